@@ -1,0 +1,144 @@
+# shellcheck shell=bash
+# Sourced by the scripts beside it: makes the machine ready and sets what they need to go on.
+#
+#   PYTHON     the interpreter of a virtual environment with NetBox and requirements-dev.txt
+#   CHECKOUT   the root of this checkout
+#
+# The environment lies outside the checkout, in the cache folder (NETBOX_WEBHOOKS_CACHE, by default
+# ~/.cache/netbox-webhooks), which may be deleted at any time. The checkout itself is not installed into it but put
+# on PYTHONPATH, so that several checkouts can share it at the same time. NETBOX_WEBHOOKS_NETBOX names another NetBox
+# ('netbox==4.7.1', or a folder).
+
+set -euo pipefail
+
+CHECKOUT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+CACHE="${NETBOX_WEBHOOKS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/netbox-webhooks}"
+NETBOX_REQUIREMENT="${NETBOX_WEBHOOKS_NETBOX:-netbox==4.7.*}"
+VENV="$CACHE/venv"
+BOOTSTRAP_LOG="$CACHE/bootstrap.log"
+APT_UPDATED=''
+
+say() { printf '%s\n' "$*" >&2; }
+
+die() {
+    say "$@"
+    exit 1
+}
+
+# Runs a command silently; when it fails, says where its output is.
+quietly() {
+    "$@" </dev/null >>"$BOOTSTRAP_LOG" 2>&1 && return
+    tail -n 15 "$BOOTSTRAP_LOG" >&2
+    die "Failed: $*" "(everything it printed is in $BOOTSTRAP_LOG)"
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    else
+        sudo -n "$@"
+    fi
+}
+
+can_install() {
+    command -v apt-get >/dev/null || return 1
+    [ "$(id -u)" = 0 ] && return
+    command -v sudo >/dev/null && { sudo -n true 2>/dev/null || { [ -t 0 ] && sudo true; }; }
+}
+
+install_packages() {
+    can_install || die "Please install first (there is no apt-get here, or neither root nor sudo to run it): $*"
+    if [ -z "$APT_UPDATED" ]; then
+        say 'Reading the lists of packages'
+        quietly as_root apt-get update -q
+        APT_UPDATED=yes
+    fi
+    say "Installing $*"
+    quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@"
+}
+
+python_is_new_enough() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1
+}
+
+# Prints the first interpreter that runs and is new enough. A name on PATH proves nothing: version managers leave
+# shims there that fail.
+find_python() {
+    local name path
+    for name in python3.14 python3.13 python3.12 python3; do
+        for path in "$(command -v "$name" || true)" "/usr/bin/$name" "/usr/local/bin/$name"; do
+            if [ -n "$path" ] && python_is_new_enough "$path"; then
+                "$path" -c 'import sys; print(sys.executable)'
+                return
+            fi
+        done
+    done
+    return 1
+}
+
+ensure_python() {
+    BASE_PYTHON="$(find_python)" && return
+    can_install || die 'Please install Python 3.12 or newer with its venv module and headers: none was found.'
+    install_packages python3 python3-venv python3-dev
+    BASE_PYTHON="$(find_python)" || die 'Please install Python 3.12 or newer: this distribution has only an older one.'
+}
+
+# NetBox compiles the PostgreSQL driver, so it needs a compiler and headers; a distribution's Python comes without.
+ensure_build_tools() {
+    local version packages=()
+    version="$("$BASE_PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
+    "$BASE_PYTHON" -c 'import venv, ensurepip' >/dev/null 2>&1 || packages+=("python$version-venv")
+    "$BASE_PYTHON" -c 'import os, sysconfig as s, sys; sys.exit(not os.path.exists(s.get_path("include") + "/Python.h"))' ||
+        packages+=("python$version-dev")
+    command -v gcc >/dev/null || packages+=(gcc libc6-dev)
+    command -v pg_config >/dev/null && [ -e "$(pg_config --includedir)/libpq-fe.h" ] || packages+=(libpq-dev)
+    [ ${#packages[@]} = 0 ] || install_packages "${packages[@]}"
+}
+
+has_postgres() { compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || command -v initdb >/dev/null; }
+
+ensure_services() {
+    local packages=()
+    [ -n "${NETBOX_WEBHOOKS_TEST_DB_HOST:-}" ] || has_postgres || packages+=(postgresql)
+    [ -n "${NETBOX_WEBHOOKS_TEST_REDIS_HOST:-}" ] || command -v redis-server >/dev/null || packages+=(redis-server)
+    [ ${#packages[@]} = 0 ] || install_packages "${packages[@]}"
+}
+
+stamp() {
+    printf '%s\n' "$NETBOX_REQUIREMENT" "$VENV"
+    cat "$CHECKOUT/requirements-dev.txt"
+}
+
+venv_is_current() {
+    [ -e "$VENV/stamp" ] && [ "$(stamp)" = "$(cat "$VENV/stamp")" ] && python_is_new_enough "$VENV/bin/python"
+}
+
+make_venv() {
+    ensure_python
+    ensure_build_tools
+    if [ ! -e "$VENV/complete" ] || ! python_is_new_enough "$VENV/bin/python"; then
+        say "Making a virtual environment with $BASE_PYTHON in $VENV"
+        quietly "$BASE_PYTHON" -m venv --clear "$VENV"
+        touch "$VENV/complete"
+    fi
+    say "Installing $NETBOX_REQUIREMENT and the test requirements (about two minutes)"
+    quietly "$VENV/bin/python" -m pip install --no-input "$NETBOX_REQUIREMENT" -r "$CHECKOUT/requirements-dev.txt"
+    stamp >"$VENV/stamp"
+}
+
+# One at a time: runs that start together wait for the first.
+ensure_venv() {
+    venv_is_current && return
+    mkdir -p "$CACHE"
+    exec 9>"$CACHE/bootstrap.lock"
+    flock -n 9 || { say 'Waiting for another run that prepares the environment'; flock 9; }
+    venv_is_current || make_venv
+    exec 9>&-
+}
+
+trap 'exit 130' INT
+ensure_venv
+export CHECKOUT PYTHON="$VENV/bin/python"
+export PATH="$VENV/bin:$PATH"
+export PYTHONPATH="$CHECKOUT:$CHECKOUT/scripts"
+export NETBOX_WEBHOOKS_CACHE="$CACHE"

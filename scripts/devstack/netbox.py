@@ -1,0 +1,196 @@
+"""One NetBox: a NETBOX_ROOT with its configuration, its management commands, its web server and its workers.
+
+The web server is gunicorn with `devstack.wsgi`: NetBox as in production, except that the static files come straight
+from the installed packages, as there is no nginx here.
+"""
+
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from devstack.folders import CHECKOUT
+from devstack.ports import LOOPBACK, free_port
+from devstack.postgres import DatabaseAddress
+from devstack.process import Child, Processes
+from devstack.redis import RedisAddress
+
+PLUGIN = 'webhooks'
+QUEUES = ('high', 'default', 'low')
+
+# For development only, and known to everybody; the servers listen on loopback.
+_SECRET_KEY = 'development-only-' * 4
+_PEPPER = 'development-only-pepper-' * 3
+
+
+def plugin_exists() -> bool:
+    return (CHECKOUT / PLUGIN / '__init__.py').exists()
+
+
+def configuration(database: DatabaseAddress, caching: RedisAddress, tasks: RedisAddress, *, plugin: bool) -> str:
+    parts = {
+        'ALLOWED_HOSTS': ['*'],
+        'SECRET_KEY': _SECRET_KEY,
+        'API_TOKEN_PEPPERS': {1: _PEPPER},
+        'DATABASES': {'default': _database_setting(database)},
+        'REDIS': {'tasks': _redis_setting(tasks), 'caching': _redis_setting(caching)},
+        'ISOLATED_DEPLOYMENT': True,
+        'CENSUS_REPORTING_ENABLED': False,
+        'PLUGINS': [PLUGIN] if plugin else [],
+    }
+    if plugin:
+        parts['WEBHOOKS_ENABLED'] = True
+    return ''.join(f'{name} = {value!r}\n' for name, value in parts.items())
+
+
+def _database_setting(address: DatabaseAddress) -> dict[str, object]:
+    return {
+        'NAME': address.name,
+        'USER': address.user,
+        'PASSWORD': address.password,
+        'HOST': address.host,
+        'PORT': str(address.port),
+        'CONN_MAX_AGE': 300,
+    }
+
+
+def _redis_setting(address: RedisAddress) -> dict[str, object]:
+    return {'HOST': address.host, 'PORT': address.port, 'DATABASE': address.db, 'SSL': False}
+
+
+@dataclass
+class NetBox:
+    """`settings` is Python text that is appended to the configuration, and so may replace any of it."""
+
+    root: Path
+    database: DatabaseAddress
+    caching: RedisAddress
+    tasks: RedisAddress
+    processes: Processes
+    settings: str = ''
+    plugin: bool = field(default_factory=plugin_exists)
+
+    def write_configuration(self) -> None:
+        text = configuration(self.database, self.caching, self.tasks, plugin=self.plugin)
+        (self.root / 'conf').mkdir(parents=True, exist_ok=True)
+        (self.root / 'conf' / 'configuration.py').write_text(f'{text}\n{self.settings}\n')
+
+    def environment(self) -> dict[str, str]:
+        without = {name: value for name, value in os.environ.items() if name != 'NETBOX_CONFIGURATION'}
+        return without | {
+            'NETBOX_ROOT': str(self.root),
+            'DJANGO_SETTINGS_MODULE': 'netbox.settings',
+            'PYTHONPATH': os.pathsep.join([str(CHECKOUT), str(CHECKOUT / 'scripts')]),
+            'PYTHONUNBUFFERED': '1',
+        }
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, '-m', 'netbox', *arguments]
+
+    def run(
+        self, *arguments: str, timeout: float = 120, environment: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """A management command, whatever it answers; its output and errors come back as text."""
+        return subprocess.run(
+            self.command(*arguments),
+            env=self.environment() | (environment or {}),
+            cwd=self.root,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def start_command(self, name: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Child:
+        return self.processes.start(
+            name,
+            self.command(*arguments),
+            environment=self.environment() | (environment or {}),
+            folder=self.root,
+            client=True,
+        )
+
+    def start_server(self, port: int | None = None, base_path: str = '') -> 'WebServer':
+        server = WebServer(self, port or free_port(), base_path)
+        server.start()
+        return server
+
+    def start_worker(self, *queues: str, redis: RedisAddress | None = None) -> 'Worker':
+        worker = Worker(self, queues, redis or self.tasks)
+        worker.start()
+        return worker
+
+
+@dataclass
+class WebServer:
+    netbox: NetBox
+    port: int
+    base_path: str = ''
+    threads: int = 4
+    child: Child | None = None
+
+    @property
+    def url(self) -> str:
+        return f'http://{LOOPBACK}:{self.port}/{self.base_path}'
+
+    def start(self) -> None:
+        # While the application is being loaded, a worker does not listen to requests to stop.
+        options = f'--bind {LOOPBACK}:{self.port} --threads {self.threads} --graceful-timeout 1 --no-control-socket'
+        self.child = self.netbox.processes.start(
+            f'netbox-{self.port}',
+            [sys.executable, '-m', 'gunicorn', *options.split(), 'devstack.wsgi:application'],
+            environment=self.netbox.environment(),
+            folder=self.netbox.root,
+            client=True,
+        )
+
+    def wait_until_ready(self) -> None:
+        self.child.wait_until_ready(self._answers, timeout=120)
+
+    def _answers(self) -> bool:
+        try:
+            return urllib.request.urlopen(f'{self.url}login/', timeout=60).status == 200
+        except urllib.error.HTTPError:
+            raise
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        self.netbox.processes.stop(self.child)
+
+
+@dataclass
+class Worker:
+    """NetBox's own `rqworker`. `kill` is SIGKILL to it alone: the job it was running goes on in its fork."""
+
+    netbox: NetBox
+    queues: tuple[str, ...]
+    redis: RedisAddress
+    child: Child | None = None
+
+    def start(self) -> None:
+        self.child = self.netbox.start_command('rqworker', 'rqworker', *self.queues)
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    def wait_until_ready(self) -> None:
+        self.child.wait_until_ready(self._listens)
+
+    def _listens(self) -> bool:
+        """RQ keeps a hash of each worker, with its process id and state."""
+        with self.redis.client() as client:
+            workers = [client.hmget(key, 'pid', 'state') for key in client.smembers('rq:workers')]
+        return any(pid == str(self.pid).encode() and state in (b'idle', b'busy') for pid, state in workers)
+
+    def stop(self) -> None:
+        self.netbox.processes.stop(self.child)
+
+    def kill(self) -> None:
+        self.child.kill()
