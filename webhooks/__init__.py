@@ -1,0 +1,43 @@
+"""Reliable webhooks for NetBox: every committed change is sent, at least once, in order per object."""
+
+from netbox.plugins import PluginConfig
+
+from .version import VERSION as __version__
+
+
+class WebhooksConfig(PluginConfig):
+    name = 'webhooks'
+    verbose_name = 'Webhooks'
+    description = 'Reliable webhooks: every committed change is sent, at least once, in order per object'
+    version = __version__
+    author = 'The netbox-webhooks authors'
+    base_url = 'webhooks'
+    min_version = '4.7.0'
+    max_version = '4.7.99'
+    default_auto_field = 'django.db.models.BigAutoField'
+    # NetBox no longer installs Django's admin.
+    django_apps = ['webhooks.admin_app.WebhooksAdminConfig']
+
+    @classmethod
+    def validate(cls, user_config, netbox_version):
+        """Check every setting while NetBox starts, so that a wrong one stops it by name."""
+        super().validate(user_config, netbox_version)
+        from . import conf
+
+        conf.install(user_config)
+
+    def ready(self):
+        super().ready()
+        from . import branching, checks, conf, jobs, mount, permissions  # noqa: F401  (importing checks and jobs registers them)
+
+        mount.install()
+        permissions.never_exempt()
+        branching.stay_in_main()
+        if conf.get().enabled:
+            from . import signals, tabs
+
+            signals.connect()
+            tabs.register()
+
+
+config = WebhooksConfig

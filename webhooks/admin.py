@@ -1,0 +1,10 @@
+"""Registers our models with Django's admin, which looks for this module. Its pages are in admin_*.py."""
+
+from django.contrib import admin
+
+from .admin_delivery import DeliveryAdmin
+from .admin_webhook import WebhookAdmin
+from .models import Delivery, Webhook
+
+admin.site.register(Webhook, WebhookAdmin)
+admin.site.register(Delivery, DeliveryAdmin)

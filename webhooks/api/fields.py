@@ -1,0 +1,41 @@
+"""Serializer fields that show something else than what they accept."""
+
+from typing import Any
+
+from django.contrib.contenttypes.models import ContentType
+from django.db.models import Model, QuerySet
+from django.utils.translation import gettext_lazy as _
+from netbox.api.fields import ContentTypeField
+from rest_framework import serializers
+
+from .. import object_types
+
+
+class AllowedTypeField(ContentTypeField):
+    """An object type as 'app.model', of those that the setting `allowed_models` allows."""
+
+    default_error_messages = {
+        'not_allowed': _('{content_type} is none of the object types that webhooks may send.'),
+    }
+
+    def get_queryset(self) -> QuerySet[ContentType]:
+        return ContentType.objects.all()
+
+    def to_internal_value(self, data: Any) -> ContentType:
+        if not isinstance(data, str):
+            self.fail('invalid')
+        found = object_types.by_label().get(data)
+        if found is None:
+            self.fail('not_allowed', content_type=data)
+        return found
+
+
+class MaskedField(serializers.CharField):
+    """A text that is shown masked: `shown` names the attribute to read instead."""
+
+    def __init__(self, *, shown: str, **kwargs):
+        super().__init__(**kwargs)
+        self.shown = shown
+
+    def get_attribute(self, instance: Model) -> str:
+        return getattr(instance, self.shown)

@@ -1,0 +1,213 @@
+"""The models as the REST API shows them.
+
+NetBox looks serializers up here by the model's name. `restricted` tells that the user may not view the object, so that
+what shows it has been left out; the view says whose may be seen, by their ids in the context's `visible`.
+"""
+
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import Model
+from django.utils.translation import gettext_lazy as _
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
+from netbox.api.fields import ContentTypeField, SerializedPKRelatedField
+from netbox.api.serializers import BaseModelSerializer, NetBoxModelSerializer
+from rest_framework import serializers
+from users.api.serializers import UserSerializer
+from users.models import User
+
+from .. import definition, signing
+from ..choices import StatusChoices
+from ..crypto import MASK
+from ..exceptions import DefinitionError
+from ..models import Attempt, Delivery, Event, Health, Webhook
+from .fields import AllowedTypeField, MaskedField
+
+__all__ = (
+    'CountSerializer',
+    'DeliverySerializer',
+    'EventSerializer',
+    'PreviewSerializer',
+    'PreviewedSerializer',
+    'ReplaySerializer',
+    'RotateSerializer',
+    'SecretSerializer',
+    'WebhookSerializer',
+)
+
+
+class HealthSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Health
+        fields = (
+            'delivered', 'failed', 'last_status', 'last_error', 'last_attempt_at', 'last_success_at',
+            'suspended_since', 'probe_at',
+        )  # fmt: skip
+
+
+class ReliableWebhookSerializer(NetBoxModelSerializer):
+    object_types = AllowedTypeField(many=True)
+    ignore_users = SerializedPKRelatedField(
+        queryset=User.objects.all(), serializer=UserSerializer, nested=True, required=False, many=True
+    )
+    payload_url = MaskedField(shown='masked_url', max_length=500)
+    additional_headers = MaskedField(shown='masked_headers', required=False, allow_blank=True)
+    secret = serializers.CharField(write_only=True, required=False, allow_blank=True, trim_whitespace=False)
+    public_key = serializers.CharField(read_only=True)
+    health = HealthSerializer(read_only=True, allow_null=True)
+
+    class Meta:
+        model = Webhook
+        fields = (
+            'id', 'url', 'display_url', 'display', 'name', 'description', 'enabled', 'paused', 'object_types',
+            'type_create', 'type_update', 'type_delete', 'payload_url', 'http_method', 'http_content_type',
+            'payload_format', 'additional_headers', 'body_template', 'conditions', 'ignore_users', 'secret',
+            'ssl_verification', 'ca_file_path', 'client_cert_path', 'client_key_path', 'timeout', 'max_attempts',
+            'rate_limit', 'concurrency', 'ordered', 'batch', 'include_snapshots', 'public_key', 'health', 'tags',
+            'custom_fields',
+            'created', 'last_updated',
+        )  # fmt: skip
+        brief_fields = ('id', 'url', 'display', 'name', 'description', 'payload_url')
+        extra_kwargs = {'body_template': {'trim_whitespace': False}}
+
+    def validate_payload_url(self, value: str) -> str:
+        return definition.merge_url(value, self.instance.payload_url) if self.instance else value
+
+    def validate_additional_headers(self, value: str) -> str:
+        stored = self.instance.additional_headers if self.instance else Webhook().additional_headers
+        try:
+            return definition.merge_headers(value, stored)
+        except DefinitionError as error:
+            raise serializers.ValidationError(str(error)) from None
+
+    def validate_secret(self, value: str) -> str:
+        if value == MASK:
+            raise serializers.ValidationError(_('Enter the secret itself, or leave the field out to keep it.'))
+        return value
+
+    def validate_conditions(self, value: Any) -> Any:
+        if value is not None and not isinstance(value, dict):
+            raise serializers.ValidationError(_('Conditions are a JSON object.'))
+        return value
+
+
+# OpenAPI names its components after the classes, and NetBox's built-in webhooks have the plain name.
+WebhookSerializer = ReliableWebhookSerializer
+
+
+class RestrictedSerializer(BaseModelSerializer):
+    """Of something that happened to an object, which the user may or may not view."""
+
+    restricted = serializers.SerializerMethodField()
+
+    @extend_schema_field(OpenApiTypes.BOOL)
+    def get_restricted(self, instance: Model) -> bool:
+        return instance.pk not in self.context.get('visible', ())
+
+
+class EventSerializer(RestrictedSerializer):
+    object_type = ContentTypeField(read_only=True)
+    data = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Event
+        fields = (
+            'id', 'url', 'display_url', 'display', 'uuid', 'sequence', 'kind', 'object_type', 'object_id',
+            'object_repr', 'timestamp', 'username', 'request_id', 'test', 'error', 'skipped', 'dispatched_at',
+            'restricted', 'data',
+        )  # fmt: skip
+        brief_fields = (
+            'id', 'url', 'display', 'uuid', 'sequence', 'kind', 'object_type', 'object_id', 'object_repr', 'test',
+        )  # fmt: skip
+
+    @extend_schema_field(OpenApiTypes.OBJECT)
+    def get_data(self, event: Event) -> dict[str, Any] | None:
+        return None if self.get_restricted(event) else event.payload_data
+
+
+class AttemptSerializer(serializers.ModelSerializer):
+    class Meta:
+        model = Attempt
+        fields = (
+            'number', 'started_at', 'duration', 'method', 'url', 'request_headers', 'response_status',
+            'response_headers', 'response_body', 'error',
+        )  # fmt: skip
+        # What is left out where the user may not view the object.
+        restricted_fields = ('url', 'request_headers', 'response_headers', 'response_body')
+
+
+class DeliverySerializer(RestrictedSerializer):
+    webhook = WebhookSerializer(nested=True, read_only=True)
+    event = EventSerializer(nested=True, read_only=True)
+    status = serializers.ChoiceField(choices=StatusChoices, read_only=True)
+    next_attempt_at = serializers.DateTimeField(read_only=True, allow_null=True)
+    attempts = AttemptSerializer(many=True, read_only=True)
+
+    class Meta:
+        model = Delivery
+        fields = (
+            'id', 'url', 'display_url', 'display', 'uuid', 'webhook', 'event', 'event_count', 'status', 'error',
+            'response_status', 'attempt_count', 'next_attempt_at', 'created', 'finished_at', 'expires_at', 'restricted',
+            'attempts',
+        )  # fmt: skip
+        brief_fields = ('id', 'url', 'display', 'uuid', 'status', 'response_status', 'error')
+
+    def to_representation(self, delivery: Delivery) -> dict[str, Any]:
+        data = super().to_representation(delivery)
+        if 'attempts' in data and self.get_restricted(delivery):
+            blank = dict.fromkeys(AttemptSerializer.Meta.restricted_fields)
+            data['attempts'] = [{**attempt, **blank} for attempt in data['attempts']]
+        return data
+
+
+class ReplaySerializer(serializers.Serializer):
+    """Which of a webhook's past events are sent again: those from `since` on and before `until`."""
+
+    since = serializers.DateTimeField()
+    until = serializers.DateTimeField(required=False, help_text=_('Now, if left out.'))
+    status = serializers.ChoiceField(
+        choices=StatusChoices, required=False, help_text=_('Only events whose delivery has this status.')
+    )
+
+    def validate(self, data: dict[str, Any]) -> dict[str, Any]:
+        if 'until' in data and data['since'] >= data['until']:
+            raise serializers.ValidationError({'until': _('Must be later than since.')})
+        return data
+
+
+class CountSerializer(serializers.Serializer):
+    count = serializers.IntegerField(read_only=True, help_text=_('How many deliveries are sent again.'))
+
+
+class RotateSerializer(serializers.Serializer):
+    """How a new secret is made, and for how long the present one stays valid beside it."""
+
+    prefix = serializers.ChoiceField(
+        choices=[signing.SYMMETRIC, signing.PRIVATE],
+        default=signing.SYMMETRIC,
+        help_text=_('whsec_: shared with the receiver. whsk_: ed25519, the receiver needs only the public key.'),
+    )
+    overlap = serializers.DurationField(default=timedelta(hours=24), min_value=timedelta(0))
+
+
+class SecretSerializer(serializers.Serializer):
+    secret = serializers.CharField(read_only=True, help_text=_('Shown this once.'))
+    public_key = serializers.CharField(read_only=True)
+    previous_until = serializers.DateTimeField(read_only=True, allow_null=True)
+
+
+class PreviewSerializer(serializers.ModelSerializer):
+    """The fields that make up a request; those left out are as the webhook has them."""
+
+    class Meta:
+        model = Webhook
+        fields = ('body_template', 'payload_format', 'http_content_type', 'include_snapshots')
+        extra_kwargs = {'body_template': {'trim_whitespace': False}}
+
+
+class PreviewedSerializer(serializers.Serializer):
+    method = serializers.CharField(read_only=True)
+    url = serializers.CharField(read_only=True)
+    headers = serializers.DictField(read_only=True)
+    body = serializers.CharField(read_only=True)

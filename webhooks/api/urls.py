@@ -1,0 +1,10 @@
+from netbox.api.routers import NetBoxRouter
+
+from . import views
+
+router = NetBoxRouter()
+router.APIRootView = views.WebhooksRootView
+router.register('webhooks', views.WebhookViewSet)
+router.register('events', views.EventViewSet)
+router.register('deliveries', views.DeliveryViewSet)
+urlpatterns = router.urls

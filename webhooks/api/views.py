@@ -1,0 +1,163 @@
+"""The REST API's endpoints. Webhooks are NetBox objects as any other; events and deliveries are read only."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from django.db.models import Model
+from django.utils.translation import gettext_lazy as _
+from django_filters.rest_framework import DjangoFilterBackend
+from drf_spectacular.utils import extend_schema
+from netbox.api.authentication import TokenPermissions
+from netbox.api.viewsets import BaseViewSet, NetBoxModelViewSet
+from rest_framework import status
+from rest_framework.decorators import action
+from rest_framework.exceptions import APIException, ValidationError
+from rest_framework.generics import get_object_or_404
+from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.routers import APIRootView
+
+from .. import filtersets, operations, querysets, signing
+from .. import preview as previews
+from ..exceptions import DefinitionError
+from ..models import Delivery, Event, Webhook
+from ..permissions import visible_deliveries, visible_events
+from . import serializers
+from .ordering import StableOrderingFilter
+
+FILTER_BACKENDS = (DjangoFilterBackend, StableOrderingFilter)
+
+
+class WebhooksRootView(APIRootView):
+    def get_view_name(self) -> str:
+        return 'Webhooks'
+
+
+class TestPermission(TokenPermissions):
+    """A POST to the action needs this permission, not the one to add."""
+
+    perms_map = {**TokenPermissions.perms_map, 'POST': ['%(app_label)s.test_%(model_name)s']}
+
+
+class ReplayPermission(TokenPermissions):
+    perms_map = {**TokenPermissions.perms_map, 'POST': ['%(app_label)s.replay_%(model_name)s']}
+
+
+class RedeliverPermission(TokenPermissions):
+    perms_map = {**TokenPermissions.perms_map, 'POST': ['%(app_label)s.redeliver_%(model_name)s']}
+
+
+class ChangePermission(TokenPermissions):
+    perms_map = {**TokenPermissions.perms_map, 'POST': ['%(app_label)s.change_%(model_name)s']}
+
+
+class StillOpen(APIException):
+    status_code = status.HTTP_409_CONFLICT
+    default_detail = _('The delivery is still open: it is sent without being asked.')
+    default_code = 'still_open'
+
+
+class WebhookViewSet(NetBoxModelViewSet):
+    queryset = Webhook.objects.all()
+    serializer_class = serializers.WebhookSerializer
+    filterset_class = filtersets.WebhookFilterSet
+    filter_backends = FILTER_BACKENDS
+    # Not by what is shown masked: the order would tell of it.
+    ordering_fields = ('id', 'name', 'description', 'enabled', 'paused', 'created', 'last_updated')
+
+    @extend_schema(request=None, responses={201: serializers.DeliverySerializer(nested=True)})
+    @action(detail=True, methods=['post'], permission_classes=[TestPermission])
+    def test(self, request: Request, pk: str) -> Response:
+        """Send a test event now, and tell what came of it."""
+        try:
+            delivery = operations.send_test(self._get_permitted('test', pk), request.user)
+        except DefinitionError as error:
+            raise ValidationError({error.field: [str(error)]}) from None
+        data = serializers.DeliverySerializer(delivery, nested=True, context={'request': request}).data
+        return Response(data, status=status.HTTP_201_CREATED)
+
+    @extend_schema(request=serializers.ReplaySerializer, responses=serializers.CountSerializer)
+    @action(detail=True, methods=['post'], permission_classes=[ReplayPermission])
+    def replay(self, request: Request, pk: str) -> Response:
+        """Send past events again."""
+        webhook = self._get_permitted('replay', pk)
+        serializer = serializers.ReplaySerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        wanted = serializer.validated_data
+        count = operations.replay(webhook, wanted['since'], wanted.get('until'), wanted.get('status'))
+        return Response({'count': count})
+
+    @extend_schema(request=serializers.RotateSerializer, responses=serializers.SecretSerializer)
+    @action(detail=True, methods=['post'], url_path='rotate-secret', permission_classes=[ChangePermission])
+    def rotate_secret(self, request: Request, pk: str) -> Response:
+        """Sign with a new secret from now on, and with the present one too for a while. It is shown only here."""
+        webhook = self._get_permitted('change', pk)
+        serializer = serializers.RotateSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        wanted = serializer.validated_data
+        secret = signing.generate(wanted['prefix'])
+        webhook.snapshot()
+        webhook.rotate_secret(secret, wanted['overlap'])
+        webhook.save()
+        shown = {'secret': secret, 'public_key': webhook.public_key, 'previous_until': webhook.previous_secret_expires}
+        return Response(serializers.SecretSerializer(shown).data)
+
+    @extend_schema(request=serializers.PreviewSerializer, responses=serializers.PreviewedSerializer)
+    @action(detail=True, methods=['post'], permission_classes=[ChangePermission])
+    def preview(self, request: Request, pk: str) -> Response:
+        """Show the request that the webhook would send of the latest event, with changes that are not saved."""
+        webhook = self._get_permitted('change', pk)
+        serializer = serializers.PreviewSerializer(webhook, data=request.data, partial=True)
+        serializer.is_valid(raise_exception=True)
+        try:
+            shown = previews.show(webhook, serializer.validated_data, request.user)
+        except DefinitionError as error:
+            raise ValidationError({error.field: [str(error)]}) from None
+        return Response(serializers.PreviewedSerializer(shown).data)
+
+    def _get_permitted(self, name: str, pk: str) -> Webhook:
+        # A POST has narrowed self.queryset to what the user may add.
+        permitted = Webhook.objects.restrict(self.request.user, name).restrict(self.request.user, 'view')
+        return get_object_or_404(permitted, pk=pk)
+
+
+class LogViewSet(RetrieveModelMixin, ListModelMixin, BaseViewSet):
+    """What happened. NetBox's read-only viewset would add an ETag made of `created`, which never changes."""
+
+    filter_backends = FILTER_BACKENDS
+
+    # Tells the ids of those whose object the user may view.
+    visible: Callable[[Any, Iterable[Model]], set[int]]
+
+    def get_serializer(self, *args, **kwargs):
+        shown = ([args[0]] if isinstance(args[0], Model) else args[0]) if args else ()
+        kwargs['context'] = {**self.get_serializer_context(), 'visible': self.visible(self.request.user, shown)}
+        return super().get_serializer(*args, **kwargs)
+
+
+class EventViewSet(LogViewSet):
+    queryset = Event.objects.defer('snapshot', 'prechange', 'snapshots', 'request')
+    visible = staticmethod(visible_events)
+    serializer_class = serializers.EventSerializer
+    filterset_class = filtersets.EventFilterSet
+    ordering_fields = ('id', 'sequence', 'timestamp', 'object_id', 'object_repr', 'dispatched_at')
+
+
+class DeliveryViewSet(LogViewSet):
+    queryset = querysets.deliveries()
+    visible = staticmethod(visible_deliveries)
+    serializer_class = serializers.DeliverySerializer
+    filterset_class = filtersets.DeliveryFilterSet
+    ordering_fields = ('id', 'status', 'created', 'finished_at', 'response_status', 'attempt_count')
+
+    @extend_schema(request=None, responses=serializers.CountSerializer)
+    @action(detail=True, methods=['post'], permission_classes=[RedeliverPermission])
+    def redeliver(self, request: Request, pk: str) -> Response:
+        """Send a closed delivery again: a failed one as itself, a delivered one as a new delivery."""
+        permitted = Delivery.objects.restrict(request.user, 'redeliver').restrict(request.user, 'view')
+        delivery = get_object_or_404(permitted, pk=pk)
+        count = operations.redeliver(Delivery.objects.filter(pk=delivery.pk))
+        if not count:
+            raise StillOpen
+        return Response({'count': count})

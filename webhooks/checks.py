@@ -1,0 +1,70 @@
+"""System checks, with stable ids.
+
+W001  webhooks are enabled and no worker serves their queue
+W002  webhooks are enabled and their tables are not there: migrations are missing
+W003  workers of another class than ours have no timer: retries wait for the next change
+"""
+
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import Warning as CheckWarning
+from django.core.checks import register
+from django.db import DatabaseError, connection
+from django.utils.module_loading import import_string
+
+from . import conf, queue
+from .models import Event
+
+TAG = 'webhooks'
+
+
+@register(TAG)
+def worker_listens(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
+    name = conf.get().queue
+    if not conf.get().enabled or queue.count_workers():
+        return []
+    return [
+        CheckWarning(
+            f'Webhooks are enabled, but no worker serves the queue {name!r}.',
+            hint=f'Start one: netbox rqworker {"" if name == conf.SHARED_QUEUE else name}'.strip(),
+            id='webhooks.W001',
+        )
+    ]
+
+
+@register(TAG, 'database')
+def tables_exist(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckWarning]:
+    """Run by `check --database default` and by `migrate`."""
+    if not conf.get().enabled or not databases or _is_migrated():
+        return []
+    return [
+        CheckWarning(
+            'Webhooks are enabled, but their tables do not exist: changes are not recorded.',
+            hint='Run: netbox migrate',
+            id='webhooks.W002',
+        )
+    ]
+
+
+def _is_migrated() -> bool:
+    try:
+        return Event._meta.db_table in connection.introspection.table_names()
+    except DatabaseError:
+        return True  # there is no database to ask, which others report
+
+
+@register(TAG)
+def worker_has_timer(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
+    if not conf.get().enabled:
+        return []
+    name = settings.RQ.get('WORKER_CLASS', '')
+    if name == conf.OUR_WORKER or getattr(import_string(name), 'has_webhooks_timer', False):
+        return []
+    return [
+        CheckWarning(
+            f"RQ['WORKER_CLASS'] is {name!r}, which wakes nobody for retries.",
+            hint=f'Let it inherit from {conf.OUR_WORKER}.',
+            id='webhooks.W003',
+        )
+    ]

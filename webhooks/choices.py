@@ -1,0 +1,56 @@
+"""The values of the fields that have a fixed set of them."""
+
+from django.utils.translation import gettext_lazy as _
+from utilities.choices import ChoiceSet
+
+
+class KindChoices(ChoiceSet):
+    """What happened. The value is the payload's `event`. Those of jobs come from event rules only."""
+
+    CREATED = 'created'
+    UPDATED = 'updated'
+    DELETED = 'deleted'
+    JOB_STARTED = 'job_started'
+    JOB_ENDED = 'job_ended'
+
+    CHOICES = [
+        (CREATED, _('Created'), 'green'),
+        (UPDATED, _('Updated'), 'blue'),
+        (DELETED, _('Deleted'), 'red'),
+        (JOB_STARTED, _('Job started'), 'cyan'),
+        (JOB_ENDED, _('Job ended'), 'purple'),
+    ]
+
+
+class StatusChoices(ChoiceSet):
+    """Where a delivery is. `pending` and `sending` are open, `delivered` and `failed` are closed."""
+
+    PENDING = 'pending'
+    SENDING = 'sending'
+    DELIVERED = 'delivered'
+    FAILED = 'failed'
+
+    CHOICES = [
+        (PENDING, _('Pending'), 'cyan'),
+        (SENDING, _('Sending'), 'blue'),
+        (DELIVERED, _('Delivered'), 'green'),
+        (FAILED, _('Failed'), 'red'),
+    ]
+
+
+OBJECT_KINDS = (KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED)
+OPEN_STATUSES = (StatusChoices.PENDING, StatusChoices.SENDING)
+
+
+class FormatChoices(ChoiceSet):
+    """The shape of the body, described in docs/payload.md."""
+
+    DEFAULT = 'default'
+    NETBOX = 'netbox'
+    CLOUDEVENTS = 'cloudevents'
+
+    CHOICES = [
+        (DEFAULT, _('Default')),
+        (NETBOX, _("As NetBox's own webhooks")),
+        (CLOUDEVENTS, _('CloudEvents 1.0')),
+    ]

@@ -1,0 +1,238 @@
+"""Settings: the one place that reads them.
+
+They come from PLUGINS_CONFIG['webhooks'], in lower case, and where it is silent from the top level of
+configuration.py, where the same names are in upper case: WEBHOOKS_ENABLED, WEBHOOKS_QUEUE, …, REDIS_HOST, REDIS_PORT,
+REDIS_DB, REDIS_PASSWORD and REDIS_DEFAULT_TIMEOUT. A wrong value raises ImproperlyConfigured with a line that names
+it, while NetBox starts.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+from .constants import DEFAULT_BLOCKED_NETWORKS, DEFAULT_MODELS
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+MODEL_LABEL = re.compile(r'^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$')
+ALL_MODELS = '*'
+REDIS_ADDRESS = ('redis_host', 'redis_port', 'redis_db', 'redis_password')
+OWN_QUEUE = 'webhooks'
+SHARED_QUEUE = 'low'
+NETBOX_QUEUES = ('high', 'default', 'low')
+NETBOX_WORKER = 'utilities.rqworker.NetBoxRQWorker'
+OUR_WORKER = 'webhooks.worker.WebhooksWorker'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Durations are in seconds unless the name says otherwise."""
+
+    enabled: bool = False
+    queue: str = SHARED_QUEUE
+    redis_host: str | None = None
+    redis_port: int | None = None
+    redis_db: int | None = None
+    redis_password: str | None = None
+    redis_default_timeout: int | None = None
+    allowed_models: tuple[str, ...] = DEFAULT_MODELS
+    retention_days: int = 30
+    order_wait: int = 3600
+    expire_after: int = 3 * 24 * 3600
+    blocked_networks: tuple[Network, ...] = tuple(map(ipaddress.ip_network, DEFAULT_BLOCKED_NETWORKS))
+    encryption_keys: tuple[str, ...] = ()
+    certificate_root: Path | None = None
+
+    @property
+    def has_own_redis(self) -> bool:
+        return any(getattr(self, name) is not None for name in REDIS_ADDRESS)
+
+    @property
+    def any_model(self) -> bool:
+        return ALL_MODELS in self.allowed_models
+
+
+_settings = Settings()
+
+
+def get() -> Settings:
+    """Return the settings in force."""
+    return _settings
+
+
+def install(user_config: Mapping[str, Any]) -> None:
+    """Read and check all settings, and give RQ what it needs of them: called while NetBox's own settings load."""
+    global _settings  # noqa: PLW0603  (settings are process-wide and read once, as Django's own)
+    # NetBox's settings module is still being executed, so `django.conf.settings` cannot be asked yet.
+    from netbox import settings as netbox_settings
+
+    _settings = resolve(user_config, netbox_settings.configuration)
+    if _settings.has_own_redis:
+        netbox_settings.RQ_QUEUES[_settings.queue] = _own_redis(_settings, netbox_settings)
+    elif _settings.queue not in netbox_settings.RQ_QUEUES:
+        raise ImproperlyConfigured(
+            f'{_name("queue")}: {_settings.queue!r} is none of {", ".join(sorted(netbox_settings.RQ_QUEUES))}'
+        )
+    elif _settings.redis_default_timeout:
+        queue = netbox_settings.RQ_QUEUES[_settings.queue]
+        netbox_settings.RQ_QUEUES[_settings.queue] = {**queue, 'DEFAULT_TIMEOUT': _settings.redis_default_timeout}
+    if _settings.enabled and netbox_settings.RQ.get('WORKER_CLASS') == NETBOX_WORKER:
+        netbox_settings.RQ['WORKER_CLASS'] = OUR_WORKER
+
+
+def resolve(user_config: Mapping[str, Any], configuration: Any) -> Settings:
+    """Return the settings that PLUGINS_CONFIG['webhooks'] and configuration.py's top level ask for.
+
+    Raises ImproperlyConfigured, with one line that names the setting, for an unknown name or a wrong value.
+    """
+    known = {field.name for field in fields(Settings)}
+    if unknown := sorted(set(user_config) - known):
+        raise ImproperlyConfigured(f'{_name(unknown[0])}: there is no such setting')
+    values = {}
+    for name in known:
+        found, where = _look_up(name, user_config, configuration)
+        if found is not None:
+            values[name] = _parse(where, PARSERS[name], found)
+    if any(values.get(name) is not None for name in REDIS_ADDRESS):
+        values.setdefault('queue', OWN_QUEUE)
+        if values['queue'] in NETBOX_QUEUES:
+            raise ImproperlyConfigured(
+                f"{_name('queue')}: {values['queue']!r} is NetBox's, in its own Redis: choose another name"
+            )
+    return Settings(**values)
+
+
+def _look_up(name: str, user_config: Mapping[str, Any], configuration: Any) -> tuple[Any, str]:
+    if user_config.get(name) is not None:
+        return user_config[name], _name(name)
+    top_level = name.upper() if name.startswith('redis_') else f'WEBHOOKS_{name.upper()}'
+    return getattr(configuration, top_level, None), top_level
+
+
+def _name(name: str) -> str:
+    return f"PLUGINS_CONFIG['webhooks']['{name}']"
+
+
+def _parse(where: str, parser: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return parser(value)
+    except (TypeError, ValueError) as error:
+        raise ImproperlyConfigured(f'{where}: {error}') from None
+
+
+def _own_redis(settings: Settings, netbox_settings: Any) -> dict[str, Any]:
+    """Return the RQ queue configuration for a Redis of our own: what is not set is as in NetBox's REDIS['tasks']."""
+    config = dict(netbox_settings.RQ_PARAMS)
+    if settings.redis_host or settings.redis_port:
+        # Another server: neither NetBox's Sentinels and URL nor its user apply to it.
+        for key in ('SENTINELS', 'MASTER_NAME', 'SOCKET_TIMEOUT', 'CONNECTION_KWARGS', 'URL', 'USERNAME'):
+            config.pop(key, None)
+        config['HOST'] = settings.redis_host or netbox_settings.TASKS_REDIS_HOST
+        config['PORT'] = settings.redis_port or netbox_settings.TASKS_REDIS_PORT
+    if settings.redis_db is not None:
+        config['DB'] = settings.redis_db
+        if 'URL' in config:
+            # A database in the URL's path would win.
+            config['URL'] = urlunsplit(urlsplit(config['URL'])._replace(path=f'/{settings.redis_db}'))
+    if settings.redis_password is not None:
+        config['PASSWORD'] = settings.redis_password or None
+    if settings.redis_default_timeout is not None:
+        config['DEFAULT_TIMEOUT'] = settings.redis_default_timeout
+    return config
+
+
+#
+# Parsers: value in, checked value out; ValueError says what is wrong.
+#
+
+
+def _bool(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f'must be True or False, not {value!r}')
+    return value
+
+
+def _integer(low: int, high: int | None = None) -> Callable[[Any], int]:
+    def parse(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise ValueError(f'must be a whole number, not {value!r}')
+        if value < low or (high is not None and value > high):
+            limits = f'at least {low}' if high is None else f'from {low} to {high}'
+            raise ValueError(f'must be {limits}, not {value}')
+        return value
+
+    return parse
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError(f'must be a non-empty string, not {value!r}')
+    return value
+
+
+def _password(value: Any) -> str:
+    """'' says that there is none, whatever NetBox's own Redis has."""
+    if not isinstance(value, str):
+        raise ValueError('must be a string')
+    return value
+
+
+def _list(value: Any) -> list[Any]:
+    if isinstance(value, str) or not isinstance(value, list | tuple | set | frozenset):
+        raise ValueError(f'must be a list, not {value!r}')
+    return list(value)
+
+
+def _models(value: Any) -> tuple[str, ...]:
+    """The models named are added to those of the seed. Whether they exist is checked when all apps are loaded."""
+    labels = [_model_label(item) for item in _list(value)]
+    return tuple(dict.fromkeys((*DEFAULT_MODELS, *labels)))
+
+
+def _model_label(value: Any) -> str:
+    label = value.lower() if isinstance(value, str) else ''
+    if label != ALL_MODELS and not MODEL_LABEL.match(label):
+        raise ValueError(f"{value!r} is not of the form 'app.model'")
+    return label
+
+
+def _networks(value: Any) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(item) for item in _list(value))
+
+
+def _keys(value: Any) -> tuple[str, ...]:
+    keys = _list(value)
+    if not keys or not all(isinstance(key, str) and len(key) >= 32 for key in keys):
+        raise ValueError('must be a list of strings of 32 characters or more')
+    return tuple(keys)
+
+
+def _folder(value: Any) -> Path:
+    path = Path(value)
+    if not path.is_absolute() or not path.is_dir():
+        raise ValueError(f'must be the absolute path of a folder, {value!r} is not')
+    return path.resolve()
+
+
+PARSERS: dict[str, Callable[[Any], Any]] = {
+    'enabled': _bool,
+    'queue': _text,
+    'redis_host': _text,
+    'redis_port': _integer(1, 65535),
+    'redis_db': _integer(0),
+    'redis_password': _password,
+    'redis_default_timeout': _integer(1),
+    'allowed_models': _models,
+    'retention_days': _integer(1),
+    'order_wait': _integer(0),
+    'expire_after': _integer(60),
+    'blocked_networks': _networks,
+    'encryption_keys': _keys,
+    'certificate_root': _folder,
+}

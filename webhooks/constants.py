@@ -1,0 +1,70 @@
+"""Figures and names that are part of the contract. What an operator may change is in conf.py."""
+
+# The models of the seed, in the order in which NetBox's menu has their apps.
+DEFAULT_MODELS = (
+    'dcim.site',
+    'dcim.rack',
+    'dcim.rackgroup',
+    'dcim.device',
+    'dcim.interface',
+    'ipam.vrf',
+    'ipam.ipaddress',
+    'ipam.prefix',
+    'ipam.aggregate',
+    'ipam.vlan',
+    'ipam.vlangroup',
+    'ipam.service',
+    'tenancy.tenant',
+    'tenancy.tenantgroup',
+    'circuits.circuit',
+    'circuits.provider',
+    'virtualization.cluster',
+    'virtualization.clustergroup',
+    'virtualization.virtualmachine',
+)
+
+# Delay before attempt 2, 3, …, in seconds, each ±JITTER.
+BACKOFF = (5, 30, 120, 600, 3600, 10800, 21600)
+JITTER = 0.2
+DEFAULT_MAX_ATTEMPTS = 1 + len(BACKOFF)
+MAX_RETRY_AFTER = 24 * 3600
+
+# A claim outlives the request's own timeout by this much, in seconds.
+LEASE_MARGIN = 30
+
+# Of a response, bytes read and characters kept.
+MAX_RESPONSE_READ = 64 * 1024
+MAX_RESPONSE_KEPT = 4 * 1024
+
+# Headers that additional_headers cannot set: they frame the request or carry its signature.
+RESERVED_HEADERS = frozenset(
+    {
+        'host',
+        'content-length',
+        'transfer-encoding',
+        'connection',
+        'webhook-id',
+        'webhook-timestamp',
+        'webhook-signature',
+        'x-hook-signature',
+    }
+)
+
+# Upper bounds of the latency histogram, in seconds.
+LATENCY_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+# Newest failed deliveries that the status page lists.
+STATUS_PAGE_LIMIT = 1000
+
+DEFAULT_BLOCKED_NETWORKS = (
+    '0.0.0.0/8',
+    '169.254.0.0/16',
+    '224.0.0.0/4',
+    '255.255.255.255/32',
+    '100.100.100.200/32',
+    '192.0.0.192/32',
+    '::/128',
+    'fe80::/10',
+    'ff00::/8',
+    'fd00:ec2::254/128',
+)

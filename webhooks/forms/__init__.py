@@ -1,0 +1,15 @@
+from .bulk_edit import WebhookBulkEditForm
+from .bulk_import import WebhookImportForm
+from .filters import DeliveryFilterForm, EventFilterForm, WebhookFilterForm
+from .replay import ReplayForm
+from .webhook import WebhookForm
+
+__all__ = (
+    'DeliveryFilterForm',
+    'EventFilterForm',
+    'ReplayForm',
+    'WebhookBulkEditForm',
+    'WebhookFilterForm',
+    'WebhookForm',
+    'WebhookImportForm',
+)

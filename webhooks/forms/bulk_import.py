@@ -1,0 +1,80 @@
+"""Webhooks from CSV, JSON or YAML."""
+
+from typing import Any
+
+from django import forms
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import ValidationError
+from django.utils.translation import gettext_lazy as _
+from extras.choices import WebhookHttpMethodChoices
+from netbox.forms import NetBoxModelImportForm
+from users.models import User
+from utilities.forms.fields import CSVChoiceField, CSVModelMultipleChoiceField
+
+from .. import object_types
+from ..choices import FormatChoices
+from ..models import Webhook
+from .masked import MaskedFieldsMixin
+
+
+class ObjectTypesField(forms.ModelMultipleChoiceField):
+    """Object types as 'app.model', separated by commas or as a list. An unknown or disallowed one is an error."""
+
+    STATIC_CHOICES = True
+
+    def clean(self, value: Any) -> list[ContentType]:
+        labels = value if isinstance(value, list) else str(value or '').split(',')
+        labels = [str(label).strip().lower() for label in labels if str(label).strip()]
+        if not labels and self.required:
+            raise ValidationError(self.error_messages['required'], code='required')
+        allowed = object_types.by_label()
+        if unknown := [label for label in labels if label not in allowed]:
+            raise ValidationError(
+                _('%(label)s is none of the object types that webhooks may send.'), params={'label': unknown[0]}
+            )
+        return [allowed[label] for label in labels]
+
+
+class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
+    object_types = ObjectTypesField(
+        label=_('Object types'),
+        queryset=ContentType.objects.all(),
+        help_text=_('Object types separated by commas, encased with double quotes (e.g. "dcim.site,ipam.prefix")'),
+    )
+    http_method = CSVChoiceField(
+        label=_('HTTP method'), choices=WebhookHttpMethodChoices, required=False, help_text=_('HTTP method')
+    )
+    payload_format = CSVChoiceField(
+        label=_('Payload format'), choices=FormatChoices, required=False, help_text=_('Payload format')
+    )
+    ignore_users = CSVModelMultipleChoiceField(
+        label=_('Ignored users'),
+        queryset=User.objects.all(),
+        required=False,
+        to_field_name='username',
+        help_text=_('User names separated by commas, encased with double quotes'),
+    )
+    secret = forms.CharField(label=_('Secret'), required=False, strip=False)
+
+    class Meta:
+        model = Webhook
+        fields = (
+            'name', 'description', 'enabled', 'paused', 'object_types', 'type_create', 'type_update', 'type_delete',
+            'payload_url', 'http_method', 'http_content_type', 'payload_format', 'additional_headers', 'body_template',
+            'conditions', 'ignore_users', 'secret', 'ssl_verification', 'ca_file_path', 'client_cert_path',
+            'client_key_path', 'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'batch',
+            'include_snapshots', 'tags',
+        )  # fmt: skip
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for name in ('http_content_type', 'max_attempts', 'concurrency'):
+            self.fields[name].required = False
+        if self.is_bound and not self.instance.pk:
+            self._leave_defaults()
+
+    def _leave_defaults(self) -> None:
+        """Drop the switches that are not given: a form takes a missing one for off, whatever the model's default."""
+        for name, field in list(self.fields.items()):
+            if isinstance(field, forms.BooleanField) and name not in self.data:
+                del self.fields[name]

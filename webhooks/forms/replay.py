@@ -1,0 +1,34 @@
+"""Which past events are sent again."""
+
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.utils.translation import gettext_lazy as _
+from utilities.forms import add_blank_choice
+from utilities.forms.widgets import DateTimePicker
+
+from ..choices import OPEN_STATUSES, StatusChoices
+
+CLOSED = [(value, label) for value, label in StatusChoices if value not in OPEN_STATUSES]
+
+
+class ReplayForm(forms.Form):
+    since = forms.DateTimeField(
+        label=_('Since'), widget=DateTimePicker(), help_text=_('Events from this time on are sent again.')
+    )
+    until = forms.DateTimeField(
+        label=_('Until'), required=False, widget=DateTimePicker(), help_text=_('Blank: up to now.')
+    )
+    status = forms.ChoiceField(
+        label=_('Status'),
+        required=False,
+        choices=add_blank_choice(CLOSED),
+        help_text=_('Only deliveries of this status; those still open are sent anyway.'),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean()
+        if cleaned.get('since') and cleaned.get('until') and cleaned['since'] >= cleaned['until']:
+            raise ValidationError({'until': _('Must be later than the start.')})
+        return cleaned

@@ -1,0 +1,15 @@
+"""NetBox's daily job for us. It is scheduled whenever an rqworker starts."""
+
+from core.choices import JobIntervalChoices
+from netbox.jobs import JobRunner, system_job
+
+from . import retention
+
+
+@system_job(interval=JobIntervalChoices.INTERVAL_DAILY)
+class WebhooksRetentionJob(JobRunner):
+    class Meta:
+        name = 'Webhooks: prune the delivery log'
+
+    def run(self, *args, **kwargs) -> None:
+        self.logger.info(f'{retention.prune(retention.cutoff())} events pruned')

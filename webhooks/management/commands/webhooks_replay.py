@@ -1,0 +1,72 @@
+from datetime import datetime
+
+from django.contrib.contenttypes.models import ContentType
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
+from rich.progress import track
+
+from webhooks import operations
+from webhooks.choices import StatusChoices
+from webhooks.models import Delivery, Webhook
+
+CHUNK = 500
+
+
+def moment(text: str) -> datetime:
+    """An ISO 8601 time; without an offset it is in NetBox's time zone. Raises ValueError."""
+    parsed = parse_datetime(text)
+    if parsed is None:
+        raise ValueError(text)
+    return parsed if timezone.is_aware(parsed) else timezone.make_aware(parsed)
+
+
+class Command(BaseCommand):
+    help = 'Send closed deliveries again.'
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument('--webhook', metavar='NAME', help='of this webhook only')
+        parser.add_argument('--model', metavar='APP.MODEL', help='of objects of this model only, such as dcim.site')
+        parser.add_argument(
+            '--status', choices=[StatusChoices.FAILED, StatusChoices.DELIVERED], help='with this status'
+        )
+        parser.add_argument('--since', type=moment, metavar='TIME', help='of events from this time on')
+        parser.add_argument('--until', type=moment, metavar='TIME', help='of events before this time')
+        parser.add_argument('--dry-run', action='store_true', help='only say how many there are')
+
+    def handle(self, *args, **options) -> None:
+        chosen = operations.select(
+            webhook=_webhook(options['webhook']),
+            since=options['since'],
+            until=options['until'],
+            status=options['status'],
+            object_type=_object_type(options['model']),
+        )
+        pks = list(chosen.order_by('sequence').values_list('pk', flat=True))
+        if options['dry_run']:
+            self.stdout.write(f'{len(pks)} deliveries would be sent again')
+            return
+        chunks = [pks[start : start + CHUNK] for start in range(0, len(pks), CHUNK)]
+        sent = sum(
+            operations.redeliver(Delivery.objects.filter(pk__in=chunk))
+            for chunk in track(chunks, description='Replaying', disable=not self.stdout.isatty())
+        )
+        self.stdout.write(f'{sent} deliveries are sent again')
+
+
+def _webhook(name: str | None) -> Webhook | None:
+    if name is None:
+        return None
+    try:
+        return Webhook.objects.get(name=name)
+    except Webhook.DoesNotExist:
+        raise CommandError(f'--webhook: there is no webhook {name!r}') from None
+
+
+def _object_type(label: str | None) -> int | None:
+    if label is None:
+        return None
+    try:
+        return ContentType.objects.get_by_natural_key(*label.lower().split('.')).pk
+    except (ContentType.DoesNotExist, TypeError):
+        raise CommandError(f'--model: there is no model {label!r}') from None

@@ -1,0 +1,31 @@
+import json
+
+from django.apps import apps
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db.models import Model
+
+from webhooks import schemas
+from webhooks.choices import FormatChoices
+
+
+class Command(BaseCommand):
+    help = "Print the JSON Schema of a model's payload."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument('model', metavar='APP.MODEL', help='such as dcim.site')
+        parser.add_argument('--format', choices=FormatChoices.values(), default=FormatChoices.DEFAULT)
+        parser.add_argument('--batch', action='store_true', help='of a webhook that sends batches')
+
+    def handle(self, *args, **options) -> None:
+        try:
+            schema = schemas.payload(_model(options['model']), options['format'], batch=options['batch'])
+        except schemas.NoSchema as error:
+            raise CommandError(str(error)) from None
+        self.stdout.write(json.dumps(schema, indent=2, ensure_ascii=False))
+
+
+def _model(label: str) -> type[Model]:
+    try:
+        return apps.get_model(label.lower())
+    except (LookupError, ValueError):
+        raise CommandError(f'there is no model {label!r}') from None

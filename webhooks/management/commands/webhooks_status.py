@@ -1,0 +1,65 @@
+import json
+from dataclasses import asdict
+
+from django.core.management.base import BaseCommand, CommandParser
+from django.utils import timezone
+
+from webhooks import conf
+from webhooks.statistics import Backlog, backlog
+
+OK, WARNING, CRITICAL = 0, 1, 2
+
+
+class Command(BaseCommand):
+    help = (
+        'Show the backlog of webhooks. Exit code for monitoring: 0 all is well, 1 failed deliveries or suspended '
+        'webhooks, 2 no worker, no Redis, or a backlog that is too old.'
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument('--json', action='store_true', help='print one JSON object')
+        parser.add_argument(
+            '--max-age', type=int, default=900, metavar='SECONDS', help='age of the backlog that is too old (900)'
+        )
+
+    def handle(self, *args, **options) -> None:
+        found = backlog()
+        age = (timezone.now() - found.oldest).total_seconds() if found.oldest else 0
+        code = _code(found, age, options['max_age'])
+        report = {
+            'enabled': conf.get().enabled,
+            **asdict(found),
+            'oldest': found.oldest.isoformat() if found.oldest else None,
+            'oldest_age': round(age, 1),
+            'exit_code': code,
+        }
+        self.stdout.write(json.dumps(report) if options['json'] else _table(report))
+        if code:
+            raise SystemExit(code)
+
+
+def _code(found: Backlog, age: float, max_age: int) -> int:
+    if conf.get().enabled and (not found.redis or not found.workers or age > max_age):
+        return CRITICAL
+    return WARNING if found.failed or found.suspended else OK
+
+
+def _table(report: dict) -> str:
+    words = {
+        'enabled': 'Enabled',
+        'undispatched': 'Events not dispatched yet',
+        'pending': 'Deliveries pending',
+        'sending': 'Deliveries being sent',
+        'failed': 'Deliveries failed',
+        'oldest': 'Oldest in the backlog',
+        'suspended': 'Webhooks suspended',
+        'workers': 'Workers on the queue',
+        'redis': 'Redis reachable',
+    }
+    return '\n'.join(f'{label:<28}{_word(report[key])}' for key, label in words.items())
+
+
+def _word(value: object) -> object:
+    if isinstance(value, bool):
+        return 'yes' if value else 'no'
+    return '-' if value is None else value

@@ -1,0 +1,65 @@
+"""Prometheus metrics, added to NetBox's own /metrics.
+
+They are read from the database once per scrape, in a registry of their own: the one that NetBox shows holds no
+collectors of ours when it runs several processes (PROMETHEUS_MULTIPROC_DIR).
+"""
+
+import time
+from collections.abc import Iterator
+
+from django.http import HttpRequest, HttpResponse
+from django_prometheus.exports import ExportToDjangoView
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from .constants import LATENCY_BUCKETS
+from .models import Health
+from .statistics import backlog
+
+
+def export(request: HttpRequest) -> HttpResponse:
+    """Answer with NetBox's metrics and ours."""
+    response = ExportToDjangoView(request)
+    response.content += generate_latest(_registry)
+    return response
+
+
+class WebhooksCollector(Collector):
+    def collect(self) -> Iterator[Metric]:
+        found = backlog()
+        age = time.time() - found.oldest.timestamp() if found.oldest else 0
+        yield GaugeMetricFamily('webhooks_events_undispatched', 'Events not dispatched yet', found.undispatched)
+        yield GaugeMetricFamily(
+            'webhooks_deliveries_open', 'Deliveries pending or sending', found.pending + found.sending
+        )
+        yield GaugeMetricFamily('webhooks_deliveries_failed', 'Failed deliveries in the log', found.failed)
+        yield GaugeMetricFamily('webhooks_oldest_age_seconds', 'Age of the oldest event not delivered yet', age)
+        yield GaugeMetricFamily('webhooks_suspended', 'Suspended webhooks', found.suspended)
+        yield GaugeMetricFamily('webhooks_workers', 'Workers on the queue', found.workers or 0)
+        yield from _by_webhook()
+
+
+def _by_webhook() -> Iterator[Metric]:
+    outcomes = CounterMetricFamily('webhooks_deliveries_closed', 'Deliveries by outcome', labels=['webhook', 'outcome'])
+    latency = HistogramMetricFamily('webhooks_attempt_seconds', 'Duration of attempts', labels=['webhook'])
+    for health in Health.objects.select_related('webhook').order_by('webhook__name'):
+        name = health.webhook.name
+        outcomes.add_metric([name, 'delivered'], health.delivered)
+        outcomes.add_metric([name, 'failed'], health.failed)
+        latency.add_metric([name], _cumulated(health.latency), health.latency_sum)
+    yield outcomes
+    yield latency
+
+
+def _cumulated(counts: list[int]) -> list[tuple[str, float]]:
+    """Return Prometheus's buckets: how many attempts took at most so long."""
+    total, buckets = 0, []
+    for bound, count in zip((*map(str, LATENCY_BUCKETS), '+Inf'), counts, strict=True):
+        total += count
+        buckets.append((bound, total))
+    return buckets
+
+
+_registry = CollectorRegistry()
+_registry.register(WebhooksCollector())

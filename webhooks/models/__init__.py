@@ -1,0 +1,8 @@
+from .attempt import Attempt
+from .delivery import BatchItem, Delivery, Wait
+from .event import Event
+from .health import Health
+from .subscription import Subscription
+from .webhook import Webhook
+
+__all__ = ('Attempt', 'BatchItem', 'Delivery', 'Event', 'Health', 'Subscription', 'Wait', 'Webhook')

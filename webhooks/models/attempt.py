@@ -1,0 +1,34 @@
+"""An Attempt is one HTTP request of a delivery, and what came of it."""
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from .delivery import Delivery
+
+
+class Attempt(models.Model):
+    delivery = models.ForeignKey(Delivery, on_delete=models.DB_CASCADE, related_name='attempts')
+    number = models.PositiveSmallIntegerField(_('number'))
+    started_at = models.DateTimeField(_('started'))
+    # Seconds.
+    duration = models.FloatField(_('duration'))
+    method = models.CharField(_('method'), max_length=30)
+    # As sent, secrets masked.
+    url = models.TextField(_('URL'))
+    request_headers = models.JSONField(_('request headers'), default=dict)
+    # Null: no response came.
+    response_status = models.PositiveSmallIntegerField(_('response status'), null=True)
+    response_headers = models.JSONField(_('response headers'), default=dict)
+    response_body = models.TextField(_('response body'), blank=True)
+    # Empty: it was a success.
+    error = models.TextField(_('error'), blank=True)
+
+    _netbox_private = True
+
+    class Meta:
+        ordering = ('pk',)
+        verbose_name = _('attempt')
+        verbose_name_plural = _('attempts')
+
+    def __str__(self) -> str:
+        return f'{self.number}: {self.response_status or self.error}'

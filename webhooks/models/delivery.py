@@ -1,0 +1,156 @@
+"""A Delivery is one event for one webhook.
+
+                    ┌───────── lease ran out ─────────┐
+                    ▼                                 │
+    (dispatch) ─▶ pending ──claim──▶ sending ──2xx/3xx┴─▶ delivered
+                    ▲  ▲               │
+                    │  └── retry at ───┤
+                    └── redeliver ── failed ◀── attempts used up, expired, cannot be sent
+
+`due_at` says when a pending delivery may be claimed. It is null while the delivery waits in line behind an earlier one
+of the same object (Wait), so that a claim never looks at those that cannot go yet.
+"""
+
+import uuid
+
+from django.contrib.contenttypes.models import ContentType
+from django.db import models
+from django.db.models import Q
+from django.urls import reverse
+from django.utils.translation import gettext_lazy as _
+from utilities.querysets import RestrictedQuerySet
+
+from ..choices import OPEN_STATUSES, StatusChoices
+from .event import Event
+from .webhook import Webhook
+
+PENDING = Q(status=StatusChoices.PENDING)
+SENDING = Q(status=StatusChoices.SENDING)
+FAILED = Q(status=StatusChoices.FAILED)
+
+
+class DeliveryQuerySet(RestrictedQuerySet):
+    def closed(self) -> 'DeliveryQuerySet':
+        return self.exclude(status__in=OPEN_STATUSES)
+
+
+class Delivery(models.Model):
+    # Also the `webhook-id` that the receiver sees and the id of the failed job on the status page.
+    uuid = models.UUIDField('UUID', default=uuid.uuid4, unique=True, editable=False)
+    webhook = models.ForeignKey(Webhook, on_delete=models.DB_CASCADE, related_name='deliveries', db_index=False)
+    event = models.ForeignKey(Event, on_delete=models.DB_CASCADE, related_name='deliveries')
+    # Of the event, so that the order per object needs no join.
+    object_type = models.ForeignKey(
+        ContentType, on_delete=models.DB_CASCADE, related_name='+', db_index=False, verbose_name=_('model')
+    )
+    object_id = models.BigIntegerField(_('object ID'))
+    sequence = models.BigIntegerField(_('sequence'))
+    # More than 1: a batch. `event` and what is taken from it are the last one's; all are in BatchItem.
+    event_count = models.PositiveIntegerField(_('events'), default=1, db_default=1)
+    status = models.CharField(_('status'), max_length=10, choices=StatusChoices, default=StatusChoices.PENDING)
+    error = models.TextField(_('error'), blank=True)
+    response_status = models.PositiveSmallIntegerField(_('response status'), null=True)
+    created = models.DateTimeField(_('created'))
+    due_at = models.DateTimeField(_('next attempt'), null=True)
+    expires_at = models.DateTimeField(_('expires'))
+    finished_at = models.DateTimeField(_('finished'), null=True)
+    attempt_count = models.PositiveSmallIntegerField(_('attempts'), default=0)
+    # Set by a redelivery: how many attempts there may be in all. Null: the webhook's `max_attempts`.
+    attempt_limit = models.PositiveSmallIntegerField(null=True)
+    # The claim: only its holder may record an outcome, until `lease_until`.
+    lease = models.UUIDField(null=True)
+    lease_until = models.DateTimeField(null=True)
+    # Whether the failure has been put on the status page.
+    listed = models.BooleanField(default=False)
+
+    objects = DeliveryQuerySet.as_manager()
+
+    class Meta:
+        ordering = ('-pk',)
+        verbose_name = _('delivery')
+        verbose_name_plural = _('deliveries')
+        permissions = [('redeliver', 'Send a delivery again')]
+        indexes = [
+            models.Index(
+                fields=['webhook', 'due_at', 'id'],
+                condition=PENDING & Q(due_at__isnull=False),
+                name='webhooks_delivery_due',
+            ),
+            models.Index(
+                fields=['webhook', 'object_type', 'object_id', 'sequence'],
+                condition=Q(status__in=OPEN_STATUSES, event_count=1),
+                name='webhooks_delivery_line',
+            ),
+            models.Index(fields=['webhook', 'lease_until'], condition=SENDING, name='webhooks_delivery_lease'),
+            models.Index(fields=['expires_at'], condition=PENDING, name='webhooks_delivery_expiry'),
+            models.Index(fields=['id'], condition=FAILED & Q(listed=False), name='webhooks_delivery_unlisted'),
+            models.Index(fields=['webhook', '-id'], name='webhooks_delivery_webhook'),
+            models.Index(fields=['status', '-id'], name='webhooks_delivery_status'),
+            models.Index(fields=['object_type', 'object_id', '-id'], name='webhooks_delivery_object'),
+            models.Index(fields=['created'], name='webhooks_delivery_created'),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.uuid)
+
+    def get_absolute_url(self) -> str:
+        return reverse('plugins:webhooks:delivery', args=[self.pk])
+
+    def get_status_color(self) -> str:
+        return StatusChoices.colors[self.status]
+
+    @property
+    def is_open(self) -> bool:
+        return self.status in OPEN_STATUSES
+
+    @property
+    def next_attempt_at(self):
+        """When a pending delivery is sent next; None while it waits in line or is not pending."""
+        return self.due_at if self.status == StatusChoices.PENDING else None
+
+    def events(self) -> list[Event]:
+        """Return what the delivery tells of, in the order of the sequence."""
+        if self.event_count == 1:
+            return [self.event]
+        return [item.event for item in self.items.select_related('event').order_by('sequence')]
+
+
+class BatchItem(models.Model):
+    """One event of a batch. `open` follows its delivery, for the line."""
+
+    delivery = models.ForeignKey(Delivery, on_delete=models.DB_CASCADE, related_name='items')
+    event = models.ForeignKey(Event, on_delete=models.DB_CASCADE, related_name='batch_items')
+    webhook = models.ForeignKey(Webhook, on_delete=models.DB_CASCADE, related_name='+', db_index=False)
+    object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+', db_index=False)
+    object_id = models.BigIntegerField()
+    sequence = models.BigIntegerField()
+    open = models.BooleanField(default=True)
+
+    _netbox_private = True
+
+    class Meta:
+        indexes = [
+            models.Index(
+                fields=['webhook', 'object_type', 'object_id', 'sequence'],
+                condition=Q(open=True),
+                name='webhooks_batchitem_line',
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f'{self.event} in {self.delivery}'
+
+
+class Wait(models.Model):
+    """`delivery` may not be sent before `blocker` is closed. A row exists only while there is something to wait for."""
+
+    delivery = models.ForeignKey(Delivery, on_delete=models.DB_CASCADE, related_name='waits')
+    blocker = models.ForeignKey(Delivery, on_delete=models.DB_CASCADE, related_name='waiting')
+
+    _netbox_private = True
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=['delivery', 'blocker'], name='webhooks_wait_unique')]
+
+    def __str__(self) -> str:
+        return f'{self.delivery_id} after {self.blocker_id}'

@@ -1,0 +1,87 @@
+"""An Event is one change to one object, written in the transaction that made it.
+
+Rows are written by outbox.py, in SQL, and dispatched by dispatch.py. The life of an event:
+
+    recorded ──▶ dispatched (rendered: `data`; deliveries made)
+        └──────▶ gone, where the object was created and deleted in the same transaction, or nobody asked for its kind
+"""
+
+import json
+import uuid
+from typing import Any
+
+from django.contrib.contenttypes.models import ContentType
+from django.db import models
+from django.db.models import Q
+from django.urls import reverse
+from django.utils.translation import gettext_lazy as _
+from utilities.querysets import RestrictedQuerySet
+
+from ..choices import KindChoices
+
+
+class Event(models.Model):
+    uuid = models.UUIDField('UUID', default=uuid.uuid4, unique=True, editable=False)
+    # Grows with each change of an object, not with time across objects.
+    sequence = models.BigIntegerField(_('sequence'))
+    # Empty: created and deleted in the same transaction, so there is nothing to tell.
+    kind = models.CharField(_('event'), max_length=20, choices=KindChoices, blank=True)
+    object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+', verbose_name=_('model'))
+    object_id = models.BigIntegerField(_('object ID'))
+    object_repr = models.CharField(_('object'), max_length=200, blank=True)
+    timestamp = models.DateTimeField(_('time'))
+    username = models.CharField(_('user'), max_length=150, null=True)
+    request_id = models.UUIDField(_('request ID'), null=True)
+    # What NetBox shows of the request: id, path, path_info, method, GET, user.
+    request = models.JSONField(null=True)
+    # {"row": {column: value}, "m2m": {field: [pk]}}, as PostgreSQL's to_jsonb shows the row. Kept until rendered.
+    snapshot = models.JSONField(null=True)
+    # The same before the change, where a subscribed webhook asks for snapshots or has conditions. Kept until rendered.
+    prechange = models.JSONField(null=True)
+    # {"prechange": …, "postchange": …} in the form of NetBox's change log, where a webhook asks for snapshots.
+    snapshots = models.JSONField(null=True)
+    # The REST API's representation, as JSON text: its keys keep the API's order, which jsonb would lose.
+    data = models.TextField(blank=True)
+    error = models.TextField(_('error'), blank=True)
+    # Webhooks that asked for the kind but whose conditions were not met or who ignore the user.
+    skipped = models.PositiveIntegerField(_('skipped'), default=0)
+    # Made by hand, to see whether a webhook works.
+    test = models.BooleanField(_('test'), default=False, db_default=False)
+    dispatched_at = models.DateTimeField(_('dispatched'), null=True)
+    # One event per object and transaction. Transaction ids start over after a restore, so the transaction's time
+    # belongs to the key.
+    transaction_id = models.BigIntegerField()
+    transaction_time = models.DateTimeField()
+
+    objects = RestrictedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ('-pk',)
+        verbose_name = _('event')
+        verbose_name_plural = _('events')
+        constraints = [
+            models.UniqueConstraint(
+                fields=['transaction_id', 'transaction_time', 'object_type', 'object_id'],
+                condition=Q(dispatched_at=None),
+                name='webhooks_event_merge',
+            )
+        ]
+        indexes = [
+            models.Index(fields=['sequence'], condition=Q(dispatched_at=None), name='webhooks_event_undispatched'),
+            models.Index(fields=['object_type', 'object_id', '-sequence'], name='webhooks_event_object'),
+            models.Index(fields=['timestamp'], name='webhooks_event_timestamp'),
+        ]
+
+    def __str__(self) -> str:
+        return f'{self.object_repr or self.object_id} {self.kind}'
+
+    def get_absolute_url(self) -> str:
+        return reverse('plugins:webhooks:event', args=[self.pk])
+
+    def get_kind_color(self) -> str | None:
+        return KindChoices.colors.get(self.kind)
+
+    @property
+    def payload_data(self) -> dict[str, Any] | None:
+        """`data` as a dictionary, None while it is not rendered."""
+        return json.loads(self.data) if self.data else None

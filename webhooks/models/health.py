@@ -1,0 +1,57 @@
+"""Health: how a webhook's endpoint has been answering. Not part of its definition, so a row of its own.
+
+A webhook is suspended while `suspended_since` is set: one delivery probes its endpoint at `probe_at`, the others wait.
+"""
+
+from django.contrib.postgres.fields import ArrayField
+from django.db import models
+from django.db.models.functions import Now
+from django.db.models.signals import post_save
+from django.dispatch import receiver
+from django.utils.translation import gettext_lazy as _
+
+from ..constants import LATENCY_BUCKETS
+from .webhook import Webhook
+
+
+def no_latency() -> list[int]:
+    return [0] * (len(LATENCY_BUCKETS) + 1)
+
+
+class Health(models.Model):
+    webhook = models.OneToOneField(Webhook, on_delete=models.DB_CASCADE, related_name='health', primary_key=True)
+    delivered = models.PositiveBigIntegerField(_('delivered'), default=0)
+    failed = models.PositiveBigIntegerField(_('failed'), default=0)
+    last_status = models.PositiveSmallIntegerField(_('last response status'), null=True)
+    last_error = models.TextField(_('last error'), blank=True)
+    last_attempt_at = models.DateTimeField(_('last attempt'), null=True)
+    last_success_at = models.DateTimeField(_('last success'), null=True)
+    # Attempts in a row that found no endpoint: connection refused, timeout, …
+    unreachable = models.PositiveIntegerField(default=0)
+    suspended_since = models.DateTimeField(_('suspended since'), null=True)
+    probe_at = models.DateTimeField(_('next probe'), null=True)
+    probes = models.PositiveIntegerField(default=0)
+    # Attempts by duration: one count for each of LATENCY_BUCKETS, and one for those beyond. Seconds in all.
+    latency = ArrayField(models.BigIntegerField(), default=no_latency)
+    latency_sum = models.FloatField(default=0)
+    # Token bucket of the rate limit: what was left, and when.
+    tokens = models.FloatField(default=0)
+    tokens_at = models.DateTimeField(null=True)
+
+    _netbox_private = True
+
+    class Meta:
+        verbose_name = _('health')
+        verbose_name_plural = _('health')
+
+    def __str__(self) -> str:
+        return f'{self.webhook}: {self.delivered} delivered, {self.failed} failed'
+
+
+@receiver(post_save, sender=Webhook, dispatch_uid='webhooks.health')
+def _webhook_saved(instance: Webhook, created: bool, **kwargs) -> None:
+    """A webhook has its health from the beginning; and one that was edited is worth a probe at once."""
+    if created:
+        Health.objects.create(webhook=instance)
+    else:
+        Health.objects.filter(webhook=instance, suspended_since__isnull=False).update(probe_at=Now())

@@ -1,0 +1,12 @@
+"""The one sequence that events and subscriptions draw from."""
+
+from django.db import connection
+
+NAME = 'webhooks_event_sequence'
+
+
+def draw() -> int:
+    """Return the next value. Values are unique and grow; a transaction that is rolled back leaves a gap."""
+    with connection.cursor() as cursor:
+        cursor.execute('SELECT nextval(%s)', [NAME])
+        return cursor.fetchone()[0]

@@ -1,0 +1,115 @@
+"""A Subscription is a stretch of sequences in which a webhook wants one kind of change of one model.
+
+It is derived from the webhook's definition and has two readers. Capture asks whether a model has any open one, and
+pays the same for a thousand webhooks as for one. Dispatch asks which webhooks cover an event's sequence. A stretch is
+closed, not deleted, when the definition no longer asks for it: what was recorded before is still sent, and a webhook
+that is enabled again does not get what happened in between.
+"""
+
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection, models, transaction
+from django.db.models import Q
+from django.db.models.signals import m2m_changed, post_save
+from django.dispatch import receiver
+
+from ..choices import KindChoices
+from . import sequence
+from .webhook import Webhook
+
+OPEN_OBJECT_TYPES = """
+    WITH RECURSIVE step AS (
+        (SELECT object_type_id FROM webhooks_subscription WHERE until IS NULL ORDER BY object_type_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT s.object_type_id FROM webhooks_subscription s
+                WHERE s.until IS NULL AND s.object_type_id > step.object_type_id
+                ORDER BY s.object_type_id LIMIT 1)
+        FROM step WHERE step.object_type_id IS NOT NULL
+    )
+    SELECT object_type_id, EXISTS (
+        SELECT 1 FROM webhooks_subscription b
+        WHERE b.object_type_id = step.object_type_id AND b.until IS NULL AND b.before
+    )
+    FROM step WHERE object_type_id IS NOT NULL"""
+
+
+class SubscriptionManager(models.Manager):
+    def sync(self, webhook: Webhook) -> None:
+        """Open and close stretches so that the open ones are what the definition asks for."""
+        with transaction.atomic():
+            # Two edits at once must not both open the same stretch.
+            Webhook.objects.select_for_update().get(pk=webhook.pk)
+            wanted = self._wanted(webhook)
+            held = {(s.object_type_id, s.kind): s for s in self.filter(webhook=webhook, until=None)}
+            self.filter(webhook=webhook, until=None).exclude(before=webhook.needs_before).update(
+                before=webhook.needs_before
+            )
+            if wanted == held.keys():
+                return
+            now = sequence.draw()
+            self.filter(pk__in=[s.pk for key, s in held.items() if key not in wanted]).update(until=now)
+            self.bulk_create(
+                self.model(
+                    webhook=webhook, object_type_id=object_type_id, kind=kind, since=now, before=webhook.needs_before
+                )
+                for object_type_id, kind in sorted(wanted - held.keys())
+            )
+
+    def open_object_types(self) -> dict[int, bool]:
+        """Return {id of an object type that a webhook is subscribed to now: whether one asks for the state before}.
+
+        Steps from one type to the next in the index of the open stretches: a thousand webhooks cost as much as one.
+        """
+        with connection.cursor() as cursor:
+            cursor.execute(OPEN_OBJECT_TYPES)
+            return dict(cursor.fetchall())
+
+    def _wanted(self, webhook: Webhook) -> set[tuple[int, str]]:
+        if not webhook.enabled:
+            return set()
+        object_types = webhook.object_types.values_list('pk', flat=True)
+        return {(object_type, kind) for object_type in object_types for kind in webhook.kinds}
+
+
+class Subscription(models.Model):
+    webhook = models.ForeignKey(Webhook, on_delete=models.DB_CASCADE, related_name='subscriptions')
+    object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+')
+    kind = models.CharField(max_length=20, choices=KindChoices)
+    # Events with since < sequence <= until belong to it; `until` is null while it is open.
+    since = models.BigIntegerField()
+    until = models.BigIntegerField(null=True)
+    # Whether the webhook needs to know what the object was before the change.
+    before = models.BooleanField(default=False)
+
+    # Derived from the webhook: not an object of its own to NetBox.
+    _netbox_private = True
+
+    objects = SubscriptionManager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=['object_type', 'webhook', 'kind'], condition=Q(until=None), name='webhooks_subscription_open'
+            )
+        ]
+        indexes = [
+            models.Index(
+                fields=['object_type'], condition=Q(until=None, before=True), name='webhooks_subscription_before'
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f'{self.webhook}: {self.object_type} {self.kind}'
+
+    def covers(self, sequence: int) -> bool:
+        return self.since < sequence and (self.until is None or sequence <= self.until)
+
+
+@receiver(post_save, sender=Webhook, dispatch_uid='webhooks.subscribe')
+def _definition_saved(instance: Webhook, **kwargs) -> None:
+    Subscription.objects.sync(instance)
+
+
+@receiver(m2m_changed, sender=Webhook.object_types.through, dispatch_uid='webhooks.subscribe')
+def _object_types_changed(instance: Webhook, action: str, **kwargs) -> None:
+    if action in ('post_add', 'post_remove', 'post_clear'):
+        Subscription.objects.sync(instance)

@@ -1,0 +1,244 @@
+"""A Webhook subscribes an endpoint to kinds of change."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
+from extras.choices import WebhookHttpMethodChoices
+from extras.constants import HTTP_CONTENT_TYPE_JSON
+from netbox.models import NetBoxModel
+
+from .. import definition, signing
+from ..choices import FormatChoices, KindChoices
+from ..constants import DEFAULT_MAX_ATTEMPTS
+from ..exceptions import DecryptionError
+from .fields import SealedField
+
+SEALED_FIELDS = ('secret', 'previous_secret', 'additional_headers')
+
+
+class Webhook(NetBoxModel):
+    """An endpoint, what it is told of, and how it is called. What happened to it is in Health."""
+
+    name = models.CharField(_('name'), max_length=150, unique=True)
+    description = models.CharField(_('description'), max_length=200, blank=True)
+    enabled = models.BooleanField(
+        _('enabled'),
+        default=True,
+        help_text=_('Off: no change is recorded for this webhook, and what is pending is held until it expires.'),
+    )
+    paused = models.BooleanField(
+        _('paused'), default=False, help_text=_('Changes are recorded and held, and sent when the pause ends.')
+    )
+    object_types = models.ManyToManyField(
+        'contenttypes.ContentType',
+        related_name='+',
+        blank=True,
+        verbose_name=_('object types'),
+        help_text=_(
+            'The kinds of object whose changes are sent. None: only what event rules send through this webhook.'
+        ),
+    )
+    type_create = models.BooleanField(_('creations'), default=False, help_text=_('Send when an object is created.'))
+    type_update = models.BooleanField(_('updates'), default=False, help_text=_('Send when an object is updated.'))
+    type_delete = models.BooleanField(_('deletions'), default=False, help_text=_('Send when an object is deleted.'))
+    payload_url = models.CharField(
+        _('URL'), max_length=500, help_text=_('Where the request goes; begins with http:// or https://.')
+    )
+    http_method = models.CharField(
+        _('HTTP method'),
+        max_length=30,
+        choices=WebhookHttpMethodChoices,
+        default=WebhookHttpMethodChoices.METHOD_POST,
+    )
+    http_content_type = models.CharField(_('content type'), max_length=100, default=HTTP_CONTENT_TYPE_JSON)
+    payload_format = models.CharField(
+        _('payload format'), max_length=30, choices=FormatChoices, default=FormatChoices.DEFAULT
+    )
+    additional_headers = SealedField(
+        _('additional headers'),
+        blank=True,
+        help_text=_(
+            'One "Name: value" a line. Values are stored encrypted and shown as ********; '
+            'a line that is left so keeps its value.'
+        ),
+    )
+    body_template = models.TextField(
+        _('body template'),
+        blank=True,
+        help_text=_('Jinja2 template for the body. Blank: the JSON of the payload format.'),
+    )
+    conditions = models.JSONField(
+        _('conditions'), blank=True, null=True, help_text=_('Send only what meets these conditions, as in event rules.')
+    )
+    ignore_users = models.ManyToManyField(
+        settings.AUTH_USER_MODEL,
+        related_name='+',
+        blank=True,
+        verbose_name=_('ignored users'),
+        help_text=_('Changes made by these users are not sent, so that a receiver that writes back starts no loop.'),
+    )
+    secret = SealedField(
+        _('secret'),
+        blank=True,
+        help_text=_('Signs each request, so that the receiver can verify it. Stored encrypted and never shown.'),
+    )
+    previous_secret = SealedField(_('previous secret'), blank=True, editable=False)
+    previous_secret_expires = models.DateTimeField(
+        _('previous secret valid until'), null=True, blank=True, editable=False
+    )
+    ssl_verification = models.BooleanField(
+        _('TLS verification'), default=True, help_text=_("Verify the endpoint's certificate.")
+    )
+    ca_file_path = models.CharField(
+        _('CA file'),
+        max_length=4096,
+        blank=True,
+        help_text=_("Blank: the certificate authorities that Python's requests comes with."),
+    )
+    client_cert_path = models.CharField(_('client certificate file'), max_length=4096, blank=True)
+    client_key_path = models.CharField(_('client key file'), max_length=4096, blank=True)
+    timeout = models.PositiveSmallIntegerField(
+        _('timeout'),
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(3600)],
+        help_text=format_lazy(
+            _('Seconds for a whole request. Blank: {default}, the default of this NetBox.'),
+            default=settings.WEBHOOK_DEFAULT_TIMEOUT,
+        ),
+    )
+    max_attempts = models.PositiveSmallIntegerField(
+        _('maximum attempts'),
+        default=DEFAULT_MAX_ATTEMPTS,
+        validators=[MinValueValidator(1), MaxValueValidator(100)],
+        help_text=_('1: a failed delivery is retried by hand only.'),
+    )
+    rate_limit = models.PositiveIntegerField(
+        _('rate limit'),
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text=_('Requests a second at most. Blank: no limit.'),
+    )
+    concurrency = models.PositiveSmallIntegerField(
+        _('concurrency'),
+        default=16,
+        validators=[MinValueValidator(1), MaxValueValidator(100)],
+        help_text=_('Requests under way at the same time at most.'),
+    )
+    ordered = models.BooleanField(
+        _('ordered'),
+        default=True,
+        help_text=_('Changes of one object are sent in order: a later one waits while an earlier one is retried.'),
+    )
+    batch = models.BooleanField(
+        _('batch'), default=False, help_text=_('Send the changes of one transaction, model and kind in one request.')
+    )
+    include_snapshots = models.BooleanField(
+        _('include snapshots'), default=False, help_text=_('Add the object before and after the change to the payload.')
+    )
+
+    # NetBox would look for the page of a plugin's model in its own manual.
+    docs_url = ''
+
+    clone_fields = (
+        'description', 'object_types', 'type_create', 'type_update', 'type_delete', 'payload_url', 'http_method',
+        'http_content_type', 'payload_format', 'body_template', 'conditions', 'ssl_verification', 'ca_file_path',
+        'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'batch', 'include_snapshots',
+    )  # fmt: skip
+
+    class Meta:
+        ordering = ('name',)
+        verbose_name = _('webhook')
+        verbose_name_plural = _('webhooks')
+        permissions = [
+            ('test', 'Send a test event'),
+            ('replay', 'Replay past events'),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse('plugins:webhooks:webhook', args=[self.pk])
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of change that are sent."""
+        flags = (
+            (KindChoices.CREATED, self.type_create),
+            (KindChoices.UPDATED, self.type_update),
+            (KindChoices.DELETED, self.type_delete),
+        )
+        return [kind for kind, wanted in flags if wanted]
+
+    @property
+    def needs_before(self) -> bool:
+        """Whether the object's state before the change has to be recorded."""
+        return self.include_snapshots or bool(self.conditions) or self.payload_format == FormatChoices.NETBOX
+
+    @property
+    def masked_url(self) -> str:
+        return definition.mask_url(self.payload_url)
+
+    @property
+    def masked_headers(self) -> str:
+        return definition.mask_headers(self.additional_headers)
+
+    @property
+    def effective_timeout(self) -> int:
+        return self.timeout or settings.WEBHOOK_DEFAULT_TIMEOUT
+
+    def secrets(self) -> list[str]:
+        """Return the secrets that sign now, the current one first; [] where there is none. Raises DecryptionError."""
+        if not self.secret:
+            return []
+        secrets = [self.secret.reveal()]
+        if self.previous_secret and self.previous_secret_expires and self.previous_secret_expires > timezone.now():
+            secrets.append(self.previous_secret.reveal())
+        return secrets
+
+    secrets.alters_data = True
+
+    def clone(self) -> dict:
+        """What the form of a copy starts with: shown in a link, so without what is masked."""
+        return super().clone() | {'payload_url': self.masked_url}
+
+    @property
+    def public_key(self) -> str:
+        """What receivers verify signatures with, where the secret is an asymmetric key; else ''."""
+        try:
+            secret = self.secret.reveal()
+            return signing.public_key(secret) if signing.is_asymmetric(secret) else ''
+        except (DecryptionError, ValueError):
+            return ''
+
+    def rotate_secret(self, secret: str, overlap: timedelta) -> None:
+        """Sign with `secret` from now on, and with the present one too until `overlap` has passed. Does not save."""
+        self.previous_secret = self.secret
+        self.previous_secret_expires = timezone.now() + overlap if self.secret else None
+        self.secret = secret
+
+    rotate_secret.alters_data = True
+
+    def clean(self) -> None:
+        super().clean()
+        errors = definition.errors(self)
+        if errors:
+            raise ValidationError(errors)
+
+    def serialize_object(self, exclude: Iterable[str] | None = None) -> dict:
+        """What the change log keeps: no secret, not even encrypted, and the URL masked."""
+        data = super().serialize_object(exclude=[*(exclude or ()), *SEALED_FIELDS, 'previous_secret_expires'])
+        data['payload_url'] = self.masked_url
+        data['additional_headers'] = self.masked_headers
+        data['secret'] = str(self.secret)
+        return data

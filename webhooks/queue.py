@@ -1,0 +1,98 @@
+"""Our RQ queue in Redis. It carries no truth: a job says only that there is something to do in PostgreSQL."""
+
+import logging
+import time
+from functools import cache
+
+import django_rq
+from django.conf import settings
+from django_rq.connection_utils import get_redis_connection
+from redis import Redis, RedisError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from rq import Queue, Worker
+
+from . import conf
+
+logger = logging.getLogger('webhooks.queue')
+
+JOB = 'webhooks.worker.drain'
+TOKEN = 'webhooks:woken:{queue}'
+# A wake-up that was lost with its worker holds back the next one for this long, in seconds.
+TOKEN_TTL = 30
+CONNECT_TIMEOUT = 0.5
+ANSWER_TIMEOUT = 1.0
+# After a failure nobody in this process waits for Redis again for this long, in seconds.
+PAUSE = 10
+
+_unreachable_until = 0.0
+
+
+def get() -> Queue:
+    """Return the queue, with the patience that workers have."""
+    return django_rq.get_queue(conf.get().queue)
+
+
+def wake() -> bool:
+    """Let a worker look for work, unless one has been told already. Never raises and never waits long.
+
+    Returns False where Redis cannot be reached: the worker's timer finds the work later.
+    """
+    global _unreachable_until  # noqa: PLW0603  (a circuit breaker belongs to the process)
+    if time.monotonic() < _unreachable_until:
+        return False
+    try:
+        _enqueue_once()
+    except (RedisError, OSError) as error:
+        _unreachable_until = time.monotonic() + PAUSE
+        logger.warning('wake_up=failed reason="%s" (events are safe in the database and go out later)', error)
+        return False
+    return True
+
+
+def _enqueue_once() -> None:
+    connection = _impatient_connection()
+    # The worker deletes the token before it looks for work, so whatever was committed before this SET is seen.
+    if connection.set(_token(), 1, nx=True, ex=TOKEN_TTL):
+        queue = django_rq.get_queue(conf.get().queue, connection=connection)
+        queue.enqueue_call(JOB, description='Send webhooks', failure_ttl=3600)
+
+
+def accept() -> None:
+    """Called by a worker before it looks for work: from now on a wake-up makes a new job."""
+    get().connection.delete(_token())
+
+
+def count_workers() -> int | None:
+    """Return how many live workers serve our queue, None where Redis cannot be reached."""
+    name = conf.get().queue
+    try:
+        # A connection of its own, for RQ's Worker gives the one that it is given a worker's patience.
+        return sum(name in worker.queue_names() for worker in Worker.all(connection=_connect()))
+    except (RedisError, OSError):
+        return None
+
+
+def _token() -> str:
+    return TOKEN.format(queue=conf.get().queue)
+
+
+@cache
+def _impatient_connection() -> Redis:
+    """The connection of this process for those who must not wait."""
+    return _connect()
+
+
+def _connect() -> Redis:
+    """Return a connection that gives up soon: a stock one tries for seconds."""
+    limits = {
+        'socket_connect_timeout': CONNECT_TIMEOUT,
+        'socket_timeout': ANSWER_TIMEOUT,
+        'retry': Retry(NoBackoff(), 0),
+    }
+    config = dict(settings.RQ_QUEUES[conf.get().queue])
+    if 'SENTINELS' in config:
+        config['SENTINEL_KWARGS'] = {**config.get('SENTINEL_KWARGS', {}), **limits}
+    connection = get_redis_connection(config)
+    connection.connection_pool.connection_kwargs.update(limits)
+    return connection

@@ -1,0 +1,31 @@
+"""Snapshots in the form of NetBox's change log, which its webhooks and conditions call prechange and postchange."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.db.models import Model
+from netbox.config import get_config
+from utilities.serialization import serialize_object
+
+from . import related
+from .decoding import build
+
+
+def change_log(model: type[Model], snapshots: Sequence[Any]) -> list[dict[str, Any] | None]:
+    """Return what NetBox's change log shows of each snapshot, in order; None where there is no snapshot."""
+    present = [snapshot for snapshot in snapshots if snapshot is not None]
+    instances = build(model, [snapshot['row'] for snapshot in present])
+    found = related.RelatedObjects()
+    for field in model._meta.many_to_many:
+        keys = [snapshot['m2m'].get(field.name, []) for snapshot in present]
+        related.attach_many(instances, field, keys, found)
+    shown = iter([_serialize(instance) for instance in instances])
+    return [None if snapshot is None else next(shown) for snapshot in snapshots]
+
+
+def _serialize(instance: Model) -> dict[str, Any]:
+    """As ChangeLoggingMixin.to_objectchange() does."""
+    exclude = ['last_updated'] if get_config().CHANGELOG_SKIP_EMPTY_CHANGES else []
+    if hasattr(instance, 'serialize_object'):
+        return instance.serialize_object(exclude=exclude)
+    return serialize_object(instance, exclude=exclude)

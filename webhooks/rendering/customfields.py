@@ -1,0 +1,80 @@
+"""Custom fields of a batch: those that point to objects look them up in the batch's own."""
+
+import copy
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from django.db.models import Model
+from extras.choices import CustomFieldTypeChoices
+from extras.models import CustomField
+
+from . import gone
+from .related import RelatedObjects
+
+POINTING = (CustomFieldTypeChoices.TYPE_OBJECT, CustomFieldTypeChoices.TYPE_MULTIOBJECT)
+
+Targets = Mapping[Any, Model]
+
+
+class CustomFields:
+    """Those of the batch's model and of others of which objects are shown in full, as the fields are now."""
+
+    def __init__(self, instances: Sequence[Model], related: RelatedObjects) -> None:
+        self._instances = instances
+        self._related = related
+        self._by_model: dict[type[Model], list[CustomField]] = {}
+
+    def of(self, model: type[Model]) -> list[CustomField]:
+        """Return the fields, which deserialize what the batch's objects hold without a query each."""
+        if model not in self._by_model:
+            instances = [*self._related.known(model), *(i for i in self._instances if isinstance(i, model))]
+            fields = CustomField.objects.get_for_model(model)
+            self._by_model[model] = [self._prepared(field, instances) for field in fields]
+        return self._by_model[model]
+
+    def _prepared(self, field: CustomField, instances: Sequence[Model]) -> CustomField:
+        if field.type not in POINTING:
+            return field
+        targets = self._targets(field, [key for instance in instances for key in _keys(field, _value(field, instance))])
+        for instance in instances:
+            _forget_dangling(field, instance, targets)
+        # The manager may hand the same one to others.
+        field = copy.copy(field)
+        field.deserialize = partial(self._deserialize, field, targets)
+        return field
+
+    def _targets(self, field: CustomField, keys: Sequence[Any]) -> Targets:
+        model = field.related_object_type.model_class()
+        return {target.pk: target for target in self._related.find_in_order(model, set(keys))}
+
+    def _deserialize(self, field: CustomField, targets: Targets, value: Any) -> Model | list[Model] | None:
+        if value is None:
+            return None
+        keys = _keys(field, value)
+        if not targets.keys() >= set(keys):
+            targets = self._targets(field, keys)
+        found = [target for pk, target in targets.items() if pk in keys]
+        return found if _is_many(field) else next(iter(found), None)
+
+
+def _is_many(field: CustomField) -> bool:
+    return field.type == CustomFieldTypeChoices.TYPE_MULTIOBJECT
+
+
+def _value(field: CustomField, instance: Model) -> Any:
+    return instance.custom_field_data.get(field.name)
+
+
+def _keys(field: CustomField, value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return value if _is_many(field) else [value]
+
+
+def _forget_dangling(field: CustomField, instance: Model, targets: Targets) -> None:
+    """Take out what the API no longer showed when the instance was saved: NetBox lets a value outlive its target."""
+    keys = _keys(field, _value(field, instance))
+    kept = [key for key in keys if not gone.deleted_before(targets[key], instance)]
+    if kept != keys:
+        instance.custom_field_data[field.name] = kept if _is_many(field) else None

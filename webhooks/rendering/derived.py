@@ -1,0 +1,83 @@
+"""What no snapshot can know, because NetBox derives it from other rows: it is as of rendering."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from dcim.models.device_components import PathEndpoint
+from django.db.models import Model, QuerySet
+from netbox.models.ltree import LtreeModel
+from utilities.fields import CounterCacheField
+
+# Columns that NetBox updates behind the instance when other objects change.
+MAINTAINED = {'_depth', '_children', 'termination_a_id', 'termination_z_id'}
+# What the cable path of an endpoint belongs to.
+LINKS = ('cable_id', 'wireless_link_id')
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Derived:
+    """`queryset` is the API view's with all its annotations."""
+
+    queryset: QuerySet
+
+    @property
+    def model(self) -> type[Model]:
+        return self.queryset.model
+
+    @cached_property
+    def annotations(self) -> dict[str, Any]:
+        """Their values for an object that is gone, by name."""
+        return {name: 0 if name.endswith('_count') else None for name in self.queryset.query.annotations}
+
+    @cached_property
+    def columns(self) -> list[str]:
+        fields = self.model._meta.concrete_fields
+        return [f.attname for f in fields if isinstance(f, CounterCacheField) or f.attname in MAINTAINED]
+
+    @cached_property
+    def path_columns(self) -> list[str]:
+        if not issubclass(self.model, PathEndpoint):
+            return []
+        attnames = {field.attname for field in self.model._meta.concrete_fields}
+        return ['_path_id', *(name for name in LINKS if name in attnames)]
+
+    def attach(self, instances: Sequence[Model]) -> None:
+        rows = self._rows({instance.pk for instance in instances})
+        for instance in instances:
+            self._attach(instance, rows.get(instance.pk))
+
+    def _rows(self, pks: set[Any]) -> dict[Any, Row]:
+        names = [*self.annotations, *self.columns, *self.path_columns]
+        if not names:
+            return {}
+        return {row['pk']: row for row in self.queryset.filter(pk__in=pks).values('pk', *names)}
+
+    def _attach(self, instance: Model, row: Row | None) -> None:
+        for name, when_gone in self.annotations.items():
+            setattr(instance, name, row[name] if row else when_gone)
+        for name in self.columns if row else ():
+            setattr(instance, name, row[name])
+        if self.path_columns:
+            _attach_path(instance, row)
+
+
+def _attach_path(instance: PathEndpoint, row: Row | None) -> None:
+    """Give the endpoint its cable path if it is still linked as it was, else none."""
+    same_link = row and all(row.get(name) == getattr(instance, name, None) for name in LINKS)
+    # Where the key is null, `path` would read the row again.
+    instance._path_id = (same_link and row['_path_id']) or 0
+    if not instance._path_id:
+        instance._meta.get_field('_path').set_cached_value(instance, None)
+
+
+def place_in_tree(node: LtreeModel) -> None:
+    """Let the node's path, of which the API shows the depth, follow from its own parent as that is now."""
+    *_, own = node.path.split('.')
+    if node.parent is None:
+        node.path = own
+    elif node.parent.path:
+        node.path = f'{node.parent.path}.{own}'

@@ -1,0 +1,79 @@
+"""Objects that were deleted since something pointed to them: from NetBox's change log, else known by their id only."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+from core.choices import ObjectChangeActionChoices
+from core.models import ObjectChange
+from django.contrib.contenttypes.models import ContentType
+from django.db import DEFAULT_DB_ALIAS, models
+
+from .decoding import as_peers, default
+
+DELETED_AT = '_webhooks_deleted_at'
+
+
+def rebuild(model: type[models.Model], pks: Iterable[Any]) -> dict[Any, models.Model]:
+    """Return the objects of `model` with these primary keys, none of which exists, by key. One query."""
+    logged = _from_change_log(model, pks)
+    rebuilt = as_peers(logged.get(pk) or _stub(model, pk) for pk in pks)
+    return {instance.pk: instance for instance in rebuilt}
+
+
+def deleted_before(target: models.Model, instance: models.Model) -> bool:
+    """Is `target` known to have been deleted before `instance` was last saved?"""
+    deleted_at, saved_at = getattr(target, DELETED_AT, None), getattr(instance, 'last_updated', None)
+    return deleted_at is not None and saved_at is not None and deleted_at <= saved_at
+
+
+def is_stub(instance: Any) -> bool:
+    """Is nothing but the object's id known?"""
+    return getattr(instance, DELETED_AT, instance) is None
+
+
+def describe(instance: models.Model) -> str:
+    """Return str(instance), and something in its place where that asks for an object that is gone."""
+    if not is_stub(instance):
+        try:
+            return str(instance)
+        except (AttributeError, models.ObjectDoesNotExist):
+            pass
+    return f'{instance._meta.verbose_name} {instance.pk}'
+
+
+def _from_change_log(model: type[models.Model], pks: Iterable[Any]) -> dict[Any, models.Model]:
+    changes = (
+        ObjectChange.objects.filter(
+            action=ObjectChangeActionChoices.ACTION_DELETE,
+            changed_object_type=ContentType.objects.get_for_model(model),
+            changed_object_id__in=[pk for pk in pks if isinstance(pk, int)],
+            prechange_data__isnull=False,
+        )
+        .order_by('changed_object_id', '-time')
+        .distinct('changed_object_id')
+    )
+    return {
+        pk: _build(model, pk, data, time)
+        for pk, data, time in changes.values_list('changed_object_id', 'prechange_data', 'time')
+    }
+
+
+def _stub(model: type[models.Model], pk: Any) -> models.Model:
+    return _build(model, pk, {}, None)
+
+
+def _build(model: type[models.Model], pk: Any, data: dict[str, Any], time: datetime | None) -> models.Model:
+    fields = model._meta.concrete_fields
+    values = [pk if field.primary_key else _logged(field, data) for field in fields]
+    instance = model.from_db(DEFAULT_DB_ALIAS, [field.attname for field in fields], values)
+    setattr(instance, DELETED_AT, time)
+    return instance
+
+
+def _logged(field: models.Field, data: dict[str, Any]) -> Any:
+    """Return the field's value in `data`, which is as Django's serializer writes it."""
+    name = 'custom_fields' if field.name == 'custom_field_data' else field.name
+    if name not in data:
+        return default(field)
+    return data[name] if isinstance(field, models.ForeignKey) else field.to_python(data[name])

@@ -1,0 +1,201 @@
+"""The door in: Django's signals of the allowed models, connected only when webhooks are enabled.
+
+Each handler decides which objects changed and hands them to the outbox. Handlers never catch: an event that cannot be
+written must fail the save.
+"""
+
+import logging
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+from django.apps import apps
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DEFAULT_DB_ALIAS, connection, models
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
+from django.dispatch import Signal
+from netbox.api.exceptions import SerializerNotFound
+from utilities.api import get_serializer_for_model
+
+from . import conf, followers, outbox, snapshots
+from .choices import OBJECT_KINDS, KindChoices
+from .constants import DEFAULT_MODELS
+from .models import Webhook
+
+logger = logging.getLogger('webhooks.signals')
+
+# For code that bypasses Django's signals, such as bulk_create() and update(): sent after the change, or before a
+# deletion, in the same transaction.  bulk_operation.send(sender=Site, instances=sites, event='created')
+bulk_operation = Signal()
+
+HELD = '_webhooks_snapshot'
+BEFORE = '_webhooks_before'
+LINKS = '_webhooks_links'
+
+
+def allowed_models() -> list[type[models.Model]]:
+    """Return the model classes of the setting `allowed_models`.
+
+    Raises ImproperlyConfigured for one that does not exist or that the REST API does not show.
+    """
+    if conf.get().any_model:
+        return [model for model in apps.get_models() if _is_ours_to_watch(model)]
+    return [_model(label) for label in conf.get().allowed_models]
+
+
+def _is_ours_to_watch(model: type[models.Model]) -> bool:
+    return model._meta.app_label != 'webhooks' and _has_number(model) and _is_serializable(model)
+
+
+def connect() -> None:
+    """Connect the handlers. Called once, when all apps are loaded."""
+    targets = allowed_models()
+    for model in targets:
+        uid = f'webhooks.{model._meta.label_lower}'
+        pre_save.connect(hold_before, sender=model, dispatch_uid=uid)
+        post_save.connect(handle_saved, sender=model, dispatch_uid=uid)
+        pre_delete.connect(hold_deleted, sender=model, dispatch_uid=uid)
+        post_delete.connect(handle_deleted, sender=model, dispatch_uid=uid)
+        bulk_operation.connect(handle_bulk, sender=model, dispatch_uid=uid)
+    _connect_links(frozenset(targets))
+    followers.connect(targets)
+    post_save.connect(_forget, sender=Webhook, dispatch_uid='webhooks.forget')
+    m2m_changed.connect(_forget, sender=Webhook.object_types.through, dispatch_uid='webhooks.forget')
+
+
+def _connect_links(targets: frozenset[type[models.Model]]) -> None:
+    throughs = {field.remote_field.through for model in targets for field in model._meta.many_to_many}
+    for through in throughs:
+        m2m_changed.connect(
+            partial(handle_linked, targets=targets), sender=through, weak=False, dispatch_uid='webhooks.linked'
+        )
+
+
+#
+# Handlers
+#
+
+
+def hold_before(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+    """Take the row as it is before the save, where a webhook asks for it. A row that is new has none."""
+    instance.__dict__.pop(BEFORE, None)  # of a save that failed
+    if instance.pk is not None and outbox.wants(sender, using) and outbox.needs_before(sender):
+        instance.__dict__[BEFORE] = snapshots.take(sender, [instance.pk]).get(instance.pk)
+
+
+def handle_saved(sender: type[models.Model], instance: models.Model, created: bool, using: str, **kwargs: Any) -> None:
+    if not outbox.wants(sender, using):
+        return
+    kind = KindChoices.CREATED if created else KindChoices.UPDATED
+    before = instance.__dict__.pop(BEFORE, None)
+    if _in_transaction():
+        outbox.record(sender, kind, {instance.pk: before})
+    else:
+        # Django has committed the row: lock it anew, so that the events of two savers keep the order of their rows.
+        outbox.record_touched(sender, kind, {instance.pk: before})
+
+
+def hold_deleted(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+    """Take the snapshot while tags and other links are still there."""
+    if outbox.wants(sender, using) and snapshots.lock(sender, [instance.pk]):
+        instance.__dict__[HELD] = snapshots.take(sender, [instance.pk])[instance.pk]
+
+
+def handle_deleted(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+    snapshot = instance.__dict__.pop(HELD, None)
+    if snapshot and outbox.wants(sender, using):
+        outbox.record_deleted(sender, instance.pk, snapshot)
+
+
+def handle_linked(
+    sender: type[models.Model],
+    instance: models.Model,
+    action: str,
+    reverse: bool,
+    model: type[models.Model],
+    pk_set: set | None,
+    using: str,
+    targets: frozenset[type[models.Model]],
+    **kwargs: Any,
+) -> None:
+    """Record the objects whose links changed, whichever end of the relation was edited."""
+    changed = model if reverse else type(instance)
+    if changed not in targets or not outbox.wants(changed, using):
+        return
+    held = instance.__dict__.setdefault(LINKS, {})
+    if action.startswith('post_'):
+        outbox.record_touched(changed, KindChoices.UPDATED, held.pop(sender, {}))
+        return
+    # Now, since clear() does not say what it removes, and afterwards nobody knows.
+    pks = _far_pks(sender, instance, changed, pk_set) if reverse else _near_pks(instance, action, pk_set)
+    held[sender] = outbox.with_before(changed, pks)
+
+
+def handle_bulk(
+    sender: type[models.Model],
+    instances: Iterable[models.Model],
+    event: str,
+    using: str = DEFAULT_DB_ALIAS,
+    **kwargs: Any,
+) -> None:
+    """Record what a bulk operation did. Raises ValueError for a kind of event that there is not."""
+    if event not in OBJECT_KINDS:
+        raise ValueError(f'event: {event!r} is none of {", ".join(OBJECT_KINDS)}')
+    if outbox.wants(sender, using):
+        pks = [instance.pk for instance in instances]
+        # What was before an update is gone; what was before a deletion is still there.
+        before = outbox.with_before(sender, pks) if event == KindChoices.DELETED else dict.fromkeys(pks)
+        outbox.record_touched(sender, event, before)
+
+
+def _near_pks(instance: models.Model, action: str, pk_set: set | None) -> list:
+    return [instance.pk] if pk_set or action == 'pre_clear' else []
+
+
+def _far_pks(
+    through: type[models.Model], instance: models.Model, changed: type[models.Model], pk_set: set | None
+) -> list:
+    """Return the pks of the `changed` model that are linked to the instance, or are about to be."""
+    if pk_set is not None:
+        return sorted(pk_set)
+    field = next(f for f in changed._meta.many_to_many if f.remote_field.through is through)
+    rows = through._base_manager.filter(**{field.m2m_reverse_field_name(): instance.pk})
+    return list(rows.values_list(field.m2m_field_name(), flat=True))
+
+
+def _forget(**kwargs: Any) -> None:
+    outbox.forget()
+
+
+#
+# Conditions
+#
+
+
+def _in_transaction() -> bool:
+    return connection.in_atomic_block or not connection.get_autocommit()
+
+
+def _model(label: str) -> type[models.Model]:
+    try:
+        model = apps.get_model(label)
+    except LookupError:
+        raise ImproperlyConfigured(f'allowed_models: there is no model {label!r}') from None
+    if label not in DEFAULT_MODELS and not _is_serializable(model):
+        raise ImproperlyConfigured(f'allowed_models: {label!r} has no REST API serializer')
+    if not _has_number(model):
+        raise ImproperlyConfigured(f'allowed_models: {label!r} has no number as its key')
+    return model
+
+
+def _has_number(model: type[models.Model]) -> bool:
+    """Whether objects are identified by an integer, as an event's `object_id` is."""
+    return isinstance(model._meta.pk, models.IntegerField | models.AutoField)
+
+
+def _is_serializable(model: type[models.Model]) -> bool:
+    try:
+        get_serializer_for_model(model)
+    except SerializerNotFound:
+        return False
+    return True

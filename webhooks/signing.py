@@ -1,0 +1,84 @@
+"""Signatures of a request. Pure: bytes in, header values out.
+
+`webhook-signature` follows Standard Webhooks 1.0.0, "Signature scheme": symmetric (v1, HMAC-SHA256) or, with a `whsk_`
+key, asymmetric (v1a, ed25519). `X-Hook-Signature` is that of NetBox's built-in webhooks.
+"""
+
+import base64
+import hashlib
+import hmac
+import secrets as randomness
+from collections.abc import Iterable
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+SYMMETRIC, PRIVATE, PUBLIC = 'whsec_', 'whsk_', 'whpk_'
+MIN_KEY, MAX_KEY = 24, 64
+SEED = 32
+
+
+def generate(prefix: str = SYMMETRIC) -> str:
+    """Return a new random secret, `whsec_…` or, for asymmetric signatures, `whsk_…`."""
+    return prefix + base64.b64encode(randomness.token_bytes(SEED)).decode()
+
+
+def check(secret: str) -> None:
+    """Raise ValueError for a `whsec_` or `whsk_` secret that holds no key."""
+    if is_asymmetric(secret):
+        _private_key(secret)
+    else:
+        _symmetric_key(secret)
+
+
+def is_asymmetric(secret: str) -> bool:
+    return secret.startswith(PRIVATE)
+
+
+def public_key(secret: str) -> str:
+    """Return what receivers verify a `whsk_` secret's signatures with: `whpk_<base64>`. Raises ValueError."""
+    key = _private_key(secret).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    return PUBLIC + base64.b64encode(key).decode()
+
+
+def standard(secrets: Iterable[str], delivery_id: str, timestamp: int, body: bytes) -> str:
+    """Return the value of `webhook-signature`: one signature for each secret, separated by spaces."""
+    signed = b'%s.%d.%s' % (delivery_id.encode(), timestamp, body)
+    return ' '.join(_signature(secret, signed) for secret in secrets)
+
+
+def netbox(secret: str, body: bytes) -> str:
+    """Return the value of `X-Hook-Signature`: hex HMAC-SHA512 of the body under the whole secret."""
+    return hmac.new(secret.encode(), body, hashlib.sha512).hexdigest()
+
+
+def _signature(secret: str, signed: bytes) -> str:
+    if is_asymmetric(secret):
+        return f'v1a,{base64.b64encode(_private_key(secret).sign(signed)).decode()}'
+    digest = hmac.new(_symmetric_key(secret), signed, hashlib.sha256).digest()
+    return f'v1,{base64.b64encode(digest).decode()}'
+
+
+def _symmetric_key(secret: str) -> bytes:
+    """`whsec_<base64>` gives the decoded key, any other secret its UTF-8 bytes."""
+    if not secret.startswith(SYMMETRIC):
+        return secret.encode()
+    key = _decode(secret, SYMMETRIC)
+    if not MIN_KEY <= len(key) <= MAX_KEY:
+        raise ValueError(f'a {SYMMETRIC} key has {MIN_KEY} to {MAX_KEY} bytes, this one has {len(key)}')
+    return key
+
+
+def _private_key(secret: str) -> Ed25519PrivateKey:
+    """`whsk_<base64>` holds the seed, or the seed followed by the public key."""
+    key = _decode(secret, PRIVATE)
+    if len(key) not in (SEED, 2 * SEED):
+        raise ValueError(f'a {PRIVATE} key has {SEED} or {2 * SEED} bytes, this one has {len(key)}')
+    return Ed25519PrivateKey.from_private_bytes(key[:SEED])
+
+
+def _decode(secret: str, prefix: str) -> bytes:
+    try:
+        return base64.b64decode(secret.removeprefix(prefix), validate=True)
+    except ValueError as error:
+        raise ValueError(f'after {prefix} comes a key in base64') from error

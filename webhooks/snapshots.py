@@ -1,0 +1,81 @@
+"""A snapshot is the row as saved, taken by PostgreSQL: `{"row": {column: value}, "m2m": {field: [pk, …]}}`.
+
+to_jsonb() shows what is stored, whatever the instance in memory says: with `update_fields`, deferred fields, F()
+expressions, columns set by triggers, or values of another type than the column's. It also needs no round trip of its
+own, for it is part of the statement that writes the event.
+"""
+
+import functools
+from collections.abc import Collection
+from typing import Any
+
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection, models
+from django.db.models import ManyToManyField
+
+EMPTY = "'[]'::jsonb"
+
+
+@functools.cache
+def expression(model: type[models.Model]) -> str:
+    """Return the SQL expression of a snapshot of `t`, an alias of the model's table."""
+    links = [f"'{field.name}', {_link(model, field)}" for field in model._meta.many_to_many]
+    return f"jsonb_build_object('row', to_jsonb(t), 'm2m', jsonb_build_object({', '.join(links)}))"
+
+
+def _link(model: type[models.Model], field: ManyToManyField) -> str:
+    """Return the SQL expression of the sorted pks that an m2m field of `t` points to."""
+    quote = connection.ops.quote_name
+    table, target = quote(field.m2m_db_table()), quote(field.m2m_reverse_name())
+    source, pk = quote(field.m2m_column_name()), quote(model._meta.pk.column)
+    condition = f'x.{source} = t.{pk}'
+    if _is_generic(field):
+        content_type = ContentType.objects.get_for_model(model, for_concrete_model=True)
+        condition += f' AND x.content_type_id = {content_type.pk:d}'
+    return f'(SELECT coalesce(jsonb_agg(x.{target} ORDER BY x.{target}), {EMPTY}) FROM {table} x WHERE {condition})'
+
+
+def _is_generic(field: ManyToManyField) -> bool:
+    """Whether the through table serves all models, as that of tags does."""
+    return any(f.name == 'content_type' for f in field.remote_field.through._meta.concrete_fields)
+
+
+def lock(model: type[models.Model], pks: Collection[Any]) -> list[Any]:
+    """Lock rows until the transaction ends, in the order of their pks. Returns the pks of those that exist.
+
+    A statement of its own: the next one then sees whatever the locks' previous holders committed.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f'SELECT t.{_pk(model)} FROM {_table(model)} t WHERE t.{_pk(model)} = ANY(%s) '
+            f'ORDER BY t.{_pk(model)} FOR NO KEY UPDATE',
+            [list(pks)],
+        )
+        return [row[0] for row in cursor.fetchall()]
+
+
+def take(model: type[models.Model], pks: Collection[Any]) -> dict[Any, str]:
+    """Return {pk: snapshot as JSON text} of the rows that exist."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f'SELECT t.{_pk(model)}, ({expression(model)})::text FROM {_table(model)} t WHERE t.{_pk(model)} = ANY(%s)',
+            [list(pks)],
+        )
+        return dict(cursor.fetchall())
+
+
+def source(model: type[models.Model]) -> str:
+    """Return the FROM of a statement that reads rows `t`, each with the snapshot `b.before` of what it was.
+
+    Its parameters are the pks and those snapshots, as arrays.
+    """
+    rows = 'unnest(%s::bigint[], %s::jsonb[]) AS b(pk, before)'
+    return f'FROM {rows} JOIN {_table(model)} t ON t.{_pk(model)} = b.pk'
+
+
+def _table(model: type[models.Model]) -> str:
+    return connection.ops.quote_name(model._meta.db_table)
+
+
+def _pk(model: type[models.Model]) -> str:
+    return connection.ops.quote_name(model._meta.pk.column)

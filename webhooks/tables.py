@@ -1,0 +1,171 @@
+"""The lists of webhooks, deliveries and events."""
+
+import django_tables2 as tables
+from django.contrib.contenttypes.models import ContentType
+from django.db.models import Model
+from django.urls import NoReverseMatch, reverse
+from django.utils.html import format_html
+from django.utils.translation import gettext_lazy as _
+from netbox.tables import NetBoxTable, columns
+from utilities.object_types import object_type_name
+from utilities.views import get_viewname
+
+from .choices import KindChoices
+from .models import Delivery, Event, Webhook
+
+ONE_LINE = {'td': {'class': 'text-nowrap'}}
+SHORTENED = {'td': {'class': 'text-truncate', 'style': 'max-width: 14rem', 'title': lambda value: value}}
+
+
+class ObjectTypeColumn(tables.Column):
+    """The kind of object of an event or delivery, from the cache of content types rather than by a query."""
+
+    def render(self, value) -> str:
+        return object_type_name(value, include_app=False)
+
+    def value(self, value) -> str:
+        return f'{value.app_label}.{value.model}'
+
+
+class ChangedObjectColumn(tables.Column):
+    """The object of an event, linked where it may still exist. It is not read: a page holds objects of many models."""
+
+    def render(self, record: Model, value: str) -> str:
+        url = object_url(getattr(record, 'event', record))
+        others = getattr(record, 'event_count', 1) - 1
+        shown = format_html('<a href="{}">{}</a>', url, value) if url else value
+        return format_html(_('{object} and {count} more'), object=shown, count=others) if others else shown
+
+    def value(self, value: str) -> str:
+        return value
+
+
+def object_url(event: Event) -> str | None:
+    """Return the address of the page of an event's object, None where it was deleted or has no page."""
+    model = ContentType.objects.get_for_id(event.object_type_id).model_class()
+    if event.kind == KindChoices.DELETED or model is None:
+        return None
+    try:
+        return reverse(get_viewname(model), args=[event.object_id])
+    except NoReverseMatch:
+        return None
+
+
+class DurationColumn(tables.Column):
+    """Seconds, shown in milliseconds."""
+
+    def render(self, value: float) -> str:
+        return _('{duration} ms').format(duration=f'{value * 1000:,.0f}')
+
+    def value(self, value: float) -> float:
+        return value
+
+
+class WebhookTable(NetBoxTable):
+    name = tables.Column(verbose_name=_('Name'), linkify=True)
+    state = columns.TemplateColumn(
+        verbose_name=_('State'),
+        template_code="{% include 'webhooks/inc/state.html' with webhook=record %}",
+        accessor='health__suspended_since',
+        empty_values=(),
+        orderable=False,
+    )
+    enabled = columns.BooleanColumn(verbose_name=_('Enabled'))
+    paused = columns.BooleanColumn(verbose_name=_('Paused'))
+    object_types = columns.ContentTypesColumn(verbose_name=_('Object Types'), separator=', ', orderable=False)
+    events = tables.Column(verbose_name=_('Events'), accessor='kinds', orderable=False)
+    # Masked, and not to be sorted by: the order would tell of what is masked.
+    payload_url = tables.Column(verbose_name=_('URL'), accessor='masked_url', orderable=False)
+    type_create = columns.BooleanColumn(verbose_name=_('Creations'))
+    type_update = columns.BooleanColumn(verbose_name=_('Updates'))
+    type_delete = columns.BooleanColumn(verbose_name=_('Deletions'))
+    ssl_verification = columns.BooleanColumn(verbose_name=_('TLS Verification'))
+    ordered = columns.BooleanColumn(verbose_name=_('Ordered'))
+    batch = columns.BooleanColumn(verbose_name=_('Batch'))
+    delivered = tables.Column(verbose_name=_('Delivered'), accessor='health__delivered')
+    failed = tables.Column(verbose_name=_('Failed'), accessor='health__failed')
+    last_status = tables.Column(verbose_name=_('Last Response'), accessor='health__last_status')
+    last_success_at = columns.DateTimeColumn(verbose_name=_('Last Success'), accessor='health__last_success_at')
+    tags = columns.TagColumn(url_name='plugins:webhooks:webhook_list')
+
+    class Meta(NetBoxTable.Meta):
+        model = Webhook
+        fields = (
+            'pk', 'id', 'name', 'state', 'enabled', 'paused', 'object_types', 'events', 'payload_url', 'http_method',
+            'http_content_type', 'payload_format', 'type_create', 'type_update', 'type_delete', 'ssl_verification',
+            'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'batch', 'delivered', 'failed',
+            'last_status', 'last_success_at', 'description', 'tags', 'created', 'last_updated',
+        )  # fmt: skip
+        default_columns = (
+            'pk', 'name', 'state', 'object_types', 'events', 'payload_url', 'delivered', 'failed', 'last_success_at',
+        )  # fmt: skip
+
+    def render_events(self, value: list[str]) -> str:
+        labels = dict(KindChoices)
+        return ', '.join(str(labels[kind]) for kind in value)
+
+
+class DeliveryTable(NetBoxTable):
+    id = tables.Column(verbose_name=_('ID'), linkify=True)
+    uuid = tables.Column(verbose_name='UUID', linkify=True)
+    status = columns.ChoiceFieldColumn(verbose_name=_('Status'))
+    webhook = tables.Column(verbose_name=_('Webhook'), linkify=True)
+    kind = columns.ChoiceFieldColumn(
+        verbose_name=_('Event'), accessor='event__kind', color=lambda delivery: delivery.event.get_kind_color()
+    )
+    object_type = ObjectTypeColumn(verbose_name=_('Object Type'), orderable=False)
+    object = ChangedObjectColumn(verbose_name=_('Object'), accessor='event__object_repr')
+    response_status = tables.Column(verbose_name=_('Response'))
+    attempt_count = tables.Column(verbose_name=_('Attempts'))
+    event_count = tables.Column(verbose_name=_('Events'))
+    # Sorting by it would compute it for the whole log.
+    last_duration = DurationColumn(verbose_name=_('Duration'), orderable=False)
+    created = columns.DateTimeColumn(verbose_name=_('Created'), linkify=True, attrs=ONE_LINE)
+    due_at = columns.DateTimeColumn(
+        verbose_name=_('Next Attempt'), accessor='next_attempt_at', order_by='due_at', attrs=ONE_LINE
+    )
+    finished_at = columns.DateTimeColumn(verbose_name=_('Finished'))
+    error = tables.Column(verbose_name=_('Error'), attrs=SHORTENED)
+    actions = columns.ActionsColumn(actions=())
+
+    class Meta(NetBoxTable.Meta):
+        model = Delivery
+        fields = (
+            'pk', 'id', 'created', 'uuid', 'status', 'webhook', 'kind', 'object_type', 'object', 'object_id',
+            'sequence', 'event_count', 'response_status', 'attempt_count', 'last_duration', 'due_at', 'finished_at',
+            'error',
+        )  # fmt: skip
+        default_columns = (
+            'pk', 'created', 'status', 'webhook', 'kind', 'object_type', 'object', 'response_status', 'attempt_count',
+            'last_duration', 'due_at', 'error',
+        )  # fmt: skip
+
+
+class ObjectDeliveryTable(DeliveryTable):
+    """On the page of an object, which need not be told again."""
+
+    class Meta(DeliveryTable.Meta):
+        default_columns = (
+            'pk', 'created', 'status', 'webhook', 'kind', 'response_status', 'attempt_count', 'last_duration', 'due_at',
+            'error',
+        )  # fmt: skip
+
+
+class EventTable(NetBoxTable):
+    id = tables.Column(verbose_name=_('ID'), linkify=True)
+    timestamp = columns.DateTimeColumn(verbose_name=_('Time'), linkify=True, timespec='milliseconds')
+    kind = columns.ChoiceFieldColumn(verbose_name=_('Event'))
+    object_type = ObjectTypeColumn(verbose_name=_('Object Type'), orderable=False)
+    object = ChangedObjectColumn(verbose_name=_('Object'), accessor='object_repr')
+    test = columns.BooleanColumn(verbose_name=_('Test'))
+    dispatched_at = columns.DateTimeColumn(verbose_name=_('Dispatched'))
+    error = tables.Column(verbose_name=_('Error'), attrs=SHORTENED)
+    actions = columns.ActionsColumn(actions=())
+
+    class Meta(NetBoxTable.Meta):
+        model = Event
+        fields = (
+            'pk', 'id', 'timestamp', 'uuid', 'kind', 'object_type', 'object', 'object_id', 'sequence', 'username',
+            'request_id', 'test', 'skipped', 'dispatched_at', 'error',
+        )  # fmt: skip
+        default_columns = ('timestamp', 'kind', 'object_type', 'object', 'username', 'sequence', 'error')

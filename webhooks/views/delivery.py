@@ -1,0 +1,135 @@
+"""The pages of the delivery log."""
+
+import json
+import re
+from typing import Any
+
+from django.contrib import messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+from netbox.object_actions import BulkExport
+from netbox.ui import layout
+from netbox.ui.panels import TemplatePanel
+from netbox.views import generic
+from netbox.views.generic.base import BaseMultiObjectView, BaseObjectView
+from utilities.permissions import get_permission_for_model
+from utilities.views import GetReturnURLMixin, register_model_view
+
+from .. import filtersets, forms, operations, panels, payloads, querysets, tables
+from ..exceptions import DefinitionError
+from ..models import Attempt, Delivery
+from ..object_actions import BulkRedeliver, Redeliver
+from ..permissions import visible_deliveries
+
+SIGNATURE = re.compile(r'signature$', re.IGNORECASE)
+SIGNATURE_SHOWN = 24
+
+
+@register_model_view(Delivery, 'list', path='', detail=False)
+class DeliveryListView(generic.ObjectListView):
+    queryset = querysets.listed_deliveries()
+    filterset = filtersets.DeliveryFilterSet
+    filterset_form = forms.DeliveryFilterForm
+    table = tables.DeliveryTable
+    actions = (BulkExport, BulkRedeliver)
+    template_name = 'webhooks/delivery_list.html'
+
+
+@register_model_view(Delivery)
+class DeliveryView(generic.ObjectView):
+    queryset = Delivery.objects.select_related('webhook', 'event')
+    actions = (Redeliver,)
+    layout = layout.SimpleLayout(
+        left_panels=[panels.DeliveryPanel()],
+        right_panels=[panels.EventPanel(accessor='object.event')],
+        bottom_panels=[
+            TemplatePanel('webhooks/panels/attempts.html', title=gettext_lazy('Attempts')),
+            TemplatePanel('webhooks/panels/body.html', title=gettext_lazy('Body')),
+            panels.BatchPanel(
+                'webhooks.event',
+                title=gettext_lazy('Events of the Batch'),
+                filters={'delivery_id': lambda context: context['object'].pk},
+            ),
+        ],
+    )
+
+    def get_extra_context(self, request: HttpRequest, instance: Delivery) -> dict[str, Any]:
+        visible = visible_deliveries(request.user, [instance])
+        return {
+            'visible': bool(visible),
+            'attempts': [_show(attempt) for attempt in instance.attempts.order_by('-pk')],
+            'body': body_of(instance) if visible else '',
+        }
+
+
+def _show(attempt: Attempt) -> Attempt:
+    """Shorten signatures: they are of no use to who reads them, and of some to who would forge one."""
+    attempt.request_headers = {
+        name: f'{value[:SIGNATURE_SHOWN]}…' if SIGNATURE.search(name) else value
+        for name, value in attempt.request_headers.items()
+    }
+    return attempt
+
+
+def body_of(delivery: Delivery) -> str:
+    """Return the body as the webhook's current definition makes it, or why it makes none."""
+    try:
+        body = payloads.build(delivery, timezone.now().timestamp()).body.decode()
+    except DefinitionError as error:
+        return f'{error.field}: {error}'
+    try:
+        return json.dumps(json.loads(body), indent=4, ensure_ascii=False)
+    except ValueError:
+        return body
+
+
+class RedeliverMixin(GetReturnURLMixin):
+    """Needs the permission to redeliver, beside the one to view."""
+
+    queryset = Delivery.objects.all()
+
+    def get_required_permission(self) -> str:
+        return get_permission_for_model(Delivery, 'redeliver')
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
+        return super().get_queryset(request).restrict(request.user, 'view')
+
+    def redeliver(self, deliveries: QuerySet[Delivery]) -> None:
+        count = operations.redeliver(deliveries)
+        text = ngettext('{count} delivery is sent again.', '{count} deliveries are sent again.', count)
+        messages.success(self.request, text.format(count=count))
+
+
+@register_model_view(Delivery, 'redeliver')
+class DeliveryRedeliverView(RedeliverMixin, BaseObjectView):
+    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
+        return redirect(self.get_object(pk=pk).get_absolute_url())
+
+    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
+        delivery = self.get_object(pk=pk)
+        if delivery.is_open:
+            messages.warning(request, _('The delivery is still open: it is sent without being asked.'))
+        else:
+            self.redeliver(Delivery.objects.filter(pk=delivery.pk))
+        return redirect(self.get_return_url(request, delivery))
+
+
+@register_model_view(Delivery, 'bulk_redeliver', path='redeliver', detail=False)
+class DeliveryBulkRedeliverView(RedeliverMixin, BaseMultiObjectView):
+    filterset = filtersets.DeliveryFilterSet
+
+    def get(self, request: HttpRequest) -> HttpResponse:
+        return redirect(self.get_return_url(request))
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        self.redeliver(self._selected(request))
+        return redirect(self.get_return_url(request))
+
+    def _selected(self, request: HttpRequest) -> QuerySet[Delivery]:
+        if request.POST.get('_all'):
+            return self.filterset(request.GET, self.queryset, request=request).qs
+        return self.queryset.filter(pk__in=[pk for pk in request.POST.getlist('pk') if pk.isdecimal()])

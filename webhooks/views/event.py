@@ -1,0 +1,47 @@
+"""The pages of events: what was recorded, whether anyone was told of it or not."""
+
+import json
+from typing import Any
+
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+from netbox.object_actions import BulkExport
+from netbox.ui import layout
+from netbox.ui.panels import ObjectsTablePanel, TemplatePanel
+from netbox.views import generic
+from utilities.views import register_model_view
+
+from .. import filtersets, forms, panels, querysets, tables
+from ..models import Event
+from ..permissions import visible_events
+
+
+@register_model_view(Event, 'list', path='', detail=False)
+class EventListView(generic.ObjectListView):
+    queryset = querysets.events()
+    filterset = filtersets.EventFilterSet
+    filterset_form = forms.EventFilterForm
+    table = tables.EventTable
+    actions = (BulkExport,)
+
+
+@register_model_view(Event)
+class EventView(generic.ObjectView):
+    queryset = Event.objects.all()
+    actions = ()
+    layout = layout.SimpleLayout(
+        left_panels=[panels.EventPanel(), panels.EventStatePanel()],
+        right_panels=[TemplatePanel('webhooks/panels/data.html', title=_('Data'))],
+        bottom_panels=[
+            ObjectsTablePanel(
+                'webhooks.delivery',
+                title=_('Deliveries'),
+                filters={'event_id': lambda context: context['object'].pk},
+                exclude_columns=['kind', 'object_type', 'object'],
+            ),
+        ],
+    )
+
+    def get_extra_context(self, request: HttpRequest, instance: Event) -> dict[str, Any]:
+        data = json.dumps(instance.payload_data, indent=4, ensure_ascii=False) if instance.data else ''
+        return {'visible': bool(visible_events(request.user, [instance])), 'data': data}

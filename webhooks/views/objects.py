@@ -1,0 +1,46 @@
+"""The tab "Webhooks" on the pages of the objects whose changes are sent."""
+
+from django.contrib.contenttypes.models import ContentType
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext_lazy as _
+from netbox.views import generic
+from utilities.views import ViewTab
+
+from .. import filtersets, querysets, tables
+from ..models import BatchItem, Delivery
+from ..object_actions import BulkRedeliver
+
+
+def deliveries_of(instance: Model) -> QuerySet[Delivery]:
+    """Return the deliveries that tell of the object, alone or in a batch."""
+    object_type = ContentType.objects.get_for_model(instance)
+    alone = Delivery.objects.filter(object_type=object_type, object_id=instance.pk).values('pk')
+    in_batches = BatchItem.objects.filter(event__object_type=object_type, event__object_id=instance.pk)
+    # A union, since an OR of the two would read the whole log.
+    told = alone.order_by().union(in_batches.values('delivery'))
+    return querysets.listed_deliveries().filter(pk__in=told)
+
+
+class ObjectDeliveriesView(generic.ObjectChildrenView):
+    """Registered for each model by tabs.py, which passes it on as `model`."""
+
+    child_model = Delivery
+    table = tables.ObjectDeliveryTable
+    filterset = filtersets.DeliveryFilterSet
+    actions = (BulkRedeliver,)
+    tab = ViewTab(
+        label=_('Webhooks'),
+        badge=lambda instance: deliveries_of(instance).count(),
+        permission='webhooks.view_delivery',
+        hide_if_empty=True,
+        weight=9500,
+    )
+    additional_permissions = ['webhooks.view_delivery']
+
+    def dispatch(self, request: HttpRequest, *args, model: type[Model], **kwargs) -> HttpResponse:
+        self.queryset = model.objects.all()
+        return super().dispatch(request, *args, **kwargs)
+
+    def get_children(self, request: HttpRequest, parent: Model) -> QuerySet[Delivery]:
+        return deliveries_of(parent).restrict(request.user, 'view')

@@ -1,0 +1,163 @@
+"""The pages of webhooks."""
+
+from datetime import datetime
+
+from django.contrib import messages
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+from extras.ui.panels import CustomFieldsPanel, TagsPanel
+from netbox.object_actions import CloneObject, DeleteObject, EditObject
+from netbox.ui import layout
+from netbox.ui.panels import ObjectsTablePanel
+from netbox.views import generic
+from netbox.views.generic.base import BaseObjectView
+from utilities.permissions import get_permission_for_model
+from utilities.views import register_model_view
+
+from .. import filtersets, forms, operations, panels, tables
+from ..exceptions import DefinitionError
+from ..models import Delivery, Webhook
+from ..object_actions import Replay, SendTest
+
+
+@register_model_view(Webhook, 'list', path='', detail=False)
+class WebhookListView(generic.ObjectListView):
+    queryset = Webhook.objects.all()
+    filterset = filtersets.WebhookFilterSet
+    filterset_form = forms.WebhookFilterForm
+    table = tables.WebhookTable
+
+
+@register_model_view(Webhook)
+class WebhookView(generic.ObjectView):
+    queryset = Webhook.objects.select_related('health')
+    actions = (SendTest, Replay, CloneObject, EditObject, DeleteObject)
+    layout = layout.SimpleLayout(
+        left_panels=[panels.WebhookPanel(), panels.RequestPanel(), panels.DeliveryRulesPanel()],
+        right_panels=[
+            panels.HealthPanel(),
+            panels.ConditionsPanel('conditions', title=gettext_lazy('Conditions')),
+            panels.BodyTemplatePanel('body_template', title=gettext_lazy('Body Template')),
+            CustomFieldsPanel(),
+            TagsPanel(),
+        ],
+        bottom_panels=[
+            ObjectsTablePanel(
+                'webhooks.delivery',
+                title=gettext_lazy('Deliveries'),
+                filters={'webhook_id': lambda context: context['object'].pk},
+                exclude_columns=['webhook'],
+            ),
+        ],
+    )
+
+
+@register_model_view(Webhook, 'add', detail=False)
+@register_model_view(Webhook, 'edit')
+class WebhookEditView(generic.ObjectEditView):
+    queryset = Webhook.objects.all()
+    form = forms.WebhookForm
+
+
+@register_model_view(Webhook, 'delete')
+class WebhookDeleteView(generic.ObjectDeleteView):
+    queryset = Webhook.objects.all()
+
+
+@register_model_view(Webhook, 'bulk_import', path='import', detail=False)
+class WebhookBulkImportView(generic.BulkImportView):
+    queryset = Webhook.objects.all()
+    model_form = forms.WebhookImportForm
+
+
+@register_model_view(Webhook, 'bulk_edit', path='edit', detail=False)
+class WebhookBulkEditView(generic.BulkEditView):
+    queryset = Webhook.objects.all()
+    filterset = filtersets.WebhookFilterSet
+    table = tables.WebhookTable
+    form = forms.WebhookBulkEditForm
+
+
+@register_model_view(Webhook, 'bulk_rename', path='rename', detail=False)
+class WebhookBulkRenameView(generic.BulkRenameView):
+    queryset = Webhook.objects.all()
+    filterset = filtersets.WebhookFilterSet
+
+
+@register_model_view(Webhook, 'bulk_delete', path='delete', detail=False)
+class WebhookBulkDeleteView(generic.BulkDeleteView):
+    queryset = Webhook.objects.all()
+    filterset = filtersets.WebhookFilterSet
+    table = tables.WebhookTable
+
+
+class WebhookActionView(BaseObjectView):
+    """Needs the permission of its action, beside the one to view."""
+
+    queryset = Webhook.objects.all()
+    action: str
+
+    def get_required_permission(self) -> str:
+        return get_permission_for_model(Webhook, self.action)
+
+    def get_queryset(self, request: HttpRequest):
+        return super().get_queryset(request).restrict(request.user, 'view')
+
+
+@register_model_view(Webhook, 'test')
+class WebhookTestView(WebhookActionView):
+    action = 'test'
+
+    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
+        return redirect(self.get_object(pk=pk).get_absolute_url())
+
+    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
+        webhook = self.get_object(pk=pk)
+        try:
+            delivery = operations.send_test(webhook, request.user)
+        except DefinitionError as error:
+            messages.error(request, str(error))
+            return redirect(webhook.get_absolute_url())
+        self._tell(request, delivery)
+        return redirect(delivery.get_absolute_url())
+
+    def _tell(self, request: HttpRequest, delivery: Delivery) -> None:
+        if delivery.error:
+            messages.error(request, _('The test event failed: {error}').format(error=delivery.error))
+        else:
+            messages.success(
+                request, _('The test event was answered with {status}.').format(status=delivery.response_status)
+            )
+
+
+@register_model_view(Webhook, 'replay')
+class WebhookReplayView(WebhookActionView):
+    """Asks for the range of time, and sends its events again."""
+
+    action = 'replay'
+    template_name = 'webhooks/webhook_replay.html'
+
+    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
+        return self._render(request, self.get_object(pk=pk), forms.ReplayForm())
+
+    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
+        webhook = self.get_object(pk=pk)
+        form = forms.ReplayForm(request.POST)
+        if not form.is_valid():
+            return self._render(request, webhook, form)
+        count = self._replay(webhook, **form.cleaned_data)
+        text = ngettext('{count} delivery is sent again.', '{count} deliveries are sent again.', count)
+        messages.success(request, text.format(count=count))
+        return redirect(webhook.get_absolute_url())
+
+    def _replay(self, webhook: Webhook, since: datetime, until: datetime, status: str) -> int:
+        return operations.replay(webhook, since, until, status or None)
+
+    def _render(self, request: HttpRequest, webhook: Webhook, form: forms.ReplayForm) -> HttpResponse:
+        return render(
+            request,
+            self.template_name,
+            {'object': webhook, 'form': form, 'return_url': webhook.get_absolute_url()},
+        )
