@@ -1,0 +1,128 @@
+"""SIGKILL at each stage of a worker's work, and of a save."""
+
+import signal
+
+import pytest
+from audit import Ledger, check, finish
+from dcim.models import Site
+from integration.builders import subscribe
+from victims import Children, die, die_after, die_before, work
+
+from devstack.receiver import Receiver
+from webhooks import queue, timer
+from webhooks.models import Event, Webhook
+
+pytestmark = [
+    pytest.mark.usefixtures('committed'),
+    # The threads of the receiver, which the children do not use.
+    pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
+]
+
+DISPATCH, CLAIM, POST, RECORD = (
+    'webhooks.dispatch',
+    'webhooks.delivery',
+    'webhooks.transport.Client',
+    'webhooks.delivery',
+)
+
+# Where the worker is killed, and at which call: the later ones find some deliveries sent and some not.
+STAGES = {
+    'before events are rendered': (die_before, f'{DISPATCH}.render', 1),
+    'before deliveries are made': (die_before, f'{DISPATCH}.deliver', 1),
+    'after deliveries were made, before the commit': (die_after, f'{DISPATCH}.deliver', 1),
+    'after the dispatch was committed': (die_after, f'{DISPATCH}.batch', 1),
+    'before the claim': (die_before, f'{CLAIM}.claim', 2),
+    'after the claim, before the commit': (die_after, f'{CLAIM}.claim', 2),
+    'after the claim was committed': (die_before, f'{CLAIM}.prepare', 1),
+    'before the first POST': (die_before, f'{POST}.send', 1),
+    'before the fifth POST': (die_before, f'{POST}.send', 5),
+    'after the first POST': (die_after, f'{POST}.send', 1),
+    'after the fifth POST': (die_after, f'{POST}.send', 5),
+    'before the record': (die_before, f'{RECORD}._save', 1),
+    'before the third record': (die_before, f'{RECORD}._save', 3),
+    'after the record, before the commit': (die_after, f'{RECORD}._save', 2),
+    'before the line steps up': (die_before, 'webhooks.line.step_up', 2),
+    'after the counters, before the commit': (die_after, 'webhooks.health.Ledger.flush', 2),
+    'before the status page': (die_before, 'webhooks.status.publish', 1),
+}
+
+
+@pytest.fixture
+def webhook(receiver: Receiver) -> Webhook:
+    return subscribe(receiver.url('/hook'), Site)
+
+
+@pytest.fixture
+def ledger(webhook: Webhook) -> Ledger:
+    """Some objects with some changes each, one of which was rolled back."""
+    ledger = Ledger()
+    pks = [ledger.create() for _ in range(8)]
+    for turn in range(3):
+        for pk in pks:
+            ledger.change(pk, regret=turn == 1 and pk == pks[0])
+    return ledger
+
+
+@pytest.mark.parametrize(('how', 'target', 'call'), STAGES.values(), ids=STAGES.keys())
+def test_a_worker(ledger, receiver, children: Children, how, target, call):
+    def doomed() -> None:
+        how(target, call)
+        work()
+
+    assert children.wait(children.fork(doomed)) == signal.SIGKILL
+    ledger.note_interrupted()
+    finish()
+    check(ledger, receiver)
+
+
+def test_one_worker_after_the_other(ledger, receiver, children: Children):
+    """Each gets a little further."""
+    for _how, target, call in STAGES.values():
+
+        def doomed(target: str = target, call: int = call) -> None:
+            die_after(target, call)
+            work()
+
+        children.wait(children.fork(doomed))
+        ledger.note_interrupted()
+    finish()
+    check(ledger, receiver)
+
+
+class TestSaves:
+    def test_after_the_commit_and_before_the_wake_up(self, webhook, receiver, children: Children):
+        """The event is there, nobody knows of it, and the timer finds it."""
+        pk = Ledger().create()
+        finish()
+        receiver.clear()
+        ledger = Ledger(_number=100)
+        queue.get().empty()
+        queue.accept()
+
+        def doomed() -> None:
+            queue.wake = die
+            ledger.change(pk)
+
+        assert children.wait(children.fork(doomed)) == signal.SIGKILL
+        ledger.committed.append((pk, 101))
+        assert queue.get().count == 0
+        assert timer.something_to_do()
+        finish()
+        check(ledger, receiver)
+
+    def test_before_the_commit(self, webhook, receiver, children: Children):
+        """The event was written, and went with the change."""
+        pk = Ledger().create()
+        finish()
+        receiver.clear()
+        ledger = Ledger(_number=100, rolled_back={101})
+
+        def doomed() -> None:
+            die_after('webhooks.outbox._execute')
+            ledger.change(pk)
+
+        assert children.wait(children.fork(doomed)) == signal.SIGKILL
+        assert not Event.objects.filter(dispatched_at=None).exists()
+        assert Site.objects.get(pk=pk).description != '101'
+        finish()
+        check(ledger, receiver)

@@ -1,0 +1,133 @@
+"""Redis loses everything; PostgreSQL crashes."""
+
+import itertools
+
+import pytest
+from audit import Ledger, check, finish, pass_leases
+from dcim.models import Site
+from django.db import connection
+from integration.builders import subscribe
+from servers import kill_redis
+from victims import Children, toil
+
+from devstack.process import wait_until
+from devstack.receiver import Answer, Receiver
+from webhooks import queue
+from webhooks.choices import StatusChoices
+from webhooks.models import Delivery, Webhook
+
+pytestmark = [
+    pytest.mark.usefixtures('committed'),
+    # The threads of the receiver, which the children do not use.
+    pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
+]
+
+PATIENCE = 60
+
+
+@pytest.fixture
+def webhook(receiver: Receiver) -> Webhook:
+    receiver.answers('/hook', Answer(delay=0.01))
+    return subscribe(receiver.url('/hook'), Site)
+
+
+def has_got(receiver: Receiver, ledger: Ledger) -> bool:
+    return len({request.header('webhook-id') for request in receiver.matching()}) >= len(ledger.committed)
+
+
+class TestRedis:
+    def test_is_killed_while_changes_are_saved(self, webhook, receiver, tasks_redis, monkeypatch):
+        monkeypatch.setattr(queue, '_unreachable_until', 0.0)
+        if not tasks_redis.private:
+            pytest.skip('this Redis is not ours to kill')
+        ledger = Ledger()
+        pks = [ledger.create() for _ in range(4)]
+        kill_redis(tasks_redis.server.address)
+        for pk in pks:
+            ledger.change(pk)
+        tasks_redis.start()
+        for pk in pks:
+            ledger.change(pk)
+        finish()
+        check(ledger, receiver)
+
+    def test_loses_its_data_again_and_again(self, webhook, receiver, children: Children, stack, chance):
+        """The worker that waits for its jobs does not notice; the log has the truth."""
+        ledger = Ledger()
+        pks = [ledger.create() for _ in range(4)]
+        worker = children.fork(toil)
+        for _ in range(10):
+            ledger.change_at_random(chance, pks, 3)
+            with stack.tasks.client() as client:
+                client.flushall()
+        assert wait_until(lambda: has_got(receiver, ledger), timeout=PATIENCE)
+        ledger.note_interrupted()
+        children.kill(worker)
+        finish()
+        check(ledger, receiver)
+
+
+class TestPostgres:
+    def test_crashes_while_a_worker_sends(self, webhook, receiver, children: Children, postgres, chance):
+        """Workers end by the error, as RQ's jobs do, and others are started."""
+        ledger = Ledger()
+        pks = [ledger.create() for _ in range(6)]
+        for _ in range(3):
+            ledger.change_at_random(chance, pks, 15)
+            worker = children.fork(toil)
+            receiver.wait_for(len(receiver.requests) + 5, timeout=PATIENCE)
+            ledger.note_interrupted()
+            postgres.crash_by_its_own()
+            connection.close()
+            assert wait_until(lambda worker=worker: not children.is_running(worker), timeout=PATIENCE)
+            # What it had claimed since, too: the crash came a moment after the look.
+            ledger.note_interrupted()
+            pass_leases()
+        finish()
+        check(ledger, receiver)
+
+    def test_is_down_for_a_while_under_a_real_worker(self, webhook, receiver, rqworker, postgres):
+        """Its timer and its jobs outlive it, without anybody's help."""
+        worker = rqworker()
+        ledger = Ledger()
+        pk = ledger.create()
+        assert wait_until(Delivery.objects.filter(status=StatusChoices.DELIVERED).exists, timeout=PATIENCE)
+        postgres.crash()
+        connection.close()
+        assert wait_until(lambda: 'timer=failed' in worker.child.log.read_text(), timeout=PATIENCE)
+        postgres.start()
+        for _ in range(3):
+            ledger.change(pk)
+        assert wait_until(lambda: has_got(receiver, ledger), timeout=PATIENCE)
+        worker.stop()
+        ledger.note_interrupted()
+        finish()
+        check(ledger, receiver)
+
+
+def test_everything_at_once(webhook, receiver, children: Children, stack, chance):
+    """Two workers, one of which is killed now and then, by a seed; Redis forgets; the endpoint fails; changes go on."""
+    webhook.concurrency, webhook.max_attempts = 100, 100
+    webhook.save()
+    answers = [Answer(chance.choice([200, 200, 200, 500, 503]), delay=chance.random() / 50) for _ in range(200)]
+    receiver.answers('/hook', *answers, 200)
+    ledger = Ledger()
+    pks = [ledger.create() for _ in range(8)]
+    workers = [children.fork(toil) for _ in range(2)]
+    for turn in itertools.count(1):
+        ledger.change_at_random(chance, pks, 8)
+        if turn == 12:
+            break
+        if chance.random() < 0.5:
+            victim = workers.pop(chance.randrange(2))
+            children.kill(victim)
+            ledger.note_interrupted()
+            workers.append(children.fork(toil))
+        if chance.random() < 0.2:
+            with stack.tasks.client() as client:
+                client.flushall()
+    for worker in workers:
+        children.kill(worker)
+    ledger.note_interrupted()
+    finish()
+    check(ledger, receiver)

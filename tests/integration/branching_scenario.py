@@ -1,0 +1,97 @@
+"""What test_branching.py has a NetBox with netbox-branching do, in a process of its own. Prints one JSON object."""
+
+import json
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dcim.models import Site
+from django.contrib.contenttypes.models import ContentType
+from django.db import transaction
+from django.test import RequestFactory
+from extras.models import Tag
+from netbox.context_managers import event_tracking
+from netbox_branching.models import Branch
+from netbox_branching.utilities import activate_branch
+from tenancy.models import Tenant
+from users.models import User
+
+from webhooks import drain
+from webhooks.models import Event, Subscription, Webhook
+
+
+@contextmanager
+def request_by(user: User, alias: str = 'default') -> Iterator[None]:
+    request = RequestFactory().post('/')
+    request.user, request.id = user, uuid.uuid4()
+    with event_tracking(request), transaction.atomic(using=alias):
+        yield
+
+
+def subscribe(url: str) -> Webhook:
+    webhook = Webhook.objects.create(
+        name=url, payload_url=url, type_create=True, type_update=True, type_delete=True, payload_format='netbox'
+    )
+    webhook.object_types.set(ContentType.objects.get_for_models(Site, Tenant).values())
+    return webhook
+
+
+def work_in(branch: Branch, user: User, new: str) -> None:
+    """Create, edit, tag and delete in the branch."""
+    with activate_branch(branch):
+        with request_by(user, branch.connection_name):
+            place = Site.objects.create(name=new, slug=new)
+            place.tags.add(Tag.objects.get())
+        with request_by(user, branch.connection_name):
+            edited = Site.objects.get(name__startswith='edited')
+            edited.snapshot()
+            edited.name = f'edited by {new}'
+            edited.save()
+        with request_by(user, branch.connection_name):
+            Site.objects.get(name=f'doomed by {new}').delete()
+
+
+def kinds(events: list[Event]) -> list[tuple[str, str]]:
+    return sorted((event.kind, event.snapshot['row']['name']) for event in events)
+
+
+def run(url: str, strategy: str) -> dict:
+    user = User.objects.create_superuser(f'user-{strategy}')
+    new = f'new-{strategy}'
+    Site.objects.create(name=f'doomed by {new}', slug=f'doomed-{strategy}')
+    branch = Branch(name=strategy, merge_strategy=strategy)
+    branch.save(provision=False)
+    branch.provision(user)
+    branch = Branch.objects.get(pk=branch.pk)
+    webhook = subscribe(f'{url}/{strategy}')
+    Event.objects.all().delete()
+
+    work_in(branch, user, new)
+    in_branch = kinds(list(Event.objects.all()))
+    with activate_branch(branch):
+        defined = subscribe(f'{url}/in-the-branch-{strategy}')
+    subscriptions = Subscription.objects.filter(webhook=defined).count()
+    is_in_main = Webhook.objects.filter(pk=defined.pk).exists()
+    defined.delete()
+
+    branch = Branch.objects.get(pk=branch.pk)
+    branch.merge(user, commit=True)
+    merged = kinds(list(Event.objects.all()))
+    drain.run()
+    webhook.delete()
+    return {
+        'in_branch': in_branch,
+        'merged': merged,
+        'defined': [is_in_main, subscriptions],
+        'tags': [tag.name for tag in Site.objects.get(name=new).tags.all()],
+    }
+
+
+def main(url: str) -> None:
+    Tag.objects.create(name='core', slug='core')
+    Site.objects.create(name='edited', slug='edited')
+    print(json.dumps({strategy: run(url, strategy) for strategy in ('iterative', 'squash')}))
+
+
+main(sys.argv[-1])

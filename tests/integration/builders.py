@@ -1,0 +1,98 @@
+"""Small things that most tests need: a subscribed webhook, a site, and what the outbox says of them.
+
+For objects as a real NetBox has them, with all that they can point to, see objects/.
+"""
+
+import itertools
+import json
+from typing import Any
+
+from dcim.models import Device, DeviceRole, DeviceType, Interface, Manufacturer, Site
+from django.contrib.contenttypes.models import ContentType
+from django.db.models import Model
+
+from webhooks import snapshots
+from webhooks.choices import KindChoices
+from webhooks.models import Event, Webhook
+
+CREATED, UPDATED, DELETED = KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED
+KINDS = (CREATED, UPDATED, DELETED)
+FLAGS = {CREATED: 'type_create', UPDATED: 'type_update', DELETED: 'type_delete'}
+# Valid, and never called: for tests that look no further than the outbox.
+NOWHERE = 'http://127.0.0.1:9/'
+
+_numbers = itertools.count(1)
+
+
+def subscribe(url: str, *models: type[Model], kinds: tuple[str, ...] = KINDS, **fields: Any) -> Webhook:
+    """Return an enabled webhook for changes of the models."""
+    ignored_users = fields.pop('ignore_users', ())
+    flags = {flag: kind in kinds for kind, flag in FLAGS.items()}
+    webhook = Webhook(**{'name': f'Webhook {next(_numbers)}', 'payload_url': url} | flags | fields)
+    webhook.full_clean()
+    webhook.save()
+    webhook.object_types.set(ContentType.objects.get_for_models(*models).values())
+    webhook.ignore_users.set(ignored_users)
+    return webhook
+
+
+#
+# Objects with nothing but what they must have
+#
+
+
+def site(**fields: Any) -> Site:
+    return Site.objects.create(**named('site') | fields)
+
+
+def device(**fields: Any) -> Device:
+    required = {'name': f'device-{next(_numbers)}'}
+    if 'device_type' not in fields:
+        required['device_type'] = device_type()
+    if 'role' not in fields:
+        required['role'] = DeviceRole.objects.create(**named('role'))
+    if 'site' not in fields:
+        required['site'] = site()
+    return Device.objects.create(**required | fields)
+
+
+def device_type(**fields: Any) -> DeviceType:
+    manufacturer = Manufacturer.objects.create(**named('maker'))
+    name = f'type-{next(_numbers)}'
+    return DeviceType.objects.create(**{'manufacturer': manufacturer, 'model': name, 'slug': name} | fields)
+
+
+def interface(owner: Device, **fields: Any) -> Interface:
+    return Interface.objects.create(device=owner, **{'name': f'eth{next(_numbers)}', 'type': 'other'} | fields)
+
+
+def named(prefix: str) -> dict[str, str]:
+    name = f'{prefix}-{next(_numbers)}'
+    return {'name': name, 'slug': name}
+
+
+#
+# The outbox
+#
+
+
+def recorded(*models: type[Model]) -> list[Event]:
+    """Return the events of the models, of all if none is given, in the order of their sequence."""
+    types = [ContentType.objects.get_for_model(model) for model in models]
+    events = Event.objects.filter(object_type__in=types) if models else Event.objects.all()
+    return list(events.order_by('sequence'))
+
+
+def changes(*models: type[Model]) -> list[tuple[str, int]]:
+    """Return what `recorded` does as (kind, primary key)."""
+    return [(event.kind, event.object_id) for event in recorded(*models)]
+
+
+def stored(model: type[Model], pk: int) -> dict[str, Any]:
+    """Return the snapshot of a row as it is now."""
+    return json.loads(snapshots.take(model, [pk])[pk])
+
+
+def forget_events() -> None:
+    """What a test has to prepare is no change that it is about."""
+    Event.objects.all().delete()

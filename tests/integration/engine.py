@@ -1,0 +1,112 @@
+"""The engine, run by hand in this process: a job when the test says so, and a clock that can be put forward."""
+
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connections
+from django.utils import timezone
+
+from devstack.receiver import Received, Receiver
+from webhooks import conf, drain, status
+from webhooks.choices import OPEN_STATUSES, StatusChoices
+from webhooks.models import Delivery, Health, Webhook
+
+
+def work() -> str:
+    """Do what a drain job does until nothing is due, and return its result."""
+    tally = drain.run()
+    status.publish()
+    return str(tally)
+
+
+@contextmanager
+def working() -> Iterator[threading.Thread]:
+    """A drain job beside the test, in a thread with a connection of its own. It has to end by itself."""
+    thread = in_thread(work)
+    yield thread
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def in_thread(function: Callable[[], Any]) -> threading.Thread:
+    def run() -> None:
+        try:
+            function()
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+#
+# The clock
+#
+
+
+def pass_retry_waits(**filters: Any) -> None:
+    """Whatever waits for a retry is due; what waits in line is not."""
+    pending = Delivery.objects.filter(status=StatusChoices.PENDING, due_at__isnull=False, **filters)
+    pending.update(due_at=timezone.now())
+
+
+def pass_leases() -> None:
+    """What workers hold is theirs no longer."""
+    Delivery.objects.filter(status=StatusChoices.SENDING).update(lease_until=timezone.now() - timedelta(seconds=1))
+
+
+def pass_probe_interval(webhook: Webhook) -> None:
+    Health.objects.filter(webhook=webhook).update(probe_at=timezone.now() - timedelta(seconds=1))
+
+
+def expire(**filters: Any) -> None:
+    open_ones = Delivery.objects.filter(status__in=OPEN_STATUSES, **filters)
+    open_ones.update(expires_at=timezone.now() - timedelta(seconds=1))
+
+
+def change_settings(monkeypatch: pytest.MonkeyPatch, **values: Any) -> None:
+    monkeypatch.setattr(conf, '_settings', dataclasses.replace(conf.get(), **values))
+
+
+#
+# What came of it
+#
+
+
+def deliveries(*statuses: str, **filters: Any) -> list[Delivery]:
+    """Return the deliveries, of these statuses if given, in the order of the sequence."""
+    found = Delivery.objects.filter(**filters).order_by('sequence', 'pk')
+    return list(found.filter(status__in=statuses) if statuses else found)
+
+
+def health(webhook: Webhook) -> Health:
+    return Health.objects.get(webhook=webhook)
+
+
+def arrivals(receiver: Receiver, path: str | None = None) -> list[tuple[int, int]]:
+    """Return (object id, sequence) of each request, in the order of arrival."""
+    return [
+        (request.json()['data']['id'], request.json()['sequence'])
+        for request in receiver.matching(lambda request: path is None or request.path == path)
+    ]
+
+
+def sequences(requests: list[Received]) -> list[int]:
+    return [request.json()['sequence'] for request in requests]
+
+
+def disorder(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the arrivals that came after a later one of the same object. A repetition is none."""
+    highest: dict[int, int] = {}
+    late = []
+    for object_id, sequence in pairs:
+        if sequence < highest.get(object_id, 0):
+            late.append((object_id, sequence))
+        highest[object_id] = max(sequence, highest.get(object_id, 0))
+    return late

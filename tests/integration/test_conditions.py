@@ -1,0 +1,238 @@
+"""Who does not get a change: those whose conditions are not met, and those who ignore the user."""
+
+from typing import Any
+
+import pytest
+from builders import CREATED, DELETED, NOWHERE, UPDATED, device, site, subscribe
+from builtin import builtin_rule, request_by
+from dcim.models import Device, Site
+from django.db import transaction
+from engine import deliveries, work
+from extras.models import Tag
+from users.models import User
+
+from devstack.receiver import Receiver
+from webhooks import dispatch, operations
+from webhooks.models import Event, Webhook
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+ACTIVE = {'attr': 'status.value', 'value': 'active'}
+
+
+def dispatched() -> list[tuple[str, int]]:
+    """Return what was sent, as (kind, object's id), in order. Events that nobody asked for are no events."""
+    while dispatch.batch() is dispatch.Progress.DONE:
+        pass
+    return [(one.event.kind, one.object_id) for one in deliveries()]
+
+
+def skipped() -> list[int]:
+    """Return, for each event, how many webhooks did not take it."""
+    return list(Event.objects.order_by('sequence').values_list('skipped', flat=True))
+
+
+def edit(instance: Any, **fields: Any) -> None:
+    for name, value in fields.items():
+        setattr(instance, name, value)
+    instance.save()
+
+
+class TestData:
+    def test_an_unmet_one_makes_no_delivery_and_is_counted(self):
+        subscribe(NOWHERE, Site, conditions=ACTIVE)
+        active, _planned = site(status='active'), site(status='planned')
+        assert dispatched() == [(CREATED, active.pk)]
+        assert skipped() == [0, 1]
+
+    def test_each_webhook_by_itself(self):
+        subscribe(NOWHERE, Site, conditions=ACTIVE)
+        subscribe(NOWHERE, Site, conditions={**ACTIVE, 'negate': True})
+        subscribe(NOWHERE, Site)
+        site(status='active')
+        assert len(dispatched()) == 2
+        assert skipped() == [1]
+
+    @pytest.mark.parametrize(
+        ('conditions', 'is_met'),
+        [
+            ({'attr': 'name', 'value': 'Bern'}, True),
+            ({'attr': 'name', 'value': 'bern'}, False),
+            ({'attr': 'name', 'op': 'regex', 'value': '^B'}, True),
+            ({'attr': 'name', 'op': 'in', 'value': ['Bern', 'Thun']}, True),
+            ({'attr': 'tags.name', 'op': 'contains', 'value': 'core'}, True),
+            ({'attr': 'tags.name', 'op': 'contains', 'value': 'edge'}, False),
+            ({'attr': 'latitude', 'op': 'gt', 'value': 46}, True),
+            ({'attr': 'tenant', 'value': None}, True),
+            ({'attr': 'device_count', 'value': 0}, True),
+            ({'and': [ACTIVE, {'attr': 'name', 'value': 'Thun'}]}, False),
+            ({'or': [ACTIVE, {'attr': 'name', 'value': 'Thun'}]}, True),
+            ({'and': [{'or': [{'attr': 'name', 'value': 'x'}, ACTIVE]}, {'attr': 'slug', 'value': 'bern'}]}, True),
+            # What does not describe the data is not met, as in NetBox.
+            ({'attr': 'no.such.attribute', 'value': 1}, False),
+            ({'attr': 'name', 'op': 'gt', 'value': 5}, False),
+            ({'attr': 'name.more', 'value': 1, 'negate': True}, False),
+        ],
+    )
+    def test_of_every_kind(self, conditions: dict, is_met: bool):
+        subscribe(NOWHERE, Site, conditions=conditions)
+        with transaction.atomic():
+            place = site(name='Bern', slug='bern', latitude=46.95)
+            place.tags.add(Tag.objects.create(name='core', slug='core'))
+        assert dispatched() == ([(CREATED, place.pk)] if is_met else [])
+        assert skipped() == [0 if is_met else 1]
+
+    def test_one_that_cannot_be_evaluated_stops_no_other(self):
+        subscribe(NOWHERE, Site, conditions={'attr': 'name', 'op': 'gt', 'value': 5})
+        subscribe(NOWHERE, Site)
+        place = site()
+        assert dispatched() == [(CREATED, place.pk)]
+
+
+class TestSnapshots:
+    """`changed` and `unchanged` compare before and after; also outside a request."""
+
+    @pytest.fixture
+    def place(self) -> Site:
+        return site(name='Bern', status='planned')
+
+    @pytest.mark.parametrize(
+        ('conditions', 'edited', 'is_met'),
+        [
+            ({'attr': 'status', 'op': 'changed'}, {'status': 'active'}, True),
+            ({'attr': 'status', 'op': 'changed'}, {'name': 'Thun'}, False),
+            ({'attr': 'status', 'op': 'unchanged'}, {'name': 'Thun'}, True),
+            ({'attr': 'status', 'op': 'changed', 'negate': True}, {'name': 'Thun'}, True),
+            ({'and': [{'attr': 'status', 'op': 'changed'}, ACTIVE]}, {'status': 'active'}, True),
+            ({'and': [{'attr': 'status', 'op': 'changed'}, ACTIVE]}, {'status': 'retired'}, False),
+            ({'attr': 'snapshots.prechange.status', 'value': 'planned'}, {'status': 'active'}, True),
+            ({'attr': 'snapshots.postchange.status', 'value': 'active'}, {'status': 'active'}, True),
+            ({'attr': 'custom_fields', 'op': 'changed'}, {'status': 'active'}, False),
+        ],
+    )
+    def test_of_an_update(self, place: Site, conditions: dict, edited: dict, is_met: bool):
+        subscribe(NOWHERE, Site, conditions=conditions)
+        edit(place, **edited)
+        assert dispatched() == ([(UPDATED, place.pk)] if is_met else [])
+
+    def test_of_tags(self, place: Site):
+        subscribe(NOWHERE, Site, conditions={'attr': 'tags', 'op': 'changed'})
+        edit(place, name='Thun')
+        place.tags.add(Tag.objects.create(name='core', slug='core'))
+        assert dispatched() == [(UPDATED, place.pk)]
+        assert skipped() == [1, 0]
+
+    def test_of_a_whole_transaction(self, place: Site):
+        subscribe(NOWHERE, Site, conditions={'attr': 'status', 'op': 'changed'})
+        with transaction.atomic():
+            edit(place, status='active')
+            edit(place, name='Thun')
+        with transaction.atomic():
+            edit(place, status='planned')
+            edit(place, status='active')
+        assert dispatched() == [(UPDATED, place.pk)]
+        assert skipped() == [0, 1]
+
+    def test_of_creation_and_deletion(self):
+        subscribe(NOWHERE, Site, conditions={'attr': 'status', 'op': 'changed'})
+        place = site()
+        pk = place.pk
+        place.delete()
+        assert dispatched() == [(CREATED, pk), (DELETED, pk)]
+
+    def test_a_save_that_changed_nothing_is_kept_out(self, place: Site):
+        conditions = {'or': [{'attr': name, 'op': 'changed'} for name in ('name', 'status', 'description')]}
+        subscribe(NOWHERE, Site, conditions=conditions)
+        place.save()
+        assert dispatched() == []
+
+    def test_a_relation_by_its_id(self):
+        machine = device()
+        subscribe(NOWHERE, Device, conditions={'attr': 'site', 'op': 'changed'})
+        edit(machine, name='renamed')
+        edit(machine, site=site())
+        assert dispatched() == [(UPDATED, machine.pk)]
+        assert skipped() == [1, 0]
+
+
+def test_the_builtin_decides_the_same(receiver: Receiver, netbox_user, drain):
+    """Rules and webhooks with the same conditions, over the same changes."""
+    conditions = [
+        ACTIVE,
+        {'attr': 'status', 'op': 'changed'},
+        {'attr': 'name', 'op': 'changed', 'negate': True},
+        {'attr': 'snapshots.prechange.status', 'value': 'planned'},
+        {'attr': 'tenant.name', 'value': 'x'},
+        {'attr': 'tags.slug', 'op': 'contains', 'value': 'core'},
+    ]
+    for number, condition in enumerate(conditions):
+        builtin_rule(Site, payload_url=receiver.url(f'/{number}/builtin'), rule_conditions=condition)
+        subscribe(receiver.url(f'/{number}/ours'), Site, conditions=condition)
+    with request_by(netbox_user):
+        place = site(status='planned')
+    for fields in ({'status': 'active'}, {'name': 'Thun'}, {}):
+        with request_by(netbox_user):
+            place = Site.objects.get(pk=place.pk)
+            place.snapshot()
+            edit(place, **fields)
+    with request_by(netbox_user):
+        place = Site.objects.get(pk=place.pk)
+        place.snapshot()
+        place.tags.add(Tag.objects.create(name='core', slug='core'))
+    with request_by(netbox_user):
+        place.delete()
+    drain()
+    work()
+    told = [(request.path, request.json()['event']) for request in receiver.requests]
+    for number in range(len(conditions)):
+        ours = sorted(event for path, event in told if path == f'/{number}/ours')
+        theirs = sorted(event for path, event in told if path == f'/{number}/builtin')
+        assert ours == theirs, conditions[number]
+    assert {path for path, _event in told} > {'/0/ours', '/1/ours', '/2/ours', '/3/ours', '/5/ours'}
+
+
+class TestIgnoredUsers:
+    @pytest.fixture
+    def robot(self) -> User:
+        return User.objects.create_user(username='robot')
+
+    def test_what_they_change_is_not_sent_and_is_counted(self, robot: User, netbox_user):
+        subscribe(NOWHERE, Site, ignore_users=[robot])
+        subscribe(NOWHERE, Site)
+        with request_by(robot):
+            ignored = site()
+        with request_by(netbox_user):
+            place = site()
+        assert dispatched() == [(CREATED, ignored.pk), (CREATED, place.pk), (CREATED, place.pk)]
+        assert skipped() == [1, 0]
+
+    def test_changes_outside_requests_are_sent(self, robot: User):
+        subscribe(NOWHERE, Site, ignore_users=[robot])
+        place = site()
+        assert dispatched() == [(CREATED, place.pk)]
+
+    def test_a_receiver_that_writes_back_starts_no_loop(self, robot: User, netbox_user, receiver: Receiver):
+        subscribe(receiver.url('/'), Site, ignore_users=[robot])
+        with request_by(netbox_user):
+            place = site()
+        work()
+        receiver.wait_for(1)
+        for _ in range(3):
+            with request_by(robot):
+                edit(place, description='seen by the receiver')
+            work()
+        assert len(receiver.requests) == 1
+
+
+class TestLater:
+    def test_what_was_not_sent_is_not_replayed(self):
+        webhook = subscribe(NOWHERE, Site, conditions=ACTIVE)
+        site(status='planned')
+        assert dispatched() == []
+        assert operations.replay(webhook) == 0
+
+    def test_conditions_are_those_of_the_moment_of_dispatch(self):
+        webhook = subscribe(NOWHERE, Site, conditions=ACTIVE)
+        place = site(status='planned')
+        Webhook.objects.filter(pk=webhook.pk).update(conditions=None)
+        assert dispatched() == [(CREATED, place.pk)]

@@ -1,0 +1,298 @@
+"""Moving from NetBox's own webhooks: `webhooks_import`."""
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from builders import NOWHERE, site, subscribe
+from builtin import builtin_rule
+from core.events import OBJECT_CREATED, OBJECT_DELETED
+from core.models import ObjectChange
+from dcim.models import Location, Rack, Site
+from django.contrib.contenttypes.models import ContentType
+from django.core.management import call_command
+from django.db import DatabaseError
+from engine import change_settings, work
+from extras.models import EventRule
+
+from devstack.receiver import Receiver
+from webhooks import importing
+from webhooks.models import Webhook
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+
+def run(*options: str) -> str:
+    output = StringIO()
+    call_command('webhooks_import', *options, stdout=output)
+    return output.getvalue()
+
+
+def state() -> list[dict[str, Any]]:
+    """Return all that an import may write."""
+    return [
+        *Webhook.objects.order_by('pk').values(),
+        *Webhook.object_types.through.objects.order_by('pk').values(),
+        *EventRule.objects.order_by('pk').values(),
+        *ObjectChange.objects.order_by('pk').values(),
+    ]
+
+
+class TestDefinition:
+    def test_all_of_it(self):
+        rule = builtin_rule(
+            Site,
+            Rack,
+            kinds=(OBJECT_CREATED, OBJECT_DELETED),
+            payload_url='https://receiver.example.com/{{ object_type }}',
+            http_method='PUT',
+            http_content_type='application/vnd.acme+json',
+            additional_headers='X-Token: s3cret\nX-Object: {{ data.name | header_safe }}',
+            secret='whispered',
+            ssl_verification=False,
+            timeout=7,
+            rule_description='Tell the CMDB',
+            rule_conditions={'attr': 'status.value', 'value': 'active'},
+        )
+        run()
+        (made,) = Webhook.objects.all()
+        assert made.name == rule.name
+        assert made.description == 'Tell the CMDB'
+        assert made.enabled
+        assert {t.model for t in made.object_types.all()} == {'site', 'rack'}
+        assert made.kinds == ['created', 'deleted']
+        assert made.payload_url == 'https://receiver.example.com/{{ object_type }}'
+        assert (made.http_method, made.http_content_type) == ('PUT', 'application/vnd.acme+json')
+        assert made.additional_headers.reveal() == 'X-Token: s3cret\nX-Object: {{ data.name | header_safe }}'
+        assert made.secret.reveal() == 'whispered'
+        assert (made.ssl_verification, made.timeout, made.max_attempts) == (False, 7, 1)
+        assert made.conditions == {'attr': 'status.value', 'value': 'active'}
+        assert (made.payload_format, made.include_snapshots) == ('netbox', False)
+
+    def test_a_disabled_rule_gives_a_disabled_webhook(self):
+        builtin_rule(rule_enabled=False)
+        assert 'imported, disabled as the event rule is' in run()
+        assert not Webhook.objects.get().enabled
+
+    def test_each_rule_of_one_webhook_gives_one(self):
+        first = builtin_rule()
+        second = EventRule.objects.create(
+            name='Another', event_types=[OBJECT_CREATED], action_type='webhook', action_object=first.action_object
+        )
+        second.object_types.set([ContentType.objects.get_for_model(Rack)])
+        run()
+        assert {made.name for made in Webhook.objects.all()} == {first.name, 'Another'}
+
+    def test_retries_are_those_of_the_queue(self, settings):
+        settings.RQ_RETRY_MAX = 4
+        builtin_rule()
+        run()
+        assert Webhook.objects.get().max_attempts == 5
+
+    def test_a_ca_file_below_certificate_root(self, monkeypatch, tmp_path):
+        (tmp_path / 'ca.pem').write_text('')
+        change_settings(monkeypatch, certificate_root=tmp_path)
+        builtin_rule(ca_file_path=str(tmp_path / 'ca.pem'))
+        run()
+        assert Webhook.objects.get().ca_file_path == str(tmp_path / 'ca.pem')
+
+    def test_a_body_template_gives_the_same_body(self, receiver: Receiver):
+        template = (
+            '{{ event }}|{{ object_type }}|{{ data.name }}|{{ timestamp[:4] }}|{{ request }}|'
+            '{{ snapshots.prechange.name }}|{{ snapshots.postchange.name }}'
+        )
+        builtin_rule(payload_url=receiver.url('/'), body_template=template, http_content_type='text/plain')
+        run()
+        place = site(name='Before')
+        place.name = 'After'
+        place.save()
+        work()
+        _created, updated = receiver.wait_for(2)
+        year = ObjectChange.objects.first().time.year
+        assert updated.body.decode() == f'updated|dcim.site|After|{year}||Before|After'
+
+
+class TestNotCarriedOver:
+    def refused(self, *reasons: str) -> None:
+        output = run('--disable-builtin')
+        assert not Webhook.objects.exists()
+        assert EventRule.objects.get().enabled
+        assert f'{EventRule.objects.get().name}: cannot be carried over' in output
+        assert 'the event rule stays on' in output
+        for reason in reasons:
+            assert f'  {reason}' in output
+
+    def test_job_events(self):
+        builtin_rule(kinds=(OBJECT_CREATED, 'job_started', 'job_completed'))
+        self.refused('event_types: job_completed, job_started are no changes of objects; give the rule the action')
+
+    def test_job_events_alone(self):
+        builtin_rule(kinds=('job_failed',))
+        self.refused('event_types: job_failed are no changes of objects')
+
+    def test_no_events(self):
+        builtin_rule(kinds=())
+        self.refused('event_types: it has none')
+
+    def test_action_data(self):
+        builtin_rule(rule_action_data={'team': 'core'})
+        self.refused('action_data: ')
+
+    def test_a_model_that_is_not_allowed(self):
+        builtin_rule(Site, Location)
+        self.refused('object_types: dcim.location is not among allowed_models')
+
+    def test_no_model(self):
+        builtin_rule().object_types.clear()
+        self.refused('object_types: it has none')
+
+    def test_a_file_elsewhere(self):
+        builtin_rule(ca_file_path='/etc/ssl/certs/ca.pem')
+        self.refused('ca_file_path: Files can be used once the setting certificate_root names their folder.')
+
+    @pytest.mark.parametrize(
+        ('fields', 'reason'),
+        [
+            ({'secret': 'whsec_short'}, 'secret: '),
+            ({'secret': 'whsk_' + 'A' * 43 + '='}, 'secret: as it begins with whsk_'),
+            ({'additional_headers': 'no colon'}, 'additional_headers: Each line is "Name: value"; \'no colon\' has'),
+            ({'additional_headers': 'Host: elsewhere'}, 'additional_headers: Host is set by the sender'),
+            ({'http_method': 'GET', 'body_template': 'x'}, 'body_template: '),
+            ({'body_template': '{{ x'}, 'body_template: Invalid template'),
+            ({'rule_conditions': {'attr': 'name', 'op': 'regex', 'value': '('}}, 'conditions: Invalid conditions'),
+        ],
+    )
+    def test_what_ours_refuses(self, fields: dict[str, Any], reason: str):
+        builtin_rule(**fields)
+        self.refused(reason)
+
+    def test_all_reasons_are_told(self):
+        builtin_rule(Location, kinds=(OBJECT_CREATED, 'job_failed'), rule_action_data={'a': 1}, secret='whsec_short')
+        self.refused('event_types: ', 'action_data: ', 'object_types: ', 'secret: ')
+
+    def test_no_secret_is_told(self):
+        builtin_rule(secret='whsec_hush-hush', additional_headers='X-Token: hush-hush\nHost: hush-hush')
+        assert 'hush-hush' not in run()
+
+    def test_rules_with_another_action_are_left_out(self):
+        EventRule.objects.create(
+            name='Ours',
+            event_types=[OBJECT_CREATED],
+            action_type='webhooks.send',
+            action_object=subscribe(NOWHERE, Site),
+        )
+        assert 'there is nothing to import' in run()
+
+
+class TestAgain:
+    def test_changes_nothing(self):
+        builtin_rule()
+        builtin_rule(rule_action_data={'a': 1})
+        builtin_rule(rule_enabled=False)
+        run('--disable-builtin')
+        before = state()
+        output = run('--disable-builtin')
+        assert state() == before
+        assert 'is there already' in output
+
+    def test_what_was_edited_since_stays(self):
+        builtin_rule()
+        run()
+        Webhook.objects.update(timeout=99, description='edited')
+        run()
+        assert list(Webhook.objects.values_list('timeout', 'description')) == [(99, 'edited')]
+
+
+class TestDryRun:
+    def test_writes_nothing_and_says_what_would_be(self):
+        rule = builtin_rule()
+        before = state()
+        assert run('--dry-run', '--disable-builtin').splitlines() == [
+            f'{rule.name}: would be imported',
+            '  the event rule would be switched off',
+        ]
+        assert state() == before
+
+
+class TestDisableBuiltin:
+    def test_switches_off_what_is_carried_over_and_logs_it(self):
+        rule, other = builtin_rule(), builtin_rule(rule_action_data={'a': 1})
+        assert '  the event rule is switched off' in run('--disable-builtin')
+        rule.refresh_from_db()
+        other.refresh_from_db()
+        assert (rule.enabled, other.enabled) == (False, True)
+        assert Webhook.objects.get().enabled
+        created, updated = ObjectChange.objects.order_by('pk')
+        assert (created.action, created.changed_object) == ('create', Webhook.objects.get())
+        assert (updated.action, updated.changed_object) == ('update', rule)
+        assert (updated.prechange_data['enabled'], updated.postchange_data['enabled']) == (True, False)
+        assert {change.user_name for change in (created, updated)} == {'webhooks_import'}
+        assert created.request_id == updated.request_id
+
+    def test_no_secret_is_in_the_change_log(self):
+        builtin_rule(secret='hush-hush', additional_headers='X-Token: hush-hush')
+        run()
+        assert 'hush-hush' not in str(list(ObjectChange.objects.values()))
+
+    def test_in_the_same_transaction(self, monkeypatch):
+        rule = builtin_rule()
+        monkeypatch.setattr(EventRule, 'save', _fail)
+        with pytest.raises(DatabaseError):
+            run('--disable-builtin')
+        rule.refresh_from_db()
+        assert rule.enabled
+        assert not Webhook.objects.exists()
+
+    def test_also_those_that_were_imported_before(self):
+        rule = builtin_rule()
+        run()
+        run('--disable-builtin')
+        rule.refresh_from_db()
+        assert not rule.enabled
+
+    @pytest.mark.parametrize(
+        ('edit', 'gap'),
+        [
+            ({'enabled': False}, 'enabled'),
+            ({'payload_url': 'http://127.0.0.1:9/another'}, 'payload_url'),
+            ({'type_delete': False}, 'types of change'),
+        ],
+    )
+    def test_not_where_ours_of_that_name_sends_less(self, edit: dict[str, Any], gap: str):
+        rule = builtin_rule()
+        run()
+        webhook = Webhook.objects.get()
+        for name, value in edit.items():
+            setattr(webhook, name, value)
+        webhook.save()
+        output = run('--disable-builtin')
+        assert f'{rule.name}: is there already, and differs from the event rule in: {gap}\n' in output
+        assert '  the event rule stays on' in output
+        rule.refresh_from_db()
+        assert rule.enabled
+
+    def test_nor_where_one_of_that_name_was_there_for_something_else(self):
+        rule = builtin_rule(Rack, payload_url='http://127.0.0.1:9/rack')
+        subscribe(NOWHERE, Site, name=rule.name)
+        assert 'differs from the event rule in: payload_url, object_types' in run('--disable-builtin')
+        rule.refresh_from_db()
+        assert rule.enabled
+        assert Webhook.objects.count() == 1
+
+    def test_nobody_gets_a_change_twice_or_not_at_all(self, receiver: Receiver, api_client, drain):
+        builtin_rule(payload_url=receiver.url('/'))
+        run('--disable-builtin')
+        assert api_client.post('/api/dcim/sites/', {'name': 'Bern', 'slug': 'bern'}).status_code == 201
+        drain()
+        (request,) = receiver.wait_for(1)
+        assert (request.json()['event'], request.json()['data']['name']) == ('created', 'Bern')
+        assert len(receiver.requests) == 1
+
+
+def _fail(*args: Any, **kwargs: Any) -> None:
+    raise DatabaseError('no')
+
+
+def test_nothing_there_is_nothing_to_do():
+    assert importing.plan() == []
+    assert 'there is nothing to import' in run()

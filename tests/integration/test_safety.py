@@ -1,0 +1,179 @@
+"""Where not all is well: no tables yet, events that cannot be written or rendered, webhooks that are off."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from builders import CREATED, DELETED, NOWHERE, UPDATED, changes, recorded, site, subscribe
+from dcim.models import Site
+from django.db import DatabaseError, connection, transaction
+
+from webhooks import dispatch
+from webhooks.models import Delivery
+
+SAVES = """
+from dcim.models import Site
+from django.db import transaction
+place = Site.objects.create(name='Bern', slug='bern')
+with transaction.atomic():
+    place.save()
+    place.asns.clear()
+print('saved', Site.objects.count())
+place.delete()
+print('left', Site.objects.count())
+"""
+
+DROP_TABLES = r"""
+DO $$
+DECLARE name text;
+BEGIN
+    FOR name IN SELECT tablename FROM pg_tables WHERE tablename LIKE 'webhooks\_%' LOOP
+        EXECUTE 'DROP TABLE ' || name || ' CASCADE';
+    END LOOP;
+END $$"""
+
+HANDLERS = """
+from dcim.models import Site
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
+for signal in (pre_save, post_save, pre_delete, post_delete):
+    receivers, _asynchronous = signal._live_receivers(Site)
+    print('handlers', sum('webhooks' in receiver.__module__ for receiver in receivers))
+for through in (Site.asns.through, Site.tags.through):
+    receivers, _asynchronous = m2m_changed._live_receivers(through)
+    functions = [getattr(receiver, 'func', receiver) for receiver in receivers]
+    print('handlers', sum('webhooks' in function.__module__ for function in functions))
+"""
+
+
+class TestDisabled:
+    """Off, nothing is connected: counted in processes of their own, as it is decided when NetBox starts."""
+
+    def handlers(self, netbox: Any) -> list[int]:
+        answer = netbox.run('shell', '-c', HANDLERS)
+        assert not answer.returncode, answer.stderr
+        return [int(line.split()[1]) for line in answer.stdout.splitlines() if line.startswith('handlers')]
+
+    def test_no_handler_is_connected(self, make_netbox):
+        assert self.handlers(make_netbox('WEBHOOKS_ENABLED = False')) == [0] * 6
+
+    def test_nor_by_default(self, make_netbox):
+        assert self.handlers(make_netbox('del WEBHOOKS_ENABLED')) == [0] * 6
+
+    def test_enabled_each_is(self, make_netbox):
+        assert self.handlers(make_netbox('WEBHOOKS_ENABLED = True')) == [1] * 6
+
+
+class TestNotMigrated:
+    def test_saves_work_and_a_check_warns(self, make_netbox):
+        netbox = make_netbox(fresh=True)
+        assert 'webhooks.W002' not in netbox.run('check', '--database', 'default').stderr
+        netbox.database.execute(DROP_TABLES)
+        answer = netbox.run('shell', '-c', SAVES)
+        assert answer.stdout.splitlines()[-2:] == ['saved 1', 'left 0'], answer.stderr
+        warned = netbox.run('check', '--database', 'default')
+        assert 'webhooks.W002' in warned.stderr
+        assert warned.returncode == 0
+
+
+@pytest.mark.usefixtures('committed')
+class TestNotWritten:
+    """To swallow it would break the promise."""
+
+    @pytest.fixture(autouse=True)
+    def broken(self, committed: None) -> Iterator[None]:
+        """PostgreSQL refuses events, as with a full disk."""
+        subscribe(NOWHERE, Site)
+        self.existing = site(name='Genf')
+        self.execute(
+            'CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS '
+            "$$ BEGIN RAISE EXCEPTION 'no event is written'; END $$"
+        )
+        self.execute('CREATE TRIGGER refuse BEFORE INSERT ON webhooks_event EXECUTE FUNCTION refuse()')
+        yield
+        self.execute('DROP FUNCTION refuse CASCADE')
+
+    def execute(self, statement: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+
+    @pytest.mark.parametrize(
+        'change',
+        [
+            lambda place: Site.objects.create(name='Bern', slug='bern'),
+            lambda place: place.save(),
+            lambda place: place.delete(),
+            lambda place: place.asns.clear(),
+        ],
+        ids=['create', 'update', 'delete', 'link'],
+    )
+    def test_the_change_fails(self, change):
+        before = list(Site.objects.values())
+        with pytest.raises(DatabaseError, match='no event is written'), transaction.atomic():
+            change(self.existing)
+        assert list(Site.objects.values()) == before
+
+    def test_so_does_the_request(self, api_client):
+        api_client.raise_request_exception = False
+        answer = api_client.post('/api/dcim/sites/', {'name': 'Bern', 'slug': 'bern'}, format='json')
+        assert answer.status_code == 500
+        assert list(Site.objects.values_list('name', flat=True)) == ['Genf']
+
+
+@pytest.mark.usefixtures('committed')
+class TestNotRendered:
+    """The save is done; the delivery fails with the reason, and the others go on."""
+
+    @pytest.fixture(autouse=True)
+    def webhook(self, committed: None) -> None:
+        subscribe(NOWHERE, Site)
+
+    def spoil(self, place: Site) -> None:
+        """NetBox's field cannot read a time zone that this machine does not know."""
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE webhooks_event SET snapshot = jsonb_set(snapshot, '{row,time_zone}', %s) WHERE object_id = %s",
+                ['"Nowhere/At_all"', place.pk],
+            )
+
+    def test_its_delivery_fails(self):
+        self.spoil(site())
+        dispatch.batch()
+        (event,) = recorded()
+        assert event.error.startswith('the payload cannot be built: ')
+        assert event.data == ''
+        (delivery,) = Delivery.objects.all()
+        assert (delivery.status, delivery.error) == ('failed', event.error)
+
+    def test_it_holds_up_no_other(self):
+        good, broken, better = site(), site(), site()
+        self.spoil(broken)
+        dispatch.batch()
+        statuses = dict(Delivery.objects.values_list('object_id', 'status'))
+        assert statuses == {good.pk: 'pending', broken.pk: 'failed', better.pk: 'pending'}
+
+    def test_a_snapshot_of_columns_that_are_gone(self):
+        """NetBox was upgraded between the change and its rendering."""
+        place = site()
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE webhooks_event SET snapshot = jsonb_set(snapshot, '{row,gone}', '1')")
+            cursor.execute("UPDATE webhooks_event SET snapshot = snapshot #- '{row,comments}'")
+        dispatch.batch()
+        (event,) = recorded()
+        assert (event.error, event.payload_data['name'], event.payload_data['comments']) == ('', place.name, '')
+
+
+@pytest.mark.usefixtures('committed')
+class TestOddObjects:
+    @pytest.mark.parametrize(
+        'text', ['quote " and \\ backslash', 'ünïcode \u2028 🧀', "'; DROP TABLE", '%s %(x)s {0}', '\t\n']
+    )
+    def test_texts(self, text: str):
+        subscribe(NOWHERE, Site)
+        place = site(comments=text, custom_field_data={text: text})
+        place.save()
+        pk = place.pk
+        place.delete()
+        assert changes() == [(CREATED, pk), (UPDATED, pk), (DELETED, pk)]
+        for event in recorded():
+            assert event.snapshot['row']['comments'] == text
+            assert event.snapshot['row']['custom_field_data'] == {text: text}

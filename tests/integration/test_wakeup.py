@@ -1,0 +1,255 @@
+"""After the commit a worker is woken, once, and nobody waits for Redis."""
+
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from builders import NOWHERE, changes, site, subscribe
+from dcim.models import Site
+from django.db import transaction
+from tenancy.models import Tenant
+
+from webhooks import queue
+
+pytestmark = pytest.mark.usefixtures('committed', 'closed_breaker')
+
+SITES = '/api/dcim/sites/'
+
+
+class RolledBack(Exception):
+    """Raised to roll back."""
+
+
+@pytest.fixture
+def closed_breaker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever an earlier test found of Redis is forgotten."""
+    monkeypatch.setattr(queue, '_unreachable_until', 0.0)
+
+
+@pytest.fixture
+def webhook(committed: None):
+    return subscribe(NOWHERE, Site)
+
+
+def waiting() -> int:
+    return queue.get().count
+
+
+@pytest.mark.usefixtures('webhook')
+class TestWakeUp:
+    def test_after_the_commit_and_not_before(self):
+        with transaction.atomic():
+            site()
+            assert waiting() == 0
+        assert waiting() == 1
+        (job,) = queue.get().jobs
+        assert (job.func_name, job.args, job.kwargs) == ('webhooks.worker.drain', (), {})
+
+    def test_outside_a_transaction(self):
+        site()
+        assert waiting() == 1
+
+    def test_once_for_many_events(self):
+        with transaction.atomic():
+            for _ in range(5):
+                site()
+        assert waiting() == 1
+
+    def test_once_for_many_transactions_while_a_worker_has_not_looked(self):
+        for _ in range(3):
+            site()
+        assert waiting() == 1
+
+    def test_again_once_a_worker_looks(self):
+        site()
+        queue.accept()
+        site()
+        assert waiting() == 2
+
+    def test_by_a_deletion(self):
+        created = site()
+        queue.accept()
+        queue.get().empty()
+        created.delete()
+        assert waiting() == 1
+
+    def test_not_after_a_rollback(self):
+        with pytest.raises(RolledBack), transaction.atomic():
+            site()
+            raise RolledBack
+        assert waiting() == 0
+
+    def test_not_where_the_savepoint_with_all_events_was_rolled_back(self):
+        with transaction.atomic(), pytest.raises(RolledBack), transaction.atomic():
+            site()
+            raise RolledBack
+        assert waiting() == 0
+
+    def test_where_the_first_savepoint_was_rolled_back(self):
+        with transaction.atomic():
+            with pytest.raises(RolledBack), transaction.atomic():
+                site()
+                raise RolledBack
+            site()
+        assert waiting() == 1
+
+    def test_where_a_later_savepoint_was_rolled_back(self):
+        with transaction.atomic():
+            site()
+            with pytest.raises(RolledBack), transaction.atomic():
+                site()
+                raise RolledBack
+        assert waiting() == 1
+
+    def test_where_only_the_inner_savepoint_wrote(self):
+        with transaction.atomic():
+            Tenant.objects.create(name='Tenant', slug='tenant')
+            with transaction.atomic():
+                site()
+        assert waiting() == 1
+
+    def test_where_savepoints_are_nested(self):
+        with transaction.atomic():
+            with pytest.raises(RolledBack), transaction.atomic():
+                with transaction.atomic():
+                    site()
+                raise RolledBack
+            with transaction.atomic(), transaction.atomic():
+                site()
+        assert waiting() == 1
+
+    def test_although_another_hook_fails(self):
+        """Django drops the hooks that come after one that raises; those before it have run."""
+        with pytest.raises(RolledBack), transaction.atomic():
+            site()
+            transaction.on_commit(_fail)
+        assert waiting() == 1
+
+
+def _fail() -> None:
+    raise RolledBack
+
+
+class TestWithoutSubscription:
+    @pytest.fixture
+    def calls(self, stack: Any) -> Callable[[], dict[str, int]]:
+        """How often this Redis has carried out each command, those aside with which NetBox and clients look at it."""
+        looks = ('cmdstat_info', 'cmdstat_hello', 'cmdstat_client', 'cmdstat_select', 'cmdstat_smembers')
+
+        def count() -> dict[str, int]:
+            with stack.tasks.client() as client:
+                stats = client.info('commandstats')
+            return {name: found['calls'] for name, found in stats.items() if not name.startswith(looks)}
+
+        return count
+
+    def test_redis_is_not_called(self, calls):
+        subscribe(NOWHERE, Tenant)
+        place = site()
+        before = calls()
+        with transaction.atomic():
+            site()
+            place.delete()
+        site()
+        assert calls() == before
+
+    def test_while_it_is_with_one(self, calls, webhook):
+        before = calls()
+        site()
+        assert calls() != before
+
+
+class FalseRedis:
+    """In the place of a Redis: takes connections, and hangs up at once or says nothing. Counts them."""
+
+    def __init__(self, port: int, *, hangs_up: bool) -> None:
+        self.connections: list[socket.socket] = []
+        self._hangs_up = hangs_up
+        self._server = socket.create_server(('127.0.0.1', port))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _address = self._server.accept()
+            except OSError:
+                return
+            self.connections.append(connection)
+            if self._hangs_up:
+                connection.close()
+
+    def close(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        for connection in self.connections:
+            connection.close()
+
+
+class TestRedisDown:
+    """NetBox itself looks into its tasks Redis at each save, and patiently. What is counted here is what we add."""
+
+    @pytest.fixture
+    def lines(self, caplog: pytest.LogCaptureFixture) -> Callable[[], list[logging.LogRecord]]:
+        return lambda: [record for record in caplog.records if record.name.startswith('webhooks')]
+
+    @pytest.fixture
+    def long_pause(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(queue, 'PAUSE', 3600)
+
+    @pytest.fixture
+    def no_pause(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(queue, 'PAUSE', 0)
+
+    @pytest.fixture(params=[True, False], ids=['hangs up', 'is silent'])
+    def false_redis(self, request: pytest.FixtureRequest, committed: None, tasks_redis: Any) -> Iterator[FalseRedis]:
+        tasks_redis.stop()
+        server = FalseRedis(tasks_redis.server.port, hangs_up=request.param)
+        yield server
+        server.close()
+
+    def test_saves_are_answered_and_it_is_logged_once_a_pause(
+        self, long_pause, webhook, api_client, tasks_redis, lines
+    ):
+        tasks_redis.stop()
+        bodies = [{'name': f'Site {number}', 'slug': f'site-{number}'} for number in range(5)]
+        assert [api_client.post(SITES, body, format='json').status_code for body in bodies] == [201] * 5
+        assert len(changes(Site)) == 5
+        (line,) = lines()
+        assert (line.levelno, line.name) == (logging.WARNING, 'webhooks.queue')
+
+    def test_it_is_tried_once_a_pause(self, long_pause, false_redis, lines):
+        assert [queue.wake() for _ in range(5)] == [False] * 5
+        assert len(false_redis.connections) == 1
+        assert len(lines()) == 1
+
+    def test_after_the_pause_it_is_tried_again(self, no_pause, false_redis, lines):
+        assert [queue.wake() for _ in range(2)] == [False] * 2
+        assert len(false_redis.connections) == 2
+        assert len(lines()) == 2
+
+    def test_once_it_is_back_it_is_used(self, no_pause, tasks_redis):
+        tasks_redis.stop()
+        assert not queue.wake()
+        tasks_redis.start()
+        assert queue.wake()
+        assert waiting() == 1
+
+    def test_a_restart_between_two_saves_is_not_noticed(self, long_pause, tasks_redis):
+        assert queue.wake()
+        tasks_redis.stop()
+        tasks_redis.start()
+        assert queue.wake()
+        assert waiting() == 1
+
+    def test_one_that_wants_a_password_is_like_one_that_is_down(self, long_pause, stack, lines):
+        with stack.tasks.client() as client:
+            client.config_set('requirepass', 'another')
+            client.client_kill_filter(_type='normal', skipme=True)
+            try:
+                assert not queue.wake()
+                assert len(lines()) == 1
+            finally:
+                client.config_set('requirepass', '')

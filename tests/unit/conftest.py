@@ -1,0 +1,8 @@
+"""Where there is no NetBox, Django gets the few settings that the modules under test look at."""
+
+import os
+
+from django.conf import settings
+
+if 'DJANGO_SETTINGS_MODULE' not in os.environ:
+    settings.configure(USE_I18N=False, RQ_DEFAULT_TIMEOUT=300, SECRET_KEY='of unit tests, ' * 4)

@@ -1,0 +1,247 @@
+"""Settings: where they come from, what they may be, and what is said of those that are wrong."""
+
+import ipaddress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from webhooks.conf import Settings, _own_redis, resolve
+from webhooks.constants import DEFAULT_MODELS
+
+KEY, OTHER_KEY = 'k' * 32, 'o' * 40
+
+
+def settings(top_level: dict[str, Any] | None = None, **user_config: Any) -> Settings:
+    return resolve(user_config, SimpleNamespace(**top_level or {}))
+
+
+def refusal(top_level: dict[str, Any] | None = None, **user_config: Any) -> str:
+    with pytest.raises(ImproperlyConfigured) as refused:
+        settings(top_level, **user_config)
+    return str(refused.value)
+
+
+class TestDefaults:
+    def test_it_is_off(self):
+        assert not settings().enabled
+
+    def test_the_queue_is_one_that_netbox_serves_and_leaves_unused(self):
+        assert settings().queue == 'low'
+        assert not settings().has_own_redis
+
+    def test_the_models_are_those_of_the_seed(self):
+        assert settings().allowed_models == DEFAULT_MODELS
+        assert len(DEFAULT_MODELS) == 19
+
+    def test_figures_of_the_contract(self):
+        found = settings()
+        assert (found.order_wait, found.expire_after, found.retention_days) == (3600, 3 * 24 * 3600, 30)
+
+    @pytest.mark.parametrize('address', ['169.254.169.254', '0.0.0.0', '224.0.0.1', 'fe80::1', 'ff02::1', '::'])
+    def test_blocked_networks_hold_those_of_no_receiver(self, address: str):
+        assert any(ipaddress.ip_address(address) in network for network in settings().blocked_networks)
+
+    @pytest.mark.parametrize('address', ['127.0.0.1', '10.0.0.1', '192.168.1.1', '172.16.0.1', '::1', 'fd12::1'])
+    def test_but_not_those_of_internal_ones(self, address: str):
+        assert not any(ipaddress.ip_address(address) in network for network in settings().blocked_networks)
+
+
+class TestSources:
+    @pytest.mark.parametrize(
+        ('top_level', 'name', 'value'),
+        [
+            ('WEBHOOKS_ENABLED', 'enabled', True),
+            ('WEBHOOKS_QUEUE', 'queue', 'high'),
+            ('WEBHOOKS_RETENTION_DAYS', 'retention_days', 7),
+            ('REDIS_HOST', 'redis_host', 'redis.example.com'),
+            ('REDIS_PORT', 'redis_port', 6380),
+            ('REDIS_DB', 'redis_db', 0),
+            ('REDIS_PASSWORD', 'redis_password', 'secret'),
+            ('REDIS_DEFAULT_TIMEOUT', 'redis_default_timeout', 600),
+        ],
+    )
+    def test_each_name_works_in_both_places(self, top_level: str, name: str, value: Any):
+        assert getattr(settings({top_level: value}), name) == value
+        assert getattr(settings(**{name: value}), name) == value
+
+    def test_the_plugins_own_win(self):
+        found = settings({'WEBHOOKS_ENABLED': True, 'REDIS_PORT': 1, 'REDIS_HOST': 'a'}, enabled=False, redis_port=2)
+        assert (found.enabled, found.redis_port, found.redis_host) == (False, 2, 'a')
+
+    def test_none_means_not_set(self):
+        assert settings({'WEBHOOKS_ENABLED': True, 'REDIS_HOST': None}, enabled=None).enabled
+        assert not settings({'REDIS_HOST': None}, redis_port=None).has_own_redis
+
+    def test_names_without_the_prefix_are_not_ours(self):
+        assert not settings({'ENABLED': True, 'QUEUE': 'high'}).enabled
+
+    def test_any_iterable_configuration_is_not_asked_for_more(self):
+        assert settings({'SECRET_KEY': 'x', 'DATABASE': {}}) == Settings()
+
+
+class TestValues:
+    def test_models_are_added_to_those_of_the_seed(self):
+        assert settings(allowed_models=['dcim.Cable', 'dcim.site']).allowed_models == (*DEFAULT_MODELS, 'dcim.cable')
+
+    def test_all_models(self):
+        assert settings(allowed_models=['*']).any_model
+        assert not settings(allowed_models=['dcim.cable']).any_model
+
+    def test_networks(self):
+        assert settings(blocked_networks=['10.0.0.0/8', '2001:db8::/32']).blocked_networks == (
+            ipaddress.ip_network('10.0.0.0/8'),
+            ipaddress.ip_network('2001:db8::/32'),
+        )
+        assert settings(blocked_networks=[]).blocked_networks == ()
+
+    def test_keys(self):
+        assert settings(encryption_keys=[KEY, OTHER_KEY]).encryption_keys == (KEY, OTHER_KEY)
+
+    def test_a_folder_is_resolved(self, tmp_path: Path):
+        link = tmp_path / 'link'
+        (tmp_path / 'real').mkdir()
+        link.symlink_to(tmp_path / 'real')
+        assert settings(certificate_root=str(link)).certificate_root == (tmp_path / 'real').resolve()
+
+    def test_no_wait_for_earlier_events_is_possible(self):
+        assert settings(order_wait=0).order_wait == 0
+
+
+class TestWrongValues:
+    @pytest.mark.parametrize(
+        ('name', 'value'),
+        [
+            ('enabled', 'False'),
+            ('enabled', 1),
+            ('enabled', []),
+            ('queue', ''),
+            ('queue', 5),
+            ('redis_host', ''),
+            ('redis_host', 6379),
+            ('redis_port', '6379'),
+            ('redis_port', 0),
+            ('redis_port', 65536),
+            ('redis_port', True),
+            ('redis_db', -1),
+            ('redis_db', 1.5),
+            ('redis_password', 5),
+            ('redis_default_timeout', 0),
+            ('redis_default_timeout', '300'),
+            ('allowed_models', 'dcim.site'),
+            ('allowed_models', ['site']),
+            ('allowed_models', ['dcim.site.name']),
+            ('allowed_models', [5]),
+            ('allowed_models', {'dcim.site': True}),
+            ('retention_days', 0),
+            ('retention_days', '30'),
+            ('order_wait', -1),
+            ('expire_after', 59),
+            ('blocked_networks', '10.0.0.0/8'),
+            ('blocked_networks', ['10.0.0.0/33']),
+            ('blocked_networks', ['10.0.0.1/8']),
+            ('blocked_networks', ['example.com']),
+            ('encryption_keys', KEY),
+            ('encryption_keys', []),
+            ('encryption_keys', ['short']),
+            ('encryption_keys', [5]),
+            ('certificate_root', 'relative'),
+            ('certificate_root', '/no/such/folder'),
+            ('certificate_root', 5),
+        ],
+    )
+    def test_the_line_names_the_setting(self, name: str, value: Any):
+        top_level = name.upper() if name.startswith('redis_') else f'WEBHOOKS_{name.upper()}'
+        for said, where in (
+            (refusal(**{name: value}), f"PLUGINS_CONFIG['webhooks']['{name}']: "),
+            (refusal({top_level: value}), f'{top_level}: '),
+        ):
+            assert said.startswith(where)
+            assert '\n' not in said
+
+    def test_secrets_are_not_said(self):
+        assert 'short-secret' not in refusal(encryption_keys=['short-secret'])
+        assert '4711' not in refusal(redis_password=4711)
+
+    def test_an_unknown_name(self):
+        assert refusal(enabled=True, enable=True) == "PLUGINS_CONFIG['webhooks']['enable']: there is no such setting"
+
+    @pytest.mark.parametrize('queue', ['high', 'default', 'low'])
+    def test_a_queue_of_netbox_in_another_redis(self, queue: str):
+        assert 'queue' in refusal(redis_host='redis.example.com', queue=queue)
+
+
+class TestOwnRedis:
+    """What is not set is as in NetBox's REDIS['tasks']."""
+
+    NETBOX = SimpleNamespace(
+        TASKS_REDIS_HOST='netbox.example.com',
+        TASKS_REDIS_PORT=6379,
+        RQ_PARAMS={
+            'HOST': 'netbox.example.com',
+            'PORT': 6379,
+            'SSL': False,
+            'SSL_CERT_REQS': 'required',
+            'DB': 3,
+            'USERNAME': 'netbox',
+            'PASSWORD': 'of netbox',
+            'DEFAULT_TIMEOUT': 300,
+        },
+    )
+    SENTINELS = SimpleNamespace(
+        TASKS_REDIS_HOST='localhost',
+        TASKS_REDIS_PORT=6379,
+        RQ_PARAMS={
+            'SENTINELS': [('sentinel.example.com', 26379)],
+            'MASTER_NAME': 'netbox',
+            'SOCKET_TIMEOUT': None,
+            'CONNECTION_KWARGS': {'socket_connect_timeout': 10},
+            'DB': 3,
+            'USERNAME': '',
+            'PASSWORD': '',
+            'DEFAULT_TIMEOUT': 300,
+        },
+    )
+
+    def own(self, netbox: Any = NETBOX, **user_config: Any) -> dict[str, Any]:
+        return _own_redis(settings(**user_config), netbox)
+
+    @pytest.mark.parametrize(
+        'setting', [{'redis_host': 'h'}, {'redis_port': 1}, {'redis_db': 0}, {'redis_password': 'p'}]
+    )
+    def test_it_is_one_as_soon_as_its_address_differs(self, setting: dict[str, Any]):
+        found = settings(**setting)
+        assert found.has_own_redis
+        assert found.queue == 'webhooks'
+
+    def test_a_timeout_is_no_address(self):
+        assert not settings(redis_default_timeout=600).has_own_redis
+
+    def test_its_queue_can_be_named(self):
+        assert settings(redis_host='redis.example.com', queue='mine').queue == 'mine'
+
+    def test_all_that_is_set(self):
+        config = self.own(redis_host='r', redis_port=1, redis_db=2, redis_password='p', redis_default_timeout=600)
+        assert [config[key] for key in ('HOST', 'PORT', 'DB', 'PASSWORD', 'DEFAULT_TIMEOUT')] == ['r', 1, 2, 'p', 600]
+
+    def test_what_is_not(self):
+        config = self.own(redis_port=7000)
+        assert [config[key] for key in ('HOST', 'PORT', 'DB', 'DEFAULT_TIMEOUT', 'SSL')] == [
+            'netbox.example.com', 7000, 3, 300, False,
+        ]  # fmt: skip
+
+    def test_netbox_keeps_its_own(self):
+        before = dict(self.NETBOX.RQ_PARAMS)
+        self.own(redis_host='r', redis_db=9)
+        assert before == self.NETBOX.RQ_PARAMS
+
+    def test_sentinels_of_netbox_do_not_lead_elsewhere(self):
+        config = self.own(self.SENTINELS, redis_host='r')
+        assert (config['HOST'], config['PORT']) == ('r', 6379)
+        assert not config.keys() & {'SENTINELS', 'MASTER_NAME', 'SOCKET_TIMEOUT', 'CONNECTION_KWARGS'}
+
+    def test_another_database_of_the_same_sentinels(self):
+        config = self.own(self.SENTINELS, redis_db=5)
+        assert (config['SENTINELS'], config['DB']) == ([('sentinel.example.com', 26379)], 5)

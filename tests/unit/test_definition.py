@@ -1,0 +1,350 @@
+"""Is a definition sound, and what is shown of it? Templates are tested with the model: their filters are NetBox's."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from webhooks import conf, definition
+from webhooks.constants import RESERVED_HEADERS
+from webhooks.crypto import MASK
+from webhooks.exceptions import DecryptionError, DefinitionError
+
+
+@dataclass
+class Sealed:
+    """A stored secret. None cannot be decrypted."""
+
+    text: str | None = ''
+
+    def reveal(self) -> str:
+        if self.text is None:
+            raise DecryptionError('no key fits')
+        return self.text
+
+
+@dataclass
+class Sound:
+    """A definition with nothing wrong."""
+
+    payload_url: str = 'https://example.com/hook'
+    http_method: str = 'POST'
+    http_content_type: str = 'application/json'
+    payload_format: str = 'default'
+    additional_headers: Sealed = dataclasses.field(default_factory=Sealed)
+    body_template: str = ''
+    conditions: Any = None
+    secret: Sealed = dataclasses.field(default_factory=Sealed)
+    ssl_verification: bool = True
+    ca_file_path: str = ''
+    client_cert_path: str = ''
+    client_key_path: str = ''
+    timeout: int | None = None
+    kinds: list[str] = dataclasses.field(default_factory=lambda: ['created'])
+
+
+def wrong(**fields: Any) -> set[str]:
+    """Return the names of the fields with which something is wrong."""
+    return set(definition.errors(Sound(**fields)))
+
+
+def test_a_sound_one_has_no_errors():
+    assert definition.errors(Sound()) == {}
+
+
+def test_all_errors_are_found_at_once():
+    assert wrong(payload_url='ftp://example.com', kinds=[], http_content_type='json', timeout=300) == {
+        'payload_url', 'type_create', 'http_content_type', 'timeout',
+    }  # fmt: skip
+
+
+class TestUrl:
+    @pytest.mark.parametrize(
+        'url',
+        [
+            'http://example.com',
+            'https://example.com:8443/path?a=b#c',
+            'HTTPS://EXAMPLE.COM/',
+            'http://user:password@example.com/',
+            'http://[2001:db8::1]:80/',
+            'http://10.0.0.1/',
+            'http://localhost:8000/',
+            'http://müller.example/',
+        ],
+    )
+    def test_that_can_be_called(self, url: str):
+        assert wrong(payload_url=url) == set()
+
+    @pytest.mark.parametrize(
+        'url',
+        [
+            '',
+            'example.com',
+            '//example.com/',
+            'ftp://example.com/',
+            'file:///etc/passwd',
+            'javascript:alert(1)',
+            'http://',
+            'http:///path',
+            'http://user@/',
+            'http://:80/',
+            'http:example.com',
+            'http://example.com:0/',
+            'http://example.com:65536/',
+            'http://example.com:port/',
+            'http://[::1',
+            'http://[not an address]/',
+            'http://exam ple.com/',
+            'http://example.com/a b',
+            'http://example.com/\r\nHost: other',
+            'http://example.com/\x00',
+            'http://example.com/\t',
+            ' http://example.com/',
+        ],
+    )
+    def test_that_cannot(self, url: str):
+        assert wrong(payload_url=url) == {'payload_url'}
+
+    def test_with_a_mask_in_it(self):
+        assert wrong(payload_url=f'https://example.com/?key={MASK}') == {'payload_url'}
+
+
+class TestMaskedUrl:
+    @pytest.mark.parametrize(
+        ('url', 'shown'),
+        [
+            ('https://example.com/hook', 'https://example.com/hook'),
+            ('https://user:password@example.com/hook', f'https://{MASK}@example.com/hook'),
+            ('https://token@example.com:8443/', f'https://{MASK}@example.com:8443/'),
+            ('https://a:b@c@example.com/', f'https://{MASK}@example.com/'),
+            ('https://example.com/?key=secret&x=1', f'https://example.com/?key={MASK}&x={MASK}'),
+            ('https://example.com/?secret', f'https://example.com/?{MASK}'),
+            ('https://example.com/?a=b=c', f'https://example.com/?a={MASK}'),
+            ('https://example.com/?key=secret#fragment', f'https://example.com/?key={MASK}'),
+            ('https://example.com/#secret', 'https://example.com/'),
+            ('http://[::1?key=secret', 'http://[::1'),
+            ('{{ data.url }}', '{{ data.url }}'),
+        ],
+    )
+    def test_shows_neither_user_nor_query(self, url: str, shown: str):
+        assert definition.mask_url(url) == shown
+
+    def test_sent_back_unchanged_keeps_what_is_stored(self):
+        stored = 'https://user:password@example.com/?key=secret'
+        assert definition.merge_url(definition.mask_url(stored), stored) == stored
+
+    @pytest.mark.parametrize('sent', ['https://example.org/', f'https://{MASK}@example.org/?key={MASK}'])
+    def test_sent_back_changed_does_not(self, sent: str):
+        """Another host must not be given the stored user and query."""
+        assert definition.merge_url(sent, 'https://user:password@example.com/?key=secret') == sent
+
+
+class TestHeaders:
+    @pytest.mark.parametrize(
+        ('text', 'headers'),
+        [
+            ('', []),
+            ('\n \r\n', []),
+            ('X-One: 1', [('X-One', '1')]),
+            ('X-One: 1\r\nX-Two:2\n', [('X-One', '1'), ('X-Two', '2')]),
+            ('Authorization: Basic a:b=', [('Authorization', 'Basic a:b=')]),
+            ('X-Empty:', [('X-Empty', '')]),
+            ('X-One: 1\nX-One: 2', [('X-One', '1'), ('X-One', '2')]),
+        ],
+    )
+    def test_that_are_lines(self, text: str, headers: list[tuple[str, str]]):
+        assert list(definition.parse_headers(text)) == headers
+
+    @pytest.mark.parametrize(
+        'text',
+        ['no colon', ': value', 'X One: 1', 'X-Ö: 1', 'X(): 1', 'X: a\rb', 'X: a\x00b', 'X: a\x0bb', 'X: 1\n folded'],
+    )
+    def test_that_are_not(self, text: str):
+        with pytest.raises(DefinitionError) as error:
+            list(definition.parse_headers(text))
+        assert error.value.field == 'additional_headers'
+
+    @pytest.mark.parametrize('name', ['Host', 'content-length', 'Transfer-Encoding', 'webhook-id', 'X-HOOK-SIGNATURE'])
+    def test_that_the_sender_sets(self, name: str):
+        assert name.lower() in RESERVED_HEADERS
+        with pytest.raises(DefinitionError):
+            list(definition.parse_headers(f'{name}: x'))
+
+    def test_what_cannot_be_decrypted_is_an_error_of_its_field(self):
+        assert wrong(additional_headers=Sealed(None), secret=Sealed(None)) == {'additional_headers', 'secret'}
+
+
+class TestMaskedHeaders:
+    STORED = Sealed('Authorization: Bearer secret\nX-Two: 2')
+
+    def test_show_names_only(self):
+        assert definition.mask_headers(self.STORED) == f'Authorization: {MASK}\nX-Two: {MASK}'
+
+    @pytest.mark.parametrize('stored', [Sealed(None), Sealed('no colon')])
+    def test_show_nothing_of_what_cannot_be_read(self, stored: Sealed):
+        assert definition.mask_headers(stored) == MASK
+
+    def test_sent_back_unchanged_keep_what_is_stored(self):
+        assert definition.merge_headers(definition.mask_headers(self.STORED), self.STORED) == self.STORED.text
+
+    def test_sent_back_in_part(self):
+        sent = f'X-New: 3\nauthorization: {MASK}'
+        assert definition.merge_headers(sent, self.STORED) == 'X-New: 3\nauthorization: Bearer secret'
+
+    def test_without_a_mask_nothing_has_to_be_decrypted(self):
+        assert definition.merge_headers('X-New: 3', Sealed(None)) == 'X-New: 3'
+
+    def test_a_mask_without_a_value_is_an_error(self):
+        with pytest.raises(DefinitionError, match='X-Other'):
+            definition.merge_headers(f'X-Other: {MASK}', self.STORED)
+
+    def test_a_value_that_only_contains_the_mask_is_a_value(self):
+        assert definition.merge_headers(f'X-New: a{MASK}', self.STORED) == f'X-New: a{MASK}'
+
+
+class TestContentType:
+    @pytest.mark.parametrize(
+        'value', ['application/json', 'text/plain; charset=utf-8', 'application/vnd.x+json', 'a/b;c="d e"']
+    )
+    def test_that_is_one(self, value: str):
+        assert wrong(http_content_type=value) == set()
+
+    @pytest.mark.parametrize('value', ['', 'json', 'a/b/c', 'a/b\r\nX: 1', 'a/b;', 'a /b', 'a/b; c', 'ä/b', 'a/b\n'])
+    def test_that_is_none(self, value: str):
+        assert wrong(http_content_type=value) == {'http_content_type'}
+
+
+class TestConditions:
+    @pytest.mark.parametrize(
+        'conditions',
+        [
+            None,
+            {},
+            {'and': [{'attr': 'status.value', 'value': 'active'}]},
+            {'or': [{'attr': 'vid', 'op': 'gt', 'value': 5, 'negate': True}, {'and': []}]},
+            {'attr': 'name', 'op': 'regex', 'value': '^a'},
+            {'attr': 'status', 'op': 'changed'},
+            {'attr': 'tags', 'op': 'contains', 'value': 'x'},
+        ],
+    )
+    def test_that_can_be_met(self, conditions: Any):
+        assert wrong(conditions=conditions) == set()
+
+    @pytest.mark.parametrize(
+        'conditions',
+        [
+            [],
+            ['x'],
+            'text',
+            0,
+            True,
+            {'xor': []},
+            {'and': {'attr': 'name'}},
+            {'and': ['x']},
+            {'and': [{'attr': 'name'}]},
+            {'and': [{'value': 'x'}]},
+            {'and': None},
+            {'and': [{'attr': 'name', 'op': 'is', 'value': 'x'}]},
+            {'and': [{'attr': 'name', 'op': 'gt', 'value': 'x'}]},
+            {'and': [{'attr': 'name', 'op': 'regex', 'value': '('}]},
+            {'and': [{'attr': 5, 'value': 'x'}]},
+            {'and': [{'attr': ['a'], 'value': 'x'}]},
+            {'and': [{'attr': 'name', 'value': 'x', 'other': 1}]},
+            {'and': [{'attr': 'name', 'value': 'a\x00b'}]},
+            {'and': [{'attr': 'name', 'value': '\ud800'}]},
+            {'and': [{'attr': 'vid', 'op': 'gt', 'value': math.nan}]},
+            {'and': [{'attr': 'vid', 'op': 'gt', 'value': math.inf}]},
+            {'and': [{'attr': 'x', 'op': 'in', 'value': 'text'}]},
+        ],
+    )
+    def test_that_cannot(self, conditions: Any):
+        assert wrong(conditions=conditions) == {'conditions'}
+
+
+class TestSecret:
+    @pytest.mark.parametrize('secret', ['', 'any words', 'ä', 'whsec_' + 'YWFh' * 8])
+    def test_that_signs(self, secret: str):
+        assert wrong(secret=Sealed(secret)) == set()
+
+    @pytest.mark.parametrize('secret', ['whsec_', 'whsec_YWFh', 'whsec_no base64', 'whsec_ä', 'whsec_' + 'YWFh' * 22])
+    def test_that_does_not(self, secret: str):
+        assert wrong(secret=Sealed(secret)) == {'secret'}
+
+    def test_it_is_not_said(self):
+        assert 'c2VjcmV0' not in definition.errors(Sound(secret=Sealed('whsec_c2VjcmV0')))['secret']
+
+
+class TestTimeout:
+    @pytest.mark.parametrize('timeout', [None, 1, 299])
+    def test_below_that_of_jobs(self, timeout: int | None):
+        assert wrong(timeout=timeout) == set()
+
+    @pytest.mark.parametrize('timeout', [300, 3600])
+    def test_not_below(self, timeout: int):
+        assert wrong(timeout=timeout) == {'timeout'}
+
+
+class TestFormat:
+    def test_cloudevents_are_json(self):
+        form = 'application/x-www-form-urlencoded; charset=utf-8'
+        assert wrong(payload_format='cloudevents', http_content_type=form) == {'http_content_type'}
+        assert wrong(payload_format='default', http_content_type=form) == set()
+
+
+class TestFiles:
+    @pytest.fixture
+    def root(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        root = (tmp_path / 'certificates').resolve()
+        root.mkdir()
+        monkeypatch.setattr(conf, '_settings', dataclasses.replace(conf.get(), certificate_root=root))
+        return root
+
+    FIELDS = pytest.mark.parametrize('field', ['ca_file_path', 'client_cert_path'])
+
+    @FIELDS
+    def test_below_the_folder(self, root: Path, field: str):
+        (root / 'ca.pem').touch()
+        assert wrong(**{field: str(root / 'ca.pem')}) == set()
+
+    @FIELDS
+    def test_elsewhere(self, root: Path, tmp_path: Path, field: str):
+        (tmp_path / 'other.pem').touch()
+        (root / 'link.pem').symlink_to(tmp_path / 'other.pem')
+        for path in (
+            '/etc/passwd',
+            str(tmp_path / 'other.pem'),
+            f'{root}/../other.pem',
+            str(root / 'link.pem'),
+            str(root),
+        ):
+            assert wrong(**{field: path}) == {field}
+
+    def test_what_is_said_does_not_tell_which_files_exist(self, root: Path, tmp_path: Path):
+        (tmp_path / 'there').touch()
+        said = {
+            definition.errors(Sound(ca_file_path=str(tmp_path / name)))['ca_file_path'] for name in ('there', 'not')
+        }
+        assert len(said) == 1
+
+    @FIELDS
+    def test_absent(self, root: Path, field: str):
+        assert wrong(**{field: str(root / 'absent.pem')}) == {field}
+
+    @FIELDS
+    def test_where_no_folder_is_set(self, field: str):
+        assert conf.get().certificate_root is None
+        assert wrong(**{field: '/etc/ssl/certs/ca-certificates.crt'}) == {field}
+
+    def test_a_ca_file_without_verification(self, root: Path):
+        (root / 'ca.pem').touch()
+        assert wrong(ca_file_path=str(root / 'ca.pem'), ssl_verification=False) == {'ca_file_path'}
+
+    def test_a_key_without_a_certificate(self, root: Path):
+        (root / 'key.pem').touch()
+        assert wrong(client_key_path=str(root / 'key.pem')) == {'client_key_path'}
+
+    def test_a_path_with_a_null_character(self, root: Path):
+        assert wrong(ca_file_path=f'{root}/a\x00b') == {'ca_file_path'}

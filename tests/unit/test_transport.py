@@ -1,0 +1,492 @@
+"""One request to an outcome: what an endpoint can do to us, and what it cannot."""
+
+import dataclasses
+import ipaddress
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+from loopback import OK, Server, serving
+
+from devstack.receiver import Answer, Manner, Receiver
+from webhooks import conf
+from webhooks.addresses import is_blocked
+from webhooks.constants import MAX_RESPONSE_KEPT, MAX_RESPONSE_READ
+from webhooks.transport import Client, Outcome, Request
+
+BODY = b'{"event": "created"}'
+# Seconds. Long where it must not be reached: the test then ends by what it is about.
+SHORT, LONG = 0.4, 30.0
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    client = Client(4)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def send(client: Client):
+    def send(url: str, timeout: float = LONG, **fields: object) -> Outcome:
+        headers = fields.pop('headers', {'Content-Type': 'application/json'})
+        request = {'method': 'POST', 'url': url, 'headers': headers, 'body': BODY, 'timeout': timeout}
+        return client.send(Request(**request | fields))
+
+    return send
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch):
+    def settings(**values: object) -> None:
+        monkeypatch.setattr(conf, '_settings', dataclasses.replace(conf.get(), **values))
+
+    return settings
+
+
+def response(body: bytes = b'', status: str = '200 OK', **headers: str) -> bytes:
+    headers = {'Content_Length': str(len(body))} | headers
+    lines = ''.join(f'{name.replace("_", "-")}: {value}\r\n' for name, value in headers.items())
+    return f'HTTP/1.1 {status}\r\n{lines}\r\n'.encode() + body
+
+
+class TestRequest:
+    def test_it_arrives_as_it_was_made(self, send, receiver):
+        outcome = send(receiver.url('/hook?a=b'), headers={'X-Test': 'äé'.encode('latin-1').decode('latin-1')})
+        assert outcome.succeeded
+        (request,) = receiver.requests
+        assert (request.method, request.target, request.body) == ('POST', '/hook?a=b', BODY)
+        assert request.header('X-Test') == 'äé'
+        assert request.header('Content-Length') == str(len(BODY))
+
+    @pytest.mark.parametrize('method', ['GET', 'PUT', 'PATCH', 'DELETE'])
+    def test_any_method(self, send, receiver, method):
+        assert send(receiver.url(), method=method).succeeded
+        assert receiver.requests[0].method == method
+
+    def test_nothing_is_added_that_names_us(self, send, receiver):
+        send(receiver.url())
+        names = {name.lower() for name, _value in receiver.requests[0].headers}
+        assert names <= {'host', 'content-type', 'content-length', 'accept-encoding', 'user-agent', 'connection'}
+
+    def test_a_url_that_cannot_be_sent(self, send):
+        outcome = send('http://[nonsense/')
+        assert not outcome.succeeded
+        assert outcome.status is None
+
+    @pytest.mark.parametrize('host', ['a' * 70 + '.example', 'a..b.example', '.example'])
+    def test_a_name_that_is_none(self, send, host):
+        outcome = send(f'http://{host}/')
+        assert not outcome.succeeded
+        assert outcome.status is None
+
+
+class TestAnswer:
+    @pytest.mark.parametrize('status', [200, 201, 202, 204, 299, 304])
+    def test_below_400_is_a_success(self, send, receiver, status):
+        receiver.answers('/', status)
+        outcome = send(receiver.url())
+        assert (outcome.succeeded, outcome.status) == (True, status)
+
+    @pytest.mark.parametrize('status', [400, 401, 404, 410, 429, 500, 503, 599])
+    def test_from_400_on_it_is_a_failure_of_an_endpoint_that_is_there(self, send, receiver, status):
+        receiver.answers('/', Answer(status, b'why', {'Retry-After': '7'}))
+        outcome = send(receiver.url())
+        assert (outcome.succeeded, outcome.status, outcome.unreachable) == (False, status, False)
+        assert (outcome.body, outcome.headers['retry-after']) == ('why', '7')
+        assert str(status) in outcome.error
+
+    @pytest.mark.parametrize('status', [301, 302, 303, 307, 308])
+    def test_a_redirect_is_not_followed_and_names_its_target(self, send, receiver, status):
+        receiver.answers('/', Answer(status, headers={'Location': receiver.url('/elsewhere')}))
+        outcome = send(receiver.url())
+        assert not outcome.succeeded
+        assert receiver.url('/elsewhere') in outcome.error
+        assert [request.path for request in receiver.requests] == ['/']
+
+    def test_a_redirect_to_nowhere(self, send, receiver):
+        receiver.answers('/', 302)
+        assert not send(receiver.url()).succeeded
+
+    def test_of_the_body_the_beginning_is_kept(self, send, receiver):
+        receiver.answers('/', Answer(200, b'x' * 5000))
+        assert send(receiver.url()).body == 'x' * MAX_RESPONSE_KEPT
+
+    def test_what_postgresql_cannot_store_is_replaced(self, send, receiver):
+        receiver.answers('/', Answer(200, b'a\x00b\xff'))
+        assert send(receiver.url()).body == 'a\ufffdb\ufffd'
+
+    @pytest.mark.parametrize('charset', ['nonsense', 'hex', 'idna', 'utf-16', 'undefined', '"', 'base64'])
+    def test_a_charset_that_is_none(self, send, charset):
+        with serving(response(b'answer.', Content_Type=f'text/plain; charset={charset}')) as server:
+            assert send(server.url()).status == 200
+
+    @pytest.mark.parametrize(
+        'answer',
+        [
+            b'\x00 nonsense\r\n\r\n',
+            b'HTTP/1.1 500 a\x00b\r\nContent-Length: 0\r\n\r\n',
+            b'HTTP/1.1 302 Found\r\nLocation: /a\x00b\r\nContent-Length: 0\r\n\r\n',
+            b'HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Y: a\x00b\r\nX\x00Y: c\r\n\r\n',
+            b'HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-7\r\nContent-Length: 5\r\n\r\n+2AA-',
+        ],
+        ids=['status line', 'reason', 'location', 'header', 'half a surrogate'],
+    )
+    def test_nor_is_anything_else_that_postgresql_cannot_store(self, send, answer):
+        with serving(answer) as server:
+            outcome = send(server.url())
+        shown = json.dumps([outcome.error, outcome.body, *outcome.headers.items()], ensure_ascii=False)
+        assert '\\u0000' not in shown
+        assert shown.encode()
+
+    def test_a_header_of_any_length_is_kept_in_part(self, send):
+        with serving(response(X_Long='x' * 60000)) as server:
+            assert len(send(server.url()).headers['X-Long']) < 5000
+
+    def test_so_is_an_error(self, send):
+        with serving(response(status='302 Found', Location='x' * 60000)) as server:
+            assert len(send(server.url()).error) < 5000
+
+    def test_a_body_that_never_ends_is_not_read(self, send):
+        sent = 0
+
+        def endless() -> Iterator[bytes]:
+            nonlocal sent
+            yield b'HTTP/1.1 200 OK\r\n\r\n'
+            while True:
+                yield b'x' * 4096
+                sent += 4096
+
+        with serving(endless) as server:
+            outcome = send(server.url())
+        assert (outcome.status, outcome.body) == (200, 'x' * MAX_RESPONSE_KEPT)
+        # What the kernel's buffers took in between is not ours to count.
+        assert sent < MAX_RESPONSE_READ + 16 * 2**20
+
+    def test_a_gigabyte_that_is_announced_is_not_read(self, send):
+        with serving(response(b'x' * MAX_RESPONSE_READ, Content_Length=str(2**30))) as server:
+            outcome = send(server.url())
+        assert (outcome.status, outcome.succeeded) == (200, True)
+
+    def test_a_compressed_bomb_is_not_unpacked(self, send):
+        with serving(response(b'\x1f\x8b' + b'\x00' * 100, Content_Encoding='gzip')) as server:
+            assert send(server.url()).status == 200
+
+    def test_chunks_are_put_together(self, send):
+        chunked = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n'
+        with serving(chunked) as server:
+            assert send(server.url()).body == 'abcde'
+
+
+def drip(start: bytes, endless: bytes, server: list[Server]) -> object:
+    """One byte at a time, for as long as the other side listens, or twenty times as long as it may."""
+
+    def parts() -> Iterator[bytes]:
+        yield start
+        for _ in range(400):
+            if server[0].closing.wait(SHORT / 20):
+                return
+            yield endless
+
+    return parts
+
+
+class TestDeadline:
+    """Each of these endpoints would keep us for ever; how long it took is not asserted, only that it ended."""
+
+    @pytest.mark.parametrize(
+        ('start', 'endless'),
+        [
+            (b'', b'H'),
+            (b'HTTP/1.1 200 OK\r\nX-Slow: ', b'x'),
+            (b'HTTP/1.1 200 OK\r\n', b'X-Slow: x\r\n'),
+            (b'HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n', b'x'),
+            (b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n', b'1\r\nx\r\n'),
+            (b'', b'HTTP/1.1 100 Continue\r\n\r\n'),
+        ],
+        ids=['status line', 'header', 'headers', 'body', 'chunks', 'continue'],
+    )
+    def test_a_drip_ends(self, send, start, endless):
+        box: list[Server] = []
+        with serving(drip(start, endless, box)) as server:
+            box.append(server)
+            outcome = send(server.url(), timeout=SHORT)
+        assert (outcome.succeeded, outcome.status, outcome.unreachable) == (False, None, True)
+        assert outcome.error
+
+    def test_silence_ends(self, send):
+        with serving(None) as server:
+            outcome = send(server.url(), timeout=SHORT)
+        assert (outcome.unreachable, outcome.error) == (True, f'no answer within {SHORT:g} seconds')
+
+    def test_an_endpoint_that_takes_no_connection(self, send):
+        """The backlog of its socket is full, so the kernel does not answer."""
+        with socket.create_server(('127.0.0.1', 0), backlog=0) as full:
+            fillers = [socket.socket() for _ in range(8)]
+            for filler in fillers:
+                filler.setblocking(False)
+                filler.connect_ex(full.getsockname())
+            outcome = send(f'http://127.0.0.1:{full.getsockname()[1]}/', timeout=SHORT)
+            for filler in fillers:
+                filler.close()
+        assert outcome.unreachable
+
+    def test_an_endpoint_that_does_not_read(self, send):
+        with socket.create_server(('127.0.0.1', 0)) as server:
+            port = server.getsockname()[1]
+            outcome = send(f'http://127.0.0.1:{port}/', timeout=SHORT, body=b'x' * 2**26)
+        assert outcome.unreachable
+
+    def test_a_reused_connection_has_it_too(self, send):
+        with serving(OK, None) as server:
+            assert send(server.url(), timeout=SHORT).succeeded
+            assert send(server.url(), timeout=SHORT).unreachable
+            assert server.connections == 1
+
+    def test_one_that_is_cut_does_not_cut_another(self, client, send):
+        with serving(None) as slow, serving(OK) as fast:
+            outcomes: list[Outcome] = []
+            thread = threading.Thread(target=lambda: outcomes.append(send(slow.url(), timeout=SHORT)))
+            thread.start()
+            while thread.is_alive():
+                assert send(fast.url()).succeeded
+            thread.join()
+        assert outcomes[0].unreachable
+
+    def test_a_name_look_up_counts(self, send, monkeypatch):
+        """Whoever answers late for the name has used up the time of the endpoint, which drips."""
+        known = socket.getaddrinfo
+
+        def slow(*args: object) -> object:
+            time.sleep(2 * SHORT)
+            return known(*args)
+
+        monkeypatch.setattr(socket, 'getaddrinfo', slow)
+        box: list[Server] = []
+        with serving(drip(b'HTTP/1.1 200 OK\r\nX-Slow: ', b'x', box)) as server:
+            box.append(server)
+            assert not send(server.url(), timeout=SHORT).succeeded
+
+    def test_through_a_proxy_too(self, send):
+        box: list[Server] = []
+        with serving(drip(b'HTTP/1.1 200 OK\r\nX-Slow: ', b'x', box)) as proxy:
+            box.append(proxy)
+            outcome = send('http://127.0.0.1:9/', timeout=SHORT, proxies={'http': proxy.url()})
+        assert not outcome.succeeded
+
+
+class TestBrokenEndpoint:
+    def test_nobody_listens(self, send, receiver):
+        receiver.close()
+        outcome = send(receiver.url())
+        assert (outcome.unreachable, outcome.status) == (True, None)
+        assert 'refused' in outcome.error
+
+    def test_the_name_is_unknown(self, send):
+        outcome = send('http://nowhere.invalid/')
+        assert outcome.unreachable
+        assert outcome.error
+
+    @pytest.mark.parametrize(
+        'answer', [b'', b'HTTP/1.1 2', b'garbage\r\n\r\n', b'HTTP/1.1 abc OK\r\n\r\n', b'\x16\x03\x01\x02\x00\x01' * 50]
+    )
+    def test_it_answers_nothing_that_is_http(self, send, answer):
+        def parts() -> Iterator[bytes]:
+            yield answer
+
+        with serving(parts) as server:
+            outcome = send(server.url())
+        assert not outcome.succeeded
+        assert outcome.error
+
+    @pytest.mark.parametrize('framing', [b'Content-Length: 100\r\n', b'Transfer-Encoding: chunked\r\n'])
+    def test_it_hangs_up_in_the_middle(self, send, framing):
+        def parts() -> Iterator[bytes]:
+            yield b'HTTP/1.1 200 OK\r\n' + framing + b'\r\n32\r\nhalf of i'
+
+        with serving(parts) as server:
+            assert not send(server.url()).succeeded
+
+    def test_its_answer_is_cut(self, send, receiver):
+        receiver.answers('/', Answer(200, b'x' * 100, manner=Manner.CUT))
+        assert not send(receiver.url()).succeeded
+
+    def test_headers_without_end(self, send):
+        def parts() -> Iterator[bytes]:
+            yield b'HTTP/1.1 200 OK\r\n'
+            for number in range(5000):
+                yield f'X-{number}: {"x" * 1000}\r\n'.encode()
+
+        with serving(parts) as server:
+            assert not send(server.url()).succeeded
+
+    def test_no_secret_of_the_url_is_in_the_error(self, send, receiver):
+        receiver.close()
+        outcome = send(receiver.url('/hook?token=sesame').replace('http://', 'http://user:sesame@'))
+        assert 'sesame' not in outcome.error
+
+
+class TestConnections:
+    def test_they_are_kept_alive(self, send, receiver):
+        for _ in range(3):
+            assert send(receiver.url()).succeeded
+        assert len({request.connection for request in receiver.requests}) == 1
+
+    def test_after_a_failure_too(self, send, receiver):
+        receiver.answers('/', Answer(500, b'x' * 1000), 302, 200)
+        for _ in range(3):
+            send(receiver.url())
+        assert len({request.connection for request in receiver.requests}) == 1
+
+    def test_one_that_the_endpoint_has_closed_is_replaced(self, send, receiver):
+        assert send(receiver.url()).succeeded
+        receiver.close()
+        receiver.open()
+        assert send(receiver.url()).succeeded
+
+    def test_one_with_an_answer_half_read_is_not_used_again(self, send):
+        with serving(response(b'x' * 2 * MAX_RESPONSE_READ), OK) as server:
+            assert send(server.url()).succeeded
+            assert send(server.url()).body == 'ok'
+            assert server.connections == 2
+
+    def test_no_cookie_comes_back(self, send, receiver):
+        receiver.answers('/', Answer(200, headers={'Set-Cookie': 'id=1; Path=/'}))
+        for _ in range(2):
+            send(receiver.url())
+        assert receiver.requests[1].header('Cookie') is None
+
+
+class TestEnvironment:
+    def test_its_proxies_are_not_used(self, send, receiver, monkeypatch):
+        with Receiver() as proxy:
+            for name in ('HTTP_PROXY', 'http_proxy', 'ALL_PROXY', 'all_proxy'):
+                monkeypatch.setenv(name, proxy.url())
+            monkeypatch.setenv('NO_PROXY', '')
+            assert send(receiver.url()).succeeded
+            assert not proxy.requests
+
+    def test_its_passwords_are_not_used(self, send, receiver, monkeypatch, tmp_path):
+        (tmp_path / 'netrc').write_text('default login admin password sesame\n')
+        monkeypatch.setenv('NETRC', str(tmp_path / 'netrc'))
+        send(receiver.url())
+        assert receiver.requests[0].header('Authorization') is None
+
+    def test_a_proxy_that_is_asked_for_is_used(self, send):
+        with Receiver() as proxy:
+            assert send('http://10.20.30.40:81/hook', proxies={'http': proxy.url()}).succeeded
+            assert proxy.requests[0].target == 'http://10.20.30.40:81/hook'
+
+
+def resolve_to(*addresses: str) -> object:
+    """What getaddrinfo says of any name that is not an address itself."""
+    known = socket.getaddrinfo
+
+    def getaddrinfo(host: str, port: int, *args: object) -> list[tuple]:
+        if host.endswith('.example'):
+            return [info for address in addresses for info in known(address, port, *args)]
+        return known(host, port, *args)
+
+    return getaddrinfo
+
+
+def networks(*texts: str) -> dict[str, object]:
+    return {'blocked_networks': tuple(map(ipaddress.ip_network, texts))}
+
+
+BLOCKED = [
+    '169.254.169.254',
+    '0.0.0.0',
+    '0.1.2.3',
+    '224.0.0.1',
+    '255.255.255.255',
+    '100.100.100.200',
+    '::',
+    'fe80::1',
+    'fe80::1%eth0',
+    'ff02::1',
+    'fd00:ec2::254',
+    '::ffff:169.254.169.254',  # mapped
+    '::ffff:0:169.254.169.254',  # translated (SIIT)
+    '::169.254.169.254',  # compatible
+    '64:ff9b::169.254.169.254',  # NAT64
+    '64:ff9b:1::169.254.169.254',  # NAT64 of a local network (RFC 8215)
+    '2002:a9fe:a9fe::1',  # 6to4
+]
+ALLOWED = ['127.0.0.1', '::1', '10.0.0.1', '192.168.1.1', '93.184.216.34', 'fd00::1', '2001:db8::1', '::ffff:10.0.0.1']
+
+
+class TestBlockedNetworks:
+    @pytest.mark.parametrize('address', BLOCKED)
+    def test_by_default_they_are_those_that_no_receiver_is_in(self, address):
+        assert is_blocked(address)
+
+    @pytest.mark.parametrize('address', ALLOWED)
+    def test_internal_receivers_are_allowed(self, address):
+        assert not is_blocked(address)
+
+    @pytest.mark.parametrize('address', ['127.0.0.1', '::ffff:127.0.0.1', '64:ff9b::7f00:1', '2002:7f00:1::'])
+    def test_others_are_blocked_on_demand(self, settings, address):
+        settings(**networks('127.0.0.0/8'))
+        assert is_blocked(address)
+
+    @pytest.mark.parametrize('host', ['127.0.0.1', '127.1', '2130706433', '0x7f000001', '017700000001', 'localhost'])
+    def test_nothing_is_sent_however_the_address_is_written(self, send, receiver, settings, host):
+        settings(**networks('127.0.0.0/8', '::1/128'))
+        outcome = send(f'http://{host}:{receiver.port}/')
+        assert not outcome.succeeded
+        assert not receiver.requests
+
+    def test_the_error_says_so(self, send, receiver, settings):
+        settings(**networks('127.0.0.0/8'))
+        outcome = send(receiver.url())
+        assert outcome.error == '127.0.0.1 is at 127.0.0.1, which is in blocked_networks'
+        assert not outcome.unreachable
+
+    def test_a_name_that_leads_there(self, send, receiver, settings, monkeypatch):
+        settings(**networks('127.0.0.0/8'))
+        monkeypatch.setattr(socket, 'getaddrinfo', resolve_to('127.0.0.1', '127.0.0.2'))
+        outcome = send(f'http://rebinding.example:{receiver.port}/')
+        assert 'rebinding.example is at 127.0.0.1' in outcome.error
+        assert not receiver.requests
+
+    def test_of_several_addresses_those_that_are_allowed_are_used(self, send, receiver, settings, monkeypatch):
+        settings(**networks('127.0.0.2/32', '::ffff:127.0.0.2/128'))
+        monkeypatch.setattr(socket, 'getaddrinfo', resolve_to('127.0.0.2', '127.0.0.1'))
+        assert send(f'http://mixed.example:{receiver.port}/').succeeded
+        assert len(receiver.requests) == 1
+
+    def test_what_is_blocked_is_not_even_connected_to(self, send, settings, monkeypatch):
+        settings(**networks('127.0.0.1/32'))
+        with serving(OK) as server:
+            monkeypatch.setattr(socket, 'getaddrinfo', resolve_to('127.0.0.1', '127.0.0.3'))
+            send(server.url(host='mixed.example'))
+            assert server.connections == 0
+
+    def test_the_name_is_looked_up_once(self, send, receiver, monkeypatch):
+        """Two look-ups, one to check and one to connect, are what DNS rebinding lives on."""
+        known = socket.getaddrinfo
+        answers = ['127.0.0.1', '169.254.169.254']
+
+        def getaddrinfo(host: str, *args: object) -> list[tuple]:
+            return known(answers.pop(0) if host == 'rebinding.example' else host, *args)
+
+        monkeypatch.setattr(socket, 'getaddrinfo', getaddrinfo)
+        assert send(f'http://rebinding.example:{receiver.port}/').succeeded
+
+    def test_through_a_proxy_the_target_is_checked_before(self, send, settings):
+        settings(**networks('10.0.0.0/8'))
+        with Receiver() as proxy:
+            assert 'blocked_networks' in send('http://10.1.2.3/', proxies={'http': proxy.url()}).error
+            assert not proxy.requests
+
+    def test_a_proxy_may_know_names_that_we_do_not(self, send):
+        with Receiver() as proxy:
+            assert send('http://inside.invalid/', proxies={'http': proxy.url()}).succeeded
+
+    def test_of_several_addresses_the_next_is_tried(self, send, receiver, monkeypatch):
+        monkeypatch.setattr(socket, 'getaddrinfo', resolve_to('127.0.0.9', '127.0.0.1'))
+        assert send(f'http://several.example:{receiver.port}/').succeeded
