@@ -1,0 +1,141 @@
+"""How fast one rqworker sends, what it costs, and whether a dead endpoint holds up the others."""
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from dcim.models import Device, Site
+from django.db import connection
+from django_rq import get_queue
+from rq import Worker
+
+from benchmarks.report import Row
+from benchmarks.sides import BUILTIN, HOOK, OURS, Bed, dispatch_began
+from devstack.process import wait_until
+from devstack.receiver import Answer, Manner
+from webhooks import drain
+
+SLOW, DEAD = '/slow', '/dead'
+TIMEOUT = 120
+
+LOOP = """
+import sys, time, requests
+url, count = sys.argv[1], int(sys.argv[2])
+session, body = requests.Session(), b'{"data": "' + b'x' * 1000 + b'"}'
+start = time.perf_counter()
+for _ in range(count):
+    session.post(url, data=body)
+print(count / (time.perf_counter() - start))
+"""
+
+
+def measure(bed: Bed) -> Iterator[Row]:
+    bed.receiver.answers(SLOW, Answer(200, delay=0.05))
+    bed.receiver.answers(DEAD, Answer(manner=Manner.HANG))
+    ours, builtin = (200, 20) if bed.quick else (2000, 100)
+    turns = range(1 if bed.quick else 3)
+    yield Row('limit: one requests.Session in a loop', 'a second', [_limit(bed, ours) for _ in turns])
+    for what, path in (('instant endpoint', HOOK), ('endpoint that takes 50 ms', SLOW)):
+        yield Row(
+            f'sent by one rqworker, {what}',
+            'a second',
+            [_rate(bed, OURS, ours, path) for _ in turns],
+            [_rate(bed, BUILTIN, builtin, path) for _ in turns],
+        )
+    yield Row('share of the speed beside an endpoint that hangs', '', [_fairness(bed, ours)])
+    yield Row('CPU of NetBox and worker for created Devices', 's for 1,000', [_cpu(bed, OURS)], [_cpu(bed, BUILTIN)])
+    many = 1000 if bed.quick else 20000
+    yield Row(f'growth of a worker that sends {many:,}', 'MB', [_growth(bed, many)])
+
+
+def _limit(bed: Bed, count: int) -> float:
+    answer = subprocess.run(
+        [sys.executable, '-c', LOOP, bed.receiver.url('/limit'), str(count)], capture_output=True, text=True, check=True
+    )
+    return float(answer.stdout)
+
+
+def _rate(bed: Bed, side: str, count: int, path: str) -> float:
+    with bed.subscribed(side, Site, path=path):
+        bed.save(bed.new_sites(count))
+        with bed.worker():
+            got = bed.receiver.wait_for(count, timeout=TIMEOUT)
+        began = dispatch_began() if side == OURS else got[0].arrived
+        return count / (got[count - 1].arrived - began)
+
+
+def _fairness(bed: Bed, count: int) -> float:
+    """Return the rate of ten healthy webhooks beside a dead one, as a share of their rate without it."""
+    with bed.subscribed(OURS, Site, 10):
+        alone = _rate_of_ten(bed, count // 10)
+    with bed.subscribed(OURS, Site, path=DEAD, timeout=2), bed.subscribed(OURS, Site, 10):
+        return _rate_of_ten(bed, count // 10) / alone
+
+
+def _rate_of_ten(bed: Bed, count: int) -> float:
+    bed.save(bed.new_sites(count))
+    with bed.worker():
+        got = bed.receiver.wait_for(10 * count, lambda request: request.path == HOOK, timeout=TIMEOUT)
+    return 10 * count / (got[-1].arrived - dispatch_began())
+
+
+def _cpu(bed: Bed, side: str) -> float:
+    """Return CPU seconds of this process and of the worker, start-up aside, for 1,000 Devices."""
+    count = 20 if bed.quick else 1000 if side == OURS else 100
+    with bed.subscribed(side, Device), bed.worker() as worker:
+        _wait_until_idle()
+        before, ours_before = time.process_time(), _cpu_of(worker.pid)
+        bed.save(bed.new_devices(count))
+        bed.receiver.wait_for(count, timeout=TIMEOUT)
+        _wait_until_idle()
+        used = time.process_time() - before + _cpu_of(worker.pid) - ours_before
+    return used * 1000 / count
+
+
+def _wait_until_idle() -> None:
+    found = wait_until(
+        lambda: any(worker.get_state() == 'idle' for worker in Worker.all(connection=get_queue('low').connection)),
+        timeout=60,
+    )
+    if not found:
+        raise TimeoutError('no worker became idle')
+
+
+def _cpu_of(pid: int) -> float:
+    """Return the CPU seconds of a process and of its children that have ended."""
+    fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf('SC_CLK_TCK')
+
+
+def _growth(bed: Bed, count: int) -> float:
+    """Return by how many MB a process grows that drains so many deliveries, its first hundred aside."""
+    with bed.subscribed(OURS, Site):
+        bed.save(bed.new_sites(100))
+        drain.run()
+        for start in range(0, count, 1000):
+            bed.save(bed.new_sites(min(1000, count - start)))
+        connection.close()
+        return _in_a_fork(_drain_and_measure)
+
+
+def _drain_and_measure() -> float:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    while drain.run().counts:
+        pass
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def _in_a_fork(function) -> float:
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writer, str(function()).encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(pid, 0)
+    with os.fdopen(reader) as answer:
+        return float(answer.read())
