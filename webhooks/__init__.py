@@ -15,6 +15,7 @@ class WebhooksConfig(PluginConfig):
     min_version = '4.7.0'
     max_version = '4.7.99'
     default_auto_field = 'django.db.models.BigAutoField'
+    graphql_schema = 'graphql.schema.schema'
     # NetBox no longer installs Django's admin.
     django_apps = ['webhooks.admin_app.WebhooksAdminConfig']
 
@@ -28,9 +29,10 @@ class WebhooksConfig(PluginConfig):
 
     def ready(self):
         super().ready()
-        from . import branching, checks, conf, jobs, mount, permissions  # noqa: F401  (importing checks and jobs registers them)
+        from . import branching, checks, conf, dashboard, jobs, mount, notifications, permissions  # noqa: F401  (importing checks, dashboard and jobs registers them)
 
         mount.install()
+        notifications.register()
         permissions.never_exempt()
         branching.stay_in_main()
         if conf.get().enabled:

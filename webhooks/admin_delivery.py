@@ -1,6 +1,5 @@
 """The log of deliveries in Django's admin: it is read, and what is in it can be sent again."""
 
-import time
 import uuid
 
 from django.contrib import admin
@@ -14,11 +13,10 @@ from django.utils.text import Truncator, capfirst
 from django.utils.timezone import localtime
 from django.utils.translation import gettext_lazy as _
 
-from . import payloads, querysets
+from . import preview, querysets
 from .admin_base import EVERYWHERE, BaseAdmin
 from .admin_display import (
     block,
-    body_block,
     existing_objects,
     headers_block,
     model_name,
@@ -28,7 +26,7 @@ from .admin_display import (
 )
 from .admin_filters import ObjectTypeFilter
 from .choices import StatusChoices
-from .exceptions import WebhooksError
+from .exceptions import DefinitionError
 from .models import Attempt, Delivery
 
 REASON_SHOWN = 60
@@ -213,11 +211,9 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
 
     @admin.display(description=_('Body'))
     def request_body(self, delivery: Delivery) -> SafeString | str:
-        if not delivery.event.data:
-            return reason_word(delivery.event.error) if delivery.event.error else ''
         try:
-            return body_block(payloads.build(delivery, time.time()).body.decode())
-        except WebhooksError as error:
+            return block(preview.body_of(delivery))
+        except DefinitionError as error:
             return reason_word(str(error))
 
     @admin.display(description=_('Headers'))
@@ -226,4 +222,4 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
 
     @admin.display(description=_('Body'))
     def response_body(self, delivery: Delivery) -> SafeString | str:
-        return body_block(delivery.last_attempt.response_body) if delivery.last_attempt else ''
+        return block(preview.readable(delivery.last_attempt.response_body)) if delivery.last_attempt else ''

@@ -1,16 +1,17 @@
 """What the admin's pages show of our models, as HTML: coloured words, links into NetBox, text as it was sent."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model
-from django.urls import NoReverseMatch
+from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
+from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 
-from .models import Delivery
+from .choices import StatusChoices
+from .models import Delivery, Webhook
 
 Objects = Mapping[tuple[int, int], Model]
 
@@ -32,14 +33,6 @@ def block(text: str) -> SafeString | str:
 
 def headers_block(headers: Mapping[str, str]) -> SafeString | str:
     return block('\n'.join(f'{name}: {value}' for name, value in sorted(headers.items())))
-
-
-def body_block(body: str) -> SafeString | str:
-    """Return a body, indented where it is JSON."""
-    try:
-        return block(json.dumps(json.loads(body), indent=2, ensure_ascii=False))
-    except ValueError:
-        return block(body)
 
 
 def existing_objects(deliveries: Iterable[Delivery]) -> Objects:
@@ -68,3 +61,9 @@ def object_link(delivery: Delivery, objects: Objects) -> SafeString | str:
 def model_name(object_type: ContentType) -> str:
     model = object_type.model_class()
     return str(model._meta.verbose_name) if model else object_type.model
+
+
+def failed_url(webhook: Webhook) -> str:
+    """Return the address of the admin's list of what failed for a webhook."""
+    filters = urlencode({'webhook__id__exact': webhook.pk, 'status__exact': StatusChoices.FAILED})
+    return f'{reverse("admin:webhooks_delivery_changelist")}?{filters}'

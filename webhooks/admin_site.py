@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from django_rq.settings import get_queues_map
 
 from . import conf
+from .statistics import backlog
 
 
 class WebhooksAdminSite(AdminSite):
@@ -59,9 +60,14 @@ class WebhooksAdminSite(AdminSite):
         return redirect('account:change_password')
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
-        """Tell every page, the status page's too, which queue is ours: {'name', 'index' in its URLs}."""
+        """Tell every page, the status page's too: our queue, {'name', 'index' in its URLs}, and how sending goes."""
         queue = conf.get().queue
-        return {**super().each_context(request), 'webhooks_queue': {'name': queue, 'index': get_queues_map()[queue]}}
+        return {
+            **super().each_context(request),
+            'webhooks_queue': {'name': queue, 'index': get_queues_map()[queue]},
+            # Read where a template asks for it.
+            'webhooks_backlog': backlog,
+        }
 
     def _turn_away(self, request: HttpRequest, wanted: str) -> HttpResponse:
         """Lead an anonymous visitor to NetBox's login; whoever is logged in and still not admitted gets a 403."""

@@ -11,16 +11,20 @@ from django.contrib.admin import actions
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.shortcuts import redirect
+from django.template.loader import render_to_string
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator, capfirst
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from . import admin_health, operations
+from . import admin_health, history, keys, notices, operations, preview
 from .admin_base import EVERYWHERE, BaseAdmin
-from .admin_display import model_name, word
+from .admin_display import failed_url, model_name, word
 from .admin_filters import HealthFilter, SubscribedTypeFilter
 from .admin_forms import WebhookForm
 from .choices import KindChoices, StatusChoices
@@ -37,11 +41,11 @@ class WebhookAdmin(BaseAdmin):
     list_filter = ('enabled', 'paused', SubscribedTypeFilter, HealthFilter)
     list_select_related = ('health',)
     search_fields = ('name', 'description')
-    filter_horizontal = ('ignore_users',)
+    filter_horizontal = ('ignore_users', 'notification_groups')
     actions = ('enable', 'disable', 'send_test', 'redeliver_failed', 'delete_selected')
-    readonly_fields = ('condition',)
+    readonly_fields = ('condition', 'last_day')
     fieldsets = (
-        (None, {'fields': ('name', 'description', 'enabled', 'paused', 'condition')}),
+        (None, {'fields': ('name', 'description', 'enabled', 'paused', 'condition', 'last_day')}),
         (_('What is sent'), {'fields': ('object_types', ('type_create', 'type_update', 'type_delete'))}),
         (_('Only some changes'), {'fields': ('conditions', 'ignore_users'), 'classes': ('collapse',)}),
         (_('Where to'), {'fields': ('payload_url', ('http_method', 'http_content_type'), 'additional_headers')}),
@@ -64,6 +68,7 @@ class WebhookAdmin(BaseAdmin):
                 'classes': ('collapse',),
             },
         ),
+        (_('Notifications'), {'fields': ('notification_groups',), 'classes': ('collapse',)}),
         (_('Tags'), {'fields': ('tags',), 'classes': ('collapse',)}),
     )
 
@@ -87,6 +92,11 @@ class WebhookAdmin(BaseAdmin):
         short = Truncator(reason).chars(CHARACTERS_SHOWN)
         return format_html('{} <span class="wh-quiet">{}</span>', word(state.label, state.color, reason), short)
 
+    @admin.display(description=history.DAY.title)
+    def last_day(self, webhook: Webhook) -> SafeString:
+        figures = history.context(webhook, history.DAY, timezone.now())
+        return render_to_string('webhooks/inc/history.html', {**figures, 'failed_url': failed_url(webhook)})
+
     @admin.display(description=_('Object types'))
     def models(self, webhook: Webhook) -> SafeString:
         names = sorted(capfirst(model_name(object_type)) for object_type in webhook.object_types.all())
@@ -98,7 +108,7 @@ class WebhookAdmin(BaseAdmin):
         labels = dict(KindChoices)
         return ', '.join(str(labels[kind]) for kind in webhook.kinds)
 
-    @admin.display(description=_('URL'), ordering='payload_url')
+    @admin.display(description=_('URL'))
     def url(self, webhook: Webhook) -> SafeString:
         masked = webhook.masked_url
         return format_html('<span title="{}">{}</span>', masked, Truncator(masked).chars(CHARACTERS_SHOWN))
@@ -173,11 +183,38 @@ class WebhookAdmin(BaseAdmin):
         fieldsets = super().get_fieldsets(request, obj)
         if obj is not None:
             return fieldsets
-        absent = ('condition', 'clear_secret', 'keep_previous')
+        absent = ('condition', 'last_day', 'clear_secret', 'keep_previous')
         return [
             (name, {**options, 'fields': [field for field in options['fields'] if field not in absent]})
             for name, options in fieldsets
         ]
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args, obj: Webhook | None = None, **kwargs
+    ) -> HttpResponse:
+        if obj is not None:
+            context |= {'notices': notices.of(obj), 'new_secret': keys.take(request.session, obj)}
+        return super().render_change_form(request, context, *args, obj=obj, **kwargs)
+
+    def get_urls(self) -> list[URLPattern]:
+        preview_url = path(
+            '<path:object_id>/preview/', self.admin_site.admin_view(self.preview_view), name='webhooks_webhook_preview'
+        )
+        return [preview_url, *super().get_urls()]
+
+    def preview_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Show what the webhook would send."""
+        webhook = self.get_object(request, object_id)
+        if webhook is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+        context = {
+            **self.admin_site.each_context(request),
+            **preview.context(webhook, request.user),
+            'opts': self.opts,
+            'original': webhook,
+            'title': _('Preview'),
+        }
+        return TemplateResponse(request, 'admin/webhooks/preview.html', context)
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         kinds = {'type_create': True, 'type_update': True, 'type_delete': True}
@@ -185,17 +222,22 @@ class WebhookAdmin(BaseAdmin):
 
     def save_model(self, request: HttpRequest, obj: Webhook, form: WebhookForm, change: bool) -> None:
         super().save_model(request, obj, form, change)
+        # Not in a message, which may be kept in a cookie.
         if form.generated_secret:
-            self.message_user(
-                request,
-                format_html(
-                    '{}: <code>{}</code><br>{}',
-                    _('The secret of “{webhook}”').format(webhook=obj),
-                    form.generated_secret,
-                    _('Copy it to the receiver now: it is not shown again.'),
-                ),
-                messages.WARNING,
-            )
+            keys.show_once(request.session, obj, form.generated_secret)
+            if '_addanother' in request.POST:
+                text = _('The secret of “{webhook}” is shown on its page, once.').format(webhook=obj)
+                self.message_user(request, text, messages.WARNING)
+
+    def response_post_save_add(self, request: HttpRequest, obj: Webhook) -> HttpResponse:
+        return self._show_secret(request, obj) or super().response_post_save_add(request, obj)
+
+    def response_post_save_change(self, request: HttpRequest, obj: Webhook) -> HttpResponse:
+        return self._show_secret(request, obj) or super().response_post_save_change(request, obj)
+
+    def _show_secret(self, request: HttpRequest, obj: Webhook) -> HttpResponse | None:
+        """Lead to the webhook's page where that has something to show."""
+        return redirect('admin:webhooks_webhook_change', obj.pk) if keys.is_waiting(request.session, obj) else None
 
     def get_deleted_objects(self, objs: Sequence[Webhook], request: HttpRequest) -> tuple[list, dict, set, list]:
         """Name the webhooks and count their log, which may be far too long to be listed."""

@@ -10,11 +10,10 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import Warning as CheckWarning
 from django.core.checks import register
-from django.db import DatabaseError, connection
+from django.db import DatabaseError
 from django.utils.module_loading import import_string
 
-from . import conf, queue
-from .models import Event
+from . import conf, outbox, queue
 
 TAG = 'webhooks'
 
@@ -49,7 +48,7 @@ def tables_exist(app_configs: Any, databases: Any = None, **kwargs: Any) -> list
 
 def _is_migrated() -> bool:
     try:
-        return Event._meta.db_table in connection.introspection.table_names()
+        return outbox.is_migrated()
     except DatabaseError:
         return True  # there is no database to ask, which others report
 

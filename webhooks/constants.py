@@ -29,6 +29,9 @@ JITTER = 0.2
 DEFAULT_MAX_ATTEMPTS = 1 + len(BACKOFF)
 MAX_RETRY_AFTER = 24 * 3600
 
+# Seconds that a webhook may ask for at most, for one request.
+MAX_TIMEOUT = 3600
+
 # A claim outlives the request's own timeout by this much, in seconds.
 LEASE_MARGIN = 30
 
@@ -62,9 +65,11 @@ DEFAULT_BLOCKED_NETWORKS = (
     '224.0.0.0/4',
     '255.255.255.255/32',
     '100.100.100.200/32',
+    '168.63.129.16/32',
     '192.0.0.192/32',
     '::/128',
     'fe80::/10',
     'ff00::/8',
     'fd00:ec2::254/128',
+    'fd20:ce::254/128',
 )

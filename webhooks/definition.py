@@ -1,15 +1,15 @@
 """Is a webhook's definition sound, and how is it shown without its secrets? For any object with the fields."""
 
-import functools
 import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _lazy
 from extras.conditions import Condition, ConditionSet, InvalidCondition
 from netbox.settings_utils import parse_job_timeout
 from utilities.jinja2 import HTTP_HEADER_INVALID_CHARS_RE, JINJA2_TEMPLATE_RE
@@ -19,13 +19,20 @@ from .choices import FormatChoices
 from .constants import RESERVED_HEADERS
 from .crypto import MASK
 from .exceptions import DecryptionError, DefinitionError
+from .masking import mask_url
+from .storable import UNSTORABLE
 
 HEADER_NAME = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 CONTENT_TYPE = re.compile(r'[\w!#$&^.+-]+/[\w!#$&^.+-]+(\s*;\s*[\w.-]+=("[^"\x00-\x1f]*"|[\w.+-]+))*', re.ASCII)
-# jsonb takes neither.
-UNSTORABLE = re.compile(r'[\x00\ud800-\udfff]')
 FORM = 'application/x-www-form-urlencoded'
-SCHEMES = ('http', 'https')
+PORTS = {'http': 80, 'https': 443}
+SCHEMES = tuple(PORTS)
+# Scheme, host and port, and that they are at an end.
+AUTHORITY = re.compile(r'[a-z]+://[^/?#]+[/?#]', re.IGNORECASE)
+MOVED = _lazy(
+    'The URL leads to another host: enter the values of these headers anew. Stored ones do not go where they did not '
+    'go before.'
+)
 
 
 class Definition(Protocol):
@@ -63,20 +70,23 @@ def errors(definition: Definition) -> dict[str, str]:
 
 def parse_headers(text: str) -> Iterator[tuple[str, str]]:
     """Yield (name, value) of each line `Name: value`. Raises DefinitionError for a line that is none."""
-    for line in text.replace('\r\n', '\n').split('\n'):
+    for number, line in enumerate(text.replace('\r\n', '\n').split('\n'), 1):
         if line.strip():
-            yield _parse_header(line)
+            yield _parse_header(number, line)
 
 
-def _parse_header(line: str) -> tuple[str, str]:
+def _parse_header(number: int, line: str) -> tuple[str, str]:
     name, colon, value = line.partition(':')
     name, value = name.strip(), value.strip()
+    # The line is not repeated: it may be the second half of a secret.
     if not colon:
         raise DefinitionError(
-            'additional_headers', _('Each line is "Name: value"; {line!r} has no colon.').format(line=name[:40])
+            'additional_headers', _('Each line is "Name: value"; line {number} has no colon.').format(number=number)
         )
     if not HEADER_NAME.match(name):
-        raise DefinitionError('additional_headers', _('{name!r} is not a header name.').format(name=name[:40]))
+        raise DefinitionError(
+            'additional_headers', _('Line {number} does not begin with the name of a header.').format(number=number)
+        )
     check_header_value(name, value)
     if name.lower() in RESERVED_HEADERS:
         raise DefinitionError(
@@ -99,13 +109,16 @@ def check_header_value(name: str, value: str) -> None:
         ) from None
 
 
-def merge_headers(text: str, stored: Any) -> str:
+def merge_headers(text: str, stored: Any, moved: bool = False) -> str:
     """Return `text` with each masked value replaced by the one stored under the same name.
 
-    This lets a form or an API client send back what it was shown. Raises DefinitionError for a mask without a value.
+    This lets a form or an API client send back what it was shown. Raises DefinitionError for a mask without a value,
+    and for any mask where the webhook has `moved`.
     """
     if MASK not in text:
         return text
+    if moved:
+        raise DefinitionError('additional_headers', MOVED)
     known = {name.lower(): value for name, value in parse_headers(reveal('additional_headers', stored))}
     return '\n'.join(f'{name}: {_unmask(name, value, known)}' for name, value in parse_headers(text))
 
@@ -133,26 +146,39 @@ def mask_headers(sealed: Any) -> str:
 #
 
 
-@functools.lru_cache(256)
-def mask_url(url: str) -> str:
-    """Return the URL with its user and the values of its query masked."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return url.partition('?')[0]
-    netloc = f'{MASK}@{parts.netloc.rpartition("@")[2]}' if '@' in parts.netloc else parts.netloc
-    query = '&'.join(_mask_parameter(parameter) for parameter in parts.query.split('&')) if parts.query else ''
-    return urlunsplit(SplitResult(parts.scheme, netloc, parts.path, query, ''))
-
-
-def _mask_parameter(parameter: str) -> str:
-    name, equals, _value = parameter.partition('=')
-    return f'{name}={MASK}' if equals else MASK
-
-
 def merge_url(url: str, stored: str) -> str:
     """Return the stored URL where `url` is how it was shown, else `url`."""
-    return stored if MASK in url and url == mask_url(stored) else url
+    return stored if MASK in url and url == mask_url(whole_url(stored)) else url
+
+
+def whole_url(url: Any) -> str:
+    """Return the URL of a definition, which may be one that shows itself masked."""
+    return url.reveal() if hasattr(url, 'reveal') else url
+
+
+def is_moved(before: Any, after: Any) -> bool:
+    """Whether requests go to another scheme, host or port than before. Stored header values must not follow.
+
+    A URL that is refused leads nowhere.
+    """
+    try:
+        _check_whole_url(whole_url(after))
+    except DefinitionError:
+        return False
+    return _origin(whole_url(before)) != _origin(whole_url(after))
+
+
+def _origin(url: str) -> Any:
+    """Return scheme, host and port; the whole text where a template may make them up."""
+    fixed, template, _rest = url.partition('{')
+    # A backslash ends the host for some parsers and not for others.
+    if (template and not AUTHORITY.match(fixed)) or '\\' in fixed:
+        return url
+    try:
+        parts = urlsplit(fixed)
+        return parts.scheme, parts.hostname, parts.port or PORTS.get(parts.scheme)
+    except ValueError:
+        return url
 
 
 def is_form(content_type: str) -> bool:
@@ -171,7 +197,10 @@ def _check_kinds(definition: Definition) -> None:
 
 
 def _check_url(definition: Definition) -> None:
-    url = definition.payload_url
+    _check_whole_url(whole_url(definition.payload_url))
+
+
+def _check_whole_url(url: str) -> None:
     if MASK in url:
         raise DefinitionError('payload_url', _('Enter the whole URL: the part that is masked is not stored.'))
     if JINJA2_TEMPLATE_RE.search(url):
@@ -188,11 +217,12 @@ def check_plain_url(url: str) -> None:
     try:
         parts = urlsplit(url)
         port_is_valid = parts.port is None or parts.port > 0
-    except ValueError as error:
-        raise DefinitionError('payload_url', _('Enter a valid URL: {error}.').format(error=error)) from None
+    except ValueError:
+        # What urllib says of it may hold the user and the password.
+        raise DefinitionError('payload_url', _('Enter a valid URL: its host or its port is not one.')) from None
     if parts.scheme not in SCHEMES or not parts.hostname:
         raise DefinitionError('payload_url', _('Enter a URL that begins with http:// or https:// and has a host.'))
-    if not port_is_valid or re.search(r'[\s\x00-\x1f\x7f]', url):
+    if not port_is_valid or re.search(r'[\s\x00-\x1f\x7f]', url) or UNSTORABLE.search(url):
         raise DefinitionError('payload_url', _('Enter a valid URL: it holds a space, a control character or port 0.'))
 
 
@@ -240,6 +270,14 @@ def _check_conditions(definition: Definition) -> None:
         raise DefinitionError('conditions', _('Invalid conditions: they are nested too deeply.')) from None
     except (ValueError, TypeError, KeyError, AttributeError, InvalidCondition) as error:
         raise DefinitionError('conditions', _('Invalid conditions: {error}').format(error=error)) from None
+
+
+def is_storable(value: Any) -> bool:
+    """Whether no text in the value is one that PostgreSQL cannot hold."""
+    try:
+        return not any(isinstance(node, str) and UNSTORABLE.search(node) for node in _nodes(value))
+    except RecursionError:
+        return False
 
 
 def _nodes(value: Any) -> Iterator[Any]:
@@ -305,8 +343,15 @@ def _check_file(field: str, path: str) -> None:
         raise DefinitionError(field, _('Files can be used once the setting certificate_root names their folder.'))
     if '\x00' in path or not Path(path).resolve().is_relative_to(root):
         raise DefinitionError(field, _('The file must be below {root}.').format(root=root))
-    if not Path(path).is_file():
+    if not _is_file(path):
         raise DefinitionError(field, _('There is no such file.'))
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # a name that is too long, a folder that may not be read
+        return False
 
 
 def reveal(field: str, sealed: Any) -> str:

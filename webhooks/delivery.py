@@ -7,7 +7,6 @@ worker that is killed loses nothing, at worst a request is sent twice.
 import json
 import logging
 import random
-import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,38 +16,62 @@ from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.utils import timezone
 
-from . import conf, dispatch, health, line, locks, payloads, retry
+from . import conf, health, line, locks, payloads, retry
 from .choices import StatusChoices
 from .constants import LEASE_MARGIN
 from .exceptions import DefinitionError
+from .interruptions import INTERRUPTIONS
 from .models import Delivery, Webhook
-from .transport import Outcome, Request
+from .pace import ANY_TIME, Span
+from .storable import storable
+from .transport import MAX_ERROR, Outcome, Request
 
 logger = logging.getLogger('webhooks.delivery')
 
 # A rate limit is a token bucket that holds a fifth of a second, so that no second sees many more than its rate.
-CLAIM = """
+TOKENS = """
+    least(
+        greatest(w.rate_limit / 5.0, 1),
+        coalesce(h.tokens + w.rate_limit * extract(epoch FROM now() - h.tokens_at), w.rate_limit)
+    )"""
+
+# Of those that may be under way for a webhook at the same time, one while it is suspended, how many are left.
+SLOTS = """
+    CASE WHEN h.suspended_since IS NULL THEN w.concurrency ELSE 1 END
+        - (SELECT count(*) FROM webhooks_delivery s WHERE s.webhook_id = w.id AND s.status = 'sending')"""
+
+ACTIVE = 'w.enabled AND NOT w.paused AND (h.suspended_since IS NULL OR h.probe_at <= now())'
+
+# What pace.py says of it: %(slow)s are ids of webhooks, %(seconds)s the time that their endpoints take.
+TIMED = """
+    LEFT JOIN webhooks_health h ON h.webhook_id = w.id
+    LEFT JOIN unnest(%(slow)s::bigint[], %(seconds)s::float[]) AS known(id, seconds) ON known.id = w.id"""
+ENDS_IN_TIME = """
+    coalesce(known.seconds, CASE WHEN h.unreachable > 0 THEN coalesce(w.timeout, %(timeout)s) ELSE 0 END) <= %(left)s"""
+
+# `order_wait` is over for it, and the earlier one of its object can go now, or is under way. OFFSET 0: looked up for
+# each delivery by itself, and not for all that wait.
+IS_BEHIND = """
+    EXISTS (
+        SELECT 1 FROM webhooks_wait v
+        WHERE v.delivery_id = d.id
+          AND (SELECT b.status = 'sending' OR b.due_at <= now() FROM webhooks_delivery b WHERE b.id = v.blocker_id)
+        OFFSET 0
+    )"""
+
+CLAIM = f"""
     WITH ready AS (
-        SELECT w.id, w.timeout,
-            least(
-                CASE WHEN h.suspended_since IS NULL THEN w.concurrency ELSE 1 END
-                    - (SELECT count(*) FROM webhooks_delivery s WHERE s.webhook_id = w.id AND s.status = 'sending'),
-                CASE WHEN w.rate_limit IS NOT NULL THEN floor(least(
-                    greatest(w.rate_limit / 5.0, 1),
-                    coalesce(h.tokens + w.rate_limit * extract(epoch FROM now() - h.tokens_at), w.rate_limit)
-                )) END
-            ) AS room
-        FROM webhooks_webhook w
-        LEFT JOIN webhooks_health h ON h.webhook_id = w.id
-        WHERE w.enabled AND NOT w.paused AND (h.suspended_since IS NULL OR h.probe_at <= now())
+        SELECT w.id, w.timeout, w.rate_limit,
+            least({SLOTS}, CASE WHEN w.rate_limit IS NOT NULL THEN floor({TOKENS}) END) AS room
+        FROM webhooks_webhook w {TIMED}
+        WHERE {ACTIVE} AND {ENDS_IN_TIME}
         ORDER BY random()
     ), picked AS (
-        SELECT d.id, ready.timeout
+        SELECT d.id, ready.timeout, ready.rate_limit
         FROM ready CROSS JOIN LATERAL (
             SELECT d.id FROM webhooks_delivery d
-            WHERE d.webhook_id = ready.id AND d.status = 'pending' AND d.due_at <= now()
+            WHERE d.webhook_id = ready.id AND d.status = 'pending' AND d.due_at <= now() AND NOT {IS_BEHIND}
             ORDER BY d.due_at, d.id
             LIMIT greatest(ready.room, 0)
             FOR UPDATE SKIP LOCKED
@@ -59,27 +82,26 @@ CLAIM = """
     SET status = 'sending', lease = %(lease)s,
         lease_until = now() + make_interval(secs => coalesce(picked.timeout, %(timeout)s) + %(margin)s)
     FROM picked WHERE d.id = picked.id
-    RETURNING d.id, d.webhook_id"""
+    RETURNING d.id, d.webhook_id, picked.rate_limit IS NOT NULL"""
 
-SPEND_TOKENS = """
-    UPDATE webhooks_health h
-    SET tokens_at = now(), tokens = least(
-        greatest(w.rate_limit / 5.0, 1),
-        coalesce(h.tokens + w.rate_limit * extract(epoch FROM now() - h.tokens_at), w.rate_limit)
-    ) - v.count
+SPEND_TOKENS = f"""
+    UPDATE webhooks_health h SET tokens_at = now(), tokens = {TOKENS} - v.count
     FROM unnest(%s::bigint[], %s::int[]) AS v(id, count)
     JOIN webhooks_webhook w ON w.id = v.id AND w.rate_limit IS NOT NULL
     WHERE h.webhook_id = w.id"""
 
-HELD_BY_RATE = """
-    SELECT EXISTS (
-        SELECT 1 FROM webhooks_webhook w LEFT JOIN webhooks_health h ON h.webhook_id = w.id
-        WHERE w.rate_limit IS NOT NULL AND w.enabled AND NOT w.paused AND h.suspended_since IS NULL
-          AND EXISTS (
-              SELECT 1 FROM webhooks_delivery d
-              WHERE d.webhook_id = w.id AND d.status = 'pending' AND d.due_at <= now()
-          )
+# Webhooks that something is due for.
+WITH_WORK = f"""
+    SELECT 1 FROM webhooks_webhook w {TIMED}
+    WHERE {ACTIVE} AND EXISTS (
+        SELECT 1 FROM webhooks_delivery d
+        WHERE d.webhook_id = w.id AND d.status = 'pending' AND d.due_at <= now() AND NOT {IS_BEHIND}
     )"""
+
+# Without a free slot it is not the rate that holds: another worker, which uses the slots, goes on.
+HELD_BY_RATE = f'SELECT EXISTS ({WITH_WORK} AND w.rate_limit IS NOT NULL AND {ENDS_IN_TIME} AND {SLOTS} > 0)'
+
+HELD_BY_TIME = f'SELECT EXISTS ({WITH_WORK} AND NOT {ENDS_IN_TIME})'
 
 RETURN_LEASES = """
     UPDATE webhooks_delivery SET status = 'pending', due_at = now(), lease = NULL, lease_until = NULL
@@ -90,7 +112,7 @@ EXPIRE = """
     UPDATE webhooks_delivery SET status = 'failed', due_at = NULL, finished_at = now(), listed = false,
         error = 'it expired before it could be delivered' || CASE WHEN error = '' THEN '' ELSE '; last: ' || error END
     WHERE id IN (SELECT id FROM webhooks_delivery WHERE status = 'pending' AND expires_at < now() LIMIT 1000)
-    RETURNING id"""
+    RETURNING id, webhook_id"""
 
 RECORD = """
     WITH v AS (
@@ -127,8 +149,6 @@ class Sent:
     delivery: Delivery
     request: Request | None = None
     outcome: Outcome | None = None
-    # time.monotonic() of the claim.
-    began: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -160,11 +180,13 @@ class Tally:
 
 
 @contextmanager
-def turn() -> Iterator[None]:
-    """A transaction in which `record` and `claim` may be called: short, and one at a time among all workers."""
+def turn() -> Iterator[datetime]:
+    """A transaction in which `record` and `claim` may be called: short, and one at a time among all workers.
+
+    Gives the time by PostgreSQL's clock, which all workers go by: their own may differ.
+    """
     with transaction.atomic():
-        locks.acquire(locks.LINE)
-        yield
+        yield locks.acquire(locks.LINE)
 
 
 #
@@ -172,40 +194,53 @@ def turn() -> Iterator[None]:
 #
 
 
-def claim(lease: uuid.UUID, limit: int) -> list[Delivery]:
+def claim(lease: uuid.UUID, limit: int, span: Span = ANY_TIME) -> list[Delivery]:
     """Return at most `limit` due deliveries with their events, held under the lease."""
-    parameters = {
-        'limit': limit,
-        'lease': lease,
-        'timeout': settings.WEBHOOK_DEFAULT_TIMEOUT,
-        'margin': LEASE_MARGIN,
-    }
+    parameters = {'limit': limit, 'lease': lease, 'margin': LEASE_MARGIN, **_of_time(span)}
     with connection.cursor() as cursor:
         cursor.execute(CLAIM, parameters)
         claimed = cursor.fetchall()
         if not claimed:
             return []
-        counts = Counter(webhook_id for _pk, webhook_id in claimed)
-        cursor.execute(SPEND_TOKENS, [list(counts), list(counts.values())])
-    return list(Delivery.objects.filter(pk__in=[pk for pk, _ in claimed]).select_related('event').order_by('pk'))
+        limited = Counter(webhook_id for _pk, webhook_id, is_limited in claimed if is_limited)
+        if limited:
+            cursor.execute(SPEND_TOKENS, [list(limited), list(limited.values())])
+    return list(Delivery.objects.filter(pk__in=[pk for pk, *_ in claimed]).select_related('event').order_by('pk'))
 
 
-def is_held_by_rate() -> bool:
-    """Whether something is due that only a rate limit holds back: it can go in a moment."""
+def is_held_by_rate(span: Span = ANY_TIME) -> bool:
+    """Whether something is due that waits for nothing but a rate limit's next token: it can go in a moment."""
     with connection.cursor() as cursor:
-        cursor.execute(HELD_BY_RATE)
+        cursor.execute(HELD_BY_RATE, _of_time(span))
         return cursor.fetchone()[0]
+
+
+def is_held_by_time(span: Span) -> bool:
+    """Whether something is due that would not end in time."""
+    with connection.cursor() as cursor:
+        cursor.execute(HELD_BY_TIME, _of_time(span))
+        return cursor.fetchone()[0]
+
+
+def _of_time(span: Span) -> dict[str, object]:
+    return {
+        'timeout': settings.WEBHOOK_DEFAULT_TIMEOUT,
+        'left': span.left,
+        'slow': list(span.slow),
+        'seconds': list(span.slow.values()),
+    }
 
 
 def tidy() -> bool:
     """Give back what dead workers held, and fail what has expired, some at a time. Returns whether there was any."""
-    with turn():
+    with turn() as now:
         with connection.cursor() as cursor:
             cursor.execute(RETURN_LEASES)
             returned = [row[0] for row in cursor.fetchall()]
             cursor.execute(EXPIRE)
-            expired = [row[0] for row in cursor.fetchall()]
-        line.close_up(expired)
+            expired = cursor.fetchall()
+        line.close_up([pk for pk, _webhook_id in expired])
+        health.note_failed(Counter(webhook_id for _pk, webhook_id in expired), now)
     for one in returned:
         logger.warning('delivery=%s lease=expired (its worker stopped; it is sent again)', one)
     return bool(returned or expired)
@@ -229,13 +264,14 @@ def _prepare(delivery: Delivery, webhook: Webhook, now: float) -> Sent:
         return Sent(delivery, request=payloads.build(delivery, now))
     except DefinitionError as error:
         reason = f'{error.field}: {error}'
-    except dispatch.NOT_THE_EVENTS_FAULT:
+    except INTERRUPTIONS:
         raise
     except Exception as error:
         # One delivery must not stop the others, whatever a plugin's callback or filter does.
         logger.exception('delivery=%s cannot be built', delivery.uuid)
         reason = f'{type(error).__name__}: {error}'
-    return Sent(delivery, outcome=Outcome(started_at=now, duration=0, error=f'not sent: {reason}', unsendable=True))
+    error = storable(f'not sent: {reason}')[:MAX_ERROR]
+    return Sent(delivery, outcome=Outcome(started_at=now, duration=0, error=error, unsendable=True))
 
 
 #
@@ -243,12 +279,11 @@ def _prepare(delivery: Delivery, webhook: Webhook, now: float) -> Sent:
 #
 
 
-def record(lease: uuid.UUID, sent: Sequence[Sent], ledger: health.Ledger) -> Tally:
+def record(lease: uuid.UUID, sent: Sequence[Sent], ledger: health.Ledger, now: datetime) -> Tally:
     """Record what came of the requests, as far as the lease still holds, and let the line step up."""
     tally = Tally()
     if not sent:
         return tally
-    now = timezone.now()
     verdicts = {one.delivery.pk: decide(one.delivery, one.outcome, now, random.random()) for one in sent}
     recorded = _save(lease, sent, verdicts)
     mine = [one for one in sent if one.delivery.pk in recorded]
@@ -307,8 +342,8 @@ def _row(one: Sent, verdict: Verdict) -> tuple:
         datetime.fromtimestamp(outcome.started_at, UTC),
         outcome.duration,
         webhook.http_method,
-        url,
-        json.dumps(headers),
+        storable(url),
+        json.dumps(payloads.shorten_signatures(headers)),
         json.dumps(dict(outcome.headers)),
         outcome.body,
     )

@@ -5,30 +5,39 @@ A worker that dies in its middle leaves the events as they were.
 
 import json
 import logging
-from collections import defaultdict
-from collections.abc import Iterable, Sequence, Set
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
 
-from django.db import InterfaceError, OperationalError, connection, transaction
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection, transaction
 from django.db.models import Q
-from extras.conditions import ConditionSet, InvalidCondition
-from rq.timeouts import BaseTimeoutException
 
-from . import batches, conf, line, locks, rendering
-from .choices import KindChoices
+from . import batches, conditions, conf, health, line, locks, rendering
+from .choices import KindChoices, StatusChoices
+from .interruptions import INTERRUPTIONS
 from .models import Event, Subscription, Webhook
+from .storable import storable
 
 logger = logging.getLogger('webhooks.dispatch')
 
 BATCH = 200
-NOT_THE_EVENTS_FAULT = (OperationalError, InterfaceError, BaseTimeoutException)
+ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 class Progress(Enum):
     NOTHING = 'nothing to dispatch'
     BUSY = 'another worker dispatches'
     DONE = 'a batch was dispatched'
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A webhook whose subscription covers an event, and the names of those whose changes it ignores."""
+
+    webhook: Webhook
+    ignored: Set[str]
 
 
 @dataclass
@@ -60,21 +69,21 @@ def batch() -> Progress:
 def _dispatch(events: Sequence[Event]) -> None:
     matches = _match(events)
     _discard(event.pk for event in events if not matches[event.pk])
-    asked = {pk for pk, webhooks in matches.items() if any(webhook.needs_before for webhook in webhooks)}
+    asked = {pk for pk, candidates in matches.items() if any(one.webhook.needs_before for one in candidates)}
     wanted = [event for event in events if matches[event.pk]]
     pairs = []
     for start in range(0, len(wanted), BATCH):
         for shown in render(wanted[start : start + BATCH], asked):
             pairs += _pairs(shown, matches[shown.event.pk])
+    taken = Counter(pair.event.pk for pair in pairs)
+    _count_skipped({event.pk: len(matches[event.pk]) - taken[event.pk] for event in wanted})
     locks.acquire(locks.LINE)
     deliver(batches.group(pairs))
 
 
-def _pairs(shown: Shown, webhooks: Sequence[Webhook]) -> list[batches.Pair]:
-    """Return what the event is delivered to, and count on the event those that do not take it."""
-    accepting = [webhook for webhook in webhooks if _accepts(webhook, shown)]
-    if len(accepting) < len(webhooks):
-        Event.objects.filter(pk=shown.event.pk).update(skipped=len(webhooks) - len(accepting))
+def _pairs(shown: Shown, candidates: Sequence[Candidate]) -> list[batches.Pair]:
+    """Return what the event is delivered to."""
+    accepting = [one.webhook for one in candidates if _accepts(one, shown)]
     return [batches.Pair(webhook, shown.event, len(shown.text), bool(shown.error)) for webhook in accepting]
 
 
@@ -83,20 +92,30 @@ def _pairs(shown: Shown, webhooks: Sequence[Webhook]) -> list[batches.Pair]:
 #
 
 
-def _match(events: Sequence[Event]) -> dict[int, list[Webhook]]:
+def _match(events: Sequence[Event]) -> dict[int, list[Candidate]]:
     """Return {event id: the webhooks whose subscription covers it}."""
     types = {event.object_type_id for event in events}
     oldest = min(event.sequence for event in events)
     covering = Subscription.objects.filter(Q(until=None) | Q(until__gte=oldest), object_type_id__in=types)
-    webhooks = Webhook.objects.prefetch_related('ignore_users').in_bulk({s.webhook_id for s in covering})
+    candidates = _candidates({s.webhook_id for s in covering})
     by_change = defaultdict(list)
     for subscription in covering:
-        by_change[subscription.object_type_id, subscription.kind].append(subscription)
+        # A webhook may have been deleted since.
+        if subscription.webhook_id in candidates:
+            by_change[subscription.object_type_id, subscription.kind].append(subscription)
     return {
         event.pk: [
-            webhooks[s.webhook_id] for s in by_change[event.object_type_id, event.kind] if s.covers(event.sequence)
+            candidates[s.webhook_id] for s in by_change[event.object_type_id, event.kind] if s.covers(event.sequence)
         ]
         for event in events
+    }
+
+
+def _candidates(webhook_ids: Set[int]) -> dict[int, Candidate]:
+    webhooks = Webhook.objects.prefetch_related('ignore_users').in_bulk(webhook_ids)
+    return {
+        pk: Candidate(webhook, {user.username for user in webhook.ignore_users.all()})
+        for pk, webhook in webhooks.items()
     }
 
 
@@ -105,16 +124,35 @@ def _discard(pks: Iterable[int]) -> None:
     Event.objects.filter(pk__in=list(pks)).delete()
 
 
-def _accepts(webhook: Webhook, shown: Shown) -> bool:
-    if shown.event.username in {user.username for user in webhook.ignore_users.all()}:
+def _accepts(candidate: Candidate, shown: Shown) -> bool:
+    if shown.event.username in candidate.ignored:
         return False
+    webhook = candidate.webhook
     if not webhook.conditions or shown.data is None:
         return True
     try:
-        return ConditionSet(webhook.conditions).eval({**shown.data, 'snapshots': shown.snapshots})
-    except InvalidCondition as error:
-        logger.warning('webhook=%s event=%s conditions="%s"', webhook.pk, shown.event.uuid, error)
+        return conditions.are_met(webhook.conditions, {**shown.data, 'snapshots': shown.snapshots})
+    except INTERRUPTIONS:
+        raise
+    except Exception as error:
+        # Not only InvalidCondition: a script may have saved conditions that were never checked.
+        reason = f'{type(error).__name__}: {error}'
+        logger.warning('webhook=%s event=%s conditions="%s"', webhook.pk, shown.event.uuid, reason)
         return False
+
+
+SKIP = """
+    UPDATE webhooks_event e SET skipped = v.count FROM unnest(%s::bigint[], %s::int[]) AS v(id, count)
+    WHERE e.id = v.id"""
+
+
+def _count_skipped(counts: Mapping[int, int]) -> None:
+    """Note on the events how many webhooks asked for them and did not take them."""
+    some = {pk: count for pk, count in counts.items() if count}
+    if not some:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(SKIP, [list(some), list(some.values())])
 
 
 #
@@ -126,30 +164,35 @@ def render(events: Sequence[Event], asked: Set[int]) -> list[Shown]:
     """Render events and write what they show to them; those in `asked`, by id, with snapshots. Keeps the order."""
     by_type = defaultdict(list)
     for event in events:
-        by_type[event.object_type].append(event)
+        by_type[event.object_type_id].append(event)
     shown = {}
-    for object_type, group in by_type.items():
-        for one in _render_model(object_type.model_class(), group, asked):
+    for object_type_id, group in by_type.items():
+        model = ContentType.objects.get_for_id(object_type_id).model_class()
+        for one in _render_model(model, group, asked):
             shown[one.event.pk] = one
-    _save(list(shown.values()))
     return [shown[event.pk] for event in events]
 
 
 def _render_model(model: type | None, events: Sequence[Event], asked: Set[int]) -> list[Shown]:
     if model is None:
-        return [Shown(event, error='the model is no longer installed') for event in events]
+        return _save([Shown(event, error='the model is no longer installed') for event in events])
     try:
         with transaction.atomic():
-            results = rendering.render(model, [event.snapshot for event in events])
-            changes = _changes(model, [event for event in events if event.pk in asked])
-    except NOT_THE_EVENTS_FAULT:
+            return _save(_show(model, events, asked))
+    except INTERRUPTIONS:
         raise
     except Exception as error:
         if len(events) == 1:
             logger.exception('event=%s rendering failed', events[0].uuid)
-            return [Shown(events[0], error=f'the payload cannot be built: {type(error).__name__}: {error}')]
+            reason = storable(f'the payload cannot be built: {type(error).__name__}: {error}')
+            return _save([Shown(events[0], error=reason)])
         # One of them is to blame: singly, it holds up no other.
         return [one for event in events for one in _render_model(model, [event], asked)]
+
+
+def _show(model: type, events: Sequence[Event], asked: Set[int]) -> list[Shown]:
+    results = rendering.render(model, [event.snapshot for event in events])
+    changes = _changes(model, [event for event in events if event.pk in asked])
     return [
         Shown(event, one.data, _dumps(one.data), one.display, snapshots=changes.get(event.pk))
         for event, one in zip(events, results, strict=True)
@@ -191,7 +234,7 @@ DELIVER = """
     FROM unnest(%s::bigint[], %s::bigint[], %s::int[]) WITH ORDINALITY AS v(webhook_id, event_id, event_count, position)
     JOIN webhooks_event e ON e.id = v.event_id
     ORDER BY v.position
-    RETURNING id"""
+    RETURNING id, webhook_id, status, created"""
 
 ADD_ITEMS = """
     INSERT INTO webhooks_batchitem (delivery_id, event_id, webhook_id, object_type_id, object_id, sequence, open)
@@ -201,9 +244,7 @@ ADD_ITEMS = """
     JOIN webhooks_event e ON e.id = v.event_id"""
 
 
-def _save(shown: Sequence[Shown]) -> None:
-    if not shown:
-        return
+def _save(shown: list[Shown]) -> list[Shown]:
     with connection.cursor() as cursor:
         cursor.execute(
             SAVE,
@@ -215,16 +256,18 @@ def _save(shown: Sequence[Shown]) -> None:
                 [_dumps(one.snapshots) if one.snapshots else None for one in shown],
             ],
         )
+    return shown
 
 
 def _dumps(value: dict) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return ENCODER.encode(value)
 
 
-def deliver(groups: Sequence[batches.Group]) -> None:
-    """Make a delivery of each group and line them up. The caller holds locks.LINE."""
+def deliver(groups: Sequence[batches.Group]) -> list[int]:
+    """Make a delivery of each group, line them up, and return their ids. The caller holds locks.LINE."""
+    groups = _still_wanted(groups)
     if not groups:
-        return
+        return []
     with connection.cursor() as cursor:
         cursor.execute(
             DELIVER,
@@ -235,13 +278,30 @@ def deliver(groups: Sequence[batches.Group]) -> None:
                 [len(group.event_ids) for group in groups],
             ],
         )
-        made = [row[0] for row in cursor.fetchall()]
-        items = [
-            (pk, event_id)
-            for pk, group in zip(made, groups, strict=True)
-            if len(group.event_ids) > 1
-            for event_id in group.event_ids
-        ]
-        if items:
-            cursor.execute(ADD_ITEMS, [list(column) for column in zip(*items, strict=True)])
-    line.line_up(made)
+        made = cursor.fetchall()
+    ids = [pk for pk, *_ in made]
+    _add_items(ids, groups)
+    line.line_up(ids)
+    failed = Counter(webhook_id for _pk, webhook_id, status, _created in made if status == StatusChoices.FAILED)
+    if failed:
+        health.note_failed(failed, made[0][-1])
+    return ids
+
+
+def _still_wanted(groups: Sequence[batches.Group]) -> list[batches.Group]:
+    """Leave out those of webhooks that were deleted since: under the lock, which whoever deletes one holds as well."""
+    there = set(Webhook.objects.filter(pk__in={group.webhook_id for group in groups}).values_list('pk', flat=True))
+    return [group for group in groups if group.webhook_id in there]
+
+
+def _add_items(ids: Sequence[int], groups: Sequence[batches.Group]) -> None:
+    items = [
+        (pk, event_id)
+        for pk, group in zip(ids, groups, strict=True)
+        if len(group.event_ids) > 1
+        for event_id in group.event_ids
+    ]
+    if not items:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(ADD_ITEMS, [list(column) for column in zip(*items, strict=True)])

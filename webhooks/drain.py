@@ -10,20 +10,16 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
-from django.utils import timezone
-
 from . import delivery, dispatch, queue
 from .delivery import Sent, Tally
 from .health import Ledger
 from .models import Delivery, Webhook
+from .pace import Pace
 from .transport import Client
 
 THREADS = 64
-# Seconds after which the job ends, so that NetBox's other jobs get their turn: as soon as no request from before is
-# still under way, and what was begun meanwhile has ended.
-STRETCH = 25
-# Seconds to wait for more answers to record together with the first.
-GATHER = 0.003
+# Seconds to wait for more answers to record together with the first: a turn costs as much as ten deliveries.
+GATHER = 0.01
 # Seconds between two looks at a lock that another worker holds.
 BUSY_PAUSE = 0.05
 # Seconds to wait where a rate limit holds back what is due.
@@ -38,7 +34,7 @@ def run() -> Tally:
     """Do what there is to do, and return what was done."""
     queue.accept()
     with _drain() as drain:
-        finished = drain.until(time.monotonic() + STRETCH)
+        finished = drain.work()
     if not finished:
         queue.wake()
     return drain.tally
@@ -60,32 +56,29 @@ class Drain:
         self._client = client
         self._pool = pool
         self._lease = uuid.uuid4()
+        self._pace = Pace(time.monotonic())
         self._ledger = Ledger()
         self._under_way: dict[Future, Sent] = {}
         self._webhooks: dict[int, Webhook] = {}
         self._webhooks_at = 0.0
 
-    def until(self, deadline: float) -> bool:
+    def work(self) -> bool:
         """Work until nothing is left or the time is up. Returns whether nothing is left."""
         # First of all: somebody has just saved something.
         self._dispatch()
-        while delivery.tidy():
+        while not self._pace.is_over(time.monotonic()) and delivery.tidy():
             pass
         finished, patience = False, 0.0
-        while not finished and (time.monotonic() < deadline or self._has_stragglers(deadline)):
+        while not finished and not self._pace.is_over(time.monotonic()):
             claimed = self._turn(self._collect(patience), THREADS - len(self._under_way))
             dispatched = not claimed and self._dispatch()
             finished = not (claimed or dispatched or self._under_way or self._wait_for_tokens())
             patience = 0.0 if dispatched else POLL
         while self._under_way:
             self._turn(self._collect(None), 0)
-        with delivery.turn():
-            self._ledger.flush(timezone.now(), force=True)
-        return finished
-
-    def _has_stragglers(self, deadline: float) -> bool:
-        """Whether an endpoint has not answered a request from before the deadline: no reason to let the others wait."""
-        return any(sent.began < deadline for sent in self._under_way.values())
+        with delivery.turn() as now:
+            self._ledger.flush(now, force=True)
+        return finished and not delivery.is_held_by_time(self._pace.span(time.monotonic()))
 
     def _dispatch(self) -> bool:
         """Dispatch a batch. Returns whether it is worth looking on."""
@@ -97,16 +90,16 @@ class Drain:
 
     def _wait_for_tokens(self) -> bool:
         """Wait a moment where a rate limit holds something back. Returns whether one does."""
-        held = delivery.is_held_by_rate()
+        held = delivery.is_held_by_rate(self._pace.span(time.monotonic()))
         if held:
             time.sleep(TOKEN_PAUSE)
         return held
 
     def _turn(self, ended: list[Sent], free: int) -> bool:
         """Record what has ended and claim what is due, as far as threads are free. Returns whether anything was."""
-        with delivery.turn():
-            self.tally.counts.update(delivery.record(self._lease, ended, self._ledger).counts)
-            claimed = delivery.claim(self._lease, free) if free > 0 else []
+        with delivery.turn() as now:
+            self.tally.counts.update(delivery.record(self._lease, ended, self._ledger, now).counts)
+            claimed = delivery.claim(self._lease, free, self._pace.span(time.monotonic())) if free > 0 else []
         if not claimed:
             return False
         unsent = []
@@ -114,10 +107,14 @@ class Drain:
             if sent.request is None:
                 unsent.append(sent)
             else:
-                self._under_way[self._pool.submit(self._client.send, sent.request)] = sent
+                self._send(sent)
         if unsent:
             self._turn(unsent, 0)
         return True
+
+    def _send(self, sent: Sent) -> None:
+        self._pace.begin(sent.delivery.pk, sent.request.timeout, time.monotonic())
+        self._under_way[self._pool.submit(self._client.send, sent.request)] = sent
 
     def _collect(self, patience: float | None) -> list[Sent]:
         """Wait for answers and return the deliveries that have got theirs."""
@@ -130,7 +127,8 @@ class Drain:
 
     def _ended(self, future: Future) -> Sent:
         sent = self._under_way.pop(future)
-        sent.outcome = future.result()
+        outcome = sent.outcome = future.result()
+        self._pace.end(sent.delivery.pk, sent.delivery.webhook_id, outcome.duration)
         return sent
 
     def _definitions(self, claimed: list[Delivery]) -> dict[int, Webhook]:

@@ -5,10 +5,15 @@ rules have it, also for changes that were rolled back.
 """
 
 import json
+import threading
+import weakref
 from typing import Any
 
+from core.models import Job
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import transaction
+from django.db.models.signals import post_save
+from django.dispatch import receiver
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from extras.constants import WEBHOOK_EVENT_TYPES
@@ -41,12 +46,12 @@ class SendWithWebhooks(EventRuleAction):
 
 
 def _fields(context: Any, data: dict) -> dict[str, Any]:
-    request, user, now = context.get('request'), context.get('user'), timezone.now()
+    request, user, now, sequence = context.get('request'), context.get('user'), timezone.now(), draw()
     return {
-        'sequence': draw(),
+        'sequence': sequence,
         'kind': _kind(context),
         'object_type_id': context['object_type'].pk,
-        'object_id': data.get('id') or 0,
+        'object_id': context.get('object_id') or _object_of_job(context) or -sequence,
         'object_repr': str(data.get('display') or _kind(context))[:200],
         'timestamp': now,
         'username': user.username if user else None,
@@ -58,6 +63,26 @@ def _fields(context: Any, data: dict) -> dict[str, Any]:
         'transaction_id': 0,
         'transaction_time': now,
     }
+
+
+_saved = threading.local()
+
+
+@receiver(post_save, sender=Job, dispatch_uid='webhooks.job')
+def _job_saved(instance: Job, **kwargs: Any) -> None:
+    """NetBox does not tell a rule which job started or ended; but it has just saved it."""
+    _saved.job = weakref.ref(instance)
+
+
+def _object_of_job(context: Any) -> int | None:
+    """Return the id of the object that the job is for: its events are sent in order. None: of no job that is known.
+
+    A job for no one object is known by a negative number of its own, which no object has.
+    """
+    job = _saved.job() if hasattr(_saved, 'job') else None
+    if job is None or job.object_type_id != context['object_type'].pk or job.data is not context['data']:
+        return None
+    return job.object_id or -job.pk
 
 
 def _kind(context: Any) -> str:

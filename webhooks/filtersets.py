@@ -5,12 +5,17 @@ deliveries say `distinct=False`, as comparing whole rows is what makes a long lo
 """
 
 import uuid
+from typing import Any
 
 import django_filters
+from django import forms
+from django.conf import settings
 from django.contrib.contenttypes.models import ContentType
+from django.db import DataError, connection, transaction
 from django.db.models import Q, QuerySet
 from django.utils.translation import gettext_lazy as _
 from extras.choices import WebhookHttpMethodChoices
+from extras.models import NotificationGroup
 from netbox.filtersets import BaseFilterSet, NetBoxModelFilterSet
 from users.models import User
 from utilities.filters import (
@@ -25,6 +30,32 @@ from utilities.filtersets import register_filterset
 from .choices import FormatChoices, KindChoices, StatusChoices
 from .models import BatchItem, Delivery, Event, Webhook
 
+REGEX_LOOKUPS = ('regex', 'iregex')
+TEXT_LOOKUPS = ('ic', 'nic', 'iew', 'niew', 'isw', 'nisw', *REGEX_LOOKUPS)
+
+
+class FilterForm(forms.Form):
+    """Refuses what a lookup of text cannot take, so that it is no error of the database."""
+
+    def clean(self) -> dict[str, Any]:
+        for name, value in list(self.cleaned_data.items()):
+            lookup = name.rpartition('__')[2]
+            if lookup in TEXT_LOOKUPS and settings.FILTERS_NULL_CHOICE_VALUE in (value or ()):
+                self.add_error(name, _('Only the lookups that compare the whole value can look for none.'))
+            elif lookup in REGEX_LOOKUPS and not all(map(_is_regex, value or ())):
+                self.add_error(name, _('Enter a valid regular expression.'))
+        return self.cleaned_data
+
+
+def _is_regex(pattern: str) -> bool:
+    """Ask PostgreSQL, whose regular expressions differ from Python's."""
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT '' ~ %s", [pattern])
+    except DataError:
+        return False
+    return True
+
 
 @register_filterset
 class WebhookFilterSet(NetBoxModelFilterSet):
@@ -35,6 +66,17 @@ class WebhookFilterSet(NetBoxModelFilterSet):
     ignore_user_id = django_filters.ModelMultipleChoiceFilter(
         field_name='ignore_users', queryset=User.objects.all(), label=_('Ignored user (ID)')
     )
+    notification_group_id = django_filters.ModelMultipleChoiceFilter(
+        field_name='notification_groups',
+        queryset=NotificationGroup.objects.all(),
+        label=_('Notification group (ID)'),
+    )
+    notification_group = django_filters.ModelMultipleChoiceFilter(
+        field_name='notification_groups__name',
+        queryset=NotificationGroup.objects.all(),
+        to_field_name='name',
+        label=_('Notification group (name)'),
+    )
     http_method = django_filters.MultipleChoiceFilter(choices=WebhookHttpMethodChoices, distinct=False)
     payload_format = django_filters.MultipleChoiceFilter(choices=FormatChoices, distinct=False)
     suspended = django_filters.BooleanFilter(
@@ -43,6 +85,7 @@ class WebhookFilterSet(NetBoxModelFilterSet):
 
     class Meta:
         model = Webhook
+        form = FilterForm
         fields = (
             'id', 'name', 'description', 'enabled', 'paused', 'type_create', 'type_update', 'type_delete',
             'http_content_type', 'ssl_verification', 'ca_file_path', 'client_cert_path', 'client_key_path', 'timeout',
@@ -76,12 +119,13 @@ class EventFilterSet(LogFilterSet):
     request_id = django_filters.UUIDFilter()
     timestamp = MultiValueDateTimeFilter(distinct=False)
     delivery_id = django_filters.ModelMultipleChoiceFilter(
-        queryset=Delivery.objects.all(), method='filter_deliveries', label=_('Delivery (ID)')
+        queryset=Delivery.objects.all(), null_label=None, method='filter_deliveries', label=_('Delivery (ID)')
     )
     has_error = django_filters.BooleanFilter(method='filter_has_error', label=_('Has an error'))
 
     class Meta:
         model = Event
+        form = FilterForm
         fields = ('id', 'test')
 
     def search(self, queryset: QuerySet, name: str, value: str) -> QuerySet:
@@ -110,7 +154,7 @@ class DeliveryFilterSet(LogFilterSet):
         label=_('Webhook (name)'),
     )
     event_id = django_filters.ModelMultipleChoiceFilter(
-        queryset=Event.objects.all(), method='filter_events', label=_('Event (ID)')
+        queryset=Event.objects.all(), null_label=None, method='filter_events', label=_('Event (ID)')
     )
     kind = django_filters.MultipleChoiceFilter(field_name='event__kind', choices=KindChoices, distinct=False)
     status = django_filters.MultipleChoiceFilter(choices=StatusChoices, distinct=False)
@@ -122,6 +166,7 @@ class DeliveryFilterSet(LogFilterSet):
 
     class Meta:
         model = Delivery
+        form = FilterForm
         fields = ('id',)
 
     def search(self, queryset: QuerySet, name: str, value: str) -> QuerySet:

@@ -5,6 +5,7 @@ request NetBox saves it first, elsewhere nobody does. And what is in a place is 
 update(): racks and devices with their location, devices with their rack, virtual machines with their cluster.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from . import outbox
 from .choices import KindChoices
 
 HELD = '_webhooks_followers'
+GOING = '_webhooks_going'
 SILENT = ('SET_NULL', 'SET_DEFAULT')
 
 Pointer = ForeignKey | ManyToManyField
@@ -81,6 +83,10 @@ def _connect_left_behind(targets: Collection[type[Model]]) -> None:
 def _pointers(model: type[Model]) -> Iterator[Pointer]:
     """Yield the model's fields that NetBox empties silently. Those that begin with _ are not shown."""
     yield from model._meta.many_to_many
+    yield from _silent_keys(model)
+
+
+def _silent_keys(model: type[Model]) -> Iterator[ForeignKey]:
     for field in model._meta.concrete_fields:
         silent = isinstance(field, ForeignKey) and field.remote_field.on_delete.__name__ in SILENT
         if silent and not field.name.startswith('_'):
@@ -92,8 +98,11 @@ def _pointers(model: type[Model]) -> Iterator[Pointer]:
 #
 
 
-def hold_left(pointers: list[tuple[type[Model], Pointer]], instance: Model, using: str, **kwargs: Any) -> None:
+def hold_left(
+    pointers: list[tuple[type[Model], Pointer]], instance: Model, using: str, origin: Any = None, **kwargs: Any
+) -> None:
     """Find what points to the object while it does."""
+    _going(origin).add((type(instance), instance.pk))
     held = defaultdict(set)
     for model, field in pointers:
         if outbox.wants(model, using):
@@ -115,6 +124,39 @@ def record_left(instance: Model, **kwargs: Any) -> None:
     """Record what is still there. What was deleted as well has said so, or does."""
     for model, rows in instance.__dict__.pop(HELD, {}).items():
         outbox.record_touched(model, KindChoices.UPDATED, rows)
+
+
+def _going(origin: Any) -> set[tuple[type[Model], Any]]:
+    """Return what goes in one deletion as far as it has been announced. `origin` is whose deletion it is."""
+    return vars(origin).setdefault(GOING, set()) if origin is not None else set()
+
+
+def with_cleared(snapshot: str, instance: Model, origin: Any) -> str:
+    """Return the snapshot of what is being deleted with the pointers that this very deletion took from it.
+
+    Before a device goes its addresses do, and NetBox saves it without them. The instance was read before all that. It
+    is believed of a pointer that the row has no more, to something that goes along.
+    """
+    going = _going(origin)
+    pointers = {field.column: (field.related_model, _key(instance, field)) for field in _silent_keys(type(instance))}
+    cleared = {column: target for column, target in pointers.items() if target in going}
+    taken = json.loads(snapshot) if cleared else {}
+    lost = {column: key for column, (_model, key) in cleared.items() if taken['row'][column] is None}
+    if not lost:
+        return snapshot
+    taken['row'] |= lost | _times_of_saving(instance)
+    return json.dumps(taken)
+
+
+def _key(instance: Model, field: ForeignKey) -> Any:
+    return instance.__dict__.get(field.attname)
+
+
+def _times_of_saving(instance: Model) -> dict[str, str]:
+    """Return the columns that are set by each save, as they were when the instance was read."""
+    fields = [field for field in instance._meta.concrete_fields if getattr(field, 'auto_now', False)]
+    values = {field.column: instance.__dict__.get(field.attname) for field in fields}
+    return {column: value.isoformat() for column, value in values.items() if value is not None}
 
 
 #

@@ -20,6 +20,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.http import QueryDict
 from django.utils.datastructures import MultiValueDict
 from netbox.registry import registry
+from rest_framework.utils.encoders import JSONEncoder
 from users.models import User
 from utilities.querydict import dict_to_querydict
 from utilities.request import NetBoxFakeRequest
@@ -33,6 +34,10 @@ logger = logging.getLogger('webhooks.formats')
 JSON = 'application/json'
 CLOUDEVENT, CLOUDEVENT_BATCH = 'application/cloudevents+json', 'application/cloudevents-batch+json'
 OBJECT_EVENTS = {'created': 'object_created', 'updated': 'object_updated', 'deleted': 'object_deleted'}
+
+
+# Made once: json.dumps() would make an encoder for each value. It is NetBox's: callbacks may give dates, for example.
+ENCODER = JSONEncoder(ensure_ascii=False)
 
 
 class Raw(str):
@@ -54,7 +59,7 @@ def content_type(webhook: Webhook, events: Sequence[Event]) -> str:
     """Return the webhook's content type; CloudEvents have one of their own, where it was left at JSON."""
     if webhook.payload_format != FormatChoices.CLOUDEVENTS or webhook.http_content_type != JSON:
         return webhook.http_content_type
-    return CLOUDEVENT_BATCH if webhook.batch else CLOUDEVENT
+    return CLOUDEVENT_BATCH if _is_batch(webhook, events) else CLOUDEVENT
 
 
 def dumps(value: Any) -> str:
@@ -62,10 +67,10 @@ def dumps(value: Any) -> str:
     if isinstance(value, Raw):
         return value
     if isinstance(value, dict):
-        return '{' + ', '.join(f'{json.dumps(key)}: {dumps(item)}' for key, item in value.items()) + '}'
+        return '{' + ', '.join(f'{ENCODER.encode(key)}: {dumps(item)}' for key, item in value.items()) + '}'
     if isinstance(value, list):
         return '[' + ', '.join(map(dumps, value)) + ']'
-    return json.dumps(value, ensure_ascii=False)
+    return ENCODER.encode(value)
 
 
 #
@@ -82,14 +87,14 @@ def default(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
         'data': _data(webhook, events),
         'object_type': object_type(last),
     }
-    if webhook.batch:
+    if _is_batch(webhook, events):
         shown['events'] = [{'id': str(event.uuid), 'sequence': event.sequence} for event in events]
     else:
         shown |= {'id': str(last.uuid), 'sequence': last.sequence}
     shown |= {'username': last.username, 'request_id': str(last.request_id) if last.request_id else None}
     if webhook.include_snapshots:
         snapshots = [event.snapshots for event in events]
-        shown['snapshots'] = snapshots if webhook.batch else snapshots[0]
+        shown['snapshots'] = snapshots if _is_batch(webhook, events) else snapshots[0]
     if last.test:
         shown['test'] = True
     return shown
@@ -106,7 +111,7 @@ def netbox(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
     if last.request:
         shown['request'] = last.request
     snapshots = [event.snapshots for event in events]
-    shown['snapshots'] = snapshots if webhook.batch else snapshots[0]
+    shown['snapshots'] = snapshots if _is_batch(webhook, events) else snapshots[0]
     if context := _callbacks(last):
         shown['context'] = context
     return shown
@@ -114,13 +119,14 @@ def netbox(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
 
 def cloudevents(webhook: Webhook, events: Sequence[Event]) -> Any:
     shown = [_cloudevent(webhook, event) for event in events]
-    return shown if webhook.batch else shown[0]
+    return shown if _is_batch(webhook, events) else shown[0]
 
 
 def _cloudevent(webhook: Webhook, event: Event) -> dict[str, Any]:
     """CloudEvents 1.0.2, section 3, with the `sequence` extension; names of extensions are lower case letters."""
     data = Raw(event.data)
     optional = {
+        'subject': str(event.object_id) if event.object_id > 0 else None,
         'username': event.username,
         'requestid': str(event.request_id) if event.request_id else None,
         'test': True if event.test else None,
@@ -130,7 +136,6 @@ def _cloudevent(webhook: Webhook, event: Event) -> dict[str, Any]:
         'id': str(event.uuid),
         'source': f'//{settings.HOSTNAME}/{settings.BASE_PATH}',
         'type': f'netbox.{object_type(event)}.{event.kind}',
-        'subject': str(event.object_id),
         'time': event.timestamp.isoformat(),
         'datacontenttype': JSON,
         'sequence': str(event.sequence),
@@ -146,9 +151,14 @@ FORMATS = {
 }
 
 
+def _is_batch(webhook: Webhook, events: Sequence[Event]) -> bool:
+    """Whether the body is that of a batch. One that was made before `batch` was switched off stays one."""
+    return webhook.batch or len(events) > 1
+
+
 def _data(webhook: Webhook, events: Sequence[Event]) -> Raw | list[Raw]:
     data = [Raw(event.data) for event in events]
-    return data if webhook.batch else data[0]
+    return data if _is_batch(webhook, events) else data[0]
 
 
 #

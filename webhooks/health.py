@@ -6,15 +6,18 @@ intervals while the others wait unspent, and the first success lets them go (the
 
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
+from django.utils.timezone import localdate
 from extras.choices import JournalEntryKindChoices
 from extras.models import JournalEntry
+from netbox.events import EventType
 
+from . import notifications
 from .choices import StatusChoices
 from .constants import LATENCY_BUCKETS
-from .models import Health, Webhook
+from .models import Health, Hour, Webhook
 from .transport import Outcome
 
 SUSPEND_AFTER = 5
@@ -26,7 +29,7 @@ FLUSH_INTERVAL = 1.0
 # Not the rate limit's tokens, which the claim writes.
 WRITTEN = (
     'delivered', 'failed', 'last_status', 'last_error', 'last_attempt_at', 'last_success_at', 'unreachable',
-    'suspended_since', 'probe_at', 'probes', 'latency', 'latency_sum',
+    'suspended_since', 'probe_at', 'probes', 'latency', 'latency_sum', 'failure_told_on',
 )  # fmt: skip
 
 Entry = tuple[Outcome, str]
@@ -39,7 +42,8 @@ def is_suspended(webhook: Webhook) -> bool:
 class Ledger:
     """What came of requests, kept for a moment: a healthy endpoint's counters need not be written with every answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, tells_failures: bool = True) -> None:
+        self._tells_failures = tells_failures
         self._entries: dict[int, tuple[Webhook, list[Entry]]] = {}
         self._written_at = time.monotonic()
 
@@ -50,10 +54,11 @@ class Ledger:
     def flush(self, now: datetime, force: bool = False) -> None:
         """Write what matters now: all of it once a second, at once what is not simply a success."""
         everything = force or time.monotonic() - self._written_at >= FLUSH_INTERVAL
-        for pk, (webhook, entries) in sorted(self._entries.items()):
-            if everything or _matters(webhook, entries):
-                _record(webhook, entries, now)
-                del self._entries[pk]
+        due = [pk for pk, entry in sorted(self._entries.items()) if everything or _matters(*entry)]
+        # Whoever edits a webhook takes its row before its health's: here too, or it ends in a deadlock.
+        _lock([pk for pk in due if _is_gone(self._entries[pk][1])])
+        for pk in due:
+            _record(*self._entries.pop(pk), now, self._tells_failures)
         if everything:
             self._written_at = time.monotonic()
 
@@ -62,23 +67,69 @@ def _matters(webhook: Webhook, entries: Sequence[Entry]) -> bool:
     return webhook.health.unreachable > 0 or any(not outcome.succeeded for outcome, _status in entries)
 
 
-def _record(webhook: Webhook, group: Sequence[Entry], now: datetime) -> None:
+def _is_gone(entries: Sequence[Entry]) -> bool:
+    return any(outcome.status == GONE for outcome, _status in entries)
+
+
+def _lock(pks: Sequence[int]) -> None:
+    """Hold the rows of webhooks until the end of the transaction."""
+    if pks:
+        list(Webhook.objects.select_for_update(no_key=True).filter(pk__in=pks).order_by('pk').values_list('pk'))
+
+
+def _record(webhook: Webhook, group: Sequence[Entry], now: datetime, tells_failures: bool) -> None:
     health = Health.objects.select_for_update().filter(webhook=webhook).first()
     if health is None:
         return  # deleted while its requests were under way
-    for outcome, status in group:
-        health.delivered += status == StatusChoices.DELIVERED
-        health.failed += status == StatusChoices.FAILED
+    _count_closed(health, [status for _outcome, status in group], now)
+    for outcome, _status in group:
         _count(health, outcome, now)
         health.latency[bisect_left(LATENCY_BUCKETS, outcome.duration)] += 1
         health.latency_sum += outcome.duration
     last = group[-1][0]
     health.last_status, health.last_error, health.last_attempt_at = last.status, last.error, now
     _suspend(health, webhook, now)
+    news = _news(health, group, now, tells_failures)
     health.save(update_fields=WRITTEN)
     webhook.health = health
-    if any(outcome.status == GONE for outcome, _status in group):
-        _disable(webhook)
+    if _is_gone(group) and _disable(webhook):
+        news = notifications.DISABLED
+    if news:
+        notifications.tell(webhook, news)
+
+
+def note_failed(counts: Mapping[int, int], now: datetime) -> None:
+    """Count what failed without a request, or waited too long: {id of a webhook: how many deliveries}."""
+    rows = Health.objects.select_for_update(of=('self',)).filter(webhook__in=counts).select_related('webhook')
+    for health in rows.order_by('webhook'):
+        _count_closed(health, [StatusChoices.FAILED] * counts[health.webhook_id], now)
+        is_first = _is_first_failure(health, now)
+        health.save(update_fields=['failed', 'failure_told_on'])
+        if is_first:
+            notifications.tell(health.webhook, notifications.FAILED)
+
+
+def _news(health: Health, group: Sequence[Entry], now: datetime, tells_failures: bool) -> EventType | None:
+    """Return what people are to be told; of two things the worse."""
+    has_failed = tells_failures and any(status == StatusChoices.FAILED for _outcome, status in group)
+    is_first = has_failed and _is_first_failure(health, now)
+    if health.suspended_since == now:
+        return notifications.SUSPENDED
+    return notifications.FAILED if is_first else None
+
+
+def _is_first_failure(health: Health, now: datetime) -> bool:
+    """Whether no failure of this day, in NetBox's time zone, has been told. It has been then."""
+    told, health.failure_told_on = health.failure_told_on, localdate(now)
+    return told != health.failure_told_on
+
+
+def _count_closed(health: Health, statuses: Sequence[str], now: datetime) -> None:
+    delivered, failed = statuses.count(StatusChoices.DELIVERED), statuses.count(StatusChoices.FAILED)
+    health.delivered += delivered
+    health.failed += failed
+    if delivered or failed:
+        Hour.objects.count(health, now, delivered, failed)
 
 
 def _count(health: Health, outcome: Outcome, now: datetime) -> None:
@@ -102,11 +153,11 @@ def _suspend(health: Health, webhook: Webhook, now: datetime) -> None:
     health.probes += 1
 
 
-def _disable(webhook: Webhook) -> None:
-    """410 Gone (RFC 9110, 15.5.11): the endpoint asks not to be called again."""
+def _disable(webhook: Webhook) -> bool:
+    """410 Gone (RFC 9110, 15.5.11): the endpoint asks not to be called again. Returns whether it was enabled."""
     current = Webhook.objects.filter(pk=webhook.pk).first()
     if current is None or not current.enabled:
-        return
+        return False
     current.enabled = False
     current.save(update_fields=['enabled', 'last_updated'])
     JournalEntry.objects.create(
@@ -114,3 +165,4 @@ def _disable(webhook: Webhook) -> None:
         kind=JournalEntryKindChoices.KIND_WARNING,
         comments='Disabled: the endpoint answered HTTP 410 Gone.',
     )
+    return True

@@ -12,6 +12,7 @@ NetBox's own templates, so snapshots are included for it.
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from core.choices import ObjectChangeActionChoices
 from core.events import OBJECT_CREATED, OBJECT_DELETED, OBJECT_UPDATED
@@ -27,10 +28,14 @@ from netbox.config import get_config
 
 from . import object_types, signing
 from .choices import FormatChoices
+from .exceptions import DecryptionError
 from .models import Webhook
+from .models.fields import MaskedUrl, Sealed
 
 FLAGS = {OBJECT_CREATED: 'type_create', OBJECT_UPDATED: 'type_update', OBJECT_DELETED: 'type_delete'}
 COPIED = ('payload_url', 'http_method', 'http_content_type', 'additional_headers', 'body_template', 'secret')
+# What makes a request: where one of these differs, the receiver gets another one, or none.
+COMPARED = (*COPIED, 'payload_format', 'ssl_verification', 'ca_file_path')
 MAX_ATTEMPTS = 100
 # Who made the changes, in the change log: a command has no user.
 ACTOR = 'webhooks_import'
@@ -38,7 +43,7 @@ ACTOR = 'webhooks_import'
 
 @dataclass
 class Plan:
-    """What is to become of one rule. With `reasons` it is not carried over; with `existing` it has been."""
+    """What is to become of one rule. With `existing` it has been carried over; with `reasons` it cannot be."""
 
     rule: EventRule
     webhook: Webhook | None = None
@@ -53,18 +58,37 @@ class Plan:
     @property
     def may_be_disabled(self) -> bool:
         """Whether ours sends all that the rule does, so that the rule can be switched off."""
-        return self.rule.enabled and (self.is_new or (self.existing is not None and not self.gaps()))
+        return self.rule.enabled and not self.reasons and not self.gaps()
 
     def gaps(self) -> list[str]:
-        """Return in what the existing webhook of the rule's name falls short of the rule."""
-        sent = set(self.existing.object_types.values_list('pk', flat=True))
-        found = {
-            'enabled': self.existing.enabled or not self.rule.enabled,
-            'payload_url': self.webhook is not None and self.existing.payload_url == self.webhook.payload_url,
-            'object_types': sent.issuperset(object_type.pk for object_type in self.types),
-            'types of change': self.webhook is not None and set(self.existing.kinds).issuperset(self.webhook.kinds),
+        """Return in what the existing webhook of the rule's name falls short of the rule, or sends something else."""
+        if self.existing is None:
+            return []
+        differs = {
+            'enabled': self.rule.enabled and not self.existing.enabled,
+            'paused': self.existing.paused,
+            'object_types': not self._has_all_types(),
+            'ignore_users': self.existing.ignore_users.exists(),
         }
-        return [name for name, is_covered in found.items() if not is_covered]
+        return [*(name for name, is_gap in differs.items() if is_gap), *self._gaps_in_request()]
+
+    def _has_all_types(self) -> bool:
+        sent = set(self.existing.object_types.values_list('pk', flat=True))
+        return sent.issuperset(object_type.pk for object_type in self.types)
+
+    def _gaps_in_request(self) -> Iterator[str]:
+        ours, wanted = self.existing, self.webhook
+        if wanted is None:  # Nothing is left to compare with.
+            return
+        if not set(ours.kinds).issuperset(wanted.kinds):
+            yield 'types of change'
+        if ours.conditions and ours.conditions != wanted.conditions:
+            yield 'conditions'
+        if ours.batch:
+            yield 'batch'
+        if wanted.include_snapshots and not ours.include_snapshots:
+            yield 'include_snapshots'
+        yield from (name for name in COMPARED if not _is_same(getattr(ours, name), getattr(wanted, name)))
 
 
 def plan() -> list[Plan]:
@@ -96,8 +120,19 @@ def _plan(rule: EventRule, existing: Webhook | None) -> Plan:
     if not isinstance(builtin, BuiltinWebhook):
         return Plan(rule, types=types, reasons=['its webhook no longer exists'], existing=existing)
     webhook = _translate(rule, builtin)
-    reasons = [] if existing else [*_rule_reasons(rule, types), *_webhook_reasons(webhook, builtin)]
-    return Plan(rule, webhook, types, reasons, existing)
+    return Plan(rule, webhook, types, [*_rule_reasons(rule, types), *_webhook_reasons(webhook, builtin)], existing)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Compare what is masked too, which is not to be shown; what cannot be decrypted is not the same."""
+    try:
+        return _whole(one) == _whole(other)
+    except DecryptionError:
+        return False
+
+
+def _whole(value: Any) -> Any:
+    return value.reveal() if isinstance(value, MaskedUrl | Sealed) else value
 
 
 def _translate(rule: EventRule, builtin: BuiltinWebhook) -> Webhook:

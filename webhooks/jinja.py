@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from jinja2.exceptions import TemplateError, TemplateSyntaxError
+from jinja2.exceptions import TemplateSyntaxError
 from netbox.config import get_config
 from netbox.registry import registry
 from utilities.jinja2 import DEFAULT_JINJA2_FILTERS, sanitize_http_header
 
+from .interruptions import INTERRUPTIONS
 from .sandbox import BoundedEnvironment
 
 # Seconds that one template may take.
@@ -24,11 +25,6 @@ TIME_LIMIT = 2.0
 MEMORY_LIMIT = 256 * 1024 * 1024
 # Characters of a rendered template.
 OUTPUT_LIMIT = 4 * 1024 * 1024
-
-FAILURES = (
-    TemplateError, SyntaxError, MemoryError, RecursionError, TypeError, ValueError, ArithmeticError, LookupError,
-    AttributeError,
-)  # fmt: skip
 
 _memory_lock = threading.Lock()
 
@@ -39,25 +35,25 @@ class RenderError(Exception):
 
 def render(template: str, context: Mapping[str, Any]) -> str:
     """Return the rendered template. Raises RenderError."""
-    environment = _environment()
-    try:
-        with _bounded_memory():
-            text = environment.from_string(template).render(**context)
-    except FAILURES as error:
-        raise RenderError(f'{_message(error)}{_line(error)}') from error
+    with _bounded() as environment:
+        text = environment.from_string(template).render(**context)
     if len(text) > OUTPUT_LIMIT:
         raise RenderError(f'the result has more than {OUTPUT_LIMIT} characters')
-    return text
+    return _joined(text)
 
 
 def check(template: str) -> None:
     """Raise RenderError for a template with a mistake in its syntax, or a filter that does not exist."""
-    environment = _environment()
+    with _bounded() as environment:
+        environment.from_string(template)
+
+
+def _joined(text: str) -> str:
+    """Return the text with characters that were written as surrogate pairs, as JSON writes them."""
     try:
-        with _bounded_memory():
-            environment.from_string(template)
-    except FAILURES as error:
-        raise RenderError(f'{_message(error)}{_line(error)}') from error
+        return text.encode('utf-16', 'surrogatepass').decode('utf-16')
+    except UnicodeDecodeError:
+        raise RenderError('the result holds half a surrogate pair') from None
 
 
 def _environment() -> BoundedEnvironment:
@@ -73,6 +69,19 @@ def _environment() -> BoundedEnvironment:
 #
 # Bounds
 #
+
+
+@contextmanager
+def _bounded() -> Iterator[BoundedEnvironment]:
+    """Give an environment, and raise RenderError for whatever goes wrong: filters are anybody's code."""
+    environment = _environment()
+    try:
+        with _bounded_memory():
+            yield environment
+    except INTERRUPTIONS:
+        raise
+    except Exception as error:
+        raise RenderError(f'{_message(error)}{_line(error)}') from error
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 A delivery that has an earlier open one before it gets a Wait on it and no `due_at`, so that no claim sees it. When the
 earlier one is closed the next becomes due; when it goes to its first retry, the next becomes due after `order_wait`
-all the same. Every function here is called in a transaction that holds locks.LINE.
+all the same. Even then it does not go out beside an earlier one that is due itself: the claim looks at the Waits.
+Every function here is called in a transaction that holds locks.LINE.
 """
 
 from collections.abc import Sequence
@@ -47,26 +48,37 @@ LINE_UP = f"""
     SET due_at = CASE WHEN f.failing THEN now() + make_interval(secs => %(order_wait)s) END
     FROM (SELECT id, bool_and(failing) AS failing FROM found GROUP BY id) f WHERE d.id = f.id"""
 
+# The arrays and OFFSET 0 below: the few deliveries are looked up one by one. PostgreSQL's figures are old when a table
+# has just grown, and by them it would read all that wait.
 STEP_UP = """
     WITH gone AS (
         DELETE FROM webhooks_wait WHERE blocker_id = ANY(%(ids)s) OR delivery_id = ANY(%(ids)s)
         RETURNING delivery_id, blocker_id
+    ), inherited AS (
+        -- Who waited for one that itself went out before its turn comes after the same as that one.
+        INSERT INTO webhooks_wait (delivery_id, blocker_id)
+        SELECT behind.delivery_id, before.blocker_id
+        FROM gone before JOIN gone behind ON behind.blocker_id = before.delivery_id
+        WHERE NOT before.blocker_id = ANY(%(ids)s) AND NOT behind.delivery_id = ANY(%(ids)s)
+        ON CONFLICT DO NOTHING
     )
     UPDATE webhooks_delivery d SET due_at = now()
-    FROM (SELECT DISTINCT delivery_id FROM gone) g
-    WHERE d.id = g.delivery_id AND d.status = 'pending' AND (d.due_at IS NULL OR d.error = '')
+    WHERE d.id = ANY(ARRAY(SELECT delivery_id FROM gone)) AND d.status = 'pending'
+      AND (d.due_at IS NULL OR d.error = '')
       AND NOT EXISTS (
           SELECT 1 FROM webhooks_wait w WHERE w.delivery_id = d.id AND NOT w.blocker_id = ANY(%(ids)s)
+          OFFSET 0
       )
     RETURNING d.id"""
 
 STOP_WAITING_AFTER = """
     UPDATE webhooks_delivery d SET due_at = now() + make_interval(secs => %(order_wait)s)
-    FROM webhooks_wait w
-    WHERE w.blocker_id = ANY(%(ids)s) AND d.id = w.delivery_id AND d.status = 'pending' AND d.due_at IS NULL
+    WHERE d.id = ANY(ARRAY(SELECT w.delivery_id FROM webhooks_wait w WHERE w.blocker_id = ANY(%(ids)s)))
+      AND d.status = 'pending' AND d.due_at IS NULL
       AND NOT EXISTS (
-          SELECT 1 FROM webhooks_wait o JOIN webhooks_delivery b ON b.id = o.blocker_id
-          WHERE o.delivery_id = d.id AND b.error = ''
+          SELECT 1 FROM webhooks_wait o
+          WHERE o.delivery_id = d.id AND (SELECT b.error = '' FROM webhooks_delivery b WHERE b.id = o.blocker_id)
+          OFFSET 0
       )"""
 
 HOLD_BACK = f"""
@@ -97,6 +109,11 @@ def rejoin(ids: Sequence[int]) -> None:
     """The deliveries are open again: they wait for what is before them, and what is behind and untried for them."""
     _execute(CLOSE_BATCHES, ids, open=False)
     _execute(LINE_UP, ids)
+    hold_back(ids)
+
+
+def hold_back(ids: Sequence[int]) -> None:
+    """Let what is behind the deliveries and was not tried yet wait for them."""
     _execute(HOLD_BACK, ids)
 
 

@@ -7,7 +7,7 @@ from netbox.object_actions import ObjectAction
 
 from .models import Delivery
 
-__all__ = ('BulkRedeliver', 'Redeliver', 'Replay', 'SendTest')
+__all__ = ('BulkRedeliver', 'Redeliver', 'Replay', 'RotateSecret', 'SendTest')
 
 
 class PostAction(ObjectAction):
@@ -46,6 +46,14 @@ class Replay(ObjectAction):
     url_kwargs = ['pk']
     permissions_required = {'replay'}
     template_name = 'webhooks/buttons/replay.html'
+
+
+class RotateSecret(ObjectAction):
+    name = 'rotate_secret'
+    label = _('Rotate Secret')
+    url_kwargs = ['pk']
+    permissions_required = {'change'}
+    template_name = 'webhooks/buttons/rotate_secret.html'
 
 
 class BulkRedeliver(ObjectAction):

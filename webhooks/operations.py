@@ -3,7 +3,10 @@
 import json
 import time
 import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from itertools import batched
 
 from django.db import transaction
 from django.db.models import F, Model, QuerySet
@@ -11,35 +14,61 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from . import delivery as engine
-from . import dispatch, line, queue, snapshots, status
+from . import dispatch, line, queue, snapshots
+from . import status as status_page
 from .batches import Group
-from .choices import StatusChoices
+from .choices import OPEN_STATUSES, StatusChoices
 from .exceptions import DefinitionError, DeliveryFailed
 from .health import Ledger
-from .models import Delivery, Event, Webhook
+from .models import BatchItem, Delivery, Event, Webhook
 from .models.sequence import draw
 from .transport import Client
 
+# Deliveries that are sent again in one transaction: meanwhile nothing is sent.
+PART = 500
 
-def redeliver(deliveries: QuerySet[Delivery]) -> int:
-    """Send closed deliveries again, and return how many.
+
+def redeliver(
+    deliveries: QuerySet[Delivery], watch: Callable[[Sequence[Sequence[int]]], Iterable[Sequence[int]]] = iter
+) -> int:
+    """Send closed deliveries again, some at a time in the order of their sequence, and return how many.
 
     A failed one goes out under the same `webhook-id`, with one attempt more than it had. One that had been delivered
-    becomes a new delivery with an id of its own, so that a receiver which deduplicates acts on it.
+    becomes a new delivery with an id of its own, so that a receiver which deduplicates acts on it. `watch` is given
+    the parts, and hands them on: for a progress bar.
     """
+    # All ids first: what is made here is not to be sent again by a later part.
+    pks = deliveries.exclude(status__in=OPEN_STATUSES).order_by('sequence', 'pk').values_list('pk', flat=True)
+    parts = list(batched(pks, PART))
+    return sum(_redeliver(deliveries.filter(pk__in=part)) for part in watch(parts))
+
+
+def _redeliver(deliveries: QuerySet[Delivery]) -> int:
     with engine.turn():
-        failed = list(deliveries.filter(status=StatusChoices.FAILED).values_list('pk', 'uuid'))
-        delivered = list(deliveries.filter(status=StatusChoices.DELIVERED).select_related('event').order_by('sequence'))
-        _reopen([pk for pk, _uuid in failed])
-        dispatch.deliver([Group(one.webhook_id, [event.pk for event in one.events()]) for one in delivered])
-        transaction.on_commit(lambda: status.unlist(str(uuid) for _pk, uuid in failed), robust=True)
+        failed = list(deliveries.filter(status=StatusChoices.FAILED).values_list('pk', 'uuid', 'listed'))
+        listed = [str(found) for _pk, found, is_listed in failed if is_listed]
+        _reopen([pk for pk, *_ in failed])
+        groups = _groups(deliveries.filter(status=StatusChoices.DELIVERED))
+        line.hold_back(dispatch.deliver(groups))
+        if listed:
+            transaction.on_commit(lambda: status_page.unlist(listed), robust=True)
         transaction.on_commit(queue.wake, robust=True)
-    return len(failed) + len(delivered)
+        return len(failed) + len(groups)
+
+
+def _groups(delivered: QuerySet[Delivery]) -> list[Group]:
+    """Return what each of them told of."""
+    columns = ('pk', 'webhook_id', 'event_id', 'event_count')
+    found = list(delivered.order_by('sequence', 'pk').values_list(*columns))
+    batches = defaultdict(list)
+    items = BatchItem.objects.filter(delivery__in=[pk for pk, _webhook, _event, count in found if count > 1])
+    for pk, event_id in items.order_by('sequence').values_list('delivery_id', 'event_id'):
+        batches[pk].append(event_id)
+    return [Group(webhook_id, batches.get(pk, [event_id])) for pk, webhook_id, event_id, _count in found]
 
 
 def _reopen(pks: list[int]) -> None:
-    # What could not be rendered then may be now, by a later version of NetBox or of a plugin.
-    dispatch.render(list(Event.objects.filter(deliveries__in=pks).exclude(error='').distinct()), frozenset())
+    _render_again(pks)
     now = timezone.now()
     Delivery.objects.filter(pk__in=pks).update(
         status=StatusChoices.PENDING,
@@ -51,6 +80,15 @@ def _reopen(pks: list[int]) -> None:
         listed=False,
     )
     line.rejoin(pks)
+
+
+def _render_again(pks: list[int]) -> None:
+    """What could not be rendered then may be now, by a later version of NetBox or of a plugin."""
+    events = list(Event.objects.filter(deliveries__in=pks).exclude(error='').distinct())
+    webhooks = Webhook.objects.filter(deliveries__event__in=events).distinct().in_bulk()
+    wanted = Delivery.objects.filter(event__in=events).values_list('event_id', 'webhook_id')
+    # Once rendered, an event has nothing left to make its snapshots of: those too whose turn comes later may want them.
+    dispatch.render(events, {event_id for event_id, webhook_id in wanted if webhooks[webhook_id].needs_before})
 
 
 def select(
@@ -123,10 +161,11 @@ def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
             sent.outcome = client.send(sent.request)
         finally:
             client.close()
-    ledger = Ledger()
-    with engine.turn():
-        engine.record(lease, [sent], ledger)
-        ledger.flush(timezone.now(), force=True)
+    # Whoever sends a test sees what comes of it.
+    ledger = Ledger(tells_failures=False)
+    with engine.turn() as now:
+        engine.record(lease, [sent], ledger, now)
+        ledger.flush(now, force=True)
     delivery.refresh_from_db()
     return delivery
 

@@ -77,11 +77,11 @@ _tables_exist = False
 
 def wants(model: type[models.Model], using: str) -> bool:
     """A database other than the default one is a branch: its changes are sent when it is merged."""
-    return using == DEFAULT_DB_ALIAS and _is_migrated() and is_subscribed(model)
+    return using == DEFAULT_DB_ALIAS and is_migrated() and is_subscribed(model)
 
 
-def _is_migrated() -> bool:
-    """Until our tables exist, saves go on without us; the check webhooks.W002 warns."""
+def is_migrated() -> bool:
+    """Whether our tables exist. Until then saves go on without us, and the check webhooks.W002 warns."""
     global _tables_exist  # noqa: PLW0603  (once they exist they stay)
     if not _tables_exist:
         _tables_exist = Event._meta.db_table in connection.introspection.table_names()

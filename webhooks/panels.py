@@ -2,11 +2,15 @@
 
 from typing import Any
 
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.http import urlencode
 from django.utils.translation import gettext_lazy as _
 from netbox.ui import attrs, panels
 from utilities.object_types import object_type_name
 
-from .choices import KindChoices
+from . import history
+from .choices import KindChoices, StatusChoices
 from .models import Event
 from .tables import object_url
 
@@ -67,6 +71,9 @@ class WebhookPanel(panels.ObjectAttributesPanel):
     kinds = KindsAttr('kinds', label=_('Events'))
     object_types = ObjectTypesAttr('object_types', label=_('Object types'))
     ignore_users = attrs.RelatedObjectListAttr('ignore_users', label=_('Ignored users'))
+    notification_groups = attrs.RelatedObjectListAttr(
+        'notification_groups', label=_('Notification groups'), linkify=True
+    )
 
 
 class RequestPanel(panels.ObjectAttributesPanel):
@@ -78,6 +85,7 @@ class RequestPanel(panels.ObjectAttributesPanel):
     payload_format = attrs.ChoiceAttr('payload_format', label=_('Payload format'))
     additional_headers = LinesAttr('masked_headers', label=_('Additional headers'), style='font-monospace')
     secret = SecretAttr('secret', label=_('Secret'), style='font-monospace')
+    public_key = attrs.TextAttr('public_key', label=_('Public key'), style='font-monospace', copy_button=True)
     timeout = TimeoutAttr('timeout', label=_('Timeout'))
     ssl_verification = attrs.BooleanAttr('ssl_verification', label=_('TLS verification'))
     ca_file_path = attrs.TextAttr('ca_file_path', label=_('CA file'), style='font-monospace')
@@ -109,6 +117,27 @@ class HealthPanel(panels.ObjectAttributesPanel):
     last_error = attrs.TextAttr('health.last_error', label=_('Last error'), style='text-break')
     suspended_since = attrs.DateTimeAttr('health.suspended_since', label=_('Suspended since'))
     probe_at = attrs.DateTimeAttr('health.probe_at', label=_('Next probe'))
+
+
+class HistoryPanel(panels.Panel):
+    """What was delivered and what failed, over the period that the address asks for."""
+
+    title = _('Deliveries and Failures')
+    template_name = 'webhooks/panels/history.html'
+
+    def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
+        own = super().get_context(context)
+        period = history.PERIODS.get(own['request'].GET.get('period'), history.DAY)
+        figures = history.context(own['object'], period, timezone.now())
+        return {**own, **figures, 'periods': history.PERIODS.values(), 'failed_url': self._failed_url(own, figures)}
+
+    def _failed_url(self, context: dict[str, Any], figures: dict[str, Any]) -> str:
+        """Return the address of the list of what failed, '' for those who may not see it."""
+        if not context['request'].user.has_perm('webhooks.view_delivery'):
+            return ''
+        since = figures['slots'][0].since.isoformat()
+        filters = {'webhook_id': context['object'].pk, 'status': StatusChoices.FAILED, 'finished_at__gte': since}
+        return f'{reverse("plugins:webhooks:delivery_list")}?{urlencode(filters)}'
 
 
 #

@@ -3,21 +3,28 @@
 The shapes of the body are in formats.py.
 """
 
-from collections.abc import Sequence
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
+from django.utils.translation import gettext as _
 from utilities.jinja2 import JINJA2_TEMPLATE_RE
 from utilities.proxy import resolve_proxies
 
 from . import definition, formats, jinja, signing
 from .crypto import MASK
-from .exceptions import DefinitionError
+from .exceptions import DecryptionError, DefinitionError
+from .masking import mask_url
 from .models import Delivery, Event, Webhook
 from .transport import Request
 from .version import VERSION
 
+AUTHORIZATION = 'authorization'
+SIGNATURES = ('webhook-signature', 'x-hook-signature')
+SIGNATURE_SHOWN = 24
 USER_AGENT = f'netbox-webhooks/{VERSION}'
 
 
@@ -28,13 +35,14 @@ def build(delivery: Delivery, now: float) -> Request:
     nothing is sent then.
     """
     webhook, events = delivery.webhook, delivery.events()
+    _check_rendered(events)
     context = Context(webhook, events)
     body = _body(webhook, context)
     url = _url(webhook, context)
     headers = {
         'Content-Type': formats.content_type(webhook, events),
         'User-Agent': USER_AGENT,
-        **dict(_additional_headers(webhook, context)),
+        **_headers(webhook, context, url),
         **_signatures(webhook, str(delivery.uuid), int(now), body),
     }
     return Request(
@@ -51,9 +59,23 @@ def build(delivery: Delivery, now: float) -> Request:
 
 def mask(request: Request, webhook: Webhook) -> tuple[str, dict[str, str]]:
     """Return URL and headers of a request as they may be shown."""
-    secret = {name.lower() for name, _ in definition.parse_headers(webhook.additional_headers.reveal())}
+    secret = {name.lower() for name, _value in definition.parse_headers(webhook.additional_headers.reveal())}
+    secret.add(AUTHORIZATION)
     headers = {name: MASK if name.lower() in secret else value for name, value in request.headers.items()}
-    return definition.mask_url(request.url), headers
+    return mask_url(request.url), headers
+
+
+def shorten_signatures(headers: Mapping[str, str]) -> dict[str, str]:
+    """Signatures are of no use to who reads them, and of some to who would forge one."""
+    return {
+        name: f'{value[:SIGNATURE_SHOWN]}…' if name.lower() in SIGNATURES else value for name, value in headers.items()
+    }
+
+
+def _check_rendered(events: Sequence[Event]) -> None:
+    for event in events:
+        if not event.data:
+            raise DefinitionError('data', event.error or _('The event has not been rendered.'))
 
 
 @dataclass
@@ -80,11 +102,27 @@ def _body(webhook: Webhook, context: Context) -> bytes:
 
 
 def _url(webhook: Webhook, context: Context) -> str:
-    if not JINJA2_TEMPLATE_RE.search(webhook.payload_url):
-        return webhook.payload_url
-    url = _render('payload_url', webhook.payload_url, context).strip()
+    url = definition.whole_url(webhook.payload_url)
+    if not JINJA2_TEMPLATE_RE.search(url):
+        return url
+    url = _render('payload_url', url, context).strip()
     definition.check_plain_url(url)
     return url
+
+
+def _headers(webhook: Webhook, context: Context, url: str) -> dict[str, str]:
+    """Return the webhook's own headers, and the one that the URL's user and password stand for."""
+    own = dict(_additional_headers(webhook, context))
+    return own if AUTHORIZATION in map(str.lower, own) else {**_login(url), **own}
+
+
+def _login(url: str) -> dict[str, str]:
+    """Return the header of RFC 7617."""
+    parts = urlsplit(url)
+    if parts.username is None:
+        return {}
+    pair = f'{unquote(parts.username)}:{unquote(parts.password or "")}'
+    return {'Authorization': f'Basic {b64encode(pair.encode()).decode()}'}
 
 
 def _additional_headers(webhook: Webhook, context: Context) -> list[tuple[str, str]]:
@@ -110,13 +148,19 @@ def _render(field: str, template: str, context: Context) -> str:
 
 def _signatures(webhook: Webhook, delivery_id: str, timestamp: int, body: bytes) -> dict[str, str]:
     headers = {'webhook-id': delivery_id, 'webhook-timestamp': str(timestamp)}
-    definition.reveal('secret', webhook.secret)
-    secrets = webhook.secrets()
-    if secrets:
+    if secrets := _secrets(webhook):
         headers['webhook-signature'] = signing.standard(secrets, delivery_id, timestamp, body)
         if not signing.is_asymmetric(secrets[0]):
             headers['X-Hook-Signature'] = signing.netbox(secrets[0], body)
     return headers
+
+
+def _secrets(webhook: Webhook) -> list[str]:
+    definition.reveal('secret', webhook.secret)
+    try:
+        return webhook.secrets()
+    except DecryptionError:
+        return [definition.reveal('previous_secret', webhook.previous_secret)]
 
 
 def _certificate(webhook: Webhook) -> str | tuple[str, str] | None:

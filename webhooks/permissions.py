@@ -21,6 +21,9 @@ from .models import BatchItem, Delivery, Event
 
 Reference = tuple[int, int]
 
+# What an attempt shows only of a visible delivery.
+RESTRICTED_OF_ATTEMPT = ('url', 'request_headers', 'response_headers', 'response_body')
+
 
 def never_exempt() -> None:
     """Take our models out of EXEMPT_VIEW_PERMISSIONS, whether it names them or says '*'. Called by ready()."""
@@ -70,7 +73,7 @@ def _visible_ids(user: User | AnonymousUser, model: type[Model] | None, object_i
         return object_ids if user.is_superuser else set()
     if may_view_all(user, model):
         return object_ids
-    return set(_restrict(user, model).filter(pk__in=object_ids).values_list('pk', flat=True))
+    return set(viewable(user, model).filter(pk__in=object_ids).values_list('pk', flat=True))
 
 
 def may_view_all(user: User | AnonymousUser, model: type[Model]) -> bool:
@@ -82,5 +85,6 @@ def may_view_all(user: User | AnonymousUser, model: type[Model]) -> bool:
     return permission in granted and not qs_filter_from_constraints(user._object_perm_cache[permission])
 
 
-def _restrict(user: User | AnonymousUser, model: type[Model]) -> QuerySet:
+def viewable(user: User | AnonymousUser, model: type[Model]) -> QuerySet:
+    """Return those of the model's objects that the user may view."""
     return RestrictedQuerySet(model).restrict(user, 'view')

@@ -1,6 +1,9 @@
-"""Deliveries and events without their long columns: a page of a list must not read a thousand payloads."""
+"""Deliveries and events without their long columns: a page of a list must not read a thousand payloads.
 
-from django.db.models import FloatField, OuterRef, QuerySet, Subquery
+What a row points to is fetched once the page is cut out, not joined: a join is made for all the pages before, too.
+"""
+
+from django.db.models import Prefetch, QuerySet
 
 from .models import Attempt, Delivery, Event
 
@@ -12,11 +15,11 @@ def events() -> QuerySet[Event]:
 
 
 def deliveries() -> QuerySet[Delivery]:
-    """Return deliveries with their webhook and event, in one query."""
-    return Delivery.objects.select_related('webhook', 'event').defer(*(f'event__{name}' for name in LONG_COLUMNS))
+    """Return deliveries with their webhook and event, in three queries."""
+    return Delivery.objects.prefetch_related('webhook', Prefetch('event', events()))
 
 
 def listed_deliveries() -> QuerySet[Delivery]:
-    """Return deliveries as the lists show them: with `last_duration`, the seconds that the last attempt took."""
-    last = Attempt.objects.filter(delivery=OuterRef('pk')).order_by('-pk').values('duration')[:1]
-    return deliveries().annotate(last_duration=Subquery(last, output_field=FloatField()))
+    """Return deliveries as the lists show them: with `last_attempts`, a list of the last attempt, if there is one."""
+    last = Attempt.objects.order_by('delivery_id', '-pk').distinct('delivery_id').only('delivery', 'duration')
+    return deliveries().prefetch_related(Prefetch('attempts', last, to_attr='last_attempts'))

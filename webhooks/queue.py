@@ -13,11 +13,16 @@ from redis.retry import Retry
 from rq import Queue, Worker
 
 from . import conf
+from .constants import MAX_TIMEOUT
+from .pace import LIMIT
 
 logger = logging.getLogger('webhooks.queue')
 
 JOB = 'webhooks.worker.drain'
 TOKEN = 'webhooks:woken:{queue}'
+# Seconds that a job of ours may take at least, so that it can record whatever it has begun. See pace.py: an hour after
+# its own time a request that hangs may still keep it, and another may have begun to hang at the end of that hour.
+JOB_TIMEOUT = int(LIMIT) + 2 * MAX_TIMEOUT + 60
 # A wake-up that was lost with its worker holds back the next one for this long, in seconds.
 TOKEN_TTL = 30
 CONNECT_TIMEOUT = 0.5
@@ -30,7 +35,12 @@ _unreachable_until = 0.0
 
 def get() -> Queue:
     """Return the queue, with the patience that workers have."""
-    return django_rq.get_queue(conf.get().queue)
+    return django_rq.get_queue(conf.get().queue, connection=_patient_connection())
+
+
+def job_timeout(queue: Queue) -> int:
+    """Return the timeout of our jobs in the queue: its own, if that is long enough. A negative one is none."""
+    return queue._default_timeout if queue._default_timeout < 0 else max(queue._default_timeout, JOB_TIMEOUT)
 
 
 def wake() -> bool:
@@ -55,7 +65,7 @@ def _enqueue_once() -> None:
     # The worker deletes the token before it looks for work, so whatever was committed before this SET is seen.
     if connection.set(_token(), 1, nx=True, ex=TOKEN_TTL):
         queue = django_rq.get_queue(conf.get().queue, connection=connection)
-        queue.enqueue_call(JOB, description='Send webhooks', failure_ttl=3600)
+        queue.enqueue_call(JOB, timeout=job_timeout(queue), description='Send webhooks', failure_ttl=3600)
 
 
 def accept() -> None:
@@ -75,6 +85,12 @@ def count_workers() -> int | None:
 
 def _token() -> str:
     return TOKEN.format(queue=conf.get().queue)
+
+
+@cache
+def _patient_connection() -> Redis:
+    """The connection of this process for those who may wait."""
+    return get_redis_connection(settings.RQ_QUEUES[conf.get().queue])
 
 
 @cache

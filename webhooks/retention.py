@@ -1,30 +1,33 @@
 """Retention: events and deliveries older than `retention_days` go, what is pending never does."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import batched
 
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
-from . import conf
+from . import conf, locks
+from .models import Webhook
 
-CHUNK = 5000
+# Events that are looked for at a time, without any lock, and deliveries that go in one transaction.
+LOOK, CHUNK = 5000, 500
 
-# In chunks of their own transactions: a chunk locks nothing that anybody waits for. What belongs to an event goes along
-# in the database.
-PRUNE = """
-    DELETE FROM webhooks_event WHERE id IN (
-        SELECT e.id FROM webhooks_event e
-        WHERE e.timestamp < %(before)s AND e.dispatched_at IS NOT NULL
-          AND NOT EXISTS (
-              SELECT 1 FROM webhooks_delivery d
-              WHERE d.event_id = e.id AND (d.status IN ('pending', 'sending') OR d.created >= %(before)s)
-          )
-          AND NOT EXISTS (
-              SELECT 1 FROM webhooks_batchitem i JOIN webhooks_delivery d ON d.id = i.delivery_id
-              WHERE i.event_id = e.id AND (d.status IN ('pending', 'sending') OR d.created >= %(before)s)
-          )
-        ORDER BY e.timestamp LIMIT %(chunk)s
+CLOSED = """
+    e.timestamp < %(before)s AND e.dispatched_at IS NOT NULL
+    AND NOT EXISTS (
+        SELECT 1 FROM webhooks_delivery d
+        WHERE d.event_id = e.id AND (d.status IN ('pending', 'sending') OR d.created >= %(before)s)
+    )
+    AND NOT EXISTS (
+        SELECT 1 FROM webhooks_batchitem i JOIN webhooks_delivery d ON d.id = i.delivery_id
+        WHERE i.event_id = e.id AND (d.status IN ('pending', 'sending') OR d.created >= %(before)s)
     )"""
+
+FIND = f'SELECT e.id FROM webhooks_event e WHERE {CLOSED} ORDER BY e.timestamp LIMIT %(look)s'
+
+# What belongs to an event goes along in the database.
+PRUNE = f'DELETE FROM webhooks_event e WHERE e.id = ANY(%(ids)s) AND {CLOSED}'
 
 
 def cutoff(days: int | None = None) -> datetime:
@@ -35,12 +38,26 @@ def cutoff(days: int | None = None) -> datetime:
 def prune(before: datetime) -> int:
     """Delete closed events from before the moment, with their deliveries and attempts. Returns how many events."""
     total = 0
-    while gone := _prune_chunk(before):
-        total += gone
+    while found := _find(before):
+        total += sum(_prune(chunk, before) for chunk in batched(found, _chunk_size()))
     return total
 
 
-def _prune_chunk(before: datetime) -> int:
+def _chunk_size() -> int:
+    """Return how many events go in one transaction: each may have a delivery for every webhook."""
+    return max(CHUNK // max(Webhook.objects.count(), 1), 1)
+
+
+def _find(before: datetime) -> list[int]:
     with connection.cursor() as cursor:
-        cursor.execute(PRUNE, {'before': before, 'chunk': CHUNK})
-        return cursor.rowcount
+        cursor.execute(FIND, {'before': before, 'look': LOOK})
+        return [pk for (pk,) in cursor.fetchall()]
+
+
+def _prune(ids: Sequence[int], before: datetime) -> int:
+    """Delete those that are still closed: under the lock, which whoever sends one again holds as well."""
+    with transaction.atomic():
+        locks.acquire(locks.LINE)
+        with connection.cursor() as cursor:
+            cursor.execute(PRUNE, {'ids': list(ids), 'before': before})
+            return cursor.rowcount

@@ -1,19 +1,18 @@
 """When the next attempt is made. Pure: takes the time and the random number, returns a moment."""
 
-from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
 from .constants import BACKOFF, JITTER, MAX_RETRY_AFTER
 
 
-def delay(failures: int, chance: float, schedule: Sequence[float] = BACKOFF) -> timedelta:
+def delay(failures: int, chance: float) -> timedelta:
     """Return the wait after the `failures`-th failed attempt (1, 2, …).
 
     Beyond the end of the schedule its last entry repeats. `chance` is uniform in [0, 1) and spreads the
     wait over ±20 %, so that deliveries which failed together do not come back together.
     """
-    base = schedule[min(failures, len(schedule)) - 1]
+    base = BACKOFF[min(failures, len(BACKOFF)) - 1]
     return timedelta(seconds=base * (1 - JITTER + 2 * JITTER * chance))
 
 

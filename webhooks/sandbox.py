@@ -8,7 +8,7 @@ one list twice, forty levels deep, is small in memory and has 2**40 members to c
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from jinja2 import BaseLoader, nodes, pass_eval_context
@@ -21,9 +21,11 @@ TEXT = 4
 # Bits of a number that an operator may make, and decimal places that round() may be asked for.
 NUMBER_LIMIT = 4096
 PLACES_LIMIT = 100
-# Characters that a filter may take whose time grows faster than its text.
+# Characters that a filter or a method may take whose time grows faster than its text.
 SLOW_TEXT_LIMIT = 65536
-SLOW_FILTERS = ('pprint', 'striptags', 'title', 'urlize', 'wordcount', 'wordwrap', 'xmlattr')
+SLOW_FILTERS = frozenset({'pprint', 'striptags', 'title', 'urlize', 'wordcount', 'wordwrap', 'xmlattr'})
+# These do if they are told what to look for.
+SLOW_SEARCHES = frozenset({'lstrip', 'rfind', 'rindex', 'rpartition', 'rsplit', 'rstrip', 'strip', 'trim'})
 
 CONTAINERS = (list, tuple, set, frozenset)
 
@@ -61,17 +63,23 @@ class BoundedEnvironment(SandboxedEnvironment):
         return self.bounded(value)
 
     def _bounded(self, name: str, function: Callable) -> Callable:
-        check = _check_slow if name in SLOW_FILTERS else _check_size
-
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
             self.tick()
-            check((args, kwargs))
+            is_slow = name in SLOW_FILTERS or (name in SLOW_SEARCHES and len(args) + len(kwargs) > 1)
+            _check_size((args, kwargs), SLOW_TEXT_LIMIT // TEXT if is_slow else SIZE_LIMIT)
             if name == 'round':
                 _check_places(*args[1:2], *kwargs.values())
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+            return self._ticking(result) if isinstance(result, Iterator) else result
 
         return call
+
+    def _ticking(self, items: Iterator) -> Iterator:
+        """What a filter gives one by one may have no end, and be taken by what does not ask for the time."""
+        for item in items:
+            self.tick()
+            yield item
 
     #
     # What SandboxedEnvironment asks its subclasses to intercept
@@ -81,7 +89,10 @@ class BoundedEnvironment(SandboxedEnvironment):
         return super()._generate(_Guards().visit(source), *args, **kwargs)
 
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
-        __self.bounded((getattr(__obj, '__self__', None), args, kwargs))
+        __self.tick()
+        is_slow = getattr(__obj, '__name__', '') in SLOW_SEARCHES and (args or kwargs)
+        values = getattr(__obj, '__self__', None), args, kwargs
+        _check_size(values, SLOW_TEXT_LIMIT // TEXT if is_slow else SIZE_LIMIT)
         return SandboxedEnvironment.call(__self, __context, __obj, *args, **kwargs)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
@@ -154,10 +165,6 @@ def _check_size(value: Any, limit: int = SIZE_LIMIT) -> None:
             rest.extend(one.values())
         elif isinstance(one, CONTAINERS):
             rest.extend(one)
-
-
-def _check_slow(value: Any) -> None:
-    _check_size(value, SLOW_TEXT_LIMIT // TEXT)
 
 
 def _check_places(*places: Any) -> None:

@@ -44,7 +44,9 @@ def allowed_models() -> list[type[models.Model]]:
 
 
 def _is_ours_to_watch(model: type[models.Model]) -> bool:
-    return model._meta.app_label != 'webhooks' and _has_number(model) and _is_serializable(model)
+    if model._meta.app_label == 'webhooks' or _inherits_columns(model):
+        return False
+    return _has_number(model) and _is_serializable(model)
 
 
 def connect() -> None:
@@ -95,10 +97,13 @@ def handle_saved(sender: type[models.Model], instance: models.Model, created: bo
         outbox.record_touched(sender, kind, {instance.pk: before})
 
 
-def hold_deleted(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
+def hold_deleted(
+    sender: type[models.Model], instance: models.Model, using: str, origin: Any = None, **kwargs: Any
+) -> None:
     """Take the snapshot while tags and other links are still there."""
     if outbox.wants(sender, using) and snapshots.lock(sender, [instance.pk]):
-        instance.__dict__[HELD] = snapshots.take(sender, [instance.pk])[instance.pk]
+        held = snapshots.take(sender, [instance.pk])[instance.pk]
+        instance.__dict__[HELD] = followers.with_cleared(held, instance, origin)
 
 
 def handle_deleted(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
@@ -183,9 +188,19 @@ def _model(label: str) -> type[models.Model]:
         raise ImproperlyConfigured(f'allowed_models: there is no model {label!r}') from None
     if label not in DEFAULT_MODELS and not _is_serializable(model):
         raise ImproperlyConfigured(f'allowed_models: {label!r} has no REST API serializer')
+    if _inherits_columns(model):
+        raise ImproperlyConfigured(
+            f"allowed_models: {label!r} has columns in another model's table (multi-table inheritance), "
+            'which a snapshot would lack'
+        )
     if not _has_number(model):
         raise ImproperlyConfigured(f'allowed_models: {label!r} has no number as its key')
     return model
+
+
+def _inherits_columns(model: type[models.Model]) -> bool:
+    """Whether a row of the model is spread over several tables. A proxy's is not."""
+    return any(link is not None for link in model._meta.parents.values())
 
 
 def _has_number(model: type[models.Model]) -> bool:

@@ -6,8 +6,9 @@ there and not out of the log. Where Redis has lost its data the newest failures 
 
 import logging
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from django.db import connection, transaction
 from django.utils import timezone
 from redis import RedisError
 from rq import get_current_job
@@ -16,7 +17,7 @@ from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry
 from rq.results import Result
 
-from . import queue
+from . import locks, queue
 from .choices import StatusChoices
 from .constants import STATUS_PAGE_LIMIT
 from .models import Delivery
@@ -28,6 +29,16 @@ REDELIVER = 'webhooks.worker.redeliver'
 MARKER = 'webhooks:listed'
 FAILURE_TTL = 365 * 24 * 3600
 RELATED = ('webhook', 'event', 'object_type')
+
+MARK_LISTED = """
+    UPDATE webhooks_delivery d SET listed = true
+    WHERE d.status = 'failed' AND NOT d.listed AND (
+        EXISTS (
+            SELECT 1 FROM unnest(%s::bigint[], %s::timestamptz[]) AS v(id, finished_at)
+            WHERE v.id = d.id AND v.finished_at IS NOT DISTINCT FROM d.finished_at
+        )
+        OR d.id < %s
+    )"""
 
 
 def publish(except_for: str | None = None) -> None:
@@ -44,7 +55,7 @@ def publish(except_for: str | None = None) -> None:
     for delivery in reversed(newest):
         _list(delivery)
     if newest:
-        unlisted.filter(pk__lte=newest[0].pk).update(listed=True)
+        _mark_listed(newest)
         _trim()
 
 
@@ -60,17 +71,30 @@ def unlist(uuids: Iterable[str]) -> None:
 
 def _recover() -> None:
     """List everything anew where Redis has forgotten that it knew."""
-    connection = queue.get().connection
-    if connection.set(MARKER, 1, nx=True):
+    if queue.get().connection.set(MARKER, 1, nx=True):
         newest = Delivery.objects.filter(status=StatusChoices.FAILED).order_by('-pk')[:STATUS_PAGE_LIMIT]
-        Delivery.objects.filter(pk__in=list(newest.values_list('pk', flat=True))).update(listed=False)
+        with transaction.atomic():
+            locks.acquire(locks.LINE)
+            Delivery.objects.filter(pk__in=list(newest.values_list('pk', flat=True))).update(listed=False)
+
+
+def _mark_listed(deliveries: Sequence[Delivery]) -> None:
+    """Note what is on the page, the newest first. What has failed meanwhile, or once more, is not."""
+    values = [[one.pk for one in deliveries], [one.finished_at for one in deliveries]]
+    # There is no room for what is older than these.
+    oldest = deliveries[-1].pk if len(deliveries) == STATUS_PAGE_LIMIT else 0
+    with transaction.atomic():
+        locks.acquire(locks.LINE)
+        with connection.cursor() as cursor:
+            cursor.execute(MARK_LISTED, [*values, oldest])
 
 
 def _sweep() -> None:
-    """Take off what the log no longer has: it was pruned, or went with its webhook."""
+    """Take off what is no longer a failure in the log: it was sent again, or pruned, or went with its webhook."""
     registry = _registry()
     listed = [job_id for job_id in registry.get_job_ids(cleanup=False) if _is_uuid(job_id)]
-    there = {str(found) for found in Delivery.objects.filter(uuid__in=listed).values_list('uuid', flat=True)}
+    failed = Delivery.objects.filter(uuid__in=listed, status=StatusChoices.FAILED).values_list('uuid', flat=True)
+    there = set(map(str, failed))
     gone = Job.fetch_many([job_id for job_id in listed if job_id not in there], connection=registry.connection)
     for job in gone:
         # Jobs of others, and a drain that failed, are not ours to remove.
@@ -87,34 +111,33 @@ def _is_uuid(text: str) -> bool:
 
 
 def _list(delivery: Delivery) -> None:
-    rq_queue, connection = queue.get(), queue.get().connection
-    now = timezone.now()
+    rq_queue = queue.get()
     job = Job.create(
         REDELIVER,
         args=(str(delivery.uuid),),
         id=str(delivery.uuid),
-        connection=connection,
+        connection=rq_queue.connection,
         origin=rq_queue.name,
         status=JobStatus.FAILED,
         description=str(delivery),
-        timeout=rq_queue._default_timeout,
+        timeout=queue.job_timeout(rq_queue),
         failure_ttl=FAILURE_TTL,
         meta=describe(delivery),
     )
     job.created_at = delivery.created
     job.enqueued_at = delivery.created
-    job.ended_at = delivery.finished_at or now
-    with connection.pipeline() as pipeline:
+    job.ended_at = delivery.finished_at or timezone.now()
+    with rq_queue.connection.pipeline() as pipeline:
         job.save(pipeline=pipeline)
         _registry().add(job, ttl=FAILURE_TTL, exc_string=delivery.error, pipeline=pipeline)
         Result.create_failure(job, FAILURE_TTL, exc_string=delivery.error, pipeline=pipeline)
         pipeline.execute()
 
 
-def renew(uuid: str) -> None:
+def renew(delivery_uuid: str) -> None:
     """Bring the page of the running job of a delivery up to date."""
     job = get_current_job()
-    job.meta = describe(Delivery.objects.select_related(*RELATED).get(uuid=uuid))
+    job.meta = describe(Delivery.objects.select_related(*RELATED).get(uuid=delivery_uuid))
     job.save_meta()
 
 

@@ -1,10 +1,14 @@
 """The lists of webhooks, deliveries and events."""
 
+from html import unescape
+from typing import Any
+
 import django_tables2 as tables
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model
 from django.urls import NoReverseMatch, reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, strip_tags
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from netbox.tables import NetBoxTable, columns
 from utilities.object_types import object_type_name
@@ -14,7 +18,15 @@ from .choices import KindChoices
 from .models import Delivery, Event, Webhook
 
 ONE_LINE = {'td': {'class': 'text-nowrap'}}
-SHORTENED = {'td': {'class': 'text-truncate', 'style': 'max-width: 14rem', 'title': lambda value: value}}
+
+
+def text_of(value: Any) -> Any:
+    """Return what is shown without its markup, for an attribute."""
+    return unescape(strip_tags(value)) if isinstance(value, SafeString) else value
+
+
+# One line a row: what is cut off is shown where the pointer rests.
+SHORTENED = {'td': {'class': 'text-truncate', 'style': 'max-width: 12rem', 'title': text_of}}
 
 
 class ObjectTypeColumn(tables.Column):
@@ -75,7 +87,7 @@ class WebhookTable(NetBoxTable):
     object_types = columns.ContentTypesColumn(verbose_name=_('Object Types'), separator=', ', orderable=False)
     events = tables.Column(verbose_name=_('Events'), accessor='kinds', orderable=False)
     # Masked, and not to be sorted by: the order would tell of what is masked.
-    payload_url = tables.Column(verbose_name=_('URL'), accessor='masked_url', orderable=False)
+    payload_url = tables.Column(verbose_name=_('URL'), accessor='masked_url', orderable=False, attrs=SHORTENED)
     type_create = columns.BooleanColumn(verbose_name=_('Creations'))
     type_update = columns.BooleanColumn(verbose_name=_('Updates'))
     type_delete = columns.BooleanColumn(verbose_name=_('Deletions'))
@@ -86,6 +98,7 @@ class WebhookTable(NetBoxTable):
     failed = tables.Column(verbose_name=_('Failed'), accessor='health__failed')
     last_status = tables.Column(verbose_name=_('Last Response'), accessor='health__last_status')
     last_success_at = columns.DateTimeColumn(verbose_name=_('Last Success'), accessor='health__last_success_at')
+    notification_groups = columns.ManyToManyColumn(verbose_name=_('Notification Groups'), linkify_item=True)
     tags = columns.TagColumn(url_name='plugins:webhooks:webhook_list')
 
     class Meta(NetBoxTable.Meta):
@@ -94,7 +107,7 @@ class WebhookTable(NetBoxTable):
             'pk', 'id', 'name', 'state', 'enabled', 'paused', 'object_types', 'events', 'payload_url', 'http_method',
             'http_content_type', 'payload_format', 'type_create', 'type_update', 'type_delete', 'ssl_verification',
             'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'batch', 'delivered', 'failed',
-            'last_status', 'last_success_at', 'description', 'tags', 'created', 'last_updated',
+            'last_status', 'last_success_at', 'notification_groups', 'description', 'tags', 'created', 'last_updated',
         )  # fmt: skip
         default_columns = (
             'pk', 'name', 'state', 'object_types', 'events', 'payload_url', 'delivered', 'failed', 'last_success_at',
@@ -109,17 +122,19 @@ class DeliveryTable(NetBoxTable):
     id = tables.Column(verbose_name=_('ID'), linkify=True)
     uuid = tables.Column(verbose_name='UUID', linkify=True)
     status = columns.ChoiceFieldColumn(verbose_name=_('Status'))
-    webhook = tables.Column(verbose_name=_('Webhook'), linkify=True)
+    webhook = tables.Column(verbose_name=_('Webhook'), linkify=True, attrs=SHORTENED)
     kind = columns.ChoiceFieldColumn(
         verbose_name=_('Event'), accessor='event__kind', color=lambda delivery: delivery.event.get_kind_color()
     )
     object_type = ObjectTypeColumn(verbose_name=_('Object Type'), orderable=False)
-    object = ChangedObjectColumn(verbose_name=_('Object'), accessor='event__object_repr')
+    object = ChangedObjectColumn(verbose_name=_('Object'), accessor='event__object_repr', attrs=SHORTENED)
     response_status = tables.Column(verbose_name=_('Response'))
     attempt_count = tables.Column(verbose_name=_('Attempts'))
     event_count = tables.Column(verbose_name=_('Events'))
-    # Sorting by it would compute it for the whole log.
-    last_duration = DurationColumn(verbose_name=_('Duration'), orderable=False)
+    # Sorting by it would look it up for the whole log.
+    last_duration = DurationColumn(
+        verbose_name=_('Duration'), accessor='last_attempts__0__duration', orderable=False, attrs=ONE_LINE
+    )
     created = columns.DateTimeColumn(verbose_name=_('Created'), linkify=True, attrs=ONE_LINE)
     due_at = columns.DateTimeColumn(
         verbose_name=_('Next Attempt'), accessor='next_attempt_at', order_by='due_at', attrs=ONE_LINE
@@ -153,10 +168,10 @@ class ObjectDeliveryTable(DeliveryTable):
 
 class EventTable(NetBoxTable):
     id = tables.Column(verbose_name=_('ID'), linkify=True)
-    timestamp = columns.DateTimeColumn(verbose_name=_('Time'), linkify=True, timespec='milliseconds')
+    timestamp = columns.DateTimeColumn(verbose_name=_('Time'), linkify=True, timespec='milliseconds', attrs=ONE_LINE)
     kind = columns.ChoiceFieldColumn(verbose_name=_('Event'))
     object_type = ObjectTypeColumn(verbose_name=_('Object Type'), orderable=False)
-    object = ChangedObjectColumn(verbose_name=_('Object'), accessor='object_repr')
+    object = ChangedObjectColumn(verbose_name=_('Object'), accessor='object_repr', attrs=SHORTENED)
     test = columns.BooleanColumn(verbose_name=_('Test'))
     dispatched_at = columns.DateTimeColumn(verbose_name=_('Dispatched'))
     error = tables.Column(verbose_name=_('Error'), attrs=SHORTENED)

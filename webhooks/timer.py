@@ -1,7 +1,7 @@
 """The timer: wakes a worker for what no wake-up mentions, such as retries, lapsed leases and lost jobs.
 
-It lives beside each rqworker, so it comes and goes with it, and needs nothing in Redis: after FLUSHALL it puts the job
-there again.
+It lives beside each rqworker that serves our queue, so it comes and goes with it, and needs nothing in Redis: after
+FLUSHALL it puts the job there again.
 """
 
 import logging
@@ -10,7 +10,7 @@ import threading
 from django.db import DatabaseError, InterfaceError, connection
 
 from . import queue
-from .models import Event
+from .outbox import is_migrated
 
 logger = logging.getLogger('webhooks.timer')
 
@@ -55,12 +55,7 @@ class Timer(threading.Thread):
 
 def something_to_do() -> bool:
     if not is_migrated():
-        return False
+        return False  # a worker may be started before the tables are there
     with connection.cursor() as cursor:
         cursor.execute(SOMETHING_TO_DO)
         return cursor.fetchone()[0]
-
-
-def is_migrated() -> bool:
-    """Whether our tables are there: a worker may be started before them."""
-    return Event._meta.db_table in connection.introspection.table_names()

@@ -5,30 +5,32 @@ still under way at the deadline.
 """
 
 import functools
-import math
+import http.client
 import socket
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 import requests
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.poolmanager import ProxyManager
 
-from . import addresses
+from . import addresses, watchdog
 from .constants import MAX_RESPONSE_KEPT, MAX_RESPONSE_READ
+from .masking import mask_url
+from .storable import storable
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 CONNECT_TIMEOUT = 10
-# Characters kept of an error, and of a header's value.
+# Characters kept of an error, and of a header.
 MAX_ERROR, MAX_HEADER = 1000, 1000
+# These repeat the URL, as often as not.
+LOCATIONS = frozenset({'content-location', 'location', 'refresh'})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +70,7 @@ class Client:
     """Sends requests over connections that are kept alive. May be shared by threads; lives as long as a job."""
 
     def __init__(self, connections: int):
-        self._watchdog = Watchdog()
+        self._watchdog = watchdog.Watchdog()
         # The adapter without a requests.Session: nothing comes from the environment, no cookie is kept, no redirect
         # is followed.
         self._adapter = GuardedAdapter(pool_connections=connections, pool_maxsize=connections, max_retries=0)
@@ -82,16 +84,16 @@ class Client:
         started_at, start = time.time(), time.monotonic()
         with self._watchdog.watch(request.timeout) as watched:
             result = self._attempt(request, watched)
-        result['error'] = _storable(result['error'])[:MAX_ERROR]
+        result['error'] = storable(result['error'])[:MAX_ERROR]
         return Outcome(started_at=started_at, duration=time.monotonic() - start, **result)
 
-    def _attempt(self, request: Request, watched: 'Watched') -> dict[str, Any]:
+    def _attempt(self, request: Request, watched: watchdog.Watched) -> dict[str, Any]:
         try:
             result = self._exchange(request)
         except Exception as error:
             # Whatever it is, one request must not stop the others.
             result = _failure(error, request)
-        # To http.client a line that was cut in the middle of the headers is their end.
+        # Whatever it looks like: it was the watchdog who cut the line.
         return _late(request) if watched.is_overdue else result
 
     def _exchange(self, request: Request) -> dict[str, Any]:
@@ -134,7 +136,8 @@ def _normalize(url: str) -> str:
 def _verdict(response: requests.Response) -> str:
     """Return why the response is no success, '' if it is one."""
     if response.status_code in REDIRECTS:
-        return f'HTTP {response.status_code}: redirect to {response.headers.get("Location", "nowhere")} is not followed'
+        target = mask_url(response.headers.get('Location', 'nowhere'))
+        return f'HTTP {response.status_code}: redirect to {target} is not followed'
     if not response.ok:
         return f'HTTP {response.status_code} {response.reason or ""}'.strip()
     return ''
@@ -150,7 +153,7 @@ def _read(response: requests.Response) -> str:
         response.raw.drain_conn()
     else:
         response.raw.close()
-    return _storable(_decode(content[:MAX_RESPONSE_KEPT], response.encoding or 'utf-8'))
+    return storable(_decode(content[:MAX_RESPONSE_KEPT], response.encoding or 'utf-8'))
 
 
 def _decode(content: bytes, charset: str) -> str:
@@ -161,14 +164,16 @@ def _decode(content: bytes, charset: str) -> str:
 
 
 def _headers(response: requests.Response) -> CaseInsensitiveDict:
-    return CaseInsensitiveDict(
-        (_storable(name), _storable(value)[:MAX_HEADER]) for name, value in response.headers.items()
-    )
-
-
-def _storable(text: str) -> str:
-    """Return the text without what PostgreSQL does not store: NUL, and surrogates without their other half."""
-    return text.replace('\x00', '\ufffd').encode(errors='replace').decode()
+    """Return the headers, as many as are kept; Retry-After is acted upon, so it comes first."""
+    kept, room = CaseInsensitiveDict(), MAX_RESPONSE_KEPT
+    for name, value in sorted(response.headers.items(), key=lambda header: header[0].lower() != 'retry-after'):
+        shown = mask_url(value) if name.lower() in LOCATIONS else value
+        header = storable(name)[:MAX_HEADER], storable(shown)[:MAX_HEADER]
+        room -= sum(map(len, header))
+        if room < 0:
+            break
+        kept[header[0]] = header[1]
+    return kept
 
 
 def _late(request: Request) -> dict[str, Any]:
@@ -223,13 +228,48 @@ def _check_target(url: str | None) -> None:
         return  # the proxy may know a name that we do not
 
 
+class _Lines:
+    """A stream of lines that knows the last one that was read, and has an end."""
+
+    def __init__(self, stream: BinaryIO):
+        self.stream = stream
+        self.last: bytes | None = None
+        self._room = MAX_RESPONSE_READ
+
+    def readline(self, limit: int = -1) -> bytes:
+        self.last = self.stream.readline(limit)
+        self._room -= len(self.last)
+        if self._room < 0:
+            raise http.client.HTTPException(f'the headers are longer than {MAX_RESPONSE_READ} bytes')
+        return self.last
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+class _Response(http.client.HTTPResponse):
+    """One whose headers are complete: to http.client the end of the connection is the end of the headers as well."""
+
+    def begin(self) -> None:
+        lines = self.fp = _Lines(self.fp)
+        try:
+            super().begin()
+        finally:
+            if self.fp is lines:
+                self.fp = lines.stream
+        if lines.last == b'':
+            raise http.client.HTTPException('the connection was cut inside the headers')
+
+
 class _Watched:
     """A urllib3 connection that the watchdog can cut."""
+
+    response_class = _Response
 
     def _new_conn(self) -> socket.socket:
         sock = self._connect()
         self._cut = sock.dup()
-        _watch(self._cut)
+        watchdog.watch(self._cut)
         return sock
 
     def _connect(self) -> socket.socket:
@@ -237,7 +277,7 @@ class _Watched:
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:
-            _watch(self._cut)
+            watchdog.watch(self._cut)
         super().request(*args, **kwargs)
 
     def close(self) -> None:
@@ -256,10 +296,14 @@ class _Guarded(_Watched):
         except OSError as error:
             raise NewConnectionError(self, f'{self.host} cannot be resolved: {error.strerror}') from error
         for family, kind, protocol, _name, address in found:
+            # Of several addresses each would take a whole timeout.
+            timeout = min(self.timeout, watchdog.time_left())
+            if timeout <= 0:
+                raise ConnectTimeoutError(self, 'the time is up')
             sock = socket.socket(family, kind, protocol)
             try:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.settimeout(self.timeout)
+                sock.settimeout(timeout)
                 sock.connect(address)
             except OSError as error:
                 problem = error
@@ -304,87 +348,3 @@ def _watched(pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
     """Return the same class of pool, whose connections the watchdog can cut."""
     connection = type(pool.ConnectionCls.__name__, (_Watched, pool.ConnectionCls), {})
     return type(pool.__name__, (pool,), {'ConnectionCls': connection})
-
-
-#
-# The deadline: a socket's own timeout starts anew with each byte, so an endpoint that drips would never run into it.
-#
-
-
-@dataclass
-class Watched:
-    """A request under way: when it has to be over, and the socket that carries it, once there is one."""
-
-    deadline: float
-    sock: socket.socket | None = None
-    is_overdue: bool = False
-
-    def carry(self, sock: socket.socket) -> None:
-        self.sock = sock
-        if self.is_overdue:
-            # The time was up before there was a socket: the look-up of the name, or the connecting, took it all.
-            self.cut()
-
-    def cut(self) -> None:
-        self.is_overdue = True
-        if self.sock is not None:
-            # It may be closed already.
-            with suppress(OSError):
-                self.sock.shutdown(socket.SHUT_RDWR)
-
-
-_under_way = threading.local()
-
-
-def _watch(sock: socket.socket) -> None:
-    """Name the socket of this thread's request."""
-    watched = getattr(_under_way, 'watched', None)
-    if watched is not None:
-        watched.carry(sock)
-
-
-class Watchdog:
-    """One thread that cuts the requests which are overdue."""
-
-    def __init__(self) -> None:
-        self._active: dict[int, Watched] = {}
-        self._changed = threading.Condition()
-        self._wakes_at = math.inf
-        self._stopped = False
-        self._thread = threading.Thread(target=self._run, name='webhooks-watchdog', daemon=True)
-        self._thread.start()
-
-    @contextmanager
-    def watch(self, timeout: float) -> Iterator[Watched]:
-        watched = _under_way.watched = Watched(time.monotonic() + timeout)
-        with self._changed:
-            self._active[id(watched)] = watched
-            if watched.deadline < self._wakes_at:
-                self._changed.notify()
-        try:
-            yield watched
-        finally:
-            # Under the lock: a connection that goes to the next request must not be cut for this one.
-            with self._changed:
-                self._active.pop(id(watched), None)
-            _under_way.watched = None
-
-    def stop(self) -> None:
-        with self._changed:
-            self._stopped = True
-            self._changed.notify()
-        self._thread.join()
-
-    def _run(self) -> None:
-        with self._changed:
-            while not self._stopped:
-                self._cut_overdue(time.monotonic())
-                self._wakes_at = min((watched.deadline for watched in self._active.values()), default=math.inf)
-                wait = None if self._wakes_at == math.inf else max(self._wakes_at - time.monotonic(), 0)
-                self._changed.wait(wait)
-
-    def _cut_overdue(self, now: float) -> None:
-        for key, watched in list(self._active.items()):
-            if watched.deadline <= now:
-                del self._active[key]
-                watched.cut()

@@ -1,17 +1,20 @@
-"""Warm up: what every job would have to build anew is built once in the worker, whose forks the jobs are.
+"""Warm up: what every job would have to build anew is built before there is one.
 
-Above all the URLconf's tables for reverse(), half a second, and the serializers. One object of each subscribed model is
-rendered for that and thrown away.
+In the worker, whose forks the jobs are, above all the URLconf's tables for reverse(), half a second, and the
+serializers: one object of each subscribed model is rendered for that and thrown away. In a standby (standby.py) also
+what a new database backend has to look up for each table.
 """
 
 import json
 import logging
+import uuid
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
+from netbox.registry import registry
 
-from . import rendering, snapshots
-from .models import Subscription
+from . import delivery, rendering, snapshots
+from .models import Delivery, Subscription
 
 logger = logging.getLogger('webhooks.warmup')
 
@@ -22,6 +25,20 @@ def warm_up() -> None:
         model = ContentType.objects.get_for_id(object_type_id).model_class()
         if model is not None:
             _render_newest(model)
+
+
+def rehearse() -> None:
+    """Do what a job does, without anything coming of it."""
+    warm_up()
+    try:
+        with delivery.turn():
+            delivery.claim(uuid.uuid4(), 0)
+        # What plugins add to payloads is their own code: who knows what it does, and it is not to be done twice.
+        if not registry['webhook_callbacks']:
+            newest = Delivery.objects.select_related('event', 'webhook__health').order_by('-pk')[:1]
+            delivery.prepare(newest, {one.webhook_id: one.webhook for one in newest}, 0)
+    except Exception:
+        logger.warning('rehearsal=failed', exc_info=True)
 
 
 def _render_newest(model: type) -> None:

@@ -1,13 +1,24 @@
 """The door out: what RQ runs, and the worker that runs it."""
 
+import gc
+import logging
+from typing import Any
+
 from django_rq.utils import reset_db_connections
-from rq import get_current_job
+from netbox.config import clear_config
+from rq import Queue, get_current_job
+from rq.exceptions import DeserializationError
+from rq.job import Job
 from utilities.rqworker import NetBoxRQWorker
 
+from . import conf, operations, status
 from . import drain as stretch
-from . import operations, status
-from .timer import Timer, is_migrated
+from .outbox import is_migrated
+from .standby import Standby
+from .timer import Timer
 from .warmup import warm_up
+
+logger = logging.getLogger('webhooks.worker')
 
 
 def drain() -> str:
@@ -32,16 +43,68 @@ def redeliver(delivery_uuid: str) -> str:
 
 
 class WebhooksWorker(NetBoxRQWorker):
-    """NetBox's worker, with a timer beside it that wakes it for what no wake-up mentions."""
+    """NetBox's worker, with a timer that wakes it for what no wake-up mentions, and a standby for our jobs.
+
+    A worker that does not serve our queue has neither.
+    """
 
     has_webhooks_timer = True
+    _standby: Standby | None = None
 
     def bootstrap(self, *args, **kwargs) -> None:
         super().bootstrap(*args, **kwargs)
+        if conf.get().queue in self.queue_names():
+            self._make_ready()
+
+    def _make_ready(self) -> None:
         timer = Timer()
-        if is_migrated():
+        migrated = is_migrated()
+        if migrated:
             warm_up()
         timer.look()
-        # The jobs are forked from this thread: a connection left open here would be shared by all of them.
-        reset_db_connections()
+        _forget()
+        if migrated:
+            self._stand_by()
         timer.start()
+
+    def _stand_by(self) -> None:
+        try:
+            self._standby = Standby(self)
+        except OSError as error:
+            # No process or no file is to be had just now: the next job is done without one.
+            logger.warning('standby=failed reason="%s"', error)
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        super().execute_job(job, queue)
+        if _is_ours(job) and not (self._standby and self._standby.is_there):
+            self._stand_by()
+
+    def fork_work_horse(self, job: Job, queue: Queue) -> None:
+        if _is_ours(job) and self._standby and self._standby.hand_over(job, queue, self.execution):
+            self._horse_pid = self._standby.pid
+        else:
+            super().fork_work_horse(job, queue)
+
+    def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
+        if self._standby and self._standby.pid == self.horse_pid:
+            return self._standby.wait()
+        return super().wait_for_horse()
+
+
+def _is_ours(job: Job) -> bool:
+    if job.origin != conf.get().queue:
+        return False
+    try:
+        return job.func_name.startswith(f'{__name__}.')
+    except DeserializationError:
+        # Whoever does it will say so.
+        return False
+
+
+def _forget() -> None:
+    """What is left open or remembered in the worker would be shared by all jobs, which are forked from it."""
+    reset_db_connections()
+    clear_config()
+    # What is there for good is no garbage: a job that looks through it would only get copies of its pages.
+    gc.collect()
+    gc.freeze()

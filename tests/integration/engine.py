@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import connection, connections
 from django.utils import timezone
 
 from devstack.receiver import Received, Receiver
@@ -43,6 +43,18 @@ def in_thread(function: Callable[[], Any]) -> threading.Thread:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     return thread
+
+
+def is_anybody_blocked() -> bool:
+    """Whether a session on this database waits for another's lock."""
+    with connection.cursor() as cursor:
+        # In a transaction the first look at the sessions is kept, otherwise.
+        cursor.execute('SELECT pg_stat_clear_snapshot()')
+        cursor.execute(
+            'SELECT count(*) FROM pg_stat_activity '
+            'WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0'
+        )
+        return cursor.fetchone()[0] > 0
 
 
 #

@@ -29,6 +29,7 @@ from log import delivery, event
 from users.models import User
 
 from devstack.receiver import Receiver
+from webhooks.admin_webhook import WebhookAdmin
 from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Health, Webhook
 
@@ -173,6 +174,13 @@ class TestWebhookList:
         for _ in range(8):
             Health.objects.get_or_create(webhook=subscribe(NOWHERE, Site, Rack))
         assert queries(client, WEBHOOKS) == few
+
+    def test_no_order_tells_what_is_masked(self, client):
+        for url in ('https://b:b@x.example/', 'https://a:a@x.example/'):
+            subscribe(url, Site)
+        column = WebhookAdmin.list_display.index('url') + 1
+        up, down = (client.get(WEBHOOKS, {'o': order}).context['cl'].result_list for order in (column, -column))
+        assert list(up) == list(down)
 
 
 class TestWebhookActions:

@@ -18,7 +18,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from log import delivery, event
+from log import batch, delivery, event
 from users.models import User
 
 from webhooks.choices import StatusChoices
@@ -120,9 +120,20 @@ class TestDeliveryPage:
         Webhook.objects.filter(pk=webhook.pk).update(body_template='{{ 1 / 0 }}')
         assert 'division by zero' in client.get(page_of(delivery(event(site()), webhook))).content.decode()
 
+    def test_an_answer_that_holds_half_a_character(self, client):
+        of = delivery(event(site()))
+        of.attempts.update(response_body='{"a": "\\ud800"}')
+        assert client.get(page_of(of)).status_code == 200
+
     def test_an_event_that_could_not_be_rendered(self, client):
         broken = event(site(), data='', error='the reason of the tests')
         assert 'the reason of the tests' in client.get(page_of(delivery(broken))).content.decode()
+
+    @pytest.mark.parametrize('template', ['', '{{ data[0].name }}'])
+    def test_one_of_a_batch_that_could_not_be_rendered(self, client, template):
+        broken = event(site(), data='', error='the reason of the tests')
+        of = batch([broken, event(site())], subscribe(NOWHERE, Site, batch=True, body_template=template))
+        assert 'the reason of the tests' in client.get(page_of(of)).content.decode()
 
     def test_before_the_first_attempt(self, client):
         of = delivery(event(site()), attempts=0, status=StatusChoices.PENDING, error='', response_status=None)

@@ -21,6 +21,7 @@ from core.choices import ObjectChangeActionChoices
 from dcim.models import Rack, Site
 from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
+from django.contrib.messages import get_messages
 from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
@@ -133,7 +134,7 @@ class TestChanging:
     def test_sending_back_what_was_shown_changes_nothing(self, client, webhook):
         client.post(page_of(webhook), shown(client, webhook))
         webhook.refresh_from_db()
-        assert webhook.payload_url.endswith(PARAMETER)
+        assert webhook.payload_url.reveal().endswith(PARAMETER)
         assert webhook.additional_headers.reveal() == f'Authorization: Bearer {TOKEN}'
         assert webhook.secret.reveal() == SECRET
         assert LogEntry.objects.get().get_change_message() == 'No fields changed.'
@@ -173,7 +174,7 @@ class TestSecret:
         assert webhook.secrets() == [SECRET]
 
     def test_another_replaces_it(self, client, webhook):
-        self.change(client, webhook, secret='another')
+        self.change(client, webhook, secret='another', keep_previous='0')
         assert webhook.secrets() == ['another']
 
     def test_it_is_removed(self, client, webhook):
@@ -181,14 +182,31 @@ class TestSecret:
         assert webhook.secrets() == []
 
     def test_a_generated_one_is_shown_once(self, client, webhook):
-        response = self.change(client, webhook, generate_secret='on')
+        response = self.change(client, webhook, generate_secret='on', keep_previous='0')
         [generated] = webhook.secrets()
         assert re.fullmatch(r'whsec_[A-Za-z0-9+/]{43}=', generated)
         assert generated in response.content.decode()
         assert generated not in client.get(page_of(webhook)).content.decode()
 
+    @pytest.mark.parametrize('button', ['_save', '_continue', '_addanother'])
+    def test_a_generated_one_is_in_no_message(self, client, webhook, button):
+        """NetBox keeps messages in a cookie, unless it is told otherwise."""
+        entered = shown(client, webhook) | {'generate_secret': 'on', button: ''}
+        response = client.post(page_of(webhook), entered)
+        webhook.refresh_from_db()
+        assert webhook.secret.reveal() not in str(client.cookies)
+        messages = [str(message) for message in get_messages(response.wsgi_request)]
+        assert webhook.secret.reveal() not in ' '.join(messages)
+        assert webhook.secret.reveal() not in str(dict(client.session))
+        assert webhook.secret.reveal() in client.get(page_of(webhook)).content.decode()
+
+    def test_that_of_a_new_webhook_is_shown(self, client):
+        response = client.post(ADD, filled(generate_secret='on'), follow=True)
+        assert Webhook.objects.get().secret.reveal() in response.content.decode()
+
     def test_the_old_one_is_kept_for_a_while(self, client, webhook):
-        self.change(client, webhook, secret='another', keep_previous='24')
+        """A day, unless told otherwise."""
+        self.change(client, webhook, secret='another')
         assert webhook.secrets() == ['another', SECRET]
         remaining = webhook.previous_secret_expires - timezone.now()
         assert timedelta(hours=23) < remaining <= timedelta(hours=24)

@@ -62,6 +62,21 @@ def test_the_log_is_read_only(api_client, method, kind):
         assert getattr(api_client, method)(url, {}, format='json').status_code == 405
 
 
+@pytest.mark.parametrize(
+    'query',
+    ['status=nonsense', 'uuid=nonsense', 'event_id=null', 'created__gte=soon', 'kind__ic=null', 'object_id=9e99'],
+)
+def test_a_filter_that_makes_no_sense_is_refused_by_its_name(api_client, query):
+    answer = api_client.get(f'{DELIVERIES}?{query}')
+    assert answer.status_code == 400
+    assert list(answer.json()) == [query.partition('=')[0]]
+
+
+@pytest.mark.parametrize('query', ['ordering=nonsense', 'ordering=-webhook__payload_url', 'limit=x&offset=-1', 'q=%00'])
+def test_what_cannot_be_understood_is_no_error(api_client, query):
+    assert api_client.get(f'{DELIVERIES}?{query}').status_code in (200, 400)
+
+
 def test_pages_do_not_overlap_whatever_the_order(api_client):
     logs = [delivery(event(site())).pk for _ in range(9)]
     seen = []
@@ -249,6 +264,7 @@ def test_replay_takes_the_range_and_the_status(committed, api_client):
         ({'since': 'yesterday'}, 'since'),
         (SINCE | {'until': '2019-01-01T00:00:00Z'}, 'until'),
         (SINCE | {'status': 'lost'}, 'status'),
+        (SINCE | {'status': 'a\0b'}, 'status'),
     ],
 )
 def test_a_replay_that_makes_no_sense_is_refused(api_client, data, field):

@@ -255,6 +255,18 @@ class TestAgain:
         assert first.body == second.body
         assert first.header('webhook-id') == second.header('webhook-id')
 
+    @pytest.mark.parametrize('payload_format', ['default', 'netbox', 'cloudevents'])
+    def test_it_stays_one_after_the_option_is_switched_off(self, receiver: Receiver, webhook, payload_format: str):
+        switch(webhook, payload_format=payload_format, include_snapshots=True)
+        make_sites(*'abc')
+        receiver.answers('/', 500, 200)
+        (first,) = received(receiver, 1)
+        switch(webhook, batch=False)
+        pass_retry_waits(attempt_count__gt=0)
+        _first, second = received(receiver, 2)
+        assert second.body == first.body
+        assert second.header('Content-Type') == first.header('Content-Type')
+
     def test_redeliver_a_failed_one(self, receiver: Receiver, webhook):
         switch(webhook, max_attempts=1)
         places = make_sites(*'abc')

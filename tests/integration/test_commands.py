@@ -15,6 +15,7 @@ from engine import change_settings, deliveries, work
 from tenancy.models import Tenant
 
 from devstack.receiver import Receiver
+from webhooks import operations
 from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Event, Health, Webhook
 
@@ -99,6 +100,27 @@ class TestStatus:
         assert code == CRITICAL
         assert found['oldest_age'] > 900
         assert status('--max-age', '2000')[0] == OK
+
+    def test_what_waited_for_a_worker_waits_since_its_change(self, webhook, worker, receiver):
+        """It was dispatched just now."""
+        site()
+        Event.objects.update(timestamp=timezone.now() - timedelta(seconds=1000))
+        Webhook.objects.update(paused=True)
+        work()
+        assert status()[1]['oldest_age'] > 900
+
+    @pytest.mark.parametrize('closed', [DELIVERED, FAILED])
+    def test_what_is_sent_again_waits_since_then(self, webhook, worker, receiver, closed):
+        """However old it is."""
+        receiver.answers(HOOK, 200 if closed == DELIVERED else 500)
+        site()
+        work()
+        long_ago = timezone.now() - timedelta(days=9)
+        Event.objects.update(timestamp=long_ago, dispatched_at=long_ago)
+        Delivery.objects.update(created=long_ago, expires_at=long_ago + timedelta(days=3))
+        operations.redeliver(Delivery.objects.all())
+        assert len(deliveries(PENDING)) == 1
+        assert status()[1]['oldest_age'] < 60
 
     def test_without_webhooks_nothing_is_critical(self, monkeypatch):
         change_settings(monkeypatch, enabled=False)

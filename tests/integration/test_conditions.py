@@ -1,5 +1,8 @@
 """Who does not get a change: those whose conditions are not met, and those who ignore the user."""
 
+import hashlib
+import threading
+import time
 from typing import Any
 
 import pytest
@@ -8,11 +11,13 @@ from builtin import builtin_rule, request_by
 from dcim.models import Device, Site
 from django.db import transaction
 from engine import deliveries, work
+from extras.conditions import InvalidCondition
 from extras.models import Tag
 from users.models import User
 
+from devstack.process import wait_until
 from devstack.receiver import Receiver
-from webhooks import dispatch, operations
+from webhooks import conditions, dispatch, operations
 from webhooks.models import Event, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -87,6 +92,28 @@ class TestData:
         subscribe(NOWHERE, Site)
         place = site()
         assert dispatched() == [(CREATED, place.pk)]
+
+    @pytest.mark.parametrize(
+        'conditions',
+        [
+            ['a list'],
+            {'xor': []},
+            {'and': 5},
+            {'and': [5]},
+            {'attr': 'name', 'op': 'like', 'value': 'x'},
+            {'attr': 5, 'value': 'x'},
+            {'attr': 'name', 'op': 'regex', 'value': '('},
+        ],
+    )
+    def test_nor_does_one_that_was_saved_unchecked(self, conditions: Any, caplog: pytest.LogCaptureFixture):
+        broken = subscribe(NOWHERE, Site)
+        Webhook.objects.filter(pk=broken.pk).update(conditions=conditions)
+        well = subscribe(NOWHERE, Site)
+        site()
+        assert len(dispatched()) == 1
+        assert deliveries()[0].webhook == well
+        assert skipped() == [1]
+        assert f'webhook={broken.pk}' in caplog.text
 
 
 class TestSnapshots:
@@ -236,3 +263,47 @@ class TestLater:
         place = site(status='planned')
         Webhook.objects.filter(pk=webhook.pk).update(conditions=None)
         assert dispatched() == [(CREATED, place.pk)]
+
+
+class TestSlow:
+    """A regular expression may take longer than anybody waits: it is given up, and the others go on."""
+
+    def test_it_is_not_met_and_stops_no_other(self, caplog: pytest.LogCaptureFixture):
+        subscribe(NOWHERE, Site, conditions={'attr': 'comments', 'op': 'regex', 'value': '(a+)+$'})
+        quick = subscribe(NOWHERE, Site, conditions={'attr': 'comments', 'op': 'regex', 'value': 'a+!'})
+        place = site(comments='a' * 40 + '!')
+        assert dispatched() == [(CREATED, place.pk)]
+        assert deliveries()[0].webhook == quick
+        assert skipped() == [1]
+        assert 'it takes more than' in caplog.text
+
+    def test_what_follows_is_evaluated_as_before(self):
+        subscribe(NOWHERE, Site, conditions={'attr': 'comments', 'op': 'regex', 'value': '(a+)+$'})
+        _slow, place = site(comments='a' * 40 + '!'), site(comments='aaa')
+        assert dispatched() == [(CREATED, place.pk)]
+
+    def test_what_other_threads_do_does_not_count(self):
+        """The timer is that of the process, in which 64 threads may send at the same time."""
+
+        class Busy:
+            def __contains__(self, item: object) -> bool:
+                thread = threading.Thread(target=burn)
+                thread.start()
+                thread.join()
+                return True
+
+        assert conditions.are_met({'attr': 'name', 'op': 'contains', 'value': 'Bern'}, {'name': Busy()})
+
+    def test_while_they_do_it_is_given_up_all_the_same(self):
+        burning = threading.Thread(target=burn)
+        burning.start()
+        clock = time.pthread_getcpuclockid(burning.ident)
+        assert wait_until(lambda: time.clock_gettime(clock) > 0.005, timeout=30)
+        with pytest.raises(InvalidCondition, match='it takes more than'):
+            conditions.are_met({'attr': 'name', 'op': 'regex', 'value': '(a+)+$'}, {'name': 'a' * 40 + '!'})
+        burning.join()
+
+
+def burn() -> None:
+    """Use processor time, several times the limit, without holding Python's lock."""
+    hashlib.pbkdf2_hmac('sha256', b'', b'', 1_000_000)

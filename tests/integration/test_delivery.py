@@ -1,26 +1,42 @@
 """From a committed change to an endpoint that has got it, and what the log says of it."""
 
+import math
 import uuid
+from base64 import b64decode
 from collections.abc import Iterator
 from datetime import timedelta
+from urllib.parse import quote
 
 import pytest
 from builders import CREATED, DELETED, UPDATED, site, subscribe
 from dcim.models import Site
 from django.db import transaction
 from django.utils import timezone
-from engine import arrivals, deliveries, expire, health, in_thread, pass_leases, pass_retry_waits, work, working
+from engine import (
+    arrivals,
+    deliveries,
+    expire,
+    health,
+    in_thread,
+    is_anybody_blocked,
+    pass_leases,
+    pass_retry_waits,
+    work,
+    working,
+)
 from extras.models import JournalEntry
 from tenancy.models import Tenant
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks import delivery as engine
-from webhooks import drain, operations, queue
+from webhooks import drain, operations, pace, queue
 from webhooks.choices import StatusChoices
+from webhooks.crypto import MASK
 from webhooks.exceptions import DefinitionError
 from webhooks.health import Ledger
-from webhooks.models import Attempt, Delivery, Webhook
+from webhooks.models import Attempt, Delivery, Health, Webhook
+from webhooks.pace import Span
 from webhooks.transport import Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -69,6 +85,16 @@ class TestDelivered:
         assert attempt.request_headers['webhook-id'] == str(delivered.uuid)
         assert attempt.duration > 0
 
+    def test_the_log_has_the_beginning_of_a_signature(self, receiver):
+        """Whoever reads the log could send the request once more."""
+        subscribe(receiver.url(HOOK), Site, secret='swordfish')
+        site()
+        work()
+        (request,) = receiver.requests
+        logged = deliveries()[0].attempts.get().request_headers
+        for name in ('webhook-signature', 'X-Hook-Signature'):
+            assert logged[name] == f'{request.header(name)[:24]}…'
+
     def test_health_counts_it(self, webhook):
         sites(3)
         work()
@@ -91,6 +117,24 @@ class TestDelivered:
         work()
         (request,) = receiver.requests
         assert (request.method, request.header('Content-Type')) == ('PUT', 'application/vnd.test+json')
+
+    @pytest.mark.parametrize('login', ['user:pass word', 'üser:p@ss', 'token:'])
+    def test_a_login_in_the_url_is_sent_and_not_shown(self, receiver, login):
+        user, password = map(quote, login.split(':'))
+        subscribe(receiver.url(HOOK).replace('//', f'//{user}:{password}@'), Site)
+        site()
+        work()
+        (request,) = receiver.wait_for(1)
+        assert b64decode(request.header('Authorization').removeprefix('Basic ')).decode() == login
+        assert deliveries()[0].attempts.get().request_headers['Authorization'] == MASK
+
+    def test_a_header_of_the_webhooks_own_goes_before_it(self, receiver):
+        url = receiver.url(HOOK).replace('//', '//user:password@')
+        subscribe(url, Site, additional_headers='authorization: Bearer mine')
+        site()
+        work()
+        (request,) = receiver.wait_for(1)
+        assert [value for name, value in request.headers if name.lower() == 'authorization'] == ['Bearer mine']
 
     def test_connections_are_kept(self, receiver):
         subscribe(receiver.url(HOOK), Site, concurrency=1)
@@ -184,8 +228,8 @@ class TestLease:
         sent = engine.prepare(claimed, {webhook.pk: webhook}, 0)
         for one in sent:
             one.outcome = SUCCESS
-        with engine.turn():
-            return str(engine.record(lease, sent, Ledger()))
+        with engine.turn() as now:
+            return str(engine.record(lease, sent, Ledger(), now))
 
     def test_nobody_else_claims_what_is_claimed(self, pending):
         assert self.claim(LEASE) == [pending]
@@ -301,6 +345,7 @@ class TestHeldBack:
         assert (expired.status, expired.due_at) == (FAILED, None)
         assert expired.finished_at
         assert 'expired' in expired.error
+        assert (health(webhook).failed, health(webhook).delivered) == (1, 0)
 
     def test_what_has_expired_is_not_sent(self, webhook, receiver):
         site()
@@ -339,6 +384,25 @@ class TestDeletedWebhook:
             receiver.close()
         assert [one.status for one in deliveries(webhook=other)] == [DELIVERED]
 
+    def test_while_its_answers_are_recorded(self, webhook, receiver, monkeypatch):
+        """A worker writes the delivery first and then the webhook, PostgreSQL deletes them the other way round."""
+        deletions = []
+        flush = Ledger.flush
+
+        def delete_first(ledger: Ledger, *args: object, **kwargs: object) -> None:
+            if not deletions:
+                deletions.append(in_thread(Webhook.objects.get(pk=webhook.pk).delete))
+                assert wait_until(is_anybody_blocked, timeout=30)
+            flush(ledger, *args, **kwargs)
+
+        monkeypatch.setattr(Ledger, 'flush', delete_first)
+        receiver.answers(HOOK, 410)
+        site()
+        assert work() == '1 to retry'
+        deletions[0].join(30)
+        assert not Webhook.objects.filter(pk=webhook.pk).exists()
+        assert not deliveries()
+
     def test_just_after_its_answers_came(self, webhook, receiver, monkeypatch):
         """Its counters are written a moment later, when its row is gone."""
         other = subscribe(receiver.url('/other'), Site)
@@ -353,6 +417,43 @@ class TestDeletedWebhook:
         sites(3)
         work()
         assert health(other).delivered == 3
+
+
+class TestPace:
+    """What is begun must be over when NetBox's other jobs are to have their turn."""
+
+    # Seconds that are left, what is known of the endpoint, whose webhook's timeout is 60, and whether it is asked.
+    CASES = (
+        (math.inf, {'unreachable': 1}, True),
+        (19, {}, True),
+        (59, {'unreachable': 1}, False),
+        (60, {'unreachable': 1}, True),
+        (19, {'takes': 20}, False),
+        (20, {'takes': 20}, True),
+        (20, {'takes': 20, 'unreachable': 1}, True),
+    )
+
+    @pytest.mark.parametrize(('left', 'known', 'begun'), CASES)
+    def test_what_is_begun(self, receiver, left, known, begun):
+        webhook = subscribe(receiver.url(HOOK), Site, timeout=60)
+        Health.objects.filter(webhook=webhook).update(unreachable=known.get('unreachable', 0))
+        span = Span(left, {webhook.pk: known['takes']} if 'takes' in known else {})
+        site()
+        drain.dispatch.batch()
+        assert engine.is_held_by_time(span) is not begun
+        with engine.turn():
+            assert len(engine.claim(LEASE, 10, span)) == begun
+
+    def test_what_would_take_too_long_goes_out_in_the_next_job(self, receiver, monkeypatch):
+        monkeypatch.setattr(pace, 'FIRST', 0)
+        webhook = subscribe(receiver.url(HOOK), Site, timeout=60)
+        Health.objects.filter(webhook=webhook).update(unreachable=1)
+        site()
+        queue.get().empty()
+        assert work() == 'nothing to send'
+        assert queue.get().count == 1
+        monkeypatch.undo()
+        assert work() == '1 delivered'
 
 
 class TestFairness:
@@ -379,7 +480,7 @@ class TestFairness:
 
     def test_a_stretch_ends_and_goes_on_in_another_job(self, webhook, receiver, monkeypatch):
         """NetBox's other jobs get their turn in between."""
-        monkeypatch.setattr(drain, 'STRETCH', 0)
+        monkeypatch.setattr(pace, 'LIMIT', 0)
         sites(1)
         queue.get().empty()
         queue.accept()

@@ -38,9 +38,11 @@ def sending_rule(webhook: Webhook, *models: type, **fields: Any) -> EventRule:
     return rule(webhook, *models, action_type=SEND, **fields)
 
 
-def run_job(user: Any, data: Any = None, model: type = Site) -> Job:
+def run_job(user: Any, data: Any = None, model: type = Site, **fields: Any) -> Job:
     object_type = ObjectType.objects.get_for_model(model)
-    job = Job.objects.create(object_type=object_type, name='nightly', user=user, job_id=uuid.uuid4(), data=data)
+    job = Job.objects.create(
+        object_type=object_type, name='nightly', user=user, job_id=uuid.uuid4(), data=data, **fields
+    )
     job.start()
     job.terminate()
     return job
@@ -154,6 +156,25 @@ class TestJobs:
         sending_rule(subscribe(receiver.url('/'), body_template=template), Site, kinds=JOBS)
         run_job(netbox_user, {'output': 'x'})
         assert [request.body for request in received(receiver, 2)] == [b'job_started: x', b'job_ended: x']
+
+    def test_those_of_one_object_wait_for_each_other_alone(self, receiver: Receiver, webhook, netbox_user):
+        sending_rule(webhook, Site, kinds=JOBS)
+        receiver.answers('/', 500, 200)
+        one, other = site(), site()
+        run_job(netbox_user, object_id=one.pk)
+        work()
+        # What `id` the data has is another thing's.
+        run_job(netbox_user, {'id': one.pk}, object_id=other.pk)
+        work()
+        assert [(sent.object_id, sent.status) for sent in deliveries()] == [
+            (one.pk, 'pending'), (one.pk, 'pending'), (other.pk, 'delivered'), (other.pk, 'delivered'),
+        ]  # fmt: skip
+
+    def test_for_no_one_object_each_job_by_itself(self, receiver: Receiver, netbox_user):
+        sending_rule(subscribe(receiver.url('/'), payload_format='cloudevents'), Site, kinds=JOBS)
+        jobs = [run_job(netbox_user, {}) for _ in range(2)]
+        assert [sent.object_id for sent in deliveries()] == [-job.pk for job in jobs for _kind in JOBS]
+        assert all('subject' not in request.json() for request in received(receiver, 4))
 
 
 class TestGained:

@@ -10,14 +10,16 @@ from core.events import OBJECT_CREATED, OBJECT_DELETED
 from core.models import ObjectChange
 from dcim.models import Location, Rack, Site
 from django.contrib.contenttypes.models import ContentType
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import DatabaseError
 from engine import change_settings, work
 from extras.models import EventRule
+from users.models import User
 
 from devstack.receiver import Receiver
 from webhooks import importing
 from webhooks.models import Webhook
+from webhooks.models.fields import Sealed
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -61,7 +63,7 @@ class TestDefinition:
         assert made.enabled
         assert {t.model for t in made.object_types.all()} == {'site', 'rack'}
         assert made.kinds == ['created', 'deleted']
-        assert made.payload_url == 'https://receiver.example.com/{{ object_type }}'
+        assert made.payload_url.reveal() == 'https://receiver.example.com/{{ object_type }}'
         assert (made.http_method, made.http_content_type) == ('PUT', 'application/vnd.acme+json')
         assert made.additional_headers.reveal() == 'X-Token: s3cret\nX-Object: {{ data.name | header_safe }}'
         assert made.secret.reveal() == 'whispered'
@@ -155,7 +157,7 @@ class TestNotCarriedOver:
         [
             ({'secret': 'whsec_short'}, 'secret: '),
             ({'secret': 'whsk_' + 'A' * 43 + '='}, 'secret: as it begins with whsk_'),
-            ({'additional_headers': 'no colon'}, 'additional_headers: Each line is "Name: value"; \'no colon\' has'),
+            ({'additional_headers': 'no colon'}, 'additional_headers: Each line is "Name: value"; line 1 has no colon'),
             ({'additional_headers': 'Host: elsewhere'}, 'additional_headers: Host is set by the sender'),
             ({'http_method': 'GET', 'body_template': 'x'}, 'body_template: '),
             ({'body_template': '{{ x'}, 'body_template: Invalid template'),
@@ -172,6 +174,7 @@ class TestNotCarriedOver:
 
     def test_no_secret_is_told(self):
         builtin_rule(secret='whsec_hush-hush', additional_headers='X-Token: hush-hush\nHost: hush-hush')
+        builtin_rule(additional_headers='Authorization: Bearer\n hush-hush')
         assert 'hush-hush' not in run()
 
     def test_rules_with_another_action_are_left_out(self):
@@ -254,27 +257,93 @@ class TestDisableBuiltin:
         ('edit', 'gap'),
         [
             ({'enabled': False}, 'enabled'),
-            ({'payload_url': 'http://127.0.0.1:9/another'}, 'payload_url'),
+            ({'paused': True}, 'paused'),
             ({'type_delete': False}, 'types of change'),
+            ({'conditions': {'attr': 'status.value', 'value': 'active'}}, 'conditions'),
+            ({'payload_url': 'http://127.0.0.1:9/?token=t0ken'}, 'payload_url'),
+            ({'http_method': 'PUT'}, 'http_method'),
+            ({'http_content_type': 'text/plain'}, 'http_content_type'),
+            ({'payload_format': 'default'}, 'payload_format'),
+            ({'payload_format': 'default', 'body_template': 'x'}, 'body_template, payload_format'),
+            ({'additional_headers': 'X-Token: another'}, 'additional_headers'),
+            ({'secret': 'another'}, 'secret'),
+            ({'secret': Sealed('of a key that is gone')}, 'secret'),
+            ({'batch': True}, 'batch'),
+            ({'ssl_verification': True}, 'ssl_verification'),
         ],
     )
-    def test_not_where_ours_of_that_name_sends_less(self, edit: dict[str, Any], gap: str):
-        rule = builtin_rule()
+    def test_not_where_ours_of_that_name_sends_less_or_otherwise(self, edit: dict[str, Any], gap: str):
+        rule = builtin_rule(
+            payload_url='http://127.0.0.1:9/?token=s3cret',
+            additional_headers='X-Token: s3cret',
+            secret='s3cret',
+            ssl_verification=False,
+        )
         run()
         webhook = Webhook.objects.get()
         for name, value in edit.items():
             setattr(webhook, name, value)
         webhook.save()
-        output = run('--disable-builtin')
+        output = self.stays_on(rule)
         assert f'{rule.name}: is there already, and differs from the event rule in: {gap}\n' in output
+        assert not [word for word in ('s3cret', 't0ken', 'another') if word in output]
+
+    def stays_on(self, rule: EventRule) -> str:
+        output = run('--disable-builtin')
         assert '  the event rule stays on' in output
         rule.refresh_from_db()
         assert rule.enabled
+        return output
+
+    def test_nor_where_ours_ignores_users(self, netbox_user: User):
+        rule = builtin_rule()
+        run()
+        Webhook.objects.get().ignore_users.add(netbox_user)
+        assert 'differs from the event rule in: ignore_users\n' in self.stays_on(rule)
+
+    def test_nor_where_a_template_would_miss_the_snapshots(self):
+        rule = builtin_rule(body_template='{{ snapshots.prechange.name }}')
+        run()
+        Webhook.objects.update(include_snapshots=False)
+        assert 'differs from the event rule in: include_snapshots\n' in self.stays_on(rule)
+
+    @pytest.mark.parametrize(
+        ('edit', 'reason'),
+        [
+            ({'event_types': [OBJECT_CREATED, 'job_failed']}, 'event_types: job_failed are no changes of objects'),
+            ({'action_data': {'team': 'core'}}, 'action_data: it is added to the object'),
+        ],
+    )
+    def test_nor_where_the_rule_does_what_no_webhook_of_ours_can(self, edit: dict[str, Any], reason: str):
+        rule = builtin_rule()
+        run()
+        EventRule.objects.update(**edit)
+        assert f'  {reason}' in self.stays_on(rule)
+
+    def test_ours_may_send_more(self):
+        rule = builtin_rule(Site, kinds=(OBJECT_CREATED,), rule_conditions={'attr': 'name', 'value': 'Bern'})
+        run()
+        webhook = Webhook.objects.get()
+        webhook.object_types.add(ContentType.objects.get_for_model(Rack))
+        webhook.conditions, webhook.type_update, webhook.max_attempts = None, True, 8
+        webhook.save()
+        assert '  the event rule is switched off' in run('--disable-builtin')
+        rule.refresh_from_db()
+        assert not rule.enabled
+
+    @pytest.mark.parametrize('options', [(), ('--dry-run',)])
+    def test_not_while_nobody_records(self, monkeypatch, options: tuple[str, ...]):
+        builtin_rule()
+        before = state()
+        change_settings(monkeypatch, enabled=False)
+        with pytest.raises(CommandError, match='WEBHOOKS_ENABLED is not True'):
+            run('--disable-builtin', *options)
+        assert state() == before
 
     def test_nor_where_one_of_that_name_was_there_for_something_else(self):
         rule = builtin_rule(Rack, payload_url='http://127.0.0.1:9/rack')
         subscribe(NOWHERE, Site, name=rule.name)
-        assert 'differs from the event rule in: payload_url, object_types' in run('--disable-builtin')
+        assert 'differs from the event rule in: object_types, payload_url, payload_format' in run('--disable-builtin')
         rule.refresh_from_db()
         assert rule.enabled
         assert Webhook.objects.count() == 1

@@ -59,6 +59,12 @@ class TestWhatWorks:
     def test_templates_of_everyday(self, template: str, text: str):
         assert render(template) == text
 
+    def test_a_character_written_as_in_json(self):
+        assert render(r'{{ "\ud83d\ude00" }}') == '😀'
+
+    def test_long_text_is_stripped(self):
+        assert render('{{ (" " * 500000 ~ "a").strip() ~ (" " * 500000 ~ "a")|trim }}') == 'aa'
+
     def test_header_safe(self):
         assert render('{{ name | header_safe }}', name='a\r\nX-Evil: 1\x00\x7f') == 'aX-Evil: 1'
 
@@ -170,6 +176,12 @@ class TestTime:
             '{% for x in ([range(100000)] * 100000)|map("sum") if false %}{% endfor %}',
             '{% for x in range(99999) %}{{ range(99999)|map("string")|join|length }}{% endfor %}',
             '{% for x in range(99999) %}{% set y = range(99999)|list %}{% endfor %}',
+            # A filter that gives empty lists without end, and whoever takes them without asking for the time.
+            '{{ []|slice(1000000000000)|sum(start=[]) }}',
+            '{{ []|slice(1000000000000)|max }}',
+            '{{ []|slice(1000000000000)|select|list }}',
+            '{{ 5 in ([]|slice(1000000000000)) }}',
+            '{% for x in []|slice(1000000000000) if x %}{% endfor %}',
             # Whatever the guards are called, a template does not get at them.
             '{% set tick = dict %}{% set bounded = dict %}{% set environment = dict %}'
             '{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}',
@@ -218,6 +230,9 @@ class TestTime:
             '{{ ("<!---->" * 100000)|striptags }}',
             '{{ ("http://a.b/ " * 100000)|urlize }}',
             '{{ ("a " * 100000)|wordwrap }}',
+            '{{ ("a" * 1000000).rfind("a" * 400000 ~ "b" ~ "a" * 100000) }}',
+            '{{ ("a" * 2000000).strip("b" * 1900000 ~ "a") }}',
+            '{{ ("a" * 2000000)|trim("b" * 1900000 ~ "a") }}',
         ],
     )  # fmt: skip
     def test_nothing_large_is_worked_on(self, template: str):
@@ -304,6 +319,21 @@ class TestErrors:
     def test_what_fails_tells_its_line(self, template: str, message: str):
         assert message in reason(template)
         assert '(line' in reason(template)
+
+    def test_whatever_a_filter_raises(self, settings):
+        def broken(value: Any) -> Any:
+            raise RuntimeError('it broke')
+
+        settings.JINJA_FILTERS = {'broken': broken}
+        assert reason('\n{{ 1|broken }}') == 'RuntimeError: it broke (line 2)'
+
+    def test_a_dictionary_that_grows_under_a_loop(self):
+        template = '{% for key in data %}{% set _ = data.update({key ~ "x": 1}) %}{% endfor %}'
+        with pytest.raises(jinja.RenderError, match='changed size'):
+            render(template, data={'name': 'x'})
+
+    def test_half_a_surrogate_pair(self):
+        assert 'half a surrogate pair' in reason(r'{{ "\ud83d" }}')
 
     def test_inside_a_macro_the_inner_line(self):
         assert '(line 2)' in reason('{% macro m() %}\n{{ 1 / 0 }}\n{% endmacro %}\n\n{{ m() }}')

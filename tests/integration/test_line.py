@@ -1,5 +1,6 @@
 """Deliveries of one object go out one after the other; different objects do not wait for each other."""
 
+import uuid
 from datetime import timedelta
 
 import pytest
@@ -20,9 +21,11 @@ from engine import (
 )
 
 from devstack.receiver import Receiver
-from webhooks import dispatch, operations
+from webhooks import delivery, dispatch, operations
 from webhooks.choices import StatusChoices
+from webhooks.health import Ledger
 from webhooks.models import Delivery, Wait, Webhook
+from webhooks.transport import Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -257,6 +260,66 @@ class TestOrderWait:
         second.refresh_from_db()
         assert second.status == PENDING
         assert second.due_at > timezone.now()
+
+
+class TestOverdue:
+    """`order_wait` is over and the earlier one is due itself, as after a long suspension."""
+
+    @pytest.fixture
+    def line(self, webhook, receiver, monkeypatch) -> list[Delivery]:
+        """Three of one object; the first has failed once."""
+        change_settings(monkeypatch, order_wait=LONG)
+        receiver.answers(HOOK, 500)
+        changes(site(), 2)
+        work()
+        receiver.clear()
+        return deliveries()
+
+    def test_they_go_one_after_the_other(self, line, receiver):
+        pass_retry_waits()
+        assert claim() == [line[0]]
+        assert claim() == []
+        receiver.answers(HOOK, 200)
+        pass_leases()
+        assert work() == '3 delivered'
+        assert sequences(receiver.requests) == [one.sequence for one in line]
+
+    def test_the_later_goes_if_the_earlier_fails_again(self, line, receiver):
+        receiver.answers(HOOK, 500, 200)
+        pass_retry_waits()
+        assert work() == '2 delivered, 1 to retry'
+        assert sequences(receiver.requests) == [one.sequence for one in line]
+
+    def test_what_comes_after_one_that_went_first_does_not_go_beside_the_earlier(self, line, receiver):
+        first, second, third = line
+        receiver.answers(HOOK, 200)
+        pass_retry_waits(pk=second.pk)
+        lease = uuid.uuid4()
+        claimed = claim(lease)
+        assert claimed == [second]
+        close(lease, claimed)
+        pass_retry_waits(pk=first.pk)
+        assert claim() == [first]
+        assert claim() == []
+        pass_leases()
+        assert work() == '2 delivered'
+        assert sequences(receiver.requests) == [first.sequence, third.sequence]
+        assert not Wait.objects.exists()
+
+
+def claim(lease: uuid.UUID | None = None) -> list[Delivery]:
+    with delivery.turn():
+        return delivery.claim(lease or uuid.uuid4(), 10)
+
+
+def close(lease: uuid.UUID, claimed: list[Delivery]) -> None:
+    """As if the endpoint had answered well."""
+    webhooks = Webhook.objects.select_related('health').in_bulk()
+    sent = delivery.prepare(claimed, webhooks, 0)
+    for one in sent:
+        one.outcome = Outcome(started_at=0, duration=0.1, status=200)
+    with delivery.turn() as now:
+        delivery.record(lease, sent, Ledger(), now)
 
 
 class TestRedelivery:

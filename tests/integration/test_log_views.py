@@ -6,6 +6,7 @@ from dcim.models import Rack, Site
 from django.contrib.messages import get_messages
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
+from engine import work
 from log import batch, delivery, event
 from netbox.registry import registry
 
@@ -46,6 +47,8 @@ def queries(client, address):
     client.get(address)
     with CaptureQueriesContext(connection) as captured:
         assert client.get(address).status_code == 200
+    payloads = [query for query in captured if '"webhooks_event"."data"' in query['sql']]
+    assert not payloads, 'a list must not read a thousand of them'
     return len(captured)
 
 
@@ -65,10 +68,23 @@ def test_a_batch_lists_its_events(admin_pages):
     assert len(admin_pages.get(f'{PAGES}events/?delivery_id={made.pk}').context['table'].rows) == 2
 
 
-def test_signatures_are_shortened(admin_pages):
-    page = admin_pages.get(delivery(event(site())).get_absolute_url()).content.decode()
-    assert 'v1,AAAA' in page
-    assert 'A' * 44 not in page
+def test_signatures_are_shortened_wherever_the_log_is_shown(committed, admin_pages, api_client, receiver):
+    subscribe(receiver.url('/'), Site, secret='s3cret')
+    site()
+    work()
+    (got,), log = receiver.wait_for(1), Delivery.objects.get()
+    sent = [got.header('webhook-signature'), got.header('X-Hook-Signature')]
+    query = {'query': '{ webhooks_delivery_list { attempts { request_headers } } }'}
+    for answer in (
+        admin_pages.get(log.get_absolute_url()),
+        admin_pages.get(f'/admin/webhooks/delivery/{log.pk}/change/'),
+        api_client.get(f'/api/plugins/webhooks/deliveries/{log.pk}/'),
+        api_client.post('/graphql/', query, format='json'),
+    ):
+        assert answer.status_code == 200
+        text = answer.content.decode()
+        assert [signature[:20] in text for signature in sent] == [True, True]
+        assert not [signature for signature in sent if signature[:30] in text]
 
 
 def test_a_page_of_an_open_delivery_renews_itself_until_it_is_closed(admin_pages):
@@ -86,9 +102,32 @@ def test_a_deleted_object_is_named_but_not_linked(admin_pages):
     assert f'href="/dcim/sites/{place.pk}/"' not in page
 
 
+def test_what_a_list_cuts_off_is_told_without_its_markup(admin_pages):
+    delivery(event(site(name='Bern & "Genf"')), subscribe(NOWHERE, Site, name='<b>CMDB</b>'), error='<no> answer')
+    page = admin_pages.get(f'{PAGES}deliveries/').content.decode()
+    for shown in ('Bern &amp; &quot;Genf&quot;', '&lt;b&gt;CMDB&lt;/b&gt;', '&lt;no&gt; answer'):
+        assert f'title="{shown}"' in page
+
+
 def test_a_body_that_cannot_be_made_says_why(admin_pages):
     log = delivery(event(site()), subscribe(NOWHERE, Site, body_template='{{ 1 / 0 }}'))
     assert 'ZeroDivisionError: division by zero (line 1)' in admin_pages.get(log.get_absolute_url()).content.decode()
+
+
+@pytest.mark.parametrize('template', ['', '{{ data.name }}'])
+@pytest.mark.parametrize('batched', [False, True])
+def test_of_an_event_that_could_not_be_rendered_the_body_is_the_reason(admin_pages, template, batched):
+    webhook = subscribe(NOWHERE, Site, body_template=template, batch=batched)
+    broken = event(site(), data='', error='the reason of the tests')
+    log = batch([broken, event(site())], webhook) if batched else delivery(broken, webhook)
+    assert 'data: the reason of the tests' in admin_pages.get(log.get_absolute_url()).content.decode()
+
+
+# JSON, and too deep for Python's; JSON, and half a character.
+@pytest.mark.parametrize('text', ['[' * 100_000 + ']' * 100_000, '{"a": "\\ud800"}'])
+def test_a_body_that_can_hardly_be_shown(admin_pages, text):
+    log = delivery(event(site()), subscribe(NOWHERE, Site, body_template=text.replace('{', '{{ "{" }}')))
+    assert admin_pages.get(log.get_absolute_url()).status_code == 200
 
 
 #

@@ -96,6 +96,17 @@ def test_without_a_limit_nothing_holds(receiver):
     assert not engine.is_held_by_rate()
 
 
+def test_where_only_concurrency_holds_the_rate_does_not(receiver):
+    """Nobody needs to wait for tokens then: who uses the slots goes on when they are free."""
+    subscribe(receiver.url('/limited'), Site, rate_limit=RATE, concurrency=1)
+    with transaction.atomic():
+        for _ in range(3):
+            site()
+    dispatch.batch()
+    assert claim() == 1
+    assert not engine.is_held_by_rate()
+
+
 def test_another_webhook_is_not_held(receiver):
     webhook = limited(receiver)
     claim()

@@ -99,6 +99,21 @@ def test_a_retry_waits_for_its_time(receiver):
     assert work() == 'nothing to send'
 
 
+@pytest.mark.parametrize('hours', [-1, 1])
+def test_the_clock_of_the_workers_host_does_not_matter(receiver, monkeypatch, hours):
+    subscribe(receiver.url(HOOK), Site)
+    receiver.answers(HOOK, BROKEN)
+    site()
+    known = timezone.now
+    before = known()
+    monkeypatch.setattr(timezone, 'now', lambda: known() + timedelta(hours=hours))
+    work()
+    monkeypatch.undo()
+    (pending,) = deliveries(PENDING)
+    longest = timedelta(seconds=BACKOFF[0] * (1 + JITTER))
+    assert before < pending.due_at <= known() + longest
+
+
 def test_what_failed_together_comes_back_spread(receiver):
     subscribe(receiver.url(HOOK), Site)
     receiver.answers(HOOK, BROKEN)

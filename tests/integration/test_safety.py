@@ -7,9 +7,11 @@ import pytest
 from builders import CREATED, DELETED, NOWHERE, UPDATED, changes, recorded, site, subscribe
 from dcim.models import Site
 from django.db import DatabaseError, connection, transaction
+from engine import work
 
-from webhooks import dispatch
+from webhooks import dispatch, payloads
 from webhooks.models import Delivery
+from webhooks.transport import MAX_ERROR
 
 SAVES = """
 from dcim.models import Site
@@ -143,6 +145,17 @@ class TestNotRendered:
         assert event.data == ''
         (delivery,) = Delivery.objects.all()
         assert (delivery.status, delivery.error) == ('failed', event.error)
+
+    def test_a_reason_that_cannot_be_stored_is_made_so(self, monkeypatch):
+        def fail(*args: object) -> None:
+            raise RuntimeError('a \x00, ' + 'and so on' * 1000)
+
+        monkeypatch.setattr(payloads, 'build', fail)
+        site()
+        work()
+        reason = Delivery.objects.get().error
+        assert reason.startswith('not sent: RuntimeError: a \ufffd, and so on')
+        assert len(reason) == MAX_ERROR
 
     def test_it_holds_up_no_other(self):
         good, broken, better = site(), site(), site()

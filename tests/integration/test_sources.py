@@ -3,6 +3,8 @@
 import threading
 import uuid
 from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -19,8 +21,10 @@ from builders import (
     named,
     recorded,
     site,
+    stored,
     subscribe,
 )
+from builtin import request_by
 from core.models import Job
 from dcim.models import Device, Interface, Location, Rack, Region, Site, VirtualChassis
 from django.db import connection, transaction
@@ -35,9 +39,12 @@ from tenancy.models import Tenant, TenantGroup
 from utilities.request import NetBoxFakeRequest
 from virtualization.models import Cluster, ClusterType, VirtualMachine
 
+from webhooks import dispatch
+
 pytestmark = pytest.mark.usefixtures('committed')
 
 SITES = '/api/dcim/sites/'
+ADDRESSES = ('primary_ip4_id', 'oob_ip_id', 'virtual_chassis_id')
 
 
 def counted(kind: str, *models: type) -> list[int]:
@@ -247,6 +254,32 @@ class TestCascade:
         browser.force_login(netbox_user)
         assert browser.post(f'/dcim/devices/{equipped.pk}/delete/', {'confirm': True}).status_code == 302
         assert self.found() == expected
+
+    @pytest.mark.parametrize('way', ['instance', 'queryset', 'request'])
+    def test_it_is_shown_as_before_the_deletion_began(self, equipped, expected, way, netbox_user):
+        """NetBox takes the addresses from the device while it deletes it, with saves of its own."""
+        before = stored(Device, equipped.pk)
+        equipped.refresh_from_db()
+        delete = Device.objects.filter(pk=equipped.pk).delete if way == 'queryset' else equipped.delete
+        with request_by(netbox_user) if way == 'request' else nullcontext():
+            delete()
+        (event,) = recorded(Device)
+        shown = {name: (event.snapshot['row'][name], before['row'][name]) for name in ADDRESSES}
+        assert all(value == expected and value is not None for value, expected in shown.values()), shown
+        assert datetime.fromisoformat(event.snapshot['row']['last_updated']) == equipped.last_updated
+        dispatch.batch()
+        (event,) = recorded(Device)
+        rendered = {name: event.payload_data[name]['id'] for name in ('primary_ip4', 'oob_ip', 'primary_ip')}
+        address = before['row']['primary_ip4_id']
+        assert rendered == {'primary_ip4': address, 'oob_ip': before['row']['oob_ip_id'], 'primary_ip': address}
+
+    def test_an_address_taken_away_before_stays_away(self, equipped, expected):
+        with transaction.atomic():
+            equipped.primary_ip4 = None
+            equipped.save()
+            Device.objects.get(pk=equipped.pk).delete()
+        (event,) = recorded(Device)
+        assert event.snapshot['row']['primary_ip4_id'] is None
 
     def test_the_address_of_a_device(self, equipped, expected, api_client):
         """NetBox takes a primary address that is deleted from its device, and saves that."""

@@ -11,11 +11,12 @@ from django.db import transaction
 from django.http import HttpResponse
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from django_rq.settings import get_queues_map
 from users.models import User
 
 from devstack.receiver import Receiver
-from webhooks import conf, queue
+from webhooks import conf, queue, status
 from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Webhook
 
@@ -83,6 +84,10 @@ class TestFailedDeliveries:
         for word in (f'POST {receiver.url("/hook")}', 'dcim.site created', failed.event.object_repr, 'HTTP 500'):
             assert word in text
         assert 'swordfish' not in text
+
+    def test_it_has_the_time_that_a_request_may_take(self, fail):
+        [failed] = fail()
+        assert queue.get().fetch_job(str(failed.uuid)).timeout >= queue.JOB_TIMEOUT
 
     def test_it_leads_to_the_delivery(self, client, fail):
         [failed] = fail()
@@ -152,6 +157,63 @@ class TestRequeueing:
         list_page = reverse('admin:webhooks_delivery_changelist')
         client.post(list_page, {'action': 'redeliver', '_selected_action': failed.pk})
         assert not client.get(page('failed_jobs')).context['jobs']
+
+
+class TestMeanwhile:
+    """What happens while the page is brought up to date is on it the next time."""
+
+    @pytest.fixture
+    def meanwhile(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+        def run(happens: Callable[[], None]) -> None:
+            """Let it happen once, just after a delivery was listed."""
+            listing = status._list
+
+            def list_and_happen(delivery: Delivery) -> None:
+                listing(delivery)
+                monkeypatch.undo()
+                happens()
+
+            monkeypatch.setattr(status, '_list', list_and_happen)
+
+        return run
+
+    def test_an_older_one_fails(self, client, fail, meanwhile):
+        older, newer = sorted(fail(2), key=lambda one: one.pk)
+        Delivery.objects.update(listed=False)
+        Delivery.objects.filter(pk=older.pk).update(status=StatusChoices.PENDING)
+        client.post(page('delete_failed_jobs'))
+        meanwhile(lambda: Delivery.objects.filter(pk=older.pk).update(status=StatusChoices.FAILED))
+        status.publish()
+        assert listed(client) == {str(newer.uuid)}
+        status.publish()
+        assert listed(client) == {str(older.uuid), str(newer.uuid)}
+
+    def test_the_same_one_fails_again(self, client, fail, meanwhile):
+        [failed] = fail()
+        Delivery.objects.update(listed=False)
+        meanwhile(lambda: Delivery.objects.update(error='another reason', finished_at=timezone.now()))
+        status.publish()
+        status.publish()
+        assert 'another reason' in text_of(client.get(job_page(failed)))
+
+    def test_what_is_sent_again_does_not_stay(self, client, fail, meanwhile):
+        fail()
+        Delivery.objects.update(listed=False)
+        meanwhile(lambda: Delivery.objects.update(status=StatusChoices.PENDING))
+        status.publish()
+        status.publish()
+        assert not listed(client)
+
+    def test_there_is_room_for_the_newest_only(self, client, fail, monkeypatch):
+        monkeypatch.setattr(status, 'STATUS_PAGE_LIMIT', 2)
+        fail(3)
+        newest = Delivery.objects.order_by('-pk')[:2]
+        assert listed(client) == {str(one.uuid) for one in newest}
+        assert not Delivery.objects.filter(listed=False)
+
+
+def listed(client: Client) -> set[str]:
+    return {job.id for job in client.get(page('failed_jobs')).context['jobs']}
 
 
 class TestClearing:

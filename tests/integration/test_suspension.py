@@ -8,9 +8,10 @@ from core.models import ObjectChange
 from dcim.models import Site
 from django.db import transaction
 from django.utils import timezone
-from engine import deliveries, health, in_thread, pass_probe_interval, pass_retry_waits, work
+from engine import deliveries, health, in_thread, is_anybody_blocked, pass_probe_interval, pass_retry_waits, work
 from tenancy.models import Tenant
 
+from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks import timer
 from webhooks.choices import StatusChoices
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.usefixtures('committed')
 
 PENDING, SENDING, DELIVERED, FAILED = StatusChoices.values()
 HOOK = '/hook'
+PATIENCE = 30
 MANY = 2 * SUSPEND_AFTER
 
 
@@ -177,3 +179,18 @@ class TestProbe:
         for thread in threads:
             thread.join(60)
         assert len(threads_ended) <= 1
+
+
+def test_a_probe_that_disables_waits_for_an_edit(suspended, receiver):
+    """Both write the webhook and its health: in the same order, or each would wait for the other."""
+    receiver.open()
+    receiver.answers(HOOK, 410)
+    pass_probe_interval(suspended)
+    with transaction.atomic():
+        Webhook.objects.filter(pk=suspended.pk).update(description='being edited')
+        probe = in_thread(work)
+        assert wait_until(is_anybody_blocked, timeout=PATIENCE)
+        Webhook.objects.get(pk=suspended.pk).save()
+    probe.join(PATIENCE)
+    suspended.refresh_from_db()
+    assert (suspended.enabled, suspended.description) == (False, 'being edited')

@@ -140,6 +140,8 @@ class TestFailing:
             ),
             ('http://127.0.0.1:9/{{ data.name }}', 'payload_url: Enter a valid URL: it holds a space'),
             ('http://127.0.0.1:9/{{ data.nothing.more }}', 'payload_url: UndefinedError'),
+            (r'http://127.0.0.1:9/{{ "\ud800" }}', 'payload_url: the result holds half a surrogate pair'),
+            (r'http://127.0.0.1:9/{{ "x"|replace(**{"\x00": 1}) }}', 'payload_url: TypeError'),
         ],
     )
     def test_a_url(self, url: str, reason: str):

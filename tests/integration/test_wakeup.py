@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 from builders import NOWHERE, changes, site, subscribe
 from dcim.models import Site
+from django.conf import settings
 from django.db import transaction
 from tenancy.models import Tenant
 
-from webhooks import queue
+from webhooks import conf, queue
+from webhooks.models import Webhook
+from webhooks.pace import LIMIT
 
 pytestmark = pytest.mark.usefixtures('committed', 'closed_breaker')
 
@@ -51,6 +54,22 @@ class TestWakeUp:
     def test_outside_a_transaction(self):
         site()
         assert waiting() == 1
+
+    def test_its_job_may_take_as_long_as_the_longest_requests(self):
+        """One that hangs keeps it, and another one may begin to hang at the end of that."""
+        site()
+        (job,) = queue.get().jobs
+        longest = Webhook._meta.get_field('timeout').validators[-1].limit_value
+        assert job.timeout > LIMIT + 2 * longest
+
+    @pytest.mark.parametrize(('setting', 'timeout'), [(60, queue.JOB_TIMEOUT), (90_000, 90_000), (-1, -1)])
+    def test_the_queues_own_timeout_can_only_make_it_longer(self, setting: int, timeout: int, monkeypatch):
+        """REDIS_DEFAULT_TIMEOUT, else RQ_DEFAULT_TIMEOUT."""
+        name = conf.get().queue
+        monkeypatch.setitem(settings.RQ_QUEUES, name, {**settings.RQ_QUEUES[name], 'DEFAULT_TIMEOUT': setting})
+        site()
+        (job,) = queue.get().jobs
+        assert job.timeout == timeout
 
     def test_once_for_many_events(self):
         with transaction.atomic():

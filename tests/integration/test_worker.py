@@ -108,6 +108,16 @@ class TestKilled:
         assert len(receiver.requests) == 1
 
 
+def test_a_job_of_others_that_cannot_be_read_does_not_end_it(webhook, receiver, rqworker):
+    """A script that was removed, an argument of a class that is gone."""
+    for name in ('default', conf.get().queue):
+        job = get_queue(name).enqueue('time.time')
+        job.connection.hset(job.key, 'data', b'no pickle')
+    rqworker()
+    site()
+    assert wait_until(is_delivered(1), timeout=PATIENCE)
+
+
 class TestRedis:
     def test_without_its_data_the_timer_finds_what_is_due(self, webhook, receiver, rqworker, stack):
         receiver.answers(HOOK, 500, 200)

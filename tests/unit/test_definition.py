@@ -12,6 +12,7 @@ from webhooks import conf, definition
 from webhooks.constants import RESERVED_HEADERS
 from webhooks.crypto import MASK
 from webhooks.exceptions import DecryptionError, DefinitionError
+from webhooks.masking import mask_url
 
 
 @dataclass
@@ -103,38 +104,24 @@ class TestUrl:
             'http://example.com/\x00',
             'http://example.com/\t',
             ' http://example.com/',
+            'http://example.com/\ud800',
         ],
     )
     def test_that_cannot(self, url: str):
         assert wrong(payload_url=url) == {'payload_url'}
+
+    def test_what_is_said_does_not_repeat_it(self):
+        for url in ('http://user:sesame\u2100@example.com/', 'http://user:sesame@example.com:port/'):
+            assert 'sesame' not in definition.errors(Sound(payload_url=url))['payload_url']
 
     def test_with_a_mask_in_it(self):
         assert wrong(payload_url=f'https://example.com/?key={MASK}') == {'payload_url'}
 
 
 class TestMaskedUrl:
-    @pytest.mark.parametrize(
-        ('url', 'shown'),
-        [
-            ('https://example.com/hook', 'https://example.com/hook'),
-            ('https://user:password@example.com/hook', f'https://{MASK}@example.com/hook'),
-            ('https://token@example.com:8443/', f'https://{MASK}@example.com:8443/'),
-            ('https://a:b@c@example.com/', f'https://{MASK}@example.com/'),
-            ('https://example.com/?key=secret&x=1', f'https://example.com/?key={MASK}&x={MASK}'),
-            ('https://example.com/?secret', f'https://example.com/?{MASK}'),
-            ('https://example.com/?a=b=c', f'https://example.com/?a={MASK}'),
-            ('https://example.com/?key=secret#fragment', f'https://example.com/?key={MASK}'),
-            ('https://example.com/#secret', 'https://example.com/'),
-            ('http://[::1?key=secret', 'http://[::1'),
-            ('{{ data.url }}', '{{ data.url }}'),
-        ],
-    )
-    def test_shows_neither_user_nor_query(self, url: str, shown: str):
-        assert definition.mask_url(url) == shown
-
     def test_sent_back_unchanged_keeps_what_is_stored(self):
         stored = 'https://user:password@example.com/?key=secret'
-        assert definition.merge_url(definition.mask_url(stored), stored) == stored
+        assert definition.merge_url(mask_url(stored), stored) == stored
 
     @pytest.mark.parametrize('sent', ['https://example.org/', f'https://{MASK}@example.org/?key={MASK}'])
     def test_sent_back_changed_does_not(self, sent: str):
@@ -332,6 +319,10 @@ class TestFiles:
     @FIELDS
     def test_absent(self, root: Path, field: str):
         assert wrong(**{field: str(root / 'absent.pem')}) == {field}
+
+    @FIELDS
+    def test_a_name_that_no_file_can_have(self, root: Path, field: str):
+        assert wrong(**{field: str(root / ('x' * 300))}) == {field}
 
     @FIELDS
     def test_where_no_folder_is_set(self, field: str):

@@ -14,28 +14,29 @@ ROOT = Path(webhooks.__file__).parent
 # A package (models, rendering, …) is one entry; inside it its modules import each other as they need.
 LINES = (
     # pure: no settings, no models
-    'version constants exceptions',
-    'choices retry signing',
+    'version constants exceptions storable',
+    'choices retry pace signing charts',
     # conf: the only reader of settings; transport: one request → outcome
-    'conf sandbox schemas',
-    'jinja',
-    'crypto addresses branching',
+    'conf sandbox interruptions schemas',
+    'jinja conditions',
+    'crypto addresses watchdog branching',
+    'masking',
     'transport',
     'definition',
     'models',
     # instance → JSON; snapshots → API data in batches; event → body and headers
-    'locks queue snapshots rendering formats batches',
+    'locks queue snapshots rendering formats batches notifications',
     'payloads line outbox health',
     # events → deliveries; deliveries → attempts
     'dispatch',
     'delivery status',
     'drain followers warmup',
-    'operations event_rules retention statistics',
+    'operations event_rules retention statistics history',
     # the doors: NetBox's signals in, RQ's job out
-    'signals timer',
+    'signals timer standby',
     'worker jobs object_types',
     # what people and other programs see
-    'importing permissions querysets filtersets tables metrics checks search tabs',
+    'importing keys permissions querysets filtersets tables metrics checks search tabs dashboard notices',
     'forms panels object_actions preview',
     'admin_display admin_health admin_site mount',
     'admin_filters admin_base admin_forms admin_app',

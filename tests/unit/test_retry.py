@@ -38,9 +38,6 @@ class TestDelay:
         for failures, wait in enumerate(BACKOFF, 1):
             assert delay(failures, chance).total_seconds() == pytest.approx(wait * factor)
 
-    def test_of_another_schedule(self):
-        assert [delay(failures, MIDDLE, (1, 2)).total_seconds() for failures in (1, 2, 3)] == [1, 2, 2]
-
 
 class TestRetryAfter:
     @pytest.mark.parametrize(

@@ -107,6 +107,13 @@ class TestAnswer:
         assert receiver.url('/elsewhere') in outcome.error
         assert [request.path for request in receiver.requests] == ['/']
 
+    def test_its_secrets_are_not_shown(self, send, receiver):
+        """Often they are those of the URL itself, which is repeated with another scheme or a slash more."""
+        receiver.answers('/', Answer(301, headers={'Location': 'https://user:sesame@a.example/hook?token=sesame'}))
+        outcome = send(receiver.url())
+        assert 'a.example/hook?token=' in outcome.error
+        assert 'sesame' not in outcome.error + outcome.headers['Location']
+
     def test_a_redirect_to_nowhere(self, send, receiver):
         receiver.answers('/', 302)
         assert not send(receiver.url()).succeeded
@@ -145,6 +152,18 @@ class TestAnswer:
     def test_a_header_of_any_length_is_kept_in_part(self, send):
         with serving(response(X_Long='x' * 60000)) as server:
             assert len(send(server.url()).headers['X-Long']) < 5000
+
+    def test_so_are_many(self, send):
+        many = {f'{"X" * 1000}_{number}': 'x' * 1000 for number in range(20)}
+        with serving(response(**many, Retry_After='7')) as server:
+            headers = send(server.url()).headers
+        assert sum(len(name) + len(value) for name, value in headers.items()) <= MAX_RESPONSE_KEPT
+        assert headers['Retry-After'] == '7'
+
+    def test_no_more_than_that_is_read(self, send):
+        with serving(response(**{f'X_{number}': 'x' * 60000 for number in range(20)})) as server:
+            outcome = send(server.url())
+        assert outcome.error == f'HTTPException: the headers are longer than {MAX_RESPONSE_READ} bytes'
 
     def test_so_is_an_error(self, send):
         with serving(response(status='302 Found', Location='x' * 60000)) as server:
@@ -256,6 +275,25 @@ class TestDeadline:
             thread.join()
         assert outcomes[0].unreachable
 
+    def test_several_addresses_share_it(self, send, monkeypatch):
+        """None of them answers; the time that each would get is seen, not awaited."""
+        given = []
+
+        class Mute(socket.socket):
+            def settimeout(self, value: float | None) -> None:
+                given.append(value)
+
+            def connect(self, address: object) -> None:
+                time.sleep(given[-1] / 2)
+                raise TimeoutError('timed out')
+
+        monkeypatch.setattr(socket, 'getaddrinfo', resolve_to(*[f'127.0.0.{number}' for number in range(2, 99)]))
+        monkeypatch.setattr(socket, 'socket', Mute)
+        outcome = send('http://several.example/', timeout=SHORT)
+        assert outcome.unreachable
+        assert outcome.error == 'no answer within 0.4 seconds'
+        assert sum(given) < 3 * SHORT
+
     def test_a_name_look_up_counts(self, send, monkeypatch):
         """Whoever answers late for the name has used up the time of the endpoint, which drips."""
         known = socket.getaddrinfo
@@ -276,6 +314,15 @@ class TestDeadline:
             box.append(proxy)
             outcome = send('http://127.0.0.1:9/', timeout=SHORT, proxies={'http': proxy.url()})
         assert not outcome.succeeded
+
+
+HEADERS_WITHOUT_END = [
+    b'HTTP/1.1 200 OK\r\nX-Test: a\r\n',
+    b'HTTP/1.1 200 OK\r\nX-Test: a',
+    b'HTTP/1.1 200 OK\r\n',
+    b'HTTP/1.1 200 OK',
+    b'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n',
+]
 
 
 class TestBrokenEndpoint:
@@ -309,6 +356,23 @@ class TestBrokenEndpoint:
 
         with serving(parts) as server:
             assert not send(server.url()).succeeded
+
+    @pytest.mark.parametrize('lines', HEADERS_WITHOUT_END)
+    def test_it_hangs_up_inside_the_headers(self, send, lines):
+        """A success so far, but who knows what the rest would have said: the end of the body, or where it is."""
+        with serving(lines) as server:
+            outcome = send(server.url())
+        assert (outcome.succeeded, outcome.status, outcome.unreachable) == (False, None, False)
+        assert 'cut inside the headers' in outcome.error
+
+    def test_a_proxy_hangs_up_inside_the_headers(self, send):
+        with serving(HEADERS_WITHOUT_END[0]) as proxy:
+            assert 'cut inside the headers' in send('http://10.20.30.40/', proxies={'http': proxy.url()}).error
+
+    def test_a_body_may_end_with_the_connection(self, send):
+        with serving(b'HTTP/1.1 200 OK\r\n\r\nall') as server:
+            outcome = send(server.url())
+        assert (outcome.succeeded, outcome.body) == (True, 'all')
 
     def test_its_answer_is_cut(self, send, receiver):
         receiver.answers('/', Answer(200, b'x' * 100, manner=Manner.CUT))
@@ -404,11 +468,14 @@ BLOCKED = [
     '224.0.0.1',
     '255.255.255.255',
     '100.100.100.200',
+    '168.63.129.16',
+    '192.0.0.192',
     '::',
     'fe80::1',
     'fe80::1%eth0',
     'ff02::1',
     'fd00:ec2::254',
+    'fd20:ce::254',
     '::ffff:169.254.169.254',  # mapped
     '::ffff:0:169.254.169.254',  # translated (SIIT)
     '::169.254.169.254',  # compatible

@@ -131,6 +131,14 @@ def test_an_endpoint_that_does_not_speak_tls(send):
         assert not send(server.url(host=HOST).replace('http:', 'https:'), timeout=2).succeeded
 
 
+def test_an_endpoint_that_hangs_up_inside_the_headers(send, authority, ca_file):
+    with serving(b'HTTP/1.1 200 OK\r\nX-Test: a\r\n', context=server_context(authority, HOST)) as server:
+        outcome = send(server.url(host=HOST), verify=ca_file)
+    assert not outcome.succeeded
+    assert 'cut inside the headers' in outcome.error
+    assert len(server.requests) == 1
+
+
 def test_a_ca_file_that_is_gone(send, server, tmp_path):
     outcome = send(server.url(host=HOST), verify=str(tmp_path / 'gone.pem'))
     assert not outcome.succeeded

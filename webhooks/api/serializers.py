@@ -9,8 +9,9 @@ from typing import Any
 
 from django.db.models import Model
 from django.utils.translation import gettext_lazy as _
-from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import extend_schema_serializer
+from extras.api.serializers import NotificationGroupSerializer
+from extras.models import NotificationGroup
 from netbox.api.fields import ContentTypeField, SerializedPKRelatedField
 from netbox.api.serializers import BaseModelSerializer, NetBoxModelSerializer
 from rest_framework import serializers
@@ -22,6 +23,7 @@ from ..choices import StatusChoices
 from ..crypto import MASK
 from ..exceptions import DefinitionError
 from ..models import Attempt, Delivery, Event, Health, Webhook
+from ..permissions import RESTRICTED_OF_ATTEMPT
 from .fields import AllowedTypeField, MaskedField
 
 __all__ = (
@@ -37,6 +39,23 @@ __all__ = (
 )
 
 
+# As long as its column.
+CHANGELOG_MESSAGE = serializers.CharField(max_length=200, allow_blank=True, allow_null=True)
+UNSTORABLE = _('A text holds a null character or half a surrogate pair.')
+
+
+class StorableMixin:
+    """Names the fields with a text that neither PostgreSQL nor the answer could hold."""
+
+    def to_internal_value(self, data: Any) -> Any:
+        sent = data if isinstance(data, dict) else {}
+        wrong = [name for name in self.fields if name in sent and not definition.is_storable(sent[name])]
+        if wrong:
+            raise serializers.ValidationError({name: [UNSTORABLE] for name in wrong})
+        return super().to_internal_value(data)
+
+
+@extend_schema_serializer(component_name='WebhookHealth')
 class HealthSerializer(serializers.ModelSerializer):
     class Meta:
         model = Health
@@ -46,12 +65,20 @@ class HealthSerializer(serializers.ModelSerializer):
         )  # fmt: skip
 
 
-class ReliableWebhookSerializer(NetBoxModelSerializer):
+class ReliableWebhookSerializer(StorableMixin, NetBoxModelSerializer):
     object_types = AllowedTypeField(many=True)
     ignore_users = SerializedPKRelatedField(
         queryset=User.objects.all(), serializer=UserSerializer, nested=True, required=False, many=True
     )
-    payload_url = MaskedField(shown='masked_url', max_length=500)
+    notification_groups = SerializedPKRelatedField(
+        queryset=NotificationGroup.objects.all(),
+        serializer=NotificationGroupSerializer,
+        nested=True,
+        required=False,
+        many=True,
+    )
+    # The model checks its length: the masked text may be longer than the whole.
+    payload_url = MaskedField(shown='masked_url')
     additional_headers = MaskedField(shown='masked_headers', required=False, allow_blank=True)
     secret = serializers.CharField(write_only=True, required=False, allow_blank=True, trim_whitespace=False)
     public_key = serializers.CharField(read_only=True)
@@ -64,9 +91,8 @@ class ReliableWebhookSerializer(NetBoxModelSerializer):
             'type_create', 'type_update', 'type_delete', 'payload_url', 'http_method', 'http_content_type',
             'payload_format', 'additional_headers', 'body_template', 'conditions', 'ignore_users', 'secret',
             'ssl_verification', 'ca_file_path', 'client_cert_path', 'client_key_path', 'timeout', 'max_attempts',
-            'rate_limit', 'concurrency', 'ordered', 'batch', 'include_snapshots', 'public_key', 'health', 'tags',
-            'custom_fields',
-            'created', 'last_updated',
+            'rate_limit', 'concurrency', 'ordered', 'batch', 'include_snapshots', 'notification_groups',
+            'public_key', 'health', 'tags', 'custom_fields', 'created', 'last_updated',
         )  # fmt: skip
         brief_fields = ('id', 'url', 'display', 'name', 'description', 'payload_url')
         extra_kwargs = {'body_template': {'trim_whitespace': False}}
@@ -74,12 +100,27 @@ class ReliableWebhookSerializer(NetBoxModelSerializer):
     def validate_payload_url(self, value: str) -> str:
         return definition.merge_url(value, self.instance.payload_url) if self.instance else value
 
-    def validate_additional_headers(self, value: str) -> str:
-        stored = self.instance.additional_headers if self.instance else Webhook().additional_headers
+    def validate(self, data: dict[str, Any]) -> dict[str, Any]:
+        if 'additional_headers' in data:
+            data['additional_headers'] = self._merged_headers(data)
+        if 'changelog_message' in data:
+            self._check_message(data['changelog_message'])
+        return super().validate(data)
+
+    def _check_message(self, message: Any) -> None:
+        """NetBox takes it as it comes."""
         try:
-            return definition.merge_headers(value, stored)
+            CHANGELOG_MESSAGE.run_validation(message)
+        except serializers.ValidationError as error:
+            raise serializers.ValidationError({'changelog_message': error.detail}) from None
+
+    def _merged_headers(self, data: dict[str, Any]) -> str:
+        stored = self.instance or Webhook()
+        moved = bool(stored.pk) and definition.is_moved(stored.payload_url, data.get('payload_url', stored.payload_url))
+        try:
+            return definition.merge_headers(data['additional_headers'], stored.additional_headers, moved)
         except DefinitionError as error:
-            raise serializers.ValidationError(str(error)) from None
+            raise serializers.ValidationError({error.field: str(error)}) from None
 
     def validate_secret(self, value: str) -> str:
         if value == MASK:
@@ -92,7 +133,7 @@ class ReliableWebhookSerializer(NetBoxModelSerializer):
         return value
 
 
-# OpenAPI names its components after the classes, and NetBox's built-in webhooks have the plain name.
+# OpenAPI names its components after the classes, one name for all apps, and NetBox's own webhooks have the plain one.
 WebhookSerializer = ReliableWebhookSerializer
 
 
@@ -101,11 +142,11 @@ class RestrictedSerializer(BaseModelSerializer):
 
     restricted = serializers.SerializerMethodField()
 
-    @extend_schema_field(OpenApiTypes.BOOL)
     def get_restricted(self, instance: Model) -> bool:
         return instance.pk not in self.context.get('visible', ())
 
 
+@extend_schema_serializer(component_name='WebhookEvent')
 class EventSerializer(RestrictedSerializer):
     object_type = ContentTypeField(read_only=True)
     data = serializers.SerializerMethodField()
@@ -121,22 +162,28 @@ class EventSerializer(RestrictedSerializer):
             'id', 'url', 'display', 'uuid', 'sequence', 'kind', 'object_type', 'object_id', 'object_repr', 'test',
         )  # fmt: skip
 
-    @extend_schema_field(OpenApiTypes.OBJECT)
     def get_data(self, event: Event) -> dict[str, Any] | None:
         return None if self.get_restricted(event) else event.payload_data
 
 
+@extend_schema_serializer(component_name='WebhookAttempt')
 class AttemptSerializer(serializers.ModelSerializer):
+    """What is restricted is null where the user may not view the object."""
+
+    url = serializers.CharField(read_only=True, allow_null=True)
+    request_headers = serializers.DictField(child=serializers.CharField(), read_only=True, allow_null=True)
+    response_headers = serializers.DictField(child=serializers.CharField(), read_only=True, allow_null=True)
+    response_body = serializers.CharField(read_only=True, allow_null=True)
+
     class Meta:
         model = Attempt
         fields = (
             'number', 'started_at', 'duration', 'method', 'url', 'request_headers', 'response_status',
             'response_headers', 'response_body', 'error',
         )  # fmt: skip
-        # What is left out where the user may not view the object.
-        restricted_fields = ('url', 'request_headers', 'response_headers', 'response_body')
 
 
+@extend_schema_serializer(component_name='WebhookDelivery')
 class DeliverySerializer(RestrictedSerializer):
     webhook = WebhookSerializer(nested=True, read_only=True)
     event = EventSerializer(nested=True, read_only=True)
@@ -156,12 +203,13 @@ class DeliverySerializer(RestrictedSerializer):
     def to_representation(self, delivery: Delivery) -> dict[str, Any]:
         data = super().to_representation(delivery)
         if 'attempts' in data and self.get_restricted(delivery):
-            blank = dict.fromkeys(AttemptSerializer.Meta.restricted_fields)
+            blank = dict.fromkeys(RESTRICTED_OF_ATTEMPT)
             data['attempts'] = [{**attempt, **blank} for attempt in data['attempts']]
         return data
 
 
-class ReplaySerializer(serializers.Serializer):
+@extend_schema_serializer(component_name='WebhookReplay')
+class ReplaySerializer(StorableMixin, serializers.Serializer):
     """Which of a webhook's past events are sent again: those from `since` on and before `until`."""
 
     since = serializers.DateTimeField()
@@ -176,11 +224,13 @@ class ReplaySerializer(serializers.Serializer):
         return data
 
 
+@extend_schema_serializer(component_name='WebhookDeliveryCount')
 class CountSerializer(serializers.Serializer):
     count = serializers.IntegerField(read_only=True, help_text=_('How many deliveries are sent again.'))
 
 
-class RotateSerializer(serializers.Serializer):
+@extend_schema_serializer(component_name='WebhookRotation')
+class RotateSerializer(StorableMixin, serializers.Serializer):
     """How a new secret is made, and for how long the present one stays valid beside it."""
 
     prefix = serializers.ChoiceField(
@@ -188,16 +238,20 @@ class RotateSerializer(serializers.Serializer):
         default=signing.SYMMETRIC,
         help_text=_('whsec_: shared with the receiver. whsk_: ed25519, the receiver needs only the public key.'),
     )
-    overlap = serializers.DurationField(default=timedelta(hours=24), min_value=timedelta(0))
+    overlap = serializers.DurationField(
+        default=timedelta(hours=24), min_value=timedelta(0), max_value=timedelta(days=365)
+    )
 
 
+@extend_schema_serializer(component_name='WebhookSecret')
 class SecretSerializer(serializers.Serializer):
     secret = serializers.CharField(read_only=True, help_text=_('Shown this once.'))
     public_key = serializers.CharField(read_only=True)
     previous_until = serializers.DateTimeField(read_only=True, allow_null=True)
 
 
-class PreviewSerializer(serializers.ModelSerializer):
+@extend_schema_serializer(component_name='WebhookPreview')
+class PreviewSerializer(StorableMixin, serializers.ModelSerializer):
     """The fields that make up a request; those left out are as the webhook has them."""
 
     class Meta:
@@ -206,6 +260,7 @@ class PreviewSerializer(serializers.ModelSerializer):
         extra_kwargs = {'body_template': {'trim_whitespace': False}}
 
 
+@extend_schema_serializer(component_name='WebhookPreviewed')
 class PreviewedSerializer(serializers.Serializer):
     method = serializers.CharField(read_only=True)
     url = serializers.CharField(read_only=True)

@@ -1,6 +1,6 @@
 """The REST API's endpoints. Webhooks are NetBox objects as any other; events and deliveries are read only."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from django.db.models import Model
@@ -18,7 +18,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import APIRootView
 
-from .. import filtersets, operations, querysets, signing
+from .. import filtersets, keys, operations, querysets
 from .. import preview as previews
 from ..exceptions import DefinitionError
 from ..models import Delivery, Event, Webhook
@@ -34,22 +34,10 @@ class WebhooksRootView(APIRootView):
         return 'Webhooks'
 
 
-class TestPermission(TokenPermissions):
-    """A POST to the action needs this permission, not the one to add."""
-
-    perms_map = {**TokenPermissions.perms_map, 'POST': ['%(app_label)s.test_%(model_name)s']}
-
-
-class ReplayPermission(TokenPermissions):
-    perms_map = {**TokenPermissions.perms_map, 'POST': ['%(app_label)s.replay_%(model_name)s']}
-
-
-class RedeliverPermission(TokenPermissions):
-    perms_map = {**TokenPermissions.perms_map, 'POST': ['%(app_label)s.redeliver_%(model_name)s']}
-
-
-class ChangePermission(TokenPermissions):
-    perms_map = {**TokenPermissions.perms_map, 'POST': ['%(app_label)s.change_%(model_name)s']}
+def post_needs(action: str) -> type[TokenPermissions]:
+    """Return the permissions of an endpoint where a POST needs this one, and not the one to add."""
+    needed = {**TokenPermissions.perms_map, 'POST': [f'%(app_label)s.{action}_%(model_name)s']}
+    return type(f'{action.title()}Permission', (TokenPermissions,), {'perms_map': needed})
 
 
 class StillOpen(APIException):
@@ -65,9 +53,20 @@ class WebhookViewSet(NetBoxModelViewSet):
     filter_backends = FILTER_BACKENDS
     # Not by what is shown masked: the order would tell of it.
     ordering_fields = ('id', 'name', 'description', 'enabled', 'paused', 'created', 'last_updated')
+    # A job would keep what was sent, secrets and all, in Redis, where NetBox's pages of background tasks show it.
+    background_enabled = False
+
+    def _enqueue_bulk_job(self, request: Request, *args, **kwargs) -> Response:
+        """NetBox 4.7.0 does not ask `background_enabled`."""
+        raise ValidationError({'detail': _('Background processing is not supported for this endpoint.')})
+
+    def update(self, request: Request, *args, **kwargs) -> Response:
+        if not isinstance(request.data, dict):
+            raise ValidationError(_('One webhook takes one object.'))
+        return super().update(request, *args, **kwargs)
 
     @extend_schema(request=None, responses={201: serializers.DeliverySerializer(nested=True)})
-    @action(detail=True, methods=['post'], permission_classes=[TestPermission])
+    @action(detail=True, methods=['post'], permission_classes=[post_needs('test')])
     def test(self, request: Request, pk: str) -> Response:
         """Send a test event now, and tell what came of it."""
         try:
@@ -78,7 +77,7 @@ class WebhookViewSet(NetBoxModelViewSet):
         return Response(data, status=status.HTTP_201_CREATED)
 
     @extend_schema(request=serializers.ReplaySerializer, responses=serializers.CountSerializer)
-    @action(detail=True, methods=['post'], permission_classes=[ReplayPermission])
+    @action(detail=True, methods=['post'], permission_classes=[post_needs('replay')])
     def replay(self, request: Request, pk: str) -> Response:
         """Send past events again."""
         webhook = self._get_permitted('replay', pk)
@@ -89,29 +88,35 @@ class WebhookViewSet(NetBoxModelViewSet):
         return Response({'count': count})
 
     @extend_schema(request=serializers.RotateSerializer, responses=serializers.SecretSerializer)
-    @action(detail=True, methods=['post'], url_path='rotate-secret', permission_classes=[ChangePermission])
+    @action(detail=True, methods=['post'], url_path='rotate-secret', permission_classes=[post_needs('change')])
     def rotate_secret(self, request: Request, pk: str) -> Response:
         """Sign with a new secret from now on, and with the present one too for a while. It is shown only here."""
         webhook = self._get_permitted('change', pk)
         serializer = serializers.RotateSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         wanted = serializer.validated_data
-        secret = signing.generate(wanted['prefix'])
-        webhook.snapshot()
-        webhook.rotate_secret(secret, wanted['overlap'])
-        webhook.save()
+        webhook, secret = keys.rotate(webhook.pk, wanted['prefix'], wanted['overlap'])
         shown = {'secret': secret, 'public_key': webhook.public_key, 'previous_until': webhook.previous_secret_expires}
         return Response(serializers.SecretSerializer(shown).data)
 
-    @extend_schema(request=serializers.PreviewSerializer, responses=serializers.PreviewedSerializer)
-    @action(detail=True, methods=['post'], permission_classes=[ChangePermission])
+    @extend_schema(responses=serializers.PreviewedSerializer)
+    @action(detail=True, methods=['get'], permission_classes=[post_needs('change')])
     def preview(self, request: Request, pk: str) -> Response:
-        """Show the request that the webhook would send of the latest event, with changes that are not saved."""
+        """Show the request that the webhook would send of the latest event."""
+        return self._preview(self._get_permitted('view', pk), {})
+
+    @extend_schema(request=serializers.PreviewSerializer, responses=serializers.PreviewedSerializer)
+    @preview.mapping.post
+    def preview_changes(self, request: Request, pk: str) -> Response:
+        """Show it with changes that are not saved."""
         webhook = self._get_permitted('change', pk)
         serializer = serializers.PreviewSerializer(webhook, data=request.data, partial=True)
         serializer.is_valid(raise_exception=True)
+        return self._preview(webhook, serializer.validated_data)
+
+    def _preview(self, webhook: Webhook, changes: Mapping[str, Any]) -> Response:
         try:
-            shown = previews.show(webhook, serializer.validated_data, request.user)
+            shown = previews.show(webhook, changes, self.request.user)
         except DefinitionError as error:
             raise ValidationError({error.field: [str(error)]}) from None
         return Response(serializers.PreviewedSerializer(shown).data)
@@ -152,7 +157,7 @@ class DeliveryViewSet(LogViewSet):
     ordering_fields = ('id', 'status', 'created', 'finished_at', 'response_status', 'attempt_count')
 
     @extend_schema(request=None, responses=serializers.CountSerializer)
-    @action(detail=True, methods=['post'], permission_classes=[RedeliverPermission])
+    @action(detail=True, methods=['post'], permission_classes=[post_needs('redeliver')])
     def redeliver(self, request: Request, pk: str) -> Response:
         """Send a closed delivery again: a failed one as itself, a delivered one as a new delivery."""
         permitted = Delivery.objects.restrict(request.user, 'redeliver').restrict(request.user, 'view')

@@ -2,12 +2,14 @@ from .bulk_edit import WebhookBulkEditForm
 from .bulk_import import WebhookImportForm
 from .filters import DeliveryFilterForm, EventFilterForm, WebhookFilterForm
 from .replay import ReplayForm
+from .secret import RotateSecretForm
 from .webhook import WebhookForm
 
 __all__ = (
     'DeliveryFilterForm',
     'EventFilterForm',
     'ReplayForm',
+    'RotateSecretForm',
     'WebhookBulkEditForm',
     'WebhookFilterForm',
     'WebhookForm',

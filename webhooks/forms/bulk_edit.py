@@ -3,16 +3,14 @@
 from django import forms
 from django.utils.translation import gettext_lazy as _
 from extras.choices import WebhookHttpMethodChoices
+from extras.models import NotificationGroup
 from netbox.forms import NetBoxModelBulkEditForm
 from utilities.forms import add_blank_choice
+from utilities.forms.fields import DynamicModelMultipleChoiceField
 from utilities.forms.rendering import FieldSet
-from utilities.forms.widgets import BulkEditNullBooleanSelect
 
 from ..models import Webhook
-
-
-def switch(label: str) -> forms.NullBooleanField:
-    return forms.NullBooleanField(label=label, required=False, widget=BulkEditNullBooleanSelect())
+from .switch import switch
 
 
 def number(label: str, high: int | None = None) -> forms.IntegerField:
@@ -21,6 +19,8 @@ def number(label: str, high: int | None = None) -> forms.IntegerField:
 
 class WebhookBulkEditForm(NetBoxModelBulkEditForm):
     model = Webhook
+    # NetBox asks for it. Off: a job would keep what is entered, the secret too, in Redis.
+    background_job = forms.BooleanField(label='', required=False, disabled=True, widget=forms.HiddenInput)
 
     description = forms.CharField(label=_('Description'), max_length=200, required=False)
     enabled = switch(_('Enabled'))
@@ -46,6 +46,9 @@ class WebhookBulkEditForm(NetBoxModelBulkEditForm):
     rate_limit = number(_('Rate limit'))
     ssl_verification = switch(_('TLS verification'))
     ca_file_path = forms.CharField(label=_('CA file'), max_length=4096, required=False)
+    notification_groups = DynamicModelMultipleChoiceField(
+        label=_('Notification groups'), queryset=NotificationGroup.objects.all(), required=False
+    )
 
     fieldsets = (
         FieldSet('enabled', 'paused', 'description', name=_('Webhook')),
@@ -53,5 +56,6 @@ class WebhookBulkEditForm(NetBoxModelBulkEditForm):
         FieldSet('payload_url', 'http_method', 'secret', name=_('HTTP Request')),
         FieldSet('timeout', 'max_attempts', 'ordered', 'batch', 'concurrency', 'rate_limit', name=_('Delivery Rules')),
         FieldSet('ssl_verification', 'ca_file_path', name=_('TLS')),
+        FieldSet('notification_groups', name=_('Notifications')),
     )
-    nullable_fields = ('description', 'secret', 'timeout', 'rate_limit', 'ca_file_path')
+    nullable_fields = ('description', 'secret', 'timeout', 'rate_limit', 'ca_file_path', 'notification_groups')

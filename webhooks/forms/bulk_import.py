@@ -7,6 +7,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 from extras.choices import WebhookHttpMethodChoices
+from extras.models import NotificationGroup
 from netbox.forms import NetBoxModelImportForm
 from users.models import User
 from utilities.forms.fields import CSVChoiceField, CSVModelMultipleChoiceField
@@ -15,6 +16,15 @@ from .. import object_types
 from ..choices import FormatChoices
 from ..models import Webhook
 from .masked import MaskedFieldsMixin
+
+BLANK = ('', None)
+MISSING = object()
+# Of the fields that must have a value.
+DEFAULTS = {
+    field.name: field.default
+    for field in Webhook._meta.concrete_fields
+    if field.has_default() and not field.null and not callable(field.default)
+}
 
 
 class ObjectTypesField(forms.ModelMultipleChoiceField):
@@ -54,6 +64,13 @@ class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
         to_field_name='username',
         help_text=_('User names separated by commas, encased with double quotes'),
     )
+    notification_groups = CSVModelMultipleChoiceField(
+        label=_('Notification groups'),
+        queryset=NotificationGroup.objects.all(),
+        required=False,
+        to_field_name='name',
+        help_text=_('Names separated by commas, encased with double quotes'),
+    )
     secret = forms.CharField(label=_('Secret'), required=False, strip=False)
 
     class Meta:
@@ -63,18 +80,20 @@ class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
             'payload_url', 'http_method', 'http_content_type', 'payload_format', 'additional_headers', 'body_template',
             'conditions', 'ignore_users', 'secret', 'ssl_verification', 'ca_file_path', 'client_cert_path',
             'client_key_path', 'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'batch',
-            'include_snapshots', 'tags',
+            'include_snapshots', 'notification_groups', 'tags',
         )  # fmt: skip
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        for name in ('http_content_type', 'max_attempts', 'concurrency'):
+        for name in DEFAULTS.keys() & self.fields.keys():
             self.fields[name].required = False
-        if self.is_bound and not self.instance.pk:
-            self._leave_defaults()
+        if self.is_bound:
+            self.data = {**self.data, **self._defaults()}
 
-    def _leave_defaults(self) -> None:
-        """Drop the switches that are not given: a form takes a missing one for off, whatever the model's default."""
-        for name, field in list(self.fields.items()):
-            if isinstance(field, forms.BooleanField) and name not in self.data:
-                del self.fields[name]
+    def _defaults(self) -> dict[str, Any]:
+        """Return the values of blank cells, and of columns that a new webhook is not given.
+
+        A form would take both for off or for nothing, which these columns cannot hold.
+        """
+        missing = None if not self.instance.pk else MISSING
+        return {name: value for name, value in DEFAULTS.items() if self.data.get(name, missing) in BLANK}

@@ -4,9 +4,10 @@ from django import forms
 from django.contrib.contenttypes.models import ContentType
 from django.utils.translation import gettext_lazy as _
 from extras.choices import WebhookHttpMethodChoices
+from extras.models import NotificationGroup
 from netbox.forms import NetBoxModelFilterSetForm
 from netbox.forms.mixins import SavedFiltersMixin
-from utilities.forms import BOOLEAN_WITH_BLANK_CHOICES, FilterForm
+from utilities.forms import FilterForm
 from utilities.forms.fields import ContentTypeMultipleChoiceField, DynamicModelMultipleChoiceField, TagFilterField
 from utilities.forms.rendering import FieldSet
 from utilities.forms.widgets import DateTimePicker
@@ -14,10 +15,7 @@ from utilities.forms.widgets import DateTimePicker
 from .. import object_types
 from ..choices import KindChoices, StatusChoices
 from ..models import Delivery, Event, Webhook
-
-
-def switch(label: str) -> forms.NullBooleanField:
-    return forms.NullBooleanField(label=label, required=False, widget=forms.Select(choices=BOOLEAN_WITH_BLANK_CHOICES))
+from .switch import switch
 
 
 def time(label: str) -> forms.DateTimeField:
@@ -41,6 +39,7 @@ class WebhookFilterForm(ObjectTypeFilterMixin, NetBoxModelFilterSetForm):
         FieldSet('enabled', 'paused', 'suspended', name=_('State')),
         FieldSet('object_type_id', 'type_create', 'type_update', 'type_delete', name=_('What Is Sent')),
         FieldSet('http_method', 'ssl_verification', name=_('HTTP Request')),
+        FieldSet('notification_group_id', name=_('Notifications')),
     )
     enabled = switch(_('Enabled'))
     paused = switch(_('Paused'))
@@ -50,6 +49,9 @@ class WebhookFilterForm(ObjectTypeFilterMixin, NetBoxModelFilterSetForm):
     type_delete = switch(_('Deletions'))
     http_method = forms.MultipleChoiceField(label=_('HTTP method'), choices=WebhookHttpMethodChoices, required=False)
     ssl_verification = switch(_('TLS verification'))
+    notification_group_id = DynamicModelMultipleChoiceField(
+        label=_('Notification group'), queryset=NotificationGroup.objects.all(), required=False
+    )
     tag = TagFilterField(model)
 
 

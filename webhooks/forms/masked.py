@@ -14,17 +14,21 @@ class MaskedFieldsMixin(forms.ModelForm):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        self.initial.pop('secret', None)
         if self.instance.pk:
             self.initial['payload_url'] = self.instance.masked_url
             self.initial['additional_headers'] = self.instance.masked_headers
-            self.initial.pop('secret', None)
 
     def clean_payload_url(self) -> str:
         return definition.merge_url(self.cleaned_data['payload_url'], self.instance.payload_url)
 
     def clean_additional_headers(self) -> str:
+        stored = self.instance
+        # Cleaned before; it is missing where it has an error of its own.
+        url = self.cleaned_data.get('payload_url', stored.payload_url)
+        moved = bool(stored.pk) and definition.is_moved(stored.payload_url, url)
         try:
-            return definition.merge_headers(self.cleaned_data['additional_headers'], self.instance.additional_headers)
+            return definition.merge_headers(self.cleaned_data['additional_headers'], stored.additional_headers, moved)
         except DefinitionError as error:
             raise forms.ValidationError(str(error)) from None
 

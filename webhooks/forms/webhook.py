@@ -1,11 +1,10 @@
 """The form of one webhook."""
 
-from typing import Any
-
 from django import forms
 from django.contrib.contenttypes.models import ContentType
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
+from extras.models import NotificationGroup
 from netbox.forms import NetBoxModelForm
 from users.models import User
 from utilities.forms.fields import ContentTypeMultipleChoiceField, DynamicModelMultipleChoiceField, JSONField
@@ -13,9 +12,10 @@ from utilities.forms.rendering import FieldSet, InlineFields
 from utilities.forms.widgets import SplitMultiSelectWidget
 from utilities.string import title
 
-from .. import object_types
+from .. import keys, object_types
 from ..models import Webhook
 from .masked import MaskedFieldsMixin
+from .secret import SecretFieldsMixin
 
 MONOSPACE = {'class': 'font-monospace'}
 CONDITIONS_EXAMPLE = '{"attr": "status.value", "value": "active"}'
@@ -31,18 +31,25 @@ def grouped_object_types() -> list[tuple[str, list[tuple[int, str]]]]:
     return list(groups.items())
 
 
-class WebhookForm(MaskedFieldsMixin, NetBoxModelForm):
+class WebhookForm(MaskedFieldsMixin, SecretFieldsMixin, NetBoxModelForm):
     object_types = ContentTypeMultipleChoiceField(
         label=_('Object types'),
         queryset=ContentType.objects.all(),
         widget=SplitMultiSelectWidget(choices=grouped_object_types),
-        help_text=_('The kinds of object whose changes are sent.'),
+        required=False,
+        help_text=Webhook._meta.get_field('object_types').help_text,
     )
     ignore_users = DynamicModelMultipleChoiceField(
         label=_('Ignored users'),
         queryset=User.objects.all(),
         required=False,
         help_text=Webhook._meta.get_field('ignore_users').help_text,
+    )
+    notification_groups = DynamicModelMultipleChoiceField(
+        label=_('Notification groups'),
+        queryset=NotificationGroup.objects.all(),
+        required=False,
+        help_text=Webhook._meta.get_field('notification_groups').help_text,
     )
     secret = forms.CharField(
         label=_('Secret'),
@@ -53,9 +60,6 @@ class WebhookForm(MaskedFieldsMixin, NetBoxModelForm):
             'Signs each request, so that the receiver can verify it. Stored encrypted and never shown; '
             'blank keeps the current one.'
         ),
-    )
-    clear_secret = forms.BooleanField(
-        label=_('Remove the secret'), required=False, help_text=_('Requests are then sent without a signature.')
     )
     conditions = JSONField(
         label=_('Conditions'),
@@ -81,9 +85,10 @@ class WebhookForm(MaskedFieldsMixin, NetBoxModelForm):
             'payload_url', 'http_method', 'http_content_type', 'payload_format', 'additional_headers', 'body_template',
             'include_snapshots', name=_('HTTP Request'),
         ),
-        FieldSet('secret', 'clear_secret', name=_('Signature')),
+        FieldSet('secret', 'generate_secret', 'clear_secret', 'keep_previous', name=_('Signature')),
         FieldSet('timeout', 'max_attempts', 'ordered', 'batch', 'concurrency', 'rate_limit', name=_('Delivery Rules')),
         FieldSet('ssl_verification', 'ca_file_path', 'client_cert_path', 'client_key_path', name=_('TLS')),
+        FieldSet('notification_groups', name=_('Notifications')),
     )  # fmt: skip
 
     class Meta:
@@ -93,7 +98,7 @@ class WebhookForm(MaskedFieldsMixin, NetBoxModelForm):
             'conditions', 'ignore_users', 'payload_url', 'http_method', 'http_content_type', 'payload_format',
             'additional_headers', 'body_template', 'include_snapshots', 'secret', 'timeout', 'max_attempts', 'ordered',
             'batch', 'concurrency', 'rate_limit', 'ssl_verification', 'ca_file_path', 'client_cert_path',
-            'client_key_path', 'tags',
+            'client_key_path', 'notification_groups', 'tags',
         )  # fmt: skip
         widgets = {
             'additional_headers': forms.Textarea(attrs={**MONOSPACE, 'rows': 3}),
@@ -105,10 +110,10 @@ class WebhookForm(MaskedFieldsMixin, NetBoxModelForm):
         self.fields['object_types'].queryset = object_types.allowed()
         self.fields['conditions'].widget.attrs['rows'] = 5
         if not self.instance.secret:
-            del self.fields['clear_secret']
+            del self.fields['clear_secret'], self.fields['keep_previous']
 
-    def clean(self) -> dict[str, Any]:
-        super().clean()
-        if self.cleaned_data.get('clear_secret'):
-            self.cleaned_data['secret'] = ''
-        return self.cleaned_data
+    def save(self, commit: bool = True) -> Webhook:
+        webhook = super().save(commit)
+        if self.generated_secret:
+            keys.show_once(webhook._session, webhook, self.generated_secret)
+        return webhook

@@ -96,6 +96,10 @@ class Migration(migrations.Migration):
                 ('ordered', models.BooleanField(default=True)),
                 ('batch', models.BooleanField(default=False)),
                 ('include_snapshots', models.BooleanField(default=False)),
+                (
+                    'notification_groups',
+                    models.ManyToManyField(blank=True, related_name='+', to='extras.notificationgroup'),
+                ),
                 ('ignore_users', models.ManyToManyField(blank=True, related_name='+', to=settings.AUTH_USER_MODEL)),
                 ('object_types', models.ManyToManyField(blank=True, related_name='+', to='contenttypes.contenttype')),
                 ('tags', taggit.managers.TaggableManager(through='extras.TaggedItem', to='extras.Tag')),
@@ -238,6 +242,7 @@ class Migration(migrations.Migration):
                 ('suspended_since', models.DateTimeField(null=True)),
                 ('probe_at', models.DateTimeField(null=True)),
                 ('probes', models.PositiveIntegerField(default=0)),
+                ('failure_told_on', models.DateField(null=True)),
                 (
                     'latency',
                     django.contrib.postgres.fields.ArrayField(
@@ -252,6 +257,24 @@ class Migration(migrations.Migration):
                 'verbose_name': 'health',
                 'verbose_name_plural': 'health',
             },
+        ),
+        migrations.CreateModel(
+            name='Hour',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                ('start', models.DateTimeField()),
+                ('delivered', models.PositiveIntegerField(default=0)),
+                ('failed', models.PositiveIntegerField(default=0)),
+                (
+                    'health',
+                    models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DB_CASCADE,
+                        related_name='hours',
+                        to='webhooks.health',
+                    ),
+                ),
+            ],
         ),
         migrations.AddField(
             model_name='delivery',
@@ -443,6 +466,10 @@ class Migration(migrations.Migration):
                 fields=('object_type', 'webhook', 'kind'),
                 name='webhooks_subscription_open',
             ),
+        ),
+        migrations.AddConstraint(
+            model_name='hour',
+            constraint=models.UniqueConstraint(fields=('health', 'start'), name='webhooks_hour_unique'),
         ),
         migrations.AddConstraint(
             model_name='wait',

@@ -2,7 +2,8 @@ from .attempt import Attempt
 from .delivery import BatchItem, Delivery, Wait
 from .event import Event
 from .health import Health
+from .hour import Hour
 from .subscription import Subscription
 from .webhook import Webhook
 
-__all__ = ('Attempt', 'BatchItem', 'Delivery', 'Event', 'Health', 'Subscription', 'Wait', 'Webhook')
+__all__ = ('Attempt', 'BatchItem', 'Delivery', 'Event', 'Health', 'Hour', 'Subscription', 'Wait', 'Webhook')

@@ -1,8 +1,8 @@
 """A Delivery is one event for one webhook.
 
-                    ┌───────── lease ran out ─────────┐
-                    ▼                                 │
-    (dispatch) ─▶ pending ──claim──▶ sending ──2xx/3xx┴─▶ delivered
+                    ┌────── lease ran out ──────┐
+                    ▼                           │
+    (dispatch) ─▶ pending ──claim──▶ sending ───┴── status below 400, no redirect ──▶ delivered
                     ▲  ▲               │
                     │  └── retry at ───┤
                     └── redeliver ── failed ◀── attempts used up, expired, cannot be sent

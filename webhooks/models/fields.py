@@ -1,11 +1,14 @@
-"""A text column that is encrypted at rest and masked wherever it is shown."""
+"""Text columns that are masked wherever they are shown: one encrypted at rest, and the URL."""
 
+import hashlib
 from typing import Any
 
+from django import forms
 from django.db import models
 from django.db.models.query_utils import DeferredAttribute
 
 from ..crypto import MASK, decrypt, encrypt
+from ..masking import mask_url
 
 
 class Sealed:
@@ -32,6 +35,11 @@ class Sealed:
         return self._text
 
     reveal.alters_data = True
+
+    @property
+    def stamp(self) -> str:
+        """Differs once another text is stored, and says nothing of it: tokens are random."""
+        return hashlib.sha256(self._token.encode()).hexdigest()[:8] if self else ''
 
     def __bool__(self) -> bool:
         return bool(self._token)
@@ -69,3 +77,56 @@ class SealedField(models.TextField):
 
     def value_to_string(self, obj: models.Model) -> str:
         return str(self.value_from_object(obj))
+
+
+class MaskedUrl(str):
+    """A URL that is, as a text, what may be shown of it. `reveal()` gives the whole, and no template may call it."""
+
+    _url: str
+
+    @classmethod
+    def of(cls, url: str) -> 'MaskedUrl':
+        if isinstance(url, MaskedUrl):
+            return url
+        masked = cls(mask_url(url))
+        masked._url = url
+        return masked
+
+    def reveal(self) -> str:
+        return self._url
+
+    reveal.alters_data = True
+
+
+class UrlAttribute(DeferredAttribute):
+    """As with SealedAttribute: whoever reads an instance reads what may be shown."""
+
+    def __set__(self, instance: models.Model, value: Any) -> None:
+        instance.__dict__[self.field.attname] = MaskedUrl.of(value) if isinstance(value, str) else value
+
+
+class UrlField(models.CharField):
+    descriptor_class = UrlAttribute
+
+    def from_db_value(self, value: str | None, expression: Any, connection: Any) -> MaskedUrl | None:
+        return value if value is None else MaskedUrl.of(value)
+
+    def get_prep_value(self, value: Any) -> Any:
+        return super().get_prep_value(_whole(value))
+
+    def clean(self, value: Any, model_instance: models.Model | None) -> Any:
+        """Check the length of the whole, not that of the masked text."""
+        return super().clean(_whole(value), model_instance)
+
+    def formfield(self, **kwargs) -> forms.Field | None:
+        """Without a limit of its own: the masked text, which comes back, may be longer than the whole."""
+        return super().formfield(**{'max_length': None} | kwargs)
+
+    def deconstruct(self) -> tuple:
+        """To migrations it is the column that it is."""
+        name, _path, args, kwargs = super().deconstruct()
+        return name, 'django.db.models.CharField', args, kwargs
+
+
+def _whole(value: Any) -> Any:
+    return value.reveal() if isinstance(value, MaskedUrl) else value

@@ -6,7 +6,7 @@ A webhook is suspended while `suspended_since` is set: one delivery probes its e
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models.functions import Now
-from django.db.models.signals import post_save
+from django.db.models.signals import m2m_changed, post_save
 from django.dispatch import receiver
 from django.utils.translation import gettext_lazy as _
 
@@ -31,6 +31,8 @@ class Health(models.Model):
     suspended_since = models.DateTimeField(_('suspended since'), null=True)
     probe_at = models.DateTimeField(_('next probe'), null=True)
     probes = models.PositiveIntegerField(default=0)
+    # The day on which people were last told of a failed delivery: they are told once a day.
+    failure_told_on = models.DateField(null=True)
     # Attempts by duration: one count for each of LATENCY_BUCKETS, and one for those beyond. Seconds in all.
     latency = ArrayField(models.BigIntegerField(), default=no_latency)
     latency_sum = models.FloatField(default=0)
@@ -55,3 +57,10 @@ def _webhook_saved(instance: Webhook, created: bool, **kwargs) -> None:
         Health.objects.create(webhook=instance)
     else:
         Health.objects.filter(webhook=instance, suspended_since__isnull=False).update(probe_at=Now())
+
+
+@receiver(m2m_changed, sender=Webhook.notification_groups.through, dispatch_uid='webhooks.health')
+def _recipients_changed(instance: Webhook, action: str, **kwargs) -> None:
+    """Who is chosen today has not been told of today's failures."""
+    if action == 'post_add':
+        Health.objects.filter(webhook=instance, failure_told_on__isnull=False).update(failure_told_on=None)

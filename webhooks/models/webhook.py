@@ -17,9 +17,9 @@ from netbox.models import NetBoxModel
 
 from .. import definition, signing
 from ..choices import FormatChoices, KindChoices
-from ..constants import DEFAULT_MAX_ATTEMPTS
+from ..constants import DEFAULT_MAX_ATTEMPTS, MAX_TIMEOUT
 from ..exceptions import DecryptionError
-from .fields import SealedField
+from .fields import SealedField, UrlField
 
 SEALED_FIELDS = ('secret', 'previous_secret', 'additional_headers')
 
@@ -49,7 +49,7 @@ class Webhook(NetBoxModel):
     type_create = models.BooleanField(_('creations'), default=False, help_text=_('Send when an object is created.'))
     type_update = models.BooleanField(_('updates'), default=False, help_text=_('Send when an object is updated.'))
     type_delete = models.BooleanField(_('deletions'), default=False, help_text=_('Send when an object is deleted.'))
-    payload_url = models.CharField(
+    payload_url = UrlField(
         _('URL'), max_length=500, help_text=_('Where the request goes; begins with http:// or https://.')
     )
     http_method = models.CharField(
@@ -109,7 +109,7 @@ class Webhook(NetBoxModel):
         _('timeout'),
         null=True,
         blank=True,
-        validators=[MinValueValidator(1), MaxValueValidator(3600)],
+        validators=[MinValueValidator(1), MaxValueValidator(MAX_TIMEOUT)],
         help_text=format_lazy(
             _('Seconds for a whole request. Blank: {default}, the default of this NetBox.'),
             default=settings.WEBHOOK_DEFAULT_TIMEOUT,
@@ -146,6 +146,17 @@ class Webhook(NetBoxModel):
         _('include snapshots'), default=False, help_text=_('Add the object before and after the change to the payload.')
     )
 
+    notification_groups = models.ManyToManyField(
+        'extras.NotificationGroup',
+        related_name='+',
+        blank=True,
+        verbose_name=_('notification groups'),
+        help_text=_(
+            'Who is notified when this webhook is suspended, is disabled by its endpoint, or has its first failed '
+            'delivery of the day.'
+        ),
+    )
+
     # NetBox would look for the page of a plugin's model in its own manual.
     docs_url = ''
 
@@ -153,6 +164,7 @@ class Webhook(NetBoxModel):
         'description', 'object_types', 'type_create', 'type_update', 'type_delete', 'payload_url', 'http_method',
         'http_content_type', 'payload_format', 'body_template', 'conditions', 'ssl_verification', 'ca_file_path',
         'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'batch', 'include_snapshots',
+        'notification_groups',
     )  # fmt: skip
 
     class Meta:
@@ -187,7 +199,7 @@ class Webhook(NetBoxModel):
 
     @property
     def masked_url(self) -> str:
-        return definition.mask_url(self.payload_url)
+        return str(self.payload_url)
 
     @property
     def masked_headers(self) -> str:
@@ -202,11 +214,17 @@ class Webhook(NetBoxModel):
         if not self.secret:
             return []
         secrets = [self.secret.reveal()]
-        if self.previous_secret and self.previous_secret_expires and self.previous_secret_expires > timezone.now():
+        if self.is_previous_secret_valid:
             secrets.append(self.previous_secret.reveal())
         return secrets
 
     secrets.alters_data = True
+
+    @property
+    def is_previous_secret_valid(self) -> bool:
+        """Whether the secret before the present one still signs beside it."""
+        expires = self.previous_secret_expires
+        return bool(self.secret and self.previous_secret and expires and expires > timezone.now())
 
     def clone(self) -> dict:
         """What the form of a copy starts with: shown in a link, so without what is masked."""
@@ -223,17 +241,34 @@ class Webhook(NetBoxModel):
 
     def rotate_secret(self, secret: str, overlap: timedelta) -> None:
         """Sign with `secret` from now on, and with the present one too until `overlap` has passed. Does not save."""
-        self.previous_secret = self.secret
-        self.previous_secret_expires = timezone.now() + overlap if self.secret else None
+        # Encrypted anew, with the first of the keys: others may soon be taken out.
+        self.previous_secret = self._present_secret()
+        self.previous_secret_expires = timezone.now() + overlap if self.previous_secret else None
         self.secret = secret
 
     rotate_secret.alters_data = True
 
+    def _present_secret(self) -> str:
+        """Return '' for one that cannot be decrypted, too: it must not fail what the new one signs."""
+        try:
+            return self.secret.reveal()
+        except DecryptionError:
+            return ''
+
     def clean(self) -> None:
         super().clean()
         errors = definition.errors(self)
+        if self._takes_headers_along():
+            errors.setdefault('additional_headers', definition.MOVED)
         if errors:
             raise ValidationError(errors)
+
+    def _takes_headers_along(self) -> bool:
+        """Whether stored headers, untouched, would go to another host than the one they were entered for."""
+        if not self.pk or not self.additional_headers:
+            return False
+        stored = type(self).objects.filter(pk=self.pk, additional_headers=self.additional_headers).first()
+        return stored is not None and definition.is_moved(stored.payload_url, self.payload_url)
 
     def serialize_object(self, exclude: Iterable[str] | None = None) -> dict:
         """What the change log keeps: no secret, not even encrypted, and the URL masked."""
@@ -241,4 +276,6 @@ class Webhook(NetBoxModel):
         data['payload_url'] = self.masked_url
         data['additional_headers'] = self.masked_headers
         data['secret'] = str(self.secret)
+        # Else a change of these alone would leave no trace.
+        data['stamps'] = {name: getattr(self, name).stamp for name in ('additional_headers', 'secret')}
         return data

@@ -29,6 +29,9 @@ from .customfields import CustomFields
 PLACEHOLDER = 912873645
 
 
+ENCODER = JSONEncoder(allow_nan=False)
+
+
 class PreparedSerializer:
     """Renders one batch after the other: `begin`, `represent` each instance, `end`."""
 
@@ -49,7 +52,7 @@ class PreparedSerializer:
 
     def represent(self, instance: Model) -> dict[str, Any]:
         """Return what the API shows of the instance, as a reader of its JSON sees it."""
-        return json.loads(json.dumps(self._serializer.to_representation(instance), cls=JSONEncoder, allow_nan=False))
+        return json.loads(ENCODER.encode(self._serializer.to_representation(instance)))
 
     def end(self) -> None:
         self._custom_fields = None

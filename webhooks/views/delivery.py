@@ -1,14 +1,11 @@
 """The pages of the delivery log."""
 
-import json
-import re
 from typing import Any
 
 from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from netbox.object_actions import BulkExport
@@ -19,14 +16,11 @@ from netbox.views.generic.base import BaseMultiObjectView, BaseObjectView
 from utilities.permissions import get_permission_for_model
 from utilities.views import GetReturnURLMixin, register_model_view
 
-from .. import filtersets, forms, operations, panels, payloads, querysets, tables
+from .. import filtersets, forms, operations, panels, preview, querysets, tables
 from ..exceptions import DefinitionError
-from ..models import Attempt, Delivery
+from ..models import Delivery
 from ..object_actions import BulkRedeliver, Redeliver
 from ..permissions import visible_deliveries
-
-SIGNATURE = re.compile(r'signature$', re.IGNORECASE)
-SIGNATURE_SHOWN = 24
 
 
 @register_model_view(Delivery, 'list', path='', detail=False)
@@ -61,30 +55,17 @@ class DeliveryView(generic.ObjectView):
         visible = visible_deliveries(request.user, [instance])
         return {
             'visible': bool(visible),
-            'attempts': [_show(attempt) for attempt in instance.attempts.order_by('-pk')],
-            'body': body_of(instance) if visible else '',
+            'attempts': instance.attempts.order_by('-pk'),
+            'body': _body(instance) if visible else '',
         }
 
 
-def _show(attempt: Attempt) -> Attempt:
-    """Shorten signatures: they are of no use to who reads them, and of some to who would forge one."""
-    attempt.request_headers = {
-        name: f'{value[:SIGNATURE_SHOWN]}…' if SIGNATURE.search(name) else value
-        for name, value in attempt.request_headers.items()
-    }
-    return attempt
-
-
-def body_of(delivery: Delivery) -> str:
-    """Return the body as the webhook's current definition makes it, or why it makes none."""
+def _body(delivery: Delivery) -> str:
+    """Return the body, or why there is none."""
     try:
-        body = payloads.build(delivery, timezone.now().timestamp()).body.decode()
+        return preview.body_of(delivery)
     except DefinitionError as error:
         return f'{error.field}: {error}'
-    try:
-        return json.dumps(json.loads(body), indent=4, ensure_ascii=False)
-    except ValueError:
-        return body
 
 
 class RedeliverMixin(GetReturnURLMixin):

@@ -1,6 +1,5 @@
 """The pages of events: what was recorded, whether anyone was told of it or not."""
 
-import json
 from typing import Any
 
 from django.http import HttpRequest
@@ -11,7 +10,7 @@ from netbox.ui.panels import ObjectsTablePanel, TemplatePanel
 from netbox.views import generic
 from utilities.views import register_model_view
 
-from .. import filtersets, forms, panels, querysets, tables
+from .. import filtersets, forms, panels, preview, querysets, tables
 from ..models import Event
 from ..permissions import visible_events
 
@@ -43,5 +42,5 @@ class EventView(generic.ObjectView):
     )
 
     def get_extra_context(self, request: HttpRequest, instance: Event) -> dict[str, Any]:
-        data = json.dumps(instance.payload_data, indent=4, ensure_ascii=False) if instance.data else ''
-        return {'visible': bool(visible_events(request.user, [instance])), 'data': data}
+        visible = visible_events(request.user, [instance])
+        return {'visible': bool(visible), 'data': preview.readable(instance.data)}

@@ -1,6 +1,7 @@
 """The pages of webhooks."""
 
 from datetime import datetime
+from typing import Any
 
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
@@ -16,10 +17,10 @@ from netbox.views.generic.base import BaseObjectView
 from utilities.permissions import get_permission_for_model
 from utilities.views import register_model_view
 
-from .. import filtersets, forms, operations, panels, tables
+from .. import filtersets, forms, keys, notices, operations, panels, tables
 from ..exceptions import DefinitionError
 from ..models import Delivery, Webhook
-from ..object_actions import Replay, SendTest
+from ..object_actions import Replay, RotateSecret, SendTest
 
 
 @register_model_view(Webhook, 'list', path='', detail=False)
@@ -33,11 +34,12 @@ class WebhookListView(generic.ObjectListView):
 @register_model_view(Webhook)
 class WebhookView(generic.ObjectView):
     queryset = Webhook.objects.select_related('health')
-    actions = (SendTest, Replay, CloneObject, EditObject, DeleteObject)
+    actions = (SendTest, Replay, RotateSecret, CloneObject, EditObject, DeleteObject)
     layout = layout.SimpleLayout(
         left_panels=[panels.WebhookPanel(), panels.RequestPanel(), panels.DeliveryRulesPanel()],
         right_panels=[
             panels.HealthPanel(),
+            panels.HistoryPanel(),
             panels.ConditionsPanel('conditions', title=gettext_lazy('Conditions')),
             panels.BodyTemplatePanel('body_template', title=gettext_lazy('Body Template')),
             CustomFieldsPanel(),
@@ -53,12 +55,20 @@ class WebhookView(generic.ObjectView):
         ],
     )
 
+    def get_extra_context(self, request: HttpRequest, instance: Webhook) -> dict[str, Any]:
+        return {'notices': notices.of(instance), 'new_secret': keys.take(request.session, instance)}
+
 
 @register_model_view(Webhook, 'add', detail=False)
 @register_model_view(Webhook, 'edit')
 class WebhookEditView(generic.ObjectEditView):
     queryset = Webhook.objects.all()
     form = forms.WebhookForm
+
+    def alter_object(self, obj: Webhook, request: HttpRequest, url_args: tuple, url_kwargs: dict) -> Webhook:
+        # As NetBox does it for tokens: the form leaves a generated secret there, to be shown once.
+        obj._session = request.session
+        return obj
 
 
 @register_model_view(Webhook, 'delete')
@@ -70,6 +80,14 @@ class WebhookDeleteView(generic.ObjectDeleteView):
 class WebhookBulkImportView(generic.BulkImportView):
     queryset = Webhook.objects.all()
     model_form = forms.WebhookImportForm
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        """Import at once: a job would keep what is entered, secrets too, in Redis."""
+        entered = request.POST.copy()
+        if entered.pop('background_job', None):
+            request.POST = entered
+            messages.info(request, _('Webhooks are imported at once, so that their secrets are stored nowhere else.'))
+        return super().post(request)
 
 
 @register_model_view(Webhook, 'bulk_edit', path='edit', detail=False)

@@ -1,8 +1,8 @@
 from collections.abc import Iterator, Sequence
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from webhooks import importing
+from webhooks import conf, importing
 from webhooks.importing import Plan
 
 
@@ -21,6 +21,8 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args, **options) -> None:
+        if options['disable_builtin'] and not conf.get().enabled:
+            raise CommandError('WEBHOOKS_ENABLED is not True: with the event rules off, nobody would send anything')
         plans = importing.plan()
         if not plans:
             self.stdout.write('No event rule sends a webhook: there is nothing to import')

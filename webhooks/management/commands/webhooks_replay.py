@@ -1,4 +1,5 @@
 from datetime import datetime
+from functools import partial
 
 from django.contrib.contenttypes.models import ContentType
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -8,9 +9,7 @@ from rich.progress import track
 
 from webhooks import operations
 from webhooks.choices import StatusChoices
-from webhooks.models import Delivery, Webhook
-
-CHUNK = 500
+from webhooks.models import Webhook
 
 
 def moment(text: str) -> datetime:
@@ -42,15 +41,11 @@ class Command(BaseCommand):
             status=options['status'],
             object_type=_object_type(options['model']),
         )
-        pks = list(chosen.order_by('sequence').values_list('pk', flat=True))
         if options['dry_run']:
-            self.stdout.write(f'{len(pks)} deliveries would be sent again')
+            self.stdout.write(f'{chosen.count()} deliveries would be sent again')
             return
-        chunks = [pks[start : start + CHUNK] for start in range(0, len(pks), CHUNK)]
-        sent = sum(
-            operations.redeliver(Delivery.objects.filter(pk__in=chunk))
-            for chunk in track(chunks, description='Replaying', disable=not self.stdout.isatty())
-        )
+        bar = partial(track, description='Replaying', disable=not self.stdout.isatty())
+        sent = operations.redeliver(chosen, watch=bar)
         self.stdout.write(f'{sent} deliveries are sent again')
 
 

@@ -1,0 +1,68 @@
+"""The description of our REST API that NetBox generates: sound, complete, and told apart from NetBox's own webhooks."""
+
+import pytest
+import yaml
+
+WEBHOOKS = '/api/plugins/webhooks/'
+NETBOXS_OWN = {'Webhook', 'WebhookRequest', 'PatchedWebhookRequest', 'BriefWebhook'}
+
+
+@pytest.fixture(scope='module')
+def generated(netbox, tmp_path_factory):
+    """What the generator says, and what it makes."""
+    path = tmp_path_factory.mktemp('openapi') / 'schema.yaml'
+    made = netbox.run('spectacular', '--validate', '--file', str(path))
+    assert made.returncode == 0, made.stderr
+    # The pure Python loader takes half a minute.
+    return made.stderr, yaml.load(path.read_text(), Loader=getattr(yaml, 'CSafeLoader', yaml.SafeLoader))
+
+
+@pytest.fixture(scope='module')
+def paths(generated):
+    return {path: item for path, item in generated[1]['paths'].items() if path.startswith(WEBHOOKS)}
+
+
+def test_nothing_of_ours_is_warned_about(generated):
+    warnings, _schema = generated
+    told = [line for line in warnings.splitlines() if ': Warning' in line or ': Error' in line]
+    assert not [line for line in told if 'webhooks' in line]
+
+
+def test_each_of_our_paths_is_described(paths):
+    below = {path.removeprefix(WEBHOOKS) for path in paths}
+    assert {'webhooks/', 'webhooks/{id}/', 'events/', 'events/{id}/', 'deliveries/', 'deliveries/{id}/'} <= below
+    assert {'webhooks/{id}/test/', 'webhooks/{id}/replay/', 'deliveries/{id}/redeliver/'} <= below
+    assert {method for method in paths[f'{WEBHOOKS}deliveries/'] if method != 'parameters'} == {'get'}
+
+
+def test_our_components_have_names_of_their_own(generated, paths):
+    used = references(paths, generated[1]['components']['schemas'])
+    ours = {name for name in used if 'Webhook' in name}
+    assert {'ReliableWebhook', 'WebhookEvent', 'WebhookDelivery', 'WebhookAttempt', 'WebhookHealth'} <= ours
+    assert not ours & NETBOXS_OWN
+    assert not used & {'Event', 'Delivery', 'Attempt', 'Health', 'Secret', 'Count', 'Preview', 'Replay'}
+
+
+def references(node, schemas, found=None):
+    """Return the names of the components that are used, by other components too."""
+    found = set() if found is None else found
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+        if key == '$ref' and (name := value.rpartition('/')[2]) not in found:
+            found.add(name)
+            references(schemas[name], schemas, found)
+        elif isinstance(value, dict | list):
+            references(value, schemas, found)
+    return found
+
+
+def test_what_may_be_restricted_is_nullable(generated):
+    schemas = generated[1]['components']['schemas']
+    assert schemas['WebhookEvent']['properties']['data']['nullable']
+    for name in ('url', 'request_headers', 'response_headers', 'response_body'):
+        assert schemas['WebhookAttempt']['properties'][name]['nullable']
+
+
+def test_no_secret_is_answered(generated):
+    schemas = generated[1]['components']['schemas']
+    assert 'secret' in schemas['ReliableWebhookRequest']['properties']
+    assert 'secret' not in schemas['ReliableWebhook']['properties']

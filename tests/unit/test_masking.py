@@ -1,0 +1,34 @@
+"""What is shown of a URL."""
+
+import pytest
+
+from webhooks.crypto import MASK
+from webhooks.masking import mask_url
+
+
+@pytest.mark.parametrize(
+    ('url', 'shown'),
+    [
+        ('https://example.com/hook', 'https://example.com/hook'),
+        ('https://user:password@example.com/hook', f'https://{MASK}@example.com/hook'),
+        ('https://token@example.com:8443/', f'https://{MASK}@example.com:8443/'),
+        ('https://a:b@c@example.com/', f'https://{MASK}@example.com/'),
+        ('https://example.com/?key=secret&x=1', f'https://example.com/?key={MASK}&x={MASK}'),
+        ('https://example.com/?secret', f'https://example.com/?{MASK}'),
+        ('https://example.com/?a=b=c', f'https://example.com/?a={MASK}'),
+        ('https://example.com/?key=secret#fragment', f'https://example.com/?key={MASK}'),
+        ('https://example.com/#secret', 'https://example.com/'),
+        ('http://[::1?key=secret', f'http://{MASK}'),
+        ('/hook?key=secret', f'/hook?key={MASK}'),
+        ('', ''),
+        ('{{ data.url }}', '{{ data.url }}'),
+        ('{{ data.url }}?key=secret', f'{{{{ data.url }}}}?key={MASK}'),
+        ('https://{{ data.host }}/x?a={{ data.name }}', f'https://{{{{ data.host }}}}/x?a={MASK}'),
+        # What is inside a template does not end the host, and is no host itself.
+        ('https://u:secret@{{ data["host"] }}/x', f'https://{MASK}@{{{{ data["host"] }}}}/x'),
+        ('https://u:{{ "/?#" }}secret@example.com/', f'https://{MASK}@example.com/'),
+        ('https://u:secret@[{{ data.address }}/', f'https://{MASK}'),
+    ],
+)
+def test_neither_user_nor_query_is_shown(url: str, shown: str):
+    assert mask_url(url) == shown

@@ -1,0 +1,82 @@
+"""How long a job goes on, and what may still be begun in it. Times are seconds since its beginning."""
+
+import math
+
+import pytest
+
+from webhooks.pace import FIRST, LIMIT, QUICK, RUN_OUT, Pace
+
+WEBHOOK, OTHER = 1, 2
+ORDINARY = LIMIT - RUN_OUT
+LONG = 2 * LIMIT
+REQUEST = 'request'
+
+
+@pytest.fixture
+def pace() -> Pace:
+    """One whose first claims are over."""
+    pace = Pace(0)
+    pace.span(0)
+    return pace
+
+
+def test_it_is_over_when_the_last_part_begins(pace):
+    assert not pace.is_over(ORDINARY - 1)
+    assert pace.is_over(ORDINARY)
+
+
+def test_at_first_anything_may_be_begun(pace):
+    assert pace.span(0).left == math.inf
+
+
+def test_what_came_before_the_first_claim_does_not_count():
+    assert Pace(0).span(5).left == math.inf
+
+
+def test_then_what_ends_in_time(pace):
+    assert pace.span(FIRST + 4).left == ORDINARY - FIRST - 4
+
+
+class TestStraggler:
+    def test_while_it_is_under_way_the_others_go_on(self, pace):
+        pace.begin(REQUEST, LONG, 0)
+        assert not pace.is_over(LIMIT)
+        assert pace.span(LIMIT).left == LONG - QUICK - LIMIT
+        assert pace.is_over(LONG - QUICK)
+
+    def test_once_it_has_ended_they_do_not(self, pace):
+        pace.begin(REQUEST, LONG, 0)
+        pace.end(REQUEST, WEBHOOK, 1)
+        assert pace.is_over(ORDINARY)
+
+    def test_of_several_the_last_counts(self, pace):
+        for number in range(1, 4):
+            pace.begin(number, number * LIMIT, 0)
+        pace.end(3, WEBHOOK, 1)
+        assert pace.span(LIMIT).left == 2 * LIMIT - QUICK - LIMIT
+
+    def test_one_that_was_begun_a_moment_ago_is_none(self, pace):
+        """It will be answered as the others are."""
+        pace.begin(REQUEST, LONG, ORDINARY - QUICK)
+        assert pace.is_over(ORDINARY)
+
+    def test_what_is_begun_meanwhile_makes_nothing_longer(self, pace):
+        """Else one would follow the other for ever."""
+        pace.begin(REQUEST, LONG, 0)
+        pace.begin(OTHER, LONG, ORDINARY + 1)
+        assert pace.is_over(LONG - QUICK)
+
+
+class TestEndpoints:
+    def test_nothing_is_known_of_them(self, pace):
+        assert pace.span(FIRST).slow == {}
+
+    def test_the_last_answer_counts(self, pace):
+        for duration, slow in [(QUICK + 1, {WEBHOOK: QUICK + 1}), (QUICK + 2, {WEBHOOK: QUICK + 2}), (QUICK, {})]:
+            pace.end(REQUEST, WEBHOOK, duration)
+            assert pace.span(FIRST).slow == slow
+
+    def test_of_each_separately(self, pace):
+        pace.end(REQUEST, WEBHOOK, QUICK + 1)
+        pace.end(REQUEST, OTHER, 0)
+        assert pace.span(FIRST).slow == {WEBHOOK: QUICK + 1}

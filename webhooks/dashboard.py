@@ -1,0 +1,117 @@
+"""A card for NetBox's dashboard: is everything sent, and if not, where to look."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from urllib.parse import urlencode
+
+from django.db.models import QuerySet, Sum
+from django.http import HttpRequest
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+from extras.dashboard.utils import register_widget
+from extras.dashboard.widgets import DashboardWidget
+from users.models import User
+
+from . import queue, statistics
+from .choices import OPEN_STATUSES, StatusChoices
+from .models import Delivery, Event, Hour, Webhook
+
+RATE_HOURS = 24
+WEBHOOKS_NAMED = 5
+
+
+@register_widget
+class WebhooksWidget(DashboardWidget):
+    default_title = _('Webhooks')
+    description = _('Display what webhooks have not sent yet, how much failed, and which of them are suspended.')
+    template_name = 'webhooks/dashboard/webhooks.html'
+    width = 4
+    height = 3
+
+    def render(self, request: HttpRequest) -> str:
+        user = request.user
+        if not user.has_perm('webhooks.view_webhook'):
+            return render_to_string(self.template_name)
+        webhooks = Webhook.objects.restrict(user, 'view')
+        context = {'webhooks': webhooks, 'suspended': _suspended(webhooks), 'outcome': _outcome(webhooks)}
+        if user.has_perm('webhooks.view_delivery'):
+            context['backlog'] = _backlog(user, webhooks)
+        return render_to_string(self.template_name, context)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of the deliveries that ended in the last hours."""
+
+    delivered: int
+    failed: int
+    url: str
+
+    @property
+    def closed(self) -> int:
+        return self.delivered + self.failed
+
+    @property
+    def failure_rate(self) -> float:
+        """In percent."""
+        return 100 * self.failed / self.closed if self.closed else 0.0
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What waits. `unseen`: changes that no worker has looked at, None for those who may not view them."""
+
+    waiting: int
+    url: str
+    oldest: datetime | None
+    unseen: int | None
+    workers: int | None
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether something waits and no worker is there to send it."""
+        return bool(self.waiting or self.unseen) and not self.workers
+
+
+def _outcome(webhooks: QuerySet[Webhook]) -> Outcome:
+    since = timezone.now() - timedelta(hours=RATE_HOURS)
+    hours = Hour.objects.filter(health__webhook__in=webhooks, start__gt=since)
+    sums = hours.aggregate(delivered=Sum('delivered'), failed=Sum('failed'))
+    url = _list_url(status=StatusChoices.FAILED, finished_at__gte=since.isoformat())
+    return Outcome(sums['delivered'] or 0, sums['failed'] or 0, url)
+
+
+def _backlog(user: User, webhooks: QuerySet[Webhook]) -> Backlog:
+    deliveries = Delivery.objects.restrict(user, 'view').filter(webhook__in=list(webhooks.values_list('pk', flat=True)))
+    undispatched = _undispatched(user)
+    moments = [statistics.waiting_since(deliveries)]
+    if undispatched is not None:
+        moments.append(undispatched.order_by('sequence').values_list('timestamp', flat=True).first())
+    return Backlog(
+        waiting=deliveries.filter(status__in=OPEN_STATUSES).count(),
+        url=_list_url(status=OPEN_STATUSES, sort='created'),
+        oldest=min((moment for moment in moments if moment), default=None),
+        unseen=None if undispatched is None else undispatched.count(),
+        workers=queue.count_workers(),
+    )
+
+
+def _undispatched(user: User) -> QuerySet[Event] | None:
+    if not user.has_perm('webhooks.view_event'):
+        return None
+    return Event.objects.restrict(user, 'view').filter(dispatched_at=None)
+
+
+def _suspended(webhooks: QuerySet[Webhook]) -> dict[str, object]:
+    found = webhooks.filter(enabled=True, health__suspended_since__isnull=False)
+    return {
+        'count': found.count(),
+        'first': list(found.order_by('health__suspended_since')[:WEBHOOKS_NAMED]),
+        'url': f'{reverse("plugins:webhooks:webhook_list")}?suspended=true',
+    }
+
+
+def _list_url(**filters: object) -> str:
+    return f'{reverse("plugins:webhooks:delivery_list")}?{urlencode(filters, doseq=True)}'

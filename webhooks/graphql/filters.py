@@ -1,0 +1,106 @@
+"""None looks into what is stored encrypted or shown masked, nor into payloads, requests and responses."""
+# ruff: noqa: RUF009  (so a field of a filter is declared)
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
+
+import strawberry
+import strawberry_django
+from extras.graphql.enums import WebhookHttpMethodEnum
+from netbox.graphql.filters import BaseModelFilter, NetBoxModelFilter, register_filter
+from strawberry import ID
+from strawberry_django import BaseFilterLookup, DatetimeFilterLookup, FilterLookup, StrFilterLookup
+
+from ..models import Delivery, Event, Health, Webhook
+from .enums import FormatEnum, KindEnum, StatusEnum
+
+if TYPE_CHECKING:
+    from core.graphql.filters import ContentTypeFilter
+    from extras.graphql.filters import NotificationGroupFilter
+    from netbox.graphql.filter_lookups import BigIntegerLookup, IntegerLookup
+    from users.graphql.filters import UserFilter
+
+__all__ = ('DeliveryFilter', 'EventFilter', 'HealthFilter', 'WebhookFilter')
+
+ObjectTypeFilter = Annotated['ContentTypeFilter', strawberry.lazy('core.graphql.filters')]
+IgnoredUserFilter = Annotated['UserFilter', strawberry.lazy('users.graphql.filters')]
+NotifiedFilter = Annotated['NotificationGroupFilter', strawberry.lazy('extras.graphql.filters')]
+Integer = Annotated['IntegerLookup', strawberry.lazy('netbox.graphql.filter_lookups')]
+BigInteger = Annotated['BigIntegerLookup', strawberry.lazy('netbox.graphql.filter_lookups')]
+
+
+@register_filter(Health, name='WebhooksHealthFilter', lookups=True)
+class HealthFilter:
+    delivered: BigInteger | None = strawberry_django.filter_field()
+    failed: BigInteger | None = strawberry_django.filter_field()
+    last_status: Integer | None = strawberry_django.filter_field()
+    last_attempt_at: DatetimeFilterLookup | None = strawberry_django.filter_field()
+    last_success_at: DatetimeFilterLookup | None = strawberry_django.filter_field()
+    suspended_since: DatetimeFilterLookup | None = strawberry_django.filter_field()
+
+
+@register_filter(Webhook, name='WebhooksWebhookFilter', lookups=True)
+class WebhookFilter(NetBoxModelFilter):
+    name: StrFilterLookup | None = strawberry_django.filter_field()
+    description: StrFilterLookup | None = strawberry_django.filter_field()
+    enabled: FilterLookup[bool] | None = strawberry_django.filter_field()
+    paused: FilterLookup[bool] | None = strawberry_django.filter_field()
+    object_types: ObjectTypeFilter | None = strawberry_django.filter_field()
+    type_create: FilterLookup[bool] | None = strawberry_django.filter_field()
+    type_update: FilterLookup[bool] | None = strawberry_django.filter_field()
+    type_delete: FilterLookup[bool] | None = strawberry_django.filter_field()
+    http_method: BaseFilterLookup[WebhookHttpMethodEnum] | None = strawberry_django.filter_field()
+    http_content_type: StrFilterLookup | None = strawberry_django.filter_field()
+    payload_format: BaseFilterLookup[FormatEnum] | None = strawberry_django.filter_field()
+    ignore_users: IgnoredUserFilter | None = strawberry_django.filter_field()
+    notification_groups: NotifiedFilter | None = strawberry_django.filter_field()
+    ssl_verification: FilterLookup[bool] | None = strawberry_django.filter_field()
+    timeout: Integer | None = strawberry_django.filter_field()
+    max_attempts: Integer | None = strawberry_django.filter_field()
+    rate_limit: Integer | None = strawberry_django.filter_field()
+    concurrency: Integer | None = strawberry_django.filter_field()
+    ordered: FilterLookup[bool] | None = strawberry_django.filter_field()
+    batch: FilterLookup[bool] | None = strawberry_django.filter_field()
+    include_snapshots: FilterLookup[bool] | None = strawberry_django.filter_field()
+    health: HealthFilter | None = strawberry_django.filter_field()
+
+
+@dataclass
+class LogFilter(BaseModelFilter):
+    """Of what happened to an object."""
+
+    uuid: BaseFilterLookup[UUID] | None = strawberry_django.filter_field()
+    sequence: BigInteger | None = strawberry_django.filter_field()
+    object_type: ObjectTypeFilter | None = strawberry_django.filter_field()
+    object_type_id: ID | None = strawberry_django.filter_field()
+    object_id: BigInteger | None = strawberry_django.filter_field()
+    error: StrFilterLookup | None = strawberry_django.filter_field()
+
+
+@register_filter(Event, name='WebhooksEventFilter', lookups=True)
+class EventFilter(LogFilter):
+    kind: BaseFilterLookup[KindEnum] | None = strawberry_django.filter_field()
+    object_repr: StrFilterLookup | None = strawberry_django.filter_field()
+    timestamp: DatetimeFilterLookup | None = strawberry_django.filter_field()
+    username: StrFilterLookup | None = strawberry_django.filter_field()
+    request_id: BaseFilterLookup[UUID] | None = strawberry_django.filter_field()
+    test: FilterLookup[bool] | None = strawberry_django.filter_field()
+    skipped: Integer | None = strawberry_django.filter_field()
+    dispatched_at: DatetimeFilterLookup | None = strawberry_django.filter_field()
+
+
+@register_filter(Delivery, name='WebhooksDeliveryFilter', lookups=True)
+class DeliveryFilter(LogFilter):
+    webhook: WebhookFilter | None = strawberry_django.filter_field()
+    webhook_id: ID | None = strawberry_django.filter_field()
+    event: EventFilter | None = strawberry_django.filter_field()
+    event_id: ID | None = strawberry_django.filter_field()
+    event_count: Integer | None = strawberry_django.filter_field()
+    status: BaseFilterLookup[StatusEnum] | None = strawberry_django.filter_field()
+    response_status: Integer | None = strawberry_django.filter_field()
+    attempt_count: Integer | None = strawberry_django.filter_field()
+    created: DatetimeFilterLookup | None = strawberry_django.filter_field()
+    due_at: DatetimeFilterLookup | None = strawberry_django.filter_field()
+    finished_at: DatetimeFilterLookup | None = strawberry_django.filter_field()
+    expires_at: DatetimeFilterLookup | None = strawberry_django.filter_field()

@@ -1,0 +1,19 @@
+import strawberry
+import strawberry_django
+
+from .types import DeliveryType, EventType, WebhookType
+
+
+@strawberry.type(name='Query')
+class WebhooksQuery:
+    webhooks_webhook: WebhookType = strawberry_django.field()
+    webhooks_webhook_list: list[WebhookType] = strawberry_django.field()
+
+    webhooks_event: EventType = strawberry_django.field()
+    webhooks_event_list: list[EventType] = strawberry_django.field()
+
+    webhooks_delivery: DeliveryType = strawberry_django.field()
+    webhooks_delivery_list: list[DeliveryType] = strawberry_django.field()
+
+
+schema = [WebhooksQuery]

@@ -1,0 +1,148 @@
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import strawberry
+import strawberry_django
+from django.db.models import FETCH_PEERS, QuerySet
+from netbox.graphql.scalars import BigInt
+from netbox.graphql.types import BaseObjectType, ContentTypeType, NetBoxObjectType, register_type
+from strawberry.scalars import JSON
+from strawberry.types import Info
+
+from ..models import Attempt, Delivery, Event, Health, Webhook
+from ..permissions import RESTRICTED_OF_ATTEMPT, visible_deliveries, visible_events
+from .filters import DeliveryFilter, EventFilter, WebhookFilter
+from .visibility import is_visible
+
+if TYPE_CHECKING:
+    from extras.graphql.types import NotificationGroupType
+    from users.graphql.types import UserType
+
+__all__ = ('AttemptType', 'DeliveryType', 'EventType', 'HealthType', 'WebhookType')
+
+# What is_visible asks of a record.
+REFERENCE = ['object_type', 'object_id']
+
+
+@register_type(
+    Health,
+    name='WebhooksHealthType',
+    fields=['last_status', 'last_error', 'last_attempt_at', 'last_success_at', 'suspended_since', 'probe_at'],
+)
+class HealthType:
+    delivered: BigInt
+    failed: BigInt
+
+
+@register_type(
+    Webhook,
+    name='WebhooksWebhookType',
+    fields=[
+        'id', 'name', 'description', 'enabled', 'paused', 'type_create', 'type_update', 'type_delete', 'http_method',
+        'http_content_type', 'payload_format', 'body_template', 'ssl_verification', 'ca_file_path', 'client_cert_path',
+        'client_key_path', 'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'batch',
+        'include_snapshots', 'created', 'last_updated',
+    ],
+    filters=WebhookFilter,
+    pagination=True,
+)  # fmt: skip
+class WebhookType(NetBoxObjectType):
+    """Without its deliveries, which may be millions: they are asked for by `webhook_id`."""
+
+    object_types: list[ContentTypeType]
+    ignore_users: list[Annotated['UserType', strawberry.lazy('users.graphql.types')]]
+    notification_groups: list[Annotated['NotificationGroupType', strawberry.lazy('extras.graphql.types')]]
+    conditions: JSON | None
+    health: HealthType | None
+
+    @strawberry_django.field(only=['payload_url'])
+    def payload_url(self) -> str:
+        return self.masked_url
+
+    @strawberry_django.field(only=['additional_headers'])
+    def additional_headers(self) -> str:
+        return self.masked_headers
+
+    @strawberry_django.field(only=['secret'])
+    def public_key(self) -> str:
+        return self.public_key
+
+
+@strawberry.type
+class LogType(BaseObjectType):
+    """Of something that happened to an object, which the user may or may not view."""
+
+    object_id: BigInt
+    object_type: ContentTypeType
+    sequence: BigInt
+
+    @classmethod
+    def get_queryset(cls, queryset: QuerySet, info: Info, **kwargs) -> QuerySet:
+        return super().get_queryset(queryset, info, **kwargs).fetch_mode(FETCH_PEERS)
+
+
+@register_type(
+    Event,
+    name='WebhooksEventType',
+    fields=[
+        'id', 'uuid', 'kind', 'object_repr', 'timestamp', 'username', 'request_id', 'test', 'error', 'skipped',
+        'dispatched_at',
+    ],
+    filters=EventFilter,
+    pagination=True,
+)  # fmt: skip
+class EventType(LogType):
+    deliveries: list[Annotated['DeliveryType', strawberry.lazy('webhooks.graphql.types')]]
+
+    @strawberry_django.field(only=REFERENCE)
+    def restricted(self, info: Info) -> bool:
+        return not is_visible(self, info, visible_events)
+
+    @strawberry_django.field(only=['data', *REFERENCE])
+    def data(self, info: Info) -> JSON | None:
+        return self.payload_data if is_visible(self, info, visible_events) else None
+
+
+@register_type(
+    Attempt,
+    name='WebhooksAttemptType',
+    fields=['id', 'number', 'started_at', 'duration', 'method', 'response_status', 'error'],
+)
+class AttemptType:
+    """What is restricted is null where the user may not view the object."""
+
+    url: str | None
+    request_headers: JSON | None
+    response_headers: JSON | None
+    response_body: str | None
+
+
+@register_type(
+    Delivery,
+    name='WebhooksDeliveryType',
+    fields=[
+        'id', 'uuid', 'event_count', 'status', 'error', 'response_status', 'attempt_count', 'created', 'finished_at',
+        'expires_at',
+    ],
+    filters=DeliveryFilter,
+    pagination=True,
+)  # fmt: skip
+class DeliveryType(LogType):
+    webhook: WebhookType | None
+    event: EventType | None
+
+    @strawberry_django.field(only=['status', 'due_at'])
+    def next_attempt_at(self) -> datetime | None:
+        return self.next_attempt_at
+
+    @strawberry_django.field(only=REFERENCE)
+    def restricted(self, info: Info) -> bool:
+        return not is_visible(self, info, visible_deliveries)
+
+    @strawberry_django.field(only=REFERENCE, prefetch_related=['attempts'])
+    def attempts(self, info: Info) -> list[AttemptType]:
+        attempts = list(self.attempts.all())
+        if not is_visible(self, info, visible_deliveries):
+            for attempt in attempts:
+                vars(attempt).update(dict.fromkeys(RESTRICTED_OF_ATTEMPT))
+        return attempts

@@ -1,0 +1,19 @@
+"""Whether the payload of an event or delivery may be shown, asked once for all rows that one query brought."""
+
+from collections.abc import Callable, Iterable
+
+from django.db.models import Model
+from strawberry.types import Info
+from users.models import User
+
+Visible = Callable[[User, Iterable[Model]], set[int]]
+
+
+def is_visible(record: Model, info: Info, visible: Visible) -> bool:
+    """Return what `visible` says of the record; its peers are known where the query was in Django's FETCH_PEERS."""
+    if not hasattr(record, '_payload_visible'):
+        peers = [peer for reference in record._state.peers if (peer := reference()) is not None] or [record]
+        shown = visible(info.context.request.user, peers)
+        for peer in peers:
+            peer._payload_visible = peer.pk in shown
+    return record._payload_visible

@@ -1,0 +1,50 @@
+"""An Hour is how many deliveries of a webhook ended in one hour, and how: what pictures and rates are read from.
+
+So they cost the same however long the log is, and count what was sent again both times.
+"""
+
+from datetime import datetime, timedelta
+
+from django.db import connection, models
+from django.utils.timezone import localtime
+
+from .health import Health
+
+KEPT = timedelta(days=8)
+
+COUNT = """
+    WITH old AS (DELETE FROM webhooks_hour WHERE health_id = %(health)s AND start < %(oldest)s)
+    INSERT INTO webhooks_hour (health_id, start, delivered, failed)
+    VALUES (%(health)s, %(start)s, %(delivered)s, %(failed)s)
+    ON CONFLICT (health_id, start) DO UPDATE
+    SET delivered = webhooks_hour.delivered + excluded.delivered, failed = webhooks_hour.failed + excluded.failed"""
+
+
+class HourManager(models.Manager):
+    def count(self, health: Health, now: datetime, delivered: int, failed: int) -> None:
+        """Add to the hour of NetBox's clock in which `now` is, and drop what is too old to be shown.
+
+        Whoever calls it holds the row of the health, so that nobody waits here.
+        """
+        start = localtime(now).replace(minute=0, second=0, microsecond=0)
+        counts = {'delivered': delivered, 'failed': failed}
+        with connection.cursor() as cursor:
+            cursor.execute(COUNT, {'health': health.pk, 'start': start, 'oldest': now - KEPT, **counts})
+
+
+class Hour(models.Model):
+    # Its health rather than the webhook: the row is locked by whoever counts.
+    health = models.ForeignKey(Health, on_delete=models.DB_CASCADE, related_name='hours', db_index=False)
+    start = models.DateTimeField()
+    delivered = models.PositiveIntegerField(default=0)
+    failed = models.PositiveIntegerField(default=0)
+
+    _netbox_private = True
+
+    objects = HourManager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=['health', 'start'], name='webhooks_hour_unique')]
+
+    def __str__(self) -> str:
+        return f'{self.health_id} {self.start}: {self.delivered} delivered, {self.failed} failed'
