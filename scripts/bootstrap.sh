@@ -46,13 +46,16 @@ can_install() {
     command -v sudo >/dev/null && { sudo -n true 2>/dev/null || { [ -t 0 ] && sudo true; }; }
 }
 
+read_lists() {
+    [ -z "$APT_UPDATED" ] || return 0
+    say 'Reading the lists of packages'
+    quietly as_root apt-get update -q
+    APT_UPDATED=yes
+}
+
 install_packages() {
     can_install || die "Please install first (there is no apt-get here, or neither root nor sudo to run it): $*"
-    if [ -z "$APT_UPDATED" ]; then
-        say 'Reading the lists of packages'
-        quietly as_root apt-get update -q
-        APT_UPDATED=yes
-    fi
+    read_lists
     say "Installing $*"
     quietly as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@"
 }
@@ -102,6 +105,35 @@ ensure_services() {
     [ -n "${NETBOX_WEBHOOKS_TEST_DB_HOST:-}" ] || has_postgres || packages+=(postgresql)
     [ -n "${NETBOX_WEBHOOKS_TEST_REDIS_HOST:-}" ] || command -v redis-server >/dev/null || packages+=(redis-server)
     [ ${#packages[@]} = 0 ] || install_packages "${packages[@]}"
+}
+
+# Prints the first browser that runs. Ubuntu's chromium-browser is a script that asks for a snap, and no package.
+find_browser() {
+    local name
+    for name in chromium chromium-browser google-chrome-stable google-chrome; do
+        if command -v "$name" >/dev/null && "$name" --version >/dev/null 2>&1; then
+            command -v "$name"
+            return
+        fi
+    done
+    return 1
+}
+
+has_package() {
+    can_install || return 1
+    read_lists
+    apt-cache show "$1" >/dev/null 2>&1
+}
+
+# The distribution's, never one that a library downloads. Without fonts it would draw no text.
+ensure_browser() {
+    CHROMIUM="$(find_browser)" || {
+        has_package chromium || die 'Please install Chromium or Google Chrome first: there is no package of it here.' \
+            'To leave its tests out: scripts/test --ignore=tests/browser'
+        install_packages chromium fonts-dejavu-core
+        CHROMIUM="$(find_browser)" || die 'Please install another Chromium: that of this distribution does not run.'
+    }
+    export CHROMIUM
 }
 
 stamp() {

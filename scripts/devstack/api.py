@@ -31,6 +31,14 @@ class Api:
     def patch(self, path: str, **data: Any) -> Any:
         return self._call('PATCH', path, data)
 
+    def post_all(self, path: str, objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """In one request, and so in one transaction."""
+        return self._call('POST', path, objects)
+
+    def patch_all(self, path: str, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Each has the `id` of its object."""
+        return self._call('PATCH', path, changes)
+
     def delete(self, path: str) -> None:
         self._call('DELETE', path)
 

@@ -16,17 +16,30 @@ from time import monotonic, time
 
 from devstack.api import Api
 from devstack.console import say
-from devstack.failure import Failure, StartFailed
-from devstack.netbox import NetBox, WebServer
+from devstack.failure import Failure
+from devstack.netbox import WebServer
 from devstack.ports import is_free
 from devstack.process import wait_until
 from devstack.receiver import Answer, Received, Receiver
 from devstack.show import BOLD, is_signed, paint, show, show_request, title
+from devstack.showcase import Showcase
 from devstack.stack import netbox_in, running_stack
 
 USER = PASSWORD = 'admin'
 HOOK, BROKEN = '/netbox', '/broken'
 PATIENCE = 30.0
+# NetBox's front page, with the plugin's card on it.
+DASHBOARD = """
+DEFAULT_DASHBOARD = [
+    {'widget': 'webhooks.WebhooksWidget', 'width': 4, 'height': 4, 'title': 'Webhooks', 'color': 'teal'},
+    {'widget': 'extras.ObjectCountsWidget', 'width': 4, 'height': 4, 'title': 'IPAM',
+     'config': {'models': ['ipam.prefix', 'ipam.ipaddress', 'ipam.vlan']}},
+    {'widget': 'extras.ObjectCountsWidget', 'width': 4, 'height': 4, 'title': 'Organization',
+     'config': {'models': ['dcim.site', 'tenancy.tenant', 'circuits.provider']}},
+    {'widget': 'extras.ObjectListWidget', 'width': 12, 'height': 5, 'title': 'Change Log',
+     'config': {'model': 'core.objectchange', 'page_size': 10}},
+]
+"""
 HIGHEST_PORT = 65_535
 
 
@@ -34,12 +47,20 @@ def main(arguments: list[str]) -> int:
     options = _parse(arguments)
     if not is_free(options.port):
         raise Failure(f'Port {options.port} is in use; choose another: scripts/demo --port {options.port + 1}')
-    with _running_netbox(options.port) as server, Receiver() as receiver:
-        demo = Demo(Api(server.url), receiver, f'whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}')
+    with running_netbox(options.port) as server, Receiver() as receiver:
+        demo = Demo(Api(server.url), receiver, new_secret())
+        demo.begin()
+        if options.stay:
+            say('Making a day of deliveries to look at')
+            Showcase(demo.api, receiver, server.netbox.database, demo.secret).furnish()
         demo.run()
         if options.stay:
             demo.stay()
     return 0
+
+
+def new_secret() -> str:
+    return f'whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}'
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
@@ -58,25 +79,17 @@ def _port(text: str) -> int:
 
 
 @contextmanager
-def _running_netbox(port: int) -> Iterator[WebServer]:
+def running_netbox(port: int) -> Iterator[WebServer]:
     started = monotonic()
     say('Starting PostgreSQL and Redis')
-    with running_stack() as stack, netbox_in(stack, 'netbox_demo') as netbox:
+    with running_stack() as stack, netbox_in(stack, 'netbox_demo', DASHBOARD) as netbox:
         say('Starting NetBox and rqworker')
         worker, server = netbox.start_worker(), netbox.start_server(port)
-        _create_user(netbox)
+        netbox.create_superuser(USER, PASSWORD)
         server.wait_until_ready()
         worker.wait_until_ready()
         say(f'Ready after {monotonic() - started:.0f} s')
         yield server
-
-
-def _create_user(netbox: NetBox) -> None:
-    account = {'USERNAME': USER, 'PASSWORD': PASSWORD, 'EMAIL': 'admin@example.com'}
-    environment = {f'DJANGO_SUPERUSER_{name}': value for name, value in account.items()}
-    answer = netbox.run('createsuperuser', '--no-input', '--skip-checks', environment=environment)
-    if answer.returncode:
-        raise StartFailed(f'The user {USER} was not created:\n{answer.stderr[-2000:]}')
 
 
 @dataclass
@@ -85,15 +98,14 @@ class Demo:
     receiver: Receiver
     secret: str
 
-    def run(self) -> None:
+    def begin(self) -> None:
         self.api.log_in(USER, PASSWORD)
-        self._greet()
+        title(f'NetBox {version("netbox")} at {self.api.base}   (login: {USER} / {PASSWORD})')
+
+    def run(self) -> None:
         self._define_webhooks()
         self._change_a_site()
         self._fail_a_delivery()
-
-    def _greet(self) -> None:
-        title(f'NetBox {version("netbox")} at {self.api.base}   (login: {USER} / {PASSWORD})')
 
     def _define_webhooks(self) -> None:
         url = self.receiver.url(HOOK)
@@ -135,14 +147,14 @@ class Demo:
         title(f'A delivery that fails: {self.receiver.url(BROKEN)} answers 500, and the webhook may try only once')
         self.receiver.answers(BROKEN, Answer(500, b'out of order'))
         self._define('Tenants', 'tenancy.tenant', BROKEN, type_create=True, max_attempts=1)
-        self.api.post('tenancy/tenants/', name='Federal Chancellery', slug='chancellery')
-        failed = self._failed_delivery()
+        tenant = self.api.post('tenancy/tenants/', name='Federal Chancellery', slug='chancellery')
+        failed = self._failed_delivery(tenant)
         self.receiver.answers(BROKEN, Answer(200))
         self._show_failed(failed)
 
-    def _failed_delivery(self) -> dict:
+    def _failed_delivery(self, tenant: dict) -> dict:
         def failed() -> list[dict]:
-            return self.api.get('plugins/webhooks/deliveries/', status='failed')['results']
+            return self.api.get('plugins/webhooks/deliveries/', status='failed', object_id=tenant['id'])['results']
 
         if not wait_until(failed, PATIENCE, interval=0.2):
             raise Failure(f'The delivery to {BROKEN} was not recorded as failed within {PATIENCE:.0f} s')
@@ -157,6 +169,7 @@ class Demo:
 
     def stay(self) -> None:
         title('Change something in NetBox, or retry the failed delivery: what is sent appears here.')
+        show(f'  {self.api.base}plugins/webhooks/webhooks/   a day of deliveries; one webhook is suspended, one paused')
         show(f'{self.api.base}   login: {USER} / {PASSWORD}   {paint("Ctrl-C ends it all.", BOLD)}')
         shown = len(self.receiver.requests)
         while True:

@@ -11,12 +11,15 @@ from devstack.failure import Failure
 from devstack.process import adopt_orphans, end_all_children
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# Seconds until what Python has dropped is raised again.
+AGAIN = 0.01
 
 
 class Stopped(BaseException):
     """A signal asked the program to end. No `Exception`, so that no handler on the way swallows it."""
 
     def __init__(self, number: int) -> None:
+        self.number = number
         self.exit_code = 128 + number
 
 
@@ -26,6 +29,16 @@ def _raise_stopped(number: int, _frame: FrameType | None) -> None:
     # What the database driver says to being interrupted is no news.
     logging.disable()
     raise Stopped(number)
+
+
+def _raise_again(dropped: 'sys.UnraisableHookArgs') -> None:
+    """A signal may strike in a callback, of a fork or of the garbage collector, whose exceptions Python drops."""
+    if not isinstance(dropped.exc_value, Stopped):
+        sys.__unraisablehook__(dropped)
+        return
+    number = dropped.exc_value.number
+    signal.signal(signal.SIGALRM, lambda *_: _raise_stopped(number, None))
+    signal.setitimer(signal.ITIMER_REAL, AGAIN)
 
 
 def _on_stop(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
@@ -46,6 +59,7 @@ def wait_in_foreground(child: subprocess.Popen[bytes]) -> int:
 def run(main: Callable[[list[str]], int], arguments: list[str]) -> int:
     """Calls `main` and returns the exit code; whatever it started and did not stop is ended by process id."""
     adopt_orphans()
+    sys.unraisablehook = _raise_again
     _on_stop(_raise_stopped)
     try:
         return main(arguments)

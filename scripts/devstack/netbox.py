@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from devstack.failure import StartFailed
 from devstack.folders import CHECKOUT
 from devstack.ports import LOOPBACK, free_port
 from devstack.postgres import DatabaseAddress
@@ -114,6 +115,13 @@ class NetBox:
             folder=self.root,
             client=True,
         )
+
+    def create_superuser(self, name: str, password: str) -> None:
+        account = {'USERNAME': name, 'PASSWORD': password, 'EMAIL': f'{name}@example.com'}
+        environment = {f'DJANGO_SUPERUSER_{key}': value for key, value in account.items()}
+        answer = self.run('createsuperuser', '--no-input', '--skip-checks', environment=environment)
+        if answer.returncode:
+            raise StartFailed(f'The user {name} was not created:\n{answer.stderr[-2000:]}')
 
     def start_server(self, port: int | None = None, base_path: str = '') -> 'WebServer':
         server = WebServer(self, port or free_port(), base_path)

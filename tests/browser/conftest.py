@@ -1,0 +1,122 @@
+"""A NetBox with a worker and a browser, shared by the tests of this folder, and people who use them.
+
+Nothing here touches Django: what a test needs it gets through NetBox's pages and its REST API. Playwright runs an
+event loop in this thread, in which Django would refuse to work. So both end with the package.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from integration.conftest import StackDescription, processes, stack  # noqa: F401  (the same servers)
+from playwright.sync_api import Browser, StorageState, expect
+
+from devstack.api import Api
+from devstack.browser import log_in, running_browser
+from devstack.database import copy_database, drop_database
+from devstack.demo import DASHBOARD
+from devstack.netbox import NetBox, WebServer
+from devstack.process import Processes
+from devstack.redis import RedisAddress, RedisServer
+
+from .person import Person
+
+HERE = Path(__file__).parent
+ADMIN = 'admin'
+PASSWORD = 'correct-Horse-4-battery'
+# Milliseconds for whatever is waited for, on the slowest machine.
+PATIENCE = 60_000
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if 'WEBHOOKS_STACK' in os.environ:
+        return
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.skip('needs the servers that scripts/test starts'))
+
+
+@dataclass
+class Place:
+    """A running NetBox. `logins` are the cookies of those who logged in, so that each does it once."""
+
+    server: WebServer
+    api: Api
+    logins: dict[str, StorageState] = field(default_factory=dict)
+
+    def add_user(self, name: str, **actions: list[str]) -> None:
+        """With permissions, an underscore for the dot: webhooks_webhook=['view']."""
+        user = self.api.post('users/users/', username=name, password=PASSWORD)
+        for label, allowed in actions.items():
+            types = [label.replace('_', '.', 1)]
+            self.api.post(
+                'users/permissions/', name=f'{name} {label}', object_types=types, actions=allowed, users=[user['id']]
+            )
+
+
+@pytest.fixture(scope='package')
+def place(stack: StackDescription, processes: Processes) -> Iterator[Place]:  # noqa: F811
+    """With a database and a Redis of its own, so that no other test meets its worker."""
+    redis = RedisServer('redis-browser', stack.folder, processes)
+    redis.start()
+    database = copy_database(stack.server, stack.template, f'browser_{os.getpid()}')
+    caching = RedisAddress(redis.address.host, redis.port, db=1)
+    netbox = NetBox(stack.folder / 'browser', database, caching, redis.address, processes, DASHBOARD)
+    netbox.write_configuration()
+    worker, server = netbox.start_worker(), netbox.start_server()
+    netbox.create_superuser(ADMIN, PASSWORD)
+    server.wait_until_ready()
+    worker.wait_until_ready()
+    place = Place(server, Api(server.url))
+    place.api.log_in(ADMIN, PASSWORD)
+    yield place
+    # At once, and not when the drain under way has ended.
+    worker.kill()
+    worker.stop()
+    server.stop()
+    redis.stop()
+    drop_database(stack.server, database.name)
+
+
+@pytest.fixture(scope='package')
+def chromium() -> Iterator[Browser]:
+    expect.set_options(timeout=PATIENCE)
+    with running_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def api(place: Place) -> Iterator[Api]:
+    """The superuser's. Afterwards there is no webhook left, and so no delivery."""
+    yield place.api
+    for webhook in place.api.get('plugins/webhooks/webhooks/', limit=0)['results']:
+        place.api.delete(f'plugins/webhooks/webhooks/{webhook["id"]}/')
+
+
+@pytest.fixture
+def person(place: Place, chromium: Browser, api: Api) -> Iterator[Callable[..., Person]]:
+    """`person('clerk')` sits down at a browser of their own, logged in. Whatever went wrong in it fails the test."""
+    people: list[Person] = []
+
+    def sit_down(name: str, **options: object) -> Person:
+        context = chromium.new_context(
+            base_url=place.server.url, storage_state=place.logins.get(name), reduced_motion='reduce', **options
+        )
+        context.set_default_timeout(PATIENCE)
+        someone = Person(context.new_page(), place.server.url)
+        people.append(someone)
+        if name not in place.logins:
+            log_in(someone.page, place.server.url, name, PASSWORD)
+            place.logins[name] = context.storage_state()
+        return someone
+
+    yield sit_down
+    for someone in people:
+        someone.leave()
+
+
+@pytest.fixture
+def admin(person: Callable[..., Person]) -> Person:
+    return person(ADMIN)

@@ -1,0 +1,59 @@
+"""Webhooks are defined by hand, and work."""
+
+from playwright.sync_api import expect
+
+from devstack.show import is_signed
+
+from .steps import PATIENCE, add_site, delivery_of
+
+
+def test_in_the_django_admin(admin, api, receiver):
+    admin.visit('admin/')
+    admin.page.get_by_role('row', name='Webhooks').get_by_role('link', name='Add').click()
+    admin.field('Name:').fill('From the admin')
+    admin.field('Site').check()
+    admin.field('URL:').fill(receiver.url('/hook'))
+    admin.field('Generate a secret').check()
+    admin.button('Save').click()
+    secret = admin.page.locator('.wh-note code').inner_text()
+    site = add_site(api)
+    [request] = receiver.wait_for(1, timeout=PATIENCE)
+    assert is_signed(request, secret)
+
+    delivery_of(api, site, 'delivered')
+    admin.visit('admin/webhooks/delivery/')
+    expect(admin.page.get_by_role('row', name=site['name'])).to_contain_text('Delivered')
+
+
+def test_in_netbox(admin, api, place, receiver):
+    place.add_user('robot')
+    admin.visit('/')
+    admin.button('Webhooks').click()
+    admin.page.locator('#sidebar-menu a[href$="/plugins/webhooks/webhooks/"]').click()
+    admin.link('Add').last.click()
+    admin.field('Name').fill('From a page')
+    admin.page.locator('#id_object_types_0').select_option(label=['Device', 'Site'])
+    admin.page.locator('.move-option[data-target="object_types_1"]').click()
+    admin.page.locator('#id_object_types_1').select_option(label=['Device'])
+    admin.page.locator('.move-option[data-source="object_types_1"]').click()
+    # NetBox gives the boxes of a row no labels.
+    admin.page.locator('#id_type_create').check()
+    admin.choose('ignore_users', 'robot')
+    admin.choose('payload_format', 'CloudEvents')
+    admin.field('URL').fill('ftp://receiver/')
+    admin.button('Create').click()
+    expect(admin.page.locator('.invalid-feedback, .text-danger').filter(has_text='http')).to_be_visible()
+
+    admin.field('URL').fill(receiver.url('/hook'))
+    admin.button('Create').click()
+    expect(admin.page.get_by_role('heading', name='From a page')).to_be_visible()
+    [webhook] = api.get('plugins/webhooks/webhooks/', name='From a page')['results']
+    assert webhook['object_types'] == ['dcim.site']
+    assert [user['username'] for user in webhook['ignore_users']] == ['robot']
+
+    site = add_site(api)
+    [request] = receiver.wait_for(1, timeout=PATIENCE)
+    assert 'specversion' in request.json()
+    delivery_of(api, site, 'delivered')
+    admin.page.reload()
+    expect(admin.page.get_by_role('row', name=site['name'])).to_contain_text('Delivered')

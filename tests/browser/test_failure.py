@@ -1,0 +1,73 @@
+"""From a failure to its delivery, on the pages alone."""
+
+import pytest
+from playwright.sync_api import expect
+
+from devstack.receiver import Answer
+
+from .steps import PATIENCE, add_site, add_webhook, delivery_of
+
+
+@pytest.fixture
+def webhook(api, receiver):
+    """One that tries once, at an endpoint that is out of order."""
+    receiver.answers('/hook', Answer(500, b'out of order'))
+    return add_webhook(api, receiver.url('/hook'), max_attempts=1)
+
+
+def test_it_is_seen_and_requeued(admin, api, receiver, webhook):
+    site = add_site(api)
+    failed = delivery_of(api, site, 'failed')
+    admin.visit('plugins/webhooks/webhooks/')
+    admin.link(webhook['name']).click()
+    row = admin.page.get_by_role('row', name=site['name'])
+    expect(row).to_contain_text('Failed')
+    row.locator(f'a[href*="/deliveries/{failed["id"]}/"]').first.click()
+    expect(admin.page.locator('.timeline')).to_contain_text('500')
+    expect(admin.page.get_by_text('out of order')).to_be_visible()
+
+    receiver.answers('/hook', 200)
+    admin.visit('admin/')
+    admin.link('Failed deliveries').click()
+    job = admin.page.get_by_role('row', name=failed['uuid'])
+    expect(job).to_contain_text(webhook['name'])
+    expect(job).to_contain_text('500')
+    job.get_by_role('checkbox').check()
+    admin.page.get_by_label('Action').select_option(label='Requeue')
+    admin.button('Go').click()
+    admin.button('Requeue 1 job').click()
+    expect(admin.page.locator('.messagelist')).to_contain_text('requeued')
+    expect(admin.page.get_by_role('row', name=failed['uuid'])).to_have_count(0)
+    assert receiver.wait_for(2, timeout=PATIENCE)[1].header('webhook-id') == failed['uuid']
+
+    delivery_of(api, site, 'delivered')
+    admin.visit(f'plugins/webhooks/deliveries/{failed["id"]}/')
+    expect(admin.page.locator('.timeline-event')).to_have_count(2)
+    expect(admin.page.locator('.timeline-event').first).to_contain_text('200')
+
+
+def test_the_page_of_a_delivery_follows_it(admin, api, receiver, webhook):
+    """Redelivered by its button, and seen to arrive without a reload."""
+    failed = delivery_of(api, add_site(api), 'failed')
+    receiver.answers('/hook', Answer(200, delay=1.0))
+    admin.visit(f'plugins/webhooks/deliveries/{failed["id"]}/')
+    admin.button('Redeliver').click()
+    expect(admin.page.locator('#delivery').get_by_text('Delivered', exact=True).first).to_be_visible()
+    expect(admin.page.locator('.timeline-event')).to_have_count(2)
+
+
+def test_the_log_follows_what_happens(admin, api, receiver):
+    admin.visit('plugins/webhooks/deliveries/')
+    add_webhook(api, receiver.url('/hook'))
+    site = add_site(api)
+    expect(admin.page.get_by_role('row', name=site['name'])).to_contain_text('Delivered')
+
+
+def test_a_test_event(admin, api, receiver):
+    webhook = add_webhook(api, receiver.url('/hook'))
+    add_site(api)
+    receiver.wait_for(1, timeout=PATIENCE)
+    admin.visit(f'plugins/webhooks/webhooks/{webhook["id"]}/')
+    admin.button('Send Test').click()
+    expect(admin.page.get_by_text('200').first).to_be_visible()
+    assert receiver.wait_for(2, timeout=PATIENCE)[1].json()['test'] is True

@@ -1,0 +1,106 @@
+"""Every page, light and wide, then dark and narrow: nothing broken, nothing unreadable, nothing beyond the edge."""
+
+from collections.abc import Callable, Iterable
+
+import pytest
+from playwright.sync_api import expect
+
+from .person import Person
+from .steps import add_site, add_webhook, delivery_of
+
+PAGES = (
+    '',
+    'plugins/webhooks/webhooks/',
+    'plugins/webhooks/webhooks/add/',
+    'plugins/webhooks/webhooks/{webhook}/',
+    'plugins/webhooks/webhooks/{webhook}/edit/',
+    'plugins/webhooks/webhooks/{webhook}/preview/',
+    'plugins/webhooks/webhooks/{webhook}/rotate-secret/',
+    'plugins/webhooks/webhooks/{webhook}/replay/',
+    'plugins/webhooks/webhooks/{webhook}/changelog/',
+    'plugins/webhooks/deliveries/',
+    'plugins/webhooks/deliveries/{delivery}/',
+    'plugins/webhooks/events/',
+    'plugins/webhooks/events/{event}/',
+    'dcim/sites/{site}/webhooks/',
+    'admin/',
+    'admin/webhooks/webhook/',
+    'admin/webhooks/webhook/{webhook}/change/',
+    'admin/webhooks/delivery/',
+    'admin/webhooks/delivery/{delivery}/change/',
+    'admin/webhook-backend-status/',
+    'admin/webhook-backend-status/queues/2/failed/',
+    'admin/webhook-backend-status/queues/2/finished/',
+)
+# NetBox's form and django-rq's page of a job are too wide for a telephone.
+WIDE_PAGES = ('plugins/webhooks/webhooks/import/', 'admin/webhook-backend-status/queues/2/{job}/')
+
+# For each text that can be seen: its contrast to what is behind it (WCAG 2.2, 1.4.3).
+CONTRASTS = """() => {
+    const numbers = text => text.match(/[\\d.]+/g).map(Number);
+    const rgba = text => numbers(text).map((part, i) => text.startsWith('color(srgb ') && i < 3 ? part * 255 : part);
+    const linear = part => (part /= 255) <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+    const luminance = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+    const over = ([r, g, b, a = 1], below) => [r, g, b].map((part, i) => part * a + below[i] * (1 - a));
+    const behind = element => element
+        ? over(rgba(getComputedStyle(element).backgroundColor), behind(element.parentElement))
+        : [255, 255, 255];
+    const found = [];
+    const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    for (let node; (node = walker.nextNode());) {
+        const element = node.parentElement, text = node.textContent.trim();
+        if (!text || !element.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
+        if (element.closest('script, style, noscript, [disabled]')) continue;
+        const style = getComputedStyle(element), ink = rgba(element.closest('svg') ? style.fill : style.color);
+        const background = behind(element);
+        const one = luminance(over(ink, background)), other = luminance(background);
+        found.push([(Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05), text.slice(0, 60)]);
+    }
+    return found;
+}"""
+# What nobody could read, such as black on black; not the quiet grey of hints.
+UNREADABLE = 2.0
+BEYOND_THE_EDGE = 'document.documentElement.scrollWidth - document.documentElement.clientWidth'
+
+
+@pytest.fixture
+def ids(api, receiver) -> dict[str, object]:
+    receiver.answers('/hook', 500)
+    webhook = add_webhook(api, receiver.url('/hook'), max_attempts=1, secret='whsec_' + 'A' * 43 + '=')
+    site = add_site(api)
+    delivery = delivery_of(api, site, 'failed')
+    return {
+        'webhook': webhook['id'],
+        'delivery': delivery['id'],
+        'event': delivery['event']['id'],
+        'job': delivery['uuid'],
+        'site': site['id'],
+    }
+
+
+def look_at(person: Person, pages: Iterable[str], ids: dict[str, object]) -> list[str]:
+    """What is wrong with the looks of the pages."""
+    found = []
+    for page in pages:
+        person.visit(page.format(**ids))
+        if (beyond := person.page.evaluate(BEYOND_THE_EDGE)) > 0:
+            found.append(f'{page}: {beyond} pixels beyond the edge')
+        for contrast, text in person.page.evaluate(CONTRASTS):
+            if contrast < UNREADABLE:
+                found.append(f'{page}: {text!r} has a contrast of {contrast:.1f}')
+    return found
+
+
+def test_light_and_wide(admin, ids):
+    assert look_at(admin, PAGES + WIDE_PAGES, ids) == []
+
+
+def test_dark_and_narrow(person: Callable[..., Person], ids):
+    admin = person('admin', viewport={'width': 390, 'height': 844})
+    admin.visit('')
+    admin.page.locator('.color-mode-toggle.hide-theme-dark').first.click()
+    expect(admin.page.locator('[data-bs-theme=dark]').first).to_be_attached()
+    admin.visit('admin/')
+    admin.page.locator('.theme-toggle').first.click()
+    expect(admin.page.locator('html[data-theme=dark]')).to_be_attached()
+    assert look_at(admin, PAGES, ids) == []

@@ -1,0 +1,35 @@
+"""Several webhooks or deliveries at once."""
+
+from playwright.sync_api import expect
+
+from .steps import PATIENCE, add_site, add_webhook, delivery_of
+
+
+def test_bulk_edit(admin, api, receiver):
+    chosen = [add_webhook(api, receiver.url('/hook')) for _ in range(2)]
+    other = add_webhook(api, receiver.url('/hook'))
+    admin.visit('plugins/webhooks/webhooks/')
+    for webhook in chosen:
+        admin.page.get_by_role('row', name=webhook['name']).get_by_role('checkbox').check()
+    admin.button('Edit Selected').first.click()
+    admin.choose('enabled', 'No')
+    admin.field('Maximum attempts').fill('3')
+    admin.button('Apply').click()
+    for webhook in chosen:
+        expect(admin.page.get_by_role('row', name=webhook['name'])).to_contain_text('Disabled')
+    expect(admin.page.get_by_role('row', name=other['name'])).to_contain_text('Active')
+    edited = api.get('plugins/webhooks/webhooks/', max_attempts=3)['results']
+    assert {webhook['name'] for webhook in edited} == {webhook['name'] for webhook in chosen}
+
+
+def test_redeliver_selected(admin, api, receiver):
+    receiver.answers('/hook', 500)
+    webhook = add_webhook(api, receiver.url('/hook'), max_attempts=1)
+    failed = [delivery_of(api, add_site(api), 'failed') for _ in range(2)]
+    receiver.answers('/hook', 200)
+    admin.visit(f'plugins/webhooks/deliveries/?status=failed&webhook_id={webhook["id"]}')
+    admin.page.locator('th input.toggle').check()
+    admin.button('Redeliver Selected').first.click()
+    expect(admin.page.get_by_role('alert')).to_contain_text('2')
+    again = [request.header('webhook-id') for request in receiver.wait_for(4, timeout=PATIENCE)[2:]]
+    assert set(again) == {delivery['uuid'] for delivery in failed}
