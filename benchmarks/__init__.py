@@ -5,5 +5,6 @@ saves      what they add to a save
 sending    how fast one worker sends; fairness; memory and CPU
 arrival    from the answer of the save to the arrival
 storage    what a delivery leaves behind, and what a claim costs in a long queue
+lists      pages of a long log beside NetBox's own list of devices
 report     the table
 """

@@ -7,11 +7,17 @@ import django
 
 django.setup()
 
-from benchmarks import arrival, report, saves, sending, storage  # noqa: E402
+from benchmarks import arrival, lists, report, saves, sending, storage  # noqa: E402
 from benchmarks.sides import Bed  # noqa: E402
 from devstack.receiver import Receiver  # noqa: E402
 
-SECTIONS = {'saves': saves.measure, 'sending': sending.measure, 'arrival': arrival.measure, 'storage': storage.measure}
+SECTIONS = {
+    'saves': saves.measure,
+    'sending': sending.measure,
+    'arrival': arrival.measure,
+    'storage': storage.measure,
+    'lists': lists.measure,
+}
 
 
 def main() -> None:

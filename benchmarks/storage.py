@@ -3,14 +3,16 @@
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 
 from dcim.models import Site
 from django.db import connection, transaction
+from django.utils import timezone
 
 from benchmarks.report import Row
 from benchmarks.sides import OURS, Bed
 from webhooks import delivery, drain
-from webhooks.models import Delivery
+from webhooks.models import Delivery, Health
 
 TABLES = ('webhooks_event', 'webhooks_delivery', 'webhooks_attempt')
 
@@ -22,10 +24,12 @@ FILL = """
         now(), {due_at}, now() + interval '3 days', 0, false, 1
     FROM webhooks_delivery, generate_series(1, %s) n WHERE id = %s"""
 
+SUSPENDED = 'due, of a suspended webhook'
 KINDS = {
     'due, of many objects': {'object_id': 'n', 'due_at': 'now()'},
-    'due, all of one object': {'object_id': '1', 'due_at': 'now()'},
+    'waiting for one object': {'object_id': '1', 'due_at': 'NULL'},
     'waiting for a retry': {'object_id': 'n', 'due_at': "now() + interval '1 hour'"},
+    SUSPENDED: {'object_id': 'n', 'due_at': 'now()'},
 }
 
 
@@ -33,8 +37,8 @@ def measure(bed: Bed) -> Iterator[Row]:
     with bed.subscribed(OURS, Site):
         yield from _size(bed, 100 if bed.quick else 2000)
         few, many = (100, 1000) if bed.quick else (1000, 1_000_000)
-        for what, columns in KINDS.items():
-            short, long = _claim(bed, few, columns), _claim(bed, many, columns)
+        for what in KINDS:
+            short, long = _claim(bed, few, what), _claim(bed, many, what)
             yield Row(f'claim among {many:,} {what}, of that among {few:,}', '', [long / short])
 
 
@@ -47,14 +51,16 @@ def _size(bed: Bed, count: int) -> Iterator[Row]:
     yield Row('stored for a delivered Site: one event, one delivery, one attempt', 'bytes', [float(size) / count])
 
 
-def _claim(bed: Bed, count: int, columns: dict[str, str]) -> float:
+def _claim(bed: Bed, count: int, what: str) -> float:
     """Return the milliseconds of a claim, the median of some, each of which is undone."""
     bed.reset()
     bed.save(bed.new_sites(1))
     drain.run()
     with connection.cursor() as cursor:
-        cursor.execute(FILL.format(**columns), [count, Delivery.objects.get().pk])
+        cursor.execute(FILL.format(**KINDS[what]), [count, Delivery.objects.get().pk])
         cursor.execute('ANALYZE webhooks_delivery')
+    suspended = {'suspended_since': timezone.now(), 'probe_at': timezone.now() + timedelta(days=1)}
+    Health.objects.update(**suspended if what == SUSPENDED else dict.fromkeys(suspended))
     times = sorted(_time_of_claim() for _ in range(9))
     return times[4]
 

@@ -1,0 +1,39 @@
+"""The docs' links lead somewhere, and their pictures are there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / 'docs'
+PAGES = [*sorted(ROOT.glob('*.md')), *sorted(DOCS.glob('*.md'))]
+LINK = re.compile(r'\[[^\]]*\]\(([^)\s]+)\)')
+
+
+def anchors(page: Path) -> set[str]:
+    """As GitHub makes them of headings."""
+    headings = re.findall(r'^#+ (.+)$', page.read_text(), re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
+def leads_somewhere(page: Path, link: str) -> bool:
+    path, _, anchor = link.partition('#')
+    target = page.parent / path if path else page
+    return target.exists() and (not anchor or anchor in anchors(target))
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links(page):
+    links = [link for link in LINK.findall(page.read_text()) if '://' not in link]
+    assert [link for link in links if not leads_somewhere(page, link)] == []
+
+
+def test_every_picture_is_shown():
+    shown = {Path(link).name for page in PAGES for link in LINK.findall(page.read_text())}
+    assert {picture.name for picture in (DOCS / 'images').iterdir()} <= shown
+
+
+def test_every_page_is_in_the_readme():
+    listed = set(LINK.findall((ROOT / 'README.md').read_text()))
+    assert {f'docs/{page.name}' for page in DOCS.glob('*.md')} <= listed
