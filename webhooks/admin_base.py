@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 from core.signals import clear_events
 from django.contrib import admin, messages
@@ -40,10 +41,28 @@ def or_explain(view: Callable) -> Callable:
     return guarded
 
 
+def _is_action(request: HttpRequest) -> bool:
+    """Whether an action was chosen on the page of one object, as Django tells it from the buttons of the form."""
+    buttons = {'_save', '_continue', '_addanother', '_saveasnew'}
+    return f'{ActionLocation.CHANGE_FORM.value}-action' in request.POST and not buttons & request.POST.keys()
+
+
 class BaseAdmin(admin.ModelAdmin):
     changelist_view = or_explain(admin.ModelAdmin.changelist_view)
-    changeform_view = or_explain(admin.ModelAdmin.changeform_view)
     delete_view = or_explain(admin.ModelAdmin.delete_view)
+
+    @or_explain
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = '',
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Outside of Django's transaction where it is an action: these send, or go on in parts of their own."""
+        if object_id and _is_action(request):
+            return self._changeform_view(request, object_id, form_url, extra_context)
+        return super().changeform_view(request, object_id, form_url, extra_context)
 
     @admin.display(description=SafeString('<input type="checkbox" id="action-toggle">'))
     def action_checkbox(self, obj: Model) -> SafeString:

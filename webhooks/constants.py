@@ -32,6 +32,9 @@ MAX_RETRY_AFTER = 24 * 3600
 # Seconds that a webhook may ask for at most, for one request.
 MAX_TIMEOUT = 3600
 
+# Characters of a webhook's URL, templates and all.
+MAX_URL = 500
+
 # A claim outlives the request's own timeout by this much, in seconds.
 LEASE_MARGIN = 30
 

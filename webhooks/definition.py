@@ -19,7 +19,7 @@ from .choices import FormatChoices
 from .constants import RESERVED_HEADERS
 from .crypto import MASK
 from .exceptions import DecryptionError, DefinitionError
-from .masking import mask_url
+from .masking import mask_template
 from .storable import UNSTORABLE
 
 HEADER_NAME = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
@@ -148,7 +148,7 @@ def mask_headers(sealed: Any) -> str:
 
 def merge_url(url: str, stored: str) -> str:
     """Return the stored URL where `url` is how it was shown, else `url`."""
-    return stored if MASK in url and url == mask_url(whole_url(stored)) else url
+    return stored if MASK in url and url == mask_template(whole_url(stored)) else url
 
 
 def whole_url(url: Any) -> str:

@@ -303,7 +303,7 @@ def decide(delivery: Delivery, outcome: Outcome, now: datetime, chance: float) -
     limit = delivery.attempt_limit
     if outcome.succeeded:
         return Verdict(StatusChoices.DELIVERED, tries, limit)
-    if outcome.unreachable and health.is_suspended(delivery.webhook):
+    if outcome.unreachable and not delivery.event.test and health.is_suspended(delivery.webhook):
         # It was a probe: it stays first in the line, and its attempt is not spent.
         return Verdict(StatusChoices.PENDING, tries, (limit or delivery.webhook.max_attempts) + 1, now)
     if outcome.unsendable or tries >= (limit or delivery.webhook.max_attempts):

@@ -67,10 +67,17 @@ def dumps(value: Any) -> str:
     if isinstance(value, Raw):
         return value
     if isinstance(value, dict):
-        return '{' + ', '.join(f'{ENCODER.encode(key)}: {dumps(item)}' for key, item in value.items()) + '}'
+        return '{' + ', '.join(f'{_key(key)}: {dumps(item)}' for key, item in value.items()) + '}'
     if isinstance(value, list):
         return '[' + ', '.join(map(dumps, value)) + ']'
     return ENCODER.encode(value)
+
+
+def _key(key: Any) -> str:
+    """Return a key as JSON has it: always a text."""
+    if isinstance(key, str):
+        return ENCODER.encode(key)
+    return ENCODER.encode({key: 0}).removeprefix('{').removesuffix(': 0}')
 
 
 #

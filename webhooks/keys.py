@@ -26,7 +26,7 @@ def rotate(pk: int, prefix: str, overlap: timedelta) -> tuple[Webhook, str]:
     what others change at the same time must stay.
     """
     secret = signing.generate(prefix)
-    webhook = get_object_or_404(Webhook.objects.select_for_update(), pk=pk)
+    webhook = get_object_or_404(Webhook.objects.select_for_update(no_key=True), pk=pk)
     webhook.snapshot()
     webhook.rotate_secret(secret, overlap)
     webhook.save()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from itertools import batched
 
+from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 from django.db.models import F, Model, QuerySet
 from django.utils import timezone
@@ -193,12 +194,14 @@ def _test_event(webhook: Webhook, user: Model | None) -> Event:
     for object_type in webhook.object_types.order_by('pk'):
         model = object_type.model_class()
         newest = model._base_manager.order_by('-pk').values_list('pk', flat=True).first() if model else None
-        if newest is not None:
-            return _save_test_event(object_type, model, newest, webhook, user)
+        # It may be deleted meanwhile.
+        snapshot = None if newest is None else snapshots.take(model, [newest]).get(newest)
+        if snapshot is not None:
+            return _save_test_event(object_type, newest, snapshot, webhook, user)
     raise DefinitionError('object_types', _('There is no object of these types to test with: create one first.'))
 
 
-def _save_test_event(object_type, model: type[Model], pk: int, webhook: Webhook, user: Model | None) -> Event:
+def _save_test_event(object_type: ContentType, pk: int, snapshot: str, webhook: Webhook, user: Model | None) -> Event:
     event = Event(
         sequence=draw(),
         kind=webhook.kinds[0],
@@ -206,7 +209,7 @@ def _save_test_event(object_type, model: type[Model], pk: int, webhook: Webhook,
         object_id=pk,
         timestamp=timezone.now(),
         username=user.username if user else None,
-        snapshot=json.loads(snapshots.take(model, [pk])[pk]),
+        snapshot=json.loads(snapshot),
         test=True,
         transaction_id=0,
         transaction_time=timezone.now(),

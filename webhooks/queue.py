@@ -7,10 +7,13 @@ from functools import cache
 import django_rq
 from django.conf import settings
 from django_rq.connection_utils import get_redis_connection
+from netbox.settings_utils import parse_job_timeout
 from redis import Redis, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from rq import Queue, Worker
+from rq.exceptions import DeserializationError
+from rq.job import Job
 
 from . import conf
 from .constants import MAX_TIMEOUT
@@ -20,9 +23,6 @@ logger = logging.getLogger('webhooks.queue')
 
 JOB = 'webhooks.worker.drain'
 TOKEN = 'webhooks:woken:{queue}'
-# Seconds that a job of ours may take at least, so that it can record whatever it has begun. See pace.py: an hour after
-# its own time a request that hangs may still keep it, and another may have begun to hang at the end of that hour.
-JOB_TIMEOUT = int(LIMIT) + 2 * MAX_TIMEOUT + 60
 # A wake-up that was lost with its worker holds back the next one for this long, in seconds.
 TOKEN_TTL = 30
 CONNECT_TIMEOUT = 0.5
@@ -39,8 +39,22 @@ def get() -> Queue:
 
 
 def job_timeout(queue: Queue) -> int:
-    """Return the timeout of our jobs in the queue: its own, if that is long enough. A negative one is none."""
-    return queue._default_timeout if queue._default_timeout < 0 else max(queue._default_timeout, JOB_TIMEOUT)
+    """Return the timeout of our jobs in the queue: its own, if that is long enough. A negative one is none.
+
+    A job is to record whatever it has begun. See pace.py: beyond its own time a request that hangs may keep it, and
+    another may begin to hang at the end of that.
+    """
+    longest = parse_job_timeout(settings.RQ_DEFAULT_TIMEOUT) or MAX_TIMEOUT
+    needed = int(LIMIT) + 2 * min(longest, MAX_TIMEOUT) + 60
+    return queue._default_timeout if queue._default_timeout < 0 else max(queue._default_timeout, needed)
+
+
+def function(job: Job) -> str:
+    """Return the dotted name of what a job runs, '' where that cannot be read: such a job is not ours."""
+    try:
+        return job.func_name
+    except DeserializationError:
+        return ''
 
 
 def wake() -> bool:

@@ -98,7 +98,7 @@ def _sweep() -> None:
     gone = Job.fetch_many([job_id for job_id in listed if job_id not in there], connection=registry.connection)
     for job in gone:
         # Jobs of others, and a drain that failed, are not ours to remove.
-        if job is not None and job.func_name == REDELIVER:
+        if job is not None and queue.function(job) == REDELIVER:
             _remove(registry, job.id)
 
 

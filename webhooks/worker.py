@@ -7,11 +7,10 @@ from typing import Any
 from django_rq.utils import reset_db_connections
 from netbox.config import clear_config
 from rq import Queue, get_current_job
-from rq.exceptions import DeserializationError
 from rq.job import Job
 from utilities.rqworker import NetBoxRQWorker
 
-from . import conf, operations, status
+from . import conf, operations, queue, status
 from . import drain as stretch
 from .outbox import is_migrated
 from .standby import Standby
@@ -92,13 +91,7 @@ class WebhooksWorker(NetBoxRQWorker):
 
 
 def _is_ours(job: Job) -> bool:
-    if job.origin != conf.get().queue:
-        return False
-    try:
-        return job.func_name.startswith(f'{__name__}.')
-    except DeserializationError:
-        # Whoever does it will say so.
-        return False
+    return job.origin == conf.get().queue and queue.function(job).startswith(f'{__name__}.')
 
 
 def _forget() -> None:

@@ -22,6 +22,7 @@ from core.choices import ObjectChangeActionChoices
 from dcim.models import Rack, Site
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -29,6 +30,7 @@ from log import delivery, event
 from users.models import User
 
 from devstack.receiver import Receiver
+from webhooks import operations
 from webhooks.admin_webhook import WebhookAdmin
 from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Health, Webhook
@@ -206,6 +208,17 @@ class TestWebhookActions:
         assert messages_of(response) == ['1 delivery is sent again.']
         statuses = [Delivery.objects.get(pk=one.pk).status for one in (failed, of_another, delivered)]
         assert statuses == [StatusChoices.PENDING, StatusChoices.FAILED, StatusChoices.DELIVERED]
+
+    def test_a_button_opens_no_transaction_around_its_parts(self, committed, client, monkeypatch):
+        """A part holds up all sending until its transaction ends."""
+        seen, redeliver = [], operations._redeliver
+        monkeypatch.setattr(
+            operations, '_redeliver', lambda part: seen.append(connection.in_atomic_block) or redeliver(part)
+        )
+        webhook = subscribe(NOWHERE, Site)
+        delivery(event(site()), webhook)
+        assert messages_of(press(client, webhook, 'redeliver_failed')) == ['1 delivery is sent again.']
+        assert seen == [False]
 
     def test_a_test_is_sent_and_its_answer_shown(self, committed, client, receiver: Receiver):
         receiver.answers('/bad', 500)

@@ -587,6 +587,12 @@ class TestTestDelivery:
         assert operations.send_test(webhook).status == FAILED
         assert len(receiver.requests) == 1
 
+    def test_an_object_that_is_deleted_meanwhile_is_none(self, webhook, monkeypatch):
+        site()
+        monkeypatch.setattr(operations.snapshots, 'take', lambda *args: {})
+        with pytest.raises(DefinitionError):
+            operations.send_test(webhook)
+
     def test_there_must_be_an_object(self, webhook):
         with pytest.raises(DefinitionError):
             operations.send_test(webhook)

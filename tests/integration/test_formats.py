@@ -195,6 +195,7 @@ class TestBesideTheBuiltin:
                 'cookies': list(request.COOKIES),
                 'when': datetime(2026, 1, 2, tzinfo=UTC),
                 'how_much': Decimal('1.5'),
+                'by_number': {1: [{2.5: 'a'}], None: 'b', False: 'c'},
             }
 
         def fail(*args):

@@ -13,6 +13,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from django_rq.settings import get_queues_map
+from rq.job import Job
 from users.models import User
 
 from devstack.receiver import Receiver
@@ -87,13 +88,22 @@ class TestFailedDeliveries:
 
     def test_it_has_the_time_that_a_request_may_take(self, fail):
         [failed] = fail()
-        assert queue.get().fetch_job(str(failed.uuid)).timeout >= queue.JOB_TIMEOUT
+        assert queue.get().fetch_job(str(failed.uuid)).timeout == queue.job_timeout(queue.get())
 
     def test_it_leads_to_the_delivery(self, client, fail):
         [failed] = fail()
         address = f'{reverse("admin:webhooks_delivery_changelist")}?q={failed.uuid}'
         assert address in text_of(client.get(job_page(failed)))
         assert list(client.get(address).context['cl'].result_list) == [failed]
+
+    def test_a_failed_job_of_others_that_cannot_be_read_is_left_alone(self, client, fail):
+        rq_queue = queue.get()
+        foreign = Job.create('gone.function', connection=rq_queue.connection, origin=rq_queue.name)
+        rq_queue.failed_job_registry.add(foreign)
+        rq_queue.connection.hset(foreign.key, 'data', b'no pickle')
+        [failed] = fail()
+        status.publish()
+        assert set(rq_queue.failed_job_registry.get_job_ids(cleanup=False)) == {foreign.id, str(failed.uuid)}
 
     def test_the_reason_is_a_result_of_the_job(self, client, fail):
         [failed] = fail()

@@ -13,7 +13,7 @@ from tenancy.models import Tenant
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
-from webhooks import timer
+from webhooks import operations, timer
 from webhooks.choices import StatusChoices
 from webhooks.health import PROBE_INTERVALS, SUSPEND_AFTER
 from webhooks.models import Webhook
@@ -79,6 +79,9 @@ class TestSuspended:
         before = suspended.last_updated
         suspended.refresh_from_db()
         assert suspended.last_updated == before
+
+    def test_a_test_is_tried_once_all_the_same(self, suspended):
+        assert operations.send_test(Webhook.objects.get(pk=suspended.pk)).status == FAILED
 
     def test_others_go_on(self, suspended, receiver):
         receiver.open()

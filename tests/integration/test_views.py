@@ -302,13 +302,15 @@ def test_a_blank_cell_is_the_default_of_a_new_webhook(admin_pages, blank):
     assert {name: getattr(made, name) for name in blank} == {name: getattr(default, name) for name in blank}
 
 
-def test_a_blank_cell_gives_an_old_one_the_default_back(admin_pages):
-    numbers = {'max_attempts': 3, 'concurrency': 2}
-    webhook = subscribe(NOWHERE, Site, kinds=('created',), **numbers, http_method='PUT', ssl_verification=False)
-    answer = import_csv(admin_pages, 'id,max_attempts,http_method,ssl_verification', f'{webhook.pk},,,')
+def test_a_blank_cell_leaves_an_old_one_what_it_must_have(admin_pages):
+    """One that was switched off does not begin to send by it."""
+    chosen = {'max_attempts': 3, 'http_method': 'PUT', 'ssl_verification': False, 'enabled': False}
+    webhook = subscribe(NOWHERE, Site, kinds=('created',), description='old', **chosen, concurrency=2)
+    answer = import_csv(admin_pages, ','.join(('id', *chosen, 'description')), f'{webhook.pk},,,,,')
     assert answer.status_code == 302, answer.context['form'].errors
     webhook.refresh_from_db()
-    assert (webhook.max_attempts, webhook.http_method, webhook.ssl_verification) == (8, 'POST', True)
+    assert {name: getattr(webhook, name) for name in chosen} == chosen
+    assert webhook.description == ''
     assert (webhook.concurrency, webhook.kinds) == (2, ['created']), 'there is no such column'
 
 

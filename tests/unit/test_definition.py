@@ -12,7 +12,7 @@ from webhooks import conf, definition
 from webhooks.constants import RESERVED_HEADERS
 from webhooks.crypto import MASK
 from webhooks.exceptions import DecryptionError, DefinitionError
-from webhooks.masking import mask_url
+from webhooks.masking import mask_template
 
 
 @dataclass
@@ -121,7 +121,7 @@ class TestUrl:
 class TestMaskedUrl:
     def test_sent_back_unchanged_keeps_what_is_stored(self):
         stored = 'https://user:password@example.com/?key=secret'
-        assert definition.merge_url(mask_url(stored), stored) == stored
+        assert definition.merge_url(mask_template(stored), stored) == stored
 
     @pytest.mark.parametrize('sent', ['https://example.org/', f'https://{MASK}@example.org/?key={MASK}'])
     def test_sent_back_changed_does_not(self, sent: str):

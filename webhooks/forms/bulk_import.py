@@ -20,11 +20,11 @@ from .masked import MaskedFieldsMixin
 BLANK = ('', None)
 MISSING = object()
 # Of the fields that must have a value.
-DEFAULTS = {
-    field.name: field.default
+NEEDED = tuple(
+    field.name
     for field in Webhook._meta.concrete_fields
     if field.has_default() and not field.null and not callable(field.default)
-}
+)
 
 
 class ObjectTypesField(forms.ModelMultipleChoiceField):
@@ -85,15 +85,15 @@ class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        for name in DEFAULTS.keys() & self.fields.keys():
+        for name in set(NEEDED) & self.fields.keys():
             self.fields[name].required = False
         if self.is_bound:
-            self.data = {**self.data, **self._defaults()}
+            self.data = {**self.data, **self._filled()}
 
-    def _defaults(self) -> dict[str, Any]:
-        """Return the values of blank cells, and of columns that a new webhook is not given.
+    def _filled(self) -> dict[str, Any]:
+        """Return what the webhook has where a cell is blank, or where a new one is not given the column.
 
         A form would take both for off or for nothing, which these columns cannot hold.
         """
         missing = None if not self.instance.pk else MISSING
-        return {name: value for name, value in DEFAULTS.items() if self.data.get(name, missing) in BLANK}
+        return {name: getattr(self.instance, name) for name in NEEDED if self.data.get(name, missing) in BLANK}

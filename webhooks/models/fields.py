@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models.query_utils import DeferredAttribute
 
 from ..crypto import MASK, decrypt, encrypt
-from ..masking import mask_url
+from ..masking import mask_template
 
 
 class Sealed:
@@ -88,7 +88,7 @@ class MaskedUrl(str):
     def of(cls, url: str) -> 'MaskedUrl':
         if isinstance(url, MaskedUrl):
             return url
-        masked = cls(mask_url(url))
+        masked = cls(mask_template(url))
         masked._url = url
         return masked
 

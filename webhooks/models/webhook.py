@@ -17,7 +17,7 @@ from netbox.models import NetBoxModel
 
 from .. import definition, signing
 from ..choices import FormatChoices, KindChoices
-from ..constants import DEFAULT_MAX_ATTEMPTS, MAX_TIMEOUT
+from ..constants import DEFAULT_MAX_ATTEMPTS, MAX_TIMEOUT, MAX_URL
 from ..exceptions import DecryptionError
 from .fields import SealedField, UrlField
 
@@ -50,7 +50,7 @@ class Webhook(NetBoxModel):
     type_update = models.BooleanField(_('updates'), default=False, help_text=_('Send when an object is updated.'))
     type_delete = models.BooleanField(_('deletions'), default=False, help_text=_('Send when an object is deleted.'))
     payload_url = UrlField(
-        _('URL'), max_length=500, help_text=_('Where the request goes; begins with http:// or https://.')
+        _('URL'), max_length=MAX_URL, help_text=_('Where the request goes; begins with http:// or https://.')
     )
     http_method = models.CharField(
         _('HTTP method'),
