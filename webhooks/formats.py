@@ -21,6 +21,7 @@ from django.http import QueryDict
 from django.utils.datastructures import MultiValueDict
 from netbox.registry import registry
 from rest_framework.utils.encoders import JSONEncoder
+from rq.timeouts import BaseTimeoutException
 from users.models import User
 from utilities.querydict import dict_to_querydict
 from utilities.request import NetBoxFakeRequest
@@ -195,6 +196,9 @@ def _callbacks(event: Event) -> dict[str, Any]:
         try:
             event_type = OBJECT_EVENTS.get(event.kind, event.kind)
             context.update(callback(_type(event), event_type, event.payload_data, _request(event)) or {})
+        except BaseTimeoutException:
+            # It is RQ who ends the job.
+            raise
         except Exception:
             logger.exception('event=%s callback=%s failed', event.uuid, callback)
     return context

@@ -7,7 +7,6 @@ event loop in this thread, in which Django would refuse to work. So both end wit
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from integration.conftest import StackDescription, processes, stack  # noqa: F401  (the same servers)
@@ -23,19 +22,10 @@ from devstack.redis import RedisAddress, RedisServer
 
 from .person import Person
 
-HERE = Path(__file__).parent
 ADMIN = 'admin'
 PASSWORD = 'correct-Horse-4-battery'
 # Milliseconds for whatever is waited for, on the slowest machine.
 PATIENCE = 60_000
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if 'WEBHOOKS_STACK' in os.environ:
-        return
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.skip('needs the servers that scripts/test starts'))
 
 
 @dataclass

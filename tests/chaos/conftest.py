@@ -4,10 +4,8 @@ Nothing is mocked: workers are forked, as RQ forks its jobs, and killed by SIGKI
 same in each run.
 """
 
-import os
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from integration.conftest import (  # noqa: F401  (the same test bed)
@@ -22,16 +20,6 @@ from integration.conftest import (  # noqa: F401  (the same test bed)
 )
 from servers import CrashingPostgres
 from victims import Children
-
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if 'WEBHOOKS_STACK' in os.environ:
-        return
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.skip('needs the servers that scripts/test starts'))
 
 
 # Of what is left to chance.

@@ -20,17 +20,7 @@ from devstack.postgres import DatabaseAddress
 from devstack.process import Processes
 from devstack.redis import RedisAddress, RedisServer
 
-HERE = Path(__file__).parent
 QUEUES = ('high', 'default', 'low')
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without a NetBox these tests are not run, and say why."""
-    if 'WEBHOOKS_STACK' in os.environ:
-        return
-    for item in items:
-        if HERE in item.path.parents:
-            item.add_marker(pytest.mark.skip('needs the servers that scripts/test starts'))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from ipam.models import VLAN, VRF, VLANGroup
 from netbox.registry import registry
 from objects import MAKERS, change
 from objects.surroundings import number
+from rq.timeouts import JobTimeoutException
 from tenancy.models import Tenant
 from virtualization.models import Cluster, ClusterGroup, ClusterType
 
@@ -184,7 +185,7 @@ class TestBesideTheBuiltin:
         assert list(one.json()) == list(other.json())
         assert one.header('Content-Type') == other.header('Content-Type') == form
 
-    def test_registered_callbacks_add_the_same_context(self, receiver: Receiver, netbox_user, drain, callbacks):
+    def test_registered_callbacks_add_the_same_context(self, receiver: Receiver, netbox_user, drain, callbacks, caplog):
         def tell(object_type, event_type, data, request):
             return {
                 'type': str(object_type.model),
@@ -214,6 +215,18 @@ class TestBesideTheBuiltin:
         assert one.json()['context'] == other.json()['context']
         assert one.json()['context']['user'] == 'admin@example.com'
         assert one.json()['context']['when'] == '2026-01-02T00:00:00Z'
+        assert any('callback=' in record.getMessage() and record.exc_info for record in caplog.records)
+
+    def test_the_end_of_the_job_is_no_failure_of_a_callback(self, receiver: Receiver, callbacks):
+        def end(*args):
+            raise JobTimeoutException
+
+        callbacks.append(end)
+        subscribe(receiver.url('/'), Site, payload_format='netbox')
+        site()
+        with pytest.raises(JobTimeoutException):
+            work()
+        assert not receiver.requests
 
     def test_outside_a_request_there_is_no_request_and_no_user(self, receiver: Receiver, callbacks):
         seen = []

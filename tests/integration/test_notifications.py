@@ -14,7 +14,7 @@ from extras.models import Notification, NotificationGroup
 from users.models import Group, User
 
 from devstack.receiver import Answer, Receiver
-from webhooks import operations, rendering
+from webhooks import notifications, operations, rendering
 from webhooks.choices import StatusChoices
 from webhooks.health import SUSPEND_AFTER
 from webhooks.models import Delivery, Health, Webhook
@@ -112,6 +112,15 @@ class TestFailure:
         site()
         work()
         assert told(ann) == [FAILED.name]
+
+    def test_what_goes_wrong_in_telling_is_logged_and_undoes_nothing(self, webhook, receiver, monkeypatch, caplog):
+        def fail_too(*args: object) -> None:
+            raise RuntimeError('no')
+
+        monkeypatch.setattr(notifications, '_write', fail_too)
+        fail(receiver)
+        assert len(deliveries(StatusChoices.FAILED)) == 1
+        assert any('nobody was notified' in record.getMessage() for record in caplog.records)
 
     def test_a_test_is_not_told(self, webhook, receiver, ann):
         receiver.answers(HOOK, 500)
