@@ -7,7 +7,7 @@ import django
 
 django.setup()
 
-from benchmarks import arrival, lists, report, saves, sending, storage  # noqa: E402
+from benchmarks import arrival, isolation, lists, report, saves, sending, storage  # noqa: E402
 from benchmarks.sides import Bed  # noqa: E402
 from devstack.receiver import Receiver  # noqa: E402
 
@@ -15,6 +15,7 @@ SECTIONS = {
     'saves': saves.measure,
     'sending': sending.measure,
     'arrival': arrival.measure,
+    'isolation': isolation.measure,
     'storage': storage.measure,
     'lists': lists.measure,
 }

@@ -5,8 +5,9 @@ A worker that dies in its middle leaves the events as they were.
 
 import json
 import logging
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import Enum
 
@@ -23,6 +24,10 @@ from .storable import storable
 logger = logging.getLogger('webhooks.dispatch')
 
 BATCH = 200
+# For a batch, in milliseconds: rendering is Python's work and NetBox's queries, while nobody but dispatchers waits.
+BOUNDS = {'idle_in_transaction_session_timeout': 8_000, 'statement_timeout': 30_000, 'lock_timeout': 2_000}
+# Seconds between two statements of a batch, as far as that can be foreseen; events of a model that is not known yet.
+SLICE_TIME, FIRST_SLICE = 1.0, 25
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
@@ -56,14 +61,45 @@ def batch() -> Progress:
     """Dispatch the oldest events: BATCH of them, or as many as one request may hold where webhooks ask for batches."""
     if not Event.objects.filter(dispatched_at=None).exists():
         return Progress.NOTHING
+    while isinstance(progress := _batch(), dict):
+        _warm_up(progress)
+    return progress
+
+
+def _batch() -> Progress | dict[type, Event]:
+    """Return what was done, or {model: an event of it} for models that this process has never rendered."""
     with transaction.atomic():
-        if not locks.try_acquire(locks.DISPATCH):
+        if not locks.try_acquire(locks.DISPATCH, **BOUNDS):
             return Progress.BUSY
         limit = batches.MAX_EVENTS if Webhook.objects.filter(batch=True, enabled=True).exists() else BATCH
         events = list(Event.objects.filter(dispatched_at=None).order_by('sequence')[:limit])
+        if cold := _cold(events):
+            return cold
         if events:
             _dispatch(events)
     return Progress.DONE if events else Progress.NOTHING
+
+
+# Models that this process has rendered before.
+_warm: set[type] = set()
+
+
+def _cold(events: Sequence[Event]) -> dict[type, Event]:
+    models = {event: ContentType.objects.get_for_id(event.object_type_id).model_class() for event in events}
+    return {model: event for event, model in models.items() if model is not None and model not in _warm}
+
+
+def _warm_up(events: Mapping[type, Event]) -> None:
+    """Render an event of each model, for nothing: the first time takes seconds, for which no lock is to be held."""
+    for model, event in events.items():
+        _warm.add(model)
+        try:
+            rendering.render(model, [event.snapshot])
+        except INTERRUPTIONS:
+            raise
+        except Exception as error:
+            # The event itself says so when its turn comes.
+            logger.info('warm_up=failed model=%s reason="%s"', model._meta.label_lower, error)
 
 
 def _dispatch(events: Sequence[Event]) -> None:
@@ -77,7 +113,7 @@ def _dispatch(events: Sequence[Event]) -> None:
             pairs += _pairs(shown, matches[shown.event.pk])
     taken = Counter(pair.event.pk for pair in pairs)
     _count_skipped({event.pk: len(matches[event.pk]) - taken[event.pk] for event in wanted})
-    locks.acquire(locks.LINE)
+    locks.acquire_within(locks.LINE, **BOUNDS)
     deliver(batches.group(pairs))
 
 
@@ -168,9 +204,25 @@ def render(events: Sequence[Event], asked: Set[int]) -> list[Shown]:
     shown = {}
     for object_type_id, group in by_type.items():
         model = ContentType.objects.get_for_id(object_type_id).model_class()
-        for one in _render_model(model, group, asked):
-            shown[one.event.pk] = one
+        for part in _slices(model, group):
+            shown |= {one.event.pk: one for one in _render_model(model, part, asked)}
     return [shown[event.pk] for event in events]
+
+
+# {model: seconds that an object took to render}
+_pace_of: dict[type | None, float] = {}
+
+
+def _slices(model: type | None, events: Sequence[Event]) -> Iterator[Sequence[Event]]:
+    """Yield the events in slices, each of which takes SLICE_TIME to render, by what the one before took."""
+    start = 0
+    while start < len(events):
+        size = max(int(SLICE_TIME / _pace_of[model]), 1) if model in _pace_of else FIRST_SLICE
+        part = events[start : start + size]
+        began = time.monotonic()
+        yield part
+        _pace_of[model] = (time.monotonic() - began) / len(part)
+        start += size
 
 
 def _render_model(model: type | None, events: Sequence[Event], asked: Set[int]) -> list[Shown]:

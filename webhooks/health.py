@@ -4,11 +4,13 @@ A webhook whose endpoint cannot be reached several times in a row is suspended: 
 intervals while the others wait unspent, and the first success lets them go (the circuit breaker's half-open state).
 """
 
+import logging
 import time
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
+from django.db import transaction
 from django.utils.timezone import localdate
 from extras.choices import JournalEntryKindChoices
 from extras.models import JournalEntry
@@ -17,8 +19,11 @@ from netbox.events import EventType
 from . import notifications
 from .choices import StatusChoices
 from .constants import LATENCY_BUCKETS
+from .interruptions import INTERRUPTIONS
 from .models import Health, Hour, Webhook
 from .transport import Outcome
+
+logger = logging.getLogger('webhooks.health')
 
 SUSPEND_AFTER = 5
 PROBE_INTERVALS = (10, 30, 60, 120, 300, 600)
@@ -58,9 +63,26 @@ class Ledger:
         # Whoever edits a webhook takes its row before its health's: here too, or it ends in a deadlock.
         _lock([pk for pk in due if _is_gone(self._entries[pk][1])])
         for pk in due:
-            _record(*self._entries.pop(pk), now, self._tells_failures)
+            self._write(*self._entries.pop(pk), now)
         if everything:
             self._written_at = time.monotonic()
+
+    def copy(self) -> 'Ledger':
+        """Return one with the same entries, to go back to where a transaction is broken off."""
+        other = Ledger(self._tells_failures)
+        other._entries = {pk: (webhook, list(entries)) for pk, (webhook, entries) in self._entries.items()}
+        other._written_at = self._written_at
+        return other
+
+    def _write(self, webhook: Webhook, entries: Sequence[Entry], now: datetime) -> None:
+        """Where that raises, in a receiver of signals for example, the counters miss it, and the deliveries do not."""
+        try:
+            with transaction.atomic():
+                _record(webhook, entries, now, self._tells_failures)
+        except INTERRUPTIONS:
+            raise
+        except Exception:
+            logger.exception('webhook=%s its health cannot be recorded', webhook.pk)
 
 
 def _matters(webhook: Webhook, entries: Sequence[Entry]) -> bool:

@@ -155,7 +155,7 @@ def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
     """
     lease = uuid.uuid4()
     delivery = _make_test(webhook, user, lease)
-    sent = engine.prepare([delivery], {webhook.pk: webhook}, time.time())[0]
+    sent = engine.prepare(delivery, webhook, time.time())
     if sent.request:
         client = Client(1)
         try:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import batched
 
-from django.db import connection, transaction
+from django.db import connection
 from django.utils import timezone
 
 from . import conf, locks
@@ -56,8 +56,6 @@ def _find(before: datetime) -> list[int]:
 
 def _prune(ids: Sequence[int], before: datetime) -> int:
     """Delete those that are still closed: under the lock, which whoever sends one again holds as well."""
-    with transaction.atomic():
-        locks.acquire(locks.LINE)
-        with connection.cursor() as cursor:
-            cursor.execute(PRUNE, {'ids': list(ids), 'before': before})
-            return cursor.rowcount
+    with locks.holding(locks.LINE), connection.cursor() as cursor:
+        cursor.execute(PRUNE, {'ids': list(ids), 'before': before})
+        return cursor.rowcount

@@ -33,7 +33,8 @@ def retry_after(header: str | None, now: datetime) -> timedelta | None:
 def _seconds_until(http_date: str, now: datetime) -> float | None:
     try:
         moment = parsedate_to_datetime(http_date)
-    except ValueError:
+    except (ValueError, OverflowError):
+        # OverflowError: a day or an offset that no calendar has.
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

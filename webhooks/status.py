@@ -8,7 +8,7 @@ import logging
 import uuid
 from collections.abc import Iterable, Sequence
 
-from django.db import connection, transaction
+from django.db import connection
 from django.utils import timezone
 from redis import RedisError
 from rq import get_current_job
@@ -73,8 +73,7 @@ def _recover() -> None:
     """List everything anew where Redis has forgotten that it knew."""
     if queue.get().connection.set(MARKER, 1, nx=True):
         newest = Delivery.objects.filter(status=StatusChoices.FAILED).order_by('-pk')[:STATUS_PAGE_LIMIT]
-        with transaction.atomic():
-            locks.acquire(locks.LINE)
+        with locks.holding(locks.LINE):
             Delivery.objects.filter(pk__in=list(newest.values_list('pk', flat=True))).update(listed=False)
 
 
@@ -83,10 +82,8 @@ def _mark_listed(deliveries: Sequence[Delivery]) -> None:
     values = [[one.pk for one in deliveries], [one.finished_at for one in deliveries]]
     # There is no room for what is older than these.
     oldest = deliveries[-1].pk if len(deliveries) == STATUS_PAGE_LIMIT else 0
-    with transaction.atomic():
-        locks.acquire(locks.LINE)
-        with connection.cursor() as cursor:
-            cursor.execute(MARK_LISTED, [*values, oldest])
+    with locks.holding(locks.LINE), connection.cursor() as cursor:
+        cursor.execute(MARK_LISTED, [*values, oldest])
 
 
 def _sweep() -> None:

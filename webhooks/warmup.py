@@ -31,12 +31,13 @@ def rehearse() -> None:
     """Do what a job does, without anything coming of it."""
     warm_up()
     try:
-        with delivery.turn():
-            delivery.claim(uuid.uuid4(), 0)
+        with delivery.turn() as now:
+            delivery.claim(uuid.uuid4(), 0, now)
         # What plugins add to payloads is their own code: who knows what it does, and it is not to be done twice.
         if not registry['webhook_callbacks']:
             newest = Delivery.objects.select_related('event', 'webhook__health').order_by('-pk')[:1]
-            delivery.prepare(newest, {one.webhook_id: one.webhook for one in newest}, 0)
+            for one in newest:
+                delivery.prepare(one, one.webhook, 0)
     except Exception:
         logger.warning('rehearsal=failed', exc_info=True)
 

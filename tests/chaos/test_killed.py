@@ -6,7 +6,7 @@ import pytest
 from audit import Ledger, check, finish
 from dcim.models import Site
 from integration.builders import subscribe
-from victims import Children, die, die_after, die_before, work
+from victims import Children, strike_after, strike_before, work
 
 from devstack.receiver import Receiver
 from webhooks import queue, timer
@@ -27,23 +27,23 @@ DISPATCH, CLAIM, POST, RECORD = (
 
 # Where the worker is killed, and at which call: the later ones find some deliveries sent and some not.
 STAGES = {
-    'before events are rendered': (die_before, f'{DISPATCH}.render', 1),
-    'before deliveries are made': (die_before, f'{DISPATCH}.deliver', 1),
-    'after deliveries were made, before the commit': (die_after, f'{DISPATCH}.deliver', 1),
-    'after the dispatch was committed': (die_after, f'{DISPATCH}.batch', 1),
-    'before the claim': (die_before, f'{CLAIM}.claim', 2),
-    'after the claim, before the commit': (die_after, f'{CLAIM}.claim', 2),
-    'after the claim was committed': (die_before, f'{CLAIM}.prepare', 1),
-    'before the first POST': (die_before, f'{POST}.send', 1),
-    'before the fifth POST': (die_before, f'{POST}.send', 5),
-    'after the first POST': (die_after, f'{POST}.send', 1),
-    'after the fifth POST': (die_after, f'{POST}.send', 5),
-    'before the record': (die_before, f'{RECORD}._save', 1),
-    'before the third record': (die_before, f'{RECORD}._save', 3),
-    'after the record, before the commit': (die_after, f'{RECORD}._save', 2),
-    'before the line steps up': (die_before, 'webhooks.line.step_up', 2),
-    'after the counters, before the commit': (die_after, 'webhooks.health.Ledger.flush', 2),
-    'before the status page': (die_before, 'webhooks.status.publish', 1),
+    'before events are rendered': (strike_before, f'{DISPATCH}.render', 1),
+    'before deliveries are made': (strike_before, f'{DISPATCH}.deliver', 1),
+    'after deliveries were made, before the commit': (strike_after, f'{DISPATCH}.deliver', 1),
+    'after the dispatch was committed': (strike_after, f'{DISPATCH}.batch', 1),
+    'before the claim': (strike_before, f'{CLAIM}.claim', 2),
+    'after the claim, before the commit': (strike_after, f'{CLAIM}.claim', 2),
+    'after the claim was committed': (strike_before, f'{CLAIM}.prepare', 1),
+    'before the first POST': (strike_before, f'{POST}.send', 1),
+    'before the fifth POST': (strike_before, f'{POST}.send', 5),
+    'after the first POST': (strike_after, f'{POST}.send', 1),
+    'after the fifth POST': (strike_after, f'{POST}.send', 5),
+    'before the record': (strike_before, f'{RECORD}.save', 1),
+    'before the third record': (strike_before, f'{RECORD}.save', 3),
+    'after the record, before the commit': (strike_after, f'{RECORD}.save', 2),
+    'before the line steps up': (strike_before, 'webhooks.line.step_up', 2),
+    'after the counters, before the commit': (strike_after, 'webhooks.health.Ledger.flush', 2),
+    'before the status page': (strike_before, 'webhooks.status.publish', 1),
 }
 
 
@@ -80,7 +80,7 @@ def test_one_worker_after_the_other(ledger, receiver, children: Children):
     for _how, target, call in STAGES.values():
 
         def doomed(target: str = target, call: int = call) -> None:
-            die_after(target, call)
+            strike_after(target, call)
             work()
 
         children.wait(children.fork(doomed))
@@ -100,7 +100,7 @@ class TestSaves:
         queue.accept()
 
         def doomed() -> None:
-            queue.wake = die
+            strike_before('webhooks.queue.wake')
             ledger.change(pk)
 
         assert children.wait(children.fork(doomed)) == signal.SIGKILL
@@ -118,7 +118,7 @@ class TestSaves:
         ledger = Ledger(_number=100, rolled_back={101})
 
         def doomed() -> None:
-            die_after('webhooks.outbox._execute')
+            strike_after('webhooks.outbox._execute')
             ledger.change(pk)
 
         assert children.wait(children.fork(doomed)) == signal.SIGKILL

@@ -8,7 +8,7 @@ from dcim.models import Site
 from django.db import connection
 from integration.builders import subscribe
 from servers import kill_redis
-from victims import Children, toil
+from victims import Children, toil, work
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Receiver
@@ -69,7 +69,7 @@ class TestRedis:
 
 class TestPostgres:
     def test_crashes_while_a_worker_sends(self, webhook, receiver, children: Children, postgres, chance):
-        """Workers end by the error, as RQ's jobs do, and others are started."""
+        """Each time it is killed soon afterwards, as by an error in RQ's own work, and another is started."""
         ledger = Ledger()
         pks = [ledger.create() for _ in range(6)]
         for _ in range(3):
@@ -79,10 +79,24 @@ class TestPostgres:
             ledger.note_interrupted()
             postgres.crash_by_its_own()
             connection.close()
-            assert wait_until(lambda worker=worker: not children.is_running(worker), timeout=PATIENCE)
             # What it had claimed since, too: the crash came a moment after the look.
             ledger.note_interrupted()
+            children.kill(worker)
             pass_leases()
+        finish()
+        check(ledger, receiver)
+
+    def test_crashes_and_the_job_records_what_it_has_sent(self, webhook, receiver, children: Children, postgres):
+        ledger = Ledger()
+        for _ in range(40):
+            ledger.create()
+        job = children.fork(work)
+        receiver.wait_for(5, timeout=PATIENCE)
+        postgres.crash_by_its_own()
+        connection.close()
+        assert children.wait(job) is None
+        ids = [request.header('webhook-id') for request in receiver.matching()]
+        assert len(ids) == len(set(ids)) > 5
         finish()
         check(ledger, receiver)
 

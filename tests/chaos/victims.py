@@ -1,6 +1,7 @@
 """Processes that are killed: forks of this one, as RQ's jobs are forks of its worker."""
 
 import functools
+import itertools
 import os
 import signal
 import time
@@ -42,6 +43,12 @@ class Children:
         _pid, code = os.waitpid(pid, 0)
         return os.WTERMSIG(code) if os.WIFSIGNALED(code) else None
 
+    def is_frozen(self, pid: int) -> bool:
+        return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def thaw(self, pid: int) -> None:
+        os.kill(pid, signal.SIGCONT)
+
     def is_running(self, pid: int) -> bool:
         return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
@@ -63,37 +70,42 @@ def toil() -> NoReturn:
         time.sleep(0.02)
 
 
-def die(*_args: Any, **_options: Any) -> NoReturn:
+def die() -> NoReturn:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError('it lives')
 
 
-def die_before(target: str, call: int = 1) -> None:
-    """From now on, the `call`-th call of a function, 'module.name' or 'module.Class.name', kills the process."""
+def freeze() -> None:
+    """All threads stop, as on a machine that is paused, until somebody sends SIGCONT."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def strike_before(target: str, call: int = 1, blow: Callable[[], Any] = die) -> None:
+    """From now on, the `call`-th call of a function, 'module.name' or 'module.Class.name', strikes the process."""
     owner, name = _find(target)
     original = getattr(owner, name)
-    calls = iter(range(1, 1_000_000))
+    calls = itertools.count(1)
 
     @functools.wraps(original)
     def doomed(*args: Any, **options: Any) -> Any:
-        if next(calls) >= call:
-            die()
+        if next(calls) == call:
+            blow()
         return original(*args, **options)
 
     setattr(owner, name, doomed)
 
 
-def die_after(target: str, call: int = 1) -> None:
+def strike_after(target: str, call: int = 1, blow: Callable[[], Any] = die) -> None:
     """The same, when the call has done its work."""
     owner, name = _find(target)
     original = getattr(owner, name)
-    calls = iter(range(1, 1_000_000))
+    calls = itertools.count(1)
 
     @functools.wraps(original)
     def doomed(*args: Any, **options: Any) -> Any:
         result = original(*args, **options)
-        if next(calls) >= call:
-            die()
+        if next(calls) == call:
+            blow()
         return result
 
     setattr(owner, name, doomed)

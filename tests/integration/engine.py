@@ -2,7 +2,8 @@
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -12,9 +13,12 @@ from django.db import connection, connections
 from django.utils import timezone
 
 from devstack.receiver import Received, Receiver
-from webhooks import conf, drain, status
+from webhooks import conf, delivery, drain, status
 from webhooks.choices import OPEN_STATUSES, StatusChoices
+from webhooks.health import Ledger
 from webhooks.models import Delivery, Health, Webhook
+from webhooks.pace import ANY_TIME, Span
+from webhooks.transport import Outcome
 
 
 def work() -> str:
@@ -22,6 +26,31 @@ def work() -> str:
     tally = drain.run()
     status.publish()
     return str(tally)
+
+
+def claim(
+    lease: uuid.UUID | None = None, limit: int = 10, span: Span = ANY_TIME, one_each: Collection[int] = ()
+) -> list[Delivery]:
+    """Claim what is due, as a worker of its own if no lease is given."""
+    with delivery.turn() as now:
+        claimed = delivery.claim(lease or uuid.uuid4(), limit, now, span, one_each)
+    return delivery.fetch(claimed)
+
+
+def claim_lapsed(lease: uuid.UUID | None = None) -> list[Delivery]:
+    with delivery.turn() as now:
+        claimed = delivery.claim_lapsed(lease or uuid.uuid4(), now)
+    return delivery.fetch(claimed)
+
+
+def record(lease: uuid.UUID, claimed: list[Delivery], outcome: Outcome) -> str:
+    """As if the requests of the claimed had come to this outcome."""
+    webhooks = Webhook.objects.select_related('health').in_bulk()
+    sent = [delivery.prepare(one, webhooks[one.webhook_id], 0) for one in claimed]
+    for one in sent:
+        one.outcome = outcome
+    with delivery.turn() as now:
+        return str(delivery.record(lease, sent, Ledger(), now))
 
 
 @contextmanager

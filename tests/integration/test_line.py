@@ -11,19 +11,20 @@ from django.utils import timezone
 from engine import (
     arrivals,
     change_settings,
+    claim,
     deliveries,
     disorder,
     expire,
     pass_leases,
     pass_retry_waits,
+    record,
     sequences,
     work,
 )
 
 from devstack.receiver import Receiver
-from webhooks import delivery, dispatch, operations
+from webhooks import dispatch, operations
 from webhooks.choices import StatusChoices
-from webhooks.health import Ledger
 from webhooks.models import Delivery, Wait, Webhook
 from webhooks.transport import Outcome
 
@@ -297,7 +298,7 @@ class TestOverdue:
         lease = uuid.uuid4()
         claimed = claim(lease)
         assert claimed == [second]
-        close(lease, claimed)
+        record(lease, claimed, Outcome(started_at=0, duration=0.1, status=200))
         pass_retry_waits(pk=first.pk)
         assert claim() == [first]
         assert claim() == []
@@ -305,21 +306,6 @@ class TestOverdue:
         assert work() == '2 delivered'
         assert sequences(receiver.requests) == [first.sequence, third.sequence]
         assert not Wait.objects.exists()
-
-
-def claim(lease: uuid.UUID | None = None) -> list[Delivery]:
-    with delivery.turn():
-        return delivery.claim(lease or uuid.uuid4(), 10)
-
-
-def close(lease: uuid.UUID, claimed: list[Delivery]) -> None:
-    """As if the endpoint had answered well."""
-    webhooks = Webhook.objects.select_related('health').in_bulk()
-    sent = delivery.prepare(claimed, webhooks, 0)
-    for one in sent:
-        one.outcome = Outcome(started_at=0, duration=0.1, status=200)
-    with delivery.turn() as now:
-        delivery.record(lease, sent, Ledger(), now)
 
 
 class TestRedelivery:

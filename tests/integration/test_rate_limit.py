@@ -1,8 +1,8 @@
 """`rate_limit` is held across all workers: a token bucket beside the webhook, which the claim empties."""
 
-import uuid
 from datetime import timedelta
 
+import engine
 import pytest
 from builders import site, subscribe
 from dcim.models import Site
@@ -12,9 +12,9 @@ from engine import deliveries, in_thread, work
 from tenancy.models import Tenant
 
 from devstack.receiver import Receiver
-from webhooks import delivery as engine
 from webhooks import dispatch
 from webhooks.choices import StatusChoices
+from webhooks.delivery import is_held_by_rate
 from webhooks.models import Health, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -36,8 +36,7 @@ def limited(receiver: Receiver, rate: int = RATE) -> Webhook:
 
 def claim() -> int:
     """Claim what there is in one instant, as a worker of its own."""
-    with engine.turn():
-        return len(engine.claim(uuid.uuid4(), 100))
+    return len(engine.claim(limit=100))
 
 
 def fill(webhook: Webhook, seconds: float) -> None:
@@ -60,7 +59,7 @@ def test_an_empty_bucket_lets_nothing_go(receiver):
     claim()
     stop_the_clock(webhook)
     assert claim() == 0
-    assert engine.is_held_by_rate()
+    assert is_held_by_rate()
 
 
 @pytest.mark.parametrize(('seconds', 'expected'), [(0.1, RATE // 10), (0.2, BUCKET), (3600, BUCKET)])
@@ -93,7 +92,7 @@ def test_without_a_limit_nothing_holds(receiver):
             site()
     dispatch.batch()
     assert claim() == 20
-    assert not engine.is_held_by_rate()
+    assert not is_held_by_rate()
 
 
 def test_where_only_concurrency_holds_the_rate_does_not(receiver):
@@ -104,7 +103,7 @@ def test_where_only_concurrency_holds_the_rate_does_not(receiver):
             site()
     dispatch.batch()
     assert claim() == 1
-    assert not engine.is_held_by_rate()
+    assert not is_held_by_rate()
 
 
 def test_another_webhook_is_not_held(receiver):

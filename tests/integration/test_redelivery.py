@@ -12,14 +12,24 @@ from dcim.models import Site
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from engine import deliveries, in_thread, is_anybody_blocked, pass_leases, pass_retry_waits, sequences, work, working
+from engine import (
+    claim,
+    claim_lapsed,
+    deliveries,
+    in_thread,
+    is_anybody_blocked,
+    pass_leases,
+    pass_retry_waits,
+    record,
+    sequences,
+    work,
+    working,
+)
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
-from webhooks import delivery as engine
-from webhooks import dispatch, locks, operations, rendering, retention, status
+from webhooks import dispatch, locks, operations, rendering, rescue, retention, status
 from webhooks.choices import StatusChoices
-from webhooks.health import Ledger
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.transport import Outcome
 
@@ -51,19 +61,6 @@ def redeliver(**filters: object) -> int:
     return operations.redeliver(Delivery.objects.filter(**filters))
 
 
-def claim(lease: uuid.UUID = LEASE) -> list[Delivery]:
-    with engine.turn():
-        return engine.claim(lease, 10)
-
-
-def record(lease: uuid.UUID, claimed: list[Delivery], outcome: Outcome) -> str:
-    sent = engine.prepare(claimed, Webhook.objects.select_related('health').in_bulk(), 0)
-    for one in sent:
-        one.outcome = outcome
-    with engine.turn() as now:
-        return str(engine.record(lease, sent, Ledger(), now))
-
-
 def dispatch_all() -> None:
     while dispatch.batch() is dispatch.Progress.DONE:
         pass
@@ -72,12 +69,12 @@ def dispatch_all() -> None:
 class TestFailed:
     def test_it_is_claimed_once(self, failed):
         redeliver()
-        assert claim() == [failed]
+        assert claim(LEASE) == [failed]
         assert claim(OTHER_LEASE) == []
 
     def test_a_worker_that_dies_with_it_loses_nothing(self, failed, receiver):
         redeliver()
-        claim()
+        claim(LEASE)
         pass_leases()
         assert work() == '1 delivered'
         assert [request.header('webhook-id') for request in receiver.requests] == [str(failed.uuid)]
@@ -86,10 +83,12 @@ class TestFailed:
         """A worker held it, stood still beyond its lease, and comes back when all is over and begun anew."""
         site()
         dispatch_all()
-        claimed = claim()
+        claimed = claim(LEASE)
         pass_leases()
-        engine.tidy()
-        record(OTHER_LEASE, claim(OTHER_LEASE), Outcome(started_at=0, duration=0.1, status=500, error='HTTP 500'))
+        rescue.rescue()
+        pass_retry_waits()
+        failure = Outcome(started_at=0, duration=0.1, status=500, error='HTTP 500')
+        record(OTHER_LEASE, claim_lapsed(OTHER_LEASE), failure)
         redeliver()
         assert record(LEASE, claimed, Outcome(started_at=0, duration=9, status=200)) == 'nothing to send'
         assert [one.status for one in deliveries()] == [PENDING]

@@ -30,6 +30,7 @@ LINES = (
     # events → deliveries; deliveries → attempts
     'dispatch',
     'delivery status',
+    'rescue',
     'drain followers warmup',
     'operations event_rules retention statistics history',
     # the doors: NetBox's signals in, RQ's job out

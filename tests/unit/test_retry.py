@@ -77,6 +77,8 @@ class TestRetryAfter:
             '10 seconds',
             'Wed, 99 Nov 2026',
             'Wed, 25 Nov 99999 12:00:00 GMT',
+            'Mon, 99999999999999999999 Jan 2026 00:00:00 GMT',
+            'Wed, 25 Nov 2026 12:00:00 +9999999999999999',
         ],
     )
     def test_of_what_it_may_not(self, header: str | None):

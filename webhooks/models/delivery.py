@@ -60,6 +60,8 @@ class Delivery(models.Model):
     # The claim: only its holder may record an outcome, until `lease_until`.
     lease = models.UUIDField(null=True)
     lease_until = models.DateTimeField(null=True)
+    # Leases in a row that ran out without an outcome: it may have stopped the worker.
+    lapses = models.PositiveSmallIntegerField(default=0, db_default=0)
     # Whether the failure has been put on the status page.
     listed = models.BooleanField(default=False)
 
@@ -83,6 +85,9 @@ class Delivery(models.Model):
             ),
             models.Index(fields=['webhook', 'lease_until'], condition=SENDING, name='webhooks_delivery_lease'),
             models.Index(fields=['expires_at'], condition=PENDING, name='webhooks_delivery_expiry'),
+            models.Index(
+                fields=['webhook', 'due_at'], condition=PENDING & Q(lapses__gt=0), name='webhooks_delivery_lapsed'
+            ),
             models.Index(fields=['id'], condition=FAILED & Q(listed=False), name='webhooks_delivery_unlisted'),
             models.Index(fields=['webhook', '-id'], name='webhooks_delivery_webhook'),
             models.Index(fields=['status', '-id'], name='webhooks_delivery_status'),

@@ -36,8 +36,9 @@ class SubscriptionManager(models.Manager):
     def sync(self, webhook: Webhook) -> None:
         """Open and close stretches so that the open ones are what the definition asks for."""
         with transaction.atomic():
-            # Two edits at once must not both open the same stretch.
-            Webhook.objects.select_for_update().get(pk=webhook.pk)
+            # Two edits at once must not both open the same stretch. Deliveries may refer to the row meanwhile: FOR
+            # UPDATE would let dispatch wait for whoever saved the webhook, until the end of that transaction.
+            Webhook.objects.select_for_update(no_key=True).get(pk=webhook.pk)
             wanted = self._wanted(webhook)
             held = {(s.object_type_id, s.kind): s for s in self.filter(webhook=webhook, until=None)}
             self.filter(webhook=webhook, until=None).exclude(before=webhook.needs_before).update(

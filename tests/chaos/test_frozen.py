@@ -1,0 +1,63 @@
+"""SIGSTOP at each stage of a worker's work: a paused machine, a host that is cut off. Whoever is left goes on.
+
+PostgreSQL ends the transaction in which the worker was frozen, and with it the locks. When the worker is thawed, it
+finds its connection closed, does again what was broken off, and sends nothing that others may have sent meanwhile.
+"""
+
+import pytest
+from audit import Ledger, check, finish
+from dcim.models import Site
+from integration.builders import subscribe
+from victims import Children, freeze, strike_after, strike_before, work
+
+from devstack.process import wait_until
+from devstack.receiver import Receiver
+from webhooks.models import Webhook
+
+pytestmark = [
+    pytest.mark.usefixtures('committed'),
+    # The threads of the receiver, which the children do not use.
+    pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
+]
+
+STAGES = {
+    'before events are rendered': (strike_before, 'webhooks.dispatch.render', 1),
+    'after deliveries were made, before the commit': (strike_after, 'webhooks.dispatch.deliver', 1),
+    'after the claim, before the commit': (strike_after, 'webhooks.delivery.claim', 2),
+    'after the claim was committed': (strike_before, 'webhooks.delivery.prepare', 1),
+    'before the first POST': (strike_before, 'webhooks.transport.Client.send', 1),
+    'after the fifth POST': (strike_after, 'webhooks.transport.Client.send', 5),
+    'after the record, before the commit': (strike_after, 'webhooks.delivery.save', 2),
+}
+
+
+@pytest.fixture
+def webhook(receiver: Receiver) -> Webhook:
+    return subscribe(receiver.url('/hook'), Site)
+
+
+@pytest.mark.parametrize(('strike', 'target', 'call'), STAGES.values(), ids=STAGES.keys())
+def test_others_go_on(webhook, receiver, children: Children, strike, target, call):
+    ledger = Ledger()
+    pks = [ledger.create() for _ in range(8)]
+    for pk in pks:
+        ledger.change(pk)
+
+    def frozen() -> None:
+        strike(target, call, freeze)
+        work()
+
+    pid = children.fork(frozen)
+    assert wait_until(lambda: children.is_frozen(pid), timeout=60)
+    ledger.note_interrupted()
+    new = ledger.create()
+
+    def arrives() -> bool:
+        work()
+        return new in {request.json()['data']['id'] for request in receiver.matching()}
+
+    assert wait_until(arrives, timeout=60), 'others were stopped'
+    children.thaw(pid)
+    assert children.wait(pid) is None
+    finish()
+    check(ledger, receiver)

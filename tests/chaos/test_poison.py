@@ -1,0 +1,61 @@
+"""A delivery that kills its worker's process, as one does for which memory runs out: the others arrive, and it ends."""
+
+import signal
+
+import pytest
+from audit import pass_leases
+from dcim.models import Site
+from django.utils import timezone
+from integration.builders import site, subscribe
+from tenancy.models import Tenant
+from victims import Children, die, work
+
+from devstack.receiver import Receiver
+from webhooks import payloads, rescue
+from webhooks.choices import StatusChoices
+from webhooks.models import Delivery
+
+pytestmark = [
+    pytest.mark.usefixtures('committed'),
+    # The threads of the receiver, which the children do not use.
+    pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
+]
+
+
+def pass_waits() -> None:
+    pass_leases()
+    rescue.rescue()
+    Delivery.objects.filter(status=StatusChoices.PENDING).update(due_at=timezone.now())
+
+
+def test_its_neighbours_and_later_changes_arrive_and_it_fails_with_the_reason(receiver: Receiver, children: Children):
+    sites = subscribe(receiver.url('/sites'), Site, max_attempts=2)
+    tenants = subscribe(receiver.url('/tenants'), Tenant)
+    places = [site() for _ in range(4)]
+    poison = places[1].pk
+    build = payloads.build
+
+    def poisoned(delivery: Delivery, now: float) -> object:
+        if (delivery.object_type.model, delivery.object_id) == ('site', poison):
+            die()
+        return build(delivery, now)
+
+    def job() -> None:
+        payloads.build = poisoned
+        work()
+
+    assert children.wait(children.fork(job)) == signal.SIGKILL
+    pass_waits()
+    Tenant.objects.create(name='Later', slug='later')
+    deaths = 1
+    for _ in range(5):
+        deaths += children.wait(children.fork(job)) == signal.SIGKILL
+        # Whatever else is due goes out before the one that may kill.
+        assert Delivery.objects.get(webhook=tenants).status == StatusChoices.DELIVERED
+        pass_waits()
+    assert deaths == rescue.LAPSES
+    failed = Delivery.objects.get(webhook=sites, status=StatusChoices.FAILED)
+    assert (failed.object_id, failed.error) == (poison, rescue.LAPSED)
+    delivered = Delivery.objects.filter(webhook=sites, status=StatusChoices.DELIVERED)
+    assert {one.object_id for one in delivered} == {place.pk for place in places} - {poison}
+    assert {one.attempts.filter(error=rescue.LAPSED).count() for one in delivered} <= {0, 1}
