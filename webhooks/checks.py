@@ -3,6 +3,7 @@
 W001  webhooks are enabled and no worker serves their queue
 W002  webhooks are enabled and their tables are not there: migrations are missing
 W003  workers of another class than ours have no timer: retries wait for the next change
+W004  NetBox is not as rendering expects it: payloads are right, and take longer
 """
 
 from typing import Any
@@ -13,7 +14,7 @@ from django.core.checks import register
 from django.db import DatabaseError
 from django.utils.module_loading import import_string
 
-from . import conf, outbox, queue
+from . import conf, outbox, queue, rendering, signals
 
 TAG = 'webhooks'
 
@@ -66,4 +67,18 @@ def worker_has_timer(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
             hint=f'Let it inherit from {conf.OUR_WORKER}.',
             id='webhooks.W003',
         )
+    ]
+
+
+@register(TAG)
+def rendering_is_prepared(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
+    if not conf.get().enabled:
+        return []
+    return [
+        CheckWarning(
+            f'Payloads are rendered slower than usual: {part} is left as NetBox has it. {reason}',
+            hint='Use a version of NetBox that this version of the plugin is tested with, or report it.',
+            id='webhooks.W004',
+        )
+        for part, reason in rendering.left_as_netbox_has_it(signals.allowed_models()).items()
     ]

@@ -11,6 +11,7 @@ from django.http import QueryDict
 from django.test import TestCase
 from extras.models import NotificationGroup
 from log import delivery, event
+from netbox import filtersets
 from users.models import User
 from utilities.testing import BaseFilterSetTestMixin, ChangeLoggedFilterSetTestMixin, create_tags
 
@@ -135,6 +136,12 @@ def logs(db):
     )
 
 
+# NetBox 4.7.0 takes a number where a filter of numbers is asked whether there is one.
+needs_boolean_lookups = pytest.mark.skipif(
+    not hasattr(filtersets, 'BOOLEAN_LOOKUPS'), reason="this NetBox's own filters of numbers do not know __empty"
+)
+
+
 @pytest.mark.parametrize(
     ('query', 'expected'),
     [
@@ -151,7 +158,7 @@ def logs(db):
         ('object_type=no.such', []),
         ('response_status=200', [1]),
         ('response_status__gte=400', [0]),
-        ('response_status__empty=true', [2]),
+        pytest.param('response_status__empty=true', [2], marks=needs_boolean_lookups),
         ('attempt_count=0', [2]),
         ('created__gte=2026-01-02T00:00:00Z', [1, 2]),
         ('created__lt=2026-01-02T00:00:00Z', [0]),

@@ -6,12 +6,13 @@ related         what instances point to
 derived         counts, cable paths, depths: what is in no snapshot
 configcontext   config contexts of many objects at once
 customfields    custom fields that point to objects
+parts           what is prepared for speed, and left as NetBox has it where NetBox is not as expected
 serializer      NetBox's serializer, prepared to render many
 batch           the way through all of these
 changelog       the other form of a snapshot: that of NetBox's change log
 """
 
-from .batch import Rendered, render
+from .batch import Rendered, left_as_netbox_has_it, render
 from .changelog import change_log
 
-__all__ = ('Rendered', 'change_log', 'render')
+__all__ = ('Rendered', 'change_log', 'left_as_netbox_has_it', 'render')

@@ -4,7 +4,8 @@ Each snapshot is made an instance again. What it points to comes from the snapsh
 is looked up, and NetBox's own serializer renders it. Nothing is asked of the database object by object.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from threading import RLock
@@ -15,20 +16,24 @@ from django.db.models import Model, Prefetch, prefetch_related_objects
 from django.urls import NoReverseMatch, resolve, reverse
 from django.utils import timezone, translation
 from netbox.models.ltree import LtreeModel
-from utilities.api import get_annotations_for_serializer, get_prefetches_for_serializer, get_serializer_for_model
+from utilities.api import get_annotations_for_serializer, get_serializer_for_model
 from utilities.views import get_viewname
 
 from . import configcontext, gone, related
 from .customfields import CustomFields
 from .decoding import build
 from .derived import Derived, place_in_tree
-from .serializer import PreparedSerializer
+from .parts import UNEXPECTED, find, leave, left, part
+from .serializer import NetBoxSerializer, PreparedSerializer
+
+get_prefetches_for_serializer = find('utilities.api', 'get_prefetches_for_serializer')
 
 # {"row": {column: value as to_jsonb shows it}, "m2m": {field: [primary key]}}
 Snapshot = Mapping[str, Any]
 
 MAX_DISPLAY = 200
 TAGS = 'tags'
+PREFETCHES = 'prefetches'
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,22 @@ def render(model: type[Model], snapshots: Sequence[Snapshot]) -> list[Rendered]:
     """Return what the REST API shows of the objects, in order.
 
     Labels are in the language and times in the time zone of NetBox's settings. Whatever NetBox's serializer raises is
-    raised. Of two snapshots of an object, the newer one comes later.
+    raised. Of two snapshots of an object, the newer one comes later. One that is rendered alone is rendered by NetBox's
+    serializer as it is, should the prepared one not work with this NetBox.
     """
     if not snapshots:
         return []
     with translation.override(settings.LANGUAGE_CODE), timezone.override(timezone.get_default_timezone()):
         return _renderer(model).render(snapshots)
+
+
+def left_as_netbox_has_it(models: Iterable[type[Model]]) -> dict[str, str]:
+    """Return the parts of NetBox that are not as rendering expects them, which is then slower, with the reason."""
+    for model in models:
+        # What cannot be rendered at all is another matter, which its events tell of.
+        with suppress(Exception):
+            _renderer(model)
+    return dict(left)
 
 
 @cache
@@ -65,7 +80,9 @@ class Renderer:
         queryset = (model._default_manager if view is None else view.queryset).all().order_by()
         self._model = model
         self._derived = Derived(queryset.annotate(**get_annotations_for_serializer(serializer_class)))
-        self._lookups = [*_declared_lookups(view, queryset), *get_prefetches_for_serializer(serializer_class)]
+        self._lookups: list[str | Prefetch] = []
+        with part(PREFETCHES):
+            self._lookups = [*_declared_lookups(view, queryset), *get_prefetches_for_serializer(serializer_class)]
         self._serializer = PreparedSerializer(model)
         self._many = [field for field in model._meta.many_to_many if field.name in self._serializer.sources]
         # The serializer belongs to one batch at a time, while a server may have many threads.
@@ -74,12 +91,29 @@ class Renderer:
     def render(self, snapshots: Sequence[Snapshot]) -> list[Rendered]:
         with self._lock:
             try:
-                instances = self._instances(snapshots)
-                return [self._rendered(instance) for instance in instances]
-            finally:
-                self._serializer.end()
+                return self._render(snapshots, self._serializer)
+            except UNEXPECTED as error:
+                if len(snapshots) > 1:
+                    raise
+                return self._render_as_netbox(snapshots, error)
 
-    def _instances(self, snapshots: Sequence[Snapshot]) -> list[Model]:
+    def _render_as_netbox(self, snapshots: Sequence[Snapshot], error: Exception) -> list[Rendered]:
+        try:
+            rendered = self._render(snapshots, NetBoxSerializer(self._model))
+        except UNEXPECTED:
+            # NetBox cannot show it either.
+            raise error from None
+        leave(self._model._meta.label_lower, error)
+        return rendered
+
+    def _render(self, snapshots: Sequence[Snapshot], serializer: NetBoxSerializer) -> list[Rendered]:
+        try:
+            instances = self._instances(snapshots, serializer)
+            return [_rendered(serializer, instance) for instance in instances]
+        finally:
+            serializer.end()
+
+    def _instances(self, snapshots: Sequence[Snapshot], serializer: NetBoxSerializer) -> list[Model]:
         instances = build(self._model, (snapshot['row'] for snapshot in snapshots))
         self._derived.attach(instances)
         found = related.RelatedObjects()
@@ -92,13 +126,15 @@ class Renderer:
                 place_in_tree(instance)
         if configcontext.applies_to(self._model):
             configcontext.attach(instances, _keys(snapshots, TAGS))
-        self._serializer.begin(CustomFields(instances, found))
-        prefetch_related_objects(instances, *self._lookups)
+        serializer.begin(CustomFields(instances, found))
+        with part(PREFETCHES):
+            prefetch_related_objects(instances, *self._lookups)
         related.as_peers_by_relation(instances)
         return instances
 
-    def _rendered(self, instance: Model) -> Rendered:
-        return Rendered(self._serializer.represent(instance), gone.describe(instance)[:MAX_DISPLAY])
+
+def _rendered(serializer: NetBoxSerializer, instance: Model) -> Rendered:
+    return Rendered(serializer.represent(instance), gone.describe(instance)[:MAX_DISPLAY])
 
 
 def _keys(snapshots: Sequence[Snapshot], field: str) -> list[list[Any]]:

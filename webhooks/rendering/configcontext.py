@@ -11,7 +11,10 @@ from typing import Any
 
 from django.db.models import Field, Model, QuerySet, Value
 from extras.models import ConfigContext
-from extras.models.configs import ConfigContextModel
+
+from .parts import find, part
+
+ConfigContextModel = find('extras.models.configs', 'ConfigContextModel')
 
 # What limits a context, and where an object has it. In a tree, a context of an ancestor applies too.
 IN_TREE = {
@@ -40,10 +43,20 @@ Limits = list[tuple[int, set[Any]]]
 
 
 def applies_to(model: type[Model]) -> bool:
-    return issubclass(model, ConfigContextModel)
+    """Whether objects of the model have a config context, and one by the rule that is known here."""
+    with part('config contexts'):
+        return issubclass(model, ConfigContextModel) and _is_as_expected(model)
+    return False
 
 
-def attach(instances: Sequence[ConfigContextModel], tags: Sequence[Collection[Any]]) -> None:
+def _is_as_expected(model: type[Model]) -> bool:
+    limits = {field.name for field in ConfigContext._meta.many_to_many}
+    if limits != set(LIMITS):
+        raise ValueError(f'contexts are limited by {", ".join(sorted(limits))}')
+    return callable(model.get_config_context) and bool(model._meta.get_field('_config_context_data'))
+
+
+def attach(instances: Sequence[Model], tags: Sequence[Collection[Any]]) -> None:
     """Make `get_config_context()` of each instance return what applies to it, given its tags' primary keys."""
     contexts = _limits_by_context()
     matching = cache(lambda scope: [pk for pk, limits in contexts.items() if _matches(scope, limits)])
@@ -81,7 +94,7 @@ def _matches(scope: Scope, limits: Limits) -> bool:
     return all(not keys.isdisjoint(scope[place]) for place, keys in limits)
 
 
-def _scope(instance: ConfigContextModel, tags: Collection[Any]) -> Scope:
+def _scope(instance: Model, tags: Collection[Any]) -> Scope:
     return (
         *(_branch(_follow(instance, path)) for path in IN_TREE.values()),
         *(frozenset({_follow(instance, path)}) for path in ITSELF.values()),

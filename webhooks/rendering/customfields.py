@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from django.db.models import Model
@@ -15,6 +14,8 @@ from .related import RelatedObjects
 POINTING = (CustomFieldTypeChoices.TYPE_OBJECT, CustomFieldTypeChoices.TYPE_MULTIOBJECT)
 
 Targets = Mapping[Any, Model]
+# All fields, and those that point to objects, with the objects.
+Kept = tuple[list[CustomField], list[tuple[CustomField, Targets]]]
 
 
 class CustomFields:
@@ -23,32 +24,38 @@ class CustomFields:
     def __init__(self, instances: Sequence[Model], related: RelatedObjects) -> None:
         self._instances = instances
         self._related = related
-        self._by_model: dict[type[Model], list[CustomField]] = {}
+        self._by_model: dict[type[Model], Kept] = {}
 
     def of(self, model: type[Model]) -> list[CustomField]:
-        """Return the fields, which deserialize what the batch's objects hold without a query each."""
+        """Return the fields. Those that point to objects show nothing: `targets` has what they point to."""
+        return self._kept(model)[0]
+
+    def targets(self, model: type[Model], values: Mapping[str, Any]) -> dict[str, Model | list[Model]]:
+        """Return what an object's custom fields point to, by name, those that point to nothing left out."""
+        found = {field.name: self._target(field, known, values) for field, known in self._kept(model)[1]}
+        return {name: target for name, target in found.items() if target is not None}
+
+    def _kept(self, model: type[Model]) -> Kept:
         if model not in self._by_model:
             instances = [*self._related.known(model), *(i for i in self._instances if isinstance(i, model))]
             fields = CustomField.objects.get_for_model(model)
-            self._by_model[model] = [self._prepared(field, instances) for field in fields]
+            pointing = [(field, self._prepare(field, instances)) for field in fields if field.type in POINTING]
+            self._by_model[model] = [_showing_nothing(f) if f.type in POINTING else f for f in fields], pointing
         return self._by_model[model]
 
-    def _prepared(self, field: CustomField, instances: Sequence[Model]) -> CustomField:
-        if field.type not in POINTING:
-            return field
+    def _prepare(self, field: CustomField, instances: Sequence[Model]) -> Targets:
+        """Return what the instances' fields point to, having looked it up for all of them."""
         targets = self._targets(field, [key for instance in instances for key in _keys(field, _value(field, instance))])
         for instance in instances:
             _forget_dangling(field, instance, targets)
-        # The manager may hand the same one to others.
-        field = copy.copy(field)
-        field.deserialize = partial(self._deserialize, field, targets)
-        return field
+        return targets
 
     def _targets(self, field: CustomField, keys: Sequence[Any]) -> Targets:
         model = field.related_object_type.model_class()
         return {target.pk: target for target in self._related.find_in_order(model, set(keys))}
 
-    def _deserialize(self, field: CustomField, targets: Targets, value: Any) -> Model | list[Model] | None:
+    def _target(self, field: CustomField, targets: Targets, values: Mapping[str, Any]) -> Model | list[Model] | None:
+        value = values.get(field.name)
         if value is None:
             return None
         keys = _keys(field, value)
@@ -56,6 +63,13 @@ class CustomFields:
             targets = self._targets(field, keys)
         found = [target for pk, target in targets.items() if pk in keys]
         return found if _is_many(field) else next(iter(found), None)
+
+
+def _showing_nothing(field: CustomField) -> CustomField:
+    # The manager may hand the same one to others.
+    field = copy.copy(field)
+    field.deserialize = lambda value: None
+    return field
 
 
 def _is_many(field: CustomField) -> bool:

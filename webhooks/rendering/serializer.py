@@ -11,11 +11,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Model
 from django.urls import NoReverseMatch
-from extras.api.customfields import CustomFieldsDataField
-from netbox.api.fields import SerializedPKRelatedField
-from netbox.api.gfk_fields import GFKSerializerField
-from netbox.api.serializers import BaseModelSerializer
-from netbox.api.serializers.fields import NetBoxAPIHyperlinkedIdentityField, NetBoxURLHyperlinkedIdentityField
+from netbox.api.exceptions import SerializerNotFound
 from rest_framework.fields import Field
 from rest_framework.relations import HyperlinkedIdentityField, ManyRelatedField
 from rest_framework.serializers import ListSerializer, Serializer
@@ -24,22 +20,27 @@ from utilities.api import get_serializer_for_model
 
 from . import gone
 from .customfields import CustomFields
+from .parts import find, left, part, put
+
+CustomFieldsDataField = find('extras.api.customfields', 'CustomFieldsDataField')
+SerializedPKRelatedField = find('netbox.api.fields', 'SerializedPKRelatedField')
+GFKSerializerField = find('netbox.api.gfk_fields', 'GFKSerializerField')
+BaseModelSerializer = find('netbox.api.serializers', 'BaseModelSerializer')
+APIURLField = find('netbox.api.serializers.fields', 'NetBoxAPIHyperlinkedIdentityField')
+PageURLField = find('netbox.api.serializers.fields', 'NetBoxURLHyperlinkedIdentityField')
 
 # The primary key in the URL of which those of all objects are made.
 PLACEHOLDER = 912873645
 
-
 ENCODER = JSONEncoder(allow_nan=False)
 
 
-class PreparedSerializer:
-    """Renders one batch after the other: `begin`, `represent` each instance, `end`."""
+class NetBoxSerializer:
+    """NetBox's own as it is. Renders one batch after the other: `begin`, `represent` each instance, `end`."""
 
     def __init__(self, model: type[Model]) -> None:
-        self._serializer = get_serializer_for_model(model)(context={'request': None})
-        self._nested: list[RenderedOnce] = []
-        self._custom_fields: CustomFields | None = None
-        self._prepare(self._serializer)
+        self._model = model
+        self._serializer = get_serializer_for_model(model)(context=_context())
 
     @property
     def sources(self) -> set[str]:
@@ -48,45 +49,114 @@ class PreparedSerializer:
 
     def begin(self, custom_fields: CustomFields) -> None:
         """Let the instances that follow have these custom fields."""
-        self._custom_fields = custom_fields
 
     def represent(self, instance: Model) -> dict[str, Any]:
         """Return what the API shows of the instance, as a reader of its JSON sees it."""
         return json.loads(ENCODER.encode(self._serializer.to_representation(instance)))
 
     def end(self) -> None:
+        """Forget the batch."""
+
+
+class PreparedSerializer(NetBoxSerializer):
+    """The same, prepared as far as NetBox is as expected."""
+
+    def __init__(self, model: type[Model]) -> None:
+        super().__init__(model)
+        self._custom_fields: CustomFields | None = None
+        self._prepare_all()
+
+    def begin(self, custom_fields: CustomFields) -> None:
+        if left:
+            # What is left as NetBox has it may keep for good what it looked up for the batch before.
+            super().__init__(self._model)
+            self._prepare_all()
+        self._custom_fields = custom_fields
+
+    def end(self) -> None:
         self._custom_fields = None
         for rendered in self._nested:
             rendered.forget()
 
+    def _prepare_all(self) -> None:
+        self._nested: list[RenderedOnce] = []
+        self._by_model: dict[type[Model], Serializer] = {}
+        self._prepare(self._serializer)
+
     def _prepare(self, serializer: Serializer) -> None:
-        if getattr(type(serializer), 'get_display', None) is BaseModelSerializer.get_display:
-            serializer.get_display = gone.describe
+        with part('display'):
+            if getattr(type(serializer), 'get_display', None) is BaseModelSerializer.get_display:
+                put(serializer, 'get_display', gone.describe)
         for field in serializer.fields.values():
-            if isinstance(field, HyperlinkedIdentityField):
-                field.to_representation = _url_of(field, serializer.Meta.model)
-            elif isinstance(field, CustomFieldsDataField):
-                self._prepare_custom_fields(field, serializer.Meta.model)
-            elif isinstance(field, GFKSerializerField):
-                field._serializer_cache = KeptSerializers(self._prepare_nested)
-            elif (nested := _nested_in(field)) is not None:
-                self._prepare_nested(nested)
+            with part(type(field).__name__):
+                self._prepare_field(field, serializer.Meta.model)
 
-    def _prepare_custom_fields(self, field: CustomFieldsDataField, model: type[Model]) -> None:
+    def _prepare_field(self, field: Field, model: type[Model]) -> None:
+        if isinstance(field, HyperlinkedIdentityField):
+            _prepare_url(field, model)
+        elif type(field) is CustomFieldsDataField:
+            self._prepare_custom_fields(field, model)
+        elif type(field) is GFKSerializerField:
+            put(field, 'to_representation', self._any_object(field.to_representation))
+        else:
+            self._prepare_related(field)
+
+    def _prepare_related(self, field: Field) -> None:
+        if isinstance(field, ListSerializer):
+            field = field.child
+        if isinstance(field, ManyRelatedField):
+            field = field.child_relation
+        if type(field) is SerializedPKRelatedField:
+            nested = field.serializer(nested=field.nested, context=_context())
+            put(field, 'to_representation', self._prepared(nested).to_representation)
+        elif isinstance(field, BaseModelSerializer):
+            self._prepared(field)
+
+    def _prepare_custom_fields(self, field: Field, model: type[Model]) -> None:
+        """Let NetBox show all but the objects that custom fields point to."""
+        shown_by_netbox = field.to_representation
+        # In this order: the first without the second is right, the second without the first is not.
+        put(field, 'to_representation', lambda values: shown_by_netbox(values) | self._pointed_to(model, values))
         # It would keep them for good.
-        field._get_custom_fields = lambda: self._custom_fields.of(model)
-        field._nested_serializers = KeptSerializers(self._prepare_nested)
+        put(field, '_get_custom_fields', lambda: self._custom_fields.of(model))
 
-    def _prepare_nested(self, serializer: BaseModelSerializer) -> None:
-        rendered = RenderedOnce(serializer, self._prepare)
-        serializer.to_representation = rendered
+    def _pointed_to(self, model: type[Model], values: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: [self._nested_of(type(one)).to_representation(one) for one in target]
+            if isinstance(target, list)
+            else self._nested_of(type(target)).to_representation(target)
+            for name, target in self._custom_fields.targets(model, values).items()
+        }
+
+    def _any_object(self, shown_by_netbox: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Return what shows an object of whichever model."""
+
+        def represent(instance: Model | None) -> Any:
+            try:
+                nested = None if instance is None else self._nested_of(type(instance))
+            except SerializerNotFound:
+                nested = None
+            return nested.to_representation(instance) if nested else shown_by_netbox(instance)
+
+        return represent
+
+    def _nested_of(self, model: type[Model]) -> Serializer:
+        if model not in self._by_model:
+            nested = get_serializer_for_model(model)(nested=True, context=_context())
+            self._by_model[model] = self._prepared(nested)
+        return self._by_model[model]
+
+    def _prepared(self, nested: Serializer) -> Serializer:
+        rendered = RenderedOnce(nested, self._prepare)
+        put(nested, 'to_representation', rendered)
         self._nested.append(rendered)
+        return nested
 
 
 class RenderedOnce:
     """A nested serializer's `to_representation` that renders each instance once a batch."""
 
-    def __init__(self, serializer: BaseModelSerializer, prepare: Callable[[Serializer], None]) -> None:
+    def __init__(self, serializer: Serializer, prepare: Callable[[Serializer], None]) -> None:
         self._serializer = serializer
         self._to_representation = serializer.to_representation
         self._prepare: Callable[[Serializer], None] | None = prepare
@@ -114,43 +184,22 @@ class RenderedOnce:
         self._rendered.clear()
 
 
-class KeptSerializers(dict):
-    """Serializers that a field keeps for later: each is prepared when it is put in."""
-
-    def __init__(self, prepare_nested: Callable[[BaseModelSerializer], None]) -> None:
-        super().__init__()
-        self._prepare_nested = prepare_nested
-
-    def __setitem__(self, key: Any, serializer: Serializer | None) -> None:
-        if serializer is not None:
-            self._prepare_nested(serializer.child if isinstance(serializer, ListSerializer) else serializer)
-        super().__setitem__(key, serializer)
+def _context() -> dict[str, Any]:
+    # One each: NetBox's serializers put things into it.
+    return {'request': None}
 
 
-def _nested_in(field: Field) -> BaseModelSerializer | None:
-    if isinstance(field, ListSerializer):
-        field = field.child
-    if isinstance(field, ManyRelatedField):
-        field = field.child_relation
-    if isinstance(field, SerializedPKRelatedField):
-        field = field._nested_serializer
-    return field if isinstance(field, BaseModelSerializer) else None
-
-
-def _url_of(field: HyperlinkedIdentityField, model: type[Model]) -> Callable[[Model], str | None]:
-    """Return what makes an instance's URL: null where the model has none.
-
-    Looking the URL up takes longer than the rest of a small object.
-    """
-    if type(field) in (NetBoxAPIHyperlinkedIdentityField, NetBoxURLHyperlinkedIdentityField):
-        try:
-            url = field.reverse(field.get_view_name(model), kwargs={field.lookup_url_kwarg: PLACEHOLDER})
-            before, after = url.split(str(PLACEHOLDER))
-        except (NoReverseMatch, ValueError):
-            pass
-        else:
-            return lambda instance: f'{before}{getattr(instance, field.lookup_field)}{after}'
-    return _looked_up(field.to_representation)
+def _prepare_url(field: HyperlinkedIdentityField, model: type[Model]) -> None:
+    """Let the URL be null where the model has none. Looking it up takes longer than the rest of a small object."""
+    put(field, 'to_representation', _looked_up(field.to_representation))
+    if type(field) not in (APIURLField, PageURLField):
+        return
+    try:
+        url = field.reverse(field.get_view_name(model), kwargs={field.lookup_url_kwarg: PLACEHOLDER})
+    except NoReverseMatch:
+        return
+    before, after = url.split(str(PLACEHOLDER))
+    put(field, 'to_representation', lambda instance: f'{before}{getattr(instance, field.lookup_field)}{after}')
 
 
 def _looked_up(to_representation: Callable[[Model], str | None]) -> Callable[[Model], str | None]:
