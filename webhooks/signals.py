@@ -39,8 +39,13 @@ def allowed_models() -> list[type[models.Model]]:
     Raises ImproperlyConfigured for one that does not exist or that the REST API does not show.
     """
     if conf.get().any_model:
-        return [model for model in apps.get_models() if _is_ours_to_watch(model)]
+        return every_model()
     return [_model(label) for label in conf.get().allowed_models]
+
+
+def every_model() -> list[type[models.Model]]:
+    """Return the models that `allowed_models: ['*']` stands for: all that can be sent."""
+    return [model for model in apps.get_models() if _is_ours_to_watch(model)]
 
 
 def _is_ours_to_watch(model: type[models.Model]) -> bool:
@@ -209,8 +214,10 @@ def _has_number(model: type[models.Model]) -> bool:
 
 
 def _is_serializable(model: type[models.Model]) -> bool:
+    """Whether the REST API has a serializer, of a proxy also one of the model as which its changes are recorded."""
     try:
         get_serializer_for_model(model)
+        get_serializer_for_model(model._meta.concrete_model)
     except SerializerNotFound:
         return False
     return True

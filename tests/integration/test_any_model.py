@@ -120,6 +120,7 @@ class TestWrong:
         [
             ('sessions.session', "allowed_models: 'sessions.session' has no REST API serializer"),
             ('extras.cachedvalue', "allowed_models: 'extras.cachedvalue' has no REST API serializer"),
+            ('extras.scriptmodule', "allowed_models: 'extras.scriptmodule' has no REST API serializer"),
             ('core.objecttype', "allowed_models: 'core.objecttype' has columns in another model's table"),
             ('dcim.nothing', "allowed_models: there is no model 'dcim.nothing'"),
             ('nothing.site', "allowed_models: there is no model 'nothing.site'"),

@@ -1,9 +1,11 @@
 """Snapshots in the form of NetBox's change log, which its webhooks and conditions call prechange and postchange."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
-from django.db.models import Model
+from django.contrib.postgres.fields import ArrayField
+from django.db.models import JSONField, Model
 from netbox.config import get_config
 from utilities.serialization import serialize_object
 
@@ -19,8 +21,21 @@ def change_log(model: type[Model], snapshots: Sequence[Any]) -> list[dict[str, A
     for field in model._meta.many_to_many:
         keys = [snapshot['m2m'].get(field.name, []) for snapshot in present]
         related.attach_many(instances, field, keys, found)
+    _write_out_json_in_arrays(model, instances)
     shown = iter([_serialize(instance) for instance in instances])
     return [None if snapshot is None else next(shown) for snapshot in snapshots]
+
+
+def _write_out_json_in_arrays(model: type[Model], instances: Sequence[Model]) -> None:
+    """Let arrays of JSON hold what JSON holds: Django writes arrays without the encoder of what is in them.
+
+    So NetBox itself cannot serialize the log of a job, which holds times.
+    """
+    for field in model._meta.concrete_fields:
+        if isinstance(field, ArrayField) and isinstance(field.base_field, JSONField):
+            for instance in instances:
+                values = getattr(instance, field.attname)
+                setattr(instance, field.attname, json.loads(json.dumps(values, cls=field.base_field.encoder)))
 
 
 def _serialize(instance: Model) -> dict[str, Any]:
