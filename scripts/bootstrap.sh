@@ -7,14 +7,16 @@
 # The environment lies outside the checkout, in the cache folder (NETBOX_WEBHOOKS_CACHE, by default
 # ~/.cache/netbox-webhooks), which may be deleted at any time. The checkout itself is not installed into it but put
 # on PYTHONPATH, so that several checkouts can share it at the same time. NETBOX_WEBHOOKS_NETBOX names another NetBox
-# ('netbox==4.7.1', or a folder).
+# ('netbox==4.7.1', or a folder), which gets an environment of its own beside it.
 
 set -euo pipefail
 
 CHECKOUT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 CACHE="${NETBOX_WEBHOOKS_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/netbox-webhooks}"
-NETBOX_REQUIREMENT="${NETBOX_WEBHOOKS_NETBOX:-netbox==4.7.*}"
+NEWEST_NETBOX='netbox==4.7.*'
+NETBOX_REQUIREMENT="${NETBOX_WEBHOOKS_NETBOX:-$NEWEST_NETBOX}"
 VENV="$CACHE/venv"
+[ "$NETBOX_REQUIREMENT" = "$NEWEST_NETBOX" ] || VENV="$CACHE/venv-${NETBOX_REQUIREMENT//[^A-Za-z0-9.]/-}"
 BOOTSTRAP_LOG="$CACHE/bootstrap.log"
 APT_UPDATED=''
 
@@ -145,10 +147,15 @@ venv_is_current() {
     [ -e "$VENV/stamp" ] && [ "$(stamp)" = "$(cat "$VENV/stamp")" ] && python_is_new_enough "$VENV/bin/python"
 }
 
+# pip would be content with another NetBox that happens to fit.
+holds_other_netbox() {
+    [ -e "$VENV/stamp" ] && [ "$(head -n 1 "$VENV/stamp")" != "$NETBOX_REQUIREMENT" ]
+}
+
 make_venv() {
     ensure_python
     ensure_build_tools
-    if [ ! -e "$VENV/complete" ] || ! python_is_new_enough "$VENV/bin/python"; then
+    if [ ! -e "$VENV/complete" ] || holds_other_netbox || ! python_is_new_enough "$VENV/bin/python"; then
         say "Making a virtual environment with $BASE_PYTHON in $VENV"
         quietly "$BASE_PYTHON" -m venv --clear "$VENV"
         touch "$VENV/complete"

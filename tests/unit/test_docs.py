@@ -34,6 +34,12 @@ def test_every_picture_is_shown():
     assert {picture.name for picture in (DOCS / 'images').iterdir()} <= shown
 
 
+def test_the_readme_names_the_oldest_netbox_that_is_tested():
+    """`.ci/run` takes it from there."""
+    (oldest,) = re.findall(r"min_version = '(.+)'", (ROOT / 'webhooks' / '__init__.py').read_text())
+    assert f'also on the oldest, {oldest}.' in (ROOT / 'README.md').read_text()
+
+
 def test_every_page_is_in_the_readme():
     listed = set(LINK.findall((ROOT / 'README.md').read_text()))
     assert {f'docs/{page.name}' for page in DOCS.glob('*.md')} <= listed
