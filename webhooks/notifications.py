@@ -19,9 +19,17 @@ from .models import Webhook
 
 logger = logging.getLogger('webhooks.notifications')
 
-SUSPENDED = EventType('webhook_suspended', _('Webhook suspended'), EVENT_TYPE_KIND_WARNING)
-DISABLED = EventType('webhook_disabled', _('Webhook disabled'), EVENT_TYPE_KIND_DANGER)
-FAILED = EventType('webhook_delivery_failed', _('Delivery failed'), EVENT_TYPE_KIND_DANGER)
+
+class TranslatedEventType(EventType):
+    """Its text is translated when it is shown, for who reads it. NetBox's page of a rule asks for str() of it."""
+
+    def __str__(self) -> str:
+        return str(self.text)
+
+
+SUSPENDED = TranslatedEventType('webhook_suspended', _('Webhook suspended'), EVENT_TYPE_KIND_WARNING)
+DISABLED = TranslatedEventType('webhook_disabled', _('Webhook disabled'), EVENT_TYPE_KIND_DANGER)
+FAILED = TranslatedEventType('webhook_delivery_failed', _('Delivery failed'), EVENT_TYPE_KIND_DANGER)
 
 
 def register() -> None:

@@ -10,12 +10,14 @@ from builtin import builtin_rule, request_by, rule
 from core.models import Job, ObjectType
 from dcim.models import Location, Site
 from django.core.exceptions import ValidationError
+from django.utils.translation import gettext_lazy, override
 from engine import deliveries, pass_retry_waits, work
 from extras.models import EventRule
 from netbox.event_rules import get_event_rule_action
 
 from devstack.receiver import Received, Receiver
 from webhooks.models import Event, Webhook
+from webhooks.notifications import TranslatedEventType
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -285,3 +287,27 @@ class TestRule:
         assert action.resolve_import_object(webhook.name) == webhook
         with pytest.raises(Webhook.DoesNotExist):
             action.resolve_import_object('another')
+
+
+class TestPages:
+    """NetBox's own pages of event rules, which show our types of event among its own."""
+
+    ADDRESS = '/extras/event-rules/'
+
+    @pytest.mark.parametrize('page', ['', 'add/', 'import/', '{}/', '{}/edit/', '{}/delete/', '{}/changelog/'])
+    def test_each_answers(self, webhook, admin_pages, page: str):
+        made = sending_rule(webhook, Site)
+        assert admin_pages.get(f'{self.ADDRESS}{page.format(made.pk)}').status_code == 200
+
+    def test_our_types_are_shown_beside_those_of_netbox(self, webhook, admin_pages):
+        made = sending_rule(webhook, Site, kinds=('object_created', 'webhook_suspended'))
+        shown = admin_pages.get(f'{self.ADDRESS}{made.pk}/').content.decode()
+        for text in ('Object created', 'Webhook suspended', 'Webhook disabled', 'Delivery failed'):
+            assert text in shown
+
+    def test_a_text_is_translated_when_it_is_shown(self):
+        named_as_netbox_does = TranslatedEventType('device', gettext_lazy('Device'))
+        with override('de'):
+            assert str(named_as_netbox_does) == 'Gerät'
+        with override('en'):
+            assert str(named_as_netbox_does) == 'Device'
