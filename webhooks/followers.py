@@ -7,18 +7,18 @@ update(): racks and devices with their location, devices with their rack, virtua
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from dcim.models import Device, Location, Rack
-from django.contrib.contenttypes.models import ContentType
+from django.db import DEFAULT_DB_ALIAS
 from django.db.models import ForeignKey, ManyToManyField, Model, QuerySet
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 from virtualization.models import Cluster, VirtualDisk, VirtualMachine
 
-from . import outbox
+from . import outbox, senders, snapshots
 from .choices import KindChoices
 
 HELD = '_webhooks_followers'
@@ -44,8 +44,12 @@ class Followers:
         wanted = leader.get_descendants(include_self=True) if column == 'location__in' else getattr(leader, attribute)
         if wanted is None:
             return {}
-        rows = self.model._base_manager.filter(**{column: wanted}).values_list('pk', *self.columns)
+        rows = _rows(self.model).filter(**{column: wanted}).values_list('pk', *self.columns)
         return {pk: values for pk, *values in rows}
+
+
+def _rows(model: type[Model]) -> QuerySet:
+    return model._base_manager.using(DEFAULT_DB_ALIAS)
 
 
 TAKEN_ALONG = (
@@ -74,10 +78,14 @@ def _connect_left_behind(targets: Collection[type[Model]]) -> None:
     pointers = defaultdict(list)
     for model in targets:
         for field in _pointers(model):
-            pointers[field.related_model].append((model, field))
-    for pointed, group in pointers.items():
-        pre_delete.connect(partial(hold_left, group), pointed, weak=False, dispatch_uid='webhooks.left_behind')
-        post_delete.connect(record_left, pointed, dispatch_uid='webhooks.left_behind')
+            pointers[field.related_model._meta.concrete_model].append((model, field))
+    senders.for_each(pointers, partial(_connect_left, pointers))
+
+
+def _connect_left(pointers: Mapping[type[Model], list[tuple[type[Model], Pointer]]], sender: type[Model]) -> None:
+    group = pointers[sender._meta.concrete_model]
+    pre_delete.connect(partial(hold_left, group), sender, weak=False, dispatch_uid='webhooks.left_behind')
+    post_delete.connect(record_left, sender, dispatch_uid='webhooks.left_behind')
 
 
 def _pointers(model: type[Model]) -> Iterator[Pointer]:
@@ -102,7 +110,7 @@ def hold_left(
     pointers: list[tuple[type[Model], Pointer]], instance: Model, using: str, origin: Any = None, **kwargs: Any
 ) -> None:
     """Find what points to the object while it does."""
-    _going(origin).add((type(instance), instance.pk))
+    _going(origin).add((instance._meta.concrete_model, instance.pk))
     held = defaultdict(set)
     for model, field in pointers:
         if outbox.wants(model, using):
@@ -113,10 +121,10 @@ def hold_left(
 def _pointing(model: type[Model], field: Pointer, instance: Model) -> QuerySet:
     """Return the pks of the model's objects that point to the instance."""
     if isinstance(field, ForeignKey):
-        return model._base_manager.filter(**{field.attname: instance.pk}).values_list('pk', flat=True)
-    rows = field.remote_field.through._base_manager.filter(**{field.m2m_reverse_name(): instance.pk})
+        return _rows(model).filter(**{field.attname: instance.pk}).values_list('pk', flat=True)
+    rows = _rows(field.remote_field.through).filter(**{field.m2m_reverse_name(): instance.pk})
     if any(column.name == 'content_type' for column in rows.model._meta.concrete_fields):
-        rows = rows.filter(content_type=ContentType.objects.get_for_model(model))
+        rows = rows.filter(content_type=snapshots.object_type_id(model))
     return rows.values_list(field.m2m_column_name(), flat=True)
 
 
@@ -138,8 +146,8 @@ def with_cleared(snapshot: str, instance: Model, origin: Any) -> str:
     is believed of a pointer that the row has no more, to something that goes along.
     """
     going = _going(origin)
-    pointers = {field.column: (field.related_model, _key(instance, field)) for field in _silent_keys(type(instance))}
-    cleared = {column: target for column, target in pointers.items() if target in going}
+    keys = {field.column: _target(instance, field) for field in _silent_keys(type(instance))}
+    cleared = {column: target for column, target in keys.items() if target in going}
     taken = json.loads(snapshot) if cleared else {}
     lost = {column: key for column, (_model, key) in cleared.items() if taken['row'][column] is None}
     if not lost:
@@ -148,8 +156,9 @@ def with_cleared(snapshot: str, instance: Model, origin: Any) -> str:
     return json.dumps(taken)
 
 
-def _key(instance: Model, field: ForeignKey) -> Any:
-    return instance.__dict__.get(field.attname)
+def _target(instance: Model, field: ForeignKey) -> tuple[type[Model], Any]:
+    """Return what the instance, as it was read, points to."""
+    return field.related_model._meta.concrete_model, instance.__dict__.get(field.attname)
 
 
 def _times_of_saving(instance: Model) -> dict[str, str]:

@@ -5,7 +5,6 @@ becomes of the kind. Whoever draws a sequence holds the object's row lock until 
 one object grow in the order of its commits.
 """
 
-import functools
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from django.contrib.contenttypes.models import ContentType
 from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
 from netbox.context import current_request
 from utilities.request import get_safe_request_context
@@ -22,6 +20,7 @@ from . import queue, snapshots
 from .choices import KindChoices
 from .models import Event, Subscription
 from .models.sequence import NAME as SEQUENCE
+from .snapshots import object_type_id
 
 CREATED, UPDATED, DELETED = KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED
 NOTHING = ''
@@ -76,7 +75,11 @@ _tables_exist = False
 
 
 def wants(model: type[models.Model], using: str) -> bool:
-    """A database other than the default one is a branch: its changes are sent when it is merged."""
+    """A database other than the default one is a branch: its changes are sent when it is merged.
+
+    So whatever is asked on the way of a save is asked of the default database by name, `connection` or
+    using(DEFAULT_DB_ALIAS). A query without a name goes where the routers send it, which in a branch is elsewhere.
+    """
     return using == DEFAULT_DB_ALIAS and is_migrated() and is_subscribed(model)
 
 
@@ -90,12 +93,12 @@ def is_migrated() -> bool:
 
 def is_subscribed(model: type[models.Model]) -> bool:
     """Whether any webhook wants changes of the model. Costs one small query a transaction."""
-    return _object_type_id(model) in _scope().subscribed
+    return object_type_id(model) in _scope().subscribed
 
 
 def needs_before(model: type[models.Model]) -> bool:
     """Whether any webhook asks what an object of the model was before a change."""
-    return _scope().subscribed.get(_object_type_id(model), False)
+    return _scope().subscribed.get(object_type_id(model), False)
 
 
 def with_before(model: type[models.Model], pks: Sequence[Any]) -> dict[Any, str | None]:
@@ -112,7 +115,7 @@ def record(model: type[models.Model], kind: str, rows: Mapping[Any, str | None])
     """
     statement = f"""{INSERT} SELECT {VALUES.format(pk='t.' + model._meta.pk.column, before='b.before')},
         {snapshots.expression(model)} {snapshots.source(model)} {ON_CONFLICT}"""
-    _execute(statement, [kind, _object_type_id(model), *_circumstances(), list(rows), list(rows.values())])
+    _execute(statement, [kind, object_type_id(model), *_circumstances(), list(rows), list(rows.values())])
 
 
 def record_touched(model: type[models.Model], kind: str, rows: Mapping[Any, str | None]) -> None:
@@ -127,7 +130,7 @@ def record_touched(model: type[models.Model], kind: str, rows: Mapping[Any, str 
 def record_deleted(model: type[models.Model], pk: Any, snapshot: str) -> None:
     """Record a deletion that has happened, by the snapshot taken before it."""
     statement = f'{INSERT} SELECT {VALUES.format(pk="%s", before="%s::jsonb")}, %s::jsonb {ON_CONFLICT}'
-    parameters = [DELETED, _object_type_id(model), pk, *_circumstances(), snapshot, snapshot]
+    parameters = [DELETED, object_type_id(model), pk, *_circumstances(), snapshot, snapshot]
     _execute(statement, parameters)
 
 
@@ -160,11 +163,6 @@ def shown(request: Any) -> dict[str, Any] | None:
     except AttributeError:
         return None
     return {**context, 'GET': dict(context['GET'].items())}
-
-
-@functools.cache
-def _object_type_id(model: type[models.Model]) -> int:
-    return ContentType.objects.get_for_model(model).pk
 
 
 #

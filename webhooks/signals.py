@@ -17,7 +17,7 @@ from django.dispatch import Signal
 from netbox.api.exceptions import SerializerNotFound
 from utilities.api import get_serializer_for_model
 
-from . import conf, followers, outbox, snapshots
+from . import conf, followers, outbox, senders, snapshots
 from .choices import OBJECT_KINDS, KindChoices
 from .constants import DEFAULT_MODELS
 from .models import Webhook
@@ -56,18 +56,21 @@ def _is_ours_to_watch(model: type[models.Model]) -> bool:
 
 def connect() -> None:
     """Connect the handlers. Called once, when all apps are loaded."""
-    targets = allowed_models()
-    for model in targets:
-        uid = f'webhooks.{model._meta.label_lower}'
-        pre_save.connect(hold_before, sender=model, dispatch_uid=uid)
-        post_save.connect(handle_saved, sender=model, dispatch_uid=uid)
-        pre_delete.connect(hold_deleted, sender=model, dispatch_uid=uid)
-        post_delete.connect(handle_deleted, sender=model, dispatch_uid=uid)
-        bulk_operation.connect(handle_bulk, sender=model, dispatch_uid=uid)
-    _connect_links(frozenset(targets))
+    targets = frozenset(model._meta.concrete_model for model in allowed_models())
+    senders.for_each(targets, _connect_changes)
+    _connect_links(targets)
     followers.connect(targets)
     post_save.connect(_forget, sender=Webhook, dispatch_uid='webhooks.forget')
     m2m_changed.connect(_forget, sender=Webhook.object_types.through, dispatch_uid='webhooks.forget')
+
+
+def _connect_changes(sender: type[models.Model]) -> None:
+    uid = f'webhooks.{sender._meta.label_lower}'
+    pre_save.connect(hold_before, sender=sender, dispatch_uid=uid)
+    post_save.connect(handle_saved, sender=sender, dispatch_uid=uid)
+    pre_delete.connect(hold_deleted, sender=sender, dispatch_uid=uid)
+    post_delete.connect(handle_deleted, sender=sender, dispatch_uid=uid)
+    bulk_operation.connect(handle_bulk, sender=sender, dispatch_uid=uid)
 
 
 def _connect_links(targets: frozenset[type[models.Model]]) -> None:
@@ -79,42 +82,46 @@ def _connect_links(targets: frozenset[type[models.Model]]) -> None:
 
 
 #
-# Handlers
+# Handlers: the sender may be a proxy, whose rows are those of its model
 #
 
 
 def hold_before(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
     """Take the row as it is before the save, where a webhook asks for it. A row that is new has none."""
     instance.__dict__.pop(BEFORE, None)  # of a save that failed
-    if instance.pk is not None and outbox.wants(sender, using) and outbox.needs_before(sender):
-        instance.__dict__[BEFORE] = snapshots.take(sender, [instance.pk]).get(instance.pk)
+    model = sender._meta.concrete_model
+    if instance.pk is not None and outbox.wants(model, using) and outbox.needs_before(model):
+        instance.__dict__[BEFORE] = snapshots.take(model, [instance.pk]).get(instance.pk)
 
 
 def handle_saved(sender: type[models.Model], instance: models.Model, created: bool, using: str, **kwargs: Any) -> None:
-    if not outbox.wants(sender, using):
+    model = sender._meta.concrete_model
+    if not outbox.wants(model, using):
         return
     kind = KindChoices.CREATED if created else KindChoices.UPDATED
     before = instance.__dict__.pop(BEFORE, None)
     if _in_transaction():
-        outbox.record(sender, kind, {instance.pk: before})
+        outbox.record(model, kind, {instance.pk: before})
     else:
         # Django has committed the row: lock it anew, so that the events of two savers keep the order of their rows.
-        outbox.record_touched(sender, kind, {instance.pk: before})
+        outbox.record_touched(model, kind, {instance.pk: before})
 
 
 def hold_deleted(
     sender: type[models.Model], instance: models.Model, using: str, origin: Any = None, **kwargs: Any
 ) -> None:
     """Take the snapshot while tags and other links are still there."""
-    if outbox.wants(sender, using) and snapshots.lock(sender, [instance.pk]):
-        held = snapshots.take(sender, [instance.pk])[instance.pk]
+    model = sender._meta.concrete_model
+    if outbox.wants(model, using) and snapshots.lock(model, [instance.pk]):
+        held = snapshots.take(model, [instance.pk])[instance.pk]
         instance.__dict__[HELD] = followers.with_cleared(held, instance, origin)
 
 
 def handle_deleted(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
     snapshot = instance.__dict__.pop(HELD, None)
-    if snapshot and outbox.wants(sender, using):
-        outbox.record_deleted(sender, instance.pk, snapshot)
+    model = sender._meta.concrete_model
+    if snapshot and outbox.wants(model, using):
+        outbox.record_deleted(model, instance.pk, snapshot)
 
 
 def handle_linked(
@@ -129,7 +136,7 @@ def handle_linked(
     **kwargs: Any,
 ) -> None:
     """Record the objects whose links changed, whichever end of the relation was edited."""
-    changed = model if reverse else type(instance)
+    changed = (model if reverse else type(instance))._meta.concrete_model
     if changed not in targets or not outbox.wants(changed, using):
         return
     held = instance.__dict__.setdefault(LINKS, {})
@@ -151,11 +158,12 @@ def handle_bulk(
     """Record what a bulk operation did. Raises ValueError for a kind of event that there is not."""
     if event not in OBJECT_KINDS:
         raise ValueError(f'event: {event!r} is none of {", ".join(OBJECT_KINDS)}')
-    if outbox.wants(sender, using):
+    model = sender._meta.concrete_model
+    if outbox.wants(model, using):
         pks = [instance.pk for instance in instances]
         # What was before an update is gone; what was before a deletion is still there.
-        before = outbox.with_before(sender, pks) if event == KindChoices.DELETED else dict.fromkeys(pks)
-        outbox.record_touched(sender, event, before)
+        before = outbox.with_before(model, pks) if event == KindChoices.DELETED else dict.fromkeys(pks)
+        outbox.record_touched(model, event, before)
 
 
 def _near_pks(instance: models.Model, action: str, pk_set: set | None) -> list:
@@ -169,7 +177,7 @@ def _far_pks(
     if pk_set is not None:
         return sorted(pk_set)
     field = next(f for f in changed._meta.many_to_many if f.remote_field.through is through)
-    rows = through._base_manager.filter(**{field.m2m_reverse_field_name(): instance.pk})
+    rows = through._base_manager.using(DEFAULT_DB_ALIAS).filter(**{field.m2m_reverse_field_name(): instance.pk})
     return list(rows.values_list(field.m2m_field_name(), flat=True))
 
 

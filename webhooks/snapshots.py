@@ -10,7 +10,7 @@ from collections.abc import Collection
 from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection, models
+from django.db import DEFAULT_DB_ALIAS, connection, models
 from django.db.models import ManyToManyField
 
 EMPTY = "'[]'::jsonb"
@@ -30,14 +30,19 @@ def _link(model: type[models.Model], field: ManyToManyField) -> str:
     source, pk = quote(field.m2m_column_name()), quote(model._meta.pk.column)
     condition = f'x.{source} = t.{pk}'
     if _is_generic(field):
-        content_type = ContentType.objects.get_for_model(model, for_concrete_model=True)
-        condition += f' AND x.content_type_id = {content_type.pk:d}'
+        condition += f' AND x.content_type_id = {object_type_id(model):d}'
     return f'(SELECT coalesce(jsonb_agg(x.{target} ORDER BY x.{target}), {EMPTY}) FROM {table} x WHERE {condition})'
 
 
 def _is_generic(field: ManyToManyField) -> bool:
     """Whether the through table serves all models, as that of tags does."""
     return any(f.name == 'content_type' for f in field.remote_field.through._meta.concrete_fields)
+
+
+@functools.cache
+def object_type_id(model: type[models.Model]) -> int:
+    """Return what events, and the rows of generic relations, know the model by."""
+    return ContentType.objects.db_manager(DEFAULT_DB_ALIAS).get_for_model(model).pk
 
 
 def lock(model: type[models.Model], pks: Collection[Any]) -> list[Any]:

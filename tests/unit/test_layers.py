@@ -25,7 +25,7 @@ LINES = (
     'definition',
     'models',
     # instance → JSON; snapshots → API data in batches; event → body and headers
-    'locks queue snapshots rendering formats batches notifications',
+    'locks queue snapshots senders rendering formats batches notifications',
     'payloads line outbox health',
     # events → deliveries; deliveries → attempts
     'dispatch',
