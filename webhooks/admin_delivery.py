@@ -14,7 +14,7 @@ from django.utils.timezone import localtime
 from django.utils.translation import gettext_lazy as _
 
 from . import preview, querysets
-from .admin_base import EVERYWHERE, BaseAdmin
+from .admin_base import EVERYWHERE, BaseAdmin, CheckedChangeList
 from .admin_display import (
     block,
     existing_objects,
@@ -28,6 +28,7 @@ from .admin_filters import ObjectTypeFilter
 from .choices import StatusChoices
 from .exceptions import DefinitionError
 from .models import Attempt, Delivery
+from .storable import is_key
 
 REASON_SHOWN = 60
 
@@ -72,7 +73,7 @@ class AttemptInline(ReadOnly, admin.TabularInline):
         )
 
 
-class DeliveryChangeList(ChangeList):
+class DeliveryChangeList(CheckedChangeList):
     """Looks up, for the whole page at once, which of the objects are still there."""
 
     def get_results(self, request: HttpRequest) -> None:
@@ -161,7 +162,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
             return queryset.filter(uuid=uuid.UUID(term)), False
         except ValueError:
             named = Q(event__object_repr__icontains=term)
-            return queryset.filter(named | Q(object_id=int(term)) if term.isdecimal() else named), False
+            return queryset.filter(named | Q(object_id=int(term)) if is_key(term) else named), False
 
     #
     # Columns and fields

@@ -302,7 +302,7 @@ def _check_node(node: Any) -> None:
     if isinstance(node, dict) and node.get('op') == Condition.REGEX:
         try:
             re.compile(node.get('value'))
-        except re.error as error:
+        except (re.error, OverflowError) as error:
             raise ValueError(error) from None
 
 

@@ -5,6 +5,8 @@ deliveries say `distinct=False`, as comparing whole rows is what makes a long lo
 """
 
 import uuid
+from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 import django_filters
@@ -29,13 +31,14 @@ from utilities.filtersets import register_filterset
 
 from .choices import FormatChoices, KindChoices, StatusChoices
 from .models import BatchItem, Delivery, Event, Webhook
+from .storable import NO_SUCH_OFFSET, is_storable_time
 
 REGEX_LOOKUPS = ('regex', 'iregex')
 TEXT_LOOKUPS = ('ic', 'nic', 'iew', 'niew', 'isw', 'nisw', *REGEX_LOOKUPS)
 
 
 class FilterForm(forms.Form):
-    """Refuses what a lookup of text cannot take, so that it is no error of the database."""
+    """Refuses what a lookup of text cannot take, and what is no time to PostgreSQL, so that it is no error of it."""
 
     def clean(self) -> dict[str, Any]:
         for name, value in list(self.cleaned_data.items()):
@@ -44,7 +47,13 @@ class FilterForm(forms.Form):
                 self.add_error(name, _('Only the lookups that compare the whole value can look for none.'))
             elif lookup in REGEX_LOOKUPS and not all(map(_is_regex, value or ())):
                 self.add_error(name, _('Enter a valid regular expression.'))
+            elif isinstance(value, list) and not all(map(is_storable_time, _times(value))):
+                self.add_error(name, NO_SUCH_OFFSET)
         return self.cleaned_data
+
+
+def _times(values: list[Any]) -> Iterator[datetime]:
+    return (value for value in values if isinstance(value, datetime))
 
 
 def _is_regex(pattern: str) -> bool:

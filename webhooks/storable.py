@@ -1,10 +1,26 @@
-"""Text that PostgreSQL can hold: no NUL, and no surrogate without its other half."""
+"""What PostgreSQL can hold: text without NUL and without half of a surrogate pair, keys and times within its range."""
 
 import re
+from datetime import datetime, timedelta
+
+from django.utils.translation import gettext_lazy as _
 
 UNSTORABLE = re.compile(r'[\x00\ud800-\udfff]')
+DIGITS_OF_KEYS = 19
+# Of a time from UTC. Python takes offsets below 24 hours.
+END_OF_OFFSETS = timedelta(hours=16)
+NO_SUCH_OFFSET = _('Enter a time whose offset from UTC is less than 16 hours.')
 
 
 def storable(text: str) -> str:
     """Return the text with a replacement character for each that PostgreSQL does not store."""
     return UNSTORABLE.sub('\ufffd', text)
+
+
+def is_key(text: str) -> bool:
+    """Whether the text is a number with as many digits as a bigint may have: int() refuses those with thousands."""
+    return text.isdecimal() and len(text) <= DIGITS_OF_KEYS
+
+
+def is_storable_time(moment: datetime) -> bool:
+    return abs(moment.utcoffset() or timedelta()) < END_OF_OFFSETS

@@ -10,16 +10,12 @@ from netbox.forms.mixins import SavedFiltersMixin
 from utilities.forms import FilterForm
 from utilities.forms.fields import ContentTypeMultipleChoiceField, DynamicModelMultipleChoiceField, TagFilterField
 from utilities.forms.rendering import FieldSet
-from utilities.forms.widgets import DateTimePicker
 
 from .. import object_types
 from ..choices import KindChoices, StatusChoices
 from ..models import Delivery, Event, Webhook
 from .switch import switch
-
-
-def time(label: str) -> forms.DateTimeField:
-    return forms.DateTimeField(label=label, required=False, widget=DateTimePicker())
+from .time import TimeField
 
 
 class ObjectTypeFilterMixin(forms.Form):
@@ -68,8 +64,8 @@ class DeliveryFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):
     kind = forms.MultipleChoiceField(label=_('Event'), choices=KindChoices, required=False)
     response_status = forms.IntegerField(label=_('Response status'), required=False)
     object_id = forms.IntegerField(label=_('Object ID'), required=False)
-    created__gte = time(_('After'))
-    created__lte = time(_('Before'))
+    created__gte = TimeField(label=_('After'), required=False)
+    created__lte = TimeField(label=_('Before'), required=False)
 
 
 class EventFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):
@@ -84,5 +80,5 @@ class EventFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):
     username = forms.CharField(label=_('User'), required=False)
     has_error = switch(_('Has an error'))
     object_id = forms.IntegerField(label=_('Object ID'), required=False)
-    timestamp__gte = time(_('After'))
-    timestamp__lte = time(_('Before'))
+    timestamp__gte = TimeField(label=_('After'), required=False)
+    timestamp__lte = TimeField(label=_('Before'), required=False)

@@ -6,20 +6,16 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 from utilities.forms import add_blank_choice
-from utilities.forms.widgets import DateTimePicker
 
 from ..choices import OPEN_STATUSES, StatusChoices
+from .time import TimeField
 
 CLOSED = [(value, label) for value, label in StatusChoices if value not in OPEN_STATUSES]
 
 
 class ReplayForm(forms.Form):
-    since = forms.DateTimeField(
-        label=_('Since'), widget=DateTimePicker(), help_text=_('Events from this time on are sent again.')
-    )
-    until = forms.DateTimeField(
-        label=_('Until'), required=False, widget=DateTimePicker(), help_text=_('Blank: up to now.')
-    )
+    since = TimeField(label=_('Since'), help_text=_('Events from this time on are sent again.'))
+    until = TimeField(label=_('Until'), required=False, help_text=_('Blank: up to now.'))
     status = forms.ChoiceField(
         label=_('Status'),
         required=False,

@@ -21,6 +21,7 @@ from ..exceptions import DefinitionError
 from ..models import Delivery
 from ..object_actions import BulkRedeliver, Redeliver
 from ..permissions import visible_deliveries
+from ..storable import is_key
 
 
 @register_model_view(Delivery, 'list', path='', detail=False)
@@ -113,4 +114,4 @@ class DeliveryBulkRedeliverView(RedeliverMixin, BaseMultiObjectView):
     def _selected(self, request: HttpRequest) -> QuerySet[Delivery]:
         if request.POST.get('_all'):
             return self.filterset(request.GET, self.queryset, request=request).qs
-        return self.queryset.filter(pk__in=[pk for pk in request.POST.getlist('pk') if pk.isdecimal()])
+        return self.queryset.filter(pk__in=[pk for pk in request.POST.getlist('pk') if is_key(pk)])

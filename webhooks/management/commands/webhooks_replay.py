@@ -10,12 +10,13 @@ from rich.progress import track
 from webhooks import operations
 from webhooks.choices import StatusChoices
 from webhooks.models import Webhook
+from webhooks.storable import is_storable_time
 
 
 def moment(text: str) -> datetime:
     """An ISO 8601 time; without an offset it is in NetBox's time zone. Raises ValueError."""
     parsed = parse_datetime(text)
-    if parsed is None:
+    if parsed is None or not is_storable_time(parsed):
         raise ValueError(text)
     return parsed if timezone.is_aware(parsed) else timezone.make_aware(parsed)
 
