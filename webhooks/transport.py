@@ -26,6 +26,9 @@ from .masking import mask_url
 from .storable import storable
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+SWITCHING_PROTOCOLS = 101
+# Answers after which another one comes, which is the one that counts.
+INTERIM = frozenset(range(100, 200)) - {SWITCHING_PROTOCOLS}
 CONNECT_TIMEOUT = 10
 # Characters kept of an error, and of a header.
 MAX_ERROR, MAX_HEADER = 1000, 1000
@@ -138,7 +141,7 @@ def _verdict(response: requests.Response) -> str:
     if response.status_code in REDIRECTS:
         target = mask_url(response.headers.get('Location', 'nowhere'))
         return f'HTTP {response.status_code}: redirect to {target} is not followed'
-    if not response.ok:
+    if not response.ok or response.status_code == SWITCHING_PROTOCOLS:
         return f'HTTP {response.status_code} {response.reason or ""}'.strip()
     return ''
 
@@ -248,17 +251,25 @@ class _Lines:
 
 
 class _Response(http.client.HTTPResponse):
-    """One whose headers are complete: to http.client the end of the connection is the end of the headers as well."""
+    """The final answer, with all of its headers.
+
+    To http.client, interim answers other than 100 are final, and the end of the connection ends the headers as well.
+    """
 
     def begin(self) -> None:
         lines = self.fp = _Lines(self.fp)
         try:
             super().begin()
+            while self.status in INTERIM:
+                self.headers = None  # so that it reads on
+                super().begin()
         finally:
             if self.fp is lines:
                 self.fp = lines.stream
         if lines.last == b'':
             raise http.client.HTTPException('the connection was cut inside the headers')
+        if self.status == SWITCHING_PROTOCOLS:
+            self.will_close = True  # what it speaks from now on is not HTTP
 
 
 class _Watched:

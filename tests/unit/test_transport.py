@@ -200,6 +200,71 @@ class TestAnswer:
             assert send(server.url()).body == 'abcde'
 
 
+EARLY_HINTS = b'HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\nConnection: close\r\n\r\n'
+INTERIM = [b'HTTP/1.1 100 Continue\r\n\r\n', b'HTTP/1.1 102 Processing\r\n\r\n', EARLY_HINTS, b'HTTP/1.1 199 X\r\n\r\n']
+
+
+class TestInterimAnswers:
+    """An endpoint may send answers with a status below 200 before the one that counts."""
+
+    @pytest.mark.parametrize('interim', [*INTERIM, b''.join(INTERIM)], ids=['100', '102', '103', '199', 'all of them'])
+    def test_the_final_answer_decides_and_is_kept(self, send, interim):
+        with serving(interim + OK, interim + response(b'why', '500 Broken', Retry_After='7')) as server:
+            delivered, failed = send(server.url()), send(server.url())
+        assert (delivered.succeeded, delivered.status, delivered.body) == (True, 200, 'ok')
+        assert (failed.succeeded, failed.status, failed.body) == (False, 500, 'why')
+        assert failed.error == 'HTTP 500 Broken'
+        assert (failed.headers.get('Retry-After'), failed.headers.get('Link')) == ('7', None)
+
+    def test_each_request_of_a_connection_gets_its_own_final_answer(self, send):
+        with serving(*[EARLY_HINTS + response(body) for body in (b'first', b'second', b'third')]) as server:
+            outcomes = [send(server.url()) for _ in range(3)]
+            assert server.connections == 1
+        assert [(outcome.status, outcome.body) for outcome in outcomes] == [(200, 'first'), (200, 'second'), (200, 'third')]
+
+    def test_a_final_answer_that_comes_later_is_waited_for(self, send):
+        box: list[Server] = []
+
+        def parts() -> Iterator[bytes]:
+            yield EARLY_HINTS
+            box[0].closing.wait(SHORT / 4)
+            yield OK
+
+        with serving(parts) as server:
+            box.append(server)
+            outcome = send(server.url())
+        assert (outcome.succeeded, outcome.status, outcome.body) == (True, 200, 'ok')
+
+    @pytest.mark.parametrize('rest', [b'', b'HTTP/1.1 103 Early Hints\r\nLink: <', b'HTTP/1.1 200 OK\r\nX-Y: z'])
+    def test_without_a_whole_final_answer_it_is_a_failure(self, send, rest):
+        def parts() -> Iterator[bytes]:
+            yield EARLY_HINTS + rest
+
+        with serving(parts) as server:
+            outcome = send(server.url())
+        assert (outcome.succeeded, outcome.status) == (False, None)
+        assert outcome.error
+
+    def test_a_flood_of_them_ends_after_as_many_bytes_as_headers_may_have(self, send):
+        def parts() -> Iterator[bytes]:
+            while True:
+                yield EARLY_HINTS
+
+        with serving(parts) as server:
+            outcome = send(server.url())
+        assert outcome.error == f'HTTPException: the headers are longer than {MAX_RESPONSE_READ} bytes'
+
+    def test_another_protocol_was_not_asked_for(self, send):
+        """After 101 Switching Protocols the connection speaks something else, and is not used again."""
+        switching = b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nContent-Length: 0\r\n\r\n'
+        with serving(switching, OK) as server:
+            refused, following = send(server.url()), send(server.url())
+            assert server.connections == 2
+        assert (refused.succeeded, refused.status, refused.unreachable) == (False, 101, False)
+        assert refused.error == 'HTTP 101 Switching Protocols'
+        assert (following.succeeded, following.body) == (True, 'ok')
+
+
 def drip(start: bytes, endless: bytes, server: list[Server]) -> object:
     """One byte at a time, for as long as the other side listens, or twenty times as long as it may."""
 
@@ -225,8 +290,9 @@ class TestDeadline:
             (b'HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n', b'x'),
             (b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n', b'1\r\nx\r\n'),
             (b'', b'HTTP/1.1 100 Continue\r\n\r\n'),
+            (b'', EARLY_HINTS),
         ],
-        ids=['status line', 'header', 'headers', 'body', 'chunks', 'continue'],
+        ids=['status line', 'header', 'headers', 'body', 'chunks', 'continue', 'early hints'],
     )
     def test_a_drip_ends(self, send, start, endless):
         box: list[Server] = []
