@@ -1,9 +1,12 @@
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
 VERSION = (ROOT / 'webhooks' / 'version.py').read_text().split("'")[1]
+# What an earlier build left in `build/` would go into the wheel: files that were deleted since, migrations too.
+BUILD = TemporaryDirectory(prefix='netbox-webhooks-')
 
 # NetBox brings Django, DRF, django-rq, rq, redis and requests in the exact versions it was tested with. A plugin
 # that declared them as well would let pip replace them.
@@ -17,6 +20,7 @@ setup(
     packages=find_packages(include=['webhooks', 'webhooks.*']),
     include_package_data=True,
     package_data={'webhooks': ['templates/**/*.html', 'static/**/*']},
+    options={'build': {'build_base': BUILD.name}},
     python_requires='>=3.12',
     classifiers=[
         'Development Status :: 4 - Beta',

@@ -53,7 +53,7 @@ def run() -> Tally:
     with _drain() as drain:
         finished = drain.work()
     if not finished:
-        queue.wake()
+        queue.wake(patient=True)
     return drain.tally
 
 

@@ -27,6 +27,10 @@ TOKEN = 'webhooks:woken:{queue}'
 TOKEN_TTL = 30
 CONNECT_TIMEOUT = 0.5
 ANSWER_TIMEOUT = 1.0
+# A wake-up that takes longer, in seconds, counts as a failure for those who come after it. A Redis that is well takes a
+# few milliseconds, and one far away (three round trips of 50 ms) stays below it. Without a wake-up the worker's timer
+# finds a change after a second on average: nobody should wait longer than a fraction of that to save it.
+SLOW = 0.25
 # After a failure nobody in this process waits for Redis again for this long, in seconds.
 PAUSE = 10
 
@@ -57,21 +61,30 @@ def function(job: Job) -> str:
         return ''
 
 
-def wake() -> bool:
+def wake(*, patient: bool = False) -> bool:
     """Let a worker look for work, unless one has been told already. Never raises and never waits long.
 
-    Returns False where Redis cannot be reached: the worker's timer finds the work later.
+    `patient`: nobody waits for the caller, so a Redis that is slow is asked again the next time.
+    Returns False where Redis cannot be reached or was slow just now: the worker's timer finds the work later.
     """
-    global _unreachable_until  # noqa: PLW0603  (a circuit breaker belongs to the process)
-    if time.monotonic() < _unreachable_until:
+    start = time.monotonic()
+    if start < _unreachable_until:
         return False
     try:
         _enqueue_once()
     except (RedisError, OSError) as error:
-        _unreachable_until = time.monotonic() + PAUSE
-        logger.warning('wake_up=failed reason="%s" (events are safe in the database and go out later)', error)
+        _pause('failed', error)
         return False
+    if not patient and (took := time.monotonic() - start) > SLOW:
+        _pause('slow', f'Redis took {took:.2f} s')
     return True
+
+
+def _pause(result: str, reason: object) -> None:
+    """Open the circuit breaker of this process."""
+    global _unreachable_until  # noqa: PLW0603  (it belongs to the process)
+    _unreachable_until = time.monotonic() + PAUSE
+    logger.warning('wake_up=%s reason="%s" (events are safe in the database and go out later)', result, reason)
 
 
 def _enqueue_once() -> None:

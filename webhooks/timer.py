@@ -47,7 +47,7 @@ class Timer(threading.Thread):
         """Wake a worker if there is something to do. Whatever stands in the way now is tried again at the next look."""
         try:
             if something_to_do():
-                queue.wake()
+                queue.wake(patient=True)
         except (DatabaseError, InterfaceError) as error:
             logger.warning('timer=failed reason="%s"', str(error).strip())
             connection.close()

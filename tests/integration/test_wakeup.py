@@ -4,6 +4,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -206,6 +207,92 @@ class FalseRedis:
         self._server.close()
         for connection in self.connections:
             connection.close()
+
+
+class SlowRedis:
+    """In the place of a Redis: passes everything on to a real one, and its answers to our wake-ups late."""
+
+    def __init__(self, port: int, target: int) -> None:
+        self.delay = 0.0
+        self.asked = 0
+        self._target = target
+        self._closing = threading.Event()
+        self._sockets: list[socket.socket] = []
+        self._server = socket.create_server(('127.0.0.1', port))
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _address = self._server.accept()
+            except OSError:
+                return
+            redis = socket.create_connection(('127.0.0.1', self._target))
+            self._sockets += client, redis
+            ours = threading.Event()
+            threading.Thread(target=self._pass_on, args=(client, redis, ours), daemon=True).start()
+            threading.Thread(target=self._answer, args=(redis, client, ours), daemon=True).start()
+
+    def _pass_on(self, client: socket.socket, redis: socket.socket, ours: threading.Event) -> None:
+        with suppress(OSError):
+            while commands := client.recv(65536):
+                if b'webhooks:woken:' in commands:
+                    self.asked += 1
+                    ours.set()
+                redis.sendall(commands)
+
+    def _answer(self, redis: socket.socket, client: socket.socket, ours: threading.Event) -> None:
+        with suppress(OSError):
+            while answer := redis.recv(65536):
+                if ours.is_set():
+                    self._closing.wait(self.delay)
+                client.sendall(answer)
+
+    def close(self) -> None:
+        self._closing.set()
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        for one in self._sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
+
+
+class TestRedisSlow:
+    """It answers, but so late that whoever saves would notice."""
+
+    @pytest.fixture
+    def slow_redis(self, committed: None, tasks_redis: Any, other_redis: Any, monkeypatch) -> Iterator[SlowRedis]:
+        monkeypatch.setattr(queue, 'PAUSE', 3600)
+        tasks_redis.stop()
+        server = SlowRedis(tasks_redis.server.port, other_redis.port)
+        yield server
+        server.close()
+
+    def test_only_the_first_of_several_commits_waits_for_it(self, webhook, slow_redis, caplog):
+        """The wake-up itself is done. While Redis was quick, each commit woke a worker."""
+        for asked in (1, 2):
+            site()
+            assert slow_redis.asked == asked
+        queue.accept()
+        asked = slow_redis.asked
+        slow_redis.delay = 2 * queue.SLOW
+        for _ in range(3):
+            site()
+        assert slow_redis.asked == asked + 1
+        assert waiting() == 2
+        assert len(changes(Site)) == 5
+        (line,) = [record for record in caplog.records if record.name.startswith('webhooks')]
+        assert (line.levelno, line.name) == (logging.WARNING, 'webhooks.queue')
+        assert 'wake_up=slow' in line.getMessage()
+
+    def test_whoever_nobody_waits_for_asks_it_each_time(self, slow_redis):
+        """The worker's timer, which finds what such commits leave to it."""
+        slow_redis.delay = 2 * queue.SLOW
+        assert [queue.wake(patient=True) for _ in range(2)] == [True] * 2
+        assert slow_redis.asked == 2
+        assert [queue.wake() for _ in range(2)] == [True, False]
+        assert slow_redis.asked == 3
 
 
 class TestRedisDown:
