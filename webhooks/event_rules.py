@@ -1,7 +1,7 @@
 """A second door in: NetBox's event rules, whose action may be to send with one of our webhooks.
 
 So job events, and rules that exist, gain retries and a log. What is sent, and when, is NetBox's: the data as its event
-rules have it, also for changes that were rolled back.
+rules have it, also for changes that code rolled back inside a request that then succeeded.
 """
 
 import json
