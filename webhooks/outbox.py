@@ -6,6 +6,8 @@ one object grow in the order of its commits.
 """
 
 import json
+import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ from .choices import KindChoices
 from .models import Event, Subscription
 from .models.sequence import NAME as SEQUENCE
 from .snapshots import object_type_id
+
+logger = logging.getLogger('webhooks.outbox')
 
 CREATED, UPDATED, DELETED = KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED
 NOTHING = ''
@@ -72,6 +76,9 @@ class Scope:
 
 
 _tables_exist = False
+# Seconds between two lines in the log that say that they are gone.
+GONE_INTERVAL = 60
+_said_at = -math.inf
 
 
 def wants(model: type[models.Model], using: str) -> bool:
@@ -85,7 +92,7 @@ def wants(model: type[models.Model], using: str) -> bool:
 
 def is_migrated() -> bool:
     """Whether our tables exist. Until then saves go on without us, and the check webhooks.W002 warns."""
-    global _tables_exist  # noqa: PLW0603  (once they exist they stay)
+    global _tables_exist  # noqa: PLW0603  (once they exist they stay, or else are found gone)
     if not _tables_exist:
         _tables_exist = Event._meta.db_table in connection.introspection.table_names()
     return _tables_exist
@@ -180,8 +187,35 @@ def _scope() -> Scope:
     hooks = connection.run_on_commit
     if scope is not None and position < len(hooks) and hooks[position][1] is scope:
         return scope
-    scope = Scope(Subscription.objects.open_object_types())
+    scope = Scope(_subscribed())
     if connection.in_atomic_block:
         transaction.on_commit(scope, robust=True)
         connection.webhooks_scope = (len(connection.run_on_commit) - 1, scope)
     return scope
+
+
+def _subscribed() -> dict[int, bool]:
+    """Return the open subscriptions, none where the tables were removed under this process: nobody can have any.
+
+    They cannot vanish between this look and the event, as the look holds their lock. A removal that began before it,
+    and already waits for it, is a deadlock to PostgreSQL: it ends one of the two, and nothing is lost. Without a
+    transaction there is no such lock, and the save fails.
+    """
+    found = Subscription.objects.open_object_types()
+    if found is None:
+        look_again()
+        _say_gone()
+    return found or {}
+
+
+def look_again() -> None:
+    """Forget that the tables exist: whoever asks next looks for them."""
+    global _tables_exist  # noqa: PLW0603
+    _tables_exist = False
+
+
+def _say_gone() -> None:
+    global _said_at  # noqa: PLW0603
+    if time.monotonic() - _said_at > GONE_INTERVAL:
+        _said_at = time.monotonic()
+        logger.warning('tables=gone changes are not recorded: restart NetBox with WEBHOOKS_ENABLED = False')

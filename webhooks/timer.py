@@ -10,7 +10,7 @@ import threading
 from django.db import DatabaseError, InterfaceError, connection
 
 from . import queue
-from .outbox import is_migrated
+from .outbox import is_migrated, look_again
 
 logger = logging.getLogger('webhooks.timer')
 
@@ -51,6 +51,7 @@ class Timer(threading.Thread):
         except (DatabaseError, InterfaceError) as error:
             logger.warning('timer=failed reason="%s"', str(error).strip())
             connection.close()
+            look_again()  # the tables may have been removed
 
 
 def something_to_do() -> bool:

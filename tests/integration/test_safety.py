@@ -1,6 +1,7 @@
 """Where not all is well: no tables yet, events that cannot be written or rendered, webhooks that are off."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from builders import CREATED, DELETED, NOWHERE, UPDATED, changes, recorded, site
 from dcim.models import Site
 from django.db import DatabaseError, connection, transaction
 from engine import work
+from tenancy.models import Tenant
 
 from webhooks import dispatch, payloads
 from webhooks.models import Delivery
@@ -33,6 +35,42 @@ BEGIN
         EXECUTE 'DROP TABLE ' || name || ' CASCADE';
     END LOOP;
 END $$"""
+
+REMOVED = """
+from dcim.models import Site
+from django.contrib.contenttypes.models import ContentType
+from django.core.management import call_command
+from django.db import transaction
+from webhooks import outbox, timer
+from webhooks.models import Event, Webhook
+webhook = Webhook.objects.create(name='Hook', payload_url='http://127.0.0.1:9/', type_create=True, type_update=True)
+webhook.object_types.set([ContentType.objects.get_for_model(Site)])
+place = Site.objects.create(name='Bern', slug='bern')
+print('recorded', Event.objects.count())
+call_command('migrate', 'webhooks', 'zero', verbosity=0)
+for name in ('Genf', 'Basel'):
+    outbox._tables_exist = True  # as in another process, which has not looked yet
+    with transaction.atomic():
+        place.name = name
+        place.save()
+        place.asns.clear()
+        with transaction.atomic():
+            place.save()
+outbox._tables_exist = True
+Site(name='Chur', slug='chur').save()
+print('saved', *Site.objects.order_by('name').values_list('name', flat=True))
+outbox._tables_exist = True
+for _ in range(3):
+    timer.Timer().look()
+place.delete()
+print('left', Site.objects.count())
+call_command('migrate', 'webhooks', verbosity=0)
+webhook.pk = None
+webhook.save(force_insert=True)
+webhook.object_types.set([ContentType.objects.get_for_model(Site)])
+Site(name='Thun', slug='thun').save()
+print('recorded', Event.objects.count())
+"""
 
 HANDLERS = """
 from dcim.models import Site
@@ -75,6 +113,29 @@ class TestNotMigrated:
         warned = netbox.run('check', '--database', 'default')
         assert 'webhooks.W002' in warned.stderr
         assert warned.returncode == 0
+
+
+class TestRemoved:
+    def test_tables_that_vanish_under_a_running_process_disturb_no_save(self, make_netbox):
+        """Nobody can be subscribed any more. It says so once a minute, and records again when they are back."""
+        answer = make_netbox(fresh=True).run('shell', '-c', REMOVED)
+        lines = answer.stdout.splitlines()[-4:]
+        assert lines == ['recorded 1', 'saved Basel Chur', 'left 1', 'recorded 1'], answer.stderr
+        assert answer.stderr.count('tables=gone') == 1
+        assert answer.stderr.count('timer=failed') == 1
+
+    @pytest.mark.usefixtures('committed')
+    def test_they_cannot_vanish_between_the_look_and_the_event(self):
+        """Whoever removes them waits for the transaction."""
+        subscribe(NOWHERE, Site, Tenant)
+        other = connection.copy()
+        with transaction.atomic(), closing(other), other.cursor() as cursor:
+            Site.objects.create(name='Bern', slug='bern')
+            cursor.execute("SET lock_timeout = '100ms'")
+            with pytest.raises(DatabaseError, match='lock timeout'):
+                cursor.execute('DROP TABLE webhooks_subscription')
+            Tenant.objects.create(name='Tenant', slug='tenant')
+        assert len(recorded()) == 2
 
 
 @pytest.mark.usefixtures('committed')

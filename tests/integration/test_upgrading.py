@@ -104,7 +104,7 @@ def host(tmp_path: Path, shared: Path) -> Host:
 
 def leave_a_build(host: Host) -> None:
     """As 1.0.0's setup.py did at each installation."""
-    shutil.copytree(host.checkout / 'webhooks', host.checkout / 'build/lib/webhooks')
+    shutil.copytree(host.checkout / 'webhooks', host.checkout / 'build/lib/webhooks', dirs_exist_ok=True)
 
 
 @pytest.mark.parametrize('written', ['as the README says now', 'as it was up to 1.0.0'])

@@ -7,10 +7,11 @@ that is enabled again does not get what happened in between.
 """
 
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection, models, transaction
+from django.db import ProgrammingError, connection, models, transaction
 from django.db.models import Q
 from django.db.models.signals import m2m_changed, post_save
 from django.dispatch import receiver
+from psycopg.errors import UndefinedTable
 
 from ..choices import KindChoices
 from . import sequence
@@ -30,6 +31,9 @@ OPEN_OBJECT_TYPES = """
         WHERE b.object_type_id = step.object_type_id AND b.until IS NULL AND b.before
     )
     FROM step WHERE object_type_id IS NOT NULL"""
+# In one round trip: a user's transaction must survive it if the table is gone, and no save may pay for that.
+GUARDED = f'SAVEPOINT webhooks_look; {OPEN_OBJECT_TYPES}; RELEASE SAVEPOINT webhooks_look'
+UNDO = 'ROLLBACK TO SAVEPOINT webhooks_look; RELEASE SAVEPOINT webhooks_look'
 
 
 class SubscriptionManager(models.Manager):
@@ -55,13 +59,25 @@ class SubscriptionManager(models.Manager):
                 for object_type_id, kind in sorted(wanted - held.keys())
             )
 
-    def open_object_types(self) -> dict[int, bool]:
+    def open_object_types(self) -> dict[int, bool] | None:
         """Return {id of an object type that a webhook is subscribed to now: whether one asks for the state before}.
 
         Steps from one type to the next in the index of the open stretches: a thousand webhooks cost as much as one.
+        Returns None where the table has been removed, and leaves an open transaction as it was. Where it is there, it
+        stays until the transaction ends: the look holds its lock, and whoever removes the tables waits for that.
         """
+        in_transaction = connection.in_atomic_block or not connection.get_autocommit()
         with connection.cursor() as cursor:
-            cursor.execute(OPEN_OBJECT_TYPES)
+            try:
+                cursor.execute(GUARDED if in_transaction else OPEN_OBJECT_TYPES)
+            except ProgrammingError as error:
+                if not isinstance(error.__cause__, UndefinedTable):
+                    raise
+                if in_transaction:
+                    cursor.execute(UNDO)
+                return None
+            if in_transaction:
+                cursor.nextset()  # the first is the savepoint's
             return dict(cursor.fetchall())
 
     def _wanted(self, webhook: Webhook) -> set[tuple[int, str]]:
