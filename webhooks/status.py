@@ -165,9 +165,11 @@ def _trim() -> None:
 def _remove(registry: FailedJobRegistry, job_id: str) -> None:
     registry.connection.zrem(registry.key, job_id)
     try:
-        Job.fetch(job_id, connection=registry.connection).delete()
+        job = Job.fetch(job_id, connection=registry.connection)
     except NoSuchJobError:
         return
+    Result.delete_all(job)  # RQ would keep them for as long as the job might have been listed
+    job.delete()
 
 
 def _registry() -> FailedJobRegistry:

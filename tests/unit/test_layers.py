@@ -38,7 +38,7 @@ LINES = (
     'worker jobs object_types',
     # what people and other programs see
     'importing keys permissions querysets filtersets tables metrics checks search tabs dashboard notices',
-    'forms panels object_actions preview',
+    'forms panels object_actions preview removal',
     'admin_display admin_health admin_site mount',
     'admin_filters admin_base admin_forms admin_app',
     'admin_delivery admin_webhook',
