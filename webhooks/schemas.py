@@ -7,7 +7,8 @@ What is known to be other in the answers than in their description is put right 
 - null stands among the alternatives of a related object twice, and `oneOf` wants exactly one to fit;
 - of a related object that was deleted since, and is in no change log, only the id is known;
 - `url` has no host in a payload, and so is no URI;
-- bounds are numbers, not decimals as text.
+- bounds are numbers, not decimals as text;
+- what a serializer describes and the model does not have is not shown, as a circuit's `assignments` in NetBox 4.7.0.
 """
 
 import re
@@ -19,6 +20,8 @@ from django.urls import NoReverseMatch, path, resolve, reverse
 from drf_spectacular.drainage import GENERATOR_STATS
 from drf_spectacular.generators import SchemaGenerator
 from drf_spectacular.settings import patched_settings
+from rest_framework.fields import Field, empty
+from utilities.api import get_serializer_for_model
 from utilities.views import get_viewname
 
 from .choices import OBJECT_KINDS, FormatChoices
@@ -145,6 +148,8 @@ def _definitions(model: type[Model]) -> Schema:
     reference = response['get']['responses']['200']['content']['application/json']['schema']['$ref']
     components = {name: _translate(schema) for name, schema in described['components']['schemas'].items()}
     data = components.pop(reference.removeprefix(COMPONENTS))
+    for name in _never_shown(model):
+        data['properties'].pop(name, None)
     state = {'type': ['object', 'null']}
     return {
         # The REST API shows all keys of an object, always.
@@ -153,6 +158,20 @@ def _definitions(model: type[Model]) -> Schema:
         'gone': GONE,
         **{name: {'anyOf': [schema, {'$ref': f'{DEFINITIONS}gone'}]} for name, schema in components.items()},
     }
+
+
+def _never_shown(model: type[Model]) -> list[str]:
+    """Return the fields that read what the model does not have, which the REST API skips."""
+    fields = get_serializer_for_model(model)().fields
+    return [name for name, field in fields.items() if _may_be_skipped(field) and not _has_source(model, field)]
+
+
+def _may_be_skipped(field: Field) -> bool:
+    return not (field.read_only or field.required or field.allow_null) and field.default is empty
+
+
+def _has_source(model: type[Model], field: Field) -> bool:
+    return field.source == '*' or hasattr(model, field.source.split('.')[0])
 
 
 def _view(model: type[Model]) -> type:
