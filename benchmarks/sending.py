@@ -17,7 +17,7 @@ from benchmarks.report import Row
 from benchmarks.sides import BUILTIN, HOOK, OURS, Bed, dispatch_began
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner
-from webhooks import drain
+from webhooks.engine import runner
 
 SLOW, DEAD = '/slow', '/dead'
 TIMEOUT = 120
@@ -115,7 +115,7 @@ def _growth(bed: Bed, count: int) -> float:
     """Return by how many MB a process grows that drains so many deliveries, its first hundred aside."""
     with bed.subscribed(OURS, Site):
         bed.save(bed.new_sites(100))
-        drain.run()
+        runner.run()
         for start in range(0, count, 1000):
             bed.save(bed.new_sites(min(1000, count - start)))
         connection.close()
@@ -124,7 +124,7 @@ def _growth(bed: Bed, count: int) -> float:
 
 def _drain_and_measure() -> float:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    while drain.run().counts:
+    while runner.run().counts:
         pass
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 

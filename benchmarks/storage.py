@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from benchmarks.report import Row
 from benchmarks.sides import OURS, Bed
-from webhooks import delivery, drain
+from webhooks.engine import delivery, runner
 from webhooks.models import Delivery, Health
 
 TABLES = ('webhooks_event', 'webhooks_delivery', 'webhooks_attempt')
@@ -44,7 +44,7 @@ def measure(bed: Bed) -> Iterator[Row]:
 
 def _size(bed: Bed, count: int) -> Iterator[Row]:
     bed.save(bed.new_sites(count))
-    drain.run()
+    runner.run()
     with connection.cursor() as cursor:
         cursor.execute('SELECT sum(pg_total_relation_size(t::regclass)) FROM unnest(%s::text[]) AS t', [list(TABLES)])
         size = cursor.fetchone()[0]
@@ -55,7 +55,7 @@ def _claim(bed: Bed, count: int, what: str) -> float:
     """Return the milliseconds of a claim, the median of some, each of which is undone."""
     bed.reset()
     bed.save(bed.new_sites(1))
-    drain.run()
+    runner.run()
     with connection.cursor() as cursor:
         cursor.execute(FILL.format(**KINDS[what]), [count, Delivery.objects.get().pk])
         cursor.execute('ANALYZE webhooks_delivery')

@@ -17,7 +17,7 @@ class WebhooksConfig(PluginConfig):
     default_auto_field = 'django.db.models.BigAutoField'
     graphql_schema = 'graphql.schema.schema'
     # NetBox no longer installs Django's admin.
-    django_apps = ['webhooks.admin_app.WebhooksAdminConfig']
+    django_apps = ['webhooks.django_admin.app.WebhooksAdminConfig']
 
     @classmethod
     def validate(cls, user_config, netbox_version):
@@ -29,14 +29,17 @@ class WebhooksConfig(PluginConfig):
 
     def ready(self):
         super().ready()
-        from . import branching, checks, conf, dashboard, jobs, mount, notifications, permissions  # noqa: F401  (importing checks, dashboard and jobs registers them)
+        from . import branching, checks, conf, dashboard, jobs, permissions  # noqa: F401  (importing checks, dashboard and jobs registers them)
+        from .django_admin import install
+        from .engine import notifications
 
-        mount.install()
+        install.install()
         notifications.register()
         permissions.never_exempt()
         branching.stay_in_main()
         if conf.get().enabled:
-            from . import signals, tabs
+            from . import signals
+            from .ui import tabs
 
             signals.connect()
             tabs.register()

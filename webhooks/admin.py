@@ -2,8 +2,8 @@
 
 from django.contrib import admin
 
-from .admin_delivery import DeliveryAdmin
-from .admin_webhook import WebhookAdmin
+from .django_admin.delivery import DeliveryAdmin
+from .django_admin.webhook import WebhookAdmin
 from .models import Delivery, Webhook
 
 admin.site.register(Webhook, WebhookAdmin)

@@ -14,7 +14,8 @@ from django.core.checks import register
 from django.db import DatabaseError
 from django.utils.module_loading import import_string
 
-from . import conf, outbox, queue, rendering, signals
+from . import conf, object_types, rendering
+from .outbox import recording, wakeup
 
 TAG = 'webhooks'
 
@@ -22,7 +23,7 @@ TAG = 'webhooks'
 @register(TAG)
 def worker_listens(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
     name = conf.get().queue
-    if not conf.get().enabled or queue.count_workers():
+    if not conf.get().enabled or wakeup.count_workers():
         return []
     return [
         CheckWarning(
@@ -49,7 +50,7 @@ def tables_exist(app_configs: Any, databases: Any = None, **kwargs: Any) -> list
 
 def _is_migrated() -> bool:
     try:
-        return outbox.is_migrated()
+        return recording.is_migrated()
     except DatabaseError:
         return True  # there is no database to ask, which others report
 
@@ -80,5 +81,5 @@ def rendering_is_prepared(app_configs: Any, **kwargs: Any) -> list[CheckWarning]
             hint='Use a version of NetBox that this version of the plugin is tested with, or report it.',
             id='webhooks.W004',
         )
-        for part, reason in rendering.left_as_netbox_has_it(signals.allowed_models()).items()
+        for part, reason in rendering.left_as_netbox_has_it(object_types.allowed_models()).items()
     ]

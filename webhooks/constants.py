@@ -29,6 +29,9 @@ JITTER = 0.2
 DEFAULT_MAX_ATTEMPTS = 1 + len(BACKOFF)
 MAX_RETRY_AFTER = 24 * 3600
 
+# Seconds after which NetBox's other jobs are to have their turn.
+JOB_TIME = 30.0
+
 # Seconds that a webhook may ask for at most, for one request.
 MAX_TIMEOUT = 3600
 

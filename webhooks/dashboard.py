@@ -14,9 +14,10 @@ from extras.dashboard.utils import register_widget
 from extras.dashboard.widgets import DashboardWidget
 from users.models import User
 
-from . import queue, statistics
 from .choices import OPEN_STATUSES, StatusChoices
 from .models import Delivery, Event, Hour, Webhook
+from .outbox import wakeup
+from .services import statistics
 
 RATE_HOURS = 24
 WEBHOOKS_NAMED = 5
@@ -94,7 +95,7 @@ def _backlog(user: User, webhooks: QuerySet[Webhook]) -> Backlog:
         url=_list_url(status=OPEN_STATUSES, sort='created'),
         oldest=min((moment for moment in moments if moment), default=None),
         unseen=None if undispatched is None else undispatched.count(),
-        workers=queue.count_workers(),
+        workers=wakeup.count_workers(),
     )
 
 

@@ -19,10 +19,11 @@ from django.utils.translation import gettext_lazy as _
 from extras.constants import WEBHOOK_EVENT_TYPES
 from netbox.event_rules import EventRuleAction
 
-from . import dispatch, locks, outbox, queue
-from .batches import Group
+from .engine import dispatch, locks
+from .engine.batching import Group
 from .models import Event, Webhook
 from .models.sequence import draw
+from .outbox import recording, wakeup
 
 
 class SendWithWebhooks(EventRuleAction):
@@ -39,7 +40,7 @@ class SendWithWebhooks(EventRuleAction):
             event = Event.objects.create(**_fields(event_context, action_data))
             locks.acquire(locks.LINE)
             dispatch.deliver([Group(action_object.pk, [event.pk])])
-            transaction.on_commit(queue.wake, robust=True)
+            transaction.on_commit(wakeup.wake, robust=True)
 
     def resolve_import_object(self, value: str) -> Webhook:
         return Webhook.objects.get(name=value)
@@ -56,7 +57,7 @@ def _fields(context: Any, data: dict) -> dict[str, Any]:
         'timestamp': now,
         'username': user.username if user else None,
         'request_id': getattr(request, 'id', None),
-        'request': outbox.shown(request) if request else None,
+        'request': recording.shown(request) if request else None,
         'snapshots': json.loads(_dumps(context.get('snapshots'))),
         'data': _dumps(data),
         'dispatched_at': now,

@@ -3,7 +3,7 @@
 from core.choices import JobIntervalChoices
 from netbox.jobs import JobRunner, system_job
 
-from . import retention
+from .engine import retention
 
 
 @system_job(interval=JobIntervalChoices.INTERVAL_DAILY)

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from .constants import LATENCY_BUCKETS
 from .models import Health
-from .statistics import backlog
+from .services.statistics import backlog
 
 
 def export(request: HttpRequest) -> HttpResponse:

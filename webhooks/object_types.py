@@ -1,9 +1,15 @@
-"""The object types that a webhook may subscribe to."""
+"""The object types that a webhook may subscribe to: those of the setting `allowed_models`."""
 
+from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import ImproperlyConfigured
+from django.db import models
 from django.db.models import QuerySet
+from netbox.api.exceptions import SerializerNotFound
+from utilities.api import get_serializer_for_model
 
-from .signals import allowed_models
+from . import conf
+from .constants import DEFAULT_MODELS
 
 
 def allowed() -> QuerySet[ContentType]:
@@ -15,3 +21,61 @@ def allowed() -> QuerySet[ContentType]:
 def by_label() -> dict[str, ContentType]:
     """Return {'app.model': object type} of the allowed ones."""
     return {f'{object_type.app_label}.{object_type.model}': object_type for object_type in allowed()}
+
+
+def allowed_models() -> list[type[models.Model]]:
+    """Return the model classes of the setting `allowed_models`.
+
+    Raises ImproperlyConfigured for one that does not exist or that the REST API does not show.
+    """
+    if conf.get().any_model:
+        return every_model()
+    return [_model(label) for label in conf.get().allowed_models]
+
+
+def every_model() -> list[type[models.Model]]:
+    """Return the models that `allowed_models: ['*']` stands for: all that can be sent."""
+    return [model for model in apps.get_models() if _is_ours_to_watch(model)]
+
+
+def _is_ours_to_watch(model: type[models.Model]) -> bool:
+    if model._meta.app_label == 'webhooks' or _inherits_columns(model):
+        return False
+    return _has_number(model) and _is_serializable(model)
+
+
+def _model(label: str) -> type[models.Model]:
+    try:
+        model = apps.get_model(label)
+    except LookupError:
+        raise ImproperlyConfigured(f'allowed_models: there is no model {label!r}') from None
+    if label not in DEFAULT_MODELS and not _is_serializable(model):
+        raise ImproperlyConfigured(f'allowed_models: {label!r} has no REST API serializer')
+    if _inherits_columns(model):
+        raise ImproperlyConfigured(
+            f"allowed_models: {label!r} has columns in another model's table (multi-table inheritance), "
+            'which a snapshot would lack'
+        )
+    if not _has_number(model):
+        raise ImproperlyConfigured(f'allowed_models: {label!r} has no number as its key')
+    return model
+
+
+def _inherits_columns(model: type[models.Model]) -> bool:
+    """Whether a row of the model is spread over several tables. A proxy's is not."""
+    return any(link is not None for link in model._meta.parents.values())
+
+
+def _has_number(model: type[models.Model]) -> bool:
+    """Whether objects are identified by an integer, as an event's `object_id` is."""
+    return isinstance(model._meta.pk, models.IntegerField | models.AutoField)
+
+
+def _is_serializable(model: type[models.Model]) -> bool:
+    """Whether the REST API has a serializer, of a proxy also one of the model as which its changes are recorded."""
+    try:
+        get_serializer_for_model(model)
+        get_serializer_for_model(model._meta.concrete_model)
+    except SerializerNotFound:
+        return False
+    return True

@@ -9,18 +9,14 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from django.apps import apps
-from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connection, models
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 from django.dispatch import Signal
-from netbox.api.exceptions import SerializerNotFound
-from utilities.api import get_serializer_for_model
 
-from . import conf, followers, outbox, senders, snapshots
+from . import object_types
 from .choices import OBJECT_KINDS, KindChoices
-from .constants import DEFAULT_MODELS
 from .models import Webhook
+from .outbox import recording, senders, side_effects, snapshots
 
 logger = logging.getLogger('webhooks.signals')
 
@@ -33,33 +29,12 @@ BEFORE = '_webhooks_before'
 LINKS = '_webhooks_links'
 
 
-def allowed_models() -> list[type[models.Model]]:
-    """Return the model classes of the setting `allowed_models`.
-
-    Raises ImproperlyConfigured for one that does not exist or that the REST API does not show.
-    """
-    if conf.get().any_model:
-        return every_model()
-    return [_model(label) for label in conf.get().allowed_models]
-
-
-def every_model() -> list[type[models.Model]]:
-    """Return the models that `allowed_models: ['*']` stands for: all that can be sent."""
-    return [model for model in apps.get_models() if _is_ours_to_watch(model)]
-
-
-def _is_ours_to_watch(model: type[models.Model]) -> bool:
-    if model._meta.app_label == 'webhooks' or _inherits_columns(model):
-        return False
-    return _has_number(model) and _is_serializable(model)
-
-
 def connect() -> None:
     """Connect the handlers. Called once, when all apps are loaded."""
-    targets = frozenset(model._meta.concrete_model for model in allowed_models())
+    targets = frozenset(model._meta.concrete_model for model in object_types.allowed_models())
     senders.for_each(targets, _connect_changes)
     _connect_links(targets)
-    followers.connect(targets)
+    side_effects.connect(targets)
     post_save.connect(_forget, sender=Webhook, dispatch_uid='webhooks.forget')
     m2m_changed.connect(_forget, sender=Webhook.object_types.through, dispatch_uid='webhooks.forget')
 
@@ -90,21 +65,21 @@ def hold_before(sender: type[models.Model], instance: models.Model, using: str, 
     """Take the row as it is before the save, where a webhook asks for it. A row that is new has none."""
     instance.__dict__.pop(BEFORE, None)  # of a save that failed
     model = sender._meta.concrete_model
-    if instance.pk is not None and outbox.wants(model, using) and outbox.needs_before(model):
+    if instance.pk is not None and recording.wants(model, using) and recording.needs_before(model):
         instance.__dict__[BEFORE] = snapshots.take(model, [instance.pk]).get(instance.pk)
 
 
 def handle_saved(sender: type[models.Model], instance: models.Model, created: bool, using: str, **kwargs: Any) -> None:
     model = sender._meta.concrete_model
-    if not outbox.wants(model, using):
+    if not recording.wants(model, using):
         return
     kind = KindChoices.CREATED if created else KindChoices.UPDATED
     before = instance.__dict__.pop(BEFORE, None)
     if _in_transaction():
-        outbox.record(model, kind, {instance.pk: before})
+        recording.record(model, kind, {instance.pk: before})
     else:
         # Django has committed the row: lock it anew, so that the events of two savers keep the order of their rows.
-        outbox.record_touched(model, kind, {instance.pk: before})
+        recording.record_touched(model, kind, {instance.pk: before})
 
 
 def hold_deleted(
@@ -112,16 +87,16 @@ def hold_deleted(
 ) -> None:
     """Take the snapshot while tags and other links are still there."""
     model = sender._meta.concrete_model
-    if outbox.wants(model, using) and snapshots.lock(model, [instance.pk]):
+    if recording.wants(model, using) and snapshots.lock(model, [instance.pk]):
         held = snapshots.take(model, [instance.pk])[instance.pk]
-        instance.__dict__[HELD] = followers.with_cleared(held, instance, origin)
+        instance.__dict__[HELD] = side_effects.with_cleared(held, instance, origin)
 
 
 def handle_deleted(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
     snapshot = instance.__dict__.pop(HELD, None)
     model = sender._meta.concrete_model
-    if snapshot and outbox.wants(model, using):
-        outbox.record_deleted(model, instance.pk, snapshot)
+    if snapshot and recording.wants(model, using):
+        recording.record_deleted(model, instance.pk, snapshot)
 
 
 def handle_linked(
@@ -137,15 +112,15 @@ def handle_linked(
 ) -> None:
     """Record the objects whose links changed, whichever end of the relation was edited."""
     changed = (model if reverse else type(instance))._meta.concrete_model
-    if changed not in targets or not outbox.wants(changed, using):
+    if changed not in targets or not recording.wants(changed, using):
         return
     held = instance.__dict__.setdefault(LINKS, {})
     if action.startswith('post_'):
-        outbox.record_touched(changed, KindChoices.UPDATED, held.pop(sender, {}))
+        recording.record_touched(changed, KindChoices.UPDATED, held.pop(sender, {}))
         return
     # Now, since clear() does not say what it removes, and afterwards nobody knows.
     pks = _far_pks(sender, instance, changed, pk_set) if reverse else _near_pks(instance, action, pk_set)
-    held[sender] = outbox.with_before(changed, pks)
+    held[sender] = recording.with_before(changed, pks)
 
 
 def handle_bulk(
@@ -159,11 +134,11 @@ def handle_bulk(
     if event not in OBJECT_KINDS:
         raise ValueError(f'event: {event!r} is none of {", ".join(OBJECT_KINDS)}')
     model = sender._meta.concrete_model
-    if outbox.wants(model, using):
+    if recording.wants(model, using):
         pks = [instance.pk for instance in instances]
         # What was before an update is gone; what was before a deletion is still there.
-        before = outbox.with_before(model, pks) if event == KindChoices.DELETED else dict.fromkeys(pks)
-        outbox.record_touched(model, event, before)
+        before = recording.with_before(model, pks) if event == KindChoices.DELETED else dict.fromkeys(pks)
+        recording.record_touched(model, event, before)
 
 
 def _near_pks(instance: models.Model, action: str, pk_set: set | None) -> list:
@@ -182,7 +157,7 @@ def _far_pks(
 
 
 def _forget(**kwargs: Any) -> None:
-    outbox.forget()
+    recording.forget()
 
 
 #
@@ -192,40 +167,3 @@ def _forget(**kwargs: Any) -> None:
 
 def _in_transaction() -> bool:
     return connection.in_atomic_block or not connection.get_autocommit()
-
-
-def _model(label: str) -> type[models.Model]:
-    try:
-        model = apps.get_model(label)
-    except LookupError:
-        raise ImproperlyConfigured(f'allowed_models: there is no model {label!r}') from None
-    if label not in DEFAULT_MODELS and not _is_serializable(model):
-        raise ImproperlyConfigured(f'allowed_models: {label!r} has no REST API serializer')
-    if _inherits_columns(model):
-        raise ImproperlyConfigured(
-            f"allowed_models: {label!r} has columns in another model's table (multi-table inheritance), "
-            'which a snapshot would lack'
-        )
-    if not _has_number(model):
-        raise ImproperlyConfigured(f'allowed_models: {label!r} has no number as its key')
-    return model
-
-
-def _inherits_columns(model: type[models.Model]) -> bool:
-    """Whether a row of the model is spread over several tables. A proxy's is not."""
-    return any(link is not None for link in model._meta.parents.values())
-
-
-def _has_number(model: type[models.Model]) -> bool:
-    """Whether objects are identified by an integer, as an event's `object_id` is."""
-    return isinstance(model._meta.pk, models.IntegerField | models.AutoField)
-
-
-def _is_serializable(model: type[models.Model]) -> bool:
-    """Whether the REST API has a serializer, of a proxy also one of the model as which its changes are recorded."""
-    try:
-        get_serializer_for_model(model)
-        get_serializer_for_model(model._meta.concrete_model)
-    except SerializerNotFound:
-        return False
-    return True

@@ -10,12 +10,14 @@ from rq import Queue, get_current_job
 from rq.job import Job
 from utilities.rqworker import NetBoxRQWorker
 
-from . import conf, operations, queue, status
-from . import drain as stretch
-from .outbox import is_migrated
-from .standby import Standby
-from .timer import Timer
-from .warmup import warm_up
+from . import conf
+from .engine import runner as stretch
+from .engine.standby import Standby
+from .engine.timer import Timer
+from .engine.warmup import warm_up
+from .outbox import wakeup
+from .outbox.recording import is_migrated
+from .services import failed_jobs, redelivery
 
 logger = logging.getLogger('webhooks.worker')
 
@@ -23,7 +25,7 @@ logger = logging.getLogger('webhooks.worker')
 def drain() -> str:
     """Send what is due. The result is a sentence for the status page, which is not shown where there was nothing."""
     tally = stretch.run()
-    status.publish()
+    failed_jobs.publish()
     if not tally.counts:
         get_current_job().result_ttl = 0
     return str(tally)
@@ -34,11 +36,11 @@ def redeliver(delivery_uuid: str) -> str:
 
     Raises DeliveryFailed where it fails again, so that RQ lists it as failed.
     """
-    operations.requeue(delivery_uuid)
+    redelivery.requeue(delivery_uuid)
     stretch.run()
-    status.publish(except_for=delivery_uuid)
-    status.renew(delivery_uuid)
-    return operations.outcome(delivery_uuid)
+    failed_jobs.publish(except_for=delivery_uuid)
+    failed_jobs.renew(delivery_uuid)
+    return redelivery.outcome(delivery_uuid)
 
 
 class WebhooksWorker(NetBoxRQWorker):
@@ -91,7 +93,7 @@ class WebhooksWorker(NetBoxRQWorker):
 
 
 def _is_ours(job: Job) -> bool:
-    return job.origin == conf.get().queue and queue.function(job).startswith(f'{__name__}.')
+    return job.origin == conf.get().queue and wakeup.function(job).startswith(f'{__name__}.')
 
 
 def _forget() -> None:

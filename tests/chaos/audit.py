@@ -18,10 +18,10 @@ from integration.builders import named
 from victims import work
 
 from devstack.receiver import Received, Receiver
-from webhooks import rescue
 from webhooks.choices import OPEN_STATUSES, StatusChoices
+from webhooks.engine import rescue
+from webhooks.engine.timer import something_to_do
 from webhooks.models import Attempt, Delivery, Event, Health
-from webhooks.timer import something_to_do
 
 
 class Regret(Exception):

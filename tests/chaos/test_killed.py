@@ -9,8 +9,9 @@ from integration.builders import subscribe
 from victims import Children, strike_after, strike_before, work
 
 from devstack.receiver import Receiver
-from webhooks import queue, timer
+from webhooks.engine import timer
 from webhooks.models import Event, Webhook
+from webhooks.outbox import wakeup
 
 pytestmark = [
     pytest.mark.usefixtures('committed'),
@@ -19,10 +20,10 @@ pytestmark = [
 ]
 
 DISPATCH, CLAIM, POST, RECORD = (
-    'webhooks.dispatch',
-    'webhooks.delivery',
-    'webhooks.transport.Client',
-    'webhooks.delivery',
+    'webhooks.engine.dispatch',
+    'webhooks.engine.delivery',
+    'webhooks.transport.client.Client',
+    'webhooks.engine.delivery',
 )
 
 # Where the worker is killed, and at which call: the later ones find some deliveries sent and some not.
@@ -41,9 +42,9 @@ STAGES = {
     'before the record': (strike_before, f'{RECORD}.save', 1),
     'before the third record': (strike_before, f'{RECORD}.save', 3),
     'after the record, before the commit': (strike_after, f'{RECORD}.save', 2),
-    'before the line steps up': (strike_before, 'webhooks.line.step_up', 2),
-    'after the counters, before the commit': (strike_after, 'webhooks.health.Ledger.flush', 2),
-    'before the status page': (strike_before, 'webhooks.status.publish', 1),
+    'before the line steps up': (strike_before, 'webhooks.engine.ordering.step_up', 2),
+    'after the counters, before the commit': (strike_after, 'webhooks.engine.endpoint_health.Ledger.flush', 2),
+    'before the status page': (strike_before, 'webhooks.services.failed_jobs.publish', 1),
 }
 
 
@@ -96,16 +97,16 @@ class TestSaves:
         finish()
         receiver.clear()
         ledger = Ledger(_number=100)
-        queue.get().empty()
-        queue.accept()
+        wakeup.get().empty()
+        wakeup.accept()
 
         def doomed() -> None:
-            strike_before('webhooks.queue.wake')
+            strike_before('webhooks.outbox.wakeup.wake')
             ledger.change(pk)
 
         assert children.wait(children.fork(doomed)) == signal.SIGKILL
         ledger.committed.append((pk, 101))
-        assert queue.get().count == 0
+        assert wakeup.get().count == 0
         assert timer.something_to_do()
         finish()
         check(ledger, receiver)
@@ -118,7 +119,7 @@ class TestSaves:
         ledger = Ledger(_number=100, rolled_back={101})
 
         def doomed() -> None:
-            strike_after('webhooks.outbox._execute')
+            strike_after('webhooks.outbox.recording._execute')
             ledger.change(pk)
 
         assert children.wait(children.fork(doomed)) == signal.SIGKILL

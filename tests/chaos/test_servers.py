@@ -12,9 +12,9 @@ from victims import Children, toil, work
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Receiver
-from webhooks import queue
 from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Webhook
+from webhooks.outbox import wakeup
 
 pytestmark = [
     pytest.mark.usefixtures('committed'),
@@ -37,7 +37,7 @@ def has_got(receiver: Receiver, ledger: Ledger) -> bool:
 
 class TestRedis:
     def test_is_killed_while_changes_are_saved(self, webhook, receiver, tasks_redis, monkeypatch):
-        monkeypatch.setattr(queue, '_unreachable_until', 0.0)
+        monkeypatch.setattr(wakeup, '_unreachable_until', 0.0)
         if not tasks_redis.private:
             pytest.skip('this Redis is not ours to kill')
         ledger = Ledger()

@@ -12,7 +12,8 @@ from typing import Any, NoReturn
 from django.db import connections
 from django.utils.module_loading import import_string
 
-from webhooks import drain, status
+from webhooks.engine import runner
+from webhooks.services import failed_jobs
 
 
 class Children:
@@ -59,8 +60,8 @@ class Children:
 
 def work() -> None:
     """One drain job."""
-    drain.run()
-    status.publish()
+    runner.run()
+    failed_jobs.publish()
 
 
 def toil() -> NoReturn:

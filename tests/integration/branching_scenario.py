@@ -17,7 +17,7 @@ from netbox_branching.utilities import activate_branch
 from tenancy.models import Tenant
 from users.models import User
 
-from webhooks import drain
+from webhooks.engine import runner
 from webhooks.models import Event, Subscription, Webhook
 
 
@@ -78,7 +78,7 @@ def run(url: str, strategy: str) -> dict:
     branch = Branch.objects.get(pk=branch.pk)
     branch.merge(user, commit=True)
     merged = kinds(list(Event.objects.all()))
-    drain.run()
+    runner.run()
     webhook.delete()
     return {
         'in_branch': in_branch,

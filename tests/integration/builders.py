@@ -11,9 +11,9 @@ from dcim.models import Device, DeviceRole, DeviceType, Interface, Manufacturer,
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model
 
-from webhooks import snapshots
 from webhooks.choices import KindChoices
 from webhooks.models import Event, Webhook
+from webhooks.outbox import snapshots
 
 CREATED, UPDATED, DELETED = KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED
 KINDS = (CREATED, UPDATED, DELETED)

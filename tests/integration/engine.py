@@ -13,18 +13,20 @@ from django.db import connection, connections
 from django.utils import timezone
 
 from devstack.receiver import Received, Receiver
-from webhooks import conf, delivery, drain, status
+from webhooks import conf
 from webhooks.choices import OPEN_STATUSES, StatusChoices
-from webhooks.health import Ledger
+from webhooks.engine import delivery, runner
+from webhooks.engine.endpoint_health import Ledger
+from webhooks.engine.job_time import ANY_TIME, Span
 from webhooks.models import Delivery, Health, Webhook
-from webhooks.pace import ANY_TIME, Span
-from webhooks.transport import Outcome
+from webhooks.services import failed_jobs
+from webhooks.transport.client import Outcome
 
 
 def work() -> str:
     """Do what a drain job does until nothing is due, and return its result."""
-    tally = drain.run()
-    status.publish()
+    tally = runner.run()
+    failed_jobs.publish()
     return str(tally)
 
 

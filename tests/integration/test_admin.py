@@ -30,10 +30,10 @@ from log import delivery, event
 from users.models import User
 
 from devstack.receiver import Receiver
-from webhooks import operations
-from webhooks.admin_webhook import WebhookAdmin
 from webhooks.choices import StatusChoices
+from webhooks.django_admin.webhook import WebhookAdmin
 from webhooks.models import Delivery, Health, Webhook
+from webhooks.services import redelivery
 
 STATUS_PAGE = '/admin/webhook-backend-status/'
 FAILED_JOBS = f'{STATUS_PAGE}queues/0/failed/'
@@ -211,9 +211,9 @@ class TestWebhookActions:
 
     def test_a_button_opens_no_transaction_around_its_parts(self, committed, client, monkeypatch):
         """A part holds up all sending until its transaction ends."""
-        seen, redeliver = [], operations._redeliver
+        seen, redeliver = [], redelivery._redeliver
         monkeypatch.setattr(
-            operations, '_redeliver', lambda part: seen.append(connection.in_atomic_block) or redeliver(part)
+            redelivery, '_redeliver', lambda part: seen.append(connection.in_atomic_block) or redeliver(part)
         )
         webhook = subscribe(NOWHERE, Site)
         delivery(event(site()), webhook)

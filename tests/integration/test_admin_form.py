@@ -29,8 +29,8 @@ from extras.models import Tag
 from log import delivery, event
 from users.models import User
 
-from webhooks import signing
 from webhooks.models import Webhook
+from webhooks.security import signing
 
 SECRET = 'a secret of the tests'
 TOKEN = 'a token of the tests'

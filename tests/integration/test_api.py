@@ -14,7 +14,7 @@ from plugin import PluginAPI
 from utilities.testing import APIViewTestCases
 
 from devstack.process import wait_until
-from webhooks import locks
+from webhooks.engine import locks
 from webhooks.models import Delivery, Event, Health, Webhook
 
 WEBHOOKS = '/api/plugins/webhooks/webhooks/'

@@ -10,8 +10,9 @@ from engine import change_settings, deliveries, pass_retry_waits, work
 from tenancy.models import Tenant
 
 from devstack.receiver import Received, Receiver
-from webhooks import batches, dispatch, operations
+from webhooks.engine import batching, dispatch
 from webhooks.models import Delivery, Event, Webhook
+from webhooks.services import redelivery
 from webhooks.signals import bulk_operation
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -140,18 +141,18 @@ class TestSplit:
                 site(name=f's{number}', comments='x' * 300_000)
         requests = received(receiver, 2)
         assert sorted(len(names(request)) for request in requests) == [2, 3]
-        assert all(len(request.body) < batches.MAX_BYTES + 4096 for request in requests)
+        assert all(len(request.body) < batching.MAX_BYTES + 4096 for request in requests)
 
     def test_what_is_larger_alone_goes_alone(self, receiver: Receiver, webhook):
         with transaction.atomic():
             site(name='small')
-            site(name='large', comments='x' * (batches.MAX_BYTES + 1))
+            site(name='large', comments='x' * (batching.MAX_BYTES + 1))
             site(name='little')
         requests = received(receiver, 3)
         assert sorted(names(request) for request in requests) == [['large'], ['little'], ['small']]
 
     def test_each_part_has_its_own_id(self, receiver: Receiver, webhook, monkeypatch):
-        monkeypatch.setattr(batches, 'MAX_EVENTS', 2)
+        monkeypatch.setattr(batching, 'MAX_EVENTS', 2)
         make_sites(*'abcde')
         requests = received(receiver, 3)
         assert len({request.header('webhook-id') for request in requests}) == 3
@@ -272,7 +273,7 @@ class TestAgain:
         places = make_sites(*'abc')
         receiver.answers('/', 500, 200)
         (first,) = received(receiver, 1)
-        assert operations.redeliver(Delivery.objects.filter(status='failed')) == 1
+        assert redelivery.redeliver(Delivery.objects.filter(status='failed')) == 1
         rename(places[:1])
         _first, second, third = received(receiver, 3)
         assert second.header('webhook-id') == first.header('webhook-id')
@@ -282,7 +283,7 @@ class TestAgain:
     def test_replay_a_delivered_one(self, receiver: Receiver, webhook):
         make_sites(*'abc')
         (first,) = received(receiver, 1)
-        assert operations.replay(webhook) == 1
+        assert redelivery.replay(webhook) == 1
         _first, second = received(receiver, 2)
         assert second.header('webhook-id') != first.header('webhook-id')
         assert second.body == first.body
@@ -297,5 +298,5 @@ class TestAgain:
         rename(places[1:])
         while dispatch.batch() is dispatch.Progress.DONE:
             pass
-        operations.redeliver(Delivery.objects.filter(status='failed'))
+        redelivery.redeliver(Delivery.objects.filter(status='failed'))
         assert [names(request) for request in received(receiver, 3)] == [['a', 'b'], ['a', 'b'], ['b*']]

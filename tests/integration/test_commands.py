@@ -15,9 +15,9 @@ from engine import change_settings, deliveries, work
 from tenancy.models import Tenant
 
 from devstack.receiver import Receiver
-from webhooks import operations
 from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Event, Health, Webhook
+from webhooks.services import redelivery
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -118,7 +118,7 @@ class TestStatus:
         long_ago = timezone.now() - timedelta(days=9)
         Event.objects.update(timestamp=long_ago, dispatched_at=long_ago)
         Delivery.objects.update(created=long_ago, expires_at=long_ago + timedelta(days=3))
-        operations.redeliver(Delivery.objects.all())
+        redelivery.redeliver(Delivery.objects.all())
         assert len(deliveries(PENDING)) == 1
         assert status()[1]['oldest_age'] < 60
 

@@ -17,8 +17,9 @@ from users.models import User
 
 from devstack.process import wait_until
 from devstack.receiver import Receiver
-from webhooks import conditions, dispatch, operations
+from webhooks.engine import conditions, dispatch
 from webhooks.models import Event, Webhook
+from webhooks.services import redelivery
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -256,7 +257,7 @@ class TestLater:
         webhook = subscribe(NOWHERE, Site, conditions=ACTIVE)
         site(status='planned')
         assert dispatched() == []
-        assert operations.replay(webhook) == 0
+        assert redelivery.replay(webhook) == 0
 
     def test_conditions_are_those_of_the_moment_of_dispatch(self):
         webhook = subscribe(NOWHERE, Site, conditions=ACTIVE)

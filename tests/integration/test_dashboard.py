@@ -14,11 +14,11 @@ from log import delivery, event
 from netbox.registry import registry
 from users.models import User
 
-from webhooks import notices
 from webhooks.choices import StatusChoices
 from webhooks.dashboard import WebhooksWidget
 from webhooks.models import Delivery, Event, Health, Hour, Webhook
 from webhooks.models.fields import Sealed
+from webhooks.services import notices
 
 pytestmark = pytest.mark.usefixtures('db')
 

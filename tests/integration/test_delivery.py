@@ -32,15 +32,17 @@ from tenancy.models import Tenant
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
-from webhooks import drain, operations, pace, queue, rescue
 from webhooks.choices import StatusChoices
-from webhooks.crypto import MASK
-from webhooks.delivery import is_held_by_time
+from webhooks.engine import job_time, rescue, runner
+from webhooks.engine.delivery import is_held_by_time
+from webhooks.engine.endpoint_health import Ledger
+from webhooks.engine.job_time import Span
 from webhooks.exceptions import DefinitionError
-from webhooks.health import Ledger
 from webhooks.models import Attempt, Delivery, Health, Webhook
-from webhooks.pace import Span
-from webhooks.transport import Outcome
+from webhooks.outbox import wakeup
+from webhooks.security.encryption import MASK
+from webhooks.services import redelivery
+from webhooks.transport.client import Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -217,7 +219,7 @@ class TestLease:
     @pytest.fixture
     def pending(self, webhook) -> Delivery:
         site()
-        drain.dispatch.batch()
+        runner.dispatch.batch()
         (pending,) = deliveries(PENDING)
         return pending
 
@@ -268,21 +270,21 @@ class TestConcurrency:
     def test_of_a_webhook_as_many_are_under_way_as_it_says(self, receiver, concurrency):
         subscribe(receiver.url(HOOK), Site, concurrency=concurrency)
         sites(20)
-        drain.dispatch.batch()
+        runner.dispatch.batch()
         assert len(claim(limit=64)) == concurrency
         assert claim() == []
 
     def test_among_all_workers(self, receiver):
         subscribe(receiver.url(HOOK), Site, concurrency=5)
         sites(20)
-        drain.dispatch.batch()
+        runner.dispatch.batch()
         assert [len(claim(limit=2)) for _ in range(4)] == [2, 2, 1, 0]
 
     def test_of_each_webhook_separately(self, receiver):
         for _ in range(3):
             subscribe(receiver.url(HOOK), Site, concurrency=2)
         sites(20)
-        drain.dispatch.batch()
+        runner.dispatch.batch()
         assert len(claim(limit=64)) == 6
 
     def test_requests_really_overlap(self, receiver):
@@ -299,7 +301,7 @@ class TestHeldBack:
     @pytest.mark.parametrize('hold', [{'paused': True}, {'enabled': False}])
     def test_nothing_is_sent_until_it_ends(self, webhook, receiver, hold):
         site()
-        drain.dispatch.batch()
+        runner.dispatch.batch()
         self.change(webhook, **hold)
         assert work() == 'nothing to send'
         self.change(webhook, paused=False, enabled=True)
@@ -321,7 +323,7 @@ class TestHeldBack:
     def test_what_is_held_expires(self, webhook):
         self.change(webhook, paused=True)
         site()
-        drain.dispatch.batch()
+        runner.dispatch.batch()
         expire()
         work()
         (expired,) = deliveries()
@@ -332,7 +334,7 @@ class TestHeldBack:
 
     def test_what_has_expired_is_not_sent(self, webhook, receiver):
         site()
-        drain.dispatch.batch()
+        runner.dispatch.batch()
         expire()
         work()
         assert not receiver.requests
@@ -362,7 +364,7 @@ class TestDeletedWebhook:
             receiver.wait_for(2)
             slow.delete()
             Tenant.objects.create(name='Tenant', slug='tenant')
-            queue.wake()
+            wakeup.wake()
             receiver.wait_for(1, lambda request: request.path == '/other')
             receiver.close()
         assert [one.status for one in deliveries(webhook=other)] == [DELIVERED]
@@ -422,18 +424,18 @@ class TestPace:
         Health.objects.filter(webhook=webhook).update(unreachable=known.get('unreachable', 0))
         span = Span(left, {webhook.pk: known['takes']} if 'takes' in known else {})
         site()
-        drain.dispatch.batch()
+        runner.dispatch.batch()
         assert is_held_by_time(span) is not begun
         assert len(claim(LEASE, 10, span)) == begun
 
     def test_what_would_take_too_long_goes_out_in_the_next_job(self, receiver, monkeypatch):
-        monkeypatch.setattr(pace, 'FIRST', 0)
+        monkeypatch.setattr(job_time, 'FIRST', 0)
         webhook = subscribe(receiver.url(HOOK), Site, timeout=60)
         Health.objects.filter(webhook=webhook).update(unreachable=1)
         site()
-        queue.get().empty()
+        wakeup.get().empty()
         assert work() == 'nothing to send'
-        assert queue.get().count == 1
+        assert wakeup.get().count == 1
         monkeypatch.undo()
         assert work() == '1 delivered'
 
@@ -462,12 +464,12 @@ class TestFairness:
 
     def test_a_stretch_ends_and_goes_on_in_another_job(self, webhook, receiver, monkeypatch):
         """NetBox's other jobs get their turn in between."""
-        monkeypatch.setattr(pace, 'LIMIT', 0)
+        monkeypatch.setattr(job_time, 'JOB_TIME', 0)
         sites(1)
-        queue.get().empty()
-        queue.accept()
+        wakeup.get().empty()
+        wakeup.accept()
         work()
-        assert queue.get().count == 1
+        assert wakeup.get().count == 1
         assert not receiver.requests
         monkeypatch.undo()
         assert work() == '1 delivered'
@@ -492,7 +494,7 @@ class TestRedelivery:
         return failed
 
     def test_what_failed_goes_out_under_the_same_id(self, failed, receiver):
-        assert operations.redeliver(Delivery.objects.all()) == 1
+        assert redelivery.redeliver(Delivery.objects.all()) == 1
         assert work() == '1 delivered'
         first, second = receiver.requests
         assert first.header('webhook-id') == second.header('webhook-id') == str(failed.uuid)
@@ -501,7 +503,7 @@ class TestRedelivery:
 
     def test_it_has_one_attempt_more(self, failed, receiver):
         receiver.answers(HOOK, 500)
-        operations.redeliver(Delivery.objects.all())
+        redelivery.redeliver(Delivery.objects.all())
         assert work() == '1 failed'
         (failed,) = deliveries()
         assert (failed.status, failed.attempt_count) == (FAILED, 2)
@@ -509,13 +511,13 @@ class TestRedelivery:
     def test_its_time_to_live_starts_anew(self, failed, receiver):
         expire()
         Delivery.objects.update(expires_at=timezone.now() - timedelta(days=1))
-        operations.redeliver(Delivery.objects.all())
+        redelivery.redeliver(Delivery.objects.all())
         assert work() == '1 delivered'
 
     def test_what_was_delivered_goes_out_under_a_new_id(self, webhook, receiver):
         site()
         work()
-        assert operations.redeliver(Delivery.objects.all()) == 1
+        assert redelivery.redeliver(Delivery.objects.all()) == 1
         assert work() == '1 delivered'
         first, second = receiver.requests
         assert first.header('webhook-id') != second.header('webhook-id')
@@ -524,22 +526,22 @@ class TestRedelivery:
 
     def test_what_is_open_stays_as_it_is(self, webhook, receiver):
         site()
-        drain.dispatch.batch()
-        assert operations.redeliver(Delivery.objects.all()) == 0
+        runner.dispatch.batch()
+        assert redelivery.redeliver(Delivery.objects.all()) == 0
         assert work() == '1 delivered'
 
     def test_a_worker_is_woken(self, failed):
-        queue.get().empty()
-        queue.accept()
-        operations.redeliver(Delivery.objects.all())
-        assert queue.get().count == 1
+        wakeup.get().empty()
+        wakeup.accept()
+        redelivery.redeliver(Delivery.objects.all())
+        assert wakeup.get().count == 1
 
     def test_a_time_range_is_replayed(self, webhook, receiver):
         for _ in range(4):
             site()
         work()
         events = [one.event for one in deliveries()]
-        count = operations.replay(webhook, since=events[1].timestamp, until=events[3].timestamp)
+        count = redelivery.replay(webhook, since=events[1].timestamp, until=events[3].timestamp)
         assert count == 2
         receiver.clear()
         work()
@@ -549,7 +551,7 @@ class TestRedelivery:
         site()
         work()
         assert [len(deliveries(status)) for status in (DELIVERED, FAILED)] == [1, 1]
-        assert operations.replay(failed.webhook, status=FAILED) == 1
+        assert redelivery.replay(failed.webhook, status=FAILED) == 1
         receiver.clear()
         work()
         assert [request.header('webhook-id') for request in receiver.requests] == [str(failed.uuid)]
@@ -559,22 +561,22 @@ class TestTestDelivery:
     def test_it_shows_the_newest_object(self, webhook, receiver):
         site()
         newest = site()
-        sent = operations.send_test(webhook)
+        sent = redelivery.send_test(webhook)
         assert (sent.status, sent.event.test) == (DELIVERED, True)
         assert receiver.requests[-1].json()['data']['id'] == newest.pk
 
     def test_it_is_tried_once(self, webhook, receiver):
         receiver.answers(HOOK, 503)
         site()
-        assert operations.send_test(webhook).status == FAILED
+        assert redelivery.send_test(webhook).status == FAILED
         assert len(receiver.requests) == 1
 
     def test_an_object_that_is_deleted_meanwhile_is_none(self, webhook, monkeypatch):
         site()
-        monkeypatch.setattr(operations.snapshots, 'take', lambda *args: {})
+        monkeypatch.setattr(redelivery.snapshots, 'take', lambda *args: {})
         with pytest.raises(DefinitionError):
-            operations.send_test(webhook)
+            redelivery.send_test(webhook)
 
     def test_there_must_be_an_object(self, webhook):
         with pytest.raises(DefinitionError):
-            operations.send_test(webhook)
+            redelivery.send_test(webhook)

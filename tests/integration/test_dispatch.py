@@ -13,7 +13,8 @@ from django.test.utils import CaptureQueriesContext
 from engine import health, in_thread
 from users.models import User
 
-from webhooks import conditions, dispatch, rendering
+from webhooks import rendering
+from webhooks.engine import conditions, dispatch
 from webhooks.models import Delivery, Event, Hour, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed')

@@ -16,8 +16,8 @@ from extras.models import EventRule
 from netbox.event_rules import get_event_rule_action
 
 from devstack.receiver import Received, Receiver
+from webhooks.engine.notifications import TranslatedEventType
 from webhooks.models import Event, Webhook
-from webhooks.notifications import TranslatedEventType
 
 pytestmark = pytest.mark.usefixtures('committed')
 

@@ -12,8 +12,9 @@ from extras.models import Script, ScriptModule
 from objects.anything import make_anything
 from rest import api_url, get
 
-from webhooks import rendering, snapshots
-from webhooks.signals import every_model
+from webhooks import rendering
+from webhooks.object_types import every_model
+from webhooks.outbox import snapshots
 
 
 def take(instance: Model) -> dict[str, Any]:

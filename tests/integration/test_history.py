@@ -14,10 +14,11 @@ from engine import deliveries, expire, health, work
 from log import delivery, event
 
 from devstack.receiver import Receiver
-from webhooks import history, operations
 from webhooks.choices import StatusChoices
-from webhooks.history import DAY, WEEK, Period, Slot
 from webhooks.models import Delivery, Hour, Webhook
+from webhooks.services import redelivery
+from webhooks.ui import history
+from webhooks.ui.history import DAY, WEEK, Period, Slot
 
 NOW = datetime(2026, 3, 11, 10, 20, tzinfo=UTC)
 DELIVERED, FAILED = StatusChoices.DELIVERED, StatusChoices.FAILED
@@ -124,7 +125,7 @@ class TestCounting:
         receiver.answers('/hook', 500, 200)
         site()
         work()
-        operations.redeliver(Delivery.objects.all())
+        redelivery.redeliver(Delivery.objects.all())
         work()
         assert self.total(webhook) == (1, 1)
 

@@ -17,9 +17,9 @@ from extras.models import EventRule
 from users.models import User
 
 from devstack.receiver import Receiver
-from webhooks import importing
 from webhooks.models import Webhook
 from webhooks.models.fields import Sealed
+from webhooks.services import builtin_import
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -363,5 +363,5 @@ def _fail(*args: Any, **kwargs: Any) -> None:
 
 
 def test_nothing_there_is_nothing_to_do():
-    assert importing.plan() == []
+    assert builtin_import.plan() == []
     assert 'there is nothing to import' in run()

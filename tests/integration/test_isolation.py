@@ -27,10 +27,11 @@ from tenancy.models import Tenant
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Received, Receiver
-from webhooks import delivery as engine
-from webhooks import dispatch, drain, locks, payloads, rescue
 from webhooks.choices import StatusChoices
+from webhooks.engine import delivery as engine
+from webhooks.engine import dispatch, locks, rescue, runner
 from webhooks.models import Attempt, Delivery, Webhook
+from webhooks.payload import building
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -116,7 +117,7 @@ class TestSlowTemplate:
         assert [request.path for request in receiver.requests].index(IDLE) <= 2
 
     def test_what_was_claimed_and_not_begun_is_free_for_other_workers(self, receiver, monkeypatch):
-        monkeypatch.setattr(drain, 'BUILD_BUDGET', 0)
+        monkeypatch.setattr(runner, 'BUILD_BUDGET', 0)
         subscribe(receiver.url(BUSY), Site)
         sites(5)
         assert work() == '5 delivered'
@@ -175,14 +176,14 @@ class TestOutcomeThatCannotBeRecorded:
         self.check(victim, 'OverflowError: too far away')
 
     def test_in_masking(self, victim, receiver, monkeypatch):
-        original = payloads.mask
+        original = building.mask
 
         def mask(request: object, webhook: Webhook) -> object:
             if webhook.pk == victim.pk:
                 raise ValueError('no mask')
             return original(request, webhook)
 
-        monkeypatch.setattr(payloads, 'mask', mask)
+        monkeypatch.setattr(building, 'mask', mask)
         site()
         self.check(victim, 'ValueError: no mask')
 
@@ -241,7 +242,7 @@ class TestLease:
         assert claimed.lease_until >= released + timedelta(seconds=webhook.timeout + 30)
 
     def test_what_was_frozen_for_so_long_that_others_may_have_it_is_not_sent(self, receiver, monkeypatch):
-        monkeypatch.setattr(drain, 'LEASE_MARGIN', 0)
+        monkeypatch.setattr(runner, 'LEASE_MARGIN', 0)
         subscribe(receiver.url(BUSY), Site)
         site()
         assert work() == 'nothing to send'

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from webhooks import jinja
-from webhooks.sandbox import BoundedEnvironment
+from webhooks.templating import environment
+from webhooks.templating.sandbox import BoundedEnvironment
 
 pytestmark = pytest.mark.usefixtures('db')
 
@@ -14,7 +14,7 @@ SECRET = 'in the settings'
 CONTEXT = {'event': 'updated', 'data': {'name': 'Bern', 'tags': [{'name': 'a'}, {'name': 'b'}], 'update': 1}}
 
 # A template may take TIME_LIMIT; what it does then may take a moment.
-PATIENCE = jinja.TIME_LIMIT + 3
+PATIENCE = environment.TIME_LIMIT + 3
 
 # Each of the two lists doubles 60 times: small in memory, but without end for whoever walks them.
 NESTED = '{% set a=[0,0] %}{% set b=[0,0] %}' + '{% set a=[a,a] %}{% set b=[b,b] %}' * 60
@@ -24,11 +24,11 @@ LONG = '(range(100000)|list) * 100'
 
 
 def render(template: str, **context: Any) -> str:
-    return jinja.render(template, CONTEXT | context)
+    return environment.render(template, CONTEXT | context)
 
 
 def reason(template: str) -> str:
-    with pytest.raises(jinja.RenderError) as caught:
+    with pytest.raises(environment.RenderError) as caught:
         render(template)
     return str(caught.value)
 
@@ -126,7 +126,7 @@ class TestEscapes:
     def test_nothing_internal_is_seen(self, template: str):
         try:
             text = render(template)
-        except jinja.RenderError:
+        except environment.RenderError:
             return
         assert 'class' not in text
         assert 'function' not in text
@@ -268,13 +268,13 @@ class TestMemory:
 
     def test_the_process_may_grow_again_afterwards(self):
         reason("{{ 'x' * 10**10 }}")
-        assert len(bytearray(2 * jinja.MEMORY_LIMIT)) == 2 * jinja.MEMORY_LIMIT
+        assert len(bytearray(2 * environment.MEMORY_LIMIT)) == 2 * environment.MEMORY_LIMIT
 
     def test_what_the_compiler_could_compute_is_not_computed(self):
         """Saving a webhook compiles its templates."""
         began = time.monotonic()
         for template in ("{{ 'x'|center(9999999999) }}", '{{ ("a" * 10)|replace("a", "b") }}', NESTED + '{{ a == b }}'):
-            jinja.check(template)
+            environment.check(template)
         assert time.monotonic() - began < PATIENCE
 
 
@@ -291,8 +291,8 @@ class TestErrors:
         ],
     )
     def test_a_mistake_is_found_before_it_is_rendered(self, template: str, line: int):
-        with pytest.raises(jinja.RenderError, match=rf'\(line {line}\)$'):
-            jinja.check(template)
+        with pytest.raises(environment.RenderError, match=rf'\(line {line}\)$'):
+            environment.check(template)
 
     @pytest.mark.parametrize(
         'template',
@@ -303,8 +303,8 @@ class TestErrors:
         ],
     )  # fmt: skip
     def test_so_is_one_that_is_too_deep(self, template: str):
-        with pytest.raises(jinja.RenderError):
-            jinja.check(template)
+        with pytest.raises(environment.RenderError):
+            environment.check(template)
 
     @pytest.mark.parametrize(
         ('template', 'message'),
@@ -329,7 +329,7 @@ class TestErrors:
 
     def test_a_dictionary_that_grows_under_a_loop(self):
         template = '{% for key in data %}{% set _ = data.update({key ~ "x": 1}) %}{% endfor %}'
-        with pytest.raises(jinja.RenderError, match='changed size'):
+        with pytest.raises(environment.RenderError, match='changed size'):
             render(template, data={'name': 'x'})
 
     def test_half_a_surrogate_pair(self):

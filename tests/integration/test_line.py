@@ -23,10 +23,11 @@ from engine import (
 )
 
 from devstack.receiver import Receiver
-from webhooks import dispatch, operations
 from webhooks.choices import StatusChoices
+from webhooks.engine import dispatch
 from webhooks.models import Delivery, Wait, Webhook
-from webhooks.transport import Outcome
+from webhooks.services import redelivery
+from webhooks.transport.client import Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -319,7 +320,7 @@ class TestRedelivery:
         webhook.save()
         changes(place, 2)
         dispatch.batch()
-        assert operations.redeliver(Delivery.objects.filter(status=FAILED)) == 1
+        assert redelivery.redeliver(Delivery.objects.filter(status=FAILED)) == 1
         webhook.paused = False
         webhook.save()
         receiver.clear()
@@ -335,7 +336,7 @@ class TestRedelivery:
         assert statuses() == [FAILED] * 3
         receiver.clear()
         receiver.answers(HOOK, 200)
-        assert operations.redeliver(Delivery.objects.all()) == 3
+        assert redelivery.redeliver(Delivery.objects.all()) == 3
         assert work() == '3 delivered'
         got = sequences(receiver.requests)
         assert len(got) == 3
@@ -345,7 +346,7 @@ class TestRedelivery:
         changes(site(), 20)
         work()
         receiver.clear()
-        assert operations.redeliver(Delivery.objects.all()) == 21
+        assert redelivery.redeliver(Delivery.objects.all()) == 21
         assert work() == '21 delivered'
         got = sequences(receiver.requests)
         assert got == sorted(got)

@@ -12,7 +12,7 @@ from extras.models import Tag
 from netbox.context_managers import event_tracking
 from utilities.request import NetBoxFakeRequest
 
-from webhooks import dispatch
+from webhooks.engine import dispatch
 from webhooks.models import Delivery, Event
 
 pytestmark = pytest.mark.usefixtures('committed')

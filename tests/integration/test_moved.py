@@ -5,8 +5,8 @@ from admin_browser import page_of, shown
 from builders import subscribe
 from dcim.models import Site
 
-from webhooks.crypto import MASK
 from webhooks.models import Webhook
+from webhooks.security.encryption import MASK
 
 ELSEWHERE = 'https://b.example/in'
 STORED = 'Authorization: Bearer b3arer'

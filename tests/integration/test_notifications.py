@@ -14,11 +14,13 @@ from extras.models import Notification, NotificationGroup
 from users.models import Group, User
 
 from devstack.receiver import Answer, Receiver
-from webhooks import notifications, operations, rendering
+from webhooks import rendering
 from webhooks.choices import StatusChoices
-from webhooks.health import SUSPEND_AFTER
+from webhooks.engine import notifications
+from webhooks.engine.endpoint_health import SUSPEND_AFTER
+from webhooks.engine.notifications import DISABLED, FAILED, SUSPENDED, recipients
 from webhooks.models import Delivery, Health, Webhook
-from webhooks.notifications import DISABLED, FAILED, SUSPENDED, recipients
+from webhooks.services import redelivery
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -125,7 +127,7 @@ class TestFailure:
     def test_a_test_is_not_told(self, webhook, receiver, ann):
         receiver.answers(HOOK, 500)
         site()
-        assert operations.send_test(webhook).status == StatusChoices.FAILED
+        assert redelivery.send_test(webhook).status == StatusChoices.FAILED
         assert not told(ann)
         fail(receiver)
         assert told(ann) == [FAILED.name]

@@ -20,9 +20,9 @@ from tenancy.models import Tenant, TenantGroup
 from utilities.testing.utils import PinnedConnectionRouter, UnpinnedQuery
 from virtualization.models import Cluster, ClusterType, VirtualDisk, VirtualMachine
 
-from webhooks import snapshots
 from webhooks.constants import DEFAULT_MODELS
 from webhooks.object_types import allowed
+from webhooks.outbox import snapshots
 from webhooks.signals import bulk_operation
 
 pytestmark = pytest.mark.usefixtures('committed')

@@ -11,9 +11,9 @@ from django.test import Client
 from django.utils import timezone
 from log import delivery, event
 
-from webhooks.crypto import MASK
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.fields import Sealed
+from webhooks.security.encryption import MASK
 
 URL = 'https://a.example/in?token=t0ken'
 HEADERS = 'Authorization: Bearer b3arer\nX-Site: {{ data.name }}'

@@ -12,9 +12,9 @@ from engine import deliveries, in_thread, work
 from tenancy.models import Tenant
 
 from devstack.receiver import Receiver
-from webhooks import dispatch
 from webhooks.choices import StatusChoices
-from webhooks.delivery import is_held_by_rate
+from webhooks.engine import dispatch
+from webhooks.engine.delivery import is_held_by_rate
 from webhooks.models import Health, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed')

@@ -28,10 +28,12 @@ from engine import (
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
-from webhooks import dispatch, locks, operations, rendering, rescue, retention, status
+from webhooks import rendering
 from webhooks.choices import StatusChoices
+from webhooks.engine import dispatch, locks, rescue, retention
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.transport import Outcome
+from webhooks.services import failed_jobs, redelivery
+from webhooks.transport.client import Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -58,7 +60,7 @@ def failed(webhook: Webhook, receiver: Receiver) -> Delivery:
 
 
 def redeliver(**filters: object) -> int:
-    return operations.redeliver(Delivery.objects.filter(**filters))
+    return redelivery.redeliver(Delivery.objects.filter(**filters))
 
 
 def dispatch_all() -> None:
@@ -266,7 +268,7 @@ class TestMany:
 
     @pytest.fixture(autouse=True)
     def parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(operations, 'PART', 2)
+        monkeypatch.setattr(redelivery, 'PART', 2)
 
     def test_they_are_sent_in_order_and_once(self, many, receiver):
         assert redeliver() == 5
@@ -286,7 +288,7 @@ class TestMany:
 
     def test_those_on_the_status_page_are_taken_off_it_and_no_others_looked_for(self, many, monkeypatch):
         taken_off: list[str] = []
-        monkeypatch.setattr(status, 'unlist', taken_off.extend)
+        monkeypatch.setattr(failed_jobs, 'unlist', taken_off.extend)
         redeliver(status=FAILED)
         assert taken_off == [str(many[2].uuid)]
         Delivery.objects.update(status=FAILED, listed=False)
@@ -301,4 +303,4 @@ class TestMany:
             return parts
 
         failed = Delivery.objects.filter(status=FAILED)
-        assert operations.redeliver(failed, watch=and_somebody_else) == 0
+        assert redelivery.redeliver(failed, watch=and_somebody_else) == 0

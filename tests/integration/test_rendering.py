@@ -48,8 +48,9 @@ from tenancy.models import Tenant, TenantGroup
 from virtualization.models import ClusterGroup
 from wireless.models import WirelessLAN
 
-from webhooks import rendering, snapshots
+from webhooks import rendering
 from webhooks.constants import DEFAULT_MODELS
+from webhooks.outbox import snapshots
 
 every_kind = pytest.mark.parametrize('make', [*MAKERS.values(), *VARIANTS.values()], ids=[*MAKERS, *VARIANTS])
 

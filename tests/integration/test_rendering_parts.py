@@ -17,7 +17,8 @@ from objects import make_device, make_ip_address, make_prefix, make_site, make_v
 from rest import get
 from utilities.views import get_viewname
 
-from webhooks import rendering, snapshots
+from webhooks import rendering
+from webhooks.outbox import snapshots
 from webhooks.rendering import batch, configcontext, parts, serializer
 
 MAKERS = (make_device, make_ip_address, make_prefix, make_site, make_vrf)

@@ -15,10 +15,11 @@ from netbox.registry import registry
 from rq.registry import FailedJobRegistry
 
 from devstack.receiver import Receiver
-from webhooks import operations, retention
 from webhooks.choices import StatusChoices
+from webhooks.engine import retention
 from webhooks.jobs import WebhooksRetentionJob
 from webhooks.models import Attempt, Delivery, Event, Webhook
+from webhooks.services import redelivery
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -152,7 +153,7 @@ def test_the_status_page_keeps_in_step(receiver):
 def test_a_delivery_that_is_sent_again_meanwhile_is_not_pruned(webhook):
     """It is open by then, although it was not when it was chosen."""
     failed = entry(webhook, OLD, FAILED)
-    operations.redeliver(Delivery.objects.filter(pk=failed.pk))
+    redelivery.redeliver(Delivery.objects.filter(pk=failed.pk))
     retention.prune(CUTOFF)
     assert [one.pk for one in deliveries(PENDING)] == [failed.pk]
 

@@ -11,10 +11,11 @@ from django.utils import timezone
 from engine import deliveries, health, pass_retry_waits, work
 
 from devstack.receiver import Answer, Receiver
-from webhooks import queue, timer
 from webhooks.choices import StatusChoices
 from webhooks.constants import BACKOFF, JITTER, MAX_RETRY_AFTER
+from webhooks.engine import timer
 from webhooks.models import Delivery
+from webhooks.outbox import wakeup
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -67,7 +68,7 @@ def test_each_attempt_has_its_own_time_and_signature(receiver, monkeypatch):
     site()
     work()
     pass_retry_waits()
-    monkeypatch.setattr('webhooks.drain.time.time', lambda: timezone.now().timestamp() + 100)
+    monkeypatch.setattr('webhooks.engine.runner.time.time', lambda: timezone.now().timestamp() + 100)
     work()
     first, second = receiver.requests
     assert int(second.header('webhook-timestamp')) >= int(first.header('webhook-timestamp')) + 100
@@ -230,10 +231,10 @@ class TestTimer:
     def test_it_wakes_a_worker(self, receiver):
         subscribe(receiver.url(HOOK), Site)
         site()
-        queue.get().empty()
-        queue.accept()
+        wakeup.get().empty()
+        wakeup.accept()
         timer.Timer().look()
-        assert queue.get().count == 1
+        assert wakeup.get().count == 1
 
     def test_it_survives_a_database_that_does_not_answer(self, receiver, caplog, monkeypatch):
         def fail() -> bool:

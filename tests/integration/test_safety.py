@@ -11,9 +11,10 @@ from django.db import DatabaseError, connection, transaction
 from engine import work
 from tenancy.models import Tenant
 
-from webhooks import dispatch, payloads
+from webhooks.engine import dispatch
 from webhooks.models import Delivery
-from webhooks.transport import MAX_ERROR
+from webhooks.payload import building
+from webhooks.transport.client import MAX_ERROR
 
 SAVES = """
 from dcim.models import Site
@@ -211,7 +212,7 @@ class TestNotRendered:
         def fail(*args: object) -> None:
             raise RuntimeError('a \x00, ' + 'and so on' * 1000)
 
-        monkeypatch.setattr(payloads, 'build', fail)
+        monkeypatch.setattr(building, 'build', fail)
         site()
         work()
         reason = Delivery.objects.get().error

@@ -14,10 +14,12 @@ from standardwebhooks import Webhook as Verifier
 
 from devstack.process import wait_until
 from tests.integration.builders import subscribe
-from webhooks import drain, keys, signing
 from webhooks.api.views import WebhookViewSet
+from webhooks.engine import runner
 from webhooks.models import Delivery, Webhook
 from webhooks.models.fields import Sealed
+from webhooks.security import signing
+from webhooks.services import secret_rotation
 
 BASE = '/api/plugins/webhooks/webhooks/'
 PAGES = '/plugins/webhooks/webhooks/'
@@ -33,13 +35,13 @@ def test_after_a_rotation_both_secrets_verify_until_the_old_one_expires(webhook,
     answer = api_client.post(f'{BASE}{webhook.pk}/rotate-secret/', {'overlap': '01:00:00'}, format='json')
     assert answer.status_code == 200, answer.data
     Site.objects.create(name='Bern', slug='bern')
-    drain.run()
+    runner.run()
     (got,) = receiver.wait_for(1)
     for secret in (answer.data['secret'], old):
         Verifier(secret).verify(got.body, {name.lower(): value for name, value in got.headers})
     Webhook.objects.filter(pk=webhook.pk).update(previous_secret_expires=timezone.now() - timedelta(seconds=1))
     Site.objects.create(name='Genf', slug='genf')
-    drain.run()
+    runner.run()
     assert ' ' not in receiver.wait_for(2)[1].header('webhook-signature')
 
 
@@ -50,7 +52,7 @@ def test_an_old_one_that_cannot_be_decrypted_is_named(webhook, receiver):
         previous_secret=Sealed('of another key'), previous_secret_expires=tomorrow
     )
     Site.objects.create(name='Bern', slug='bern')
-    drain.run()
+    runner.run()
     assert 'previous_secret: The stored value cannot be decrypted' in Delivery.objects.get().error
     assert not receiver.requests
 
@@ -64,26 +66,26 @@ class TestWhatIsKept:
         webhook.secret = 's3cret'
         webhook.save()
         change_settings(monkeypatch, encryption_keys=(new, old))
-        keys.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1))
+        secret_rotation.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1))
         change_settings(monkeypatch, encryption_keys=(new,))
         assert Webhook.objects.get().secrets()[1] == 's3cret'
 
     def test_not_one_that_cannot_be_decrypted(self, webhook, receiver):
         """Entering it anew is the way out, and must not fail deliveries for as long as the old one would be kept."""
         Webhook.objects.update(secret=Sealed('of another key'))
-        _webhook, secret = keys.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1))
+        _webhook, secret = secret_rotation.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1))
         Site.objects.create(name='Bern', slug='bern')
-        drain.run()
+        runner.run()
         (got,) = receiver.wait_for(1)
         Verifier(secret).verify(got.body, {name.lower(): value for name, value in got.headers})
 
 
 def test_a_rotation_keeps_what_others_change_meanwhile(webhook):
     """It begins while their change is not committed, and after another rotation."""
-    _webhook, first = keys.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1))
+    _webhook, first = secret_rotation.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1))
     with transaction.atomic():
         Webhook.objects.update(description='changed meanwhile')
-        second = in_thread(lambda: keys.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1)))
+        second = in_thread(lambda: secret_rotation.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1)))
         assert wait_until(is_anybody_blocked, timeout=30)
     second.join(30)
     rotated = Webhook.objects.get()

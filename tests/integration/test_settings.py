@@ -120,7 +120,7 @@ class TestAllowedModels:
 
     def test_any_model(self, committed, make_netbox):
         answer = make_netbox("WEBHOOKS_ALLOWED_MODELS = ['*']").run(
-            'shell', '-c', 'from webhooks.signals import allowed_models; print(len(allowed_models()))'
+            'shell', '-c', 'from webhooks.object_types import allowed_models; print(len(allowed_models()))'
         )
         assert int(answer.stdout.split()[-1]) > 100, answer.stderr
 

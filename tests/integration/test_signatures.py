@@ -14,8 +14,8 @@ from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
 
 from devstack.receiver import Received, Receiver
-from webhooks import signing
 from webhooks.models import Webhook
+from webhooks.security import signing
 
 pytestmark = pytest.mark.usefixtures('committed')
 

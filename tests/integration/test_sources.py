@@ -39,7 +39,7 @@ from tenancy.models import Tenant, TenantGroup
 from utilities.request import NetBoxFakeRequest
 from virtualization.models import Cluster, ClusterType, VirtualMachine
 
-from webhooks import dispatch
+from webhooks.engine import dispatch
 
 pytestmark = pytest.mark.usefixtures('committed')
 

@@ -17,9 +17,11 @@ from rq.job import Job
 from users.models import User
 
 from devstack.receiver import Receiver
-from webhooks import conf, queue, status
+from webhooks import conf
 from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Webhook
+from webhooks.outbox import wakeup
+from webhooks.services import failed_jobs
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -88,7 +90,7 @@ class TestFailedDeliveries:
 
     def test_it_has_the_time_that_a_request_may_take(self, fail):
         [failed] = fail()
-        assert queue.get().fetch_job(str(failed.uuid)).timeout == queue.job_timeout(queue.get())
+        assert wakeup.get().fetch_job(str(failed.uuid)).timeout == wakeup.job_timeout(wakeup.get())
 
     def test_it_leads_to_the_delivery(self, client, fail):
         [failed] = fail()
@@ -97,12 +99,12 @@ class TestFailedDeliveries:
         assert list(client.get(address).context['cl'].result_list) == [failed]
 
     def test_a_failed_job_of_others_that_cannot_be_read_is_left_alone(self, client, fail):
-        rq_queue = queue.get()
+        rq_queue = wakeup.get()
         foreign = Job.create('gone.function', connection=rq_queue.connection, origin=rq_queue.name)
         rq_queue.failed_job_registry.add(foreign)
         rq_queue.connection.hset(foreign.key, 'data', b'no pickle')
         [failed] = fail()
-        status.publish()
+        failed_jobs.publish()
         assert set(rq_queue.failed_job_registry.get_job_ids(cleanup=False)) == {foreign.id, str(failed.uuid)}
 
     def test_the_reason_is_a_result_of_the_job(self, client, fail):
@@ -176,14 +178,14 @@ class TestMeanwhile:
     def meanwhile(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
         def run(happens: Callable[[], None]) -> None:
             """Let it happen once, just after a delivery was listed."""
-            listing = status._list
+            listing = failed_jobs._list
 
             def list_and_happen(delivery: Delivery) -> None:
                 listing(delivery)
                 monkeypatch.undo()
                 happens()
 
-            monkeypatch.setattr(status, '_list', list_and_happen)
+            monkeypatch.setattr(failed_jobs, '_list', list_and_happen)
 
         return run
 
@@ -193,29 +195,29 @@ class TestMeanwhile:
         Delivery.objects.filter(pk=older.pk).update(status=StatusChoices.PENDING)
         client.post(page('delete_failed_jobs'))
         meanwhile(lambda: Delivery.objects.filter(pk=older.pk).update(status=StatusChoices.FAILED))
-        status.publish()
+        failed_jobs.publish()
         assert listed(client) == {str(newer.uuid)}
-        status.publish()
+        failed_jobs.publish()
         assert listed(client) == {str(older.uuid), str(newer.uuid)}
 
     def test_the_same_one_fails_again(self, client, fail, meanwhile):
         [failed] = fail()
         Delivery.objects.update(listed=False)
         meanwhile(lambda: Delivery.objects.update(error='another reason', finished_at=timezone.now()))
-        status.publish()
-        status.publish()
+        failed_jobs.publish()
+        failed_jobs.publish()
         assert 'another reason' in text_of(client.get(job_page(failed)))
 
     def test_what_is_sent_again_does_not_stay(self, client, fail, meanwhile):
         fail()
         Delivery.objects.update(listed=False)
         meanwhile(lambda: Delivery.objects.update(status=StatusChoices.PENDING))
-        status.publish()
-        status.publish()
+        failed_jobs.publish()
+        failed_jobs.publish()
         assert not listed(client)
 
     def test_there_is_room_for_the_newest_only(self, client, fail, monkeypatch):
-        monkeypatch.setattr(status, 'STATUS_PAGE_LIMIT', 2)
+        monkeypatch.setattr(failed_jobs, 'STATUS_PAGE_LIMIT', 2)
         fail(3)
         newest = Delivery.objects.order_by('-pk')[:2]
         assert listed(client) == {str(one.uuid) for one in newest}
@@ -236,7 +238,7 @@ class TestClearing:
     def test_what_was_cleared_does_not_come_back(self, client, fail, drain):
         fail(2)
         client.post(page('delete_failed_jobs'))
-        queue.wake()
+        wakeup.wake()
         drain()
         assert not client.get(page('failed_jobs')).context['jobs']
 
@@ -278,7 +280,7 @@ class TestPages:
         assert text_of(client.get(page(name)))
 
     def test_a_waiting_job(self, client):
-        queue.wake()
+        wakeup.wake()
         [job] = client.get(page('jobs')).context['jobs']
         assert 'webhooks.worker.drain' in text_of(client.get(page('job_detail', job.id)))
 

@@ -9,7 +9,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 from users.models import User
 
-from webhooks import dispatch
+from webhooks.engine import dispatch
 from webhooks.models import Delivery, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed')

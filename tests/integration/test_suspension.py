@@ -13,10 +13,11 @@ from tenancy.models import Tenant
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
-from webhooks import operations, timer
 from webhooks.choices import StatusChoices
-from webhooks.health import PROBE_INTERVALS, SUSPEND_AFTER
+from webhooks.engine import timer
+from webhooks.engine.endpoint_health import PROBE_INTERVALS, SUSPEND_AFTER
 from webhooks.models import Webhook
+from webhooks.services import redelivery
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -81,7 +82,7 @@ class TestSuspended:
         assert suspended.last_updated == before
 
     def test_a_test_is_tried_once_all_the_same(self, suspended):
-        assert operations.send_test(Webhook.objects.get(pk=suspended.pk)).status == FAILED
+        assert redelivery.send_test(Webhook.objects.get(pk=suspended.pk)).status == FAILED
 
     def test_others_go_on(self, suspended, receiver):
         receiver.open()

@@ -10,9 +10,9 @@ from extras.models import ConfigTemplate, CustomLink, ExportTemplate
 from jinja2.exceptions import SecurityError, UndefinedError
 from log import delivery, event
 
-from webhooks import signing
-from webhooks.crypto import MASK
 from webhooks.models import Webhook
+from webhooks.security import signing
+from webhooks.security.encryption import MASK
 
 SECRETS = ('pa55word', 't0ken', 'b3arer', 's3cret', 'whsk_', 'gAAAA')
 SHOWN_URL = f'https://{MASK}@a.example/in?key={MASK}'

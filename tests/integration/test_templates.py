@@ -16,8 +16,9 @@ from extras.models import CustomField
 from standardwebhooks import Webhook as Verifier
 
 from devstack.receiver import Received, Receiver
-from webhooks import dispatch, operations
+from webhooks.engine import dispatch
 from webhooks.models import Attempt, Event, Webhook
+from webhooks.services import redelivery
 
 DOCUMENTATION = Path(__file__).parents[2] / 'docs' / 'templates.md'
 
@@ -162,7 +163,7 @@ class TestFailing:
         site()
         failure()
         Webhook.objects.filter(pk=webhook.pk).update(body_template='mended')
-        operations.replay(webhook)
+        redelivery.replay(webhook)
         (request,) = received(receiver)
         assert request.body == b'mended'
 

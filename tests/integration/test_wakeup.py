@@ -14,9 +14,10 @@ from django.conf import settings
 from django.db import transaction
 from tenancy.models import Tenant
 
-from webhooks import conf, queue
+from webhooks import conf
 from webhooks.constants import MAX_TIMEOUT
-from webhooks.pace import LIMIT
+from webhooks.engine.job_time import LIMIT
+from webhooks.outbox import wakeup
 
 pytestmark = pytest.mark.usefixtures('committed', 'closed_breaker')
 
@@ -32,7 +33,7 @@ class RolledBack(Exception):
 @pytest.fixture
 def closed_breaker(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever an earlier test found of Redis is forgotten."""
-    monkeypatch.setattr(queue, '_unreachable_until', 0.0)
+    monkeypatch.setattr(wakeup, '_unreachable_until', 0.0)
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def webhook(committed: None):
 
 
 def waiting() -> int:
-    return queue.get().count
+    return wakeup.get().count
 
 
 @pytest.mark.usefixtures('webhook')
@@ -51,7 +52,7 @@ class TestWakeUp:
             site()
             assert waiting() == 0
         assert waiting() == 1
-        (job,) = queue.get().jobs
+        (job,) = wakeup.get().jobs
         assert (job.func_name, job.args, job.kwargs) == ('webhooks.worker.drain', (), {})
 
     def test_outside_a_transaction(self):
@@ -63,7 +64,7 @@ class TestWakeUp:
         """One that hangs keeps it, and another one may begin to hang at the end of that."""
         monkeypatch.setattr(settings, 'RQ_DEFAULT_TIMEOUT', setting)
         site()
-        (job,) = queue.get().jobs
+        (job,) = wakeup.get().jobs
         assert LIMIT + 2 * longest < job.timeout <= 2 * LIMIT + 2 * longest + 60
 
     @pytest.mark.parametrize(('setting', 'timeout'), [(60, 690), (90_000, 90_000), (-1, -1)])
@@ -72,7 +73,7 @@ class TestWakeUp:
         name = conf.get().queue
         monkeypatch.setitem(settings.RQ_QUEUES, name, {**settings.RQ_QUEUES[name], 'DEFAULT_TIMEOUT': setting})
         site()
-        (job,) = queue.get().jobs
+        (job,) = wakeup.get().jobs
         assert job.timeout == timeout
 
     def test_once_for_many_events(self):
@@ -88,14 +89,14 @@ class TestWakeUp:
 
     def test_again_once_a_worker_looks(self):
         site()
-        queue.accept()
+        wakeup.accept()
         site()
         assert waiting() == 2
 
     def test_by_a_deletion(self):
         created = site()
-        queue.accept()
-        queue.get().empty()
+        wakeup.accept()
+        wakeup.get().empty()
         created.delete()
         assert waiting() == 1
 
@@ -265,7 +266,7 @@ class TestRedisSlow:
 
     @pytest.fixture
     def slow_redis(self, committed: None, tasks_redis: Any, other_redis: Any, monkeypatch) -> Iterator[SlowRedis]:
-        monkeypatch.setattr(queue, 'PAUSE', 3600)
+        monkeypatch.setattr(wakeup, 'PAUSE', 3600)
         tasks_redis.stop()
         server = SlowRedis(tasks_redis.server.port, other_redis.port)
         yield server
@@ -276,7 +277,7 @@ class TestRedisSlow:
         for asked in (1, 2):
             site()
             assert slow_redis.asked == asked
-        queue.accept()
+        wakeup.accept()
         asked = slow_redis.asked
         slow_redis.delay = LATE
         for _ in range(3):
@@ -291,9 +292,9 @@ class TestRedisSlow:
     def test_whoever_nobody_waits_for_asks_it_each_time(self, slow_redis):
         """The worker's timer, which finds what such commits leave to it."""
         slow_redis.delay = LATE
-        assert [queue.wake(patient=True) for _ in range(2)] == [True] * 2
+        assert [wakeup.wake(patient=True) for _ in range(2)] == [True] * 2
         assert slow_redis.asked == 2
-        assert [queue.wake() for _ in range(2)] == [True, False]
+        assert [wakeup.wake() for _ in range(2)] == [True, False]
         assert slow_redis.asked == 3
 
 
@@ -306,11 +307,11 @@ class TestRedisDown:
 
     @pytest.fixture
     def long_pause(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(queue, 'PAUSE', 3600)
+        monkeypatch.setattr(wakeup, 'PAUSE', 3600)
 
     @pytest.fixture
     def no_pause(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(queue, 'PAUSE', 0)
+        monkeypatch.setattr(wakeup, 'PAUSE', 0)
 
     @pytest.fixture(params=[True, False], ids=['hangs up', 'is silent'])
     def false_redis(self, request: pytest.FixtureRequest, committed: None, tasks_redis: Any) -> Iterator[FalseRedis]:
@@ -330,27 +331,27 @@ class TestRedisDown:
         assert (line.levelno, line.name) == (logging.WARNING, 'webhooks.queue')
 
     def test_it_is_tried_once_a_pause(self, long_pause, false_redis, lines):
-        assert [queue.wake() for _ in range(5)] == [False] * 5
+        assert [wakeup.wake() for _ in range(5)] == [False] * 5
         assert len(false_redis.connections) == 1
         assert len(lines()) == 1
 
     def test_after_the_pause_it_is_tried_again(self, no_pause, false_redis, lines):
-        assert [queue.wake() for _ in range(2)] == [False] * 2
+        assert [wakeup.wake() for _ in range(2)] == [False] * 2
         assert len(false_redis.connections) == 2
         assert len(lines()) == 2
 
     def test_once_it_is_back_it_is_used(self, no_pause, tasks_redis):
         tasks_redis.stop()
-        assert not queue.wake()
+        assert not wakeup.wake()
         tasks_redis.start()
-        assert queue.wake()
+        assert wakeup.wake()
         assert waiting() == 1
 
     def test_a_restart_between_two_saves_is_not_noticed(self, long_pause, tasks_redis):
-        assert queue.wake()
+        assert wakeup.wake()
         tasks_redis.stop()
         tasks_redis.start()
-        assert queue.wake()
+        assert wakeup.wake()
         assert waiting() == 1
 
     def test_one_that_wants_a_password_is_like_one_that_is_down(self, long_pause, stack, lines):
@@ -358,7 +359,7 @@ class TestRedisDown:
             client.config_set('requirepass', 'another')
             client.client_kill_filter(_type='normal', skipme=True)
             try:
-                assert not queue.wake()
+                assert not wakeup.wake()
                 assert len(lines()) == 1
             finally:
                 client.config_set('requirepass', '')

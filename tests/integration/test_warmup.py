@@ -8,7 +8,8 @@ from dcim.models import Site
 from engine import work
 from netbox.registry import registry
 
-from webhooks import rendering, warmup
+from webhooks import rendering
+from webhooks.engine import warmup
 from webhooks.models import Delivery
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -52,7 +53,7 @@ def test_so_is_whatever_else_fails(webhook, caplog, monkeypatch):
     def fail(*args):
         raise RuntimeError('no')
 
-    monkeypatch.setattr('webhooks.delivery.claim', fail)
+    monkeypatch.setattr('webhooks.engine.delivery.claim', fail)
     warmup.rehearse()
     assert [record.getMessage() for record in caplog.records] == ['rehearsal=failed']
 

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from webhooks import conf
-from webhooks.addresses import Blocked, allowed, is_blocked
+from webhooks.transport.blocked_networks import Blocked, allowed, is_blocked
 
 
 @pytest.fixture

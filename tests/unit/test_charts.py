@@ -5,7 +5,7 @@ from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 
-from webhooks.charts import PLOT, STRIPES, Bar, draw, swatch
+from webhooks.ui.charts import PLOT, STRIPES, Bar, draw, swatch
 
 STRIPED = f'url(#{STRIPES})'
 

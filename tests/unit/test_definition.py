@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from webhooks import conf, definition
+from webhooks import conf
 from webhooks.constants import RESERVED_HEADERS
-from webhooks.crypto import MASK
 from webhooks.exceptions import DecryptionError, DefinitionError
-from webhooks.masking import mask_template
+from webhooks.security.encryption import MASK
+from webhooks.security.masking import mask_template
+from webhooks.validation import definition
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The house has storeys: a module imports only from lines above its own. CONTRIBUTING.md says what each is for."""
+"""The layers that CONTRIBUTING.md shows are kept: a file imports only from lines below its own."""
 
 import ast
 from collections.abc import Iterator
@@ -10,49 +10,29 @@ import pytest
 import webhooks
 
 ROOT = Path(webhooks.__file__).parent
+CONTRIBUTING = ROOT.parent / 'CONTRIBUTING.md'
 
-# A package (models, rendering, …) is one entry; inside it its modules import each other as they need.
-LINES = (
-    # pure: no settings, no models
-    'version constants exceptions storable',
-    'choices retry pace signing charts',
-    # conf: the only reader of settings; transport: one request → outcome
-    'conf sandbox interruptions schemas',
-    'jinja conditions',
-    'crypto addresses watchdog branching',
-    'masking',
-    'transport',
-    'definition',
-    'models',
-    # instance → JSON; snapshots → API data in batches; event → body and headers
-    'locks queue snapshots senders rendering formats batches notifications',
-    'payloads line outbox health',
-    # events → deliveries; deliveries → attempts
-    'dispatch',
-    'delivery status',
-    'rescue',
-    'drain followers warmup',
-    'operations event_rules retention statistics history',
-    # the doors: NetBox's signals in, RQ's job out
-    'signals timer standby',
-    'worker jobs object_types',
-    # what people and other programs see
-    'importing keys permissions querysets filtersets tables metrics checks search tabs dashboard notices',
-    'forms panels object_actions preview removal',
-    'admin_display admin_health admin_site mount',
-    'admin_filters admin_base admin_forms admin_app',
-    'admin_delivery admin_webhook',
-    'admin views api graphql management navigation templatetags',
-    'urls urlconf migrations',
-)
-STOREYS = {name: number for number, line in enumerate(LINES) for name in line.split()}
-PURE = LINES[:2]
+
+def layers() -> list[list[str]]:
+    """Return the layers that CONTRIBUTING.md shows, the lowest first: its indented lines."""
+    block = CONTRIBUTING.read_text().partition('```layers\n')[2].partition('```')[0]
+    lines = [line.split() for line in block.splitlines() if line.startswith(' ')]
+    return lines[::-1]
+
+
+# A folder (models, rendering, …) is one entry; inside it its files import each other as they need.
+STOREYS = {name: number for number, line in enumerate(layers()) for name in line}
+# No settings, no models.
+PURE = (
+    'choices.py', 'constants.py', 'exceptions.py', 'storable.py', 'version.py', 'engine/backoff.py',
+    'engine/job_time.py', 'security/signing.py', 'ui/charts.py',
+)  # fmt: skip
 # The app's configuration imports when NetBox calls it: before that no model can be imported.
 CONFIGURATION = ROOT / '__init__.py'
 
 
 def top_of(path: Path) -> str:
-    """Return the entry of LINES that a file belongs to."""
+    """Return the entry of the list that a file belongs to."""
     first = path.relative_to(ROOT).parts[0]
     return first.removesuffix('.py')
 
@@ -80,7 +60,7 @@ def imports(node: ast.AST, path: Path) -> Iterator[str]:
 
 
 def own(node: ast.AST, path: Path) -> set[str]:
-    """Return the entries of LINES that are imported, other than the file's own."""
+    """Return the entries of the list that are imported, other than the file's own."""
     dotted = [name.split('.') for name in imports(node, path)]
     found = {parts[1] for parts in dotted if parts[0] == 'webhooks' and len(parts) > 1}
     return found & STOREYS.keys() - {top_of(path)}
@@ -91,12 +71,12 @@ def relative(path: Path) -> str:
 
 
 @pytest.mark.parametrize('path', files(), ids=relative)
-def test_every_module_has_its_line(path: Path):
-    assert top_of(path) in STOREYS, 'give it a place in LINES'
+def test_every_file_has_its_place(path: Path):
+    assert top_of(path) in STOREYS, 'give it a place in CONTRIBUTING.md'
 
 
 @pytest.mark.parametrize('path', files(), ids=relative)
-def test_it_imports_from_above(path: Path):
+def test_it_imports_from_lines_below(path: Path):
     own_storey = STOREYS[top_of(path)]
     assert not {name for name in own(tree(path), path) if STOREYS[name] >= own_storey}
 
@@ -108,16 +88,40 @@ def test_it_imports_its_own_at_the_top(path: Path):
     assert not set().union(*(own(function, path) for function in functions))
 
 
-@pytest.mark.parametrize('name', ' '.join(PURE).split())
+@pytest.mark.parametrize('name', PURE)
 def test_pure_modules_know_neither_settings_nor_models(name: str):
-    path = ROOT / f'{name}.py'
+    path = ROOT / name
     impure = ('django.conf', 'django.db', 'django.apps', 'netbox', 'extras', 'core')
     assert not [found for found in imports(tree(path), path) if found.startswith(impure)]
 
 
-def test_only_conf_reads_the_plugins_settings():
+def reads_settings(node: ast.AST) -> bool:
+    """Whether something below the node reads the plugin's settings by any of the ways there are."""
+    attributes = {found.attr for found in ast.walk(node) if isinstance(found, ast.Attribute)}
+    names = {found.id for found in ast.walk(node) if isinstance(found, ast.Name)}
+    texts = {found.value for found in ast.walk(node) if isinstance(found, ast.Constant)}
+    return bool((attributes | names | texts) & {'PLUGINS_CONFIG', 'WEBHOOKS_ENABLED', 'get_plugin_config'})
+
+
+@pytest.mark.parametrize(
+    'code',
+    [
+        'settings.PLUGINS_CONFIG["webhooks"]',
+        'getattr(settings, "WEBHOOKS_ENABLED")',
+        'from netbox.plugins import get_plugin_config; get_plugin_config("webhooks", "enabled")',
+        'plugins.get_plugin_config("webhooks", "enabled")',
+    ],
+)
+def test_reading_the_plugins_settings_is_noticed(code: str):
+    assert reads_settings(ast.parse(code))
+
+
+@pytest.mark.parametrize('path', files(), ids=relative)
+def test_only_conf_reads_the_plugins_settings(path: Path):
     """What the rest asks of Django's settings is NetBox's."""
-    for path in files():
-        if top_of(path) != 'conf':
-            names = {node.attr for node in ast.walk(tree(path)) if isinstance(node, ast.Attribute)}
-            assert not names & {'PLUGINS_CONFIG', 'WEBHOOKS_ENABLED'}, relative(path)
+    if top_of(path) != 'conf':
+        assert not reads_settings(tree(path))
+
+
+def test_every_entry_of_the_list_exists():
+    assert {top_of(path) for path in files()} == STOREYS.keys()

@@ -3,8 +3,8 @@
 import pytest
 
 from webhooks.constants import MAX_URL
-from webhooks.crypto import MASK
-from webhooks.masking import mask_template, mask_url
+from webhooks.security.encryption import MASK
+from webhooks.security.masking import mask_template, mask_url
 
 
 @pytest.mark.parametrize(

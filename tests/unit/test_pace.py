@@ -4,11 +4,12 @@ import math
 
 import pytest
 
-from webhooks.pace import FIRST, LIMIT, QUICK, RUN_OUT, Pace
+from webhooks.constants import JOB_TIME
+from webhooks.engine.job_time import FIRST, QUICK, RUN_OUT, Pace
 
 WEBHOOK, OTHER = 1, 2
-ORDINARY = LIMIT - RUN_OUT
-LONG = 2 * LIMIT
+ORDINARY = JOB_TIME - RUN_OUT
+LONG = 2 * JOB_TIME
 REQUEST = 'request'
 
 
@@ -40,8 +41,8 @@ def test_then_what_ends_in_time(pace):
 class TestStraggler:
     def test_while_it_is_under_way_the_others_go_on(self, pace):
         pace.begin(REQUEST, LONG, 0)
-        assert not pace.is_over(LIMIT)
-        assert pace.span(LIMIT).left == LONG - QUICK - LIMIT
+        assert not pace.is_over(JOB_TIME)
+        assert pace.span(JOB_TIME).left == LONG - QUICK - JOB_TIME
         assert pace.is_over(LONG - QUICK)
 
     def test_once_it_has_ended_they_do_not(self, pace):
@@ -51,9 +52,9 @@ class TestStraggler:
 
     def test_of_several_the_last_counts(self, pace):
         for number in range(1, 4):
-            pace.begin(number, number * LIMIT, 0)
+            pace.begin(number, number * JOB_TIME, 0)
         pace.end(3, WEBHOOK, 1)
-        assert pace.span(LIMIT).left == 2 * LIMIT - QUICK - LIMIT
+        assert pace.span(JOB_TIME).left == 2 * JOB_TIME - QUICK - JOB_TIME
 
     def test_one_that_was_begun_a_moment_ago_is_none(self, pace):
         """It will be answered as the others are."""

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from webhooks import signing
+from webhooks.security import signing
 
 ID, BODY = '7a1d7b6c-0f0e-4d0e-9d52-8f1c3f1f9f10', '{"event": "created", "model": "Zürich \u2028"}'.encode()
 KEY = bytes(range(32))

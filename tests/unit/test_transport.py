@@ -13,9 +13,9 @@ from loopback import OK, Server, serving
 
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks import conf
-from webhooks.addresses import is_blocked
 from webhooks.constants import MAX_RESPONSE_KEPT, MAX_RESPONSE_READ
-from webhooks.transport import Client, Outcome, Request
+from webhooks.transport.blocked_networks import is_blocked
+from webhooks.transport.client import Client, Outcome, Request
 
 BODY = b'{"event": "created"}'
 # Seconds. Long where it must not be reached: the test then ends by what it is about.

@@ -9,7 +9,7 @@ import pytest
 import trustme
 from loopback import OK, Server, serving
 
-from webhooks.transport import Client, Outcome, Request
+from webhooks.transport.client import Client, Outcome, Request
 
 HOST = 'localhost'
 

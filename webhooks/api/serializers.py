@@ -18,12 +18,13 @@ from rest_framework import serializers
 from users.api.serializers import UserSerializer
 from users.models import User
 
-from .. import definition, signing
 from ..choices import StatusChoices
-from ..crypto import MASK
 from ..exceptions import DefinitionError
 from ..models import Attempt, Delivery, Event, Health, Webhook
 from ..permissions import RESTRICTED_OF_ATTEMPT
+from ..security import signing
+from ..security.encryption import MASK
+from ..validation import definition
 from .fields import AllowedTypeField, MaskedField
 
 __all__ = (

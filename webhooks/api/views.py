@@ -19,11 +19,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.routers import APIRootView
 
-from .. import filtersets, keys, locks, operations, querysets
-from .. import preview as previews
+from .. import filtersets
+from ..engine import locks
 from ..exceptions import DefinitionError
-from ..models import Delivery, Event, Webhook
+from ..models import Delivery, Event, Webhook, querysets
 from ..permissions import visible_deliveries, visible_events
+from ..services import preview as previews
+from ..services import redelivery, secret_rotation
 from . import serializers
 from .ordering import StableOrderingFilter
 
@@ -77,7 +79,7 @@ class WebhookViewSet(NetBoxModelViewSet):
     def test(self, request: Request, pk: str) -> Response:
         """Send a test event now, and tell what came of it."""
         try:
-            delivery = operations.send_test(self._get_permitted('test', pk), request.user)
+            delivery = redelivery.send_test(self._get_permitted('test', pk), request.user)
         except DefinitionError as error:
             raise ValidationError({error.field: [str(error)]}) from None
         data = serializers.DeliverySerializer(delivery, nested=True, context={'request': request}).data
@@ -91,7 +93,7 @@ class WebhookViewSet(NetBoxModelViewSet):
         serializer = serializers.ReplaySerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         wanted = serializer.validated_data
-        count = operations.replay(webhook, wanted['since'], wanted.get('until'), wanted.get('status'))
+        count = redelivery.replay(webhook, wanted['since'], wanted.get('until'), wanted.get('status'))
         return Response({'count': count})
 
     @extend_schema(request=serializers.RotateSerializer, responses=serializers.SecretSerializer)
@@ -102,7 +104,7 @@ class WebhookViewSet(NetBoxModelViewSet):
         serializer = serializers.RotateSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         wanted = serializer.validated_data
-        webhook, secret = keys.rotate(webhook.pk, wanted['prefix'], wanted['overlap'])
+        webhook, secret = secret_rotation.rotate(webhook.pk, wanted['prefix'], wanted['overlap'])
         shown = {'secret': secret, 'public_key': webhook.public_key, 'previous_until': webhook.previous_secret_expires}
         return Response(serializers.SecretSerializer(shown).data)
 
@@ -169,7 +171,7 @@ class DeliveryViewSet(LogViewSet):
         """Send a closed delivery again: a failed one as itself, a delivered one as a new delivery."""
         permitted = Delivery.objects.restrict(request.user, 'redeliver').restrict(request.user, 'view')
         delivery = get_object_or_404(permitted, pk=pk)
-        count = operations.redeliver(Delivery.objects.filter(pk=delivery.pk))
+        count = redelivery.redeliver(Delivery.objects.filter(pk=delivery.pk))
         if not count:
             raise StillOpen
         return Response({'count': count})

@@ -3,10 +3,10 @@
 from django import forms
 from django.utils.translation import gettext as _
 
-from .. import definition
-from ..crypto import MASK
 from ..exceptions import DefinitionError
 from ..models.fields import Sealed
+from ..security.encryption import MASK
+from ..validation import definition
 
 
 class MaskedFieldsMixin(forms.ModelForm):

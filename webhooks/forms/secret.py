@@ -6,9 +6,9 @@ from typing import Any
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
-from .. import signing
 from ..models import Webhook
 from ..models.fields import Sealed
+from ..security import signing
 
 WISHES = ('secret', 'generate_secret', 'clear_secret')
 KEEP_PREVIOUS = (

@@ -12,8 +12,9 @@ from utilities.forms.rendering import FieldSet, InlineFields
 from utilities.forms.widgets import SplitMultiSelectWidget
 from utilities.string import title
 
-from .. import keys, object_types
+from .. import object_types
 from ..models import Webhook
+from ..services import secret_rotation
 from .masked import MaskedFieldsMixin
 from .secret import SecretFieldsMixin
 
@@ -115,5 +116,5 @@ class WebhookForm(MaskedFieldsMixin, SecretFieldsMixin, NetBoxModelForm):
     def save(self, commit: bool = True) -> Webhook:
         webhook = super().save(commit)
         if self.generated_secret:
-            keys.show_once(webhook._session, webhook, self.generated_secret)
+            secret_rotation.show_once(webhook._session, webhook, self.generated_secret)
         return webhook

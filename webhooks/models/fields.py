@@ -7,8 +7,8 @@ from django import forms
 from django.db import models
 from django.db.models.query_utils import DeferredAttribute
 
-from ..crypto import MASK, decrypt, encrypt
-from ..masking import mask_template
+from ..security.encryption import MASK, decrypt, encrypt
+from ..security.masking import mask_template
 
 
 class Sealed:

@@ -15,10 +15,11 @@ from extras.choices import WebhookHttpMethodChoices
 from extras.constants import HTTP_CONTENT_TYPE_JSON
 from netbox.models import NetBoxModel
 
-from .. import definition, signing
 from ..choices import FormatChoices, KindChoices
 from ..constants import DEFAULT_MAX_ATTEMPTS, MAX_TIMEOUT, MAX_URL
 from ..exceptions import DecryptionError
+from ..security import signing
+from ..validation import definition
 from .fields import SealedField, UrlField
 
 SEALED_FIELDS = ('secret', 'previous_secret', 'additional_headers')

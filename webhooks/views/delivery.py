@@ -16,12 +16,14 @@ from netbox.views.generic.base import BaseMultiObjectView, BaseObjectView
 from utilities.permissions import get_permission_for_model
 from utilities.views import GetReturnURLMixin, register_model_view
 
-from .. import filtersets, forms, operations, panels, preview, querysets, tables
+from .. import filtersets, forms, tables
 from ..exceptions import DefinitionError
-from ..models import Delivery
-from ..object_actions import BulkRedeliver, Redeliver
+from ..models import Delivery, querysets
 from ..permissions import visible_deliveries
+from ..services import preview, redelivery
 from ..storable import is_key
+from ..ui import panels
+from ..ui.buttons import BulkRedeliver, Redeliver
 
 
 @register_model_view(Delivery, 'list', path='', detail=False)
@@ -81,7 +83,7 @@ class RedeliverMixin(GetReturnURLMixin):
         return super().get_queryset(request).restrict(request.user, 'view')
 
     def redeliver(self, deliveries: QuerySet[Delivery]) -> None:
-        count = operations.redeliver(deliveries)
+        count = redelivery.redeliver(deliveries)
         text = ngettext('{count} delivery is sent again.', '{count} deliveries are sent again.', count)
         messages.success(self.request, text.format(count=count))
 

@@ -10,9 +10,11 @@ from netbox.ui.panels import ObjectsTablePanel, TemplatePanel
 from netbox.views import generic
 from utilities.views import register_model_view
 
-from .. import filtersets, forms, panels, preview, querysets, tables
-from ..models import Event
+from .. import filtersets, forms, tables
+from ..models import Event, querysets
 from ..permissions import visible_events
+from ..services import preview
+from ..ui import panels
 
 
 @register_model_view(Event, 'list', path='', detail=False)

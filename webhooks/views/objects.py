@@ -7,9 +7,9 @@ from django.utils.translation import gettext_lazy as _
 from netbox.views import generic
 from utilities.views import ViewTab
 
-from .. import filtersets, querysets, tables
-from ..models import BatchItem, Delivery
-from ..object_actions import BulkRedeliver
+from .. import filtersets, tables
+from ..models import BatchItem, Delivery, querysets
+from ..ui.buttons import BulkRedeliver
 
 
 def deliveries_of(instance: Model) -> QuerySet[Delivery]:

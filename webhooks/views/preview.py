@@ -7,8 +7,8 @@ from django.utils.translation import gettext_lazy as _
 from netbox.views import generic
 from utilities.views import ViewTab, register_model_view
 
-from .. import preview
 from ..models import Webhook
+from ..services import preview
 
 
 @register_model_view(Webhook, 'preview')

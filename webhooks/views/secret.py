@@ -6,8 +6,9 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from utilities.views import register_model_view
 
-from .. import forms, keys
+from .. import forms
 from ..models import Webhook
+from ..services import secret_rotation
 from .webhook import WebhookActionView
 
 
@@ -27,8 +28,8 @@ class WebhookRotateSecretView(WebhookActionView):
         form = forms.RotateSecretForm(request.POST, webhook=webhook)
         if not form.is_valid():
             return self._render(request, webhook, form)
-        webhook, secret = keys.rotate(webhook.pk, form.cleaned_data['prefix'], form.overlap)
-        keys.show_once(request.session, webhook, secret)
+        webhook, secret = secret_rotation.rotate(webhook.pk, form.cleaned_data['prefix'], form.overlap)
+        secret_rotation.show_once(request.session, webhook, secret)
         messages.success(request, _('Requests are signed with the new secret from now on.'))
         return redirect(webhook.get_absolute_url())
 

@@ -17,10 +17,12 @@ from netbox.views.generic.base import BaseObjectView
 from utilities.permissions import get_permission_for_model
 from utilities.views import register_model_view
 
-from .. import filtersets, forms, keys, notices, operations, panels, tables
+from .. import filtersets, forms, tables
 from ..exceptions import DefinitionError
 from ..models import Delivery, Webhook
-from ..object_actions import Replay, RotateSecret, SendTest
+from ..services import notices, redelivery, secret_rotation
+from ..ui import panels
+from ..ui.buttons import Replay, RotateSecret, SendTest
 
 
 @register_model_view(Webhook, 'list', path='', detail=False)
@@ -56,7 +58,7 @@ class WebhookView(generic.ObjectView):
     )
 
     def get_extra_context(self, request: HttpRequest, instance: Webhook) -> dict[str, Any]:
-        return {'notices': notices.of(instance), 'new_secret': keys.take(request.session, instance)}
+        return {'notices': notices.of(instance), 'new_secret': secret_rotation.take(request.session, instance)}
 
 
 @register_model_view(Webhook, 'add', detail=False)
@@ -134,7 +136,7 @@ class WebhookTestView(WebhookActionView):
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
         webhook = self.get_object(pk=pk)
         try:
-            delivery = operations.send_test(webhook, request.user)
+            delivery = redelivery.send_test(webhook, request.user)
         except DefinitionError as error:
             messages.error(request, str(error))
             return redirect(webhook.get_absolute_url())
@@ -171,7 +173,7 @@ class WebhookReplayView(WebhookActionView):
         return redirect(webhook.get_absolute_url())
 
     def _replay(self, webhook: Webhook, since: datetime, until: datetime, status: str) -> int:
-        return operations.replay(webhook, since, until, status or None)
+        return redelivery.replay(webhook, since, until, status or None)
 
     def _render(self, request: HttpRequest, webhook: Webhook, form: forms.ReplayForm) -> HttpResponse:
         return render(

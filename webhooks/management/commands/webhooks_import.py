@@ -2,8 +2,9 @@ from collections.abc import Iterator, Sequence
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from webhooks import conf, importing
-from webhooks.importing import Plan
+from ... import conf
+from ...services import builtin_import
+from ...services.builtin_import import Plan
 
 
 class Command(BaseCommand):
@@ -23,13 +24,13 @@ class Command(BaseCommand):
     def handle(self, *args, **options) -> None:
         if options['disable_builtin'] and not conf.get().enabled:
             raise CommandError('WEBHOOKS_ENABLED is not True: with the event rules off, nobody would send anything')
-        plans = importing.plan()
+        plans = builtin_import.plan()
         if not plans:
             self.stdout.write('No event rule sends a webhook: there is nothing to import')
             return
         lines = list(_report(plans, options['dry_run'], options['disable_builtin']))
         if not options['dry_run']:
-            importing.carry_out(plans, disable_builtin=options['disable_builtin'])
+            builtin_import.carry_out(plans, disable_builtin=options['disable_builtin'])
         self.stdout.write('\n'.join(lines))
 
 

@@ -1,6 +1,6 @@
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from webhooks import retention
+from ...engine import retention
 
 
 class Command(BaseCommand):

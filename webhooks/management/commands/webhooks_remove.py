@@ -5,7 +5,9 @@ from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from redis import RedisError
 
-from webhooks import conf, outbox, removal
+from ... import conf
+from ...outbox import recording
+from ...services import removal
 
 BY_HAND = """
 Webhooks are removed. What is left to do:
@@ -54,7 +56,7 @@ def _check() -> None:
             'WEBHOOKS_ENABLED is True: set it to False, and restart NetBox and its workers, so that nobody uses what '
             'is removed'
         )
-    if not outbox.is_migrated():
+    if not recording.is_migrated():
         raise CommandError(
             'There are no tables of webhooks. If only they were removed so far (migrate webhooks zero), run: '
             'migrate webhooks, and then this command again'

@@ -7,10 +7,11 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from rich.progress import track
 
-from webhooks import operations
 from webhooks.choices import StatusChoices
 from webhooks.models import Webhook
 from webhooks.storable import is_storable_time
+
+from ...services import redelivery
 
 
 def moment(text: str) -> datetime:
@@ -35,7 +36,7 @@ class Command(BaseCommand):
         parser.add_argument('--dry-run', action='store_true', help='only say how many there are')
 
     def handle(self, *args, **options) -> None:
-        chosen = operations.select(
+        chosen = redelivery.select(
             webhook=_webhook(options['webhook']),
             since=options['since'],
             until=options['until'],
@@ -46,7 +47,7 @@ class Command(BaseCommand):
             self.stdout.write(f'{chosen.count()} deliveries would be sent again')
             return
         bar = partial(track, description='Replaying', disable=not self.stdout.isatty())
-        sent = operations.redeliver(chosen, watch=bar)
+        sent = redelivery.redeliver(chosen, watch=bar)
         self.stdout.write(f'{sent} deliveries are sent again')
 
 

@@ -4,8 +4,9 @@ from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import Model
 
-from webhooks import schemas
 from webhooks.choices import FormatChoices
+
+from ...payload import json_schema
 
 
 class Command(BaseCommand):
@@ -18,8 +19,8 @@ class Command(BaseCommand):
 
     def handle(self, *args, **options) -> None:
         try:
-            schema = schemas.payload(_model(options['model']), options['format'], batch=options['batch'])
-        except schemas.NoSchema as error:
+            schema = json_schema.payload(_model(options['model']), options['format'], batch=options['batch'])
+        except json_schema.NoSchema as error:
             raise CommandError(str(error)) from None
         self.stdout.write(json.dumps(schema, indent=2, ensure_ascii=False))
 

@@ -5,7 +5,8 @@ from django.core.management.base import BaseCommand, CommandParser
 from django.utils import timezone
 
 from webhooks import conf
-from webhooks.statistics import Backlog, backlog
+
+from ...services.statistics import Backlog, backlog
 
 OK, WARNING, CRITICAL = 0, 1, 2
 

@@ -1,7 +1,0 @@
-"""Installs Django's admin with our site as the default one."""
-
-from django.contrib.admin.apps import AdminConfig
-
-
-class WebhooksAdminConfig(AdminConfig):
-    default_site = 'webhooks.admin_site.WebhooksAdminSite'

@@ -1,0 +1,102 @@
+"""What all of our pages in Django's admin need to get on with NetBox."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from core.signals import clear_events
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.options import ActionLocation, IncorrectLookupParameters
+from django.contrib.admin.views.main import ChangeList
+from django.db import DataError
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+from utilities.exceptions import AbortRequest
+
+from ..models import Delivery
+from ..services import redelivery
+
+EVERYWHERE = [ActionLocation.CHANGE_LIST, ActionLocation.CHANGE_FORM]
+
+
+def or_explain(view: Callable) -> Callable:
+    """Answer with a message where NetBox refuses a change: a protection rule, or a handler of another plugin.
+
+    What the view does to the database it does in a transaction of its own.
+    """
+
+    @wraps(view)
+    def guarded(self: admin.ModelAdmin, request: HttpRequest, *args, **kwargs) -> HttpResponse:
+        try:
+            return view(self, request, *args, **kwargs)
+        except AbortRequest as refusal:
+            clear_events.send(sender=type(self))
+            self.message_user(request, refusal.message, messages.ERROR)
+            return redirect(request.get_full_path())
+
+    return guarded
+
+
+def _is_action(request: HttpRequest) -> bool:
+    """Whether an action was chosen on the page of one object, as Django tells it from the buttons of the form."""
+    buttons = {'_save', '_continue', '_addanother', '_saveasnew'}
+    return f'{ActionLocation.CHANGE_FORM.value}-action' in request.POST and not buttons & request.POST.keys()
+
+
+class CheckedChangeList(ChangeList):
+    """Leads back to the whole list, as Django does for a bad filter, also where only the query shows that it is one."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        try:
+            super().get_results(request)
+        except (DataError, ValueError, OverflowError) as error:
+            raise IncorrectLookupParameters(error) from error
+
+
+class BaseAdmin(admin.ModelAdmin):
+    changelist_view = or_explain(admin.ModelAdmin.changelist_view)
+    delete_view = or_explain(admin.ModelAdmin.delete_view)
+
+    @or_explain
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = '',
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """Outside of Django's transaction where it is an action: these send, or go on in parts of their own."""
+        if object_id and _is_action(request):
+            return self._changeform_view(request, object_id, form_url, extra_context)
+        return super().changeform_view(request, object_id, form_url, extra_context)
+
+    def get_changelist(self, request: HttpRequest, **kwargs) -> type[ChangeList]:
+        return CheckedChangeList
+
+    @admin.display(description=SafeString('<input type="checkbox" id="action-toggle">'))
+    def action_checkbox(self, obj: Model) -> SafeString:
+        """NetBox's template for checkboxes adds a hidden input, which would select an object without an id."""
+        return format_html(
+            '<input type="checkbox" name="{}" value="{}" class="action-select" aria-label="{}">',
+            ACTION_CHECKBOX_NAME,
+            obj.pk,
+            obj,
+        )
+
+    def view_on_site(self, obj: Model) -> str:
+        return obj.get_absolute_url()
+
+    def send_again(self, request: HttpRequest, deliveries: QuerySet[Delivery]) -> None:
+        count = redelivery.redeliver(deliveries)
+        if count:
+            text = ngettext('%d delivery is sent again.', '%d deliveries are sent again.', count) % count
+            self.message_user(request, text, messages.SUCCESS)
+        else:
+            text = _('There is nothing to send again: open deliveries are sent by themselves.')
+            self.message_user(request, text, messages.WARNING)

@@ -1,0 +1,218 @@
+"""The log of deliveries in Django's admin: it is read, and what is in it can be sent again."""
+
+import uuid
+
+from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import Model, Q, QuerySet
+from django.http import HttpRequest
+from django.utils.formats import date_format
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.text import Truncator, capfirst
+from django.utils.timezone import localtime
+from django.utils.translation import gettext_lazy as _
+
+from ..choices import StatusChoices
+from ..exceptions import DefinitionError
+from ..models import Attempt, Delivery, querysets
+from ..services import preview
+from ..storable import is_key
+from .base import EVERYWHERE, BaseAdmin, CheckedChangeList
+from .display import block, existing_objects, headers_block, model_name, object_link, reason_word, word
+from .filters import ObjectTypeFilter
+
+REASON_SHOWN = 60
+
+
+class ReadOnly:
+    """Takes the permissions to change anything from an admin or an inline."""
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+
+class AttemptInline(ReadOnly, admin.TabularInline):
+    model = Attempt
+    fields = ('number', 'started_at', 'took', 'outcome', 'answer')
+    readonly_fields = fields
+
+    @admin.display(description=_('Took'))
+    def took(self, attempt: Attempt) -> str:
+        return f'{attempt.duration:.3f} s'
+
+    @admin.display(description=_('Outcome'))
+    def outcome(self, attempt: Attempt) -> SafeString:
+        if attempt.error:
+            return reason_word(attempt.error)
+        return word(f'HTTP {attempt.response_status}', 'green')
+
+    @admin.display(description=_('Response'))
+    def answer(self, attempt: Attempt) -> SafeString | str:
+        if attempt.response_status is None:
+            return ''
+        return format_html(
+            '<details><summary>{}</summary>{}{}</details>',
+            _('Show'),
+            headers_block(attempt.response_headers),
+            block(attempt.response_body),
+        )
+
+
+class DeliveryChangeList(CheckedChangeList):
+    """Looks up, for the whole page at once, which of the objects are still there."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        objects = existing_objects(self.result_list)
+        for delivery in self.result_list:
+            delivery.existing_objects = objects
+
+
+class DeliveryAdmin(ReadOnly, BaseAdmin):
+    list_display = (
+        'created',
+        'state',
+        'webhook',
+        'happened',
+        'object',
+        'attempt_count',
+        'next_attempt',
+        'response_status',
+        'reason',
+    )
+    list_filter = ('status', 'webhook', ObjectTypeFilter, 'created')
+    list_per_page = 50
+    show_full_result_count = False
+    # Anything else would sort the whole log without an index.
+    sortable_by = ('created',)
+    search_fields = ('uuid',)
+    search_help_text = _('webhook-id, ID of the object, or part of its name')
+    actions = ('redeliver',)
+    inlines = (AttemptInline,)
+    fieldsets = (
+        (None, {'fields': (('state', 'webhook', 'happened', 'object'), 'error', 'uuid')}),
+        (_('When'), {'fields': (('created', 'next_attempt', 'finished_at', 'expires_at'),)}),
+        (_('Who'), {'fields': (('user', 'request_id', 'sequence'),)}),
+        (
+            _('Request'),
+            {
+                'fields': ('request_line', 'request_headers', 'request_body'),
+                'description': _('The last attempt; the body as it is built now.'),
+            },
+        ),
+        (_('Response'), {'fields': ('response_status', 'response_headers', 'response_body')}),
+    )
+    readonly_fields = (
+        'state',
+        'happened',
+        'object',
+        'next_attempt',
+        'user',
+        'request_id',
+        'request_line',
+        'request_headers',
+        'request_body',
+        'response_headers',
+        'response_body',
+    )
+
+    @admin.action(description=_('Send again'), description_plural=_('Send the selected again'), location=EVERYWHERE)
+    def redeliver(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
+        self.send_again(request, queryset)
+
+    #
+    # What is read
+    #
+
+    def get_changelist(self, request: HttpRequest, **kwargs) -> type[ChangeList]:
+        return DeliveryChangeList
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
+        return querysets.deliveries().select_related('object_type')
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Delivery | None:
+        delivery = super().get_object(request, object_id, from_field)
+        if delivery is not None:
+            delivery.existing_objects = existing_objects([delivery])
+            delivery.last_attempt = delivery.attempts.last()
+        return delivery
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Delivery], search_term: str
+    ) -> tuple[QuerySet[Delivery], bool]:
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        try:
+            return queryset.filter(uuid=uuid.UUID(term)), False
+        except ValueError:
+            named = Q(event__object_repr__icontains=term)
+            return queryset.filter(named | Q(object_id=int(term)) if is_key(term) else named), False
+
+    #
+    # Columns and fields
+    #
+
+    @admin.display(description=_('Status'))
+    def state(self, delivery: Delivery) -> SafeString:
+        return word(delivery.get_status_display(), delivery.get_status_color(), delivery.error)
+
+    @admin.display(description=_('Reason'))
+    def reason(self, delivery: Delivery) -> str:
+        return Truncator(delivery.error).chars(REASON_SHOWN)
+
+    @admin.display(description=_('Event'))
+    def happened(self, delivery: Delivery) -> str:
+        words = [capfirst(model_name(delivery.object_type)), delivery.event.get_kind_display().lower()]
+        return ' '.join([*words, str(_('(test)'))] if delivery.event.test else words)
+
+    @admin.display(description=_('Object'))
+    def object(self, delivery: Delivery) -> SafeString | str:
+        last = object_link(delivery, delivery.existing_objects)
+        return format_html('{} +{}', last, delivery.event_count - 1) if delivery.event_count > 1 else last
+
+    @admin.display(description=_('Next attempt'))
+    def next_attempt(self, delivery: Delivery) -> str:
+        if delivery.next_attempt_at:
+            return date_format(localtime(delivery.next_attempt_at), 'DATETIME_FORMAT')
+        return _('after an earlier change') if delivery.status == StatusChoices.PENDING else ''
+
+    @admin.display(description=_('User'))
+    def user(self, delivery: Delivery) -> str:
+        return delivery.event.username or ''
+
+    @admin.display(description=_('Request ID'))
+    def request_id(self, delivery: Delivery) -> str:
+        return str(delivery.event.request_id or '')
+
+    @admin.display(description=_('URL'))
+    def request_line(self, delivery: Delivery) -> str:
+        if delivery.last_attempt is None:
+            return f'{delivery.webhook.http_method} {delivery.webhook.masked_url}'
+        return f'{delivery.last_attempt.method} {delivery.last_attempt.url}'
+
+    @admin.display(description=_('Headers'))
+    def request_headers(self, delivery: Delivery) -> SafeString | str:
+        return headers_block(delivery.last_attempt.request_headers) if delivery.last_attempt else ''
+
+    @admin.display(description=_('Body'))
+    def request_body(self, delivery: Delivery) -> SafeString | str:
+        try:
+            return block(preview.body_of(delivery))
+        except DefinitionError as error:
+            return reason_word(str(error))
+
+    @admin.display(description=_('Headers'))
+    def response_headers(self, delivery: Delivery) -> SafeString | str:
+        return headers_block(delivery.last_attempt.response_headers) if delivery.last_attempt else ''
+
+    @admin.display(description=_('Body'))
+    def response_body(self, delivery: Delivery) -> SafeString | str:
+        return block(preview.readable(delivery.last_attempt.response_body)) if delivery.last_attempt else ''

@@ -1,0 +1,69 @@
+"""What the admin's pages show of our models, as HTML: coloured words, links into NetBox, text as it was sent."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+
+from django.contrib.contenttypes.models import ContentType
+from django.db.models import Model
+from django.urls import NoReverseMatch, reverse
+from django.utils.html import format_html
+from django.utils.http import urlencode
+from django.utils.safestring import SafeString
+
+from ..choices import StatusChoices
+from ..models import Delivery, Webhook
+
+Objects = Mapping[tuple[int, int], Model]
+
+
+def word(text: str, color: str, title: str = '') -> SafeString:
+    """Return a coloured word; `color` is one of those of NetBox's choices."""
+    return format_html('<span class="wh-word wh-{}" title="{}">{}</span>', color, title, text)
+
+
+def reason_word(text: str) -> SafeString:
+    """Return an error, which may be long."""
+    return format_html('<span class="wh-word wh-reason wh-red">{}</span>', text)
+
+
+def block(text: str) -> SafeString | str:
+    """Return text of several lines, '' as nothing."""
+    return format_html('<pre class="wh-block">{}</pre>', text) if text else ''
+
+
+def headers_block(headers: Mapping[str, str]) -> SafeString | str:
+    return block('\n'.join(f'{name}: {value}' for name, value in sorted(headers.items())))
+
+
+def existing_objects(deliveries: Iterable[Delivery]) -> Objects:
+    """Return {(object type's id, object's id): object} of the objects that are still there. One query a model."""
+    by_type: dict[int, set[int]] = defaultdict(set)
+    for delivery in deliveries:
+        by_type[delivery.object_type_id].add(delivery.object_id)
+    return {
+        (type_id, pk): instance
+        for type_id, pks in by_type.items()
+        if (model := ContentType.objects.get_for_id(type_id).model_class())
+        for pk, instance in model._default_manager.in_bulk(pks).items()
+    }
+
+
+def object_link(delivery: Delivery, objects: Objects) -> SafeString | str:
+    """Return what the delivery is about, with a link to NetBox's page while the object exists."""
+    text = delivery.event.object_repr or str(delivery.object_id)
+    instance = objects.get((delivery.object_type_id, delivery.object_id))
+    try:
+        return format_html('<a href="{}">{}</a>', instance.get_absolute_url(), text) if instance else text
+    except (AttributeError, NoReverseMatch):  # a plugin's model without a page
+        return text
+
+
+def model_name(object_type: ContentType) -> str:
+    model = object_type.model_class()
+    return str(model._meta.verbose_name) if model else object_type.model
+
+
+def failed_url(webhook: Webhook) -> str:
+    """Return the address of the admin's list of what failed for a webhook."""
+    filters = urlencode({'webhook__id__exact': webhook.pk, 'status__exact': StatusChoices.FAILED})
+    return f'{reverse("admin:webhooks_delivery_changelist")}?{filters}'

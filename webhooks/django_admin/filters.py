@@ -1,0 +1,44 @@
+"""The filters beside the admin's lists."""
+
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.text import capfirst
+from django.utils.translation import gettext_lazy as _
+
+from .. import object_types
+from .display import model_name
+from .health import STATES
+
+
+class HealthFilter(admin.SimpleListFilter):
+    title = _('health')
+    parameter_name = 'health'
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(key, state.label) for key, state in STATES.items()]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
+        return queryset.filter(STATES[self.value()].query) if self.value() in STATES else queryset
+
+
+class ObjectTypeFilter(admin.SimpleListFilter):
+    """Offers the allowed object types; looking for those that occur would read the whole log."""
+
+    title = _('object type')
+    parameter_name = 'object_type'
+    field_name = 'object_type'
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        found = [(label, capfirst(model_name(one))) for label, one in object_types.by_label().items()]
+        return sorted(found, key=lambda choice: choice[1].lower())
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
+        chosen = object_types.by_label().get(self.value())
+        return queryset.filter(**{self.field_name: chosen}) if chosen else queryset
+
+
+class SubscribedTypeFilter(ObjectTypeFilter):
+    field_name = 'object_types'

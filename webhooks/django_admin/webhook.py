@@ -1,0 +1,260 @@
+"""Webhooks in Django's admin: the list, the form, and what can be done with them.
+
+What is changed here is in NetBox's change log as if it had been changed on NetBox's own pages.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin import actions
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.loader import render_to_string
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.text import Truncator, capfirst
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+
+from ..choices import KindChoices, StatusChoices
+from ..exceptions import WebhooksError
+from ..models import Delivery, Webhook
+from ..services import notices, preview, redelivery, secret_rotation
+from ..ui import history
+from . import health
+from .base import EVERYWHERE, BaseAdmin
+from .display import failed_url, model_name, word
+from .filters import HealthFilter, SubscribedTypeFilter
+from .forms import WebhookForm
+
+MODELS_SHOWN = 3
+CHARACTERS_SHOWN = 60
+
+
+class WebhookAdmin(BaseAdmin):
+    form = WebhookForm
+    list_display = ('name', 'state', 'condition', 'models', 'events', 'url')
+    list_filter = ('enabled', 'paused', SubscribedTypeFilter, HealthFilter)
+    list_select_related = ('health',)
+    search_fields = ('name', 'description')
+    filter_horizontal = ('ignore_users', 'notification_groups')
+    actions = ('enable', 'disable', 'send_test', 'redeliver_failed', 'delete_selected')
+    readonly_fields = ('condition', 'last_day')
+    fieldsets = (
+        (None, {'fields': ('name', 'description', 'enabled', 'paused', 'condition', 'last_day')}),
+        (_('What is sent'), {'fields': ('object_types', ('type_create', 'type_update', 'type_delete'))}),
+        (_('Only some changes'), {'fields': ('conditions', 'ignore_users'), 'classes': ('collapse',)}),
+        (_('Where to'), {'fields': ('payload_url', ('http_method', 'http_content_type'), 'additional_headers')}),
+        (_('Signature'), {'fields': ('secret', 'generate_secret', 'clear_secret', 'keep_previous')}),
+        (
+            _('Body'),
+            {'fields': ('payload_format', 'body_template', 'include_snapshots', 'batch'), 'classes': ('collapse',)},
+        ),
+        (
+            _('Retries and limits'),
+            {
+                'fields': (('max_attempts', 'timeout'), ('rate_limit', 'concurrency'), 'ordered'),
+                'classes': ('collapse',),
+            },
+        ),
+        (
+            _('TLS'),
+            {
+                'fields': ('ssl_verification', 'ca_file_path', 'client_cert_path', 'client_key_path'),
+                'classes': ('collapse',),
+            },
+        ),
+        (_('Notifications'), {'fields': ('notification_groups',), 'classes': ('collapse',)}),
+        (_('Tags'), {'fields': ('tags',), 'classes': ('collapse',)}),
+    )
+
+    #
+    # List
+    #
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Webhook]:
+        return super().get_queryset(request).prefetch_related('object_types')
+
+    @admin.display(description=_('State'), ordering='enabled')
+    def state(self, webhook: Webhook) -> SafeString:
+        if not webhook.enabled:
+            return word(_('Disabled'), 'gray')
+        return word(_('Paused'), 'orange') if webhook.paused else word(_('Enabled'), 'green')
+
+    @admin.display(description=_('Health'))
+    def condition(self, webhook: Webhook) -> SafeString:
+        state = health.STATES[health.state_of(webhook)]
+        reason = health.reason(webhook)
+        short = Truncator(reason).chars(CHARACTERS_SHOWN)
+        return format_html('{} <span class="wh-quiet">{}</span>', word(state.label, state.color, reason), short)
+
+    @admin.display(description=history.DAY.title)
+    def last_day(self, webhook: Webhook) -> SafeString:
+        figures = history.context(webhook, history.DAY, timezone.now())
+        return render_to_string('webhooks/inc/history.html', {**figures, 'failed_url': failed_url(webhook)})
+
+    @admin.display(description=_('Object types'))
+    def models(self, webhook: Webhook) -> SafeString:
+        names = sorted(capfirst(model_name(object_type)) for object_type in webhook.object_types.all())
+        rest = f' +{len(names) - MODELS_SHOWN}' if len(names) > MODELS_SHOWN else ''
+        return format_html('<span title="{}">{}{}</span>', ', '.join(names), ', '.join(names[:MODELS_SHOWN]), rest)
+
+    @admin.display(description=_('Events'))
+    def events(self, webhook: Webhook) -> str:
+        labels = dict(KindChoices)
+        return ', '.join(str(labels[kind]) for kind in webhook.kinds)
+
+    @admin.display(description=_('URL'))
+    def url(self, webhook: Webhook) -> SafeString:
+        masked = webhook.masked_url
+        return format_html('<span title="{}">{}</span>', masked, Truncator(masked).chars(CHARACTERS_SHOWN))
+
+    #
+    # Actions
+    #
+
+    @admin.action(description=_('Enable'))
+    def enable(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
+        changed = self._switch(queryset, True)
+        self.message_user(
+            request, ngettext('%d webhook enabled.', '%d webhooks enabled.', changed) % changed, messages.SUCCESS
+        )
+
+    @admin.action(description=_('Disable'))
+    def disable(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
+        changed = self._switch(queryset, False)
+        self.message_user(
+            request, ngettext('%d webhook disabled.', '%d webhooks disabled.', changed) % changed, messages.SUCCESS
+        )
+
+    @transaction.atomic
+    def _switch(self, queryset: QuerySet[Webhook], enabled: bool) -> int:
+        """Save each by itself: that is what the change log and the subscriptions listen to."""
+        webhooks = list(queryset.exclude(enabled=enabled))
+        for webhook in webhooks:
+            webhook.snapshot()
+            webhook.enabled = enabled
+            webhook.save()
+        return len(webhooks)
+
+    @admin.action(description=_('Send a test'), location=EVERYWHERE)
+    def send_test(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
+        for webhook in queryset:
+            try:
+                delivery = redelivery.send_test(webhook, request.user)
+            except WebhooksError as error:
+                self.message_user(request, f'{webhook}: {error}', messages.ERROR)
+            else:
+                self._tell_test(request, delivery)
+
+    def _tell_test(self, request: HttpRequest, delivery: Delivery) -> None:
+        delivered = delivery.status == StatusChoices.DELIVERED
+        text = format_html(
+            '{}: {} ({}). <a href="{}">{}</a>',
+            delivery.webhook,
+            delivery.get_status_display(),
+            delivery.error or f'HTTP {delivery.response_status}',
+            reverse('admin:webhooks_delivery_change', args=[delivery.pk]),
+            _('Show the test'),
+        )
+        self.message_user(request, text, messages.SUCCESS if delivered else messages.ERROR)
+
+    @admin.action(description=_('Redeliver what failed'), location=EVERYWHERE)
+    def redeliver_failed(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
+        failed = Delivery.objects.filter(webhook__in=queryset, status=StatusChoices.FAILED)
+        self.send_again(request, failed)
+
+    #
+    # Change and delete
+    #
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Webhook | None:
+        webhook = super().get_object(request, object_id, from_field)
+        if webhook is not None and request.method == 'POST':
+            webhook.snapshot()
+        return webhook
+
+    def get_fieldsets(self, request: HttpRequest, obj: Webhook | None = None) -> list:
+        """Of a new webhook there is no health to be shown and no secret to be removed."""
+        fieldsets = super().get_fieldsets(request, obj)
+        if obj is not None:
+            return fieldsets
+        absent = ('condition', 'last_day', 'clear_secret', 'keep_previous')
+        return [
+            (name, {**options, 'fields': [field for field in options['fields'] if field not in absent]})
+            for name, options in fieldsets
+        ]
+
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args, obj: Webhook | None = None, **kwargs
+    ) -> HttpResponse:
+        if obj is not None:
+            context |= {'notices': notices.of(obj), 'new_secret': secret_rotation.take(request.session, obj)}
+        return super().render_change_form(request, context, *args, obj=obj, **kwargs)
+
+    def get_urls(self) -> list[URLPattern]:
+        preview_url = path(
+            '<path:object_id>/preview/', self.admin_site.admin_view(self.preview_view), name='webhooks_webhook_preview'
+        )
+        return [preview_url, *super().get_urls()]
+
+    def preview_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Show what the webhook would send."""
+        webhook = self.get_object(request, object_id)
+        if webhook is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+        context = {
+            **self.admin_site.each_context(request),
+            **preview.context(webhook, request.user),
+            'opts': self.opts,
+            'original': webhook,
+            'title': _('Preview'),
+        }
+        return TemplateResponse(request, 'admin/webhooks/preview.html', context)
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        kinds = {'type_create': True, 'type_update': True, 'type_delete': True}
+        return {**kinds, **super().get_changeform_initial_data(request)}
+
+    def save_model(self, request: HttpRequest, obj: Webhook, form: WebhookForm, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        # Not in a message, which may be kept in a cookie.
+        if form.generated_secret:
+            secret_rotation.show_once(request.session, obj, form.generated_secret)
+            if '_addanother' in request.POST:
+                text = _('The secret of “{webhook}” is shown on its page, once.').format(webhook=obj)
+                self.message_user(request, text, messages.WARNING)
+
+    def response_post_save_add(self, request: HttpRequest, obj: Webhook) -> HttpResponse:
+        return self._show_secret(request, obj) or super().response_post_save_add(request, obj)
+
+    def response_post_save_change(self, request: HttpRequest, obj: Webhook) -> HttpResponse:
+        return self._show_secret(request, obj) or super().response_post_save_change(request, obj)
+
+    def _show_secret(self, request: HttpRequest, obj: Webhook) -> HttpResponse | None:
+        """Lead to the webhook's page where that has something to show."""
+        if secret_rotation.is_waiting(request.session, obj):
+            return redirect('admin:webhooks_webhook_change', obj.pk)
+        return None
+
+    def get_deleted_objects(self, objs: Sequence[Webhook], request: HttpRequest) -> tuple[list, dict, set, list]:
+        """Name the webhooks and count their log, which may be far too long to be listed."""
+        logged = Delivery.objects.filter(webhook__in=[webhook.pk for webhook in objs]).count()
+        counts = {Webhook._meta.verbose_name_plural: len(objs), Delivery._meta.verbose_name_plural: logged}
+        return [str(webhook) for webhook in objs], counts, set(), []
+
+    @admin.action(description=_('Delete'), permissions=['delete'])
+    @transaction.atomic
+    def delete_selected(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> HttpResponse | None:
+        return actions.delete_selected(self, request, queryset)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
+        for webhook in queryset:
+            webhook.snapshot()
+            webhook.delete()

@@ -1,0 +1,41 @@
+"""When the next attempt is made. Pure: takes the time and the random number, returns a moment."""
+
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+from ..constants import BACKOFF, JITTER, MAX_RETRY_AFTER
+
+
+def delay(failures: int, chance: float) -> timedelta:
+    """Return the wait after the `failures`-th failed attempt (1, 2, …).
+
+    Beyond the end of the schedule its last entry repeats. `chance` is uniform in [0, 1) and spreads the
+    wait over ±20 %, so that deliveries which failed together do not come back together.
+    """
+    base = BACKOFF[min(failures, len(BACKOFF)) - 1]
+    return timedelta(seconds=base * (1 - JITTER + 2 * JITTER * chance))
+
+
+def retry_after(header: str | None, now: datetime) -> timedelta | None:
+    """Return the wait that a Retry-After header asks for: seconds or an HTTP date (RFC 9110, 10.2.3).
+
+    At most a day; None where the header is absent or cannot be read.
+    """
+    if not header:
+        return None
+    header = header.strip()
+    seconds = float(header) if header.isascii() and header.isdigit() else _seconds_until(header, now)
+    if seconds is None:
+        return None
+    return timedelta(seconds=min(max(seconds, 0), MAX_RETRY_AFTER))
+
+
+def _seconds_until(http_date: str, now: datetime) -> float | None:
+    try:
+        moment = parsedate_to_datetime(http_date)
+    except (ValueError, OverflowError):
+        # OverflowError: a day or an offset that no calendar has.
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - now).total_seconds()

@@ -1,0 +1,190 @@
+"""The health of an endpoint: counters, and suspension.
+
+A webhook whose endpoint cannot be reached several times in a row is suspended: one delivery probes it at growing
+intervals while the others wait unspent, and the first success lets them go (the circuit breaker's half-open state).
+"""
+
+import logging
+import time
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+from django.db import transaction
+from django.utils.timezone import localdate
+from extras.choices import JournalEntryKindChoices
+from extras.models import JournalEntry
+from netbox.events import EventType
+
+from ..choices import StatusChoices
+from ..constants import LATENCY_BUCKETS
+from ..interruptions import INTERRUPTIONS
+from ..models import Health, Hour, Webhook
+from ..transport.client import Outcome
+from . import notifications
+
+logger = logging.getLogger('webhooks.health')
+
+SUSPEND_AFTER = 5
+PROBE_INTERVALS = (10, 30, 60, 120, 300, 600)
+GONE = 410
+# Seconds for which counters may be behind.
+FLUSH_INTERVAL = 1.0
+
+# Not the rate limit's tokens, which the claim writes.
+WRITTEN = (
+    'delivered', 'failed', 'last_status', 'last_error', 'last_attempt_at', 'last_success_at', 'unreachable',
+    'suspended_since', 'probe_at', 'probes', 'latency', 'latency_sum', 'failure_told_on',
+)  # fmt: skip
+
+Entry = tuple[Outcome, str]
+
+
+def is_suspended(webhook: Webhook) -> bool:
+    return webhook.health.suspended_since is not None
+
+
+class Ledger:
+    """What came of requests, kept for a moment: a healthy endpoint's counters need not be written with every answer."""
+
+    def __init__(self, tells_failures: bool = True) -> None:
+        self._tells_failures = tells_failures
+        self._entries: dict[int, tuple[Webhook, list[Entry]]] = {}
+        self._written_at = time.monotonic()
+
+    def add(self, webhook: Webhook, outcome: Outcome, status: str) -> None:
+        """Note an outcome, and the status that the delivery got by it."""
+        self._entries.setdefault(webhook.pk, (webhook, []))[1].append((outcome, status))
+
+    def flush(self, now: datetime, force: bool = False) -> None:
+        """Write what matters now: all of it once a second, at once what is not simply a success."""
+        everything = force or time.monotonic() - self._written_at >= FLUSH_INTERVAL
+        due = [pk for pk, entry in sorted(self._entries.items()) if everything or _matters(*entry)]
+        # Whoever edits a webhook takes its row before its health's: here too, or it ends in a deadlock.
+        _lock([pk for pk in due if _is_gone(self._entries[pk][1])])
+        for pk in due:
+            self._write(*self._entries.pop(pk), now)
+        if everything:
+            self._written_at = time.monotonic()
+
+    def copy(self) -> 'Ledger':
+        """Return one with the same entries, to go back to where a transaction is broken off."""
+        other = Ledger(self._tells_failures)
+        other._entries = {pk: (webhook, list(entries)) for pk, (webhook, entries) in self._entries.items()}
+        other._written_at = self._written_at
+        return other
+
+    def _write(self, webhook: Webhook, entries: Sequence[Entry], now: datetime) -> None:
+        """Where that raises, in a receiver of signals for example, the counters miss it, and the deliveries do not."""
+        try:
+            with transaction.atomic():
+                _record(webhook, entries, now, self._tells_failures)
+        except INTERRUPTIONS:
+            raise
+        except Exception:
+            logger.exception('webhook=%s its health cannot be recorded', webhook.pk)
+
+
+def _matters(webhook: Webhook, entries: Sequence[Entry]) -> bool:
+    return webhook.health.unreachable > 0 or any(not outcome.succeeded for outcome, _status in entries)
+
+
+def _is_gone(entries: Sequence[Entry]) -> bool:
+    return any(outcome.status == GONE for outcome, _status in entries)
+
+
+def _lock(pks: Sequence[int]) -> None:
+    """Hold the rows of webhooks until the end of the transaction."""
+    if pks:
+        list(Webhook.objects.select_for_update(no_key=True).filter(pk__in=pks).order_by('pk').values_list('pk'))
+
+
+def _record(webhook: Webhook, group: Sequence[Entry], now: datetime, tells_failures: bool) -> None:
+    health = Health.objects.select_for_update().filter(webhook=webhook).first()
+    if health is None:
+        return  # deleted while its requests were under way
+    _count_closed(health, [status for _outcome, status in group], now)
+    for outcome, _status in group:
+        _count(health, outcome, now)
+        health.latency[bisect_left(LATENCY_BUCKETS, outcome.duration)] += 1
+        health.latency_sum += outcome.duration
+    last = group[-1][0]
+    health.last_status, health.last_error, health.last_attempt_at = last.status, last.error, now
+    _suspend(health, webhook, now)
+    news = _news(health, group, now, tells_failures)
+    health.save(update_fields=WRITTEN)
+    webhook.health = health
+    if _is_gone(group) and _disable(webhook):
+        news = notifications.DISABLED
+    if news:
+        notifications.tell(webhook, news)
+
+
+def note_failed(counts: Mapping[int, int], now: datetime) -> None:
+    """Count what failed without a request, or waited too long: {id of a webhook: how many deliveries}."""
+    rows = Health.objects.select_for_update(of=('self',)).filter(webhook__in=counts).select_related('webhook')
+    for health in rows.order_by('webhook'):
+        _count_closed(health, [StatusChoices.FAILED] * counts[health.webhook_id], now)
+        is_first = _is_first_failure(health, now)
+        health.save(update_fields=['failed', 'failure_told_on'])
+        if is_first:
+            notifications.tell(health.webhook, notifications.FAILED)
+
+
+def _news(health: Health, group: Sequence[Entry], now: datetime, tells_failures: bool) -> EventType | None:
+    """Return what people are to be told; of two things the worse."""
+    has_failed = tells_failures and any(status == StatusChoices.FAILED for _outcome, status in group)
+    is_first = has_failed and _is_first_failure(health, now)
+    if health.suspended_since == now:
+        return notifications.SUSPENDED
+    return notifications.FAILED if is_first else None
+
+
+def _is_first_failure(health: Health, now: datetime) -> bool:
+    """Whether no failure of this day, in NetBox's time zone, has been told. It has been then."""
+    told, health.failure_told_on = health.failure_told_on, localdate(now)
+    return told != health.failure_told_on
+
+
+def _count_closed(health: Health, statuses: Sequence[str], now: datetime) -> None:
+    delivered, failed = statuses.count(StatusChoices.DELIVERED), statuses.count(StatusChoices.FAILED)
+    health.delivered += delivered
+    health.failed += failed
+    if delivered or failed:
+        Hour.objects.count(health, now, delivered, failed)
+
+
+def _count(health: Health, outcome: Outcome, now: datetime) -> None:
+    if outcome.unreachable:
+        health.unreachable += 1
+        return
+    health.unreachable = 0
+    health.suspended_since = health.probe_at = None
+    health.probes = 0
+    if outcome.succeeded:
+        health.last_success_at = now
+
+
+def _suspend(health: Health, webhook: Webhook, now: datetime) -> None:
+    if health.unreachable < SUSPEND_AFTER or webhook.max_attempts == 1:
+        return
+    if health.suspended_since is None:
+        health.suspended_since = now
+    interval = PROBE_INTERVALS[min(health.probes, len(PROBE_INTERVALS) - 1)]
+    health.probe_at = now + timedelta(seconds=interval)
+    health.probes += 1
+
+
+def _disable(webhook: Webhook) -> bool:
+    """410 Gone (RFC 9110, 15.5.11): the endpoint asks not to be called again. Returns whether it was enabled."""
+    current = Webhook.objects.filter(pk=webhook.pk).first()
+    if current is None or not current.enabled:
+        return False
+    current.enabled = False
+    current.save(update_fields=['enabled', 'last_updated'])
+    JournalEntry.objects.create(
+        assigned_object=current,
+        kind=JournalEntryKindChoices.KIND_WARNING,
+        comments='Disabled: the endpoint answered HTTP 410 Gone.',
+    )
+    return True

@@ -1,0 +1,64 @@
+"""Rescue: what a worker held when it stopped is tried again, after a while and by itself.
+
+A lease that runs out without an outcome is an attempt that came to nothing: it has its place in the log, and the next
+one comes after the same wait as after any failure. It may have been this delivery that stopped the worker, so it is
+claimed alone (delivery.claim_lapsed), and ends as failed where its lease runs out again and again.
+"""
+
+import random
+import uuid
+from collections import Counter
+from datetime import datetime, timedelta
+
+from django.db import connection
+
+from ..choices import StatusChoices
+from ..constants import LEASE_MARGIN
+from ..models import Delivery
+from ..transport.client import Outcome
+from . import backoff, delivery, endpoint_health
+from .delivery import Judged, Sent, Verdict
+
+# Leases in a row that may run out before a delivery fails by it: a deploy that kills its workers fails nothing.
+LAPSES = 3
+LAPSED = 'its worker stopped, or was cut off, before an outcome was recorded'
+
+TAKE_OVER = """
+    UPDATE webhooks_delivery SET lease = %(lease)s WHERE id IN (
+        SELECT id FROM webhooks_delivery WHERE status = 'sending' AND lease_until < %(now)s LIMIT 100
+    )
+    RETURNING id"""
+
+
+def rescue() -> bool:
+    """Record what lapsed as an attempt without an outcome, some at a time. Returns whether there was any."""
+    lease = uuid.uuid4()
+    with delivery.turn() as now:
+        lapsed = _take_over(lease, now)
+        recorded = delivery.save(lease, [_judge(one, now) for one in lapsed])
+        failed = [one.delivery for one, verdict in recorded if verdict.status == StatusChoices.FAILED]
+        endpoint_health.note_failed(Counter(one.webhook_id for one in failed), now)
+    return bool(lapsed)
+
+
+def _take_over(lease: uuid.UUID, now: datetime) -> list[Delivery]:
+    with connection.cursor() as cursor:
+        cursor.execute(TAKE_OVER, {'lease': lease, 'now': now})
+        pks = [pk for (pk,) in cursor.fetchall()]
+    return list(Delivery.objects.filter(pk__in=pks).select_related('webhook').order_by('pk')) if pks else []
+
+
+def _judge(one: Delivery, now: datetime) -> Judged:
+    began = one.lease_until - timedelta(seconds=one.webhook.effective_timeout + LEASE_MARGIN)
+    duration = max((now - began).total_seconds(), 0)
+    lapsed = Sent(one, outcome=Outcome(started_at=began.timestamp(), duration=duration, error=LAPSED))
+    verdict = decide(one, now, random.random())
+    return lapsed, verdict, delivery.row(lapsed, verdict, lapsed=True)
+
+
+def decide(one: Delivery, now: datetime, chance: float) -> Verdict:
+    """Return what becomes of a delivery whose lease has run out. `chance` in [0, 1)."""
+    tries, limit = one.attempt_count + 1, one.attempt_limit
+    if tries >= (limit or one.webhook.max_attempts) and one.lapses + 1 >= LAPSES:
+        return Verdict(StatusChoices.FAILED, tries, limit)
+    return Verdict(StatusChoices.PENDING, tries, limit, now + backoff.delay(tries, chance))

@@ -1,0 +1,62 @@
+"""Retention: events and deliveries older than `retention_days` go, what is pending never does."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import batched
+
+from django.db import connection
+from django.utils import timezone
+
+from .. import conf
+from ..models import Webhook
+from . import locks
+
+# Events that are looked for at a time, without any lock, and deliveries that go in one transaction.
+LOOK, CHUNK = 5000, 500
+
+CLOSED = """
+    e.timestamp < %(before)s AND e.dispatched_at IS NOT NULL
+    AND NOT EXISTS (
+        SELECT 1 FROM webhooks_delivery d
+        WHERE d.event_id = e.id AND (d.status IN ('pending', 'sending') OR d.created >= %(before)s)
+    )
+    AND NOT EXISTS (
+        SELECT 1 FROM webhooks_batchitem i JOIN webhooks_delivery d ON d.id = i.delivery_id
+        WHERE i.event_id = e.id AND (d.status IN ('pending', 'sending') OR d.created >= %(before)s)
+    )"""
+
+FIND = f'SELECT e.id FROM webhooks_event e WHERE {CLOSED} ORDER BY e.timestamp LIMIT %(look)s'
+
+# What belongs to an event goes along in the database.
+PRUNE = f'DELETE FROM webhooks_event e WHERE e.id = ANY(%(ids)s) AND {CLOSED}'
+
+
+def cutoff(days: int | None = None) -> datetime:
+    """Return the moment before which everything that is closed may go."""
+    return timezone.now() - timedelta(days=conf.get().retention_days if days is None else days)
+
+
+def prune(before: datetime) -> int:
+    """Delete closed events from before the moment, with their deliveries and attempts. Returns how many events."""
+    total = 0
+    while found := _find(before):
+        total += sum(_prune(chunk, before) for chunk in batched(found, _chunk_size()))
+    return total
+
+
+def _chunk_size() -> int:
+    """Return how many events go in one transaction: each may have a delivery for every webhook."""
+    return max(CHUNK // max(Webhook.objects.count(), 1), 1)
+
+
+def _find(before: datetime) -> list[int]:
+    with connection.cursor() as cursor:
+        cursor.execute(FIND, {'before': before, 'look': LOOK})
+        return [pk for (pk,) in cursor.fetchall()]
+
+
+def _prune(ids: Sequence[int], before: datetime) -> int:
+    """Delete those that are still closed: under the lock, which whoever sends one again holds as well."""
+    with locks.holding(locks.LINE), connection.cursor() as cursor:
+        cursor.execute(PRUNE, {'ids': list(ids), 'before': before})
+        return cursor.rowcount

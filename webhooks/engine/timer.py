@@ -1,0 +1,62 @@
+"""The timer: wakes a worker for what no wake-up mentions, such as retries, lapsed leases and lost jobs.
+
+It lives beside each rqworker that serves our queue, so it comes and goes with it, and needs nothing in Redis: after
+FLUSHALL it puts the job there again.
+"""
+
+import logging
+import threading
+
+from django.db import DatabaseError, InterfaceError, connection
+
+from ..outbox import wakeup
+from ..outbox.recording import is_migrated, look_again
+
+logger = logging.getLogger('webhooks.timer')
+
+# Seconds between two looks.
+INTERVAL = 2.0
+
+SOMETHING_TO_DO = """
+    SELECT EXISTS (SELECT 1 FROM webhooks_event WHERE dispatched_at IS NULL)
+        OR EXISTS (SELECT 1 FROM webhooks_delivery WHERE status = 'sending' AND lease_until < now())
+        OR EXISTS (SELECT 1 FROM webhooks_delivery WHERE status = 'pending' AND expires_at < now())
+        OR EXISTS (
+            SELECT 1 FROM webhooks_webhook w LEFT JOIN webhooks_health h ON h.webhook_id = w.id
+            WHERE w.enabled AND NOT w.paused AND (h.suspended_since IS NULL OR h.probe_at <= now())
+              AND EXISTS (
+                  SELECT 1 FROM webhooks_delivery d
+                  WHERE d.webhook_id = w.id AND d.status = 'pending' AND d.due_at <= now()
+              )
+        )"""
+
+
+class Timer(threading.Thread):
+    def __init__(self) -> None:
+        super().__init__(name='webhooks-timer', daemon=True)
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopped.wait(INTERVAL):
+            self.look()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def look(self) -> None:
+        """Wake a worker if there is something to do. Whatever stands in the way now is tried again at the next look."""
+        try:
+            if something_to_do():
+                wakeup.wake(patient=True)
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning('timer=failed reason="%s"', str(error).strip())
+            connection.close()
+            look_again()  # the tables may have been removed
+
+
+def something_to_do() -> bool:
+    if not is_migrated():
+        return False  # a worker may be started before the tables are there
+    with connection.cursor() as cursor:
+        cursor.execute(SOMETHING_TO_DO)
+        return cursor.fetchone()[0]

@@ -1,0 +1,190 @@
+"""What NetBox changes without a signal, because something else was changed: it gets an event all the same.
+
+Two kinds. What pointed to an object that is deleted loses the pointer (SET_NULL and many-to-many links); inside a
+request NetBox saves it first, elsewhere nobody does. And what is in a place is taken along where that moves, by
+update(): racks and devices with their location, devices with their rack, virtual machines with their cluster.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from dcim.models import Device, Location, Rack
+from django.db import DEFAULT_DB_ALIAS
+from django.db.models import ForeignKey, ManyToManyField, Model, QuerySet
+from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
+from virtualization.models import Cluster, VirtualDisk, VirtualMachine
+
+from ..choices import KindChoices
+from . import recording, senders, snapshots
+
+HELD = '_webhooks_followers'
+GOING = '_webhooks_going'
+SILENT = ('SET_NULL', 'SET_DEFAULT')
+
+Pointer = ForeignKey | ManyToManyField
+
+
+@dataclass(frozen=True)
+class Followers:
+    """Objects of `model` whose `columns` NetBox may change when one of `leader` is saved or deleted."""
+
+    leader: type[Model]
+    model: type[Model]
+    # From the column of the followers to the attribute of the leader.
+    key: tuple[str, str]
+    columns: tuple[str, ...]
+
+    def of(self, leader: Model) -> dict[Any, tuple]:
+        """Return {pk: values of the columns}."""
+        column, attribute = self.key
+        wanted = leader.get_descendants(include_self=True) if column == 'location__in' else getattr(leader, attribute)
+        if wanted is None:
+            return {}
+        rows = _rows(self.model).filter(**{column: wanted}).values_list('pk', *self.columns)
+        return {pk: values for pk, *values in rows}
+
+
+def _rows(model: type[Model]) -> QuerySet:
+    return model._base_manager.using(DEFAULT_DB_ALIAS)
+
+
+TAKEN_ALONG = (
+    Followers(Location, Rack, ('location__in', 'pk'), ('site_id',)),
+    Followers(Location, Device, ('location__in', 'pk'), ('site_id',)),
+    Followers(Rack, Device, ('rack', 'pk'), ('site_id', 'location_id')),
+    Followers(Cluster, VirtualMachine, ('cluster', 'pk'), ('site_id',)),
+    Followers(VirtualDisk, VirtualMachine, ('pk', 'virtual_machine_id'), ('disk',)),
+)
+
+
+def connect(targets: Collection[type[Model]]) -> None:
+    """Connect the handlers for what follows into or out of the `targets`. After core's own, which do the changes."""
+    _connect_left_behind(targets)
+    by_leader = defaultdict(list)
+    for followers in TAKEN_ALONG:
+        if followers.model in targets:
+            by_leader[followers.leader].append(followers)
+    for leader, group in by_leader.items():
+        for before, after in ((pre_save, post_save), (pre_delete, post_delete)):
+            before.connect(partial(hold_taken, group), leader, weak=False, dispatch_uid='webhooks.followers')
+            after.connect(partial(record_taken, group), leader, weak=False, dispatch_uid='webhooks.followers')
+
+
+def _connect_left_behind(targets: Collection[type[Model]]) -> None:
+    pointers = defaultdict(list)
+    for model in targets:
+        for field in _pointers(model):
+            pointers[field.related_model._meta.concrete_model].append((model, field))
+    senders.for_each(pointers, partial(_connect_left, pointers))
+
+
+def _connect_left(pointers: Mapping[type[Model], list[tuple[type[Model], Pointer]]], sender: type[Model]) -> None:
+    group = pointers[sender._meta.concrete_model]
+    pre_delete.connect(partial(hold_left, group), sender, weak=False, dispatch_uid='webhooks.left_behind')
+    post_delete.connect(record_left, sender, dispatch_uid='webhooks.left_behind')
+
+
+def _pointers(model: type[Model]) -> Iterator[Pointer]:
+    """Yield the model's fields that NetBox empties silently. Those that begin with _ are not shown."""
+    yield from model._meta.many_to_many
+    yield from _silent_keys(model)
+
+
+def _silent_keys(model: type[Model]) -> Iterator[ForeignKey]:
+    for field in model._meta.concrete_fields:
+        silent = isinstance(field, ForeignKey) and field.remote_field.on_delete.__name__ in SILENT
+        if silent and not field.name.startswith('_'):
+            yield field
+
+
+#
+# Left behind
+#
+
+
+def hold_left(
+    pointers: list[tuple[type[Model], Pointer]], instance: Model, using: str, origin: Any = None, **kwargs: Any
+) -> None:
+    """Find what points to the object while it does."""
+    _going(origin).add((instance._meta.concrete_model, instance.pk))
+    held = defaultdict(set)
+    for model, field in pointers:
+        if recording.wants(model, using):
+            held[model].update(_pointing(model, field, instance))
+    instance.__dict__[HELD] = {model: recording.with_before(model, sorted(pks)) for model, pks in held.items() if pks}
+
+
+def _pointing(model: type[Model], field: Pointer, instance: Model) -> QuerySet:
+    """Return the pks of the model's objects that point to the instance."""
+    if isinstance(field, ForeignKey):
+        return _rows(model).filter(**{field.attname: instance.pk}).values_list('pk', flat=True)
+    rows = _rows(field.remote_field.through).filter(**{field.m2m_reverse_name(): instance.pk})
+    if any(column.name == 'content_type' for column in rows.model._meta.concrete_fields):
+        rows = rows.filter(content_type=snapshots.object_type_id(model))
+    return rows.values_list(field.m2m_column_name(), flat=True)
+
+
+def record_left(instance: Model, **kwargs: Any) -> None:
+    """Record what is still there. What was deleted as well has said so, or does."""
+    for model, rows in instance.__dict__.pop(HELD, {}).items():
+        recording.record_touched(model, KindChoices.UPDATED, rows)
+
+
+def _going(origin: Any) -> set[tuple[type[Model], Any]]:
+    """Return what goes in one deletion as far as it has been announced. `origin` is whose deletion it is."""
+    return vars(origin).setdefault(GOING, set()) if origin is not None else set()
+
+
+def with_cleared(snapshot: str, instance: Model, origin: Any) -> str:
+    """Return the snapshot of what is being deleted with the pointers that this very deletion took from it.
+
+    Before a device goes its addresses do, and NetBox saves it without them. The instance was read before all that. It
+    is believed of a pointer that the row has no more, to something that goes along.
+    """
+    going = _going(origin)
+    keys = {field.column: _target(instance, field) for field in _silent_keys(type(instance))}
+    cleared = {column: target for column, target in keys.items() if target in going}
+    taken = json.loads(snapshot) if cleared else {}
+    lost = {column: key for column, (_model, key) in cleared.items() if taken['row'][column] is None}
+    if not lost:
+        return snapshot
+    taken['row'] |= lost | _times_of_saving(instance)
+    return json.dumps(taken)
+
+
+def _target(instance: Model, field: ForeignKey) -> tuple[type[Model], Any]:
+    """Return what the instance, as it was read, points to."""
+    return field.related_model._meta.concrete_model, instance.__dict__.get(field.attname)
+
+
+def _times_of_saving(instance: Model) -> dict[str, str]:
+    """Return the columns that are set by each save, as they were when the instance was read."""
+    fields = [field for field in instance._meta.concrete_fields if getattr(field, 'auto_now', False)]
+    values = {field.column: instance.__dict__.get(field.attname) for field in fields}
+    return {column: value.isoformat() for column, value in values.items() if value is not None}
+
+
+#
+# Taken along
+#
+
+
+def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: Any) -> None:
+    held = {}
+    for followers in group:
+        if recording.wants(followers.model, using):
+            before = followers.of(instance)
+            held[followers] = before, recording.with_before(followers.model, list(before))
+    instance.__dict__[f'{HELD}_taken'] = held
+
+
+def record_taken(group: list[Followers], instance: Model, **kwargs: Any) -> None:
+    """Record those whose columns are not what they were."""
+    for followers, (before, rows) in instance.__dict__.pop(f'{HELD}_taken', {}).items():
+        now = followers.of(instance)
+        changed = {pk: rows.get(pk) for pk, values in now.items() if before.get(pk) != values}
+        recording.record_touched(followers.model, KindChoices.UPDATED, changed)

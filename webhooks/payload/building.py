@@ -1,0 +1,172 @@
+"""From a delivery to the request that is sent: URL, headers and body, rendered and signed.
+
+The shapes of the body are in formats.py.
+"""
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from django.utils.translation import gettext as _
+from utilities.jinja2 import JINJA2_TEMPLATE_RE
+from utilities.proxy import resolve_proxies
+
+from ..exceptions import DecryptionError, DefinitionError
+from ..models import Delivery, Event, Webhook
+from ..security import signing
+from ..security.encryption import MASK
+from ..security.masking import mask_url
+from ..templating import environment
+from ..transport.client import Request
+from ..validation import definition
+from ..version import VERSION
+from . import formats
+
+AUTHORIZATION = 'authorization'
+SIGNATURES = ('webhook-signature', 'x-hook-signature')
+SIGNATURE_SHOWN = 24
+USER_AGENT = f'netbox-webhooks/{VERSION}'
+
+
+def build(delivery: Delivery, now: float) -> Request:
+    """Return the request of one attempt, made at `now` (unix seconds).
+
+    Raises DefinitionError, which names the field, where the webhook's current definition cannot be used:
+    nothing is sent then.
+    """
+    webhook, events = delivery.webhook, delivery.events()
+    _check_rendered(events)
+    context = Context(webhook, events)
+    body = _body(webhook, context)
+    url = _url(webhook, context)
+    headers = {
+        'Content-Type': formats.content_type(webhook, events),
+        'User-Agent': USER_AGENT,
+        **_headers(webhook, context, url),
+        **_signatures(webhook, str(delivery.uuid), int(now), body),
+    }
+    return Request(
+        method=webhook.http_method,
+        url=url,
+        headers=headers,
+        body=body,
+        timeout=webhook.effective_timeout,
+        verify=(webhook.ca_file_path or True) if webhook.ssl_verification else False,
+        certificate=_certificate(webhook),
+        proxies=resolve_proxies(url=url, context={'client': webhook}) or {},
+    )
+
+
+def mask(request: Request, webhook: Webhook) -> tuple[str, dict[str, str]]:
+    """Return URL and headers of a request as they may be shown."""
+    secret = {name.lower() for name, _value in definition.parse_headers(webhook.additional_headers.reveal())}
+    secret.add(AUTHORIZATION)
+    headers = {name: MASK if name.lower() in secret else value for name, value in request.headers.items()}
+    return mask_url(request.url), headers
+
+
+def shorten_signatures(headers: Mapping[str, str]) -> dict[str, str]:
+    """Signatures are of no use to who reads them, and of some to who would forge one."""
+    return {
+        name: f'{value[:SIGNATURE_SHOWN]}…' if name.lower() in SIGNATURES else value for name, value in headers.items()
+    }
+
+
+def _check_rendered(events: Sequence[Event]) -> None:
+    for event in events:
+        if not event.data:
+            raise DefinitionError('data', event.error or _('The event has not been rendered.'))
+
+
+@dataclass
+class Context:
+    """What templates see: put together once, and only if there is a template."""
+
+    webhook: Webhook
+    events: Sequence[Event]
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        return formats.template_context(self.webhook, self.events)
+
+
+def _body(webhook: Webhook, context: Context) -> bytes:
+    if webhook.body_template:
+        return _render('body_template', webhook.body_template, context).encode()
+    return formats.body(webhook, context.events)
+
+
+#
+# URL and headers
+#
+
+
+def _url(webhook: Webhook, context: Context) -> str:
+    url = definition.whole_url(webhook.payload_url)
+    if not JINJA2_TEMPLATE_RE.search(url):
+        return url
+    url = _render('payload_url', url, context).strip()
+    definition.check_plain_url(url)
+    return url
+
+
+def _headers(webhook: Webhook, context: Context, url: str) -> dict[str, str]:
+    """Return the webhook's own headers, and the one that the URL's user and password stand for."""
+    own = dict(_additional_headers(webhook, context))
+    return own if AUTHORIZATION in map(str.lower, own) else {**_login(url), **own}
+
+
+def _login(url: str) -> dict[str, str]:
+    """Return the header of RFC 7617."""
+    parts = urlsplit(url)
+    if parts.username is None:
+        return {}
+    pair = f'{unquote(parts.username)}:{unquote(parts.password or "")}'
+    return {'Authorization': f'Basic {b64encode(pair.encode()).decode()}'}
+
+
+def _additional_headers(webhook: Webhook, context: Context) -> list[tuple[str, str]]:
+    """Each value is rendered by itself, so that what an object holds cannot add a header."""
+    lines = definition.parse_headers(definition.reveal('additional_headers', webhook.additional_headers))
+    return [(name, _header_value(name, value, context)) for name, value in lines]
+
+
+def _header_value(name: str, value: str, context: Context) -> str:
+    if not JINJA2_TEMPLATE_RE.search(value):
+        return value
+    rendered = _render('additional_headers', value, context).strip()
+    definition.check_header_value(name, rendered)
+    return rendered
+
+
+def _render(field: str, template: str, context: Context) -> str:
+    try:
+        return environment.render(template, context.values)
+    except environment.RenderError as error:
+        raise DefinitionError(field, str(error)) from error
+
+
+def _signatures(webhook: Webhook, delivery_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+    headers = {'webhook-id': delivery_id, 'webhook-timestamp': str(timestamp)}
+    if secrets := _secrets(webhook):
+        headers['webhook-signature'] = signing.standard(secrets, delivery_id, timestamp, body)
+        if not signing.is_asymmetric(secrets[0]):
+            headers['X-Hook-Signature'] = signing.netbox(secrets[0], body)
+    return headers
+
+
+def _secrets(webhook: Webhook) -> list[str]:
+    definition.reveal('secret', webhook.secret)
+    try:
+        return webhook.secrets()
+    except DecryptionError:
+        return [definition.reveal('previous_secret', webhook.previous_secret)]
+
+
+def _certificate(webhook: Webhook) -> str | tuple[str, str] | None:
+    if webhook.client_cert_path and webhook.client_key_path:
+        return webhook.client_cert_path, webhook.client_key_path
+    return webhook.client_cert_path or None

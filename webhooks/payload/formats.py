@@ -1,0 +1,229 @@
+"""Payload formats: what the body says, as a dictionary. Pure but for NetBox's registered webhook callbacks.
+
+default      docs/payload.md
+netbox       what NetBox 4.7's built-in webhooks send for the same change (extras.webhooks.send_webhook)
+cloudevents  CloudEvents 1.0.2, JSON format, structured content mode; a batch is its batched content mode
+
+`data` is JSON text in the event. It is not parsed where it only has to be put in its place: Raw marks such text, and
+dumps() writes it as it is.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+from django.conf import settings
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.contenttypes.models import ContentType
+from django.http import QueryDict
+from django.utils.datastructures import MultiValueDict
+from netbox.registry import registry
+from rest_framework.utils.encoders import JSONEncoder
+from rq.timeouts import BaseTimeoutException
+from users.models import User
+from utilities.querydict import dict_to_querydict
+from utilities.request import NetBoxFakeRequest
+
+from ..choices import FormatChoices
+from ..models import Event, Webhook
+from ..validation import definition
+
+logger = logging.getLogger('webhooks.formats')
+
+JSON = 'application/json'
+CLOUDEVENT, CLOUDEVENT_BATCH = 'application/cloudevents+json', 'application/cloudevents-batch+json'
+OBJECT_EVENTS = {'created': 'object_created', 'updated': 'object_updated', 'deleted': 'object_deleted'}
+
+
+# Made once: json.dumps() would make an encoder for each value. It is NetBox's: callbacks may give dates, for example.
+ENCODER = JSONEncoder(ensure_ascii=False)
+
+
+class Raw(str):
+    """Text that is JSON already."""
+
+
+def body(webhook: Webhook, events: Sequence[Event]) -> bytes:
+    """Return the body without a template, for one event or for a batch of one transaction, model and kind."""
+    shown = FORMATS[webhook.payload_format](webhook, events)
+    # NetBox's own webhooks send JSON whatever the content type says.
+    if definition.is_form(webhook.http_content_type) and webhook.payload_format == FormatChoices.DEFAULT:
+        return urlencode(
+            {key: value if isinstance(value, str) else dumps(value) for key, value in shown.items()}
+        ).encode()
+    return dumps(shown).encode()
+
+
+def content_type(webhook: Webhook, events: Sequence[Event]) -> str:
+    """Return the webhook's content type; CloudEvents have one of their own, where it was left at JSON."""
+    if webhook.payload_format != FormatChoices.CLOUDEVENTS or webhook.http_content_type != JSON:
+        return webhook.http_content_type
+    return CLOUDEVENT_BATCH if _is_batch(webhook, events) else CLOUDEVENT
+
+
+def dumps(value: Any) -> str:
+    """Return JSON, with Raw text in dictionaries and lists as it is."""
+    if isinstance(value, Raw):
+        return value
+    if isinstance(value, dict):
+        return '{' + ', '.join(f'{_key(key)}: {dumps(item)}' for key, item in value.items()) + '}'
+    if isinstance(value, list):
+        return '[' + ', '.join(map(dumps, value)) + ']'
+    return ENCODER.encode(value)
+
+
+def _key(key: Any) -> str:
+    """Return a key as JSON has it: always a text."""
+    if isinstance(key, str):
+        return ENCODER.encode(key)
+    return ENCODER.encode({key: 0}).removeprefix('{').removesuffix(': 0}')
+
+
+#
+# The formats
+#
+
+
+def default(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
+    last = events[-1]
+    shown = {
+        'event': last.kind,
+        'signal_received_timestamp': max(event.timestamp for event in events).timestamp(),
+        'model': model_name(last),
+        'data': _data(webhook, events),
+        'object_type': object_type(last),
+    }
+    if _is_batch(webhook, events):
+        shown['events'] = [{'id': str(event.uuid), 'sequence': event.sequence} for event in events]
+    else:
+        shown |= {'id': str(last.uuid), 'sequence': last.sequence}
+    shown |= {'username': last.username, 'request_id': str(last.request_id) if last.request_id else None}
+    if webhook.include_snapshots:
+        snapshots = [event.snapshots for event in events]
+        shown['snapshots'] = snapshots if _is_batch(webhook, events) else snapshots[0]
+    if last.test:
+        shown['test'] = True
+    return shown
+
+
+def netbox(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
+    last = events[-1]
+    shown = {
+        'event': last.kind,
+        'timestamp': last.timestamp.isoformat(),
+        'object_type': object_type(last),
+        'data': _data(webhook, events),
+    }
+    if last.request:
+        shown['request'] = last.request
+    snapshots = [event.snapshots for event in events]
+    shown['snapshots'] = snapshots if _is_batch(webhook, events) else snapshots[0]
+    if context := _callbacks(last):
+        shown['context'] = context
+    return shown
+
+
+def cloudevents(webhook: Webhook, events: Sequence[Event]) -> Any:
+    shown = [_cloudevent(webhook, event) for event in events]
+    return shown if _is_batch(webhook, events) else shown[0]
+
+
+def _cloudevent(webhook: Webhook, event: Event) -> dict[str, Any]:
+    """CloudEvents 1.0.2, section 3, with the `sequence` extension; names of extensions are lower case letters."""
+    data = Raw(event.data)
+    optional = {
+        'subject': str(event.object_id) if event.object_id > 0 else None,
+        'username': event.username,
+        'requestid': str(event.request_id) if event.request_id else None,
+        'test': True if event.test else None,
+    }
+    return {
+        'specversion': '1.0',
+        'id': str(event.uuid),
+        'source': f'//{settings.HOSTNAME}/{settings.BASE_PATH}',
+        'type': f'netbox.{object_type(event)}.{event.kind}',
+        'time': event.timestamp.isoformat(),
+        'datacontenttype': JSON,
+        'sequence': str(event.sequence),
+        **{key: value for key, value in optional.items() if value is not None},
+        'data': {'object': data, 'snapshots': event.snapshots} if webhook.include_snapshots else data,
+    }
+
+
+FORMATS = {
+    FormatChoices.DEFAULT: default,
+    FormatChoices.NETBOX: netbox,
+    FormatChoices.CLOUDEVENTS: cloudevents,
+}
+
+
+def _is_batch(webhook: Webhook, events: Sequence[Event]) -> bool:
+    """Whether the body is that of a batch. One that was made before `batch` was switched off stays one."""
+    return webhook.batch or len(events) > 1
+
+
+def _data(webhook: Webhook, events: Sequence[Event]) -> Raw | list[Raw]:
+    data = [Raw(event.data) for event in events]
+    return data if _is_batch(webhook, events) else data[0]
+
+
+#
+# Parts
+#
+
+
+def object_type(event: Event) -> str:
+    """Return the model as 'dcim.site'."""
+    return '.'.join(_type(event).natural_key())
+
+
+def model_name(event: Event) -> str:
+    """Return the name of the model's class, as 'Site'."""
+    model = _type(event).model_class()
+    return model.__name__ if model else _type(event).model
+
+
+def _type(event: Event) -> ContentType:
+    return ContentType.objects.get_for_id(event.object_type_id)  # Django keeps it for the process
+
+
+def _callbacks(event: Event) -> dict[str, Any]:
+    """Return what plugins add to the payload by register_webhook_callback()."""
+    context: dict[str, Any] = {}
+    for callback in registry['webhook_callbacks']:
+        try:
+            event_type = OBJECT_EVENTS.get(event.kind, event.kind)
+            context.update(callback(_type(event), event_type, event.payload_data, _request(event)) or {})
+        except BaseTimeoutException:
+            # It is RQ who ends the job.
+            raise
+        except Exception:
+            logger.exception('event=%s callback=%s failed', event.uuid, callback)
+    return context
+
+
+def _request(event: Event) -> NetBoxFakeRequest | None:
+    """Return the request as NetBox's own webhooks give it to callbacks; cookies, form and headers are not stored."""
+    shown = event.request
+    if not shown:
+        return None
+    return NetBoxFakeRequest(
+        {
+            **shown,
+            'id': event.request_id,
+            'user': User.objects.filter(username=shown['user']).first() or AnonymousUser(),
+            'GET': dict_to_querydict(shown['GET']),
+            'POST': QueryDict(),
+            'COOKIES': {},
+            'META': {},
+            'FILES': MultiValueDict(),
+        }
+    )
+
+
+def template_context(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
+    """Return what templates see: the names of NetBox's webhooks and of the default format."""
+    plain = json.loads(dumps({**default(webhook, events), **netbox(webhook, events)}))
+    return {**plain, 'model': model_name(events[-1]).lower()}

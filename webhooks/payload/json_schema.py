@@ -1,0 +1,228 @@
+"""JSON Schema (2020-12) of what a receiver gets of a model, made from NetBox's OpenAPI description of it.
+
+What is known to be other in the answers than in their description is put right here:
+
+- choices that may be blank are null then;
+- a sum over nothing is null;
+- null stands among the alternatives of a related object twice, and `oneOf` wants exactly one to fit;
+- of a related object that was deleted since, and is in no change log, only the id is known;
+- `url` has no host in a payload, and so is no URI;
+- bounds are numbers, not decimals as text;
+- what a serializer describes and the model does not have is not shown, as a circuit's `assignments` in NetBox 4.7.0.
+"""
+
+import re
+from decimal import Decimal
+from typing import Any
+
+from django.db.models import Model
+from django.urls import NoReverseMatch, path, resolve, reverse
+from drf_spectacular.drainage import GENERATOR_STATS
+from drf_spectacular.generators import SchemaGenerator
+from drf_spectacular.settings import patched_settings
+from rest_framework.fields import Field, empty
+from utilities.api import get_serializer_for_model
+from utilities.views import get_viewname
+
+from ..choices import OBJECT_KINDS, FormatChoices
+
+DIALECT = 'https://json-schema.org/draft/2020-12/schema'
+# The version of OpenAPI whose schemas are JSON Schema 2020-12.
+OPENAPI = {'OAS_VERSION': '3.1.1'}
+COMPONENTS, DEFINITIONS = '#/components/schemas/', '#/$defs/'
+# Says how requests are made, or is only of use to generators of clients.
+DROPPED = ('readOnly', 'writeOnly', 'x-spec-enum-id', 'description')
+
+SUMS = re.compile('allocated_.*')
+
+Schema = dict[str, Any]
+
+TEXT: Schema = {'type': 'string'}
+UUID: Schema = {'type': 'string', 'format': 'uuid'}
+TIME: Schema = {'type': 'string', 'format': 'date-time'}
+NUMBERED: Schema = {'type': 'integer', 'minimum': 1}
+TRUE: Schema = {'const': True}
+GONE: Schema = {
+    'type': 'object',
+    'properties': {'id': {'type': 'integer'}, 'url': TEXT, 'display': TEXT},
+    'required': ['id', 'display'],
+    'additionalProperties': {'enum': [None, []]},
+}
+
+
+class NoSchema(Exception):
+    """The model has no page in the REST API."""
+
+
+def payload(model: type[Model], payload_format: str, *, batch: bool = False) -> Schema:
+    """Return the schema of the body of a request for a change of the model. Raises NoSchema."""
+    definitions = _definitions(model)
+    label = f'{model._meta.app_label}.{model._meta.model_name}'
+    title = f'{label}, format {payload_format}' + (', batch' if batch else '')
+    shape = SHAPES[payload_format](model, label, batch)
+    return {'$schema': DIALECT, 'title': title, **shape, '$defs': definitions}
+
+
+#
+# The formats: `data`, and with it each nested object, is in $defs
+#
+
+DATA: Schema = {'$ref': f'{DEFINITIONS}data'}
+SNAPSHOTS: Schema = {'$ref': f'{DEFINITIONS}snapshots'}
+
+
+def _default(model: type[Model], label: str, batch: bool) -> Schema:
+    identity = {'id': UUID, 'sequence': NUMBERED}
+    return _object(
+        {
+            'event': {'enum': list(OBJECT_KINDS)},
+            'signal_received_timestamp': {'type': 'number'},
+            'model': {'const': model.__name__},
+            'data': _one_or_many(DATA, batch),
+            'object_type': {'const': label},
+            **({'events': _one_or_many(_object(identity), batch)} if batch else identity),
+            'username': {'type': ['string', 'null']},
+            'request_id': {**UUID, 'type': ['string', 'null']},
+        },
+        optional={'snapshots': _one_or_many(SNAPSHOTS, batch), 'test': TRUE},
+    )
+
+
+def _netbox(model: type[Model], label: str, batch: bool) -> Schema:
+    request = {'id': UUID, 'path': TEXT, 'path_info': TEXT, 'method': TEXT, 'GET': {'type': 'object'}, 'user': TEXT}
+    return _object(
+        {
+            'event': {'enum': list(OBJECT_KINDS)},
+            'timestamp': TIME,
+            'object_type': {'const': label},
+            'data': _one_or_many(DATA, batch),
+            'snapshots': _one_or_many(SNAPSHOTS, batch),
+        },
+        optional={'request': _object(request), 'context': {'type': 'object'}},
+    )
+
+
+def _cloudevents(model: type[Model], label: str, batch: bool) -> Schema:
+    with_snapshots = _object({'object': DATA, 'snapshots': SNAPSHOTS})
+    event = _object(
+        {
+            'specversion': {'const': '1.0'},
+            'id': UUID,
+            'source': {'type': 'string', 'format': 'uri-reference'},
+            'type': {'enum': [f'netbox.{label}.{kind}' for kind in OBJECT_KINDS]},
+            'subject': TEXT,
+            'time': TIME,
+            'datacontenttype': {'const': 'application/json'},
+            'sequence': {'type': 'string', 'pattern': '^[1-9][0-9]*$'},
+            'data': {'anyOf': [DATA, with_snapshots]},
+        },
+        optional={'username': TEXT, 'requestid': UUID, 'test': TRUE},
+    )
+    return _one_or_many(event, batch)
+
+
+SHAPES = {
+    FormatChoices.DEFAULT: _default,
+    FormatChoices.NETBOX: _netbox,
+    FormatChoices.CLOUDEVENTS: _cloudevents,
+}
+
+
+def _object(required: Schema, optional: Schema | None = None) -> Schema:
+    return {'type': 'object', 'properties': {**required, **(optional or {})}, 'required': list(required)}
+
+
+def _one_or_many(schema: Schema, many: bool) -> Schema:
+    return {'type': 'array', 'items': schema, 'minItems': 1} if many else schema
+
+
+#
+# From OpenAPI
+#
+
+
+def _definitions(model: type[Model]) -> Schema:
+    """Return the model's representation as `data`, the objects nested in it by their names, and `snapshots`."""
+    described = _describe(_view(model))
+    (response,) = described['paths'].values()
+    reference = response['get']['responses']['200']['content']['application/json']['schema']['$ref']
+    components = {name: _translate(schema) for name, schema in described['components']['schemas'].items()}
+    data = components.pop(reference.removeprefix(COMPONENTS))
+    for name in _never_shown(model):
+        data['properties'].pop(name, None)
+    state = {'type': ['object', 'null']}
+    return {
+        # The REST API shows all keys of an object, always.
+        'data': {**data, 'required': list(data['properties'])},
+        'snapshots': _object({'prechange': state, 'postchange': state}),
+        'gone': GONE,
+        **{name: {'anyOf': [schema, {'$ref': f'{DEFINITIONS}gone'}]} for name, schema in components.items()},
+    }
+
+
+def _never_shown(model: type[Model]) -> list[str]:
+    """Return the fields that read what the model does not have, which the REST API skips."""
+    fields = get_serializer_for_model(model)().fields
+    return [name for name, field in fields.items() if _may_be_skipped(field) and not _has_source(model, field)]
+
+
+def _may_be_skipped(field: Field) -> bool:
+    return not (field.read_only or field.required or field.allow_null) and field.default is empty
+
+
+def _has_source(model: type[Model], field: Field) -> bool:
+    return field.source == '*' or hasattr(model, field.source.split('.')[0])
+
+
+def _view(model: type[Model]) -> type:
+    try:
+        return resolve(reverse(get_viewname(model, 'detail', rest_api=True), args=[1])).func.cls
+    except NoReverseMatch:
+        raise NoSchema(f'{model._meta.label_lower} has no page in the REST API') from None
+
+
+def _describe(view: type) -> Schema:
+    """Return the OpenAPI document of a GET of one object, and of nothing else: all of NetBox takes half a minute."""
+    patterns = [path('object/<int:pk>/', view.as_view({'get': 'retrieve'}))]
+    with patched_settings(OPENAPI), GENERATOR_STATS.silence():
+        return SchemaGenerator(patterns=patterns).get_schema(request=None, public=True)
+
+
+def _translate(node: Any) -> Any:
+    """Return an OpenAPI schema as JSON Schema of what a payload holds."""
+    if isinstance(node, list):
+        return [_translate(item) for item in node]
+    if isinstance(node, Decimal):
+        return float(node)
+    if not isinstance(node, dict):
+        return str(node) if _is_lazy(node) else node
+    if isinstance(node.get('properties'), dict):
+        return _translate_object(node)
+    translated = {key: _translate(value) for key, value in node.items() if key not in DROPPED}
+    if 'oneOf' in translated:
+        translated['anyOf'] = _distinct(translated.pop('oneOf'))
+    if translated.get('format') == 'uri':
+        translated['format'] = 'uri-reference'
+    if '$ref' in translated:
+        translated['$ref'] = translated['$ref'].replace(COMPONENTS, DEFINITIONS)
+    return translated
+
+
+def _translate_object(node: Schema) -> Schema:
+    """As `_translate`: the names of properties are no keywords."""
+    rest = {key: value for key, value in node.items() if key != 'properties'}
+    properties = {name: _translate(value) for name, value in node['properties'].items()}
+    for name in filter(SUMS.fullmatch, properties):
+        properties[name]['type'] = [properties[name]['type'], 'null']
+    translated = {**_translate(rest), 'properties': properties}
+    if properties.keys() == {'value', 'label'} and '' in properties['value'].get('enum', ()):
+        translated['type'] = ['object', 'null']
+    return translated
+
+
+def _distinct(schemas: list[Schema]) -> list[Schema]:
+    return [schema for position, schema in enumerate(schemas) if schema not in schemas[:position]]
+
+
+def _is_lazy(node: Any) -> bool:
+    return not isinstance(node, str | int | float | bool | None)

@@ -1,0 +1,44 @@
+"""How URLs are shown: without their user and the values of their query, which are as good as a password."""
+
+import functools
+import re
+from urllib.parse import SplitResult, urlsplit, urlunsplit
+
+from ..constants import MAX_URL
+from .encryption import MASK
+
+TEMPLATE = re.compile(r'\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}', re.DOTALL)
+# Private characters, which no part of a URL begins or ends at.
+PLACEHOLDER = re.compile('\ue000[0-9]+\ue001')
+# The user of an address behind a scheme that is none as it stands: a template makes it.
+USER = re.compile('//[^/]*@')
+
+
+@functools.lru_cache(256)
+def mask_template(url: str) -> str:
+    """Return a webhook's URL, which may hold templates, as `mask_url` does; of one that is too long, nothing."""
+    if len(url) > MAX_URL:
+        return MASK
+    # What is inside a template is no part of the URL: a slash there does not end its host.
+    templates = {f'\ue000{index}\ue001': text for index, text in enumerate(TEMPLATE.findall(url))}
+    names = iter(templates)
+    masked = mask_url(TEMPLATE.sub(lambda _: next(names), url))
+    return PLACEHOLDER.sub(lambda found: templates.get(found[0], found[0]), masked)
+
+
+def mask_url(url: str) -> str:
+    """Return the URL with its user and the values of its query masked; of one that is none, only the scheme."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        scheme, separator, _rest = url.partition('://')
+        return f'{scheme}://{MASK}' if separator else MASK
+    netloc = f'{MASK}@{parts.netloc.rpartition("@")[2]}' if '@' in parts.netloc else parts.netloc
+    path = parts.path if parts.netloc else USER.sub(f'//{MASK}@', parts.path)
+    query = '&'.join(map(_mask_parameter, parts.query.split('&'))) if parts.query else ''
+    return urlunsplit(SplitResult(parts.scheme, netloc, path, query, ''))
+
+
+def _mask_parameter(parameter: str) -> str:
+    name, equals, _value = parameter.partition('=')
+    return f'{name}={MASK}' if equals else MASK

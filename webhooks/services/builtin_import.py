@@ -1,0 +1,210 @@
+"""From NetBox's own webhooks: an event rule whose action is a webhook becomes one webhook of ours.
+
+It has the rule's name, and by that name it is known: where one of ours has it already, nothing is made or changed, so
+that an import can be repeated and what was edited since stays. A rule is carried over whole or not at all, and then
+the reasons are told: nothing is guessed, and nothing is sent by halves.
+
+The body stays what the receiver knows, byte for byte apart from what docs/payload.md says of the `netbox` format. A
+webhook with a body template gets the default format, in which a template takes the body's place; it sees all names of
+NetBox's own templates, so snapshots are included for it.
+"""
+
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from core.choices import ObjectChangeActionChoices
+from core.events import OBJECT_CREATED, OBJECT_DELETED, OBJECT_UPDATED
+from core.models import ObjectChange
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import Model
+from extras.choices import EventRuleActionChoices
+from extras.models import EventRule
+from extras.models import Webhook as BuiltinWebhook
+from netbox.config import get_config
+
+from .. import object_types
+from ..choices import FormatChoices
+from ..exceptions import DecryptionError
+from ..models import Webhook
+from ..models.fields import MaskedUrl, Sealed
+from ..security import signing
+
+FLAGS = {OBJECT_CREATED: 'type_create', OBJECT_UPDATED: 'type_update', OBJECT_DELETED: 'type_delete'}
+COPIED = ('payload_url', 'http_method', 'http_content_type', 'additional_headers', 'body_template', 'secret')
+# What makes a request: where one of these differs, the receiver gets another one, or none.
+COMPARED = (*COPIED, 'payload_format', 'ssl_verification', 'ca_file_path')
+MAX_ATTEMPTS = 100
+# Who made the changes, in the change log: a command has no user.
+ACTOR = 'webhooks_import'
+
+
+@dataclass
+class Plan:
+    """What is to become of one rule. With `existing` it has been carried over; with `reasons` it cannot be."""
+
+    rule: EventRule
+    webhook: Webhook | None = None
+    types: Sequence[ContentType] = ()
+    reasons: list[str] = field(default_factory=list)
+    existing: Webhook | None = None
+
+    @property
+    def is_new(self) -> bool:
+        return not self.existing and not self.reasons
+
+    @property
+    def may_be_disabled(self) -> bool:
+        """Whether ours sends all that the rule does, so that the rule can be switched off."""
+        return self.rule.enabled and not self.reasons and not self.gaps()
+
+    def gaps(self) -> list[str]:
+        """Return in what the existing webhook of the rule's name falls short of the rule, or sends something else."""
+        if self.existing is None:
+            return []
+        differs = {
+            'enabled': self.rule.enabled and not self.existing.enabled,
+            'paused': self.existing.paused,
+            'object_types': not self._has_all_types(),
+            'ignore_users': self.existing.ignore_users.exists(),
+        }
+        return [*(name for name, is_gap in differs.items() if is_gap), *self._gaps_in_request()]
+
+    def _has_all_types(self) -> bool:
+        sent = set(self.existing.object_types.values_list('pk', flat=True))
+        return sent.issuperset(object_type.pk for object_type in self.types)
+
+    def _gaps_in_request(self) -> Iterator[str]:
+        ours, wanted = self.existing, self.webhook
+        if wanted is None:  # Nothing is left to compare with.
+            return
+        if not set(ours.kinds).issuperset(wanted.kinds):
+            yield 'types of change'
+        if ours.conditions and ours.conditions != wanted.conditions:
+            yield 'conditions'
+        if ours.batch:
+            yield 'batch'
+        if wanted.include_snapshots and not ours.include_snapshots:
+            yield 'include_snapshots'
+        yield from (name for name in COMPARED if not _is_same(getattr(ours, name), getattr(wanted, name)))
+
+
+def plan() -> list[Plan]:
+    """Return what is to become of each event rule that sends a webhook, by name. Writes nothing."""
+    rules = EventRule.objects.filter(action_type=EventRuleActionChoices.WEBHOOK).order_by('name')
+    ours = {webhook.name: webhook for webhook in Webhook.objects.all()}
+    return [_plan(rule, ours.get(rule.name)) for rule in rules.prefetch_related('object_types')]
+
+
+def carry_out(plans: Sequence[Plan], *, disable_builtin: bool) -> None:
+    """Make the webhooks that are new, and switch off the rules whose work they do, in one transaction."""
+    request_id = uuid.uuid4()
+    with transaction.atomic():
+        for one in plans:
+            if one.is_new:
+                _create(one, request_id)
+            if disable_builtin and one.may_be_disabled:
+                _disable(one.rule, request_id)
+
+
+#
+# Plan
+#
+
+
+def _plan(rule: EventRule, existing: Webhook | None) -> Plan:
+    types = list(rule.object_types.all())
+    builtin = rule.action_object
+    if not isinstance(builtin, BuiltinWebhook):
+        return Plan(rule, types=types, reasons=['its webhook no longer exists'], existing=existing)
+    webhook = _translate(rule, builtin)
+    return Plan(rule, webhook, types, [*_rule_reasons(rule, types), *_webhook_reasons(webhook, builtin)], existing)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Compare what is masked too, which is not to be shown; what cannot be decrypted is not the same."""
+    try:
+        return _whole(one) == _whole(other)
+    except DecryptionError:
+        return False
+
+
+def _whole(value: Any) -> Any:
+    return value.reveal() if isinstance(value, MaskedUrl | Sealed) else value
+
+
+def _translate(rule: EventRule, builtin: BuiltinWebhook) -> Webhook:
+    """Return the webhook that sends what the rule does, not saved."""
+    has_template = bool(builtin.body_template)
+    return Webhook(
+        name=rule.name,
+        description=rule.description or builtin.description,
+        enabled=rule.enabled,
+        payload_format=FormatChoices.DEFAULT if has_template else FormatChoices.NETBOX,
+        include_snapshots=has_template,
+        conditions=rule.conditions,
+        ssl_verification=builtin.ssl_verification,
+        ca_file_path=builtin.ca_file_path or '',
+        timeout=builtin.timeout,
+        max_attempts=min(1 + get_config().RQ_RETRY_MAX, MAX_ATTEMPTS),
+        **{name: getattr(builtin, name) for name in COPIED},
+        **{flag: event_type in rule.event_types for event_type, flag in FLAGS.items()},
+    )
+
+
+def _rule_reasons(rule: EventRule, types: Sequence[ContentType]) -> Iterator[str]:
+    if others := sorted(set(rule.event_types) - FLAGS.keys()):
+        yield (
+            f'event_types: {", ".join(others)} are no changes of objects; '
+            'give the rule the action "Send with Webhooks" instead'
+        )
+    elif not rule.event_types:
+        yield 'event_types: it has none'
+    if rule.action_data:
+        yield 'action_data: it is added to the object, and nothing of ours does that; use a body template'
+    if not types:
+        yield 'object_types: it has none'
+    allowed = object_types.by_label()
+    for label in sorted('.'.join(object_type.natural_key()) for object_type in types):
+        if label not in allowed:
+            yield f'object_types: {label} is not among allowed_models'
+
+
+def _webhook_reasons(webhook: Webhook, builtin: BuiltinWebhook) -> Iterator[str]:
+    if signing.is_asymmetric(builtin.secret):
+        yield f'secret: as it begins with {signing.PRIVATE}, the receiver would get another kind of signature'
+    try:
+        webhook.full_clean(validate_unique=False)
+    except ValidationError as error:
+        for name, messages in error.message_dict.items():
+            if name not in FLAGS.values():  # told as event_types
+                yield f'{name}: {" ".join(messages)}'
+
+
+#
+# Carry out
+#
+
+
+def _create(one: Plan, request_id: uuid.UUID) -> None:
+    one.webhook.save()
+    one.webhook.object_types.set(one.types)
+    _log(one.webhook, ObjectChangeActionChoices.ACTION_CREATE, request_id)
+
+
+def _disable(rule: EventRule, request_id: uuid.UUID) -> None:
+    rule.snapshot()
+    rule.enabled = False
+    rule.save()
+    _log(rule, ObjectChangeActionChoices.ACTION_UPDATE, request_id)
+
+
+def _log(instance: Model, action: str, request_id: uuid.UUID) -> None:
+    """NetBox logs what is changed in a request; here there is none."""
+    change: ObjectChange = instance.to_objectchange(action)
+    change.user_name = ACTOR
+    change.request_id = request_id
+    change.save()

@@ -1,0 +1,178 @@
+"""The status page: each failed delivery as one failed RQ job, whose id is the delivery's uuid.
+
+PostgreSQL leads. `Delivery.listed` says that a failure has been put on the page; whoever clears the page takes it off
+there and not out of the log. Where Redis has lost its data the newest failures are put there again.
+"""
+
+import logging
+import uuid
+from collections.abc import Iterable, Sequence
+
+from django.db import connection
+from django.utils import timezone
+from redis import RedisError
+from rq import get_current_job
+from rq.exceptions import NoSuchJobError
+from rq.job import Job, JobStatus
+from rq.registry import FailedJobRegistry
+from rq.results import Result
+
+from ..choices import StatusChoices
+from ..constants import STATUS_PAGE_LIMIT
+from ..engine import locks
+from ..models import Delivery
+from ..outbox import wakeup
+
+logger = logging.getLogger('webhooks.status')
+
+REDELIVER = 'webhooks.worker.redeliver'
+# Present while Redis still knows what was listed.
+MARKER = 'webhooks:listed'
+FAILURE_TTL = 365 * 24 * 3600
+RELATED = ('webhook', 'event', 'object_type')
+
+MARK_LISTED = """
+    UPDATE webhooks_delivery d SET listed = true
+    WHERE d.status = 'failed' AND NOT d.listed AND (
+        EXISTS (
+            SELECT 1 FROM unnest(%s::bigint[], %s::timestamptz[]) AS v(id, finished_at)
+            WHERE v.id = d.id AND v.finished_at IS NOT DISTINCT FROM d.finished_at
+        )
+        OR d.id < %s
+    )"""
+
+
+def publish(except_for: str | None = None) -> None:
+    """Put the failures that are not on the page there, the newest 1,000 at most.
+
+    `except_for` is the uuid of a delivery whose own job is running and fails by itself.
+    """
+    _recover()
+    _sweep()
+    unlisted = Delivery.objects.filter(status=StatusChoices.FAILED, listed=False)
+    if except_for:
+        unlisted.filter(uuid=except_for).update(listed=True)
+    newest = list(unlisted.select_related(*RELATED).order_by('-pk')[:STATUS_PAGE_LIMIT])
+    for delivery in reversed(newest):
+        _list(delivery)
+    if newest:
+        _mark_listed(newest)
+        _trim()
+
+
+def unlist(uuids: Iterable[str]) -> None:
+    """Take deliveries off the page: they are no longer failed. Never raises for want of Redis."""
+    try:
+        registry = _registry()
+        for one in uuids:
+            _remove(registry, str(one))
+    except RedisError as error:
+        logger.warning('status_page=unreachable reason="%s"', error)
+
+
+def _recover() -> None:
+    """List everything anew where Redis has forgotten that it knew."""
+    if wakeup.get().connection.set(MARKER, 1, nx=True):
+        newest = Delivery.objects.filter(status=StatusChoices.FAILED).order_by('-pk')[:STATUS_PAGE_LIMIT]
+        with locks.holding(locks.LINE):
+            Delivery.objects.filter(pk__in=list(newest.values_list('pk', flat=True))).update(listed=False)
+
+
+def _mark_listed(deliveries: Sequence[Delivery]) -> None:
+    """Note what is on the page, the newest first. What has failed meanwhile, or once more, is not."""
+    values = [[one.pk for one in deliveries], [one.finished_at for one in deliveries]]
+    # There is no room for what is older than these.
+    oldest = deliveries[-1].pk if len(deliveries) == STATUS_PAGE_LIMIT else 0
+    with locks.holding(locks.LINE), connection.cursor() as cursor:
+        cursor.execute(MARK_LISTED, [*values, oldest])
+
+
+def _sweep() -> None:
+    """Take off what is no longer a failure in the log: it was sent again, or pruned, or went with its webhook."""
+    registry = _registry()
+    listed = [job_id for job_id in registry.get_job_ids(cleanup=False) if _is_uuid(job_id)]
+    failed = Delivery.objects.filter(uuid__in=listed, status=StatusChoices.FAILED).values_list('uuid', flat=True)
+    there = set(map(str, failed))
+    gone = Job.fetch_many([job_id for job_id in listed if job_id not in there], connection=registry.connection)
+    for job in gone:
+        # Jobs of others, and a drain that failed, are not ours to remove.
+        if job is not None and wakeup.function(job) == REDELIVER:
+            _remove(registry, job.id)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        uuid.UUID(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _list(delivery: Delivery) -> None:
+    rq_queue = wakeup.get()
+    job = Job.create(
+        REDELIVER,
+        args=(str(delivery.uuid),),
+        id=str(delivery.uuid),
+        connection=rq_queue.connection,
+        origin=rq_queue.name,
+        status=JobStatus.FAILED,
+        description=str(delivery),
+        timeout=wakeup.job_timeout(rq_queue),
+        failure_ttl=FAILURE_TTL,
+        meta=describe(delivery),
+    )
+    job.created_at = delivery.created
+    job.enqueued_at = delivery.created
+    job.ended_at = delivery.finished_at or timezone.now()
+    with rq_queue.connection.pipeline() as pipeline:
+        job.save(pipeline=pipeline)
+        _registry().add(job, ttl=FAILURE_TTL, exc_string=delivery.error, pipeline=pipeline)
+        Result.create_failure(job, FAILURE_TTL, exc_string=delivery.error, pipeline=pipeline)
+        pipeline.execute()
+
+
+def renew(delivery_uuid: str) -> None:
+    """Bring the page of the running job of a delivery up to date."""
+    job = get_current_job()
+    job.meta = describe(Delivery.objects.select_related(*RELATED).get(uuid=delivery_uuid))
+    job.save_meta()
+
+
+def describe(delivery: Delivery) -> dict[str, str]:
+    """Return what the job's page tells of a delivery."""
+    return {
+        'webhook': delivery.webhook.name,
+        'request': f'{delivery.webhook.http_method} {delivery.webhook.masked_url}',
+        'event': delivery.event.kind,
+        'model': f'{delivery.object_type.app_label}.{delivery.object_type.model}',
+        'object': f'{delivery.event.object_repr} ({delivery.object_id})',
+        'attempts': str(delivery.attempt_count),
+        'reason': delivery.error,
+    }
+
+
+def _trim() -> None:
+    """Keep the newest on the page; the log in PostgreSQL has them all."""
+    registry = _registry()
+    surplus = registry.connection.zcard(registry.key) - STATUS_PAGE_LIMIT
+    if surplus <= 0:
+        return
+    oldest = Delivery.objects.filter(status=StatusChoices.FAILED, listed=True).order_by('-pk')
+    for delivery_uuid in oldest[STATUS_PAGE_LIMIT : STATUS_PAGE_LIMIT + surplus].values_list('uuid', flat=True):
+        _remove(registry, str(delivery_uuid))
+
+
+def _remove(registry: FailedJobRegistry, job_id: str) -> None:
+    registry.connection.zrem(registry.key, job_id)
+    try:
+        job = Job.fetch(job_id, connection=registry.connection)
+    except NoSuchJobError:
+        return
+    Result.delete_all(job)  # RQ would keep them for as long as the job might have been listed
+    job.delete()
+
+
+def _registry() -> FailedJobRegistry:
+    rq_queue = wakeup.get()
+    return FailedJobRegistry(rq_queue.name, connection=rq_queue.connection)

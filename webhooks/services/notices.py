@@ -1,0 +1,148 @@
+"""What keeps a webhook from sending, why, and the way out: the banners of its pages, here and in the admin."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.utils.timezone import localtime
+from django.utils.translation import gettext as _
+
+from .. import conf
+from ..engine.endpoint_health import GONE
+from ..exceptions import DecryptionError
+from ..models import Health, Webhook
+from ..models.fields import Sealed
+from ..outbox import wakeup
+
+
+@dataclass(frozen=True)
+class Notice:
+    """`kind` is one of Bootstrap's: danger where changes are lost or nothing goes out, warning, secondary."""
+
+    kind: str
+    icon: str
+    title: str
+    text: str
+
+
+def of(webhook: Webhook) -> list[Notice]:
+    """Return what there is to say, the most important first; nothing of a webhook that sends."""
+    return [*_definition(webhook), *_state(webhook), *_installation(webhook)]
+
+
+def _definition(webhook: Webhook) -> Iterator[Notice]:
+    way_out = _(
+        'Deliveries fail because of it. Enter the value anew, or put the key with which it was stored back into the '
+        'setting encryption_keys.'
+    )
+    for name in ('secret', 'additional_headers'):
+        if not _is_readable(getattr(webhook, name)):
+            yield _undecryptable(name, way_out)
+    if webhook.is_previous_secret_valid and not _is_readable(webhook.previous_secret):
+        yield _undecryptable('previous_secret', _until_it_expires(webhook))
+
+
+def _is_readable(sealed: Sealed) -> bool:
+    try:
+        sealed.reveal()
+    except DecryptionError:
+        return False
+    return True
+
+
+def _undecryptable(name: str, way_out: str) -> Notice:
+    title = _('Cannot be decrypted: {field}').format(field=Webhook._meta.get_field(name).verbose_name)
+    return Notice('danger', 'key-alert', title, way_out)
+
+
+def _until_it_expires(webhook: Webhook) -> str:
+    return _(
+        'Deliveries fail because of it until {until}, when it is no longer needed. Change the secret once more, or put '
+        'the key with which it was stored back into the setting encryption_keys.'
+    ).format(until=_moment(webhook.previous_secret_expires))
+
+
+def _state(webhook: Webhook) -> Iterator[Notice]:
+    """Only the first of these counts: what is disabled is neither paused nor suspended."""
+    health = getattr(webhook, 'health', None)
+    if not webhook.enabled:
+        yield _gone(health) if health and health.last_status == GONE else _disabled()
+    elif webhook.paused:
+        yield Notice(
+            'warning',
+            'pause-circle-outline',
+            _('Paused'),
+            _('Changes are recorded and held, and sent when the pause ends. Edit it to end the pause.'),
+        )
+    elif health and health.suspended_since:
+        yield _suspended(health)
+
+
+def _gone(health: Health) -> Notice:
+    return Notice(
+        'danger',
+        'link-variant-off',
+        _('Disabled by its endpoint'),
+        _(
+            'It answered “410 Gone” on {when}: it does not want to be called again. No change is recorded for this '
+            'webhook since then. When the endpoint is back, or the URL is corrected, edit the webhook to enable it.'
+        ).format(when=_moment(health.last_attempt_at)),
+    )
+
+
+def _disabled() -> Notice:
+    return Notice(
+        'secondary',
+        'information-outline',
+        _('Disabled'),
+        _(
+            'No change is recorded for this webhook, and what is pending is held until it expires. '
+            'Edit it to enable it.'
+        ),
+    )
+
+
+def _suspended(health: Health) -> Notice:
+    return Notice(
+        'warning',
+        'alert-outline',
+        _('Suspended'),
+        _(
+            'Its endpoint cannot be reached since {since}: {error}. The next try is at {probe}; what waits is sent as '
+            'soon as it answers, and nothing needs to be done here. To try at once, send a test, or save the webhook.'
+        ).format(
+            since=_moment(health.suspended_since), error=health.last_error.rstrip('.'), probe=_moment(health.probe_at)
+        ),
+    )
+
+
+def _installation(webhook: Webhook) -> Iterator[Notice]:
+    """Of a webhook that would send: those of all others have their own reason first."""
+    if not conf.get().enabled:
+        yield Notice(
+            'danger',
+            'power-plug-off-outline',
+            _('Webhooks are off'),
+            _('No change is recorded for any webhook. Set WEBHOOKS_ENABLED = True in configuration.py.'),
+        )
+    elif webhook.enabled and not (workers := wakeup.count_workers()):
+        yield _no_redis() if workers is None else _no_worker()
+
+
+def _no_redis() -> Notice:
+    return Notice(
+        'danger',
+        'database-off-outline',
+        _('Redis cannot be reached'),
+        _('Changes are recorded, and sent when Redis is back.'),
+    )
+
+
+def _no_worker() -> Notice:
+    text = _('Changes are recorded and wait. They are sent once a worker serves the queue {queue}: start netbox-rq.')
+    return Notice('danger', 'account-off-outline', _('No worker is running'), text.format(queue=conf.get().queue))
+
+
+def _moment(when: datetime) -> str:
+    """As NetBox shows the time."""
+    return localtime(when).replace(tzinfo=None).isoformat(' ', 'seconds')

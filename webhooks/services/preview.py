@@ -1,0 +1,173 @@
+"""What would be sent: of a delivery, and of a webhook with changes to its definition that are not saved yet.
+
+The latter is shown for the newest event of its models whose object the user may view; without any, for the newest such
+object.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import FieldDoesNotExist
+from django.db import transaction
+from django.db.models import Model, QuerySet
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from users.models import User
+
+from .. import permissions, rendering
+from ..choices import KindChoices
+from ..exceptions import DefinitionError
+from ..interruptions import INTERRUPTIONS
+from ..models import Delivery, Event, Webhook
+from ..outbox import snapshots
+from ..payload import building
+from ..storable import storable
+from ..validation import definition
+
+logger = logging.getLogger('webhooks.preview')
+
+# Events that are looked through for one whose object the user may view.
+LATEST = 50
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A request as it may be shown: secrets masked, signatures shortened. `event` may be one that never was."""
+
+    event: Event
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: str
+
+
+def show(webhook: Webhook, changes: Mapping[str, Any], user: User) -> Preview:
+    """Return the request that the webhook would send.
+
+    `changes` are fields of the definition that are tried and not saved. Raises DefinitionError for a field that cannot
+    be used, and where there is nothing to show.
+    """
+    for name, value in changes.items():
+        setattr(webhook, name, value)
+    for name, reason in definition.errors(webhook).items():
+        raise DefinitionError(name, reason)
+    event = _latest_event(webhook, user) or _event_of_newest(webhook, user)
+    if event is None:
+        raise DefinitionError('object_types', _('There is no object of these types to show that you may view.'))
+    request = building.build(Delivery(webhook=webhook, event=event), time.time())
+    url, headers = building.mask(request, webhook)
+    body = request.body.decode(errors='replace')
+    return Preview(event, request.method, url, building.shorten_signatures(headers), body)
+
+
+def context(webhook: Webhook, user: User) -> dict[str, Any]:
+    """Return what pages show: `preview` and its `body`, or the `problem` and the `field` that has it."""
+    try:
+        shown = show(webhook, {}, user)
+    except DefinitionError as error:
+        return {'problem': str(error), 'field': _label(error.field)}
+    return {'preview': shown, 'body': readable(shown.body)}
+
+
+def _label(name: str) -> str:
+    """Return what a field is called; what is wrong may be with the event, which is none."""
+    try:
+        return Webhook._meta.get_field(name).verbose_name
+    except FieldDoesNotExist:
+        return name
+
+
+def body_of(delivery: Delivery) -> str:
+    """Return the body as the webhook's current definition makes it, readable. Raises DefinitionError."""
+    return readable(building.build(delivery, time.time()).body.decode(errors='replace'))
+
+
+def readable(body: str) -> str:
+    """Return a body, indented where it is JSON. It may be anything that an endpoint answers."""
+    try:
+        # Half a surrogate pair can be written in JSON, and on no page.
+        return storable(json.dumps(json.loads(body), indent=4, ensure_ascii=False))
+    except (ValueError, RecursionError):
+        return body
+
+
+#
+# An event that was
+#
+
+
+def _latest_event(webhook: Webhook, user: User) -> Event | None:
+    latest = list(_events(webhook)[:LATEST])
+    visible = permissions.visible_events(user, latest)
+    return next((event for event in latest if event.pk in visible), None)
+
+
+def _events(webhook: Webhook) -> QuerySet[Event]:
+    """Return the events that hold all that the webhook would send, the newest first."""
+    types = list(webhook.object_types.values_list('pk', flat=True))
+    # One that only event rules use has no types.
+    events = Event.objects.filter(object_type__in=types) if types else Event.objects.filter(deliveries__webhook=webhook)
+    if webhook.needs_before:
+        events = events.filter(snapshots__isnull=False)
+    return events.exclude(data='').filter(test=False).order_by('-pk')
+
+
+#
+# An event that never was
+#
+
+
+def _event_of_newest(webhook: Webhook, user: User) -> Event | None:
+    for object_type, pk in _newest(webhook, user):
+        # It may be gone since.
+        if taken := snapshots.take(object_type.model_class(), [pk]).get(pk):
+            return _rendered(webhook, object_type, pk, json.loads(taken), user)
+    return None
+
+
+def _newest(webhook: Webhook, user: User) -> Iterable[tuple[ContentType, int]]:
+    for object_type in webhook.object_types.order_by('pk'):
+        model = object_type.model_class()
+        viewable = permissions.viewable(user, model) if model else Event.objects.none()
+        if (pk := viewable.order_by('-pk').values_list('pk', flat=True).first()) is not None:
+            yield object_type, pk
+
+
+def _rendered(webhook: Webhook, object_type: ContentType, pk: int, snapshot: Any, user: Model) -> Event:
+    kind = webhook.kinds[0]
+    display, data, logged = _render(object_type.model_class(), snapshot)
+    return Event(
+        sequence=0,
+        kind=kind,
+        object_type=object_type,
+        object_id=pk,
+        object_repr=display,
+        timestamp=timezone.now(),
+        username=user.username,
+        data=data,
+        snapshots={
+            'prechange': None if kind == KindChoices.CREATED else logged,
+            'postchange': None if kind == KindChoices.DELETED else logged,
+        },
+    )
+
+
+def _render(model: type[Model], snapshot: Any) -> tuple[str, str, Any]:
+    """Return how the object is named, its payload, and what the change log would say of it."""
+    try:
+        with transaction.atomic():
+            (shown,) = rendering.render(model, [snapshot])
+            (logged,) = rendering.change_log(model, [snapshot])
+            return shown.display, json.dumps(shown.data, ensure_ascii=False), logged
+    except INTERRUPTIONS:
+        raise
+    except Exception as error:
+        # The serializer of a plugin's model is anybody's code.
+        logger.exception('model=%s rendering failed', model._meta.label)
+        reason = _('The payload cannot be built: {error}').format(error=f'{type(error).__name__}: {error}')
+        raise DefinitionError('object_types', reason) from error

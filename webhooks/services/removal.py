@@ -1,0 +1,198 @@
+"""Removal: takes out what the plugin has put into PostgreSQL and Redis, so that NetBox goes on without it.
+
+What hangs on our content types goes with them, by Django's cascade. What would protect them goes first, and so does
+what names them and nothing else: a permission for no model, a filter of no list. What names others too is kept.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from core.models import Job as NetBoxJob
+from core.models import ObjectChange
+from django.apps import apps
+from django.conf import settings
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection, transaction
+from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.recorder import MigrationRecorder
+from django.db.models import Model, Q, QuerySet
+from django_rq import get_queue
+from extras.models import (
+    Bookmark,
+    CustomField,
+    CustomLink,
+    Dashboard,
+    EventRule,
+    ExportTemplate,
+    Notification,
+    SavedFilter,
+    Subscription,
+)
+from rq import Queue
+from rq.job import Job
+from rq.registry import BaseRegistry, CanceledJobRegistry
+from rq.results import Result
+from users.models import ObjectPermission
+
+from .. import conf
+from ..engine import notifications
+from ..jobs import WebhooksRetentionJob
+from ..outbox import wakeup
+from . import builtin_import, failed_jobs
+
+# Django's admin is here by us alone: Django does not start with two apps of one label.
+APPS = ('webhooks', 'admin')
+NAMING = (CustomField, CustomLink, EventRule, ExportTemplate, ObjectPermission, SavedFilter)
+EVENT_TYPES = {kind.name for kind in (notifications.SUSPENDED, notifications.DISABLED, notifications.FAILED)}
+
+
+def plan() -> Counter[str]:
+    """Return {what: how many} of the rows that would be removed."""
+    with transaction.atomic():
+        found = Counter({model._meta.label: model._base_manager.count() for model in _models()})
+        found += _remove_rows()
+        transaction.set_rollback(True)
+    return found
+
+
+def switched_off() -> list[str]:
+    """Return the names of NetBox's event rules that were taken over and are off: nobody does their work any more."""
+    return [one.rule.name for one in builtin_import.plan() if one.existing and not one.rule.enabled]
+
+
+def carry_out() -> None:
+    """Remove everything. What was interrupted can be done again. Raises RedisError before anything is removed."""
+    remove_jobs()
+    with transaction.atomic():
+        _remove_rows()
+    # As `migrate webhooks zero` does, but without its signal, at which NetBox would make our content types anew.
+    MigrationExecutor(connection).migrate([('webhooks', None)])
+    _drop_admin()
+
+
+def _models() -> list[type[Model]]:
+    return [model for app in APPS for model in apps.get_app_config(app).get_models()]
+
+
+#
+# PostgreSQL
+#
+
+
+def _drop_admin() -> None:
+    """Drop the tables of Django's admin. Its first migration is older than NetBox's: to undo it takes many minutes."""
+    with connection.schema_editor() as editor:
+        for model in apps.get_app_config('admin').get_models():
+            if model._meta.db_table in connection.introspection.table_names():
+                editor.delete_model(model)
+    MigrationRecorder(connection).migration_qs.filter(app='admin').delete()
+
+
+def _remove_rows() -> Counter[str]:
+    types = list(ContentType.objects.filter(app_label__in=APPS).values_list('pk', flat=True))
+    removed: Counter[str] = Counter()
+    for rows in _first(types):
+        removed.update(rows.delete()[1])
+    _clear_dashboards()
+    removed.update(_clear_event_rules())
+    removed.update(ContentType.objects.filter(pk__in=types).delete()[1])
+    ContentType.objects.clear_cache()
+    return removed
+
+
+def _first(types: list[int]) -> Iterator[QuerySet]:
+    """Yield what has to go before the content types, or would be left behind without a meaning."""
+    yield NetBoxJob.objects.filter(name=WebhooksRetentionJob.name)
+    yield ObjectChange.objects.filter(Q(changed_object_type__in=types) | Q(related_object_type__in=types))
+    for model in (Bookmark, Notification, Subscription):
+        yield model.objects.filter(object_type__in=types)
+    yield CustomField.objects.filter(related_object_type__in=types)
+    for model in NAMING:
+        ours = model.objects.filter(object_types__in=types).values('pk')
+        others = model.objects.filter(object_types__in=ContentType.objects.exclude(pk__in=types)).values('pk')
+        yield model.objects.filter(pk__in=ours).exclude(pk__in=others)
+
+
+def _clear_dashboards() -> None:
+    """Without this NetBox shows its default dashboard in place of one with a widget that it does not know."""
+    for dashboard in Dashboard.objects.all():
+        if _clear(dashboard):
+            dashboard.save()
+
+
+def _clear(dashboard: Dashboard) -> bool:
+    changed = False
+    for pk, widget in list(dashboard.config.items()):
+        config = widget.get('config') or {}
+        kept = [label for label in config.get('models', ()) if not _is_ours(label)]
+        if _is_ours(widget['class']) or _is_ours(config.get('model') or ''):
+            dashboard.delete_widget(pk)
+        elif kept != list(config.get('models', ())):
+            config['models'] = kept
+        else:
+            continue
+        changed = True
+    return changed
+
+
+def _clear_event_rules() -> Counter[str]:
+    """Take out the kinds of event that NetBox no longer knows; a rule for nothing else goes."""
+    removed: Counter[str] = Counter()
+    for rule in EventRule.objects.filter(event_types__overlap=list(EVENT_TYPES)):
+        rule.event_types = [kind for kind in rule.event_types if kind not in EVENT_TYPES]
+        if rule.event_types:
+            rule.save()
+        else:
+            removed.update(rule.delete()[1])
+    return removed
+
+
+def _is_ours(dotted: str) -> bool:
+    return dotted.split('.', maxsplit=1)[0] in APPS
+
+
+#
+# Redis
+#
+
+
+def jobs() -> list[Job]:
+    """Return the RQ jobs that run our code, whatever has become of them, in all queues. Raises RedisError."""
+    return [job for name in settings.RQ_QUEUES for job in _jobs(get_queue(name))]
+
+
+def remove_jobs() -> None:
+    for job in jobs():
+        CanceledJobRegistry(job.origin, connection=job.connection).remove(job)
+        Result.delete_all(job)
+        job.delete()
+    ours = wakeup.get()
+    ours.connection.delete(failed_jobs.MARKER)
+    wakeup.accept()
+    if conf.get().has_own_redis:
+        ours.delete()
+
+
+def _jobs(rq_queue: Queue) -> Iterator[Job]:
+    for ids in (rq_queue.get_job_ids(), *(registry.get_job_ids(cleanup=False) for registry in _registries(rq_queue))):
+        for job in Job.fetch_many(ids, connection=rq_queue.connection):
+            if job is not None and _runs_our_code(job):
+                yield job
+
+
+def _registries(rq_queue: Queue) -> tuple[BaseRegistry, ...]:
+    return (
+        rq_queue.started_job_registry,
+        rq_queue.finished_job_registry,
+        rq_queue.failed_job_registry,
+        rq_queue.deferred_job_registry,
+        rq_queue.scheduled_job_registry,
+        rq_queue.canceled_job_registry,
+    )
+
+
+def _runs_our_code(job: Job) -> bool:
+    name = wakeup.function(job)
+    owner: Any = job.instance if name else None  # NetBox's jobs are methods of a class
+    return _is_ours(getattr(owner, '__module__', name))

@@ -1,0 +1,64 @@
+"""Figures about the backlog, read in a few queries: for `webhooks_status`, the metrics and the dashboard."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import Count, Min, Q, QuerySet
+
+from .. import conf
+from ..choices import OPEN_STATUSES, StatusChoices
+from ..models import Delivery, Event, Health
+from ..outbox import wakeup
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """`oldest` is since when the oldest that is not delivered yet waits; `workers` is None without Redis."""
+
+    undispatched: int
+    pending: int
+    sending: int
+    failed: int
+    oldest: datetime | None
+    suspended: int
+    workers: int | None
+    redis: bool
+
+
+def backlog() -> Backlog:
+    undispatched = Event.objects.filter(dispatched_at=None).aggregate(count=Count('pk'), oldest=Min('timestamp'))
+    deliveries = Delivery.objects.filter(status__in=(*OPEN_STATUSES, StatusChoices.FAILED)).aggregate(
+        pending=Count('pk', filter=Q(status=StatusChoices.PENDING)),
+        sending=Count('pk', filter=Q(status=StatusChoices.SENDING)),
+        failed=Count('pk', filter=Q(status=StatusChoices.FAILED)),
+    )
+    oldest = [moment for moment in (undispatched['oldest'], waiting_since(Delivery.objects.all())) if moment]
+    workers = wakeup.count_workers()
+    return Backlog(
+        undispatched=undispatched['count'],
+        oldest=min(oldest, default=None),
+        suspended=Health.objects.filter(suspended_since__isnull=False).count(),
+        workers=workers,
+        redis=workers is not None,
+        **deliveries,
+    )
+
+
+def waiting_since(deliveries: QuerySet[Delivery]) -> datetime | None:
+    """Return since when the oldest of them that is not delivered yet waits.
+
+    It is the one that expires first, which an index tells without a look at the others.
+    """
+    moments = [_since(deliveries.filter(status=status)) for status in OPEN_STATUSES]
+    return min((moment for moment in moments if moment), default=None)
+
+
+def _since(waiting: QuerySet[Delivery]) -> datetime | None:
+    first = waiting.order_by('expires_at').only('created', 'expires_at', 'attempt_limit').first()
+    if first is None:
+        return None
+    reopened = first.expires_at - timedelta(seconds=conf.get().expire_after)
+    since = first.created if first.attempt_limit is None else max(first.created, reopened)
+    # The event may have waited for a worker before. One that was replayed waits since then.
+    at_dispatch = waiting.filter(created=since, event__dispatched_at=since)
+    return at_dispatch.aggregate(oldest=Min('event__timestamp'))['oldest'] or since

@@ -1,0 +1,107 @@
+"""What a webhook delivered and what failed, over the last day or week, as figures and as a picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.utils.formats import date_format
+from django.utils.safestring import SafeString, mark_safe
+from django.utils.timezone import localtime
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from ..models import Hour, Webhook
+from . import charts
+
+
+@dataclass(frozen=True, eq=False)
+class Period:
+    """How far back, in how many slots of how many hours. A tick stands below every so many slots."""
+
+    key: str
+    label: str
+    title: str
+    slots: int
+    hours: int
+    tick_every: int
+    tick_format: str
+
+    @property
+    def step(self) -> timedelta:
+        return timedelta(hours=self.hours)
+
+
+DAY = Period('day', gettext_lazy('Day'), gettext_lazy('Last 24 hours'), 24, 1, 6, 'H:i')
+WEEK = Period('week', gettext_lazy('Week'), gettext_lazy('Last 7 days'), 28, 6, 4, 'D')
+PERIODS = {period.key: period for period in (DAY, WEEK)}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A stretch of time, its end not included, and how many deliveries ended in it, well or badly."""
+
+    since: datetime
+    until: datetime
+    delivered: int
+    failed: int
+
+    def __str__(self) -> str:
+        return f'{date_format(localtime(self.since), "D H:i")} – {date_format(localtime(self.until), "H:i")}'
+
+
+def read(webhook: Webhook, period: Period, now: datetime) -> list[Slot]:
+    """Return the slots, the oldest first; the last one holds the present moment. One query."""
+    since = _next_boundary(now, period) - period.slots * period.step
+    totals = [[0, 0] for _ in range(period.slots)]
+    hours = Hour.objects.filter(health=webhook.pk, start__gte=since)
+    for start, delivered, failed in hours.values_list('start', 'delivered', 'failed'):
+        total = totals[min((start - since) // period.step, period.slots - 1)]
+        total[0] += delivered
+        total[1] += failed
+    starts = [since + number * period.step for number in range(period.slots)]
+    return [Slot(start, start + period.step, *total) for start, total in zip(starts, totals, strict=True)]
+
+
+def _next_boundary(now: datetime, period: Period) -> datetime:
+    """Slots begin at full hours of the clock on the wall: those of a week at 0, 6, 12 and 18 o'clock.
+
+    In UTC, where the hours after it are as long as those before, whatever clocks on walls are changed to.
+    """
+    local = localtime(now)
+    hour = local.hour // period.hours * period.hours
+    return local.replace(hour=hour, minute=0, second=0, microsecond=0).astimezone(UTC) + period.step
+
+
+def context(webhook: Webhook, period: Period, now: datetime) -> dict[str, Any]:
+    """Return what the template webhooks/inc/history.html shows."""
+    slots = read(webhook, period, now)
+    return {
+        'webhook': webhook,
+        'period': period,
+        'slots': slots,
+        'delivered': sum(slot.delivered for slot in slots),
+        'failed': sum(slot.failed for slot in slots),
+        'chart': picture(slots, period),
+        'good': mark_safe(charts.swatch(True)),
+        'bad': mark_safe(charts.swatch(False)),
+    }
+
+
+def picture(slots: Sequence[Slot], period: Period) -> SafeString:
+    bars = [_bar(slot, _tick(slot, number, period)) for number, slot in enumerate(slots)]
+    total = _words(sum(slot.delivered for slot in slots), sum(slot.failed for slot in slots))
+    # Made of elements and escaped texts.
+    return mark_safe(charts.draw(bars, f'{_("Deliveries")}: {period.title}', total))
+
+
+def _bar(slot: Slot, tick: str) -> charts.Bar:
+    return charts.Bar(slot.delivered, slot.failed, f'{slot}: {_words(slot.delivered, slot.failed)}', tick)
+
+
+def _words(delivered: int, failed: int) -> str:
+    return _('{delivered} delivered, {failed} failed').format(delivered=f'{delivered:,}', failed=f'{failed:,}')
+
+
+def _tick(slot: Slot, number: int, period: Period) -> str:
+    return '' if number % period.tick_every else date_format(localtime(slot.since), period.tick_format)

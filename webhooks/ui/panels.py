@@ -1,0 +1,200 @@
+"""The cards on the pages of a webhook, a delivery and an event."""
+
+from typing import Any
+
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.http import urlencode
+from django.utils.translation import gettext_lazy as _
+from netbox.ui import attrs, panels
+from utilities.object_types import object_type_name
+
+from ..choices import KindChoices, StatusChoices
+from ..models import Event
+from ..tables import object_url
+from . import history
+
+
+class TimeoutAttr(attrs.TextAttr):
+    """Seconds; what is not set is NetBox's default, and marked so."""
+
+    def get_value(self, obj: Any) -> str:
+        if obj.timeout:
+            return _('{timeout} seconds').format(timeout=obj.timeout)
+        return _('{timeout} seconds (default)').format(timeout=obj.effective_timeout)
+
+
+class LinesAttr(attrs.TextAttr):
+    template_name = 'webhooks/attrs/lines.html'
+
+
+class KindsAttr(attrs.TextAttr):
+    def get_value(self, obj: Any) -> str:
+        labels = dict(KindChoices)
+        return ', '.join(str(labels[kind]) for kind in super().get_value(obj))
+
+
+class ObjectTypesAttr(LinesAttr):
+    def get_value(self, obj: Any) -> str:
+        types = obj.object_types.order_by('app_label', 'model')
+        return '\n'.join(object_type_name(object_type) for object_type in types)
+
+
+class SecretAttr(attrs.TextAttr):
+    """A sealed text, as its mask."""
+
+    def get_value(self, obj: Any) -> str:
+        return str(super().get_value(obj))
+
+
+class ConditionsPanel(panels.JSONPanel):
+    def should_render(self, context: dict[str, Any]) -> bool:
+        return bool(context['data'])
+
+
+class BodyTemplatePanel(panels.TextCodePanel):
+    def should_render(self, context: dict[str, Any]) -> bool:
+        return bool(context['value'])
+
+
+#
+# Webhook
+#
+
+
+class WebhookPanel(panels.ObjectAttributesPanel):
+    title = _('Webhook')
+
+    name = attrs.TextAttr('name', label=_('Name'))
+    description = attrs.TextAttr('description', label=_('Description'))
+    state = attrs.TemplatedAttr('pk', template_name='webhooks/attrs/state.html', label=_('State'))
+    kinds = KindsAttr('kinds', label=_('Events'))
+    object_types = ObjectTypesAttr('object_types', label=_('Object types'))
+    ignore_users = attrs.RelatedObjectListAttr('ignore_users', label=_('Ignored users'))
+    notification_groups = attrs.RelatedObjectListAttr(
+        'notification_groups', label=_('Notification groups'), linkify=True
+    )
+
+
+class RequestPanel(panels.ObjectAttributesPanel):
+    title = _('HTTP Request')
+
+    http_method = attrs.ChoiceAttr('http_method', label=_('HTTP method'))
+    payload_url = attrs.TextAttr('masked_url', label=_('URL'), style='font-monospace text-break')
+    http_content_type = attrs.TextAttr('http_content_type', label=_('Content type'))
+    payload_format = attrs.ChoiceAttr('payload_format', label=_('Payload format'))
+    additional_headers = LinesAttr('masked_headers', label=_('Additional headers'), style='font-monospace')
+    secret = SecretAttr('secret', label=_('Secret'), style='font-monospace')
+    public_key = attrs.TextAttr('public_key', label=_('Public key'), style='font-monospace', copy_button=True)
+    timeout = TimeoutAttr('timeout', label=_('Timeout'))
+    ssl_verification = attrs.BooleanAttr('ssl_verification', label=_('TLS verification'))
+    ca_file_path = attrs.TextAttr('ca_file_path', label=_('CA file'), style='font-monospace')
+    client_cert_path = attrs.TextAttr('client_cert_path', label=_('Client certificate file'), style='font-monospace')
+    client_key_path = attrs.TextAttr('client_key_path', label=_('Client key file'), style='font-monospace')
+
+
+class DeliveryRulesPanel(panels.ObjectAttributesPanel):
+    title = _('Delivery Rules')
+
+    max_attempts = attrs.NumericAttr('max_attempts', label=_('Maximum attempts'))
+    ordered = attrs.BooleanAttr('ordered', label=_('Ordered'))
+    batch = attrs.BooleanAttr('batch', label=_('Batch'))
+    include_snapshots = attrs.BooleanAttr('include_snapshots', label=_('Include snapshots'))
+    concurrency = attrs.NumericAttr('concurrency', label=_('Concurrency'))
+    rate_limit = attrs.TextAttr('rate_limit', label=_('Rate limit'), format_string=_('{} a second'))
+
+
+class HealthPanel(panels.ObjectAttributesPanel):
+    """How the endpoint has been answering; a webhook that has sent nothing has no health yet."""
+
+    title = _('Health')
+
+    delivered = attrs.NumericAttr('health.delivered', label=_('Delivered'))
+    failed = attrs.NumericAttr('health.failed', label=_('Failed'))
+    last_attempt_at = attrs.DateTimeAttr('health.last_attempt_at', label=_('Last attempt'))
+    last_success_at = attrs.DateTimeAttr('health.last_success_at', label=_('Last success'))
+    last_status = attrs.NumericAttr('health.last_status', label=_('Last response status'))
+    last_error = attrs.TextAttr('health.last_error', label=_('Last error'), style='text-break')
+    suspended_since = attrs.DateTimeAttr('health.suspended_since', label=_('Suspended since'))
+    probe_at = attrs.DateTimeAttr('health.probe_at', label=_('Next probe'))
+
+
+class HistoryPanel(panels.Panel):
+    """What was delivered and what failed, over the period that the address asks for."""
+
+    title = _('Deliveries and Failures')
+    template_name = 'webhooks/panels/history.html'
+
+    def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
+        own = super().get_context(context)
+        period = history.PERIODS.get(own['request'].GET.get('period'), history.DAY)
+        figures = history.context(own['object'], period, timezone.now())
+        return {**own, **figures, 'periods': history.PERIODS.values(), 'failed_url': self._failed_url(own, figures)}
+
+    def _failed_url(self, context: dict[str, Any], figures: dict[str, Any]) -> str:
+        """Return the address of the list of what failed, '' for those who may not see it."""
+        if not context['request'].user.has_perm('webhooks.view_delivery'):
+            return ''
+        since = figures['slots'][0].since.isoformat()
+        filters = {'webhook_id': context['object'].pk, 'status': StatusChoices.FAILED, 'finished_at__gte': since}
+        return f'{reverse("plugins:webhooks:delivery_list")}?{urlencode(filters)}'
+
+
+#
+# Delivery and event
+#
+
+
+class ChangedObjectAttr(attrs.TemplatedAttr):
+    """An event's object, linked where it may still exist."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, template_name='webhooks/attrs/object.html', **kwargs)
+
+    def get_context(self, obj: Event, attr: str, value: Any, context: dict) -> dict[str, Any]:
+        return {**super().get_context(obj, attr, value, context), 'url': object_url(obj)}
+
+
+class DeliveryPanel(panels.ObjectAttributesPanel):
+    title = _('Delivery')
+
+    status = attrs.ChoiceAttr('status', label=_('Status'))
+    error = attrs.TextAttr('error', label=_('Error'), style='text-break')
+    webhook = attrs.RelatedObjectAttr('webhook', linkify=True, label=_('Webhook'))
+    uuid = attrs.TextAttr('uuid', label='webhook-id', style='font-monospace', copy_button=True)
+    response_status = attrs.NumericAttr('response_status', label=_('Response status'))
+    attempt_count = attrs.NumericAttr('attempt_count', label=_('Attempts'))
+    event_count = attrs.NumericAttr('event_count', label=_('Events'))
+    created = attrs.DateTimeAttr('created', label=_('Created'))
+    next_attempt_at = attrs.DateTimeAttr('next_attempt_at', label=_('Next attempt'))
+    finished_at = attrs.DateTimeAttr('finished_at', label=_('Finished'))
+    expires_at = attrs.DateTimeAttr('expires_at', label=_('Expires'))
+
+
+class EventPanel(panels.ObjectAttributesPanel):
+    title = _('Event')
+
+    kind = attrs.ChoiceAttr('kind', label=_('Event'))
+    object_type = attrs.TextAttr('object_type', label=_('Object type'))
+    object_id = ChangedObjectAttr('object_id', label=_('Object'))
+    timestamp = attrs.DateTimeAttr('timestamp', label=_('Time'))
+    username = attrs.TextAttr('username', label=_('User'))
+    request_id = attrs.TemplatedAttr(
+        'request_id', template_name='core/objectchange/attrs/request_id.html', label=_('Request ID')
+    )
+    sequence = attrs.NumericAttr('sequence', label=_('Sequence'))
+    uuid = attrs.TextAttr('uuid', label='UUID', style='font-monospace', copy_button=True)
+    test = attrs.BooleanAttr('test', label=_('Test'), display_false=False)
+    error = attrs.TextAttr('error', label=_('Error'), style='text-break')
+
+
+class BatchPanel(panels.ObjectsTablePanel):
+    def should_render(self, context: dict[str, Any]) -> bool:
+        return context['object'].event_count > 1 and super().should_render(context)
+
+
+class EventStatePanel(panels.ObjectAttributesPanel):
+    title = _('Dispatch')
+
+    dispatched_at = attrs.DateTimeAttr('dispatched_at', label=_('Dispatched'))
+    skipped = attrs.NumericAttr('skipped', label=_('Skipped by webhooks'))
