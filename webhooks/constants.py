@@ -38,6 +38,9 @@ MAX_TIMEOUT = 3600
 # Characters of a webhook's URL, templates and all.
 MAX_URL = 500
 
+# The answer of an endpoint that is not to be called again (RFC 9110, 15.5.11).
+GONE = 410
+
 # A claim outlives the request's own timeout by this much, in seconds.
 LEASE_MARGIN = 30
 

@@ -11,7 +11,7 @@ from rq.job import Job
 from utilities.rqworker import NetBoxRQWorker
 
 from . import conf
-from .engine import runner as stretch
+from .engine import runner
 from .engine.standby import Standby
 from .engine.timer import Timer
 from .engine.warmup import warm_up
@@ -24,7 +24,7 @@ logger = logging.getLogger('webhooks.worker')
 
 def drain() -> str:
     """Send what is due. The result is a sentence for the status page, which is not shown where there was nothing."""
-    tally = stretch.run()
+    tally = runner.run()
     failed_jobs.publish()
     if not tally.counts:
         get_current_job().result_ttl = 0
@@ -37,7 +37,7 @@ def redeliver(delivery_uuid: str) -> str:
     Raises DeliveryFailed where it fails again, so that RQ lists it as failed.
     """
     redelivery.requeue(delivery_uuid)
-    stretch.run()
+    runner.run()
     failed_jobs.publish(except_for=delivery_uuid)
     failed_jobs.renew(delivery_uuid)
     return redelivery.outcome(delivery_uuid)

@@ -21,20 +21,20 @@ pytestmark = [
 
 DISPATCH, CLAIM, POST, RECORD = (
     'webhooks.engine.dispatch',
-    'webhooks.engine.delivery',
+    'webhooks.engine.claims',
     'webhooks.transport.client.Client',
-    'webhooks.engine.delivery',
+    'webhooks.engine.outcomes',
 )
 
 # Where the worker is killed, and at which call: the later ones find some deliveries sent and some not.
 STAGES = {
-    'before events are rendered': (strike_before, f'{DISPATCH}.render', 1),
+    'before events are rendered': (strike_before, 'webhooks.engine.event_rendering.render', 1),
     'before deliveries are made': (strike_before, f'{DISPATCH}.deliver', 1),
     'after deliveries were made, before the commit': (strike_after, f'{DISPATCH}.deliver', 1),
     'after the dispatch was committed': (strike_after, f'{DISPATCH}.batch', 1),
     'before the claim': (strike_before, f'{CLAIM}.claim', 2),
     'after the claim, before the commit': (strike_after, f'{CLAIM}.claim', 2),
-    'after the claim was committed': (strike_before, f'{CLAIM}.prepare', 1),
+    'after the claim was committed': (strike_before, 'webhooks.engine.runner.prepare', 1),
     'before the first POST': (strike_before, f'{POST}.send', 1),
     'before the fifth POST': (strike_before, f'{POST}.send', 5),
     'after the first POST': (strike_after, f'{POST}.send', 1),
@@ -43,7 +43,7 @@ STAGES = {
     'before the third record': (strike_before, f'{RECORD}.save', 3),
     'after the record, before the commit': (strike_after, f'{RECORD}.save', 2),
     'before the line steps up': (strike_before, 'webhooks.engine.ordering.step_up', 2),
-    'after the counters, before the commit': (strike_after, 'webhooks.engine.endpoint_health.Ledger.flush', 2),
+    'after the counters, before the commit': (strike_after, 'webhooks.engine.ledger.Ledger.flush', 2),
     'before the status page': (strike_before, 'webhooks.services.failed_jobs.publish', 1),
 }
 

@@ -15,9 +15,10 @@ from django.utils import timezone
 from devstack.receiver import Received, Receiver
 from webhooks import conf
 from webhooks.choices import OPEN_STATUSES, StatusChoices
-from webhooks.engine import delivery, runner
-from webhooks.engine.endpoint_health import Ledger
+from webhooks.engine import claims, locks, outcomes, runner
+from webhooks.engine.claimed import prepare
 from webhooks.engine.job_time import ANY_TIME, Span
+from webhooks.engine.ledger import Ledger
 from webhooks.models import Delivery, Health, Webhook
 from webhooks.services import failed_jobs
 from webhooks.transport.client import Outcome
@@ -34,25 +35,25 @@ def claim(
     lease: uuid.UUID | None = None, limit: int = 10, span: Span = ANY_TIME, one_each: Collection[int] = ()
 ) -> list[Delivery]:
     """Claim what is due, as a worker of its own if no lease is given."""
-    with delivery.turn() as now:
-        claimed = delivery.claim(lease or uuid.uuid4(), limit, now, span, one_each)
-    return delivery.fetch(claimed)
+    with locks.turn() as now:
+        claimed = claims.claim(lease or uuid.uuid4(), limit, now, span, one_each)
+    return claims.fetch(claimed)
 
 
 def claim_lapsed(lease: uuid.UUID | None = None) -> list[Delivery]:
-    with delivery.turn() as now:
-        claimed = delivery.claim_lapsed(lease or uuid.uuid4(), now)
-    return delivery.fetch(claimed)
+    with locks.turn() as now:
+        claimed = claims.claim_lapsed(lease or uuid.uuid4(), now)
+    return claims.fetch(claimed)
 
 
 def record(lease: uuid.UUID, claimed: list[Delivery], outcome: Outcome) -> str:
     """As if the requests of the claimed had come to this outcome."""
     webhooks = Webhook.objects.select_related('health').in_bulk()
-    sent = [delivery.prepare(one, webhooks[one.webhook_id], 0) for one in claimed]
+    sent = [prepare(one, webhooks[one.webhook_id], 0) for one in claimed]
     for one in sent:
         one.outcome = outcome
-    with delivery.turn() as now:
-        return str(delivery.record(lease, sent, Ledger(), now))
+    with locks.turn() as now:
+        return str(outcomes.record(lease, sent, Ledger(), now))
 
 
 @contextmanager

@@ -34,9 +34,9 @@ from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import job_time, rescue, runner
-from webhooks.engine.delivery import is_held_by_time
-from webhooks.engine.endpoint_health import Ledger
+from webhooks.engine.claims import is_held_by_time
 from webhooks.engine.job_time import Span
+from webhooks.engine.ledger import Ledger
 from webhooks.exceptions import DefinitionError
 from webhooks.models import Attempt, Delivery, Health, Webhook
 from webhooks.outbox import wakeup

@@ -14,7 +14,7 @@ from engine import health, in_thread
 from users.models import User
 
 from webhooks import rendering
-from webhooks.engine import conditions, dispatch
+from webhooks.engine import conditions, dispatch, event_rendering, matching
 from webhooks.models import Delivery, Event, Hour, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -57,24 +57,24 @@ class TestDeletedWebhook:
         return subscribe(NOWHERE, Site)
 
     @pytest.fixture
-    def meanwhile(self, goes: Webhook, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-        def at(name: str) -> None:
-            """Let it be deleted by somebody else just before this function of dispatch is called."""
-            function = getattr(dispatch, name)
+    def meanwhile(self, goes: Webhook, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], None]:
+        def at(module: Any, name: str) -> None:
+            """Let it be deleted by somebody else just before this function is called."""
+            function = getattr(module, name)
 
             def after_deletion(*args: Any) -> Any:
                 in_thread(lambda: Webhook.objects.filter(pk=goes.pk).delete()).join(30)
                 return function(*args)
 
-            monkeypatch.setattr(dispatch, name, after_deletion)
+            monkeypatch.setattr(module, name, after_deletion)
 
         return at
 
-    @pytest.mark.parametrize('name', ['_candidates', 'render'])
-    def test_the_others_get_theirs(self, goes, meanwhile, name):
+    @pytest.mark.parametrize(('module', 'name'), [(matching, '_candidates'), (event_rendering, 'render')])
+    def test_the_others_get_theirs(self, goes, meanwhile, module, name):
         stays = subscribe(NOWHERE, Site)
         site()
-        meanwhile(name)
+        meanwhile(module, name)
         assert dispatch.batch() is dispatch.Progress.DONE
         assert not Webhook.objects.filter(pk=goes.pk).exists()
         assert [one.webhook for one in Delivery.objects.all()] == [stays]

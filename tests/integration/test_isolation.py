@@ -28,9 +28,9 @@ from tenancy.models import Tenant
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Received, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import delivery as engine
-from webhooks.engine import dispatch, locks, rescue, runner
-from webhooks.models import Attempt, Delivery, Webhook
+from webhooks.engine import dispatch, locks, outcomes, rescue, runner
+from webhooks.engine.claimed import Claimed
+from webhooks.models import Attempt, Delivery, Health, Webhook
 from webhooks.payload import building
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -45,6 +45,11 @@ def sites(count: int) -> None:
     with transaction.atomic():
         for _ in range(count):
             site()
+
+
+def dispatch_sites(count: int = 1) -> None:
+    sites(count)
+    dispatch.batch()
 
 
 def tenant() -> Tenant:
@@ -91,20 +96,15 @@ class TestBacklog:
     def test_of_many_webhooks_does_not_hold_the_one_that_was_idle(self, receiver):
         """Whoever has least under way is claimed for first."""
         for _ in range(5):
-            subscribe(receiver.url(BUSY), Site, concurrency=100)
+            subscribe(receiver.url(BUSY), Site, concurrency=2)
         idle = subscribe(receiver.url(IDLE), Tenant)
-        sites(20)
-        dispatch.batch()
-        assert len(claim(limit=10)) == 10
+        dispatch_sites(20)
+        assert len(claim()) == 10
+        Webhook.objects.update(concurrency=100)
         tenant()
         dispatch.batch()
-        for _ in range(2):
-            assert len(claim(limit=1)) == 1
-            if deliveries(SENDING, webhook=idle):
-                break
-            # Four others had nothing under way either.
-        claim(limit=3)
-        assert deliveries(SENDING, webhook=idle)
+        (claimed,) = claim(limit=1)
+        assert claimed.webhook == idle
 
 
 class TestSlowTemplate:
@@ -147,6 +147,28 @@ class TestOpenTransactions:
             assert work() == '3 delivered'
         assert work() == '1 delivered'
 
+    def test_an_answer_of_410_waits_for_no_edit_and_disables_when_it_comes_again(self, receiver):
+        """What others have got is recorded meanwhile."""
+        gone = subscribe(receiver.url(BUSY), Site)
+        subscribe(receiver.url(IDLE), Site)
+        receiver.answers(BUSY, 410)
+        with open_transaction(lambda: Webhook.objects.filter(pk=gone.pk).update(description='being edited')):
+            dispatch_sites()
+            assert work() == '1 delivered, 1 to retry'
+            assert Webhook.objects.get(pk=gone.pk).enabled
+        pass_retry_waits()
+        assert work() == '1 to retry'
+        assert not Webhook.objects.get(pk=gone.pk).enabled
+
+    def test_a_suspended_webhook_that_is_saved_in_one_holds_up_nobody(self, receiver):
+        """Saving it touches its health, and the worker does not wait for that row."""
+        webhook = subscribe(receiver.url(BUSY), Site)
+        site()
+        dispatch.batch()
+        Health.objects.filter(webhook=webhook).update(suspended_since=timezone.now(), probe_at=timezone.now())
+        with open_transaction(lambda: Webhook.objects.get(pk=webhook.pk).save()):
+            assert work() == '1 delivered'
+
 
 class TestOutcomeThatCannotBeRecorded:
     """Whatever is wrong with it, its delivery fails by it, and the others are recorded."""
@@ -164,14 +186,14 @@ class TestOutcomeThatCannotBeRecorded:
         assert Attempt.objects.count() == 2
 
     def test_in_deciding(self, victim, receiver, monkeypatch):
-        original = engine.decide
+        original = outcomes.decide
 
         def decide(delivery: Delivery, *args: object) -> object:
             if delivery.webhook_id == victim.pk:
                 raise OverflowError('too far away')
             return original(delivery, *args)
 
-        monkeypatch.setattr(engine, 'decide', decide)
+        monkeypatch.setattr(outcomes, 'decide', decide)
         site()
         self.check(victim, 'OverflowError: too far away')
 
@@ -188,15 +210,15 @@ class TestOutcomeThatCannotBeRecorded:
         self.check(victim, 'ValueError: no mask')
 
     def test_in_postgresql(self, victim, receiver, monkeypatch):
-        original = engine.row
+        original = outcomes.row
 
-        def row(one: engine.Sent, *args: object, **options: object) -> tuple:
+        def row(one: Claimed, *args: object, **options: object) -> tuple:
             values = original(one, *args, **options)
             is_spoilt = one.delivery.webhook_id == victim.pk and one.outcome.succeeded
             # The error: PostgreSQL stores no NUL.
             return (*values[:2], 'a\x00b', *values[3:]) if is_spoilt else values
 
-        monkeypatch.setattr(engine, 'row', row)
+        monkeypatch.setattr(outcomes, 'row', row)
         site()
         self.check(victim, 'its outcome cannot be recorded')
 

@@ -17,7 +17,7 @@ from devstack.receiver import Answer, Receiver
 from webhooks import rendering
 from webhooks.choices import StatusChoices
 from webhooks.engine import notifications
-from webhooks.engine.endpoint_health import SUSPEND_AFTER
+from webhooks.engine.circuit_breaker import SUSPEND_AFTER
 from webhooks.engine.notifications import DISABLED, FAILED, SUSPENDED, recipients
 from webhooks.models import Delivery, Health, Webhook
 from webhooks.services import redelivery

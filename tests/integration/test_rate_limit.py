@@ -14,7 +14,7 @@ from tenancy.models import Tenant
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import dispatch
-from webhooks.engine.delivery import is_held_by_rate
+from webhooks.engine.claims import is_held_by_rate
 from webhooks.models import Health, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed')

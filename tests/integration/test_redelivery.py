@@ -78,6 +78,8 @@ class TestFailed:
         redeliver()
         claim(LEASE)
         pass_leases()
+        rescue.rescue()
+        pass_retry_waits()
         assert work() == '1 delivered'
         assert [request.header('webhook-id') for request in receiver.requests] == [str(failed.uuid)]
 
@@ -145,6 +147,8 @@ class TestDelivered:
         Webhook.objects.update(paused=False)
         assert len(claim()) == 1
         pass_leases()
+        rescue.rescue()
+        pass_retry_waits()
         assert work() == '3 delivered'
         got = sequences(receiver.requests)
         assert got == sorted(got)

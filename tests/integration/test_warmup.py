@@ -53,7 +53,7 @@ def test_so_is_whatever_else_fails(webhook, caplog, monkeypatch):
     def fail(*args):
         raise RuntimeError('no')
 
-    monkeypatch.setattr('webhooks.engine.delivery.claim', fail)
+    monkeypatch.setattr('webhooks.engine.claims.claim', fail)
     warmup.rehearse()
     assert [record.getMessage() for record in caplog.records] == ['rehearsal=failed']
 

@@ -1,4 +1,14 @@
 """Events become deliveries, and deliveries become attempts.
 
-In: a wake-up. Out: rows in PostgreSQL that say what was sent and what comes next. runner.py is the way through.
+In: a wake-up. Out: rows in PostgreSQL that say what was sent and what comes next.
+
+runner           one job, from its first look to its end: the way through all of these
+dispatch         events become deliveries          matching  conditions  event_rendering  batching
+claims           deliveries are held by a lease    ordering  rate_limit  circuit_breaker
+claimed          a claimed one gets its request
+outcomes         what came of it is recorded       verdict  backoff  ledger  notifications
+rescue  expiry   what a dead worker held; what waited too long
+retention        what is old goes
+locks  job_time  who waits for whom, and how long a job lasts
+timer  standby  warmup                             beside the worker
 """

@@ -1,11 +1,10 @@
-"""Pace: how long a job goes on, and what may still be begun in it.
+"""The time of a job: how long it goes on, and which requests it may still begin.
 
-NetBox's other jobs are to have their turn after JOB_TIME seconds. So nothing is begun in the last RUN_OUT of them, and
-before that only what should have ended by then: what belongs to an endpoint that is not known to be slow or out of
-reach, or is so and still has the time. At the beginning of a job anything is begun, for else a slow endpoint with a
-long timeout would never be asked.
+NetBox's other jobs get their turn after JOB_TIME seconds. The job begins nothing in the last RUN_OUT of them. Before
+that it begins a request if the endpoint is healthy, or if the endpoint's usual response time still fits. In its first
+second it begins anything: otherwise nobody would ever ask a slow endpoint with a long timeout.
 
-A request that hangs all the same keeps the job until its timeout, so meanwhile the others need not wait for it.
+A request that hangs keeps the job until its timeout. Meanwhile the job goes on with the others.
 """
 
 import math

@@ -33,14 +33,16 @@ BOUNDS = {
 
 
 @contextmanager
-def holding(key: int) -> Iterator[datetime]:
-    """A transaction of the engine that holds the lock and has BOUNDS. Gives PostgreSQL's time once it is held.
+def turn() -> Iterator[datetime]:
+    """A transaction in which deliveries are claimed, recorded or removed: short, and one at a time among all workers.
 
-    Inside somebody else's transaction there are none, for it is not the engine's to end.
+    Gives the time by PostgreSQL's clock, which all workers go by: their own may differ. Raises OperationalError where
+    PostgreSQL ends it, because it lasted longer than BOUNDS. Inside somebody else's transaction it has no bounds, since
+    that is not the engine's to end.
     """
     is_ours = not connection.in_atomic_block
     with transaction.atomic():
-        yield acquire_within(key) if is_ours else acquire(key)
+        yield acquire_within(LINE) if is_ours else acquire(LINE)
 
 
 def acquire(key: int) -> datetime:

@@ -55,7 +55,7 @@ STEP_UP = """
         DELETE FROM webhooks_wait WHERE blocker_id = ANY(%(ids)s) OR delivery_id = ANY(%(ids)s)
         RETURNING delivery_id, blocker_id
     ), inherited AS (
-        -- Who waited for one that itself went out before its turn comes after the same as that one.
+        -- A delivery whose blocker went out early inherits that one's blockers.
         INSERT INTO webhooks_wait (delivery_id, blocker_id)
         SELECT behind.delivery_id, before.blocker_id
         FROM gone before JOIN gone behind ON behind.blocker_id = before.delivery_id

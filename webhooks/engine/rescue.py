@@ -2,7 +2,7 @@
 
 A lease that runs out without an outcome is an attempt that came to nothing: it has its place in the log, and the next
 one comes after the same wait as after any failure. It may have been this delivery that stopped the worker, so it is
-claimed alone (delivery.claim_lapsed), and ends as failed where its lease runs out again and again.
+claimed alone (claims.claim_lapsed), and ends as failed where its lease runs out again and again.
 """
 
 import random
@@ -16,8 +16,10 @@ from ..choices import StatusChoices
 from ..constants import LEASE_MARGIN
 from ..models import Delivery
 from ..transport.client import Outcome
-from . import backoff, delivery, endpoint_health
-from .delivery import Judged, Sent, Verdict
+from . import backoff, ledger, locks, outcomes
+from .claimed import Claimed
+from .outcomes import Judged
+from .verdict import Verdict
 
 # Leases in a row that may run out before a delivery fails by it: a deploy that kills its workers fails nothing.
 LAPSES = 3
@@ -33,11 +35,11 @@ TAKE_OVER = """
 def rescue() -> bool:
     """Record what lapsed as an attempt without an outcome, some at a time. Returns whether there was any."""
     lease = uuid.uuid4()
-    with delivery.turn() as now:
+    with locks.turn() as now:
         lapsed = _take_over(lease, now)
-        recorded = delivery.save(lease, [_judge(one, now) for one in lapsed])
+        recorded = outcomes.save(lease, [_judge(one, now) for one in lapsed])
         failed = [one.delivery for one, verdict in recorded if verdict.status == StatusChoices.FAILED]
-        endpoint_health.note_failed(Counter(one.webhook_id for one in failed), now)
+        ledger.note_failed(Counter(one.webhook_id for one in failed), now)
     return bool(lapsed)
 
 
@@ -51,9 +53,9 @@ def _take_over(lease: uuid.UUID, now: datetime) -> list[Delivery]:
 def _judge(one: Delivery, now: datetime) -> Judged:
     began = one.lease_until - timedelta(seconds=one.webhook.effective_timeout + LEASE_MARGIN)
     duration = max((now - began).total_seconds(), 0)
-    lapsed = Sent(one, outcome=Outcome(started_at=began.timestamp(), duration=duration, error=LAPSED))
+    lapsed = Claimed(one, outcome=Outcome(started_at=began.timestamp(), duration=duration, error=LAPSED))
     verdict = decide(one, now, random.random())
-    return lapsed, verdict, delivery.row(lapsed, verdict, lapsed=True)
+    return lapsed, verdict, outcomes.row(lapsed, verdict, lapsed=True)
 
 
 def decide(one: Delivery, now: datetime, chance: float) -> Verdict:

@@ -57,6 +57,6 @@ def _find(before: datetime) -> list[int]:
 
 def _prune(ids: Sequence[int], before: datetime) -> int:
     """Delete those that are still closed: under the lock, which whoever sends one again holds as well."""
-    with locks.holding(locks.LINE), connection.cursor() as cursor:
+    with locks.turn(), connection.cursor() as cursor:
         cursor.execute(PRUNE, {'ids': list(ids), 'before': before})
         return cursor.rowcount

@@ -1,4 +1,4 @@
-"""Drain: one stretch of work. Events are dispatched and deliveries sent until nothing is due, or the time is up.
+"""One job: events are dispatched and deliveries sent until nothing is due, or the time is up.
 
 The main thread does all database work; the others only send. Claims follow the answers, so that a webhook whose
 endpoint is slow holds no more than its own `concurrency` of the threads. Each round records, claims, builds and
@@ -19,11 +19,12 @@ from ..constants import JOB_TIME, LEASE_MARGIN
 from ..models import Delivery, Webhook
 from ..outbox import wakeup
 from ..transport.client import Client, Outcome, Request
-from . import delivery, dispatch, rescue
-from .delivery import Sent, Tally
+from . import claims, dispatch, expiry, locks, outcomes, rescue
+from .claimed import Claimed, prepare
 from .dispatch import Progress
-from .endpoint_health import Ledger
 from .job_time import Pace, Span
+from .ledger import Ledger
+from .outcomes import Judged, Tally
 
 logger = logging.getLogger('webhooks.drain')
 
@@ -74,13 +75,12 @@ class Drain:
         self._client = client
         self._pool = pool
         self._lease = uuid.uuid4()
-        self._pace = Pace(time.monotonic())
         self._ledger = Ledger()
-        self._under_way: dict[Future, Sent] = {}
+        self._under_way: dict[Future, Claimed] = {}
         # Claimed with others that took too long to build, so that they go back.
         self._unbuilt: list[int] = []
         # Could not be built: to be recorded without a request.
-        self._unsent: list[Sent] = []
+        self._unsent: list[Claimed] = []
         self._slow_to_build: set[int] = set()
         self._webhooks: dict[int, Webhook] = {}
         self._webhooks_at = 0.0
@@ -88,10 +88,11 @@ class Drain:
 
     def work(self) -> bool:
         """Work until nothing is left or the time is up. Returns whether nothing is left."""
-        # First of all: somebody has just saved something.
+        # First of all: somebody has just saved something. It counts for nothing, since a new process takes long for it.
         self._dispatch()
+        self._pace = Pace(time.monotonic())
         self._begin_lapsed(timedelta(seconds=JOB_TIME))
-        for tidy in (rescue.rescue, delivery.expire):
+        for tidy in (rescue.rescue, expiry.expire):
             while not self._is_over() and self._persist(tidy):
                 pass
         finished, patience = False, 0.0
@@ -104,7 +105,7 @@ class Drain:
         while self._under_way or self._unsent or self._unbuilt:
             self._turn(self._collect(None), 0)
         self._persist(self._flush)
-        return finished and not self._persist(lambda: delivery.is_held_by_time(self._span()))
+        return finished and not self._persist(lambda: claims.is_held_by_time(self._span()))
 
     def _is_over(self) -> bool:
         return self._pace.is_over(time.monotonic())
@@ -135,7 +136,7 @@ class Drain:
     # Turns
     #
 
-    def _turn(self, ended: list[Sent], free: int) -> bool:
+    def _turn(self, ended: list[Claimed], free: int) -> bool:
         """Record what has ended and begin what is due, as far as threads are free. Returns whether anything was."""
         ended += self._unsent
         unbuilt, self._unsent, self._unbuilt = self._unbuilt, [], []
@@ -149,15 +150,15 @@ class Drain:
         self._begin(claimed, claimed_at)
         return bool(claimed)
 
-    def _record_and_claim(self, ended: list[Sent], unbuilt: list[int], free: int) -> list[int]:
+    def _record_and_claim(self, ended: list[Claimed], unbuilt: list[int], free: int) -> list[int]:
         # Written twice where a turn is broken off, otherwise.
         ledger = self._ledger.copy()
-        with delivery.turn() as now:
-            tally = delivery.record(self._lease, ended, ledger, now)
-            delivery.give_back(self._lease, unbuilt, now)
+        with locks.turn() as now:
+            tally = outcomes.record(self._lease, ended, ledger, now)
+            claims.give_back(self._lease, unbuilt, now)
             claimed = []
             if free > 0:
-                claimed = delivery.claim(self._lease, free, now, self._span(), self._slow_to_build)
+                claimed = claims.claim(self._lease, free, now, self._span(), self._slow_to_build)
         self._ledger = ledger
         self.tally.counts.update(tally.counts)
         return claimed
@@ -173,25 +174,25 @@ class Drain:
         return bool(claimed)
 
     def _claim_lapsed(self, since: timedelta) -> list[int]:
-        with delivery.turn() as now:
-            return delivery.claim_lapsed(self._lease, now, self._span(), now - since)
+        with locks.turn() as now:
+            return claims.claim_lapsed(self._lease, now, self._span(), now - since)
 
-    def _record_alone(self, one: Sent) -> None:
+    def _record_alone(self, one: Claimed) -> None:
         """Record an outcome beside others which PostgreSQL did not take. It is taken, or it is the one to blame."""
         try:
             self._persist(lambda: self._record_and_claim([one], [], 0))
         except DataError as error:
             logger.exception('delivery=%s its outcome cannot be recorded', one.delivery.uuid)
-            failed = delivery.fail(one, error)
+            failed = outcomes.fail(one, error)
             self._persist(lambda: self._record_failed(failed))
 
-    def _record_failed(self, failed: delivery.Judged) -> None:
-        with delivery.turn() as now:
-            tally = delivery.record_judged(self._lease, [failed], self._ledger, now)
+    def _record_failed(self, failed: Judged) -> None:
+        with locks.turn() as now:
+            tally = outcomes.record_judged(self._lease, [failed], self._ledger, now)
         self.tally.counts.update(tally.counts)
 
     def _flush(self) -> None:
-        with delivery.turn() as now:
+        with locks.turn() as now:
             self._ledger.flush(now, force=True)
 
     def _persist(self, transaction: Callable):
@@ -208,7 +209,7 @@ class Drain:
 
     def _wait_for_tokens(self) -> bool:
         """Wait a moment where a rate limit holds something back. Returns whether one does."""
-        held = self._persist(lambda: delivery.is_held_by_rate(self._span()))
+        held = self._persist(lambda: claims.is_held_by_rate(self._span()))
         if held:
             time.sleep(TOKEN_PAUSE)
         return held
@@ -219,7 +220,7 @@ class Drain:
 
     def _begin(self, claimed: list[int], claimed_at: float) -> None:
         """Build and send what was claimed, what is built soon first. What would keep the others waiting goes back."""
-        found = self._persist(lambda: delivery.fetch(claimed))
+        found = self._persist(lambda: claims.fetch(claimed))
         webhooks = self._persist(lambda: self._definitions(found))
         # A webhook may have been deleted, and its deliveries with it, since they were claimed.
         there = [one for one in found if one.webhook_id in webhooks]
@@ -235,16 +236,16 @@ class Drain:
             else:
                 self._send(sent, claimed_at + LEASE_MARGIN)
 
-    def _build(self, one: Delivery, webhook: Webhook) -> Sent:
+    def _build(self, one: Delivery, webhook: Webhook) -> Claimed:
         began = time.monotonic()
-        sent = delivery.prepare(one, webhook, time.time())
+        sent = prepare(one, webhook, time.time())
         if time.monotonic() - began > SLOW_BUILD:
             self._slow_to_build.add(webhook.pk)
         else:
             self._slow_to_build.discard(webhook.pk)
         return sent
 
-    def _send(self, sent: Sent, latest: float) -> None:
+    def _send(self, sent: Claimed, latest: float) -> None:
         self._pace.begin(sent.delivery.pk, sent.request.timeout, time.monotonic())
         self._under_way[self._pool.submit(self._ask, sent.request, latest)] = sent
 
@@ -252,7 +253,7 @@ class Drain:
         """Send the request, unless its lease could end before it does: whoever was frozen has lost it to others."""
         return self._client.send(request) if time.monotonic() < latest else None
 
-    def _collect(self, patience: float | None) -> list[Sent]:
+    def _collect(self, patience: float | None) -> list[Claimed]:
         """Wait for answers and return the deliveries that have got theirs."""
         if not self._under_way:
             return []
@@ -261,7 +262,7 @@ class Drain:
             done |= wait(rest, GATHER).done
         return [sent for future in done if (sent := self._ended(future))]
 
-    def _ended(self, future: Future) -> Sent | None:
+    def _ended(self, future: Future) -> Claimed | None:
         sent = self._under_way.pop(future)
         sent.outcome = future.result()
         if sent.outcome is None:

@@ -16,14 +16,15 @@ from netbox.registry import registry
 from .. import rendering
 from ..models import Delivery, Subscription
 from ..outbox import snapshots
-from . import delivery
+from . import claims, locks
+from .claimed import prepare
 
 logger = logging.getLogger('webhooks.warmup')
 
 
 def warm_up() -> None:
     """Render an object of each subscribed model. A model that cannot be rendered is left to its own event."""
-    for object_type_id in Subscription.objects.open_object_types():
+    for object_type_id in Subscription.objects.open_object_types() or ():
         model = ContentType.objects.get_for_id(object_type_id).model_class()
         if model is not None:
             _render_newest(model)
@@ -33,13 +34,13 @@ def rehearse() -> None:
     """Do what a job does, without anything coming of it."""
     warm_up()
     try:
-        with delivery.turn() as now:
-            delivery.claim(uuid.uuid4(), 0, now)
+        with locks.turn() as now:
+            claims.claim(uuid.uuid4(), 0, now)
         # What plugins add to payloads is their own code: who knows what it does, and it is not to be done twice.
         if not registry['webhook_callbacks']:
             newest = Delivery.objects.select_related('event', 'webhook__health').order_by('-pk')[:1]
             for one in newest:
-                delivery.prepare(one, one.webhook, 0)
+                prepare(one, one.webhook, 0)
     except Exception:
         logger.warning('rehearsal=failed', exc_info=True)
 

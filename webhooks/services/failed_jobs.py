@@ -74,7 +74,7 @@ def _recover() -> None:
     """List everything anew where Redis has forgotten that it knew."""
     if wakeup.get().connection.set(MARKER, 1, nx=True):
         newest = Delivery.objects.filter(status=StatusChoices.FAILED).order_by('-pk')[:STATUS_PAGE_LIMIT]
-        with locks.holding(locks.LINE):
+        with locks.turn():
             Delivery.objects.filter(pk__in=list(newest.values_list('pk', flat=True))).update(listed=False)
 
 
@@ -83,7 +83,7 @@ def _mark_listed(deliveries: Sequence[Delivery]) -> None:
     values = [[one.pk for one in deliveries], [one.finished_at for one in deliveries]]
     # There is no room for what is older than these.
     oldest = deliveries[-1].pk if len(deliveries) == STATUS_PAGE_LIMIT else 0
-    with locks.holding(locks.LINE), connection.cursor() as cursor:
+    with locks.turn(), connection.cursor() as cursor:
         cursor.execute(MARK_LISTED, [*values, oldest])
 
 

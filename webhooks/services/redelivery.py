@@ -15,10 +15,10 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from ..choices import OPEN_STATUSES, StatusChoices
-from ..engine import delivery as engine
-from ..engine import dispatch, ordering
+from ..engine import claims, dispatch, event_rendering, expiry, locks, ordering, outcomes
 from ..engine.batching import Group
-from ..engine.endpoint_health import Ledger
+from ..engine.claimed import prepare
+from ..engine.ledger import Ledger
 from ..exceptions import DefinitionError, DeliveryFailed
 from ..models import BatchItem, Delivery, Event, Webhook
 from ..models.sequence import draw
@@ -46,7 +46,7 @@ def redeliver(
 
 
 def _redeliver(deliveries: QuerySet[Delivery]) -> int:
-    with engine.turn():
+    with locks.turn():
         failed = list(deliveries.filter(status=StatusChoices.FAILED).values_list('pk', 'uuid', 'listed'))
         listed = [str(found) for _pk, found, is_listed in failed if is_listed]
         _reopen([pk for pk, *_ in failed])
@@ -75,7 +75,7 @@ def _reopen(pks: list[int]) -> None:
     Delivery.objects.filter(pk__in=pks).update(
         status=StatusChoices.PENDING,
         due_at=now,
-        expires_at=engine.expiry(now),
+        expires_at=expiry.expiry(now),
         finished_at=None,
         error='',
         attempt_limit=F('attempt_count') + 1,
@@ -90,7 +90,7 @@ def _render_again(pks: list[int]) -> None:
     webhooks = Webhook.objects.filter(deliveries__event__in=events).distinct().in_bulk()
     wanted = Delivery.objects.filter(event__in=events).values_list('event_id', 'webhook_id')
     # Once rendered, an event has nothing left to make its snapshots of: those too whose turn comes later may want them.
-    dispatch.render(events, {event_id for event_id, webhook_id in wanted if webhooks[webhook_id].needs_before})
+    event_rendering.render(events, {event_id for event_id, webhook_id in wanted if webhooks[webhook_id].needs_before})
 
 
 def select(
@@ -125,7 +125,7 @@ def replay(
 
 def requeue(delivery_uuid: str) -> None:
     """Open a failed delivery again for the job that requeueing started. Raises DeliveryFailed where it is gone."""
-    with engine.turn():
+    with locks.turn():
         found = Delivery.objects.filter(uuid=delivery_uuid).first()
         if found is None:
             raise DeliveryFailed('the delivery is no longer in the log')
@@ -156,7 +156,7 @@ def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
     """
     lease = uuid.uuid4()
     delivery = _make_test(webhook, user, lease)
-    sent = engine.prepare(delivery, webhook, time.time())
+    sent = prepare(delivery, webhook, time.time())
     if sent.request:
         client = Client(1)
         try:
@@ -165,8 +165,8 @@ def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
             client.close()
     # Whoever sends a test sees what comes of it.
     ledger = Ledger(tells_failures=False)
-    with engine.turn() as now:
-        engine.record(lease, [sent], ledger, now)
+    with locks.turn() as now:
+        outcomes.record(lease, [sent], ledger, now)
         ledger.flush(now, force=True)
     delivery.refresh_from_db()
     return delivery
@@ -184,10 +184,10 @@ def _make_test(webhook: Webhook, user: Model | None, lease: uuid.UUID) -> Delive
         sequence=event.sequence,
         status=StatusChoices.SENDING,
         created=now,
-        expires_at=engine.expiry(now),
+        expires_at=expiry.expiry(now),
         attempt_limit=1,
         lease=lease,
-        lease_until=engine.lease_end(webhook, now),
+        lease_until=claims.lease_end(webhook, now),
     )
 
 
@@ -217,6 +217,6 @@ def _save_test_event(object_type: ContentType, pk: int, snapshot: str, webhook: 
         dispatched_at=timezone.now(),
     )
     event.save()
-    dispatch.render([event], {event.pk} if webhook.needs_before else frozenset())
+    event_rendering.render([event], {event.pk} if webhook.needs_before else frozenset())
     event.refresh_from_db()
     return event

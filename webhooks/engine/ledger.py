@@ -1,14 +1,10 @@
-"""The health of an endpoint: counters, and suspension.
-
-A webhook whose endpoint cannot be reached several times in a row is suspended: one delivery probes it at growing
-intervals while the others wait unspent, and the first success lets them go (the circuit breaker's half-open state).
-"""
+"""The ledger of an endpoint: what came of its requests is counted, and people are told of what matters."""
 
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
 
 from django.db import transaction
 from django.utils.timezone import localdate
@@ -17,17 +13,14 @@ from extras.models import JournalEntry
 from netbox.events import EventType
 
 from ..choices import StatusChoices
-from ..constants import LATENCY_BUCKETS
+from ..constants import GONE, LATENCY_BUCKETS
 from ..interruptions import INTERRUPTIONS
 from ..models import Health, Hour, Webhook
 from ..transport.client import Outcome
-from . import notifications
+from . import circuit_breaker, notifications
 
 logger = logging.getLogger('webhooks.health')
 
-SUSPEND_AFTER = 5
-PROBE_INTERVALS = (10, 30, 60, 120, 300, 600)
-GONE = 410
 # Seconds for which counters may be behind.
 FLUSH_INTERVAL = 1.0
 
@@ -38,10 +31,6 @@ WRITTEN = (
 )  # fmt: skip
 
 Entry = tuple[Outcome, str]
-
-
-def is_suspended(webhook: Webhook) -> bool:
-    return webhook.health.suspended_since is not None
 
 
 class Ledger:
@@ -61,11 +50,14 @@ class Ledger:
         everything = force or time.monotonic() - self._written_at >= FLUSH_INTERVAL
         due = [pk for pk, entry in sorted(self._entries.items()) if everything or _matters(*entry)]
         # Whoever edits a webhook takes its row before its health's: here too, or it ends in a deadlock.
-        _lock([pk for pk in due if _is_gone(self._entries[pk][1])])
-        for pk in due:
-            self._write(*self._entries.pop(pk), now)
+        held = _lock_webhooks([pk for pk in due if _is_gone(self._entries[pk][1])])
+        for health in _lock_health(due):
+            pk = health.webhook_id
+            self._write(health, *self._entries.pop(pk), now, may_disable=pk in held)
         if everything:
             self._written_at = time.monotonic()
+        if force:
+            self._entries.clear()  # of webhooks that were deleted, or are held by somebody else
 
     def copy(self) -> 'Ledger':
         """Return one with the same entries, to go back to where a transaction is broken off."""
@@ -74,11 +66,13 @@ class Ledger:
         other._written_at = self._written_at
         return other
 
-    def _write(self, webhook: Webhook, entries: Sequence[Entry], now: datetime) -> None:
+    def _write(
+        self, health: Health, webhook: Webhook, entries: Sequence[Entry], now: datetime, may_disable: bool
+    ) -> None:
         """Where that raises, in a receiver of signals for example, the counters miss it, and the deliveries do not."""
         try:
             with transaction.atomic():
-                _record(webhook, entries, now, self._tells_failures)
+                _record(health, webhook, entries, now, self._tells_failures, may_disable)
         except INTERRUPTIONS:
             raise
         except Exception:
@@ -93,28 +87,33 @@ def _is_gone(entries: Sequence[Entry]) -> bool:
     return any(outcome.status == GONE for outcome, _status in entries)
 
 
-def _lock(pks: Sequence[int]) -> None:
-    """Hold the rows of webhooks until the end of the transaction."""
-    if pks:
-        list(Webhook.objects.select_for_update(no_key=True).filter(pk__in=pks).order_by('pk').values_list('pk'))
+def _lock_webhooks(pks: Sequence[int]) -> set[int]:
+    """Hold the rows of webhooks that nobody edits, and return their ids. An edited one is disabled another time."""
+    free = Webhook.objects.select_for_update(no_key=True, skip_locked=True).filter(pk__in=pks).order_by('pk')
+    return set(free.values_list('pk', flat=True)) if pks else set()
 
 
-def _record(webhook: Webhook, group: Sequence[Entry], now: datetime, tells_failures: bool) -> None:
-    health = Health.objects.select_for_update().filter(webhook=webhook).first()
-    if health is None:
-        return  # deleted while its requests were under way
+def _lock_health(webhook_ids: Collection[int]) -> list[Health]:
+    """Hold the health of webhooks, apart from what an open transaction holds: no worker waits for one of a user."""
+    free = Health.objects.select_for_update(of=('self',), skip_locked=True).filter(webhook__in=webhook_ids)
+    return list(free.select_related('webhook').order_by('webhook')) if webhook_ids else []
+
+
+def _record(
+    health: Health, webhook: Webhook, group: Sequence[Entry], now: datetime, tells_failures: bool, may_disable: bool
+) -> None:
     _count_closed(health, [status for _outcome, status in group], now)
     for outcome, _status in group:
-        _count(health, outcome, now)
+        circuit_breaker.count(health, outcome, now)
         health.latency[bisect_left(LATENCY_BUCKETS, outcome.duration)] += 1
         health.latency_sum += outcome.duration
     last = group[-1][0]
     health.last_status, health.last_error, health.last_attempt_at = last.status, last.error, now
-    _suspend(health, webhook, now)
+    circuit_breaker.suspend(health, webhook, now)
     news = _news(health, group, now, tells_failures)
     health.save(update_fields=WRITTEN)
     webhook.health = health
-    if _is_gone(group) and _disable(webhook):
+    if may_disable and _is_gone(group) and _disable(webhook):
         news = notifications.DISABLED
     if news:
         notifications.tell(webhook, news)
@@ -122,8 +121,7 @@ def _record(webhook: Webhook, group: Sequence[Entry], now: datetime, tells_failu
 
 def note_failed(counts: Mapping[int, int], now: datetime) -> None:
     """Count what failed without a request, or waited too long: {id of a webhook: how many deliveries}."""
-    rows = Health.objects.select_for_update(of=('self',)).filter(webhook__in=counts).select_related('webhook')
-    for health in rows.order_by('webhook'):
+    for health in _lock_health(counts):
         _count_closed(health, [StatusChoices.FAILED] * counts[health.webhook_id], now)
         is_first = _is_first_failure(health, now)
         health.save(update_fields=['failed', 'failure_told_on'])
@@ -152,27 +150,6 @@ def _count_closed(health: Health, statuses: Sequence[str], now: datetime) -> Non
     health.failed += failed
     if delivered or failed:
         Hour.objects.count(health, now, delivered, failed)
-
-
-def _count(health: Health, outcome: Outcome, now: datetime) -> None:
-    if outcome.unreachable:
-        health.unreachable += 1
-        return
-    health.unreachable = 0
-    health.suspended_since = health.probe_at = None
-    health.probes = 0
-    if outcome.succeeded:
-        health.last_success_at = now
-
-
-def _suspend(health: Health, webhook: Webhook, now: datetime) -> None:
-    if health.unreachable < SUSPEND_AFTER or webhook.max_attempts == 1:
-        return
-    if health.suspended_since is None:
-        health.suspended_since = now
-    interval = PROBE_INTERVALS[min(health.probes, len(PROBE_INTERVALS) - 1)]
-    health.probe_at = now + timedelta(seconds=interval)
-    health.probes += 1
 
 
 def _disable(webhook: Webhook) -> bool:

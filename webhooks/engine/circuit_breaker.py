@@ -1,0 +1,39 @@
+"""The circuit breaker of an endpoint: a webhook whose endpoint cannot be reached is suspended.
+
+Closed: all is sent. Open, after SUSPEND_AFTER attempts in a row that found no endpoint: nothing is sent until the next
+probe. Half-open: one delivery probes the endpoint at growing intervals, while the others wait unspent. The first
+answer closes it.
+"""
+
+from datetime import datetime, timedelta
+
+from ..models import Health, Webhook
+from ..transport.client import Outcome
+
+SUSPEND_AFTER = 5
+PROBE_INTERVALS = (10, 30, 60, 120, 300, 600)
+
+
+def is_suspended(webhook: Webhook) -> bool:
+    return webhook.health.suspended_since is not None
+
+
+def count(health: Health, outcome: Outcome, now: datetime) -> None:
+    if outcome.unreachable:
+        health.unreachable += 1
+        return
+    health.unreachable = 0
+    health.suspended_since = health.probe_at = None
+    health.probes = 0
+    if outcome.succeeded:
+        health.last_success_at = now
+
+
+def suspend(health: Health, webhook: Webhook, now: datetime) -> None:
+    if health.unreachable < SUSPEND_AFTER or webhook.max_attempts == 1:
+        return
+    if health.suspended_since is None:
+        health.suspended_since = now
+    interval = PROBE_INTERVALS[min(health.probes, len(PROBE_INTERVALS) - 1)]
+    health.probe_at = now + timedelta(seconds=interval)
+    health.probes += 1

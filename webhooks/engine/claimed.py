@@ -1,0 +1,39 @@
+"""A claimed delivery on its way: its request is built here, and its outcome is noted on it."""
+
+import logging
+from dataclasses import dataclass
+
+from ..exceptions import DefinitionError
+from ..interruptions import INTERRUPTIONS
+from ..models import Delivery, Webhook
+from ..payload import building
+from ..storable import storable
+from ..transport.client import MAX_ERROR, Outcome, Request
+
+logger = logging.getLogger('webhooks.delivery')
+
+
+@dataclass
+class Claimed:
+    """A claimed delivery, its request (None where none could be built) and what came of it."""
+
+    delivery: Delivery
+    request: Request | None = None
+    outcome: Outcome | None = None
+
+
+def prepare(delivery: Delivery, webhook: Webhook, now: float) -> Claimed:
+    """Build the request. Where none can be built, the outcome says why, and the delivery is not sent."""
+    delivery.webhook = webhook
+    try:
+        return Claimed(delivery, request=building.build(delivery, now))
+    except DefinitionError as error:
+        reason = f'{error.field}: {error}'
+    except INTERRUPTIONS:
+        raise
+    except Exception as error:
+        # One delivery must not stop the others, whatever a plugin's callback or filter does.
+        logger.exception('delivery=%s cannot be built', delivery.uuid)
+        reason = f'{type(error).__name__}: {error}'
+    error = storable(f'not sent: {reason}')[:MAX_ERROR]
+    return Claimed(delivery, outcome=Outcome(started_at=now, duration=0, error=error, unsendable=True))

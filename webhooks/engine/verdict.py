@@ -1,0 +1,41 @@
+"""The verdict: what a delivery becomes after an attempt. Pure but for the settings of its webhook."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from ..choices import StatusChoices
+from ..models import Delivery
+from ..transport.client import Outcome
+from . import backoff, circuit_breaker
+
+
+@dataclass
+class Verdict:
+    """What a delivery becomes."""
+
+    status: str
+    attempt_count: int
+    attempt_limit: int | None
+    due_at: datetime | None = None
+
+
+def decide(delivery: Delivery, outcome: Outcome, now: datetime, chance: float) -> Verdict:
+    """Return what a delivery becomes after an attempt. Pure but for its arguments; `chance` in [0, 1)."""
+    tries = delivery.attempt_count + 1
+    limit = delivery.attempt_limit
+    if outcome.succeeded:
+        return Verdict(StatusChoices.DELIVERED, tries, limit)
+    if outcome.unreachable and not delivery.event.test and circuit_breaker.is_suspended(delivery.webhook):
+        # It was a probe: it stays first in the line, and its attempt is not spent.
+        return Verdict(StatusChoices.PENDING, tries, (limit or delivery.webhook.max_attempts) + 1, now)
+    if outcome.unsendable or tries >= (limit or delivery.webhook.max_attempts):
+        return Verdict(StatusChoices.FAILED, tries, limit)
+    return Verdict(StatusChoices.PENDING, tries, limit, now + _wait(tries, outcome, now, chance))
+
+
+def _wait(tries: int, outcome: Outcome, now: datetime, chance: float) -> timedelta:
+    wait = backoff.delay(tries, chance)
+    if outcome.status in (429, 503):
+        asked = backoff.retry_after(outcome.headers.get('Retry-After'), now)
+        return max(wait, asked) if asked is not None else wait
+    return wait
