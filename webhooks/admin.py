@@ -1,4 +1,4 @@
-"""Registers our models with Django's admin, which looks for this module. Its pages are in admin_*.py."""
+"""Registers our models with Django's admin, which looks for this module. Its pages are in django_admin/."""
 
 from django.contrib import admin
 

@@ -17,7 +17,7 @@ from users.models import User
 from .choices import OPEN_STATUSES, StatusChoices
 from .models import Delivery, Event, Hour, Webhook
 from .outbox import wakeup
-from .services import statistics
+from .services.backlog import waiting_since
 
 RATE_HOURS = 24
 WEBHOOKS_NAMED = 5
@@ -87,7 +87,7 @@ def _outcome(webhooks: QuerySet[Webhook]) -> Outcome:
 def _backlog(user: User, webhooks: QuerySet[Webhook]) -> Backlog:
     deliveries = Delivery.objects.restrict(user, 'view').filter(webhook__in=list(webhooks.values_list('pk', flat=True)))
     undispatched = _undispatched(user)
-    moments = [statistics.waiting_since(deliveries)]
+    moments = [waiting_since(deliveries)]
     if undispatched is not None:
         moments.append(undispatched.order_by('sequence').values_list('timestamp', flat=True).first())
     return Backlog(

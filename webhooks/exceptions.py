@@ -18,4 +18,4 @@ class DecryptionError(WebhooksError):
 
 
 class DeliveryFailed(WebhooksError):
-    """Raised by a requeued job whose delivery failed again, so that RQ lists it as failed again."""
+    """Raised by the job of a redelivery that failed, so that RQ lists it as failed again."""

@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 
 from .constants import LATENCY_BUCKETS
 from .models import Health
-from .services.statistics import backlog
+from .services import backlog
 
 
 def export(request: HttpRequest) -> HttpResponse:
@@ -27,7 +27,7 @@ def export(request: HttpRequest) -> HttpResponse:
 
 class WebhooksCollector(Collector):
     def collect(self) -> Iterator[Metric]:
-        found = backlog()
+        found = backlog.measure()
         age = time.time() - found.oldest.timestamp() if found.oldest else 0
         yield GaugeMetricFamily('webhooks_events_undispatched', 'Events not dispatched yet', found.undispatched)
         yield GaugeMetricFamily(

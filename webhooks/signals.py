@@ -16,7 +16,7 @@ from django.dispatch import Signal
 from . import object_types
 from .choices import OBJECT_KINDS, KindChoices
 from .models import Webhook
-from .outbox import recording, senders, side_effects, snapshots
+from .outbox import recording, side_effects, signal_senders, snapshots
 
 logger = logging.getLogger('webhooks.signals')
 
@@ -32,7 +32,7 @@ LINKS = '_webhooks_links'
 def connect() -> None:
     """Connect the handlers. Called once, when all apps are loaded."""
     targets = frozenset(model._meta.concrete_model for model in object_types.allowed_models())
-    senders.for_each(targets, _connect_changes)
+    signal_senders.for_each(targets, _connect_changes)
     _connect_links(targets)
     side_effects.connect(targets)
     post_save.connect(_forget, sender=Webhook, dispatch_uid='webhooks.forget')

@@ -1,7 +1,9 @@
 """What PostgreSQL can hold: text without NUL and without half of a surrogate pair, keys and times within its range."""
 
 import re
+from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
 from django.utils.translation import gettext_lazy as _
 
@@ -24,3 +26,22 @@ def is_key(text: str) -> bool:
 
 def is_storable_time(moment: datetime) -> bool:
     return abs(moment.utcoffset() or timedelta()) < END_OF_OFFSETS
+
+
+def is_storable(value: Any) -> bool:
+    """Whether no text in the value is one that PostgreSQL cannot hold."""
+    try:
+        return not any(isinstance(node, str) and UNSTORABLE.search(node) for node in nodes(value))
+    except RecursionError:
+        return False
+
+
+def nodes(value: Any) -> Iterator[Any]:
+    """Yield the value and all that is in it, keys too."""
+    yield value
+    if isinstance(value, dict):
+        for pair in value.items():
+            yield from nodes(list(pair))
+    if isinstance(value, list):
+        for item in value:
+            yield from nodes(item)

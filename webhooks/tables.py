@@ -85,7 +85,7 @@ class WebhookTable(NetBoxTable):
     enabled = columns.BooleanColumn(verbose_name=_('Enabled'))
     paused = columns.BooleanColumn(verbose_name=_('Paused'))
     object_types = columns.ContentTypesColumn(verbose_name=_('Object Types'), separator=', ', orderable=False)
-    events = tables.Column(verbose_name=_('Events'), accessor='kinds', orderable=False)
+    events = tables.Column(verbose_name=_('Events'), accessor='kind_labels', orderable=False)
     # Masked, and not to be sorted by: the order would tell of what is masked.
     payload_url = tables.Column(verbose_name=_('URL'), accessor='masked_url', orderable=False, attrs=SHORTENED)
     type_create = columns.BooleanColumn(verbose_name=_('Creations'))
@@ -112,10 +112,6 @@ class WebhookTable(NetBoxTable):
         default_columns = (
             'pk', 'name', 'state', 'object_types', 'events', 'payload_url', 'delivered', 'failed', 'last_success_at',
         )  # fmt: skip
-
-    def render_events(self, value: list[str]) -> str:
-        labels = dict(KindChoices)
-        return ', '.join(str(labels[kind]) for kind in value)
 
 
 class DeliveryTable(NetBoxTable):

@@ -32,11 +32,11 @@ def drain() -> str:
 
 
 def redeliver(delivery_uuid: str) -> str:
-    """Send one failed delivery again: what requeueing it on the status page runs.
+    """Redeliver a failed delivery: what *Requeue* runs on RQ's status page.
 
     Raises DeliveryFailed where it fails again, so that RQ lists it as failed.
     """
-    redelivery.requeue(delivery_uuid)
+    redelivery.redeliver_failed(delivery_uuid)
     runner.run()
     failed_jobs.publish(except_for=delivery_uuid)
     failed_jobs.renew(delivery_uuid)

@@ -14,7 +14,7 @@ from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import rescue
 from webhooks.models import Delivery
-from webhooks.payload import building
+from webhooks.payload import http_request
 
 pytestmark = [
     pytest.mark.usefixtures('committed'),
@@ -34,7 +34,7 @@ def test_its_neighbours_and_later_changes_arrive_and_it_fails_with_the_reason(re
     tenants = subscribe(receiver.url('/tenants'), Tenant)
     places = [site() for _ in range(4)]
     poison = places[1].pk
-    build = building.build
+    build = http_request.build
 
     def poisoned(delivery: Delivery, now: float) -> object:
         if (delivery.object_type.model, delivery.object_id) == ('site', poison):
@@ -42,7 +42,7 @@ def test_its_neighbours_and_later_changes_arrive_and_it_fails_with_the_reason(re
         return build(delivery, now)
 
     def job() -> None:
-        building.build = poisoned
+        http_request.build = poisoned
         work()
 
     assert children.wait(children.fork(job)) == signal.SIGKILL

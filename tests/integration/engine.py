@@ -21,7 +21,7 @@ from webhooks.engine.job_time import ANY_TIME, Span
 from webhooks.engine.ledger import Ledger
 from webhooks.models import Delivery, Health, Webhook
 from webhooks.services import failed_jobs
-from webhooks.transport.client import Outcome
+from webhooks.transport.exchange import Outcome
 
 
 def work() -> str:

@@ -205,7 +205,7 @@ class TestWebhookActions:
         failed, of_another = delivery(event(site()), webhook), delivery(event(site()))
         delivered = delivery(event(site()), webhook, status=StatusChoices.DELIVERED)
         response = run(client, WEBHOOKS, 'redeliver_failed', webhook)
-        assert messages_of(response) == ['1 delivery is sent again.']
+        assert messages_of(response) == ['1 delivery is being redelivered.']
         statuses = [Delivery.objects.get(pk=one.pk).status for one in (failed, of_another, delivered)]
         assert statuses == [StatusChoices.PENDING, StatusChoices.FAILED, StatusChoices.DELIVERED]
 
@@ -217,7 +217,7 @@ class TestWebhookActions:
         )
         webhook = subscribe(NOWHERE, Site)
         delivery(event(site()), webhook)
-        assert messages_of(press(client, webhook, 'redeliver_failed')) == ['1 delivery is sent again.']
+        assert messages_of(press(client, webhook, 'redeliver_failed')) == ['1 delivery is being redelivered.']
         assert seen == [False]
 
     def test_a_test_is_sent_and_its_answer_shown(self, committed, client, receiver: Receiver):

@@ -152,17 +152,17 @@ class TestDeliveryPage:
 class TestRedelivering:
     def test_the_selected(self, client):
         chosen, other = delivery(event(site())), delivery(event(site()))
-        assert messages_of(run(client, DELIVERIES, 'redeliver', chosen)) == ['1 delivery is sent again.']
+        assert messages_of(run(client, DELIVERIES, 'redeliver', chosen)) == ['1 delivery is being redelivered.']
         for one, status in ((chosen, StatusChoices.PENDING), (other, StatusChoices.FAILED)):
             one.refresh_from_db()
             assert one.status == status
 
     def test_by_the_button_on_its_page(self, client):
         of = delivery(event(site()))
-        assert messages_of(press(client, of, 'redeliver')) == ['1 delivery is sent again.']
+        assert messages_of(press(client, of, 'redeliver')) == ['1 delivery is being redelivered.']
         of.refresh_from_db()
         assert of.status == StatusChoices.PENDING
 
     def test_an_open_one_is_left_alone(self, client):
         of = delivery(event(site()), status=StatusChoices.SENDING)
-        assert 'nothing to send again' in messages_of(run(client, DELIVERIES, 'redeliver', of))[0]
+        assert 'nothing to redeliver' in messages_of(run(client, DELIVERIES, 'redeliver', of))[0]

@@ -182,11 +182,11 @@ class TestReplay:
     @pytest.fixture
     def replayed(self, closed, receiver) -> Callable[..., list[str]]:
         def run(*arguments: str) -> list[str]:
-            """Return the paths of what is sent again."""
+            """Return the paths of what is redelivered."""
             code, output = command('webhooks_replay', *arguments)
             work()
             assert code == OK
-            assert output == f'{len(receiver.requests)} deliveries are sent again\n'
+            assert output == f'{len(receiver.requests)} deliveries are being redelivered\n'
             return sorted(request.path for request in receiver.requests)
 
         return run
@@ -213,7 +213,7 @@ class TestReplay:
         assert len({request.json()['sequence'] for request in receiver.requests}) == 4
 
     def test_a_dry_run_sends_nothing(self, closed, receiver):
-        assert command('webhooks_replay', '--dry-run') == (OK, '5 deliveries would be sent again\n')
+        assert command('webhooks_replay', '--dry-run') == (OK, '5 deliveries would be redelivered\n')
         assert work() == 'nothing to send'
 
     @pytest.mark.parametrize(

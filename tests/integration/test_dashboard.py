@@ -18,7 +18,7 @@ from webhooks.choices import StatusChoices
 from webhooks.dashboard import WebhooksWidget
 from webhooks.models import Delivery, Event, Health, Hour, Webhook
 from webhooks.models.fields import Sealed
-from webhooks.services import notices
+from webhooks.services import banners
 
 pytestmark = pytest.mark.usefixtures('db')
 
@@ -120,9 +120,9 @@ class TestPermissions:
         assert '/deliveries/' not in shown
 
 
-class TestNotices:
+class TestBanners:
     def titles(self, webhook: Webhook) -> list[str]:
-        return [notice.title for notice in notices.of(Webhook.objects.get(pk=webhook.pk))]
+        return [banner.title for banner in banners.of(Webhook.objects.get(pk=webhook.pk))]
 
     def test_a_disabled_one(self, webhook):
         Webhook.objects.update(enabled=False)
@@ -139,10 +139,10 @@ class TestNotices:
 
     def test_a_suspended_one_says_why_and_when_it_is_tried(self, webhook):
         suspend(webhook)
-        notice = notices.of(Webhook.objects.get())[0]
-        assert notice.title == 'Suspended'
-        assert 'connection refused' in notice.text
-        assert f'{timezone.localtime(Health.objects.get().probe_at):%Y-%m-%d %H:%M:%S}' in notice.text
+        banner = banners.of(Webhook.objects.get())[0]
+        assert banner.title == 'Suspended'
+        assert 'connection refused' in banner.text
+        assert f'{timezone.localtime(Health.objects.get().probe_at):%Y-%m-%d %H:%M:%S}' in banner.text
 
     def test_no_worker(self, webhook):
         assert self.titles(webhook) == ['No worker is running']

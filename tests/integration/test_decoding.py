@@ -10,7 +10,13 @@ from zoneinfo import ZoneInfo
 import pytest
 from dcim.fields import MACAddressField, WWNField
 from dcim.models import Site
-from django.contrib.postgres import fields as postgres
+from django.contrib.postgres.fields import (
+    ArrayField,
+    DateRangeField,
+    DateTimeRangeField,
+    DecimalRangeField,
+    IntegerRangeField,
+)
 from django.db import connection, models
 from django.db.backends.postgresql.psycopg_any import DateRange, DateTimeTZRange, NumericRange
 from ipam.fields import IPAddressField, IPNetworkField
@@ -19,7 +25,7 @@ from timezone_field import TimeZoneField
 
 from webhooks.rendering.decoding import build, decode
 
-INTEGERS = postgres.IntegerRangeField()
+INTEGERS = IntegerRangeField()
 
 CASES = [
     (models.IntegerField(), '42', 42),
@@ -52,17 +58,17 @@ CASES = [
     (WWNField(), "'50:00:00:00:00:00:00:01'::macaddr8", EUI('50:00:00:00:00:00:00:01', version=64)),
     (TimeZoneField(), "'Europe/Zurich'::text", ZoneInfo('Europe/Zurich')),
     (TimeZoneField(), "''::text", None),
-    (postgres.ArrayField(models.IntegerField()), "'{1,2}'::int[]", [1, 2]),
-    (postgres.ArrayField(models.DateField()), "'{2024-02-29,NULL}'::date[]", [date(2024, 2, 29), None]),
-    (postgres.ArrayField(postgres.ArrayField(models.UUIDField())), "'{}'::uuid[]", []),
+    (ArrayField(models.IntegerField()), "'{1,2}'::int[]", [1, 2]),
+    (ArrayField(models.DateField()), "'{2024-02-29,NULL}'::date[]", [date(2024, 2, 29), None]),
+    (ArrayField(ArrayField(models.UUIDField())), "'{}'::uuid[]", []),
     (INTEGERS, "'[1,4095)'::int4range", NumericRange(1, 4095)),
     (INTEGERS, "'(,5]'::int4range", NumericRange(None, 6, '()')),
     (INTEGERS, "'empty'::int4range", NumericRange(empty=True)),
-    (postgres.ArrayField(INTEGERS), "ARRAY['[1,9)'::int4range, '[20,30)']", [NumericRange(1, 9), NumericRange(20, 30)]),
-    (postgres.DecimalRangeField(), "'[1.5,2.25]'::numrange", NumericRange(Decimal('1.5'), Decimal('2.25'), '[]')),
-    (postgres.DateRangeField(), "'[2024-02-28,2024-02-29]'::daterange", DateRange(date(2024, 2, 28), date(2024, 3, 1))),
+    (ArrayField(INTEGERS), "ARRAY['[1,9)'::int4range, '[20,30)']", [NumericRange(1, 9), NumericRange(20, 30)]),
+    (DecimalRangeField(), "'[1.5,2.25]'::numrange", NumericRange(Decimal('1.5'), Decimal('2.25'), '[]')),
+    (DateRangeField(), "'[2024-02-28,2024-02-29]'::daterange", DateRange(date(2024, 2, 28), date(2024, 3, 1))),
     (
-        postgres.DateTimeRangeField(),
+        DateTimeRangeField(),
         "'[2025-01-01 00:00:00+00,2025-01-01 12:30:00.5+00]'::tstzrange",
         DateTimeTZRange(datetime(2025, 1, 1, tzinfo=UTC), datetime(2025, 1, 1, 12, 30, 0, 500000, UTC), '[]'),
     ),

@@ -41,8 +41,8 @@ from webhooks.exceptions import DefinitionError
 from webhooks.models import Attempt, Delivery, Health, Webhook
 from webhooks.outbox import wakeup
 from webhooks.security.encryption import MASK
-from webhooks.services import redelivery
-from webhooks.transport.client import Outcome
+from webhooks.services import redelivery, trial
+from webhooks.transport.exchange import Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -561,22 +561,22 @@ class TestTestDelivery:
     def test_it_shows_the_newest_object(self, webhook, receiver):
         site()
         newest = site()
-        sent = redelivery.send_test(webhook)
+        sent = trial.send_test(webhook)
         assert (sent.status, sent.event.test) == (DELIVERED, True)
         assert receiver.requests[-1].json()['data']['id'] == newest.pk
 
     def test_it_is_tried_once(self, webhook, receiver):
         receiver.answers(HOOK, 503)
         site()
-        assert redelivery.send_test(webhook).status == FAILED
+        assert trial.send_test(webhook).status == FAILED
         assert len(receiver.requests) == 1
 
     def test_an_object_that_is_deleted_meanwhile_is_none(self, webhook, monkeypatch):
         site()
-        monkeypatch.setattr(redelivery.snapshots, 'take', lambda *args: {})
+        monkeypatch.setattr(trial.snapshots, 'take', lambda *args: {})
         with pytest.raises(DefinitionError):
-            redelivery.send_test(webhook)
+            trial.send_test(webhook)
 
     def test_there_must_be_an_object(self, webhook):
         with pytest.raises(DefinitionError):
-            redelivery.send_test(webhook)
+            trial.send_test(webhook)

@@ -31,7 +31,7 @@ from webhooks.choices import StatusChoices
 from webhooks.engine import dispatch, locks, outcomes, rescue, runner
 from webhooks.engine.claimed import Claimed
 from webhooks.models import Attempt, Delivery, Health, Webhook
-from webhooks.payload import building
+from webhooks.payload import http_request
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -198,14 +198,14 @@ class TestOutcomeThatCannotBeRecorded:
         self.check(victim, 'OverflowError: too far away')
 
     def test_in_masking(self, victim, receiver, monkeypatch):
-        original = building.mask
+        original = http_request.mask
 
         def mask(request: object, webhook: Webhook) -> object:
             if webhook.pk == victim.pk:
                 raise ValueError('no mask')
             return original(request, webhook)
 
-        monkeypatch.setattr(building, 'mask', mask)
+        monkeypatch.setattr(http_request, 'mask', mask)
         site()
         self.check(victim, 'ValueError: no mask')
 

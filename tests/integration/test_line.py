@@ -27,7 +27,7 @@ from webhooks.choices import StatusChoices
 from webhooks.engine import dispatch
 from webhooks.models import Delivery, Wait, Webhook
 from webhooks.services import redelivery
-from webhooks.transport.client import Outcome
+from webhooks.transport.exchange import Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
 

@@ -157,7 +157,7 @@ def test_a_failed_delivery_is_sent_again_from_its_page(committed, admin_pages):
     log = delivery(event(site()))
     answer = admin_pages.post(f'{log.get_absolute_url()}redeliver/')
     assert answer.status_code == 302
-    assert '1 delivery is sent again' in said(answer)
+    assert '1 delivery is being redelivered' in said(answer)
     log.refresh_from_db()
     assert log.status == StatusChoices.PENDING
 
@@ -170,7 +170,7 @@ def test_an_open_delivery_is_left_alone(admin_pages):
 def test_selected_deliveries_are_sent_again_and_no_others(committed, admin_pages):
     logs = [delivery(event(site()), subscribe(NOWHERE, Site)) for _ in range(3)]
     answer = admin_pages.post(f'{PAGES}deliveries/redeliver/', {'pk': [logs[0].pk, logs[2].pk, 'x']})
-    assert '2 deliveries are sent again' in said(answer)
+    assert '2 deliveries are being redelivered' in said(answer)
     statuses = [Delivery.objects.get(pk=log.pk).status for log in logs]
     assert statuses == ['pending', 'failed', 'pending']
 
@@ -220,7 +220,7 @@ def test_a_range_of_time_is_replayed(committed, admin_pages):
     wrong = admin_pages.post(address, {'since': '2026-02-01 00:00', 'until': '2026-01-01 00:00'})
     assert list(wrong.context['form'].errors) == ['until']
     answer = admin_pages.post(address, {'since': '2020-01-01 00:00', 'status': 'failed'})
-    assert '1 delivery is sent again' in said(answer)
+    assert '1 delivery is being redelivered' in said(answer)
 
 
 @pytest.mark.parametrize('action', ['test', 'replay'])

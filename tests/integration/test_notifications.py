@@ -20,7 +20,7 @@ from webhooks.engine import notifications
 from webhooks.engine.circuit_breaker import SUSPEND_AFTER
 from webhooks.engine.notifications import DISABLED, FAILED, SUSPENDED, recipients
 from webhooks.models import Delivery, Health, Webhook
-from webhooks.services import redelivery
+from webhooks.services import trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -127,7 +127,7 @@ class TestFailure:
     def test_a_test_is_not_told(self, webhook, receiver, ann):
         receiver.answers(HOOK, 500)
         site()
-        assert redelivery.send_test(webhook).status == StatusChoices.FAILED
+        assert trial.send_test(webhook).status == StatusChoices.FAILED
         assert not told(ann)
         fail(receiver)
         assert told(ann) == [FAILED.name]

@@ -1,4 +1,4 @@
-"""Sent again: under the rules of everything else, whatever happens at the same time.
+"""Redelivery: under the rules of everything else, whatever happens at the same time.
 
 What is sent, and under which id: test_delivery.py. Several failed ones in line: test_line.py. Batches: test_batch.py.
 """
@@ -33,7 +33,7 @@ from webhooks.choices import StatusChoices
 from webhooks.engine import dispatch, locks, rescue, retention
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.services import failed_jobs, redelivery
-from webhooks.transport.client import Outcome
+from webhooks.transport.exchange import Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -182,7 +182,7 @@ def later() -> object:
 
 
 class TestPrune:
-    """What is sent again must not be pruned, not even if both begin at the same time."""
+    """What is redelivered must not be pruned, not even if both begin at the same time."""
 
     @pytest.fixture(params=[FAILED, DELIVERED])
     def old(self, failed: Delivery, request: pytest.FixtureRequest) -> Delivery:

@@ -12,7 +12,7 @@ from extras.api.customfields import CustomFieldsDataField
 from extras.models import ConfigContext, CustomField
 from extras.models.customfields import CustomFieldManager
 from netbox.api.fields import SerializedPKRelatedField
-from netbox.api.serializers import fields as url_fields
+from netbox.api.serializers import fields
 from objects import make_device, make_ip_address, make_prefix, make_site, make_vrf
 from rest import get
 from utilities.views import get_viewname
@@ -83,13 +83,13 @@ def no_method(monkeypatch: Patch) -> str:
     """URLs are looked up by other names."""
 
     def get_url(self: Any, instance: Model, *_rest: Any) -> str:
-        name = get_viewname(instance, 'detail', rest_api=isinstance(self, url_fields.NetBoxAPIHyperlinkedIdentityField))
-        if not isinstance(self, url_fields.NetBoxAPIHyperlinkedIdentityField):
+        name = get_viewname(instance, 'detail', rest_api=isinstance(self, fields.NetBoxAPIHyperlinkedIdentityField))
+        if not isinstance(self, fields.NetBoxAPIHyperlinkedIdentityField):
             name = get_viewname(instance)
         return self.reverse(name, kwargs={'pk': instance.pk})
 
-    monkeypatch.setattr(url_fields.BaseNetBoxHyperlinkedIdentityField, 'get_url', get_url)
-    monkeypatch.delattr(url_fields.NetBoxAPIHyperlinkedIdentityField, 'get_view_name')
+    monkeypatch.setattr(fields.BaseNetBoxHyperlinkedIdentityField, 'get_url', get_url)
+    monkeypatch.delattr(fields.NetBoxAPIHyperlinkedIdentityField, 'get_view_name')
     return 'NetBoxAPIHyperlinkedIdentityField'
 
 

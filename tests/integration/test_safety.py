@@ -13,8 +13,8 @@ from tenancy.models import Tenant
 
 from webhooks.engine import dispatch
 from webhooks.models import Delivery
-from webhooks.payload import building
-from webhooks.transport.client import MAX_ERROR
+from webhooks.payload import http_request
+from webhooks.transport.exchange import MAX_ERROR
 
 SAVES = """
 from dcim.models import Site
@@ -212,7 +212,7 @@ class TestNotRendered:
         def fail(*args: object) -> None:
             raise RuntimeError('a \x00, ' + 'and so on' * 1000)
 
-        monkeypatch.setattr(building, 'build', fail)
+        monkeypatch.setattr(http_request, 'build', fail)
         site()
         work()
         reason = Delivery.objects.get().error

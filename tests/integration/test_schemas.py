@@ -20,7 +20,7 @@ from objects.surroundings import make_region, named
 
 from devstack.receiver import Received, Receiver
 from webhooks.constants import DEFAULT_MODELS
-from webhooks.services.redelivery import send_test
+from webhooks.services.trial import send_test
 
 # `date-time` and `uri-reference` are not among these: they need packages that nothing else does.
 FORMATS = FormatChecker(['uuid', 'date'])

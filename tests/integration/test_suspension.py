@@ -16,7 +16,7 @@ from webhooks.choices import StatusChoices
 from webhooks.engine import timer
 from webhooks.engine.circuit_breaker import PROBE_INTERVALS, SUSPEND_AFTER
 from webhooks.models import Webhook
-from webhooks.services import redelivery
+from webhooks.services import trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -81,7 +81,7 @@ class TestSuspended:
         assert suspended.last_updated == before
 
     def test_a_test_is_tried_once_all_the_same(self, suspended):
-        assert redelivery.send_test(Webhook.objects.get(pk=suspended.pk)).status == FAILED
+        assert trial.send_test(Webhook.objects.get(pk=suspended.pk)).status == FAILED
 
     def test_others_go_on(self, suspended, receiver):
         receiver.open()

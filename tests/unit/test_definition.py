@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from webhooks import conf
+from webhooks import conf, validation
 from webhooks.constants import RESERVED_HEADERS
 from webhooks.exceptions import DecryptionError, DefinitionError
 from webhooks.security.encryption import MASK
 from webhooks.security.masking import mask_template
-from webhooks.validation import definition
+from webhooks.validation.headers import mask_headers, merge_headers, parse_headers
+from webhooks.validation.url import merge_url
 
 
 @dataclass
@@ -50,11 +51,11 @@ class Sound:
 
 def wrong(**fields: Any) -> set[str]:
     """Return the names of the fields with which something is wrong."""
-    return set(definition.errors(Sound(**fields)))
+    return set(validation.errors(Sound(**fields)))
 
 
 def test_a_sound_one_has_no_errors():
-    assert definition.errors(Sound()) == {}
+    assert validation.errors(Sound()) == {}
 
 
 def test_all_errors_are_found_at_once():
@@ -113,7 +114,7 @@ class TestUrl:
 
     def test_what_is_said_does_not_repeat_it(self):
         for url in ('http://user:sesame\u2100@example.com/', 'http://user:sesame@example.com:port/'):
-            assert 'sesame' not in definition.errors(Sound(payload_url=url))['payload_url']
+            assert 'sesame' not in validation.errors(Sound(payload_url=url))['payload_url']
 
     def test_with_a_mask_in_it(self):
         assert wrong(payload_url=f'https://example.com/?key={MASK}') == {'payload_url'}
@@ -122,12 +123,12 @@ class TestUrl:
 class TestMaskedUrl:
     def test_sent_back_unchanged_keeps_what_is_stored(self):
         stored = 'https://user:password@example.com/?key=secret'
-        assert definition.merge_url(mask_template(stored), stored) == stored
+        assert merge_url(mask_template(stored), stored) == stored
 
     @pytest.mark.parametrize('sent', ['https://example.org/', f'https://{MASK}@example.org/?key={MASK}'])
     def test_sent_back_changed_does_not(self, sent: str):
         """Another host must not be given the stored user and query."""
-        assert definition.merge_url(sent, 'https://user:password@example.com/?key=secret') == sent
+        assert merge_url(sent, 'https://user:password@example.com/?key=secret') == sent
 
 
 class TestHeaders:
@@ -144,7 +145,7 @@ class TestHeaders:
         ],
     )
     def test_that_are_lines(self, text: str, headers: list[tuple[str, str]]):
-        assert list(definition.parse_headers(text)) == headers
+        assert list(parse_headers(text)) == headers
 
     @pytest.mark.parametrize(
         'text',
@@ -152,14 +153,14 @@ class TestHeaders:
     )
     def test_that_are_not(self, text: str):
         with pytest.raises(DefinitionError) as error:
-            list(definition.parse_headers(text))
+            list(parse_headers(text))
         assert error.value.field == 'additional_headers'
 
     @pytest.mark.parametrize('name', ['Host', 'content-length', 'Transfer-Encoding', 'webhook-id', 'X-HOOK-SIGNATURE'])
     def test_that_the_sender_sets(self, name: str):
         assert name.lower() in RESERVED_HEADERS
         with pytest.raises(DefinitionError):
-            list(definition.parse_headers(f'{name}: x'))
+            list(parse_headers(f'{name}: x'))
 
     def test_what_cannot_be_decrypted_is_an_error_of_its_field(self):
         assert wrong(additional_headers=Sealed(None), secret=Sealed(None)) == {'additional_headers', 'secret'}
@@ -169,28 +170,28 @@ class TestMaskedHeaders:
     STORED = Sealed('Authorization: Bearer secret\nX-Two: 2')
 
     def test_show_names_only(self):
-        assert definition.mask_headers(self.STORED) == f'Authorization: {MASK}\nX-Two: {MASK}'
+        assert mask_headers(self.STORED) == f'Authorization: {MASK}\nX-Two: {MASK}'
 
     @pytest.mark.parametrize('stored', [Sealed(None), Sealed('no colon')])
     def test_show_nothing_of_what_cannot_be_read(self, stored: Sealed):
-        assert definition.mask_headers(stored) == MASK
+        assert mask_headers(stored) == MASK
 
     def test_sent_back_unchanged_keep_what_is_stored(self):
-        assert definition.merge_headers(definition.mask_headers(self.STORED), self.STORED) == self.STORED.text
+        assert merge_headers(mask_headers(self.STORED), self.STORED) == self.STORED.text
 
     def test_sent_back_in_part(self):
         sent = f'X-New: 3\nauthorization: {MASK}'
-        assert definition.merge_headers(sent, self.STORED) == 'X-New: 3\nauthorization: Bearer secret'
+        assert merge_headers(sent, self.STORED) == 'X-New: 3\nauthorization: Bearer secret'
 
     def test_without_a_mask_nothing_has_to_be_decrypted(self):
-        assert definition.merge_headers('X-New: 3', Sealed(None)) == 'X-New: 3'
+        assert merge_headers('X-New: 3', Sealed(None)) == 'X-New: 3'
 
     def test_a_mask_without_a_value_is_an_error(self):
         with pytest.raises(DefinitionError, match='X-Other'):
-            definition.merge_headers(f'X-Other: {MASK}', self.STORED)
+            merge_headers(f'X-Other: {MASK}', self.STORED)
 
     def test_a_value_that_only_contains_the_mask_is_a_value(self):
-        assert definition.merge_headers(f'X-New: a{MASK}', self.STORED) == f'X-New: a{MASK}'
+        assert merge_headers(f'X-New: a{MASK}', self.STORED) == f'X-New: a{MASK}'
 
 
 class TestContentType:
@@ -262,7 +263,7 @@ class TestSecret:
         assert wrong(secret=Sealed(secret)) == {'secret'}
 
     def test_it_is_not_said(self):
-        assert 'c2VjcmV0' not in definition.errors(Sound(secret=Sealed('whsec_c2VjcmV0')))['secret']
+        assert 'c2VjcmV0' not in validation.errors(Sound(secret=Sealed('whsec_c2VjcmV0')))['secret']
 
 
 class TestTimeout:
@@ -313,7 +314,7 @@ class TestFiles:
     def test_what_is_said_does_not_tell_which_files_exist(self, root: Path, tmp_path: Path):
         (tmp_path / 'there').touch()
         said = {
-            definition.errors(Sound(ca_file_path=str(tmp_path / name)))['ca_file_path'] for name in ('there', 'not')
+            validation.errors(Sound(ca_file_path=str(tmp_path / name)))['ca_file_path'] for name in ('there', 'not')
         }
         assert len(said) == 1
 

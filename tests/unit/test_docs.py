@@ -1,4 +1,4 @@
-"""The docs' links lead somewhere, and their pictures are there."""
+"""The docs' links lead somewhere, and the pictures and files that they name are there."""
 
 import re
 from pathlib import Path
@@ -9,6 +9,9 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / 'docs'
 PAGES = [*sorted(ROOT.glob('*.md')), *sorted(DOCS.glob('*.md'))]
 LINK = re.compile(r'\[[^\]]*\]\(([^)\s]+)\)')
+# In architecture.md without webhooks/ in front.
+OURS = re.compile(r'(?<![\w/.-])webhooks/([\w/]+\.py|[\w/]+/(?=`))')
+ARCHITECTURE = re.compile(r'(?<![\w/.-])(?:webhooks/)?([a-z_/]+\.py)')
 
 
 def anchors(page: Path) -> set[str]:
@@ -27,6 +30,12 @@ def leads_somewhere(page: Path, link: str) -> bool:
 def test_links(page):
     links = [link for link in LINK.findall(page.read_text()) if '://' not in link]
     assert [link for link in links if not leads_somewhere(page, link)] == []
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_that_are_named_exist(page):
+    pattern = ARCHITECTURE if page.name == 'architecture.md' else OURS
+    assert [name for name in pattern.findall(page.read_text()) if not (ROOT / 'webhooks' / name).exists()] == []
 
 
 def test_every_picture_is_shown():

@@ -14,8 +14,10 @@ from loopback import OK, Server, serving
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks import conf
 from webhooks.constants import MAX_RESPONSE_KEPT, MAX_RESPONSE_READ
+from webhooks.transport import deadline
 from webhooks.transport.blocked_networks import is_blocked
-from webhooks.transport.client import Client, Outcome, Request
+from webhooks.transport.client import Client
+from webhooks.transport.exchange import Outcome, Request
 
 BODY = b'{"event": "created"}'
 # Seconds. Long where it must not be reached: the test then ends by what it is about.
@@ -325,6 +327,14 @@ class TestDeadline:
             port = server.getsockname()[1]
             outcome = send(f'http://127.0.0.1:{port}/', timeout=SHORT, body=b'x' * 2**26)
         assert outcome.unreachable
+
+    def test_an_endpoint_that_does_not_read_if_the_socket_is_faster_than_the_watchdog(self, send, monkeypatch):
+        monkeypatch.setattr(deadline.Watched, 'cut', lambda watched: None)
+        with socket.create_server(('127.0.0.1', 0)) as server:
+            port = server.getsockname()[1]
+            outcome = send(f'http://127.0.0.1:{port}/', timeout=SHORT, body=b'x' * 2**26)
+        assert outcome.unreachable
+        assert 'TimeoutError' in outcome.error
 
     def test_a_reused_connection_has_it_too(self, send):
         with serving(OK, None) as server:

@@ -9,7 +9,8 @@ import pytest
 import trustme
 from loopback import OK, Server, serving
 
-from webhooks.transport.client import Client, Outcome, Request
+from webhooks.transport.client import Client
+from webhooks.transport.exchange import Outcome, Request
 
 HOST = 'localhost'
 

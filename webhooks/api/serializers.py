@@ -24,21 +24,10 @@ from ..models import Attempt, Delivery, Event, Health, Webhook
 from ..permissions import RESTRICTED_OF_ATTEMPT
 from ..security import signing
 from ..security.encryption import MASK
-from ..validation import definition
+from ..storable import is_storable
+from ..validation.headers import merge_headers
+from ..validation.url import is_moved, merge_url
 from .fields import AllowedTypeField, MaskedField
-
-__all__ = (
-    'CountSerializer',
-    'DeliverySerializer',
-    'EventSerializer',
-    'PreviewSerializer',
-    'PreviewedSerializer',
-    'ReplaySerializer',
-    'RotateSerializer',
-    'SecretSerializer',
-    'WebhookSerializer',
-)
-
 
 # As long as its column.
 CHANGELOG_MESSAGE = serializers.CharField(max_length=200, allow_blank=True, allow_null=True)
@@ -50,7 +39,7 @@ class StorableMixin:
 
     def to_internal_value(self, data: Any) -> Any:
         sent = data if isinstance(data, dict) else {}
-        wrong = [name for name in self.fields if name in sent and not definition.is_storable(sent[name])]
+        wrong = [name for name in self.fields if name in sent and not is_storable(sent[name])]
         if wrong:
             raise serializers.ValidationError({name: [UNSTORABLE] for name in wrong})
         return super().to_internal_value(data)
@@ -99,7 +88,7 @@ class ReliableWebhookSerializer(StorableMixin, NetBoxModelSerializer):
         extra_kwargs = {'body_template': {'trim_whitespace': False}}
 
     def validate_payload_url(self, value: str) -> str:
-        return definition.merge_url(value, self.instance.payload_url) if self.instance else value
+        return merge_url(value, self.instance.payload_url) if self.instance else value
 
     def validate(self, data: dict[str, Any]) -> dict[str, Any]:
         if 'additional_headers' in data:
@@ -117,9 +106,9 @@ class ReliableWebhookSerializer(StorableMixin, NetBoxModelSerializer):
 
     def _merged_headers(self, data: dict[str, Any]) -> str:
         stored = self.instance or Webhook()
-        moved = bool(stored.pk) and definition.is_moved(stored.payload_url, data.get('payload_url', stored.payload_url))
+        moved = bool(stored.pk) and is_moved(stored.payload_url, data.get('payload_url', stored.payload_url))
         try:
-            return definition.merge_headers(data['additional_headers'], stored.additional_headers, moved)
+            return merge_headers(data['additional_headers'], stored.additional_headers, moved)
         except DefinitionError as error:
             raise serializers.ValidationError({error.field: str(error)}) from None
 
@@ -211,7 +200,7 @@ class DeliverySerializer(RestrictedSerializer):
 
 @extend_schema_serializer(component_name='WebhookReplay')
 class ReplaySerializer(StorableMixin, serializers.Serializer):
-    """Which of a webhook's past events are sent again: those from `since` on and before `until`."""
+    """Which of a webhook's past events are redelivered: those from `since` on and before `until`."""
 
     since = serializers.DateTimeField()
     until = serializers.DateTimeField(required=False, help_text=_('Now, if left out.'))
@@ -227,7 +216,7 @@ class ReplaySerializer(StorableMixin, serializers.Serializer):
 
 @extend_schema_serializer(component_name='WebhookDeliveryCount')
 class CountSerializer(serializers.Serializer):
-    count = serializers.IntegerField(read_only=True, help_text=_('How many deliveries are sent again.'))
+    count = serializers.IntegerField(read_only=True, help_text=_('How many deliveries are redelivered.'))
 
 
 @extend_schema_serializer(component_name='WebhookRotation')

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 from django.utils.translation import gettext_lazy as _
 from django_filters.rest_framework import DjangoFilterBackend
 from drf_spectacular.utils import extend_schema
@@ -13,6 +13,7 @@ from netbox.api.viewsets import BaseViewSet, NetBoxModelViewSet
 from rest_framework import status
 from rest_framework.decorators import action
 from rest_framework.exceptions import APIException, ValidationError
+from rest_framework.filters import OrderingFilter
 from rest_framework.generics import get_object_or_404
 from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
 from rest_framework.request import Request
@@ -24,12 +25,8 @@ from ..engine import locks
 from ..exceptions import DefinitionError
 from ..models import Delivery, Event, Webhook, querysets
 from ..permissions import visible_deliveries, visible_events
-from ..services import preview as previews
-from ..services import redelivery, secret_rotation
+from ..services import preview, redelivery, secret_rotation, trial
 from . import serializers
-from .ordering import StableOrderingFilter
-
-FILTER_BACKENDS = (DjangoFilterBackend, StableOrderingFilter)
 
 
 class WebhooksRootView(APIRootView):
@@ -41,6 +38,17 @@ def post_needs(action: str) -> type[TokenPermissions]:
     """Return the permissions of an endpoint where a POST needs this one, and not the one to add."""
     needed = {**TokenPermissions.perms_map, 'POST': [f'%(app_label)s.{action}_%(model_name)s']}
     return type(f'{action.title()}Permission', (TokenPermissions,), {'perms_map': needed})
+
+
+class StableOrderingFilter(OrderingFilter):
+    """Ends every order with the primary key, since pages of a list must not overlap."""
+
+    def get_ordering(self, request: Request, queryset: QuerySet, view: Any) -> list[str] | None:
+        ordering = super().get_ordering(request, queryset, view)
+        return [*ordering, '-pk'] if ordering else None
+
+
+FILTER_BACKENDS = (DjangoFilterBackend, StableOrderingFilter)
 
 
 class StillOpen(APIException):
@@ -79,7 +87,7 @@ class WebhookViewSet(NetBoxModelViewSet):
     def test(self, request: Request, pk: str) -> Response:
         """Send a test event now, and tell what came of it."""
         try:
-            delivery = redelivery.send_test(self._get_permitted('test', pk), request.user)
+            delivery = trial.send_test(self._get_permitted('test', pk), request.user)
         except DefinitionError as error:
             raise ValidationError({error.field: [str(error)]}) from None
         data = serializers.DeliverySerializer(delivery, nested=True, context={'request': request}).data
@@ -88,7 +96,7 @@ class WebhookViewSet(NetBoxModelViewSet):
     @extend_schema(request=serializers.ReplaySerializer, responses=serializers.CountSerializer)
     @action(detail=True, methods=['post'], permission_classes=[post_needs('replay')])
     def replay(self, request: Request, pk: str) -> Response:
-        """Send past events again."""
+        """Redeliver past events."""
         webhook = self._get_permitted('replay', pk)
         serializer = serializers.ReplaySerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
@@ -125,7 +133,7 @@ class WebhookViewSet(NetBoxModelViewSet):
 
     def _preview(self, webhook: Webhook, changes: Mapping[str, Any]) -> Response:
         try:
-            shown = previews.show(webhook, changes, self.request.user)
+            shown = preview.show(webhook, changes, self.request.user)
         except DefinitionError as error:
             raise ValidationError({error.field: [str(error)]}) from None
         return Response(serializers.PreviewedSerializer(shown).data)
@@ -168,7 +176,7 @@ class DeliveryViewSet(LogViewSet):
     @extend_schema(request=None, responses=serializers.CountSerializer)
     @action(detail=True, methods=['post'], permission_classes=[post_needs('redeliver')])
     def redeliver(self, request: Request, pk: str) -> Response:
-        """Send a closed delivery again: a failed one as itself, a delivered one as a new delivery."""
+        """Redeliver a closed delivery: a failed one as itself, a delivered one as a new delivery."""
         permitted = Delivery.objects.restrict(request.user, 'redeliver').restrict(request.user, 'view')
         delivery = get_object_or_404(permitted, pk=pk)
         count = redelivery.redeliver(Delivery.objects.filter(pk=delivery.pk))

@@ -16,7 +16,6 @@ from django.shortcuts import redirect
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
 from utilities.exceptions import AbortRequest
 
 from ..models import Delivery
@@ -92,11 +91,10 @@ class BaseAdmin(admin.ModelAdmin):
     def view_on_site(self, obj: Model) -> str:
         return obj.get_absolute_url()
 
-    def send_again(self, request: HttpRequest, deliveries: QuerySet[Delivery]) -> None:
+    def redeliver_all(self, request: HttpRequest, deliveries: QuerySet[Delivery]) -> None:
         count = redelivery.redeliver(deliveries)
         if count:
-            text = ngettext('%d delivery is sent again.', '%d deliveries are sent again.', count) % count
-            self.message_user(request, text, messages.SUCCESS)
+            self.message_user(request, redelivery.announce(count), messages.SUCCESS)
         else:
-            text = _('There is nothing to send again: open deliveries are sent by themselves.')
+            text = _('There is nothing to redeliver: open deliveries are sent by themselves.')
             self.message_user(request, text, messages.WARNING)

@@ -1,4 +1,4 @@
-"""The log of deliveries in Django's admin: it is read, and what is in it can be sent again."""
+"""The log of deliveries in Django's admin: it is read, and what is in it can be redelivered."""
 
 import uuid
 
@@ -6,11 +6,9 @@ from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
-from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator, capfirst
-from django.utils.timezone import localtime
 from django.utils.translation import gettext_lazy as _
 
 from ..choices import StatusChoices
@@ -19,7 +17,7 @@ from ..models import Attempt, Delivery, querysets
 from ..services import preview
 from ..storable import is_key
 from .base import EVERYWHERE, BaseAdmin, CheckedChangeList
-from .display import block, existing_objects, headers_block, model_name, object_link, reason_word, word
+from .display import block, existing_objects, headers_block, model_name, moment, object_link, reason_word, word
 from .filters import ObjectTypeFilter
 
 REASON_SHOWN = 60
@@ -31,11 +29,7 @@ class ReadOnly:
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
+    has_change_permission = has_delete_permission = has_add_permission
 
 
 class AttemptInline(ReadOnly, admin.TabularInline):
@@ -123,9 +117,9 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
         'response_body',
     )
 
-    @admin.action(description=_('Send again'), description_plural=_('Send the selected again'), location=EVERYWHERE)
+    @admin.action(description=_('Redeliver'), description_plural=_('Redeliver selected'), location=EVERYWHERE)
     def redeliver(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
-        self.send_again(request, queryset)
+        self.redeliver_all(request, queryset)
 
     #
     # What is read
@@ -181,7 +175,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     @admin.display(description=_('Next attempt'))
     def next_attempt(self, delivery: Delivery) -> str:
         if delivery.next_attempt_at:
-            return date_format(localtime(delivery.next_attempt_at), 'DATETIME_FORMAT')
+            return moment(delivery.next_attempt_at)
         return _('after an earlier change') if delivery.status == StatusChoices.PENDING else ''
 
     @admin.display(description=_('User'))

@@ -2,18 +2,25 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model
 from django.urls import NoReverseMatch, reverse
+from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
+from django.utils.timezone import localtime
 
 from ..choices import StatusChoices
 from ..models import Delivery, Webhook
 
 Objects = Mapping[tuple[int, int], Model]
+
+
+def moment(when: datetime) -> str:
+    return date_format(localtime(when), 'DATETIME_FORMAT')
 
 
 def word(text: str, color: str, title: str = '') -> SafeString:

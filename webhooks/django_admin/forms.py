@@ -10,9 +10,7 @@ from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidg
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Q, QuerySet
 from django.forms.models import ModelChoiceIterator
-from django.utils.formats import date_format
 from django.utils.text import capfirst
-from django.utils.timezone import localtime
 from django.utils.translation import gettext_lazy as _
 from extras.models import Tag
 from utilities.forms.fields import JSONField
@@ -21,7 +19,7 @@ from .. import object_types
 from ..forms.masked import MaskedFieldsMixin
 from ..forms.secret import SecretFieldsMixin
 from ..models import Webhook
-from .display import model_name
+from .display import model_name, moment
 
 CONDITIONS_ATTRS = {'class': 'wh-code', 'rows': 4, 'placeholder': '{"attr": "status.value", "value": "active"}'}
 
@@ -94,7 +92,7 @@ class WebhookForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
         if self.instance.public_key:
             facts.append(_('Receivers verify with the public key {key}.').format(key=self.instance.public_key))
         if self.instance.is_previous_secret_valid:
-            until = date_format(localtime(self.instance.previous_secret_expires), 'DATETIME_FORMAT')
+            until = moment(self.instance.previous_secret_expires)
             facts.append(_('The one before it signs too until {until}.').format(until=until))
         return ' '.join(str(fact) for fact in facts)
 

@@ -3,12 +3,11 @@
 from typing import NamedTuple
 
 from django.db.models import Q
-from django.utils.formats import date_format
-from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from ..models import Health, Webhook
+from ..models import Webhook
+from .display import moment
 
 SUSPENDED = Q(health__suspended_since__isnull=False)
 NEVER_CALLED = Q(health=None) | Q(health__last_attempt_at=None)
@@ -33,7 +32,7 @@ STATES = {
 
 def state_of(webhook: Webhook) -> str:
     """Return the key in STATES. Costs no query where `health` was selected with the webhook."""
-    health = _health(webhook)
+    health = getattr(webhook, 'health', None)
     if health is not None and health.suspended_since:
         return 'suspended'
     if health is None or health.last_attempt_at is None:
@@ -43,18 +42,10 @@ def state_of(webhook: Webhook) -> str:
 
 def reason(webhook: Webhook) -> str:
     """Say in a sentence why the webhook is in its state, '' where there is nothing to say."""
-    health = _health(webhook)
+    health = getattr(webhook, 'health', None)
     state = state_of(webhook)
     if state == 'suspended':
-        return _('since {since}: {error}').format(since=_moment(health.suspended_since), error=health.last_error)
+        return _('since {since}: {error}').format(since=moment(health.suspended_since), error=health.last_error)
     if state == 'failing':
         return health.last_error
-    return _('last call {when}').format(when=_moment(health.last_attempt_at)) if state == 'ok' else ''
-
-
-def _health(webhook: Webhook) -> Health | None:
-    return getattr(webhook, 'health', None)
-
-
-def _moment(when) -> str:
-    return date_format(localtime(when), 'DATETIME_FORMAT')
+    return _('last call {when}').format(when=moment(health.last_attempt_at)) if state == 'ok' else ''

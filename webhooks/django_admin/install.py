@@ -7,7 +7,7 @@ from django.contrib.auth import get_user_model
 
 # The URLconf that was the root before ours.
 previous_urlconf = settings.ROOT_URLCONF
-TEMPLATES = Path(__file__).parent / 'templates'
+TEMPLATES = Path(__file__).parents[1] / 'templates'
 
 
 def install() -> None:

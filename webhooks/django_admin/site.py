@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from django_rq.settings import get_queues_map
 
 from .. import conf
-from ..services.statistics import backlog
+from ..services import backlog
 
 
 class WebhooksAdminSite(AdminSite):
@@ -66,7 +66,7 @@ class WebhooksAdminSite(AdminSite):
             **super().each_context(request),
             'webhooks_queue': {'name': queue, 'index': get_queues_map()[queue]},
             # Read where a template asks for it.
-            'webhooks_backlog': backlog,
+            'webhooks_backlog': backlog.measure,
         }
 
     def _turn_away(self, request: HttpRequest, wanted: str) -> HttpResponse:

@@ -22,10 +22,10 @@ from django.utils.text import Truncator, capfirst
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from ..choices import KindChoices, StatusChoices
+from ..choices import StatusChoices
 from ..exceptions import WebhooksError
 from ..models import Delivery, Webhook
-from ..services import notices, preview, redelivery, secret_rotation
+from ..services import banners, preview, secret_rotation, trial
 from ..ui import history
 from . import health
 from .base import EVERYWHERE, BaseAdmin
@@ -107,8 +107,7 @@ class WebhookAdmin(BaseAdmin):
 
     @admin.display(description=_('Events'))
     def events(self, webhook: Webhook) -> str:
-        labels = dict(KindChoices)
-        return ', '.join(str(labels[kind]) for kind in webhook.kinds)
+        return webhook.kind_labels
 
     @admin.display(description=_('URL'))
     def url(self, webhook: Webhook) -> SafeString:
@@ -147,7 +146,7 @@ class WebhookAdmin(BaseAdmin):
     def send_test(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
         for webhook in queryset:
             try:
-                delivery = redelivery.send_test(webhook, request.user)
+                delivery = trial.send_test(webhook, request.user)
             except WebhooksError as error:
                 self.message_user(request, f'{webhook}: {error}', messages.ERROR)
             else:
@@ -168,7 +167,7 @@ class WebhookAdmin(BaseAdmin):
     @admin.action(description=_('Redeliver what failed'), location=EVERYWHERE)
     def redeliver_failed(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
         failed = Delivery.objects.filter(webhook__in=queryset, status=StatusChoices.FAILED)
-        self.send_again(request, failed)
+        self.redeliver_all(request, failed)
 
     #
     # Change and delete
@@ -195,7 +194,7 @@ class WebhookAdmin(BaseAdmin):
         self, request: HttpRequest, context: dict[str, Any], *args, obj: Webhook | None = None, **kwargs
     ) -> HttpResponse:
         if obj is not None:
-            context |= {'notices': notices.of(obj), 'new_secret': secret_rotation.take(request.session, obj)}
+            context |= {'banners': banners.of(obj), 'new_secret': secret_rotation.take(request.session, obj)}
         return super().render_change_form(request, context, *args, obj=obj, **kwargs)
 
     def get_urls(self) -> list[URLPattern]:

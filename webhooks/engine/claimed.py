@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ..exceptions import DefinitionError
 from ..interruptions import INTERRUPTIONS
 from ..models import Delivery, Webhook
-from ..payload import building
+from ..payload import http_request
 from ..storable import storable
 from ..transport.client import MAX_ERROR, Outcome, Request
 
@@ -26,7 +26,7 @@ def prepare(delivery: Delivery, webhook: Webhook, now: float) -> Claimed:
     """Build the request. Where none can be built, the outcome says why, and the delivery is not sent."""
     delivery.webhook = webhook
     try:
-        return Claimed(delivery, request=building.build(delivery, now))
+        return Claimed(delivery, request=http_request.build(delivery, now))
     except DefinitionError as error:
         reason = f'{error.field}: {error}'
     except INTERRUPTIONS:

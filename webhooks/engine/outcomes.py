@@ -14,7 +14,7 @@ from django.db import connection
 from ..choices import StatusChoices
 from ..interruptions import INTERRUPTIONS
 from ..models import Delivery
-from ..payload import building
+from ..payload import http_request
 from ..storable import storable
 from ..transport.client import MAX_ERROR, Outcome
 from . import ordering
@@ -131,7 +131,7 @@ def save(lease: uuid.UUID, judged: Sequence[Judged]) -> list[tuple[Claimed, Verd
 def row(one: Claimed, verdict: Verdict, lapsed: bool = False) -> tuple:
     """Return the values of a delivery and its attempt in the order of RECORD."""
     webhook, outcome = one.delivery.webhook, one.outcome
-    url, headers = building.mask(one.request, webhook) if one.request else (webhook.masked_url, {})
+    url, headers = http_request.mask(one.request, webhook) if one.request else (webhook.masked_url, {})
     return (
         one.delivery.pk,
         verdict.status,
@@ -144,7 +144,7 @@ def row(one: Claimed, verdict: Verdict, lapsed: bool = False) -> tuple:
         outcome.duration,
         webhook.http_method,
         storable(url),
-        json.dumps(building.shorten_signatures(headers)),
+        json.dumps(http_request.shorten_signatures(headers)),
         json.dumps(dict(outcome.headers)),
         outcome.body,
         lapsed,

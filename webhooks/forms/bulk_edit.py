@@ -10,7 +10,7 @@ from utilities.forms.fields import DynamicModelMultipleChoiceField
 from utilities.forms.rendering import FieldSet
 
 from ..models import Webhook
-from .switch import switch
+from .fields import switch
 
 
 def number(label: str, high: int | None = None) -> forms.IntegerField:

@@ -14,8 +14,7 @@ from utilities.forms.rendering import FieldSet
 from .. import object_types
 from ..choices import KindChoices, StatusChoices
 from ..models import Delivery, Event, Webhook
-from .switch import switch
-from .time import TimeField
+from .fields import TimeField, switch
 
 
 class ObjectTypeFilterMixin(forms.Form):

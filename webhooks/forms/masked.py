@@ -6,7 +6,8 @@ from django.utils.translation import gettext as _
 from ..exceptions import DefinitionError
 from ..models.fields import Sealed
 from ..security.encryption import MASK
-from ..validation import definition
+from ..validation.headers import merge_headers
+from ..validation.url import is_moved, merge_url
 
 
 class MaskedFieldsMixin(forms.ModelForm):
@@ -20,15 +21,15 @@ class MaskedFieldsMixin(forms.ModelForm):
             self.initial['additional_headers'] = self.instance.masked_headers
 
     def clean_payload_url(self) -> str:
-        return definition.merge_url(self.cleaned_data['payload_url'], self.instance.payload_url)
+        return merge_url(self.cleaned_data['payload_url'], self.instance.payload_url)
 
     def clean_additional_headers(self) -> str:
         stored = self.instance
         # Cleaned before; it is missing where it has an error of its own.
         url = self.cleaned_data.get('payload_url', stored.payload_url)
-        moved = bool(stored.pk) and definition.is_moved(stored.payload_url, url)
+        moved = bool(stored.pk) and is_moved(stored.payload_url, url)
         try:
-            return definition.merge_headers(self.cleaned_data['additional_headers'], stored.additional_headers, moved)
+            return merge_headers(self.cleaned_data['additional_headers'], stored.additional_headers, moved)
         except DefinitionError as error:
             raise forms.ValidationError(str(error)) from None
 

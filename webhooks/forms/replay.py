@@ -1,4 +1,4 @@
-"""Which past events are sent again."""
+"""Which past events are redelivered."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from django.utils.translation import gettext_lazy as _
 from utilities.forms import add_blank_choice
 
 from ..choices import OPEN_STATUSES, StatusChoices
-from .time import TimeField
+from .fields import TimeField
 
 CLOSED = [(value, label) for value, label in StatusChoices if value not in OPEN_STATUSES]
 
 
 class ReplayForm(forms.Form):
-    since = TimeField(label=_('Since'), help_text=_('Events from this time on are sent again.'))
+    since = TimeField(label=_('Since'), help_text=_('Events from this time on are redelivered.'))
     until = TimeField(label=_('Until'), required=False, help_text=_('Blank: up to now.'))
     status = forms.ChoiceField(
         label=_('Status'),

@@ -12,8 +12,8 @@ from netbox.graphql.filters import BaseModelFilter, NetBoxModelFilter, register_
 from strawberry import ID
 from strawberry_django import BaseFilterLookup, DatetimeFilterLookup, FilterLookup, StrFilterLookup
 
+from ..choices import FormatChoices, KindChoices, StatusChoices
 from ..models import Delivery, Event, Health, Webhook
-from .enums import FormatEnum, KindEnum, StatusEnum
 
 if TYPE_CHECKING:
     from core.graphql.filters import ContentTypeFilter
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from netbox.graphql.filter_lookups import BigIntegerLookup, IntegerLookup
     from users.graphql.filters import UserFilter
 
-__all__ = ('DeliveryFilter', 'EventFilter', 'HealthFilter', 'WebhookFilter')
+FormatEnum = strawberry.enum(FormatChoices.as_enum('WebhooksFormatEnum', prefix='format'))
+KindEnum = strawberry.enum(KindChoices.as_enum('WebhooksKindEnum', prefix='kind'))
+StatusEnum = strawberry.enum(StatusChoices.as_enum('WebhooksStatusEnum', prefix='status'))
 
 ObjectTypeFilter = Annotated['ContentTypeFilter', strawberry.lazy('core.graphql.filters')]
 IgnoredUserFilter = Annotated['UserFilter', strawberry.lazy('users.graphql.filters')]

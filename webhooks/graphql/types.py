@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from extras.graphql.types import NotificationGroupType
     from users.graphql.types import UserType
 
-__all__ = ('AttemptType', 'DeliveryType', 'EventType', 'HealthType', 'WebhookType')
-
 # What is_visible asks of a record.
 REFERENCE = ['object_type', 'object_id']
 

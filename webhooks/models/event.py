@@ -1,6 +1,6 @@
 """An Event is one change to one object, written in the transaction that made it.
 
-Rows are written by outbox.py, in SQL, and dispatched by dispatch.py. The life of an event:
+Rows are written by outbox/recording.py, in SQL, and dispatched by engine/dispatch.py. The life of an event:
 
     recorded ──▶ dispatched (rendered: `data`; deliveries made)
         └──────▶ gone, where the object was created and deleted in the same transaction, or nobody asked for its kind

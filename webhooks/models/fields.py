@@ -8,7 +8,7 @@ from django.db import models
 from django.db.models.query_utils import DeferredAttribute
 
 from ..security.encryption import MASK, decrypt, encrypt
-from ..security.masking import mask_template
+from ..security.masking import mask_template, whole_url
 
 
 class Sealed:
@@ -112,11 +112,11 @@ class UrlField(models.CharField):
         return value if value is None else MaskedUrl.of(value)
 
     def get_prep_value(self, value: Any) -> Any:
-        return super().get_prep_value(_whole(value))
+        return super().get_prep_value(whole_url(value))
 
     def clean(self, value: Any, model_instance: models.Model | None) -> Any:
         """Check the length of the whole, not that of the masked text."""
-        return super().clean(_whole(value), model_instance)
+        return super().clean(whole_url(value), model_instance)
 
     def formfield(self, **kwargs) -> forms.Field | None:
         """Without a limit of its own: the masked text, which comes back, may be longer than the whole."""
@@ -126,7 +126,3 @@ class UrlField(models.CharField):
         """To migrations it is the column that it is."""
         name, _path, args, kwargs = super().deconstruct()
         return name, 'django.db.models.CharField', args, kwargs
-
-
-def _whole(value: Any) -> Any:
-    return value.reveal() if isinstance(value, MaskedUrl) else value

@@ -1,6 +1,6 @@
 """An Hour is how many deliveries of a webhook ended in one hour, and how: what pictures and rates are read from.
 
-So they cost the same however long the log is, and count what was sent again both times.
+So they cost the same however long the log is, and count what was redelivered both times.
 """
 
 from datetime import datetime, timedelta

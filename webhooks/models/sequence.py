@@ -2,11 +2,11 @@
 
 from django.db import connection
 
-NAME = 'webhooks_event_sequence'
+SEQUENCE = 'webhooks_event_sequence'
 
 
 def draw() -> int:
     """Return the next value. Values are unique and grow; a transaction that is rolled back leaves a gap."""
     with connection.cursor() as cursor:
-        cursor.execute('SELECT nextval(%s)', [NAME])
+        cursor.execute('SELECT nextval(%s)', [SEQUENCE])
         return cursor.fetchone()[0]

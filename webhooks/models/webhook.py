@@ -15,11 +15,13 @@ from extras.choices import WebhookHttpMethodChoices
 from extras.constants import HTTP_CONTENT_TYPE_JSON
 from netbox.models import NetBoxModel
 
+from .. import validation
 from ..choices import FormatChoices, KindChoices
 from ..constants import DEFAULT_MAX_ATTEMPTS, MAX_TIMEOUT, MAX_URL
 from ..exceptions import DecryptionError
 from ..security import signing
-from ..validation import definition
+from ..validation.headers import MOVED, mask_headers
+from ..validation.url import is_moved
 from .fields import SealedField, UrlField
 
 SEALED_FIELDS = ('secret', 'previous_secret', 'additional_headers')
@@ -194,6 +196,12 @@ class Webhook(NetBoxModel):
         return [kind for kind, wanted in flags if wanted]
 
     @property
+    def kind_labels(self) -> str:
+        """The kinds of change that are sent, in words."""
+        labels = dict(KindChoices)
+        return ', '.join(str(labels[kind]) for kind in self.kinds)
+
+    @property
     def needs_before(self) -> bool:
         """Whether the object's state before the change has to be recorded."""
         return self.include_snapshots or bool(self.conditions) or self.payload_format == FormatChoices.NETBOX
@@ -204,7 +212,7 @@ class Webhook(NetBoxModel):
 
     @property
     def masked_headers(self) -> str:
-        return definition.mask_headers(self.additional_headers)
+        return mask_headers(self.additional_headers)
 
     @property
     def effective_timeout(self) -> int:
@@ -258,9 +266,9 @@ class Webhook(NetBoxModel):
 
     def clean(self) -> None:
         super().clean()
-        errors = definition.errors(self)
+        errors = validation.errors(self)
         if self._takes_headers_along():
-            errors.setdefault('additional_headers', definition.MOVED)
+            errors.setdefault('additional_headers', MOVED)
         if errors:
             raise ValidationError(errors)
 
@@ -269,7 +277,7 @@ class Webhook(NetBoxModel):
         if not self.pk or not self.additional_headers:
             return False
         stored = type(self).objects.filter(pk=self.pk, additional_headers=self.additional_headers).first()
-        return stored is not None and definition.is_moved(stored.payload_url, self.payload_url)
+        return stored is not None and is_moved(stored.payload_url, self.payload_url)
 
     def serialize_object(self, exclude: Iterable[str] | None = None) -> dict:
         """What the change log keeps: no secret, not even encrypted, and the URL masked."""

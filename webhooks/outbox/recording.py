@@ -20,7 +20,7 @@ from utilities.request import get_safe_request_context
 
 from ..choices import KindChoices
 from ..models import Event, Subscription
-from ..models.sequence import NAME as SEQUENCE
+from ..models.sequence import SEQUENCE
 from . import snapshots, wakeup
 from .snapshots import object_type_id
 

@@ -19,7 +19,7 @@ from django.db.models.signals import post_delete, post_save, pre_delete, pre_sav
 from virtualization.models import Cluster, VirtualDisk, VirtualMachine
 
 from ..choices import KindChoices
-from . import recording, senders, snapshots
+from . import recording, signal_senders, snapshots
 
 HELD = '_webhooks_followers'
 GOING = '_webhooks_going'
@@ -79,7 +79,7 @@ def _connect_left_behind(targets: Collection[type[Model]]) -> None:
     for model in targets:
         for field in _pointers(model):
             pointers[field.related_model._meta.concrete_model].append((model, field))
-    senders.for_each(pointers, partial(_connect_left, pointers))
+    signal_senders.for_each(pointers, partial(_connect_left, pointers))
 
 
 def _connect_left(pointers: Mapping[type[Model], list[tuple[type[Model], Pointer]]], sender: type[Model]) -> None:

@@ -28,7 +28,7 @@ from utilities.request import NetBoxFakeRequest
 
 from ..choices import FormatChoices
 from ..models import Event, Webhook
-from ..validation import definition
+from ..validation.body import is_form
 
 logger = logging.getLogger('webhooks.formats')
 
@@ -49,7 +49,7 @@ def body(webhook: Webhook, events: Sequence[Event]) -> bytes:
     """Return the body without a template, for one event or for a batch of one transaction, model and kind."""
     shown = FORMATS[webhook.payload_format](webhook, events)
     # NetBox's own webhooks send JSON whatever the content type says.
-    if definition.is_form(webhook.http_content_type) and webhook.payload_format == FormatChoices.DEFAULT:
+    if is_form(webhook.http_content_type) and webhook.payload_format == FormatChoices.DEFAULT:
         return urlencode(
             {key: value if isinstance(value, str) else dumps(value) for key, value in shown.items()}
         ).encode()

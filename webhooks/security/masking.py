@@ -2,6 +2,7 @@
 
 import functools
 import re
+from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from ..constants import MAX_URL
@@ -42,3 +43,8 @@ def mask_url(url: str) -> str:
 def _mask_parameter(parameter: str) -> str:
     name, equals, _value = parameter.partition('=')
     return f'{name}={MASK}' if equals else MASK
+
+
+def whole_url(url: Any) -> str:
+    """Return the whole of a URL that may be one that shows itself masked."""
+    return url.reveal() if hasattr(url, 'reveal') else url

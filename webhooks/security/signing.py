@@ -7,8 +7,8 @@ key, asymmetric (v1a, ed25519). `X-Hook-Signature` is that of NetBox's built-in 
 import base64
 import hashlib
 import hmac
-import secrets as randomness
 from collections.abc import Iterable
+from secrets import token_bytes
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -20,7 +20,7 @@ SEED = 32
 
 def generate(prefix: str = SYMMETRIC) -> str:
     """Return a new random secret, `whsec_…` or, for asymmetric signatures, `whsk_…`."""
-    return prefix + base64.b64encode(randomness.token_bytes(SEED)).decode()
+    return prefix + base64.b64encode(token_bytes(SEED)).decode()
 
 
 def check(secret: str) -> None:

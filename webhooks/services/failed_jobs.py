@@ -88,7 +88,7 @@ def _mark_listed(deliveries: Sequence[Delivery]) -> None:
 
 
 def _sweep() -> None:
-    """Take off what is no longer a failure in the log: it was sent again, or pruned, or went with its webhook."""
+    """Take off what is no longer a failure in the log: it was redelivered, or pruned, or went with its webhook."""
     registry = _registry()
     listed = [job_id for job_id in registry.get_job_ids(cleanup=False) if _is_uuid(job_id)]
     failed = Delivery.objects.filter(uuid__in=listed, status=StatusChoices.FAILED).values_list('uuid', flat=True)

@@ -19,15 +19,14 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from users.models import User
 
-from .. import permissions, rendering
+from .. import permissions, rendering, validation
 from ..choices import KindChoices
 from ..exceptions import DefinitionError
 from ..interruptions import INTERRUPTIONS
 from ..models import Delivery, Event, Webhook
 from ..outbox import snapshots
-from ..payload import building
+from ..payload import http_request
 from ..storable import storable
-from ..validation import definition
 
 logger = logging.getLogger('webhooks.preview')
 
@@ -54,15 +53,15 @@ def show(webhook: Webhook, changes: Mapping[str, Any], user: User) -> Preview:
     """
     for name, value in changes.items():
         setattr(webhook, name, value)
-    for name, reason in definition.errors(webhook).items():
+    for name, reason in validation.errors(webhook).items():
         raise DefinitionError(name, reason)
     event = _latest_event(webhook, user) or _event_of_newest(webhook, user)
     if event is None:
         raise DefinitionError('object_types', _('There is no object of these types to show that you may view.'))
-    request = building.build(Delivery(webhook=webhook, event=event), time.time())
-    url, headers = building.mask(request, webhook)
+    request = http_request.build(Delivery(webhook=webhook, event=event), time.time())
+    url, headers = http_request.mask(request, webhook)
     body = request.body.decode(errors='replace')
-    return Preview(event, request.method, url, building.shorten_signatures(headers), body)
+    return Preview(event, request.method, url, http_request.shorten_signatures(headers), body)
 
 
 def context(webhook: Webhook, user: User) -> dict[str, Any]:
@@ -84,7 +83,7 @@ def _label(name: str) -> str:
 
 def body_of(delivery: Delivery) -> str:
     """Return the body as the webhook's current definition makes it, readable. Raises DefinitionError."""
-    return readable(building.build(delivery, time.time()).body.decode(errors='replace'))
+    return readable(http_request.build(delivery, time.time()).body.decode(errors='replace'))
 
 
 def readable(body: str) -> str:

@@ -1,45 +1,37 @@
-"""What people do with deliveries: redeliver, replay, test. Under the same order and lease rules as everything else."""
+"""Redeliveries, of chosen deliveries or of a range of time: under the same order and lease rules as everything else."""
 
-import json
-import time
-import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from itertools import batched
 
-from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
-from django.db.models import F, Model, QuerySet
+from django.db.models import F, QuerySet
 from django.utils import timezone
-from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from ..choices import OPEN_STATUSES, StatusChoices
-from ..engine import claims, dispatch, event_rendering, expiry, locks, ordering, outcomes
+from ..engine import dispatch, event_rendering, expiry, locks, ordering
 from ..engine.batching import Group
-from ..engine.claimed import prepare
-from ..engine.ledger import Ledger
-from ..exceptions import DefinitionError, DeliveryFailed
+from ..exceptions import DeliveryFailed
 from ..models import BatchItem, Delivery, Event, Webhook
-from ..models.sequence import draw
-from ..outbox import snapshots, wakeup
-from ..transport.client import Client
-from . import failed_jobs as status_page
+from ..outbox import wakeup
+from . import failed_jobs
 
-# Deliveries that are sent again in one transaction: meanwhile nothing is sent.
+# Deliveries that are redelivered in one transaction: meanwhile nothing is sent.
 PART = 500
 
 
 def redeliver(
     deliveries: QuerySet[Delivery], watch: Callable[[Sequence[Sequence[int]]], Iterable[Sequence[int]]] = iter
 ) -> int:
-    """Send closed deliveries again, some at a time in the order of their sequence, and return how many.
+    """Redeliver closed deliveries, some at a time in the order of their sequence, and return how many.
 
     A failed one goes out under the same `webhook-id`, with one attempt more than it had. One that had been delivered
     becomes a new delivery with an id of its own, so that a receiver which deduplicates acts on it. `watch` is given
     the parts, and hands them on: for a progress bar.
     """
-    # All ids first: what is made here is not to be sent again by a later part.
+    # All ids first: what is made here is not to be redelivered by a later part.
     pks = deliveries.exclude(status__in=OPEN_STATUSES).order_by('sequence', 'pk').values_list('pk', flat=True)
     parts = list(batched(pks, PART))
     return sum(_redeliver(deliveries.filter(pk__in=part)) for part in watch(parts))
@@ -53,7 +45,7 @@ def _redeliver(deliveries: QuerySet[Delivery]) -> int:
         groups = _groups(deliveries.filter(status=StatusChoices.DELIVERED))
         ordering.hold_back(dispatch.deliver(groups))
         if listed:
-            transaction.on_commit(lambda: status_page.unlist(listed), robust=True)
+            transaction.on_commit(lambda: failed_jobs.unlist(listed), robust=True)
         transaction.on_commit(wakeup.wake, robust=True)
         return len(failed) + len(groups)
 
@@ -114,8 +106,13 @@ def select(
 def replay(
     webhook: Webhook, since: datetime | None = None, until: datetime | None = None, status: str | None = None
 ) -> int:
-    """Send the webhook's closed deliveries of a time range again, those of one status if given. Returns how many."""
+    """Redeliver the webhook's closed deliveries of a time range, those of one status if given. Returns how many."""
     return redeliver(select(webhook, since, until, status))
+
+
+def announce(count: int) -> str:
+    """Say that so many deliveries are on their way."""
+    return ngettext('%d delivery is being redelivered.', '%d deliveries are being redelivered.', count) % count
 
 
 #
@@ -123,8 +120,8 @@ def replay(
 #
 
 
-def requeue(delivery_uuid: str) -> None:
-    """Open a failed delivery again for the job that requeueing started. Raises DeliveryFailed where it is gone."""
+def redeliver_failed(delivery_uuid: str) -> None:
+    """Redeliver a failed delivery in its own job. Raises DeliveryFailed where it is gone."""
     with locks.turn():
         found = Delivery.objects.filter(uuid=delivery_uuid).first()
         if found is None:
@@ -141,82 +138,3 @@ def outcome(delivery_uuid: str) -> str:
     if delivery.status == StatusChoices.DELIVERED:
         return '1 delivered'
     return '1 to retry' if delivery.error else '1 waits its turn'
-
-
-#
-# Test
-#
-
-
-def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
-    """Send a test event now, of the newest object that the webhook is subscribed to, and return its closed delivery.
-
-    It is marked as a test, jumps the line and is tried once, whether the webhook is enabled or not. Raises
-    DefinitionError where there is no object to show.
-    """
-    lease = uuid.uuid4()
-    delivery = _make_test(webhook, user, lease)
-    sent = prepare(delivery, webhook, time.time())
-    if sent.request:
-        client = Client(1)
-        try:
-            sent.outcome = client.send(sent.request)
-        finally:
-            client.close()
-    # Whoever sends a test sees what comes of it.
-    ledger = Ledger(tells_failures=False)
-    with locks.turn() as now:
-        outcomes.record(lease, [sent], ledger, now)
-        ledger.flush(now, force=True)
-    delivery.refresh_from_db()
-    return delivery
-
-
-@transaction.atomic
-def _make_test(webhook: Webhook, user: Model | None, lease: uuid.UUID) -> Delivery:
-    event = _test_event(webhook, user)
-    now = timezone.now()
-    return Delivery.objects.create(
-        webhook=webhook,
-        event=event,
-        object_type=event.object_type,
-        object_id=event.object_id,
-        sequence=event.sequence,
-        status=StatusChoices.SENDING,
-        created=now,
-        expires_at=expiry.expiry(now),
-        attempt_limit=1,
-        lease=lease,
-        lease_until=claims.lease_end(webhook, now),
-    )
-
-
-def _test_event(webhook: Webhook, user: Model | None) -> Event:
-    for object_type in webhook.object_types.order_by('pk'):
-        model = object_type.model_class()
-        newest = model._base_manager.order_by('-pk').values_list('pk', flat=True).first() if model else None
-        # It may be deleted meanwhile.
-        snapshot = None if newest is None else snapshots.take(model, [newest]).get(newest)
-        if snapshot is not None:
-            return _save_test_event(object_type, newest, snapshot, webhook, user)
-    raise DefinitionError('object_types', _('There is no object of these types to test with: create one first.'))
-
-
-def _save_test_event(object_type: ContentType, pk: int, snapshot: str, webhook: Webhook, user: Model | None) -> Event:
-    event = Event(
-        sequence=draw(),
-        kind=webhook.kinds[0],
-        object_type=object_type,
-        object_id=pk,
-        timestamp=timezone.now(),
-        username=user.username if user else None,
-        snapshot=json.loads(snapshot),
-        test=True,
-        transaction_id=0,
-        transaction_time=timezone.now(),
-        dispatched_at=timezone.now(),
-    )
-    event.save()
-    event_rendering.render([event], {event.pk} if webhook.needs_before else frozenset())
-    event.refresh_from_db()
-    return event

@@ -7,8 +7,6 @@ from netbox.object_actions import ObjectAction
 
 from ..models import Delivery
 
-__all__ = ('BulkRedeliver', 'Redeliver', 'Replay', 'RotateSecret', 'SendTest')
-
 
 class PostAction(ObjectAction):
     """A button that posts a form of its own."""

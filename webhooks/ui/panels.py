@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 from netbox.ui import attrs, panels
 from utilities.object_types import object_type_name
 
-from ..choices import KindChoices, StatusChoices
+from ..choices import StatusChoices
 from ..models import Event
 from ..tables import object_url
 from . import history
@@ -26,12 +26,6 @@ class TimeoutAttr(attrs.TextAttr):
 
 class LinesAttr(attrs.TextAttr):
     template_name = 'webhooks/attrs/lines.html'
-
-
-class KindsAttr(attrs.TextAttr):
-    def get_value(self, obj: Any) -> str:
-        labels = dict(KindChoices)
-        return ', '.join(str(labels[kind]) for kind in super().get_value(obj))
 
 
 class ObjectTypesAttr(LinesAttr):
@@ -68,7 +62,7 @@ class WebhookPanel(panels.ObjectAttributesPanel):
     name = attrs.TextAttr('name', label=_('Name'))
     description = attrs.TextAttr('description', label=_('Description'))
     state = attrs.TemplatedAttr('pk', template_name='webhooks/attrs/state.html', label=_('State'))
-    kinds = KindsAttr('kinds', label=_('Events'))
+    kinds = attrs.TextAttr('kind_labels', label=_('Events'))
     object_types = ObjectTypesAttr('object_types', label=_('Object types'))
     ignore_users = attrs.RelatedObjectListAttr('ignore_users', label=_('Ignored users'))
     notification_groups = attrs.RelatedObjectListAttr(

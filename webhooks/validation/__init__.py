@@ -2,3 +2,33 @@
 
 In: an object with the fields of a webhook. Out: errors by field. Knows nothing of the database.
 """
+
+from ..exceptions import DefinitionError
+from . import body, conditions, headers, secret, timeout, tls, url
+from .definition import Definition
+
+# Each raises DefinitionError for the first thing that it finds.
+CHECKS = (
+    conditions.check_kinds,
+    url.check,
+    body.check_content_type,
+    body.check_format,
+    headers.check,
+    body.check_body_template,
+    conditions.check_conditions,
+    secret.check,
+    timeout.check,
+    tls.check_ca_file,
+    tls.check_client_certificate,
+)
+
+
+def errors(definition: Definition) -> dict[str, str]:
+    """Return {field: what is wrong with it}, empty if the definition is sound."""
+    found: dict[str, str] = {}
+    for check in CHECKS:
+        try:
+            check(definition)
+        except DefinitionError as error:
+            found.setdefault(error.field, str(error))
+    return found

@@ -7,7 +7,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy
 from netbox.object_actions import BulkExport
 from netbox.ui import layout
 from netbox.ui.panels import TemplatePanel
@@ -83,9 +83,7 @@ class RedeliverMixin(GetReturnURLMixin):
         return super().get_queryset(request).restrict(request.user, 'view')
 
     def redeliver(self, deliveries: QuerySet[Delivery]) -> None:
-        count = redelivery.redeliver(deliveries)
-        text = ngettext('{count} delivery is sent again.', '{count} deliveries are sent again.', count)
-        messages.success(self.request, text.format(count=count))
+        messages.success(self.request, redelivery.announce(redelivery.redeliver(deliveries)))
 
 
 @register_model_view(Delivery, 'redeliver')

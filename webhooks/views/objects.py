@@ -23,7 +23,7 @@ def deliveries_of(instance: Model) -> QuerySet[Delivery]:
 
 
 class ObjectDeliveriesView(generic.ObjectChildrenView):
-    """Registered for each model by tabs.py, which passes it on as `model`."""
+    """Registered for each model by ui/tabs.py, which passes it on as `model`."""
 
     child_model = Delivery
     table = tables.ObjectDeliveryTable

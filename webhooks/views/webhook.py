@@ -4,10 +4,11 @@ from datetime import datetime
 from typing import Any
 
 from django.contrib import messages
+from django.forms import Form
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy, ngettext
+from django.utils.translation import gettext_lazy
 from extras.ui.panels import CustomFieldsPanel, TagsPanel
 from netbox.object_actions import CloneObject, DeleteObject, EditObject
 from netbox.ui import layout
@@ -15,12 +16,12 @@ from netbox.ui.panels import ObjectsTablePanel
 from netbox.views import generic
 from netbox.views.generic.base import BaseObjectView
 from utilities.permissions import get_permission_for_model
-from utilities.views import register_model_view
+from utilities.views import ViewTab, register_model_view
 
 from .. import filtersets, forms, tables
 from ..exceptions import DefinitionError
 from ..models import Delivery, Webhook
-from ..services import notices, redelivery, secret_rotation
+from ..services import banners, preview, redelivery, secret_rotation, trial
 from ..ui import panels
 from ..ui.buttons import Replay, RotateSecret, SendTest
 
@@ -58,7 +59,7 @@ class WebhookView(generic.ObjectView):
     )
 
     def get_extra_context(self, request: HttpRequest, instance: Webhook) -> dict[str, Any]:
-        return {'notices': notices.of(instance), 'new_secret': secret_rotation.take(request.session, instance)}
+        return {'banners': banners.of(instance), 'new_secret': secret_rotation.take(request.session, instance)}
 
 
 @register_model_view(Webhook, 'add', detail=False)
@@ -125,6 +126,10 @@ class WebhookActionView(BaseObjectView):
     def get_queryset(self, request: HttpRequest):
         return super().get_queryset(request).restrict(request.user, 'view')
 
+    def render_form(self, request: HttpRequest, webhook: Webhook, form: Form) -> HttpResponse:
+        shown = {'object': webhook, 'form': form, 'return_url': webhook.get_absolute_url()}
+        return render(request, self.template_name, shown)
+
 
 @register_model_view(Webhook, 'test')
 class WebhookTestView(WebhookActionView):
@@ -136,7 +141,7 @@ class WebhookTestView(WebhookActionView):
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
         webhook = self.get_object(pk=pk)
         try:
-            delivery = redelivery.send_test(webhook, request.user)
+            delivery = trial.send_test(webhook, request.user)
         except DefinitionError as error:
             messages.error(request, str(error))
             return redirect(webhook.get_absolute_url())
@@ -154,30 +159,54 @@ class WebhookTestView(WebhookActionView):
 
 @register_model_view(Webhook, 'replay')
 class WebhookReplayView(WebhookActionView):
-    """Asks for the range of time, and sends its events again."""
+    """Asks for the range of time, and redelivers its events."""
 
     action = 'replay'
     template_name = 'webhooks/webhook_replay.html'
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:
-        return self._render(request, self.get_object(pk=pk), forms.ReplayForm())
+        return self.render_form(request, self.get_object(pk=pk), forms.ReplayForm())
 
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
         webhook = self.get_object(pk=pk)
         form = forms.ReplayForm(request.POST)
         if not form.is_valid():
-            return self._render(request, webhook, form)
+            return self.render_form(request, webhook, form)
         count = self._replay(webhook, **form.cleaned_data)
-        text = ngettext('{count} delivery is sent again.', '{count} deliveries are sent again.', count)
-        messages.success(request, text.format(count=count))
+        messages.success(request, redelivery.announce(count))
         return redirect(webhook.get_absolute_url())
 
     def _replay(self, webhook: Webhook, since: datetime, until: datetime, status: str) -> int:
         return redelivery.replay(webhook, since, until, status or None)
 
-    def _render(self, request: HttpRequest, webhook: Webhook, form: forms.ReplayForm) -> HttpResponse:
-        return render(
-            request,
-            self.template_name,
-            {'object': webhook, 'form': form, 'return_url': webhook.get_absolute_url()},
-        )
+
+@register_model_view(Webhook, 'rotate_secret', path='rotate-secret')
+class WebhookRotateSecretView(WebhookActionView):
+    """Asks how, and shows the new secret once, on the webhook's page."""
+
+    action = 'change'
+    template_name = 'webhooks/webhook_rotate_secret.html'
+
+    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
+        webhook = self.get_object(pk=pk)
+        return self.render_form(request, webhook, forms.RotateSecretForm(webhook=webhook))
+
+    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
+        webhook = self.get_object(pk=pk)
+        form = forms.RotateSecretForm(request.POST, webhook=webhook)
+        if not form.is_valid():
+            return self.render_form(request, webhook, form)
+        webhook, secret = secret_rotation.rotate(webhook.pk, form.cleaned_data['prefix'], form.overlap)
+        secret_rotation.show_once(request.session, webhook, secret)
+        messages.success(request, _('Requests are signed with the new secret from now on.'))
+        return redirect(webhook.get_absolute_url())
+
+
+@register_model_view(Webhook, 'preview')
+class WebhookPreviewView(generic.ObjectView):
+    queryset = Webhook.objects.all()
+    template_name = 'webhooks/webhook_preview.html'
+    tab = ViewTab(label=gettext_lazy('Preview'), permission='webhooks.view_webhook', weight=500)
+
+    def get_extra_context(self, request: HttpRequest, instance: Webhook) -> dict[str, Any]:
+        return preview.context(instance, request.user)

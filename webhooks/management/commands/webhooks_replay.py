@@ -23,7 +23,7 @@ def moment(text: str) -> datetime:
 
 
 class Command(BaseCommand):
-    help = 'Send closed deliveries again.'
+    help = 'Redeliver closed deliveries.'
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument('--webhook', metavar='NAME', help='of this webhook only')
@@ -44,11 +44,11 @@ class Command(BaseCommand):
             object_type=_object_type(options['model']),
         )
         if options['dry_run']:
-            self.stdout.write(f'{chosen.count()} deliveries would be sent again')
+            self.stdout.write(f'{chosen.count()} deliveries would be redelivered')
             return
         bar = partial(track, description='Replaying', disable=not self.stdout.isatty())
         sent = redelivery.redeliver(chosen, watch=bar)
-        self.stdout.write(f'{sent} deliveries are sent again')
+        self.stdout.write(f'{sent} deliveries are being redelivered')
 
 
 def _webhook(name: str | None) -> Webhook | None:

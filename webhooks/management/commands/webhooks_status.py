@@ -6,7 +6,7 @@ from django.utils import timezone
 
 from webhooks import conf
 
-from ...services.statistics import Backlog, backlog
+from ...services.backlog import Backlog, measure
 
 OK, WARNING, CRITICAL = 0, 1, 2
 
@@ -24,7 +24,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args, **options) -> None:
-        found = backlog()
+        found = measure()
         age = (timezone.now() - found.oldest).total_seconds() if found.oldest else 0
         code = _code(found, age, options['max_age'])
         report = {

@@ -4,9 +4,8 @@ The shapes of the body are in formats.py.
 """
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -18,10 +17,12 @@ from ..exceptions import DecryptionError, DefinitionError
 from ..models import Delivery, Event, Webhook
 from ..security import signing
 from ..security.encryption import MASK
-from ..security.masking import mask_url
+from ..security.masking import mask_url, whole_url
 from ..templating import environment
-from ..transport.client import Request
-from ..validation import definition
+from ..transport.exchange import Request
+from ..validation.headers import check_header_value, parse_headers
+from ..validation.secret import reveal
+from ..validation.url import check_plain_url
 from ..version import VERSION
 from . import formats
 
@@ -29,6 +30,9 @@ AUTHORIZATION = 'authorization'
 SIGNATURES = ('webhook-signature', 'x-hook-signature')
 SIGNATURE_SHOWN = 24
 USER_AGENT = f'netbox-webhooks/{VERSION}'
+
+# Gives what templates see: put together once, and only if there is a template.
+Context = Callable[[], dict[str, Any]]
 
 
 def build(delivery: Delivery, now: float) -> Request:
@@ -39,8 +43,8 @@ def build(delivery: Delivery, now: float) -> Request:
     """
     webhook, events = delivery.webhook, delivery.events()
     _check_rendered(events)
-    context = Context(webhook, events)
-    body = _body(webhook, context)
+    context = cache(partial(formats.template_context, webhook, events))
+    body = _body(webhook, events, context)
     url = _url(webhook, context)
     headers = {
         'Content-Type': formats.content_type(webhook, events),
@@ -62,7 +66,7 @@ def build(delivery: Delivery, now: float) -> Request:
 
 def mask(request: Request, webhook: Webhook) -> tuple[str, dict[str, str]]:
     """Return URL and headers of a request as they may be shown."""
-    secret = {name.lower() for name, _value in definition.parse_headers(webhook.additional_headers.reveal())}
+    secret = {name.lower() for name, _value in parse_headers(webhook.additional_headers.reveal())}
     secret.add(AUTHORIZATION)
     headers = {name: MASK if name.lower() in secret else value for name, value in request.headers.items()}
     return mask_url(request.url), headers
@@ -81,22 +85,10 @@ def _check_rendered(events: Sequence[Event]) -> None:
             raise DefinitionError('data', event.error or _('The event has not been rendered.'))
 
 
-@dataclass
-class Context:
-    """What templates see: put together once, and only if there is a template."""
-
-    webhook: Webhook
-    events: Sequence[Event]
-
-    @cached_property
-    def values(self) -> dict[str, Any]:
-        return formats.template_context(self.webhook, self.events)
-
-
-def _body(webhook: Webhook, context: Context) -> bytes:
+def _body(webhook: Webhook, events: Sequence[Event], context: Context) -> bytes:
     if webhook.body_template:
         return _render('body_template', webhook.body_template, context).encode()
-    return formats.body(webhook, context.events)
+    return formats.body(webhook, events)
 
 
 #
@@ -105,11 +97,11 @@ def _body(webhook: Webhook, context: Context) -> bytes:
 
 
 def _url(webhook: Webhook, context: Context) -> str:
-    url = definition.whole_url(webhook.payload_url)
+    url = whole_url(webhook.payload_url)
     if not JINJA2_TEMPLATE_RE.search(url):
         return url
     url = _render('payload_url', url, context).strip()
-    definition.check_plain_url(url)
+    check_plain_url(url)
     return url
 
 
@@ -130,7 +122,7 @@ def _login(url: str) -> dict[str, str]:
 
 def _additional_headers(webhook: Webhook, context: Context) -> list[tuple[str, str]]:
     """Each value is rendered by itself, so that what an object holds cannot add a header."""
-    lines = definition.parse_headers(definition.reveal('additional_headers', webhook.additional_headers))
+    lines = parse_headers(reveal('additional_headers', webhook.additional_headers))
     return [(name, _header_value(name, value, context)) for name, value in lines]
 
 
@@ -138,13 +130,13 @@ def _header_value(name: str, value: str, context: Context) -> str:
     if not JINJA2_TEMPLATE_RE.search(value):
         return value
     rendered = _render('additional_headers', value, context).strip()
-    definition.check_header_value(name, rendered)
+    check_header_value(name, rendered)
     return rendered
 
 
 def _render(field: str, template: str, context: Context) -> str:
     try:
-        return environment.render(template, context.values)
+        return environment.render(template, context())
     except environment.RenderError as error:
         raise DefinitionError(field, str(error)) from error
 
@@ -159,11 +151,11 @@ def _signatures(webhook: Webhook, delivery_id: str, timestamp: int, body: bytes)
 
 
 def _secrets(webhook: Webhook) -> list[str]:
-    definition.reveal('secret', webhook.secret)
+    reveal('secret', webhook.secret)
     try:
         return webhook.secrets()
     except DecryptionError:
-        return [definition.reveal('previous_secret', webhook.previous_secret)]
+        return [reveal('previous_secret', webhook.previous_secret)]
 
 
 def _certificate(webhook: Webhook) -> str | tuple[str, str] | None:

@@ -16,7 +16,7 @@ from ..outbox import wakeup
 
 
 @dataclass(frozen=True)
-class Notice:
+class Banner:
     """`kind` is one of Bootstrap's: danger where changes are lost or nothing goes out, warning, secondary."""
 
     kind: str
@@ -25,12 +25,12 @@ class Notice:
     text: str
 
 
-def of(webhook: Webhook) -> list[Notice]:
+def of(webhook: Webhook) -> list[Banner]:
     """Return what there is to say, the most important first; nothing of a webhook that sends."""
     return [*_definition(webhook), *_state(webhook), *_installation(webhook)]
 
 
-def _definition(webhook: Webhook) -> Iterator[Notice]:
+def _definition(webhook: Webhook) -> Iterator[Banner]:
     way_out = _(
         'Deliveries fail because of it. Enter the value anew, or put the key with which it was stored back into the '
         'setting encryption_keys.'
@@ -50,9 +50,9 @@ def _is_readable(sealed: Sealed) -> bool:
     return True
 
 
-def _undecryptable(name: str, way_out: str) -> Notice:
+def _undecryptable(name: str, way_out: str) -> Banner:
     title = _('Cannot be decrypted: {field}').format(field=Webhook._meta.get_field(name).verbose_name)
-    return Notice('danger', 'key-alert', title, way_out)
+    return Banner('danger', 'key-alert', title, way_out)
 
 
 def _until_it_expires(webhook: Webhook) -> str:
@@ -62,13 +62,13 @@ def _until_it_expires(webhook: Webhook) -> str:
     ).format(until=_moment(webhook.previous_secret_expires))
 
 
-def _state(webhook: Webhook) -> Iterator[Notice]:
+def _state(webhook: Webhook) -> Iterator[Banner]:
     """Only the first of these counts: what is disabled is neither paused nor suspended."""
     health = getattr(webhook, 'health', None)
     if not webhook.enabled:
         yield _gone(health) if health and health.last_status == GONE else _disabled()
     elif webhook.paused:
-        yield Notice(
+        yield Banner(
             'warning',
             'pause-circle-outline',
             _('Paused'),
@@ -78,8 +78,8 @@ def _state(webhook: Webhook) -> Iterator[Notice]:
         yield _suspended(health)
 
 
-def _gone(health: Health) -> Notice:
-    return Notice(
+def _gone(health: Health) -> Banner:
+    return Banner(
         'danger',
         'link-variant-off',
         _('Disabled by its endpoint'),
@@ -90,8 +90,8 @@ def _gone(health: Health) -> Notice:
     )
 
 
-def _disabled() -> Notice:
-    return Notice(
+def _disabled() -> Banner:
+    return Banner(
         'secondary',
         'information-outline',
         _('Disabled'),
@@ -102,8 +102,8 @@ def _disabled() -> Notice:
     )
 
 
-def _suspended(health: Health) -> Notice:
-    return Notice(
+def _suspended(health: Health) -> Banner:
+    return Banner(
         'warning',
         'alert-outline',
         _('Suspended'),
@@ -116,10 +116,10 @@ def _suspended(health: Health) -> Notice:
     )
 
 
-def _installation(webhook: Webhook) -> Iterator[Notice]:
+def _installation(webhook: Webhook) -> Iterator[Banner]:
     """Of a webhook that would send: those of all others have their own reason first."""
     if not conf.get().enabled:
-        yield Notice(
+        yield Banner(
             'danger',
             'power-plug-off-outline',
             _('Webhooks are off'),
@@ -129,8 +129,8 @@ def _installation(webhook: Webhook) -> Iterator[Notice]:
         yield _no_redis() if workers is None else _no_worker()
 
 
-def _no_redis() -> Notice:
-    return Notice(
+def _no_redis() -> Banner:
+    return Banner(
         'danger',
         'database-off-outline',
         _('Redis cannot be reached'),
@@ -138,9 +138,9 @@ def _no_redis() -> Notice:
     )
 
 
-def _no_worker() -> Notice:
+def _no_worker() -> Banner:
     text = _('Changes are recorded and wait. They are sent once a worker serves the queue {queue}: start netbox-rq.')
-    return Notice('danger', 'account-off-outline', _('No worker is running'), text.format(queue=conf.get().queue))
+    return Banner('danger', 'account-off-outline', _('No worker is running'), text.format(queue=conf.get().queue))
 
 
 def _moment(when: datetime) -> str:

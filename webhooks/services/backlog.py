@@ -1,4 +1,4 @@
-"""Figures about the backlog, read in a few queries: for `webhooks_status`, the metrics and the dashboard."""
+"""The backlog in figures, read in a few queries: for `webhooks_status`, the metrics and the dashboard."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,7 +25,7 @@ class Backlog:
     redis: bool
 
 
-def backlog() -> Backlog:
+def measure() -> Backlog:
     undispatched = Event.objects.filter(dispatched_at=None).aggregate(count=Count('pk'), oldest=Min('timestamp'))
     deliveries = Delivery.objects.filter(status__in=(*OPEN_STATUSES, StatusChoices.FAILED)).aggregate(
         pending=Count('pk', filter=Q(status=StatusChoices.PENDING)),

@@ -1,0 +1,93 @@
+"""A test event, sent at once: of the newest object that a webhook is subscribed to."""
+
+import json
+import time
+import uuid
+from contextlib import closing
+
+from django.contrib.contenttypes.models import ContentType
+from django.db import transaction
+from django.db.models import Model
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from ..choices import StatusChoices
+from ..engine import claims, event_rendering, expiry, locks, outcomes
+from ..engine.claimed import prepare
+from ..engine.ledger import Ledger
+from ..exceptions import DefinitionError
+from ..models import Delivery, Event, Webhook
+from ..models.sequence import draw
+from ..outbox import snapshots
+from ..transport.client import Client
+
+
+def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
+    """Send a test event now, of the newest object that the webhook is subscribed to, and return its closed delivery.
+
+    It is marked as a test, jumps the line and is tried once, whether the webhook is enabled or not. Raises
+    DefinitionError where there is no object to show.
+    """
+    lease = uuid.uuid4()
+    delivery = _make_test(webhook, user, lease)
+    sent = prepare(delivery, webhook, time.time())
+    if sent.request:
+        with closing(Client(1)) as client:
+            sent.outcome = client.send(sent.request)
+    # Whoever sends a test sees what comes of it.
+    ledger = Ledger(tells_failures=False)
+    with locks.turn() as now:
+        outcomes.record(lease, [sent], ledger, now)
+        ledger.flush(now, force=True)
+    delivery.refresh_from_db()
+    return delivery
+
+
+@transaction.atomic
+def _make_test(webhook: Webhook, user: Model | None, lease: uuid.UUID) -> Delivery:
+    event = _test_event(webhook, user)
+    now = timezone.now()
+    return Delivery.objects.create(
+        webhook=webhook,
+        event=event,
+        object_type=event.object_type,
+        object_id=event.object_id,
+        sequence=event.sequence,
+        status=StatusChoices.SENDING,
+        created=now,
+        expires_at=expiry.expiry(now),
+        attempt_limit=1,
+        lease=lease,
+        lease_until=claims.lease_end(webhook, now),
+    )
+
+
+def _test_event(webhook: Webhook, user: Model | None) -> Event:
+    for object_type in webhook.object_types.order_by('pk'):
+        model = object_type.model_class()
+        newest = model._base_manager.order_by('-pk').values_list('pk', flat=True).first() if model else None
+        # It may be deleted meanwhile.
+        snapshot = None if newest is None else snapshots.take(model, [newest]).get(newest)
+        if snapshot is not None:
+            return _save_test_event(object_type, newest, snapshot, webhook, user)
+    raise DefinitionError('object_types', _('There is no object of these types to test with: create one first.'))
+
+
+def _save_test_event(object_type: ContentType, pk: int, snapshot: str, webhook: Webhook, user: Model | None) -> Event:
+    event = Event(
+        sequence=draw(),
+        kind=webhook.kinds[0],
+        object_type=object_type,
+        object_id=pk,
+        timestamp=timezone.now(),
+        username=user.username if user else None,
+        snapshot=json.loads(snapshot),
+        test=True,
+        transaction_id=0,
+        transaction_time=timezone.now(),
+        dispatched_at=timezone.now(),
+    )
+    event.save()
+    event_rendering.render([event], {event.pk} if webhook.needs_before else frozenset())
+    event.refresh_from_db()
+    return event

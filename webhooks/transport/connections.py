@@ -1,0 +1,134 @@
+"""Connections that go only where they may, end at the deadline, and take an answer for one only when it is whole."""
+
+import http.client
+import socket
+from typing import Any, BinaryIO
+
+from requests.adapters import HTTPAdapter
+from urllib3.connectionpool import HTTPConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+from urllib3.poolmanager import PoolManager, ProxyManager
+
+from ..constants import MAX_RESPONSE_READ
+from . import blocked_networks, deadline
+
+# Answers after which another one comes, which is the one that counts.
+INTERIM = frozenset(range(100, 200)) - {http.HTTPStatus.SWITCHING_PROTOCOLS}
+
+
+class _Lines:
+    """A stream of lines that knows the last one that was read, and has an end."""
+
+    def __init__(self, stream: BinaryIO):
+        self.stream = stream
+        self.last: bytes | None = None
+        self._room = MAX_RESPONSE_READ
+
+    def readline(self, limit: int = -1) -> bytes:
+        self.last = self.stream.readline(limit)
+        self._room -= len(self.last)
+        if self._room < 0:
+            raise http.client.HTTPException(f'the headers are longer than {MAX_RESPONSE_READ} bytes')
+        return self.last
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+class _Response(http.client.HTTPResponse):
+    """The final answer, with all of its headers.
+
+    To http.client, interim answers other than 100 are final, and the end of the connection ends the headers as well.
+    """
+
+    def begin(self) -> None:
+        lines = self.fp = _Lines(self.fp)
+        try:
+            super().begin()
+            while self.status in INTERIM:
+                self.headers = None  # so that it reads on
+                super().begin()
+        finally:
+            if self.fp is lines:
+                self.fp = lines.stream
+        if lines.last == b'':
+            raise http.client.HTTPException('the connection was cut inside the headers')
+        if self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+            self.will_close = True  # what it speaks from now on is not HTTP
+
+
+class _Watched:
+    """A urllib3 connection that the watchdog can cut."""
+
+    response_class = _Response
+
+    def _new_conn(self) -> socket.socket:
+        sock = self._connect()
+        self._cut = sock.dup()
+        deadline.watch(self._cut)
+        return sock
+
+    def _connect(self) -> socket.socket:
+        return super()._new_conn()
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is not None:
+            deadline.watch(self._cut)
+        super().request(*args, **kwargs)
+
+    def close(self) -> None:
+        super().close()
+        if cut := self.__dict__.pop('_cut', None):
+            cut.close()
+
+
+class _Guarded(_Watched):
+    """One that connects only where it may."""
+
+    def _connect(self) -> socket.socket:
+        problem: OSError | None = None
+        try:
+            found = blocked_networks.allowed(self._dns_host, self.port)
+        except OSError as error:
+            raise NewConnectionError(self, f'{self.host} cannot be resolved: {error.strerror}') from error
+        for family, kind, protocol, _name, address in found:
+            # Of several addresses each would take a whole timeout.
+            timeout = min(self.timeout, deadline.time_left())
+            if timeout <= 0:
+                raise ConnectTimeoutError(self, 'the time is up')
+            sock = socket.socket(family, kind, protocol)
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.settimeout(timeout)
+                sock.connect(address)
+            except OSError as error:
+                problem = error
+                sock.close()
+            else:
+                return sock
+        raise NewConnectionError(self, str(problem)) from problem
+
+
+class GuardedAdapter(HTTPAdapter):
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        _connect_by(_Guarded, self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> ProxyManager:
+        """Where a proxy is, NetBox's operator has decided: connections to it are watched, not guarded."""
+        known = proxy in self.proxy_manager
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not known:
+            _connect_by(_Watched, manager)
+        return manager
+
+
+def _connect_by(kind: type[_Watched], manager: PoolManager) -> None:
+    """Let a manager's connections be of that kind."""
+    pools = manager.pool_classes_by_scheme
+    manager.pool_classes_by_scheme = {scheme: _pool(kind, pool) for scheme, pool in pools.items()}
+
+
+def _pool(kind: type[_Watched], pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
+    connection = type(pool.ConnectionCls.__name__, (kind, pool.ConnectionCls), {})
+    return type(pool.__name__, (pool,), {'ConnectionCls': connection})

@@ -1,0 +1,36 @@
+"""The body: its content type, its format, and the template that may replace it."""
+
+import re
+
+from django.utils.translation import gettext as _
+
+from ..choices import FormatChoices
+from ..exceptions import DefinitionError
+from .definition import Definition
+from .templates import check_template
+
+CONTENT_TYPE = re.compile(r'[\w!#$&^.+-]+/[\w!#$&^.+-]+(\s*;\s*[\w.-]+=("[^"\x00-\x1f]*"|[\w.+-]+))*', re.ASCII)
+FORM = 'application/x-www-form-urlencoded'
+
+
+def is_form(content_type: str) -> bool:
+    """Whether the body is form-encoded."""
+    return content_type.partition(';')[0].strip().lower() == FORM
+
+
+def check_content_type(definition: Definition) -> None:
+    if not CONTENT_TYPE.fullmatch(definition.http_content_type):
+        raise DefinitionError('http_content_type', _('Enter a content type such as application/json.'))
+
+
+def check_format(definition: Definition) -> None:
+    if definition.payload_format == FormatChoices.CLOUDEVENTS and is_form(definition.http_content_type):
+        raise DefinitionError('http_content_type', _('CloudEvents are JSON and cannot be form-encoded.'))
+    if definition.payload_format != FormatChoices.DEFAULT and definition.body_template:
+        raise DefinitionError('body_template', _('A template replaces the default format only: choose one of the two.'))
+    if definition.http_method == 'GET' and definition.body_template:
+        raise DefinitionError('body_template', _('A GET request has no body to put a template in.'))
+
+
+def check_body_template(definition: Definition) -> None:
+    check_template('body_template', definition.body_template)

@@ -1,0 +1,45 @@
+"""Which changes are sent: of which kinds, and under which conditions, which are those of NetBox's event rules."""
+
+import math
+import re
+from typing import Any
+
+from django.utils.translation import gettext as _
+from extras.conditions import Condition, ConditionSet, InvalidCondition
+
+from ..exceptions import DefinitionError
+from ..storable import UNSTORABLE, nodes
+from .definition import Definition
+
+
+def check_kinds(definition: Definition) -> None:
+    if not definition.kinds:
+        raise DefinitionError('type_create', _('Choose at least one of creations, updates and deletions.'))
+
+
+def check_conditions(definition: Definition) -> None:
+    if definition.conditions in (None, {}, ''):
+        return
+    try:
+        ConditionSet(definition.conditions)
+        for node in nodes(definition.conditions):
+            _check_node(node)
+    except RecursionError:
+        raise DefinitionError('conditions', _('Invalid conditions: they are nested too deeply.')) from None
+    except (ValueError, TypeError, KeyError, AttributeError, InvalidCondition) as error:
+        raise DefinitionError('conditions', _('Invalid conditions: {error}').format(error=error)) from None
+
+
+def _check_node(node: Any) -> None:
+    """Raise ValueError for what ConditionSet lets pass and PostgreSQL or the evaluation does not."""
+    if isinstance(node, str) and UNSTORABLE.search(node):
+        raise ValueError(_('a text holds a null character or half a surrogate pair'))
+    if isinstance(node, float) and not math.isfinite(node):
+        raise ValueError(_('a number is not finite'))
+    if isinstance(node, dict) and not isinstance(node.get('attr', ''), str):
+        raise ValueError(_('attr is the name of an attribute'))
+    if isinstance(node, dict) and node.get('op') == Condition.REGEX:
+        try:
+            re.compile(node.get('value'))
+        except (re.error, OverflowError) as error:
+            raise ValueError(error) from None

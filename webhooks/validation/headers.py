@@ -1,0 +1,100 @@
+"""Additional headers: lines `Name: value`, which come masked and come back so."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from django.utils.translation import gettext_lazy as _
+from utilities.jinja2 import HTTP_HEADER_INVALID_CHARS_RE
+
+from ..constants import RESERVED_HEADERS
+from ..exceptions import DecryptionError, DefinitionError
+from ..security.encryption import MASK
+from .definition import Definition
+from .secret import reveal
+from .templates import check_template
+
+HEADER_NAME = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+MOVED = _(
+    'The URL leads to another host: enter the values of these headers anew. Stored ones do not go where they did not '
+    'go before.'
+)
+
+
+def check(definition: Definition) -> None:
+    text = reveal('additional_headers', definition.additional_headers)
+    for _name, value in parse_headers(text):
+        check_template('additional_headers', value)
+
+
+def parse_headers(text: str) -> Iterator[tuple[str, str]]:
+    """Yield (name, value) of each line `Name: value`. Raises DefinitionError for a line that is none."""
+    for number, line in enumerate(text.replace('\r\n', '\n').split('\n'), 1):
+        if line.strip():
+            yield _parse_header(number, line)
+
+
+def _parse_header(number: int, line: str) -> tuple[str, str]:
+    name, colon, value = line.partition(':')
+    name, value = name.strip(), value.strip()
+    # The line is not repeated: it may be the second half of a secret.
+    if not colon:
+        raise DefinitionError(
+            'additional_headers', _('Each line is "Name: value"; line {number} has no colon.').format(number=number)
+        )
+    if not HEADER_NAME.match(name):
+        raise DefinitionError(
+            'additional_headers', _('Line {number} does not begin with the name of a header.').format(number=number)
+        )
+    check_header_value(name, value)
+    if name.lower() in RESERVED_HEADERS:
+        raise DefinitionError(
+            'additional_headers', _('{name} is set by the sender and cannot be overridden.').format(name=name)
+        )
+    return name, value
+
+
+def check_header_value(name: str, value: str) -> None:
+    """Raise DefinitionError for a value that cannot stand in a header."""
+    if HTTP_HEADER_INVALID_CHARS_RE.search(value):
+        raise DefinitionError(
+            'additional_headers', _('The value of {name} holds a control character or a line break.').format(name=name)
+        )
+    try:
+        value.encode('latin-1')
+    except UnicodeEncodeError:
+        raise DefinitionError(
+            'additional_headers', _('The value of {name} holds a character that no header can.').format(name=name)
+        ) from None
+
+
+def merge_headers(text: str, stored: Any, moved: bool = False) -> str:
+    """Return `text` with each masked value replaced by the one stored under the same name.
+
+    This lets a form or an API client send back what it was shown. Raises DefinitionError for a mask without a value,
+    and for any mask where the webhook has `moved`.
+    """
+    if MASK not in text:
+        return text
+    if moved:
+        raise DefinitionError('additional_headers', MOVED)
+    known = {name.lower(): value for name, value in parse_headers(reveal('additional_headers', stored))}
+    return '\n'.join(f'{name}: {_unmask(name, value, known)}' for name, value in parse_headers(text))
+
+
+def _unmask(name: str, value: str, known: dict[str, str]) -> str:
+    if value != MASK:
+        return value
+    if name.lower() not in known:
+        raise DefinitionError(
+            'additional_headers', _('{name} has no stored value to keep: enter one.').format(name=name)
+        )
+    return known[name.lower()]
+
+
+def mask_headers(sealed: Any) -> str:
+    """Return the headers with masked values, or a single mask where they cannot be decrypted."""
+    try:
+        return '\n'.join(f'{name}: {MASK}' for name, _value in parse_headers(sealed.reveal()))
+    except (DecryptionError, DefinitionError):
+        return MASK

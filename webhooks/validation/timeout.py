@@ -1,0 +1,16 @@
+"""The timeout of a request."""
+
+from django.conf import settings
+from django.utils.translation import gettext as _
+from netbox.settings_utils import parse_job_timeout
+
+from ..exceptions import DefinitionError
+from .definition import Definition
+
+
+def check(definition: Definition) -> None:
+    limit = parse_job_timeout(settings.RQ_DEFAULT_TIMEOUT)
+    if definition.timeout and limit is not None and definition.timeout >= limit:
+        raise DefinitionError(
+            'timeout', _('Must be less than the timeout of background jobs, {limit} seconds.').format(limit=limit)
+        )

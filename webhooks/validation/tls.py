@@ -1,0 +1,37 @@
+"""TLS: the files with certificates and keys, which are all in one folder."""
+
+from os.path import isfile
+from pathlib import Path
+
+from django.utils.translation import gettext as _
+
+from .. import conf
+from ..exceptions import DefinitionError
+from .definition import Definition
+
+
+def check_ca_file(definition: Definition) -> None:
+    if definition.ca_file_path and not definition.ssl_verification:
+        raise DefinitionError('ca_file_path', _('A CA file is of no use while TLS verification is off.'))
+    _check_file('ca_file_path', definition.ca_file_path)
+
+
+def check_client_certificate(definition: Definition) -> None:
+    if definition.client_key_path and not definition.client_cert_path:
+        raise DefinitionError('client_key_path', _('A client key needs a client certificate file.'))
+    _check_file('client_cert_path', definition.client_cert_path)
+    _check_file('client_key_path', definition.client_key_path)
+
+
+def _check_file(field: str, path: str) -> None:
+    """Only files below `certificate_root`: whoever edits webhooks must not be able to probe the host's files."""
+    if not path:
+        return
+    root = conf.get().certificate_root
+    if root is None:
+        raise DefinitionError(field, _('Files can be used once the setting certificate_root names their folder.'))
+    if '\x00' in path or not Path(path).resolve().is_relative_to(root):
+        raise DefinitionError(field, _('The file must be below {root}.').format(root=root))
+    # Unlike Path.is_file() it says no to a name that is too long, and in a folder that may not be read.
+    if not isfile(path):
+        raise DefinitionError(field, _('There is no such file.'))

@@ -1,0 +1,80 @@
+"""The URL that requests go to: what it may be, and whether a new one leads elsewhere."""
+
+import re
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.utils.translation import gettext as _
+from utilities.jinja2 import JINJA2_TEMPLATE_RE
+
+from ..exceptions import DefinitionError
+from ..security.encryption import MASK
+from ..security.masking import mask_template, whole_url
+from ..storable import UNSTORABLE
+from .definition import Definition
+from .templates import check_template
+
+PORTS = {'http': 80, 'https': 443}
+SCHEMES = tuple(PORTS)
+# Scheme, host and port, and that they are at an end.
+AUTHORITY = re.compile(r'[a-z]+://[^/?#]+[/?#]', re.IGNORECASE)
+
+
+def check(definition: Definition) -> None:
+    _check_whole_url(whole_url(definition.payload_url))
+
+
+def _check_whole_url(url: str) -> None:
+    if MASK in url:
+        raise DefinitionError('payload_url', _('Enter the whole URL: the part that is masked is not stored.'))
+    if JINJA2_TEMPLATE_RE.search(url):
+        check_template('payload_url', url)
+        scheme = re.match(r'^([a-zA-Z][a-zA-Z0-9+.-]*):', url)
+        if scheme and scheme[1].lower() not in SCHEMES:
+            raise DefinitionError('payload_url', _('Enter a URL that begins with http:// or https://.'))
+        return
+    check_plain_url(url)
+
+
+def check_plain_url(url: str) -> None:
+    """Raise DefinitionError unless the URL is http or https, with a host, and fit for a request line."""
+    try:
+        parts = urlsplit(url)
+        port_is_valid = parts.port is None or parts.port > 0
+    except ValueError:
+        # What urllib says of it may hold the user and the password.
+        raise DefinitionError('payload_url', _('Enter a valid URL: its host or its port is not one.')) from None
+    if parts.scheme not in SCHEMES or not parts.hostname:
+        raise DefinitionError('payload_url', _('Enter a URL that begins with http:// or https:// and has a host.'))
+    if not port_is_valid or re.search(r'[\s\x00-\x1f\x7f]', url) or UNSTORABLE.search(url):
+        raise DefinitionError('payload_url', _('Enter a valid URL: it holds a space, a control character or port 0.'))
+
+
+def merge_url(url: str, stored: str) -> str:
+    """Return the stored URL where `url` is how it was shown, else `url`."""
+    return stored if MASK in url and url == mask_template(whole_url(stored)) else url
+
+
+def is_moved(before: Any, after: Any) -> bool:
+    """Whether requests go to another scheme, host or port than before. Stored header values must not follow.
+
+    A URL that is refused leads nowhere.
+    """
+    try:
+        _check_whole_url(whole_url(after))
+    except DefinitionError:
+        return False
+    return _origin(whole_url(before)) != _origin(whole_url(after))
+
+
+def _origin(url: str) -> Any:
+    """Return scheme, host and port; the whole text where a template may make them up."""
+    fixed, template, _rest = url.partition('{')
+    # A backslash ends the host for some parsers and not for others.
+    if (template and not AUTHORITY.match(fixed)) or '\\' in fixed:
+        return url
+    try:
+        parts = urlsplit(fixed)
+        return parts.scheme, parts.hostname, parts.port or PORTS.get(parts.scheme)
+    except ValueError:
+        return url
