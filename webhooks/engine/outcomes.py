@@ -82,6 +82,8 @@ def record(lease: uuid.UUID, claimed: Sequence[Claimed], ledger: Ledger, now: da
 
 def record_judged(lease: uuid.UUID, judged: Sequence[Judged], ledger: Ledger, now: datetime) -> Tally:
     tally = Tally()
+    if not judged:
+        return tally
     for one, verdict in save(lease, judged):
         tally.add(verdict.status)
         ledger.add(one.delivery.webhook, one.outcome, verdict.status)
