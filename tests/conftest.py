@@ -1,12 +1,11 @@
-"""Fixtures of all tests. Those that need a NetBox are in tests/integration."""
+"""What pytest loads for all tests. Without `scripts/test` there is no NetBox, and only the unit tests are run."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from devstack.receiver import Receiver
+pytest_plugins = ['support.fixtures.servers', 'support.fixtures.database', 'support.fixtures.users']
 
 UNIT = Path(__file__).parent / 'unit'
 
@@ -18,10 +17,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if UNIT not in item.path.parents:
             item.add_marker(pytest.mark.skip('needs the servers that scripts/test starts'))
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    """A real HTTP endpoint on loopback (scripts/devstack/receiver.py)."""
-    with Receiver() as endpoint:
-        yield endpoint

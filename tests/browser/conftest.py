@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from integration.conftest import StackDescription, processes, stack  # noqa: F401  (the same servers)
 from playwright.sync_api import Browser, StorageState, expect
+from support.browser.person import Person
+from support.fixtures.servers import StackDescription
 
 from devstack.api import Api
 from devstack.browser import log_in, running_browser
@@ -19,8 +20,6 @@ from devstack.demo import DASHBOARD
 from devstack.netbox import NetBox, WebServer
 from devstack.process import Processes
 from devstack.redis import RedisAddress, RedisServer
-
-from .person import Person
 
 ADMIN = 'admin'
 PASSWORD = 'correct-Horse-4-battery'
@@ -47,7 +46,7 @@ class Place:
 
 
 @pytest.fixture(scope='package')
-def place(stack: StackDescription, processes: Processes) -> Iterator[Place]:  # noqa: F811
+def place(stack: StackDescription, processes: Processes) -> Iterator[Place]:
     """With a database and a Redis of its own, so that no other test meets its worker."""
     redis = RedisServer('redis-browser', stack.folder, processes)
     redis.start()

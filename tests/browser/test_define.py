@@ -1,13 +1,12 @@
 """Webhooks are defined by hand, and work."""
 
 from playwright.sync_api import expect
+from support.browser.steps import PATIENCE, add_site, delivery_of
 
 from devstack.show import is_signed
 
-from .steps import PATIENCE, add_site, delivery_of
 
-
-def test_in_the_django_admin(admin, api, receiver):
+def test_a_webhook_is_defined_in_the_django_admin_and_works(admin, api, receiver):
     admin.visit('admin/')
     admin.page.get_by_role('row', name='Webhooks').get_by_role('link', name='Add').click()
     admin.field('Name:').fill('From the admin')
@@ -25,7 +24,7 @@ def test_in_the_django_admin(admin, api, receiver):
     expect(admin.page.get_by_role('row', name=site['name'])).to_contain_text('Delivered')
 
 
-def test_in_netbox(admin, api, place, receiver):
+def test_a_webhook_is_defined_in_netbox_and_works(admin, api, place, receiver):
     place.add_user('robot')
     admin.visit('/')
     admin.button('Webhooks').click()

@@ -2,10 +2,9 @@
 
 import pytest
 from playwright.sync_api import expect
+from support.browser.steps import PATIENCE, add_site, add_webhook, delivery_of
 
 from devstack.receiver import Answer
-
-from .steps import PATIENCE, add_site, add_webhook, delivery_of
 
 
 @pytest.fixture
@@ -15,7 +14,7 @@ def webhook(api, receiver):
     return add_webhook(api, receiver.url('/hook'), max_attempts=1)
 
 
-def test_it_is_seen_and_requeued(admin, api, receiver, webhook):
+def test_a_failure_is_seen_and_requeued(admin, api, receiver, webhook):
     site = add_site(api)
     failed = delivery_of(api, site, 'failed')
     admin.visit('plugins/webhooks/webhooks/')
@@ -63,7 +62,7 @@ def test_the_log_follows_what_happens(admin, api, receiver):
     expect(admin.page.get_by_role('row', name=site['name'])).to_contain_text('Delivered')
 
 
-def test_a_test_event(admin, api, receiver):
+def test_a_test_event_shows_its_answer(admin, api, receiver):
     webhook = add_webhook(api, receiver.url('/hook'))
     add_site(api)
     receiver.wait_for(1, timeout=PATIENCE)

@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterable
 
 import pytest
 from playwright.sync_api import expect
-
-from .person import Person
-from .steps import add_site, add_webhook, delivery_of
+from support.browser.person import Person
+from support.browser.steps import add_site, add_webhook, delivery_of
 
 PAGES = (
     '',
@@ -91,11 +90,11 @@ def look_at(person: Person, pages: Iterable[str], ids: dict[str, object]) -> lis
     return found
 
 
-def test_light_and_wide(admin, ids):
+def test_every_page_looks_right_light_and_wide(admin, ids):
     assert look_at(admin, PAGES + WIDE_PAGES, ids) == []
 
 
-def test_dark_and_narrow(person: Callable[..., Person], ids):
+def test_every_page_looks_right_dark_and_narrow(person: Callable[..., Person], ids):
     admin = person('admin', viewport={'width': 390, 'height': 844})
     admin.visit('')
     admin.page.locator('.color-mode-toggle.hide-theme-dark').first.click()

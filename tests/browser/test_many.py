@@ -1,11 +1,10 @@
 """Several webhooks or deliveries at once."""
 
 from playwright.sync_api import expect
+from support.browser.steps import PATIENCE, add_site, add_webhook, delivery_of
 
-from .steps import PATIENCE, add_site, add_webhook, delivery_of
 
-
-def test_bulk_edit(admin, api, receiver):
+def test_webhooks_are_edited_in_bulk(admin, api, receiver):
     chosen = [add_webhook(api, receiver.url('/hook')) for _ in range(2)]
     other = add_webhook(api, receiver.url('/hook'))
     admin.visit('plugins/webhooks/webhooks/')
@@ -22,7 +21,7 @@ def test_bulk_edit(admin, api, receiver):
     assert {webhook['name'] for webhook in edited} == {webhook['name'] for webhook in chosen}
 
 
-def test_redeliver_selected(admin, api, receiver):
+def test_selected_deliveries_are_redelivered(admin, api, receiver):
     receiver.answers('/hook', 500)
     webhook = add_webhook(api, receiver.url('/hook'), max_attempts=1)
     failed = [delivery_of(api, add_site(api), 'failed') for _ in range(2)]

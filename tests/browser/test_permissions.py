@@ -1,13 +1,12 @@
 """What those see who are not superusers."""
 
 from playwright.sync_api import expect
-
-from .steps import add_site, add_webhook, delivery_of
+from support.browser.steps import add_site, add_webhook, delivery_of
 
 FORBIDDEN = ('plugins/webhooks/webhooks/', 'plugins/webhooks/deliveries/', 'admin/', 'admin/webhook-backend-status/')
 
 
-def test_without_permission(person, place):
+def test_without_permission_there_are_no_webhooks_to_see(person, place):
     place.add_user('clerk')
     clerk = person('clerk')
     expect(clerk.button('Webhooks')).to_have_count(0)
@@ -16,7 +15,7 @@ def test_without_permission(person, place):
         assert clerk.visit(path).status == 403
 
 
-def test_to_view_webhooks_but_not_what_they_send(person, place, api, receiver):
+def test_whoever_may_view_webhooks_alone_sees_nothing_they_send(person, place, api, receiver):
     place.add_user('reader', webhooks_webhook=['view'], webhooks_delivery=['view'])
     webhook = add_webhook(api, receiver.url('/hook'))
     delivery = delivery_of(api, add_site(api), 'delivered')
@@ -33,7 +32,7 @@ def test_to_view_webhooks_but_not_what_they_send(person, place, api, receiver):
     expect(reader.button('Redeliver')).to_have_count(0)
 
 
-def test_to_redeliver_and_to_view_what_is_sent(person, place, api, receiver):
+def test_whoever_may_redeliver_and_view_what_is_sent_can_do_so(person, place, api, receiver):
     place.add_user('operator', webhooks_delivery=['view', 'redeliver'], dcim_site=['view'])
     receiver.answers('/hook', 500, 200)
     add_webhook(api, receiver.url('/hook'), max_attempts=1)

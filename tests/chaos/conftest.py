@@ -1,4 +1,5 @@
-"""The chaos suite: processes are killed, servers crash, endpoints misbehave. What holds all the same is in audit.py.
+"""The chaos suite: processes are killed, servers crash, endpoints misbehave. What holds all the same is in
+support/chaos/audit.py.
 
 Nothing is mocked: workers are forked, as RQ forks its jobs, and killed by SIGKILL at a place or a moment that is the
 same in each run.
@@ -8,18 +9,11 @@ import random
 from collections.abc import Iterator
 
 import pytest
-from integration.conftest import (  # noqa: F401  (the same test bed)
-    committed,
-    django_db_setup,
-    empty_tables,
-    netbox,
-    processes,
-    rqworker,
-    stack,
-    tasks_redis,
-)
-from servers import CrashingPostgres
-from victims import Children
+from support.chaos.servers import CrashingPostgres
+from support.chaos.victims import Children
+from support.fixtures.servers import StackDescription
+
+from devstack.process import Processes
 
 
 # Of what is left to chance.
@@ -29,7 +23,7 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
 
 
 @pytest.fixture(scope='session')
-def postgres(stack, processes) -> CrashingPostgres:  # noqa: F811
+def postgres(stack: StackDescription, processes: Processes) -> CrashingPostgres:
     """The server of this run, to crash and to start again."""
     if not stack.private_postgres:
         pytest.skip('this PostgreSQL is not ours to crash')
@@ -37,7 +31,7 @@ def postgres(stack, processes) -> CrashingPostgres:  # noqa: F811
 
 
 @pytest.fixture
-def children(committed: None) -> Iterator[Children]:  # noqa: F811
+def children(committed: None) -> Iterator[Children]:
     children = Children()
     yield children
     children.kill_all()

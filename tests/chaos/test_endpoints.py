@@ -4,10 +4,10 @@ import random
 from dataclasses import dataclass
 
 import pytest
-from audit import Ledger, check, finish
 from dcim.models import Site
-from integration.builders import subscribe
-from victims import work
+from support.builders import subscribe
+from support.chaos.audit import Ledger, check, finish
+from support.engine import work
 
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks.models import Webhook
@@ -47,7 +47,7 @@ def changes(chance: random.Random, objects: int = 8, times: int = 24) -> Ledger:
 
 
 @pytest.mark.parametrize('bad', MOODS.values(), ids=MOODS.keys())
-def test_one_that_is_bad_now_and_then(webhook, receiver, bad):
+def test_an_endpoint_that_is_bad_now_and_then_gets_everything(webhook, receiver, bad):
     chance = random.Random(len(bad))
     ledger = changes(chance)
     answers = [chance.choice(bad) if chance.random() < 0.4 else GOOD for _ in range(30)]
@@ -57,7 +57,7 @@ def test_one_that_is_bad_now_and_then(webhook, receiver, bad):
     check(ledger, receiver)
 
 
-def test_one_that_is_bad_in_every_way(webhook, receiver, chance):
+def test_an_endpoint_that_is_bad_in_every_way_gets_everything(webhook, receiver, chance):
     ledger = changes(chance)
     bad = [answer for mood in MOODS.values() for answer in mood]
     answers = [chance.choice(bad) if chance.random() < 0.5 else GOOD for _ in range(40)]
@@ -67,7 +67,7 @@ def test_one_that_is_bad_in_every_way(webhook, receiver, chance):
     check(ledger, receiver)
 
 
-def test_one_that_comes_and_goes(webhook, receiver, chance):
+def test_an_endpoint_that_comes_and_goes_gets_everything(webhook, receiver, chance):
     """It refuses for a while, and ends the connections that were open."""
     ledger = changes(chance)
     for _ in range(4):

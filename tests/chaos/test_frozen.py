@@ -5,10 +5,11 @@ finds its connection closed, does again what was broken off, and sends nothing t
 """
 
 import pytest
-from audit import Ledger, check, finish
 from dcim.models import Site
-from integration.builders import subscribe
-from victims import Children, freeze, strike_after, strike_before, work
+from support.builders import subscribe
+from support.chaos.audit import Ledger, check, finish
+from support.chaos.victims import Children, freeze, strike_after, strike_before
+from support.engine import work
 
 from devstack.process import wait_until
 from devstack.receiver import Receiver
@@ -37,7 +38,7 @@ def webhook(receiver: Receiver) -> Webhook:
 
 
 @pytest.mark.parametrize(('strike', 'target', 'call'), STAGES.values(), ids=STAGES.keys())
-def test_others_go_on(webhook, receiver, children: Children, strike, target, call):
+def test_other_workers_go_on_where_one_is_frozen(webhook, receiver, children: Children, strike, target, call):
     ledger = Ledger()
     pks = [ledger.create() for _ in range(8)]
     for pk in pks:

@@ -3,10 +3,11 @@
 import signal
 
 import pytest
-from audit import Ledger, check, finish
 from dcim.models import Site
-from integration.builders import subscribe
-from victims import Children, strike_after, strike_before, work
+from support.builders import subscribe
+from support.chaos.audit import Ledger, check, finish
+from support.chaos.victims import Children, strike_after, strike_before
+from support.engine import work
 
 from devstack.receiver import Receiver
 from webhooks.engine import timer
@@ -65,7 +66,7 @@ def ledger(webhook: Webhook) -> Ledger:
 
 
 @pytest.mark.parametrize(('how', 'target', 'call'), STAGES.values(), ids=STAGES.keys())
-def test_a_worker(ledger, receiver, children: Children, how, target, call):
+def test_everything_arrives_although_a_worker_is_killed(ledger, receiver, children: Children, how, target, call):
     def doomed() -> None:
         how(target, call)
         work()
@@ -76,7 +77,7 @@ def test_a_worker(ledger, receiver, children: Children, how, target, call):
     check(ledger, receiver)
 
 
-def test_one_worker_after_the_other(ledger, receiver, children: Children):
+def test_everything_arrives_although_one_worker_after_the_other_is_killed(ledger, receiver, children: Children):
     """Each gets a little further."""
     for _how, target, call in STAGES.values():
 
@@ -91,7 +92,7 @@ def test_one_worker_after_the_other(ledger, receiver, children: Children):
 
 
 class TestSaves:
-    def test_after_the_commit_and_before_the_wake_up(self, webhook, receiver, children: Children):
+    def test_a_save_killed_after_its_commit_is_delivered(self, webhook, receiver, children: Children):
         """The event is there, nobody knows of it, and the timer finds it."""
         pk = Ledger().create()
         finish()
@@ -111,7 +112,7 @@ class TestSaves:
         finish()
         check(ledger, receiver)
 
-    def test_before_the_commit(self, webhook, receiver, children: Children):
+    def test_a_save_killed_before_its_commit_sends_nothing(self, webhook, receiver, children: Children):
         """The event was written, and went with the change."""
         pk = Ledger().create()
         finish()

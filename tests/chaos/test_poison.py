@@ -3,12 +3,12 @@
 import signal
 
 import pytest
-from audit import pass_leases
 from dcim.models import Site
 from django.utils import timezone
-from integration.builders import site, subscribe
+from support.builders import site, subscribe
+from support.chaos.victims import Children, die
+from support.engine import pass_leases, work
 from tenancy.models import Tenant
-from victims import Children, die, work
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
@@ -29,7 +29,7 @@ def pass_waits() -> None:
     Delivery.objects.filter(status=StatusChoices.PENDING).update(due_at=timezone.now())
 
 
-def test_its_neighbours_and_later_changes_arrive_and_it_fails_with_the_reason(receiver: Receiver, children: Children):
+def test_a_poisonous_delivery_fails_with_the_reason_and_all_others_arrive(receiver: Receiver, children: Children):
     sites = subscribe(receiver.url('/sites'), Site, max_attempts=2)
     tenants = subscribe(receiver.url('/tenants'), Tenant)
     places = [site() for _ in range(4)]

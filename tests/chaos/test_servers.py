@@ -3,12 +3,13 @@
 import itertools
 
 import pytest
-from audit import Ledger, check, finish, pass_leases
 from dcim.models import Site
 from django.db import connection
-from integration.builders import subscribe
-from servers import kill_redis
-from victims import Children, toil, work
+from support.builders import subscribe
+from support.chaos.audit import Ledger, check, finish
+from support.chaos.servers import kill_redis
+from support.chaos.victims import Children, toil
+from support.engine import pass_leases, work
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Receiver
@@ -36,7 +37,9 @@ def has_got(receiver: Receiver, ledger: Ledger) -> bool:
 
 
 class TestRedis:
-    def test_is_killed_while_changes_are_saved(self, webhook, receiver, tasks_redis, monkeypatch):
+    def test_everything_arrives_although_redis_is_killed_while_changes_are_saved(
+        self, webhook, receiver, tasks_redis, monkeypatch
+    ):
         monkeypatch.setattr(wakeup, '_unreachable_until', 0.0)
         if not tasks_redis.private:
             pytest.skip('this Redis is not ours to kill')
@@ -51,7 +54,9 @@ class TestRedis:
         finish()
         check(ledger, receiver)
 
-    def test_loses_its_data_again_and_again(self, webhook, receiver, children: Children, stack, chance):
+    def test_everything_arrives_although_redis_loses_its_data_again_and_again(
+        self, webhook, receiver, children: Children, stack, chance
+    ):
         """The worker that waits for its jobs does not notice; the log has the truth."""
         ledger = Ledger()
         pks = [ledger.create() for _ in range(4)]
@@ -68,7 +73,9 @@ class TestRedis:
 
 
 class TestPostgres:
-    def test_crashes_while_a_worker_sends(self, webhook, receiver, children: Children, postgres, chance):
+    def test_everything_arrives_although_postgresql_crashes_while_a_worker_sends(
+        self, webhook, receiver, children: Children, postgres, chance
+    ):
         """Each time it is killed soon afterwards, as by an error in RQ's own work, and another is started."""
         ledger = Ledger()
         pks = [ledger.create() for _ in range(6)]
@@ -86,7 +93,9 @@ class TestPostgres:
         finish()
         check(ledger, receiver)
 
-    def test_crashes_and_the_job_records_what_it_has_sent(self, webhook, receiver, children: Children, postgres):
+    def test_a_job_records_what_it_has_sent_after_a_crash_of_postgresql(
+        self, webhook, receiver, children: Children, postgres
+    ):
         ledger = Ledger()
         for _ in range(40):
             ledger.create()
@@ -100,7 +109,7 @@ class TestPostgres:
         finish()
         check(ledger, receiver)
 
-    def test_is_down_for_a_while_under_a_real_worker(self, webhook, receiver, rqworker, postgres):
+    def test_a_real_worker_outlasts_a_postgresql_that_is_down_for_a_while(self, webhook, receiver, rqworker, postgres):
         """Its timer and its jobs outlive it, without anybody's help."""
         worker = rqworker()
         ledger = Ledger()
@@ -119,7 +128,7 @@ class TestPostgres:
         check(ledger, receiver)
 
 
-def test_everything_at_once(webhook, receiver, children: Children, stack, chance):
+def test_everything_arrives_although_all_goes_wrong_at_once(webhook, receiver, children: Children, stack, chance):
     """Two workers, one of which is killed now and then, by a seed; Redis forgets; the endpoint fails; changes go on."""
     webhook.concurrency, webhook.max_attempts = 100, 100
     webhook.save()

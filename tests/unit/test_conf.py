@@ -18,6 +18,10 @@ def settings(top_level: dict[str, Any] | None = None, **user_config: Any) -> Set
     return resolve(user_config, SimpleNamespace(**top_level or {}))
 
 
+def blocked(address: str) -> bool:
+    return any(ipaddress.ip_address(address) in network for network in settings().blocked_networks)
+
+
 def refusal(top_level: dict[str, Any] | None = None, **user_config: Any) -> str:
     with pytest.raises(ImproperlyConfigured) as refused:
         settings(top_level, **user_config)
@@ -25,8 +29,9 @@ def refusal(top_level: dict[str, Any] | None = None, **user_config: Any) -> str:
 
 
 class TestDefaults:
-    def test_it_is_off(self):
+    def test_webhooks_are_off(self):
         assert not settings().enabled
+        assert settings(enabled=True).enabled
 
     def test_the_queue_is_one_that_netbox_serves_and_leaves_unused(self):
         assert settings().queue == 'low'
@@ -36,7 +41,7 @@ class TestDefaults:
         assert settings().allowed_models == DEFAULT_MODELS
         assert len(DEFAULT_MODELS) == 19
 
-    def test_figures_of_the_contract(self):
+    def test_figures_are_those_of_the_contract(self):
         found = settings()
         assert (found.order_wait, found.expire_after, found.retention_days) == (3600, 3 * 24 * 3600, 30)
 
@@ -45,8 +50,9 @@ class TestDefaults:
         assert any(ipaddress.ip_address(address) in network for network in settings().blocked_networks)
 
     @pytest.mark.parametrize('address', ['127.0.0.1', '10.0.0.1', '192.168.1.1', '172.16.0.1', '::1', 'fd12::1'])
-    def test_but_not_those_of_internal_ones(self, address: str):
-        assert not any(ipaddress.ip_address(address) in network for network in settings().blocked_networks)
+    def test_blocked_networks_leave_out_those_of_internal_receivers(self, address: str):
+        assert not blocked(address)
+        assert blocked('169.254.169.254')
 
 
 class TestSources:
@@ -77,6 +83,7 @@ class TestSources:
 
     def test_names_without_the_prefix_are_not_ours(self):
         assert not settings({'ENABLED': True, 'QUEUE': 'high'}).enabled
+        assert settings({'WEBHOOKS_ENABLED': True, 'QUEUE': 'high'}).enabled
 
     def test_any_iterable_configuration_is_not_asked_for_more(self):
         assert settings({'SECRET_KEY': 'x', 'DATABASE': {}}) == Settings()
@@ -86,18 +93,18 @@ class TestValues:
     def test_models_are_added_to_those_of_the_seed(self):
         assert settings(allowed_models=['dcim.Cable', 'dcim.site']).allowed_models == (*DEFAULT_MODELS, 'dcim.cable')
 
-    def test_all_models(self):
+    def test_a_star_allows_all_models(self):
         assert settings(allowed_models=['*']).any_model
         assert not settings(allowed_models=['dcim.cable']).any_model
 
-    def test_networks(self):
+    def test_networks_are_parsed(self):
         assert settings(blocked_networks=['10.0.0.0/8', '2001:db8::/32']).blocked_networks == (
             ipaddress.ip_network('10.0.0.0/8'),
             ipaddress.ip_network('2001:db8::/32'),
         )
         assert settings(blocked_networks=[]).blocked_networks == ()
 
-    def test_keys(self):
+    def test_keys_are_kept_in_their_order(self):
         assert settings(encryption_keys=[KEY, OTHER_KEY]).encryption_keys == (KEY, OTHER_KEY)
 
     def test_a_folder_is_resolved(self, tmp_path: Path):
@@ -165,11 +172,11 @@ class TestWrongValues:
         assert 'short-secret' not in refusal(encryption_keys=['short-secret'])
         assert '4711' not in refusal(redis_password=4711)
 
-    def test_an_unknown_name(self):
+    def test_an_unknown_name_is_an_error(self):
         assert refusal(enabled=True, enable=True) == "PLUGINS_CONFIG['webhooks']['enable']: there is no such setting"
 
     @pytest.mark.parametrize('queue', ['high', 'default', 'low'])
-    def test_a_queue_of_netbox_in_another_redis(self, queue: str):
+    def test_a_queue_of_netbox_cannot_be_in_another_redis(self, queue: str):
         assert 'queue' in refusal(redis_host='redis.example.com', queue=queue)
 
 
@@ -218,15 +225,16 @@ class TestOwnRedis:
 
     def test_a_timeout_is_no_address(self):
         assert not settings(redis_default_timeout=600).has_own_redis
+        assert settings(redis_default_timeout=600, redis_port=7000).has_own_redis
 
     def test_its_queue_can_be_named(self):
         assert settings(redis_host='redis.example.com', queue='mine').queue == 'mine'
 
-    def test_all_that_is_set(self):
+    def test_all_that_is_set_is_used(self):
         config = self.own(redis_host='r', redis_port=1, redis_db=2, redis_password='p', redis_default_timeout=600)
         assert [config[key] for key in ('HOST', 'PORT', 'DB', 'PASSWORD', 'DEFAULT_TIMEOUT')] == ['r', 1, 2, 'p', 600]
 
-    def test_what_is_not(self):
+    def test_what_is_not_set_is_netboxs(self):
         config = self.own(redis_port=7000)
         assert [config[key] for key in ('HOST', 'PORT', 'DB', 'DEFAULT_TIMEOUT', 'SSL')] == [
             'netbox.example.com', 7000, 3, 300, False,
@@ -242,6 +250,6 @@ class TestOwnRedis:
         assert (config['HOST'], config['PORT']) == ('r', 6379)
         assert not config.keys() & {'SENTINELS', 'MASTER_NAME', 'SOCKET_TIMEOUT', 'CONNECTION_KWARGS'}
 
-    def test_another_database_of_the_same_sentinels(self):
+    def test_another_database_of_the_same_sentinels_can_be_used(self):
         config = self.own(self.SENTINELS, redis_db=5)
         assert (config['SENTINELS'], config['DB']) == ([('sentinel.example.com', 26379)], 5)

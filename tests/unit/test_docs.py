@@ -27,7 +27,7 @@ def leads_somewhere(page: Path, link: str) -> bool:
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links(page):
+def test_links_lead_somewhere(page):
     links = [link for link in LINK.findall(page.read_text()) if '://' not in link]
     assert [link for link in links if not leads_somewhere(page, link)] == []
 

@@ -81,6 +81,22 @@ def test_it_imports_from_lines_below(path: Path):
     assert not {name for name in own(tree(path), path) if STOREYS[name] >= own_storey}
 
 
+@pytest.mark.parametrize(
+    'code',
+    [
+        'from ..services import redelivery',
+        'from .. import services',
+        'import webhooks.services',
+        'from webhooks.services.redelivery import redeliver',
+        'def later():\n    from ..services import redelivery',
+    ],
+)
+def test_an_import_from_above_is_noticed(code: str):
+    path = ROOT / 'engine' / 'runner.py'
+    assert own(ast.parse(code), path) == {'services'}
+    assert STOREYS['services'] >= STOREYS[top_of(path)]
+
+
 @pytest.mark.parametrize('path', files(), ids=relative)
 def test_it_imports_its_own_at_the_top(path: Path):
     """An import inside a function hides a circle."""

@@ -1,0 +1,392 @@
+"""The REST API of webhooks, and NetBox's own tests of all three endpoints."""
+
+import json
+
+import pytest
+from core.models import ObjectType
+from dcim.models import Rack, Site
+from django.db import transaction
+from extras.models import Tag
+from support.builders import NOWHERE, site, subscribe
+from support.engine import in_thread, is_anybody_blocked
+from support.log import delivery, event
+from support.plugin import PluginAPI
+from utilities.testing import APIViewTestCases
+
+from devstack.process import wait_until
+from webhooks.engine import locks
+from webhooks.models import Delivery, Event, Health, Webhook
+
+WEBHOOKS = '/api/plugins/webhooks/webhooks/'
+DELIVERIES = '/api/plugins/webhooks/deliveries/'
+MASK = '********'
+VALID = {'name': 'Receiver', 'object_types': ['dcim.site'], 'type_create': True, 'payload_url': 'https://a.example/'}
+
+
+#
+# NetBox's own tests
+#
+
+
+class TestWebhookEndpoint(
+    PluginAPI,
+    APIViewTestCases.GetObjectViewTestCase,
+    APIViewTestCases.ListObjectsViewTestCase,
+    APIViewTestCases.CreateObjectViewTestCase,
+    APIViewTestCases.UpdateObjectViewTestCase,
+    APIViewTestCases.DeleteObjectViewTestCase,
+):
+    model = Webhook
+    brief_fields = ['description', 'display', 'id', 'name', 'payload_url', 'url']
+    create_data = [
+        VALID | {'name': f'Receiver {number}', 'conditions': {'attr': 'name', 'value': 'a'}} for number in range(3)
+    ]
+    update_data = {'name': 'Renamed', 'object_types': ['dcim.rack', 'dcim.site'], 'type_delete': True}
+    bulk_update_data = {'description': 'Changed', 'paused': True}
+    bulk_update_invalid_data = {'payload_url': 'ftp://a.example/'}
+
+    @classmethod
+    def setUpTestData(cls):
+        for number in range(3):
+            subscribe(NOWHERE, Site, name=f'Webhook {number}')
+
+
+class TestDeliveryEndpoint(PluginAPI, APIViewTestCases.GetObjectViewTestCase, APIViewTestCases.ListObjectsViewTestCase):
+    model = Delivery
+    brief_fields = ['display', 'error', 'id', 'response_status', 'status', 'url', 'uuid']
+
+    @classmethod
+    def setUpTestData(cls):
+        for number in range(3):
+            delivery(event(site()), subscribe(NOWHERE, Site, name=f'Webhook {number}'))
+
+
+class TestEventEndpoint(PluginAPI, APIViewTestCases.GetObjectViewTestCase, APIViewTestCases.ListObjectsViewTestCase):
+    model = Event
+    brief_fields = [
+        'display', 'id', 'kind', 'object_id', 'object_repr', 'object_type', 'sequence', 'test', 'url', 'uuid',
+    ]  # fmt: skip
+
+    @classmethod
+    def setUpTestData(cls):
+        for _number in range(3):
+            event(site())
+
+
+#
+# Validation
+#
+
+
+BAD = [
+    ('object_types', 'dcim.site'),
+    ('object_types', ['dcim.sites']),
+    ('object_types', ['no.such']),
+    ('object_types', ['extras.tag']),
+    ('object_types', ['webhooks.webhook']),
+    ('object_types', ['dcim.site\0']),
+    ('object_types', [7]),
+    ('object_types', ['\ud800']),
+    ('object_types', None),
+    ('type_create', False),
+    ('payload_url', ''),
+    ('payload_url', 'ftp://a.example/'),
+    ('payload_url', 'https://'),
+    ('payload_url', 'https://[a/'),
+    ('payload_url', 'https://a.example:99999/'),
+    ('payload_url', 'https://a.example/ \r\nHost: b'),
+    ('payload_url', 'https://a.example/?token=********'),
+    ('payload_url', 'https://a.example/\0'),
+    ('payload_url', 'https://a.example/' + 'a' * 500),
+    ('payload_url', '{{ data.url'),
+    ('http_method', 'BREW'),
+    ('http_method', '\ud800'),
+    ('http_content_type', 'json'),
+    ('payload_format', 'carrier pigeon'),
+    ('additional_headers', 'no colon'),
+    ('additional_headers', 'X-A: 1\r\rX-B: 2'),
+    ('additional_headers', 'X A: 1'),
+    ('additional_headers', 'Host: elsewhere'),
+    ('additional_headers', 'webhook-signature: v1,forged'),
+    ('additional_headers', 'X-A: ********'),
+    ('additional_headers', 'X-A: {{ data.'),
+    ('additional_headers', {'X-A': '1'}),
+    ('body_template', '{% for %}'),
+    ('conditions', [1]),
+    ('conditions', 'status'),
+    ('conditions', False),
+    ('conditions', {'and': 5}),
+    ('conditions', {'and': [{'attr': 'name'}]}),
+    ('conditions', {'attr': 5, 'value': 1}),
+    ('conditions', {'attr': 'name', 'value': {'a': 1}}),
+    ('conditions', {'attr': 'name', 'value': '(', 'op': 'regex'}),
+    ('conditions', {'attr': 'name', 'value': 'a\0b'}),
+    ('conditions', {'attr': 'name', 'value': '\ud800'}),
+    ('secret', 'whsec_short'),
+    ('secret', MASK),
+    ('secret', None),
+    ('timeout', 0),
+    ('timeout', 3600),
+    ('timeout', 'soon'),
+    ('max_attempts', 0),
+    ('max_attempts', 1000),
+    ('rate_limit', 0),
+    ('concurrency', 0),
+    ('ca_file_path', '/etc/passwd'),
+    ('client_key_path', '/etc/passwd'),
+    ('ignore_users', [4711]),
+    ('ignore_users', ['clerk']),
+    ('name', ''),
+    ('name', 'a\0b'),
+    ('tags', [{'slug': 'no-such'}]),
+    ('changelog_message', 'a\0b'),
+    ('changelog_message', 'a' * 201),
+]
+
+
+def test_a_webhook_for_event_rules_alone_has_no_object_types(api_client):
+    answer = api_client.post(WEBHOOKS, {**VALID, 'object_types': []}, format='json')
+    assert answer.status_code == 201, answer.data
+
+
+@pytest.mark.parametrize(('field', 'value'), BAD)
+def test_bad_input_is_refused_by_the_name_of_its_field(api_client, field, value):
+    answer = _send(api_client.post, WEBHOOKS, VALID | {field: value})
+    assert answer.status_code == 400, answer.content
+    assert list(answer.json()) == [field]
+    assert not Webhook.objects.exists()
+
+
+@pytest.mark.parametrize(('field', 'value'), BAD)
+def test_a_refused_change_changes_nothing(api_client, field, value):
+    webhook = subscribe('https://b.example/?token=x', Site, kinds=('created',), secret='s3cret', name='Receiver')
+    before = _row(webhook)
+    answer = _send(api_client.patch, f'{WEBHOOKS}{webhook.pk}/', {field: value})
+    assert answer.status_code == 400, answer.content
+    assert _row(webhook) == before
+    assert _send(api_client.patch, f'{WEBHOOKS}{webhook.pk}/', {'description': 'changed'}).status_code == 200
+    assert _row(webhook) != before
+
+
+def _send(method, address, data):
+    # The client's own encoder knows no half of a surrogate pair.
+    return method(address, json.dumps(data), content_type='application/json')
+
+
+def _row(webhook):
+    columns = Webhook.objects.filter(pk=webhook.pk).values().get()
+    return columns | {'object_types': list(webhook.object_types.order_by('pk'))}
+
+
+@pytest.mark.parametrize('data', [[], [{}], [VALID], 'x', None])
+def test_one_webhook_takes_one_object(api_client, data):
+    webhook = subscribe(NOWHERE, Site)
+    for method in (api_client.put, api_client.patch):
+        assert _send(method, f'{WEBHOOKS}{webhook.pk}/', data).status_code == 400
+
+
+@pytest.mark.parametrize('method', ['put', 'patch'])
+@pytest.mark.parametrize('bad', [{'payload_url': 'ftp://a.example/'}, {'id': 4711}, {}, 'x', None])
+def test_a_list_that_is_half_bad_changes_nothing(api_client, method, bad):
+    first, second = (subscribe(NOWHERE, Site, name=name) for name in ('First', 'Second'))
+    wrong = {'id': second.pk, **bad} if isinstance(bad, dict) and bad else bad
+    answer = _send(getattr(api_client, method), WEBHOOKS, [{'id': first.pk, **VALID}, wrong])
+    assert answer.status_code == 400, answer.content
+    assert sorted(Webhook.objects.values_list('name', flat=True)) == ['First', 'Second']
+
+
+@pytest.mark.parametrize('bad', [{'id': 4711}, {}, 'x', None])
+def test_a_list_that_is_half_bad_deletes_nothing(api_client, bad):
+    webhook = subscribe(NOWHERE, Site)
+    answer = _send(api_client.delete, WEBHOOKS, [{'id': webhook.pk}, bad])
+    assert answer.status_code == 400, answer.content
+    assert Webhook.objects.exists()
+
+
+def test_a_name_is_given_once(api_client):
+    subscribe(NOWHERE, Site, name='Receiver')
+    answer = api_client.post(WEBHOOKS, VALID, format='json')
+    assert answer.status_code == 400
+    assert list(answer.json()) == ['name']
+
+
+def test_no_webhook_is_left_where_a_tag_is_refused_after_its_row_was_written(api_client):
+    tag = Tag.objects.create(name='Racks only', slug='racks-only')
+    tag.object_types.add(ObjectType.objects.get_for_model(Rack))
+    answer = api_client.post(WEBHOOKS, VALID | {'tags': [{'slug': 'racks-only'}]}, format='json')
+    assert answer.status_code == 400
+    assert not Webhook.objects.exists()
+    tag.object_types.clear()
+    answer = api_client.post(WEBHOOKS, VALID | {'tags': [{'slug': 'racks-only'}]}, format='json')
+    assert answer.status_code == 201
+    assert Webhook.objects.exists()
+
+
+def test_one_bad_webhook_of_many_refuses_them_all(api_client):
+    answer = api_client.post(WEBHOOKS, [VALID, VALID | {'name': 'Other', 'object_types': ['no.such']}], format='json')
+    assert answer.status_code == 400
+    assert answer.json()['errors'][0]['errors'].keys() == {'object_types'}
+    assert not Webhook.objects.exists()
+
+
+def test_all_fields_come_back_as_they_were_sent(api_client, netbox_user):
+    Tag.objects.create(name='Blue', slug='blue')
+    sent = VALID | {
+        'object_types': ['ipam.prefix', 'dcim.site'],
+        'description': 'to the CMDB',
+        'enabled': False,
+        'paused': True,
+        'type_update': True,
+        'http_method': 'PUT',
+        'http_content_type': 'application/json; charset=utf-8',
+        'body_template': '{{ event }}\n',
+        'conditions': {'and': [{'attr': 'status.value', 'value': 'active'}]},
+        'timeout': 5,
+        'max_attempts': 1,
+        'rate_limit': 10,
+        'concurrency': 2,
+        'ordered': False,
+        'batch': True,
+        'include_snapshots': True,
+        'ssl_verification': False,
+    }
+    answer = api_client.post(
+        WEBHOOKS, sent | {'ignore_users': [netbox_user.pk], 'tags': [{'slug': 'blue'}]}, format='json'
+    )
+    assert answer.status_code == 201, answer.content
+    shown = api_client.get(f'{WEBHOOKS}{answer.json()["id"]}/').json()
+    assert {name: shown[name] for name in sent} | {'object_types': sorted(shown['object_types'])} == sent | {
+        'object_types': ['dcim.site', 'ipam.prefix']
+    }
+    assert [one['username'] for one in shown['ignore_users']] == ['admin']
+    assert [one['slug'] for one in shown['tags']] == ['blue']
+
+
+#
+# Masks
+#
+
+
+SECRETS = {
+    'payload_url': 'https://user:pa55word@a.example/in?token=t0ken',
+    'additional_headers': 'Authorization: Bearer b3arer\nX-Env: pr0d',
+    'secret': 's3cret',
+}
+SHOWN_URL = 'https://********@a.example/in?token=********'
+
+
+@pytest.fixture
+def secretive(db):
+    return subscribe(SECRETS['payload_url'], Site, additional_headers=SECRETS['additional_headers'], secret='s3cret')
+
+
+def test_no_answer_shows_a_secret(api_client):
+    created = api_client.post(WEBHOOKS, VALID | SECRETS, format='json')
+    address = f'{WEBHOOKS}{created.json()["id"]}/'
+    log = delivery(event(site()), Webhook.objects.get())
+    answers = [
+        created,
+        api_client.get(address),
+        api_client.get(WEBHOOKS),
+        api_client.get(f'{WEBHOOKS}?brief=true'),
+        api_client.patch(address, {'description': 'x', 'secret': 's3cret'}, format='json'),
+        api_client.get(f'{DELIVERIES}{log.pk}/'),
+        api_client.get('/api/core/object-changes/'),
+    ]
+    for answer in answers:
+        assert answer.status_code in (200, 201), answer.content
+        text = answer.content.decode()
+        assert not [word for word in ('pa55word', 't0ken', 'b3arer', 'pr0d', 's3cret') if word in text]
+    shown = answers[1].json()
+    assert shown['payload_url'] == SHOWN_URL
+    assert shown['additional_headers'] == f'Authorization: {MASK}\nX-Env: {MASK}'
+    assert 'secret' not in shown
+
+
+def test_what_was_shown_and_comes_back_keeps_what_is_stored(api_client, secretive):
+    address = f'{WEBHOOKS}{secretive.pk}/'
+    shown = api_client.get(address).json()
+    sent = shown | {'ignore_users': [], 'additional_headers': f'authorization: {MASK}\nX-New: 1'}
+    answer = api_client.put(address, sent, format='json')
+    assert answer.status_code == 200, answer.content
+    secretive.refresh_from_db()
+    assert secretive.payload_url.reveal() == SECRETS['payload_url']
+    assert secretive.additional_headers.reveal() == 'authorization: Bearer b3arer\nX-New: 1'
+    assert secretive.secret.reveal() == 's3cret'
+
+
+def test_a_url_that_is_as_long_as_may_be_is_longer_masked(api_client):
+    longest = f'https://a.example/?{"a=1&" * 125}'[:500]
+    created = api_client.post(WEBHOOKS, VALID | {'payload_url': longest}, format='json')
+    assert created.status_code == 201, created.content
+    address, shown = f'{WEBHOOKS}{created.json()["id"]}/', created.json()
+    assert len(shown['payload_url']) > 500
+    answer = api_client.put(address, shown, format='json')
+    assert answer.status_code == 200, answer.content
+    assert Webhook.objects.get().payload_url.reveal() == longest
+    answer = api_client.put(address, shown | {'payload_url': f'{longest}b'}, format='json')
+    assert list(answer.json()) == ['payload_url']
+
+
+def test_a_secret_is_replaced_and_cleared(api_client, secretive):
+    address = f'{WEBHOOKS}{secretive.pk}/'
+    assert api_client.patch(address, {'secret': ' n3w '}, format='json').status_code == 200
+    secretive.refresh_from_db()
+    assert secretive.secret.reveal() == ' n3w '
+    assert api_client.patch(address, {'secret': ''}, format='json').status_code == 200
+    secretive.refresh_from_db()
+    assert not secretive.secret
+
+
+@pytest.mark.parametrize('query', ['payload_url=user', 'payload_url__ic=t0ken', 'q=t0ken', 'secret=s3cret'])
+def test_no_filter_tells_what_is_masked(api_client, secretive, query):
+    """A filter that is not known is ignored, so all webhooks come or, of a search, none."""
+    count = api_client.get(f'{WEBHOOKS}?{query}').json()['count']
+    assert count == (0 if query.startswith('q=') else 1)
+
+
+def test_no_order_tells_what_is_masked(api_client, db):
+    for url in ('https://b:b@x.example/', 'https://a:a@x.example/'):
+        subscribe(url, Site)
+    answers = [api_client.get(f'{WEBHOOKS}?ordering={order}').json() for order in ('', 'payload_url', '-payload_url')]
+    default, up, down = ([one['id'] for one in answer['results']] for answer in answers)
+    assert default == up == down
+
+
+@pytest.mark.parametrize('method', ['post', 'put', 'patch', 'delete'])
+def test_no_list_waits_in_redis_with_its_secrets(api_client, method):
+    """NetBox does what is sent with `background=true` in a job, which its pages of background tasks show."""
+    webhook = subscribe(NOWHERE, Site)
+    data = [VALID | {'id': webhook.pk, 'secret': 's3cret'}]
+    answer = getattr(api_client, method)(f'{WEBHOOKS}?background=true', data, format='json')
+    assert answer.status_code == 400, answer.content
+    assert list(answer.json()) == ['detail']
+    assert list(Webhook.objects.all()) == [webhook]
+
+
+#
+# Health
+#
+
+
+def test_health_is_shown_where_there_is_any(api_client):
+    webhook = subscribe(NOWHERE, Site)
+    Health.objects.all().delete()
+    assert api_client.get(f'{WEBHOOKS}{webhook.pk}/').json()['health'] is None
+    Health.objects.create(webhook=webhook, delivered=3, failed=1, last_status=500)
+    health = api_client.get(f'{WEBHOOKS}{webhook.pk}/').json()['health']
+    assert (health['delivered'], health['failed'], health['last_status']) == (3, 1, 500)
+
+
+def test_a_deletion_waits_for_the_workers_before_it_locks_the_row(committed, api_client):
+    """Whoever sends may need the row: the other way round, each would wait for the other."""
+    webhook = subscribe(NOWHERE, Site)
+    page = f'{WEBHOOKS}{webhook.pk}/'
+    tag = api_client.get(page).headers['ETag']
+    with transaction.atomic():
+        locks.acquire(locks.LINE)
+        deletion = in_thread(lambda: api_client.delete(page, HTTP_IF_MATCH=tag))
+        assert wait_until(is_anybody_blocked, timeout=30)
+        assert Webhook.objects.select_for_update(nowait=True).filter(pk=webhook.pk)
+    deletion.join(30)
+    assert not Webhook.objects.exists()

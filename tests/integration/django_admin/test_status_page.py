@@ -1,0 +1,295 @@
+"""The status page: django-rq's pages, the failed deliveries on them, and sending these again from there."""
+
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from dcim.models import Site
+from django.db import transaction
+from django.http import HttpResponse
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+from django_rq.settings import get_queues_map
+from rq.job import Job
+from support.builders import site, subscribe
+from users.models import User
+
+from devstack.receiver import Receiver
+from webhooks import conf
+from webhooks.choices import StatusChoices
+from webhooks.models import Delivery, Webhook
+from webhooks.outbox import wakeup
+from webhooks.services import failed_jobs
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+
+@pytest.fixture
+def client(netbox_user: User) -> Client:
+    client = Client()
+    client.force_login(netbox_user)
+    return client
+
+
+@pytest.fixture
+def webhook(receiver: Receiver) -> Webhook:
+    """One that gives up at once, at an endpoint that refuses everything."""
+    receiver.answers('/hook', HTTPStatus.INTERNAL_SERVER_ERROR)
+    return subscribe(receiver.url('/hook?key=swordfish'), Site, name='Receiver', max_attempts=1)
+
+
+@pytest.fixture
+def fail(webhook: Webhook, drain: Callable) -> Callable[..., list[Delivery]]:
+    """Create sites, and return their deliveries when these have failed."""
+
+    def run(count: int = 1) -> list[Delivery]:
+        with transaction.atomic():
+            sites = [site() for _ in range(count)]
+        drain()
+        failed = Delivery.objects.filter(status=StatusChoices.FAILED, object_id__in=[one.pk for one in sites])
+        assert len(failed) == count
+        return list(failed)
+
+    return run
+
+
+def page(name: str, *arguments: Any) -> str:
+    """The address of one of django-rq's pages of our queue."""
+    return reverse(f'django_rq:{name}', args=[get_queues_map()[conf.get().queue], *arguments])
+
+
+def text_of(response: HttpResponse) -> str:
+    assert response.status_code == HTTPStatus.OK
+    return response.content.decode()
+
+
+def job_page(delivery: Delivery) -> str:
+    return page('job_detail', str(delivery.uuid))
+
+
+class TestFailedDeliveries:
+    def test_each_is_a_failed_job_of_its_id(self, client, fail):
+        failed = fail(2)
+        response = client.get(page('failed_jobs'))
+        assert {job.id for job in response.context['jobs']} == {str(one.uuid) for one in failed}
+
+    def test_the_list_tells_what_it_was_and_why(self, client, fail):
+        [failed] = fail()
+        text = text_of(client.get(page('failed_jobs')))
+        for word in ('Receiver', 'POST', 'dcim.site created', failed.event.object_repr, 'HTTP 500'):
+            assert word in text
+
+    def test_its_page_tells_method_url_event_model_object_and_reason(self, client, fail, receiver):
+        [failed] = fail()
+        text = text_of(client.get(job_page(failed)))
+        for word in (f'POST {receiver.url("/hook")}', 'dcim.site created', failed.event.object_repr, 'HTTP 500'):
+            assert word in text
+        assert 'swordfish' not in text
+
+    def test_it_has_the_time_that_a_request_may_take(self, fail):
+        [failed] = fail()
+        assert wakeup.get().fetch_job(str(failed.uuid)).timeout == wakeup.job_timeout(wakeup.get())
+
+    def test_it_leads_to_the_delivery(self, client, fail):
+        [failed] = fail()
+        address = f'{reverse("admin:webhooks_delivery_changelist")}?q={failed.uuid}'
+        assert address in text_of(client.get(job_page(failed)))
+        assert list(client.get(address).context['cl'].result_list) == [failed]
+
+    def test_a_failed_job_of_others_that_cannot_be_read_is_left_alone(self, client, fail):
+        rq_queue = wakeup.get()
+        foreign = Job.create('gone.function', connection=rq_queue.connection, origin=rq_queue.name)
+        rq_queue.failed_job_registry.add(foreign)
+        rq_queue.connection.hset(foreign.key, 'data', b'no pickle')
+        [failed] = fail()
+        failed_jobs.publish()
+        assert set(rq_queue.failed_job_registry.get_job_ids(cleanup=False)) == {foreign.id, str(failed.uuid)}
+
+    def test_the_reason_is_a_result_of_the_job(self, client, fail):
+        [failed] = fail()
+        [result] = client.get(job_page(failed)).context['job'].results()
+        text = text_of(client.get(page('result_detail', str(failed.uuid), result.id)))
+        assert 'HTTP 500' in text
+
+
+class TestRequeueing:
+    def test_a_requeued_job_is_delivered(self, client, fail, drain, receiver):
+        [failed] = fail()
+        receiver.answers('/hook', HTTPStatus.OK)
+        client.post(page('requeue_job', str(failed.uuid)))
+        drain()
+        first, second = receiver.wait_for(2)
+        assert first.header('webhook-id') == second.header('webhook-id') == str(failed.uuid)
+        failed.refresh_from_db()
+        assert failed.status == StatusChoices.DELIVERED
+        assert not client.get(page('failed_jobs')).context['jobs']
+
+    def test_all_jobs_are_requeued_at_once(self, client, fail, drain, receiver):
+        failed = fail(3)
+        receiver.answers('/hook', HTTPStatus.OK)
+        assert '3 jobs' in text_of(client.get(page('requeue_all')))
+        client.post(page('requeue_all'))
+        drain()
+        receiver.wait_for(6)
+        statuses = Delivery.objects.filter(pk__in=[one.pk for one in failed]).values_list('status', flat=True)
+        assert set(statuses) == {StatusChoices.DELIVERED}
+        assert not client.get(page('failed_jobs')).context['jobs']
+
+    def test_the_selected(self, client, fail, drain, receiver):
+        chosen, other = fail(2)
+        receiver.answers('/hook', HTTPStatus.OK)
+        confirmation = client.post(page('confirm_action'), {'action': 'requeue', '_selected_action': [chosen.uuid]})
+        assert str(chosen.uuid) in text_of(confirmation)
+        client.post(page('actions'), {'action': 'requeue', 'job_ids': [chosen.uuid]})
+        drain()
+        receiver.wait_for(3)
+        assert [job.id for job in client.get(page('failed_jobs')).context['jobs']] == [str(other.uuid)]
+
+    def test_a_delivery_that_fails_again_is_listed_again_with_its_new_reason(self, client, fail, drain, receiver):
+        [failed] = fail()
+        receiver.answers('/hook', HTTPStatus.BAD_GATEWAY)
+        client.post(page('requeue_job', str(failed.uuid)))
+        drain()
+        [job] = client.get(page('failed_jobs')).context['jobs']
+        assert job.id == str(failed.uuid)
+        assert 'HTTP 502' in text_of(client.get(page('failed_jobs')))
+        assert 'HTTP 502' in text_of(client.get(job_page(failed)))
+
+    def test_the_job_tells_that_it_delivered(self, client, fail, drain, receiver):
+        [failed] = fail()
+        receiver.answers('/hook', HTTPStatus.OK)
+        client.post(page('requeue_job', str(failed.uuid)))
+        drain()
+        assert '1 delivered' in text_of(client.get(job_page(failed)))
+
+    def test_redelivering_elsewhere_takes_it_off_the_page(self, client, fail):
+        [failed] = fail()
+        assert listed(client) == {str(failed.uuid)}
+        list_page = reverse('admin:webhooks_delivery_changelist')
+        client.post(list_page, {'action': 'redeliver', '_selected_action': failed.pk})
+        assert not listed(client)
+
+
+class TestMeanwhile:
+    """What happens while the page is brought up to date is on it the next time."""
+
+    @pytest.fixture
+    def meanwhile(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+        def run(happens: Callable[[], None]) -> None:
+            """Let it happen once, just after a delivery was listed."""
+            listing = failed_jobs._list
+
+            def list_and_happen(delivery: Delivery) -> None:
+                listing(delivery)
+                monkeypatch.undo()
+                happens()
+
+            monkeypatch.setattr(failed_jobs, '_list', list_and_happen)
+
+        return run
+
+    def test_an_older_delivery_that_fails_is_listed_the_next_time(self, client, fail, meanwhile):
+        older, newer = sorted(fail(2), key=lambda one: one.pk)
+        Delivery.objects.update(listed=False)
+        Delivery.objects.filter(pk=older.pk).update(status=StatusChoices.PENDING)
+        client.post(page('delete_failed_jobs'))
+        meanwhile(lambda: Delivery.objects.filter(pk=older.pk).update(status=StatusChoices.FAILED))
+        failed_jobs.publish()
+        assert listed(client) == {str(newer.uuid)}
+        failed_jobs.publish()
+        assert listed(client) == {str(older.uuid), str(newer.uuid)}
+
+    def test_a_delivery_that_fails_again_is_listed_with_its_new_reason(self, client, fail, meanwhile):
+        [failed] = fail()
+        Delivery.objects.update(listed=False)
+        meanwhile(lambda: Delivery.objects.update(error='another reason', finished_at=timezone.now()))
+        failed_jobs.publish()
+        failed_jobs.publish()
+        assert 'another reason' in text_of(client.get(job_page(failed)))
+
+    def test_what_is_sent_again_does_not_stay(self, client, fail, meanwhile):
+        [failed] = fail()
+        Delivery.objects.update(listed=False)
+        meanwhile(lambda: Delivery.objects.update(status=StatusChoices.PENDING))
+        failed_jobs.publish()
+        assert listed(client) == {str(failed.uuid)}
+        failed_jobs.publish()
+        assert not listed(client)
+
+    def test_there_is_room_for_the_newest_only(self, client, fail, monkeypatch):
+        monkeypatch.setattr(failed_jobs, 'STATUS_PAGE_LIMIT', 2)
+        fail(3)
+        newest = Delivery.objects.order_by('-pk')[:2]
+        assert listed(client) == {str(one.uuid) for one in newest}
+        assert not Delivery.objects.filter(listed=False)
+
+
+def listed(client: Client) -> set[str]:
+    return {job.id for job in client.get(page('failed_jobs')).context['jobs']}
+
+
+class TestClearing:
+    def test_deleting_one_keeps_it_in_the_log(self, client, fail):
+        [failed] = fail()
+        client.post(page('delete_job', str(failed.uuid)))
+        assert not client.get(page('failed_jobs')).context['jobs']
+        assert Delivery.objects.get(pk=failed.pk).status == StatusChoices.FAILED
+
+    def test_what_was_cleared_does_not_come_back(self, client, fail, drain):
+        fail(2)
+        assert len(listed(client)) == 2
+        client.post(page('delete_failed_jobs'))
+        wakeup.wake()
+        drain()
+        assert not listed(client)
+        [another] = fail()
+        assert listed(client) == {str(another.uuid)}
+
+
+class TestFinishedJobs:
+    def test_they_tell_what_was_sent(self, client, webhook, receiver, drain):
+        receiver.answers('/hook', HTTPStatus.OK)
+        with transaction.atomic():
+            site()
+            site()
+        drain()
+        assert '2 delivered' in text_of(client.get(page('finished_jobs')))
+
+    def test_the_page_of_a_finished_job_tells_what_was_sent(self, client, webhook, receiver, drain):
+        receiver.answers('/hook', HTTPStatus.OK)
+        site()
+        drain()
+        [job] = [
+            job for job in client.get(page('finished_jobs')).context['jobs'] if '1 delivered' in job.return_value()
+        ]
+        assert '1 delivered' in text_of(client.get(page('job_detail', job.id)))
+
+
+class TestPages:
+    def test_the_front_names_our_queue_and_leads_to_its_lists(self, client):
+        text = text_of(client.get(reverse('django_rq:home')))
+        for name in ('failed_jobs', 'finished_jobs', 'workers'):
+            assert page(name) in text
+
+    @pytest.mark.parametrize(
+        'name',
+        [
+            'jobs', 'queue_details', 'finished_jobs', 'failed_jobs', 'scheduled_jobs', 'started_jobs', 'deferred_jobs',
+            'workers', 'requeue_all', 'delete_failed_jobs', 'clear',
+        ],
+    )  # fmt: skip
+    def test_all_pages_of_django_rq_answer(self, client, fail, name):
+        fail()
+        assert text_of(client.get(page(name)))
+
+    def test_a_waiting_job_has_its_page(self, client):
+        wakeup.wake()
+        [job] = client.get(page('jobs')).context['jobs']
+        assert 'webhooks.worker.drain' in text_of(client.get(page('job_detail', job.id)))
+
+    def test_a_worker_has_its_page(self, client, rqworker):
+        rqworker('low')
+        [worker] = client.get(page('workers')).context['workers']
+        assert 'low' in text_of(client.get(page('worker_details', worker.key)))

@@ -1,0 +1,368 @@
+"""What one webhook, endpoint, outcome or transaction does costs the others nothing that they could notice."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+from dcim.models import Site
+from django.db import transaction
+from django.db.models.signals import pre_save
+from django.utils import timezone
+from support.builders import site, subscribe
+from support.engine import (
+    claim,
+    claim_lapsed,
+    deliveries,
+    health,
+    in_thread,
+    is_anybody_blocked,
+    pass_leases,
+    pass_retry_waits,
+    work,
+    working,
+)
+from tenancy.models import Tenant
+
+from devstack.process import wait_until
+from devstack.receiver import Answer, Manner, Received, Receiver
+from webhooks.choices import StatusChoices
+from webhooks.engine import dispatch, locks, outcomes, rescue, runner
+from webhooks.engine.claimed import Claimed
+from webhooks.models import Attempt, Delivery, Health, Webhook
+from webhooks.payload import http_request
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+PENDING, SENDING, DELIVERED, FAILED = StatusChoices.values()
+BUSY, IDLE = '/busy', '/idle'
+# A tenth of a second and more on any machine, and within a template's two seconds.
+SLOW_TEMPLATE = '{% for i in range(20000) %}{% set x = i * i %}{% endfor %}slow'
+
+
+def sites(count: int) -> None:
+    with transaction.atomic():
+        for _ in range(count):
+            site()
+
+
+def dispatch_sites(count: int = 1) -> None:
+    sites(count)
+    dispatch.batch()
+
+
+def tenant() -> Tenant:
+    return Tenant.objects.create(name='Tenant', slug='tenant')
+
+
+def to_idle(request: Received) -> bool:
+    return request.path == IDLE
+
+
+@contextmanager
+def open_transaction(prepare: object) -> Iterator[None]:
+    """Somebody else's transaction that has done `prepare` and goes on until the block ends."""
+    is_ready, goes_on = threading.Event(), threading.Event()
+
+    def run() -> None:
+        with transaction.atomic():
+            prepare()
+            is_ready.set()
+            goes_on.wait(60)
+
+    thread = in_thread(run)
+    assert is_ready.wait(30)
+    try:
+        yield
+    finally:
+        goes_on.set()
+        thread.join(30)
+
+
+class TestBacklog:
+    def test_a_change_for_an_idle_webhook_passes_it(self, receiver):
+        receiver.answers(BUSY, Answer(delay=0.02))
+        subscribe(receiver.url(BUSY), Site)
+        subscribe(receiver.url(IDLE), Tenant)
+        sites(800)
+        with working():
+            receiver.wait_for(50, timeout=60)
+            tenant()
+            receiver.wait_for(1, to_idle, timeout=60)
+            assert len(receiver.requests) < 700
+            receiver.wait_for(801, timeout=60)
+
+    def test_backlogs_of_many_webhooks_do_not_hold_the_one_that_was_idle(self, receiver):
+        """Whoever has least under way is claimed for first."""
+        for _ in range(5):
+            subscribe(receiver.url(BUSY), Site, concurrency=2)
+        idle = subscribe(receiver.url(IDLE), Tenant)
+        dispatch_sites(20)
+        assert len(claim()) == 10
+        Webhook.objects.update(concurrency=100)
+        tenant()
+        dispatch.batch()
+        (claimed,) = claim(limit=1)
+        assert claimed.webhook == idle
+
+
+class TestSlowTemplate:
+    def test_what_is_built_soon_does_not_wait_for_all_that_is_built_slowly(self, receiver):
+        subscribe(receiver.url(BUSY), Site, body_template=SLOW_TEMPLATE)
+        subscribe(receiver.url(IDLE), Tenant)
+        sites(12)
+        tenant()
+        work()
+        assert [request.path for request in receiver.requests].index(IDLE) <= 2
+
+    def test_what_was_claimed_and_not_begun_is_free_for_other_workers(self, receiver, monkeypatch):
+        monkeypatch.setattr(runner, 'BUILD_BUDGET', 0)
+        subscribe(receiver.url(BUSY), Site)
+        sites(5)
+        assert work() == '5 delivered'
+        assert {one.attempt_count for one in deliveries(DELIVERED)} == {1}
+
+
+class TestOpenTransactions:
+    def test_a_webhook_that_was_saved_in_one_is_sent_for_meanwhile(self, receiver):
+        webhook = subscribe(receiver.url(BUSY), Site)
+
+        def save() -> None:
+            again = Webhook.objects.get(pk=webhook.pk)
+            again.description = 'edited'
+            again.save()
+
+        with open_transaction(save):
+            site()
+            assert work() == '1 delivered'
+
+    def test_dispatch_that_waits_for_one_lets_the_others_be_sent(self, receiver):
+        """A name that is changed holds up what refers to the webhook; what was dispatched before goes out."""
+        webhook = subscribe(receiver.url(BUSY), Site)
+        sites(3)
+        dispatch.batch()
+        with open_transaction(lambda: Webhook.objects.filter(pk=webhook.pk).update(name='another')):
+            site()
+            assert work() == '3 delivered'
+        assert work() == '1 delivered'
+
+    def test_an_answer_of_410_waits_for_no_edit_and_disables_when_it_comes_again(self, receiver):
+        """What others have got is recorded meanwhile."""
+        gone = subscribe(receiver.url(BUSY), Site)
+        subscribe(receiver.url(IDLE), Site)
+        receiver.answers(BUSY, 410)
+        with open_transaction(lambda: Webhook.objects.filter(pk=gone.pk).update(description='being edited')):
+            dispatch_sites()
+            assert work() == '1 delivered, 1 to retry'
+            assert Webhook.objects.get(pk=gone.pk).enabled
+        pass_retry_waits()
+        assert work() == '1 to retry'
+        assert not Webhook.objects.get(pk=gone.pk).enabled
+
+    def test_a_suspended_webhook_that_is_saved_in_one_holds_up_nobody(self, receiver):
+        """Saving it touches its health, and the worker does not wait for that row."""
+        webhook = subscribe(receiver.url(BUSY), Site)
+        site()
+        dispatch.batch()
+        Health.objects.filter(webhook=webhook).update(suspended_since=timezone.now(), probe_at=timezone.now())
+        with open_transaction(lambda: Webhook.objects.get(pk=webhook.pk).save()):
+            assert work() == '1 delivered'
+
+
+class TestOutcomeThatCannotBeRecorded:
+    """Whatever is wrong with it, its delivery fails by it, and the others are recorded."""
+
+    @pytest.fixture
+    def victim(self, receiver: Receiver) -> Webhook:
+        subscribe(receiver.url(IDLE), Site)
+        return subscribe(receiver.url(BUSY), Site)
+
+    def check(self, victim: Webhook, reason: str) -> None:
+        assert work() == '1 delivered, 1 failed'
+        (failed,) = deliveries(FAILED)
+        assert failed.webhook == victim
+        assert reason in failed.error
+        assert Attempt.objects.count() == 2
+
+    def test_an_error_in_deciding_stops_no_other(self, victim, receiver, monkeypatch):
+        original = outcomes.decide
+
+        def decide(delivery: Delivery, *args: object) -> object:
+            if delivery.webhook_id == victim.pk:
+                raise OverflowError('too far away')
+            return original(delivery, *args)
+
+        monkeypatch.setattr(outcomes, 'decide', decide)
+        site()
+        self.check(victim, 'OverflowError: too far away')
+
+    def test_an_error_in_masking_stops_no_other(self, victim, receiver, monkeypatch):
+        original = http_request.mask
+
+        def mask(request: object, webhook: Webhook) -> object:
+            if webhook.pk == victim.pk:
+                raise ValueError('no mask')
+            return original(request, webhook)
+
+        monkeypatch.setattr(http_request, 'mask', mask)
+        site()
+        self.check(victim, 'ValueError: no mask')
+
+    def test_an_error_of_postgresql_stops_no_other(self, victim, receiver, monkeypatch):
+        original = outcomes.row
+
+        def row(one: Claimed, *args: object, **options: object) -> tuple:
+            values = original(one, *args, **options)
+            is_spoilt = one.delivery.webhook_id == victim.pk and one.outcome.succeeded
+            # The error: PostgreSQL stores no NUL.
+            return (*values[:2], 'a\x00b', *values[3:]) if is_spoilt else values
+
+        monkeypatch.setattr(outcomes, 'row', row)
+        site()
+        self.check(victim, 'its outcome cannot be recorded')
+
+    def test_an_error_of_a_plugin_when_a_webhook_is_disabled_stops_no_other(self, victim, receiver):
+        """The webhook stays enabled until it can be saved; nothing else is lost."""
+        receiver.answers(BUSY, 410)
+
+        def refuse(instance: Webhook, **kwargs: object) -> None:
+            if not instance.enabled:
+                raise ValueError('not today')
+
+        pre_save.connect(refuse, sender=Webhook)
+        try:
+            site()
+            assert work() == '1 delivered, 1 to retry'
+        finally:
+            pre_save.disconnect(refuse, sender=Webhook)
+        victim.refresh_from_db()
+        assert victim.enabled
+        pass_retry_waits()
+        assert work() == '1 to retry'
+        victim.refresh_from_db()
+        assert not victim.enabled
+
+    def test_an_endpoint_cannot_ask_to_wait_until_a_day_that_is_none(self, receiver):
+        receiver.answers(BUSY, Answer(429, headers={'Retry-After': f'Mon, {"9" * 20} Jan 2026 00:00:00 GMT'}))
+        subscribe(receiver.url(BUSY), Site)
+        site()
+        assert work() == '1 to retry'
+
+
+class TestLease:
+    def test_it_lasts_from_when_the_lock_was_had(self, receiver):
+        webhook = subscribe(receiver.url(BUSY), Site, timeout=5)
+        site()
+        dispatch.batch()
+        with open_transaction(lambda: locks.acquire(locks.LINE)):
+            claiming = in_thread(claim)
+            assert wait_until(is_anybody_blocked, timeout=30)
+            released = timezone.now()
+        claiming.join(30)
+        (claimed,) = deliveries(SENDING)
+        assert claimed.lease_until >= released + timedelta(seconds=webhook.timeout + 30)
+
+    def test_what_was_frozen_for_so_long_that_others_may_have_it_is_not_sent(self, receiver, monkeypatch):
+        monkeypatch.setattr(runner, 'LEASE_MARGIN', 0)
+        subscribe(receiver.url(BUSY), Site)
+        site()
+        assert work() == 'nothing to send'
+        assert not receiver.requests
+        assert len(deliveries(SENDING)) == 1
+        monkeypatch.undo()
+        pass_leases()
+        work()
+        pass_retry_waits()
+        assert work() == '1 delivered'
+
+
+class TestLapsed:
+    """A lease that ran out: its worker stopped, and the delivery may be why."""
+
+    @pytest.fixture
+    def webhook(self, receiver: Receiver) -> Webhook:
+        return subscribe(receiver.url(BUSY), Site, max_attempts=1)
+
+    def lapse(self, count: int = 1) -> None:
+        """As if a worker had claimed what is due, and died."""
+        for _ in range(count):
+            pass_retry_waits()
+            assert claim() or claim_lapsed()
+            pass_leases()
+            rescue.rescue()
+
+    def test_it_is_an_attempt_with_a_reason_and_the_wait_of_any_failure(self, webhook):
+        site()
+        dispatch.batch()
+        before = timezone.now()
+        self.lapse()
+        (lapsed,) = deliveries()
+        assert (lapsed.status, lapsed.attempt_count, lapsed.error) == (PENDING, 1, rescue.LAPSED)
+        assert lapsed.due_at >= before + timedelta(seconds=4)
+        (attempt,) = Attempt.objects.all()
+        assert (attempt.number, attempt.response_status, attempt.error) == (1, None, rescue.LAPSED)
+        assert health(webhook).failed == 0
+
+    def test_one_lapse_is_no_failure_however_few_attempts_there_may_be(self, webhook, receiver):
+        site()
+        dispatch.batch()
+        self.lapse(2)
+        pass_retry_waits()
+        assert work() == '1 delivered'
+        assert deliveries()[0].lapses == 0
+
+    def test_three_lapses_in_a_row_are_a_failure(self, webhook):
+        site()
+        dispatch.batch()
+        self.lapse(3)
+        (failed,) = deliveries()
+        assert (failed.status, failed.error, failed.attempt_count) == (FAILED, rescue.LAPSED, 3)
+        assert health(webhook).failed == 1
+
+    def test_it_is_claimed_alone_and_after_the_others(self, webhook, receiver):
+        sites(3)
+        dispatch.batch()
+        self.lapse()
+        tenants = subscribe(receiver.url(IDLE), Tenant)
+        tenant()
+        pass_retry_waits()
+        dispatch.batch()
+        assert [one.webhook for one in claim()] == [tenants]
+        assert len(claim_lapsed()) == 1
+        assert claim_lapsed() == []
+        assert Delivery.objects.filter(status=SENDING, lapses__gt=0).count() == 1
+
+    def test_its_neighbours_all_arrive(self, webhook, receiver):
+        sites(5)
+        dispatch.batch()
+        self.lapse()
+        pass_retry_waits()
+        assert work() == '5 delivered'
+
+    def test_what_waits_behind_it_waits_no_longer_than_behind_any_retry(self, webhook, receiver):
+        place = site()
+        dispatch.batch()
+        place.save()
+        dispatch.batch()
+        self.lapse()
+        _first, behind = deliveries()
+        assert behind.due_at is not None
+
+
+def test_a_hanging_endpoint_and_a_lapsed_delivery_hold_up_nobody(receiver):
+    receiver.answers(BUSY, Answer(manner=Manner.HANG))
+    subscribe(receiver.url(BUSY), Site, timeout=30)
+    subscribe(receiver.url(IDLE), Tenant)
+    site()
+    dispatch.batch()
+    claim()
+    pass_leases()
+    rescue.rescue()
+    pass_retry_waits()
+    with working():
+        receiver.wait_for(1)
+        tenant()
+        receiver.wait_for(1, to_idle)
+        Webhook.objects.get(payload_url=receiver.url(BUSY)).delete()
+        receiver.close()

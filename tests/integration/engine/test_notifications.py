@@ -1,0 +1,235 @@
+"""Who was chosen is told when a webhook is suspended, is disabled by its endpoint, or fails first on a day."""
+
+from datetime import timedelta
+
+import pytest
+from dcim.models import Site
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from extras.models import Notification, NotificationGroup
+from support.builders import site, subscribe
+from support.engine import deliveries, expire, health, in_thread, pass_probe_interval, pass_retry_waits, work
+from users.models import Group, User
+
+from devstack.receiver import Answer, Receiver
+from webhooks import rendering
+from webhooks.choices import StatusChoices
+from webhooks.engine import notifications
+from webhooks.engine.circuit_breaker import SUSPEND_AFTER
+from webhooks.engine.notifications import DISABLED, FAILED, SUSPENDED, recipients
+from webhooks.models import Delivery, Health, Webhook
+from webhooks.services import trial
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+HOOK = '/hook'
+
+
+@pytest.fixture
+def ann() -> User:
+    return User.objects.create_user('ann')
+
+
+@pytest.fixture
+def on_call(ann: User) -> NotificationGroup:
+    group = NotificationGroup.objects.create(name='On call')
+    group.users.add(ann)
+    return group
+
+
+@pytest.fixture
+def webhook(receiver: Receiver, on_call: NotificationGroup) -> Webhook:
+    """One that tries once, and so fails at once."""
+    made = subscribe(receiver.url(HOOK), Site, max_attempts=1)
+    made.notification_groups.add(on_call)
+    return made
+
+
+def told(user: User) -> list[str]:
+    """Return what the user has been told and has not read, the latest last."""
+    unread = Notification.objects.unread().filter(user=user, object_type=ContentType.objects.get_for_model(Webhook))
+    return list(unread.order_by('created').values_list('event_type', flat=True))
+
+
+def read_all() -> None:
+    Notification.objects.update(read=timezone.now())
+
+
+def drawn_ids() -> int:
+    """Return how many notifications have been written, those too that replaced another."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT nextval('extras_notification_id_seq')")
+        return cursor.fetchone()[0]
+
+
+def fail(receiver: Receiver) -> None:
+    receiver.answers(HOOK, 500)
+    site()
+    work()
+
+
+class TestFailure:
+    def test_the_first_failure_of_the_day_is_told(self, webhook, receiver, ann):
+        fail(receiver)
+        assert told(ann) == [FAILED.name]
+        notification = Notification.objects.get()
+        assert (notification.object, notification.object_repr) == (webhook, webhook.name)
+        assert notification.event is FAILED
+
+    def test_the_second_failure_of_the_day_is_not_told(self, webhook, receiver, ann):
+        fail(receiver)
+        read_all()
+        fail(receiver)
+        assert len(deliveries(StatusChoices.FAILED)) == 2
+        assert not told(ann)
+
+    def test_the_first_failure_of_the_next_day_is_told(self, webhook, receiver, ann):
+        fail(receiver)
+        read_all()
+        Health.objects.update(failure_told_on=timezone.localdate() - timedelta(days=1))
+        fail(receiver)
+        assert told(ann) == [FAILED.name]
+
+    def test_a_failure_that_is_retried_is_not_told_before_the_last_attempt(self, webhook, receiver, ann):
+        Webhook.objects.update(max_attempts=2)
+        fail(receiver)
+        assert not told(ann)
+        pass_retry_waits()
+        work()
+        assert told(ann) == [FAILED.name]
+
+    def test_an_expired_delivery_counts_as_a_failure(self, webhook, receiver, ann):
+        Webhook.objects.update(paused=True)
+        site()
+        work()
+        expire()
+        work()
+        assert told(ann) == [FAILED.name]
+        assert health(webhook).failed == 1
+
+    def test_an_event_that_could_not_be_rendered_counts_as_a_failure(self, webhook, ann, monkeypatch):
+        def fail(*args: object) -> None:
+            raise RuntimeError('no')
+
+        monkeypatch.setattr(rendering, 'render', fail)
+        site()
+        work()
+        assert told(ann) == [FAILED.name]
+
+    def test_what_goes_wrong_in_telling_is_logged_and_undoes_nothing(self, webhook, receiver, monkeypatch, caplog):
+        def fail_too(*args: object) -> None:
+            raise RuntimeError('no')
+
+        monkeypatch.setattr(notifications, '_write', fail_too)
+        fail(receiver)
+        assert len(deliveries(StatusChoices.FAILED)) == 1
+        assert any('nobody was notified' in record.getMessage() for record in caplog.records)
+
+    def test_a_test_is_not_told(self, webhook, receiver, ann):
+        receiver.answers(HOOK, 500)
+        site()
+        assert trial.send_test(webhook).status == StatusChoices.FAILED
+        assert not told(ann)
+        fail(receiver)
+        assert told(ann) == [FAILED.name]
+
+    def test_whoever_is_chosen_later_is_told_of_the_next(self, webhook, receiver, on_call, ann):
+        webhook.notification_groups.clear()
+        fail(receiver)
+        webhook.notification_groups.add(on_call)
+        fail(receiver)
+        assert told(ann) == [FAILED.name]
+
+    def test_two_workers_tell_once(self, webhook, receiver, ann):
+        before = drawn_ids()
+        receiver.answers(HOOK, Answer(500, delay=0.2))
+        for _ in range(8):
+            site()
+        threads = [in_thread(work) for _ in range(2)]
+        for thread in threads:
+            thread.join(60)
+        assert len(deliveries(StatusChoices.FAILED)) == 8
+        assert told(ann) == [FAILED.name]
+        # Asking draws one too.
+        assert drawn_ids() == before + 2
+
+
+class TestState:
+    def test_a_suspension_is_told_once(self, webhook, receiver, ann):
+        Webhook.objects.update(max_attempts=8, concurrency=SUSPEND_AFTER)
+        receiver.close()
+        for _ in range(SUSPEND_AFTER):
+            site()
+        work()
+        assert told(ann) == [SUSPENDED.name]
+        read_all()
+        pass_retry_waits()
+        pass_probe_interval(webhook)
+        work()
+        assert health(webhook).probes == 2
+        assert not told(ann)
+
+    def test_an_endpoint_that_is_gone_is_told_as_that(self, webhook, receiver, ann):
+        receiver.answers(HOOK, 410)
+        site()
+        work()
+        assert told(ann) == [DISABLED.name]
+
+    def test_the_last_thing_that_happened_is_what_is_told(self, webhook, receiver, ann):
+        fail(receiver)
+        read_all()
+        receiver.answers(HOOK, 410)
+        site()
+        work()
+        assert told(ann) == [DISABLED.name]
+
+
+class TestRecipients:
+    def test_members_of_groups_are_told_and_each_once(self, webhook, on_call, ann):
+        bob, carl = User.objects.create_user('bob'), User.objects.create_user('carl', is_active=False)
+        operators = Group.objects.create(name='Operators')
+        for user in (ann, bob, carl):
+            user.groups.add(operators)
+        on_call.groups.add(operators)
+        webhook.notification_groups.add(NotificationGroup.objects.create(name='Others'))
+        assert sorted(recipients(webhook).values_list('username', flat=True)) == ['ann', 'bob']
+
+    def test_nobody_is_told_where_no_group_is_chosen(self, webhook, receiver, on_call, ann):
+        webhook.notification_groups.clear()
+        fail(receiver)
+        assert not Notification.objects.exists()
+        webhook.notification_groups.add(on_call)
+        fail(receiver)
+        assert told(ann) == [FAILED.name]
+
+    def test_a_webhook_outlives_its_group(self, webhook, receiver, on_call):
+        on_call.delete()
+        fail(receiver)
+        assert len(deliveries(StatusChoices.FAILED)) == 1
+
+    def test_after_the_first_failure_nobody_is_looked_for(self, webhook, receiver):
+        def queries_of_groups() -> list[dict]:
+            with CaptureQueriesContext(connection) as captured:
+                fail(receiver)
+            return [query for query in captured if 'extras_notification' in query['sql']]
+
+        assert queries_of_groups()
+        assert not queries_of_groups()
+
+
+class TestTrouble:
+    def test_what_cannot_be_written_costs_the_record_nothing(self, webhook, receiver, ann):
+        """As if NetBox's table had changed: PostgreSQL refuses the row."""
+        with connection.cursor() as cursor:
+            cursor.execute('ALTER TABLE extras_notification ADD CONSTRAINT never CHECK (id IS NULL) NOT VALID')
+        try:
+            fail(receiver)
+        finally:
+            with connection.cursor() as cursor:
+                cursor.execute('ALTER TABLE extras_notification DROP CONSTRAINT never')
+        failed = Delivery.objects.get()
+        assert (failed.status, failed.attempts.count()) == (StatusChoices.FAILED, 1)
+        assert health(webhook).failed == 1
+        assert not told(ann)

@@ -1,0 +1,183 @@
+"""What is old and closed goes, what is pending never does."""
+
+from datetime import timedelta
+
+import pytest
+from core.models import Job
+from dcim.models import Site
+from django.db import transaction
+from django.utils import timezone
+from django_rq import get_queue
+from netbox.registry import registry
+from rq.registry import FailedJobRegistry
+from support.builders import site, subscribe
+from support.engine import change_settings, deliveries, pass_retry_waits, work
+from support.log import delivery, event
+
+from devstack.receiver import Receiver
+from webhooks.choices import StatusChoices
+from webhooks.engine import retention
+from webhooks.jobs import WebhooksRetentionJob
+from webhooks.models import Attempt, Delivery, Event, Webhook
+from webhooks.services import redelivery
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+PENDING, SENDING, DELIVERED, FAILED = StatusChoices.values()
+HOOK = '/hook'
+OLD, CUTOFF, NEW = (timezone.now() - timedelta(days=days) for days in (40, 30, 20))
+
+
+@pytest.fixture
+def webhook(receiver: Receiver) -> Webhook:
+    return subscribe(receiver.url(HOOK), Site)
+
+
+def entry(webhook: Webhook, when, status: str = DELIVERED) -> Delivery:
+    return delivery(event(site(), timestamp=when), webhook, status=status, created=when)
+
+
+@pytest.mark.parametrize('status', [DELIVERED, FAILED])
+def test_what_is_old_and_closed_goes_with_all_it_has(webhook, status):
+    entry(webhook, OLD, status)
+    Event.objects.filter(dispatched_at=None).delete()
+    assert retention.prune(CUTOFF) == 1
+    assert [model.objects.count() for model in (Event, Delivery, Attempt)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize('status', [PENDING, SENDING])
+def test_what_is_open_stays(webhook, status):
+    kept = entry(webhook, OLD, status)
+    retention.prune(CUTOFF)
+    assert deliveries() == [kept]
+    assert kept.attempts.exists()
+
+
+def test_what_is_new_stays(webhook):
+    kept = entry(webhook, NEW)
+    retention.prune(CUTOFF)
+    assert deliveries() == [kept]
+
+
+def test_an_event_stays_with_its_last_delivery(webhook, receiver):
+    """One webhook has got it, another one has not."""
+    done = entry(webhook, OLD)
+    waiting = delivery(done.event, subscribe(receiver.url(), Site), status=PENDING, created=OLD)
+    retention.prune(CUTOFF)
+    assert deliveries() == [done, waiting]
+
+
+def test_a_delivery_that_was_sent_again_lately_stays(webhook):
+    done = entry(webhook, OLD)
+    again = delivery(done.event, webhook, status=DELIVERED, created=NEW)
+    retention.prune(CUTOFF)
+    assert deliveries() == [done, again]
+
+
+def test_an_event_that_waits_to_be_dispatched_stays(webhook):
+    site()
+    Event.objects.update(timestamp=OLD)
+    assert retention.prune(CUTOFF) == 0
+    assert work() == '1 delivered'
+
+
+def test_an_event_that_nobody_wanted_goes(webhook):
+    event(site(), timestamp=OLD)
+    Event.objects.filter(dispatched_at=None).delete()
+    assert retention.prune(CUTOFF) == 1
+
+
+def test_it_goes_in_chunks(webhook, monkeypatch):
+    monkeypatch.setattr(retention, 'CHUNK', 2)
+    for _ in range(5):
+        entry(webhook, OLD)
+    kept = entry(webhook, NEW)
+    assert retention.prune(CUTOFF) == 5
+    assert deliveries() == [kept]
+
+
+def test_what_waits_for_a_retry_survives_and_is_sent(webhook, receiver):
+    receiver.answers(HOOK, 500, 200)
+    place = site()
+    place.save()
+    work()
+    Event.objects.update(timestamp=OLD)
+    Delivery.objects.update(created=OLD)
+    retention.prune(CUTOFF)
+    pass_retry_waits(attempt_count__gt=0)
+    assert work() == '2 delivered'
+
+
+def test_batches_go_as_a_whole(receiver):
+    subscribe(receiver.url(HOOK), Site, batch=True)
+    with transaction.atomic():
+        for _ in range(3):
+            site()
+    assert work() == '1 delivered'
+    Event.objects.update(timestamp=OLD)
+    Delivery.objects.update(created=OLD)
+    assert retention.prune(CUTOFF) == 3
+    assert not Delivery.objects.exists()
+
+
+def test_all_events_of_an_open_batch_stay(receiver):
+    subscribe(receiver.url(HOOK), Site, batch=True)
+    receiver.answers(HOOK, 500, 200)
+    with transaction.atomic():
+        for _ in range(3):
+            site()
+    assert work() == '1 to retry'
+    Event.objects.update(timestamp=OLD)
+    Delivery.objects.update(created=OLD)
+    retention.prune(CUTOFF)
+    assert Event.objects.count() == 3
+    pass_retry_waits()
+    assert work() == '1 delivered'
+    assert len(receiver.requests[-1].json()['data']) == 3
+
+
+def test_the_status_page_keeps_in_step(receiver):
+    subscribe(receiver.url(HOOK), Site, max_attempts=1)
+    receiver.answers(HOOK, 500)
+    site()
+    work()
+    listed = FailedJobRegistry(queue=get_queue('low'))
+    assert len(listed) == 1
+    Event.objects.update(timestamp=OLD)
+    Delivery.objects.update(created=OLD)
+    retention.prune(CUTOFF)
+    work()
+    assert len(listed) == 0
+
+
+def test_a_delivery_that_is_sent_again_meanwhile_is_not_pruned(webhook):
+    """It is open by then, although it was not when it was chosen."""
+    failed = entry(webhook, OLD, FAILED)
+    redelivery.redeliver(Delivery.objects.filter(pk=failed.pk))
+    retention.prune(CUTOFF)
+    assert [one.pk for one in deliveries(PENDING)] == [failed.pk]
+
+
+def test_the_daily_job_keeps_as_many_days_as_are_set(webhook, monkeypatch):
+    change_settings(monkeypatch, retention_days=35)
+    for days in (34, 36):
+        entry(webhook, timezone.now() - timedelta(days=days))
+    Event.objects.filter(dispatched_at=None).delete()
+    WebhooksRetentionJob(Job()).run()
+    assert Event.objects.count() == 1
+
+
+def test_netbox_runs_it_every_day():
+    assert registry['system_jobs'][WebhooksRetentionJob] == {'interval': 24 * 60}
+
+
+def test_a_webhook_that_is_deleted_takes_its_failures_off_the_status_page(receiver):
+    webhook = subscribe(receiver.url(HOOK), Site, max_attempts=1)
+    receiver.answers(HOOK, 500)
+    site()
+    work()
+    listed = FailedJobRegistry(queue=get_queue('low'))
+    assert len(listed) == 1
+    webhook.delete()
+    work()
+    assert len(listed) == 0

@@ -1,0 +1,242 @@
+"""When a failed attempt is repeated, and what becomes of a delivery in the end."""
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from dcim.models import Site
+from django.db import OperationalError
+from django.utils import timezone
+from support.builders import site, subscribe
+from support.engine import deliveries, health, pass_retry_waits, work
+
+from devstack.receiver import Answer, Receiver
+from webhooks.choices import StatusChoices
+from webhooks.constants import BACKOFF, JITTER, MAX_RETRY_AFTER
+from webhooks.engine import timer
+from webhooks.models import Delivery
+from webhooks.outbox import wakeup
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+PENDING, SENDING, DELIVERED, FAILED = StatusChoices.values()
+HOOK = '/hook'
+OK, BROKEN, BUSY, SLOW_DOWN = 200, 500, 503, 429
+
+
+def try_until_closed() -> Delivery:
+    """Make one attempt after the other, without the waits."""
+    site()
+    work()
+    while deliveries(PENDING):
+        pass_retry_waits()
+        work()
+    (closed,) = deliveries()
+    return closed
+
+
+# Answers of the endpoint, `max_attempts`, status in the end, and the answers that were asked for.
+ENDS = [
+    ([OK], 8, DELIVERED, [OK]),
+    ([BROKEN, OK], 8, DELIVERED, [BROKEN, OK]),
+    ([404, 403, 302, BUSY, OK], 8, DELIVERED, [404, 403, 302, BUSY, OK]),
+    ([BROKEN], 8, FAILED, [BROKEN] * 8),
+    ([BROKEN], 1, FAILED, [BROKEN]),
+    ([BROKEN, OK], 1, FAILED, [BROKEN]),
+    ([BROKEN, BROKEN, OK], 3, DELIVERED, [BROKEN, BROKEN, OK]),
+    ([BROKEN, BROKEN, OK], 2, FAILED, [BROKEN, BROKEN]),
+    ([BROKEN], 10, FAILED, [BROKEN] * 10),
+]
+
+
+@pytest.mark.parametrize(('answers', 'max_attempts', 'status', 'asked'), ENDS)
+def test_attempts_end_with_success_or_after_as_many_as_are_allowed(receiver, answers, max_attempts, status, asked):
+    subscribe(receiver.url(HOOK), Site, max_attempts=max_attempts)
+    receiver.answers(HOOK, *answers)
+    closed = try_until_closed()
+    assert (closed.status, closed.attempt_count, closed.response_status) == (status, len(asked), asked[-1])
+    attempts = closed.attempts.order_by('pk')
+    assert [attempt.response_status for attempt in attempts] == asked
+    assert [attempt.number for attempt in attempts] == list(range(1, len(asked) + 1))
+    assert {request.header('webhook-id') for request in receiver.requests} == {str(closed.uuid)}
+    assert len(receiver.requests) == len(asked)
+
+
+def test_each_attempt_has_its_own_time_and_signature(receiver, monkeypatch):
+    subscribe(receiver.url(HOOK), Site, secret='sesame')
+    receiver.answers(HOOK, BROKEN, OK)
+    site()
+    work()
+    pass_retry_waits()
+    monkeypatch.setattr('webhooks.engine.runner.time.time', lambda: timezone.now().timestamp() + 100)
+    work()
+    first, second = receiver.requests
+    assert int(second.header('webhook-timestamp')) >= int(first.header('webhook-timestamp')) + 100
+    assert first.header('webhook-signature') != second.header('webhook-signature')
+    assert first.header('X-Hook-Signature') == second.header('X-Hook-Signature')
+
+
+def test_the_waits_follow_the_schedule(receiver):
+    subscribe(receiver.url(HOOK), Site)
+    receiver.answers(HOOK, BROKEN)
+    site()
+    waits = []
+    for _ in BACKOFF:
+        pass_retry_waits()
+        earliest = timezone.now()
+        work()
+        (pending,) = deliveries(PENDING)
+        waits.append((pending.due_at - timezone.now(), pending.due_at - earliest))
+    for (at_least, at_most), delay in zip(waits, BACKOFF, strict=True):
+        assert at_most >= timedelta(seconds=delay * (1 - JITTER))
+        assert at_least <= timedelta(seconds=delay * (1 + JITTER))
+
+
+def test_a_retry_waits_for_its_time(receiver):
+    subscribe(receiver.url(HOOK), Site)
+    receiver.answers(HOOK, BROKEN)
+    site()
+    assert work() == '1 to retry'
+    assert work() == 'nothing to send'
+
+
+@pytest.mark.parametrize('hours', [-1, 1])
+def test_the_clock_of_the_workers_host_does_not_matter(receiver, monkeypatch, hours):
+    subscribe(receiver.url(HOOK), Site)
+    receiver.answers(HOOK, BROKEN)
+    site()
+    known = timezone.now
+    before = known()
+    monkeypatch.setattr(timezone, 'now', lambda: known() + timedelta(hours=hours))
+    work()
+    monkeypatch.undo()
+    (pending,) = deliveries(PENDING)
+    longest = timedelta(seconds=BACKOFF[0] * (1 + JITTER))
+    assert before < pending.due_at <= known() + longest
+
+
+def test_what_failed_together_comes_back_spread(receiver):
+    subscribe(receiver.url(HOOK), Site)
+    receiver.answers(HOOK, BROKEN)
+    for _ in range(10):
+        site()
+    work()
+    assert len({one.due_at for one in deliveries(PENDING)}) == 10
+
+
+def test_failures_are_counted_at_the_end_only(receiver):
+    webhook = subscribe(receiver.url(HOOK), Site, max_attempts=2)
+    receiver.answers(HOOK, BROKEN)
+    site()
+    work()
+    assert (health(webhook).failed, health(webhook).last_status) == (0, BROKEN)
+    pass_retry_waits()
+    work()
+    assert (health(webhook).failed, health(webhook).delivered) == (1, 0)
+
+
+def at(moment: datetime) -> str:
+    return format_datetime(moment.astimezone(UTC), usegmt=True)
+
+
+class TestRetryAfter:
+    """Within what the schedule asks for, or beyond it: the longer wait counts."""
+
+    @pytest.mark.parametrize('status', [SLOW_DOWN, BUSY])
+    @pytest.mark.parametrize('name', ['Retry-After', 'retry-after'])
+    def test_a_number_of_seconds_is_waited(self, receiver, status, name):
+        assert 1990 < self.wait_after(receiver, Answer(status, headers={name: '2000'})) <= 2000
+
+    @pytest.mark.parametrize('status', [SLOW_DOWN, BUSY])
+    def test_a_date_is_waited_for(self, receiver, status):
+        asked = at(timezone.now() + timedelta(seconds=2000))
+        assert 1900 < self.wait_after(receiver, Answer(status, headers={'Retry-After': asked})) <= 2000
+
+    @pytest.mark.parametrize('value', [str(10**6), at(datetime(2099, 1, 1, tzinfo=UTC))])
+    def test_no_longer_than_a_day_is_waited(self, receiver, value):
+        wait = self.wait_after(receiver, Answer(BUSY, headers={'Retry-After': value}))
+        assert MAX_RETRY_AFTER - 60 < wait <= MAX_RETRY_AFTER
+
+    @pytest.mark.parametrize('value', ['0', '-5', 'soon', '', '1e9', 'Wed, 01 Jan 2020 00:00:00 GMT', '9' * 400, '²'])
+    def test_what_asks_for_less_or_for_nothing_leaves_the_schedule(self, receiver, value):
+        wait = self.wait_after(receiver, Answer(BUSY, headers={'Retry-After': value}))
+        if value == '9' * 400:
+            assert wait > MAX_RETRY_AFTER - 60
+        else:
+            assert wait <= BACKOFF[0] * (1 + JITTER)
+
+    @pytest.mark.parametrize('status', [BROKEN, 404, 302])
+    def test_other_statuses_cannot_ask_for_a_wait(self, receiver, status):
+        wait = self.wait_after(receiver, Answer(status, headers={'Retry-After': '2000'}))
+        assert wait <= BACKOFF[0] * (1 + JITTER)
+
+    @staticmethod
+    def wait_after(receiver: Receiver, answer: Answer) -> float:
+        """Return the wait in seconds, as seen after it was decided."""
+        subscribe(receiver.url(HOOK), Site)
+        receiver.answers(HOOK, answer)
+        site()
+        work()
+        (pending,) = deliveries(PENDING)
+        return (pending.due_at - timezone.now()).total_seconds()
+
+
+class TestTimer:
+    """What no wake-up mentions is found by looking."""
+
+    def test_an_event_is_found_until_it_is_sent(self, receiver):
+        subscribe(receiver.url(HOOK), Site)
+        assert not timer.something_to_do()
+        site()
+        assert timer.something_to_do()
+        work()
+        assert not timer.something_to_do()
+
+    def test_a_retry_whose_time_has_come_is_found(self, receiver):
+        subscribe(receiver.url(HOOK), Site)
+        receiver.answers(HOOK, BROKEN)
+        site()
+        work()
+        assert not timer.something_to_do()
+        pass_retry_waits()
+        assert timer.something_to_do()
+
+    def test_a_lease_that_ran_out_is_found(self, receiver):
+        subscribe(receiver.url(HOOK), Site)
+        site()
+        work()
+        now = timezone.now()
+        Delivery.objects.update(status=SENDING, lease_until=now + timedelta(hours=1))
+        assert not timer.something_to_do()
+        Delivery.objects.update(lease_until=now - timedelta(seconds=1))
+        assert timer.something_to_do()
+
+    @pytest.mark.parametrize('hold', [{'paused': True}, {'enabled': False}])
+    def test_what_is_held_is_not_found_before_it_expires(self, receiver, hold):
+        webhook = subscribe(receiver.url(HOOK), Site)
+        receiver.answers(HOOK, BROKEN)
+        site()
+        work()
+        pass_retry_waits()
+        for name, value in hold.items():
+            setattr(webhook, name, value)
+        webhook.save()
+        assert not timer.something_to_do()
+        Delivery.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+        assert timer.something_to_do()
+
+    def test_it_wakes_a_worker(self, receiver):
+        subscribe(receiver.url(HOOK), Site)
+        site()
+        wakeup.get().empty()
+        wakeup.accept()
+        timer.Timer().look()
+        assert wakeup.get().count == 1
+
+    def test_it_survives_a_database_that_does_not_answer(self, receiver, caplog, monkeypatch):
+        def fail() -> bool:
+            raise OperationalError('the server is gone')
+
+        monkeypatch.setattr(timer, 'something_to_do', fail)
+        timer.Timer().look()
+        assert 'the server is gone' in caplog.text

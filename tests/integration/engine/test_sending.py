@@ -1,0 +1,593 @@
+"""From a committed change to an endpoint that has got it, and what the log says of it."""
+
+import math
+import uuid
+from base64 import b64decode
+from collections.abc import Iterator
+from datetime import timedelta
+from urllib.parse import quote
+
+import pytest
+from dcim.models import Site
+from django.db import transaction
+from django.utils import timezone
+from extras.models import JournalEntry
+from support.builders import CREATED, DELETED, UPDATED, site, subscribe
+from support.engine import (
+    arrivals,
+    claim,
+    claim_lapsed,
+    deliveries,
+    expire,
+    health,
+    in_thread,
+    is_anybody_blocked,
+    pass_leases,
+    pass_retry_waits,
+    record,
+    work,
+    working,
+)
+from tenancy.models import Tenant
+
+from devstack.process import wait_until
+from devstack.receiver import Answer, Manner, Receiver
+from webhooks.choices import StatusChoices
+from webhooks.engine import job_time, rescue, runner
+from webhooks.engine.claims import is_held_by_time
+from webhooks.engine.job_time import Span
+from webhooks.engine.ledger import Ledger
+from webhooks.exceptions import DefinitionError
+from webhooks.models import Attempt, Delivery, Health, Webhook
+from webhooks.outbox import wakeup
+from webhooks.security.encryption import MASK
+from webhooks.services import redelivery, trial
+from webhooks.transport.exchange import Outcome
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+PENDING, SENDING, DELIVERED, FAILED = StatusChoices.values()
+HOOK = '/hook'
+LEASE, OTHER_LEASE = uuid.UUID(int=1), uuid.UUID(int=2)
+SUCCESS = Outcome(started_at=0, duration=0.1, status=200)
+
+
+@pytest.fixture
+def webhook(receiver: Receiver) -> Webhook:
+    return subscribe(receiver.url(HOOK), Site)
+
+
+def sites(count: int) -> None:
+    with transaction.atomic():
+        for _ in range(count):
+            site()
+
+
+class TestDelivered:
+    def test_the_endpoint_gets_each_change_once(self, webhook, receiver):
+        place = site()
+        place.save()
+        pk = place.pk
+        place.delete()
+        assert work() == '3 delivered'
+        assert [request.json()['event'] for request in receiver.requests] == [CREATED, UPDATED, DELETED]
+        assert {object_id for object_id, _sequence in arrivals(receiver)} == {pk}
+        assert work() == 'nothing to send'
+        assert len(receiver.requests) == 3
+
+    def test_the_log_has_request_and_answer(self, webhook, receiver):
+        receiver.answers(HOOK, Answer(202, b'thank you', {'X-Seen': 'yes'}))
+        site()
+        work()
+        (delivered,) = deliveries()
+        assert (delivered.status, delivered.response_status, delivered.error) == (DELIVERED, 202, '')
+        assert (delivered.attempt_count, delivered.lease, delivered.due_at) == (1, None, None)
+        assert delivered.finished_at >= delivered.created
+        (attempt,) = delivered.attempts.all()
+        assert (attempt.number, attempt.method, attempt.url) == (1, 'POST', receiver.url(HOOK))
+        assert (attempt.response_status, attempt.response_body, attempt.error) == (202, 'thank you', '')
+        assert attempt.response_headers['X-Seen'] == 'yes'
+        assert attempt.request_headers['webhook-id'] == str(delivered.uuid)
+        assert attempt.duration > 0
+
+    def test_the_log_has_the_beginning_of_a_signature(self, receiver):
+        """Whoever reads the log could send the request once more."""
+        subscribe(receiver.url(HOOK), Site, secret='swordfish')
+        site()
+        work()
+        (request,) = receiver.requests
+        logged = deliveries()[0].attempts.get().request_headers
+        for name in ('webhook-signature', 'X-Hook-Signature'):
+            assert logged[name] == f'{request.header(name)[:24]}…'
+
+    def test_health_counts_what_was_delivered(self, webhook):
+        sites(3)
+        work()
+        found = health(webhook)
+        assert (found.delivered, found.failed, found.last_status, sum(found.latency)) == (3, 0, 200, 3)
+        assert found.last_success_at
+
+    def test_each_webhook_gets_it_under_an_id_of_its_own(self, receiver):
+        for path in ('/a', '/b'):
+            subscribe(receiver.url(path), Site)
+        site()
+        assert work() == '2 delivered'
+        assert {request.path for request in receiver.requests} == {'/a', '/b'}
+        assert len({request.header('webhook-id') for request in receiver.requests}) == 2
+        assert len({request.json()['id'] for request in receiver.requests}) == 1
+
+    def test_method_and_content_type_are_the_webhooks(self, receiver):
+        subscribe(receiver.url(HOOK), Site, http_method='PUT', http_content_type='application/vnd.test+json')
+        site()
+        work()
+        (request,) = receiver.requests
+        assert (request.method, request.header('Content-Type')) == ('PUT', 'application/vnd.test+json')
+
+    @pytest.mark.parametrize('login', ['user:pass word', 'üser:p@ss', 'token:'])
+    def test_a_login_in_the_url_is_sent_and_not_shown(self, receiver, login):
+        user, password = map(quote, login.split(':'))
+        subscribe(receiver.url(HOOK).replace('//', f'//{user}:{password}@'), Site)
+        site()
+        work()
+        (request,) = receiver.wait_for(1)
+        assert b64decode(request.header('Authorization').removeprefix('Basic ')).decode() == login
+        assert deliveries()[0].attempts.get().request_headers['Authorization'] == MASK
+
+    def test_a_header_of_the_webhooks_own_goes_before_it(self, receiver):
+        url = receiver.url(HOOK).replace('//', '//user:password@')
+        subscribe(url, Site, additional_headers='authorization: Bearer mine')
+        site()
+        work()
+        (request,) = receiver.wait_for(1)
+        assert [value for name, value in request.headers if name.lower() == 'authorization'] == ['Bearer mine']
+
+    def test_connections_are_kept(self, receiver):
+        subscribe(receiver.url(HOOK), Site, concurrency=1)
+        sites(20)
+        work()
+        assert len({request.connection for request in receiver.requests}) == 1
+
+    def test_more_changes_than_are_dispatched_at_once_are_delivered(self, webhook, receiver):
+        count = 250
+        sites(count)
+        assert work() == f'{count} delivered'
+        assert len({request.json()['id'] for request in receiver.requests}) == count
+
+
+class TestFailed:
+    def test_a_redirect_names_where_it_would_lead(self, receiver):
+        subscribe(receiver.url(HOOK), Site, max_attempts=1)
+        receiver.answers(HOOK, Answer(302, headers={'Location': receiver.url('/elsewhere')}))
+        site()
+        assert work() == '1 failed'
+        (failed,) = deliveries()
+        assert (failed.status, failed.response_status) == (FAILED, 302)
+        assert receiver.url('/elsewhere') in failed.error
+        assert [request.path for request in receiver.requests] == [HOOK]
+
+    def test_an_endpoint_that_is_gone_is_not_asked_again(self, webhook, receiver):
+        receiver.answers(HOOK, 410)
+        sites(1)
+        work()
+        webhook.refresh_from_db()
+        assert not webhook.enabled
+        (entry,) = JournalEntry.objects.all()
+        assert entry.assigned_object == webhook
+        assert '410' in entry.comments
+        pass_retry_waits()
+        site()
+        assert work() == 'nothing to send'
+        assert len(receiver.requests) == 1
+
+    def test_a_definition_that_cannot_be_used_sends_nothing_and_says_which_line(self, receiver):
+        subscribe(receiver.url(HOOK), Site, body_template='{\n{{ data.name.missing.key }}\n}')
+        site()
+        work()
+        (failed,) = deliveries()
+        assert failed.status == FAILED
+        assert 'body_template' in failed.error
+        assert 'line 2' in failed.error
+        assert not receiver.requests
+
+    def test_a_delivery_that_cannot_be_built_holds_up_no_other(self, webhook, receiver):
+        broken = subscribe(receiver.url('/broken'), Site, body_template='{{ data.name.missing.key }}')
+        sites(5)
+        assert work() == '5 delivered, 5 failed'
+        assert {one.status for one in deliveries(webhook=broken)} == {FAILED}
+
+    @pytest.mark.parametrize('charset', ['nonsense', 'hex', 'utf-16'])
+    def test_an_answer_that_cannot_be_read_stops_nobody(self, webhook, receiver, charset):
+        receiver.answers(HOOK, Answer(200, b'odd', {'Content-Type': f'text/plain; charset={charset}'}))
+        sites(3)
+        assert work() == '3 delivered'
+
+    def test_the_current_definition_is_used_for_each_attempt(self, webhook, receiver):
+        receiver.answers(HOOK, 500)
+        site()
+        work()
+        webhook.payload_url = receiver.url('/moved')
+        webhook.save()
+        pass_retry_waits()
+        assert work() == '1 delivered'
+        first, second = receiver.requests
+        assert (first.path, second.path) == (HOOK, '/moved')
+        assert first.header('webhook-id') == second.header('webhook-id')
+        assert first.body == second.body
+
+
+class TestLease:
+    @pytest.fixture
+    def pending(self, webhook) -> Delivery:
+        site()
+        runner.dispatch.batch()
+        (pending,) = deliveries(PENDING)
+        return pending
+
+    def test_nobody_else_claims_what_is_claimed(self, pending):
+        assert claim(LEASE) == [pending]
+        assert claim(OTHER_LEASE) == []
+
+    @pytest.mark.parametrize('timeout', [7, None])
+    def test_it_lasts_for_the_timeout_and_half_a_minute(self, pending, webhook, timeout, settings):
+        settings.WEBHOOK_DEFAULT_TIMEOUT = 11
+        Webhook.objects.filter(pk=webhook.pk).update(timeout=timeout)
+        before = timezone.now()
+        (claimed,) = claim(LEASE)
+        claimed.refresh_from_db()
+        expected = timedelta(seconds=(timeout or 11) + 30)
+        assert before + expected <= claimed.lease_until <= timezone.now() + expected
+
+    def test_while_the_lease_lasts_the_delivery_does_not_come_back(self, pending, receiver):
+        claim(LEASE)
+        assert work() == 'nothing to send'
+        assert not receiver.requests
+        pass_leases()
+        work()
+        pass_retry_waits()
+        work()
+        assert len(receiver.requests) == 1
+
+    def test_only_the_holder_of_the_lease_records(self, pending, webhook):
+        claimed = claim(LEASE)
+        pass_leases()
+        rescue.rescue()
+        pass_retry_waits()
+        assert claim_lapsed(OTHER_LEASE) == [pending]
+        assert record(LEASE, claimed, SUCCESS) == 'nothing to send'
+        pending.refresh_from_db()
+        assert (pending.status, pending.lease) == (SENDING, OTHER_LEASE)
+        assert Attempt.objects.count() == 1
+        assert record(OTHER_LEASE, claimed, SUCCESS) == '1 delivered'
+        assert Attempt.objects.count() == 2
+
+    def test_a_late_answer_does_not_open_what_is_closed(self, pending, webhook):
+        claimed = claim(LEASE)
+        pass_leases()
+        work()
+        pass_retry_waits()
+        work()
+        assert record(LEASE, claimed, SUCCESS) == 'nothing to send'
+        assert [one.attempt_count for one in deliveries(DELIVERED)] == [2]
+
+
+class TestConcurrency:
+    @pytest.mark.parametrize('concurrency', [1, 3, 16])
+    def test_as_many_are_under_way_as_the_webhook_says(self, receiver, concurrency):
+        subscribe(receiver.url(HOOK), Site, concurrency=concurrency)
+        sites(20)
+        runner.dispatch.batch()
+        assert len(claim(limit=64)) == concurrency
+        assert claim() == []
+
+    def test_concurrency_counts_across_workers(self, receiver):
+        subscribe(receiver.url(HOOK), Site, concurrency=5)
+        sites(20)
+        runner.dispatch.batch()
+        assert [len(claim(limit=2)) for _ in range(4)] == [2, 2, 1, 0]
+
+    def test_concurrency_counts_for_each_webhook_separately(self, receiver):
+        for _ in range(3):
+            subscribe(receiver.url(HOOK), Site, concurrency=2)
+        sites(20)
+        runner.dispatch.batch()
+        assert len(claim(limit=64)) == 6
+
+    def test_requests_really_overlap(self, receiver):
+        """Each is answered when all have arrived: with fewer at a time they would run into the timeout."""
+        subscribe(receiver.url(HOOK), Site, concurrency=4)
+        receiver.answers(HOOK, Answer(manner=Manner.HANG))
+        sites(4)
+        with working():
+            receiver.wait_for(4)
+            receiver.close()
+
+
+class TestHeldBack:
+    @pytest.mark.parametrize('hold', [{'paused': True}, {'enabled': False}])
+    def test_nothing_is_sent_until_it_ends(self, webhook, receiver, hold):
+        site()
+        runner.dispatch.batch()
+        self.change(webhook, **hold)
+        assert work() == 'nothing to send'
+        self.change(webhook, paused=False, enabled=True)
+        assert work() == '1 delivered'
+
+    def test_while_it_is_paused_changes_are_recorded(self, webhook, receiver):
+        self.change(webhook, paused=True)
+        site()
+        work()
+        self.change(webhook, paused=False)
+        assert work() == '1 delivered'
+
+    def test_while_it_is_disabled_changes_are_not_recorded(self, webhook, receiver):
+        self.change(webhook, enabled=False)
+        site()
+        self.change(webhook, enabled=True)
+        assert work() == 'nothing to send'
+        site()
+        assert work() == '1 delivered'
+
+    def test_what_is_held_expires(self, webhook):
+        self.change(webhook, paused=True)
+        site()
+        runner.dispatch.batch()
+        expire()
+        work()
+        (expired,) = deliveries()
+        assert (expired.status, expired.due_at) == (FAILED, None)
+        assert expired.finished_at
+        assert 'expired' in expired.error
+        assert (health(webhook).failed, health(webhook).delivered) == (1, 0)
+
+    def test_what_has_expired_is_not_sent(self, webhook, receiver):
+        site()
+        runner.dispatch.batch()
+        expire()
+        work()
+        assert not receiver.requests
+        site()
+        work()
+        assert len(receiver.wait_for(1)) == 1
+
+    @staticmethod
+    def change(webhook: Webhook, **fields: object) -> None:
+        for name, value in fields.items():
+            setattr(webhook, name, value)
+        webhook.save()
+
+
+class TestDeletedWebhook:
+    def test_its_log_goes_with_it(self, webhook, receiver):
+        sites(3)
+        work()
+        assert Attempt.objects.count() == 3
+        webhook.delete()
+        assert not Delivery.objects.exists()
+        assert not Attempt.objects.exists()
+
+    def test_a_webhook_may_be_deleted_while_its_requests_are_under_way(self, receiver):
+        """What the others have sent is recorded all the same, and once."""
+        slow = subscribe(receiver.url('/slow'), Site)
+        other = subscribe(receiver.url('/other'), Tenant)
+        receiver.answers('/slow', Answer(manner=Manner.HANG))
+        sites(2)
+        with working():
+            receiver.wait_for(2)
+            slow.delete()
+            Tenant.objects.create(name='Tenant', slug='tenant')
+            wakeup.wake()
+            receiver.wait_for(1, lambda request: request.path == '/other')
+            receiver.close()
+        assert [one.status for one in deliveries(webhook=other)] == [DELIVERED]
+
+    def test_a_webhook_may_be_deleted_while_its_answers_are_recorded(self, webhook, receiver, monkeypatch):
+        """A worker writes the delivery first and then the webhook, PostgreSQL deletes them the other way round."""
+        deletions = []
+        flush = Ledger.flush
+
+        def delete_first(ledger: Ledger, *args: object, **kwargs: object) -> None:
+            if not deletions:
+                deletions.append(in_thread(Webhook.objects.get(pk=webhook.pk).delete))
+                assert wait_until(is_anybody_blocked, timeout=30)
+            flush(ledger, *args, **kwargs)
+
+        monkeypatch.setattr(Ledger, 'flush', delete_first)
+        receiver.answers(HOOK, 410)
+        site()
+        assert work() == '1 to retry'
+        deletions[0].join(30)
+        assert not Webhook.objects.filter(pk=webhook.pk).exists()
+        assert not deliveries()
+
+    def test_a_webhook_may_be_deleted_just_after_its_answers_came(self, webhook, receiver, monkeypatch):
+        """Its counters are written a moment later, when its row is gone."""
+        other = subscribe(receiver.url('/other'), Site)
+        flush = Ledger.flush
+
+        def delete_first(ledger: Ledger, *args: object, **kwargs: object) -> None:
+            if kwargs.get('force'):
+                Webhook.objects.filter(pk=webhook.pk).delete()
+            flush(ledger, *args, **kwargs)
+
+        monkeypatch.setattr(Ledger, 'flush', delete_first)
+        sites(3)
+        work()
+        assert health(other).delivered == 3
+
+
+class TestPace:
+    """What is begun must be over when NetBox's other jobs are to have their turn."""
+
+    # Seconds that are left, what is known of the endpoint, whose webhook's timeout is 60, and whether it is asked.
+    CASES = (
+        (math.inf, {'unreachable': 1}, True),
+        (19, {}, True),
+        (59, {'unreachable': 1}, False),
+        (60, {'unreachable': 1}, True),
+        (19, {'takes': 20}, False),
+        (20, {'takes': 20}, True),
+        (20, {'takes': 20, 'unreachable': 1}, True),
+    )
+
+    @pytest.mark.parametrize(('left', 'known', 'begun'), CASES)
+    def test_only_what_ends_in_time_is_begun(self, receiver, left, known, begun):
+        webhook = subscribe(receiver.url(HOOK), Site, timeout=60)
+        Health.objects.filter(webhook=webhook).update(unreachable=known.get('unreachable', 0))
+        span = Span(left, {webhook.pk: known['takes']} if 'takes' in known else {})
+        site()
+        runner.dispatch.batch()
+        assert is_held_by_time(span) is not begun
+        assert len(claim(LEASE, 10, span)) == begun
+
+    def test_what_would_take_too_long_goes_out_in_the_next_job(self, receiver, monkeypatch):
+        monkeypatch.setattr(job_time, 'FIRST', 0)
+        webhook = subscribe(receiver.url(HOOK), Site, timeout=60)
+        Health.objects.filter(webhook=webhook).update(unreachable=1)
+        site()
+        wakeup.get().empty()
+        assert work() == 'nothing to send'
+        assert wakeup.get().count == 1
+        monkeypatch.undo()
+        assert work() == '1 delivered'
+
+
+class TestFairness:
+    def test_a_slow_endpoint_holds_up_nobody(self, receiver):
+        """What is saved while its requests are under way is dispatched, and sent, before they end."""
+        slow = subscribe(receiver.url('/slow'), Site, timeout=60)
+        subscribe(receiver.url('/fast'), Tenant)
+        receiver.answers('/slow', Answer(manner=Manner.HANG))
+        sites(30)
+        with working():
+            receiver.wait_for(16)
+            for number in range(5):
+                Tenant.objects.create(name=f'Tenant {number}', slug=f'tenant-{number}')
+                receiver.wait_for(number + 1, lambda request: request.path == '/fast')
+            assert len(deliveries(SENDING, webhook=slow)) == 16
+            slow.delete()
+            receiver.close()
+
+    def test_more_webhooks_than_threads_all_get_their_turn(self, receiver):
+        for number in range(80):
+            subscribe(receiver.url(f'/{number}'), Site)
+        site()
+        assert work() == '80 delivered'
+
+    def test_a_stretch_ends_and_goes_on_in_another_job(self, webhook, receiver, monkeypatch):
+        """NetBox's other jobs get their turn in between."""
+        monkeypatch.setattr(job_time, 'JOB_TIME', 0)
+        sites(1)
+        wakeup.get().empty()
+        wakeup.accept()
+        work()
+        assert wakeup.get().count == 1
+        assert not receiver.requests
+        monkeypatch.undo()
+        assert work() == '1 delivered'
+
+    def test_two_jobs_at_once_send_everything_once(self, webhook, receiver):
+        sites(60)
+        threads = [in_thread(work) for _ in range(2)]
+        for thread in threads:
+            thread.join(60)
+        assert wait_until(lambda: not deliveries(PENDING, SENDING), timeout=10)
+        assert len(receiver.requests) == len({request.json()['id'] for request in receiver.requests}) == 60
+
+
+class TestRedelivery:
+    @pytest.fixture
+    def failed(self, receiver: Receiver) -> Iterator[Delivery]:
+        receiver.answers(HOOK, 500, 200)
+        subscribe(receiver.url(HOOK), Site, max_attempts=1)
+        site()
+        work()
+        (failed,) = deliveries(FAILED)
+        return failed
+
+    def test_what_failed_goes_out_under_the_same_id(self, failed, receiver):
+        assert redelivery.redeliver(Delivery.objects.all()) == 1
+        assert work() == '1 delivered'
+        first, second = receiver.requests
+        assert first.header('webhook-id') == second.header('webhook-id') == str(failed.uuid)
+        (delivered,) = deliveries()
+        assert (delivered.status, delivered.attempt_count) == (DELIVERED, 2)
+
+    def test_it_has_one_attempt_more(self, failed, receiver):
+        receiver.answers(HOOK, 500)
+        redelivery.redeliver(Delivery.objects.all())
+        assert work() == '1 failed'
+        (failed,) = deliveries()
+        assert (failed.status, failed.attempt_count) == (FAILED, 2)
+
+    def test_its_time_to_live_starts_anew(self, failed, receiver):
+        expire()
+        Delivery.objects.update(expires_at=timezone.now() - timedelta(days=1))
+        redelivery.redeliver(Delivery.objects.all())
+        assert work() == '1 delivered'
+
+    def test_what_was_delivered_goes_out_under_a_new_id(self, webhook, receiver):
+        site()
+        work()
+        assert redelivery.redeliver(Delivery.objects.all()) == 1
+        assert work() == '1 delivered'
+        first, second = receiver.requests
+        assert first.header('webhook-id') != second.header('webhook-id')
+        assert first.body == second.body
+        assert len(deliveries(DELIVERED)) == 2
+
+    def test_what_is_open_stays_as_it_is(self, webhook, receiver):
+        site()
+        runner.dispatch.batch()
+        assert redelivery.redeliver(Delivery.objects.all()) == 0
+        assert work() == '1 delivered'
+
+    def test_a_worker_is_woken(self, failed):
+        wakeup.get().empty()
+        wakeup.accept()
+        redelivery.redeliver(Delivery.objects.all())
+        assert wakeup.get().count == 1
+
+    def test_a_time_range_is_replayed(self, webhook, receiver):
+        for _ in range(4):
+            site()
+        work()
+        events = [one.event for one in deliveries()]
+        count = redelivery.replay(webhook, since=events[1].timestamp, until=events[3].timestamp)
+        assert count == 2
+        receiver.clear()
+        work()
+        assert {sequence for _pk, sequence in arrivals(receiver)} == {events[1].sequence, events[2].sequence}
+
+    def test_only_deliveries_of_the_status_are_replayed(self, failed, receiver):
+        site()
+        work()
+        assert [len(deliveries(status)) for status in (DELIVERED, FAILED)] == [1, 1]
+        assert redelivery.replay(failed.webhook, status=FAILED) == 1
+        receiver.clear()
+        work()
+        assert [request.header('webhook-id') for request in receiver.requests] == [str(failed.uuid)]
+
+
+class TestTestDelivery:
+    def test_it_shows_the_newest_object(self, webhook, receiver):
+        site()
+        newest = site()
+        sent = trial.send_test(webhook)
+        assert (sent.status, sent.event.test) == (DELIVERED, True)
+        assert receiver.requests[-1].json()['data']['id'] == newest.pk
+
+    def test_it_is_tried_once(self, webhook, receiver):
+        receiver.answers(HOOK, 503)
+        site()
+        assert trial.send_test(webhook).status == FAILED
+        assert len(receiver.requests) == 1
+
+    def test_an_object_that_is_deleted_meanwhile_is_not_tested_with(self, webhook, monkeypatch):
+        site()
+        monkeypatch.setattr(trial.snapshots, 'take', lambda *args: {})
+        with pytest.raises(DefinitionError):
+            trial.send_test(webhook)
+
+    def test_there_must_be_an_object(self, webhook):
+        with pytest.raises(DefinitionError):
+            trial.send_test(webhook)

@@ -1,0 +1,216 @@
+"""A webhook whose endpoint cannot be reached is suspended: one delivery probes it, the others wait unspent."""
+
+from datetime import timedelta
+
+import pytest
+from core.models import ObjectChange
+from dcim.models import Site
+from django.db import transaction
+from django.utils import timezone
+from support.builders import site, subscribe
+from support.engine import deliveries, health, in_thread, pass_probe_interval, pass_retry_waits, work
+from tenancy.models import Tenant
+
+from devstack.receiver import Answer, Manner, Receiver
+from webhooks.choices import StatusChoices
+from webhooks.engine import timer
+from webhooks.engine.circuit_breaker import PROBE_INTERVALS, SUSPEND_AFTER
+from webhooks.models import Webhook
+from webhooks.services import trial
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+PENDING, SENDING, DELIVERED, FAILED = StatusChoices.values()
+HOOK = '/hook'
+PATIENCE = 30
+MANY = 2 * SUSPEND_AFTER
+
+
+@pytest.fixture
+def webhook(receiver: Receiver) -> Webhook:
+    return subscribe(receiver.url(HOOK), Site, concurrency=SUSPEND_AFTER)
+
+
+@pytest.fixture
+def suspended(webhook: Webhook, receiver: Receiver) -> Webhook:
+    """One with many deliveries, whose endpoint is down."""
+    receiver.close()
+    sites(MANY)
+    work()
+    assert health(webhook).suspended_since
+    return webhook
+
+
+def sites(count: int) -> None:
+    with transaction.atomic():
+        for _ in range(count):
+            site()
+
+
+def spent() -> int:
+    return sum(one.attempts.count() for one in deliveries())
+
+
+class TestSuspended:
+    def test_after_some_failures_the_others_are_not_tried(self, suspended):
+        assert spent() == SUSPEND_AFTER
+        assert [one.attempt_count for one in deliveries()].count(0) == MANY - SUSPEND_AFTER
+
+    def test_nothing_is_tried_before_the_probe(self, suspended, receiver):
+        receiver.open()
+        pass_retry_waits()
+        assert work() == 'nothing to send'
+        assert not receiver.requests
+        assert not timer.something_to_do()
+        pass_probe_interval(suspended)
+        assert timer.something_to_do()
+        work()
+        assert receiver.requests
+
+    def test_a_new_change_waits_for_the_probe_as_well(self, suspended, receiver):
+        place = site()
+        work()
+        (waiting,) = deliveries(object_id=place.pk)
+        assert (waiting.status, waiting.attempt_count) == (PENDING, 0)
+        receiver.open()
+        pass_probe_interval(suspended)
+        while work() != 'nothing to send':
+            pass_retry_waits()
+        assert deliveries(object_id=place.pk)[0].status == DELIVERED
+
+    def test_the_reason_is_kept(self, suspended):
+        found = health(suspended)
+        assert 'refused' in found.last_error
+        assert found.last_status is None
+
+    def test_it_is_no_change_of_the_definition(self, suspended):
+        changed = ObjectChange.objects.filter(changed_object_type__model='webhook', changed_object_id=suspended.pk)
+        assert not changed.exists()
+        before = suspended.last_updated
+        suspended.refresh_from_db()
+        assert suspended.last_updated == before
+        suspended.save()
+        assert suspended.last_updated > before
+
+    def test_a_test_is_tried_once_all_the_same(self, suspended):
+        assert trial.send_test(Webhook.objects.get(pk=suspended.pk)).status == FAILED
+
+    def test_other_webhooks_go_on(self, suspended, receiver):
+        receiver.open()
+        subscribe(receiver.url('/other'), Tenant)
+        Tenant.objects.create(name='Tenant', slug='tenant')
+        assert work() == '1 delivered'
+
+    def test_an_endpoint_that_does_not_answer_in_time_suspends(self, receiver):
+        webhook = subscribe(receiver.url(HOOK), Site, timeout=1, concurrency=MANY)
+        receiver.answers(HOOK, Answer(manner=Manner.HANG))
+        sites(MANY)
+        work()
+        assert health(webhook).suspended_since
+
+    @pytest.mark.parametrize('status', [404, 429, 500, 503, 302])
+    def test_an_endpoint_that_answers_does_not_suspend(self, webhook, receiver, status):
+        receiver.answers(HOOK, status)
+        sites(MANY)
+        work()
+        assert health(webhook).suspended_since is None
+        assert spent() == MANY
+
+    def test_without_a_second_attempt_nothing_is_suspended(self, receiver):
+        webhook = subscribe(receiver.url(HOOK), Site, max_attempts=1)
+        receiver.close()
+        sites(MANY)
+        assert work() == f'{MANY} failed'
+        assert health(webhook).suspended_since is None
+
+    def test_failures_with_successes_in_between_do_not_suspend(self, receiver):
+        webhook = subscribe(receiver.url(HOOK), Site, concurrency=1, timeout=1)
+        hang = Answer(manner=Manner.HANG)
+        receiver.answers(HOOK, hang, hang, 200, hang, hang, 200)
+        sites(6)
+        work()
+        assert health(webhook).suspended_since is None
+        receiver.answers(HOOK, hang)
+        sites(SUSPEND_AFTER)
+        work()
+        assert health(webhook).suspended_since
+
+
+class TestProbe:
+    def test_one_delivery_goes_as_a_probe(self, suspended, receiver):
+        pass_retry_waits()
+        pass_probe_interval(suspended)
+        assert timer.something_to_do()
+        before = spent()
+        assert work() == '1 to retry'
+        assert spent() == before + 1
+        assert work() == 'nothing to send'
+
+    def test_a_failed_probe_spends_no_attempt(self, suspended):
+        limits = {one.pk: one.webhook.max_attempts - one.attempt_count for one in deliveries()}
+        for _ in range(2 * suspended.max_attempts):
+            pass_retry_waits()
+            pass_probe_interval(suspended)
+            work()
+        assert not deliveries(FAILED)
+        left = {
+            one.pk: (one.attempt_limit or one.webhook.max_attempts) - one.attempt_count for one in deliveries(PENDING)
+        }
+        assert left == limits
+
+    def test_the_intervals_grow(self, suspended):
+        for expected in (*PROBE_INTERVALS, PROBE_INTERVALS[-1]):
+            left = health(suspended).probe_at - timezone.now()
+            assert timedelta(seconds=expected / 2) < left <= timedelta(seconds=expected)
+            pass_retry_waits()
+            pass_probe_interval(suspended)
+            work()
+
+    def test_a_success_lets_the_others_go(self, suspended, receiver):
+        receiver.open()
+        pass_retry_waits()
+        pass_probe_interval(suspended)
+        assert work() == f'{MANY} delivered'
+        found = health(suspended)
+        assert (found.suspended_since, found.probe_at, found.unreachable, found.probes) == (None, None, 0, 0)
+
+    def test_an_answer_that_is_no_success_lets_the_others_go(self, suspended, receiver):
+        """The endpoint is there: from now on its failures are spent and retried as any."""
+        receiver.open()
+        receiver.answers(HOOK, 500)
+        pass_retry_waits()
+        pass_probe_interval(suspended)
+        work()
+        assert health(suspended).suspended_since is None
+        assert all(one.attempt_count for one in deliveries())
+
+    def test_two_workers_send_one_probe(self, suspended, receiver):
+        receiver.open()
+        receiver.answers(HOOK, Answer(manner=Manner.HANG))
+        pass_retry_waits()
+        pass_probe_interval(suspended)
+        threads = [in_thread(work) for _ in range(2)]
+        receiver.wait_for(1)
+        threads_ended = [thread for thread in threads if not thread.join(2) and not thread.is_alive()]
+        assert len(receiver.requests) == 1
+        assert len(deliveries(SENDING)) == 1
+        receiver.close()
+        for thread in threads:
+            thread.join(60)
+        assert len(threads_ended) <= 1
+
+
+def test_a_probe_that_disables_leaves_an_edit_in_peace(suspended, receiver):
+    """Both write the webhook and its health. The worker waits for neither: the next answer disables the webhook."""
+    receiver.open()
+    receiver.answers(HOOK, 410)
+    pass_probe_interval(suspended)
+    with transaction.atomic():
+        Webhook.objects.filter(pk=suspended.pk).update(description='being edited')
+        in_thread(work).join(PATIENCE)
+        assert receiver.requests
+        Webhook.objects.get(pk=suspended.pk).save()
+    pass_retry_waits()
+    work()
+    suspended.refresh_from_db()
+    assert (suspended.enabled, suspended.description) == (False, 'being edited')

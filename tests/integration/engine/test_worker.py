@@ -1,0 +1,168 @@
+"""NetBox's own rqworker, as a process: what happens to it, and that nothing is lost by it."""
+
+import json
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+from dcim.models import Site
+from django_rq import get_queue
+from rq import Worker as RQWorker
+from rq.registry import FinishedJobRegistry
+from support.builders import site, subscribe
+from support.engine import arrivals, deliveries, disorder, health, pass_leases, pass_retry_waits
+
+from devstack.netbox import WebServer, Worker
+from devstack.process import descendants, wait_until
+from devstack.receiver import Answer, Manner, Receiver
+from webhooks import conf
+from webhooks.choices import StatusChoices
+from webhooks.models import Attempt, Webhook
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+PENDING, SENDING, DELIVERED, FAILED = StatusChoices.values()
+HOOK = '/hook'
+PATIENCE = 60
+HANG = Answer(manner=Manner.HANG)
+
+
+@pytest.fixture
+def webhook(receiver: Receiver) -> Webhook:
+    return subscribe(receiver.url(HOOK), Site)
+
+
+def is_delivered(count: int) -> Callable[[], bool]:
+    return lambda: len(deliveries(DELIVERED)) == count
+
+
+def kill_with_its_job(worker: Worker) -> None:
+    """As when a host dies: RQ runs a job in a fork, which would outlive its worker."""
+    jobs = descendants(worker.pid)
+    worker.kill()
+    for job in jobs:
+        job.kill()
+
+
+def results() -> list[str]:
+    """What the status page shows of finished jobs."""
+    queue = get_queue('low')
+    found = [queue.fetch_job(job_id) for job_id in FinishedJobRegistry(queue=queue).get_job_ids()]
+    return [job.return_value() for job in found if job]
+
+
+def test_a_change_is_delivered_and_the_job_says_so(webhook, receiver, rqworker):
+    rqworker()
+    site()
+    receiver.wait_for(1, timeout=PATIENCE)
+    assert wait_until(lambda: '1 delivered' in results(), timeout=PATIENCE)
+
+
+class TestKilled:
+    @pytest.fixture
+    def sending(self, webhook, receiver, rqworker) -> Worker:
+        """A worker whose endpoint has got a request and does not answer."""
+        receiver.answers(HOOK, HANG, 200)
+        worker = rqworker()
+        place = site()
+        place.save()
+        receiver.wait_for(1, timeout=PATIENCE)
+        assert wait_until(lambda: len(deliveries(SENDING)) == 1, timeout=PATIENCE)
+        return worker
+
+    def test_what_it_was_sending_is_sent_by_the_next(self, sending, receiver, rqworker):
+        kill_with_its_job(sending)
+        pass_leases()
+        rqworker()
+        assert wait_until(is_delivered(2), timeout=PATIENCE)
+        first, second, _third = receiver.requests
+        assert first.header('webhook-id') == second.header('webhook-id')
+        assert disorder(arrivals(receiver)) == []
+        assert [one.attempt_count for one in deliveries()] == [1, 1]
+
+    def test_what_its_job_was_sending_is_sent_by_its_next_job(self, sending, receiver):
+        """No wake-up mentions it: the timer finds the lease."""
+        for job in descendants(sending.pid):
+            job.kill()
+        assert wait_until(lambda: RQWorker.all(connection=get_queue('low').connection), timeout=PATIENCE)
+        pass_leases()
+        assert wait_until(is_delivered(2), timeout=PATIENCE)
+
+    def test_while_the_lease_lasts_nobody_else_sends_it(self, sending, receiver, rqworker, webhook):
+        """The next worker has other work, which it does meanwhile."""
+        kill_with_its_job(sending)
+        rqworker()
+        site()
+        receiver.wait_for(2, timeout=PATIENCE)
+        assert wait_until(is_delivered(1), timeout=PATIENCE)
+        assert len(receiver.requests) == 2
+        assert len(deliveries(SENDING)) == 1
+
+    def test_a_job_that_outlives_its_worker_ends_its_work(self, webhook, receiver, rqworker):
+        receiver.answers(HOOK, Answer(delay=2))
+        worker = rqworker()
+        site()
+        receiver.wait_for(1, timeout=PATIENCE)
+        worker.kill()
+        assert wait_until(is_delivered(1), timeout=PATIENCE)
+        assert len(receiver.requests) == 1
+
+
+def test_a_job_of_others_that_cannot_be_read_does_not_end_it(webhook, receiver, rqworker):
+    """A script that was removed, an argument of a class that is gone."""
+    for name in ('default', conf.get().queue):
+        job = get_queue(name).enqueue('time.time')
+        job.connection.hset(job.key, 'data', b'no pickle')
+    rqworker()
+    site()
+    assert wait_until(is_delivered(1), timeout=PATIENCE)
+
+
+class TestRedis:
+    def test_without_its_data_the_timer_finds_what_is_due(self, webhook, receiver, rqworker, stack):
+        receiver.answers(HOOK, 500, 200)
+        rqworker()
+        site()
+        assert wait_until(lambda: any(one.attempt_count for one in deliveries(PENDING)), timeout=PATIENCE)
+        with stack.tasks.client() as client:
+            client.flushall()
+        pass_retry_waits()
+        assert wait_until(is_delivered(1), timeout=PATIENCE)
+
+    def test_what_was_saved_while_it_was_down_is_delivered(
+        self, webhook, receiver, rqworker, netbox_server, api_token, tasks_redis
+    ):
+        """RQ's worker may end with its Redis; supervisord and systemd start another."""
+        tasks_redis.stop()
+        answers = [create_site(netbox_server, api_token, number) for number in range(5)]
+        assert answers == [201] * 5
+        tasks_redis.start()
+        rqworker()
+        assert wait_until(is_delivered(5), timeout=PATIENCE)
+        assert len(receiver.requests) == 5
+
+
+def create_site(server: WebServer, token: str, number: int) -> int:
+    body = json.dumps({'name': f'Site {number}', 'slug': f'site-{number}'}).encode()
+    headers = {'Authorization': token, 'Content-Type': 'application/json'}
+    request = urllib.request.Request(f'{server.url}api/dcim/sites/', body, headers, method='POST')
+    return urllib.request.urlopen(request, timeout=PATIENCE).status
+
+
+def test_four_workers_send_everything_once_and_in_order(webhook, receiver, rqworker):
+    """Events, deliveries, requests, attempts and counters agree, and each object's changes come in order."""
+    objects, rounds = 10, 20
+    total = objects * (rounds + 1)
+    for _ in range(4):
+        rqworker()
+    assert len(RQWorker.all(queue=get_queue(conf.get().queue))) == 4
+    receiver.answers(HOOK, Answer(delay=0.01))
+    places = [site() for _ in range(objects)]
+    for _ in range(rounds):
+        for place in places:
+            place.save()
+    assert wait_until(is_delivered(total), timeout=2 * PATIENCE)
+    assert len(receiver.requests) == len({request.header('webhook-id') for request in receiver.requests}) == total
+    assert disorder(arrivals(receiver)) == []
+    assert Attempt.objects.count() == total
+    assert wait_until(lambda: health(webhook).delivered == total, timeout=PATIENCE)

@@ -1,0 +1,157 @@
+"""Settings in a real configuration.py, each in a process of its own: they are read while NetBox starts."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from dcim.models import Region, Site
+from support.builders import NOWHERE, site, subscribe
+
+CONFIGURED = """
+import dataclasses, json
+from django.conf import settings
+from webhooks import conf
+from webhooks.outbox import wakeup
+found = dataclasses.asdict(conf.get())
+shown = {name: found[name] for name in found if isinstance(found[name], (bool, int, str, tuple, type(None)))}
+shown['blocked_networks'] = [str(network) for network in found['blocked_networks']]
+options = wakeup.get().connection.connection_pool.connection_kwargs
+shown['port'], shown['db'], shown['password'] = options['port'], options['db'], options.get('password')
+shown['job_timeout'] = wakeup.get()._default_timeout
+shown['queues'] = sorted(settings.RQ_QUEUES)
+print('FOUND', json.dumps(shown))
+"""
+
+SAVE = "from dcim.models import Site; Site.objects.create(name='Bern', slug='bern')"
+
+
+@pytest.fixture
+def configured(make_netbox: Callable[..., Any]) -> Callable[[str], dict[str, Any]]:
+    """Return what a NetBox with these lines in its configuration.py has for settings."""
+
+    def run(lines: str) -> dict[str, Any]:
+        answer = make_netbox(lines).run('shell', '-c', CONFIGURED)
+        assert not answer.returncode, answer.stderr
+        return json.loads(answer.stdout.partition('FOUND ')[2])
+
+    return run
+
+
+class TestPlaces:
+    def test_settings_at_the_top_level_are_read(self, configured):
+        found = configured(
+            "WEBHOOKS_ENABLED = True\nREDIS_HOST = '127.0.0.1'\nREDIS_PORT = 7001\nREDIS_DB = 5\n"
+            "REDIS_PASSWORD = 'pass'\nREDIS_DEFAULT_TIMEOUT = 77\nWEBHOOKS_ORDER_WAIT = 9"
+        )
+        assert (found['enabled'], found['order_wait']) == (True, 9)
+        assert (found['port'], found['db'], found['password'], found['job_timeout']) == (7001, 5, 'pass', 77)
+        assert found['queue'] == 'webhooks'
+        assert 'webhooks' in found['queues']
+
+    def test_the_plugins_own_win(self, configured):
+        found = configured(
+            'WEBHOOKS_ENABLED = False\nREDIS_PORT = 7001\n'
+            "PLUGINS_CONFIG = {'webhooks': {'enabled': True, 'redis_port': 7002, 'blocked_networks': ['10.0.0.0/8']}}"
+        )
+        assert (found['enabled'], found['port'], found['blocked_networks']) == (True, 7002, ['10.0.0.0/8'])
+
+    def test_without_settings_webhooks_are_off_and_use_netboxs_redis(self, configured, stack):
+        """The seed's default: off, and NetBox's own Redis."""
+        found = configured('del WEBHOOKS_ENABLED')
+        assert (found['enabled'], found['queue'], found['port']) == (False, 'low', stack.tasks.port)
+        assert found['queues'] == ['default', 'high', 'low']
+
+    def test_a_timeout_needs_no_redis_of_its_own(self, configured, stack):
+        found = configured('REDIS_DEFAULT_TIMEOUT = 77')
+        assert (found['job_timeout'], found['queue'], found['port']) == (77, 'low', stack.tasks.port)
+
+    def test_another_redis_does_not_get_netboxs_password(self, configured):
+        netboxs = "REDIS['tasks']['PASSWORD'] = 'of netbox'\n"
+        assert configured(netboxs)['password'] == 'of netbox'
+        found = configured(netboxs + "REDIS_HOST = '127.0.0.1'\nREDIS_PORT = 7001\nREDIS_PASSWORD = ''")
+        assert not found['password']
+
+    def test_another_database_is_used_where_netbox_has_a_url(self, configured, stack):
+        found = configured(
+            f"REDIS['tasks'] = {{'URL': 'redis://127.0.0.1:{stack.tasks.port}/0', 'SSL': False}}\nREDIS_DB = 6"
+        )
+        assert (found['port'], found['db']) == (stack.tasks.port, 6)
+
+
+class TestWrongValues:
+    @pytest.mark.parametrize(
+        ('lines', 'said'),
+        [
+            ("WEBHOOKS_ENABLED = 'yes'", "WEBHOOKS_ENABLED: must be True or False, not 'yes'"),
+            ("REDIS_PORT = '6379'", "REDIS_PORT: must be a whole number, not '6379'"),
+            (
+                "PLUGINS_CONFIG = {'webhooks': {'retention_day': 5}}",
+                "PLUGINS_CONFIG['webhooks']['retention_day']: there is no such setting",
+            ),
+            (
+                "PLUGINS_CONFIG = {'webhooks': {'blocked_networks': ['everything']}}",
+                "PLUGINS_CONFIG['webhooks']['blocked_networks']: 'everything' does not appear to be an IPv4",
+            ),
+            ("WEBHOOKS_QUEUE = 'slow'", 'slow'),
+            ("WEBHOOKS_ALLOWED_MODELS = ['dcim.spaceship']", 'dcim.spaceship'),
+            ("WEBHOOKS_ALLOWED_MODELS = ['sessions.session']", 'sessions.session'),
+        ],
+    )
+    def test_wrong_values_stop_the_start_with_one_line(self, make_netbox, lines: str, said: str):
+        answer = make_netbox(lines).run('check')
+        assert answer.returncode
+        last = answer.stderr.strip().splitlines()[-1]
+        name = lines.split(' ', maxsplit=1)[0] if lines.startswith('WEBHOOKS_') else said.partition(':')[0]
+        assert said in last
+        assert name.removeprefix('WEBHOOKS_').lower() in last.lower()
+
+
+class TestAllowedModels:
+    def test_a_model_is_added(self, committed, make_netbox):
+        netbox = make_netbox("WEBHOOKS_ALLOWED_MODELS = ['dcim.Region']")
+        subscribe(NOWHERE, Region)
+        script = (
+            'from dcim.models import Region; from webhooks.models import Event; '
+            "Region.objects.create(name='R', slug='r'); "
+            'print([str(event.object_type) for event in Event.objects.all()])'
+        )
+        answer = netbox.run('shell', '-c', script)
+        assert answer.stdout.strip().endswith("['DCIM | region']"), answer.stderr
+
+    def test_any_model_may_be_added(self, committed, make_netbox):
+        answer = make_netbox("WEBHOOKS_ALLOWED_MODELS = ['*']").run(
+            'shell', '-c', 'from webhooks.object_types import allowed_models; print(len(allowed_models()))'
+        )
+        assert int(answer.stdout.split()[-1]) > 100, answer.stderr
+
+
+class TestOtherRedis:
+    def test_the_queue_is_in_the_other_redis_and_a_worker_serves_it(
+        self, other_redis, make_netbox, rqworker, receiver, stack
+    ):
+        netbox = make_netbox(f"REDIS_HOST = '127.0.0.1'\nREDIS_PORT = {other_redis.port}")
+        subscribe(receiver.url('/hook'), Site)
+        answer = netbox.run('shell', '-c', SAVE)
+        assert not answer.returncode, answer.stderr
+        with other_redis.address.client() as other, stack.tasks.client() as tasks:
+            assert other.llen('rq:queue:webhooks') == 1
+            assert not [key for key in tasks.keys('*') if b'webhooks' in key or key.startswith(b'rq:queue')]
+        rqworker('webhooks', netbox=netbox, redis=other_redis.address)
+        (received,) = receiver.wait_for(1)
+        assert received.json()['data']['name'] == 'Bern'
+
+    def test_netboxs_own_jobs_stay_in_its_redis(self, other_redis, make_netbox, committed, stack):
+        netbox = make_netbox(f"REDIS_HOST = '127.0.0.1'\nREDIS_PORT = {other_redis.port}")
+        answer = netbox.run('shell', '-c', "import django_rq; django_rq.get_queue('default').enqueue('time.time')")
+        assert not answer.returncode, answer.stderr
+        with other_redis.address.client() as other, stack.tasks.client() as tasks:
+            assert not other.exists('rq:queue:default')
+            assert tasks.llen('rq:queue:default') == 1
+
+
+def test_without_settings_the_queue_is_in_netboxs_redis(committed, stack):
+    subscribe(NOWHERE, Site)
+    site()
+    with stack.tasks.client() as tasks:
+        assert tasks.llen('rq:queue:low') == 1

@@ -1,0 +1,134 @@
+"""`allowed_models`: any model that the REST API shows, of NetBox or of a plugin."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+import requests
+from dcim.models import Location, Site
+from django.db.models import Model
+from extras.models import Tag
+from support.builders import site, subscribe
+from support.engine import work
+from wireless.models import WirelessLAN
+
+from devstack.netbox import NetBox
+from devstack.receiver import Receiver
+from webhooks.constants import DEFAULT_MODELS
+from webhooks.models import Event
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+MAKE = """
+from dcim.models import Location, Site
+from extras.models import Tag
+from wireless.models import WirelessLAN
+place = Site.objects.get()
+attic = Location.objects.create(site=place, name='Attic', slug='attic')
+attic.description = 'dusty'
+attic.save()
+WirelessLAN.objects.create(ssid='guests', scope=place)
+Tag.objects.create(name='core', slug='core')
+"""
+
+LIST = """
+import json
+from webhooks import object_types
+print(json.dumps(sorted(object_types.by_label())))
+"""
+
+
+def allow(*labels: str) -> str:
+    return f"PLUGINS_CONFIG = {{'webhooks': {{'allowed_models': {list(labels)}}}}}"
+
+
+def subscribed(receiver: Receiver, *models: type[Model]) -> None:
+    site(name='Bern')
+    subscribe(receiver.url('/'), *models, payload_format='netbox')
+
+
+def labels(netbox: NetBox) -> set[str]:
+    """Return the models that it lets webhooks subscribe to."""
+    result = netbox.run('shell', '-c', LIST)
+    return set(json.loads(result.stdout.splitlines()[-1]))
+
+
+def sent(receiver: Receiver, count: int) -> list[tuple[str, str, str]]:
+    work()
+    bodies = [request.json() for request in receiver.wait_for(count)]
+    return sorted((body['object_type'], body['event'], body['data']['display']) for body in bodies)
+
+
+class TestAdded:
+    def test_models_that_are_named_are_sent(self, receiver: Receiver, make_netbox: Callable):
+        subscribed(receiver, Site, Location, WirelessLAN, Tag)
+        result = make_netbox(allow('dcim.Location', 'wireless.wirelesslan')).run('shell', '-c', MAKE)
+        assert result.returncode == 0, result.stderr
+        assert sent(receiver, 3) == [
+            ('dcim.location', 'created', 'Attic'),
+            ('dcim.location', 'updated', 'Attic'),
+            ('wireless.wirelesslan', 'created', 'guests'),
+        ]
+
+    def test_with_a_star_all_models_are_sent(self, receiver: Receiver, make_netbox: Callable):
+        subscribed(receiver, Site, Location, WirelessLAN, Tag)
+        result = make_netbox(allow('*')).run('shell', '-c', MAKE)
+        assert result.returncode == 0, result.stderr
+        assert sent(receiver, 4) == [
+            ('dcim.location', 'created', 'Attic'),
+            ('dcim.location', 'updated', 'Attic'),
+            ('extras.tag', 'created', 'core'),
+            ('wireless.wirelesslan', 'created', 'guests'),
+        ]
+
+    def test_without_the_setting_they_are_not_heard(self, receiver: Receiver, netbox):
+        subscribed(receiver, Site, Location)
+        result = netbox.run('shell', '-c', MAKE)
+        assert result.returncode == 0, result.stderr
+        assert not Event.objects.exists()
+        place = site()
+        assert list(Event.objects.values_list('object_id', flat=True)) == [place.pk]
+
+    def test_the_19_models_stay_allowed(self, make_netbox: Callable):
+        assert labels(make_netbox(allow('dcim.location'))) == {*DEFAULT_MODELS, 'dcim.location'}
+
+    def test_a_star_leaves_out_our_own_models(self, make_netbox: Callable):
+        found = labels(make_netbox(allow('*')))
+        assert found > {*DEFAULT_MODELS, 'dcim.location', 'extras.tag', 'users.user'}
+        assert not [label for label in found if label.startswith('webhooks.')]
+
+    def test_the_api_takes_models_that_are_allowed_and_no_others(self, make_netbox: Callable, api_token: str):
+        server = make_netbox(allow('dcim.location')).start_server()
+        try:
+            server.wait_until_ready()
+            answers = [
+                requests.post(
+                    f'{server.url}api/plugins/webhooks/webhooks/',
+                    json={'name': label, 'object_types': [label], 'type_create': True, 'payload_url': 'http://a/'},
+                    headers={'Authorization': api_token},
+                    timeout=60,
+                )
+                for label in ('dcim.location', 'dcim.region')
+            ]
+        finally:
+            server.stop()
+        assert [answer.status_code for answer in answers] == [201, 400]
+        assert list(answers[1].json()) == ['object_types']
+
+
+class TestWrong:
+    @pytest.mark.parametrize(
+        ('label', 'reason'),
+        [
+            ('sessions.session', "allowed_models: 'sessions.session' has no REST API serializer"),
+            ('extras.cachedvalue', "allowed_models: 'extras.cachedvalue' has no REST API serializer"),
+            ('extras.scriptmodule', "allowed_models: 'extras.scriptmodule' has no REST API serializer"),
+            ('core.objecttype', "allowed_models: 'core.objecttype' has columns in another model's table"),
+            ('dcim.nothing', "allowed_models: there is no model 'dcim.nothing'"),
+            ('nothing.site', "allowed_models: there is no model 'nothing.site'"),
+        ],
+    )
+    def test_the_start_stops_with_a_line_that_names_it(self, make_netbox: Callable, label: str, reason: str):
+        result = make_netbox(allow(label)).run('check')
+        assert result.returncode != 0
+        assert reason in result.stderr.strip().splitlines()[-1]

@@ -1,0 +1,57 @@
+"""Beside netbox-branching: what is done in a branch is not sent, and merging it sends each change once."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from devstack.receiver import Receiver
+
+SCENARIO = Path(__file__).parents[2] / 'support' / 'branching_scenario.py'
+SETTINGS = """
+from netbox_branching.utilities import DynamicSchemaDict
+
+PLUGINS = ['webhooks', 'netbox_branching']
+DATABASES = DynamicSchemaDict(DATABASES)
+DATABASE_ROUTERS = ['netbox_branching.database.BranchAwareRouter']
+"""
+
+# How a shell command is given an argument.
+CALL = """
+import sys
+sys.argv.append({url!r})
+exec(compile(open({path!r}).read(), {path!r}, 'exec'), {{'__name__': 'scenario'}})
+"""
+
+
+@pytest.fixture
+def told(make_netbox: Callable, receiver: Receiver) -> dict:
+    """What the scenario printed: one run for all tests of it, since a branch is a copy of all tables."""
+    netbox = make_netbox(SETTINGS, fresh=True)
+    migrated = netbox.run('migrate', timeout=300)
+    assert migrated.returncode == 0, migrated.stderr
+    result = netbox.run('shell', '-c', CALL.format(url=receiver.url('').rstrip('/'), path=str(SCENARIO)), timeout=300)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def test_a_branch_sends_nothing_and_its_merge_sends_each_change_once(told: dict, receiver: Receiver):
+    for strategy in ('iterative', 'squash'):
+        new = f'new-{strategy}'
+        expected = [['created', new], ['deleted', f'doomed by {new}'], ['updated', f'edited by {new}']]
+        assert told[strategy]['in_branch'] == []
+        assert told[strategy]['merged'] == expected
+        assert told[strategy]['tags'] == ['core']
+
+        bodies = [sent.json() for sent in receiver.requests if sent.path == f'/{strategy}']
+        assert sorted([body['event'], body['data']['name']] for body in bodies) == expected
+        created = next(body for body in bodies if body['event'] == 'created')
+        assert [tag['name'] for tag in created['data']['tags']] == ['core']
+        assert created['request']['user'] == f'user-{strategy}'
+        assert created['context'] == {'active_branch': None}
+
+        # A webhook that is defined while a branch is active is one for all.
+        is_in_main, subscriptions = told[strategy]['defined']
+        assert is_in_main
+        assert subscriptions == 6

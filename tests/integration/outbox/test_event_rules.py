@@ -1,0 +1,325 @@
+"""The second door: event rules whose action is to send with one of our webhooks."""
+
+import json
+import uuid
+from typing import Any
+
+import pytest
+from core.models import Job, ObjectType
+from dcim.models import Location, Site
+from django.core.exceptions import ValidationError
+from django.utils.translation import gettext_lazy, override
+from extras.models import EventRule
+from netbox.event_rules import get_event_rule_action
+from support.builders import site, subscribe
+from support.builtin import builtin_rule, request_by, rule
+from support.engine import deliveries, pass_retry_waits, work
+
+from devstack.receiver import Received, Receiver
+from webhooks.engine.notifications import TranslatedEventType
+from webhooks.models import Event, Webhook
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+SEND = 'webhooks.send'
+JOBS = ('job_started', 'job_completed')
+
+
+@pytest.fixture
+def webhook(receiver: Receiver) -> Webhook:
+    """One that is subscribed to nothing: it sends what event rules tell it to."""
+    return subscribe(receiver.url('/'), secret='hush')
+
+
+def received(receiver: Receiver, count: int = 1) -> list[Received]:
+    work()
+    return receiver.wait_for(count)
+
+
+def sending_rule(webhook: Webhook, *models: type, **fields: Any) -> EventRule:
+    return rule(webhook, *models, action_type=SEND, **fields)
+
+
+def run_job(user: Any, data: Any = None, model: type = Site, **fields: Any) -> Job:
+    object_type = ObjectType.objects.get_for_model(model)
+    job = Job.objects.create(
+        object_type=object_type, name='nightly', user=user, job_id=uuid.uuid4(), data=data, **fields
+    )
+    job.start()
+    job.terminate()
+    return job
+
+
+class TestObjects:
+    def test_a_change_is_sent_with_all_that_a_subscription_sends(self, receiver: Receiver, webhook, netbox_user):
+        sending_rule(webhook, Site)
+        with request_by(netbox_user):
+            place = site(name='Bern')
+        (request,) = received(receiver)
+        body, event = request.json(), Event.objects.get()
+        assert (body['event'], body['model'], body['object_type']) == ('created', 'Site', 'dcim.site')
+        assert (body['data']['id'], body['data']['name']) == (place.pk, 'Bern')
+        assert (body['username'], body['request_id']) == ('admin', str(event.request_id))
+        assert (body['id'], body['sequence']) == (str(event.uuid), event.sequence)
+        assert request.header('webhook-signature').startswith('v1,')
+        assert event.object_repr == 'Bern'
+
+    def test_a_model_that_is_not_allowed_is_sent(self, receiver: Receiver, webhook, netbox_user):
+        sending_rule(webhook, Location)
+        with request_by(netbox_user):
+            Location.objects.create(name='Attic', slug='attic', site=site())
+        (request,) = received(receiver)
+        assert (request.json()['model'], request.json()['data']['name']) == ('Location', 'Attic')
+
+    def test_all_kinds_of_changes_are_sent(self, receiver: Receiver, webhook, netbox_user):
+        sending_rule(webhook, Site)
+        with request_by(netbox_user):
+            place = site()
+        with request_by(netbox_user):
+            place.snapshot()
+            place.save()
+        with request_by(netbox_user):
+            place.delete()
+        assert [request.json()['event'] for request in received(receiver, 3)] == ['created', 'updated', 'deleted']
+
+    def test_in_netbox_format_it_is_what_the_builtin_sends(self, receiver: Receiver, netbox_user, drain):
+        sending_rule(subscribe(receiver.url('/ours'), payload_format='netbox'), Site, action_data={'team': 'core'})
+        builtin_rule(Site, payload_url=receiver.url('/builtin'), rule_action_data={'team': 'core'})
+        with request_by(netbox_user):
+            site()
+        drain()
+        one, other = (request.json() for request in receiver.wait_for(2))
+        assert one.pop('timestamp') and other.pop('timestamp')
+        assert one == other
+        assert one['data']['team'] == 'core'
+
+    def test_action_data_is_merged_into_the_object(self, receiver: Receiver, webhook, netbox_user):
+        sending_rule(webhook, Site, action_data={'team': 'core', 'name': 'not this'})
+        with request_by(netbox_user):
+            site(name='Bern')
+        (request,) = received(receiver)
+        assert (request.json()['data']['team'], request.json()['data']['name']) == ('core', 'Bern')
+
+    def test_conditions_of_the_rule_are_kept(self, receiver: Receiver, webhook, netbox_user):
+        sending_rule(webhook, Site, conditions={'attr': 'status.value', 'value': 'active'})
+        with request_by(netbox_user):
+            site(status='planned')
+        with request_by(netbox_user):
+            place = site(status='active')
+        (request,) = received(receiver)
+        assert request.json()['data']['id'] == place.pk
+
+    def test_outside_a_request_netbox_calls_no_rule(self, receiver: Receiver, webhook, netbox_user):
+        sending_rule(webhook, Site)
+        site()
+        work()
+        assert not Event.objects.exists()
+        with request_by(netbox_user):
+            site()
+        assert Event.objects.count() == 1
+
+    def test_beside_a_subscription_each_sends(self, receiver: Receiver, netbox_user):
+        sending_rule(subscribe(receiver.url('/'), Site), Site)
+        with request_by(netbox_user):
+            site()
+        first, second = received(receiver, 2)
+        assert first.header('webhook-id') != second.header('webhook-id')
+
+    def test_snapshots_are_sent_where_asked_for(self, receiver: Receiver, netbox_user):
+        sending_rule(subscribe(receiver.url('/'), include_snapshots=True), Site)
+        with request_by(netbox_user):
+            site(name='Bern')
+        (request,) = received(receiver)
+        assert request.json()['snapshots']['prechange'] is None
+        assert request.json()['snapshots']['postchange']['name'] == 'Bern'
+
+
+class TestJobs:
+    def test_start_and_end_of_a_job_are_sent(self, receiver: Receiver, webhook, netbox_user):
+        sending_rule(webhook, Site, kinds=JOBS)
+        run_job(netbox_user, {'output': 'Zürich', 'log': [1, 2]})
+        started, ended = received(receiver, 2)
+        assert [request.json()['event'] for request in (started, ended)] == ['job_started', 'job_ended']
+        assert ended.json()['data'] == {'output': 'Zürich', 'log': [1, 2]}
+        assert ended.json()['object_type'] == 'dcim.site'
+        assert (ended.json()['username'], ended.json()['request_id']) == ('admin', None)
+
+    @pytest.mark.parametrize('data', [None, [1, 2], 'text', 5])
+    def test_the_job_is_the_data_where_there_is_no_object(self, receiver: Receiver, webhook, netbox_user, data: Any):
+        sending_rule(webhook, Site, kinds=JOBS)
+        run_job(netbox_user, data)
+        assert [request.json()['data'] for request in received(receiver, 2)] == [{}, {}]
+
+    @pytest.mark.parametrize('payload_format', ['default', 'netbox', 'cloudevents'])
+    def test_jobs_are_sent_in_all_formats(self, receiver: Receiver, netbox_user, payload_format: str):
+        sending_rule(subscribe(receiver.url('/'), payload_format=payload_format), Site, kinds=JOBS)
+        run_job(netbox_user, {'output': 'x'})
+        assert all(request.json()['data'] == {'output': 'x'} for request in received(receiver, 2))
+
+    def test_a_template_sees_the_job(self, receiver: Receiver, netbox_user):
+        template = '{{ event }}: {{ data.output }}'
+        sending_rule(subscribe(receiver.url('/'), body_template=template), Site, kinds=JOBS)
+        run_job(netbox_user, {'output': 'x'})
+        assert [request.body for request in received(receiver, 2)] == [b'job_started: x', b'job_ended: x']
+
+    def test_jobs_of_one_object_wait_for_each_other_alone(self, receiver: Receiver, webhook, netbox_user):
+        sending_rule(webhook, Site, kinds=JOBS)
+        receiver.answers('/', 500, 200)
+        one, other = site(), site()
+        run_job(netbox_user, object_id=one.pk)
+        work()
+        # What `id` the data has is another thing's.
+        run_job(netbox_user, {'id': one.pk}, object_id=other.pk)
+        work()
+        assert [(sent.object_id, sent.status) for sent in deliveries()] == [
+            (one.pk, 'pending'), (one.pk, 'pending'), (other.pk, 'delivered'), (other.pk, 'delivered'),
+        ]  # fmt: skip
+
+    def test_jobs_without_an_object_do_not_wait(self, receiver: Receiver, netbox_user):
+        sending_rule(subscribe(receiver.url('/'), payload_format='cloudevents'), Site, kinds=JOBS)
+        jobs = [run_job(netbox_user, {}) for _ in range(2)]
+        assert [sent.object_id for sent in deliveries()] == [-job.pk for job in jobs for _kind in JOBS]
+        assert all('subject' not in request.json() for request in received(receiver, 4))
+
+
+class TestGained:
+    """What NetBox's own action lacks."""
+
+    def test_rules_gain_retries(self, receiver: Receiver, webhook, netbox_user):
+        sending_rule(webhook, Site, kinds=JOBS)
+        receiver.answers('/', 500, 200)
+        run_job(netbox_user)
+        work()
+        pass_retry_waits()
+        work()
+        told = [request.header('webhook-id') for request in receiver.wait_for(3)]
+        assert len(set(told)) == 2
+        assert [one.status for one in deliveries()] == ['delivered', 'delivered']
+
+    def test_rules_gain_a_log(self, receiver: Receiver, webhook, netbox_user):
+        sending_rule(webhook, Site)
+        receiver.answers('/', 500)
+        with request_by(netbox_user):
+            place = site()
+        work()
+        (delivery,) = deliveries()
+        assert (delivery.webhook, delivery.object_id, delivery.status) == (webhook, place.pk, 'pending')
+        assert delivery.attempts.get().response_status == 500
+        assert delivery.event.payload_data['id'] == place.pk
+
+    def test_rules_gain_order(self, receiver: Receiver, webhook, netbox_user):
+        sending_rule(webhook, Site)
+        receiver.answers('/', 500, 200)
+        with request_by(netbox_user):
+            place = site()
+        work()
+        with request_by(netbox_user):
+            place.snapshot()
+            place.save()
+        work()
+        assert len(receiver.requests) == 1
+        pass_retry_waits(attempt_count__gt=0)
+        assert [request.json()['event'] for request in received(receiver, 3)] == ['created', 'created', 'updated']
+
+
+class TestNotSent:
+    def test_a_disabled_webhook_sends_nothing(self, receiver: Receiver, webhook, netbox_user):
+        sending_rule(webhook, Site)
+        Webhook.objects.update(enabled=False)
+        with request_by(netbox_user):
+            site()
+        assert not Event.objects.exists()
+        Webhook.objects.update(enabled=True)
+        with request_by(netbox_user):
+            site()
+        assert Event.objects.count() == 1
+
+    def test_a_disabled_rule_sends_nothing(self, receiver: Receiver, webhook, netbox_user):
+        disabled = sending_rule(webhook, Site, enabled=False)
+        with request_by(netbox_user):
+            site()
+        assert not Event.objects.exists()
+        disabled.enabled = True
+        disabled.save()
+        with request_by(netbox_user):
+            site()
+        assert Event.objects.count() == 1
+
+    def test_a_deleted_webhook_sends_nothing(self, receiver: Receiver, webhook, netbox_user):
+        sending_rule(webhook, Site)
+        webhook.delete()
+        with request_by(netbox_user):
+            place = site()
+        assert Site.objects.filter(pk=place.pk).exists()
+        assert not Event.objects.exists()
+
+    def test_a_paused_webhook_waits(self, receiver: Receiver, webhook, netbox_user):
+        sending_rule(webhook, Site)
+        Webhook.objects.update(paused=True)
+        with request_by(netbox_user):
+            site()
+        work()
+        assert receiver.requests == []
+        Webhook.objects.update(paused=False)
+        assert received(receiver)
+
+
+class TestRule:
+    """NetBox's own forms and API know the action."""
+
+    def test_the_api_makes_a_rule(self, receiver: Receiver, webhook, api_client):
+        fields = {
+            'name': 'Tell the CMDB',
+            'object_types': ['dcim.site'],
+            'event_types': ['object_created'],
+            'action_type': SEND,
+            'action_object_type': 'webhooks.webhook',
+            'action_object_id': webhook.pk,
+        }
+        answer = api_client.post('/api/extras/event-rules/', fields, format='json')
+        assert answer.status_code == 201, answer.content
+        assert answer.json()['action_type'] == {'value': SEND, 'label': 'Send with Webhooks'}
+        assert api_client.post('/api/dcim/sites/', {'name': 'Bern', 'slug': 'bern'}).status_code == 201
+        (request,) = received(receiver)
+        assert request.json()['data']['name'] == 'Bern'
+        assert 'hush' not in json.dumps(answer.json())
+
+    def test_it_needs_one_of_our_webhooks(self, webhook):
+        without = EventRule(name='a', event_types=['object_created'], action_type=SEND)
+        with pytest.raises(ValidationError) as caught:
+            without.clean()
+        assert 'action_object_id' in caught.value.message_dict
+        another = EventRule(name='b', event_types=['object_created'], action_type=SEND, action_object=site())
+        with pytest.raises(ValidationError) as caught:
+            another.clean()
+        assert 'action_object_id' in caught.value.message_dict
+
+    def test_an_import_names_the_webhook(self, webhook):
+        action = get_event_rule_action(SEND)
+        assert action.resolve_import_object(webhook.name) == webhook
+        with pytest.raises(Webhook.DoesNotExist):
+            action.resolve_import_object('another')
+
+
+class TestPages:
+    """NetBox's own pages of event rules, which show our types of event among its own."""
+
+    ADDRESS = '/extras/event-rules/'
+
+    @pytest.mark.parametrize('page', ['', 'add/', 'import/', '{}/', '{}/edit/', '{}/delete/', '{}/changelog/'])
+    def test_each_page_answers(self, webhook, admin_pages, page: str):
+        made = sending_rule(webhook, Site)
+        assert admin_pages.get(f'{self.ADDRESS}{page.format(made.pk)}').status_code == 200
+
+    def test_our_types_are_shown_beside_those_of_netbox(self, webhook, admin_pages):
+        made = sending_rule(webhook, Site, kinds=('object_created', 'webhook_suspended'))
+        shown = admin_pages.get(f'{self.ADDRESS}{made.pk}/').content.decode()
+        for text in ('Object created', 'Webhook suspended', 'Webhook disabled', 'Delivery failed'):
+            assert text in shown
+
+    def test_a_text_is_translated_when_it_is_shown(self):
+        named_as_netbox_does = TranslatedEventType('device', gettext_lazy('Device'))
+        with override('de'):
+            assert str(named_as_netbox_does) == 'Gerät'
+        with override('en'):
+            assert str(named_as_netbox_does) == 'Device'

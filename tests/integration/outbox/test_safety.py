@@ -1,0 +1,254 @@
+"""Where not all is well: no tables yet, events that cannot be written or rendered, webhooks that are off."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from dcim.models import Site
+from django.db import DatabaseError, connection, transaction
+from support.builders import CREATED, DELETED, NOWHERE, UPDATED, changes, recorded, site, subscribe
+from support.engine import work
+from tenancy.models import Tenant
+
+from webhooks.engine import dispatch
+from webhooks.models import Delivery
+from webhooks.payload import http_request
+from webhooks.transport.exchange import MAX_ERROR
+
+SAVES = """
+from dcim.models import Site
+from django.db import transaction
+place = Site.objects.create(name='Bern', slug='bern')
+with transaction.atomic():
+    place.save()
+    place.asns.clear()
+print('saved', Site.objects.count())
+place.delete()
+print('left', Site.objects.count())
+"""
+
+DROP_TABLES = r"""
+DO $$
+DECLARE name text;
+BEGIN
+    FOR name IN SELECT tablename FROM pg_tables WHERE tablename LIKE 'webhooks\_%' LOOP
+        EXECUTE 'DROP TABLE ' || name || ' CASCADE';
+    END LOOP;
+END $$"""
+
+REMOVED = """
+from dcim.models import Site
+from django.contrib.contenttypes.models import ContentType
+from django.core.management import call_command
+from django.db import transaction
+from webhooks import outbox, timer
+from webhooks.models import Event, Webhook
+webhook = Webhook.objects.create(name='Hook', payload_url='http://127.0.0.1:9/', type_create=True, type_update=True)
+webhook.object_types.set([ContentType.objects.get_for_model(Site)])
+place = Site.objects.create(name='Bern', slug='bern')
+print('recorded', Event.objects.count())
+call_command('migrate', 'webhooks', 'zero', verbosity=0)
+for name in ('Genf', 'Basel'):
+    outbox._tables_exist = True  # as in another process, which has not looked yet
+    with transaction.atomic():
+        place.name = name
+        place.save()
+        place.asns.clear()
+        with transaction.atomic():
+            place.save()
+outbox._tables_exist = True
+Site(name='Chur', slug='chur').save()
+print('saved', *Site.objects.order_by('name').values_list('name', flat=True))
+outbox._tables_exist = True
+for _ in range(3):
+    timer.Timer().look()
+place.delete()
+print('left', Site.objects.count())
+call_command('migrate', 'webhooks', verbosity=0)
+webhook.pk = None
+webhook.save(force_insert=True)
+webhook.object_types.set([ContentType.objects.get_for_model(Site)])
+Site(name='Thun', slug='thun').save()
+print('recorded', Event.objects.count())
+"""
+
+HANDLERS = """
+from dcim.models import Site
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
+for signal in (pre_save, post_save, pre_delete, post_delete):
+    receivers, _asynchronous = signal._live_receivers(Site)
+    print('handlers', sum('webhooks' in receiver.__module__ for receiver in receivers))
+for through in (Site.asns.through, Site.tags.through):
+    receivers, _asynchronous = m2m_changed._live_receivers(through)
+    functions = [getattr(receiver, 'func', receiver) for receiver in receivers]
+    print('handlers', sum('webhooks' in function.__module__ for function in functions))
+"""
+
+
+class TestDisabled:
+    """Off, nothing is connected: counted in processes of their own, as it is decided when NetBox starts."""
+
+    def handlers(self, netbox: Any) -> list[int]:
+        answer = netbox.run('shell', '-c', HANDLERS)
+        assert not answer.returncode, answer.stderr
+        return [int(line.split()[1]) for line in answer.stdout.splitlines() if line.startswith('handlers')]
+
+    def test_no_handler_is_connected(self, make_netbox):
+        assert self.handlers(make_netbox('WEBHOOKS_ENABLED = False')) == [0] * 6
+
+    def test_no_handler_is_connected_by_default(self, make_netbox):
+        assert self.handlers(make_netbox('del WEBHOOKS_ENABLED')) == [0] * 6
+
+    def test_each_handler_is_connected_once_enabled(self, make_netbox):
+        assert self.handlers(make_netbox('WEBHOOKS_ENABLED = True')) == [1] * 6
+
+
+class TestNotMigrated:
+    def test_saves_work_and_a_check_warns(self, make_netbox):
+        netbox = make_netbox(fresh=True)
+        assert 'webhooks.W002' not in netbox.run('check', '--database', 'default').stderr
+        netbox.database.execute(DROP_TABLES)
+        answer = netbox.run('shell', '-c', SAVES)
+        assert answer.stdout.splitlines()[-2:] == ['saved 1', 'left 0'], answer.stderr
+        warned = netbox.run('check', '--database', 'default')
+        assert 'webhooks.W002' in warned.stderr
+        assert warned.returncode == 0
+
+
+class TestRemoved:
+    def test_tables_that_vanish_under_a_running_process_disturb_no_save(self, make_netbox):
+        """Nobody can be subscribed any more. It says so once a minute, and records again when they are back."""
+        answer = make_netbox(fresh=True).run('shell', '-c', REMOVED)
+        lines = answer.stdout.splitlines()[-4:]
+        assert lines == ['recorded 1', 'saved Basel Chur', 'left 1', 'recorded 1'], answer.stderr
+        assert answer.stderr.count('tables=gone') == 1
+        assert answer.stderr.count('timer=failed') == 1
+
+    @pytest.mark.usefixtures('committed')
+    def test_they_cannot_vanish_between_the_look_and_the_event(self):
+        """Whoever removes them waits for the transaction."""
+        subscribe(NOWHERE, Site, Tenant)
+        other = connection.copy()
+        with transaction.atomic(), closing(other), other.cursor() as cursor:
+            Site.objects.create(name='Bern', slug='bern')
+            cursor.execute("SET lock_timeout = '100ms'")
+            with pytest.raises(DatabaseError, match='lock timeout'):
+                cursor.execute('DROP TABLE webhooks_subscription')
+            Tenant.objects.create(name='Tenant', slug='tenant')
+        assert len(recorded()) == 2
+
+
+@pytest.mark.usefixtures('committed')
+class TestNotWritten:
+    """To swallow it would break the promise."""
+
+    @pytest.fixture(autouse=True)
+    def broken(self, committed: None) -> Iterator[None]:
+        """PostgreSQL refuses events, as with a full disk."""
+        subscribe(NOWHERE, Site)
+        self.existing = site(name='Genf')
+        self.execute(
+            'CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS '
+            "$$ BEGIN RAISE EXCEPTION 'no event is written'; END $$"
+        )
+        self.execute('CREATE TRIGGER refuse BEFORE INSERT ON webhooks_event EXECUTE FUNCTION refuse()')
+        yield
+        self.execute('DROP FUNCTION refuse CASCADE')
+
+    def execute(self, statement: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+
+    @pytest.mark.parametrize(
+        'change',
+        [
+            lambda place: Site.objects.create(name='Bern', slug='bern'),
+            lambda place: place.save(),
+            lambda place: place.delete(),
+            lambda place: place.asns.clear(),
+        ],
+        ids=['create', 'update', 'delete', 'link'],
+    )
+    def test_a_change_whose_event_cannot_be_written_fails(self, change):
+        before = list(Site.objects.values())
+        with pytest.raises(DatabaseError, match='no event is written'), transaction.atomic():
+            change(self.existing)
+        assert list(Site.objects.values()) == before
+
+    def test_a_request_whose_event_cannot_be_written_fails(self, api_client):
+        api_client.raise_request_exception = False
+        answer = api_client.post('/api/dcim/sites/', {'name': 'Bern', 'slug': 'bern'}, format='json')
+        assert answer.status_code == 500
+        assert list(Site.objects.values_list('name', flat=True)) == ['Genf']
+
+
+@pytest.mark.usefixtures('committed')
+class TestNotRendered:
+    """The save is done; the delivery fails with the reason, and the others go on."""
+
+    @pytest.fixture(autouse=True)
+    def webhook(self, committed: None) -> None:
+        subscribe(NOWHERE, Site)
+
+    def spoil(self, place: Site) -> None:
+        """NetBox's field cannot read a time zone that this machine does not know."""
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "UPDATE webhooks_event SET snapshot = jsonb_set(snapshot, '{row,time_zone}', %s) WHERE object_id = %s",
+                ['"Nowhere/At_all"', place.pk],
+            )
+
+    def test_its_delivery_fails(self):
+        self.spoil(site())
+        dispatch.batch()
+        (event,) = recorded()
+        assert event.error.startswith('the payload cannot be built: ')
+        assert event.data == ''
+        (delivery,) = Delivery.objects.all()
+        assert (delivery.status, delivery.error) == ('failed', event.error)
+
+    def test_a_reason_that_cannot_be_stored_is_made_so(self, monkeypatch):
+        def fail(*args: object) -> None:
+            raise RuntimeError('a \x00, ' + 'and so on' * 1000)
+
+        monkeypatch.setattr(http_request, 'build', fail)
+        site()
+        work()
+        reason = Delivery.objects.get().error
+        assert reason.startswith('not sent: RuntimeError: a \ufffd, and so on')
+        assert len(reason) == MAX_ERROR
+
+    def test_an_event_that_cannot_be_rendered_holds_up_no_other(self):
+        good, broken, better = site(), site(), site()
+        self.spoil(broken)
+        dispatch.batch()
+        statuses = dict(Delivery.objects.values_list('object_id', 'status'))
+        assert statuses == {good.pk: 'pending', broken.pk: 'failed', better.pk: 'pending'}
+
+    def test_a_snapshot_of_columns_that_are_gone_is_rendered(self):
+        """NetBox was upgraded between the change and its rendering."""
+        place = site()
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE webhooks_event SET snapshot = jsonb_set(snapshot, '{row,gone}', '1')")
+            cursor.execute("UPDATE webhooks_event SET snapshot = snapshot #- '{row,comments}'")
+        dispatch.batch()
+        (event,) = recorded()
+        assert (event.error, event.payload_data['name'], event.payload_data['comments']) == ('', place.name, '')
+
+
+@pytest.mark.usefixtures('committed')
+class TestOddObjects:
+    @pytest.mark.parametrize(
+        'text', ['quote " and \\ backslash', 'ünïcode \u2028 🧀', "'; DROP TABLE", '%s %(x)s {0}', '\t\n']
+    )
+    def test_odd_texts_are_recorded(self, text: str):
+        subscribe(NOWHERE, Site)
+        place = site(comments=text, custom_field_data={text: text})
+        place.save()
+        pk = place.pk
+        place.delete()
+        assert changes() == [(CREATED, pk), (UPDATED, pk), (DELETED, pk)]
+        for event in recorded():
+            assert event.snapshot['row']['comments'] == text
+            assert event.snapshot['row']['custom_field_data'] == {text: text}

@@ -1,0 +1,400 @@
+"""Changes count wherever they are made: each way leaves exactly the events expected, and says who did it."""
+
+import threading
+import uuid
+from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import datetime
+from typing import Any
+
+import pytest
+from core.models import Job
+from dcim.models import Device, Interface, Location, Rack, Region, Site, VirtualChassis
+from django.db import connection, transaction
+from django.test import Client
+from extras.jobs import ScriptJob
+from extras.models import Tag
+from extras.scripts import Script
+from ipam.models import ASN, RIR, VRF, IPAddress, Prefix
+from netbox.context_managers import event_tracking
+from netbox.jobs import JobRunner
+from support.builders import (
+    CREATED,
+    DELETED,
+    NOWHERE,
+    UPDATED,
+    changes,
+    device,
+    device_type,
+    forget_events,
+    interface,
+    named,
+    recorded,
+    site,
+    stored,
+    subscribe,
+)
+from support.builtin import request_by
+from tenancy.models import Tenant, TenantGroup
+from utilities.request import NetBoxFakeRequest
+from virtualization.models import Cluster, ClusterType, VirtualMachine
+
+from webhooks.engine import dispatch
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+SITES = '/api/dcim/sites/'
+ADDRESSES = ('primary_ip4_id', 'oob_ip_id', 'virtual_chassis_id')
+
+
+def counted(kind: str, *models: type) -> list[int]:
+    """Return the primary keys of what happened, once for each event."""
+    found = recorded(*models)
+    assert {event.kind for event in found} <= {kind}
+    return sorted(event.object_id for event in found)
+
+
+class TestRest:
+    @pytest.fixture(autouse=True)
+    def webhook(self, committed: None) -> None:
+        subscribe(NOWHERE, Site)
+
+    @pytest.fixture
+    def call(self, api_client: Any) -> Callable[..., Any]:
+        def call(method: str, path: str, body: Any = None) -> Any:
+            answer = getattr(api_client, method)(path, body, format='json')
+            assert answer.status_code < 300, answer.content
+            return answer
+
+        return call
+
+    def test_the_api_records_create_update_and_delete(self, call):
+        answer = call('post', SITES, {'name': 'Bern', 'slug': 'bern'})
+        url = f'{SITES}{answer.json()["id"]}/'
+        call('patch', url, {'description': 'changed'})
+        call('delete', url)
+        pk = answer.json()['id']
+        assert changes() == [(CREATED, pk), (UPDATED, pk), (DELETED, pk)]
+
+    def test_the_api_records_who_and_in_which_request(self, call):
+        answer = call('post', SITES, {'name': 'Bern', 'slug': 'bern'})
+        (event,) = recorded()
+        assert (event.username, str(event.request_id)) == ('admin', answer.headers['X-Request-ID'])
+
+    def test_with_tags_and_links_it_is_one_creation(self, call):
+        tag = Tag.objects.create(name='Tag', slug='tag')
+        asn = ASN.objects.create(asn=65001, rir=RIR.objects.create(**named('rir')))
+        call('post', SITES, {'name': 'Bern', 'slug': 'bern', 'tags': [{'slug': 'tag'}], 'asns': [asn.pk]})
+        (event,) = recorded()
+        assert (event.kind, event.snapshot['m2m']) == (CREATED, {'asns': [asn.pk], 'tags': [tag.pk]})
+
+    def test_bulk_requests_record_each_object(self, call):
+        made = call('post', SITES, [{'name': f'Site {n}', 'slug': f'site-{n}'} for n in range(3)]).json()
+        pks = sorted(one['id'] for one in made)
+        assert counted(CREATED) == pks
+        forget_events()
+        call('patch', SITES, [{'id': pk, 'description': 'changed'} for pk in pks])
+        assert counted(UPDATED) == pks
+        assert {event.snapshot['row']['description'] for event in recorded()} == {'changed'}
+        forget_events()
+        call('delete', SITES, [{'id': pk} for pk in pks])
+        assert counted(DELETED) == pks
+
+    def test_a_bulk_request_that_fails_records_nothing(self, api_client):
+        bodies = [{'name': 'Good', 'slug': 'good'}, {'name': 'Bad', 'slug': 'not a slug'}]
+        assert api_client.post(SITES, bodies, format='json').status_code == 400
+        pks = [site().pk, site().pk]
+        forget_events()
+        changed = [{'id': pks[0], 'name': 'New'}, {'id': pks[1], 'slug': 'not a slug'}]
+        assert api_client.patch(SITES, changed, format='json').status_code == 400
+        assert changes() == []
+
+
+class TestPages:
+    @pytest.fixture
+    def browser(self, netbox_user: Any) -> Client:
+        subscribe(NOWHERE, Site)
+        browser = Client()
+        browser.force_login(netbox_user)
+        return browser
+
+    def post(self, browser: Client, path: str, data: dict) -> None:
+        answer = browser.post(path, data)
+        assert answer.status_code == 302, answer.content.decode()
+
+    def test_pages_record_create_update_and_delete(self, browser):
+        tag = Tag.objects.create(name='Tag', slug='tag')
+        form = {'name': 'Bern', 'slug': 'bern', 'status': 'active', 'tags': [tag.pk]}
+        self.post(browser, '/dcim/sites/add/', form)
+        pk = Site.objects.get().pk
+        self.post(browser, f'/dcim/sites/{pk}/edit/', form | {'description': 'changed', 'tags': []})
+        self.post(browser, f'/dcim/sites/{pk}/delete/', {'confirm': True})
+        assert changes() == [(CREATED, pk), (UPDATED, pk), (DELETED, pk)]
+        assert [event.snapshot['m2m']['tags'] for event in recorded()] == [[tag.pk], [], []]
+        assert {event.username for event in recorded()} == {'admin'}
+
+    def test_bulk_pages_record_each_object(self, browser):
+        pks = [site().pk for _ in range(3)]
+        tag = Tag.objects.create(name='Tag', slug='tag')
+        forget_events()
+        form = {'pk': pks, 'description': 'changed', 'add_tags': [tag.pk], '_apply': True}
+        self.post(browser, '/dcim/sites/edit/', form)
+        assert counted(UPDATED) == pks
+        assert {event.snapshot['m2m']['tags'][0] for event in recorded()} == {tag.pk}
+        forget_events()
+        self.post(browser, '/dcim/sites/delete/', {'pk': pks, 'confirm': True, '_confirm': True})
+        assert counted(DELETED) == pks
+
+    def test_an_import_records_each_object(self, browser):
+        rows = 'name,slug,status\nBern,bern,active\nGenf,genf,active'
+        self.post(browser, '/dcim/sites/import/', {'data': rows, 'format': 'csv', 'csv_delimiter': ','})
+        assert counted(CREATED) == sorted(Site.objects.values_list('pk', flat=True))
+        assert len(recorded()) == 2
+
+
+class BulkWrite(JobRunner):
+    """A background job, as a plugin has it: no request, no transaction of its own."""
+
+    def run(self, *args, **kwargs) -> None:
+        for _ in range(3):
+            site()
+        with transaction.atomic():
+            for place in Site.objects.all():
+                place.save()
+
+
+class BulkScript(Script):
+    def run(self, data: dict, commit: bool) -> str:
+        for _ in range(3):
+            site()
+        return 'done'
+
+
+class TestBackground:
+    @pytest.fixture(autouse=True)
+    def webhook(self, committed: None) -> None:
+        subscribe(NOWHERE, Site)
+
+    def test_a_shell_is_nobody(self):
+        site()
+        (event,) = recorded()
+        assert (event.username, event.request_id) == (None, None)
+
+    def test_a_thread_is_recorded(self):
+        def write() -> None:
+            site()
+            connection.close()
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        thread.join()
+        assert counted(CREATED) == [Site.objects.get().pk]
+
+    def test_a_job_is_recorded(self, drain):
+        job = BulkWrite.enqueue()
+        drain('default')
+        job.refresh_from_db()
+        assert job.status == 'completed', job.error
+        pks = sorted(Site.objects.values_list('pk', flat=True))
+        assert sorted(changes()) == sorted([(CREATED, pk) for pk in pks] + [(UPDATED, pk) for pk in pks])
+
+    @pytest.mark.parametrize('commit', [True, False])
+    def test_a_script_runs_for_its_user(self, netbox_user, commit: bool):
+        request = NetBoxFakeRequest({'user': netbox_user, 'id': uuid.uuid4(), 'META': {}})
+        job = Job.objects.create(name='script', job_id=uuid.uuid4())
+        with event_tracking(request):
+            ScriptJob(job).run_script(BulkScript(), request, {}, commit=commit)
+        assert counted(CREATED) == sorted(Site.objects.values_list('pk', flat=True))
+        assert {(event.username, event.request_id) for event in recorded()} == (
+            {('admin', request.id)} if commit else set()
+        )
+
+
+class TestCascade:
+    """What goes along with an object that is deleted, once each; and what is left behind without it."""
+
+    @pytest.fixture
+    def equipped(self, committed: None) -> Device:
+        """A device with a LAG of two, addresses of which one is primary, and a place in a virtual chassis."""
+        owner = device()
+        lag = interface(owner, type='lag')
+        ports = [interface(owner, lag=lag) for _ in range(2)]
+        addresses = [IPAddress.objects.create(address=f'192.0.2.{n}/24', assigned_object=ports[0]) for n in (1, 2)]
+        owner.primary_ip4 = addresses[0]
+        owner.oob_ip = addresses[1]
+        owner.virtual_chassis = VirtualChassis.objects.create(name='Chassis')
+        owner.vc_position = 1
+        owner.save()
+        return owner
+
+    @pytest.fixture
+    def expected(self, equipped: Device) -> list[tuple]:
+        objects = [equipped, *equipped.interfaces.all(), *IPAddress.objects.all()]
+        subscribe(NOWHERE, Device, Interface, IPAddress, Site)
+        return sorted((type(item).__name__, item.pk, DELETED) for item in objects)
+
+    def found(self) -> list[tuple]:
+        return sorted((event.object_type.model_class().__name__, event.object_id, event.kind) for event in recorded())
+
+    def test_a_deletion_from_a_shell_records_what_goes_along(self, equipped, expected):
+        equipped.delete()
+        assert self.found() == expected
+
+    def test_a_deletion_of_a_queryset_records_what_goes_along(self, equipped, expected):
+        Device.objects.filter(pk=equipped.pk).delete()
+        assert self.found() == expected
+
+    def test_a_deletion_through_the_api_records_what_goes_along(self, equipped, expected, api_client):
+        """NetBox saves what points to an object that it deletes, and some of that is deleted as well."""
+        assert api_client.delete(f'/api/dcim/devices/{equipped.pk}/').status_code == 204
+        assert self.found() == expected
+
+    def test_a_deletion_on_the_page_records_what_goes_along(self, equipped, expected, netbox_user):
+        browser = Client()
+        browser.force_login(netbox_user)
+        assert browser.post(f'/dcim/devices/{equipped.pk}/delete/', {'confirm': True}).status_code == 302
+        assert self.found() == expected
+
+    @pytest.mark.parametrize('way', ['instance', 'queryset', 'request'])
+    def test_it_is_shown_as_before_the_deletion_began(self, equipped, expected, way, netbox_user):
+        """NetBox takes the addresses from the device while it deletes it, with saves of its own."""
+        before = stored(Device, equipped.pk)
+        equipped.refresh_from_db()
+        delete = Device.objects.filter(pk=equipped.pk).delete if way == 'queryset' else equipped.delete
+        with request_by(netbox_user) if way == 'request' else nullcontext():
+            delete()
+        (event,) = recorded(Device)
+        shown = {name: (event.snapshot['row'][name], before['row'][name]) for name in ADDRESSES}
+        assert all(value == expected and value is not None for value, expected in shown.values()), shown
+        assert datetime.fromisoformat(event.snapshot['row']['last_updated']) == equipped.last_updated
+        dispatch.batch()
+        (event,) = recorded(Device)
+        rendered = {name: event.payload_data[name]['id'] for name in ('primary_ip4', 'oob_ip', 'primary_ip')}
+        address = before['row']['primary_ip4_id']
+        assert rendered == {'primary_ip4': address, 'oob_ip': before['row']['oob_ip_id'], 'primary_ip': address}
+
+    def test_an_address_taken_away_before_stays_away(self, equipped, expected):
+        assert equipped.primary_ip4 and equipped.oob_ip
+        with transaction.atomic():
+            equipped.primary_ip4 = None
+            equipped.save()
+            Device.objects.get(pk=equipped.pk).delete()
+        (event,) = recorded(Device)
+        assert event.snapshot['row']['primary_ip4_id'] is None
+        assert event.snapshot['row']['oob_ip_id']
+
+    def test_deleting_the_address_of_a_device_updates_the_device(self, equipped, expected, api_client):
+        """NetBox takes a primary address that is deleted from its device, and saves that."""
+        address = equipped.primary_ip4
+        assert api_client.delete(f'/api/ipam/ip-addresses/{address.pk}/').status_code == 204
+        assert self.found() == [('Device', equipped.pk, UPDATED), ('IPAddress', address.pk, DELETED)]
+        assert recorded(Device)[0].snapshot['row']['primary_ip4_id'] is None
+
+    def test_deleting_a_group_records_the_groups_below(self, api_client):
+        parent = TenantGroup.objects.create(**named('group'))
+        child = TenantGroup.objects.create(parent=parent, **named('group'))
+        tenant = Tenant.objects.create(group=child, **named('tenant'))
+        subscribe(NOWHERE, TenantGroup, Tenant)
+        assert api_client.delete(f'/api/tenancy/tenant-groups/{parent.pk}/').status_code == 204
+        assert sorted(self.found()) == sorted(
+            [('TenantGroup', parent.pk, DELETED), ('TenantGroup', child.pk, DELETED), ('Tenant', tenant.pk, UPDATED)]
+        )
+        assert recorded(Tenant)[0].snapshot['row']['group_id'] is None
+
+
+class TestLeftBehind:
+    """What points to a deleted object loses the pointer, whoever deletes it."""
+
+    @pytest.fixture(params=['api', 'shell'])
+    def delete(self, request: pytest.FixtureRequest, api_client: Any) -> Callable[[Any, str], None]:
+        def by_api(instance: Any, path: str) -> None:
+            assert api_client.delete(f'/api/{path}/{instance.pk}/').status_code == 204
+
+        def by_shell(instance: Any, path: str) -> None:
+            instance.delete()
+
+        return by_api if request.param == 'api' else by_shell
+
+    def test_an_object_whose_key_pointed_to_what_is_deleted_is_updated(self, delete):
+        region = Region.objects.create(**named('region'))
+        place = site(region=region)
+        subscribe(NOWHERE, Site)
+        delete(region, 'dcim/regions')
+        assert changes() == [(UPDATED, place.pk)]
+        assert recorded()[0].snapshot['row']['region_id'] is None
+
+    def test_an_object_linked_to_what_is_deleted_is_updated(self, delete):
+        asn = ASN.objects.create(asn=65001, rir=RIR.objects.create(**named('rir')))
+        place = site()
+        place.asns.add(asn)
+        subscribe(NOWHERE, Site)
+        delete(asn, 'ipam/asns')
+        assert changes() == [(UPDATED, place.pk)]
+        assert recorded()[0].snapshot['m2m']['asns'] == []
+
+    def test_an_object_whose_tag_is_deleted_is_updated(self, delete):
+        tag = Tag.objects.create(**named('tag'))
+        place = site()
+        place.tags.add(tag)
+        subscribe(NOWHERE, Site)
+        delete(tag, 'extras/tags')
+        assert changes() == [(UPDATED, place.pk)]
+        assert recorded()[0].snapshot['m2m']['tags'] == []
+
+
+class TestTakenAlong:
+    """NetBox moves what is in a place by update(), without a signal."""
+
+    def test_a_rack_takes_its_devices_along(self):
+        old, new = site(), site()
+        rack = Rack.objects.create(site=old, name='Rack')
+        moved = device(site=old, rack=rack)
+        subscribe(NOWHERE, Device)
+        rack.site = new
+        rack.save()
+        assert changes() == [(UPDATED, moved.pk)]
+        assert recorded()[0].snapshot['row']['site_id'] == new.pk
+
+    def test_a_location_takes_its_racks_and_devices_along(self):
+        old, new = site(), site()
+        parent = Location.objects.create(site=old, **named('location'))
+        child = Location.objects.create(site=old, parent=parent, **named('location'))
+        rack = Rack.objects.create(site=old, location=child, name='Rack')
+        moved = device(site=old, location=child, rack=rack)
+        subscribe(NOWHERE, Device, Rack)
+        parent.site = new
+        parent.save()
+        assert sorted(changes(Device)) == [(UPDATED, moved.pk)]
+        assert sorted(changes(Rack)) == [(UPDATED, rack.pk)]
+        assert {event.snapshot['row']['site_id'] for event in recorded()} == {new.pk}
+
+    def test_a_cluster_takes_its_machines_along(self):
+        old, new = site(), site()
+        cluster = Cluster.objects.create(name='Cluster', type=ClusterType.objects.create(**named('type')), scope=old)
+        machine = VirtualMachine.objects.create(name='Machine', cluster=cluster)
+        subscribe(NOWHERE, VirtualMachine)
+        cluster.scope = new
+        cluster.save()
+        assert changes() == [(UPDATED, machine.pk)]
+        assert recorded()[0].snapshot['row']['site_id'] == new.pk
+
+    def test_a_rack_that_is_only_renamed_takes_nothing_along(self):
+        rack = Rack.objects.create(site=site(), name='Rack')
+        mounted = device(site=rack.site, rack=rack)
+        subscribe(NOWHERE, Device)
+        rack.name = 'Renamed'
+        rack.save()
+        assert changes() == []
+        rack.site = site()
+        rack.save()
+        assert changes() == [(UPDATED, mounted.pk)]
+
+    def test_counters_and_hierarchies_are_no_change_of_their_own(self):
+        owner = device(device_type=device_type())
+        outer = Prefix.objects.create(prefix='192.0.2.0/24')
+        vrf = VRF.objects.create(name='VRF')
+        subscribe(NOWHERE, Device, Prefix, VRF)
+        interface(owner)
+        inner = Prefix.objects.create(prefix='192.0.2.0/25')
+        assert changes() == [(CREATED, inner.pk)]
+        assert outer.pk != inner.pk and vrf.pk

@@ -1,0 +1,84 @@
+"""The `cloudevents` format, parsed and validated with the package that the CloudEvents authors wrote."""
+
+import json
+import uuid
+
+import pytest
+from cloudevents.core.bindings.http import HTTPMessage, from_http_event
+from cloudevents.core.v1.event import CloudEvent
+from dcim.models import Site
+from django.db import transaction
+from support.builders import site, subscribe
+from support.builtin import request_by
+from support.engine import work
+
+from devstack.receiver import Received, Receiver
+from webhooks.models import Event
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+
+def received(receiver: Receiver, count: int = 1) -> list[Received]:
+    work()
+    return receiver.wait_for(count)
+
+
+class TestCloudEvents:
+    def event(self, request: Received) -> CloudEvent:
+        """Parse and validate it with the package that the CloudEvents authors wrote."""
+        return from_http_event(HTTPMessage(dict(request.headers), request.body))
+
+    def test_a_change_is_a_valid_cloudevent(self, receiver: Receiver, netbox_user, settings):
+        subscribe(receiver.url('/'), Site, payload_format='cloudevents')
+        with request_by(netbox_user):
+            place = site(name='Genève')
+        (request,) = received(receiver)
+        recorded = Event.objects.get()
+        assert request.header('Content-Type') == 'application/cloudevents+json'
+        event = self.event(request)
+        assert isinstance(event, CloudEvent)
+        assert event.get_specversion() == '1.0'
+        assert event.get_id() == str(recorded.uuid)
+        assert event.get_source() == f'//{settings.HOSTNAME}/'
+        assert event.get_type() == 'netbox.dcim.site.created'
+        assert event.get_subject() == str(place.pk)
+        assert event.get_time() == recorded.timestamp
+        assert event.get_datacontenttype() == 'application/json'
+        assert event.get_data()['name'] == 'Genève'
+        assert event.get_extension('sequence') == str(recorded.sequence)
+        assert event.get_extension('username') == 'admin'
+        assert uuid.UUID(event.get_extension('requestid')) == recorded.request_id
+
+    def test_outside_a_request_what_is_not_known_is_left_out(self, receiver: Receiver):
+        subscribe(receiver.url('/'), Site, payload_format='cloudevents')
+        site().delete()
+        created, deleted = received(receiver, 2)
+        assert self.event(created).get_type() == 'netbox.dcim.site.created'
+        assert self.event(deleted).get_type() == 'netbox.dcim.site.deleted'
+        assert {'username', 'requestid', 'test'}.isdisjoint(created.json())
+
+    def test_snapshots_are_in_its_data(self, receiver: Receiver):
+        subscribe(receiver.url('/'), Site, payload_format='cloudevents', include_snapshots=True)
+        place = site()
+        data = self.event(received(receiver)[0]).get_data()
+        assert data['object']['id'] == place.pk
+        assert data['snapshots']['prechange'] is None
+        assert data['snapshots']['postchange']['name'] == place.name
+
+    def test_a_batch_is_a_list_of_them(self, receiver: Receiver):
+        subscribe(receiver.url('/'), Site, payload_format='cloudevents', batch=True)
+        with transaction.atomic():
+            places = [site() for _ in range(3)]
+        (request,) = received(receiver)
+        assert request.header('Content-Type') == 'application/cloudevents-batch+json'
+        events = [from_http_event(self.message_of(one)) for one in request.json()]
+        assert [event.get_subject() for event in events] == [str(place.pk) for place in places]
+
+    @staticmethod
+    def message_of(event: dict) -> HTTPMessage:
+        return HTTPMessage({'content-type': 'application/cloudevents+json'}, json.dumps(event).encode())
+
+    def test_a_content_type_of_its_own_is_kept(self, receiver: Receiver):
+        subscribe(receiver.url('/'), Site, payload_format='cloudevents', http_content_type='application/json; a=b')
+        site()
+        assert received(receiver)[0].header('Content-Type') == 'application/json; a=b'

@@ -1,0 +1,171 @@
+"""`webhooks_schema`: what receivers get is what the schema says, and nothing that it does not."""
+
+import json
+from io import StringIO
+from typing import Any
+
+import pytest
+from dcim.models import Region, Site
+from django.apps import apps
+from django.core.management import CommandError, call_command
+from django.db import transaction
+from django.db.models import Model
+from drf_spectacular.settings import spectacular_settings
+from jsonschema import Draft202012Validator, FormatChecker
+from support.builders import subscribe
+from support.builtin import request_by
+from support.engine import work
+from support.objects import MAKERS, VARIANTS, change, make_site
+from support.objects.surroundings import make_region, named
+
+from devstack.receiver import Received, Receiver
+from webhooks.constants import DEFAULT_MODELS
+from webhooks.services.trial import send_test
+
+# `date-time` and `uri-reference` are not among these: they need packages that nothing else does.
+FORMATS = FormatChecker(['uuid', 'date'])
+
+
+def schema(label: str, *options: str) -> dict[str, Any]:
+    output = StringIO()
+    call_command('webhooks_schema', label, *options, stdout=output)
+    return json.loads(output.getvalue())
+
+
+def validator(label: str, *options: str) -> Draft202012Validator:
+    shown = schema(label, *options)
+    Draft202012Validator.check_schema(shown)
+    return Draft202012Validator(shown, format_checker=FORMATS)
+
+
+def errors(of: Draft202012Validator, body: Any) -> list[str]:
+    return [f'{error.json_path}: {error.message[:200]}' for error in of.iter_errors(body)]
+
+
+def sent(receiver: Receiver, count: int = 1) -> list[Received]:
+    work()
+    return receiver.wait_for(count)
+
+
+@pytest.mark.usefixtures('committed')
+class TestPayloads:
+    def test_payloads_of_all_models_fit(self, receiver: Receiver, netbox_user):
+        models = [apps.get_model(label) for label in DEFAULT_MODELS]
+        validators = {label: validator(label) for label in DEFAULT_MODELS}
+        subscribe(receiver.url('/'), *models)
+        made: list[Model] = []
+        for make in [*MAKERS.values(), *VARIANTS.values()]:
+            with request_by(netbox_user):
+                made.append(make())
+            change(made[-1])
+        work()
+        assert {request.json()['object_type'] for request in receiver.requests} == set(DEFAULT_MODELS)
+        for request in receiver.requests:
+            body = request.json()
+            of = validators[body['object_type']]
+            assert not errors(of, body), (body['object_type'], body)
+            assert body['data'].keys() == of.schema['$defs']['data']['properties'].keys()
+
+    @pytest.mark.parametrize('payload_format', ['default', 'netbox', 'cloudevents'])
+    @pytest.mark.parametrize('batch', [False, True], ids=['single', 'batch'])
+    @pytest.mark.parametrize('snapshots', [False, True], ids=['plain', 'snapshots'])
+    def test_payloads_in_all_formats_fit(
+        self, receiver: Receiver, netbox_user, payload_format: str, batch: bool, snapshots: bool
+    ):
+        subscribe(receiver.url('/'), Site, payload_format=payload_format, batch=batch, include_snapshots=snapshots)
+        with request_by(netbox_user):
+            place = make_site()
+        change(place)
+        bare = Site.objects.create(**named('bare'))
+        bare.delete()
+        of = validator('dcim.site', '--format', payload_format, *(['--batch'] if batch else []))
+        assert errors(of, {})
+        for request in sent(receiver, 4):
+            assert not errors(of, request.json())
+
+    def test_the_payload_of_an_object_whose_relations_went_along_fits(self, receiver: Receiver):
+        """Nothing but the id of the region is known any more."""
+        subscribe(receiver.url('/'), Site)
+        region = make_region()
+        place = make_site(region=region)
+        with transaction.atomic():
+            place.save()
+            Region.objects.filter(pk=region.pk).delete()
+        of = validator('dcim.site')
+        assert errors(of, {})
+        for request in sent(receiver, 2):
+            assert not errors(of, request.json())
+
+    def test_the_payload_of_a_test_event_fits(self, receiver: Receiver, netbox_user):
+        make_site()
+        send_test(subscribe(receiver.url('/'), Site), netbox_user)
+        (request,) = receiver.wait_for(1)
+        assert request.json()['test'] is True
+        assert not errors(validator('dcim.site'), request.json())
+
+    @pytest.mark.parametrize(
+        ('path', 'value'),
+        [
+            (['event'], 'changed'),
+            (['model'], 'Rack'),
+            (['object_type'], 'dcim.rack'),
+            (['sequence'], '7'),
+            (['id'], 'no uuid'),
+            (['data', 'name'], None),
+            (['data', 'status'], 'active'),
+            (['data', 'status', 'value'], 'gone'),
+            (['data', 'latitude'], 91),
+            (['data', 'tenant'], 5),
+            (['data', 'tags', 0, 'color'], 7),
+        ],
+    )
+    def test_another_payload_does_not_fit(self, receiver: Receiver, path: list, value: Any):
+        subscribe(receiver.url('/'), Site)
+        with transaction.atomic():
+            place = make_site()
+        of = validator('dcim.site')
+        work()
+        (body,) = [sent.json() for sent in receiver.requests if sent.json()['data']['id'] == place.pk]
+        assert not errors(of, body)
+        *parents, last = path
+        parent = body
+        for key in parents:
+            parent = parent[key]
+        parent[last] = value
+        assert errors(of, body)
+
+    def test_a_key_may_not_be_missing(self, receiver: Receiver):
+        subscribe(receiver.url('/'), Site)
+        make_site()
+        of = validator('dcim.site')
+        body = sent(receiver)[0].json()
+        for key in body['data']:
+            assert errors(of, {**body, 'data': {k: v for k, v in body['data'].items() if k != key}})
+
+
+class TestCommand:
+    def test_any_model_with_a_page_in_the_api_has_a_schema(self, db):
+        assert schema('dcim.location')['title'] == 'dcim.location, format default'
+        assert (
+            schema('DCIM.Location', '--format', 'netbox', '--batch')['title'] == 'dcim.location, format netbox, batch'
+        )
+
+    @pytest.mark.parametrize('label', ['dcim.nothing', 'nothing', 'a.b.c', ''])
+    def test_an_unknown_model_is_an_error(self, db, label: str):
+        with pytest.raises(CommandError, match='there is no model'):
+            schema(label)
+
+    def test_a_model_without_a_page_in_the_api_is_an_error(self, db):
+        with pytest.raises(CommandError, match=r'dcim\.cablepath has no page in the REST API'):
+            schema('dcim.cablepath')
+
+    def test_settings_of_the_schema_view_are_as_before(self, db):
+        schema('dcim.site')
+        assert spectacular_settings.OAS_VERSION == '3.0.3'
+
+    def test_all_references_are_in_it(self, db):
+        shown = schema('dcim.device')
+        text = json.dumps(shown)
+        assert '#/components/' not in text
+        referred = {part.split('"')[0] for part in text.split('#/$defs/')[1:]}
+        assert referred <= shown['$defs'].keys()

@@ -1,0 +1,232 @@
+"""The management commands: what they print, and the exit codes that monitoring lives on."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from io import StringIO
+
+import pytest
+from dcim.models import Site
+from django.core.management import CommandError, call_command
+from django.utils import timezone
+from django_rq import get_worker
+from support.builders import site, subscribe
+from support.engine import change_settings, deliveries, work
+from tenancy.models import Tenant
+
+from devstack.receiver import Receiver
+from webhooks.choices import StatusChoices
+from webhooks.models import Delivery, Event, Health, Webhook
+from webhooks.services import redelivery
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+PENDING, SENDING, DELIVERED, FAILED = StatusChoices.values()
+HOOK = '/hook'
+OK, WARNING, CRITICAL = 0, 1, 2
+
+
+def command(name: str, *arguments: str) -> tuple[int, str]:
+    """Return exit code and output."""
+    output = StringIO()
+    try:
+        call_command(name, *arguments, stdout=output)
+    except SystemExit as exit_:
+        return exit_.code, output.getvalue()
+    return OK, output.getvalue()
+
+
+def status(*arguments: str) -> tuple[int, dict]:
+    code, output = command('webhooks_status', '--json', *arguments)
+    return code, json.loads(output)
+
+
+@pytest.fixture
+def webhook(receiver: Receiver) -> Webhook:
+    return subscribe(receiver.url(HOOK), Site, max_attempts=1)
+
+
+@pytest.fixture
+def worker(stack) -> Iterator[None]:
+    """What RQ keeps of a worker that listens."""
+    worker = get_worker('high', 'default', 'low')
+    worker.register_birth()
+    yield
+    worker.register_death()
+
+
+class TestStatus:
+    def test_all_well_is_said_with_exit_code_0(self, webhook, worker):
+        site()
+        work()
+        code, found = status()
+        assert code == found['exit_code'] == OK
+        figures = ('undispatched', 'pending', 'sending', 'failed', 'suspended')
+        assert [found[name] for name in figures] == [0] * 5
+        assert (found['workers'], found['redis'], found['oldest'], found['oldest_age']) == (1, True, None, 0)
+
+    def test_what_waits_is_counted(self, webhook, worker):
+        site()
+        code, found = status()
+        assert (code, found['undispatched']) == (OK, 1)
+        assert found['oldest_age'] >= 0
+        assert found['oldest']
+
+    def test_a_failed_delivery_is_a_warning(self, webhook, worker, receiver):
+        receiver.answers(HOOK, 500)
+        site()
+        work()
+        code, found = status()
+        assert (code, found['failed']) == (WARNING, 1)
+
+    def test_a_suspended_webhook_is_a_warning(self, webhook, worker):
+        Health.objects.filter(webhook=webhook).update(suspended_since=timezone.now())
+        code, found = status()
+        assert (code, found['suspended']) == (WARNING, 1)
+
+    def test_no_worker_is_critical(self, webhook):
+        code, found = status()
+        assert (code, found['workers'], found['redis']) == (CRITICAL, 0, True)
+
+    def test_no_redis_is_critical(self, webhook, tasks_redis):
+        tasks_redis.stop()
+        code, found = status()
+        assert (code, found['workers'], found['redis']) == (CRITICAL, None, False)
+
+    def test_a_backlog_that_is_too_old_is_critical(self, webhook, worker):
+        site()
+        Event.objects.update(timestamp=timezone.now() - timedelta(seconds=1000))
+        code, found = status()
+        assert code == CRITICAL
+        assert found['oldest_age'] > 900
+        assert status('--max-age', '2000')[0] == OK
+
+    def test_what_waited_for_a_worker_waits_since_its_change(self, webhook, worker, receiver):
+        """It was dispatched just now."""
+        site()
+        Event.objects.update(timestamp=timezone.now() - timedelta(seconds=1000))
+        Webhook.objects.update(paused=True)
+        work()
+        assert status()[1]['oldest_age'] > 900
+
+    @pytest.mark.parametrize('closed', [DELIVERED, FAILED])
+    def test_what_is_sent_again_waits_since_then(self, webhook, worker, receiver, closed):
+        """However old it is."""
+        receiver.answers(HOOK, 200 if closed == DELIVERED else 500)
+        site()
+        work()
+        long_ago = timezone.now() - timedelta(days=9)
+        Event.objects.update(timestamp=long_ago, dispatched_at=long_ago)
+        Delivery.objects.update(created=long_ago, expires_at=long_ago + timedelta(days=3))
+        redelivery.redeliver(Delivery.objects.all())
+        assert len(deliveries(PENDING)) == 1
+        assert status()[1]['oldest_age'] < 60
+
+    def test_without_webhooks_nothing_is_critical(self, monkeypatch):
+        change_settings(monkeypatch, enabled=False)
+        code, found = status()
+        assert (code, found['enabled']) == (OK, False)
+
+    def test_it_is_readable(self, webhook, worker):
+        site()
+        code, text = command('webhooks_status')
+        assert code == OK
+        assert 'Events not dispatched yet   1' in text
+        assert 'Redis reachable' in text
+
+    def test_the_process_ends_with_the_exit_code(self, netbox, webhook):
+        answer = netbox.run('webhooks_status', '--json')
+        assert answer.returncode == CRITICAL
+        assert json.loads(answer.stdout)['workers'] == 0
+
+
+class TestPrune:
+    def test_what_is_older_than_so_many_days_goes(self, webhook):
+        site()
+        work()
+        moment = timezone.now() - timedelta(days=3)
+        Event.objects.update(timestamp=moment)
+        Delivery.objects.update(created=moment)
+        assert command('webhooks_prune', '--days', '5') == (OK, '0 events pruned\n')
+        assert command('webhooks_prune', '--days', '2') == (OK, '1 events pruned\n')
+        assert not Delivery.objects.exists()
+
+    def test_without_days_the_setting_counts(self, webhook, monkeypatch):
+        change_settings(monkeypatch, retention_days=1)
+        site()
+        work()
+        moment = timezone.now() - timedelta(days=2)
+        Event.objects.update(timestamp=moment)
+        Delivery.objects.update(created=moment)
+        assert command('webhooks_prune')[1] == '1 events pruned\n'
+
+    def test_days_below_zero_are_refused(self):
+        with pytest.raises(CommandError, match='--days'):
+            call_command('webhooks_prune', '--days', '-1')
+
+
+class TestReplay:
+    @pytest.fixture
+    def closed(self, webhook, receiver) -> list[Delivery]:
+        """Three that were delivered, one that failed, and one of another webhook and model."""
+        subscribe(receiver.url('/tenants'), Tenant, name='Tenants')
+        receiver.answers(HOOK, 200, 200, 200, 500, 200)
+        for _ in range(4):
+            site()
+            work()
+        Tenant.objects.create(name='Tenant', slug='tenant')
+        work()
+        receiver.clear()
+        return deliveries()
+
+    @pytest.fixture
+    def replayed(self, closed, receiver) -> Callable[..., list[str]]:
+        def run(*arguments: str) -> list[str]:
+            """Return the paths of what is redelivered."""
+            code, output = command('webhooks_replay', *arguments)
+            work()
+            assert code == OK
+            assert output == f'{len(receiver.requests)} deliveries are being redelivered\n'
+            return sorted(request.path for request in receiver.requests)
+
+        return run
+
+    def test_everything_is_replayed(self, replayed):
+        assert replayed() == [HOOK] * 4 + ['/tenants']
+
+    def test_one_webhook_is_replayed(self, replayed):
+        assert replayed('--webhook', 'Tenants') == ['/tenants']
+
+    def test_one_model_is_replayed(self, replayed):
+        assert replayed('--model', 'tenancy.Tenant') == ['/tenants']
+
+    def test_one_status_is_replayed(self, replayed, closed, receiver):
+        assert replayed('--status', 'failed') == [HOOK]
+        assert receiver.requests[0].header('webhook-id') == str(closed[3].uuid)
+
+    def test_a_time_range_is_replayed(self, replayed, closed):
+        since, until = closed[1].event.timestamp, closed[3].event.timestamp
+        assert replayed('--since', since.isoformat(), '--until', until.isoformat()) == [HOOK] * 2
+
+    def test_replay_keeps_the_order(self, replayed, receiver):
+        replayed('--webhook', Webhook.objects.exclude(name='Tenants').get().name)
+        assert len({request.json()['sequence'] for request in receiver.requests}) == 4
+
+    def test_a_dry_run_sends_nothing(self, closed, receiver):
+        assert command('webhooks_replay', '--dry-run') == (OK, '5 deliveries would be redelivered\n')
+        assert work() == 'nothing to send'
+
+    @pytest.mark.parametrize(
+        'arguments',
+        [
+            ('--webhook', 'nobody'),
+            ('--model', 'dcim.nothing'),
+            ('--model', 'site'),
+            ('--status', 'pending'),
+            ('--since', 'yesterday'),
+            ('--since', '2026-13-45'),
+        ],
+    )
+    def test_bad_arguments_are_named(self, arguments):
+        with pytest.raises(CommandError, match=arguments[0]):
+            call_command('webhooks_replay', *arguments)

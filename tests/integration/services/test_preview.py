@@ -1,0 +1,188 @@
+"""What a webhook would send: in the REST API, on NetBox's tab, and in Django's admin."""
+
+from datetime import timedelta
+
+import pytest
+from dcim.models import Device, Site
+from django.db import connection
+from django.test import Client
+from django.utils import timezone
+from support.admin_browser import page_of
+from support.builders import NOWHERE, device, site, subscribe
+from support.log import delivery, event
+
+from webhooks.models import Delivery, Event, Webhook
+from webhooks.models.fields import Sealed
+from webhooks.security.encryption import MASK
+
+URL = 'https://a.example/in?token=t0ken'
+HEADERS = 'Authorization: Bearer b3arer\nX-Site: {{ data.name }}'
+
+pytestmark = pytest.mark.usefixtures('db')
+
+
+@pytest.fixture
+def webhook(db: None) -> Webhook:
+    return subscribe(URL, Site, additional_headers=HEADERS, secret='s3cret', name='Receiver')
+
+
+def tab(webhook: Webhook) -> str:
+    return f'/plugins/webhooks/webhooks/{webhook.pk}/preview/'
+
+
+def api(webhook: Webhook) -> str:
+    return f'/api/plugins/webhooks/webhooks/{webhook.pk}/preview/'
+
+
+@pytest.fixture
+def clerk(clerk_user) -> Client:
+    client = Client()
+    client.force_login(clerk_user)
+    return client
+
+
+class TestWhatIsShown:
+    def test_the_latest_event(self, webhook, api_client):
+        event(site(name='Bern'))
+        event(site(name='Genf'))
+        event(site(name='Test'), test=True)
+        event(device(name='another model'))
+        shown = api_client.get(api(webhook)).data
+        assert '"name": "Genf"' in shown['body']
+        assert (shown['method'], shown['url']) == ('POST', f'https://a.example/in?token={MASK}')
+        assert shown['headers']['Authorization'] == shown['headers']['X-Site'] == MASK
+        assert len(shown['headers']['webhook-signature']) == len(shown['headers']['X-Hook-Signature']) == 25
+
+    def test_a_real_object_where_there_is_no_event(self, webhook, api_client):
+        """As it is, in all that NetBox's own serializer shows of it."""
+        site(name='Bern')
+        newest = site(name='Genf')
+        answer = api_client.post(api(webhook), {'include_snapshots': True}, format='json')
+        body = answer.json()['body']
+        assert f'"id": {newest.pk}, "url": "/api/dcim/sites/{newest.pk}/"' in body
+        assert '"event": "created"' in body
+        assert '"prechange": null, "postchange": {' in body
+
+    def test_an_event_without_snapshots_is_none_for_who_sends_them(self, api_client):
+        other = subscribe(NOWHERE, Site, body_template='{{ snapshots.postchange.name }}', include_snapshots=True)
+        event(site(name='Bern'))
+        site(name='Genf')
+        assert api_client.get(api(other)).data['body'] == 'Genf'
+
+    def test_of_one_that_only_event_rules_use(self, api_client):
+        other = subscribe(NOWHERE, body_template='{{ data.name }}')
+        assert list(api_client.get(api(other)).data) == ['object_types']
+        delivery(event(site(name='Bern')), other)
+        assert api_client.get(api(other)).data['body'] == 'Bern'
+
+    def test_an_error_with_its_line(self, webhook, api_client):
+        site()
+        answer = api_client.post(api(webhook), {'body_template': 'a\n{{ data.x.y }}'}, format='json')
+        assert answer.status_code == 400
+        assert '(line 2)' in str(answer.data['body_template'])
+
+    def test_an_object_that_cannot_be_rendered(self, webhook, api_client, admin_pages):
+        """NetBox's field cannot read a time zone that this machine does not know; a plugin's may not read others."""
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE dcim_site SET time_zone = 'Nowhere/At_all' WHERE id = %s", [site().pk])
+        answer = api_client.get(api(webhook))
+        assert answer.status_code == 400
+        assert answer.json()['object_types'][0].startswith('The payload cannot be built: ')
+        for page in (tab(webhook), f'/admin/webhooks/webhook/{webhook.pk}/preview/'):
+            shown = admin_pages.get(page)
+            assert shown.status_code == 200
+            assert 'The payload cannot be built: ' in shown.content.decode()
+
+    def test_a_secret_that_cannot_be_decrypted(self, webhook, api_client, admin_pages):
+        event(site())
+        Webhook.objects.update(
+            previous_secret=Sealed('of a key that is gone'), previous_secret_expires=timezone.now() + timedelta(hours=1)
+        )
+        assert list(api_client.get(api(webhook)).json()) == ['previous_secret']
+        for page in (tab(webhook), f'/admin/webhooks/webhook/{webhook.pk}/preview/'):
+            assert 'cannot be decrypted' in admin_pages.get(page).content.decode()
+
+    def test_nothing_is_kept(self, webhook, api_client):
+        site()
+        before = Event.objects.count()
+        api_client.post(api(webhook), {'body_template': 'x'}, format='json')
+        assert Webhook.objects.get().body_template == ''
+        assert (Event.objects.count(), Delivery.objects.count()) == (before, 0)
+
+
+class TestWhoSees:
+    @pytest.fixture(autouse=True)
+    def places(self, db: None) -> None:
+        for name in ('Bern', 'Genf'):
+            event(site(name=name))
+        device()
+
+    def test_those_who_may_view_the_object(self, webhook, clerk, clerk_api, grant):
+        grant(Webhook, 'view')
+        grant(Site, 'view', name='Bern')
+        assert '"name": "Bern"' in clerk_api.get(api(webhook)).data['body']
+        page = clerk.get(tab(webhook)).content.decode()
+        assert 'Bern' in page
+        assert 'Genf' not in page
+
+    def test_nobody_else_sees_an_object_where_there_is_no_event(self, webhook, clerk_api, grant):
+        Event.objects.all().delete()
+        grant(Webhook, 'view')
+        grant(Device, 'view')
+        assert list(clerk_api.get(api(webhook)).data) == ['object_types']
+        grant(Site, 'view', name='Bern')
+        assert '"name": "Bern"' in clerk_api.get(api(webhook)).data['body']
+
+    def test_without_the_webhook_nothing(self, webhook, clerk, clerk_api, grant):
+        grant(Site, 'view')
+        assert clerk.get(tab(webhook)).status_code in (403, 404)
+        assert clerk_api.get(api(webhook)).status_code in (403, 404)
+
+    def test_changes_are_tried_by_who_may_change(self, webhook, clerk_api, grant):
+        grant(Webhook, 'view')
+        grant(Site, 'view')
+        assert clerk_api.post(api(webhook), {'body_template': 'x'}, format='json').status_code in (403, 404)
+        grant(Webhook, 'change')
+        assert clerk_api.post(api(webhook), {'body_template': 'x'}, format='json').data['body'] == 'x'
+
+
+class TestPages:
+    """NetBox's tab and the admin's page say the same."""
+
+    @pytest.fixture(params=['tab', 'admin'])
+    def page(self, request, webhook, admin_pages):
+        address = tab(webhook) if request.param == 'tab' else f'/admin/webhooks/webhook/{webhook.pk}/preview/'
+
+        def read() -> str:
+            return admin_pages.get(address).content.decode()
+
+        return read
+
+    def test_of_an_event(self, page):
+        event(site(name='Bern'))
+        text = page()
+        assert f'POST https://a.example/in?token={MASK}' in text
+        assert f'Authorization: {MASK}' in text
+        assert '&quot;name&quot;: &quot;Bern&quot;' in text
+        assert not [secret for secret in ('t0ken', 'b3arer', 's3cret') if secret in text]
+
+    def test_of_an_object(self, page):
+        site(name='Bern')
+        assert 'There is no event to show yet: this is what would be sent of Bern.' in page()
+
+    def test_a_problem(self, page, webhook):
+        Webhook.objects.update(body_template='a\n\n{{ data.x.y }}')
+        site()
+        text = page().lower()
+        assert 'body template: undefinederror' in text
+        assert '(line 3)' in text
+
+    def test_the_way_there(self, webhook, admin_pages):
+        assert f'href="{tab(webhook)}"' in admin_pages.get(webhook.get_absolute_url()).content.decode()
+        assert (
+            f'href="/admin/webhooks/webhook/{webhook.pk}/preview/"'
+            in admin_pages.get(page_of(webhook)).content.decode()
+        )
+
+    def test_the_admins_is_for_superusers(self, webhook, clerk):
+        assert clerk.get(f'/admin/webhooks/webhook/{webhook.pk}/preview/').status_code == 403

@@ -1,0 +1,313 @@
+"""Redelivery: under the rules of everything else, whatever happens at the same time.
+
+What is sent, and under which id: engine/test_sending.py. Several failed ones in line:
+engine/test_ordering.py. Batches: engine/test_batching.py.
+"""
+
+import uuid
+from datetime import timedelta
+
+import pytest
+from dcim.models import Site
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from support.builders import site, subscribe
+from support.engine import (
+    claim,
+    claim_lapsed,
+    deliveries,
+    in_thread,
+    is_anybody_blocked,
+    pass_leases,
+    pass_retry_waits,
+    record,
+    sequences,
+    work,
+    working,
+)
+
+from devstack.process import wait_until
+from devstack.receiver import Answer, Manner, Receiver
+from webhooks import rendering
+from webhooks.choices import StatusChoices
+from webhooks.engine import dispatch, locks, rescue, retention
+from webhooks.models import Delivery, Event, Webhook
+from webhooks.services import failed_jobs, redelivery
+from webhooks.transport.exchange import Outcome
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+PENDING, SENDING, DELIVERED, FAILED = StatusChoices.values()
+HOOK = '/hook'
+PATIENCE = 30
+LEASE, OTHER_LEASE = uuid.UUID(int=1), uuid.UUID(int=2)
+
+
+@pytest.fixture
+def webhook(receiver: Receiver) -> Webhook:
+    return subscribe(receiver.url(HOOK), Site, max_attempts=1)
+
+
+@pytest.fixture
+def failed(webhook: Webhook, receiver: Receiver) -> Delivery:
+    """One that failed; from now on the endpoint is well."""
+    receiver.answers(HOOK, 500, 200)
+    site()
+    work()
+    (failed,) = deliveries(FAILED)
+    receiver.clear()
+    return failed
+
+
+def redeliver(**filters: object) -> int:
+    return redelivery.redeliver(Delivery.objects.filter(**filters))
+
+
+def dispatch_all() -> None:
+    while dispatch.batch() is dispatch.Progress.DONE:
+        pass
+
+
+class TestFailed:
+    def test_a_redelivered_one_is_claimed_once(self, failed):
+        redeliver()
+        assert claim(LEASE) == [failed]
+        assert claim(OTHER_LEASE) == []
+
+    def test_a_worker_that_dies_with_it_loses_nothing(self, failed, receiver):
+        redeliver()
+        claim(LEASE)
+        pass_leases()
+        rescue.rescue()
+        pass_retry_waits()
+        assert work() == '1 delivered'
+        assert [request.header('webhook-id') for request in receiver.requests] == [str(failed.uuid)]
+
+    def test_a_late_answer_from_before_does_not_close_it(self, webhook):
+        """A worker held it, stood still beyond its lease, and comes back when all is over and begun anew."""
+        site()
+        dispatch_all()
+        claimed = claim(LEASE)
+        pass_leases()
+        rescue.rescue()
+        pass_retry_waits()
+        failure = Outcome(started_at=0, duration=0.1, status=500, error='HTTP 500')
+        record(OTHER_LEASE, claim_lapsed(OTHER_LEASE), failure)
+        redeliver()
+        assert record(LEASE, claimed, Outcome(started_at=0, duration=9, status=200)) == 'nothing to send'
+        assert [one.status for one in deliveries()] == [PENDING]
+
+    def test_each_time_it_has_one_attempt_more(self, failed, receiver):
+        """However many its webhook allows, now or then."""
+        Webhook.objects.update(max_attempts=3)
+        receiver.answers(HOOK, 500)
+        for attempts in (2, 3, 4):
+            redeliver()
+            assert work() == '1 failed'
+            assert [one.attempt_count for one in deliveries()] == [attempts]
+        assert [attempt.number for attempt in failed.attempts.order_by('pk')] == [1, 2, 3, 4]
+
+    def test_redelivering_twice_at_once_sends_once(self, failed, receiver):
+        assert [redeliver(), redeliver()] == [1, 0]
+        assert work() == '1 delivered'
+        assert len(receiver.requests) == 1
+
+    def test_while_it_is_sent_nothing_is_to_be_done(self, failed, receiver):
+        receiver.answers(HOOK, Answer(manner=Manner.HANG))
+        redeliver()
+        with working():
+            receiver.wait_for(1)
+            assert redeliver() == 0
+            receiver.close()
+        assert [(one.status, one.attempt_count) for one in deliveries()] == [(FAILED, 2)]
+
+
+class TestDelivered:
+    @pytest.fixture
+    def place(self, webhook: Webhook, receiver: Receiver) -> Site:
+        """A delivered one's; the webhook is paused then, so that what comes can be looked at."""
+        place = site()
+        work()
+        receiver.clear()
+        Webhook.objects.update(paused=True, max_attempts=8)
+        return place
+
+    def test_the_first_one_stays_as_it_is(self, place):
+        (first,) = deliveries()
+        redeliver()
+        again = deliveries(PENDING)
+        assert [(one.event, one.sequence, one.attempt_count) for one in again] == [(first.event, first.sequence, 0)]
+        assert deliveries(DELIVERED) == [first]
+
+    def test_what_comes_later_and_was_not_tried_waits_for_it(self, place, receiver):
+        place.save()
+        place.save()
+        dispatch_all()
+        redeliver(status=DELIVERED)
+        Webhook.objects.update(paused=False)
+        assert len(claim()) == 1
+        pass_leases()
+        rescue.rescue()
+        pass_retry_waits()
+        assert work() == '3 delivered'
+        got = sequences(receiver.requests)
+        assert got == sorted(got)
+
+    def test_it_waits_for_an_earlier_one_that_is_retried(self, place, receiver):
+        place.save()
+        Webhook.objects.update(paused=False)
+        work()
+        first, second = deliveries()
+        Delivery.objects.filter(pk=first.pk).update(status=PENDING, error='HTTP 500', due_at=later())
+        redeliver(pk=second.pk)
+        receiver.clear()
+        assert work() == 'nothing to send'
+        pass_retry_waits(pk=first.pk)
+        assert work() == '2 delivered'
+        assert sequences(receiver.requests) == [first.sequence, second.sequence]
+
+    def test_it_is_retried_by_the_schedule(self, place, receiver):
+        Webhook.objects.update(paused=False)
+        receiver.answers(HOOK, 500, 200)
+        redeliver()
+        assert work() == '1 to retry'
+        pass_retry_waits()
+        assert work() == '1 delivered'
+        first, second = receiver.requests
+        assert first.header('webhook-id') == second.header('webhook-id')
+
+
+def later() -> object:
+    return timezone.now() + timedelta(hours=1)
+
+
+class TestPrune:
+    """What is redelivered must not be pruned, not even if both begin at the same time."""
+
+    @pytest.fixture(params=[FAILED, DELIVERED])
+    def old(self, failed: Delivery, request: pytest.FixtureRequest) -> Delivery:
+        long_ago = timezone.now() - timedelta(days=40)
+        Event.objects.update(timestamp=long_ago)
+        Delivery.objects.update(created=long_ago, status=request.param)
+        return failed
+
+    def test_it_is_sent_again_first(self, old, receiver):
+        with transaction.atomic():
+            redeliver()
+            pruning = in_thread(lambda: retention.prune(retention.cutoff(30)))
+            assert wait_until(is_anybody_blocked, timeout=PATIENCE)
+        pruning.join(PATIENCE)
+        assert work() == '1 delivered'
+        assert len(receiver.requests) == 1
+
+    def test_it_is_pruned_first(self, old, receiver):
+        with transaction.atomic():
+            assert retention.prune(retention.cutoff(30)) == 1
+            counts: list[int] = []
+            again = in_thread(lambda: counts.append(redeliver()))
+            assert wait_until(is_anybody_blocked, timeout=PATIENCE)
+        again.join(PATIENCE)
+        assert counts == [0]
+        assert work() == 'nothing to send'
+
+
+class TestNotRendered:
+    """An event that could not be rendered is rendered anew: a later version of NetBox may be able to."""
+
+    @pytest.fixture
+    def broken(self, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+        """Nothing can be rendered, until it is undone."""
+
+        def fail(*args: object) -> None:
+            raise RuntimeError('no such field')
+
+        monkeypatch.setattr(rendering, 'render', fail)
+        return monkeypatch
+
+    def test_while_it_cannot_be_it_fails_again_and_nothing_is_sent(self, webhook, receiver, broken):
+        site()
+        work()
+        assert redeliver() == 1
+        assert work() == '1 failed'
+        (failed,) = deliveries(FAILED)
+        assert 'RuntimeError: no such field' in failed.error
+        assert not receiver.requests
+
+    def test_what_is_rendered_again_has_its_snapshots(self, webhook, receiver, broken):
+        Webhook.objects.update(include_snapshots=True)
+        site()
+        work()
+        broken.undo()
+        redeliver()
+        assert work() == '1 delivered'
+        assert receiver.requests[0].json()['snapshots']['postchange']
+
+    def test_what_was_rendered_again_has_its_snapshots_for_later_redeliveries(self, webhook, receiver, broken):
+        """What it is rendered from is dropped then."""
+        other = subscribe(receiver.url('/other'), Site, include_snapshots=True, max_attempts=1)
+        site()
+        work()
+        broken.undo()
+        redeliver(webhook=webhook)
+        redeliver(webhook=other)
+        work()
+        (request,) = receiver.matching(lambda request: request.path == '/other')
+        assert request.json()['snapshots']['postchange']
+
+
+class TestMany:
+    """Some at a time, so that others are not held up meanwhile."""
+
+    @pytest.fixture
+    def many(self, webhook: Webhook, receiver: Receiver) -> list[Delivery]:
+        """Five that are closed, of one object, the third failed."""
+        receiver.answers(HOOK, 200, 200, 500, 200)
+        place = site()
+        work()
+        for _ in range(4):
+            place.save()
+            work()
+        receiver.clear()
+        return deliveries()
+
+    @pytest.fixture(autouse=True)
+    def parts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(redelivery, 'PART', 2)
+
+    def test_they_are_sent_in_order_and_once(self, many, receiver):
+        assert redeliver() == 5
+        work()
+        assert sequences(receiver.requests) == [one.sequence for one in many]
+
+    def test_the_line_is_held_for_a_part_only(self, many):
+        with CaptureQueriesContext(connection) as captured:
+            redeliver()
+        statements = [query['sql'] for query in captured.captured_queries]
+        assert len([sql for sql in statements if f'pg_advisory_xact_lock({locks.LINE})' in sql]) == 3
+
+    def test_payloads_are_not_read(self, many):
+        with CaptureQueriesContext(connection) as captured:
+            assert redeliver(status=DELIVERED) == 4
+        assert not [query['sql'] for query in captured.captured_queries if '"webhooks_event"."data"' in query['sql']]
+
+    def test_those_on_the_status_page_are_taken_off_it_and_no_others_looked_for(self, many, monkeypatch):
+        taken_off: list[str] = []
+        monkeypatch.setattr(failed_jobs, 'unlist', taken_off.extend)
+        redeliver(status=FAILED)
+        assert taken_off == [str(many[2].uuid)]
+        Delivery.objects.update(status=FAILED, listed=False)
+        redeliver(status=FAILED)
+        assert len(taken_off) == 1
+
+    def test_what_was_sent_again_meanwhile_is_left_alone(self, many):
+        """Somebody else was quicker: the failed one is no longer failed when its part comes."""
+
+        def and_somebody_else(parts: list) -> list:
+            Delivery.objects.filter(pk=many[2].pk).update(status=DELIVERED)
+            return parts
+
+        failed = Delivery.objects.filter(status=FAILED)
+        assert redelivery.redeliver(failed, watch=and_somebody_else) == 0
+        Delivery.objects.filter(pk=many[2].pk).update(status=FAILED)
+        assert redelivery.redeliver(failed) == 1

@@ -1,0 +1,188 @@
+"""Rotation and generation: through the REST API and on NetBox's pages. The admin's are with its form."""
+
+import base64
+from datetime import timedelta
+
+import pytest
+from core.models import ObjectChange
+from dcim.models import Site
+from django.contrib.contenttypes.models import ContentType
+from django.db import transaction
+from django.utils import timezone
+from standardwebhooks import Webhook as Verifier
+from support.builders import subscribe
+from support.engine import change_settings, in_thread, is_anybody_blocked
+
+from devstack.process import wait_until
+from webhooks.api.views import WebhookViewSet
+from webhooks.engine import runner
+from webhooks.models import Delivery, Webhook
+from webhooks.models.fields import Sealed
+from webhooks.security import signing
+from webhooks.services import secret_rotation
+
+BASE = '/api/plugins/webhooks/webhooks/'
+PAGES = '/plugins/webhooks/webhooks/'
+
+
+@pytest.fixture
+def webhook(committed, receiver):
+    return subscribe(receiver.url('/hook'), Site, secret='whsec_' + base64.b64encode(b'k' * 24).decode())
+
+
+def test_after_a_rotation_both_secrets_verify_until_the_old_one_expires(webhook, api_client, receiver):
+    old = webhook.secret.reveal()
+    answer = api_client.post(f'{BASE}{webhook.pk}/rotate-secret/', {'overlap': '01:00:00'}, format='json')
+    assert answer.status_code == 200, answer.data
+    Site.objects.create(name='Bern', slug='bern')
+    runner.run()
+    (got,) = receiver.wait_for(1)
+    for secret in (answer.data['secret'], old):
+        Verifier(secret).verify(got.body, {name.lower(): value for name, value in got.headers})
+    Webhook.objects.filter(pk=webhook.pk).update(previous_secret_expires=timezone.now() - timedelta(seconds=1))
+    Site.objects.create(name='Genf', slug='genf')
+    runner.run()
+    assert ' ' not in receiver.wait_for(2)[1].header('webhook-signature')
+
+
+def test_an_old_one_that_cannot_be_decrypted_is_named(webhook, receiver):
+    """As long as the receiver may rely on it."""
+    tomorrow = timezone.now() + timedelta(days=1)
+    Webhook.objects.filter(pk=webhook.pk).update(
+        previous_secret=Sealed('of another key'), previous_secret_expires=tomorrow
+    )
+    Site.objects.create(name='Bern', slug='bern')
+    runner.run()
+    assert 'previous_secret: The stored value cannot be decrypted' in Delivery.objects.get().error
+    assert not receiver.requests
+
+
+class TestWhatIsKept:
+    """The keys in `encryption_keys` are rotated too."""
+
+    def test_the_old_secret_is_encrypted_anew(self, webhook, monkeypatch):
+        old, new = 'o' * 50, 'n' * 50
+        change_settings(monkeypatch, encryption_keys=(old,))
+        webhook.secret = 's3cret'
+        webhook.save()
+        change_settings(monkeypatch, encryption_keys=(new, old))
+        secret_rotation.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1))
+        change_settings(monkeypatch, encryption_keys=(new,))
+        assert Webhook.objects.get().secrets()[1] == 's3cret'
+
+    def test_an_old_secret_that_cannot_be_decrypted_is_not_kept(self, webhook, receiver):
+        """Entering it anew is the way out, and must not fail deliveries for as long as the old one would be kept."""
+        Webhook.objects.update(secret=Sealed('of another key'))
+        _webhook, secret = secret_rotation.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1))
+        Site.objects.create(name='Bern', slug='bern')
+        runner.run()
+        (got,) = receiver.wait_for(1)
+        Verifier(secret).verify(got.body, {name.lower(): value for name, value in got.headers})
+
+
+def test_a_rotation_keeps_what_others_change_meanwhile(webhook):
+    """It begins while their change is not committed, and after another rotation."""
+    _webhook, first = secret_rotation.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1))
+    with transaction.atomic():
+        Webhook.objects.update(description='changed meanwhile')
+        second = in_thread(lambda: secret_rotation.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1)))
+        assert wait_until(is_anybody_blocked, timeout=30)
+    second.join(30)
+    rotated = Webhook.objects.get()
+    assert rotated.description == 'changed meanwhile'
+    assert (len(rotated.secrets()), rotated.secrets()[1]) == (2, first)
+
+
+def test_two_rotations_of_what_was_read_once_both_sign(webhook, api_client, monkeypatch):
+    stale = [Webhook.objects.get() for _ in range(2)]
+    monkeypatch.setattr(WebhookViewSet, '_get_permitted', lambda *_: stale.pop())
+    answers = [api_client.post(f'{BASE}{webhook.pk}/rotate-secret/', {}, format='json') for _ in range(2)]
+    assert Webhook.objects.get().secrets() == [answers[1].data['secret'], answers[0].data['secret']]
+    assert answers[1].data['previous_until'] is not None
+
+
+def test_an_asymmetric_key_shows_its_public_half(webhook, api_client):
+    answer = api_client.post(f'{BASE}{webhook.pk}/rotate-secret/', {'prefix': 'whsk_'}, format='json')
+    assert answer.data['secret'].startswith('whsk_')
+    shown = api_client.get(f'{BASE}{webhook.pk}/').data
+    assert shown['public_key'] == answer.data['public_key'] != ''
+    assert 'secret' not in shown
+
+
+def test_a_rotation_needs_permission_to_change(webhook, clerk_api):
+    assert clerk_api.post(f'{BASE}{webhook.pk}/rotate-secret/', {}, format='json').status_code in (403, 404)
+    assert Webhook.objects.get(pk=webhook.pk).previous_secret.reveal() == ''
+
+
+class TestPages:
+    """NetBox's own pages."""
+
+    def rotate(self, browser, webhook: Webhook, **entered: str):
+        return browser.post(f'{PAGES}{webhook.pk}/rotate-secret/', entered, follow=True)
+
+    def test_a_new_secret_is_shown_once(self, webhook, admin_pages):
+        old = webhook.secret.reveal()
+        answer = self.rotate(admin_pages, webhook, prefix='whsec_', keep_previous='24')
+        new, previous = Webhook.objects.get().secrets()
+        assert (previous, new.startswith('whsec_')) == (old, True)
+        assert new in answer.content.decode()
+        assert new not in admin_pages.get(webhook.get_absolute_url()).content.decode()
+        remaining = Webhook.objects.get().previous_secret_expires - timezone.now()
+        assert timedelta(hours=23) < remaining <= timedelta(hours=24)
+
+    def test_the_old_one_is_kept_for_a_day_unless_told_otherwise(self, webhook, admin_pages):
+        form = admin_pages.get(f'{PAGES}{webhook.pk}/rotate-secret/').context['form']
+        assert form['keep_previous'].value() == '24'
+        self.rotate(admin_pages, webhook, prefix='whsec_', keep_previous='0')
+        assert len(Webhook.objects.get().secrets()) == 1
+
+    def test_the_public_key_of_a_pair_stays_on_the_page(self, webhook, admin_pages):
+        self.rotate(admin_pages, webhook, prefix='whsk_', keep_previous='0')
+        secret, page = Webhook.objects.get().secret.reveal(), admin_pages.get(webhook.get_absolute_url())
+        assert secret.startswith('whsk_')
+        assert signing.public_key(secret) in page.content.decode()
+        assert secret not in page.content.decode()
+
+    def test_until_it_is_shown_it_is_stored_encrypted(self, webhook, admin_pages):
+        admin_pages.post(f'{PAGES}{webhook.pk}/rotate-secret/', {'prefix': 'whsec_', 'keep_previous': '0'})
+        new = Webhook.objects.get().secret.reveal()
+        assert new not in str(dict(admin_pages.session))
+        assert new in admin_pages.get(webhook.get_absolute_url()).content.decode()
+
+    def test_the_change_log_has_it(self, webhook, admin_pages):
+        self.rotate(admin_pages, webhook, prefix='whsec_', keep_previous='24')
+        change = ObjectChange.objects.filter(changed_object_id=webhook.pk).latest('time')
+        before, after = change.prechange_data['stamps'], change.postchange_data['stamps']
+        assert before['secret'] != after['secret'] != ''
+        assert before['additional_headers'] == after['additional_headers'] == ''
+        assert Webhook.objects.get().secret.reveal() not in str(change.postchange_data)
+
+    @pytest.mark.parametrize(('action', 'statuses'), [('view', (403, 404)), ('change', (302,))])
+    def test_it_needs_permission_to_change(self, webhook, clerk_user, client, grant, action, statuses):
+        client.force_login(clerk_user)
+        grant(Webhook, 'view')
+        grant(Webhook, action)
+        page = client.get(webhook.get_absolute_url()).content.decode()
+        assert (f'{PAGES}{webhook.pk}/rotate-secret/' in page) is (action == 'change')
+        answer = client.post(f'{PAGES}{webhook.pk}/rotate-secret/', {'prefix': 'whsec_', 'keep_previous': '0'})
+        assert answer.status_code in statuses
+
+    def test_a_secret_is_generated_with_the_webhook(self, committed, admin_pages):
+        site = ContentType.objects.get_for_model(Site).pk
+        fields = {
+            'name': 'New', 'object_types_1': [site], 'type_create': 'on', 'payload_url': 'https://a.example/',
+            'http_method': 'POST', 'http_content_type': 'application/json', 'payload_format': 'default',
+            'max_attempts': 8, 'concurrency': 16, 'generate_secret': 'on',
+        }  # fmt: skip
+        page = admin_pages.post(f'{PAGES}add/', fields, follow=True)
+        assert page.redirect_chain, page.context['form'].errors
+        assert Webhook.objects.get().secret.reveal() in page.content.decode()
+
+    def test_another_secret_leaves_the_old_one_a_day(self, webhook, admin_pages):
+        address, old = f'{PAGES}{webhook.pk}/edit/', webhook.secret.reveal()
+        form = admin_pages.get(address).context['form']
+        entered = {name: form[name].value() for name in form.fields if form[name].value() not in (None, False)}
+        entered['object_types_1'] = entered.pop('object_types')
+        answer = admin_pages.post(address, entered | {'secret': 'another'})
+        assert answer.status_code == 302, answer.context['form'].errors
+        assert Webhook.objects.get().secrets() == ['another', old]

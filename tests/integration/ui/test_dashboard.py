@@ -1,0 +1,183 @@
+"""The card on NetBox's dashboard, and the banners that say why a webhook does not send."""
+
+from datetime import timedelta
+
+import pytest
+from dcim.models import Site
+from django.db import connection
+from django.test import RequestFactory
+from django.utils import timezone
+from netbox.registry import registry
+from support.admin_browser import page_of
+from support.builders import NOWHERE, site, subscribe
+from support.engine import change_settings
+from support.log import delivery, event
+from users.models import User
+
+from webhooks.choices import StatusChoices
+from webhooks.dashboard import WebhooksWidget
+from webhooks.models import Delivery, Event, Health, Hour, Webhook
+from webhooks.models.fields import Sealed
+from webhooks.services import banners
+
+pytestmark = pytest.mark.usefixtures('db')
+
+
+@pytest.fixture
+def webhook() -> Webhook:
+    return subscribe(NOWHERE, Site, name='Inventory')
+
+
+def card(user: User) -> str:
+    """Return the card's text, its spaces as one."""
+    request = RequestFactory().get('/')
+    # As another request has it, without the permissions that this user object had before.
+    request.user = User.objects.get(pk=user.pk)
+    return ' '.join(WebhooksWidget().render(request).split())
+
+
+def suspend(webhook: Webhook) -> None:
+    now = timezone.now()
+    Health.objects.filter(webhook=webhook).update(
+        suspended_since=now, probe_at=now + timedelta(minutes=1), last_error='connection refused'
+    )
+
+
+def test_it_can_be_put_on_a_dashboard():
+    assert registry['widgets']['webhooks.WebhooksWidget'] is WebhooksWidget
+
+
+class TestCard:
+    @pytest.fixture
+    def log(self, webhook: Webhook) -> None:
+        now = timezone.now()
+        delivery(event(site()), webhook, status=StatusChoices.PENDING, created=now - timedelta(hours=3))
+        delivery(event(site()), webhook, status=StatusChoices.SENDING)
+        delivery(event(site()), webhook, status=StatusChoices.FAILED, finished_at=now)
+        delivery(event(site()), webhook, status=StatusChoices.FAILED, finished_at=now - timedelta(days=2))
+        Hour.objects.count(webhook.health, now, 3, 1)
+        Hour.objects.count(webhook.health, now - timedelta(days=2), 0, 1)
+
+    def test_it_shows_how_sending_goes(self, netbox_user, webhook, log):
+        suspend(webhook)
+        shown = card(netbox_user)
+        assert 'Waiting to be sent</a> <strong>2</strong>' in shown
+        assert '3 hours</strong>' in shown
+        assert '1 of 4 (25.0&nbsp;%)' in shown
+        assert 'Suspended webhooks</a> <strong>1</strong>' in shown
+        assert f'href="{webhook.get_absolute_url()}"' in shown
+        assert 'No worker is running' in shown
+
+    def test_its_links_lead_to_what_it_counts(self, admin_pages, netbox_user, webhook, log):
+        suspend(webhook)
+        request = RequestFactory().get('/')
+        request.user = netbox_user
+        counted = []
+        for part in WebhooksWidget().render(request).split('href="')[1:]:
+            page = admin_pages.get(part.split('"')[0].replace('&amp;', '&'))
+            counted.append(len(page.context['table'].rows) if 'table' in page.context else page.context['object'])
+        assert counted == [2, 1, 1, webhook]
+
+    def test_what_no_worker_has_looked_at_waits_too(self, netbox_user, webhook):
+        site()
+        assert 'no worker has looked at yet <strong>1</strong>' in card(netbox_user)
+
+    def test_a_disabled_webhook_is_not_called_suspended(self, netbox_user, webhook):
+        suspend(webhook)
+        Webhook.objects.update(enabled=False)
+        assert 'Suspended webhooks</a> <strong>0</strong>' in card(netbox_user)
+
+
+class TestPermissions:
+    def test_without_permission_to_view_webhooks_the_card_is_empty(self, clerk_user, grant, webhook):
+        grant(Delivery, 'view')
+        suspend(webhook)
+        assert 'No permission to view this content' in card(clerk_user)
+        assert 'Inventory' not in card(clerk_user)
+        assert '<strong>' not in card(clerk_user)
+
+    def test_the_card_counts_only_webhooks_that_may_be_viewed(self, clerk_user, grant, webhook):
+        other = subscribe(NOWHERE, Site, name='Other')
+        for one in (webhook, other, other):
+            delivery(event(site()), one, status=StatusChoices.PENDING)
+            Hour.objects.count(one.health, timezone.now(), 0, 1)
+            suspend(one)
+        grant(Webhook, 'view', name='Inventory')
+        grant(Delivery, 'view')
+        shown = card(clerk_user)
+        assert 'Inventory' in shown
+        assert 'Other' not in shown
+        assert 'Waiting to be sent</a> <strong>1</strong>' in shown
+        assert '1 of 1 (' in shown
+        assert 'no worker has looked at' not in shown
+
+    def test_without_permission_to_view_deliveries_there_are_no_figures_of_them(self, clerk_user, grant, webhook):
+        grant(Webhook, 'view')
+        grant(Event, 'view')
+        shown = card(clerk_user)
+        assert 'Suspended webhooks' in shown
+        assert 'Waiting' not in shown
+        assert '/deliveries/' not in shown
+
+
+class TestBanners:
+    def titles(self, webhook: Webhook) -> list[str]:
+        return [banner.title for banner in banners.of(Webhook.objects.get(pk=webhook.pk))]
+
+    def test_a_disabled_webhook_is_told(self, webhook):
+        Webhook.objects.update(enabled=False)
+        assert self.titles(webhook) == ['Disabled']
+
+    def test_an_endpoint_that_is_gone_is_told(self, webhook):
+        Webhook.objects.update(enabled=False)
+        Health.objects.update(last_status=410, last_attempt_at=timezone.now())
+        assert self.titles(webhook) == ['Disabled by its endpoint']
+
+    def test_a_paused_webhook_is_told(self, webhook):
+        Webhook.objects.update(paused=True)
+        assert self.titles(webhook)[0] == 'Paused'
+
+    def test_a_suspended_webhook_says_why_and_when_it_is_tried(self, webhook):
+        suspend(webhook)
+        banner = banners.of(Webhook.objects.get())[0]
+        assert banner.title == 'Suspended'
+        assert 'connection refused' in banner.text
+        assert f'{timezone.localtime(Health.objects.get().probe_at):%Y-%m-%d %H:%M:%S}' in banner.text
+
+    def test_a_missing_worker_is_told(self, webhook):
+        assert self.titles(webhook) == ['No worker is running']
+
+    def test_it_is_told_that_webhooks_are_off(self, webhook, monkeypatch):
+        change_settings(monkeypatch, enabled=False)
+        assert self.titles(webhook) == ['Webhooks are off']
+
+    @pytest.mark.parametrize('column', ['secret', 'additional_headers'])
+    def test_a_secret_that_cannot_be_decrypted_is_told(self, webhook, column):
+        with connection.cursor() as cursor:
+            cursor.execute(f"UPDATE webhooks_webhook SET {column} = 'nonsense'")
+        assert self.titles(webhook)[0] == f'Cannot be decrypted: {column.replace("_", " ")}'
+
+    @pytest.mark.parametrize(('hours', 'is_named'), [(1, True), (-1, False)])
+    def test_a_previous_secret_that_cannot_be_decrypted_is_told_while_it_signs(self, webhook, hours, is_named):
+        expires = timezone.now() + timedelta(hours=hours)
+        Webhook.objects.update(secret='s3cret', previous_secret=Sealed('nonsense'), previous_secret_expires=expires)
+        assert ('Cannot be decrypted: previous secret' in self.titles(webhook)) is is_named
+
+    def test_both_pages_show_the_notices(self, admin_pages, webhook):
+        suspend(webhook)
+        for address in (webhook.get_absolute_url(), page_of(webhook)):
+            page = admin_pages.get(address).content.decode()
+            assert 'role="alert"' in page
+            assert 'Its endpoint cannot be reached since' in page
+
+
+@pytest.mark.parametrize('address', ['/admin/', '/admin/webhook-backend-status/'])
+def test_the_admin_tells_how_sending_goes(admin_pages, webhook, address):
+    suspend(webhook)
+    site()
+    for _ in range(2):
+        delivery(event(site()), webhook, status=StatusChoices.PENDING, created=timezone.now() - timedelta(hours=5))
+    page = ' '.join(admin_pages.get(address).content.decode().split())
+    assert 'None is running</span> Nothing is sent: start netbox-rq.' in page
+    assert '2 deliveries, 3 changes that no worker has looked at yet; the oldest for 5 hours' in page
+    assert '/admin/webhooks/webhook/?health=suspended' in page

@@ -1,0 +1,284 @@
+"""NetBox's pages of events and deliveries: what is shown, to whom, the actions, and the tab of objects."""
+
+import pytest
+from dcim.models import Rack, Site
+from django.contrib.messages import get_messages
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from netbox.registry import registry
+from support.builders import DELETED, NOWHERE, site, subscribe
+from support.engine import work
+from support.log import batch, delivery, event
+
+from webhooks.choices import StatusChoices
+from webhooks.models import Delivery, Event, Webhook
+
+PAGES = '/plugins/webhooks/'
+
+
+def said(answer):
+    """What the page told the user."""
+    return ' '.join(str(message) for message in get_messages(answer.wsgi_request))
+
+
+#
+# The log
+#
+
+
+def test_lists_and_pages_cost_the_same_however_long_the_log_is(admin_pages):
+    first = delivery(event(site()))
+    addresses = [
+        f'{PAGES}webhooks/',
+        f'{PAGES}deliveries/',
+        f'{PAGES}deliveries/?sort=-last_duration&status=failed',
+        f'{PAGES}events/',
+        f'/dcim/sites/{first.object_id}/webhooks/',
+    ]
+    few = [queries(admin_pages, address) for address in addresses]
+    for number in range(10):
+        webhook = subscribe(NOWHERE, Site, Rack, name=f'More {number}')
+        delivery(event(site()), webhook, attempts=3)
+        delivery(event(Site.objects.get(pk=first.object_id)), webhook)
+    assert [queries(admin_pages, address) for address in addresses] == few
+
+
+def queries(client, address):
+    client.get(address)
+    with CaptureQueriesContext(connection) as captured:
+        assert client.get(address).status_code == 200
+    payloads = [query for query in captured if '"webhooks_event"."data"' in query['sql']]
+    assert not payloads, 'a list must not read a thousand of them'
+    return len(captured)
+
+
+def test_a_delivery_shows_what_was_sent_and_answered(admin_pages):
+    log = delivery(event(site(name='Bern')), attempts=2)
+    page = admin_pages.get(log.get_absolute_url()).content.decode()
+    assert 'the answer of the receiver' in page
+    assert 'http://receiver.example/hook' in page
+    assert '&quot;name&quot;: &quot;Bern&quot;' in page
+    assert page.count('HTTP 500') >= 2
+    assert str(log.uuid) in page
+
+
+def test_a_batch_lists_its_events(admin_pages):
+    made = batch([event(site()), event(site())], subscribe(NOWHERE, Site))
+    assert f'events/?embedded=True&delivery_id={made.pk}' in admin_pages.get(made.get_absolute_url()).content.decode()
+    assert len(admin_pages.get(f'{PAGES}events/?delivery_id={made.pk}').context['table'].rows) == 2
+
+
+def test_signatures_are_shortened_wherever_the_log_is_shown(committed, admin_pages, api_client, receiver):
+    subscribe(receiver.url('/'), Site, secret='s3cret')
+    site()
+    work()
+    (got,), log = receiver.wait_for(1), Delivery.objects.get()
+    sent = [got.header('webhook-signature'), got.header('X-Hook-Signature')]
+    query = {'query': '{ webhooks_delivery_list { attempts { request_headers } } }'}
+    for answer in (
+        admin_pages.get(log.get_absolute_url()),
+        admin_pages.get(f'/admin/webhooks/delivery/{log.pk}/change/'),
+        api_client.get(f'/api/plugins/webhooks/deliveries/{log.pk}/'),
+        api_client.post('/graphql/', query, format='json'),
+    ):
+        assert answer.status_code == 200
+        text = answer.content.decode()
+        assert [signature[:20] in text for signature in sent] == [True, True]
+        assert not [signature for signature in sent if signature[:30] in text]
+
+
+def test_a_page_of_an_open_delivery_renews_itself_until_it_is_closed(admin_pages):
+    still_open = delivery(event(site()), status=StatusChoices.PENDING)
+    closed = delivery(event(site()), subscribe(NOWHERE, Site))
+    assert 'hx-trigger="every' in admin_pages.get(still_open.get_absolute_url()).content.decode()
+    assert 'hx-trigger="every' not in admin_pages.get(closed.get_absolute_url()).content.decode()
+
+
+def test_a_deleted_object_is_named_but_not_linked(admin_pages):
+    place = site(name='Bern')
+    delivery(event(place, kind=DELETED))
+    page = admin_pages.get(f'{PAGES}deliveries/').content.decode()
+    assert 'Bern' in page
+    assert f'href="/dcim/sites/{place.pk}/"' not in page
+
+
+def test_what_a_list_cuts_off_is_told_without_its_markup(admin_pages):
+    delivery(event(site(name='Bern & "Genf"')), subscribe(NOWHERE, Site, name='<b>CMDB</b>'), error='<no> answer')
+    page = admin_pages.get(f'{PAGES}deliveries/').content.decode()
+    for shown in ('Bern &amp; &quot;Genf&quot;', '&lt;b&gt;CMDB&lt;/b&gt;', '&lt;no&gt; answer'):
+        assert f'title="{shown}"' in page
+
+
+def test_a_body_that_cannot_be_made_says_why(admin_pages):
+    log = delivery(event(site()), subscribe(NOWHERE, Site, body_template='{{ 1 / 0 }}'))
+    assert 'ZeroDivisionError: division by zero (line 1)' in admin_pages.get(log.get_absolute_url()).content.decode()
+
+
+@pytest.mark.parametrize('template', ['', '{{ data.name }}'])
+@pytest.mark.parametrize('batched', [False, True])
+def test_the_body_of_an_event_that_could_not_be_rendered_is_the_reason(admin_pages, template, batched):
+    webhook = subscribe(NOWHERE, Site, body_template=template, batch=batched)
+    broken = event(site(), data='', error='the reason of the tests')
+    log = batch([broken, event(site())], webhook) if batched else delivery(broken, webhook)
+    assert 'data: the reason of the tests' in admin_pages.get(log.get_absolute_url()).content.decode()
+
+
+# JSON, and too deep for Python's; JSON, and half a character.
+@pytest.mark.parametrize('text', ['[' * 100_000 + ']' * 100_000, '{"a": "\\ud800"}'])
+def test_a_body_that_can_hardly_be_shown_breaks_no_page(admin_pages, text):
+    log = delivery(event(site()), subscribe(NOWHERE, Site, body_template=text.replace('{', '{{ "{" }}')))
+    assert admin_pages.get(log.get_absolute_url()).status_code == 200
+
+
+#
+# Who sees what
+#
+
+
+def test_requests_and_payloads_are_for_those_who_may_view_the_object(clerk_pages, grant):
+    seen, hidden = (delivery(event(site(name=name)), subscribe(NOWHERE, Site)) for name in ('Bern', 'Genf'))
+    grant(Delivery, 'view')
+    grant(Event, 'view')
+    grant(Site, 'view', name='Bern')
+    for log, shown in ((seen, True), (hidden, False)):
+        page = clerk_pages.get(log.get_absolute_url()).content.decode()
+        assert ('the answer of the receiver' in page) is shown
+        assert ('http://receiver.example/hook' in page) is shown
+        assert ('&quot;name&quot;' in page) is shown
+        assert ('&quot;name&quot;' in clerk_pages.get(log.event.get_absolute_url()).content.decode()) is shown
+
+
+#
+# Actions
+#
+
+
+def test_a_failed_delivery_is_sent_again_from_its_page(committed, admin_pages):
+    log = delivery(event(site()))
+    answer = admin_pages.post(f'{log.get_absolute_url()}redeliver/')
+    assert answer.status_code == 302
+    assert '1 delivery is being redelivered' in said(answer)
+    log.refresh_from_db()
+    assert log.status == StatusChoices.PENDING
+
+
+def test_an_open_delivery_is_left_alone(admin_pages):
+    log = delivery(event(site()), status=StatusChoices.PENDING)
+    assert 'still open' in said(admin_pages.post(f'{log.get_absolute_url()}redeliver/'))
+
+
+def test_selected_deliveries_are_sent_again_and_no_others(committed, admin_pages):
+    logs = [delivery(event(site()), subscribe(NOWHERE, Site)) for _ in range(3)]
+    answer = admin_pages.post(f'{PAGES}deliveries/redeliver/', {'pk': [logs[0].pk, logs[2].pk, 'x']})
+    assert '2 deliveries are being redelivered' in said(answer)
+    statuses = [Delivery.objects.get(pk=log.pk).status for log in logs]
+    assert statuses == ['pending', 'failed', 'pending']
+
+
+def test_all_deliveries_of_the_filter_are_sent_again(committed, admin_pages):
+    kept, wanted = (subscribe(NOWHERE, Site, name=name) for name in ('Kept', 'Wanted'))
+    for webhook in (kept, wanted, wanted):
+        delivery(event(site()), webhook)
+    admin_pages.post(f'{PAGES}deliveries/redeliver/?webhook_id={wanted.pk}', {'_all': 'on'})
+    assert set(Delivery.objects.filter(status='pending').values_list('webhook__name', flat=True)) == {'Wanted'}
+    assert Delivery.objects.filter(status='pending').count() == 2
+
+
+def test_redelivery_needs_its_permission_for_each_delivery(clerk_pages, grant):
+    mine, other = (delivery(event(site()), subscribe(NOWHERE, Site, name=name)) for name in ('Mine', 'Other'))
+    grant(Delivery, 'view')
+    assert clerk_pages.post(f'{mine.get_absolute_url()}redeliver/').status_code == 403
+    assert clerk_pages.post(f'{PAGES}deliveries/redeliver/', {'pk': [mine.pk]}).status_code == 403
+    assert 'redeliver/' not in clerk_pages.get(mine.get_absolute_url()).content.decode()
+    grant(Delivery, 'redeliver', webhook__name='Mine')
+    assert clerk_pages.post(f'{other.get_absolute_url()}redeliver/').status_code == 404
+    clerk_pages.post(f'{PAGES}deliveries/redeliver/', {'_all': 'on'})
+    assert Delivery.objects.get(status='pending') == mine
+
+
+def test_a_test_event_shows_its_answer(committed, admin_pages, receiver):
+    site()
+    webhook = subscribe(receiver.url('/hook'), Site)
+    answer = admin_pages.post(f'{webhook.get_absolute_url()}test/')
+    assert 'answered with 200' in said(answer)
+    assert answer.url == Delivery.objects.get().get_absolute_url()
+    assert receiver.requests
+
+
+def test_a_test_that_fails_says_why(committed, admin_pages):
+    webhook = subscribe(NOWHERE, Site)
+    assert 'no object' in said(admin_pages.post(f'{webhook.get_absolute_url()}test/'))
+    site()
+    assert 'failed' in said(admin_pages.post(f'{webhook.get_absolute_url()}test/'))
+
+
+def test_a_range_of_time_is_replayed(committed, admin_pages):
+    webhook = subscribe(NOWHERE, Site)
+    delivery(event(site()), webhook)
+    address = f'{webhook.get_absolute_url()}replay/'
+    assert admin_pages.get(address).status_code == 200
+    wrong = admin_pages.post(address, {'since': '2026-02-01 00:00', 'until': '2026-01-01 00:00'})
+    assert list(wrong.context['form'].errors) == ['until']
+    answer = admin_pages.post(address, {'since': '2020-01-01 00:00', 'status': 'failed'})
+    assert '1 delivery is being redelivered' in said(answer)
+
+
+@pytest.mark.parametrize('action', ['test', 'replay'])
+def test_actions_of_a_webhook_need_their_permission(clerk_pages, grant, action):
+    webhook = subscribe(NOWHERE, Site)
+    address = f'{webhook.get_absolute_url()}{action}/'
+    grant(Webhook, 'view', 'add', 'change', 'delete')
+    assert clerk_pages.post(address).status_code == 403
+    assert f'{action}/"' not in clerk_pages.get(webhook.get_absolute_url()).content.decode()
+    grant(Webhook, action)
+    assert clerk_pages.post(address).status_code in (200, 302)
+    assert f'{action}/"' in clerk_pages.get(webhook.get_absolute_url()).content.decode()
+
+
+#
+# The tab on the pages of objects
+#
+
+
+def test_each_allowed_model_has_the_tab():
+    for label in ('dcim.device', 'ipam.prefix', 'tenancy.tenant', 'circuits.circuit', 'virtualization.cluster'):
+        app, model = label.split('.')
+        assert 'webhooks' in [view['name'] for view in registry['views'][app][model]]
+    assert 'webhooks' not in [view['name'] for view in registry['views']['extras']['tag']]
+
+
+def test_the_tab_shows_the_deliveries_of_the_object(admin_pages):
+    place, other = site(name='Bern'), site(name='Genf')
+    mine, theirs = (delivery(event(one), subscribe(NOWHERE, Site)) for one in (place, other))
+    assert f'/dcim/sites/{place.pk}/webhooks/' in admin_pages.get(place.get_absolute_url()).content.decode()
+    page = admin_pages.get(f'/dcim/sites/{place.pk}/webhooks/').content.decode()
+    assert mine.get_absolute_url() in page
+    assert theirs.get_absolute_url() not in page
+
+
+def test_the_tab_shows_batches_that_tell_of_the_object_among_others(admin_pages):
+    place = site(name='Bern')
+    made = batch([event(place), event(site(name='Genf'))], subscribe(NOWHERE, Site))
+    page = admin_pages.get(f'/dcim/sites/{place.pk}/webhooks/').content.decode()
+    assert made.get_absolute_url() in page
+    assert 'and 1 more' in admin_pages.get(f'{PAGES}deliveries/').content.decode()
+
+
+def test_an_object_has_the_tab_once_it_has_a_delivery(admin_pages):
+    place = site()
+    tab = f'/dcim/sites/{place.pk}/webhooks/'
+    assert tab not in admin_pages.get(place.get_absolute_url()).content.decode()
+    delivery(event(place))
+    assert tab in admin_pages.get(place.get_absolute_url()).content.decode()
+
+
+def test_the_tab_is_for_those_who_may_view_deliveries(clerk_pages, grant):
+    place = site()
+    delivery(event(place))
+    grant(Site, 'view')
+    tab = f'/dcim/sites/{place.pk}/webhooks/'
+    assert tab not in clerk_pages.get(place.get_absolute_url()).content.decode()
+    assert clerk_pages.get(tab).status_code == 403
+    grant(Delivery, 'view')
+    assert tab in clerk_pages.get(place.get_absolute_url()).content.decode()
+    assert clerk_pages.get(tab).status_code == 200

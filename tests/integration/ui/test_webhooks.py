@@ -1,0 +1,378 @@
+"""NetBox's pages of webhooks, and NetBox's own tests of all three models' views and tables."""
+
+import re
+
+import pytest
+from core.models import ObjectChange, ObjectType
+from dcim.models import Site
+from django.contrib.contenttypes.models import ContentType
+from django_rq import get_queue
+from extras.models import NotificationGroup, Tag
+from netbox.registry import registry
+from netbox.search.backends import search_backend
+from support.builders import NOWHERE, site, subscribe
+from support.log import delivery, event
+from support.plugin import PluginViews
+from utilities.testing import TableTestCases, ViewTestCases, create_tags
+
+from webhooks import tables
+from webhooks.models import Delivery, Event, Webhook
+from webhooks.search import WebhookIndex
+from webhooks.views.delivery import DeliveryListView
+from webhooks.views.event import EventListView
+from webhooks.views.webhook import WebhookListView
+
+PAGES = '/plugins/webhooks/'
+MASK = '********'
+SECRET_WORDS = ('pa55word', 't0ken', 'b3arer', 's3cret')
+
+
+#
+# NetBox's own tests
+#
+
+
+class TestWebhookViews(
+    PluginViews, ViewTestCases.PrimaryObjectViewTestCase, ViewTestCases.BulkRenameObjectsViewTestCase
+):
+    model = Webhook
+    # Stored encrypted, so no text equals it.
+    validation_excluded_fields = ['secret', 'additional_headers']
+
+    @classmethod
+    def setUpTestData(cls):
+        webhooks = [subscribe(NOWHERE, Site, name=f'Webhook {number}') for number in range(3)]
+        on_call = NotificationGroup.objects.create(name='On call')
+        cls.form_data = {
+            'name': 'New',
+            'description': 'to the CMDB',
+            'enabled': True,
+            'object_types_1': list(ObjectType.objects.filter(model__in=('site', 'rack')).values_list('pk', flat=True)),
+            'type_create': True,
+            'type_delete': True,
+            'payload_url': 'https://a.example/hook',
+            'http_method': 'PUT',
+            'http_content_type': 'application/json',
+            'payload_format': 'default',
+            'additional_headers': 'X-Env: prod',
+            'secret': 's3cret',
+            'max_attempts': 3,
+            'concurrency': 2,
+            'ordered': True,
+            'ssl_verification': True,
+            'notification_groups': [on_call.pk],
+            'tags': [tag.pk for tag in create_tags('Alpha', 'Beta')],
+        }
+        cls.csv_data = (
+            'name,object_types,type_create,payload_url,secret,notification_groups',
+            'CSV 1,"dcim.site,dcim.rack",true,https://a.example/1,s3cret,On call',
+            'CSV 2,dcim.site,true,https://a.example/2,,',
+            'CSV 3,ipam.prefix,true,https://a.example/3,,',
+        )
+        cls.csv_update_data = (
+            'id,name,description',
+            *(f'{webhook.pk},Renamed {webhook.pk},changed' for webhook in webhooks),
+        )
+        cls.bulk_edit_data = {
+            'description': 'Changed',
+            'paused': True,
+            'type_delete': False,
+            'http_method': 'PATCH',
+            'timeout': 7,
+            'max_attempts': 2,
+            'notification_groups': [on_call.pk],
+        }
+
+    def test_get_object_changelog(self):
+        # NetBox's has no permission, since its own models are exempt.
+        self.add_permissions('webhooks.view_webhook')
+        super().test_get_object_changelog()
+
+
+# Deliveries and events are read only and have no change log, so that only these two apply.
+class TestDeliveryViews(PluginViews, ViewTestCases.GetObjectViewTestCase, ViewTestCases.ListObjectsViewTestCase):
+    model = Delivery
+
+    @classmethod
+    def setUpTestData(cls):
+        for number in range(3):
+            delivery(event(site()), subscribe(NOWHERE, Site, name=f'Webhook {number}'))
+
+
+class TestEventViews(PluginViews, ViewTestCases.GetObjectViewTestCase, ViewTestCases.ListObjectsViewTestCase):
+    model = Event
+
+    @classmethod
+    def setUpTestData(cls):
+        for _number in range(3):
+            event(site())
+
+
+class TestWebhookTable(TableTestCases.StandardTableTestCase):
+    table = tables.WebhookTable
+    queryset_sources = (('list', WebhookListView.queryset),)
+
+
+class TestDeliveryTable(TableTestCases.StandardTableTestCase):
+    table = tables.DeliveryTable
+    queryset_sources = (('list', DeliveryListView.queryset),)
+
+
+class TestEventTable(TableTestCases.StandardTableTestCase):
+    table = tables.EventTable
+    queryset_sources = (('list', EventListView.queryset),)
+
+
+#
+# The form
+#
+
+
+@pytest.fixture
+def secretive(db):
+    return subscribe(
+        'https://user:pa55word@a.example/in?token=t0ken',
+        Site,
+        name='Secretive',
+        additional_headers='Authorization: Bearer b3arer',
+        secret='s3cret',
+    )
+
+
+def fields_of(page):
+    """What a browser would send back of the form, had nobody touched it."""
+    form = page.context['form']
+    data = {name: form[name].value() for name in form.fields}
+    data['object_types_1'] = data.pop('object_types') or []
+    return {name: value for name, value in data.items() if value not in (None, False)}
+
+
+def test_a_form_that_is_saved_untouched_changes_nothing(admin_pages, secretive):
+    address = f'{PAGES}webhooks/{secretive.pk}/edit/'
+    page = admin_pages.get(address)
+    answer = admin_pages.post(address, fields_of(page))
+    assert answer.status_code == 302, answer.context['form'].errors
+    saved = Webhook.objects.get()
+    assert saved.payload_url.reveal() == secretive.payload_url.reveal()
+    assert saved.additional_headers.reveal() == 'Authorization: Bearer b3arer'
+    assert saved.secret.reveal() == 's3cret'
+
+
+def test_a_url_that_is_as_long_as_may_be_is_longer_masked(admin_pages, secretive):
+    longest = f'https://a.example/?{"a=1&" * 125}'[:500]
+    Webhook.objects.update(payload_url=longest)
+    address = f'{PAGES}webhooks/{secretive.pk}/edit/'
+    entered = fields_of(admin_pages.get(address)) | {'additional_headers': ''}
+    assert len(entered['payload_url']) > 500
+    answer = admin_pages.post(address, entered | {'payload_url': f'{longest}b'})
+    assert list(answer.context['form'].errors) == ['payload_url']
+    answer = admin_pages.post(address, entered)
+    assert answer.status_code == 302, answer.context['form'].errors
+    assert Webhook.objects.get().payload_url.reveal() == longest
+
+
+def test_the_secret_is_removed_when_asked(admin_pages, secretive):
+    address = f'{PAGES}webhooks/{secretive.pk}/edit/'
+    answer = admin_pages.post(address, fields_of(admin_pages.get(address)) | {'clear_secret': 'on'})
+    assert answer.status_code == 302, answer.context['form'].errors
+    assert not Webhook.objects.get().secret
+
+
+@pytest.mark.parametrize(
+    ('field', 'value'),
+    [
+        ('payload_url', 'ftp://a.example/'),
+        ('payload_url', 'https://b.example/?token=********'),
+        ('additional_headers', 'no colon'),
+        ('additional_headers', 'X-New: ********'),
+        ('body_template', '{{ data'),
+        ('conditions', '{"and": 5}'),
+        ('conditions', '{"attr": "name", "value": NaN}'),
+        ('conditions', 'none'),
+        ('secret', 'whsec_short'),
+        ('secret', MASK),
+        ('timeout', '0'),
+        ('max_attempts', ''),
+        ('ca_file_path', '/etc/passwd'),
+    ],
+)
+def test_a_wrong_field_is_named(admin_pages, secretive, field, value):
+    address = f'{PAGES}webhooks/{secretive.pk}/edit/'
+    answer = admin_pages.post(address, fields_of(admin_pages.get(address)) | {field: value})
+    assert answer.status_code == 200
+    assert list(answer.context['form'].errors) == [field.removesuffix('_1')]
+
+
+def test_a_webhook_for_event_rules_alone_has_no_object_types(admin_pages, secretive):
+    address = f'{PAGES}webhooks/{secretive.pk}/edit/'
+    answer = admin_pages.post(address, fields_of(admin_pages.get(address)) | {'object_types_1': []})
+    assert answer.status_code == 302, answer.context['form'].errors
+    assert not Webhook.objects.get().object_types.exists()
+
+
+def test_only_allowed_models_can_be_chosen(admin_pages):
+    page = admin_pages.get(f'{PAGES}webhooks/add/')
+    offered = {f'{one.app_label}.{one.model}' for one in page.context['form'].fields['object_types'].queryset}
+    assert {'dcim.site', 'ipam.prefix', 'virtualization.virtualmachine'} <= offered
+    assert not {'extras.tag', 'webhooks.webhook'} & offered
+    data = fields_of(page) | {
+        'name': 'New',
+        'type_create': 'on',
+        'payload_url': NOWHERE,
+        'object_types_1': [ContentType.objects.get_for_model(Tag).pk],
+    }
+    answer = admin_pages.post(f'{PAGES}webhooks/add/', data)
+    assert list(answer.context['form'].errors) == ['object_types']
+
+
+#
+# Masks
+#
+
+
+def test_no_page_shows_a_secret(admin_pages, secretive):
+    log = delivery(event(site()), secretive)
+    base = f'{PAGES}webhooks/'
+    pages = [
+        base,
+        f'{base}?export=table',
+        f'{base}?export',
+        f'{base}{secretive.pk}/',
+        f'{base}{secretive.pk}/edit/',
+        f'{base}{secretive.pk}/changelog/',
+        f'{base}{secretive.pk}/delete/',
+        f'{PAGES}deliveries/{log.pk}/',
+        '/search/?q=Secretive',
+    ]
+    for page in pages:
+        answer = admin_pages.get(page)
+        assert answer.status_code == 200, page
+        content = answer.getvalue().decode()
+        assert not [word for word in SECRET_WORDS if word in content], page
+
+
+def test_the_change_log_shows_no_secret(admin_pages, secretive):
+    data = {
+        'pk': [secretive.pk],
+        '_apply': '1',
+        'secret': 's3cret2',
+        'payload_url': 'https://a:pa55word@a.example/moved',
+    }
+    assert admin_pages.post(f'{PAGES}webhooks/edit/', data).status_code == 302
+    assert Webhook.objects.get().secret.reveal() == 's3cret2'
+    change = ObjectChange.objects.get()
+    recorded = f'{change.prechange_data}{change.postchange_data}'
+    assert not [word for word in SECRET_WORDS if word in recorded]
+    assert '/moved' in recorded
+
+
+#
+# Import
+#
+
+
+@pytest.mark.parametrize('types', ['dcim.sites', 'extras.tag', 'site', ''])
+def test_an_import_names_the_object_type_it_refuses(admin_pages, types):
+    lines = f'name,object_types,type_create,payload_url\nNew,{types},true,https://a.example/'
+    answer = admin_pages.post(f'{PAGES}webhooks/import/', {'data': lines, 'format': 'csv', 'csv_delimiter': 'auto'})
+    assert answer.status_code == 200
+    assert 'object_types' in str(answer.context['form'].errors)
+    assert not Webhook.objects.exists()
+
+
+NUMBERS = ('max_attempts', 'concurrency')
+SWITCHES = ('enabled', 'paused', 'ordered', 'batch', 'ssl_verification', 'include_snapshots')
+TEXTS = ('http_method', 'http_content_type', 'payload_format')
+
+
+def import_csv(client, header, row, **more):
+    data = {'data': f'{header}\n{row}', 'format': 'csv', 'csv_delimiter': ','}
+    return client.post(f'{PAGES}webhooks/import/', data | more)
+
+
+@pytest.mark.parametrize('blank', [NUMBERS, SWITCHES, TEXTS])
+def test_a_blank_cell_is_the_default_of_a_new_webhook(admin_pages, blank):
+    answer = import_csv(
+        admin_pages,
+        ','.join(('name,object_types,type_create,payload_url', *blank)),
+        'New,dcim.site,true,https://a.example/' + ',' * len(blank),
+    )
+    assert answer.status_code == 302, answer.context['form'].errors
+    made, default = Webhook.objects.get(), Webhook()
+    assert {name: getattr(made, name) for name in blank} == {name: getattr(default, name) for name in blank}
+
+
+def test_a_blank_cell_leaves_an_old_one_what_it_must_have(admin_pages):
+    """One that was switched off does not begin to send by it."""
+    chosen = {'max_attempts': 3, 'http_method': 'PUT', 'ssl_verification': False, 'enabled': False}
+    webhook = subscribe(NOWHERE, Site, kinds=('created',), description='old', **chosen, concurrency=2)
+    answer = import_csv(admin_pages, ','.join(('id', *chosen, 'description')), f'{webhook.pk},,,,,')
+    assert answer.status_code == 302, answer.context['form'].errors
+    webhook.refresh_from_db()
+    assert {name: getattr(webhook, name) for name in chosen} == chosen
+    assert webhook.description == ''
+    assert (webhook.concurrency, webhook.kinds) == (2, ['created']), 'there is no such column'
+
+
+def test_an_imported_webhook_has_the_defaults_of_what_is_not_given(admin_pages):
+    data = (
+        '- name: New\n  object_types: [dcim.site, ipam.prefix]\n  type_create: true\n  payload_url: https://a.example/'
+    )
+    answer = admin_pages.post(f'{PAGES}webhooks/import/', {'data': data, 'format': 'yaml', 'csv_delimiter': 'auto'})
+    assert answer.status_code == 302, answer.context['form'].errors
+    made, default = Webhook.objects.get(), Webhook()
+    for name in ('enabled', 'paused', 'ordered', 'ssl_verification', 'max_attempts', 'concurrency', 'http_method'):
+        assert getattr(made, name) == getattr(default, name), name
+    assert made.object_types.count() == 2
+
+
+#
+# Background jobs: they would keep what was entered in Redis
+#
+
+
+@pytest.fixture
+def default_queue(committed):
+    queue = get_queue('default')
+    queue.empty()
+    return queue
+
+
+def test_an_import_is_done_at_once(default_queue, admin_pages):
+    row = 'New,dcim.site,true,https://a.example/,s3cret'
+    answer = import_csv(
+        admin_pages, 'name,object_types,type_create,payload_url,secret', row, background_job='on', follow=True
+    )
+    assert answer.status_code == 302, answer.context['form'].errors
+    assert Webhook.objects.get().secret.reveal() == 's3cret'
+    assert default_queue.count == 0
+
+
+def test_a_bulk_edit_is_done_at_once(default_queue, admin_pages):
+    webhook = subscribe(NOWHERE, Site)
+    chosen = {'pk': [webhook.pk]}
+    assert 'type="checkbox" name="background_job"' not in admin_pages.post(f'{PAGES}webhooks/edit/', chosen).text
+    changed = {'_apply': '1', 'secret': 's3cret', 'background_job': 'on'}
+    assert admin_pages.post(f'{PAGES}webhooks/edit/', chosen | changed).status_code == 302
+    assert Webhook.objects.get().secret.reveal() == 's3cret'
+    assert default_queue.count == 0
+
+
+#
+# What NetBox loads without telling where it fails
+#
+
+
+def test_menu_and_search_are_registered(admin_pages):
+    assert [menu.name for menu in registry['plugins']['menus']] == ['webhooks']
+    assert registry['search']['webhooks.webhook'] is WebhookIndex
+    page = admin_pages.get('/').content.decode()
+    for name in ('webhooks', 'deliveries', 'events'):
+        assert f'href="{PAGES}{name}/"' in page
+
+
+def test_search_finds_a_webhook(admin_pages):
+    # NetBox puts what is saved into its index once the request is answered.
+    search_backend.cache(subscribe(NOWHERE, Site, name='Needle'))
+    page = admin_pages.get('/search/?q=needle').content.decode()
+    assert re.search(r'href="/plugins/webhooks/webhooks/\d+/"', page)

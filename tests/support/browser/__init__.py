@@ -1,0 +1,1 @@
+"""A person at a browser, and what happens beside the pages."""

@@ -1,0 +1,1 @@
+"""Victims, servers to crash, and the audit of what must hold whatever was killed."""

@@ -1,0 +1,130 @@
+"""What must hold whatever was killed.
+
+1. Every committed change arrives at least once.
+2. Nothing else does: nothing of a transaction that was rolled back.
+3. The changes of one object arrive in the order in which they were made, repetitions aside.
+4. A request is repeated only where the outcome of the one before was a failure, or could not be known.
+"""
+
+import random
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from dcim.models import Site
+from django.db import InterfaceError, OperationalError, connection, transaction
+from django.utils import timezone
+
+from devstack.receiver import Received, Receiver
+from support.builders import named
+from support.engine import pass_leases, work
+from webhooks.choices import OPEN_STATUSES, StatusChoices
+from webhooks.engine import rescue
+from webhooks.engine.timer import something_to_do
+from webhooks.models import Attempt, Delivery, Event, Health
+
+
+class Regret(Exception):
+    """Rolls back."""
+
+
+@dataclass
+class Ledger:
+    """What was done, by whom it was done: each change writes a number of its own into the description."""
+
+    committed: list[tuple[int, int]] = field(default_factory=list)
+    rolled_back: set[int] = field(default_factory=set)
+    # The connection broke during the commit: it may have happened or not.
+    unknown: set[int] = field(default_factory=set)
+    # Deliveries whose worker was killed while it may have been sending them.
+    interrupted: Counter = field(default_factory=Counter)
+    _number: int = 0
+
+    def create(self) -> int:
+        with transaction.atomic():
+            place = Site.objects.create(**named('site'), description=self._next())
+        self.committed.append((place.pk, self._number))
+        return place.pk
+
+    def change(self, pk: int, *, regret: bool = False) -> None:
+        number = int(self._next())
+        try:
+            with transaction.atomic():
+                place = Site.objects.get(pk=pk)
+                place.description = str(number)
+                place.save()
+                if regret:
+                    raise Regret
+        except Regret:
+            self.rolled_back.add(number)
+        except (OperationalError, InterfaceError):
+            self.unknown.add(number)
+            connection.close()
+        else:
+            self.committed.append((pk, number))
+
+    def change_at_random(self, chance: random.Random, pks: list[int], times: int) -> None:
+        for _ in range(times):
+            self.change(chance.choice(pks), regret=chance.random() < 0.15)
+
+    def note_interrupted(self) -> None:
+        """Called when a worker was just killed."""
+        sending = Delivery.objects.filter(status=StatusChoices.SENDING)
+        self.interrupted.update(str(uuid) for uuid in sending.values_list('uuid', flat=True))
+
+    def _next(self) -> str:
+        self._number += 1
+        return str(self._number)
+
+
+def finish(rounds: int = 60) -> None:
+    """Let the leases, waits and intervals pass, and do what is left."""
+    for _ in range(rounds):
+        pass_leases()
+        past = timezone.now() - timedelta(seconds=1)
+        waiting = Delivery.objects.filter(status=StatusChoices.PENDING, due_at__isnull=False)
+        waiting.exclude(error='').update(due_at=past)
+        Health.objects.filter(suspended_since__isnull=False).update(probe_at=past)
+        if not something_to_do():
+            break
+        work()
+
+
+def check(ledger: Ledger, receiver: Receiver) -> None:
+    """Assert all of it."""
+    assert not Event.objects.filter(dispatched_at=None).exists(), 'events were left'
+    assert not Delivery.objects.filter(status__in=OPEN_STATUSES).exists(), 'deliveries were left'
+    requests = receiver.matching(_is_whole)
+    got = [_number(request) for request in requests]
+    assert not {number for _pk, number in ledger.committed} - set(got), 'lost'
+    assert not set(got) & ledger.rolled_back, 'sent although rolled back'
+    assert not set(got) - {number for _pk, number in ledger.committed} - ledger.unknown, 'sent although not committed'
+    _check_order(requests)
+    _check_repetitions(ledger, requests)
+
+
+def _is_whole(request: Received) -> bool:
+    """Whoever was killed while it sent has sent a part, on which no endpoint acts."""
+    return len(request.body) == int(request.header('Content-Length'))
+
+
+def _number(request: Received) -> int:
+    return int(request.json()['data']['description'])
+
+
+def _check_order(requests: list[Received]) -> None:
+    arrivals = defaultdict(list)
+    for request in requests:
+        arrivals[request.json()['data']['id']].append(_number(request))
+    for pk, numbers in arrivals.items():
+        assert numbers == sorted(numbers), f'site {pk} out of order'
+
+
+def _check_repetitions(ledger: Ledger, requests: list[Received]) -> None:
+    received = Counter(request.header('webhook-id') for request in requests)
+    made = Attempt.objects.exclude(error=rescue.LAPSED).values_list('delivery__uuid', flat=True)
+    attempts = Counter(str(uuid) for uuid in made)
+    successes = Counter(str(uuid) for uuid in Attempt.objects.filter(error='').values_list('delivery__uuid', flat=True))
+    assert set(successes.values()) <= {1}, 'delivered twice'
+    more = {uuid: count for uuid, count in received.items() if count > attempts[uuid] + ledger.interrupted[uuid]}
+    assert not more, 'sent again although the outcome was known'

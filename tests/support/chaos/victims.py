@@ -1,0 +1,113 @@
+"""Processes that are killed: forks of this one, as RQ's jobs are forks of its worker."""
+
+import functools
+import itertools
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from django.db import connections
+from django.utils.module_loading import import_string
+
+from support.engine import work
+
+
+class Children:
+    """The living ones."""
+
+    def __init__(self) -> None:
+        self._pids: list[int] = []
+
+    def fork(self, function: Callable[[], Any]) -> int:
+        """Run the function in a child. A connection to the database is not to be shared with it."""
+        connections.close_all()
+        pid = os.fork()
+        if pid:
+            self._pids.append(pid)
+            return pid
+        with suppress(BaseException):
+            function()
+            os._exit(0)
+        os._exit(1)
+
+    def kill(self, pid: int) -> None:
+        os.kill(pid, signal.SIGKILL)
+        self.wait(pid)
+
+    def wait(self, pid: int) -> int | None:
+        """Return the signal that ended the child, None where none did."""
+        self._pids.remove(pid)
+        _pid, code = os.waitpid(pid, 0)
+        return os.WTERMSIG(code) if os.WIFSIGNALED(code) else None
+
+    def is_frozen(self, pid: int) -> bool:
+        return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def thaw(self, pid: int) -> None:
+        os.kill(pid, signal.SIGCONT)
+
+    def is_running(self, pid: int) -> bool:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+
+    def kill_all(self) -> None:
+        for pid in list(self._pids):
+            self.kill(pid)
+
+
+def toil() -> NoReturn:
+    """One job after the other, until it is killed or an error ends it, as one ends RQ's fork."""
+    while True:
+        work()
+        time.sleep(0.02)
+
+
+def die() -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError('it lives')
+
+
+def freeze() -> None:
+    """All threads stop, as on a machine that is paused, until somebody sends SIGCONT."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def strike_before(target: str, call: int = 1, blow: Callable[[], Any] = die) -> None:
+    """From now on, the `call`-th call of a function, 'module.name' or 'module.Class.name', strikes the process."""
+    owner, name = _find(target)
+    original = getattr(owner, name)
+    calls = itertools.count(1)
+
+    @functools.wraps(original)
+    def doomed(*args: Any, **options: Any) -> Any:
+        if next(calls) == call:
+            blow()
+        return original(*args, **options)
+
+    setattr(owner, name, doomed)
+
+
+def strike_after(target: str, call: int = 1, blow: Callable[[], Any] = die) -> None:
+    """The same, when the call has done its work."""
+    owner, name = _find(target)
+    original = getattr(owner, name)
+    calls = itertools.count(1)
+
+    @functools.wraps(original)
+    def doomed(*args: Any, **options: Any) -> Any:
+        result = original(*args, **options)
+        if next(calls) == call:
+            blow()
+        return result
+
+    setattr(owner, name, doomed)
+
+
+def _find(target: str) -> tuple[Any, str]:
+    path, _dot, name = target.rpartition('.')
+    try:
+        return import_string(path), name
+    except ImportError:
+        return __import__(path, fromlist=[name]), name

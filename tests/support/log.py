@@ -1,0 +1,88 @@
+"""Rows of the log as dispatch and delivery leave them, for tests that look at the log and not at the engine."""
+
+import itertools
+import json
+from datetime import timedelta
+from typing import Any
+
+from dcim.models import Site
+from django.contrib.contenttypes.models import ContentType
+from django.db.models import Model
+from django.utils import timezone
+
+from support.builders import NOWHERE, UPDATED, subscribe
+from webhooks.choices import StatusChoices
+from webhooks.models import Attempt, BatchItem, Delivery, Event, Webhook
+
+_numbers = itertools.count(1)
+
+
+def event(instance: Model, **fields: Any) -> Event:
+    """Return a dispatched event of the instance, whose payload holds its name."""
+    number = next(_numbers)
+    defaults = {
+        'sequence': number,
+        'kind': UPDATED,
+        'object_type': ContentType.objects.get_for_model(instance),
+        'object_id': instance.pk,
+        'object_repr': str(instance),
+        'timestamp': timezone.now(),
+        'data': json.dumps({'id': instance.pk, 'name': str(instance)}),
+        'dispatched_at': timezone.now(),
+        'transaction_id': number,
+        'transaction_time': timezone.now(),
+    }
+    return Event.objects.create(**defaults | fields)
+
+
+def delivery(of: Event, webhook: Webhook | None = None, attempts: int = 1, **fields: Any) -> Delivery:
+    """Return a delivery of the event that failed, with attempts that were answered with 500, unless told otherwise."""
+    defaults = {
+        'webhook': webhook or subscribe(NOWHERE, Site),
+        'event': of,
+        'object_type': of.object_type,
+        'object_id': of.object_id,
+        'sequence': of.sequence,
+        'status': StatusChoices.FAILED,
+        'error': 'HTTP 500',
+        'response_status': 500,
+        'created': of.timestamp,
+        'expires_at': of.timestamp + timedelta(days=3),
+        'attempt_count': attempts,
+    }
+    made = Delivery.objects.create(**defaults | fields)
+    for number in range(1, attempts + 1):
+        attempt(made, number)
+    return made
+
+
+def batch(events: list[Event], webhook: Webhook, **fields: Any) -> Delivery:
+    """Return a delivery that tells of all these events."""
+    made = delivery(events[-1], webhook, event_count=len(events), **fields)
+    for one in events:
+        BatchItem.objects.create(
+            delivery=made,
+            event=one,
+            webhook=webhook,
+            object_type=one.object_type,
+            object_id=one.object_id,
+            sequence=one.sequence,
+            open=made.is_open,
+        )
+    return made
+
+
+def attempt(of: Delivery, number: int) -> Attempt:
+    return Attempt.objects.create(
+        delivery=of,
+        number=number,
+        started_at=of.created,
+        duration=0.25,
+        method='POST',
+        url='http://receiver.example/hook',
+        request_headers={'webhook-id': str(of.uuid), 'webhook-signature': 'v1,' + 'A' * 44},
+        response_status=500,
+        response_headers={'Server': 'sample'},
+        response_body='the answer of the receiver',
+        error='HTTP 500',
+    )

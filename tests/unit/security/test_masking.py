@@ -1,0 +1,57 @@
+"""What is shown of a URL."""
+
+import pytest
+
+from webhooks.constants import MAX_URL
+from webhooks.security.encryption import MASK
+from webhooks.security.masking import mask_template, mask_url
+
+
+@pytest.mark.parametrize(
+    ('url', 'shown'),
+    [
+        ('https://example.com/hook', 'https://example.com/hook'),
+        ('https://user:password@example.com/hook', f'https://{MASK}@example.com/hook'),
+        ('https://token@example.com:8443/', f'https://{MASK}@example.com:8443/'),
+        ('https://a:b@c@example.com/', f'https://{MASK}@example.com/'),
+        ('https://example.com/?key=secret&x=1', f'https://example.com/?key={MASK}&x={MASK}'),
+        ('https://example.com/?secret', f'https://example.com/?{MASK}'),
+        ('https://example.com/?a=b=c', f'https://example.com/?a={MASK}'),
+        ('https://example.com/?key=secret#fragment', f'https://example.com/?key={MASK}'),
+        ('https://example.com/#secret', 'https://example.com/'),
+        ('http://[::1?key=secret', f'http://{MASK}'),
+        ('/hook?key=secret', f'/hook?key={MASK}'),
+        ('', ''),
+        ('http://user:\ue0007\ue001@a.example/\ue0007\ue001', f'http://{MASK}@a.example/\ue0007\ue001'),
+    ],
+)
+def test_neither_user_nor_query_is_shown(url: str, shown: str):
+    assert mask_url(url) == mask_template(url) == shown
+
+
+@pytest.mark.parametrize(
+    ('url', 'shown'),
+    [
+        ('{{ data.url }}', '{{ data.url }}'),
+        ('{{ data.url }}?key=secret', f'{{{{ data.url }}}}?key={MASK}'),
+        ('https://{{ data.host }}/x?a={{ data.name }}', f'https://{{{{ data.host }}}}/x?a={MASK}'),
+        # What is inside a template does not end the host, and is no host itself.
+        ('https://u:secret@{{ data["host"] }}/x', f'https://{MASK}@{{{{ data["host"] }}}}/x'),
+        ('https://u:{{ "/?#" }}secret@example.com/', f'https://{MASK}@example.com/'),
+        ('https://u:secret@[{{ data.address }}/', f'https://{MASK}'),
+        # Without it there is no scheme.
+        ('{{ scheme }}://u:secret@example.com/x', f'{{{{ scheme }}}}://{MASK}@example.com/x'),
+        (
+            '{% if x %}https://u:secret@a{% else %}http://u:secret@b{% endif %}/x?key=secret',
+            f'{{% if x %}}https://{MASK}@a{{% else %}}http://{MASK}@b{{% endif %}}/x?key={MASK}',
+        ),
+        # Of one that is too long, and never stored, nothing is looked at.
+        ('{' * (MAX_URL + 1), MASK),
+    ],
+)
+def test_templates_in_a_url_are_shown(url: str, shown: str):
+    assert mask_template(url) == shown
+
+
+def test_what_an_endpoint_sends_is_no_template():
+    assert mask_url('https://u:{{ "/" }}@example.com/') == 'https://u:{{ "/" }}@example.com/'

@@ -1,0 +1,69 @@
+"""Each file of the tests has one name in Python, and what tests share is in `support`."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+# `python -m pytest` puts the checkout on the path, pyproject.toml the tests.
+ON_THE_PATH = (TESTS.parent, TESTS)
+
+
+def relative(path: Path) -> str:
+    return str(path.relative_to(TESTS))
+
+
+def imports(code: str) -> Iterator[tuple[int, str]]:
+    """Yield the dots and the dotted name of each import, and of what is imported from it, which may be a module."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            yield from ((0, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((node.level, f'{node.module}.{alias.name}'.removeprefix('None.')) for alias in node.names)
+
+
+def found_in_tests(name: str) -> bool:
+    """Whether the name, or the module that it is in, is a file or folder of the tests."""
+    parts = name.split('.')
+    paths = [base.joinpath(*parts[:length]) for base in ON_THE_PATH for length in (len(parts), len(parts) - 1)]
+    return any(TESTS in path.parents and (path.is_dir() or path.with_suffix('.py').exists()) for path in paths)
+
+
+def wrong_imports(path: Path, code: str) -> list[str]:
+    """Return the imports that reach a file of the tests by another way than `support.…`."""
+    in_support = TESTS / 'support' in path.parents
+    return [
+        '.' * dots + name
+        for dots, name in imports(code)
+        if (dots and not in_support) or (not dots and found_in_tests(name) and not name.startswith('support.'))
+    ]
+
+
+@pytest.mark.parametrize('path', sorted(TESTS.rglob('*.py')), ids=relative)
+def test_what_tests_share_is_imported_by_the_one_name_it_has(path: Path):
+    assert not wrong_imports(path, path.read_text())
+
+
+@pytest.mark.parametrize(
+    'code',
+    [
+        'import tests.support.builders',
+        'from tests.support.builders import site',
+        'from tests.support import builders',
+        'from unit.conftest import settings',
+        'from browser.test_looks import look',
+        'from conftest import UNIT',
+        'import conftest',
+        'from .test_define import add',
+        'from . import conftest',
+    ],
+)
+def test_an_import_by_another_name_or_from_another_test_is_noticed(code: str):
+    assert wrong_imports(Path(__file__), code)
+
+
+@pytest.mark.parametrize('code', ['from support.builders import site', 'from support import builders', 'import ast'])
+def test_an_import_by_the_one_name_is_none_of_them(code: str):
+    assert not wrong_imports(Path(__file__), code)

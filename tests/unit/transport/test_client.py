@@ -1,0 +1,675 @@
+"""One request to an outcome: what an endpoint can do to us, and what it cannot."""
+
+import dataclasses
+import ipaddress
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import requests
+from support.loopback import OK, Server, serving
+
+from devstack.receiver import Answer, Manner, Receiver
+from webhooks import conf
+from webhooks.constants import MAX_RESPONSE_KEPT, MAX_RESPONSE_READ
+from webhooks.transport import deadline
+from webhooks.transport.blocked_networks import is_blocked
+from webhooks.transport.client import Client
+from webhooks.transport.exchange import Outcome, Request
+
+BODY = b'{"event": "created"}'
+# Seconds. Long where it must not be reached: the test then ends by what it is about.
+SHORT, LONG = 0.4, 30.0
+TOO_LATE = f'no answer within {SHORT:g} seconds'
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    client = Client(4)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def send(client: Client):
+    def send(url: str, timeout: float = LONG, **fields: object) -> Outcome:
+        headers = fields.pop('headers', {'Content-Type': 'application/json'})
+        request = {'method': 'POST', 'url': url, 'headers': headers, 'body': BODY, 'timeout': timeout}
+        return client.send(Request(**request | fields))
+
+    return send
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch):
+    def settings(**values: object) -> None:
+        monkeypatch.setattr(conf, '_settings', dataclasses.replace(conf.get(), **values))
+
+    return settings
+
+
+def response(body: bytes = b'', status: str = '200 OK', **headers: str) -> bytes:
+    headers = {'Content_Length': str(len(body))} | headers
+    lines = ''.join(f'{name.replace("_", "-")}: {value}\r\n' for name, value in headers.items())
+    return f'HTTP/1.1 {status}\r\n{lines}\r\n'.encode() + body
+
+
+class TestRequest:
+    def test_it_arrives_as_it_was_made(self, send, receiver):
+        outcome = send(receiver.url('/hook?a=b'), headers={'X-Test': 'äé'.encode('latin-1').decode('latin-1')})
+        assert outcome.succeeded
+        (request,) = receiver.requests
+        assert (request.method, request.target, request.body) == ('POST', '/hook?a=b', BODY)
+        assert request.header('X-Test') == 'äé'
+        assert request.header('Content-Length') == str(len(BODY))
+
+    @pytest.mark.parametrize('method', ['GET', 'PUT', 'PATCH', 'DELETE'])
+    def test_any_method_is_sent(self, send, receiver, method):
+        assert send(receiver.url(), method=method).succeeded
+        assert receiver.requests[0].method == method
+
+    def test_nothing_is_added_that_names_us(self, send, receiver):
+        send(receiver.url())
+        names = {name.lower() for name, _value in receiver.requests[0].headers}
+        assert names <= {'host', 'content-type', 'content-length', 'accept-encoding', 'user-agent', 'connection'}
+
+    def test_a_url_that_cannot_be_sent_is_refused_with_the_reason(self, send):
+        outcome = send('http://[nonsense/')
+        assert "'[nonsense' is not a valid host" in outcome.error
+        assert outcome.status is None
+
+    @pytest.mark.parametrize(
+        ('host', 'reason'),
+        [('a' * 70 + '.example', 'label too long'), ('a..b.example', 'label empty'), ('.example', 'invalid label')],
+    )
+    def test_a_host_name_that_cannot_be_one_is_refused_with_the_reason(self, send, host, reason):
+        outcome = send(f'http://{host}/')
+        assert reason in outcome.error
+        assert outcome.status is None
+
+
+class TestAnswer:
+    @pytest.mark.parametrize('status', [200, 201, 202, 204, 299, 304])
+    def test_a_status_below_400_is_a_success(self, send, receiver, status):
+        receiver.answers('/', status)
+        outcome = send(receiver.url())
+        assert (outcome.succeeded, outcome.status) == (True, status)
+
+    @pytest.mark.parametrize('status', [400, 401, 404, 410, 429, 500, 503, 599])
+    def test_a_status_from_400_on_is_a_failure_of_an_endpoint_that_is_there(self, send, receiver, status):
+        receiver.answers('/', Answer(status, b'why', {'Retry-After': '7'}))
+        outcome = send(receiver.url())
+        assert (outcome.succeeded, outcome.status, outcome.unreachable) == (False, status, False)
+        assert (outcome.body, outcome.headers['retry-after']) == ('why', '7')
+        assert str(status) in outcome.error
+
+    @pytest.mark.parametrize('status', [301, 302, 303, 307, 308])
+    def test_a_redirect_is_not_followed_and_names_its_target(self, send, receiver, status):
+        receiver.answers('/', Answer(status, headers={'Location': receiver.url('/elsewhere')}))
+        outcome = send(receiver.url())
+        assert not outcome.succeeded
+        assert receiver.url('/elsewhere') in outcome.error
+        assert [request.path for request in receiver.requests] == ['/']
+
+    def test_secrets_in_the_target_of_a_redirect_are_not_shown(self, send, receiver):
+        """Often they are those of the URL itself, which is repeated with another scheme or a slash more."""
+        receiver.answers('/', Answer(301, headers={'Location': 'https://user:sesame@a.example/hook?token=sesame'}))
+        outcome = send(receiver.url())
+        assert 'a.example/hook?token=' in outcome.error
+        assert 'sesame' not in outcome.error + outcome.headers['Location']
+
+    def test_a_redirect_without_a_target_fails_and_says_so(self, send, receiver):
+        receiver.answers('/', 302)
+        assert send(receiver.url()).error == 'HTTP 302: redirect to nowhere is not followed'
+
+    def test_only_the_beginning_of_the_body_is_kept(self, send, receiver):
+        receiver.answers('/', Answer(200, b'x' * 5000))
+        assert send(receiver.url()).body == 'x' * MAX_RESPONSE_KEPT
+
+    def test_characters_of_the_body_that_postgresql_cannot_store_are_replaced(self, send, receiver):
+        receiver.answers('/', Answer(200, b'a\x00b\xff'))
+        assert send(receiver.url()).body == 'a\ufffdb\ufffd'
+
+    @pytest.mark.parametrize('charset', ['nonsense', 'hex', 'idna', 'utf-16', 'undefined', '"', 'base64'])
+    def test_an_unknown_charset_does_not_fail_the_request(self, send, charset):
+        with serving(response(b'answer.', Content_Type=f'text/plain; charset={charset}')) as server:
+            assert send(server.url()).status == 200
+
+    @pytest.mark.parametrize(
+        'answer',
+        [
+            b'\x00 nonsense\r\n\r\n',
+            b'HTTP/1.1 500 a\x00b\r\nContent-Length: 0\r\n\r\n',
+            b'HTTP/1.1 302 Found\r\nLocation: /a\x00b\r\nContent-Length: 0\r\n\r\n',
+            b'HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Y: a\x00b\r\nX\x00Y: c\r\n\r\n',
+            b'HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-7\r\nContent-Length: 5\r\n\r\n+2AA-',
+        ],
+        ids=['status line', 'reason', 'location', 'header', 'half a surrogate'],
+    )
+    def test_nothing_that_postgresql_cannot_store_is_left_in_errors_and_headers(self, send, answer):
+        with serving(answer) as server:
+            outcome = send(server.url())
+            assert server.requests
+        shown = json.dumps([outcome.error, outcome.body, *outcome.headers.items()], ensure_ascii=False)
+        assert '\\u0000' not in shown
+        assert shown.encode()
+
+    def test_a_long_header_is_kept_in_part(self, send):
+        with serving(response(X_Long='x' * 60000)) as server:
+            assert len(send(server.url()).headers['X-Long']) < 5000
+
+    def test_many_headers_are_kept_in_part_and_retry_after_always(self, send):
+        many = {f'{"X" * 1000}_{number}': 'x' * 1000 for number in range(20)}
+        with serving(response(**many, Retry_After='7')) as server:
+            headers = send(server.url()).headers
+        assert sum(len(name) + len(value) for name, value in headers.items()) <= MAX_RESPONSE_KEPT
+        assert headers['Retry-After'] == '7'
+
+    def test_headers_beyond_the_limit_fail_the_request(self, send):
+        with serving(response(**{f'X_{number}': 'x' * 60000 for number in range(20)})) as server:
+            outcome = send(server.url())
+        assert outcome.error == f'HTTPException: the headers are longer than {MAX_RESPONSE_READ} bytes'
+
+    def test_a_long_error_is_kept_in_part(self, send):
+        with serving(response(status='302 Found', Location='x' * 60000)) as server:
+            error = send(server.url()).error
+        assert error.startswith('HTTP 302: redirect to xxx')
+        assert len(error) < 5000
+
+    def test_a_body_that_never_ends_is_not_read(self, send):
+        sent = 0
+
+        def endless() -> Iterator[bytes]:
+            nonlocal sent
+            yield b'HTTP/1.1 200 OK\r\n\r\n'
+            while True:
+                yield b'x' * 4096
+                sent += 4096
+
+        with serving(endless) as server:
+            outcome = send(server.url())
+        assert (outcome.status, outcome.body) == (200, 'x' * MAX_RESPONSE_KEPT)
+        # What the kernel's buffers took in between is not ours to count.
+        assert sent < MAX_RESPONSE_READ + 16 * 2**20
+
+    def test_a_gigabyte_that_is_announced_is_not_read(self, send):
+        with serving(response(b'x' * MAX_RESPONSE_READ, Content_Length=str(2**30))) as server:
+            outcome = send(server.url())
+        assert (outcome.status, outcome.succeeded) == (200, True)
+
+    def test_a_compressed_bomb_is_not_unpacked(self, send):
+        with serving(response(b'\x1f\x8b' + b'\x00' * 100, Content_Encoding='gzip')) as server:
+            assert send(server.url()).status == 200
+
+    def test_chunks_are_put_together(self, send):
+        chunked = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n'
+        with serving(chunked) as server:
+            assert send(server.url()).body == 'abcde'
+
+
+EARLY_HINTS = b'HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload\r\nConnection: close\r\n\r\n'
+INTERIM = [b'HTTP/1.1 100 Continue\r\n\r\n', b'HTTP/1.1 102 Processing\r\n\r\n', EARLY_HINTS, b'HTTP/1.1 199 X\r\n\r\n']
+
+
+class TestInterimAnswers:
+    """An endpoint may send answers with a status below 200 before the one that counts."""
+
+    @pytest.mark.parametrize('interim', [*INTERIM, b''.join(INTERIM)], ids=['100', '102', '103', '199', 'all of them'])
+    def test_the_final_answer_decides_and_is_kept(self, send, interim):
+        with serving(interim + OK, interim + response(b'why', '500 Broken', Retry_After='7')) as server:
+            delivered, failed = send(server.url()), send(server.url())
+        assert (delivered.succeeded, delivered.status, delivered.body) == (True, 200, 'ok')
+        assert (failed.succeeded, failed.status, failed.body) == (False, 500, 'why')
+        assert failed.error == 'HTTP 500 Broken'
+        assert (failed.headers.get('Retry-After'), failed.headers.get('Link')) == ('7', None)
+
+    def test_each_request_of_a_connection_gets_its_own_final_answer(self, send):
+        with serving(*[EARLY_HINTS + response(body) for body in (b'first', b'second', b'third')]) as server:
+            outcomes = [send(server.url()) for _ in range(3)]
+            assert server.connections == 1
+        assert [outcome.status for outcome in outcomes] == [200] * 3
+        assert [outcome.body for outcome in outcomes] == ['first', 'second', 'third']
+
+    def test_a_final_answer_that_comes_later_is_waited_for(self, send):
+        box: list[Server] = []
+
+        def parts() -> Iterator[bytes]:
+            yield EARLY_HINTS
+            box[0].closing.wait(SHORT / 4)
+            yield OK
+
+        with serving(parts) as server:
+            box.append(server)
+            outcome = send(server.url())
+        assert (outcome.succeeded, outcome.status, outcome.body) == (True, 200, 'ok')
+
+    @pytest.mark.parametrize(
+        ('rest', 'reason'),
+        [
+            (b'', 'closed connection without response'),
+            (b'HTTP/1.1 103 Early Hints\r\nLink: <', 'closed connection without response'),
+            (b'HTTP/1.1 200 OK\r\nX-Y: z', 'cut inside the headers'),
+        ],
+    )
+    def test_without_a_whole_final_answer_it_is_a_failure(self, send, rest, reason):
+        def parts() -> Iterator[bytes]:
+            yield EARLY_HINTS + rest
+
+        with serving(parts) as server:
+            outcome = send(server.url())
+        assert outcome.status is None
+        assert reason in outcome.error
+
+    def test_a_flood_of_interim_answers_ends_after_as_many_bytes_as_headers_may_have(self, send):
+        def parts() -> Iterator[bytes]:
+            while True:
+                yield EARLY_HINTS
+
+        with serving(parts) as server:
+            outcome = send(server.url())
+        assert outcome.error == f'HTTPException: the headers are longer than {MAX_RESPONSE_READ} bytes'
+
+    def test_switching_to_another_protocol_is_a_failure(self, send):
+        """After 101 Switching Protocols the connection speaks something else, and is not used again."""
+        switching = b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nContent-Length: 0\r\n\r\n'
+        with serving(switching, OK) as server:
+            refused, following = send(server.url()), send(server.url())
+            assert server.connections == 2
+        assert (refused.succeeded, refused.status, refused.unreachable) == (False, 101, False)
+        assert refused.error == 'HTTP 101 Switching Protocols'
+        assert (following.succeeded, following.body) == (True, 'ok')
+
+
+def drip(start: bytes, endless: bytes, server: list[Server]) -> object:
+    """One byte at a time, for as long as the other side listens, or twenty times as long as it may."""
+
+    def parts() -> Iterator[bytes]:
+        yield start
+        for _ in range(400):
+            if server[0].closing.wait(SHORT / 20):
+                return
+            yield endless
+
+    return parts
+
+
+class TestDeadline:
+    """Each of these endpoints would keep us for ever; how long it took is not asserted, only that it ended."""
+
+    @pytest.mark.parametrize(
+        ('start', 'endless'),
+        [
+            (b'', b'H'),
+            (b'HTTP/1.1 200 OK\r\nX-Slow: ', b'x'),
+            (b'HTTP/1.1 200 OK\r\n', b'X-Slow: x\r\n'),
+            (b'HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n', b'x'),
+            (b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n', b'1\r\nx\r\n'),
+            (b'', b'HTTP/1.1 100 Continue\r\n\r\n'),
+            (b'', EARLY_HINTS),
+        ],
+        ids=['status line', 'header', 'headers', 'body', 'chunks', 'continue', 'early hints'],
+    )
+    def test_an_endpoint_that_drips_is_cut(self, send, start, endless):
+        box: list[Server] = []
+        with serving(drip(start, endless, box)) as server:
+            box.append(server)
+            outcome = send(server.url(), timeout=SHORT)
+        assert (outcome.error, outcome.status, outcome.unreachable) == (TOO_LATE, None, True)
+
+    def test_an_endpoint_that_says_nothing_is_given_up(self, send):
+        with serving(None) as server:
+            outcome = send(server.url(), timeout=SHORT)
+        assert (outcome.unreachable, outcome.error) == (True, TOO_LATE)
+
+    def test_an_endpoint_that_takes_no_connection_is_given_up(self, send):
+        """The backlog of its socket is full, so the kernel does not answer."""
+        with socket.create_server(('127.0.0.1', 0), backlog=0) as full:
+            fillers = [socket.socket() for _ in range(8)]
+            for filler in fillers:
+                filler.setblocking(False)
+                filler.connect_ex(full.getsockname())
+            outcome = send(f'http://127.0.0.1:{full.getsockname()[1]}/', timeout=SHORT)
+            for filler in fillers:
+                filler.close()
+        assert (outcome.unreachable, outcome.error) == (True, TOO_LATE)
+
+    def test_an_endpoint_that_does_not_read_is_given_up(self, send):
+        with socket.create_server(('127.0.0.1', 0)) as server:
+            port = server.getsockname()[1]
+            outcome = send(f'http://127.0.0.1:{port}/', timeout=SHORT, body=b'x' * 2**26)
+        assert (outcome.unreachable, outcome.error) == (True, TOO_LATE)
+
+    def test_an_endpoint_that_does_not_read_if_the_socket_is_faster_than_the_watchdog(self, send, monkeypatch):
+        monkeypatch.setattr(deadline.Watched, 'cut', lambda watched: None)
+        with socket.create_server(('127.0.0.1', 0)) as server:
+            port = server.getsockname()[1]
+            outcome = send(f'http://127.0.0.1:{port}/', timeout=SHORT, body=b'x' * 2**26)
+        assert outcome.unreachable
+        assert 'TimeoutError' in outcome.error
+
+    def test_a_reused_connection_has_the_deadline_as_well(self, send):
+        with serving(OK, None) as server:
+            assert send(server.url(), timeout=SHORT).succeeded
+            assert send(server.url(), timeout=SHORT).error == TOO_LATE
+            assert server.connections == 1
+
+    def test_cutting_one_request_leaves_the_others_alone(self, client, send):
+        with serving(None) as slow, serving(OK) as fast:
+            outcomes: list[Outcome] = []
+            thread = threading.Thread(target=lambda: outcomes.append(send(slow.url(), timeout=SHORT)))
+            thread.start()
+            while thread.is_alive():
+                assert send(fast.url()).succeeded
+            thread.join()
+        assert outcomes[0].error == TOO_LATE
+
+    def test_several_addresses_of_a_name_share_one_deadline(self, send, monkeypatch):
+        """None of them answers; the time that each would get is seen, not awaited."""
+        given = []
+
+        class Mute(socket.socket):
+            def settimeout(self, value: float | None) -> None:
+                given.append(value)
+
+            def connect(self, address: object) -> None:
+                time.sleep(given[-1] / 2)
+                raise TimeoutError('timed out')
+
+        monkeypatch.setattr(socket, 'getaddrinfo', resolve_to(*[f'127.0.0.{number}' for number in range(2, 99)]))
+        monkeypatch.setattr(socket, 'socket', Mute)
+        outcome = send('http://several.example/', timeout=SHORT)
+        assert outcome.unreachable
+        assert outcome.error == TOO_LATE
+        assert sum(given) < 3 * SHORT
+
+    def test_the_time_of_the_name_look_up_counts(self, send, monkeypatch):
+        """Whoever answers late for the name has used up the time of the endpoint, which drips."""
+        known = socket.getaddrinfo
+
+        def slow(*args: object) -> object:
+            time.sleep(2 * SHORT)
+            return known(*args)
+
+        monkeypatch.setattr(socket, 'getaddrinfo', slow)
+        box: list[Server] = []
+        with serving(drip(b'HTTP/1.1 200 OK\r\nX-Slow: ', b'x', box)) as server:
+            box.append(server)
+            assert send(server.url(), timeout=SHORT).error == TOO_LATE
+
+    def test_a_proxy_that_drips_is_cut_at_the_deadline(self, send):
+        box: list[Server] = []
+        with serving(drip(b'HTTP/1.1 200 OK\r\nX-Slow: ', b'x', box)) as proxy, serving(OK) as target:
+            box.append(proxy)
+            outcome = send(target.url('/hook'), timeout=SHORT, proxies={'http': proxy.url()})
+            assert proxy.requests[0].startswith(f'POST {target.url("/hook")} '.encode())
+        assert (outcome.unreachable, outcome.error) == (True, TOO_LATE)
+
+
+HEADERS_WITHOUT_END = [
+    b'HTTP/1.1 200 OK\r\nX-Test: a\r\n',
+    b'HTTP/1.1 200 OK\r\nX-Test: a',
+    b'HTTP/1.1 200 OK\r\n',
+    b'HTTP/1.1 200 OK',
+    b'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n',
+]
+
+
+class TestBrokenEndpoint:
+    def test_a_refused_connection_is_unreachable(self, send, receiver):
+        receiver.close()
+        outcome = send(receiver.url())
+        assert (outcome.unreachable, outcome.status) == (True, None)
+        assert 'refused' in outcome.error
+
+    def test_an_unknown_name_is_unreachable(self, send):
+        outcome = send('http://nowhere.invalid/')
+        assert outcome.unreachable
+        assert 'gaierror' in outcome.error
+
+    @pytest.mark.parametrize(
+        ('answer', 'reason'),
+        [
+            (b'', 'closed connection without response'),
+            (b'HTTP/1.1 2', 'BadStatusLine: HTTP/1.1 2'),
+            (b'garbage\r\n\r\n', 'BadStatusLine: garbage'),
+            (b'HTTP/1.1 abc OK\r\n\r\n', "'abc'"),
+            (b'\x16\x03\x01\x02\x00\x01' * 50, 'BadStatusLine: \x16'),
+        ],
+        ids=['nothing', 'half a line', 'garbage', 'status', 'TLS'],
+    )
+    def test_an_answer_that_is_no_http_fails_with_the_reason(self, send, answer, reason):
+        def parts() -> Iterator[bytes]:
+            yield answer
+
+        with serving(parts) as server:
+            outcome = send(server.url())
+        assert outcome.status is None
+        assert reason in outcome.error
+
+    @pytest.mark.parametrize('framing', [b'Content-Length: 100\r\n', b'Transfer-Encoding: chunked\r\n'])
+    def test_a_body_that_is_cut_is_a_failure(self, send, framing):
+        def parts() -> Iterator[bytes]:
+            yield b'HTTP/1.1 200 OK\r\n' + framing + b'\r\n32\r\nhalf of i'
+
+        with serving(parts) as server:
+            assert 'IncompleteRead' in send(server.url()).error
+
+    @pytest.mark.parametrize('lines', HEADERS_WITHOUT_END)
+    def test_headers_that_are_cut_are_a_failure(self, send, lines):
+        """A success so far, but who knows what the rest would have said: the end of the body, or where it is."""
+        with serving(lines) as server:
+            outcome = send(server.url())
+        assert (outcome.succeeded, outcome.status, outcome.unreachable) == (False, None, False)
+        assert 'cut inside the headers' in outcome.error
+
+    def test_headers_that_a_proxy_cuts_are_a_failure(self, send):
+        with serving(HEADERS_WITHOUT_END[0]) as proxy:
+            assert 'cut inside the headers' in send('http://10.20.30.40/', proxies={'http': proxy.url()}).error
+
+    def test_a_body_may_end_with_the_connection(self, send):
+        with serving(b'HTTP/1.1 200 OK\r\n\r\nall') as server:
+            outcome = send(server.url())
+        assert (outcome.succeeded, outcome.body) == (True, 'all')
+
+    def test_an_answer_shorter_than_announced_is_a_failure(self, send, receiver):
+        receiver.answers('/', Answer(200, b'x' * 100, manner=Manner.CUT))
+        assert 'IncompleteRead' in send(receiver.url()).error
+
+    def test_headers_without_end_are_not_read(self, send):
+        def parts() -> Iterator[bytes]:
+            yield b'HTTP/1.1 200 OK\r\n'
+            for number in range(5000):
+                yield f'X-{number}: {"x" * 1000}\r\n'.encode()
+
+        with serving(parts) as server:
+            assert send(server.url()).error == f'HTTPException: the headers are longer than {MAX_RESPONSE_READ} bytes'
+
+    def test_the_error_shows_no_secret_of_the_url(self, send, receiver):
+        receiver.close()
+        outcome = send(receiver.url('/hook?token=sesame').replace('http://', 'http://user:sesame@'))
+        assert 'refused' in outcome.error
+        assert 'sesame' not in outcome.error
+
+
+class TestConnections:
+    def test_connections_are_kept_alive(self, send, receiver):
+        for _ in range(3):
+            assert send(receiver.url()).succeeded
+        assert len({request.connection for request in receiver.requests}) == 1
+
+    def test_a_connection_is_kept_after_an_error_status(self, send, receiver):
+        receiver.answers('/', Answer(500, b'x' * 1000), 302, 200)
+        for _ in range(3):
+            send(receiver.url())
+        assert len({request.connection for request in receiver.requests}) == 1
+
+    def test_a_connection_that_the_endpoint_has_closed_is_replaced(self, send, receiver):
+        assert send(receiver.url()).succeeded
+        receiver.close()
+        receiver.open()
+        assert send(receiver.url()).succeeded
+
+    def test_a_connection_with_an_answer_half_read_is_not_used_again(self, send):
+        with serving(response(b'x' * 2 * MAX_RESPONSE_READ), OK) as server:
+            assert send(server.url()).succeeded
+            assert send(server.url()).body == 'ok'
+            assert server.connections == 2
+
+    def test_cookies_of_the_endpoint_are_not_sent_back(self, send, receiver):
+        receiver.answers('/', Answer(200, headers={'Set-Cookie': 'id=1; Path=/'}))
+        for _ in range(2):
+            send(receiver.url())
+        assert receiver.requests[1].header('Cookie') is None
+        send(receiver.url(), headers={'Cookie': 'id=2'})
+        assert receiver.requests[2].header('Cookie') == 'id=2'
+
+
+class TestEnvironment:
+    def test_proxies_of_the_environment_are_not_used(self, send, receiver, monkeypatch):
+        with Receiver() as proxy:
+            for name in ('HTTP_PROXY', 'http_proxy', 'ALL_PROXY', 'all_proxy'):
+                monkeypatch.setenv(name, proxy.url())
+            monkeypatch.setenv('NO_PROXY', '')
+            assert send(receiver.url()).succeeded
+            assert not proxy.requests
+            assert requests.post(receiver.url(), timeout=LONG).ok
+            assert proxy.requests, 'requests itself uses what is set'
+
+    def test_passwords_of_netrc_are_not_used(self, send, receiver, monkeypatch, tmp_path):
+        (tmp_path / 'netrc').write_text('default login admin password sesame\n')
+        monkeypatch.setenv('NETRC', str(tmp_path / 'netrc'))
+        assert send(receiver.url()).succeeded
+        assert receiver.requests[0].header('Authorization') is None
+        assert requests.post(receiver.url(), timeout=LONG).ok
+        assert receiver.requests[1].header('Authorization'), 'requests itself uses what is set'
+
+    def test_a_proxy_of_the_request_is_used(self, send):
+        with Receiver() as proxy:
+            assert send('http://10.20.30.40:81/hook', proxies={'http': proxy.url()}).succeeded
+            assert proxy.requests[0].target == 'http://10.20.30.40:81/hook'
+
+
+def resolve_to(*addresses: str) -> object:
+    """What getaddrinfo says of any name that is not an address itself."""
+    known = socket.getaddrinfo
+
+    def getaddrinfo(host: str, port: int, *args: object) -> list[tuple]:
+        if host.endswith('.example'):
+            return [info for address in addresses for info in known(address, port, *args)]
+        return known(host, port, *args)
+
+    return getaddrinfo
+
+
+def networks(*texts: str) -> dict[str, object]:
+    return {'blocked_networks': tuple(map(ipaddress.ip_network, texts))}
+
+
+BLOCKED = [
+    '169.254.169.254',
+    '0.0.0.0',
+    '0.1.2.3',
+    '224.0.0.1',
+    '255.255.255.255',
+    '100.100.100.200',
+    '168.63.129.16',
+    '192.0.0.192',
+    '::',
+    'fe80::1',
+    'fe80::1%eth0',
+    'ff02::1',
+    'fd00:ec2::254',
+    'fd20:ce::254',
+    '::ffff:169.254.169.254',  # mapped
+    '::ffff:0:169.254.169.254',  # translated (SIIT)
+    '::169.254.169.254',  # compatible
+    '64:ff9b::169.254.169.254',  # NAT64
+    '64:ff9b:1::169.254.169.254',  # NAT64 of a local network (RFC 8215)
+    '2002:a9fe:a9fe::1',  # 6to4
+]
+ALLOWED = ['127.0.0.1', '::1', '10.0.0.1', '192.168.1.1', '93.184.216.34', 'fd00::1', '2001:db8::1', '::ffff:10.0.0.1']
+
+
+class TestBlockedNetworks:
+    @pytest.mark.parametrize('address', BLOCKED)
+    def test_addresses_that_no_receiver_is_at_are_blocked_by_default(self, address):
+        assert is_blocked(address)
+
+    @pytest.mark.parametrize('address', ALLOWED)
+    def test_addresses_of_internal_receivers_are_allowed_by_default(self, address):
+        assert not is_blocked(address)
+
+    @pytest.mark.parametrize('address', ['127.0.0.1', '::ffff:127.0.0.1', '64:ff9b::7f00:1', '2002:7f00:1::'])
+    def test_a_listed_network_is_blocked_in_all_its_forms(self, settings, address):
+        settings(**networks('127.0.0.0/8'))
+        assert is_blocked(address)
+
+    @pytest.mark.parametrize('host', ['127.0.0.1', '127.1', '2130706433', '0x7f000001', '017700000001', 'localhost'])
+    def test_nothing_is_sent_to_a_blocked_address_however_it_is_written(self, send, receiver, settings, host):
+        settings(**networks('127.0.0.0/8', '::1/128'))
+        assert 'which is in blocked_networks' in send(f'http://{host}:{receiver.port}/').error
+        assert not receiver.requests
+        settings(**networks())
+        assert send(f'http://{host}:{receiver.port}/').succeeded
+
+    def test_the_error_names_host_address_and_setting(self, send, receiver, settings):
+        settings(**networks('127.0.0.0/8'))
+        outcome = send(receiver.url())
+        assert outcome.error == '127.0.0.1 is at 127.0.0.1, which is in blocked_networks'
+        assert not outcome.unreachable
+
+    def test_a_name_that_leads_to_a_blocked_address_is_refused(self, send, receiver, settings, monkeypatch):
+        settings(**networks('127.0.0.0/8'))
+        monkeypatch.setattr(socket, 'getaddrinfo', resolve_to('127.0.0.1', '127.0.0.2'))
+        outcome = send(f'http://rebinding.example:{receiver.port}/')
+        assert 'rebinding.example is at 127.0.0.1' in outcome.error
+        assert not receiver.requests
+        settings(**networks())
+        assert send(f'http://rebinding.example:{receiver.port}/').succeeded
+
+    def test_the_allowed_ones_of_several_addresses_are_used(self, send, receiver, settings, monkeypatch):
+        settings(**networks('127.0.0.2/32', '::ffff:127.0.0.2/128'))
+        monkeypatch.setattr(socket, 'getaddrinfo', resolve_to('127.0.0.2', '127.0.0.1'))
+        assert send(f'http://mixed.example:{receiver.port}/').succeeded
+        assert len(receiver.requests) == 1
+
+    def test_a_blocked_address_is_not_even_connected_to(self, send, settings, monkeypatch):
+        settings(**networks('127.0.0.1/32'))
+        with serving(OK) as server:
+            monkeypatch.setattr(socket, 'getaddrinfo', resolve_to('127.0.0.1', '127.0.0.3'))
+            send(server.url(host='mixed.example'))
+            assert server.connections == 0
+            settings(**networks())
+            send(server.url(host='mixed.example'))
+            assert server.connections == 1
+
+    def test_the_name_is_looked_up_once(self, send, receiver, monkeypatch):
+        """Two look-ups, one to check and one to connect, are what DNS rebinding lives on."""
+        known = socket.getaddrinfo
+        answers = ['127.0.0.1', '169.254.169.254']
+
+        def getaddrinfo(host: str, *args: object) -> list[tuple]:
+            return known(answers.pop(0) if host == 'rebinding.example' else host, *args)
+
+        monkeypatch.setattr(socket, 'getaddrinfo', getaddrinfo)
+        assert send(f'http://rebinding.example:{receiver.port}/').succeeded
+
+    def test_through_a_proxy_the_target_is_checked_before(self, send, settings):
+        settings(**networks('10.0.0.0/8'))
+        with Receiver() as proxy:
+            assert 'blocked_networks' in send('http://10.1.2.3/', proxies={'http': proxy.url()}).error
+            assert not proxy.requests
+            settings(**networks())
+            assert send('http://10.1.2.3/', proxies={'http': proxy.url()}).succeeded
+            assert len(proxy.requests) == 1
+
+    def test_a_proxy_may_know_names_that_we_do_not(self, send):
+        with Receiver() as proxy:
+            assert send('http://inside.invalid/', proxies={'http': proxy.url()}).succeeded
+
+    def test_the_next_of_several_addresses_is_tried(self, send, receiver, monkeypatch):
+        monkeypatch.setattr(socket, 'getaddrinfo', resolve_to('127.0.0.9', '127.0.0.1'))
+        assert send(f'http://several.example:{receiver.port}/').succeeded
