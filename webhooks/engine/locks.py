@@ -5,7 +5,7 @@ them for ever. So the engine's own transactions have bounds, which PostgreSQL en
 on. Whoever was frozen finds its connection closed and does the work again.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -64,7 +64,7 @@ def try_acquire(key: int, **bounds: int) -> bool:
     return _call(f'SELECT pg_try_advisory_xact_lock(%s), {_settings(bounds)}', key)[0]
 
 
-def _settings(bounds: Mapping[str, int]) -> str:
+def _settings(bounds: dict[str, int]) -> str:
     return ', '.join(f"set_config('{name}', '{value:d}', true)" for name, value in (BOUNDS | bounds).items())
 
 

@@ -10,7 +10,8 @@ from utilities.forms import add_blank_choice
 from ..choices import OPEN_STATUSES, StatusChoices
 from .fields import TimeField
 
-CLOSED = [(value, label) for value, label in StatusChoices if value not in OPEN_STATUSES]
+# NetBox does not say that a ChoiceSet is iterable.
+CLOSED = [(value, label) for value, label in StatusChoices if value not in OPEN_STATUSES]  # pyright: ignore[reportGeneralTypeIssues]
 
 
 class ReplayForm(forms.Form):

@@ -169,7 +169,8 @@ def shown(request: Any) -> dict[str, Any] | None:
         context = get_safe_request_context(request)
     except AttributeError:
         return None
-    return {**context, 'GET': dict(context['GET'].items())}
+    # NetBox answers None to no request only.
+    return {**context, 'GET': dict(context['GET'].items())}  # pyright: ignore[reportGeneralTypeIssues]
 
 
 #

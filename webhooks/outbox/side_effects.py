@@ -38,7 +38,7 @@ class Followers:
     key: tuple[str, str]
     columns: tuple[str, ...]
 
-    def of(self, leader: Model) -> dict[Any, tuple]:
+    def of(self, leader: Model) -> dict[Any, list[Any]]:
         """Return {pk: values of the columns}."""
         column, attribute = self.key
         wanted = leader.get_descendants(include_self=True) if column == 'location__in' else getattr(leader, attribute)

@@ -184,4 +184,4 @@ def _reason(error: BaseException) -> str:
 def _check_target(url: str | None) -> None:
     """A proxy connects in our stead: look the target up beforehand, as well as that can be done from here."""
     with suppress(socket.gaierror):  # the proxy may know a name that we do not
-        blocked_networks.allowed(requests.utils.urlparse(url).hostname, 0)
+        blocked_networks.allowed(urlsplit(url).hostname, 0)
