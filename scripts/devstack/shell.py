@@ -11,9 +11,12 @@ from devstack.interrupt import wait_in_foreground
 from devstack.netbox import NetBox
 from devstack.stack import Stack, netbox_in, running_stack
 
+# NetBox makes migrations for developers only.
+SETTINGS = 'DEVELOPER = True'
+
 
 def main(arguments: list[str]) -> int:
-    with running_stack() as stack, netbox_in(stack, 'netbox_shell') as netbox:
+    with running_stack() as stack, netbox_in(stack, 'netbox_shell', SETTINGS) as netbox:
         say(f'NETBOX_ROOT={netbox.root}')
         command = arguments or ['bash', '-i']
         child = subprocess.Popen(command, env=shell_environment(stack, netbox))

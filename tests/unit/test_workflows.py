@@ -1,0 +1,60 @@
+"""The workflows of a public forge, and git's hooks, call what is there and repeat nothing of it."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+WORKFLOWS = sorted((ROOT / '.github/workflows').glob('*.yml'))
+PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+
+
+def jobs() -> dict[str, Any]:
+    """Return the jobs of all workflows by name."""
+    return {name: job for path in WORKFLOWS for name, job in yaml.safe_load(path.read_text())['jobs'].items()}
+
+
+def commands() -> list[str]:
+    return [step['run'] for job in jobs().values() for step in job['steps'] if 'run' in step]
+
+
+def hooks() -> list[dict[str, Any]]:
+    repositories = yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text())['repos']
+    return [hook | {'repo': one['repo']} for one in repositories for hook in one['hooks']]
+
+
+def is_executable(path: Path) -> bool:
+    return path.is_file() and bool(path.stat().st_mode & 0o100)
+
+
+def test_workflows_run_the_scripts_that_are_there_and_nothing_else():
+    assert set(commands()) == {'scripts/lint', 'scripts/test', 'scripts/test_oldest'}
+    assert [command for command in commands() if not is_executable(ROOT / command)] == []
+
+
+def test_everything_is_tested_on_each_python_that_the_package_names():
+    named = re.findall(r'Programming Language :: Python :: (3\.\d+)', '\n'.join(PROJECT['classifiers']))
+    matrix = jobs()['checks']['strategy']['matrix']['python']
+    assert matrix == named
+    assert PROJECT['requires-python'] == f'>={matrix[0]}'
+
+
+@pytest.mark.parametrize('hook', hooks(), ids=lambda hook: hook['id'])
+def test_hooks_are_programs_of_the_virtual_environment(hook: dict[str, Any]):
+    script, program, *_ = hook['entry'].split()
+    assert (hook['repo'], hook['language'], script) == ('local', 'system', 'scripts/tool')
+    assert is_executable(ROOT / script)
+    requirement = program if program == 'ruff' else 'pre-commit-hooks'
+    assert f'\n{requirement}==' in (ROOT / 'requirements-dev.txt').read_text()
+
+
+def test_every_requirement_is_pinned_and_has_its_reason_in_contributing():
+    lines = [line for line in (ROOT / 'requirements-dev.txt').read_text().splitlines() if not line.startswith('#')]
+    names = [re.fullmatch(r'([a-z-]+)(?:\[\w+\])?==[\w.]+', line) for line in lines]
+    assert None not in names
+    reasons = (ROOT / 'CONTRIBUTING.md').read_text().partition('`requirements-dev.txt` |')[2]
+    assert [name[1] for name in names if name and not re.search(rf'\b{name[1]}\b', reasons)] == []
