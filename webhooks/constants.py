@@ -23,11 +23,8 @@ DEFAULT_MODELS = (
     'virtualization.virtualmachine',
 )
 
-# Delay before attempt 2, 3, …, in seconds, each ±JITTER.
-BACKOFF = (5, 30, 120, 600, 3600, 10800, 21600)
-JITTER = 0.2
-DEFAULT_MAX_ATTEMPTS = 1 + len(BACKOFF)
-MAX_RETRY_AFTER = 24 * 3600
+# The first, and one after each wait of engine/backoff.py.
+DEFAULT_MAX_ATTEMPTS = 8
 
 # Seconds after which NetBox's other jobs are to have their turn.
 JOB_TIME = 30.0

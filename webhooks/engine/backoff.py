@@ -3,7 +3,11 @@
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-from ..constants import BACKOFF, JITTER, MAX_RETRY_AFTER
+# Waits before attempt 2, 3, …, in seconds, each ±JITTER.
+BACKOFF = (5, 30, 120, 600, 3600, 10800, 21600)
+JITTER = 0.2
+# The longest wait that an endpoint may ask for, in seconds.
+MAX_RETRY_AFTER = 24 * 3600
 
 
 def delay(failures: int, chance: float) -> timedelta:

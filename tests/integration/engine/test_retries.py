@@ -12,8 +12,8 @@ from support.engine import deliveries, health, pass_retry_waits, work
 
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.constants import BACKOFF, JITTER, MAX_RETRY_AFTER
 from webhooks.engine import timer
+from webhooks.engine.backoff import BACKOFF, JITTER, MAX_RETRY_AFTER
 from webhooks.models import Delivery
 from webhooks.outbox import wakeup
 
