@@ -8,7 +8,7 @@ answer closes it.
 from datetime import datetime, timedelta
 
 from ..models import Health, Webhook
-from ..transport.client import Outcome
+from ..transport.exchange import Outcome
 
 SUSPEND_AFTER = 5
 PROBE_INTERVALS = (10, 30, 60, 120, 300, 600)

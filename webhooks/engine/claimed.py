@@ -8,7 +8,7 @@ from ..interruptions import INTERRUPTIONS
 from ..models import Delivery, Webhook
 from ..payload import http_request
 from ..storable import storable
-from ..transport.client import MAX_ERROR, Outcome, Request
+from ..transport.exchange import MAX_ERROR, Outcome, Request
 
 logger = logging.getLogger('webhooks.delivery')
 

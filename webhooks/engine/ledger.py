@@ -16,7 +16,7 @@ from ..choices import StatusChoices
 from ..constants import GONE, LATENCY_BUCKETS
 from ..interruptions import INTERRUPTIONS
 from ..models import Health, Hour, Webhook
-from ..transport.client import Outcome
+from ..transport.exchange import Outcome
 from . import circuit_breaker, notifications
 
 logger = logging.getLogger('webhooks.health')

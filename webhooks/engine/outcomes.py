@@ -16,7 +16,7 @@ from ..interruptions import INTERRUPTIONS
 from ..models import Delivery
 from ..payload import http_request
 from ..storable import storable
-from ..transport.client import MAX_ERROR, Outcome
+from ..transport.exchange import MAX_ERROR, Outcome
 from . import ordering
 from .claimed import Claimed
 from .ledger import Ledger

@@ -15,7 +15,7 @@ from django.db import connection
 from ..choices import StatusChoices
 from ..constants import LEASE_MARGIN
 from ..models import Delivery
-from ..transport.client import Outcome
+from ..transport.exchange import Outcome
 from . import backoff, ledger, locks, outcomes
 from .claimed import Claimed
 from .outcomes import Judged

@@ -18,7 +18,8 @@ from django.db import DataError, InterfaceError, OperationalError, connection
 from ..constants import JOB_TIME, LEASE_MARGIN
 from ..models import Delivery, Webhook
 from ..outbox import wakeup
-from ..transport.client import Client, Outcome, Request
+from ..transport.client import Client
+from ..transport.exchange import Outcome, Request
 from . import claims, dispatch, expiry, locks, outcomes, rescue
 from .claimed import Claimed, prepare
 from .dispatch import Progress

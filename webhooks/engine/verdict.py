@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from ..choices import StatusChoices
 from ..models import Delivery
-from ..transport.client import Outcome
+from ..transport.exchange import Outcome
 from . import backoff, circuit_breaker
 
 
