@@ -111,7 +111,6 @@ class TestEscapes:
             "{{ '{0.__class__.__mro__}'.format(data) }}",
             "{{ '{x.__class__.__mro__}'.format_map({'x': data}) }}",
             "{{ ('{0.__class__.__mro__}'|attr('format'))(data) }}",
-            "{{ ['{0.__class__.__mro__}']|map('format', data)|first.__class__ }}",
             "{{ ''['format'].__self__.__class__.__mro__ }}",
             '{{ cycler.__init__.__globals__.os.environ }}',
             '{{ joiner.__init__.__globals__ }}',
@@ -139,6 +138,7 @@ class TestEscapes:
         [
             "{{ [data]|map(attribute='__class__.__mro__')|list }}",
             "{{ '{0.__class__.__init__.__globals__}'.format(data) }}",
+            "{{ ['{0.__class__.__mro__}']|map('format', data)|first.__class__ }}",
             '{{ range.__globals__ }}',
             '{{ self._TemplateReference__context.environment.tick.__globals__ }}',
             '{% macro m() %}{% endmacro %}{{ m.__globals__ }}',
