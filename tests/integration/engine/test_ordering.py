@@ -24,7 +24,7 @@ from support.engine import (
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import dispatch
+from webhooks.engine import dispatch, rescue
 from webhooks.models import Delivery, Wait, Webhook
 from webhooks.services import redelivery
 from webhooks.transport.exchange import Outcome
@@ -34,6 +34,13 @@ pytestmark = pytest.mark.usefixtures('committed')
 PENDING, SENDING, DELIVERED, FAILED = StatusChoices.values()
 HOOK = '/hook'
 LONG = 3600
+
+
+def come_back() -> None:
+    """What a dead worker held is due again."""
+    pass_leases()
+    rescue.rescue()
+    pass_retry_waits()
 
 
 @pytest.fixture
@@ -105,7 +112,7 @@ class TestInOrder:
             status=SENDING, lease_until=timezone.now() + timedelta(hours=1), due_at=None
         )
         assert work() == 'nothing to send'
-        pass_leases()
+        come_back()
         assert work() == '2 delivered'
         assert sequences(receiver.requests) == [first.sequence, second.sequence]
 
@@ -282,7 +289,7 @@ class TestOverdue:
         assert claim() == [line[0]]
         assert claim() == []
         receiver.answers(HOOK, 200)
-        pass_leases()
+        come_back()
         assert work() == '3 delivered'
         assert sequences(receiver.requests) == [one.sequence for one in line]
 
@@ -303,7 +310,7 @@ class TestOverdue:
         pass_retry_waits(pk=first.pk)
         assert claim() == [first]
         assert claim() == []
-        pass_leases()
+        come_back()
         assert work() == '2 delivered'
         assert sequences(receiver.requests) == [first.sequence, third.sequence]
         assert not Wait.objects.exists()
