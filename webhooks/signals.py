@@ -4,7 +4,6 @@ Each handler decides which objects changed and hands them to the outbox. Handler
 written must fail the save.
 """
 
-import logging
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -17,8 +16,6 @@ from . import object_types
 from .choices import OBJECT_KINDS, KindChoices
 from .models import Webhook
 from .outbox import recording, side_effects, signal_senders, snapshots
-
-logger = logging.getLogger('webhooks.signals')
 
 # For code that bypasses Django's signals, such as bulk_create() and update(): sent after the change, or before a
 # deletion, in the same transaction.  bulk_operation.send(sender=Site, instances=sites, event='created')

@@ -23,7 +23,7 @@ from ..exceptions import DefinitionError
 from ..models import Attempt, Delivery, Event, Health, Webhook
 from ..permissions import RESTRICTED_OF_ATTEMPT
 from ..security import signing
-from ..security.encryption import MASK
+from ..security.masking import MASK
 from ..storable import is_storable
 from ..validation.headers import merge_headers
 from ..validation.url import is_moved, merge_url

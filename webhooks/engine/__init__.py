@@ -4,9 +4,10 @@ In: a wake-up. Out: rows in PostgreSQL that say what was sent and what comes nex
 
 runner           one job, from its first look to its end: the way through all of these
 dispatch         events become deliveries          matching  conditions  event_rendering  batching
-claims           deliveries are held by a lease    ordering  rate_limit  circuit_breaker
+ordering         one object's deliveries go out one after the other
+claims           deliveries are held by a lease    rate_limit
 claimed          a claimed one gets its request
-outcomes         what came of it is recorded       verdict  backoff  ledger  notifications
+outcomes         what came of it is recorded       verdict  backoff  ledger  circuit_breaker  notifications
 rescue  expiry   what a dead worker held; what waited too long
 retention        what is old goes
 locks  job_time  who waits for whom, and how long a job lasts

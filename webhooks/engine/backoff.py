@@ -1,4 +1,4 @@
-"""When the next attempt is made. Pure: takes the time and the random number, returns a moment."""
+"""How long to wait before the next attempt. Pure: the time and the random number are arguments."""
 
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime

@@ -1,8 +1,8 @@
 """The circuit breaker of an endpoint: a webhook whose endpoint cannot be reached is suspended.
 
 Closed: all is sent. Open, after SUSPEND_AFTER attempts in a row that found no endpoint: nothing is sent until the next
-probe. Half-open: one delivery probes the endpoint at growing intervals, while the others wait unspent. The first
-answer closes it.
+probe. Half-open: one delivery probes the endpoint at growing intervals, while the others wait and use up no attempt.
+The first answer closes it.
 """
 
 from datetime import datetime, timedelta

@@ -32,8 +32,8 @@ TIMED = """
 ENDS_IN_TIME = """
     coalesce(known.seconds, CASE WHEN h.unreachable > 0 THEN coalesce(w.timeout, %(timeout)s) ELSE 0 END) <= %(left)s"""
 
-# `order_wait` is over for it, and the earlier one of its object can go now, or is under way. OFFSET 0: looked up for
-# each delivery by itself, and not for all that wait.
+# The delivery may go although an earlier one of its object is open (`order_wait` is over); but that one is due or under
+# way, and goes first. OFFSET 0: looked up for each delivery by itself, and not for all that wait.
 IS_BEHIND = """
     EXISTS (
         SELECT 1 FROM webhooks_wait v

@@ -3,7 +3,6 @@
 A worker that dies in its middle leaves the events as they were.
 """
 
-import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
@@ -16,8 +15,6 @@ from ..models import Event, Webhook
 from . import batching, event_rendering, ledger, locks, ordering
 from .event_rendering import Shown
 from .matching import Candidate, accepts, match
-
-logger = logging.getLogger('webhooks.dispatch')
 
 BATCH = 200
 # For a batch, in milliseconds: rendering is Python's work and NetBox's queries, while nobody but dispatchers waits.

@@ -21,8 +21,10 @@ from ..storable import storable
 
 logger = logging.getLogger('webhooks.dispatch')
 
-# Seconds between two statements of a dispatch, as far as that can be foreseen; events of a model that is not known yet.
-SLICE_TIME, FIRST_SLICE = 1.0, 25
+# Seconds that rendering one slice should take: meanwhile the transaction is idle, for which PostgreSQL has a bound.
+SLICE_TIME = 1.0
+# Events in the first slice of a model whose speed is unknown.
+FIRST_SLICE = 25
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 SAVE = """
@@ -62,18 +64,18 @@ def render(events: Sequence[Event], asked: Set[int]) -> list[Shown]:
 
 
 # {model: seconds that an object took to render}
-_pace_of: dict[type | None, float] = {}
+_seconds_each: dict[type | None, float] = {}
 
 
 def _slices(model: type | None, events: Sequence[Event]) -> Iterator[Sequence[Event]]:
     """Yield the events in slices, each of which takes SLICE_TIME to render, by what the one before took."""
     start = 0
     while start < len(events):
-        size = max(int(SLICE_TIME / _pace_of[model]), 1) if model in _pace_of else FIRST_SLICE
+        size = max(int(SLICE_TIME / _seconds_each[model]), 1) if model in _seconds_each else FIRST_SLICE
         part = events[start : start + size]
         began = time.monotonic()
         yield part
-        _pace_of[model] = (time.monotonic() - began) / len(part)
+        _seconds_each[model] = (time.monotonic() - began) / len(part)
         start += size
 
 

@@ -69,7 +69,7 @@ class Ledger:
     def _write(
         self, health: Health, webhook: Webhook, entries: Sequence[Entry], now: datetime, may_disable: bool
     ) -> None:
-        """Where that raises, in a receiver of signals for example, the counters miss it, and the deliveries do not."""
+        """If it raises, in a receiver of signals for example, only the counters are wrong: deliveries are recorded."""
         try:
             with transaction.atomic():
                 _record(health, webhook, entries, now, self._tells_failures, may_disable)
@@ -139,7 +139,7 @@ def _news(health: Health, group: Sequence[Entry], now: datetime, tells_failures:
 
 
 def _is_first_failure(health: Health, now: datetime) -> bool:
-    """Whether no failure of this day, in NetBox's time zone, has been told. It has been then."""
+    """Whether no failure of this day, in NetBox's time zone, has been told. Marks it as told."""
     told, health.failure_told_on = health.failure_told_on, localdate(now)
     return told != health.failure_told_on
 

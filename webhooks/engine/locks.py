@@ -21,14 +21,12 @@ DISPATCH = 0x77656268
 # among them.
 LINE = 0x77656269
 
-# In milliseconds, for one transaction. The idle time is what a frozen worker costs the others. `tcp_user_timeout` is
-# for one that is frozen while it reads an answer, for then PostgreSQL is not idle. The others are for waits and work in
-# which the lock is held; the wait for the lock itself has no bound.
+# For one transaction, in milliseconds. The wait for the lock itself has no bound.
 BOUNDS = {
-    'idle_in_transaction_session_timeout': 5_000,
-    'lock_timeout': 5_000,
+    'idle_in_transaction_session_timeout': 5_000,  # a worker is frozen between two statements
+    'tcp_user_timeout': 8_000,  # a worker is frozen while it reads an answer, so that PostgreSQL cannot send on
+    'lock_timeout': 5_000,  # somebody else holds a row
     'statement_timeout': 10_000,
-    'tcp_user_timeout': 8_000,
 }
 
 

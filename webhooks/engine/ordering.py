@@ -71,7 +71,7 @@ STEP_UP = """
       )
     RETURNING d.id"""
 
-STOP_WAITING_AFTER = """
+LIMIT_WAIT_BEHIND = """
     UPDATE webhooks_delivery d SET due_at = now() + make_interval(secs => %(order_wait)s)
     WHERE d.id = ANY(ARRAY(SELECT w.delivery_id FROM webhooks_wait w WHERE w.blocker_id = ANY(%(ids)s)))
       AND d.status = 'pending' AND d.due_at IS NULL
@@ -97,7 +97,7 @@ HOLD_BACK = f"""
     FROM behind JOIN (SELECT DISTINCT id FROM held) h ON h.id = behind.delivery_id
     ON CONFLICT DO NOTHING"""
 
-CLOSE_BATCHES = 'UPDATE webhooks_batchitem SET open = NOT open WHERE open = %(open)s AND delivery_id = ANY(%(ids)s)'
+SET_BATCHES_OPEN = 'UPDATE webhooks_batchitem SET open = %(open)s WHERE open <> %(open)s AND delivery_id = ANY(%(ids)s)'
 
 
 def line_up(ids: Sequence[int]) -> None:
@@ -107,7 +107,7 @@ def line_up(ids: Sequence[int]) -> None:
 
 def rejoin(ids: Sequence[int]) -> None:
     """The deliveries are open again: they wait for what is before them, and what is behind and untried for them."""
-    _execute(CLOSE_BATCHES, ids, open=False)
+    _execute(SET_BATCHES_OPEN, ids, open=True)
     _execute(LINE_UP, ids)
     hold_back(ids)
 
@@ -119,19 +119,19 @@ def hold_back(ids: Sequence[int]) -> None:
 
 def step_up(ids: Sequence[int]) -> None:
     """The deliveries are closed: those that waited for them become due."""
-    _execute(CLOSE_BATCHES, ids, open=True)
+    _execute(SET_BATCHES_OPEN, ids, open=False)
     _execute(STEP_UP, ids)
 
 
 def close_up(ids: Sequence[int]) -> None:
     """The deliveries are closed, although others before them may be open: what is behind them waits for those."""
-    _execute(CLOSE_BATCHES, ids, open=True)
+    _execute(SET_BATCHES_OPEN, ids, open=False)
     _execute(LINE_UP, [pk for (pk,) in _execute(STEP_UP, ids, returning=True)])
 
 
-def stop_waiting_after(ids: Sequence[int]) -> None:
+def limit_wait_behind(ids: Sequence[int]) -> None:
     """The deliveries go to their first retry: those behind them wait for `order_wait` from now at most."""
-    _execute(STOP_WAITING_AFTER, ids)
+    _execute(LIMIT_WAIT_BEHIND, ids)
 
 
 def _execute(statement: str, ids: Sequence[int], returning: bool = False, **parameters: object) -> list[tuple]:

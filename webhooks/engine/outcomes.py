@@ -1,4 +1,4 @@
-"""Outcomes: what came of requests is recorded, as far as their lease still holds, and the next in line steps up."""
+"""Outcomes: what came of requests is recorded, if their lease still holds, and the next in line steps up."""
 
 import json
 import logging
@@ -76,7 +76,7 @@ class Tally:
 
 
 def record(lease: uuid.UUID, claimed: Sequence[Claimed], ledger: Ledger, now: datetime) -> Tally:
-    """Record what came of the requests, as far as the lease still holds, and let the line step up."""
+    """Record what came of the requests, if the lease still holds, and let the line step up."""
     return record_judged(lease, [_judge(one, now) for one in claimed], ledger, now)
 
 
@@ -157,7 +157,7 @@ def _step(in_line: Sequence[tuple[Delivery, Verdict]]) -> None:
     ordering.step_up([delivery.pk for delivery, verdict in in_line if verdict.status != StatusChoices.PENDING])
     # Those that go to their first retry.
     retried = [(delivery, verdict) for delivery, verdict in in_line if verdict.status == StatusChoices.PENDING]
-    ordering.stop_waiting_after([delivery.pk for delivery, _verdict in retried if not delivery.error])
+    ordering.limit_wait_behind([delivery.pk for delivery, _verdict in retried if not delivery.error])
 
 
 def _log(one: Claimed, verdict: Verdict) -> None:

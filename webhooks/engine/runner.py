@@ -89,7 +89,7 @@ class Drain:
 
     def work(self) -> bool:
         """Work until nothing is left or the time is up. Returns whether nothing is left."""
-        # First of all: somebody has just saved something. It counts for nothing, since a new process takes long for it.
+        # First of all: somebody has just saved something. A new process is slow at it: the job's time begins after.
         self._dispatch()
         self._pace = Pace(time.monotonic())
         self._begin_lapsed(timedelta(seconds=JOB_TIME))
@@ -152,7 +152,7 @@ class Drain:
         return bool(claimed)
 
     def _record_and_claim(self, ended: list[Claimed], unbuilt: list[int], free: int) -> list[int]:
-        # Written twice where a turn is broken off, otherwise.
+        # A copy: if the turn is broken off and done again, nothing is counted twice.
         ledger = self._ledger.copy()
         with locks.turn() as now:
             tally = outcomes.record(self._lease, ended, ledger, now)
@@ -225,30 +225,30 @@ class Drain:
         webhooks = self._persist(lambda: self._definitions(found))
         # A webhook may have been deleted, and its deliveries with it, since they were claimed.
         there = [one for one in found if one.webhook_id in webhooks]
-        there.sort(key=lambda one: one.webhook_id in self._slow_to_build)
+        there.sort(key=lambda each: each.webhook_id in self._slow_to_build)
         end = time.monotonic() + BUILD_BUDGET
-        for position, one in enumerate(there):
+        for position, delivery in enumerate(there):
             if position and time.monotonic() > end:
                 self._unbuilt = [late.pk for late in there[position:]]
                 return
-            sent = self._build(one, webhooks[one.webhook_id])
-            if sent.request is None:
-                self._unsent.append(sent)
+            one = self._build(delivery, webhooks[delivery.webhook_id])
+            if one.request is None:
+                self._unsent.append(one)
             else:
-                self._send(sent, claimed_at + LEASE_MARGIN)
+                self._send(one, claimed_at + LEASE_MARGIN)
 
-    def _build(self, one: Delivery, webhook: Webhook) -> Claimed:
+    def _build(self, delivery: Delivery, webhook: Webhook) -> Claimed:
         began = time.monotonic()
-        sent = prepare(one, webhook, time.time())
+        one = prepare(delivery, webhook, time.time())
         if time.monotonic() - began > SLOW_BUILD:
             self._slow_to_build.add(webhook.pk)
         else:
             self._slow_to_build.discard(webhook.pk)
-        return sent
+        return one
 
-    def _send(self, sent: Claimed, latest: float) -> None:
-        self._pace.begin(sent.delivery.pk, sent.request.timeout, time.monotonic())
-        self._under_way[self._pool.submit(self._ask, sent.request, latest)] = sent
+    def _send(self, one: Claimed, latest: float) -> None:
+        self._pace.begin(one.delivery.pk, one.request.timeout, time.monotonic())
+        self._under_way[self._pool.submit(self._ask, one.request, latest)] = one
 
     def _ask(self, request: Request, latest: float) -> Outcome | None:
         """Send the request, unless its lease could end before it does: whoever was frozen has lost it to others."""
@@ -261,17 +261,17 @@ class Drain:
         done, rest = wait(self._under_way, patience, FIRST_COMPLETED)
         if done and rest:
             done |= wait(rest, GATHER).done
-        return [sent for future in done if (sent := self._ended(future))]
+        return [one for future in done if (one := self._ended(future))]
 
     def _ended(self, future: Future) -> Claimed | None:
-        sent = self._under_way.pop(future)
-        sent.outcome = future.result()
-        if sent.outcome is None:
-            logger.warning('delivery=%s lease=lapsed (it is not sent from here)', sent.delivery.uuid)
-            self._pace.end(sent.delivery.pk, sent.delivery.webhook_id, 0)
+        one = self._under_way.pop(future)
+        one.outcome = future.result()
+        if one.outcome is None:
+            logger.warning('delivery=%s lease=lapsed (it is not sent from here)', one.delivery.uuid)
+            self._pace.end(one.delivery.pk, one.delivery.webhook_id, 0)
             return None
-        self._pace.end(sent.delivery.pk, sent.delivery.webhook_id, sent.outcome.duration)
-        return sent
+        self._pace.end(one.delivery.pk, one.delivery.webhook_id, one.outcome.duration)
+        return one
 
     def _definitions(self, claimed: list[Delivery]) -> dict[int, Webhook]:
         """Return the webhooks of the deliveries as they are defined now."""

@@ -1,4 +1,7 @@
-"""The verdict: what a delivery becomes after an attempt. Pure but for the settings of its webhook."""
+"""The verdict: what a delivery becomes after an attempt.
+
+It reads the delivery, its event, its webhook and the webhook's health, and changes nothing.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -20,7 +23,7 @@ class Verdict:
 
 
 def decide(delivery: Delivery, outcome: Outcome, now: datetime, chance: float) -> Verdict:
-    """Return what a delivery becomes after an attempt. Pure but for its arguments; `chance` in [0, 1)."""
+    """Return what a delivery becomes after an attempt. `chance` is uniform in [0, 1)."""
     tries = delivery.attempt_count + 1
     limit = delivery.attempt_limit
     if outcome.succeeded:

@@ -5,7 +5,7 @@ from django.utils.translation import gettext as _
 
 from ..exceptions import DefinitionError
 from ..models.fields import Sealed
-from ..security.encryption import MASK
+from ..security.masking import MASK
 from ..validation.headers import merge_headers
 from ..validation.url import is_moved, merge_url
 

@@ -7,8 +7,8 @@ from django import forms
 from django.db import models
 from django.db.models.query_utils import DeferredAttribute
 
-from ..security.encryption import MASK, decrypt, encrypt
-from ..security.masking import mask_template, whole_url
+from ..security.encryption import decrypt, encrypt
+from ..security.masking import MASK, mask_template, whole_url
 
 
 class Sealed:

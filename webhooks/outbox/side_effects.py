@@ -21,7 +21,7 @@ from virtualization.models import Cluster, VirtualDisk, VirtualMachine
 from ..choices import KindChoices
 from . import recording, signal_senders, snapshots
 
-HELD = '_webhooks_followers'
+LEFT, TAKEN = '_webhooks_left', '_webhooks_taken'
 GOING = '_webhooks_going'
 SILENT = ('SET_NULL', 'SET_DEFAULT')
 
@@ -115,7 +115,7 @@ def hold_left(
     for model, field in pointers:
         if recording.wants(model, using):
             held[model].update(_pointing(model, field, instance))
-    instance.__dict__[HELD] = {model: recording.with_before(model, sorted(pks)) for model, pks in held.items() if pks}
+    instance.__dict__[LEFT] = {model: recording.with_before(model, sorted(pks)) for model, pks in held.items() if pks}
 
 
 def _pointing(model: type[Model], field: Pointer, instance: Model) -> QuerySet:
@@ -130,7 +130,7 @@ def _pointing(model: type[Model], field: Pointer, instance: Model) -> QuerySet:
 
 def record_left(instance: Model, **kwargs: Any) -> None:
     """Record what is still there. What was deleted as well has said so, or does."""
-    for model, rows in instance.__dict__.pop(HELD, {}).items():
+    for model, rows in instance.__dict__.pop(LEFT, {}).items():
         recording.record_touched(model, KindChoices.UPDATED, rows)
 
 
@@ -142,8 +142,8 @@ def _going(origin: Any) -> set[tuple[type[Model], Any]]:
 def with_cleared(snapshot: str, instance: Model, origin: Any) -> str:
     """Return the snapshot of what is being deleted with the pointers that this very deletion took from it.
 
-    Before a device goes its addresses do, and NetBox saves it without them. The instance was read before all that. It
-    is believed of a pointer that the row has no more, to something that goes along.
+    Before a device goes its addresses do, and NetBox saves it without them. The instance was read before all
+    that. Where the row has lost a pointer to something that is deleted along with it, the instance's value is used.
     """
     going = _going(origin)
     keys = {field.column: _target(instance, field) for field in _silent_keys(type(instance))}
@@ -179,12 +179,12 @@ def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: An
         if recording.wants(followers.model, using):
             before = followers.of(instance)
             held[followers] = before, recording.with_before(followers.model, list(before))
-    instance.__dict__[f'{HELD}_taken'] = held
+    instance.__dict__[TAKEN] = held
 
 
 def record_taken(group: list[Followers], instance: Model, **kwargs: Any) -> None:
     """Record those whose columns are not what they were."""
-    for followers, (before, rows) in instance.__dict__.pop(f'{HELD}_taken', {}).items():
+    for followers, (before, rows) in instance.__dict__.pop(TAKEN, {}).items():
         now = followers.of(instance)
         changed = {pk: rows.get(pk) for pk, values in now.items() if before.get(pk) != values}
         recording.record_touched(followers.model, KindChoices.UPDATED, changed)

@@ -16,8 +16,7 @@ from utilities.proxy import resolve_proxies
 from ..exceptions import DecryptionError, DefinitionError
 from ..models import Delivery, Event, Webhook
 from ..security import signing
-from ..security.encryption import MASK
-from ..security.masking import mask_url, whole_url
+from ..security.masking import MASK, mask_url, whole_url
 from ..templating import environment
 from ..transport.exchange import Request
 from ..validation.headers import check_header_value, parse_headers

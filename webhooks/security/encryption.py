@@ -14,7 +14,6 @@ from .. import conf
 from ..exceptions import DecryptionError
 
 PURPOSE = b'netbox-webhooks secrets at rest v1'
-MASK = '********'
 
 
 def encrypt(text: str) -> str:

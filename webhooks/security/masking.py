@@ -1,4 +1,7 @@
-"""How URLs are shown: without their user and the values of their query, which are as good as a password."""
+"""How secrets are shown: a secret or a header value as MASK, a URL without its user and the values of its query.
+
+Those of a URL are as good as a password. Sealed fields of a webhook show themselves as MASK (models/fields.py).
+"""
 
 import functools
 import re
@@ -6,7 +9,8 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from ..constants import MAX_URL
-from .encryption import MASK
+
+MASK = '********'
 
 TEMPLATE = re.compile(r'\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}', re.DOTALL)
 # Private characters, which no part of a URL begins or ends at.

@@ -9,7 +9,7 @@ from utilities.jinja2 import HTTP_HEADER_INVALID_CHARS_RE
 
 from ..constants import RESERVED_HEADERS
 from ..exceptions import DecryptionError, DefinitionError
-from ..security.encryption import MASK
+from ..security.masking import MASK
 from .definition import Definition
 from .secret import reveal
 from .templates import check_template

@@ -8,8 +8,7 @@ from django.utils.translation import gettext as _
 from utilities.jinja2 import JINJA2_TEMPLATE_RE
 
 from ..exceptions import DefinitionError
-from ..security.encryption import MASK
-from ..security.masking import mask_template, whole_url
+from ..security.masking import MASK, mask_template, whole_url
 from ..storable import UNSTORABLE
 from .definition import Definition
 from .templates import check_template

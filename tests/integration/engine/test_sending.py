@@ -40,7 +40,7 @@ from webhooks.engine.ledger import Ledger
 from webhooks.exceptions import DefinitionError
 from webhooks.models import Attempt, Delivery, Health, Webhook
 from webhooks.outbox import wakeup
-from webhooks.security.encryption import MASK
+from webhooks.security.masking import MASK
 from webhooks.services import redelivery, trial
 from webhooks.transport.exchange import Outcome
 

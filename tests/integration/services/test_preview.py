@@ -13,7 +13,7 @@ from support.log import delivery, event
 
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.fields import Sealed
-from webhooks.security.encryption import MASK
+from webhooks.security.masking import MASK
 
 URL = 'https://a.example/in?token=t0ken'
 HEADERS = 'Authorization: Bearer b3arer\nX-Site: {{ data.name }}'

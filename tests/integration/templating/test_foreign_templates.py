@@ -12,7 +12,7 @@ from support.log import delivery, event
 
 from webhooks.models import Webhook
 from webhooks.security import signing
-from webhooks.security.encryption import MASK
+from webhooks.security.masking import MASK
 
 SECRETS = ('pa55word', 't0ken', 'b3arer', 's3cret', 'whsk_', 'gAAAA')
 SHOWN_URL = f'https://{MASK}@a.example/in?key={MASK}'

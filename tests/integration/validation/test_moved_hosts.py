@@ -6,7 +6,7 @@ from support.admin_browser import page_of, shown
 from support.builders import subscribe
 
 from webhooks.models import Webhook
-from webhooks.security.encryption import MASK
+from webhooks.security.masking import MASK
 
 ELSEWHERE = 'https://b.example/in'
 STORED = 'Authorization: Bearer b3arer'

@@ -3,8 +3,7 @@
 import pytest
 
 from webhooks.constants import MAX_URL
-from webhooks.security.encryption import MASK
-from webhooks.security.masking import mask_template, mask_url
+from webhooks.security.masking import MASK, mask_template, mask_url
 
 
 @pytest.mark.parametrize(

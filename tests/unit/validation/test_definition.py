@@ -11,8 +11,7 @@ import pytest
 from webhooks import conf, validation
 from webhooks.constants import RESERVED_HEADERS
 from webhooks.exceptions import DecryptionError, DefinitionError
-from webhooks.security.encryption import MASK
-from webhooks.security.masking import mask_template
+from webhooks.security.masking import MASK, mask_template
 from webhooks.validation.headers import mask_headers, merge_headers, parse_headers
 from webhooks.validation.url import merge_url
 
