@@ -36,9 +36,8 @@ class SendWithWebhooks(EventRuleAction):
     def enqueue(self, *, event_rule: Any, event_context: Any, action_object: Webhook, action_data: dict) -> None:
         if not action_object.enabled:
             return
-        with transaction.atomic():
+        with locks.turn():
             event = Event.objects.create(**_fields(event_context, action_data))
-            locks.acquire(locks.LINE)
             dispatch.deliver([Group(action_object.pk, [event.pk])])
             transaction.on_commit(wakeup.wake, robust=True)
 

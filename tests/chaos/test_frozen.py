@@ -59,6 +59,6 @@ def test_other_workers_go_on_where_one_is_frozen(webhook, receiver, children: Ch
 
     assert wait_until(arrives, timeout=60), 'others were stopped'
     children.thaw(pid)
-    assert children.wait(pid) is None
+    assert children.ends_well(pid)
     finish()
     check(ledger, receiver)

@@ -103,7 +103,7 @@ class TestPostgres:
         receiver.wait_for(5, timeout=PATIENCE)
         postgres.crash_by_its_own()
         connection.close()
-        assert children.wait(job) is None
+        assert children.ends_well(job)
         ids = [request.header('webhook-id') for request in receiver.matching()]
         assert len(ids) == len(set(ids)) > 5
         finish()

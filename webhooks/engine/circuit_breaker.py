@@ -30,9 +30,9 @@ def count(health: Health, outcome: Outcome, now: datetime) -> None:
 
 
 def suspend(health: Health, webhook: Webhook, now: datetime) -> None:
-    if health.unreachable < SUSPEND_AFTER or webhook.max_attempts == 1:
-        return
     if health.suspended_since is None:
+        if health.unreachable < SUSPEND_AFTER or webhook.max_attempts == 1:
+            return
         health.suspended_since = now
     interval = PROBE_INTERVALS[min(health.probes, len(PROBE_INTERVALS) - 1)]
     health.probe_at = now + timedelta(seconds=interval)

@@ -3,8 +3,9 @@
 A worker that dies in its middle leaves the events as they were.
 """
 
+import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum
 
 from django.db import connection, transaction
@@ -18,7 +19,10 @@ from .matching import Candidate, accepts, match
 
 BATCH = 200
 # For a batch, in milliseconds: rendering is Python's work and NetBox's queries, while nobody but dispatchers waits.
-BOUNDS = {'idle_in_transaction_session_timeout': 8_000, 'statement_timeout': 30_000, 'lock_timeout': 2_000}
+_bounds = {'idle_in_transaction_session_timeout': 8_000, 'statement_timeout': 30_000, 'lock_timeout': 2_000}
+LONGEST_IDLE = 300_000
+# Seconds without a statement after which one is sent.
+SILENCE = 1.0
 
 
 class Progress(Enum):
@@ -65,7 +69,7 @@ def batch() -> Progress:
 def _batch() -> Progress | dict[type, Event]:
     """Return what was done, or {model: an event of it} for models that this process has never rendered."""
     with transaction.atomic():
-        if not locks.try_acquire(locks.DISPATCH, **BOUNDS):
+        if not locks.try_acquire(locks.DISPATCH, **_bounds):
             return Progress.BUSY
         limit = batching.MAX_EVENTS if Webhook.objects.filter(batch=True, enabled=True).exists() else BATCH
         events = list(Event.objects.filter(dispatched_at=None).order_by('sequence')[:limit])
@@ -81,14 +85,39 @@ def _dispatch(events: Sequence[Event]) -> None:
     _discard(event.pk for event in events if not matches[event.pk])
     asked = {pk for pk, candidates in matches.items() if any(one.webhook.needs_before for one in candidates)}
     wanted = [event for event in events if matches[event.pk]]
-    pairs = []
+    pairs, spoken_at = [], time.monotonic()
     for start in range(0, len(wanted), BATCH):
         for shown in event_rendering.render(wanted[start : start + BATCH], asked):
             pairs += _pairs(shown, matches[shown.event.pk])
+            if time.monotonic() - spoken_at > SILENCE:
+                _say_something()
+                spoken_at = time.monotonic()
     taken = Counter(pair.event.pk for pair in pairs)
     _count_skipped({event.pk: len(matches[event.pk]) - taken[event.pk] for event in wanted})
-    locks.acquire_within(locks.LINE, **BOUNDS)
+    locks.acquire_within(locks.LINE, **_bounds)
+    _hold_webhooks({pair.webhook.pk for pair in pairs})
     deliver(batching.group(pairs))
+
+
+def _hold_webhooks(pks: Collection[int]) -> None:
+    """Take now what the foreign key asks for at the commit, and wait for nobody: meanwhile all deliveries would wait.
+
+    Raises OperationalError where an open transaction has renamed or deleted one of them.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute('SELECT id FROM webhooks_webhook WHERE id = ANY(%s) FOR KEY SHARE NOWAIT', [list(pks)])
+
+
+def be_more_patient() -> None:
+    """Called when PostgreSQL has broken off a batch: a model may take longer to render than the bound allows."""
+    idle = _bounds['idle_in_transaction_session_timeout']
+    _bounds['idle_in_transaction_session_timeout'] = min(2 * idle, LONGEST_IDLE)
+
+
+def _say_something() -> None:
+    """Conditions take no statement, and up to a twentieth of a second each: PostgreSQL is not to think us frozen."""
+    with connection.cursor() as cursor:
+        cursor.execute('SELECT 1')
 
 
 def _pairs(shown: Shown, candidates: Sequence[Candidate]) -> list[batching.Pair]:

@@ -74,8 +74,10 @@ def _slices(model: type | None, events: Sequence[Event]) -> Iterator[Sequence[Ev
         size = max(int(SLICE_TIME / _seconds_each[model]), 1) if model in _seconds_each else FIRST_SLICE
         part = events[start : start + size]
         began = time.monotonic()
-        yield part
-        _seconds_each[model] = (time.monotonic() - began) / len(part)
+        try:
+            yield part
+        finally:
+            _seconds_each[model] = (time.monotonic() - began) / len(part)
         start += size
 
 

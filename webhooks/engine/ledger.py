@@ -3,7 +3,8 @@
 import logging
 import time
 from bisect import bisect_left
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 
 from django.db import transaction
@@ -11,13 +12,14 @@ from django.utils.timezone import localdate
 from extras.choices import JournalEntryKindChoices
 from extras.models import JournalEntry
 from netbox.events import EventType
+from psycopg.errors import LockNotAvailable
 
 from ..choices import StatusChoices
 from ..constants import GONE, LATENCY_BUCKETS
 from ..interruptions import INTERRUPTIONS
 from ..models import Health, Hour, Webhook
 from ..transport.exchange import Outcome
-from . import circuit_breaker, notifications
+from . import circuit_breaker, locks, notifications
 
 logger = logging.getLogger('webhooks.health')
 
@@ -51,6 +53,8 @@ class Ledger:
         due = [pk for pk, entry in sorted(self._entries.items()) if everything or _matters(*entry)]
         # Whoever edits a webhook takes its row before its health's: here too, or it ends in a deadlock.
         held = _lock_webhooks([pk for pk in due if _is_gone(self._entries[pk][1])])
+        if due:
+            locks.wait_briefly()
         for health in _lock_health(due):
             pk = health.webhook_id
             self._write(health, *self._entries.pop(pk), now, may_disable=pk in held)
@@ -70,13 +74,22 @@ class Ledger:
         self, health: Health, webhook: Webhook, entries: Sequence[Entry], now: datetime, may_disable: bool
     ) -> None:
         """If it raises, in a receiver of signals for example, only the counters are wrong: deliveries are recorded."""
-        try:
-            with transaction.atomic():
-                _record(health, webhook, entries, now, self._tells_failures, may_disable)
-        except INTERRUPTIONS:
+        with _on_its_own(webhook.pk):
+            _record(health, webhook, entries, now, self._tells_failures, may_disable)
+
+
+@contextmanager
+def _on_its_own(webhook_id: int) -> Iterator[None]:
+    """A savepoint: whatever goes wrong inside, or waits for a row that a user holds, is logged and left out."""
+    try:
+        with transaction.atomic():
+            yield
+    except INTERRUPTIONS as error:
+        if not isinstance(error.__cause__, LockNotAvailable):
             raise
-        except Exception:
-            logger.exception('webhook=%s its health cannot be recorded', webhook.pk)
+        logger.warning('webhook=%s its health is not recorded: somebody holds a row', webhook_id)
+    except Exception:
+        logger.exception('webhook=%s its health cannot be recorded', webhook_id)
 
 
 def _matters(webhook: Webhook, entries: Sequence[Entry]) -> bool:
@@ -121,12 +134,15 @@ def _record(
 
 def note_failed(counts: Mapping[int, int], now: datetime) -> None:
     """Count what failed without a request, or waited too long: {id of a webhook: how many deliveries}."""
+    if counts:
+        locks.wait_briefly()
     for health in _lock_health(counts):
-        _count_closed(health, [StatusChoices.FAILED] * counts[health.webhook_id], now)
-        is_first = _is_first_failure(health, now)
-        health.save(update_fields=['failed', 'failure_told_on'])
-        if is_first:
-            notifications.tell(health.webhook, notifications.FAILED)
+        with _on_its_own(health.webhook_id):
+            _count_closed(health, [StatusChoices.FAILED] * counts[health.webhook_id], now)
+            is_first = _is_first_failure(health, now)
+            health.save(update_fields=['failed', 'failure_told_on'])
+            if is_first:
+                notifications.tell(health.webhook, notifications.FAILED)
 
 
 def _news(health: Health, group: Sequence[Entry], now: datetime, tells_failures: bool) -> EventType | None:

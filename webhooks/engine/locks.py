@@ -57,6 +57,12 @@ def acquire_within(key: int, **bounds: int) -> datetime:
     return _call(f'SELECT {wait}, {_settings(bounds)}, clock_timestamp()', key)[-1]
 
 
+def wait_briefly() -> None:
+    """From now on the open transaction waits a moment only for a row that somebody else holds."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('lock_timeout', '200', true)")
+
+
 def try_acquire(key: int, **bounds: int) -> bool:
     """Take the lock in the engine's own transaction, if nobody holds it, and set BOUNDS, some of them replaced."""
     return _call(f'SELECT pg_try_advisory_xact_lock(%s), {_settings(bounds)}', key)[0]

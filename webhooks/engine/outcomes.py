@@ -24,6 +24,9 @@ from .verdict import Verdict, decide
 
 logger = logging.getLogger('webhooks.delivery')
 
+# What the columns hold. The probes of a webhook that stays suspended are not bounded otherwise.
+MOST_ATTEMPTS = 32767
+
 RECORD = """
     WITH v AS (
         SELECT * FROM unnest(
@@ -140,8 +143,8 @@ def row(one: Claimed, verdict: Verdict, lapsed: bool = False) -> tuple:
         outcome.error,
         outcome.status,
         verdict.due_at,
-        verdict.attempt_count,
-        verdict.attempt_limit,
+        min(verdict.attempt_count, MOST_ATTEMPTS),
+        verdict.attempt_limit and min(verdict.attempt_limit, MOST_ATTEMPTS),
         datetime.fromtimestamp(outcome.started_at, UTC),
         outcome.duration,
         webhook.http_method,

@@ -2,7 +2,7 @@
 
 A lease that runs out without an outcome is an attempt that came to nothing: it has its place in the log, and the next
 one comes after the same wait as after any failure. It may have been this delivery that stopped the worker, so it is
-claimed alone (claims.claim_lapsed), and ends as failed where its lease runs out again and again.
+claimed alone (claims.claim_lapsed), and fails where its lease runs out three times in a row. A test is not repeated.
 """
 
 import random
@@ -15,6 +15,7 @@ from django.db import connection
 from ..choices import StatusChoices
 from ..constants import LEASE_MARGIN
 from ..models import Delivery
+from ..models.querysets import LONG_COLUMNS
 from ..transport.exchange import Outcome
 from . import backoff, ledger, locks, outcomes
 from .claimed import Claimed
@@ -24,6 +25,9 @@ from .verdict import Verdict
 # Leases in a row that may run out before a delivery fails by it: a deploy that kills its workers fails nothing.
 LAPSES = 3
 LAPSED = 'its worker stopped, or was cut off, before an outcome was recorded'
+
+# Columns of the event that are long.
+UNREAD = tuple(f'event__{name}' for name in LONG_COLUMNS)
 
 TAKE_OVER = """
     UPDATE webhooks_delivery SET lease = %(lease)s WHERE id IN (
@@ -47,7 +51,8 @@ def _take_over(lease: uuid.UUID, now: datetime) -> list[Delivery]:
     with connection.cursor() as cursor:
         cursor.execute(TAKE_OVER, {'lease': lease, 'now': now})
         pks = [pk for (pk,) in cursor.fetchall()]
-    return list(Delivery.objects.filter(pk__in=pks).select_related('webhook').order_by('pk')) if pks else []
+    found = Delivery.objects.filter(pk__in=pks).select_related('webhook', 'event').defer(*UNREAD)
+    return list(found.order_by('pk')) if pks else []
 
 
 def _judge(one: Delivery, now: datetime) -> Judged:
@@ -61,6 +66,6 @@ def _judge(one: Delivery, now: datetime) -> Judged:
 def decide(one: Delivery, now: datetime, chance: float) -> Verdict:
     """Return what becomes of a delivery whose lease has run out. `chance` in [0, 1)."""
     tries, limit = one.attempt_count + 1, one.attempt_limit
-    if tries >= (limit or one.webhook.max_attempts) and one.lapses + 1 >= LAPSES:
+    if one.event.test or one.lapses + 1 >= LAPSES:
         return Verdict(StatusChoices.FAILED, tries, limit)
     return Verdict(StatusChoices.PENDING, tries, limit, now + backoff.delay(tries, chance))

@@ -13,9 +13,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from datetime import timedelta
 
-from django.db import DataError, InterfaceError, OperationalError, connection
+from django.db import DataError, connection
 
 from ..constants import JOB_TIME, LEASE_MARGIN
+from ..interruptions import BROKEN_OFF, INTERRUPTIONS
 from ..models import Delivery, Webhook
 from ..outbox import wakeup
 from ..transport.client import Client
@@ -78,7 +79,7 @@ class Drain:
         self._lease = uuid.uuid4()
         self._ledger = Ledger()
         self._under_way: dict[Future, Claimed] = {}
-        # Claimed with others that took too long to build, so that they go back.
+        # Claimed and not begun in time: they go back.
         self._unbuilt: list[int] = []
         # Could not be built: to be recorded without a request.
         self._unsent: list[Claimed] = []
@@ -86,6 +87,7 @@ class Drain:
         self._webhooks: dict[int, Webhook] = {}
         self._webhooks_at = 0.0
         self._dispatch_from = 0.0
+        self._to_tidy = [rescue.rescue, expiry.expire]
 
     def work(self) -> bool:
         """Work until nothing is left or the time is up. Returns whether nothing is left."""
@@ -93,20 +95,37 @@ class Drain:
         self._dispatch()
         self._pace = Pace(time.monotonic())
         self._begin_lapsed(timedelta(seconds=JOB_TIME))
-        for tidy in (rescue.rescue, expiry.expire):
-            while not self._is_over() and self._persist(tidy):
-                pass
         finished, patience = False, 0.0
-        while not finished and not self._is_over():
-            claimed = self._turn(self._collect(patience), THREADS - len(self._under_way))
-            progress = self._dispatch()
-            goes_on = claimed or progress is not Progress.NOTHING or self._unsent or self._under_way
+        while not finished and (self._has_begun() or not self._is_over()):
+            is_over = self._is_over()
+            claimed = self._turn(self._collect(patience), 0 if is_over else THREADS - len(self._under_way))
+            patience = POLL
+            if is_over:
+                continue
+            progress, tidied = self._dispatch(), self._tidy()
+            goes_on = claimed or tidied or progress is not Progress.NOTHING or self._has_begun()
             finished = not (goes_on or self._begin_lapsed() or self._wait_for_tokens())
-            patience = 0.0 if progress is Progress.DONE or self._unsent or self._unbuilt else POLL
-        while self._under_way or self._unsent or self._unbuilt:
-            self._turn(self._collect(None), 0)
+            if tidied or progress is Progress.DONE or self._unsent or self._unbuilt:
+                patience = 0.0
         self._persist(self._flush)
         return finished and not self._persist(lambda: claims.is_held_by_time(self._span()))
+
+    def _has_begun(self) -> bool:
+        """Whether something is held that has to be recorded or given back."""
+        return bool(self._under_way or self._unsent or self._unbuilt)
+
+    def _tidy(self) -> bool:
+        """Do a little of what is left to tidy. Returns whether there may be more: not all at once, others wait."""
+        for tidy in list(self._to_tidy):
+            try:
+                if self._persist(tidy):
+                    return True
+            except INTERRUPTIONS:
+                raise
+            except Exception:
+                logger.exception('%s=failed', tidy.__name__)
+            self._to_tidy.remove(tidy)
+        return False
 
     def _is_over(self) -> bool:
         return self._pace.is_over(time.monotonic())
@@ -124,9 +143,10 @@ class Drain:
             return Progress.NOTHING
         try:
             progress = dispatch.batch()
-        except (OperationalError, InterfaceError) as error:
+        except BROKEN_OFF as error:
             _broken_off(error)
             self._dispatch_from = time.monotonic() + DISPATCH_REST
+            dispatch.be_more_patient()
             return Progress.NOTHING
         if progress is Progress.BUSY and not self._under_way:
             # Whoever holds the lock may have looked before our event was there.
@@ -139,7 +159,7 @@ class Drain:
 
     def _turn(self, ended: list[Claimed], free: int) -> bool:
         """Record what has ended and begin what is due, as far as threads are free. Returns whether anything was."""
-        ended += self._unsent
+        ended = ended + self._unsent
         unbuilt, self._unsent, self._unbuilt = self._unbuilt, [], []
         claimed_at = time.monotonic()
         try:
@@ -202,7 +222,7 @@ class Drain:
         while True:
             try:
                 return transaction()
-            except (OperationalError, InterfaceError) as error:
+            except BROKEN_OFF as error:
                 _broken_off(error)
                 if time.monotonic() > end:
                     raise
@@ -229,7 +249,7 @@ class Drain:
         end = time.monotonic() + BUILD_BUDGET
         for position, delivery in enumerate(there):
             if position and time.monotonic() > end:
-                self._unbuilt = [late.pk for late in there[position:]]
+                self._unbuilt += [late.pk for late in there[position:]]
                 return
             one = self._build(delivery, webhooks[delivery.webhook_id])
             if one.request is None:
@@ -268,6 +288,7 @@ class Drain:
         one.outcome = future.result()
         if one.outcome is None:
             logger.warning('delivery=%s lease=lapsed (it is not sent from here)', one.delivery.uuid)
+            self._unbuilt.append(one.delivery.pk)
             self._pace.end(one.delivery.pk, one.delivery.webhook_id, 0)
             return None
         self._pace.end(one.delivery.pk, one.delivery.webhook_id, one.outcome.duration)

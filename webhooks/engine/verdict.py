@@ -29,8 +29,10 @@ def decide(delivery: Delivery, outcome: Outcome, now: datetime, chance: float) -
     if outcome.succeeded:
         return Verdict(StatusChoices.DELIVERED, tries, limit)
     if outcome.unreachable and not delivery.event.test and circuit_breaker.is_suspended(delivery.webhook):
-        # It was a probe: it stays first in the line, and its attempt is not spent.
-        return Verdict(StatusChoices.PENDING, tries, (limit or delivery.webhook.max_attempts) + 1, now)
+        # It was a probe: its attempt is not spent. Not due at once, or it would be claimed again and again where the
+        # next probe's time cannot be written.
+        due_at = now + timedelta(seconds=circuit_breaker.PROBE_INTERVALS[0])
+        return Verdict(StatusChoices.PENDING, tries, (limit or delivery.webhook.max_attempts) + 1, due_at)
     if outcome.unsendable or tries >= (limit or delivery.webhook.max_attempts):
         return Verdict(StatusChoices.FAILED, tries, limit)
     return Verdict(StatusChoices.PENDING, tries, limit, now + _wait(tries, outcome, now, chance))

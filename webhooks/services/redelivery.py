@@ -7,6 +7,7 @@ from itertools import batched
 
 from django.db import transaction
 from django.db.models import F, QuerySet
+from django.db.models.functions import Least
 from django.utils import timezone
 from django.utils.translation import ngettext
 
@@ -71,6 +72,8 @@ def _reopen(pks: list[int]) -> None:
         finished_at=None,
         error='',
         attempt_limit=F('attempt_count') + 1,
+        # What has stopped workers is tried alone again.
+        lapses=Least(F('lapses'), 1),
         listed=False,
     )
     ordering.rejoin(pks)

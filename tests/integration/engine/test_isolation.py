@@ -28,10 +28,11 @@ from tenancy.models import Tenant
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Received, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import dispatch, locks, outcomes, rescue, runner
+from webhooks.engine import dispatch, expiry, locks, outcomes, rescue, runner
 from webhooks.engine.claimed import Claimed
 from webhooks.models import Attempt, Delivery, Health, Webhook
 from webhooks.payload import http_request
+from webhooks.services import trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -263,18 +264,21 @@ class TestLease:
         (claimed,) = deliveries(SENDING)
         assert claimed.lease_until >= released + timedelta(seconds=webhook.timeout + 30)
 
-    def test_what_was_frozen_for_so_long_that_others_may_have_it_is_not_sent(self, receiver, monkeypatch):
-        monkeypatch.setattr(runner, 'LEASE_MARGIN', 0)
+    def test_what_was_frozen_for_so_long_that_others_may_have_it_goes_back_unsent(self, receiver, monkeypatch):
+        ask, refused = runner.Drain._ask, []
+
+        def ask_late(drain: runner.Drain, request: object, latest: float) -> object:
+            if refused:
+                return ask(drain, request, latest)
+            refused.append(request)
+            return ask(drain, request, latest - 3600)
+
+        monkeypatch.setattr(runner.Drain, '_ask', ask_late)
         subscribe(receiver.url(BUSY), Site)
         site()
-        assert work() == 'nothing to send'
-        assert not receiver.requests
-        assert len(deliveries(SENDING)) == 1
-        monkeypatch.undo()
-        pass_leases()
-        work()
-        pass_retry_waits()
         assert work() == '1 delivered'
+        assert (len(refused), len(receiver.requests)) == (1, 1)
+        assert [one.attempt_count for one in deliveries()] == [1]
 
 
 class TestLapsed:
@@ -348,6 +352,77 @@ class TestLapsed:
         self.lapse()
         _first, behind = deliveries()
         assert behind.due_at is not None
+
+
+class TestProbes:
+    """A suspended webhook is asked from time to time, whatever keeps its health from being written."""
+
+    @pytest.fixture
+    def suspended(self, receiver: Receiver) -> Webhook:
+        webhook = subscribe(receiver.url(BUSY), Site)
+        dispatch_sites(3)
+        past = timezone.now() - timedelta(seconds=1)
+        Health.objects.filter(webhook=webhook).update(unreachable=5, suspended_since=past, probe_at=past)
+        receiver.close()
+        return webhook
+
+    def test_of_a_webhook_with_one_attempt_they_have_their_intervals(self, suspended):
+        Webhook.objects.update(max_attempts=1)
+        work()
+        assert Attempt.objects.count() == 1
+        assert health(suspended).probe_at > timezone.now()
+
+    def test_while_somebody_holds_the_health_there_is_one_for_each_delivery(self, suspended):
+        with open_transaction(lambda: Health.objects.select_for_update().get(webhook=suspended)):
+            work()
+        assert 1 <= Attempt.objects.count() <= 3
+
+
+def test_what_expires_is_failed_a_little_at_a_time_while_others_are_sent(receiver, monkeypatch):
+    monkeypatch.setattr(expiry, 'EXPIRE', expiry.EXPIRE.replace('LIMIT 1000', 'LIMIT 1'))
+    paused = subscribe(receiver.url(BUSY), Site, paused=True)
+    dispatch_sites(5)
+    Delivery.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+    subscribe(receiver.url(IDLE), Tenant)
+    tenant()
+    left = []
+    receiver_send = runner.Drain._send
+
+    def send(drain: runner.Drain, *args: object) -> None:
+        left.append(len(deliveries(PENDING, webhook=paused)))
+        receiver_send(drain, *args)
+
+    monkeypatch.setattr(runner.Drain, '_send', send)
+    work()
+    assert left == [5]
+    assert len(deliveries(FAILED, webhook=paused)) == 5
+
+
+def test_a_receiver_of_signals_that_fails_does_not_keep_deliveries_from_expiring(receiver):
+    subscribe(receiver.url(BUSY), Site, paused=True)
+    dispatch_sites(2)
+    Delivery.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+
+    def refuse(**kwargs: object) -> None:
+        raise ValueError('not today')
+
+    pre_save.connect(refuse, sender=Health)
+    try:
+        work()
+    finally:
+        pre_save.disconnect(refuse, sender=Health)
+    assert len(deliveries(FAILED)) == 2
+
+
+def test_a_test_whose_process_stopped_is_not_sent_again(receiver):
+    webhook = subscribe(receiver.url(BUSY), Site)
+    site()
+    work()
+    sent = trial.send_test(webhook)
+    Delivery.objects.filter(pk=sent.pk).update(status=SENDING, lease_until=timezone.now(), attempt_count=0)
+    rescue.rescue()
+    sent.refresh_from_db()
+    assert (sent.status, sent.error) == (FAILED, rescue.LAPSED)
 
 
 def test_a_hanging_endpoint_and_a_lapsed_delivery_hold_up_nobody(receiver):

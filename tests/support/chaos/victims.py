@@ -43,6 +43,11 @@ class Children:
         _pid, code = os.waitpid(pid, 0)
         return os.WTERMSIG(code) if os.WIFSIGNALED(code) else None
 
+    def ends_well(self, pid: int) -> bool:
+        """Wait for the child. Returns whether it came to its end, without an error and without a signal."""
+        self._pids.remove(pid)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
     def is_frozen(self, pid: int) -> bool:
         return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
 
