@@ -60,7 +60,7 @@ CLAIM = f"""
         FROM ready CROSS JOIN LATERAL (
             SELECT d.id FROM webhooks_delivery d
             WHERE d.webhook_id = ready.id AND d.status = 'pending' AND d.due_at <= %(due)s
-              AND (d.lapses > 0) = %(lapsed)s AND NOT {IS_BEHIND}
+              AND d.expires_at >= %(now)s AND (d.lapses > 0) = %(lapsed)s AND NOT {IS_BEHIND}
             ORDER BY d.due_at, d.id
             LIMIT greatest(ready.room, 0)
             FOR UPDATE SKIP LOCKED
