@@ -22,9 +22,10 @@ from extras.models import *
 from extras.models import Webhook as BuiltinWebhook
 from extras.dashboard.utils import get_default_dashboard
 from users.models import ObjectPermission, User
-from webhooks import drain, importing, status
+from webhooks.engine import runner
 from webhooks.jobs import WebhooksRetentionJob
 from webhooks.models import Delivery, Webhook
+from webhooks.services import builtin_import, failed_jobs
 
 ours, delivery, sites = (ObjectType.objects.get_for_model(model) for model in (Webhook, Delivery, Site))
 user = User.objects.create_superuser(username='admin', password='admin', email='admin@example.com')
@@ -34,13 +35,13 @@ builtin = BuiltinWebhook.objects.create(name='Builtin', payload_url='http://127.
 rule = EventRule.objects.create(name='Taken over', event_types=['object_created'], action_type='webhook',
     action_object_type=ContentType.objects.get_for_model(BuiltinWebhook), action_object_id=builtin.pk)
 rule.object_types.add(sites)
-importing.carry_out(importing.plan(), disable_builtin=True)
+builtin_import.carry_out(builtin_import.plan(), disable_builtin=True)
 webhook = Webhook.objects.get()
 Webhook.objects.update(max_attempts=1)
 Site.objects.create(name='Bern', slug='bern')
 while not Delivery.objects.filter(status='failed').exists():  # a slow machine may need another job
-    drain.run()
-status.publish()
+    runner.run()
+failed_jobs.publish()
 Site.objects.create(name='Genf', slug='genf')
 WebhooksRetentionJob.enqueue_once(interval=1440)
 
