@@ -7,13 +7,14 @@ import django
 
 django.setup()
 
-from benchmarks import arrival, isolation, lists, report, saves, sending, storage  # noqa: E402
+from benchmarks import arrival, isolation, lists, report, saves, sending, storage, workers  # noqa: E402
 from benchmarks.sides import Bed  # noqa: E402
 from devstack.receiver import Receiver  # noqa: E402
 
 SECTIONS = {
     'saves': saves.measure,
     'sending': sending.measure,
+    'workers': workers.measure,
     'arrival': arrival.measure,
     'isolation': isolation.measure,
     'storage': storage.measure,

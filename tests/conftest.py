@@ -10,8 +10,15 @@ pytest_plugins = ['support.fixtures.servers', 'support.fixtures.database', 'supp
 UNIT = Path(__file__).parent / 'unit'
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption('--long', action='store_true', help='run what takes long as well: more seeds of what is random')
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Without a NetBox only the unit tests are run, and the others say why not."""
+    for item in items:
+        if item.get_closest_marker('long') and not item.config.getoption('--long'):
+            item.add_marker(pytest.mark.skip('takes long: --long runs it'))
     if 'WEBHOOKS_STACK' in os.environ:
         return
     for item in items:

@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy as _
 from extras.constants import WEBHOOK_EVENT_TYPES
 from netbox.event_rules import EventRuleAction
 
-from .engine import dispatch, locks
+from .engine import dispatch
 from .engine.batching import Group
 from .models import Event, Webhook
 from .models.sequence import draw
@@ -36,9 +36,9 @@ class SendWithWebhooks(EventRuleAction):
     def enqueue(self, *, event_rule: Any, event_context: Any, action_object: Webhook, action_data: dict) -> None:
         if not action_object.enabled:
             return
-        with locks.turn():
+        with transaction.atomic():
             event = Event.objects.create(**_fields(event_context, action_data))
-            dispatch.deliver([Group(action_object.pk, [event.pk])])
+            dispatch.make_deliveries([Group(action_object.pk, [event.pk])])
             transaction.on_commit(wakeup.wake, robust=True)
 
     def resolve_import_object(self, value: str) -> Webhook:

@@ -4,11 +4,14 @@ PostgreSQL ends the transaction in which the worker was frozen, and with it the 
 finds its connection closed, does again what was broken off, and sends nothing that others may have sent meanwhile.
 """
 
+import random
+from collections.abc import Callable
+
 import pytest
 from dcim.models import Site
 from support.builders import subscribe
 from support.chaos.audit import Ledger, check, finish
-from support.chaos.victims import Children, freeze, strike_after, strike_before
+from support.chaos.victims import Children, freeze, strike_after, strike_at_statement, strike_before
 from support.engine import work
 
 from devstack.process import wait_until
@@ -21,9 +24,13 @@ pytestmark = [
     pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
 ]
 
+# Of a job that does what is there: it makes more than these.
+STATEMENTS = 60
+
 STAGES = {
+    'after events were claimed, before the commit': (strike_after, 'webhooks.engine.event_claims.claim', 1),
     'before events are rendered': (strike_before, 'webhooks.engine.event_rendering.render', 1),
-    'after deliveries were made, before the commit': (strike_after, 'webhooks.engine.dispatch.deliver', 1),
+    'after deliveries were made, before the commit': (strike_after, 'webhooks.engine.dispatch.make_deliveries', 1),
     'after the claim, before the commit': (strike_after, 'webhooks.engine.claims.claim', 2),
     'after the claim was committed': (strike_before, 'webhooks.engine.runner.prepare', 1),
     'before the first POST': (strike_before, 'webhooks.transport.client.Client.send', 1),
@@ -37,15 +44,19 @@ def webhook(receiver: Receiver) -> Webhook:
     return subscribe(receiver.url('/hook'), Site)
 
 
-@pytest.mark.parametrize(('strike', 'target', 'call'), STAGES.values(), ids=STAGES.keys())
-def test_other_workers_go_on_where_one_is_frozen(webhook, receiver, children: Children, strike, target, call):
+def seeds(short: int, all_of_them: int) -> list:
+    marks = [()] * short + [pytest.mark.long] * (all_of_them - short)
+    return [pytest.param(seed, marks=mark, id=f'seed {seed}') for seed, mark in enumerate(marks, 1)]
+
+
+def check_others_go_on(receiver: Receiver, children: Children, strike: Callable[[], None]) -> None:
     ledger = Ledger()
     pks = [ledger.create() for _ in range(8)]
     for pk in pks:
         ledger.change(pk)
 
     def frozen() -> None:
-        strike(target, call, freeze)
+        strike()
         work()
 
     pid = children.fork(frozen)
@@ -62,3 +73,14 @@ def test_other_workers_go_on_where_one_is_frozen(webhook, receiver, children: Ch
     assert children.ends_well(pid)
     finish()
     check(ledger, receiver)
+
+
+@pytest.mark.parametrize(('strike', 'target', 'call'), STAGES.values(), ids=STAGES.keys())
+def test_other_workers_go_on_where_one_is_frozen(webhook, receiver, children: Children, strike, target, call):
+    check_others_go_on(receiver, children, lambda: strike(target, call, freeze))
+
+
+@pytest.mark.parametrize('seed', seeds(3, 20))
+def test_other_workers_go_on_after_whichever_statement_one_is_frozen(webhook, receiver, children: Children, seed):
+    number = random.Random(seed).randrange(STATEMENTS)
+    check_others_go_on(receiver, children, lambda: strike_at_statement(number, freeze))

@@ -30,9 +30,10 @@ DISPATCH, CLAIM, POST, RECORD = (
 # Where the worker is killed, and at which call: the later ones find some deliveries sent and some not.
 STAGES = {
     'before events are rendered': (strike_before, 'webhooks.engine.event_rendering.render', 1),
-    'before deliveries are made': (strike_before, f'{DISPATCH}.deliver', 1),
-    'after deliveries were made, before the commit': (strike_after, f'{DISPATCH}.deliver', 1),
-    'after the dispatch was committed': (strike_after, f'{DISPATCH}.batch', 1),
+    'after events were claimed': (strike_after, 'webhooks.engine.event_claims.claim', 1),
+    'before deliveries are made': (strike_before, f'{DISPATCH}.make_deliveries', 1),
+    'after deliveries were made, before the commit': (strike_after, f'{DISPATCH}.make_deliveries', 1),
+    'after the dispatch was committed': (strike_after, f'{DISPATCH}.dispatch', 1),
     'before the claim': (strike_before, f'{CLAIM}.claim', 2),
     'after the claim, before the commit': (strike_after, f'{CLAIM}.claim', 2),
     'after the claim was committed': (strike_before, 'webhooks.engine.runner.prepare', 1),
@@ -43,7 +44,7 @@ STAGES = {
     'before the record': (strike_before, f'{RECORD}.save', 1),
     'before the third record': (strike_before, f'{RECORD}.save', 3),
     'after the record, before the commit': (strike_after, f'{RECORD}.save', 2),
-    'before the line steps up': (strike_before, 'webhooks.engine.ordering.step_up', 2),
+    'before the next of the object may go': (strike_before, 'webhooks.engine.ordering.unpark', 2),
     'after the counters, before the commit': (strike_after, 'webhooks.engine.ledger.Ledger.flush', 2),
     'before the status page': (strike_before, 'webhooks.services.failed_jobs.publish', 1),
 }

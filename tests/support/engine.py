@@ -15,11 +15,11 @@ from django.utils import timezone
 from devstack.receiver import Received, Receiver
 from webhooks import conf
 from webhooks.choices import OPEN_STATUSES, StatusChoices
-from webhooks.engine import claims, locks, outcomes, runner
+from webhooks.engine import claims, dispatch, lanes, outcomes, runner
 from webhooks.engine.claimed import prepare
 from webhooks.engine.job_time import ANY_TIME, Span
 from webhooks.engine.ledger import Ledger
-from webhooks.models import Delivery, Health, Webhook
+from webhooks.models import Delivery, Event, Health, Webhook
 from webhooks.services import failed_jobs
 from webhooks.transport.exchange import Outcome
 
@@ -31,19 +31,26 @@ def work() -> str:
     return str(tally)
 
 
+def dispatch_all() -> None:
+    """Make deliveries of what is recorded, and send none."""
+    lease = uuid.uuid4()
+    while dispatch.dispatch(lease):
+        pass
+
+
 def claim(
     lease: uuid.UUID | None = None, limit: int = 10, span: Span = ANY_TIME, one_each: Collection[int] = ()
 ) -> list[Delivery]:
     """Claim what is due, as a worker of its own if no lease is given."""
-    with locks.turn() as now:
-        claimed = claims.claim(lease or uuid.uuid4(), limit, now, span, one_each)
-    return claims.fetch(claimed)
+    with lanes.turn() as now:
+        claimed = claims.claim(lease or uuid.uuid4(), (), limit, now, span, one_each)
+    return claims.fetch(claimed.pks)
 
 
 def claim_lapsed(lease: uuid.UUID | None = None) -> list[Delivery]:
-    with locks.turn() as now:
-        claimed = claims.claim_lapsed(lease or uuid.uuid4(), now)
-    return claims.fetch(claimed)
+    with lanes.turn() as now:
+        claimed = claims.claim_lapsed(lease or uuid.uuid4(), now, now)
+    return claims.fetch(claimed.pks)
 
 
 def record(lease: uuid.UUID, claimed: list[Delivery], outcome: Outcome) -> str:
@@ -52,8 +59,10 @@ def record(lease: uuid.UUID, claimed: list[Delivery], outcome: Outcome) -> str:
     sent = [prepare(one, webhooks[one.webhook_id], 0) for one in claimed]
     for one in sent:
         one.outcome = outcome
-    with locks.turn() as now:
-        return str(outcomes.record(lease, sent, Ledger(), now))
+    with lanes.turn() as now:
+        held = lanes.take({one.webhook_id for one in claimed})
+        judged = [outcomes.judge(one, now) for one in sent]
+        return str(outcomes.record(lease, judged, Ledger(), held, now))
 
 
 @contextmanager
@@ -95,14 +104,21 @@ def is_anybody_blocked() -> bool:
 
 
 def pass_retry_waits(**filters: Any) -> None:
-    """Whatever waits for a retry is due; what waits in line is not."""
+    """Whatever waits for a retry is due; what is parked is not."""
     pending = Delivery.objects.filter(status=StatusChoices.PENDING, due_at__isnull=False, **filters)
     pending.update(due_at=timezone.now())
+    pending.filter(overtake_at__isnull=False).update(overtake_at=timezone.now())
 
 
 def pass_leases() -> None:
     """What workers hold is theirs no longer."""
     Delivery.objects.filter(status=StatusChoices.SENDING).update(lease_until=timezone.now() - timedelta(seconds=1))
+
+
+def pass_event_leases() -> None:
+    """Nor what dispatchers hold."""
+    undispatched = Event.objects.filter(dispatched_at=None, lease__isnull=False)
+    undispatched.update(lease_until=timezone.now() - timedelta(seconds=1))
 
 
 def pass_probe_interval(webhook: Webhook) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from django.db import transaction
 from django.db.models import Model, QuerySet
 from django.utils.translation import gettext_lazy as _
 from django_filters.rest_framework import DjangoFilterBackend
@@ -21,7 +20,6 @@ from rest_framework.response import Response
 from rest_framework.routers import APIRootView
 
 from .. import filtersets
-from ..engine import locks
 from ..exceptions import DefinitionError
 from ..models import Delivery, Event, Webhook, querysets
 from ..permissions import visible_deliveries, visible_events
@@ -75,12 +73,6 @@ class WebhookViewSet(NetBoxModelViewSet):
         if not isinstance(request.data, dict):
             raise ValidationError(_('One webhook takes one object.'))
         return super().update(request, *args, **kwargs)
-
-    @transaction.atomic
-    def perform_destroy(self, instance: Webhook) -> None:
-        """Take the lock that its deletion needs before NetBox locks its row, as everybody else does."""
-        locks.acquire(locks.LINE)
-        super().perform_destroy(instance)
 
     @extend_schema(request=None, responses={201: serializers.DeliverySerializer(nested=True)})
     @action(detail=True, methods=['post'], permission_classes=[post_needs('test')])

@@ -25,6 +25,8 @@ class Claimed:
 def prepare(delivery: Delivery, webhook: Webhook, now: float) -> Claimed:
     """Build the request. Where none can be built, the outcome says why, and the delivery is not sent."""
     delivery.webhook = webhook
+    if delivery.event.error:
+        return _unsendable(delivery, now, delivery.event.error)
     try:
         return Claimed(delivery, request=http_request.build(delivery, now))
     except DefinitionError as error:
@@ -35,5 +37,9 @@ def prepare(delivery: Delivery, webhook: Webhook, now: float) -> Claimed:
         # One delivery must not stop the others, whatever a plugin's callback or filter does.
         logger.exception('delivery=%s cannot be built', delivery.uuid)
         reason = f'{type(error).__name__}: {error}'
-    error = storable(f'not sent: {reason}')[:MAX_ERROR]
+    return _unsendable(delivery, now, f'not sent: {reason}')
+
+
+def _unsendable(delivery: Delivery, now: float, reason: str) -> Claimed:
+    error = storable(reason)[:MAX_ERROR]
     return Claimed(delivery, outcome=Outcome(started_at=now, duration=0, error=error, unsendable=True))

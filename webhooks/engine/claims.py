@@ -7,6 +7,7 @@ worker that is killed loses nothing, at worst a request is sent twice.
 import uuid
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from django.conf import settings
@@ -14,121 +15,196 @@ from django.db import connection
 
 from ..constants import LEASE_MARGIN
 from ..models import Delivery, Webhook
-from . import rate_limit
+from . import ordering, rate_limit
 from .job_time import ANY_TIME, Span
 from .rate_limit import TOKENS
+
+# Lanes that a worker takes at a time, beside those that it has something to record in: the others are for the others.
+LANES = 8
+# Due deliveries of a webhook that are looked at in one statement, once one had to be parked; and looks in one turn.
+WINDOW, LOOKS = 200, 3
+# Of what a webhook may send next, this share is of the newest, so that a change passes a backlog. The rest is oldest.
+NEWEST = 0.25
 
 UNDER_WAY = "(SELECT count(*) FROM webhooks_delivery s WHERE s.webhook_id = w.id AND s.status = 'sending')"
 
 # Of those that may be under way for a webhook at the same time, one while it is suspended, how many are left.
 SLOTS = f'CASE WHEN h.suspended_since IS NULL THEN w.concurrency ELSE 1 END - {UNDER_WAY}'
 
-ACTIVE = 'w.enabled AND NOT w.paused AND (h.suspended_since IS NULL OR h.probe_at <= %(now)s)'
+# A suspended webhook is probed at its time, and when somebody has just saved it.
+ACTIVE = """
+    w.enabled AND NOT w.paused AND (
+        h.suspended_since IS NULL OR h.probe_at <= %(now)s
+        OR w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s
+    )"""
 
 # What job_time.py says of it: %(slow)s are ids of webhooks, %(seconds)s the time that their endpoints take.
-TIMED = """
-    LEFT JOIN webhooks_health h ON h.webhook_id = w.id
+LANE = """
+    webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
     LEFT JOIN unnest(%(slow)s::bigint[], %(seconds)s::float[]) AS known(id, seconds) ON known.id = w.id"""
 ENDS_IN_TIME = """
     coalesce(known.seconds, CASE WHEN h.unreachable > 0 THEN coalesce(w.timeout, %(timeout)s) ELSE 0 END) <= %(left)s"""
 
-# The delivery may go although an earlier one of its object is open (`order_wait` is over); but that one is due or under
-# way, and goes first. OFFSET 0: looked up for each delivery by itself, and not for all that wait.
-IS_BEHIND = """
-    EXISTS (
-        SELECT 1 FROM webhooks_wait v
-        WHERE v.delivery_id = d.id
-          AND (SELECT b.status = 'sending' OR b.due_at <= %(now)s FROM webhooks_delivery b WHERE b.id = v.blocker_id)
-        OFFSET 0
-    )"""
+DUE = "d.webhook_id = w.id AND d.status = 'pending' AND d.due_at <= %(now)s AND d.expires_at >= %(now)s"
+HAS_WORK = f'EXISTS (SELECT 1 FROM webhooks_delivery d WHERE {DUE} AND (d.lapses > 0) = %(lapsed)s)'
 
-# All times are those of the turn, after the wait for its lock: now() is when the transaction began.
-# Whoever has least under way comes first, so that a backlog of others leaves room for one that was idle.
+# Whoever has least under way comes first, so that a backlog of others leaves room for one that was idle, and workers
+# do not meet where another has its hands full.
+CHOOSE = f"""
+    SELECT w.id FROM {LANE} WHERE {ACTIVE} AND {ENDS_IN_TIME} AND {HAS_WORK} AND {SLOTS} > 0
+    ORDER BY {UNDER_WAY}, random() LIMIT %(lanes)s
+    FOR UPDATE OF h SKIP LOCKED"""
+
+CANDIDATE = f"""
+    SELECT d.id, d.webhook_id, d.object_type_id, d.object_id, d.sequence, d.event_count, d.overtake_at
+    FROM webhooks_delivery d WHERE {DUE} AND (d.lapses > 0) = %(lapsed)s"""
+
+PARK = """
+    UPDATE webhooks_delivery d
+    SET due_at = CASE seen.held_by WHEN 'retried' THEN coalesce(d.overtake_at, %(overtake_at)s) END,
+        overtake_at = CASE seen.held_by WHEN 'retried' THEN coalesce(d.overtake_at, %(overtake_at)s)
+                                        ELSE d.overtake_at END
+    FROM seen WHERE d.id = seen.id AND seen.held_by IS NOT NULL"""
+
+# What has to wait for an earlier one is parked, and does not stand in the way of the next claim.
 CLAIM = f"""
-    WITH ready AS (
-        SELECT w.id, w.timeout, w.rate_limit,
-            least(
+    WITH ready AS MATERIALIZED (
+        SELECT w.id, w.timeout, w.rate_limit, w.ordered,
+            greatest(least(
                 {SLOTS},
                 CASE WHEN w.rate_limit IS NOT NULL THEN floor({TOKENS}) END,
                 CASE WHEN w.id = ANY(%(one_each)s) THEN 1 END
-            ) AS room
-        FROM webhooks_webhook w {TIMED}
-        WHERE {ACTIVE} AND {ENDS_IN_TIME}
+            ), 0)::int AS room
+        FROM {LANE}
+        WHERE w.id = ANY(%(ids)s) AND {ACTIVE} AND {ENDS_IN_TIME}
         ORDER BY {UNDER_WAY}, random()
-    ), picked AS (
-        SELECT d.id, ready.timeout, ready.rate_limit
-        FROM ready CROSS JOIN LATERAL (
-            SELECT d.id FROM webhooks_delivery d
-            WHERE d.webhook_id = ready.id AND d.status = 'pending' AND d.due_at <= %(due)s
-              AND d.expires_at >= %(now)s AND (d.lapses > 0) = %(lapsed)s AND NOT {IS_BEHIND}
-            ORDER BY d.due_at, d.id
-            LIMIT greatest(ready.room, 0)
-            FOR UPDATE SKIP LOCKED
+    ), shares AS MATERIALIZED (
+        SELECT *, floor(room * %(newest)s + random())::int AS newest FROM ready
+    ), seen AS MATERIALIZED (
+        SELECT d.id, w.timeout, w.rate_limit, CASE WHEN w.ordered THEN {ordering.HELD_BY} END AS held_by
+        FROM shares w CROSS JOIN LATERAL (
+            ({CANDIDATE} ORDER BY d.due_at, d.id LIMIT w.room - w.newest)
+            UNION
+            ({CANDIDATE} ORDER BY d.due_at DESC, d.id DESC LIMIT w.newest)
         ) d
         LIMIT %(limit)s
+    ), parked AS ({PARK} RETURNING d.id, d.webhook_id), claimed AS (
+        UPDATE webhooks_delivery d
+        SET status = 'sending', lease = %(lease)s,
+            lease_until = %(now)s + make_interval(secs => coalesce(seen.timeout, %(timeout)s) + %(margin)s)
+        FROM seen WHERE d.id = seen.id AND seen.held_by IS NULL
+        RETURNING d.id, d.webhook_id, seen.rate_limit IS NOT NULL AS is_limited
     )
-    UPDATE webhooks_delivery d
-    SET status = 'sending', lease = %(lease)s,
-        lease_until = %(now)s + make_interval(secs => coalesce(picked.timeout, %(timeout)s) + %(margin)s)
-    FROM picked WHERE d.id = picked.id
-    RETURNING d.id, d.webhook_id, picked.rate_limit IS NOT NULL"""
+    SELECT id, webhook_id, is_limited, false FROM claimed
+    UNION ALL SELECT id, webhook_id, false, true FROM parked"""
 
-# Webhooks that something is due for which may be claimed with others.
-WITH_WORK = f"""
-    SELECT 1 FROM webhooks_webhook w {TIMED}
-    WHERE {ACTIVE} AND EXISTS (
-        SELECT 1 FROM webhooks_delivery d
-        WHERE d.webhook_id = w.id AND d.status = 'pending' AND d.due_at <= %(now)s AND d.lapses = 0 AND NOT {IS_BEHIND}
-    )"""
+# Of webhooks where one had to be parked, more are.
+PARK_MORE = f"""
+    WITH seen AS MATERIALIZED (
+        SELECT d.id, {ordering.HELD_BY} AS held_by
+        FROM {LANE} CROSS JOIN LATERAL ({CANDIDATE} ORDER BY d.due_at, d.id LIMIT %(window)s) d
+        WHERE w.id = ANY(%(ids)s) AND w.ordered
+    )
+    {PARK}"""
 
-# Without a free slot it is not the rate that holds: another worker, which uses the slots, goes on.
-HELD_BY_RATE = f'SELECT EXISTS ({WITH_WORK} AND w.rate_limit IS NOT NULL AND {ENDS_IN_TIME} AND {SLOTS} > 0)'
+# Something is due that this worker could begin, now or with a rate limit's next token.
+CLAIMABLE = f"""
+    SELECT EXISTS (SELECT 1 FROM {LANE} WHERE {ACTIVE} AND {ENDS_IN_TIME} AND {HAS_WORK} AND {SLOTS} > 0)"""
 
-HELD_BY_TIME = f'SELECT EXISTS ({WITH_WORK} AND NOT {ENDS_IN_TIME})'
+HELD_BY_TIME = f'SELECT EXISTS (SELECT 1 FROM {LANE} WHERE {ACTIVE} AND NOT ({ENDS_IN_TIME}) AND {HAS_WORK})'
 
 # Claimed, and not begun in time.
 GIVE_BACK = """
     UPDATE webhooks_delivery SET status = 'pending', due_at = %(now)s, lease = NULL, lease_until = NULL
     WHERE id = ANY(%(ids)s) AND status = 'sending' AND lease = %(lease)s"""
 
-IS_LAPSED_UNDER_WAY = "SELECT EXISTS (SELECT 1 FROM webhooks_delivery WHERE status = 'sending' AND lapses > 0)"
+# Claimed by a transaction whose commit was not heard of.
+STRAYS = """
+    SELECT id, webhook_id FROM webhooks_delivery
+    WHERE status = 'sending' AND lease = %(lease)s AND NOT id = ANY(%(known)s)"""
+
+LAPSED_LANE = """
+    SELECT h.webhook_id FROM webhooks_health h
+    WHERE NOT EXISTS (SELECT 1 FROM webhooks_delivery WHERE status = 'sending' AND lapses > 0)
+      AND EXISTS (
+          SELECT 1 FROM webhooks_delivery d
+          WHERE d.webhook_id = h.webhook_id AND d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(due)s
+      )
+    LIMIT 1 FOR UPDATE OF h SKIP LOCKED"""
+
+
+@dataclass
+class Claim:
+    """What a claim has done: ids of the deliveries that are held now, and whether more may be due."""
+
+    pks: list[int] = field(default_factory=list)
+    more: bool = False
 
 
 def claim(
-    lease: uuid.UUID, limit: int, now: datetime, span: Span = ANY_TIME, one_each: Collection[int] = ()
-) -> list[int]:
-    """Hold at most `limit` due deliveries under the lease, of the webhooks in `one_each` one. Returns their ids."""
-    return _claim(lease, limit, now, span, one_each, lapsed=False)
+    lease: uuid.UUID,
+    held: Collection[int],
+    limit: int,
+    now: datetime,
+    span: Span = ANY_TIME,
+    one_each: Collection[int] = (),
+) -> Claim:
+    """Hold at most `limit` due deliveries under the lease, of the webhooks in `one_each` one.
+
+    Of the lanes that the caller holds, and of others that are locked here: LANES at most that are free and have work.
+    """
+    if limit <= 0:
+        return Claim()
+    chosen = {pk for (pk,) in _fetch(CHOOSE, {'lanes': LANES, 'lapsed': False, **_of_time(now, span)})}
+    claimed = _claim(lease, chosen | set(held), limit, now, span, one_each, lapsed=False)
+    claimed.more |= len(chosen) == LANES and len(claimed.pks) < limit
+    return claimed
 
 
-def claim_lapsed(lease: uuid.UUID, now: datetime, span: Span = ANY_TIME, due: datetime | None = None) -> list[int]:
-    """Hold one of the deliveries whose worker stopped while it held them, due at `due` (now) at the latest.
+def claim_lapsed(lease: uuid.UUID, due: datetime, now: datetime, span: Span = ANY_TIME) -> Claim:
+    """Hold one of the deliveries whose worker stopped while it held them, due at `due` at the latest.
 
     It may be what stopped the worker: so there is none while another one is under way anywhere.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(IS_LAPSED_UNDER_WAY)
-        if cursor.fetchone()[0]:
-            return []
-    return _claim(lease, 1, now, span, (), lapsed=True, due=due)
+    lane = [pk for (pk,) in _fetch(LAPSED_LANE, {'due': due})]
+    return _claim(lease, lane, 1, now, span, (), lapsed=True) if lane else Claim()
 
 
 def _claim(
     lease: uuid.UUID,
+    lanes: Collection[int],
     limit: int,
     now: datetime,
     span: Span,
     one_each: Collection[int],
+    *,
     lapsed: bool,
-    due: datetime | None = None,
-) -> list[int]:
-    held = {'limit': limit, 'lease': lease, 'margin': LEASE_MARGIN, 'one_each': list(one_each)}
-    which = {'lapsed': lapsed, 'due': due or now}
-    with connection.cursor() as cursor:
-        cursor.execute(CLAIM, held | which | _of_time(now, span))
-        claimed = cursor.fetchall()
-    rate_limit.spend(Counter(webhook_id for _pk, webhook_id, is_limited in claimed if is_limited), now)
-    return [pk for pk, *_ in claimed]
+) -> Claim:
+    """Claim from lanes that are held since an earlier statement: what counts by an older snapshot counts wrong."""
+    done = Claim()
+    parameters = {
+        'ids': list(lanes),
+        'lease': lease,
+        'margin': LEASE_MARGIN,
+        'one_each': list(one_each),
+        'lapsed': lapsed,
+        'newest': NEWEST,
+        'window': WINDOW,
+        'overtake_at': now + timedelta(seconds=ordering.order_wait()),
+        **_of_time(now, span),
+    }
+    for _ in range(LOOKS):
+        rows = _fetch(CLAIM, {**parameters, 'limit': limit - len(done.pks)})
+        limited = Counter(webhook_id for _pk, webhook_id, is_limited, _parked in rows if is_limited)
+        rate_limit.spend(limited, now)
+        done.pks += [pk for pk, _webhook_id, _is_limited, is_parked in rows if not is_parked]
+        parked_in = {webhook_id for _pk, webhook_id, _is_limited, is_parked in rows if is_parked}
+        done.more = bool(parked_in)
+        if not parked_in or len(done.pks) >= limit:
+            break
+        with connection.cursor() as cursor:
+            cursor.execute(PARK_MORE, {**parameters, 'ids': list(parked_in)})
+    return done
 
 
 def fetch(pks: Sequence[int]) -> list[Delivery]:
@@ -143,21 +219,29 @@ def give_back(lease: uuid.UUID, pks: Sequence[int], now: datetime) -> None:
             cursor.execute(GIVE_BACK, {'ids': list(pks), 'lease': lease, 'now': now})
 
 
-def is_held_by_rate(span: Span = ANY_TIME) -> bool:
-    """Whether something is due that waits for nothing but a rate limit's next token: it can go in a moment."""
-    return _is_held(HELD_BY_RATE, span)
+def strays(lease: uuid.UUID, known: Collection[int]) -> dict[int, int]:
+    """Return {id: id of its webhook} of what is held under the lease and not among the `known`."""
+    return dict(_fetch(STRAYS, {'lease': lease, 'known': list(known)}))
 
 
-def is_held_by_time(span: Span) -> bool:
+def is_claimable(now: datetime, span: Span = ANY_TIME) -> bool:
+    """Whether something is due that can go in a moment: with a rate limit's next token, or from a lane that is busy."""
+    return _fetch(CLAIMABLE, {'lapsed': False, **_of_time(now, span)})[0][0]
+
+
+def is_held_by_time(now: datetime, span: Span) -> bool:
     """Whether something is due that would not end in time."""
-    return _is_held(HELD_BY_TIME, span)
+    return _fetch(HELD_BY_TIME, {'lapsed': False, **_of_time(now, span)})[0][0]
 
 
-def _is_held(statement: str, span: Span) -> bool:
+def lease_end(webhook: Webhook, now: datetime) -> datetime:
+    return now + timedelta(seconds=webhook.effective_timeout + LEASE_MARGIN)
+
+
+def _fetch(statement: str, parameters: dict[str, object]) -> list[tuple]:
     with connection.cursor() as cursor:
-        cursor.execute('SELECT now()')
-        cursor.execute(statement, _of_time(cursor.fetchone()[0], span))
-        return cursor.fetchone()[0]
+        cursor.execute(statement, parameters)
+        return cursor.fetchall()
 
 
 def _of_time(now: datetime, span: Span) -> dict[str, object]:
@@ -168,7 +252,3 @@ def _of_time(now: datetime, span: Span) -> dict[str, object]:
         'slow': list(span.slow),
         'seconds': list(span.slow.values()),
     }
-
-
-def lease_end(webhook: Webhook, now: datetime) -> datetime:
-    return now + timedelta(seconds=webhook.effective_timeout + LEASE_MARGIN)

@@ -1,48 +1,50 @@
-"""From events to deliveries: render in batches, match, make deliveries, in one transaction a batch.
+"""From events to deliveries: events are claimed, rendered and matched; then deliveries are made, due at once.
 
-A worker that dies in its middle leaves the events as they were.
+    claimed (a lease, committed) ──▶ rendered and matched (no lock, no transaction) ──▶ dispatched (one transaction)
+
+Many may dispatch at a time, and none of them waits for another, nor for whoever sends: a delivery is made without the
+lane of its webhook. Which one goes before which is looked at when it is claimed (ordering.py).
 """
 
+import logging
 import time
-from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from enum import Enum
+import uuid
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate
 
-from django.db import connection, transaction
+from django.db import DataError, connection
 
 from .. import conf
-from ..choices import StatusChoices
 from ..models import Event, Webhook
-from . import batching, event_rendering, ledger, locks, ordering
+from . import batching, event_claims, event_rendering, lanes
 from .event_rendering import Shown
 from .matching import Candidate, accepts, match
 
-BATCH = 200
-# For a batch, in milliseconds: rendering is Python's work and NetBox's queries, while nobody but dispatchers waits.
-_bounds = {'idle_in_transaction_session_timeout': 8_000, 'statement_timeout': 30_000, 'lock_timeout': 2_000}
-LONGEST_IDLE = 300_000
-# Seconds without a statement after which one is sent.
-SILENCE = 1.0
+logger = logging.getLogger('webhooks.dispatch')
 
+# {event id: who asked for it}, and what is made of an event: what it shows, and the webhooks that it goes to.
+Matches = Mapping[int, Sequence[Candidate]]
+Ready = tuple[Shown, list[batching.Pair]]
 
-class Progress(Enum):
-    NOTHING = 'nothing to dispatch'
-    BUSY = 'another worker dispatches'
-    DONE = 'a batch was dispatched'
+# What JSON, UTF-8 or PostgreSQL says of a value that it does not take.
+UNSTORABLE = (DataError, ValueError)
 
+# Events of a batch, and deliveries that may come of it.
+BATCH, MOST = 200, 5000
+# Seconds after which no further slice is rendered: deliveries wait meanwhile. Longer where webhooks ask for batches, so
+# that the events of a transaction stay together.
+BUDGET, LONG_BUDGET = 1.0, 5.0
 
-# Of a failed event the deliveries are failed as well, with its reason: they are seen, and can be tried again.
-DELIVER = """
+MAKE = """
     INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence, event_count,
-        status, error, created, due_at, expires_at, finished_at, attempt_count, listed)
+        status, error, created, due_at, expires_at, attempt_count, listed)
     SELECT gen_random_uuid(), v.webhook_id, e.id, e.object_type_id, e.object_id, e.sequence, v.event_count,
-        CASE WHEN e.error = '' THEN 'pending' ELSE 'failed' END, e.error,
-        now(), CASE WHEN e.error = '' THEN now() END, now() + make_interval(secs => %s),
-        CASE WHEN e.error <> '' THEN now() END, 0, false
+        'pending', '', now(), now(), now() + make_interval(secs => %s), 0, false
     FROM unnest(%s::bigint[], %s::bigint[], %s::int[]) WITH ORDINALITY AS v(webhook_id, event_id, event_count, position)
     JOIN webhooks_event e ON e.id = v.event_id
     ORDER BY v.position
-    RETURNING id, webhook_id, status, created"""
+    RETURNING id"""
 
 ADD_ITEMS = """
     INSERT INTO webhooks_batchitem (delivery_id, event_id, webhook_id, object_type_id, object_id, sequence, open)
@@ -51,103 +53,107 @@ ADD_ITEMS = """
     JOIN webhooks_delivery d ON d.id = v.delivery_id
     JOIN webhooks_event e ON e.id = v.event_id"""
 
-
-SKIP = """
-    UPDATE webhooks_event e SET skipped = v.count FROM unnest(%s::bigint[], %s::int[]) AS v(id, count)
-    WHERE e.id = v.id"""
+# Nobody asked for these: their kind is not subscribed, or they created and deleted in one transaction.
+DISCARD = 'DELETE FROM webhooks_event WHERE id = ANY(%s) AND lease = %s'
 
 
-def batch() -> Progress:
-    """Dispatch the oldest events: BATCH of them, or as many as one request may hold where webhooks ask for batches."""
-    if not Event.objects.filter(dispatched_at=None).exists():
-        return Progress.NOTHING
-    while isinstance(progress := _batch(), dict):
-        event_rendering.warm_up(progress)
-    return progress
+def dispatch(lease: uuid.UUID) -> int:
+    """Dispatch a batch of events, claimed under the lease. Returns how many were claimed; 0: there is nothing to do.
 
-
-def _batch() -> Progress | dict[type, Event]:
-    """Return what was done, or {model: an event of it} for models that this process has never rendered."""
-    with transaction.atomic():
-        if not locks.try_acquire(locks.DISPATCH, **_bounds):
-            return Progress.BUSY
-        limit = batching.MAX_EVENTS if Webhook.objects.filter(batch=True, enabled=True).exists() else BATCH
-        events = list(Event.objects.filter(dispatched_at=None).order_by('sequence')[:limit])
-        if cold := event_rendering.cold(events):
-            return cold
-        if events:
-            _dispatch(events)
-    return Progress.DONE if events else Progress.NOTHING
-
-
-def _dispatch(events: Sequence[Event]) -> None:
-    matches = match(events)
-    _discard(event.pk for event in events if not matches[event.pk])
-    asked = {pk for pk, candidates in matches.items() if any(one.webhook.needs_before for one in candidates)}
-    wanted = [event for event in events if matches[event.pk]]
-    pairs, spoken_at = [], time.monotonic()
-    for start in range(0, len(wanted), BATCH):
-        for shown in event_rendering.render(wanted[start : start + BATCH], asked):
-            pairs += _pairs(shown, matches[shown.event.pk])
-            if time.monotonic() - spoken_at > SILENCE:
-                _say_something()
-                spoken_at = time.monotonic()
-    taken = Counter(pair.event.pk for pair in pairs)
-    _count_skipped({event.pk: len(matches[event.pk]) - taken[event.pk] for event in wanted})
-    locks.acquire_within(locks.LINE, **_bounds)
-    _hold_webhooks({pair.webhook.pk for pair in pairs})
-    deliver(batching.group(pairs))
-
-
-def _hold_webhooks(pks: Collection[int]) -> None:
-    """Take now what the foreign key asks for at the commit, and wait for nobody: meanwhile all deliveries would wait.
-
-    Raises OperationalError where an open transaction has renamed or deleted one of them.
+    They are BATCH of the oldest and a few of the newest, or as many as one request may hold where webhooks ask for
+    batches. Raises what ends a transaction or a job (interruptions.py): the next call with the lease takes them up.
     """
-    with connection.cursor() as cursor:
-        cursor.execute('SELECT id FROM webhooks_webhook WHERE id = ANY(%s) FOR KEY SHARE NOWAIT', [list(pks)])
+    if not Event.objects.filter(dispatched_at=None).exists():
+        return 0
+    batches = Webhook.objects.filter(batch=True, enabled=True).exists()
+    with lanes.turn():
+        events, dealt = event_claims.claim(lease, batching.MAX_EVENTS if batches else BATCH)
+    if events:
+        matches = match(events)
+        wanted = _first(events, dealt, matches)
+        _write(lease, events, matches, _render(wanted, matches, LONG_BUDGET if batches else BUDGET))
+    return len(events)
 
 
-def be_more_patient() -> None:
-    """Called when PostgreSQL has broken off a batch: a model may take longer to render than the bound allows."""
-    idle = _bounds['idle_in_transaction_session_timeout']
-    _bounds['idle_in_transaction_session_timeout'] = min(2 * idle, LONGEST_IDLE)
+def _first(events: Sequence[Event], dealt: set[int], matches: Matches) -> list[Event]:
+    """Return what somebody asked for, the newest transactions first, without what would make too many deliveries."""
+    wanted = sorted((event for event in events if matches[event.pk]), key=lambda event: event.pk not in dealt)
+    sums = accumulate(len(matches[event.pk]) for event in wanted)
+    return [event for event, total in zip(wanted, sums, strict=True) if total <= MOST] or wanted[:1]
 
 
-def _say_something() -> None:
-    """Conditions take no statement, and up to a twentieth of a second each: PostgreSQL is not to think us frozen."""
-    with connection.cursor() as cursor:
-        cursor.execute('SELECT 1')
+def _render(events: Sequence[Event], matches: Matches, budget: float) -> dict[int, Ready]:
+    """Return {event id: what it shows and whom it goes to} for as many as the time allows, the first slice at least."""
+    asked = {event.pk for event in events if any(one.webhook.needs_before for one in matches[event.pk])}
+    end = time.monotonic() + budget
+    ready: dict[int, Ready] = {}
+    for part in event_rendering.render(events, asked):
+        ready |= {shown.event.pk: (shown, _pairs(shown, matches[shown.event.pk])) for shown in part}
+        if time.monotonic() > end:
+            break
+    return ready
 
 
 def _pairs(shown: Shown, candidates: Sequence[Candidate]) -> list[batching.Pair]:
     """Return what the event is delivered to."""
     accepting = [one.webhook for one in candidates if accepts(one, shown)]
+    shown.skipped = len(candidates) - len(accepting)
     return [batching.Pair(webhook, shown.event, len(shown.text), bool(shown.error)) for webhook in accepting]
 
 
-def _discard(pks: Iterable[int]) -> None:
-    """Nobody asked for these: their kind is not subscribed, or they created and deleted in one transaction."""
-    Event.objects.filter(pk__in=list(pks)).delete()
+def _write(lease: uuid.UUID, events: Sequence[Event], matches: Matches, ready: dict[int, Ready]) -> None:
+    """Make the deliveries, and give back what was not rendered."""
+    unwanted = [event.pk for event in events if not matches[event.pk]]
+    back = _not_ready([event for event in events if matches[event.pk]], ready)
+    going = [ready[event.pk] for event in events if event.pk in ready and event.pk not in back]
+    with lanes.turn(), connection.cursor() as cursor:
+        cursor.execute(DISCARD, [unwanted, lease])
+        event_claims.give_back(lease, back)
+    try:
+        _make(lease, going)
+    except UNSTORABLE:
+        # One of them is not taken: singly, it holds up no other.
+        for one in going:
+            _make_alone(lease, one)
 
 
-def _count_skipped(counts: Mapping[int, int]) -> None:
-    """Note on the events how many webhooks asked for them and did not take them."""
-    some = {pk: count for pk, count in counts.items() if count}
-    if not some:
-        return
-    with connection.cursor() as cursor:
-        cursor.execute(SKIP, [list(some), list(some.values())])
+def _make_alone(lease: uuid.UUID, ready: Ready) -> None:
+    shown, pairs = ready
+    try:
+        _make(lease, [ready])
+    except UNSTORABLE as error:
+        logger.exception('event=%s cannot be stored', shown.event.uuid)
+        reason = event_rendering.failed(shown.event, error)
+        _make(lease, [(reason, [replace(pair, failed=True) for pair in pairs])])
 
 
-def deliver(groups: Sequence[batching.Group]) -> list[int]:
-    """Make a delivery of each group, line them up, and return their ids. The caller holds locks.LINE."""
-    groups = _still_wanted(groups)
+def _make(lease: uuid.UUID, going: Sequence[Ready]) -> None:
+    with lanes.turn():
+        ours = event_rendering.save([shown for shown, _pairs in going], lease)
+        pairs = [pair for shown, pairs in going if shown.event.pk in ours for pair in pairs]
+        make_deliveries(batching.group(pairs))
+
+
+def _not_ready(wanted: Sequence[Event], ready: Container[int]) -> set[int]:
+    """Return the ids of what was not rendered, and of all later events of the same objects."""
+    back, objects = set(), set()
+    for event in wanted:
+        key = event.object_type_id, event.object_id
+        if event.pk not in ready or key in objects:
+            objects.add(key)
+            back.add(event.pk)
+    return back
+
+
+def make_deliveries(groups: Sequence[batching.Group]) -> list[int]:
+    """Make a delivery of each group, due at once, and return their ids. Waits for no lock."""
+    there = set(Webhook.objects.filter(pk__in={group.webhook_id for group in groups}).values_list('pk', flat=True))
+    groups = [group for group in groups if group.webhook_id in there]
     if not groups:
         return []
     with connection.cursor() as cursor:
         cursor.execute(
-            DELIVER,
+            MAKE,
             [
                 conf.get().expire_after,
                 [group.webhook_id for group in groups],
@@ -155,20 +161,9 @@ def deliver(groups: Sequence[batching.Group]) -> list[int]:
                 [len(group.event_ids) for group in groups],
             ],
         )
-        made = cursor.fetchall()
-    ids = [pk for pk, *_ in made]
+        ids = [pk for (pk,) in cursor.fetchall()]
     _add_items(ids, groups)
-    ordering.line_up(ids)
-    failed = Counter(webhook_id for _pk, webhook_id, status, _created in made if status == StatusChoices.FAILED)
-    if failed:
-        ledger.note_failed(failed, made[0][-1])
     return ids
-
-
-def _still_wanted(groups: Sequence[batching.Group]) -> list[batching.Group]:
-    """Leave out those of webhooks that were deleted since: under the lock, which whoever deletes one holds as well."""
-    there = set(Webhook.objects.filter(pk__in={group.webhook_id for group in groups}).values_list('pk', flat=True))
-    return [group for group in groups if group.webhook_id in there]
 
 
 def _add_items(ids: Sequence[int], groups: Sequence[batching.Group]) -> None:

@@ -7,8 +7,8 @@ import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass, replace
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
@@ -21,21 +21,24 @@ from ..storable import storable
 
 logger = logging.getLogger('webhooks.dispatch')
 
-# Seconds that rendering one slice should take: meanwhile the transaction is idle, for which PostgreSQL has a bound.
-SLICE_TIME = 1.0
-# Events in the first slice of a model whose speed is unknown.
-FIRST_SLICE = 25
+# Seconds that rendering one slice should take: whoever renders looks at the time between two.
+SLICE_TIME = 0.5
+# Events in the first slice of a model whose speed is unknown, and in any at most: what a slice points to is looked up
+# together, and held in memory.
+FIRST_SLICE, LARGEST_SLICE = 25, 200
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 SAVE = """
     UPDATE webhooks_event e
     SET data = v.data, object_repr = v.display, error = v.error, snapshots = v.snapshots, dispatched_at = now(),
+        skipped = v.skipped, lease = NULL, lease_until = NULL,
         -- What could not be rendered may be rendered by a later version.
         snapshot = CASE WHEN v.error = '' THEN NULL ELSE e.snapshot END,
         prechange = CASE WHEN v.error = '' THEN NULL ELSE e.prechange END
-    FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::jsonb[])
-        AS v(id, data, display, error, snapshots)
-    WHERE e.id = v.id"""
+    FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::jsonb[], %s::int[])
+        AS v(id, data, display, error, snapshots, skipped)
+    WHERE e.id = v.id AND e.lease IS NOT DISTINCT FROM %s
+    RETURNING e.id"""
 
 
 @dataclass
@@ -48,19 +51,41 @@ class Shown:
     display: str = ''
     error: str = ''
     snapshots: dict | None = None
+    # Webhooks that asked for the event and did not take it.
+    skipped: int = 0
 
 
-def render(events: Sequence[Event], asked: Set[int]) -> list[Shown]:
-    """Render events and write what they show to them; those in `asked`, by id, with snapshots. Keeps the order."""
+def render(events: Sequence[Event], asked: Set[int]) -> Iterator[list[Shown]]:
+    """Yield what events show, a slice of one model at a time; those in `asked`, by id, with snapshots."""
     by_type = defaultdict(list)
     for event in events:
         by_type[event.object_type_id].append(event)
-    shown = {}
     for object_type_id, group in by_type.items():
         model = ContentType.objects.get_for_id(object_type_id).model_class()
         for part in _slices(model, group):
-            shown |= {one.event.pk: one for one in _render_model(model, part, asked)}
-    return [shown[event.pk] for event in events]
+            yield _render_model(model, part, asked)
+
+
+def shown(events: Sequence[Event], asked: Set[int]) -> list[Shown]:
+    """Return what all of them show, as many webhooks skip them as before."""
+    return [replace(one, skipped=one.event.skipped) for part in render(events, asked) for one in part]
+
+
+def save(shown: Sequence[Shown], lease: object = None) -> set[int]:
+    """Write what events show to those that are still held under the lease. Returns their ids: they are dispatched."""
+    if not shown:
+        return set()
+    columns = [
+        [one.event.pk for one in shown],
+        [one.text for one in shown],
+        [one.display for one in shown],
+        [one.error for one in shown],
+        [_dumps(one.snapshots) if one.snapshots else None for one in shown],
+        [one.skipped for one in shown],
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(SAVE, [*columns, lease])
+        return {pk for (pk,) in cursor.fetchall()}
 
 
 # {model: seconds that an object took to render}
@@ -72,30 +97,33 @@ def _slices(model: type | None, events: Sequence[Event]) -> Iterator[Sequence[Ev
     start = 0
     while start < len(events):
         size = max(int(SLICE_TIME / _seconds_each[model]), 1) if model in _seconds_each else FIRST_SLICE
-        part = events[start : start + size]
+        part = events[start : start + min(size, LARGEST_SLICE)]
         began = time.monotonic()
         try:
             yield part
         finally:
-            _seconds_each[model] = (time.monotonic() - began) / len(part)
-        start += size
+            _seconds_each[model] = max(time.monotonic() - began, 1e-6) / len(part)
+        start += len(part)
 
 
 def _render_model(model: type | None, events: Sequence[Event], asked: Set[int]) -> list[Shown]:
     if model is None:
-        return _save([Shown(event, error='the model is no longer installed') for event in events])
+        return [Shown(event, error='the model is no longer installed') for event in events]
     try:
         with transaction.atomic():
-            return _save(_show(model, events, asked))
+            return _show(model, events, asked)
     except INTERRUPTIONS:
         raise
     except Exception as error:
         if len(events) == 1:
             logger.exception('event=%s rendering failed', events[0].uuid)
-            reason = storable(f'the payload cannot be built: {type(error).__name__}: {error}')
-            return _save([Shown(events[0], error=reason)])
+            return [failed(events[0], error)]
         # One of them is to blame: singly, it holds up no other.
         return [one for event in events for one in _render_model(model, [event], asked)]
+
+
+def failed(event: Event, reason: Exception) -> Shown:
+    return Shown(event, error=storable(f'the payload cannot be built: {type(reason).__name__}: {reason}'))
 
 
 def _show(model: type, events: Sequence[Event], asked: Set[int]) -> list[Shown]:
@@ -117,46 +145,5 @@ def _changes(model: type, events: Sequence[Event]) -> dict[int, dict]:
     }
 
 
-def _save(shown: list[Shown]) -> list[Shown]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            SAVE,
-            [
-                [one.event.pk for one in shown],
-                [one.text for one in shown],
-                [one.display for one in shown],
-                [one.error for one in shown],
-                [_dumps(one.snapshots) if one.snapshots else None for one in shown],
-            ],
-        )
-    return shown
-
-
 def _dumps(value: dict) -> str:
     return ENCODER.encode(value)
-
-
-#
-# The first time
-#
-
-# Models that this process has rendered before.
-_warm: set[type] = set()
-
-
-def cold(events: Sequence[Event]) -> dict[type, Event]:
-    models = {event: ContentType.objects.get_for_id(event.object_type_id).model_class() for event in events}
-    return {model: event for event, model in models.items() if model is not None and model not in _warm}
-
-
-def warm_up(events: Mapping[type, Event]) -> None:
-    """Render an event of each model, for nothing: the first time takes seconds, for which no lock is to be held."""
-    for model, event in events.items():
-        _warm.add(model)
-        try:
-            rendering.render(model, [event.snapshot])
-        except INTERRUPTIONS:
-            raise
-        except Exception as error:
-            # The event itself says so when its turn comes.
-            logger.info('warm_up=failed model=%s reason="%s"', model._meta.label_lower, error)

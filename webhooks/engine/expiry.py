@@ -6,26 +6,44 @@ from datetime import datetime, timedelta
 from django.db import connection
 
 from .. import conf
-from . import ledger, locks, ordering
+from . import lanes, ledger, ordering
+
+# Deliveries in one transaction: what is due goes out between two.
+PART = 500
+
+OVERDUE = """
+    SELECT DISTINCT webhook_id FROM (
+        SELECT webhook_id FROM webhooks_delivery
+        WHERE status = 'pending' AND expires_at < %(now)s ORDER BY expires_at LIMIT %(part)s
+    ) d"""
 
 EXPIRE = """
     UPDATE webhooks_delivery SET status = 'failed', due_at = NULL, finished_at = now(), listed = false,
         error = 'it expired before it could be delivered' || CASE WHEN error = '' THEN '' ELSE '; last: ' || error END
-    WHERE id IN (SELECT id FROM webhooks_delivery WHERE status = 'pending' AND expires_at < now() LIMIT 1000)
+    WHERE status = 'pending' AND id = ANY(ARRAY(
+        SELECT id FROM webhooks_delivery
+        WHERE status = 'pending' AND expires_at < %(now)s AND webhook_id = ANY(%(lanes)s)
+        ORDER BY expires_at LIMIT %(part)s
+    ))
     RETURNING id, webhook_id"""
 
 
 def expire() -> bool:
     """Fail what has expired, some at a time. Returns whether there was any."""
-    with locks.turn() as now:
-        with connection.cursor() as cursor:
-            cursor.execute(EXPIRE)
-            expired = cursor.fetchall()
-        ordering.close_up([pk for pk, _webhook_id in expired])
+    with lanes.turn() as now, connection.cursor() as cursor:
+        cursor.execute(OVERDUE, {'now': now, 'part': PART})
+        held = lanes.take([pk for (pk,) in cursor.fetchall()])
+        if not held:
+            return False
+        cursor.execute(EXPIRE, {'now': now, 'part': PART, 'lanes': list(held)})
+        expired = cursor.fetchall()
+        pks = [pk for pk, _webhook_id in expired]
+        ordering.close_batches(pks)
+        ordering.unpark(pks, now)
         ledger.note_failed(Counter(webhook_id for _pk, webhook_id in expired), now)
     return bool(expired)
 
 
 def expiry(now: datetime) -> datetime:
-    """Return when a delivery that is made or sent again now expires."""
+    """Return when a delivery that is made or redelivered now expires."""
     return now + timedelta(seconds=conf.get().expire_after)

@@ -9,8 +9,6 @@ from datetime import datetime
 
 from django.db import transaction
 from django.utils.timezone import localdate
-from extras.choices import JournalEntryKindChoices
-from extras.models import JournalEntry
 from netbox.events import EventType
 from psycopg.errors import LockNotAvailable
 
@@ -19,7 +17,8 @@ from ..constants import GONE, LATENCY_BUCKETS
 from ..interruptions import INTERRUPTIONS
 from ..models import Health, Hour, Webhook
 from ..transport.exchange import Outcome
-from . import circuit_breaker, locks, notifications
+from . import circuit_breaker, notifications
+from .lanes import wait_briefly
 
 logger = logging.getLogger('webhooks.health')
 
@@ -29,7 +28,7 @@ FLUSH_INTERVAL = 1.0
 # Not the rate limit's tokens, which the claim writes.
 WRITTEN = (
     'delivered', 'failed', 'last_status', 'last_error', 'last_attempt_at', 'last_success_at', 'unreachable',
-    'suspended_since', 'probe_at', 'probes', 'latency', 'latency_sum', 'failure_told_on',
+    'suspended_since', 'probe_at', 'probes', 'latency', 'latency_sum', 'gone_at', 'failure_told_on',
 )  # fmt: skip
 
 Entry = tuple[Outcome, str]
@@ -47,21 +46,21 @@ class Ledger:
         """Note an outcome, and the status that the delivery got by it."""
         self._entries.setdefault(webhook.pk, (webhook, []))[1].append((outcome, status))
 
-    def flush(self, now: datetime, force: bool = False) -> None:
-        """Write what matters now: all of it once a second, at once what is not simply a success."""
+    def flush(self, now: datetime, lanes: Collection[int], force: bool = False) -> None:
+        """Write what matters in lanes that the caller holds: all of it once a second, else what is no plain success."""
         everything = force or time.monotonic() - self._written_at >= FLUSH_INTERVAL
-        due = [pk for pk, entry in sorted(self._entries.items()) if everything or _matters(*entry)]
-        # Whoever edits a webhook takes its row before its health's: here too, or it ends in a deadlock.
-        held = _lock_webhooks([pk for pk in due if _is_gone(self._entries[pk][1])])
+        due = [pk for pk in sorted(self._entries.keys() & set(lanes)) if everything or _matters(*self._entries[pk])]
         if due:
-            locks.wait_briefly()
-        for health in _lock_health(due):
-            pk = health.webhook_id
-            self._write(health, *self._entries.pop(pk), now, may_disable=pk in held)
+            wait_briefly()
+        for health in _healths(due):
+            self._write(health, *self._entries.pop(health.webhook_id), now)
         if everything:
             self._written_at = time.monotonic()
-        if force:
-            self._entries.clear()  # of webhooks that were deleted, or are held by somebody else
+
+    @property
+    def webhook_ids(self) -> list[int]:
+        """Return ids of the webhooks of which something is not written yet."""
+        return list(self._entries)
 
     def copy(self) -> 'Ledger':
         """Return one with the same entries, to go back to where a transaction is broken off."""
@@ -70,12 +69,10 @@ class Ledger:
         other._written_at = self._written_at
         return other
 
-    def _write(
-        self, health: Health, webhook: Webhook, entries: Sequence[Entry], now: datetime, may_disable: bool
-    ) -> None:
+    def _write(self, health: Health, webhook: Webhook, entries: Sequence[Entry], now: datetime) -> None:
         """If it raises, in a receiver of signals for example, only the counters are wrong: deliveries are recorded."""
         with _on_its_own(webhook.pk):
-            _record(health, webhook, entries, now, self._tells_failures, may_disable)
+            _record(health, webhook, entries, now, self._tells_failures)
 
 
 @contextmanager
@@ -96,47 +93,36 @@ def _matters(webhook: Webhook, entries: Sequence[Entry]) -> bool:
     return webhook.health.unreachable > 0 or any(not outcome.succeeded for outcome, _status in entries)
 
 
-def _is_gone(entries: Sequence[Entry]) -> bool:
-    return any(outcome.status == GONE for outcome, _status in entries)
+def _healths(webhook_ids: Collection[int]) -> list[Health]:
+    found = Health.objects.filter(webhook__in=webhook_ids).select_related('webhook').order_by('webhook')
+    return list(found) if webhook_ids else []
 
 
-def _lock_webhooks(pks: Sequence[int]) -> set[int]:
-    """Hold the rows of webhooks that nobody edits, and return their ids. An edited one is disabled another time."""
-    free = Webhook.objects.select_for_update(no_key=True, skip_locked=True).filter(pk__in=pks).order_by('pk')
-    return set(free.values_list('pk', flat=True)) if pks else set()
-
-
-def _lock_health(webhook_ids: Collection[int]) -> list[Health]:
-    """Hold the health of webhooks, apart from what an open transaction holds: no worker waits for one of a user."""
-    free = Health.objects.select_for_update(of=('self',), skip_locked=True).filter(webhook__in=webhook_ids)
-    return list(free.select_related('webhook').order_by('webhook')) if webhook_ids else []
-
-
-def _record(
-    health: Health, webhook: Webhook, group: Sequence[Entry], now: datetime, tells_failures: bool, may_disable: bool
-) -> None:
+def _record(health: Health, webhook: Webhook, group: Sequence[Entry], now: datetime, tells_failures: bool) -> None:
     _count_closed(health, [status for _outcome, status in group], now)
-    for outcome, _status in group:
+    # What could not be sent says nothing of the endpoint.
+    for outcome in (sent := [outcome for outcome, _status in group if not outcome.unsendable]):
         circuit_breaker.count(health, outcome, now)
         health.latency[bisect_left(LATENCY_BUCKETS, outcome.duration)] += 1
         health.latency_sum += outcome.duration
     last = group[-1][0]
     health.last_status, health.last_error, health.last_attempt_at = last.status, last.error, now
-    circuit_breaker.suspend(health, webhook, now)
+    if sent:
+        circuit_breaker.suspend(health, webhook, now)
+    if any(outcome.status == GONE for outcome, _status in group):
+        health.gone_at = now
     news = _news(health, group, now, tells_failures)
     health.save(update_fields=WRITTEN)
     webhook.health = health
-    if may_disable and _is_gone(group) and _disable(webhook):
-        news = notifications.DISABLED
     if news:
         notifications.tell(webhook, news)
 
 
 def note_failed(counts: Mapping[int, int], now: datetime) -> None:
-    """Count what failed without a request, or waited too long: {id of a webhook: how many deliveries}."""
+    """Count what failed without an answer: {id of a webhook whose lane is held: how many deliveries}."""
     if counts:
-        locks.wait_briefly()
-    for health in _lock_health(counts):
+        wait_briefly()
+    for health in _healths(counts):
         with _on_its_own(health.webhook_id):
             _count_closed(health, [StatusChoices.FAILED] * counts[health.webhook_id], now)
             is_first = _is_first_failure(health, now)
@@ -166,18 +152,3 @@ def _count_closed(health: Health, statuses: Sequence[str], now: datetime) -> Non
     health.failed += failed
     if delivered or failed:
         Hour.objects.count(health, now, delivered, failed)
-
-
-def _disable(webhook: Webhook) -> bool:
-    """410 Gone (RFC 9110, 15.5.11): the endpoint asks not to be called again. Returns whether it was enabled."""
-    current = Webhook.objects.filter(pk=webhook.pk).first()
-    if current is None or not current.enabled:
-        return False
-    current.enabled = False
-    current.save(update_fields=['enabled', 'last_updated'])
-    JournalEntry.objects.create(
-        assigned_object=current,
-        kind=JournalEntryKindChoices.KIND_WARNING,
-        comments='Disabled: the endpoint answered HTTP 410 Gone.',
-    )
-    return True

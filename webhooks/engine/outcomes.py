@@ -1,11 +1,11 @@
-"""Outcomes: what came of requests is recorded, if their lease still holds, and the next in line steps up."""
+"""Outcomes: what came of requests is recorded, if their lease still holds, and the next of the object goes."""
 
 import json
 import logging
 import random
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -13,7 +13,6 @@ from django.db import connection
 
 from ..choices import StatusChoices
 from ..interruptions import INTERRUPTIONS
-from ..models import Delivery
 from ..payload import http_request
 from ..storable import storable
 from ..transport.exchange import MAX_ERROR, Outcome
@@ -27,14 +26,13 @@ logger = logging.getLogger('webhooks.delivery')
 # What the columns hold. The probes of a webhook that stays suspended are not bounded otherwise.
 MOST_ATTEMPTS = 32767
 
+# One record a delivery, by name: what it becomes, and the attempt that says why.
 RECORD = """
-    WITH v AS (
-        SELECT * FROM unnest(
-            %s::bigint[], %s::text[], %s::text[], %s::int[], %s::timestamptz[], %s::int[], %s::int[],
-            %s::timestamptz[], %s::float[], %s::text[], %s::text[], %s::jsonb[], %s::jsonb[], %s::text[], %s::boolean[]
-        ) AS v(
-            id, status, error, response_status, due_at, attempt_count, attempt_limit,
-            started_at, duration, method, url, request_headers, response_headers, response_body, lapsed
+    WITH v AS MATERIALIZED (
+        SELECT * FROM json_to_recordset(%(rows)s::json) AS v(
+            id bigint, status text, error text, response_status int, due_at timestamptz, attempt_count int,
+            attempt_limit int, started_at timestamptz, duration float, method text, url text, request_headers jsonb,
+            response_headers jsonb, response_body text, lapsed boolean
         )
     ), ours AS (
         UPDATE webhooks_delivery d
@@ -42,7 +40,7 @@ RECORD = """
             attempt_count = v.attempt_count, attempt_limit = v.attempt_limit, lease = NULL, lease_until = NULL,
             lapses = CASE WHEN v.lapsed THEN d.lapses + 1 ELSE 0 END, listed = false,
             finished_at = CASE WHEN v.status = 'pending' THEN NULL ELSE now() END
-        FROM v WHERE d.id = v.id AND d.status = 'sending' AND d.lease = %s
+        FROM v WHERE d.id = v.id AND d.status = 'sending' AND d.lease = %(lease)s
         RETURNING d.id
     ), logged AS (
         INSERT INTO webhooks_attempt (delivery_id, number, started_at, duration, method, url, request_headers,
@@ -51,13 +49,11 @@ RECORD = """
             v.response_status, v.response_headers, v.response_body, v.error
         FROM v JOIN ours USING (id)
     )
-    SELECT ours.id, d.event_count > 1 OR EXISTS (
-        SELECT 1 FROM webhooks_wait w WHERE w.blocker_id = ours.id OR w.delivery_id = ours.id
-    ) FROM ours JOIN webhooks_delivery d USING (id)"""
+    SELECT id FROM ours"""
 
 
-# What was claimed, what becomes of it, and the row that says so, in the order of RECORD.
-Judged = tuple[Claimed, Verdict, tuple]
+# What was claimed, what becomes of it, and the record that says so.
+Judged = tuple[Claimed, Verdict, dict]
 
 
 @dataclass
@@ -78,24 +74,18 @@ class Tally:
         return ', '.join(f'{self.counts[key]} {words}' for key, words in parts if self.counts[key]) or 'nothing to send'
 
 
-def record(lease: uuid.UUID, claimed: Sequence[Claimed], ledger: Ledger, now: datetime) -> Tally:
-    """Record what came of the requests, if the lease still holds, and let the line step up."""
-    return record_judged(lease, [_judge(one, now) for one in claimed], ledger, now)
-
-
-def record_judged(lease: uuid.UUID, judged: Sequence[Judged], ledger: Ledger, now: datetime) -> Tally:
+def record(lease: uuid.UUID, judged: Sequence[Judged], ledger: Ledger, lanes: Collection[int], now: datetime) -> Tally:
+    """Record what came of requests in lanes that the caller holds, if the lease still does, and tell the ledger."""
     tally = Tally()
-    if not judged:
-        return tally
-    for one, verdict in save(lease, judged):
+    for one, verdict in save(lease, judged, now):
         tally.add(verdict.status)
         ledger.add(one.delivery.webhook, one.outcome, verdict.status)
-    ledger.flush(now)
+    ledger.flush(now, lanes)
     return tally
 
 
-def _judge(one: Claimed, now: datetime) -> Judged:
-    """Return what the delivery becomes, and the row that says so.
+def judge(one: Claimed, now: datetime) -> Judged:
+    """Return what the delivery becomes, and the record that says so.
 
     Where that raises, whatever the endpoint has answered, this delivery fails, and the others are recorded.
     """
@@ -106,11 +96,11 @@ def _judge(one: Claimed, now: datetime) -> Judged:
         raise
     except Exception as error:
         logger.exception('delivery=%s its outcome cannot be recorded', one.delivery.uuid)
-        return fail(one, error)
+        return judge_failed(error, one, now)
 
 
-def fail(one: Claimed, reason: Exception) -> Judged:
-    """Return the verdict over a delivery whose outcome cannot be recorded, and the row that says so."""
+def judge_failed(reason: Exception, one: Claimed, now: datetime) -> Judged:
+    """Return the verdict over a delivery whose outcome cannot be recorded, and the record that says so."""
     error = storable(f'its outcome cannot be recorded: {type(reason).__name__}: {reason}')[:MAX_ERROR]
     outcome = Outcome(started_at=one.outcome.started_at, duration=one.outcome.duration, error=error)
     failed = Claimed(one.delivery, outcome=outcome)
@@ -118,49 +108,43 @@ def fail(one: Claimed, reason: Exception) -> Judged:
     return failed, verdict, row(failed, verdict)
 
 
-def save(lease: uuid.UUID, judged: Sequence[Judged]) -> list[tuple[Claimed, Verdict]]:
-    """Write what deliveries become, and let the line step up. Returns those that were still held under the lease."""
+def save(lease: uuid.UUID, judged: Sequence[Judged], now: datetime) -> list[tuple[Claimed, Verdict]]:
+    """Write what deliveries become, and let the next of their objects go. Returns those still held under the lease."""
     if not judged:
         return []
     with connection.cursor() as cursor:
-        cursor.execute(RECORD, [*(list(column) for column in zip(*(row for *_, row in judged), strict=True)), lease])
-        # {id of a delivery that was still ours: whether it stands in a line}
-        recorded = dict(cursor.fetchall())
+        cursor.execute(RECORD, {'rows': json.dumps([row for *_, row in judged]), 'lease': lease})
+        recorded = {pk for (pk,) in cursor.fetchall()}
     mine = [(one, verdict) for one, verdict, _row in judged if one.delivery.pk in recorded]
-    _step([(one.delivery, verdict) for one, verdict in mine if recorded[one.delivery.pk]])
+    closed = [one.delivery for one, verdict in mine if verdict.status != StatusChoices.PENDING]
+    ordering.close_batches([delivery.pk for delivery in closed if delivery.event_count > 1])
+    ordering.unpark(recorded, now)
     for one, verdict in mine:
         _log(one, verdict)
     return mine
 
 
-def row(one: Claimed, verdict: Verdict, lapsed: bool = False) -> tuple:
-    """Return the values of a delivery and its attempt in the order of RECORD."""
+def row(one: Claimed, verdict: Verdict, lapsed: bool = False) -> dict[str, object]:
+    """Return a delivery and its attempt as RECORD names them."""
     webhook, outcome = one.delivery.webhook, one.outcome
     url, headers = http_request.mask(one.request, webhook) if one.request else (webhook.masked_url, {})
-    return (
-        one.delivery.pk,
-        verdict.status,
-        outcome.error,
-        outcome.status,
-        verdict.due_at,
-        min(verdict.attempt_count, MOST_ATTEMPTS),
-        verdict.attempt_limit and min(verdict.attempt_limit, MOST_ATTEMPTS),
-        datetime.fromtimestamp(outcome.started_at, UTC),
-        outcome.duration,
-        webhook.http_method,
-        storable(url),
-        json.dumps(http_request.shorten_signatures(headers)),
-        json.dumps(dict(outcome.headers)),
-        outcome.body,
-        lapsed,
-    )
-
-
-def _step(in_line: Sequence[tuple[Delivery, Verdict]]) -> None:
-    ordering.step_up([delivery.pk for delivery, verdict in in_line if verdict.status != StatusChoices.PENDING])
-    # Those that go to their first retry.
-    retried = [(delivery, verdict) for delivery, verdict in in_line if verdict.status == StatusChoices.PENDING]
-    ordering.limit_wait_behind([delivery.pk for delivery, _verdict in retried if not delivery.error])
+    return {
+        'id': one.delivery.pk,
+        'status': verdict.status,
+        'error': outcome.error,
+        'response_status': outcome.status,
+        'due_at': verdict.due_at and verdict.due_at.isoformat(),
+        'attempt_count': min(verdict.attempt_count, MOST_ATTEMPTS),
+        'attempt_limit': verdict.attempt_limit and min(verdict.attempt_limit, MOST_ATTEMPTS),
+        'started_at': datetime.fromtimestamp(outcome.started_at, UTC).isoformat(),
+        'duration': outcome.duration,
+        'method': webhook.http_method,
+        'url': storable(url),
+        'request_headers': http_request.shorten_signatures(headers),
+        'response_headers': dict(outcome.headers),
+        'response_body': outcome.body,
+        'lapsed': lapsed,
+    }
 
 
 def _log(one: Claimed, verdict: Verdict) -> None:

@@ -2,7 +2,7 @@
 
 A lease that runs out without an outcome is an attempt that came to nothing: it has its place in the log, and the next
 one comes after the same wait as after any failure. It may have been this delivery that stopped the worker, so it is
-claimed alone (claims.claim_lapsed), and fails where its lease runs out three times in a row. A test is not repeated.
+claimed alone (claims.choose_lapsed), and fails where its lease runs out three times in a row. A test is not repeated.
 """
 
 import random
@@ -17,7 +17,7 @@ from ..constants import LEASE_MARGIN
 from ..models import Delivery
 from ..models.querysets import LONG_COLUMNS
 from ..transport.exchange import Outcome
-from . import backoff, ledger, locks, outcomes
+from . import backoff, lanes, ledger, outcomes
 from .claimed import Claimed
 from .outcomes import Judged
 from .verdict import Verdict
@@ -29,19 +29,28 @@ LAPSED = 'its worker stopped, or was cut off, before an outcome was recorded'
 # Columns of the event that are long.
 UNREAD = tuple(f'event__{name}' for name in LONG_COLUMNS)
 
+# Deliveries in one transaction.
+PART = 100
+
+LAPSED_LANES = """
+    SELECT DISTINCT webhook_id FROM (
+        SELECT webhook_id FROM webhooks_delivery WHERE status = 'sending' AND lease_until < %(now)s LIMIT %(part)s
+    ) d"""
+
 TAKE_OVER = """
-    UPDATE webhooks_delivery SET lease = %(lease)s WHERE id IN (
-        SELECT id FROM webhooks_delivery WHERE status = 'sending' AND lease_until < %(now)s LIMIT 100
-    )
+    UPDATE webhooks_delivery SET lease = %(lease)s WHERE status = 'sending' AND id = ANY(ARRAY(
+        SELECT id FROM webhooks_delivery
+        WHERE status = 'sending' AND lease_until < %(now)s AND webhook_id = ANY(%(lanes)s) LIMIT %(part)s
+    ))
     RETURNING id"""
 
 
 def rescue() -> bool:
     """Record what lapsed as an attempt without an outcome, some at a time. Returns whether there was any."""
     lease = uuid.uuid4()
-    with locks.turn() as now:
+    with lanes.turn() as now:
         lapsed = _take_over(lease, now)
-        recorded = outcomes.save(lease, [_judge(one, now) for one in lapsed])
+        recorded = outcomes.save(lease, [_judge(one, now) for one in lapsed], now)
         failed = [one.delivery for one, verdict in recorded if verdict.status == StatusChoices.FAILED]
         ledger.note_failed(Counter(one.webhook_id for one in failed), now)
     return bool(lapsed)
@@ -49,21 +58,24 @@ def rescue() -> bool:
 
 def _take_over(lease: uuid.UUID, now: datetime) -> list[Delivery]:
     with connection.cursor() as cursor:
-        cursor.execute(TAKE_OVER, {'lease': lease, 'now': now})
+        cursor.execute(LAPSED_LANES, {'now': now, 'part': PART})
+        held = lanes.take([pk for (pk,) in cursor.fetchall()])
+        if not held:
+            return []
+        cursor.execute(TAKE_OVER, {'lease': lease, 'now': now, 'part': PART, 'lanes': list(held)})
         pks = [pk for (pk,) in cursor.fetchall()]
-    found = Delivery.objects.filter(pk__in=pks).select_related('webhook', 'event').defer(*UNREAD)
-    return list(found.order_by('pk')) if pks else []
+    return list(Delivery.objects.filter(pk__in=pks).select_related('webhook', 'event').defer(*UNREAD).order_by('pk'))
 
 
 def _judge(one: Delivery, now: datetime) -> Judged:
     began = one.lease_until - timedelta(seconds=one.webhook.effective_timeout + LEASE_MARGIN)
     duration = max((now - began).total_seconds(), 0)
     lapsed = Claimed(one, outcome=Outcome(started_at=began.timestamp(), duration=duration, error=LAPSED))
-    verdict = decide(one, now, random.random())
+    verdict = decide_lapsed(one, now, random.random())
     return lapsed, verdict, outcomes.row(lapsed, verdict, lapsed=True)
 
 
-def decide(one: Delivery, now: datetime, chance: float) -> Verdict:
+def decide_lapsed(one: Delivery, now: datetime, chance: float) -> Verdict:
     """Return what becomes of a delivery whose lease has run out. `chance` in [0, 1)."""
     tries, limit = one.attempt_count + 1, one.attempt_limit
     if one.event.test or one.lapses + 1 >= LAPSES:

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from .. import conf
 from ..models import Webhook
-from . import locks
+from . import lanes, purge
 
 # Events that are looked for at a time, without any lock, and deliveries that go in one transaction.
 LOOK, CHUNK = 5000, 500
@@ -27,6 +27,9 @@ CLOSED = """
 
 FIND = f'SELECT e.id FROM webhooks_event e WHERE {CLOSED} ORDER BY e.timestamp LIMIT %(look)s'
 
+# In a statement before the one that looks again: whoever redelivers one of its deliveries locks the event as well.
+LOCK = 'SELECT id FROM webhooks_event WHERE id = ANY(%(ids)s) FOR UPDATE SKIP LOCKED'
+
 # What belongs to an event goes along in the database.
 PRUNE = f'DELETE FROM webhooks_event e WHERE e.id = ANY(%(ids)s) AND {CLOSED}'
 
@@ -40,7 +43,11 @@ def prune(before: datetime) -> int:
     """Delete closed events from before the moment, with their deliveries and attempts. Returns how many events."""
     total = 0
     while found := _find(before):
-        total += sum(_prune(chunk, before) for chunk in batched(found, _chunk_size()))
+        pruned = sum(_prune(chunk, before) for chunk in batched(found, _chunk_size()))
+        if not pruned:
+            break  # somebody redelivers them
+        total += pruned
+    purge.purge_strays()
     return total
 
 
@@ -56,7 +63,9 @@ def _find(before: datetime) -> list[int]:
 
 
 def _prune(ids: Sequence[int], before: datetime) -> int:
-    """Delete those that are still closed: under the lock, which whoever sends one again holds as well."""
-    with locks.turn(), connection.cursor() as cursor:
-        cursor.execute(PRUNE, {'ids': list(ids), 'before': before})
+    """Delete those that are still closed."""
+    with lanes.turn(), connection.cursor() as cursor:
+        cursor.execute(LOCK, {'ids': list(ids)})
+        locked = [pk for (pk,) in cursor.fetchall()]
+        cursor.execute(PRUNE, {'ids': locked, 'before': before})
         return cursor.rowcount

@@ -11,32 +11,37 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
 
 from django.db import DataError, connection
 
-from ..constants import JOB_TIME, LEASE_MARGIN
+from ..constants import GONE, JOB_TIME, LEASE_MARGIN
 from ..interruptions import BROKEN_OFF, INTERRUPTIONS
 from ..models import Delivery, Webhook
 from ..outbox import wakeup
 from ..transport.client import Client
 from ..transport.exchange import Outcome, Request
-from . import claims, dispatch, expiry, locks, outcomes, rescue
+from . import claims, dispatch, expiry, gone, lanes, outcomes, purge, rescue
 from .claimed import Claimed, prepare
-from .dispatch import Progress
+from .claims import Claim
 from .job_time import Pace, Span
 from .ledger import Ledger
 from .outcomes import Judged, Tally
 
 logger = logging.getLogger('webhooks.drain')
 
+Judge = Callable[[Claimed, datetime], Judged]
+
 THREADS = 64
 # Seconds to wait for more answers to record together with the first: a turn costs as much as ten deliveries.
 GATHER = 0.01
-# Seconds between two looks at a lock that another worker holds.
-BUSY_PAUSE = 0.05
-# Seconds to wait where a rate limit holds back what is due.
-TOKEN_PAUSE = 0.05
+# Seconds until the next look where a lane is busy, or a rate limit holds back what is due.
+PAUSE = 0.05
+# Seconds without anything to do after which a job ends, although something is due: a token comes once a second.
+STANDSTILL = 1.5
+# Seconds between two calls for another worker, while all threads are taken or more events wait.
+CALL_INTERVAL = 1.0
 # Seconds for which a webhook's definition is used without looking at it again.
 DEFINITION_AGE = 1.0
 # Longest wait for an answer before the loop looks for new work, in seconds.
@@ -79,18 +84,23 @@ class Drain:
         self._lease = uuid.uuid4()
         self._ledger = Ledger()
         self._under_way: dict[Future, Claimed] = {}
-        # Claimed and not begun in time: they go back.
-        self._unbuilt: list[int] = []
-        # Could not be built: to be recorded without a request.
-        self._unsent: list[Claimed] = []
+        # Answered, or not to be sent: to be recorded once their lane is free.
+        self._answered: list[Claimed] = []
+        # {id: id of its webhook} of what was claimed and not begun in time: it goes back.
+        self._unbegun: dict[int, int] = {}
         self._slow_to_build: set[int] = set()
         self._webhooks: dict[int, Webhook] = {}
         self._webhooks_at = 0.0
         self._dispatch_from = 0.0
-        self._to_tidy = [rescue.rescue, expiry.expire]
+        self._called_at = 0.0
+        self._moved_at = time.monotonic()
+        # Whether a transaction was broken off that may have been committed all the same.
+        self._is_unsure = False
+        self._to_tidy = [gone.disable, rescue.rescue, expiry.expire, purge.purge]
 
     def work(self) -> bool:
         """Work until nothing is left or the time is up. Returns whether nothing is left."""
+        lanes.ensure()
         # First of all: somebody has just saved something. A new process is slow at it: the job's time begins after.
         self._dispatch()
         self._pace = Pace(time.monotonic())
@@ -98,21 +108,23 @@ class Drain:
         finished, patience = False, 0.0
         while not finished and (self._has_begun() or not self._is_over()):
             is_over = self._is_over()
-            claimed = self._turn(self._collect(patience), 0 if is_over else THREADS - len(self._under_way))
-            patience = POLL
-            if is_over:
-                continue
-            progress, tidied = self._dispatch(), self._tidy()
-            goes_on = claimed or tidied or progress is not Progress.NOTHING or self._has_begun()
-            finished = not (goes_on or self._begin_lapsed() or self._wait_for_tokens())
-            if tidied or progress is Progress.DONE or self._unsent or self._unbuilt:
-                patience = 0.0
-        self._persist(self._flush)
-        return finished and not self._persist(lambda: claims.is_held_by_time(self._span()))
+            self._answered += self._collect(patience)
+            more = self._turn(0 if is_over else THREADS - len(self._under_way))
+            if not is_over:
+                more = bool(self._dispatch()) + self._tidy() + more > 0
+                finished = not (more or self._has_begun() or self._begin_lapsed() or self._wait_for_room())
+            if more or self._has_begun():
+                self._moved_at = time.monotonic()
+            patience = 0.0 if more else PAUSE if self._has_kept() else POLL
+        self._flush()
+        return finished and not self._persist(lambda: claims.is_held_by_time(lanes.now(), self._span()))
 
     def _has_begun(self) -> bool:
         """Whether something is held that has to be recorded or given back."""
-        return bool(self._under_way or self._unsent or self._unbuilt)
+        return bool(self._under_way or self._has_kept())
+
+    def _has_kept(self) -> bool:
+        return bool(self._answered or self._unbegun)
 
     def _tidy(self) -> bool:
         """Do a little of what is left to tidy. Returns whether there may be more: not all at once, others wait."""
@@ -133,56 +145,75 @@ class Drain:
     def _span(self) -> Span:
         return self._pace.span(time.monotonic())
 
+    def _call(self) -> None:
+        """Wake another worker: there is more to do than this one can."""
+        if time.monotonic() - self._called_at > CALL_INTERVAL:
+            self._called_at = time.monotonic()
+            wakeup.wake(patient=True)
+
     #
     # Events
     #
 
-    def _dispatch(self) -> Progress:
-        """Dispatch a batch. One that PostgreSQL breaks off is tried again after a while: what is due goes out first."""
+    def _dispatch(self) -> int:
+        """Dispatch a batch. After PostgreSQL has broken one off, what is due goes out first."""
         if time.monotonic() < self._dispatch_from:
-            return Progress.NOTHING
+            return 0
         try:
-            progress = dispatch.batch()
+            count = dispatch.dispatch(self._lease)
         except BROKEN_OFF as error:
             _broken_off(error)
             self._dispatch_from = time.monotonic() + DISPATCH_REST
-            dispatch.be_more_patient()
-            return Progress.NOTHING
-        if progress is Progress.BUSY and not self._under_way:
-            # Whoever holds the lock may have looked before our event was there.
-            time.sleep(BUSY_PAUSE)
-        return progress
+            return 0
+        if count >= dispatch.BATCH:
+            self._call()
+        return count
 
     #
     # Turns
     #
 
-    def _turn(self, ended: list[Claimed], free: int) -> bool:
-        """Record what has ended and begin what is due, as far as threads are free. Returns whether anything was."""
-        ended = ended + self._unsent
-        unbuilt, self._unsent, self._unbuilt = self._unbuilt, [], []
+    def _turn(self, free: int) -> bool:
+        """Record what is answered and begin what is due, as far as lanes and threads are free.
+
+        Returns whether there is more to do at once.
+        """
         claimed_at = time.monotonic()
         try:
-            claimed = self._persist(lambda: self._record_and_claim(ended, unbuilt, free))
+            claim = self._persist(lambda: self._record_and_claim(self._answered, free))
         except DataError:
-            for one in ended:
-                self._record_alone(one)
-            claimed = self._persist(lambda: self._record_and_claim([], unbuilt, free))
-        self._begin(claimed, claimed_at)
-        return bool(claimed)
+            self._record_singly()
+            claim = self._persist(lambda: self._record_and_claim([], free))
+        is_waiting = self._has_kept()  # for lanes that are busy
+        self._begin(claim.pks, claimed_at)
+        if free and len(self._under_way) >= THREADS:
+            self._call()
+        return claim.more or (self._has_kept() and not is_waiting)
 
-    def _record_and_claim(self, ended: list[Claimed], unbuilt: list[int], free: int) -> list[int]:
-        # A copy: if the turn is broken off and done again, nothing is counted twice.
-        ledger = self._ledger.copy()
-        with locks.turn() as now:
-            tally = outcomes.record(self._lease, ended, ledger, now)
-            claims.give_back(self._lease, unbuilt, now)
-            claimed = []
-            if free > 0:
-                claimed = claims.claim(self._lease, free, now, self._span(), self._slow_to_build)
-        self._ledger = ledger
+    def _record_and_claim(self, answered: list[Claimed], free: int, judge: Judge = outcomes.judge) -> Claim:
+        # Copies: if the turn is broken off and done again, nothing is counted twice.
+        ledger, unbegun = self._ledger.copy(), self._unbegun | self._strays()
+        with lanes.turn() as now:
+            held = lanes.take({one.delivery.webhook_id for one in answered} | set(unbegun.values()))
+            ended = [one for one in answered if one.delivery.webhook_id in held]
+            tally = outcomes.record(self._lease, [judge(one, now) for one in ended], ledger, held, now)
+            back = {pk for pk, webhook_id in unbegun.items() if webhook_id in held}
+            claims.give_back(self._lease, back, now)
+            claim = claims.claim(self._lease, held, free, now, self._span(), self._slow_to_build)
+        self._ledger, self._is_unsure = ledger, False
+        self._unbegun = {pk: webhook_id for pk, webhook_id in unbegun.items() if pk not in back}
+        self._answered = [one for one in self._answered if one not in ended]
+        if any(one.outcome.status == GONE for one in ended):
+            self._to_tidy.append(gone.disable)
         self.tally.counts.update(tally.counts)
-        return claimed
+        return claim
+
+    def _strays(self) -> dict[int, int]:
+        """Return what is ours by a transaction that was committed, although this worker has not heard of it."""
+        if not self._is_unsure:
+            return {}
+        known = [one.delivery.pk for one in (*self._under_way.values(), *self._answered)]
+        return claims.strays(self._lease, known)
 
     def _begin_lapsed(self, since: timedelta = timedelta()) -> bool:
         """Begin one that may have stopped a worker, and has been due `since` then. Returns whether there was one.
@@ -190,31 +221,37 @@ class Drain:
         Only while nothing else is under way. Where that never happens, each job begins with one.
         """
         claimed_at = time.monotonic()
-        claimed = self._persist(lambda: self._claim_lapsed(since))
-        self._begin(claimed, claimed_at)
-        return bool(claimed)
+        claim = self._persist(lambda: self._claim_lapsed(since))
+        self._begin(claim.pks, claimed_at)
+        return bool(claim.pks)
 
-    def _claim_lapsed(self, since: timedelta) -> list[int]:
-        with locks.turn() as now:
-            return claims.claim_lapsed(self._lease, now, self._span(), now - since)
+    def _claim_lapsed(self, since: timedelta) -> Claim:
+        with lanes.turn() as now:
+            return claims.claim_lapsed(self._lease, now - since, now, self._span())
 
-    def _record_alone(self, one: Claimed) -> None:
-        """Record an outcome beside others which PostgreSQL did not take. It is taken, or it is the one to blame."""
-        try:
-            self._persist(lambda: self._record_and_claim([one], [], 0))
-        except DataError as error:
-            logger.exception('delivery=%s its outcome cannot be recorded', one.delivery.uuid)
-            failed = outcomes.fail(one, error)
-            self._persist(lambda: self._record_failed(failed))
-
-    def _record_failed(self, failed: Judged) -> None:
-        with locks.turn() as now:
-            tally = outcomes.record_judged(self._lease, [failed], self._ledger, now)
-        self.tally.counts.update(tally.counts)
+    def _record_singly(self) -> None:
+        """Record outcomes of which PostgreSQL did not take one. Each is taken, or it is the one to blame."""
+        for one in self._answered:
+            try:
+                self._persist(lambda one=one: self._record_and_claim([one], 0))
+            except DataError as error:
+                logger.exception('delivery=%s its outcome cannot be recorded', one.delivery.uuid)
+                judge = partial(outcomes.judge_failed, error)
+                self._persist(lambda one=one, judge=judge: self._record_and_claim([one], 0, judge))
 
     def _flush(self) -> None:
-        with locks.turn() as now:
-            self._ledger.flush(now, force=True)
+        """Write what is left of the ledger: each lane is waited for."""
+        for webhook_id in self._ledger.webhook_ids:
+            try:
+                self._persist(lambda pk=webhook_id: self._flush_lane(pk))
+            except BROKEN_OFF:
+                logger.warning('webhook=%s its health is not recorded: its lane is busy', webhook_id)
+
+    def _flush_lane(self, webhook_id: int) -> None:
+        ledger = self._ledger.copy()
+        with lanes.hold(webhook_id) as now:
+            ledger.flush(now, [webhook_id], force=True)
+        self._ledger = ledger
 
     def _persist(self, transaction: Callable):
         """Do a transaction again that PostgreSQL broke off, for what it was about to record is known only here."""
@@ -224,16 +261,22 @@ class Drain:
                 return transaction()
             except BROKEN_OFF as error:
                 _broken_off(error)
+                self._is_unsure = True
                 if time.monotonic() > end:
                     raise
             time.sleep(RETRY_PAUSE)
 
-    def _wait_for_tokens(self) -> bool:
-        """Wait a moment where a rate limit holds something back. Returns whether one does."""
-        held = self._persist(lambda: claims.is_held_by_rate(self._span()))
-        if held:
-            time.sleep(TOKEN_PAUSE)
-        return held
+    def _wait_for_room(self) -> bool:
+        """Wait a moment where something is due that could go: with a rate limit's next token, or from a busy lane.
+
+        Not for ever: a lane that stays busy is left to the timer.
+        """
+        if time.monotonic() - self._moved_at > STANDSTILL:
+            return False
+        claimable = self._persist(lambda: claims.is_claimable(lanes.now(), self._span()))
+        if claimable:
+            time.sleep(PAUSE)
+        return claimable
 
     #
     # Requests
@@ -249,11 +292,11 @@ class Drain:
         end = time.monotonic() + BUILD_BUDGET
         for position, delivery in enumerate(there):
             if position and time.monotonic() > end:
-                self._unbuilt += [late.pk for late in there[position:]]
+                self._unbegun |= {late.pk: late.webhook_id for late in there[position:]}
                 return
             one = self._build(delivery, webhooks[delivery.webhook_id])
             if one.request is None:
-                self._unsent.append(one)
+                self._answered.append(one)
             else:
                 self._send(one, claimed_at + LEASE_MARGIN)
 
@@ -274,9 +317,10 @@ class Drain:
         """Send the request, unless its lease could end before it does: whoever was frozen has lost it to others."""
         return self._client.send(request) if time.monotonic() < latest else None
 
-    def _collect(self, patience: float | None) -> list[Claimed]:
+    def _collect(self, patience: float) -> list[Claimed]:
         """Wait for answers and return the deliveries that have got theirs."""
         if not self._under_way:
+            time.sleep(patience if self._has_kept() else 0)
             return []
         done, rest = wait(self._under_way, patience, FIRST_COMPLETED)
         if done and rest:
@@ -288,7 +332,7 @@ class Drain:
         one.outcome = future.result()
         if one.outcome is None:
             logger.warning('delivery=%s lease=lapsed (it is not sent from here)', one.delivery.uuid)
-            self._unbuilt.append(one.delivery.pk)
+            self._unbegun[one.delivery.pk] = one.delivery.webhook_id
             self._pace.end(one.delivery.pk, one.delivery.webhook_id, 0)
             return None
         self._pace.end(one.delivery.pk, one.delivery.webhook_id, one.outcome.duration)

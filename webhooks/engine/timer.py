@@ -18,16 +18,25 @@ logger = logging.getLogger('webhooks.timer')
 INTERVAL = 2.0
 
 SOMETHING_TO_DO = """
-    SELECT EXISTS (SELECT 1 FROM webhooks_event WHERE dispatched_at IS NULL)
+    SELECT EXISTS (
+            SELECT 1 FROM webhooks_event WHERE dispatched_at IS NULL AND (lease IS NULL OR lease_until < now())
+        )
         OR EXISTS (SELECT 1 FROM webhooks_delivery WHERE status = 'sending' AND lease_until < now())
         OR EXISTS (SELECT 1 FROM webhooks_delivery WHERE status = 'pending' AND expires_at < now())
         OR EXISTS (
             SELECT 1 FROM webhooks_webhook w LEFT JOIN webhooks_health h ON h.webhook_id = w.id
-            WHERE w.enabled AND NOT w.paused AND (h.suspended_since IS NULL OR h.probe_at <= now())
+            WHERE w.enabled AND NOT w.paused AND (
+                h.suspended_since IS NULL OR h.probe_at <= now()
+                OR w.last_updated > h.last_attempt_at AND w.last_updated <= now()
+              )
               AND EXISTS (
                   SELECT 1 FROM webhooks_delivery d
                   WHERE d.webhook_id = w.id AND d.status = 'pending' AND d.due_at <= now()
               )
+        )
+        OR EXISTS (
+            SELECT 1 FROM webhooks_health h LEFT JOIN webhooks_webhook w ON w.id = h.webhook_id
+            WHERE w.id IS NULL OR w.enabled AND h.gone_at > w.last_updated
         )"""
 
 

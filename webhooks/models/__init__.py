@@ -1,9 +1,9 @@
 from .attempt import Attempt
-from .delivery import BatchItem, Delivery, Wait
+from .delivery import BatchItem, Delivery
 from .event import Event
 from .health import Health
 from .hour import Hour
 from .subscription import Subscription
 from .webhook import Webhook
 
-__all__ = ('Attempt', 'BatchItem', 'Delivery', 'Event', 'Health', 'Hour', 'Subscription', 'Wait', 'Webhook')
+__all__ = ('Attempt', 'BatchItem', 'Delivery', 'Event', 'Health', 'Hour', 'Subscription', 'Webhook')

@@ -7,15 +7,19 @@
                     │  └── retry at ───┤
                     └── redeliver ── failed ◀── attempts used up, expired, cannot be sent
 
-`due_at` says when a pending delivery may be claimed. It is null while the delivery waits in line behind an earlier one
-of the same object (Wait), so that a claim never looks at those that cannot go yet.
+`due_at` says when a pending delivery may be claimed. It is null while the delivery is parked behind an earlier one of
+the same object (engine/ordering.py), so that a claim never looks at those that cannot go yet.
+
+A webhook is named by its id alone, without a foreign key in the database: dispatch waits for nobody who edits or
+deletes one, and a long log does not go in the transaction that deletes its webhook. Until it is removed
+(engine/purge.py) nobody sees it: `objects` leaves it out.
 """
 
 import uuid
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 from utilities.querysets import RestrictedQuerySet
@@ -34,10 +38,17 @@ class DeliveryQuerySet(RestrictedQuerySet):
         return self.exclude(status__in=OPEN_STATUSES)
 
 
+class DeliveryManager(models.Manager.from_queryset(DeliveryQuerySet)):
+    def get_queryset(self) -> DeliveryQuerySet:
+        return super().get_queryset().filter(Exists(Webhook.objects.filter(pk=OuterRef('webhook_id'))))
+
+
 class Delivery(models.Model):
     # Also the `webhook-id` that the receiver sees and the id of the failed job on the status page.
     uuid = models.UUIDField('UUID', default=uuid.uuid4, unique=True, editable=False)
-    webhook = models.ForeignKey(Webhook, on_delete=models.DB_CASCADE, related_name='deliveries', db_index=False)
+    webhook = models.ForeignKey(
+        Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name='deliveries', db_index=False
+    )
     event = models.ForeignKey(Event, on_delete=models.DB_CASCADE, related_name='deliveries')
     # Of the event, so that the order per object needs no join.
     object_type = models.ForeignKey(
@@ -52,6 +63,8 @@ class Delivery(models.Model):
     response_status = models.PositiveSmallIntegerField(_('response status'), null=True)
     created = models.DateTimeField(_('created'))
     due_at = models.DateTimeField(_('next attempt'), null=True)
+    # From when it may overtake an earlier one of its object that is being retried. Null: nobody has counted yet.
+    overtake_at = models.DateTimeField(null=True)
     expires_at = models.DateTimeField(_('expires'))
     finished_at = models.DateTimeField(_('finished'), null=True)
     attempt_count = models.PositiveSmallIntegerField(_('attempts'), default=0)
@@ -65,7 +78,7 @@ class Delivery(models.Model):
     # Whether the failure has been put on the status page.
     listed = models.BooleanField(default=False)
 
-    objects = DeliveryQuerySet.as_manager()
+    objects = DeliveryManager()
 
     class Meta:
         ordering = ('-pk',)
@@ -110,7 +123,7 @@ class Delivery(models.Model):
 
     @property
     def next_attempt_at(self):
-        """When a pending delivery is sent next; None while it waits in line or is not pending."""
+        """When a pending delivery is sent next; None while it is parked or is not pending."""
         return self.due_at if self.status == StatusChoices.PENDING else None
 
     def events(self) -> list[Event]:
@@ -121,11 +134,13 @@ class Delivery(models.Model):
 
 
 class BatchItem(models.Model):
-    """One event of a batch. `open` follows its delivery, for the line."""
+    """One event of a batch. `open` follows its delivery, for the order."""
 
     delivery = models.ForeignKey(Delivery, on_delete=models.DB_CASCADE, related_name='items')
     event = models.ForeignKey(Event, on_delete=models.DB_CASCADE, related_name='batch_items')
-    webhook = models.ForeignKey(Webhook, on_delete=models.DB_CASCADE, related_name='+', db_index=False)
+    webhook = models.ForeignKey(
+        Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name='+', db_index=False
+    )
     object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+', db_index=False)
     object_id = models.BigIntegerField()
     sequence = models.BigIntegerField()
@@ -144,18 +159,3 @@ class BatchItem(models.Model):
 
     def __str__(self) -> str:
         return f'{self.event} in {self.delivery}'
-
-
-class Wait(models.Model):
-    """`delivery` may not be sent before `blocker` is closed. A row exists only while there is something to wait for."""
-
-    delivery = models.ForeignKey(Delivery, on_delete=models.DB_CASCADE, related_name='waits')
-    blocker = models.ForeignKey(Delivery, on_delete=models.DB_CASCADE, related_name='waiting')
-
-    _netbox_private = True
-
-    class Meta:
-        constraints = [models.UniqueConstraint(fields=['delivery', 'blocker'], name='webhooks_wait_unique')]
-
-    def __str__(self) -> str:
-        return f'{self.delivery_id} after {self.blocker_id}'

@@ -48,6 +48,11 @@ class Event(models.Model):
     # Made by hand, to see whether a webhook works.
     test = models.BooleanField(_('test'), default=False, db_default=False)
     dispatched_at = models.DateTimeField(_('dispatched'), null=True)
+    # The claim of a dispatcher: only its holder may dispatch the event, until `lease_until`.
+    lease = models.UUIDField(null=True)
+    lease_until = models.DateTimeField(null=True)
+    # How often it was claimed.
+    dispatch_count = models.PositiveSmallIntegerField(default=0, db_default=0)
     # One event per object and transaction. Transaction ids start over after a restore, so the transaction's time
     # belongs to the key.
     transaction_id = models.BigIntegerField()
@@ -68,6 +73,11 @@ class Event(models.Model):
         ]
         indexes = [
             models.Index(fields=['sequence'], condition=Q(dispatched_at=None), name='webhooks_event_undispatched'),
+            models.Index(
+                fields=['object_type', 'object_id', 'sequence'],
+                condition=Q(dispatched_at=None),
+                name='webhooks_event_chain',
+            ),
             models.Index(fields=['object_type', 'object_id', '-sequence'], name='webhooks_event_object'),
             models.Index(fields=['timestamp'], name='webhooks_event_timestamp'),
         ]

@@ -1,11 +1,15 @@
 """Health: how a webhook's endpoint has been answering. Not part of its definition, so a row of its own.
 
 A webhook is suspended while `suspended_since` is set: one delivery probes its endpoint at `probe_at`, the others wait.
+
+The row is also the webhook's lane: whoever changes its deliveries locks it first (engine/lanes.py). So no transaction
+of a user ever writes it, apart from the one that makes it: it has no foreign key to the webhook, outlives it, and goes
+with the last of its log.
 """
 
 from django.contrib.postgres.fields import ArrayField
-from django.db import models
-from django.db.models.functions import Now
+from django.db import models, transaction
+from django.db.models import Exists, OuterRef
 from django.db.models.signals import m2m_changed, post_save
 from django.dispatch import receiver
 from django.utils.translation import gettext_lazy as _
@@ -18,8 +22,15 @@ def no_latency() -> list[int]:
     return [0] * (len(LATENCY_BUCKETS) + 1)
 
 
+class HealthManager(models.Manager):
+    def get_queryset(self) -> models.QuerySet:
+        return super().get_queryset().filter(Exists(Webhook.objects.filter(pk=OuterRef('webhook_id'))))
+
+
 class Health(models.Model):
-    webhook = models.OneToOneField(Webhook, on_delete=models.DB_CASCADE, related_name='health', primary_key=True)
+    webhook = models.OneToOneField(
+        Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name='health', primary_key=True
+    )
     delivered = models.PositiveBigIntegerField(_('delivered'), default=0)
     failed = models.PositiveBigIntegerField(_('failed'), default=0)
     last_status = models.PositiveSmallIntegerField(_('last response status'), null=True)
@@ -31,6 +42,8 @@ class Health(models.Model):
     suspended_since = models.DateTimeField(_('suspended since'), null=True)
     probe_at = models.DateTimeField(_('next probe'), null=True)
     probes = models.PositiveIntegerField(default=0)
+    # When the endpoint last asked not to be called again (410). Whoever saves the webhook later has the last word.
+    gone_at = models.DateTimeField(null=True)
     # The day on which people were last told of a failed delivery: they are told once a day.
     failure_told_on = models.DateField(null=True)
     # Attempts by duration: one count for each of LATENCY_BUCKETS, and one for those beyond. Seconds in all.
@@ -42,6 +55,8 @@ class Health(models.Model):
 
     _netbox_private = True
 
+    objects = HealthManager()
+
     class Meta:
         verbose_name = _('health')
         verbose_name_plural = _('health')
@@ -52,15 +67,22 @@ class Health(models.Model):
 
 @receiver(post_save, sender=Webhook, dispatch_uid='webhooks.health')
 def _webhook_saved(instance: Webhook, created: bool, **kwargs) -> None:
-    """A webhook has its health from the beginning; and one that was edited is worth a probe at once."""
+    """A webhook has its health from the beginning."""
     if created:
         Health.objects.create(webhook=instance)
-    else:
-        Health.objects.filter(webhook=instance, suspended_since__isnull=False).update(probe_at=Now())
 
 
 @receiver(m2m_changed, sender=Webhook.notification_groups.through, dispatch_uid='webhooks.health')
 def _recipients_changed(instance: Webhook, action: str, **kwargs) -> None:
     """Who is chosen today has not been told of today's failures."""
     if action == 'post_add':
-        Health.objects.filter(webhook=instance, failure_told_on__isnull=False).update(failure_told_on=None)
+        transaction.on_commit(lambda: _tell_again(instance.pk), robust=True)
+
+
+@transaction.atomic
+def _tell_again(webhook_id: int) -> None:
+    """Without a wait: where a worker holds the row at this very moment, people are told tomorrow."""
+    told = Health.objects.filter(webhook=webhook_id, failure_told_on__isnull=False)
+    for health in told.select_for_update(skip_locked=True):
+        health.failure_told_on = None
+        health.save(update_fields=['failure_told_on'])

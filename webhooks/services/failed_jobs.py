@@ -8,7 +8,7 @@ import logging
 import uuid
 from collections.abc import Iterable, Sequence
 
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 from redis import RedisError
 from rq import get_current_job
@@ -19,7 +19,6 @@ from rq.results import Result
 
 from ..choices import StatusChoices
 from ..constants import STATUS_PAGE_LIMIT
-from ..engine import locks
 from ..models import Delivery
 from ..outbox import wakeup
 
@@ -31,15 +30,19 @@ MARKER = 'webhooks:listed'
 FAILURE_TTL = 365 * 24 * 3600
 RELATED = ('webhook', 'event', 'object_type')
 
+# What a redelivery, or another worker, holds just now is looked at another time.
 MARK_LISTED = """
-    UPDATE webhooks_delivery d SET listed = true
-    WHERE d.status = 'failed' AND NOT d.listed AND (
-        EXISTS (
-            SELECT 1 FROM unnest(%s::bigint[], %s::timestamptz[]) AS v(id, finished_at)
-            WHERE v.id = d.id AND v.finished_at IS NOT DISTINCT FROM d.finished_at
+    UPDATE webhooks_delivery SET listed = true WHERE status = 'failed' AND id = ANY(ARRAY(
+        SELECT d.id FROM webhooks_delivery d
+        WHERE d.status = 'failed' AND NOT d.listed AND (
+            EXISTS (
+                SELECT 1 FROM unnest(%s::bigint[], %s::timestamptz[]) AS v(id, finished_at)
+                WHERE v.id = d.id AND v.finished_at IS NOT DISTINCT FROM d.finished_at
+            )
+            OR d.id < %s
         )
-        OR d.id < %s
-    )"""
+        FOR UPDATE SKIP LOCKED
+    ))"""
 
 
 def publish(except_for: str | None = None) -> None:
@@ -72,10 +75,15 @@ def unlist(uuids: Iterable[str]) -> None:
 
 def _recover() -> None:
     """List everything anew where Redis has forgotten that it knew."""
-    if wakeup.get().connection.set(MARKER, 1, nx=True):
-        newest = Delivery.objects.filter(status=StatusChoices.FAILED).order_by('-pk')[:STATUS_PAGE_LIMIT]
-        with locks.turn():
-            Delivery.objects.filter(pk__in=list(newest.values_list('pk', flat=True))).update(listed=False)
+    redis = wakeup.get().connection
+    if redis.exists(MARKER):
+        return
+    newest = Delivery.objects.filter(status=StatusChoices.FAILED).order_by('-pk')[:STATUS_PAGE_LIMIT]
+    with transaction.atomic():
+        free = Delivery.objects.filter(pk__in=list(newest.values_list('pk', flat=True)))
+        locked = free.select_for_update(skip_locked=True).values_list('pk', flat=True)
+        Delivery.objects.filter(pk__in=list(locked)).update(listed=False)
+    redis.set(MARKER, 1)
 
 
 def _mark_listed(deliveries: Sequence[Delivery]) -> None:
@@ -83,7 +91,7 @@ def _mark_listed(deliveries: Sequence[Delivery]) -> None:
     values = [[one.pk for one in deliveries], [one.finished_at for one in deliveries]]
     # There is no room for what is older than these.
     oldest = deliveries[-1].pk if len(deliveries) == STATUS_PAGE_LIMIT else 0
-    with locks.turn(), connection.cursor() as cursor:
+    with connection.cursor() as cursor:
         cursor.execute(MARK_LISTED, [*values, oldest])
 
 

@@ -5,22 +5,29 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from itertools import batched
 
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import F, QuerySet
 from django.db.models.functions import Least
-from django.utils import timezone
 from django.utils.translation import ngettext
 
 from ..choices import OPEN_STATUSES, StatusChoices
-from ..engine import dispatch, event_rendering, expiry, locks, ordering
+from ..engine import dispatch, event_rendering, expiry, lanes, ordering
 from ..engine.batching import Group
 from ..exceptions import DeliveryFailed
 from ..models import BatchItem, Delivery, Event, Webhook
 from ..outbox import wakeup
 from . import failed_jobs
 
-# Deliveries that are redelivered in one transaction: meanwhile nothing is sent.
+# Deliveries that are redelivered in one transaction: meanwhile nothing of their webhook is sent.
 PART = 500
+
+# Whoever prunes an event locks it: it is left out, with its deliveries.
+HOLD_EVENTS = """
+    SELECT e.id FROM webhooks_event e WHERE e.id IN (
+        SELECT event_id FROM webhooks_delivery WHERE id = ANY(%(ids)s)
+        UNION ALL SELECT event_id FROM webhooks_batchitem WHERE delivery_id = ANY(%(ids)s)
+    )
+    FOR KEY SHARE SKIP LOCKED"""
 
 
 def redeliver(
@@ -30,25 +37,44 @@ def redeliver(
 
     A failed one goes out under the same `webhook-id`, with one attempt more than it had. One that had been delivered
     becomes a new delivery with an id of its own, so that a receiver which deduplicates acts on it. `watch` is given
-    the parts, and hands them on: for a progress bar.
+    the parts, and hands them on: for a progress bar. Raises OperationalError where a lane is not free in time.
     """
     # All ids first: what is made here is not to be redelivered by a later part.
-    pks = deliveries.exclude(status__in=OPEN_STATUSES).order_by('sequence', 'pk').values_list('pk', flat=True)
-    parts = list(batched(pks, PART))
+    closed = deliveries.exclude(status__in=OPEN_STATUSES).order_by('sequence', 'pk').values_list('pk', 'webhook_id')
+    of_webhook = defaultdict(list)
+    for pk, webhook_id in closed:
+        of_webhook[webhook_id].append(pk)
+    parts = [part for _pk, pks in sorted(of_webhook.items()) for part in batched(pks, PART)]
     return sum(_redeliver(deliveries.filter(pk__in=part)) for part in watch(parts))
 
 
 def _redeliver(deliveries: QuerySet[Delivery]) -> int:
-    with locks.turn():
-        failed = list(deliveries.filter(status=StatusChoices.FAILED).values_list('pk', 'uuid', 'listed'))
+    """Redeliver deliveries of one webhook."""
+    _render_again(deliveries.filter(status=StatusChoices.FAILED))
+    webhook_id = deliveries.values_list('webhook_id', flat=True).first()
+    if webhook_id is None:
+        return 0
+    with lanes.hold(webhook_id) as now:
+        there = _hold(deliveries)
+        failed = list(there.filter(status=StatusChoices.FAILED).values_list('pk', 'uuid', 'listed'))
         listed = [str(found) for _pk, found, is_listed in failed if is_listed]
-        _reopen([pk for pk, *_ in failed])
-        groups = _groups(deliveries.filter(status=StatusChoices.DELIVERED))
-        ordering.hold_back(dispatch.deliver(groups))
+        groups = _groups(there.filter(status=StatusChoices.DELIVERED))
+        _reopen([pk for pk, *_ in failed], now)
+        dispatch.make_deliveries(groups)
         if listed:
             transaction.on_commit(lambda: failed_jobs.unlist(listed), robust=True)
         transaction.on_commit(wakeup.wake, robust=True)
         return len(failed) + len(groups)
+
+
+def _hold(deliveries: QuerySet[Delivery]) -> QuerySet[Delivery]:
+    """Hold the events of deliveries against pruning, and return those whose events are all held."""
+    pks = list(deliveries.values_list('pk', flat=True))
+    with connection.cursor() as cursor:
+        cursor.execute(HOLD_EVENTS, {'ids': pks})
+        held = [pk for (pk,) in cursor.fetchall()]
+    lost = BatchItem.objects.filter(delivery__in=pks).exclude(event__in=held).values('delivery')
+    return deliveries.filter(pk__in=pks, event__in=held).exclude(pk__in=lost)
 
 
 def _groups(delivered: QuerySet[Delivery]) -> list[Group]:
@@ -62,12 +88,12 @@ def _groups(delivered: QuerySet[Delivery]) -> list[Group]:
     return [Group(webhook_id, batches.get(pk, [event_id])) for pk, webhook_id, event_id, _count in found]
 
 
-def _reopen(pks: list[int]) -> None:
-    _render_again(pks)
-    now = timezone.now()
-    Delivery.objects.filter(pk__in=pks).update(
+def _reopen(pks: list[int], now: datetime) -> None:
+    """Open failed deliveries again. The caller holds their lane."""
+    Delivery.objects.filter(pk__in=pks, status=StatusChoices.FAILED).update(
         status=StatusChoices.PENDING,
         due_at=now,
+        overtake_at=None,
         expires_at=expiry.expiry(now),
         finished_at=None,
         error='',
@@ -76,16 +102,18 @@ def _reopen(pks: list[int]) -> None:
         lapses=Least(F('lapses'), 1),
         listed=False,
     )
-    ordering.rejoin(pks)
+    ordering.open_batches(pks)
 
 
-def _render_again(pks: list[int]) -> None:
-    """What could not be rendered then may be now, by a later version of NetBox or of a plugin."""
-    events = list(Event.objects.filter(deliveries__in=pks).exclude(error='').distinct())
+def _render_again(failed: QuerySet[Delivery]) -> None:
+    """What could not be rendered then may be now, by a later version of NetBox or of a plugin. Holds no lane."""
+    pks = set(failed.exclude(event__error='').values_list('event_id', flat=True))
+    events = list(Event.objects.filter(pk__in=pks)) if pks else []
     webhooks = Webhook.objects.filter(deliveries__event__in=events).distinct().in_bulk()
     wanted = Delivery.objects.filter(event__in=events).values_list('event_id', 'webhook_id')
     # Once rendered, an event has nothing left to make its snapshots of: those too whose turn comes later may want them.
-    event_rendering.render(events, {event_id for event_id, webhook_id in wanted if webhooks[webhook_id].needs_before})
+    asked = {event_id for event_id, webhook_id in wanted if webhooks[webhook_id].needs_before}
+    event_rendering.save(event_rendering.shown(events, asked))
 
 
 def select(
@@ -125,12 +153,10 @@ def announce(count: int) -> str:
 
 def redeliver_failed(delivery_uuid: str) -> None:
     """Redeliver a failed delivery in its own job. Raises DeliveryFailed where it is gone."""
-    with locks.turn():
-        found = Delivery.objects.filter(uuid=delivery_uuid).first()
-        if found is None:
-            raise DeliveryFailed('the delivery is no longer in the log')
-        if found.status == StatusChoices.FAILED:
-            _reopen([found.pk])
+    found = Delivery.objects.filter(uuid=delivery_uuid)
+    if not found.exists():
+        raise DeliveryFailed('the delivery is no longer in the log')
+    _redeliver(found.filter(status=StatusChoices.FAILED))
 
 
 def outcome(delivery_uuid: str) -> str:

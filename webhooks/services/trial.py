@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from ..choices import StatusChoices
-from ..engine import claims, event_rendering, expiry, locks, outcomes
+from ..engine import claims, event_rendering, expiry, lanes, outcomes
 from ..engine.claimed import prepare
 from ..engine.ledger import Ledger
 from ..exceptions import DefinitionError
@@ -36,9 +36,9 @@ def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
             sent.outcome = client.send(sent.request)
     # Whoever sends a test sees what comes of it.
     ledger = Ledger(tells_failures=False)
-    with locks.turn() as now:
-        outcomes.record(lease, [sent], ledger, now)
-        ledger.flush(now, force=True)
+    with lanes.hold(webhook.pk) as now:
+        outcomes.record(lease, [outcomes.judge(sent, now)], ledger, (), now)
+        ledger.flush(now, [webhook.pk], force=True)
     delivery.refresh_from_db()
     return delivery
 
@@ -88,6 +88,6 @@ def _save_test_event(object_type: ContentType, pk: int, snapshot: str, webhook: 
         dispatched_at=timezone.now(),
     )
     event.save()
-    event_rendering.render([event], {event.pk} if webhook.needs_before else frozenset())
+    event_rendering.save(event_rendering.shown([event], {event.pk} if webhook.needs_before else set()))
     event.refresh_from_db()
     return event

@@ -6,11 +6,11 @@ import pytest
 from dcim.models import Rack, Site
 from django.db import transaction
 from support.builders import CREATED, DELETED, UPDATED, site, subscribe
-from support.engine import change_settings, deliveries, pass_retry_waits, work
+from support.engine import change_settings, deliveries, dispatch_all, pass_retry_waits, work
 from tenancy.models import Tenant
 
 from devstack.receiver import Received, Receiver
-from webhooks.engine import batching, dispatch
+from webhooks.engine import batching
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.services import redelivery
 from webhooks.signals import bulk_operation
@@ -296,7 +296,6 @@ class TestAgain:
         receiver.answers('/', 500, 200)
         received(receiver, 1)
         rename(places[1:])
-        while dispatch.batch() is dispatch.Progress.DONE:
-            pass
+        dispatch_all()
         redelivery.redeliver(Delivery.objects.filter(status='failed'))
         assert [names(request) for request in received(receiver, 3)] == [['a', 'b'], ['a', 'b'], ['b*']]

@@ -12,12 +12,12 @@ from extras.conditions import InvalidCondition
 from extras.models import Tag
 from support.builders import CREATED, DELETED, NOWHERE, UPDATED, device, site, subscribe
 from support.builtin import builtin_rule, request_by
-from support.engine import deliveries, work
+from support.engine import deliveries, dispatch_all, work
 from users.models import User
 
 from devstack.process import wait_until
 from devstack.receiver import Receiver
-from webhooks.engine import conditions, dispatch
+from webhooks.engine import conditions
 from webhooks.models import Event, Webhook
 from webhooks.services import redelivery
 
@@ -28,8 +28,7 @@ ACTIVE = {'attr': 'status.value', 'value': 'active'}
 
 def dispatched() -> list[tuple[str, int]]:
     """Return what was sent, as (kind, object's id), in order. Events that nobody asked for are no events."""
-    while dispatch.batch() is dispatch.Progress.DONE:
-        pass
+    dispatch_all()
     return [(one.event.kind, one.object_id) for one in deliveries()]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -10,14 +11,17 @@ from dcim.models import Site
 from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from support.builders import NOWHERE, site, subscribe
-from support.engine import health, in_thread
+from support.engine import dispatch_all, health, in_thread, pass_event_leases, work
 from users.models import User
 
+from devstack.receiver import Receiver
 from webhooks import rendering
-from webhooks.engine import conditions, dispatch, event_rendering, matching
+from webhooks.engine import conditions, dispatch, event_claims, event_rendering, lanes, matching, timer
 from webhooks.models import Delivery, Event, Hour, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed')
+
+LEASE, OTHER_LEASE = uuid.uuid4(), uuid.uuid4()
 
 
 def queries_for(count: int) -> int:
@@ -25,15 +29,16 @@ def queries_for(count: int) -> int:
         for _ in range(count):
             site()
     with CaptureQueriesContext(connection) as queries:
-        assert dispatch.batch() is dispatch.Progress.DONE
+        dispatch_all()
     return len(queries)
 
 
 def test_a_large_batch_takes_no_more_queries_than_a_small_one():
     subscribe(NOWHERE, Site)
-    queries_for(2)
+    for _ in range(2):
+        queries_for(2)  # until it is known how long it takes
     assert queries_for(3) == queries_for(30)
-    assert Delivery.objects.count() == 35
+    assert Delivery.objects.count() == 37
 
 
 def test_those_who_do_not_take_it_are_counted_once_a_batch():
@@ -44,9 +49,9 @@ def test_those_who_do_not_take_it_are_counted_once_a_batch():
         for _ in range(5):
             site()
     with CaptureQueriesContext(connection) as queries:
-        dispatch.batch()
+        dispatch_all()
     assert set(Event.objects.values_list('skipped', flat=True)) == {2}
-    assert len([query for query in queries.captured_queries if 'SET skipped' in query['sql']]) == 1
+    assert len([query for query in queries.captured_queries if 'skipped = v.skipped' in query['sql']]) == 1
 
 
 class TestDeletedWebhook:
@@ -75,7 +80,7 @@ class TestDeletedWebhook:
         stays = subscribe(NOWHERE, Site)
         site()
         meanwhile(module, name)
-        assert dispatch.batch() is dispatch.Progress.DONE
+        dispatch_all()
         assert not Webhook.objects.filter(pk=goes.pk).exists()
         assert [one.webhook for one in Delivery.objects.all()] == [stays]
 
@@ -84,8 +89,8 @@ class TestNotStored:
     """What PostgreSQL does not take is the fault of one event, and holds up no other."""
 
     @pytest.fixture
-    def places(self) -> list[Site]:
-        subscribe(NOWHERE, Site, include_snapshots=True)
+    def places(self, receiver: Receiver) -> list[Site]:
+        subscribe(receiver.url(), Site, include_snapshots=True)
         with transaction.atomic():
             return [site() for _ in range(3)]
 
@@ -109,16 +114,16 @@ class TestNotStored:
     )
     def test_an_event_that_cannot_be_stored_fails_and_the_others_go_on(self, places, monkeypatch, name, spoilt):
         self.spoil(monkeypatch, name, spoilt, places[1].pk)
-        dispatch.batch()
+        work()
         statuses = dict(Delivery.objects.values_list('object_id', 'status'))
-        assert statuses == {place.pk: 'failed' if place == places[1] else 'pending' for place in places}
+        assert statuses == {place.pk: 'failed' if place == places[1] else 'delivered' for place in places}
 
     def test_a_reason_is_made_storable(self, places, monkeypatch):
         def fail(*args: Any) -> None:
             raise RuntimeError('a \x00 and a \ud800')
 
         monkeypatch.setattr(rendering, 'render', fail)
-        dispatch.batch()
+        dispatch_all()
         assert all(event.error.endswith('a \ufffd and a \ufffd') for event in Event.objects.all())
 
 
@@ -131,7 +136,7 @@ def test_what_cannot_be_rendered_counts_as_failed(monkeypatch):
     with transaction.atomic():
         for _ in range(2):
             site()
-    dispatch.batch()
+    work()
     assert [health(one).failed for one in (webhook, other)] == [2, 2]
     assert [hour.failed for hour in Hour.objects.all()] == [2, 2]
 
@@ -144,5 +149,96 @@ def test_a_lost_connection_is_no_unmet_condition(monkeypatch):
     site()
     monkeypatch.setattr(conditions, 'are_met', fail)
     with pytest.raises(OperationalError):
-        dispatch.batch()
+        dispatch_all()
     assert Event.objects.get().dispatched_at is None
+
+
+class TestManyDispatchers:
+    """Each holds events of its own, and none waits for another."""
+
+    def claim(self, lease: uuid.UUID, limit: int = 10) -> list[int]:
+        """Return the sequences of what a dispatcher takes."""
+        with lanes.turn():
+            events, _dealt = event_claims.claim(lease, limit)
+        return [event.sequence for event in events]
+
+    @pytest.fixture(autouse=True)
+    def webhook(self, committed: None, receiver: Receiver) -> Webhook:
+        return subscribe(receiver.url(), Site)
+
+    def test_what_one_holds_the_other_leaves_and_the_rest_it_takes(self, monkeypatch):
+        monkeypatch.setattr(event_claims, 'OF_EACH', 0)
+        for _ in range(4):
+            site()
+        first, second = self.claim(LEASE, 2), self.claim(OTHER_LEASE)
+        assert len(first) == len(second) == 2
+        assert not set(first) & set(second)
+
+    def test_a_later_change_of_an_object_waits_while_an_earlier_one_is_in_other_hands(self):
+        place = site()
+        (earlier,) = self.claim(LEASE)
+        place.save()
+        other = site()
+        taken = self.claim(OTHER_LEASE)
+        assert [recorded_at(sequence) for sequence in taken] == [other.pk]
+        assert recorded_at(earlier) == place.pk
+        assert dispatch.dispatch(LEASE) == 2
+        found = Delivery.objects.filter(object_id=place.pk).order_by('pk').values_list('sequence', flat=True)
+        assert list(found) == sorted(found)
+        assert len(found) == 2
+
+    def test_what_a_dead_one_held_comes_back_and_goes_once(self, receiver):
+        site()
+        self.claim(LEASE)
+        assert not timer.something_to_do()
+        assert work() == 'nothing to send'
+        pass_event_leases()
+        assert timer.something_to_do()
+        assert work() == '1 delivered'
+        assert Event.objects.get().dispatch_count == 2
+
+    def test_one_that_was_too_slow_makes_no_second_delivery(self, monkeypatch):
+        site()
+        write = dispatch._write
+
+        def late(*args: Any) -> None:
+            """Somebody else has taken it up, and has dispatched it."""
+            monkeypatch.undo()
+            pass_event_leases()
+            assert dispatch.dispatch(OTHER_LEASE) == 1
+            write(*args)
+
+        monkeypatch.setattr(dispatch, '_write', late)
+        dispatch.dispatch(LEASE)
+        assert Delivery.objects.count() == 1
+
+    def test_a_small_change_passes_an_import(self, monkeypatch):
+        monkeypatch.setattr(dispatch, 'BATCH', 5)
+        with transaction.atomic():
+            for _ in range(30):
+                site()
+        change = site()
+        with transaction.atomic():
+            for _ in range(30):
+                site()
+        dispatch.dispatch(LEASE)
+        assert Delivery.objects.filter(object_id=change.pk).exists()
+        assert Delivery.objects.count() < 20
+
+    def test_what_takes_long_to_render_is_cut_and_keeps_its_order(self, monkeypatch):
+        """The later change of an object is not dispatched before the earlier one."""
+        monkeypatch.setattr(dispatch, 'BUDGET', 0)
+        monkeypatch.setattr(event_rendering, 'FIRST_SLICE', 1)
+        monkeypatch.setattr(event_rendering, 'LARGEST_SLICE', 1)
+        place = site()
+        place.save()
+        site()
+        while dispatch.dispatch(LEASE):
+            done = list(Delivery.objects.filter(object_id=place.pk).values_list('sequence', flat=True).order_by('pk'))
+            assert done == sorted(done)
+        assert Delivery.objects.count() == 3
+        assert {event.dispatch_count for event in Event.objects.all()} == {1}
+
+
+def recorded_at(sequence: int) -> int:
+    return Event.objects.get(sequence=sequence).object_id

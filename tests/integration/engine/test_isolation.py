@@ -15,9 +15,9 @@ from support.engine import (
     claim,
     claim_lapsed,
     deliveries,
+    dispatch_all,
     health,
     in_thread,
-    is_anybody_blocked,
     pass_leases,
     pass_retry_waits,
     work,
@@ -25,10 +25,9 @@ from support.engine import (
 )
 from tenancy.models import Tenant
 
-from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Received, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import dispatch, expiry, locks, outcomes, rescue, runner
+from webhooks.engine import expiry, lanes, outcomes, rescue, runner, timer
 from webhooks.engine.claimed import Claimed
 from webhooks.models import Attempt, Delivery, Health, Webhook
 from webhooks.payload import http_request
@@ -50,7 +49,7 @@ def sites(count: int) -> None:
 
 def dispatch_sites(count: int = 1) -> None:
     sites(count)
-    dispatch.batch()
+    dispatch_all()
 
 
 def tenant() -> Tenant:
@@ -103,7 +102,7 @@ class TestBacklog:
         assert len(claim()) == 10
         Webhook.objects.update(concurrency=100)
         tenant()
-        dispatch.batch()
+        dispatch_all()
         (claimed,) = claim(limit=1)
         assert claimed.webhook == idle
 
@@ -138,17 +137,20 @@ class TestOpenTransactions:
             site()
             assert work() == '1 delivered'
 
-    def test_dispatch_that_waits_for_one_lets_the_others_be_sent(self, receiver):
-        """A name that is changed holds up what refers to the webhook; what was dispatched before goes out."""
+    def test_a_webhook_that_was_renamed_in_one_is_dispatched_and_sent_for_meanwhile(self, receiver):
         webhook = subscribe(receiver.url(BUSY), Site)
-        sites(3)
-        dispatch.batch()
         with open_transaction(lambda: Webhook.objects.filter(pk=webhook.pk).update(name='another')):
             site()
-            assert work() == '3 delivered'
-        assert work() == '1 delivered'
+            assert work() == '1 delivered'
 
-    def test_an_answer_of_410_waits_for_no_edit_and_disables_when_it_comes_again(self, receiver):
+    def test_a_webhook_that_was_deleted_in_one_is_dispatched_and_sent_for_meanwhile(self, receiver):
+        """Who knows whether it is committed?"""
+        webhook = subscribe(receiver.url(BUSY), Site)
+        with open_transaction(Webhook.objects.get(pk=webhook.pk).delete):
+            site()
+            assert work() == '1 delivered'
+
+    def test_an_answer_of_410_waits_for_no_edit_and_disables_when_that_is_over(self, receiver):
         """What others have got is recorded meanwhile."""
         gone = subscribe(receiver.url(BUSY), Site)
         subscribe(receiver.url(IDLE), Site)
@@ -157,15 +159,29 @@ class TestOpenTransactions:
             dispatch_sites()
             assert work() == '1 delivered, 1 to retry'
             assert Webhook.objects.get(pk=gone.pk).enabled
-        pass_retry_waits()
-        assert work() == '1 to retry'
+        assert timer.something_to_do()
+        work()
         assert not Webhook.objects.get(pk=gone.pk).enabled
+        assert not timer.something_to_do()
+
+    def test_whoever_enables_a_webhook_after_a_410_has_the_last_word(self, receiver):
+        gone = subscribe(receiver.url(BUSY), Site)
+        receiver.answers(BUSY, 410, 200)
+        site()
+        work()
+        gone.refresh_from_db()
+        assert not gone.enabled
+        gone.enabled = True
+        gone.save()
+        pass_retry_waits()
+        assert work() == '1 delivered'
+        gone.refresh_from_db()
+        assert gone.enabled
 
     def test_a_suspended_webhook_that_is_saved_in_one_holds_up_nobody(self, receiver):
-        """Saving it touches its health, and the worker does not wait for that row."""
         webhook = subscribe(receiver.url(BUSY), Site)
         site()
-        dispatch.batch()
+        dispatch_all()
         Health.objects.filter(webhook=webhook).update(suspended_since=timezone.now(), probe_at=timezone.now())
         with open_transaction(lambda: Webhook.objects.get(pk=webhook.pk).save()):
             assert work() == '1 delivered'
@@ -213,11 +229,11 @@ class TestOutcomeThatCannotBeRecorded:
     def test_an_error_of_postgresql_stops_no_other(self, victim, receiver, monkeypatch):
         original = outcomes.row
 
-        def row(one: Claimed, *args: object, **options: object) -> tuple:
+        def row(one: Claimed, *args: object, **options: object) -> dict:
             values = original(one, *args, **options)
             is_spoilt = one.delivery.webhook_id == victim.pk and one.outcome.succeeded
-            # The error: PostgreSQL stores no NUL.
-            return (*values[:2], 'a\x00b', *values[3:]) if is_spoilt else values
+            # PostgreSQL stores no NUL.
+            return {**values, 'error': 'a\x00b'} if is_spoilt else values
 
         monkeypatch.setattr(outcomes, 'row', row)
         site()
@@ -239,8 +255,7 @@ class TestOutcomeThatCannotBeRecorded:
             pre_save.disconnect(refuse, sender=Webhook)
         victim.refresh_from_db()
         assert victim.enabled
-        pass_retry_waits()
-        assert work() == '1 to retry'
+        work()
         victim.refresh_from_db()
         assert not victim.enabled
 
@@ -251,19 +266,35 @@ class TestOutcomeThatCannotBeRecorded:
         assert work() == '1 to retry'
 
 
-class TestLease:
-    def test_it_lasts_from_when_the_lock_was_had(self, receiver):
-        webhook = subscribe(receiver.url(BUSY), Site, timeout=5)
-        site()
-        dispatch.batch()
-        with open_transaction(lambda: locks.acquire(locks.LINE)):
-            claiming = in_thread(claim)
-            assert wait_until(is_anybody_blocked, timeout=30)
-            released = timezone.now()
-        claiming.join(30)
-        (claimed,) = deliveries(SENDING)
-        assert claimed.lease_until >= released + timedelta(seconds=webhook.timeout + 30)
+class TestLane:
+    def test_what_is_due_in_a_busy_lane_is_left_and_the_others_go(self, receiver):
+        busy, idle = subscribe(receiver.url(BUSY), Site), subscribe(receiver.url(IDLE), Site)
+        dispatch_sites()
+        with open_transaction(lambda: lanes.take([busy.pk])):
+            assert [one.webhook for one in claim()] == [idle]
+        assert [one.webhook for one in claim()] == [busy]
 
+    def test_an_outcome_for_a_busy_lane_is_kept_until_it_is_free(self, receiver, monkeypatch):
+        busy = subscribe(receiver.url(BUSY), Site)
+        subscribe(receiver.url(IDLE), Site)
+        dispatch_sites()
+        seen = []
+        take = lanes.take
+
+        def busy_at_first(webhook_ids: set[int]) -> set[int]:
+            """As if another worker held it, until the other webhook has got its own."""
+            taken = take(webhook_ids)
+            is_held = busy.pk in taken and not deliveries(DELIVERED)
+            seen.append(is_held)
+            return taken - {busy.pk} if is_held else taken
+
+        monkeypatch.setattr(lanes, 'take', busy_at_first)
+        assert work() == '2 delivered'
+        assert True in seen
+        assert {one.attempt_count for one in deliveries(DELIVERED)} == {1}
+
+
+class TestLease:
     def test_what_was_frozen_for_so_long_that_others_may_have_it_goes_back_unsent(self, receiver, monkeypatch):
         ask, refused = runner.Drain._ask, []
 
@@ -298,7 +329,7 @@ class TestLapsed:
 
     def test_it_is_an_attempt_with_a_reason_and_the_wait_of_any_failure(self, webhook):
         site()
-        dispatch.batch()
+        dispatch_all()
         before = timezone.now()
         self.lapse()
         (lapsed,) = deliveries()
@@ -310,7 +341,7 @@ class TestLapsed:
 
     def test_one_lapse_is_no_failure_however_few_attempts_there_may_be(self, webhook, receiver):
         site()
-        dispatch.batch()
+        dispatch_all()
         self.lapse(2)
         pass_retry_waits()
         assert work() == '1 delivered'
@@ -318,7 +349,7 @@ class TestLapsed:
 
     def test_three_lapses_in_a_row_are_a_failure(self, webhook):
         site()
-        dispatch.batch()
+        dispatch_all()
         self.lapse(3)
         (failed,) = deliveries()
         assert (failed.status, failed.error, failed.attempt_count) == (FAILED, rescue.LAPSED, 3)
@@ -326,12 +357,12 @@ class TestLapsed:
 
     def test_it_is_claimed_alone_and_after_the_others(self, webhook, receiver):
         sites(3)
-        dispatch.batch()
+        dispatch_all()
         self.lapse()
         tenants = subscribe(receiver.url(IDLE), Tenant)
         tenant()
         pass_retry_waits()
-        dispatch.batch()
+        dispatch_all()
         assert [one.webhook for one in claim()] == [tenants]
         assert len(claim_lapsed()) == 1
         assert claim_lapsed() == []
@@ -339,16 +370,16 @@ class TestLapsed:
 
     def test_its_neighbours_all_arrive(self, webhook, receiver):
         sites(5)
-        dispatch.batch()
+        dispatch_all()
         self.lapse()
         pass_retry_waits()
         assert work() == '5 delivered'
 
     def test_what_waits_behind_it_waits_no_longer_than_behind_any_retry(self, webhook, receiver):
         place = site()
-        dispatch.batch()
+        dispatch_all()
         place.save()
-        dispatch.batch()
+        dispatch_all()
         self.lapse()
         _first, behind = deliveries()
         assert behind.due_at is not None
@@ -372,14 +403,26 @@ class TestProbes:
         assert Attempt.objects.count() == 1
         assert health(suspended).probe_at > timezone.now()
 
-    def test_while_somebody_holds_the_health_there_is_one_for_each_delivery(self, suspended):
-        with open_transaction(lambda: Health.objects.select_for_update().get(webhook=suspended)):
+    def test_while_somebody_holds_its_lane_there_is_none(self, suspended):
+        with open_transaction(lambda: lanes.take([suspended.pk])):
             work()
-        assert 1 <= Attempt.objects.count() <= 3
+            assert not Attempt.objects.exists()
+        work()
+        assert Attempt.objects.count() == 1
+
+    def test_an_edit_brings_one_at_once_and_only_one(self, suspended):
+        Health.objects.update(probe_at=timezone.now() + timedelta(hours=1), last_attempt_at=timezone.now())
+        work()
+        assert not Attempt.objects.exists()
+        suspended.save()
+        assert timer.something_to_do()
+        work()
+        assert Attempt.objects.count() == 1
+        assert not timer.something_to_do()
 
 
 def test_what_expires_is_failed_a_little_at_a_time_while_others_are_sent(receiver, monkeypatch):
-    monkeypatch.setattr(expiry, 'EXPIRE', expiry.EXPIRE.replace('LIMIT 1000', 'LIMIT 1'))
+    monkeypatch.setattr(expiry, 'PART', 1)
     paused = subscribe(receiver.url(BUSY), Site, paused=True)
     dispatch_sites(5)
     Delivery.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
@@ -430,7 +473,7 @@ def test_a_hanging_endpoint_and_a_lapsed_delivery_hold_up_nobody(receiver):
     subscribe(receiver.url(BUSY), Site, timeout=30)
     subscribe(receiver.url(IDLE), Tenant)
     site()
-    dispatch.batch()
+    dispatch_all()
     claim()
     pass_leases()
     rescue.rescue()

@@ -8,13 +8,13 @@ from django.db import transaction
 from django.utils import timezone
 from support import engine
 from support.builders import site, subscribe
-from support.engine import deliveries, in_thread, work
+from support.engine import deliveries, dispatch_all, in_thread, work
 from tenancy.models import Tenant
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import dispatch
-from webhooks.engine.claims import is_held_by_rate
+from webhooks.engine import lanes
+from webhooks.engine.claims import is_claimable
 from webhooks.models import Health, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -30,7 +30,7 @@ def limited(receiver: Receiver, rate: int = RATE) -> Webhook:
     with transaction.atomic():
         for _ in range(30):
             site()
-    dispatch.batch()
+    dispatch_all()
     return webhook
 
 
@@ -59,7 +59,7 @@ def test_an_empty_bucket_lets_nothing_go(receiver):
     claim()
     stop_the_clock(webhook)
     assert claim() == 0
-    assert is_held_by_rate()
+    assert is_claimable(lanes.now())
 
 
 @pytest.mark.parametrize(('seconds', 'expected'), [(0.1, RATE // 10), (0.2, BUCKET), (3600, BUCKET)])
@@ -90,9 +90,9 @@ def test_without_a_limit_nothing_holds(receiver):
     with transaction.atomic():
         for _ in range(30):
             site()
-    dispatch.batch()
+    dispatch_all()
     assert claim() == 20
-    assert not is_held_by_rate()
+    assert not is_claimable(lanes.now())
 
 
 def test_where_only_concurrency_holds_the_rate_does_not(receiver):
@@ -101,9 +101,9 @@ def test_where_only_concurrency_holds_the_rate_does_not(receiver):
     with transaction.atomic():
         for _ in range(3):
             site()
-    dispatch.batch()
+    dispatch_all()
     assert claim() == 1
-    assert not is_held_by_rate()
+    assert not is_claimable(lanes.now())
 
 
 def test_another_webhook_is_not_held(receiver):
@@ -112,7 +112,7 @@ def test_another_webhook_is_not_held(receiver):
     stop_the_clock(webhook)
     subscribe(receiver.url('/free'), Tenant)
     Tenant.objects.create(name='Tenant', slug='tenant')
-    dispatch.batch()
+    dispatch_all()
     assert claim() == 1
 
 

@@ -18,10 +18,10 @@ from support.engine import (
     claim,
     claim_lapsed,
     deliveries,
+    dispatch_all,
     expire,
     health,
     in_thread,
-    is_anybody_blocked,
     pass_leases,
     pass_retry_waits,
     record,
@@ -33,7 +33,7 @@ from tenancy.models import Tenant
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import job_time, rescue, runner
+from webhooks.engine import job_time, lanes, rescue
 from webhooks.engine.claims import is_held_by_time
 from webhooks.engine.job_time import Span
 from webhooks.engine.ledger import Ledger
@@ -219,7 +219,7 @@ class TestLease:
     @pytest.fixture
     def pending(self, webhook) -> Delivery:
         site()
-        runner.dispatch.batch()
+        dispatch_all()
         (pending,) = deliveries(PENDING)
         return pending
 
@@ -275,21 +275,21 @@ class TestConcurrency:
     def test_as_many_are_under_way_as_the_webhook_says(self, receiver, concurrency):
         subscribe(receiver.url(HOOK), Site, concurrency=concurrency)
         sites(20)
-        runner.dispatch.batch()
+        dispatch_all()
         assert len(claim(limit=64)) == concurrency
         assert claim() == []
 
     def test_concurrency_counts_across_workers(self, receiver):
         subscribe(receiver.url(HOOK), Site, concurrency=5)
         sites(20)
-        runner.dispatch.batch()
+        dispatch_all()
         assert [len(claim(limit=2)) for _ in range(4)] == [2, 2, 1, 0]
 
     def test_concurrency_counts_for_each_webhook_separately(self, receiver):
         for _ in range(3):
             subscribe(receiver.url(HOOK), Site, concurrency=2)
         sites(20)
-        runner.dispatch.batch()
+        dispatch_all()
         assert len(claim(limit=64)) == 6
 
     def test_requests_really_overlap(self, receiver):
@@ -306,7 +306,7 @@ class TestHeldBack:
     @pytest.mark.parametrize('hold', [{'paused': True}, {'enabled': False}])
     def test_nothing_is_sent_until_it_ends(self, webhook, receiver, hold):
         site()
-        runner.dispatch.batch()
+        dispatch_all()
         self.change(webhook, **hold)
         assert work() == 'nothing to send'
         self.change(webhook, paused=False, enabled=True)
@@ -330,7 +330,7 @@ class TestHeldBack:
     def test_what_is_held_expires(self, webhook):
         self.change(webhook, paused=True)
         site()
-        runner.dispatch.batch()
+        dispatch_all()
         expire()
         work()
         (expired,) = deliveries()
@@ -341,7 +341,7 @@ class TestHeldBack:
 
     def test_what_has_expired_is_not_sent(self, webhook, receiver):
         site()
-        runner.dispatch.batch()
+        dispatch_all()
         expire()
         work()
         assert not receiver.requests
@@ -356,6 +356,16 @@ class TestHeldBack:
         webhook.save()
 
 
+class TestNewest:
+    def test_a_change_passes_the_backlog_of_its_own_webhook(self, webhook):
+        sites(60)
+        dispatch_all()
+        newest = Site.objects.create(name='Newest', slug='newest')
+        dispatch_all()
+        assert newest.pk in {one.object_id for one in claim(limit=16)}
+        assert Delivery.objects.order_by('pk').first().status == SENDING
+
+
 class TestDeletedWebhook:
     def test_its_log_goes_with_it(self, webhook, receiver):
         sites(3)
@@ -363,7 +373,10 @@ class TestDeletedWebhook:
         assert Attempt.objects.count() == 3
         webhook.delete()
         assert not Delivery.objects.exists()
+        work()
         assert not Attempt.objects.exists()
+        assert not Delivery._base_manager.exists()
+        assert not Health._base_manager.exists()
 
     def test_a_webhook_may_be_deleted_while_its_requests_are_under_way(self, receiver):
         """What the others have sent is recorded all the same, and once."""
@@ -381,22 +394,19 @@ class TestDeletedWebhook:
         assert [one.status for one in deliveries(webhook=other)] == [DELIVERED]
 
     def test_a_webhook_may_be_deleted_while_its_answers_are_recorded(self, webhook, receiver, monkeypatch):
-        """A worker writes the delivery first and then the webhook, PostgreSQL deletes them the other way round."""
-        deletions = []
+        """Whoever deletes it does not wait for the worker that holds its lane."""
         flush = Ledger.flush
 
         def delete_first(ledger: Ledger, *args: object, **kwargs: object) -> None:
-            if not deletions:
-                deletions.append(in_thread(Webhook.objects.get(pk=webhook.pk).delete))
-                assert wait_until(is_anybody_blocked, timeout=30)
+            if ledger.webhook_ids:
+                in_thread(Webhook.objects.filter(pk=webhook.pk).delete).join(30)
+                assert not Webhook.objects.filter(pk=webhook.pk).exists()
             flush(ledger, *args, **kwargs)
 
         monkeypatch.setattr(Ledger, 'flush', delete_first)
         receiver.answers(HOOK, 410)
         site()
         assert work() == '1 to retry'
-        deletions[0].join(30)
-        assert not Webhook.objects.filter(pk=webhook.pk).exists()
         assert not deliveries()
 
     def test_a_webhook_may_be_deleted_just_after_its_answers_came(self, webhook, receiver, monkeypatch):
@@ -435,8 +445,8 @@ class TestPace:
         Health.objects.filter(webhook=webhook).update(unreachable=known.get('unreachable', 0))
         span = Span(left, {webhook.pk: known['takes']} if 'takes' in known else {})
         site()
-        runner.dispatch.batch()
-        assert is_held_by_time(span) is not begun
+        dispatch_all()
+        assert is_held_by_time(lanes.now(), span) is not begun
         assert len(claim(LEASE, 10, span)) == begun
 
     def test_what_would_take_too_long_goes_out_in_the_next_job(self, receiver, monkeypatch):
@@ -537,7 +547,7 @@ class TestRedelivery:
 
     def test_what_is_open_stays_as_it_is(self, webhook, receiver):
         site()
-        runner.dispatch.batch()
+        dispatch_all()
         assert redelivery.redeliver(Delivery.objects.all()) == 0
         assert work() == '1 delivered'
 

@@ -2,6 +2,7 @@
 
 import pytest
 from django.core.management import call_command
+from psycopg.errors import UndefinedTable
 
 from webhooks.models import Webhook
 
@@ -17,3 +18,65 @@ def test_no_migration_is_missing_and_a_missing_one_is_noticed(db, monkeypatch):
     monkeypatch.setattr(Webhook._meta.get_field('name'), 'max_length', 7)
     with pytest.raises(SystemExit, match='1'):
         check_migrations()
+
+
+FURNISH = """
+from dcim.models import Site
+from django.contrib.contenttypes.models import ContentType
+from webhooks.engine import dispatch
+from webhooks.models import Webhook
+import uuid
+webhook = Webhook.objects.create(name='Hook', payload_url={url!r}, type_create=True, type_update=True)
+webhook.object_types.set([ContentType.objects.get_for_model(Site)])
+place = Site.objects.create(name='Bern', slug='bern')
+for _ in range(3):
+    place.save()
+print('dispatched', dispatch.dispatch(uuid.uuid4()))
+place.save()
+"""
+
+# As 1.0.0 had it: each delivery waits for the one before it, and the first has lost its worker.
+IN_LINE = """
+    UPDATE webhooks_delivery SET due_at = NULL WHERE id <> (SELECT min(id) FROM webhooks_delivery);
+    UPDATE webhooks_delivery SET status = 'sending', due_at = NULL, lease = gen_random_uuid(), lease_until = now()
+    WHERE id = (SELECT min(id) FROM webhooks_delivery);
+    INSERT INTO webhooks_wait (delivery_id, blocker_id)
+    SELECT id, lag FROM (SELECT id, lag(id) OVER (ORDER BY id) FROM webhooks_delivery) d WHERE lag IS NOT NULL;
+    DELETE FROM webhooks_health;
+"""
+
+# A web process of 1.0.0 that has not been restarted.
+RECORD = """
+    INSERT INTO webhooks_event (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, data, error,
+        skipped, transaction_id, transaction_time, snapshot)
+    SELECT gen_random_uuid(), nextval('webhooks_event_sequence'), 'updated', object_type_id, object_id, '', now(), '',
+        '', 0, pg_current_xact_id()::text::bigint, now(), snapshot
+    FROM webhooks_event WHERE dispatched_at IS NULL LIMIT 1"""
+
+WORK = """
+from webhooks.engine import rescue, runner
+from webhooks.models import Delivery
+rescue.rescue()
+Delivery.objects.exclude(error='').update(due_at='2000-01-01T00:00Z')
+print('tally', runner.run())
+print('open', Delivery.objects.exclude(status='delivered').count())
+"""
+
+
+def test_what_waits_in_a_log_of_1_0_0_is_delivered_in_order_after_the_upgrade(make_netbox, receiver):
+    netbox = make_netbox('WEBHOOKS_ENABLED = True', fresh=True)
+    answer = netbox.run('shell', '-c', FURNISH.format(url=receiver.url()))
+    assert 'dispatched 4' in answer.stdout, answer.stderr
+    assert netbox.run('migrate', 'webhooks', '0002').returncode == 0
+    netbox.database.execute(IN_LINE)
+
+    assert netbox.run('migrate', 'webhooks').returncode == 0
+
+    netbox.database.execute(RECORD)
+    with pytest.raises(UndefinedTable):
+        netbox.database.execute('SELECT count(*) FROM webhooks_wait')  # as each worker of 1.0.0 does
+    answer = netbox.run('shell', '-c', WORK)
+    assert answer.stdout.splitlines()[-2:] == ['tally 6 delivered', 'open 0'], answer.stderr
+    got = [request.json()['sequence'] for request in receiver.requests]
+    assert got == sorted(got)
+    assert len(got) == 6

@@ -8,14 +8,16 @@ import pytest
 from core.models import Job, ObjectType
 from dcim.models import Location, Site
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django.utils.translation import gettext_lazy, override
 from extras.models import EventRule
 from netbox.event_rules import get_event_rule_action
 from support.builders import site, subscribe
 from support.builtin import builtin_rule, request_by, rule
-from support.engine import deliveries, pass_retry_waits, work
+from support.engine import deliveries, in_thread, pass_retry_waits, work
 
 from devstack.receiver import Received, Receiver
+from webhooks.engine import lanes
 from webhooks.engine.notifications import TranslatedEventType
 from webhooks.models import Event, Webhook
 
@@ -51,6 +53,20 @@ def run_job(user: Any, data: Any = None, model: type = Site, **fields: Any) -> J
 
 
 class TestObjects:
+    def test_whoever_changes_an_object_waits_for_no_worker(self, receiver: Receiver, webhook, netbox_user):
+        """Not even where the lane of the webhook is held, as by a worker that is frozen."""
+        sending_rule(webhook, Site)
+
+        def change() -> None:
+            with request_by(netbox_user):
+                site()
+
+        with transaction.atomic():
+            assert lanes.take([webhook.pk]) == {webhook.pk}
+            in_thread(change).join(30)
+            assert Event.objects.count() == 1
+        received(receiver)
+
     def test_a_change_is_sent_with_all_that_a_subscription_sends(self, receiver: Receiver, webhook, netbox_user):
         sending_rule(webhook, Site)
         with request_by(netbox_user):

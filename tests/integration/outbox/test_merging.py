@@ -10,9 +10,9 @@ from django.db.models.signals import post_save
 from extras.models import Tag
 from netbox.context_managers import event_tracking
 from support.builders import CREATED, DELETED, NOWHERE, UPDATED, changes, recorded, site, subscribe
+from support.engine import dispatch_all
 from utilities.request import NetBoxFakeRequest
 
-from webhooks.engine import dispatch
 from webhooks.models import Delivery, Event
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -156,7 +156,7 @@ class TestTable:
     def test_what_was_dispatched_is_not_changed_any_more(self, webhook):
         """Transaction ids start over after a restore."""
         create(1)
-        dispatch.batch()
+        dispatch_all()
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(
                 'UPDATE webhooks_event '
@@ -170,7 +170,7 @@ class TestTable:
             create(1)
             delete(1)
             create(2)
-        dispatch.batch()
+        dispatch_all()
         assert Event.objects.get().object_id == 2
         assert Delivery.objects.get().object_id == 2
 
@@ -179,7 +179,7 @@ class TestTable:
         with transaction.atomic():
             create(1)
             update(1)
-        dispatch.batch()
+        dispatch_all()
         assert list(Delivery.objects.values_list('webhook', flat=True)) == [created.pk]
         assert not updated.deliveries.exists()
 

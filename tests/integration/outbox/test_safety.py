@@ -8,10 +8,9 @@ import pytest
 from dcim.models import Site
 from django.db import DatabaseError, connection, transaction
 from support.builders import CREATED, DELETED, NOWHERE, UPDATED, changes, recorded, site, subscribe
-from support.engine import work
+from support.engine import dispatch_all, work
 from tenancy.models import Tenant
 
-from webhooks.engine import dispatch
 from webhooks.models import Delivery
 from webhooks.payload import http_request
 from webhooks.transport.exchange import MAX_ERROR
@@ -202,7 +201,7 @@ class TestNotRendered:
 
     def test_its_delivery_fails(self):
         self.spoil(site())
-        dispatch.batch()
+        dispatch_all()
         (event,) = recorded()
         assert event.error.startswith('the payload cannot be built: ')
         assert event.data == ''
@@ -223,7 +222,7 @@ class TestNotRendered:
     def test_an_event_that_cannot_be_rendered_holds_up_no_other(self):
         good, broken, better = site(), site(), site()
         self.spoil(broken)
-        dispatch.batch()
+        dispatch_all()
         statuses = dict(Delivery.objects.values_list('object_id', 'status'))
         assert statuses == {good.pk: 'pending', broken.pk: 'failed', better.pk: 'pending'}
 
@@ -233,7 +232,7 @@ class TestNotRendered:
         with connection.cursor() as cursor:
             cursor.execute("UPDATE webhooks_event SET snapshot = jsonb_set(snapshot, '{row,gone}', '1')")
             cursor.execute("UPDATE webhooks_event SET snapshot = snapshot #- '{row,comments}'")
-        dispatch.batch()
+        dispatch_all()
         (event,) = recorded()
         assert (event.error, event.payload_data['name'], event.payload_data['comments']) == ('', place.name, '')
 

@@ -35,11 +35,10 @@ from support.builders import (
     subscribe,
 )
 from support.builtin import request_by
+from support.engine import dispatch_all
 from tenancy.models import Tenant, TenantGroup
 from utilities.request import NetBoxFakeRequest
 from virtualization.models import Cluster, ClusterType, VirtualMachine
-
-from webhooks.engine import dispatch
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -267,7 +266,7 @@ class TestCascade:
         shown = {name: (event.snapshot['row'][name], before['row'][name]) for name in ADDRESSES}
         assert all(value == expected and value is not None for value, expected in shown.values()), shown
         assert datetime.fromisoformat(event.snapshot['row']['last_updated']) == equipped.last_updated
-        dispatch.batch()
+        dispatch_all()
         (event,) = recorded(Device)
         rendered = {name: event.payload_data[name]['id'] for name in ('primary_ip4', 'oob_ip', 'primary_ip')}
         address = before['row']['primary_ip4_id']

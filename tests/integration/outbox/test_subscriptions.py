@@ -7,9 +7,9 @@ from dcim.models import Rack, Site
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 from support.builders import CREATED, DELETED, NOWHERE, UPDATED, changes, recorded, site, subscribe
+from support.engine import dispatch_all
 from users.models import User
 
-from webhooks.engine import dispatch
 from webhooks.models import Delivery, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -17,8 +17,7 @@ pytestmark = pytest.mark.usefixtures('committed')
 
 def sent_to(webhook: Webhook) -> list[tuple[str, int]]:
     """Return what is sent to the webhook, as (kind, primary key)."""
-    while dispatch.batch() is dispatch.Progress.DONE:
-        pass
+    dispatch_all()
     deliveries = Delivery.objects.filter(webhook=webhook).order_by('sequence')
     return list(deliveries.values_list('event__kind', 'event__object_id'))
 

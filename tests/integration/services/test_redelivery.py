@@ -17,8 +17,8 @@ from support.engine import (
     claim,
     claim_lapsed,
     deliveries,
+    dispatch_all,
     in_thread,
-    is_anybody_blocked,
     pass_leases,
     pass_retry_waits,
     record,
@@ -27,11 +27,10 @@ from support.engine import (
     working,
 )
 
-from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks import rendering
 from webhooks.choices import StatusChoices
-from webhooks.engine import dispatch, locks, rescue, retention
+from webhooks.engine import rescue, retention
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.services import failed_jobs, redelivery
 from webhooks.transport.exchange import Outcome
@@ -62,11 +61,6 @@ def failed(webhook: Webhook, receiver: Receiver) -> Delivery:
 
 def redeliver(**filters: object) -> int:
     return redelivery.redeliver(Delivery.objects.filter(**filters))
-
-
-def dispatch_all() -> None:
-    while dispatch.batch() is dispatch.Progress.DONE:
-        pass
 
 
 class TestFailed:
@@ -192,23 +186,21 @@ class TestPrune:
         Delivery.objects.update(created=long_ago, status=request.param)
         return failed
 
-    def test_it_is_sent_again_first(self, old, receiver):
+    def test_it_is_redelivered_first(self, old, receiver):
+        pruned: list[int] = []
         with transaction.atomic():
             redeliver()
-            pruning = in_thread(lambda: retention.prune(retention.cutoff(30)))
-            assert wait_until(is_anybody_blocked, timeout=PATIENCE)
-        pruning.join(PATIENCE)
+            in_thread(lambda: pruned.append(retention.prune(retention.cutoff(30)))).join(PATIENCE)
+            assert pruned == [0]
         assert work() == '1 delivered'
         assert len(receiver.requests) == 1
 
     def test_it_is_pruned_first(self, old, receiver):
+        counts: list[int] = []
         with transaction.atomic():
             assert retention.prune(retention.cutoff(30)) == 1
-            counts: list[int] = []
-            again = in_thread(lambda: counts.append(redeliver()))
-            assert wait_until(is_anybody_blocked, timeout=PATIENCE)
-        again.join(PATIENCE)
-        assert counts == [0]
+            in_thread(lambda: counts.append(redeliver())).join(PATIENCE)
+            assert counts == [0]
         assert work() == 'nothing to send'
 
 
@@ -280,11 +272,11 @@ class TestMany:
         work()
         assert sequences(receiver.requests) == [one.sequence for one in many]
 
-    def test_the_line_is_held_for_a_part_only(self, many):
+    def test_the_lane_is_held_for_a_part_only(self, many):
         with CaptureQueriesContext(connection) as captured:
             redeliver()
         statements = [query['sql'] for query in captured.captured_queries]
-        assert len([sql for sql in statements if f'pg_advisory_xact_lock({locks.LINE})' in sql]) == 3
+        assert len([sql for sql in statements if 'FROM webhooks_health' in sql and 'FOR UPDATE' in sql]) == 3
 
     def test_payloads_are_not_read(self, many):
         with CaptureQueriesContext(connection) as captured:

@@ -13,10 +13,9 @@ from extras.models import CustomField
 from standardwebhooks import Webhook as Verifier
 from support.builders import NOWHERE, site, subscribe
 from support.builtin import request_by
-from support.engine import deliveries, work
+from support.engine import deliveries, dispatch_all, work
 
 from devstack.receiver import Received, Receiver
-from webhooks.engine import dispatch
 from webhooks.models import Attempt, Event, Webhook
 from webhooks.services import redelivery
 
@@ -214,8 +213,7 @@ class TestDocumentation:
             for name, value in fields.items():
                 setattr(place, name, value)
             place.save()
-        while dispatch.batch() is dispatch.Progress.DONE:
-            pass
+        dispatch_all()
         assert [one.event.payload_data['status']['value'] for one in deliveries()] == ['active']
         assert [one.event.payload_data['name'] for one in deliveries()] == ['x']
 

@@ -17,7 +17,7 @@ from django.utils import timezone
 
 from devstack.receiver import Received, Receiver
 from support.builders import named
-from support.engine import pass_leases, work
+from support.engine import pass_event_leases, pass_leases, work
 from webhooks.choices import OPEN_STATUSES, StatusChoices
 from webhooks.engine import rescue
 from webhooks.engine.timer import something_to_do
@@ -81,6 +81,7 @@ def finish(rounds: int = 60) -> None:
     """Let the leases, waits and intervals pass, and do what is left."""
     for _ in range(rounds):
         pass_leases()
+        pass_event_leases()
         past = timezone.now() - timedelta(seconds=1)
         waiting = Delivery.objects.filter(status=StatusChoices.PENDING, due_at__isnull=False)
         waiting.exclude(error='').update(due_at=past)
@@ -99,7 +100,7 @@ def check(ledger: Ledger, receiver: Receiver) -> None:
     assert not {number for _pk, number in ledger.committed} - set(got), 'lost'
     assert not set(got) & ledger.rolled_back, 'sent although rolled back'
     assert not set(got) - {number for _pk, number in ledger.committed} - ledger.unknown, 'sent although not committed'
-    _check_order(requests)
+    check_order(requests)
     _check_repetitions(ledger, requests)
 
 
@@ -112,7 +113,7 @@ def _number(request: Received) -> int:
     return int(request.json()['data']['description'])
 
 
-def _check_order(requests: list[Received]) -> None:
+def check_order(requests: list[Received]) -> None:
     arrivals = defaultdict(list)
     for request in requests:
         arrivals[request.json()['data']['id']].append(_number(request))

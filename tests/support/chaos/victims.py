@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from django.db import connections
+from django.db import connection, connections
 from django.utils.module_loading import import_string
 
 from support.engine import work
@@ -108,6 +108,19 @@ def strike_after(target: str, call: int = 1, blow: Callable[[], Any] = die) -> N
         return result
 
     setattr(owner, name, doomed)
+
+
+def strike_at_statement(number: int, blow: Callable[[], Any] = die) -> None:
+    """From now on, this process is struck after so many SQL statements, wherever that is."""
+    statements = itertools.count(1)
+
+    def execute(inner: Callable, *args: Any) -> Any:
+        result = inner(*args)
+        if next(statements) == number:
+            blow()
+        return result
+
+    connection.execute_wrappers.append(execute)
 
 
 def _find(target: str) -> tuple[Any, str]:

@@ -1,0 +1,97 @@
+"""Lanes: one lock a webhook. Whoever changes the deliveries of a webhook, or its health, holds its lane first.
+
+A lane is the row of the webhook's health. No transaction of a user locks it, so nobody who edits, renames or deletes a
+webhook holds up a worker, and no worker holds up them. Three rules keep it free of deadlocks and of wrong counts:
+
+- Workers take lanes that are free and wait for none (SKIP LOCKED). What they have for a lane that is busy they keep.
+- Only what people ask for waits for a lane: for one, as the first lock of its transaction, with a bound on the wait.
+- Looking and counting come in a statement after the one that locks: a statement sees the rows as they were when it
+  began, which may be before the lock was free.
+
+A holder that neither works nor dies (a paused machine, a process that is stopped, a host that is cut off) stops its
+own lanes at most, and not for ever: PostgreSQL ends transactions that exceed BOUNDS. Whoever was frozen finds its
+connection closed and does the work again.
+"""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+
+from django.db import connection, transaction
+
+from ..models import Health, Webhook
+
+# For one transaction, in milliseconds.
+BOUNDS = {
+    'idle_in_transaction_session_timeout': 5_000,  # a worker is frozen between two statements
+    'tcp_user_timeout': 8_000,  # a worker is frozen while it reads an answer, so that PostgreSQL cannot send on
+    'lock_timeout': 5_000,  # somebody else holds a row
+    'statement_timeout': 10_000,
+}
+
+BEGIN = f"""
+    SELECT {', '.join(f"set_config('{name}', '{value}', true)" for name, value in BOUNDS.items())}, clock_timestamp()"""
+
+TAKE = 'SELECT webhook_id FROM webhooks_health WHERE webhook_id = ANY(%s) FOR UPDATE SKIP LOCKED'
+
+# Their webhooks were deleted, and their logs are removed: there is nothing to lock, and nothing to write.
+ENDED = """
+    SELECT v.id FROM unnest(%s::bigint[]) AS v(id)
+    WHERE NOT EXISTS (SELECT 1 FROM webhooks_health h WHERE h.webhook_id = v.id)"""
+
+# Milliseconds that a person waits for a lane at most.
+WAIT = 5_000
+HOLD = 'SELECT 1 FROM webhooks_health WHERE webhook_id = %s FOR UPDATE'
+
+
+@contextmanager
+def turn() -> Iterator[datetime]:
+    """A transaction of the engine's own, with BOUNDS. It holds no lane yet.
+
+    Gives the time by PostgreSQL's clock, which all workers go by: their own may differ. Raises OperationalError or
+    InternalError where PostgreSQL ends it.
+    """
+    with transaction.atomic():
+        yield _fetch(BEGIN)[0][-1]
+
+
+def take(webhook_ids: Collection[int]) -> set[int]:
+    """Lock those of the lanes that are free, and return them, with those that are no longer there."""
+    taken = {pk for (pk,) in _fetch(TAKE, [list(webhook_ids)])} if webhook_ids else set()
+    missing = [pk for pk in webhook_ids if pk not in taken]
+    return taken | {pk for (pk,) in _fetch(ENDED, [missing])} if missing else taken
+
+
+@contextmanager
+def hold(webhook_id: int) -> Iterator[datetime]:
+    """A transaction that holds the lane of a webhook, or what is left of it until the caller's own transaction ends.
+
+    Waits for the lane, WAIT milliseconds at most: raises OperationalError after that. Gives PostgreSQL's time.
+    """
+    with transaction.atomic():
+        before = _fetch("SELECT current_setting('lock_timeout'), set_config('lock_timeout', %s, true)", [str(WAIT)])
+        _fetch(HOLD, [webhook_id])
+        ((_, now),) = _fetch("SELECT set_config('lock_timeout', %s, true), clock_timestamp()", [before[0][0]])
+        yield now
+
+
+def now() -> datetime:
+    """Return PostgreSQL's time."""
+    return _fetch('SELECT clock_timestamp()')[0][0]
+
+
+def ensure() -> None:
+    """Give a lane to webhooks that were made without signals."""
+    for webhook in Webhook.objects.filter(health=None):
+        Health.objects.get_or_create(webhook=webhook)
+
+
+def wait_briefly() -> None:
+    """From now on the open transaction waits a moment only for a row that somebody else holds."""
+    _fetch("SELECT set_config('lock_timeout', '200', true)")
+
+
+def _fetch(statement: str, parameters: list | None = None) -> list[tuple]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchall()
