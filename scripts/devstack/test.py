@@ -1,21 +1,24 @@
 """`scripts/test [unit | pytest arguments]`: pytest with a NetBox, whose servers it starts first and stops afterwards.
 
-The tests find the servers through NETBOX_ROOT and WEBHOOKS_STACK. pytest's closing line is the last of the output.
-A run of everything measures the branches taken in pytest's own process.
+The tests find the servers through NETBOX_ROOT and WEBHOOKS_STACK. Whole folders are tested in parts, two at a time
+(`parts`). A run of everything measures the branches taken in pytest's own process.
 """
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
-from devstack.folders import CHECKOUT
+from devstack.folders import CHECKOUT, run_folder
 from devstack.interrupt import wait_in_foreground
+from devstack.parts import parts_of, run_parts, summarize
 from devstack.shell import shell_environment
 from devstack.stack import netbox_in, running_stack
 
 UNIT_TESTS = 'tests/unit'
-# What may be said to a run of everything: a part of the tests takes a part of the branches.
-WHOLE = {'--ignore=tests/browser'}
+WITHOUT_BROWSER = '--ignore=tests/browser'
+# Each part takes a part of the branches: the floor is that of them all.
+MEASURING = ('--cov', '--cov-report=', '--cov-fail-under=0')
 
 
 def main(arguments: list[str]) -> int:
@@ -23,10 +26,37 @@ def main(arguments: list[str]) -> int:
         arguments = [UNIT_TESTS, *arguments[1:]]
     if _only_unit_tests(arguments):
         return _pytest(arguments, _without_netbox())
-    if not set(arguments) - WHOLE:
-        arguments = ['--cov', *arguments]
+    parts = _parts(arguments)
+    if len(parts) > 1:
+        return _test(parts, measuring=not set(arguments) - {WITHOUT_BROWSER})
     with running_stack() as stack, netbox_in(stack, 'netbox_test') as netbox:
         return _pytest(arguments, shell_environment(stack, netbox))
+
+
+def _parts(arguments: list[str]) -> list[str]:
+    """None if more than folders is asked for."""
+    folders = [argument for argument in arguments if argument != WITHOUT_BROWSER]
+    if not all((CHECKOUT / folder).is_dir() for folder in folders):
+        return []
+    left_out = 'tests/browser' if WITHOUT_BROWSER in arguments else ''
+    return [part for part in parts_of(folders or ['tests']) if part != left_out]
+
+
+def _test(parts: list[str], measuring: bool) -> int:
+    with running_stack():
+        """The parts find a prepared database. Here, the progress of preparing it is seen."""
+    with run_folder() as folder:
+        ended = run_parts(parts, folder, MEASURING if measuring else ())
+        floor = _report_branches(folder) if measuring else 0
+    return summarize(ended) or floor
+
+
+def _report_branches(folder: Path) -> int:
+    """Not zero if there are fewer than pyproject.toml demands. The figures are kept, for `coverage html`."""
+    coverage = [sys.executable, '-m', 'coverage']
+    print(flush=True)
+    subprocess.run([*coverage, 'combine', '--quiet', *folder.glob('*.coverage')], cwd=CHECKOUT, check=False)
+    return subprocess.run([*coverage, 'report'], cwd=CHECKOUT, check=False).returncode
 
 
 def _only_unit_tests(arguments: list[str]) -> bool:

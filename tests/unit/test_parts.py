@@ -1,0 +1,92 @@
+"""`scripts/test` runs all tests in parts: none is left out, and none fails unseen."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from devstack import parts
+from devstack.folders import CHECKOUT
+from devstack.parts import Part, parts_of, run_parts, summarize
+
+PYTEST = (sys.executable, '-m', 'pytest', '-p', 'no:cacheprovider')
+# Says when it begins and ends. It ends when as many have begun as it is told.
+PROGRAM = """
+import pathlib, sys, time
+part, others = pathlib.Path(sys.argv[2]), int(sys.argv[1])
+journal = part.parent / 'journal'
+with journal.open('a', buffering=1) as file:
+    print('begin', part.name, file=file)
+    while journal.read_text().count('begin') < others:
+        time.sleep(0.01)
+    print('end', part.name, file=file)
+print(part.name, 'says so')
+"""
+
+
+@pytest.fixture(scope='module')
+def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Part]:
+    """By name, parts whose tests pass, fail, cannot be collected, and end their process."""
+    tests = {
+        'passing': 'def test_one(): pass\ndef test_two(): pass',
+        'failing': 'def test_one(): pass\ndef test_two(): assert not "as it should be"',
+        'broken': 'import nothing_of_this_name',
+        'killed': 'import os, signal\ndef test_one(): os.kill(os.getpid(), signal.SIGKILL)',
+    }
+    folder = tmp_path_factory.mktemp('parts')
+    for name, text in tests.items():
+        (folder / name).mkdir()
+        (folder / name / f'test_{name}.py').write_text(text)
+    found = run_parts([str(folder / name) for name in tests], folder / 'logs', command=PYTEST)
+    by_name = {Path(part.folder).name: part for part in found}
+    return {name: by_name[name] for name in tests}
+
+
+def test_each_file_of_tests_is_in_one_part():
+    found = parts_of(['tests'])
+    files = [file.relative_to(CHECKOUT) for file in (CHECKOUT / 'tests').rglob('test_*.py')]
+    counts = {str(file): sum(file.is_relative_to(part) for part in found) for file in files}
+    assert {file: count for file, count in counts.items() if count != 1} == {}
+
+
+def test_what_is_named_as_long_or_alone_is_a_part():
+    assert {*parts.LONG, *parts.ALONE} <= {*parts_of(['tests'])}
+
+
+def test_what_takes_longest_starts_first():
+    assert parts_of(['tests'])[: len(parts.LONG)] == [*parts.LONG]
+
+
+def test_a_folder_of_folders_is_split_and_one_of_tests_is_not():
+    assert set(parts_of(['tests/integration'])) == {part for part in parts_of(['tests']) if 'integration' in part}
+    assert parts_of(['tests/unit']) == ['tests/unit']
+
+
+@pytest.mark.parametrize(('name', 'code'), [('failing', 1), ('broken', 2), ('killed', -9)])
+def test_a_part_that_fails_makes_the_exit_code(ended: dict[str, Part], name: str, code: int):
+    assert summarize([ended['passing'], ended[name], ended['passing']]) == code
+    assert summarize([ended['passing']]) == 0
+
+
+def test_the_output_ends_with_a_line_for_each_part_and_their_sum(
+    ended: dict[str, Part], capsys: pytest.CaptureFixture[str]
+):
+    summarize([*ended.values()])
+    *lines, total = capsys.readouterr().out.splitlines()
+    told = [line.rpartition('/')[2].partition(' in ')[0] for line in lines]
+    assert told == ['passing: 2 passed', 'failing: 1 failed, 1 passed', 'broken: 1 error', 'killed: exit code -9']
+    assert total == 'Total: 3 passed, 2 failed, 0 skipped'
+
+
+def test_two_parts_run_at_once_and_some_alone_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    names = [str(tmp_path / name) for name in ('alone', 'a', 'lonely', 'b')]
+    monkeypatch.setattr(parts, 'AT_ONCE', 2)
+    monkeypatch.setattr(parts, 'ALONE', (names[0], names[2]))
+    # Each of the first two waits for the other.
+    assert [part.code for part in run_parts(names, tmp_path, command=(sys.executable, '-c', PROGRAM, '2'))] == [0] * 4
+    assert capsys.readouterr().out.count('says so') == 4
+    steps = (tmp_path / 'journal').read_text().split('\n')
+    assert {*steps[:2]} == {'begin a', 'begin b'}
+    assert steps[4:8] == ['begin alone', 'end alone', 'begin lonely', 'end lonely']
