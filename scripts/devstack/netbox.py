@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from redis import Redis
+
 from devstack.failure import StartFailed
 from devstack.folders import CHECKOUT
 from devstack.ports import LOOPBACK, free_port
@@ -93,7 +95,7 @@ class NetBox:
         return [sys.executable, '-m', 'netbox', *arguments]
 
     def run(
-        self, *arguments: str, timeout: float = 120, environment: Mapping[str, str] | None = None
+        self, *arguments: str, timeout: float = 240, environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """A management command, whatever it answers; its output and errors come back as text."""
         return subprocess.run(
@@ -189,12 +191,13 @@ class Worker:
         return self.child.pid
 
     def wait_until_ready(self) -> None:
-        self.child.wait_until_ready(self._listens)
-
-    def _listens(self) -> bool:
-        """RQ keeps a hash of each worker, with its process id and state."""
+        # One client: to make many would take much of the processor that the worker needs to start.
         with self.redis.client() as client:
-            workers = [client.hmget(key, 'pid', 'state') for key in client.smembers('rq:workers')]
+            self.child.wait_until_ready(lambda: self._listens(client))
+
+    def _listens(self, client: Redis) -> bool:
+        """RQ keeps a hash of each worker, with its process id and state."""
+        workers = [client.hmget(key, 'pid', 'state') for key in client.smembers('rq:workers')]
         return any(pid == str(self.pid).encode() and state in (b'idle', b'busy') for pid, state in workers)
 
     def stop(self) -> None:
