@@ -15,7 +15,7 @@ from django.db import DatabaseError
 from django.utils.module_loading import import_string
 
 from . import conf, object_types, rendering
-from .outbox import recording, wakeup
+from .outbox import queue, scope
 
 TAG = 'webhooks'
 
@@ -23,7 +23,7 @@ TAG = 'webhooks'
 @register(TAG)
 def worker_listens(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
     name = conf.get().queue
-    if not conf.get().enabled or wakeup.count_workers():
+    if not conf.get().enabled or queue.count_workers():
         return []
     return [
         CheckWarning(
@@ -50,7 +50,7 @@ def tables_exist(app_configs: Any, databases: Any = None, **kwargs: Any) -> list
 
 def _is_migrated() -> bool:
     try:
-        return recording.is_migrated()
+        return scope.is_migrated()
     except DatabaseError:
         return True  # there is no database to ask, which others report
 

@@ -16,7 +16,7 @@ from users.models import User
 
 from .choices import OPEN_STATUSES, StatusChoices
 from .models import Delivery, Event, Hour, Webhook
-from .outbox import wakeup
+from .outbox import queue
 from .services.backlog import waiting_since
 
 RATE_HOURS = 24
@@ -95,7 +95,7 @@ def _backlog(user: User, webhooks: QuerySet[Webhook]) -> Backlog:
         url=_list_url(status=OPEN_STATUSES, sort='created'),
         oldest=min((moment for moment in moments if moment), default=None),
         unseen=None if undispatched is None else undispatched.count(),
-        workers=wakeup.count_workers(),
+        workers=queue.count_workers(),
     )
 
 

@@ -15,7 +15,7 @@ from django.dispatch import Signal
 from . import object_types
 from .choices import OBJECT_KINDS, KindChoices
 from .models import Webhook
-from .outbox import recording, side_effects, signal_senders, snapshots
+from .outbox import recording, scope, side_effects, signal_senders, snapshots
 
 # For code that bypasses Django's signals, such as bulk_create() and update(): sent after the change, or before a
 # deletion, in the same transaction.  bulk_operation.send(sender=Site, instances=sites, event='created')
@@ -62,13 +62,13 @@ def hold_before(sender: type[models.Model], instance: models.Model, using: str, 
     """Take the row as it is before the save, where a webhook asks for it. A row that is new has none."""
     instance.__dict__.pop(BEFORE, None)  # of a save that failed
     model = sender._meta.concrete_model
-    if instance.pk is not None and recording.wants(model, using) and recording.needs_before(model):
+    if instance.pk is not None and scope.wants(model, using) and scope.needs_before(model):
         instance.__dict__[BEFORE] = snapshots.take(model, [instance.pk]).get(instance.pk)
 
 
 def handle_saved(sender: type[models.Model], instance: models.Model, created: bool, using: str, **kwargs: Any) -> None:
     model = sender._meta.concrete_model
-    if not recording.wants(model, using):
+    if not scope.wants(model, using):
         return
     kind = KindChoices.CREATED if created else KindChoices.UPDATED
     before = instance.__dict__.pop(BEFORE, None)
@@ -84,7 +84,7 @@ def hold_deleted(
 ) -> None:
     """Take the snapshot while tags and other links are still there."""
     model = sender._meta.concrete_model
-    if recording.wants(model, using) and snapshots.lock(model, [instance.pk]):
+    if scope.wants(model, using) and snapshots.lock(model, [instance.pk]):
         held = snapshots.take(model, [instance.pk])[instance.pk]
         instance.__dict__[HELD] = side_effects.with_cleared(held, instance, origin)
 
@@ -92,7 +92,7 @@ def hold_deleted(
 def handle_deleted(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
     snapshot = instance.__dict__.pop(HELD, None)
     model = sender._meta.concrete_model
-    if snapshot and recording.wants(model, using):
+    if snapshot and scope.wants(model, using):
         recording.record_deleted(model, instance.pk, snapshot)
 
 
@@ -109,7 +109,7 @@ def handle_linked(
 ) -> None:
     """Record the objects whose links changed, whichever end of the relation was edited."""
     changed = (model if reverse else type(instance))._meta.concrete_model
-    if changed not in targets or not recording.wants(changed, using):
+    if changed not in targets or not scope.wants(changed, using):
         return
     held = instance.__dict__.setdefault(LINKS, {})
     if action.startswith('post_'):
@@ -131,7 +131,7 @@ def handle_bulk(
     if event not in OBJECT_KINDS:
         raise ValueError(f'event: {event!r} is none of {", ".join(OBJECT_KINDS)}')
     model = sender._meta.concrete_model
-    if recording.wants(model, using):
+    if scope.wants(model, using):
         pks = [instance.pk for instance in instances]
         # What was before an update is gone; what was before a deletion is still there.
         before = recording.with_before(model, pks) if event == KindChoices.DELETED else dict.fromkeys(pks)
@@ -154,7 +154,7 @@ def _far_pks(
 
 
 def _forget(**kwargs: Any) -> None:
-    recording.forget()
+    scope.forget()
 
 
 #

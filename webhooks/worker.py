@@ -15,8 +15,8 @@ from .engine import runner
 from .engine.standby import Standby
 from .engine.timer import Timer
 from .engine.warmup import warm_up
-from .outbox import wakeup
-from .outbox.recording import is_migrated
+from .outbox import queue
+from .outbox.scope import is_migrated
 from .services import failed_jobs, redelivery
 
 logger = logging.getLogger('webhooks.worker')
@@ -93,7 +93,7 @@ class WebhooksWorker(NetBoxRQWorker):
 
 
 def _is_ours(job: Job) -> bool:
-    return job.origin == conf.get().queue and wakeup.function(job).startswith(f'{__name__}.')
+    return job.origin == conf.get().queue and queue.function(job).startswith(f'{__name__}.')
 
 
 def _forget() -> None:

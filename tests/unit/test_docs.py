@@ -52,3 +52,12 @@ def test_the_readme_names_the_oldest_netbox_that_is_tested():
 def test_every_page_is_in_the_readme():
     listed = set(LINK.findall((ROOT / 'README.md').read_text()))
     assert {f'docs/{page.name}' for page in DOCS.glob('*.md')} <= listed
+
+
+def test_every_logger_is_in_the_operations_page():
+    """By its own name: a program that watches one logger needs to know it."""
+    files = (ROOT / 'webhooks').rglob('*.py')
+    used = {name for file in files for name in re.findall(r"getLogger\('(.+?)'\)", file.read_text())}
+    listed = (DOCS / 'operations.md').read_text().partition('| logger |')[2].partition('\n\n')[0]
+    assert used == set(re.findall(r'`(webhooks\.\w+)`', listed))
+    assert 'webhooks.delivery' in used

@@ -25,7 +25,7 @@ from rq import Queue, Worker
 from rq.executions import Execution
 from rq.job import Job
 
-from ..outbox import wakeup
+from ..outbox import queue
 from .warmup import rehearse
 
 logger = logging.getLogger('webhooks.standby')
@@ -168,6 +168,6 @@ def _refresh(worker: Worker) -> None:
             connection.close()
             connection.ensure_connection()
         worker.connection.ping()
-        wakeup.get().connection.ping()
+        queue.get().connection.ping()
     except (DatabaseError, InterfaceError, RedisError, OSError) as error:
         logger.warning('standby=waiting reason="%s"', str(error).strip())

@@ -10,7 +10,7 @@ import threading
 from django.db import DatabaseError, InterfaceError, connection
 
 from ..outbox import wakeup
-from ..outbox.recording import is_migrated, look_again
+from ..outbox.scope import is_migrated, look_again
 
 logger = logging.getLogger('webhooks.timer')
 

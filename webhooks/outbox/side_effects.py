@@ -19,7 +19,7 @@ from django.db.models.signals import post_delete, post_save, pre_delete, pre_sav
 from virtualization.models import Cluster, VirtualDisk, VirtualMachine
 
 from ..choices import KindChoices
-from . import recording, signal_senders, snapshots
+from . import recording, scope, signal_senders, snapshots
 
 LEFT, TAKEN = '_webhooks_left', '_webhooks_taken'
 GOING = '_webhooks_going'
@@ -113,7 +113,7 @@ def hold_left(
     _going(origin).add((instance._meta.concrete_model, instance.pk))
     held = defaultdict(set)
     for model, field in pointers:
-        if recording.wants(model, using):
+        if scope.wants(model, using):
             held[model].update(_pointing(model, field, instance))
     instance.__dict__[LEFT] = {model: recording.with_before(model, sorted(pks)) for model, pks in held.items() if pks}
 
@@ -176,7 +176,7 @@ def _times_of_saving(instance: Model) -> dict[str, str]:
 def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: Any) -> None:
     held = {}
     for followers in group:
-        if recording.wants(followers.model, using):
+        if scope.wants(followers.model, using):
             before = followers.of(instance)
             held[followers] = before, recording.with_before(followers.model, list(before))
     instance.__dict__[TAKEN] = held

@@ -8,7 +8,7 @@ from django.db.models import Count, Min, Q, QuerySet
 from .. import conf
 from ..choices import OPEN_STATUSES, StatusChoices
 from ..models import Delivery, Event, Health
-from ..outbox import wakeup
+from ..outbox import queue
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def measure() -> Backlog:
         failed=Count('pk', filter=Q(status=StatusChoices.FAILED)),
     )
     oldest = [moment for moment in (undispatched['oldest'], waiting_since(Delivery.objects.all())) if moment]
-    workers = wakeup.count_workers()
+    workers = queue.count_workers()
     return Backlog(
         undispatched=undispatched['count'],
         oldest=min(oldest, default=None),

@@ -12,7 +12,7 @@ from ..constants import GONE
 from ..exceptions import DecryptionError
 from ..models import Health, Webhook
 from ..models.fields import Sealed
-from ..outbox import wakeup
+from ..outbox import queue
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _installation(webhook: Webhook) -> Iterator[Banner]:
             _('Webhooks are off'),
             _('No change is recorded for any webhook. Set WEBHOOKS_ENABLED = True in configuration.py.'),
         )
-    elif webhook.enabled and not (workers := wakeup.count_workers()):
+    elif webhook.enabled and not (workers := queue.count_workers()):
         yield _no_redis() if workers is None else _no_worker()
 
 

@@ -20,7 +20,7 @@ from rq.results import Result
 from ..choices import StatusChoices
 from ..constants import STATUS_PAGE_LIMIT
 from ..models import Delivery
-from ..outbox import wakeup
+from ..outbox import queue
 
 logger = logging.getLogger('webhooks.status')
 
@@ -75,7 +75,7 @@ def unlist(uuids: Iterable[str]) -> None:
 
 def _recover() -> None:
     """List everything anew where Redis has forgotten that it knew."""
-    redis = wakeup.get().connection
+    redis = queue.get().connection
     if redis.exists(MARKER):
         return
     newest = Delivery.objects.filter(status=StatusChoices.FAILED).order_by('-pk')[:STATUS_PAGE_LIMIT]
@@ -104,7 +104,7 @@ def _sweep() -> None:
     gone = Job.fetch_many([job_id for job_id in listed if job_id not in there], connection=registry.connection)
     for job in gone:
         # Jobs of others, and a drain that failed, are not ours to remove.
-        if job is not None and wakeup.function(job) == REDELIVER:
+        if job is not None and queue.function(job) == REDELIVER:
             _remove(registry, job.id)
 
 
@@ -117,7 +117,7 @@ def _is_uuid(text: str) -> bool:
 
 
 def _list(delivery: Delivery) -> None:
-    rq_queue = wakeup.get()
+    rq_queue = queue.get()
     job = Job.create(
         REDELIVER,
         args=(str(delivery.uuid),),
@@ -126,7 +126,7 @@ def _list(delivery: Delivery) -> None:
         origin=rq_queue.name,
         status=JobStatus.FAILED,
         description=str(delivery),
-        timeout=wakeup.job_timeout(rq_queue),
+        timeout=queue.job_timeout(rq_queue),
         failure_ttl=FAILURE_TTL,
         meta=describe(delivery),
     )
@@ -182,5 +182,5 @@ def _remove(registry: FailedJobRegistry, job_id: str) -> None:
 
 
 def _registry() -> FailedJobRegistry:
-    rq_queue = wakeup.get()
+    rq_queue = queue.get()
     return FailedJobRegistry(rq_queue.name, connection=rq_queue.connection)

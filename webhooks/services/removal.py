@@ -38,7 +38,7 @@ from users.models import ObjectPermission
 from .. import conf
 from ..engine import notifications
 from ..jobs import WebhooksRetentionJob
-from ..outbox import wakeup
+from ..outbox import queue, wakeup
 from . import builtin_import, failed_jobs
 
 # Django's admin is here by us alone: Django does not start with two apps of one label.
@@ -167,7 +167,7 @@ def remove_jobs() -> None:
         CanceledJobRegistry(job.origin, connection=job.connection).remove(job)
         Result.delete_all(job)
         job.delete()
-    ours = wakeup.get()
+    ours = queue.get()
     ours.connection.delete(failed_jobs.MARKER)
     wakeup.accept()
     if conf.get().has_own_redis:
@@ -193,6 +193,6 @@ def _registries(rq_queue: Queue) -> tuple[BaseRegistry, ...]:
 
 
 def _runs_our_code(job: Job) -> bool:
-    name = wakeup.function(job)
+    name = queue.function(job)
     owner: Any = job.instance if name else None  # NetBox's jobs are methods of a class
     return _is_ours(getattr(owner, '__module__', name))

@@ -20,7 +20,7 @@ from devstack.receiver import Receiver
 from webhooks import conf
 from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Webhook
-from webhooks.outbox import wakeup
+from webhooks.outbox import queue, wakeup
 from webhooks.services import failed_jobs
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -90,7 +90,7 @@ class TestFailedDeliveries:
 
     def test_it_has_the_time_that_a_request_may_take(self, fail):
         [failed] = fail()
-        assert wakeup.get().fetch_job(str(failed.uuid)).timeout == wakeup.job_timeout(wakeup.get())
+        assert queue.get().fetch_job(str(failed.uuid)).timeout == queue.job_timeout(queue.get())
 
     def test_it_leads_to_the_delivery(self, client, fail):
         [failed] = fail()
@@ -99,7 +99,7 @@ class TestFailedDeliveries:
         assert list(client.get(address).context['cl'].result_list) == [failed]
 
     def test_a_failed_job_of_others_that_cannot_be_read_is_left_alone(self, client, fail):
-        rq_queue = wakeup.get()
+        rq_queue = queue.get()
         foreign = Job.create('gone.function', connection=rq_queue.connection, origin=rq_queue.name)
         rq_queue.failed_job_registry.add(foreign)
         rq_queue.connection.hset(foreign.key, 'data', b'no pickle')

@@ -43,24 +43,24 @@ from django.core.management import call_command
 from django.db import transaction
 from webhooks.engine import timer
 from webhooks.models import Event, Webhook
-from webhooks.outbox import recording
+from webhooks.outbox import scope
 webhook = Webhook.objects.create(name='Hook', payload_url='http://127.0.0.1:9/', type_create=True, type_update=True)
 webhook.object_types.set([ContentType.objects.get_for_model(Site)])
 place = Site.objects.create(name='Bern', slug='bern')
 print('recorded', Event.objects.count())
 call_command('migrate', 'webhooks', 'zero', verbosity=0)
 for name in ('Genf', 'Basel'):
-    recording._tables_exist = True  # as in another process, which has not looked yet
+    scope._tables_exist = True  # as in another process, which has not looked yet
     with transaction.atomic():
         place.name = name
         place.save()
         place.asns.clear()
         with transaction.atomic():
             place.save()
-recording._tables_exist = True
+scope._tables_exist = True
 Site(name='Chur', slug='chur').save()
 print('saved', *Site.objects.order_by('name').values_list('name', flat=True))
-recording._tables_exist = True
+scope._tables_exist = True
 for _ in range(3):
     timer.Timer().look()
 place.delete()

@@ -6,7 +6,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from redis import RedisError
 
 from ... import conf
-from ...outbox import recording
+from ...outbox import scope
 from ...services import removal
 
 BY_HAND = """
@@ -56,7 +56,7 @@ def _check() -> None:
             'WEBHOOKS_ENABLED is True: set it to False, and restart NetBox and its workers, so that nobody uses what '
             'is removed'
         )
-    if not recording.is_migrated():
+    if not scope.is_migrated():
         raise CommandError(
             'There are no tables of webhooks. If only they were removed so far (migrate webhooks zero), run: '
             'migrate webhooks, and then this command again'
