@@ -12,7 +12,7 @@ from support.engine import work
 from devstack.receiver import Receiver
 from webhooks.engine import timer
 from webhooks.models import Event, Webhook
-from webhooks.outbox import wakeup
+from webhooks.outbox import queue, wakeup
 
 pytestmark = [
     pytest.mark.usefixtures('committed'),
@@ -99,7 +99,7 @@ class TestSaves:
         finish()
         receiver.clear()
         ledger = Ledger(_number=100)
-        wakeup.get().empty()
+        queue.get().empty()
         wakeup.accept()
 
         def doomed() -> None:
@@ -108,7 +108,7 @@ class TestSaves:
 
         assert children.wait(children.fork(doomed)) == signal.SIGKILL
         ledger.committed.append((pk, 101))
-        assert wakeup.get().count == 0
+        assert queue.get().count == 0
         assert timer.something_to_do()
         finish()
         check(ledger, receiver)

@@ -15,7 +15,7 @@ from webhooks.choices import StatusChoices
 from webhooks.engine import timer
 from webhooks.engine.backoff import BACKOFF, JITTER, MAX_RETRY_AFTER
 from webhooks.models import Delivery
-from webhooks.outbox import wakeup
+from webhooks.outbox import queue, wakeup
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -228,10 +228,10 @@ class TestTimer:
     def test_it_wakes_a_worker(self, receiver):
         subscribe(receiver.url(HOOK), Site)
         site()
-        wakeup.get().empty()
+        queue.get().empty()
         wakeup.accept()
         timer.Timer().look()
-        assert wakeup.get().count == 1
+        assert queue.get().count == 1
 
     def test_it_survives_a_database_that_does_not_answer(self, receiver, caplog, monkeypatch):
         def fail() -> bool:

@@ -39,7 +39,7 @@ from webhooks.engine.job_time import Span
 from webhooks.engine.ledger import Ledger
 from webhooks.exceptions import DefinitionError
 from webhooks.models import Attempt, Delivery, Health, Webhook
-from webhooks.outbox import wakeup
+from webhooks.outbox import queue, wakeup
 from webhooks.security.masking import MASK
 from webhooks.services import redelivery, trial
 from webhooks.transport.exchange import Outcome
@@ -454,9 +454,9 @@ class TestPace:
         webhook = subscribe(receiver.url(HOOK), Site, timeout=60)
         Health.objects.filter(webhook=webhook).update(unreachable=1)
         site()
-        wakeup.get().empty()
+        queue.get().empty()
         assert work() == 'nothing to send'
-        assert wakeup.get().count == 1
+        assert queue.get().count == 1
         monkeypatch.undo()
         assert work() == '1 delivered'
 
@@ -487,10 +487,10 @@ class TestFairness:
         """NetBox's other jobs get their turn in between."""
         monkeypatch.setattr(job_time, 'JOB_TIME', 0)
         sites(1)
-        wakeup.get().empty()
+        queue.get().empty()
         wakeup.accept()
         work()
-        assert wakeup.get().count == 1
+        assert queue.get().count == 1
         assert not receiver.requests
         monkeypatch.undo()
         assert work() == '1 delivered'
@@ -552,10 +552,10 @@ class TestRedelivery:
         assert work() == '1 delivered'
 
     def test_a_worker_is_woken(self, failed):
-        wakeup.get().empty()
+        queue.get().empty()
         wakeup.accept()
         redelivery.redeliver(Delivery.objects.all())
-        assert wakeup.get().count == 1
+        assert queue.get().count == 1
 
     def test_a_time_range_is_replayed(self, webhook, receiver):
         for _ in range(4):

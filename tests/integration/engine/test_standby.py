@@ -27,7 +27,7 @@ from webhooks.choices import StatusChoices
 from webhooks.engine import standby
 from webhooks.engine.standby import Standby
 from webhooks.models import Webhook
-from webhooks.outbox import wakeup
+from webhooks.outbox import queue
 from webhooks.worker import WebhooksWorker
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -67,7 +67,7 @@ def is_delivered(count: int):
 
 def is_idle(worker: Worker) -> bool:
     """Whether it waits for a job, and has no process beside it but RQ's scheduler and the standby."""
-    (known,) = RQWorker.all(queue=wakeup.get())
+    (known,) = RQWorker.all(queue=queue.get())
     return known.get_state() == 'idle' and len(children(worker)) == 2
 
 
@@ -96,7 +96,7 @@ def test_it_does_one_job_after_the_other(worker, receiver):
 
 def test_after_a_job_that_failed_there_is_another(worker):
     before = children(worker)
-    wakeup.get().enqueue_call('webhooks.worker.redeliver', ('no delivery has it',))
+    queue.get().enqueue_call('webhooks.worker.redeliver', ('no delivery has it',))
     assert wait_until(lambda: is_idle(worker) and children(worker) != before, timeout=PATIENCE)
     site()
     assert wait_until(is_delivered(2), timeout=PATIENCE)
@@ -108,7 +108,7 @@ def test_where_it_dies_in_a_job_the_job_has_failed_and_the_next_is_done(worker, 
     receiver.wait_for(2, timeout=PATIENCE)
     for process in descendants(worker.pid):
         process.kill()
-    failed = FailedJobRegistry(queue=wakeup.get())
+    failed = FailedJobRegistry(queue=queue.get())
     assert wait_until(lambda: failed.count == 1, timeout=PATIENCE)
     site()
     assert wait_until(is_delivered(2), timeout=PATIENCE)
@@ -137,7 +137,7 @@ def test_it_ends_with_its_worker(worker):
 
 def test_a_worker_of_other_queues_has_none_and_no_timer(webhook, rqworker):
     others, ours = rqworker('high'), rqworker('low')
-    known = RQWorker.all(wakeup.get().connection)
+    known = RQWorker.all(queue.get().connection)
     assert wait_until(lambda: {one.get_state() for one in known} == {'idle'}, timeout=PATIENCE)
     assert wait_until(lambda: len(children(ours)) == 2, timeout=PATIENCE)
     # RQ's scheduler is a process of its own.
@@ -270,7 +270,7 @@ def test_where_no_process_is_to_be_had_the_worker_goes_on(monkeypatch, caplog):
         raise BlockingIOError('Resource temporarily unavailable')
 
     monkeypatch.setattr(standby.os, 'fork', fail)
-    worker = WebhooksWorker([wakeup.get()], connection=wakeup.get().connection)
+    worker = WebhooksWorker([queue.get()], connection=queue.get().connection)
     worker._stand_by()
     assert worker._standby is None
     assert 'Resource temporarily unavailable' in caplog.text
