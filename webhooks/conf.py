@@ -46,6 +46,7 @@ class Settings:
     order_wait: int = 3600
     expire_after: int = 3 * 24 * 3600
     blocked_networks: tuple[Network, ...] = tuple(map(ipaddress.ip_network, DEFAULT_BLOCKED_NETWORKS))
+    proxy_resolves_names: bool = False
     encryption_keys: tuple[str, ...] = ()
     certificate_root: Path | None = None
 
@@ -233,6 +234,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     'order_wait': _integer(0),
     'expire_after': _integer(60),
     'blocked_networks': _networks,
+    'proxy_resolves_names': _bool,
     'encryption_keys': _keys,
     'certificate_root': _folder,
 }

@@ -59,23 +59,32 @@ RESERVED_HEADERS = frozenset(
     }
 )
 
+# Nor what proxies tell of a client, and NetBox believes. To these come the headers that NetBox's own settings name.
+FORWARDED_HEADERS = frozenset({'forwarded', 'x-real-ip'})
+FORWARDED_PREFIX = 'x-forwarded-'
+
 # Upper bounds of the latency histogram, in seconds.
 LATENCY_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 # Newest failed deliveries that the status page lists.
 STATUS_PAGE_LIMIT = 1000
 
+# Where no receiver is. An address that stands alone is a metadata service; the page is its provider's.
 DEFAULT_BLOCKED_NETWORKS = (
     '0.0.0.0/8',
     '169.254.0.0/16',
     '224.0.0.0/4',
     '255.255.255.255/32',
-    '100.100.100.200/32',
-    '168.63.129.16/32',
-    '192.0.0.192/32',
+    '100.100.100.200/32',  # Alibaba Cloud
+    '168.63.129.16/32',  # Azure
+    '192.0.0.192/32',  # Oracle Cloud at Customer: occ-get-started, "Retrieve Predefined Instance Metadata"
     '::/128',
     'fe80::/10',
     'ff00::/8',
-    'fd00:ec2::254/128',
-    'fd20:ce::254/128',
+    'fd00:ec2::254/128',  # AWS: EC2 User Guide, "Retrieve instance metadata"
+    'fd00:ec2::23/128',  # AWS: EKS User Guide, "Set up the Amazon EKS Pod Identity Agent"
+    'fd20:ce::254/128',  # Google Cloud
+    'fd00:42::42/128',  # Scaleway: Instance API, "User data"
+    'fd00:a9fe:a9fe::1/128',  # Akamai (Linode): "Use the Metadata service API"
+    'fd00:c1::a9fe:a9fe/128',  # Oracle Cloud: known from scripts, on no page of the provider that was found
 )

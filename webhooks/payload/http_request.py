@@ -19,7 +19,7 @@ from ..security import signing
 from ..security.masking import MASK, mask_url, whole_url
 from ..templating import environment
 from ..transport.exchange import Request
-from ..validation.headers import check_header_value, parse_headers
+from ..validation.headers import check_header_name, check_header_value, parse_headers
 from ..validation.secret import reveal
 from ..validation.url import check_plain_url
 from ..version import VERSION
@@ -126,6 +126,7 @@ def _additional_headers(webhook: Webhook, context: Context) -> list[tuple[str, s
 
 
 def _header_value(name: str, value: str, context: Context) -> str:
+    check_header_name(name)
     if not JINJA2_TEMPLATE_RE.search(value):
         return value
     rendered = _render('additional_headers', value, context).strip()

@@ -5,9 +5,9 @@ still under way at the deadline.
 """
 
 import functools
+import re
 import socket
 import time
-from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +16,7 @@ import requests
 from requests.structures import CaseInsensitiveDict
 from urllib3.exceptions import NewConnectionError
 
+from .. import conf
 from ..constants import MAX_RESPONSE_KEPT, MAX_RESPONSE_READ
 from ..security.masking import mask_url
 from ..storable import storable
@@ -27,8 +28,14 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 CONNECT_TIMEOUT = 10
 # Characters kept of a header.
 MAX_HEADER = 1000
+# A name, or an address: what each proxy takes for the same host. A name that holds anything else is not asked for.
+HOST = re.compile(r'[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|[0-9a-f:.]+(%[a-z0-9_.-]+)?', re.IGNORECASE | re.ASCII)
 # These repeat the URL, as often as not.
 LOCATIONS = frozenset({'content-location', 'location', 'refresh'})
+
+
+class UnknownHost(Exception):
+    """A proxy would be asked for a host that cannot be checked here."""
 
 
 class Client:
@@ -62,10 +69,11 @@ class Client:
         return _late(request) if watched.is_overdue else result
 
     def _exchange(self, request: Request) -> dict[str, Any]:
+        prepared = _prepare(request)
         if request.proxies:
-            _check_target(request.url)
+            _check_target(prepared.url)
         with self._adapter.send(
-            _prepare(request),
+            prepared,
             timeout=(min(request.timeout, CONNECT_TIMEOUT), request.timeout),
             verify=request.verify,
             cert=request.certificate,
@@ -148,6 +156,8 @@ def _late(request: Request) -> dict[str, Any]:
 def _failure(error: Exception, request: Request) -> dict[str, Any]:
     if blocked := _find(error, blocked_networks.Blocked):
         return {'error': str(blocked)}
+    if isinstance(error, UnknownHost):
+        return {'error': str(error), 'unreachable': True}
     if isinstance(error, requests.Timeout):
         return _late(request)
     # A request whose body is not read ends by the socket's own timeout, where that is before the watchdog.
@@ -182,7 +192,16 @@ def _reason(error: BaseException) -> str:
     return f'{type(cause).__name__}: {cause}'[:500]
 
 
-def _check_target(url: str | None) -> None:
-    """A proxy connects in our stead: look the target up beforehand, as well as that can be done from here."""
-    with suppress(socket.gaierror):  # the proxy may know a name that we do not
-        blocked_networks.allowed(urlsplit(url).hostname, 0)
+def _check_target(url: str) -> None:
+    """A proxy connects in our stead: look the target up beforehand, as well as that can be done from here.
+
+    `url` is the one that the proxy is asked for. Raises Blocked, and OSError for a host that is not known here.
+    """
+    host = (urlsplit(url).hostname or '').replace('%25', '%', 1)
+    if not HOST.fullmatch(host):
+        raise UnknownHost(f'{host} is no host that a proxy is asked for')
+    try:
+        blocked_networks.allowed(host, 0)
+    except socket.gaierror as error:
+        if not conf.get().proxy_resolves_names or blocked_networks.is_number(host):
+            raise UnknownHost(f'{host} cannot be resolved: {error.strerror}') from None

@@ -4,17 +4,26 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 from utilities.jinja2 import HTTP_HEADER_INVALID_CHARS_RE
 
-from ..constants import RESERVED_HEADERS
+from ..constants import FORWARDED_HEADERS, FORWARDED_PREFIX, RESERVED_HEADERS
 from ..exceptions import DecryptionError, DefinitionError
 from ..security.masking import MASK
 from .definition import Definition
 from .secret import reveal
 from .templates import check_template
 
-HEADER_NAME = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# NetBox's settings that name a header by which somebody is known to it.
+TRUSTED_BY_NETBOX = (
+    'REMOTE_AUTH_HEADER',
+    'REMOTE_AUTH_GROUP_HEADER',
+    'REMOTE_AUTH_USER_EMAIL',
+    'REMOTE_AUTH_USER_FIRST_NAME',
+    'REMOTE_AUTH_USER_LAST_NAME',
+)
 MOVED = _(
     'The URL leads to another host: enter the values of these headers anew. Stored ones do not go where they did not '
     'go before.'
@@ -23,7 +32,8 @@ MOVED = _(
 
 def check(definition: Definition) -> None:
     text = reveal('additional_headers', definition.additional_headers)
-    for _name, value in parse_headers(text):
+    for name, value in parse_headers(text):
+        check_header_name(name)
         check_template('additional_headers', value)
 
 
@@ -42,16 +52,39 @@ def _parse_header(number: int, line: str) -> tuple[str, str]:
         raise DefinitionError(
             'additional_headers', _('Each line is "Name: value"; line {number} has no colon.').format(number=number)
         )
-    if not HEADER_NAME.match(name):
+    if not HEADER_NAME.fullmatch(name):
         raise DefinitionError(
             'additional_headers', _('Line {number} does not begin with the name of a header.').format(number=number)
         )
     check_header_value(name, value)
-    if name.lower() in RESERVED_HEADERS:
+    if _plain(name) in RESERVED_HEADERS:
         raise DefinitionError(
             'additional_headers', _('{name} is set by the sender and cannot be overridden.').format(name=name)
         )
     return name, value
+
+
+def check_header_name(name: str) -> None:
+    """Raise DefinitionError for a header by which NetBox itself knows who asks.
+
+    A request to NetBox's own port could act as anyone with it. Asked when a webhook is saved, and when it sends.
+    """
+    plain = _plain(name)
+    trusted = {*FORWARDED_HEADERS, *map(_plain, _trusted_by_netbox())}
+    if plain in trusted or plain.startswith(FORWARDED_PREFIX):
+        reason = _('{name} tells NetBox and others who asks: a webhook cannot set it.')
+        raise DefinitionError('additional_headers', reason.format(name=name))
+
+
+def _trusted_by_netbox() -> Iterator[str]:
+    yield from filter(None, (getattr(settings, name, None) for name in TRUSTED_BY_NETBOX))
+    yield from getattr(settings, 'HTTP_CLIENT_IP_HEADERS', ())
+    yield from (getattr(settings, 'SECURE_PROXY_SSL_HEADER', None) or ())[:1]
+
+
+def _plain(name: str) -> str:
+    """Return the name of a header, or of the variable that a web server makes of it, in one form."""
+    return name.lower().replace('_', '-').removeprefix('http-')
 
 
 def check_header_value(name: str, value: str) -> None:

@@ -589,6 +589,12 @@ BLOCKED = [
     '64:ff9b::169.254.169.254',  # NAT64
     '64:ff9b:1::169.254.169.254',  # NAT64 of a local network (RFC 8215)
     '2002:a9fe:a9fe::1',  # 6to4
+    '2001:0:4136:e378:8000:63bf:5601:5601',  # Teredo
+    '2001:db8::5efe:169.254.169.254',  # ISATAP
+    'fd00:ec2::23',
+    'fd00:42::42',
+    'fd00:a9fe:a9fe::1',
+    'fd00:c1::a9fe:a9fe',
 ]
 ALLOWED = ['127.0.0.1', '::1', '10.0.0.1', '192.168.1.1', '93.184.216.34', 'fd00::1', '2001:db8::1', '::ffff:10.0.0.1']
 
@@ -666,9 +672,15 @@ class TestBlockedNetworks:
             assert send('http://10.1.2.3/', proxies={'http': proxy.url()}).succeeded
             assert len(proxy.requests) == 1
 
-    def test_a_proxy_may_know_names_that_we_do_not(self, send):
+    def test_a_name_that_only_a_proxy_knows_is_asked_for_where_the_setting_says_so(self, send, settings):
         with Receiver() as proxy:
+            outcome = send('http://inside.invalid/', proxies={'http': proxy.url()})
+            assert outcome.error.startswith('inside.invalid cannot be resolved')
+            assert outcome.unreachable
+            assert not proxy.requests
+            settings(proxy_resolves_names=True)
             assert send('http://inside.invalid/', proxies={'http': proxy.url()}).succeeded
+            assert len(proxy.requests) == 1
 
     def test_the_next_of_several_addresses_is_tried(self, send, receiver, monkeypatch):
         monkeypatch.setattr(socket, 'getaddrinfo', resolve_to('127.0.0.9', '127.0.0.1'))
