@@ -1,4 +1,7 @@
-"""What PostgreSQL can hold: text without NUL and without half of a surrogate pair, keys and times within its range."""
+"""What PostgreSQL can hold: text without NUL and without half of a surrogate pair, keys and times within its range.
+
+And what a line of a log can hold.
+"""
 
 import re
 from collections.abc import Iterator
@@ -8,6 +11,8 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 
 UNSTORABLE = re.compile(r'[\x00\ud800-\udfff]')
+# Control characters, ends of lines, and what changes the direction of the text around it.
+UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
 DIGITS_OF_KEYS = 19
 # Of a time from UTC. Python takes offsets below 24 hours.
 END_OF_OFFSETS = timedelta(hours=16)
@@ -17,6 +22,11 @@ NO_SUCH_OFFSET = _('Enter a time whose offset from UTC is less than 16 hours.')
 def storable(text: str) -> str:
     """Return the text with a replacement character for each that PostgreSQL does not store."""
     return UNSTORABLE.sub('\ufffd', text)
+
+
+def printable(text: str) -> str:
+    """Return the text in one line, each character that would change how the line is read written as `\\x1b`."""
+    return UNPRINTABLE.sub(lambda found: found[0].encode('unicode_escape', 'surrogatepass').decode(), text)
 
 
 def is_key(text: str) -> bool:

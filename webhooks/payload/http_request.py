@@ -6,6 +6,7 @@ The shapes of the body are in formats.py.
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
+from itertools import chain
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -15,7 +16,7 @@ from utilities.proxy import resolve_proxies
 
 from ..exceptions import DecryptionError, DefinitionError
 from ..models import Delivery, Event, Webhook
-from ..security import signing
+from ..security import echoes, signing
 from ..security.masking import MASK, mask_url, whole_url
 from ..templating import environment
 from ..transport.exchange import Request
@@ -27,7 +28,6 @@ from . import formats
 
 AUTHORIZATION = 'authorization'
 SIGNATURES = ('webhook-signature', 'x-hook-signature')
-SIGNATURE_SHOWN = 24
 USER_AGENT = f'netbox-webhooks/{VERSION}'
 
 # Gives what templates see: put together once, and only if there is a template.
@@ -45,11 +45,12 @@ def build(delivery: Delivery, now: float) -> Request:
     context = cache(partial(formats.template_context, webhook, events))
     body = _body(webhook, events, context)
     url = _url(webhook, context)
+    own, signatures = _headers(webhook, context, url), _signatures(webhook, str(delivery.uuid), int(now), body)
     headers = {
         'Content-Type': formats.content_type(webhook, events),
         'User-Agent': USER_AGENT,
-        **_headers(webhook, context, url),
-        **_signatures(webhook, str(delivery.uuid), int(now), body),
+        **own,
+        **signatures,
     }
     return Request(
         method=webhook.http_method,
@@ -60,6 +61,7 @@ def build(delivery: Delivery, now: float) -> Request:
         verify=(webhook.ca_file_path or True) if webhook.ssl_verification else False,
         certificate=_certificate(webhook),
         proxies=resolve_proxies(url=url, context={'client': webhook}) or {},
+        secrets=_not_to_be_kept(webhook, url, own, signatures),
     )
 
 
@@ -72,10 +74,8 @@ def mask(request: Request, webhook: Webhook) -> tuple[str, dict[str, str]]:
 
 
 def shorten_signatures(headers: Mapping[str, str]) -> dict[str, str]:
-    """Signatures are of no use to who reads them, and of some to who would forge one."""
-    return {
-        name: f'{value[:SIGNATURE_SHOWN]}…' if name.lower() in SIGNATURES else value for name, value in headers.items()
-    }
+    """Signatures are masked whole: with a part of one, a secret that somebody has typed can be guessed in peace."""
+    return {name: MASK if name.lower() in SIGNATURES else value for name, value in headers.items()}
 
 
 def _check_rendered(events: Sequence[Event]) -> None:
@@ -139,6 +139,16 @@ def _render(field: str, template: str, context: Context) -> str:
         return environment.render(template, context())
     except environment.RenderError as error:
         raise DefinitionError(field, str(error)) from error
+
+
+def _not_to_be_kept(
+    webhook: Webhook, url: str, own: Mapping[str, str], signatures: Mapping[str, str]
+) -> tuple[str, ...]:
+    """Return what is masked of the request, and so must not come back to the log with the answer."""
+    secrets = _secrets(webhook)
+    bare = [secret.partition('_')[2] for secret in secrets]
+    signed = [echoes.of_signature(value) for name, value in signatures.items() if name.lower() in SIGNATURES]
+    return (*secrets, *bare, *chain(*signed), *echoes.of_url(url), *echoes.of_headers(own.values()))
 
 
 def _signatures(webhook: Webhook, delivery_id: str, timestamp: int, body: bytes) -> dict[str, str]:

@@ -1,9 +1,12 @@
 """A test event, sent at once: of the newest object that a webhook is subscribed to."""
 
+import copy
+import dataclasses
 import json
 import time
 import uuid
 from contextlib import closing
+from datetime import datetime
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
@@ -20,20 +23,30 @@ from ..models import Delivery, Event, Webhook
 from ..models.sequence import draw
 from ..outbox import snapshots
 from ..transport.client import Client
+from ..transport.exchange import Outcome
+
+# Seconds. Somebody waits for the answer, and a thread of NetBox with them.
+LONGEST = 10
+# Tests under way at the same time, of all webhooks: each holds a thread of NetBox.
+MOST = 4
+# The advisory lock under which they are counted.
+COUNTING = 0x7765626A
 
 
 def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
     """Send a test event now, of the newest object that the webhook is subscribed to, and return its closed delivery.
 
-    It is marked as a test, jumps the line and is tried once, whether the webhook is enabled or not. Raises
-    DefinitionError where there is no object to show.
+    It is marked as a test, jumps the line and is tried once, whether the webhook is enabled or not. It waits LONGEST
+    for an answer. Raises DefinitionError where there is no object to show, or others are being tested.
     """
     lease = uuid.uuid4()
-    delivery = _make_test(webhook, user, lease)
-    sent = prepare(delivery, webhook, time.time())
+    tried = copy.copy(webhook)
+    tried.timeout = min(webhook.effective_timeout, LONGEST)
+    delivery = _make_test(tried, user, lease)
+    sent = prepare(delivery, tried, time.time())
     if sent.request:
         with closing(Client(1)) as client:
-            sent.outcome = client.send(sent.request)
+            sent.outcome = _explain(client.send(sent.request), webhook)
     # Whoever sends a test sees what comes of it.
     ledger = Ledger(tells_failures=False)
     with lanes.hold(webhook.pk) as now:
@@ -43,10 +56,32 @@ def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
     return delivery
 
 
+def _explain(outcome: Outcome, webhook: Webhook) -> Outcome:
+    """An endpoint that may take longer than a test waits is not out of reach."""
+    if not outcome.unreachable or outcome.duration < LONGEST or webhook.effective_timeout <= LONGEST:
+        return outcome
+    error = _('{error}: a test waits no longer, a delivery {timeout} seconds').format(
+        error=outcome.error, timeout=webhook.effective_timeout
+    )
+    return dataclasses.replace(outcome, error=error, unreachable=False)
+
+
+def _wait_for_nobody(webhook: Webhook, now: datetime) -> None:
+    """Raise DefinitionError where the webhook is being tested, or as many are as may hold threads."""
+    locks.acquire(COUNTING)
+    under_way = Delivery.objects.filter(event__test=True, status=StatusChoices.SENDING, lease_until__gt=now)
+    testing = list(under_way.values_list('webhook', flat=True))
+    if webhook.pk in testing:
+        raise DefinitionError('test', _('A test of this webhook is under way: wait for its answer.'))
+    if len(testing) >= MOST:
+        raise DefinitionError('test', _('Others are being tested: try again in some seconds.'))
+
+
 @transaction.atomic
 def _make_test(webhook: Webhook, user: Model | None, lease: uuid.UUID) -> Delivery:
-    event = _test_event(webhook, user)
     now = timezone.now()
+    _wait_for_nobody(webhook, now)
+    event = _test_event(webhook, user)
     return Delivery.objects.create(
         webhook=webhook,
         event=event,

@@ -18,8 +18,9 @@ from urllib3.exceptions import NewConnectionError
 
 from .. import conf
 from ..constants import MAX_RESPONSE_KEPT, MAX_RESPONSE_READ
+from ..security.echoes import Echoes
 from ..security.masking import mask_url
-from ..storable import storable
+from ..storable import printable, storable
 from . import blocked_networks, deadline
 from .connections import GuardedAdapter
 from .exchange import MAX_ERROR, Outcome, Request
@@ -28,6 +29,8 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 CONNECT_TIMEOUT = 10
 # Characters kept of a header.
 MAX_HEADER = 1000
+# http.client sends lines that are folded.
+BREAK = re.compile(r'[\r\n]')
 # A name, or an address: what each proxy takes for the same host. A name that holds anything else is not asked for.
 HOST = re.compile(r'[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|[0-9a-f:.]+(%[a-z0-9_.-]+)?', re.IGNORECASE | re.ASCII)
 # These repeat the URL, as often as not.
@@ -56,7 +59,8 @@ class Client:
         started_at, start = time.time(), time.monotonic()
         with self._watchdog.watch(request.timeout) as watched:
             result = self._attempt(request, watched)
-        result['error'] = storable(result['error'])[:MAX_ERROR]
+        if result['error']:
+            result['error'] = Echoes(request.secrets).beginning(result['error'], MAX_ERROR)
         return Outcome(started_at=started_at, duration=time.monotonic() - start, **result)
 
     def _attempt(self, request: Request, watched: deadline.Watched) -> dict[str, Any]:
@@ -80,16 +84,19 @@ class Client:
             proxies=dict(request.proxies),
             stream=True,
         ) as response:
-            body = _read(response)
+            echoes = Echoes(request.secrets)
+            body = echoes.beginning(_read(response), MAX_RESPONSE_KEPT)
             return {
                 'status': response.status_code,
-                'headers': _headers(response),
-                'body': body,
+                'headers': _headers(response, echoes),
+                'body': storable(body),
                 'error': _verdict(response),
             }
 
 
 def _prepare(request: Request) -> requests.PreparedRequest:
+    if folded := [name for name, value in request.headers.items() if BREAK.search(value)]:
+        raise ValueError(f'the value of {folded[0]} holds a line break')
     prepared = requests.PreparedRequest()
     prepared.method = request.method
     prepared.url = _normalize(request.url)
@@ -117,7 +124,10 @@ def _verdict(response: requests.Response) -> str:
 
 
 def _read(response: requests.Response) -> str:
-    """Return the beginning of the body. What is beyond the limit is left unread, and the connection not used again."""
+    """Return the body as far as it is read.
+
+    What is beyond the limit is left unread, and the connection not used again.
+    """
     content = b''
     # Until nothing comes: only then urllib3 compares what came with what was announced.
     while (room := MAX_RESPONSE_READ - len(content)) and (part := response.raw.read(room, decode_content=False)):
@@ -126,7 +136,7 @@ def _read(response: requests.Response) -> str:
         response.raw.drain_conn()
     else:
         response.raw.close()
-    return storable(_decode(content[:MAX_RESPONSE_KEPT], response.encoding or 'utf-8'))
+    return _decode(content, response.encoding or 'utf-8')
 
 
 def _decode(content: bytes, charset: str) -> str:
@@ -136,17 +146,26 @@ def _decode(content: bytes, charset: str) -> str:
         return content.decode(errors='replace')
 
 
-def _headers(response: requests.Response) -> CaseInsensitiveDict:
+def _headers(response: requests.Response, echoes: Echoes) -> CaseInsensitiveDict:
     """Return the headers, as many as are kept; Retry-After is acted upon, so it comes first."""
     kept, room = CaseInsensitiveDict(), MAX_RESPONSE_KEPT
     for name, value in sorted(response.headers.items(), key=lambda header: header[0].lower() != 'retry-after'):
-        shown = mask_url(value) if name.lower() in LOCATIONS else value
-        header = storable(name)[:MAX_HEADER], storable(shown)[:MAX_HEADER]
+        header = _header(name, echoes), _header_value(name, value, echoes)
         room -= sum(map(len, header))
         if room < 0:
             break
         kept[header[0]] = header[1]
     return kept
+
+
+def _header(text: str, echoes: Echoes) -> str:
+    return printable(echoes.beginning(text, MAX_HEADER))[:MAX_HEADER]
+
+
+def _header_value(name: str, value: str, echoes: Echoes) -> str:
+    if name.lower() == 'retry-after' and value.isdecimal():
+        return value[:MAX_HEADER]  # whatever else is the same number
+    return _header(mask_url(value) if name.lower() in LOCATIONS else value, echoes)
 
 
 def _late(request: Request) -> dict[str, Any]:
@@ -189,7 +208,7 @@ def _reason(error: BaseException) -> str:
         cause = inner
     if isinstance(cause, OSError) and cause.strerror:
         return f'{type(cause).__name__}: {cause.strerror}'
-    return f'{type(cause).__name__}: {cause}'[:500]
+    return f'{type(cause).__name__}: {cause}'
 
 
 def _check_target(url: str) -> None:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..storable import printable
+
 # Characters kept of an error.
 MAX_ERROR = 1000
 
@@ -19,6 +21,8 @@ class Request:
     verify: bool | str = True
     certificate: str | tuple[str, str] | None = None
     proxies: Mapping[str, str] = field(default_factory=dict)
+    # Texts that are not kept where the answer repeats them.
+    secrets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +38,10 @@ class Outcome:
     unreachable: bool = False
     # No request could be made, and none will be until somebody mends the definition.
     unsendable: bool = False
+
+    def __post_init__(self) -> None:
+        # It goes into log lines, whoever has made it.
+        object.__setattr__(self, 'error', printable(self.error)[:MAX_ERROR])
 
     @property
     def succeeded(self) -> bool:

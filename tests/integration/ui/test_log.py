@@ -68,7 +68,7 @@ def test_a_batch_lists_its_events(admin_pages):
     assert len(admin_pages.get(f'{PAGES}events/?delivery_id={made.pk}').context['table'].rows) == 2
 
 
-def test_signatures_are_shortened_wherever_the_log_is_shown(committed, admin_pages, api_client, receiver):
+def test_signatures_are_masked_wherever_the_log_is_shown(committed, admin_pages, api_client, receiver):
     subscribe(receiver.url('/'), Site, secret='s3cret')
     site()
     work()
@@ -83,8 +83,8 @@ def test_signatures_are_shortened_wherever_the_log_is_shown(committed, admin_pag
     ):
         assert answer.status_code == 200
         text = answer.content.decode()
-        assert [signature[:20] in text for signature in sent] == [True, True]
-        assert not [signature for signature in sent if signature[:30] in text]
+        assert text.count('********') >= 2
+        assert not [signature for signature in sent if signature[3:11] in text]
 
 
 def test_a_page_of_an_open_delivery_renews_itself_until_it_is_closed(admin_pages):

@@ -436,7 +436,7 @@ class TestBrokenEndpoint:
             (b'HTTP/1.1 2', 'BadStatusLine: HTTP/1.1 2'),
             (b'garbage\r\n\r\n', 'BadStatusLine: garbage'),
             (b'HTTP/1.1 abc OK\r\n\r\n', "'abc'"),
-            (b'\x16\x03\x01\x02\x00\x01' * 50, 'BadStatusLine: \x16'),
+            (b'\x16\x03\x01\x02\x00\x01' * 50, 'BadStatusLine: \\x16'),
         ],
         ids=['nothing', 'half a line', 'garbage', 'status', 'TLS'],
     )

@@ -1,0 +1,103 @@
+"""An answer may repeat what was sent, as that of an endpoint which shows requests: no secret in it is kept.
+
+Known are the texts that are secret, in the spellings that honest endpoints use. One that wants to give a secret away
+can spell it as it likes.
+"""
+
+import base64
+import binascii
+import html
+import json
+import re
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
+
+from .masking import MASK
+
+# Characters. What is shorter is no secret, and is in every answer.
+SHORTEST = 4
+# Of a part of a header's value: words such as Bearer are shorter.
+SHORTEST_PART = 8
+PARTS = re.compile(r'[\s,;:=&"]+')
+STRETCHES = re.compile(r'[^A-Za-z0-9]+')
+# What `requests` leaves in a URL as it is.
+SAFE_IN_URL = "!#$%&'()*+,/:;=?@[]~"
+ESCAPE = re.compile('%[0-9A-F]{2}')
+# A private character, in place of each that is hidden: so that a text can be cut where it would have been cut.
+HIDDEN = '\ue000'
+RUN = re.compile(f'{HIDDEN}+')
+
+
+def of_headers(values: Iterable[str]) -> Iterator[str]:
+    """Yield what is secret of the values of headers: a token without its scheme as well, and a password."""
+    for value in values:
+        yield value
+        yield from (part for part in PARTS.split(value) if len(part) >= SHORTEST_PART)
+        yield from _login(value)
+
+
+def of_signature(value: str) -> list[str]:
+    """Return the stretches of a signature that look the same in each spelling: it is another one with each request."""
+    return [stretch for stretch in STRETCHES.split(value) if len(stretch) >= SHORTEST]
+
+
+def _login(value: str) -> Iterator[str]:
+    """Yield user and password of RFC 7617."""
+    scheme, _space, token = value.partition(' ')
+    if scheme.lower() != 'basic':
+        return
+    try:
+        pair = base64.b64decode(token, validate=True).decode()
+    except (binascii.Error, ValueError):
+        return
+    yield pair
+    yield from pair.split(':', 1)
+
+
+def of_url(url: str) -> Iterator[str]:
+    """Yield user and password of a URL, and the values of its query: what `mask_url` masks."""
+    parts = urlsplit(url)
+    for text in (parts.username, parts.password):
+        if text:
+            yield text
+            yield unquote(text)
+    for parameter in parts.query.split('&'):
+        name, equals, value = parameter.partition('=')
+        text = value if equals else name
+        yield from (text, unquote(text), unquote_plus(text))
+
+
+class Echoes:
+    """Hides texts that must not be kept."""
+
+    def __init__(self, texts: Iterable[str]):
+        found = {spelling for text in set(texts) if len(text) >= SHORTEST for spelling in _spellings(text)}
+        self._spellings = sorted((one for one in found if len(one) >= SHORTEST), key=len, reverse=True)
+        self._longest = len(self._spellings[0]) if self._spellings else 0
+
+    def beginning(self, text: str, limit: int) -> str:
+        """Return the first `limit` characters, each secret in them masked, also one that they cut in two."""
+        kept = text[: limit + self._longest]
+        for spelling in self._spellings:
+            if spelling in kept:
+                kept = kept.replace(spelling, HIDDEN * len(spelling))
+        return RUN.sub(MASK, kept[:limit])[:limit]
+
+
+@lru_cache(1024)
+def _spellings(text: str) -> frozenset[str]:
+    """Return how a text looks inside JSON, HTML, a URL, and a charset that was mistaken for another."""
+    if text.isascii() and text.isalnum():
+        return frozenset({text})
+    escaped = {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
+    escaped |= {one.replace('/', '\\/') for one in escaped}
+    quoted = {quote(text), quote(text, safe=''), quote(text, safe=SAFE_IN_URL), quote_plus(text)}
+    quoted |= {ESCAPE.sub(lambda found: found[0].lower(), one) for one in quoted}
+    marked = html.escape(text)
+    marked_by_number = marked.replace('&#x27;', '&#39;').replace('&quot;', '&#34;')
+    mistaken = {
+        text.encode('latin-1', 'replace').decode('utf-8', 'replace'),
+        text.encode('utf-8', 'replace').decode('latin-1'),
+    }
+    return frozenset({text, marked, marked_by_number, html.escape(text, quote=False), *escaped, *quoted, *mistaken})
