@@ -5,6 +5,7 @@ rules have it, also for changes that code rolled back inside a request that then
 """
 
 import json
+import logging
 import threading
 import weakref
 from typing import Any
@@ -19,11 +20,14 @@ from django.utils.translation import gettext_lazy as _
 from extras.constants import WEBHOOK_EVENT_TYPES
 from netbox.event_rules import EventRuleAction
 
+from . import object_types
 from .engine import dispatch
 from .engine.batching import Group
 from .models import Event, Webhook
 from .models.sequence import draw
 from .outbox import recording, wakeup
+
+logger = logging.getLogger('webhooks.event_rules')
 
 
 class SendWithWebhooks(EventRuleAction):
@@ -35,6 +39,10 @@ class SendWithWebhooks(EventRuleAction):
 
     def enqueue(self, *, event_rule: Any, event_context: Any, action_object: Webhook, action_data: dict) -> None:
         if not action_object.enabled:
+            return
+        label = '.'.join(event_context['object_type'].natural_key())
+        if label not in object_types.by_label():
+            logger.warning('webhook=%s model=%s is not among allowed_models: not sent', action_object.pk, label)
             return
         with transaction.atomic():
             event = Event.objects.create(**_fields(event_context, action_data))

@@ -13,6 +13,7 @@ import django_filters
 from django import forms
 from django.conf import settings
 from django.contrib.contenttypes.models import ContentType
+from django.core.validators import EMPTY_VALUES
 from django.db import DataError, connection, transaction
 from django.db.models import Q, QuerySet
 from django.utils.translation import gettext_lazy as _
@@ -29,8 +30,10 @@ from utilities.filters import (
 )
 from utilities.filtersets import register_filterset
 
+from . import visibility
 from .choices import FormatChoices, KindChoices, StatusChoices
 from .models import BatchItem, Delivery, Event, Webhook
+from .models.confidential import CONFIDENTIAL, EVENT
 from .storable import NO_SUCH_OFFSET, is_storable_time
 
 REGEX_LOOKUPS = ('regex', 'iregex')
@@ -119,6 +122,17 @@ class LogFilterSet(BaseFilterSet):
     object_id = MultiValueBigNumberFilter(distinct=False)
     sequence = MultiValueBigNumberFilter(distinct=False)
 
+    def filter_queryset(self, queryset: QuerySet) -> QuerySet:
+        """Leave out the rows in which the reader may not see what is asked for."""
+        asked = {name.partition('__')[0] for name, value in self.form.cleaned_data.items() if value not in EMPTY_VALUES}
+        if asked & CONFIDENTIAL:
+            queryset = queryset.filter(self.visible())
+        return super().filter_queryset(queryset)
+
+    def visible(self, prefix: str = '') -> Q:
+        """Return the query for rows of which the reader may see everything. Without a request it is all of them."""
+        return visibility.query(self.request.user, prefix) if self.request else Q()
+
 
 @register_filterset
 class EventFilterSet(LogFilterSet):
@@ -138,7 +152,8 @@ class EventFilterSet(LogFilterSet):
         fields = ('id', 'test')
 
     def search(self, queryset: QuerySet, name: str, value: str) -> QuerySet:
-        return _search(queryset, value, Q(object_repr__icontains=value) | Q(username__icontains=value))
+        found = Q(object_repr__icontains=value) | Q(username__icontains=value)
+        return _search(queryset, value, found & self.visible())
 
     def filter_deliveries(self, queryset: QuerySet, name: str, value: list[Delivery]) -> QuerySet:
         if not value:
@@ -182,7 +197,9 @@ class DeliveryFilterSet(LogFilterSet):
         return _search(
             queryset,
             value,
-            Q(event__object_repr__icontains=value) | Q(webhook__name__icontains=value) | Q(error__icontains=value),
+            (Q(event__object_repr__icontains=value) & self.visible(EVENT))
+            | Q(webhook__name__icontains=value)
+            | Q(error__icontains=value),
         )
 
     def filter_events(self, queryset: QuerySet, name: str, value: list[Event]) -> QuerySet:

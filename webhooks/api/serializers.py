@@ -26,7 +26,8 @@ from ..security import signing
 from ..security.masking import MASK
 from ..storable import is_storable
 from ..validation.headers import merge_headers
-from ..validation.url import is_moved, merge_url
+from ..validation.moved import is_moved
+from ..validation.url import merge_url
 from .fields import AllowedTypeField, MaskedField
 
 # As long as its column.
@@ -106,7 +107,7 @@ class ReliableWebhookSerializer(StorableMixin, NetBoxModelSerializer):
 
     def _merged_headers(self, data: dict[str, Any]) -> str:
         stored = self.instance or Webhook()
-        moved = bool(stored.pk) and is_moved(stored.payload_url, data.get('payload_url', stored.payload_url))
+        moved = bool(stored.pk) and is_moved(stored, data)
         try:
             return merge_headers(data['additional_headers'], stored.additional_headers, moved)
         except DefinitionError as error:
@@ -139,6 +140,7 @@ class RestrictedSerializer(BaseModelSerializer):
 @extend_schema_serializer(component_name='WebhookEvent')
 class EventSerializer(RestrictedSerializer):
     object_type = ContentTypeField(read_only=True)
+    object_id = serializers.IntegerField(read_only=True, allow_null=True)
     data = serializers.SerializerMethodField()
 
     class Meta:

@@ -1,5 +1,7 @@
 """Fields whose stored value is never shown: what was shown and comes back unchanged keeps it."""
 
+from typing import Any
+
 from django import forms
 from django.utils.translation import gettext as _
 
@@ -7,7 +9,8 @@ from ..exceptions import DefinitionError
 from ..models.fields import Sealed
 from ..security.masking import MASK
 from ..validation.headers import merge_headers
-from ..validation.url import is_moved, merge_url
+from ..validation.moved import is_moved
+from ..validation.url import merge_url
 
 
 class MaskedFieldsMixin(forms.ModelForm):
@@ -23,15 +26,20 @@ class MaskedFieldsMixin(forms.ModelForm):
     def clean_payload_url(self) -> str:
         return merge_url(self.cleaned_data['payload_url'], self.instance.payload_url)
 
-    def clean_additional_headers(self) -> str:
+    def clean(self) -> dict[str, Any] | None:
+        """Unmask the headers once all fields are there that say where they go."""
+        cleaned = super().clean()
+        if 'additional_headers' in self.cleaned_data:
+            try:
+                self.cleaned_data['additional_headers'] = self._merged_headers()
+            except DefinitionError as error:
+                self.add_error('additional_headers', str(error))
+        return cleaned
+
+    def _merged_headers(self) -> str:
         stored = self.instance
-        # Cleaned before; it is missing where it has an error of its own.
-        url = self.cleaned_data.get('payload_url', stored.payload_url)
-        moved = bool(stored.pk) and is_moved(stored.payload_url, url)
-        try:
-            return merge_headers(self.cleaned_data['additional_headers'], stored.additional_headers, moved)
-        except DefinitionError as error:
-            raise forms.ValidationError(str(error)) from None
+        moved = bool(stored.pk) and is_moved(stored, self.cleaned_data)
+        return merge_headers(self.cleaned_data['additional_headers'], stored.additional_headers, moved)
 
     def clean_secret(self) -> Sealed | str:
         """Blank keeps the secret."""

@@ -2,16 +2,19 @@
 # ruff: noqa: RUF009  (so a field of a filter is declared)
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import strawberry
 import strawberry_django
+from django.db.models import Q, QuerySet
 from extras.graphql.enums import WebhookHttpMethodEnum
 from netbox.graphql.filters import BaseModelFilter, NetBoxModelFilter, register_filter
 from strawberry import ID
+from strawberry.types import Info
 from strawberry_django import BaseFilterLookup, DatetimeFilterLookup, FilterLookup, StrFilterLookup
 
+from .. import visibility
 from ..choices import FormatChoices, KindChoices, StatusChoices
 from ..models import Delivery, Event, Health, Webhook
 
@@ -68,6 +71,15 @@ class WebhookFilter(NetBoxModelFilter):
     health: HealthFilter | None = strawberry_django.filter_field()
 
 
+Found = tuple[QuerySet, Q]
+
+
+def _where_visible(name: str, info: Info, queryset: QuerySet, value: Any, prefix: str) -> Found:
+    """Return the filter by a column, which no row meets whose column the reader may not see."""
+    queryset, found = strawberry_django.process_filters(value, queryset, info, prefix=f'{prefix}{name}__')
+    return queryset, found & visibility.query(info.context.request.user, prefix)
+
+
 @dataclass
 class LogFilter(BaseModelFilter):
     """Of what happened to an object."""
@@ -76,17 +88,30 @@ class LogFilter(BaseModelFilter):
     sequence: BigInteger | None = strawberry_django.filter_field()
     object_type: ObjectTypeFilter | None = strawberry_django.filter_field()
     object_type_id: ID | None = strawberry_django.filter_field()
-    object_id: BigInteger | None = strawberry_django.filter_field()
     error: StrFilterLookup | None = strawberry_django.filter_field()
 
 
 @register_filter(Event, name='WebhooksEventFilter', lookups=True)
 class EventFilter(LogFilter):
     kind: BaseFilterLookup[KindEnum] | None = strawberry_django.filter_field()
-    object_repr: StrFilterLookup | None = strawberry_django.filter_field()
     timestamp: DatetimeFilterLookup | None = strawberry_django.filter_field()
-    username: StrFilterLookup | None = strawberry_django.filter_field()
-    request_id: BaseFilterLookup[UUID] | None = strawberry_django.filter_field()
+
+    @strawberry_django.filter_field
+    def object_id(self, info: Info, queryset: QuerySet, value: BigInteger, prefix: str) -> Found:
+        return _where_visible('object_id', info, queryset, value, prefix)
+
+    @strawberry_django.filter_field
+    def object_repr(self, info: Info, queryset: QuerySet, value: StrFilterLookup, prefix: str) -> Found:
+        return _where_visible('object_repr', info, queryset, value, prefix)
+
+    @strawberry_django.filter_field
+    def username(self, info: Info, queryset: QuerySet, value: StrFilterLookup, prefix: str) -> Found:
+        return _where_visible('username', info, queryset, value, prefix)
+
+    @strawberry_django.filter_field
+    def request_id(self, info: Info, queryset: QuerySet, value: BaseFilterLookup[UUID], prefix: str) -> Found:
+        return _where_visible('request_id', info, queryset, value, prefix)
+
     test: FilterLookup[bool] | None = strawberry_django.filter_field()
     skipped: Integer | None = strawberry_django.filter_field()
     dispatched_at: DatetimeFilterLookup | None = strawberry_django.filter_field()
@@ -106,3 +131,7 @@ class DeliveryFilter(LogFilter):
     due_at: DatetimeFilterLookup | None = strawberry_django.filter_field()
     finished_at: DatetimeFilterLookup | None = strawberry_django.filter_field()
     expires_at: DatetimeFilterLookup | None = strawberry_django.filter_field()
+
+    @strawberry_django.filter_field
+    def object_id(self, info: Info, queryset: QuerySet, value: BigInteger, prefix: str) -> Found:
+        return _where_visible('object_id', info, queryset, value, prefix)

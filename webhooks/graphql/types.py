@@ -70,7 +70,7 @@ class WebhookType(NetBoxObjectType):
 class LogType(BaseObjectType):
     """Of something that happened to an object, which the user may or may not view."""
 
-    object_id: BigInt
+    object_id: BigInt | None
     object_type: ContentTypeType
     sequence: BigInt
 

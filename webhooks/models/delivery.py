@@ -22,9 +22,9 @@ from django.db import models
 from django.db.models import Exists, OuterRef, Q
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
-from utilities.querysets import RestrictedQuerySet
 
 from ..choices import OPEN_STATUSES, StatusChoices
+from .confidential import LogQuerySet
 from .event import Event
 from .webhook import Webhook
 
@@ -33,7 +33,7 @@ SENDING = Q(status=StatusChoices.SENDING)
 FAILED = Q(status=StatusChoices.FAILED)
 
 
-class DeliveryQuerySet(RestrictedQuerySet):
+class DeliveryQuerySet(LogQuerySet):
     def closed(self) -> 'DeliveryQuerySet':
         return self.exclude(status__in=OPEN_STATUSES)
 

@@ -15,9 +15,9 @@ from django.db import models
 from django.db.models import Q
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
-from utilities.querysets import RestrictedQuerySet
 
 from ..choices import KindChoices
+from .confidential import LogQuerySet
 
 
 class Event(models.Model):
@@ -58,7 +58,7 @@ class Event(models.Model):
     transaction_id = models.BigIntegerField()
     transaction_time = models.DateTimeField()
 
-    objects = RestrictedQuerySet.as_manager()
+    objects = LogQuerySet.as_manager()
 
     class Meta:
         ordering = ('-pk',)
@@ -83,7 +83,7 @@ class Event(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f'{self.object_repr or self.object_id} {self.kind}'
+        return f'{self.object_repr or self.object_id or ""} {self.kind}'.strip()
 
     def get_absolute_url(self) -> str:
         return reverse('plugins:webhooks:event', args=[self.pk])

@@ -21,7 +21,7 @@ from ..constants import DEFAULT_MAX_ATTEMPTS, MAX_TIMEOUT, MAX_URL
 from ..exceptions import DecryptionError
 from ..security import signing
 from ..validation.headers import MOVED, mask_headers
-from ..validation.url import is_moved
+from ..validation.moved import is_moved
 from .fields import SealedField, UrlField
 
 SEALED_FIELDS = ('secret', 'previous_secret', 'additional_headers')
@@ -273,11 +273,11 @@ class Webhook(NetBoxModel):
             raise ValidationError(errors)
 
     def _takes_headers_along(self) -> bool:
-        """Whether stored headers, untouched, would go to another host than the one they were entered for."""
+        """Whether stored headers, untouched, would go elsewhere than they were entered for, or less safely."""
         if not self.pk or not self.additional_headers:
             return False
         stored = type(self).objects.filter(pk=self.pk, additional_headers=self.additional_headers).first()
-        return stored is not None and is_moved(stored.payload_url, self.payload_url)
+        return stored is not None and is_moved(stored, vars(self))
 
     def serialize_object(self, exclude: Iterable[str] | None = None) -> dict:
         """What the change log keeps: no secret, not even encrypted, and the URL masked."""

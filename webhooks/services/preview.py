@@ -19,7 +19,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from users.models import User
 
-from .. import permissions, rendering, validation
+from .. import permissions, rendering, validation, visibility
 from ..choices import KindChoices
 from ..exceptions import DefinitionError
 from ..interruptions import INTERRUPTIONS
@@ -36,7 +36,7 @@ LATEST = 50
 
 @dataclass(frozen=True)
 class Preview:
-    """A request as it may be shown: secrets masked, signatures shortened. `event` may be one that never was."""
+    """A request as it may be shown: secrets masked, signatures too. `event` may be one that never was."""
 
     event: Event
     method: str
@@ -132,7 +132,7 @@ def _event_of_newest(webhook: Webhook, user: User) -> Event | None:
 def _newest(webhook: Webhook, user: User) -> Iterable[tuple[ContentType, int]]:
     for object_type in webhook.object_types.order_by('pk'):
         model = object_type.model_class()
-        viewable = permissions.viewable(user, model) if model else Event.objects.none()
+        viewable = visibility.viewable(user, model) if model else Event.objects.none()
         if (pk := viewable.order_by('-pk').values_list('pk', flat=True).first()) is not None:
             yield object_type, pk
 

@@ -9,7 +9,8 @@ from ..exceptions import DefinitionError
 from .definition import Definition
 from .templates import check_template
 
-CONTENT_TYPE = re.compile(r'[\w!#$&^.+-]+/[\w!#$&^.+-]+(\s*;\s*[\w.-]+=("[^"\x00-\x1f]*"|[\w.+-]+))*', re.ASCII)
+# Blanks and no line breaks: a folded header is two to some servers.
+CONTENT_TYPE = re.compile(r'[\w!#$&^.+-]+/[\w!#$&^.+-]+([ \t]*;[ \t]*[\w.-]+=("[^"\x00-\x1f]*"|[\w.+-]+))*', re.ASCII)
 FORM = 'application/x-www-form-urlencoded'
 
 

@@ -25,8 +25,8 @@ TRUSTED_BY_NETBOX = (
     'REMOTE_AUTH_USER_LAST_NAME',
 )
 MOVED = _(
-    'The URL leads to another host: enter the values of these headers anew. Stored ones do not go where they did not '
-    'go before.'
+    'Requests go to another host, or to one that is verified less or otherwise: enter the values of these headers '
+    'anew. Stored ones do not go where they did not go before.'
 )
 
 

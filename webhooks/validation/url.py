@@ -54,8 +54,8 @@ def merge_url(url: str, stored: str) -> str:
     return stored if MASK in url and url == mask_template(whole_url(stored)) else url
 
 
-def is_moved(before: Any, after: Any) -> bool:
-    """Whether requests go to another scheme, host or port than before. Stored header values must not follow.
+def leads_elsewhere(before: Any, after: Any) -> bool:
+    """Whether requests go to another scheme, host or port than before.
 
     A URL that is refused leads nowhere.
     """

@@ -14,9 +14,10 @@ from extras.models import EventRule
 from netbox.event_rules import get_event_rule_action
 from support.builders import site, subscribe
 from support.builtin import builtin_rule, request_by, rule
-from support.engine import deliveries, in_thread, pass_retry_waits, work
+from support.engine import change_settings, deliveries, in_thread, pass_retry_waits, work
 
 from devstack.receiver import Received, Receiver
+from webhooks import conf
 from webhooks.engine import lanes
 from webhooks.engine.notifications import TranslatedEventType
 from webhooks.models import Event, Webhook
@@ -80,12 +81,17 @@ class TestObjects:
         assert request.header('webhook-signature').startswith('v1,')
         assert event.object_repr == 'Bern'
 
-    def test_a_model_that_is_not_allowed_is_sent(self, receiver: Receiver, webhook, netbox_user):
+    def test_a_model_is_sent_only_if_it_is_allowed(self, receiver: Receiver, webhook, netbox_user, monkeypatch):
         sending_rule(webhook, Location)
         with request_by(netbox_user):
             Location.objects.create(name='Attic', slug='attic', site=site())
+        work()
+        assert not receiver.requests
+        change_settings(monkeypatch, allowed_models=(*conf.get().allowed_models, 'dcim.location'))
+        with request_by(netbox_user):
+            Location.objects.create(name='Cellar', slug='cellar', site=site())
         (request,) = received(receiver)
-        assert (request.json()['model'], request.json()['data']['name']) == ('Location', 'Attic')
+        assert (request.json()['model'], request.json()['data']['name']) == ('Location', 'Cellar')
 
     def test_all_kinds_of_changes_are_sent(self, receiver: Receiver, webhook, netbox_user):
         sending_rule(webhook, Site)

@@ -1,0 +1,368 @@
+"""Attacks by colleagues with some rights: on what they may not view, and on secrets that they may not read."""
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from dcim.models import Location, Site
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from rest_framework.test import APIClient
+from support.admin_browser import page_of, shown
+from support.builders import NOWHERE, site, subscribe
+from support.builtin import request_by, rule
+from support.engine import work
+from support.log import batch, delivery, event
+
+from devstack.receiver import Receiver
+from webhooks.models import Delivery, Event, Webhook
+
+API = '/api/plugins/webhooks/'
+PAGES = '/plugins/webhooks/'
+MASK = '********'
+# Of an event whose object the reader may not view.
+HIDDEN, CULPRIT, REQUEST = 'Bunker 17', 'm.hatter', uuid.UUID('5ec2e7b0-1111-4222-8333-444455556666')
+# A number that is nothing else's.
+NUMBER = 77001
+
+
+@pytest.fixture
+def log(committed: None, grant: Callable[..., None]) -> tuple[Delivery, Delivery]:
+    """Deliveries of two sites, the second of which the clerk may not view."""
+    grant(Delivery, 'view')
+    grant(Event, 'view')
+    grant(Webhook, 'view')
+    grant(Site, 'view', name='Bern')
+    # Before the webhook: none of this is recorded as a change.
+    bern, hidden = site(name='Bern'), site(pk=NUMBER, name=HIDDEN, slug='hidden')
+    webhook = subscribe(NOWHERE, Site, name='CMDB')
+    seen = delivery(event(bern, username='alice', request_id=uuid.uuid4()), webhook)
+    return seen, delivery(event(hidden, username=CULPRIT, request_id=REQUEST), webhook)
+
+
+@pytest.fixture
+def everyone(netbox_user: Any) -> Client:
+    """The pages of a superuser, in a browser beside the clerk's."""
+    client = Client()
+    client.force_login(netbox_user)
+    return client
+
+
+def leaks(text: str) -> list[str]:
+    return [secret for secret in (HIDDEN, CULPRIT, str(REQUEST), str(NUMBER)) if secret in text]
+
+
+ADDRESSES = [
+    f'{API}deliveries/',
+    f'{API}deliveries/?brief=1',
+    f'{API}events/',
+    f'{API}events/?brief=1',
+    f'{PAGES}deliveries/',
+    f'{PAGES}deliveries/?include_columns=object_id,sequence,object',
+    f'{PAGES}deliveries/?export=table',
+    f'{PAGES}events/',
+    f'{PAGES}events/?include_columns=object_id,username,request_id,object',
+    f'{PAGES}events/?export=table',
+]
+
+
+class TestWhatIsShown:
+    @pytest.mark.parametrize('address', ADDRESSES)
+    def test_a_list_names_no_object_that_the_reader_may_not_view(self, log, clerk_api, clerk_pages, everyone, address):
+        reader = clerk_api if address.startswith(API) else clerk_pages
+        answer = reader.get(address)
+        assert answer.status_code == 200
+        text = _text(answer)
+        assert not leaks(text)
+        assert ('Bern' in text) is ('deliveries/?brief' not in address)
+        assert address.startswith(API) or leaks(_text(everyone.get(address)))
+
+    def test_the_rows_are_still_there(self, log, clerk_api):
+        """That something is sent, and how, is no secret of the object."""
+        for name in ('deliveries', 'events'):
+            answer = clerk_api.get(f'{API}{name}/').json()
+            assert answer['count'] == 2
+            assert [one['restricted'] for one in answer['results']] == [True, False]
+
+    @pytest.mark.parametrize('number', [0, 1])
+    def test_a_page_names_no_object_that_the_reader_may_not_view(self, log, clerk_api, clerk_pages, number):
+        one = log[number]
+        for reader, addresses in (
+            (clerk_api, (f'{API}deliveries/{one.pk}/', f'{API}events/{one.event_id}/')),
+            (clerk_pages, (one.get_absolute_url(), one.event.get_absolute_url(), one.webhook.get_absolute_url())),
+        ):
+            for address in addresses:
+                answer = reader.get(address)
+                assert answer.status_code == 200
+                assert not leaks(_text(answer))
+        assert ('Bern' in _text(clerk_pages.get(one.event.get_absolute_url()))) is (number == 0)
+
+    def test_graphql_names_no_object_that_the_reader_may_not_view(self, log, clerk_api, api_client):
+        fields = 'id display object_id object_repr username request_id'
+        for query in (
+            f'{{ webhooks_event_list {{ {fields} }} }}',
+            f'{{ webhooks_event_list {{ {fields} deliveries {{ object_id display event {{ {fields} }} }} }} }}',
+            f'{{ webhooks_delivery_list {{ id object_id event {{ {fields} }} }} }}',
+            f'{{ webhooks_delivery_list {{ event {{ {fields} deliveries {{ event {{ {fields} }} }} }} }} }}',
+            '{ webhooks_event_list { object_repr } }',
+            '{ webhooks_delivery_list { object_id } }',
+            f'{{ webhooks_event(id: {log[1].event_id}) {{ {fields} }} }}',
+            f'{{ webhooks_delivery(id: {log[1].pk}) {{ object_id event {{ {fields} }} }} }}',
+        ):
+            answer = clerk_api.post('/graphql/', {'query': query}, format='json')
+            assert 'errors' not in answer.json(), answer.json()
+            assert not leaks(answer.content.decode())
+            assert leaks(api_client.post('/graphql/', {'query': query}, format='json').content.decode())
+
+    def test_what_was_deleted_is_shown_to_those_only_who_may_view_them_all(self, log, clerk_api, grant):
+        Site.objects.all().delete()
+        assert not leaks(_text(clerk_api.get(f'{API}events/')))
+        grant(Site, 'view')
+        assert leaks(_text(clerk_api.get(f'{API}events/')))
+
+    def test_of_a_batch_the_events_that_the_reader_may_view_are_named(self, log, clerk_api):
+        seen, hidden = log
+        made = batch([hidden.event, seen.event], seen.webhook)
+        shown = clerk_api.get(f'{API}deliveries/{made.pk}/').json()
+        assert (shown['restricted'], shown['event']['object_repr']) == (True, 'Bern')
+        listed = clerk_api.get(f'{API}events/?delivery_id={made.pk}').json()['results']
+        assert {one['object_repr'] for one in listed} == {'Bern', ''}
+
+    def test_a_list_costs_the_same_however_long_it_is(self, log, clerk_api, clerk_pages):
+        lists = [f'{API}deliveries/', f'{API}events/', f'{PAGES}deliveries/', f'{PAGES}events/']
+        few = [_queries(clerk_api if one.startswith(API) else clerk_pages, one) for one in lists]
+        for number in range(10):
+            delivery(event(site(name=f'{HIDDEN} {number}', slug=f's{number}')), log[0].webhook)
+            Event.objects.filter(dispatched_at=None).delete()
+        assert [_queries(clerk_api if one.startswith(API) else clerk_pages, one) for one in lists] == few
+
+
+def _text(answer: Any) -> str:
+    content = b''.join(answer.streaming_content) if answer.streaming else answer.content
+    return content.decode()
+
+
+def _queries(client: Client | APIClient, address: str) -> int:
+    client.get(address)
+    with CaptureQueriesContext(connection) as queries:
+        assert client.get(address).status_code == 200
+    return len(queries)
+
+
+class TestWhatFiltersTell:
+    """A filter that matches a hidden row tells what is in it, letter by letter."""
+
+    @pytest.mark.parametrize(
+        'query',
+        [
+            f'q={HIDDEN}',
+            'q=Bunk',
+            f'object_id={NUMBER}',
+            f'object_id__gt={NUMBER - 1}',
+            f'object_id__n={NUMBER + 1}&object_id__gte={NUMBER}',
+        ],
+    )
+    @pytest.mark.parametrize('name', ['deliveries', 'events'])
+    def test_of_the_api_and_the_pages_none_finds_a_hidden_row(
+        self, log, clerk_api, clerk_pages, api_client, name, query
+    ):
+        assert clerk_api.get(f'{API}{name}/?{query}').json()['count'] == 0
+        assert api_client.get(f'{API}{name}/?{query}').json()['count'] == 1
+        assert len(clerk_pages.get(f'{PAGES}{name}/?{query}').context['table'].rows) == 0
+
+    @pytest.mark.parametrize(
+        'query',
+        [
+            f'object_repr={HIDDEN}',
+            'object_repr__isw=bunk',
+            'object_repr__regex=^Bunk',
+            f'username={CULPRIT}',
+            'username__ic=hatter',
+            'username__n=alice',
+            f'request_id={REQUEST}',
+            'q=hatter',
+        ],
+    )
+    def test_of_events_none_finds_a_hidden_row(self, log, clerk_api, api_client, query):
+        assert clerk_api.get(f'{API}events/?{query}').json()['count'] == 0
+        assert api_client.get(f'{API}events/?{query}').json()['count'] == 1
+
+    @pytest.mark.parametrize('query', ['q=CMDB', 'q=HTTP 500', 'status=failed', 'object_type=dcim.site'])
+    def test_what_is_shown_of_a_hidden_row_is_found(self, log, clerk_api, query):
+        assert clerk_api.get(f'{API}deliveries/?{query}').json()['count'] == 2
+
+    def test_a_row_that_the_reader_sees_is_found(self, log, clerk_api):
+        seen, _hidden = log
+        for query in ('q=Bern', 'q=alice', f'object_id={seen.object_id}', 'username=alice', 'object_repr__ic=ern'):
+            assert clerk_api.get(f'{API}events/?{query}').json()['count'] == 1
+
+    @pytest.mark.parametrize(
+        ('kind', 'filters'),
+        [
+            ('event', '{object_repr: {starts_with: "Bunk"}}'),
+            ('event', '{object_id: {filter_lookup: {exact: NUMBER}}}'),
+            ('event', '{username: {contains: "hatter"}}'),
+            ('event', '{username: {i_contains: "hat"}, NOT: {username: {exact: "alice"}}}'),
+            ('event', '{request_id: {exact: "REQUEST"}}'),
+            ('event', '{id: {exact: 0}, OR: {object_repr: {starts_with: "Bunk"}}}'),
+            ('delivery', '{object_id: {comparison_lookup: {gt: 77000}}}'),
+            ('delivery', '{event: {object_repr: {starts_with: "Bunk"}}}'),
+            ('delivery', '{event: {username: {regex: "^m.h"}}}'),
+        ],
+    )
+    def test_of_graphql_none_finds_a_hidden_row(self, log, clerk_api, api_client, kind, filters):
+        filters = filters.replace('NUMBER', str(NUMBER)).replace('REQUEST', str(REQUEST))
+        query = {'query': f'{{ webhooks_{kind}_list(filters: {filters}) {{ id }} }}'}
+        found = [reader.post('/graphql/', query, format='json').json() for reader in (clerk_api, api_client)]
+        assert [len(answer['data'][f'webhooks_{kind}_list']) for answer in found] == [0, 1], found
+
+    def test_a_filter_that_is_turned_around_tells_nothing_of_a_hidden_row(self, log, clerk_api):
+        """Whatever the guess is, the row is there."""
+        counts = []
+        for guess in ('Bunk', 'Other'):
+            query = f'{{ webhooks_event_list(filters: {{NOT: {{object_repr: {{starts_with: "{guess}"}}}}}}) {{ id }} }}'
+            answer = clerk_api.post('/graphql/', {'query': query}, format='json').json()
+            counts.append(len(answer['data']['webhooks_event_list']))
+        assert counts == [2, 2]
+
+    @pytest.mark.parametrize('ordering', ['object_repr', '-object_repr', 'object_id', '-object_id'])
+    def test_no_order_tells_what_is_hidden(self, log, clerk_api, clerk_pages, ordering):
+        """Two hidden rows come in the same order, whatever is in them."""
+        places = [site(name=name, slug=name, pk=pk) for name, pk in (('zz', 5), ('aa', 99001))]
+        Event.objects.filter(dispatched_at=None).delete()
+        more = [event(place).pk for place in places]
+        first = _ids(clerk_api.get(f'{API}events/?ordering={ordering}'))
+        for pk, name in zip(more, ('aa', 'zz'), strict=True):
+            Event.objects.filter(pk=pk).update(object_repr=name)
+        numbers = Event.objects.in_bulk(more)
+        Event.objects.filter(pk=more[0]).update(object_id=numbers[more[1]].object_id)
+        Event.objects.filter(pk=more[1]).update(object_id=numbers[more[0]].object_id)
+        assert _ids(clerk_api.get(f'{API}events/?ordering={ordering}')) == first
+        for sort in ('object', '-object', 'object_id', 'username', 'request_id'):
+            assert clerk_pages.get(f'{PAGES}events/?sort={sort}').status_code == 200
+        for sort in ('object', '-object', 'object_id'):
+            assert clerk_pages.get(f'{PAGES}deliveries/?sort={sort}').status_code == 200
+
+    def test_a_reader_who_sees_everything_orders_by_everything(self, log, api_client):
+        assert _ids(api_client.get(f'{API}events/?ordering=object_repr')) == [one.event_id for one in log]
+        assert _ids(api_client.get(f'{API}events/?ordering=-object_id')) == [one.event_id for one in reversed(log)]
+
+
+def _ids(answer: Any) -> list[int]:
+    return [one['id'] for one in answer.json()['results']]
+
+
+#
+# Secrets that somebody else has entered
+#
+
+STORED = 'Authorization: Bearer b3arer'
+KEPT = f'Authorization: {MASK}'
+
+
+@pytest.fixture
+def certificates(tmp_path, monkeypatch) -> Any:
+    from support.engine import change_settings
+
+    for name in ('ca.pem', 'other.pem', 'key.pem'):
+        (tmp_path / name).write_text('')
+    change_settings(monkeypatch, certificate_root=tmp_path)
+    return tmp_path
+
+
+class TestWeakerTransport:
+    """Whoever may change a webhook cannot have stored header values sent to who merely stands in between."""
+
+    @pytest.mark.parametrize(
+        'changes',
+        [
+            {'ssl_verification': False},
+            {'ca_file_path': 'other.pem'},
+            {'client_cert_path': 'other.pem'},
+            {'client_cert_path': 'other.pem', 'client_key_path': 'key.pem'},
+        ],
+    )
+    def test_it_asks_for_the_values_anew(self, db, certificates, api_client, admin_pages, changes):
+        webhook = subscribe('https://a.example/in', Site, additional_headers=STORED)
+        changes = {name: value and str(certificates / value) for name, value in changes.items()}
+        address = f'{API}webhooks/{webhook.pk}/'
+        for sent in (changes, changes | {'additional_headers': KEPT}):
+            answer = api_client.patch(address, sent, format='json')
+            assert (answer.status_code, list(answer.data)) == (400, ['additional_headers'])
+        page = shown(admin_pages, webhook)
+        page = {name: value for name, value in page.items() if changes.get(name) is not False} | {
+            name: value for name, value in changes.items() if value
+        }
+        answer = admin_pages.post(page_of(webhook), page)
+        assert list(answer.context['adminform'].form.errors) == ['additional_headers']
+        assert api_client.patch(address, changes | {'additional_headers': 'A: b'}, format='json').status_code == 200
+
+    def test_in_bulk_too(self, db, admin_pages):
+        webhook = subscribe('https://a.example/in', Site, additional_headers=STORED)
+        admin_pages.post(f'{PAGES}webhooks/edit/', {'pk': [webhook.pk], '_apply': '1', 'ssl_verification': 'False'})
+        assert Webhook.objects.get().ssl_verification
+        Webhook.objects.update(additional_headers='')
+        admin_pages.post(f'{PAGES}webhooks/edit/', {'pk': [webhook.pk], '_apply': '1', 'ssl_verification': 'False'})
+        assert not Webhook.objects.get().ssl_verification
+
+    def test_safer_transport_does_not(self, db, api_client):
+        webhook = subscribe('https://a.example/in', Site, additional_headers=STORED, ssl_verification=False)
+        answer = api_client.patch(f'{API}webhooks/{webhook.pk}/', {'ssl_verification': True}, format='json')
+        assert answer.status_code == 200
+        assert Webhook.objects.get().additional_headers.reveal() == STORED
+
+
+class TestEventRules:
+    def test_a_rule_sends_no_model_that_is_not_allowed(self, committed, netbox_user, receiver: Receiver):
+        webhook = subscribe(receiver.url('/'))
+        rule(webhook, Site, Location, action_type='webhooks.send')
+        with request_by(netbox_user):
+            place = site()
+            Location.objects.create(name='Attic', slug='attic', site=place)
+        work()
+        assert [request.json()['model'] for request in receiver.wait_for(1)] == ['Site']
+        assert not Event.objects.filter(object_type__model='location').exists()
+
+
+class TestSignatures:
+    def test_neither_the_log_nor_the_preview_shows_a_part_of_one(self, committed, api_client, receiver: Receiver):
+        """With 21 characters of one, whoever reads the log can try words until one fits."""
+        webhook = subscribe(receiver.url('/'), Site, secret='summer2026')
+        site()
+        work()
+        (request,) = receiver.wait_for(1)
+        sent = request.header('webhook-signature').removeprefix('v1,'), request.header('X-Hook-Signature')
+        log = api_client.get(f'{API}deliveries/').content.decode()
+        headers = Delivery.objects.get().attempts.get().request_headers
+        assert not [part for part in sent if part[:6] in log]
+        assert (headers['webhook-signature'], headers['X-Hook-Signature']) == (MASK, MASK)
+        preview = api_client.get(f'{API}webhooks/{webhook.pk}/preview/').json()['headers']
+        assert (preview['webhook-signature'], preview['X-Hook-Signature']) == (MASK, MASK)
+
+
+class TestFoldedLines:
+    """A header that goes on in the next line is two headers to some servers."""
+
+    @pytest.mark.parametrize(
+        ('name', 'value'),
+        [
+            ('http_content_type', 'application/json;\r\n charset=utf-8'),
+            ('http_content_type', 'application/json\n\t; charset=utf-8'),
+            ('additional_headers', 'X-A: a\r\n b'),
+            ('additional_headers', 'X-A: a\r b'),
+        ],
+    )
+    def test_they_are_refused(self, db, api_client, name, value):
+        webhook = subscribe(NOWHERE, Site)
+        answer = api_client.patch(f'{API}webhooks/{webhook.pk}/', {name: value}, format='json')
+        assert (answer.status_code, list(answer.data)) == (400, [name])
+
+    def test_a_stored_one_is_not_sent(self, committed, receiver: Receiver):
+        subscribe(receiver.url('/'), Site, max_attempts=1)
+        Webhook.objects.update(http_content_type='application/json;\r\n charset=utf-8')
+        site()
+        work()
+        assert not receiver.requests
+        assert 'the value of Content-Type holds a line break' in Delivery.objects.get().error

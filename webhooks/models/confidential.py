@@ -1,0 +1,88 @@
+"""Rows of the log as a reader may see them.
+
+Whoever may view events and deliveries, and not the object of one, sees that something happened to an object of its
+kind, and not to which and by whom: `CONFIDENTIAL` is blank then, and orders nothing. A queryset that was restricted to
+a reader, as NetBox does on each page and in each API, does it by itself. Filters see to it on their own.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import batched
+from typing import Any
+
+from django.db.models import Case, F, Model, When
+from django.db.models.query import ModelIterable
+from utilities.querysets import RestrictedQuerySet
+
+from .. import visibility
+
+# Of an event, and what is shown instead. A delivery has but the id.
+BLANK: dict[str, Any] = {'object_id': None, 'object_repr': '', 'username': None, 'request_id': None}
+CONFIDENTIAL = frozenset(BLANK)
+EVENT = 'event__'
+# Rows that are looked at together where a whole table is read.
+CHUNK = 2000
+
+
+class LogQuerySet(RestrictedQuerySet):
+    _reader: visibility.Reader | None = None
+
+    def restrict(self, user: visibility.Reader, action: str = 'view') -> 'LogQuerySet':
+        # A copy: NetBox's own may be the view's, which is shared by all requests.
+        restricted = super().restrict(user, action).all()
+        restricted._reader = user
+        return restricted
+
+    def order_by(self, *names: Any) -> 'LogQuerySet':
+        return super().order_by(*map(self._as_shown, names))
+
+    def iterator(self, chunk_size: int | None = None) -> Iterator[Any]:
+        rows = super().iterator(chunk_size)
+        if not self._is_confidential():
+            yield from rows
+            return
+        for chunk in batched(rows, CHUNK):
+            conceal(self._reader, chunk)
+            yield from chunk
+
+    def _clone(self) -> 'LogQuerySet':
+        clone = super()._clone()
+        clone._reader = self._reader
+        return clone
+
+    def _fetch_all(self) -> None:
+        is_fresh = self._result_cache is None
+        super()._fetch_all()
+        if is_fresh and self._is_confidential():
+            conceal(self._reader, self._result_cache)
+
+    def _is_confidential(self) -> bool:
+        """Whether it gives whole rows, to a reader who may not see all of them."""
+        is_limited = self._reader is not None and not visibility.sees_everything(self._reader)
+        return is_limited and issubclass(self._iterable_class, ModelIterable)
+
+    def _as_shown(self, name: Any) -> Any:
+        """Return what orders by a column as the reader sees it: what is blank comes last."""
+        if not isinstance(name, str) or self._reader is None or visibility.sees_everything(self._reader):
+            return name
+        bare = name.removeprefix('-')
+        prefix = EVENT if bare.startswith(EVENT) else ''
+        if bare.removeprefix(prefix) not in CONFIDENTIAL:
+            return name
+        shown = Case(When(visibility.query(self._reader, prefix), then=F(bare)))
+        return shown.desc(nulls_last=True) if name.startswith('-') else shown.asc(nulls_last=True)
+
+
+def conceal(reader: visibility.Reader, rows: Sequence[Model]) -> None:
+    """Blank what the reader may not see of events, and of deliveries and their events if these are there."""
+    visible = visibility.visible_objects(reader, {(row.object_type_id, row.object_id) for row in rows})
+    for row in rows:
+        if (row.object_type_id, row.object_id) in visible:
+            continue
+        # What is asked for later would be read anew: so it is set, whether it was read or not.
+        vars(row).update({name: value for name, value in BLANK.items() if _has(row, name)})
+        if event := row._state.fields_cache.get('event'):
+            vars(event).update(BLANK)
+
+
+def _has(row: Model, name: str) -> bool:
+    return any(field.attname == name for field in row._meta.concrete_fields)

@@ -1,0 +1,82 @@
+"""What of the log a reader may see of objects: what NetBox shows of them now, by its own permissions.
+
+An object is named by a reference, `(object type's id, object's id)`, since it may be gone. Then those see it who may
+view its model without constraint.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from django.apps import apps
+from django.contrib.auth.models import AnonymousUser
+from django.contrib.contenttypes.models import ContentType
+from django.db.models import AutoField, IntegerField, Model, Q, QuerySet
+from users.models import User
+from utilities.permissions import get_permission_for_model, permission_is_exempt, qs_filter_from_constraints
+from utilities.querysets import RestrictedQuerySet
+
+Reader = User | AnonymousUser
+Reference = tuple[int, int]
+
+
+def visible_objects(user: Reader, references: Iterable[Reference]) -> set[Reference]:
+    """Return those of the references whose object the user may view; of a deleted one, whose model without constraint.
+
+    Costs one query a model at most, however many references there are.
+    """
+    by_type: dict[int, set[int]] = defaultdict(set)
+    for type_id, object_id in references:
+        by_type[type_id].add(object_id)
+    return {
+        (type_id, object_id)
+        for type_id, object_ids in by_type.items()
+        for object_id in _visible_ids(user, ContentType.objects.get_for_id(type_id).model_class(), object_ids)
+    }
+
+
+def _visible_ids(user: Reader, model: type[Model] | None, object_ids: set[int]) -> set[int]:
+    if model is None:  # of a plugin that is no longer installed
+        return object_ids if user.is_superuser else set()
+    if may_view_all(user, model):
+        return object_ids
+    return set(viewable(user, model).filter(pk__in=object_ids).values_list('pk', flat=True))
+
+
+def may_view_all(user: Reader, model: type[Model]) -> bool:
+    """Whether the user may view the model's objects without constraint."""
+    permission = get_permission_for_model(model, 'view')
+    if sees_everything(user) or permission_is_exempt(permission):
+        return True
+    granted = user.get_all_permissions()
+    return permission in granted and not qs_filter_from_constraints(user._object_perm_cache[permission])
+
+
+def viewable(user: Reader, model: type[Model]) -> QuerySet:
+    """Return those of the model's objects that the user may view."""
+    return RestrictedQuerySet(model).restrict(user, 'view')
+
+
+def sees_everything(user: Reader) -> bool:
+    return user.is_active and user.is_superuser
+
+
+def query(user: Reader, prefix: str = '') -> Q:
+    """Return the query for rows whose own object the user may view: `visible_objects`, as PostgreSQL finds them.
+
+    `prefix` leads to the row that has `object_type` and `object_id`.
+    """
+    if sees_everything(user):
+        return Q()
+    whole: list[type[Model]] = []
+    found = Q(pk__in=[])
+    for model in apps.get_models():
+        if model._meta.proxy or not isinstance(model._meta.pk, AutoField | IntegerField):
+            continue
+        if may_view_all(user, model):
+            whole.append(model)
+        elif user.has_perm(get_permission_for_model(model, 'view')):
+            ids = viewable(user, model).order_by().values('pk')
+            object_type = ContentType.objects.get_for_model(model)
+            found |= Q(**{f'{prefix}object_type': object_type, f'{prefix}object_id__in': ids})
+    types = ContentType.objects.get_for_models(*whole).values()
+    return found | Q(**{f'{prefix}object_type__in': [object_type.pk for object_type in types]})
