@@ -28,7 +28,8 @@ def drain() -> str:
     failed_jobs.publish()
     if not tally.counts:
         get_current_job().result_ttl = 0
-    return str(tally)
+        return str(tally)
+    return _tell(str(tally))
 
 
 def redeliver(delivery_uuid: str) -> str:
@@ -40,7 +41,15 @@ def redeliver(delivery_uuid: str) -> str:
     runner.run()
     failed_jobs.publish(except_for=delivery_uuid)
     failed_jobs.renew(delivery_uuid)
-    return redelivery.outcome(delivery_uuid)
+    return _tell(redelivery.outcome(delivery_uuid))
+
+
+def _tell(result: str) -> str:
+    """Leave the result where the status page has it without unpickling more than NetBox's own pages of jobs do."""
+    job = get_current_job()
+    job.meta['result'] = result
+    job.save_meta()
+    return result
 
 
 class WebhooksWorker(NetBoxRQWorker):
