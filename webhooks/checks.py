@@ -1,9 +1,11 @@
 """System checks, with stable ids.
 
-W001  webhooks are enabled and no worker serves their queue
-W002  webhooks are enabled and their tables are not there: migrations are missing
-W003  workers of another class than ours have no timer: retries wait for the next change
-W004  NetBox is not as rendering expects it: payloads are right, and take longer
+W001  Webhooks are enabled, and no worker serves their queue.
+W002  Webhooks are enabled, and their tables do not exist: migrations are missing.
+W003  Workers of another class than ours have no timer: retries wait for the next change.
+W004  NetBox is not as rendering expects it: payloads are right, and take longer.
+
+NetBox's command `check` shows them, and so does each command that runs checks, `migrate` and `rqworker` among them.
 """
 
 from typing import Any
@@ -25,10 +27,11 @@ def worker_listens(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
     name = conf.get().queue
     if not conf.get().enabled or queue.count_workers():
         return []
+    command = 'rqworker' if name == conf.SHARED_QUEUE else f'rqworker {name}'
     return [
         CheckWarning(
             f'Webhooks are enabled, but no worker serves the queue {name!r}.',
-            hint=f'Start one: netbox rqworker {"" if name == conf.SHARED_QUEUE else name}'.strip(),
+            hint=f'Start one: {command}. One that is just starting says so too.',
             id='webhooks.W001',
         )
     ]
@@ -42,7 +45,7 @@ def tables_exist(app_configs: Any, databases: Any = None, **kwargs: Any) -> list
     return [
         CheckWarning(
             'Webhooks are enabled, but their tables do not exist: changes are not recorded.',
-            hint='Run: netbox migrate',
+            hint='Run: migrate. Its first run says so too, before it makes them.',
             id='webhooks.W002',
         )
     ]
@@ -64,7 +67,7 @@ def worker_has_timer(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
         return []
     return [
         CheckWarning(
-            f"RQ['WORKER_CLASS'] is {name!r}, which wakes nobody for retries.",
+            f"RQ['WORKER_CLASS'] is {name!r}, which has no timer: retries wait for the next change.",
             hint=f'Let it inherit from {conf.OUR_WORKER}.',
             id='webhooks.W003',
         )
@@ -77,7 +80,7 @@ def rendering_is_prepared(app_configs: Any, **kwargs: Any) -> list[CheckWarning]
         return []
     return [
         CheckWarning(
-            f'Payloads are rendered slower than usual: {part} is left as NetBox has it. {reason}',
+            f'Payloads are right, and take longer: {part} is left as NetBox has it. {reason}',
             hint='Use a version of NetBox that this version of the plugin is tested with, or report it.',
             id='webhooks.W004',
         )

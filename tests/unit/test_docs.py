@@ -1,9 +1,12 @@
 """The docs' links lead somewhere, and the pictures and files that they name are there."""
 
 import re
+import time
 from pathlib import Path
 
 import pytest
+
+from webhooks.security import signing
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / 'docs'
@@ -36,6 +39,28 @@ def test_links_lead_somewhere(page):
 def test_files_that_are_named_exist(page):
     pattern = ARCHITECTURE if page.name == 'architecture.md' else OURS
     assert [name for name in pattern.findall(page.read_text()) if not (ROOT / 'webhooks' / name).exists()] == []
+
+
+def test_the_readmes_code_verifies_a_signature_and_refuses_a_request_without_one():
+    section = (ROOT / 'README.md').read_text().split('## Verify a signature')[1]
+    names: dict = {}
+    exec(re.search(r'```python\n(.*?)```', section, re.DOTALL)[1], names)
+    verify, body, now = names['verify'], b'{"name": "\xc3\xa9"}', int(time.time())
+
+    def headers(moment: int) -> dict[str, str]:
+        signature = signing.standard([names['SECRET']], 'an-id', moment, body)
+        other = 'v1a,b3RoZXI='  # of a secret that is replaced
+        return {
+            'webhook-id': 'an-id',
+            'webhook-timestamp': str(moment),
+            'webhook-signature': f'{other} {signature}',
+        }
+
+    assert verify(headers(now), body)
+    assert not verify(headers(now), body + b' ')
+    assert not verify(headers(now - 3600), body)
+    assert not verify({**headers(now), 'webhook-timestamp': 'now'}, body)
+    assert not verify({}, body)
 
 
 def test_every_picture_is_shown():

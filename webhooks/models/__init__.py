@@ -1,3 +1,5 @@
+"""The nouns, one a file: what is stored in PostgreSQL. The words are in docs/glossary.md."""
+
 from .attempt import Attempt
 from .delivery import BatchItem, Delivery
 from .event import Event

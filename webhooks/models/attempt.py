@@ -7,6 +7,8 @@ from .delivery import Delivery
 
 
 class Attempt(models.Model):
+    """One HTTP request of a delivery, and what came of it. `duration` is in seconds."""
+
     delivery = models.ForeignKey(Delivery, on_delete=models.DB_CASCADE, related_name='attempts')
     number = models.PositiveSmallIntegerField(_('number'))
     started_at = models.DateTimeField(_('started'))

@@ -35,6 +35,7 @@ FAILED = Q(status=StatusChoices.FAILED)
 
 class DeliveryQuerySet(LogQuerySet):
     def closed(self) -> 'DeliveryQuerySet':
+        """Return those that are delivered or failed: nothing will be sent unless they are redelivered."""
         return self.exclude(status__in=OPEN_STATUSES)
 
 
@@ -44,6 +45,8 @@ class DeliveryManager(models.Manager.from_queryset(DeliveryQuerySet)):
 
 
 class Delivery(models.Model):
+    """One event, or one batch, for one webhook: its status, and when it is tried next."""
+
     # Also the `webhook-id` that the receiver sees and the id of the failed job on the status page.
     uuid = models.UUIDField('UUID', default=uuid.uuid4, unique=True, editable=False)
     webhook = models.ForeignKey(
@@ -112,13 +115,16 @@ class Delivery(models.Model):
         return str(self.uuid)
 
     def get_absolute_url(self) -> str:
+        """Return the path of its page in NetBox."""
         return reverse('plugins:webhooks:delivery', args=[self.pk])
 
     def get_status_color(self) -> str:
+        """Return the colour of the status, by NetBox's names."""
         return StatusChoices.colors[self.status]
 
     @property
     def is_open(self) -> bool:
+        """Whether it is pending or being sent."""
         return self.status in OPEN_STATUSES
 
     @property

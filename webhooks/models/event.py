@@ -21,6 +21,8 @@ from .confidential import LogQuerySet
 
 
 class Event(models.Model):
+    """One change to one object, written in the transaction that made it."""
+
     uuid = models.UUIDField('UUID', default=uuid.uuid4, unique=True, editable=False)
     # Grows with each change of an object, not with time across objects.
     sequence = models.BigIntegerField(_('sequence'))
@@ -86,9 +88,11 @@ class Event(models.Model):
         return f'{self.object_repr or self.object_id or ""} {self.kind}'.strip()
 
     def get_absolute_url(self) -> str:
+        """Return the path of its page in NetBox."""
         return reverse('plugins:webhooks:event', args=[self.pk])
 
     def get_kind_color(self) -> str | None:
+        """Return the colour of the kind, by NetBox's names; None for a kind without one."""
         return KindChoices.colors.get(self.kind)
 
     @property

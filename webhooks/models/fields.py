@@ -24,6 +24,7 @@ class Sealed:
 
     @classmethod
     def of(cls, value: 'Sealed | str | None') -> 'Sealed':
+        """Return a text encrypted, a Sealed as it is; an empty one for None and the empty text."""
         if isinstance(value, Sealed):
             return value
         return cls(encrypt(value) if value else '')
@@ -64,18 +65,24 @@ class SealedAttribute(DeferredAttribute):
 
 
 class SealedField(models.TextField):
+    """A column that holds a Fernet token, and gives a Sealed."""
+
     descriptor_class = SealedAttribute
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Sealed:
+        """Return the token of the column as a Sealed, not decrypted yet."""
         return Sealed(value or '')
 
     def to_python(self, value: Any) -> Sealed:
+        """Return a text encrypted, a Sealed as it is."""
         return Sealed.of(value)
 
     def get_prep_value(self, value: Any) -> str:
+        """Return the token that is stored."""
         return Sealed.of(value)._token
 
     def value_to_string(self, obj: models.Model) -> str:
+        """Return the mask: serialized data hold no secret."""
         return str(self.value_from_object(obj))
 
 
@@ -86,6 +93,7 @@ class MaskedUrl(str):
 
     @classmethod
     def of(cls, url: str) -> 'MaskedUrl':
+        """Return a URL, which may hold templates, as one that shows itself masked."""
         if isinstance(url, MaskedUrl):
             return url
         masked = cls(mask_template(url))
@@ -93,6 +101,7 @@ class MaskedUrl(str):
         return masked
 
     def reveal(self) -> str:
+        """Return the whole URL, with user, password and query."""
         return self._url
 
     reveal.alters_data = True
@@ -106,12 +115,16 @@ class UrlAttribute(DeferredAttribute):
 
 
 class UrlField(models.CharField):
+    """A column that holds the whole URL, and gives a MaskedUrl."""
+
     descriptor_class = UrlAttribute
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> MaskedUrl | None:
+        """Return the URL of the column as a MaskedUrl."""
         return value if value is None else MaskedUrl.of(value)
 
     def get_prep_value(self, value: Any) -> Any:
+        """Return the whole URL, which is stored."""
         return super().get_prep_value(whole_url(value))
 
     def clean(self, value: Any, model_instance: models.Model | None) -> Any:

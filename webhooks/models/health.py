@@ -19,6 +19,7 @@ from .webhook import Webhook
 
 
 def no_latency() -> list[int]:
+    """Return the counts of a webhook without attempts: one for each of LATENCY_BUCKETS, one for those beyond."""
     return [0] * (len(LATENCY_BUCKETS) + 1)
 
 
@@ -28,6 +29,8 @@ class HealthManager(models.Manager):
 
 
 class Health(models.Model):
+    """How a webhook's endpoint has been answering, and whether the webhook is suspended."""
+
     webhook = models.OneToOneField(
         Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name='health', primary_key=True
     )

@@ -1,6 +1,6 @@
-"""An Hour is how many deliveries of a webhook ended in one hour, and how: what pictures and rates are read from.
+"""An Hour counts the deliveries of a webhook that were closed in one hour. Charts and rates are read from it.
 
-So they cost the same however long the log is, and count what was redelivered both times.
+So these cost the same however long the log is. What was redelivered counts both times.
 """
 
 from datetime import datetime, timedelta
@@ -21,6 +21,8 @@ COUNT = """
 
 
 class HourManager(models.Manager):
+    """Counts what was closed."""
+
     def count(self, health: Health, now: datetime, delivered: int, failed: int) -> None:
         """Add to the hour of NetBox's clock in which `now` is, and drop what is too old to be shown.
 
@@ -33,6 +35,8 @@ class HourManager(models.Manager):
 
 
 class Hour(models.Model):
+    """How many deliveries of a webhook were closed in one hour, and how."""
+
     # Its health rather than the webhook: the row is locked by whoever counts.
     health = models.ForeignKey(Health, on_delete=models.DB_CASCADE, related_name='hours', db_index=False)
     start = models.DateTimeField()

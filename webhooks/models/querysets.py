@@ -11,6 +11,7 @@ LONG_COLUMNS = ('data', 'snapshot', 'prechange', 'snapshots', 'request')
 
 
 def events() -> QuerySet[Event]:
+    """Return events without their long columns."""
     return Event.objects.defer(*LONG_COLUMNS)
 
 

@@ -37,6 +37,8 @@ UNDO = 'ROLLBACK TO SAVEPOINT webhooks_look; RELEASE SAVEPOINT webhooks_look'
 
 
 class SubscriptionManager(models.Manager):
+    """Keeps the subscriptions as the webhooks' definitions want them."""
+
     def sync(self, webhook: Webhook) -> None:
         """Open and close stretches so that the open ones are what the definition asks for."""
         with transaction.atomic():
@@ -88,6 +90,8 @@ class SubscriptionManager(models.Manager):
 
 
 class Subscription(models.Model):
+    """One model and kind of change that a webhook wants, from one sequence to another."""
+
     webhook = models.ForeignKey(Webhook, on_delete=models.DB_CASCADE, related_name='subscriptions')
     object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+')
     kind = models.CharField(max_length=20, choices=KindChoices)
@@ -118,6 +122,7 @@ class Subscription(models.Model):
         return f'{self.webhook}: {self.object_type} {self.kind}'
 
     def covers(self, sequence: int) -> bool:
+        """Whether an event of this sequence belongs to it."""
         return self.since < sequence and (self.until is None or sequence <= self.until)
 
 

@@ -183,6 +183,7 @@ class Webhook(NetBoxModel):
         return self.name
 
     def get_absolute_url(self) -> str:
+        """Return the path of its page in NetBox."""
         return reverse('plugins:webhooks:webhook', args=[self.pk])
 
     @property
@@ -208,14 +209,17 @@ class Webhook(NetBoxModel):
 
     @property
     def masked_url(self) -> str:
+        """The URL without user, password and values of the query."""
         return str(self.payload_url)
 
     @property
     def masked_headers(self) -> str:
+        """The additional headers, one a line, with masked values."""
         return mask_headers(self.additional_headers)
 
     @property
     def effective_timeout(self) -> int:
+        """Seconds for one request: its own, or else WEBHOOK_DEFAULT_TIMEOUT."""
         return self.timeout or settings.WEBHOOK_DEFAULT_TIMEOUT
 
     def secrets(self) -> list[str]:
@@ -265,6 +269,7 @@ class Webhook(NetBoxModel):
             return ''
 
     def clean(self) -> None:
+        """Raise ValidationError with all that is wrong, by field."""
         super().clean()
         errors = validation.errors(self)
         if self._takes_headers_along():

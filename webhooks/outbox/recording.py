@@ -66,7 +66,7 @@ def record(model: type[models.Model], kind: str, rows: Mapping[Any, str | None])
     """Record what became of rows, given as {pk: snapshot of what it was before, if asked for}.
 
     The caller holds the rows' locks, as whoever has written them in this transaction does. A deletion is recorded while
-    the rows are still there.
+    the rows are still there. Raises DatabaseError where the event cannot be written, which fails the save.
     """
     statement = f"""{INSERT} SELECT {VALUES.format(pk='t.' + model._meta.pk.column, before='b.before')},
         {snapshots.expression(model)} {snapshots.source(model)} {ON_CONFLICT}"""

@@ -1,8 +1,8 @@
 """What NetBox changes without a signal, because something else was changed: it gets an event all the same.
 
-Two kinds. What pointed to an object that is deleted loses the pointer (SET_NULL and many-to-many links); inside a
-request NetBox saves it first, elsewhere nobody does. And what is in a place is taken along where that moves, by
-update(): racks and devices with their location, devices with their rack, virtual machines with their cluster.
+There are two kinds. What pointed to a deleted object loses the pointer (SET_NULL and many-to-many links): inside a
+request NetBox saves it first, elsewhere nobody does. And update() takes along what is in a place that moves: racks and
+devices with their location, devices with their rack, virtual machines with their cluster.
 """
 
 import json
@@ -174,6 +174,7 @@ def _times_of_saving(instance: Model) -> dict[str, str]:
 
 
 def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: Any) -> None:
+    """Hold what may be taken along, as it is before the save or the deletion."""
     held = {}
     for followers in group:
         if scope.wants(followers.model, using):

@@ -64,7 +64,7 @@ def content_type(webhook: Webhook, events: Sequence[Event]) -> str:
 
 
 def dumps(value: Any) -> str:
-    """Return JSON, with Raw text in dictionaries and lists as it is."""
+    """Return JSON, with Raw text in dictionaries and lists as it is. Raises TypeError for what JSON cannot hold."""
     if isinstance(value, Raw):
         return value
     if isinstance(value, dict):
@@ -87,6 +87,7 @@ def _key(key: Any) -> str:
 
 
 def default(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
+    """Return the body that docs/payload.md describes, of events in the order of their sequence."""
     last = events[-1]
     shown = {
         'event': last.kind,
@@ -109,6 +110,7 @@ def default(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
 
 
 def netbox(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
+    """Return the body of NetBox's own webhooks for the same change (`extras.webhooks.send_webhook` of 4.7)."""
     last = events[-1]
     shown = {
         'event': last.kind,
@@ -126,6 +128,7 @@ def netbox(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
 
 
 def cloudevents(webhook: Webhook, events: Sequence[Event]) -> Any:
+    """Return one CloudEvent or, for a batch, a list of them (CloudEvents 1.0.2, JSON format)."""
     shown = [_cloudevent(webhook, event) for event in events]
     return shown if _is_batch(webhook, events) else shown[0]
 

@@ -66,7 +66,7 @@ def build(delivery: Delivery, now: float) -> Request:
 
 
 def mask(request: Request, webhook: Webhook) -> tuple[str, dict[str, str]]:
-    """Return URL and headers of a request as they may be shown."""
+    """Return URL and headers of a request as they may be shown. Raises DecryptionError."""
     secret = {name.lower() for name, _value in parse_headers(webhook.additional_headers.reveal())}
     secret.add(AUTHORIZATION)
     headers = {name: MASK if name.lower() in secret else value for name, value in request.headers.items()}

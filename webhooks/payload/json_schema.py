@@ -1,6 +1,6 @@
 """JSON Schema (2020-12) of what a receiver gets of a model, made from NetBox's OpenAPI description of it.
 
-What is known to be other in the answers than in their description is put right here:
+Where NetBox's answers differ from their description, the schema follows the answers:
 
 - choices that may be blank are null then;
 - a sum over nothing is null;

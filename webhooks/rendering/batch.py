@@ -89,6 +89,7 @@ class Renderer:
         self._lock = RLock()
 
     def render(self, snapshots: Sequence[Snapshot]) -> list[Rendered]:
+        """Return what the REST API shows of the snapshots, in order. One batch at a time, whatever the threads."""
         with self._lock:
             try:
                 return self._render(snapshots, self._serializer)

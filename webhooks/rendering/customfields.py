@@ -19,7 +19,7 @@ Kept = tuple[list[CustomField], list[tuple[CustomField, Targets]]]
 
 
 class CustomFields:
-    """Those of the batch's model and of others of which objects are shown in full, as the fields are now."""
+    """The custom fields, as they are now, of all models whose objects the batch shows in full."""
 
     def __init__(self, instances: Sequence[Model], related: RelatedObjects) -> None:
         self._instances = instances

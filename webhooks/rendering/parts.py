@@ -30,6 +30,7 @@ def part(name: str) -> Iterator[None]:
 
 
 def leave(name: str, error: Exception) -> None:
+    """Note that the part is left as NetBox has it, and log it the first time."""
     if name not in left:
         left[name] = f'{type(error).__name__}: {error}'
         logger.warning('part=%s is left as NetBox has it: %s', name, left[name])

@@ -27,6 +27,7 @@ class RelatedObjects:
         return found
 
     def known(self, model: type[Model]) -> Collection[Model]:
+        """Return the objects of the model that have been found so far."""
         return self._found[model].values()
 
     def find_in_order(self, model: type[Model], pks: Collection[Any]) -> list[Model]:
@@ -54,10 +55,12 @@ def foreign_keys(model: type[Model]) -> list[ForeignKey]:
 
 
 def generic_keys(model: type[Model]) -> list[GenericForeignKey]:
+    """Return the generic foreign keys of the model."""
     return [field for field in model._meta.private_fields if isinstance(field, GenericForeignKey)]
 
 
 def attach_foreign_keys(instances: Collection[Model], fields: Iterable[ForeignKey], related: RelatedObjects) -> None:
+    """Give the instances the objects that their foreign keys point to. One query a key and model at most."""
     for field in fields:
         pks = {getattr(instance, field.attname) for instance in instances} - {None}
         found = related.find(field.related_model, pks) if pks else {}
@@ -69,6 +72,7 @@ def attach_foreign_keys(instances: Collection[Model], fields: Iterable[ForeignKe
 def attach_generic_keys(
     instances: Collection[Model], fields: Iterable[GenericForeignKey], related: RelatedObjects
 ) -> None:
+    """Give the instances the objects that their generic keys point to; None for one that is dangling."""
     for field in fields:
         by_type = defaultdict(list)
         type_attname = field.model._meta.get_field(field.ct_field).attname

@@ -67,6 +67,7 @@ class PreparedSerializer(NetBoxSerializer):
         self._prepare_all()
 
     def begin(self, custom_fields: CustomFields) -> None:
+        """Let the instances that follow have these custom fields. Where a part is left to NetBox, begin anew."""
         if left:
             # What is left as NetBox has it may keep for good what it looked up for the batch before.
             super().__init__(self._model)
@@ -74,6 +75,7 @@ class PreparedSerializer(NetBoxSerializer):
         self._custom_fields = custom_fields
 
     def end(self) -> None:
+        """Forget the batch."""
         self._custom_fields = None
         for rendered in self._nested:
             rendered.forget()
@@ -181,6 +183,7 @@ class RenderedOnce:
         return {**dict.fromkeys(fields), **urls, 'id': stub.pk, 'display': gone.describe(stub)}
 
     def forget(self) -> None:
+        """Forget the batch."""
         self._rendered.clear()
 
 

@@ -17,6 +17,7 @@ PURPOSE = b'netbox-webhooks secrets at rest v1'
 
 
 def encrypt(text: str) -> str:
+    """Return a Fernet token of the text, made with the first key. No two tokens are the same."""
     return _box().encrypt(text.encode()).decode()
 
 

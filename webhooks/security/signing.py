@@ -32,6 +32,7 @@ def check(secret: str) -> None:
 
 
 def is_asymmetric(secret: str) -> bool:
+    """Whether the secret is the private half of a pair: `whsk_…`."""
     return secret.startswith(PRIVATE)
 
 
@@ -42,7 +43,10 @@ def public_key(secret: str) -> str:
 
 
 def standard(secrets: Iterable[str], delivery_id: str, timestamp: int, body: bytes) -> str:
-    """Return the value of `webhook-signature`: one signature for each secret, separated by spaces."""
+    """Return the value of `webhook-signature`: one signature for each secret, separated by spaces.
+
+    `timestamp` is in unix seconds. Raises ValueError for a `whsec_` or `whsk_` secret that holds no key.
+    """
     signed = b'%s.%d.%s' % (delivery_id.encode(), timestamp, body)
     return ' '.join(_signature(secret, signed) for secret in secrets)
 

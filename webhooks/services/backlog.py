@@ -13,7 +13,10 @@ from ..outbox import queue
 
 @dataclass(frozen=True)
 class Backlog:
-    """`oldest` is since when the oldest that is not delivered yet waits; `workers` is None without Redis."""
+    """`oldest` is since when the oldest that is not delivered yet waits, None if nothing does.
+
+    `workers` is None where Redis does not answer, which is what `redis` says.
+    """
 
     undispatched: int
     pending: int
@@ -26,6 +29,7 @@ class Backlog:
 
 
 def measure() -> Backlog:
+    """Return the backlog as it is now. Does not raise for want of Redis."""
     undispatched = Event.objects.filter(dispatched_at=None).aggregate(count=Count('pk'), oldest=Min('timestamp'))
     deliveries = Delivery.objects.filter(status__in=(*OPEN_STATUSES, StatusChoices.FAILED)).aggregate(
         pending=Count('pk', filter=Q(status=StatusChoices.PENDING)),

@@ -1,12 +1,11 @@
 """From NetBox's own webhooks: an event rule whose action is a webhook becomes one webhook of ours.
 
-It has the rule's name, and by that name it is known: where one of ours has it already, nothing is made or changed, so
-that an import can be repeated and what was edited since stays. A rule is carried over whole or not at all, and then
-the reasons are told: nothing is guessed, and nothing is sent by halves.
+It has the rule's name, and is known by it. If one of ours has that name already, nothing is made or changed: an import
+can be repeated, and edits stay. A rule is carried over whole or not at all. If it is not, the reasons are reported.
 
 The body stays what the receiver knows, byte for byte apart from what docs/payload.md says of the `netbox` format. A
-webhook with a body template gets the default format, in which a template takes the body's place; it sees all names of
-NetBox's own templates, so snapshots are included for it.
+webhook with a body template gets the default format, whose body it replaces. The template sees all names of NetBox's
+own templates, so snapshots are included for it.
 """
 
 import uuid
@@ -54,6 +53,7 @@ class Plan:
 
     @property
     def is_new(self) -> bool:
+        """Whether a webhook is to be made of the rule."""
         return not self.existing and not self.reasons
 
     @property

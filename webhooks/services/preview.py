@@ -1,7 +1,7 @@
-"""What would be sent: of a delivery, and of a webhook with changes to its definition that are not saved yet.
+"""What would be sent, for a delivery, or by a webhook whose changes are not saved yet.
 
-The latter is shown for the newest event of its models whose object the user may view; without any, for the newest such
-object.
+A webhook is shown with the newest event of its models whose object the user may view. Without any, it is shown with the
+newest such object.
 """
 
 import json

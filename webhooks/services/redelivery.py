@@ -123,7 +123,10 @@ def select(
     status: str | None = None,
     object_type: int | None = None,
 ) -> QuerySet[Delivery]:
-    """Return the closed deliveries of events from `since` to before `until`; what is None does not narrow them."""
+    """Return the closed deliveries of events from `since` to before `until`, both with a time zone.
+
+    `status` is a value of StatusChoices, `object_type` the id of a content type. What is None does not narrow them.
+    """
     filters = {
         'webhook': webhook,
         'event__timestamp__gte': since,
@@ -160,7 +163,10 @@ def redeliver_failed(delivery_uuid: str) -> None:
 
 
 def outcome(delivery_uuid: str) -> str:
-    """Return what became of a delivery in words. Raises DeliveryFailed, with the reason, where it failed."""
+    """Return what became of a delivery in words.
+
+    Raises DeliveryFailed, with the reason, where it failed, and Delivery.DoesNotExist where it is gone.
+    """
     delivery = Delivery.objects.get(uuid=delivery_uuid)
     if delivery.status == StatusChoices.FAILED:
         raise DeliveryFailed(delivery.error)

@@ -1,7 +1,7 @@
 """Removal: takes out what the plugin has put into PostgreSQL and Redis, so that NetBox goes on without it.
 
-What hangs on our content types goes with them, by Django's cascade. What would protect them goes first, and so does
-what names them and nothing else: a permission for no model, a filter of no list. What names others too is kept.
+Django's cascade removes what hangs on our content types. What would protect them goes first. So does what names them
+alone: it would become a permission for no model, or a filter of no list. What also names others is kept.
 """
 
 from collections import Counter
@@ -163,6 +163,7 @@ def jobs() -> list[Job]:
 
 
 def remove_jobs() -> None:
+    """Delete our jobs and keys, and the queue if the Redis is our own. Raises RedisError."""
     for job in jobs():
         CanceledJobRegistry(job.origin, connection=job.connection).remove(job)
         Result.delete_all(job)

@@ -1,7 +1,7 @@
-"""Secrets that are made here: put in use, and shown once.
+"""A new secret is made here, put in use, and shown once.
 
-Whoever had one made sees it on the next page of the webhook, as NetBox shows a new token. Until then it is in the
-session, encrypted as everywhere.
+The user who asked for it sees it on the webhook's next page, as NetBox shows a new token. Until then the session holds
+it, encrypted.
 """
 
 from datetime import timedelta
@@ -22,8 +22,9 @@ SESSION_KEY = '_webhooks_secret_{}'
 def rotate(pk: int, prefix: str, overlap: timedelta) -> tuple[Webhook, str]:
     """Sign with a new secret from now on, and with the present one too until `overlap` has passed.
 
-    Returns the webhook as it is then and the new secret. It is read under a lock, for all of its columns are saved:
-    what others change at the same time must stay.
+    Returns the webhook as it is then and the new secret. `prefix` is signing.SYMMETRIC or signing.PRIVATE. The webhook
+    is read under a lock, for all of its columns are saved: what others change at the same time must stay. Raises
+    Http404 where there is none.
     """
     secret = signing.generate(prefix)
     webhook = get_object_or_404(Webhook.objects.select_for_update(no_key=True), pk=pk)
@@ -34,6 +35,7 @@ def rotate(pk: int, prefix: str, overlap: timedelta) -> tuple[Webhook, str]:
 
 
 def show_once(session: SessionBase, webhook: Webhook, secret: str) -> None:
+    """Keep the secret, encrypted, in the session until `take` is called for the webhook."""
     session[SESSION_KEY.format(webhook.pk)] = encryption.encrypt(secret)
 
 

@@ -42,7 +42,10 @@ class UnknownHost(Exception):
 
 
 class Client:
-    """Sends requests over connections that are kept alive. May be shared by threads; lives as long as a job."""
+    """Sends requests over connections that it keeps alive, up to `connections` of them for each host.
+
+    May be shared by threads; lives as long as a job.
+    """
 
     def __init__(self, connections: int):
         self._watchdog = deadline.Watchdog()
@@ -51,6 +54,7 @@ class Client:
         self._adapter = GuardedAdapter(pool_connections=connections, pool_maxsize=connections, max_retries=0)
 
     def close(self) -> None:
+        """Close the connections and end the watchdog. The client cannot be used afterwards."""
         self._adapter.close()
         self._watchdog.stop()
 

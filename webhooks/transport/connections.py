@@ -1,4 +1,4 @@
-"""Connections that go only where they may, end at the deadline, and take an answer for one only when it is whole."""
+"""Connections that go only where they may, end at the deadline, and accept only a whole answer."""
 
 import http.client
 import socket
@@ -110,7 +110,10 @@ class _Guarded(_Watched):
 
 
 class GuardedAdapter(HTTPAdapter):
+    """An adapter of requests whose connections ask `blocked_networks`, and can be cut by the watchdog."""
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pools, of guarded connections. requests calls it."""
         super().init_poolmanager(*args, **kwargs)
         _connect_by(_Guarded, self.poolmanager)
 

@@ -21,12 +21,14 @@ class Watched:
     is_overdue: bool = False
 
     def carry(self, sock: socket.socket) -> None:
+        """Name the socket. If the time is up already, it is cut at once."""
         self.sock = sock
         if self.is_overdue:
             # The time was up before there was a socket: the look-up of the name, or the connecting, took it all.
             self.cut()
 
     def cut(self) -> None:
+        """Shut the socket down, so that whoever reads it gets an error. Never raises."""
         self.is_overdue = True
         if self.sock is not None:
             # It may be closed already.
@@ -63,6 +65,7 @@ class Watchdog:
 
     @contextmanager
     def watch(self, timeout: float) -> Iterator[Watched]:
+        """Watch the request that this thread makes inside the block, for `timeout` seconds."""
         watched = _under_way.watched = Watched(time.monotonic() + timeout)
         with self._changed:
             self._active[id(watched)] = watched
@@ -77,6 +80,7 @@ class Watchdog:
             _under_way.watched = None
 
     def stop(self) -> None:
+        """End the thread, and wait for it."""
         with self._changed:
             self._stopped = True
             self._changed.notify()

@@ -11,7 +11,12 @@ MAX_ERROR = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """`timeout` is in seconds, for everything from the name look-up to the last byte of the response."""
+    """What is sent, and how.
+
+    `timeout` is in seconds, for everything from the name look-up to the last byte of the response. `verify` is whether
+    to verify the endpoint's certificate, or the path of the CA file to do it with. `certificate` is the path of the
+    client's, with that of its key where this is another file. `proxies` are by scheme, as requests takes them.
+    """
 
     method: str
     url: str
@@ -27,7 +32,11 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a request. `error` is '' on success; `unreachable`: no connection, or no answer in time."""
+    """What came of a request. `error` is '' on success; `unreachable`: no connection, or no answer in time.
+
+    `started_at` is in unix seconds, `duration` in seconds. `status` is None where no response came. `headers` and
+    `body` are as much of the response as is kept.
+    """
 
     started_at: float
     duration: float
@@ -45,4 +54,5 @@ class Outcome:
 
     @property
     def succeeded(self) -> bool:
+        """Whether the final answer's status was below 400, and neither a redirect nor 101."""
         return not self.error

@@ -20,11 +20,13 @@ def is_form(content_type: str) -> bool:
 
 
 def check_content_type(definition: Definition) -> None:
+    """Raise DefinitionError unless it is a media type with parameters (RFC 9110, 8.3.1)."""
     if not CONTENT_TYPE.fullmatch(definition.http_content_type):
         raise DefinitionError('http_content_type', _('Enter a content type such as application/json.'))
 
 
 def check_format(definition: Definition) -> None:
+    """Raise DefinitionError where format, content type, template and method do not go together."""
     if definition.payload_format == FormatChoices.CLOUDEVENTS and is_form(definition.http_content_type):
         raise DefinitionError('http_content_type', _('CloudEvents are JSON and cannot be form-encoded.'))
     if definition.payload_format != FormatChoices.DEFAULT and definition.body_template:
@@ -34,4 +36,5 @@ def check_format(definition: Definition) -> None:
 
 
 def check_body_template(definition: Definition) -> None:
+    """Raise DefinitionError for a template with a mistake in its syntax, or an unknown filter."""
     check_template('body_template', definition.body_template)

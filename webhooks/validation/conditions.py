@@ -13,11 +13,13 @@ from .definition import Definition
 
 
 def check_kinds(definition: Definition) -> None:
+    """Raise DefinitionError unless at least one kind of change is sent."""
     if not definition.kinds:
         raise DefinitionError('type_create', _('Choose at least one of creations, updates and deletions.'))
 
 
 def check_conditions(definition: Definition) -> None:
+    """Raise DefinitionError for what NetBox's ConditionSet cannot read, or never evaluate."""
     if definition.conditions in (None, {}, ''):
         return
     try:

@@ -4,6 +4,8 @@ from typing import Any, Protocol
 
 
 class Definition(Protocol):
+    """A webhook's fields, by the model's names. `timeout` is in seconds; `kinds` are values of KindChoices."""
+
     payload_url: str
     http_method: str
     http_content_type: str

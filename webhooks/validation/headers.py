@@ -1,4 +1,4 @@
-"""Additional headers: lines `Name: value`, which come masked and come back so."""
+"""Additional headers: lines `Name: value`. Forms and clients get the values masked, and send them back so."""
 
 import re
 from collections.abc import Iterator
@@ -31,6 +31,7 @@ MOVED = _(
 
 
 def check(definition: Definition) -> None:
+    """Raise DefinitionError for a line that is no header, or holds a template with a mistake."""
     text = reveal('additional_headers', definition.additional_headers)
     for name, value in parse_headers(text):
         check_header_name(name)
@@ -38,7 +39,7 @@ def check(definition: Definition) -> None:
 
 
 def parse_headers(text: str) -> Iterator[tuple[str, str]]:
-    """Yield (name, value) of each line `Name: value`. Raises DefinitionError for a line that is none."""
+    """Yield (name, value) of each line `Name: value`. Raises DefinitionError for one that is none (RFC 9110, 5.1)."""
     for number, line in enumerate(text.replace('\r\n', '\n').split('\n'), 1):
         if line.strip():
             yield _parse_header(number, line)
@@ -88,7 +89,7 @@ def _plain(name: str) -> str:
 
 
 def check_header_value(name: str, value: str) -> None:
-    """Raise DefinitionError for a value that cannot stand in a header."""
+    """Raise DefinitionError for a value that cannot stand in a header (RFC 9110, 5.5; http.client sends Latin-1)."""
     if HTTP_HEADER_INVALID_CHARS_RE.search(value):
         raise DefinitionError(
             'additional_headers', _('The value of {name} holds a control character or a line break.').format(name=name)

@@ -1,4 +1,4 @@
-"""What is stored encrypted, and the secret: that it can be read, and that it signs."""
+"""Checks that what is stored encrypted can be read, and that the secret can sign."""
 
 from typing import Any
 
@@ -10,6 +10,7 @@ from .definition import Definition
 
 
 def check(definition: Definition) -> None:
+    """Raise DefinitionError for a secret that cannot be decrypted, or cannot sign."""
     try:
         signing.check(reveal('secret', definition.secret))
     except ValueError as error:

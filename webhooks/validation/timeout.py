@@ -9,6 +9,7 @@ from .definition import Definition
 
 
 def check(definition: Definition) -> None:
+    """Raise DefinitionError unless the timeout, in seconds, is below RQ_DEFAULT_TIMEOUT: a job must outlive it."""
     limit = parse_job_timeout(settings.RQ_DEFAULT_TIMEOUT)
     if definition.timeout and limit is not None and definition.timeout >= limit:
         raise DefinitionError(

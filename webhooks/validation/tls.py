@@ -11,12 +11,14 @@ from .definition import Definition
 
 
 def check_ca_file(definition: Definition) -> None:
+    """Raise DefinitionError for a CA file outside `certificate_root`, or without verification."""
     if definition.ca_file_path and not definition.ssl_verification:
         raise DefinitionError('ca_file_path', _('A CA file is of no use while TLS verification is off.'))
     _check_file('ca_file_path', definition.ca_file_path)
 
 
 def check_client_certificate(definition: Definition) -> None:
+    """Raise DefinitionError for a file outside `certificate_root`, or a key without a certificate."""
     if definition.client_key_path and not definition.client_cert_path:
         raise DefinitionError('client_key_path', _('A client key needs a client certificate file.'))
     _check_file('client_cert_path', definition.client_cert_path)

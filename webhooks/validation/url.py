@@ -20,6 +20,7 @@ AUTHORITY = re.compile(r'[a-z]+://[^/?#]+[/?#]', re.IGNORECASE)
 
 
 def check(definition: Definition) -> None:
+    """Raise DefinitionError for a URL that cannot be requested, or a template with a mistake."""
     _check_whole_url(whole_url(definition.payload_url))
 
 

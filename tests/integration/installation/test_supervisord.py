@@ -30,7 +30,7 @@ pytestmark = [
 
 README = CHECKOUT / 'README.md'
 BLOCK = re.compile(r'^```ini\n(\[group:netbox\]\n.*?)^```$', re.MULTILINE | re.DOTALL)
-WORKER = 'netbox:netbox-rqworker'
+WORKER = 'netbox:netbox-rq'
 PATIENCE = 90
 HEADER = """
 [supervisord]
@@ -113,7 +113,7 @@ def supervisor(stack, netbox, processes, tmp_path) -> Iterator[Supervisor]:
 def test_the_text_is_what_supervisord_reads():
     parser = configparser.RawConfigParser()
     parser.read_string(text_of_the_readme())
-    assert set(parser.sections()) == {'group:netbox', 'program:netbox', 'program:netbox-rqworker'}
+    assert set(parser.sections()) == {'group:netbox', 'program:netbox', 'program:netbox-rq'}
 
 
 def test_a_worker_under_it_delivers_and_is_restarted_and_delivers_what_was_claimed(supervisor, receiver):

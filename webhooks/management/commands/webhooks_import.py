@@ -9,12 +9,12 @@ from ...services.builtin_import import Plan
 
 class Command(BaseCommand):
     help = (
-        "Take over NetBox's own webhooks: each event rule that sends one becomes a webhook of the same name and "
-        'sends the same body. What cannot be carried over is listed with the reason and left as it is.'
+        "Take over NetBox's own webhooks: each event rule that sends one becomes a webhook of the same name, which "
+        'sends the same body. A rule that cannot be carried over is listed with the reason and stays as it is.'
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument('--dry-run', action='store_true', help='only say what would be done')
+        parser.add_argument('--dry-run', action='store_true', help='only say what would be done; change nothing')
         parser.add_argument(
             '--disable-builtin',
             action='store_true',

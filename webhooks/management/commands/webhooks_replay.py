@@ -33,7 +33,7 @@ class Command(BaseCommand):
         )
         parser.add_argument('--since', type=moment, metavar='TIME', help='of events from this time on')
         parser.add_argument('--until', type=moment, metavar='TIME', help='of events before this time')
-        parser.add_argument('--dry-run', action='store_true', help='only say how many there are')
+        parser.add_argument('--dry-run', action='store_true', help='only say how many there are; redeliver none')
 
     def handle(self, *args, **options) -> None:
         chosen = redelivery.select(
@@ -46,7 +46,7 @@ class Command(BaseCommand):
         if options['dry_run']:
             self.stdout.write(f'{chosen.count()} deliveries would be redelivered')
             return
-        bar = partial(track, description='Replaying', disable=not self.stdout.isatty())
+        bar = partial(track, description='Redelivering', disable=not self.stdout.isatty())
         sent = redelivery.redeliver(chosen, watch=bar)
         self.stdout.write(f'{sent} deliveries are being redelivered')
 

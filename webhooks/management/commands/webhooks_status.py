@@ -13,14 +13,14 @@ OK, WARNING, CRITICAL = 0, 1, 2
 
 class Command(BaseCommand):
     help = (
-        'Show the backlog of webhooks. Exit code for monitoring: 0 all is well, 1 failed deliveries or suspended '
-        'webhooks, 2 no worker, no Redis, or a backlog that is too old.'
+        'Show the backlog of webhooks. Exit code, for monitoring: 0 all is well; 1 failed deliveries or suspended '
+        'webhooks; 2 no worker, no Redis, or a backlog that is too old.'
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument('--json', action='store_true', help='print one JSON object')
         parser.add_argument(
-            '--max-age', type=int, default=900, metavar='SECONDS', help='age of the backlog that is too old (900)'
+            '--max-age', type=int, default=900, metavar='SECONDS', help='age from which the backlog is too old (900)'
         )
 
     def handle(self, *args, **options) -> None:
