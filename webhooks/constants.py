@@ -35,6 +35,9 @@ MAX_TIMEOUT = 3600
 # Characters of a webhook's URL, templates and all.
 MAX_URL = 500
 
+# Characters of any other template of a webhook.
+MAX_TEMPLATE = 64 * 1024
+
 # The answer of an endpoint that is not to be called again (RFC 9110, 15.5.11).
 GONE = 410
 

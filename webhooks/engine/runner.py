@@ -20,6 +20,7 @@ from ..constants import GONE, JOB_TIME, LEASE_MARGIN
 from ..interruptions import BROKEN_OFF, INTERRUPTIONS
 from ..models import Delivery, Webhook
 from ..outbox import wakeup
+from ..templating import renderer
 from ..transport.client import Client
 from ..transport.exchange import Outcome, Request
 from . import claims, dispatch, expiry, gone, lanes, outcomes, purge, rescue
@@ -70,7 +71,11 @@ def run() -> Tally:
 def _drain() -> Iterator['Drain']:
     client = Client(THREADS)
     try:
-        with ThreadPoolExecutor(THREADS, thread_name_prefix='webhooks-send') as pool:
+        # Before there are threads.
+        with (
+            renderer.kept(Webhook.any_is_templated),
+            ThreadPoolExecutor(THREADS, thread_name_prefix='webhooks-send') as pool,
+        ):
             yield Drain(client, pool)
     finally:
         client.close()

@@ -6,7 +6,7 @@ from datetime import timedelta
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
-from django.db import models
+from django.db import connection, models
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.text import format_lazy
@@ -24,6 +24,10 @@ from ..validation.headers import MOVED, mask_headers
 from ..validation.moved import is_moved
 from .fields import SealedField, UrlField
 
+ANY_TEMPLATE = """
+    SELECT EXISTS (
+        SELECT FROM webhooks_webhook
+        WHERE enabled AND (body_template <> '' OR payload_url LIKE '%{%' OR conditions::text LIKE '%"regex"%'))"""
 SEALED_FIELDS = ('secret', 'previous_secret', 'additional_headers')
 
 
@@ -238,6 +242,13 @@ class Webhook(NetBoxModel):
         """Whether the secret before the present one still signs beside it."""
         expires = self.previous_secret_expires
         return bool(self.secret and self.previous_secret and expires and expires > timezone.now())
+
+    @classmethod
+    def any_is_templated(cls) -> bool:
+        """Whether any has a template, or a regular expression. Those in headers do not count: they are encrypted."""
+        with connection.cursor() as cursor:
+            cursor.execute(ANY_TEMPLATE)
+            return cursor.fetchone()[0]
 
     def clone(self) -> dict:
         """What the form of a copy starts with: shown in a link, so without what is masked."""

@@ -8,7 +8,6 @@ cloudevents  CloudEvents 1.0.2, JSON format, structured content mode; a batch is
 dumps() writes it as it is.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -226,7 +225,7 @@ def _request(event: Event) -> NetBoxFakeRequest | None:
     )
 
 
-def template_context(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
-    """Return what templates see: the names of NetBox's webhooks and of the default format."""
-    plain = json.loads(dumps({**default(webhook, events), **netbox(webhook, events)}))
-    return {**plain, 'model': model_name(events[-1]).lower()}
+def template_context(webhook: Webhook, events: Sequence[Event]) -> str:
+    """Return what templates see, as JSON: the names of NetBox's webhooks and of the default format."""
+    names = {**default(webhook, events), **netbox(webhook, events), 'model': model_name(events[-1]).lower()}
+    return dumps(names)

@@ -7,7 +7,6 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from itertools import chain
-from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from django.utils.translation import gettext as _
@@ -18,11 +17,12 @@ from ..exceptions import DecryptionError, DefinitionError
 from ..models import Delivery, Event, Webhook
 from ..security import echoes, signing
 from ..security.masking import MASK, mask_url, whole_url
-from ..templating import environment
+from ..templating import renderer
+from ..templating.errors import RenderError
 from ..transport.exchange import Request
 from ..validation.headers import check_header_name, check_header_value, parse_headers
 from ..validation.secret import reveal
-from ..validation.url import check_plain_url
+from ..validation.url import check_rendered_url
 from ..version import VERSION
 from . import formats
 
@@ -30,8 +30,8 @@ AUTHORIZATION = 'authorization'
 SIGNATURES = ('webhook-signature', 'x-hook-signature')
 USER_AGENT = f'netbox-webhooks/{VERSION}'
 
-# Gives what templates see: put together once, and only if there is a template.
-Context = Callable[[], dict[str, Any]]
+# Gives what templates see, as JSON: put together once, and only if there is a template.
+Context = Callable[[], str]
 
 
 def build(delivery: Delivery, now: float) -> Request:
@@ -43,9 +43,11 @@ def build(delivery: Delivery, now: float) -> Request:
     webhook, events = delivery.webhook, delivery.events()
     _check_rendered(events)
     context = cache(partial(formats.template_context, webhook, events))
-    body = _body(webhook, events, context)
-    url = _url(webhook, context)
-    own, signatures = _headers(webhook, context, url), _signatures(webhook, str(delivery.uuid), int(now), body)
+    with renderer.shared():
+        body = _body(webhook, events, context)
+        url = _url(webhook, context)
+        own = _headers(webhook, context, url)
+    signatures = _signatures(webhook, str(delivery.uuid), int(now), body)
     headers = {
         'Content-Type': formats.content_type(webhook, events),
         'User-Agent': USER_AGENT,
@@ -99,8 +101,8 @@ def _url(webhook: Webhook, context: Context) -> str:
     url = whole_url(webhook.payload_url)
     if not JINJA2_TEMPLATE_RE.search(url):
         return url
-    url = _render('payload_url', url, context).strip()
-    check_plain_url(url)
+    url = _render('payload_url', url, context, renderer.render_url).strip()
+    check_rendered_url(url)
     return url
 
 
@@ -134,10 +136,10 @@ def _header_value(name: str, value: str, context: Context) -> str:
     return rendered
 
 
-def _render(field: str, template: str, context: Context) -> str:
+def _render(field: str, template: str, context: Context, render: Callable[[str, str], str] = renderer.render) -> str:
     try:
-        return environment.render(template, context())
-    except environment.RenderError as error:
+        return render(template, context())
+    except RenderError as error:
         raise DefinitionError(field, str(error)) from error
 
 

@@ -1,125 +1,118 @@
-"""Jinja templates of a webhook: NetBox's sandbox and filters, with bounds on time and memory.
+"""Jinja templates of a webhook: NetBox's sandbox and filters. Used inside a renderer only (renderer.py).
 
 A template sees the payload and nothing else: no model, no settings, no file. The sandbox keeps it from Python's
-internals; sandbox.py lets it not run on; and while it renders the process may not grow by more than MEMORY_LIMIT.
+internals, the process that it runs in from everything else.
 """
 
-import resource
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+import functools
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from types import CodeType
 from typing import Any
 
+from jinja2 import BaseLoader, Template, pass_eval_context
 from jinja2.exceptions import TemplateSyntaxError
-from netbox.config import get_config
-from netbox.registry import registry
-from utilities.jinja2 import DEFAULT_JINJA2_FILTERS, sanitize_http_header
+from jinja2.sandbox import SandboxedEnvironment
 
-from ..interruptions import INTERRUPTIONS
-from .sandbox import BoundedEnvironment
+from .errors import RenderError
 
-# Seconds that one template may take.
-TIME_LIMIT = 2.0
-# Bytes by which the process may grow meanwhile.
-MEMORY_LIMIT = 256 * 1024 * 1024
 # Characters of a rendered template.
 OUTPUT_LIMIT = 4 * 1024 * 1024
+# Templates that are kept compiled.
+COMPILED = 32
+# What ends the host of a URL, or makes a user of what stands before it.
+ENDS_HOST = re.compile(r'[/?#@\\]')
+AFTER_HOST = re.compile(r'[/?#\\]')
 
-_memory_lock = threading.Lock()
+# A piece of a rendered text, and whether it stands in the template as it is.
+Piece = tuple[str, bool]
 
 
-class RenderError(Exception):
-    """The template cannot be rendered; str() says why, and in which line."""
+class Environment:
+    def __init__(self, filters: dict[str, Callable]) -> None:
+        # `finalize` takes the context so that no output is computed by the compiler. Nor may the optimizer: whoever
+        # saves a template renders nothing.
+        self._jinja = SandboxedEnvironment(loader=BaseLoader(), optimized=False, finalize=self._note)
+        self._jinja.filters.update(filters)
+        self._compiled = functools.lru_cache(COMPILED)(self._jinja.from_string)
+        self._noted = ''
+
+    def check(self, template: str) -> None:
+        """Raise TemplateSyntaxError for a mistake in the syntax, or a filter that does not exist."""
+        self._jinja.from_string(template)
+
+    def render(self, template: str, context: str) -> str:
+        return _sound(self._compiled(template).render(json.loads(context)))
+
+    def render_url(self, template: str, context: str) -> str:
+        """As `render`. Raises RenderError where what an object holds would end the host that the template wrote."""
+        pieces = list(self._pieces(self._compiled(template), json.loads(context)))
+        text = ''.join(text for text, _is_written in pieces)
+        _check_host(pieces, text.find('://'))
+        return _sound(text)
+
+    @pass_eval_context
+    def _note(self, _context: Any, value: Any) -> str:
+        self._noted = str(value)
+        return self._noted
+
+    def _pieces(self, template: Template, context: dict[str, Any]) -> Iterator[Piece]:
+        written = _constants(template)
+        for text in template.generate(context):
+            # A text of one character is the same object wherever it comes from.
+            yield text, id(text) in written and text is not self._noted
 
 
-def render(template: str, context: Mapping[str, Any]) -> str:
-    """Return the rendered template. Raises RenderError."""
-    with _bounded() as environment:
-        text = environment.from_string(template).render(**context)
+def _constants(template: Template) -> set[int]:
+    """Return the ids of what stands in the template as it is."""
+    functions = [template.root_render_func, *template.blocks.values()]
+    codes: list[CodeType] = [function.__code__ for function in functions]
+    return {id(constant) for code in codes for constant in code.co_consts}
+
+
+def _check_host(pieces: Sequence[Piece], scheme_end: int) -> None:
+    """Go through what follows '://', up to where the template ends the host. A whole URL of an object is left alone."""
+    host_start, position = scheme_end + len('://'), 0
+    for (text, is_written), (following, _) in pairwise([*pieces, ('', True)]):
+        start, position = position, position + len(text)
+        if start <= scheme_end < position and not is_written and not following.startswith('://'):
+            return
+        if position <= host_start:
+            continue
+        rest = text[max(host_start - start, 0) :]
+        if is_written and AFTER_HOST.search(rest):
+            return
+        if not is_written and (found := ENDS_HOST.search(rest)):
+            raise RenderError(f'what is rendered into the host holds a {found[0]}')
+
+
+def _sound(text: str) -> str:
+    """Return the text with characters that were written as surrogate pairs, as JSON writes them."""
     if len(text) > OUTPUT_LIMIT:
         raise RenderError(f'the result has more than {OUTPUT_LIMIT} characters')
-    return _joined(text)
-
-
-def check(template: str) -> None:
-    """Raise RenderError for a template with a mistake in its syntax, or a filter that does not exist."""
-    with _bounded() as environment:
-        environment.from_string(template)
-
-
-def _joined(text: str) -> str:
-    """Return the text with characters that were written as surrogate pairs, as JSON writes them."""
     try:
         return text.encode('utf-16', 'surrogatepass').decode('utf-16')
     except UnicodeDecodeError:
         raise RenderError('the result holds half a surrogate pair') from None
 
 
-def _environment() -> BoundedEnvironment:
-    filters = {
-        **DEFAULT_JINJA2_FILTERS,
-        **registry['plugins'].get('jinja_filters', {}),
-        **get_config().JINJA_FILTERS,
-        'header_safe': sanitize_http_header,
-    }
-    return BoundedEnvironment(TIME_LIMIT, filters)
+def described(error: BaseException) -> str:
+    """Return what went wrong, and in which line of the template."""
+    if isinstance(error, RenderError | RecursionError):
+        text = str(error) if isinstance(error, RenderError) else 'the template calls itself without end'
+    else:
+        text = f'{type(error).__name__}: {error}'
+    line = _line(error)
+    return f'{text} (line {line})' if line else text
 
 
-#
-# Bounds
-#
-
-
-@contextmanager
-def _bounded() -> Iterator[BoundedEnvironment]:
-    """Give an environment, and raise RenderError for whatever goes wrong: filters are anybody's code."""
-    environment = _environment()
-    try:
-        with _bounded_memory():
-            yield environment
-    except INTERRUPTIONS:
-        raise
-    except Exception as error:
-        raise RenderError(f'{_message(error)}{_line(error)}') from error
-
-
-@contextmanager
-def _bounded_memory() -> Iterator[None]:
-    """Let allocations beyond MEMORY_LIMIT fail. One at a time, for the limit is the process's."""
-    with _memory_lock:
-        before = resource.getrlimit(resource.RLIMIT_AS)
-        pages = int(Path('/proc/self/statm').read_text().split()[0])
-        limit = pages * resource.getpagesize() + MEMORY_LIMIT
-        hard = before[1]
-        if hard != resource.RLIM_INFINITY:
-            limit = min(limit, hard)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_AS, before)
-
-
-#
-# Errors
-#
-
-
-def _message(error: BaseException) -> str:
-    if isinstance(error, MemoryError):
-        return 'the template needs too much memory'
-    if isinstance(error, RecursionError):
-        return 'the template calls itself without end'
-    return f'{type(error).__name__}: {error}'
-
-
-def _line(error: BaseException) -> str:
-    """Return ' (line N)' for the line of the template that raised the error, '' if there is none."""
+def _line(error: BaseException) -> int | None:
     line = error.lineno if isinstance(error, TemplateSyntaxError) else None
     traceback = error.__traceback__
     while traceback:
         if traceback.tb_frame.f_code.co_filename == '<template>':
             line = traceback.tb_lineno
         traceback = traceback.tb_next
-    return f' (line {line})' if line else ''
+    return line

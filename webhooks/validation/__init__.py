@@ -4,6 +4,7 @@ In: an object with the fields of a webhook. Out: errors by field. Knows nothing 
 """
 
 from ..exceptions import DefinitionError
+from ..templating import renderer
 from . import body, conditions, headers, secret, timeout, tls, url
 from .definition import Definition
 
@@ -26,9 +27,10 @@ CHECKS = (
 def errors(definition: Definition) -> dict[str, str]:
     """Return {field: what is wrong with it}, empty if the definition is sound."""
     found: dict[str, str] = {}
-    for check in CHECKS:
-        try:
-            check(definition)
-        except DefinitionError as error:
-            found.setdefault(error.field, str(error))
+    with renderer.shared():
+        for check in CHECKS:
+            try:
+                check(definition)
+            except DefinitionError as error:
+                found.setdefault(error.field, str(error))
     return found

@@ -1,7 +1,6 @@
 """Which changes are sent: of which kinds, and under which conditions, which are those of NetBox's event rules."""
 
 import math
-import re
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -9,6 +8,7 @@ from extras.conditions import Condition, ConditionSet, InvalidCondition
 
 from ..exceptions import DefinitionError
 from ..storable import UNSTORABLE, nodes
+from ..templating import renderer
 from .definition import Definition
 
 
@@ -41,7 +41,4 @@ def _check_node(node: Any) -> None:
     if isinstance(node, dict) and not isinstance(node.get('attr', ''), str):
         raise ValueError(_('attr is the name of an attribute'))
     if isinstance(node, dict) and node.get('op') == Condition.REGEX:
-        try:
-            re.compile(node.get('value'))
-        except (re.error, OverflowError) as error:
-            raise ValueError(error) from None
+        renderer.check_pattern(node['value'])

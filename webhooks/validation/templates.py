@@ -1,15 +1,20 @@
 """Jinja2 templates, of whatever field."""
 
 from django.utils.translation import gettext as _
+from utilities.jinja2 import JINJA2_TEMPLATE_RE
 
+from ..constants import MAX_TEMPLATE
 from ..exceptions import DefinitionError
-from ..templating import environment
+from ..templating import renderer
+from ..templating.errors import RenderError
 
 
 def check_template(field: str, text: str) -> None:
-    if not text:
+    if len(text) > MAX_TEMPLATE:
+        raise DefinitionError(field, _('A template has {limit} characters at most.').format(limit=MAX_TEMPLATE))
+    if not JINJA2_TEMPLATE_RE.search(text):
         return
     try:
-        environment.check(text)
-    except environment.RenderError as error:
+        renderer.check(text)
+    except RenderError as error:
         raise DefinitionError(field, _('Invalid template: {error}').format(error=error)) from None

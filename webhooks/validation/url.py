@@ -50,6 +50,13 @@ def check_plain_url(url: str) -> None:
         raise DefinitionError('payload_url', _('Enter a valid URL: it holds a space, a control character or port 0.'))
 
 
+def check_rendered_url(url: str) -> None:
+    """As `check_plain_url`, of what a template made: for some parsers a backslash ends the host, and not for others."""
+    check_plain_url(url)
+    if '\\' in urlsplit(url).netloc:
+        raise DefinitionError('payload_url', _('Enter a valid URL: its host holds a backslash.'))
+
+
 def merge_url(url: str, stored: str) -> str:
     """Return the stored URL where `url` is how it was shown, else `url`."""
     return stored if MASK in url and url == mask_template(whole_url(stored)) else url

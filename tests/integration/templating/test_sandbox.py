@@ -1,13 +1,15 @@
 """No template reads what it may not, and none runs on."""
 
+import json
 import time
 from typing import Any
 
 import pytest
 from jinja2 import Environment
 
-from webhooks.templating import environment
-from webhooks.templating.sandbox import BoundedEnvironment
+from webhooks.templating import process, renderer
+from webhooks.templating.environment import Environment as OurEnvironment
+from webhooks.templating.errors import RenderError
 
 pytestmark = pytest.mark.usefixtures('db')
 
@@ -15,7 +17,7 @@ SECRET = 'in the settings'
 CONTEXT = {'event': 'updated', 'data': {'name': 'Bern', 'tags': [{'name': 'a'}, {'name': 'b'}], 'update': 1}}
 
 # A template may take TIME_LIMIT; what it does then may take a moment.
-PATIENCE = environment.TIME_LIMIT + 3
+PATIENCE = renderer.TIME_LIMIT + 3
 
 # Each of the two lists doubles 60 times: small in memory, but without end for whoever walks them.
 NESTED = '{% set a=[0,0] %}{% set b=[0,0] %}' + '{% set a=[a,a] %}{% set b=[b,b] %}' * 60
@@ -25,11 +27,11 @@ LONG = '(range(100000)|list) * 100'
 
 
 def render(template: str, **context: Any) -> str:
-    return environment.render(template, CONTEXT | context)
+    return renderer.render(template, json.dumps(CONTEXT | context))
 
 
 def reason(template: str) -> str:
-    with pytest.raises(environment.RenderError) as caught:
+    with pytest.raises(RenderError) as caught:
         render(template)
     return str(caught.value)
 
@@ -37,7 +39,7 @@ def reason(template: str) -> str:
 def rendered_or_refused(template: str) -> str:
     try:
         return render(template)
-    except environment.RenderError:
+    except RenderError:
         return ''
 
 
@@ -140,7 +142,7 @@ class TestEscapes:
             "{{ '{0.__class__.__init__.__globals__}'.format(data) }}",
             "{{ ['{0.__class__.__mro__}']|map('format', data)|first.__class__ }}",
             '{{ range.__globals__ }}',
-            '{{ self._TemplateReference__context.environment.tick.__globals__ }}',
+            '{{ self._TemplateReference__context.environment.finalize.__globals__ }}',
             '{% macro m() %}{% endmacro %}{{ m.__globals__ }}',
             '{% macro m() %}{{ caller.__func__.__globals__ }}{% endmacro %}{% call m() %}{% endcall %}',
         ],
@@ -176,11 +178,12 @@ class TestEscapes:
         for statement in ('{% do x %}', '{% exec "1" %}', '{% debug %}', '{% python %}'):
             assert 'unknown tag' in reason(statement)
 
-    def test_no_block_of_lorem_ipsum(self):
-        assert "'lipsum' is undefined" in reason('{{ lipsum(100000) }}')
-
 
 class TestTime:
+    @pytest.fixture(autouse=True)
+    def little_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(renderer, 'TIME_LIMIT', 0.3)
+
     @pytest.mark.parametrize(
         'template',
         [
@@ -199,16 +202,13 @@ class TestTime:
             '{{ []|slice(1000000000000)|select|list }}',
             '{{ 5 in ([]|slice(1000000000000)) }}',
             '{% for x in []|slice(1000000000000) if x %}{% endfor %}',
-            # Whatever the guards are called, a template does not get at them.
-            '{% set tick = dict %}{% set bounded = dict %}{% set environment = dict %}'
-            '{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}',
         ],
     )
     def test_ends_in_time(self, template: str):
         began = time.monotonic()
         message = reason(template)
         assert time.monotonic() - began < PATIENCE
-        assert 'takes more than 2 seconds' in message or 'too large' in message
+        assert 'takes more than 2 seconds' in message or 'too much memory' in message
 
     @pytest.mark.parametrize(
         'template',
@@ -252,11 +252,12 @@ class TestTime:
             '{{ ("a" * 2000000)|trim("b" * 1900000 ~ "a") }}',
         ],
     )  # fmt: skip
-    def test_nothing_large_is_worked_on(self, template: str):
-        """These would keep Python busy where it cannot be interrupted."""
+    def test_an_operation_that_python_cannot_interrupt_ends_in_time(self, template: str):
+        """Some of these end by themselves."""
         began = time.monotonic()
-        assert 'the value is too large' in reason(template)
+        rendered_or_refused(template)
         assert time.monotonic() - began < PATIENCE
+        assert render('{{ event }}') == 'updated'
 
     def test_no_endless_recursion(self):
         assert 'calls itself without end' in reason('{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}')
@@ -274,24 +275,18 @@ class TestMemory:
     def test_too_much_memory_ends_the_template(self, template: str):
         assert 'needs too much memory' in reason(template)
 
-    @pytest.mark.parametrize(
-        'template', ['{{ 9**9999999 }}', '{{ (2**4000) * (2**4000) }}', '{{ 1.5|round(99999999) }}']
-    )
-    def test_large_numbers_end_the_template(self, template: str):
-        assert 'the number is too large' in reason(template)
-
     def test_a_long_result_ends_the_template(self):
         assert 'more than 4194304 characters' in reason('{% for x in range(5) %}{{ "x" * 1000000 }}{% endfor %}')
 
     def test_the_process_may_grow_again_afterwards(self):
         reason("{{ 'x' * 10**10 }}")
-        assert len(bytearray(2 * environment.MEMORY_LIMIT)) == 2 * environment.MEMORY_LIMIT
+        assert len(bytearray(2 * process.MEMORY_LIMIT)) == 2 * process.MEMORY_LIMIT
 
     def test_what_the_compiler_could_compute_is_not_computed(self):
         """Saving a webhook compiles its templates."""
         began = time.monotonic()
         for template in ("{{ 'x'|center(9999999999) }}", '{{ ("a" * 10)|replace("a", "b") }}', NESTED + '{{ a == b }}'):
-            environment.check(template)
+            renderer.check(template)
         assert time.monotonic() - began < PATIENCE
 
 
@@ -308,8 +303,8 @@ class TestErrors:
         ],
     )
     def test_a_mistake_is_found_before_it_is_rendered(self, template: str, line: int):
-        with pytest.raises(environment.RenderError, match=rf'\(line {line}\)$'):
-            environment.check(template)
+        with pytest.raises(RenderError, match=rf'\(line {line}\)$'):
+            renderer.check(template)
 
     @pytest.mark.parametrize(
         'template',
@@ -320,8 +315,8 @@ class TestErrors:
         ],
     )  # fmt: skip
     def test_a_template_that_is_too_deep_is_found_before_it_is_rendered(self, template: str):
-        with pytest.raises(environment.RenderError):
-            environment.check(template)
+        with pytest.raises(RenderError):
+            renderer.check(template)
 
     @pytest.mark.parametrize(
         ('template', 'message'),
@@ -346,7 +341,7 @@ class TestErrors:
 
     def test_a_dictionary_that_grows_under_a_loop_is_an_error_of_the_template(self):
         template = '{% for key in data %}{% set _ = data.update({key ~ "x": 1}) %}{% endfor %}'
-        with pytest.raises(environment.RenderError, match='changed size'):
+        with pytest.raises(RenderError, match='changed size'):
             render(template, data={'name': 'x'})
 
     def test_half_a_surrogate_pair_is_an_error_of_the_template(self):
@@ -359,6 +354,9 @@ class TestErrors:
 def test_one_environment_does_not_spoil_the_next():
     render("{% set _ = data.update({'name': 'changed'}) %}", data={'name': 'x'})
     assert render('{{ range(3)|list }}') == '[0, 1, 2]'
-    first, second = BoundedEnvironment(1, {}), BoundedEnvironment(1, {})
-    assert first.filters is not second.filters
-    assert first.globals is not second.globals
+
+
+def test_a_template_is_compiled_once():
+    environment = OurEnvironment({})
+    assert [environment.render('{{ a }}', json.dumps({'a': number})) for number in range(3)] == ['0', '1', '2']
+    assert environment._compiled.cache_info().misses == 1

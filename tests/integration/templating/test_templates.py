@@ -168,7 +168,7 @@ class TestFailing:
 
 
 def test_a_template_that_changes_its_context_changes_no_other(receiver: Receiver):
-    """URL, headers and body of one request share what they see; other requests do not."""
+    """Each template of a request sees it as it is, as do those of other requests."""
     change: dict[str, Any] = {'body_template': "{% set _ = data.update({'name': 'changed'}) %}{{ data.name }}"}
     subscribe(receiver.url('/'), Site, **change)
     subscribe(receiver.url('/'), Site, body_template='{{ data.name }}')

@@ -1,0 +1,66 @@
+"""Conditions that would hold up whoever saves or evaluates them."""
+
+import json
+from typing import Any
+
+import pytest
+from dcim.models import Site
+from extras.conditions import InvalidCondition
+from support.builders import NOWHERE, site, subscribe
+from support.engine import deliveries, in_thread, work
+
+from devstack.receiver import Receiver
+from webhooks.engine import conditions
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+API = '/api/plugins/webhooks/webhooks/'
+WITHOUT_END = {'attr': 'name', 'op': 'regex', 'value': '(a+)+$'}
+# Half a minute to compile: each range is gone through, character by character.
+SLOW_TO_COMPILE = {'attr': 'name', 'op': 'regex', 'value': '(?i)' + '[\x01-\U0010ffff]' * 100}
+
+
+class TestSaving:
+    @pytest.mark.parametrize(
+        'value',
+        [
+            {'attr': 'name', 'op': 'like', 'value': 'x'},
+            {'attr': 'name', 'op': 'regex', 'value': '('},
+            {'attr': 'name', 'op': 'regex', 'value': '(' * 2000 + ')' * 2000},
+            {'attr': 'name', 'op': 'regex', 'value': 'x{99999999999}'},
+            {'attr': 'name', 'op': 'regex', 'value': '(?<=a*)b'},
+            {'and': [{'or': [{'attr': 'name', 'op': 'regex', 'value': '['}]}]},
+            SLOW_TO_COMPILE,
+        ],
+        ids=lambda value: json.dumps(value)[:50],
+    )
+    def test_what_cannot_be_compiled_is_refused_by_its_field(self, api_client, value: Any):
+        webhook = subscribe(NOWHERE, Site)
+        answer = api_client.patch(f'{API}{webhook.pk}/', {'conditions': value}, format='json')
+        assert answer.status_code == 400
+        assert list(answer.data) == ['conditions']
+        assert api_client.patch(f'{API}{webhook.pk}/', {'conditions': WITHOUT_END}, format='json').status_code == 200
+
+
+class TestEvaluating:
+    def test_a_regular_expression_without_an_end_is_given_up_in_any_thread(self):
+        reasons, data = [], {'name': 'a' * 40 + '!'}
+
+        def evaluate() -> None:
+            try:
+                conditions.are_met(WITHOUT_END, data)
+            except InvalidCondition as error:
+                reasons.append(str(error))
+
+        thread = in_thread(evaluate)
+        thread.join(10)
+        assert not thread.is_alive()
+        assert 'it takes more than 0.05 seconds' in reasons[0]
+
+    def test_others_are_sent(self, receiver: Receiver):
+        subscribe(receiver.url('/slow'), Site, conditions=WITHOUT_END)
+        subscribe(receiver.url('/fine'), Site, conditions={**WITHOUT_END, 'value': 'a+!'})
+        site(name='a' * 40 + '!')
+        work()
+        assert [request.path for request in receiver.wait_for(1)] == ['/fine']
+        assert len(deliveries()) == 1

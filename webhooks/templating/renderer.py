@@ -1,0 +1,265 @@
+"""Templates and conditions, run in a renderer: a process with bounds of its own (process.py).
+
+A job has one renderer for all that it does, previews and forms one for each that is shown or saved. It is made by the
+first template or regular expression: where there is none, there is no renderer.
+"""
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from django.conf import settings
+from django.db import OperationalError
+from extras.conditions import InvalidCondition
+from netbox.registry import registry
+from utilities.jinja2 import DEFAULT_JINJA2_FILTERS, sanitize_http_header
+
+from ..interruptions import BROKEN_OFF
+from . import conditions, process
+from .environment import Environment, described
+from .errors import RenderError, TimeUp
+from .process import Fork, ProcessEnded, Renderer, Spawner, TooSlow
+
+# Seconds that one template may take. It is told its line then.
+TIME_LIMIT = 2.0
+# Seconds after which the renderer is killed that did not even answer that.
+MARGIN = 0.2
+# Seconds that the others wait for conditions, which have a limit of processor time: whatever a busy machine does.
+PATIENCE = 5.0
+
+TOO_SLOW = f'the template takes more than {TIME_LIMIT:g} seconds'
+TOO_LARGE = 'the template needs too much memory'
+ENDED = 'the template has ended the process that it was rendered in'
+
+# How an answer begins.
+DONE, REFUSED, UNFIT, NO_MEMORY, INTERRUPTED = b'+', b'-', b'?', b'm', b'!'
+
+Filters = dict[str, Callable]
+
+
+def render(template: str, context: str) -> str:
+    """Return the rendered template. `context` is a JSON object, read anew for each. Raises RenderError."""
+    return _ask('render', template, context)
+
+
+def render_url(template: str, context: str) -> str:
+    """As `render`. Raises RenderError also where what an object holds would end the host that the template wrote."""
+    return _ask('render_url', template, context)
+
+
+def check(template: str) -> None:
+    """Raise RenderError for a template with a mistake in its syntax, or a filter that does not exist."""
+    _ask('check', template)
+
+
+def are_met(wanted: str, data: str) -> bool:
+    """Return whether conditions are met by data, both JSON. Raises InvalidCondition."""
+    try:
+        return bool(_ask('are_met', wanted, data, seconds=PATIENCE))
+    except RenderError:
+        raise InvalidCondition('they cannot be evaluated: they need too much time or memory') from None
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise InvalidCondition for a regular expression that cannot be used."""
+    try:
+        _ask('check_pattern', pattern, seconds=PATIENCE)
+    except RenderError:
+        raise InvalidCondition('it needs too much time or memory') from None
+
+
+#
+# Which renderer
+#
+
+
+class _Supply:
+    """A renderer as long as it lives, and another one after it."""
+
+    def __init__(self, source_class: type[Fork | Spawner]) -> None:
+        self._source_class = source_class
+        self._source: Fork | Spawner | None = None
+        self._renderer: Renderer | None = None
+        self._filters: Filters = {}
+
+    @property
+    def is_ready(self) -> bool:
+        return self._source is not None
+
+    def prepare(self) -> None:
+        filters = _filters()
+        if self._source and filters != self._filters:
+            self.close()
+        if self._source is None:
+            self._filters = filters
+            self._source = self._source_class(lambda channel: _serve(channel, filters))
+
+    def renderer(self) -> Renderer:
+        self.prepare()
+        if self._renderer is None or not self._renderer.is_there:
+            self._renderer = self._source.make()
+        return self._renderer
+
+    def close(self) -> None:
+        if self._renderer:
+            self._renderer.kill()
+        if self._source:
+            self._source.close()
+        self._source = self._renderer = None
+
+
+_supply: ContextVar[_Supply | None] = ContextVar('supply', default=None)
+# The kernel ends a child together with the thread that forked it.
+_of_thread = threading.local()
+
+
+@contextmanager
+def shared() -> Iterator[None]:
+    """Let all that is done inside share one renderer: that of the job, or one that ends with it."""
+    if _supply.get():
+        yield
+        return
+    supply = _Supply(Fork)
+    token = _supply.set(supply)
+    try:
+        yield
+    finally:
+        _supply.reset(token)
+        supply.close()
+
+
+@contextmanager
+def kept(is_needed: Callable[[], bool]) -> Iterator[None]:
+    """Let all that is done inside share the renderer that is kept from job to job.
+
+    To be entered while the process has one thread. `is_needed` says whether there is any template: if so, the spawner
+    is forked now, unless it was before. Otherwise it is forked when the first template turns up.
+    """
+    if not hasattr(_of_thread, 'supply'):
+        _of_thread.supply = _Supply(Spawner)
+    supply: _Supply = _of_thread.supply
+    if supply.is_ready or is_needed():
+        supply.prepare()
+    token = _supply.set(supply)
+    try:
+        yield
+    finally:
+        _supply.reset(token)
+
+
+def _forget() -> None:
+    _supply.set(None)
+    vars(_of_thread).clear()
+
+
+# What a fork inherits belongs to its parent.
+os.register_at_fork(after_in_child=_forget)
+
+
+def _filters() -> Filters:
+    return {
+        **DEFAULT_JINJA2_FILTERS,
+        **registry['plugins'].get('jinja_filters', {}),
+        **settings.JINJA_FILTERS,
+        'header_safe': sanitize_http_header,
+    }
+
+
+#
+# Questions
+#
+
+
+def _ask(task: str, *texts: str, seconds: float | None = None) -> str:
+    seconds = TIME_LIMIT + MARGIN if seconds is None else seconds
+    question = [task.encode(), *(text.encode(errors='surrogatepass') for text in texts)]
+    with shared():
+        supply = _supply.get()
+        while True:
+            try:
+                renderer = supply.renderer()
+            except (OSError, EOFError) as error:
+                raise RenderError(f'no process is to be had: {error}') from error
+            was_new = renderer.is_new
+            try:
+                status, answer = renderer.ask(question, seconds)
+            except TooSlow:
+                raise RenderError(TOO_SLOW) from None
+            except ProcessEnded:
+                status, answer = NO_MEMORY, ENDED.encode()
+            if status != NO_MEMORY:
+                return _understood(status, answer.decode(errors='surrogatepass'), renderer)
+            renderer.kill()
+            if was_new:
+                raise RenderError(answer.decode())
+            # What others left behind may have been too much: it is tried in a new one.
+
+
+def _understood(status: bytes, text: str, renderer: Renderer) -> str:
+    if status == DONE:
+        return text
+    if status == UNFIT:
+        raise InvalidCondition(text)
+    if status == INTERRUPTED:
+        renderer.kill()
+        raise OperationalError(text)
+    raise RenderError(text)
+
+
+#
+# Answers: in the renderer
+#
+
+
+def _serve(channel: socket.socket, filters: Filters) -> None:
+    environment = Environment(filters)
+    tasks = {
+        b'render': _timed(environment.render),
+        b'render_url': _timed(environment.render_url),
+        b'check': _timed(environment.check),
+        b'are_met': conditions.are_met,
+        b'check_pattern': conditions.check_pattern,
+    }
+    signal.signal(signal.SIGALRM, _strike)
+    while True:
+        try:
+            status, text = _answer(tasks, process.receive(channel))
+        except EOFError:
+            return
+        process.send(channel, [status, text.encode(errors='surrogatepass')])
+
+
+def _answer(tasks: dict[bytes, Callable], question: list[bytes]) -> tuple[bytes, str]:
+    try:
+        task, *texts = question
+        return DONE, tasks[task](*(text.decode(errors='surrogatepass') for text in texts)) or ''
+    except InvalidCondition as error:
+        return UNFIT, str(error)
+    except TimeUp as error:
+        return REFUSED, described(RenderError(TOO_SLOW).with_traceback(error.__traceback__))
+    except MemoryError:
+        return NO_MEMORY, TOO_LARGE
+    except BROKEN_OFF as error:
+        # A filter has asked the database.
+        return INTERRUPTED, f'{type(error).__name__}: {error}'
+    except Exception as error:
+        return REFUSED, described(error)
+
+
+def _timed(task: Callable) -> Callable:
+    def call(*texts: str) -> str | None:
+        signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT)
+        try:
+            return task(*texts)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    return call
+
+
+def _strike(_signum: int, _frame: object) -> None:
+    raise TimeUp
