@@ -16,6 +16,7 @@ from utilities.views import get_viewname
 
 from .choices import KindChoices
 from .models import Delivery, Event, Webhook
+from .presentation import states
 
 ONE_LINE = {'td': {'class': 'text-nowrap'}}
 
@@ -73,15 +74,22 @@ class DurationColumn(tables.Column):
         return value
 
 
+def state_badge(webhook: Webhook) -> SafeString:
+    state = states.state_of(webhook)
+    return format_html('<span class="badge text-bg-{}">{}</span>', state.color, state.label)
+
+
+class StateColumn(tables.Column):
+    def render(self, record: Webhook) -> SafeString:
+        return state_badge(record)
+
+    def value(self, record: Webhook) -> str:
+        return str(states.state_of(record).label)
+
+
 class WebhookTable(NetBoxTable):
     name = tables.Column(verbose_name=_('Name'), linkify=True)
-    state = columns.TemplateColumn(
-        verbose_name=_('State'),
-        template_code="{% include 'webhooks/inc/state.html' with webhook=record %}",
-        accessor='health__suspended_since',
-        empty_values=(),
-        orderable=False,
-    )
+    state = StateColumn(verbose_name=_('State'), accessor='health__suspended_since', empty_values=(), orderable=False)
     enabled = columns.BooleanColumn(verbose_name=_('Enabled'))
     paused = columns.BooleanColumn(verbose_name=_('Paused'))
     object_types = columns.ContentTypesColumn(verbose_name=_('Object Types'), separator=', ', orderable=False)

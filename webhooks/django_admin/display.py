@@ -12,6 +12,7 @@ from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
+from django.utils.translation import gettext as _
 
 from ..choices import StatusChoices
 from ..models import Delivery, Webhook
@@ -21,6 +22,16 @@ Objects = Mapping[tuple[int, int], Model]
 
 def moment(when: datetime) -> str:
     return date_format(localtime(when), 'DATETIME_FORMAT')
+
+
+def last_call(webhook: Webhook) -> str:
+    """Say in a few words what came of the last request, or since when there is none."""
+    health = getattr(webhook, 'health', None)
+    if health is None or health.last_attempt_at is None:
+        return _('never called')
+    if health.suspended_since:
+        return _('since {since}: {error}').format(since=moment(health.suspended_since), error=health.last_error)
+    return health.last_error or _('last call {when}').format(when=moment(health.last_attempt_at))
 
 
 def word(text: str, color: str, title: str = '') -> SafeString:

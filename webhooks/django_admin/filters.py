@@ -9,19 +9,19 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
 from .. import object_types
+from ..presentation.states import STATES, in_state
 from .display import model_name
-from .health import STATES
 
 
-class HealthFilter(admin.SimpleListFilter):
-    title = _('health')
-    parameter_name = 'health'
+class StateFilter(admin.SimpleListFilter):
+    title = _('state')
+    parameter_name = 'state'
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
         return [(key, state.label) for key, state in STATES.items()]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
-        return queryset.filter(STATES[self.value()].query) if self.value() in STATES else queryset
+        return queryset.filter(in_state(self.value())) if self.value() in STATES else queryset
 
 
 class ObjectTypeFilter(admin.SimpleListFilter):

@@ -26,12 +26,12 @@ from django.utils.translation import ngettext
 from ..choices import StatusChoices
 from ..exceptions import WebhooksError
 from ..models import Delivery, Webhook
+from ..presentation import states
 from ..services import banners, preview, secret_rotation, trial
 from ..ui import history
-from . import health
 from .base import EVERYWHERE, BaseAdmin
-from .display import failed_url, model_name, word
-from .filters import HealthFilter, SubscribedTypeFilter
+from .display import failed_url, last_call, model_name, word
+from .filters import StateFilter, SubscribedTypeFilter
 from .forms import WebhookForm
 
 MODELS_SHOWN = 3
@@ -40,15 +40,15 @@ CHARACTERS_SHOWN = 60
 
 class WebhookAdmin(BaseAdmin):
     form = WebhookForm
-    list_display = ('name', 'state', 'condition', 'models', 'events', 'url')
-    list_filter = ('enabled', 'paused', SubscribedTypeFilter, HealthFilter)
+    list_display = ('name', 'state', 'models', 'events', 'url')
+    list_filter = (StateFilter, SubscribedTypeFilter)
     list_select_related = ('health',)
     search_fields = ('name', 'description')
     filter_horizontal = ('ignore_users', 'notification_groups')
     actions = ('enable', 'disable', 'send_test', 'redeliver_failed', 'delete_selected')
-    readonly_fields = ('condition', 'last_day')
+    readonly_fields = ('state', 'last_day')
     fieldsets = (
-        (None, {'fields': ('name', 'description', 'enabled', 'paused', 'condition', 'last_day')}),
+        (None, {'fields': ('name', 'description', 'enabled', 'paused', 'state', 'last_day')}),
         (_('What is sent'), {'fields': ('object_types', ('type_create', 'type_update', 'type_delete'))}),
         (_('Only some changes'), {'fields': ('conditions', 'ignore_users'), 'classes': ('collapse',)}),
         (_('Where to'), {'fields': ('payload_url', ('http_method', 'http_content_type'), 'additional_headers')}),
@@ -82,16 +82,9 @@ class WebhookAdmin(BaseAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Webhook]:
         return super().get_queryset(request).prefetch_related('object_types')
 
-    @admin.display(description=_('State'), ordering='enabled')
+    @admin.display(description=_('State'))
     def state(self, webhook: Webhook) -> SafeString:
-        if not webhook.enabled:
-            return word(_('Disabled'), 'gray')
-        return word(_('Paused'), 'orange') if webhook.paused else word(_('Enabled'), 'green')
-
-    @admin.display(description=_('Health'))
-    def condition(self, webhook: Webhook) -> SafeString:
-        state = health.STATES[health.state_of(webhook)]
-        reason = health.reason(webhook)
+        state, reason = states.state_of(webhook), last_call(webhook)
         short = Truncator(reason).chars(CHARACTERS_SHOWN)
         return format_html('{} <span class="wh-quiet">{}</span>', word(state.label, state.color, reason), short)
 
@@ -189,7 +182,7 @@ class WebhookAdmin(BaseAdmin):
         fieldsets = super().get_fieldsets(request, obj)
         if obj is not None:
             return fieldsets
-        absent = ('condition', 'last_day', 'clear_secret', 'keep_previous')
+        absent = ('state', 'last_day', 'clear_secret', 'keep_previous')
         return [
             (name, {**options, 'fields': [field for field in options['fields'] if field not in absent]})
             for name, options in fieldsets

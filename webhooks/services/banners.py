@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from django.contrib.contenttypes.models import ContentType
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
+from extras.models import EventRule
 
 from .. import conf
 from ..constants import GONE
@@ -13,6 +15,7 @@ from ..exceptions import DecryptionError
 from ..models import Health, Webhook
 from ..models.fields import Sealed
 from ..outbox import queue
+from ..presentation import states
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Banner:
 
 def of(webhook: Webhook) -> list[Banner]:
     """Return what there is to say, the most important first; nothing of a webhook that sends."""
-    return [*_definition(webhook), *_state(webhook), *_installation(webhook)]
+    return [*_definition(webhook), *_state(webhook), *_subscription(webhook), *_installation(webhook)]
 
 
 def _definition(webhook: Webhook) -> Iterator[Banner]:
@@ -71,7 +74,7 @@ def _state(webhook: Webhook) -> Iterator[Banner]:
         yield Banner(
             'warning',
             'pause-circle-outline',
-            _('Paused'),
+            states.PAUSED.label,
             _('Changes are recorded and held, and sent when the pause ends. Edit it to end the pause.'),
         )
     elif health and health.suspended_since:
@@ -94,7 +97,7 @@ def _disabled() -> Banner:
     return Banner(
         'secondary',
         'information-outline',
-        _('Disabled'),
+        states.DISABLED.label,
         _(
             'No change is recorded for this webhook, and what is pending is held until it expires. '
             'Edit it to enable it.'
@@ -106,7 +109,7 @@ def _suspended(health: Health) -> Banner:
     return Banner(
         'warning',
         'alert-outline',
-        _('Suspended'),
+        states.SUSPENDED.label,
         _(
             'Its endpoint cannot be reached since {since}: {error}. The next try is at {probe}; what waits is sent as '
             'soon as it answers, and nothing needs to be done here. To try at once, send a test, or save the webhook.'
@@ -114,6 +117,25 @@ def _suspended(health: Health) -> Banner:
             since=_moment(health.suspended_since), error=health.last_error.rstrip('.'), probe=_moment(health.probe_at)
         ),
     )
+
+
+def _subscription(webhook: Webhook) -> Iterator[Banner]:
+    if webhook.object_types.exists() or _is_in_a_rule(webhook):
+        return
+    yield Banner(
+        'warning',
+        'help-circle-outline',
+        _('Nothing is sent'),
+        _(
+            'This webhook has no object types, and no enabled event rule sends with it. Edit it to choose object '
+            'types, or choose it in an event rule.'
+        ),
+    )
+
+
+def _is_in_a_rule(webhook: Webhook) -> bool:
+    rules = EventRule.objects.filter(action_object_type=ContentType.objects.get_for_model(Webhook))
+    return rules.filter(action_object_id=webhook.pk, enabled=True).exists()
 
 
 def _installation(webhook: Webhook) -> Iterator[Banner]:

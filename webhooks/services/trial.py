@@ -9,7 +9,7 @@ from contextlib import closing
 from datetime import datetime
 
 from django.contrib.contenttypes.models import ContentType
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Model
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -66,9 +66,13 @@ def _explain(outcome: Outcome, webhook: Webhook) -> Outcome:
     return dataclasses.replace(outcome, error=error, unreachable=False)
 
 
-def _wait_for_nobody(webhook: Webhook, now: datetime) -> None:
-    """Raise DefinitionError where the webhook is being tested, or as many are as may hold threads."""
-    locks.acquire(COUNTING)
+def _check_room(webhook: Webhook, now: datetime) -> None:
+    """Raise DefinitionError where the webhook is being tested, or as many are as may hold threads.
+
+    From here to the commit, one at a time.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('lock_timeout', '5s', true), pg_advisory_xact_lock(%s)", [COUNTING])
     under_way = Delivery.objects.filter(event__test=True, status=StatusChoices.SENDING, lease_until__gt=now)
     testing = list(under_way.values_list('webhook', flat=True))
     if webhook.pk in testing:
@@ -79,9 +83,9 @@ def _wait_for_nobody(webhook: Webhook, now: datetime) -> None:
 
 @transaction.atomic
 def _make_test(webhook: Webhook, user: Model | None, lease: uuid.UUID) -> Delivery:
-    now = timezone.now()
-    _wait_for_nobody(webhook, now)
     event = _test_event(webhook, user)
+    now = timezone.now()
+    _check_room(webhook, now)
     return Delivery.objects.create(
         webhook=webhook,
         event=event,

@@ -11,7 +11,7 @@ from utilities.object_types import object_type_name
 
 from ..choices import StatusChoices
 from ..models import Event
-from ..tables import object_url
+from ..tables import object_url, state_badge
 from . import history
 
 
@@ -32,6 +32,11 @@ class ObjectTypesAttr(LinesAttr):
     def get_value(self, obj: Any) -> str:
         types = obj.object_types.order_by('app_label', 'model')
         return '\n'.join(object_type_name(object_type) for object_type in types)
+
+
+class StateAttr(attrs.TextAttr):
+    def get_value(self, obj: Any) -> str:
+        return state_badge(obj)
 
 
 class SecretAttr(attrs.TextAttr):
@@ -61,7 +66,7 @@ class WebhookPanel(panels.ObjectAttributesPanel):
 
     name = attrs.TextAttr('name', label=_('Name'))
     description = attrs.TextAttr('description', label=_('Description'))
-    state = attrs.TemplatedAttr('pk', template_name='webhooks/attrs/state.html', label=_('State'))
+    state = StateAttr('pk', label=_('State'))
     kinds = attrs.TextAttr('kind_labels', label=_('Events'))
     object_types = ObjectTypesAttr('object_types', label=_('Object types'))
     ignore_users = attrs.RelatedObjectListAttr('ignore_users', label=_('Ignored users'))

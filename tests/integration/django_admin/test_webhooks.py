@@ -33,6 +33,7 @@ from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
 from webhooks.django_admin.webhook import WebhookAdmin
 from webhooks.models import Delivery, Health, Webhook
+from webhooks.presentation.states import STATES
 from webhooks.services import redelivery
 
 STATUS_PAGE = '/admin/webhook-backend-status/'
@@ -144,8 +145,8 @@ class TestWebhookList:
     @pytest.mark.parametrize(
         ('health', 'state', 'words'),
         [
-            (None, 'never', ['Never called']),
-            ({'last_attempt_at': timezone.now()}, 'ok', ['OK', 'last call']),
+            (None, 'active', ['Active', 'never called']),
+            ({'last_attempt_at': timezone.now()}, 'active', ['Active', 'last call']),
             ({'last_attempt_at': timezone.now(), 'last_error': 'HTTP 500'}, 'failing', ['Failing', 'HTTP 500']),
             (
                 {'last_attempt_at': timezone.now(), 'last_error': 'refused', 'suspended_since': timezone.now()},
@@ -154,14 +155,14 @@ class TestWebhookList:
             ),
         ],
     )
-    def test_health_is_shown_in_a_word_with_its_reason(self, client, webhook, health, state, words):
+    def test_the_state_is_shown_in_a_word_with_its_reason(self, client, webhook, health, state, words):
         if health is not None:
             Health.objects.update_or_create(health, webhook=webhook)
         page = client.get(WEBHOOKS).content.decode()
-        cell = re.search(r'field-condition">(.*?)</td>', page, re.DOTALL)[1]
+        cell = re.search(r'field-state">(.*?)</td>', page, re.DOTALL)[1]
         assert [word for word in words if word in cell] == words
-        for key in ('never', 'ok', 'failing', 'suspended'):
-            found = list(client.get(WEBHOOKS, {'health': key}).context['cl'].result_list)
+        for key in STATES:
+            found = list(client.get(WEBHOOKS, {'state': key}).context['cl'].result_list)
             assert found == ([webhook] if key == state else [])
 
     @pytest.mark.parametrize(

@@ -4,9 +4,11 @@ from datetime import timedelta
 
 import pytest
 from dcim.models import Site
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.test import RequestFactory
 from django.utils import timezone
+from extras.models import EventRule
 from netbox.registry import registry
 from support.admin_browser import page_of
 from support.builders import NOWHERE, site, subscribe
@@ -144,6 +146,22 @@ class TestBanners:
         assert 'connection refused' in banner.text
         assert f'{timezone.localtime(Health.objects.get().probe_at):%Y-%m-%d %H:%M:%S}' in banner.text
 
+    def test_a_webhook_that_nothing_asks_for_is_told(self, webhook):
+        assert 'Nothing is sent' not in self.titles(webhook)
+        webhook.object_types.clear()
+        assert self.titles(webhook)[0] == 'Nothing is sent'
+        rule = EventRule.objects.create(
+            name='Jobs',
+            event_types=['job_completed'],
+            action_type='webhooks.send',
+            action_object_type=ContentType.objects.get_for_model(Webhook),
+            action_object_id=webhook.pk,
+        )
+        assert 'Nothing is sent' not in self.titles(webhook)
+        rule.enabled = False
+        rule.save()
+        assert self.titles(webhook)[0] == 'Nothing is sent'
+
     def test_a_missing_worker_is_told(self, webhook):
         assert self.titles(webhook) == ['No worker is running']
 
@@ -170,6 +188,12 @@ class TestBanners:
             assert 'role="alert"' in page
             assert 'Its endpoint cannot be reached since' in page
 
+    def test_both_pages_say_that_nothing_asks_for_a_webhook(self, admin_pages, webhook):
+        addresses = (webhook.get_absolute_url(), page_of(webhook))
+        assert not [one for one in addresses if 'no object types' in admin_pages.get(one).content.decode()]
+        webhook.object_types.clear()
+        assert all('no object types' in admin_pages.get(one).content.decode() for one in addresses)
+
 
 @pytest.mark.parametrize('address', ['/admin/', '/admin/webhook-backend-status/'])
 def test_the_admin_tells_how_sending_goes(admin_pages, webhook, address):
@@ -180,4 +204,4 @@ def test_the_admin_tells_how_sending_goes(admin_pages, webhook, address):
     page = ' '.join(admin_pages.get(address).content.decode().split())
     assert 'None is running</span> Nothing is sent: start netbox-rq.' in page
     assert '2 deliveries, 3 changes that no worker has looked at yet; the oldest for 5 hours' in page
-    assert '/admin/webhooks/webhook/?health=suspended' in page
+    assert '/admin/webhooks/webhook/?state=suspended' in page
