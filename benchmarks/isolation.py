@@ -1,10 +1,12 @@
 """How long a change for an idle webhook takes to arrive, alone and beside what others do: the worst of twenty."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dcim.models import Site
+from django.db import connection, connections, transaction
 from tenancy.models import Tenant
 
 from benchmarks.report import Row
@@ -17,11 +19,30 @@ BUSY, IDLE = '/busy', '/idle'
 ENDLESS = '{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}'
 
 
+# Events of one transaction, copies of the one that is there: an import.
+IMPORT = """
+    INSERT INTO webhooks_event (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, data, error,
+        skipped, transaction_id, transaction_time, snapshot)
+    SELECT gen_random_uuid(), nextval('webhooks_event_sequence'), kind, object_type_id, object_id + n, '', now(), '',
+        '', 0, transaction_id, transaction_time, snapshot
+    FROM webhooks_event, generate_series(1, %s) n WHERE dispatched_at IS NULL"""
+
+# Deliveries that are over, or have expired: copies of one that is there.
+LOG = """
+    INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence, status, error,
+        created, due_at, expires_at, attempt_count, listed, event_count)
+    SELECT gen_random_uuid(), webhook_id, event_id, object_type_id, object_id + n, sequence + n, %s, '',
+        now(), now(), now() - interval '1 second', 1, true, 1
+    FROM webhooks_delivery, generate_series(1, %s) n WHERE webhook_id = %s"""
+
+
 def measure(bed: Bed) -> Iterator[Row]:
     bed.receiver.answers(BUSY, Answer(200, delay=0.02))
     count = 3 if bed.quick else 20
     backlog = 100 if bed.quick else 2400
     slow = 5 if bed.quick else 200
+    long = 1000 if bed.quick else 300_000
+    large = 1000 if bed.quick else 50_000
     with bed.subscribed(OURS, Tenant, path=IDLE), bed.worker():
         alone = _worst(bed, count)
     yield _row('alone', alone)
@@ -29,6 +50,64 @@ def measure(bed: Bed) -> Iterator[Row]:
         yield _row(f'beside {10 * backlog:,} deliveries that wait for a healthy endpoint of 20 ms', _worst(bed, count))
     with _busy(bed, 1, slow, body_template=ENDLESS):
         yield _row(f'beside {slow} deliveries whose template takes its 2 s', _worst(bed, count))
+    with _import(bed, large):
+        yield _row(f'beside an import of {large:,} objects', _worst(bed, count))
+    with _busy(bed, 1, 100), _renamed():
+        yield _row('beside an open transaction that has renamed a webhook with changes', _worst(bed, count))
+    with _log(bed, long, 'delivered') as webhook:
+        started = time.monotonic()
+        webhook.delete()
+        yield Row(f'a webhook with {long:,} deliveries is deleted', 'ms', [(time.monotonic() - started) * 1000])
+        yield _row('while its log is removed', _worst(bed, count))
+    with _log(bed, long, 'pending'):
+        yield _row(f'while {long:,} deliveries of a paused webhook expire', _worst(bed, count))
+
+
+@contextmanager
+def _import(bed: Bed, count: int) -> Iterator[None]:
+    with bed.subscribed(OURS, Site, path=BUSY), bed.subscribed(OURS, Tenant, path=IDLE):
+        bed.save(bed.new_sites(1))
+        with connection.cursor() as cursor:
+            cursor.execute(IMPORT, [count])
+        with bed.worker():
+            bed.receiver.wait_for(1, lambda request: request.path == BUSY, timeout=120)
+            yield
+
+
+@contextmanager
+def _log(bed: Bed, count: int, status: str) -> Iterator[Webhook]:
+    """A worker beside a webhook with a long log: over, or pending and expired while it is paused."""
+    with bed.subscribed(OURS, Site, path=BUSY), bed.subscribed(OURS, Tenant, path=IDLE):
+        webhook = Webhook.objects.get(object_types__model='site')
+        with bed.worker():
+            bed.save(bed.new_sites(1))
+            bed.receiver.wait_for(1, lambda request: request.path == BUSY, timeout=120)
+            Webhook.objects.filter(pk=webhook.pk).update(paused=True)
+            with connection.cursor() as cursor:
+                cursor.execute(LOG, [status, count, webhook.pk])
+            yield webhook
+
+
+@contextmanager
+def _renamed() -> Iterator[None]:
+    """Somebody's transaction has renamed the busy webhook, and is not over."""
+    ready, over = threading.Event(), threading.Event()
+
+    def rename() -> None:
+        with transaction.atomic():
+            Webhook.objects.filter(object_types__model='site').update(name='renamed')
+            ready.set()
+            over.wait(120)
+        connections.close_all()
+
+    thread = threading.Thread(target=rename)
+    thread.start()
+    ready.wait(30)
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _row(what: str, worst: float) -> Row:

@@ -32,7 +32,7 @@ STAGES = {
     'before events are rendered': (strike_before, 'webhooks.engine.event_rendering.render', 1),
     'after deliveries were made, before the commit': (strike_after, 'webhooks.engine.dispatch.make_deliveries', 1),
     'after the claim, before the commit': (strike_after, 'webhooks.engine.claims.claim', 2),
-    'after the claim was committed': (strike_before, 'webhooks.engine.runner.prepare', 1),
+    'after the claim was committed': (strike_before, 'webhooks.engine.building.prepare', 1),
     'before the first POST': (strike_before, 'webhooks.transport.client.Client.send', 1),
     'after the fifth POST': (strike_after, 'webhooks.transport.client.Client.send', 5),
     'after the record, before the commit': (strike_after, 'webhooks.engine.outcomes.save', 2),

@@ -36,7 +36,7 @@ STAGES = {
     'after the dispatch was committed': (strike_after, f'{DISPATCH}.dispatch', 1),
     'before the claim': (strike_before, f'{CLAIM}.claim', 2),
     'after the claim, before the commit': (strike_after, f'{CLAIM}.claim', 2),
-    'after the claim was committed': (strike_before, 'webhooks.engine.runner.prepare', 1),
+    'after the claim was committed': (strike_before, 'webhooks.engine.building.prepare', 1),
     'before the first POST': (strike_before, f'{POST}.send', 1),
     'before the fifth POST': (strike_before, f'{POST}.send', 5),
     'after the first POST': (strike_after, f'{POST}.send', 1),

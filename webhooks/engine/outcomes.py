@@ -140,7 +140,7 @@ def row(one: Claimed, verdict: Verdict, lapsed: bool = False) -> dict[str, objec
         'duration': outcome.duration,
         'method': webhook.http_method,
         'url': storable(url),
-        'request_headers': http_request.shorten_signatures(headers),
+        'request_headers': http_request.mask_signatures(headers),
         'response_headers': dict(outcome.headers),
         'response_body': outcome.body,
         'lapsed': lapsed,

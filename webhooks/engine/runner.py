@@ -1,8 +1,8 @@
 """One job: events are dispatched and deliveries sent until nothing is due, or the time is up.
 
-The main thread does all database work; the others only send. Claims follow the answers, so that a webhook whose
-endpoint is slow holds no more than its own `concurrency` of the threads. Each round records, claims, builds and
-dispatches a little, so that no backlog of the one holds up the other.
+The main thread does the engine's work in the database; others send, and one builds what has a template. Claims follow
+the answers, so that a slow endpoint holds no more than its webhook's `concurrency` of the threads. Each round records,
+claims and dispatches a little, so that no backlog of the one holds up the other.
 """
 
 import logging
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 
-from django.db import DataError, connection
+from django.db import DataError, connection, connections
 
 from ..constants import GONE, JOB_TIME, LEASE_MARGIN
 from ..interruptions import BROKEN_OFF, INTERRUPTIONS
@@ -24,7 +24,8 @@ from ..templating import renderer
 from ..transport.client import Client
 from ..transport.exchange import Outcome, Request
 from . import claims, dispatch, expiry, gone, lanes, outcomes, purge, rescue
-from .claimed import Claimed, prepare
+from .building import Building, Built
+from .claimed import Claimed
 from .claims import Claim
 from .job_time import Pace, Span
 from .ledger import Ledger
@@ -47,10 +48,6 @@ CALL_INTERVAL = 1.0
 DEFINITION_AGE = 1.0
 # Longest wait for an answer before the loop looks for new work, in seconds.
 POLL = 0.1
-# Seconds that a round may spend on building requests, beyond the one that it is at.
-BUILD_BUDGET = 0.1
-# Seconds after which a request was slow to build, by a template for example: of its webhook one is claimed at a time.
-SLOW_BUILD = 0.02
 # Seconds for which a transaction that PostgreSQL broke off is tried again, and between two tries.
 PATIENCE, RETRY_PAUSE = 60.0, 0.2
 # Seconds for which dispatch rests after it was broken off, while sending goes on.
@@ -73,19 +70,22 @@ def _drain() -> Iterator['Drain']:
     try:
         # Before there are threads.
         with (
-            renderer.kept(Webhook.any_is_templated),
+            renderer.kept(Webhook.any_is_templated) as aside,
             ThreadPoolExecutor(THREADS, thread_name_prefix='webhooks-send') as pool,
+            ThreadPoolExecutor(1, thread_name_prefix='webhooks-build') as builder,
         ):
-            yield Drain(client, pool)
+            yield Drain(client, pool, Building(partial(builder.submit, aside.run)))
+            builder.submit(connections.close_all)
     finally:
         client.close()
 
 
 class Drain:
-    def __init__(self, client: Client, pool: ThreadPoolExecutor):
+    def __init__(self, client: Client, pool: ThreadPoolExecutor, building: Building):
         self.tally = Tally()
         self._client = client
         self._pool = pool
+        self._building = building
         self._lease = uuid.uuid4()
         self._ledger = Ledger()
         self._under_way: dict[Future, Claimed] = {}
@@ -93,7 +93,6 @@ class Drain:
         self._answered: list[Claimed] = []
         # {id: id of its webhook} of what was claimed and not begun in time: it goes back.
         self._unbegun: dict[int, int] = {}
-        self._slow_to_build: set[int] = set()
         self._webhooks: dict[int, Webhook] = {}
         self._webhooks_at = 0.0
         self._dispatch_from = 0.0
@@ -114,7 +113,7 @@ class Drain:
         while not finished and (self._has_begun() or not self._is_over()):
             is_over = self._is_over()
             self._answered += self._collect(patience)
-            more = self._turn(0 if is_over else THREADS - len(self._under_way))
+            more = self._turn(0 if is_over else self._free())
             if not is_over:
                 more = bool(self._dispatch()) + self._tidy() + more > 0
                 finished = not (more or self._has_begun() or self._begin_lapsed() or self._wait_for_room())
@@ -124,9 +123,12 @@ class Drain:
         self._flush()
         return finished and not self._persist(lambda: claims.is_held_by_time(lanes.now(), self._span()))
 
+    def _free(self) -> int:
+        return THREADS - len(self._under_way) - len(self._building)
+
     def _has_begun(self) -> bool:
         """Whether something is held that has to be recorded or given back."""
-        return bool(self._under_way or self._has_kept())
+        return bool(self._under_way or self._building or self._has_kept())
 
     def _has_kept(self) -> bool:
         return bool(self._answered or self._unbegun)
@@ -191,7 +193,7 @@ class Drain:
             claim = self._persist(lambda: self._record_and_claim([], free))
         is_waiting = self._has_kept()  # for lanes that are busy
         self._begin(claim.pks, claimed_at)
-        if free and len(self._under_way) >= THREADS:
+        if free and self._free() <= 0:
             self._call()
         return claim.more or (self._has_kept() and not is_waiting)
 
@@ -204,7 +206,7 @@ class Drain:
             tally = outcomes.record(self._lease, [judge(one, now) for one in ended], ledger, held, now)
             back = {pk for pk, webhook_id in unbegun.items() if webhook_id in held}
             claims.give_back(self._lease, back, now)
-            claim = claims.claim(self._lease, held, free, now, self._span(), self._slow_to_build)
+            claim = claims.claim(self._lease, held, free, now, self._span(), self._building.slow)
         self._ledger, self._is_unsure = ledger, False
         self._unbegun = {pk: webhook_id for pk, webhook_id in unbegun.items() if pk not in back}
         self._answered = [one for one in self._answered if one not in ended]
@@ -217,8 +219,8 @@ class Drain:
         """Return what is ours by a transaction that was committed, although this worker has not heard of it."""
         if not self._is_unsure:
             return {}
-        known = [one.delivery.pk for one in (*self._under_way.values(), *self._answered)]
-        return claims.strays(self._lease, known)
+        held = [one.delivery for one in (*self._under_way.values(), *self._answered)]
+        return claims.strays(self._lease, [one.pk for one in (*held, *self._building.deliveries)])
 
     def _begin_lapsed(self, since: timedelta = timedelta()) -> bool:
         """Begin one that may have stopped a worker, and has been due `since` then. Returns whether there was one.
@@ -288,34 +290,21 @@ class Drain:
     #
 
     def _begin(self, claimed: list[int], claimed_at: float) -> None:
-        """Build and send what was claimed, what is built soon first. What would keep the others waiting goes back."""
+        """Build and send what was claimed."""
         found = self._persist(lambda: claims.fetch(claimed))
         webhooks = self._persist(lambda: self._definitions(found))
-        # A webhook may have been deleted, and its deliveries with it, since they were claimed.
-        there = [one for one in found if one.webhook_id in webhooks]
-        there.sort(key=lambda each: each.webhook_id in self._slow_to_build)
-        end = time.monotonic() + BUILD_BUDGET
-        for position, delivery in enumerate(there):
-            if position and time.monotonic() > end:
-                self._unbegun |= {late.pk: late.webhook_id for late in there[position:]}
-                return
-            one = self._build(delivery, webhooks[delivery.webhook_id])
-            if one.request is None:
-                self._answered.append(one)
-            else:
-                self._send(one, claimed_at + LEASE_MARGIN)
+        there = [one for one in found if one.webhook_id in webhooks]  # the others were deleted since
+        for built in self._building.begin(there, webhooks, claimed_at):
+            self._send(built)
+        self._unbegun |= self._building.take_left()
 
-    def _build(self, delivery: Delivery, webhook: Webhook) -> Claimed:
-        began = time.monotonic()
-        one = prepare(delivery, webhook, time.time())
-        if time.monotonic() - began > SLOW_BUILD:
-            self._slow_to_build.add(webhook.pk)
-        else:
-            self._slow_to_build.discard(webhook.pk)
-        return one
-
-    def _send(self, one: Claimed, latest: float) -> None:
+    def _send(self, built: Built) -> None:
+        one = built.one
+        if one.request is None:
+            self._answered.append(one)
+            return
         self._pace.begin(one.delivery.pk, one.request.timeout, time.monotonic())
+        latest = built.claimed_at + LEASE_MARGIN
         self._under_way[self._pool.submit(self._ask, one.request, latest)] = one
 
     def _ask(self, request: Request, latest: float) -> Outcome | None:
@@ -323,14 +312,18 @@ class Drain:
         return self._client.send(request) if time.monotonic() < latest else None
 
     def _collect(self, patience: float) -> list[Claimed]:
-        """Wait for answers and return the deliveries that have got theirs."""
-        if not self._under_way:
+        """Wait for answers and return the deliveries that have got theirs. What is built meanwhile is sent."""
+        waited_for = [*self._under_way, *self._building.futures]
+        if not waited_for:
             time.sleep(patience if self._has_kept() else 0)
             return []
-        done, rest = wait(self._under_way, patience, FIRST_COMPLETED)
+        done, rest = wait(waited_for, patience, FIRST_COMPLETED)
         if done and rest:
             done |= wait(rest, GATHER).done
-        return [one for future in done if (one := self._ended(future))]
+        for future in done - self._under_way.keys():
+            self._send(self._building.end(future))
+        self._unbegun |= self._building.take_left()
+        return [one for future in done & self._under_way.keys() if (one := self._ended(future))]
 
     def _ended(self, future: Future) -> Claimed | None:
         one = self._under_way.pop(future)

@@ -75,9 +75,19 @@ def mask(request: Request, webhook: Webhook) -> tuple[str, dict[str, str]]:
     return mask_url(request.url), headers
 
 
-def shorten_signatures(headers: Mapping[str, str]) -> dict[str, str]:
+def mask_signatures(headers: Mapping[str, str]) -> dict[str, str]:
     """Signatures are masked whole: with a part of one, a secret that somebody has typed can be guessed in peace."""
     return {name: MASK if name.lower() in SIGNATURES else value for name, value in headers.items()}
+
+
+def is_templated(webhook: Webhook) -> bool:
+    """Return whether a template has to be rendered for a request."""
+    if webhook.body_template or JINJA2_TEMPLATE_RE.search(whole_url(webhook.payload_url)):
+        return True
+    try:
+        return bool(JINJA2_TEMPLATE_RE.search(webhook.additional_headers.reveal()))
+    except DecryptionError:
+        return False  # the delivery says so
 
 
 def _check_rendered(events: Sequence[Event]) -> None:

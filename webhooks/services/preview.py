@@ -61,7 +61,7 @@ def show(webhook: Webhook, changes: Mapping[str, Any], user: User) -> Preview:
     request = http_request.build(Delivery(webhook=webhook, event=event), time.time())
     url, headers = http_request.mask(request, webhook)
     body = request.body.decode(errors='replace')
-    return Preview(event, request.method, url, http_request.shorten_signatures(headers), body)
+    return Preview(event, request.method, url, http_request.mask_signatures(headers), body)
 
 
 def context(webhook: Webhook, user: User) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 
 from django.conf import settings
 from django.db import OperationalError
@@ -133,20 +133,24 @@ def shared() -> Iterator[None]:
 
 
 @contextmanager
-def kept(is_needed: Callable[[], bool]) -> Iterator[None]:
+def kept(is_needed: Callable[[], bool]) -> Iterator[Context]:
     """Let all that is done inside share the renderer that is kept from job to job.
 
     To be entered while the process has one thread. `is_needed` says whether there is any template: if so, the spawner
-    is forked now, unless it was before. Otherwise it is forked when the first template turns up.
+    is forked now, unless it was before. Otherwise it is forked when the first template turns up. Gives a context with
+    a renderer of its own, for another thread.
     """
-    if not hasattr(_of_thread, 'supply'):
-        _of_thread.supply = _Supply(Spawner)
-    supply: _Supply = _of_thread.supply
-    if supply.is_ready or is_needed():
-        supply.prepare()
-    token = _supply.set(supply)
+    if not hasattr(_of_thread, 'supplies'):
+        _of_thread.supplies = _Supply(Spawner), _Supply(Spawner)
+    own, other = _of_thread.supplies
+    if own.is_ready or is_needed():
+        own.prepare()
+        other.prepare()
+    aside = copy_context()
+    aside.run(_supply.set, other)
+    token = _supply.set(own)
     try:
-        yield
+        yield aside
     finally:
         _supply.reset(token)
 

@@ -27,7 +27,7 @@ from tenancy.models import Tenant
 
 from devstack.receiver import Answer, Manner, Received, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import expiry, lanes, outcomes, rescue, runner, timer
+from webhooks.engine import building, expiry, lanes, outcomes, rescue, runner, timer
 from webhooks.engine.claimed import Claimed
 from webhooks.models import Attempt, Delivery, Health, Webhook
 from webhooks.payload import http_request
@@ -108,16 +108,26 @@ class TestBacklog:
 
 
 class TestSlowTemplate:
-    def test_what_is_built_soon_does_not_wait_for_all_that_is_built_slowly(self, receiver):
+    def test_what_has_no_template_waits_for_none(self, receiver):
         subscribe(receiver.url(BUSY), Site, body_template=SLOW_TEMPLATE)
         subscribe(receiver.url(IDLE), Tenant)
         sites(12)
         tenant()
         work()
+        assert [request.path for request in receiver.requests].index(IDLE) == 0
+
+    def test_behind_a_slow_template_others_do_not_wait_for_all_that_is_slow(self, receiver):
+        subscribe(receiver.url(BUSY), Site, body_template=SLOW_TEMPLATE)
+        subscribe(receiver.url(IDLE), Tenant, body_template='{{ data.name }}')
+        sites(12)
+        tenant()
+        work()
         assert [request.path for request in receiver.requests].index(IDLE) <= 2
+        assert {one.attempt_count for one in deliveries(DELIVERED)} == {1}
+        assert len(receiver.requests) == 13
 
     def test_what_was_claimed_and_not_begun_is_free_for_other_workers(self, receiver, monkeypatch):
-        monkeypatch.setattr(runner, 'BUILD_BUDGET', 0)
+        monkeypatch.setattr(building, 'BUDGET', 0)
         subscribe(receiver.url(BUSY), Site)
         sites(5)
         assert work() == '5 delivered'

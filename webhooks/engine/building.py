@@ -1,0 +1,99 @@
+"""Building: claimed deliveries get their requests, and one that is slow to build holds up no other.
+
+What needs no template is built at once. What does is built in a thread of its own, which waits for the renderer: a
+template may take two seconds. Of a webhook that was slow to build, one delivery is claimed at a time.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from ..models import Delivery, Webhook
+from ..payload import http_request
+from .claimed import Claimed, prepare
+
+# Seconds after which nothing more is built at once: what is left goes back.
+BUDGET = 0.1
+# Seconds after which a request was slow to build, by a template or by what a plugin adds.
+SLOW = 0.02
+
+
+@dataclass
+class Built:
+    """A delivery with its request, or the reason why it has none; when it was claimed (time.monotonic())."""
+
+    one: Claimed
+    claimed_at: float
+
+
+class Building:
+    """What is being built. `submit` lets a function be called in the other thread."""
+
+    def __init__(self, submit: Callable[..., Future]) -> None:
+        self._submit = submit
+        self._under_way: dict[Future, tuple[Delivery, float]] = {}
+        # Ids of webhooks whose last request was slow to build.
+        self.slow: set[int] = set()
+        # {id: id of its webhook} of what was not begun, or cannot be waited for.
+        self.left: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    @property
+    def futures(self) -> list[Future]:
+        return list(self._under_way)
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        return [delivery for delivery, _claimed_at in self._under_way.values()]
+
+    def begin(self, found: Sequence[Delivery], webhooks: Mapping[int, Webhook], claimed_at: float) -> Iterator[Built]:
+        """Build, and yield what is built at once, what is built soon first."""
+        plain = []
+        for delivery in found:
+            if http_request.is_templated(webhooks[delivery.webhook_id]):
+                future = self._submit(_timed, delivery, webhooks[delivery.webhook_id])
+                self._under_way[future] = delivery, claimed_at
+            else:
+                plain.append(delivery)
+        plain.sort(key=lambda each: each.webhook_id in self.slow)
+        end = time.monotonic() + BUDGET
+        for position, delivery in enumerate(plain):
+            if position and time.monotonic() > end:
+                self.left |= {late.pk: late.webhook_id for late in plain[position:]}
+                return
+            one, took = _timed(delivery, webhooks[delivery.webhook_id])
+            self._note(delivery.webhook_id, took)
+            yield Built(one, claimed_at)
+
+    def end(self, future: Future) -> Built:
+        """Return what the other thread has built. Was it slow, what waits there of its webhook goes back."""
+        delivery, claimed_at = self._under_way.pop(future)
+        one, took = future.result()
+        self._note(delivery.webhook_id, took)
+        if delivery.webhook_id in self.slow:
+            self._leave(delivery.webhook_id)
+        return Built(one, claimed_at)
+
+    def take_left(self) -> dict[int, int]:
+        left, self.left = self.left, {}
+        return left
+
+    def _note(self, webhook_id: int, took: float) -> None:
+        if took > SLOW:
+            self.slow.add(webhook_id)
+        else:
+            self.slow.discard(webhook_id)
+
+    def _leave(self, webhook_id: int) -> None:
+        for future, (delivery, _claimed_at) in list(self._under_way.items()):
+            if delivery.webhook_id == webhook_id and future.cancel():
+                del self._under_way[future]
+                self.left[delivery.pk] = webhook_id
+
+
+def _timed(delivery: Delivery, webhook: Webhook) -> tuple[Claimed, float]:
+    began = time.monotonic()
+    return prepare(delivery, webhook, time.time()), time.monotonic() - began
