@@ -4,15 +4,17 @@ import signal
 
 import pytest
 from dcim.models import Site
+from django.db import transaction
 from django.utils import timezone
 from support.builders import site, subscribe
 from support.chaos.victims import Children, die
-from support.engine import pass_leases, work
+from support.engine import pass_event_leases, pass_leases, work
 from tenancy.models import Tenant
 
 from devstack.receiver import Receiver
+from webhooks import rendering
 from webhooks.choices import StatusChoices
-from webhooks.engine import rescue
+from webhooks.engine import event_claims, event_rendering, rescue, timer
 from webhooks.models import Delivery
 from webhooks.payload import http_request
 
@@ -60,3 +62,32 @@ def test_a_poisonous_delivery_fails_with_the_reason_and_all_others_arrive(receiv
     delivered = Delivery.objects.filter(webhook=sites, status=StatusChoices.DELIVERED)
     assert {one.object_id for one in delivered} == {place.pk for place in places} - {poison}
     assert {one.attempts.filter(error=rescue.LAPSED).count() for one in delivered} <= {0, 1}
+
+
+def test_an_event_that_kills_whoever_renders_it_fails_and_all_others_arrive(receiver: Receiver, children: Children):
+    subscribe(receiver.url('/sites'), Site)
+    with transaction.atomic():
+        places = [site() for _ in range(4)]
+    poison = places[1].pk
+    render = rendering.render
+
+    def poisoned(model: type, snapshots: list) -> list:
+        if poison in [snapshot['row']['id'] for snapshot in snapshots]:
+            die()
+        return render(model, snapshots)
+
+    def job() -> None:
+        rendering.render = poisoned
+        work()
+
+    deaths = 0
+    while timer.something_to_do():
+        deaths += children.wait(children.fork(job)) == signal.SIGKILL
+        # Only events were in its hands: the deliveries of others are safe.
+        assert not Delivery.objects.filter(status=StatusChoices.SENDING).exists()
+        pass_event_leases()
+    assert deaths == event_claims.MOST
+    failed = Delivery.objects.get(status=StatusChoices.FAILED)
+    assert (failed.object_id, failed.error) == (poison, event_rendering.GIVEN_UP)
+    delivered = Delivery.objects.filter(status=StatusChoices.DELIVERED)
+    assert {one.object_id for one in delivered} == {place.pk for place in places} - {poison}

@@ -9,13 +9,14 @@ lane of its webhook. Which one goes before which is looked at when it is claimed
 import logging
 import time
 import uuid
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
 from django.db import DataError, connection
 
 from .. import conf
+from ..interruptions import BROKEN_OFF
 from ..models import Event, Webhook
 from . import batching, event_claims, event_rendering, lanes
 from .event_rendering import Shown
@@ -35,6 +36,10 @@ BATCH, MOST = 200, 5000
 # Seconds after which no further slice is rendered: deliveries wait meanwhile. Longer where webhooks ask for batches, so
 # that the events of a transaction stay together.
 BUDGET, LONG_BUDGET = 1.0, 5.0
+# Seconds that a job spends on events for which workers may have stopped.
+SUSPECTS_TIME = 5.0
+# Seconds without dispatch after PostgreSQL has broken one off.
+REST = 5.0
 
 MAKE = """
     INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence, event_count,
@@ -57,17 +62,48 @@ ADD_ITEMS = """
 DISCARD = 'DELETE FROM webhooks_event WHERE id = ANY(%s) AND lease = %s'
 
 
-def dispatch(lease: uuid.UUID) -> int:
+class Dispatcher:
+    """What a job dispatches, under its lease. `call` wakes another worker where more waits than one batch holds."""
+
+    def __init__(self, lease: uuid.UUID, call: Callable[[], None]) -> None:
+        self._lease = lease
+        self._call = call
+        self._rests_until = 0.0
+
+    def batch(self, *, suspect: bool = False) -> int:
+        """Dispatch a batch, and return of how many events. After one was broken off, what is due goes out first."""
+        if time.monotonic() < self._rests_until:
+            return 0
+        try:
+            count = dispatch(self._lease, suspect=suspect)
+        except BROKEN_OFF as error:
+            lanes.recover(error)
+            self._rests_until = time.monotonic() + REST
+            return 0
+        if count >= BATCH:
+            self._call()
+        return count
+
+    def suspects(self) -> bool:
+        """Dispatch what may stop this worker, when nothing else is in its hands. Returns whether there was any."""
+        end, any_found = time.monotonic() + SUSPECTS_TIME, False
+        while time.monotonic() < end and self.batch(suspect=True):
+            any_found = True
+        return any_found
+
+
+def dispatch(lease: uuid.UUID, *, suspect: bool = False) -> int:
     """Dispatch a batch of events, claimed under the lease. Returns how many were claimed; 0: there is nothing to do.
 
     They are BATCH of the oldest and a few of the newest, or as many as one request may hold where webhooks ask for
-    batches. Raises what ends a transaction or a job (interruptions.py): the next call with the lease takes them up.
+    batches; or one `suspect`, which was in hand when a worker stopped. Raises what ends a transaction or a job
+    (interruptions.py): the next call with the lease takes them up.
     """
     if not Event.objects.filter(dispatched_at=None).exists():
         return 0
     batches = Webhook.objects.filter(batch=True, enabled=True).exists()
     with lanes.turn():
-        events, dealt = event_claims.claim(lease, batching.MAX_EVENTS if batches else BATCH)
+        events, dealt = event_claims.claim(lease, batching.MAX_EVENTS if batches else BATCH, suspect=suspect)
     if events:
         matches = match(events)
         wanted = _first(events, dealt, matches)

@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
+from psycopg.errors import QueryCanceled
 
 from .. import rendering
 from ..choices import KindChoices
 from ..interruptions import INTERRUPTIONS
 from ..models import Event
 from ..storable import storable
+from . import event_claims, time_limit
 
 logger = logging.getLogger('webhooks.dispatch')
 
@@ -26,6 +28,10 @@ SLICE_TIME = 0.5
 # Events in the first slice of a model whose speed is unknown, and in any at most: what a slice points to is looked up
 # together, and held in memory.
 FIRST_SLICE, LARGEST_SLICE = 25, 200
+# Seconds that rendering a slice, or an event alone, may take: only what hangs takes so long. And seconds for a model of
+# which one did, until another one is rendered: others wait meanwhile.
+LONGEST, SHORT = 20.0, 1.0
+GIVEN_UP = 'the payload cannot be built: whoever tried it stopped, each time'
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 SAVE = """
@@ -88,6 +94,8 @@ def save(shown: Sequence[Shown], lease: object = None) -> set[int]:
         return {pk for (pk,) in cursor.fetchall()}
 
 
+# {model: seconds that it may take}, where that is not LONGEST.
+_limits: dict[type, float] = {}
 # {model: seconds that an object took to render}
 _seconds_each: dict[type | None, float] = {}
 
@@ -109,17 +117,29 @@ def _slices(model: type | None, events: Sequence[Event]) -> Iterator[Sequence[Ev
 def _render_model(model: type | None, events: Sequence[Event], asked: Set[int]) -> list[Shown]:
     if model is None:
         return [Shown(event, error='the model is no longer installed') for event in events]
+    if any(map(event_claims.is_given_up, events)):
+        return [Shown(event, error=GIVEN_UP) for event in events]  # claimed alone
     try:
-        with transaction.atomic():
-            return _show(model, events, asked)
-    except INTERRUPTIONS:
-        raise
+        with time_limit.within(_limits.get(model, LONGEST)), transaction.atomic():
+            shown = _show(model, events, asked)
+    except INTERRUPTIONS as error:
+        if not isinstance(error.__cause__, QueryCanceled):
+            raise
+        return _singly(model, events, asked, error)
     except Exception as error:
-        if len(events) == 1:
-            logger.exception('event=%s rendering failed', events[0].uuid)
-            return [failed(events[0], error)]
-        # One of them is to blame: singly, it holds up no other.
+        return _singly(model, events, asked, error)
+    _limits.pop(model, None)
+    return shown
+
+
+def _singly(model: type, events: Sequence[Event], asked: Set[int], error: Exception) -> list[Shown]:
+    """One of them is to blame: singly, it holds up no other."""
+    if len(events) > 1:
         return [one for event in events for one in _render_model(model, [event], asked)]
+    if isinstance(error, time_limit.TooSlow):
+        _limits[model] = SHORT
+    logger.error('event=%s rendering failed', events[0].uuid, exc_info=error)
+    return [failed(events[0], error)]
 
 
 def failed(event: Event, reason: Exception) -> Shown:

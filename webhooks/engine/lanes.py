@@ -13,6 +13,7 @@ own lanes at most, and not for ever: PostgreSQL ends transactions that exceed BO
 connection closed and does the work again.
 """
 
+import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -20,6 +21,8 @@ from datetime import datetime
 from django.db import connection, transaction
 
 from ..models import Health, Webhook
+
+logger = logging.getLogger('webhooks.drain')
 
 # For one transaction, in milliseconds.
 BOUNDS = {
@@ -89,6 +92,13 @@ def ensure() -> None:
 def wait_briefly() -> None:
     """From now on the open transaction waits a moment only for a row that somebody else holds."""
     _fetch("SELECT set_config('lock_timeout', '200', true)")
+
+
+def recover(error: Exception) -> None:
+    """Called when a transaction was broken off that is done again: the next one gets a connection that works."""
+    logger.warning('transaction=broken off reason="%s" (it is done again)', str(error).strip())
+    if not connection.is_usable():
+        connection.close()
 
 
 def _fetch(statement: str, parameters: list | None = None) -> list[tuple]:

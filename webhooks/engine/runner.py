@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 
-from django.db import DataError, connection, connections
+from django.db import DataError, connections
 
 from ..constants import GONE, JOB_TIME, LEASE_MARGIN
 from ..interruptions import BROKEN_OFF, INTERRUPTIONS
@@ -23,10 +23,11 @@ from ..outbox import wakeup
 from ..templating import renderer
 from ..transport.client import Client
 from ..transport.exchange import Outcome, Request
-from . import claims, dispatch, expiry, gone, lanes, outcomes, purge, rescue
+from . import claims, expiry, gone, lanes, outcomes, purge, rescue
 from .building import Building, Built
 from .claimed import Claimed
 from .claims import Claim
+from .dispatch import Dispatcher
 from .job_time import Pace, Span
 from .ledger import Ledger
 from .outcomes import Judged, Tally
@@ -50,8 +51,6 @@ DEFINITION_AGE = 1.0
 POLL = 0.1
 # Seconds for which a transaction that PostgreSQL broke off is tried again, and between two tries.
 PATIENCE, RETRY_PAUSE = 60.0, 0.2
-# Seconds for which dispatch rests after it was broken off, while sending goes on.
-DISPATCH_REST = 5.0
 
 
 def run() -> Tally:
@@ -87,6 +86,7 @@ class Drain:
         self._pool = pool
         self._building = building
         self._lease = uuid.uuid4()
+        self._dispatcher = Dispatcher(self._lease, self._call)
         self._ledger = Ledger()
         self._under_way: dict[Future, Claimed] = {}
         # Answered, or not to be sent: to be recorded once their lane is free.
@@ -95,7 +95,6 @@ class Drain:
         self._unbegun: dict[int, int] = {}
         self._webhooks: dict[int, Webhook] = {}
         self._webhooks_at = 0.0
-        self._dispatch_from = 0.0
         self._called_at = 0.0
         self._moved_at = time.monotonic()
         # Whether a transaction was broken off that may have been committed all the same.
@@ -104,10 +103,11 @@ class Drain:
 
     def work(self) -> bool:
         """Work until nothing is left or the time is up. Returns whether nothing is left."""
-        lanes.ensure()
         # First of all: somebody has just saved something. A new process is slow at it: the job's time begins after.
-        self._dispatch()
+        self._dispatcher.batch()
+        lanes.ensure()
         self._pace = Pace(time.monotonic())
+        # While nothing else is under way. Where that never happens, each job begins with one.
         self._begin_lapsed(timedelta(seconds=JOB_TIME))
         finished, patience = False, 0.0
         while not finished and (self._has_begun() or not self._is_over()):
@@ -115,12 +115,13 @@ class Drain:
             self._answered += self._collect(patience)
             more = self._turn(0 if is_over else self._free())
             if not is_over:
-                more = bool(self._dispatch()) + self._tidy() + more > 0
+                more = bool(self._dispatcher.batch()) + self._tidy() + more > 0
                 finished = not (more or self._has_begun() or self._begin_lapsed() or self._wait_for_room())
             if more or self._has_begun():
                 self._moved_at = time.monotonic()
             patience = 0.0 if more else PAUSE if self._has_kept() else POLL
         self._flush()
+        finished = not self._dispatcher.suspects() and finished
         return finished and not self._persist(lambda: claims.is_held_by_time(lanes.now(), self._span()))
 
     def _free(self) -> int:
@@ -157,24 +158,6 @@ class Drain:
         if time.monotonic() - self._called_at > CALL_INTERVAL:
             self._called_at = time.monotonic()
             wakeup.wake(patient=True)
-
-    #
-    # Events
-    #
-
-    def _dispatch(self) -> int:
-        """Dispatch a batch. After PostgreSQL has broken one off, what is due goes out first."""
-        if time.monotonic() < self._dispatch_from:
-            return 0
-        try:
-            count = dispatch.dispatch(self._lease)
-        except BROKEN_OFF as error:
-            _broken_off(error)
-            self._dispatch_from = time.monotonic() + DISPATCH_REST
-            return 0
-        if count >= dispatch.BATCH:
-            self._call()
-        return count
 
     #
     # Turns
@@ -216,17 +199,14 @@ class Drain:
         return claim
 
     def _strays(self) -> dict[int, int]:
-        """Return what is ours by a transaction that was committed, although this worker has not heard of it."""
+        """Return what is ours by a commit that this worker has not heard of."""
         if not self._is_unsure:
             return {}
         held = [one.delivery for one in (*self._under_way.values(), *self._answered)]
         return claims.strays(self._lease, [one.pk for one in (*held, *self._building.deliveries)])
 
     def _begin_lapsed(self, since: timedelta = timedelta()) -> bool:
-        """Begin one that may have stopped a worker, and has been due `since` then. Returns whether there was one.
-
-        Only while nothing else is under way. Where that never happens, each job begins with one.
-        """
+        """Begin one that may have stopped a worker, and has been due `since` then. Returns whether there was one."""
         claimed_at = time.monotonic()
         claim = self._persist(lambda: self._claim_lapsed(since))
         self._begin(claim.pks, claimed_at)
@@ -247,7 +227,7 @@ class Drain:
                 self._persist(lambda one=one, judge=judge: self._record_and_claim([one], 0, judge))
 
     def _flush(self) -> None:
-        """Write what is left of the ledger: each lane is waited for."""
+        """Write what is left of the ledger."""
         for webhook_id in self._ledger.webhook_ids:
             try:
                 self._persist(lambda pk=webhook_id: self._flush_lane(pk))
@@ -267,7 +247,7 @@ class Drain:
             try:
                 return transaction()
             except BROKEN_OFF as error:
-                _broken_off(error)
+                lanes.recover(error)
                 self._is_unsure = True
                 if time.monotonic() > end:
                     raise
@@ -343,9 +323,3 @@ class Drain:
             self._webhooks = Webhook.objects.select_related('health').in_bulk(wanted | self._webhooks.keys())
             self._webhooks_at = time.monotonic()
         return self._webhooks
-
-
-def _broken_off(error: Exception) -> None:
-    logger.warning('transaction=broken off reason="%s" (it is done again)', str(error).strip())
-    if not connection.is_usable():
-        connection.close()

@@ -90,15 +90,16 @@ class TestDelivered:
         assert attempt.request_headers['webhook-id'] == str(delivered.uuid)
         assert attempt.duration > 0
 
-    def test_the_log_has_the_beginning_of_a_signature(self, receiver):
-        """Whoever reads the log could send the request once more."""
+    def test_the_log_has_no_signature(self, receiver):
+        """Whoever reads the log could send the request once more, or guess a typed secret in peace."""
         subscribe(receiver.url(HOOK), Site, secret='swordfish')
         site()
         work()
         (request,) = receiver.requests
         logged = deliveries()[0].attempts.get().request_headers
         for name in ('webhook-signature', 'X-Hook-Signature'):
-            assert logged[name] == f'{request.header(name)[:24]}…'
+            assert request.header(name)
+            assert logged[name] == MASK
 
     def test_health_counts_what_was_delivered(self, webhook):
         sites(3)
