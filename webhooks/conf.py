@@ -55,6 +55,11 @@ class Settings:
         return any(getattr(self, name) is not None for name in REDIS_ADDRESS)
 
     @property
+    def worker(self) -> str:
+        """The name that README and docs give the program whose workers serve the queue."""
+        return 'netbox-webhooks-rq' if self.has_own_redis else 'netbox-rq'
+
+    @property
     def any_model(self) -> bool:
         return ALL_MODELS in self.allowed_models
 

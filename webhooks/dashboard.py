@@ -14,6 +14,7 @@ from extras.dashboard.utils import register_widget
 from extras.dashboard.widgets import DashboardWidget
 from users.models import User
 
+from . import conf
 from .choices import OPEN_STATUSES, StatusChoices
 from .models import Delivery, Event, Hour, Webhook
 from .outbox import queue
@@ -62,13 +63,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Backlog:
-    """What waits. `unseen`: changes that no worker has looked at, None for those who may not view them."""
+    """What waits. `unseen`: changes that no worker has looked at, None for those who may not view them.
+
+    `workers`: how many are running, None where Redis cannot be reached. `worker`: the program to start.
+    """
 
     waiting: int
     url: str
     oldest: datetime | None
     unseen: int | None
     workers: int | None
+    worker: str
 
     @property
     def is_stuck(self) -> bool:
@@ -96,6 +101,7 @@ def _backlog(user: User, webhooks: QuerySet[Webhook]) -> Backlog:
         oldest=min((moment for moment in moments if moment), default=None),
         unseen=None if undispatched is None else undispatched.count(),
         workers=queue.count_workers(),
+        worker=conf.get().worker,
     )
 
 

@@ -34,6 +34,7 @@ from . import visibility
 from .choices import FormatChoices, KindChoices, StatusChoices
 from .models import BatchItem, Delivery, Event, Webhook
 from .models.confidential import CONFIDENTIAL, EVENT
+from .presentation.fields import field, shown_in
 from .storable import NO_SUCH_OFFSET, is_storable_time
 
 REGEX_LOOKUPS = ('regex', 'iregex')
@@ -98,11 +99,7 @@ class WebhookFilterSet(NetBoxModelFilterSet):
     class Meta:
         model = Webhook
         form = FilterForm
-        fields = (
-            'id', 'name', 'description', 'enabled', 'paused', 'type_create', 'type_update', 'type_delete',
-            'http_content_type', 'ssl_verification', 'ca_file_path', 'client_cert_path', 'client_key_path', 'timeout',
-            'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'batch', 'include_snapshots',
-        )  # fmt: skip
+        fields = ('id', *(name for name in shown_in('filters') if not field(name).many_to_many))
 
     def search(self, queryset: QuerySet, name: str, value: str) -> QuerySet:
         if not value.strip():

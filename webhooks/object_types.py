@@ -7,6 +7,7 @@ from django.db import models
 from django.db.models import QuerySet
 from netbox.api.exceptions import SerializerNotFound
 from utilities.api import get_serializer_for_model
+from utilities.string import title
 
 from . import conf
 from .constants import DEFAULT_MODELS
@@ -21,6 +22,21 @@ def allowed() -> QuerySet[ContentType]:
 def by_label() -> dict[str, ContentType]:
     """Return {'app.model': object type} of the allowed ones."""
     return {f'{object_type.app_label}.{object_type.model}': object_type for object_type in allowed()}
+
+
+def by_app() -> list[tuple[str, list[tuple[int, str]]]]:
+    """Return the allowed ones as the grouped choices of a form: [(app, [(id, name)])], in the order of their names."""
+    groups: dict[str, list[tuple[int, str]]] = {}
+    for object_type in allowed():
+        app = str(apps.get_app_config(object_type.app_label).verbose_name)
+        groups.setdefault(app, []).append((object_type.pk, name_of(object_type)))
+    return [(app, sorted(choices, key=lambda choice: choice[1])) for app, choices in groups.items()]
+
+
+def name_of(object_type: ContentType) -> str:
+    """Return its name as NetBox shows it; that of the class where its plugin is no longer installed."""
+    model = object_type.model_class()
+    return title(model._meta.verbose_name) if model else object_type.model
 
 
 def allowed_models() -> list[type[models.Model]]:

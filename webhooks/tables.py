@@ -17,6 +17,7 @@ from utilities.views import get_viewname
 from .choices import KindChoices
 from .models import Delivery, Event, Webhook
 from .presentation import states
+from .presentation.fields import is_switch, label, shown_in
 
 ONE_LINE = {'td': {'class': 'text-nowrap'}}
 
@@ -88,34 +89,29 @@ class StateColumn(tables.Column):
 
 
 class WebhookTable(NetBoxTable):
-    name = tables.Column(verbose_name=_('Name'), linkify=True)
+    name = tables.Column(verbose_name=label('name'), linkify=True)
     state = StateColumn(verbose_name=_('State'), accessor='health__suspended_since', empty_values=(), orderable=False)
-    enabled = columns.BooleanColumn(verbose_name=_('Enabled'))
-    paused = columns.BooleanColumn(verbose_name=_('Paused'))
-    object_types = columns.ContentTypesColumn(verbose_name=_('Object Types'), separator=', ', orderable=False)
+    object_types = columns.ContentTypesColumn(verbose_name=label('object_types'), separator=', ', orderable=False)
     events = tables.Column(verbose_name=_('Events'), accessor='kind_labels', orderable=False)
     # Masked, and not to be sorted by: the order would tell of what is masked.
-    payload_url = tables.Column(verbose_name=_('URL'), accessor='masked_url', orderable=False, attrs=SHORTENED)
-    type_create = columns.BooleanColumn(verbose_name=_('Creations'))
-    type_update = columns.BooleanColumn(verbose_name=_('Updates'))
-    type_delete = columns.BooleanColumn(verbose_name=_('Deletions'))
-    ssl_verification = columns.BooleanColumn(verbose_name=_('TLS Verification'))
-    ordered = columns.BooleanColumn(verbose_name=_('Ordered'))
-    batch = columns.BooleanColumn(verbose_name=_('Batch'))
+    payload_url = tables.Column(
+        verbose_name=label('payload_url'), accessor='masked_url', orderable=False, attrs=SHORTENED
+    )
+    vars().update(
+        {name: columns.BooleanColumn(verbose_name=label(name)) for name in shown_in('list') if is_switch(name)}
+    )
     delivered = tables.Column(verbose_name=_('Delivered'), accessor='health__delivered')
     failed = tables.Column(verbose_name=_('Failed'), accessor='health__failed')
     last_status = tables.Column(verbose_name=_('Last Response'), accessor='health__last_status')
     last_success_at = columns.DateTimeColumn(verbose_name=_('Last Success'), accessor='health__last_success_at')
-    notification_groups = columns.ManyToManyColumn(verbose_name=_('Notification Groups'), linkify_item=True)
+    notification_groups = columns.ManyToManyColumn(verbose_name=label('notification_groups'), linkify_item=True)
     tags = columns.TagColumn(url_name='plugins:webhooks:webhook_list')
 
     class Meta(NetBoxTable.Meta):
         model = Webhook
         fields = (
-            'pk', 'id', 'name', 'state', 'enabled', 'paused', 'object_types', 'events', 'payload_url', 'http_method',
-            'http_content_type', 'payload_format', 'type_create', 'type_update', 'type_delete', 'ssl_verification',
-            'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'batch', 'delivered', 'failed',
-            'last_status', 'last_success_at', 'notification_groups', 'description', 'tags', 'created', 'last_updated',
+            'pk', 'id', *shown_in('list'), 'state', 'events', 'delivered', 'failed', 'last_status', 'last_success_at',
+            'created', 'last_updated',
         )  # fmt: skip
         default_columns = (
             'pk', 'name', 'state', 'object_types', 'events', 'payload_url', 'delivered', 'failed', 'last_success_at',

@@ -37,7 +37,7 @@ PICTURES = (
     Picture('webhook', 'plugins/webhooks/webhooks/{healthy}/', 1000),
     Picture('webhook-dark', 'plugins/webhooks/webhooks/{failing}/', 1000, dark=True),
     Picture('suspended', 'plugins/webhooks/webhooks/{suspended}/', 560),
-    Picture('form', 'plugins/webhooks/webhooks/{healthy}/edit/', 1000),
+    Picture('form', 'plugins/webhooks/webhooks/add/', 1200),
     Picture('deliveries', 'plugins/webhooks/deliveries/', 800),
     Picture('delivery', 'plugins/webhooks/deliveries/{failed}/', 1000),
     Picture('object', 'ipam/ip-addresses/{address}/webhooks/', 600),

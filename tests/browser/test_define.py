@@ -24,6 +24,25 @@ def test_a_webhook_is_defined_in_the_django_admin_and_works(admin, api, receiver
     expect(admin.page.get_by_role('row', name=site['name'])).to_contain_text('Delivered')
 
 
+def test_a_field_that_is_wrong_is_shown_though_its_group_is_folded(admin, api):
+    """The browser refuses the number itself, and NetBox the file."""
+    admin.visit('plugins/webhooks/webhooks/add/')
+    admin.field('Name').fill('Folded')
+    admin.field('URL').fill('http://127.0.0.1:9/')
+    admin.unfold('Retries and Limits')
+    admin.field('Maximum attempts').fill('-1')
+    admin.unfold('Retries and Limits')
+    expect(admin.field('Maximum attempts')).to_be_hidden()
+    admin.button('Create').click()
+    expect(admin.field('Maximum attempts')).to_be_visible()
+    admin.field('Maximum attempts').fill('3')
+    admin.unfold('TLS')
+    admin.field('CA file').fill('/etc/passwd')
+    admin.button('Create').click()
+    expect(admin.page.locator('.text-danger').filter(has_text='certificate_root')).to_be_visible()
+    assert not api.get('plugins/webhooks/webhooks/', name='Folded')['results']
+
+
 def test_a_webhook_is_defined_in_netbox_and_works(admin, api, place, receiver):
     place.add_user('robot')
     admin.visit('/')
@@ -35,9 +54,13 @@ def test_a_webhook_is_defined_in_netbox_and_works(admin, api, place, receiver):
     admin.page.locator('.move-option[data-target="object_types_1"]').click()
     admin.page.locator('#id_object_types_1').select_option(label=['Device'])
     admin.page.locator('.move-option[data-source="object_types_1"]').click()
-    # NetBox gives the boxes of a row no labels.
-    admin.page.locator('#id_type_create').check()
+    for kind in ('type_create', 'type_update', 'type_delete'):
+        # NetBox gives the boxes of a row no labels.
+        expect(admin.page.locator(f'#id_{kind}')).to_be_checked()
+    expect(admin.field('Maximum attempts')).to_be_hidden()
+    admin.unfold('Only Some Changes')
     admin.choose('ignore_users', 'robot')
+    admin.unfold('Request and Body')
     admin.choose('payload_format', 'CloudEvents')
     admin.field('URL').fill('ftp://receiver/')
     admin.button('Create').click()

@@ -67,6 +67,6 @@ def test_a_test_event_shows_its_answer(admin, api, receiver):
     add_site(api)
     receiver.wait_for(1, timeout=PATIENCE)
     admin.visit(f'plugins/webhooks/webhooks/{webhook["id"]}/')
-    admin.button('Send Test').click()
+    admin.button('Send a test').click()
     expect(admin.page.get_by_text('200').first).to_be_visible()
     assert receiver.wait_for(2, timeout=PATIENCE)[1].json()['test'] is True

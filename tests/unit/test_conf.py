@@ -223,6 +223,10 @@ class TestOwnRedis:
         assert found.has_own_redis
         assert found.queue == 'webhooks'
 
+    def test_it_has_a_worker_of_its_own(self):
+        assert settings().worker == 'netbox-rq'
+        assert settings(redis_db=5).worker == 'netbox-webhooks-rq'
+
     def test_a_timeout_is_no_address(self):
         assert not settings(redis_default_timeout=600).has_own_redis
         assert settings(redis_default_timeout=600, redis_port=7000).has_own_redis

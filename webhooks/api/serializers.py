@@ -22,6 +22,7 @@ from ..choices import StatusChoices
 from ..exceptions import DefinitionError
 from ..models import Attempt, Delivery, Event, Health, Webhook
 from ..permissions import RESTRICTED_OF_ATTEMPT
+from ..presentation.fields import MORE_HELP, help_of, shown_in
 from ..security import signing
 from ..security.masking import MASK
 from ..storable import is_storable
@@ -57,9 +58,14 @@ class HealthSerializer(serializers.ModelSerializer):
 
 
 class ReliableWebhookSerializer(StorableMixin, NetBoxModelSerializer):
-    object_types = AllowedTypeField(many=True)
+    object_types = AllowedTypeField(many=True, help_text=help_of('object_types'))
     ignore_users = SerializedPKRelatedField(
-        queryset=User.objects.all(), serializer=UserSerializer, nested=True, required=False, many=True
+        queryset=User.objects.all(),
+        serializer=UserSerializer,
+        nested=True,
+        required=False,
+        many=True,
+        help_text=help_of('ignore_users'),
     )
     notification_groups = SerializedPKRelatedField(
         queryset=NotificationGroup.objects.all(),
@@ -67,26 +73,30 @@ class ReliableWebhookSerializer(StorableMixin, NetBoxModelSerializer):
         nested=True,
         required=False,
         many=True,
+        help_text=help_of('notification_groups'),
     )
     # The model checks its length: the masked text may be longer than the whole.
-    payload_url = MaskedField(shown='masked_url')
-    additional_headers = MaskedField(shown='masked_headers', required=False, allow_blank=True)
-    secret = serializers.CharField(write_only=True, required=False, allow_blank=True, trim_whitespace=False)
+    payload_url = MaskedField(shown='masked_url', help_text=help_of('payload_url'))
+    additional_headers = MaskedField(
+        shown='masked_headers', required=False, allow_blank=True, help_text=help_of('additional_headers')
+    )
+    secret = serializers.CharField(
+        write_only=True, required=False, allow_blank=True, trim_whitespace=False, help_text=help_of('secret')
+    )
     public_key = serializers.CharField(read_only=True)
     health = HealthSerializer(read_only=True, allow_null=True)
 
     class Meta:
         model = Webhook
         fields = (
-            'id', 'url', 'display_url', 'display', 'name', 'description', 'enabled', 'paused', 'object_types',
-            'type_create', 'type_update', 'type_delete', 'payload_url', 'http_method', 'http_content_type',
-            'payload_format', 'additional_headers', 'body_template', 'conditions', 'ignore_users', 'secret',
-            'ssl_verification', 'ca_file_path', 'client_cert_path', 'client_key_path', 'timeout', 'max_attempts',
-            'rate_limit', 'concurrency', 'ordered', 'batch', 'include_snapshots', 'notification_groups',
-            'public_key', 'health', 'tags', 'custom_fields', 'created', 'last_updated',
+            'id', 'url', 'display_url', 'display', *shown_in('API'), 'public_key', 'health', 'custom_fields', 'created',
+            'last_updated',
         )  # fmt: skip
         brief_fields = ('id', 'url', 'display', 'name', 'description', 'payload_url')
-        extra_kwargs = {'body_template': {'trim_whitespace': False}}
+        extra_kwargs = {
+            'body_template': {'trim_whitespace': False},
+            **{name: {'help_text': text} for name, text in MORE_HELP.items()},
+        }
 
     def validate_payload_url(self, value: str) -> str:
         return merge_url(value, self.instance.payload_url) if self.instance else value

@@ -23,6 +23,8 @@ from .. import filtersets
 from ..exceptions import DefinitionError
 from ..models import Delivery, Event, Webhook, querysets
 from ..permissions import visible_deliveries, visible_events
+from ..presentation import actions
+from ..presentation.actions import STILL_OPEN
 from ..services import preview, redelivery, secret_rotation, trial
 from . import serializers
 
@@ -51,7 +53,7 @@ FILTER_BACKENDS = (DjangoFilterBackend, StableOrderingFilter)
 
 class StillOpen(APIException):
     status_code = status.HTTP_409_CONFLICT
-    default_detail = _('The delivery is still open: it is sent without being asked.')
+    default_detail = STILL_OPEN
     default_code = 'still_open'
 
 
@@ -75,7 +77,7 @@ class WebhookViewSet(NetBoxModelViewSet):
         return super().update(request, *args, **kwargs)
 
     @extend_schema(request=None, responses={201: serializers.DeliverySerializer(nested=True)})
-    @action(detail=True, methods=['post'], permission_classes=[post_needs('test')])
+    @action(detail=True, methods=['post'], permission_classes=[post_needs(actions.TEST.permission)])
     def test(self, request: Request, pk: str) -> Response:
         """Send a test event now, and tell what came of it."""
         try:
@@ -86,7 +88,7 @@ class WebhookViewSet(NetBoxModelViewSet):
         return Response(data, status=status.HTTP_201_CREATED)
 
     @extend_schema(request=serializers.ReplaySerializer, responses=serializers.CountSerializer)
-    @action(detail=True, methods=['post'], permission_classes=[post_needs('replay')])
+    @action(detail=True, methods=['post'], permission_classes=[post_needs(actions.REPLAY.permission)])
     def replay(self, request: Request, pk: str) -> Response:
         """Redeliver past events."""
         webhook = self._get_permitted('replay', pk)
@@ -97,7 +99,12 @@ class WebhookViewSet(NetBoxModelViewSet):
         return Response({'count': count})
 
     @extend_schema(request=serializers.RotateSerializer, responses=serializers.SecretSerializer)
-    @action(detail=True, methods=['post'], url_path='rotate-secret', permission_classes=[post_needs('change')])
+    @action(
+        detail=True,
+        methods=['post'],
+        url_path='rotate-secret',
+        permission_classes=[post_needs(actions.ROTATE_SECRET.permission)],
+    )
     def rotate_secret(self, request: Request, pk: str) -> Response:
         """Sign with a new secret from now on, and with the present one too for a while. It is shown only here."""
         webhook = self._get_permitted('change', pk)
@@ -166,7 +173,7 @@ class DeliveryViewSet(LogViewSet):
     ordering_fields = ('id', 'status', 'created', 'finished_at', 'response_status', 'attempt_count')
 
     @extend_schema(request=None, responses=serializers.CountSerializer)
-    @action(detail=True, methods=['post'], permission_classes=[post_needs('redeliver')])
+    @action(detail=True, methods=['post'], permission_classes=[post_needs(actions.REDELIVER.permission)])
     def redeliver(self, request: Request, pk: str) -> Response:
         """Redeliver a closed delivery: a failed one as itself, a delivered one as a new delivery."""
         permitted = Delivery.objects.restrict(request.user, 'redeliver').restrict(request.user, 'view')

@@ -8,16 +8,18 @@ from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.text import Truncator, capfirst
+from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
+from .. import object_types
 from ..choices import StatusChoices
 from ..exceptions import DefinitionError
 from ..models import Attempt, Delivery, querysets
+from ..presentation.actions import REDELIVER, REDELIVER_SELECTED
 from ..services import preview
 from ..storable import is_key
 from .base import EVERYWHERE, BaseAdmin, CheckedChangeList
-from .display import block, existing_objects, headers_block, model_name, moment, object_link, reason_word, word
+from .display import block, existing_objects, headers_block, moment, object_link, reason_word, word
 from .filters import ObjectTypeFilter
 
 REASON_SHOWN = 60
@@ -117,7 +119,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
         'response_body',
     )
 
-    @admin.action(description=_('Redeliver'), description_plural=_('Redeliver selected'), location=EVERYWHERE)
+    @admin.action(description=REDELIVER.label, description_plural=REDELIVER_SELECTED.label, location=EVERYWHERE)
     def redeliver(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
         self.redeliver_all(request, queryset)
 
@@ -164,7 +166,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
 
     @admin.display(description=_('Event'))
     def happened(self, delivery: Delivery) -> str:
-        words = [capfirst(model_name(delivery.object_type)), delivery.event.get_kind_display().lower()]
+        words = [object_types.name_of(delivery.object_type), delivery.event.get_kind_display().lower()]
         return ' '.join([*words, str(_('(test)'))] if delivery.event.test else words)
 
     @admin.display(description=_('Object'))

@@ -76,11 +76,6 @@ def object_link(delivery: Delivery, objects: Objects) -> SafeString | str:
         return text
 
 
-def model_name(object_type: ContentType) -> str:
-    model = object_type.model_class()
-    return str(model._meta.verbose_name) if model else object_type.model
-
-
 def failed_url(webhook: Webhook) -> str:
     """Return the address of the admin's list of what failed for a webhook."""
     filters = urlencode({'webhook__id__exact': webhook.pk, 'status__exact': StatusChoices.FAILED})

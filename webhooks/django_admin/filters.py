@@ -5,12 +5,10 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
 from .. import object_types
 from ..presentation.states import STATES, in_state
-from .display import model_name
 
 
 class StateFilter(admin.SimpleListFilter):
@@ -32,8 +30,8 @@ class ObjectTypeFilter(admin.SimpleListFilter):
     field_name = 'object_type'
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        found = [(label, capfirst(model_name(one))) for label, one in object_types.by_label().items()]
-        return sorted(found, key=lambda choice: choice[1].lower())
+        found = [(label, object_types.name_of(one)) for label, one in object_types.by_label().items()]
+        return sorted(found, key=lambda choice: choice[1])
 
     def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
         chosen = object_types.by_label().get(self.value())

@@ -60,11 +60,18 @@ class WebhooksAdminSite(AdminSite):
         return redirect('account:change_password')
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
-        """Tell every page, the status page's too: our queue, {'name', 'index' in its URLs}, and how sending goes."""
-        queue = conf.get().queue
+        """Tell every page, the status page's too, of our queue and how sending goes.
+
+        `index` is the queue's number in URLs, `worker` the program to start.
+        """
+        settings = conf.get()
         return {
             **super().each_context(request),
-            'webhooks_queue': {'name': queue, 'index': get_queues_map()[queue]},
+            'webhooks_queue': {
+                'name': settings.queue,
+                'index': get_queues_map()[settings.queue],
+                'worker': settings.worker,
+            },
             # Read where a template asks for it.
             'webhooks_backlog': backlog.measure,
         }

@@ -4,11 +4,11 @@ What is changed here is in NetBox's change log as if it had been changed on NetB
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin import actions
+from django.contrib.admin.actions import delete_selected
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -19,18 +19,21 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.text import Truncator, capfirst
+from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
+from .. import object_types
 from ..choices import StatusChoices
 from ..exceptions import WebhooksError
 from ..models import Delivery, Webhook
 from ..presentation import states
+from ..presentation.actions import DISABLE, ENABLE, REDELIVER_FAILED, TEST
+from ..presentation.fields import GROUPS, Group, Row
 from ..services import banners, preview, secret_rotation, trial
 from ..ui import history
 from .base import EVERYWHERE, BaseAdmin
-from .display import failed_url, last_call, model_name, word
+from .display import failed_url, last_call, word
 from .filters import StateFilter, SubscribedTypeFilter
 from .forms import WebhookForm
 
@@ -47,34 +50,6 @@ class WebhookAdmin(BaseAdmin):
     filter_horizontal = ('ignore_users', 'notification_groups')
     actions = ('enable', 'disable', 'send_test', 'redeliver_failed', 'delete_selected')
     readonly_fields = ('state', 'last_day')
-    fieldsets = (
-        (None, {'fields': ('name', 'description', 'enabled', 'paused', 'state', 'last_day')}),
-        (_('What is sent'), {'fields': ('object_types', ('type_create', 'type_update', 'type_delete'))}),
-        (_('Only some changes'), {'fields': ('conditions', 'ignore_users'), 'classes': ('collapse',)}),
-        (_('Where to'), {'fields': ('payload_url', ('http_method', 'http_content_type'), 'additional_headers')}),
-        (_('Signature'), {'fields': ('secret', 'generate_secret', 'clear_secret', 'keep_previous')}),
-        (
-            _('Body'),
-            {'fields': ('payload_format', 'body_template', 'include_snapshots', 'batch'), 'classes': ('collapse',)},
-        ),
-        (
-            _('Retries and limits'),
-            {
-                'fields': (('max_attempts', 'timeout'), ('rate_limit', 'concurrency'), 'ordered'),
-                'classes': ('collapse',),
-            },
-        ),
-        (
-            _('TLS'),
-            {
-                'fields': ('ssl_verification', 'ca_file_path', 'client_cert_path', 'client_key_path'),
-                'classes': ('collapse',),
-            },
-        ),
-        (_('Notifications'), {'fields': ('notification_groups',), 'classes': ('collapse',)}),
-        (_('Tags'), {'fields': ('tags',), 'classes': ('collapse',)}),
-    )
-
     #
     # List
     #
@@ -95,7 +70,7 @@ class WebhookAdmin(BaseAdmin):
 
     @admin.display(description=_('Object types'))
     def models(self, webhook: Webhook) -> SafeString:
-        names = sorted(capfirst(model_name(object_type)) for object_type in webhook.object_types.all())
+        names = sorted(object_types.name_of(object_type) for object_type in webhook.object_types.all())
         rest = f' +{len(names) - MODELS_SHOWN}' if len(names) > MODELS_SHOWN else ''
         return format_html('<span title="{}">{}{}</span>', ', '.join(names), ', '.join(names[:MODELS_SHOWN]), rest)
 
@@ -112,14 +87,14 @@ class WebhookAdmin(BaseAdmin):
     # Actions
     #
 
-    @admin.action(description=_('Enable'))
+    @admin.action(description=ENABLE.label)
     def enable(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
         changed = self._switch(queryset, True)
         self.message_user(
             request, ngettext('%d webhook enabled.', '%d webhooks enabled.', changed) % changed, messages.SUCCESS
         )
 
-    @admin.action(description=_('Disable'))
+    @admin.action(description=DISABLE.label)
     def disable(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
         changed = self._switch(queryset, False)
         self.message_user(
@@ -136,7 +111,7 @@ class WebhookAdmin(BaseAdmin):
             webhook.save()
         return len(webhooks)
 
-    @admin.action(description=_('Send a test'), location=EVERYWHERE)
+    @admin.action(description=TEST.label, location=EVERYWHERE)
     def send_test(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
         end = time.monotonic() + trial.LONGEST
         for webhook in queryset:
@@ -151,18 +126,11 @@ class WebhookAdmin(BaseAdmin):
                 self._tell_test(request, delivery)
 
     def _tell_test(self, request: HttpRequest, delivery: Delivery) -> None:
-        delivered = delivery.status == StatusChoices.DELIVERED
-        text = format_html(
-            '{}: {} ({}). <a href="{}">{}</a>',
-            delivery.webhook,
-            delivery.get_status_display(),
-            delivery.error or f'HTTP {delivery.response_status}',
-            reverse('admin:webhooks_delivery_change', args=[delivery.pk]),
-            _('Show the test'),
-        )
-        self.message_user(request, text, messages.SUCCESS if delivered else messages.ERROR)
+        level, told = trial.announce(delivery)
+        page = reverse('admin:webhooks_delivery_change', args=[delivery.pk])
+        self.message_user(request, format_html('{} <a href="{}">{}</a>', told, page, _('Show the test')), level)
 
-    @admin.action(description=_('Redeliver what failed'), location=EVERYWHERE)
+    @admin.action(description=REDELIVER_FAILED.label, location=EVERYWHERE)
     def redeliver_failed(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
         failed = Delivery.objects.filter(webhook__in=queryset, status=StatusChoices.FAILED)
         self.redeliver_all(request, failed)
@@ -179,14 +147,9 @@ class WebhookAdmin(BaseAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Webhook | None = None) -> list:
         """Of a new webhook there is no health to be shown and no secret to be removed."""
-        fieldsets = super().get_fieldsets(request, obj)
-        if obj is not None:
-            return fieldsets
-        absent = ('state', 'last_day', 'clear_secret', 'keep_previous')
-        return [
-            (name, {**options, 'fields': [field for field in options['fields'] if field not in absent]})
-            for name, options in fieldsets
-        ]
+        absent = () if obj else ('clear_secret', 'keep_previous')
+        groups = [_fieldset(group, obj or Webhook(), absent) for group in GROUPS]
+        return [(None, {'fields': self.readonly_fields}), *groups] if obj else groups
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args, obj: Webhook | None = None, **kwargs
@@ -214,10 +177,6 @@ class WebhookAdmin(BaseAdmin):
             'title': _('Preview'),
         }
         return TemplateResponse(request, 'admin/webhooks/preview.html', context)
-
-    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
-        kinds = {'type_create': True, 'type_update': True, 'type_delete': True}
-        return {**kinds, **super().get_changeform_initial_data(request)}
 
     def save_model(self, request: HttpRequest, obj: Webhook, form: WebhookForm, change: bool) -> None:
         super().save_model(request, obj, form, change)
@@ -249,9 +208,14 @@ class WebhookAdmin(BaseAdmin):
     @admin.action(description=_('Delete'), permissions=['delete'])
     @transaction.atomic
     def delete_selected(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> HttpResponse | None:
-        return actions.delete_selected(self, request, queryset)
+        return delete_selected(self, request, queryset)
 
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
         for webhook in queryset:
             webhook.snapshot()
             webhook.delete()
+
+
+def _fieldset(group: Group, webhook: Webhook, absent: Container[str | Row]) -> tuple:
+    rows = [row.names if isinstance(row, Row) else row for row in group.rows if row not in absent]
+    return group.title, {'fields': rows, 'classes': () if group.is_open(webhook) else ('collapse',)}

@@ -15,6 +15,7 @@ from utilities.forms.fields import CSVChoiceField, CSVModelMultipleChoiceField
 from .. import object_types
 from ..choices import FormatChoices
 from ..models import Webhook
+from ..presentation.fields import MORE_HELP, help_of, label, shown_in
 from .masked import MaskedFieldsMixin
 
 BLANK = ('', None)
@@ -47,41 +48,34 @@ class ObjectTypesField(forms.ModelMultipleChoiceField):
 
 class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
     object_types = ObjectTypesField(
-        label=_('Object types'),
+        label=label('object_types'),
         queryset=ContentType.objects.all(),
         help_text=_('Object types separated by commas, encased with double quotes (e.g. "dcim.site,ipam.prefix")'),
     )
-    http_method = CSVChoiceField(
-        label=_('HTTP method'), choices=WebhookHttpMethodChoices, required=False, help_text=_('HTTP method')
-    )
+    http_method = CSVChoiceField(label=label('http_method'), choices=WebhookHttpMethodChoices, required=False)
     payload_format = CSVChoiceField(
-        label=_('Payload format'), choices=FormatChoices, required=False, help_text=_('Payload format')
+        label=label('payload_format'), choices=FormatChoices, required=False, help_text=help_of('payload_format')
     )
     ignore_users = CSVModelMultipleChoiceField(
-        label=_('Ignored users'),
+        label=label('ignore_users'),
         queryset=User.objects.all(),
         required=False,
         to_field_name='username',
         help_text=_('User names separated by commas, encased with double quotes'),
     )
     notification_groups = CSVModelMultipleChoiceField(
-        label=_('Notification groups'),
+        label=label('notification_groups'),
         queryset=NotificationGroup.objects.all(),
         required=False,
         to_field_name='name',
         help_text=_('Names separated by commas, encased with double quotes'),
     )
-    secret = forms.CharField(label=_('Secret'), required=False, strip=False)
+    secret = forms.CharField(label=label('secret'), required=False, strip=False, help_text=help_of('secret'))
 
     class Meta:
         model = Webhook
-        fields = (
-            'name', 'description', 'enabled', 'paused', 'object_types', 'type_create', 'type_update', 'type_delete',
-            'payload_url', 'http_method', 'http_content_type', 'payload_format', 'additional_headers', 'body_template',
-            'conditions', 'ignore_users', 'secret', 'ssl_verification', 'ca_file_path', 'client_cert_path',
-            'client_key_path', 'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'batch',
-            'include_snapshots', 'notification_groups', 'tags',
-        )  # fmt: skip
+        fields = shown_in('import')
+        help_texts = MORE_HELP
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)

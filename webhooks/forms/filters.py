@@ -3,8 +3,6 @@
 from django import forms
 from django.contrib.contenttypes.models import ContentType
 from django.utils.translation import gettext_lazy as _
-from extras.choices import WebhookHttpMethodChoices
-from extras.models import NotificationGroup
 from netbox.forms import NetBoxModelFilterSetForm
 from netbox.forms.mixins import SavedFiltersMixin
 from utilities.forms import FilterForm
@@ -14,6 +12,7 @@ from utilities.forms.rendering import FieldSet
 from .. import object_types
 from ..choices import KindChoices, StatusChoices
 from ..models import Delivery, Event, Webhook
+from ..presentation.fields import GROUPS, Group, field, is_switch, label, shown_in
 from .fields import TimeField, switch
 
 
@@ -27,27 +26,37 @@ class ObjectTypeFilterMixin(forms.Form):
         self.fields['object_type_id'].queryset = object_types.allowed()
 
 
+def form_field(name: str) -> tuple[str, forms.Field] | None:
+    """Return the filter by a field of webhooks; None for texts and numbers, which the search and the API look for."""
+    of_model = field(name)
+    if is_switch(name):
+        return name, switch(label(name))
+    if of_model.choices:
+        return name, forms.MultipleChoiceField(label=label(name), choices=of_model.choices, required=False)
+    if not of_model.many_to_many or name in ('object_types', 'tags'):
+        return None
+    queryset = of_model.related_model.objects.all()
+    return filter_name(name), DynamicModelMultipleChoiceField(label=label(name), queryset=queryset, required=False)
+
+
+def filter_name(name: str) -> str:
+    """Return what the API calls the filter by a field."""
+    return f'{name.removesuffix("s")}_id' if field(name).many_to_many else name
+
+
+def _filters(group: Group) -> list[str]:
+    return [filter_name(name) for name in group.names if name in shown_in('filters')]
+
+
 class WebhookFilterForm(ObjectTypeFilterMixin, NetBoxModelFilterSetForm):
     model = Webhook
-    fieldsets = (
-        FieldSet('q', 'filter_id', 'tag'),
-        FieldSet('enabled', 'paused', 'suspended', name=_('State')),
-        FieldSet('object_type_id', 'type_create', 'type_update', 'type_delete', name=_('What Is Sent')),
-        FieldSet('http_method', 'ssl_verification', name=_('HTTP Request')),
-        FieldSet('notification_group_id', name=_('Notifications')),
-    )
-    enabled = switch(_('Enabled'))
-    paused = switch(_('Paused'))
+    vars().update(dict(filter(None, map(form_field, shown_in('filters')))))
     suspended = switch(_('Suspended'))
-    type_create = switch(_('Creations'))
-    type_update = switch(_('Updates'))
-    type_delete = switch(_('Deletions'))
-    http_method = forms.MultipleChoiceField(label=_('HTTP method'), choices=WebhookHttpMethodChoices, required=False)
-    ssl_verification = switch(_('TLS verification'))
-    notification_group_id = DynamicModelMultipleChoiceField(
-        label=_('Notification group'), queryset=NotificationGroup.objects.all(), required=False
-    )
     tag = TagFilterField(model)
+    fieldsets = (
+        FieldSet('q', 'filter_id', 'tag', 'suspended'),
+        *(FieldSet(*_filters(group), name=group.title) for group in GROUPS),
+    )
 
 
 class DeliveryFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):

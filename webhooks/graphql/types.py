@@ -11,12 +11,17 @@ from strawberry.types import Info
 
 from ..models import Attempt, Delivery, Event, Health, Webhook
 from ..permissions import RESTRICTED_OF_ATTEMPT, visible_deliveries, visible_events
+from ..presentation.fields import field, shown_in
 from .filters import DeliveryFilter, EventFilter, WebhookFilter
 from .visibility import is_visible
 
 if TYPE_CHECKING:
     from extras.graphql.types import NotificationGroupType
     from users.graphql.types import UserType
+
+# What is shown as it is stored. The type says how the others are.
+SHOWN_OTHERWISE = ('payload_url', 'additional_headers', 'conditions')
+COLUMNS = [name for name in shown_in('GraphQL') if name not in SHOWN_OTHERWISE and not field(name).many_to_many]
 
 # What is_visible asks of a record.
 REFERENCE = ['object_type', 'object_id']
@@ -35,15 +40,10 @@ class HealthType:
 @register_type(
     Webhook,
     name='WebhooksWebhookType',
-    fields=[
-        'id', 'name', 'description', 'enabled', 'paused', 'type_create', 'type_update', 'type_delete', 'http_method',
-        'http_content_type', 'payload_format', 'body_template', 'ssl_verification', 'ca_file_path', 'client_cert_path',
-        'client_key_path', 'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'batch',
-        'include_snapshots', 'created', 'last_updated',
-    ],
+    fields=['id', *COLUMNS, 'created', 'last_updated'],
     filters=WebhookFilter,
     pagination=True,
-)  # fmt: skip
+)
 class WebhookType(NetBoxObjectType):
     """Without its deliveries, which may be millions: they are asked for by `webhook_id`."""
 

@@ -171,7 +171,7 @@ class Webhook(NetBoxModel):
         'description', 'object_types', 'type_create', 'type_update', 'type_delete', 'payload_url', 'http_method',
         'http_content_type', 'payload_format', 'body_template', 'conditions', 'ssl_verification', 'ca_file_path',
         'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'batch', 'include_snapshots',
-        'notification_groups',
+        'ignore_users', 'notification_groups',
     )  # fmt: skip
 
     class Meta:

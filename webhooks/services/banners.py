@@ -161,8 +161,14 @@ def _no_redis() -> Banner:
 
 
 def _no_worker() -> Banner:
-    text = _('Changes are recorded and wait. They are sent once a worker serves the queue {queue}: start netbox-rq.')
-    return Banner('danger', 'account-off-outline', _('No worker is running'), text.format(queue=conf.get().queue))
+    settings = conf.get()
+    text = _('Changes are recorded and wait. They are sent once a worker serves the queue {queue}: start {worker}.')
+    return Banner(
+        'danger',
+        'account-off-outline',
+        _('No worker is running'),
+        text.format(queue=settings.queue, worker=settings.worker),
+    )
 
 
 def _moment(when: datetime) -> str:

@@ -8,6 +8,7 @@ import uuid
 from contextlib import closing
 from datetime import datetime
 
+from django.contrib import messages
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.db.models import Model
@@ -54,6 +55,17 @@ def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
         ledger.flush(now, [webhook.pk], force=True)
     delivery.refresh_from_db()
     return delivery
+
+
+def announce(delivery: Delivery) -> tuple[int, str]:
+    """Say what came of a test, as a level and a text of Django's messages."""
+    if delivery.error:
+        return messages.ERROR, _('The test of {webhook} failed: {error}').format(
+            webhook=delivery.webhook, error=delivery.error
+        )
+    return messages.SUCCESS, _('The test of {webhook} was answered with HTTP {status}.').format(
+        webhook=delivery.webhook, status=delivery.response_status
+    )
 
 
 def _explain(outcome: Outcome, webhook: Webhook) -> Outcome:

@@ -2,61 +2,57 @@
 
 from typing import Any
 
-from django.utils.translation import gettext_lazy as _
 from netbox.object_actions import ObjectAction
 
 from ..models import Delivery
+from ..presentation import actions
+from ..presentation.actions import Action
 
 
-class PostAction(ObjectAction):
-    """A button that posts a form of its own."""
+class Button(ObjectAction):
+    """A button of one of our actions: a link to the page that asks, unless the template says otherwise."""
 
+    action: Action
+    template_name = 'webhooks/buttons/link.html'
     url_kwargs = ['pk']
-    template_name = 'webhooks/buttons/post.html'
-    icon = ''
+
+    def __init_subclass__(cls) -> None:
+        if 'action' in vars(cls):
+            cls.name, cls.label, cls.permissions_required = cls.action.name, cls.action.label, {cls.action.permission}
 
     @classmethod
     def get_context(cls, context: Any, obj: Any) -> dict[str, Any]:
-        return {'csrf_token': context.get('csrf_token'), 'icon': cls.icon}
+        return {'csrf_token': context.get('csrf_token'), 'icon': cls.action.icon}
 
 
-class SendTest(PostAction):
-    name = 'test'
-    label = _('Send Test')
-    icon = 'send-check'
-    permissions_required = {'test'}
+class PostButton(Button):
+    """A button that posts a form of its own."""
+
+    template_name = 'webhooks/buttons/post.html'
 
 
-class Redeliver(PostAction):
-    name = 'redeliver'
-    label = _('Redeliver')
-    icon = 'send'
-    permissions_required = {'redeliver'}
+class SendTest(PostButton):
+    action = actions.TEST
+
+
+class Redeliver(PostButton):
+    action = actions.REDELIVER
 
     @classmethod
     def get_context(cls, context: Any, obj: Delivery) -> dict[str, Any]:
         return super().get_context(context, obj) | {'disabled': obj.is_open}
 
 
-class Replay(ObjectAction):
-    name = 'replay'
-    label = _('Replay')
-    url_kwargs = ['pk']
-    permissions_required = {'replay'}
-    template_name = 'webhooks/buttons/replay.html'
+class Replay(Button):
+    action = actions.REPLAY
 
 
-class RotateSecret(ObjectAction):
-    name = 'rotate_secret'
-    label = _('Rotate Secret')
-    url_kwargs = ['pk']
-    permissions_required = {'change'}
-    template_name = 'webhooks/buttons/rotate_secret.html'
+class RotateSecret(Button):
+    action = actions.ROTATE_SECRET
 
 
-class BulkRedeliver(ObjectAction):
-    name = 'bulk_redeliver'
-    label = _('Redeliver Selected')
+class BulkRedeliver(Button):
+    action = actions.REDELIVER_SELECTED
     multi = True
-    permissions_required = {'redeliver'}
+    url_kwargs = []
     template_name = 'webhooks/buttons/bulk_redeliver.html'

@@ -11,6 +11,7 @@ from utilities.object_types import object_type_name
 
 from ..choices import StatusChoices
 from ..models import Event
+from ..presentation.fields import GROUPS, Group, field, is_switch, label, shown_in
 from ..tables import object_url, state_badge
 from . import history
 
@@ -61,46 +62,50 @@ class BodyTemplatePanel(panels.TextCodePanel):
 #
 
 
-class WebhookPanel(panels.ObjectAttributesPanel):
-    title = _('Webhook')
-
-    name = attrs.TextAttr('name', label=_('Name'))
-    description = attrs.TextAttr('description', label=_('Description'))
-    state = StateAttr('pk', label=_('State'))
-    kinds = attrs.TextAttr('kind_labels', label=_('Events'))
-    object_types = ObjectTypesAttr('object_types', label=_('Object types'))
-    ignore_users = attrs.RelatedObjectListAttr('ignore_users', label=_('Ignored users'))
-    notification_groups = attrs.RelatedObjectListAttr(
-        'notification_groups', label=_('Notification groups'), linkify=True
-    )
-
-
-class RequestPanel(panels.ObjectAttributesPanel):
-    title = _('HTTP Request')
-
-    http_method = attrs.ChoiceAttr('http_method', label=_('HTTP method'))
-    payload_url = attrs.TextAttr('masked_url', label=_('URL'), style='font-monospace text-break')
-    http_content_type = attrs.TextAttr('http_content_type', label=_('Content type'))
-    payload_format = attrs.ChoiceAttr('payload_format', label=_('Payload format'))
-    additional_headers = LinesAttr('masked_headers', label=_('Additional headers'), style='font-monospace')
-    secret = SecretAttr('secret', label=_('Secret'), style='font-monospace')
-    public_key = attrs.TextAttr('public_key', label=_('Public key'), style='font-monospace', copy_button=True)
-    timeout = TimeoutAttr('timeout', label=_('Timeout'))
-    ssl_verification = attrs.BooleanAttr('ssl_verification', label=_('TLS verification'))
-    ca_file_path = attrs.TextAttr('ca_file_path', label=_('CA file'), style='font-monospace')
-    client_cert_path = attrs.TextAttr('client_cert_path', label=_('Client certificate file'), style='font-monospace')
-    client_key_path = attrs.TextAttr('client_key_path', label=_('Client key file'), style='font-monospace')
+MONOSPACE = 'font-monospace text-break'
+# How a field is shown, where its type does not say it.
+SHOWN = {
+    'object_types': ObjectTypesAttr('object_types', label=label('object_types')),
+    'payload_url': attrs.TextAttr('masked_url', label=label('payload_url'), style=MONOSPACE),
+    'additional_headers': LinesAttr('masked_headers', label=label('additional_headers'), style='font-monospace'),
+    'secret': SecretAttr('secret', label=label('secret'), style=MONOSPACE),
+    'timeout': TimeoutAttr('timeout', label=label('timeout')),
+    'rate_limit': attrs.TextAttr('rate_limit', label=label('rate_limit'), format_string=_('{} a second')),
+}
+# What several fields say together, and what is made of one: after which field it is shown.
+DERIVED = {
+    'type_delete': {'kinds': attrs.TextAttr('kind_labels', label=_('Events'))},
+    'paused': {'state': StateAttr('pk', label=_('State'))},
+    'secret': {'public_key': attrs.TextAttr('public_key', label=_('Public key'), style=MONOSPACE, copy_button=True)},
+}
 
 
-class DeliveryRulesPanel(panels.ObjectAttributesPanel):
-    title = _('Delivery Rules')
+def attribute(name: str) -> attrs.ObjectAttribute:
+    """Return how the value of a field is shown."""
+    of_model = field(name)
+    if name in SHOWN:
+        return SHOWN[name]
+    if is_switch(name):
+        return attrs.BooleanAttr(name, label=label(name))
+    if of_model.choices:
+        return attrs.ChoiceAttr(name, label=label(name))
+    if of_model.many_to_many:
+        return attrs.RelatedObjectListAttr(name, label=label(name), linkify=True)
+    return attrs.TextAttr(name, label=label(name), style='text-break')
 
-    max_attempts = attrs.NumericAttr('max_attempts', label=_('Maximum attempts'))
-    ordered = attrs.BooleanAttr('ordered', label=_('Ordered'))
-    batch = attrs.BooleanAttr('batch', label=_('Batch'))
-    include_snapshots = attrs.BooleanAttr('include_snapshots', label=_('Include snapshots'))
-    concurrency = attrs.NumericAttr('concurrency', label=_('Concurrency'))
-    rate_limit = attrs.TextAttr('rate_limit', label=_('Rate limit'), format_string=_('{} a second'))
+
+def card(group: Group) -> panels.ObjectAttributesPanel:
+    """Return the card of a group of fields."""
+    shown = {}
+    for name in group.names:
+        if name in shown_in('cards'):
+            shown[name] = attribute(name)
+        shown |= DERIVED.get(name, {})
+    return type('GroupPanel', (panels.ObjectAttributesPanel,), {**shown, 'title': group.title})()
+
+
+def cards() -> list[panels.ObjectAttributesPanel]:
+    return [card(group) for group in GROUPS]
 
 
 class HealthPanel(panels.ObjectAttributesPanel):

@@ -6,7 +6,6 @@ from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
-from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from netbox.object_actions import BulkExport
 from netbox.ui import layout
@@ -20,6 +19,7 @@ from .. import filtersets, forms, tables
 from ..exceptions import DefinitionError
 from ..models import Delivery, querysets
 from ..permissions import visible_deliveries
+from ..presentation.actions import REDELIVER, STILL_OPEN
 from ..services import preview, redelivery
 from ..storable import is_key
 from ..ui import panels
@@ -77,7 +77,7 @@ class RedeliverMixin(GetReturnURLMixin):
     queryset = Delivery.objects.all()
 
     def get_required_permission(self) -> str:
-        return get_permission_for_model(Delivery, 'redeliver')
+        return get_permission_for_model(Delivery, REDELIVER.permission)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
         return super().get_queryset(request).restrict(request.user, 'view')
@@ -94,7 +94,7 @@ class DeliveryRedeliverView(RedeliverMixin, BaseObjectView):
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
         delivery = self.get_object(pk=pk)
         if delivery.is_open:
-            messages.warning(request, _('The delivery is still open: it is sent without being asked.'))
+            messages.warning(request, STILL_OPEN)
         else:
             self.redeliver(Delivery.objects.filter(pk=delivery.pk))
         return redirect(self.get_return_url(request, delivery))

@@ -20,10 +20,15 @@ from utilities.views import ViewTab, register_model_view
 
 from .. import filtersets, forms, tables
 from ..exceptions import DefinitionError
-from ..models import Delivery, Webhook
+from ..models import Webhook
+from ..presentation import actions
+from ..presentation.actions import Action
+from ..presentation.fields import label
 from ..services import banners, preview, redelivery, secret_rotation, trial
 from ..ui import panels
 from ..ui.buttons import Replay, RotateSecret, SendTest
+
+WEBHOOK, STATE, SOME_CHANGES, REQUEST, RETRIES, *REST = panels.cards()
 
 
 @register_model_view(Webhook, 'list', path='', detail=False)
@@ -39,12 +44,14 @@ class WebhookView(generic.ObjectView):
     queryset = Webhook.objects.select_related('health')
     actions = (SendTest, Replay, RotateSecret, CloneObject, EditObject, DeleteObject)
     layout = layout.SimpleLayout(
-        left_panels=[panels.WebhookPanel(), panels.RequestPanel(), panels.DeliveryRulesPanel()],
+        left_panels=[WEBHOOK, STATE, REQUEST, RETRIES],
         right_panels=[
             panels.HealthPanel(),
             panels.HistoryPanel(),
-            panels.ConditionsPanel('conditions', title=gettext_lazy('Conditions')),
-            panels.BodyTemplatePanel('body_template', title=gettext_lazy('Body Template')),
+            SOME_CHANGES,
+            panels.ConditionsPanel('conditions', title=label('conditions')),
+            panels.BodyTemplatePanel('body_template', title=label('body_template')),
+            *REST,
             CustomFieldsPanel(),
             TagsPanel(),
         ],
@@ -67,6 +74,7 @@ class WebhookView(generic.ObjectView):
 class WebhookEditView(generic.ObjectEditView):
     queryset = Webhook.objects.all()
     form = forms.WebhookForm
+    template_name = 'webhooks/webhook_edit.html'
 
     def alter_object(self, obj: Webhook, request: HttpRequest, url_args: tuple, url_kwargs: dict) -> Webhook:
         # As NetBox does it for tokens: the form leaves a generated secret there, to be shown once.
@@ -118,22 +126,23 @@ class WebhookActionView(BaseObjectView):
     """Needs the permission of its action, beside the one to view."""
 
     queryset = Webhook.objects.all()
-    action: str
+    action: Action
+    template_name = 'webhooks/webhook_action.html'
 
     def get_required_permission(self) -> str:
-        return get_permission_for_model(Webhook, self.action)
+        return get_permission_for_model(Webhook, self.action.permission)
 
     def get_queryset(self, request: HttpRequest):
         return super().get_queryset(request).restrict(request.user, 'view')
 
     def render_form(self, request: HttpRequest, webhook: Webhook, form: Form) -> HttpResponse:
-        shown = {'object': webhook, 'form': form, 'return_url': webhook.get_absolute_url()}
+        shown = {'object': webhook, 'form': form, 'action': self.action, 'return_url': webhook.get_absolute_url()}
         return render(request, self.template_name, shown)
 
 
 @register_model_view(Webhook, 'test')
 class WebhookTestView(WebhookActionView):
-    action = 'test'
+    action = actions.TEST
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:
         return redirect(self.get_object(pk=pk).get_absolute_url())
@@ -145,24 +154,15 @@ class WebhookTestView(WebhookActionView):
         except DefinitionError as error:
             messages.error(request, str(error))
             return redirect(webhook.get_absolute_url())
-        self._tell(request, delivery)
+        messages.add_message(request, *trial.announce(delivery))
         return redirect(delivery.get_absolute_url())
-
-    def _tell(self, request: HttpRequest, delivery: Delivery) -> None:
-        if delivery.error:
-            messages.error(request, _('The test event failed: {error}').format(error=delivery.error))
-        else:
-            messages.success(
-                request, _('The test event was answered with {status}.').format(status=delivery.response_status)
-            )
 
 
 @register_model_view(Webhook, 'replay')
 class WebhookReplayView(WebhookActionView):
     """Asks for the range of time, and redelivers its events."""
 
-    action = 'replay'
-    template_name = 'webhooks/webhook_replay.html'
+    action = actions.REPLAY
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:
         return self.render_form(request, self.get_object(pk=pk), forms.ReplayForm())
@@ -184,8 +184,7 @@ class WebhookReplayView(WebhookActionView):
 class WebhookRotateSecretView(WebhookActionView):
     """Asks how, and shows the new secret once, on the webhook's page."""
 
-    action = 'change'
-    template_name = 'webhooks/webhook_rotate_secret.html'
+    action = actions.ROTATE_SECRET
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:
         webhook = self.get_object(pk=pk)

@@ -113,7 +113,9 @@ class TestDeliveryFilterSet(TestCase, BaseFilterSetTestMixin):
     __module__ = OURS
     queryset = Delivery.objects.all()
     filterset = DeliveryFilterSet
-    ignore_fields = ('error', 'due_at', 'expires_at', 'attempt_limit', 'lapses', 'lease', 'lease_until', 'listed')
+    ignore_fields = (
+        'error', 'due_at', 'overtake_at', 'expires_at', 'attempt_limit', 'lapses', 'lease', 'lease_until', 'listed',
+    )  # fmt: skip
 
     @classmethod
     def setUpTestData(cls):
@@ -127,7 +129,7 @@ class TestEventFilterSet(TestCase, BaseFilterSetTestMixin):
     filterset = EventFilterSet
     ignore_fields = (
         'snapshot', 'prechange', 'snapshots', 'data', 'request', 'skipped', 'dispatched_at', 'transaction_id',
-        'transaction_time', 'error',
+        'transaction_time', 'error', 'lease', 'lease_until', 'dispatch_count',
     )  # fmt: skip
 
     @classmethod

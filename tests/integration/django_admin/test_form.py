@@ -84,7 +84,7 @@ class TestAdding:
 
     def test_allowed_models_are_grouped_by_app(self, client):
         choices = dict(client.get(ADD).context['adminform'].form['object_types'].field.choices)
-        assert [label for _, label in choices['DCIM']] == ['Device', 'Interface', 'Rack', 'Rack group', 'Site']
+        assert [label for _, label in choices['DCIM']] == ['Device', 'Interface', 'Rack', 'Rack Group', 'Site']
         assert 'Users' not in choices
 
     @pytest.mark.parametrize(

@@ -231,7 +231,7 @@ class TestWebhookActions:
         assert {request.path for request in receiver.wait_for(2)} == {'/good', '/bad'}
         told = sorted(messages_of(response))
         assert 'HTTP 500' in told[0]
-        assert 'Delivered' in told[1]
+        assert 'HTTP 200' in told[1]
         assert page_of(good.deliveries.get()) in told[1]
 
     def test_a_test_without_an_object_says_so(self, client, webhook):

@@ -195,6 +195,17 @@ class TestBanners:
         assert all('no object types' in admin_pages.get(one).content.decode() for one in addresses)
 
 
+@pytest.mark.parametrize(('own', 'worker'), [({}, 'netbox-rq'), ({'redis_db': 5}, 'netbox-webhooks-rq')])
+def test_every_page_names_the_worker_to_start(admin_pages, netbox_user, webhook, monkeypatch, own, worker):
+    change_settings(monkeypatch, **own)
+    delivery(event(site()), webhook, status=StatusChoices.PENDING)
+    addresses = (webhook.get_absolute_url(), page_of(webhook), '/admin/', '/admin/webhook-backend-status/')
+    pages = [card(netbox_user), *(admin_pages.get(address).content.decode() for address in addresses)]
+    for page in pages:
+        assert f'start {worker}.' in page
+    assert f'start <code>{worker}</code>' in pages[-1]
+
+
 @pytest.mark.parametrize('address', ['/admin/', '/admin/webhook-backend-status/'])
 def test_the_admin_tells_how_sending_goes(admin_pages, webhook, address):
     suspend(webhook)

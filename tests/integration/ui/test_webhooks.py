@@ -193,7 +193,6 @@ def test_the_secret_is_removed_when_asked(admin_pages, secretive):
         ('secret', MASK),
         ('timeout', '0'),
         ('max_attempts', ''),
-        ('ca_file_path', '/etc/passwd'),
     ],
 )
 def test_a_wrong_field_is_named(admin_pages, secretive, field, value):
@@ -201,6 +200,15 @@ def test_a_wrong_field_is_named(admin_pages, secretive, field, value):
     answer = admin_pages.post(address, fields_of(admin_pages.get(address)) | {field: value})
     assert answer.status_code == 200
     assert list(answer.context['form'].errors) == [field.removesuffix('_1')]
+
+
+def test_a_wrong_file_is_named(admin_pages, secretive):
+    """With another CA file the values of headers are asked for anew: here there are none."""
+    address = f'{PAGES}webhooks/{secretive.pk}/edit/'
+    entered = {'ca_file_path': '/etc/passwd', 'additional_headers': ''}
+    answer = admin_pages.post(address, fields_of(admin_pages.get(address)) | entered)
+    assert answer.status_code == 200
+    assert list(answer.context['form'].errors) == ['ca_file_path']
 
 
 def test_a_webhook_for_event_rules_alone_has_no_object_types(admin_pages, secretive):

@@ -47,6 +47,10 @@ class Person:
     def field(self, label: str) -> Locator:
         return self.page.get_by_label(label, exact=True)
 
+    def unfold(self, group: str) -> None:
+        """Unfold a group of a form, or fold it again."""
+        self.page.locator('summary', has_text=group).click()
+
     def choose(self, field: str, option: str) -> None:
         """In NetBox's selectors (TomSelect), which load their options when they are opened."""
         self.page.locator(f'#id_{field} + .ts-wrapper .ts-control').click()

@@ -1,0 +1,56 @@
+"""The form of one webhook, as far as it is the same in NetBox's pages and in Django's admin."""
+
+from typing import Any
+
+from django import forms
+from django.utils.formats import date_format
+from django.utils.timezone import localtime
+from django.utils.translation import gettext_lazy as _
+from utilities.forms.rendering import FieldSet, InlineFields
+
+from .. import object_types
+from ..presentation.fields import EXAMPLES, GROUPS, KINDS, NAMES, Group, Row, help_of, shown_in
+from .masked import MaskedFieldsMixin
+from .secret import SecretFieldsMixin
+
+
+class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
+    def __init__(self, *args, initial: dict[str, Any] | None = None, **kwargs):
+        super().__init__(*args, initial=initial, **kwargs)
+        if not self.instance.pk and (initial or {}).keys().isdisjoint(KINDS):
+            self.initial |= dict.fromkeys(KINDS, True)
+        for name in NAMES:
+            self.fields[name].help_text = help_of(name)
+        for name, example in EXAMPLES.items():
+            self.fields[name].widget.attrs['placeholder'] = example
+        self.fields['object_types'].queryset = object_types.allowed()
+        self.fields['secret'].strip = False
+        if self.instance.pk:
+            self.fields['secret'].help_text = self._describe_secret()
+
+    def _describe_secret(self) -> str:
+        if not self._stored_secret:
+            return _('None is stored: requests are not signed. Enter or generate one to sign them.')
+        facts = [_('One is stored. Leave blank to keep it; enter or generate another one to replace it.')]
+        if self.instance.public_key:
+            facts.append(_('Receivers verify with the public key {key}.').format(key=self.instance.public_key))
+        if self.instance.is_previous_secret_valid:
+            until = date_format(localtime(self.instance.previous_secret_expires), 'DATETIME_FORMAT')
+            facts.append(_('The one before it signs too until {until}.').format(until=until))
+        return ' '.join(str(fact) for fact in facts)
+
+
+def fieldset(group: Group, is_titled: bool = True) -> FieldSet:
+    """Return the group as NetBox's forms have it."""
+    items = [_inline(row) if isinstance(row, Row) else row for row in group.rows]
+    return FieldSet(*items, name=group.title if is_titled else None)
+
+
+def _inline(row: Row) -> InlineFields:
+    return InlineFields(*row.names, label=row.label, help_text=row.help)
+
+
+def fieldsets(place: str) -> tuple[FieldSet, ...]:
+    """Return the groups that have fields in the place, one of presentation.fields.LEFT_OUT."""
+    shown = set(shown_in(place))
+    return tuple(fieldset(group) for group in GROUPS if shown.intersection(group.names))

@@ -1,0 +1,48 @@
+"""What can be done with a webhook or a delivery: its name, the permission it needs, and what is said of it."""
+
+from typing import NamedTuple
+
+from django.utils.translation import gettext_lazy as _
+
+
+class Action(NamedTuple):
+    """`name` is that of the view; `permission` is an action of NetBox's permissions.
+
+    `title` and `explanation` are what somebody reads before they confirm it, '' where it is done at once.
+    """
+
+    name: str
+    label: str
+    permission: str
+    icon: str = ''
+    title: str = ''
+    explanation: str = ''
+
+
+TEST = Action('test', _('Send a test'), 'test', 'send-check')
+REPLAY = Action(
+    'replay',
+    _('Replay'),
+    'replay',
+    'history',
+    _('Redeliver Past Events'),
+    _(
+        'A failed delivery goes out as itself; one that had been delivered becomes a new delivery, so that the '
+        'receiver acts on it.'
+    ),
+)
+ROTATE_SECRET = Action(
+    'rotate_secret',
+    _('Rotate secret'),
+    'change',
+    'key-change',
+    _('Generate a New Secret'),
+    _('Requests are signed with it as soon as it is there, those that are waiting too. It is shown once.'),
+)
+ENABLE = Action('enable', _('Enable'), 'change')
+DISABLE = Action('disable', _('Disable'), 'change')
+REDELIVER = Action('redeliver', _('Redeliver'), 'redeliver', 'send')
+REDELIVER_SELECTED = Action('bulk_redeliver', _('Redeliver selected'), 'redeliver', 'send')
+REDELIVER_FAILED = Action('redeliver_failed', _('Redeliver what failed'), 'redeliver', 'send')
+
+STILL_OPEN = _('The delivery is still open: it is sent without being asked.')

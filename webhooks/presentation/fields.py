@@ -1,0 +1,186 @@
+"""The fields of a webhook as people meet them: in which group, in which order, with which help.
+
+A field's name, help, default and limits are the model's. Here is what the model cannot say. The forms, the lists, the
+cards and the API are made from this; a test compares what cannot be made from it.
+"""
+
+from collections.abc import Container
+from typing import NamedTuple
+
+from django.db.models import BooleanField, Field
+from django.utils.text import capfirst
+from django.utils.translation import gettext_lazy as _
+
+from ..models import Webhook
+
+
+class Row(NamedTuple):
+    """Fields side by side."""
+
+    names: tuple[str, ...]
+    label: str
+    help: str = ''
+
+
+class Group(NamedTuple):
+    """Fields that are shown together, one a row. A folded group is shown by its title until somebody opens it."""
+
+    title: str
+    rows: tuple[str | Row, ...]
+    is_folded: bool = True
+
+    @property
+    def names(self) -> list[str]:
+        return [name for row in self.rows for name in (row.names if isinstance(row, Row) else (row,))]
+
+    def is_open(self, webhook: Webhook, wrong: Container[str] = ()) -> bool:
+        """Whether it is shown unfolded: if something in it was chosen, or is wrong."""
+        return not self.is_folded or any(name in wrong or _is_chosen(webhook, name) for name in self.names)
+
+
+KINDS = ('type_create', 'type_update', 'type_delete')
+# Of the forms alone: what is to become of the secret.
+SECRET_WISHES = ('generate_secret', 'clear_secret', 'keep_previous')
+
+GROUPS = (
+    Group(
+        _('Webhook'),
+        (
+            'name', 'object_types', Row(KINDS, _('Events'), _('Choose at least one.')), 'payload_url', 'secret',
+            *SECRET_WISHES,
+        ),
+        is_folded=False,
+    ),
+    Group(_('State and Description'), (Row(('enabled', 'paused'), _('State')), 'description', 'tags')),
+    Group(_('Only Some Changes'), ('conditions', 'ignore_users')),
+    Group(
+        _('Request and Body'),
+        (
+            'http_method', 'http_content_type', 'additional_headers', 'payload_format', 'body_template',
+            'include_snapshots', 'batch',
+        ),
+    ),
+    Group(_('Retries and Limits'), ('max_attempts', 'timeout', 'rate_limit', 'concurrency', 'ordered')),
+    Group(_('TLS'), ('ssl_verification', 'ca_file_path', 'client_cert_path', 'client_key_path')),
+    Group(_('Notifications'), ('notification_groups',)),
+)  # fmt: skip
+
+NAMES = tuple(name for group in GROUPS for name in group.names if name not in SECRET_WISHES)
+
+# What an empty field of a form shows.
+EXAMPLES = {
+    'payload_url': 'https://example.com/hooks/netbox',
+    'additional_headers': 'Authorization: Bearer …',
+    'body_template': '{"text": "{{ data.name }}: {{ event }}"}',
+    'conditions': '{"attr": "status.value", "value": "active"}',
+}
+
+# Of fields to which the model says nothing.
+MORE_HELP = {
+    'http_content_type': _('The header Content-Type: what the body is.'),
+    'payload_format': _('The shape of the body, where there is no template.'),
+    'client_cert_path': _('For an endpoint that asks for a certificate. The file may hold the key as well.'),
+    'client_key_path': _('Blank: the key is in the certificate file.'),
+}
+
+_MASKED = 'a match would tell what is masked'
+_LONG = 'a text of many lines'
+_OF_ONE = 'belongs to one endpoint'
+_NETBOX = 'NetBox has it on every page'
+# Where a field is left out, and why. Everywhere else each field is there.
+LEFT_OUT = {
+    'bulk edit': {
+        'name': 'unique',
+        'tags': _NETBOX,
+        'additional_headers': _OF_ONE,
+        'body_template': _OF_ONE,
+        'conditions': _OF_ONE,
+        'object_types': 'would replace all of them: the import does that',
+    },
+    'form': {},
+    'import': {},
+    'filters': {
+        'payload_url': _MASKED,
+        'additional_headers': _MASKED,
+        'secret': _MASKED,
+        'body_template': _LONG,
+        'conditions': _LONG,
+    },
+    'list': {
+        'secret': 'encrypted',
+        'additional_headers': 'encrypted',
+        'body_template': _LONG,
+        'conditions': _LONG,
+        'ignore_users': 'a query for each row',
+        'ca_file_path': _OF_ONE,
+        'client_cert_path': _OF_ONE,
+        'client_key_path': _OF_ONE,
+    },
+    'cards': {
+        'body_template': 'a card of its own',
+        'conditions': 'a card of its own',
+        'tags': 'a card of its own',
+        **dict.fromkeys(KINDS, 'in one line'),
+        'enabled': 'told by the state',
+        'paused': 'told by the state',
+    },
+    'API': {},
+    'GraphQL': {'secret': 'write-only'},
+    'GraphQL filters': {
+        'payload_url': _MASKED,
+        'additional_headers': _MASKED,
+        'secret': _MASKED,
+        'body_template': _LONG,
+        'conditions': _LONG,
+        'ca_file_path': _OF_ONE,
+        'client_cert_path': _OF_ONE,
+        'client_key_path': _OF_ONE,
+    },
+    'copy': {
+        'name': 'unique',
+        'enabled': 'a copy begins as a new webhook does',
+        'paused': 'a copy begins as a new webhook does',
+        'secret': 'a copy is made by a link, which shows what is in it',
+        'additional_headers': 'a copy is made by a link, which shows what is in it',
+        'client_cert_path': _OF_ONE,
+        'client_key_path': _OF_ONE,
+    },
+    'help': {
+        'name': 'says it all',
+        'description': 'says it all',
+        'http_method': 'says it all',
+        'tags': 'the model has one, for a text with commas',
+    },
+    'docs': {},
+}
+
+
+def shown_in(place: str) -> tuple[str, ...]:
+    """Return the names of the fields that are shown in the place, one of LEFT_OUT."""
+    return tuple(name for name in NAMES if name not in LEFT_OUT[place])
+
+
+def field(name: str) -> Field:
+    return Webhook._meta.get_field(name)
+
+
+def is_switch(name: str) -> bool:
+    return isinstance(field(name), BooleanField)
+
+
+def label(name: str) -> str:
+    return capfirst(field(name).verbose_name)
+
+
+def help_of(name: str) -> str:
+    return '' if name in LEFT_OUT['help'] else MORE_HELP.get(name) or field(name).help_text
+
+
+def _is_chosen(webhook: Webhook, name: str) -> bool:
+    """Whether the webhook has another value than a new one."""
+    if name in SECRET_WISHES:
+        return False
+    if field(name).many_to_many:
+        return bool(webhook.pk) and getattr(webhook, name).exists()
+    value, default = getattr(webhook, name), field(name).get_default()
+    return value != default and bool(value or default)
