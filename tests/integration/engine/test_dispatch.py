@@ -39,7 +39,8 @@ def test_a_large_batch_takes_no_more_queries_than_a_small_one(monkeypatch):
     monkeypatch.setattr(event_rendering, 'SLICE_TIME', 10_000)
     subscribe(NOWHERE, Site)
     queries_for(2)
-    assert queries_for(3) == queries_for(30)
+    few = queries_for(3)
+    assert queries_for(30) <= few
     assert Delivery.objects.count() == 35
 
 
