@@ -43,6 +43,7 @@ class Settings:
     redis_default_timeout: int | None = None
     allowed_models: tuple[str, ...] = DEFAULT_MODELS
     retention_days: int = 30
+    retention_size: int = 0
     order_wait: int = 3600
     expire_after: int = 3 * 24 * 3600
     blocked_networks: tuple[Network, ...] = tuple(map(ipaddress.ip_network, DEFAULT_BLOCKED_NETWORKS))
@@ -236,6 +237,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     'redis_default_timeout': _integer(1),
     'allowed_models': _models,
     'retention_days': _integer(1),
+    'retention_size': _integer(0),
     'order_wait': _integer(0),
     'expire_after': _integer(60),
     'blocked_networks': _networks,

@@ -3,7 +3,8 @@
 from core.choices import JobIntervalChoices
 from netbox.jobs import JobRunner, system_job
 
-from .engine import retention
+from . import conf
+from .engine import retention, retention_size
 
 
 @system_job(interval=JobIntervalChoices.INTERVAL_DAILY)
@@ -12,4 +13,5 @@ class WebhooksRetentionJob(JobRunner):
         name = 'Webhooks: prune the delivery log'
 
     def run(self, *args, **kwargs) -> None:
-        self.logger.info(f'{retention.prune(retention.cutoff())} events pruned')
+        pruned = retention.prune(retention.cutoff()) + retention_size.prune(conf.get().retention_size)
+        self.logger.info(f'{pruned} events pruned')

@@ -15,6 +15,7 @@ from .engine import runner
 from .engine.standby import Standby
 from .engine.timer import Timer
 from .engine.warmup import warm_up
+from .models import sequence
 from .outbox import queue
 from .outbox.scope import is_migrated
 from .services import failed_jobs, redelivery
@@ -70,6 +71,7 @@ class WebhooksWorker(NetBoxRQWorker):
         timer = Timer()
         migrated = is_migrated()
         if migrated:
+            sequence.mend()
             warm_up()
         timer.look()
         _forget()

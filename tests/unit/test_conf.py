@@ -44,6 +44,7 @@ class TestDefaults:
     def test_figures_are_those_of_the_contract(self):
         found = settings()
         assert (found.order_wait, found.expire_after, found.retention_days) == (3600, 3 * 24 * 3600, 30)
+        assert found.retention_size == 0
 
     @pytest.mark.parametrize('address', ['169.254.169.254', '0.0.0.0', '224.0.0.1', 'fe80::1', 'ff02::1', '::'])
     def test_blocked_networks_hold_those_of_no_receiver(self, address: str):
@@ -62,6 +63,7 @@ class TestSources:
             ('WEBHOOKS_ENABLED', 'enabled', True),
             ('WEBHOOKS_QUEUE', 'queue', 'high'),
             ('WEBHOOKS_RETENTION_DAYS', 'retention_days', 7),
+            ('WEBHOOKS_RETENTION_SIZE', 'retention_size', 1_000_000),
             ('REDIS_HOST', 'redis_host', 'redis.example.com'),
             ('REDIS_PORT', 'redis_port', 6380),
             ('REDIS_DB', 'redis_db', 0),
@@ -144,6 +146,8 @@ class TestWrongValues:
             ('allowed_models', {'dcim.site': True}),
             ('retention_days', 0),
             ('retention_days', '30'),
+            ('retention_size', -1),
+            ('retention_size', True),
             ('order_wait', -1),
             ('expire_after', 59),
             ('blocked_networks', '10.0.0.0/8'),

@@ -17,7 +17,7 @@ from django.db import DataError, connection
 
 from .. import conf
 from ..interruptions import BROKEN_OFF
-from ..models import Event, Webhook
+from ..models import Event, Webhook, sequence
 from . import batching, event_claims, event_rendering, lanes
 from .event_rendering import Shown
 from .matching import Candidate, accepts, match
@@ -143,6 +143,7 @@ def _write(lease: uuid.UUID, events: Sequence[Event], matches: Matches, ready: d
     back = _not_ready([event for event in events if matches[event.pk]], ready)
     going = [ready[event.pk] for event in events if event.pk in ready and event.pk not in back]
     with lanes.turn(), connection.cursor() as cursor:
+        sequence.keep_low(unwanted)
         cursor.execute(DISCARD, [unwanted, lease])
         event_claims.give_back(lease, back)
     try:

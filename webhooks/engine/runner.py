@@ -18,7 +18,7 @@ from django.db import DataError, connections
 
 from ..constants import GONE, JOB_TIME, LEASE_MARGIN
 from ..interruptions import BROKEN_OFF, INTERRUPTIONS
-from ..models import Delivery, Webhook
+from ..models import Delivery, Webhook, sequence
 from ..outbox import wakeup
 from ..templating import renderer
 from ..transport.client import Client
@@ -103,6 +103,7 @@ class Drain:
 
     def work(self) -> bool:
         """Work until nothing is left or the time is up. Returns whether nothing is left."""
+        sequence.mend()
         # First of all: somebody has just saved something. A new process is slow at it: the job's time begins after.
         self._dispatcher.batch()
         lanes.ensure()

@@ -9,7 +9,8 @@ that is enabled again does not get what happened in between.
 from django.contrib.contenttypes.models import ContentType
 from django.db import ProgrammingError, connection, models, transaction
 from django.db.models import Q
-from django.db.models.signals import m2m_changed, post_save
+from django.db.models.functions import Now
+from django.db.models.signals import m2m_changed, post_save, pre_save
 from django.dispatch import receiver
 from psycopg.errors import UndefinedTable
 
@@ -52,6 +53,7 @@ class SubscriptionManager(models.Manager):
             )
             if wanted == held.keys():
                 return
+            sequence.mend()  # stretches that end before they begin would cover nothing
             now = sequence.draw()
             self.filter(pk__in=[s.pk for key, s in held.items() if key not in wanted]).update(until=now)
             self.bulk_create(
@@ -98,6 +100,8 @@ class Subscription(models.Model):
     # Events with since < sequence <= until belong to it; `until` is null while it is open.
     since = models.BigIntegerField()
     until = models.BigIntegerField(null=True)
+    # By PostgreSQL's clock, after `since` was drawn.
+    opened_at = models.DateTimeField(db_default=Now())
     # Whether the webhook needs to know what the object was before the change.
     before = models.BooleanField(default=False)
 
@@ -135,3 +139,13 @@ def _definition_saved(instance: Webhook, **kwargs) -> None:
 def _object_types_changed(instance: Webhook, action: str, **kwargs) -> None:
     if action in ('post_add', 'post_remove', 'post_clear'):
         Subscription.objects.sync(instance)
+
+
+@receiver(pre_save, sender=Subscription, dispatch_uid='webhooks.subscribe')
+def _loaded(instance: Subscription, raw: bool, **kwargs) -> None:
+    """`loaddata` has loaded its webhook before, which opened the same stretch: that of the dump replaces it."""
+    if raw and instance.until is None:
+        same = Subscription.objects.filter(
+            webhook_id=instance.webhook_id, object_type_id=instance.object_type_id, kind=instance.kind, until=None
+        )
+        same.exclude(pk=instance.pk).delete()

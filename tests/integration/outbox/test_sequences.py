@@ -1,7 +1,7 @@
 """The sequences of one object grow in the order of its commits, and its last event is its row."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import pytest
 from dcim.models import Site
@@ -22,82 +22,11 @@ from support.builders import (
     stored,
     subscribe,
 )
+from support.writers import PATIENCE, Writer, in_parallel, is_blocked
 
 from devstack.process import wait_until
 
 pytestmark = pytest.mark.usefixtures('committed')
-
-PATIENCE = 30
-
-
-class Writer(threading.Thread):
-    """A transaction in a thread, on a connection of its own. It commits when `finish` is called, or at its end."""
-
-    def __init__(self, work: Callable[[], object]) -> None:
-        super().__init__(daemon=True)
-        self.error: Exception | None = None
-        self.pid = 0
-        self._work = work
-        self._may_commit = threading.Event()
-        self._has_written = threading.Event()
-        self.start()
-
-    def run(self) -> None:
-        try:
-            with transaction.atomic():
-                with connection.cursor() as cursor:
-                    cursor.execute('SELECT pg_backend_pid()')
-                    self.pid = cursor.fetchone()[0]
-                self._work()
-                self._has_written.set()
-                self._may_commit.wait(PATIENCE)
-        except Exception as error:
-            self.error = error
-        finally:
-            connections.close_all()
-
-    def has_written(self) -> 'Writer':
-        assert self._has_written.wait(PATIENCE), self.error
-        return self
-
-    def waits(self) -> 'Writer':
-        """Return once PostgreSQL lets it wait for a lock."""
-        assert wait_until(lambda: self.pid and is_blocked(self.pid), timeout=PATIENCE)
-        return self
-
-    def finish(self) -> None:
-        self._may_commit.set()
-        self.join(PATIENCE)
-        if self.error:
-            raise self.error
-
-
-def is_blocked(pid: int) -> bool:
-    """Whether the PostgreSQL session waits for another."""
-    with connection.cursor() as cursor:
-        cursor.execute('SELECT cardinality(pg_blocking_pids(%s)) > 0', [pid])
-        return cursor.fetchone()[0]
-
-
-def in_parallel(workers: Iterable[Callable[[], None]]) -> None:
-    """Run the workers at the same time, each on a connection of its own, and raise what one of them raised."""
-    errors: list[Exception] = []
-
-    def run(work: Callable[[], None]) -> None:
-        try:
-            work()
-        except Exception as error:
-            errors.append(error)
-        finally:
-            connections.close_all()
-
-    threads = [threading.Thread(target=run, args=[work]) for work in workers]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE)
-    if errors:
-        raise errors[0]
 
 
 @pytest.fixture

@@ -1,10 +1,14 @@
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from ...engine import retention
+from ... import conf
+from ...engine import retention, retention_size
 
 
 class Command(BaseCommand):
-    help = 'Delete closed events and their deliveries that are older than retention_days. Pending ones stay.'
+    help = (
+        'Delete closed events and their deliveries that are older than retention_days, then the oldest beyond '
+        'retention_size. Pending ones stay.'
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument('--days', type=int, help='instead of the setting retention_days')
@@ -12,5 +16,5 @@ class Command(BaseCommand):
     def handle(self, *args, **options) -> None:
         if options['days'] is not None and options['days'] < 0:
             raise CommandError('--days: must not be negative')
-        pruned = retention.prune(retention.cutoff(options['days']))
+        pruned = retention.prune(retention.cutoff(options['days'])) + retention_size.prune(conf.get().retention_size)
         self.stdout.write(f'{pruned} events pruned')

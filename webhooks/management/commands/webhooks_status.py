@@ -6,6 +6,7 @@ from django.utils import timezone
 
 from webhooks import conf
 
+from ...models import sequence
 from ...services.backlog import Backlog, measure
 
 OK, WARNING, CRITICAL = 0, 1, 2
@@ -24,6 +25,7 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args, **options) -> None:
+        mended = sequence.mend()
         found = measure()
         age = (timezone.now() - found.oldest).total_seconds() if found.oldest else 0
         code = _code(found, age, options['max_age'])
@@ -32,9 +34,10 @@ class Command(BaseCommand):
             **asdict(found),
             'oldest': found.oldest.isoformat() if found.oldest else None,
             'oldest_age': round(age, 1),
+            'sequence': asdict(mended) if mended else None,
             'exit_code': code,
         }
-        self.stdout.write(json.dumps(report) if options['json'] else _table(report))
+        self.stdout.write(json.dumps(report) if options['json'] else _table({**report, 'sequence': mended}))
         if code:
             raise SystemExit(code)
 
@@ -56,6 +59,7 @@ def _table(report: dict) -> str:
         'suspended': 'Webhooks suspended',
         'workers': 'Workers on the queue',
         'redis': 'Redis reachable',
+        'sequence': 'Sequence of events',
     }
     return '\n'.join(f'{label:<28}{_word(report[key])}' for key, label in words.items())
 

@@ -1,0 +1,147 @@
+"""A backup that is restored, and copies of the rows: what is sent again, what is not, and what receivers see of it."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from dcim.models import Site
+from support.builders import site, subscribe
+from support.engine import pass_retry_waits, work
+from support.fixtures.servers import StackDescription
+
+from devstack.database import drop_database
+from devstack.netbox import NetBox
+from devstack.postgres import DatabaseAddress, binaries
+from devstack.process import Processes
+from devstack.receiver import Received, Receiver
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+HOOK = '/hook'
+ON = 'WEBHOOKS_ENABLED = True'
+WITHOUT_SEQUENCE = '--exclude-table-data=webhooks_event_sequence'
+
+WORK = """
+from webhooks.engine import runner
+from webhooks.models import Delivery
+Delivery.objects.filter(status='pending').update(due_at='2000-01-01T00:00Z')
+print('tally', runner.run())
+"""
+CHANGE = """
+from dcim.models import Site
+Site.objects.create(name='Restored', slug='restored')
+"""
+
+
+@pytest.fixture
+def past(receiver: Receiver) -> tuple[Site, Site, Site]:
+    """Sites whose creation was delivered, is pending, and waits to be dispatched."""
+    subscribe(receiver.url(HOOK), Site)
+    receiver.answers(HOOK, 200, 500, 200)
+    delivered = site()
+    assert work() == '1 delivered'
+    pending = site()
+    assert work() == '1 to retry'
+    return delivered, pending, site()
+
+
+@pytest.fixture
+def restore(stack: StackDescription, processes: Processes, netbox: NetBox, tmp_path: Path) -> Iterator[Callable]:
+    """Dumps this test's database; what it returns restores it into a new one, and returns a NetBox on that."""
+    database = stack.server.named(f'{netbox.database.name}_restored')
+
+    def dump(*options: str) -> Callable[[], NetBox]:
+        file = str(tmp_path / 'dump')
+        _postgres('pg_dump', netbox.database, '-Fc', '-f', file, *options)
+
+        def restore() -> NetBox:
+            stack.server.execute('CREATE DATABASE {}', database.name)
+            _postgres('pg_restore', database, '--no-owner', '-d', database.name, file)
+            restored = NetBox(stack.folder / database.name, database, stack.caching, stack.tasks, processes, ON)
+            restored.write_configuration()
+            return restored
+
+        return restore
+
+    yield dump
+    drop_database(stack.server, database.name)
+
+
+def _postgres(command: str, database: DatabaseAddress, *arguments: str) -> None:
+    address = {'PGHOST': database.host, 'PGPORT': str(database.port), 'PGUSER': database.user}
+    environment = os.environ | address | {'PGPASSWORD': database.password, 'PGDATABASE': database.name}
+    answer = subprocess.run(
+        [binaries() / command, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+
+
+def shell(netbox: NetBox, code: str) -> str:
+    answer = netbox.run('shell', '-c', code)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+def by_name(requests: list[Received]) -> dict[str, Received]:
+    """Return {name of the site: its last request}."""
+    return {request.json()['data']['name']: request for request in requests}
+
+
+def test_a_backup_sends_again_what_was_open_in_it_and_nothing_else(past, receiver, restore):
+    _delivered, pending, undispatched = past
+    restored = restore()
+    pass_retry_waits()
+    work()
+    later = site()
+    work()
+    before = by_name(receiver.requests)
+    count = len(receiver.requests)
+
+    netbox = restored()
+    assert 'tally 2 delivered' in shell(netbox, WORK)
+    again = by_name(receiver.requests[count:])
+    assert again.keys() == {pending.name, undispatched.name}
+    assert all(request.json()['id'] == before[name].json()['id'] for name, request in again.items())
+    same = {name: request.header('webhook-id') == before[name].header('webhook-id') for name, request in again.items()}
+    assert same == {pending.name: True, undispatched.name: False}
+
+    assert 'tally 1 delivered' in shell(netbox, CHANGE + WORK)
+    # Receivers that keep the highest number have seen this one already.
+    last = receiver.requests[-1].json()
+    assert last['data']['name'] == 'Restored'
+    assert last['sequence'] <= before[later.name].json()['sequence']
+
+
+def test_a_copy_without_its_sequence_loses_no_change(past, receiver, restore):
+    _delivered, pending, undispatched = past
+    count = len(receiver.requests)
+    highest = receiver.requests[-1].json()['sequence']
+    netbox = restore(WITHOUT_SEQUENCE)()
+
+    shell(netbox, CHANGE)
+    found = json.loads(netbox.run('webhooks_status', '--json').stdout)['sequence']
+    assert found['last'] < found['highest']
+    assert found['events'] == 1
+    assert json.loads(netbox.run('webhooks_status', '--json').stdout)['sequence'] is None
+
+    assert 'tally 3 delivered' in shell(netbox, WORK)
+    numbers = {name: request.json()['sequence'] for name, request in by_name(receiver.requests[count:]).items()}
+    assert numbers.keys() == {pending.name, undispatched.name, 'Restored'}
+    assert highest <= numbers[pending.name] < numbers[undispatched.name] < numbers['Restored']
+
+
+def test_a_dump_of_rows_that_is_loaded_loses_no_change(past, receiver, netbox, make_netbox, tmp_path):
+    _delivered, pending, undispatched = past
+    count = len(receiver.requests)
+    file = str(tmp_path / 'webhooks.json')
+    assert netbox.run('dumpdata', 'webhooks', '-o', file).returncode == 0
+    loaded = make_netbox(ON, fresh=True)
+    answer = loaded.run('loaddata', file)
+    assert answer.returncode == 0, answer.stderr
+
+    shell(loaded, CHANGE)
+    assert 'tally 3 delivered' in shell(loaded, WORK)
+    assert by_name(receiver.requests[count:]).keys() == {pending.name, undispatched.name, 'Restored'}

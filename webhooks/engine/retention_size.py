@@ -1,0 +1,111 @@
+"""Retention by size: beyond `retention_size` deliveries in the log the oldest go, with their events.
+
+Those of which all was delivered go first, then those of which a delivery failed. What is open never goes. An event goes
+with all its deliveries, a batch with all its events.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from django.db import connection
+
+from ..choices import OPEN_STATUSES, StatusChoices
+from ..models import Webhook
+from . import lanes, retention
+
+# What stays, at first and at last.
+KEPT = ((*OPEN_STATUSES, StatusChoices.FAILED), OPEN_STATUSES)
+
+# A batch hangs on its last event: an event that is in another one's batch waits until that is gone.
+MAY_GO = """
+    e.dispatched_at IS NOT NULL
+    AND EXISTS (SELECT 1 FROM webhooks_delivery d WHERE d.event_id = e.id)
+    AND NOT EXISTS (SELECT 1 FROM webhooks_delivery d WHERE d.event_id = e.id AND d.status = ANY(%(kept)s))
+    AND NOT EXISTS (
+        SELECT 1 FROM webhooks_batchitem i JOIN webhooks_delivery d ON d.id = i.delivery_id
+        WHERE i.event_id = e.id AND d.event_id <> e.id
+    )"""
+
+FIND = f"""
+    SELECT e.id, e.timestamp, (SELECT count(*) FROM webhooks_delivery d WHERE d.event_id = e.id)
+    FROM webhooks_event e
+    WHERE (e.timestamp, e.id) > (%(timestamp)s, %(id)s) AND {MAY_GO}
+    ORDER BY e.timestamp, e.id LIMIT %(look)s"""
+
+FELLOWS = """
+    SELECT DISTINCT i.event_id FROM webhooks_batchitem i JOIN webhooks_delivery d ON d.id = i.delivery_id
+    WHERE d.event_id = ANY(%(ids)s)"""
+
+PRUNE = f"""
+    DELETE FROM webhooks_delivery WHERE event_id = ANY(ARRAY(
+        SELECT e.id FROM webhooks_event e WHERE e.id = ANY(%(ids)s) AND {MAY_GO}
+    ))"""
+
+PRUNE_EVENTS = """
+    DELETE FROM webhooks_event e WHERE e.id = ANY(%(ids)s) AND e.dispatched_at IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM webhooks_delivery d WHERE d.event_id = e.id)
+        AND NOT EXISTS (SELECT 1 FROM webhooks_batchitem i WHERE i.event_id = e.id)"""
+
+
+class Pruned(NamedTuple):
+    deliveries: int
+    events: int
+
+
+def prune(size: int) -> int:
+    """Delete closed deliveries beyond so many in the log; 0: there is no bound. Returns how many events went."""
+    if not size:
+        return 0
+    events, excess = 0, _fetch('SELECT count(*) FROM webhooks_delivery', {})[0][0] - size
+    for kept in KEPT:
+        looked = _look(kept)
+        while excess > 0 and (found := next(looked, None)):
+            while excess > 0 and found:
+                chunk = _first(found[: _chunk_size()], excess)
+                found = found[len(chunk) :]
+                pruned = _prune(chunk, kept)
+                excess -= pruned.deliveries
+                events += pruned.events
+    return events
+
+
+def _look(kept: Sequence[str]) -> Iterator[list[tuple[int, int]]]:
+    """Give what may go as (event id, how many deliveries it has), the oldest first, some at a time."""
+    after = {'timestamp': '-infinity', 'id': 0}
+    while rows := _fetch(FIND, {'kept': list(kept), 'look': retention.LOOK, **after}):
+        after = {'timestamp': rows[-1][1], 'id': rows[-1][0]}
+        yield [(pk, count) for pk, _timestamp, count in rows]
+
+
+def _chunk_size() -> int:
+    """Return how many events go in one transaction: each may have a delivery for every webhook."""
+    return max(retention.CHUNK // max(Webhook.objects.count(), 1), 1)
+
+
+def _first(found: Sequence[tuple[int, int]], excess: int) -> list[int]:
+    """Return the ids of as many events as have that many deliveries together."""
+    first = []
+    for pk, count in found:
+        if excess <= 0:
+            break
+        first.append(pk)
+        excess -= count
+    return first
+
+
+def _prune(ids: list[int], kept: Sequence[str]) -> Pruned:
+    """Delete those that still may go."""
+    with lanes.turn(), connection.cursor() as cursor:
+        fellows = [pk for (pk,) in _fetch(FELLOWS, {'ids': ids})]
+        cursor.execute(retention.LOCK, {'ids': [*ids, *fellows]})
+        locked = [pk for (pk,) in cursor.fetchall()]
+        cursor.execute(PRUNE, {'ids': [pk for pk in ids if pk in locked], 'kept': list(kept)})
+        deliveries = cursor.rowcount
+        cursor.execute(PRUNE_EVENTS, {'ids': locked})
+        return Pruned(deliveries, cursor.rowcount)
+
+
+def _fetch(statement: str, parameters: dict) -> list[tuple]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchall()
