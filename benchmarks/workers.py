@@ -17,7 +17,6 @@ from devstack.process import wait_until
 from devstack.receiver import Answer
 
 SLOW = '/slow'
-NUMBERS = (1, 2, 4)
 TIMEOUT = 300
 
 
@@ -31,16 +30,16 @@ class Load:
 
 def measure(bed: Bed) -> Iterator[Row]:
     bed.receiver.answers(SLOW, Answer(200, delay=0.2))
-    share = 10 if bed.quick else 1
+    share, numbers = (10, (1, 2)) if bed.quick else (1, (1, 2, 4))
     loads = (
         Load('an endpoint that costs nothing', HOOK, 10, 1000 // share),
         Load('an endpoint that takes 200 ms', SLOW, 12, 300 // share),
     )
     for load in loads:
         turns = range(1 if bed.quick else 3)
-        found = {number: [_run(bed, load, number) for _ in turns] for number in NUMBERS}
+        found = {number: [_run(bed, load, number) for _ in turns] for number in numbers}
         yield Row(f'sent by one worker, {load.what}', 'a second', [rate for rate, *_ in found[1]])
-        for number in NUMBERS[1:]:
+        for number in numbers[1:]:
             for position, what in enumerate(('rate', 'CPU of the workers a delivery', "PostgreSQL's CPU a delivery")):
                 ratios = [many[position] / one[position] for many, one in zip(found[number], found[1], strict=True)]
                 yield Row(f'{number} workers, of one, {load.what}: {what}', '', ratios)
