@@ -28,9 +28,10 @@ SLICE_TIME = 0.5
 # Events in the first slice of a model whose speed is unknown, and in any at most: what a slice points to is looked up
 # together, and held in memory.
 FIRST_SLICE, LARGEST_SLICE = 25, 200
-# Seconds that rendering a slice, or an event alone, may take: only what hangs takes so long. And seconds for a model of
-# which one did, until another one is rendered: others wait meanwhile.
-LONGEST, SHORT = 20.0, 1.0
+# Seconds that rendering a slice, or an event alone, may take: only what hangs takes so long. The first time that a
+# process renders a model it looks up much of NetBox. Of a model of which one has hung, others have less, until another
+# one is rendered: everybody waits meanwhile.
+FIRST, LONGEST, SHORT = 120.0, 30.0, 5.0
 GIVEN_UP = 'the payload cannot be built: whoever tried it stopped, each time'
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
@@ -94,7 +95,7 @@ def save(shown: Sequence[Shown], lease: object = None) -> set[int]:
         return {pk for (pk,) in cursor.fetchall()}
 
 
-# {model: seconds that it may take}, where that is not LONGEST.
+# {model: seconds that it may take}, where that is not FIRST.
 _limits: dict[type, float] = {}
 # {model: seconds that an object took to render}
 _seconds_each: dict[type | None, float] = {}
@@ -120,7 +121,7 @@ def _render_model(model: type | None, events: Sequence[Event], asked: Set[int]) 
     if any(map(event_claims.is_given_up, events)):
         return [Shown(event, error=GIVEN_UP) for event in events]  # claimed alone
     try:
-        with time_limit.within(_limits.get(model, LONGEST)), transaction.atomic():
+        with time_limit.within(_limits.get(model, FIRST)), transaction.atomic():
             shown = _show(model, events, asked)
     except INTERRUPTIONS as error:
         if not isinstance(error.__cause__, QueryCanceled):
@@ -128,7 +129,7 @@ def _render_model(model: type | None, events: Sequence[Event], asked: Set[int]) 
         return _singly(model, events, asked, error)
     except Exception as error:
         return _singly(model, events, asked, error)
-    _limits.pop(model, None)
+    _limits[model] = LONGEST
     return shown
 
 

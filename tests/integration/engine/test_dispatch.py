@@ -162,7 +162,9 @@ class TestHanging:
     @pytest.fixture
     def places(self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> list[Site]:
         subscribe(receiver.url(), Site)
+        monkeypatch.setattr(event_rendering, '_limits', {Site: 1})
         monkeypatch.setattr(event_rendering, 'LONGEST', 1)
+        monkeypatch.setattr(event_rendering, 'SHORT', 1)
         with transaction.atomic():
             return [site() for _ in range(4)]
 
