@@ -122,11 +122,14 @@ def test_a_job_waits_for_tokens_and_sends_everything(receiver):
 
 
 def test_two_workers_share_the_rate(receiver):
-    """How long it took is on the receiver's clock: what came first came out of the bucket, the rest at the rate."""
+    """How long it took is on the receiver's clock: what came first came out of the bucket, the rest at the rate.
+
+    The first request takes longer to arrive than the others. Without sharing it would be half the time and less.
+    """
     limited(receiver)
     threads = [in_thread(work) for _ in range(2)]
     for thread in threads:
         thread.join(60)
     assert len(deliveries(StatusChoices.DELIVERED)) == 30
     moments = sorted(request.arrived for request in receiver.requests)
-    assert moments[-1] - moments[0] >= (30 - BUCKET - 1) / RATE
+    assert moments[-1] - moments[0] >= 2 / 3 * (30 - BUCKET - 1) / RATE
