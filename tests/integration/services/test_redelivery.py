@@ -226,6 +226,14 @@ class TestNotRendered:
         assert 'RuntimeError: no such field' in failed.error
         assert not receiver.requests
 
+    def test_what_was_given_up_since_it_stopped_workers_is_rendered_again(self, webhook, receiver, broken):
+        site()
+        work()
+        Event.objects.update(dispatch_count=99)
+        broken.undo()
+        assert redeliver() == 1
+        assert work() == '1 delivered'
+
     def test_what_is_rendered_again_has_its_snapshots(self, webhook, receiver, broken):
         Webhook.objects.update(include_snapshots=True)
         site()
