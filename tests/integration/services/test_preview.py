@@ -51,7 +51,7 @@ class TestWhatIsShown:
         assert '"name": "Genf"' in shown['body']
         assert (shown['method'], shown['url']) == ('POST', f'https://a.example/in?token={MASK}')
         assert shown['headers']['Authorization'] == shown['headers']['X-Site'] == MASK
-        assert len(shown['headers']['webhook-signature']) == len(shown['headers']['X-Hook-Signature']) == 25
+        assert shown['headers']['webhook-signature'] == shown['headers']['X-Hook-Signature'] == MASK
 
     def test_a_real_object_where_there_is_no_event(self, webhook, api_client):
         """As it is, in all that NetBox's own serializer shows of it."""
