@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from django.conf import settings
 from django.db import connection
 
+from .. import conf
 from ..constants import LEASE_MARGIN
 from ..models import Delivery, Webhook
 from . import ordering, rate_limit
@@ -190,7 +191,7 @@ def _claim(
         'lapsed': lapsed,
         'newest': NEWEST,
         'window': WINDOW,
-        'overtake_at': now + timedelta(seconds=ordering.order_wait()),
+        'overtake_at': now + timedelta(seconds=conf.get().order_wait),
         **_of_time(now, span),
     }
     for _ in range(LOOKS):

@@ -9,6 +9,7 @@ from django.db.models import Q
 
 from ..interruptions import INTERRUPTIONS
 from ..models import Event, Subscription, Webhook
+from ..storable import printable
 from . import conditions
 from .event_rendering import Shown
 
@@ -62,6 +63,6 @@ def accepts(candidate: Candidate, shown: Shown) -> bool:
         raise
     except Exception as error:
         # Not only InvalidCondition: a script may have saved conditions that were never checked.
-        reason = f'{type(error).__name__}: {error}'
+        reason = printable(f'{type(error).__name__}: {error}')
         logger.warning('webhook=%s event=%s conditions="%s"', webhook.pk, shown.event.uuid, reason)
         return False

@@ -14,8 +14,6 @@ from collections.abc import Collection
 
 from django.db import connection
 
-from .. import conf
-
 # The objects of a delivery `d`: its own, or those of its batch.
 MEMBERS = """
     SELECT d.webhook_id, d.object_type_id, d.object_id, d.sequence WHERE d.event_count = 1
@@ -89,11 +87,6 @@ def close_batches(ids: Collection[int]) -> None:
 
 def open_batches(ids: Collection[int]) -> None:
     _execute(SET_BATCHES_OPEN, ids, open=True)
-
-
-def order_wait() -> int:
-    """Return for how many seconds a delivery gives way to an earlier one that is being retried."""
-    return conf.get().order_wait
 
 
 def _execute(statement: str, ids: Collection[int], **parameters: object) -> None:
