@@ -13,7 +13,7 @@ from ..transport.exchange import MAX_ERROR, Outcome, Request
 logger = logging.getLogger('webhooks.delivery')
 
 
-@dataclass
+@dataclass(eq=False)
 class Claimed:
     """A claimed delivery, its request (None where none could be built) and what came of it."""
 

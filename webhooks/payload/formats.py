@@ -45,7 +45,20 @@ class Raw(str):
 
 
 def body(webhook: Webhook, events: Sequence[Event]) -> bytes:
-    """Return the body without a template, for one event or for a batch of one transaction, model and kind."""
+    """Return the body without a template, for one event or for a batch of one transaction, model and kind.
+
+    Webhooks that show an event in the same way share the body, which is kept with the event.
+    """
+    if _is_batch(webhook, events):
+        return _body(webhook, events)
+    bodies = vars(events[0]).setdefault('_bodies', {})
+    way = webhook.payload_format, webhook.http_content_type, webhook.include_snapshots
+    if way not in bodies:
+        bodies[way] = _body(webhook, events)
+    return bodies[way]
+
+
+def _body(webhook: Webhook, events: Sequence[Event]) -> bytes:
     shown = FORMATS[webhook.payload_format](webhook, events)
     # NetBox's own webhooks send JSON whatever the content type says.
     if is_form(webhook.http_content_type) and webhook.payload_format == FormatChoices.DEFAULT:
