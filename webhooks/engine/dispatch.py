@@ -32,10 +32,10 @@ Ready = tuple[Shown, list[batching.Pair]]
 UNSTORABLE = (DataError, ValueError)
 
 # Events of a batch, and deliveries that may come of it.
-BATCH, MOST = 200, 5000
+BATCH, MOST = 200, 1000
 # Seconds after which no further slice is rendered: deliveries wait meanwhile. Longer where webhooks ask for batches, so
 # that the events of a transaction stay together.
-BUDGET, LONG_BUDGET = 1.0, 5.0
+BUDGET, LONG_BUDGET = 0.3, 1.5
 # Seconds that a job spends on events for which workers may have stopped.
 SUSPECTS_TIME = 5.0
 # Seconds without dispatch after PostgreSQL has broken one off.

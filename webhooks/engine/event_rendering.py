@@ -24,7 +24,7 @@ from . import event_claims, time_limit
 logger = logging.getLogger('webhooks.dispatch')
 
 # Seconds that rendering one slice should take: whoever renders looks at the time between two.
-SLICE_TIME = 0.5
+SLICE_TIME = 0.2
 # Events in the first slice of a model whose speed is unknown, and in any at most: what a slice points to is looked up
 # together, and held in memory.
 FIRST_SLICE, LARGEST_SLICE = 25, 200

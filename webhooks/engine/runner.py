@@ -37,8 +37,9 @@ logger = logging.getLogger('webhooks.drain')
 Judge = Callable[[Claimed, datetime], Judged]
 
 THREADS = 64
-# Seconds to wait for more answers to record together with the first: a turn costs as much as ten deliveries.
-GATHER = 0.01
+# Seconds to wait for more answers to record together with the first: a turn costs as much as ten deliveries. As long as
+# the last turn took, within these bounds, so that turns take half of the time at most.
+SHORTEST_WAIT, LONGEST_WAIT = 0.01, 0.05
 # Seconds until the next look where a lane is busy, or a rate limit holds back what is due.
 PAUSE = 0.05
 # Seconds without anything to do after which a job ends, although something is due: a token comes once a second.
@@ -97,6 +98,7 @@ class Drain:
         self._webhooks_at = 0.0
         self._called_at = 0.0
         self._moved_at = time.monotonic()
+        self._gathers_for = SHORTEST_WAIT
         # Whether a transaction was broken off that may have been committed all the same.
         self._is_unsure = False
         self._to_tidy = [gone.disable, rescue.rescue, expiry.expire, purge.purge]
@@ -177,6 +179,7 @@ class Drain:
             claim = self._persist(lambda: self._record_and_claim([], free))
         is_waiting = self._has_kept()  # for lanes that are busy
         self._begin(claim.pks, claimed_at)
+        self._gathers_for = min(max(time.monotonic() - claimed_at, SHORTEST_WAIT), LONGEST_WAIT)
         if free and self._free() <= 0:
             self._call()
         return claim.more or (self._has_kept() and not is_waiting)
@@ -300,7 +303,7 @@ class Drain:
             return []
         done, rest = wait(waited_for, patience, FIRST_COMPLETED)
         if done and rest:
-            done |= wait(rest, GATHER).done
+            done |= wait(rest, self._gathers_for).done
         for future in done - self._under_way.keys():
             self._send(self._building.end(future))
         self._unbegun |= self._building.take_left()
