@@ -33,6 +33,12 @@ class WebhooksCollector(Collector):
         yield GaugeMetricFamily(
             'webhooks_deliveries_open', 'Deliveries pending or sending', found.pending + found.sending
         )
+        yield GaugeMetricFamily('webhooks_events_suspect', 'Events in hand when a worker stopped', found.suspect_events)
+        yield GaugeMetricFamily(
+            'webhooks_deliveries_suspect',
+            'Deliveries in hand when a worker stopped',
+            found.suspect_deliveries,
+        )
         yield GaugeMetricFamily('webhooks_deliveries_failed', 'Failed deliveries in the log', found.failed)
         yield GaugeMetricFamily('webhooks_oldest_age_seconds', 'Age of the oldest event not delivered yet', age)
         yield GaugeMetricFamily('webhooks_suspended', 'Suspended webhooks', found.suspended)

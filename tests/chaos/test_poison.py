@@ -1,21 +1,32 @@
-"""A delivery that kills its worker's process, as one does for which memory runs out: the others arrive, and it ends."""
+"""What kills whoever has it in hand, as that does for which memory runs out: the others arrive, and it fails by name.
 
+What is in hand when somebody kills the worker is not to blame, however often that happens.
+"""
+
+import ctypes
+import os
 import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from dcim.models import Site
-from django.db import transaction
-from django.utils import timezone
+from django.db import connection, transaction
 from support.builders import site, subscribe
+from support.chaos.audit import finish
 from support.chaos.victims import Children, die
-from support.engine import pass_event_leases, pass_leases, work
+from support.engine import deliveries, health, pass_event_leases, pass_leases, pass_retry_waits, work
 from tenancy.models import Tenant
 
-from devstack.receiver import Receiver
+from devstack.process import wait_until
+from devstack.receiver import Received, Receiver
 from webhooks import rendering
 from webhooks.choices import StatusChoices
-from webhooks.engine import event_claims, event_rendering, rescue, timer
-from webhooks.models import Delivery
+from webhooks.engine import event_claims, quarantine, rescue
+from webhooks.engine.warmup import warm_up
+from webhooks.models import Delivery, Event, Webhook
 from webhooks.payload import http_request
 
 pytestmark = [
@@ -24,70 +35,233 @@ pytestmark = [
     pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
 ]
 
+PENDING, SENDING, DELIVERED, FAILED = StatusChoices.values()
+SITES, TENANTS = '/sites', '/tenants'
+ROUNDS = 10
+PATIENCE = 30
+DIED = ['its process died once (signal 9)', 'its process died twice (signal 9)', 'its process died 3 times (signal 9)']
 
-def pass_waits() -> None:
-    pass_leases()
-    rescue.rescue()
-    Delivery.objects.filter(status=StatusChoices.PENDING).update(due_at=timezone.now())
-
-
-def test_a_poisonous_delivery_fails_with_the_reason_and_all_others_arrive(receiver: Receiver, children: Children):
-    sites = subscribe(receiver.url('/sites'), Site, max_attempts=2)
-    tenants = subscribe(receiver.url('/tenants'), Tenant)
-    places = [site() for _ in range(4)]
-    poison = places[1].pk
-    build = http_request.build
-
-    def poisoned(delivery: Delivery, now: float) -> object:
-        if (delivery.object_type.model, delivery.object_id) == ('site', poison):
-            die()
-        return build(delivery, now)
-
-    def job() -> None:
-        http_request.build = poisoned
-        work()
-
-    assert children.wait(children.fork(job)) == signal.SIGKILL
-    pass_waits()
-    Tenant.objects.create(name='Later', slug='later')
-    deaths = 1
-    for _ in range(5):
-        deaths += children.wait(children.fork(job)) == signal.SIGKILL
-        # Whatever else is due goes out before the one that may kill.
-        assert Delivery.objects.get(webhook=tenants).status == StatusChoices.DELIVERED
-        pass_waits()
-    assert deaths == rescue.LAPSES
-    failed = Delivery.objects.get(webhook=sites, status=StatusChoices.FAILED)
-    assert (failed.object_id, failed.error) == (poison, rescue.LAPSED)
-    delivered = Delivery.objects.filter(webhook=sites, status=StatusChoices.DELIVERED)
-    assert {one.object_id for one in delivered} == {place.pk for place in places} - {poison}
-    assert {one.attempts.filter(error=rescue.LAPSED).count() for one in delivered} <= {0, 1}
+Blow = Callable[[], object]
 
 
-def test_an_event_that_kills_whoever_renders_it_fails_and_all_others_arrive(receiver: Receiver, children: Children):
-    subscribe(receiver.url('/sites'), Site)
+def to_tenants(request: Received) -> bool:
+    return request.path == TENANTS
+
+
+def tenant(number: int) -> Tenant:
+    return Tenant.objects.create(name=f'Tenant {number}', slug=f'tenant-{number}')
+
+
+def hang() -> NoReturn:
+    """Without letting go of the interpreter: neither a handler of signals nor another thread runs meanwhile."""
+    ctypes.PyDLL(None).sleep(1000)
+    raise AssertionError('it goes on')
+
+
+def cut_off() -> None:
+    """PostgreSQL ends the connection."""
+    with connection.cursor() as cursor:
+        cursor.execute('SELECT pg_terminate_backend(pg_backend_pid())')
+
+
+def kill_the_worker() -> NoReturn:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+    raise AssertionError('it lives on without its worker')
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+class Poison:
+    """A site that strikes whoever builds its delivery, or renders its event: the worker, or the process beside it."""
+
+    def __init__(self, stage: str, note: Path) -> None:
+        self.stage = stage
+        self.pk = 0
+        self._note = note
+
+    def job(self, in_worker: Blow, beside: Blow) -> Callable[[], None]:
+        """Return a job in which the poison strikes."""
+
+        def run() -> None:
+            worker = os.getpid()
+
+            def strike() -> None:
+                if os.getpid() != worker:
+                    self._note.write_text(str(os.getpid()))
+                (in_worker if os.getpid() == worker else beside)()
+
+            self._arm(strike)
+            work()
+
+        return run
+
+    def process(self) -> int:
+        """Return the id of the process beside the worker in which it strikes, once it does."""
+        assert wait_until(lambda: self._note.exists() and self._note.read_text(), PATIENCE)
+        return int(self._note.read_text())
+
+    def count(self) -> int:
+        """Return how many deaths are counted."""
+        if self.stage == 'delivery':
+            return max(self.row().lapses - rescue.SUSPECT, 0)
+        return max(self.row().dispatch_count - event_claims.ALONE, 0)
+
+    def is_in_hand(self) -> bool:
+        """Whether the process beside the worker has it."""
+        row = self.row()
+        if self.stage == 'delivery':
+            return row.status == SENDING and row.lapses > 0
+        return row.dispatch_count >= event_claims.ALONE and row.lease is not None
+
+    def row(self) -> Delivery | Event:
+        model = Delivery if self.stage == 'delivery' else Event
+        return model.objects.get(object_type__model='site', object_id=self.pk)
+
+    def _arm(self, strike: Blow) -> None:
+        build, render = http_request.build, rendering.render
+
+        def poisoned_build(delivery: Delivery, now: float) -> object:
+            if (delivery.object_type.model, delivery.object_id) == ('site', self.pk):
+                strike()
+            return build(delivery, now)
+
+        def poisoned_render(model: type, snapshots: list) -> list:
+            if model is Site and self.pk in [snapshot['row']['id'] for snapshot in snapshots]:
+                strike()
+            return render(model, snapshots)
+
+        if self.stage == 'delivery':
+            http_request.build = poisoned_build
+        else:
+            rendering.render = poisoned_render
+
+
+@pytest.fixture(params=['delivery', 'event'])
+def poison(request: pytest.FixtureRequest, tmp_path: Path) -> Poison:
+    return Poison(request.param, tmp_path / 'pid')
+
+
+@pytest.fixture
+def webhook(receiver: Receiver, poison: Poison) -> Webhook:
+    """With four sites to tell of, one of which is the poison."""
+    webhook = subscribe(receiver.url(SITES), Site, max_attempts=2)
+    subscribe(receiver.url(TENANTS), Tenant)
     with transaction.atomic():
         places = [site() for _ in range(4)]
-    poison = places[1].pk
-    render = rendering.render
+    poison.pk = places[1].pk
+    warm_up()  # what a new process does first takes long
+    return webhook
 
-    def poisoned(model: type, snapshots: list) -> list:
-        if poison in [snapshot['row']['id'] for snapshot in snapshots]:
-            die()
-        return render(model, snapshots)
 
-    def job() -> None:
-        rendering.render = poisoned
-        work()
+@pytest.fixture
+def suspects(webhook: Webhook, poison: Poison, children: Children) -> Iterator[Webhook]:
+    """A worker has died with all four in its hands."""
+    assert children.wait(children.fork(poison.job(die, die))) == signal.SIGKILL
+    pass_lapses()
+    assert poison.count() == 0
+    return webhook
 
-    deaths = 0
-    while timer.something_to_do():
-        deaths += children.wait(children.fork(job)) == signal.SIGKILL
-        # Only events were in its hands: the deliveries of others are safe.
-        assert not Delivery.objects.filter(status=StatusChoices.SENDING).exists()
+
+def pass_lapses() -> None:
+    pass_leases()
+    pass_event_leases()
+    rescue.rescue()
+
+
+def all_but(poison: Poison) -> set[int]:
+    return set(Site.objects.values_list('pk', flat=True)) - {poison.pk}
+
+
+def test_it_fails_by_name_after_three_deaths_and_all_others_arrive(suspects, poison, receiver, children):
+    job = poison.job(die, die)
+    for deaths in (1, 2, 3):
+        tenant(deaths)
+        assert children.ends_well(children.fork(job)), 'the worker died'
+        assert poison.count() == deaths
+        assert len(deliveries(DELIVERED, webhook__payload_url=receiver.url(TENANTS))) == deaths
+        pass_retry_waits()
         pass_event_leases()
-    assert deaths == event_claims.MOST
-    failed = Delivery.objects.get(status=StatusChoices.FAILED)
-    assert (failed.object_id, failed.error) == (poison, event_rendering.GIVEN_UP)
-    delivered = Delivery.objects.filter(status=StatusChoices.DELIVERED)
-    assert {one.object_id for one in delivered} == {place.pk for place in places} - {poison}
+    for _ in range(2):  # an event makes its delivery now, and that fails
+        assert children.ends_well(children.fork(job)), 'the worker died'
+    (failed,) = deliveries(FAILED)
+    assert failed.object_id == poison.pk
+    assert failed.error.endswith(DIED[-1])
+    assert health(suspects).failed == 1
+    assert {one.object_id for one in deliveries(DELIVERED, webhook=suspects)} == all_but(poison)
+    if poison.stage == 'delivery':
+        assert [attempt.error for attempt in failed.attempts.all()] == [rescue.LAPSED, *DIED]
+
+
+def test_while_it_hangs_others_arrive_and_that_counts_once_its_time_is_over(
+    suspects, poison, receiver, children, monkeypatch
+):
+    monkeypatch.setattr(quarantine, 'MARGIN', 21.0)
+    monkeypatch.setattr(event_claims, 'LONG_LEASE', 31)
+    Webhook.objects.update(timeout=1)
+    worker = children.fork(poison.job(hang, hang))
+    assert wait_until(poison.is_in_hand, PATIENCE)
+    tenant(1)
+    receiver.wait_for(1, to_tenants)
+    assert poison.is_in_hand()
+    assert children.ends_well(worker)
+    assert poison.count() == 1
+    assert poison.row().error == 'its process died once (it took too long)'
+
+
+def test_workers_that_are_killed_with_it_in_hand_fail_nothing_and_all_arrive(suspects, poison, receiver, children):
+    for _ in range(ROUNDS):
+        assert children.wait(children.fork(poison.job(die, kill_the_worker))) == signal.SIGKILL
+        pass_lapses()
+        pass_retry_waits()
+    assert poison.count() == 0
+    finish()
+    assert {one.object_id for one in deliveries(DELIVERED)} == all_but(poison) | {poison.pk}
+
+
+def test_its_death_does_not_count_where_the_worker_is_killed_as_well(suspects, poison, children, monkeypatch):
+    """Whoever kills both kills one first."""
+    monkeypatch.setattr(quarantine, 'GRACE', 600.0)
+    worker = children.fork(poison.job(die, die))
+    assert wait_until(lambda: not is_alive(poison.process()), PATIENCE)
+    assert children.is_running(worker)
+    children.kill(worker)
+    assert poison.count() == 0
+    finish()
+    assert not deliveries(FAILED)
+
+
+def test_its_process_ends_with_the_worker_and_nothing_is_counted(suspects, poison, children):
+    worker = children.fork(poison.job(die, hang))
+    process = poison.process()
+    assert is_alive(process)
+    children.kill(worker)
+    assert wait_until(lambda: not is_alive(process), PATIENCE)
+    assert poison.count() == 0
+    finish()
+    assert {one.object_id for one in deliveries(DELIVERED)} == all_but(poison) | {poison.pk}
+
+
+def test_what_postgresql_breaks_off_is_not_counted(suspects, poison, children):
+    for _ in range(4):
+        assert children.ends_well(children.fork(poison.job(die, cut_off)))
+        assert not is_alive(poison.process())
+        assert poison.count() == 0
+        pass_lapses()
+    finish()
+    assert {one.object_id for one in deliveries(DELIVERED)} == all_but(poison) | {poison.pk}
+
+
+def test_what_ends_well_is_a_suspect_no_longer(suspects, poison, children):
+    assert children.ends_well(children.fork(poison.job(die, die)))
+    assert poison.count() == 1
+    pass_retry_waits()
+    pass_event_leases()
+    finish()
+    assert not Delivery.objects.exclude(status=DELIVERED, lapses=0).exists()
+    assert not Event.objects.exclude(error='').exists()

@@ -47,9 +47,10 @@ def claim(
     return claims.fetch(claimed.pks)
 
 
-def claim_lapsed(lease: uuid.UUID | None = None) -> list[Delivery]:
+def claim_suspect(lease: uuid.UUID | None = None) -> list[Delivery]:
+    """Claim one of those whose worker stopped while it held them, as their own process would."""
     with lanes.turn() as now:
-        claimed = claims.claim_lapsed(lease or uuid.uuid4(), now, now)
+        claimed = claims.claim(lease or uuid.uuid4(), (), 1, now, suspect=True)
     return claims.fetch(claimed.pks)
 
 

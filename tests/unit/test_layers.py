@@ -25,7 +25,7 @@ STOREYS = {name: number for number, line in enumerate(layers()) for name in line
 # No settings, no models.
 PURE = (
     'choices.py', 'constants.py', 'exceptions.py', 'storable.py', 'version.py', 'engine/backoff.py',
-    'engine/job_time.py', 'security/signing.py', 'ui/charts.py',
+    'engine/death.py', 'engine/job_time.py', 'security/signing.py', 'ui/charts.py',
 )  # fmt: skip
 # The app's configuration imports when NetBox calls it: before that no model can be imported.
 CONFIGURATION = ROOT / '__init__.py'

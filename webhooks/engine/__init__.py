@@ -11,6 +11,7 @@ ordering         one object's deliveries go out one after the other
 building         claimed ones get their requests   claimed
 outcomes         what came of it is recorded       verdict  backoff  ledger  circuit_breaker  notifications  gone
 rescue  expiry   what a dead worker held; what waited too long
+quarantine       what a dead worker held is tried in a process of its own       blame  death
 purge retention  the log of a deleted webhook; what is old
 timer  standby  warmup                             beside the worker
 """

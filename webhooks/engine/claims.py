@@ -47,7 +47,7 @@ ENDS_IN_TIME = """
     coalesce(known.seconds, CASE WHEN h.unreachable > 0 THEN coalesce(w.timeout, %(timeout)s) ELSE 0 END) <= %(left)s"""
 
 DUE = "d.webhook_id = w.id AND d.status = 'pending' AND d.due_at <= %(now)s AND d.expires_at >= %(now)s"
-HAS_WORK = f'EXISTS (SELECT 1 FROM webhooks_delivery d WHERE {DUE} AND (d.lapses > 0) = %(lapsed)s)'
+HAS_WORK = f'EXISTS (SELECT 1 FROM webhooks_delivery d WHERE {DUE} AND (d.lapses > 0) = %(suspect)s)'
 
 # Whoever has least under way comes first, so that a backlog of others leaves room for one that was idle, and workers
 # do not meet where another has its hands full.
@@ -58,7 +58,7 @@ CHOOSE = f"""
 
 CANDIDATE = f"""
     SELECT d.id, d.webhook_id, d.object_type_id, d.object_id, d.sequence, d.event_count, d.overtake_at
-    FROM webhooks_delivery d WHERE {DUE} AND (d.lapses > 0) = %(lapsed)s"""
+    FROM webhooks_delivery d WHERE {DUE} AND (d.lapses > 0) = %(suspect)s"""
 
 PARK = """
     UPDATE webhooks_delivery d
@@ -124,15 +124,6 @@ STRAYS = """
     SELECT id, webhook_id FROM webhooks_delivery
     WHERE status = 'sending' AND lease = %(lease)s AND NOT id = ANY(%(known)s)"""
 
-LAPSED_LANE = """
-    SELECT h.webhook_id FROM webhooks_health h
-    WHERE NOT EXISTS (SELECT 1 FROM webhooks_delivery WHERE status = 'sending' AND lapses > 0)
-      AND EXISTS (
-          SELECT 1 FROM webhooks_delivery d
-          WHERE d.webhook_id = h.webhook_id AND d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(due)s
-      )
-    LIMIT 1 FOR UPDATE OF h SKIP LOCKED"""
-
 
 @dataclass
 class Claim:
@@ -149,26 +140,20 @@ def claim(
     now: datetime,
     span: Span = ANY_TIME,
     one_each: Collection[int] = (),
+    *,
+    suspect: bool = False,
 ) -> Claim:
     """Hold at most `limit` due deliveries under the lease, of the webhooks in `one_each` one.
 
     Of the lanes that the caller holds, and of others that are locked here: LANES at most that are free and have work.
+    `suspect`: of those whose worker stopped while it held them (quarantine.py), and no others.
     """
     if limit <= 0:
         return Claim()
-    chosen = {pk for (pk,) in _fetch(CHOOSE, {'lanes': LANES, 'lapsed': False, **_of_time(now, span)})}
-    claimed = _claim(lease, chosen | set(held), limit, now, span, one_each, lapsed=False)
+    chosen = {pk for (pk,) in _fetch(CHOOSE, {'lanes': LANES, 'suspect': suspect, **_of_time(now, span)})}
+    claimed = _claim(lease, chosen | set(held), limit, now, span, one_each, suspect=suspect)
     claimed.more |= len(chosen) == LANES and len(claimed.pks) < limit
     return claimed
-
-
-def claim_lapsed(lease: uuid.UUID, due: datetime, now: datetime, span: Span = ANY_TIME) -> Claim:
-    """Hold one of the deliveries whose worker stopped while it held them, due at `due` at the latest.
-
-    It may be what stopped the worker: so there is none while another one is under way anywhere.
-    """
-    lane = [pk for (pk,) in _fetch(LAPSED_LANE, {'due': due})]
-    return _claim(lease, lane, 1, now, span, (), lapsed=True) if lane else Claim()
 
 
 def _claim(
@@ -179,7 +164,7 @@ def _claim(
     span: Span,
     one_each: Collection[int],
     *,
-    lapsed: bool,
+    suspect: bool,
 ) -> Claim:
     """Claim from lanes that are held since an earlier statement: what counts by an older snapshot counts wrong."""
     done = Claim()
@@ -188,7 +173,7 @@ def _claim(
         'lease': lease,
         'margin': LEASE_MARGIN,
         'one_each': list(one_each),
-        'lapsed': lapsed,
+        'suspect': suspect,
         'newest': NEWEST,
         'window': WINDOW,
         'overtake_at': now + timedelta(seconds=conf.get().order_wait),
@@ -228,14 +213,14 @@ def strays(lease: uuid.UUID, known: Collection[int]) -> dict[int, int]:
     return dict(_fetch(STRAYS, {'lease': lease, 'known': list(known)}))
 
 
-def is_claimable(now: datetime, span: Span = ANY_TIME) -> bool:
+def is_claimable(now: datetime, span: Span = ANY_TIME, *, suspect: bool = False) -> bool:
     """Whether something is due that can go in a moment: with a rate limit's next token, or from a lane that is busy."""
-    return _fetch(CLAIMABLE, {'lapsed': False, **_of_time(now, span)})[0][0]
+    return _fetch(CLAIMABLE, {'suspect': suspect, **_of_time(now, span)})[0][0]
 
 
 def is_held_by_time(now: datetime, span: Span) -> bool:
     """Whether something is due that would not end in time."""
-    return _fetch(HELD_BY_TIME, {'lapsed': False, **_of_time(now, span)})[0][0]
+    return _fetch(HELD_BY_TIME, {'suspect': False, **_of_time(now, span)})[0][0]
 
 
 def lease_end(webhook: Webhook, now: datetime) -> datetime:

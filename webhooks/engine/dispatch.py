@@ -36,8 +36,6 @@ BATCH, MOST = 200, 1000
 # Seconds after which no further slice is rendered: deliveries wait meanwhile. Longer where webhooks ask for batches, so
 # that the events of a transaction stay together.
 BUDGET, LONG_BUDGET = 0.3, 1.5
-# Seconds that a job spends on events for which workers may have stopped.
-SUSPECTS_TIME = 5.0
 # Seconds without dispatch after PostgreSQL has broken one off.
 REST = 5.0
 
@@ -70,12 +68,12 @@ class Dispatcher:
         self._call = call
         self._rests_until = 0.0
 
-    def batch(self, *, suspect: bool = False) -> int:
+    def batch(self) -> int:
         """Dispatch a batch, and return of how many events. After one was broken off, what is due goes out first."""
         if time.monotonic() < self._rests_until:
             return 0
         try:
-            count = dispatch(self._lease, suspect=suspect)
+            count = dispatch(self._lease)
         except BROKEN_OFF as error:
             lanes.recover(error)
             self._rests_until = time.monotonic() + REST
@@ -83,13 +81,6 @@ class Dispatcher:
         if count >= BATCH:
             self._call()
         return count
-
-    def suspects(self) -> bool:
-        """Dispatch what may stop this worker, when nothing else is in its hands. Returns whether there was any."""
-        end, any_found = time.monotonic() + SUSPECTS_TIME, False
-        while time.monotonic() < end and self.batch(suspect=True):
-            any_found = True
-        return any_found
 
 
 def dispatch(lease: uuid.UUID, *, suspect: bool = False) -> int:
@@ -103,7 +94,10 @@ def dispatch(lease: uuid.UUID, *, suspect: bool = False) -> int:
         return 0
     batches = Webhook.objects.filter(batch=True, enabled=True).exists()
     with lanes.turn():
-        events, dealt = event_claims.claim(lease, batching.MAX_EVENTS if batches else BATCH, suspect=suspect)
+        if suspect:
+            events, dealt = event_claims.claim_suspect(lease), set()
+        else:
+            events, dealt = event_claims.claim(lease, batching.MAX_EVENTS if batches else BATCH)
     if events:
         matches = match(events)
         wanted = _first(events, dealt, matches)

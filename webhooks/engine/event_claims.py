@@ -1,36 +1,51 @@
 """Event claims: a dispatcher holds events by a lease while it renders them, with no lock and no open transaction.
 
-A worker that dies or hangs keeps its events for LEASE seconds, twice as long each time. Each claim is counted, in a
-transaction that is committed before the work begins: what was in hand when workers stopped is claimed alone, after all
-others, and no longer rendered once that has gone wrong for MOST times. A later event of an object is never taken while
-an earlier one is in other hands: so the deliveries of an object are made in the order of its events, however many
-dispatch.
+A worker that dies or hangs keeps its events for LEASE seconds. Each claim is counted, in a transaction that is
+committed before the work begins: what was in hand when a worker stopped is a suspect, which is claimed alone, by a
+process of its own (quarantine.py). A later event of an object is never taken while an earlier one is in other hands: so
+the deliveries of an object are made in the order of its events, however many dispatch.
 """
 
 import uuid
 from collections.abc import Collection
 
 from django.db import connection
+from django.db.models import Q
+from django.db.models.functions import Now
 
 from ..models import Event
+from ..models.querysets import LONG_COLUMNS
+from . import death
 
-# Seconds, and how often they double: an event may take longer to render than anybody thought.
-LEASE, DOUBLINGS = 10, 5
-# Claims that came to nothing after which an event is claimed alone, and after which it is given up.
-SUSPECT, MOST = 1, 4
+# Seconds. A suspect may be rendered for two minutes (event_rendering.FIRST).
+LEASE, LONG_LEASE = 10, 150
+# `dispatch_count`: 0 for what nobody has claimed; CLAIMED, a suspect once its lease has run out; ALONE as soon as it is
+# claimed alone, and one more for each death.
+CLAIMED, ALONE = 1, 2
+# Of the undispatched events, those that were in hand when a worker stopped.
+SUSPECTS = Q(dispatch_count__gte=ALONE) | Q(dispatch_count=CLAIMED, lease_until__lt=Now())
 # Where more waits than fits into a batch: of how many of the newest transactions how many events are added to it, so
 # that a small change passes an import.
 TRANSACTIONS, OF_EACH = 16, 4
 
 IS_FREE = '(e.lease IS NULL OR e.lease = %(lease)s OR e.lease_until < now())'
 # Its worker stopped with it in hand: not where it is our own, by a transaction that PostgreSQL has broken off.
-IS_SUSPECT = '(e.dispatch_count >= %(suspect)s AND e.lease IS DISTINCT FROM %(lease)s)'
+IS_SUSPECT = '(e.dispatch_count > 0 AND e.lease IS DISTINCT FROM %(lease)s)'
+EARLIER = """
+    SELECT 1 FROM webhooks_event p
+    WHERE p.object_type_id = e.object_type_id AND p.object_id = e.object_id AND p.sequence < e.sequence
+      AND p.dispatched_at IS NULL"""
 
 OLDEST = f"""
     SELECT e.id FROM webhooks_event e
-    WHERE e.dispatched_at IS NULL AND {IS_FREE} AND {IS_SUSPECT} = %(alone)s
+    WHERE e.dispatched_at IS NULL AND {IS_FREE} AND NOT {IS_SUSPECT}
     ORDER BY e.sequence LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED"""
+
+SUSPECT = f"""
+    SELECT e.id FROM webhooks_event e
+    WHERE e.dispatched_at IS NULL AND {IS_FREE} AND {IS_SUSPECT} AND NOT EXISTS ({EARLIER})"""
+OLDEST_SUSPECT = f'{SUSPECT} ORDER BY e.sequence LIMIT 1 FOR UPDATE OF e SKIP LOCKED'
 
 # Steps from one transaction to the one before it in the index that holds one event per object and transaction.
 DEAL = f"""
@@ -58,15 +73,10 @@ DEAL = f"""
 # In a statement after the one that locks, which sees what others have taken or dispatched meanwhile.
 CLAIM = f"""
     UPDATE webhooks_event e
-    SET lease = %(lease)s,
-        dispatch_count = least(e.dispatch_count + (e.lease IS DISTINCT FROM %(lease)s)::int, 32767),
-        lease_until = now() + make_interval(secs => %(seconds)s * 2 ^ least(e.dispatch_count, %(doublings)s))
+    SET lease = %(lease)s, lease_until = now() + make_interval(secs => %(seconds)s),
+        dispatch_count = greatest(e.dispatch_count, %(count)s)
     WHERE e.id = ANY(%(ids)s) AND e.dispatched_at IS NULL AND {IS_FREE}
-      AND NOT EXISTS (
-          SELECT 1 FROM webhooks_event p
-          WHERE p.object_type_id = e.object_type_id AND p.object_id = e.object_id AND p.sequence < e.sequence
-            AND p.dispatched_at IS NULL AND NOT p.id = ANY(%(ids)s)
-      )
+      AND NOT EXISTS ({EARLIER} AND NOT p.id = ANY(%(ids)s))
     RETURNING e.id"""
 
 GIVE_BACK = """
@@ -74,27 +84,39 @@ GIVE_BACK = """
     WHERE id = ANY(%(ids)s) AND lease = %(lease)s AND dispatched_at IS NULL"""
 
 
-def claim(lease: uuid.UUID, limit: int, *, suspect: bool = False) -> tuple[list[Event], set[int]]:
+def claim(lease: uuid.UUID, limit: int) -> tuple[list[Event], set[int]]:
     """Hold the oldest undispatched events that are free, and some of the newest transactions where there are more.
 
-    `suspect`: one of those that were in hand when workers stopped. Called in a transaction of its own. Returns the
-    events in the order of their sequence, and the ids of those that are not among the oldest.
+    Called in a transaction of its own. Returns the events in the order of their sequence, and the ids of those that are
+    not among the oldest.
     """
-    parameters = {
-        'lease': lease, 'limit': 1 if suspect else limit, 'transactions': TRANSACTIONS, 'of_each': OF_EACH,
-        'suspect': SUSPECT, 'alone': suspect, 'seconds': LEASE, 'doublings': DOUBLINGS,
-    }  # fmt: skip
+    parameters = {'lease': lease, 'limit': limit, 'transactions': TRANSACTIONS, 'of_each': OF_EACH}
     oldest = {pk for (pk,) in _fetch(OLDEST, parameters)}
-    if not oldest:
-        return [], set()
-    is_backlog = len(oldest) == limit and not suspect
-    dealt = {pk for (pk,) in _fetch(DEAL, parameters)} - oldest if is_backlog else set()
-    claimed = [pk for (pk,) in _fetch(CLAIM, {**parameters, 'ids': list(oldest | dealt)})]
+    dealt = {pk for (pk,) in _fetch(DEAL, parameters)} - oldest if len(oldest) == limit else set()
+    claimed = _hold(oldest | dealt, {'lease': lease, 'seconds': LEASE, 'count': CLAIMED})
     return list(Event.objects.filter(pk__in=claimed).order_by('sequence')), dealt
 
 
+def claim_suspect(lease: uuid.UUID) -> list[Event]:
+    """Hold one of the events that were in hand when a worker stopped, if there is any.
+
+    Its long columns are read where they are needed: reading them may be what stopped the worker.
+    """
+    oldest = {pk for (pk,) in _fetch(OLDEST_SUSPECT, {'lease': lease})}
+    claimed = _hold(oldest, {'lease': lease, 'seconds': LONG_LEASE, 'count': ALONE})
+    return list(Event.objects.filter(pk__in=claimed).defer(*LONG_COLUMNS))
+
+
+def _hold(pks: Collection[int], parameters: dict[str, object]) -> list[int]:
+    return [pk for (pk,) in _fetch(CLAIM, {**parameters, 'ids': list(pks)})] if pks else []
+
+
+def deaths(event: Event) -> int:
+    return event.dispatch_count - ALONE
+
+
 def is_given_up(event: Event) -> bool:
-    return event.dispatch_count > MOST
+    return death.is_last(deaths(event))
 
 
 def give_back(lease: uuid.UUID, pks: Collection[int]) -> None:
@@ -102,6 +124,11 @@ def give_back(lease: uuid.UUID, pks: Collection[int]) -> None:
     if pks:
         with connection.cursor() as cursor:
             cursor.execute(GIVE_BACK, {'ids': list(pks), 'lease': lease})
+
+
+def release(lease: uuid.UUID) -> None:
+    """Let others take the suspects that are held under the lease: its holder has ended, and they are not to blame."""
+    Event.objects.filter(dispatched_at=None, lease=lease).update(lease=None, lease_until=None)
 
 
 def _fetch(statement: str, parameters: dict[str, object]) -> list[tuple]:

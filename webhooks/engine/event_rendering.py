@@ -32,7 +32,6 @@ FIRST_SLICE, LARGEST_SLICE = 25, 200
 # process renders a model it looks up much of NetBox. Of a model of which one has hung, others have less, until another
 # one is rendered: everybody waits meanwhile.
 FIRST, LONGEST, SHORT = 120.0, 30.0, 5.0
-GIVEN_UP = 'the payload cannot be built: whoever tried it stopped, each time'
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 SAVE = """
@@ -119,7 +118,7 @@ def _render_model(model: type | None, events: Sequence[Event], asked: Set[int]) 
     if model is None:
         return [Shown(event, error='the model is no longer installed') for event in events]
     if any(map(event_claims.is_given_up, events)):
-        return [Shown(event, error=GIVEN_UP) for event in events]  # claimed alone
+        return [Shown(event, error=f'the payload cannot be built: {event.error}') for event in events]  # claimed alone
     try:
         with time_limit.within(_limits.get(model, FIRST)), transaction.atomic():
             shown = _show(model, events, asked)

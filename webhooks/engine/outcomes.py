@@ -5,7 +5,7 @@ import logging
 import random
 import uuid
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -32,13 +32,13 @@ RECORD = """
         SELECT * FROM json_to_recordset(%(rows)s::json) AS v(
             id bigint, status text, error text, response_status int, due_at timestamptz, attempt_count int,
             attempt_limit int, started_at timestamptz, duration float, method text, url text, request_headers jsonb,
-            response_headers jsonb, response_body text, lapsed boolean
+            response_headers jsonb, response_body text, lapses int
         )
     ), ours AS (
         UPDATE webhooks_delivery d
         SET status = v.status, error = v.error, response_status = v.response_status, due_at = v.due_at,
             attempt_count = v.attempt_count, attempt_limit = v.attempt_limit, lease = NULL, lease_until = NULL,
-            lapses = CASE WHEN v.lapsed THEN d.lapses + 1 ELSE 0 END, listed = false,
+            lapses = v.lapses, listed = false,
             finished_at = CASE WHEN v.status = 'pending' THEN NULL ELSE now() END
         FROM v WHERE d.id = v.id AND d.status = 'sending' AND d.lease = %(lease)s
         RETURNING d.id
@@ -54,6 +54,7 @@ RECORD = """
 
 # What was claimed, what becomes of it, and the record that says so.
 Judged = tuple[Claimed, Verdict, dict]
+Judge = Callable[[Claimed, datetime], Judged]
 
 
 @dataclass
@@ -124,7 +125,7 @@ def save(lease: uuid.UUID, judged: Sequence[Judged], now: datetime) -> list[tupl
     return mine
 
 
-def row(one: Claimed, verdict: Verdict, lapsed: bool = False) -> dict[str, object]:
+def row(one: Claimed, verdict: Verdict, lapses: int = 0) -> dict[str, object]:
     """Return a delivery and its attempt as RECORD names them."""
     webhook, outcome = one.delivery.webhook, one.outcome
     url, headers = http_request.mask(one.request, webhook) if one.request else (webhook.masked_url, {})
@@ -143,7 +144,7 @@ def row(one: Claimed, verdict: Verdict, lapsed: bool = False) -> dict[str, objec
         'request_headers': http_request.mask_signatures(headers),
         'response_headers': dict(outcome.headers),
         'response_body': outcome.body,
-        'lapsed': lapsed,
+        'lapses': lapses,
     }
 
 

@@ -1,13 +1,13 @@
-"""Rescue: what a worker held when it stopped is tried again, after a while and by itself.
+"""Rescue: what a worker held when it stopped is tried again, by itself.
 
-A lease that runs out without an outcome is an attempt that came to nothing: it has its place in the log, and the next
-one comes after the same wait as after any failure. It may have been this delivery that stopped the worker, so it is
-claimed alone (claims.choose_lapsed), and fails where its lease runs out three times in a row. A test is not repeated.
+A lease that runs out without an outcome is an attempt that came to nothing: it has its place in the log, and is not
+one of those that the webhook allows. It may have been this delivery that stopped the worker. So it is a suspect, which
+is tried in a process of its own (quarantine.py), and fails only by what that dies of. A test is not repeated.
 """
 
-import random
 import uuid
 from collections import Counter
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 
 from django.db import connection
@@ -17,14 +17,15 @@ from ..constants import LEASE_MARGIN
 from ..models import Delivery
 from ..models.querysets import LONG_COLUMNS
 from ..transport.exchange import Outcome
-from . import backoff, lanes, ledger, outcomes
+from . import lanes, ledger, outcomes
 from .claimed import Claimed
 from .outcomes import Judged
 from .verdict import Verdict
 
-# Leases in a row that may run out before a delivery fails by it: a deploy that kills its workers fails nothing.
-LAPSES = 3
 LAPSED = 'its worker stopped, or was cut off, before an outcome was recorded'
+
+# `lapses` of a delivery that was in hand when a worker stopped. Each death of its own process is one more.
+SUSPECT = 1
 
 # Columns of the event that are long.
 UNREAD = tuple(f'event__{name}' for name in LONG_COLUMNS)
@@ -50,9 +51,7 @@ def rescue() -> bool:
     lease = uuid.uuid4()
     with lanes.turn() as now:
         lapsed = _take_over(lease, now)
-        recorded = outcomes.save(lease, [_judge(one, now) for one in lapsed], now)
-        failed = [one.delivery for one, verdict in recorded if verdict.status == StatusChoices.FAILED]
-        ledger.note_failed(Counter(one.webhook_id for one in failed), now)
+        save(lease, [judge(one, LAPSED, max(one.lapses, SUSPECT), decide_lapsed(one, now), now) for one in lapsed], now)
     return bool(lapsed)
 
 
@@ -64,20 +63,37 @@ def _take_over(lease: uuid.UUID, now: datetime) -> list[Delivery]:
             return []
         cursor.execute(TAKE_OVER, {'lease': lease, 'now': now, 'part': PART, 'lanes': list(held)})
         pks = [pk for (pk,) in cursor.fetchall()]
+    return fetch(pks)
+
+
+def fetch(pks: Iterable[int]) -> list[Delivery]:
+    """Return deliveries for `judge`."""
     return list(Delivery.objects.filter(pk__in=pks).select_related('webhook', 'event').defer(*UNREAD).order_by('pk'))
 
 
-def _judge(one: Delivery, now: datetime) -> Judged:
+def decide_lapsed(one: Delivery, now: datetime) -> Verdict:
+    """Return what becomes of a delivery whose lease has run out. It has waited for that, and need not wait again."""
+    if one.event.test:
+        return Verdict(StatusChoices.FAILED, one.attempt_count + 1, one.attempt_limit)
+    return again(one, now)
+
+
+def again(one: Delivery, due_at: datetime) -> Verdict:
+    """Return the verdict that a delivery is tried again, with as many attempts left as before."""
+    limit = (one.attempt_limit or one.webhook.max_attempts) + 1
+    return Verdict(StatusChoices.PENDING, one.attempt_count + 1, limit, due_at)
+
+
+def judge(one: Delivery, error: str, lapses: int, verdict: Verdict, now: datetime) -> Judged:
+    """Return the record of an attempt without an outcome."""
     began = one.lease_until - timedelta(seconds=one.webhook.effective_timeout + LEASE_MARGIN)
     duration = max((now - began).total_seconds(), 0)
-    lapsed = Claimed(one, outcome=Outcome(started_at=began.timestamp(), duration=duration, error=LAPSED))
-    verdict = decide_lapsed(one, now, random.random())
-    return lapsed, verdict, outcomes.row(lapsed, verdict, lapsed=True)
+    claimed = Claimed(one, outcome=Outcome(started_at=began.timestamp(), duration=duration, error=error))
+    return claimed, verdict, outcomes.row(claimed, verdict, lapses)
 
 
-def decide_lapsed(one: Delivery, now: datetime, chance: float) -> Verdict:
-    """Return what becomes of a delivery whose lease has run out. `chance` in [0, 1)."""
-    tries, limit = one.attempt_count + 1, one.attempt_limit
-    if one.event.test or one.lapses + 1 >= LAPSES:
-        return Verdict(StatusChoices.FAILED, tries, limit)
-    return Verdict(StatusChoices.PENDING, tries, limit, now + backoff.delay(tries, chance))
+def save(lease: uuid.UUID, judged: list[Judged], now: datetime) -> None:
+    """Record attempts without an outcome, of deliveries that are held under the lease in lanes of the caller."""
+    recorded = outcomes.save(lease, judged, now)
+    failed = [one.delivery for one, verdict in recorded if verdict.status == StatusChoices.FAILED]
+    ledger.note_failed(Counter(one.webhook_id for one in failed), now)

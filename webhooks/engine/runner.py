@@ -11,30 +11,28 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from datetime import datetime, timedelta
 from functools import partial
 
 from django.db import DataError, connections
 
-from ..constants import GONE, JOB_TIME, LEASE_MARGIN
+from ..constants import GONE, LEASE_MARGIN
 from ..interruptions import BROKEN_OFF, INTERRUPTIONS
 from ..models import Delivery, Webhook, sequence
 from ..outbox import wakeup
 from ..templating import renderer
 from ..transport.client import Client
 from ..transport.exchange import Outcome, Request
-from . import claims, expiry, gone, lanes, outcomes, purge, rescue
+from . import claims, expiry, gone, lanes, outcomes, purge, quarantine, rescue
 from .building import Building, Built
 from .claimed import Claimed
 from .claims import Claim
 from .dispatch import Dispatcher
 from .job_time import Pace, Span
 from .ledger import Ledger
-from .outcomes import Judged, Tally
+from .outcomes import Judge, Tally
+from .quarantine import Quarantine
 
 logger = logging.getLogger('webhooks.drain')
-
-Judge = Callable[[Claimed, datetime], Judged]
 
 THREADS = 64
 # Seconds to wait for more answers to record together with the first: a turn costs as much as ten deliveries. As long as
@@ -70,22 +68,24 @@ def _drain() -> Iterator['Drain']:
     try:
         # Before there are threads.
         with (
+            quarantine.opened() as suspects,
             renderer.kept(Webhook.any_is_templated) as aside,
             ThreadPoolExecutor(THREADS, thread_name_prefix='webhooks-send') as pool,
             ThreadPoolExecutor(1, thread_name_prefix='webhooks-build') as builder,
         ):
-            yield Drain(client, pool, Building(partial(builder.submit, aside.run)))
+            yield Drain(client, pool, Building(partial(builder.submit, aside.run)), suspects)
             builder.submit(connections.close_all)
     finally:
         client.close()
 
 
 class Drain:
-    def __init__(self, client: Client, pool: ThreadPoolExecutor, building: Building):
+    def __init__(self, client: Client, pool: ThreadPoolExecutor, building: Building, suspects: Quarantine):
         self.tally = Tally()
         self._client = client
         self._pool = pool
         self._building = building
+        self._quarantine = suspects
         self._lease = uuid.uuid4()
         self._dispatcher = Dispatcher(self._lease, self._call)
         self._ledger = Ledger()
@@ -110,21 +110,22 @@ class Drain:
         self._dispatcher.batch()
         lanes.ensure()
         self._pace = Pace(time.monotonic())
-        # While nothing else is under way. Where that never happens, each job begins with one.
-        self._begin_lapsed(timedelta(seconds=JOB_TIME))
         finished, patience = False, 0.0
-        while not finished and (self._has_begun() or not self._is_over()):
+        while not finished and (self._has_begun() or self._quarantine.is_there or not self._is_over()):
             is_over = self._is_over()
             self._answered += self._collect(patience)
+            # What it does is found in this round at the latest.
+            is_quarantined = self._persist(lambda: self._quarantine.look(self._pace, self.tally))
             more = self._turn(0 if is_over else self._free())
             if not is_over:
                 more = bool(self._dispatcher.batch()) + self._tidy() + more > 0
-                finished = not (more or self._has_begun() or self._begin_lapsed() or self._wait_for_room())
+                finished = not (more or self._has_begun() or is_quarantined or self._wait_for_room())
             if more or self._has_begun():
                 self._moved_at = time.monotonic()
             patience = 0.0 if more else PAUSE if self._has_kept() else POLL
         self._flush()
-        finished = not self._dispatcher.suspects() and finished
+        if finished and self._persist(self._quarantine.is_needed):
+            return False
         return finished and not self._persist(lambda: claims.is_held_by_time(lanes.now(), self._span()))
 
     def _free(self) -> int:
@@ -209,17 +210,6 @@ class Drain:
         held = [one.delivery for one in (*self._under_way.values(), *self._answered)]
         return claims.strays(self._lease, [one.pk for one in (*held, *self._building.deliveries)])
 
-    def _begin_lapsed(self, since: timedelta = timedelta()) -> bool:
-        """Begin one that may have stopped a worker, and has been due `since` then. Returns whether there was one."""
-        claimed_at = time.monotonic()
-        claim = self._persist(lambda: self._claim_lapsed(since))
-        self._begin(claim.pks, claimed_at)
-        return bool(claim.pks)
-
-    def _claim_lapsed(self, since: timedelta) -> Claim:
-        with lanes.turn() as now:
-            return claims.claim_lapsed(self._lease, now - since, now, self._span())
-
     def _record_singly(self) -> None:
         """Record outcomes of which PostgreSQL did not take one. Each is taken, or it is the one to blame."""
         for one in self._answered:
@@ -299,7 +289,7 @@ class Drain:
         """Wait for answers and return the deliveries that have got theirs. What is built meanwhile is sent."""
         waited_for = [*self._under_way, *self._building.futures]
         if not waited_for:
-            time.sleep(patience if self._has_kept() else 0)
+            time.sleep(patience if self._has_kept() or self._quarantine.is_there else 0)
             return []
         done, rest = wait(waited_for, patience, FIRST_COMPLETED)
         if done and rest:

@@ -76,7 +76,7 @@ class Delivery(models.Model):
     # The claim: only its holder may record an outcome, until `lease_until`.
     lease = models.UUIDField(null=True)
     lease_until = models.DateTimeField(null=True)
-    # Leases in a row that ran out without an outcome: it may have stopped the worker.
+    # 1: it was in hand when a worker stopped, and may be why (engine/quarantine.py); one more for each death.
     lapses = models.PositiveSmallIntegerField(default=0, db_default=0)
     # Whether the failure has been put on the status page.
     listed = models.BooleanField(default=False)

@@ -53,7 +53,7 @@ class Event(models.Model):
     # The claim of a dispatcher: only its holder may dispatch the event, until `lease_until`.
     lease = models.UUIDField(null=True)
     lease_until = models.DateTimeField(null=True)
-    # How often it was claimed.
+    # Whether it was claimed, was claimed alone, and how often whoever did so died (engine/event_claims.py).
     dispatch_count = models.PositiveSmallIntegerField(default=0, db_default=0)
     # One event per object and transaction. Transaction ids start over after a restore, so the transaction's time
     # belongs to the key.

@@ -7,6 +7,7 @@ from django.db.models import Count, Min, Q, QuerySet
 
 from .. import conf
 from ..choices import OPEN_STATUSES, StatusChoices
+from ..engine import event_claims
 from ..models import Delivery, Event, Health
 from ..outbox import queue
 
@@ -15,12 +16,15 @@ from ..outbox import queue
 class Backlog:
     """`oldest` is since when the oldest that is not delivered yet waits, None if nothing does.
 
-    `workers` is None where Redis does not answer, which is what `redis` says.
+    `suspect_events` and `suspect_deliveries` were in hand when a worker stopped (engine/quarantine.py). `workers` is
+    None where Redis does not answer, which is what `redis` says.
     """
 
     undispatched: int
+    suspect_events: int
     pending: int
     sending: int
+    suspect_deliveries: int
     failed: int
     oldest: datetime | None
     suspended: int
@@ -30,16 +34,20 @@ class Backlog:
 
 def measure() -> Backlog:
     """Return the backlog as it is now. Does not raise for want of Redis."""
-    undispatched = Event.objects.filter(dispatched_at=None).aggregate(count=Count('pk'), oldest=Min('timestamp'))
+    undispatched = Event.objects.filter(dispatched_at=None).aggregate(
+        count=Count('pk'), suspects=Count('pk', filter=event_claims.SUSPECTS), oldest=Min('timestamp')
+    )
     deliveries = Delivery.objects.filter(status__in=(*OPEN_STATUSES, StatusChoices.FAILED)).aggregate(
         pending=Count('pk', filter=Q(status=StatusChoices.PENDING)),
         sending=Count('pk', filter=Q(status=StatusChoices.SENDING)),
+        suspect_deliveries=Count('pk', filter=Q(status__in=OPEN_STATUSES, lapses__gt=0)),
         failed=Count('pk', filter=Q(status=StatusChoices.FAILED)),
     )
     oldest = [moment for moment in (undispatched['oldest'], waiting_since(Delivery.objects.all())) if moment]
     workers = queue.count_workers()
     return Backlog(
         undispatched=undispatched['count'],
+        suspect_events=undispatched['suspects'],
         oldest=min(oldest, default=None),
         suspended=Health.objects.filter(suspended_since__isnull=False).count(),
         workers=workers,

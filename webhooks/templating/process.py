@@ -98,7 +98,7 @@ class Fork:
         self._work = work
 
     def make(self) -> Renderer:
-        return Renderer(*_fork(self._work, MEMORY_LIMIT), is_own_child=True)
+        return Renderer(*fork(self._work, MEMORY_LIMIT), is_own_child=True)
 
     def close(self) -> None:
         pass
@@ -127,7 +127,7 @@ class Spawner:
         os.close(self._handle)
 
     def _start(self) -> None:
-        self._channel, self._handle = _fork(lambda channel: _spawn(channel, self._work))
+        self._channel, self._handle = fork(lambda channel: _spawn(channel, self._work))
         self._channel.settimeout(FORK_LIMIT)
 
     def _ask(self) -> Renderer:
@@ -143,7 +143,7 @@ def _spawn(channel: socket.socket, work: Work) -> None:
     """Fork a renderer whenever the channel asks for one, until whoever asks is gone."""
     while channel.recv(1):
         _reap()
-        theirs, handle = _fork(work, MEMORY_LIMIT)
+        theirs, handle = fork(work, MEMORY_LIMIT)
         socket.send_fds(channel, [b'+'], [theirs.fileno(), handle])
         theirs.close()
         os.close(handle)
@@ -172,8 +172,11 @@ def _kill(handle: int) -> None:
 #
 
 
-def _fork(work: Work, memory: int | None = None) -> tuple[socket.socket, int]:
-    """Fork a process that does `work` with a channel to this one. Returns the channel, and a handle on the process."""
+def fork(work: Work, memory: int | None = None) -> tuple[socket.socket, int]:
+    """Fork a process that does `work` with a channel to this one, and dies with the thread that called this.
+
+    Returns the channel, and a handle on the process.
+    """
     ours, theirs = socket.socketpair()
     parent = os.getpid()
     with theirs:

@@ -16,7 +16,7 @@ from support.builders import CREATED, DELETED, UPDATED, site, subscribe
 from support.engine import (
     arrivals,
     claim,
-    claim_lapsed,
+    claim_suspect,
     deliveries,
     dispatch_all,
     expire,
@@ -253,7 +253,7 @@ class TestLease:
         pass_leases()
         rescue.rescue()
         pass_retry_waits()
-        assert claim_lapsed(OTHER_LEASE) == [pending]
+        assert claim_suspect(OTHER_LEASE) == [pending]
         assert record(LEASE, claimed, SUCCESS) == 'nothing to send'
         pending.refresh_from_db()
         assert (pending.status, pending.lease) == (SENDING, OTHER_LEASE)

@@ -1,6 +1,7 @@
 """The management commands: what they print, and the exit codes that monitoring lives on."""
 
 import json
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from io import StringIO
@@ -10,12 +11,23 @@ from dcim.models import Site
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 from django_rq import get_worker
+from prometheus_client import generate_latest
 from support.builders import site, subscribe
-from support.engine import change_settings, deliveries, work
+from support.engine import (
+    change_settings,
+    claim,
+    deliveries,
+    dispatch_all,
+    pass_event_leases,
+    pass_leases,
+    work,
+)
 from tenancy.models import Tenant
 
 from devstack.receiver import Receiver
+from webhooks import metrics
 from webhooks.choices import StatusChoices
+from webhooks.engine import event_claims, lanes, rescue
 from webhooks.models import Delivery, Event, Health, Webhook
 from webhooks.services import redelivery
 
@@ -55,14 +67,20 @@ def worker(stack) -> Iterator[None]:
     worker.register_death()
 
 
+def begin_dispatch() -> None:
+    """As if a worker had events in hand."""
+    with lanes.turn():
+        event_claims.claim(uuid.uuid4(), 10)
+
+
 class TestStatus:
     def test_all_well_is_said_with_exit_code_0(self, webhook, worker):
         site()
         work()
         code, found = status()
         assert code == found['exit_code'] == OK
-        figures = ('undispatched', 'pending', 'sending', 'failed', 'suspended')
-        assert [found[name] for name in figures] == [0] * 5
+        figures = ('undispatched', 'pending', 'sending', 'failed', 'suspended', 'suspect_events', 'suspect_deliveries')
+        assert [found[name] for name in figures] == [0] * 7
         assert (found['workers'], found['redis'], found['oldest'], found['oldest_age']) == (1, True, None, 0)
 
     def test_what_waits_is_counted(self, webhook, worker):
@@ -71,6 +89,24 @@ class TestStatus:
         assert (code, found['undispatched']) == (OK, 1)
         assert found['oldest_age'] >= 0
         assert found['oldest']
+
+    def test_what_was_in_hand_when_a_worker_stopped_is_counted_as_suspect_until_it_is_sent(self, webhook, worker):
+        site()
+        begin_dispatch()
+        site()
+        dispatch_all()
+        claim()
+        assert (status()[1]['suspect_events'], status()[1]['suspect_deliveries']) == (0, 0)
+        pass_event_leases()
+        pass_leases()
+        rescue.rescue()
+        code, found = status()
+        assert (code, found['suspect_events'], found['suspect_deliveries']) == (OK, 1, 1)
+        shown = generate_latest(metrics._registry).decode()
+        assert 'webhooks_events_suspect 1.0' in shown
+        assert 'webhooks_deliveries_suspect 1.0' in shown
+        work()
+        assert (status()[1]['suspect_events'], status()[1]['suspect_deliveries']) == (0, 0)
 
     def test_a_failed_delivery_is_a_warning(self, webhook, worker, receiver):
         receiver.answers(HOOK, 500)

@@ -15,7 +15,7 @@ from django.utils import timezone
 from support.builders import site, subscribe
 from support.engine import (
     claim,
-    claim_lapsed,
+    claim_suspect,
     deliveries,
     dispatch_all,
     in_thread,
@@ -87,7 +87,7 @@ class TestFailed:
         rescue.rescue()
         pass_retry_waits()
         failure = Outcome(started_at=0, duration=0.1, status=500, error='HTTP 500')
-        record(OTHER_LEASE, claim_lapsed(OTHER_LEASE), failure)
+        record(OTHER_LEASE, claim_suspect(OTHER_LEASE), failure)
         redeliver()
         assert record(LEASE, claimed, Outcome(started_at=0, duration=9, status=200)) == 'nothing to send'
         assert [one.status for one in deliveries()] == [PENDING]

@@ -95,7 +95,7 @@ def check(ledger: Ledger, receiver: Receiver) -> None:
     """Assert all of it."""
     assert not Event.objects.filter(dispatched_at=None).exists(), 'events were left'
     assert not Delivery.objects.filter(status__in=OPEN_STATUSES).exists(), 'deliveries were left'
-    requests = receiver.matching(_is_whole)
+    requests = receiver.matching(is_whole)
     got = [_number(request) for request in requests]
     assert not {number for _pk, number in ledger.committed} - set(got), 'lost'
     assert not set(got) & ledger.rolled_back, 'sent although rolled back'
@@ -104,7 +104,7 @@ def check(ledger: Ledger, receiver: Receiver) -> None:
     _check_repetitions(ledger, requests)
 
 
-def _is_whole(request: Received) -> bool:
+def is_whole(request: Received) -> bool:
     """Whoever was killed while it sent has sent a part, on which no endpoint acts."""
     return len(request.body) == int(request.header('Content-Length'))
 

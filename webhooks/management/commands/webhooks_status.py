@@ -55,6 +55,8 @@ def _table(report: dict) -> str:
         'pending': 'Deliveries pending',
         'sending': 'Deliveries being sent',
         'failed': 'Deliveries failed',
+        'suspect_events': 'Suspect events',
+        'suspect_deliveries': 'Suspect deliveries',
         'oldest': 'Oldest in the backlog',
         'suspended': 'Webhooks suspended',
         'workers': 'Workers on the queue',
