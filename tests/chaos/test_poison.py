@@ -24,7 +24,7 @@ from devstack.process import wait_until
 from devstack.receiver import Received, Receiver
 from webhooks import rendering
 from webhooks.choices import StatusChoices
-from webhooks.engine import event_claims, quarantine, rescue
+from webhooks.engine import event_claims, event_rendering, quarantine, rescue
 from webhooks.engine.warmup import warm_up
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.payload import http_request
@@ -56,6 +56,14 @@ def hang() -> NoReturn:
     """Without letting go of the interpreter: neither a handler of signals nor another thread runs meanwhile."""
     ctypes.PyDLL(None).sleep(1000)
     raise AssertionError('it goes on')
+
+
+def compute() -> NoReturn:
+    """In C, and without looking for signals."""
+    left, right = [], []
+    for _ in range(60):
+        left, right = [left, left], [right, right]
+    raise AssertionError(f'it is done: {left == right}')
 
 
 def cut_off() -> None:
@@ -265,3 +273,16 @@ def test_what_ends_well_is_a_suspect_no_longer(suspects, poison, children):
     finish()
     assert not Delivery.objects.exclude(status=DELIVERED, lapses=0).exists()
     assert not Event.objects.exclude(error='').exists()
+
+
+@pytest.mark.parametrize('poison', ['event'], indirect=True)
+def test_a_rendering_that_does_not_let_go_of_the_interpreter_is_ended_by_the_kernel(
+    webhook, poison, children, monkeypatch
+):
+    """The worker's own first, and then that of the process beside it, which counts."""
+    monkeypatch.setattr(event_rendering, 'FIRST', 1.0)
+    monkeypatch.setattr(event_rendering, 'LONGEST', 1.0)
+    assert children.wait(children.fork(poison.job(compute, compute))) == signal.SIGPROF
+    pass_lapses()
+    assert children.ends_well(children.fork(poison.job(compute, compute)))
+    assert poison.row().error == f'its process died once (signal {int(signal.SIGPROF)})'
