@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterable
+from queue import SimpleQueue
 
 from django.db import connection, connections, transaction
 
@@ -18,7 +19,8 @@ class Writer(threading.Thread):
         self.error: Exception | None = None
         self.pid = 0
         self._work = work
-        self._may_commit = threading.Event()
+        # What it does besides, None: commit.
+        self._steps: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._has_written = threading.Event()
         self.start()
 
@@ -30,7 +32,8 @@ class Writer(threading.Thread):
                     self.pid = cursor.fetchone()[0]
                 self._work()
                 self._has_written.set()
-                self._may_commit.wait(PATIENCE)
+                while step := self._steps.get(timeout=PATIENCE):
+                    step()
         except Exception as error:
             self.error = error
         finally:
@@ -45,8 +48,14 @@ class Writer(threading.Thread):
         assert wait_until(lambda: self.pid and is_blocked(self.pid), timeout=PATIENCE)
         return self
 
+    def also(self, work: Callable[[], object]) -> None:
+        """Do something else in the same transaction."""
+        is_done = threading.Event()
+        self._steps.put(lambda: (work(), is_done.set()))
+        assert is_done.wait(PATIENCE), self.error
+
     def finish(self) -> None:
-        self._may_commit.set()
+        self._steps.put(None)
         self.join(PATIENCE)
         if self.error:
             raise self.error

@@ -38,6 +38,7 @@ SAVE = """
     UPDATE webhooks_event e
     SET data = v.data, object_repr = v.display, error = v.error, snapshots = v.snapshots, dispatched_at = now(),
         skipped = v.skipped, lease = NULL, lease_until = NULL,
+        first_sequence = NULL, visible = NULL, first_visible = NULL,
         -- What could not be rendered may be rendered by a later version.
         snapshot = CASE WHEN v.error = '' THEN NULL ELSE e.snapshot END,
         prechange = CASE WHEN v.error = '' THEN NULL ELSE e.prechange END

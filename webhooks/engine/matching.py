@@ -5,8 +5,6 @@ from collections import defaultdict
 from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
-from django.db.models import Q
-
 from ..interruptions import INTERRUPTIONS
 from ..models import Event, Subscription, Webhook
 from ..storable import printable
@@ -26,21 +24,20 @@ class Candidate:
 
 def match(events: Sequence[Event]) -> dict[int, list[Candidate]]:
     """Return {event id: the webhooks whose subscription covers it}."""
-    types = {event.object_type_id for event in events}
-    oldest = min(event.sequence for event in events)
-    covering = Subscription.objects.filter(Q(until=None) | Q(until__gte=oldest), object_type_id__in=types)
-    candidates = _candidates({s.webhook_id for s in covering})
+    near = Subscription.objects.near(events)
+    candidates = _candidates({s.webhook_id for s in near})
     by_change = defaultdict(list)
-    for subscription in covering:
+    for subscription in near:
         # A webhook may have been deleted since.
         if subscription.webhook_id in candidates:
             by_change[subscription.object_type_id, subscription.kind].append(subscription)
-    return {
-        event.pk: [
-            candidates[s.webhook_id] for s in by_change[event.object_type_id, event.kind] if s.covers(event.sequence)
-        ]
-        for event in events
-    }
+    return {event.pk: _covering(event, by_change[event.object_type_id, event.kind], candidates) for event in events}
+
+
+def _covering(event: Event, subscriptions: Sequence[Subscription], candidates: dict[int, Candidate]) -> list[Candidate]:
+    # Of a webhook that was disabled and enabled during the event's transaction, two may cover it.
+    webhook_ids = dict.fromkeys(one.webhook_id for one in subscriptions if one.covers(event))
+    return [candidates[pk] for pk in webhook_ids]
 
 
 def _candidates(webhook_ids: Set[int]) -> dict[int, Candidate]:

@@ -59,6 +59,11 @@ class Event(models.Model):
     # belongs to the key.
     transaction_id = models.BigIntegerField()
     transaction_time = models.DateTimeField()
+    # Which transactions were committed for its last change, as PostgreSQL's pg_snapshot. Kept until dispatched, as are
+    # the sequence and this of its first change, where the transaction has changed the object more than once.
+    visible = models.TextField(null=True)
+    first_sequence = models.BigIntegerField(null=True)
+    first_visible = models.TextField(null=True)
 
     objects = LogQuerySet.as_manager()
 

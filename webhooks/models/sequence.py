@@ -50,7 +50,8 @@ DRAW_ANEW = f"""
         ORDER BY e.sequence FOR UPDATE SKIP LOCKED
     ),
     drawn AS MATERIALIZED (SELECT id, nextval('{SEQUENCE}') AS sequence FROM low)
-    UPDATE webhooks_event e SET sequence = drawn.sequence, lease = NULL, lease_until = NULL, dispatch_count = 0
+    UPDATE webhooks_event e
+    SET sequence = drawn.sequence, first_sequence = NULL, lease = NULL, lease_until = NULL, dispatch_count = 0
     FROM drawn WHERE e.id = drawn.id"""
 
 SINCE = 'e.sequence <= %(last)s AND e.transaction_time > %(known_since)s'

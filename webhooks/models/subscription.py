@@ -4,11 +4,20 @@ It is derived from the webhook's definition and has two readers. Capture asks wh
 pays the same for a thousand webhooks as for one. Dispatch asks which webhooks cover an event's sequence. A stretch is
 closed, not deleted, when the definition no longer asks for it: what was recorded before is still sent, and a webhook
 that is enabled again does not get what happened in between.
+
+What counts is what was committed when a change was recorded. Sequences alone do not tell: whoever edits a webhook draws
+one before the commit, which may be much later. So a stretch also keeps the ids of the transactions that opened and
+closed it, and an event which transactions it saw. The ids count in the database cluster that gave them: after a restore
+elsewhere they begin again, and the sequences decide.
 """
+
+import functools
+from collections.abc import Sequence
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import ProgrammingError, connection, models, transaction
-from django.db.models import Q
+from django.db.models import Case, F, Q, QuerySet, When
+from django.db.models.expressions import RawSQL
 from django.db.models.functions import Now
 from django.db.models.signals import m2m_changed, post_save, pre_save
 from django.dispatch import receiver
@@ -16,6 +25,7 @@ from psycopg.errors import UndefinedTable
 
 from ..choices import KindChoices
 from . import sequence
+from .event import Event
 from .webhook import Webhook
 
 OPEN_OBJECT_TYPES = """
@@ -36,6 +46,12 @@ OPEN_OBJECT_TYPES = """
 GUARDED = f'SAVEPOINT webhooks_look; {OPEN_OBJECT_TYPES}; RELEASE SAVEPOINT webhooks_look'
 UNDO = 'ROLLBACK TO SAVEPOINT webhooks_look; RELEASE SAVEPOINT webhooks_look'
 
+# A sequence, the id of the open transaction (that of its savepoints, too), and the cluster that gave it.
+DRAW = f"SELECT nextval('{sequence.SEQUENCE}'), pg_current_xact_id()::text::bigint, {{cluster}}"
+IS_HERE = 'coalesce(cluster = {cluster}, false)'
+CLUSTER = '(SELECT system_identifier FROM pg_control_system())'
+MAY_ASK = "SELECT has_function_privilege('pg_control_system()', 'execute')"
+
 
 class SubscriptionManager(models.Manager):
     """Keeps the subscriptions as the webhooks' definitions want them."""
@@ -54,11 +70,22 @@ class SubscriptionManager(models.Manager):
             if wanted == held.keys():
                 return
             sequence.mend()  # stretches that end before they begin would cover nothing
-            now = sequence.draw()
-            self.filter(pk__in=[s.pk for key, s in held.items() if key not in wanted]).update(until=now)
+            now, transaction_id, cluster = _draw()
+            self.filter(pk__in=[s.pk for key, s in held.items() if key not in wanted]).update(
+                until=now,
+                closed_by=transaction_id,
+                opened_by=Case(When(cluster=cluster, then=F('opened_by'))),
+                cluster=cluster,
+            )
             self.bulk_create(
                 self.model(
-                    webhook=webhook, object_type_id=object_type_id, kind=kind, since=now, before=webhook.needs_before
+                    webhook=webhook,
+                    object_type_id=object_type_id,
+                    kind=kind,
+                    since=now,
+                    before=webhook.needs_before,
+                    opened_by=transaction_id,
+                    cluster=cluster,
                 )
                 for object_type_id, kind in sorted(wanted - held.keys())
             )
@@ -84,6 +111,19 @@ class SubscriptionManager(models.Manager):
                 cursor.nextset()  # the first is the savepoint's
             return dict(cursor.fetchall())
 
+    def near(self, events: Sequence[Event]) -> 'QuerySet[Subscription]':
+        """Return the stretches that may cover one of the events, and can tell by `covers`."""
+        oldest = min(event.first_sequence or event.sequence for event in events)
+        # Of each transaction below this one, all of them saw whether it was committed.
+        settled = min((_seen(visible)[0] for visible in map(_first_visible, events) if visible), default=None)
+        is_near = Q(until=None) | Q(until__gte=oldest)
+        if settled is not None:
+            is_near |= Q(closed_by__gte=settled)
+        types = {event.object_type_id for event in events}
+        return self.filter(is_near, object_type_id__in=types).annotate(
+            is_here=RawSQL(IS_HERE.format(cluster=_cluster()), ())
+        )
+
     def _wanted(self, webhook: Webhook) -> set[tuple[int, str]]:
         if not webhook.enabled:
             return set()
@@ -97,9 +137,15 @@ class Subscription(models.Model):
     webhook = models.ForeignKey(Webhook, on_delete=models.DB_CASCADE, related_name='subscriptions')
     object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+')
     kind = models.CharField(max_length=20, choices=KindChoices)
-    # Events with since < sequence <= until belong to it; `until` is null while it is open.
+    # Both were drawn when it was opened and closed; `until` is null while it is open.
     since = models.BigIntegerField()
     until = models.BigIntegerField(null=True)
+    # The transactions that did it, and the database cluster (its system identifier) in which these ids say something.
+    opened_by = models.BigIntegerField(null=True)
+    closed_by = models.BigIntegerField(null=True)
+    cluster = models.BigIntegerField(null=True)
+    # Whether that is the one that was asked, see `near`.
+    is_here: bool = False
     # By PostgreSQL's clock, after `since` was drawn.
     opened_at = models.DateTimeField(db_default=Now())
     # Whether the webhook needs to know what the object was before the change.
@@ -125,9 +171,54 @@ class Subscription(models.Model):
     def __str__(self) -> str:
         return f'{self.webhook}: {self.object_type} {self.kind}'
 
-    def covers(self, sequence: int) -> bool:
-        """Whether an event of this sequence belongs to it."""
-        return self.since < sequence and (self.until is None or sequence <= self.until)
+    def covers(self, event: Event) -> bool:
+        """Whether the event belongs to it: it was opened for its last change, and not closed yet for its first.
+
+        Called with what `near` returns.
+        """
+        if self.since >= event.sequence or self._is_hidden(self.opened_by, event, event.visible):
+            return False
+        return (
+            self.until is None
+            or (event.first_sequence or event.sequence) <= self.until
+            or self._is_hidden(self.closed_by, event, _first_visible(event))
+        )
+
+    def _is_hidden(self, transaction_id: int | None, event: Event, visible: str | None) -> bool:
+        """Whether the event's transaction did not see that one, which was not committed. What it did itself it saw."""
+        if transaction_id is None or visible is None or not self.is_here or transaction_id == event.transaction_id:
+            return False
+        _lowest, next_one, in_progress = _seen(visible)
+        return transaction_id >= next_one or transaction_id in in_progress
+
+
+def _first_visible(event: Event) -> str | None:
+    return event.first_visible or event.visible
+
+
+@functools.lru_cache
+def _seen(visible: str) -> tuple[int, int, frozenset[int]]:
+    """Take a pg_snapshot apart.
+
+    Returns the lowest id of a transaction in progress, the first that was not assigned yet or had not ended, and those
+    in progress between the two.
+    """
+    lowest, next_one, in_progress = visible.split(':')
+    return int(lowest), int(next_one), frozenset(map(int, filter(None, in_progress.split(','))))
+
+
+def _draw() -> tuple[int, int, int | None]:
+    with connection.cursor() as cursor:
+        cursor.execute(DRAW.format(cluster=_cluster()))
+        return cursor.fetchone()
+
+
+@functools.cache
+def _cluster() -> str:
+    """Return the SQL of the cluster's identifier. Everybody may ask it, unless somebody has revoked that."""
+    with connection.cursor() as cursor:
+        cursor.execute(MAY_ASK)
+        return CLUSTER if cursor.fetchone()[0] else 'NULL::bigint'
 
 
 @receiver(post_save, sender=Webhook, dispatch_uid='webhooks.subscribe')

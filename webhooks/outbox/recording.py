@@ -32,14 +32,17 @@ MERGE = {
 }
 
 COLUMNS = """uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username, request_id, request,
-    data, error, skipped, transaction_id, transaction_time, prechange, snapshot"""
+    data, error, skipped, transaction_id, transaction_time, visible, prechange, snapshot"""
 # Of everything but the snapshot, which is the last column.
 VALUES = f"""gen_random_uuid(), nextval('{SEQUENCE}'), %s, %s, {{pk}}, '', %s, %s, %s, %s::jsonb,
-    '', '', 0, pg_current_xact_id()::text::bigint, now(), {{before}}"""
+    '', '', 0, pg_current_xact_id()::text::bigint, now(), pg_current_snapshot()::text, {{before}}"""
 ON_CONFLICT = f"""
     ON CONFLICT (transaction_id, transaction_time, object_type_id, object_id) WHERE dispatched_at IS NULL
     DO UPDATE SET
+        first_sequence = coalesce(e.first_sequence, e.sequence),
+        first_visible = coalesce(e.first_visible, e.visible),
         sequence = EXCLUDED.sequence,
+        visible = EXCLUDED.visible,
         timestamp = EXCLUDED.timestamp,
         username = EXCLUDED.username,
         request_id = EXCLUDED.request_id,

@@ -129,7 +129,8 @@ class TestEventFilterSet(TestCase, BaseFilterSetTestMixin):
     filterset = EventFilterSet
     ignore_fields = (
         'snapshot', 'prechange', 'snapshots', 'data', 'request', 'skipped', 'dispatched_at', 'transaction_id',
-        'transaction_time', 'error', 'lease', 'lease_until', 'dispatch_count',
+        'transaction_time', 'visible', 'first_sequence', 'first_visible', 'error', 'lease', 'lease_until',
+        'dispatch_count',
     )  # fmt: skip
 
     @classmethod

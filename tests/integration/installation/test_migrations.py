@@ -20,6 +20,9 @@ def test_no_migration_is_missing_and_a_missing_one_is_noticed(db, monkeypatch):
         check_migrations()
 
 
+# The path of a webhook that asked for updates when the last change was made, and no longer when it is dispatched.
+LEAVING = '/leaving'
+
 FURNISH = """
 from dcim.models import Site
 from django.contrib.contenttypes.models import ContentType
@@ -32,7 +35,11 @@ place = Site.objects.create(name='Bern', slug='bern')
 for _ in range(3):
     place.save()
 print('dispatched', dispatch.dispatch(uuid.uuid4()))
+leaving = Webhook.objects.create(name='Leaving', payload_url={leaving!r}, type_update=True)
+leaving.object_types.set([ContentType.objects.get_for_model(Site)])
 place.save()
+leaving.type_create, leaving.type_update = True, False
+leaving.save()
 """
 
 # As 1.0.0 had it: each delivery waits for the one before it, and the first has lost its worker.
@@ -65,7 +72,7 @@ print('open', Delivery.objects.exclude(status='delivered').count())
 
 def test_what_waits_in_a_log_of_1_0_0_is_delivered_in_order_after_the_upgrade(make_netbox, receiver):
     netbox = make_netbox('WEBHOOKS_ENABLED = True', fresh=True)
-    answer = netbox.run('shell', '-c', FURNISH.format(url=receiver.url()))
+    answer = netbox.run('shell', '-c', FURNISH.format(url=receiver.url(), leaving=receiver.url(LEAVING)))
     assert 'dispatched 4' in answer.stdout, answer.stderr
     assert netbox.run('migrate', 'webhooks', '0002').returncode == 0
     netbox.database.execute(IN_LINE)
@@ -76,7 +83,9 @@ def test_what_waits_in_a_log_of_1_0_0_is_delivered_in_order_after_the_upgrade(ma
     with pytest.raises(UndefinedTable):
         netbox.database.execute('SELECT count(*) FROM webhooks_wait')  # as each worker of 1.0.0 does
     answer = netbox.run('shell', '-c', WORK)
-    assert answer.stdout.splitlines()[-2:] == ['tally 6 delivered', 'open 0'], answer.stderr
-    got = [request.json()['sequence'] for request in receiver.requests]
+    assert answer.stdout.splitlines()[-2:] == ['tally 7 delivered', 'open 0'], answer.stderr
+    got = [request.json()['sequence'] for request in receiver.matching(lambda request: request.path != LEAVING)]
     assert got == sorted(got)
     assert len(got) == 6
+    (left,) = receiver.matching(lambda request: request.path == LEAVING)
+    assert left.json()['sequence'] == got[-2]
