@@ -51,6 +51,9 @@ class Children:
     def is_frozen(self, pid: int) -> bool:
         return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | os.WNOWAIT) is not None
 
+    def freeze(self, pid: int) -> None:
+        os.kill(pid, signal.SIGSTOP)
+
     def thaw(self, pid: int) -> None:
         os.kill(pid, signal.SIGCONT)
 

@@ -1,0 +1,161 @@
+"""People who change things, each in a process of its own, and the journal of what they did.
+
+Each notes a transaction before its commit. Whether it was committed is asked of PostgreSQL afterwards: whoever is
+killed between the two cannot tell.
+"""
+
+import json
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dcim.models import Site
+from django.db import Error, connection, transaction
+
+from support.chaos.audit import Regret
+from webhooks.choices import KindChoices
+from webhooks.models import Webhook
+
+# Of what they write, drawn under the lock of the object: so the numbers of an object grow in the order of its commits.
+NUMBERS = 'webhooks_chaos_numbers'
+SLUGS = [f'crowded-{number}' for number in range(6)]
+# Of the transactions of a writer: those that stay open for a while, and those that are rolled back.
+LONG, REGRETTED = 0.1, 0.15
+# Of the changes: deletions, those that are made twice, and those in a savepoint that is rolled back.
+DELETIONS, TWICE, UNDONE = 0.05, 0.15, 0.1
+
+
+@dataclass
+class Change:
+    """What a transaction made of an object. `number` is in the description that it left.
+
+    `views` are what it saw to be committed, before and after each statement that changed the object.
+    """
+
+    pk: int
+    number: int
+    kind: str
+    views: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Journal:
+    """What was noted, a line each, by any number of processes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def note(self, **what: Any) -> None:
+        os.write(self._file, json.dumps({'id': _ask('SELECT pg_current_xact_id()::text')} | what).encode() + b'\n')
+
+    def committed(self) -> list[dict[str, Any]]:
+        """Return what was noted in transactions that were committed."""
+        entries = [json.loads(line) for line in self._path.read_text().splitlines()]
+        return [one for one in entries if _ask('SELECT pg_xact_status(%s::xid8)', one['id']) == 'committed']
+
+
+def make_numbers() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f'CREATE SEQUENCE IF NOT EXISTS {NUMBERS}')
+
+
+def drop_numbers() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f'DROP SEQUENCE {NUMBERS}')
+
+
+def write(journal: Journal, seed: int) -> NoReturn:
+    """Change some objects, again and again."""
+    chance = random.Random(seed)
+    while True:
+        try:
+            with transaction.atomic():
+                slugs = sorted(chance.sample(SLUGS, chance.choice([1, 1, 2, 3])))
+                changes = [_change(chance, slug) for slug in slugs]
+                time.sleep(chance.random() * 2 if chance.random() < LONG else 0)
+                if chance.random() < REGRETTED:
+                    raise Regret
+                journal.note(changes=[vars(one) for one in changes])
+        except Regret:
+            pass
+        except Error:
+            connection.close()
+        time.sleep(chance.random() / 5)
+
+
+def toggle(journal: Journal, seed: int, webhook_id: int) -> NoReturn:
+    """Disable and enable a webhook, again and again, in transactions some of which stay open."""
+    chance = random.Random(seed)
+    while True:
+        try:
+            with transaction.atomic():
+                webhook = Webhook.objects.get(pk=webhook_id)
+                webhook.enabled = not webhook.enabled
+                webhook.save()
+                time.sleep(chance.random() * 2 if chance.random() < 0.5 else 0)
+                if chance.random() < REGRETTED:
+                    raise Regret
+                journal.note(enabled=webhook.enabled)
+        except Regret:
+            pass
+        except Error:
+            connection.close()
+        time.sleep(chance.random())
+
+
+def _change(chance: random.Random, slug: str) -> Change:
+    place = Site.objects.select_for_update().filter(slug=slug).first()
+    if place is None:
+        place = Site(name=slug, slug=slug)
+        change = Change(0, 0, KindChoices.CREATED)
+        # Its unique name is what another one's creation waits for.
+        _watch(change, place.save)
+    else:
+        change = Change(place.pk, 0, KindChoices.UPDATED)
+    change.pk = place.pk
+    _save(place, change)
+    if change.kind == KindChoices.UPDATED and chance.random() < DELETIONS:
+        change.kind = KindChoices.DELETED
+        _watch(change, place.delete)
+        return change
+    if chance.random() < UNDONE:
+        _undo(place)
+    if chance.random() < TWICE:
+        _save(place, change)
+    return change
+
+
+def _save(place: Site, change: Change) -> None:
+    change.number = _ask('SELECT nextval(%s)', NUMBERS)
+    place.description = str(change.number)
+    _watch(change, place.save)
+
+
+def _watch(change: Change, save: Callable[[], object]) -> None:
+    before = _view()
+    save()
+    change.views.append((before, _view()))
+
+
+def _undo(place: Site) -> None:
+    try:
+        with transaction.atomic():
+            place.description = str(_ask('SELECT nextval(%s)', NUMBERS))
+            place.save()
+            raise Regret
+    except Regret:
+        pass
+
+
+def _view() -> str:
+    return _ask('SELECT pg_current_snapshot()::text')
+
+
+def _ask(question: str, *parameters: Any) -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute(question, parameters)
+        return cursor.fetchone()[0]
