@@ -14,6 +14,8 @@ UNSTORABLE = re.compile(r'[\x00\ud800-\udfff]')
 # Control characters, ends of lines, and what changes the direction of the text around it.
 UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
 DIGITS_OF_KEYS = 19
+# Of JSON. Python goes through some hundred, as far as the stack is free where it does.
+MAX_LEVELS = 100
 # Of a time from UTC. Python takes offsets below 24 hours.
 END_OF_OFFSETS = timedelta(hours=16)
 NO_SUCH_OFFSET = _('Enter a time whose offset from UTC is less than 16 hours.')
@@ -39,11 +41,17 @@ def is_storable_time(moment: datetime) -> bool:
 
 
 def is_storable(value: Any) -> bool:
-    """Whether no text in the value is one that PostgreSQL cannot hold."""
-    try:
-        return not any(isinstance(node, str) and UNSTORABLE.search(node) for node in nodes(value))
-    except RecursionError:
-        return False
+    """Whether no text in the value is one that PostgreSQL cannot hold, and the value is not nested too deeply."""
+    return is_flat(value) and not any(isinstance(node, str) and UNSTORABLE.search(node) for node in nodes(value))
+
+
+def is_flat(value: Any, levels: int = MAX_LEVELS) -> bool:
+    """Whether JSON has so many levels at most."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if not isinstance(value, list):
+        return True
+    return levels > 0 and all(is_flat(item, levels - 1) for item in value)
 
 
 def nodes(value: Any) -> Iterator[Any]:

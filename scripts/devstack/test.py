@@ -1,7 +1,8 @@
-"""`scripts/test [unit | pytest arguments]`: pytest with a NetBox, whose servers it starts first and stops afterwards.
+"""`scripts/test [unit | --fuzz [number] | pytest arguments]`: pytest with a NetBox.
 
-The tests find the servers through NETBOX_ROOT and WEBHOOKS_STACK. Whole folders are tested in parts, two at a time
-(`parts`). A run of everything measures the branches taken in pytest's own process.
+It starts the servers first and stops them afterwards. The tests find them through NETBOX_ROOT and WEBHOOKS_STACK. Whole
+folders are tested in parts, two at a time (`parts`). A run of everything measures the branches taken in pytest's own
+process.
 """
 
 import os
@@ -16,6 +17,8 @@ from devstack.shell import shell_environment
 from devstack.stack import netbox_in, running_stack
 
 UNIT_TESTS = 'tests/unit'
+FUZZ = '--fuzz'
+FUZZ_TESTS = 'tests/hostile/test_requests.py'
 WITHOUT_BROWSER = '--ignore=tests/browser'
 # Each part takes a part of the branches: the floor is that of them all.
 MEASURING = ('--cov', '--cov-report=', '--cov-fail-under=0')
@@ -24,6 +27,8 @@ MEASURING = ('--cov', '--cov-report=', '--cov-fail-under=0')
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ['unit']:
         arguments = [UNIT_TESTS, *arguments[1:]]
+    if arguments[:1] == [FUZZ]:
+        arguments = [FUZZ_TESTS, *arguments]
     if _only_unit_tests(arguments):
         return _pytest(arguments, _without_netbox())
     parts = _parts(arguments)

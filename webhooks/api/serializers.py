@@ -33,7 +33,7 @@ from .fields import AllowedTypeField, MaskedField
 
 # As long as its column.
 CHANGELOG_MESSAGE = serializers.CharField(max_length=200, allow_blank=True, allow_null=True)
-UNSTORABLE = _('A text holds a null character or half a surrogate pair.')
+UNSTORABLE = _('A text holds a null character or half a surrogate pair, or the value is nested too deeply.')
 
 
 class StorableMixin:

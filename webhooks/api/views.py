@@ -27,6 +27,7 @@ from ..presentation import actions
 from ..presentation.actions import STILL_OPEN
 from ..services import preview, redelivery, secret_rotation, trial
 from . import serializers
+from .parsers import PARSERS
 
 
 class WebhooksRootView(APIRootView):
@@ -62,6 +63,7 @@ class WebhookViewSet(NetBoxModelViewSet):
     serializer_class = serializers.WebhookSerializer
     filterset_class = filtersets.WebhookFilterSet
     filter_backends = FILTER_BACKENDS
+    parser_classes = PARSERS
     # Not by what is shown masked: the order would tell of it.
     ordering_fields = ('id', 'name', 'description', 'enabled', 'paused', 'created', 'last_updated')
     # A job would keep what was sent, secrets and all, in Redis, where NetBox's pages of background tasks show it.
@@ -147,6 +149,7 @@ class LogViewSet(RetrieveModelMixin, ListModelMixin, BaseViewSet):
     """What happened. NetBox's read-only viewset would add an ETag made of `created`, which never changes."""
 
     filter_backends = FILTER_BACKENDS
+    parser_classes = PARSERS
 
     # Tells the ids of those whose object the user may view.
     visible: Callable[[Any, Iterable[Model]], set[int]]

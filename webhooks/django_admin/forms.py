@@ -10,6 +10,7 @@ from utilities.forms.fields import JSONField
 
 from .. import object_types
 from ..forms.definition import DefinitionForm
+from ..forms.fields import FlatDecoder
 from ..models import Webhook
 from ..presentation.fields import label
 
@@ -21,6 +22,7 @@ class WebhookForm(DefinitionForm):
         required=False,
         widget=forms.CheckboxSelectMultiple(attrs={'class': 'wh-groups'}),
     )
+    conditions = JSONField(label=label('conditions'), required=False, decoder=FlatDecoder)
     # As masked it may be longer than it is; the model checks its true length.
     payload_url = forms.CharField(label=label('payload_url'), widget=AdminTextInputWidget(attrs={'class': 'wh-wide'}))
     tags = forms.ModelMultipleChoiceField(
@@ -30,7 +32,6 @@ class WebhookForm(DefinitionForm):
     class Meta:
         model = Webhook
         fields = '__all__'
-        field_classes = {'conditions': JSONField}
         widgets = {
             'description': AdminTextInputWidget(attrs={'class': 'vTextField wh-wide'}),
             'secret': forms.PasswordInput(

@@ -16,6 +16,7 @@ from .. import object_types
 from ..choices import FormatChoices
 from ..models import Webhook
 from ..presentation.fields import MORE_HELP, help_of, label, shown_in
+from .fields import FlatDecoder
 from .masked import MaskedFieldsMixin
 
 BLANK = ('', None)
@@ -69,6 +70,9 @@ class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
         required=False,
         to_field_name='name',
         help_text=_('Names separated by commas, encased with double quotes'),
+    )
+    conditions = forms.JSONField(
+        label=label('conditions'), required=False, decoder=FlatDecoder, help_text=help_of('conditions')
     )
     secret = forms.CharField(label=label('secret'), required=False, strip=False, help_text=help_of('secret'))
 

@@ -1,12 +1,15 @@
-"""Fields of filters and of forms: yes, no or neither, and a point in time as PostgreSQL takes it."""
+"""Fields of filters and of forms: yes, no or neither, a point in time as PostgreSQL takes it, and JSON."""
 
+import json
+from contextlib import suppress
 from datetime import datetime
+from typing import Any
 
 from django import forms
 from utilities.forms import BOOLEAN_WITH_BLANK_CHOICES
 from utilities.forms.widgets import DateTimePicker
 
-from ..storable import NO_SUCH_OFFSET, is_storable_time
+from ..storable import NO_SUCH_OFFSET, is_flat, is_storable_time
 
 
 def switch(label: str) -> forms.NullBooleanField:
@@ -20,3 +23,14 @@ class TimeField(forms.DateTimeField):
         super().validate(value)
         if value and not is_storable_time(value):
             raise forms.ValidationError(NO_SUCH_OFFSET)
+
+
+class FlatDecoder(json.JSONDecoder):
+    """Takes JSON that is nested too deeply for one with a mistake, so that the form says so."""
+
+    def decode(self, text: str, *args: Any) -> Any:
+        with suppress(RecursionError):
+            value = super().decode(text, *args)
+            if is_flat(value):
+                return value
+        raise json.JSONDecodeError('nested too deeply', text, 0)

@@ -17,6 +17,7 @@ from ..models import Webhook
 from ..presentation.fields import GROUPS, NAMES, label
 from ..services import secret_rotation
 from .definition import DefinitionForm, fieldset, fieldsets
+from .fields import FlatDecoder
 
 MONOSPACE = {'class': 'font-monospace'}
 
@@ -46,7 +47,7 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
     secret = forms.CharField(
         label=label('secret'), required=False, widget=forms.PasswordInput(attrs={'autocomplete': 'new-password'})
     )
-    conditions = JSONField(label=label('conditions'), required=False)
+    conditions = JSONField(label=label('conditions'), required=False, decoder=FlatDecoder)
 
     fieldsets = fieldsets('form')
 
