@@ -1,27 +1,32 @@
 """A page of the log, while the log is long, beside a page of NetBox's devices with as many rows, of as many devices.
 
-NetBox runs in this process, as its tests run it. Each turn asks for the page and for NetBox's own, one after the other.
+Two readers ask: one who may view everything, and one who may view the sites of one region and their devices, half of
+them. NetBox runs in this process, as its tests run it. Each turn asks for the page and for NetBox's own, one after the
+other.
 """
 
 import time
 from collections.abc import Iterator
 
-from dcim.models import Device
+from core.models import ObjectType
+from dcim.models import Device, Region, Site
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.test import Client
+from users.models import ObjectPermission, User
 
 from benchmarks.report import Row
 from benchmarks.sides import OURS, Bed
+from webhooks.models import Delivery, Event, Webhook
 
 ROWS = 50
 WEBHOOKS = 10
 PAGES, API, ADMIN = '/plugins/webhooks/', '/api/plugins/webhooks/', '/admin/webhooks/'
 
-# Each device is a copy of one.
+# Each device is a copy of one; every other one is at another site.
 DEVICES = """
     INSERT INTO dcim_device SELECT (jsonb_populate_record(device, jsonb_build_object(
-        'id', nextval('dcim_device_id_seq'), 'name', 'copy ' || n))).*
+        'id', nextval('dcim_device_id_seq'), 'name', 'copy ' || n, 'site_id', (%(sites)s::bigint[])[1 + n %% 2]))).*
     FROM dcim_device device, generate_series(1, %(count)s) n WHERE device.id = %(device)s"""
 
 # One delivery an event, a month's, of which nine in a hundred failed and one waits.
@@ -56,28 +61,74 @@ TABLES = ('dcim_device', 'webhooks_event', 'webhooks_delivery', 'webhooks_attemp
 def measure(bed: Bed) -> Iterator[Row]:
     count = 1000 if bed.quick else 100_000
     with bed.subscribed(OURS, Device, WEBHOOKS):
-        _fill(bed, count)
-        client = Client(SERVER_NAME='localhost')
-        client.force_login(bed.user)
-        for what, ours, netbox in _pages(count):
-            yield Row(f'{what}, of {count:,}; as many devices', 'ms', *_times(client, bed.turns, ours, netbox))
+        site = _site_in_a_region()
+        _fill(bed, count, site)
+        readers = {'everything': bed.user, 'a region': _reader(site.region)}
+        for seen, reader in readers.items():
+            client = Client(SERVER_NAME='localhost')
+            client.force_login(reader)
+            for what, ours, netbox in _pages(count, site, reader):
+                told = f'{what}, of {count:,}; as many devices; the reader sees {seen}'
+                yield Row(told, 'ms', *_times(client, bed.turns, ours, netbox))
 
 
-def _pages(count: int) -> Iterator[tuple[str, str, str]]:
-    """Yield (what, address, address of NetBox's devices)."""
+def _site_in_a_region() -> Site:
+    region = Region.objects.create(name='North', slug='north')
+    return Site.objects.create(name='In the north', slug='in-the-north', region=region)
+
+
+def _reader(region: Region) -> User:
+    """Return a user who sees all of the log, and the sites and devices of a region."""
+    user = User.objects.create_user('bench-reader')
+    for model, constraints in (
+        (Delivery, None),
+        (Event, None),
+        (Webhook, None),
+        (Site, {'region__slug': region.slug}),
+        (Device, {'site__region__slug': region.slug}),
+    ):
+        permission = ObjectPermission.objects.create(
+            name=f'bench {model.__name__}', actions=['view'], constraints=constraints
+        )
+        permission.object_types.add(ObjectType.objects.get_for_model(model))
+        permission.users.add(user)
+    return user
+
+
+def _pages(count: int, site: Site, reader: User) -> Iterator[tuple[str, str, str]]:
+    """Yield (what, address, address of NetBox's devices); a query of GraphQL begins with a brace."""
+    seen = Device.objects.restrict(reader, 'view').count()
     devices = f'/dcim/devices/?per_page={ROWS}'
-    listed = f'{PAGES}deliveries/?per_page={ROWS}'
-    device = Device.objects.order_by('pk').values_list('pk', flat=True)[count // 2]
+    listed, events = f'{PAGES}deliveries/?per_page={ROWS}', f'{PAGES}events/?per_page={ROWS}'
+    at_site = Device.objects.filter(site=site).order_by('pk').values_list('pk', flat=True)
+    device = at_site[count // 4]
+    name = f'copy {count // 2}'
     yield 'list of deliveries', listed, devices
     yield 'list of failed deliveries', f'{listed}&status=failed', f'{devices}&status=active'
-    yield 'list of deliveries of one webhook', f'{listed}&webhook_id={_webhooks()[0]}', f'{devices}&site=bench'
-    yield 'last page of deliveries', f'{listed}&page={count // ROWS}', f'{devices}&page={count // ROWS}'
-    yield 'list of events', f'{PAGES}events/?per_page={ROWS}', devices
+    yield 'list of deliveries of one webhook', f'{listed}&webhook_id={_webhooks()[0]}', f'{devices}&site={site.slug}'
+    yield 'last page of deliveries', f'{listed}&page={count // ROWS}', f'{devices}&page={seen // ROWS}'
+    yield 'search in deliveries', f'{listed}&q={name}', f'{devices}&q={name}'
+    yield 'list of events', events, devices
+    yield 'search in events', f'{events}&q={name}', f'{devices}&q={name}'
+    yield 'events in the order of their objects', f'{events}&sort=object', f'{devices}&sort=name'
+    yield 'events of one object', f'{events}&object_id={device}', f'{devices}&id={device}'
     yield "tab on an object's page", f'/dcim/devices/{device}/webhooks/', f'/dcim/devices/{device}/interfaces/'
-    yield "Django's admin", f'{ADMIN}delivery/', devices
     yield 'REST API', f'{API}deliveries/?limit={ROWS}', f'/api/dcim/devices/?limit={ROWS}'
-    deep = f'limit={ROWS}&offset={count * 9 // 10}'
-    yield 'REST API, deep', f'{API}deliveries/?{deep}', f'/api/dcim/devices/?{deep}'
+    ours, netbox = (f'?limit={ROWS}&offset={rows * 9 // 10}' for rows in (count, seen))
+    yield 'REST API, deep', f'{API}deliveries/{ours}', f'/api/dcim/devices/{netbox}'
+    if reader.is_superuser:
+        yield "Django's admin", f'{ADMIN}delivery/', devices
+    part = f'pagination: {{limit: {ROWS}}}'
+    shown = 'id uuid status object_id event { id object_repr username }'
+    of_netbox = f'{{ device_list({part}) {{ id name status site {{ id name }} }} }}'
+    yield 'GraphQL, deliveries', f'{{ webhooks_delivery_list({part}) {{ {shown} }} }}', of_netbox
+    yield 'GraphQL, events', f'{{ webhooks_event_list({part}) {{ id uuid kind object_repr username }} }}', of_netbox
+    found, same = (f'filters: {{{column}: {{exact: "{name}"}}}}' for column in ('object_repr', 'name'))
+    yield (
+        'GraphQL, events by the name of their object',
+        f'{{ webhooks_event_list({found}) {{ id object_repr }} }}',
+        f'{{ device_list({same}) {{ id name }} }}',
+    )
 
 
 def _times(client: Client, turns: int, *addresses: str) -> list[list[float]]:
@@ -88,9 +139,12 @@ def _times(client: Client, turns: int, *addresses: str) -> list[list[float]]:
 
 def _time(client: Client, address: str) -> float:
     start = time.perf_counter()
-    answer = client.get(address)
+    if address.startswith('{'):
+        answer = client.post('/graphql/', {'query': address}, content_type='application/json')
+    else:
+        answer = client.get(address)
     taken = (time.perf_counter() - start) * 1000
-    if answer.status_code != 200:
+    if answer.status_code != 200 or b'"errors"' in answer.content:
         raise RuntimeError(f'{address}: {answer.status_code}')
     return taken
 
@@ -101,13 +155,14 @@ def _webhooks() -> list[int]:
         return [pk for (pk,) in cursor.fetchall()]
 
 
-def _fill(bed: Bed, count: int) -> None:
+def _fill(bed: Bed, count: int, site: Site) -> None:
     """Write that many devices, and as many events, deliveries and attempts of them."""
     bed.save(bed.new_devices(1))
     bed.reset()
     values = {
         'count': count,
         'device': Device.objects.first().pk,
+        'sites': [bed.site.pk, site.pk],
         'type': ContentType.objects.get_for_model(Device).pk,
         'data': '{"id": 1, "name": "device", "description": "' + 'x' * 2000 + '"}',
         'webhooks': _webhooks(),
