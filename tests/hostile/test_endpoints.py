@@ -202,6 +202,57 @@ class TestControlCharacters:
         assert all(record.getMessage().isprintable() for record in caplog.records if record.name == 'webhooks.delivery')
 
 
+class TestCharsets:
+    @pytest.mark.parametrize('charset', ['punycode', 'idna', 'unicode_escape', 'rot13', 'undefined', 'none'])
+    def test_what_is_no_charset_of_a_text_is_taken_for_utf8(self, charset: str):
+        """64 KiB of Punycode take a second of the processor, in which nobody else is served."""
+        body = 'Zürich \\x41'.encode()
+        with serving(
+            b'HTTP/1.1 500 Broken\r\nContent-Type: text/plain; charset=%b\r\nContent-Length: %d\r\n\r\n%b'
+            % (charset.encode(), len(body), body)
+        ) as server:
+            subscribe(server.url(), Site, max_attempts=1)
+            site()
+            work()
+        assert Attempt.objects.get().response_body == body.decode()
+
+    def test_a_charset_of_a_text_is_read(self):
+        with serving(
+            b'HTTP/1.1 500 Broken\r\nContent-Type: text/plain; charset=utf-16\r\nContent-Length: 14\r\n\r\n'
+            + 'Zürich'.encode('utf-16')
+        ) as server:
+            subscribe(server.url(), Site, max_attempts=1)
+            site()
+            work()
+        assert Attempt.objects.get().response_body == 'Zürich'
+
+
+class TestChunks:
+    """What stands beside a chunk's length is read, and counts for no body."""
+
+    @pytest.mark.parametrize('size', [b'1', b'0'])
+    def test_an_answer_that_has_more_beside_its_chunks_than_in_them_is_given_up(self, size: bytes):
+        def endless() -> Iterator[bytes]:
+            yield b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n'
+            while True:
+                yield size + b';x=' + b'x' * 60_000 + b'\r\na\r\n'
+
+        with serving(endless) as server:
+            subscribe(server.url(), Site, max_attempts=1, timeout=3)
+            site()
+            work()
+        assert 'the lines of the chunks are longer than 524288 bytes' in Attempt.objects.get().error
+
+    def test_an_answer_in_chunks_of_a_byte_is_read(self):
+        body = b''.join(b'1\r\n%c\r\n' % byte for byte in b'answer' * 10_000)
+        with serving(b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n' + body + b'0\r\n\r\n') as server:
+            subscribe(server.url(), Site)
+            site()
+            work()
+        assert Attempt.objects.get().response_body.startswith('answeranswer')
+        assert Delivery.objects.get().status == 'delivered'
+
+
 class TestSlowEndpoints:
     def test_a_test_waits_no_longer_than_a_web_thread_may(self, monkeypatch, receiver: Receiver):
         """10 seconds; a moment here."""

@@ -16,23 +16,28 @@ from . import blocked_networks, deadline
 INTERIM = frozenset(range(100, 200)) - {http.HTTPStatus.SWITCHING_PROTOCOLS}
 
 
-class _Lines:
-    """A stream of lines that knows the last one that was read, and has an end."""
+# Bytes: enough for a body of which each byte is a chunk.
+MAX_CHUNK_LINES = 8 * MAX_RESPONSE_READ
 
-    def __init__(self, stream: BinaryIO):
+
+class _Lines:
+    """A stream that knows the last line that was read. Its lines have an end; `what` they are is told then."""
+
+    def __init__(self, stream: BinaryIO, what: str, room: int):
         self.stream = stream
         self.last: bytes | None = None
-        self._room = MAX_RESPONSE_READ
+        self._what = what
+        self._limit = self._room = room
 
     def readline(self, limit: int = -1) -> bytes:
         self.last = self.stream.readline(limit)
         self._room -= len(self.last)
         if self._room < 0:
-            raise http.client.HTTPException(f'the headers are longer than {MAX_RESPONSE_READ} bytes')
+            raise http.client.HTTPException(f'the {self._what} are longer than {self._limit} bytes')
         return self.last
 
-    def close(self) -> None:
-        self.stream.close()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
 
 
 class _Response(http.client.HTTPResponse):
@@ -42,7 +47,7 @@ class _Response(http.client.HTTPResponse):
     """
 
     def begin(self) -> None:
-        lines = self.fp = _Lines(self.fp)
+        lines = self.fp = _Lines(self.fp, 'headers', MAX_RESPONSE_READ)
         try:
             super().begin()
             while self.status in INTERIM:
@@ -53,6 +58,9 @@ class _Response(http.client.HTTPResponse):
                 self.fp = lines.stream
         if lines.last == b'':
             raise http.client.HTTPException('the connection was cut inside the headers')
+        if self.chunked and self.fp is not None:
+            # What stands between the chunks, and after them, counts for no body and may be any length.
+            self.fp = _Lines(self.fp, 'lines of the chunks', MAX_CHUNK_LINES)
         if self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
             self.will_close = True  # what it speaks from now on is not HTTP
 
