@@ -35,7 +35,7 @@ MAX_TIMEOUT = 3600
 # Characters of a webhook's URL, templates and all.
 MAX_URL = 500
 
-# Characters of any other template of a webhook.
+# Characters of any other template of a webhook, of its headers, and of its conditions as JSON.
 MAX_TEMPLATE = 64 * 1024
 
 # The answer of an endpoint that is not to be called again (RFC 9110, 15.5.11).

@@ -41,6 +41,25 @@ class TestSaving:
         assert list(answer.data) == ['conditions']
         assert api_client.patch(f'{API}{webhook.pk}/', {'conditions': WITHOUT_END}, format='json').status_code == 200
 
+    def test_many_that_each_are_quick_to_compile_are_refused(self, api_client):
+        webhook = subscribe(NOWHERE, Site)
+        # Some milliseconds each, and each is another one.
+        patterns = [f'(?i){number}[\x01-\u3fff]' for number in range(500)]
+        for some, status in ((patterns, 400), (patterns[:2], 200)):
+            value = {'or': [{'attr': 'name', 'op': 'regex', 'value': pattern} for pattern in some]}
+            answer = api_client.patch(f'{API}{webhook.pk}/', {'conditions': value}, format='json')
+            assert answer.status_code == status
+            assert status == 200 or 'it takes more than 0.05 seconds' in str(answer.data['conditions'])
+
+    def test_what_would_take_long_for_its_length_is_refused(self, api_client):
+        """They are evaluated for each event, one webhook after the other."""
+        webhook = subscribe(NOWHERE, Site)
+        condition = {'attr': 'name', 'value': 'x'}
+        for count, status in ((20_000, 400), (500, 200)):
+            answer = api_client.patch(f'{API}{webhook.pk}/', {'conditions': {'or': [condition] * count}}, format='json')
+            assert answer.status_code == status
+            assert status == 200 or list(answer.data) == ['conditions']
+
 
 class TestEvaluating:
     def test_a_regular_expression_without_an_end_is_given_up_in_any_thread(self):

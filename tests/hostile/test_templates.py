@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -382,6 +383,45 @@ class TestLength:
         url = f'/api/plugins/webhooks/webhooks/{webhook.pk}/'
         head = 'X-Name: ' if field == 'additional_headers' else ''
         for length, status in ((MAX_TEMPLATE, 200), (MAX_TEMPLATE + 1, 400)):
-            answer = api_client.patch(url, {field: head + 'x' * length}, format='json')
+            answer = api_client.patch(url, {field: head + 'x' * (length - len(head))}, format='json')
             assert answer.status_code == status
         assert list(answer.data) == [field]
+
+    def test_so_are_many_short_ones_in_headers(self, api_client):
+        webhook = subscribe(NOWHERE, Site)
+        url = f'/api/plugins/webhooks/webhooks/{webhook.pk}/'
+        lines = [f'X-{number}: {{{{ data.name }}}}' for number in range(4000)]
+        answer = api_client.patch(url, {'additional_headers': '\n'.join(lines)}, format='json')
+        assert (answer.status_code, list(answer.data)) == (400, ['additional_headers'])
+        answer = api_client.patch(url, {'additional_headers': '\n'.join(lines[:100])}, format='json')
+        assert answer.status_code == 200
+
+
+class TestNumber:
+    """Each template is within its bounds. It is their number that holds up whoever renders them."""
+
+    # Half a second each.
+    NAPS = '\n'.join(f'X-{number}: {{{{ 0.5|nap }}}}' for number in range(12))
+    TOGETHER = 'the templates of a request take more than 2 seconds'
+
+    @pytest.fixture
+    def naps(self, settings) -> None:
+        settings.JINJA_FILTERS = {'nap': lambda seconds: time.sleep(seconds) or seconds}
+
+    def test_a_preview_takes_no_longer_for_many_headers(self, api_client, naps):
+        site(name='Bern')
+        webhook = subscribe(NOWHERE, Site, additional_headers=self.NAPS)
+        answer = api_client.get(f'/api/plugins/webhooks/webhooks/{webhook.pk}/preview/')
+        assert (answer.status_code, list(answer.data)) == (400, ['additional_headers'])
+        assert self.TOGETHER in str(answer.data)
+        Webhook.objects.update(additional_headers='\n'.join(self.NAPS.splitlines()[:2]))
+        assert api_client.get(f'/api/plugins/webhooks/webhooks/{webhook.pk}/preview/').status_code == 200
+
+    def test_nor_does_a_worker(self, receiver: Receiver, naps):
+        subscribe(receiver.url('/attack'), Site, additional_headers=self.NAPS)
+        subscribe(receiver.url('/two'), Site, additional_headers='\n'.join(self.NAPS.splitlines()[:2]))
+        site()
+        work()
+        (failed,) = deliveries('failed')
+        assert failed.error.startswith(f'not sent: additional_headers: {self.TOGETHER}')
+        assert [request.path for request in receiver.wait_for(1)] == ['/two']

@@ -43,7 +43,7 @@ def build(delivery: Delivery, now: float) -> Request:
     webhook, events = delivery.webhook, delivery.events()
     _check_rendered(events)
     context = cache(partial(formats.template_context, webhook, events))
-    with renderer.shared():
+    with renderer.together():
         body = _body(webhook, events, context)
         url = _url(webhook, context)
         own = _headers(webhook, context, url)

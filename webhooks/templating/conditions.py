@@ -28,11 +28,12 @@ def are_met(conditions: str, data: str) -> str:
         return 'met' if ConditionSet(json.loads(conditions)).eval(json.loads(data)) else ''
 
 
-def check_pattern(pattern: str) -> None:
-    """Raise InvalidCondition for a regular expression that is none, or takes too long to compile."""
+def check_patterns(*patterns: str) -> None:
+    """Raise InvalidCondition for a regular expression that is none, and where they take too long to compile."""
     with _bounded():
         try:
-            re.compile(pattern)
+            for pattern in patterns:
+                re.compile(pattern)
         except (re.error, OverflowError, RecursionError) as error:
             raise InvalidCondition(str(error)) from None
 

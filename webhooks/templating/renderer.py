@@ -8,7 +8,8 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 
@@ -24,7 +25,7 @@ from .environment import Environment, described
 from .errors import RenderError, TimeUp
 from .process import Fork, ProcessEnded, Renderer, Spawner, TooSlow
 
-# Seconds that one template may take. It is told its line then.
+# Seconds that one template may take, and all of a request together. The one that is too slow is told its line.
 TIME_LIMIT = 2.0
 # Seconds after which the renderer is killed that did not even answer that.
 MARGIN = 0.2
@@ -32,6 +33,7 @@ MARGIN = 0.2
 PATIENCE = 5.0
 
 TOO_SLOW = f'the template takes more than {TIME_LIMIT:g} seconds'
+TOO_SLOW_TOGETHER = f'the templates of a request take more than {TIME_LIMIT:g} seconds'
 TOO_LARGE = 'the template needs too much memory'
 ENDED = 'the template has ended the process that it was rendered in'
 
@@ -43,17 +45,17 @@ Filters = dict[str, Callable]
 
 def render(template: str, context: str) -> str:
     """Return the rendered template. `context` is a JSON object, read anew for each. Raises RenderError."""
-    return _ask('render', template, context)
+    return _ask_in_time('render', template, context)
 
 
 def render_url(template: str, context: str) -> str:
     """As `render`. Raises RenderError also where what an object holds would end the host that the template wrote."""
-    return _ask('render_url', template, context)
+    return _ask_in_time('render_url', template, context)
 
 
 def check(template: str) -> None:
     """Raise RenderError for a template with a mistake in its syntax, or a filter that does not exist."""
-    _ask('check', template)
+    _ask_in_time('check', template)
 
 
 def are_met(wanted: str, data: str) -> bool:
@@ -64,12 +66,12 @@ def are_met(wanted: str, data: str) -> bool:
         raise InvalidCondition('they cannot be evaluated: they need too much time or memory') from None
 
 
-def check_pattern(pattern: str) -> None:
-    """Raise InvalidCondition for a regular expression that cannot be used."""
+def check_patterns(patterns: Iterable[str]) -> None:
+    """Raise InvalidCondition where one of the regular expressions cannot be used, or all take too long together."""
     try:
-        _ask('check_pattern', pattern, seconds=PATIENCE)
+        _ask('check_patterns', *patterns, seconds=PATIENCE)
     except RenderError:
-        raise InvalidCondition('it needs too much time or memory') from None
+        raise InvalidCondition('a regular expression needs too much time or memory') from None
 
 
 #
@@ -178,8 +180,33 @@ def _filters() -> Filters:
 #
 
 
-def _ask(task: str, *texts: str, seconds: float | None = None) -> str:
-    seconds = TIME_LIMIT + MARGIN if seconds is None else seconds
+_taken: ContextVar[list[float] | None] = ContextVar('taken', default=None)
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Let the templates that are rendered inside share one renderer and one TIME_LIMIT."""
+    token = _taken.set([])
+    try:
+        with shared():
+            yield
+    finally:
+        _taken.reset(token)
+
+
+def _ask_in_time(task: str, *texts: str) -> str:
+    """Ask what may take TIME_LIMIT, less what the templates before it took. Raises RenderError."""
+    left = TIME_LIMIT - sum(_taken.get() or ())
+    if left <= 0:
+        raise RenderError(TOO_SLOW_TOGETHER)
+    return _ask(task, str(left), *texts, seconds=left + MARGIN, too_slow=_too_slow(left))
+
+
+def _too_slow(left: float) -> str:
+    return TOO_SLOW if left == TIME_LIMIT else TOO_SLOW_TOGETHER
+
+
+def _ask(task: str, *texts: str, seconds: float, too_slow: str = TOO_SLOW) -> str:
     question = [task.encode(), *(text.encode(errors='surrogatepass') for text in texts)]
     with shared():
         supply = _supply.get()
@@ -190,9 +217,10 @@ def _ask(task: str, *texts: str, seconds: float | None = None) -> str:
                 raise RenderError(f'no process is to be had: {error}') from error
             was_new = renderer.is_new
             try:
-                status, answer = renderer.ask(question, seconds)
+                with _counted():
+                    status, answer = renderer.ask(question, seconds)
             except TooSlow:
-                raise RenderError(TOO_SLOW) from None
+                raise RenderError(too_slow) from None
             except ProcessEnded:
                 status, answer = NO_MEMORY, ENDED.encode()
             if status != NO_MEMORY:
@@ -201,6 +229,16 @@ def _ask(task: str, *texts: str, seconds: float | None = None) -> str:
             if was_new:
                 raise RenderError(answer.decode())
             # What others left behind may have been too much: it is tried in a new one.
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    begun = time.monotonic()
+    try:
+        yield
+    finally:
+        if (taken := _taken.get()) is not None:
+            taken.append(time.monotonic() - begun)
 
 
 def _understood(status: bytes, text: str, renderer: Renderer) -> str:
@@ -226,7 +264,7 @@ def _serve(channel: socket.socket, filters: Filters) -> None:
         b'render_url': _timed(environment.render_url),
         b'check': _timed(environment.check),
         b'are_met': conditions.are_met,
-        b'check_pattern': conditions.check_pattern,
+        b'check_patterns': conditions.check_patterns,
     }
     signal.signal(signal.SIGALRM, _strike)
     while True:
@@ -244,7 +282,7 @@ def _answer(tasks: dict[bytes, Callable], question: list[bytes]) -> tuple[bytes,
     except InvalidCondition as error:
         return UNFIT, str(error)
     except TimeUp as error:
-        return REFUSED, described(RenderError(TOO_SLOW).with_traceback(error.__traceback__))
+        return REFUSED, described(RenderError(str(error) or TOO_SLOW).with_traceback(error.__traceback__))
     except MemoryError:
         return NO_MEMORY, TOO_LARGE
     except BROKEN_OFF as error:
@@ -255,10 +293,12 @@ def _answer(tasks: dict[bytes, Callable], question: list[bytes]) -> tuple[bytes,
 
 
 def _timed(task: Callable) -> Callable:
-    def call(*texts: str) -> str | None:
-        signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT)
+    def call(seconds: str, *texts: str) -> str | None:
+        signal.setitimer(signal.ITIMER_REAL, float(seconds))
         try:
             return task(*texts)
+        except TimeUp as error:
+            raise TimeUp(_too_slow(float(seconds))).with_traceback(error.__traceback__) from None
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
 

@@ -1,13 +1,15 @@
 """Which changes are sent: of which kinds, and under which conditions, which are those of NetBox's event rules."""
 
+import json
 import math
 from typing import Any
 
 from django.utils.translation import gettext as _
 from extras.conditions import Condition, ConditionSet, InvalidCondition
 
+from ..constants import MAX_TEMPLATE
 from ..exceptions import DefinitionError
-from ..storable import UNSTORABLE, nodes
+from ..storable import UNSTORABLE, is_flat, nodes
 from ..templating import renderer
 from .definition import Definition
 
@@ -22,12 +24,17 @@ def check_conditions(definition: Definition) -> None:
     """Raise DefinitionError for what NetBox's ConditionSet cannot read, or never evaluate."""
     if definition.conditions in (None, {}, ''):
         return
+    if not is_flat(definition.conditions):
+        raise DefinitionError('conditions', _('Invalid conditions: they are nested too deeply.'))
     try:
+        if len(json.dumps(definition.conditions)) > MAX_TEMPLATE:
+            raise ValueError(_('they have {limit} characters at most').format(limit=MAX_TEMPLATE))
         ConditionSet(definition.conditions)
-        for node in nodes(definition.conditions):
+        found = list(nodes(definition.conditions))
+        for node in found:
             _check_node(node)
-    except RecursionError:
-        raise DefinitionError('conditions', _('Invalid conditions: they are nested too deeply.')) from None
+        if patterns := [node['value'] for node in found if _is_pattern(node)]:
+            renderer.check_patterns(patterns)
     except (ValueError, TypeError, KeyError, AttributeError, InvalidCondition) as error:
         raise DefinitionError('conditions', _('Invalid conditions: {error}').format(error=error)) from None
 
@@ -40,5 +47,7 @@ def _check_node(node: Any) -> None:
         raise ValueError(_('a number is not finite'))
     if isinstance(node, dict) and not isinstance(node.get('attr', ''), str):
         raise ValueError(_('attr is the name of an attribute'))
-    if isinstance(node, dict) and node.get('op') == Condition.REGEX:
-        renderer.check_pattern(node['value'])
+
+
+def _is_pattern(node: Any) -> bool:
+    return isinstance(node, dict) and node.get('op') == Condition.REGEX

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.utils.translation import gettext_lazy as _
 from utilities.jinja2 import HTTP_HEADER_INVALID_CHARS_RE
 
-from ..constants import FORWARDED_HEADERS, FORWARDED_PREFIX, RESERVED_HEADERS
+from ..constants import FORWARDED_HEADERS, FORWARDED_PREFIX, MAX_TEMPLATE, RESERVED_HEADERS
 from ..exceptions import DecryptionError, DefinitionError
 from ..security.masking import MASK
 from .definition import Definition
@@ -33,6 +33,9 @@ MOVED = _(
 def check(definition: Definition) -> None:
     """Raise DefinitionError for a line that is no header, or holds a template with a mistake."""
     text = reveal('additional_headers', definition.additional_headers)
+    if len(text) > MAX_TEMPLATE:
+        reason = _('The headers have {limit} characters at most.')
+        raise DefinitionError('additional_headers', reason.format(limit=MAX_TEMPLATE))
     for name, value in parse_headers(text):
         check_header_name(name)
         check_template('additional_headers', value)
