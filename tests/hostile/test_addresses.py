@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from dcim.models import Site
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from support.builders import site, subscribe
 from support.loopback import OK, serving
@@ -130,11 +130,48 @@ def written(draw: st.DrawFn, address: ipaddress.IPv4Address) -> str:
     return text + draw(st.sampled_from(['', '.']))
 
 
-def _inside(prefix: str, number: int, shift: int = 0) -> str:
-    return f'[{ipaddress.IPv6Address(int(ipaddress.IPv6Address(prefix)) + (number << shift))}]'
+# Characters that browsers take for others (UTS 46): the first digit and the letter a of each row, and other dots.
+DIGITS = '０𝟎𝟘𝟢𝟬𝟶₀'
+LETTERS = 'ａ𝐚𝑎𝒂𝗮𝚊'
+DOTS = '。．｡'
 
 
-FORMS: list[Callable[[int], str]] = [
+def _as_unicode(draw: st.DrawFn, character: str) -> str:
+    if character.isdigit():
+        return chr(ord(draw(st.sampled_from(DIGITS))) + int(character))
+    if character == '.':
+        return draw(st.sampled_from(DOTS))
+    return chr(ord(draw(st.sampled_from(LETTERS))) + ord(character.lower()) - ord('a'))
+
+
+def _as_escape(_draw: st.DrawFn, character: str) -> str:
+    return f'%{ord(character):02x}'
+
+
+@st.composite
+def disguised(draw: st.DrawFn, text: str, hide: Callable[[st.DrawFn, str], str]) -> str:
+    """A host in which some characters are written otherwise."""
+    hidden = draw(st.lists(st.booleans(), min_size=len(text), max_size=len(text)))
+    return ''.join(hide(draw, one) if is_hidden else one for one, is_hidden in zip(text, hidden, strict=True))
+
+
+def _inside(prefix: str, number: int, shift: int = 0) -> ipaddress.IPv6Address:
+    return ipaddress.IPv6Address(int(ipaddress.IPv6Address(prefix)) + (number << shift))
+
+
+def _dotted(address: ipaddress.IPv6Address) -> str:
+    """Its last four bytes as an IPv4 address."""
+    return f'{address.exploded[:30]}{ipaddress.IPv4Address(address.packed[12:])}'
+
+
+SPELLINGS: list[Callable[[ipaddress.IPv6Address], str]] = [
+    str,
+    lambda address: address.exploded,
+    lambda address: address.exploded.upper(),
+    _dotted,
+]
+FORMS: list[Callable[[int], ipaddress.IPv6Address]] = [
+    lambda number: _inside('::', number),  # compatible
     lambda number: _inside('::ffff:0:0', number),  # mapped
     lambda number: _inside('::ffff:0:0:0', number),  # SIIT
     lambda number: _inside('64:ff9b::', number),  # NAT64
@@ -161,8 +198,15 @@ class Reached(Exception):
     """The address was not blocked: the next thing would have been to connect."""
 
 
-def is_refused(url: str) -> bool:
+def is_refused(url: str, **fields: Any) -> bool:
     """Whether the transport refuses a URL for its address. Nothing is connected to."""
+    error = error_of(url, **fields)
+    assert 'blocked_networks' in error or 'Reached' in error, f'{url}: {error}'
+    return 'blocked_networks' in error
+
+
+def error_of(url: str, **fields: Any) -> str:
+    """Return why nothing was sent: the last thing is to connect, which raises Reached."""
     client, known = Client(1), socket.socket
 
     def connect(*_args: object) -> socket.socket:
@@ -170,12 +214,10 @@ def is_refused(url: str) -> bool:
 
     socket.socket = connect
     try:
-        error = client.send(Request(method='GET', url=url, headers={}, body=b'', timeout=5)).error
+        return client.send(Request(method='GET', url=url, headers={}, body=b'', timeout=5, **fields)).error
     finally:
         socket.socket = known
         client.close()
-    assert 'blocked_networks' in error or 'Reached' in error, f'{url}: {error}'
-    return 'blocked_networks' in error
 
 
 class TestForms:
@@ -184,9 +226,35 @@ class TestForms:
         text = data.draw(written(address))
         assert is_refused(f'http://{around.format(text)}/') is is_blocked(str(address))
 
-    @given(ADDRESSES, st.sampled_from(FORMS), st.sampled_from(AUTHORITIES))
-    def test_inside_another_address_it_is_blocked_if_and_only_if_its_plain_form_is(self, address, form, around):
-        assert is_refused(f'http://{around.format(form(int(address)))}/') is is_blocked(str(address))
+    @given(st.data(), ADDRESSES, st.sampled_from(AUTHORITIES))
+    def test_percent_encoded_it_is_blocked_if_and_only_if_its_plain_form_is(self, data, address, around):
+        text = data.draw(disguised(data.draw(written(address)), _as_escape))
+        assert is_refused(f'http://{around.format(text)}/') is is_blocked(str(address))
+
+    @given(st.data(), ADDRESSES)
+    def test_in_digits_and_dots_of_other_scripts_it_is_the_host_of_no_url(self, data, address):
+        """To browsers it is."""
+        text = data.draw(disguised(data.draw(written(address)), _as_unicode))
+        assume(not text.isascii())
+        assert 'not allowed' in error_of(f'http://{text}/')
+
+    @given(ADDRESSES, st.sampled_from(FORMS), st.sampled_from(SPELLINGS), st.sampled_from(AUTHORITIES))
+    def test_inside_another_address_it_is_blocked_if_and_only_if_its_plain_form_is(
+        self, address, form, spelled, around
+    ):
+        outer = form(int(address))
+        assume(not outer.is_loopback)  # ::1, which is 0.0.0.1 to nobody
+        assert is_refused(f'http://{around.format(f"[{spelled(outer)}]")}/') is is_blocked(str(address))
+
+    @given(st.data(), ADDRESSES)
+    def test_of_a_proxy_no_form_is_asked_for_whose_plain_form_is_blocked(self, data, address):
+        form, spelled = data.draw(st.sampled_from(FORMS)), data.draw(st.sampled_from(SPELLINGS))
+        outer = form(int(address))
+        assume(not outer.is_loopback)
+        shown = written(address).flatmap(lambda text: disguised(text, _as_escape))
+        text = data.draw(st.one_of(shown, st.just(f'[{spelled(outer)}]')))
+        refused = is_refused(f'http://{text}/', proxies={'http': 'http://127.0.0.1:9'})
+        assert refused is is_blocked(str(address))
 
     @given(ADDRESSES, st.sampled_from([48, 56, 64]), st.integers(0, 2**8 - 1))
     def test_behind_a_local_nat64_of_any_length_it_is_blocked_if_its_plain_form_is(self, address, length, rest):
