@@ -2,6 +2,9 @@
 
 import gc
 import logging
+import os
+import signal
+from contextlib import suppress
 from typing import Any
 
 from django_rq.utils import reset_db_connections
@@ -11,7 +14,7 @@ from rq.job import Job
 from utilities.rqworker import NetBoxRQWorker
 
 from . import conf
-from .engine import runner
+from .engine import runner, shutdown
 from .engine.standby import Standby
 from .engine.timer import Timer
 from .engine.warmup import warm_up
@@ -61,6 +64,8 @@ class WebhooksWorker(NetBoxRQWorker):
 
     has_webhooks_timer = True
     _standby: Standby | None = None
+    # Whether the job under way is one that listens to requests to stop.
+    _listens = False
 
     def bootstrap(self, *args, **kwargs) -> None:
         super().bootstrap(*args, **kwargs)
@@ -88,14 +93,32 @@ class WebhooksWorker(NetBoxRQWorker):
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         super().execute_job(job, queue)
-        if _is_ours(job) and not (self._standby and self._standby.is_there):
+        if self._listens and not self._stop_requested and not (self._standby and self._standby.is_there):
             self._stand_by()
 
     def fork_work_horse(self, job: Job, queue: Queue) -> None:
-        if _is_ours(job) and self._standby and self._standby.hand_over(job, queue, self.execution):
+        self._listens = _is_ours(job)
+        if self._listens and self._standby and self._standby.hand_over(job, queue, self.execution):
             self._horse_pid = self._standby.pid
         else:
             super().fork_work_horse(job, queue)
+        if self._stop_requested:
+            self._ask_horse_to_stop()
+
+    def setup_work_horse_signals(self) -> None:
+        super().setup_work_horse_signals()
+        if self._listens:
+            shutdown.listen()
+
+    def handle_warm_shutdown_request(self) -> None:
+        super().handle_warm_shutdown_request()
+        self._ask_horse_to_stop()
+
+    def _ask_horse_to_stop(self) -> None:
+        """Let a job of ours begin nothing more. Other jobs go on to their end, as with RQ's own worker."""
+        if self._listens and self.horse_pid:
+            with suppress(ProcessLookupError):
+                os.kill(self.horse_pid, signal.SIGTERM)
 
     def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
         if self._standby and self._standby.pid == self.horse_pid:

@@ -22,7 +22,7 @@ from ..outbox import wakeup
 from ..templating import renderer
 from ..transport.client import Client
 from ..transport.exchange import Outcome, Request
-from . import claims, expiry, gone, lanes, outcomes, purge, quarantine, rescue
+from . import claims, expiry, gone, lanes, outcomes, purge, quarantine, rescue, shutdown
 from .building import Building, Built
 from .claimed import Claimed
 from .claims import Claim
@@ -152,7 +152,7 @@ class Drain:
         return False
 
     def _is_over(self) -> bool:
-        return self._pace.is_over(time.monotonic())
+        return shutdown.is_requested() or self._pace.is_over(time.monotonic())
 
     def _span(self) -> Span:
         return self._pace.span(time.monotonic())

@@ -26,6 +26,7 @@ from rq.executions import Execution
 from rq.job import Job
 
 from ..outbox import queue
+from . import shutdown
 from .warmup import rehearse
 
 logger = logging.getLogger('webhooks.standby')
@@ -123,12 +124,13 @@ def _serve(worker: Worker, channel: socket.socket, parent: int) -> NoReturn:
     try:
         os.setpgrp()
         worker.setup_work_horse_signals()
+        shutdown.listen()
         random.seed()
         _refresh(worker)
         rehearse()
         end = time.monotonic() + LIFE
         while assignment := _next(worker, channel, parent):
-            goes_on = _work(worker, *json.loads(assignment)) and time.monotonic() < end
+            goes_on = _work(worker, *json.loads(assignment)) and time.monotonic() < end and not shutdown.is_requested()
             channel.sendall(GOES_ON if goes_on else ENDS)
             if not goes_on:
                 break
@@ -146,7 +148,10 @@ def _next(worker: Worker, channel: socket.socket, parent: int) -> bytes:
         if os.getppid() != parent:
             return b''
         _refresh(worker)
-    return channel.recv(select.PIPE_BUF)
+    try:
+        return channel.recv(select.PIPE_BUF)
+    except ConnectionResetError:
+        return b''  # the worker went without reading what was said of the last job
 
 
 def _work(worker: Worker, job_id: str, queue_name: str, execution_id: str) -> bool:

@@ -1,0 +1,134 @@
+"""A worker that is asked to stop, as by Docker, Kubernetes, systemd and supervisord: SIGTERM, and SIGKILL later."""
+
+import os
+import signal
+import time
+
+import pytest
+from dcim.models import Site
+from django.db import transaction
+from rq.registry import FailedJobRegistry
+from support.builders import site, subscribe
+from support.engine import deliveries
+
+from devstack.netbox import Worker
+from devstack.process import descendants, wait_until
+from devstack.receiver import Answer, Manner, Receiver
+from webhooks.choices import StatusChoices
+from webhooks.models import Attempt, Webhook
+from webhooks.outbox import queue
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+PENDING, SENDING, DELIVERED, FAILED = StatusChoices.values()
+HOOK = '/hook'
+PATIENCE = 60
+# At one request at a time: more than a job has time for.
+BACKLOG, DELAY = 250, 0.2
+
+
+@pytest.fixture
+def webhook(receiver: Receiver) -> Webhook:
+    receiver.answers(HOOK, Answer(delay=DELAY))
+    return subscribe(receiver.url(HOOK), Site, concurrency=1)
+
+
+def make_backlog() -> None:
+    with transaction.atomic():
+        for _number in range(BACKLOG):
+            site()
+
+
+def stop(worker: Worker) -> float:
+    """Ask it to stop as a service manager does, and return how many seconds it took."""
+    began = time.monotonic()
+    os.kill(worker.pid, signal.SIGTERM)
+    assert wait_until(lambda: not worker.child.running, timeout=PATIENCE)
+    return time.monotonic() - began
+
+
+def failed_jobs() -> int:
+    return FailedJobRegistry(queue=queue.get()).count
+
+
+def test_with_a_backlog_it_finishes_what_is_under_way_and_begins_nothing_more(webhook, receiver, rqworker):
+    worker = rqworker()
+    make_backlog()
+    receiver.wait_for(5, timeout=PATIENCE)
+    before = len(receiver.requests)
+    print(f'stopped after {stop(worker):.1f} s')
+
+    assert len(receiver.requests) <= before + 2
+    assert not deliveries(SENDING)
+    assert len(deliveries(DELIVERED)) == len(receiver.requests)
+    assert len(deliveries(PENDING)) == BACKLOG - len(receiver.requests)
+    assert not Attempt.objects.exclude(response_status=200).exists()
+    assert failed_jobs() == 0
+
+
+def test_another_worker_goes_on_with_what_it_left(webhook, receiver, rqworker):
+    worker = rqworker()
+    make_backlog()
+    receiver.wait_for(5, timeout=PATIENCE)
+    stop(worker)
+    left = len(deliveries(PENDING))
+    assert left > BACKLOG / 2
+
+    receiver.answers(HOOK, Answer())
+    rqworker()
+    assert wait_until(lambda: len(deliveries(DELIVERED)) == BACKLOG, timeout=PATIENCE)
+    assert len(receiver.requests) == BACKLOG
+
+
+def test_a_request_under_way_gets_its_answer(receiver, rqworker):
+    receiver.answers(HOOK, Answer(delay=3))
+    subscribe(receiver.url(HOOK), Site)
+    worker = rqworker()
+    site()
+    receiver.wait_for(1, timeout=PATIENCE)
+    assert deliveries(SENDING)
+    stop(worker)
+    assert [one.attempts.count() for one in deliveries(DELIVERED)] == [1]
+
+
+def test_where_all_of_its_processes_are_asked_it_is_the_same(webhook, receiver, rqworker):
+    """As systemd does it without KillMode=mixed."""
+    worker = rqworker()
+    make_backlog()
+    receiver.wait_for(5, timeout=PATIENCE)
+    before = len(receiver.requests)
+    for process in descendants(worker.pid):
+        os.kill(process.pid, signal.SIGTERM)
+    stop(worker)
+
+    assert len(receiver.requests) <= before + 2
+    assert not deliveries(SENDING)
+    assert len(deliveries(DELIVERED)) == len(receiver.requests)
+    assert failed_jobs() == 0
+
+
+def test_without_a_job_it_ends_with_its_standby(webhook, receiver, rqworker):
+    worker = rqworker()
+    site()
+    assert wait_until(lambda: len(deliveries(DELIVERED)) == 1, timeout=PATIENCE)
+    family = descendants(worker.pid)
+    assert family
+    stop(worker)
+    assert wait_until(lambda: not any(os.path.exists(f'/proc/{one.pid}') for one in family), timeout=PATIENCE)
+    assert 'warm shut down requested' in worker.child.log_tail(100)
+    assert 'Traceback' not in worker.child.log_tail(100)
+
+
+def test_one_that_hangs_comes_back_by_its_lease_where_the_period_is_too_short(receiver, rqworker):
+    receiver.answers(HOOK, Answer(manner=Manner.HANG))
+    subscribe(receiver.url(HOOK), Site, timeout=60)
+    worker = rqworker()
+    site()
+    receiver.wait_for(1, timeout=PATIENCE)
+    os.kill(worker.pid, signal.SIGTERM)
+    family = descendants(worker.pid)
+    worker.kill()
+    for process in family:
+        process.kill()
+    (held,) = deliveries(SENDING)
+    assert held.lease_until is not None
