@@ -33,6 +33,11 @@ menu = PluginMenu(
             _('Log'),
             (
                 PluginMenuItem(
+                    link='plugins:webhooks:status',
+                    link_text=_('Status'),
+                    permissions=['webhooks.view_delivery'],
+                ),
+                PluginMenuItem(
                     link='plugins:webhooks:delivery_list',
                     link_text=_('Deliveries'),
                     permissions=['webhooks.view_delivery'],

@@ -15,7 +15,8 @@ from django.utils.translation import gettext_lazy as _
 from django_rq.settings import get_queues_map
 
 from .. import conf
-from ..services import backlog
+from ..choices import StatusChoices
+from ..services import status
 
 
 class WebhooksAdminSite(AdminSite):
@@ -73,7 +74,7 @@ class WebhooksAdminSite(AdminSite):
                 'worker': settings.worker,
             },
             # Read where a template asks for it.
-            'webhooks_backlog': backlog.measure,
+            'webhooks_status': lambda: status.lines(_urls()),
         }
 
     def _turn_away(self, request: HttpRequest, wanted: str) -> HttpResponse:
@@ -81,3 +82,13 @@ class WebhooksAdminSite(AdminSite):
         if request.user.is_authenticated:
             raise PermissionDenied
         return redirect_to_login(wanted, reverse('login'))
+
+
+def _urls() -> dict[str, str]:
+    index = get_queues_map()[conf.get().queue]
+    return {
+        'workers': reverse('django_rq:workers', args=[index]),
+        'waiting': f'{reverse("admin:webhooks_delivery_changelist")}?status__exact={StatusChoices.PENDING}',
+        'failed': reverse('django_rq:failed_jobs', args=[index]),
+        'suspended': f'{reverse("admin:webhooks_webhook_changelist")}?state=suspended',
+    }

@@ -50,10 +50,16 @@ def function(job: Job) -> str:
 
 def count_workers() -> int | None:
     """Return how many live workers serve our queue, None where Redis cannot be reached."""
+    found = workers()
+    return None if found is None else len(found)
+
+
+def workers() -> list[Worker] | None:
+    """Return the live workers that serve our queue, None where Redis cannot be reached."""
     name = conf.get().queue
     try:
         # A connection of its own, for RQ's Worker gives the one that it is given a worker's patience.
-        return sum(name in worker.queue_names() for worker in Worker.all(connection=_connect()))
+        return [worker for worker in Worker.all(connection=_connect()) if name in worker.queue_names()]
     except (RedisError, OSError):
         return None
 

@@ -1,15 +1,16 @@
-"""The backlog in figures, read in a few queries: for `webhooks_status`, the metrics and the dashboard."""
+"""The backlog in figures, read in a few queries: for `webhooks_status`, the metrics and the status pages."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db.models import Count, Min, Q, QuerySet
+from django.db.models import Count, Manager, Min, Q, QuerySet
 
 from .. import conf
 from ..choices import OPEN_STATUSES, StatusChoices
 from ..engine import event_claims
-from ..models import Delivery, Event, Health
+from ..models import Delivery, Event, Health, Webhook
 from ..outbox import queue
+from ..visibility import Reader
 
 
 @dataclass(frozen=True)
@@ -32,28 +33,39 @@ class Backlog:
     redis: bool
 
 
-def measure() -> Backlog:
-    """Return the backlog as it is now. Does not raise for want of Redis."""
-    undispatched = Event.objects.filter(dispatched_at=None).aggregate(
+def measure(user: Reader | None = None) -> Backlog:
+    """Return the backlog as it is now, of what the user may view if one is given. Does not raise for want of Redis."""
+    undispatched = _visible(Event.objects, user).filter(dispatched_at=None)
+    changes = undispatched.aggregate(
         count=Count('pk'), suspects=Count('pk', filter=event_claims.SUSPECTS), oldest=Min('timestamp')
     )
-    deliveries = Delivery.objects.filter(status__in=(*OPEN_STATUSES, StatusChoices.FAILED)).aggregate(
+    log = _visible(Delivery.objects, user)
+    deliveries = log.filter(status__in=(*OPEN_STATUSES, StatusChoices.FAILED)).aggregate(
         pending=Count('pk', filter=Q(status=StatusChoices.PENDING)),
         sending=Count('pk', filter=Q(status=StatusChoices.SENDING)),
         suspect_deliveries=Count('pk', filter=Q(status__in=OPEN_STATUSES, lapses__gt=0)),
         failed=Count('pk', filter=Q(status=StatusChoices.FAILED)),
     )
-    oldest = [moment for moment in (undispatched['oldest'], waiting_since(Delivery.objects.all())) if moment]
+    oldest = [moment for moment in (changes['oldest'], waiting_since(log)) if moment]
     workers = queue.count_workers()
     return Backlog(
-        undispatched=undispatched['count'],
-        suspect_events=undispatched['suspects'],
+        undispatched=changes['count'],
+        suspect_events=changes['suspects'],
         oldest=min(oldest, default=None),
-        suspended=Health.objects.filter(suspended_since__isnull=False).count(),
+        suspended=_suspended(user).count(),
         workers=workers,
         redis=workers is not None,
         **deliveries,
     )
+
+
+def _visible(manager: Manager, user: Reader | None) -> QuerySet:
+    return manager.all() if user is None else manager.restrict(user, 'view')
+
+
+def _suspended(user: Reader | None) -> QuerySet[Health]:
+    suspended = Health.objects.filter(suspended_since__isnull=False)
+    return suspended if user is None else suspended.filter(webhook__in=Webhook.objects.restrict(user, 'view'))
 
 
 def waiting_since(deliveries: QuerySet[Delivery]) -> datetime | None:

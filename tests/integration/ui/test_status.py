@@ -1,0 +1,128 @@
+"""The status page on NetBox's own pages, for those who may view the log; and that the admin's says the same."""
+
+import re
+from datetime import timedelta
+from html import unescape
+
+import pytest
+from dcim.models import Site
+from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
+from support.builders import NOWHERE, site, subscribe
+from support.log import delivery, event
+
+from webhooks.choices import StatusChoices
+from webhooks.models import Delivery, Event, Health, Webhook
+
+pytestmark = pytest.mark.usefixtures('saves')
+
+PAGE = '/plugins/webhooks/status/'
+ADMINS = '/admin/webhook-backend-status/'
+REDELIVER = 'Redeliver all that failed'
+
+
+@pytest.fixture
+def webhook() -> Webhook:
+    return subscribe(NOWHERE, Site, name='Inventory')
+
+
+@pytest.fixture
+def log(webhook: Webhook) -> None:
+    """One waits for three hours, two have failed, nobody has looked at one change, and the webhook is suspended."""
+    now, last = timezone.now(), site()
+    delivery(event(site()), webhook, status=StatusChoices.PENDING, created=now - timedelta(hours=3))
+    delivery(event(site()), webhook, status=StatusChoices.FAILED, finished_at=now)
+    delivery(event(site()), webhook, status=StatusChoices.FAILED, finished_at=now)
+    Event.objects.filter(deliveries__isnull=True).delete()
+    event(last, dispatched_at=None)
+    Health.objects.filter(webhook=webhook).update(suspended_since=now)
+
+
+def text_of(pages: Client, address: str = PAGE) -> str:
+    answer = pages.get(address)
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+def lines(text: str) -> dict[str, str]:
+    """Return {label: what is said} of the table of figures."""
+    rows = re.findall(r'<th scope="row"><a[^>]*>(.*?)</a></th>\s*<td>(.*?)</td>', text, re.DOTALL)
+    return {label: ' '.join(unescape(re.sub(r'<[^>]+>', ' ', said)).split()) for label, said in rows}
+
+
+class TestFigures:
+    def test_it_tells_how_sending_goes(self, admin_pages, log):
+        assert lines(text_of(admin_pages)) == {
+            'Workers': 'None is running Nothing is sent: start netbox-rq.',
+            'Waiting': '1 delivery, 1 change that no worker has looked at yet; the oldest for 3\xa0hours',
+            'Failed deliveries': '2 Why they failed, and sending them again',
+            'Suspended webhooks': '1',
+        }
+
+    def test_the_admins_status_page_says_the_same(self, admin_pages, log):
+        assert lines(text_of(admin_pages)) == lines(text_of(admin_pages, ADMINS)) != {}
+
+    def test_its_links_lead_to_what_it_counts(self, admin_pages, log):
+        text = text_of(admin_pages)
+        links = re.findall(r'<th scope="row"><a href="([^"]+)"', text)
+        workers, *lists = map(unescape, links)
+        assert f'id="{workers.removeprefix("#")}"' in text
+        assert [len(admin_pages.get(link).context['table'].rows) for link in lists] == [1, 2, 1]
+
+    def test_it_shows_the_workers(self, admin_pages, committed, rqworker):
+        assert 'None that Redis knows of.' in text_of(admin_pages)
+        worker = rqworker()
+        text = text_of(admin_pages)
+        assert f'<td>{worker.pid}</td>' in text
+        assert lines(text)['Workers'] == '1 is running'
+
+    def test_the_menu_leads_to_it(self, admin_pages):
+        assert f'href="{PAGE}"' in text_of(admin_pages, reverse('home'))
+
+
+class TestWhoSeesIt:
+    def test_a_visitor_is_led_to_the_login(self, client):
+        answer = client.get(PAGE)
+        assert (answer.status_code, answer.url) == (302, f'/login/?next={PAGE}')
+
+    def test_a_user_without_the_permission_is_refused_and_has_no_entry_in_the_menu(self, clerk_pages, grant):
+        assert clerk_pages.get(PAGE).status_code == 403
+        assert f'href="{PAGE}"' not in text_of(clerk_pages, reverse('home'))
+        grant(Delivery, 'view')
+        assert f'href="{PAGE}"' in text_of(clerk_pages, reverse('home'))
+
+    def test_a_user_sees_the_lines_of_what_he_may_view(self, clerk_pages, grant, log):
+        grant(Delivery, 'view')
+        assert lines(text_of(clerk_pages)).keys() == {'Workers', 'Waiting', 'Failed deliveries'}
+        assert lines(text_of(clerk_pages))['Waiting'] == '1 delivery; the oldest for 3\xa0hours'
+        grant(Webhook, 'view')
+        grant(Event, 'view')
+        assert lines(text_of(clerk_pages))['Suspended webhooks'] == '1'
+        assert '1 change' in lines(text_of(clerk_pages))['Waiting']
+
+    def test_what_a_constraint_hides_is_not_counted(self, clerk_pages, grant, log):
+        grant(Delivery, 'view', webhook__name='Another')
+        grant(Webhook, 'view', name='Another')
+        shown = lines(text_of(clerk_pages))
+        assert (shown['Waiting'], shown['Suspended webhooks']) == ('0 deliveries', '0')
+        assert shown['Failed deliveries'].startswith('0 ')
+
+
+class TestRedelivering:
+    def test_all_that_failed_is_redelivered_with_one_button(self, clerk_pages, grant, log):
+        grant(Delivery, 'view', 'redeliver')
+        text = text_of(clerk_pages)
+        assert REDELIVER in text
+        [address] = re.findall(r'<form action="([^"]*bulk[^"]*|[^"]*redeliver[^"]*)" method="post"', text)
+        answer = clerk_pages.post(unescape(address), {'_all': '1', 'return_url': PAGE})
+        assert (answer.status_code, answer.url) == (302, PAGE)
+        assert not Delivery.objects.filter(status=StatusChoices.FAILED).exists()
+        assert REDELIVER not in text_of(clerk_pages)
+
+    def test_it_takes_the_permission(self, clerk_pages, grant, log):
+        grant(Delivery, 'view')
+        assert REDELIVER not in text_of(clerk_pages)
+        answer = clerk_pages.post('/plugins/webhooks/deliveries/redeliver/?status=failed', {'_all': '1'})
+        assert answer.status_code == 403
+        assert Delivery.objects.filter(status=StatusChoices.FAILED).count() == 2

@@ -1,0 +1,88 @@
+"""How sending goes, line by line: NetBox's page and the admin's show the same, each with its own links and classes."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from django.contrib.humanize.templatetags.humanize import intcomma
+from django.utils.timesince import timesince
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from .. import conf
+from ..visibility import Reader
+from . import backlog
+from .backlog import Backlog
+
+
+@dataclass(frozen=True)
+class Line:
+    """`word` stands out, in a `color` of NetBox's choices; `text` explains it. Either may be ''."""
+
+    label: str
+    url: str
+    word: str = ''
+    color: str = ''
+    text: str = ''
+
+
+def lines(urls: Mapping[str, str], user: Reader | None = None) -> Iterator[Line]:
+    """Yield what the user may see, without a user everything.
+
+    `urls` says where the lines lead: 'workers', 'waiting', 'failed' and 'suspended'.
+    """
+    found = backlog.measure(user)
+    yield _workers(urls['workers'], found)
+    if _may_view(user, 'delivery'):
+        yield Line(_('Waiting'), urls['waiting'], text=_waiting(found))
+        if found.suspect_events or found.suspect_deliveries:
+            yield _suspects(urls['waiting'], found)
+        yield _failed(urls['failed'], found)
+    if _may_view(user, 'webhook'):
+        color = 'orange' if found.suspended else 'green'
+        yield Line(_('Suspended webhooks'), urls['suspended'], intcomma(found.suspended), color)
+
+
+def _may_view(user: Reader | None, model: str) -> bool:
+    return user is None or user.has_perm(f'webhooks.view_{model}')
+
+
+def _workers(url: str, found: Backlog) -> Line:
+    label = _('Workers')
+    if found.workers:
+        word = ngettext('%(count)s is running', '%(count)s are running', found.workers) % {'count': found.workers}
+        return Line(label, url, word, 'green')
+    if found.workers is None:
+        text = _('Changes are recorded, and sent when Redis is back.')
+        return Line(label, url, _('Redis cannot be reached'), 'red', text)
+    text = _('Nothing is sent: start {worker}.').format(worker=conf.get().worker)
+    return Line(label, url, _('None is running'), 'red', text)
+
+
+def _waiting(found: Backlog) -> str:
+    shown = {'shown': intcomma(found.pending)}
+    text = ngettext('%(shown)s delivery', '%(shown)s deliveries', found.pending) % shown
+    if found.undispatched:
+        unseen = ngettext(
+            '%(shown)s change that no worker has looked at yet',
+            '%(shown)s changes that no worker has looked at yet',
+            found.undispatched,
+        )
+        text = f'{text}, {unseen % {"shown": intcomma(found.undispatched)}}'
+    if found.oldest:
+        text = f'{text}; {_("the oldest for {age}").format(age=timesince(found.oldest))}'
+    return text
+
+
+def _suspects(url: str, found: Backlog) -> Line:
+    deliveries, changes = found.suspect_deliveries, found.suspect_events
+    words = (
+        ngettext('%(shown)s delivery', '%(shown)s deliveries', deliveries) % {'shown': intcomma(deliveries)},
+        ngettext('%(shown)s change', '%(shown)s changes', changes) % {'shown': intcomma(changes)},
+    )
+    text = _('In hand when a worker stopped: each is tried in a process of its own')
+    return Line(_('Suspects'), url, ', '.join(words), 'orange', text)
+
+
+def _failed(url: str, found: Backlog) -> Line:
+    text = _('Why they failed, and sending them again')
+    return Line(_('Failed deliveries'), url, intcomma(found.failed), 'red' if found.failed else 'green', text)
