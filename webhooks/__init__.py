@@ -26,6 +26,8 @@ class WebhooksConfig(PluginConfig):
         from . import conf
 
         conf.install(user_config)
+        if not conf.get().admin:
+            cls.django_apps = []
 
     def ready(self):
         super().ready()
@@ -33,7 +35,8 @@ class WebhooksConfig(PluginConfig):
         from .django_admin import install
         from .engine import notifications
 
-        install.install()
+        if conf.get().admin:
+            install.install()
         notifications.register()
         permissions.never_exempt()
         branching.stay_in_main()

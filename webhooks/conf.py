@@ -35,6 +35,7 @@ class Settings:
     """Durations are in seconds unless the name says otherwise."""
 
     enabled: bool = False
+    admin: bool = True
     queue: str = SHARED_QUEUE
     redis_host: str | None = None
     redis_port: int | None = None
@@ -229,6 +230,7 @@ def _folder(value: Any) -> Path:
 
 PARSERS: dict[str, Callable[[Any], Any]] = {
     'enabled': _bool,
+    'admin': _bool,
     'queue': _text,
     'redis_host': _text,
     'redis_port': _integer(1, 65535),

@@ -1,13 +1,16 @@
+from django.conf import settings
 from django.urls import include, path
 from utilities.urls import get_model_urls
 
-from . import views  # noqa: F401  (registers the views)
+from . import metrics, views
 
 urlpatterns = [
+    path('status/', views.status.StatusView.as_view(), name='status'),
     path('webhooks/', include(get_model_urls('webhooks', 'webhook', detail=False))),
     path('webhooks/<int:pk>/', include(get_model_urls('webhooks', 'webhook'))),
     path('deliveries/', include(get_model_urls('webhooks', 'delivery', detail=False))),
     path('deliveries/<int:pk>/', include(get_model_urls('webhooks', 'delivery'))),
     path('events/', include(get_model_urls('webhooks', 'event', detail=False))),
     path('events/<int:pk>/', include(get_model_urls('webhooks', 'event'))),
+    *([path('metrics', metrics.export, name='metrics')] if settings.METRICS_ENABLED else []),
 ]

@@ -41,8 +41,6 @@ from ..jobs import WebhooksRetentionJob
 from ..outbox import queue, wakeup
 from . import builtin_import, failed_jobs
 
-# Django's admin is here by us alone: Django does not start with two apps of one label.
-APPS = ('webhooks', 'admin')
 NAMING = (CustomField, CustomLink, EventRule, ExportTemplate, ObjectPermission, SavedFilter)
 EVENT_TYPES = {kind.name for kind in (notifications.SUSPENDED, notifications.DISABLED, notifications.FAILED)}
 
@@ -68,11 +66,17 @@ def carry_out() -> None:
         _remove_rows()
     # As `migrate webhooks zero` does, but without its signal, at which NetBox would make our content types anew.
     MigrationExecutor(connection).migrate([('webhooks', None)])
-    _drop_admin()
+    if conf.get().admin:
+        _drop_admin()
 
 
 def _models() -> list[type[Model]]:
-    return [model for app in APPS for model in apps.get_app_config(app).get_models()]
+    return [model for app in _apps() for model in apps.get_app_config(app).get_models()]
+
+
+def _apps() -> tuple[str, ...]:
+    """Django's admin is here by us alone, if it is: Django does not start with two apps of one label."""
+    return ('webhooks', 'admin') if conf.get().admin else ('webhooks',)
 
 
 #
@@ -90,7 +94,7 @@ def _drop_admin() -> None:
 
 
 def _remove_rows() -> Counter[str]:
-    types = list(ContentType.objects.filter(app_label__in=APPS).values_list('pk', flat=True))
+    types = list(ContentType.objects.filter(app_label__in=_apps()).values_list('pk', flat=True))
     removed: Counter[str] = Counter()
     for rows in _first(types):
         removed.update(rows.delete()[1])
@@ -149,7 +153,7 @@ def _clear_event_rules() -> Counter[str]:
 
 
 def _is_ours(dotted: str) -> bool:
-    return dotted.split('.', maxsplit=1)[0] in APPS
+    return dotted.split('.', maxsplit=1)[0] in _apps()
 
 
 #

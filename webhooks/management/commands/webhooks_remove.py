@@ -64,7 +64,8 @@ def _check() -> None:
 
 
 def _report() -> Iterator[str]:
-    yield "This is removed from the database, with the tables of webhooks and of Django's admin:"
+    tables = "of webhooks and of Django's admin" if conf.get().admin else 'of webhooks'
+    yield f'This is removed from the database, with the tables {tables}:'
     for label, count in sorted(removal.plan().items()):
         yield f'  {count:>9,} {apps.get_model(label)._meta.verbose_name_plural} ({label})'
     yield 'the widget from dashboards, our kinds of event from event rules,'

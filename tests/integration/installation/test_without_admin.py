@@ -1,0 +1,93 @@
+"""The setting `admin`: with it off, NetBox's own URLs, users and apps are as without the plugin."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from dcim.models import Site
+from support.builders import NOWHERE, subscribe
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+OFF = "PLUGINS_CONFIG = {'webhooks': {'enabled': True, 'admin': False}}\nMETRICS_ENABLED = True\n"
+ON = "PLUGINS_CONFIG = {'webhooks': {'enabled': True}}\nMETRICS_ENABLED = True\n"
+FOUND = """
+import json
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.test import Client
+from django.urls import reverse
+
+user = get_user_model().objects.get(username='admin')
+client = Client(SERVER_NAME='localhost')
+client.force_login(user)
+
+def status(path):
+    return client.get(path).status_code
+
+print('FOUND', json.dumps({
+    'urlconf': settings.ROOT_URLCONF,
+    'apps': [app for app in settings.INSTALLED_APPS if 'admin' in app.lower()],
+    'folders': settings.TEMPLATES[0]['DIRS'],
+    'is_staff': hasattr(get_user_model(), 'is_staff'),
+    'admin': status('/admin/'),
+    'old_status': status('/admin/webhook-backend-status/'),
+    'pages': [status(reverse('plugins:webhooks:' + name)) for name in (
+        'status', 'webhook_list', 'webhook_add', 'delivery_list', 'event_list', 'metrics')],
+    'metrics': client.get('/plugins/webhooks/metrics').content.decode(),
+    'netboxs_metrics': client.get('/metrics').content.decode(),
+}))
+"""
+TABLES = """
+from webhooks.services import removal
+print('FOUND', sorted({model._meta.app_label for model in removal._models()}))
+"""
+
+
+@pytest.fixture
+def found(make_netbox: Callable[..., Any], netbox_user) -> Callable[[str], dict[str, Any]]:
+    def ask(settings: str) -> dict[str, Any]:
+        subscribe(NOWHERE, Site)
+        answer = make_netbox(settings).run('shell', '-c', FOUND)
+        assert not answer.returncode, answer.stderr
+        return json.loads(answer.stdout.partition('FOUND ')[2])
+
+    return ask
+
+
+def test_with_it_off_netbox_is_as_without_the_plugin(found):
+    shown = found(OFF)
+    assert (shown['urlconf'], shown['apps'], shown['is_staff']) == ('netbox.urls', [], False)
+    assert [folder for folder in shown['folders'] if 'webhooks' in folder] == []
+    assert (shown['admin'], shown['old_status']) == (404, 404)
+
+
+def test_with_it_off_everything_is_on_netboxs_own_pages(found):
+    shown = found(OFF)
+    assert shown['pages'] == [200] * 6
+    assert 'webhooks_workers' in shown['metrics']
+    assert 'webhooks_workers' not in shown['netboxs_metrics']
+
+
+def test_by_default_the_admin_is_there(found):
+    shown = found(ON)
+    assert shown['urlconf'] == 'webhooks.django_admin.urlconf'
+    assert (shown['apps'], shown['is_staff']) == (['webhooks.django_admin.app.WebhooksAdminConfig'], True)
+    assert (shown['admin'], shown['old_status'], shown['pages']) == (200, 200, [200] * 6)
+    assert 'webhooks_workers' in shown['metrics']
+    assert 'webhooks_workers' in shown['netboxs_metrics']
+
+
+@pytest.mark.parametrize('settings, apps', [(OFF, ['webhooks']), (ON, ['admin', 'webhooks'])], ids=['off', 'on'])
+def test_removing_the_plugin_leaves_an_admin_alone_that_is_not_ours(make_netbox, settings, apps):
+    answer = make_netbox(settings).run('shell', '-c', TABLES)
+    assert answer.stdout.partition('FOUND ')[2].strip() == str(apps)
+
+
+@pytest.mark.parametrize('settings', [OFF, ON], ids=['off', 'on'])
+def test_checks_pass_and_no_migration_is_missing(make_netbox, settings):
+    netbox = make_netbox(settings)
+    for command in (['check'], ['makemigrations', '--check', '--dry-run', 'webhooks']):
+        answer = netbox.run(*command)
+        assert answer.returncode == 0, answer.stderr
