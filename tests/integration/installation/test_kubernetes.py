@@ -1,0 +1,113 @@
+"""The files and commands of docs/kubernetes.md, as netbox-chart and a host without internet use them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from support.docs import blocks
+
+from devstack.folders import CHECKOUT
+from devstack.ports import LOOPBACK
+
+PAGE = 'kubernetes.md'
+VALUES, SECRET, EXTRA, PROBE = (yaml.safe_load(block) for block in blocks(PAGE, 'yaml'))
+COMMANDS = '\n'.join(blocks(PAGE))
+# The chart's configuration.py: what is in YAML files becomes names of the module, mappings one in the other.
+CONFIGURATION = """
+import pathlib, yaml
+
+def _merge(source, target):
+    for key, value in source.items():
+        if isinstance(value, dict) and isinstance(target.get(key), dict):
+            _merge(value, target[key])
+        else:
+            target[key] = value
+
+for _file in sorted(pathlib.Path({folder!r}).glob('*.yaml')):
+    _merge(yaml.safe_load(_file.read_text()), globals())
+"""
+
+
+def test_the_values_and_the_secret_are_read_as_settings(make_netbox, tmp_path, stack):
+    (tmp_path / '1-values.yaml').write_text(
+        yaml.safe_dump({'PLUGINS': VALUES['plugins'], 'PLUGINS_CONFIG': VALUES['pluginsConfig']})
+    )
+    ((name, text),) = SECRET['stringData'].items()
+    (tmp_path / f'2-{name}').write_text(text)
+    assert EXTRA['extraConfig'][0]['secret']['secretName'] == SECRET['metadata']['name']
+    netbox = make_netbox(CONFIGURATION.format(folder=str(tmp_path)))
+    answer = netbox.run('shell', '-c', 'from webhooks import conf; print("FOUND", conf.get())')
+    assert answer.returncode == 0, answer.stderr
+    found = answer.stdout.partition('FOUND ')[2]
+    assert 'enabled=True' in found
+    assert "encryption_keys=('a-key-of-32-characters-or-more-in-your-place',)" in found
+
+
+def test_the_workers_have_the_time_and_the_heartbeat_that_the_page_of_docker_tells_of():
+    docker = yaml.safe_load(blocks('docker.md', 'yaml')[0])['services']['netbox-worker']
+    assert VALUES['worker']['command'] == docker['command']
+    assert f'{VALUES["worker"]["terminationGracePeriodSeconds"]}s' == docker['stop_grace_period']
+    (container,) = PROBE['spec']['template']['spec']['containers']
+    assert container['livenessProbe']['exec']['command'] == docker['healthcheck']['test'][1:]
+
+
+def test_the_probe_finds_redis_by_the_files_of_the_chart(tmp_path, stack):
+    script = blocks('docker.md', 'python')[1]
+    for path in ('/run/config/netbox/netbox.yaml', '/run/secrets/netbox/tasks_password'):
+        assert path in script
+        script = script.replace(path, str(tmp_path / Path(path).name))
+    check = tmp_path / 'worker_alive.py'
+    check.write_text(script)
+
+    def ask(port: int) -> subprocess.CompletedProcess[str]:
+        tasks = {'HOST': LOOPBACK, 'PORT': port, 'DATABASE': stack.tasks.db, 'SSL': False, 'USERNAME': ''}
+        (tmp_path / 'netbox.yaml').write_text(yaml.safe_dump({'REDIS': {'tasks': tasks}}))
+        return subprocess.run([sys.executable, check], capture_output=True, text=True, timeout=30, check=False)
+
+    # Nobody works in this container; that is known only where Redis was asked.
+    assert (ask(stack.tasks.port).returncode, ask(1).returncode) == (1, 0)
+
+
+class TestOffline:
+    @pytest.fixture
+    def run(self, tmp_path):
+        """Run lines of the page in a folder of their own, with this test's Python for that of NetBox."""
+        python = tmp_path / 'venv/bin/python3'
+        subprocess.run([sys.executable, '-m', 'venv', tmp_path / 'venv'], check=True)
+
+        def commands(text: str) -> subprocess.CompletedProcess[str]:
+            text = text.replace('/opt/netbox/venv/bin/python3', str(python))
+            text = text.replace('/opt/netbox-webhooks', str(CHECKOUT))
+            text = text.replace('python3 -m pip wheel', f'{sys.executable} -m pip wheel')
+            return subprocess.run(
+                ['bash', '-euc', text], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+            )
+
+        return commands
+
+    def test_the_wheel_is_carried_over_and_installed(self, run, tmp_path):
+        build, install = (block for block in blocks(PAGE) if 'SHA256SUMS' in block)
+        for text in (build, install):
+            answer = run(text)
+            assert answer.returncode == 0, answer.stdout + answer.stderr
+        assert {path.suffix for path in (tmp_path / 'wheelhouse').iterdir()} == {'.whl', '.txt', ''}
+        command = [tmp_path / 'venv/bin/python3', '-m', 'pip', 'list']
+        listed = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert 'netbox-webhooks' in listed.stdout
+
+    def test_a_file_that_was_changed_on_the_way_is_noticed(self, run, tmp_path):
+        build, install = (block for block in blocks(PAGE) if 'SHA256SUMS' in block)
+        assert run(build).returncode == 0
+        (wheel,) = (tmp_path / 'wheelhouse').glob('*.whl')
+        wheel.write_bytes(wheel.read_bytes() + b' ')
+        answer = run(install)
+        assert answer.returncode != 0
+        assert 'FAILED' in answer.stdout
+
+    def test_the_versions_that_are_named_are_this_one(self):
+        from webhooks.version import VERSION
+
+        assert f'netbox-webhooks=={VERSION}' in COMMANDS
+        assert f'netbox-webhooks=={VERSION}' in blocks('docker.md')[0]
