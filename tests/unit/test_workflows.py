@@ -32,7 +32,7 @@ def is_executable(path: Path) -> bool:
 
 
 def test_workflows_run_the_scripts_that_are_there_and_nothing_else():
-    assert set(commands()) == {'scripts/lint', 'scripts/test', 'scripts/test_oldest'}
+    assert set(commands()) == {'scripts/lint', 'scripts/test', 'scripts/test_oldest', 'scripts/release'}
     assert [command for command in commands() if not is_executable(ROOT / command)] == []
 
 
