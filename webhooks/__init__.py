@@ -19,6 +19,14 @@ class WebhooksConfig(PluginConfig):
     # NetBox no longer installs Django's admin.
     django_apps = ['webhooks.django_admin.app.WebhooksAdminConfig']
 
+    def __init__(self, *args):
+        super().__init__(*args)
+        from . import conf
+        from .outbox import first
+
+        if conf.get().enabled:
+            first.connect()
+
     @classmethod
     def validate(cls, user_config, netbox_version):
         """Check every setting while NetBox starts, so that a wrong one stops it by name."""

@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, connection, models
+from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 from django.dispatch import Signal
 
 from . import object_types
 from .choices import OBJECT_KINDS, KindChoices
 from .models import Webhook
-from .outbox import recording, scope, side_effects, signal_senders, snapshots
+from .outbox import deletions, recording, scope, side_effects, signal_senders, snapshots
 
 # For code that bypasses Django's signals, such as bulk_create() and update(): sent after the change, or before a
 # deletion, in the same transaction.  bulk_operation.send(sender=Site, instances=sites, event='created')
@@ -82,9 +82,13 @@ def handle_saved(sender: type[models.Model], instance: models.Model, created: bo
 def hold_deleted(
     sender: type[models.Model], instance: models.Model, using: str, origin: Any = None, **kwargs: Any
 ) -> None:
-    """Take the snapshot while tags and other links are still there."""
+    """Take the snapshot while tags and other links are still there, if it was not taken when the deletion began."""
     model = sender._meta.concrete_model
-    if scope.wants(model, using) and snapshots.lock(model, [instance.pk]):
+    if not scope.wants(model, using):
+        return
+    if held := deletions.held(instance, origin):
+        instance.__dict__[HELD] = held
+    elif snapshots.lock(model, [instance.pk]):
         held = snapshots.take(model, [instance.pk])[instance.pk]
         instance.__dict__[HELD] = side_effects.with_cleared(held, instance, origin)
 
@@ -93,7 +97,7 @@ def handle_deleted(sender: type[models.Model], instance: models.Model, using: st
     snapshot = instance.__dict__.pop(HELD, None)
     model = sender._meta.concrete_model
     if snapshot and scope.wants(model, using):
-        recording.record_deleted(model, instance.pk, snapshot)
+        recording.record_deleted(model, {instance.pk: snapshot})
 
 
 def handle_linked(
@@ -131,11 +135,16 @@ def handle_bulk(
     if event not in OBJECT_KINDS:
         raise ValueError(f'event: {event!r} is none of {", ".join(OBJECT_KINDS)}')
     model = sender._meta.concrete_model
-    if scope.wants(model, using):
-        pks = [instance.pk for instance in instances]
-        # What was before an update is gone; what was before a deletion is still there.
-        before = recording.with_before(model, pks) if event == KindChoices.DELETED else dict.fromkeys(pks)
-        recording.record_touched(model, event, before)
+    if not scope.wants(model, using):
+        return
+    pks = [instance.pk for instance in instances]
+    if event != KindChoices.DELETED:
+        # What was before an update is gone.
+        recording.record_touched(model, event, dict.fromkeys(pks))
+        return
+    with transaction.atomic():
+        if taken := deletions.take(model, pks):
+            recording.record_deleted(model, taken)
 
 
 def _near_pks(instance: models.Model, action: str, pk_set: set | None) -> list:

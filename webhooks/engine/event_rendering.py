@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Collection, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 
 from django.contrib.contenttypes.models import ContentType
@@ -37,15 +37,24 @@ ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 SAVE = """
     UPDATE webhooks_event e
     SET data = v.data, object_repr = v.display, error = v.error, snapshots = v.snapshots, dispatched_at = now(),
-        skipped = v.skipped, lease = NULL, lease_until = NULL,
+        partial = v.partial, skipped = v.skipped, lease = NULL, lease_until = NULL,
         first_sequence = NULL, visible = NULL, first_visible = NULL,
         -- What could not be rendered may be rendered by a later version.
         snapshot = CASE WHEN v.error = '' THEN NULL ELSE e.snapshot END,
         prechange = CASE WHEN v.error = '' THEN NULL ELSE e.prechange END
-    FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::jsonb[], %s::int[])
-        AS v(id, data, display, error, snapshots, skipped)
+    FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::jsonb[], %s::jsonb[], %s::int[])
+        AS v(id, data, display, error, snapshots, partial, skipped)
     WHERE e.id = v.id AND e.lease IS NOT DISTINCT FROM %s
     RETURNING e.id"""
+
+
+# What the last deletion of each object showed: as text where it is dispatched, else with its snapshot.
+DELETIONS = f"""
+    SELECT DISTINCT ON (object_id) object_id,
+        coalesce(nullif(data, ''), snapshot #>> '{{{rendering.SHOWN},data}}')
+    FROM webhooks_event
+    WHERE object_type_id = %s AND object_id = ANY(%s) AND kind = '{KindChoices.DELETED}'
+    ORDER BY object_id, sequence DESC"""
 
 
 @dataclass
@@ -58,6 +67,7 @@ class Shown:
     display: str = ''
     error: str = ''
     snapshots: dict | None = None
+    partial: Sequence[str] = ()
     # Webhooks that asked for the event and did not take it.
     skipped: int = 0
 
@@ -88,6 +98,7 @@ def save(shown: Sequence[Shown], lease: object = None) -> set[int]:
         [one.display for one in shown],
         [one.error for one in shown],
         [_dumps(one.snapshots) if one.snapshots else None for one in shown],
+        [ENCODER.encode(one.partial) if one.partial else None for one in shown],
         [one.skipped for one in shown],
     ]
     with connection.cursor() as cursor:
@@ -148,12 +159,19 @@ def failed(event: Event, reason: Exception) -> Shown:
 
 
 def _show(model: type, events: Sequence[Event], asked: Set[int]) -> list[Shown]:
-    results = rendering.render(model, [event.snapshot for event in events])
+    results = rendering.render(model, [event.snapshot for event in events], lambda pks: _deletions(events[0], pks))
     changes = _changes(model, [event for event in events if event.pk in asked])
     return [
-        Shown(event, one.data, _dumps(one.data), one.display, snapshots=changes.get(event.pk))
+        Shown(event, one.data, _dumps(one.data), one.display, snapshots=changes.get(event.pk), partial=one.partial)
         for event, one in zip(events, results, strict=True)
     ]
+
+
+def _deletions(event: Event, pks: Collection[int]) -> dict[int, dict]:
+    """Return {pk: what the object's deletion showed} of objects of the event's model, as far as it is known."""
+    with connection.cursor() as cursor:
+        cursor.execute(DELETIONS, [event.object_type_id, list(pks)])
+        return {pk: json.loads(text) for pk, text in cursor.fetchall() if text}
 
 
 def _changes(model: type, events: Sequence[Event]) -> dict[int, dict]:

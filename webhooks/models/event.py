@@ -36,7 +36,8 @@ class Event(models.Model):
     request_id = models.UUIDField(_('request ID'), null=True)
     # What NetBox shows of the request: id, path, path_info, method, GET, user.
     request = models.JSONField(null=True)
-    # {"row": {column: value}, "m2m": {field: [pk]}}, as PostgreSQL's to_jsonb shows the row. Kept until rendered.
+    # {"row": {column: value}, "m2m": {field: [pk]}}, as PostgreSQL's to_jsonb shows the row. Kept until rendered. That
+    # of a deletion may have been rendered already: "shown": {"data": JSON text, "display": text}.
     snapshot = models.JSONField(null=True)
     # The same before the change, where a subscribed webhook asks for snapshots or has conditions. Kept until rendered.
     prechange = models.JSONField(null=True)
@@ -44,6 +45,8 @@ class Event(models.Model):
     snapshots = models.JSONField(null=True)
     # The REST API's representation, as JSON text: its keys keep the API's order, which jsonb would lose.
     data = models.TextField(blank=True)
+    # Keys of `data` that nobody knew any more when it was rendered; null for none.
+    partial = models.JSONField(null=True)
     error = models.TextField(_('error'), blank=True)
     # Webhooks that asked for the kind but whose conditions were not met or who ignore the user.
     skipped = models.PositiveIntegerField(_('skipped'), default=0)

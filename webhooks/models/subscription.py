@@ -13,6 +13,7 @@ elsewhere they begin again, and the sequences decide.
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import ProgrammingError, connection, models, transaction
@@ -40,6 +41,9 @@ OPEN_OBJECT_TYPES = """
     SELECT object_type_id, EXISTS (
         SELECT 1 FROM webhooks_subscription b
         WHERE b.object_type_id = step.object_type_id AND b.until IS NULL AND b.before
+    ), EXISTS (
+        SELECT 1 FROM webhooks_subscription d
+        WHERE d.object_type_id = step.object_type_id AND d.until IS NULL AND d.kind = 'deleted'
     )
     FROM step WHERE object_type_id IS NOT NULL"""
 # In one round trip: a user's transaction must survive it if the table is gone, and no save may pay for that.
@@ -51,6 +55,13 @@ DRAW = f"SELECT nextval('{sequence.SEQUENCE}'), pg_current_xact_id()::text::bigi
 IS_HERE = 'coalesce(cluster = {cluster}, false)'
 CLUSTER = '(SELECT system_identifier FROM pg_control_system())'
 MAY_ASK = "SELECT has_function_privilege('pg_control_system()', 'execute')"
+
+
+class Asked(NamedTuple):
+    """Whether any webhook asks what an object was before a change, and whether one asks for deletions."""
+
+    before: bool
+    deletions: bool
 
 
 class SubscriptionManager(models.Manager):
@@ -90,8 +101,8 @@ class SubscriptionManager(models.Manager):
                 for object_type_id, kind in sorted(wanted - held.keys())
             )
 
-    def open_object_types(self) -> dict[int, bool] | None:
-        """Return {id of an object type that a webhook is subscribed to now: whether one asks for the state before}.
+    def open_object_types(self) -> dict[int, Asked] | None:
+        """Return {id of an object type that a webhook is subscribed to now: what is asked for beside its changes}.
 
         Steps from one type to the next in the index of the open stretches: a thousand webhooks cost as much as one.
         Returns None where the table has been removed, and leaves an open transaction as it was. Where it is there, it
@@ -109,7 +120,7 @@ class SubscriptionManager(models.Manager):
                 return None
             if in_transaction:
                 cursor.nextset()  # the first is the savepoint's
-            return dict(cursor.fetchall())
+            return {object_type_id: Asked(*asked) for object_type_id, *asked in cursor.fetchall()}
 
     def near(self, events: Sequence[Event]) -> 'QuerySet[Subscription]':
         """Return the stretches that may cover one of the events, and can tell by `covers`."""
@@ -165,7 +176,10 @@ class Subscription(models.Model):
         indexes = [
             models.Index(
                 fields=['object_type'], condition=Q(until=None, before=True), name='webhooks_subscription_before'
-            )
+            ),
+            models.Index(
+                fields=['object_type'], condition=Q(until=None, kind='deleted'), name='webhooks_subscription_deletion'
+            ),
         ]
 
     def __str__(self) -> str:

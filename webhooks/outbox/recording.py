@@ -15,6 +15,7 @@ from django.db import connection, models, transaction
 from netbox.context import current_request
 from utilities.request import get_safe_request_context
 
+from .. import rendering
 from ..choices import KindChoices
 from ..models.sequence import SEQUENCE
 from . import scope, snapshots
@@ -85,11 +86,13 @@ def record_touched(model: type[models.Model], kind: str, rows: Mapping[Any, str 
             record(model, kind, {pk: rows[pk] for pk in existing})
 
 
-def record_deleted(model: type[models.Model], pk: Any, snapshot: str) -> None:
-    """Record a deletion that has happened, by the snapshot taken before it."""
-    statement = f'{INSERT} SELECT {VALUES.format(pk="%s", before="%s::jsonb")}, %s::jsonb {ON_CONFLICT}'
-    parameters = [DELETED, object_type_id(model), pk, *_circumstances(), snapshot, snapshot]
-    _execute(statement, parameters)
+def record_deleted(model: type[models.Model], snapshots: Mapping[Any, str]) -> None:
+    """Record deletions by the snapshots taken before them, given by primary key."""
+    before = f"b.snapshot - '{rendering.SHOWN}'"
+    statement = f"""{INSERT} SELECT {VALUES.format(pk='b.pk', before=before)}, b.snapshot
+        FROM unnest(%s::bigint[], %s::jsonb[]) AS b(pk, snapshot) {ON_CONFLICT}"""
+    taken = [list(snapshots), list(snapshots.values())]
+    _execute(statement, [DELETED, object_type_id(model), *_circumstances(), *taken])
 
 
 def _execute(statement: str, parameters: list[Any]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
 
 from ..models import Event, Subscription
+from ..models.subscription import Asked
 from . import wakeup
 from .snapshots import object_type_id
 
@@ -21,8 +22,8 @@ logger = logging.getLogger('webhooks.outbox')
 class Scope:
     """What is known about the open transaction. Registered as its commit hook, it wakes a worker."""
 
-    # {id of a subscribed object type: whether the state before a change is asked for}
-    subscribed: dict[int, bool]
+    # {id of a subscribed object type: what is asked for beside its changes}
+    subscribed: dict[int, Asked]
     recorded: bool = False
 
     def __call__(self) -> None:
@@ -66,7 +67,14 @@ def is_subscribed(model: type[models.Model]) -> bool:
 
 def needs_before(model: type[models.Model]) -> bool:
     """Whether any webhook asks what an object of the model was before a change."""
-    return current().subscribed.get(object_type_id(model), False)
+    asked = current().subscribed.get(object_type_id(model))
+    return asked is not None and asked.before
+
+
+def wants_deletions(model: type[models.Model]) -> bool:
+    """Whether any webhook asks for deletions of the model."""
+    asked = current().subscribed.get(object_type_id(model))
+    return asked is not None and asked.deletions
 
 
 def forget() -> None:
@@ -91,7 +99,7 @@ def current() -> Scope:
     return scope
 
 
-def _subscribed() -> dict[int, bool]:
+def _subscribed() -> dict[int, Asked]:
     """Return the open subscriptions, none where the tables were removed under this process: nobody can have any.
 
     They cannot vanish between this look and the event, as the look holds their lock. A removal that began before it,

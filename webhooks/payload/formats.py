@@ -109,9 +109,9 @@ def default(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
         'object_type': object_type(last),
     }
     if _is_batch(webhook, events):
-        shown['events'] = [{'id': str(event.uuid), 'sequence': event.sequence} for event in events]
+        shown['events'] = [{'id': str(event.uuid), 'sequence': event.sequence} | _partial(event) for event in events]
     else:
-        shown |= {'id': str(last.uuid), 'sequence': last.sequence}
+        shown |= {'id': str(last.uuid), 'sequence': last.sequence} | _partial(last)
     shown |= {'username': last.username, 'request_id': str(last.request_id) if last.request_id else None}
     if webhook.include_snapshots:
         snapshots = [event.snapshots for event in events]
@@ -182,6 +182,10 @@ def _is_batch(webhook: Webhook, events: Sequence[Event]) -> bool:
 def _data(webhook: Webhook, events: Sequence[Event]) -> Raw | list[Raw]:
     data = [Raw(event.data) for event in events]
     return data if _is_batch(webhook, events) else data[0]
+
+
+def _partial(event: Event) -> dict[str, list[str]]:
+    return {'partial': event.partial} if event.partial else {}
 
 
 #

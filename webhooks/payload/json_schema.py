@@ -73,6 +73,7 @@ SNAPSHOTS: Schema = {'$ref': f'{DEFINITIONS}snapshots'}
 
 def _default(model: type[Model], label: str, batch: bool) -> Schema:
     identity = {'id': UUID, 'sequence': NUMBERED}
+    unknown = {'partial': {'type': 'array', 'items': TEXT, 'minItems': 1}}
     return _object(
         {
             'event': {'enum': list(OBJECT_KINDS)},
@@ -80,11 +81,11 @@ def _default(model: type[Model], label: str, batch: bool) -> Schema:
             'model': {'const': model.__name__},
             'data': _one_or_many(DATA, batch),
             'object_type': {'const': label},
-            **({'events': _one_or_many(_object(identity), batch)} if batch else identity),
+            **({'events': _one_or_many(_object(identity, unknown), batch)} if batch else identity),
             'username': {'type': ['string', 'null']},
             'request_id': {**UUID, 'type': ['string', 'null']},
         },
-        optional={'snapshots': _one_or_many(SNAPSHOTS, batch), 'test': TRUE},
+        optional={'snapshots': _one_or_many(SNAPSHOTS, batch), 'test': TRUE} | ({} if batch else unknown),
     )
 
 

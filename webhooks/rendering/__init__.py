@@ -4,6 +4,7 @@ decoding        a table row as JSON → an instance
 gone            what was deleted since, from the change log, else by its id
 related         what instances point to
 derived         counts, cable paths, depths: what is in no snapshot
+remains         what is left of that, and what is not, of an object that is gone
 configcontext   config contexts of many objects at once
 customfields    custom fields that point to objects
 parts           what is prepared for speed, and left as NetBox has it where NetBox is not as expected
@@ -12,7 +13,7 @@ batch           the way through all of these
 changelog       the other form of a snapshot: that of NetBox's change log
 """
 
-from .batch import Rendered, left_as_netbox_has_it, render
+from .batch import SHOWN, Rendered, left_as_netbox_has_it, prepare, render
 from .changelog import change_log
 
-__all__ = ('Rendered', 'change_log', 'left_as_netbox_has_it', 'render')
+__all__ = ('SHOWN', 'Rendered', 'change_log', 'left_as_netbox_has_it', 'prepare', 'render')

@@ -4,7 +4,8 @@ Each snapshot is made an instance again. What it points to comes from the snapsh
 is looked up, and NetBox's own serializer renders it. Nothing is asked of the database object by object.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -24,12 +25,17 @@ from .customfields import CustomFields
 from .decoding import build
 from .derived import Derived, place_in_tree
 from .parts import UNEXPECTED, find, leave, left, part
+from .remains import Remains
 from .serializer import NetBoxSerializer, PreparedSerializer
 
 get_prefetches_for_serializer = find('utilities.api', 'get_prefetches_for_serializer')
 
 # {"row": {column: value as to_jsonb shows it}, "m2m": {field: [primary key]}}
+# One that was taken by a deletion may have what was rendered then: "shown": {"data": JSON text, "display": text}.
 Snapshot = Mapping[str, Any]
+SHOWN = 'shown'
+# From the primary keys of objects that are gone to what their deletions showed, as far as they are known.
+Deletions = Callable[[Collection[Any]], Mapping[Any, dict[str, Any]]]
 
 MAX_DISPLAY = 200
 TAGS = 'tags'
@@ -38,23 +44,47 @@ PREFETCHES = 'prefetches'
 
 @dataclass(frozen=True)
 class Rendered:
-    """`data` is the REST API's representation, with relative URLs; `display` is str(object)."""
+    """`data` is the REST API's representation, with relative URLs; `display` is str(object).
+
+    `partial` names the keys of `data` that nobody knows any more.
+    """
 
     data: dict[str, Any]
     display: str
+    partial: Sequence[str] = ()
 
 
-def render(model: type[Model], snapshots: Sequence[Snapshot]) -> list[Rendered]:
+def _no_deletions(pks: Collection[Any]) -> Mapping[Any, dict[str, Any]]:
+    return {}
+
+
+def render(model: type[Model], snapshots: Sequence[Snapshot], deletions: Deletions = _no_deletions) -> list[Rendered]:
     """Return what the REST API shows of the objects, in order.
+
+    A snapshot that was rendered when it was taken is shown as it was then. Of other objects that are gone by now,
+    `deletions` is asked for what they showed last.
 
     Labels are in the language and times in the time zone of NetBox's settings. Whatever NetBox's serializer raises is
     raised. Of two snapshots of an object, the newer one comes later. One that is rendered alone is rendered by NetBox's
     serializer as it is, should the prepared one not work with this NetBox.
     """
-    if not snapshots:
-        return []
+    waiting = [snapshot for snapshot in snapshots if SHOWN not in snapshot]
+    rendered = iter(_render(model, waiting, deletions) if waiting else ())
+    return [_as_shown(snapshot[SHOWN]) if SHOWN in snapshot else next(rendered) for snapshot in snapshots]
+
+
+def _render(model: type[Model], snapshots: Sequence[Snapshot], deletions: Deletions) -> list[Rendered]:
     with translation.override(settings.LANGUAGE_CODE), timezone.override(timezone.get_default_timezone()):
-        return _renderer(model).render(snapshots)
+        return _renderer(model).render(snapshots, deletions)
+
+
+def _as_shown(shown: Mapping[str, str]) -> Rendered:
+    return Rendered(json.loads(shown['data']), shown['display'])
+
+
+def prepare(model: type[Model]) -> None:
+    """Look up what is the same for all objects of the model. The first time in a process it may take seconds."""
+    _renderer(model)
 
 
 def left_as_netbox_has_it(models: Iterable[type[Model]]) -> dict[str, str]:
@@ -84,39 +114,57 @@ class Renderer:
         with part(PREFETCHES):
             self._lookups = [*_declared_lookups(view, queryset), *get_prefetches_for_serializer(serializer_class)]
         self._serializer = PreparedSerializer(model)
+        self._remains = Remains(model, self._serializer.fields, self._derived)
         self._many = [field for field in model._meta.many_to_many if field.name in self._serializer.sources]
         # The serializer belongs to one batch at a time, while a server may have many threads.
         self._lock = RLock()
 
-    def render(self, snapshots: Sequence[Snapshot]) -> list[Rendered]:
+    def render(self, snapshots: Sequence[Snapshot], deletions: Deletions) -> list[Rendered]:
         """Return what the REST API shows of the snapshots, in order. One batch at a time, whatever the threads."""
         with self._lock:
             try:
-                return self._render(snapshots, self._serializer)
+                return self._render(snapshots, self._serializer, deletions)
             except UNEXPECTED as error:
                 if len(snapshots) > 1:
                     raise
-                return self._render_as_netbox(snapshots, error)
+                return self._render_as_netbox(snapshots, error, deletions)
 
-    def _render_as_netbox(self, snapshots: Sequence[Snapshot], error: Exception) -> list[Rendered]:
+    def _render_as_netbox(
+        self, snapshots: Sequence[Snapshot], error: Exception, deletions: Deletions
+    ) -> list[Rendered]:
         try:
-            rendered = self._render(snapshots, NetBoxSerializer(self._model))
+            rendered = self._render(snapshots, NetBoxSerializer(self._model), deletions)
         except UNEXPECTED:
             # NetBox cannot show it either.
             raise error from None
         leave(self._model._meta.label_lower, error)
         return rendered
 
-    def _render(self, snapshots: Sequence[Snapshot], serializer: NetBoxSerializer) -> list[Rendered]:
+    def _render(
+        self, snapshots: Sequence[Snapshot], serializer: NetBoxSerializer, deletions: Deletions
+    ) -> list[Rendered]:
+        instances = build(self._model, (snapshot['row'] for snapshot in snapshots))
+        gone_pks = self._derived.attach(instances)
         try:
-            instances = self._instances(snapshots, serializer)
-            return [_rendered(serializer, instance) for instance in instances]
+            self._relate(instances, snapshots, serializer)
+            shown = [serializer.represent(instance) for instance in instances]
         finally:
             serializer.end()
+        held = deletions(gone_pks) if gone_pks else {}
+        return [
+            self._rendered(instance, data, instance.pk in gone_pks, held.get(instance.pk))
+            for instance, data in zip(instances, shown, strict=True)
+        ]
 
-    def _instances(self, snapshots: Sequence[Snapshot], serializer: NetBoxSerializer) -> list[Model]:
-        instances = build(self._model, (snapshot['row'] for snapshot in snapshots))
-        self._derived.attach(instances)
+    def _rendered(self, instance: Model, data: dict[str, Any], is_gone: bool, held: dict[str, Any] | None) -> Rendered:
+        if is_gone:
+            data, partial = self._remains.complete(instance, data, held)
+        else:
+            partial = list(self._remains.unknown(instance, data))
+        return Rendered(data, gone.describe(instance)[:MAX_DISPLAY], partial)
+
+    def _relate(self, instances: list[Model], snapshots: Sequence[Snapshot], serializer: NetBoxSerializer) -> None:
+        """Give the instances what they point to, as it was, and what is derived."""
         found = related.RelatedObjects()
         related.attach_foreign_keys(instances, related.foreign_keys(self._model), found)
         related.attach_generic_keys(instances, related.generic_keys(self._model), found)
@@ -131,11 +179,6 @@ class Renderer:
         with part(PREFETCHES):
             prefetch_related_objects(instances, *self._lookups)
         related.as_peers_by_relation(instances)
-        return instances
-
-
-def _rendered(serializer: NetBoxSerializer, instance: Model) -> Rendered:
-    return Rendered(serializer.represent(instance), gone.describe(instance)[:MAX_DISPLAY])
 
 
 def _keys(snapshots: Sequence[Snapshot], field: str) -> list[list[Any]]:

@@ -1,4 +1,7 @@
-"""What no snapshot can know, because NetBox derives it from other rows: it is as of rendering."""
+"""What no snapshot can know, because NetBox derives it from other rows: it is as of rendering.
+
+Of an object that is gone, remains.py tells what becomes of it.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from dcim.models.device_components import PathEndpoint
-from django.db.models import Model, QuerySet
+from django.db.models import DecimalField, FloatField, IntegerField, Model, QuerySet, Sum
 from netbox.models.ltree import LtreeModel
 from utilities.fields import CounterCacheField
 
@@ -32,7 +35,7 @@ class Derived:
     @cached_property
     def annotations(self) -> dict[str, Any]:
         """Their values for an object that is gone, by name."""
-        return {name: 0 if name.endswith('_count') else None for name in self.queryset.query.annotations}
+        return {name: _nothing(name, each) for name, each in self.queryset.query.annotations.items()}
 
     @cached_property
     def columns(self) -> list[str]:
@@ -48,16 +51,19 @@ class Derived:
         attnames = {field.attname for field in self.model._meta.concrete_fields}
         return ['_path_id', *(name for name in LINKS if name in attnames)]
 
-    def attach(self, instances: Sequence[Model]) -> None:
-        """Give the instances what is derived, in one query. What is gone by now counts 0 of everything."""
-        rows = self._rows({instance.pk for instance in instances})
+    def attach(self, instances: Sequence[Model]) -> set[Any]:
+        """Give the instances what is derived, in one query. Returns the pks of those that are gone by now.
+
+        What is gone counts 0 of everything.
+        """
+        pks = {instance.pk for instance in instances}
+        rows = self._rows(pks)
         for instance in instances:
             self._attach(instance, rows.get(instance.pk))
+        return pks - rows.keys()
 
     def _rows(self, pks: set[Any]) -> dict[Any, Row]:
         names = [*self.annotations, *self.columns, *self.path_columns]
-        if not names:
-            return {}
         return {row['pk']: row for row in self.queryset.filter(pk__in=pks).values('pk', *names)}
 
     def _attach(self, instance: Model, row: Row | None) -> None:
@@ -67,6 +73,15 @@ class Derived:
             setattr(instance, name, row[name])
         if self.path_columns:
             _attach_path(instance, row)
+
+
+def _nothing(name: str, annotation: Any) -> Any:
+    """Return what an annotation is where there are no rows, in its own type."""
+    if name.endswith('_count'):
+        return 0
+    # A sum over nothing is null.
+    is_number = isinstance(annotation.output_field, DecimalField | FloatField | IntegerField)
+    return annotation.output_field.to_python(0) if is_number and not isinstance(annotation, Sum) else None
 
 
 def _attach_path(instance: PathEndpoint, row: Row | None) -> None:

@@ -113,6 +113,11 @@ def attach_many(
         _prefetched(instance)[field.name] = queryset
 
 
+def prefetched(instance: Model, name: str) -> Collection[Model]:
+    """Return what the instance was given by the name of a many-to-many field, nothing where it was given nothing."""
+    return _prefetched(instance).get(name, ())
+
+
 def _prefetched(instance: Model) -> dict[str, Any]:
     return instance.__dict__.setdefault('_prefetched_objects_cache', {})
 

@@ -43,6 +43,11 @@ class NetBoxSerializer:
         self._serializer = get_serializer_for_model(model)(context=_context())
 
     @property
+    def fields(self) -> dict[str, Field]:
+        """The serializer's fields by the keys that show them."""
+        return dict(self._serializer.fields)
+
+    @property
     def sources(self) -> set[str]:
         """The model's attributes that are shown."""
         return {field.source for field in self._serializer.fields.values()}

@@ -1,0 +1,442 @@
+"""A deletion shows what the REST API showed an instant before; and so, of what went since, does what was before it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from dcim.api.serializers import InterfaceSerializer
+from dcim.models import Device, Interface, MACAddress, Site
+from django.db import connection, transaction
+from django.db.models import Model
+from django.db.models.signals import pre_delete
+from django.test.utils import CaptureQueriesContext
+from ipam.models import VLAN, IPAddress, VLANGroup
+from support.builders import (
+    CREATED,
+    DELETED,
+    NOWHERE,
+    UPDATED,
+    changes,
+    device,
+    forget_events,
+    interface,
+    named,
+    recorded,
+    site,
+    subscribe,
+)
+from support.builtin import builtin_rule, request_by
+from support.engine import dispatch_all, work
+from support.objects import MAKERS, VARIANTS, make_device, make_interface, make_virtual_machine
+from support.objects.dcim import connect
+from support.objects.surroundings import some_device, some_site
+from support.rest import delete, free, get, without_host
+from virtualization.models import VirtualDisk, VirtualMachine
+
+from devstack.receiver import Receiver
+from webhooks.models import Event
+from webhooks.outbox import deletions
+from webhooks.signals import bulk_operation
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+every_kind = pytest.mark.parametrize('make', [*MAKERS.values(), *VARIANTS.values()], ids=[*MAKERS, *VARIANTS])
+
+
+class RolledBack(Exception):
+    """Raised to roll back."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_rests() -> None:
+    """What was slow in one test is not slow in the next."""
+    deletions._resting.clear()
+    deletions._seconds_each.clear()
+
+
+def shown(instance: Model, pk: int) -> dict[str, dict[str, Any]]:
+    """Return {kind: what the event of the object shows}."""
+    return {event.kind: event.payload_data for event in recorded(type(instance)) if event.object_id == pk}
+
+
+def is_rendered(event: Event) -> bool:
+    """Whether whoever deleted the object has rendered it."""
+    return 'shown' in event.snapshot
+
+
+class TestAllModels:
+    @every_kind
+    def test_each_change_is_as_the_api_showed_it_although_the_object_is_gone(self, api_client, make: Callable):
+        """Created, updated and deleted within one stretch of work, and rendered only then."""
+        kind = type(make())
+        subscribe(NOWHERE, kind)
+        with transaction.atomic():
+            instance = make()
+            free(api_client, instance)
+        instance = kind.objects.get(pk=instance.pk)
+        expected = {CREATED: get(api_client, instance)}
+        # Not its name, which what points to it shows as well.
+        instance.description = 'Changed'
+        instance.save()
+        expected |= dict.fromkeys((UPDATED, DELETED), get(api_client, instance))
+        pk = instance.pk
+        delete(api_client, instance)
+        dispatch_all()
+        found = shown(instance, pk)
+        for name in (CREATED, UPDATED, DELETED):
+            assert found[name] == expected[name], name
+            assert list(found[name]) == list(expected[name])
+        assert [event.partial for event in recorded(kind) if event.object_id == pk] == [None] * 3
+
+    @every_kind
+    @pytest.mark.parametrize('way', ['instance', 'queryset', 'request', 'bulk_operation'])
+    def test_a_deletion_is_as_the_api_showed_it_however_it_is_deleted(self, api_client, netbox_user, make, way: str):
+        instance = make()
+        free(api_client, instance)
+        kind, pk = type(instance), instance.pk
+        subscribe(NOWHERE, kind)
+        expected = get(api_client, instance)
+        with transaction.atomic():
+            if way == 'instance':
+                instance.delete()
+            elif way == 'queryset':
+                kind.objects.filter(pk=pk).delete()
+            elif way == 'request':
+                with request_by(netbox_user):
+                    kind.objects.get(pk=pk).delete()
+            else:
+                bulk_operation.send(sender=kind, instances=[instance], event=DELETED)
+        dispatch_all()
+        assert shown(instance, pk)[DELETED] == expected
+
+
+class TestBesideTheBuiltin:
+    """Both are subscribed to the same deletions: ours tells all that the built-in tells."""
+
+    def compare(self, receiver: Receiver, drain: Callable, user: Any, doomed: Model, *models: type[Model]) -> None:
+        subscribe(receiver.url('/ours'), *models, kinds=(DELETED,))
+        builtin_rule(*models, kinds=('object_deleted',), payload_url=receiver.url('/builtin'))
+        with request_by(user):
+            doomed.delete()
+        drain()
+        work()
+        ours = self.told(receiver, '/ours')
+        builtin = self.told(receiver, '/builtin')
+        assert {label for label, _pk in ours} == {model._meta.label_lower for model in models}
+        assert builtin.keys() <= ours.keys()
+        for key, data in builtin.items():
+            missing = {name: value for name, value in data.items() if value and not ours[key].get(name)}
+            assert not missing, key
+
+    def told(self, receiver: Receiver, path: str) -> dict[tuple[str, int], dict[str, Any]]:
+        bodies = [request.json() for request in receiver.matching(lambda request: request.path == path)]
+        return {(body['object_type'], body['data']['id']): without_host(body['data']) for body in bodies}
+
+    def test_of_a_device_with_interfaces_addresses_and_cables(self, receiver, drain, netbox_user):
+        owner = make_device()
+        for _ in range(2):
+            port = interface(owner)
+            MACAddress.objects.create(mac_address=f'02:00:00:00:00:{port.pk % 256:02x}', assigned_object=port)
+            IPAddress.objects.create(address=f'198.51.100.{port.pk % 250}/24', assigned_object=port)
+            connect(port)
+        forget_events()
+        self.compare(receiver, drain, netbox_user, owner, Device, Interface, IPAddress)
+        ours = self.told(receiver, '/ours')
+        ports = [data for (label, _pk), data in ours.items() if label == 'dcim.interface']
+        assert sum(len(data['mac_addresses']) for data in ports) == 2
+        assert sum(bool(data['cable'] and data['link_peers']) for data in ports) == 2
+
+    def test_of_an_interface_with_all_that_points_to_it(self, receiver, drain, netbox_user):
+        self.compare(receiver, drain, netbox_user, make_interface(), Interface, IPAddress)
+
+    def test_of_a_group_of_vlans(self, receiver, drain, netbox_user):
+        group = VLANGroup.objects.create(**named('vlans'))
+        for vid in (1, 2):
+            VLAN.objects.create(group=group, vid=vid, name=f'VLAN {vid}')
+        VLAN.objects.filter(vid=2).delete()
+        VLAN.objects.update(group=None)
+        self.compare(receiver, drain, netbox_user, group, VLANGroup)
+
+    def test_of_a_virtual_machine_with_disks(self, receiver, drain, netbox_user):
+        machine = make_virtual_machine()
+        VirtualDisk.objects.create(virtual_machine=machine, name='disk1', size=50)
+        self.compare(receiver, drain, netbox_user, VirtualMachine.objects.get(pk=machine.pk), VirtualMachine, IPAddress)
+
+
+class TestWhatGoesAlong:
+    def equipped(self, count: int) -> Device:
+        owner = some_device(some_site())
+        for _ in range(count):
+            port = interface(owner)
+            IPAddress.objects.create(address='192.0.2.1/24', assigned_object=port)
+            MACAddress.objects.create(mac_address='02:00:00:00:00:01', assigned_object=port)
+        return owner
+
+    def test_ours_is_the_first_to_hear_of_a_deletion(self):
+        receivers, _asynchronous = pre_delete._live_receivers(Site)
+        assert receivers[0].__module__ == 'webhooks.outbox.first'
+        assert 'core.signals' in [receiver.__module__ for receiver in receivers[1:]]
+
+    def test_queries_do_not_grow_with_what_goes_along(self):
+        subscribe(NOWHERE, Device, Interface, IPAddress)
+        taken = []
+        for count in (6, 6, 40):
+            owner = self.equipped(count)
+            with transaction.atomic(), CaptureQueriesContext(connection) as queries:
+                deletions.begin(owner, owner, 'default')
+            taken.append((count, len(queries)))
+            assert len(vars(owner)[deletions.DELETION].snapshots) == 1 + 2 * count
+        assert taken[1][1] == taken[2][1]
+
+    def test_only_what_somebody_wants_to_see_deleted_is_taken(self):
+        subscribe(NOWHERE, Interface, kinds=(DELETED,))
+        subscribe(NOWHERE, Device, IPAddress, kinds=(CREATED, UPDATED))
+        self.equipped(2).delete()
+        rendered = {True: set(), False: set()}
+        for event in recorded():
+            if event.kind == DELETED:
+                rendered[is_rendered(event)].add(event.object_type.model)
+        assert rendered == {True: {'interface'}, False: {'device', 'ipaddress'}}
+
+    def test_where_nobody_wants_deletions_nothing_is_asked_for_one(self):
+        subscribe(NOWHERE, Site, kinds=(CREATED, UPDATED))
+        place, other = site(), site()
+        with transaction.atomic():
+            other.save()  # what is subscribed is asked once a transaction
+            with CaptureQueriesContext(connection) as queries:
+                deletions.begin(place, place, 'default')
+        assert len(queries) == 0
+        subscribe(NOWHERE, Site, kinds=(DELETED,))
+        with transaction.atomic(), CaptureQueriesContext(connection) as queries:
+            deletions.begin(place, place, 'default')
+        assert len(queries) > 5
+
+    def test_objects_that_are_deleted_one_after_the_other_are_each_as_they_were(self, api_client):
+        owner = self.equipped(0)
+        ports = [interface(owner) for _ in range(2)]
+        ports[1].bridge = ports[0]
+        ports[1].save()
+        subscribe(NOWHERE, Interface)
+        first = get(api_client, ports[0])
+        pks = [port.pk for port in ports]
+        with transaction.atomic():
+            ports[0].delete()
+            ports[1].refresh_from_db()
+            then = get(api_client, ports[1])
+            ports[1].delete()
+        dispatch_all()
+        assert shown(ports[0], pks[0])[DELETED] == first
+        assert first['bridge_interfaces'] and then['bridge'] is None
+        assert shown(ports[1], pks[1])[DELETED] == then
+
+
+class TestTransactions:
+    def test_a_deletion_that_was_rolled_back_leaves_nothing(self, api_client):
+        subscribe(NOWHERE, Site)
+        place = site()
+        forget_events()
+        with transaction.atomic():
+            with pytest.raises(RolledBack), transaction.atomic():
+                place.delete()
+                assert [kind for kind, _pk in changes()] == [DELETED]
+                raise RolledBack
+            place = Site.objects.get()
+            place.save()
+        assert changes() == [(UPDATED, place.pk)]
+
+    @pytest.mark.parametrize('again', ['same transaction', 'another one'])
+    def test_an_object_is_shown_as_it_was_before_the_deletion_that_counts(self, api_client, again: str):
+        subscribe(NOWHERE, Site)
+        place = site()
+        pk = place.pk
+        forget_events()
+
+        def delete_in_vain() -> None:
+            with pytest.raises(RolledBack), transaction.atomic():
+                place.delete()
+                raise RolledBack
+            place.pk = pk
+            place.description = 'later'
+            place.save()
+
+        if again == 'another one':
+            delete_in_vain()
+            place.delete()
+        else:
+            with transaction.atomic():
+                delete_in_vain()
+                place.delete()
+        dispatch_all()
+        assert shown(place, pk)[DELETED]['description'] == 'later'
+
+    def test_what_is_deleted_and_made_again_is_shown_as_it_is(self, api_client):
+        subscribe(NOWHERE, Site)
+        place = site()
+        pk = place.pk
+        forget_events()
+        with transaction.atomic():
+            place.delete()
+            again = Site.objects.create(pk=pk, name='Again', slug='again')
+        dispatch_all()
+        assert changes() == [(UPDATED, pk)]
+        assert recorded()[0].payload_data == get(api_client, again)
+
+    def test_what_is_updated_and_deleted_is_shown_as_it_was_in_between(self, api_client):
+        subscribe(NOWHERE, Site)
+        place = site()
+        pk = place.pk
+        forget_events()
+        with transaction.atomic():
+            place.description = 'updated'
+            place.save()
+            expected = get(api_client, place)
+            place.delete()
+        dispatch_all()
+        assert changes() == [(DELETED, pk)]
+        assert recorded()[0].payload_data == expected
+        assert expected['description'] == 'updated'
+
+    def test_what_was_before_a_deletion_is_no_longer_than_the_row(self, receiver):
+        """What is shown is kept once."""
+        subscribe(receiver.url('/'), Site, include_snapshots=True)
+        place = site()
+        forget_events()
+        place.delete()
+        (event,) = recorded()
+        name = event.snapshot['row']['name']
+        assert is_rendered(event)
+        assert event.prechange == {key: event.snapshot[key] for key in ('row', 'm2m')}
+        assert work() == '1 delivered'
+        assert receiver.requests[-1].json()['snapshots']['prechange']['name'] == name
+
+
+class TestTroubles:
+    """What cannot be rendered while somebody waits is rendered later: the deletion goes on."""
+
+    @pytest.fixture
+    def doomed(self, committed: None) -> tuple[Device, list[Interface]]:
+        owner = device()
+        ports = [interface(owner) for _ in range(3)]
+        subscribe(NOWHERE, Device, Interface)
+        return owner, ports
+
+    def test_a_serializer_that_raises_fails_no_deletion(self, doomed, monkeypatch):
+        owner, ports = doomed
+        bad = ports[1].pk
+
+        def raises(self: Any, instance: Interface) -> str:
+            if instance.pk == bad:
+                raise RuntimeError('a plugin')
+            return 'shown'
+
+        monkeypatch.setattr(InterfaceSerializer, 'get_link_peers_type', raises)
+        with transaction.atomic():
+            owner.delete()
+        rendered = {event.object_id: is_rendered(event) for event in recorded(Interface) if event.kind == DELETED}
+        assert rendered == {port_pk: port_pk != bad for port_pk in rendered}
+        assert len(rendered) == 3
+        assert [is_rendered(event) for event in recorded(Device)] == [True]
+
+    def test_a_query_that_takes_long_is_broken_off(self, doomed, monkeypatch):
+        owner, _ports = doomed
+        pk = owner.pk
+
+        def sleeps(self: Any, instance: Interface) -> str:
+            with connection.cursor() as cursor:
+                cursor.execute('SELECT pg_sleep(60)')
+            return ''
+
+        monkeypatch.setattr(InterfaceSerializer, 'get_link_peers_type', sleeps)
+        monkeypatch.setattr(deletions, 'LONGEST_QUERY', 20)
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute('SHOW statement_timeout')
+            before = cursor.fetchone()
+            owner.delete()
+            cursor.execute('SHOW statement_timeout')
+            assert cursor.fetchone() == before
+        assert not Device.objects.filter(pk=pk).exists()
+        assert not any(is_rendered(event) for event in recorded(Interface) if event.kind == DELETED)
+        assert [is_rendered(event) for event in recorded(Device)] == [True]
+
+    def test_what_is_slow_is_not_rendered_while_somebody_waits(self, monkeypatch):
+        subscribe(NOWHERE, Site)
+        for slow, expected in ((False, True), (True, True), (True, False)):
+            monkeypatch.setattr(deletions, 'SLOW_SLICE', -1.0 if slow else 60.0)
+            place = site()
+            forget_events()
+            place.delete()
+            assert [is_rendered(event) for event in recorded()] == [expected]
+
+    def test_a_deletion_of_too_much_at_once_ends_in_time(self, doomed, monkeypatch):
+        owner, ports = doomed
+        monkeypatch.setattr(deletions, 'TIME', 0.0)
+        monkeypatch.setattr(deletions, 'TIME_EACH', 0.0)
+        owner.delete()
+        assert not any(is_rendered(event) for event in recorded())
+        assert len(recorded(Interface)) == len(ports)
+        dispatch_all()
+        assert {event.error for event in recorded()} == {''}
+
+
+class TestNobodyToldTheDeletion:
+    """Where no webhook asked for deletions, what cannot be known is shown in the field's own type, and named."""
+
+    def bodies(self, receiver: Receiver) -> dict[str, dict[str, Any]]:
+        return {request.json()['event']: request.json() for request in receiver.requests}
+
+    def test_what_is_not_known_is_named(self, receiver: Receiver):
+        subscribe(receiver.url('/'), Interface, kinds=(CREATED, UPDATED))
+        with transaction.atomic():
+            port = interface(device())
+            MACAddress.objects.create(mac_address='02:00:00:00:00:01', assigned_object=port)
+        port.device.delete()
+        work()
+        body = self.bodies(receiver)[CREATED]
+        assert body['data']['mac_addresses'] == []
+        assert {'mac_addresses', 'count_ipaddresses', 'device'} <= set(body['partial'])
+        assert not {'name', 'type', 'id', 'cable', 'link_peers', 'tags'} & set(body['partial'])
+        assert body['partial'] == [name for name in body['data'] if name in body['partial']]
+
+    def test_numbers_are_numbers(self, receiver: Receiver):
+        subscribe(receiver.url('/'), VLANGroup, kinds=(CREATED,))
+        VLANGroup.objects.create(**named('vlans')).delete()
+        work()
+        body = self.bodies(receiver)[CREATED]
+        assert (body['data']['utilization'], body['data']['vlan_count']) == ('0.0', 0)
+        assert {'utilization', 'vlan_count'} <= set(body['partial'])
+
+    def test_where_all_is_known_there_is_no_such_key(self, receiver: Receiver):
+        subscribe(receiver.url('/'), VLANGroup)
+        VLANGroup.objects.create(**named('vlans')).delete()
+        VLANGroup.objects.create(**named('vlans'))
+        work()
+        assert {request.json()['event'] for request in receiver.requests} == {CREATED, DELETED}
+        assert not any('partial' in request.json() for request in receiver.requests)
+
+    def test_in_a_batch_it_is_named_beside_the_event(self, receiver: Receiver):
+        subscribe(receiver.url('/'), Site, kinds=(CREATED,), batch=True)
+        with transaction.atomic():
+            gone, there = site(), site()
+        pks = [gone.pk, there.pk]
+        gone.delete()
+        work()
+        (request,) = receiver.requests
+        body = request.json()
+        assert [data['id'] for data in body['data']] == pks
+        assert 'rack_count' in body['events'][0]['partial']
+        assert 'partial' not in body['events'][1]
+
+    def test_a_deletion_that_was_told_already_is_known(self, receiver: Receiver, api_client):
+        """Rendered once more, long after it was delivered."""
+        subscribe(receiver.url('/'), VLANGroup)
+        with transaction.atomic():
+            group = VLANGroup.objects.create(**named('vlans'))
+        expected = get(api_client, group)
+        (event,) = recorded()
+        snapshot, pk = event.snapshot, event.pk
+        group.delete()
+        work()
+        Event.objects.filter(pk=pk).update(snapshot=snapshot, data='', dispatched_at=None)
+        dispatch_all()
+        event = Event.objects.get(pk=pk)
+        assert (event.payload_data, event.partial) == (expected, None)

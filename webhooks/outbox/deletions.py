@@ -1,0 +1,204 @@
+"""A deletion is told with what the REST API showed an instant before: what goes is rendered before anything of it has.
+
+NetBox empties and saves what points to an object before the object goes, and afterwards nobody can look up what it had:
+its addresses, its counts, the names of what goes along. So at the first signal of a deletion, before NetBox's own
+handler, all that goes and is asked for is locked and rendered, model by model. It is kept with the snapshot, so it goes
+where that goes: into the event, or away with the transaction.
+
+It happens while somebody waits. What cannot be rendered, or not in time, is rendered by a worker, as other changes are.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from django.db import DEFAULT_DB_ALIAS, connection, transaction
+from django.db.models import Model, QuerySet
+from rq.timeouts import BaseTimeoutException
+
+from .. import object_types, rendering
+from . import cascade, here, scope, snapshots
+
+logger = logging.getLogger('webhooks.outbox')
+
+DELETION = '_webhooks_deletion'
+# Seconds that rendering may take in one deletion: so many at first, and so many more for each object. An object takes
+# one or two thousandths, as a rule.
+TIME, TIME_EACH = 2.0, 0.02
+# Milliseconds after which PostgreSQL breaks off one query of it.
+LONGEST_QUERY = 2000
+# Objects that are rendered together: at first, and at most. In between it is what takes SLICE_TIME seconds.
+FIRST_SLICE, LARGEST_SLICE, SLICE_TIME = 5, 200, 0.5
+# Seconds, and TIME_EACH for each object, after which a slice was slow. Then nobody renders objects of the model while
+# somebody waits, for REST seconds.
+SLOW_SLICE, REST = 1.0, 600.0
+
+ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
+Key = tuple[type[Model], Any]
+
+
+@dataclass
+class Deletion:
+    """What is known of a deletion that has begun: what has been announced, and snapshots of what has not."""
+
+    scope: object
+    snapshots: dict[Key, str]
+    announced: set[Key] = field(default_factory=set)
+
+
+def begin(instance: Model, origin: Model | QuerySet | None, using: str) -> None:
+    """Be told of an object that is about to go, before anybody else is. At the first of a deletion, take all of it."""
+    source = instance if origin is None else origin
+    possible = _possible(_model_of(source))
+    if not possible or using != DEFAULT_DB_ALIAS or not scope.is_migrated():
+        return
+    key = (instance._meta.concrete_model, instance.pk)
+    deletion = vars(source).get(DELETION)
+    # An object may be deleted again, where the first deletion was rolled back.
+    if deletion is None or key in deletion.announced or deletion.scope is not scope.current():
+        deletion = vars(source)[DELETION] = Deletion(scope.current(), _take_all(source, possible))
+    deletion.announced.add(key)
+
+
+def held(instance: Model, origin: Model | QuerySet | None) -> str | None:
+    """Return the snapshot of an object that has been announced, with what was shown of it; None if there is none."""
+    deletion = vars(instance if origin is None else origin).get(DELETION)
+    return deletion and deletion.snapshots.pop((instance._meta.concrete_model, instance.pk), None)
+
+
+def take(model: type[Model], pks: Sequence[Any]) -> dict[Any, str]:
+    """Lock rows and return {pk: snapshot, with what is shown of it if that is asked for} of those that exist."""
+    taken = snapshots.take(model, snapshots.lock(model, pks))
+    if not scope.wants_deletions(model):
+        return taken
+    return {pk: snapshot for (_model, pk), snapshot in _rendered({model: taken}).items()}
+
+
+def _take_all(source: Model | QuerySet, possible: frozenset[type[Model]]) -> dict[Key, str]:
+    wanted = {model for model in possible if scope.wants_deletions(model)}
+    if not wanted:
+        return {}
+    taken = {
+        model: snapshots.take(model, snapshots.lock(model, pks))
+        for model, pks in cascade.going(_model_of(source), _pks(source), wanted)
+    }
+    return _rendered(taken)
+
+
+def _model_of(source: Model | QuerySet) -> type[Model]:
+    model = source.model if isinstance(source, QuerySet) else source
+    return model._meta.concrete_model
+
+
+def _pks(source: Model | QuerySet) -> list[Any]:
+    if isinstance(source, QuerySet):
+        return list(source.using(DEFAULT_DB_ALIAS).order_by().values_list('pk', flat=True))
+    return [source.pk]
+
+
+@cache
+def _possible(model: type[Model]) -> frozenset[type[Model]]:
+    """Return the models that can be sent and of which objects may go where one of this model is deleted."""
+    return (cascade.reach(model) | {model}) & _sendable()
+
+
+@cache
+def _sendable() -> frozenset[type[Model]]:
+    return frozenset(model._meta.concrete_model for model in object_types.allowed_models())
+
+
+#
+# Rendering, while somebody waits
+#
+
+# Of this process: models that are prepared; {model: when its objects may be rendered again by whoever waits}; {model:
+# seconds that an object took}.
+_prepared: set[type[Model]] = set()
+_resting: dict[type[Model], float] = {}
+_seconds_each: dict[type[Model], float] = {}
+
+
+def _rendered(taken: Mapping[type[Model], Mapping[Any, str]]) -> dict[Key, str]:
+    """Return the snapshots, those with what is shown that could be rendered in time."""
+    rendered = {(model, pk): text for model, texts in taken.items() for pk, text in texts.items()}
+    with here.pinned():
+        end = None
+        for model, texts in taken.items():
+            if not texts or not _is_prepared(model):
+                continue
+            # What is looked up once a process does not count.
+            end = end or time.monotonic() + TIME + TIME_EACH * len(rendered)
+            for part in _slices(model, list(texts), end):
+                rendered |= {(model, pk): text for pk, text in _show(model, {pk: texts[pk] for pk in part}).items()}
+    return rendered
+
+
+def _is_prepared(model: type[Model]) -> bool:
+    if model not in _prepared:
+        try:
+            with transaction.atomic():
+                rendering.prepare(model)
+        except BaseTimeoutException:
+            raise
+        except Exception as error:
+            logger.warning('model=%s deletions are rendered later: %r', model._meta.label_lower, error)
+            return False
+        _prepared.add(model)
+    return True
+
+
+def _slices(model: type[Model], pks: Sequence[Any], end: float) -> Iterator[Sequence[Any]]:
+    """Yield the pks in slices, as long as there is time. Of a model whose speed is unknown, a small one first."""
+    start = 0
+    while start < len(pks) and time.monotonic() < end and _resting.get(model, 0.0) < time.monotonic():
+        size = max(int(SLICE_TIME / _seconds_each[model]), 1) if model in _seconds_each else FIRST_SLICE
+        part = pks[start : start + min(size, LARGEST_SLICE)]
+        began = time.monotonic()
+        yield part
+        _note(model, len(part), time.monotonic() - began)
+        start += len(part)
+    if start < len(pks):
+        left = len(pks) - start
+        logger.warning('model=%s deletion=%d of %d are rendered later', model._meta.label_lower, left, len(pks))
+
+
+def _note(model: type[Model], count: int, took: float) -> None:
+    if count >= FIRST_SLICE:
+        _seconds_each[model] = max(took, 1e-6) / count
+    if took > SLOW_SLICE + TIME_EACH * count:
+        _resting[model] = time.monotonic() + REST
+
+
+def _show(model: type[Model], texts: Mapping[Any, str]) -> dict[Any, str]:
+    """Return {pk: snapshot with what is shown}, without those that cannot be shown."""
+    try:
+        shown = _render(model, list(texts.values()))
+    except BaseTimeoutException:
+        raise
+    except Exception as error:
+        if len(texts) > 1:
+            return {key: one for pk, text in texts.items() for key, one in _show(model, {pk: text}).items()}
+        logger.warning('model=%s id=%s is rendered later: %r', model._meta.label_lower, next(iter(texts)), error)
+        return {}
+    return dict(zip(texts, shown, strict=True))
+
+
+def _render(model: type[Model], texts: Sequence[str]) -> list[str]:
+    """Render in a savepoint that is rolled back: nothing is changed, and an error or the limit leaves no trace."""
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute(f'SET LOCAL statement_timeout = {LONGEST_QUERY:d}')
+        rendered = rendering.render(model, [json.loads(text) for text in texts])
+        transaction.set_rollback(True)
+    return [_with_shown(text, one) for text, one in zip(texts, rendered, strict=True)]
+
+
+def _with_shown(text: str, shown: rendering.Rendered) -> str:
+    """Return the snapshot, a JSON object, with one more key: PostgreSQL's numbers would not survive being parsed."""
+    more = json.dumps({rendering.SHOWN: {'data': ENCODER.encode(shown.data), 'display': shown.display}})
+    return f'{text.removesuffix("}")}, {more.removeprefix("{")}'

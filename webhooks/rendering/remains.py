@@ -1,0 +1,165 @@
+"""An object that is gone: what it showed of others is as its deletion held it, as far as that is known.
+
+Its own columns and keys are in the snapshot. What NetBox derives from other rows is nowhere any more: counts, what
+pointed to the object, whatever went along. If its deletion was told, that has it. Otherwise it is shown as nothing, in
+the type of the field, and named.
+"""
+
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from django.contrib.contenttypes.fields import GenericForeignKey
+from django.core.exceptions import FieldDoesNotExist
+from django.db.models import Model
+from rest_framework.fields import Field
+
+from . import gone, related
+from .derived import Derived
+
+# Shown by methods and properties of NetBox's that look at other rows.
+BEHIND = frozenset({'count_fhrp_groups', 'count_ipaddresses', 'l2vpn_termination', 'parent_device'})
+# What is shown only while the object points to something, and the keys that say to what.
+THROUGH = {
+    **dict.fromkeys(
+        (
+            'link_peers', 'link_peers_type', 'connected_endpoints', 'connected_endpoints_type',
+            'connected_endpoints_reachable',
+        ),
+        ('cable', 'wireless_link'),
+    ),
+    'mac_address': ('primary_mac_address',),
+}  # fmt: skip
+
+CUSTOM_FIELDS = 'custom_fields'
+
+Data = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Remains:
+    """What is known of the objects of a model, by its serializer's fields."""
+
+    model: type[Model]
+    fields: Mapping[str, Field]
+    derived: Derived
+
+    @cached_property
+    def _counted(self) -> frozenset[str]:
+        """Keys of columns that NetBox maintains: the snapshot has them as they were at the event."""
+        return frozenset(name for name, field in self.fields.items() if self._column(field) in self.derived.columns)
+
+    @cached_property
+    def _looked_up(self) -> frozenset[str]:
+        """Keys of what is looked up in other rows."""
+        return frozenset(name for name, field in self.fields.items() if self._is_looked_up(name, field))
+
+    @cached_property
+    def _through(self) -> dict[str, tuple[str, ...]]:
+        present = {name: [key for key in keys if key in self.fields] for name, keys in THROUGH.items()}
+        return {name: tuple(keys) for name, keys in present.items() if keys and name in self.fields}
+
+    @cached_property
+    def _generic(self) -> dict[str, GenericForeignKey]:
+        fields = {field.name: field for field in related.generic_keys(self.model)}
+        return {name: fields[_first(field)] for name, field in self.fields.items() if _first(field) in fields}
+
+    def _column(self, field: Field) -> str | None:
+        try:
+            return getattr(self.model._meta.get_field(_first(field)), 'attname', None)
+        except FieldDoesNotExist:
+            return None
+
+    def _is_looked_up(self, name: str, field: Field) -> bool:
+        first = _first(field)
+        return first in self.derived.annotations or name in BEHIND or first in self._accessors
+
+    @cached_property
+    def _accessors(self) -> frozenset[str]:
+        """Attributes by which an object finds what points to it."""
+        pointing = {relation.get_accessor_name() for relation in self.model._meta.related_objects}
+        generic = {field.name for field in self.model._meta.private_fields} - {
+            field.name for field in related.generic_keys(self.model)
+        }
+        return frozenset(pointing | generic) - {None}
+
+    def complete(self, instance: Model, data: Data, held: Data | None) -> tuple[Data, list[str]]:
+        """Return what a gone object showed, and the keys of which nothing is known.
+
+        `held` is what its deletion showed, if that is known.
+        """
+        stubs = set(self.unknown(instance, data))
+        if held is None:
+            linked = {name for name, keys in self._through.items() if _points(data, keys)}
+            generic = {name for name, field in self._generic.items() if _is_dangling(data, name, field)}
+            return data, _in_order(data, self._looked_up | linked | generic | stubs)
+        whole = _each_as_held(data, held)
+        if CUSTOM_FIELDS in data:
+            whole[CUSTOM_FIELDS] = _each_as_held(data[CUSTOM_FIELDS], held[CUSTOM_FIELDS])
+        linked = {name for name, keys in self._through.items() if all(_same(data.get(k), held.get(k)) for k in keys)}
+        generic = {name for name, field in self._generic.items() if _is_same_target(data, held, field)}
+        known = (self._looked_up | self._counted | linked | generic) & held.keys()
+        whole |= {name: held[name] for name in data if name in known}
+        lost = {name for name in self._through.keys() - linked if _points(data, self._through[name])}
+        return whole, _in_order(data, lost | {name for name in stubs if whole[name] == data[name]})
+
+    def unknown(self, instance: Model, data: Data) -> Iterator[str]:
+        """Yield the keys of related objects of which nothing but the id is known."""
+        for name in data:
+            first = _first(self.fields[name])
+            value = instance._state.fields_cache.get(first)
+            values = related.prefetched(instance, first) if value is None else (value,)
+            if any(map(gone.is_stub, values)):
+                yield name
+
+
+def _in_order(data: Data, names: Set[str]) -> list[str]:
+    return [name for name in data if name in names]
+
+
+def _first(field: Field) -> str:
+    return field.source.split('.')[0]
+
+
+def _points(data: Data, keys: tuple[str, ...]) -> bool:
+    return any(data.get(key) is not None for key in keys)
+
+
+def _is_dangling(data: Data, name: str, field: GenericForeignKey) -> bool:
+    return data.get(name) is None and data.get(field.fk_field) is not None
+
+
+def _is_same_target(data: Data, held: Data, field: GenericForeignKey) -> bool:
+    return all(data.get(key) == held.get(key) for key in (field.ct_field, field.fk_field))
+
+
+def _is_object(value: Any) -> bool:
+    """Whether the value is an object as the REST API shows those that are pointed to."""
+    return isinstance(value, dict) and value.keys() >= {'id', 'url', 'display'}
+
+
+def _same(value: Any, held: Any) -> bool:
+    if _is_object(value) and _is_object(held):
+        return (value['id'], value['url']) == (held['id'], held['url'])
+    return value == held
+
+
+def _each_as_held(data: Data, held: Data) -> Data:
+    return {name: _as_held(value, held.get(name)) for name, value in data.items()}
+
+
+def _as_held(value: Any, held: Any) -> Any:
+    """Return a value with the objects in it as the deletion held them, where they are the same."""
+    if _is_object(value):
+        return held if _same(value, held) else value
+    if isinstance(value, list) and value and all(map(_is_object, value)) and isinstance(held, list):
+        return _list_as_held(value, held)
+    return value
+
+
+def _list_as_held(values: list[Data], held: list[Any]) -> list[Data]:
+    by_url = {one['url']: one for one in held if _is_object(one)}
+    if by_url.keys() == {one['url'] for one in values}:
+        return held  # in the same order
+    return [by_url.get(one['url'], one) for one in values]
