@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from core.events import OBJECT_CREATED, OBJECT_UPDATED
+from core.events import OBJECT_CREATED, OBJECT_DELETED, OBJECT_UPDATED
 from dcim.models import Device, DeviceRole, DeviceType, Manufacturer, Site
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, models, transaction
@@ -25,6 +25,7 @@ from webhooks.models import Event, Webhook
 HOOK = '/hook'
 SETTINGS_FOR_WORKERS = {'PYTHONUNBUFFERED': '1'}
 OURS, BUILTIN, NEITHER = 'ours', 'built-in', 'neither'
+Models = type[models.Model] | tuple[type[models.Model], ...]
 
 
 class Bed:
@@ -41,9 +42,9 @@ class Bed:
 
     @contextmanager
     def subscribed(
-        self, side: str, model: type[models.Model], count: int = 1, path: str = HOOK, timeout: int | None = None
+        self, side: str, model: Models, count: int = 1, path: str = HOOK, timeout: int | None = None
     ) -> Iterator[None]:
-        """Have `count` webhooks of one side subscribed to the model, and start and end with empty queues."""
+        """Have `count` webhooks of one side subscribed to the models, and start and end with empty queues."""
         self.reset()
         if side == OURS:
             made = [self._ours(model, path, timeout) for _ in range(count)]
@@ -58,7 +59,7 @@ class Bed:
                 one.delete()
             self.reset()
 
-    def _ours(self, model: type[models.Model], path: str, timeout: int | None) -> Webhook:
+    def _ours(self, model: Models, path: str, timeout: int | None) -> Webhook:
         webhook = Webhook(
             name=f'bench {next(self._numbers)}',
             payload_url=self.receiver.url(path),
@@ -70,21 +71,21 @@ class Bed:
         )
         webhook.full_clean()
         webhook.save()
-        webhook.object_types.set([ContentType.objects.get_for_model(model)])
+        webhook.object_types.set(_object_types(model))
         return webhook
 
-    def _builtin(self, model: type[models.Model], path: str) -> Sequence[models.Model]:
+    def _builtin(self, model: Models, path: str) -> Sequence[models.Model]:
         number = next(self._numbers)
         webhook = BuiltIn.objects.create(name=f'bench {number}', payload_url=self.receiver.url(path), secret='bench')
         rule = EventRule(
             name=f'bench {number}',
-            event_types=[OBJECT_CREATED, OBJECT_UPDATED],
+            event_types=[OBJECT_CREATED, OBJECT_UPDATED, OBJECT_DELETED],
             action_type='webhook',
             action_object_type=ContentType.objects.get_for_model(BuiltIn),
             action_object_id=webhook.pk,
         )
         rule.save()
-        rule.object_types.set([ContentType.objects.get_for_model(model)])
+        rule.object_types.set(_object_types(model))
         return [webhook, rule]
 
     def reset(self) -> None:
@@ -122,6 +123,11 @@ class Bed:
             for one in objects:
                 one.save()
 
+    def delete(self, one: models.Model) -> None:
+        """Delete an object as a request does."""
+        with self.request(), transaction.atomic():
+            one.delete()
+
     @contextmanager
     def worker(self) -> Iterator[subprocess.Popen]:
         """NetBox's own rqworker, until the end of the block."""
@@ -137,6 +143,10 @@ class Bed:
         finally:
             child.terminate()
             child.wait()
+
+
+def _object_types(model: Models) -> list[ContentType]:
+    return [ContentType.objects.get_for_model(each) for each in (model if isinstance(model, tuple) else (model,))]
 
 
 def dispatch_began() -> float:
