@@ -1,0 +1,248 @@
+"""Changes without an event: each that docs/exceptions.md lists is silent, so that one that begins to speak is noticed.
+
+NetBox's built-in webhooks are subscribed to the same, and silent as well: what they see, ours has to see.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from core.models import ObjectType
+from dcim.models import Cable, Device, Interface, MACAddress, Region, Site
+from django.db import connection, transaction
+from django.db.models import Model
+from extras.models import ConfigContext, CustomField, Tag
+from ipam.models import Prefix
+from support.builders import (
+    CREATED,
+    NOWHERE,
+    UPDATED,
+    changes,
+    device,
+    forget_events,
+    interface,
+    named,
+    recorded,
+    site,
+    subscribe,
+)
+from support.builtin import builtin_rule, request_by
+
+from devstack.receiver import Receiver
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+WATCHED = (Site, Device, Interface, Prefix)
+
+
+@dataclass
+class Change:
+    """Something that `happens`, by which the row or what is shown of `silent` changes."""
+
+    silent: Model
+    happens: Callable[[], Any]
+
+
+#
+# Code that uses no signals
+#
+
+
+def update_of_a_query_set() -> Change:
+    return Change(site(), lambda: Site.objects.update(description='changed'))
+
+
+def bulk_update() -> Change:
+    place = site()
+    place.description = 'changed'
+    return Change(place, lambda: Site.objects.bulk_update([place], ['description']))
+
+
+def bulk_create() -> Change:
+    place = Site(**named('site'))
+    return Change(place, lambda: Site.objects.bulk_create([place]))
+
+
+def raw_sql() -> Change:
+    def execute() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE dcim_site SET description = 'changed'")
+
+    return Change(site(), execute)
+
+
+def raw_delete() -> Change:
+    place = site()
+    return Change(site(), lambda: Site.objects.filter(pk=place.pk)._raw_delete('default'))
+
+
+#
+# What NetBox changes along with something else
+#
+
+
+def channelized_interface_is_connected() -> Change:
+    owner = device()
+    port = interface(owner, type='100gbase-x-qsfp28', channels=4)
+    channel = interface(owner, type='virtual', parent=port, channel_id=1)
+    peer = interface(device(), type='100gbase-x-qsfp28')
+
+    def plug() -> None:
+        Cable(a_terminations=[port], b_terminations=[peer], profile='single-1c4p').save()
+        channel.refresh_from_db()
+        assert channel.cable_id
+
+    return Change(channel, plug)
+
+
+def custom_field(**fields: Any) -> CustomField:
+    field = CustomField.objects.create(**{'name': 'field', 'type': 'text'} | fields)
+    field.object_types.set([ObjectType.objects.get_for_model(Site)])
+    return field
+
+
+def custom_field_is_deleted() -> Change:
+    field = custom_field()
+    place = site(custom_field_data={'field': 'value'})
+
+    def delete() -> None:
+        field.delete()
+        place.refresh_from_db()
+        assert place.custom_field_data == {}
+
+    return Change(place, delete)
+
+
+def custom_field_is_renamed() -> Change:
+    field = custom_field()
+    place = site(custom_field_data={'field': 'value'})
+
+    def rename() -> None:
+        renamed = CustomField.objects.get(pk=field.pk)
+        renamed.name = 'renamed'
+        renamed.save()
+        place.refresh_from_db()
+        assert place.custom_field_data == {'renamed': 'value'}
+
+    return Change(place, rename)
+
+
+def custom_field_with_a_default_is_added() -> Change:
+    place = site()
+
+    def add() -> None:
+        custom_field(default='value')
+        place.refresh_from_db()
+        assert place.custom_field_data == {'field': 'value'}
+
+    return Change(place, add)
+
+
+#
+# What is only derived
+#
+
+
+def interface_count_of_a_device() -> Change:
+    owner = device()
+    return Change(owner, lambda: interface(owner))
+
+
+def children_of_a_prefix() -> Change:
+    outer = Prefix.objects.create(prefix='192.0.2.0/24')
+    return Change(outer, lambda: Prefix.objects.create(prefix='192.0.2.0/25'))
+
+
+def depth_of_a_prefix() -> Change:
+    inner = Prefix.objects.create(prefix='192.0.2.0/25')
+    return Change(inner, lambda: Prefix.objects.create(prefix='192.0.2.0/24'))
+
+
+def mac_addresses_of_an_interface() -> Change:
+    port = interface(device())
+    return Change(port, lambda: MACAddress.objects.create(mac_address='02:00:00:00:00:01', assigned_object=port))
+
+
+def config_context_of_a_device() -> Change:
+    context = ConfigContext.objects.create(name='context', data={'old': True})
+    owner = device()
+
+    def edit() -> None:
+        context.data = {'new': True}
+        context.save()
+
+    return Change(owner, edit)
+
+
+def name_of_a_region() -> Change:
+    region = Region.objects.create(**named('region'))
+
+    def rename() -> None:
+        region.name = 'Renamed'
+        region.save()
+
+    return Change(site(region=region), rename)
+
+
+def name_of_a_tag() -> Change:
+    tag, place = Tag.objects.create(**named('tag')), site()
+    place.tags.add(tag)
+
+    def rename() -> None:
+        tag.name = 'Renamed'
+        tag.save()
+
+    return Change(place, rename)
+
+
+SILENT = (
+    update_of_a_query_set, bulk_update, bulk_create, raw_sql, raw_delete, channelized_interface_is_connected,
+    custom_field_is_deleted, custom_field_is_renamed, custom_field_with_a_default_is_added,
+    interface_count_of_a_device, children_of_a_prefix, depth_of_a_prefix, mac_addresses_of_an_interface,
+    config_context_of_a_device, name_of_a_region, name_of_a_tag,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('prepare', SILENT, ids=lambda function: function.__name__)
+def test_what_the_docs_list_is_silent_beside_ours_and_beside_the_builtin(
+    receiver: Receiver, drain: Callable, netbox_user: Any, prepare: Callable[[], Change]
+):
+    change = prepare()
+    subscribe(NOWHERE, *WATCHED)
+    builtin_rule(*WATCHED, payload_url=receiver.url('/builtin'))
+    with request_by(netbox_user):
+        change.happens()
+    kind, pk = type(change.silent), change.silent.pk
+
+    def sent() -> list[dict]:
+        drain('high', 'default')
+        bodies = [request.json() for request in receiver.requests]
+        return [body for body in bodies if body['object_type'] == kind._meta.label_lower and body['data']['id'] == pk]
+
+    assert pk not in [object_id for _kind, object_id in changes(kind)]
+    assert sent() == []
+    # Both would have told of it.
+    with request_by(netbox_user):
+        kind.objects.get(pk=pk).save()
+    assert changes(kind)[-1] == (UPDATED, pk)
+    assert len(sent()) == 1
+
+
+def test_a_transaction_does_not_hear_of_a_first_webhook_that_is_subscribed_meanwhile():
+    def subscribe_elsewhere() -> None:
+        subscribe(NOWHERE, Site)
+        connection.close()
+
+    with transaction.atomic():
+        site()
+        thread = threading.Thread(target=subscribe_elsewhere)
+        thread.start()
+        thread.join()
+        site()
+    assert changes() == []
+    after = site()
+    assert changes() == [(CREATED, after.pk)]
+    forget_events()
+    assert recorded() == []
