@@ -11,7 +11,6 @@ from functools import cached_property
 from typing import Any
 
 from django.contrib.contenttypes.fields import GenericForeignKey
-from django.core.exceptions import FieldDoesNotExist
 from django.db.models import Model
 from rest_framework.fields import Field
 
@@ -48,7 +47,8 @@ class Remains:
     @cached_property
     def _counted(self) -> frozenset[str]:
         """Keys of columns that NetBox maintains: the snapshot has them as they were at the event."""
-        return frozenset(name for name, field in self.fields.items() if self._column(field) in self.derived.columns)
+        columns = set(self.derived.columns)
+        return frozenset(name for name, field in self.fields.items() if columns.intersection(_columns(field)))
 
     @cached_property
     def _looked_up(self) -> frozenset[str]:
@@ -64,12 +64,6 @@ class Remains:
     def _generic(self) -> dict[str, GenericForeignKey]:
         fields = {field.name: field for field in related.generic_keys(self.model)}
         return {name: fields[_first(field)] for name, field in self.fields.items() if _first(field) in fields}
-
-    def _column(self, field: Field) -> str | None:
-        try:
-            return getattr(self.model._meta.get_field(_first(field)), 'attname', None)
-        except FieldDoesNotExist:
-            return None
 
     def _is_looked_up(self, name: str, field: Field) -> bool:
         first = _first(field)
@@ -120,6 +114,12 @@ def _in_order(data: Data, names: Set[str]) -> list[str]:
 
 def _first(field: Field) -> str:
     return field.source.split('.')[0]
+
+
+def _columns(field: Field) -> tuple[str, ...]:
+    """Return what the column of a field may be called, if it has one: NetBox shows `_children` as `children`."""
+    first = _first(field)
+    return first, f'_{first}', f'{first}_id'
 
 
 def _points(data: Data, keys: tuple[str, ...]) -> bool:

@@ -86,7 +86,7 @@ class TestAllModels:
         for name in (CREATED, UPDATED, DELETED):
             assert found[name] == expected[name], name
             assert list(found[name]) == list(expected[name])
-        assert [event.partial for event in recorded(kind) if event.object_id == pk] == [None] * 3
+        assert not any(event.partial for event in recorded(kind) if event.object_id == pk)
 
     @every_kind
     @pytest.mark.parametrize('way', ['instance', 'queryset', 'request', 'bulk_operation'])
@@ -436,7 +436,7 @@ class TestNobodyToldTheDeletion:
         snapshot, pk = event.snapshot, event.pk
         group.delete()
         work()
-        Event.objects.filter(pk=pk).update(snapshot=snapshot, data='', dispatched_at=None)
+        Event.objects.filter(pk=pk).update(snapshot=snapshot, data='', dispatched_at=None, dispatch_count=0)
         dispatch_all()
         event = Event.objects.get(pk=pk)
         assert (event.payload_data, event.partial) == (expected, None)
