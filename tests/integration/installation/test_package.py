@@ -107,8 +107,6 @@ class TestDescription:
 class TestRelease:
     def test_it_says_what_is_missing(self):
         """Here at least the address of the repository is."""
-        answer = subprocess.run(
-            [CHECKOUT / 'scripts/release'], capture_output=True, text=True, timeout=60, check=False
-        )
+        answer = subprocess.run([CHECKOUT / 'scripts/release'], capture_output=True, text=True, timeout=60, check=False)
         assert answer.returncode == 1
         assert 'Not yet: write the address of the repository into pyproject.toml.' in answer.stderr
