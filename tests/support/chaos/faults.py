@@ -11,10 +11,11 @@ from django.db import OperationalError, connection
 from devstack.receiver import Answer, Manner, Receiver
 from support.chaos.servers import kill_redis
 from support.chaos.victims import Children, toil
-from support.engine import pass_event_leases, pass_leases, pass_retry_waits
+from support.engine import pass_event_leases, pass_leases
 from support.fixtures.servers import TasksRedis
+from webhooks.choices import StatusChoices
 from webhooks.engine import lanes
-from webhooks.models import Health, Webhook
+from webhooks.models import Delivery, Health, Webhook
 
 WORKERS = 3
 # Seconds between two faults.
@@ -144,7 +145,9 @@ class Faults:
         webhook.save()
 
     def _pass_time(self) -> None:
-        """Retries and probes are due. The workers lock the same rows, in another order."""
+        """Retries and probes are due, and no `order_wait` is over. The workers lock the same rows, in another order."""
+        retried = Delivery.objects.filter(status=StatusChoices.PENDING, due_at__isnull=False).exclude(error='')
         with suppress(OperationalError):
-            pass_retry_waits()
-            Health.objects.filter(suspended_since__isnull=False).update(probe_at=lanes.now())
+            now = lanes.now()
+            retried.update(due_at=now)
+            Health.objects.filter(suspended_since__isnull=False).update(probe_at=now)
