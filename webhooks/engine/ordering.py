@@ -1,8 +1,9 @@
 """Order: deliveries of one object for one webhook go out one after the other.
 
 A new delivery is due at once. The claim looks whether an earlier one of the same webhook and object is open. If so, the
-delivery is parked: without a `due_at` no claim looks at it again. Whenever a delivery is answered, the next untried one
-of its object becomes due and is looked at anew. So dispatch needs no lock, and what is long parked costs nothing.
+delivery is parked: without a `due_at` no claim looks at it again. Whenever a delivery is answered, the next one of its
+object that is untried or parked becomes due and is looked at anew. So dispatch needs no lock, and what is long parked
+costs nothing.
 
 `order_wait`: behind one that is being retried, a delivery is parked for that long only. After it, it may overtake, but
 not beside an earlier one that is itself due or under way: that one goes first.
@@ -45,9 +46,10 @@ HELD_BY = f"""
         ELSE 'retried'
     END"""
 
-# The nearest untried delivery behind each object of the answered ones. Those between have overtaken before, and have a
-# time of their own. What is behind one that has overtaken may overtake as well. The array: the few deliveries are
-# looked up one by one, whatever PostgreSQL's figures say of a table that has just grown.
+# The nearest delivery behind each object of the answered ones that is untried or parked. One that has overtaken and
+# failed is parked if it is due again together with the one before it; otherwise it has a time of its own. What is
+# behind one that has overtaken may overtake as well. The array: the few deliveries are looked up one by one, whatever
+# PostgreSQL's figures say of a table that has just grown.
 UNPARK = f"""
     WITH behind AS MATERIALIZED (
         SELECT next.id, min(d.overtake_at) AS overtake_at
@@ -55,12 +57,13 @@ UNPARK = f"""
             (SELECT p.id, p.sequence FROM webhooks_delivery p
              WHERE p.webhook_id = m.webhook_id AND p.object_type_id = m.object_type_id AND p.object_id = m.object_id
                AND p.status IN ('pending', 'sending') AND p.event_count = 1 AND p.sequence > m.sequence
-               AND p.status = 'pending' AND p.error = ''
+               AND p.status = 'pending' AND (p.error = '' OR p.due_at IS NULL)
              ORDER BY p.sequence LIMIT 1)
             UNION ALL
             (SELECT p.id, i.sequence FROM webhooks_batchitem i JOIN webhooks_delivery p ON p.id = i.delivery_id
              WHERE i.webhook_id = m.webhook_id AND i.object_type_id = m.object_type_id AND i.object_id = m.object_id
-               AND i.open AND i.sequence > m.sequence AND p.status = 'pending' AND p.error = ''
+               AND i.open AND i.sequence > m.sequence
+               AND p.status = 'pending' AND (p.error = '' OR p.due_at IS NULL)
              ORDER BY i.sequence LIMIT 1)
             ORDER BY sequence LIMIT 1
         ) next

@@ -320,6 +320,16 @@ class TestOverdue:
         assert sequences(receiver.requests) == [first.sequence, third.sequence]
         assert not parked()
 
+    def test_what_went_first_and_failed_goes_after_the_earlier_where_all_are_due(self, line, receiver):
+        pass_retry_waits(pk=line[1].pk)
+        assert work() == '2 to retry'
+        receiver.clear()
+        receiver.answers(HOOK, 200)
+        pass_retry_waits()
+        assert work() == '3 delivered'
+        assert sequences(receiver.requests) == [one.sequence for one in line]
+        assert not parked()
+
 
 class TestRedelivery:
     def test_what_is_behind_and_untried_waits_for_it(self, webhook, receiver):
