@@ -55,7 +55,7 @@ class TestFigures:
     def test_it_tells_how_sending_goes(self, admin_pages, log):
         assert lines(text_of(admin_pages)) == {
             'Workers': 'None is running Nothing is sent: start netbox-rq.',
-            'Waiting': '1 delivery, 1 change that no worker has looked at yet; the oldest for 3\xa0hours',
+            'Waiting': '1 delivery, 1 change that no worker has looked at yet; the oldest for 3 hours',
             'Failed deliveries': '2 Why they failed, and sending them again',
             'Suspended webhooks': '1',
         }
@@ -95,7 +95,7 @@ class TestWhoSeesIt:
     def test_a_user_sees_the_lines_of_what_he_may_view(self, clerk_pages, grant, log):
         grant(Delivery, 'view')
         assert lines(text_of(clerk_pages)).keys() == {'Workers', 'Waiting', 'Failed deliveries'}
-        assert lines(text_of(clerk_pages))['Waiting'] == '1 delivery; the oldest for 3\xa0hours'
+        assert lines(text_of(clerk_pages))['Waiting'] == '1 delivery; the oldest for 3 hours'
         grant(Webhook, 'view')
         grant(Event, 'view')
         assert lines(text_of(clerk_pages))['Suspended webhooks'] == '1'
