@@ -40,7 +40,6 @@ PICTURES = (
     Picture('form', 'plugins/webhooks/webhooks/add/', 1200),
     Picture('deliveries', 'plugins/webhooks/deliveries/', 800),
     Picture('delivery', 'plugins/webhooks/deliveries/{failed}/', 1000),
-    Picture('netbox-status', 'plugins/webhooks/status/', 760),
     Picture('object', 'ipam/ip-addresses/{address}/webhooks/', 600),
     Picture('admin', 'admin/webhooks/webhook/', 640),
     Picture('admin-form', 'admin/webhooks/webhook/add/', 1000),

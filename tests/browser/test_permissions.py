@@ -43,19 +43,3 @@ def test_whoever_may_redeliver_and_view_what_is_sent_can_do_so(person, place, ap
     expect(operator.page.get_by_text('signal_received_timestamp').first).to_be_visible()
     operator.button('Redeliver').click()
     delivery_of(api, site, 'delivered')
-
-
-def test_whoever_may_redeliver_does_so_on_the_status_page(person, place, api, receiver):
-    place.add_user('dispatcher', webhooks_delivery=['view', 'redeliver'])
-    receiver.answers('/hook', 500, 200)
-    add_webhook(api, receiver.url('/hook'), max_attempts=1)
-    site = add_site(api)
-    delivery_of(api, site, 'failed')
-    dispatcher = person('dispatcher')
-    dispatcher.visit('')
-    dispatcher.button('Webhooks').click()
-    dispatcher.link('Status').click()
-    expect(dispatcher.page.get_by_role('row', name=site['name'])).to_contain_text('Failed')
-    dispatcher.button('Redeliver all that failed').click()
-    expect(dispatcher.page.get_by_role('row', name='Failed deliveries')).to_contain_text('0')
-    delivery_of(api, site, 'delivered')
