@@ -4,9 +4,12 @@ import gc
 import logging
 import os
 import signal
+import uuid
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any
 
+from django.db import DatabaseError, InterfaceError, connection
 from django_rq.utils import reset_db_connections
 from netbox.config import clear_config
 from rq import Queue, get_current_job
@@ -14,21 +17,24 @@ from rq.job import Job
 from utilities.rqworker import NetBoxRQWorker
 
 from . import conf
-from .engine import runner, shutdown
+from .engine import rescue, runner, shutdown
 from .engine.standby import Standby
 from .engine.timer import Timer
 from .engine.warmup import warm_up
 from .models import sequence
-from .outbox import queue
+from .outbox import queue, wakeup
 from .outbox.scope import is_migrated
 from .services import failed_jobs, redelivery
 
 logger = logging.getLogger('webhooks.worker')
 
+# What the job in this process holds events and deliveries by, so that its worker knows it as well.
+_lease: ContextVar[uuid.UUID | None] = ContextVar('lease', default=None)
+
 
 def drain() -> str:
     """Send what is due. The result is a sentence for the status page, which is not shown where there was nothing."""
-    tally = runner.run()
+    tally = runner.run(_lease.get())
     failed_jobs.publish()
     if not tally.counts:
         get_current_job().result_ttl = 0
@@ -42,7 +48,7 @@ def redeliver(delivery_uuid: str) -> str:
     Raises DeliveryFailed where it fails again, so that RQ lists it as failed.
     """
     redelivery.redeliver_failed(delivery_uuid)
-    runner.run()
+    runner.run(_lease.get())
     failed_jobs.publish(except_for=delivery_uuid)
     failed_jobs.renew(delivery_uuid)
     return _tell(redelivery.outcome(delivery_uuid))
@@ -120,6 +126,17 @@ class WebhooksWorker(NetBoxRQWorker):
             with suppress(ProcessLookupError):
                 os.kill(self.horse_pid, signal.SIGTERM)
 
+    def perform_job(self, job: Job, queue: Queue) -> bool:
+        """Called in the horse."""
+        _lease.set(_lease_of(self))
+        return super().perform_job(job, queue)
+
+    def handle_work_horse_killed(self, job: Job, *how: Any) -> None:
+        """Called in the worker: its horse is dead for certain, and what it held need not wait for the lease's end."""
+        super().handle_work_horse_killed(job, *how)
+        if _is_ours(job):
+            _end_lease(_lease_of(self))
+
     def wait_for_horse(self) -> tuple[int | None, int | None, Any]:
         if self._standby and self._standby.pid == self.horse_pid:
             return self._standby.wait()
@@ -128,6 +145,21 @@ class WebhooksWorker(NetBoxRQWorker):
 
 def _is_ours(job: Job) -> bool:
     return job.origin == conf.get().queue and queue.function(job).startswith(f'{__name__}.')
+
+
+def _lease_of(worker: NetBoxRQWorker) -> uuid.UUID:
+    return uuid.uuid5(uuid.NAMESPACE_OID, worker.execution.id)
+
+
+def _end_lease(lease: uuid.UUID) -> None:
+    try:
+        rescue.end_lease(lease)
+    except (DatabaseError, InterfaceError) as error:
+        logger.warning('lease=%s goes on to its end reason="%s"', lease, str(error).strip())
+    finally:
+        # Jobs are forked from here.
+        connection.close()
+    wakeup.wake(patient=True)
 
 
 def _forget() -> None:

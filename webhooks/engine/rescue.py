@@ -46,6 +46,12 @@ TAKE_OVER = """
     RETURNING id"""
 
 
+END_LEASE = (
+    'UPDATE webhooks_event SET lease_until = now() WHERE dispatched_at IS NULL AND lease = %s',
+    "UPDATE webhooks_delivery SET lease_until = now() WHERE status = 'sending' AND lease = %s",
+)
+
+
 def rescue() -> bool:
     """Record what lapsed as an attempt without an outcome, some at a time. Returns whether there was any."""
     lease = uuid.uuid4()
@@ -53,6 +59,13 @@ def rescue() -> bool:
         lapsed = _take_over(lease, now)
         save(lease, [judge(one, LAPSED, max(one.lapses, SUSPECT), decide_lapsed(one, now), now) for one in lapsed], now)
     return bool(lapsed)
+
+
+def end_lease(lease: uuid.UUID) -> None:
+    """Let others take what is held under the lease: its holder is dead. It needs no lane, for nobody counts leases."""
+    with lanes.turn(), connection.cursor() as cursor:
+        for statement in END_LEASE:
+            cursor.execute(statement, [lease])
 
 
 def _take_over(lease: uuid.UUID, now: datetime) -> list[Delivery]:

@@ -52,10 +52,10 @@ POLL = 0.1
 PATIENCE, RETRY_PAUSE = 60.0, 0.2
 
 
-def run() -> Tally:
-    """Do what there is to do, and return what was done."""
+def run(lease: uuid.UUID | None = None) -> Tally:
+    """Do what there is to do, under the lease if one is given, and return what was done."""
     wakeup.accept()
-    with _drain() as drain:
+    with _drain(lease or uuid.uuid4()) as drain:
         finished = drain.work()
     if not finished:
         wakeup.wake(patient=True)
@@ -63,7 +63,7 @@ def run() -> Tally:
 
 
 @contextmanager
-def _drain() -> Iterator['Drain']:
+def _drain(lease: uuid.UUID) -> Iterator['Drain']:
     client = Client(THREADS)
     try:
         # Before there are threads.
@@ -73,20 +73,27 @@ def _drain() -> Iterator['Drain']:
             ThreadPoolExecutor(THREADS, thread_name_prefix='webhooks-send') as pool,
             ThreadPoolExecutor(1, thread_name_prefix='webhooks-build') as builder,
         ):
-            yield Drain(client, pool, Building(partial(builder.submit, aside.run)), suspects)
+            yield Drain(lease, client, pool, Building(partial(builder.submit, aside.run)), suspects)
             builder.submit(connections.close_all)
     finally:
         client.close()
 
 
 class Drain:
-    def __init__(self, client: Client, pool: ThreadPoolExecutor, building: Building, suspects: Quarantine):
+    def __init__(
+        self,
+        lease: uuid.UUID,
+        client: Client,
+        pool: ThreadPoolExecutor,
+        building: Building,
+        suspects: Quarantine,
+    ):
         self.tally = Tally()
         self._client = client
         self._pool = pool
         self._building = building
         self._quarantine = suspects
-        self._lease = uuid.uuid4()
+        self._lease = lease
         self._dispatcher = Dispatcher(self._lease, self._call)
         self._ledger = Ledger()
         self._under_way: dict[Future, Claimed] = {}
