@@ -232,11 +232,13 @@ def test_workers_that_are_killed_with_it_in_hand_fail_nothing_and_all_arrive(sus
     assert {one.object_id for one in deliveries(DELIVERED)} == all_but(poison) | {poison.pk}
 
 
-def test_its_death_does_not_count_where_the_worker_is_killed_as_well(suspects, poison, children, monkeypatch):
+def test_its_death_does_not_count_where_the_worker_is_killed_as_well(suspects, poison, receiver, children, monkeypatch):
     """Whoever kills both kills one first."""
     monkeypatch.setattr(quarantine, 'GRACE', 600.0)
     worker = children.fork(poison.job(die, die))
     assert wait_until(lambda: not is_alive(poison.process()), PATIENCE)
+    tenant(1)
+    receiver.wait_for(1, to_tenants)  # the worker has gone on, and seen the death
     assert children.is_running(worker)
     children.kill(worker)
     assert poison.count() == 0
