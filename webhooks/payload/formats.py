@@ -25,7 +25,7 @@ from users.models import User
 from utilities.querydict import dict_to_querydict
 from utilities.request import NetBoxFakeRequest
 
-from ..choices import FormatChoices
+from ..choices import FormatChoices, KindChoices
 from ..models import Event, Webhook
 from ..validation.body import is_form
 
@@ -116,6 +116,7 @@ def default(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
     if webhook.include_snapshots:
         snapshots = [event.snapshots for event in events]
         shown['snapshots'] = snapshots if _is_batch(webhook, events) else snapshots[0]
+        shown['differences'] = _differences(webhook, events)
     if last.test:
         shown['test'] = True
     return shown
@@ -134,6 +135,8 @@ def netbox(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
         shown['request'] = last.request
     snapshots = [event.snapshots for event in events]
     shown['snapshots'] = snapshots if _is_batch(webhook, events) else snapshots[0]
+    if webhook.include_snapshots:
+        shown['differences'] = _differences(webhook, events)
     if context := _callbacks(last):
         shown['context'] = context
     return shown
@@ -163,8 +166,12 @@ def _cloudevent(webhook: Webhook, event: Event) -> dict[str, Any]:
         'datacontenttype': JSON,
         'sequence': str(event.sequence),
         **{key: value for key, value in optional.items() if value is not None},
-        'data': {'object': data, 'snapshots': event.snapshots} if webhook.include_snapshots else data,
+        'data': _with_snapshots(data, event) if webhook.include_snapshots else data,
     }
+
+
+def _with_snapshots(data: Raw, event: Event) -> dict[str, Any]:
+    return {'object': data, 'snapshots': event.snapshots, 'differences': differences(event)}
 
 
 FORMATS = {
@@ -182,6 +189,28 @@ def _is_batch(webhook: Webhook, events: Sequence[Event]) -> bool:
 def _data(webhook: Webhook, events: Sequence[Event]) -> Raw | list[Raw]:
     data = [Raw(event.data) for event in events]
     return data if _is_batch(webhook, events) else data[0]
+
+
+def differences(event: Event) -> dict[str, dict[str, Any]] | None:
+    """Return what the change did to the fields of the change log; None where a state that was there is not known."""
+    snapshots: dict[str, dict[str, Any] | None] | None = event.snapshots
+    if snapshots is None or (snapshots['prechange'] is None and event.kind != KindChoices.CREATED):
+        return None
+    if snapshots['postchange'] is None and event.kind != KindChoices.DELETED:
+        return None
+    before, after = snapshots['prechange'] or {}, snapshots['postchange'] or {}
+    return {
+        'added': {name: value for name, value in after.items() if name not in before},
+        'removed': {name: value for name, value in before.items() if name not in after},
+        'changed': {
+            name: [before[name], value] for name, value in after.items() if name in before and before[name] != value
+        },
+    }
+
+
+def _differences(webhook: Webhook, events: Sequence[Event]) -> Any:
+    found = [differences(event) for event in events]
+    return found if _is_batch(webhook, events) else found[0]
 
 
 def _partial(event: Event) -> dict[str, list[str]]:

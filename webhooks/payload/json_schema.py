@@ -69,6 +69,7 @@ def payload(model: type[Model], payload_format: str, *, batch: bool = False) -> 
 
 DATA: Schema = {'$ref': f'{DEFINITIONS}data'}
 SNAPSHOTS: Schema = {'$ref': f'{DEFINITIONS}snapshots'}
+DIFFERENCES: Schema = {'$ref': f'{DEFINITIONS}differences'}
 
 
 def _default(model: type[Model], label: str, batch: bool) -> Schema:
@@ -85,7 +86,12 @@ def _default(model: type[Model], label: str, batch: bool) -> Schema:
             'username': {'type': ['string', 'null']},
             'request_id': {**UUID, 'type': ['string', 'null']},
         },
-        optional={'snapshots': _one_or_many(SNAPSHOTS, batch), 'test': TRUE} | ({} if batch else unknown),
+        optional={
+            'snapshots': _one_or_many(SNAPSHOTS, batch),
+            'differences': _one_or_many(DIFFERENCES, batch),
+            'test': TRUE,
+        }
+        | ({} if batch else unknown),
     )
 
 
@@ -99,12 +105,16 @@ def _netbox(model: type[Model], label: str, batch: bool) -> Schema:
             'data': _one_or_many(DATA, batch),
             'snapshots': _one_or_many(SNAPSHOTS, batch),
         },
-        optional={'request': _object(request), 'context': {'type': 'object'}},
+        optional={
+            'request': _object(request),
+            'context': {'type': 'object'},
+            'differences': _one_or_many(DIFFERENCES, batch),
+        },
     )
 
 
 def _cloudevents(model: type[Model], label: str, batch: bool) -> Schema:
-    with_snapshots = _object({'object': DATA, 'snapshots': SNAPSHOTS})
+    with_snapshots = _object({'object': DATA, 'snapshots': SNAPSHOTS, 'differences': DIFFERENCES})
     event = _object(
         {
             'specversion': {'const': '1.0'},
@@ -151,11 +161,16 @@ def _definitions(model: type[Model]) -> Schema:
     data = components.pop(reference.removeprefix(COMPONENTS))
     for name in _never_shown(model):
         data['properties'].pop(name, None)
-    state = {'type': ['object', 'null']}
+    state, fields = {'type': ['object', 'null']}, {'type': 'object'}
+    changed = {'type': 'object', 'additionalProperties': {'type': 'array', 'minItems': 2, 'maxItems': 2}}
     return {
         # The REST API shows all keys of an object, always.
         'data': {**data, 'required': list(data['properties'])},
         'snapshots': _object({'prechange': state, 'postchange': state}),
+        'differences': {
+            **_object({'added': fields, 'removed': fields, 'changed': changed}),
+            'type': ['object', 'null'],
+        },
         'gone': GONE,
         **{name: {'anyOf': [schema, {'$ref': f'{DEFINITIONS}gone'}]} for name, schema in components.items()},
     }

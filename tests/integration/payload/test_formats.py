@@ -29,6 +29,7 @@ from virtualization.models import Cluster, ClusterGroup, ClusterType
 
 from devstack.receiver import Received, Receiver
 from webhooks.models import Event, Webhook
+from webhooks.signals import bulk_operation
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -356,6 +357,38 @@ class TestSnapshots:
         machine.delete()
         shown = self.snapshots(receiver, 3)
         assert (shown[-1]['prechange']['name'], shown[-1]['postchange']) == ('gone', None)
+
+    def test_what_the_change_did_to_the_fields_stands_beside_them(self, receiver: Receiver, webhook):
+        place = site(name='Before')
+        place.name = 'After'
+        place.save()
+        place.delete()
+        created, updated, deleted = [request.json() for request in received(receiver, 3)]
+        assert created['differences'] == {'added': created['snapshots']['postchange'], 'removed': {}, 'changed': {}}
+        updated['differences']['changed'].pop('last_updated', None)
+        assert updated['differences'] == {'added': {}, 'removed': {}, 'changed': {'name': ['Before', 'After']}}
+        assert deleted['differences'] == {'added': {}, 'removed': deleted['snapshots']['prechange'], 'changed': {}}
+
+    def test_where_it_is_not_known_what_was_before_there_are_no_differences(self, receiver: Receiver, webhook):
+        place = site()
+        bulk_operation.send(sender=Site, instances=[place], event='updated')
+        created, updated = [request.json() for request in received(receiver, 2)]
+        assert created['differences'] is not None
+        assert (updated['snapshots']['prechange'], updated['differences']) == (None, None)
+
+    @pytest.mark.parametrize('payload_format', ['default', 'netbox', 'cloudevents'])
+    @pytest.mark.parametrize('batch', [False, True], ids=['single', 'batch'])
+    def test_differences_are_there_in_each_format(self, receiver: Receiver, payload_format: str, batch: bool):
+        place = site(name='Before')
+        subscribe(receiver.url('/'), Site, payload_format=payload_format, include_snapshots=True, batch=batch)
+        place.name = 'After'
+        place.save()
+        (request,) = received(receiver)
+        body = request.json()
+        if payload_format == 'cloudevents':
+            body = (body[0] if batch else body)['data']
+        shown = body['differences'][0] if batch and payload_format != 'cloudevents' else body['differences']
+        assert shown['changed']['name'] == ['Before', 'After']
 
     def test_without_the_option_there_are_none(self, receiver: Receiver):
         webhook = subscribe(receiver.url('/'), Site)
