@@ -23,6 +23,7 @@ from ..exceptions import DefinitionError
 from ..models import Attempt, Delivery, Event, Health, Webhook
 from ..permissions import RESTRICTED_OF_ATTEMPT
 from ..presentation.fields import MORE_HELP, help_of, shown_in
+from ..presets import all_presets
 from ..security import signing
 from ..security.masking import MASK
 from ..storable import is_storable
@@ -83,14 +84,20 @@ class ReliableWebhookSerializer(StorableMixin, NetBoxModelSerializer):
     secret = serializers.CharField(
         write_only=True, required=False, allow_blank=True, trim_whitespace=False, help_text=help_of('secret')
     )
+    preset = serializers.ChoiceField(
+        choices=[(preset.name, preset.label) for preset in all_presets().values()],
+        write_only=True,
+        required=False,
+        help_text=_('What a new webhook begins with: fields that are given replace its own.'),
+    )
     public_key = serializers.CharField(read_only=True)
     health = HealthSerializer(read_only=True, allow_null=True)
 
     class Meta:
         model = Webhook
         fields = (
-            'id', 'url', 'display_url', 'display', *shown_in('API'), 'public_key', 'health', 'custom_fields', 'created',
-            'last_updated',
+            'id', 'url', 'display_url', 'display', *shown_in('API'), 'preset', 'public_key', 'health', 'custom_fields',
+            'created', 'last_updated',
         )  # fmt: skip
         brief_fields = ('id', 'url', 'display', 'name', 'description', 'payload_url')
         extra_kwargs = {
@@ -102,6 +109,10 @@ class ReliableWebhookSerializer(StorableMixin, NetBoxModelSerializer):
         return merge_url(value, self.instance.payload_url) if self.instance else value
 
     def validate(self, data: dict[str, Any]) -> dict[str, Any]:
+        if (name := data.pop('preset', None)) and self.instance:
+            raise serializers.ValidationError({'preset': _('Only a new webhook begins with one.')})
+        if name:
+            data = {**all_presets()[name].fields, **data}
         if 'additional_headers' in data:
             data['additional_headers'] = self._merged_headers(data)
         if 'changelog_message' in data:

@@ -1,5 +1,6 @@
 """The form of one webhook, as far as it is the same in NetBox's pages and in Django's admin."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from django import forms
@@ -8,7 +9,7 @@ from django.utils.timezone import localtime
 from django.utils.translation import gettext_lazy as _
 from utilities.forms.rendering import FieldSet, InlineFields
 
-from .. import object_types
+from .. import object_types, presets
 from ..presentation.fields import EXAMPLES, GROUPS, KINDS, NAMES, Group, Row, help_of, shown_in
 from .masked import MaskedFieldsMixin
 from .secret import SecretFieldsMixin
@@ -17,16 +18,24 @@ from .secret import SecretFieldsMixin
 class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
     def __init__(self, *args, initial: dict[str, Any] | None = None, **kwargs):
         super().__init__(*args, initial=initial, **kwargs)
-        if not self.instance.pk and (initial or {}).keys().isdisjoint(KINDS):
-            self.initial |= dict.fromkeys(KINDS, True)
+        if not self.instance.pk:
+            self._begin(initial or {})
         for name in NAMES:
             self.fields[name].help_text = help_of(name)
         for name, example in EXAMPLES.items():
-            self.fields[name].widget.attrs['placeholder'] = example
+            self.fields[name].widget.attrs.setdefault('placeholder', example)
         self.fields['object_types'].queryset = object_types.allowed()
         self.fields['secret'].strip = False
         if self.instance.pk:
             self.fields['secret'].help_text = self._describe_secret()
+
+    def _begin(self, given: Mapping[str, Any]) -> None:
+        """Fill in what a new webhook begins with. What is given, as the address of the page does, goes before it."""
+        begun = dict.fromkeys(KINDS, True) if given.keys().isdisjoint(KINDS) else {}
+        if preset := presets.all_presets().get(str(given.get('preset'))):
+            begun |= preset.fields
+            self.fields['payload_url'].widget.attrs['placeholder'] = preset.url
+        self.initial |= {name: value for name, value in begun.items() if name not in given}
 
     def _describe_secret(self) -> str:
         if not self._stored_secret:

@@ -1,6 +1,6 @@
 """The form of one webhook."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from django import forms
@@ -15,6 +15,7 @@ from utilities.forms.widgets import SplitMultiSelectWidget
 from .. import object_types
 from ..models import Webhook
 from ..presentation.fields import GROUPS, NAMES, label
+from ..presets import Preset, all_presets
 from ..services import secret_rotation
 from .definition import DefinitionForm, fieldset, fieldsets
 from .fields import FlatDecoder
@@ -70,6 +71,10 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
         for group in GROUPS:
             is_open = group.is_open(self.instance, self.errors)
             yield Section(fieldset(group, not group.is_folded), group.title, group.is_folded, is_open)
+
+    def presets(self) -> Iterable[Preset]:
+        """For the template: what a new webhook may begin with."""
+        return () if self.instance.pk else all_presets().values()
 
     def save(self, commit: bool = True) -> Webhook:
         webhook = super().save(commit)

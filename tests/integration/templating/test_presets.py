@@ -1,0 +1,118 @@
+"""What a new webhook may begin with: what arrives is what Slack, Teams and AWX document, whatever is in a name."""
+
+from typing import Any
+
+import pytest
+from dcim.models import Site
+from django.test import Client
+from support.builders import site
+from support.engine import work
+
+from devstack.receiver import Receiver
+from webhooks.models import Webhook
+from webhooks.presets import all_presets
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+WEBHOOKS = '/api/plugins/webhooks/webhooks/'
+HARMFUL = '<!channel> & [link](https://evil.example.com) *x* {{ 7 * 7 }} "quoted" \\ \u2028'
+ESCAPED = HARMFUL.replace('&', '&amp;').replace('<', '&lt;').replace('>', '&gt;')
+
+
+def create(api_client: Any, receiver: Receiver, preset: str, **fields: Any) -> dict[str, Any]:
+    body = {
+        'name': preset, 'preset': preset, 'payload_url': receiver.url('/'), 'object_types': ['dcim.site'],
+        'type_create': True, **fields,
+    }  # fmt: skip
+    answer = api_client.post(WEBHOOKS, body, format='json')
+    assert answer.status_code == 201, answer.content
+    return answer.json()
+
+
+def sent(receiver: Receiver, name: str = HARMFUL) -> Any:
+    place = site(name=name)
+    assert work() == '1 delivered'
+    (request,) = receiver.requests
+    assert request.header('Content-Type') == 'application/json'
+    return place, request.json()
+
+
+class TestBodies:
+    def test_slack_gets_blocks_without_marks_of_others(self, receiver: Receiver, api_client):
+        create(api_client, receiver, 'slack')
+        _place, body = sent(receiver)
+        assert body.keys() == {'text', 'blocks'}
+        section, context = body['blocks']
+        assert section == {
+            'type': 'section',
+            'text': {'type': 'mrkdwn', 'text': f'*dcim.site {ESCAPED}* was created'},
+        }
+        assert context['type'] == 'context'
+        assert context['elements'] == [{'type': 'mrkdwn', 'text': 'not in a request'}]
+        assert body['text'] == f'dcim.site {ESCAPED} was created, not in a request'
+
+    def test_teams_gets_a_card_without_markdown(self, receiver: Receiver, api_client):
+        create(api_client, receiver, 'teams')
+        _place, body = sent(receiver)
+        assert body['type'] == 'message'
+        (attachment,) = body['attachments']
+        assert attachment['contentType'] == 'application/vnd.microsoft.card.adaptive'
+        card = attachment['content']
+        assert (card['type'], card['version']) == ('AdaptiveCard', '1.4')
+        assert {block['type'] for block in card['body']} == {'RichTextBlock'}
+        runs = [run for block in card['body'] for run in block['inlines']]
+        assert {run['type'] for run in runs} == {'TextRun'}
+        assert [run['text'] for run in runs] == [f'dcim.site {HARMFUL}', ' was created', 'not in a request']
+
+    def test_awx_gets_variables(self, receiver: Receiver, api_client):
+        create(api_client, receiver, 'awx')
+        place, body = sent(receiver)
+        assert body.keys() == {'extra_vars'}
+        variables = body['extra_vars']['netbox']
+        assert (variables['event'], variables['object_type'], variables['id']) == ('created', 'dcim.site', place.pk)
+        assert variables['data']['name'] == HARMFUL
+        assert variables['sequence'] > 0
+        assert receiver.requests[0].header('Authorization') == 'Bearer <token>'
+
+
+class TestChosen:
+    @pytest.mark.parametrize('name', list(all_presets()))
+    def test_the_fields_are_ordinary_ones(self, receiver: Receiver, api_client, name: str):
+        made = create(api_client, receiver, name, http_method='PUT')
+        webhook = Webhook.objects.get(pk=made['id'])
+        expected = {**all_presets()[name].fields, 'http_method': 'PUT'}
+        headers = webhook.additional_headers
+        assert (headers.reveal() if headers else '') == expected.pop('additional_headers', '')
+        assert {field: getattr(webhook, field) for field in expected} == expected
+        assert 'preset' not in made
+        answer = api_client.patch(f'{WEBHOOKS}{made["id"]}/', {'body_template': '{}'}, format='json')
+        assert answer.json()['body_template'] == '{}'
+
+    def test_it_is_for_new_webhooks(self, receiver: Receiver, api_client):
+        made = create(api_client, receiver, 'slack')
+        answer = api_client.patch(f'{WEBHOOKS}{made["id"]}/', {'preset': 'teams'}, format='json')
+        assert (answer.status_code, list(answer.json())) == (400, ['preset'])
+
+    def test_another_name_is_refused(self, receiver: Receiver, api_client):
+        answer = api_client.post(WEBHOOKS, {'name': 'x', 'preset': 'nobody'}, format='json')
+        assert answer.status_code == 400
+        assert 'preset' in answer.json()
+
+    @pytest.mark.parametrize('path', ['/plugins/webhooks/webhooks/add/', '/admin/webhooks/webhook/add/'])
+    def test_the_form_is_filled_in(self, netbox_user, path: str):
+        browser = Client()
+        browser.force_login(netbox_user)
+        plain, filled = [browser.get(path + query).content.decode() for query in ('', '?preset=teams')]
+        assert 'AdaptiveCard' in filled
+        assert 'AdaptiveCard' not in plain
+        assert 'powerplatform' in filled
+        assert browser.get(f'{path}?preset=nobody').status_code == 200
+        assert Site.objects.count() == 0
+
+    def test_the_page_offers_them(self, netbox_user):
+        browser = Client()
+        browser.force_login(netbox_user)
+        page = browser.get('/plugins/webhooks/webhooks/add/').content.decode()
+        for preset in all_presets().values():
+            assert f'?preset={preset.name}"' in page
+            assert preset.label in page
