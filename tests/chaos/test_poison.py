@@ -139,10 +139,10 @@ class Poison:
                 strike()
             return build(delivery, now)
 
-        def poisoned_render(model: type, snapshots: list) -> list:
+        def poisoned_render(model: type, snapshots: list, *deletions: object) -> list:
             if model is Site and self.pk in [snapshot['row']['id'] for snapshot in snapshots]:
                 strike()
-            return render(model, snapshots)
+            return render(model, snapshots, *deletions)
 
         if self.stage == 'delivery':
             http_request.build = poisoned_build

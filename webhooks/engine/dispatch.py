@@ -31,11 +31,12 @@ Ready = tuple[Shown, list[batching.Pair]]
 # What JSON, UTF-8 or PostgreSQL says of a value that it does not take.
 UNSTORABLE = (DataError, ValueError)
 
-# Events of a batch, and deliveries that may come of it.
-BATCH, MOST = 200, 1000
-# Seconds after which no further slice is rendered: deliveries wait meanwhile. Longer where webhooks ask for batches, so
-# that the events of a transaction stay together.
-BUDGET, LONG_BUDGET = 0.3, 1.5
+# Events of a batch.
+BATCH = 200
+# Deliveries that may come of a batch, and seconds after which no further slice is rendered: others wait meanwhile. More
+# where webhooks ask for batches, so that the events of a transaction stay together, as long as no other one waits.
+MOST, MOST_PATIENT = 1000, 5000
+BUDGET, BUDGET_PATIENT = 0.3, 5.0
 # Seconds without dispatch after PostgreSQL has broken one off.
 REST = 5.0
 
@@ -100,26 +101,28 @@ def dispatch(lease: uuid.UUID, *, suspect: bool = False) -> int:
             events, dealt = event_claims.claim(lease, batching.MAX_EVENTS if batches else BATCH)
     if events:
         matches = match(events)
-        wanted = _first(events, dealt, matches)
-        _write(lease, events, matches, _render(wanted, matches, LONG_BUDGET if batches else BUDGET))
+        is_patient = batches and not dealt
+        wanted = _first(events, dealt, matches, MOST_PATIENT if is_patient else MOST)
+        _write(lease, events, matches, _render(wanted, matches, is_patient=is_patient))
     return len(events)
 
 
-def _first(events: Sequence[Event], dealt: set[int], matches: Matches) -> list[Event]:
-    """Return what somebody asked for, the newest transactions first, without what would make too many deliveries."""
+def _first(events: Sequence[Event], dealt: set[int], matches: Matches, most: int) -> list[Event]:
+    """Return what somebody asked for, the newest transactions first, as far as it makes `most` deliveries."""
     wanted = sorted((event for event in events if matches[event.pk]), key=lambda event: event.pk not in dealt)
     sums = accumulate(len(matches[event.pk]) for event in wanted)
-    return [event for event, total in zip(wanted, sums, strict=True) if total <= MOST] or wanted[:1]
+    return [event for event, total in zip(wanted, sums, strict=True) if total <= most] or wanted[:1]
 
 
-def _render(events: Sequence[Event], matches: Matches, budget: float) -> dict[int, Ready]:
+def _render(events: Sequence[Event], matches: Matches, *, is_patient: bool) -> dict[int, Ready]:
     """Return {event id: what it shows and whom it goes to} for as many as the time allows, the first slice at least."""
     asked = {event.pk for event in events if any(one.webhook.needs_before for one in matches[event.pk])}
-    end = time.monotonic() + budget
+    began = time.monotonic()
     ready: dict[int, Ready] = {}
     for part in event_rendering.render(events, asked):
         ready |= {shown.event.pk: (shown, _pairs(shown, matches[shown.event.pk])) for shown in part}
-        if time.monotonic() > end:
+        took = time.monotonic() - began
+        if took > BUDGET and (not is_patient or took > BUDGET_PATIENT or event_claims.is_another_waiting(events)):
             break
     return ready
 

@@ -70,6 +70,8 @@ DEAL = f"""
         FOR UPDATE SKIP LOCKED
     ) e"""
 
+NEWEST = 'SELECT max(transaction_id) FROM webhooks_event WHERE dispatched_at IS NULL'
+
 # In a statement after the one that locks, which sees what others have taken or dispatched meanwhile.
 CLAIM = f"""
     UPDATE webhooks_event e
@@ -117,6 +119,12 @@ def deaths(event: Event) -> int:
 
 def is_given_up(event: Event) -> bool:
     return death.is_last(deaths(event))
+
+
+def is_another_waiting(events: Collection[Event]) -> bool:
+    """Whether a newer transaction than those of the events waits to be dispatched."""
+    ((newest,),) = _fetch(NEWEST, {})
+    return newest is not None and newest > max(event.transaction_id for event in events)
 
 
 def give_back(lease: uuid.UUID, pks: Collection[int]) -> None:

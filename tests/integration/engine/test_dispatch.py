@@ -101,8 +101,8 @@ class TestNotStored:
         """Let the function of rendering return something else for the object with this id."""
         function = getattr(rendering, name)
 
-        def spoiling(model: type, snapshots: list) -> list:
-            pairs = zip(function(model, snapshots), snapshots, strict=True)
+        def spoiling(model: type, snapshots: list, *deletions: Any) -> list:
+            pairs = zip(function(model, snapshots, *deletions), snapshots, strict=True)
             return [spoilt(one) if snapshot and snapshot['row']['id'] == at else one for one, snapshot in pairs]
 
         monkeypatch.setattr(rendering, name, spoiling)
@@ -171,10 +171,10 @@ class TestHanging:
     def hang(self, monkeypatch: pytest.MonkeyPatch, pk: int, how: Callable[[], Any]) -> None:
         render = rendering.render
 
-        def hanging(model: type, snapshots: list) -> list:
+        def hanging(model: type, snapshots: list, *deletions: Any) -> list:
             if pk in [snapshot['row']['id'] for snapshot in snapshots]:
                 how()
-            return render(model, snapshots)
+            return render(model, snapshots, *deletions)
 
         monkeypatch.setattr(rendering, 'render', hanging)
 
@@ -280,6 +280,26 @@ class TestManyDispatchers:
             assert done == sorted(done)
         assert Delivery.objects.count() == 3
         assert {event.dispatch_count for event in Event.objects.all()} == {1}
+
+    @pytest.mark.parametrize('another', [True, False])
+    def test_a_transaction_is_kept_together_for_a_batch_unless_another_one_waits(self, monkeypatch, another):
+        monkeypatch.setattr(dispatch, 'BUDGET', 0)
+        monkeypatch.setattr(event_rendering, 'LARGEST_SLICE', 10)
+        subscribe(NOWHERE, Site, batch=True)
+        Webhook.objects.exclude(batch=True).delete()
+        with transaction.atomic():
+            for _ in range(30):
+                site()
+        render = rendering.render
+
+        def rendering_while_another_comes(*args: Any) -> list:
+            if another:
+                in_thread(site).join()
+            return render(*args)
+
+        monkeypatch.setattr(rendering, 'render', rendering_while_another_comes)
+        dispatch.dispatch(LEASE)
+        assert [one.event_count for one in Delivery.objects.all()] == [10 if another else 30]
 
 
 def recorded_at(sequence: int) -> int:
