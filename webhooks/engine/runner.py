@@ -300,7 +300,8 @@ class Drain:
             return []
         done, rest = wait(waited_for, patience, FIRST_COMPLETED)
         if done and rest:
-            done |= wait(rest, self._gathers_for).done
+            # What a lane was busy for is tried again soon.
+            done |= wait(rest, SHORTEST_WAIT if self._has_kept() else self._gathers_for).done
         for future in done - self._under_way.keys():
             self._send(self._building.end(future))
         self._unbegun |= self._building.take_left()
