@@ -16,6 +16,9 @@ from .secret import SecretFieldsMixin
 
 
 class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
+    # What the page's address says that a new webhook begins with.
+    chosen_preset: presets.Preset | None = None
+
     def __init__(self, *args, initial: dict[str, Any] | None = None, **kwargs):
         super().__init__(*args, initial=initial, **kwargs)
         if not self.instance.pk:
@@ -32,9 +35,10 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
     def _begin(self, given: Mapping[str, Any]) -> None:
         """Fill in what a new webhook begins with. What is given, as the address of the page does, goes before it."""
         begun = dict.fromkeys(KINDS, True) if given.keys().isdisjoint(KINDS) else {}
-        if preset := presets.all_presets().get(str(given.get('preset'))):
-            begun |= preset.fields
-            self.fields['payload_url'].widget.attrs['placeholder'] = preset.url
+        self.chosen_preset = presets.all_presets().get(str(given.get('preset')))
+        if self.chosen_preset:
+            begun |= self.chosen_preset.fields
+            self.fields['payload_url'].widget.attrs['placeholder'] = self.chosen_preset.url
         self.initial |= {name: value for name, value in begun.items() if name not in given}
 
     def _describe_secret(self) -> str:

@@ -68,8 +68,9 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
 
     def sections(self) -> Iterator[Section]:
         """For the template: NetBox's own renders all groups open."""
+        chosen = self.chosen_preset.fields if self.chosen_preset else {}
         for group in GROUPS:
-            is_open = group.is_open(self.instance, self.errors)
+            is_open = group.is_open(self.instance, {*self.errors, *chosen})
             yield Section(fieldset(group, not group.is_folded), group.title, group.is_folded, is_open)
 
     def presets(self) -> Iterable[Preset]:

@@ -1,5 +1,6 @@
 """What a new webhook may begin with: what arrives is what Slack, Teams and AWX document, whatever is in a name."""
 
+import re
 from typing import Any
 
 import pytest
@@ -108,6 +109,14 @@ class TestChosen:
         assert 'powerplatform' in filled
         assert browser.get(f'{path}?preset=nobody').status_code == 200
         assert Site.objects.count() == 0
+
+    def test_the_page_says_which_is_chosen_and_shows_what_it_fills_in(self, netbox_user):
+        browser = Client()
+        browser.force_login(netbox_user)
+        path = '/plugins/webhooks/webhooks/add/'
+        plain, filled = [browser.get(path + query).content.decode() for query in ('', '?preset=teams')]
+        assert [page.count('aria-current="true"') for page in (plain, filled)] == [0, 1]
+        assert [len(re.findall(r'<details[^>]* open', page)) for page in (plain, filled)] == [0, 1]
 
     def test_the_page_offers_them(self, netbox_user):
         browser = Client()
