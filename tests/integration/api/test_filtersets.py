@@ -129,7 +129,7 @@ class TestEventFilterSet(TestCase, BaseFilterSetTestMixin):
     filterset = EventFilterSet
     ignore_fields = (
         'snapshot', 'prechange', 'snapshots', 'data', 'request', 'skipped', 'dispatched_at', 'transaction_id',
-        'transaction_time', 'visible', 'first_sequence', 'first_visible', 'error', 'lease', 'lease_until',
+        'transaction_time', 'visible', 'first_sequence', 'first_visible', 'partial', 'error', 'lease', 'lease_until',
         'dispatch_count',
     )  # fmt: skip
 
