@@ -284,6 +284,9 @@ class TestManyDispatchers:
     @pytest.mark.parametrize('another', [True, False])
     def test_a_transaction_is_kept_together_for_a_batch_unless_another_one_waits(self, monkeypatch, another):
         monkeypatch.setattr(dispatch, 'BUDGET', 0)
+        monkeypatch.setattr(dispatch, 'BUDGET_PATIENT', 10_000)
+        monkeypatch.setattr(event_rendering, 'SLICE_TIME', 10_000)
+        monkeypatch.setattr(event_rendering, 'FIRST_SLICE', 10)
         monkeypatch.setattr(event_rendering, 'LARGEST_SLICE', 10)
         subscribe(NOWHERE, Site, batch=True)
         Webhook.objects.exclude(batch=True).delete()
