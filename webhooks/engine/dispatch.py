@@ -91,7 +91,7 @@ def dispatch(lease: uuid.UUID, *, suspect: bool = False) -> int:
     batches; or one `suspect`, which was in hand when a worker stopped. Raises what ends a transaction or a job
     (interruptions.py): the next call with the lease takes them up.
     """
-    if not Event.objects.filter(dispatched_at=None).exists():
+    if not event_claims.is_any_waiting():
         return 0
     batches = Webhook.objects.filter(batch=True, enabled=True).exists()
     with lanes.turn():

@@ -70,20 +70,33 @@ DEAL = f"""
         FOR UPDATE SKIP LOCKED
     ) e"""
 
+ANY = 'SELECT 1 FROM webhooks_event WHERE dispatched_at IS NULL ORDER BY sequence LIMIT 1'
 NEWEST = 'SELECT max(transaction_id) FROM webhooks_event WHERE dispatched_at IS NULL'
 
-# In a statement after the one that locks, which sees what others have taken or dispatched meanwhile.
-CLAIM = f"""
+# In a statement after the one that locks, which sees what others have taken meanwhile. The ids are locked, so they are
+# undispatched and free. One look for each object: PostgreSQL would read all that waits otherwise.
+CLAIM = """
+    WITH wanted AS MATERIALIZED (
+        SELECT id, object_type_id, object_id, sequence FROM webhooks_event WHERE id = ANY(%(ids)s)
+    ), others AS MATERIALIZED (
+        SELECT o.object_type_id, o.object_id, p.sequence
+        FROM (SELECT DISTINCT object_type_id, object_id FROM wanted) o CROSS JOIN LATERAL (
+            SELECT p.sequence FROM webhooks_event p
+            WHERE p.object_type_id = o.object_type_id AND p.object_id = o.object_id
+              AND p.dispatched_at IS NULL AND NOT p.id = ANY(%(ids)s)
+            ORDER BY p.sequence LIMIT 1
+        ) p
+    )
     UPDATE webhooks_event e
     SET lease = %(lease)s, lease_until = now() + make_interval(secs => %(seconds)s),
         dispatch_count = greatest(e.dispatch_count, %(count)s)
-    WHERE e.id = ANY(%(ids)s) AND e.dispatched_at IS NULL AND {IS_FREE}
-      AND NOT EXISTS ({EARLIER} AND NOT p.id = ANY(%(ids)s))
+    FROM wanted LEFT JOIN others USING (object_type_id, object_id)
+    WHERE e.id = wanted.id AND (others.sequence IS NULL OR wanted.sequence < others.sequence)
     RETURNING e.id"""
 
 GIVE_BACK = """
     UPDATE webhooks_event SET lease = NULL, lease_until = NULL, dispatch_count = dispatch_count - 1
-    WHERE id = ANY(%(ids)s) AND lease = %(lease)s AND dispatched_at IS NULL"""
+    WHERE id = ANY(%(ids)s) AND lease = %(lease)s"""
 
 
 def claim(lease: uuid.UUID, limit: int) -> tuple[list[Event], set[int]]:
@@ -119,6 +132,10 @@ def deaths(event: Event) -> int:
 
 def is_given_up(event: Event) -> bool:
     return death.is_last(deaths(event))
+
+
+def is_any_waiting() -> bool:
+    return bool(_fetch(ANY, {}))
 
 
 def is_another_waiting(events: Collection[Event]) -> bool:
