@@ -27,7 +27,7 @@ from webhooks.choices import StatusChoices
 from webhooks.engine import event_claims, event_rendering, quarantine, rescue
 from webhooks.engine.warmup import warm_up
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.payload import http_request
+from webhooks.payload.http_request import Builder
 
 pytestmark = [
     pytest.mark.usefixtures('committed'),
@@ -132,12 +132,12 @@ class Poison:
         return model.objects.get(object_type__model='site', object_id=self.pk)
 
     def _arm(self, strike: Blow) -> None:
-        build, render = http_request.build, rendering.render
+        build, render = Builder.build, rendering.render
 
-        def poisoned_build(delivery: Delivery, now: float) -> object:
+        def poisoned_build(builder: Builder, delivery: Delivery, now: float) -> object:
             if (delivery.object_type.model, delivery.object_id) == ('site', self.pk):
                 strike()
-            return build(delivery, now)
+            return build(builder, delivery, now)
 
         def poisoned_render(model: type, snapshots: list, *deletions: object) -> list:
             if model is Site and self.pk in [snapshot['row']['id'] for snapshot in snapshots]:
@@ -145,7 +145,7 @@ class Poison:
             return render(model, snapshots, *deletions)
 
         if self.stage == 'delivery':
-            http_request.build = poisoned_build
+            Builder.build = poisoned_build
         else:
             rendering.render = poisoned_render
 

@@ -20,6 +20,7 @@ from webhooks.engine.claimed import prepare
 from webhooks.engine.job_time import ANY_TIME, Span
 from webhooks.engine.ledger import Ledger
 from webhooks.models import Delivery, Event, Health, Webhook
+from webhooks.payload.http_request import Builder
 from webhooks.services import failed_jobs
 from webhooks.transport.exchange import Outcome
 
@@ -57,7 +58,7 @@ def claim_suspect(lease: uuid.UUID | None = None) -> list[Delivery]:
 def record(lease: uuid.UUID, claimed: list[Delivery], outcome: Outcome) -> str:
     """As if the requests of the claimed had come to this outcome."""
     webhooks = Webhook.objects.select_related('health').in_bulk()
-    sent = [prepare(one, webhooks[one.webhook_id], 0) for one in claimed]
+    sent = [prepare(one, Builder(webhooks[one.webhook_id]), 0) for one in claimed]
     for one in sent:
         one.outcome = outcome
     with lanes.turn() as now:

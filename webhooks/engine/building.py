@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from ..models import Delivery, Webhook
-from ..payload import http_request
+from ..models import Delivery
+from ..payload.http_request import Builder
 from .claimed import Claimed, prepare
 
 # Seconds after which nothing more is built at once: what is left goes back.
@@ -42,19 +42,16 @@ class Building:
         return len(self._under_way)
 
     @property
-    def futures(self) -> list[Future]:
-        return list(self._under_way)
-
-    @property
     def deliveries(self) -> list[Delivery]:
         return [delivery for delivery, _claimed_at in self._under_way.values()]
 
-    def begin(self, found: Sequence[Delivery], webhooks: Mapping[int, Webhook], claimed_at: float) -> Iterator[Built]:
+    def begin(self, found: Sequence[Delivery], builders: Mapping[int, Builder], claimed_at: float) -> Iterator[Built]:
         """Build, and yield what is built at once, what is built soon first."""
         plain = []
         for delivery in found:
-            if http_request.is_templated(webhooks[delivery.webhook_id]):
-                future = self._submit(_timed, delivery, webhooks[delivery.webhook_id])
+            builder = builders[delivery.webhook_id]
+            if builder.is_templated:
+                future = self._submit(_timed, delivery, builder)
                 self._under_way[future] = delivery, claimed_at
             else:
                 plain.append(delivery)
@@ -64,7 +61,7 @@ class Building:
             if position and time.monotonic() > end:
                 self.left |= {late.pk: late.webhook_id for late in plain[position:]}
                 return
-            one, took = _timed(delivery, webhooks[delivery.webhook_id])
+            one, took = _timed(delivery, builders[delivery.webhook_id])
             self._note(delivery.webhook_id, took)
             yield Built(one, claimed_at)
 
@@ -94,6 +91,6 @@ class Building:
                 self.left[delivery.pk] = webhook_id
 
 
-def _timed(delivery: Delivery, webhook: Webhook) -> tuple[Claimed, float]:
+def _timed(delivery: Delivery, builder: Builder) -> tuple[Claimed, float]:
     began = time.monotonic()
-    return prepare(delivery, webhook, time.time()), time.monotonic() - began
+    return prepare(delivery, builder, time.time()), time.monotonic() - began

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from ..exceptions import DefinitionError
 from ..interruptions import INTERRUPTIONS
-from ..models import Delivery, Webhook
-from ..payload import http_request
+from ..models import Delivery
+from ..payload.http_request import Builder
 from ..storable import storable
 from ..transport.exchange import MAX_ERROR, Outcome, Request
 
@@ -18,17 +18,18 @@ class Claimed:
     """A claimed delivery, its request (None where none could be built) and what came of it."""
 
     delivery: Delivery
+    builder: Builder
     request: Request | None = None
     outcome: Outcome | None = None
 
 
-def prepare(delivery: Delivery, webhook: Webhook, now: float) -> Claimed:
+def prepare(delivery: Delivery, builder: Builder, now: float) -> Claimed:
     """Build the request. Where none can be built, the outcome says why, and the delivery is not sent."""
-    delivery.webhook = webhook
+    delivery.webhook = builder.webhook
     if delivery.event.error:
-        return _unsendable(delivery, now, delivery.event.error)
+        return _unsendable(delivery, builder, now, delivery.event.error)
     try:
-        return Claimed(delivery, request=http_request.build(delivery, now))
+        return Claimed(delivery, builder, request=builder.build(delivery, now))
     except DefinitionError as error:
         reason = f'{error.field}: {error}'
     except INTERRUPTIONS:
@@ -37,9 +38,10 @@ def prepare(delivery: Delivery, webhook: Webhook, now: float) -> Claimed:
         # One delivery must not stop the others, whatever a plugin's callback or filter does.
         logger.exception('delivery=%s cannot be built', delivery.uuid)
         reason = f'{type(error).__name__}: {error}'
-    return _unsendable(delivery, now, f'not sent: {reason}')
+    return _unsendable(delivery, builder, now, f'not sent: {reason}')
 
 
-def _unsendable(delivery: Delivery, now: float, reason: str) -> Claimed:
+def _unsendable(delivery: Delivery, builder: Builder, now: float, reason: str) -> Claimed:
     error = storable(reason)[:MAX_ERROR]
-    return Claimed(delivery, outcome=Outcome(started_at=now, duration=0, error=error, unsendable=True))
+    outcome = Outcome(started_at=now, duration=0, error=error, unsendable=True)
+    return Claimed(delivery, builder, outcome=outcome)

@@ -6,7 +6,7 @@ worker that is killed loses nothing, at worst a request is sent twice.
 
 import uuid
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -31,6 +31,19 @@ UNDER_WAY = "(SELECT count(*) FROM webhooks_delivery s WHERE s.webhook_id = w.id
 
 # Of those that may be under way for a webhook at the same time, one while it is suspended, how many are left.
 SLOTS = f'CASE WHEN h.suspended_since IS NULL THEN w.concurrency ELSE 1 END - {UNDER_WAY}'
+
+# A worker that has a webhook to itself holds more, for a turn takes time: as many as were answered since its last turn.
+# No more requests are under way for that (senders.py). It makes room for suspects, which another process sends.
+AHEAD = """
+    CASE WHEN w.rate_limit IS NULL AND h.suspended_since IS NULL
+        AND NOT EXISTS (
+            SELECT 1 FROM webhooks_delivery s
+            WHERE s.webhook_id = w.id AND s.status = 'sending' AND s.lease IS DISTINCT FROM %(lease)s
+        ) AND NOT EXISTS (
+            SELECT 1 FROM webhooks_delivery d
+            WHERE d.webhook_id = w.id AND d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(now)s
+        )
+    THEN coalesce(answered.number, 0) ELSE 0 END"""
 
 # A suspended webhook is probed at its time, and when somebody has just saved it.
 ACTIVE = """
@@ -72,11 +85,12 @@ CLAIM = f"""
     WITH ready AS MATERIALIZED (
         SELECT w.id, w.timeout, w.rate_limit, w.ordered,
             greatest(least(
-                {SLOTS},
+                {SLOTS} + {AHEAD},
                 CASE WHEN w.rate_limit IS NOT NULL THEN floor({TOKENS}) END,
                 CASE WHEN w.id = ANY(%(one_each)s) THEN 1 END
             ), 0)::int AS room
         FROM {LANE}
+        LEFT JOIN unnest(%(answered_of)s::bigint[], %(answered)s::int[]) AS answered(id, number) ON answered.id = w.id
         WHERE w.id = ANY(%(ids)s) AND {ACTIVE} AND {ENDS_IN_TIME}
         ORDER BY {UNDER_WAY}, random()
     ), shares AS MATERIALIZED (
@@ -114,6 +128,9 @@ CLAIMABLE = f"""
 
 HELD_BY_TIME = f'SELECT EXISTS (SELECT 1 FROM {LANE} WHERE {ACTIVE} AND NOT ({ENDS_IN_TIME}) AND {HAS_WORK})'
 
+# What nothing was answered of.
+NONE: Mapping[int, int] = {}
+
 # Claimed, and not begun in time.
 GIVE_BACK = """
     UPDATE webhooks_delivery SET status = 'pending', due_at = %(now)s, lease = NULL, lease_until = NULL
@@ -141,9 +158,13 @@ def claim(
     span: Span = ANY_TIME,
     one_each: Collection[int] = (),
     *,
+    answered: Mapping[int, int] = NONE,
     suspect: bool = False,
 ) -> Claim:
     """Hold at most `limit` due deliveries under the lease, of the webhooks in `one_each` one.
+
+    Beyond the `concurrency` of a webhook at most the number in `answered`, by the webhook's id, while no other worker
+    holds any of it.
 
     Of the lanes that the caller holds, and of others that are locked here: LANES at most that are free and have work.
     `suspect`: of those whose worker stopped while it held them (quarantine.py), and no others.
@@ -151,7 +172,7 @@ def claim(
     if limit <= 0:
         return Claim()
     chosen = {pk for (pk,) in _fetch(CHOOSE, {'lanes': LANES, 'suspect': suspect, **_of_time(now, span)})}
-    claimed = _claim(lease, chosen | set(held), limit, now, span, one_each, suspect=suspect)
+    claimed = _claim(lease, chosen | set(held), limit, now, span, one_each, answered, suspect=suspect)
     claimed.more |= len(chosen) == LANES and len(claimed.pks) < limit
     return claimed
 
@@ -163,6 +184,7 @@ def _claim(
     now: datetime,
     span: Span,
     one_each: Collection[int],
+    answered: Mapping[int, int],
     *,
     suspect: bool,
 ) -> Claim:
@@ -173,6 +195,8 @@ def _claim(
         'lease': lease,
         'margin': LEASE_MARGIN,
         'one_each': list(one_each),
+        'answered_of': list(answered),
+        'answered': list(answered.values()),
         'suspect': suspect,
         'newest': NEWEST,
         'window': WINDOW,

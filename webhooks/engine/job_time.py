@@ -64,6 +64,10 @@ class Pace:
         else:
             self._slow.pop(webhook_id, None)
 
+    def forget(self, request: Hashable) -> None:
+        """It was begun, and did not take place."""
+        self._under_way.pop(request, None)
+
     def _left(self, now: float) -> float:
         stragglers = [until - QUICK for begun, until in self._under_way.values() if now - begun > QUICK]
         return max((self._ordinary_until, *stragglers)) - now

@@ -104,7 +104,7 @@ def judge_failed(reason: Exception, one: Claimed, now: datetime) -> Judged:
     """Return the verdict over a delivery whose outcome cannot be recorded, and the record that says so."""
     error = storable(f'its outcome cannot be recorded: {type(reason).__name__}: {reason}')[:MAX_ERROR]
     outcome = Outcome(started_at=one.outcome.started_at, duration=one.outcome.duration, error=error)
-    failed = Claimed(one.delivery, outcome=outcome)
+    failed = Claimed(one.delivery, one.builder, outcome=outcome)
     verdict = Verdict(StatusChoices.FAILED, one.delivery.attempt_count + 1, one.delivery.attempt_limit)
     return failed, verdict, row(failed, verdict)
 
@@ -128,7 +128,7 @@ def save(lease: uuid.UUID, judged: Sequence[Judged], now: datetime) -> list[tupl
 def row(one: Claimed, verdict: Verdict, lapses: int = 0) -> dict[str, object]:
     """Return a delivery and its attempt as RECORD names them."""
     webhook, outcome = one.delivery.webhook, one.outcome
-    url, headers = http_request.mask(one.request, webhook) if one.request else (webhook.masked_url, {})
+    url, headers = one.builder.mask(one.request) if one.request else (webhook.masked_url, {})
     return {
         'id': one.delivery.pk,
         'status': verdict.status,

@@ -25,6 +25,7 @@ from redis import RedisError
 from ..constants import JOB_TIME, LEASE_MARGIN
 from ..interruptions import INTERRUPTIONS
 from ..models import Delivery, Webhook
+from ..payload.http_request import Builder
 from ..templating import renderer
 from ..templating.process import fork
 from ..transport.client import Client
@@ -221,7 +222,7 @@ def _deliver(lease: uuid.UUID, channel: socket.socket) -> bool:
 
 
 def _send(lease: uuid.UUID, delivery: Delivery, webhook: Webhook, latest: float, channel: socket.socket) -> None:
-    one = prepare(delivery, webhook, time.time())
+    one = prepare(delivery, Builder(webhook), time.time())
     if one.request is not None:
         # A client, and its threads, for each: where a renderer is forked there is one thread.
         with closing(Client(1)) as client:

@@ -16,6 +16,7 @@ from ..choices import StatusChoices
 from ..constants import LEASE_MARGIN
 from ..models import Delivery
 from ..models.querysets import LONG_COLUMNS
+from ..payload.http_request import Builder
 from ..transport.exchange import Outcome
 from . import lanes, ledger, outcomes
 from .claimed import Claimed
@@ -101,7 +102,8 @@ def judge(one: Delivery, error: str, lapses: int, verdict: Verdict, now: datetim
     """Return the record of an attempt without an outcome."""
     began = one.lease_until - timedelta(seconds=one.webhook.effective_timeout + LEASE_MARGIN)
     duration = max((now - began).total_seconds(), 0)
-    claimed = Claimed(one, outcome=Outcome(started_at=began.timestamp(), duration=duration, error=error))
+    outcome = Outcome(started_at=began.timestamp(), duration=duration, error=error)
+    claimed = Claimed(one, Builder(one.webhook), outcome=outcome)
     return claimed, verdict, outcomes.row(claimed, verdict, lapses)
 
 

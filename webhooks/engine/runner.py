@@ -8,10 +8,14 @@ claims and dispatches a little, so that no backlog of the one holds up the other
 import logging
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import Context
+from datetime import datetime
 from functools import partial
+from typing import Any
 
 from django.db import DataError, connections
 
@@ -19,9 +23,9 @@ from ..constants import GONE, LEASE_MARGIN
 from ..interruptions import BROKEN_OFF, INTERRUPTIONS
 from ..models import Delivery, Webhook, sequence
 from ..outbox import wakeup
+from ..payload.http_request import Builder
 from ..templating import renderer
 from ..transport.client import Client
-from ..transport.exchange import Outcome, Request
 from . import claims, expiry, gone, lanes, outcomes, purge, quarantine, rescue, shutdown
 from .building import Building, Built
 from .claimed import Claimed
@@ -31,10 +35,12 @@ from .job_time import Pace, Span
 from .ledger import Ledger
 from .outcomes import Judge, Tally
 from .quarantine import Quarantine
+from .senders import LONGEST_QUEUED, THREADS, Senders
 
 logger = logging.getLogger('webhooks.drain')
 
-THREADS = 64
+# Deliveries that a job holds at most.
+MOST_HELD = 4 * THREADS
 # Seconds to wait for more answers to record together with the first: a turn costs as much as ten deliveries. As long as
 # the last turn took, within these bounds, so that turns take half of the time at most.
 SHORTEST_WAIT, LONGEST_WAIT = 0.01, 0.05
@@ -73,36 +79,41 @@ def _drain(lease: uuid.UUID) -> Iterator['Drain']:
             ThreadPoolExecutor(THREADS, thread_name_prefix='webhooks-send') as pool,
             ThreadPoolExecutor(1, thread_name_prefix='webhooks-build') as builder,
         ):
-            yield Drain(lease, client, pool, Building(partial(builder.submit, aside.run)), suspects)
+            senders = Senders(client, pool)
+            yield Drain(lease, senders, Building(partial(_submit, senders, builder, aside)), suspects)
             builder.submit(connections.close_all)
     finally:
         client.close()
+
+
+def _submit(senders: Senders, builder: ThreadPoolExecutor, aside: Context, *call: Any) -> Future:
+    """Let the other thread do something, and whoever waits for answers hear of its end."""
+    future = builder.submit(aside.run, *call)
+    future.add_done_callback(lambda done: done.cancelled() or senders.tell(done))
+    return future
 
 
 class Drain:
     def __init__(
         self,
         lease: uuid.UUID,
-        client: Client,
-        pool: ThreadPoolExecutor,
+        senders: Senders,
         building: Building,
         suspects: Quarantine,
     ):
         self.tally = Tally()
-        self._client = client
-        self._pool = pool
+        self._senders = senders
         self._building = building
         self._quarantine = suspects
         self._lease = lease
         self._dispatcher = Dispatcher(self._lease, self._call)
         self._ledger = Ledger()
-        self._under_way: dict[Future, Claimed] = {}
         # Answered, or not to be sent: to be recorded once their lane is free.
         self._answered: list[Claimed] = []
         # {id: id of its webhook} of what was claimed and not begun in time: it goes back.
         self._unbegun: dict[int, int] = {}
-        self._webhooks: dict[int, Webhook] = {}
-        self._webhooks_at = 0.0
+        self._builders: dict[int, Builder] = {}
+        self._builders_at = 0.0
         self._called_at = 0.0
         self._moved_at = time.monotonic()
         self._gathers_for = SHORTEST_WAIT
@@ -121,9 +132,10 @@ class Drain:
         while not finished and (self._has_begun() or self._quarantine.is_there or not self._is_over()):
             is_over = self._is_over()
             self._answered += self._collect(patience)
+            self._withdraw(time.monotonic() - (0 if is_over else LONGEST_QUEUED))
             # What it does is found in this round at the latest.
             is_quarantined = self._persist(lambda: self._quarantine.look(self._pace, self.tally))
-            more = self._turn(0 if is_over else self._free())
+            more = self._turn(may_claim=not is_over)
             if not is_over:
                 more = bool(self._dispatcher.batch()) + self._tidy() + more > 0
                 finished = not (more or self._has_begun() or is_quarantined or self._wait_for_room())
@@ -136,11 +148,11 @@ class Drain:
         return finished and not self._persist(lambda: claims.is_held_by_time(lanes.now(), self._span()))
 
     def _free(self) -> int:
-        return THREADS - len(self._under_way) - len(self._building)
+        return self._senders.free - len(self._building)
 
     def _has_begun(self) -> bool:
         """Whether something is held that has to be recorded or given back."""
-        return bool(self._under_way or self._building or self._has_kept())
+        return bool(self._senders.under_way or self._building or self._has_kept())
 
     def _has_kept(self) -> bool:
         return bool(self._answered or self._unbegun)
@@ -174,25 +186,27 @@ class Drain:
     # Turns
     #
 
-    def _turn(self, free: int) -> bool:
+    def _turn(self, *, may_claim: bool) -> bool:
         """Record what is answered and begin what is due, as far as lanes and threads are free.
 
         Returns whether there is more to do at once.
         """
         claimed_at = time.monotonic()
         try:
-            claim = self._persist(lambda: self._record_and_claim(self._answered, free))
+            claim = self._persist(lambda: self._record_and_claim(self._answered, may_claim=may_claim))
         except DataError:
             self._record_singly()
-            claim = self._persist(lambda: self._record_and_claim([], free))
+            claim = self._persist(lambda: self._record_and_claim([], may_claim=may_claim))
         is_waiting = self._has_kept()  # for lanes that are busy
         self._begin(claim.pks, claimed_at)
         self._gathers_for = min(max(time.monotonic() - claimed_at, SHORTEST_WAIT), LONGEST_WAIT)
-        if free and self._free() <= 0:
+        if may_claim and self._free() <= 0:
             self._call()
         return claim.more or (self._has_kept() and not is_waiting)
 
-    def _record_and_claim(self, answered: list[Claimed], free: int, judge: Judge = outcomes.judge) -> Claim:
+    def _record_and_claim(
+        self, answered: list[Claimed], judge: Judge = outcomes.judge, *, may_claim: bool = False
+    ) -> Claim:
         # Copies: if the turn is broken off and done again, nothing is counted twice.
         ledger, unbegun = self._ledger.copy(), self._unbegun | self._strays()
         with lanes.turn() as now:
@@ -201,7 +215,7 @@ class Drain:
             tally = outcomes.record(self._lease, [judge(one, now) for one in ended], ledger, held, now)
             back = {pk for pk, webhook_id in unbegun.items() if webhook_id in held}
             claims.give_back(self._lease, back, now)
-            claim = claims.claim(self._lease, held, free, now, self._span(), self._building.slow)
+            claim = self._claim(held, ended, now) if may_claim else Claim()
         self._ledger, self._is_unsure = ledger, False
         self._unbegun = {pk: webhook_id for pk, webhook_id in unbegun.items() if pk not in back}
         self._answered = [one for one in self._answered if one not in ended]
@@ -210,22 +224,28 @@ class Drain:
         self.tally.counts.update(tally.counts)
         return claim
 
+    def _claim(self, held: set[int], ended: list[Claimed], now: datetime) -> Claim:
+        answered = Counter(one.delivery.webhook_id for one in ended)
+        # Whatever is ahead of its webhook's concurrency needs no thread.
+        limit = min(max(self._free(), 0) + answered.total(), MOST_HELD - len(self._senders.under_way))
+        return claims.claim(self._lease, held, limit, now, self._span(), self._building.slow, answered=answered)
+
     def _strays(self) -> dict[int, int]:
         """Return what is ours by a commit that this worker has not heard of."""
         if not self._is_unsure:
             return {}
-        held = [one.delivery for one in (*self._under_way.values(), *self._answered)]
+        held = [one.delivery for one in (*self._senders.under_way.values(), *self._answered)]
         return claims.strays(self._lease, [one.pk for one in (*held, *self._building.deliveries)])
 
     def _record_singly(self) -> None:
         """Record outcomes of which PostgreSQL did not take one. Each is taken, or it is the one to blame."""
         for one in self._answered:
             try:
-                self._persist(lambda one=one: self._record_and_claim([one], 0))
+                self._persist(lambda one=one: self._record_and_claim([one]))
             except DataError as error:
                 logger.exception('delivery=%s its outcome cannot be recorded', one.delivery.uuid)
                 judge = partial(outcomes.judge_failed, error)
-                self._persist(lambda one=one, judge=judge: self._record_and_claim([one], 0, judge))
+                self._persist(lambda one=one, judge=judge: self._record_and_claim([one], judge))
 
     def _flush(self) -> None:
         """Write what is left of the ledger."""
@@ -273,9 +293,9 @@ class Drain:
     def _begin(self, claimed: list[int], claimed_at: float) -> None:
         """Build and send what was claimed."""
         found = self._persist(lambda: claims.fetch(claimed))
-        webhooks = self._persist(lambda: self._definitions(found))
-        there = [one for one in found if one.webhook_id in webhooks]  # the others were deleted since
-        for built in self._building.begin(there, webhooks, claimed_at):
+        builders = self._persist(lambda: self._definitions(found))
+        there = [one for one in found if one.webhook_id in builders]  # the others were deleted since
+        for built in self._building.begin(there, builders, claimed_at):
             self._send(built)
         self._unbegun |= self._building.take_left()
 
@@ -285,43 +305,42 @@ class Drain:
             self._answered.append(one)
             return
         self._pace.begin(one.delivery.pk, one.request.timeout, time.monotonic())
-        latest = built.claimed_at + LEASE_MARGIN
-        self._under_way[self._pool.submit(self._ask, one.request, latest)] = one
+        self._senders.begin(one, built.claimed_at + LEASE_MARGIN)
 
-    def _ask(self, request: Request, latest: float) -> Outcome | None:
-        """Send the request, unless its lease could end before it does: whoever was frozen has lost it to others."""
-        return self._client.send(request) if time.monotonic() < latest else None
+    def _withdraw(self, since: float) -> None:
+        """Give back what waits for its turn since then: others may have it."""
+        for one in self._senders.withdraw(since):
+            self._pace.forget(one.delivery.pk)
+            self._unbegun[one.delivery.pk] = one.delivery.webhook_id
 
     def _collect(self, patience: float) -> list[Claimed]:
         """Wait for answers and return the deliveries that have got theirs. What is built meanwhile is sent."""
-        waited_for = [*self._under_way, *self._building.futures]
-        if not waited_for:
+        if not (self._senders.under_way or self._building):
             time.sleep(patience if self._has_kept() or self._quarantine.is_there else 0)
             return []
-        done, rest = wait(waited_for, patience, FIRST_COMPLETED)
-        if done and rest:
-            # What a lane was busy for is tried again soon.
-            done |= wait(rest, SHORTEST_WAIT if self._has_kept() else self._gathers_for).done
-        for future in done - self._under_way.keys():
-            self._send(self._building.end(future))
+        # What a lane was busy for is tried again soon.
+        ended = []
+        for what in self._senders.wait(patience, SHORTEST_WAIT if self._has_kept() else self._gathers_for):
+            if isinstance(what, Future):
+                self._send(self._building.end(what))
+            elif what.outcome is None:
+                self._note_late(what)
+            else:
+                self._pace.end(what.delivery.pk, what.delivery.webhook_id, what.outcome.duration)
+                ended.append(what)
         self._unbegun |= self._building.take_left()
-        return [one for future in done & self._under_way.keys() if (one := self._ended(future))]
+        return ended
 
-    def _ended(self, future: Future) -> Claimed | None:
-        one = self._under_way.pop(future)
-        one.outcome = future.result()
-        if one.outcome is None:
-            logger.warning('delivery=%s lease=lapsed (it is not sent from here)', one.delivery.uuid)
-            self._unbegun[one.delivery.pk] = one.delivery.webhook_id
-            self._pace.end(one.delivery.pk, one.delivery.webhook_id, 0)
-            return None
-        self._pace.end(one.delivery.pk, one.delivery.webhook_id, one.outcome.duration)
-        return one
+    def _note_late(self, one: Claimed) -> None:
+        logger.warning('delivery=%s lease=lapsed (it is not sent from here)', one.delivery.uuid)
+        self._pace.forget(one.delivery.pk)
+        self._unbegun[one.delivery.pk] = one.delivery.webhook_id
 
-    def _definitions(self, claimed: list[Delivery]) -> dict[int, Webhook]:
-        """Return the webhooks of the deliveries as they are defined now."""
+    def _definitions(self, claimed: list[Delivery]) -> dict[int, Builder]:
+        """Return what makes requests by the definitions of the webhooks, as they are now."""
         wanted = {one.webhook_id for one in claimed}
-        if time.monotonic() - self._webhooks_at > DEFINITION_AGE or wanted - self._webhooks.keys():
-            self._webhooks = Webhook.objects.select_related('health').in_bulk(wanted | self._webhooks.keys())
-            self._webhooks_at = time.monotonic()
-        return self._webhooks
+        if time.monotonic() - self._builders_at > DEFINITION_AGE or wanted - self._builders.keys():
+            found = Webhook.objects.select_related('health').in_bulk(wanted | self._builders.keys())
+            self._builders = {pk: Builder(webhook) for pk, webhook in found.items()}
+            self._builders_at = time.monotonic()
+        return self._builders

@@ -16,6 +16,7 @@ from netbox.registry import registry
 from .. import rendering
 from ..models import Delivery, Subscription
 from ..outbox import snapshots
+from ..payload.http_request import Builder
 from . import claims, lanes
 from .claimed import prepare
 
@@ -41,7 +42,7 @@ def rehearse() -> None:
         if not registry['webhook_callbacks']:
             newest = Delivery.objects.select_related('event', 'webhook__health').order_by('-pk')[:1]
             for one in newest:
-                prepare(one, one.webhook, 0)
+                prepare(one, Builder(one.webhook), 0)
     except Exception:
         logger.warning('rehearsal=failed', exc_info=True)
 

@@ -4,9 +4,9 @@ The shapes of the body are in formats.py.
 """
 
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
-from itertools import chain
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property, partial
 from urllib.parse import unquote, urlsplit
 
 from django.utils.translation import gettext as _
@@ -34,60 +34,107 @@ USER_AGENT = f'netbox-webhooks/{VERSION}'
 Context = Callable[[], str]
 
 
-def build(delivery: Delivery, now: float) -> Request:
-    """Return the request of one attempt, made at `now` (unix seconds).
+class Builder:
+    """Makes requests by a webhook's definition, which is read once: a change of it needs another builder.
 
-    Raises DefinitionError, which names the field, where the webhook's current definition cannot be used:
-    nothing is sent then.
+    What cannot be used raises DefinitionError, which names the field, whenever it is asked for: nothing is sent then.
     """
-    webhook, events = delivery.webhook, delivery.events()
-    _check_rendered(events)
-    context = cache(partial(formats.template_context, webhook, events))
-    with renderer.together():
-        body = _body(webhook, events, context)
-        url = _url(webhook, context)
-        own = _headers(webhook, context, url)
-    signatures = _signatures(webhook, str(delivery.uuid), int(now), body)
-    headers = {
-        'Content-Type': formats.content_type(webhook, events),
-        'User-Agent': USER_AGENT,
-        **own,
-        **signatures,
-    }
-    return Request(
-        method=webhook.http_method,
-        url=url,
-        headers=headers,
-        body=body,
-        timeout=webhook.effective_timeout,
-        verify=(webhook.ca_file_path or True) if webhook.ssl_verification else False,
-        certificate=_certificate(webhook),
-        proxies=resolve_proxies(url=url, context={'client': webhook}) or {},
-        secrets=_not_to_be_kept(webhook, url, own, signatures),
-    )
+
+    def __init__(self, webhook: Webhook) -> None:
+        self.webhook = webhook
+
+    def build(self, delivery: Delivery, now: float) -> Request:
+        """Return the request of one attempt, made at `now` (unix seconds). Raises DefinitionError."""
+        webhook, events = self.webhook, delivery.events()
+        _check_rendered(events)
+        if self.is_templated:
+            context = cache(partial(formats.template_context, webhook, events))
+            with renderer.together():
+                body = _body(webhook, events, context)
+                url = _url(webhook, context)
+                target = self._target(url, _headers(self._lines, context, url))
+        else:
+            body, target = formats.body(webhook, events), self._plain_target
+        signatures = _signatures(self._secrets, str(delivery.uuid), int(now), body)
+        return Request(
+            method=webhook.http_method,
+            url=target.url,
+            headers={
+                'Content-Type': formats.content_type(webhook, events),
+                'User-Agent': USER_AGENT,
+                **target.headers,
+                **signatures,
+            },
+            body=body,
+            timeout=webhook.effective_timeout,
+            verify=(webhook.ca_file_path or True) if webhook.ssl_verification else False,
+            certificate=_certificate(webhook),
+            proxies=target.proxies,
+            secrets=(*target.secrets, *_of_signatures(signatures)),
+        )
+
+    def mask(self, request: Request) -> tuple[str, dict[str, str]]:
+        """Return URL and headers of a request as they may be shown. Raises DecryptionError."""
+        secret = self._secret_names
+        headers = {name: MASK if name.lower() in secret else value for name, value in request.headers.items()}
+        return mask_url(request.url), headers
+
+    @cached_property
+    def is_templated(self) -> bool:
+        """Whether a template has to be rendered for a request."""
+        webhook = self.webhook
+        if webhook.body_template or JINJA2_TEMPLATE_RE.search(whole_url(webhook.payload_url)):
+            return True
+        try:
+            return bool(JINJA2_TEMPLATE_RE.search(webhook.additional_headers.reveal()))
+        except DecryptionError:
+            return False  # the delivery says so
+
+    @cached_property
+    def _lines(self) -> list[tuple[str, str]]:
+        return list(parse_headers(reveal('additional_headers', self.webhook.additional_headers)))
+
+    @cached_property
+    def _secret_names(self) -> set[str]:
+        lines = parse_headers(self.webhook.additional_headers.reveal())
+        return {AUTHORIZATION, *(name.lower() for name, _value in lines)}
+
+    @cached_property
+    def _secrets(self) -> list[str]:
+        reveal('secret', self.webhook.secret)
+        try:
+            return self.webhook.secrets()
+        except DecryptionError:
+            return [reveal('previous_secret', self.webhook.previous_secret)]
+
+    @cached_property
+    def _plain_target(self) -> '_Target':
+        url = whole_url(self.webhook.payload_url)
+        return self._target(url, _headers(self._lines, cache(str), url))
+
+    def _target(self, url: str, headers: dict[str, str]) -> '_Target':
+        bare = [secret.partition('_')[2] for secret in self._secrets]
+        secrets = (*self._secrets, *bare, *echoes.of_url(url), *echoes.of_headers(headers.values()))
+        proxies = resolve_proxies(url=url, context={'client': self.webhook}) or {}
+        return _Target(url, headers, proxies, secrets)
 
 
-def mask(request: Request, webhook: Webhook) -> tuple[str, dict[str, str]]:
-    """Return URL and headers of a request as they may be shown. Raises DecryptionError."""
-    secret = {name.lower() for name, _value in parse_headers(webhook.additional_headers.reveal())}
-    secret.add(AUTHORIZATION)
-    headers = {name: MASK if name.lower() in secret else value for name, value in request.headers.items()}
-    return mask_url(request.url), headers
+@dataclass(frozen=True)
+class _Target:
+    """Where a request goes, with which headers of its own, through which proxies, and what of it is masked.
+
+    What is masked must not come back to the log with the answer.
+    """
+
+    url: str
+    headers: Mapping[str, str]
+    proxies: Mapping[str, str]
+    secrets: tuple[str, ...]
 
 
 def mask_signatures(headers: Mapping[str, str]) -> dict[str, str]:
     """Signatures are masked whole: with a part of one, a secret that somebody has typed can be guessed in peace."""
     return {name: MASK if name.lower() in SIGNATURES else value for name, value in headers.items()}
-
-
-def is_templated(webhook: Webhook) -> bool:
-    """Return whether a template has to be rendered for a request."""
-    if webhook.body_template or JINJA2_TEMPLATE_RE.search(whole_url(webhook.payload_url)):
-        return True
-    try:
-        return bool(JINJA2_TEMPLATE_RE.search(webhook.additional_headers.reveal()))
-    except DecryptionError:
-        return False  # the delivery says so
 
 
 def _check_rendered(events: Sequence[Event]) -> None:
@@ -116,9 +163,12 @@ def _url(webhook: Webhook, context: Context) -> str:
     return url
 
 
-def _headers(webhook: Webhook, context: Context, url: str) -> dict[str, str]:
-    """Return the webhook's own headers, and the one that the URL's user and password stand for."""
-    own = dict(_additional_headers(webhook, context))
+def _headers(lines: Sequence[tuple[str, str]], context: Context, url: str) -> dict[str, str]:
+    """Return a webhook's own headers, and the one that the URL's user and password stand for.
+
+    Each value is rendered by itself, so that what an object holds cannot add a header.
+    """
+    own = {name: _header_value(name, value, context) for name, value in lines}
     return own if AUTHORIZATION in map(str.lower, own) else {**_login(url), **own}
 
 
@@ -129,12 +179,6 @@ def _login(url: str) -> dict[str, str]:
         return {}
     pair = f'{unquote(parts.username)}:{unquote(parts.password or "")}'
     return {'Authorization': f'Basic {b64encode(pair.encode()).decode()}'}
-
-
-def _additional_headers(webhook: Webhook, context: Context) -> list[tuple[str, str]]:
-    """Each value is rendered by itself, so that what an object holds cannot add a header."""
-    lines = parse_headers(reveal('additional_headers', webhook.additional_headers))
-    return [(name, _header_value(name, value, context)) for name, value in lines]
 
 
 def _header_value(name: str, value: str, context: Context) -> str:
@@ -153,31 +197,19 @@ def _render(field: str, template: str, context: Context, render: Callable[[str, 
         raise DefinitionError(field, str(error)) from error
 
 
-def _not_to_be_kept(
-    webhook: Webhook, url: str, own: Mapping[str, str], signatures: Mapping[str, str]
-) -> tuple[str, ...]:
-    """Return what is masked of the request, and so must not come back to the log with the answer."""
-    secrets = _secrets(webhook)
-    bare = [secret.partition('_')[2] for secret in secrets]
-    signed = [echoes.of_signature(value) for name, value in signatures.items() if name.lower() in SIGNATURES]
-    return (*secrets, *bare, *chain(*signed), *echoes.of_url(url), *echoes.of_headers(own.values()))
+def _of_signatures(signatures: Mapping[str, str]) -> Iterator[str]:
+    for name, value in signatures.items():
+        if name.lower() in SIGNATURES:
+            yield from echoes.of_signature(value)
 
 
-def _signatures(webhook: Webhook, delivery_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+def _signatures(secrets: Sequence[str], delivery_id: str, timestamp: int, body: bytes) -> dict[str, str]:
     headers = {'webhook-id': delivery_id, 'webhook-timestamp': str(timestamp)}
-    if secrets := _secrets(webhook):
+    if secrets:
         headers['webhook-signature'] = signing.standard(secrets, delivery_id, timestamp, body)
         if not signing.is_asymmetric(secrets[0]):
             headers['X-Hook-Signature'] = signing.netbox(secrets[0], body)
     return headers
-
-
-def _secrets(webhook: Webhook) -> list[str]:
-    reveal('secret', webhook.secret)
-    try:
-        return webhook.secrets()
-    except DecryptionError:
-        return [reveal('previous_secret', webhook.previous_secret)]
 
 
 def _certificate(webhook: Webhook) -> str | tuple[str, str] | None:

@@ -58,8 +58,9 @@ def show(webhook: Webhook, changes: Mapping[str, Any], user: User) -> Preview:
     event = _latest_event(webhook, user) or _event_of_newest(webhook, user)
     if event is None:
         raise DefinitionError('object_types', _('There is no object of these types to show that you may view.'))
-    request = http_request.build(Delivery(webhook=webhook, event=event), time.time())
-    url, headers = http_request.mask(request, webhook)
+    builder = http_request.Builder(webhook)
+    request = builder.build(Delivery(webhook=webhook, event=event), time.time())
+    url, headers = builder.mask(request)
     body = request.body.decode(errors='replace')
     return Preview(event, request.method, url, http_request.mask_signatures(headers), body)
 
@@ -83,7 +84,7 @@ def _label(name: str) -> str:
 
 def body_of(delivery: Delivery) -> str:
     """Return the body as the webhook's current definition makes it, readable. Raises DefinitionError."""
-    return readable(http_request.build(delivery, time.time()).body.decode(errors='replace'))
+    return readable(http_request.Builder(delivery.webhook).build(delivery, time.time()).body.decode(errors='replace'))
 
 
 def readable(body: str) -> str:

@@ -23,6 +23,7 @@ from ..exceptions import DefinitionError
 from ..models import Delivery, Event, Webhook
 from ..models.sequence import draw
 from ..outbox import snapshots
+from ..payload.http_request import Builder
 from ..transport.client import Client
 from ..transport.exchange import Outcome
 
@@ -44,7 +45,7 @@ def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
     tried = copy.copy(webhook)
     tried.timeout = min(webhook.effective_timeout, LONGEST)
     delivery = _make_test(tried, user, lease)
-    sent = prepare(delivery, tried, time.time())
+    sent = prepare(delivery, Builder(tried), time.time())
     if sent.request:
         with closing(Client(1)) as client:
             sent.outcome = _explain(client.send(sent.request), webhook)

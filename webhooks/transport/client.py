@@ -14,7 +14,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 from requests.structures import CaseInsensitiveDict
+from requests.utils import get_encoding_from_headers
+from urllib3 import BaseHTTPResponse, Timeout
 from urllib3.exceptions import NewConnectionError
 
 from .. import conf
@@ -83,22 +86,27 @@ class Client:
         prepared = _prepare(request)
         if request.proxies:
             _check_target(prepared.url)
-        with self._adapter.send(
+        response = self._adapter.exchange(
             prepared,
-            timeout=(min(request.timeout, CONNECT_TIMEOUT), request.timeout),
+            timeout=Timeout(connect=min(request.timeout, CONNECT_TIMEOUT), read=request.timeout),
             verify=request.verify,
-            cert=request.certificate,
+            certificate=request.certificate,
             proxies=dict(request.proxies),
-            stream=True,
-        ) as response:
+        )
+        try:
             echoes = Echoes(request.secrets)
             body = echoes.beginning(_read(response), MAX_RESPONSE_KEPT)
             return {
-                'status': response.status_code,
+                'status': response.status,
                 'headers': _headers(response, echoes),
                 'body': storable(body),
                 'error': _verdict(response),
             }
+        except BaseException:
+            response.close()
+            raise
+        finally:
+            response.release_conn()
 
 
 def _prepare(request: Request) -> requests.PreparedRequest:
@@ -107,8 +115,8 @@ def _prepare(request: Request) -> requests.PreparedRequest:
     prepared = requests.PreparedRequest()
     prepared.method = request.method
     prepared.url = _normalize(request.url)
-    prepared.headers = CaseInsensitiveDict(request.headers)
-    prepared.prepare_body(request.body, None)
+    prepared.headers = request.headers
+    prepared.body = request.body
     return prepared
 
 
@@ -120,30 +128,30 @@ def _normalize(url: str) -> str:
     return prepared.url
 
 
-def _verdict(response: requests.Response) -> str:
+def _verdict(response: BaseHTTPResponse) -> str:
     """Return why the response is no success, '' if it is one."""
-    if response.status_code in REDIRECTS:
+    if response.status in REDIRECTS:
         target = mask_url(response.headers.get('Location', 'nowhere'))
-        return f'HTTP {response.status_code}: redirect to {target} is not followed'
-    if not response.ok or response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-        return f'HTTP {response.status_code} {response.reason or ""}'.strip()
+        return f'HTTP {response.status}: redirect to {target} is not followed'
+    if response.status >= HTTPStatus.BAD_REQUEST or response.status == HTTPStatus.SWITCHING_PROTOCOLS:
+        return f'HTTP {response.status} {response.reason or ""}'.strip()
     return ''
 
 
-def _read(response: requests.Response) -> str:
+def _read(response: BaseHTTPResponse) -> str:
     """Return the body as far as it is read.
 
     What is beyond the limit is left unread, and the connection not used again.
     """
     content = b''
     # Until nothing comes: only then urllib3 compares what came with what was announced.
-    while (room := MAX_RESPONSE_READ - len(content)) and (part := response.raw.read(room, decode_content=False)):
+    while (room := MAX_RESPONSE_READ - len(content)) and (part := response.read(room, decode_content=False)):
         content += part
     if len(content) < MAX_RESPONSE_READ:
-        response.raw.drain_conn()
+        response.drain_conn()
     else:
-        response.raw.close()
-    return _decode(content, response.encoding or 'utf-8')
+        response.close()
+    return _decode(content, get_encoding_from_headers(response.headers) or 'utf-8')
 
 
 def _decode(content: bytes, charset: str) -> str:
@@ -155,7 +163,7 @@ def _decode(content: bytes, charset: str) -> str:
     return content.decode(errors='replace')
 
 
-def _headers(response: requests.Response, echoes: Echoes) -> CaseInsensitiveDict:
+def _headers(response: BaseHTTPResponse, echoes: Echoes) -> CaseInsensitiveDict:
     """Return the headers, as many as are kept; Retry-After is acted upon, so it comes first."""
     kept, room = CaseInsensitiveDict(), MAX_RESPONSE_KEPT
     for name, value in sorted(response.headers.items(), key=lambda header: header[0].lower() != 'retry-after'):
@@ -186,10 +194,10 @@ def _failure(error: Exception, request: Request) -> dict[str, Any]:
         return {'error': str(blocked)}
     if isinstance(error, UnknownHost):
         return {'error': str(error), 'unreachable': True}
-    if isinstance(error, requests.Timeout):
+    if isinstance(error, urllib3.exceptions.TimeoutError) and not isinstance(error, NewConnectionError):
         return _late(request)
     # A request whose body is not read ends by the socket's own timeout, where that is before the watchdog.
-    unreachable = (NewConnectionError, TimeoutError, requests.exceptions.SSLError)
+    unreachable = (NewConnectionError, TimeoutError, urllib3.exceptions.SSLError)
     return {'error': _reason(error), 'unreachable': _find(error, unreachable) is not None}
 
 

@@ -4,7 +4,9 @@ import http.client
 import socket
 from typing import Any, BinaryIO
 
+from requests import PreparedRequest
 from requests.adapters import HTTPAdapter
+from urllib3 import BaseHTTPResponse, Timeout
 from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from urllib3.poolmanager import PoolManager, ProxyManager
@@ -18,6 +20,8 @@ INTERIM = frozenset(range(100, 200)) - {http.HTTPStatus.SWITCHING_PROTOCOLS}
 
 # Bytes: enough for a body of which each byte is a chunk.
 MAX_CHUNK_LINES = 8 * MAX_RESPONSE_READ
+# Bytes of a request that are sent in one piece.
+MAX_TOGETHER = 64 * 1024
 
 
 class _Lines:
@@ -66,9 +70,10 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Watched:
-    """A urllib3 connection that the watchdog can cut."""
+    """A urllib3 connection that the watchdog can cut. Headers and body go out together, where they are short."""
 
     response_class = _Response
+    _unsent: bytes | None = None
 
     def _new_conn(self) -> socket.socket:
         sock = self._connect()
@@ -82,7 +87,23 @@ class _Watched:
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:
             deadline.watch(self._cut)
-        super().request(*args, **kwargs)
+        self._unsent = b''
+        try:
+            super().request(*args, **kwargs)
+            unsent = self._unsent
+        finally:
+            self._unsent = None
+        self.send(unsent)
+
+    def send(self, data: bytes) -> None:
+        if self._unsent is None:
+            super().send(data)
+        elif len(self._unsent) + len(data) <= MAX_TOGETHER:
+            self._unsent += data
+        else:
+            super().send(self._unsent)
+            self._unsent = b''
+            super().send(data)
 
     def close(self) -> None:
         super().close()
@@ -124,6 +145,34 @@ class GuardedAdapter(HTTPAdapter):
         """Make the pools, of guarded connections. requests calls it."""
         super().init_poolmanager(*args, **kwargs)
         _connect_by(_Guarded, self.poolmanager)
+
+    def exchange(
+        self,
+        request: PreparedRequest,
+        *,
+        timeout: Timeout,
+        verify: bool | str,
+        certificate: str | tuple[str, str] | None,
+        proxies: dict[str, str],
+    ) -> BaseHTTPResponse:
+        """Return the answer, its body unread. Raises urllib3.exceptions.HTTPError and OSError.
+
+        As `send`, without what only a Session of requests needs.
+        """
+        pool = self.get_connection_with_tls_context(request, verify, proxies=proxies, cert=certificate)
+        self.cert_verify(pool, request.url, verify, certificate)
+        return pool.urlopen(
+            request.method,
+            self.request_url(request, proxies),
+            body=request.body,
+            headers=request.headers,
+            redirect=False,
+            assert_same_host=False,
+            preload_content=False,
+            decode_content=False,
+            retries=False,
+            timeout=timeout,
+        )
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> ProxyManager:
         """Where a proxy is, NetBox's operator has decided: connections to it are watched, not guarded."""

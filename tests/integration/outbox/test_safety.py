@@ -214,7 +214,7 @@ class TestNotRendered:
         def fail(*args: object) -> None:
             raise RuntimeError('a \x00, ' + 'and so on' * 1000)
 
-        monkeypatch.setattr(http_request, 'build', fail)
+        monkeypatch.setattr(http_request.Builder, 'build', fail)
         site()
         work()
         reason = Delivery.objects.get().error

@@ -1,0 +1,120 @@
+"""Senders: threads that make requests, of a webhook as many at a time as its `concurrency` allows.
+
+What a worker holds beyond that waits here for a thread that has just had its answer: so an endpoint is never idle while
+the worker records answers and claims more.
+"""
+
+import threading
+import time
+from collections import Counter, defaultdict, deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from ..transport.client import Client
+from .claimed import Claimed
+
+THREADS = 64
+# Seconds for which what was claimed waits here at most. Its webhook may be paused meanwhile, or its endpoint may hang.
+LONGEST_QUEUED = 1.0
+
+
+@dataclass
+class _Queued:
+    one: Claimed
+    latest: float
+    since: float
+
+
+class Senders:
+    """Requests under way and in the queue. All times are those of time.monotonic().
+
+    Used by one thread, which hears of answers, and of anything else that is told to `tell`, by `wait`.
+    """
+
+    def __init__(self, client: Client, pool: ThreadPoolExecutor) -> None:
+        self._client = client
+        self._pool = pool
+        self._changed = threading.Lock()
+        self._queues: dict[int, deque[_Queued]] = defaultdict(deque)
+        self._threads: Counter[int] = Counter()
+        self._heard: SimpleQueue = SimpleQueue()
+        self._is_idle = threading.Event()
+        self._is_idle.set()
+        # Held here: {id of the delivery: what was claimed}.
+        self.under_way: dict[int, Claimed] = {}
+
+    @property
+    def free(self) -> int:
+        """How many threads have nothing to do."""
+        return THREADS - self._threads.total()
+
+    def begin(self, one: Claimed, latest: float) -> None:
+        """Send a request as soon as its webhook has room for it, and not later than `latest`."""
+        webhook = one.delivery.webhook
+        self.under_way[one.delivery.pk] = one
+        with self._changed:
+            self._queues[webhook.pk].append(_Queued(one, latest, time.monotonic()))
+            self._is_idle.clear()
+            if self._threads[webhook.pk] >= webhook.concurrency:
+                return
+            self._threads[webhook.pk] += 1
+        self._pool.submit(self._serve, webhook.pk)
+
+    def withdraw(self, since: float) -> list[Claimed]:
+        """Take back what has been in the queue since then or longer."""
+        with self._changed:
+            late = [queued for queue in self._queues.values() for queued in queue if queued.since <= since]
+            for queued in late:
+                self._queues[queued.one.delivery.webhook_id].remove(queued)
+        for queued in late:
+            del self.under_way[queued.one.delivery.pk]
+        return [queued.one for queued in late]
+
+    def tell(self, what: Any) -> None:
+        """Let the next `wait` return it."""
+        self._heard.put(what)
+
+    def wait(self, patience: float, gather: float) -> list[Any]:
+        """Wait for the first answer for `patience` seconds, and for more for `gather`. Return all that came.
+
+        Of an answer its Claimed, with the outcome; without one if it was too late to send it.
+        """
+        try:
+            heard = [self._heard.get(timeout=patience) if patience else self._heard.get_nowait()]
+        except Empty:
+            return []
+        self._is_idle.wait(gather)
+        while True:
+            try:
+                heard.append(self._heard.get_nowait())
+            except Empty:
+                return [self._taken(what) for what in heard]
+
+    def _taken(self, what: Any) -> Any:
+        if isinstance(what, BaseException):
+            raise what
+        if isinstance(what, Claimed):
+            del self.under_way[what.delivery.pk]
+        return what
+
+    def _serve(self, webhook_id: int) -> None:
+        """Send what is in the queue of a webhook, one after the other."""
+        try:
+            while queued := self._next(webhook_id):
+                # Whoever was frozen has lost the lease to others: it could end before the request does.
+                if time.monotonic() < queued.latest:
+                    queued.one.outcome = self._client.send(queued.one.request)
+                self._heard.put(queued.one)
+        except BaseException as error:
+            self._heard.put(error)
+
+    def _next(self, webhook_id: int) -> _Queued | None:
+        with self._changed:
+            if queue := self._queues[webhook_id]:
+                return queue.popleft()
+            self._threads[webhook_id] -= 1
+            if not self._threads.total():
+                self._is_idle.set()
+            return None
