@@ -16,8 +16,9 @@ from django.db import connection
 from .. import conf
 from ..constants import LEASE_MARGIN
 from ..models import Delivery, Webhook
-from . import ordering, rate_limit
+from . import memory, ordering, rate_limit
 from .job_time import ANY_TIME, Span
+from .memory import Payload
 from .rate_limit import TOKENS
 
 # Lanes that a worker takes at a time, beside those that it has something to record in: the others are for the others.
@@ -47,7 +48,7 @@ AHEAD = """
 
 # A suspended webhook is probed at its time, and when somebody has just saved it.
 ACTIVE = """
-    w.enabled AND NOT w.paused AND (
+    w.enabled AND NOT w.paused AND NOT w.id = ANY(%(closed)s) AND (
         h.suspended_since IS NULL OR h.probe_at <= %(now)s
         OR w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s
     )"""
@@ -108,10 +109,10 @@ CLAIM = f"""
         SET status = 'sending', lease = %(lease)s,
             lease_until = %(now)s + make_interval(secs => coalesce(seen.timeout, %(timeout)s) + %(margin)s)
         FROM seen WHERE d.id = seen.id AND seen.held_by IS NULL
-        RETURNING d.id, d.webhook_id, seen.rate_limit IS NOT NULL AS is_limited
+        RETURNING d.id, d.webhook_id, seen.rate_limit IS NOT NULL AS is_limited, {memory.SIZE} AS size
     )
-    SELECT id, webhook_id, is_limited, false FROM claimed
-    UNION ALL SELECT id, webhook_id, false, true FROM parked"""
+    SELECT id, webhook_id, is_limited, size, false FROM claimed
+    UNION ALL SELECT id, webhook_id, false, 0, true FROM parked"""
 
 # Of webhooks where one had to be parked, more are.
 PARK_MORE = f"""
@@ -144,10 +145,14 @@ STRAYS = """
 
 @dataclass
 class Claim:
-    """What a claim has done: ids of the deliveries that are held now, and whether more may be due."""
+    """What a claim has done: the deliveries that are held now, and whether more may be due."""
 
-    pks: list[int] = field(default_factory=list)
+    held: list[Payload] = field(default_factory=list)
     more: bool = False
+
+    @property
+    def pks(self) -> list[int]:
+        return [one.pk for one in self.held]
 
 
 def claim(
@@ -173,7 +178,7 @@ def claim(
         return Claim()
     chosen = {pk for (pk,) in _fetch(CHOOSE, {'lanes': LANES, 'suspect': suspect, **_of_time(now, span)})}
     claimed = _claim(lease, chosen | set(held), limit, now, span, one_each, answered, suspect=suspect)
-    claimed.more |= len(chosen) == LANES and len(claimed.pks) < limit
+    claimed.more |= len(chosen) == LANES and len(claimed.held) < limit
     return claimed
 
 
@@ -204,13 +209,13 @@ def _claim(
         **_of_time(now, span),
     }
     for _ in range(LOOKS):
-        rows = _fetch(CLAIM, {**parameters, 'limit': limit - len(done.pks)})
-        limited = Counter(webhook_id for _pk, webhook_id, is_limited, _parked in rows if is_limited)
+        rows = _fetch(CLAIM, {**parameters, 'limit': limit - len(done.held)})
+        limited = Counter(webhook_id for _pk, webhook_id, is_limited, *_ in rows if is_limited)
         rate_limit.spend(limited, now)
-        done.pks += [pk for pk, _webhook_id, _is_limited, is_parked in rows if not is_parked]
-        parked_in = {webhook_id for _pk, webhook_id, _is_limited, is_parked in rows if is_parked}
+        done.held += [Payload(pk, webhook_id, size) for pk, webhook_id, _, size, is_parked in rows if not is_parked]
+        parked_in = {webhook_id for _pk, webhook_id, *_, is_parked in rows if is_parked}
         done.more = bool(parked_in)
-        if not parked_in or len(done.pks) >= limit:
+        if not parked_in or len(done.held) >= limit:
             break
         with connection.cursor() as cursor:
             cursor.execute(PARK_MORE, {**parameters, 'ids': list(parked_in)})
@@ -263,5 +268,6 @@ def _of_time(now: datetime, span: Span) -> dict[str, object]:
         'timeout': settings.WEBHOOK_DEFAULT_TIMEOUT,
         'left': span.left,
         'slow': list(span.slow),
+        'closed': list(span.closed),
         'seconds': list(span.slow.values()),
     }

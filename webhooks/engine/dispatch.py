@@ -11,14 +11,13 @@ import time
 import uuid
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate
 
 from django.db import DataError, connection
 
 from .. import conf
 from ..interruptions import BROKEN_OFF
 from ..models import Event, Webhook, sequence
-from . import batching, event_claims, event_rendering, lanes
+from . import batching, event_claims, event_rendering, lanes, memory
 from .event_rendering import Shown
 from .matching import Candidate, accepts, match
 
@@ -107,11 +106,10 @@ def dispatch(lease: uuid.UUID, *, suspect: bool = False) -> int:
     return len(events)
 
 
-def _first(events: Sequence[Event], dealt: set[int], matches: Matches, most: int) -> list[Event]:
+def _first(events: Sequence[Event], dealt: set[int], matches: Matches, most: int) -> Sequence[Event]:
     """Return what somebody asked for, the newest transactions first, as far as it makes `most` deliveries."""
     wanted = sorted((event for event in events if matches[event.pk]), key=lambda event: event.pk not in dealt)
-    sums = accumulate(len(matches[event.pk]) for event in wanted)
-    return [event for event, total in zip(wanted, sums, strict=True) if total <= most] or wanted[:1]
+    return memory.first_within(wanted, lambda event: len(matches[event.pk]), most)
 
 
 def _render(events: Sequence[Event], matches: Matches, *, is_patient: bool) -> dict[int, Ready]:
@@ -119,9 +117,15 @@ def _render(events: Sequence[Event], matches: Matches, *, is_patient: bool) -> d
     asked = {event.pk for event in events if any(one.webhook.needs_before for one in matches[event.pk])}
     began = time.monotonic()
     ready: dict[int, Ready] = {}
+    rendered = 0
     for part in event_rendering.render(events, asked):
-        ready |= {shown.event.pk: (shown, _pairs(shown, matches[shown.event.pk])) for shown in part}
+        for shown in part:
+            ready[shown.event.pk] = shown, _pairs(shown, matches[shown.event.pk])
+            rendered += len(shown.text)
+            shown.data = None  # it was for conditions
         took = time.monotonic() - began
+        if rendered > memory.RENDERED:
+            break
         if took > BUDGET and (not is_patient or took > BUDGET_PATIENT or event_claims.is_another_waiting(events)):
             break
     return ready

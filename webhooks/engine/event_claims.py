@@ -13,8 +13,7 @@ from django.db import connection
 from django.db.models import Q
 from django.db.models.functions import Now
 
-from ..models import Event
-from ..models.querysets import LONG_COLUMNS
+from ..models import Event, querysets
 from . import death
 
 # Seconds. A suspect may be rendered for two minutes (event_rendering.FIRST).
@@ -102,24 +101,21 @@ GIVE_BACK = """
 def claim(lease: uuid.UUID, limit: int) -> tuple[list[Event], set[int]]:
     """Hold the oldest undispatched events that are free, and some of the newest transactions where there are more.
 
-    Called in a transaction of its own. Returns the events in the order of their sequence, and the ids of those that are
-    not among the oldest.
+    Called in a transaction of its own. Returns the events in the order of their sequence, without their long columns,
+    and the ids of those that are not among the oldest.
     """
     parameters = {'lease': lease, 'limit': limit, 'transactions': TRANSACTIONS, 'of_each': OF_EACH}
     oldest = {pk for (pk,) in _fetch(OLDEST, parameters)}
     dealt = {pk for (pk,) in _fetch(DEAL, parameters)} - oldest if len(oldest) == limit else set()
     claimed = _hold(oldest | dealt, {'lease': lease, 'seconds': LEASE, 'count': CLAIMED})
-    return list(Event.objects.filter(pk__in=claimed).order_by('sequence')), dealt
+    return list(querysets.events().filter(pk__in=claimed).order_by('sequence')), dealt
 
 
 def claim_suspect(lease: uuid.UUID) -> list[Event]:
-    """Hold one of the events that were in hand when a worker stopped, if there is any.
-
-    Its long columns are read where they are needed: reading them may be what stopped the worker.
-    """
+    """Hold one of the events that were in hand when a worker stopped, if there is any."""
     oldest = {pk for (pk,) in _fetch(OLDEST_SUSPECT, {'lease': lease})}
     claimed = _hold(oldest, {'lease': lease, 'seconds': LONG_LEASE, 'count': ALONE})
-    return list(Event.objects.filter(pk__in=claimed).defer(*LONG_COLUMNS))
+    return list(querysets.events().filter(pk__in=claimed))
 
 
 def _hold(pks: Collection[int], parameters: dict[str, object]) -> list[int]:

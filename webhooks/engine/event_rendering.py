@@ -7,7 +7,7 @@ import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from django.contrib.contenttypes.models import ContentType
@@ -19,7 +19,7 @@ from ..choices import KindChoices
 from ..interruptions import INTERRUPTIONS
 from ..models import Event
 from ..storable import storable
-from . import event_claims, time_limit
+from . import event_claims, memory, time_limit
 
 logger = logging.getLogger('webhooks.dispatch')
 
@@ -42,11 +42,15 @@ SAVE = """
         -- What could not be rendered may be rendered by a later version.
         snapshot = CASE WHEN v.error = '' THEN NULL ELSE e.snapshot END,
         prechange = CASE WHEN v.error = '' THEN NULL ELSE e.prechange END
-    FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::text[], %s::jsonb[], %s::jsonb[], %s::int[])
+    FROM unnest(%s::bigint[], {data}::text[], %s::text[], %s::text[], {snapshots}::jsonb[], %s::jsonb[], %s::int[])
         AS v(id, data, display, error, snapshots, partial, skipped)
     WHERE e.id = v.id AND e.lease IS NOT DISTINCT FROM %s
     RETURNING e.id"""
 
+# How much is stored of what an event is rendered from. It is not read for that.
+SIZES = """
+    SELECT id, coalesce(pg_column_size(snapshot), 0) + coalesce(pg_column_size(prechange), 0)
+    FROM webhooks_event WHERE id = ANY(%s)"""
 
 # What the last deletion of each object showed: as text where it is dispatched, else with its snapshot.
 DELETIONS = f"""
@@ -77,32 +81,37 @@ def render(events: Sequence[Event], asked: Set[int]) -> Iterator[list[Shown]]:
     by_type = defaultdict(list)
     for event in events:
         by_type[event.object_type_id].append(event)
+    sizes = _sizes(events)
     for object_type_id, group in by_type.items():
         model = ContentType.objects.get_for_id(object_type_id).model_class()
-        for part in _slices(model, group):
+        for part in _slices(model, group, sizes):
             yield _render_model(model, part, asked)
 
 
-def shown(events: Sequence[Event], asked: Set[int]) -> list[Shown]:
-    """Return what all of them show, as many webhooks skip them as before."""
-    return [replace(one, skipped=one.event.skipped) for part in render(events, asked) for one in part]
+def render_again(events: Sequence[Event], asked: Set[int]) -> None:
+    """Render events that are dispatched, and write what they show: as many webhooks skip them as before."""
+    for part in render(events, asked):
+        save([replace(one, skipped=one.event.skipped) for one in part])
 
 
 def save(shown: Sequence[Shown], lease: object = None) -> set[int]:
     """Write what events show to those that are still held under the lease. Returns their ids: they are dispatched."""
     if not shown:
         return set()
-    columns = [
+    # What may be long is a parameter each: to write a list of it takes four times as long, and more memory.
+    array = f'ARRAY[{", ".join(["%s"] * len(shown))}]'
+    parameters = [
         [one.event.pk for one in shown],
-        [one.text for one in shown],
+        *[one.text for one in shown],
         [one.display for one in shown],
         [one.error for one in shown],
-        [_dumps(one.snapshots) if one.snapshots else None for one in shown],
+        *[_dumps(one.snapshots) if one.snapshots else None for one in shown],
         [ENCODER.encode(one.partial) if one.partial else None for one in shown],
         [one.skipped for one in shown],
+        lease,
     ]
     with connection.cursor() as cursor:
-        cursor.execute(SAVE, [*columns, lease])
+        cursor.execute(SAVE.format(data=array, snapshots=array), parameters)
         return {pk for (pk,) in cursor.fetchall()}
 
 
@@ -112,18 +121,28 @@ _limits: dict[type, float] = {}
 _seconds_each: dict[type | None, float] = {}
 
 
-def _slices(model: type | None, events: Sequence[Event]) -> Iterator[Sequence[Event]]:
-    """Yield the events in slices, each of which takes SLICE_TIME to render, by what the one before took."""
+def _slices(model: type | None, events: Sequence[Event], sizes: Mapping[int, int]) -> Iterator[Sequence[Event]]:
+    """Yield the events in slices, each of which takes SLICE_TIME to render, by what the one before took.
+
+    `sizes` are bytes by the event's id: of large ones a slice holds fewer.
+    """
     start = 0
     while start < len(events):
-        size = max(int(SLICE_TIME / _seconds_each[model]), 1) if model in _seconds_each else FIRST_SLICE
-        part = events[start : start + min(size, LARGEST_SLICE)]
+        count = max(int(SLICE_TIME / _seconds_each[model]), 1) if model in _seconds_each else FIRST_SLICE
+        part = events[start : start + min(count, LARGEST_SLICE)]
+        part = memory.first_within(part, lambda event: sizes.get(event.pk, 0), memory.SLICE)
         began = time.monotonic()
         try:
             yield part
         finally:
             _seconds_each[model] = max(time.monotonic() - began, 1e-6) / len(part)
         start += len(part)
+
+
+def _sizes(events: Sequence[Event]) -> dict[int, int]:
+    with connection.cursor() as cursor:
+        cursor.execute(SIZES, [[event.pk for event in events]])
+        return dict(cursor.fetchall())
 
 
 def _render_model(model: type | None, events: Sequence[Event], asked: Set[int]) -> list[Shown]:
@@ -159,12 +178,20 @@ def failed(event: Event, reason: Exception) -> Shown:
 
 
 def _show(model: type, events: Sequence[Event], asked: Set[int]) -> list[Shown]:
-    results = rendering.render(model, [event.snapshot for event in events], lambda pks: _deletions(events[0], pks))
-    changes = _changes(model, [event for event in events if event.pk in asked])
+    snapshots = _read_column('snapshot', events)
+    # Whoever held them in the meantime has dispatched or discarded the others.
+    events = [event for event in events if event.pk in snapshots]
+    results = rendering.render(model, [snapshots[event.pk] for event in events], lambda pks: _deletions(events[0], pks))
+    changes = _changes(model, [event for event in events if event.pk in asked], snapshots)
     return [
         Shown(event, one.data, _dumps(one.data), one.display, snapshots=changes.get(event.pk), partial=one.partial)
         for event, one in zip(events, results, strict=True)
     ]
+
+
+def _read_column(name: str, events: Sequence[Event]) -> dict[int, dict | None]:
+    """Return {event id: what the column holds}. It is kept no longer than a slice is rendered."""
+    return dict(Event.objects.filter(pk__in=[event.pk for event in events]).values_list('pk', name))
 
 
 def _deletions(event: Event, pks: Collection[int]) -> dict[int, dict]:
@@ -174,10 +201,13 @@ def _deletions(event: Event, pks: Collection[int]) -> dict[int, dict]:
         return {pk: json.loads(text) for pk, text in cursor.fetchall() if text}
 
 
-def _changes(model: type, events: Sequence[Event]) -> dict[int, dict]:
+def _changes(model: type, events: Sequence[Event], snapshots: Mapping[int, dict | None]) -> dict[int, dict]:
     """Return {event id: {"prechange": …, "postchange": …}}, as NetBox's change log shows them."""
-    before = rendering.change_log(model, [event.prechange for event in events])
-    after = [None if event.kind == KindChoices.DELETED else event.snapshot for event in events]
+    if not events:
+        return {}
+    prechanges = _read_column('prechange', events)
+    before = rendering.change_log(model, [prechanges[event.pk] for event in events])
+    after = [None if event.kind == KindChoices.DELETED else snapshots[event.pk] for event in events]
     return {
         event.pk: {'prechange': prechange, 'postchange': postchange}
         for event, prechange, postchange in zip(events, before, rendering.change_log(model, after), strict=True)

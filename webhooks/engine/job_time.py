@@ -8,7 +8,7 @@ A request that hangs keeps the job until its timeout. Meanwhile the job goes on 
 """
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 
 from ..constants import JOB_TIME
@@ -23,10 +23,14 @@ QUICK = 1.0
 
 @dataclass(frozen=True)
 class Span:
-    """For how many seconds something may still be begun, and how long slow endpoints took, by id of the webhook."""
+    """For how many seconds something may still be begun, and how long slow endpoints took, by id of the webhook.
+
+    `closed` are ids of webhooks for which nothing may be begun just now.
+    """
 
     left: float = math.inf
     slow: Mapping[int, float] = field(default_factory=dict)
+    closed: Collection[int] = ()
 
 
 ANY_TIME = Span()

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import Context
 from datetime import datetime
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,7 @@ from ..outbox import wakeup
 from ..payload.http_request import Builder
 from ..templating import renderer
 from ..transport.client import Client
-from . import claims, expiry, gone, lanes, outcomes, purge, quarantine, rescue, shutdown
+from . import claims, expiry, gone, lanes, memory, outcomes, purge, quarantine, rescue, shutdown
 from .building import Building, Built
 from .claimed import Claimed
 from .claims import Claim
@@ -112,6 +113,7 @@ class Drain:
         self._answered: list[Claimed] = []
         # {id: id of its webhook} of what was claimed and not begun in time: it goes back.
         self._unbegun: dict[int, int] = {}
+        self._room = memory.Room()
         self._builders: dict[int, Builder] = {}
         self._builders_at = 0.0
         self._called_at = 0.0
@@ -174,7 +176,7 @@ class Drain:
         return shutdown.is_requested() or self._pace.is_over(time.monotonic())
 
     def _span(self) -> Span:
-        return self._pace.span(time.monotonic())
+        return replace(self._pace.span(time.monotonic()), closed=self._room.waiting)
 
     def _call(self) -> None:
         """Wake another worker: there is more to do than this one can."""
@@ -198,11 +200,14 @@ class Drain:
             self._record_singly()
             claim = self._persist(lambda: self._record_and_claim([], may_claim=may_claim))
         is_waiting = self._has_kept()  # for lanes that are busy
-        self._begin(claim.pks, claimed_at)
+        refused = self._room.take(claim.held)
+        self._unbegun |= refused
+        self._begin([pk for pk in claim.pks if pk not in refused], claimed_at)
         self._gathers_for = min(max(time.monotonic() - claimed_at, SHORTEST_WAIT), LONGEST_WAIT)
-        if may_claim and self._free() <= 0:
+        if refused or (may_claim and self._free() <= 0):
             self._call()
-        return claim.more or (self._has_kept() and not is_waiting)
+        has_room_again = self._room.keep(self._in_hand())
+        return claim.more or has_room_again or (self._has_kept() and not is_waiting)
 
     def _record_and_claim(
         self, answered: list[Claimed], judge: Judge = outcomes.judge, *, may_claim: bool = False
@@ -234,8 +239,11 @@ class Drain:
         """Return what is ours by a commit that this worker has not heard of."""
         if not self._is_unsure:
             return {}
+        return claims.strays(self._lease, self._in_hand())
+
+    def _in_hand(self) -> list[int]:
         held = [one.delivery for one in (*self._senders.under_way.values(), *self._answered)]
-        return claims.strays(self._lease, [one.pk for one in (*held, *self._building.deliveries)])
+        return [one.pk for one in (*held, *self._building.deliveries)]
 
     def _record_singly(self) -> None:
         """Record outcomes of which PostgreSQL did not take one. Each is taken, or it is the one to blame."""

@@ -14,7 +14,7 @@ from ..choices import OPEN_STATUSES, StatusChoices
 from ..engine import dispatch, event_rendering, expiry, lanes, ordering
 from ..engine.batching import Group
 from ..exceptions import DeliveryFailed
-from ..models import BatchItem, Delivery, Event, Webhook
+from ..models import BatchItem, Delivery, Webhook, querysets
 from ..outbox import wakeup
 from . import failed_jobs
 
@@ -108,14 +108,14 @@ def _reopen(pks: list[int], now: datetime) -> None:
 def _render_again(failed: QuerySet[Delivery]) -> None:
     """What could not be rendered then may be now, by a later version of NetBox or of a plugin. Holds no lane."""
     pks = set(failed.exclude(event__error='').values_list('event_id', flat=True))
-    events = list(Event.objects.filter(pk__in=pks)) if pks else []
+    events = list(querysets.events().filter(pk__in=pks)) if pks else []
     webhooks = Webhook.objects.filter(deliveries__event__in=events).distinct().in_bulk()
     wanted = Delivery.objects.filter(event__in=events).values_list('event_id', 'webhook_id')
     # Once rendered, an event has nothing left to make its snapshots of: those too whose turn comes later may want them.
     asked = {event_id for event_id, webhook_id in wanted if webhooks[webhook_id].needs_before}
     for event in events:
         event.dispatch_count = 0  # also what was given up
-    event_rendering.save(event_rendering.shown(events, asked))
+    event_rendering.render_again(events, asked)
 
 
 def select(

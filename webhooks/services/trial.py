@@ -140,6 +140,6 @@ def _save_test_event(object_type: ContentType, pk: int, snapshot: str, webhook: 
         dispatched_at=timezone.now(),
     )
     event.save()
-    event_rendering.save(event_rendering.shown([event], {event.pk} if webhook.needs_before else set()))
+    event_rendering.render_again([event], {event.pk} if webhook.needs_before else set())
     event.refresh_from_db()
     return event
