@@ -27,6 +27,7 @@ from webhooks.choices import StatusChoices
 from webhooks.engine import event_claims, event_rendering, quarantine, rescue
 from webhooks.engine.warmup import warm_up
 from webhooks.models import Delivery, Event, Webhook
+from webhooks.outbox import queue, wakeup
 from webhooks.payload.http_request import Builder
 
 pytestmark = [
@@ -265,6 +266,42 @@ def test_what_postgresql_breaks_off_is_not_counted(suspects, poison, children):
         pass_lapses()
     finish()
     assert {one.object_id for one in deliveries(DELIVERED)} == all_but(poison) | {poison.pk}
+
+
+def test_an_error_of_its_process_counts_and_is_named_by_the_exit_status(suspects, poison, receiver, children):
+    def fail(*arguments: object) -> NoReturn:
+        raise RuntimeError('no error of the suspect, which would be its outcome')
+
+    def job() -> None:
+        quarantine._send = event_rendering.render = fail
+        work()
+
+    assert children.ends_well(children.fork(job)), 'the worker died'
+    rows = deliveries() if poison.stage == 'delivery' else Event.objects.filter(dispatched_at=None)
+    assert [row.error for row in rows].count('its process died once (exit status 70)') == 1
+    finish()
+    assert {one.object_id for one in deliveries(DELIVERED)} == all_but(poison) | {poison.pk}
+
+
+def test_where_no_process_can_be_made_suspects_wait_and_all_others_arrive(suspects, poison, receiver, children):
+    def fail(*arguments: object) -> NoReturn:
+        raise OSError('there are too many already')
+
+    def job() -> None:
+        quarantine.fork = fail
+        work()
+        # What is left is for the timer: a job that asked for the next one would be followed by one without end.
+        assert wakeup.wake() is True
+
+    tenant(1)
+    with queue.get().connection as redis:
+        redis.flushdb()
+    assert children.ends_well(children.fork(job)), 'the worker died, or asked for another one'
+    assert queue.get().count == 1
+    assert [one.webhook.payload_url for one in deliveries(DELIVERED)] == [receiver.url(TENANTS)]
+    assert poison.count() == 0
+    finish()
+    assert len(deliveries(DELIVERED, webhook=suspects)) == len(all_but(poison)) + 1
 
 
 def test_what_ends_well_is_a_suspect_no_longer(suspects, poison, children):

@@ -1,5 +1,6 @@
 """What a new webhook may begin with: what arrives is what Slack, Teams and AWX document, whatever is in a name."""
 
+import json
 import re
 from typing import Any
 
@@ -7,10 +8,11 @@ import pytest
 from dcim.models import Site
 from django.test import Client
 from support.builders import site
+from support.builtin import request_by
 from support.engine import work
 
 from devstack.receiver import Receiver
-from webhooks.models import Webhook
+from webhooks.models import Event, Webhook
 from webhooks.presets import all_presets
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -74,6 +76,22 @@ class TestBodies:
         assert variables['data']['name'] == HARMFUL
         assert variables['sequence'] > 0
         assert receiver.requests[0].header('Authorization') == 'Bearer <token>'
+
+    @pytest.mark.parametrize('preset', list(all_presets()))
+    def test_who_changed_it_is_named(self, receiver: Receiver, api_client, netbox_user, preset: str):
+        create(api_client, receiver, preset)
+        with request_by(netbox_user):
+            site()
+        assert work() == '1 delivered'
+        body = receiver.requests[0].json()
+        text = json.dumps(body)
+        if preset == 'awx':
+            variables = body['extra_vars']['netbox']
+            assert variables['username'] == 'admin'
+            assert variables['request_id'] == str(Event.objects.get().request_id)
+        else:
+            assert text.count('by admin') == (2 if preset == 'slack' else 1)
+            assert 'not in a request' not in text
 
 
 class TestChosen:
