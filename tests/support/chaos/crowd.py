@@ -57,6 +57,10 @@ class Journal:
         entries = [json.loads(line) for line in self._path.read_text().splitlines()]
         return [one for one in entries if _ask('SELECT pg_xact_status(%s::xid8)', one['id']) == 'committed']
 
+    def changed(self) -> list[dict[str, Any]]:
+        """Return those that changed objects."""
+        return [one for one in self.committed() if 'changes' in one]
+
 
 def make_numbers() -> None:
     with connection.cursor() as cursor:
