@@ -27,7 +27,7 @@ from ..presentation import actions
 from ..presentation.actions import STILL_OPEN
 from ..services import preview, redelivery, secret_rotation, trial
 from . import serializers
-from .parsers import PARSERS
+from .parsers import ParsingMixin
 
 
 class WebhooksRootView(APIRootView):
@@ -58,12 +58,11 @@ class StillOpen(APIException):
     default_code = 'still_open'
 
 
-class WebhookViewSet(NetBoxModelViewSet):
+class WebhookViewSet(ParsingMixin, NetBoxModelViewSet):
     queryset = Webhook.objects.all()
     serializer_class = serializers.WebhookSerializer
     filterset_class = filtersets.WebhookFilterSet
     filter_backends = FILTER_BACKENDS
-    parser_classes = PARSERS
     # Not by what is shown masked: the order would tell of it.
     ordering_fields = ('id', 'name', 'description', 'enabled', 'paused', 'created', 'last_updated')
     # A job would keep what was sent, secrets and all, in Redis, where NetBox's pages of background tasks show it.
@@ -145,11 +144,10 @@ class WebhookViewSet(NetBoxModelViewSet):
         return get_object_or_404(permitted, pk=pk)
 
 
-class LogViewSet(RetrieveModelMixin, ListModelMixin, BaseViewSet):
+class LogViewSet(ParsingMixin, RetrieveModelMixin, ListModelMixin, BaseViewSet):
     """What happened. NetBox's read-only viewset would add an ETag made of `created`, which never changes."""
 
     filter_backends = FILTER_BACKENDS
-    parser_classes = PARSERS
 
     # Tells the ids of those whose object the user may view.
     visible: Callable[[Any, Iterable[Model]], set[int]]

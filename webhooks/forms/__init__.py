@@ -1,5 +1,5 @@
 from .bulk_edit import WebhookBulkEditForm
-from .bulk_import import WebhookImportForm
+from .bulk_import import ImportedTextForm, WebhookImportForm
 from .filters import DeliveryFilterForm, EventFilterForm, WebhookFilterForm
 from .replay import ReplayForm
 from .secret import RotateSecretForm
@@ -8,6 +8,7 @@ from .webhook import WebhookForm
 __all__ = (
     'DeliveryFilterForm',
     'EventFilterForm',
+    'ImportedTextForm',
     'ReplayForm',
     'RotateSecretForm',
     'WebhookBulkEditForm',

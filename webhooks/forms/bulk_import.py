@@ -1,25 +1,29 @@
 """Webhooks from CSV, JSON or YAML."""
 
+import csv
 from typing import Any
 
 from django import forms
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ValidationError
+from django.core.validators import EMPTY_VALUES
 from django.utils.translation import gettext_lazy as _
 from extras.choices import WebhookHttpMethodChoices
 from extras.models import NotificationGroup
 from netbox.forms import NetBoxModelImportForm
 from users.models import User
+from utilities.forms.bulk_import import BulkImportForm
 from utilities.forms.fields import CSVChoiceField, CSVModelMultipleChoiceField
 
 from .. import object_types
 from ..choices import FormatChoices
 from ..models import Webhook
 from ..presentation.fields import MORE_HELP, help_of, label, shown_in
+from ..storable import is_flat, is_key
 from .fields import FlatDecoder
 from .masked import MaskedFieldsMixin
 
-BLANK = ('', None)
+JSON_TYPES = str | int | float | list | dict
 MISSING = object()
 # Of the fields that must have a value.
 NEEDED = tuple(
@@ -27,6 +31,28 @@ NEEDED = tuple(
     for field in Webhook._meta.concrete_fields
     if field.has_default() and not field.null and not callable(field.default)
 )
+
+
+class ImportedTextForm(BulkImportForm):
+    """What is entered or uploaded. NetBox's own form fails at a text that Python's readers do not take."""
+
+    def clean(self) -> None:
+        if self.errors:
+            return
+        try:
+            super().clean()
+        except (csv.Error, KeyError, RecursionError, StopIteration, ValueError) as error:
+            raise ValidationError(_('This cannot be read: %(error)s'), params={'error': error}) from None
+        for number, record in enumerate(self.cleaned_data.get('data', ()), start=1):
+            if not _is_record(record):
+                raise ValidationError(_('Record %(number)d is none.'), params={'number': number})
+
+
+def _is_record(record: Any) -> bool:
+    """Whether it is a mapping of names, whose id is a number if there is one."""
+    if not isinstance(record, dict) or not all(isinstance(name, str) for name in record):
+        return False
+    return is_flat(record) and (record.get('id') in EMPTY_VALUES or is_key(str(record['id'])))
 
 
 class ObjectTypesField(forms.ModelMultipleChoiceField):
@@ -86,7 +112,7 @@ class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
         for name in set(NEEDED) & self.fields.keys():
             self.fields[name].required = False
         if self.is_bound:
-            self.data = {**self.data, **self._filled()}
+            self.data = {**self.data, **self._filled(), **self._as_text()}
 
     def _filled(self) -> dict[str, Any]:
         """Return what the webhook has where a cell is blank, or where a new one is not given the column.
@@ -94,4 +120,13 @@ class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
         A form would take both for off or for nothing, which these columns cannot hold.
         """
         missing = None if not self.instance.pk else MISSING
-        return {name: getattr(self.instance, name) for name in NEEDED if self.data.get(name, missing) in BLANK}
+        return {name: getattr(self.instance, name) for name in NEEDED if self.data.get(name, missing) in EMPTY_VALUES}
+
+    def _as_text(self) -> dict[str, str]:
+        """Return as a text what fields fail at, so that they say what is wrong: dates of YAML, and what is no list."""
+        lists = {name for name, field in self.fields.items() if isinstance(field, CSVModelMultipleChoiceField)}
+        return {
+            name: str(value)
+            for name, value in self.data.items()
+            if value is not None and not isinstance(value, str | list if name in lists else JSON_TYPES)
+        }

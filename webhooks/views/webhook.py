@@ -10,6 +10,7 @@ from django.shortcuts import redirect, render
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from extras.ui.panels import CustomFieldsPanel, TagsPanel
+from netbox.choices import ImportMethodChoices
 from netbox.object_actions import CloneObject, DeleteObject, EditObject
 from netbox.ui import layout
 from netbox.ui.panels import ObjectsTablePanel
@@ -94,11 +95,28 @@ class WebhookBulkImportView(generic.BulkImportView):
 
     def post(self, request: HttpRequest) -> HttpResponse:
         """Import at once: a job would keep what is entered, secrets too, in Redis."""
+        form = forms.ImportedTextForm(request.POST, request.FILES)
+        if not form.is_valid():
+            return self._refuse(request, form)
+        for file in request.FILES.values():
+            file.seek(0)
         entered = request.POST.copy()
         if entered.pop('background_job', None):
             request.POST = entered
             messages.info(request, _('Webhooks are imported at once, so that their secrets are stored nowhere else.'))
         return super().post(request)
+
+    def _refuse(self, request: HttpRequest, form: Form) -> HttpResponse:
+        """As NetBox's view shows a form that is not valid."""
+        shown = {
+            'model': Webhook,
+            'form': form,
+            'fields': self._get_form_fields(),
+            'import_method': request.POST.get('import_method') or ImportMethodChoices.DIRECT,
+            'return_url': self.get_return_url(request),
+            **self.get_extra_context(request),
+        }
+        return render(request, self.template_name, shown)
 
 
 @register_model_view(Webhook, 'bulk_edit', path='edit', detail=False)
