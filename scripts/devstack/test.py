@@ -1,4 +1,4 @@
-"""`scripts/test [unit | --fuzz [number] | pytest arguments]`: pytest with a NetBox.
+"""`scripts/test [unit | --fuzz [number] | --netbox [app …] | pytest arguments]`: pytest with a NetBox.
 
 It starts the servers first and stops them afterwards. The tests find them through NETBOX_ROOT and WEBHOOKS_STACK. Whole
 folders are tested in parts, two at a time (`parts`). A run of everything measures the branches taken in pytest's own
@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from devstack import netbox_tests
 from devstack.folders import CHECKOUT, run_folder
 from devstack.interrupt import wait_in_foreground
 from devstack.parts import parts_of, run_parts, summarize
@@ -19,6 +20,9 @@ from devstack.stack import netbox_in, running_stack
 UNIT_TESTS = 'tests/unit'
 FUZZ = '--fuzz'
 FUZZ_TESTS = 'tests/hostile/test_requests.py'
+# Ten thousand requests take minutes.
+WITHOUT_LIMIT = ('-o', 'faulthandler_timeout=0')
+NETBOX = '--netbox'
 WITHOUT_BROWSER = '--ignore=tests/browser'
 # Each part takes a part of the branches: the floor is that of them all.
 MEASURING = ('--cov', '--cov-report=', '--cov-fail-under=0')
@@ -28,7 +32,9 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == ['unit']:
         arguments = [UNIT_TESTS, *arguments[1:]]
     if arguments[:1] == [FUZZ]:
-        arguments = [FUZZ_TESTS, *arguments]
+        arguments = [FUZZ_TESTS, *WITHOUT_LIMIT, *arguments]
+    if arguments[:1] == [NETBOX]:
+        return netbox_tests.main(arguments[1:])
     if _only_unit_tests(arguments):
         return _pytest(arguments, _without_netbox())
     parts = _parts(arguments)

@@ -83,3 +83,14 @@ class TestEvaluating:
         work()
         assert [request.path for request in receiver.wait_for(1)] == ['/fine']
         assert len(deliveries()) == 1
+
+    def test_a_name_that_is_not_there_writes_one_line_into_the_log(self, caplog: pytest.LogCaptureFixture):
+        forged = 'x\nERROR webhooks.delivery delivery=1 status=failed\x1b[2J\u2028'
+        for condition in ({'attr': forged, 'value': 'x'}, {'attr': forged, 'op': 'regex', 'value': 'x'}):
+            subscribe(NOWHERE, Site, conditions=condition)
+        site()
+        work()
+        messages = [record.getMessage() for record in caplog.records if 'conditions=' in record.getMessage()]
+        assert len(messages) == 2
+        assert all(r'x\nERROR webhooks.delivery delivery=1 status=failed\x1b[2J\u2028' in one for one in messages)
+        assert not deliveries()

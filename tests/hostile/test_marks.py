@@ -23,14 +23,14 @@ from django_rq.settings import get_queues_map
 from extras.models import ExportTemplate, Notification, NotificationGroup
 from rest_framework.test import APIClient
 from rq import SimpleWorker
-from support.admin_browser import ADD, filled, page_of, press, run, shown
+from support.admin_browser import ADD, filled, page_of, press, run, shown, type_id
 from support.builders import site
 from support.builtin import builtin_rule, request_by, rule
 from support.engine import expire, pass_retry_waits, work
 from support.loopback import serving
 
 from devstack.redis import RedisAddress
-from webhooks import conf, metrics
+from webhooks import conf, metrics, presets
 from webhooks.dashboard import WebhooksWidget
 from webhooks.jobs import WebhooksRetentionJob
 from webhooks.models import Attempt, Delivery, Event, Webhook
@@ -165,6 +165,7 @@ def use_everything(reader: Reader, user: Any, url: str, echoes: str) -> list[str
     define(reader, f'{echoes}elsewhere', 'Form', http_content_type='application/x-www-form-urlencoded')
     define(reader, url, 'Batch', batch=True, payload_format='cloudevents')
     define(reader, echoes, 'Like NetBox', payload_format='netbox', include_snapshots=True, max_attempts=1)
+    begin_with_presets(reader, echoes)
     conditions = {'attr': 'name', 'op': 'regex', 'value': 'B'}
     define(reader, url, 'Template', body_template='{{ data.name }}', conditions=conditions, max_attempts=1)
     for refused in ({'payload_url': f'http://{USER}:{PASSWORD}@:x/?{KEY}'}, {'additional_headers': f'X Y: {HEADER}'}):
@@ -197,6 +198,7 @@ def use_everything(reader: Reader, user: Any, url: str, echoes: str) -> list[str
     work()
     use_the_admin(reader, good, bad)
     redeliver(reader)
+    reader.page(f'{PAGES}deliveries/redeliver/?status=failed', {'_all': '1', 'return_url': f'{PAGES}status/'})
     for command in COMMANDS:
         reader.command(*command)
     imported = Webhook.objects.get(name='Of NetBox')
@@ -211,6 +213,18 @@ def use_everything(reader: Reader, user: Any, url: str, echoes: str) -> list[str
     reader.page(f'{PAGES}webhooks/delete/', {'pk': [gone.pk]})
     reader.api('delete', f'{API}webhooks/{gone.pk}/')
     return rotated
+
+
+def begin_with_presets(reader: Reader, url: str) -> None:
+    for name in presets.all_presets():
+        page = f'{PAGES}webhooks/add/?preset={name}'
+        form = reader.page(page).context['form']
+        shown = {field: form[field].value() for field in form.fields}
+        filled = {field: value for field, value in shown.items() if value not in (None, False)}
+        filled |= {'name': name, 'payload_url': f'{url}{name}?key={KEY}', 'object_types': [type_id(Site)]}
+        filled |= {'secret': SECRET, 'additional_headers': f'X-Token: {HEADER}', 'max_attempts': 2, '_create': '1'}
+        reader.page(page, filled)
+        assert Webhook.objects.filter(name=name).exists()
 
 
 COMMANDS = (
@@ -312,6 +326,7 @@ def look_at_everything(reader: Reader, user: Any) -> None:
     for change in ObjectChange.objects.all():
         reader.page(change.get_absolute_url())
     for page in (
+        f'{PAGES}status/',
         '/admin/',
         '/admin/webhook-backend-status/',
         '/admin/webhooks/webhook/',

@@ -9,7 +9,7 @@ from dcim.models import Site
 from django.db import transaction
 from rq.registry import FailedJobRegistry
 from support.builders import site, subscribe
-from support.engine import deliveries
+from support.engine import deliveries, pass_leases
 
 from devstack.netbox import Worker
 from devstack.process import descendants, wait_until
@@ -117,3 +117,12 @@ def test_one_that_hangs_comes_back_by_its_lease_where_the_period_is_too_short(re
         process.kill()
     (held,) = deliveries(SENDING)
     assert held.lease_until is not None
+
+    receiver.answers(HOOK, 200)
+    pass_leases()
+    rqworker()
+    assert wait_until(lambda: deliveries(DELIVERED), timeout=PATIENCE)
+    first, second = receiver.requests
+    assert first.header('webhook-id') == second.header('webhook-id')
+    # The first is in the log, and is none of those that the webhook allows.
+    assert [attempt.response_status for attempt in Attempt.objects.order_by('pk')] == [None, 200]

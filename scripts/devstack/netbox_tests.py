@@ -1,0 +1,27 @@
+"""`scripts/test --netbox [app …]`: NetBox's own tests, of these apps or of all, with each change compared.
+
+The plugin is asked for all changes of all models. tests/support/netbox_tests.py says what is compared with what.
+"""
+
+import os
+import subprocess
+
+from devstack.folders import CHECKOUT
+from devstack.interrupt import wait_in_foreground
+from devstack.stack import netbox_in, running_stack
+
+APPS = ('circuits', 'core', 'dcim', 'extras', 'ipam', 'tenancy', 'users', 'virtualization', 'vpn', 'wireless')
+# The tests' database is the prepared one, which is not migrated again.
+SETTINGS = """
+PLUGINS_CONFIG = {'webhooks': {'enabled': True, 'allowed_models': ['*']}}
+DATABASES['default']['TEST'] = {'NAME': DATABASES['default']['NAME']}
+"""
+RUNNER = 'support.netbox_tests.Runner'
+
+
+def main(apps: list[str]) -> int:
+    with running_stack() as stack, netbox_in(stack, 'netbox_own', SETTINGS) as netbox:
+        environment = netbox.environment()
+        environment['PYTHONPATH'] += f'{os.pathsep}{CHECKOUT / "tests"}'
+        command = netbox.command('test', '--keepdb', '--noinput', f'--testrunner={RUNNER}', *(apps or APPS))
+        return wait_in_foreground(subprocess.Popen(command, env=environment, cwd=netbox.root))
