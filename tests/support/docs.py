@@ -1,12 +1,20 @@
-"""What stands in the docs as files and commands, so that tests can use it as a reader would."""
+"""What stands in the documents as files and commands, so that tests can use it as a reader would."""
 
 import re
 from pathlib import Path
 
-DOCS = Path(__file__).parents[2] / 'docs'
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / 'docs'
+PAGES = [*sorted(ROOT.glob('*.md')), *sorted(DOCS.glob('*.md'))]
+COMMANDS = 'sh'
 BLOCK = re.compile(r'^```(\w*)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
-def blocks(page: str, language: str = '') -> list[str]:
-    """Return the blocks of code of a page, in their order; those without a language are commands and plain files."""
-    return [text for name, text in BLOCK.findall((DOCS / page).read_text()) if name == language]
+def blocks(page: str, language: str = COMMANDS) -> list[str]:
+    """Return the blocks of code of a page of docs/, in their order."""
+    return [text for name, text in all_blocks(DOCS / page) if name == language]
+
+
+def all_blocks(page: Path) -> list[tuple[str, str]]:
+    """Return (language, text) of each block; those without a language are output, drawings and plain files."""
+    return BLOCK.findall(page.read_text())

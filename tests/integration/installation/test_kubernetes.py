@@ -110,4 +110,4 @@ class TestOffline:
         from webhooks.version import VERSION
 
         assert f'netbox-webhooks=={VERSION}' in COMMANDS
-        assert f'netbox-webhooks=={VERSION}' in blocks('docker.md')[0]
+        assert f'netbox-webhooks=={VERSION}' in blocks('docker.md', '')[0]

@@ -25,7 +25,7 @@ WITHDRAWN = ('withdrawn.py', 'migrations/0999_withdrawn.py', 'templates/withdraw
 def commands(page: str, heading: str) -> str:
     """Return those of a page's commands below a heading that install the package."""
     section = (ROOT / page).read_text().split(f'\n## {heading}\n')[1].split('\n## ')[0]
-    blocks = re.findall(r'^```\n(.*?)^```$', section, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r'^```sh\n(.*?)^```$', section, re.MULTILINE | re.DOTALL)
     return next(block for block in blocks if ' pip install ' in block)
 
 

@@ -1,0 +1,424 @@
+"""Each block of code in the documents is read as its language; what can be run is run, here or in another test.
+
+A block without a language is output or a drawing, and no command.
+"""
+
+import ast
+import configparser
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import types
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import graphql
+import jsonschema
+import pytest
+import yaml
+from dcim.models import Device, Site
+from django.core.management import CommandError, call_command, get_commands, load_command_class
+from django.db import connection
+from django.urls import Resolver404, resolve
+from rest_framework.test import APIClient
+from standardwebhooks.webhooks import Webhook as StandardWebhook
+from standardwebhooks.webhooks import WebhookVerificationError
+from support.builders import NOWHERE, device, recorded, site, subscribe
+from support.docs import PAGES, ROOT, all_blocks, blocks
+
+from devstack.ports import LOOPBACK, free_port
+from devstack.process import Child, Processes, wait_until
+from webhooks import conf
+from webhooks.models import Webhook
+
+HOST = 'https://netbox.example.com'
+# What no test here can run: their lines are read by bash alone.
+OTHERS = {
+    *('cd', 'docker', 'echo', 'export', 'flask', 'git', 'gunicorn', 'helm', 'kubectl', 'pip', 'rm', 'sed', 'sh'),
+    *('sha256sum', 'supervisorctl', 'systemctl', 'tar'),
+}
+BEFORE_A_COMMAND = re.compile(r'^(\$ |sudo (-u \w+ )?|\(|(\w+=\S* )+)+')
+COMMAND = re.compile(r'(\$ |sudo (-u \w+ )?|\(|(\w+=\S* )+)+')
+# The program as it is called in the docs; as a module of an interpreter, too.
+PROGRAM = re.compile(r'(?:\S*/)?(?:python3?(?: -m| \S*/manage\.py| manage\.py)|[\w.-]+)')
+COMMAND = re.compile(r'(\$ )?(sudo|manage\.py|scripts/\w+|curl|docker|kubectl|helm|pip|python3?|/opt/netbox/\S+)( |$)')
+EVERY_BLOCK = [
+    pytest.param(language, text, id=f'{page.name}-{number}-{language or "plain"}')
+    for page in PAGES
+    for number, (language, text) in enumerate(all_blocks(page))
+]
+
+
+def commands(text: str) -> list[str]:
+    """Return the commands, each in one line unless a quoted text has more."""
+    found, begun = [], ''
+    for line in re.sub(r'\\\n\s*', '', text).splitlines():
+        begun += line
+        try:
+            complete = shlex.split(begun, comments=True)
+        except ValueError:  # a quoted text goes on in the next line
+            begun += '\n'
+            continue
+        if complete:
+            found.append(begun)
+        begun = ''
+    return found
+
+
+def read_commands(text: str) -> None:
+    checked = subprocess.run(['bash', '-n', '-c', text], capture_output=True, text=True, check=False)
+    assert not checked.returncode, checked.stderr
+    for line in commands(text):
+        read_command(BEFORE_A_COMMAND.sub('', line, count=1))
+
+
+def read_command(line: str) -> None:
+    program, *arguments = shlex.split(line, comments=True)
+    if Path(program).name.startswith('python'):
+        program, *arguments = [one for one in arguments if one != '-m']
+    name = Path(program).name
+    if name in ('netbox', 'manage.py'):
+        read_management_command(*arguments)
+    elif program.startswith('scripts/'):
+        assert os.access(ROOT / program, os.X_OK), program
+    elif name == 'curl':
+        Curl(line)
+    elif name in ('docker', 'kubectl') and any(one.endswith('manage.py') for one in arguments):
+        read_management_command(*arguments[[one.endswith('manage.py') for one in arguments].index(True) + 1 :])
+    elif not name.endswith('.py'):
+        assert name in OTHERS, line
+
+
+def read_management_command(name: str, *arguments: str) -> None:
+    """With its arguments; a synopsis has its options in brackets."""
+    app = get_commands()[name]
+    parser = (load_command_class(app, name) if isinstance(app, str) else app).create_parser('manage.py', name)
+    if not any(one.startswith('[') for one in arguments):
+        parser.parse_args(arguments)
+    options = {one.strip('[]') for one in arguments if one.startswith('[--')}
+    assert options <= parser._option_string_actions.keys()
+
+
+class Curl:
+    """A command of curl's, as a request that Django's test client can make."""
+
+    def __init__(self, line: str) -> None:
+        arguments = iter(shlex.split(line)[1:])
+        self.method, self.headers, self.data, self.path = 'GET', [], None, ''
+        for one in arguments:
+            if one == '-X':
+                self.method = next(arguments)
+            elif one == '-H':
+                self.headers.append(next(arguments))
+            elif one == '-d':
+                self.data = json.loads(next(arguments))
+            else:
+                assert one.startswith(f'{HOST}/'), one
+                self.path = one.removeprefix(HOST)
+        resolve(self.path)
+        assert 'Authorization: Bearer <token>' in self.headers
+        assert (self.data is None) == ('Content-Type: application/json' not in self.headers)
+
+    def send(self, client: APIClient) -> Any:
+        return client.generic(self.method, self.path, json.dumps(self.data), content_type='application/json')
+
+
+def read_http(text: str) -> None:
+    """NetBox's REST API is asked for what is there; a receiver for anything."""
+    head, _, body = text.partition('\n{')
+    method, path, *_version = head.splitlines()[0].split()
+    assert method in ('GET', 'POST')
+    if path.startswith('/api/'):
+        resolve(path)
+        json.loads('{' + body)
+
+
+def read_console(text: str) -> None:
+    read_commands('\n'.join(line.removeprefix('$ ') for line in text.splitlines() if line.startswith('$ ')))
+
+
+def read_dockerfile(text: str) -> None:
+    for line in commands(text):
+        instruction, _, rest = line.partition(' ')
+        assert instruction in ('FROM', 'COPY', 'RUN')
+        if instruction == 'RUN':
+            for command in rest.split(' && '):
+                read_command(BEFORE_A_COMMAND.sub('', command.strip(), count=1).removeprefix('/usr/local/bin/uv '))
+
+
+def read_ini(text: str) -> None:
+    parser = configparser.RawConfigParser()
+    parser.optionxform = str
+    parser.read_string(text)
+    assert parser.sections()
+    for section in parser.sections():
+        for name in ('command', 'ExecStart'):
+            if command := parser[section].get(name):
+                read_command(command)
+
+
+def read_json(text: str) -> None:
+    json.loads(text if text.startswith('{') else f'{{{text}}}')
+
+
+def read_plain(text: str) -> None:
+    assert [line for line in text.splitlines() if COMMAND.match(line)] == []
+
+
+def read_yaml(text: str) -> None:
+    assert all(yaml.safe_load_all(text))
+
+
+def read_sql(text: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(text)
+
+
+READERS: dict[str, Callable[[str], Any]] = {
+    '': read_plain,
+    'console': read_console,
+    'dockerfile': read_dockerfile,
+    'graphql': graphql.parse,
+    'http': read_http,
+    'ini': read_ini,
+    'json': read_json,
+    'layers': str.split,  # read by the test of the layers
+    'python': ast.parse,
+    'sh': read_commands,
+    'sql': read_sql,
+    'yaml': read_yaml,
+}
+
+
+MISTAKES = (
+    AssertionError,
+    CommandError,
+    KeyError,
+    Resolver404,
+    SyntaxError,
+    ValueError,
+    graphql.GraphQLError,
+    yaml.YAMLError,
+)
+
+
+@pytest.mark.usefixtures('db')
+@pytest.mark.parametrize('language, text', EVERY_BLOCK)
+def test_a_block_is_what_it_says(language: str, text: str):
+    READERS[language](text)
+
+
+@pytest.mark.parametrize(
+    'language, text',
+    [
+        ('sh', 'manage.py webhooks_stats'),
+        ('sh', 'sudo -u netbox /opt/netbox/venv/bin/netbox webhooks_prune --hours 3'),
+        ('sh', 'manage.py webhooks_status [--xml]'),
+        ('sh', 'docker compose exec netbox /opt/netbox/netbox/manage.py webhooks_stats'),
+        ('sh', 'scripts/tests unit'),
+        ('sh', 'netcat localhost'),
+        ('sh', 'echo "'),
+        ('sh', f"curl {HOST}/api/plugins/webhooks/webhook/ -H 'Authorization: Bearer <token>'"),
+        ('', 'manage.py webhooks_status'),
+        ('dockerfile', 'RUN /opt/netbox/netbox/manage.py collect_static'),
+        ('ini', '[Service]\nExecStart=/opt/netbox/venv/bin/python3 /opt/netbox/netbox/manage.py rq_worker'),
+        ('http', 'POST /api/extras/event-rule/\n{}'),
+        ('json', '{"a": }'),
+        ('python', 'def'),
+        ('yaml', 'a: ['),
+        ('graphql', '{ a('),
+    ],
+)
+def test_a_mistake_in_a_block_is_noticed(language: str, text: str):
+    with pytest.raises(MISTAKES):
+        READERS[language](text)
+
+
+#
+# The REST API's examples
+#
+
+
+def curls(page: str) -> list[Curl]:
+    path = ROOT / page
+    texts = [line for language, text in all_blocks(path) if language == 'sh' for line in commands(text)]
+    return [Curl(line) for line in texts if line.startswith('curl ')]
+
+
+@pytest.fixture
+def third(db: None) -> Webhook:
+    """The webhook that the examples are about."""
+    site(name='Berlin 1')
+    return subscribe(NOWHERE, Site, pk=3, secret='whsec_' + 'A' * 32, additional_headers='Authorization: Token x')
+
+
+def test_the_readmes_request_defines_a_webhook(db: None, api_client: APIClient):
+    (request,) = curls('README.md')
+    answer = request.send(api_client)
+    assert answer.status_code == 201, answer.content
+    assert answer.json()['object_types'] == ['dcim.device', 'dcim.site']
+
+
+def test_the_request_for_a_new_secret_is_answered_as_is_shown(third: Webhook, api_client: APIClient):
+    (request,) = curls('docs/operations.md')
+    answer = request.send(api_client)
+    (shown,) = [json.loads(text) for text in blocks('operations.md', 'json')]
+    assert answer.status_code == 200
+    assert answer.json().keys() == shown.keys()
+    assert answer.json()['secret'].startswith(request.data['prefix'])
+
+
+def test_the_requests_for_a_preview_are_answered_as_is_shown(third: Webhook, api_client: APIClient):
+    look, try_out = curls('docs/templates.md')
+    shown, refused, _conditions = [json.loads(text) for text in blocks('templates.md', 'json')]
+    answer = look.send(api_client)
+    assert answer.status_code == 200
+    assert answer.json().keys() == shown.keys()
+    secret = ('Authorization', 'webhook-signature', 'X-Hook-Signature')
+    assert {name: answer.json()['headers'][name] for name in secret} == {
+        name: shown['headers'][name] for name in secret
+    }
+    assert answer.json()['headers'].keys() == shown['headers'].keys()
+    answer = try_out.send(api_client)
+    assert (answer.status_code, answer.json()) == (400, refused)
+
+
+def test_the_request_for_an_event_rule_makes_one(third: Webhook, api_client: APIClient):
+    (text,) = blocks('extending.md', 'http')
+    path, _, body = text.removeprefix('POST ').partition('\n')
+    answer = api_client.post(path, json.loads(body) | {'action_object_id': third.pk}, format='json')
+    assert answer.status_code == 201, answer.content
+
+
+#
+# Python
+#
+
+
+def python_of(page: str, what: str) -> str:
+    """Return the one block of the page that holds this."""
+    (text,) = [text for text in blocks(page, 'python') if what in text]
+    return text
+
+
+@pytest.mark.parametrize('page', ['README.md', 'docs/configuration.md', 'docs/extending.md', 'docs/operations.md'])
+def test_settings_are_taken(page: str):
+    found = [text for language, text in all_blocks(ROOT / page) if language == 'python']
+    texts = [text for text in found if re.match(r'(PLUGINS|PLUGINS_CONFIG|WEBHOOKS_\w+) = ', text)]
+    assert texts
+    for text in texts:
+        configuration = types.SimpleNamespace()
+        exec(text, vars(configuration))
+        conf.resolve(getattr(configuration, 'PLUGINS_CONFIG', {}).get('webhooks', {}), configuration)
+
+
+def test_the_loggers_are_configured_as_is_shown():
+    text = python_of('operations.md', 'LOGGING')
+    log = 'logging.getLogger("webhooks.drain").info("it is seen")'
+    code = f'{text}\nimport logging.config\nlogging.config.dictConfig(LOGGING)\n{log}'
+    answer = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert answer.stderr == 'it is seen\n'
+
+
+def test_secrets_are_encrypted_anew_as_is_shown(third: Webhook):
+    before = third.secret
+    exec(python_of('operations.md', 'reveal()'), {})
+    after = Webhook.objects.get(pk=third.pk)
+    with connection.cursor() as cursor:
+        cursor.execute('SELECT secret FROM webhooks_webhook WHERE id = %s', [third.pk])
+        (stored,) = cursor.fetchone()
+    assert after.secret.reveal() == before.reveal()
+    assert before.reveal() not in stored
+
+
+@pytest.mark.usefixtures('committed')
+def test_changes_of_many_are_told_as_is_shown():
+    subscribe(NOWHERE, Site, Device)
+    make, delete = [text for text in blocks('extending.md', 'python') if 'bulk_operation.send' in text]
+    names = {'Site': Site, 'Device': Device}
+    device(status='decommissioning')
+    before = len(recorded())
+    exec(make.replace('...', "[Site(name='a', slug='a'), Site(name='b', slug='b')]"), names)
+    assert [event.kind for event in recorded()[before:]] == ['created'] * 2
+    exec(delete, names)
+    assert recorded(Device)[-1].kind == 'deleted'
+    assert not Device.objects.exists()
+
+
+@pytest.mark.usefixtures('db')
+def test_a_body_is_checked_by_its_schema_as_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    text = python_of('payload.md', 'jsonschema')
+    (body, *_) = [json.loads(one) for one in blocks('payload.md', 'json') if '"circuit_count"' in one]
+    with (tmp_path / 'dcim.site.json').open('w') as file:
+        call_command('webhooks_schema', 'dcim.site', stdout=file)
+    monkeypatch.chdir(tmp_path)
+    exec(text, {'body': body})
+    with pytest.raises(jsonschema.ValidationError):
+        exec(text, {'body': body | {'sequence': 'first'}})
+
+
+class TestReceivers:
+    """docs/receivers.md: the receiver in plain Python, and the request to try it with."""
+
+    @pytest.fixture
+    def child(self, processes: Processes, tmp_path: Path) -> Iterator[Child]:
+        (tmp_path / 'receiver_plain.py').write_text(python_of('receivers.md', 'ThreadingHTTPServer'))
+        (command,) = [text for text in blocks('receivers.md') if 'receiver_plain.py' in text]
+        secret = dict(one.split('=', 1) for one in shlex.split(command) if '=' in one)['WEBHOOK_SECRET']
+        self.port = free_port()
+        child = processes.start(
+            'receiver-plain',
+            [sys.executable, 'receiver_plain.py'],
+            environment=os.environ | {'WEBHOOK_SECRET': secret, 'PORT': str(self.port)},
+            folder=tmp_path,
+            client=True,
+        )
+        assert wait_until(lambda: self.status(b'', {}) == 401, timeout=60)
+        yield child
+        processes.stop(child)
+
+    def status(self, body: bytes, headers: dict[str, str]) -> int:
+        """Return 0 if nobody listens."""
+        request = urllib.request.Request(f'http://{LOOPBACK}:{self.port}/netbox', body, headers)
+        try:
+            return urllib.request.urlopen(request, timeout=30).status
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return 0
+
+    def send(self) -> dict[str, Any]:
+        """Run the page's code, and return its names."""
+        code = python_of('receivers.md', 'urlopen')
+        assert ':9000/' in code
+        names: dict[str, Any] = {}
+        exec(code.replace(':9000/', f':{self.port}/'), names)
+        return names
+
+    def test_a_request_as_the_page_makes_it_is_taken_once(self, child: Child, capsys: pytest.CaptureFixture[str]):
+        sent = self.send()
+        assert capsys.readouterr().out == '204\n'
+        assert self.status(sent['body'], sent['headers']) == 204
+        assert self.status(sent['body'] + b' ', sent['headers']) == 401
+        assert self.status(sent['body'], {**sent['headers'], 'webhook-id': 'another'}) == 401
+        later = json.dumps({'event': 'later', 'object_type': 'dcim.site', 'data': {'display': 'Bern'}}).encode()
+        now = datetime.now(UTC)
+        signature = StandardWebhook(sent['secret']).sign('later', now, later.decode())
+        head = {'webhook-id': 'later', 'webhook-timestamp': str(int(now.timestamp())), 'webhook-signature': signature}
+        assert self.status(later, head) == 204
+        assert wait_until(lambda: 'later dcim.site Bern' in child.log_tail(20), timeout=60)
+        assert child.log_tail(20).count('created dcim.site Berlin 1') == 1
+
+    def test_the_library_verifies_it_as_is_shown(self, child: Child):
+        names = self.send()
+        exec(python_of('receivers.md', 'event = Webhook('), names)
+        assert names['event'] == json.loads(names['body'])
+        with pytest.raises(WebhookVerificationError):
+            exec(python_of('receivers.md', 'event = Webhook('), {**names, 'body': names['body'] + b' '})
