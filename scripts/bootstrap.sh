@@ -138,6 +138,11 @@ ensure_browser() {
     export CHROMIUM
 }
 
+# Checks the alerts in contrib/. A package of its own, without Prometheus' server; not every distribution has it.
+ensure_promtool() {
+    command -v promtool >/dev/null || ! has_package promtool || install_packages promtool
+}
+
 stamp() {
     printf '%s\n' "$NETBOX_REQUIREMENT" "$VENV"
     cat "$CHECKOUT/requirements-dev.txt"

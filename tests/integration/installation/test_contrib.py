@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 import yaml
@@ -61,7 +62,66 @@ def test_the_docs_say_of_each_alert_what_to_do():
     assert re.findall(r'^\| `(\w+)` \| .{40,} \|$', listed, re.MULTILINE) == [rule['alert'] for rule in RULES]
 
 
-@pytest.mark.skipif(not shutil.which('promtool'), reason='promtool is not installed')
-def test_prometheus_takes_the_rules():
-    answer = subprocess.run(['promtool', 'check', 'rules', ALERTS], capture_output=True, text=True, check=False)
+#
+# With Prometheus' own tool
+#
+
+with_promtool = pytest.mark.skipif(not shutil.which('promtool'), reason='promtool is not installed')
+
+
+def buckets(counts: dict[str, int]) -> dict[str, str]:
+    """Return the series of a histogram, of which so many more are in each bucket a minute."""
+    return {
+        f'webhooks_attempt_seconds_bucket{{webhook="A",le="{limit}"}}': f'0+{count}x30'
+        for limit, count in counts.items()
+    }
+
+
+# For half an hour, each minute: what lets an alert fire, and what it lets pass.
+ALERTING = {
+    'WebhooksNoWorker': ({'webhooks_workers': '0x30'}, {'webhooks_workers': '1x30'}),
+    'WebhooksUndispatched': ({'webhooks_events_undispatched': '1001x30'}, {'webhooks_events_undispatched': '1000x30'}),
+    'WebhooksBacklogOld': ({'webhooks_oldest_age_seconds': '901x30'}, {'webhooks_oldest_age_seconds': '900x30'}),
+    'WebhooksSuspended': ({'webhooks_suspended': '1x30'}, {'webhooks_suspended': '0x30'}),
+    'WebhooksFailed': (
+        {'webhooks_deliveries_closed_total{outcome="failed",webhook="A"}': '0+1x30'},
+        {
+            'webhooks_deliveries_closed_total{outcome="failed",webhook="A"}': '7x30',
+            'webhooks_deliveries_closed_total{outcome="delivered",webhook="A"}': '0+1x30',
+        },
+    ),
+    # Nine of ten take ten seconds at most, or 99 of a hundred.
+    'WebhooksSlow': (buckets({'10': 9, '30': 10, '+Inf': 10}), buckets({'10': 99, '30': 100, '+Inf': 100})),
+    'WebhooksUnknown': ({'up': '1x30'}, {'webhooks_workers': '0x30'}),
+}
+
+
+def promtool(*arguments: str | Path) -> None:
+    answer = subprocess.run(['promtool', *arguments], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+@with_promtool
+def test_prometheus_takes_the_rules():
+    promtool('check', 'rules', ALERTS)
+
+
+def test_each_alert_has_figures_that_let_it_fire():
+    assert list(ALERTING) == [rule['alert'] for rule in RULES]
+
+
+@with_promtool
+@pytest.mark.parametrize('fires', [True, False])
+@pytest.mark.parametrize('alert', ALERTING)
+def test_an_alert_fires_at_its_figures_and_not_below(tmp_path: Path, alert: str, fires: bool):
+    figures = ALERTING[alert][0 if fires else 1]
+    firing = f'count by (alertname) (ALERTS{{alertname="{alert}",alertstate="firing"}})'
+    expected = [{'labels': f'{{alertname="{alert}"}}', 'value': 1}] if fires else []
+    test = {
+        'interval': '1m',
+        'input_series': [{'series': name, 'values': values} for name, values in figures.items()],
+        'promql_expr_test': [{'expr': firing, 'eval_time': '25m', 'exp_samples': expected}],
+    }
+    file = tmp_path / 'test.yml'
+    file.write_text(yaml.safe_dump({'rule_files': [str(ALERTS)], 'evaluation_interval': '1m', 'tests': [test]}))
+    promtool('test', 'rules', file)
