@@ -1,14 +1,20 @@
-"""Every page, light and wide, then dark and narrow: nothing broken, nothing unreadable, nothing beyond the edge."""
+"""Every page, light and wide, then dark and narrow: nothing broken, unreadable or beyond the edge, and no barrier.
 
+Barriers are what axe-core finds serious or critical: a field without a name, a contrast that is too small.
+"""
+
+import re
 from collections.abc import Callable, Iterable
 
 import pytest
-from playwright.sync_api import expect
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
 from support.browser.person import Person
 from support.browser.steps import add_site, add_webhook, delivery_of
 
 PAGES = (
     '',
+    'plugins/webhooks/status/',
     'plugins/webhooks/webhooks/',
     'plugins/webhooks/webhooks/add/',
     'plugins/webhooks/webhooks/{webhook}/',
@@ -17,6 +23,7 @@ PAGES = (
     'plugins/webhooks/webhooks/{webhook}/rotate-secret/',
     'plugins/webhooks/webhooks/{webhook}/replay/',
     'plugins/webhooks/webhooks/{webhook}/changelog/',
+    'plugins/webhooks/webhooks/{webhook}/delete/',
     'plugins/webhooks/deliveries/',
     'plugins/webhooks/deliveries/{delivery}/',
     'plugins/webhooks/events/',
@@ -24,7 +31,10 @@ PAGES = (
     'dcim/sites/{site}/webhooks/',
     'admin/',
     'admin/webhooks/webhook/',
+    'admin/webhooks/webhook/add/',
     'admin/webhooks/webhook/{webhook}/change/',
+    'admin/webhooks/webhook/{webhook}/preview/',
+    'admin/webhooks/webhook/{webhook}/delete/',
     'admin/webhooks/delivery/',
     'admin/webhooks/delivery/{delivery}/change/',
     'admin/webhook-backend-status/',
@@ -57,6 +67,8 @@ CONTRASTS = """() => {
     }
     return found;
 }"""
+# The head of NetBox's column of buttons, and the search of Django's lists.
+OF_OTHERS = re.compile(r'sort=actions"|id="searchbar"')
 # What nobody could read, such as black on black; not the quiet grey of hints.
 UNREADABLE = 2.0
 BEYOND_THE_EDGE = 'document.documentElement.scrollWidth - document.documentElement.clientWidth'
@@ -87,7 +99,21 @@ def look_at(person: Person, pages: Iterable[str], ids: dict[str, object]) -> lis
         for contrast, text in person.page.evaluate(CONTRASTS):
             if contrast < UNREADABLE:
                 found.append(f'{page}: {text!r} has a contrast of {contrast:.1f}')
+        found += [f'{page}: {barrier}' for barrier in barriers(person.page)]
     return found
+
+
+def barriers(page: Page) -> list[str]:
+    """What is of our making: all but NetBox's colours, and what NetBox and Django put on each such page."""
+    rules = {} if '/admin/' in page.url else {'color-contrast': {'enabled': False}}
+    violations = Axe().run(page, options={'resultTypes': ['violations'], 'rules': rules}).response['violations']
+    return [
+        f'{one["id"]}: {" ".join(map(str, node["target"]))} {node["html"][:120]}'
+        for one in violations
+        if one['impact'] in ('serious', 'critical')
+        for node in one['nodes']
+        if not OF_OTHERS.search(node['html'])
+    ]
 
 
 def test_every_page_looks_right_light_and_wide(admin, ids):

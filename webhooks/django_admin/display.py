@@ -46,7 +46,7 @@ def reason_word(text: str) -> SafeString:
 
 def block(text: str) -> SafeString | str:
     """Return text of several lines, '' as nothing."""
-    return format_html('<pre class="wh-block">{}</pre>', text) if text else ''
+    return format_html('<pre class="wh-block" tabindex="0">{}</pre>', text) if text else ''
 
 
 def headers_block(headers: Mapping[str, str]) -> SafeString | str:

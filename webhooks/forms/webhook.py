@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from django import forms
 from django.contrib.contenttypes.models import ContentType
+from django.utils.translation import gettext as _
 from extras.models import NotificationGroup
 from netbox.forms import NetBoxModelForm
 from users.models import User
@@ -14,7 +15,7 @@ from utilities.forms.widgets import SplitMultiSelectWidget
 
 from .. import object_types
 from ..models import Webhook
-from ..presentation.fields import GROUPS, NAMES, label
+from ..presentation.fields import GROUPS, NAMES, Row, label
 from ..presets import Preset, all_presets
 from ..services import secret_rotation
 from .definition import DefinitionForm, fieldset, fieldsets
@@ -63,8 +64,18 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.fields['conditions'].widget.attrs['rows'] = 5
+        self._name_for_screen_readers()
         if not self.instance.secret:
             del self.fields['clear_secret'], self.fields['keep_previous']
+
+    def _name_for_screen_readers(self) -> None:
+        """NetBox's templates write the names of these beside them, and not as labels."""
+        side_by_side = [name for group in GROUPS for row in group.rows if isinstance(row, Row) for name in row.names]
+        for name in side_by_side:
+            self.fields[name].widget.attrs['aria-label'] = self.fields[name].label
+        available, selected = self.fields['object_types'].widget.widgets
+        available.attrs['aria-label'] = _('Available object types')
+        selected.attrs['aria-label'] = _('Selected object types')
 
     def sections(self) -> Iterator[Section]:
         """For the template: NetBox's own renders all groups open."""

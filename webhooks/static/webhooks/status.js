@@ -7,6 +7,12 @@ if (window.django?.jQuery) {
     };
 }
 
+/* Nor do their boxes have names. */
+document.querySelector('#action-toggle:not([aria-label])')?.setAttribute('aria-label', 'All');
+for (const box of document.querySelectorAll('tr input.action-select:not([aria-label])')) {
+    box.setAttribute('aria-label', box.value);
+}
+
 const bar = document.querySelector('#changelist-form div.actions');
 if (bar && !bar.querySelector('.action-counter')) {
     const counter = document.createElement('span');
