@@ -19,7 +19,10 @@ from devstack.process import Child, Processes, wait_until
 # A Redis that the environment names is emptied by tests: no two parts can share it.
 AT_ONCE = 1 if os.environ.get('NETBOX_WEBHOOKS_TEST_REDIS_HOST') else 2
 # They take minutes. What is long starts first, so that nothing long is left when all else has ended.
-LONG = ('tests/integration/rendering', 'tests/integration/engine', 'tests/integration/outbox')
+LONG = (
+    *('tests/integration/outbox', 'tests/integration/engine', 'tests/integration/installation'),
+    *('tests/hostile', 'tests/integration/rendering'),
+)
 # They come last and one by one: what they kill and watch needs the whole machine.
 ALONE = ('tests/chaos', 'tests/browser')
 

@@ -45,13 +45,21 @@ print('FOUND', sorted({model._meta.app_label for model in removal._models()}))
 """
 
 
+@pytest.fixture(scope='module')
+def answered() -> dict[str, dict[str, Any]]:
+    """By settings: what one start of NetBox said serves all tests."""
+    return {}
+
+
 @pytest.fixture
-def found(make_netbox: Callable[..., Any], netbox_user) -> Callable[[str], dict[str, Any]]:
+def found(make_netbox: Callable[..., Any], netbox_user, answered) -> Callable[[str], dict[str, Any]]:
     def ask(settings: str) -> dict[str, Any]:
-        subscribe(NOWHERE, Site)
-        answer = make_netbox(settings).run('shell', '-c', FOUND)
-        assert not answer.returncode, answer.stderr
-        return json.loads(answer.stdout.partition('FOUND ')[2])
+        if settings not in answered:
+            subscribe(NOWHERE, Site)
+            answer = make_netbox(settings).run('shell', '-c', FOUND)
+            assert not answer.returncode, answer.stderr
+            answered[settings] = json.loads(answer.stdout.partition('FOUND ')[2])
+        return answered[settings]
 
     return ask
 
