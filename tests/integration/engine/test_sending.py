@@ -1,9 +1,12 @@
 """From a committed change to an endpoint that has got it, and what the log says of it."""
 
 import math
+import time
 import uuid
 from base64 import b64decode
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import timedelta
 from urllib.parse import quote
 
@@ -33,15 +36,19 @@ from tenancy.models import Tenant
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import job_time, lanes, rescue
+from webhooks.engine import claims, job_time, lanes, rescue
+from webhooks.engine.claimed import prepare
 from webhooks.engine.claims import is_held_by_time
 from webhooks.engine.job_time import Span
 from webhooks.engine.ledger import Ledger
+from webhooks.engine.senders import THREADS, Senders
 from webhooks.exceptions import DefinitionError
 from webhooks.models import Attempt, Delivery, Health, Webhook
 from webhooks.outbox import queue, wakeup
+from webhooks.payload.http_request import Builder
 from webhooks.security.masking import MASK
 from webhooks.services import redelivery, trial
+from webhooks.transport.client import Client
 from webhooks.transport.exchange import Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -301,6 +308,74 @@ class TestConcurrency:
         with working():
             receiver.wait_for(4)
             receiver.close()
+
+
+class TestAhead:
+    """A worker that has a webhook to itself holds as many beyond `concurrency` as were answered since its last turn."""
+
+    @pytest.fixture
+    def webhook(self, receiver: Receiver) -> Webhook:
+        webhook = subscribe(receiver.url(HOOK), Site, concurrency=2)
+        sites(20)
+        dispatch_all()
+        return webhook
+
+    def claimed(self, webhook: Webhook, answered: int = 5) -> int:
+        with lanes.turn() as now:
+            return len(claims.claim(LEASE, [webhook.pk], 64, now, answered={webhook.pk: answered}).held)
+
+    def test_it_is_added_to_the_concurrency(self, webhook):
+        assert self.claimed(webhook) == 2 + 5
+        assert self.claimed(webhook) == 0
+        assert claim() == []
+
+    @pytest.mark.parametrize('others', [1, 2])
+    def test_while_another_worker_holds_any_there_is_none(self, webhook, others):
+        assert len(claim(limit=others)) == others
+        assert self.claimed(webhook) == 2 - others
+
+    def test_for_a_suspect_there_is_room(self, webhook):
+        Delivery.objects.filter(pk=deliveries()[0].pk).update(lapses=1)
+        assert self.claimed(webhook) == 2
+
+    def test_of_a_suspended_webhook_one_is_held(self, webhook):
+        Health.objects.filter(webhook=webhook).update(suspended_since=timezone.now(), probe_at=timezone.now())
+        assert self.claimed(webhook) == 1
+
+    def test_a_rate_limit_is_not_exceeded_for_it(self, webhook):
+        """It counts what is claimed: sent later, and together, more would go out in a second."""
+        Webhook.objects.filter(pk=webhook.pk).update(rate_limit=1000)
+        assert self.claimed(webhook) <= 2
+
+    def test_no_more_requests_are_under_way_for_it(self, webhook, receiver):
+        """All are handed to the senders at once. The first two hang: the others are not begun, and go back."""
+        receiver.answers(HOOK, Answer(manner=Manner.HANG))
+        with lanes.turn() as now:
+            held = claims.claim(LEASE, [webhook.pk], 64, now, answered={webhook.pk: 5})
+        builder = Builder(webhook)
+        with closing(Client(4)) as client, ThreadPoolExecutor(8) as pool:
+            senders = Senders(client, pool)
+            for one in claims.fetch(held.pks):
+                senders.begin(prepare(one, builder, time.time()), math.inf)
+            receiver.wait_for(2)
+            assert len(senders.withdraw(time.monotonic())) == 5
+            receiver.close()
+            assert wait_until(lambda: senders.free == THREADS, timeout=60)
+            assert len(senders.wait(0, 0)) == 2
+        assert len(receiver.requests) == 2
+
+    def test_they_follow_one_another_on_the_same_threads(self, webhook, receiver):
+        with lanes.turn() as now:
+            held = claims.claim(LEASE, [webhook.pk], 64, now, answered={webhook.pk: 5})
+        builder = Builder(webhook)
+        with closing(Client(4)) as client, ThreadPoolExecutor(8) as pool:
+            senders = Senders(client, pool)
+            for one in claims.fetch(held.pks):
+                senders.begin(prepare(one, builder, time.time()), math.inf)
+            assert wait_until(lambda: senders.free == THREADS, timeout=60)
+            assert [one.outcome.status for one in senders.wait(0, 0)] == [200] * 7
+            assert not senders.under_way
+        assert len({request.connection for request in receiver.requests}) <= 2
 
 
 class TestHeldBack:
