@@ -35,6 +35,9 @@ MAX_TIMEOUT = 3600
 # Characters of a webhook's URL, templates and all.
 MAX_URL = 500
 
+# Keys of `expand`, and how far one leads: device.site.region.
+MAX_EXPAND_KEYS, MAX_EXPAND_LEVELS = 20, 3
+
 # Characters of any other template of a webhook, of its headers, and of its conditions as JSON.
 MAX_TEMPLATE = 64 * 1024
 

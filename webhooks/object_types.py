@@ -1,5 +1,7 @@
 """The object types that a webhook may subscribe to: those of the setting `allowed_models`."""
 
+from collections.abc import Iterable
+
 from django.apps import apps
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import ImproperlyConfigured
@@ -37,6 +39,11 @@ def name_of(object_type: ContentType) -> str:
     """Return its name as NetBox shows it; that of the class where its plugin is no longer installed."""
     model = object_type.model_class()
     return title(model._meta.verbose_name) if model else object_type.model
+
+
+def models_of(types: Iterable[ContentType]) -> list[type[models.Model]]:
+    """Return their classes, without those of plugins that are no longer installed."""
+    return [model for one in types if (model := one.model_class())]
 
 
 def allowed_models() -> list[type[models.Model]]:

@@ -1,6 +1,7 @@
 """Who sees what: our models are never exempt, and a payload is shown to those who may view its object now.
 
-A batch is shown to those who may view all of its objects. What is told of each object beside the payload is blanked by
+A batch is shown to those who may view all of its objects. What a webhook has expanded is shown to those who may view
+all of its models without constraint. What is told of each object beside the payload is blanked by
 models/confidential.py.
 """
 
@@ -9,9 +10,10 @@ from itertools import chain
 
 from django.apps import apps
 from django.conf import settings
+from django.contrib.contenttypes.models import ContentType
 
 from .models import BatchItem, Delivery, Event
-from .visibility import Reader, Reference, visible_objects
+from .visibility import Reader, Reference, may_view_all, sees_everything, visible_objects
 
 # What an attempt shows only of a visible delivery.
 RESTRICTED_OF_ATTEMPT = ('url', 'request_headers', 'response_headers', 'response_body')
@@ -33,11 +35,28 @@ def visible_events(user: Reader, events: Iterable[Event]) -> set[int]:
 
 def visible_deliveries(user: Reader, deliveries: Iterable[Delivery]) -> set[int]:
     """Return the ids of those of the deliveries whose requests and responses the user may see."""
+    deliveries = list(deliveries)
     references = {delivery.pk: {(delivery.object_type_id, delivery.object_id)} for delivery in deliveries}
     items = BatchItem.objects.filter(delivery__in=references)
     for delivery_id, *reference in items.values_list('delivery_id', 'object_type_id', 'object_id'):
         references[delivery_id].add(tuple(reference))
-    return _all_visible(user, references)
+    return _all_visible(user, references) - _expanded_out_of_sight(user, deliveries)
+
+
+def may_see_expanded(user: Reader, type_ids: Iterable[int]) -> bool:
+    """Whether the user may see whatever objects of these types show: it is not asked object by object."""
+    models = [ContentType.objects.get_for_id(type_id).model_class() for type_id in type_ids]
+    return all(user.is_superuser if model is None else may_view_all(user, model) for model in models)
+
+
+def _expanded_out_of_sight(user: Reader, deliveries: Iterable[Delivery]) -> set[int]:
+    """Return the ids of deliveries whose payloads have expanded what the user may not view without constraint."""
+    expanded = [delivery.pk for delivery in deliveries if delivery.expanded]
+    if not expanded or sees_everything(user):
+        return set()
+    types = Delivery.objects.filter(pk__in=expanded).values_list('pk', 'event__expanded_types')
+    in_batches = BatchItem.objects.filter(delivery__in=expanded).values_list('delivery_id', 'event__expanded_types')
+    return {pk for pk, type_ids in chain(types, in_batches) if not may_see_expanded(user, type_ids or ())}
 
 
 def _all_visible(user: Reader, references: Mapping[int, set[Reference]]) -> set[int]:

@@ -18,6 +18,7 @@ from rest_framework import serializers
 from users.api.serializers import UserSerializer
 from users.models import User
 
+from .. import object_types
 from ..choices import StatusChoices
 from ..exceptions import DefinitionError
 from ..models import Attempt, Delivery, Event, Health, Webhook
@@ -27,6 +28,7 @@ from ..presets import all_presets
 from ..security import signing
 from ..security.masking import MASK
 from ..storable import is_storable
+from ..validation import expand
 from ..validation.headers import merge_headers
 from ..validation.moved import is_moved
 from ..validation.url import merge_url
@@ -113,11 +115,22 @@ class ReliableWebhookSerializer(StorableMixin, NetBoxModelSerializer):
             raise serializers.ValidationError({'preset': _('Only a new webhook begins with one.')})
         if name:
             data = {**all_presets()[name].fields, **data}
+        self._check_expand(data)
         if 'additional_headers' in data:
             data['additional_headers'] = self._merged_headers(data)
         if 'changelog_message' in data:
             self._check_message(data['changelog_message'])
         return super().validate(data)
+
+    def _check_expand(self, data: dict[str, Any]) -> None:
+        if data.keys().isdisjoint({'expand', 'object_types'}):
+            return
+        stored = self.instance or Webhook()
+        types = data.get('object_types', stored.object_types.all() if stored.pk else ())
+        try:
+            expand.check_keys(data.get('expand', stored.expand), object_types.models_of(types))
+        except DefinitionError as error:
+            raise serializers.ValidationError({error.field: str(error)}) from None
 
     def _check_message(self, message: Any) -> None:
         """NetBox takes it as it comes."""

@@ -159,7 +159,7 @@ class LogViewSet(ParsingMixin, RetrieveModelMixin, ListModelMixin, BaseViewSet):
 
 
 class EventViewSet(LogViewSet):
-    queryset = Event.objects.defer('snapshot', 'prechange', 'snapshots', 'request')
+    queryset = Event.objects.defer('expanded', 'snapshot', 'prechange', 'snapshots', 'request')
     visible = staticmethod(visible_events)
     serializer_class = serializers.EventSerializer
     filterset_class = filtersets.EventFilterSet

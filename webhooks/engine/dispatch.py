@@ -41,8 +41,9 @@ REST = 5.0
 
 MAKE = """
     INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence, event_count,
-        status, error, created, due_at, expires_at, attempt_count, listed)
+        expanded, status, error, created, due_at, expires_at, attempt_count, listed)
     SELECT gen_random_uuid(), v.webhook_id, e.id, e.object_type_id, e.object_id, e.sequence, v.event_count,
+        coalesce((SELECT w.expand <> '{}' FROM webhooks_webhook w WHERE w.id = v.webhook_id), false),
         'pending', '', now(), now(), now() + make_interval(secs => %s), 0, false
     FROM unnest(%s::bigint[], %s::bigint[], %s::int[]) WITH ORDINALITY AS v(webhook_id, event_id, event_count, position)
     JOIN webhooks_event e ON e.id = v.event_id
@@ -118,11 +119,11 @@ def _render(events: Sequence[Event], matches: Matches, *, is_patient: bool) -> d
     began = time.monotonic()
     ready: dict[int, Ready] = {}
     rendered = 0
-    for part in event_rendering.render(events, asked):
+    for part in event_rendering.render(events, asked, {event.pk: _keys(matches[event.pk]) for event in events}):
         for shown in part:
             ready[shown.event.pk] = shown, _pairs(shown, matches[shown.event.pk])
-            rendered += len(shown.text)
-            shown.data = None  # it was for conditions
+            rendered += len(shown.text) + len(shown.expanded_text)
+            shown.forget()  # it was for conditions
         took = time.monotonic() - began
         if rendered > memory.RENDERED:
             break
@@ -131,11 +132,15 @@ def _render(events: Sequence[Event], matches: Matches, *, is_patient: bool) -> d
     return ready
 
 
+def _keys(candidates: Sequence[Candidate]) -> set[str]:
+    return {key for one in candidates for key in one.webhook.expand}
+
+
 def _pairs(shown: Shown, candidates: Sequence[Candidate]) -> list[batching.Pair]:
     """Return what the event is delivered to."""
     accepting = [one.webhook for one in candidates if accepts(one, shown)]
     shown.skipped = len(candidates) - len(accepting)
-    return [batching.Pair(webhook, shown.event, len(shown.text), bool(shown.error)) for webhook in accepting]
+    return [batching.Pair(webhook, shown.event, shown.size(webhook), bool(shown.error)) for webhook in accepting]
 
 
 def _write(lease: uuid.UUID, events: Sequence[Event], matches: Matches, ready: dict[int, Ready]) -> None:

@@ -8,7 +8,8 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
@@ -17,9 +18,10 @@ from psycopg.errors import QueryCanceled
 from .. import rendering
 from ..choices import KindChoices
 from ..interruptions import INTERRUPTIONS
-from ..models import Event
+from ..models import Event, Webhook
+from ..rendering import expansion
 from ..storable import storable
-from . import event_claims, memory, time_limit
+from . import event_claims, expansions, memory, time_limit
 
 logger = logging.getLogger('webhooks.dispatch')
 
@@ -34,16 +36,21 @@ FIRST_SLICE, LARGEST_SLICE = 25, 200
 FIRST, LONGEST, SHORT = 120.0, 30.0, 5.0
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
+# {event id: keys of what webhooks want expanded}
+Keys = Mapping[int, Collection[str]]
+
 SAVE = """
     UPDATE webhooks_event e
     SET data = v.data, object_repr = v.display, error = v.error, snapshots = v.snapshots, dispatched_at = now(),
-        partial = v.partial, skipped = v.skipped, lease = NULL, lease_until = NULL,
+        partial = v.partial, expanded = v.expanded, expanded_types = v.expanded_types, skipped = v.skipped,
+        lease = NULL, lease_until = NULL,
         first_sequence = NULL, visible = NULL, first_visible = NULL,
         -- What could not be rendered may be rendered by a later version.
         snapshot = CASE WHEN v.error = '' THEN NULL ELSE e.snapshot END,
         prechange = CASE WHEN v.error = '' THEN NULL ELSE e.prechange END
-    FROM unnest(%s::bigint[], {data}::text[], %s::text[], %s::text[], {snapshots}::jsonb[], %s::jsonb[], %s::int[])
-        AS v(id, data, display, error, snapshots, partial, skipped)
+    FROM unnest(%s::bigint[], {data}::text[], %s::text[], %s::text[], {snapshots}::jsonb[], %s::jsonb[],
+        {expanded}::text[], %s::jsonb[], %s::int[])
+        AS v(id, data, display, error, snapshots, partial, expanded, expanded_types, skipped)
     WHERE e.id = v.id AND e.lease IS NOT DISTINCT FROM %s
     RETURNING e.id"""
 
@@ -51,15 +58,6 @@ SAVE = """
 SIZES = """
     SELECT id, coalesce(pg_column_size(snapshot), 0) + coalesce(pg_column_size(prechange), 0)
     FROM webhooks_event WHERE id = ANY(%s)"""
-
-# What the last deletion of each object showed: as text where it is dispatched, else with its snapshot.
-DELETIONS = f"""
-    SELECT DISTINCT ON (object_id) object_id,
-        coalesce(nullif(data, ''), snapshot #>> '{{{rendering.SHOWN},data}}')
-    FROM webhooks_event
-    WHERE object_type_id = %s AND object_id = ANY(%s) AND kind = '{KindChoices.DELETED}'
-    ORDER BY object_id, sequence DESC"""
-
 
 @dataclass
 class Shown:
@@ -72,12 +70,35 @@ class Shown:
     error: str = ''
     snapshots: dict | None = None
     partial: Sequence[str] = ()
+    # What webhooks have asked for of what it points to, by URL.
+    expanded: Mapping[str, expansion.Data] = field(default_factory=dict)
     # Webhooks that asked for the event and did not take it.
     skipped: int = 0
 
+    def data_for(self, webhook: Webhook) -> dict | None:
+        """Return what the webhook is shown of the object."""
+        if self.data is None or not webhook.expand:
+            return self.data
+        return expansion.merge(self.data, expansion.tree_of(webhook.expand), self.expanded)[0]
 
-def render(events: Sequence[Event], asked: Set[int]) -> Iterator[list[Shown]]:
-    """Yield what events show, a slice of one model at a time; those in `asked`, by id, with snapshots."""
+    def size(self, webhook: Webhook) -> int:
+        """Return of how many characters that is, at most."""
+        return len(self.text) + (len(self.expanded_text) if webhook.expand else 0)
+
+    def forget(self) -> None:
+        """Keep the texts alone, which are stored."""
+        self.data, self.expanded = None, dict.fromkeys(self.expanded, {}) if self.expanded_text else {}
+
+    @cached_property
+    def expanded_text(self) -> str:
+        return _dumps(self.expanded) if self.expanded else ''
+
+
+def render(events: Sequence[Event], asked: Set[int], keys: Keys | None = None) -> Iterator[list[Shown]]:
+    """Yield what events show, a slice of one model at a time; those in `asked`, by id, with snapshots.
+
+    What they point to by `keys` is expanded.
+    """
     by_type = defaultdict(list)
     for event in events:
         by_type[event.object_type_id].append(event)
@@ -85,12 +106,12 @@ def render(events: Sequence[Event], asked: Set[int]) -> Iterator[list[Shown]]:
     for object_type_id, group in by_type.items():
         model = ContentType.objects.get_for_id(object_type_id).model_class()
         for part in _slices(model, group, sizes):
-            yield _render_model(model, part, asked)
+            yield _with_expanded(_render_model(model, part, asked), keys or {})
 
 
-def render_again(events: Sequence[Event], asked: Set[int]) -> None:
+def render_again(events: Sequence[Event], asked: Set[int], keys: Keys | None = None) -> None:
     """Render events that are dispatched, and write what they show: as many webhooks skip them as before."""
-    for part in render(events, asked):
+    for part in render(events, asked, keys):
         save([replace(one, skipped=one.event.skipped) for one in part])
 
 
@@ -107,11 +128,13 @@ def save(shown: Sequence[Shown], lease: object = None) -> set[int]:
         [one.error for one in shown],
         *[_dumps(one.snapshots) if one.snapshots else None for one in shown],
         [ENCODER.encode(one.partial) if one.partial else None for one in shown],
+        *[one.expanded_text or None for one in shown],
+        [ENCODER.encode(expansions.types_of(one.expanded)) if one.expanded else None for one in shown],
         [one.skipped for one in shown],
         lease,
     ]
     with connection.cursor() as cursor:
-        cursor.execute(SAVE.format(data=array, snapshots=array), parameters)
+        cursor.execute(SAVE.format(data=array, snapshots=array, expanded=array), parameters)
         return {pk for (pk,) in cursor.fetchall()}
 
 
@@ -173,6 +196,14 @@ def _singly(model: type, events: Sequence[Event], asked: Set[int], error: Except
     return [failed(events[0], error)]
 
 
+def _with_expanded(shown: list[Shown], keys: Keys) -> list[Shown]:
+    wanted = [one for one in shown if one.data is not None and keys.get(one.event.pk)]
+    found = expansions.find([(one.data, keys[one.event.pk]) for one in wanted]) if wanted else []
+    for one, objects in zip(wanted, found, strict=True):
+        one.expanded = objects
+    return shown
+
+
 def failed(event: Event, reason: Exception) -> Shown:
     return Shown(event, error=storable(f'the payload cannot be built: {type(reason).__name__}: {reason}'))
 
@@ -181,7 +212,9 @@ def _show(model: type, events: Sequence[Event], asked: Set[int]) -> list[Shown]:
     snapshots = _read_column('snapshot', events)
     # Whoever held them in the meantime has dispatched or discarded the others.
     events = [event for event in events if event.pk in snapshots]
-    results = rendering.render(model, [snapshots[event.pk] for event in events], lambda pks: _deletions(events[0], pks))
+    results = rendering.render(
+        model, [snapshots[event.pk] for event in events], lambda pks: expansions.deletions(model, pks)
+    )
     changes = _changes(model, [event for event in events if event.pk in asked], snapshots)
     return [
         Shown(event, one.data, _dumps(one.data), one.display, snapshots=changes.get(event.pk), partial=one.partial)
@@ -192,13 +225,6 @@ def _show(model: type, events: Sequence[Event], asked: Set[int]) -> list[Shown]:
 def _read_column(name: str, events: Sequence[Event]) -> dict[int, dict | None]:
     """Return {event id: what the column holds}. It is kept no longer than a slice is rendered."""
     return dict(Event.objects.filter(pk__in=[event.pk for event in events]).values_list('pk', name))
-
-
-def _deletions(event: Event, pks: Collection[int]) -> dict[int, dict]:
-    """Return {pk: what the object's deletion showed} of objects of the event's model, as far as it is known."""
-    with connection.cursor() as cursor:
-        cursor.execute(DELETIONS, [event.object_type_id, list(pks)])
-        return {pk: json.loads(text) for pk, text in cursor.fetchall() if text}
 
 
 def _changes(model: type, events: Sequence[Event], snapshots: Mapping[int, dict | None]) -> dict[int, dict]:

@@ -52,10 +52,11 @@ def accepts(candidate: Candidate, shown: Shown) -> bool:
     if shown.event.username in candidate.ignored:
         return False
     webhook = candidate.webhook
-    if not webhook.conditions or shown.data is None:
+    data = shown.data_for(webhook) if webhook.conditions else None
+    if data is None:
         return True
     try:
-        return conditions.are_met(webhook.conditions, {**shown.data, 'snapshots': shown.snapshots})
+        return conditions.are_met(webhook.conditions, {**data, 'snapshots': shown.snapshots})
     except INTERRUPTIONS:
         raise
     except Exception as error:

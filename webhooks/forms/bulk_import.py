@@ -20,6 +20,7 @@ from ..choices import FormatChoices
 from ..models import Webhook
 from ..presentation.fields import MORE_HELP, help_of, label, shown_in
 from ..storable import is_flat, is_key
+from .definition import check_expand
 from .fields import FlatDecoder
 from .masked import MaskedFieldsMixin
 
@@ -113,6 +114,11 @@ class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
             self.fields[name].required = False
         if self.is_bound:
             self.data = {**self.data, **self._filled(), **self._as_text()}
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        check_expand(self)
+        return cleaned
 
     def _filled(self) -> dict[str, Any]:
         """Return what the webhook has where a cell is blank, or where a new one is not given the column.

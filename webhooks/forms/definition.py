@@ -10,7 +10,9 @@ from django.utils.translation import gettext_lazy as _
 from utilities.forms.rendering import FieldSet, InlineFields
 
 from .. import object_types, presets
+from ..exceptions import DefinitionError
 from ..presentation.fields import EXAMPLES, GROUPS, KINDS, NAMES, Group, Row, help_of, shown_in
+from ..validation import expand
 from .masked import MaskedFieldsMixin
 from .secret import SecretFieldsMixin
 
@@ -41,6 +43,11 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
             self.fields['payload_url'].widget.attrs['placeholder'] = self.chosen_preset.url
         self.initial |= {name: value for name, value in begun.items() if name not in given}
 
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        check_expand(self)
+        return cleaned
+
     def _describe_secret(self) -> str:
         if not self._stored_secret:
             return _('None is stored: requests are not signed. Enter or generate one to sign them.')
@@ -51,6 +58,18 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
             until = date_format(localtime(self.instance.previous_secret_expires), 'DATETIME_FORMAT')
             facts.append(_('The one before it signs too until {until}.').format(until=until))
         return ' '.join(str(fact) for fact in facts)
+
+
+def check_expand(form: forms.ModelForm) -> None:
+    """Add an error for a key of `expand` that none of the chosen object types has."""
+    keys = form.cleaned_data.get('expand', form.instance.expand)
+    types = form.cleaned_data.get('object_types')
+    if types is None:
+        types = form.instance.object_types.all() if form.instance.pk else ()
+    try:
+        expand.check_keys(keys, object_types.models_of(types))
+    except DefinitionError as error:
+        form.add_error('expand' if 'expand' in form.fields else None, str(error))
 
 
 def fieldset(group: Group, is_titled: bool = True) -> FieldSet:

@@ -133,11 +133,11 @@ class DeliveryType(LogType):
     def next_attempt_at(self) -> datetime | None:
         return self.next_attempt_at
 
-    @strawberry_django.field(only=REFERENCE)
+    @strawberry_django.field(only=['expanded', *REFERENCE])
     def restricted(self, info: Info) -> bool:
         return not is_visible(self, info, visible_deliveries)
 
-    @strawberry_django.field(only=REFERENCE, prefetch_related=['attempts'])
+    @strawberry_django.field(only=['expanded', *REFERENCE], prefetch_related=['attempts'])
     def attempts(self, info: Info) -> list[AttemptType]:
         attempts = list(self.attempts.all())
         if not is_visible(self, info, visible_deliveries):

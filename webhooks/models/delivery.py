@@ -61,6 +61,8 @@ class Delivery(models.Model):
     sequence = models.BigIntegerField(_('sequence'))
     # More than 1: a batch. `event` and what is taken from it are the last one's; all are in BatchItem.
     event_count = models.PositiveIntegerField(_('events'), default=1, db_default=1)
+    # Whether its payload has what its events have expanded: it was made for a webhook that asked for that.
+    expanded = models.BooleanField(default=False, db_default=False)
     status = models.CharField(_('status'), max_length=10, choices=StatusChoices, default=StatusChoices.PENDING)
     error = models.TextField(_('error'), blank=True)
     response_status = models.PositiveSmallIntegerField(_('response status'), null=True)

@@ -47,6 +47,10 @@ class Event(models.Model):
     data = models.TextField(blank=True)
     # Keys of `data` that nobody knew any more when it was rendered; null for none.
     partial = models.JSONField(null=True)
+    # {URL: object} of what `data` points to and a webhook has asked for, as its own GET showed it: JSON text again; and
+    # the ids of the types of these objects.
+    expanded = models.TextField(null=True)
+    expanded_types = models.JSONField(null=True)
     error = models.TextField(_('error'), blank=True)
     # Webhooks that asked for the kind but whose conditions were not met or who ignore the user.
     skipped = models.PositiveIntegerField(_('skipped'), default=0)

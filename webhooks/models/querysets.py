@@ -7,7 +7,7 @@ from django.db.models import Prefetch, QuerySet
 
 from . import Attempt, Delivery, Event
 
-LONG_COLUMNS = ('data', 'snapshot', 'prechange', 'snapshots', 'request')
+LONG_COLUMNS = ('data', 'expanded', 'snapshot', 'prechange', 'snapshots', 'request')
 
 
 def events() -> QuerySet[Event]:

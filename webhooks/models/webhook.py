@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 
 from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import connection, models
@@ -152,7 +153,16 @@ class Webhook(NetBoxModel):
     include_snapshots = models.BooleanField(
         _('include snapshots'), default=False, help_text=_('Add the object before and after the change to the payload.')
     )
-
+    expand = ArrayField(
+        models.CharField(max_length=150),
+        verbose_name=_('expand'),
+        blank=True,
+        default=list,
+        db_default=[],
+        help_text=_(
+            'Keys of objects that are shown as their own GET shows them, separated by commas, such as device.site.'
+        ),
+    )
     notification_groups = models.ManyToManyField(
         'extras.NotificationGroup',
         related_name='+',
@@ -171,7 +181,7 @@ class Webhook(NetBoxModel):
         'description', 'object_types', 'type_create', 'type_update', 'type_delete', 'payload_url', 'http_method',
         'http_content_type', 'payload_format', 'body_template', 'conditions', 'ssl_verification', 'ca_file_path',
         'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'batch', 'include_snapshots',
-        'ignore_users', 'notification_groups',
+        'expand', 'ignore_users', 'notification_groups',
     )  # fmt: skip
 
     class Meta:

@@ -8,6 +8,7 @@ cloudevents  CloudEvents 1.0.2, JSON format, structured content mode; a batch is
 dumps() writes it as it is.
 """
 
+import json
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -27,12 +28,15 @@ from utilities.request import NetBoxFakeRequest
 
 from ..choices import FormatChoices, KindChoices
 from ..models import Event, Webhook
+from ..rendering import expansion
 from ..validation.body import is_form
 
 logger = logging.getLogger('webhooks.formats')
 
 JSON = 'application/json'
 CLOUDEVENT, CLOUDEVENT_BATCH = 'application/cloudevents+json', 'application/cloudevents-batch+json'
+# Keys of what a webhook wants expanded.
+Keys = Sequence[str]
 OBJECT_EVENTS = {'created': 'object_created', 'updated': 'object_updated', 'deleted': 'object_deleted'}
 
 
@@ -44,22 +48,23 @@ class Raw(str):
     """Text that is JSON already."""
 
 
-def body(webhook: Webhook, events: Sequence[Event]) -> bytes:
+def body(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> bytes:
     """Return the body without a template, for one event or for a batch of one transaction, model and kind.
 
-    Webhooks that show an event in the same way share the body, which is kept with the event.
+    `expand` has the keys of what is shown as its own GET shows it. Webhooks that show an event in the same way share
+    the body, which is kept with the event.
     """
     if _is_batch(webhook, events):
-        return _body(webhook, events)
+        return _body(webhook, events, expand)
     bodies = vars(events[0]).setdefault('_bodies', {})
-    way = webhook.payload_format, webhook.http_content_type, webhook.include_snapshots
+    way = webhook.payload_format, webhook.http_content_type, webhook.include_snapshots, *expand
     if way not in bodies:
-        bodies[way] = _body(webhook, events)
+        bodies[way] = _body(webhook, events, expand)
     return bodies[way]
 
 
-def _body(webhook: Webhook, events: Sequence[Event]) -> bytes:
-    shown = FORMATS[webhook.payload_format](webhook, events)
+def _body(webhook: Webhook, events: Sequence[Event], expand: Keys) -> bytes:
+    shown = FORMATS[webhook.payload_format](webhook, events, expand)
     # NetBox's own webhooks send JSON whatever the content type says.
     if is_form(webhook.http_content_type) and webhook.payload_format == FormatChoices.DEFAULT:
         return urlencode(
@@ -98,20 +103,20 @@ def _key(key: Any) -> str:
 #
 
 
-def default(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
+def default(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict[str, Any]:
     """Return the body that docs/payload.md describes, of events in the order of their sequence."""
     last = events[-1]
     shown = {
         'event': last.kind,
         'signal_received_timestamp': max(event.timestamp for event in events).timestamp(),
         'model': model_name(last),
-        'data': _data(webhook, events),
+        'data': _data(webhook, events, expand),
         'object_type': object_type(last),
     }
     if _is_batch(webhook, events):
-        shown['events'] = [{'id': str(event.uuid), 'sequence': event.sequence} | _partial(event) for event in events]
+        shown['events'] = [_identity(event, expand) for event in events]
     else:
-        shown |= {'id': str(last.uuid), 'sequence': last.sequence} | _partial(last)
+        shown |= _identity(last, expand)
     shown |= {'username': last.username, 'request_id': str(last.request_id) if last.request_id else None}
     if webhook.include_snapshots:
         snapshots = [event.snapshots for event in events]
@@ -122,14 +127,14 @@ def default(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
     return shown
 
 
-def netbox(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
+def netbox(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict[str, Any]:
     """Return the body of NetBox's own webhooks for the same change (`extras.webhooks.send_webhook` of 4.7)."""
     last = events[-1]
     shown = {
         'event': last.kind,
         'timestamp': last.timestamp.isoformat(),
         'object_type': object_type(last),
-        'data': _data(webhook, events),
+        'data': _data(webhook, events, expand),
     }
     if last.request:
         shown['request'] = last.request
@@ -142,15 +147,15 @@ def netbox(webhook: Webhook, events: Sequence[Event]) -> dict[str, Any]:
     return shown
 
 
-def cloudevents(webhook: Webhook, events: Sequence[Event]) -> Any:
+def cloudevents(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> Any:
     """Return one CloudEvent or, for a batch, a list of them (CloudEvents 1.0.2, JSON format)."""
-    shown = [_cloudevent(webhook, event) for event in events]
+    shown = [_cloudevent(webhook, event, expand) for event in events]
     return shown if _is_batch(webhook, events) else shown[0]
 
 
-def _cloudevent(webhook: Webhook, event: Event) -> dict[str, Any]:
+def _cloudevent(webhook: Webhook, event: Event, expand: Keys) -> dict[str, Any]:
     """CloudEvents 1.0.2, section 3, with the `sequence` extension; names of extensions are lower case letters."""
-    data = Raw(event.data)
+    data, _unknown = _shown(event, expand)
     optional = {
         'subject': str(event.object_id) if event.object_id > 0 else None,
         'username': event.username,
@@ -186,9 +191,26 @@ def _is_batch(webhook: Webhook, events: Sequence[Event]) -> bool:
     return webhook.batch or len(events) > 1
 
 
-def _data(webhook: Webhook, events: Sequence[Event]) -> Raw | list[Raw]:
-    data = [Raw(event.data) for event in events]
+def _data(webhook: Webhook, events: Sequence[Event], expand: Keys) -> Raw | list[Raw]:
+    data = [_shown(event, expand)[0] for event in events]
     return data if _is_batch(webhook, events) else data[0]
+
+
+def _shown(event: Event, expand: Keys) -> tuple[Raw, list[str]]:
+    """Return the event's data with what is to be expanded, and the keys of what is not known."""
+    if not expand:
+        return Raw(event.data), event.partial or []
+    objects = json.loads(event.expanded) if event.expanded else {}
+    tree = expansion.tree_of(expand)
+    data, unknown = expansion.merge(event.payload_data or {}, tree, objects)
+    # What is expanded is known.
+    partial = [name for name in event.partial or [] if name not in tree]
+    return Raw(ENCODER.encode(data)), [*partial, *unknown]
+
+
+def _identity(event: Event, expand: Keys) -> dict[str, Any]:
+    _data, partial = _shown(event, expand)
+    return {'id': str(event.uuid), 'sequence': event.sequence} | ({'partial': partial} if partial else {})
 
 
 def differences(event: Event) -> dict[str, dict[str, Any]] | None:
@@ -211,10 +233,6 @@ def differences(event: Event) -> dict[str, dict[str, Any]] | None:
 def _differences(webhook: Webhook, events: Sequence[Event]) -> Any:
     found = [differences(event) for event in events]
     return found if _is_batch(webhook, events) else found[0]
-
-
-def _partial(event: Event) -> dict[str, list[str]]:
-    return {'partial': event.partial} if event.partial else {}
 
 
 #
@@ -271,7 +289,7 @@ def _request(event: Event) -> NetBoxFakeRequest | None:
     )
 
 
-def template_context(webhook: Webhook, events: Sequence[Event]) -> str:
+def template_context(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> str:
     """Return what templates see, as JSON: the names of NetBox's webhooks and of the default format."""
-    names = {**default(webhook, events), **netbox(webhook, events), 'model': model_name(events[-1]).lower()}
-    return dumps(names)
+    names = {**default(webhook, events, expand), **netbox(webhook, events, expand)}
+    return dumps({**names, 'model': model_name(events[-1]).lower()})

@@ -47,14 +47,15 @@ class Builder:
         """Return the request of one attempt, made at `now` (unix seconds). Raises DefinitionError."""
         webhook, events = self.webhook, delivery.events()
         _check_rendered(events)
+        expand = webhook.expand if delivery.expanded else []
         if self.is_templated:
-            context = cache(partial(formats.template_context, webhook, events))
+            context = cache(partial(formats.template_context, webhook, events, expand))
             with renderer.together():
-                body = _body(webhook, events, context)
+                body = _body(webhook, events, context, expand)
                 url = _url(webhook, context)
                 target = self._target(url, _headers(self._lines, context, url))
         else:
-            body, target = formats.body(webhook, events), self._plain_target
+            body, target = formats.body(webhook, events, expand), self._plain_target
         signatures = _signatures(self._secrets, str(delivery.uuid), int(now), body)
         return Request(
             method=webhook.http_method,
@@ -143,10 +144,10 @@ def _check_rendered(events: Sequence[Event]) -> None:
             raise DefinitionError('data', event.error or _('The event has not been rendered.'))
 
 
-def _body(webhook: Webhook, events: Sequence[Event], context: Context) -> bytes:
+def _body(webhook: Webhook, events: Sequence[Event], context: Context, expand: formats.Keys) -> bytes:
     if webhook.body_template:
         return _render('body_template', webhook.body_template, context).encode()
-    return formats.body(webhook, events)
+    return formats.body(webhook, events, expand)
 
 
 #

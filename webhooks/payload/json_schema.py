@@ -12,6 +12,7 @@ Where NetBox's answers differ from their description, the schema follows the ans
 """
 
 import re
+from collections.abc import Collection
 from decimal import Decimal
 from typing import Any
 
@@ -25,6 +26,8 @@ from utilities.api import get_serializer_for_model
 from utilities.views import get_viewname
 
 from ..choices import OBJECT_KINDS, FormatChoices
+from ..rendering.expansion import Tree, tree_of
+from ..rendering.keys import targets
 
 DIALECT = 'https://json-schema.org/draft/2020-12/schema'
 # The version of OpenAPI whose schemas are JSON Schema 2020-12.
@@ -54,9 +57,13 @@ class NoSchema(Exception):
     """The model has no page in the REST API."""
 
 
-def payload(model: type[Model], payload_format: str, *, batch: bool = False) -> Schema:
-    """Return the schema of the body of a request for a change of the model. Raises NoSchema."""
+def payload(model: type[Model], payload_format: str, *, batch: bool = False, expand: Collection[str] = ()) -> Schema:
+    """Return the schema of the body of a request for a change of the model. Raises NoSchema.
+
+    `expand` has the keys that the webhook expands. What is gone stays as it is without.
+    """
     definitions = _definitions(model)
+    _expand(definitions, definitions['data'], model, tree_of(expand), '')
     label = f'{model._meta.app_label}.{model._meta.model_name}'
     title = f'{label}, format {payload_format}' + (', batch' if batch else '')
     shape = SHAPES[payload_format](model, label, batch)
@@ -174,6 +181,26 @@ def _definitions(model: type[Model]) -> Schema:
         'gone': GONE,
         **{name: {'anyOf': [schema, {'$ref': f'{DEFINITIONS}gone'}]} for name, schema in components.items()},
     }
+
+
+def _expand(definitions: Schema, data: Schema, model: type[Model], tree: Tree, path: str) -> None:
+    """Let the keys of `data` show whole objects, which are defined by their paths. Any object has any schema anyway."""
+    for name, below in tree.items():
+        target = targets(model).get(name)
+        if target in (None, Model) or name not in data['properties']:
+            continue
+        described = _definitions(target)
+        whole = described.pop('data')
+        definitions |= {key: schema for key, schema in described.items() if key not in definitions}
+        definitions[f'{path}{name}'] = whole
+        data['properties'][name] = _or_whole(data['properties'][name], {'$ref': f'{DEFINITIONS}{path}{name}'})
+        _expand(definitions, whole, target, below, f'{path}{name}.')
+
+
+def _or_whole(schema: Schema, whole: Schema) -> Schema:
+    if schema.get('type') == 'array':
+        return {**schema, 'items': _or_whole(schema['items'], whole)}
+    return {'anyOf': [whole, schema]}
 
 
 def _never_shown(model: type[Model]) -> list[str]:

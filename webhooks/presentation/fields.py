@@ -57,7 +57,7 @@ GROUPS = (
         _('Request and Body'),
         (
             'http_method', 'http_content_type', 'additional_headers', 'payload_format', 'body_template',
-            'include_snapshots', 'batch',
+            'include_snapshots', 'expand', 'batch',
         ),
     ),
     Group(_('Retries and Limits'), ('max_attempts', 'timeout', 'rate_limit', 'concurrency', 'ordered')),
@@ -72,6 +72,7 @@ EXAMPLES = {
     'payload_url': 'https://example.com/hooks/netbox',
     'additional_headers': 'Authorization: Bearer …',
     'body_template': '{"text": "{{ data.name }}: {{ event }}"}',
+    'expand': 'device, device.site',
     'conditions': '{"attr": "status.value", "value": "active"}',
 }
 
@@ -87,6 +88,8 @@ _MASKED = 'a match would tell what is masked'
 _LONG = 'a text of many lines'
 _OF_ONE = 'belongs to one endpoint'
 _NETBOX = 'NetBox has it on every page'
+_OF_TYPES = 'belongs to the object types'
+_LIST = 'a list of texts'
 # Where a field is left out, and why. Everywhere else each field is there.
 LEFT_OUT = {
     'bulk edit': {
@@ -96,6 +99,7 @@ LEFT_OUT = {
         'body_template': _OF_ONE,
         'conditions': _OF_ONE,
         'object_types': 'would replace all of them: the import does that',
+        'expand': _OF_TYPES,
     },
     'form': {},
     'import': {},
@@ -105,12 +109,14 @@ LEFT_OUT = {
         'secret': _MASKED,
         'body_template': _LONG,
         'conditions': _LONG,
+        'expand': _LIST,
     },
     'list': {
         'secret': 'encrypted',
         'additional_headers': 'encrypted',
         'body_template': _LONG,
         'conditions': _LONG,
+        'expand': _LIST,
         'ignore_users': 'a query for each row',
         'ca_file_path': _OF_ONE,
         'client_cert_path': _OF_ONE,
@@ -132,6 +138,7 @@ LEFT_OUT = {
         'secret': _MASKED,
         'body_template': _LONG,
         'conditions': _LONG,
+        'expand': _LIST,
         'ca_file_path': _OF_ONE,
         'client_cert_path': _OF_ONE,
         'client_key_path': _OF_ONE,

@@ -9,6 +9,8 @@ configcontext   config contexts of many objects at once
 customfields    custom fields that point to objects
 parts           what is prepared for speed, and left as NetBox has it where NetBox is not as expected
 serializer      NetBox's serializer, prepared to render many
+keys            which keys point to what, and what of it is not for everybody
+expansion       what objects point to, in place of its brief form
 batch           the way through all of these
 changelog       the other form of a snapshot: that of NetBox's change log
 """

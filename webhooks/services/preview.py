@@ -7,7 +7,7 @@ newest such object.
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from users.models import User
 
 from .. import permissions, rendering, validation, visibility
 from ..choices import KindChoices
+from ..engine import expansions
 from ..exceptions import DefinitionError
 from ..interruptions import INTERRUPTIONS
 from ..models import Delivery, Event, Webhook
@@ -58,11 +59,21 @@ def show(webhook: Webhook, changes: Mapping[str, Any], user: User) -> Preview:
     event = _latest_event(webhook, user) or _event_of_newest(webhook, user)
     if event is None:
         raise DefinitionError('object_types', _('There is no object of these types to show that you may view.'))
+    if webhook.expand:
+        _expand(event, webhook.expand, user)
     builder = http_request.Builder(webhook)
-    request = builder.build(Delivery(webhook=webhook, event=event), time.time())
+    request = builder.build(Delivery(webhook=webhook, event=event, expanded=True), time.time())
     url, headers = builder.mask(request)
     body = request.body.decode(errors='replace')
     return Preview(event, request.method, url, http_request.mask_signatures(headers), body)
+
+
+def _expand(event: Event, keys: Sequence[str], user: User) -> None:
+    """Give the event what it points to, as it is now."""
+    (objects,) = expansions.find([(event.payload_data or {}, keys)])
+    if not permissions.may_see_expanded(user, expansions.types_of(objects)):
+        raise DefinitionError('expand', _('It shows objects of models that you may not view, or not all of.'))
+    event.expanded = json.dumps(objects, ensure_ascii=False)
 
 
 def context(webhook: Webhook, user: User) -> dict[str, Any]:

@@ -113,9 +113,12 @@ def _render_again(failed: QuerySet[Delivery]) -> None:
     wanted = Delivery.objects.filter(event__in=events).values_list('event_id', 'webhook_id')
     # Once rendered, an event has nothing left to make its snapshots of: those too whose turn comes later may want them.
     asked = {event_id for event_id, webhook_id in wanted if webhooks[webhook_id].needs_before}
+    keys = defaultdict(set)
+    for event_id, webhook_id in wanted:
+        keys[event_id].update(webhooks[webhook_id].expand)
     for event in events:
         event.dispatch_count = 0  # also what was given up
-    event_rendering.render_again(events, asked)
+    event_rendering.render_again(events, asked, keys)
 
 
 def select(

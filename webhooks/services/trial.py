@@ -105,6 +105,7 @@ def _make_test(webhook: Webhook, user: Model | None, lease: uuid.UUID) -> Delive
         object_type=event.object_type,
         object_id=event.object_id,
         sequence=event.sequence,
+        expanded=bool(webhook.expand),
         status=StatusChoices.SENDING,
         created=now,
         expires_at=expiry.expiry(now),
@@ -140,6 +141,7 @@ def _save_test_event(object_type: ContentType, pk: int, snapshot: str, webhook: 
         dispatched_at=timezone.now(),
     )
     event.save()
-    event_rendering.render_again([event], {event.pk} if webhook.needs_before else set())
+    asked = {event.pk} if webhook.needs_before else set()
+    event_rendering.render_again([event], asked, {event.pk: webhook.expand})
     event.refresh_from_db()
     return event

@@ -5,7 +5,7 @@ In: an object with the fields of a webhook. Out: errors by field. Knows nothing 
 
 from ..exceptions import DefinitionError
 from ..templating import renderer
-from . import body, conditions, headers, secret, timeout, tls, url
+from . import body, conditions, expand, headers, secret, timeout, tls, url
 from .definition import Definition
 
 # Each raises DefinitionError for the first thing that it finds.
@@ -17,6 +17,7 @@ CHECKS = (
     headers.check,
     body.check_body_template,
     conditions.check_conditions,
+    expand.check,
     secret.check,
     timeout.check,
     tls.check_ca_file,

@@ -13,6 +13,7 @@ class Definition(Protocol):
     additional_headers: Any
     body_template: str
     conditions: Any
+    expand: list[str]
     secret: Any
     ssl_verification: bool
     ca_file_path: str

@@ -31,7 +31,7 @@ class TestWebhookFilterSet(TestCase, ChangeLoggedFilterSetTestMixin):
     queryset = Webhook.objects.all()
     filterset = WebhookFilterSet
     filter_name_map = {'user': 'ignore_user'}
-    ignore_fields = (*UNTOLD, 'body_template', 'conditions', 'health')
+    ignore_fields = (*UNTOLD, 'body_template', 'conditions', 'expand', 'health')
 
     @classmethod
     def setUpTestData(cls):
@@ -115,6 +115,7 @@ class TestDeliveryFilterSet(TestCase, BaseFilterSetTestMixin):
     filterset = DeliveryFilterSet
     ignore_fields = (
         'error', 'due_at', 'overtake_at', 'expires_at', 'attempt_limit', 'lapses', 'lease', 'lease_until', 'listed',
+        'expanded',
     )  # fmt: skip
 
     @classmethod
@@ -130,7 +131,7 @@ class TestEventFilterSet(TestCase, BaseFilterSetTestMixin):
     ignore_fields = (
         'snapshot', 'prechange', 'snapshots', 'data', 'request', 'skipped', 'dispatched_at', 'transaction_id',
         'transaction_time', 'visible', 'first_sequence', 'first_visible', 'partial', 'error', 'lease', 'lease_until',
-        'dispatch_count',
+        'dispatch_count', 'expanded', 'expanded_types',
     )  # fmt: skip
 
     @classmethod

@@ -144,6 +144,19 @@ class TestPayloads:
 
 
 class TestCommand:
+    def test_what_is_expanded_is_described_as_a_whole(self, db):
+        shown = schema('dcim.interface', '--expand', 'device.site', '--expand', 'tagged_vlans')
+        definitions = shown['$defs']
+        assert definitions['device.site']['required'] == schema('dcim.site')['$defs']['data']['required']
+        assert {'$ref': '#/$defs/device'} in definitions['data']['properties']['device']['anyOf']
+        assert {'$ref': '#/$defs/device.site'} in definitions['device']['properties']['site']['anyOf']
+        assert {'$ref': '#/$defs/tagged_vlans'} in definitions['data']['properties']['tagged_vlans']['items']['anyOf']
+        assert 'device' not in schema('dcim.interface')['$defs']
+
+    def test_an_unknown_key_is_an_error(self, db):
+        with pytest.raises(CommandError, match='nothing: none of the object types'):
+            schema('dcim.interface', '--expand', 'nothing')
+
     def test_any_model_with_a_page_in_the_api_has_a_schema(self, db):
         assert schema('dcim.location')['title'] == 'dcim.location, format default'
         assert (

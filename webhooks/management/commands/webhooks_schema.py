@@ -6,7 +6,9 @@ from django.db.models import Model
 
 from webhooks.choices import FormatChoices
 
+from ...exceptions import DefinitionError
 from ...payload import json_schema
+from ...validation.expand import check_keys
 
 
 class Command(BaseCommand):
@@ -16,11 +18,14 @@ class Command(BaseCommand):
         parser.add_argument('model', metavar='APP.MODEL', help='such as dcim.site')
         parser.add_argument('--format', choices=FormatChoices.values(), default=FormatChoices.DEFAULT)
         parser.add_argument('--batch', action='store_true', help='of a webhook that sends batches')
+        parser.add_argument('--expand', metavar='KEY', action='append', default=[], help='such as device.site')
 
     def handle(self, *args, **options) -> None:
+        model, keys = _model(options['model']), options['expand']
         try:
-            schema = json_schema.payload(_model(options['model']), options['format'], batch=options['batch'])
-        except json_schema.NoSchema as error:
+            check_keys(keys, [model])
+            schema = json_schema.payload(model, options['format'], batch=options['batch'], expand=keys)
+        except (json_schema.NoSchema, DefinitionError) as error:
             raise CommandError(str(error)) from None
         self.stdout.write(json.dumps(schema, indent=2, ensure_ascii=False))
 

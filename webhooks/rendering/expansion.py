@@ -1,0 +1,125 @@
+"""Expansion: what an object points to, shown as its own GET shows it instead of the brief form.
+
+Objects are found in what was rendered, by their URLs, a level at a time: one that many show is rendered once, and the
+number of queries depends on the models and levels alone. Whatever is found is kept by its URL, so that each webhook can
+be shown what its own keys lead to.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cache
+from itertools import islice
+from typing import Any
+
+from django.db.models import Model
+from django.urls import Resolver404, resolve
+
+Data = dict[str, Any]
+# {"device": {"site": {}}} of "device.site": what is before a point is expanded as well.
+Tree = dict[str, 'Tree']
+# {URL: what GET shows of the object}
+Objects = Mapping[str, Data]
+# From a model and primary keys to what GET shows, of those objects of which it is known.
+LookUp = Callable[[type[Model], Collection[int]], Mapping[int, Data]]
+
+# Objects that are expanded for one event at most: a trunk may have thousands of VLANs.
+MOST = 500
+
+
+def tree_of(keys: Collection[str]) -> Tree:
+    """Return the keys as a tree."""
+    tree: Tree = {}
+    for key in keys:
+        node = tree
+        for name in key.split('.'):
+            node = node.setdefault(name, {})
+    return tree
+
+
+def find(shown: Sequence[tuple[Data, Tree]], look_up: LookUp) -> list[dict[str, Data]]:
+    """Return what each of the objects points to by its tree, by URL, as far as it is known."""
+    found: dict[str, Data] = {}
+    tried: set[str] = set()
+    while new := {url for data, tree in shown for url in _first_urls(data, tree, found)} - tried:
+        tried |= new
+        for model, urls in _by_model(new).items():
+            known = look_up(model, urls.keys())
+            found |= {urls[pk]: data for pk, data in known.items()}
+    return [
+        {url: found[url] for url in _first_urls(data, tree, found) if url in found} if tree else {}
+        for data, tree in shown
+    ]
+
+
+def merge(data: Data, tree: Tree, objects: Objects) -> tuple[Data, list[str]]:
+    """Return the data with the objects in place of their brief forms, and the keys of those that are not known."""
+    unknown: dict[str, None] = {}
+    return _merge(data, tree, objects, '', unknown), list(unknown)
+
+
+def model_at(url: str) -> type[Model] | None:
+    """Return the model of the object that a path of the REST API shows."""
+    return _model_below(_split(url)[0])
+
+
+def _first_urls(data: Data, tree: Tree, found: Objects) -> Iterator[str]:
+    return islice(dict.fromkeys(_urls(data, tree, found)), MOST)
+
+
+def _urls(data: Data, tree: Tree, found: Objects) -> Iterator[str]:
+    for name, below in tree.items():
+        for one in _objects(data.get(name)):
+            yield one['url']
+            if below and one['url'] in found:
+                yield from _urls(found[one['url']], below, found)
+
+
+def _objects(value: Any) -> Iterator[Data]:
+    """Yield the objects that a key shows: one, or a list of them."""
+    for one in value if isinstance(value, list) else (value,):
+        if isinstance(one, dict) and isinstance(one.get('url'), str) and 'id' in one:
+            yield one
+
+
+def _merge(data: Data, tree: Tree, objects: Objects, path: str, unknown: dict[str, None]) -> Data:
+    merged = dict(data)
+    for name, below in tree.items():
+        if name in data:
+            merged[name] = _replaced(data[name], below, objects, f'{path}{name}', unknown)
+    return merged
+
+
+def _replaced(value: Any, below: Tree, objects: Objects, path: str, unknown: dict[str, None]) -> Any:
+    if isinstance(value, list):
+        return [_replaced(one, below, objects, path, unknown) for one in value]
+    if not any(_objects(value)):
+        return value
+    if (whole := objects.get(value['url'])) is None:
+        unknown[path] = None
+        return value
+    return _merge(whole, below, objects, f'{path}.', unknown)
+
+
+def _by_model(urls: Collection[str]) -> dict[type[Model], dict[int, str]]:
+    """Return {model: {primary key: URL}}."""
+    found: dict[type[Model], dict[int, str]] = {}
+    for url in sorted(urls):
+        folder, pk = _split(url)
+        if pk.isdecimal() and (model := _model_below(folder)):
+            found.setdefault(model, {})[int(pk)] = url
+    return found
+
+
+def _split(url: str) -> tuple[str, str]:
+    """Return what all objects of the model have in common, and the primary key."""
+    folder, _slash, pk = url.rstrip('/').rpartition('/')
+    return folder, pk
+
+
+@cache
+def _model_below(folder: str) -> type[Model] | None:
+    try:
+        view = resolve(f'{folder}/1/').func
+    except Resolver404:
+        return None
+    queryset = getattr(getattr(view, 'cls', None), 'queryset', None)
+    return None if queryset is None else queryset.model
