@@ -30,6 +30,7 @@ from ..models import Delivery, Webhook
 from ..presentation import states
 from ..presentation.actions import DISABLE, ENABLE, REDELIVER_FAILED, TEST
 from ..presentation.fields import GROUPS, Group, Row
+from ..presets import all_presets
 from ..services import banners, preview, secret_rotation, trial
 from ..ui import history
 from .base import EVERYWHERE, BaseAdmin
@@ -148,7 +149,9 @@ class WebhookAdmin(BaseAdmin):
     def get_fieldsets(self, request: HttpRequest, obj: Webhook | None = None) -> list:
         """Of a new webhook there is no health to be shown and no secret to be removed."""
         absent = () if obj else ('clear_secret', 'keep_previous')
-        groups = [_fieldset(group, obj or Webhook(), absent) for group in GROUPS]
+        chosen = None if obj else all_presets().get(request.GET.get('preset', ''))
+        filled = chosen.fields if chosen else ()
+        groups = [_fieldset(group, obj or Webhook(), absent, filled) for group in GROUPS]
         return [(None, {'fields': self.readonly_fields}), *groups] if obj else groups
 
     def render_change_form(
@@ -156,6 +159,8 @@ class WebhookAdmin(BaseAdmin):
     ) -> HttpResponse:
         if obj is not None:
             context |= {'banners': banners.of(obj), 'new_secret': secret_rotation.take(request.session, obj)}
+        else:
+            context |= {'presets': all_presets().values()}
         return super().render_change_form(request, context, *args, obj=obj, **kwargs)
 
     def get_urls(self) -> list[URLPattern]:
@@ -216,6 +221,6 @@ class WebhookAdmin(BaseAdmin):
             webhook.delete()
 
 
-def _fieldset(group: Group, webhook: Webhook, absent: Container[str | Row]) -> tuple:
+def _fieldset(group: Group, webhook: Webhook, absent: Container[str | Row], filled: Container[str]) -> tuple:
     rows = [row.names if isinstance(row, Row) else row for row in group.rows if row not in absent]
-    return group.title, {'fields': rows, 'classes': () if group.is_open(webhook) else ('collapse',)}
+    return group.title, {'fields': rows, 'classes': () if group.is_open(webhook, filled) else ('collapse',)}

@@ -136,10 +136,20 @@ class TestChosen:
         assert [page.count('aria-current="true"') for page in (plain, filled)] == [0, 1]
         assert [len(re.findall(r'<details[^>]* open', page)) for page in (plain, filled)] == [0, 1]
 
-    def test_the_page_offers_them(self, netbox_user):
+    def test_the_admin_says_which_is_chosen_and_shows_what_it_fills_in(self, netbox_user):
         browser = Client()
         browser.force_login(netbox_user)
-        page = browser.get('/plugins/webhooks/webhooks/add/').content.decode()
+        pages = [browser.get(f'/admin/webhooks/webhook/add/{query}') for query in ('', '?preset=teams')]
+        chosen = [re.findall(r'aria-current="true" href="([^"]+)"', page.content.decode()) for page in pages]
+        assert chosen == [[], ['?preset=teams']]
+        folded = [[group.name for group in page.context['adminform'] if group.is_collapsible] for page in pages]
+        assert {*folded[0]} - {*folded[1]} == {'Request and Body'}
+
+    @pytest.mark.parametrize('path', ['/plugins/webhooks/webhooks/add/', '/admin/webhooks/webhook/add/'])
+    def test_the_page_offers_them(self, netbox_user, path: str):
+        browser = Client()
+        browser.force_login(netbox_user)
+        page = browser.get(path).content.decode()
         for preset in all_presets().values():
             assert f'?preset={preset.name}"' in page
             assert preset.label in page
