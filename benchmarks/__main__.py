@@ -7,12 +7,13 @@ import django
 
 django.setup()
 
-from benchmarks import arrival, isolation, lists, report, saves, sending, storage, workers  # noqa: E402
+from benchmarks import arrival, isolation, lists, options, report, saves, sending, storage, workers  # noqa: E402
 from benchmarks.sides import Bed  # noqa: E402
 from devstack.receiver import Receiver  # noqa: E402
 
 SECTIONS = {
     'saves': saves.measure,
+    'options': options.measure,
     'sending': sending.measure,
     'workers': workers.measure,
     'arrival': arrival.measure,

@@ -7,6 +7,7 @@ import sys
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from core.events import OBJECT_CREATED, OBJECT_DELETED, OBJECT_UPDATED
 from dcim.models import Device, DeviceRole, DeviceType, Manufacturer, Site
@@ -41,13 +42,14 @@ class Bed:
         self.role = DeviceRole.objects.create(name='Role', slug='role')
 
     @contextmanager
-    def subscribed(
-        self, side: str, model: Models, count: int = 1, path: str = HOOK, timeout: int | None = None
-    ) -> Iterator[None]:
-        """Have `count` webhooks of one side subscribed to the models, and start and end with empty queues."""
+    def subscribed(self, side: str, model: Models, count: int = 1, path: str = HOOK, **fields: Any) -> Iterator[None]:
+        """Have `count` webhooks of one side subscribed to the models, and start and end with empty queues.
+
+        `fields` are further ones of a webhook of ours.
+        """
         self.reset()
         if side == OURS:
-            made = [self._ours(model, path, timeout) for _ in range(count)]
+            made = [self._ours(model, path, **fields) for _ in range(count)]
         elif side == BUILTIN:
             made = [one for _ in range(count) for one in self._builtin(model, path)]
         else:
@@ -59,7 +61,7 @@ class Bed:
                 one.delete()
             self.reset()
 
-    def _ours(self, model: Models, path: str, timeout: int | None) -> Webhook:
+    def _ours(self, model: Models, path: str, **fields: Any) -> Webhook:
         webhook = Webhook(
             name=f'bench {next(self._numbers)}',
             payload_url=self.receiver.url(path),
@@ -67,7 +69,7 @@ class Bed:
             type_update=True,
             type_delete=True,
             secret='bench',
-            timeout=timeout,
+            **fields,
         )
         webhook.full_clean()
         webhook.save()
