@@ -1,4 +1,4 @@
-"""The door in: Django's signals of the allowed models, connected only when webhooks are enabled.
+"""The door in: Django's signals of the allowed models and of what belongs to them, only when webhooks are enabled.
 
 Each handler decides which objects changed and hands them to the outbox. Handlers never catch: an event that cannot be
 written must fail the save.
@@ -12,7 +12,7 @@ from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
 from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
 from django.dispatch import Signal
 
-from . import object_types
+from . import components, object_types
 from .choices import OBJECT_KINDS, KindChoices
 from .models import Webhook
 from .outbox import deletions, recording, scope, side_effects, signal_senders, snapshots
@@ -28,7 +28,8 @@ LINKS = '_webhooks_links'
 
 def connect() -> None:
     """Connect the handlers. Called once, when all apps are loaded."""
-    targets = frozenset(model._meta.concrete_model for model in object_types.allowed_models())
+    allowed = {model._meta.concrete_model for model in object_types.allowed_models()}
+    targets = frozenset(allowed | components.models_of(allowed))
     signal_senders.for_each(targets, _connect_changes)
     _connect_links(targets)
     side_effects.connect(targets)

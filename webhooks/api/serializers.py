@@ -176,13 +176,15 @@ class EventSerializer(RestrictedSerializer):
     object_type = ContentTypeField(read_only=True)
     object_id = serializers.IntegerField(read_only=True, allow_null=True)
     data = serializers.SerializerMethodField()
+    partial = serializers.SerializerMethodField()
+    caused_by = serializers.SerializerMethodField()
 
     class Meta:
         model = Event
         fields = (
             'id', 'url', 'display_url', 'display', 'uuid', 'sequence', 'kind', 'object_type', 'object_id',
             'object_repr', 'timestamp', 'username', 'request_id', 'test', 'error', 'skipped', 'dispatched_at',
-            'restricted', 'data',
+            'restricted', 'data', 'partial', 'caused_by',
         )  # fmt: skip
         brief_fields = (
             'id', 'url', 'display', 'uuid', 'sequence', 'kind', 'object_type', 'object_id', 'object_repr', 'test',
@@ -190,6 +192,12 @@ class EventSerializer(RestrictedSerializer):
 
     def get_data(self, event: Event) -> dict[str, Any] | None:
         return None if self.get_restricted(event) else event.payload_data
+
+    def get_partial(self, event: Event) -> list[str] | None:
+        return None if self.get_restricted(event) else event.partial
+
+    def get_caused_by(self, event: Event) -> list[str] | None:
+        return None if self.get_restricted(event) else event.caused_by
 
 
 @extend_schema_serializer(component_name='WebhookAttempt')

@@ -11,13 +11,14 @@ import time
 import uuid
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 from django.db import DataError, connection
 
 from .. import conf
 from ..interruptions import BROKEN_OFF
 from ..models import Event, Webhook, sequence
-from . import batching, event_claims, event_rendering, lanes, memory
+from . import batching, components, event_claims, event_rendering, lanes, memory
 from .event_rendering import Shown
 from .matching import Candidate, accepts, match
 
@@ -100,11 +101,25 @@ def dispatch(lease: uuid.UUID, *, suspect: bool = False) -> int:
         else:
             events, dealt = event_claims.claim(lease, batching.MAX_EVENTS if batches else BATCH)
     if events:
-        matches = match(events)
+        matches, changed = match(events)
+        components.tell_owners(changed)
+        waiting = _take_owners(lease, events, matches)
         is_patient = batches and not dealt
-        wanted = _first(events, dealt, matches, MOST_PATIENT if is_patient else MOST)
+        ready = [event for event in events if event.pk not in waiting]
+        wanted = _first(ready, dealt, matches, MOST_PATIENT if is_patient else MOST)
         _write(lease, events, matches, _render(wanted, matches, is_patient=is_patient))
     return len(events)
+
+
+def _take_owners(lease: uuid.UUID, events: list[Event], matches: dict[int, list[Candidate]]) -> set[int]:
+    """Take what is to be told of owners of components, and return the ids of what has to wait."""
+    told = [event for event in events if event.caused_by and matches[event.pk]]
+    if not told:
+        return set()
+    taken = components.take(lease, told, events)
+    matches |= {pk: [] for pk in taken.gone}
+    events.sort(key=attrgetter('sequence'))
+    return taken.waiting
 
 
 def _first(events: Sequence[Event], dealt: set[int], matches: Matches, most: int) -> Sequence[Event]:

@@ -200,8 +200,14 @@ def _with_expanded(shown: list[Shown], keys: Keys) -> list[Shown]:
     wanted = [one for one in shown if one.data is not None and keys.get(one.event.pk)]
     found = expansions.find([(one.data, keys[one.event.pk]) for one in wanted]) if wanted else []
     for one, objects in zip(wanted, found, strict=True):
-        one.expanded = objects
+        one.expanded = {**objects, **one.expanded}
     return shown
+
+
+def _held(snapshot: dict) -> dict[str, expansion.Data]:
+    """Return what a deletion has kept of what its object pointed to."""
+    kept = snapshot.get(rendering.SHOWN, {}).get('expanded')
+    return json.loads(kept) if kept else {}
 
 
 def failed(event: Event, reason: Exception) -> Shown:
@@ -217,7 +223,15 @@ def _show(model: type, events: Sequence[Event], asked: Set[int]) -> list[Shown]:
     )
     changes = _changes(model, [event for event in events if event.pk in asked], snapshots)
     return [
-        Shown(event, one.data, _dumps(one.data), one.display, snapshots=changes.get(event.pk), partial=one.partial)
+        Shown(
+            event,
+            one.data,
+            _dumps(one.data),
+            one.display,
+            snapshots=changes.get(event.pk),
+            partial=one.partial,
+            expanded=_held(snapshots[event.pk]),
+        )
         for event, one in zip(events, results, strict=True)
     ]
 

@@ -2,11 +2,12 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from ..interruptions import INTERRUPTIONS
 from ..models import Event, Subscription, Webhook
+from ..models.subscription import COMPONENT
 from ..storable import printable
 from . import conditions
 from .event_rendering import Shown
@@ -22,8 +23,11 @@ class Candidate:
     ignored: Set[str]
 
 
-def match(events: Sequence[Event]) -> dict[int, list[Candidate]]:
-    """Return {event id: the webhooks whose subscription covers it}."""
+def match(events: Sequence[Event]) -> tuple[dict[int, list[Candidate]], list[Event]]:
+    """Return {event id: the webhooks whose subscription covers it}, and those that are changes of their owners as well.
+
+    Those are events of components (`include_components`).
+    """
     near = Subscription.objects.near(events)
     candidates = _candidates({s.webhook_id for s in near})
     by_change = defaultdict(list)
@@ -31,7 +35,20 @@ def match(events: Sequence[Event]) -> dict[int, list[Candidate]]:
         # A webhook may have been deleted since.
         if subscription.webhook_id in candidates:
             by_change[subscription.object_type_id, subscription.kind].append(subscription)
-    return {event.pk: _covering(event, by_change[event.object_type_id, event.kind], candidates) for event in events}
+    wanted = {event.pk: _covering(event, by_change[_change(event)], candidates) for event in events}
+    components = [event for event in events if _is_component(event, by_change, candidates)]
+    return wanted, components
+
+
+def _change(event: Event) -> tuple[int, str]:
+    return event.object_type_id, COMPONENT if event.caused_by else event.kind
+
+
+def _is_component(event: Event, by_change: Mapping, candidates: dict[int, Candidate]) -> bool:
+    # What was created and deleted in one transaction has changed nothing.
+    if not event.kind or event.caused_by:
+        return False
+    return bool(_covering(event, by_change.get((event.object_type_id, COMPONENT), ()), candidates))
 
 
 def _covering(event: Event, subscriptions: Sequence[Subscription], candidates: dict[int, Candidate]) -> list[Candidate]:

@@ -68,6 +68,7 @@ class WebhookFilter(NetBoxModelFilter):
     ordered: FilterLookup[bool] | None = strawberry_django.filter_field()
     batch: FilterLookup[bool] | None = strawberry_django.filter_field()
     include_snapshots: FilterLookup[bool] | None = strawberry_django.filter_field()
+    include_components: FilterLookup[bool] | None = strawberry_django.filter_field()
     health: HealthFilter | None = strawberry_django.filter_field()
 
 

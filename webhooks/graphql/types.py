@@ -100,6 +100,14 @@ class EventType(LogType):
     def data(self, info: Info) -> JSON | None:
         return self.payload_data if is_visible(self, info, visible_events) else None
 
+    @strawberry_django.field(only=['partial', *REFERENCE])
+    def partial(self, info: Info) -> JSON | None:
+        return self.partial if is_visible(self, info, visible_events) else None
+
+    @strawberry_django.field(only=['caused_by', *REFERENCE])
+    def caused_by(self, info: Info) -> JSON | None:
+        return self.caused_by if is_visible(self, info, visible_events) else None
+
 
 @register_type(
     Attempt,

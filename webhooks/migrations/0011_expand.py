@@ -3,7 +3,7 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-    """What a webhook wants expanded, and what was. Constant defaults: no table is written anew."""
+    """What a webhook wants expanded, and what was; changes of components. Constant defaults: no table is written anew."""
 
     dependencies = [('webhooks', '0008_statistics')]
 
@@ -15,6 +15,12 @@ class Migration(migrations.Migration):
                 models.CharField(max_length=150), blank=True, default=list, db_default=[]
             ),
         ),
+        migrations.AddIndex(
+            'webhook',
+            models.Index(fields=['id'], condition=~models.Q(expand=[]), name='webhooks_webhook_expand'),
+        ),
+        migrations.AddField('webhook', 'include_components', models.BooleanField(default=False, db_default=False)),
+        migrations.AddField('event', 'caused_by', models.JSONField(null=True)),
         migrations.AddField('event', 'expanded', models.TextField(null=True)),
         migrations.AddField('event', 'expanded_types', models.JSONField(null=True)),
         migrations.AddField('delivery', 'expanded', models.BooleanField(default=False, db_default=False)),

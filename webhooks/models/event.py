@@ -51,6 +51,8 @@ class Event(models.Model):
     # the ids of the types of these objects.
     expanded = models.TextField(null=True)
     expanded_types = models.JSONField(null=True)
+    # Models of what belongs to the object and was changed, where that is why it is told of (engine/components.py).
+    caused_by = models.JSONField(null=True)
     error = models.TextField(_('error'), blank=True)
     # Webhooks that asked for the kind but whose conditions were not met or who ignore the user.
     skipped = models.PositiveIntegerField(_('skipped'), default=0)

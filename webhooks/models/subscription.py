@@ -24,6 +24,7 @@ from django.db.models.signals import m2m_changed, post_save, pre_save
 from django.dispatch import receiver
 from psycopg.errors import UndefinedTable
 
+from .. import components
 from ..choices import KindChoices
 from . import sequence
 from .event import Event
@@ -44,7 +45,7 @@ OPEN_OBJECT_TYPES = """
     ), EXISTS (
         SELECT 1 FROM webhooks_subscription d
         WHERE d.object_type_id = step.object_type_id AND d.until IS NULL AND d.kind = 'deleted'
-    )
+    ), EXISTS (SELECT 1 FROM webhooks_webhook w WHERE w.expand <> '{}')
     FROM step WHERE object_type_id IS NOT NULL"""
 # In one round trip: a user's transaction must survive it if the table is gone, and no save may pay for that.
 GUARDED = f'SAVEPOINT webhooks_look; {OPEN_OBJECT_TYPES}; RELEASE SAVEPOINT webhooks_look'
@@ -57,11 +58,26 @@ CLUSTER = '(SELECT system_identifier FROM pg_control_system())'
 MAY_ASK = "SELECT has_function_privilege('pg_control_system()', 'execute')"
 
 
+# The kind of a stretch that wants, of devices and their like, the events that a change of a component makes; and of the
+# components, their changes. It needs to know what they were before: an address that was moved belonged elsewhere.
+COMPONENT = 'component'
+
+
+EXPANDED = """
+    SELECT DISTINCT key FROM webhooks_subscription s
+    JOIN webhooks_webhook w ON w.id = s.webhook_id CROSS JOIN unnest(w.expand) AS key
+    WHERE s.object_type_id = %s AND s.kind = 'deleted' AND s.until IS NULL"""
+
+
 class Asked(NamedTuple):
-    """Whether any webhook asks what an object was before a change, and whether one asks for deletions."""
+    """Whether any webhook asks what an object was before a change, and whether one asks for deletions.
+
+    `expanded`: whether any webhook, of whatever model, wants something expanded.
+    """
 
     before: bool
     deletions: bool
+    expanded: bool
 
 
 class SubscriptionManager(models.Manager):
@@ -75,9 +91,8 @@ class SubscriptionManager(models.Manager):
             Webhook.objects.select_for_update(no_key=True).get(pk=webhook.pk)
             wanted = self._wanted(webhook)
             held = {(s.object_type_id, s.kind): s for s in self.filter(webhook=webhook, until=None)}
-            self.filter(webhook=webhook, until=None).exclude(before=webhook.needs_before).update(
-                before=webhook.needs_before
-            )
+            own = self.filter(webhook=webhook, until=None).exclude(kind=COMPONENT)
+            own.exclude(before=webhook.needs_before).update(before=webhook.needs_before)
             if wanted == held.keys():
                 return
             sequence.mend()  # stretches that end before they begin would cover nothing
@@ -94,7 +109,7 @@ class SubscriptionManager(models.Manager):
                     object_type_id=object_type_id,
                     kind=kind,
                     since=now,
-                    before=webhook.needs_before,
+                    before=webhook.needs_before or kind == COMPONENT,
                     opened_by=transaction_id,
                     cluster=cluster,
                 )
@@ -122,6 +137,12 @@ class SubscriptionManager(models.Manager):
                 cursor.nextset()  # the first is the savepoint's
             return {object_type_id: Asked(*asked) for object_type_id, *asked in cursor.fetchall()}
 
+    def expanded_of_deletions(self, object_type_id: int) -> list[str]:
+        """Return the keys that webhooks want expanded in deletions of the model."""
+        with connection.cursor() as cursor:
+            cursor.execute(EXPANDED, [object_type_id])
+            return [key for (key,) in cursor.fetchall()]
+
     def near(self, events: Sequence[Event]) -> 'QuerySet[Subscription]':
         """Return the stretches that may cover one of the events, and can tell by `covers`."""
         oldest = min(event.first_sequence or event.sequence for event in events)
@@ -138,12 +159,18 @@ class SubscriptionManager(models.Manager):
     def _wanted(self, webhook: Webhook) -> set[tuple[int, str]]:
         if not webhook.enabled:
             return set()
-        object_types = webhook.object_types.values_list('pk', flat=True)
-        return {(object_type, kind) for object_type in object_types for kind in webhook.kinds}
+        object_types = list(webhook.object_types.all())
+        wanted = {(object_type.pk, kind) for object_type in object_types for kind in webhook.kinds}
+        if not webhook.include_components or KindChoices.UPDATED not in webhook.kinds:
+            return wanted
+        chosen = {object_type.model_class() for object_type in object_types}
+        owners = [model for model in components.owners() if model in chosen]
+        types = ContentType.objects.get_for_models(*owners, *components.models_of(owners)).values()
+        return wanted | {(object_type.pk, COMPONENT) for object_type in types}
 
 
 class Subscription(models.Model):
-    """One model and kind of change that a webhook wants, from one sequence to another."""
+    """One model and kind of change (or COMPONENT) that a webhook wants, from one sequence to another."""
 
     webhook = models.ForeignKey(Webhook, on_delete=models.DB_CASCADE, related_name='subscriptions')
     object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+')

@@ -8,6 +8,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import connection, models
+from django.db.models import Q
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.text import format_lazy
@@ -153,6 +154,15 @@ class Webhook(NetBoxModel):
     include_snapshots = models.BooleanField(
         _('include snapshots'), default=False, help_text=_('Add the object before and after the change to the payload.')
     )
+    include_components = models.BooleanField(
+        _('include components'),
+        default=False,
+        db_default=False,
+        help_text=_(
+            'A change of what belongs to a device, module or virtual machine (interfaces, ports, addresses, …) is also '
+            'an update of that.'
+        ),
+    )
     expand = ArrayField(
         models.CharField(max_length=150),
         verbose_name=_('expand'),
@@ -181,7 +191,7 @@ class Webhook(NetBoxModel):
         'description', 'object_types', 'type_create', 'type_update', 'type_delete', 'payload_url', 'http_method',
         'http_content_type', 'payload_format', 'body_template', 'conditions', 'ssl_verification', 'ca_file_path',
         'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'batch', 'include_snapshots',
-        'expand', 'ignore_users', 'notification_groups',
+        'expand', 'include_components', 'ignore_users', 'notification_groups',
     )  # fmt: skip
 
     class Meta:
@@ -192,6 +202,8 @@ class Webhook(NetBoxModel):
             ('test', 'Send a test event'),
             ('replay', 'Replay past events'),
         ]
+        # So that it costs nothing to see that there is none.
+        indexes = [models.Index(fields=['id'], condition=~Q(expand=[]), name='webhooks_webhook_expand')]
 
     def __str__(self) -> str:
         return self.name

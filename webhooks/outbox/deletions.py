@@ -11,7 +11,7 @@ It happens while somebody waits. What cannot be rendered, or not in time, is ren
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -21,6 +21,8 @@ from django.db.models import Model, QuerySet
 from rq.timeouts import BaseTimeoutException
 
 from .. import object_types, rendering
+from ..rendering import expansion
+from ..rendering.keys import may_be_expanded
 from . import cascade, here, scope, snapshots
 
 logger = logging.getLogger('webhooks.outbox')
@@ -190,15 +192,29 @@ def _show(model: type[Model], texts: Mapping[Any, str]) -> dict[Any, str]:
 
 def _render(model: type[Model], texts: Sequence[str]) -> list[str]:
     """Render in a savepoint that is rolled back: nothing is changed, and an error or the limit leaves no trace."""
+    tree = expansion.tree_of(scope.expanded_of_deletions(model))
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(f'SET LOCAL statement_timeout = {LONGEST_QUERY:d}')
         rendered = rendering.render(model, [json.loads(text) for text in texts])
+        expanded = expansion.find([(one.data, tree) for one in rendered], _look_up)
         transaction.set_rollback(True)
-    return [_with_shown(text, one) for text, one in zip(texts, rendered, strict=True)]
+    return [_with_shown(*one) for one in zip(texts, rendered, expanded, strict=True)]
 
 
-def _with_shown(text: str, shown: rendering.Rendered) -> str:
+def _look_up(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
+    """Return what webhooks want expanded, while it is there: it may go along."""
+    if not may_be_expanded(model):
+        return {}
+    taken = snapshots.take(model, pks)
+    rendered = rendering.render(model, [json.loads(text) for text in taken.values()])
+    return {pk: one.data for pk, one in zip(taken, rendered, strict=True)}
+
+
+def _with_shown(text: str, shown: rendering.Rendered, expanded: Mapping[str, expansion.Data]) -> str:
     """Return the snapshot, a JSON object, with one more key: PostgreSQL's numbers would not survive being parsed."""
-    more = json.dumps({rendering.SHOWN: {'data': ENCODER.encode(shown.data), 'display': shown.display}})
+    kept = {'data': ENCODER.encode(shown.data), 'display': shown.display}
+    if expanded:
+        kept['expanded'] = ENCODER.encode(expanded)
+    more = json.dumps({rendering.SHOWN: kept})
     return f'{text.removesuffix("}")}, {more.removeprefix("{")}'

@@ -77,6 +77,14 @@ def wants_deletions(model: type[models.Model]) -> bool:
     return asked is not None and asked.deletions
 
 
+def expanded_of_deletions(model: type[models.Model]) -> list[str]:
+    """Return the keys that webhooks want expanded in deletions of the model. Asked only where some webhook has keys."""
+    asked = current().subscribed.get(object_type_id(model))
+    if asked is None or not asked.expanded:
+        return []
+    return Subscription.objects.expanded_of_deletions(object_type_id(model))
+
+
 def forget() -> None:
     """Look up the subscriptions again, although the transaction goes on: it has changed them itself."""
     connection.webhooks_scope = None

@@ -142,6 +142,9 @@ def netbox(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict
     shown['snapshots'] = snapshots if _is_batch(webhook, events) else snapshots[0]
     if webhook.include_snapshots:
         shown['differences'] = _differences(webhook, events)
+    if any(event.caused_by for event in events):
+        causes = [event.caused_by for event in events]
+        shown['caused_by'] = causes if _is_batch(webhook, events) else causes[0]
     if context := _callbacks(last):
         shown['context'] = context
     return shown
@@ -160,6 +163,7 @@ def _cloudevent(webhook: Webhook, event: Event, expand: Keys) -> dict[str, Any]:
         'subject': str(event.object_id) if event.object_id > 0 else None,
         'username': event.username,
         'requestid': str(event.request_id) if event.request_id else None,
+        'causedby': ','.join(event.caused_by) if event.caused_by else None,
         'test': True if event.test else None,
     }
     return {
@@ -210,7 +214,11 @@ def _shown(event: Event, expand: Keys) -> tuple[Raw, list[str]]:
 
 def _identity(event: Event, expand: Keys) -> dict[str, Any]:
     _data, partial = _shown(event, expand)
-    return {'id': str(event.uuid), 'sequence': event.sequence} | ({'partial': partial} if partial else {})
+    return {'id': str(event.uuid), 'sequence': event.sequence, **_optional(partial=partial, caused_by=event.caused_by)}
+
+
+def _optional(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value}
 
 
 def differences(event: Event) -> dict[str, dict[str, Any]] | None:

@@ -45,6 +45,7 @@ UUID: Schema = {'type': 'string', 'format': 'uuid'}
 TIME: Schema = {'type': 'string', 'format': 'date-time'}
 NUMBERED: Schema = {'type': 'integer', 'minimum': 1}
 TRUE: Schema = {'const': True}
+NAMES: Schema = {'type': 'array', 'items': TEXT, 'minItems': 1}
 GONE: Schema = {
     'type': 'object',
     'properties': {'id': {'type': 'integer'}, 'url': TEXT, 'display': TEXT},
@@ -81,7 +82,7 @@ DIFFERENCES: Schema = {'$ref': f'{DEFINITIONS}differences'}
 
 def _default(model: type[Model], label: str, batch: bool) -> Schema:
     identity = {'id': UUID, 'sequence': NUMBERED}
-    unknown = {'partial': {'type': 'array', 'items': TEXT, 'minItems': 1}}
+    unknown = {'partial': NAMES, 'caused_by': NAMES}
     return _object(
         {
             'event': {'enum': list(OBJECT_KINDS)},
@@ -116,6 +117,7 @@ def _netbox(model: type[Model], label: str, batch: bool) -> Schema:
             'request': _object(request),
             'context': {'type': 'object'},
             'differences': _one_or_many(DIFFERENCES, batch),
+            'caused_by': _one_or_many({**NAMES, 'type': ['array', 'null']} if batch else NAMES, batch),
         },
     )
 
@@ -134,7 +136,7 @@ def _cloudevents(model: type[Model], label: str, batch: bool) -> Schema:
             'sequence': {'type': 'string', 'pattern': '^[1-9][0-9]*$'},
             'data': {'anyOf': [DATA, with_snapshots]},
         },
-        optional={'username': TEXT, 'requestid': UUID, 'test': TRUE},
+        optional={'username': TEXT, 'requestid': UUID, 'causedby': TEXT, 'test': TRUE},
     )
     return _one_or_many(event, batch)
 

@@ -57,7 +57,7 @@ GROUPS = (
         _('Request and Body'),
         (
             'http_method', 'http_content_type', 'additional_headers', 'payload_format', 'body_template',
-            'include_snapshots', 'expand', 'batch',
+            'include_snapshots', 'include_components', 'expand', 'batch',
         ),
     ),
     Group(_('Retries and Limits'), ('max_attempts', 'timeout', 'rate_limit', 'concurrency', 'ordered')),

@@ -31,7 +31,8 @@ from .serializer import NetBoxSerializer, PreparedSerializer
 get_prefetches_for_serializer = find('utilities.api', 'get_prefetches_for_serializer')
 
 # {"row": {column: value as to_jsonb shows it}, "m2m": {field: [primary key]}}
-# One that was taken by a deletion may have what was rendered then: "shown": {"data": JSON text, "display": text}.
+# One that was taken by a deletion may have what was rendered then: "shown": {"data": JSON text, "display": text}, and
+# "expanded": {URL: object} as JSON text, where a webhook asks for that.
 Snapshot = Mapping[str, Any]
 SHOWN = 'shown'
 # From the primary keys of objects that are gone to what their deletions showed, as far as they are known.

@@ -11,11 +11,11 @@ from itertools import islice
 from typing import Any
 
 from django.db.models import Model
-from django.urls import Resolver404, resolve
+from django.urls import Resolver404, get_script_prefix, resolve
 
 Data = dict[str, Any]
 # {"device": {"site": {}}} of "device.site": what is before a point is expanded as well.
-Tree = dict[str, 'Tree']
+type Tree = dict[str, Tree]
 # {URL: what GET shows of the object}
 Objects = Mapping[str, Data]
 # From a model and primary keys to what GET shows, of those objects of which it is known.
@@ -117,8 +117,9 @@ def _split(url: str) -> tuple[str, str]:
 
 @cache
 def _model_below(folder: str) -> type[Model] | None:
+    path = folder.removeprefix(get_script_prefix().rstrip('/'))
     try:
-        view = resolve(f'{folder}/1/').func
+        view = resolve(f'{path}/1/').func
     except Resolver404:
         return None
     queryset = getattr(getattr(view, 'cls', None), 'queryset', None)

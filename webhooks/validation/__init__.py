@@ -11,6 +11,7 @@ from .definition import Definition
 # Each raises DefinitionError for the first thing that it finds.
 CHECKS = (
     conditions.check_kinds,
+    conditions.check_components,
     url.check,
     body.check_content_type,
     body.check_format,

@@ -7,6 +7,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 from extras.conditions import Condition, ConditionSet, InvalidCondition
 
+from ..choices import KindChoices
 from ..constants import MAX_TEMPLATE
 from ..exceptions import DefinitionError
 from ..storable import UNSTORABLE, is_flat, nodes
@@ -18,6 +19,12 @@ def check_kinds(definition: Definition) -> None:
     """Raise DefinitionError unless at least one kind of change is sent."""
     if not definition.kinds:
         raise DefinitionError('type_create', _('Choose at least one of creations, updates and deletions.'))
+
+
+def check_components(definition: Definition) -> None:
+    """Raise DefinitionError where changes of components are asked for as updates, and no updates are sent."""
+    if definition.include_components and KindChoices.UPDATED not in definition.kinds:
+        raise DefinitionError('include_components', _('A change of a component is an update: choose updates as well.'))
 
 
 def check_conditions(definition: Definition) -> None:

@@ -14,6 +14,7 @@ class Definition(Protocol):
     body_template: str
     conditions: Any
     expand: list[str]
+    include_components: bool
     secret: Any
     ssl_verification: bool
     ca_file_path: str

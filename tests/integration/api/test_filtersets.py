@@ -131,7 +131,7 @@ class TestEventFilterSet(TestCase, BaseFilterSetTestMixin):
     ignore_fields = (
         'snapshot', 'prechange', 'snapshots', 'data', 'request', 'skipped', 'dispatched_at', 'transaction_id',
         'transaction_time', 'visible', 'first_sequence', 'first_visible', 'partial', 'error', 'lease', 'lease_until',
-        'dispatch_count', 'expanded', 'expanded_types',
+        'dispatch_count', 'expanded', 'expanded_types', 'caused_by',
     )  # fmt: skip
 
     @classmethod

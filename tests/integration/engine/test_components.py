@@ -1,0 +1,546 @@
+"""`include_components`: a change of what belongs to a device, module or virtual machine is also an update of that."""
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from dcim.models import (
+    Cable,
+    ConsolePort,
+    ConsoleServerPort,
+    Device,
+    DeviceBay,
+    FrontPort,
+    Interface,
+    InventoryItem,
+    MACAddress,
+    Module,
+    ModuleBay,
+    PowerOutlet,
+    PowerPort,
+    RearPort,
+)
+from django.db import connection, transaction
+from django.db.models import Model
+from django.test.utils import CaptureQueriesContext
+from ipam.models import IPAddress, Service
+from jsonschema import Draft202012Validator
+from support.builders import CREATED, DELETED, KINDS, UPDATED, device, forget_events, interface, recorded, subscribe
+from support.builtin import request_by
+from support.engine import deliveries, dispatch_all, in_thread, work
+from support.objects.surroundings import make_module
+from support.rest import get
+from virtualization.models import VirtualDisk, VirtualMachine, VMInterface
+
+from devstack.receiver import Receiver
+from webhooks.engine import components, dispatch
+from webhooks.models import Event, Webhook
+from webhooks.models.subscription import COMPONENT
+from webhooks.payload import json_schema
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+
+def watch(receiver: Receiver, *models: type[Model], **fields: Any) -> Webhook:
+    defaults = {'include_components': True, 'kinds': (UPDATED,)}
+    return subscribe(receiver.url(fields.pop('path', '/')), *(models or (Device,)), **defaults | fields)
+
+
+def sent(receiver: Receiver, path: str = '/') -> list[dict[str, Any]]:
+    work()
+    return [request.json() for request in receiver.matching(lambda request: request.path == path)]
+
+
+def told(receiver: Receiver, path: str = '/') -> list[tuple[int, list[str] | None]]:
+    """Return (id of the object, what it was caused by) of what has arrived."""
+    return [(body['data']['id'], body.get('caused_by')) for body in sent(receiver, path)]
+
+
+def a_device() -> Device:
+    made = device()
+    forget_events()
+    return made
+
+
+def machine() -> VirtualMachine:
+    made = VirtualMachine.objects.create(name=f'vm-{uuid.uuid4().hex[:8]}', site=device().site)
+    forget_events()
+    return made
+
+
+def rear_port(owner: Device) -> RearPort:
+    return RearPort.objects.create(device=owner, name='rear', type='8p8c', positions=1)
+
+
+OF_DEVICE: dict[str, Callable[[Device], Model]] = {
+    'dcim.consoleport': lambda owner: ConsolePort.objects.create(device=owner, name='c'),
+    'dcim.consoleserverport': lambda owner: ConsoleServerPort.objects.create(device=owner, name='s'),
+    'dcim.powerport': lambda owner: PowerPort.objects.create(device=owner, name='p'),
+    'dcim.poweroutlet': lambda owner: PowerOutlet.objects.create(device=owner, name='o'),
+    'dcim.interface': interface,
+    'dcim.frontport': lambda owner: FrontPort.objects.create(device=owner, name='f', type='8p8c'),
+    'dcim.rearport': rear_port,
+    'dcim.modulebay': lambda owner: ModuleBay.objects.create(device=owner, name='m'),
+    'dcim.inventoryitem': lambda owner: InventoryItem.objects.create(device=owner, name='i'),
+    'ipam.service': lambda owner: Service.objects.create(parent=owner, name='ssh', port_mappings=['tcp/22']),
+}
+OF_MACHINE: dict[str, Callable[[VirtualMachine], Model]] = {
+    'virtualization.vminterface': lambda owner: VMInterface.objects.create(virtual_machine=owner, name='eth0'),
+    'ipam.service': lambda owner: Service.objects.create(parent=owner, name='ssh', port_mappings=['tcp/22']),
+}
+
+
+class TestWhatIsTold:
+    @pytest.mark.parametrize('label', OF_DEVICE)
+    def test_a_component_is_created_changed_and_deleted(self, api_client, receiver: Receiver, label: str):
+        owner = a_device()
+        watch(receiver)
+        with transaction.atomic():
+            made = OF_DEVICE[label](owner)
+        assert told(receiver) == [(owner.pk, [label])]
+        assert receiver.requests[0].json()['data'] == get(api_client, owner)
+        with transaction.atomic():
+            type(made).objects.get().save()
+        assert told(receiver) == [(owner.pk, [label])] * 2
+        with transaction.atomic():
+            type(made).objects.get().delete()
+        assert told(receiver) == [(owner.pk, [label])] * 3
+        assert {body['event'] for body in sent(receiver)} == {UPDATED}
+
+    @pytest.mark.parametrize('label', OF_MACHINE)
+    def test_so_it_is_for_a_virtual_machine(self, api_client, receiver: Receiver, label: str):
+        owner = machine()
+        watch(receiver, VirtualMachine)
+        with transaction.atomic():
+            made = OF_MACHINE[label](owner)
+        with transaction.atomic():
+            made.delete()
+        assert told(receiver) == [(owner.pk, [label])] * 2
+
+    def test_a_disk_is_a_component_and_changes_the_machine_itself_as_well(self, receiver: Receiver):
+        """NetBox sums up the disks: that is an update of the machine, and there is one for the transaction."""
+        owner = machine()
+        watch(receiver, VirtualMachine)
+        with transaction.atomic():
+            VirtualDisk.objects.create(virtual_machine=owner, name='sda', size=10)
+        assert [pk for pk, _cause in told(receiver)] == [owner.pk]
+        with transaction.atomic():
+            VirtualDisk.objects.get().save()
+        assert told(receiver)[1:] == [(owner.pk, ['virtualization.virtualdisk'])]
+
+    def test_addresses_of_interfaces(self, receiver: Receiver):
+        owner = a_device()
+        port = interface(owner)
+        watch(receiver)
+        with transaction.atomic():
+            address = IPAddress.objects.create(address='192.0.2.7/24', assigned_object=port)
+        with transaction.atomic():
+            mac = MACAddress.objects.create(mac_address='02:00:00:00:00:01', assigned_object=port)
+        both = [(owner.pk, ['dcim.macaddress']), (owner.pk, ['ipam.ipaddress'])]
+        assert sorted(told(receiver)) == both
+        for one in (address, mac):
+            with transaction.atomic():
+                one.delete()
+        assert sorted(told(receiver)[2:]) == both
+        with transaction.atomic():
+            IPAddress.objects.create(address='192.0.2.8/24')
+        assert len(told(receiver)) == 4
+
+    def test_what_moves_is_a_change_of_both(self, receiver: Receiver):
+        first, second = a_device(), a_device()
+        ports = [interface(owner) for owner in (first, second)]
+        address = IPAddress.objects.create(address='192.0.2.7/24', assigned_object=ports[0])
+        watch(receiver)
+        address.assigned_object = ports[1]
+        with transaction.atomic():
+            address.save()
+        assert sorted(told(receiver)) == [(first.pk, ['ipam.ipaddress']), (second.pk, ['ipam.ipaddress'])]
+
+    def test_cables_at_both_ends(self, receiver: Receiver):
+        owners = [a_device(), a_device()]
+        ports = [interface(owner) for owner in owners]
+        watch(receiver)
+        with transaction.atomic():
+            cable = Cable(a_terminations=ports[:1], b_terminations=ports[1:])
+            cable.save()
+        assert {pk for pk, _cause in told(receiver)} == {owner.pk for owner in owners}
+        assert all('dcim.cable' in cause for _pk, cause in told(receiver))
+        with transaction.atomic():
+            cable = Cable.objects.get()
+            cable.label = 'blue'
+            cable.save()
+        assert sorted(told(receiver)[2:]) == sorted((owner.pk, ['dcim.cable']) for owner in owners)
+        with transaction.atomic():
+            Cable.objects.get().delete()
+        gone = told(receiver)[4:]
+        assert {pk for pk, _cause in gone} == {owner.pk for owner in owners}
+        assert all('dcim.cable' in cause for _pk, cause in gone)
+
+    def test_a_bay(self, receiver: Receiver):
+        owner = a_device()
+        owner.device_type.subdevice_role = 'parent'
+        owner.device_type.save()
+        watch(receiver)
+        with transaction.atomic():
+            DeviceBay.objects.create(device=owner, name='b')
+        assert told(receiver) == [(owner.pk, ['dcim.devicebay'])]
+
+    def test_of_a_module(self, receiver: Receiver, monkeypatch):
+        owner = a_device()
+        module = make_module(owner)
+        port = interface(owner, module=module)
+        other = interface(owner)
+        forget_events()
+        watch(receiver, Module)
+        for one in (port, other):
+            with transaction.atomic():
+                one.save()
+        assert told(receiver) == [(module.pk, ['dcim.interface'])]
+
+
+class TestOnceATransaction:
+    def test_many_components_are_one_update(self, receiver: Receiver):
+        owner = a_device()
+        watch(receiver)
+        with transaction.atomic():
+            port = interface(owner)
+            interface(owner)
+            ConsolePort.objects.create(device=owner, name='c')
+            IPAddress.objects.create(address='192.0.2.7/24', assigned_object=port)
+        assert told(receiver) == [(owner.pk, ['dcim.consoleport', 'dcim.interface', 'ipam.ipaddress'])]
+
+    def test_so_it_is_where_they_are_dispatched_in_parts(self, receiver: Receiver, monkeypatch):
+        owner = a_device()
+        watch(receiver)
+        with transaction.atomic():
+            for _ in range(5):
+                interface(owner)
+        monkeypatch.setattr(dispatch, 'BATCH', 2)
+        assert told(receiver) == [(owner.pk, ['dcim.interface'])]
+
+    def test_one_that_is_changed_itself_is_told_of_once(self, receiver: Receiver):
+        owner = a_device()
+        watch(receiver)
+        with transaction.atomic():
+            interface(owner)
+            Device.objects.get(pk=owner.pk).save()
+            interface(owner)
+        assert [pk for pk, _cause in told(receiver)] == [owner.pk]
+
+    def test_one_that_is_created_with_its_components_is_told_of_once(self, receiver: Receiver):
+        watch(receiver, kinds=KINDS)
+        with transaction.atomic():
+            owner = device()
+            interface(owner)
+        assert [(body['event'], body['data']['id']) for body in sent(receiver)] == [(CREATED, owner.pk)]
+
+    def test_one_that_is_deleted_with_its_components_is_told_of_once(self, receiver: Receiver):
+        owner = a_device()
+        interface(owner)
+        watch(receiver, kinds=KINDS)
+        pk = owner.pk
+        with transaction.atomic():
+            owner.delete()
+        assert [(body['event'], body['data']['id']) for body in sent(receiver)] == [(DELETED, pk)]
+        assert not Event.objects.filter(dispatched_at=None).exists()
+
+    def test_what_was_rolled_back_is_told_of_nobody(self, receiver: Receiver):
+        owner = a_device()
+        watch(receiver)
+        with pytest.raises(ZeroDivisionError), transaction.atomic():
+            interface(owner)
+            raise ZeroDivisionError
+        with transaction.atomic():
+            made = interface(owner)
+            made.delete()
+        assert told(receiver) == []
+        with transaction.atomic():
+            interface(owner)
+        assert told(receiver) == [(owner.pk, ['dcim.interface'])]
+
+
+class TestWhoGetsIt:
+    def test_only_who_asks_and_the_component_goes_to_its_own_webhooks(self, receiver: Receiver):
+        owner = a_device()
+        watch(receiver, path='/asks')
+        watch(receiver, path='/plain', include_components=False)
+        watch(receiver, Interface, path='/interfaces', include_components=False)
+        with transaction.atomic():
+            made = interface(owner)
+            made.save()
+        assert told(receiver, '/asks') == [(owner.pk, ['dcim.interface'])]
+        assert told(receiver, '/plain') == []
+        with transaction.atomic():
+            made.save()
+        assert told(receiver, '/interfaces') == [(made.pk, None)]
+        with transaction.atomic():
+            owner.save()
+        assert told(receiver, '/plain') == [(owner.pk, None)]
+
+    def test_one_webhook_may_want_both(self, receiver: Receiver):
+        owner = a_device()
+        watch(receiver, Device, Interface)
+        with transaction.atomic():
+            made = interface(owner)
+        made.refresh_from_db()
+        with transaction.atomic():
+            made.save()
+        found = [(body['model'], body['data']['id'], body.get('caused_by')) for body in sent(receiver)]
+        assert sorted(found, key=str) == sorted(
+            [('Device', owner.pk, ['dcim.interface'])] * 2 + [('Interface', made.pk, None)], key=str
+        )
+
+    def test_changes_from_before_it_was_asked_for_are_not_told_of(self, receiver: Receiver):
+        owner = a_device()
+        webhook = watch(receiver, Device, Interface, include_components=False)
+        with transaction.atomic():
+            made = interface(owner)
+            made.save()
+        webhook.include_components = True
+        webhook.save()
+        assert [body['model'] for body in sent(receiver)] == []
+        with transaction.atomic():
+            made.save()
+        assert {body['model'] for body in sent(receiver)} == {'Device', 'Interface'}
+
+    def test_changes_from_before_it_was_switched_off_still_are(self, receiver: Receiver):
+        owner = a_device()
+        webhook = watch(receiver)
+        with transaction.atomic():
+            interface(owner)
+        webhook.include_components = False
+        webhook.save()
+        assert told(receiver) == [(owner.pk, ['dcim.interface'])]
+
+    def test_ignored_users_and_conditions_count(self, receiver: Receiver, netbox_user):
+        owner = a_device()
+        watch(receiver, path='/a', ignore_users=[netbox_user])
+        watch(receiver, path='/b', conditions={'attr': 'name', 'value': 'another'})
+        watch(receiver, path='/c', conditions={'attr': 'name', 'value': owner.name})
+        with request_by(netbox_user), transaction.atomic():
+            interface(owner)
+        assert [told(receiver, path) for path in ('/a', '/b')] == [[], []]
+        (body,) = sent(receiver, '/c')
+        assert (body['username'], body['request_id'] is None) == (netbox_user.username, False)
+
+    def test_it_is_off_as_long_as_nobody_asks(self):
+        webhook = subscribe('http://127.0.0.1:9/', Device)
+        assert not webhook.include_components
+        assert not webhook.subscriptions.filter(kind=COMPONENT).exists()
+        owner = a_device()
+        with transaction.atomic():
+            made = ConsolePort.objects.create(device=owner, name='c')
+        with CaptureQueriesContext(connection) as captured, transaction.atomic():
+            made.save()
+        assert not [one['sql'] for one in captured if 'INTO webhooks' in one['sql']]
+        assert not recorded()
+
+    def test_in_the_transaction_of_the_user_the_owner_is_not_touched(self, receiver: Receiver):
+        owner = a_device()
+        watch(receiver)
+        with CaptureQueriesContext(connection) as captured, transaction.atomic():
+            ConsolePort.objects.create(device=owner, name='c')
+        asked = [one['sql'] for one in captured]
+        assert any('INTO webhooks_event' in sql for sql in asked)
+        assert not [sql for sql in asked if '"dcim_device" t' in sql and 'FOR NO KEY UPDATE' in sql]
+        assert told(receiver) == [(owner.pk, ['dcim.consoleport'])]
+
+
+@contextmanager
+def held(owner: Device) -> Iterator[None]:
+    """Somebody else has changed the owner, and has not committed."""
+    begun, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            Device.objects.filter(pk=owner.pk).update(comments='being edited')
+            begun.set()
+            done.wait(60)
+
+    thread = in_thread(hold)
+    assert begun.wait(60)
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(60)
+
+
+class TestALockedOwner:
+    def test_it_waits_for_nobody_and_comes_back(self, receiver: Receiver, monkeypatch):
+        monkeypatch.setattr(components, 'POSTPONE', components.POSTPONE.replace('secs => 1', 'secs => 0'))
+        owner, other = a_device(), a_device()
+        # Who creates one waits himself: NetBox counts them in the device.
+        ports = [ConsolePort.objects.create(device=one, name='c') for one in (owner, other)]
+        watch(receiver)
+        with held(owner):
+            for port in ports:
+                with transaction.atomic():
+                    port.save()
+            for _ in range(3):
+                dispatch.dispatch(uuid.uuid4())
+            assert [one.object_id for one in deliveries()] == [other.pk]
+            (put_off,) = Event.objects.filter(dispatched_at=None)
+            assert (put_off.object_id, put_off.dispatch_count) == (owner.pk, 0)
+        assert sorted(told(receiver)) == [(one.pk, ['dcim.consoleport']) for one in (owner, other)]
+        comments = {body['data']['id']: body['data']['comments'] for body in sent(receiver)}
+        assert comments == {owner.pk: 'being edited', other.pk: ''}
+
+    def test_what_is_put_off_is_claimed_by_nobody_for_a_moment(self, receiver: Receiver, monkeypatch):
+        monkeypatch.setattr(components, 'POSTPONE', components.POSTPONE.replace('secs => 1', 'secs => 1000'))
+        owner = a_device()
+        port = ConsolePort.objects.create(device=owner, name='c')
+        watch(receiver)
+        with held(owner):
+            with transaction.atomic():
+                port.save()
+            dispatch_all()
+            assert Event.objects.filter(dispatched_at=None).count() == 1
+        dispatch_all()
+        assert Event.objects.filter(dispatched_at=None).count() == 1
+
+    def test_nothing_of_the_owner_waits_for_what_is_put_off(self, receiver: Receiver):
+        """It was committed before somebody took the row."""
+        owner = a_device()
+        watch(receiver)
+        with transaction.atomic():
+            ConsolePort.objects.create(device=owner, name='c')
+        lease = uuid.uuid4()
+        assert dispatch.dispatch(lease)  # the owner's event is made
+        with transaction.atomic():
+            owner.save()
+        with held(owner):
+            dispatch_all()
+            assert [one.object_id for one in deliveries()] == [owner.pk]
+            assert not deliveries()[0].event.caused_by
+
+
+class TestOrder:
+    def test_the_sequence_is_drawn_with_the_snapshot(self, receiver: Receiver):
+        """What was saved between the change of the component and the moment of the lock goes first."""
+        owner = a_device()
+        watch(receiver)
+        with transaction.atomic():
+            ConsolePort.objects.create(device=owner, name='c')
+        dispatch.dispatch(uuid.uuid4())
+        owner.comments = 'later'
+        with transaction.atomic():
+            owner.save()
+        bodies = sent(receiver)
+        assert [body.get('caused_by') for body in bodies] == [None, ['dcim.consoleport']]
+        assert [body['data']['comments'] for body in bodies] == ['later', 'later']
+        assert bodies[0]['sequence'] < bodies[1]['sequence']
+
+    def test_one_whose_earlier_change_is_in_other_hands_goes_after_it(self, receiver: Receiver, monkeypatch):
+        owner = a_device()
+        watch(receiver)
+        with transaction.atomic():
+            ConsolePort.objects.create(device=owner, name='c')
+        dispatch.dispatch(uuid.uuid4())
+        take, hands = components.take, uuid.uuid4()
+
+        def meanwhile(*args: Any) -> Any:
+            """Between the claim and the lock somebody saves the owner."""
+            monkeypatch.undo()
+            with transaction.atomic():
+                owner.save()
+            return take(*args)
+
+        monkeypatch.setattr(components, 'take', meanwhile)
+        dispatch.dispatch(hands)
+        assert deliveries() == []
+        assert [body.get('caused_by') for body in sent(receiver)] == [None, ['dcim.consoleport']]
+
+    def test_an_owner_that_is_gone_by_then_is_not_told_of(self, receiver: Receiver):
+        owner = a_device()
+        watch(receiver)
+        with transaction.atomic():
+            ConsolePort.objects.create(device=owner, name='c')
+        dispatch.dispatch(uuid.uuid4())
+        owner.delete()
+        assert told(receiver) == []
+        assert not Event.objects.filter(dispatched_at=None).exists()
+
+
+class TestWhatFails:
+    def test_a_component_that_is_not_as_expected_holds_up_nothing(self, receiver: Receiver, monkeypatch):
+        owner = a_device()
+        watch(receiver)
+        watch(receiver, Interface, path='/interfaces', kinds=(CREATED,), include_components=False)
+        monkeypatch.setattr(components, '_direct', lambda row: 1 / 0)
+        with transaction.atomic():
+            interface(owner)
+        assert len(sent(receiver, '/interfaces')) == 1
+        assert not Event.objects.filter(dispatched_at=None).exists()
+
+    def test_a_worker_that_died_in_between_leaves_no_second_update(self, receiver: Receiver):
+        owner = a_device()
+        watch(receiver)
+        with transaction.atomic():
+            interface(owner)
+        (event,) = recorded(Interface)
+        components.tell_owners([event])
+        components.tell_owners([event])
+        assert told(receiver) == [(owner.pk, ['dcim.interface'])]
+
+
+class TestFormats:
+    @pytest.mark.parametrize('payload_format', ['default', 'netbox', 'cloudevents'])
+    @pytest.mark.parametrize('batch', [False, True], ids=['single', 'batch'])
+    @pytest.mark.parametrize('snapshots', [False, True], ids=['plain', 'snapshots'])
+    def test_every_format_says_it(self, receiver: Receiver, payload_format: str, batch: bool, snapshots: bool):
+        owner = a_device()
+        watch(receiver, payload_format=payload_format, batch=batch, include_snapshots=snapshots)
+        with transaction.atomic():
+            interface(owner)
+        sent(receiver)
+        with transaction.atomic():
+            owner.save()
+        caused, plain = sent(receiver)
+        schema = Draft202012Validator(json_schema.payload(Device, payload_format, batch=batch))
+        assert not [*schema.iter_errors(caused), *schema.iter_errors(plain)]
+        labels = ['dcim.interface']
+        if payload_format == 'cloudevents':
+            caused, plain = (caused[0], plain[0]) if batch else (caused, plain)
+            assert (caused['causedby'], plain.get('causedby')) == ('dcim.interface', None)
+        elif payload_format == 'netbox' or not batch:
+            assert (caused['caused_by'], plain.get('caused_by')) == ([labels] if batch else labels, None)
+        else:
+            assert [caused['events'][0]['caused_by'], plain['events'][0].get('caused_by')] == [labels, None]
+        if snapshots and payload_format == 'default':
+            differences = caused['differences'][0] if batch else caused['differences']
+            assert differences == {'added': {}, 'removed': {}, 'changed': {}}
+
+    def test_the_log_says_it_in_both_apis(self, receiver: Receiver, api_client, clerk_api, grant):
+        owner = a_device()
+        watch(receiver)
+        with transaction.atomic():
+            interface(owner)
+        sent(receiver)
+        event = Event.objects.get(caused_by__isnull=False)
+        Event.objects.filter(pk=event.pk).update(partial=['rack'])
+        grant(Event, 'view')
+        query = {'query': f'{{ webhooks_event(id: {event.pk}) {{ caused_by partial }} }}'}
+        expected = {'caused_by': ['dcim.interface'], 'partial': ['rack']}
+        for reader, shown in ((api_client, expected), (clerk_api, dict.fromkeys(expected))):
+            answer = reader.get(f'/api/plugins/webhooks/events/{event.pk}/').json()
+            assert {name: answer[name] for name in expected} == shown
+            assert reader.post('/graphql/', query, format='json').json()['data']['webhooks_event'] == shown
+
+
+class TestRefusals:
+    def test_it_needs_updates(self, api_client):
+        sent = {
+            'name': 'Hook',
+            'payload_url': 'http://127.0.0.1:9/',
+            'type_create': True,
+            'object_types': ['dcim.device'],
+            'include_components': True,
+        }
+        answer = api_client.post('/api/plugins/webhooks/webhooks/', sent, format='json')
+        assert (answer.status_code, [*answer.json()]) == (400, ['include_components'])
+        answer = api_client.post('/api/plugins/webhooks/webhooks/', {**sent, 'type_update': True}, format='json')
+        assert (answer.status_code, answer.json()['include_components']) == (201, True)
