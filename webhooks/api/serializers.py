@@ -27,8 +27,8 @@ from ..presentation.fields import MORE_HELP, help_of, shown_in
 from ..presets import all_presets
 from ..security import signing
 from ..security.masking import MASK
+from ..services import expandable
 from ..storable import is_storable
-from ..validation import expand
 from ..validation.headers import merge_headers
 from ..validation.moved import is_moved
 from ..validation.url import merge_url
@@ -128,7 +128,7 @@ class ReliableWebhookSerializer(StorableMixin, NetBoxModelSerializer):
         stored = self.instance or Webhook()
         types = data.get('object_types', stored.object_types.all() if stored.pk else ())
         try:
-            expand.check_keys(data.get('expand', stored.expand), object_types.models_of(types))
+            expandable.check_keys(data.get('expand', stored.expand), object_types.models_of(types))
         except DefinitionError as error:
             raise serializers.ValidationError({error.field: str(error)}) from None
 

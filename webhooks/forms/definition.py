@@ -12,7 +12,7 @@ from utilities.forms.rendering import FieldSet, InlineFields
 from .. import object_types, presets
 from ..exceptions import DefinitionError
 from ..presentation.fields import EXAMPLES, GROUPS, KINDS, NAMES, Group, Row, help_of, shown_in
-from ..validation import expand
+from ..services import expandable
 from .masked import MaskedFieldsMixin
 from .secret import SecretFieldsMixin
 
@@ -67,7 +67,7 @@ def check_expand(form: forms.ModelForm) -> None:
     if types is None:
         types = form.instance.object_types.all() if form.instance.pk else ()
     try:
-        expand.check_keys(keys, object_types.models_of(types))
+        expandable.check_keys(keys, object_types.models_of(types))
     except DefinitionError as error:
         form.add_error('expand' if 'expand' in form.fields else None, str(error))
 

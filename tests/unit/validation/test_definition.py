@@ -39,6 +39,8 @@ class Sound:
     additional_headers: Sealed = dataclasses.field(default_factory=Sealed)
     body_template: str = ''
     conditions: Any = None
+    expand: list[str] = dataclasses.field(default_factory=list)
+    include_components: bool = False
     secret: Sealed = dataclasses.field(default_factory=Sealed)
     ssl_verification: bool = True
     ca_file_path: str = ''
@@ -55,6 +57,17 @@ def wrong(**fields: Any) -> set[str]:
 
 def test_a_sound_one_has_no_errors():
     assert validation.errors(Sound()) == {}
+
+
+@pytest.mark.parametrize('keys', [['a'] * 21, ['a.b.c.d'], ['a', '...']])
+def test_too_many_keys_or_levels_are_refused(keys: list[str]):
+    assert wrong(expand=keys) == {'expand'}
+    assert wrong(expand=['a.b.c'] * 20) == set()
+
+
+def test_changes_of_components_need_updates():
+    assert wrong(include_components=True) == {'include_components'}
+    assert wrong(include_components=True, kinds=['updated']) == set()
 
 
 def test_all_errors_are_found_at_once():

@@ -8,7 +8,7 @@ from webhooks.choices import FormatChoices
 
 from ...exceptions import DefinitionError
 from ...payload import json_schema
-from ...validation.expand import check_keys
+from ...services.expandable import check_keys
 
 
 class Command(BaseCommand):
