@@ -47,7 +47,7 @@ def _dispatched(bed: Bed, count: int, fields: dict[str, Any]) -> float:
         while dispatch.dispatch(uuid.uuid4()):
             pass
         for delivery in Delivery.objects.select_related('event', 'webhook'):
-            http_request.build(delivery, time.time())
+            http_request.Builder(delivery.webhook).build(delivery, time.time())
         return (time.perf_counter() - start) * 1000 / count
 
 

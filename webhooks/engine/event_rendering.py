@@ -59,6 +59,7 @@ SIZES = """
     SELECT id, coalesce(pg_column_size(snapshot), 0) + coalesce(pg_column_size(prechange), 0)
     FROM webhooks_event WHERE id = ANY(%s)"""
 
+
 @dataclass
 class Shown:
     """An event and what became of rendering it: `data` for conditions, or the reason why there is none."""
@@ -87,7 +88,7 @@ class Shown:
 
     def forget(self) -> None:
         """Keep the texts alone, which are stored."""
-        self.data, self.expanded = None, dict.fromkeys(self.expanded, {}) if self.expanded_text else {}
+        self.data, self.expanded = None, {url: {} for url in self.expanded} if self.expanded_text else {}
 
     @cached_property
     def expanded_text(self) -> str:
