@@ -23,18 +23,23 @@ class KindChoices(ChoiceSet):
 
 
 class StatusChoices(ChoiceSet):
-    """Where a delivery is. `pending` and `sending` are open, `delivered` and `failed` are closed."""
+    """Where a delivery is. `pending` and `sending` are open, the others are closed.
+
+    `superseded`: a later one tells of its object, so that nothing is missing at the receiver. It is no failure.
+    """
 
     PENDING = 'pending'
     SENDING = 'sending'
     DELIVERED = 'delivered'
     FAILED = 'failed'
+    SUPERSEDED = 'superseded'
 
     CHOICES = [
         (PENDING, _('Pending'), 'cyan'),
         (SENDING, _('Sending'), 'blue'),
         (DELIVERED, _('Delivered'), 'green'),
         (FAILED, _('Failed'), 'red'),
+        (SUPERSEDED, _('Superseded'), 'gray'),
     ]
 
 

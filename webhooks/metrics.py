@@ -53,6 +53,7 @@ def _by_webhook() -> Iterator[Metric]:
         name = health.webhook.name
         outcomes.add_metric([name, 'delivered'], health.delivered)
         outcomes.add_metric([name, 'failed'], health.failed)
+        outcomes.add_metric([name, 'superseded'], health.superseded)
         latency.add_metric([name], _cumulated(health.latency), health.latency_sum)
     yield outcomes
     yield latency

@@ -102,6 +102,7 @@ class WebhookTable(NetBoxTable):
     )
     delivered = tables.Column(verbose_name=_('Delivered'), accessor='health__delivered')
     failed = tables.Column(verbose_name=_('Failed'), accessor='health__failed')
+    superseded = tables.Column(verbose_name=_('Superseded'), accessor='health__superseded')
     last_status = tables.Column(verbose_name=_('Last Response'), accessor='health__last_status')
     last_success_at = columns.DateTimeColumn(verbose_name=_('Last Success'), accessor='health__last_success_at')
     notification_groups = columns.ManyToManyColumn(verbose_name=label('notification_groups'), linkify_item=True)
@@ -110,8 +111,8 @@ class WebhookTable(NetBoxTable):
     class Meta(NetBoxTable.Meta):
         model = Webhook
         fields = (
-            'pk', 'id', *shown_in('list'), 'state', 'events', 'delivered', 'failed', 'last_status', 'last_success_at',
-            'created', 'last_updated',
+            'pk', 'id', *shown_in('list'), 'state', 'events', 'delivered', 'failed', 'superseded', 'last_status',
+            'last_success_at', 'created', 'last_updated',
         )  # fmt: skip
         default_columns = (
             'pk', 'name', 'state', 'object_types', 'events', 'payload_url', 'delivered', 'failed', 'last_success_at',

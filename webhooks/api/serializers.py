@@ -55,7 +55,7 @@ class HealthSerializer(serializers.ModelSerializer):
     class Meta:
         model = Health
         fields = (
-            'delivered', 'failed', 'last_status', 'last_error', 'last_attempt_at', 'last_success_at',
+            'delivered', 'failed', 'superseded', 'last_status', 'last_error', 'last_attempt_at', 'last_success_at',
             'suspended_since', 'probe_at',
         )  # fmt: skip
 
@@ -249,7 +249,9 @@ class ReplaySerializer(StorableMixin, serializers.Serializer):
     since = serializers.DateTimeField()
     until = serializers.DateTimeField(required=False, help_text=_('Now, if left out.'))
     status = serializers.ChoiceField(
-        choices=StatusChoices, required=False, help_text=_('Only events whose delivery has this status.')
+        choices=StatusChoices,
+        required=False,
+        help_text=_('Only deliveries of this status. Left out: all but superseded ones.'),
     )
 
     def validate(self, data: dict[str, Any]) -> dict[str, Any]:

@@ -176,7 +176,7 @@ class DeliveryViewSet(LogViewSet):
     @extend_schema(request=None, responses=serializers.CountSerializer)
     @action(detail=True, methods=['post'], permission_classes=[post_needs(actions.REDELIVER.permission)])
     def redeliver(self, request: Request, pk: str) -> Response:
-        """Redeliver a closed delivery: a failed one as itself, a delivered one as a new delivery."""
+        """Redeliver a closed delivery: one that was delivered as a new delivery, any other as itself."""
         permitted = Delivery.objects.restrict(request.user, 'redeliver').restrict(request.user, 'view')
         delivery = get_object_or_404(permitted, pk=pk)
         count = redelivery.redeliver(Delivery.objects.filter(pk=delivery.pk))

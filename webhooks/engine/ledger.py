@@ -131,6 +131,15 @@ def note_failed(counts: Mapping[int, int], now: datetime) -> None:
                 notifications.tell(health.webhook, notifications.FAILED)
 
 
+def note_superseded(counts: Mapping[int, int], now: datetime) -> None:
+    """Count what a later delivery has made needless: {id of a webhook whose lane is held: how many deliveries}."""
+    for health in _healths(counts):
+        with _on_its_own(health.webhook_id):
+            health.superseded += counts[health.webhook_id]
+            health.save(update_fields=['superseded'])
+            Hour.objects.count(health, now, superseded=counts[health.webhook_id])
+
+
 def _news(health: Health, group: Sequence[Entry], now: datetime, tells_failures: bool) -> EventType | None:
     """Return what people are to be told; of two things the worse."""
     has_failed = tells_failures and any(status == StatusChoices.FAILED for _outcome, status in group)

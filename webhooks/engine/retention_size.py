@@ -1,7 +1,7 @@
 """Retention by size: beyond `retention_size` deliveries in the log the oldest go, with their events.
 
-Those of which all was delivered go first, then those of which a delivery failed. What is open never goes. An event goes
-with all its deliveries, a batch with all its events.
+Those of which all was delivered, or superseded, go first, then those of which a delivery failed. What is open never
+goes. An event goes with all its deliveries, a batch with all its events.
 """
 
 from collections.abc import Iterator, Sequence

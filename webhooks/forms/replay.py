@@ -21,7 +21,7 @@ class ReplayForm(forms.Form):
         label=_('Status'),
         required=False,
         choices=add_blank_choice(CLOSED),
-        help_text=_('Only deliveries of this status; those still open are sent anyway.'),
+        help_text=_('Only deliveries of this status. Blank: all but superseded ones. What is open is sent anyway.'),
     )
 
     def clean(self) -> dict[str, Any]:

@@ -39,6 +39,7 @@ BigInteger = Annotated['BigIntegerLookup', strawberry.lazy('netbox.graphql.filte
 class HealthFilter:
     delivered: BigInteger | None = strawberry_django.filter_field()
     failed: BigInteger | None = strawberry_django.filter_field()
+    superseded: BigInteger | None = strawberry_django.filter_field()
     last_status: Integer | None = strawberry_django.filter_field()
     last_attempt_at: DatetimeFilterLookup | None = strawberry_django.filter_field()
     last_success_at: DatetimeFilterLookup | None = strawberry_django.filter_field()

@@ -35,6 +35,7 @@ REFERENCE = ['object_type', 'object_id']
 class HealthType:
     delivered: BigInt
     failed: BigInt
+    superseded: BigInt
 
 
 @register_type(

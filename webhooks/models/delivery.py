@@ -35,7 +35,7 @@ FAILED = Q(status=StatusChoices.FAILED)
 
 class DeliveryQuerySet(LogQuerySet):
     def closed(self) -> 'DeliveryQuerySet':
-        """Return those that are delivered or failed: nothing will be sent unless they are redelivered."""
+        """Return those that are not open: nothing will be sent unless they are redelivered."""
         return self.exclude(status__in=OPEN_STATUSES)
 
 

@@ -36,6 +36,7 @@ class Health(models.Model):
     )
     delivered = models.PositiveBigIntegerField(_('delivered'), default=0)
     failed = models.PositiveBigIntegerField(_('failed'), default=0)
+    superseded = models.PositiveBigIntegerField(_('superseded'), default=0, db_default=0)
     last_status = models.PositiveSmallIntegerField(_('last response status'), null=True)
     last_error = models.TextField(_('last error'), blank=True)
     last_attempt_at = models.DateTimeField(_('last attempt'), null=True)

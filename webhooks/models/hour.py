@@ -14,22 +14,23 @@ KEPT = timedelta(days=8)
 
 COUNT = """
     WITH old AS (DELETE FROM webhooks_hour WHERE health_id = %(health)s AND start < %(oldest)s)
-    INSERT INTO webhooks_hour (health_id, start, delivered, failed)
-    VALUES (%(health)s, %(start)s, %(delivered)s, %(failed)s)
+    INSERT INTO webhooks_hour (health_id, start, delivered, failed, superseded)
+    VALUES (%(health)s, %(start)s, %(delivered)s, %(failed)s, %(superseded)s)
     ON CONFLICT (health_id, start) DO UPDATE
-    SET delivered = webhooks_hour.delivered + excluded.delivered, failed = webhooks_hour.failed + excluded.failed"""
+    SET delivered = webhooks_hour.delivered + excluded.delivered, failed = webhooks_hour.failed + excluded.failed,
+        superseded = webhooks_hour.superseded + excluded.superseded"""
 
 
 class HourManager(models.Manager):
     """Counts what was closed."""
 
-    def count(self, health: Health, now: datetime, delivered: int, failed: int) -> None:
+    def count(self, health: Health, now: datetime, delivered: int = 0, failed: int = 0, superseded: int = 0) -> None:
         """Add to the hour of NetBox's clock in which `now` is, and drop what is too old to be shown.
 
         Whoever calls it holds the row of the health, so that nobody waits here.
         """
         start = localtime(now).replace(minute=0, second=0, microsecond=0)
-        counts = {'delivered': delivered, 'failed': failed}
+        counts = {'delivered': delivered, 'failed': failed, 'superseded': superseded}
         with connection.cursor() as cursor:
             cursor.execute(COUNT, {'health': health.pk, 'start': start, 'oldest': now - KEPT, **counts})
 
@@ -42,6 +43,7 @@ class Hour(models.Model):
     start = models.DateTimeField()
     delivered = models.PositiveIntegerField(default=0)
     failed = models.PositiveIntegerField(default=0)
+    superseded = models.PositiveIntegerField(default=0, db_default=0)
 
     _netbox_private = True
 

@@ -27,8 +27,8 @@ REPLAY = Action(
     'history',
     _('Redeliver Past Events'),
     _(
-        'A failed delivery goes out as itself; one that had been delivered becomes a new delivery, so that the '
-        'receiver acts on it.'
+        'What the receiver has not had goes out as itself; a delivery that it has had becomes a new one, so that it '
+        'acts on it.'
     ),
 )
 ROTATE_SECRET = Action(

@@ -18,6 +18,9 @@ from ..models import BatchItem, Delivery, Webhook, querysets
 from ..outbox import wakeup
 from . import failed_jobs
 
+# What the receiver has not had goes out under its own id.
+AS_ITSELF = (StatusChoices.FAILED, StatusChoices.SUPERSEDED)
+
 # Deliveries that are redelivered in one transaction: meanwhile nothing of their webhook is sent.
 PART = 500
 
@@ -35,9 +38,10 @@ def redeliver(
 ) -> int:
     """Redeliver closed deliveries, some at a time in the order of their sequence, and return how many.
 
-    A failed one goes out under the same `webhook-id`, with one attempt more than it had. One that had been delivered
-    becomes a new delivery with an id of its own, so that a receiver which deduplicates acts on it. `watch` is given
-    the parts, and hands them on: for a progress bar. Raises OperationalError where a lane is not free in time.
+    A failed or superseded one goes out under the same `webhook-id`, with one attempt more than it had. One that had
+    been delivered becomes a new delivery with an id of its own, so that a receiver which deduplicates acts on it.
+    `watch` is given the parts, and hands them on: for a progress bar. Raises OperationalError where a lane is not free
+    in time.
     """
     # All ids first: what is made here is not to be redelivered by a later part.
     closed = deliveries.exclude(status__in=OPEN_STATUSES).order_by('sequence', 'pk').values_list('pk', 'webhook_id')
@@ -50,21 +54,21 @@ def redeliver(
 
 def _redeliver(deliveries: QuerySet[Delivery]) -> int:
     """Redeliver deliveries of one webhook."""
-    _render_again(deliveries.filter(status=StatusChoices.FAILED))
+    _render_again(deliveries.filter(status__in=AS_ITSELF))
     webhook_id = deliveries.values_list('webhook_id', flat=True).first()
     if webhook_id is None:
         return 0
     with lanes.hold(webhook_id) as now:
         there = _hold(deliveries)
-        failed = list(there.filter(status=StatusChoices.FAILED).values_list('pk', 'uuid', 'listed'))
-        listed = [str(found) for _pk, found, is_listed in failed if is_listed]
+        unsent = list(there.filter(status__in=AS_ITSELF).values_list('pk', 'uuid', 'listed'))
+        listed = [str(found) for _pk, found, is_listed in unsent if is_listed]
         groups = _groups(there.filter(status=StatusChoices.DELIVERED))
-        _reopen([pk for pk, *_ in failed], now)
+        _reopen([pk for pk, *_ in unsent], now)
         dispatch.make_deliveries(groups)
         if listed:
             transaction.on_commit(lambda: failed_jobs.unlist(listed), robust=True)
         transaction.on_commit(wakeup.wake, robust=True)
-        return len(failed) + len(groups)
+        return len(unsent) + len(groups)
 
 
 def _hold(deliveries: QuerySet[Delivery]) -> QuerySet[Delivery]:
@@ -89,8 +93,8 @@ def _groups(delivered: QuerySet[Delivery]) -> list[Group]:
 
 
 def _reopen(pks: list[int], now: datetime) -> None:
-    """Open failed deliveries again. The caller holds their lane."""
-    Delivery.objects.filter(pk__in=pks, status=StatusChoices.FAILED).update(
+    """Open deliveries again. The caller holds their lane."""
+    Delivery.objects.filter(pk__in=pks, status__in=AS_ITSELF).update(
         status=StatusChoices.PENDING,
         due_at=now,
         overtake_at=None,
@@ -105,9 +109,9 @@ def _reopen(pks: list[int], now: datetime) -> None:
     ordering.open_batches(pks)
 
 
-def _render_again(failed: QuerySet[Delivery]) -> None:
+def _render_again(unsent: QuerySet[Delivery]) -> None:
     """What could not be rendered then may be now, by a later version of NetBox or of a plugin. Holds no lane."""
-    pks = set(failed.exclude(event__error='').values_list('event_id', flat=True))
+    pks = set(unsent.exclude(event__error='').values_list('event_id', flat=True))
     events = list(querysets.events().filter(pk__in=pks)) if pks else []
     webhooks = Webhook.objects.filter(deliveries__event__in=events).distinct().in_bulk()
     wanted = Delivery.objects.filter(event__in=events).values_list('event_id', 'webhook_id')
@@ -130,8 +134,12 @@ def select(
 ) -> QuerySet[Delivery]:
     """Return the closed deliveries of events from `since` to before `until`, both with a time zone.
 
-    `status` is a value of StatusChoices, `object_type` the id of a content type. What is None does not narrow them.
+    `status` is a value of StatusChoices, `object_type` the id of a content type. What is None does not narrow them, but
+    that superseded ones have to be asked for: a later one has told the receiver.
     """
+    closed = Delivery.objects.closed()
+    if status is None:
+        closed = closed.exclude(status=StatusChoices.SUPERSEDED)
     filters = {
         'webhook': webhook,
         'event__timestamp__gte': since,
@@ -139,7 +147,7 @@ def select(
         'status': status,
         'object_type': object_type,
     }
-    return Delivery.objects.closed().filter(**{name: value for name, value in filters.items() if value is not None})
+    return closed.filter(**{name: value for name, value in filters.items() if value is not None})
 
 
 def replay(
@@ -177,4 +185,6 @@ def outcome(delivery_uuid: str) -> str:
         raise DeliveryFailed(delivery.error)
     if delivery.status == StatusChoices.DELIVERED:
         return '1 delivered'
+    if delivery.status == StatusChoices.SUPERSEDED:
+        return '1 superseded'
     return '1 to retry' if delivery.error else '1 waits its turn'

@@ -39,12 +39,13 @@ PERIODS = {period.key: period for period in (DAY, WEEK)}
 
 @dataclass(frozen=True)
 class Slot:
-    """A stretch of time, its end not included, and how many deliveries ended in it, well or badly."""
+    """A stretch of time, its end not included, and how many deliveries ended in it: well, badly, or needless."""
 
     since: datetime
     until: datetime
     delivered: int
     failed: int
+    superseded: int = 0
 
     def __str__(self) -> str:
         return f'{date_format(localtime(self.since), "D H:i")} – {date_format(localtime(self.until), "H:i")}'
@@ -53,12 +54,11 @@ class Slot:
 def read(webhook: Webhook, period: Period, now: datetime) -> list[Slot]:
     """Return the slots, the oldest first; the last one holds the present moment. One query."""
     since = _next_boundary(now, period) - period.slots * period.step
-    totals = [[0, 0] for _ in range(period.slots)]
+    totals = [[0, 0, 0] for _ in range(period.slots)]
     hours = Hour.objects.filter(health=webhook.pk, start__gte=since)
-    for start, delivered, failed in hours.values_list('start', 'delivered', 'failed'):
-        total = totals[min((start - since) // period.step, period.slots - 1)]
-        total[0] += delivered
-        total[1] += failed
+    for start, *counts in hours.values_list('start', 'delivered', 'failed', 'superseded'):
+        place = min((start - since) // period.step, period.slots - 1)
+        totals[place] = [total + count for total, count in zip(totals[place], counts, strict=True)]
     starts = [since + number * period.step for number in range(period.slots)]
     return [Slot(start, start + period.step, *total) for start, total in zip(starts, totals, strict=True)]
 
@@ -82,6 +82,7 @@ def context(webhook: Webhook, period: Period, now: datetime) -> dict[str, Any]:
         'slots': slots,
         'delivered': sum(slot.delivered for slot in slots),
         'failed': sum(slot.failed for slot in slots),
+        'superseded': sum(slot.superseded for slot in slots),
         'chart': picture(slots, period),
         'good': mark_safe(charts.swatch(True)),
         'bad': mark_safe(charts.swatch(False)),

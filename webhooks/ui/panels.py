@@ -115,6 +115,7 @@ class HealthPanel(panels.ObjectAttributesPanel):
 
     delivered = attrs.NumericAttr('health.delivered', label=_('Delivered'))
     failed = attrs.NumericAttr('health.failed', label=_('Failed'))
+    superseded = attrs.NumericAttr('health.superseded', label=_('Superseded'))
     last_attempt_at = attrs.DateTimeAttr('health.last_attempt_at', label=_('Last attempt'))
     last_success_at = attrs.DateTimeAttr('health.last_success_at', label=_('Last success'))
     last_status = attrs.NumericAttr('health.last_status', label=_('Last response status'))

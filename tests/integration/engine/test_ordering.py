@@ -32,7 +32,7 @@ from webhooks.transport.exchange import Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, SENDING, DELIVERED, FAILED = StatusChoices.values()
+PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
 HOOK = '/hook'
 LONG = 3600
 

@@ -23,7 +23,7 @@ from webhooks.services import redelivery
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, SENDING, DELIVERED, FAILED = StatusChoices.values()
+PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
 HOOK = '/hook'
 
 

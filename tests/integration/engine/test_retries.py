@@ -19,7 +19,7 @@ from webhooks.outbox import queue, wakeup
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, SENDING, DELIVERED, FAILED = StatusChoices.values()
+PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
 HOOK = '/hook'
 OK, BROKEN, BUSY, SLOW_DOWN = 200, 500, 503, 429
 

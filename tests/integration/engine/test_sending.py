@@ -53,7 +53,7 @@ from webhooks.transport.exchange import Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, SENDING, DELIVERED, FAILED = StatusChoices.values()
+PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
 HOOK = '/hook'
 LEASE, OTHER_LEASE = uuid.UUID(int=1), uuid.UUID(int=2)
 SUCCESS = Outcome(started_at=0, duration=0.1, status=200)

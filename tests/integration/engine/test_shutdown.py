@@ -20,7 +20,7 @@ from webhooks.outbox import queue
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, SENDING, DELIVERED, FAILED = StatusChoices.values()
+PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
 HOOK = '/hook'
 PATIENCE = 60
 BACKLOG = 20

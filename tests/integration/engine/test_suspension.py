@@ -20,7 +20,7 @@ from webhooks.services import trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, SENDING, DELIVERED, FAILED = StatusChoices.values()
+PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
 HOOK = '/hook'
 PATIENCE = 30
 MANY = 2 * SUSPEND_AFTER

@@ -22,7 +22,7 @@ from webhooks.models import Attempt, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, SENDING, DELIVERED, FAILED = StatusChoices.values()
+PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
 HOOK = '/hook'
 PATIENCE = 60
 HANG = Answer(manner=Manner.HANG)

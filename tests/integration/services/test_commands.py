@@ -33,7 +33,7 @@ from webhooks.services import redelivery
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, SENDING, DELIVERED, FAILED = StatusChoices.values()
+PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
 HOOK = '/hook'
 OK, WARNING, CRITICAL = 0, 1, 2
 

@@ -37,7 +37,7 @@ from webhooks.transport.exchange import Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, SENDING, DELIVERED, FAILED = StatusChoices.values()
+PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
 HOOK = '/hook'
 PATIENCE = 30
 LEASE, OTHER_LEASE = uuid.UUID(int=1), uuid.UUID(int=2)

@@ -29,7 +29,9 @@ class Command(BaseCommand):
         parser.add_argument('--webhook', metavar='NAME', help='of this webhook only')
         parser.add_argument('--model', metavar='APP.MODEL', help='of objects of this model only, such as dcim.site')
         parser.add_argument(
-            '--status', choices=[StatusChoices.FAILED, StatusChoices.DELIVERED], help='with this status'
+            '--status',
+            choices=[StatusChoices.FAILED, StatusChoices.DELIVERED, StatusChoices.SUPERSEDED],
+            help='with this status; without it all but superseded ones',
         )
         parser.add_argument('--since', type=moment, metavar='TIME', help='of events from this time on')
         parser.add_argument('--until', type=moment, metavar='TIME', help='of events before this time')
