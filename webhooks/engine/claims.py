@@ -16,7 +16,7 @@ from django.db import connection
 from .. import conf
 from ..constants import LEASE_MARGIN
 from ..models import Delivery, Webhook
-from . import memory, ordering, rate_limit
+from . import memory, ordering, rate_limit, superseding
 from .job_time import ANY_TIME, Span
 from .memory import Payload
 from .rate_limit import TOKENS
@@ -74,17 +74,22 @@ CANDIDATE = f"""
     SELECT d.id, d.webhook_id, d.object_type_id, d.object_id, d.sequence, d.event_count, d.overtake_at
     FROM webhooks_delivery d WHERE {DUE} AND (d.lapses > 0) = %(suspect)s"""
 
+# Beside the reasons of ordering.py: of what waits for its objects only the last is to go, and nobody has looked which.
+HELD_BY = f"""
+    CASE WHEN w.latest_only AND NOT d.id = ANY(%(looked_at)s) THEN 'doubt'
+         WHEN w.ordered THEN {ordering.HELD_BY} END"""
+
 PARK = """
     UPDATE webhooks_delivery d
     SET due_at = CASE seen.held_by WHEN 'retried' THEN coalesce(d.overtake_at, %(overtake_at)s) END,
         overtake_at = CASE seen.held_by WHEN 'retried' THEN coalesce(d.overtake_at, %(overtake_at)s)
                                         ELSE d.overtake_at END
-    FROM seen WHERE d.id = seen.id AND seen.held_by IS NOT NULL"""
+    FROM seen WHERE d.id = seen.id AND seen.held_by <> 'doubt'"""
 
 # What has to wait for an earlier one is parked, and does not stand in the way of the next claim.
 CLAIM = f"""
     WITH ready AS MATERIALIZED (
-        SELECT w.id, w.timeout, w.rate_limit, w.ordered,
+        SELECT w.id, w.timeout, w.rate_limit, w.ordered, w.latest_only,
             greatest(least(
                 {SLOTS} + {AHEAD},
                 CASE WHEN w.rate_limit IS NOT NULL THEN floor({TOKENS}) END,
@@ -97,7 +102,7 @@ CLAIM = f"""
     ), shares AS MATERIALIZED (
         SELECT *, floor(room * %(newest)s + random())::int AS newest FROM ready
     ), seen AS MATERIALIZED (
-        SELECT d.id, w.timeout, w.rate_limit, CASE WHEN w.ordered THEN {ordering.HELD_BY} END AS held_by
+        SELECT d.id, d.webhook_id, w.timeout, w.rate_limit, {HELD_BY} AS held_by
         FROM shares w CROSS JOIN LATERAL (
             ({CANDIDATE} ORDER BY d.due_at, d.id LIMIT w.room - w.newest)
             UNION
@@ -111,13 +116,14 @@ CLAIM = f"""
         FROM seen WHERE d.id = seen.id AND seen.held_by IS NULL
         RETURNING d.id, d.webhook_id, seen.rate_limit IS NOT NULL AS is_limited, {memory.SIZE} AS size
     )
-    SELECT id, webhook_id, is_limited, size, false FROM claimed
-    UNION ALL SELECT id, webhook_id, false, 0, true FROM parked"""
+    SELECT 'claimed', id, webhook_id, is_limited, size FROM claimed
+    UNION ALL SELECT 'parked', id, webhook_id, false, 0 FROM parked
+    UNION ALL SELECT 'doubted', id, webhook_id, false, 0 FROM seen WHERE held_by = 'doubt'"""
 
 # Of webhooks where one had to be parked, more are.
 PARK_MORE = f"""
     WITH seen AS MATERIALIZED (
-        SELECT d.id, {ordering.HELD_BY} AS held_by
+        SELECT d.id, {HELD_BY} AS held_by
         FROM {LANE} CROSS JOIN LATERAL ({CANDIDATE} ORDER BY d.due_at, d.id LIMIT %(window)s) d
         WHERE w.id = ANY(%(ids)s) AND w.ordered
     )
@@ -145,10 +151,11 @@ STRAYS = """
 
 @dataclass
 class Claim:
-    """What a claim has done: the deliveries that are held now, and whether more may be due."""
+    """What a claim has done: what is held now, whether more may be due, and how many were superseded."""
 
     held: list[Payload] = field(default_factory=list)
     more: bool = False
+    superseded: int = 0
 
     @property
     def pks(self) -> list[int]:
@@ -195,6 +202,7 @@ def _claim(
 ) -> Claim:
     """Claim from lanes that are held since an earlier statement: what counts by an older snapshot counts wrong."""
     done = Claim()
+    looked_at: list[int] = []
     parameters = {
         'ids': list(lanes),
         'lease': lease,
@@ -209,16 +217,22 @@ def _claim(
         **_of_time(now, span),
     }
     for _ in range(LOOKS):
-        rows = _fetch(CLAIM, {**parameters, 'limit': limit - len(done.held)})
-        limited = Counter(webhook_id for _pk, webhook_id, is_limited, *_ in rows if is_limited)
+        rows = _fetch(CLAIM, {**parameters, 'looked_at': looked_at, 'limit': limit - len(done.held)})
+        limited = Counter(webhook_id for _what, _pk, webhook_id, is_limited, _size in rows if is_limited)
         rate_limit.spend(limited, now)
-        done.held += [Payload(pk, webhook_id, size) for pk, webhook_id, _, size, is_parked in rows if not is_parked]
-        parked_in = {webhook_id for _pk, webhook_id, *_, is_parked in rows if is_parked}
-        done.more = bool(parked_in)
-        if not parked_in or len(done.held) >= limit:
+        done.held += [Payload(pk, webhook_id, size) for what, pk, webhook_id, _, size in rows if what == 'claimed']
+        doubted = [pk for what, pk, *_ in rows if what == 'doubted']
+        parked_in = {webhook_id for what, _pk, webhook_id, *_ in rows if what == 'parked'}
+        if doubted:
+            settled = superseding.settle(doubted, now)
+            done.superseded += settled.closed
+            looked_at += settled.pks
+        done.more = bool(parked_in or doubted)
+        if not done.more or len(done.held) >= limit:
             break
-        with connection.cursor() as cursor:
-            cursor.execute(PARK_MORE, {**parameters, 'ids': list(parked_in)})
+        if parked_in:
+            with connection.cursor() as cursor:
+                cursor.execute(PARK_MORE, {**parameters, 'looked_at': looked_at, 'ids': list(parked_in)})
     return done
 
 

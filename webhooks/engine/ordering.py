@@ -22,9 +22,12 @@ MEMBERS = """
     SELECT i.webhook_id, i.object_type_id, i.object_id, i.sequence
     FROM webhooks_batchitem i WHERE d.event_count > 1 AND i.delivery_id = d.id"""
 
-# The open deliveries `p` before a delivery `d`.
+# Those that a pending one still tells of.
+OPEN_MEMBERS = f'{MEMBERS} AND i.open'
+
+# The open deliveries `p` before a pending delivery `d`.
 EARLIER = f"""
-    FROM ({MEMBERS}) m CROSS JOIN LATERAL (
+    FROM ({OPEN_MEMBERS}) m CROSS JOIN LATERAL (
         SELECT p.status, p.error, p.due_at FROM webhooks_delivery p
         WHERE p.webhook_id = m.webhook_id AND p.object_type_id = m.object_type_id AND p.object_id = m.object_id
           AND p.status IN ('pending', 'sending') AND p.event_count = 1 AND p.sequence < m.sequence
@@ -76,7 +79,9 @@ UNPARK = f"""
     WHERE n.id = ANY(ARRAY(SELECT id FROM behind)) AND n.id = behind.id
       AND (n.due_at IS NULL OR n.due_at = n.overtake_at AND n.due_at > %(now)s)"""
 
-SET_BATCHES_OPEN = 'UPDATE webhooks_batchitem SET open = %(open)s WHERE open <> %(open)s AND delivery_id = ANY(%(ids)s)'
+SET_BATCHES_OPEN = """
+    UPDATE webhooks_batchitem SET open = %(open)s
+    WHERE open <> %(open)s AND NOT superseded AND delivery_id = ANY(%(ids)s)"""
 
 
 def unpark(ids: Collection[int], now: object) -> None:

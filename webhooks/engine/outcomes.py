@@ -71,6 +71,7 @@ class Tally:
             (StatusChoices.DELIVERED, 'delivered'),
             (StatusChoices.PENDING, 'to retry'),
             (StatusChoices.FAILED, 'failed'),
+            (StatusChoices.SUPERSEDED, 'superseded'),
         ]
         return ', '.join(f'{self.counts[key]} {words}' for key, words in parts if self.counts[key]) or 'nothing to send'
 

@@ -20,6 +20,7 @@ from typing import Any
 
 from django.db import DataError, connections
 
+from ..choices import StatusChoices
 from ..constants import GONE, LEASE_MARGIN
 from ..interruptions import BROKEN_OFF, INTERRUPTIONS
 from ..models import Delivery, Webhook, sequence
@@ -227,6 +228,7 @@ class Drain:
         if any(one.outcome.status == GONE for one in ended):
             self._to_tidy.append(gone.disable)
         self.tally.counts.update(tally.counts)
+        self.tally.counts[StatusChoices.SUPERSEDED] += claim.superseded
         return claim
 
     def _claim(self, held: set[int], ended: list[Claimed], now: datetime) -> Claim:

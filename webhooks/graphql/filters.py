@@ -67,6 +67,7 @@ class WebhookFilter(NetBoxModelFilter):
     rate_limit: Integer | None = strawberry_django.filter_field()
     concurrency: Integer | None = strawberry_django.filter_field()
     ordered: FilterLookup[bool] | None = strawberry_django.filter_field()
+    latest_only: FilterLookup[bool] | None = strawberry_django.filter_field()
     batch: FilterLookup[bool] | None = strawberry_django.filter_field()
     include_snapshots: FilterLookup[bool] | None = strawberry_django.filter_field()
     include_components: FilterLookup[bool] | None = strawberry_django.filter_field()

@@ -5,7 +5,8 @@
     (dispatch) ─▶ pending ──claim──▶ sending ───┴── status below 400, no redirect ──▶ delivered
                     ▲  ▲               │
                     │  └── retry at ───┤
-                    └── redeliver ── failed ◀── attempts used up, expired, cannot be sent
+                    ├── redeliver ── failed ◀── attempts used up, expired, cannot be sent
+                    └── redeliver ── superseded ◀── pending, where a later one tells of the object
 
 `due_at` says when a pending delivery may be claimed. It is null while the delivery is parked behind an earlier one of
 the same object (engine/ordering.py), so that a claim never looks at those that cannot go yet.
@@ -82,6 +83,8 @@ class Delivery(models.Model):
     lapses = models.PositiveSmallIntegerField(default=0, db_default=0)
     # Whether the failure has been put on the status page.
     listed = models.BooleanField(default=False)
+    # What it tells beside its event, in place of those that it superseded (engine/superseding.py). Null: nothing.
+    span = models.JSONField(null=True)
 
     objects = DeliveryManager()
 
@@ -137,8 +140,11 @@ class Delivery(models.Model):
     def events(self) -> list[Event]:
         """Return what the delivery tells of, in the order of the sequence."""
         if self.event_count == 1:
-            return [self.event]
-        return [item.event for item in self.items.select_related('event').order_by('sequence')]
+            return [self.event.spanning(self.span)]
+        items = list(self.items.select_related('event').order_by('sequence'))
+        told = [item for item in items if not item.superseded]
+        # The log shows what was superseded altogether.
+        return [item.event.spanning(item.span) for item in told or items]
 
 
 class BatchItem(models.Model):
@@ -153,6 +159,10 @@ class BatchItem(models.Model):
     object_id = models.BigIntegerField()
     sequence = models.BigIntegerField()
     open = models.BooleanField(default=True)
+    # Whether the delivery tells it no more, since a later one does.
+    superseded = models.BooleanField(default=False, db_default=False)
+    # As that of a delivery.
+    span = models.JSONField(null=True)
 
     _netbox_private = True
 

@@ -6,8 +6,10 @@ Rows are written by outbox/recording.py, in SQL, and dispatched by engine/dispat
         └──────▶ gone, where the object was created and deleted in the same transaction, or nobody asked for its kind
 """
 
+import copy
 import json
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
@@ -108,6 +110,17 @@ class Event(models.Model):
     def get_kind_color(self) -> str | None:
         """Return the colour of the kind, by NetBox's names; None for a kind without one."""
         return KindChoices.colors.get(self.kind)
+
+    def spanning(self, span: Mapping[str, Any] | None) -> 'Event':
+        """Return the event as a delivery with that span tells it: itself, or a copy that is not to be saved."""
+        if not span:
+            return self
+        told = copy.copy(self)
+        vars(told).pop('_bodies', None)
+        told.kind = span.get('kind', self.kind)
+        if self.snapshots and 'prechange' in span:
+            told.snapshots = {**self.snapshots, 'prechange': span['prechange']}
+        return told
 
     @property
     def payload_data(self) -> dict[str, Any] | None:

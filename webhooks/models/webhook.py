@@ -148,6 +148,12 @@ class Webhook(NetBoxModel):
         default=True,
         help_text=_('Changes of one object are sent in order: a later one waits while an earlier one is retried.'),
     )
+    latest_only = models.BooleanField(
+        _('latest only'),
+        default=False,
+        db_default=False,
+        help_text=_('Of the waiting changes of one object only the last is sent. No creation and no deletion is lost.'),
+    )
     batch = models.BooleanField(
         _('batch'), default=False, help_text=_('Send the changes of one transaction, model and kind in one request.')
     )
@@ -190,8 +196,8 @@ class Webhook(NetBoxModel):
     clone_fields = (
         'description', 'object_types', 'type_create', 'type_update', 'type_delete', 'payload_url', 'http_method',
         'http_content_type', 'payload_format', 'body_template', 'conditions', 'ssl_verification', 'ca_file_path',
-        'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'batch', 'include_snapshots',
-        'expand', 'include_components', 'ignore_users', 'notification_groups',
+        'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'latest_only', 'batch',
+        'include_snapshots', 'expand', 'include_components', 'ignore_users', 'notification_groups',
     )  # fmt: skip
 
     class Meta:

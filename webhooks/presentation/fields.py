@@ -60,7 +60,7 @@ GROUPS = (
             'include_snapshots', 'include_components', 'expand', 'batch',
         ),
     ),
-    Group(_('Retries and Limits'), ('max_attempts', 'timeout', 'rate_limit', 'concurrency', 'ordered')),
+    Group(_('Retries and Limits'), ('max_attempts', 'timeout', 'rate_limit', 'concurrency', 'ordered', 'latest_only')),
     Group(_('TLS'), ('ssl_verification', 'ca_file_path', 'client_cert_path', 'client_key_path')),
     Group(_('Notifications'), ('notification_groups',)),
 )  # fmt: skip

@@ -32,6 +32,25 @@ HOLD_EVENTS = """
     )
     FOR KEY SHARE SKIP LOCKED"""
 
+# What was delivered is told again as it was. The receiver knows of it: what was created is not deleted unheard of.
+TELL_AGAIN = """
+    WITH v AS (
+        SELECT * FROM unnest(%(olds)s::bigint[], %(news)s::bigint[]) AS v(old, new)
+    ), told AS (
+        SELECT v.new, d.event_id, d.span
+        FROM v JOIN webhooks_delivery d ON d.id = v.old WHERE d.event_count = 1
+        UNION ALL
+        SELECT v.new, i.event_id, i.span
+        FROM v JOIN webhooks_batchitem i ON i.delivery_id = v.old WHERE NOT i.superseded
+    ), again AS MATERIALIZED (
+        SELECT t.new, t.event_id, coalesce(t.span, '{}') || '{"seen": true}' AS span
+        FROM told t JOIN webhooks_event e ON e.id = t.event_id WHERE t.span IS NOT NULL OR e.kind = 'created'
+    ), single AS (
+        UPDATE webhooks_delivery d SET span = a.span FROM again a WHERE d.id = a.new AND d.event_count = 1
+    )
+    UPDATE webhooks_batchitem i SET span = a.span
+    FROM again a WHERE i.delivery_id = a.new AND i.event_id = a.event_id"""
+
 
 def redeliver(
     deliveries: QuerySet[Delivery], watch: Callable[[Sequence[Sequence[int]]], Iterable[Sequence[int]]] = iter
@@ -64,11 +83,19 @@ def _redeliver(deliveries: QuerySet[Delivery]) -> int:
         listed = [str(found) for _pk, found, is_listed in unsent if is_listed]
         groups = _groups(there.filter(status=StatusChoices.DELIVERED))
         _reopen([pk for pk, *_ in unsent], now)
-        dispatch.make_deliveries(groups)
+        _tell_again(groups)
         if listed:
             transaction.on_commit(lambda: failed_jobs.unlist(listed), robust=True)
         transaction.on_commit(wakeup.wake, robust=True)
         return len(unsent) + len(groups)
+
+
+def _tell_again(groups: dict[int, Group]) -> None:
+    """Make new deliveries of what was delivered: {id of a delivery: what it told of}."""
+    made = dispatch.make_deliveries(list(groups.values()))
+    if made:
+        with connection.cursor() as cursor:
+            cursor.execute(TELL_AGAIN, {'olds': list(groups), 'news': made})
 
 
 def _hold(deliveries: QuerySet[Delivery]) -> QuerySet[Delivery]:
@@ -81,19 +108,22 @@ def _hold(deliveries: QuerySet[Delivery]) -> QuerySet[Delivery]:
     return deliveries.filter(pk__in=pks, event__in=held).exclude(pk__in=lost)
 
 
-def _groups(delivered: QuerySet[Delivery]) -> list[Group]:
-    """Return what each of them told of."""
+def _groups(delivered: QuerySet[Delivery]) -> dict[int, Group]:
+    """Return {id: what it told of} of each of them."""
     columns = ('pk', 'webhook_id', 'event_id', 'event_count')
     found = list(delivered.order_by('sequence', 'pk').values_list(*columns))
     batches = defaultdict(list)
-    items = BatchItem.objects.filter(delivery__in=[pk for pk, _webhook, _event, count in found if count > 1])
+    of_batches = [pk for pk, _webhook, _event, count in found if count > 1]
+    items = BatchItem.objects.filter(delivery__in=of_batches, superseded=False)
     for pk, event_id in items.order_by('sequence').values_list('delivery_id', 'event_id'):
         batches[pk].append(event_id)
-    return [Group(webhook_id, batches.get(pk, [event_id])) for pk, webhook_id, event_id, _count in found]
+    return {pk: Group(webhook_id, batches.get(pk, [event_id])) for pk, webhook_id, event_id, _count in found}
 
 
 def _reopen(pks: list[int], now: datetime) -> None:
     """Open deliveries again. The caller holds their lane."""
+    superseded = BatchItem.objects.filter(delivery__in=pks, delivery__status=StatusChoices.SUPERSEDED)
+    superseded.update(superseded=False)
     Delivery.objects.filter(pk__in=pks, status__in=AS_ITSELF).update(
         status=StatusChoices.PENDING,
         due_at=now,

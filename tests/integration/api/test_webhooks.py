@@ -245,6 +245,7 @@ def test_all_fields_come_back_as_they_were_sent(api_client, netbox_user):
         'rate_limit': 10,
         'concurrency': 2,
         'ordered': False,
+        'latest_only': True,
         'batch': True,
         'include_snapshots': True,
         'ssl_verification': False,

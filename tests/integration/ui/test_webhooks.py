@@ -289,7 +289,7 @@ def test_an_import_names_the_object_type_it_refuses(admin_pages, types):
 
 
 NUMBERS = ('max_attempts', 'concurrency')
-SWITCHES = ('enabled', 'paused', 'ordered', 'batch', 'ssl_verification', 'include_snapshots')
+SWITCHES = ('enabled', 'paused', 'ordered', 'latest_only', 'batch', 'ssl_verification', 'include_snapshots')
 TEXTS = ('http_method', 'http_content_type', 'payload_format')
 
 

@@ -1,0 +1,726 @@
+"""`latest_only`: of the waiting changes of an object only the last is sent, and it tells what was skipped."""
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from dcim.models import Site
+from django.db import transaction
+from django.utils import timezone
+from support.builders import CREATED, DELETED, UPDATED, site, subscribe
+from support.engine import (
+    change_settings,
+    claim,
+    claim_suspect,
+    deliveries,
+    dispatch_all,
+    health,
+    pass_leases,
+    pass_retry_waits,
+    record,
+    work,
+)
+from support.log import batch as batch_of
+from support.log import delivery, event
+
+from devstack.receiver import Receiver
+from webhooks.choices import StatusChoices
+from webhooks.engine import claims, lanes, rescue, superseding
+from webhooks.models import BatchItem, Delivery, Event, Health, Webhook
+from webhooks.services import preview, redelivery
+from webhooks.transport.exchange import Outcome
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
+HOOK = '/hook'
+ANSWERED = Outcome(started_at=0, duration=0.1, status=200)
+REFUSED = Outcome(started_at=0, duration=0.1, status=500, error='HTTP 500')
+
+
+@pytest.fixture
+def webhook(receiver: Receiver) -> Webhook:
+    return subscribe(receiver.url(HOOK), Site, latest_only=True)
+
+
+@contextmanager
+def away() -> Iterator[None]:
+    """Changes wait meanwhile: all of them are dispatched, and none is sent."""
+    Webhook.objects.update(paused=True)
+    yield
+    dispatch_all()
+    Webhook.objects.update(paused=False)
+
+
+def existing(**fields: Any) -> Site:
+    """Return a site of which nothing is to be told any more."""
+    place = site(**fields)
+    work()
+    Delivery.objects.all().delete()
+    Event.objects.all().delete()
+    return place
+
+
+def rename(place: Site, name: str) -> None:
+    place.snapshot()
+    place.name = name
+    place.save()
+
+
+def told(receiver: Receiver) -> list[tuple[str, str]]:
+    """Return (kind, name) of each request, in the order of arrival."""
+    return [(request.json()['event'], request.json()['data']['name']) for request in receiver.requests]
+
+
+def statuses() -> list[str]:
+    return [one.status for one in deliveries()]
+
+
+def settle() -> int:
+    """Close what is needless of all that waits, and claim nothing."""
+    with lanes.turn() as now:
+        lanes.take(Webhook.objects.values_list('pk', flat=True))
+        return superseding.supersede([one.pk for one in deliveries(PENDING)], now).count
+
+
+STEPS = {
+    'c': lambda place: place.save(force_insert=True),
+    'u': lambda place: place.save(),
+    'd': lambda place: Site.objects.get(pk=place.pk).delete(),
+}
+
+
+@pytest.mark.parametrize(
+    ('steps', 'expected'),
+    [
+        ('c', [(CREATED, '1')]),
+        ('u', [(UPDATED, '1')]),
+        ('d', [(DELETED, '0')]),
+        ('cuu', [(CREATED, '3')]),
+        ('uuu', [(UPDATED, '3')]),
+        ('ud', [(DELETED, '1')]),
+        ('cd', []),
+        ('cuud', []),
+        # The same primary key again: a deletion and a creation are two things to tell.
+        ('dcu', [(DELETED, '0'), (CREATED, '3')]),
+        ('cdcu', [(CREATED, '4')]),
+        ('dcd', [(DELETED, '0')]),
+    ],
+)
+def test_what_is_sent_of_what_waits(webhook, receiver, steps, expected):
+    """The name of the object is the number of the step."""
+    place = Site(name='0', slug='place') if steps[0] == 'c' else existing(name='0', slug='place')
+    receiver.clear()
+    with away():
+        for number, step in enumerate(steps, 1):
+            place.name = str(number) if step != 'd' else place.name
+            STEPS[step](place)
+    assert len(deliveries(PENDING)) == len(steps)
+    work()
+    assert told(receiver) == expected
+    assert sorted(statuses()) == sorted([DELIVERED] * len(expected) + [SUPERSEDED] * (len(steps) - len(expected)))
+    assert health(webhook).superseded == len(steps) - len(expected)
+
+
+class TestOption:
+    def test_it_is_off_by_default(self, receiver):
+        subscribe(receiver.url(HOOK), Site)
+        with away():
+            place = site(name='a')
+            rename(place, 'b')
+        assert work() == '2 delivered'
+        assert told(receiver) == [(CREATED, 'a'), (UPDATED, 'b')]
+
+    def test_a_webhook_that_does_not_ask_gets_everything_beside_one_that_does(self, webhook, receiver):
+        subscribe(receiver.url('/all'), Site)
+        with away():
+            place = site(name='a')
+            rename(place, 'b')
+        assert work() == '3 delivered, 1 superseded'
+        assert [request.path for request in receiver.requests].count('/all') == 2
+
+    def test_objects_are_kept_apart(self, webhook, receiver):
+        with away():
+            places = [site(name=name) for name in 'ab']
+            rename(places[0], 'c')
+        work()
+        assert sorted(told(receiver)) == [(CREATED, 'b'), (CREATED, 'c')]
+
+    def test_nothing_waits_for_it(self, webhook, receiver):
+        """What is sent at once is sent as ever."""
+        place = site(name='a')
+        assert work() == '1 delivered'
+        rename(place, 'b')
+        assert work() == '1 delivered'
+        assert told(receiver) == [(CREATED, 'a'), (UPDATED, 'b')]
+
+    def test_without_order_too(self, webhook, receiver):
+        Webhook.objects.update(ordered=False)
+        with away():
+            place = site(name='a')
+            for name in 'bcd':
+                rename(place, name)
+        work()
+        assert told(receiver) == [(CREATED, 'd')]
+
+    def test_more_waits_than_one_look_sees(self, webhook, receiver, monkeypatch):
+        monkeypatch.setattr(claims, 'WINDOW', 5)
+        Webhook.objects.update(concurrency=3)
+        with away():
+            places = [site(name=f'{number}') for number in range(12)]
+            for number in range(6):
+                for place in places:
+                    rename(place, f'{place.pk}-{number}')
+        assert work() == '12 delivered, 72 superseded'
+        assert sorted(told(receiver)) == sorted((CREATED, f'{place.pk}-5') for place in places)
+
+    @pytest.mark.parametrize('steps', ['uuuuuuuu', 'uuuuuuud'])
+    def test_more_waits_for_one_object_than_one_look_sees(self, webhook, receiver, monkeypatch, steps):
+        monkeypatch.setattr(superseding, 'MOST', 3)
+        place = existing(name='0', slug='place')
+        receiver.clear()
+        with away():
+            for number, step in enumerate(steps, 1):
+                place.name = str(number) if step == 'u' else place.name
+                STEPS[step](place)
+        assert work() == '1 delivered, 7 superseded'
+        assert len(receiver.requests) == 1
+
+    def test_with_a_rate_limit_each_object_is_sent_once(self, webhook, receiver):
+        Webhook.objects.update(rate_limit=1)
+        with away():
+            place = site(name='a')
+            rename(place, 'b')
+        work()
+        assert told(receiver) == [(CREATED, 'b')]
+
+    def test_an_update_that_does_not_meet_the_conditions_supersedes_nothing(self, webhook, receiver):
+        """It was never made a delivery: what was accepted before is sent."""
+        Webhook.objects.update(conditions={'attr': 'name', 'value': 'no', 'negate': True})
+        with away():
+            place = site(name='a')
+            rename(place, 'b')
+            rename(place, 'no')
+        assert work() == '1 delivered, 1 superseded'
+        assert told(receiver) == [(CREATED, 'b')]
+
+    def test_a_suspended_endpoint_is_probed_with_the_last(self, webhook, receiver):
+        with away():
+            place = site(name='a')
+            rename(place, 'b')
+        now = timezone.now()
+        Health.objects.update(suspended_since=now, probe_at=now, unreachable=5)
+        work()
+        assert told(receiver) == [(CREATED, 'b')]
+        assert health(webhook).suspended_since is None
+
+
+class TestInHand:
+    """What is under way is left alone, and what may have been seen is told to the end."""
+
+    @pytest.fixture
+    def place(self, webhook) -> Site:
+        """Its creation is in hand."""
+        place = site(name='a')
+        dispatch_all()
+        self.lease = uuid.uuid4()
+        self.claimed = claim(self.lease)
+        assert statuses() == [SENDING]
+        return place
+
+    def test_the_last_of_what_waits_behind_it_is_sent(self, place, receiver):
+        for name in 'bcd':
+            rename(place, name)
+        dispatch_all()
+        assert claim() == []
+        assert statuses() == [SENDING, SUPERSEDED, SUPERSEDED, PENDING]
+        record(self.lease, self.claimed, ANSWERED)
+        work()
+        assert told(receiver) == [(UPDATED, 'd')]
+
+    def test_a_deletion_is_sent(self, place, receiver):
+        rename(place, 'b')
+        place.delete()
+        dispatch_all()
+        record(self.lease, self.claimed, ANSWERED)
+        work()
+        assert told(receiver) == [(DELETED, 'b')]
+        assert statuses() == [DELIVERED, SUPERSEDED, DELIVERED]
+
+    @pytest.mark.parametrize('outcome', ['refused', 'unknown'])
+    def test_a_deletion_is_sent_whatever_came_of_it(self, place, receiver, outcome):
+        """It has to be told: the receiver may have acted on the creation before it failed."""
+        if outcome == 'refused':
+            record(self.lease, self.claimed, REFUSED)
+        else:
+            pass_leases()
+            rescue.rescue()
+        place.delete()
+        dispatch_all()
+        pass_retry_waits()
+        work()
+        assert told(receiver) == [(DELETED, 'a')]
+        assert statuses() == [SUPERSEDED, DELIVERED]
+
+    def test_a_creation_that_may_not_have_been_seen_is_told_again(self, place, receiver):
+        record(self.lease, self.claimed, REFUSED)
+        rename(place, 'b')
+        assert work() == '1 delivered, 1 superseded'
+        assert told(receiver) == [(CREATED, 'b')]
+
+    def test_that_it_may_have_been_seen_is_not_forgotten(self, place, receiver):
+        record(self.lease, self.claimed, REFUSED)
+        rename(place, 'b')
+        dispatch_all()
+        assert settle() == 1
+        place.delete()
+        dispatch_all()
+        work()
+        assert told(receiver) == [(DELETED, 'b')]
+
+    def test_what_was_claimed_and_not_begun_was_never_sent(self, place, receiver):
+        with lanes.turn() as now:
+            lanes.take([self.claimed[0].webhook_id])
+            claims.give_back(self.lease, [self.claimed[0].pk], now)
+        place.delete()
+        dispatch_all()
+        assert work() == '2 superseded'
+        assert not receiver.requests
+
+    def test_a_change_that_comes_does_not_wait_for_the_retry_of_one_before(self, place, receiver):
+        record(self.lease, self.claimed, REFUSED)
+        assert deliveries()[0].due_at > timezone.now()
+        rename(place, 'b')
+        assert work() == '1 delivered, 1 superseded'
+
+    def test_what_was_attempted_keeps_what_it_says(self, webhook, receiver):
+        """It went before its turn, and is repeated under its `webhook-id`: so it supersedes nothing."""
+        with away():
+            place = site(name='a')
+            rename(place, 'b')
+        Delivery.objects.filter(event__kind=UPDATED).update(attempt_count=1, error='HTTP 500')
+        work()
+        assert told(receiver) == [(CREATED, 'a'), (UPDATED, 'b')]
+        assert statuses() == [DELIVERED, DELIVERED]
+
+    def test_but_it_is_superseded_by_what_was_not(self, webhook, receiver):
+        with away():
+            place = site(name='a')
+            for name in 'bc':
+                rename(place, name)
+        second = deliveries()[1]
+        Delivery.objects.filter(pk=second.pk).update(attempt_count=1, error='HTTP 500')
+        work()
+        assert told(receiver) == [(CREATED, 'c')]
+
+    def test_a_deletion_is_sent_where_a_later_change_went_before_the_creation(self, webhook, receiver):
+        """As without `ordered` before the option was switched on."""
+        with away():
+            place = site(name='a')
+            rename(place, 'b')
+            place.delete()
+        _created, updated, _deleted = deliveries()
+        Delivery.objects.filter(pk=updated.pk).update(status=DELIVERED, attempt_count=1, due_at=None)
+        work()
+        assert told(receiver) == [(DELETED, 'b')]
+
+    def test_a_suspect_is_superseded_as_well(self, place, receiver):
+        pass_leases()
+        rescue.rescue()
+        rename(place, 'b')
+        dispatch_all()
+        pass_retry_waits()
+        assert claim_suspect() == []
+        assert statuses() == [SUPERSEDED, PENDING]
+        work()
+        assert told(receiver) == [(CREATED, 'b')]
+
+    def test_what_may_overtake_supersedes(self, place, receiver, monkeypatch):
+        """Switched on while one waits behind another that is retried."""
+        change_settings(monkeypatch, order_wait=3600)
+        Webhook.objects.update(latest_only=False)
+        record(self.lease, self.claimed, REFUSED)
+        rename(place, 'b')
+        assert work() == 'nothing to send'
+        Delivery.objects.filter(event__kind=UPDATED).update(due_at=timezone.now(), overtake_at=timezone.now())
+        Webhook.objects.update(latest_only=True)
+        work()
+        assert told(receiver) == [(CREATED, 'b')]
+        assert statuses() == [SUPERSEDED, DELIVERED]
+
+
+class TestSpan:
+    """`snapshots` and `differences` go from before the first of the skipped changes to after the last."""
+
+    @pytest.fixture
+    def webhook(self, receiver: Receiver) -> Webhook:
+        return subscribe(receiver.url(HOOK), Site, latest_only=True, include_snapshots=True)
+
+    def names(self, receiver: Receiver) -> tuple[str | None, str | None]:
+        (request,) = receiver.requests
+        before, after = request.json()['snapshots'].values()
+        return before and before['name'], after and after['name']
+
+    def test_of_updates(self, webhook, receiver):
+        place = existing(name='a')
+        receiver.clear()
+        with away():
+            for name in 'bcd':
+                rename(place, name)
+        work()
+        assert self.names(receiver) == ('a', 'd')
+        assert receiver.requests[0].json()['differences']['changed']['name'] == ['a', 'd']
+
+    def test_step_by_step(self, webhook, receiver):
+        place = existing(name='a')
+        receiver.clear()
+        with away():
+            for name in 'bcd':
+                rename(place, name)
+                dispatch_all()
+                settle()
+        work()
+        assert self.names(receiver) == ('a', 'd')
+
+    def test_of_a_creation(self, webhook, receiver):
+        with away():
+            place = site(name='a')
+            rename(place, 'b')
+        work()
+        assert self.names(receiver) == (None, 'b')
+        body = receiver.requests[0].json()
+        assert body['event'] == CREATED
+        assert body['differences']['added']['name'] == 'b'
+
+    def test_of_a_deletion(self, webhook, receiver):
+        place = existing(name='a')
+        receiver.clear()
+        with away():
+            rename(place, 'b')
+            place.delete()
+        work()
+        assert self.names(receiver) == ('a', None)
+
+    def test_of_a_deletion_after_a_creation_that_may_have_been_seen(self, webhook, receiver):
+        receiver.answers(HOOK, 500, 200)
+        place = site(name='a')
+        work()
+        receiver.clear()
+        with away():
+            rename(place, 'b')
+            place.delete()
+        work()
+        assert self.names(receiver) == ('a', None)
+
+    def test_what_is_not_known_is_not_made_up(self, webhook, receiver):
+        """Nobody asked for snapshots when the first of the changes was made."""
+        Webhook.objects.update(include_snapshots=False)
+        place = existing(name='a')
+        receiver.clear()
+        with away():
+            rename(place, 'b')
+            dispatch_all()
+            Webhook.objects.update(include_snapshots=True)
+            rename(place, 'c')
+        work()
+        assert self.names(receiver) == (None, 'c')
+        assert receiver.requests[0].json()['differences'] is None
+
+    def test_the_sequence_and_the_id_are_those_of_the_last(self, webhook, receiver):
+        with away():
+            place = site(name='a')
+            rename(place, 'b')
+        last = Event.objects.order_by('sequence').last()
+        work()
+        body = receiver.requests[0].json()
+        assert (body['id'], body['sequence']) == (str(last.uuid), last.sequence)
+
+    def test_in_the_format_of_netbox(self, webhook, receiver):
+        Webhook.objects.update(payload_format='netbox')
+        with away():
+            place = site(name='a')
+            rename(place, 'b')
+        work()
+        assert self.names(receiver) == (None, 'b')
+        assert receiver.requests[0].json()['event'] == CREATED
+
+    def test_in_cloudevents(self, webhook, receiver):
+        Webhook.objects.update(payload_format='cloudevents')
+        with away():
+            place = site(name='a')
+            rename(place, 'b')
+        work()
+        body = receiver.requests[0].json()
+        assert body['type'] == 'netbox.dcim.site.created'
+        assert body['data']['snapshots']['prechange'] is None
+
+    def test_in_a_template(self, webhook, receiver):
+        Webhook.objects.update(body_template='{{ event }} {{ snapshots.prechange }} {{ data.name }}')
+        with away():
+            place = site(name='a')
+            rename(place, 'b')
+        work()
+        assert receiver.requests[0].body == b'created None b'
+
+    def test_the_log_shows_it(self, webhook, receiver):
+        with away():
+            place = site(name='a')
+            rename(place, 'b')
+        work()
+        shown = [json.loads(preview.body_of(one)) for one in deliveries()]
+        assert [one['event'] for one in shown] == [CREATED, CREATED]
+        assert [one['data']['name'] for one in shown] == ['a', 'b']
+
+    def test_another_webhook_is_told_of_the_same_event_as_it_was(self, webhook, receiver):
+        subscribe(receiver.url('/all'), Site, include_snapshots=True)
+        with away():
+            place = site(name='a')
+            rename(place, 'b')
+        work()
+        (last,) = [
+            request.json()
+            for request in receiver.requests
+            if request.path == '/all' and request.json()['data']['name'] == 'b'
+        ]
+        assert last['event'] == UPDATED
+        assert last['snapshots']['prechange']['name'] == 'a'
+
+
+class TestBatch:
+    @pytest.fixture
+    def webhook(self, receiver: Receiver) -> Webhook:
+        return subscribe(receiver.url(HOOK), Site, latest_only=True, batch=True, include_snapshots=True)
+
+    def together(self, places: list[Site], suffix: str = '*') -> None:
+        with transaction.atomic():
+            for place in places:
+                rename(place, place.name + suffix)
+
+    def make(self, names: str) -> list[Site]:
+        with transaction.atomic():
+            return [site(name=name) for name in names]
+
+    def told(self, receiver: Receiver) -> list[tuple[str, list[str]]]:
+        shown = [request.json() for request in receiver.requests]
+        return sorted((body['event'], [data['name'] for data in body['data']]) for body in shown)
+
+    def existing(self, names: str, receiver: Receiver) -> list[Site]:
+        places = self.make(names)
+        work()
+        Delivery.objects.all().delete()
+        Event.objects.all().delete()
+        receiver.clear()
+        return places
+
+    def test_a_later_batch_supersedes_a_whole_one(self, webhook, receiver):
+        places = self.existing('abc', receiver)
+        with away():
+            for _ in range(3):
+                self.together(places)
+        assert work() == '1 delivered, 2 superseded'
+        assert self.told(receiver) == [(UPDATED, ['a***', 'b***', 'c***'])]
+        (request,) = receiver.requests
+        assert [shown['prechange']['name'] for shown in request.json()['snapshots']] == ['a', 'b', 'c']
+        assert statuses() == [SUPERSEDED, SUPERSEDED, DELIVERED]
+
+    def test_what_a_later_one_tells_leaves_its_batch(self, webhook, receiver):
+        places = self.existing('abc', receiver)
+        with away():
+            self.together(places)
+            self.together(places[:1])
+        assert work() == '2 delivered'
+        assert self.told(receiver) == [(UPDATED, ['a**']), (UPDATED, ['b*', 'c*'])]
+
+    def test_creations_and_updates_go_as_creations(self, webhook, receiver):
+        with away():
+            places = self.make('abc')
+            self.together(places)
+        assert work() == '1 delivered, 2 superseded'
+        assert self.told(receiver) == [(CREATED, ['a*', 'b*', 'c*'])]
+        assert [shown['prechange'] for shown in receiver.requests[0].json()['snapshots']] == [None] * 3
+
+    def test_an_update_of_old_and_new_objects_is_told_apart(self, webhook, receiver):
+        places = self.existing('a', receiver)
+        with away():
+            places += self.make('bc')
+            self.together(places)
+        work()
+        assert self.told(receiver) == [(CREATED, ['b*', 'c*']), (UPDATED, ['a*'])]
+
+    def test_of_a_batch_of_creations_one_is_updated(self, webhook, receiver):
+        with away():
+            places = self.make('abc')
+            self.together(places[1:2])
+        work()
+        assert self.told(receiver) == [(CREATED, ['a', 'c']), (CREATED, ['b*'])]
+
+    def test_what_was_made_and_deleted_meanwhile_is_not_told(self, webhook, receiver):
+        with away():
+            places = self.make('abc')
+            with transaction.atomic():
+                for place in places[:2]:
+                    place.delete()
+        work()
+        assert self.told(receiver) == [(CREATED, ['c'])]
+        assert statuses() == [DELIVERED, SUPERSEDED]
+
+    def test_what_left_a_batch_holds_up_nothing(self, webhook, receiver):
+        """The batch is retried, and what left it is told by another."""
+        places = self.existing('ab', receiver)
+        receiver.answers(HOOK, 500, 200)
+        self.together(places)
+        assert work() == '1 to retry'
+        self.together(places[:1])
+        assert work() == '1 delivered'
+        pass_retry_waits()
+        work()
+        assert [data['name'] for data in receiver.requests[-1].json()['data']] == ['b*']
+
+    def test_a_batch_does_not_wait_for_what_left_it(self, webhook, receiver):
+        places = self.existing('ab', receiver)
+        rename(places[0], 'x')
+        dispatch_all()
+        assert len(claim()) == 1
+        self.together(places)
+        dispatch_all()
+        assert claim() == []
+        rename(places[0], 'y')
+        dispatch_all()
+        assert [one.event_count for one in claim()] == [2]
+        assert [one.event.object_id for one in deliveries(PENDING)] == [places[0].pk]
+
+    def test_a_failed_rest_is_redelivered_without_what_left(self, webhook, receiver):
+        places = self.existing('ab', receiver)
+        Webhook.objects.update(max_attempts=1)
+        receiver.answers(HOOK, 500, 500, 200)
+        with away():
+            self.together(places)
+            self.together(places[:1])
+        work()
+        receiver.clear()
+        redelivery.redeliver(Delivery.objects.filter(status=FAILED))
+        work()
+        assert self.told(receiver) == [(UPDATED, ['a**']), (UPDATED, ['b*'])]
+
+    def test_a_delivered_rest_is_replayed_without_what_left(self, webhook, receiver):
+        places = self.existing('abc', receiver)
+        with away():
+            self.together(places)
+            self.together(places[:1])
+        work()
+        receiver.clear()
+        assert redelivery.replay(webhook) == 2
+        work()
+        assert self.told(receiver) == [(UPDATED, ['a**']), (UPDATED, ['b*', 'c*'])]
+
+    def test_a_superseded_batch_is_shown_and_redelivered_whole(self, webhook, receiver):
+        places = self.existing('ab', receiver)
+        with away():
+            for _ in range(2):
+                self.together(places)
+        work()
+        receiver.clear()
+        (superseded,) = deliveries(SUPERSEDED)
+        assert '"a*"' in preview.body_of(superseded)
+        redelivery.redeliver(Delivery.objects.filter(pk=superseded.pk))
+        work()
+        assert self.told(receiver) == [(UPDATED, ['a*', 'b*'])]
+        assert not BatchItem.objects.filter(delivery=superseded, superseded=True).exists()
+
+
+class TestLeftAlone:
+    """What takes no part: it is sent as it is."""
+
+    def two(self, webhook: Webhook, **fields: Any) -> None:
+        """Two that wait for one object; the fields are of the second one's event."""
+        place = existing(name='a')
+        for number in range(2):
+            told = event(place, **(fields if number else {}))
+            delivery(told, webhook, 0, status=PENDING, error='', response_status=None, due_at=timezone.now())
+        Delivery.objects.update(expires_at=timezone.now() + timedelta(days=1))
+
+    def test_changes_do_take_part(self, webhook):
+        self.two(webhook)
+        assert settle() == 1
+
+    @pytest.mark.parametrize(
+        'fields', [{'test': True}, {'kind': 'job_ended'}, {'error': 'the payload cannot be built', 'data': ''}]
+    )
+    def test_others_neither_supersede_nor_are_superseded(self, webhook, fields):
+        self.two(webhook, **fields)
+        assert settle() == 0
+        assert len(claim()) == 1
+        assert work() == 'nothing to send'
+
+    def test_a_batch_of_another_webhook_is_not_touched(self, webhook, receiver):
+        place = existing(name='a')
+        other = subscribe(receiver.url('/other'), Site, batch=True)
+        batch_of([event(place), event(existing())], other, attempts=0, status=PENDING, error='', due_at=timezone.now())
+        self.two(webhook)
+        assert settle() == 1
+        assert [one.superseded for one in BatchItem.objects.all()] == [False, False]
+
+
+class TestRedelivery:
+    def test_one_that_a_later_one_tells_is_superseded_again(self, webhook, receiver):
+        with away():
+            place = site(name='a')
+            rename(place, 'b')
+        work()
+        receiver.clear()
+        with away():
+            redelivery.redeliver(Delivery.objects.filter(status=SUPERSEDED))
+            rename(place, 'c')
+        assert work() == '1 delivered, 1 superseded'
+        assert told(receiver) == [(CREATED, 'c')]
+
+    def test_a_replay_ends_with_one_request_an_object(self, webhook, receiver):
+        place = site(name='a')
+        work()
+        rename(place, 'b')
+        work()
+        receiver.clear()
+        with away():
+            redelivery.replay(webhook)
+        work()
+        assert told(receiver) == [(CREATED, 'b')]
+
+    def test_what_is_replayed_says_what_it_said(self, webhook, receiver):
+        Webhook.objects.update(include_snapshots=True)
+        with away():
+            place = site(name='a')
+            rename(place, 'b')
+        work()
+        redelivery.replay(webhook)
+        work()
+        first, second = [request.json() for request in receiver.requests]
+        assert first == second
+
+    @pytest.mark.parametrize('which', [DELIVERED, SUPERSEDED])
+    def test_a_deletion_behind_a_redelivered_creation_is_sent(self, webhook, receiver, which):
+        """The receiver has the object from before."""
+        with away():
+            place = site(name='a')
+            rename(place, 'b')
+        work()
+        receiver.clear()
+        with away():
+            redelivery.redeliver(Delivery.objects.filter(status=which))
+            place.delete()
+        work()
+        assert told(receiver) == [(DELETED, 'b')]
+
+    def test_a_redelivered_one_that_stands_for_others_has_all_its_attempts(self, webhook, receiver):
+        with away():
+            place = existing(name='a')
+            rename(place, 'b')
+            rename(place, 'c')
+        Delivery.objects.filter(pk=deliveries()[1].pk).update(status=FAILED)
+        receiver.clear()
+        receiver.answers(HOOK, 500)
+        redelivery.redeliver(Delivery.objects.filter(status=FAILED))
+        assert work() == '1 to retry, 1 superseded'
