@@ -265,6 +265,29 @@ class CountSerializer(serializers.Serializer):
     count = serializers.IntegerField(read_only=True, help_text=_('How many deliveries are redelivered.'))
 
 
+@extend_schema_serializer(component_name='WebhookWaiting')
+class WaitingSerializer(serializers.Serializer):
+    """What waits for a webhook."""
+
+    changes = serializers.IntegerField(read_only=True, help_text=_('Counted up to 100,000.'))
+    objects = serializers.IntegerField(read_only=True, help_text=_('Of how many objects.'))
+    since = serializers.DateTimeField(
+        read_only=True, allow_null=True, help_text=_('Since when the oldest waits; null: nothing does.')
+    )
+
+
+@extend_schema_serializer(component_name='WebhookSendWaiting')
+class SendWaitingSerializer(StorableMixin, serializers.Serializer):
+    latest_only = serializers.BooleanField(
+        default=False, help_text=_('Only the latest change of each object: the others are superseded.')
+    )
+
+
+@extend_schema_serializer(component_name='WebhookSentWaiting')
+class SentWaitingSerializer(WaitingSerializer):
+    superseded = serializers.IntegerField(read_only=True, help_text=_('How many deliveries were superseded.'))
+
+
 @extend_schema_serializer(component_name='WebhookRotation')
 class RotateSerializer(StorableMixin, serializers.Serializer):
     """How a new secret is made, and for how long the present one stays valid beside it."""

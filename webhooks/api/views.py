@@ -1,6 +1,7 @@
 """The REST API's endpoints. Webhooks are NetBox objects as any other; events and deliveries are read only."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from django.db.models import Model, QuerySet
@@ -25,7 +26,7 @@ from ..models import Delivery, Event, Webhook, querysets
 from ..permissions import visible_deliveries, visible_events
 from ..presentation import actions
 from ..presentation.actions import STILL_OPEN
-from ..services import preview, redelivery, secret_rotation, trial
+from ..services import preview, redelivery, secret_rotation, trial, waiting
 from . import serializers
 from .parsers import ParsingMixin
 
@@ -98,6 +99,24 @@ class WebhookViewSet(ParsingMixin, NetBoxModelViewSet):
         wanted = serializer.validated_data
         count = redelivery.replay(webhook, wanted['since'], wanted.get('until'), wanted.get('status'))
         return Response({'count': count})
+
+    @extend_schema(responses=serializers.WaitingSerializer)
+    @action(detail=True, methods=['get'], permission_classes=[post_needs(actions.SEND_WAITING.permission)])
+    def waiting(self, request: Request, pk: str) -> Response:
+        """Tell what waits for the webhook."""
+        webhook = self._get_permitted('view', pk)
+        return Response(serializers.WaitingSerializer(waiting.measure(webhook)).data)
+
+    @extend_schema(request=serializers.SendWaitingSerializer, responses=serializers.SentWaitingSerializer)
+    @waiting.mapping.post
+    def send_waiting(self, request: Request, pk: str) -> Response:
+        """Send what waits now: all of it, or of each object only the latest change."""
+        webhook = self._get_permitted('change', pk)
+        serializer = serializers.SendWaitingSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        superseded = waiting.send(webhook, latest_only=serializer.validated_data['latest_only'])
+        shown = {**asdict(waiting.measure(webhook)), 'superseded': superseded}
+        return Response(serializers.SentWaitingSerializer(shown).data)
 
     @extend_schema(request=serializers.RotateSerializer, responses=serializers.SecretSerializer)
     @action(

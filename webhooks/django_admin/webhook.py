@@ -28,10 +28,10 @@ from ..choices import StatusChoices
 from ..exceptions import WebhooksError
 from ..models import Delivery, Webhook
 from ..presentation import states
-from ..presentation.actions import DISABLE, ENABLE, REDELIVER_FAILED, TEST
+from ..presentation.actions import DISABLE, ENABLE, REDELIVER_FAILED, SEND_ALL, SEND_LATEST, TEST
 from ..presentation.fields import GROUPS, Group, Row
 from ..presets import all_presets
-from ..services import banners, preview, secret_rotation, trial
+from ..services import banners, preview, secret_rotation, trial, waiting
 from ..ui import history
 from .base import EVERYWHERE, BaseAdmin
 from .display import failed_url, last_call, word
@@ -49,7 +49,7 @@ class WebhookAdmin(BaseAdmin):
     list_select_related = ('health',)
     search_fields = ('name', 'description')
     filter_horizontal = ('ignore_users', 'notification_groups')
-    actions = ('enable', 'disable', 'send_test', 'redeliver_failed', 'delete_selected')
+    actions = ('enable', 'disable', 'send_test', 'redeliver_failed', 'send_all', 'send_latest', 'delete_selected')
     readonly_fields = ('state', 'last_day')
     #
     # List
@@ -135,6 +135,20 @@ class WebhookAdmin(BaseAdmin):
     def redeliver_failed(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
         failed = Delivery.objects.filter(webhook__in=queryset, status=StatusChoices.FAILED)
         self.redeliver_all(request, failed)
+
+    @admin.action(description=SEND_ALL.label, location=EVERYWHERE)
+    def send_all(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
+        self._send_waiting(request, queryset, latest_only=False)
+
+    @admin.action(description=SEND_LATEST.label, location=EVERYWHERE)
+    def send_latest(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
+        self._send_waiting(request, queryset, latest_only=True)
+
+    def _send_waiting(self, request: HttpRequest, queryset: QuerySet[Webhook], *, latest_only: bool) -> None:
+        for webhook in queryset:
+            superseded = waiting.send(webhook, latest_only=latest_only)
+            told = waiting.announce(webhook, superseded, latest_only=latest_only)
+            self.message_user(request, told, messages.SUCCESS)
 
     #
     # Change and delete

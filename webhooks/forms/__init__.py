@@ -3,6 +3,7 @@ from .bulk_import import ImportedTextForm, WebhookImportForm
 from .filters import DeliveryFilterForm, EventFilterForm, WebhookFilterForm
 from .replay import ReplayForm
 from .secret import RotateSecretForm
+from .waiting import SendWaitingForm
 from .webhook import WebhookForm
 
 __all__ = (
@@ -11,6 +12,7 @@ __all__ = (
     'ImportedTextForm',
     'ReplayForm',
     'RotateSecretForm',
+    'SendWaitingForm',
     'WebhookBulkEditForm',
     'WebhookFilterForm',
     'WebhookForm',

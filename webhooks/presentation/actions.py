@@ -31,6 +31,19 @@ REPLAY = Action(
         'acts on it.'
     ),
 )
+SEND_WAITING = Action(
+    'send_waiting',
+    _('Send what waits'),
+    'change',
+    'tray-arrow-up',
+    _('Send What Waits'),
+    _(
+        'For an endpoint that is back: what waits for a retry or a probe is sent now. Where only the state of an '
+        'object counts, and not how it came to it, send only the latest change of each: the others are superseded.'
+    ),
+)
+SEND_ALL = Action('send_all', _('Send all that waits'), 'change')
+SEND_LATEST = Action('send_latest', _('Send only the latest'), 'change')
 ROTATE_SECRET = Action(
     'rotate_secret',
     _('Rotate secret'),

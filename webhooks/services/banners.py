@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.contrib.contenttypes.models import ContentType
+from django.utils import timezone
+from django.utils.timesince import timesince
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 from extras.models import EventRule
@@ -15,22 +17,37 @@ from ..exceptions import DecryptionError
 from ..models import Health, Webhook
 from ..models.fields import Sealed
 from ..outbox import queue
-from ..presentation import states
+from ..presentation import actions, states
+from ..presentation.actions import Action
+from . import waiting
+
+# What waits is mentioned once it has waited so long.
+LONG = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
 class Banner:
-    """`kind` is one of Bootstrap's: danger where changes are lost or nothing goes out, warning, secondary."""
+    """`kind` is one of Bootstrap's: danger where changes are lost or nothing goes out, warning, secondary.
+
+    `action` is what can be done about it, beyond editing the webhook.
+    """
 
     kind: str
     icon: str
     title: str
     text: str
+    action: Action | None = None
 
 
 def of(webhook: Webhook) -> list[Banner]:
-    """Return what there is to say, the most important first; nothing of a webhook that sends."""
-    return [*_definition(webhook), *_state(webhook), *_subscription(webhook), *_installation(webhook)]
+    """Return what there is to say, the most important first; nothing of a webhook that sends without delay."""
+    return [
+        *_definition(webhook),
+        *_state(webhook),
+        *_subscription(webhook),
+        *_installation(webhook),
+        *_waiting(webhook),
+    ]
 
 
 def _definition(webhook: Webhook) -> Iterator[Banner]:
@@ -149,6 +166,20 @@ def _installation(webhook: Webhook) -> Iterator[Banner]:
         )
     elif webhook.enabled and not (workers := queue.count_workers()):
         yield _no_redis() if workers is None else _no_worker()
+
+
+def _waiting(webhook: Webhook) -> Iterator[Banner]:
+    found = waiting.measure(webhook)
+    if found.since is None or timezone.now() - found.since < LONG:
+        return
+    text = _('The oldest for {age}. All is sent, in order; or send only the latest change of each object.')
+    yield Banner(
+        'info',
+        'tray-full',
+        _('Waiting: {figures}').format(figures=found),
+        text.format(age=timesince(found.since)),
+        actions.SEND_WAITING,
+    )
 
 
 def _no_redis() -> Banner:

@@ -47,6 +47,10 @@ class Replay(Button):
     action = actions.REPLAY
 
 
+class SendWaiting(Button):
+    action = actions.SEND_WAITING
+
+
 class RotateSecret(Button):
     action = actions.ROTATE_SECRET
 

@@ -25,9 +25,9 @@ from ..models import Webhook
 from ..presentation import actions
 from ..presentation.actions import Action
 from ..presentation.fields import label
-from ..services import banners, preview, redelivery, secret_rotation, trial
+from ..services import banners, preview, redelivery, secret_rotation, trial, waiting
 from ..ui import panels
-from ..ui.buttons import Replay, RotateSecret, SendTest
+from ..ui.buttons import Replay, RotateSecret, SendTest, SendWaiting
 
 WEBHOOK, STATE, SOME_CHANGES, REQUEST, RETRIES, *REST = panels.cards()
 
@@ -43,7 +43,7 @@ class WebhookListView(generic.ObjectListView):
 @register_model_view(Webhook)
 class WebhookView(generic.ObjectView):
     queryset = Webhook.objects.select_related('health')
-    actions = (SendTest, Replay, RotateSecret, CloneObject, EditObject, DeleteObject)
+    actions = (SendTest, SendWaiting, Replay, RotateSecret, CloneObject, EditObject, DeleteObject)
     layout = layout.SimpleLayout(
         left_panels=[WEBHOOK, STATE, REQUEST, RETRIES],
         right_panels=[
@@ -153,8 +153,14 @@ class WebhookActionView(BaseObjectView):
     def get_queryset(self, request: HttpRequest):
         return super().get_queryset(request).restrict(request.user, 'view')
 
-    def render_form(self, request: HttpRequest, webhook: Webhook, form: Form) -> HttpResponse:
-        shown = {'object': webhook, 'form': form, 'action': self.action, 'return_url': webhook.get_absolute_url()}
+    def render_form(self, request: HttpRequest, webhook: Webhook, form: Form, figures: object = '') -> HttpResponse:
+        shown = {
+            'object': webhook,
+            'form': form,
+            'action': self.action,
+            'figures': figures,
+            'return_url': webhook.get_absolute_url(),
+        }
         return render(request, self.template_name, shown)
 
 
@@ -196,6 +202,26 @@ class WebhookReplayView(WebhookActionView):
 
     def _replay(self, webhook: Webhook, since: datetime, until: datetime, status: str) -> int:
         return redelivery.replay(webhook, since, until, status or None)
+
+
+@register_model_view(Webhook, 'send_waiting', path='send-waiting')
+class WebhookSendWaitingView(WebhookActionView):
+    """Says what waits, and asks whether all of it is sent."""
+
+    action = actions.SEND_WAITING
+
+    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
+        webhook = self.get_object(pk=pk)
+        return self.render_form(request, webhook, forms.SendWaitingForm(), waiting.measure(webhook))
+
+    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
+        webhook = self.get_object(pk=pk)
+        form = forms.SendWaitingForm(request.POST)
+        if not form.is_valid():
+            return self.render_form(request, webhook, form, waiting.measure(webhook))
+        superseded = waiting.send(webhook, latest_only=form.latest_only)
+        messages.success(request, waiting.announce(webhook, superseded, latest_only=form.latest_only))
+        return redirect(webhook.get_absolute_url())
 
 
 @register_model_view(Webhook, 'rotate_secret', path='rotate-secret')

@@ -1,0 +1,204 @@
+"""What waits for a webhook whose endpoint was away, and sending it: all, or only the latest."""
+
+from datetime import timedelta
+
+import pytest
+from dcim.models import Site
+from django.db import transaction
+from django.utils import timezone
+from support.admin_browser import messages_of, press
+from support.builders import CREATED, UPDATED, site, subscribe
+from support.engine import deliveries, dispatch_all, health, work
+
+from devstack.receiver import Receiver
+from webhooks.choices import StatusChoices
+from webhooks.engine import superseding
+from webhooks.models import Delivery, Event, Health, Webhook
+from webhooks.services import waiting
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+HOOK = '/hook'
+API = '/api/plugins/webhooks/webhooks/'
+
+
+@pytest.fixture
+def webhook(receiver: Receiver) -> Webhook:
+    """Of which five changes of two objects wait, since its endpoint is away."""
+    webhook = subscribe(receiver.url(HOOK), Site)
+    away(webhook)
+    first, second = site(name='a'), site(name='b')
+    for name in 'cde':
+        first.name = name
+        first.save()
+    dispatch_all()
+    assert deliveries(StatusChoices.PENDING, object_id=second.pk)
+    return webhook
+
+
+def away(webhook: Webhook) -> None:
+    later = timezone.now() + timedelta(hours=1)
+    Health.objects.filter(webhook=webhook).update(suspended_since=timezone.now(), probe_at=later, unreachable=5)
+
+
+def told(receiver: Receiver) -> list[tuple[str, str]]:
+    return sorted((request.json()['event'], request.json()['data']['name']) for request in receiver.requests)
+
+
+ALL = [(CREATED, 'a'), (CREATED, 'b'), *((UPDATED, name) for name in 'cde')]
+LATEST = [(CREATED, 'b'), (CREATED, 'e')]
+
+
+class TestMeasure:
+    def test_changes_and_objects_are_counted(self, webhook):
+        found = waiting.measure(webhook)
+        assert (found.changes, found.objects) == (5, 2)
+        assert str(found) == '5 changes of 2 objects'
+        assert found.since == Event.objects.order_by('timestamp').first().timestamp
+
+    def test_each_object_of_a_batch_is_counted(self, receiver):
+        batched = subscribe(receiver.url(HOOK), Site, batch=True, paused=True)
+        with transaction.atomic():
+            places = [site() for _ in range(3)]
+        places[0].save()
+        dispatch_all()
+        found = waiting.measure(batched)
+        assert (found.changes, found.objects) == (4, 3)
+
+    def test_what_is_under_way_or_closed_does_not_wait(self, webhook):
+        Delivery.objects.update(status=StatusChoices.SENDING)
+        assert waiting.measure(webhook) == waiting.Waiting(0, 0, None)
+
+    def test_not_more_is_counted_than_can_be_read_quickly(self, webhook, monkeypatch):
+        monkeypatch.setattr(waiting, 'MOST', 4)
+        assert str(waiting.measure(webhook)).startswith('4+ changes of')
+
+
+class TestSend:
+    def test_nothing_is_sent_before(self, webhook, receiver):
+        assert work() == 'nothing to send'
+        assert not receiver.requests
+
+    @pytest.mark.parametrize(('latest_only', 'expected'), [(False, ALL), (True, LATEST)])
+    def test_it_is_sent_now(self, webhook, receiver, latest_only, expected):
+        assert waiting.send(webhook, latest_only=latest_only) == len(ALL) - len(expected)
+        work()
+        assert told(receiver) == expected
+        assert health(webhook).superseded == len(ALL) - len(expected)
+        assert not Webhook.objects.get().latest_only
+
+    def test_it_is_done_in_parts(self, webhook, receiver, monkeypatch):
+        monkeypatch.setattr(superseding, 'OBJECTS', 1)
+        monkeypatch.setattr(superseding, 'MOST', 2)
+        for _ in range(2):
+            for place in Site.objects.all():
+                place.save()
+        dispatch_all()
+        waiting.send(webhook, latest_only=True)
+        work()
+        assert told(receiver) == LATEST
+
+    def test_a_retry_is_not_waited_for(self, receiver):
+        webhook = subscribe(receiver.url(HOOK), Site)
+        receiver.answers(HOOK, 500, 200)
+        site()
+        assert work() == '1 to retry'
+        assert work() == 'nothing to send'
+        waiting.send(webhook)
+        assert work() == '1 delivered'
+
+    def test_other_webhooks_keep_what_waits(self, webhook, receiver):
+        other = subscribe(receiver.url('/other'), Site, paused=True)
+        for _ in range(2):
+            Site.objects.first().save()
+        dispatch_all()
+        waiting.send(webhook, latest_only=True)
+        assert waiting.measure(other).changes == 2
+
+    def test_what_is_paused_is_thinned_out_and_held(self, webhook, receiver):
+        Webhook.objects.update(paused=True)
+        assert waiting.send(webhook, latest_only=True) == 3
+        assert work() == 'nothing to send'
+        Webhook.objects.update(paused=False)
+        work()
+        assert told(receiver) == LATEST
+
+
+class TestRest:
+    def test_it_tells_what_waits(self, webhook, api_client):
+        shown = api_client.get(f'{API}{webhook.pk}/waiting/').json()
+        assert (shown['changes'], shown['objects']) == (5, 2)
+        assert shown['since']
+
+    @pytest.mark.parametrize(
+        ('data', 'expected'), [({}, ALL), ({'latest_only': False}, ALL), ({'latest_only': True}, LATEST)]
+    )
+    def test_it_sends_what_waits(self, webhook, api_client, receiver, data, expected):
+        answer = api_client.post(f'{API}{webhook.pk}/waiting/', data, format='json')
+        assert answer.status_code == 200, answer.content
+        shown = answer.json()
+        assert (shown['changes'], shown['superseded']) == (len(expected), len(ALL) - len(expected))
+        work()
+        assert told(receiver) == expected
+
+    def test_what_makes_no_sense_is_refused(self, webhook, api_client):
+        answer = api_client.post(f'{API}{webhook.pk}/waiting/', {'latest_only': 'perhaps'}, format='json')
+        assert answer.status_code == 400
+        assert list(answer.json()) == ['latest_only']
+
+    def test_it_needs_the_permission_to_change(self, webhook, clerk_api, grant):
+        grant(Webhook, 'view')
+        assert clerk_api.get(f'{API}{webhook.pk}/waiting/').status_code == 200
+        assert clerk_api.post(f'{API}{webhook.pk}/waiting/', {}, format='json').status_code == 403
+        grant(Webhook, 'change')
+        assert clerk_api.post(f'{API}{webhook.pk}/waiting/', {}, format='json').status_code == 200
+
+
+class TestPages:
+    @pytest.fixture
+    def old(self, webhook: Webhook) -> Webhook:
+        """It waits for long."""
+        two_hours = timedelta(hours=2)
+        for event in Event.objects.all():
+            Event.objects.filter(pk=event.pk).update(timestamp=event.timestamp - two_hours)
+        return webhook
+
+    def test_the_page_says_what_waits_and_leads_on(self, admin_pages, old):
+        page = admin_pages.get(old.get_absolute_url()).content.decode()
+        assert 'Waiting: 5 changes of 2 objects' in page
+        assert f'href="{old.get_absolute_url()}send-waiting/"' in page
+        page = admin_pages.get(f'/admin/webhooks/webhook/{old.pk}/change/').content.decode()
+        assert 'Waiting: 5 changes of 2 objects' in page
+
+    def test_what_has_just_come_is_not_worth_a_word(self, admin_pages, webhook):
+        assert 'Waiting: ' not in admin_pages.get(webhook.get_absolute_url()).content.decode()
+
+    def test_whoever_may_not_change_it_is_told_only(self, clerk_pages, grant, old):
+        grant(Webhook, 'view')
+        page = clerk_pages.get(old.get_absolute_url()).content.decode()
+        assert 'Waiting: 5 changes of 2 objects' in page
+        assert 'send-waiting' not in page
+        assert clerk_pages.post(f'{old.get_absolute_url()}send-waiting/', {'what': 'latest'}).status_code == 403
+        assert len(deliveries(StatusChoices.PENDING)) == 5
+
+    @pytest.mark.parametrize(('what', 'expected'), [('all', ALL), ('latest', LATEST)])
+    def test_it_asks_and_sends(self, admin_pages, webhook, receiver, what, expected):
+        address = f'{webhook.get_absolute_url()}send-waiting/'
+        assert '5 changes of 2 objects' in admin_pages.get(address).content.decode()
+        answer = admin_pages.post(address, {'what': what}, follow=True)
+        assert answer.redirect_chain[-1][0] == webhook.get_absolute_url()
+        assert len(messages_of(answer)) == 1
+        work()
+        assert told(receiver) == expected
+
+    def test_a_choice_is_needed(self, admin_pages, webhook):
+        answer = admin_pages.post(f'{webhook.get_absolute_url()}send-waiting/', {})
+        assert answer.context['form'].errors.keys() == {'what'}
+        assert '5 changes of 2 objects' in answer.content.decode()
+
+    @pytest.mark.parametrize(('action', 'expected'), [('send_all', ALL), ('send_latest', LATEST)])
+    def test_the_admin_sends(self, admin_pages, webhook, receiver, action, expected):
+        (message,) = messages_of(press(admin_pages, webhook, action))
+        assert ('3 deliveries were superseded' in message) == (expected is LATEST)
+        work()
+        assert told(receiver) == expected

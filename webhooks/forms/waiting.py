@@ -1,0 +1,20 @@
+"""Whether all that waits is sent, or only the latest."""
+
+from django import forms
+from django.utils.translation import gettext_lazy as _
+
+ALL, LATEST = 'all', 'latest'
+
+
+class SendWaitingForm(forms.Form):
+    what = forms.ChoiceField(
+        label=_('Send'),
+        choices=[(ALL, _('All changes, in their order')), (LATEST, _('Only the latest change of each object'))],
+        widget=forms.RadioSelect,
+        initial=ALL,
+    )
+
+    @property
+    def latest_only(self) -> bool:
+        """What was chosen."""
+        return self.cleaned_data['what'] == LATEST
