@@ -1,0 +1,166 @@
+"""A receiver that applies what comes by "the higher sequence wins" ends equal to the database, with `latest_only`.
+
+While people change a few objects, and fault comes upon fault. `--long` runs fifty seeds.
+"""
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dcim.models import Site
+from support.builders import CREATED, DELETED, subscribe
+from support.chaos import crowd
+from support.chaos.audit import finish, is_whole
+from support.chaos.crowd import Journal
+from support.chaos.faults import Faults
+from support.chaos.victims import Children
+from support.engine import deliveries, health
+
+from devstack.process import wait_until
+from devstack.receiver import Answer, Manner, Received, Receiver
+from webhooks.choices import OPEN_STATUSES, StatusChoices
+from webhooks.models import Event, Webhook
+
+pytestmark = [
+    pytest.mark.usefixtures('committed'),
+    # The threads of the receiver, which the children do not use.
+    pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
+]
+
+STEADY, PAUSED, BATCHED, PLAIN = '/steady', '/paused', '/batched', '/plain'
+WRITERS, FAULTS, CHANGES = 3, 15, 20
+PATIENCE = 120
+
+
+@dataclass
+class Told:
+    """What a request says of one object."""
+
+    pk: int
+    kind: str
+    sequence: int
+    before: str | None
+    after: str
+
+
+@dataclass
+class Follower:
+    """The receiver's own copy. `gaps`: what was told to have changed from a state that nobody had told of."""
+
+    objects: dict[int, Told] = field(default_factory=dict)
+    created: set[int] = field(default_factory=set)
+    gaps: list[Told] = field(default_factory=list)
+    _heard: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
+
+    def apply(self, told: Told) -> None:
+        is_known = bool(self._heard[told.pk])
+        if told.before is not None and told.before not in self._heard[told.pk] and (is_known or told.kind != DELETED):
+            self.gaps.append(told)
+        self._heard[told.pk].add(told.after)
+        if told.kind == CREATED:
+            self.created.add(told.pk)
+        if told.pk not in self.objects or told.sequence >= self.objects[told.pk].sequence:
+            self.objects[told.pk] = told
+
+    @property
+    def present(self) -> dict[int, str]:
+        return {pk: told.after for pk, told in self.objects.items() if told.kind != DELETED}
+
+
+class Ear:
+    """Hears each request, and applies it for two receivers: one acts on what it answers well, the other on all."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self.careful: dict[str, Follower] = defaultdict(Follower)
+        self.eager: dict[str, Follower] = defaultdict(Follower)
+        self._record = receiver.record
+        receiver.record = self._heard
+
+    def _heard(self, request: Received) -> Answer:
+        answer = self._record(request)
+        if is_whole(request):
+            for told in _said(request):
+                self.eager[request.path].apply(told)
+                if answer.status < 300 and answer.manner == Manner.WHOLE:
+                    self.careful[request.path].apply(told)
+        return answer
+
+
+def _said(request: Received) -> Iterator[Told]:
+    body = request.json()
+    if not isinstance(body['data'], list):
+        body = {**body, 'data': [body['data']], 'events': [body], 'snapshots': [body['snapshots']]}
+    for data, event, snapshots in zip(body['data'], body['events'], body['snapshots'], strict=True):
+        before: dict[str, Any] | None = snapshots['prechange']
+        yield Told(data['id'], body['event'], event['sequence'], before and before['description'], data['description'])
+
+
+@pytest.fixture
+def journal(committed: None, tmp_path: Path) -> Iterator[Journal]:
+    crowd.make_numbers()
+    yield Journal(tmp_path / 'journal')
+    crowd.drop_numbers()
+
+
+@pytest.fixture
+def webhooks(receiver: Receiver) -> dict[str, Webhook]:
+    kinds = {
+        STEADY: {'latest_only': True},
+        PAUSED: {'latest_only': True},
+        BATCHED: {'latest_only': True, 'batch': True},
+        PLAIN: {},
+    }
+    return {
+        path: subscribe(
+            receiver.url(path), Site, timeout=1, max_attempts=100, concurrency=4, include_snapshots=True, **fields
+        )
+        for path, fields in kinds.items()
+    }
+
+
+def pause(webhook: Webhook) -> None:
+    Webhook.objects.filter(pk=webhook.pk).update(paused=True)
+
+
+def wait_for_changes() -> None:
+    """More than there are objects, so that of one of them at least two wait."""
+    enough = Event.objects.count() + CHANGES
+    assert wait_until(lambda: Event.objects.count() >= enough, timeout=PATIENCE)
+
+
+@pytest.mark.parametrize('seed', [1, 2, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 51))])
+def test_the_receiver_ends_equal_to_the_database(webhooks, journal, receiver, children: Children, tasks_redis, seed):
+    if not tasks_redis.private:
+        pytest.skip('this Redis is not ours to kill')
+    ear = Ear(receiver)
+    pause(webhooks[PAUSED])
+    people = [children.fork(lambda seed=seed + number: crowd.write(journal, seed)) for number in range(WRITERS)]
+    faults = Faults(random.Random(seed), children, receiver, tasks_redis, list(webhooks), webhooks[PAUSED].pk)
+
+    faults.inject(FAULTS)
+    pause(webhooks[PAUSED])
+    wait_for_changes()
+
+    assert all(map(children.is_running, people)), 'somebody who changes things has given up'
+    for pid in people:
+        children.kill(pid)
+    faults.end()
+    finish()
+
+    report = f'seed {seed}, {dict(faults.done)}'
+    superseded = {path: health(webhook).superseded for path, webhook in webhooks.items()}
+    print(f'{report}: {superseded} superseded of {Event.objects.count()} events')
+    assert not Event.objects.filter(dispatched_at=None).exists(), report
+    assert not deliveries(*OPEN_STATUSES, StatusChoices.FAILED), report
+    present = dict(Site.objects.values_list('pk', 'description'))
+    for path in webhooks:
+        for follower in (ear.careful[path], ear.eager[path]):
+            assert follower.present == present, f'{path}, {report}'
+            assert present.keys() <= follower.created, f'{path}: a creation was lost, {report}'
+            assert not follower.gaps, f'{path}, {report}'
+    assert not superseded.pop(PLAIN)
+    assert any(superseded.values())
