@@ -17,7 +17,9 @@ from benchmarks.report import Row
 from benchmarks.sides import BUILTIN, HOOK, OURS, Bed, dispatch_began
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner
+from webhooks.choices import StatusChoices
 from webhooks.engine import runner
+from webhooks.models import Delivery, Webhook
 
 SLOW, DEAD = '/slow', '/dead'
 TIMEOUT = 120
@@ -46,6 +48,14 @@ def measure(bed: Bed) -> Iterator[Row]:
             [_rate(bed, OURS, ours, path) for _ in turns],
             [_rate(bed, BUILTIN, builtin, path) for _ in turns],
         )
+    with_option = [_rate(bed, OURS, ours, HOOK, latest_only=True) for _ in turns]
+    yield Row('sent by one rqworker, instant endpoint, with `latest_only`, each object once', 'a second', with_option)
+    objects, times = (20, 5) if bed.quick else (250, 40)
+    yield Row(
+        f'{times} waiting changes of each of {objects} objects, with `latest_only`, until the last are sent',
+        's',
+        [_time_of_latest(bed, objects, times) for _ in turns],
+    )
     yield Row('share of the speed beside an endpoint that hangs', '', [_fairness(bed, ours)])
     yield Row('CPU of NetBox and worker for created Devices', 's for 1,000', [_cpu(bed, OURS)], [_cpu(bed, BUILTIN)])
     many = 1000 if bed.quick else 20000
@@ -59,13 +69,30 @@ def _limit(bed: Bed, count: int) -> float:
     return float(answer.stdout)
 
 
-def _rate(bed: Bed, side: str, count: int, path: str) -> float:
+def _rate(bed: Bed, side: str, count: int, path: str, **fields: object) -> float:
     with bed.subscribed(side, Site, path=path):
+        if fields:
+            Webhook.objects.update(**fields)
         bed.save(bed.new_sites(count))
         with bed.worker():
             got = bed.receiver.wait_for(count, timeout=TIMEOUT)
         began = dispatch_began() if side == OURS else got[0].arrived
         return count / (got[count - 1].arrived - began)
+
+
+def _time_of_latest(bed: Bed, objects: int, times: int) -> float:
+    """Return the seconds from the end of a pause to the last request. All that waits is dispatched by then."""
+    with bed.subscribed(OURS, Site):
+        Webhook.objects.update(latest_only=True, paused=True)
+        sites = bed.new_sites(objects)
+        for _ in range(times):
+            bed.save(sites)
+        runner.run()
+        Webhook.objects.update(paused=False)
+        with bed.worker():
+            got = bed.receiver.wait_for(objects, timeout=TIMEOUT)
+        began = Delivery.objects.filter(status=StatusChoices.SUPERSEDED).order_by('finished_at').first().finished_at
+        return got[-1].arrived - began.timestamp()
 
 
 def _fairness(bed: Bed, count: int) -> float:
