@@ -13,12 +13,12 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 
-from django.db import DataError, connection
+from django.db import DataError
 
 from .. import conf
 from ..interruptions import BROKEN_OFF
 from ..models import Event, Webhook, sequence
-from . import batching, components, event_claims, event_rendering, lanes, memory
+from . import batching, components, event_claims, event_rendering, lanes, memory, sql
 from .event_rendering import Shown
 from .matching import Candidate, accepts, match
 
@@ -163,9 +163,9 @@ def _write(lease: uuid.UUID, events: Sequence[Event], matches: Matches, ready: d
     unwanted = [event.pk for event in events if not matches[event.pk]]
     back = _not_ready([event for event in events if matches[event.pk]], ready)
     going = [ready[event.pk] for event in events if event.pk in ready and event.pk not in back]
-    with lanes.turn(), connection.cursor() as cursor:
+    with lanes.turn():
         sequence.keep_low(unwanted)
-        cursor.execute(DISCARD, [unwanted, lease])
+        sql.execute(DISCARD, [unwanted, lease])
         event_claims.give_back(lease, back)
     try:
         _make(lease, going)
@@ -209,17 +209,15 @@ def make_deliveries(groups: Sequence[batching.Group]) -> list[int]:
     groups = [group for group in groups if group.webhook_id in there]
     if not groups:
         return []
-    with connection.cursor() as cursor:
-        cursor.execute(
-            MAKE,
-            [
-                conf.get().expire_after,
-                [group.webhook_id for group in groups],
-                [group.event_ids[-1] for group in groups],
-                [len(group.event_ids) for group in groups],
-            ],
-        )
-        ids = [pk for (pk,) in cursor.fetchall()]
+    ids = sql.fetch_column(
+        MAKE,
+        [
+            conf.get().expire_after,
+            [group.webhook_id for group in groups],
+            [group.event_ids[-1] for group in groups],
+            [len(group.event_ids) for group in groups],
+        ],
+    )
     _add_items(ids, groups)
     return ids
 
@@ -231,7 +229,5 @@ def _add_items(ids: Sequence[int], groups: Sequence[batching.Group]) -> None:
         if len(group.event_ids) > 1
         for event_id in group.event_ids
     ]
-    if not items:
-        return
-    with connection.cursor() as cursor:
-        cursor.execute(ADD_ITEMS, [list(column) for column in zip(*items, strict=True)])
+    if items:
+        sql.execute(ADD_ITEMS, [list(column) for column in zip(*items, strict=True)])

@@ -9,12 +9,11 @@ the deliveries of an object are made in the order of its events, however many di
 import uuid
 from collections.abc import Collection
 
-from django.db import connection
 from django.db.models import Q
 from django.db.models.functions import Now
 
 from ..models import Event, querysets
-from . import death
+from . import death, sql
 
 # Seconds. A suspect may be rendered for two minutes (event_rendering.FIRST).
 LEASE, LONG_LEASE = 10, 150
@@ -105,21 +104,21 @@ def claim(lease: uuid.UUID, limit: int) -> tuple[list[Event], set[int]]:
     and the ids of those that are not among the oldest.
     """
     parameters = {'lease': lease, 'limit': limit, 'transactions': TRANSACTIONS, 'of_each': OF_EACH}
-    oldest = {pk for (pk,) in _fetch(OLDEST, parameters)}
-    dealt = {pk for (pk,) in _fetch(DEAL, parameters)} - oldest if len(oldest) == limit else set()
+    oldest = set(sql.fetch_column(OLDEST, parameters))
+    dealt = set(sql.fetch_column(DEAL, parameters)) - oldest if len(oldest) == limit else set()
     claimed = _hold(oldest | dealt, {'lease': lease, 'seconds': LEASE, 'count': CLAIMED})
     return list(querysets.events().filter(pk__in=claimed).order_by('sequence')), dealt
 
 
 def claim_suspect(lease: uuid.UUID) -> list[Event]:
     """Hold one of the events that were in hand when a worker stopped, if there is any."""
-    oldest = {pk for (pk,) in _fetch(OLDEST_SUSPECT, {'lease': lease})}
+    oldest = sql.fetch_column(OLDEST_SUSPECT, {'lease': lease})
     claimed = _hold(oldest, {'lease': lease, 'seconds': LONG_LEASE, 'count': ALONE})
     return list(querysets.events().filter(pk__in=claimed))
 
 
 def _hold(pks: Collection[int], parameters: dict[str, object]) -> list[int]:
-    return [pk for (pk,) in _fetch(CLAIM, {**parameters, 'ids': list(pks)})] if pks else []
+    return sql.fetch_column(CLAIM, {**parameters, 'ids': list(pks)}) if pks else []
 
 
 def deaths(event: Event) -> int:
@@ -131,28 +130,21 @@ def is_given_up(event: Event) -> bool:
 
 
 def is_any_waiting() -> bool:
-    return bool(_fetch(ANY, {}))
+    return bool(sql.fetch(ANY))
 
 
 def is_another_waiting(events: Collection[Event]) -> bool:
     """Whether a newer transaction than those of the events waits to be dispatched."""
-    ((newest,),) = _fetch(NEWEST, {})
+    newest = sql.fetch_value(NEWEST)
     return newest is not None and newest > max(event.transaction_id for event in events)
 
 
 def give_back(lease: uuid.UUID, pks: Collection[int]) -> None:
     """Let others take what was held and not dispatched."""
     if pks:
-        with connection.cursor() as cursor:
-            cursor.execute(GIVE_BACK, {'ids': list(pks), 'lease': lease})
+        sql.execute(GIVE_BACK, {'ids': list(pks), 'lease': lease})
 
 
 def release(lease: uuid.UUID) -> None:
     """Let others take the suspects that are held under the lease: its holder has ended, and they are not to blame."""
     Event.objects.filter(dispatched_at=None, lease=lease).update(lease=None, lease_until=None)
-
-
-def _fetch(statement: str, parameters: dict[str, object]) -> list[tuple]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return cursor.fetchall()

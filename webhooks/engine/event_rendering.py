@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection, transaction
+from django.db import transaction
 from psycopg.errors import QueryCanceled
 
 from .. import rendering
@@ -21,7 +21,7 @@ from ..interruptions import INTERRUPTIONS
 from ..models import Event, Webhook
 from ..rendering import expansion
 from ..storable import storable
-from . import event_claims, expansions, memory, time_limit
+from . import event_claims, expansions, memory, sql, time_limit
 
 logger = logging.getLogger('webhooks.dispatch')
 
@@ -134,9 +134,7 @@ def save(shown: Sequence[Shown], lease: object = None) -> set[int]:
         [one.skipped for one in shown],
         lease,
     ]
-    with connection.cursor() as cursor:
-        cursor.execute(SAVE.format(data=array, snapshots=array, expanded=array), parameters)
-        return {pk for (pk,) in cursor.fetchall()}
+    return set(sql.fetch_column(SAVE.format(data=array, snapshots=array, expanded=array), parameters))
 
 
 # {model: seconds that it may take}, where that is not FIRST.
@@ -164,9 +162,7 @@ def _slices(model: type | None, events: Sequence[Event], sizes: Mapping[int, int
 
 
 def _sizes(events: Sequence[Event]) -> dict[int, int]:
-    with connection.cursor() as cursor:
-        cursor.execute(SIZES, [[event.pk for event in events]])
-        return dict(cursor.fetchall())
+    return dict(sql.fetch(SIZES, [[event.pk for event in events]]))
 
 
 def _render_model(model: type | None, events: Sequence[Event], asked: Set[int]) -> list[Shown]:

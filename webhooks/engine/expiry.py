@@ -3,10 +3,8 @@
 from collections import Counter
 from datetime import datetime, timedelta
 
-from django.db import connection
-
 from .. import conf
-from . import lanes, ledger, ordering
+from . import lanes, ledger, ordering, sql
 
 # Deliveries in one transaction: what is due goes out between two.
 PART = 500
@@ -30,13 +28,11 @@ EXPIRE = """
 
 def expire() -> bool:
     """Fail what has expired, some at a time. Returns whether there was any."""
-    with lanes.turn() as now, connection.cursor() as cursor:
-        cursor.execute(OVERDUE, {'now': now, 'part': PART})
-        held = lanes.take([pk for (pk,) in cursor.fetchall()])
+    with lanes.turn() as now:
+        held = lanes.take(sql.fetch_column(OVERDUE, {'now': now, 'part': PART}))
         if not held:
             return False
-        cursor.execute(EXPIRE, {'now': now, 'part': PART, 'lanes': list(held)})
-        expired = cursor.fetchall()
+        expired = sql.fetch(EXPIRE, {'now': now, 'part': PART, 'lanes': list(held)})
         pks = [pk for pk, _webhook_id in expired]
         ordering.close_batches(pks)
         ordering.unpark(pks, now)

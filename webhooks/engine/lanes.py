@@ -21,6 +21,7 @@ from datetime import datetime
 from django.db import connection, transaction
 
 from ..models import Health, Webhook
+from . import sql
 
 logger = logging.getLogger('webhooks.drain')
 
@@ -44,6 +45,7 @@ ENDED = """
 
 # Milliseconds that a person waits for a lane at most.
 WAIT = 5_000
+SET_LOCK_TIMEOUT = "set_config('lock_timeout', %s, true)"
 HOLD = 'SELECT 1 FROM webhooks_health WHERE webhook_id = %s FOR UPDATE'
 
 
@@ -55,14 +57,14 @@ def turn() -> Iterator[datetime]:
     InternalError where PostgreSQL ends it.
     """
     with transaction.atomic():
-        yield _fetch(BEGIN)[0][-1]
+        yield sql.fetch(BEGIN)[0][-1]
 
 
 def take(webhook_ids: Collection[int]) -> set[int]:
     """Lock those of the lanes that are free, and return them, with those that are no longer there."""
-    taken = {pk for (pk,) in _fetch(TAKE, [list(webhook_ids)])} if webhook_ids else set()
+    taken = set(sql.fetch_column(TAKE, [list(webhook_ids)])) if webhook_ids else set()
     missing = [pk for pk in webhook_ids if pk not in taken]
-    return taken | {pk for (pk,) in _fetch(ENDED, [missing])} if missing else taken
+    return taken.union(sql.fetch_column(ENDED, [missing])) if missing else taken
 
 
 @contextmanager
@@ -72,15 +74,17 @@ def hold(webhook_id: int) -> Iterator[datetime]:
     Waits for the lane, WAIT milliseconds at most: raises OperationalError after that. Gives PostgreSQL's time.
     """
     with transaction.atomic():
-        before = _fetch("SELECT current_setting('lock_timeout'), set_config('lock_timeout', %s, true)", [str(WAIT)])
-        _fetch(HOLD, [webhook_id])
-        ((_, now),) = _fetch("SELECT set_config('lock_timeout', %s, true), clock_timestamp()", [before[0][0]])
+        before = sql.fetch_value(
+            "SELECT current_setting('lock_timeout'), set_config('lock_timeout', %s, true)", [str(WAIT)]
+        )
+        sql.fetch(HOLD, [webhook_id])
+        ((_, now),) = sql.fetch("SELECT set_config('lock_timeout', %s, true), clock_timestamp()", [before])
         yield now
 
 
 def now() -> datetime:
     """Return PostgreSQL's time."""
-    return _fetch('SELECT clock_timestamp()')[0][0]
+    return sql.fetch_value('SELECT clock_timestamp()')
 
 
 def ensure() -> None:
@@ -91,7 +95,7 @@ def ensure() -> None:
 
 def wait_briefly() -> None:
     """From now on the open transaction waits a moment only for a row that somebody else holds."""
-    _fetch("SELECT set_config('lock_timeout', '200', true)")
+    sql.fetch(f'SELECT {SET_LOCK_TIMEOUT}', ['200'])
 
 
 def recover(error: Exception) -> None:
@@ -99,9 +103,3 @@ def recover(error: Exception) -> None:
     logger.warning('transaction=broken off reason="%s" (it is done again)', str(error).strip())
     if not connection.is_usable():
         connection.close()
-
-
-def _fetch(statement: str, parameters: list | None = None) -> list[tuple]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return cursor.fetchall()

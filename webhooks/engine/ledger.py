@@ -94,8 +94,7 @@ def _matters(webhook: Webhook, entries: Sequence[Entry]) -> bool:
 
 
 def _healths(webhook_ids: Collection[int]) -> list[Health]:
-    found = Health.objects.filter(webhook__in=webhook_ids).select_related('webhook').order_by('webhook')
-    return list(found) if webhook_ids else []
+    return list(Health.objects.filter(webhook__in=webhook_ids).select_related('webhook').order_by('webhook'))
 
 
 def _record(health: Health, webhook: Webhook, group: Sequence[Entry], now: datetime, tells_failures: bool) -> None:

@@ -13,7 +13,7 @@ Whoever calls this holds the lanes of the deliveries (lanes.py).
 
 from collections.abc import Collection
 
-from django.db import connection
+from . import sql
 
 # The objects of a delivery `d`: its own, or those of its batch.
 MEMBERS = """
@@ -99,5 +99,4 @@ def open_batches(ids: Collection[int]) -> None:
 
 def _execute(statement: str, ids: Collection[int], **parameters: object) -> None:
     if ids:
-        with connection.cursor() as cursor:
-            cursor.execute(statement, {'ids': list(ids), **parameters})
+        sql.execute(statement, {'ids': list(ids), **parameters})

@@ -9,14 +9,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from django.db import connection
-
 from ..choices import StatusChoices
 from ..interruptions import INTERRUPTIONS
 from ..payload import http_request
 from ..storable import storable
 from ..transport.exchange import MAX_ERROR, Outcome
-from . import ordering
+from . import ordering, sql
 from .claimed import Claimed
 from .ledger import Ledger
 from .verdict import Verdict, decide
@@ -114,9 +112,7 @@ def save(lease: uuid.UUID, judged: Sequence[Judged], now: datetime) -> list[tupl
     """Write what deliveries become, and let the next of their objects go. Returns those still held under the lease."""
     if not judged:
         return []
-    with connection.cursor() as cursor:
-        cursor.execute(RECORD, {'rows': json.dumps([row for *_, row in judged]), 'lease': lease})
-        recorded = {pk for (pk,) in cursor.fetchall()}
+    recorded = set(sql.fetch_column(RECORD, {'rows': json.dumps([row for *_, row in judged]), 'lease': lease}))
     mine = [(one, verdict) for one, verdict, _row in judged if one.delivery.pk in recorded]
     closed = [one.delivery for one, verdict in mine if verdict.status != StatusChoices.PENDING]
     ordering.close_batches([delivery.pk for delivery in closed if delivery.event_count > 1])

@@ -4,9 +4,7 @@ Deleting a webhook deletes its row, and nobody sees its log any more (models/del
 row of its health, which goes last: so whatever breaks off the work, it is taken up again.
 """
 
-from django.db import connection
-
-from . import lanes
+from . import lanes, sql
 
 # Deliveries in one transaction. Their attempts and batch items go along.
 PART = 500
@@ -35,26 +33,20 @@ STRAYS = """
 
 def purge() -> bool:
     """Remove a part of the log of one deleted webhook. Returns whether there was any."""
-    with lanes.turn(), connection.cursor() as cursor:
-        cursor.execute(ORPHANS)
-        held = lanes.take([pk for (pk,) in cursor.fetchall()])
+    with lanes.turn():
+        held = lanes.take(sql.fetch_column(ORPHANS))
         for webhook_id in held:
             if not _remove(webhook_id):
-                cursor.execute('DELETE FROM webhooks_health WHERE webhook_id = %s', [webhook_id])
+                sql.execute('DELETE FROM webhooks_health WHERE webhook_id = %s', [webhook_id])
     return bool(held)
 
 
 def purge_strays() -> None:
     """Remove what belongs to no webhook and to no health. Reads one row for each webhook in the log."""
-    with connection.cursor() as cursor:
-        cursor.execute(STRAYS)
-        orphans = [pk for (pk,) in cursor.fetchall()]
-    for webhook_id in orphans:
+    for webhook_id in sql.fetch_column(STRAYS):
         while _remove(webhook_id):
             pass
 
 
 def _remove(webhook_id: int) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute(PURGE, [webhook_id, PART])
-        return cursor.rowcount
+    return sql.execute(PURGE, [webhook_id, PART])

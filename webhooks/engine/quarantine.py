@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
-from django.db import DataError, connection
+from django.db import DataError
 from redis import RedisError
 
 from ..constants import JOB_TIME, LEASE_MARGIN
@@ -29,7 +29,7 @@ from ..payload.http_request import Builder
 from ..templating import renderer
 from ..templating.process import fork
 from ..transport.client import Client
-from . import claims, death, event_claims, lanes, outcomes
+from . import claims, death, event_claims, lanes, outcomes, sql
 from .blame import count_death
 from .claimed import Claimed, prepare
 from .dispatch import dispatch
@@ -56,9 +56,7 @@ FIND = f"""
 
 def _are_any(lease: uuid.UUID) -> bool:
     """Whether there are suspects that can be tried now, in a moment at the latest."""
-    with connection.cursor() as cursor:
-        cursor.execute(FIND, {'lease': lease})
-        ((any_event, now, any_delivery),) = cursor.fetchall()
+    ((any_event, now, any_delivery),) = sql.fetch(FIND, {'lease': lease})
     return any_event or (any_delivery and claims.is_claimable(now, suspect=True))
 
 

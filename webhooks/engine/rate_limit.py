@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import datetime
 
-from django.db import connection
+from . import sql
 
 # What is in the bucket of a webhook `w` with health `h`. It holds a fifth of a second, so that no second sees many more
 # than the rate.
@@ -23,5 +23,4 @@ SPEND = f"""
 def spend(counts: Mapping[int, int], now: datetime) -> None:
     """Take tokens out of the buckets of webhooks: {id: how many requests begin}."""
     if counts:
-        with connection.cursor() as cursor:
-            cursor.execute(SPEND, {'now': now, 'ids': list(counts), 'counts': list(counts.values())})
+        sql.execute(SPEND, {'now': now, 'ids': list(counts), 'counts': list(counts.values())})

@@ -10,15 +10,13 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
-from django.db import connection
-
 from ..choices import StatusChoices
 from ..constants import LEASE_MARGIN
 from ..models import Delivery
 from ..models.querysets import LONG_COLUMNS
 from ..payload.http_request import Builder
 from ..transport.exchange import Outcome
-from . import lanes, ledger, outcomes
+from . import lanes, ledger, outcomes, sql
 from .claimed import Claimed
 from .outcomes import Judged
 from .verdict import Verdict
@@ -64,20 +62,16 @@ def rescue() -> bool:
 
 def end_lease(lease: uuid.UUID) -> None:
     """Let others take what is held under the lease: its holder is dead. It needs no lane, for nobody counts leases."""
-    with lanes.turn(), connection.cursor() as cursor:
+    with lanes.turn():
         for statement in END_LEASE:
-            cursor.execute(statement, [lease])
+            sql.execute(statement, [lease])
 
 
 def _take_over(lease: uuid.UUID, now: datetime) -> list[Delivery]:
-    with connection.cursor() as cursor:
-        cursor.execute(LAPSED_LANES, {'now': now, 'part': PART})
-        held = lanes.take([pk for (pk,) in cursor.fetchall()])
-        if not held:
-            return []
-        cursor.execute(TAKE_OVER, {'lease': lease, 'now': now, 'part': PART, 'lanes': list(held)})
-        pks = [pk for (pk,) in cursor.fetchall()]
-    return fetch(pks)
+    held = lanes.take(sql.fetch_column(LAPSED_LANES, {'now': now, 'part': PART}))
+    if not held:
+        return []
+    return fetch(sql.fetch_column(TAKE_OVER, {'lease': lease, 'now': now, 'part': PART, 'lanes': list(held)}))
 
 
 def fetch(pks: Iterable[int]) -> list[Delivery]:

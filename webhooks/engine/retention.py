@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import batched
 
-from django.db import connection
 from django.utils import timezone
 
 from .. import conf
 from ..models import Webhook
-from . import lanes, purge
+from . import lanes, purge, sql
 
 # Events that are looked for at a time, without any lock, and deliveries that go in one transaction.
 LOOK, CHUNK = 5000, 500
@@ -43,7 +42,7 @@ def prune(before: datetime) -> int:
     """Delete closed events from before the moment, with their deliveries and attempts. Returns how many events."""
     total = 0
     while found := _find(before):
-        pruned = sum(_prune(chunk, before) for chunk in batched(found, _chunk_size()))
+        pruned = sum(_prune(chunk, before) for chunk in batched(found, chunk_size()))
         if not pruned:
             break  # somebody redelivers them
         total += pruned
@@ -51,21 +50,17 @@ def prune(before: datetime) -> int:
     return total
 
 
-def _chunk_size() -> int:
+def chunk_size() -> int:
     """Return how many events go in one transaction: each may have a delivery for every webhook."""
     return max(CHUNK // max(Webhook.objects.count(), 1), 1)
 
 
 def _find(before: datetime) -> list[int]:
-    with connection.cursor() as cursor:
-        cursor.execute(FIND, {'before': before, 'look': LOOK})
-        return [pk for (pk,) in cursor.fetchall()]
+    return sql.fetch_column(FIND, {'before': before, 'look': LOOK})
 
 
 def _prune(ids: Sequence[int], before: datetime) -> int:
     """Delete those that are still closed."""
-    with lanes.turn(), connection.cursor() as cursor:
-        cursor.execute(LOCK, {'ids': list(ids)})
-        locked = [pk for (pk,) in cursor.fetchall()]
-        cursor.execute(PRUNE, {'ids': locked, 'before': before})
-        return cursor.rowcount
+    with lanes.turn():
+        locked = sql.fetch_column(LOCK, {'ids': list(ids)})
+        return sql.execute(PRUNE, {'ids': locked, 'before': before})

@@ -7,11 +7,8 @@ goes. An event goes with all its deliveries, a batch with all its events.
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from django.db import connection
-
 from ..choices import OPEN_STATUSES, StatusChoices
-from ..models import Webhook
-from . import lanes, retention
+from . import lanes, retention, sql
 
 # What stays, at first and at last.
 KEPT = ((*OPEN_STATUSES, StatusChoices.FAILED), OPEN_STATUSES)
@@ -56,12 +53,12 @@ def prune(size: int) -> int:
     """Delete closed deliveries beyond so many in the log; 0: there is no bound. Returns how many events went."""
     if not size:
         return 0
-    events, excess = 0, _fetch('SELECT count(*) FROM webhooks_delivery', {})[0][0] - size
+    events, excess = 0, sql.fetch_value('SELECT count(*) FROM webhooks_delivery') - size
     for kept in KEPT:
         looked = _look(kept)
         while excess > 0 and (found := next(looked, None)):
             while excess > 0 and found:
-                chunk = _first(found[: _chunk_size()], excess)
+                chunk = _first(found[: retention.chunk_size()], excess)
                 found = found[len(chunk) :]
                 pruned = _prune(chunk, kept)
                 excess -= pruned.deliveries
@@ -72,14 +69,9 @@ def prune(size: int) -> int:
 def _look(kept: Sequence[str]) -> Iterator[list[tuple[int, int]]]:
     """Give what may go as (event id, how many deliveries it has), the oldest first, some at a time."""
     after = {'timestamp': '-infinity', 'id': 0}
-    while rows := _fetch(FIND, {'kept': list(kept), 'look': retention.LOOK, **after}):
+    while rows := sql.fetch(FIND, {'kept': list(kept), 'look': retention.LOOK, **after}):
         after = {'timestamp': rows[-1][1], 'id': rows[-1][0]}
         yield [(pk, count) for pk, _timestamp, count in rows]
-
-
-def _chunk_size() -> int:
-    """Return how many events go in one transaction: each may have a delivery for every webhook."""
-    return max(retention.CHUNK // max(Webhook.objects.count(), 1), 1)
 
 
 def _first(found: Sequence[tuple[int, int]], excess: int) -> list[int]:
@@ -95,17 +87,8 @@ def _first(found: Sequence[tuple[int, int]], excess: int) -> list[int]:
 
 def _prune(ids: list[int], kept: Sequence[str]) -> Pruned:
     """Delete those that still may go."""
-    with lanes.turn(), connection.cursor() as cursor:
-        fellows = [pk for (pk,) in _fetch(FELLOWS, {'ids': ids})]
-        cursor.execute(retention.LOCK, {'ids': [*ids, *fellows]})
-        locked = [pk for (pk,) in cursor.fetchall()]
-        cursor.execute(PRUNE, {'ids': [pk for pk in ids if pk in locked], 'kept': list(kept)})
-        deliveries = cursor.rowcount
-        cursor.execute(PRUNE_EVENTS, {'ids': locked})
-        return Pruned(deliveries, cursor.rowcount)
-
-
-def _fetch(statement: str, parameters: dict) -> list[tuple]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return cursor.fetchall()
+    with lanes.turn():
+        fellows = sql.fetch_column(FELLOWS, {'ids': ids})
+        locked = sql.fetch_column(retention.LOCK, {'ids': [*ids, *fellows]})
+        deliveries = sql.execute(PRUNE, {'ids': [pk for pk in ids if pk in locked], 'kept': list(kept)})
+        return Pruned(deliveries, events=sql.execute(PRUNE_EVENTS, {'ids': locked}))

@@ -11,6 +11,7 @@ from django.db import DatabaseError, InterfaceError, connection
 
 from ..outbox import wakeup
 from ..outbox.scope import is_migrated, look_again
+from . import sql
 
 logger = logging.getLogger('webhooks.timer')
 
@@ -66,6 +67,4 @@ class Timer(threading.Thread):
 def something_to_do() -> bool:
     if not is_migrated():
         return False  # a worker may be started before the tables are there
-    with connection.cursor() as cursor:
-        cursor.execute(SOMETHING_TO_DO)
-        return cursor.fetchone()[0]
+    return sql.fetch_value(SOMETHING_TO_DO)

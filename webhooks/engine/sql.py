@@ -1,0 +1,32 @@
+"""A statement of the engine's, on the default database: whatever a router says, its tables are there."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.db import connection
+
+Parameters = Mapping[str, Any] | Sequence[Any] | None
+
+
+def fetch(statement: str, parameters: Parameters = None) -> list[tuple]:
+    """Return the rows."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.fetchall()
+
+
+def fetch_column(statement: str, parameters: Parameters = None) -> list[Any]:
+    """Return the first value of each row."""
+    return [row[0] for row in fetch(statement, parameters)]
+
+
+def fetch_value(statement: str, parameters: Parameters = None) -> Any:
+    """Return the first value of the first row."""
+    return fetch(statement, parameters)[0][0]
+
+
+def execute(statement: str, parameters: Parameters = None) -> int:
+    """Return how many rows were changed."""
+    with connection.cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return cursor.rowcount
