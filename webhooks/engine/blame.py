@@ -16,7 +16,7 @@ from ..models.querysets import LONG_COLUMNS
 from . import backoff, death, event_claims, lanes, rescue
 from .outcomes import Judged
 from .rescue import SUSPECT
-from .verdict import Verdict
+from .verdict import fail, try_again
 
 logger = logging.getLogger('webhooks.quarantine')
 
@@ -52,11 +52,5 @@ def _count_for_event(event: Event, cause: str, now: datetime) -> None:
 def _judge(one: Delivery, cause: str, now: datetime) -> Judged:
     lapses = one.lapses + 1
     deaths = lapses - SUSPECT
-    return rescue.judge(one, death.sentence(deaths, cause), lapses, decide(one, deaths, now, random.random()), now)
-
-
-def decide(one: Delivery, deaths: int, now: datetime, chance: float) -> Verdict:
-    """Return what becomes of a delivery whose process has died so often. `chance` in [0, 1)."""
-    if death.is_last(deaths):
-        return Verdict(StatusChoices.FAILED, one.attempt_count + 1, one.attempt_limit)
-    return rescue.again(one, now + backoff.delay(deaths, chance))
+    verdict = fail(one) if death.is_last(deaths) else try_again(one, now + backoff.delay(deaths, random.random()))
+    return rescue.judge(one, death.sentence(deaths, cause), lapses, verdict, now)

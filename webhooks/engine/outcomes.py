@@ -17,7 +17,7 @@ from ..transport.exchange import MAX_ERROR, Outcome
 from . import ordering, sql
 from .claimed import Claimed
 from .ledger import Ledger
-from .verdict import Verdict, decide
+from .verdict import Verdict, decide, fail
 
 logger = logging.getLogger('webhooks.delivery')
 
@@ -104,7 +104,7 @@ def judge_failed(reason: Exception, one: Claimed, now: datetime) -> Judged:
     error = storable(f'its outcome cannot be recorded: {type(reason).__name__}: {reason}')[:MAX_ERROR]
     outcome = Outcome(started_at=one.outcome.started_at, duration=one.outcome.duration, error=error)
     failed = Claimed(one.delivery, one.builder, outcome=outcome)
-    verdict = Verdict(StatusChoices.FAILED, one.delivery.attempt_count + 1, one.delivery.attempt_limit)
+    verdict = fail(one.delivery)
     return failed, verdict, row(failed, verdict)
 
 
@@ -132,7 +132,7 @@ def row(one: Claimed, verdict: Verdict, lapses: int = 0) -> dict[str, object]:
         'error': outcome.error,
         'response_status': outcome.status,
         'due_at': verdict.due_at and verdict.due_at.isoformat(),
-        'attempt_count': min(verdict.attempt_count, MOST_ATTEMPTS),
+        'attempt_count': min(one.delivery.attempt_count + 1, MOST_ATTEMPTS),
         'attempt_limit': verdict.attempt_limit and min(verdict.attempt_limit, MOST_ATTEMPTS),
         'started_at': datetime.fromtimestamp(outcome.started_at, UTC).isoformat(),
         'duration': outcome.duration,
@@ -154,7 +154,7 @@ def _log(one: Claimed, verdict: Verdict) -> None:
         one.delivery.uuid,
         one.delivery.webhook_id,
         verdict.status,
-        verdict.attempt_count,
+        one.delivery.attempt_count + 1,
         verdict.due_at.isoformat() if verdict.due_at else '-',
         one.outcome.error,
     )

@@ -19,7 +19,7 @@ from ..transport.exchange import Outcome
 from . import lanes, ledger, outcomes, sql
 from .claimed import Claimed
 from .outcomes import Judged
-from .verdict import Verdict
+from .verdict import Verdict, fail, try_again
 
 LAPSED = 'its worker stopped, or was cut off, before an outcome was recorded'
 
@@ -82,14 +82,8 @@ def fetch(pks: Iterable[int]) -> list[Delivery]:
 def decide_lapsed(one: Delivery, now: datetime) -> Verdict:
     """Return what becomes of a delivery whose lease has run out. It has waited for that, and need not wait again."""
     if one.event.test:
-        return Verdict(StatusChoices.FAILED, one.attempt_count + 1, one.attempt_limit)
-    return again(one, now)
-
-
-def again(one: Delivery, due_at: datetime) -> Verdict:
-    """Return the verdict that a delivery is tried again, with as many attempts left as before."""
-    limit = (one.attempt_limit or one.webhook.max_attempts) + 1
-    return Verdict(StatusChoices.PENDING, one.attempt_count + 1, limit, due_at)
+        return fail(one)
+    return try_again(one, now)
 
 
 def judge(one: Delivery, error: str, lapses: int, verdict: Verdict, now: datetime) -> Judged:

@@ -14,12 +14,21 @@ from . import backoff, circuit_breaker
 
 @dataclass
 class Verdict:
-    """What a delivery becomes."""
+    """What a delivery becomes, with one attempt more."""
 
     status: str
-    attempt_count: int
     attempt_limit: int | None
     due_at: datetime | None = None
+
+
+def fail(delivery: Delivery) -> Verdict:
+    return Verdict(StatusChoices.FAILED, delivery.attempt_limit)
+
+
+def try_again(delivery: Delivery, due_at: datetime) -> Verdict:
+    """Return the verdict that a delivery is tried again, with as many attempts left as before."""
+    limit = (delivery.attempt_limit or delivery.webhook.max_attempts) + 1
+    return Verdict(StatusChoices.PENDING, limit, due_at)
 
 
 def decide(delivery: Delivery, outcome: Outcome, now: datetime, chance: float) -> Verdict:
@@ -27,15 +36,14 @@ def decide(delivery: Delivery, outcome: Outcome, now: datetime, chance: float) -
     tries = delivery.attempt_count + 1
     limit = delivery.attempt_limit
     if outcome.succeeded:
-        return Verdict(StatusChoices.DELIVERED, tries, limit)
+        return Verdict(StatusChoices.DELIVERED, limit)
     if outcome.unreachable and not delivery.event.test and circuit_breaker.is_suspended(delivery.webhook):
         # It was a probe: its attempt is not spent. Not due at once, or it would be claimed again and again where the
         # next probe's time cannot be written.
-        due_at = now + timedelta(seconds=circuit_breaker.PROBE_INTERVALS[0])
-        return Verdict(StatusChoices.PENDING, tries, (limit or delivery.webhook.max_attempts) + 1, due_at)
+        return try_again(delivery, now + timedelta(seconds=circuit_breaker.PROBE_INTERVALS[0]))
     if outcome.unsendable or tries >= (limit or delivery.webhook.max_attempts):
-        return Verdict(StatusChoices.FAILED, tries, limit)
-    return Verdict(StatusChoices.PENDING, tries, limit, now + _wait(tries, outcome, now, chance))
+        return fail(delivery)
+    return Verdict(StatusChoices.PENDING, limit, now + _wait(tries, outcome, now, chance))
 
 
 def _wait(tries: int, outcome: Outcome, now: datetime, chance: float) -> timedelta:
