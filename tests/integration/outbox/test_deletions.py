@@ -11,6 +11,7 @@ from django.db.models import Model
 from django.db.models.signals import pre_delete
 from django.test.utils import CaptureQueriesContext
 from ipam.models import VLAN, IPAddress, VLANGroup
+from rq.timeouts import JobTimeoutException
 from support.builders import (
     CREATED,
     DELETED,
@@ -26,7 +27,7 @@ from support.builders import (
     subscribe,
 )
 from support.builtin import builtin_rule, request_by
-from support.engine import dispatch_all, work
+from support.engine import dispatch_all, in_thread, work
 from support.objects import MAKERS, VARIANTS, make_device, make_interface, make_virtual_machine
 from support.objects.dcim import connect
 from support.objects.surroundings import some_device, some_site
@@ -34,6 +35,7 @@ from support.rest import delete, free, get, without_host
 from virtualization.models import VirtualDisk, VirtualMachine
 
 from devstack.receiver import Receiver
+from webhooks import rendering
 from webhooks.models import Event
 from webhooks.outbox import deletions
 from webhooks.signals import bulk_operation
@@ -62,6 +64,18 @@ def shown(instance: Model, pk: int) -> dict[str, dict[str, Any]]:
 def is_rendered(event: Event) -> bool:
     """Whether whoever deleted the object has rendered it."""
     return 'shown' in event.snapshot
+
+
+def is_free(instance: Model) -> bool:
+    with transaction.atomic():
+        return type(instance).objects.select_for_update(skip_locked=True, of=('self',)).filter(pk=instance.pk).exists()
+
+
+def in_thread_for(function: Callable[[], Any]) -> Any:
+    """Return what the function does on a connection of its own."""
+    results = []
+    in_thread(lambda: results.append(function())).join(60)
+    return results[0]
 
 
 class TestAllModels:
@@ -187,6 +201,15 @@ class TestWhatGoesAlong:
             taken.append((count, len(queries)))
             assert len(vars(owner)[deletions.DELETION].snapshots) == 1 + 2 * count
         assert taken[1][1] == taken[2][1]
+
+    def test_nobody_changes_what_goes_along_once_it_is_taken(self):
+        subscribe(NOWHERE, Interface)
+        owner = self.equipped(1)
+        (port,) = Interface.objects.all()
+        with transaction.atomic():
+            port_is_free = in_thread_for(lambda: is_free(port))
+            deletions.begin(owner, owner, 'default')
+            assert (port_is_free, in_thread_for(lambda: is_free(port))) == (True, False)
 
     def test_only_what_somebody_wants_to_see_deleted_is_taken(self):
         subscribe(NOWHERE, Interface, kinds=(DELETED,))
@@ -336,6 +359,33 @@ class TestTroubles:
         assert rendered == {port_pk: port_pk != bad for port_pk in rendered}
         assert len(rendered) == 3
         assert [is_rendered(event) for event in recorded(Device)] == [True]
+
+    def test_a_model_that_cannot_be_prepared_fails_no_deletion(self, doomed, monkeypatch):
+        owner, _ports = doomed
+
+        def raises(model: type[Model]) -> None:
+            if model is Interface:
+                raise RuntimeError('a plugin')
+
+        monkeypatch.setattr(deletions, '_prepared', set())
+        monkeypatch.setattr(rendering, 'prepare', raises)
+        with transaction.atomic():
+            owner.delete()
+        assert {is_rendered(event) for event in recorded(Interface) if event.kind == DELETED} == {False}
+        assert {is_rendered(event) for event in recorded(Device)} == {True}
+
+    @pytest.mark.parametrize('where', ['prepare', 'render'])
+    def test_the_end_of_a_job_s_time_is_no_trouble_of_rendering(self, doomed, monkeypatch, where: str):
+        owner, _ports = doomed
+
+        def ends(*arguments: Any) -> None:
+            raise JobTimeoutException
+
+        monkeypatch.setattr(deletions, '_prepared', set())
+        monkeypatch.setattr(rendering, where, ends)
+        with pytest.raises(JobTimeoutException):
+            owner.delete()
+        assert recorded() == []
 
     def test_a_query_that_takes_long_is_broken_off(self, doomed, monkeypatch):
         owner, _ports = doomed

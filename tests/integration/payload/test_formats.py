@@ -29,6 +29,7 @@ from virtualization.models import Cluster, ClusterGroup, ClusterType
 
 from devstack.receiver import Received, Receiver
 from webhooks.models import Event, Webhook
+from webhooks.payload import formats
 from webhooks.signals import bulk_operation
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -385,6 +386,16 @@ class TestSnapshots:
         created, updated = [request.json() for request in received(receiver, 2)]
         assert created['differences'] is not None
         assert (updated['snapshots']['prechange'], updated['differences']) == (None, None)
+
+    @pytest.mark.parametrize(
+        ('kind', 'before', 'after'),
+        [('updated', None, {'a': 1}), ('updated', {'a': 1}, None), ('created', None, None), ('deleted', None, None)],
+    )
+    def test_what_is_not_known_is_no_difference(self, kind: str, before: dict | None, after: dict | None):
+        event = Event(kind=kind, snapshots={'prechange': before, 'postchange': after})
+        assert formats.differences(event) is None
+        event.snapshots = {'prechange': {'a': 1, 'b': 2, 'c': 3}, 'postchange': {'b': 2, 'c': 4, 'd': 5}}
+        assert formats.differences(event) == {'added': {'d': 5}, 'removed': {'a': 1}, 'changed': {'c': [3, 4]}}
 
     @pytest.mark.parametrize('payload_format', ['default', 'netbox', 'cloudevents'])
     @pytest.mark.parametrize('batch', [False, True], ids=['single', 'batch'])

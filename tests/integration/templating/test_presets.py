@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from dcim.models import Site
 from django.test import Client
-from support.builders import site
+from support.builders import NOWHERE, site, subscribe
 from support.builtin import request_by
 from support.engine import work
 
@@ -135,6 +135,14 @@ class TestChosen:
         plain, filled = [browser.get(path + query).content.decode() for query in ('', '?preset=teams')]
         assert [page.count('aria-current="true"') for page in (plain, filled)] == [0, 1]
         assert [len(re.findall(r'<details[^>]* open', page)) for page in (plain, filled)] == [0, 1]
+
+    def test_the_page_of_a_webhook_that_is_there_offers_none(self, netbox_user):
+        browser = Client()
+        browser.force_login(netbox_user)
+        webhook = subscribe(NOWHERE, Site)
+        page = browser.get(f'/plugins/webhooks/webhooks/{webhook.pk}/edit/').content.decode()
+        assert webhook.name in page
+        assert '?preset=' not in page
 
     def test_the_admin_says_which_is_chosen_and_shows_what_it_fills_in(self, netbox_user):
         browser = Client()

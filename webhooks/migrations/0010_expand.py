@@ -5,7 +5,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
     """What a webhook wants expanded, and what was; changes of components. Constant defaults: no table is written anew."""
 
-    dependencies = [('webhooks', '0008_statistics')]
+    dependencies = [('webhooks', '0009_superseded')]
 
     operations = [
         migrations.AddField(
