@@ -9,6 +9,7 @@ dispatch         events become deliveries          matching  conditions  event_r
 claims           deliveries are held by a lease    rate_limit  job_time
 ordering         one object's deliveries go out one after the other
 building         claimed ones get their requests   claimed
+senders          threads that make the requests
 outcomes         what came of it is recorded       verdict  backoff  ledger  circuit_breaker  notifications  gone
 rescue  expiry   what a dead worker held; what waited too long
 quarantine       what a dead worker held is tried in a process of its own       blame  death
