@@ -1,11 +1,13 @@
 """What a subscribed webhook adds to a save or a deletion, in the process that does it. No worker runs meanwhile."""
 
+import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from dcim.models import Device, Interface, Site
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
+from extras.models import EventRule
 
 from benchmarks.report import Row
 from benchmarks.sides import BUILTIN, NEITHER, OURS, Bed, Models
@@ -16,18 +18,51 @@ VARIANTS = ((NEITHER, 0), (OURS, 1), (BUILTIN, 1), (OURS, 10), (BUILTIN, 10))
 
 
 def measure(bed: Bed) -> Iterator[Row]:
-    devices, sites = (20, 5) if bed.quick else (200, 40)
+    devices, pairs = (20, 10) if bed.quick else (200, 2000)
     yield from _added(
         bed, f'{devices} Devices in one transaction', Device, lambda: bed.save(bed.new_devices(devices)), devices
     )
-    yield from _added(bed, 'single saves of a Site', Site, lambda: _singly(bed, sites), sites)
+    yield from _added_to_single_saves(bed, pairs)
     yield from _added_to_deletion(bed)
-    yield Row('added to a save with nothing subscribed', 'ms an object', _with_none_subscribed(bed, devices))
 
 
-def _singly(bed: Bed, count: int) -> None:
-    for site in bed.new_sites(count):
-        bed.save([site])
+def _added_to_single_saves(bed: Bed, pairs: int) -> Iterator[Row]:
+    """Yield what one webhook adds to the save of a Site, and what our handlers do where nothing is subscribed.
+
+    Each save is compared with another one right after it, to which nothing is added.
+    """
+    with bed.subscribed(OURS, Site):
+        ours = _differences(bed, pairs, _disconnected)
+    with bed.subscribed(BUILTIN, Site):
+        builtin = _differences(bed, pairs // 10, _without_rules)
+    with bed.subscribed(NEITHER, Site, 0):
+        nothing = _differences(bed, pairs, _disconnected)
+    what = f'single save of a Site, {pairs:,} pairs: added'
+    yield Row(f'{what} by 1 webhook{_interval(ours)}', 'ms', ours, builtin)
+    yield Row(f'{what} with nothing subscribed{_interval(nothing)}', 'ms', nothing)
+
+
+def _differences(bed: Bed, pairs: int, without: Callable[[], AbstractContextManager]) -> list[float]:
+    """Return by how many milliseconds each save took longer than the one beside it, by turns before and after it."""
+    found = []
+    for number in range(pairs + 10):
+        times = {}
+        for is_bare in (number % 2, not number % 2):
+            with without() if is_bare else nullcontext():
+                (site,) = bed.new_sites(1)
+                start = time.perf_counter()
+                bed.save([site])
+                times[bool(is_bare)] = time.perf_counter() - start
+        found.append((times[False] - times[True]) * 1000)
+    # What is loaded and compiled at the first saves is not what a webhook costs.
+    return found[10:]
+
+
+def _interval(values: Sequence[float]) -> str:
+    """Return between which of the values their true median is, with a probability of 95 % (binomial ranks)."""
+    ordered, middle, half = sorted(values), len(values) / 2, 0.98 * math.sqrt(len(values))
+    low, high = ordered[max(int(middle - half), 0)], ordered[min(int(middle + half), len(values) - 1)]
+    return f' (95 %: {low:.2f} to {high:.2f})'
 
 
 def _added(bed: Bed, what: str, model: type, save: Callable[[], None], count: int) -> Iterator[Row]:
@@ -79,24 +114,22 @@ def _time(bed: Bed, side: str, webhooks: int, model: Models, save: Callable[[], 
         return (time.perf_counter() - start) * 1000
 
 
-def _with_none_subscribed(bed: Bed, count: int) -> list[float]:
-    def save() -> None:
-        bed.save(bed.new_devices(count))
-
-    figures = []
-    for _ in range(bed.turns):
-        connected = _time(bed, NEITHER, 0, Device, save)
-        with _disconnected():
-            figures.append((connected - _time(bed, NEITHER, 0, Device, save)) / count)
-    return figures
-
-
 @contextmanager
 def _disconnected() -> Iterator[None]:
-    """Have no handler of ours on Device, as where webhooks are not enabled."""
+    """Have no handler of ours on Site, as where webhooks are not enabled."""
     for signal in (pre_save, post_save, pre_delete, post_delete):
-        signal.disconnect(sender=Device, dispatch_uid=f'webhooks.{Device._meta.label_lower}')
+        signal.disconnect(sender=Site, dispatch_uid=f'webhooks.{Site._meta.label_lower}')
     try:
         yield
     finally:
         signals.connect()
+
+
+@contextmanager
+def _without_rules() -> Iterator[None]:
+    """Have no event rule that sends."""
+    EventRule.objects.update(enabled=False)
+    try:
+        yield
+    finally:
+        EventRule.objects.update(enabled=True)
