@@ -657,10 +657,11 @@ class TestLeftAlone:
         assert work() == 'nothing to send'
 
     def test_a_batch_of_another_webhook_is_not_touched(self, webhook, receiver):
-        place = existing(name='a')
-        other = subscribe(receiver.url('/other'), Site, batch=True)
-        batch_of([event(place), event(existing())], other, attempts=0, status=PENDING, error='', due_at=timezone.now())
+        another = existing(name='b')
         self.two(webhook)
+        place = Site.objects.get(name='a')
+        other = subscribe(receiver.url('/other'), Site, batch=True)
+        batch_of([event(place), event(another)], other, attempts=0, status=PENDING, error='', due_at=timezone.now())
         assert settle() == 1
         assert [one.superseded for one in BatchItem.objects.all()] == [False, False]
 
