@@ -215,12 +215,14 @@ class TestWhatIsGone:
         assert shown['data']['device']['id'] == made.device_id
         assert 'device' in shown['partial']
 
-    def test_a_deletion_shows_what_is_still_there(self, api_client, receiver: Receiver):
+    def test_a_deletion_shows_what_it_pointed_to_as_it_was_an_instant_before(self, api_client, receiver: Receiver):
         made = an_interface()
         subscribe(receiver.url(), Interface, kinds=(DELETED,), expand=['device'])
+        expected = get(api_client, made.device)
         made.delete()
         work()
-        assert body(receiver)['data']['device'] == get(api_client, Device.objects.get())
+        assert body(receiver)['data']['device'] == expected
+        assert (expected['interface_count'], get(api_client, made.device)['interface_count']) == (1, 0)
 
     def test_a_deletion_shows_what_goes_along_as_it_was(self, api_client, receiver: Receiver):
         made = an_interface()
@@ -311,7 +313,7 @@ class TestTheSameBytes:
 @pytest.mark.usefixtures('committed')
 class TestCost:
     def test_it_costs_the_same_however_many_objects_there_are(self, monkeypatch):
-        monkeypatch.setattr(event_rendering, '_slices', lambda model, events: [events])
+        monkeypatch.setattr(event_rendering, '_slices', lambda model, events, sizes: [events])
         machine, other = device(), device()
         subscribe('http://127.0.0.1:9/', Interface, expand=['device.site', 'device.device_type.manufacturer'])
 
@@ -336,7 +338,7 @@ class TestCost:
         with transaction.atomic():
             for _ in range(7):
                 interface(made)
-        monkeypatch.setattr(event_rendering, '_slices', lambda model, events: [events])
+        monkeypatch.setattr(event_rendering, '_slices', lambda model, events, sizes: [events])
         rendered = []
         render = rendering.render
 
