@@ -43,6 +43,26 @@ class StatusChoices(ChoiceSet):
     ]
 
 
+class BackfillStateChoices(ChoiceSet):
+    """How a backfill stands. `running` and `paused` are open."""
+
+    RUNNING = 'running'
+    PAUSED = 'paused'
+    COMPLETED = 'completed'
+    CANCELED = 'canceled'
+    FAILED = 'failed'
+
+    CHOICES = [
+        (RUNNING, _('Running'), 'blue'),
+        (PAUSED, _('Paused'), 'yellow'),
+        (COMPLETED, _('Completed'), 'green'),
+        (CANCELED, _('Canceled'), 'gray'),
+        (FAILED, _('Failed'), 'red'),
+    ]
+
+    OPEN = (RUNNING, PAUSED)
+
+
 OBJECT_KINDS = (KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED)
 OPEN_STATUSES = (StatusChoices.PENDING, StatusChoices.SENDING)
 

@@ -142,6 +142,9 @@ class EventFilterSet(LogFilterSet):
         queryset=Delivery.objects.all(), null_label=None, method='filter_deliveries', label=_('Delivery (ID)')
     )
     has_error = django_filters.BooleanFilter(method='filter_has_error', label=_('Has an error'))
+    backfill = django_filters.BooleanFilter(
+        field_name='backfill_for', lookup_expr='isnull', exclude=True, label=_('Backfill')
+    )
 
     class Meta:
         model = Event
@@ -188,7 +191,7 @@ class DeliveryFilterSet(LogFilterSet):
     class Meta:
         model = Delivery
         form = FilterForm
-        fields = ('id',)
+        fields = ('id', 'backfill')
 
     def search(self, queryset: QuerySet, name: str, value: str) -> QuerySet:
         return _search(

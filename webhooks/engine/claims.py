@@ -16,7 +16,7 @@ from django.db import connection
 from .. import conf
 from ..constants import LEASE_MARGIN
 from ..models import Delivery, Webhook
-from . import memory, ordering, rate_limit, superseding
+from . import ledger, memory, ordering, rate_limit, superseding
 from .job_time import ANY_TIME, Span
 from .memory import Payload
 from .rate_limit import TOKENS
@@ -60,8 +60,17 @@ LANE = """
 ENDS_IN_TIME = """
     coalesce(known.seconds, CASE WHEN h.unreachable > 0 THEN coalesce(w.timeout, %(timeout)s) ELSE 0 END) <= %(left)s"""
 
-DUE = "d.webhook_id = w.id AND d.status = 'pending' AND d.due_at <= %(now)s AND d.expires_at >= %(now)s"
-HAS_WORK = f'EXISTS (SELECT 1 FROM webhooks_delivery d WHERE {DUE} AND (d.lapses > 0) = %(suspect)s)'
+# A paused backfill holds what it has.
+NOT_HELD = """
+    (NOT d.backfill OR NOT EXISTS (
+        SELECT 1 FROM webhooks_backfill b WHERE b.webhook_id = w.id AND b.state = 'paused'
+    ))"""
+DUE = f"""
+    d.webhook_id = w.id AND d.status = 'pending' AND d.due_at <= %(now)s AND d.expires_at >= %(now)s AND {NOT_HELD}
+    AND (d.lapses > 0) = %(suspect)s"""
+# Of backfills alone, of others alone, or of both.
+OF_CLASS = '(%(backfill)s::bool IS NULL OR d.backfill = %(backfill)s)'
+HAS_WORK = f'EXISTS (SELECT 1 FROM webhooks_delivery d WHERE {DUE} AND {OF_CLASS})'
 
 # Whoever has least under way comes first, so that a backlog of others leaves room for one that was idle, and workers
 # do not meet where another has its hands full.
@@ -72,7 +81,7 @@ CHOOSE = f"""
 
 CANDIDATE = f"""
     SELECT d.id, d.webhook_id, d.object_type_id, d.object_id, d.sequence, d.event_count, d.overtake_at
-    FROM webhooks_delivery d WHERE {DUE} AND (d.lapses > 0) = %(suspect)s"""
+    FROM webhooks_delivery d WHERE {DUE} AND {OF_CLASS}"""
 
 # Beside the reasons of ordering.py: of what waits for its objects only the last is to go, and nobody has looked which.
 HELD_BY = f"""
@@ -138,6 +147,21 @@ HELD_BY_TIME = f'SELECT EXISTS (SELECT 1 FROM {LANE} WHERE {ACTIVE} AND NOT ({EN
 # What nothing was answered of.
 NONE: Mapping[int, int] = {}
 
+# A small question before the greater one.
+IS_BACKFILL_DUE = """
+    SELECT EXISTS (
+        SELECT 1 FROM webhooks_delivery
+        WHERE backfill AND status IN ('pending', 'sending') AND status = 'pending' AND due_at <= %(now)s
+    )"""
+
+# Something of others is due that waits for no endpoint, or nobody dispatches it.
+OTHERS_WAIT = f"""
+    SELECT EXISTS (SELECT 1 FROM webhooks_event WHERE dispatched_at IS NULL AND lease IS NULL AND backfill_for IS NULL)
+        OR EXISTS (
+            SELECT 1 FROM {LANE}
+            WHERE {ACTIVE} AND known.id IS NULL AND (w.rate_limit IS NULL OR {TOKENS} >= 1) AND {HAS_WORK}
+        )"""
+
 # Claimed, and not begun in time.
 GIVE_BACK = """
     UPDATE webhooks_delivery SET status = 'pending', due_at = %(now)s, lease = NULL, lease_until = NULL
@@ -172,6 +196,7 @@ def claim(
     *,
     answered: Mapping[int, int] = NONE,
     suspect: bool = False,
+    backfill: bool | None = None,
 ) -> Claim:
     """Hold at most `limit` due deliveries under the lease, of the webhooks in `one_each` one.
 
@@ -179,12 +204,14 @@ def claim(
     holds any of it.
 
     Of the lanes that the caller holds, and of others that are locked here: LANES at most that are free and have work.
-    `suspect`: of those whose worker stopped while it held them (quarantine.py), and no others.
+    `suspect`: of those whose worker stopped while it held them (quarantine.py), and no others. `backfill`: of backfills
+    alone, or of others alone; None: of both.
     """
     if limit <= 0:
         return Claim()
-    chosen = {pk for (pk,) in _fetch(CHOOSE, {'lanes': LANES, 'suspect': suspect, **_of_time(now, span)})}
-    claimed = _claim(lease, chosen | set(held), limit, now, span, one_each, answered, suspect=suspect)
+    kind = {'suspect': suspect, 'backfill': backfill}
+    chosen = {pk for (pk,) in _fetch(CHOOSE, {'lanes': LANES, **kind, **_of_time(now, span)})}
+    claimed = _claim(lease, chosen | set(held), limit, now, span, one_each, answered, kind)
     claimed.more |= len(chosen) == LANES and len(claimed.held) < limit
     return claimed
 
@@ -197,8 +224,7 @@ def _claim(
     span: Span,
     one_each: Collection[int],
     answered: Mapping[int, int],
-    *,
-    suspect: bool,
+    kind: dict[str, bool | None],
 ) -> Claim:
     """Claim from lanes that are held since an earlier statement: what counts by an older snapshot counts wrong."""
     done = Claim()
@@ -210,10 +236,10 @@ def _claim(
         'one_each': list(one_each),
         'answered_of': list(answered),
         'answered': list(answered.values()),
-        'suspect': suspect,
         'newest': NEWEST,
         'window': WINDOW,
         'overtake_at': now + timedelta(seconds=conf.get().order_wait),
+        **kind,
         **_of_time(now, span),
     }
     for _ in range(LOOKS):
@@ -233,6 +259,7 @@ def _claim(
         if parked_in:
             with connection.cursor() as cursor:
                 cursor.execute(PARK_MORE, {**parameters, 'looked_at': looked_at, 'ids': list(parked_in)})
+            ledger.note_superseded(ordering.replace(parked_in, now), now)
     return done
 
 
@@ -258,12 +285,21 @@ def strays(lease: uuid.UUID, known: Collection[int]) -> dict[int, int]:
 
 def is_claimable(now: datetime, span: Span = ANY_TIME, *, suspect: bool = False) -> bool:
     """Whether something is due that can go in a moment: with a rate limit's next token, or from a lane that is busy."""
-    return _fetch(CLAIMABLE, {'suspect': suspect, **_of_time(now, span)})[0][0]
+    return _fetch(CLAIMABLE, {'suspect': suspect, 'backfill': None, **_of_time(now, span)})[0][0]
 
 
 def is_held_by_time(now: datetime, span: Span) -> bool:
     """Whether something is due that would not end in time."""
-    return _fetch(HELD_BY_TIME, {'suspect': False, **_of_time(now, span)})[0][0]
+    return _fetch(HELD_BY_TIME, {'suspect': False, 'backfill': None, **_of_time(now, span)})[0][0]
+
+
+def is_backfill_due(now: datetime) -> bool:
+    return _fetch(IS_BACKFILL_DUE, {'now': now})[0][0]
+
+
+def do_others_wait(now: datetime, span: Span = ANY_TIME) -> bool:
+    """Whether others than backfills wait for workers."""
+    return _fetch(OTHERS_WAIT, {'suspect': False, 'backfill': False, **_of_time(now, span)})[0][0]
 
 
 def lease_end(webhook: Webhook, now: datetime) -> datetime:

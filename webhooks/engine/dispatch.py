@@ -42,10 +42,10 @@ REST = 5.0
 
 MAKE = """
     INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence, event_count,
-        expanded, status, error, created, due_at, expires_at, attempt_count, listed)
+        expanded, status, error, created, due_at, expires_at, attempt_count, listed, backfill)
     SELECT gen_random_uuid(), v.webhook_id, e.id, e.object_type_id, e.object_id, e.sequence, v.event_count,
         coalesce((SELECT w.expand <> '{}' FROM webhooks_webhook w WHERE w.id = v.webhook_id), false),
-        'pending', '', now(), now(), now() + make_interval(secs => %s), 0, false
+        'pending', '', now(), now(), now() + make_interval(secs => %s), 0, false, e.backfill_for IS NOT NULL
     FROM unnest(%s::bigint[], %s::bigint[], %s::int[]) WITH ORDINALITY AS v(webhook_id, event_id, event_count, position)
     JOIN webhooks_event e ON e.id = v.event_id
     ORDER BY v.position

@@ -69,7 +69,7 @@ DEAL = f"""
     ) e"""
 
 ANY = 'SELECT 1 FROM webhooks_event WHERE dispatched_at IS NULL ORDER BY sequence LIMIT 1'
-NEWEST = 'SELECT max(transaction_id) FROM webhooks_event WHERE dispatched_at IS NULL'
+NEWEST = 'SELECT max(transaction_id) FROM webhooks_event WHERE dispatched_at IS NULL AND backfill_for IS NULL'
 
 # In a statement after the one that locks, which sees what others have taken meanwhile. The ids are locked, so they are
 # undispatched and free. One look for each object: PostgreSQL would read all that waits otherwise.
@@ -134,7 +134,7 @@ def is_any_waiting() -> bool:
 
 
 def is_another_waiting(events: Collection[Event]) -> bool:
-    """Whether a newer transaction than those of the events waits to be dispatched."""
+    """Whether a newer transaction than those of the events waits to be dispatched. A backfill can wait longer."""
     newest = sql.fetch_value(NEWEST)
     return newest is not None and newest > max(event.transaction_id for event in events)
 

@@ -5,8 +5,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
+from ..choices import BackfillStateChoices
 from ..interruptions import INTERRUPTIONS
-from ..models import Event, Subscription, Webhook
+from ..models import Backfill, Event, Subscription, Webhook
 from ..models.subscription import COMPONENT
 from ..storable import printable
 from . import conditions
@@ -26,17 +27,24 @@ class Candidate:
 def match(events: Sequence[Event]) -> tuple[dict[int, list[Candidate]], list[Event]]:
     """Return {event id: the webhooks whose subscription covers it}, and those that are changes of their owners as well.
 
-    Those are events of components (`include_components`).
+    Those are events of components (`include_components`). One of a backfill is for its webhook alone.
     """
-    near = Subscription.objects.near(events)
-    candidates = _candidates({s.webhook_id for s in near})
+    changes = [event for event in events if not event.backfill]
+    near = Subscription.objects.near(changes) if changes else ()
+    backfills = _open_backfills([event.backfill_for for event in events if event.backfill])
+    candidates = _candidates({s.webhook_id for s in near} | backfills)
     by_change = defaultdict(list)
     for subscription in near:
         # A webhook may have been deleted since.
         if subscription.webhook_id in candidates:
             by_change[subscription.object_type_id, subscription.kind].append(subscription)
-    wanted = {event.pk: _covering(event, by_change[_change(event)], candidates) for event in events}
-    components = [event for event in events if _is_component(event, by_change, candidates)]
+    wanted = {event.pk: _covering(event, by_change[_change(event)], candidates) for event in changes}
+    wanted |= {
+        event.pk: [candidates[pk] for pk in {event.backfill_for} & backfills & candidates.keys()]
+        for event in events
+        if event.backfill
+    }
+    components = [event for event in changes if _is_component(event, by_change, candidates)]
     return wanted, components
 
 
@@ -49,6 +57,14 @@ def _is_component(event: Event, by_change: Mapping, candidates: dict[int, Candid
     if not event.kind or event.caused_by:
         return False
     return bool(_covering(event, by_change.get((event.object_type_id, COMPONENT), ()), candidates))
+
+
+def _open_backfills(webhook_ids: Sequence[int | None]) -> set[int]:
+    """Return those of the webhooks whose backfill goes on: what was recorded for one that was canceled is not sent."""
+    if not webhook_ids:
+        return set()
+    found = Backfill.objects.filter(webhook__in=webhook_ids, state__in=BackfillStateChoices.OPEN)
+    return set(found.values_list('webhook_id', flat=True))
 
 
 def _covering(event: Event, subscriptions: Sequence[Subscription], candidates: dict[int, Candidate]) -> list[Candidate]:

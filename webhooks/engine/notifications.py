@@ -11,7 +11,7 @@ from django.db import connection, transaction
 from django.db.models import Q, QuerySet
 from django.utils.translation import gettext_lazy as _
 from extras.models import Notification
-from netbox.events import EVENT_TYPE_KIND_DANGER, EVENT_TYPE_KIND_WARNING, EventType
+from netbox.events import EVENT_TYPE_KIND_DANGER, EVENT_TYPE_KIND_SUCCESS, EVENT_TYPE_KIND_WARNING, EventType
 from users.models import User
 
 from ..interruptions import INTERRUPTIONS
@@ -30,11 +30,15 @@ class TranslatedEventType(EventType):
 SUSPENDED = TranslatedEventType('webhook_suspended', _('Webhook suspended'), EVENT_TYPE_KIND_WARNING)
 DISABLED = TranslatedEventType('webhook_disabled', _('Webhook disabled'), EVENT_TYPE_KIND_DANGER)
 FAILED = TranslatedEventType('webhook_delivery_failed', _('Delivery failed'), EVENT_TYPE_KIND_DANGER)
+BACKFILLED = TranslatedEventType('webhook_backfilled', _('Backfill completed'), EVENT_TYPE_KIND_SUCCESS)
+BACKFILL_FAILED = TranslatedEventType('webhook_backfill_failed', _('Backfill failed'), EVENT_TYPE_KIND_DANGER)
+
+EVENT_TYPES = (SUSPENDED, DISABLED, FAILED, BACKFILLED, BACKFILL_FAILED)
 
 
 def register() -> None:
     """Make the types of event known to NetBox, which shows their texts and icons. Called by ready()."""
-    for event_type in (SUSPENDED, DISABLED, FAILED):
+    for event_type in EVENT_TYPES:
         event_type.register()
 
 

@@ -11,6 +11,7 @@ not beside an earlier one that is itself due or under way: that one goes first.
 Whoever calls this holds the lanes of the deliveries (lanes.py).
 """
 
+from collections import Counter
 from collections.abc import Collection
 
 from . import sql
@@ -79,6 +80,50 @@ UNPARK = f"""
     WHERE n.id = ANY(ARRAY(SELECT id FROM behind)) AND n.id = behind.id
       AND (n.due_at IS NULL OR n.due_at = n.overtake_at AND n.due_at > %(now)s)"""
 
+# A later open delivery of the object of `{one}`, which shows it as it is now or will be.
+LATER = """
+    EXISTS (
+        SELECT 1 FROM webhooks_delivery p
+        WHERE p.webhook_id = {one}.webhook_id AND p.object_type_id = {one}.object_type_id
+          AND p.object_id = {one}.object_id AND p.status IN ('pending', 'sending') AND p.event_count = 1
+          AND p.sequence > {one}.sequence
+        UNION ALL
+        SELECT 1 FROM webhooks_batchitem p
+        WHERE p.webhook_id = {one}.webhook_id AND p.object_type_id = {one}.object_type_id
+          AND p.object_id = {one}.object_id AND p.open AND p.sequence > {one}.sequence
+    )"""
+
+# A small question before the greater one.
+IS_ANY_BACKFILL = """
+    SELECT EXISTS (
+        SELECT 1 FROM webhooks_delivery
+        WHERE webhook_id = ANY(%(lanes)s) AND backfill AND status IN ('pending', 'sending')
+    )"""
+
+# What is untried of backfills goes where there is a later one: whole deliveries, and objects of batches.
+REPLACE = f"""
+    WITH untried AS MATERIALIZED (
+        SELECT d.id, d.event_count FROM webhooks_delivery d
+        WHERE d.webhook_id = ANY(%(lanes)s) AND d.backfill AND d.status IN ('pending', 'sending')
+          AND d.status = 'pending' AND d.attempt_count = 0 AND d.attempt_limit IS NULL AND d.lapses = 0
+    ), replaced AS (
+        UPDATE webhooks_delivery d SET status = 'superseded', due_at = NULL, finished_at = now()
+        FROM untried WHERE d.id = untried.id AND untried.event_count = 1 AND {LATER.format(one='d')}
+        RETURNING d.id, d.webhook_id
+    ), items AS (
+        UPDATE webhooks_batchitem i SET superseded = true, open = false
+        FROM untried WHERE i.delivery_id = untried.id AND untried.event_count > 1 AND i.open AND {LATER.format(one='i')}
+        RETURNING i.delivery_id
+    )
+    SELECT id, webhook_id FROM replaced UNION SELECT delivery_id, null FROM items"""
+
+# Of a batch with no object left.
+CLOSE_EMPTY = """
+    UPDATE webhooks_delivery d SET status = 'superseded', due_at = NULL, finished_at = now()
+    WHERE d.id = ANY(%(ids)s) AND d.event_count > 1 AND d.status = 'pending'
+      AND NOT EXISTS (SELECT 1 FROM webhooks_batchitem i WHERE i.delivery_id = d.id AND i.open)
+    RETURNING d.webhook_id"""
+
 SET_BATCHES_OPEN = """
     UPDATE webhooks_batchitem SET open = %(open)s
     WHERE open <> %(open)s AND NOT superseded AND delivery_id = ANY(%(ids)s)"""
@@ -87,6 +132,20 @@ SET_BATCHES_OPEN = """
 def unpark(ids: Collection[int], now: object) -> None:
     """The deliveries have been answered, or closed otherwise: the next of their objects are looked at anew."""
     _execute(UNPARK, ids, now=now)
+
+
+def replace(lanes: Collection[int], now: object) -> Counter[int]:
+    """Something waits in these lanes: not for what is untried of their backfills, which it replaces.
+
+    Returns {id of a webhook: how many deliveries are superseded by it}.
+    """
+    if not sql.fetch_value(IS_ANY_BACKFILL, {'lanes': list(lanes)}):
+        return Counter()
+    replaced = sql.fetch(REPLACE, {'lanes': list(lanes)})
+    ids = [pk for pk, _webhook_id in replaced]
+    closed = sql.fetch_column(CLOSE_EMPTY, {'ids': ids})
+    unpark(ids, now)
+    return Counter([*closed, *(webhook_id for _pk, webhook_id in replaced if webhook_id)])
 
 
 def close_batches(ids: Collection[int]) -> None:

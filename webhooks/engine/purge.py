@@ -37,6 +37,7 @@ def purge() -> bool:
         held = lanes.take(sql.fetch_column(ORPHANS))
         for webhook_id in held:
             if not _remove(webhook_id):
+                sql.execute('DELETE FROM webhooks_backfill WHERE webhook_id = %s', [webhook_id])
                 sql.execute('DELETE FROM webhooks_health WHERE webhook_id = %s', [webhook_id])
     return bool(held)
 

@@ -9,7 +9,7 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import Context
@@ -29,6 +29,7 @@ from ..payload.http_request import Builder
 from ..templating import renderer
 from ..transport.client import Client
 from . import claims, expiry, gone, lanes, memory, outcomes, purge, quarantine, rescue, shutdown
+from .backfill import Backfills
 from .building import Building, Built
 from .claimed import Claimed
 from .claims import Claim
@@ -38,11 +39,14 @@ from .ledger import Ledger
 from .outcomes import Judge, Tally
 from .quarantine import Quarantine
 from .senders import LONGEST_QUEUED, THREADS, Senders
+from .share import Share
 
 logger = logging.getLogger('webhooks.drain')
 
 # Deliveries that a job holds at most.
 MOST_HELD = 4 * THREADS
+# Of the threads, those that no backfill is sent by: a change may come at any time.
+KEPT_FREE = 16
 # Seconds to wait for more answers to record together with the first: a turn costs as much as ten deliveries. As long as
 # the last turn took, within these bounds, so that turns take half of the time at most.
 SHORTEST_WAIT, LONGEST_WAIT = 0.01, 0.05
@@ -109,6 +113,8 @@ class Drain:
         self._quarantine = suspects
         self._lease = lease
         self._dispatcher = Dispatcher(self._lease, self._call)
+        self._backfills = Backfills()
+        self._share = Share(claims.is_backfill_due)
         self._ledger = Ledger()
         # Answered, or not to be sent: to be recorded once their lane is free.
         self._answered: list[Claimed] = []
@@ -140,7 +146,7 @@ class Drain:
             is_quarantined = self._persist(lambda: self._quarantine.look(self._pace, self.tally))
             more = self._turn(may_claim=not is_over)
             if not is_over:
-                more = bool(self._dispatcher.batch()) + self._tidy() + more > 0
+                more = bool(self._dispatcher.batch()) + self._tidy() + self._backfills.cut() + more > 0
                 finished = not (more or self._has_begun() or is_quarantined or self._wait_for_room())
             if more or self._has_begun():
                 self._moved_at = time.monotonic()
@@ -231,11 +237,21 @@ class Drain:
         self.tally.counts[StatusChoices.SUPERSEDED] += claim.superseded
         return claim
 
-    def _claim(self, held: set[int], ended: list[Claimed], now: datetime) -> Claim:
+    def _claim(self, held: Collection[int], ended: list[Claimed], now: datetime) -> Claim:
+        """Claim changes first, and of backfills what fits beside them."""
         answered = Counter(one.delivery.webhook_id for one in ended)
         # Whatever is ahead of its webhook's concurrency needs no thread.
         limit = min(max(self._free(), 0) + answered.total(), MOST_HELD - len(self._senders.under_way))
-        return claims.claim(self._lease, held, limit, now, self._span(), self._building.slow, answered=answered)
+        span, slow = self._span(), self._building.slow
+        claim = claims.claim(self._lease, held, limit, now, span, slow, answered=answered, backfill=False)
+        self._share.earn(len(claim.held), now)
+        left = limit - len(claim.held) - KEPT_FREE
+        if left <= 0 or not self._share.is_wanted(now):
+            return claim
+        room = min(left, self._share.room) if claims.do_others_wait(now, span) else left
+        more = claims.claim(self._lease, held, room, now, span, slow, answered=answered, backfill=True)
+        self._share.spend(len(more.held))
+        return Claim(claim.held + more.held, claim.more or more.more, claim.superseded + more.superseded)
 
     def _strays(self) -> dict[int, int]:
         """Return what is ours by a commit that this worker has not heard of."""

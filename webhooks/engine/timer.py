@@ -12,13 +12,15 @@ from django.db import DatabaseError, InterfaceError, connection
 from ..outbox import wakeup
 from ..outbox.scope import is_migrated, look_again
 from . import sql
+from .backfill import CAN_GO_ON
+from .claims import NOT_HELD
 
 logger = logging.getLogger('webhooks.timer')
 
 # Seconds between two looks.
 INTERVAL = 2.0
 
-SOMETHING_TO_DO = """
+SOMETHING_TO_DO = f"""
     SELECT EXISTS (
             SELECT 1 FROM webhooks_event WHERE dispatched_at IS NULL AND (lease IS NULL OR lease_until < now())
         )
@@ -33,8 +35,10 @@ SOMETHING_TO_DO = """
               AND EXISTS (
                   SELECT 1 FROM webhooks_delivery d
                   WHERE d.webhook_id = w.id AND d.status = 'pending' AND d.due_at <= now()
+                    AND {NOT_HELD}
               )
         )
+        OR EXISTS (SELECT 1 FROM {CAN_GO_ON})
         OR EXISTS (
             SELECT 1 FROM webhooks_health h LEFT JOIN webhooks_webhook w ON w.id = h.webhook_id
             WHERE w.id IS NULL OR w.enabled AND h.gone_at > w.last_updated

@@ -1,6 +1,7 @@
 """The nouns, one a file: what is stored in PostgreSQL. The words are in docs/glossary.md."""
 
 from .attempt import Attempt
+from .backfill import Backfill
 from .delivery import BatchItem, Delivery
 from .event import Event
 from .health import Health
@@ -8,4 +9,4 @@ from .hour import Hour
 from .subscription import Subscription
 from .webhook import Webhook
 
-__all__ = ('Attempt', 'BatchItem', 'Delivery', 'Event', 'Health', 'Hour', 'Subscription', 'Webhook')
+__all__ = ('Attempt', 'Backfill', 'BatchItem', 'Delivery', 'Event', 'Health', 'Hour', 'Subscription', 'Webhook')

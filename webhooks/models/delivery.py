@@ -81,6 +81,8 @@ class Delivery(models.Model):
     lease_until = models.DateTimeField(null=True)
     # 1: it was in hand when a worker stopped, and may be why (engine/quarantine.py); one more for each death.
     lapses = models.PositiveSmallIntegerField(default=0, db_default=0)
+    # Of a backfill: changes go first, and a later one of its object replaces it while it is untried.
+    backfill = models.BooleanField(_('backfill'), default=False, db_default=False)
     # Whether the failure has been put on the status page.
     listed = models.BooleanField(default=False)
     # What it tells beside its event, in place of those that it superseded (engine/superseding.py). Null: nothing.
@@ -108,6 +110,11 @@ class Delivery(models.Model):
             models.Index(fields=['expires_at'], condition=PENDING, name='webhooks_delivery_expiry'),
             models.Index(
                 fields=['webhook', 'due_at'], condition=PENDING & Q(lapses__gt=0), name='webhooks_delivery_lapsed'
+            ),
+            models.Index(
+                fields=['webhook', 'due_at', 'id'],
+                condition=Q(backfill=True, status__in=OPEN_STATUSES),
+                name='webhooks_delivery_backfill',
             ),
             models.Index(fields=['id'], condition=FAILED & Q(listed=False), name='webhooks_delivery_unlisted'),
             models.Index(fields=['webhook', '-id'], name='webhooks_delivery_webhook'),
@@ -138,7 +145,7 @@ class Delivery(models.Model):
         return self.due_at if self.status == StatusChoices.PENDING else None
 
     def events(self) -> list[Event]:
-        """Return what the delivery tells of, in the order of the sequence."""
+        """Return what the delivery tells of, in the order of the sequence; while it is open, what is not replaced."""
         if self.event_count == 1:
             return [self.event.spanning(self.span)]
         items = list(self.items.select_related('event').order_by('sequence'))

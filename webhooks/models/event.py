@@ -60,6 +60,8 @@ class Event(models.Model):
     skipped = models.PositiveIntegerField(_('skipped'), default=0)
     # Made by hand, to see whether a webhook works.
     test = models.BooleanField(_('test'), default=False, db_default=False)
+    # The id of the one webhook that gets it, where it is no change, but of that webhook's backfill.
+    backfill_for = models.BigIntegerField(null=True)
     dispatched_at = models.DateTimeField(_('dispatched'), null=True)
     # The claim of a dispatcher: only its holder may dispatch the event, until `lease_until`.
     lease = models.UUIDField(null=True)
@@ -121,6 +123,11 @@ class Event(models.Model):
         if self.snapshots and 'prechange' in span:
             told.snapshots = {**self.snapshots, 'prechange': span['prechange']}
         return told
+
+    @property
+    def backfill(self) -> bool:
+        """Whether it shows the object as it is, for a backfill, and no change."""
+        return self.backfill_for is not None
 
     @property
     def payload_data(self) -> dict[str, Any] | None:

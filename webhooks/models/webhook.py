@@ -185,8 +185,8 @@ class Webhook(NetBoxModel):
         blank=True,
         verbose_name=_('notification groups'),
         help_text=_(
-            'Who is notified when this webhook is suspended, is disabled by its endpoint, or has its first failed '
-            'delivery of the day.'
+            'Who is notified when this webhook is suspended, is disabled by its endpoint, has its first failed '
+            'delivery of the day, or when a backfill of it has ended.'
         ),
     )
 
@@ -207,6 +207,7 @@ class Webhook(NetBoxModel):
         permissions = [
             ('test', 'Send a test event'),
             ('replay', 'Replay past events'),
+            ('backfill', 'Send everything as it is now'),
         ]
         # So that it costs nothing to see that there is none.
         indexes = [models.Index(fields=['id'], condition=~Q(expand=[]), name='webhooks_webhook_expand')]

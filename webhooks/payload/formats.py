@@ -124,6 +124,8 @@ def default(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dic
         shown['differences'] = _differences(webhook, events)
     if last.test:
         shown['test'] = True
+    if last.backfill:
+        shown['backfill'] = True
     return shown
 
 
@@ -165,6 +167,7 @@ def _cloudevent(webhook: Webhook, event: Event, expand: Keys) -> dict[str, Any]:
         'requestid': str(event.request_id) if event.request_id else None,
         'causedby': ','.join(event.caused_by) if event.caused_by else None,
         'test': True if event.test else None,
+        'backfill': True if event.backfill else None,
     }
     return {
         'specversion': '1.0',

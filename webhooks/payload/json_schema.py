@@ -98,6 +98,7 @@ def _default(model: type[Model], label: str, batch: bool) -> Schema:
             'snapshots': _one_or_many(SNAPSHOTS, batch),
             'differences': _one_or_many(DIFFERENCES, batch),
             'test': TRUE,
+            'backfill': TRUE,
         }
         | ({} if batch else unknown),
     )
@@ -136,7 +137,7 @@ def _cloudevents(model: type[Model], label: str, batch: bool) -> Schema:
             'sequence': {'type': 'string', 'pattern': '^[1-9][0-9]*$'},
             'data': {'anyOf': [DATA, with_snapshots]},
         },
-        optional={'username': TEXT, 'requestid': UUID, 'causedby': TEXT, 'test': TRUE},
+        optional={'username': TEXT, 'requestid': UUID, 'causedby': TEXT, 'test': TRUE, 'backfill': TRUE},
     )
     return _one_or_many(event, batch)
 

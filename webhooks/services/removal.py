@@ -42,7 +42,7 @@ from ..outbox import queue, wakeup
 from . import builtin_import, failed_jobs
 
 NAMING = (CustomField, CustomLink, EventRule, ExportTemplate, ObjectPermission, SavedFilter)
-EVENT_TYPES = {kind.name for kind in (notifications.SUSPENDED, notifications.DISABLED, notifications.FAILED)}
+EVENT_TYPES = {kind.name for kind in notifications.EVENT_TYPES}
 
 
 def plan() -> Counter[str]:

@@ -31,7 +31,7 @@ class TestWebhookFilterSet(TestCase, ChangeLoggedFilterSetTestMixin):
     queryset = Webhook.objects.all()
     filterset = WebhookFilterSet
     filter_name_map = {'user': 'ignore_user'}
-    ignore_fields = (*UNTOLD, 'body_template', 'conditions', 'expand', 'health')
+    ignore_fields = (*UNTOLD, 'body_template', 'conditions', 'expand', 'health', 'backfill')
 
     @classmethod
     def setUpTestData(cls):
@@ -131,7 +131,7 @@ class TestEventFilterSet(TestCase, BaseFilterSetTestMixin):
     ignore_fields = (
         'snapshot', 'prechange', 'snapshots', 'data', 'request', 'skipped', 'dispatched_at', 'transaction_id',
         'transaction_time', 'visible', 'first_sequence', 'first_visible', 'partial', 'error', 'lease', 'lease_until',
-        'dispatch_count', 'expanded', 'expanded_types', 'caused_by',
+        'dispatch_count', 'expanded', 'expanded_types', 'caused_by', 'backfill_for',
     )  # fmt: skip
 
     @classmethod

@@ -1,0 +1,174 @@
+"""A backfill in the midst of everything. Who starts empty and lets the higher sequence win, ends with the truth.
+
+A model of it: several people change, create and delete objects at random, some of them in long transactions, some of
+which are rolled back; workers are killed and endpoints fail. `--long`: fifty seeds.
+"""
+
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dcim.models import Site
+from django.contrib.contenttypes.models import ContentType
+from support.builders import forget_events, site, subscribe
+from support.chaos import crowd
+from support.chaos.audit import finish, is_whole
+from support.chaos.crowd import Journal
+from support.chaos.faults import MOODS
+from support.chaos.victims import Children, strike_after, strike_before, toil
+from support.engine import deliveries, disorder, work
+
+from devstack.receiver import Receiver
+from webhooks.choices import OPEN_STATUSES, BackfillStateChoices, StatusChoices
+from webhooks.engine import backfill as engine
+from webhooks.models import Backfill, Event, Webhook
+from webhooks.services import backfill
+
+pytestmark = [
+    pytest.mark.usefixtures('committed'),
+    # The threads of the receiver, which the children do not use.
+    pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
+]
+
+SINGLE, BATCHED, HASTY = '/single', '/batched', '/hasty'
+WRITERS, WORKERS, STEPS = 3, 3, 25
+# Objects that nobody changes, beside those of the crowd.
+QUIET = 60
+
+
+@pytest.fixture(autouse=True)
+def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a backfill takes many. The children that are forked have them too."""
+    monkeypatch.setattr(engine, 'SLICE', 7)
+
+
+@pytest.fixture
+def journal(committed: None, tmp_path: Path) -> Iterator[Journal]:
+    crowd.make_numbers()
+    yield Journal(tmp_path / 'journal')
+    crowd.drop_numbers()
+
+
+@pytest.fixture
+def webhooks(receiver: Receiver) -> list[Webhook]:
+    ways = {SINGLE: {}, BATCHED: {'batch': True}, HASTY: {'ordered': False}}
+    return [
+        subscribe(receiver.url(path), Site, timeout=1, max_attempts=100, concurrency=3, **fields)
+        for path, fields in ways.items()
+    ]
+
+
+def start(webhook: Webhook) -> None:
+    backfill.start(webhook, backfill.choose(webhook))
+
+
+class Turmoil:
+    """What happens to workers, endpoints and webhooks meanwhile: one thing at a time, at random."""
+
+    def __init__(self, chance: random.Random, children: Children, receiver: Receiver, webhooks: list[Webhook]) -> None:
+        self._chance, self._children, self._receiver, self._webhooks = chance, children, receiver, webhooks
+        self._workers = [children.fork(toil) for _ in range(WORKERS)]
+
+    def step(self) -> None:
+        self._chance.choice((self._kill, self._kill, self._change_mood, self._change_mood, self._pause))()
+        time.sleep(self._chance.random() / 5)
+
+    def end(self) -> None:
+        for pid in self._workers:
+            self._children.kill(pid)
+        for path in (SINGLE, BATCHED, HASTY):
+            self._receiver.answers(path, *MOODS['well'])
+        for webhook in self._webhooks:
+            if Backfill.objects.get(pk=webhook.pk).state == BackfillStateChoices.PAUSED:
+                backfill.resume(webhook)
+
+    def _kill(self) -> None:
+        self._children.kill(self._workers.pop(0))
+        self._workers.append(self._children.fork(toil))
+
+    def _change_mood(self) -> None:
+        bad = self._chance.choice([MOODS['fails'], MOODS['resets'], MOODS['drips']])
+        answers = [self._chance.choice(bad) for _ in range(self._chance.randrange(1, 10))]
+        self._receiver.answers(self._chance.choice([SINGLE, BATCHED, HASTY]), *answers, *MOODS['well'])
+
+    def _pause(self) -> None:
+        webhook = self._chance.choice(self._webhooks)
+        state = Backfill.objects.get(pk=webhook.pk).state
+        if state == BackfillStateChoices.RUNNING:
+            backfill.pause(webhook)
+        elif state == BackfillStateChoices.PAUSED:
+            backfill.resume(webhook)
+
+
+@pytest.mark.parametrize('seed', [1, 2, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 51))])
+def test_whoever_starts_empty_ends_equal_to_the_database(webhooks, journal, receiver, children, seed):
+    chance = random.Random(seed)
+    for _ in range(QUIET):
+        site(description='quiet')
+    people = [children.fork(lambda seed=seed + 100 * number: crowd.write(journal, seed)) for number in range(WRITERS)]
+    # What came before nobody is told of: as if the webhooks were new.
+    time.sleep(chance.random())
+    forget_events()
+    for webhook in webhooks:
+        start(webhook)
+    turmoil = Turmoil(chance, children, receiver, webhooks)
+    for _ in range(STEPS):
+        turmoil.step()
+    assert all(map(children.is_running, people)), 'somebody who changes things has given up'
+    for pid in people:
+        children.kill(pid)
+    turmoil.end()
+    finish()
+
+    assert {one.state for one in Backfill.objects.all()} == {BackfillStateChoices.COMPLETED}
+    assert not deliveries(*OPEN_STATUSES, StatusChoices.FAILED)
+    there = dict(Site.objects.values_list('pk', 'description'))
+    assert {path: copy_at(receiver, path) for path in (SINGLE, BATCHED, HASTY)} == dict.fromkeys(
+        (SINGLE, BATCHED, HASTY), there
+    )
+    for path in (SINGLE, BATCHED):
+        assert not disorder([(pk, sequence) for pk, sequence, *_ in told(receiver, path)])
+
+
+def told(receiver: Receiver, path: str) -> list[tuple[int, int, str, str]]:
+    """Return (object id, sequence, kind, description) of what arrived, in that order."""
+    bodies = [request.json() for request in receiver.matching(lambda one: one.path == path and is_whole(one))]
+    return [
+        (data['id'], event['sequence'], body['event'], data['description'])
+        for body in bodies
+        for data, event in _events(body)
+    ]
+
+
+def _events(body: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    return list(zip(body['data'], body['events'], strict=True)) if 'events' in body else [(body['data'], body)]
+
+
+def copy_at(receiver: Receiver, path: str) -> dict[int, str]:
+    """Return what a receiver has that began with nothing, and lets the higher sequence win: {id: description}."""
+    held: dict[int, tuple[int, str, str]] = {}
+    for pk, sequence, kind, description in told(receiver, path):
+        if sequence >= held.get(pk, (0,))[0]:
+            held[pk] = sequence, kind, description
+    return {pk: description for pk, (_sequence, kind, description) in held.items() if kind != 'deleted'}
+
+
+@pytest.mark.parametrize('strike', [strike_before, strike_after])
+def test_a_worker_that_is_killed_at_a_slice_repeats_and_loses_nothing(receiver, children, strike):
+    made = [site().pk for _ in range(20)]
+    forget_events()
+    start(subscribe(receiver.url(SINGLE), Site))
+
+    def doomed() -> None:
+        strike('webhooks.outbox.restating.restate', call=2)
+        work()
+
+    assert children.wait(children.fork(doomed))
+    assert not Event.objects.filter(object_type=ContentType.objects.get_for_model(Site)).count() > 14
+    finish()
+    assert list(Event.objects.order_by('object_id').values_list('object_id', flat=True)) == made
+    assert set(copy_at(receiver, SINGLE)) == set(made)
+    assert Backfill.objects.get().state == BackfillStateChoices.COMPLETED

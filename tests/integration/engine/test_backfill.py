@@ -1,0 +1,547 @@
+"""A backfill sends a webhook everything as it is now, in the order of live changes, and delays nobody."""
+
+import pytest
+from dcim.models import Region, Site
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection, transaction
+from django.db.models import Model
+from extras.models import Notification, NotificationGroup, Tag
+from support.builders import DELETED, forget_events, named, site, subscribe
+from support.engine import (
+    arrivals,
+    deliveries,
+    disorder,
+    dispatch_all,
+    is_anybody_blocked,
+    pass_retry_waits,
+    work,
+)
+from support.writers import Writer
+from tenancy.models import Tenant
+from users.models import User
+
+from devstack.receiver import Receiver
+from webhooks.choices import BackfillStateChoices, StatusChoices
+from webhooks.engine import backfill as engine
+from webhooks.engine import notifications, runner, timer
+from webhooks.engine.share import FLOOR, MOST, SHARE
+from webhooks.exceptions import DefinitionError
+from webhooks.models import Backfill, Delivery, Event, Webhook
+from webhooks.presentation import progress
+from webhooks.services import backfill
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+HOOK, OTHER = '/hook', '/other'
+RUNNING, PAUSED, COMPLETED, CANCELED, FAILED = BackfillStateChoices.values()
+PENDING, DELIVERED, SUPERSEDED = StatusChoices.PENDING, StatusChoices.DELIVERED, StatusChoices.SUPERSEDED
+
+
+@pytest.fixture
+def webhook(receiver: Receiver) -> Webhook:
+    return subscribe(receiver.url(HOOK), Site)
+
+
+@pytest.fixture
+def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slice of three objects, and none while there are three that wait."""
+    monkeypatch.setattr(engine, 'SLICE', 3)
+    for module, name in ((engine, 'FIND'), (timer, 'SOMETHING_TO_DO')):
+        monkeypatch.setattr(module, name, getattr(module, name).replace(str(engine.MOST_WAITING), '3'))
+
+
+def sites(count: int) -> list[int]:
+    """Return the primary keys of new sites, in their order."""
+    with transaction.atomic():
+        made = [site().pk for _ in range(count)]
+    forget_events()
+    return made
+
+
+def start(webhook: Webhook, *models: type[Model], query: str = '') -> Backfill:
+    chosen = ContentType.objects.filter(
+        pk__in=[object_type.pk for object_type in ContentType.objects.get_for_models(*models).values()]
+    )
+    return backfill.start(webhook, backfill.choose(webhook, chosen if models else None, query))
+
+
+def state(webhook: Webhook) -> str:
+    return Backfill.objects.get(pk=webhook.pk).state
+
+
+def cut(times: int = 1) -> None:
+    """Record so many slices, and dispatch them."""
+    for _ in range(times):
+        assert engine.Backfills().cut()
+        dispatch_all()
+
+
+def ids(receiver: Receiver, path: str | None = None) -> list[int]:
+    return [pk for pk, _sequence in arrivals(receiver, path)]
+
+
+def statuses(**filters: object) -> list[tuple[int, str]]:
+    return [(one.object_id, one.status) for one in deliveries(**filters)]
+
+
+class TestWhatIsSent:
+    def test_each_object_is_sent_once_to_this_webhook_alone(self, webhook, receiver):
+        made = sites(5)
+        subscribe(receiver.url(OTHER), Site)
+        start(webhook)
+        work()
+        bodies = [request.json() for request in receiver.requests]
+        assert sorted(ids(receiver, HOOK)) == made
+        assert {(body['event'], body['backfill'], body['username']) for body in bodies} == {('updated', True, None)}
+        assert not ids(receiver, OTHER)
+        # A change goes to both, and says nothing of a backfill.
+        Site.objects.get(pk=made[0]).save()
+        work()
+        assert ids(receiver, OTHER) == [made[0]]
+        assert 'backfill' not in receiver.requests[-1].json()
+
+    def test_it_is_sent_whatever_kinds_of_change_are(self, receiver):
+        made = sites(1)
+        webhook = subscribe(receiver.url(HOOK), Site, kinds=(DELETED,))
+        start(webhook)
+        work()
+        assert ids(receiver) == made
+
+    def test_models_come_one_after_the_other(self, receiver):
+        webhook = subscribe(receiver.url(HOOK), Site, Tenant)
+        place, tenant = site(), Tenant.objects.create(**named('tenant'))
+        forget_events()
+        backfilled = start(webhook)
+        work()
+        assert backfilled.total == 2
+        told = [(request.json()['model'], request.json()['data']['id']) for request in receiver.requests]
+        assert sorted(told) == [('Site', place.pk), ('Tenant', tenant.pk)]
+
+    def test_one_model_can_be_chosen(self, receiver):
+        webhook = subscribe(receiver.url(HOOK), Site, Tenant)
+        site(), Tenant.objects.create(**named('tenant'))
+        forget_events()
+        start(webhook, Tenant)
+        work()
+        assert [request.json()['model'] for request in receiver.requests] == ['Tenant']
+
+    def test_a_filter_narrows_it_as_that_of_the_list(self, webhook, receiver):
+        region = Region.objects.create(**named('region'))
+        inside, tagged = site(region=region), site(region=region)
+        tagged.tags.add(Tag.objects.create(**named('one')), Tag.objects.create(**named('two')))
+        site()
+        forget_events()
+        assert start(webhook, query=f'?region={region.slug}&status=active').total == 2
+        work()
+        assert sorted(ids(receiver)) == [inside.pk, tagged.pk]
+
+    def test_an_object_that_fits_a_filter_twice_is_sent_once(self, webhook, receiver):
+        tags = [Tag.objects.create(**named('tag')) for _ in range(2)]
+        tagged = site()
+        tagged.tags.add(*tags)
+        forget_events()
+        query = '&'.join(f'tag_id={tag.pk}' for tag in tags)
+        assert start(webhook, query=query).total == 1
+        work()
+        assert ids(receiver) == [tagged.pk]
+
+    def test_conditions_narrow_it_too(self, webhook, receiver):
+        webhook.conditions = {'and': [{'attr': 'description', 'value': 'yes'}]}
+        webhook.save()
+        site(), site(description='yes')
+        forget_events()
+        start(webhook)
+        work()
+        assert [request.json()['data']['description'] for request in receiver.requests] == ['yes']
+        assert state(webhook) == COMPLETED
+
+    def test_nothing_was_different_before(self, webhook, receiver):
+        webhook.include_snapshots = True
+        webhook.save()
+        site(description='here')
+        forget_events()
+        start(webhook)
+        work()
+        (request,) = receiver.requests
+        snapshots = request.json()['snapshots']
+        assert snapshots['prechange'] == snapshots['postchange']
+        assert snapshots['postchange']['description'] == 'here'
+        assert request.json()['differences'] == {'added': {}, 'removed': {}, 'changed': {}}
+
+    def test_a_batch_holds_a_slice(self, receiver, small_slices):
+        made = sites(5)
+        webhook = subscribe(receiver.url(HOOK), Site, batch=True)
+        start(webhook)
+        work()
+        assert [[one['id'] for one in request.json()['data']] for request in receiver.requests] == [made[:3], made[3:]]
+        assert {request.json()['backfill'] for request in receiver.requests} == {True}
+
+    def test_what_fails_is_retried_and_then_the_backfill_ends(self, webhook, receiver):
+        receiver.answers(HOOK, 500, 200)
+        sites(1)
+        start(webhook)
+        work()
+        assert state(webhook) == RUNNING
+        pass_retry_waits()
+        work()
+        assert state(webhook) == COMPLETED
+        assert deliveries()[0].attempt_count == 2
+
+
+class TestOrder:
+    def test_who_changes_an_object_is_not_waited_for_and_does_not_wait(self, webhook, receiver):
+        first, second = sites(2)
+        start(webhook)
+        writer = Writer(lambda: Site.objects.filter(pk=first).update(description='late')).has_written()
+        work()
+        assert ids(receiver) == [second]
+        assert Backfill.objects.get().skipped == [first]
+        assert not is_anybody_blocked()
+        writer.finish()
+        work()
+        assert ids(receiver) == [second, first]
+        assert receiver.requests[-1].json()['data']['description'] == 'late'
+        assert state(webhook) == COMPLETED
+
+    def test_what_is_deleted_while_it_was_skipped_is_not_sent(self, webhook, receiver):
+        (made,) = sites(1)
+        start(webhook)
+        writer = Writer(lambda: Site.objects.get(pk=made).delete()).has_written()
+        work()
+        assert state(webhook) == RUNNING
+        writer.finish()
+        work()
+        assert state(webhook) == COMPLETED
+        assert [request.json()['event'] for request in receiver.requests] == ['deleted']
+
+    def test_a_change_that_is_rolled_back_is_not_shown(self, webhook, receiver):
+        (made,) = sites(1)
+        start(webhook)
+
+        def fail() -> None:
+            raise ValueError
+
+        writer = Writer(lambda: Site.objects.filter(pk=made).update(description='never')).has_written()
+        work()
+        assert not receiver.requests
+        with pytest.raises(AssertionError):
+            writer.also(fail)
+        work()
+        assert [request.json()['data']['description'] for request in receiver.requests] == ['']
+
+    def test_a_later_change_has_the_higher_sequence(self, webhook, receiver):
+        (made,) = sites(1)
+        start(webhook)
+        engine.Backfills().cut()
+        Site.objects.get(pk=made).save()
+        first, second = Event.objects.order_by('pk')
+        assert (first.backfill, second.backfill) == (True, False)
+        assert first.sequence < second.sequence
+
+    def test_a_change_replaces_what_waits_of_a_backfill(self, webhook, receiver):
+        first, second = sites(2)
+        start(webhook)
+        cut()
+        Site.objects.filter(pk=first).get().save()
+        work()
+        assert sorted(arrivals(receiver)) == sorted((one.object_id, one.sequence) for one in deliveries(DELIVERED))
+        assert statuses(backfill=True) == [(first, SUPERSEDED), (second, DELIVERED)]
+        assert len(receiver.requests) == 2
+        assert state(webhook) == COMPLETED
+
+    def test_what_was_tried_of_a_backfill_goes_before_a_change(self, webhook, receiver):
+        receiver.answers(HOOK, 500, 200)
+        (made,) = sites(1)
+        start(webhook)
+        work()
+        Site.objects.get(pk=made).save()
+        pass_retry_waits()
+        work()
+        assert len(receiver.requests) == 3
+        assert not disorder(arrivals(receiver))
+        assert {one.status for one in deliveries()} == {DELIVERED}
+
+    def test_a_change_takes_its_object_out_of_a_waiting_batch(self, receiver):
+        made = sites(3)
+        webhook = subscribe(receiver.url(HOOK), Site, batch=True)
+        start(webhook)
+        cut()
+        Site.objects.get(pk=made[2]).save()
+        work()
+        told = [[one['id'] for one in request.json()['data']] for request in receiver.requests]
+        assert sorted(told) == [made[:2], [made[2]]]
+        assert state(webhook) == COMPLETED
+
+    def test_changes_of_all_its_objects_replace_a_waiting_batch(self, receiver):
+        made = sites(2)
+        webhook = subscribe(receiver.url(HOOK), Site, batch=True)
+        start(webhook)
+        cut()
+        with transaction.atomic():
+            for place in Site.objects.all():
+                place.save()
+        work()
+        assert [[one['id'] for one in request.json()['data']] for request in receiver.requests] == [made]
+        assert [one.status for one in deliveries(backfill=True)] == [SUPERSEDED]
+        assert state(webhook) == COMPLETED
+
+    @pytest.mark.parametrize('batch', [False, True])
+    def test_a_paused_backfill_holds_no_change(self, receiver, batch):
+        made = sites(2)
+        webhook = subscribe(receiver.url(HOOK), Site, batch=batch)
+        start(webhook)
+        cut()
+        backfill.pause(webhook)
+        Site.objects.get(pk=made[0]).save()
+        work()
+        assert len(receiver.requests) == 1
+
+
+class TestSlices:
+    def test_it_goes_on_where_it_was(self, webhook, receiver, small_slices):
+        made = sites(10)
+        start(webhook)
+        work()
+        assert sorted(ids(receiver)) == made
+        assert Backfill.objects.get().recorded == 10
+
+    def test_no_more_waits_than_a_few_slices(self, webhook, receiver, small_slices):
+        receiver.answers(HOOK, 500)
+        sites(20)
+        start(webhook)
+        work()
+        assert 3 <= Event.objects.count() <= 6
+        assert not timer.something_to_do()
+
+    def test_an_object_of_which_a_slice_was_recorded_meanwhile_is_not_recorded_twice(self, webhook, small_slices):
+        """Two workers have read the same place."""
+        sites(4)
+        start(webhook)
+        both = [Backfill.objects.select_related('webhook').get() for _ in range(2)]
+        assert [engine._step(one) for one in both] == [True, True]
+        assert Event.objects.count() == 3
+
+    def test_a_webhook_that_was_backfilled_anew_meanwhile_is_left_alone(self, webhook):
+        sites(1)
+        start(webhook)
+        former = Backfill.objects.select_related('webhook').get()
+        backfill.cancel(webhook)
+        start(webhook)
+        engine._step(former)
+        assert not Event.objects.exists()
+        engine._step(Backfill.objects.select_related('webhook').get())
+        assert Event.objects.count() == 1
+
+    def test_a_slice_leaves_no_setting_behind(self, webhook):
+        """It belongs to the transaction, which PostgreSQL has committed."""
+        sites(1)
+        start(webhook)
+        engine.Backfills().cut()
+        assert Event.objects.count() == 1
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('lock_timeout'), current_setting('webhooks.held', true)")
+            assert [value or '' for value in cursor.fetchone()] == ['0', '']
+
+    def test_a_filter_that_no_longer_exists_ends_it_with_the_reason(self, webhook, receiver):
+        sites(1)
+        start(webhook)
+        Backfill.objects.update(query='cf_gone=1')
+        work()
+        ended = Backfill.objects.get()
+        assert (ended.state, ended.finished_at is None) == (FAILED, False)
+        assert 'cf_gone' in ended.error
+
+
+class TestShare:
+    def test_changes_go_first(self, receiver):
+        webhook = subscribe(receiver.url(HOOK), Site, concurrency=1)
+        made = sites(4)
+        start(webhook)
+        cut()
+        tenants = subscribe(receiver.url(HOOK), Tenant, concurrency=1)
+        changed = [Tenant.objects.create(**named('tenant')).pk for _ in range(3)]
+        Webhook.objects.filter(pk=webhook.pk).update(paused=True)
+        dispatch_all()
+        Delivery.objects.filter(webhook=tenants).update(webhook=webhook)
+        Webhook.objects.filter(pk=webhook.pk).update(paused=False)
+        work()
+        assert sorted(ids(receiver)[:3]) == changed
+        assert sorted(ids(receiver)[3:]) == made
+
+    def test_others_wait_for_a_tenth_more_at_most(self, receiver):
+        count = 250
+        sites(count)
+        webhook = subscribe(receiver.url(HOOK), Site)
+        start(webhook)
+        cut(2)
+        subscribe(receiver.url(OTHER), Tenant)
+        with transaction.atomic():
+            for _ in range(count):
+                Tenant.objects.create(**named('tenant'))
+        dispatch_all()
+        work()
+        live = [request.arrived for request in receiver.matching(lambda request: request.path == OTHER)]
+        beside = receiver.matching(lambda request: request.path == HOOK and request.arrived < max(live))
+        share, floor, saved = count * SHARE, (max(live) - min(live)) * FLOOR, MOST
+        assert len(beside) <= share + floor + saved
+        assert len(receiver.requests) == 2 * count
+
+    def test_some_threads_are_kept_free_of_it(self, receiver, monkeypatch):
+        monkeypatch.setattr(runner, 'KEPT_FREE', runner.THREADS)
+        sites(3)
+        webhook = subscribe(receiver.url(HOOK), Site, Tenant)
+        start(webhook, Site)
+        cut()
+        Tenant.objects.create(**named('tenant'))
+        work()
+        assert [request.json()['model'] for request in receiver.requests] == ['Tenant']
+
+    def test_it_has_all_there_is_where_nobody_waits(self, webhook, receiver, monkeypatch):
+        monkeypatch.setattr(runner.Share, 'room', 0)
+        made = sites(30)
+        start(webhook)
+        work()
+        assert sorted(ids(receiver)) == made
+
+    def test_who_waits_for_an_own_rate_limit_takes_nothing_from_it(self, webhook, receiver, monkeypatch):
+        monkeypatch.setattr(runner.Share, 'room', 0)
+        subscribe(receiver.url(OTHER), Tenant, rate_limit=1)
+        for _ in range(30):
+            Tenant.objects.create(**named('tenant'))
+        dispatch_all()
+        made = [site().pk for _ in range(30)]
+        Event.objects.filter(dispatched_at=None).delete()
+        start(webhook)
+        work()
+        assert sorted(ids(receiver, HOOK)) == made
+        assert len(receiver.requests) < 60
+
+
+class TestWhatPeopleDo:
+    def test_a_disabled_webhook_is_refused(self, webhook, receiver):
+        made = sites(1)
+        Webhook.objects.update(enabled=False)
+        with pytest.raises(DefinitionError, match='disabled'):
+            start(webhook)
+        Webhook.objects.update(enabled=True)
+        start(webhook)
+        work()
+        assert ids(receiver) == made
+
+    def test_a_second_one_is_refused_until_the_first_has_ended(self, webhook):
+        sites(1)
+        start(webhook)
+        with pytest.raises(DefinitionError, match='under way'):
+            start(webhook)
+        work()
+        assert start(webhook).state == RUNNING
+
+    def test_pausing_holds_it_and_resuming_goes_on(self, webhook, receiver, small_slices):
+        made = sites(7)
+        start(webhook)
+        cut()
+        backfill.pause(webhook)
+        work()
+        assert not receiver.requests
+        assert not timer.something_to_do()
+        backfill.resume(webhook)
+        work()
+        assert sorted(ids(receiver)) == made
+
+    def test_canceling_takes_back_what_was_not_tried(self, webhook, receiver, small_slices):
+        sites(7)
+        start(webhook)
+        cut()
+        engine.Backfills().cut()
+        backfill.cancel(webhook)
+        work()
+        assert not receiver.requests
+        assert not Delivery.objects.exists()
+        assert not timer.something_to_do()
+        assert progress.of(webhook).sent == 0
+        # The next one begins at the beginning.
+        start(webhook)
+        work()
+        assert len(receiver.requests) == 7
+
+    def test_a_change_behind_what_is_canceled_goes(self, webhook, receiver):
+        (made,) = sites(1)
+        start(webhook)
+        cut()
+        backfill.pause(webhook)
+        Delivery.objects.update(due_at=None)
+        Site.objects.get(pk=made).save()
+        dispatch_all()
+        Delivery.objects.filter(backfill=False).update(due_at=None)
+        backfill.cancel(webhook)
+        work()
+        assert ids(receiver) == [made]
+
+    @pytest.mark.parametrize(
+        ('ask', 'reason'),
+        [(backfill.pause, 'to pause'), (backfill.resume, 'to resume'), (backfill.cancel, 'to cancel')],
+    )
+    def test_what_is_not_there_cannot_be_held_or_ended(self, webhook, ask, reason):
+        with pytest.raises(DefinitionError, match=reason):
+            ask(webhook)
+
+    def test_a_paused_or_disabled_webhook_holds_it(self, webhook, receiver):
+        made = sites(1)
+        start(webhook)
+        for field, value in (('paused', True), ('enabled', False)):
+            Webhook.objects.update(**{field: value})
+            work()
+            assert not receiver.requests
+            Webhook.objects.update(**{field: not value})
+        work()
+        assert ids(receiver) == made
+
+    def test_deleting_the_webhook_ends_it(self, webhook, receiver):
+        sites(2)
+        start(webhook)
+        engine.Backfills().cut()
+        webhook.delete()
+        assert not Backfill.objects.exists()
+        work()
+        assert not Backfill._base_manager.exists()
+        assert not receiver.requests
+        assert not Event.objects.exists()
+
+    @pytest.mark.parametrize(
+        ('query', 'reason'),
+        [('colour=red', 'no filter colour'), ('region_id=none', 'region_id'), ('status=active&nothing', 'nothing')],
+    )
+    def test_a_filter_that_the_list_does_not_have_is_refused(self, webhook, query, reason):
+        with pytest.raises(DefinitionError, match=reason) as refusal:
+            start(webhook, query=query)
+        assert refusal.value.field == 'filter'
+
+    def test_a_model_that_the_webhook_does_not_ask_for_is_refused(self, webhook):
+        with pytest.raises(DefinitionError, match='Tenant') as refusal:
+            start(webhook, Tenant)
+        assert refusal.value.field == 'object_types'
+
+
+class TestTelling:
+    @pytest.fixture
+    def ann(self, webhook: Webhook) -> User:
+        ann = User.objects.create_user('ann')
+        group = NotificationGroup.objects.create(name='On call')
+        group.users.add(ann)
+        webhook.notification_groups.add(group)
+        return ann
+
+    def test_people_are_told_at_the_end(self, webhook, receiver, ann):
+        sites(1)
+        start(webhook)
+        assert not Notification.objects.exists()
+        work()
+        notification = Notification.objects.get(user=ann)
+        assert (notification.object, notification.event) == (webhook, notifications.BACKFILLED)
+
+    def test_and_where_it_cannot_go_on(self, webhook, ann):
+        sites(1)
+        start(webhook)
+        Backfill.objects.update(query='cf_gone=1')
+        work()
+        assert Notification.objects.get(user=ann).event == notifications.BACKFILL_FAILED

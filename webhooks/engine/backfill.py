@@ -1,0 +1,173 @@
+"""Backfills: a webhook is sent everything as it is now, a slice of a model's objects at a time.
+
+A slice is recorded (outbox/restating.py) and is dispatched, sent and retried as changes are, for the one webhook. The
+next slice is cut when little of the ones before is left. So neither memory nor the outbox grow with the number of
+objects, and a slow endpoint holds up its own backfill only. Events and cursor are written in one transaction: whoever
+is killed repeats nothing and loses nothing.
+
+How much of it is sent while others wait, says share.py.
+"""
+
+import logging
+import random
+import time
+from collections.abc import Sequence
+
+from django.contrib.contenttypes.models import ContentType
+from django.db import DEFAULT_DB_ALIAS, OperationalError, connection
+from django.db.models import F, Model, QuerySet
+from django.utils.translation import gettext as _
+from psycopg.errors import QueryCanceled
+
+from ..choices import BackfillStateChoices
+from ..exceptions import DefinitionError
+from ..interruptions import BROKEN_OFF, INTERRUPTIONS
+from ..models import Backfill
+from ..outbox import restating
+from ..storable import storable
+from . import lanes, notifications, selection
+
+logger = logging.getLogger('webhooks.backfill')
+
+RUNNING, COMPLETED, FAILED = (
+    BackfillStateChoices.RUNNING,
+    BackfillStateChoices.COMPLETED,
+    BackfillStateChoices.FAILED,
+)
+
+# Objects of a slice, skipped ones too: their rows are locked together, for some milliseconds.
+SLICE = 200
+# The next slice is cut when less than this is left of those before, of the webhook in deliveries and of all events.
+MOST_WAITING, MOST_UNDISPATCHED = 600, SLICE
+# Seconds until the next look where no backfill is running.
+REST = 1.0
+
+WAITING = f"""
+    SELECT coalesce(sum(d.event_count), 0)::int FROM (
+        SELECT event_count FROM webhooks_delivery
+        WHERE webhook_id = b.webhook_id AND backfill AND status IN ('pending', 'sending') LIMIT {MOST_WAITING}
+    ) d"""
+
+# Backfills `b` of which a slice can be cut, or that may have come to their end.
+CAN_GO_ON = f"""
+    webhooks_backfill b JOIN webhooks_webhook w ON w.id = b.webhook_id
+    JOIN webhooks_health h ON h.webhook_id = w.id
+    WHERE b.state = '{RUNNING}' AND w.enabled AND NOT w.paused AND h.suspended_since IS NULL
+      AND ({WAITING}) < CASE WHEN b.position < cardinality(b.object_types) THEN {MOST_WAITING} ELSE 1 END"""
+
+FIND = f'SELECT b.webhook_id FROM {CAN_GO_ON}'
+# Whether any is running, and whether there is enough to dispatch.
+LOOK = f"""
+    SELECT EXISTS (SELECT 1 FROM webhooks_backfill WHERE state = '{RUNNING}'),
+        EXISTS (SELECT 1 FROM webhooks_event WHERE dispatched_at IS NULL OFFSET {MOST_UNDISPATCHED - 1})"""
+
+
+class Backfills:
+    """The backfills as a job goes on with them."""
+
+    def __init__(self) -> None:
+        self._rests_until = 0.0
+
+    def cut(self) -> bool:
+        """Record a slice of one backfill, or end one. Returns whether anything was done."""
+        if time.monotonic() < self._rests_until:
+            return False
+        try:
+            return self._cut()
+        except BROKEN_OFF as error:
+            lanes.recover(error)
+            self._rests_until = time.monotonic() + REST
+            return False
+
+    def _cut(self) -> bool:
+        ((is_running, is_enough),) = _fetch(LOOK)
+        if not is_running:
+            self._rests_until = time.monotonic() + REST
+        if is_enough or not is_running:
+            return False
+        found = _fetch(FIND)
+        return any(_go_on(pk) for (pk,) in random.sample(found, len(found)))
+
+
+def _go_on(webhook_id: int) -> bool:
+    backfill = Backfill.objects.select_related('webhook').filter(pk=webhook_id, state=RUNNING).first()
+    if backfill is None:
+        return False
+    try:
+        return _step(backfill)
+    except INTERRUPTIONS:
+        raise
+    except Exception as error:
+        logger.exception('webhook=%s backfill=failed', webhook_id)
+        reason = str(error) if isinstance(error, DefinitionError) else f'{type(error).__name__}: {error}'
+        return _end(backfill, FAILED, storable(reason))
+
+
+def _step(backfill: Backfill) -> bool:
+    if backfill.position == len(backfill.object_types):
+        return not backfill.count_open() and _end(backfill, COMPLETED)
+    model = ContentType.objects.get_for_id(backfill.object_types[backfill.position]).model_class()
+    if model is None:
+        raise DefinitionError(selection.MODELS, _('A model is no longer installed.'))
+    pks = _next(backfill, model)
+    if not pks and not backfill.skipped:
+        return bool(_unchanged(backfill).update(position=F('position') + 1, last_id=0))
+    return _record(backfill, model, pks)
+
+
+def _next(backfill: Backfill, model: type[Model]) -> list[int]:
+    """Return the primary keys that come next, as many as fit into a slice beside what was skipped."""
+    room = SLICE - len(backfill.skipped)
+    if room <= 0:
+        return []
+    objects = selection.objects(model, backfill.query).filter(pk__gt=backfill.last_id)
+    try:
+        with lanes.turn():
+            return list(objects.order_by('pk').values_list('pk', flat=True)[:room])
+    except OperationalError as error:
+        if not isinstance(error.__cause__, QueryCanceled):
+            raise
+        raise DefinitionError(selection.FILTER, _('PostgreSQL takes too long to find the objects.')) from None
+
+
+def _record(backfill: Backfill, model: type[Model], pks: Sequence[int]) -> bool:
+    count = restating.restate(
+        model,
+        [*backfill.skipped, *pks],
+        backfill.pk,
+        _as_read(backfill),
+        pks[-1] if pks else backfill.last_id,
+        with_before=backfill.webhook.needs_before,
+    )
+    logger.debug('webhook=%s backfill=%s/%s', backfill.pk, backfill.recorded + count, backfill.total)
+    return count > 0 or bool(pks)
+
+
+def _as_read(backfill: Backfill) -> str:
+    """Return, in SQL, that the row is running, and where it was when it was read."""
+    skipped = ','.join(map(str, backfill.skipped))
+    return f"""
+        webhook_id = {backfill.pk:d} AND state = '{RUNNING}' AND started_at = '{backfill.started_at.isoformat()}'
+        AND position = {backfill.position:d} AND last_id = {backfill.last_id:d} AND skipped = '{{{skipped}}}'"""
+
+
+def _unchanged(backfill: Backfill) -> QuerySet[Backfill]:
+    """Return the same, for what changes nothing but the backfill itself."""
+    same = {name: getattr(backfill, name) for name in ('started_at', 'position', 'last_id', 'skipped')}
+    return Backfill.objects.using(DEFAULT_DB_ALIAS).filter(pk=backfill.pk, state=RUNNING, **same)
+
+
+def _end(backfill: Backfill, state: str, error: str = '') -> bool:
+    """End it, and tell people, in one transaction. Returns whether it was still as it was read."""
+    with lanes.turn() as now:
+        ended = _unchanged(backfill).update(state=state, error=error, finished_at=now)
+        if ended:
+            told = notifications.BACKFILLED if state == COMPLETED else notifications.BACKFILL_FAILED
+            notifications.tell(backfill.webhook, told)
+    return bool(ended)
+
+
+def _fetch(statement: str) -> list[tuple]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        return cursor.fetchall()

@@ -1,0 +1,149 @@
+"""What people ask of backfills: to start one, to hold it, to go on with it and to end it; and how far one has come.
+
+Each takes the webhook's lane first (engine/lanes.py), so that it is no more than one at a time, and raises
+OperationalError where the lane is not free in time.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from django.contrib.contenttypes.models import ContentType
+from django.db import DataError, connection, transaction
+from django.db.models import QuerySet
+from django.utils.translation import gettext as _
+
+from .. import object_types
+from ..choices import BackfillStateChoices
+from ..engine import lanes, ordering, selection
+from ..exceptions import DefinitionError
+from ..models import Backfill, Event, Webhook
+from ..outbox import wakeup
+
+# Of the row that locks nothing.
+STATE = 'state'
+
+# What was not tried yet. Others may wait for it.
+UNTRIED = """
+    SELECT id, event_count FROM webhooks_delivery
+    WHERE webhook_id = %s AND backfill AND status IN ('pending', 'sending')
+      AND status = 'pending' AND attempt_count = 0 AND attempt_limit IS NULL AND lapses = 0"""
+REMOVE = 'DELETE FROM webhooks_delivery WHERE id = ANY(%s)'
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which objects are sent: {object type: how many there are}, and the query that leaves them."""
+
+    counts: dict[ContentType, int]
+    query: str
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+
+def choose(webhook: Webhook, types: Collection[ContentType] | None = None, query: str = '', user: Any = None) -> Choice:
+    """Return what a backfill would send: what the query leaves of the webhook's object types, or of the `types`.
+
+    The query is that of the URL of the model's list. With a query the numbers tell of what the objects are: the `user`,
+    if one is given, has to be allowed to view the models. Raises DefinitionError.
+    """
+    own = webhook.object_types.all()
+    query = query.strip().removeprefix('?')
+    chosen = selection.choose(own if types is None else types, own)
+    if query and user:
+        _check_view(chosen, user)
+    counts = {object_type: _count(object_type, query) for object_type in chosen}
+    return Choice(counts, query)
+
+
+def _count(object_type: ContentType, query: str) -> int:
+    try:
+        with transaction.atomic():
+            return selection.objects(object_type.model_class(), query).count()
+    except (DataError, ValueError) as error:  # a number beyond PostgreSQL's, a regular expression that is none
+        raise DefinitionError(selection.FILTER, str(error).partition('\n')[0]) from None
+
+
+def _check_view(chosen: Iterable[ContentType], user: Any) -> None:
+    hidden = [one for one in chosen if not user.has_perm(f'{one.app_label}.view_{one.model}')]
+    if hidden:
+        names = ', '.join(sorted(map(object_types.name_of, hidden)))
+        text = _('To filter them you need the permission to view: {names}')
+        raise DefinitionError(selection.FILTER, text.format(names=names))
+
+
+def start(webhook: Webhook, choice: Choice, user: Any = None) -> Backfill:
+    """Start to send what was chosen. Raises DefinitionError where the webhook is disabled, or is being backfilled."""
+    with lanes.hold(webhook.pk) as now:
+        if not Webhook.objects.filter(pk=webhook.pk, enabled=True).exists():
+            raise DefinitionError('enabled', _('The webhook is disabled: enable it first.'))
+        last = _locked(webhook).first()
+        if last and last.is_open:
+            raise DefinitionError(STATE, _('A backfill of this webhook is under way: cancel it first.'))
+        backfill = Backfill(
+            webhook=webhook,
+            state=BackfillStateChoices.RUNNING,
+            object_types=[object_type.pk for object_type in choice.counts],
+            query=choice.query,
+            total=choice.total,
+            username=user.username if user else '',
+            started_at=now,
+        )
+        backfill.save()
+        transaction.on_commit(wakeup.wake, robust=True)
+    return backfill
+
+
+def pause(webhook: Webhook) -> Backfill:
+    """Hold what is not sent yet. Raises DefinitionError where no backfill is running."""
+    return _move(webhook, [BackfillStateChoices.RUNNING], BackfillStateChoices.PAUSED)
+
+
+def resume(webhook: Webhook) -> Backfill:
+    """Go on. Raises DefinitionError where no backfill is paused."""
+    return _move(webhook, [BackfillStateChoices.PAUSED], BackfillStateChoices.RUNNING)
+
+
+def cancel(webhook: Webhook) -> Backfill:
+    """End it: what was not tried yet is not sent. Raises DefinitionError where there is none to end."""
+    return _move(webhook, BackfillStateChoices.OPEN, BackfillStateChoices.CANCELED)
+
+
+def _move(webhook: Webhook, states: Sequence[str], state: str) -> Backfill:
+    with lanes.hold(webhook.pk) as now:
+        backfill = _locked(webhook).filter(state__in=states).first()
+        if backfill is None:
+            raise DefinitionError(STATE, _refusal(state))
+        backfill.state = state
+        if not backfill.is_open:
+            backfill.finished_at = now
+            backfill.recorded -= _take_back(webhook, now)
+        backfill.save(update_fields=['state', 'finished_at', 'recorded'])
+        transaction.on_commit(wakeup.wake, robust=True)
+    return backfill
+
+
+def _refusal(state: str) -> str:
+    return {
+        BackfillStateChoices.PAUSED: _('There is no backfill to pause.'),
+        BackfillStateChoices.RUNNING: _('There is no backfill to resume.'),
+        BackfillStateChoices.CANCELED: _('There is no backfill to cancel.'),
+    }[state]
+
+
+def _locked(webhook: Webhook) -> QuerySet[Backfill]:
+    """Return its backfill, locked: a slice is being recorded for some milliseconds at most."""
+    return Backfill.objects.select_for_update(of=('self',)).filter(pk=webhook.pk)
+
+
+def _take_back(webhook: Webhook, now: object) -> int:
+    """Remove what was not tried, and return how many objects it was of, with those that dispatch will pass over."""
+    undispatched = Event.objects.filter(dispatched_at=None, backfill_for=webhook.pk).count()
+    with connection.cursor() as cursor:
+        cursor.execute(UNTRIED, [webhook.pk])
+        untried = dict(cursor.fetchall())
+        ordering.unpark(untried.keys(), now)
+        cursor.execute(REMOVE, [list(untried)])
+    return undispatched + sum(untried.values())
