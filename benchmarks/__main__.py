@@ -7,7 +7,18 @@ import django
 
 django.setup()
 
-from benchmarks import arrival, isolation, lists, options, report, saves, sending, storage, workers  # noqa: E402
+from benchmarks import (  # noqa: E402
+    arrival,
+    backfill,
+    isolation,
+    lists,
+    options,
+    report,
+    saves,
+    sending,
+    storage,
+    workers,
+)
 from benchmarks.sides import Bed  # noqa: E402
 from devstack.receiver import Receiver  # noqa: E402
 
@@ -18,6 +29,7 @@ SECTIONS = {
     'workers': workers.measure,
     'arrival': arrival.measure,
     'isolation': isolation.measure,
+    'backfill': backfill.measure,
     'storage': storage.measure,
     'lists': lists.measure,
 }

@@ -13,6 +13,7 @@ from benchmarks.report import Row
 from benchmarks.sides import OURS, Bed
 from devstack.receiver import Answer
 from webhooks.models import Webhook
+from webhooks.services import backfill
 
 BUSY, IDLE = '/busy', '/idle'
 # Runs until its time is up.
@@ -52,6 +53,8 @@ def measure(bed: Bed) -> Iterator[Row]:
         yield _row(f'beside {slow} deliveries whose template takes its 2 s', _worst(bed, count))
     with _import(bed, large):
         yield _row(f'beside an import of {large:,} objects', _worst(bed, count))
+    with _backfilled(bed, large):
+        yield _row(f'beside a backfill of {large:,} objects', _worst(bed, count))
     with _busy(bed, 1, 100), _renamed():
         yield _row('beside an open transaction that has renamed a webhook with changes', _worst(bed, count))
     with _log(bed, long, 'delivered') as webhook:
@@ -72,6 +75,17 @@ def _import(bed: Bed, count: int) -> Iterator[None]:
         with bed.worker():
             bed.receiver.wait_for(1, lambda request: request.path == BUSY, timeout=120)
             yield
+
+
+@contextmanager
+def _backfilled(bed: Bed, count: int) -> Iterator[None]:
+    missing = max(count - Site.objects.count(), 0)
+    Site.objects.bulk_create(bed.new_sites(missing), batch_size=1000)
+    with bed.subscribed(OURS, Site, path=BUSY), bed.subscribed(OURS, Tenant, path=IDLE), bed.worker():
+        webhook = Webhook.objects.get(object_types__model='site')
+        backfill.start(webhook, backfill.choose(webhook))
+        bed.receiver.wait_for(1, lambda request: request.path == BUSY, timeout=120)
+        yield
 
 
 @contextmanager

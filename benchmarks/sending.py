@@ -5,7 +5,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from dcim.models import Device, Site
@@ -146,7 +146,7 @@ def _growth(bed: Bed, count: int) -> float:
         for start in range(0, count, 1000):
             bed.save(bed.new_sites(min(1000, count - start)))
         connection.close()
-        return _in_a_fork(_drain_and_measure)
+        return in_a_fork(_drain_and_measure)
 
 
 def _drain_and_measure() -> float:
@@ -156,7 +156,7 @@ def _drain_and_measure() -> float:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 
 
-def _in_a_fork(function) -> float:
+def in_a_fork(function: Callable[[], float]) -> float:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:

@@ -41,6 +41,9 @@ MAX_EXPAND_KEYS, MAX_EXPAND_LEVELS = 20, 3
 # Characters of any other template of a webhook, of its headers, and of its conditions as JSON.
 MAX_TEMPLATE = 64 * 1024
 
+# Of the filter of a backfill.
+MAX_QUERY = 2000
+
 # The answer of an endpoint that is not to be called again (RFC 9110, 15.5.11).
 GONE = 410
 

@@ -174,6 +174,7 @@ class EventTable(NetBoxTable):
     object_type = ObjectTypeColumn(verbose_name=_('Object Type'), orderable=False)
     object = ChangedObjectColumn(verbose_name=_('Object'), accessor='object_repr', attrs=SHORTENED)
     test = columns.BooleanColumn(verbose_name=_('Test'))
+    backfill = columns.BooleanColumn(verbose_name=_('Backfill'), order_by='backfill_for')
     dispatched_at = columns.DateTimeColumn(verbose_name=_('Dispatched'))
     error = tables.Column(verbose_name=_('Error'), attrs=SHORTENED)
     actions = columns.ActionsColumn(actions=())
@@ -182,6 +183,6 @@ class EventTable(NetBoxTable):
         model = Event
         fields = (
             'pk', 'id', 'timestamp', 'uuid', 'kind', 'object_type', 'object', 'object_id', 'sequence', 'username',
-            'request_id', 'test', 'skipped', 'dispatched_at', 'error',
+            'request_id', 'test', 'backfill', 'skipped', 'dispatched_at', 'error',
         )  # fmt: skip
         default_columns = ('timestamp', 'kind', 'object_type', 'object', 'username', 'sequence', 'error')

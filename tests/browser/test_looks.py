@@ -22,6 +22,7 @@ PAGES = (
     'plugins/webhooks/webhooks/{webhook}/preview/',
     'plugins/webhooks/webhooks/{webhook}/rotate-secret/',
     'plugins/webhooks/webhooks/{webhook}/replay/',
+    'plugins/webhooks/webhooks/{webhook}/backfill/',
     'plugins/webhooks/webhooks/{webhook}/changelog/',
     'plugins/webhooks/webhooks/{webhook}/delete/',
     'plugins/webhooks/deliveries/',
@@ -35,6 +36,7 @@ PAGES = (
     'admin/webhooks/webhook/{webhook}/change/',
     'admin/webhooks/webhook/{webhook}/preview/',
     'admin/webhooks/webhook/{webhook}/delete/',
+    'admin/webhooks/webhook/{webhook}/backfill/',
     'admin/webhooks/delivery/',
     'admin/webhooks/delivery/{delivery}/change/',
     'admin/webhook-backend-status/',
@@ -80,6 +82,7 @@ def ids(api, receiver) -> dict[str, object]:
     webhook = add_webhook(api, receiver.url('/hook'), max_attempts=1, secret='whsec_' + 'A' * 43 + '=')
     site = add_site(api)
     delivery = delivery_of(api, site, 'failed')
+    api.post(f'plugins/webhooks/webhooks/{webhook["id"]}/backfill/', filter=f'id={site["id"]}')
     return {
         'webhook': webhook['id'],
         'delivery': delivery['id'],

@@ -19,7 +19,8 @@ from users.api.serializers import UserSerializer
 from users.models import User
 
 from .. import object_types
-from ..choices import StatusChoices
+from ..choices import BackfillStateChoices, StatusChoices
+from ..constants import MAX_QUERY
 from ..exceptions import DefinitionError
 from ..models import Attempt, Delivery, Event, Health, Webhook
 from ..permissions import RESTRICTED_OF_ATTEMPT
@@ -175,6 +176,7 @@ class RestrictedSerializer(BaseModelSerializer):
 class EventSerializer(RestrictedSerializer):
     object_type = ContentTypeField(read_only=True)
     object_id = serializers.IntegerField(read_only=True, allow_null=True)
+    backfill = serializers.BooleanField(read_only=True)
     data = serializers.SerializerMethodField()
     partial = serializers.SerializerMethodField()
     caused_by = serializers.SerializerMethodField()
@@ -183,8 +185,8 @@ class EventSerializer(RestrictedSerializer):
         model = Event
         fields = (
             'id', 'url', 'display_url', 'display', 'uuid', 'sequence', 'kind', 'object_type', 'object_id',
-            'object_repr', 'timestamp', 'username', 'request_id', 'test', 'error', 'skipped', 'dispatched_at',
-            'restricted', 'data', 'partial', 'caused_by',
+            'object_repr', 'timestamp', 'username', 'request_id', 'test', 'backfill', 'error', 'skipped',
+            'dispatched_at', 'restricted', 'data', 'partial', 'caused_by',
         )  # fmt: skip
         brief_fields = (
             'id', 'url', 'display', 'uuid', 'sequence', 'kind', 'object_type', 'object_id', 'object_repr', 'test',
@@ -286,6 +288,45 @@ class SendWaitingSerializer(StorableMixin, serializers.Serializer):
 @extend_schema_serializer(component_name='WebhookSentWaiting')
 class SentWaitingSerializer(WaitingSerializer):
     superseded = serializers.IntegerField(read_only=True, help_text=_('How many deliveries were superseded.'))
+
+
+@extend_schema_serializer(component_name='WebhookBackfillStart')
+class BackfillStartSerializer(StorableMixin, serializers.Serializer):
+    """Which objects are sent as they are now."""
+
+    object_types = serializers.ListField(
+        child=AllowedTypeField(),
+        required=False,
+        allow_empty=False,
+        help_text=_('Of those of the webhook; all of them, if left out.'),
+    )
+    filter = serializers.CharField(
+        required=False,
+        allow_blank=True,
+        max_length=MAX_QUERY,
+        help_text=_("As in the URL of the models' lists, such as: site=berlin&status=active"),
+    )
+    dry_run = serializers.BooleanField(default=False, help_text=_('Only count the objects.'))
+
+
+@extend_schema_serializer(component_name='WebhookBackfill')
+class BackfillSerializer(serializers.Serializer):
+    state = serializers.ChoiceField(choices=BackfillStateChoices, read_only=True, source='backfill.state')
+    error = serializers.CharField(read_only=True, source='backfill.error')
+    object_types = serializers.ListField(child=serializers.CharField(), read_only=True, source='labels')
+    filter = serializers.CharField(read_only=True, source='backfill.query')
+    total = serializers.IntegerField(read_only=True, help_text=_('Objects.'))
+    sent = serializers.IntegerField(
+        read_only=True, help_text=_('Of these: delivered, failed, replaced by a change, or let out by conditions.')
+    )
+    username = serializers.CharField(read_only=True, source='backfill.username')
+    started_at = serializers.DateTimeField(read_only=True, source='backfill.started_at')
+    finished_at = serializers.DateTimeField(read_only=True, allow_null=True, source='backfill.finished_at')
+
+
+@extend_schema_serializer(component_name='WebhookBackfillCount')
+class BackfillCountSerializer(serializers.Serializer):
+    total = serializers.IntegerField(read_only=True, help_text=_('How many objects would be sent.'))
 
 
 @extend_schema_serializer(component_name='WebhookRotation')

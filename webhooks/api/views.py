@@ -1,18 +1,19 @@
 """The REST API's endpoints. Webhooks are NetBox objects as any other; events and deliveries are read only."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
 from django.db.models import Model, QuerySet
 from django.utils.translation import gettext_lazy as _
 from django_filters.rest_framework import DjangoFilterBackend
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiResponse, extend_schema
 from netbox.api.authentication import TokenPermissions
 from netbox.api.viewsets import BaseViewSet, NetBoxModelViewSet
 from rest_framework import status
 from rest_framework.decorators import action
-from rest_framework.exceptions import APIException, ValidationError
+from rest_framework.exceptions import APIException, NotFound, ValidationError
 from rest_framework.filters import OrderingFilter
 from rest_framework.generics import get_object_or_404
 from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
@@ -24,9 +25,9 @@ from .. import filtersets
 from ..exceptions import DefinitionError
 from ..models import Delivery, Event, Webhook, querysets
 from ..permissions import visible_deliveries, visible_events
-from ..presentation import actions
+from ..presentation import actions, progress
 from ..presentation.actions import STILL_OPEN
-from ..services import preview, redelivery, secret_rotation, trial, waiting
+from ..services import backfill, preview, redelivery, secret_rotation, trial, waiting
 from . import serializers
 from .parsers import ParsingMixin
 
@@ -57,6 +58,22 @@ class StillOpen(APIException):
     status_code = status.HTTP_409_CONFLICT
     default_detail = STILL_OPEN
     default_code = 'still_open'
+
+
+class BackfillConflict(APIException):
+    status_code = status.HTTP_409_CONFLICT
+    default_code = 'backfill_state'
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Answer a DefinitionError with 400 and the field, and with 409 where a backfill is in another state."""
+    try:
+        yield
+    except DefinitionError as error:
+        if error.field == backfill.STATE:
+            raise BackfillConflict(str(error)) from None
+        raise ValidationError({error.field: [str(error)]}) from None
 
 
 class WebhookViewSet(ParsingMixin, NetBoxModelViewSet):
@@ -117,6 +134,75 @@ class WebhookViewSet(ParsingMixin, NetBoxModelViewSet):
         superseded = waiting.send(webhook, latest_only=serializer.validated_data['latest_only'])
         shown = {**asdict(waiting.measure(webhook)), 'superseded': superseded}
         return Response(serializers.SentWaitingSerializer(shown).data)
+
+    @extend_schema(responses={200: serializers.BackfillSerializer, 404: OpenApiResponse(description='There was none.')})
+    @action(detail=True, methods=['get'], permission_classes=[post_needs(actions.BACKFILL.permission)])
+    def backfill(self, request: Request, pk: str) -> Response:
+        """Tell how far the last backfill has come."""
+        return self._progress(self._get_permitted('view', pk))
+
+    @extend_schema(
+        request=serializers.BackfillStartSerializer,
+        responses={200: serializers.BackfillCountSerializer, 201: serializers.BackfillSerializer},
+    )
+    @backfill.mapping.post
+    def start_backfill(self, request: Request, pk: str) -> Response:
+        """Send everything as it is now, or only count it."""
+        webhook = self._get_permitted(actions.BACKFILL.permission, pk)
+        serializer = serializers.BackfillStartSerializer(data=request.data)
+        serializer.is_valid(raise_exception=True)
+        wanted = serializer.validated_data
+        with refusals():
+            choice = backfill.choose(webhook, wanted.get('object_types'), wanted.get('filter', ''), request.user)
+            if wanted['dry_run']:
+                return Response({'total': choice.total})
+            backfill.start(webhook, choice, request.user)
+        return self._progress(webhook, status.HTTP_201_CREATED)
+
+    @extend_schema(request=None, responses=serializers.BackfillSerializer)
+    @action(
+        detail=True,
+        methods=['post'],
+        url_path='backfill/pause',
+        permission_classes=[post_needs(actions.PAUSE_BACKFILL.permission)],
+    )
+    def pause_backfill(self, request: Request, pk: str) -> Response:
+        """Hold what is not sent yet."""
+        return self._move(backfill.pause, pk)
+
+    @extend_schema(request=None, responses=serializers.BackfillSerializer)
+    @action(
+        detail=True,
+        methods=['post'],
+        url_path='backfill/resume',
+        permission_classes=[post_needs(actions.RESUME_BACKFILL.permission)],
+    )
+    def resume_backfill(self, request: Request, pk: str) -> Response:
+        """Go on."""
+        return self._move(backfill.resume, pk)
+
+    @extend_schema(request=None, responses=serializers.BackfillSerializer)
+    @action(
+        detail=True,
+        methods=['post'],
+        url_path='backfill/cancel',
+        permission_classes=[post_needs(actions.CANCEL_BACKFILL.permission)],
+    )
+    def cancel_backfill(self, request: Request, pk: str) -> Response:
+        """End it: what was not tried yet is not sent."""
+        return self._move(backfill.cancel, pk)
+
+    def _move(self, move: Callable[[Webhook], object], pk: str) -> Response:
+        webhook = self._get_permitted(actions.BACKFILL.permission, pk)
+        with refusals():
+            move(webhook)
+        return self._progress(webhook)
+
+    def _progress(self, webhook: Webhook, code: int = status.HTTP_200_OK) -> Response:
+        found = progress.of(webhook)
+        if found is None:
+            raise NotFound
+        return Response(serializers.BackfillSerializer(found).data, status=code)
 
     @extend_schema(request=serializers.RotateSerializer, responses=serializers.SecretSerializer)
     @action(

@@ -26,12 +26,25 @@ from django.utils.translation import ngettext
 from .. import object_types
 from ..choices import StatusChoices
 from ..exceptions import WebhooksError
+from ..forms import BackfillForm
 from ..models import Delivery, Webhook
-from ..presentation import states
-from ..presentation.actions import DISABLE, ENABLE, REDELIVER_FAILED, SEND_ALL, SEND_LATEST, TEST
+from ..presentation import progress, states
+from ..presentation.actions import (
+    BACKFILL,
+    CANCEL_BACKFILL,
+    DISABLE,
+    ENABLE,
+    MOVES,
+    PAUSE_BACKFILL,
+    REDELIVER_FAILED,
+    RESUME_BACKFILL,
+    SEND_ALL,
+    SEND_LATEST,
+    TEST,
+)
 from ..presentation.fields import GROUPS, Group, Row
 from ..presets import all_presets
-from ..services import banners, preview, secret_rotation, trial, waiting
+from ..services import backfill, banners, preview, secret_rotation, trial, waiting
 from ..ui import history
 from .base import EVERYWHERE, BaseAdmin
 from .display import failed_url, last_call, word
@@ -40,6 +53,13 @@ from .forms import WebhookForm
 
 MODELS_SHOWN = 3
 CHARACTERS_SHOWN = 60
+# The button that starts a backfill, and those of one that is there.
+START = '_start'
+BACKFILL_MOVES = {
+    PAUSE_BACKFILL.name: backfill.pause,
+    RESUME_BACKFILL.name: backfill.resume,
+    CANCEL_BACKFILL.name: backfill.cancel,
+}
 
 
 class WebhookAdmin(BaseAdmin):
@@ -50,7 +70,7 @@ class WebhookAdmin(BaseAdmin):
     search_fields = ('name', 'description')
     filter_horizontal = ('ignore_users', 'notification_groups')
     actions = ('enable', 'disable', 'send_test', 'redeliver_failed', 'send_all', 'send_latest', 'delete_selected')
-    readonly_fields = ('state', 'last_day')
+    readonly_fields = ('state', 'backfill_progress', 'last_day')
     #
     # List
     #
@@ -68,6 +88,10 @@ class WebhookAdmin(BaseAdmin):
     def last_day(self, webhook: Webhook) -> SafeString:
         figures = history.context(webhook, history.DAY, timezone.now())
         return render_to_string('webhooks/inc/history.html', {**figures, 'failed_url': failed_url(webhook)})
+
+    @admin.display(description=_('Backfill'))
+    def backfill_progress(self, webhook: Webhook) -> SafeString:
+        return render_to_string('webhooks/inc/backfill.html', {'progress': progress.of(webhook)})
 
     @admin.display(description=_('Object types'))
     def models(self, webhook: Webhook) -> SafeString:
@@ -181,7 +205,44 @@ class WebhookAdmin(BaseAdmin):
         preview_url = path(
             '<path:object_id>/preview/', self.admin_site.admin_view(self.preview_view), name='webhooks_webhook_preview'
         )
-        return [preview_url, *super().get_urls()]
+        backfill_url = path(
+            '<path:object_id>/backfill/',
+            self.admin_site.admin_view(self.backfill_view),
+            name='webhooks_webhook_backfill',
+        )
+        return [preview_url, backfill_url, *super().get_urls()]
+
+    def backfill_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Show how far the last backfill has come, and what can be done with it."""
+        webhook = self.get_object(request, object_id)
+        if webhook is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+        form = BackfillForm(request.POST if START in request.POST else None, webhook=webhook)
+        if request.method == 'POST' and self._act(request, webhook, form):
+            return redirect(request.path)
+        found = progress.of(webhook)
+        context = {
+            **self.admin_site.each_context(request),
+            'opts': self.opts,
+            'original': webhook,
+            'title': BACKFILL.label,
+            'action': BACKFILL,
+            'form': form,
+            'progress': found,
+            'moves': MOVES.get(found.backfill.state, ()) if found else (),
+        }
+        return TemplateResponse(request, 'admin/webhooks/backfill.html', context)
+
+    def _act(self, request: HttpRequest, webhook: Webhook, form: BackfillForm) -> bool:
+        """Do what was asked for. Returns False where the form has to be shown again."""
+        if START in request.POST:
+            return form.is_valid() and form.start(request.user)
+        for name in BACKFILL_MOVES.keys() & request.POST.keys():
+            try:
+                BACKFILL_MOVES[name](webhook)
+            except WebhooksError as error:
+                self.message_user(request, str(error), messages.ERROR)
+        return True
 
     def preview_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Show what the webhook would send."""

@@ -1,3 +1,4 @@
+from .backfill import BackfillForm
 from .bulk_edit import WebhookBulkEditForm
 from .bulk_import import ImportedTextForm, WebhookImportForm
 from .filters import DeliveryFilterForm, EventFilterForm, WebhookFilterForm
@@ -7,6 +8,7 @@ from .waiting import SendWaitingForm
 from .webhook import WebhookForm
 
 __all__ = (
+    'BackfillForm',
     'DeliveryFilterForm',
     'EventFilterForm',
     'ImportedTextForm',

@@ -93,6 +93,10 @@ class LogType(BaseObjectType):
 class EventType(LogType):
     deliveries: list[Annotated['DeliveryType', strawberry.lazy('webhooks.graphql.types')]]
 
+    @strawberry_django.field(only=['backfill_for'])
+    def backfill(self) -> bool:
+        return self.backfill
+
     @strawberry_django.field(only=REFERENCE)
     def restricted(self, info: Info) -> bool:
         return not is_visible(self, info, visible_events)

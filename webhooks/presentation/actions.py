@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 from django.utils.translation import gettext_lazy as _
 
+from ..choices import BackfillStateChoices
+
 
 class Action(NamedTuple):
     """`name` is that of the view; `permission` is an action of NetBox's permissions.
@@ -44,6 +46,20 @@ SEND_WAITING = Action(
 )
 SEND_ALL = Action('send_all', _('Send all that waits'), 'change')
 SEND_LATEST = Action('send_latest', _('Send only the latest'), 'change')
+BACKFILL = Action(
+    'backfill',
+    _('Backfill'),
+    'backfill',
+    'database-export-outline',
+    _('Send Everything as It Is Now'),
+    _(
+        'Each object is sent as an update that is marked as a backfill, in the order of its changes. What changes '
+        'meanwhile goes first, and so does what others wait for.'
+    ),
+)
+PAUSE_BACKFILL = Action('pause_backfill', _('Pause'), 'backfill', 'pause')
+RESUME_BACKFILL = Action('resume_backfill', _('Resume'), 'backfill', 'play')
+CANCEL_BACKFILL = Action('cancel_backfill', _('Cancel'), 'backfill', 'stop')
 ROTATE_SECRET = Action(
     'rotate_secret',
     _('Rotate secret'),
@@ -57,5 +73,11 @@ DISABLE = Action('disable', _('Disable'), 'change')
 REDELIVER = Action('redeliver', _('Redeliver'), 'redeliver', 'send')
 REDELIVER_SELECTED = Action('bulk_redeliver', _('Redeliver selected'), 'redeliver', 'send')
 REDELIVER_FAILED = Action('redeliver_failed', _('Redeliver what failed'), 'redeliver', 'send')
+
+# By the state of a backfill.
+MOVES = {
+    BackfillStateChoices.RUNNING: (PAUSE_BACKFILL, CANCEL_BACKFILL),
+    BackfillStateChoices.PAUSED: (RESUME_BACKFILL, CANCEL_BACKFILL),
+}
 
 STILL_OPEN = _('The delivery is still open: it is sent without being asked.')

@@ -51,6 +51,10 @@ class SendWaiting(Button):
     action = actions.SEND_WAITING
 
 
+class Backfill(Button):
+    action = actions.BACKFILL
+
+
 class RotateSecret(Button):
     action = actions.ROTATE_SECRET
 

@@ -11,6 +11,8 @@ from utilities.object_types import object_type_name
 
 from ..choices import StatusChoices
 from ..models import Event
+from ..presentation import actions, progress
+from ..presentation.actions import Action
 from ..presentation.fields import GROUPS, Group, field, is_switch, label, shown_in
 from ..tables import object_url, state_badge
 from . import history
@@ -145,6 +147,33 @@ class HistoryPanel(panels.Panel):
         return f'{reverse("plugins:webhooks:delivery_list")}?{urlencode(filters)}'
 
 
+class BackfillPanel(panels.Panel):
+    """How far the last backfill has come, and what can be done with it."""
+
+    title = _('Backfill')
+    template_name = 'webhooks/panels/backfill.html'
+
+    def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
+        own = super().get_context(context)
+        webhook, user = own['object'], own['request'].user
+        made = progress.of(webhook)
+        is_allowed = user.has_perm('webhooks.backfill_webhook', webhook)
+        return {
+            **own,
+            'progress': made,
+            'csrf_token': context.get('csrf_token'),
+            'moves': _moves(made.backfill.state) if made and is_allowed else (),
+        }
+
+    def should_render(self, context: dict[str, Any]) -> bool:
+        return context['progress'] is not None
+
+
+def _moves(state: str) -> list[tuple[Action, str]]:
+    """Return what can be done now, each with the name of its view."""
+    return [(action, f'plugins:webhooks:webhook_{action.name}') for action in actions.MOVES.get(state, ())]
+
+
 #
 # Delivery and event
 #
@@ -190,6 +219,7 @@ class EventPanel(panels.ObjectAttributesPanel):
     sequence = attrs.NumericAttr('sequence', label=_('Sequence'))
     uuid = attrs.TextAttr('uuid', label='UUID', style='font-monospace', copy_button=True)
     test = attrs.BooleanAttr('test', label=_('Test'), display_false=False)
+    backfill = attrs.BooleanAttr('backfill', label=_('Backfill'), display_false=False)
     error = attrs.TextAttr('error', label=_('Error'), style='text-break')
 
 

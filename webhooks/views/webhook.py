@@ -1,5 +1,6 @@
 """The pages of webhooks."""
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -25,9 +26,9 @@ from ..models import Webhook
 from ..presentation import actions
 from ..presentation.actions import Action
 from ..presentation.fields import label
-from ..services import banners, preview, redelivery, secret_rotation, trial, waiting
+from ..services import backfill, banners, preview, redelivery, secret_rotation, trial, waiting
 from ..ui import panels
-from ..ui.buttons import Replay, RotateSecret, SendTest, SendWaiting
+from ..ui.buttons import Backfill, Replay, RotateSecret, SendTest, SendWaiting
 
 WEBHOOK, STATE, SOME_CHANGES, REQUEST, RETRIES, *REST = panels.cards()
 
@@ -43,11 +44,12 @@ class WebhookListView(generic.ObjectListView):
 @register_model_view(Webhook)
 class WebhookView(generic.ObjectView):
     queryset = Webhook.objects.select_related('health')
-    actions = (SendTest, SendWaiting, Replay, RotateSecret, CloneObject, EditObject, DeleteObject)
+    actions = (SendTest, SendWaiting, Replay, Backfill, RotateSecret, CloneObject, EditObject, DeleteObject)
     layout = layout.SimpleLayout(
         left_panels=[WEBHOOK, STATE, REQUEST, RETRIES],
         right_panels=[
             panels.HealthPanel(),
+            panels.BackfillPanel(),
             panels.HistoryPanel(),
             SOME_CHANGES,
             panels.ConditionsPanel('conditions', title=label('conditions')),
@@ -222,6 +224,56 @@ class WebhookSendWaitingView(WebhookActionView):
         superseded = waiting.send(webhook, latest_only=form.latest_only)
         messages.success(request, waiting.announce(webhook, superseded, latest_only=form.latest_only))
         return redirect(webhook.get_absolute_url())
+
+
+@register_model_view(Webhook, 'backfill')
+class WebhookBackfillView(WebhookActionView):
+    """Asks which objects, and starts to send them."""
+
+    action = actions.BACKFILL
+
+    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
+        webhook = self.get_object(pk=pk)
+        return self.render_form(request, webhook, forms.BackfillForm(webhook=webhook))
+
+    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
+        webhook = self.get_object(pk=pk)
+        form = forms.BackfillForm(request.POST, webhook=webhook)
+        if not form.is_valid() or not form.start(request.user):
+            return self.render_form(request, webhook, form)
+        return redirect(webhook.get_absolute_url())
+
+
+class WebhookMoveView(WebhookActionView):
+    """Changes the state of the backfill."""
+
+    move: Callable[[Webhook], object]
+
+    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
+        return redirect(self.get_object(pk=pk).get_absolute_url())
+
+    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
+        webhook = self.get_object(pk=pk)
+        try:
+            self.move(webhook)
+        except DefinitionError as error:
+            messages.error(request, str(error))
+        return redirect(webhook.get_absolute_url())
+
+
+@register_model_view(Webhook, 'pause_backfill', path='backfill/pause')
+class WebhookPauseBackfillView(WebhookMoveView):
+    action, move = actions.PAUSE_BACKFILL, staticmethod(backfill.pause)
+
+
+@register_model_view(Webhook, 'resume_backfill', path='backfill/resume')
+class WebhookResumeBackfillView(WebhookMoveView):
+    action, move = actions.RESUME_BACKFILL, staticmethod(backfill.resume)
+
+
+@register_model_view(Webhook, 'cancel_backfill', path='backfill/cancel')
+class WebhookCancelBackfillView(WebhookMoveView):
+    action, move = actions.CANCEL_BACKFILL, staticmethod(backfill.cancel)
 
 
 @register_model_view(Webhook, 'rotate_secret', path='rotate-secret')

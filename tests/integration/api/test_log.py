@@ -201,7 +201,7 @@ def _act(client, instance, name, data=None):
     return client.post(f'{base}{instance.pk}/{name}/', data or {}, format='json')
 
 
-ACTIONS = [('test', Webhook), ('replay', Webhook), ('redeliver', Delivery)]
+ACTIONS = [('test', Webhook), ('replay', Webhook), ('backfill', Webhook), ('redeliver', Delivery)]
 SINCE = {'since': '2020-01-01T00:00:00Z'}
 
 

@@ -31,6 +31,7 @@ def test_nothing_of_ours_is_warned_about(generated):
 def test_each_of_our_paths_is_described(paths):
     below = {path.removeprefix(WEBHOOKS) for path in paths}
     assert {'webhooks/', 'webhooks/{id}/', 'events/', 'events/{id}/', 'deliveries/', 'deliveries/{id}/'} <= below
+    assert {f'webhooks/{{id}}/backfill/{move}' for move in ('', 'pause/', 'resume/', 'cancel/')} <= below
     assert {'webhooks/{id}/test/', 'webhooks/{id}/replay/', 'deliveries/{id}/redeliver/'} <= below
     assert {method for method in paths[f'{WEBHOOKS}deliveries/'] if method != 'parameters'} == {'get'}
 

@@ -33,7 +33,10 @@ def test_both_pages_call_an_action_by_the_same_name(admin_pages):
             assert f'{action.label}</button>' in shown.replace(' </button>', '</button>'), address
 
 
-@pytest.mark.parametrize(('action', 'path'), [(actions.REPLAY, 'replay/'), (actions.ROTATE_SECRET, 'rotate-secret/')])
+@pytest.mark.parametrize(
+    ('action', 'path'),
+    [(actions.REPLAY, 'replay/'), (actions.BACKFILL, 'backfill/'), (actions.ROTATE_SECRET, 'rotate-secret/')],
+)
 def test_whoever_confirms_an_action_reads_what_it_does(admin_pages, action, path):
     webhook = subscribe(NOWHERE, Site)
     assert str(action.label) in admin_pages.get(webhook.get_absolute_url()).content.decode()

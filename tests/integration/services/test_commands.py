@@ -18,17 +18,19 @@ from support.engine import (
     claim,
     deliveries,
     dispatch_all,
+    in_thread,
     pass_event_leases,
     pass_leases,
     work,
 )
 from tenancy.models import Tenant
 
+from devstack.process import wait_until
 from devstack.receiver import Receiver
 from webhooks import metrics
-from webhooks.choices import StatusChoices
+from webhooks.choices import BackfillStateChoices, StatusChoices
 from webhooks.engine import event_claims, lanes, rescue
-from webhooks.models import Delivery, Event, Health, Webhook
+from webhooks.models import Backfill, Delivery, Event, Health, Webhook
 from webhooks.services import redelivery
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -266,3 +268,51 @@ class TestReplay:
     def test_bad_arguments_are_named(self, arguments):
         with pytest.raises(CommandError, match=arguments[0]):
             call_command('webhooks_replay', *arguments)
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+class TestBackfill:
+    @pytest.fixture
+    def places(self) -> list[int]:
+        made = [site(name=name).pk for name in ('Bern', 'Basel')]
+        Event.objects.all().delete()
+        return made
+
+    def test_everything_is_sent(self, webhook, places, receiver):
+        assert command('webhooks_backfill', webhook.name) == (OK, '2 objects will be sent\n')
+        work()
+        assert sorted(request.json()['data']['id'] for request in receiver.requests) == places
+
+    def test_a_dry_run_sends_none(self, webhook, places):
+        options = ('--model', 'dcim.Site', '--filter', 'name=Bern')
+        assert command('webhooks_backfill', webhook.name, *options, '--dry-run') == (OK, '1 object would be sent\n')
+        assert not Backfill.objects.exists()
+
+    def test_on_a_terminal_it_waits_for_the_end(self, webhook, places, receiver):
+        worker = in_thread(lambda: wait_until(Backfill.objects.exists, 60) and work())
+        call_command('webhooks_backfill', webhook.name, stdout=Terminal())
+        worker.join(60)
+        assert len(receiver.requests) == 2
+        assert Backfill.objects.get().state == BackfillStateChoices.COMPLETED
+
+    @pytest.mark.parametrize(
+        ('arguments', 'reason'),
+        [
+            (('Nobody',), "there is no webhook 'Nobody'"),
+            (('{webhook}', '--model', 'dcim.planet'), '--model'),
+            (('{webhook}', '--model', 'dcim.rack'), '--model'),
+            (('{webhook}', '--filter', 'colour=red'), '--filter'),
+        ],
+    )
+    def test_what_does_not_exist_is_named(self, webhook, arguments, reason):
+        with pytest.raises(CommandError, match=reason):
+            call_command('webhooks_backfill', *(one.format(webhook=webhook.name) for one in arguments))
+
+    def test_a_disabled_webhook_is_refused(self, webhook):
+        Webhook.objects.update(enabled=False)
+        with pytest.raises(CommandError, match='disabled'):
+            call_command('webhooks_backfill', webhook.name)

@@ -223,7 +223,7 @@ def test_a_range_of_time_is_replayed(committed, admin_pages):
     assert '1 delivery is being redelivered' in said(answer)
 
 
-@pytest.mark.parametrize('action', ['test', 'replay'])
+@pytest.mark.parametrize('action', ['test', 'replay', 'backfill'])
 def test_actions_of_a_webhook_need_their_permission(clerk_pages, grant, action):
     webhook = subscribe(NOWHERE, Site)
     address = f'{webhook.get_absolute_url()}{action}/'

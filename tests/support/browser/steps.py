@@ -22,6 +22,11 @@ def add_site(api: Api) -> dict[str, Any]:
     return api.post('dcim/sites/', name=f'Site {number}', slug=f'site-{number}')
 
 
+def add_sites(api: Api, count: int) -> None:
+    numbers = [next(_numbers) for _ in range(count)]
+    api.post_all('dcim/sites/', [{'name': f'Site {number}', 'slug': f'site-{number}'} for number in numbers])
+
+
 def delivery_of(api: Api, site: dict[str, Any], status: str) -> dict[str, Any]:
     """Wait until the one delivery of the site has that status."""
 

@@ -1,0 +1,91 @@
+"""A backfill beside changes: how fast one rqworker sends it, what it holds in memory, and what it takes from others."""
+
+import resource
+from collections.abc import Iterator
+
+from dcim.models import Site
+from django.db import connection
+from tenancy.models import Tenant
+
+from benchmarks.report import Row
+from benchmarks.sending import in_a_fork
+from benchmarks.sides import HOOK, OURS, Bed, dispatch_began
+from devstack.process import wait_until
+from webhooks.engine import runner
+from webhooks.models import Backfill, Webhook
+from webhooks.services import backfill
+
+OTHER = '/other'
+TIMEOUT = 600
+
+
+def measure(bed: Bed) -> Iterator[Row]:
+    count, many = (200, 1000) if bed.quick else (2000, 100_000)
+    turns = range(1 if bed.quick else 3)
+    pairs = [(_changes(bed, count), _backfill(bed)) for _ in turns]
+    yield Row('sent by one rqworker, changes of Sites', 'a second', [changes for changes, _rate in pairs])
+    yield Row('sent by one rqworker, a backfill of Sites', 'a second', [rate for _changes, rate in pairs])
+    yield Row('rate of a backfill, of that of changes', '', [rate / changes for changes, rate in pairs])
+    yield Row('share of a backfill in what is sent while others wait', '', [_share(bed, count)])
+    _fill(bed, many)
+    yield Row(f'growth of a worker that backfills {many:,} Sites', 'MB', [_growth(bed)])
+
+
+def _changes(bed: Bed, count: int) -> float:
+    with bed.subscribed(OURS, Site):
+        bed.save(bed.new_sites(count))
+        with bed.worker():
+            got = bed.receiver.wait_for(count, timeout=TIMEOUT)
+        return count / (got[count - 1].arrived - dispatch_began())
+
+
+def _backfill(bed: Bed) -> float:
+    """Of all Sites that there are."""
+    with bed.subscribed(OURS, Site):
+        count = _start().total
+        with bed.worker():
+            got = bed.receiver.wait_for(count, timeout=TIMEOUT)
+        return count / (got[count - 1].arrived - dispatch_began())
+
+
+def _share(bed: Bed, count: int) -> float:
+    """As long as the last of the others has not arrived."""
+    with bed.subscribed(OURS, Site), bed.subscribed(OURS, Tenant, path=OTHER):
+        bed.save([Tenant(name=f'tenant {number}', slug=f'tenant-{number}') for number in range(count)])
+        _start()
+        with bed.worker():
+            others = bed.receiver.wait_for(count, lambda request: request.path == OTHER, timeout=TIMEOUT)
+        last = max(request.arrived for request in others)
+        beside = bed.receiver.matching(lambda request: request.path == HOOK and request.arrived < last)
+    Tenant.objects.all().delete()
+    return len(beside) / (len(beside) + count)
+
+
+def _fill(bed: Bed, count: int) -> None:
+    missing = count - Site.objects.count()
+    Site.objects.bulk_create(bed.new_sites(missing), batch_size=1000)
+
+
+def _growth(bed: Bed) -> float:
+    """Return by how many MB a process grows that sends all of it, its first job aside."""
+    with bed.subscribed(OURS, Site):
+        _start()
+        runner.run()
+        connection.close()
+        return in_a_fork(_drain_and_measure)
+
+
+def _drain_and_measure() -> float:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    wait_until(_is_over, timeout=TIMEOUT, interval=0)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def _is_over() -> bool:
+    runner.run()
+    return not Backfill.objects.get().is_open
+
+
+def _start() -> Backfill:
+    webhook = Webhook.objects.get(object_types__model='site')
+    return backfill.start(webhook, backfill.choose(webhook))

@@ -1,0 +1,65 @@
+"""The receiver of the docs that starts empty, run as a reader would."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from dcim.models import Site
+from support.builders import forget_events, site, subscribe
+from support.docs import blocks
+from support.engine import work
+
+from devstack.ports import LOOPBACK, accepts, free_port
+from devstack.process import wait_until
+from webhooks.services import backfill
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+TABLE = 'CREATE TABLE IF NOT EXISTS objects'
+
+
+@pytest.fixture
+def code() -> str:
+    (found,) = [block for block in blocks('receivers.md', 'python') if TABLE in block]
+    return found
+
+
+@pytest.fixture
+def address(tmp_path: Path, code: str) -> Iterator[str]:
+    program, port = tmp_path / 'receiver_copy.py', free_port()
+    program.write_text(code)
+    environment = {'PORT': str(port), 'DATABASE': str(tmp_path / 'copy.sqlite')}
+    with subprocess.Popen([sys.executable, str(program)], env=environment, stderr=subprocess.DEVNULL) as process:
+        assert wait_until(lambda: accepts(port), timeout=60)
+        yield f'http://{LOOPBACK}:{port}/'
+        process.kill()
+
+
+def copied(folder: Path) -> dict[int, str | None]:
+    """Return {id: name} of the receiver's copy; None of what was deleted."""
+    with sqlite3.connect(folder / 'copy.sqlite') as copy:
+        rows = copy.execute("SELECT id, data FROM objects WHERE type = 'dcim.site'").fetchall()
+    return {pk: data and json.loads(data)['name'] for pk, data in rows}
+
+
+def test_it_is_as_short_as_the_docs_say(code):
+    assert len(code.splitlines()) <= 30
+
+
+def test_it_ends_with_what_netbox_has(address, tmp_path):
+    stays, changes, goes = (site(name=name) for name in ('Bern', 'Basel', 'Genf'))
+    gone = goes.pk
+    forget_events()
+    webhook = subscribe(address, Site)
+    backfill.start(webhook, backfill.choose(webhook))
+    changes.name = 'Biel'
+    changes.save()
+    work()
+    assert copied(tmp_path) == {stays.pk: 'Bern', changes.pk: 'Biel', gone: 'Genf'}
+    goes.delete()
+    work()
+    assert copied(tmp_path) == {stays.pk: 'Bern', changes.pk: 'Biel', gone: None}

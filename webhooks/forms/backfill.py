@@ -1,0 +1,48 @@
+"""What a backfill sends."""
+
+from typing import Any
+
+from django import forms
+from django.contrib.contenttypes.models import ContentType
+from django.utils.translation import gettext_lazy as _
+from users.models import User
+
+from .. import object_types
+from ..constants import MAX_QUERY
+from ..exceptions import DefinitionError
+from ..models import Webhook
+from ..services import backfill
+
+
+class BackfillForm(forms.Form):
+    object_types = forms.ModelMultipleChoiceField(
+        label=_('Object types'),
+        queryset=ContentType.objects.none(),
+        required=False,
+        widget=forms.CheckboxSelectMultiple,
+        help_text=_('None chosen: all of them.'),
+    )
+    filter = forms.CharField(
+        label=_('Filter'),
+        required=False,
+        max_length=MAX_QUERY,
+        help_text=_("Blank: all objects. As in the URL of the models' lists, such as: site=berlin&status=active"),
+    )
+
+    def __init__(self, *args: Any, webhook: Webhook, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        types = self.fields['object_types']
+        types.queryset = object_types.allowed().filter(pk__in=webhook.object_types.all())
+        types.label_from_instance = object_types.name_of
+        self._webhook = webhook
+
+    def start(self, user: User) -> bool:
+        """Start what was chosen. Returns False where that is refused: the form says why then."""
+        cleaned = self.cleaned_data
+        try:
+            choice = backfill.choose(self._webhook, cleaned['object_types'] or None, cleaned['filter'], user)
+            backfill.start(self._webhook, choice, user)
+        except DefinitionError as error:
+            self.add_error(error.field if error.field in self.fields else None, str(error))
+            return False
+        return True
