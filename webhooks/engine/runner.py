@@ -239,17 +239,20 @@ class Drain:
 
     def _claim(self, held: Collection[int], ended: list[Claimed], now: datetime) -> Claim:
         """Claim changes first, and of backfills what fits beside them."""
-        answered = Counter(one.delivery.webhook_id for one in ended)
+        free, span, slow = max(self._free(), 0), self._span(), self._building.slow
+        room = MOST_HELD - len(self._senders.under_way)
         # Whatever is ahead of its webhook's concurrency needs no thread.
-        limit = min(max(self._free(), 0) + answered.total(), MOST_HELD - len(self._senders.under_way))
-        span, slow = self._span(), self._building.slow
+        answered = Counter(one.delivery.webhook_id for one in ended)
+        limit = min(free + answered.total(), room)
         claim = claims.claim(self._lease, held, limit, now, span, slow, answered=answered, backfill=False)
         self._share.earn(len(claim.held), now)
-        left = limit - len(claim.held) - KEPT_FREE
+        answered = Counter(one.delivery.webhook_id for one in ended if one.delivery.backfill)
+        left = min(max(free - len(claim.held) - KEPT_FREE, 0) + answered.total(), room - len(claim.held))
         if left <= 0 or not self._share.is_wanted(now):
             return claim
-        room = min(left, self._share.room) if claims.do_others_wait(now, span) else left
-        more = claims.claim(self._lease, held, room, now, span, slow, answered=answered, backfill=True)
+        if claims.do_others_wait(now, span):
+            left = min(left, self._share.room)
+        more = claims.claim(self._lease, held, left, now, span, slow, answered=answered, backfill=True)
         self._share.spend(len(more.held))
         return Claim(claim.held + more.held, claim.more or more.more, claim.superseded + more.superseded)
 
