@@ -142,7 +142,7 @@ def test_what_a_dispatcher_has_in_hand_meanwhile_is_sent_once(webhook):
     place = site()
     lease = uuid.uuid4()
     events, _dealt = dispatch.event_claims.claim(lease, 10)
-    matches = dispatch.match(events)
+    matches, _components = dispatch.match(events)
     assert not matches[events[0].pk]
 
     sequence.mend()
