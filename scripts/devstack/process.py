@@ -165,6 +165,13 @@ class ProcessId:
     pid: int
     parent: int
     started: str
+    state: str = ''
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still runs. One that has ended may stay as a zombie until its parent looks."""
+        present = _read_process(self.pid)
+        return present is not None and present.started == self.started and present.state not in 'ZX'
 
     def kill(self) -> None:
         present = _read_process(self.pid)
@@ -184,7 +191,7 @@ def _read_process(pid: int) -> ProcessId | None:
     except OSError:
         return None
     fields = text.rpartition(')')[2].split()
-    return ProcessId(pid, int(fields[1]), fields[19])
+    return ProcessId(pid, int(fields[1]), fields[19], fields[0])
 
 
 def _all_processes() -> list[ProcessId]:

@@ -99,7 +99,7 @@ def test_without_a_job_it_ends_with_its_standby(receiver, rqworker):
     family = descendants(worker.pid)
     assert family
     stop(worker)
-    assert wait_until(lambda: not any(os.path.exists(f'/proc/{one.pid}') for one in family), timeout=PATIENCE)
+    assert wait_until(lambda: not any(one.is_alive for one in family), timeout=PATIENCE)
     assert 'warm shut down requested' in worker.child.log_tail(100)
     assert 'Traceback' not in worker.child.log_tail(100)
 
