@@ -234,7 +234,8 @@ class Drain:
         if any(one.outcome.status == GONE for one in ended):
             self._to_tidy.append(gone.disable)
         self.tally.counts.update(tally.counts)
-        self.tally.counts[StatusChoices.SUPERSEDED] += claim.superseded
+        # Without a zero: a job that did nothing counts nothing.
+        self.tally.counts += Counter({StatusChoices.SUPERSEDED: claim.superseded})
         return claim
 
     def _claim(self, held: Collection[int], ended: list[Claimed], now: datetime) -> Claim:

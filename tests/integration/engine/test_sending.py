@@ -36,7 +36,7 @@ from tenancy.models import Tenant
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import claims, job_time, lanes, rescue
+from webhooks.engine import claims, job_time, lanes, rescue, runner
 from webhooks.engine.claimed import prepare
 from webhooks.engine.claims import is_held_by_time
 from webhooks.engine.job_time import Span
@@ -376,6 +376,13 @@ class TestAhead:
             assert [one.outcome.status for one in senders.wait(0, 0)] == [200] * 7
             assert not senders.under_way
         assert len({request.connection for request in receiver.requests}) <= 2
+
+
+def test_a_job_that_did_nothing_counts_nothing(webhook):
+    """By that RQ's job says whether it was in vain."""
+    assert runner.run().counts == {}
+    site()
+    assert runner.run().counts == {DELIVERED: 1}
 
 
 class TestHeldBack:
