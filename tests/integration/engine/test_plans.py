@@ -73,6 +73,7 @@ def of_deliveries(webhook: Webhook) -> dict[str, int]:
         'one_each': [],
         'answered_of': [],
         'answered': [],
+        'backfill': None,
         'looked_at': [],
         'overtake_at': now + timedelta(hours=1),
         'suspect': False,
