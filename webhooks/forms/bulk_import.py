@@ -5,6 +5,7 @@ from typing import Any
 
 from django import forms
 from django.contrib.contenttypes.models import ContentType
+from django.contrib.postgres.forms import SimpleArrayField
 from django.core.exceptions import ValidationError
 from django.core.validators import EMPTY_VALUES
 from django.utils.translation import gettext_lazy as _
@@ -130,7 +131,8 @@ class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
 
     def _as_text(self) -> dict[str, str]:
         """Return as a text what fields fail at, so that they say what is wrong: dates of YAML, and what is no list."""
-        lists = {name for name, field in self.fields.items() if isinstance(field, CSVModelMultipleChoiceField)}
+        kinds = CSVModelMultipleChoiceField, SimpleArrayField
+        lists = {name for name, field in self.fields.items() if isinstance(field, kinds)}
         return {
             name: str(value)
             for name, value in self.data.items()
