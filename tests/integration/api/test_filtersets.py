@@ -115,7 +115,7 @@ class TestDeliveryFilterSet(TestCase, BaseFilterSetTestMixin):
     filterset = DeliveryFilterSet
     ignore_fields = (
         'error', 'due_at', 'overtake_at', 'expires_at', 'attempt_limit', 'lapses', 'lease', 'lease_until', 'listed',
-        'expanded',
+        'expanded', 'span',
     )  # fmt: skip
 
     @classmethod
