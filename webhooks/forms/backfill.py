@@ -19,7 +19,6 @@ class BackfillForm(forms.Form):
         label=_('Object types'),
         queryset=ContentType.objects.none(),
         required=False,
-        widget=forms.CheckboxSelectMultiple,
         help_text=_('None chosen: all of them.'),
     )
     filter = forms.CharField(

@@ -10,7 +10,6 @@ class SendWaitingForm(forms.Form):
     what = forms.ChoiceField(
         label=_('Send'),
         choices=[(ALL, _('All changes, in their order')), (LATEST, _('Only the latest change of each object'))],
-        widget=forms.RadioSelect,
         initial=ALL,
     )
 

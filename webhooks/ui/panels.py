@@ -31,6 +31,11 @@ class LinesAttr(attrs.TextAttr):
     template_name = 'webhooks/attrs/lines.html'
 
 
+class ListAttr(attrs.TextAttr):
+    def get_value(self, obj: Any) -> str:
+        return ', '.join(super().get_value(obj))
+
+
 class ObjectTypesAttr(LinesAttr):
     def get_value(self, obj: Any) -> str:
         types = obj.object_types.order_by('app_label', 'model')
@@ -71,6 +76,7 @@ SHOWN = {
     'payload_url': attrs.TextAttr('masked_url', label=label('payload_url'), style=MONOSPACE),
     'additional_headers': LinesAttr('masked_headers', label=label('additional_headers'), style='font-monospace'),
     'secret': SecretAttr('secret', label=label('secret'), style=MONOSPACE),
+    'expand': ListAttr('expand', label=label('expand'), style='text-break'),
     'timeout': TimeoutAttr('timeout', label=label('timeout')),
     'rate_limit': attrs.TextAttr('rate_limit', label=label('rate_limit'), format_string=_('{} a second')),
 }
