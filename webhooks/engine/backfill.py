@@ -14,7 +14,7 @@ import time
 from collections.abc import Sequence
 
 from django.contrib.contenttypes.models import ContentType
-from django.db import DEFAULT_DB_ALIAS, OperationalError, connection
+from django.db import DEFAULT_DB_ALIAS, OperationalError
 from django.db.models import F, Model, QuerySet
 from django.utils.translation import gettext as _
 from psycopg.errors import QueryCanceled
@@ -25,7 +25,7 @@ from ..interruptions import BROKEN_OFF, INTERRUPTIONS
 from ..models import Backfill
 from ..outbox import restating
 from ..storable import storable
-from . import lanes, notifications, selection
+from . import lanes, notifications, selection, sql
 
 logger = logging.getLogger('webhooks.backfill')
 
@@ -80,13 +80,13 @@ class Backfills:
             return False
 
     def _cut(self) -> bool:
-        ((is_running, is_enough),) = _fetch(LOOK)
+        ((is_running, is_enough),) = sql.fetch(LOOK)
         if not is_running:
             self._rests_until = time.monotonic() + REST
         if is_enough or not is_running:
             return False
-        found = _fetch(FIND)
-        return any(_go_on(pk) for (pk,) in random.sample(found, len(found)))
+        found = sql.fetch_column(FIND)
+        return any(map(_go_on, random.sample(found, len(found))))
 
 
 def _go_on(webhook_id: int) -> bool:
@@ -165,9 +165,3 @@ def _end(backfill: Backfill, state: str, error: str = '') -> bool:
             told = notifications.BACKFILLED if state == COMPLETED else notifications.BACKFILL_FAILED
             notifications.tell(backfill.webhook, told)
     return bool(ended)
-
-
-def _fetch(statement: str) -> list[tuple]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
-        return cursor.fetchall()

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from django.conf import settings
-from django.db import connection
 
 from .. import conf
 from ..constants import LEASE_MARGIN
 from ..models import Delivery, Webhook
-from . import ledger, memory, ordering, rate_limit, superseding
+from . import ledger, memory, ordering, rate_limit, sql, superseding
 from .job_time import ANY_TIME, Span
 from .memory import Payload
 from .rate_limit import TOKENS
@@ -210,7 +209,7 @@ def claim(
     if limit <= 0:
         return Claim()
     kind = {'suspect': suspect, 'backfill': backfill}
-    chosen = {pk for (pk,) in _fetch(CHOOSE, {'lanes': LANES, **kind, **_of_time(now, span)})}
+    chosen = set(sql.fetch_column(CHOOSE, {'lanes': LANES, **kind, **_of_time(now, span)}))
     claimed = _claim(lease, chosen | set(held), limit, now, span, one_each, answered, kind)
     claimed.more |= len(chosen) == LANES and len(claimed.held) < limit
     return claimed
@@ -243,7 +242,7 @@ def _claim(
         **_of_time(now, span),
     }
     for _ in range(LOOKS):
-        rows = _fetch(CLAIM, {**parameters, 'looked_at': looked_at, 'limit': limit - len(done.held)})
+        rows = sql.fetch(CLAIM, {**parameters, 'looked_at': looked_at, 'limit': limit - len(done.held)})
         limited = Counter(webhook_id for _what, _pk, webhook_id, is_limited, _size in rows if is_limited)
         rate_limit.spend(limited, now)
         done.held += [Payload(pk, webhook_id, size) for what, pk, webhook_id, _, size in rows if what == 'claimed']
@@ -257,8 +256,7 @@ def _claim(
         if not done.more or len(done.held) >= limit:
             break
         if parked_in:
-            with connection.cursor() as cursor:
-                cursor.execute(PARK_MORE, {**parameters, 'looked_at': looked_at, 'ids': list(parked_in)})
+            sql.execute(PARK_MORE, {**parameters, 'looked_at': looked_at, 'ids': list(parked_in)})
             ledger.note_superseded(ordering.replace(parked_in, now), now)
     return done
 
@@ -274,42 +272,35 @@ def fetch(pks: Sequence[int]) -> list[Delivery]:
 def give_back(lease: uuid.UUID, pks: Sequence[int], now: datetime) -> None:
     """Let others claim what was claimed under the lease and not begun."""
     if pks:
-        with connection.cursor() as cursor:
-            cursor.execute(GIVE_BACK, {'ids': list(pks), 'lease': lease, 'now': now})
+        sql.execute(GIVE_BACK, {'ids': list(pks), 'lease': lease, 'now': now})
 
 
 def strays(lease: uuid.UUID, known: Collection[int]) -> dict[int, int]:
     """Return {id: id of its webhook} of what is held under the lease and not among the `known`."""
-    return dict(_fetch(STRAYS, {'lease': lease, 'known': list(known)}))
+    return dict(sql.fetch(STRAYS, {'lease': lease, 'known': list(known)}))
 
 
 def is_claimable(now: datetime, span: Span = ANY_TIME, *, suspect: bool = False) -> bool:
     """Whether something is due that can go in a moment: with a rate limit's next token, or from a lane that is busy."""
-    return _fetch(CLAIMABLE, {'suspect': suspect, 'backfill': None, **_of_time(now, span)})[0][0]
+    return sql.fetch_value(CLAIMABLE, {'suspect': suspect, 'backfill': None, **_of_time(now, span)})
 
 
 def is_held_by_time(now: datetime, span: Span) -> bool:
     """Whether something is due that would not end in time."""
-    return _fetch(HELD_BY_TIME, {'suspect': False, 'backfill': None, **_of_time(now, span)})[0][0]
+    return sql.fetch_value(HELD_BY_TIME, {'suspect': False, 'backfill': None, **_of_time(now, span)})
 
 
 def is_backfill_due(now: datetime) -> bool:
-    return _fetch(IS_BACKFILL_DUE, {'now': now})[0][0]
+    return sql.fetch_value(IS_BACKFILL_DUE, {'now': now})
 
 
 def do_others_wait(now: datetime, span: Span = ANY_TIME) -> bool:
     """Whether others than backfills wait for workers."""
-    return _fetch(OTHERS_WAIT, {'suspect': False, 'backfill': False, **_of_time(now, span)})[0][0]
+    return sql.fetch_value(OTHERS_WAIT, {'suspect': False, 'backfill': False, **_of_time(now, span)})
 
 
 def lease_end(webhook: Webhook, now: datetime) -> datetime:
     return now + timedelta(seconds=webhook.effective_timeout + LEASE_MARGIN)
-
-
-def _fetch(statement: str, parameters: dict[str, object]) -> list[tuple]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return cursor.fetchall()
 
 
 def _of_time(now: datetime, span: Span) -> dict[str, object]:

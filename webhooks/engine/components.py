@@ -24,7 +24,7 @@ from ..interruptions import INTERRUPTIONS
 from ..models import Event
 from ..models.sequence import SEQUENCE
 from ..outbox import snapshots
-from . import event_claims, lanes
+from . import event_claims, lanes, sql
 
 logger = logging.getLogger('webhooks.dispatch')
 
@@ -121,8 +121,8 @@ def _tell_owners(events: Sequence[Event]) -> None:
         return
     # In one order, whoever does it.
     rows = [(*key[:2], found[key][0].pk, json.dumps(sorted(found[key][1]))) for key in sorted(found)]
-    with lanes.turn(), connection.cursor() as cursor:
-        cursor.execute(MAKE, [list(column) for column in zip(*rows, strict=True)])
+    with lanes.turn():
+        sql.execute(MAKE, [list(column) for column in zip(*rows, strict=True)])
 
 
 def _owners(events: Sequence[Event]) -> Iterator[tuple[Event, Reference, str]]:
@@ -227,7 +227,7 @@ def take(lease: uuid.UUID, events: Sequence[Event], claimed: Collection[Event]) 
     ready = [event.pk for event in events if event.pk not in taken.waiting | taken.gone]
     if ready:
         parameters = {'ids': ready, 'claimed': [event.pk for event in claimed]}
-        taken.waiting |= {pk for (pk,) in _fetch(BEHIND, parameters)}
+        taken.waiting |= set(sql.fetch_column(BEHIND, parameters))
     return taken
 
 
@@ -236,20 +236,14 @@ def _take(model: type[Model], lease: uuid.UUID, events: Sequence[Event], taken: 
     names = {'table': connection.ops.quote_name(model._meta.db_table), 'snapshot': snapshots.expression(model)}
     parameters = {'owners': [event.object_id for event in events], 'lease': lease}
     with lanes.turn():
-        locked = {pk for (pk,) in _fetch(LOCK.format(**names), parameters)}
-        there = {pk for (pk,) in _fetch(EXISTING.format(**names), parameters)}
+        locked = set(sql.fetch_column(LOCK.format(**names), parameters))
+        there = set(sql.fetch_column(EXISTING.format(**names), parameters))
         ids = [event.pk for event in events if event.object_id in locked]
-        drawn = _fetch(TAKE.format(**names), {**parameters, 'owners': list(locked), 'ids': ids}) if ids else []
+        drawn = sql.fetch(TAKE.format(**names), {**parameters, 'owners': list(locked), 'ids': ids}) if ids else []
         held = [event.pk for event in events if event.object_id in there - locked]
-        put_off = _fetch(POSTPONE, {'ids': held, 'lease': lease}) if held else []
+        put_off = sql.fetch(POSTPONE, {'ids': held, 'lease': lease}) if held else []
     ready, sequences = {pk for pk, _sequence in drawn}, dict([*put_off, *drawn])
     for event in events:
         event.sequence = sequences.get(event.pk, event.sequence)
         if event.pk not in ready:
             (taken.waiting if event.object_id in there else taken.gone).add(event.pk)
-
-
-def _fetch(statement: str, parameters: dict[str, Any]) -> list[tuple]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return cursor.fetchall()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Model
 from psycopg.errors import QueryCanceled
 
@@ -19,7 +19,7 @@ from ..interruptions import INTERRUPTIONS
 from ..outbox import snapshots
 from ..rendering import expansion
 from ..rendering.keys import may_be_expanded
-from . import time_limit
+from . import sql, time_limit
 
 logger = logging.getLogger('webhooks.dispatch')
 
@@ -56,9 +56,8 @@ def types_of(objects: Mapping[str, object]) -> list[int]:
 
 def deletions(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
     """Return {pk: what the object's deletion showed} of objects of the model, as far as it is known."""
-    with connection.cursor() as cursor:
-        cursor.execute(DELETIONS, [ContentType.objects.get_for_model(model).pk, list(pks)])
-        return {pk: json.loads(text) for pk, text in cursor.fetchall() if text}
+    rows = sql.fetch(DELETIONS, [ContentType.objects.get_for_model(model).pk, list(pks)])
+    return {pk: json.loads(text) for pk, text in rows if text}
 
 
 def _look_up(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:

@@ -11,8 +11,6 @@ from datetime import datetime, timedelta
 SHARE, FLOOR = 0.1, 10.0
 # What can be saved up, in deliveries.
 MOST = 20.0
-
-
 # Seconds until the next look where nothing of a backfill is due.
 INTERVAL = timedelta(seconds=0.1)
 

@@ -25,9 +25,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from django.db import connection
-
-from . import dispatch, ledger, ordering
+from . import dispatch, ledger, ordering, sql
 from .batching import Group
 
 logger = logging.getLogger('webhooks.delivery')
@@ -206,9 +204,7 @@ class Settled(NamedTuple):
 
 def settle(ids: Collection[int], now: datetime) -> Settled:
     """Look whether other deliveries wait for the objects of pending ones, and supersede a portion of what does."""
-    with connection.cursor() as cursor:
-        cursor.execute(IN_COMPANY, {'ids': list(ids)})
-        in_company = dict(cursor.fetchall())
+    in_company = dict(sql.fetch(IN_COMPANY, {'ids': list(ids)}))
     alone = [pk for pk in ids if pk not in in_company]
     if not in_company:
         return Settled(alone, 0)
@@ -235,9 +231,7 @@ def supersede(ids: Collection[int], now: datetime) -> Superseded:
 
     Of any webhook: whoever calls this holds their lanes, and asks for it.
     """
-    with connection.cursor() as cursor:
-        cursor.execute(SUPERSEDE, {'ids': list(ids), 'now': now, 'most': MOST})
-        rows = cursor.fetchall()
+    rows = sql.fetch(SUPERSEDE, {'ids': list(ids), 'now': now, 'most': MOST})
     closed = {pk: webhook_id for what, pk, webhook_id, *_ in rows if what == 'closed'}
     touched = {pk for what, pk, *_ in rows if what in ('closed', 'left')}
     _send_apart([row[1:] for row in rows if row[0] == 'leaving'])
@@ -261,5 +255,4 @@ def _send_apart(leaving: Sequence[tuple]) -> None:
         for event_id, span in told
     ]
     if rows:
-        with connection.cursor() as cursor:
-            cursor.execute(SPAN, {'rows': json.dumps(rows)})
+        sql.execute(SPAN, {'rows': json.dumps(rows)})

@@ -6,7 +6,7 @@ import uuid
 from base64 import b64decode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from urllib.parse import quote
 
@@ -324,6 +324,18 @@ class TestAhead:
         with lanes.turn() as now:
             return len(claims.claim(LEASE, [webhook.pk], 64, now, answered={webhook.pk: answered}).held)
 
+    @contextmanager
+    def handed_over(self, webhook: Webhook) -> Iterator[Senders]:
+        """Seven are claimed, and handed to senders at once."""
+        with lanes.turn() as now:
+            held = claims.claim(LEASE, [webhook.pk], 64, now, answered={webhook.pk: 5})
+        builder = Builder(webhook)
+        with closing(Client(4)) as client, ThreadPoolExecutor(8) as pool:
+            senders = Senders(client, pool)
+            for one in claims.fetch(held.pks):
+                senders.begin(prepare(one, builder, time.time()), math.inf)
+            yield senders
+
     def test_it_is_added_to_the_concurrency(self, webhook):
         assert self.claimed(webhook) == 2 + 5
         assert self.claimed(webhook) == 0
@@ -350,13 +362,7 @@ class TestAhead:
     def test_no_more_requests_are_under_way_for_it(self, webhook, receiver):
         """All are handed to the senders at once. The first two hang: the others are not begun, and go back."""
         receiver.answers(HOOK, Answer(manner=Manner.HANG))
-        with lanes.turn() as now:
-            held = claims.claim(LEASE, [webhook.pk], 64, now, answered={webhook.pk: 5})
-        builder = Builder(webhook)
-        with closing(Client(4)) as client, ThreadPoolExecutor(8) as pool:
-            senders = Senders(client, pool)
-            for one in claims.fetch(held.pks):
-                senders.begin(prepare(one, builder, time.time()), math.inf)
+        with self.handed_over(webhook) as senders:
             receiver.wait_for(2)
             assert len(senders.withdraw(time.monotonic())) == 5
             receiver.close()
@@ -365,13 +371,7 @@ class TestAhead:
         assert len(receiver.requests) == 2
 
     def test_they_follow_one_another_on_the_same_threads(self, webhook, receiver):
-        with lanes.turn() as now:
-            held = claims.claim(LEASE, [webhook.pk], 64, now, answered={webhook.pk: 5})
-        builder = Builder(webhook)
-        with closing(Client(4)) as client, ThreadPoolExecutor(8) as pool:
-            senders = Senders(client, pool)
-            for one in claims.fetch(held.pks):
-                senders.begin(prepare(one, builder, time.time()), math.inf)
+        with self.handed_over(webhook) as senders:
             assert wait_until(lambda: senders.free == THREADS, timeout=60)
             assert [one.outcome.status for one in senders.wait(0, 0)] == [200] * 7
             assert not senders.under_way
