@@ -68,7 +68,7 @@ IS_KNOWN = """
 # placed   the same by lives, with its place in it
 # lives    of each life with more than one: the place of the last that was never attempted, and what is known of it
 # old      what that last one makes needless, or the deletion of what was never told
-# heirs    the last ones, with what each tells beside its own event
+# heirs    the last ones, with what each tells beside its own event; with a change among them it is no backfill's
 # A batch that was parked behind what it tells no more would be found by nobody: it is looked at anew.
 SUPERSEDE = f"""
     WITH lines AS MATERIALIZED (
@@ -80,14 +80,15 @@ SUPERSEDE = f"""
     ), found AS MATERIALIZED (
         SELECT w.* FROM lines l CROSS JOIN LATERAL (
             (SELECT d.webhook_id, d.object_type_id, d.object_id, d.sequence, d.id, NULL::bigint AS item_id, d.event_id,
-                d.span, d.due_at, d.attempt_count > 0 AS is_attempted, d.attempt_limit IS NOT NULL AS is_redelivered
+                d.span, d.due_at, d.backfill, d.attempt_count > 0 AS is_attempted,
+                d.attempt_limit IS NOT NULL AS is_redelivered
              FROM webhooks_delivery d
              WHERE d.webhook_id = l.webhook_id AND d.object_type_id = l.object_type_id AND d.object_id = l.object_id
                AND d.status IN ('pending', 'sending') AND d.event_count = 1 AND d.status = 'pending'
              ORDER BY d.sequence LIMIT (SELECT most FROM bound))
             UNION ALL
             (SELECT i.webhook_id, i.object_type_id, i.object_id, i.sequence, d.id, i.id, i.event_id,
-                i.span, d.due_at, d.attempt_count > 0, d.attempt_limit IS NOT NULL
+                i.span, d.due_at, d.backfill, d.attempt_count > 0, d.attempt_limit IS NOT NULL
              FROM webhooks_batchitem i JOIN webhooks_delivery d ON d.id = i.delivery_id
              WHERE i.webhook_id = l.webhook_id AND i.object_type_id = l.object_type_id AND i.object_id = l.object_id
                AND i.open AND d.status = 'pending'
@@ -113,8 +114,9 @@ SUPERSEDE = f"""
         SELECT l.*, f.event_id, f.span, f.kind = 'created' AS is_new,
             f.kind = 'created' AND l.is_over AND NOT l.is_seen AND NOT {IS_KNOWN} AS is_nothing
         FROM (
-            SELECT webhook_id, object_type_id, object_id, life, min(due_at) AS due_at, bool_or(is_seen) AS is_seen,
-                bool_or(kind = 'deleted') AS is_over, max(place) FILTER (WHERE NOT is_attempted) AS last
+            SELECT webhook_id, object_type_id, object_id, life, min(due_at) AS due_at, bool_and(backfill) AS backfill,
+                bool_or(is_seen) AS is_seen, bool_or(kind = 'deleted') AS is_over,
+                max(place) FILTER (WHERE NOT is_attempted) AS last
             FROM placed GROUP BY webhook_id, object_type_id, object_id, life HAVING count(*) > 1
         ) l JOIN placed f USING (webhook_id, object_type_id, object_id, life)
         WHERE f.place = 1
@@ -123,7 +125,7 @@ SUPERSEDE = f"""
         FROM placed p JOIN lives l USING (webhook_id, object_type_id, object_id, life)
         WHERE p.place < l.last OR l.is_nothing
     ), heirs AS MATERIALIZED (
-        SELECT p.id, p.item_id, p.event_id, p.webhook_id, p.sequence, l.due_at,
+        SELECT p.id, p.item_id, p.event_id, p.webhook_id, p.sequence, l.due_at, l.backfill,
             l.is_new AND p.kind = 'updated' AND p.item_id IS NOT NULL AS leaves,
             nullif(
                 CASE WHEN NOT l.is_new OR p.kind = 'deleted' THEN jsonb '{{}}'
@@ -154,18 +156,20 @@ SUPERSEDE = f"""
     ), leave AS (
         UPDATE webhooks_batchitem i SET superseded = true, open = false FROM left_items l WHERE i.id = l.item_id
     ), inherit AS (
-        UPDATE webhooks_delivery d SET span = h.span, due_at = least(h.due_at, %(now)s), attempt_limit = NULL
+        UPDATE webhooks_delivery d
+        SET span = h.span, due_at = least(h.due_at, %(now)s), attempt_limit = NULL, backfill = h.backfill
         FROM heirs h WHERE d.id = h.id AND h.item_id IS NULL
     ), inherit_in_batch AS (
         UPDATE webhooks_batchitem i SET span = h.span FROM heirs h WHERE i.id = h.item_id AND NOT h.leaves
     ), look_anew AS (
         UPDATE webhooks_delivery d
         SET due_at = CASE WHEN b.inherits THEN least(b.due_at, %(now)s) ELSE coalesce(d.due_at, %(now)s) END,
-            attempt_limit = CASE WHEN NOT b.inherits THEN d.attempt_limit END
+            attempt_limit = CASE WHEN NOT b.inherits THEN d.attempt_limit END,
+            backfill = d.backfill AND b.backfill
         FROM (
-            SELECT id, min(due_at) AS due_at, bool_or(inherits) AS inherits FROM (
-                SELECT id, due_at, true AS inherits FROM heirs WHERE item_id IS NOT NULL AND NOT leaves
-                UNION ALL SELECT id, NULL, false FROM left_items
+            SELECT id, min(due_at) AS due_at, bool_or(inherits) AS inherits, bool_and(backfill) AS backfill FROM (
+                SELECT id, due_at, true AS inherits, backfill FROM heirs WHERE item_id IS NOT NULL AND NOT leaves
+                UNION ALL SELECT id, NULL, false, true FROM left_items
             ) b GROUP BY id
         ) b
         WHERE d.id = b.id AND NOT d.id = ANY(ARRAY(SELECT id FROM closed))
@@ -177,12 +181,13 @@ SUPERSEDE = f"""
         GROUP BY webhook_id, object_type_id, object_id HAVING count(*) >= (SELECT most FROM bound)
     ORDER BY sequence"""
 
-# What events tell in the deliveries that were made for them.
+# What events tell in the deliveries that were made for them. They tell of a creation: that is no backfill.
 SPAN = """
     WITH v AS (
         SELECT * FROM json_to_recordset(%(rows)s::json) AS v(delivery_id bigint, event_id bigint, span jsonb)
-    ), single AS (
-        UPDATE webhooks_delivery d SET span = v.span FROM v WHERE d.id = v.delivery_id AND d.event_count = 1
+    ), apart AS (
+        UPDATE webhooks_delivery d SET backfill = false, span = CASE WHEN d.event_count = 1 THEN v.span END
+        FROM v WHERE d.id = v.delivery_id
     )
     UPDATE webhooks_batchitem i SET span = v.span
     FROM v WHERE i.delivery_id = v.delivery_id AND i.event_id = v.event_id"""

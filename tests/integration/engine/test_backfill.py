@@ -28,7 +28,7 @@ from webhooks.engine.share import FLOOR, MOST, SHARE
 from webhooks.exceptions import DefinitionError
 from webhooks.models import Backfill, Delivery, Event, Webhook
 from webhooks.presentation import progress
-from webhooks.services import backfill
+from webhooks.services import backfill, waiting
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -78,6 +78,11 @@ def cut(times: int = 1) -> None:
 
 def ids(receiver: Receiver, path: str | None = None) -> list[int]:
     return [pk for pk, _sequence in arrivals(receiver, path)]
+
+
+def batched_ids(receiver: Receiver) -> list[int]:
+    told = [request.json()['data'] for request in receiver.requests]
+    return [one['id'] for data in told for one in (data if isinstance(data, list) else [data])]
 
 
 def statuses(**filters: object) -> list[tuple[int, str]]:
@@ -295,6 +300,35 @@ class TestOrder:
         Site.objects.get(pk=made[0]).save()
         work()
         assert len(receiver.requests) == 1
+
+    @pytest.mark.parametrize('batch', [False, True])
+    @pytest.mark.parametrize('ask', [backfill.pause, backfill.cancel])
+    def test_with_latest_only_what_replaces_a_change_is_no_longer_of_the_backfill(self, receiver, ask, batch):
+        made = sites(2)
+        webhook = subscribe(receiver.url(HOOK), Site, batch=batch, latest_only=True)
+        Site.objects.get(pk=made[0]).save()
+        dispatch_all()
+        start(webhook)
+        cut()
+        waiting.send(webhook, latest_only=True)
+        ask(webhook)
+        work()
+        assert made[0] in batched_ids(receiver)
+        assert SUPERSEDED in {one.status for one in deliveries()}
+
+    @pytest.mark.parametrize('count', [1, 2])
+    def test_with_latest_only_a_creation_is_not_taken_back_with_the_backfill(self, receiver, count):
+        webhook = subscribe(receiver.url(HOOK), Site, batch=True, latest_only=True)
+        with transaction.atomic():
+            made = [site().pk for _ in range(count)]
+        dispatch_all()
+        start(webhook)
+        cut()
+        waiting.send(webhook, latest_only=True)
+        backfill.cancel(webhook)
+        work()
+        assert {request.json()['event'] for request in receiver.requests} == {'created'}
+        assert sorted(batched_ids(receiver)) == made
 
 
 class TestSlices:
