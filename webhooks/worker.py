@@ -7,9 +7,11 @@ import signal
 import uuid
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError, connection
+from django_rq import get_worker
 from django_rq.utils import reset_db_connections
 from netbox.config import clear_config
 from rq import Queue, get_current_job
@@ -17,7 +19,8 @@ from rq.job import Job
 from utilities.rqworker import NetBoxRQWorker
 
 from . import conf
-from .engine import rescue, runner, shutdown
+from .engine import rescue, runner, shutdown, sidecar
+from .engine.sidecar import Sidecar
 from .engine.standby import Standby
 from .engine.timer import Timer
 from .engine.warmup import warm_up
@@ -27,6 +30,9 @@ from .outbox.scope import is_migrated
 from .services import failed_jobs, redelivery
 
 logger = logging.getLogger('webhooks.worker')
+
+# Options of a worker that is to end by itself: it does all of its queues' jobs alone.
+ENDS = ('burst', 'max_jobs', 'max_idle_time')
 
 # What the job in this process holds events and deliveries by, so that its worker knows it as well.
 _lease: ContextVar[uuid.UUID | None] = ContextVar('lease', default=None)
@@ -65,17 +71,53 @@ def _tell(result: str) -> str:
 class WebhooksWorker(NetBoxRQWorker):
     """NetBox's worker, with a timer that wakes it for what no wake-up mentions, and a standby for our jobs.
 
-    A worker that does not serve our queue has neither.
+    A worker that does not serve our queue has neither. One that serves others as well leaves ours to a sidecar.
     """
 
     has_webhooks_timer = True
     _standby: Standby | None = None
+    _sidecar: Sidecar | None = None
     # Whether the job under way is one that listens to requests to stop.
     _listens = False
 
+    def work(self, *args, **options) -> bool:
+        others = [one for one in self.queues if one.name != conf.get().queue]
+        if 0 < len(others) < len(self.queues) and not any(map(options.get, ENDS)):
+            self._sidecar = Sidecar(partial(self._work_beside, options))
+            self.queues, self._ordered_queues = others, others[:]
+            self.job_monitoring_interval = min(self.job_monitoring_interval, sidecar.INTERVAL)
+        return super().work(*args, **options)
+
+    def _work_beside(self, options: dict[str, Any]) -> None:
+        """In the sidecar: do the jobs of our queue."""
+        worker = get_worker(
+            conf.get().queue,
+            worker_class=type(self),
+            queue_class=self.queue_class,
+            job_class=self.job_class,
+            # Not the same each time: RQ takes none that may be in use.
+            name=f'{self.name}-{uuid.uuid4().hex[:8]}',
+            worker_ttl=self.worker_ttl,
+            serializer=self.serializer,
+        )
+        worker.work(**options)
+
+    @property
+    def dequeue_timeout(self) -> int:
+        longest = super().dequeue_timeout
+        return min(longest, sidecar.INTERVAL) if self._sidecar else longest
+
+    def heartbeat(self, *args, **kwargs) -> None:
+        super().heartbeat(*args, **kwargs)
+        if self._sidecar:
+            self._sidecar.keep()
+
     def bootstrap(self, *args, **kwargs) -> None:
         super().bootstrap(*args, **kwargs)
-        if conf.get().queue in self.queue_names():
+        if self._sidecar:
+            _forget()
+            self._sidecar.keep()
+        elif conf.get().queue in self.queue_names():
             self._make_ready()
 
     def _make_ready(self) -> None:
@@ -118,7 +160,19 @@ class WebhooksWorker(NetBoxRQWorker):
 
     def handle_warm_shutdown_request(self) -> None:
         super().handle_warm_shutdown_request()
+        if self._sidecar:
+            self._sidecar.stop()
         self._ask_horse_to_stop()
+
+    def request_force_stop(self, *args, **kwargs) -> None:
+        if self._sidecar:
+            self._sidecar.stop()
+        super().request_force_stop(*args, **kwargs)
+
+    def teardown(self) -> None:
+        super().teardown()
+        if self._sidecar:
+            self._sidecar.end()
 
     def _ask_horse_to_stop(self) -> None:
         """Let a job of ours begin nothing more. Other jobs go on to their end, as with RQ's own worker."""

@@ -19,7 +19,7 @@ from devstack.failure import StartFailed
 from devstack.folders import CHECKOUT
 from devstack.ports import LOOPBACK, free_port
 from devstack.postgres import DatabaseAddress
-from devstack.process import Child, Processes
+from devstack.process import Child, Processes, descendants
 from devstack.redis import RedisAddress
 
 PLUGIN = 'webhooks'
@@ -196,9 +196,14 @@ class Worker:
             self.child.wait_until_ready(lambda: self._listens(client))
 
     def _listens(self, client: Redis) -> bool:
-        """RQ keeps a hash of each worker, with its process id and state."""
-        workers = [client.hmget(key, 'pid', 'state') for key in client.smembers('rq:workers')]
-        return any(pid == str(self.pid).encode() and state in (b'idle', b'busy') for pid, state in workers)
+        """RQ keeps a hash of each worker. The one of the last queue is the worker itself, or its sidecar."""
+        wanted = self.queues[-1] if self.queues else 'low'
+        ours = {str(process.pid).encode() for process in (self.child, *descendants(self.pid))}
+        workers = [client.hmget(key, 'pid', 'state', 'queues') for key in client.smembers('rq:workers')]
+        return any(
+            pid in ours and state in (b'idle', b'busy') and wanted in queues.decode().split(',')
+            for pid, state, queues in workers
+        )
 
     def stop(self) -> None:
         self.netbox.processes.stop(self.child)

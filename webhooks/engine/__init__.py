@@ -15,5 +15,5 @@ rescue  expiry   what a dead worker held; what waited too long
 quarantine       what a dead worker held is tried in a process of its own       blame  death
 purge retention  the log of a deleted webhook; what is old
 memory           how much of all this is held at a time
-timer  standby  warmup                             beside the worker
+timer  sidecar  standby  warmup                    beside the worker
 """

@@ -198,7 +198,7 @@ def _live(work: Work, channel: socket.socket, parent: int, memory: int | None) -
         # Whoever asked does not want to know any more.
         pass
     except BaseException:
-        logger.exception('renderer=failed')
+        logger.exception('process=failed')
     finally:
         os._exit(0)
 

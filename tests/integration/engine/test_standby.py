@@ -54,7 +54,7 @@ def webhook(receiver: Receiver) -> Webhook:
 @pytest.fixture
 def worker(webhook: Webhook, rqworker) -> Worker:
     """A worker that has done a job, and waits for the next one."""
-    worker = rqworker()
+    worker = rqworker('low')
     site()
     assert wait_until(is_delivered(1), timeout=PATIENCE)
     assert wait_until(lambda: is_idle(worker), timeout=PATIENCE)

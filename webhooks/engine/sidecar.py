@@ -1,0 +1,70 @@
+"""The sidecar: a worker of our queue alone, beside a worker that serves other queues as well.
+
+NetBox's jobs and ours then do not wait for each other. A script may take hours, and NetBox itself makes a job of each
+save, for its search, that would go before ours. The sidecar is a worker like any other. It is a child of the worker
+that the operator has started, is told to stop with it, and never outlives it.
+"""
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+
+from ..templating.process import fork
+
+logger = logging.getLogger('webhooks.worker')
+
+# Seconds between two looks whether it lives.
+INTERVAL = 5
+
+
+class Sidecar:
+    """The other worker's end of it. `work` is what it does, until it is told to stop."""
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+        self._owner = os.getpid()
+        self._handle: int | None = None
+        self._is_ending = False
+
+    def keep(self) -> None:
+        """See to it that it is there. A fork of the other worker, which does one of its jobs, has nothing to see to."""
+        if self._is_ending or os.getpid() != self._owner or self._lives():
+            return
+        try:
+            channel, self._handle = fork(lambda _channel: self._live())
+        except OSError as error:
+            logger.warning('sidecar=failed reason="%s" (it is tried again)', error)
+            return
+        channel.close()
+
+    def stop(self) -> None:
+        """Tell it to stop: it begins nothing more. Told again after a second, it ends at once, as RQ's workers do."""
+        self._is_ending = True
+        if self._handle is not None:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, signal.SIGTERM)
+
+    def end(self) -> None:
+        """Wait until it has ended. It is told to stop if it has not been."""
+        if not self._is_ending:
+            self.stop()
+        if self._handle is not None:
+            with suppress(ChildProcessError):
+                os.waitid(os.P_PIDFD, self._handle, os.WEXITED)
+
+    def _lives(self) -> bool:
+        if self._handle is None:
+            return False
+        with suppress(ChildProcessError):
+            if os.waitid(os.P_PIDFD, self._handle, os.WEXITED | os.WNOHANG) is None:
+                return True
+        logger.warning('sidecar=ended (another one is started)')
+        os.close(self._handle)
+        self._handle = None
+        return False
+
+    def _live(self) -> None:
+        with suppress(SystemExit):  # told twice
+            self._work()
