@@ -1,7 +1,8 @@
 """Senders: threads that make requests, of a webhook as many at a time as its `concurrency` allows.
 
 What a worker holds beyond that waits here for a thread that has just had its answer: so an endpoint is never idle while
-the worker records answers and claims more.
+the worker records answers and claims more. The thread takes what is next of the webhook with the fewest requests under
+way, so that no webhook waits for another one's queue.
 """
 
 import threading
@@ -37,8 +38,11 @@ class Senders:
         self._client = client
         self._pool = pool
         self._changed = threading.Lock()
+        # By webhook: what waits, how many requests are under way, and how many may be.
         self._queues: dict[int, deque[_Queued]] = defaultdict(deque)
-        self._threads: Counter[int] = Counter()
+        self._requests: Counter[int] = Counter()
+        self._concurrency: dict[int, int] = {}
+        self._threads = 0
         self._heard: SimpleQueue = SimpleQueue()
         self._is_idle = threading.Event()
         self._is_idle.set()
@@ -48,7 +52,7 @@ class Senders:
     @property
     def free(self) -> int:
         """How many threads have nothing to do."""
-        return THREADS - self._threads.total()
+        return THREADS - self._threads
 
     def begin(self, one: Claimed, latest: float) -> None:
         """Send a request as soon as its webhook has room for it, and not later than `latest`."""
@@ -56,11 +60,12 @@ class Senders:
         self.under_way[one.delivery.pk] = one
         with self._changed:
             self._queues[webhook.pk].append(_Queued(one, latest, time.monotonic()))
-            self._is_idle.clear()
-            if self._threads[webhook.pk] >= webhook.concurrency:
+            self._concurrency[webhook.pk] = webhook.concurrency
+            if self._threads == THREADS or not self._has_room(webhook.pk):
                 return
-            self._threads[webhook.pk] += 1
-        self._pool.submit(self._serve, webhook.pk)
+            self._threads += 1
+            self._is_idle.clear()
+        self._pool.submit(self._serve)
 
     def withdraw(self, since: float) -> list[Claimed]:
         """Take back what has been in the queue since then or longer."""
@@ -68,6 +73,7 @@ class Senders:
             late = [queued for queue in self._queues.values() for queued in queue if queued.since <= since]
             for queued in late:
                 self._queues[queued.one.delivery.webhook_id].remove(queued)
+            self._queues = defaultdict(deque, {pk: queue for pk, queue in self._queues.items() if queue})
         for queued in late:
             del self.under_way[queued.one.delivery.pk]
         return [queued.one for queued in late]
@@ -99,10 +105,12 @@ class Senders:
             del self.under_way[what.delivery.pk]
         return what
 
-    def _serve(self, webhook_id: int) -> None:
-        """Send what is in the queue of a webhook, one after the other."""
+    def _serve(self) -> None:
+        """Send one after the other, until nothing waits that may be sent now."""
+        webhook_id = None
         try:
             while queued := self._next(webhook_id):
+                webhook_id = queued.one.delivery.webhook_id
                 # Whoever was frozen has lost the lease to others: it could end before the request does.
                 if time.monotonic() < queued.latest:
                     queued.one.outcome = self._client.send(queued.one.request)
@@ -110,11 +118,23 @@ class Senders:
         except BaseException as error:
             self._heard.put(error)
 
-    def _next(self, webhook_id: int) -> _Queued | None:
+    def _next(self, ended: int | None) -> _Queued | None:
+        """Take what is next, after a request of that webhook has ended."""
         with self._changed:
-            if queue := self._queues[webhook_id]:
-                return queue.popleft()
-            self._threads[webhook_id] -= 1
-            if not self._threads.total():
-                self._is_idle.set()
-            return None
+            if ended is not None:
+                self._requests[ended] -= 1
+            ready = [pk for pk in self._queues if self._has_room(pk)]
+            if not ready:
+                self._threads -= 1
+                if not self._threads:
+                    self._is_idle.set()
+                return None
+            webhook_id = min(ready, key=self._requests.__getitem__)
+            self._requests[webhook_id] += 1
+            queued = self._queues[webhook_id].popleft()
+            if not self._queues[webhook_id]:
+                del self._queues[webhook_id]
+            return queued
+
+    def _has_room(self, webhook_id: int) -> bool:
+        return self._requests[webhook_id] < self._concurrency[webhook_id]

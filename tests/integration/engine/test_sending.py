@@ -15,7 +15,7 @@ from dcim.models import Site
 from django.db import transaction
 from django.utils import timezone
 from extras.models import JournalEntry
-from support.builders import CREATED, DELETED, UPDATED, site, subscribe
+from support.builders import CREATED, DELETED, UPDATED, named, site, subscribe
 from support.engine import (
     arrivals,
     claim,
@@ -37,6 +37,7 @@ from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import claims, job_time, lanes, rescue, runner
+from webhooks.engine import senders as module
 from webhooks.engine.claimed import prepare
 from webhooks.engine.claims import is_held_by_time
 from webhooks.engine.job_time import Span
@@ -376,6 +377,27 @@ class TestAhead:
             assert [one.outcome.status for one in senders.wait(0, 0)] == [200] * 7
             assert not senders.under_way
         assert len({request.connection for request in receiver.requests}) <= 2
+
+
+def test_a_webhook_with_nothing_under_way_waits_for_no_queue(receiver, monkeypatch):
+    """Each of two threads takes, after an answer, what is next of the webhook with the fewest requests under way."""
+    monkeypatch.setattr(module, 'THREADS', 2)
+    receiver.answers(HOOK, Answer(delay=0.2))
+    busy, idle = subscribe(receiver.url(HOOK), Site), subscribe(receiver.url('/idle'), Tenant)
+    sites(10)
+    Tenant.objects.create(**named('tenant'))
+    dispatch_all()
+    claimed = claim(limit=11)
+    with closing(Client(2)) as client, ThreadPoolExecutor(2) as pool:
+        senders = Senders(client, pool)
+        for webhook in (busy, idle):
+            builder = Builder(webhook)
+            for one in claimed:
+                if one.webhook_id == webhook.pk:
+                    senders.begin(prepare(one, builder, time.time()), math.inf)
+            receiver.wait_for(2)
+        paths = [request.path for request in receiver.wait_for(11, timeout=60)]
+    assert paths.index('/idle') <= 3
 
 
 def test_a_job_that_did_nothing_counts_nothing(webhook):
