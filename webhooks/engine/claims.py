@@ -69,7 +69,9 @@ DUE = f"""
     AND (d.lapses > 0) = %(suspect)s"""
 # Of backfills alone, of others alone, or of both.
 OF_CLASS = '(%(backfill)s::bool IS NULL OR d.backfill = %(backfill)s)'
-HAS_WORK = f'EXISTS (SELECT 1 FROM webhooks_delivery d WHERE {DUE} AND {OF_CLASS})'
+# The first of them: whether there is any may be looked up in another index, from one end to the other.
+HAS_WORK = f"""
+    (SELECT true FROM webhooks_delivery d WHERE {DUE} AND {OF_CLASS} ORDER BY d.due_at, d.id LIMIT 1)"""
 
 # Whoever has least under way comes first, so that a backlog of others leaves room for one that was idle, and workers
 # do not meet where another has its hands full.

@@ -32,10 +32,11 @@ SOMETHING_TO_DO = f"""
                 h.suspended_since IS NULL OR h.probe_at <= now()
                 OR w.last_updated > h.last_attempt_at AND w.last_updated <= now()
               )
-              AND EXISTS (
-                  SELECT 1 FROM webhooks_delivery d
+              AND (
+                  SELECT true FROM webhooks_delivery d
                   WHERE d.webhook_id = w.id AND d.status = 'pending' AND d.due_at <= now()
                     AND {NOT_HELD}
+                  ORDER BY d.due_at, d.id LIMIT 1
               )
         )
         OR EXISTS (SELECT 1 FROM {CAN_GO_ON})

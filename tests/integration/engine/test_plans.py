@@ -10,7 +10,7 @@ from django.db import connection, transaction
 from support.builders import site, subscribe
 from support.engine import dispatch_all
 
-from webhooks.engine import claims, event_claims, lanes, ordering
+from webhooks.engine import claims, event_claims, lanes, ordering, timer
 from webhooks.models import Delivery, Event, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -20,6 +20,14 @@ NOWHERE = 'http://127.0.0.1:9/'
 LEASE = uuid.uuid4()
 # As many as a batch holds, and many more.
 FEW, MANY = 50, 1000
+
+# Copies of one that waits. They expire in the order in which they lie, as always.
+BACKLOG = """
+    INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence, status, error,
+        created, due_at, expires_at, attempt_count, listed)
+    SELECT gen_random_uuid(), webhook_id, event_id, object_type_id, object_id + n, sequence + n, status, '',
+        created, due_at, expires_at, 0, false
+    FROM webhooks_delivery, generate_series(1, 50000) n WHERE id = %s"""
 
 
 @pytest.fixture
@@ -99,4 +107,16 @@ def test_a_claim_of_deliveries_reads_no_more_where_more_wait(webhook):
     sites(MANY)
     dispatch_all()
     many = of_deliveries(webhook)
+    assert {name: (few[name], many[name]) for name in few if many[name] > 2 * few[name] + FEW} == {}
+
+
+def test_a_claim_reads_no_more_of_a_long_backlog_that_postgresql_has_looked_at(webhook):
+    """By its figures all that waits lies together, and would be read in a moment."""
+    sites(2 * FEW)
+    dispatch_all()
+    few = of_deliveries(webhook) | {'timer': pages_read(timer.SOMETHING_TO_DO, {})}
+    with connection.cursor() as cursor:
+        cursor.execute(BACKLOG, [Delivery.objects.filter(webhook=webhook).order_by('-pk')[0].pk])
+        cursor.execute('ANALYZE webhooks_delivery')
+    many = of_deliveries(webhook) | {'timer': pages_read(timer.SOMETHING_TO_DO, {})}
     assert {name: (few[name], many[name]) for name in few if many[name] > 2 * few[name] + FEW} == {}
