@@ -1,14 +1,12 @@
 """A backfill beside changes: how fast one rqworker sends it, what it holds in memory, and what it takes from others."""
 
-import resource
 from collections.abc import Iterator
 
 from dcim.models import Site
-from django.db import connection
 from tenancy.models import Tenant
 
+from benchmarks.processes import growth
 from benchmarks.report import Row
-from benchmarks.sending import in_a_fork
 from benchmarks.sides import HOOK, OURS, Bed, dispatch_began
 from devstack.process import wait_until
 from webhooks.engine import runner
@@ -71,14 +69,7 @@ def _growth(bed: Bed) -> float:
     with bed.subscribed(OURS, Site):
         _start()
         runner.run()
-        connection.close()
-        return in_a_fork(_drain_and_measure)
-
-
-def _drain_and_measure() -> float:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    wait_until(_is_over, timeout=TIMEOUT, interval=0)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        return growth(lambda: wait_until(_is_over, timeout=TIMEOUT, interval=0))
 
 
 def _is_over() -> bool:

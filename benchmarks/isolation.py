@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dcim.models import Site
-from django.db import connection, connections, transaction
+from django.db import connections, transaction
 from tenancy.models import Tenant
 
+from benchmarks import copies
 from benchmarks.report import Row
 from benchmarks.sides import OURS, Bed
-from devstack.receiver import Answer
-from webhooks.models import Webhook
+from devstack.receiver import Answer, Received
+from webhooks.models import Delivery, Event, Webhook
 from webhooks.services import backfill
 
 BUSY, IDLE = '/busy', '/idle'
@@ -20,28 +21,12 @@ BUSY, IDLE = '/busy', '/idle'
 ENDLESS = '{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}'
 
 
-# Events of one transaction, copies of the one that is there: an import.
-IMPORT = """
-    INSERT INTO webhooks_event (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, data, error,
-        skipped, transaction_id, transaction_time, snapshot)
-    SELECT gen_random_uuid(), nextval('webhooks_event_sequence'), kind, object_type_id, object_id + n, '', now(), '',
-        '', 0, transaction_id, transaction_time, snapshot
-    FROM webhooks_event, generate_series(1, %s) n WHERE dispatched_at IS NULL"""
-
-# Deliveries that are over, or have expired: copies of one that is there.
-LOG = """
-    INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence, status, error,
-        created, due_at, expires_at, attempt_count, listed, event_count)
-    SELECT gen_random_uuid(), webhook_id, event_id, object_type_id, object_id + n, sequence + n, %s, '',
-        now(), now(), now() - interval '1 second', 1, true, 1
-    FROM webhooks_delivery, generate_series(1, %s) n WHERE webhook_id = %s"""
-
-
 def measure(bed: Bed) -> Iterator[Row]:
     bed.receiver.answers(BUSY, Answer(200, delay=0.02))
     count = 3 if bed.quick else 20
     backlog = 100 if bed.quick else 2400
     slow = 5 if bed.quick else 200
+    turns, some = (1, 50) if bed.quick else (3, 5000)
     long = 1000 if bed.quick else 300_000
     large = 1000 if bed.quick else 50_000
     with bed.subscribed(OURS, Tenant, path=IDLE), bed.worker():
@@ -53,6 +38,8 @@ def measure(bed: Bed) -> Iterator[Row]:
         yield _row(f'beside {slow} deliveries whose template takes its 2 s', _worst(bed, count))
     with _import(bed, large):
         yield _row(f'beside an import of {large:,} objects', _worst(bed, count))
+    kept = [_rate_of_import(bed, some, beside=True) / _rate_of_import(bed, some, beside=False) for _ in range(turns)]
+    yield Row(f'rate of an import of {some:,} objects beside changes for an idle webhook, of that alone', '', kept)
     with _backfilled(bed, large):
         yield _row(f'beside a backfill of {large:,} objects', _worst(bed, count))
     with _busy(bed, 1, 100), _renamed():
@@ -70,11 +57,26 @@ def measure(bed: Bed) -> Iterator[Row]:
 def _import(bed: Bed, count: int) -> Iterator[None]:
     with bed.subscribed(OURS, Site, path=BUSY), bed.subscribed(OURS, Tenant, path=IDLE):
         bed.save(bed.new_sites(1))
-        with connection.cursor() as cursor:
-            cursor.execute(IMPORT, [count])
+        unlike = {'uuid': 'gen_random_uuid()', 'object_id': 'object_id + n'}
+        copies.make(Event, count, **unlike, sequence="nextval('webhooks_event_sequence')")
         with bed.worker():
-            bed.receiver.wait_for(1, lambda request: request.path == BUSY, timeout=120)
+            bed.receiver.wait_for(1, _is_busy, timeout=120)
             yield
+
+
+def _rate_of_import(bed: Bed, count: int, *, beside: bool) -> float:
+    """Return the objects of an import that arrive a second, while one change after the other is made beside it."""
+    with _import(bed, count):
+        number = 0
+        while beside and len(bed.receiver.matching(_is_busy)) < count:
+            number += 1
+            _delay(bed, number)
+        got = bed.receiver.wait_for(count, _is_busy, timeout=120)
+    return count / (got[count - 1].arrived - got[0].arrived)
+
+
+def _is_busy(request: Received) -> bool:
+    return request.path == BUSY
 
 
 @contextmanager
@@ -84,7 +86,7 @@ def _backfilled(bed: Bed, count: int) -> Iterator[None]:
     with bed.subscribed(OURS, Site, path=BUSY), bed.subscribed(OURS, Tenant, path=IDLE), bed.worker():
         webhook = Webhook.objects.get(object_types__model='site')
         backfill.start(webhook, backfill.choose(webhook))
-        bed.receiver.wait_for(1, lambda request: request.path == BUSY, timeout=120)
+        bed.receiver.wait_for(1, _is_busy, timeout=120)
         yield
 
 
@@ -95,10 +97,11 @@ def _log(bed: Bed, count: int, status: str) -> Iterator[Webhook]:
         webhook = Webhook.objects.get(object_types__model='site')
         with bed.worker():
             bed.save(bed.new_sites(1))
-            bed.receiver.wait_for(1, lambda request: request.path == BUSY, timeout=120)
+            bed.receiver.wait_for(1, _is_busy, timeout=120)
             Webhook.objects.filter(pk=webhook.pk).update(paused=True)
-            with connection.cursor() as cursor:
-                cursor.execute(LOG, [status, count, webhook.pk])
+            unlike = {'uuid': 'gen_random_uuid()', 'object_id': 'object_id + n', 'sequence': 'sequence + n'}
+            times = {'due_at': 'now()', 'expires_at': "now() - interval '1 second'", 'finished_at': 'NULL'}
+            copies.make(Delivery, count, f'webhook_id = {webhook.pk}', **unlike, **times, status=f"'{status}'")
             yield webhook
 
 
@@ -136,7 +139,7 @@ def _busy(bed: Bed, webhooks: int, count: int, **fields: object) -> Iterator[Non
         bed.save(bed.new_sites(count))
         with bed.worker():
             if not fields:
-                bed.receiver.wait_for(100, lambda request: request.path == BUSY, timeout=120)
+                bed.receiver.wait_for(100, _is_busy, timeout=120)
             yield
 
 

@@ -9,6 +9,7 @@ from dcim.models import Device, Interface, Site
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 from extras.models import EventRule
 
+from benchmarks.processes import growth
 from benchmarks.report import Row
 from benchmarks.sides import BUILTIN, NEITHER, OURS, Bed, Models
 from webhooks import signals
@@ -24,6 +25,7 @@ def measure(bed: Bed) -> Iterator[Row]:
     )
     yield from _added_to_single_saves(bed, pairs)
     yield from _added_to_deletion(bed)
+    yield from _imported(bed, 100 if bed.quick else 10_000)
 
 
 def _added_to_single_saves(bed: Bed, pairs: int) -> Iterator[Row]:
@@ -97,13 +99,42 @@ def _added_to_deletion(bed: Bed) -> Iterator[Row]:
     added = {side: [took - bare for took, bare in zip(times[side], times[NEITHER], strict=True)] for side in sides}
     yield Row(f'{what}: without webhooks', 'ms', times[NEITHER])
     yield Row(f'{what}: added by 1 webhook', 'ms', added[OURS], added[BUILTIN])
+    grown = {side: _grown_by_deletion(bed, side) for side in sides}
+    yield Row(f'{what}, 1 webhook: memory', 'MB', [grown[OURS]], [grown[BUILTIN]])
 
 
 def _time_deletion(bed: Bed, side: str) -> float:
+    device = _device_with_interfaces(bed)
+    return _time(bed, side, 1, (Device, Interface), lambda: bed.delete(device))
+
+
+def _grown_by_deletion(bed: Bed, side: str) -> float:
+    device = _device_with_interfaces(bed)
+    with bed.subscribed(side, (Device, Interface)):
+        return growth(lambda: bed.delete(device))
+
+
+def _device_with_interfaces(bed: Bed) -> Device:
     (device,) = bed.new_devices(1)
     bed.save([device])
     bed.save([Interface(device=device, name=f'eth{number}', type='virtual') for number in range(INTERFACES)])
-    return _time(bed, side, 1, (Device, Interface), lambda: bed.delete(Device.objects.get(pk=device.pk)))
+    return Device.objects.get(pk=device.pk)
+
+
+def _imported(bed: Bed, count: int) -> Iterator[Row]:
+    """Yield what an import takes, in one transaction. Each is a process of its own, so that its memory can be told."""
+    seconds, grown = {}, {}
+    for side in (NEITHER, OURS, BUILTIN):
+        sites = bed.new_sites(count)
+        with bed.subscribed(side, Site):
+            start = time.perf_counter()
+            grown[side] = growth(lambda sites=sites: bed.save(sites))
+            seconds[side] = time.perf_counter() - start
+    what = f'import of {count:,} Sites in one transaction'
+    for figures, name, unit in ((seconds, 'time', 's'), (grown, 'memory', 'MB')):
+        bare = figures[NEITHER]
+        yield Row(f'{what}, without webhooks: {name}', unit, [bare])
+        yield Row(f'{what}, added by 1 webhook: {name}', unit, [figures[OURS] - bare], [figures[BUILTIN] - bare])
 
 
 def _time(bed: Bed, side: str, webhooks: int, model: Models, save: Callable[[], None]) -> float:

@@ -1,21 +1,15 @@
 """How fast one rqworker sends, what it costs, and whether a dead endpoint holds up the others."""
 
-import os
-import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 from dcim.models import Device, Site
-from django.db import connection
-from django_rq import get_queue
-from rq import Worker
 
+from benchmarks.processes import cpu, growth, wait_until_idle
 from benchmarks.report import Row
 from benchmarks.sides import BUILTIN, HOOK, OURS, Bed, dispatch_began
-from devstack.process import wait_until
 from devstack.receiver import Answer, Manner
 from webhooks.choices import StatusChoices
 from webhooks.engine import runner
@@ -114,28 +108,13 @@ def _cpu(bed: Bed, side: str) -> float:
     """Return CPU seconds of this process and of the worker, start-up aside, for 1,000 Devices."""
     count = 20 if bed.quick else 1000 if side == OURS else 100
     with bed.subscribed(side, Device), bed.worker() as worker:
-        _wait_until_idle()
-        before, ours_before = time.process_time(), _cpu_of(worker.pid)
+        wait_until_idle()
+        before, ours_before = time.process_time(), cpu([worker.pid])
         bed.save(bed.new_devices(count))
         bed.receiver.wait_for(count, timeout=TIMEOUT)
-        _wait_until_idle()
-        used = time.process_time() - before + _cpu_of(worker.pid) - ours_before
+        wait_until_idle()
+        used = time.process_time() - before + cpu([worker.pid]) - ours_before
     return used * 1000 / count
-
-
-def _wait_until_idle() -> None:
-    found = wait_until(
-        lambda: any(worker.get_state() == 'idle' for worker in Worker.all(connection=get_queue('low').connection)),
-        timeout=60,
-    )
-    if not found:
-        raise TimeoutError('no worker became idle')
-
-
-def _cpu_of(pid: int) -> float:
-    """Return the CPU seconds of a process and of its children that have ended."""
-    fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
-    return sum(map(int, fields[11:15])) / os.sysconf('SC_CLK_TCK')
 
 
 def _growth(bed: Bed, count: int) -> float:
@@ -145,24 +124,9 @@ def _growth(bed: Bed, count: int) -> float:
         runner.run()
         for start in range(0, count, 1000):
             bed.save(bed.new_sites(min(1000, count - start)))
-        connection.close()
-        return in_a_fork(_drain_and_measure)
+        return growth(_drain)
 
 
-def _drain_and_measure() -> float:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def _drain() -> None:
     while runner.run().counts:
         pass
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-
-
-def in_a_fork(function: Callable[[], float]) -> float:
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.write(writer, str(function()).encode())
-        os._exit(0)
-    os.close(writer)
-    os.waitpid(pid, 0)
-    with os.fdopen(reader) as answer:
-        return float(answer.read())

@@ -1,0 +1,80 @@
+"""What processes cost: their CPU, their memory; and when workers have nothing to do."""
+
+import os
+import resource
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from django.db import connection
+from django_rq import get_queue
+from rq import Worker
+
+from devstack.process import wait_until
+
+
+def wait_until_idle(number: int = 1) -> None:
+    """Wait for so many workers without a job. Raises TimeoutError."""
+
+    def idle() -> bool:
+        workers = Worker.all(queue=get_queue('low'))
+        return [worker.get_state() for worker in workers].count('idle') >= number
+
+    if not wait_until(idle, timeout=120):
+        raise TimeoutError('the workers did not become idle')
+
+
+def postmaster() -> int:
+    """Return the id of PostgreSQL's first process: all others descend from it."""
+    with connection.cursor() as cursor:
+        cursor.execute('SELECT pg_backend_pid()')
+        return _parent(cursor.fetchone()[0])
+
+
+def cpu(pids: Sequence[int]) -> float:
+    """Return the CPU seconds of processes, of their children that have ended, and of all that descend from them."""
+    children: dict[int, list[int]] = {}
+    for folder in Path('/proc').iterdir():
+        if folder.name.isdecimal() and (pid := int(folder.name)):
+            children.setdefault(_parent(pid), []).append(pid)
+    todo, ticks = list(pids), 0
+    while todo:
+        pid = todo.pop()
+        ticks += sum(map(int, _stat(pid)[11:15]))
+        todo += children.get(pid, [])
+    return ticks / os.sysconf('SC_CLK_TCK')
+
+
+def _parent(pid: int) -> int:
+    return int(_stat(pid)[1])
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of a process after its name, zeros where it has just ended."""
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    except FileNotFoundError:
+        return ['0'] * 50
+
+
+def growth(function: Callable[[], object]) -> float:
+    """Return by how many MB a process grows that calls the function, a fork of this one."""
+    connection.close()
+
+    def grown() -> float:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        function()
+        return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+    return _in_a_fork(grown)
+
+
+def _in_a_fork(function: Callable[[], float]) -> float:
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writer, str(function()).encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(pid, 0)
+    with os.fdopen(reader) as answer:
+        return float(answer.read())
