@@ -13,7 +13,7 @@ from django.db import DataError, connection, transaction
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
-from .. import object_types
+from .. import object_types, visibility
 from ..choices import BackfillStateChoices
 from ..engine import lanes, ordering, selection
 from ..exceptions import DefinitionError
@@ -47,7 +47,7 @@ def choose(webhook: Webhook, types: Collection[ContentType] | None = None, query
     """Return what a backfill would send: what the query leaves of the webhook's object types, or of the `types`.
 
     The query is that of the URL of the model's list. With a query the numbers tell of what the objects are: the `user`,
-    if one is given, has to be allowed to view the models. Raises DefinitionError.
+    if one is given, has to be allowed to view all objects of the models. Raises DefinitionError.
     """
     own = webhook.object_types.all()
     query = query.strip().removeprefix('?')
@@ -67,10 +67,10 @@ def _count(object_type: ContentType, query: str) -> int:
 
 
 def _check_view(chosen: Iterable[ContentType], user: Any) -> None:
-    hidden = [one for one in chosen if not user.has_perm(f'{one.app_label}.view_{one.model}')]
+    hidden = [one for one in chosen if not visibility.may_view_all(user, one.model_class())]
     if hidden:
         names = ', '.join(sorted(map(object_types.name_of, hidden)))
-        text = _('To filter them you need the permission to view: {names}')
+        text = _('To filter them you need the permission to view all of them: {names}')
         raise DefinitionError(selection.FILTER, text.format(names=names))
 
 

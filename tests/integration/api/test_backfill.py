@@ -114,7 +114,7 @@ def test_each_needs_the_permission(clerk_api, grant, webhook, move):
     assert clerk_api.post(address(webhook, *move)).status_code in (200, 409)
 
 
-def test_a_filter_needs_the_permission_to_view_the_model(clerk_api, grant):
+def test_a_filter_needs_the_permission_to_view_all_of_the_model(clerk_api, grant):
     """Else the numbers would tell what the objects are."""
     webhook = subscribe(NOWHERE, Site)
     site(name='Bern')
@@ -123,5 +123,8 @@ def test_a_filter_needs_the_permission_to_view_the_model(clerk_api, grant):
     answer = clerk_api.post(address(webhook), asked, format='json')
     assert (answer.status_code, list(answer.json())) == (400, ['filter'])
     assert clerk_api.post(address(webhook), {'dry_run': True}, format='json').json() == {'total': 1}
+    grant(Site, 'view', name='Basel')
+    answer = clerk_api.post(address(webhook), asked, format='json')
+    assert (answer.status_code, list(answer.json())) == (400, ['filter'])
     grant(Site, 'view')
     assert clerk_api.post(address(webhook), asked, format='json').json() == {'total': 1}
