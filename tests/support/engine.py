@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.utils import timezone
 
 from devstack.receiver import Received, Receiver
@@ -86,6 +86,26 @@ def in_thread(function: Callable[[], Any]) -> threading.Thread:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     return thread
+
+
+@contextmanager
+def open_transaction(prepare: Callable[[], Any]) -> Iterator[None]:
+    """Somebody else's transaction that has done `prepare` and goes on until the block ends."""
+    is_ready, goes_on = threading.Event(), threading.Event()
+
+    def run() -> None:
+        with transaction.atomic():
+            prepare()
+            is_ready.set()
+            goes_on.wait(60)
+
+    thread = in_thread(run)
+    assert is_ready.wait(30)
+    try:
+        yield
+    finally:
+        goes_on.set()
+        thread.join(30)
 
 
 def is_anybody_blocked() -> bool:

@@ -22,6 +22,7 @@ from rest_framework.response import Response
 from rest_framework.routers import APIRootView
 
 from .. import filtersets
+from ..engine.lanes import Busy
 from ..exceptions import DefinitionError
 from ..models import Delivery, Event, Webhook, querysets
 from ..permissions import visible_deliveries, visible_events
@@ -65,6 +66,20 @@ class BackfillConflict(APIException):
     default_code = 'backfill_state'
 
 
+class TryAgain(APIException):
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    default_code = 'busy'
+    # Seconds, for the header Retry-After.
+    wait = 5
+
+
+class BusyMixin:
+    """Views whose actions wait for a lane."""
+
+    def handle_exception(self, exc: Exception) -> Response:
+        return super().handle_exception(TryAgain(str(exc)) if isinstance(exc, Busy) else exc)
+
+
 @contextmanager
 def refusals() -> Iterator[None]:
     """Answer a DefinitionError with 400 and the field, and with 409 where a backfill is in another state."""
@@ -76,7 +91,7 @@ def refusals() -> Iterator[None]:
         raise ValidationError({error.field: [str(error)]}) from None
 
 
-class WebhookViewSet(ParsingMixin, NetBoxModelViewSet):
+class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
     queryset = Webhook.objects.all()
     serializer_class = serializers.WebhookSerializer
     filterset_class = filtersets.WebhookFilterSet
@@ -271,7 +286,7 @@ class EventViewSet(LogViewSet):
     ordering_fields = ('id', 'sequence', 'timestamp', 'object_id', 'object_repr', 'dispatched_at')
 
 
-class DeliveryViewSet(LogViewSet):
+class DeliveryViewSet(BusyMixin, LogViewSet):
     queryset = querysets.deliveries()
     visible = staticmethod(visible_deliveries)
     serializer_class = serializers.DeliverySerializer

@@ -18,6 +18,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from utilities.exceptions import AbortRequest
 
+from ..engine.lanes import Busy
 from ..models import Delivery
 from ..services import redelivery
 
@@ -25,7 +26,8 @@ EVERYWHERE = [ActionLocation.CHANGE_LIST, ActionLocation.CHANGE_FORM]
 
 
 def or_explain(view: Callable) -> Callable:
-    """Answer with a message where NetBox refuses a change: a protection rule, or a handler of another plugin.
+    """Answer with a message where NetBox refuses a change (a protection rule, or a handler of another plugin), and
+    where a worker is busy with the webhook.
 
     What the view does to the database it does in a transaction of its own.
     """
@@ -37,7 +39,9 @@ def or_explain(view: Callable) -> Callable:
         except AbortRequest as refusal:
             clear_events.send(sender=type(self))
             self.message_user(request, refusal.message, messages.ERROR)
-            return redirect(request.get_full_path())
+        except Busy as busy:
+            self.message_user(request, str(busy), messages.ERROR)
+        return redirect(request.get_full_path())
 
     return guarded
 

@@ -25,6 +25,7 @@ from django.utils.translation import ngettext
 
 from .. import object_types
 from ..choices import StatusChoices
+from ..engine.lanes import Busy
 from ..exceptions import WebhooksError
 from ..forms import BackfillForm
 from ..models import Delivery, Webhook
@@ -46,7 +47,7 @@ from ..presentation.fields import GROUPS, Group, Row
 from ..presets import all_presets
 from ..services import backfill, banners, preview, secret_rotation, trial, waiting
 from ..ui import history
-from .base import EVERYWHERE, BaseAdmin
+from .base import EVERYWHERE, BaseAdmin, or_explain
 from .display import failed_url, last_call, word
 from .filters import StateFilter, SubscribedTypeFilter
 from .forms import WebhookForm
@@ -170,9 +171,13 @@ class WebhookAdmin(BaseAdmin):
 
     def _send_waiting(self, request: HttpRequest, queryset: QuerySet[Webhook], *, latest_only: bool) -> None:
         for webhook in queryset:
-            superseded = waiting.send(webhook, latest_only=latest_only)
-            told = waiting.announce(webhook, superseded, latest_only=latest_only)
-            self.message_user(request, told, messages.SUCCESS)
+            try:
+                superseded = waiting.send(webhook, latest_only=latest_only)
+            except Busy as busy:
+                self.message_user(request, f'{webhook}: {busy}', messages.ERROR)
+            else:
+                told = waiting.announce(webhook, superseded, latest_only=latest_only)
+                self.message_user(request, told, messages.SUCCESS)
 
     #
     # Change and delete
@@ -212,6 +217,7 @@ class WebhookAdmin(BaseAdmin):
         )
         return [preview_url, backfill_url, *super().get_urls()]
 
+    @or_explain
     def backfill_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Show how far the last backfill has come, and what can be done with it."""
         webhook = self.get_object(request, object_id)

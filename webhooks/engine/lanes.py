@@ -18,8 +18,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
+from django.utils.translation import gettext as _
+from psycopg.errors import LockNotAvailable
 
+from ..exceptions import WebhooksError
 from ..models import Health, Webhook
 from . import sql
 
@@ -49,6 +52,13 @@ SET_LOCK_TIMEOUT = "set_config('lock_timeout', %s, true)"
 HOLD = 'SELECT 1 FROM webhooks_health WHERE webhook_id = %s FOR UPDATE'
 
 
+class Busy(WebhooksError, OperationalError):
+    """Somebody else holds what a person's request needs, and goes on holding it: str() says so.
+
+    To the engine, which does such a transaction again, it is the OperationalError that it was.
+    """
+
+
 @contextmanager
 def turn() -> Iterator[datetime]:
     """A transaction of the engine's own, with BOUNDS. It holds no lane yet.
@@ -71,15 +81,27 @@ def take(webhook_ids: Collection[int]) -> set[int]:
 def hold(webhook_id: int) -> Iterator[datetime]:
     """A transaction that holds the lane of a webhook, or what is left of it until the caller's own transaction ends.
 
-    Waits for the lane, WAIT milliseconds at most: raises OperationalError after that. Gives PostgreSQL's time.
+    Waits for the lane, WAIT milliseconds at most: raises Busy after that. Gives PostgreSQL's time.
     """
     with transaction.atomic():
         before = sql.fetch_value(
             "SELECT current_setting('lock_timeout'), set_config('lock_timeout', %s, true)", [str(WAIT)]
         )
-        sql.fetch(HOLD, [webhook_id])
-        ((_, now),) = sql.fetch("SELECT set_config('lock_timeout', %s, true), clock_timestamp()", [before])
+        with or_busy(_('A worker is busy with this webhook: try again in some seconds.')):
+            sql.fetch(HOLD, [webhook_id])
+        ((_timeout, now),) = sql.fetch("SELECT set_config('lock_timeout', %s, true), clock_timestamp()", [before])
         yield now
+
+
+@contextmanager
+def or_busy(reason: str) -> Iterator[None]:
+    """Raise Busy where a lock was waited for in vain. The transaction is broken then."""
+    try:
+        yield
+    except OperationalError as error:
+        if not isinstance(error.__cause__, LockNotAvailable):
+            raise
+        raise Busy(reason) from error.__cause__
 
 
 def now() -> datetime:

@@ -1,7 +1,7 @@
 """What people ask of backfills: to start one, to hold it, to go on with it and to end it; and how far one has come.
 
 Each takes the webhook's lane first (engine/lanes.py), so that it is no more than one at a time, and raises
-OperationalError where the lane is not free in time.
+Busy where the lane is not free in time.
 """
 
 from collections.abc import Collection, Iterable, Sequence

@@ -59,8 +59,8 @@ def redeliver(
 
     A failed or superseded one goes out under the same `webhook-id`, with one attempt more than it had. One that had
     been delivered becomes a new delivery with an id of its own, so that a receiver which deduplicates acts on it.
-    `watch` is given the parts, and hands them on: for a progress bar. Raises OperationalError where a lane is not free
-    in time.
+    `watch` is given the parts, and hands them on: for a progress bar. Raises Busy where a lane is not free in time;
+    what came before it is redelivered.
     """
     # All ids first: what is made here is not to be redelivered by a later part.
     closed = deliveries.exclude(status__in=OPEN_STATUSES).order_by('sequence', 'pk').values_list('pk', 'webhook_id')

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import time
 import uuid
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime
 
 from django.contrib import messages
@@ -17,7 +17,8 @@ from django.utils.translation import gettext as _
 
 from ..choices import StatusChoices
 from ..engine import claims, event_rendering, expiry, lanes, outcomes
-from ..engine.claimed import prepare
+from ..engine.claimed import Claimed, prepare
+from ..engine.lanes import Busy
 from ..engine.ledger import Ledger
 from ..exceptions import DefinitionError
 from ..models import Delivery, Event, Webhook
@@ -31,15 +32,20 @@ from ..transport.exchange import Outcome
 LONGEST = 10
 # Tests under way at the same time, of all webhooks: each holds a thread of NetBox.
 MOST = 4
-# The advisory lock under which they are counted.
+# How often the lane is waited for once there is an answer, 5 seconds each (engine/lanes.py). PostgreSQL ends the
+# transaction of a worker that holds it for longer.
+TRIES = 4
+# The advisory lock under which they are counted, and how long it is waited for.
 COUNTING = 0x7765626A
+WAIT = '5s'
 
 
 def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
     """Send a test event now, of the newest object that the webhook is subscribed to, and return its closed delivery.
 
     It is marked as a test, jumps the line and is tried once, whether the webhook is enabled or not. It waits LONGEST
-    for an answer. Raises DefinitionError where there is no object to show, or others are being tested.
+    for an answer. Raises DefinitionError where there is no object to show, or others are being tested, and Busy where
+    somebody else holds the locks.
     """
     lease = uuid.uuid4()
     tried = copy.copy(webhook)
@@ -49,13 +55,30 @@ def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
     if sent.request:
         with closing(Client(1)) as client:
             sent.outcome = _explain(client.send(sent.request), webhook)
-    # Whoever sends a test sees what comes of it.
-    ledger = Ledger(tells_failures=False)
-    with lanes.hold(webhook.pk) as now:
-        outcomes.record(lease, [outcomes.judge(sent, now)], ledger, (), now)
-        ledger.flush(now, [webhook.pk], force=True)
+    _record(lease, sent)
     delivery.refresh_from_db()
     return delivery
+
+
+def _record(lease: uuid.UUID, sent: Claimed) -> None:
+    """Record what came of a test. It is known only here: a busy lane is asked for again, until its holder must be gone.
+
+    Raises Busy, which tells the outcome, if even that does not help.
+    """
+    for _try in range(TRIES):
+        with suppress(Busy):
+            return _record_once(lease, sent)
+    told = sent.outcome.error or f'HTTP {sent.outcome.status}'
+    text = _('A worker is busy with this webhook, so the outcome of the test is not recorded: {outcome}')
+    raise Busy(text.format(outcome=told))
+
+
+def _record_once(lease: uuid.UUID, sent: Claimed) -> None:
+    # Whoever sends a test sees what comes of it.
+    ledger, webhook_id = Ledger(tells_failures=False), sent.delivery.webhook_id
+    with lanes.hold(webhook_id) as now:
+        outcomes.record(lease, [outcomes.judge(sent, now)], ledger, (), now)
+        ledger.flush(now, [webhook_id], force=True)
 
 
 def announce(delivery: Delivery) -> tuple[int, str]:
@@ -84,8 +107,8 @@ def _check_room(webhook: Webhook, now: datetime) -> None:
 
     From here to the commit, one at a time.
     """
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('lock_timeout', '5s', true), pg_advisory_xact_lock(%s)", [COUNTING])
+    with connection.cursor() as cursor, lanes.or_busy(_('Others are being tested: try again in some seconds.')):
+        cursor.execute("SELECT set_config('lock_timeout', %s, true), pg_advisory_xact_lock(%s)", [WAIT, COUNTING])
     under_way = Delivery.objects.filter(event__test=True, status=StatusChoices.SENDING, lease_until__gt=now)
     testing = list(under_way.values_list('webhook', flat=True))
     if webhook.pk in testing:

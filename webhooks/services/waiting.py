@@ -73,7 +73,7 @@ def send(webhook: Webhook, *, latest_only: bool = False) -> int:
     """Let what waits go now: nothing waits any longer for a probe or a retry. Returns how many were superseded.
 
     `latest_only`: of each object only its last change, once, whatever the webhook's own option says. Of a webhook that
-    is paused or disabled nothing is sent all the same. Raises OperationalError where the lane is not free in time.
+    is paused or disabled nothing is sent all the same. Raises Busy where the lane is not free in time.
     """
     superseded = _supersede(webhook) if latest_only else 0
     _retry_now(webhook)

@@ -16,6 +16,7 @@ from utilities.permissions import get_permission_for_model
 from utilities.views import GetReturnURLMixin, register_model_view
 
 from .. import filtersets, forms, tables
+from ..engine.lanes import Busy
 from ..exceptions import DefinitionError
 from ..models import Delivery, querysets
 from ..permissions import visible_deliveries
@@ -83,7 +84,12 @@ class RedeliverMixin(GetReturnURLMixin):
         return super().get_queryset(request).restrict(request.user, 'view')
 
     def redeliver(self, deliveries: QuerySet[Delivery]) -> None:
-        messages.success(self.request, redelivery.announce(redelivery.redeliver(deliveries)))
+        try:
+            count = redelivery.redeliver(deliveries)
+        except Busy as busy:
+            messages.error(self.request, str(busy))
+        else:
+            messages.success(self.request, redelivery.announce(count))
 
 
 @register_model_view(Delivery, 'redeliver')

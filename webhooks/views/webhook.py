@@ -21,6 +21,7 @@ from utilities.permissions import get_permission_for_model
 from utilities.views import ViewTab, register_model_view
 
 from .. import filtersets, forms, tables
+from ..engine.lanes import Busy
 from ..exceptions import DefinitionError
 from ..models import Webhook
 from ..presentation import actions
@@ -148,6 +149,13 @@ class WebhookActionView(BaseObjectView):
     queryset = Webhook.objects.all()
     action: Action
     template_name = 'webhooks/webhook_action.html'
+
+    def dispatch(self, request: HttpRequest, *args, **kwargs) -> HttpResponse:
+        try:
+            return super().dispatch(request, *args, **kwargs)
+        except Busy as busy:
+            messages.error(request, str(busy))
+            return redirect(request.path)
 
     def get_required_permission(self) -> str:
         return get_permission_for_model(Webhook, self.action.permission)

@@ -1,8 +1,5 @@
 """What one webhook, endpoint, outcome or transaction does costs the others nothing that they could notice."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
@@ -17,7 +14,7 @@ from support.engine import (
     deliveries,
     dispatch_all,
     health,
-    in_thread,
+    open_transaction,
     pass_leases,
     pass_retry_waits,
     work,
@@ -59,26 +56,6 @@ def tenant() -> Tenant:
 
 def to_idle(request: Received) -> bool:
     return request.path == IDLE
-
-
-@contextmanager
-def open_transaction(prepare: object) -> Iterator[None]:
-    """Somebody else's transaction that has done `prepare` and goes on until the block ends."""
-    is_ready, goes_on = threading.Event(), threading.Event()
-
-    def run() -> None:
-        with transaction.atomic():
-            prepare()
-            is_ready.set()
-            goes_on.wait(60)
-
-    thread = in_thread(run)
-    assert is_ready.wait(30)
-    try:
-        yield
-    finally:
-        goes_on.set()
-        thread.join(30)
 
 
 class TestBacklog:

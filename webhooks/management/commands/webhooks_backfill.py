@@ -6,6 +6,7 @@ from rich.progress import Progress
 
 from webhooks import object_types
 from webhooks.choices import BackfillStateChoices
+from webhooks.engine.lanes import Busy
 from webhooks.exceptions import DefinitionError
 from webhooks.models import Webhook
 
@@ -41,6 +42,8 @@ class Command(BaseCommand):
                 backfill.start(webhook, choice)
         except DefinitionError as error:
             raise CommandError(f'{OPTIONS.get(error.field, webhook)}: {error}') from None
+        except Busy as busy:
+            raise CommandError(f'{webhook}: {busy}') from None
         objects = 'object' if choice.total == 1 else 'objects'
         self.stdout.write(f'{choice.total} {objects} {"would" if options["dry_run"] else "will"} be sent')
         if not options['dry_run'] and self.stdout.isatty():

@@ -8,6 +8,7 @@ from django.utils.dateparse import parse_datetime
 from rich.progress import track
 
 from webhooks.choices import StatusChoices
+from webhooks.engine.lanes import Busy
 from webhooks.models import Webhook
 from webhooks.storable import is_storable_time
 
@@ -49,7 +50,10 @@ class Command(BaseCommand):
             self.stdout.write(f'{chosen.count()} deliveries would be redelivered')
             return
         bar = partial(track, description='Redelivering', disable=not self.stdout.isatty())
-        sent = redelivery.redeliver(chosen, watch=bar)
+        try:
+            sent = redelivery.redeliver(chosen, watch=bar)
+        except Busy as busy:
+            raise CommandError(str(busy)) from None
         self.stdout.write(f'{sent} deliveries are being redelivered')
 
 
