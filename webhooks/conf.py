@@ -22,7 +22,10 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MODEL_LABEL = re.compile(r'^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$')
 ALL_MODELS = '*'
-REDIS_ADDRESS = ('redis_host', 'redis_port', 'redis_db', 'redis_password')
+REDIS_ADDRESS = ('redis_host', 'redis_port', 'redis_db')
+# A hundred years: times that are so far away are still times to PostgreSQL and to Python.
+MAX_DAYS = 36_500
+MAX_SECONDS = MAX_DAYS * 24 * 3600
 OWN_QUEUE = 'webhooks'
 SHARED_QUEUE = 'low'
 NETBOX_QUEUES = ('high', 'default', 'low')
@@ -54,7 +57,8 @@ class Settings:
 
     @property
     def has_own_redis(self) -> bool:
-        return any(getattr(self, name) is not None for name in REDIS_ADDRESS)
+        """Whether the queue is in another Redis than NetBox's. An empty password alone names none."""
+        return bool(self.redis_password) or any(getattr(self, name) is not None for name in REDIS_ADDRESS)
 
     @property
     def worker(self) -> str:
@@ -107,7 +111,7 @@ def resolve(user_config: Mapping[str, Any], configuration: Any) -> Settings:
         found, where = _look_up(name, user_config, configuration)
         if found is not None:
             values[name] = _parse(where, PARSERS[name], found)
-    if any(values.get(name) is not None for name in REDIS_ADDRESS):
+    if Settings(**values).has_own_redis:
         values.setdefault('queue', OWN_QUEUE)
         if values['queue'] in NETBOX_QUEUES:
             raise ImproperlyConfigured(
@@ -185,7 +189,7 @@ def _text(value: Any) -> str:
 
 
 def _password(value: Any) -> str:
-    """'' says that there is none, whatever NetBox's own Redis has."""
+    """'' says that the Redis which other settings name has none, whatever NetBox's own has."""
     if not isinstance(value, str):
         raise ValueError('must be a string')
     return value
@@ -238,10 +242,10 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     'redis_password': _password,
     'redis_default_timeout': _integer(1),
     'allowed_models': _models,
-    'retention_days': _integer(1),
+    'retention_days': _integer(1, MAX_DAYS),
     'retention_size': _integer(0),
-    'order_wait': _integer(0),
-    'expire_after': _integer(60),
+    'order_wait': _integer(0, MAX_SECONDS),
+    'expire_after': _integer(60, MAX_SECONDS),
     'blocked_networks': _networks,
     'proxy_resolves_names': _bool,
     'encryption_keys': _keys,

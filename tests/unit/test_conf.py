@@ -1,6 +1,7 @@
 """Settings: where they come from, what they may be, and what is said of those that are wrong."""
 
 import ipaddress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from webhooks.conf import Settings, _own_redis, resolve
+from webhooks.conf import MAX_DAYS, MAX_SECONDS, Settings, _own_redis, resolve
 from webhooks.constants import DEFAULT_MODELS
 
 KEY, OTHER_KEY = 'k' * 32, 'o' * 40
@@ -115,6 +116,12 @@ class TestValues:
         link.symlink_to(tmp_path / 'real')
         assert settings(certificate_root=str(link)).certificate_root == (tmp_path / 'real').resolve()
 
+    def test_the_longest_times_are_times(self):
+        found = settings(retention_days=MAX_DAYS, order_wait=MAX_SECONDS, expire_after=MAX_SECONDS)
+        now = datetime.now(UTC)
+        assert now - timedelta(days=found.retention_days) < now
+        assert now < now + timedelta(seconds=found.order_wait) <= now + timedelta(seconds=found.expire_after)
+
     def test_no_wait_for_earlier_events_is_possible(self):
         assert settings(order_wait=0).order_wait == 0
 
@@ -146,10 +153,13 @@ class TestWrongValues:
             ('allowed_models', {'dcim.site': True}),
             ('retention_days', 0),
             ('retention_days', '30'),
+            ('retention_days', 36_501),
             ('retention_size', -1),
             ('retention_size', True),
             ('order_wait', -1),
+            ('order_wait', 10**12),
             ('expire_after', 59),
+            ('expire_after', 10**12),
             ('blocked_networks', '10.0.0.0/8'),
             ('blocked_networks', ['10.0.0.0/33']),
             ('blocked_networks', ['10.0.0.1/8']),
@@ -226,6 +236,12 @@ class TestOwnRedis:
         found = settings(**setting)
         assert found.has_own_redis
         assert found.queue == 'webhooks'
+
+    def test_an_empty_password_is_no_address(self):
+        found = settings({'REDIS_PASSWORD': ''})
+        assert (found.has_own_redis, found.queue, found.worker) == (False, 'low', 'netbox-rq')
+        assert settings(redis_password='', queue='default').queue == 'default'
+        assert self.own(redis_password='', redis_port=7000)['PASSWORD'] is None
 
     def test_it_has_a_worker_of_its_own(self):
         assert settings().worker == 'netbox-rq'

@@ -14,7 +14,7 @@ class Command(BaseCommand):
         parser.add_argument('--days', type=int, help='instead of the setting retention_days')
 
     def handle(self, *args, **options) -> None:
-        if options['days'] is not None and options['days'] < 0:
-            raise CommandError('--days: must not be negative')
+        if options['days'] is not None and not 0 <= options['days'] <= conf.MAX_DAYS:
+            raise CommandError(f'--days: must be from 0 to {conf.MAX_DAYS}')
         pruned = retention.prune(retention.cutoff(options['days'])) + retention_size.prune(conf.get().retention_size)
         self.stdout.write(f'{pruned} events pruned')
