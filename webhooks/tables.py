@@ -65,6 +65,13 @@ def object_url(event: Event) -> str | None:
         return None
 
 
+class ListColumn(tables.Column):
+    """Texts, separated by commas."""
+
+    def render(self, value: list[str]) -> str:
+        return ', '.join(value)
+
+
 class DurationColumn(tables.Column):
     """Seconds, shown in milliseconds."""
 
@@ -124,14 +131,13 @@ class DeliveryTable(NetBoxTable):
     uuid = tables.Column(verbose_name='UUID', linkify=True)
     status = columns.ChoiceFieldColumn(verbose_name=_('Status'))
     webhook = tables.Column(verbose_name=_('Webhook'), linkify=True, attrs=SHORTENED)
-    kind = columns.ChoiceFieldColumn(
-        verbose_name=_('Event'), accessor='event__kind', color=lambda delivery: delivery.event.get_kind_color()
-    )
+    kind = columns.ChoiceFieldColumn(verbose_name=_('Event'), accessor='get_kind_display', order_by='event__kind')
     object_type = ObjectTypeColumn(verbose_name=_('Object Type'), orderable=False)
     object = ChangedObjectColumn(verbose_name=_('Object'), accessor='event__object_repr', attrs=SHORTENED)
     response_status = tables.Column(verbose_name=_('Response'))
     attempt_count = tables.Column(verbose_name=_('Attempts'))
     event_count = tables.Column(verbose_name=_('Events'))
+    backfill = columns.BooleanColumn(verbose_name=_('Backfill'))
     # Sorting by it would look it up for the whole log.
     last_duration = DurationColumn(
         verbose_name=_('Duration'), accessor='last_attempts__0__duration', orderable=False, attrs=ONE_LINE
@@ -148,8 +154,8 @@ class DeliveryTable(NetBoxTable):
         model = Delivery
         fields = (
             'pk', 'id', 'created', 'uuid', 'status', 'webhook', 'kind', 'object_type', 'object', 'object_id',
-            'sequence', 'event_count', 'response_status', 'attempt_count', 'last_duration', 'due_at', 'finished_at',
-            'error',
+            'sequence', 'event_count', 'backfill', 'response_status', 'attempt_count', 'last_duration', 'due_at',
+            'finished_at', 'error',
         )  # fmt: skip
         default_columns = (
             'pk', 'created', 'status', 'webhook', 'kind', 'object_type', 'object', 'response_status', 'attempt_count',
@@ -175,6 +181,8 @@ class EventTable(NetBoxTable):
     object = ChangedObjectColumn(verbose_name=_('Object'), accessor='object_repr', attrs=SHORTENED)
     test = columns.BooleanColumn(verbose_name=_('Test'))
     backfill = columns.BooleanColumn(verbose_name=_('Backfill'), order_by='backfill_for')
+    caused_by = ListColumn(verbose_name=_('Caused by'), orderable=False, attrs=SHORTENED)
+    partial = ListColumn(verbose_name=_('Unknown keys'), orderable=False, attrs=SHORTENED)
     dispatched_at = columns.DateTimeColumn(verbose_name=_('Dispatched'))
     error = tables.Column(verbose_name=_('Error'), attrs=SHORTENED)
     actions = columns.ActionsColumn(actions=())
@@ -183,6 +191,6 @@ class EventTable(NetBoxTable):
         model = Event
         fields = (
             'pk', 'id', 'timestamp', 'uuid', 'kind', 'object_type', 'object', 'object_id', 'sequence', 'username',
-            'request_id', 'test', 'backfill', 'skipped', 'dispatched_at', 'error',
+            'request_id', 'test', 'backfill', 'caused_by', 'partial', 'skipped', 'dispatched_at', 'error',
         )  # fmt: skip
         default_columns = ('timestamp', 'kind', 'object_type', 'object', 'username', 'sequence', 'error')

@@ -190,6 +190,7 @@ class EventSerializer(RestrictedSerializer):
         )  # fmt: skip
         brief_fields = (
             'id', 'url', 'display', 'uuid', 'sequence', 'kind', 'object_type', 'object_id', 'object_repr', 'test',
+            'backfill',
         )  # fmt: skip
 
     def get_data(self, event: Event) -> dict[str, Any] | None:
@@ -230,9 +231,9 @@ class DeliverySerializer(RestrictedSerializer):
     class Meta:
         model = Delivery
         fields = (
-            'id', 'url', 'display_url', 'display', 'uuid', 'webhook', 'event', 'event_count', 'status', 'error',
-            'response_status', 'attempt_count', 'next_attempt_at', 'created', 'finished_at', 'expires_at', 'restricted',
-            'attempts',
+            'id', 'url', 'display_url', 'display', 'uuid', 'webhook', 'event', 'event_count', 'backfill', 'status',
+            'error', 'response_status', 'attempt_count', 'next_attempt_at', 'created', 'finished_at', 'expires_at',
+            'restricted', 'attempts',
         )  # fmt: skip
         brief_fields = ('id', 'url', 'display', 'uuid', 'status', 'response_status', 'error')
 

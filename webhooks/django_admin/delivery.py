@@ -83,7 +83,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
         'response_status',
         'reason',
     )
-    list_filter = ('status', 'webhook', ObjectTypeFilter, 'created')
+    list_filter = ('status', 'webhook', ObjectTypeFilter, 'backfill', 'created')
     list_per_page = 50
     show_full_result_count = False
     # Anything else would sort the whole log without an index.
@@ -95,11 +95,11 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     fieldsets = (
         (None, {'fields': (('state', 'webhook', 'happened', 'object'), 'error', 'uuid')}),
         (_('When'), {'fields': (('created', 'next_attempt', 'finished_at', 'expires_at'),)}),
-        (_('Who'), {'fields': (('user', 'request_id', 'sequence'),)}),
+        (_('Who'), {'fields': (('user', 'request_id', 'sequence', 'caused_by'),)}),
         (
             _('Request'),
             {
-                'fields': ('request_line', 'request_headers', 'request_body'),
+                'fields': ('request_line', 'request_headers', 'request_body', 'partial'),
                 'description': _('The last attempt; the body as it is built now.'),
             },
         ),
@@ -112,9 +112,11 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
         'next_attempt',
         'user',
         'request_id',
+        'caused_by',
         'request_line',
         'request_headers',
         'request_body',
+        'partial',
         'response_headers',
         'response_body',
     )
@@ -166,8 +168,12 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
 
     @admin.display(description=_('Event'))
     def happened(self, delivery: Delivery) -> str:
-        words = [object_types.name_of(delivery.object_type), delivery.event.get_kind_display().lower()]
-        return ' '.join([*words, str(_('(test)'))] if delivery.event.test else words)
+        words = [object_types.name_of(delivery.object_type), delivery.get_kind_display().lower()]
+        if delivery.event.test:
+            words.append(_('(test)'))
+        if delivery.backfill:
+            words.append(_('(backfill)'))
+        return ' '.join(map(str, words))
 
     @admin.display(description=_('Object'))
     def object(self, delivery: Delivery) -> SafeString | str:
@@ -187,6 +193,14 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     @admin.display(description=_('Request ID'))
     def request_id(self, delivery: Delivery) -> str:
         return str(delivery.event.request_id or '')
+
+    @admin.display(description=_('Caused by'))
+    def caused_by(self, delivery: Delivery) -> str:
+        return ', '.join(delivery.event.caused_by or ())
+
+    @admin.display(description=_('Unknown keys'))
+    def partial(self, delivery: Delivery) -> str:
+        return ', '.join(delivery.event.partial or ())
 
     @admin.display(description=_('URL'))
     def request_line(self, delivery: Delivery) -> str:

@@ -63,7 +63,7 @@ class DeliveryFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):
     model = Delivery
     fieldsets = (
         FieldSet('q', 'filter_id'),
-        FieldSet('status', 'webhook_id', 'kind', 'response_status', name=_('Delivery')),
+        FieldSet('status', 'webhook_id', 'kind', 'response_status', 'backfill', name=_('Delivery')),
         FieldSet('object_type_id', 'object_id', name=_('Object')),
         FieldSet('created__gte', 'created__lte', name=_('Time')),
     )
@@ -71,6 +71,7 @@ class DeliveryFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):
     webhook_id = DynamicModelMultipleChoiceField(label=_('Webhook'), queryset=Webhook.objects.all(), required=False)
     kind = forms.MultipleChoiceField(label=_('Event'), choices=KindChoices, required=False)
     response_status = forms.IntegerField(label=_('Response status'), required=False)
+    backfill = switch(_('Backfill'))
     object_id = forms.IntegerField(label=_('Object ID'), required=False)
     created__gte = TimeField(label=_('After'), required=False)
     created__lte = TimeField(label=_('Before'), required=False)
@@ -80,13 +81,15 @@ class EventFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):
     model = Event
     fieldsets = (
         FieldSet('q', 'filter_id'),
-        FieldSet('kind', 'username', 'has_error', name=_('Event')),
+        FieldSet('kind', 'username', 'has_error', 'test', 'backfill', name=_('Event')),
         FieldSet('object_type_id', 'object_id', name=_('Object')),
         FieldSet('timestamp__gte', 'timestamp__lte', name=_('Time')),
     )
     kind = forms.MultipleChoiceField(label=_('Event'), choices=KindChoices, required=False)
     username = forms.CharField(label=_('User'), required=False)
     has_error = switch(_('Has an error'))
+    test = switch(_('Test'))
+    backfill = switch(_('Backfill'))
     object_id = forms.IntegerField(label=_('Object ID'), required=False)
     timestamp__gte = TimeField(label=_('After'), required=False)
     timestamp__lte = TimeField(label=_('Before'), required=False)

@@ -115,6 +115,10 @@ class EventFilter(LogFilter):
     def request_id(self, info: Info, queryset: QuerySet, value: BaseFilterLookup[UUID], prefix: str) -> Found:
         return _where_visible('request_id', info, queryset, value, prefix)
 
+    @strawberry_django.filter_field
+    def backfill(self, value: bool, prefix: str) -> Q:
+        return Q(**{f'{prefix}backfill_for__isnull': not value})
+
     test: FilterLookup[bool] | None = strawberry_django.filter_field()
     skipped: Integer | None = strawberry_django.filter_field()
     dispatched_at: DatetimeFilterLookup | None = strawberry_django.filter_field()
@@ -127,6 +131,7 @@ class DeliveryFilter(LogFilter):
     event: EventFilter | None = strawberry_django.filter_field()
     event_id: ID | None = strawberry_django.filter_field()
     event_count: Integer | None = strawberry_django.filter_field()
+    backfill: FilterLookup[bool] | None = strawberry_django.filter_field()
     status: BaseFilterLookup[StatusEnum] | None = strawberry_django.filter_field()
     response_status: Integer | None = strawberry_django.filter_field()
     attempt_count: Integer | None = strawberry_django.filter_field()

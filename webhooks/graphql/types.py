@@ -132,8 +132,8 @@ class AttemptType:
     Delivery,
     name='WebhooksDeliveryType',
     fields=[
-        'id', 'uuid', 'event_count', 'status', 'error', 'response_status', 'attempt_count', 'created', 'finished_at',
-        'expires_at',
+        'id', 'uuid', 'event_count', 'backfill', 'status', 'error', 'response_status', 'attempt_count', 'created',
+        'finished_at', 'expires_at',
     ],
     filters=DeliveryFilter,
     pagination=True,

@@ -16,7 +16,14 @@ from utilities.querysets import RestrictedQuerySet
 from .. import visibility
 
 # Of an event, and what is shown instead. A delivery has but the id.
-BLANK: dict[str, Any] = {'object_id': None, 'object_repr': '', 'username': None, 'request_id': None}
+BLANK: dict[str, Any] = {
+    'object_id': None,
+    'object_repr': '',
+    'username': None,
+    'request_id': None,
+    'partial': None,
+    'caused_by': None,
+}
 CONFIDENTIAL = frozenset(BLANK)
 EVENT = 'event__'
 # Rows that are looked at together where a whole table is read.

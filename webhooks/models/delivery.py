@@ -24,7 +24,7 @@ from django.db.models import Exists, OuterRef, Q
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
-from ..choices import OPEN_STATUSES, StatusChoices
+from ..choices import OPEN_STATUSES, KindChoices, StatusChoices
 from .confidential import LogQuerySet
 from .event import Event
 from .webhook import Webhook
@@ -133,6 +133,19 @@ class Delivery(models.Model):
     def get_status_color(self) -> str:
         """Return the colour of the status, by NetBox's names."""
         return StatusChoices.colors[self.status]
+
+    @property
+    def kind(self) -> str:
+        """The kind of change that it tells of. It may stand for others that it superseded, a creation among them."""
+        return (self.span or {}).get('kind', self.event.kind)
+
+    def get_kind_display(self) -> str:
+        """Return the kind in words."""
+        return dict(KindChoices).get(self.kind, self.kind)
+
+    def get_kind_color(self) -> str | None:
+        """Return the colour of the kind, by NetBox's names; None for a kind without one."""
+        return KindChoices.colors.get(self.kind)
 
     @property
     def is_open(self) -> bool:

@@ -152,7 +152,7 @@ def describe(delivery: Delivery) -> dict[str, str]:
     return {
         'webhook': delivery.webhook.name,
         'request': f'{delivery.webhook.http_method} {delivery.webhook.masked_url}',
-        'event': delivery.event.kind,
+        'event': delivery.kind,
         'model': f'{delivery.object_type.app_label}.{delivery.object_type.model}',
         'object': f'{delivery.event.object_repr} ({delivery.object_id})',
         'attempts': str(delivery.attempt_count),

@@ -33,7 +33,7 @@ class LinesAttr(attrs.TextAttr):
 
 class ListAttr(attrs.TextAttr):
     def get_value(self, obj: Any) -> str:
-        return ', '.join(super().get_value(obj))
+        return ', '.join(super().get_value(obj) or ())
 
 
 class ObjectTypesAttr(LinesAttr):
@@ -200,11 +200,13 @@ class DeliveryPanel(panels.ObjectAttributesPanel):
 
     status = attrs.ChoiceAttr('status', label=_('Status'))
     error = attrs.TextAttr('error', label=_('Error'), style='text-break')
+    kind = attrs.ChoiceAttr('kind', label=_('Event'))
     webhook = attrs.RelatedObjectAttr('webhook', linkify=True, label=_('Webhook'))
     uuid = attrs.TextAttr('uuid', label='webhook-id', style='font-monospace', copy_button=True)
     response_status = attrs.NumericAttr('response_status', label=_('Response status'))
     attempt_count = attrs.NumericAttr('attempt_count', label=_('Attempts'))
     event_count = attrs.NumericAttr('event_count', label=_('Events'))
+    backfill = attrs.BooleanAttr('backfill', label=_('Backfill'), display_false=False)
     created = attrs.DateTimeAttr('created', label=_('Created'))
     next_attempt_at = attrs.DateTimeAttr('next_attempt_at', label=_('Next attempt'))
     finished_at = attrs.DateTimeAttr('finished_at', label=_('Finished'))
@@ -226,6 +228,8 @@ class EventPanel(panels.ObjectAttributesPanel):
     uuid = attrs.TextAttr('uuid', label='UUID', style='font-monospace', copy_button=True)
     test = attrs.BooleanAttr('test', label=_('Test'), display_false=False)
     backfill = attrs.BooleanAttr('backfill', label=_('Backfill'), display_false=False)
+    caused_by = ListAttr('caused_by', label=_('Caused by'), style='text-break')
+    partial = ListAttr('partial', label=_('Unknown keys'), style='text-break')
     error = attrs.TextAttr('error', label=_('Error'), style='text-break')
 
 

@@ -63,7 +63,8 @@ class TestDeliveryEndpoint(PluginAPI, APIViewTestCases.GetObjectViewTestCase, AP
 class TestEventEndpoint(PluginAPI, APIViewTestCases.GetObjectViewTestCase, APIViewTestCases.ListObjectsViewTestCase):
     model = Event
     brief_fields = [
-        'display', 'id', 'kind', 'object_id', 'object_repr', 'object_type', 'sequence', 'test', 'url', 'uuid',
+        'backfill', 'display', 'id', 'kind', 'object_id', 'object_repr', 'object_type', 'sequence', 'test', 'url',
+        'uuid',
     ]  # fmt: skip
 
     @classmethod
