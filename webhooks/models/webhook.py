@@ -312,17 +312,25 @@ class Webhook(NetBoxModel):
         """Raise ValidationError with all that is wrong, by field."""
         super().clean()
         errors = validation.errors(self)
-        if self._takes_headers_along():
-            errors.setdefault('additional_headers', MOVED)
+        stored = type(self).objects.filter(pk=self.pk).first() if self.pk else None
+        if stored:
+            if self._takes_headers_along(stored):
+                errors.setdefault('additional_headers', MOVED)
+            self._drop_previous_secret(stored)
         if errors:
             raise ValidationError(errors)
 
-    def _takes_headers_along(self) -> bool:
+    def _takes_headers_along(self, stored: 'Webhook') -> bool:
         """Whether stored headers, untouched, would go elsewhere than they were entered for, or less safely."""
-        if not self.pk or not self.additional_headers:
-            return False
-        stored = type(self).objects.filter(pk=self.pk, additional_headers=self.additional_headers).first()
-        return stored is not None and is_moved(stored, vars(self))
+        is_untouched = bool(self.additional_headers) and self.additional_headers == stored.additional_headers
+        return is_untouched and is_moved(stored, vars(self))
+
+    def _drop_previous_secret(self, stored: 'Webhook') -> None:
+        """A secret that takes the place of the stored one, and not by a rotation, is the only one that signs."""
+        if self.secret == stored.secret or self.previous_secret != stored.previous_secret:
+            return
+        if self._present_secret() != stored._present_secret():
+            self.previous_secret, self.previous_secret_expires = '', None
 
     def serialize_object(self, exclude: Iterable[str] | None = None) -> dict:
         """What the change log keeps: no secret, not even encrypted, and the URL masked."""

@@ -93,6 +93,46 @@ def test_a_rotation_keeps_what_others_change_meanwhile(webhook):
     assert (len(rotated.secrets()), rotated.secrets()[1]) == (2, first)
 
 
+@pytest.fixture
+def rotated(webhook) -> Webhook:
+    """Two secrets sign."""
+    secret_rotation.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1))
+    rotated = Webhook.objects.get()
+    assert len(rotated.secrets()) == 2
+    return rotated
+
+
+class TestOtherDoors:
+    """A secret that is set without a rotation signs alone: not beside the one before the one that it replaces."""
+
+    def test_the_api(self, rotated, api_client):
+        answer = api_client.patch(f'{BASE}{rotated.pk}/', {'secret': 'new'}, format='json')
+        assert answer.status_code == 200, answer.data
+        assert Webhook.objects.get().secrets() == ['new']
+
+    def test_the_api_for_many(self, rotated, api_client):
+        answer = api_client.patch(BASE, [{'id': rotated.pk, 'secret': 'new'}], format='json')
+        assert answer.status_code == 200, answer.data
+        assert Webhook.objects.get().secrets() == ['new']
+
+    def test_the_bulk_edit(self, rotated, admin_pages):
+        answer = admin_pages.post(f'{PAGES}edit/', {'pk': rotated.pk, 'secret': 'new', '_apply': ''})
+        assert answer.status_code == 302, answer.context['form'].errors
+        assert Webhook.objects.get().secrets() == ['new']
+
+    def test_the_import(self, rotated, admin_pages):
+        lines = f'id,secret\n{rotated.pk},new'
+        answer = admin_pages.post(f'{PAGES}import/', {'data': lines, 'format': 'csv', 'csv_delimiter': ','})
+        assert answer.status_code == 302, answer.context['form'].errors
+        assert Webhook.objects.get().secrets() == ['new']
+
+    @pytest.mark.parametrize('is_repeated', [True, False])
+    def test_what_is_not_replaced_stays(self, rotated, api_client, is_repeated):
+        sent = {'secret': rotated.secret.reveal()} if is_repeated else {'description': 'changed'}
+        assert api_client.patch(f'{BASE}{rotated.pk}/', sent, format='json').status_code == 200
+        assert Webhook.objects.get().secrets() == rotated.secrets()
+
+
 def test_two_rotations_of_what_was_read_once_both_sign(webhook, api_client, monkeypatch):
     stale = [Webhook.objects.get() for _ in range(2)]
     monkeypatch.setattr(WebhookViewSet, '_get_permitted', lambda *_: stale.pop())
