@@ -92,9 +92,7 @@ class WebhookFilterSet(NetBoxModelFilterSet):
     )
     http_method = django_filters.MultipleChoiceFilter(choices=WebhookHttpMethodChoices, distinct=False)
     payload_format = django_filters.MultipleChoiceFilter(choices=FormatChoices, distinct=False)
-    suspended = django_filters.BooleanFilter(
-        field_name='health__suspended_since', lookup_expr='isnull', exclude=True, label=_('Suspended')
-    )
+    suspended = django_filters.BooleanFilter(method='filter_suspended', label=_('Suspended'))
 
     class Meta:
         model = Webhook
@@ -105,6 +103,11 @@ class WebhookFilterSet(NetBoxModelFilterSet):
         if not value.strip():
             return queryset
         return queryset.filter(Q(name__icontains=value) | Q(description__icontains=value))
+
+    def filter_suspended(self, queryset: QuerySet, name: str, value: bool) -> QuerySet:
+        """What is disabled is not called suspended: its endpoint is not probed."""
+        suspended = Q(enabled=True, health__suspended_since__isnull=False)
+        return queryset.filter(suspended) if value else queryset.exclude(suspended)
 
 
 class LogFilterSet(BaseFilterSet):

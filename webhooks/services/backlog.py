@@ -64,7 +64,8 @@ def _visible(manager: Manager, user: Reader | None) -> QuerySet:
 
 
 def _suspended(user: Reader | None) -> QuerySet[Health]:
-    suspended = Health.objects.filter(suspended_since__isnull=False)
+    # What is disabled is not probed: nobody waits for its endpoint.
+    suspended = Health.objects.filter(suspended_since__isnull=False, webhook__enabled=True)
     return suspended if user is None else suspended.filter(webhook__in=Webhook.objects.restrict(user, 'view'))
 
 

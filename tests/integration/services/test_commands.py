@@ -122,6 +122,12 @@ class TestStatus:
         code, found = status()
         assert (code, found['suspended']) == (WARNING, 1)
 
+    def test_a_suspended_webhook_that_is_disabled_is_none(self, webhook, worker):
+        Health.objects.filter(webhook=webhook).update(suspended_since=timezone.now())
+        Webhook.objects.update(enabled=False)
+        code, found = status()
+        assert (code, found['suspended']) == (OK, 0)
+
     def test_no_worker_is_critical(self, webhook):
         code, found = status()
         assert (code, found['workers'], found['redis']) == (CRITICAL, 0, True)
