@@ -34,8 +34,10 @@ from ..security import signing
 
 FLAGS = {OBJECT_CREATED: 'type_create', OBJECT_UPDATED: 'type_update', OBJECT_DELETED: 'type_delete'}
 COPIED = ('payload_url', 'http_method', 'http_content_type', 'additional_headers', 'body_template', 'secret')
+# What NetBox's own webhooks do not know.
+OURS = ('batch', 'latest_only', 'include_components', 'expand', 'include_snapshots')
 # What makes a request: where one of these differs, the receiver gets another one, or none.
-COMPARED = (*COPIED, 'payload_format', 'ssl_verification', 'ca_file_path')
+COMPARED = (*OURS, *COPIED, 'payload_format', 'ssl_verification', 'ca_file_path')
 MAX_ATTEMPTS = 100
 # Who made the changes, in the change log: a command has no user.
 ACTOR = 'webhooks_import'
@@ -85,10 +87,6 @@ class Plan:
             yield 'types of change'
         if ours.conditions and ours.conditions != wanted.conditions:
             yield 'conditions'
-        if ours.batch:
-            yield 'batch'
-        if wanted.include_snapshots and not ours.include_snapshots:
-            yield 'include_snapshots'
         yield from (name for name in COMPARED if not _is_same(getattr(ours, name), getattr(wanted, name)))
 
 

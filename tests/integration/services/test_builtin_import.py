@@ -277,6 +277,10 @@ class TestDisableBuiltin:
             ({'secret': 'another'}, 'secret'),
             ({'secret': Sealed('of a key that is gone')}, 'secret'),
             ({'batch': True}, 'batch'),
+            ({'latest_only': True}, 'latest_only'),
+            ({'include_components': True}, 'include_components'),
+            ({'include_snapshots': True}, 'include_snapshots'),
+            ({'expand': ['region']}, 'expand'),
             ({'ssl_verification': True}, 'ssl_verification'),
         ],
     )
