@@ -61,8 +61,22 @@ class HealthSerializer(serializers.ModelSerializer):
         )  # fmt: skip
 
 
-class ReliableWebhookSerializer(StorableMixin, NetBoxModelSerializer):
-    object_types = AllowedTypeField(many=True, help_text=help_of('object_types'))
+class ExpandMixin:
+    """Checks whether the object types have the keys of `expand`, and may show what is there."""
+
+    def _check_expand(self, data: dict[str, Any]) -> None:
+        if data.keys().isdisjoint({'expand', 'object_types'}):
+            return
+        stored = self.instance or Webhook()
+        types = data.get('object_types', stored.object_types.all() if stored.pk else ())
+        try:
+            expandable.check_keys(data.get('expand', stored.expand), object_types.models_of(types))
+        except DefinitionError as error:
+            raise serializers.ValidationError({error.field: str(error)}) from None
+
+
+class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerializer):
+    object_types = AllowedTypeField(many=True, required=False, help_text=help_of('object_types'))
     ignore_users = SerializedPKRelatedField(
         queryset=User.objects.all(),
         serializer=UserSerializer,

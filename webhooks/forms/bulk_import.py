@@ -65,8 +65,6 @@ class ObjectTypesField(forms.ModelMultipleChoiceField):
     def clean(self, value: Any) -> list[ContentType]:
         labels = value if isinstance(value, list) else str(value or '').split(',')
         labels = [str(label).strip().lower() for label in labels if str(label).strip()]
-        if not labels and self.required:
-            raise ValidationError(self.error_messages['required'], code='required')
         allowed = object_types.by_label()
         if unknown := [label for label in labels if label not in allowed]:
             raise ValidationError(
@@ -79,7 +77,11 @@ class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
     object_types = ObjectTypesField(
         label=label('object_types'),
         queryset=ContentType.objects.all(),
-        help_text=_('Object types separated by commas, encased with double quotes (e.g. "dcim.site,ipam.prefix")'),
+        required=False,
+        help_text=_(
+            'Object types separated by commas, encased with double quotes (e.g. "dcim.site,ipam.prefix"). '
+            'None: only what event rules send through this webhook.'
+        ),
     )
     http_method = CSVChoiceField(label=label('http_method'), choices=WebhookHttpMethodChoices, required=False)
     payload_format = CSVChoiceField(

@@ -279,13 +279,20 @@ def test_the_change_log_shows_no_secret(admin_pages, secretive):
 #
 
 
-@pytest.mark.parametrize('types', ['dcim.sites', 'extras.tag', 'site', ''])
+@pytest.mark.parametrize('types', ['dcim.sites', 'extras.tag', 'site'])
 def test_an_import_names_the_object_type_it_refuses(admin_pages, types):
     lines = f'name,object_types,type_create,payload_url\nNew,{types},true,https://a.example/'
     answer = admin_pages.post(f'{PAGES}webhooks/import/', {'data': lines, 'format': 'csv', 'csv_delimiter': 'auto'})
     assert answer.status_code == 200
     assert 'object_types' in str(answer.context['form'].errors)
     assert not Webhook.objects.exists()
+
+
+@pytest.mark.parametrize(('column', 'cell'), [('', ''), ('object_types,', ',')])
+def test_a_webhook_for_event_rules_alone_is_imported_without_object_types(admin_pages, column, cell):
+    answer = import_csv(admin_pages, f'name,{column}type_create,payload_url', f'New,{cell}true,https://a.example/')
+    assert answer.status_code == 302, answer.context['form'].errors
+    assert not Webhook.objects.get().object_types.exists()
 
 
 NUMBERS = ('max_attempts', 'concurrency')
