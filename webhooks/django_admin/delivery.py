@@ -123,6 +123,9 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
 
     @admin.action(description=REDELIVER.label, description_plural=REDELIVER_SELECTED.label, location=EVERYWHERE)
     def redeliver(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
+        # As a replay: a later one has told the receiver.
+        if request.POST.get('select_across') == '1' and request.GET.get('status__exact') != StatusChoices.SUPERSEDED:
+            queryset = queryset.exclude(status=StatusChoices.SUPERSEDED)
         self.redeliver_all(request, queryset)
 
     #

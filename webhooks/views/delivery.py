@@ -16,6 +16,7 @@ from utilities.permissions import get_permission_for_model
 from utilities.views import GetReturnURLMixin, register_model_view
 
 from .. import filtersets, forms, tables
+from ..choices import StatusChoices
 from ..engine.lanes import Busy
 from ..exceptions import DefinitionError
 from ..models import Delivery, querysets
@@ -119,5 +120,9 @@ class DeliveryBulkRedeliverView(RedeliverMixin, BaseMultiObjectView):
 
     def _selected(self, request: HttpRequest) -> QuerySet[Delivery]:
         if request.POST.get('_all'):
-            return self.filterset(request.GET, self.queryset, request=request).qs
+            filterset = self.filterset(request.GET, self.queryset, request=request)
+            found = filterset.qs
+            # As a replay: a later one has told the receiver.
+            is_asked = StatusChoices.SUPERSEDED in filterset.form.cleaned_data['status']
+            return found if is_asked else found.exclude(status=StatusChoices.SUPERSEDED)
         return self.queryset.filter(pk__in=[pk for pk in request.POST.getlist('pk') if is_key(pk)])

@@ -22,7 +22,7 @@ from support.log import batch, delivery, event
 from users.models import User
 
 from webhooks.choices import StatusChoices
-from webhooks.models import Webhook
+from webhooks.models import Delivery, Webhook
 
 # In one transaction that is rolled back, but for those that ask for `committed`.
 pytestmark = pytest.mark.usefixtures('saves')
@@ -163,6 +163,14 @@ class TestRedelivering:
         for one, status in ((chosen, StatusChoices.PENDING), (other, StatusChoices.FAILED)):
             one.refresh_from_db()
             assert one.status == status
+
+    def test_superseded_ones_are_not_among_all_unless_they_are_asked_for(self, client):
+        webhook = subscribe(NOWHERE, Site)
+        failed, superseded = (delivery(event(site()), webhook, status=status) for status in ('failed', 'superseded'))
+        run(client, DELIVERIES, 'redeliver', failed, select_across='1')
+        assert Delivery.objects.get(status='pending') == failed
+        run(client, f'{DELIVERIES}?status__exact=superseded', 'redeliver', superseded, select_across='1')
+        assert Delivery.objects.filter(status='pending').count() == 2
 
     def test_by_the_button_on_its_page(self, client):
         of = delivery(event(site()))

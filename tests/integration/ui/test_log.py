@@ -184,6 +184,21 @@ def test_all_deliveries_of_the_filter_are_sent_again(committed, admin_pages):
     assert Delivery.objects.filter(status='pending').count() == 2
 
 
+def test_superseded_ones_are_not_among_all_unless_they_are_asked_for(committed, admin_pages):
+    webhook = subscribe(NOWHERE, Site)
+    failed, superseded = (delivery(event(site()), webhook, status=status) for status in ('failed', 'superseded'))
+    admin_pages.post(f'{PAGES}deliveries/redeliver/?webhook_id={webhook.pk}', {'_all': 'on'})
+    assert Delivery.objects.get(status='pending') == failed
+    admin_pages.post(f'{PAGES}deliveries/redeliver/?status=superseded', {'_all': 'on'})
+    assert superseded in Delivery.objects.filter(status='pending')
+
+
+def test_a_superseded_one_that_is_selected_is_redelivered(committed, admin_pages):
+    superseded = delivery(event(site()), subscribe(NOWHERE, Site), status='superseded')
+    admin_pages.post(f'{PAGES}deliveries/redeliver/', {'pk': superseded.pk})
+    assert Delivery.objects.get(status='pending') == superseded
+
+
 def test_redelivery_needs_its_permission_for_each_delivery(clerk_pages, grant):
     mine, other = (delivery(event(site()), subscribe(NOWHERE, Site, name=name)) for name in ('Mine', 'Other'))
     grant(Delivery, 'view')
