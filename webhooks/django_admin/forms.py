@@ -13,9 +13,10 @@ from ..forms.definition import DefinitionForm
 from ..forms.fields import FlatDecoder
 from ..models import Webhook
 from ..presentation.fields import label
+from .custom_fields import CustomFieldsForm
 
 
-class WebhookForm(DefinitionForm):
+class WebhookForm(CustomFieldsForm, DefinitionForm):
     object_types = forms.ModelMultipleChoiceField(
         queryset=ContentType.objects.none(),
         label=label('object_types'),

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.actions import delete_selected
+from django.contrib.admin.utils import flatten_fieldsets
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -47,6 +48,7 @@ from ..presentation.fields import GROUPS, Group, Row
 from ..presets import all_presets
 from ..services import backfill, banners, preview, secret_rotation, trial, waiting
 from ..ui import history
+from . import custom_fields
 from .base import EVERYWHERE, BaseAdmin, or_explain
 from .display import failed_url, last_call, word
 from .filters import StateFilter, SubscribedTypeFilter
@@ -195,7 +197,17 @@ class WebhookAdmin(BaseAdmin):
         chosen = None if obj else all_presets().get(request.GET.get('preset', ''))
         filled = chosen.fields if chosen else ()
         groups = [_fieldset(group, obj or Webhook(), absent, filled) for group in GROUPS]
+        if names := custom_fields.names():
+            groups.append((_('Custom Fields'), {'fields': names}))
         return [(None, {'fields': self.readonly_fields}), *groups] if obj else groups
+
+    def get_form(
+        self, request: HttpRequest, obj: Webhook | None = None, change: bool = False, **kwargs
+    ) -> type[WebhookForm]:
+        """Without the custom fields, which are none of the model's: the form adds them by itself."""
+        fields = kwargs.pop('fields', None) or flatten_fieldsets(self.get_fieldsets(request, obj))
+        own = [name for name in fields if name not in custom_fields.names()]
+        return super().get_form(request, obj, change, fields=own, **kwargs)
 
     def render_change_form(
         self, request: HttpRequest, context: dict[str, Any], *args, obj: Webhook | None = None, **kwargs
