@@ -24,6 +24,8 @@ TRUSTED_BY_NETBOX = (
     'REMOTE_AUTH_USER_FIRST_NAME',
     'REMOTE_AUTH_USER_LAST_NAME',
 )
+# In a preset: what has to be entered.
+PLACEHOLDER = '<token>'
 MOVED = _(
     'Requests go to another host, or to one that is verified less or otherwise: enter the values of these headers '
     'anew. Stored ones do not go where they did not go before.'
@@ -38,6 +40,9 @@ def check(definition: Definition) -> None:
         raise DefinitionError('additional_headers', reason.format(limit=MAX_TEMPLATE))
     for name, value in parse_headers(text):
         check_header_name(name)
+        if PLACEHOLDER in value:
+            reason = _('{name}: enter your own token in place of {placeholder}.')
+            raise DefinitionError('additional_headers', reason.format(name=name, placeholder=PLACEHOLDER))
         check_template('additional_headers', value)
 
 

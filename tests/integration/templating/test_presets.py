@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from dcim.models import Site
 from django.test import Client
+from support.admin_browser import filled
 from support.builders import NOWHERE, site, subscribe
 from support.builtin import request_by
 from support.engine import work
@@ -18,11 +19,14 @@ from webhooks.presets import all_presets
 pytestmark = pytest.mark.usefixtures('committed')
 
 WEBHOOKS = '/api/plugins/webhooks/webhooks/'
+TOKEN = 'Authorization: Bearer t0ken'
 HARMFUL = '<!channel> & [link](https://evil.example.com) *x* {{ 7 * 7 }} "quoted" \\ \u2028'
 ESCAPED = HARMFUL.replace('&', '&amp;').replace('<', '&lt;').replace('>', '&gt;')
 
 
 def create(api_client: Any, receiver: Receiver, preset: str, **fields: Any) -> dict[str, Any]:
+    if preset == 'awx':
+        fields = {'additional_headers': TOKEN, **fields}
     body = {
         'name': preset, 'preset': preset, 'payload_url': receiver.url('/'), 'object_types': ['dcim.site'],
         'type_create': True, **fields,
@@ -75,7 +79,18 @@ class TestBodies:
         assert (variables['event'], variables['object_type'], variables['id']) == ('created', 'dcim.site', place.pk)
         assert variables['data']['name'] == HARMFUL
         assert variables['sequence'] > 0
-        assert receiver.requests[0].header('Authorization') == 'Bearer <token>'
+        assert f'Authorization: {receiver.requests[0].header("Authorization")}' == TOKEN
+
+    def test_awx_gets_nothing_until_there_is_a_token(self, api_client, netbox_user, client):
+        body = {'name': 'awx', 'preset': 'awx', 'payload_url': NOWHERE, 'type_create': True}
+        answer = api_client.post(WEBHOOKS, body, format='json')
+        assert (answer.status_code, list(answer.json())) == (400, ['additional_headers'])
+        assert '<token>' in answer.json()['additional_headers'][0]
+        client.force_login(netbox_user)
+        for path in ('/plugins/webhooks/webhooks/add/', '/admin/webhooks/webhook/add/'):
+            answer = client.post(path, {**filled(), **all_presets()['awx'].fields})
+            assert 'enter your own token in place of' in answer.content.decode()
+        assert not Webhook.objects.exists()
 
     @pytest.mark.parametrize('preset', list(all_presets()))
     def test_who_changed_it_is_named(self, receiver: Receiver, api_client, netbox_user, preset: str):
@@ -101,7 +116,8 @@ class TestChosen:
         webhook = Webhook.objects.get(pk=made['id'])
         expected = {**all_presets()[name].fields, 'http_method': 'PUT'}
         headers = webhook.additional_headers
-        assert (headers.reveal() if headers else '') == expected.pop('additional_headers', '')
+        begun = expected.pop('additional_headers', '')
+        assert (headers.reveal() if headers else '') == (TOKEN if begun else '')
         assert {field: getattr(webhook, field) for field in expected} == expected
         assert 'preset' not in made
         answer = api_client.patch(f'{WEBHOOKS}{made["id"]}/', {'body_template': '{}'}, format='json')

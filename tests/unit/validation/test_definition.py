@@ -174,6 +174,10 @@ class TestHeaders:
         with pytest.raises(DefinitionError):
             list(parse_headers(f'{name}: x'))
 
+    def test_with_what_a_preset_leaves_to_be_entered(self):
+        assert wrong(additional_headers=Sealed('Authorization: Bearer <token>')) == {'additional_headers'}
+        assert wrong(additional_headers=Sealed('Authorization: Bearer token')) == set()
+
     def test_what_cannot_be_decrypted_is_an_error_of_its_field(self):
         assert wrong(additional_headers=Sealed(None), secret=Sealed(None)) == {'additional_headers', 'secret'}
 
