@@ -140,7 +140,8 @@ def netbox(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict
     }
     if last.request:
         shown['request'] = last.request
-    snapshots = [event.snapshots for event in events]
+    # Only what the webhook has asked for: that of others is there or not.
+    snapshots = [event.snapshots if webhook.needs_before else None for event in events]
     shown['snapshots'] = snapshots if _is_batch(webhook, events) else snapshots[0]
     if webhook.include_snapshots:
         shown['differences'] = _differences(webhook, events)

@@ -14,9 +14,11 @@ from standardwebhooks import Webhook as Verifier
 from support.builders import NOWHERE, site, subscribe
 from support.builtin import request_by
 from support.engine import deliveries, dispatch_all, work
+from support.log import event
 
 from devstack.receiver import Received, Receiver
 from webhooks.models import Attempt, Event, Webhook
+from webhooks.payload import formats
 from webhooks.services import redelivery
 
 DOCUMENTATION = Path(__file__).parents[3] / 'docs' / 'templates.md'
@@ -74,6 +76,23 @@ class TestRendered:
         assert seen['snapshots']['postchange']['name'] == 'Bern'
         assert (seen['username'], seen['request_id']) == ('admin', str(event.request_id))
         assert (seen['id'], seen['sequence']) == (str(event.uuid), event.sequence)
+
+    @pytest.mark.parametrize(
+        ('fields', 'is_seen'),
+        [
+            ({}, False),
+            ({'batch': True}, False),
+            ({'include_snapshots': True}, True),
+            ({'conditions': {'attr': 'name', 'value': 'Bern'}}, True),
+        ],
+    )
+    def test_snapshots_that_another_webhook_has_asked_for_are_not_seen(self, receiver: Receiver, fields, is_seen):
+        subscribe(receiver.url('/other'), Site, include_snapshots=True)
+        subscribe(receiver.url('/'), Site, body_template='{{ snapshots | tojson }}', **fields)
+        site(name='Bern')
+        [seen] = [request.json() for request in received(receiver, 2) if request.path == '/']
+        assert ('Bern' in json.dumps(seen)) is is_seen
+        assert is_seen or seen in (None, [None])
 
     def test_a_batch_is_rendered_as_a_list(self, receiver: Receiver):
         template = '{% for one in data %}{{ one.name }} {{ events[loop.index0].sequence }};{% endfor %}'
@@ -204,6 +223,19 @@ class TestDocumentation:
             name, value = line.split(': ')
             assert request.header(name) == value
         assert webhook.additional_headers.reveal() in DOCUMENTATION.read_text()
+
+    @pytest.mark.parametrize('count', [1, 2])
+    def test_the_docs_name_all_that_is_seen(self, count: int):
+        webhook = subscribe(NOWHERE, Site, include_snapshots=True)
+        marks = {
+            'test': True, 'backfill_for': 1, 'partial': ['a'], 'caused_by': ['dcim.interface'],
+            'request': {'path': '/', 'user': 'admin', 'GET': ''}, 'snapshots': {'prechange': None, 'postchange': {}},
+        }  # fmt: skip
+        events = [event(site(), **marks) for _ in range(count)]
+        seen = json.loads(formats.template_context(webhook, events)).keys()
+        table = DOCUMENTATION.read_text().partition('## What they see')[2].partition('\n## ')[0]
+        assert {'caused_by', 'backfill'} <= seen
+        assert seen <= set(re.findall(r'`(\w+)`', table))
 
     def test_the_conditions_of_the_docs_hold(self, blocks: list[str]):
         (conditions,) = [json.loads(block) for block in blocks if block.startswith('{\n  "and"')]
