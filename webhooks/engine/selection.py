@@ -15,6 +15,8 @@ from ..storable import is_storable
 
 # Names of the field that an error is about: of the REST API, the form and the command.
 MODELS, FILTER = 'object_types', 'filter'
+# What the URL of a list says beside its filter.
+BESIDE = ('sort', 'page', 'per_page')
 
 
 def choose(wanted: Iterable[ContentType], among: Iterable[ContentType]) -> list[ContentType]:
@@ -40,7 +42,9 @@ def objects(model: type[Model], query: str) -> QuerySet:
     filterset_class = registry['filtersets'].get(model._meta.label_lower)
     if filterset_class is None:
         raise DefinitionError(FILTER, _('Objects of the model {model} cannot be filtered.').format(model=_name(model)))
-    parameters = QueryDict(query)
+    parameters = QueryDict(query, mutable=True)
+    for name in BESIDE:
+        parameters.pop(name, None)
     filterset = filterset_class(parameters, queryset=everything)
     if not is_storable([list(pair) for pair in parameters.lists()]):
         raise DefinitionError(FILTER, _('A value holds a null character or half a surrogate pair.'))

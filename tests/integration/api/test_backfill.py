@@ -102,6 +102,13 @@ def test_a_disabled_webhook_is_refused(api_client, webhook):
     assert 'disabled' in answer.json()['enabled'][0]
 
 
+def test_a_filter_may_be_the_whole_query_of_a_list(api_client, webhook):
+    site(name='Bern'), site(name='Basel')
+    asked = {'object_types': ['dcim.site'], 'filter': '?q=bern&sort=-name&per_page=50&page=2', 'dry_run': True}
+    answer = api_client.post(address(webhook), asked, format='json')
+    assert (answer.status_code, answer.json()) == (200, {'total': 1})
+
+
 @pytest.mark.parametrize('move', [(), ('pause',), ('resume',), ('cancel',)])
 def test_each_needs_the_permission(clerk_api, grant, webhook, move):
     backfill.start(webhook, backfill.choose(webhook))
