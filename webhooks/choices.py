@@ -65,6 +65,8 @@ class BackfillStateChoices(ChoiceSet):
 
 OBJECT_KINDS = (KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED)
 OPEN_STATUSES = (StatusChoices.PENDING, StatusChoices.SENDING)
+# What can be redelivered, with its label. NetBox does not say that a ChoiceSet is iterable.
+CLOSED_CHOICES = [(value, label) for value, label in StatusChoices if value not in OPEN_STATUSES]  # pyright: ignore[reportGeneralTypeIssues]
 
 
 class FormatChoices(ChoiceSet):

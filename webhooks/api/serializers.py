@@ -19,7 +19,7 @@ from users.api.serializers import UserSerializer
 from users.models import User
 
 from .. import object_types
-from ..choices import BackfillStateChoices, StatusChoices
+from ..choices import CLOSED_CHOICES, BackfillStateChoices, StatusChoices
 from ..constants import MAX_QUERY
 from ..exceptions import DefinitionError
 from ..models import Attempt, Delivery, Event, Health, Webhook
@@ -266,7 +266,7 @@ class ReplaySerializer(StorableMixin, serializers.Serializer):
     since = serializers.DateTimeField()
     until = serializers.DateTimeField(required=False, help_text=_('Now, if left out.'))
     status = serializers.ChoiceField(
-        choices=StatusChoices,
+        choices=CLOSED_CHOICES,
         required=False,
         help_text=_('Only deliveries of this status. Left out: all but superseded ones.'),
     )

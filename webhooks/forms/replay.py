@@ -7,11 +7,8 @@ from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 from utilities.forms import add_blank_choice
 
-from ..choices import OPEN_STATUSES, StatusChoices
+from ..choices import CLOSED_CHOICES
 from .fields import TimeField
-
-# NetBox does not say that a ChoiceSet is iterable.
-CLOSED = [(value, label) for value, label in StatusChoices if value not in OPEN_STATUSES]  # pyright: ignore[reportGeneralTypeIssues]
 
 
 class ReplayForm(forms.Form):
@@ -20,7 +17,7 @@ class ReplayForm(forms.Form):
     status = forms.ChoiceField(
         label=_('Status'),
         required=False,
-        choices=add_blank_choice(CLOSED),
+        choices=add_blank_choice(CLOSED_CHOICES),
         help_text=_('Only deliveries of this status. Blank: all but superseded ones. What is open is sent anyway.'),
     )
 

@@ -273,6 +273,8 @@ def test_replay_takes_the_range_and_the_status(committed, api_client):
         ({'since': 'yesterday'}, 'since'),
         (SINCE | {'until': '2019-01-01T00:00:00Z'}, 'until'),
         (SINCE | {'status': 'lost'}, 'status'),
+        (SINCE | {'status': 'pending'}, 'status'),
+        (SINCE | {'status': 'sending'}, 'status'),
         (SINCE | {'status': 'a\0b'}, 'status'),
     ],
 )
