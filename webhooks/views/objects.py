@@ -4,6 +4,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy as _
+from netbox.context import current_request
 from netbox.views import generic
 from utilities.views import ViewTab
 
@@ -22,6 +23,12 @@ def deliveries_of(instance: Model) -> QuerySet[Delivery]:
     return querysets.listed_deliveries().filter(pk__in=told)
 
 
+def _count(instance: Model) -> int:
+    """Return how many of them are in the list of whoever asks, which a tab is not told."""
+    deliveries, request = deliveries_of(instance), current_request.get()
+    return (deliveries.restrict(request.user, 'view') if request else deliveries).count()
+
+
 class ObjectDeliveriesView(generic.ObjectChildrenView):
     """Registered for each model by ui/tabs.py, which passes it on as `model`."""
 
@@ -31,7 +38,7 @@ class ObjectDeliveriesView(generic.ObjectChildrenView):
     actions = (BulkRedeliver,)
     tab = ViewTab(
         label=_('Webhooks'),
-        badge=lambda instance: deliveries_of(instance).count(),
+        badge=_count,
         permission='webhooks.view_delivery',
         hide_if_empty=True,
         weight=9500,

@@ -1,4 +1,4 @@
-"""The status page: how sending goes, for those who may view the log."""
+"""The status page: how sending goes, for those who may view webhooks or the log, each line for those who may."""
 
 from django.contrib.auth.mixins import PermissionRequiredMixin
 from django.http import HttpRequest, HttpResponse
@@ -13,7 +13,11 @@ from ..services import status
 
 
 class StatusView(PermissionRequiredMixin, View):
-    permission_required = 'webhooks.view_delivery'
+    # One of them is enough.
+    permission_required = ('webhooks.view_delivery', 'webhooks.view_webhook')
+
+    def has_permission(self) -> bool:
+        return any(map(self.request.user.has_perm, self.get_permission_required()))
 
     def get(self, request: HttpRequest) -> HttpResponse:
         failed = Delivery.objects.restrict(request.user, 'view').filter(status=StatusChoices.FAILED)

@@ -181,6 +181,15 @@ class TestPages:
         assert clerk_pages.post(f'{old.get_absolute_url()}send-waiting/', {'what': 'latest'}).status_code == 403
         assert len(deliveries(StatusChoices.PENDING)) == 5
 
+    def test_the_banner_leads_on_whoever_may_change_this_one(self, clerk_pages, grant, old):
+        link = f'<a href="{old.get_absolute_url()}send-waiting/">'
+        grant(Webhook, 'view')
+        grant(Webhook, 'change', name='Another')
+        assert link not in clerk_pages.get(old.get_absolute_url()).content.decode()
+        assert clerk_pages.post(f'{old.get_absolute_url()}send-waiting/', {'what': 'latest'}).status_code == 404
+        grant(Webhook, 'change', pk=old.pk)
+        assert link in clerk_pages.get(old.get_absolute_url()).content.decode()
+
     @pytest.mark.parametrize(('what', 'expected'), [('all', ALL), ('latest', LATEST)])
     def test_it_asks_and_sends(self, admin_pages, webhook, receiver, what, expected):
         address = f'{webhook.get_absolute_url()}send-waiting/'

@@ -255,6 +255,18 @@ def test_actions_of_a_webhook_need_their_permission(clerk_pages, grant, action):
 #
 
 
+def test_the_tab_counts_what_its_list_shows(clerk_pages, grant):
+    place = site()
+    for name in ('Mine', 'Mine too', 'Other'):
+        delivery(event(place), subscribe(NOWHERE, Site, name=name))
+    grant(Site, 'view')
+    grant(Delivery, 'view', webhook__name__startswith='Mine')
+    tab = f'/dcim/sites/{place.pk}/webhooks/'
+    page = clerk_pages.get(tab)
+    assert len(page.context['table'].rows) == 2
+    assert [one['badge'] for one in page.context['tabs'] if one['label'] == 'Webhooks'] == [2]
+
+
 def test_each_allowed_model_has_the_tab():
     for label in ('dcim.device', 'ipam.prefix', 'tenancy.tenant', 'circuits.circuit', 'virtualization.cluster'):
         app, model = label.split('.')

@@ -101,6 +101,11 @@ class TestWhoSeesIt:
         assert lines(text_of(clerk_pages))['Suspended webhooks'] == '1'
         assert '1 change' in lines(text_of(clerk_pages))['Waiting']
 
+    def test_who_may_view_webhooks_alone_sees_theirs(self, clerk_pages, grant, log):
+        grant(Webhook, 'view')
+        assert lines(text_of(clerk_pages)).keys() == {'Workers', 'Suspended webhooks'}
+        assert 'Failed Deliveries' not in text_of(clerk_pages)
+
     def test_what_a_constraint_hides_is_not_counted(self, clerk_pages, grant, log):
         grant(Delivery, 'view', webhook__name='Another')
         grant(Webhook, 'view', name='Another')
