@@ -137,16 +137,6 @@ class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerialize
             self._check_message(data['changelog_message'])
         return super().validate(data)
 
-    def _check_expand(self, data: dict[str, Any]) -> None:
-        if data.keys().isdisjoint({'expand', 'object_types'}):
-            return
-        stored = self.instance or Webhook()
-        types = data.get('object_types', stored.object_types.all() if stored.pk else ())
-        try:
-            expandable.check_keys(data.get('expand', stored.expand), object_types.models_of(types))
-        except DefinitionError as error:
-            raise serializers.ValidationError({error.field: str(error)}) from None
-
     def _check_message(self, message: Any) -> None:
         """NetBox takes it as it comes."""
         try:
@@ -366,13 +356,17 @@ class SecretSerializer(serializers.Serializer):
 
 
 @extend_schema_serializer(component_name='WebhookPreview')
-class PreviewSerializer(StorableMixin, serializers.ModelSerializer):
+class PreviewSerializer(ExpandMixin, StorableMixin, serializers.ModelSerializer):
     """The fields that make up a request; those left out are as the webhook has them."""
 
     class Meta:
         model = Webhook
-        fields = ('body_template', 'payload_format', 'http_content_type', 'include_snapshots')
+        fields = ('body_template', 'payload_format', 'http_content_type', 'include_snapshots', 'expand')
         extra_kwargs = {'body_template': {'trim_whitespace': False}}
+
+    def validate(self, data: dict[str, Any]) -> dict[str, Any]:
+        self._check_expand(data)
+        return super().validate(data)
 
 
 @extend_schema_serializer(component_name='WebhookPreviewed')

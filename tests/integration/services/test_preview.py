@@ -1,9 +1,10 @@
 """What a webhook would send: in the REST API, on NetBox's tab, and in Django's admin."""
 
+import json
 from datetime import timedelta
 
 import pytest
-from dcim.models import Device, Site
+from dcim.models import Device, Region, Site
 from django.db import connection
 from django.test import Client
 from django.utils import timezone
@@ -80,6 +81,16 @@ class TestWhatIsShown:
         answer = api_client.post(api(webhook), {'body_template': 'a\n{{ data.x.y }}'}, format='json')
         assert answer.status_code == 400
         assert '(line 2)' in str(answer.data['body_template'])
+
+    def test_keys_to_be_expanded_are_tried(self, webhook, api_client):
+        region = Region.objects.create(name='Mittelland', slug='mittelland')
+        site(region=region)
+        body = api_client.post(api(webhook), {'expand': ['region']}, format='json').json()['body']
+        assert f'/api/dcim/regions/{region.pk}/' in body
+        assert 'prefix_count' in json.loads(body)['data']['region']
+        assert 'prefix_count' not in json.loads(api_client.get(api(webhook)).json()['body'])['data']['region']
+        answer = api_client.post(api(webhook), {'expand': ['nobody']}, format='json')
+        assert (answer.status_code, list(answer.json())) == (400, ['expand'])
 
     def test_an_object_that_cannot_be_rendered(self, webhook, api_client, admin_pages):
         """NetBox's field cannot read a time zone that this machine does not know; a plugin's may not read others."""
