@@ -322,7 +322,7 @@ class BackfillSerializer(serializers.Serializer):
     filter = serializers.CharField(read_only=True, source='backfill.query')
     total = serializers.IntegerField(read_only=True, help_text=_('Objects.'))
     sent = serializers.IntegerField(
-        read_only=True, help_text=_('Of these: delivered, failed, replaced by a change, or let out by conditions.')
+        read_only=True, help_text=_('Of these: delivered, failed, replaced by a change, or left out by conditions.')
     )
     username = serializers.CharField(read_only=True, source='backfill.username')
     started_at = serializers.DateTimeField(read_only=True, source='backfill.started_at')

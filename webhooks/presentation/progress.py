@@ -11,7 +11,7 @@ from ..models import Backfill, Webhook
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a backfill has come. `sent` are delivered, failed, replaced by a change, or let out by conditions."""
+    """How far a backfill has come. `sent` are delivered, failed, replaced by a change, or left out by conditions."""
 
     backfill: Backfill
     sent: int
