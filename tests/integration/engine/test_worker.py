@@ -64,7 +64,7 @@ class TestKilled:
     def sending(self, webhook, receiver, rqworker) -> Worker:
         """A worker whose endpoint has got a request and does not answer."""
         receiver.answers(HOOK, HANG, 200)
-        worker = rqworker()
+        worker = rqworker('low')
         place = site()
         place.save()
         receiver.wait_for(1, timeout=PATIENCE)

@@ -72,7 +72,7 @@ class TestFigures:
 
     def test_it_shows_the_workers(self, admin_pages, committed, rqworker):
         assert 'None that Redis knows of.' in text_of(admin_pages)
-        worker = rqworker()
+        worker = rqworker('low')
         text = text_of(admin_pages)
         assert f'<td>{worker.pid}</td>' in text
         assert lines(text)['Workers'] == '1 is running'
