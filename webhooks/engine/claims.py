@@ -59,9 +59,9 @@ LANE = """
 ENDS_IN_TIME = """
     coalesce(known.seconds, CASE WHEN h.unreachable > 0 THEN coalesce(w.timeout, %(timeout)s) ELSE 0 END) <= %(left)s"""
 
-# A paused backfill holds what it has.
-NOT_HELD = """
-    (NOT d.backfill OR NOT EXISTS (
+# A paused backfill holds what was not tried. What was, goes on: changes wait behind it, and nothing replaces it.
+NOT_HELD = f"""
+    (NOT d.backfill OR NOT ({ordering.UNTRIED}) OR NOT EXISTS (
         SELECT 1 FROM webhooks_backfill b WHERE b.webhook_id = w.id AND b.state = 'paused'
     ))"""
 DUE = f"""
@@ -166,7 +166,8 @@ OTHERS_WAIT = f"""
 # Claimed, and not begun in time.
 GIVE_BACK = """
     UPDATE webhooks_delivery SET status = 'pending', due_at = %(now)s, lease = NULL, lease_until = NULL
-    WHERE id = ANY(%(ids)s) AND status = 'sending' AND lease = %(lease)s"""
+    WHERE id = ANY(%(ids)s) AND status = 'sending' AND lease = %(lease)s
+    RETURNING id, backfill"""
 
 # Claimed by a transaction whose commit was not heard of.
 STRAYS = """
@@ -273,8 +274,11 @@ def fetch(pks: Sequence[int]) -> list[Delivery]:
 
 def give_back(lease: uuid.UUID, pks: Sequence[int], now: datetime) -> None:
     """Let others claim what was claimed under the lease and not begun."""
-    if pks:
-        sql.execute(GIVE_BACK, {'ids': list(pks), 'lease': lease, 'now': now})
+    if not pks:
+        return
+    given = sql.fetch(GIVE_BACK, {'ids': list(pks), 'lease': lease, 'now': now})
+    # What waits behind a backfill's replaces it now, which may be paused before it is claimed again.
+    ordering.unpark([pk for pk, is_backfill in given if is_backfill], now)
 
 
 def strays(lease: uuid.UUID, known: Collection[int]) -> dict[int, int]:

@@ -80,6 +80,9 @@ UNPARK = f"""
     WHERE n.id = ANY(ARRAY(SELECT id FROM behind)) AND n.id = behind.id
       AND (n.due_at IS NULL OR n.due_at = n.overtake_at AND n.due_at > %(now)s)"""
 
+# A delivery `d` of a backfill that was not tried yet: the receiver has heard nothing of it, and nobody has asked for it.
+UNTRIED = 'd.attempt_count = 0 AND d.attempt_limit IS NULL AND d.lapses = 0'
+
 # A later open delivery of the object of `{one}`, which shows it as it is now or will be.
 LATER = """
     EXISTS (
@@ -105,7 +108,7 @@ REPLACE = f"""
     WITH untried AS MATERIALIZED (
         SELECT d.id, d.event_count FROM webhooks_delivery d
         WHERE d.webhook_id = ANY(%(lanes)s) AND d.backfill AND d.status IN ('pending', 'sending')
-          AND d.status = 'pending' AND d.attempt_count = 0 AND d.attempt_limit IS NULL AND d.lapses = 0
+          AND d.status = 'pending' AND {UNTRIED}
     ), replaced AS (
         UPDATE webhooks_delivery d SET status = 'superseded', due_at = NULL, finished_at = now()
         FROM untried WHERE d.id = untried.id AND untried.event_count = 1 AND {LATER.format(one='d')}

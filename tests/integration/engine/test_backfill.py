@@ -1,5 +1,7 @@
 """A backfill sends a webhook everything as it is now, in the order of live changes, and delays nobody."""
 
+import uuid
+
 import pytest
 from dcim.models import Region, Site
 from django.contrib.contenttypes.models import ContentType
@@ -9,11 +11,14 @@ from extras.models import Notification, NotificationGroup, Tag
 from support.builders import DELETED, forget_events, named, site, subscribe
 from support.engine import (
     arrivals,
+    claim,
     deliveries,
     disorder,
     dispatch_all,
     is_anybody_blocked,
+    pass_leases,
     pass_retry_waits,
+    record,
     work,
 )
 from support.writers import Writer
@@ -23,12 +28,13 @@ from users.models import User
 from devstack.receiver import Receiver
 from webhooks.choices import BackfillStateChoices, StatusChoices
 from webhooks.engine import backfill as engine
-from webhooks.engine import notifications, runner, timer
+from webhooks.engine import claims, lanes, notifications, rescue, runner, timer
 from webhooks.engine.share import FLOOR, MOST, SHARE
 from webhooks.exceptions import DefinitionError
 from webhooks.models import Backfill, Delivery, Event, Webhook
 from webhooks.presentation import progress
-from webhooks.services import backfill, waiting
+from webhooks.services import backfill, redelivery, waiting
+from webhooks.transport.exchange import Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -329,6 +335,45 @@ class TestOrder:
         work()
         assert {request.json()['event'] for request in receiver.requests} == {'created'}
         assert sorted(batched_ids(receiver)) == made
+
+    @pytest.mark.parametrize('trouble', ['refused', 'lapsed', 'redelivered'])
+    def test_a_paused_backfill_holds_no_change_behind_what_was_tried(self, webhook, receiver, trouble):
+        (made,) = sites(1)
+        start(webhook)
+        cut()
+        lease = uuid.uuid4()
+        claimed = claim(lease)
+        if trouble == 'lapsed':
+            pass_leases()
+            rescue.rescue()
+        else:
+            Webhook.objects.update(max_attempts=1 if trouble == 'redelivered' else 2)
+            record(lease, claimed, Outcome(started_at=0, duration=0, status=503, error='HTTP 503'))
+        backfill.pause(webhook)
+        redelivery.redeliver(Delivery.objects.all())
+        pass_retry_waits()
+        Site.objects.get(pk=made).save()
+        work()
+        assert statuses() == [(made, DELIVERED), (made, DELIVERED)]
+        assert ids(receiver) == [made, made]
+        assert not disorder(arrivals(receiver))
+
+    def test_a_paused_backfill_holds_no_change_behind_what_was_given_back(self, webhook, receiver):
+        (made,) = sites(1)
+        start(webhook)
+        cut()
+        lease = uuid.uuid4()
+        claimed = claim(lease)
+        Site.objects.get(pk=made).save()
+        dispatch_all()
+        assert not claim()
+        backfill.pause(webhook)
+        with lanes.turn() as now:
+            lanes.take([webhook.pk])
+            claims.give_back(lease, [one.pk for one in claimed], now)
+        work()
+        assert [request.json().get('backfill') for request in receiver.requests] == [None]
+        assert statuses() == [(made, SUPERSEDED), (made, DELIVERED)]
 
 
 class TestSlices:
