@@ -99,7 +99,7 @@ def or_busy(reason: str) -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
-        if not isinstance(error.__cause__, LockNotAvailable):
+        if not is_row_held(error):
             raise
         raise Busy(reason) from error.__cause__
 
@@ -118,6 +118,11 @@ def ensure() -> None:
 def wait_briefly() -> None:
     """From now on the open transaction waits a moment only for a row that somebody else holds."""
     sql.fetch(f'SELECT {SET_LOCK_TIMEOUT}', ['200'])
+
+
+def is_row_held(error: Exception) -> bool:
+    """Whether somebody held a row for longer than was waited for it: PostgreSQL has broken off nothing else."""
+    return isinstance(error.__cause__, LockNotAvailable)
 
 
 def recover(error: Exception) -> None:

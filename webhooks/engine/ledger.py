@@ -10,7 +10,6 @@ from datetime import datetime
 from django.db import transaction
 from django.utils.timezone import localdate
 from netbox.events import EventType
-from psycopg.errors import LockNotAvailable
 
 from ..choices import StatusChoices
 from ..constants import GONE, LATENCY_BUCKETS
@@ -18,7 +17,7 @@ from ..interruptions import INTERRUPTIONS
 from ..models import Health, Hour, Webhook
 from ..transport.exchange import Outcome
 from . import circuit_breaker, notifications
-from .lanes import wait_briefly
+from .lanes import is_row_held, wait_briefly
 
 logger = logging.getLogger('webhooks.health')
 
@@ -82,7 +81,7 @@ def _on_its_own(webhook_id: int) -> Iterator[None]:
         with transaction.atomic():
             yield
     except INTERRUPTIONS as error:
-        if not isinstance(error.__cause__, LockNotAvailable):
+        if not is_row_held(error):
             raise
         logger.warning('webhook=%s its health is not recorded: somebody holds a row', webhook_id)
     except Exception:

@@ -1,7 +1,8 @@
 """NetBox's notifications: who was chosen is told that a webhook needs a look.
 
-They are written in the transaction that records what happened, so they are neither lost nor made twice. NetBox keeps
-one notification for a user and an object: the last thing that happened, unread again.
+They are written in the transaction that records what happened, so they are not made twice. NetBox keeps one
+notification for a user and an object: the last thing that happened, unread again. Where an open transaction of a user
+holds it, what happened is recorded and nobody is told.
 """
 
 import logging
@@ -16,6 +17,7 @@ from users.models import User
 
 from ..interruptions import INTERRUPTIONS
 from ..models import Webhook
+from . import lanes
 
 logger = logging.getLogger('webhooks.notifications')
 
@@ -46,11 +48,14 @@ def tell(webhook: Webhook, event_type: EventType) -> None:
     """Notify those whom the webhook's groups hold, in the open transaction, which goes on whatever comes of it."""
     try:
         with transaction.atomic():
+            lanes.wait_briefly()
             _write(webhook, event_type)
             # A user who was deleted just now would else undo the whole transaction at its end.
             connection.check_constraints()
-    except INTERRUPTIONS:
-        raise
+    except INTERRUPTIONS as error:
+        if not lanes.is_row_held(error):
+            raise
+        logger.warning('webhook=%s event=%s nobody was notified: somebody holds a row', webhook.pk, event_type.name)
     except Exception:
         logger.exception('webhook=%s event=%s nobody was notified', webhook.pk, event_type.name)
 

@@ -167,11 +167,16 @@ class Drain:
         return bool(self._answered or self._unbegun)
 
     def _tidy(self) -> bool:
-        """Do a little of what is left to tidy. Returns whether there may be more: not all at once, others wait."""
+        """Do a little of what is left to tidy. Returns whether there may be more: not all at once, others wait.
+
+        What PostgreSQL breaks off is left to the next job: nothing of it is known only here.
+        """
         for tidy in list(self._to_tidy):
             try:
-                if self._persist(tidy):
+                if tidy():
                     return True
+            except BROKEN_OFF as error:
+                lanes.recover(error)
             except INTERRUPTIONS:
                 raise
             except Exception:

@@ -24,7 +24,7 @@ from tenancy.models import Tenant
 
 from devstack.receiver import Answer, Manner, Received, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import building, claims, expiry, lanes, outcomes, rescue, runner, timer
+from webhooks.engine import building, claims, expiry, lanes, outcomes, rescue, runner, sql, timer
 from webhooks.engine.claimed import Claimed
 from webhooks.engine.senders import Senders
 from webhooks.models import Attempt, Delivery, Health, Webhook
@@ -151,6 +151,20 @@ class TestOpenTransactions:
         work()
         assert not Webhook.objects.get(pk=gone.pk).enabled
         assert not timer.something_to_do()
+
+    def test_what_cannot_be_tidied_because_of_one_is_left_and_all_answers_are_recorded(self, receiver, monkeypatch):
+        """PostgreSQL breaks it off, each time."""
+        monkeypatch.setattr(lanes, 'BEGIN', lanes.BEGIN.replace("'lock_timeout', '5000'", "'lock_timeout', '50'"))
+        monkeypatch.setattr(runner, 'PATIENCE', 0)
+        gone = subscribe(receiver.url(BUSY), Site)
+        subscribe(receiver.url(IDLE), Site)
+        receiver.answers(BUSY, 410)
+        with open_transaction(lambda: sql.execute('LOCK TABLE extras_journalentry')):
+            dispatch_sites()
+            assert work() == '1 delivered, 1 to retry'
+            assert Webhook.objects.get(pk=gone.pk).enabled
+        work()
+        assert not Webhook.objects.get(pk=gone.pk).enabled
 
     def test_whoever_enables_a_webhook_after_a_410_has_the_last_word(self, receiver):
         gone = subscribe(receiver.url(BUSY), Site)

@@ -11,12 +11,13 @@ from django.utils import timezone
 from extras.models import Notification, NotificationGroup
 from support.builders import site, subscribe
 from support.engine import deliveries, expire, health, in_thread, pass_probe_interval, pass_retry_waits, work
+from support.writers import Writer
 from users.models import Group, User
 
 from devstack.receiver import Answer, Receiver
 from webhooks import rendering
 from webhooks.choices import StatusChoices
-from webhooks.engine import notifications
+from webhooks.engine import notifications, runner
 from webhooks.engine.circuit_breaker import SUSPEND_AFTER
 from webhooks.engine.notifications import DISABLED, FAILED, SUSPENDED, recipients
 from webhooks.models import Delivery, Health, Webhook
@@ -220,6 +221,31 @@ class TestRecipients:
 
 
 class TestTrouble:
+    @pytest.fixture
+    def reader(self, webhook: Webhook, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Writer:
+        """Ann has been told something, and reads it in a transaction that stays open."""
+        monkeypatch.setattr(runner, 'PATIENCE', 0)
+        fail(receiver)
+        reader = Writer(read_all).has_written()
+        Health.objects.update(failure_told_on=None)
+        return reader
+
+    def test_while_somebody_reads_what_was_told_a_failure_is_counted(self, webhook, receiver, reader, caplog):
+        fail(receiver)
+        assert (health(webhook).failed, health(webhook).last_status) == (2, 500)
+        assert 'nobody was notified: somebody holds a row' in caplog.text
+        reader.finish()
+
+    def test_while_somebody_reads_what_was_told_an_endpoint_that_is_gone_is_disabled(
+        self, webhook, receiver, reader, caplog
+    ):
+        receiver.answers(HOOK, 410)
+        site()
+        work()
+        assert not Webhook.objects.get(pk=webhook.pk).enabled
+        assert 'nobody was notified: somebody holds a row' in caplog.text
+        reader.finish()
+
     def test_what_cannot_be_written_costs_the_record_nothing(self, webhook, receiver, ann):
         """As if NetBox's table had changed: PostgreSQL refuses the row."""
         with connection.cursor() as cursor:
