@@ -45,8 +45,10 @@ MAKE = """
         expanded, status, error, created, due_at, expires_at, attempt_count, listed, backfill)
     SELECT gen_random_uuid(), v.webhook_id, e.id, e.object_type_id, e.object_id, e.sequence, v.event_count,
         coalesce((SELECT w.expand <> '{}' FROM webhooks_webhook w WHERE w.id = v.webhook_id), false),
-        'pending', '', now(), now(), now() + make_interval(secs => %s), 0, false, e.backfill_for IS NOT NULL
-    FROM unnest(%s::bigint[], %s::bigint[], %s::int[]) WITH ORDINALITY AS v(webhook_id, event_id, event_count, position)
+        'pending', '', now(), now(), now() + make_interval(secs => %(expire_after)s), 0, false,
+        %(keeps_backfill)s AND e.backfill_for IS NOT NULL
+    FROM unnest(%(webhooks)s::bigint[], %(events)s::bigint[], %(counts)s::int[])
+        WITH ORDINALITY AS v(webhook_id, event_id, event_count, position)
     JOIN webhooks_event e ON e.id = v.event_id
     ORDER BY v.position
     RETURNING id"""
@@ -189,7 +191,7 @@ def _make(lease: uuid.UUID, going: Sequence[Ready]) -> None:
     with lanes.turn():
         ours = event_rendering.save([shown for shown, _pairs in going], lease)
         pairs = [pair for shown, pairs in going if shown.event.pk in ours for pair in pairs]
-        make_deliveries(batching.group(pairs))
+        make_deliveries(batching.group(pairs), keeps_backfill=True)
 
 
 def _not_ready(wanted: Sequence[Event], ready: Container[int]) -> set[int]:
@@ -203,20 +205,25 @@ def _not_ready(wanted: Sequence[Event], ready: Container[int]) -> set[int]:
     return back
 
 
-def make_deliveries(groups: Sequence[batching.Group]) -> list[int]:
-    """Make a delivery of each group, due at once, and return their ids. Waits for no lock."""
+def make_deliveries(groups: Sequence[batching.Group], *, keeps_backfill: bool = False) -> list[int]:
+    """Make a delivery of each group, due at once, and return their ids. Waits for no lock.
+
+    `keeps_backfill`: what is recorded for a backfill is sent as its part. Otherwise somebody has asked for it: a change
+    does not replace it, and neither a pause nor a cancel of the backfill means it.
+    """
     there = set(Webhook.objects.filter(pk__in={group.webhook_id for group in groups}).values_list('pk', flat=True))
     groups = [group for group in groups if group.webhook_id in there]
     if not groups:
         return []
     ids = sql.fetch_column(
         MAKE,
-        [
-            conf.get().expire_after,
-            [group.webhook_id for group in groups],
-            [group.event_ids[-1] for group in groups],
-            [len(group.event_ids) for group in groups],
-        ],
+        {
+            'expire_after': conf.get().expire_after,
+            'keeps_backfill': keeps_backfill,
+            'webhooks': [group.webhook_id for group in groups],
+            'events': [group.event_ids[-1] for group in groups],
+            'counts': [len(group.event_ids) for group in groups],
+        },
     )
     _add_items(ids, groups)
     return ids

@@ -134,6 +134,8 @@ def _reopen(pks: list[int], now: datetime) -> None:
         attempt_limit=F('attempt_count') + 1,
         # What has stopped workers is tried alone again.
         lapses=Least(F('lapses'), 1),
+        # Somebody has asked for it: it is no part of a backfill any more.
+        backfill=False,
         listed=False,
     )
     ordering.open_batches(pks)

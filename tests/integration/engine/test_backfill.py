@@ -556,6 +556,17 @@ class TestWhatPeopleDo:
         work()
         assert ids(receiver) == [made]
 
+    @pytest.mark.parametrize('ask', [backfill.pause, backfill.cancel])
+    def test_what_is_replayed_is_no_part_of_a_backfill(self, webhook, receiver, ask):
+        made = sites(2)
+        start(webhook)
+        work()
+        start(webhook)
+        assert redelivery.replay(webhook) == 2
+        ask(webhook)
+        work()
+        assert sorted(ids(receiver)) == sorted(made * 2)
+
     @pytest.mark.parametrize(
         ('ask', 'reason'),
         [(backfill.pause, 'to pause'), (backfill.resume, 'to resume'), (backfill.cancel, 'to cancel')],
