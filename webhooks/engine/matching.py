@@ -2,7 +2,7 @@
 
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from ..choices import BackfillStateChoices
@@ -31,7 +31,7 @@ def match(events: Sequence[Event]) -> tuple[dict[int, list[Candidate]], list[Eve
     """
     changes = [event for event in events if not event.backfill]
     near = Subscription.objects.near(changes) if changes else ()
-    backfills = _open_backfills([event.backfill_for for event in events if event.backfill])
+    backfills = open_backfills(events)
     candidates = _candidates({s.webhook_id for s in near} | backfills)
     by_change = defaultdict(list)
     for subscription in near:
@@ -59,8 +59,9 @@ def _is_component(event: Event, by_change: Mapping, candidates: dict[int, Candid
     return bool(_covering(event, by_change.get((event.object_type_id, COMPONENT), ()), candidates))
 
 
-def _open_backfills(webhook_ids: Sequence[int | None]) -> set[int]:
-    """Return those of the webhooks whose backfill goes on: what was recorded for one that was canceled is not sent."""
+def open_backfills(events: Iterable[Event]) -> set[int]:
+    """Return the webhooks whose backfill goes on: what was recorded for one that was canceled is not sent."""
+    webhook_ids = {event.backfill_for for event in events if event.backfill}
     if not webhook_ids:
         return set()
     found = Backfill.objects.filter(webhook__in=webhook_ids, state__in=BackfillStateChoices.OPEN)

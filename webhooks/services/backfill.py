@@ -6,16 +6,17 @@ Busy where the lane is not free in time.
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
-from django.db import DataError, connection, transaction
+from django.db import DataError, transaction
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
 from .. import object_types, visibility
 from ..choices import BackfillStateChoices
-from ..engine import lanes, ordering, selection
+from ..engine import lanes, ordering, selection, sql
 from ..exceptions import DefinitionError
 from ..models import Backfill, Event, Webhook
 from ..outbox import wakeup
@@ -24,11 +25,19 @@ from ..outbox import wakeup
 STATE = 'state'
 
 # What was not tried yet. Others may wait for it.
-UNTRIED = """
-    SELECT id, event_count FROM webhooks_delivery
-    WHERE webhook_id = %s AND backfill AND status IN ('pending', 'sending')
-      AND status = 'pending' AND attempt_count = 0 AND attempt_limit IS NULL AND lapses = 0"""
-REMOVE = 'DELETE FROM webhooks_delivery WHERE id = ANY(%s)'
+UNTRIED = f"""
+    SELECT d.id, d.event_count, d.created FROM webhooks_delivery d
+    WHERE d.webhook_id = %(webhook)s AND d.backfill AND d.status IN ('pending', 'sending')
+      AND d.status = 'pending' AND {ordering.UNTRIED}"""
+REMOVE = 'DELETE FROM webhooks_delivery WHERE id = ANY(%(ids)s)'
+
+# What no dispatcher has in hand. Of what one has, it makes no deliveries.
+DISCARD = """
+    DELETE FROM webhooks_event WHERE id = ANY(ARRAY(
+        SELECT id FROM webhooks_event
+        WHERE dispatched_at IS NULL AND backfill_for = %(webhook)s AND (lease IS NULL OR lease_until < now())
+        FOR UPDATE SKIP LOCKED
+    ))"""
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,8 @@ def start(webhook: Webhook, choice: Choice, user: Any = None) -> Backfill:
         last = _locked(webhook).first()
         if last and last.is_open:
             raise DefinitionError(STATE, _('A backfill of this webhook is under way: cancel it first.'))
+        if last and last.state == BackfillStateChoices.CANCELED:
+            _take_back(last, now)  # what was in hand when it was
         backfill = Backfill(
             webhook=webhook,
             state=BackfillStateChoices.RUNNING,
@@ -119,7 +130,7 @@ def _move(webhook: Webhook, states: Sequence[str], state: str) -> Backfill:
         backfill.state = state
         if not backfill.is_open:
             backfill.finished_at = now
-            backfill.recorded -= _take_back(webhook, now)
+            backfill.recorded = max(backfill.recorded - _take_back(backfill, now), 0)
         backfill.save(update_fields=['state', 'finished_at', 'recorded'])
         transaction.on_commit(wakeup.wake, robust=True)
     return backfill
@@ -138,12 +149,16 @@ def _locked(webhook: Webhook) -> QuerySet[Backfill]:
     return Backfill.objects.select_for_update(of=('self',)).filter(pk=webhook.pk)
 
 
-def _take_back(webhook: Webhook, now: object) -> int:
-    """Remove what was not tried, and return how many objects it was of, with those that dispatch will pass over."""
-    undispatched = Event.objects.filter(dispatched_at=None, backfill_for=webhook.pk).count()
-    with connection.cursor() as cursor:
-        cursor.execute(UNTRIED, [webhook.pk])
-        untried = dict(cursor.fetchall())
-        ordering.unpark(untried.keys(), now)
-        cursor.execute(REMOVE, [list(untried)])
-    return undispatched + sum(untried.values())
+def _take_back(backfill: Backfill, now: datetime) -> int:
+    """Remove what was not tried. Return of how many objects it was, with those that dispatch will pass over.
+
+    What is left of an earlier backfill of the webhook goes as well, and does not count.
+    """
+    undispatched = Event.objects.filter(dispatched_at=None, backfill_for=backfill.pk)
+    count = undispatched.filter(timestamp__gte=backfill.started_at).count()
+    sql.execute(DISCARD, {'webhook': backfill.pk})
+    untried = sql.fetch(UNTRIED, {'webhook': backfill.pk})
+    ids = [pk for pk, *_ in untried]
+    ordering.unpark(ids, now)
+    sql.execute(REMOVE, {'ids': ids})
+    return count + sum(events for _pk, events, created in untried if created >= backfill.started_at)

@@ -1,6 +1,7 @@
 """A backfill sends a webhook everything as it is now, in the order of live changes, and delays nobody."""
 
 import uuid
+from typing import Any
 
 import pytest
 from dcim.models import Region, Site
@@ -15,6 +16,7 @@ from support.engine import (
     deliveries,
     disorder,
     dispatch_all,
+    in_thread,
     is_anybody_blocked,
     pass_leases,
     pass_retry_waits,
@@ -28,7 +30,7 @@ from users.models import User
 from devstack.receiver import Receiver
 from webhooks.choices import BackfillStateChoices, StatusChoices
 from webhooks.engine import backfill as engine
-from webhooks.engine import claims, lanes, notifications, rescue, runner, timer
+from webhooks.engine import claims, dispatch, event_claims, lanes, notifications, rescue, runner, timer
 from webhooks.engine.share import FLOOR, MOST, SHARE
 from webhooks.exceptions import DefinitionError
 from webhooks.models import Backfill, Delivery, Event, Webhook
@@ -542,6 +544,58 @@ class TestWhatPeopleDo:
         start(webhook)
         work()
         assert len(receiver.requests) == 7
+
+    def test_canceling_takes_back_what_nobody_has_dispatched(self, webhook, receiver):
+        made = sites(3)
+        start(webhook)
+        engine.Backfills().cut()
+        backfill.cancel(webhook)
+        start(webhook)
+        work()
+        assert sorted(ids(receiver)) == made
+
+    def test_what_is_canceled_while_it_is_dispatched_is_not_sent(self, webhook, receiver, monkeypatch):
+        sites(3)
+        start(webhook)
+        engine.Backfills().cut()
+        write = dispatch._write
+
+        def write_after_cancel(*args: Any) -> None:
+            in_thread(lambda: backfill.cancel(webhook)).join(30)
+            write(*args)
+
+        monkeypatch.setattr(dispatch, '_write', write_after_cancel)
+        dispatch_all()
+        assert state(webhook) == CANCELED
+        assert not Event.objects.filter(dispatched_at=None).exists()
+        assert not Delivery.objects.exists()
+        assert progress.of(webhook).sent == 0
+
+    def test_what_was_in_hand_when_it_was_canceled_is_not_sent_with_the_next(self, webhook, receiver):
+        made = sites(3)
+        start(webhook)
+        engine.Backfills().cut()
+        lease = uuid.uuid4()
+        with lanes.turn():
+            event_claims.claim(lease, 10)
+        backfill.cancel(webhook)
+        assert Event.objects.count() == 3
+        event_claims.give_back(lease, list(Event.objects.values_list('pk', flat=True)))
+        start(webhook)
+        work()
+        assert sorted(ids(receiver)) == made
+
+    def test_what_is_left_of_one_that_failed_does_not_count_for_the_next(self, webhook):
+        sites(3)
+        start(webhook)
+        cut()
+        Backfill.objects.update(query='cf_gone=1')
+        assert engine.Backfills().cut()
+        assert state(webhook) == FAILED
+        start(webhook)
+        assert len(deliveries(PENDING)) == 3
+        assert backfill.cancel(webhook).recorded == 0
+        assert not deliveries()
 
     def test_a_change_behind_what_is_canceled_goes(self, webhook, receiver):
         (made,) = sites(1)
