@@ -130,11 +130,13 @@ CLAIM = f"""
     UNION ALL SELECT 'parked', id, webhook_id, false, 0 FROM parked
     UNION ALL SELECT 'doubted', id, webhook_id, false, 0 FROM seen WHERE held_by = 'doubt'"""
 
-# Of webhooks where one had to be parked, more are.
+# Of webhooks where one had to be parked, more are. No batches: each object of one would be looked up.
 PARK_MORE = f"""
     WITH seen AS MATERIALIZED (
         SELECT d.id, {HELD_BY} AS held_by
-        FROM {LANE} CROSS JOIN LATERAL ({CANDIDATE} ORDER BY d.due_at, d.id LIMIT %(window)s) d
+        FROM {LANE} CROSS JOIN LATERAL (
+            {CANDIDATE} AND d.event_count = 1 ORDER BY d.due_at, d.id LIMIT %(window)s
+        ) d
         WHERE w.id = ANY(%(ids)s) AND w.ordered
     )
     {PARK}"""

@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from dcim.models import Site
@@ -67,10 +67,9 @@ def of_events() -> dict[str, int]:
     return {name: pages_read(getattr(event_claims, name), parameters) for name in ('ANY', 'OLDEST', 'CLAIM')}
 
 
-def of_deliveries(webhook: Webhook) -> dict[str, int]:
-    """Return the pages that are read to claim FEW deliveries, and to look for what waits behind as many."""
-    now = lanes.now()
-    parameters = {
+def of_claim(webhook: Webhook, now: datetime) -> dict[str, object]:
+    """Return the parameters of a claim of FEW deliveries."""
+    return {
         **claims._of_time(now, claims.ANY_TIME),
         'ids': [webhook.pk],
         'lanes': claims.LANES,
@@ -85,7 +84,14 @@ def of_deliveries(webhook: Webhook) -> dict[str, int]:
         'looked_at': [],
         'overtake_at': now + timedelta(hours=1),
         'suspect': False,
+        'window': claims.WINDOW,
     }
+
+
+def of_deliveries(webhook: Webhook) -> dict[str, int]:
+    """Return the pages that are read to claim FEW deliveries, and to look for what waits behind as many."""
+    now = lanes.now()
+    parameters = of_claim(webhook, now)
     waiting = Delivery.objects.filter(status='pending', webhook=webhook).order_by('pk')
     oldest = list(waiting.values_list('pk', flat=True)[:FEW])
     read = {name: pages_read(getattr(claims, name), parameters) for name in ('CHOOSE', 'CLAIM', 'CLAIMABLE')}
@@ -120,3 +126,14 @@ def test_a_claim_reads_no_more_of_a_long_backlog_that_postgresql_has_looked_at(w
         cursor.execute('ANALYZE webhooks_delivery')
     many = of_deliveries(webhook) | {'timer': pages_read(timer.SOMETHING_TO_DO, {})}
     assert {name: (few[name], many[name]) for name in few if many[name] > 2 * few[name] + FEW} == {}
+
+
+def test_what_is_parked_beside_others_is_looked_up_without_the_objects_of_batches():
+    webhook = subscribe(NOWHERE, Site, batch=True)
+    for _ in range(4):
+        sites(FEW)
+    dispatch_all()
+    parameters = of_claim(webhook, lanes.now())
+    assert Delivery.objects.filter(event_count=FEW).count() == 4
+    with_batches = claims.PARK_MORE.replace('AND d.event_count = 1', '')
+    assert pages_read(claims.PARK_MORE, parameters) < FEW < pages_read(with_batches, parameters)
