@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from .. import conf
 from . import lanes, ledger, ordering, sql
 
-# Deliveries in one transaction: what is due goes out between two.
+# Events in one transaction, or one batch: what is due goes out between two.
 PART = 500
 
 OVERDUE = """
@@ -19,9 +19,14 @@ EXPIRE = """
     UPDATE webhooks_delivery SET status = 'failed', due_at = NULL, finished_at = now(), listed = false,
         error = 'it expired before it could be delivered' || CASE WHEN error = '' THEN '' ELSE '; last: ' || error END
     WHERE status = 'pending' AND id = ANY(ARRAY(
-        SELECT id FROM webhooks_delivery
-        WHERE status = 'pending' AND expires_at < %(now)s AND webhook_id = ANY(%(lanes)s)
-        ORDER BY expires_at LIMIT %(part)s
+        SELECT id FROM (
+            SELECT id, event_count, sum(event_count) OVER (ORDER BY expires_at, id) AS events FROM (
+                SELECT id, event_count, expires_at FROM webhooks_delivery
+                WHERE status = 'pending' AND expires_at < %(now)s AND webhook_id = ANY(%(lanes)s)
+                ORDER BY expires_at, id LIMIT %(part)s
+            ) d
+        ) d
+        WHERE events <= %(part)s OR events = event_count
     ))
     RETURNING id, webhook_id"""
 

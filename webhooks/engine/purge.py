@@ -6,7 +6,7 @@ row of its health, which goes last: so whatever breaks off the work, it is taken
 
 from . import lanes, sql
 
-# Deliveries in one transaction. Their attempts and batch items go along.
+# Events in one transaction, or one batch. Attempts and batch items go along with their deliveries.
 PART = 500
 
 ORPHANS = """
@@ -15,7 +15,13 @@ ORPHANS = """
 
 PURGE = """
     DELETE FROM webhooks_delivery WHERE id = ANY(ARRAY(
-        SELECT id FROM webhooks_delivery WHERE webhook_id = %s ORDER BY id DESC LIMIT %s
+        SELECT id FROM (
+            SELECT id, event_count, sum(event_count) OVER (ORDER BY id DESC) AS events FROM (
+                SELECT id, event_count FROM webhooks_delivery
+                WHERE webhook_id = %(webhook)s ORDER BY id DESC LIMIT %(part)s
+            ) d
+        ) d
+        WHERE events <= %(part)s OR events = event_count
     ))"""
 
 # A delivery that was made while its webhook was deleted, and seen by nobody since: the row of the health was gone.
@@ -50,4 +56,4 @@ def purge_strays() -> None:
 
 
 def _remove(webhook_id: int) -> int:
-    return sql.execute(PURGE, [webhook_id, PART])
+    return sql.execute(PURGE, {'webhook': webhook_id, 'part': PART})

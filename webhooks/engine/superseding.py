@@ -218,11 +218,11 @@ def settle(ids: Collection[int], now: datetime) -> Settled:
     return Settled(alone if superseded.more else [*alone, *portion], superseded.count)
 
 
-def portions(deliveries: Iterable[tuple[int, int]]) -> Iterator[list[int]]:
-    """Give the ids of (id, how many events) in lists that `supersede` can see to in a moment."""
+def portions(deliveries: Iterable[tuple[int, int]], most: int = OBJECTS) -> Iterator[list[int]]:
+    """Give the ids of (id, how many events) in lists of `most` events, or of one delivery."""
     portion, size = [], 0
     for pk, event_count in deliveries:
-        if portion and size + event_count > OBJECTS:
+        if portion and size + event_count > most:
             yield portion
             portion, size = [], 0
         portion.append(pk)

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from itertools import batched
 
 from django.db import connection, transaction
 from django.db.models import F, QuerySet
@@ -11,7 +10,7 @@ from django.db.models.functions import Least
 from django.utils.translation import ngettext
 
 from ..choices import OPEN_STATUSES, StatusChoices
-from ..engine import dispatch, event_rendering, expiry, lanes, ordering
+from ..engine import dispatch, event_rendering, expiry, lanes, ordering, superseding
 from ..engine.batching import Group
 from ..exceptions import DeliveryFailed
 from ..models import BatchItem, Delivery, Webhook, querysets
@@ -21,7 +20,7 @@ from . import failed_jobs
 # What the receiver has not had goes out under its own id.
 AS_ITSELF = (StatusChoices.FAILED, StatusChoices.SUPERSEDED)
 
-# Deliveries that are redelivered in one transaction: meanwhile nothing of their webhook is sent.
+# Events that are redelivered in one transaction, or one batch: meanwhile nothing of their webhook is sent.
 PART = 500
 
 # Whoever prunes an event locks it: it is left out, with its deliveries.
@@ -63,11 +62,11 @@ def redeliver(
     what came before it is redelivered.
     """
     # All ids first: what is made here is not to be redelivered by a later part.
-    closed = deliveries.exclude(status__in=OPEN_STATUSES).order_by('sequence', 'pk').values_list('pk', 'webhook_id')
+    closed = deliveries.exclude(status__in=OPEN_STATUSES).order_by('sequence', 'pk')
     of_webhook = defaultdict(list)
-    for pk, webhook_id in closed:
-        of_webhook[webhook_id].append(pk)
-    parts = [part for _pk, pks in sorted(of_webhook.items()) for part in batched(pks, PART)]
+    for pk, event_count, webhook_id in closed.values_list('pk', 'event_count', 'webhook_id'):
+        of_webhook[webhook_id].append((pk, event_count))
+    parts = [part for _pk, found in sorted(of_webhook.items()) for part in superseding.portions(found, PART)]
     return sum(_redeliver(deliveries.filter(pk__in=part)) for part in watch(parts))
 
 

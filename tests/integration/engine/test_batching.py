@@ -6,11 +6,11 @@ import pytest
 from dcim.models import Rack, Site
 from django.db import transaction
 from support.builders import CREATED, DELETED, UPDATED, site, subscribe
-from support.engine import change_settings, deliveries, dispatch_all, pass_retry_waits, work
+from support.engine import change_settings, deliveries, dispatch_all, expire, pass_retry_waits, work
 from tenancy.models import Tenant
 
 from devstack.receiver import Received, Receiver
-from webhooks.engine import batching, dispatch
+from webhooks.engine import batching, dispatch, expiry, purge
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.services import redelivery
 from webhooks.signals import bulk_operation
@@ -300,3 +300,49 @@ class TestAgain:
         dispatch_all()
         redelivery.redeliver(Delivery.objects.filter(status='failed'))
         assert [names(request) for request in received(receiver, 3)] == [['a', 'b'], ['a', 'b'], ['b*']]
+
+
+class TestParts:
+    """What is done a little at a time counts the events, and does one batch at least."""
+
+    @pytest.fixture(autouse=True)
+    def batches(self, committed: None, webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Of one, two, two and four events."""
+        for module in (expiry, purge, redelivery):
+            monkeypatch.setattr(module, 'PART', 3)
+        Webhook.objects.update(paused=True)
+        for count in (1, 2, 2, 4):
+            make_sites(*(f'{count}-{Delivery.objects.count()}-{number}' for number in range(count)))
+            dispatch_all()
+        assert [one.event_count for one in deliveries()] == [1, 2, 2, 4]
+
+    def left(self) -> list[int]:
+        found = Delivery._base_manager.filter(status='pending')
+        return list(found.order_by('pk').values_list('event_count', flat=True))
+
+    def test_what_expires(self):
+        expire()
+        steps = []
+        while expiry.expire():
+            steps.append(self.left())
+        assert steps == [[2, 4], [4], []]
+
+    def test_the_log_of_a_deleted_webhook(self, webhook):
+        webhook.delete()
+        steps = []
+        while self.left():
+            assert purge.purge()
+            steps.append(self.left())
+        assert steps == [[1, 2, 2], [1, 2], []]
+
+    def test_what_is_redelivered(self):
+        Delivery.objects.update(status='failed')
+        sizes = []
+
+        def watch(parts: list[list[int]]) -> list[list[int]]:
+            counts = dict(Delivery.objects.values_list('pk', 'event_count'))
+            sizes.extend([counts[pk] for pk in part] for part in parts)
+            return parts
+
+        assert redelivery.redeliver(Delivery.objects.all(), watch) == 4
+        assert sizes == [[1, 2], [2], [4]]
