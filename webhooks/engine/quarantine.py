@@ -56,7 +56,7 @@ FIND = f"""
 
 def _are_any(lease: uuid.UUID) -> bool:
     """Whether there are suspects that can be tried now, in a moment at the latest."""
-    ((any_event, now, any_delivery),) = sql.fetch(FIND, {'lease': lease})
+    ((any_event, now, any_delivery),) = sql.fetch(FIND, {'lease': lease, 'near': event_claims.NEAR})
     return any_event or (any_delivery and claims.is_claimable(now, suspect=True))
 
 

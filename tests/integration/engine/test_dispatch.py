@@ -239,6 +239,18 @@ class TestManyDispatchers:
         assert work() == '1 delivered'
         assert Event.objects.get().dispatch_count == event_claims.ALONE
 
+    def test_one_in_the_midst_of_a_backlog_is_found_in_the_end(self, receiver, monkeypatch):
+        monkeypatch.setattr(event_claims, 'NEAR', 1)
+        monkeypatch.setattr(event_claims, 'TRANSACTIONS', 0)
+        for _ in range(5):
+            site()
+        middle = Event.objects.order_by('sequence')[2]
+        Event.objects.filter(pk=middle.pk).update(dispatch_count=event_claims.CLAIMED)
+        assert not event_claims.claim_suspect(OTHER_LEASE)
+        assert [work(), work()] == ['4 delivered', '1 delivered']
+        middle.refresh_from_db()
+        assert middle.dispatch_count == event_claims.ALONE
+
     def test_one_that_was_too_slow_makes_no_second_delivery(self, monkeypatch):
         site()
         write = dispatch._write

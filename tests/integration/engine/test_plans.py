@@ -10,7 +10,7 @@ from django.db import connection, transaction
 from support.builders import site, subscribe
 from support.engine import dispatch_all
 
-from webhooks.engine import claims, event_claims, lanes, ordering, timer
+from webhooks.engine import claims, event_claims, lanes, ordering, quarantine, timer
 from webhooks.models import Delivery, Event, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -60,11 +60,12 @@ def pages_read(statement: str, parameters: dict[str, object]) -> int:
 
 
 def of_events() -> dict[str, int]:
-    """Return the pages that are read to claim FEW of the oldest and of the newest events that wait."""
+    """Return the pages that are read to claim FEW of the oldest and of the newest events that wait, or suspects."""
     waiting = list(Event.objects.filter(dispatched_at=None).order_by('sequence').values_list('pk', flat=True))
     ids = [*waiting[:FEW], *waiting[-FEW:]]
-    parameters = {'lease': LEASE, 'seconds': 10, 'count': 1, 'limit': FEW, 'ids': ids}
-    return {name: pages_read(getattr(event_claims, name), parameters) for name in ('ANY', 'OLDEST', 'CLAIM')}
+    parameters = {'lease': LEASE, 'seconds': 10, 'count': 1, 'limit': FEW, 'ids': ids, 'near': FEW}
+    read = {name: pages_read(getattr(event_claims, name), parameters) for name in ('ANY', 'OLDEST', 'CLAIM')}
+    return read | {'FIND': pages_read(quarantine.FIND, parameters)}
 
 
 def of_claim(webhook: Webhook, now: datetime) -> dict[str, object]:
