@@ -22,25 +22,43 @@ LEASE, LONG_LEASE = 10, 150
 CLAIMED, ALONE = 1, 2
 # Of the undispatched events, those that were in hand when a worker stopped.
 SUSPECTS = Q(dispatch_count__gte=ALONE) | Q(dispatch_count=CLAIMED, lease_until__lt=Now())
-# Of the oldest undispatched events, and of the newest, how many are looked at for suspects.
+# Of the oldest undispatched events, and of the newest, how many are looked at closely.
 NEAR = 2000
 # Where more waits than fits into a batch: of how many of the newest transactions how many events are added to it, so
 # that a small change passes an import.
 TRANSACTIONS, OF_EACH = 16, 4
 
-IS_FREE = '(e.lease IS NULL OR e.lease = %(lease)s OR e.lease_until < now())'
+IS_FREE = '({one}.lease IS NULL OR {one}.lease = %(lease)s OR {one}.lease_until < now())'
 # Its worker stopped with it in hand: not where it is our own, by a transaction that PostgreSQL has broken off.
-IS_SUSPECT = '(e.dispatch_count > 0 AND e.lease IS DISTINCT FROM %(lease)s)'
+IS_SUSPECT = '({one}.dispatch_count > 0 AND {one}.lease IS DISTINCT FROM %(lease)s)'
+MAY_GO = f'{IS_FREE} AND NOT {IS_SUSPECT}'
 EARLIER = """
     SELECT 1 FROM webhooks_event p
     WHERE p.object_type_id = e.object_type_id AND p.object_id = e.object_id AND p.sequence < e.sequence
       AND p.dispatched_at IS NULL"""
 
+# What others have in hand of an object, or had when they stopped, are its first: one look is enough.
+IS_BLOCKED = f"""
+    EXISTS (
+        SELECT 1 FROM (
+            SELECT p.* FROM webhooks_event p
+            WHERE p.object_type_id = e.object_type_id AND p.object_id = e.object_id AND p.dispatched_at IS NULL
+            ORDER BY p.sequence LIMIT 1
+        ) p
+        WHERE p.sequence < e.sequence AND NOT ({MAY_GO.format(one='p')})
+    )"""
+
+# What has to wait for others is left out among the oldest, or it would be all that is found. Beyond them it would take
+# too long to look.
 OLDEST = f"""
     SELECT e.id FROM webhooks_event e
-    WHERE e.dispatched_at IS NULL AND {IS_FREE} AND NOT {IS_SUSPECT}
+    WHERE e.dispatched_at IS NULL AND {MAY_GO.format(one='e')} AND (
+        e.sequence > (SELECT sequence FROM webhooks_event WHERE dispatched_at IS NULL
+                      ORDER BY sequence LIMIT 1 OFFSET %(near)s)
+        OR NOT {IS_BLOCKED}
+    )
     ORDER BY e.sequence LIMIT %(limit)s
-    FOR UPDATE SKIP LOCKED"""
+    FOR UPDATE OF e SKIP LOCKED"""
 
 # Of the oldest and of the newest, as claims take them: what is between them is among the oldest in the end. An index
 # that tells suspects would cost each claim more.
@@ -56,7 +74,8 @@ SUSPECT = f"""
             ) n
             WHERE dispatch_count > 0
         ))
-        AND e.dispatched_at IS NULL AND {IS_FREE} AND {IS_SUSPECT} AND NOT EXISTS ({EARLIER})"""
+        AND e.dispatched_at IS NULL AND {IS_FREE.format(one='e')} AND {IS_SUSPECT.format(one='e')}
+        AND NOT EXISTS ({EARLIER})"""
 OLDEST_SUSPECT = f'{SUSPECT} ORDER BY e.sequence LIMIT 1 FOR UPDATE OF e SKIP LOCKED'
 
 # Steps from one transaction to the one before it in the index that holds one event per object and transaction.
@@ -76,7 +95,7 @@ DEAL = f"""
     )
     SELECT e.id FROM step CROSS JOIN LATERAL (
         SELECT e.id FROM webhooks_event e
-        WHERE e.dispatched_at IS NULL AND {IS_FREE} AND NOT {IS_SUSPECT}
+        WHERE e.dispatched_at IS NULL AND {MAY_GO.format(one='e')}
           AND e.transaction_id = step.transaction_id AND e.transaction_time = step.transaction_time
         LIMIT %(of_each)s
         FOR UPDATE SKIP LOCKED
@@ -117,7 +136,7 @@ def claim(lease: uuid.UUID, limit: int) -> tuple[list[Event], set[int]]:
     Called in a transaction of its own. Returns the events in the order of their sequence, without their long columns,
     and the ids of those that are not among the oldest.
     """
-    parameters = {'lease': lease, 'limit': limit, 'transactions': TRANSACTIONS, 'of_each': OF_EACH}
+    parameters = {'lease': lease, 'limit': limit, 'near': NEAR, 'transactions': TRANSACTIONS, 'of_each': OF_EACH}
     oldest = set(sql.fetch_column(OLDEST, parameters))
     dealt = set(sql.fetch_column(DEAL, parameters)) - oldest if len(oldest) == limit else set()
     claimed = _hold(oldest | dealt, {'lease': lease, 'seconds': LEASE, 'count': CLAIMED})

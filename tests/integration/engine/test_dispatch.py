@@ -229,6 +229,18 @@ class TestManyDispatchers:
         assert list(found) == sorted(found)
         assert len(found) == 2
 
+    @pytest.mark.parametrize('has_died', [False, True])
+    def test_what_waits_for_others_is_not_all_that_is_found(self, monkeypatch, has_died):
+        monkeypatch.setattr(event_claims, 'OF_EACH', 0)
+        place = site()
+        self.claim(LEASE)
+        for _ in range(5):
+            place.save()
+        others = [site().pk, site().pk]
+        if has_died:
+            pass_event_leases()
+        assert [recorded_at(sequence) for sequence in self.claim(OTHER_LEASE, 2)] == others
+
     def test_what_a_dead_one_held_comes_back_and_goes_once(self, receiver):
         site()
         self.claim(LEASE)
