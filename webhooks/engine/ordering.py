@@ -83,17 +83,20 @@ UNPARK = f"""
 # A delivery `d` of a backfill that was not tried yet: the receiver has heard nothing of it, and nobody has asked for it.
 UNTRIED = 'd.attempt_count = 0 AND d.attempt_limit IS NULL AND d.lapses = 0'
 
+# An event `e` that shows its object: no test, no job's event, and nothing that could not be rendered.
+SHOWS_OBJECT = "e.kind IN ('created', 'updated', 'deleted') AND NOT e.test AND e.error = ''"
+
 # A later open delivery of the object of `{one}`, which shows it as it is now or will be.
-LATER = """
+LATER = f"""
     EXISTS (
-        SELECT 1 FROM webhooks_delivery p
-        WHERE p.webhook_id = {one}.webhook_id AND p.object_type_id = {one}.object_type_id
-          AND p.object_id = {one}.object_id AND p.status IN ('pending', 'sending') AND p.event_count = 1
-          AND p.sequence > {one}.sequence
+        SELECT 1 FROM webhooks_delivery p JOIN webhooks_event e ON e.id = p.event_id
+        WHERE p.webhook_id = {{one}}.webhook_id AND p.object_type_id = {{one}}.object_type_id
+          AND p.object_id = {{one}}.object_id AND p.status IN ('pending', 'sending') AND p.event_count = 1
+          AND p.sequence > {{one}}.sequence AND {SHOWS_OBJECT}
         UNION ALL
-        SELECT 1 FROM webhooks_batchitem p
-        WHERE p.webhook_id = {one}.webhook_id AND p.object_type_id = {one}.object_type_id
-          AND p.object_id = {one}.object_id AND p.open AND p.sequence > {one}.sequence
+        SELECT 1 FROM webhooks_batchitem p JOIN webhooks_event e ON e.id = p.event_id
+        WHERE p.webhook_id = {{one}}.webhook_id AND p.object_type_id = {{one}}.object_type_id
+          AND p.object_id = {{one}}.object_id AND p.open AND p.sequence > {{one}}.sequence AND {SHOWS_OBJECT}
     )"""
 
 # A small question before the greater one.

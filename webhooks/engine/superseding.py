@@ -99,7 +99,7 @@ SUPERSEDE = f"""
         SELECT w.*, coalesce(w.span ->> 'kind', e.kind) AS kind,
             w.is_attempted OR w.is_redelivered OR coalesce((w.span ->> 'seen')::boolean, false) AS is_seen
         FROM found w JOIN webhooks_event e ON e.id = w.event_id
-        WHERE e.kind IN ('created', 'updated', 'deleted') AND NOT e.test AND e.error = ''
+        WHERE {ordering.SHOWS_OBJECT}
     ), placed AS MATERIALIZED (
         SELECT *, row_number() OVER life AS place FROM (
             SELECT *, count(*) FILTER (WHERE is_first) OVER line AS life FROM (

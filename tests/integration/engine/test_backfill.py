@@ -1,6 +1,7 @@
 """A backfill sends a webhook everything as it is now, in the order of live changes, and delays nobody."""
 
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -8,7 +9,9 @@ from dcim.models import Region, Site
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.db.models import Model
+from django.utils import timezone
 from extras.models import Notification, NotificationGroup, Tag
+from support import log
 from support.builders import DELETED, forget_events, named, site, subscribe
 from support.engine import (
     arrivals,
@@ -28,12 +31,13 @@ from tenancy.models import Tenant
 from users.models import User
 
 from devstack.receiver import Receiver
-from webhooks.choices import BackfillStateChoices, StatusChoices
+from webhooks.choices import BackfillStateChoices, KindChoices, StatusChoices
 from webhooks.engine import backfill as engine
 from webhooks.engine import claims, dispatch, event_claims, lanes, notifications, rescue, runner, timer
 from webhooks.engine.share import FLOOR, MOST, SHARE
 from webhooks.exceptions import DefinitionError
 from webhooks.models import Backfill, Delivery, Event, Webhook
+from webhooks.models.sequence import draw
 from webhooks.presentation import progress
 from webhooks.services import backfill, redelivery, waiting
 from webhooks.transport.exchange import Outcome
@@ -297,6 +301,19 @@ class TestOrder:
         assert [[one['id'] for one in request.json()['data']] for request in receiver.requests] == [made]
         assert [one.status for one in deliveries(backfill=True)] == [SUPERSEDED]
         assert state(webhook) == COMPLETED
+
+    @pytest.mark.parametrize('fields', [{'test': True}, {'kind': KindChoices.JOB_ENDED}, {'error': 'not rendered'}])
+    def test_what_does_not_show_an_object_replaces_nothing_of_it(self, webhook, receiver, fields):
+        first, second = sites(2)
+        start(webhook)
+        cut()
+        later = log.event(Site.objects.get(pk=first), sequence=draw(), **fields)
+        an_hour = timezone.now() + timedelta(hours=1)
+        log.delivery(later, webhook, attempts=0, error='', status=StatusChoices.SENDING, lease_until=an_hour)
+        Site.objects.get(pk=second).save()
+        work()
+        assert statuses(backfill=True) == [(first, DELIVERED), (second, SUPERSEDED)]
+        assert sorted(ids(receiver)) == [first, second]
 
     @pytest.mark.parametrize('batch', [False, True])
     def test_a_paused_backfill_holds_no_change(self, receiver, batch):
