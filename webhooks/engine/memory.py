@@ -41,36 +41,49 @@ class Payload(NamedTuple):
 
 
 class Room:
-    """The room of a worker for large payloads.
+    """The room of a worker for large payloads. A webhook has half of it at most: its endpoint may hang.
 
     Once there is none for one of them, no other large one is let in before all have gone: otherwise the largest would
-    wait for ever.
+    wait for ever. So it is with those of a webhook, once its half is taken.
     """
 
     def __init__(self) -> None:
-        # {id of a delivery: bytes}
-        self._taken: dict[int, int] = {}
-        # Ids of webhooks whose payloads did not find room: nothing is claimed of them meanwhile.
-        self.waiting: frozenset[int] = frozenset()
+        # By the id of the delivery.
+        self._taken: dict[int, Payload] = {}
+        # Ids of webhooks whose payloads did not find room, in their own half or in all.
+        self._full: frozenset[int] = frozenset()
+        self._last: frozenset[int] = frozenset()
+
+    @property
+    def waiting(self) -> frozenset[int]:
+        """The ids of webhooks of which nothing is claimed meanwhile."""
+        return self._full | self._last
 
     def keep(self, in_hand: Iterable[int]) -> bool:
-        """Give back the room of whatever is no longer in hand. Returns whether those who have waited may go now."""
+        """Give back the room of whatever is no longer in hand. Returns whether any of those who wait may go now."""
         if self._taken:
             self._taken = {pk: self._taken[pk] for pk in self._taken.keys() & set(in_hand)}
-        may_go = bool(self.waiting) and not self._taken
-        if may_go:
-            self.waiting = frozenset()
-        return may_go
+        before = self.waiting
+        self._full &= {one.webhook_id for one in self._taken.values()}
+        if not self._taken:
+            self._last = frozenset()
+        return self.waiting != before
 
     def take(self, claimed: Collection[Payload]) -> dict[int, int]:
         """Let in what there is room for. Returns {id: id of its webhook} of the rest, which has to go back."""
         refused = {}
         for one in claimed:
-            if one.size <= LARGE:
-                continue
-            if self._taken and (self.waiting or one.size + sum(self._taken.values()) > ROOM):
+            if one.size > LARGE and not self._take(one):
                 refused[one.pk] = one.webhook_id
-                self.waiting |= {one.webhook_id}
-            else:
-                self._taken[one.pk] = one.size
         return refused
+
+    def _take(self, one: Payload) -> bool:
+        own = [taken.size for taken in self._taken.values() if taken.webhook_id == one.webhook_id]
+        if own and (one.webhook_id in self._full or one.size + sum(own) > ROOM // 2):
+            self._full |= {one.webhook_id}
+            return False
+        if self._taken and (self._last or one.size + sum(taken.size for taken in self._taken.values()) > ROOM):
+            self._last |= {one.webhook_id}
+            return False
+        self._taken[one.pk] = one
+        return True

@@ -21,8 +21,25 @@ class TestRoom:
 
     def test_large_ones_go_as_long_as_there_is_room(self):
         room = Room()
-        assert room.take([Payload(1, 10, HALF), Payload(2, 10, HALF), Payload(3, 20, HALF)]) == {3: 20}
-        assert room.waiting == {20}
+        assert room.take([Payload(1, 10, HALF), Payload(2, 20, HALF), Payload(3, 30, HALF)]) == {3: 30}
+        assert room.waiting == {30}
+
+    def test_a_webhook_has_half_of_it(self):
+        """Its endpoint may hang: there is room for those of others."""
+        room = Room()
+        assert room.take([Payload(1, 10, HALF), Payload(2, 10, LARGE + 1)]) == {2: 10}
+        assert room.waiting == {10}
+        assert room.take([Payload(3, 20, HALF)]) == {}
+
+    def test_a_webhook_whose_half_is_taken_goes_on_once_its_own_are_gone(self):
+        room = Room()
+        room.take([Payload(1, 10, HALF - LARGE), Payload(2, 20, HALF), Payload(3, 10, HALF)])
+        assert room.take([Payload(4, 10, LARGE)]) == {}
+        assert room.take([Payload(5, 10, LARGE + 1)]) == {5: 10}
+        assert room.keep([1, 2]) is False
+        assert room.keep([2]) is True
+        assert room.waiting == set()
+        assert room.take([Payload(3, 10, HALF)]) == {}
 
     def test_what_is_larger_than_the_room_goes_alone(self):
         room = Room()
@@ -44,15 +61,15 @@ class TestRoom:
 
     def test_room_comes_back_with_what_is_no_longer_in_hand(self):
         room = Room()
-        room.take([Payload(1, 10, HALF), Payload(2, 10, HALF)])
+        room.take([Payload(1, 10, HALF), Payload(2, 20, HALF)])
         assert room.keep([2, 7]) is False
         assert room.take([Payload(3, 10, HALF)]) == {}
 
     def test_those_that_wait_go_on_once_all_large_ones_are_gone(self):
         room = Room()
-        room.take([Payload(1, 10, HALF), Payload(2, 10, HALF), Payload(3, 20, HALF)])
+        room.take([Payload(1, 10, HALF), Payload(2, 20, HALF), Payload(3, 30, HALF)])
         assert room.keep([1]) is False
-        assert room.waiting == {20}
+        assert room.waiting == {30}
         assert room.keep([]) is True
         assert room.waiting == set()
         assert room.keep([]) is False
