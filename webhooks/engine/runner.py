@@ -5,6 +5,7 @@ the answers, so that a slow endpoint holds no more than its webhook's `concurren
 claims and dispatches a little, so that no backlog of the one holds up the other.
 """
 
+import itertools
 import logging
 import time
 import uuid
@@ -62,6 +63,8 @@ DEFINITION_AGE = 1.0
 POLL = 0.1
 # Seconds for which a transaction that PostgreSQL broke off is tried again, and between two tries.
 PATIENCE, RETRY_PAUSE = 60.0, 0.2
+# Of a turn, those that claim.
+MOST_TRIES = 2
 
 
 def run(lease: uuid.UUID | None = None) -> Tally:
@@ -206,8 +209,12 @@ class Drain:
         Returns whether there is more to do at once.
         """
         claimed_at = time.monotonic()
+        tries = itertools.count(1)
         try:
-            claim = self._persist(lambda: self._record_and_claim(self._answered, may_claim=may_claim))
+            # What is answered is recorded, whatever breaks off the claim beside it.
+            claim = self._persist(
+                lambda: self._record_and_claim(self._answered, may_claim=may_claim and next(tries) <= MOST_TRIES)
+            )
         except DataError:
             self._record_singly()
             claim = self._persist(lambda: self._record_and_claim([], may_claim=may_claim))

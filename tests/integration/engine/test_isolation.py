@@ -1,6 +1,6 @@
 """What one webhook, endpoint, outcome or transaction does costs the others nothing that they could notice."""
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from dcim.models import Site
@@ -266,6 +266,27 @@ class TestOutcomeThatCannotBeRecorded:
         subscribe(receiver.url(BUSY), Site)
         site()
         assert work() == '1 to retry'
+
+
+def test_a_claim_that_is_broken_off_each_time_takes_no_outcome_with_it(receiver, monkeypatch):
+    """PostgreSQL does so with what takes too long."""
+    monkeypatch.setattr(lanes, 'BEGIN', lanes.BEGIN.replace("'statement_timeout', '10000'", "'statement_timeout', '50'"))
+    monkeypatch.setattr(runner, 'PATIENCE', 1)
+    claim_now, broken_off = runner.Drain._claim, []
+
+    def claim_too_long(drain: runner.Drain, held: set[int], ended: list[Claimed], now: datetime) -> claims.Claim:
+        if ended:
+            broken_off.append(now)
+            sql.execute('SELECT pg_sleep(300)')
+        return claim_now(drain, held, ended, now)
+
+    monkeypatch.setattr(runner.Drain, '_claim', claim_too_long)
+    subscribe(receiver.url(BUSY), Site)
+    dispatch_sites(3)
+    assert work() == '3 delivered'
+    assert len(broken_off) >= 2
+    assert [one.attempt_count for one in deliveries(DELIVERED)] == [1, 1, 1]
+    assert len(receiver.requests) == 3
 
 
 class TestLane:
