@@ -27,6 +27,8 @@ logger = logging.getLogger('webhooks.dispatch')
 # {event id: who asked for it}, and what is made of an event: what it shows, and the webhooks that it goes to.
 Matches = Mapping[int, Sequence[Candidate]]
 Ready = tuple[Shown, list[batching.Pair]]
+# The id of a delivery, and what it was made of.
+Made = tuple[int, batching.Group]
 
 # What JSON, UTF-8 or PostgreSQL says of a value that it does not take.
 UNSTORABLE = (DataError, ValueError)
@@ -212,8 +214,10 @@ def _not_ready(wanted: Sequence[Event], ready: Container[int]) -> set[int]:
     return back
 
 
-def make_deliveries(groups: Sequence[batching.Group], *, keeps_backfill: bool = False) -> list[int]:
-    """Make a delivery of each group, due at once, and return their ids. Waits for no lock.
+def make_deliveries(groups: Sequence[batching.Group], *, keeps_backfill: bool = False) -> list[Made]:
+    """Make a delivery of each group, due at once, and return their ids with the groups. Waits for no lock.
+
+    Of webhooks that were deleted none is made.
 
     `keeps_backfill`: what is recorded for a backfill is sent as its part. Otherwise somebody has asked for it: a change
     does not replace it, and neither a pause nor a cancel of the backfill means it.
@@ -232,16 +236,12 @@ def make_deliveries(groups: Sequence[batching.Group], *, keeps_backfill: bool = 
             'counts': [len(group.event_ids) for group in groups],
         },
     )
-    _add_items(ids, groups)
-    return ids
+    made = list(zip(ids, groups, strict=True))
+    _add_items(made)
+    return made
 
 
-def _add_items(ids: Sequence[int], groups: Sequence[batching.Group]) -> None:
-    items = [
-        (pk, event_id)
-        for pk, group in zip(ids, groups, strict=True)
-        if len(group.event_ids) > 1
-        for event_id in group.event_ids
-    ]
+def _add_items(made: Sequence[Made]) -> None:
+    items = [(pk, event_id) for pk, group in made if len(group.event_ids) > 1 for event_id in group.event_ids]
     if items:
         sql.execute(ADD_ITEMS, [list(column) for column in zip(*items, strict=True)])

@@ -254,10 +254,11 @@ def _send_apart(leaving: Sequence[tuple]) -> None:
     for pk, webhook_id, event_id, _sequence, span in leaving:
         batches[pk, webhook_id].append((event_id, span))
     groups = [Group(webhook_id, [event_id for event_id, _span in told]) for (_pk, webhook_id), told in batches.items()]
+    spans = {(webhook_id, event_id): span for (_pk, webhook_id), told in batches.items() for event_id, span in told}
     rows = [
-        {'delivery_id': pk, 'event_id': event_id, 'span': json.loads(span)}
-        for pk, told in zip(dispatch.make_deliveries(groups), batches.values(), strict=False)
-        for event_id, span in told
+        {'delivery_id': pk, 'event_id': event_id, 'span': json.loads(spans[group.webhook_id, event_id])}
+        for pk, group in dispatch.make_deliveries(groups)
+        for event_id in group.event_ids
     ]
     if rows:
         sql.execute(SPAN, {'rows': json.dumps(rows)})

@@ -94,7 +94,7 @@ def _tell_again(groups: dict[int, Group]) -> None:
     made = dispatch.make_deliveries(list(groups.values()))
     if made:
         with connection.cursor() as cursor:
-            cursor.execute(TELL_AGAIN, {'olds': list(groups), 'news': made})
+            cursor.execute(TELL_AGAIN, {'olds': list(groups), 'news': [pk for pk, _group in made]})
 
 
 def _hold(deliveries: QuerySet[Delivery]) -> QuerySet[Delivery]:

@@ -270,14 +270,13 @@ class TestOutcomeThatCannotBeRecorded:
 
 def test_a_claim_that_is_broken_off_each_time_takes_no_outcome_with_it(receiver, monkeypatch):
     """PostgreSQL does so with what takes too long."""
-    monkeypatch.setattr(lanes, 'BEGIN', lanes.BEGIN.replace("'statement_timeout', '10000'", "'statement_timeout', '50'"))
-    monkeypatch.setattr(runner, 'PATIENCE', 1)
+    monkeypatch.setattr(runner, 'PATIENCE', 5)
     claim_now, broken_off = runner.Drain._claim, []
 
     def claim_too_long(drain: runner.Drain, held: set[int], ended: list[Claimed], now: datetime) -> claims.Claim:
         if ended:
             broken_off.append(now)
-            sql.execute('SELECT pg_sleep(300)')
+            sql.execute("SET LOCAL statement_timeout = '50ms'; SELECT pg_sleep(300)")
         return claim_now(drain, held, ended, now)
 
     monkeypatch.setattr(runner.Drain, '_claim', claim_too_long)

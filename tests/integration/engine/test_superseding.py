@@ -26,6 +26,7 @@ from support.engine import (
 )
 from support.log import batch as batch_of
 from support.log import delivery, event
+from tenancy.models import Tenant
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
@@ -550,6 +551,21 @@ class TestBatch:
             self.together(places)
         work()
         assert self.told(receiver) == [(CREATED, ['b*', 'c*']), (UPDATED, ['a*'])]
+
+    def test_those_of_a_webhook_that_was_just_deleted_are_not_mistaken_for_others(self, webhook, receiver):
+        tenants = subscribe(receiver.url(HOOK), Tenant, latest_only=True, batch=True)
+        with away():
+            self.together(self.make('ab'))
+            with transaction.atomic():
+                made = [Tenant.objects.create(name=name, slug=name) for name in 'cd']
+            self.together(made)
+        waiting = [one.pk for one in deliveries(PENDING)]
+        Webhook.objects.filter(pk=webhook.pk).delete()
+        with lanes.turn() as now:
+            lanes.take([tenants.pk])
+            superseding.supersede(waiting, now)
+        work()
+        assert self.told(receiver) == [(CREATED, ['c*', 'd*'])]
 
     def test_of_a_batch_of_creations_one_is_updated(self, webhook, receiver):
         with away():
