@@ -80,7 +80,7 @@ UNPARK = f"""
     WHERE n.id = ANY(ARRAY(SELECT id FROM behind)) AND n.id = behind.id
       AND (n.due_at IS NULL OR n.due_at = n.overtake_at AND n.due_at > %(now)s)"""
 
-# A delivery `d` of a backfill that was not tried yet: the receiver has heard nothing of it, and nobody has asked for it.
+# A delivery `d` of a backfill that was not tried yet: no receiver has heard of it, and nobody has asked for it.
 UNTRIED = 'd.attempt_count = 0 AND d.attempt_limit IS NULL AND d.lapses = 0'
 
 # An event `e` that shows its object: no test, no job's event, and nothing that could not be rendered.
