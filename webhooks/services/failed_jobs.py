@@ -8,7 +8,7 @@ import logging
 import uuid
 from collections.abc import Iterable, Sequence
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.utils import timezone
 from redis import RedisError
 from rq import get_current_job
@@ -19,6 +19,7 @@ from rq.results import Result
 
 from ..choices import StatusChoices
 from ..constants import STATUS_PAGE_LIMIT
+from ..engine import sql
 from ..models import Delivery
 from ..outbox import queue
 
@@ -91,8 +92,7 @@ def _mark_listed(deliveries: Sequence[Delivery]) -> None:
     values = [[one.pk for one in deliveries], [one.finished_at for one in deliveries]]
     # There is no room for what is older than these.
     oldest = deliveries[-1].pk if len(deliveries) == STATUS_PAGE_LIMIT else 0
-    with connection.cursor() as cursor:
-        cursor.execute(MARK_LISTED, [*values, oldest])
+    sql.execute(MARK_LISTED, [*values, oldest])
 
 
 def _sweep() -> None:

@@ -4,13 +4,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import F, QuerySet
 from django.db.models.functions import Least
 from django.utils.translation import ngettext
 
 from ..choices import OPEN_STATUSES, StatusChoices
-from ..engine import dispatch, event_rendering, expiry, lanes, ordering, superseding
+from ..engine import dispatch, event_rendering, expiry, lanes, ordering, sql, superseding
 from ..engine.batching import Group
 from ..exceptions import DeliveryFailed
 from ..models import BatchItem, Delivery, Webhook, querysets
@@ -93,16 +93,13 @@ def _tell_again(groups: dict[int, Group]) -> None:
     """Make new deliveries of what was delivered: {id of a delivery: what it told of}."""
     made = dispatch.make_deliveries(list(groups.values()))
     if made:
-        with connection.cursor() as cursor:
-            cursor.execute(TELL_AGAIN, {'olds': list(groups), 'news': [pk for pk, _group in made]})
+        sql.execute(TELL_AGAIN, {'olds': list(groups), 'news': [pk for pk, _group in made]})
 
 
 def _hold(deliveries: QuerySet[Delivery]) -> QuerySet[Delivery]:
     """Hold the events of deliveries against pruning, and return those whose events are all held."""
     pks = list(deliveries.values_list('pk', flat=True))
-    with connection.cursor() as cursor:
-        cursor.execute(HOLD_EVENTS, {'ids': pks})
-        held = [pk for (pk,) in cursor.fetchall()]
+    held = sql.fetch_column(HOLD_EVENTS, {'ids': pks})
     lost = BatchItem.objects.filter(delivery__in=pks).exclude(event__in=held).values('delivery')
     return deliveries.filter(pk__in=pks, event__in=held).exclude(pk__in=lost)
 

@@ -5,11 +5,10 @@ from datetime import datetime
 from itertools import batched
 
 from django.contrib.humanize.templatetags.humanize import intcomma
-from django.db import connection
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from ..engine import lanes, superseding
+from ..engine import lanes, sql, superseding
 from ..models import Delivery, Health, Webhook
 from ..outbox import wakeup
 from .backlog import waiting_since
@@ -64,7 +63,7 @@ def _shown(count: int) -> str:
 
 def measure(webhook: Webhook) -> Waiting:
     """Return what has been dispatched for the webhook, and is neither sent nor under way."""
-    changes, objects = _fetch(COUNT, webhook=webhook.pk, most=MOST)[0]
+    changes, objects = sql.fetch(COUNT, {'webhook': webhook.pk, 'most': MOST})[0]
     since = waiting_since(Delivery.objects.filter(webhook=webhook)) if changes else None
     return Waiting(changes, objects, since)
 
@@ -97,7 +96,7 @@ def _supersede(webhook: Webhook) -> int:
     total, more = 0, True
     while more:
         more = False
-        for portion in superseding.portions(_fetch(WITH_COMPANY, webhook=webhook.pk)):
+        for portion in superseding.portions(sql.fetch(WITH_COMPANY, {'webhook': webhook.pk})):
             with lanes.hold(webhook.pk) as now:
                 closed = superseding.supersede(portion, now)
             total += closed.count
@@ -108,13 +107,7 @@ def _supersede(webhook: Webhook) -> int:
 def _retry_now(webhook: Webhook) -> None:
     with lanes.hold(webhook.pk) as now:
         Health.objects.filter(webhook=webhook, suspended_since__isnull=False).update(probe_at=now)
-        retried = [pk for (pk,) in _fetch(RETRIED, webhook=webhook.pk, now=now)]
+        retried = sql.fetch_column(RETRIED, {'webhook': webhook.pk, 'now': now})
     for part in batched(retried, PART):
-        with lanes.hold(webhook.pk) as now, connection.cursor() as cursor:
-            cursor.execute(RETRY_NOW, {'ids': list(part), 'now': now})
-
-
-def _fetch(statement: str, **parameters: object) -> list[tuple]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return cursor.fetchall()
+        with lanes.hold(webhook.pk) as now:
+            sql.execute(RETRY_NOW, {'ids': list(part), 'now': now})
