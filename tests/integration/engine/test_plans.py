@@ -20,6 +20,14 @@ NOWHERE = 'http://127.0.0.1:9/'
 LEASE = uuid.uuid4()
 # As many as a batch holds, and many more.
 FEW, MANY = 50, 1000
+# As an import of so many objects in one transaction leaves behind: copies of the last event.
+LARGE = 20_000
+IMPORT = """
+    INSERT INTO webhooks_event (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, data, error,
+        skipped, transaction_id, transaction_time, visible, snapshot)
+    SELECT gen_random_uuid(), nextval('webhooks_event_sequence'), kind, object_type_id, object_id + 1000000 + n, '',
+        now(), '', '', 0, pg_current_xact_id()::text::bigint, now(), visible, snapshot
+    FROM (SELECT * FROM webhooks_event ORDER BY id DESC LIMIT 1) e, generate_series(1, %s) n"""
 
 # Copies of one that waits. They expire in the order in which they lie, as always.
 BACKLOG = """
@@ -60,12 +68,11 @@ def pages_read(statement: str, parameters: dict[str, object]) -> int:
 
 
 def of_events() -> dict[str, int]:
-    """Return the pages that are read to claim FEW of the oldest and of the newest events that wait, or suspects."""
+    """Return the pages that are read to claim FEW of the oldest and of the newest events that wait."""
     waiting = list(Event.objects.filter(dispatched_at=None).order_by('sequence').values_list('pk', flat=True))
     ids = [*waiting[:FEW], *waiting[-FEW:]]
     parameters = {'lease': LEASE, 'seconds': 10, 'count': 1, 'limit': FEW, 'ids': ids, 'near': FEW}
-    read = {name: pages_read(getattr(event_claims, name), parameters) for name in ('ANY', 'OLDEST', 'CLAIM')}
-    return read | {'FIND': pages_read(quarantine.FIND, parameters)}
+    return {name: pages_read(getattr(event_claims, name), parameters) for name in ('ANY', 'OLDEST', 'CLAIM')}
 
 
 def of_claim(webhook: Webhook, now: datetime) -> dict[str, object]:
@@ -105,6 +112,28 @@ def test_a_claim_of_events_reads_no_more_where_more_wait(webhook):
     sites(MANY)
     many = of_events()
     assert {name: (few[name], many[name]) for name in few if many[name] > 2 * few[name] + FEW} == {}
+
+
+@pytest.fixture
+def backlog(webhook: Webhook) -> None:
+    """A large transaction, and small ones after it."""
+    site()
+    with connection.cursor() as cursor:
+        cursor.execute(IMPORT, [LARGE])
+    for _ in range(event_claims.TRANSACTIONS):
+        site()
+    with connection.cursor() as cursor:
+        cursor.execute('ANALYZE webhooks_event')
+
+
+def test_small_transactions_are_found_beside_a_large_one_without_reading_it(backlog):
+    steps = {'transactions': event_claims.TRANSACTIONS, 'of_each': event_claims.OF_EACH}
+    assert pages_read(event_claims.DEAL, {'lease': LEASE, **steps}) < MANY
+
+
+def test_suspects_are_looked_for_among_the_oldest_and_the_newest_alone(backlog):
+    few, all_of_them = (pages_read(quarantine.FIND, {'lease': LEASE, 'near': near}) for near in (FEW, LARGE))
+    assert few < MANY < all_of_them
 
 
 def test_a_claim_of_deliveries_reads_no_more_where_more_wait(webhook):
