@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures('committed')
 PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
 BUSY, IDLE = '/busy', '/idle'
 # A tenth of a second and more on any machine, and within a template's two seconds.
-SLOW_TEMPLATE = '{% for j in range(10) %}{% for i in range(20000) %}{% set x = i * i %}{% endfor %}{% endfor %}slow'
+SLOW_TEMPLATE = '{% for j in range(80) %}{% for i in range(20000) %}{% set x = i * i %}{% endfor %}{% endfor %}slow'
 
 
 def sites(count: int) -> None:
