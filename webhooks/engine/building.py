@@ -5,6 +5,7 @@ template may take two seconds. Of a webhook that was slow to build, one delivery
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -55,7 +56,8 @@ class Building:
                 self._under_way[future] = delivery, claimed_at
             else:
                 plain.append(delivery)
-        plain.sort(key=lambda each: each.webhook_id in self.slow)
+        places = _places(plain)
+        plain.sort(key=lambda each: (each.webhook_id in self.slow, places[each.pk]))
         end = time.monotonic() + BUDGET
         for position, delivery in enumerate(plain):
             if position and time.monotonic() > end:
@@ -89,6 +91,16 @@ class Building:
             if delivery.webhook_id == webhook_id and future.cancel():
                 del self._under_way[future]
                 self.left[delivery.pk] = webhook_id
+
+
+def _places(deliveries: Sequence[Delivery]) -> dict[int, int]:
+    """Return {id of a delivery: its place among those of its webhook}: the first of each come before the others."""
+    counts: Counter[int] = Counter()
+    places = {}
+    for delivery in deliveries:
+        counts[delivery.webhook_id] += 1
+        places[delivery.pk] = counts[delivery.webhook_id]
+    return places
 
 
 def _timed(delivery: Delivery, builder: Builder) -> tuple[Claimed, float]:

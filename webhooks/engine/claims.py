@@ -73,10 +73,11 @@ OF_CLASS = '(%(backfill)s::bool IS NULL OR d.backfill = %(backfill)s)'
 HAS_WORK = f"""
     (SELECT true FROM webhooks_delivery d WHERE {DUE} AND {OF_CLASS} ORDER BY d.due_at, d.id LIMIT 1)"""
 
-# Whoever has least under way comes first, so that a backlog of others leaves room for one that was idle, and workers
-# do not meet where another has its hands full.
+# Whoever has least under way, or had since the last turn, comes first, so that a backlog of others leaves room for one
+# that was idle, and workers do not meet where another has its hands full.
 CHOOSE = f"""
-    SELECT w.id FROM {LANE} WHERE {ACTIVE} AND {ENDS_IN_TIME} AND {HAS_WORK} AND {SLOTS} > 0
+    SELECT w.id FROM {LANE}
+    WHERE NOT w.id = ANY(%(held)s) AND {ACTIVE} AND {ENDS_IN_TIME} AND {HAS_WORK} AND {SLOTS} > 0
     ORDER BY {UNDER_WAY}, random() LIMIT %(lanes)s
     FOR UPDATE OF h SKIP LOCKED"""
 
@@ -108,7 +109,7 @@ CLAIM = f"""
         FROM {LANE}
         LEFT JOIN unnest(%(answered_of)s::bigint[], %(answered)s::int[]) AS answered(id, number) ON answered.id = w.id
         WHERE w.id = ANY(%(ids)s) AND {ACTIVE} AND {ENDS_IN_TIME}
-        ORDER BY {UNDER_WAY}, random()
+        ORDER BY {UNDER_WAY} + coalesce(answered.number, 0), random()
     ), shares AS MATERIALIZED (
         SELECT *, floor(room * %(newest)s + random())::int AS newest FROM ready
     ), seen AS MATERIALIZED (
@@ -214,7 +215,7 @@ def claim(
     if limit <= 0:
         return Claim()
     kind = {'suspect': suspect, 'backfill': backfill}
-    chosen = set(sql.fetch_column(CHOOSE, {'lanes': LANES, **kind, **_of_time(now, span)}))
+    chosen = set(sql.fetch_column(CHOOSE, {'held': list(held), 'lanes': LANES, **kind, **_of_time(now, span)}))
     claimed = _claim(lease, chosen | set(held), limit, now, span, one_each, answered, kind)
     claimed.more |= len(chosen) == LANES and len(claimed.held) < limit
     return claimed

@@ -80,6 +80,7 @@ def of_claim(webhook: Webhook, now: datetime) -> dict[str, object]:
     return {
         **claims._of_time(now, claims.ANY_TIME),
         'ids': [webhook.pk],
+        'held': [],
         'lanes': claims.LANES,
         'lease': LEASE,
         'limit': FEW,

@@ -347,6 +347,16 @@ class TestAhead:
         assert len(claim(limit=others)) == others
         assert self.claimed(webhook) == 2 - others
 
+    def test_whoever_was_answered_comes_after_whoever_was_not(self, webhook, receiver):
+        idle = subscribe(receiver.url('/idle'), Tenant)
+        Tenant.objects.create(**named('tenant'))
+        dispatch_all()
+        for _ in range(10):
+            with lanes.turn() as now:
+                held = claims.claim(LEASE, [webhook.pk], 2, now, answered={webhook.pk: 5}).held
+                transaction.set_rollback(True)
+            assert idle.pk in {one.webhook_id for one in held}
+
     def test_for_a_suspect_there_is_room(self, webhook):
         Delivery.objects.filter(pk=deliveries()[0].pk).update(lapses=1)
         assert self.claimed(webhook) == 2
