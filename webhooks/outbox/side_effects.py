@@ -49,7 +49,7 @@ class Followers:
 
 
 def _rows(model: type[Model]) -> QuerySet:
-    return model._base_manager.using(DEFAULT_DB_ALIAS)
+    return model._base_manager.using(DEFAULT_DB_ALIAS).order_by()
 
 
 TAKEN_ALONG = (
