@@ -83,8 +83,9 @@ class WebhooksWorker(NetBoxRQWorker):
     def work(self, *args, **options) -> bool:
         others = [one for one in self.queues if one.name != conf.get().queue]
         if 0 < len(others) < len(self.queues) and not any(map(options.get, ENDS)):
-            self._sidecar = Sidecar(partial(self._work_beside, options))
-            self.queues, self._ordered_queues = others, others[:]
+            # One scheduler is enough, and that of this worker is for all of its queues.
+            self._sidecar = Sidecar(partial(self._work_beside, options | {'with_scheduler': False}))
+            self._ordered_queues = others
             self.job_monitoring_interval = min(self.job_monitoring_interval, sidecar.INTERVAL)
         return super().work(*args, **options)
 
@@ -101,6 +102,10 @@ class WebhooksWorker(NetBoxRQWorker):
             serializer=self.serializer,
         )
         worker.work(**options)
+
+    def queue_names(self) -> list[str]:
+        names = super().queue_names()
+        return [name for name in names if name != conf.get().queue] if self._sidecar else names
 
     @property
     def dequeue_timeout(self) -> int:

@@ -102,8 +102,11 @@ def test_one_that_was_killed_is_replaced(webhook, receiver, rqworker, busy):
 def test_it_ends_with_a_worker_that_is_killed(webhook, rqworker):
     worker = rqworker()
     process = process_of(worker, sidecars()[0].pid)
+    others = descendants(worker.pid)
     worker.kill()
     assert wait_until(lambda: not process.is_alive, timeout=PATIENCE)
+    for other in others:
+        other.kill()
 
 
 def test_a_worker_that_is_told_to_stop_waits_for_what_is_under_way(webhook, receiver, rqworker):
@@ -131,6 +134,17 @@ def test_told_twice_it_ends_at_once(webhook, receiver, rqworker):
         return not worker.child.running and not process.is_alive
 
     assert wait_until(is_gone, timeout=webhook.effective_timeout / 2, interval=1.1)
+
+
+def test_it_has_no_scheduler_of_its_own(webhook, rqworker):
+    """One that was killed would leave it behind, and nobody could schedule jobs of the queue but that."""
+    worker = rqworker()
+    (ours,) = sidecars()
+    assert wait_until(lambda: len(descendants(ours.pid)) == 1, timeout=PATIENCE)  # the standby
+    locks = [f'rq:scheduler-lock:{name}' for name in ('high', 'default', 'low')]
+    schedulers = {queue.get().connection.get(lock) for lock in locks}
+    assert len(schedulers) == 1
+    assert None not in schedulers
 
 
 def test_a_worker_that_ends_by_itself_has_none(webhook, receiver, netbox):
