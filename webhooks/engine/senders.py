@@ -19,6 +19,8 @@ from .claimed import Claimed
 THREADS = 64
 # Seconds for which what was claimed waits here at most. Its webhook may be paused meanwhile, or its endpoint may hang.
 LONGEST_QUEUED = 1.0
+# Seconds after which a request may hang, and seconds without an answer after which nobody waits for more then.
+LONG, QUIET = 0.25, 0.005
 
 
 @dataclass
@@ -43,6 +45,8 @@ class Senders:
         self._requests: Counter[int] = Counter()
         self._concurrency: dict[int, int] = {}
         self._threads = 0
+        # By thread: when its request began.
+        self._began: dict[int, float] = {}
         self._heard: SimpleQueue = SimpleQueue()
         self._is_idle = threading.Event()
         self._is_idle.set()
@@ -83,7 +87,7 @@ class Senders:
         self._heard.put(what)
 
     def wait(self, patience: float, gather: float) -> list[Any]:
-        """Wait for the first answer for `patience` seconds, and for more for `gather`. Return all that came.
+        """Wait for the first answer for `patience` seconds, and for more for `gather` at most. Return all that came.
 
         Of an answer its Claimed, with the outcome; without one if it was too late to send it.
         """
@@ -91,12 +95,27 @@ class Senders:
             heard = [self._heard.get(timeout=patience) if patience else self._heard.get_nowait()]
         except Empty:
             return []
-        self._is_idle.wait(gather)
+        self._gather(gather)
         while True:
             try:
                 heard.append(self._heard.get_nowait())
             except Empty:
                 return [self._taken(what) for what in heard]
+
+    def _gather(self, seconds: float) -> None:
+        if not self._may_any_hang():
+            self._is_idle.wait(seconds)
+            return
+        end, count = time.monotonic() + seconds, -1
+        while count < self._heard.qsize() and (left := end - time.monotonic()) > 0:
+            count = self._heard.qsize()
+            if self._is_idle.wait(min(left, QUIET)):
+                return
+
+    def _may_any_hang(self) -> bool:
+        latest = time.monotonic() - LONG
+        with self._changed:
+            return any(began < latest for began in self._began.values())
 
     def _taken(self, what: Any) -> Any:
         if isinstance(what, BaseException):
@@ -125,12 +144,14 @@ class Senders:
                 self._requests[ended] -= 1
             ready = [pk for pk in self._queues if self._has_room(pk)]
             if not ready:
+                self._began.pop(threading.get_ident(), None)
                 self._threads -= 1
                 if not self._threads:
                     self._is_idle.set()
                 return None
             webhook_id = min(ready, key=self._requests.__getitem__)
             self._requests[webhook_id] += 1
+            self._began[threading.get_ident()] = time.monotonic()
             queued = self._queues[webhook_id].popleft()
             if not self._queues[webhook_id]:
                 del self._queues[webhook_id]
