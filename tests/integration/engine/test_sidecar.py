@@ -138,7 +138,7 @@ def test_told_twice_it_ends_at_once(webhook, receiver, rqworker):
 
 def test_it_has_no_scheduler_of_its_own(webhook, rqworker):
     """One that was killed would leave it behind, and nobody could schedule jobs of the queue but that."""
-    worker = rqworker()
+    rqworker()
     (ours,) = sidecars()
     assert wait_until(lambda: len(descendants(ours.pid)) == 1, timeout=PATIENCE)  # the standby
     locks = [f'rq:scheduler-lock:{name}' for name in ('high', 'default', 'low')]
