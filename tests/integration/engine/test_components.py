@@ -1,9 +1,8 @@
 """`include_components`: a change of what belongs to a device, module or virtual machine is also an update of that."""
 
-import threading
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -30,7 +29,7 @@ from ipam.models import IPAddress, Service
 from jsonschema import Draft202012Validator
 from support.builders import CREATED, DELETED, KINDS, UPDATED, device, forget_events, interface, recorded, subscribe
 from support.builtin import request_by
-from support.engine import deliveries, dispatch_all, in_thread, work
+from support.engine import deliveries, dispatch_all, open_transaction, work
 from support.objects.surroundings import make_module
 from support.rest import get
 from virtualization.models import VirtualDisk, VirtualMachine, VMInterface
@@ -349,24 +348,9 @@ class TestWhoGetsIt:
         assert told(receiver) == [(owner.pk, ['dcim.consoleport'])]
 
 
-@contextmanager
-def held(owner: Device) -> Iterator[None]:
+def held(owner: Device) -> AbstractContextManager[None]:
     """Somebody else has changed the owner, and has not committed."""
-    begun, done = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with transaction.atomic():
-            Device.objects.filter(pk=owner.pk).update(comments='being edited')
-            begun.set()
-            done.wait(60)
-
-    thread = in_thread(hold)
-    assert begun.wait(60)
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join(60)
+    return open_transaction(lambda: Device.objects.filter(pk=owner.pk).update(comments='being edited'))
 
 
 class TestALockedOwner:
