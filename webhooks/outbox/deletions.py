@@ -21,6 +21,7 @@ from django.db.models import Model, QuerySet
 from rq.timeouts import BaseTimeoutException
 
 from .. import object_types, rendering
+from ..models import Subscription
 from ..rendering import expansion
 from ..rendering.keys import may_be_expanded
 from . import cascade, here, scope, snapshots
@@ -192,7 +193,7 @@ def _show(model: type[Model], texts: Mapping[Any, str]) -> dict[Any, str]:
 
 def _render(model: type[Model], texts: Sequence[str]) -> list[str]:
     """Render in a savepoint that is rolled back: nothing is changed, and an error or the limit leaves no trace."""
-    tree = expansion.tree_of(scope.expanded_of_deletions(model))
+    tree = expansion.tree_of(Subscription.objects.expanded_of_deletions(snapshots.object_type_id(model)))
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(f'SET LOCAL statement_timeout = {LONGEST_QUERY:d}')

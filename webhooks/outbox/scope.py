@@ -1,12 +1,13 @@
 """What is known of the open transaction on the way of a save: which models anybody wants changes of.
 
-It is asked once a transaction. Before the first question of a process, our tables have to exist.
+It is asked once a transaction, or twice: of the first model alone, which is all that most transactions change, and then
+of all of them. Before the first question of a process, our tables have to exist.
 """
 
 import logging
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
 
@@ -22,13 +23,23 @@ logger = logging.getLogger('webhooks.outbox')
 class Scope:
     """What is known about the open transaction. Registered as its commit hook, it wakes a worker."""
 
-    # {id of a subscribed object type: what is asked for beside its changes}
-    subscribed: dict[int, Asked]
+    # {id of an object type that was asked for: what webhooks ask of it, None where none is subscribed}
+    known: dict[int, Asked | None] = field(default_factory=dict)
+    # Whether those that are not known have no subscription.
+    is_complete: bool = False
     recorded: bool = False
 
     def __call__(self) -> None:
         if self.recorded:
             wakeup.wake()
+
+    def asked(self, model: type[models.Model]) -> Asked | None:
+        """Return what webhooks ask of the model's objects beside their changes, None where they do not ask for those."""
+        pk = object_type_id(model)
+        if pk not in self.known and not self.is_complete:
+            self.is_complete = bool(self.known)
+            self.known |= {pk: None, **_subscribed(None if self.is_complete else pk)}
+        return self.known.get(pk)
 
 
 _tables_exist = False
@@ -61,28 +72,20 @@ def look_again() -> None:
 
 
 def is_subscribed(model: type[models.Model]) -> bool:
-    """Whether any webhook wants changes of the model. Costs one small query a transaction."""
-    return object_type_id(model) in current().subscribed
+    """Whether any webhook wants changes of the model."""
+    return current().asked(model) is not None
 
 
 def needs_before(model: type[models.Model]) -> bool:
     """Whether any webhook asks what an object of the model was before a change."""
-    asked = current().subscribed.get(object_type_id(model))
+    asked = current().asked(model)
     return asked is not None and asked.before
 
 
 def wants_deletions(model: type[models.Model]) -> bool:
     """Whether any webhook asks for deletions of the model."""
-    asked = current().subscribed.get(object_type_id(model))
+    asked = current().asked(model)
     return asked is not None and asked.deletions
-
-
-def expanded_of_deletions(model: type[models.Model]) -> list[str]:
-    """Return the keys that webhooks want expanded in deletions of the model. Asked only where some webhook has keys."""
-    asked = current().subscribed.get(object_type_id(model))
-    if asked is None or not asked.expanded:
-        return []
-    return Subscription.objects.expanded_of_deletions(object_type_id(model))
 
 
 def forget() -> None:
@@ -100,21 +103,21 @@ def current() -> Scope:
     hooks = connection.run_on_commit
     if scope is not None and position < len(hooks) and hooks[position][1] is scope:
         return scope
-    scope = Scope(_subscribed())
+    scope = Scope()
     if connection.in_atomic_block:
         transaction.on_commit(scope, robust=True)
         connection.webhooks_scope = (len(connection.run_on_commit) - 1, scope)
     return scope
 
 
-def _subscribed() -> dict[int, Asked]:
+def _subscribed(only: int | None) -> dict[int, Asked]:
     """Return the open subscriptions, none where the tables were removed under this process: nobody can have any.
 
     They cannot vanish between this look and the event, as the look holds their lock. A removal that began before it,
     and already waits for it, is a deadlock to PostgreSQL: it ends one of the two, and nothing is lost. Without a
     transaction there is no such lock, and the save fails.
     """
-    found = Subscription.objects.open_object_types()
+    found = Subscription.objects.open_object_types(only)
     if found is None:
         look_again()
         _say_gone()

@@ -1,13 +1,15 @@
 """Which events a webhook gets: those since it was subscribed, while it was."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
-from dcim.models import Rack, Site
+from dcim.models import Manufacturer, Rack, Site
 from django.contrib.contenttypes.models import ContentType
-from django.db import transaction
+from django.db import connection, transaction
 from support.builders import CREATED, DELETED, NOWHERE, UPDATED, changes, recorded, site, subscribe
 from support.engine import dispatch_all
+from tenancy.models import Tenant
 from users.models import User
 
 from webhooks.models import Delivery, Webhook
@@ -179,3 +181,29 @@ class TestSameTransaction:
             webhook = subscribe(NOWHERE, Site)
             place.save()
         assert sent_to(webhook) == [(UPDATED, place.pk)]
+
+
+class TestQuestions:
+    """What webhooks want is asked of the first model alone, and then of all: most transactions change one model."""
+
+    def test_changes_of_whatever_model_are_recorded(self):
+        subscribe(NOWHERE, Rack, Tenant)
+        with transaction.atomic():
+            place = site()
+            rack = Rack.objects.create(site=place, name='A1')
+            tenant = Tenant.objects.create(name='Tenant', slug='tenant')
+        assert changes() == [(CREATED, rack.pk), (CREATED, tenant.pk)]
+
+    @pytest.mark.parametrize(('models', 'questions'), [((), 0), ((Site,), 1), ((Site, Tenant, Manufacturer), 2)])
+    def test_a_transaction_asks_twice_at_most(self, models, questions):
+        asked = []
+        with connection.execute_wrapper(partial(note, asked)), transaction.atomic():
+            for model in models:
+                for name in ('one', 'two'):
+                    model.objects.create(name=name, slug=name)
+        assert sum('webhooks_subscription' in statement for statement in asked) == questions
+
+
+def note(asked: list[str], execute: Callable, statement: str, *args: object) -> object:
+    asked.append(statement)
+    return execute(statement, *args)

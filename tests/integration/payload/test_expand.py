@@ -237,21 +237,6 @@ class TestWhatIsGone:
         assert shown['data']['device'] == expected
         assert 'partial' not in shown
 
-    def test_a_deletion_asks_for_keys_only_if_a_webhook_expands_something(self, monkeypatch):
-        made = an_interface()
-        webhook = subscribe('http://127.0.0.1:9/', Interface, kinds=(DELETED,))
-        asked = []
-        monkeypatch.setattr(type(Subscription.objects), 'expanded_of_deletions', lambda *args: asked.append(args) or [])
-        with transaction.atomic():
-            made.delete()
-        assert not asked
-        webhook.expand = ['device']
-        webhook.save()
-        other = an_interface()
-        with transaction.atomic():
-            other.delete()
-        assert len(asked) == 1
-
 
 @pytest.mark.usefixtures('committed')
 class TestTheSameBytes:
