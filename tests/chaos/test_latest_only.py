@@ -57,14 +57,19 @@ class Follower:
     _heard: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
 
     def apply(self, told: Told) -> None:
-        is_known = bool(self._heard[told.pk])
-        if told.before is not None and told.before not in self._heard[told.pk] and (is_known or told.kind != DELETED):
-            self.gaps.append(told)
-        self._heard[told.pk].add(told.after)
         if told.kind == CREATED:
             self.created.add(told.pk)
-        if told.pk not in self.objects or told.sequence >= self.objects[told.pk].sequence:
-            self.objects[told.pk] = told
+        last = self.objects.get(told.pk)
+        if last is not None and told.sequence <= last.sequence:
+            return  # a repetition
+        heard = self._heard[told.pk]
+        # Who has not acted on a creation knows nothing of what is deleted.
+        if told.before is not None and told.before not in heard and (heard or told.kind != DELETED):
+            self.gaps.append(told)
+        heard.add(told.after)
+        if told.kind == DELETED:
+            heard.clear()
+        self.objects[told.pk] = told
 
     @property
     def present(self) -> dict[int, str]:

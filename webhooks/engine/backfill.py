@@ -48,11 +48,16 @@ WAITING = f"""
         WHERE webhook_id = b.webhook_id AND backfill AND status IN ('pending', 'sending') LIMIT {MOST_WAITING}
     ) d"""
 
-# Backfills `b` of which a slice can be cut, or that may have come to their end.
+# Backfills `b` of which a slice can be cut, or that may have come to their end. A webhook that is suspended is probed
+# with what waits; where all of that has expired, with a slice.
 CAN_GO_ON = f"""
     webhooks_backfill b JOIN webhooks_webhook w ON w.id = b.webhook_id
     JOIN webhooks_health h ON h.webhook_id = w.id
-    WHERE b.state = '{RUNNING}' AND w.enabled AND NOT w.paused AND h.suspended_since IS NULL
+    WHERE b.state = '{RUNNING}' AND w.enabled AND NOT w.paused AND (
+        h.suspended_since IS NULL OR h.probe_at <= now() AND NOT EXISTS (
+            SELECT 1 FROM webhooks_delivery d WHERE d.webhook_id = w.id AND d.status IN ('pending', 'sending')
+        )
+      )
       AND ({WAITING}) < CASE WHEN b.position < cardinality(b.object_types) THEN {MOST_WAITING} ELSE 1 END"""
 
 FIND = f'SELECT b.webhook_id FROM {CAN_GO_ON}'

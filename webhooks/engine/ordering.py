@@ -106,7 +106,8 @@ IS_ANY_BACKFILL = """
         WHERE webhook_id = ANY(%(lanes)s) AND backfill AND status IN ('pending', 'sending')
     )"""
 
-# What is untried of backfills goes where there is a later one: whole deliveries, and objects of batches.
+# What is untried of backfills goes where there is a later one: whole deliveries, and objects of batches. A batch that
+# was parked behind what it tells no more would be found by nobody: it is looked at anew.
 REPLACE = f"""
     WITH untried AS MATERIALIZED (
         SELECT d.id, d.event_count FROM webhooks_delivery d
@@ -120,6 +121,9 @@ REPLACE = f"""
         UPDATE webhooks_batchitem i SET superseded = true, open = false
         FROM untried WHERE i.delivery_id = untried.id AND untried.event_count > 1 AND i.open AND {LATER.format(one='i')}
         RETURNING i.delivery_id
+    ), look_anew AS (
+        UPDATE webhooks_delivery d SET due_at = %(now)s
+        FROM (SELECT DISTINCT delivery_id FROM items) i WHERE d.id = i.delivery_id AND d.due_at IS NULL
     )
     SELECT id, webhook_id FROM replaced UNION SELECT delivery_id, null FROM items"""
 
@@ -147,7 +151,7 @@ def replace(lanes: Collection[int], now: object) -> Counter[int]:
     """
     if not sql.fetch_value(IS_ANY_BACKFILL, {'lanes': list(lanes)}):
         return Counter()
-    replaced = sql.fetch(REPLACE, {'lanes': list(lanes)})
+    replaced = sql.fetch(REPLACE, {'lanes': list(lanes), 'now': now})
     ids = [pk for pk, _webhook_id in replaced]
     closed = sql.fetch_column(CLOSE_EMPTY, {'ids': ids})
     unpark(ids, now)

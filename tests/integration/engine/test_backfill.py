@@ -36,7 +36,7 @@ from webhooks.engine import backfill as engine
 from webhooks.engine import claims, dispatch, event_claims, lanes, notifications, rescue, runner, timer
 from webhooks.engine.share import FLOOR, MOST, SHARE
 from webhooks.exceptions import DefinitionError
-from webhooks.models import Backfill, Delivery, Event, Webhook
+from webhooks.models import Backfill, Delivery, Event, Health, Webhook
 from webhooks.models.sequence import draw
 from webhooks.presentation import progress
 from webhooks.services import backfill, redelivery, waiting
@@ -289,6 +289,26 @@ class TestOrder:
         assert sorted(told) == [made[:2], [made[2]]]
         assert state(webhook) == COMPLETED
 
+    def test_a_batch_that_waited_for_what_it_tells_no_more_goes(self, receiver):
+        """Its other objects have nobody who would wake it."""
+        made = sites(2)
+        webhook = subscribe(receiver.url(HOOK), Site, batch=True)
+        place = Site.objects.get(pk=made[0])
+        place.save()
+        dispatch_all()
+        lease = uuid.uuid4()
+        under_way = claim(lease)
+        start(webhook)
+        cut()
+        assert not claim()
+        place.save()
+        work()
+        assert batched_ids(receiver) == made[1:]
+        record(lease, under_way, Outcome(started_at=0, duration=0, status=200))
+        work()
+        assert sorted(batched_ids(receiver)) == made
+        assert state(webhook) == COMPLETED
+
     def test_changes_of_all_its_objects_replace_a_waiting_batch(self, receiver):
         made = sites(2)
         webhook = subscribe(receiver.url(HOOK), Site, batch=True)
@@ -439,6 +459,22 @@ class TestSlices:
         with connection.cursor() as cursor:
             cursor.execute("SELECT current_setting('lock_timeout'), current_setting('webhooks.held', true)")
             assert [value or '' for value in cursor.fetchone()] == ['0', '']
+
+    def test_a_suspended_webhook_is_probed_with_a_slice_where_nothing_else_is_left(self, webhook, receiver, small_slices):
+        """What waited when its endpoint failed has expired."""
+        made = sites(5)
+        start(webhook)
+        suspension = Health.objects.filter(webhook_id=webhook.pk)
+        suspension.update(suspended_since=timezone.now(), probe_at=timezone.now() + timedelta(hours=1))
+        assert not engine.Backfills().cut()
+        assert not timer.something_to_do()
+        suspension.update(probe_at=timezone.now())
+        assert timer.something_to_do()
+        cut()
+        assert not engine.Backfills().cut()
+        work()
+        assert sorted(ids(receiver)) == made
+        assert state(webhook) == COMPLETED
 
     def test_a_filter_that_no_longer_exists_ends_it_with_the_reason(self, webhook, receiver):
         sites(1)
