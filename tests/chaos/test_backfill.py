@@ -7,6 +7,7 @@ which are rolled back; workers are killed and endpoints fail. `--long`: fifty se
 import random
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from support.engine import deliveries, disorder, work
 from devstack.receiver import Receiver
 from webhooks.choices import OPEN_STATUSES, BackfillStateChoices, StatusChoices
 from webhooks.engine import backfill as engine
+from webhooks.exceptions import DefinitionError
 from webhooks.models import Backfill, Event, Webhook
 from webhooks.services import backfill
 
@@ -98,7 +100,8 @@ class Turmoil:
         webhook = self._chance.choice(self._webhooks)
         state = Backfill.objects.get(pk=webhook.pk).state
         if state == BackfillStateChoices.RUNNING:
-            backfill.pause(webhook)
+            with suppress(DefinitionError):  # it has just ended
+                backfill.pause(webhook)
         elif state == BackfillStateChoices.PAUSED:
             backfill.resume(webhook)
 
