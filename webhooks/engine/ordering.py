@@ -123,7 +123,8 @@ REPLACE = f"""
         RETURNING i.delivery_id
     ), look_anew AS (
         UPDATE webhooks_delivery d SET due_at = %(now)s
-        FROM (SELECT DISTINCT delivery_id FROM items) i WHERE d.id = i.delivery_id AND d.due_at IS NULL
+        FROM (SELECT DISTINCT delivery_id FROM items) i
+        WHERE d.id = i.delivery_id AND (d.due_at IS NULL OR d.due_at = d.overtake_at)
     )
     SELECT id, webhook_id FROM replaced UNION SELECT delivery_id, null FROM items"""
 
