@@ -77,8 +77,7 @@ class _Watched:
 
     def _new_conn(self) -> socket.socket:
         sock = self._connect()
-        self._cut = sock.dup()
-        deadline.watch(self._cut)
+        deadline.watch(sock)
         return sock
 
     def _connect(self) -> socket.socket:
@@ -86,7 +85,7 @@ class _Watched:
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is not None:
-            deadline.watch(self._cut)
+            deadline.watch(self.sock)
         self._unsent = b''
         try:
             super().request(*args, **kwargs)
@@ -104,11 +103,6 @@ class _Watched:
             super().send(self._unsent)
             self._unsent = b''
             super().send(data)
-
-    def close(self) -> None:
-        super().close()
-        if cut := self.__dict__.pop('_cut', None):
-            cut.close()
 
 
 class _Guarded(_Watched):

@@ -4,6 +4,7 @@ A socket's own timeout starts anew with each byte, so an endpoint that drips wou
 """
 
 import math
+import os
 import socket
 import threading
 import time
@@ -14,7 +15,10 @@ from dataclasses import dataclass
 
 @dataclass
 class Watched:
-    """A request under way: when it has to be over, and the socket that carries it, once there is one."""
+    """A request under way: when it has to be over, and the socket that carries it, once there is one.
+
+    It holds a duplicate of the socket. http.client closes its own before the last answer of a connection is read.
+    """
 
     deadline: float
     sock: socket.socket | None = None
@@ -22,16 +26,24 @@ class Watched:
 
     def carry(self, sock: socket.socket) -> None:
         """Name the socket. If the time is up already, it is cut at once."""
-        self.sock = sock
+        if self.sock is not None:
+            return  # a request has one connection: urllib3 opened it beforehand
+        # A socket that speaks TLS cannot be duplicated as such.
+        self.sock = socket.socket(fileno=os.dup(sock.fileno()))
         if self.is_overdue:
             # The time was up before there was a socket: the look-up of the name, or the connecting, took it all.
             self.cut()
+
+    def close(self) -> None:
+        """Let the socket go. Nobody may cut it any more."""
+        if self.sock is not None:
+            self.sock.close()
 
     def cut(self) -> None:
         """Shut the socket down, so that whoever reads it gets an error. Never raises."""
         self.is_overdue = True
         if self.sock is not None:
-            # It may be closed already.
+            # The endpoint may have closed the connection already.
             with suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
 
@@ -78,6 +90,7 @@ class Watchdog:
             with self._changed:
                 self._active.pop(id(watched), None)
             _under_way.watched = None
+            watched.close()
 
     def stop(self) -> None:
         """End the thread, and wait for it."""

@@ -3,6 +3,7 @@
 import dataclasses
 import ipaddress
 import json
+import os
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ import pytest
 import requests
 from support.loopback import OK, Server, serving
 
+from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks import conf
 from webhooks.constants import MAX_RESPONSE_KEPT, MAX_RESPONSE_READ
@@ -23,6 +25,8 @@ from webhooks.transport.exchange import Outcome, Request
 BODY = b'{"event": "created"}'
 # Seconds. Long where it must not be reached: the test then ends by what it is about.
 SHORT, LONG = 0.4, 30.0
+# Times SHORT that an endpoint drips: so much more that a busy machine does not matter.
+DRIPS = 20
 TOO_LATE = f'no answer within {SHORT:g} seconds'
 
 
@@ -283,12 +287,24 @@ class TestInterimAnswers:
         assert (following.succeeded, following.body) == (True, 'ok')
 
 
+def open_sockets() -> int:
+    """Of this process, those of the servers among them."""
+    return sum(is_socket(name) for name in os.listdir('/proc/self/fd'))
+
+
+def is_socket(descriptor: str) -> bool:
+    try:
+        return os.readlink(f'/proc/self/fd/{descriptor}').startswith('socket:')
+    except FileNotFoundError:
+        return False  # closed meanwhile, or the one that listed them
+
+
 def drip(start: bytes, endless: bytes, server: list[Server]) -> object:
-    """One byte at a time, for as long as the other side listens, or twenty times as long as it may."""
+    """One byte at a time, for as long as the other side listens, or DRIPS times as long as it may."""
 
     def parts() -> Iterator[bytes]:
         yield start
-        for _ in range(400):
+        for _ in range(20 * DRIPS):
             if server[0].closing.wait(SHORT / 20):
                 return
             yield endless
@@ -297,7 +313,7 @@ def drip(start: bytes, endless: bytes, server: list[Server]) -> object:
 
 
 class TestDeadline:
-    """Each of these endpoints would keep us for ever; how long it took is not asserted, only that it ended."""
+    """Each of these endpoints would keep us for ever, or for so long that nobody can take its end for the deadline."""
 
     @pytest.mark.parametrize(
         ('start', 'endless'),
@@ -309,8 +325,24 @@ class TestDeadline:
             (b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n', b'1\r\nx\r\n'),
             (b'', b'HTTP/1.1 100 Continue\r\n\r\n'),
             (b'', EARLY_HINTS),
+            (b'HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 1000000\r\n\r\n', b'x'),
+            (b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n', b'x'),
+            (b'HTTP/1.0 200 OK\r\n\r\n', b'x'),
+            (b'HTTP/1.1 200 OK\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n', b'1\r\nx\r\n'),
         ],
-        ids=['status line', 'header', 'headers', 'body', 'chunks', 'continue', 'early hints'],
+        ids=[
+            'status line',
+            'header',
+            'headers',
+            'body',
+            'chunks',
+            'continue',
+            'early hints',
+            'last body',
+            'body until the end',
+            'HTTP/1.0',
+            'last chunks',
+        ],
     )
     def test_an_endpoint_that_drips_is_cut(self, send, start, endless):
         box: list[Server] = []
@@ -318,6 +350,23 @@ class TestDeadline:
             box.append(server)
             outcome = send(server.url(), timeout=SHORT)
         assert (outcome.error, outcome.status, outcome.unreachable) == (TOO_LATE, None, True)
+        # The endpoint would have gone on. Whoever listens to its end says that it was too late as well.
+        assert outcome.duration < DRIPS * SHORT / 2
+
+    @pytest.mark.parametrize('last', ['', 'Connection: close\r\n'])
+    def test_no_socket_is_left_open(self, last):
+        answer = f'HTTP/1.1 200 OK\r\n{last}Content-Length: 2\r\n\r\nok'.encode()
+        before = open_sockets()
+        box: list[Server] = []
+        with serving(answer) as whole, serving(drip(answer[:-1], b'', box)) as late, serving(b'') as broken:
+            box.append(late)
+            client = Client(4)
+            for server in (whole, late, broken) * 3:
+                fields = {'method': 'POST', 'headers': {}, 'body': BODY, 'timeout': SHORT}
+                client.send(Request(url=server.url(), **fields))
+            assert open_sockets() > before
+            client.close()
+        assert wait_until(lambda: open_sockets() == before, timeout=LONG)
 
     def test_an_endpoint_that_says_nothing_is_given_up(self, send):
         with serving(None) as server:
