@@ -16,10 +16,9 @@ import os
 import resource
 import signal
 import socket
-import stat
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -210,7 +209,7 @@ def _die_with(parent: int) -> None:
 
 
 def _let_go(kept: int) -> None:
-    """Leave to the parent what is its own: signals, sockets, connections to PostgreSQL."""
+    """Leave to the parent what is its own: signals and connections. What carries log lines is for both."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
@@ -220,20 +219,33 @@ def _let_go(kept: int) -> None:
         # A filter that asks the database gets a new one.
         _inherited.append(one)
         del connections[one.alias]
-    # Redis's notice by themselves that they are in another process. An end of a socket that stays open here would
-    # keep the other end from hearing that the parent closed it.
+    # Redis's notice by themselves that they are in another process. An end of a connection that stays open here would
+    # keep the other end from hearing that the parent closed it, or died: Redis would go on to hand jobs to it.
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in map(int, os.listdir('/proc/self/fd')):
-        if descriptor > 2 and descriptor != kept and _is_socket(descriptor):
+    for descriptor in {*map(int, os.listdir('/proc/self/fd'))} - {0, 1, 2, kept, *_of_logging()}:
+        if _is_connection(descriptor):
             os.dup2(nowhere, descriptor)
 
 
-def _is_socket(descriptor: int) -> bool:
+def _of_logging() -> Iterator[int]:
+    """Yield the sockets of log handlers. Over TCP, Python's SysLogHandler never opens another one."""
+    for reference in logging._handlerList:
+        if handler := reference():
+            # Encrypted ones are left out: two processes that write to one of these break it for both.
+            yield from (value.fileno() for value in vars(handler).values() if type(value) is socket.socket)
+
+
+def _is_connection(descriptor: int) -> bool:
+    """Sockets of datagrams are none. They carry log lines: libsystemd's to journald is none that Python knows."""
     try:
-        return stat.S_ISSOCK(os.fstat(descriptor).st_mode)
+        one = socket.socket(fileno=descriptor)
     except OSError:
-        # The one that listed them.
+        # No socket, or the one that listed them.
         return False
+    try:
+        return one.type != socket.SOCK_DGRAM
+    finally:
+        one.detach()
 
 
 def _bound_memory(limit: int) -> None:

@@ -1,0 +1,122 @@
+"""A process of its own: what it has of its parent's, and what it leaves to it."""
+
+import logging
+import logging.handlers
+import signal
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from webhooks.templating.process import fork
+
+# Seconds: longer than anything here takes.
+PATIENCE = 30
+SAID = 'from another process'
+
+log = logging.getLogger('webhooks.drain')
+
+
+@contextmanager
+def forked(work: Callable[[socket.socket], object]) -> Iterator[socket.socket]:
+    """A process that works, says so, and then waits until it is let go. Gives the channel to it."""
+
+    def live(channel: socket.socket) -> None:
+        work(channel)
+        channel.sendall(b'+')
+        channel.recv(1)
+
+    channel, handle = fork(live)
+    channel.settimeout(PATIENCE)
+    with channel:
+        yield channel
+    with suppress(ProcessLookupError):
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+
+
+@contextmanager
+def logging_to(address: object, kind: socket.SocketKind) -> Iterator[None]:
+    handler = logging.handlers.SysLogHandler(address, socktype=kind)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def write() -> None:
+    log.warning(SAID)
+
+
+def test_it_logs_to_syslog():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(('127.0.0.1', 0))
+        server.settimeout(PATIENCE)
+        with logging_to(server.getsockname(), socket.SOCK_DGRAM):
+            with forked(lambda _channel: write()) as channel:
+                assert channel.recv(1) == b'+'
+                server.setblocking(False)
+                assert SAID.encode() in server.recv(1000)
+            server.setblocking(True)
+            write()
+            assert SAID.encode() in server.recv(1000)
+
+
+def test_it_logs_to_syslog_over_a_connection():
+    with socket.create_server(('127.0.0.1', 0)) as server, logging_to(server.getsockname(), socket.SOCK_STREAM):
+        connection, _address = server.accept()
+        connection.settimeout(PATIENCE)
+        with connection:
+            with forked(lambda _channel: write()) as channel:
+                assert channel.recv(1) == b'+'
+                connection.setblocking(False)
+                assert SAID.encode() in connection.recv(1000)
+            connection.setblocking(True)
+            write()
+            assert SAID.encode() in connection.recv(1000)
+
+
+def test_it_logs_where_a_library_holds_the_socket(tmp_path):
+    """libsystemd's is no object of Python's, and is opened once."""
+    path = str(tmp_path / 'journal')
+    server, unseen = (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2))
+    with server, unseen:
+        server.bind(path)
+        server.setblocking(False)
+        unseen.connect(path)
+        with forked(lambda _channel: unseen.sendall(SAID.encode())) as channel:
+            assert channel.recv(1) == b'+'
+            assert server.recv(1000) == SAID.encode()
+
+
+def test_no_connection_stays_open_in_it():
+    """Its other end hears at once that the parent has closed it, or is dead: PostgreSQL, Redis."""
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        ours = socket.create_connection(server.getsockname())
+        theirs, _address = server.accept()
+        theirs.settimeout(PATIENCE)
+        with theirs, forked(lambda _channel: None) as channel:
+            assert channel.recv(1) == b'+'
+            ours.sendall(b'open')
+            assert theirs.recv(10) == b'open'
+            ours.close()
+            assert theirs.recv(10) == b''
+
+
+def test_an_encrypted_connection_of_a_log_handler_is_left_to_the_parent():
+    """Two processes that go on with one such connection break it for both."""
+
+    class Handler(logging.Handler):
+        def __init__(self) -> None:
+            super().__init__()
+            self.sock = context.wrap_socket(ours, do_handshake_on_connect=False, server_hostname='localhost')
+
+    context = ssl.create_default_context()
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(PATIENCE)
+    handler = Handler()
+    with theirs, forked(lambda _channel: None) as channel:
+        assert channel.recv(1) == b'+'
+        handler.sock.close()
+        assert theirs.recv(10) == b''
