@@ -71,7 +71,8 @@ def _tell(result: str) -> str:
 class WebhooksWorker(NetBoxRQWorker):
     """NetBox's worker, with a timer that wakes it for what no wake-up mentions, and a standby for our jobs.
 
-    A worker that does not serve our queue has neither. One that serves others as well leaves ours to a sidecar.
+    A worker that does not serve our queue has neither. One that serves others as well leaves ours to a sidecar, where
+    the machine lets it.
     """
 
     has_webhooks_timer = True
@@ -82,7 +83,7 @@ class WebhooksWorker(NetBoxRQWorker):
 
     def work(self, *args, **options) -> bool:
         others = [one for one in self.queues if one.name != conf.get().queue]
-        if 0 < len(others) < len(self.queues) and not any(map(options.get, ENDS)):
+        if 0 < len(others) < len(self.queues) and not any(map(options.get, ENDS)) and sidecar.is_possible():
             # One scheduler is enough, and that of this worker is for all of its queues.
             self._sidecar = Sidecar(partial(self._work_beside, options | {'with_scheduler': False}))
             self._ordered_queues = others

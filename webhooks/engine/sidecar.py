@@ -11,12 +11,22 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 
-from ..templating.process import fork
+from ..templating.process import check_handles, fork
 
 logger = logging.getLogger('webhooks.worker')
 
 # Seconds between two looks whether it lives.
 INTERVAL = 5
+
+
+def is_possible() -> bool:
+    """Return whether this machine lets a worker have one. The log says why not."""
+    try:
+        check_handles()
+    except OSError as error:
+        logger.warning('sidecar=none reason="%s" (Linux 5.4 is needed: this worker serves all of its queues)', error)
+        return False
+    return True
 
 
 class Sidecar:

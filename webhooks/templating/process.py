@@ -10,6 +10,7 @@ it meet such a lock, it is killed in time.
 """
 
 import ctypes
+import errno
 import gc
 import logging
 import os
@@ -174,15 +175,49 @@ def _kill(handle: int) -> None:
 def fork(work: Work, memory: int | None = None) -> tuple[socket.socket, int]:
     """Fork a process that does `work` with a channel to this one, and dies with the thread that called this.
 
-    Returns the channel, and a handle on the process.
+    Returns the channel, and a handle on the process. Raises OSError, and leaves nothing behind then.
     """
     ours, theirs = socket.socketpair()
     parent = os.getpid()
-    with theirs:
-        pid = os.fork()
-        if not pid:
-            _live(work, theirs, parent, memory)
-    return ours, os.pidfd_open(pid)
+    try:
+        with theirs:
+            pid = os.fork()
+            if not pid:
+                _live(work, theirs, parent, memory)
+        return ours, _handle_on(pid)
+    except BaseException:
+        ours.close()
+        raise
+
+
+def check_handles() -> None:
+    """Raise OSError where there are no handles on processes: before Linux 5.4, or by a seccomp filter."""
+    handle = _open_handle(os.getpid())
+    try:
+        os.waitid(os.P_PIDFD, handle, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        # A process is no child of its own. Linux 5.3, which gives handles and cannot wait for them, says otherwise.
+        pass
+    finally:
+        os.close(handle)
+
+
+def _handle_on(child: int) -> int:
+    try:
+        return _open_handle(child)
+    except BaseException:
+        # Nobody could watch it, nor end it.
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        raise
+
+
+def _open_handle(pid: int) -> int:
+    try:
+        return os.pidfd_open(pid)
+    except AttributeError:
+        raise OSError(errno.ENOSYS, 'this Python was built for kernels without pidfd_open') from None
 
 
 def _live(work: Work, channel: socket.socket, parent: int, memory: int | None) -> NoReturn:

@@ -1,12 +1,13 @@
 """A worker of several queues has a sidecar for ours, so that NetBox's jobs and ours do not wait for each other."""
 
+import errno
 import os
 import signal
 from collections.abc import Callable
 
 import pytest
 from dcim.models import Site
-from django_rq import get_queue
+from django_rq import get_queue, get_worker
 from rq import Worker as RQWorker
 from rq.job import Job, JobStatus
 from support.builders import site, subscribe
@@ -152,3 +153,20 @@ def test_a_worker_that_ends_by_itself_has_none(webhook, receiver, netbox):
     assert netbox.run('rqworker', '--burst').returncode == 0
     assert is_delivered(1)()
     assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize('has_handles', [True, False])
+def test_without_handles_on_processes_a_worker_serves_all_queues_itself(monkeypatch, caplog, has_handles):
+    """An old kernel, or a seccomp filter."""
+
+    def forbidden(_pid: int) -> int:
+        raise PermissionError(errno.EPERM, 'no handles here')
+
+    if not has_handles:
+        monkeypatch.setattr(os, 'pidfd_open', forbidden)
+    monkeypatch.setattr(RQWorker, 'work', lambda *_args, **_options: True)
+    worker = get_worker('high', 'default', 'low')
+    assert worker.work()
+    assert [one.name for one in worker._ordered_queues] == ['high', 'default', *([] if has_handles else ['low'])]
+    assert worker.queue_names() == ['high', 'default', *([] if has_handles else ['low'])]
+    assert caplog.text.count('no handles here') == (not has_handles)

@@ -1,14 +1,19 @@
 """A process of its own: what it has of its parent's, and what it leaves to it."""
 
+import errno
 import logging
 import logging.handlers
+import os
 import signal
 import socket
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
-from webhooks.templating.process import fork
+import pytest
+
+from webhooks.templating.process import check_handles, fork
 
 # Seconds: longer than anything here takes.
 PATIENCE = 30
@@ -120,3 +125,60 @@ def test_an_encrypted_connection_of_a_log_handler_is_left_to_the_parent():
         assert channel.recv(1) == b'+'
         handler.sock.close()
         assert theirs.recv(10) == b''
+
+
+def missing(_pid: int, _flags: int = 0) -> int:
+    """As on a kernel before Linux 5.3."""
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+def forbidden(_pid: int, _flags: int = 0) -> int:
+    """As by a seccomp filter."""
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def children() -> set[str]:
+    return {pid for task in Path('/proc/self/task').iterdir() for pid in (task / 'children').read_text().split()}
+
+
+def descriptors() -> int:
+    return len(os.listdir('/proc/self/fd'))
+
+
+@pytest.fixture(params=['missing', 'forbidden', 'unknown to Python'])
+def without_handles(request, monkeypatch) -> None:
+    if request.param == 'unknown to Python':
+        monkeypatch.delattr(os, 'pidfd_open')
+    else:
+        monkeypatch.setattr(os, 'pidfd_open', missing if request.param == 'missing' else forbidden)
+
+
+class TestWithoutHandles:
+    def test_nothing_is_left_of_a_process_that_nobody_could_end(self, without_handles):
+        before = children(), descriptors()
+        for _ in range(4):
+            with pytest.raises(OSError):
+                fork(lambda channel: channel.recv(1))
+        assert (children(), descriptors()) == before
+
+    def test_it_is_told_beforehand(self, without_handles):
+        with pytest.raises(OSError):
+            check_handles()
+
+    def test_handles_that_cannot_be_waited_for_are_none(self, monkeypatch):
+        """Linux 5.3."""
+
+        def unknown(*_of_what: object) -> None:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+        before = descriptors()
+        monkeypatch.setattr(os, 'waitid', unknown)
+        with pytest.raises(OSError):
+            check_handles()
+        assert descriptors() == before
+
+
+def test_where_there_are_handles_nothing_is_raised():
+    before = descriptors()
+    check_handles()
+    assert descriptors() == before
