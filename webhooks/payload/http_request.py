@@ -10,6 +10,7 @@ from functools import cache, cached_property, partial
 from urllib.parse import unquote, urlsplit
 
 from django.utils.translation import gettext as _
+from requests.structures import CaseInsensitiveDict
 from utilities.jinja2 import JINJA2_TEMPLATE_RE
 from utilities.proxy import resolve_proxies
 
@@ -60,12 +61,11 @@ class Builder:
         return Request(
             method=webhook.http_method,
             url=target.url,
-            headers={
-                'Content-Type': formats.content_type(webhook, events),
-                'User-Agent': USER_AGENT,
-                **target.headers,
-                **signatures,
-            },
+            headers=_merged(
+                {'Content-Type': formats.content_type(webhook, events), 'User-Agent': USER_AGENT},
+                target.headers,
+                signatures,
+            ),
             body=body,
             timeout=webhook.effective_timeout,
             verify=(webhook.ca_file_path or True) if webhook.ssl_verification else False,
@@ -171,6 +171,14 @@ def _headers(lines: Sequence[tuple[str, str]], context: Context, url: str) -> di
     """
     own = {name: _header_value(name, value, context) for name, value in lines}
     return own if AUTHORIZATION in map(str.lower, own) else {**_login(url), **own}
+
+
+def _merged(*headers: Mapping[str, str]) -> CaseInsensitiveDict:
+    """Return headers, each name once, however it is written: the last value counts, as with requests."""
+    merged = CaseInsensitiveDict()
+    for some in headers:
+        merged.update(some)
+    return merged
 
 
 def _login(url: str) -> dict[str, str]:

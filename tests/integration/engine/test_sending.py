@@ -150,6 +150,27 @@ class TestDelivered:
         (request,) = receiver.wait_for(1)
         assert [value for name, value in request.headers if name.lower() == 'authorization'] == ['Bearer mine']
 
+    @pytest.mark.parametrize(
+        ('own', 'sent'),
+        [
+            ('content-type: text/plain\nuser-agent: me', {'content-type': 'text/plain', 'user-agent': 'me'}),
+            ('X-A: first\nx-a: last', {'x-a': 'last', 'content-type': 'application/json'}),
+            ('X-A: {{ event }}\nx-A: {{ data.name }}', {'x-a': 'Bern'}),
+        ],
+    )
+    def test_each_header_is_sent_once_and_the_webhooks_own_wins(self, receiver, own, sent):
+        """Upper and lower case are the same to endpoints: of two values they take either, or refuse both."""
+        subscribe(receiver.url(HOOK), Site, additional_headers=own)
+        site(name='Bern')
+        work()
+        (request,) = receiver.wait_for(1)
+        got = {name.lower(): value for name, value in request.headers}
+        assert len(got) == len(request.headers)
+        assert got | sent == got
+        shown = [name.lower() for name in deliveries()[0].attempts.get().request_headers]
+        assert len(shown) == len(set(shown))
+        assert {*sent, 'webhook-id'} <= {*shown}
+
     def test_connections_are_kept(self, receiver):
         subscribe(receiver.url(HOOK), Site, concurrency=1)
         sites(20)
