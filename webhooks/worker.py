@@ -34,6 +34,9 @@ logger = logging.getLogger('webhooks.worker')
 # Options of a worker that is to end by itself: it does all of its queues' jobs alone.
 ENDS = ('burst', 'max_jobs', 'max_idle_time')
 
+# Seconds after a job's timeout when RQ's worker kills it.
+KILL_MARGIN = 60
+
 # What the job in this process holds events and deliveries by, so that its worker knows it as well.
 _lease: ContextVar[uuid.UUID | None] = ContextVar('lease', default=None)
 
@@ -85,7 +88,8 @@ class WebhooksWorker(NetBoxRQWorker):
         others = [one for one in self.queues if one.name != conf.get().queue]
         if 0 < len(others) < len(self.queues) and not any(map(options.get, ENDS)) and sidecar.is_possible():
             # One scheduler is enough, and that of this worker is for all of its queues.
-            self._sidecar = Sidecar(partial(self._work_beside, options | {'with_scheduler': False}))
+            work = partial(self._work_beside, options | {'with_scheduler': False})
+            self._sidecar = Sidecar(work, patience=_patience(next(one for one in self.queues if one not in others)))
             self._ordered_queues = others
             self.job_monitoring_interval = min(self.job_monitoring_interval, sidecar.INTERVAL)
         return super().work(*args, **options)
@@ -201,6 +205,12 @@ class WebhooksWorker(NetBoxRQWorker):
         if self._standby and self._standby.pid == self.horse_pid:
             return self._standby.wait()
         return super().wait_for_horse()
+
+
+def _patience(ours: Queue) -> int | None:
+    """Return the seconds that a worker of our queue may take to stop: those of its job, and until RQ would kill it."""
+    timeout = queue.job_timeout(ours)
+    return None if timeout < 0 else timeout + 2 * KILL_MARGIN
 
 
 def _is_ours(job: Job) -> bool:

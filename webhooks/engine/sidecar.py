@@ -7,6 +7,7 @@ that the operator has started, is told to stop with it, and never outlives it.
 
 import logging
 import os
+import select
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,10 +31,14 @@ def is_possible() -> bool:
 
 
 class Sidecar:
-    """The other worker's end of it. `work` is what it does, until it is told to stop."""
+    """The other worker's end of it. `work` is what it does, until it is told to stop.
 
-    def __init__(self, work: Callable[[], object]) -> None:
+    `patience` are the seconds that its end may take. None is no bound.
+    """
+
+    def __init__(self, work: Callable[[], object], patience: float | None = None) -> None:
         self._work = work
+        self._patience = patience
         self._owner = os.getpid()
         self._handle: int | None = None
         self._is_ending = False
@@ -48,6 +53,9 @@ class Sidecar:
             logger.warning('sidecar=failed reason="%s" (it is tried again)', error)
             return
         channel.close()
+        if self._is_ending:
+            # The signal came while it was forked.
+            self.stop()
 
     def stop(self) -> None:
         """Tell it to stop: it begins nothing more. Told again after a second, it ends at once, as RQ's workers do."""
@@ -57,12 +65,17 @@ class Sidecar:
                 signal.pidfd_send_signal(self._handle, signal.SIGTERM)
 
     def end(self) -> None:
-        """Wait until it has ended. It is told to stop if it has not been."""
+        """Wait until it has ended. It is told to stop if it has not been, and killed if it does not."""
         if not self._is_ending:
             self.stop()
-        if self._handle is not None:
-            with suppress(ChildProcessError):
-                os.waitid(os.P_PIDFD, self._handle, os.WEXITED)
+        if self._handle is None:
+            return
+        if not select.select([self._handle], [], [], self._patience)[0]:
+            logger.warning('sidecar=killed reason="it did not end within %d seconds"', self._patience)
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitid(os.P_PIDFD, self._handle, os.WEXITED)
 
     def _lives(self) -> bool:
         if self._handle is None:
@@ -71,8 +84,9 @@ class Sidecar:
             if os.waitid(os.P_PIDFD, self._handle, os.WEXITED | os.WNOHANG) is None:
                 return True
         logger.warning('sidecar=ended (another one is started)')
-        os.close(self._handle)
-        self._handle = None
+        # In this order: stop() may strike in between.
+        handle, self._handle = self._handle, None
+        os.close(handle)
         return False
 
     def _live(self) -> None:

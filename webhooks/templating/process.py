@@ -179,14 +179,22 @@ def fork(work: Work, memory: int | None = None) -> tuple[socket.socket, int]:
     """
     ours, theirs = socket.socketpair()
     parent = os.getpid()
+    pid = 0
     try:
         with theirs:
-            pid = os.fork()
-            if not pid:
-                _live(work, theirs, parent, memory)
-        return ours, _handle_on(pid)
+            # Until it has let go of its parent's handlers, it would take a signal for one to its parent, and live on.
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            try:
+                pid = os.fork()
+                if not pid:
+                    _live(work, theirs, parent, memory, mask)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return ours, _open_handle(pid)
     except BaseException:
         ours.close()
+        if pid:
+            _end_unwatched(pid)
         raise
 
 
@@ -202,15 +210,10 @@ def check_handles() -> None:
         os.close(handle)
 
 
-def _handle_on(child: int) -> int:
-    try:
-        return _open_handle(child)
-    except BaseException:
-        # Nobody could watch it, nor end it.
-        with suppress(ProcessLookupError, ChildProcessError):
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-        raise
+def _end_unwatched(child: int) -> None:
+    with suppress(ProcessLookupError, ChildProcessError):
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def _open_handle(pid: int) -> int:
@@ -220,11 +223,12 @@ def _open_handle(pid: int) -> int:
         raise OSError(errno.ENOSYS, 'this Python was built for kernels without pidfd_open') from None
 
 
-def _live(work: Work, channel: socket.socket, parent: int, memory: int | None) -> NoReturn:
+def _live(work: Work, channel: socket.socket, parent: int, memory: int | None, mask: set[int]) -> NoReturn:
     """Do the work in the new process. Nothing that its parent would do at its end is done here."""
     try:
         _die_with(parent)
         _let_go(channel.fileno())
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         if memory:
             _bound_memory(memory)
         work(channel)

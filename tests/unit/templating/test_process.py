@@ -7,12 +7,14 @@ import os
 import signal
 import socket
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from webhooks.templating import process
 from webhooks.templating.process import check_handles, fork
 
 # Seconds: longer than anything here takes.
@@ -125,6 +127,52 @@ def test_an_encrypted_connection_of_a_log_handler_is_left_to_the_parent():
         assert channel.recv(1) == b'+'
         handler.sock.close()
         assert theirs.recv(10) == b''
+
+
+def test_a_signal_at_its_start_is_its_own_and_not_taken_for_one_to_its_parent(monkeypatch):
+    """As when a worker forks while somebody stops it."""
+    monkeypatch.setattr(process, '_die_with', lambda _parent: time.sleep(0.5))
+    struck = []
+    before = signal.signal(signal.SIGTERM, lambda *_of_what: struck.append(True))
+    try:
+        channel, handle = fork(lambda channel: channel.recv(1))
+        signal.pidfd_send_signal(handle, signal.SIGTERM)
+        channel.settimeout(PATIENCE)
+        with channel:
+            assert channel.recv(1) == b''  # it ends
+        result = os.waitid(os.P_PIDFD, handle, os.WEXITED)
+        os.close(handle)
+        assert (result.si_code, result.si_status) == (os.CLD_KILLED, signal.SIGTERM)
+        # Here it is heard as before.
+        signal.raise_signal(signal.SIGTERM)
+        assert struck == [True]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_what_strikes_its_parent_while_it_is_forked_leaves_nothing_behind(monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    def stop(*_of_what: object) -> None:
+        raise Stopped
+
+    forked = os.fork
+
+    def interrupted() -> int:
+        if pid := forked():
+            os.kill(os.getpid(), signal.SIGTERM)
+        return pid
+
+    monkeypatch.setattr(os, 'fork', interrupted)
+    old = signal.signal(signal.SIGTERM, stop)
+    before = children(), descriptors()
+    try:
+        with pytest.raises(Stopped):
+            fork(lambda channel: channel.recv(1))
+    finally:
+        signal.signal(signal.SIGTERM, old)
+    assert (children(), descriptors()) == before
 
 
 def missing(_pid: int, _flags: int = 0) -> int:
