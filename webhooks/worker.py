@@ -180,9 +180,12 @@ class WebhooksWorker(NetBoxRQWorker):
         super().request_force_stop(*args, **kwargs)
 
     def teardown(self) -> None:
-        super().teardown()
-        if self._sidecar:
-            self._sidecar.end()
+        try:
+            super().teardown()
+        finally:
+            # Also where Redis is away: what is under way is recorded in PostgreSQL.
+            if self._sidecar:
+                self._sidecar.end()
 
     def _ask_horse_to_stop(self) -> None:
         """Let a job of ours begin nothing more. Other jobs go on to their end, as with RQ's own worker."""

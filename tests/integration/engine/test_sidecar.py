@@ -4,10 +4,12 @@ import errno
 import os
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 from dcim.models import Site
 from django_rq import get_queue, get_worker
+from redis import RedisError
 from rq import Worker as RQWorker
 from rq.job import Job, JobStatus
 from support.builders import site, subscribe
@@ -17,6 +19,7 @@ from devstack.netbox import Worker
 from devstack.process import ProcessId, descendants, wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import StatusChoices
+from webhooks.engine.sidecar import Sidecar
 from webhooks.models import Webhook
 from webhooks.outbox import queue
 
@@ -170,3 +173,33 @@ def test_without_handles_on_processes_a_worker_serves_all_queues_itself(monkeypa
     assert [one.name for one in worker._ordered_queues] == ['high', 'default', *([] if has_handles else ['low'])]
     assert worker.queue_names() == ['high', 'default', *([] if has_handles else ['low'])]
     assert caplog.text.count('no handles here') == (not has_handles)
+
+
+class Told(Sidecar):
+    """A sidecar without a process, which notes what it is told."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
+        self.was_ended = False
+
+    def keep(self) -> None:
+        pass
+
+    def end(self) -> None:
+        self.was_ended = True
+
+
+@pytest.mark.parametrize('is_away', [True, False])
+def test_it_is_waited_for_although_redis_is_away(monkeypatch, is_away):
+    worker = get_worker('high', 'default', 'low')
+    worker._sidecar = Told()
+    worker.register_birth()
+    if is_away:
+        monkeypatch.setattr(RQWorker, 'register_death', lost)
+    with pytest.raises(RedisError) if is_away else nullcontext():
+        worker.teardown()
+    assert worker._sidecar.was_ended
+
+
+def lost(*_of_what: object) -> None:
+    raise RedisError('away')
