@@ -14,6 +14,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from django_rq import get_worker
 from django_rq.utils import reset_db_connections
 from netbox.config import clear_config
+from redis import RedisError
 from rq import Queue, get_current_job
 from rq.job import Job
 from utilities.rqworker import NetBoxRQWorker
@@ -124,11 +125,17 @@ class WebhooksWorker(NetBoxRQWorker):
 
     def bootstrap(self, *args, **kwargs) -> None:
         super().bootstrap(*args, **kwargs)
-        if self._sidecar:
-            _forget()
-            self._sidecar.keep()
-        elif conf.get().queue in self.queue_names():
-            self._make_ready()
+        try:
+            if self._sidecar:
+                _forget()
+                self._sidecar.keep()
+            elif conf.get().queue in self.queue_names():
+                self._make_ready()
+        except BaseException:
+            # RQ does so only for one that has begun its work. This one would count as a live worker for minutes.
+            with suppress(RedisError):
+                self.register_death()
+            raise
 
     def _make_ready(self) -> None:
         timer = Timer()

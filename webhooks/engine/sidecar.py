@@ -6,9 +6,11 @@ that the operator has started, is told to stop with it, and never outlives it.
 """
 
 import logging
+import math
 import os
 import select
 import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -18,6 +20,8 @@ logger = logging.getLogger('webhooks.worker')
 
 # Seconds between two looks whether it lives.
 INTERVAL = 5
+# Seconds between two starts, doubled with each sidecar that lived for less than the longest.
+PAUSE, LONGEST_PAUSE = INTERVAL / 2, 60
 
 
 def is_possible() -> bool:
@@ -42,11 +46,14 @@ class Sidecar:
         self._owner = os.getpid()
         self._handle: int | None = None
         self._is_ending = False
+        self._started = -math.inf
+        self._pause = PAUSE
 
     def keep(self) -> None:
         """See to it that it is there. A fork of the other worker, which does one of its jobs, has nothing to see to."""
-        if self._is_ending or os.getpid() != self._owner or self._lives():
+        if self._is_ending or os.getpid() != self._owner or self._lives() or self._pauses():
             return
+        self._started = time.monotonic()
         try:
             channel, self._handle = fork(lambda _channel: self._live())
         except OSError as error:
@@ -83,11 +90,19 @@ class Sidecar:
         with suppress(ChildProcessError):
             if os.waitid(os.P_PIDFD, self._handle, os.WEXITED | os.WNOHANG) is None:
                 return True
+        self._pause = min(2 * self._pause, LONGEST_PAUSE) if self._age() < LONGEST_PAUSE else PAUSE
         logger.warning('sidecar=ended (another one is started)')
         # In this order: stop() may strike in between.
         handle, self._handle = self._handle, None
         os.close(handle)
         return False
+
+    def _pauses(self) -> bool:
+        """Whether it is too early for another one: each leaves traces in Redis and PostgreSQL that others look at."""
+        return self._age() < self._pause
+
+    def _age(self) -> float:
+        return time.monotonic() - self._started
 
     def _live(self) -> None:
         with suppress(SystemExit):  # told twice

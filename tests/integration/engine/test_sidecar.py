@@ -8,6 +8,7 @@ from contextlib import nullcontext
 
 import pytest
 from dcim.models import Site
+from django.db import OperationalError
 from django_rq import get_queue, get_worker
 from redis import RedisError
 from rq import Worker as RQWorker
@@ -22,6 +23,7 @@ from webhooks.choices import StatusChoices
 from webhooks.engine.sidecar import Sidecar
 from webhooks.models import Webhook
 from webhooks.outbox import queue
+from webhooks.worker import WebhooksWorker
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -203,3 +205,21 @@ def test_it_is_waited_for_although_redis_is_away(monkeypatch, is_away):
 
 def lost(*_of_what: object) -> None:
     raise RedisError('away')
+
+
+@pytest.mark.parametrize('fails', [True, False])
+def test_one_that_fails_at_its_start_is_not_counted(monkeypatch, fails):
+    """Pages and checks would say that a worker serves the queue."""
+
+    def make_ready(_worker: object) -> None:
+        if fails:
+            raise OperationalError('PostgreSQL is away')
+
+    monkeypatch.setattr(WebhooksWorker, '_make_ready', make_ready)
+    before = queue.count_workers()
+    worker = get_worker('low')
+    with pytest.raises(OperationalError) if fails else nullcontext():
+        worker.bootstrap()
+    assert queue.count_workers() == before + (not fails)
+    worker.unsubscribe()
+    worker.register_death()
