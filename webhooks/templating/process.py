@@ -4,7 +4,7 @@ Python cannot interrupt an operation in its midst, nor tell beforehand how long 
 kernel can: a renderer has its own limit of memory, and is killed where it does not answer in time.
 
 A renderer is a fork, so that it has the filters of NetBox and of plugins. A fork has one thread, and the locks that
-others held stay locked in it. So a job forks a spawner before it starts threads. The spawner has one thread for ever,
+others held stay locked in it. So a job forks spawners before it starts threads. A spawner has one thread for ever,
 and forks a renderer whenever the job asks for one. Whoever needs a single rendering forks the renderer itself: should
 it meet such a lock, it is killed in time.
 """

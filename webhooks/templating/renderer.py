@@ -1,7 +1,8 @@
 """Templates and conditions, run in a renderer: a process with bounds of its own (process.py).
 
-A job has one renderer for all that it does, previews and forms one for each that is shown or saved. It is made by the
-first template or regular expression: where there is none, there is no renderer.
+A job has a renderer for each of its two threads that ask: the one that decides conditions, and the one that builds
+requests. Previews and forms have one for each that is shown or saved. A renderer is made by the first template or
+regular expression: where there is none, there is no renderer.
 """
 
 import os
