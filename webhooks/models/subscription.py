@@ -43,7 +43,8 @@ OPEN_OBJECT_TYPES = """
     SELECT object_type_id FROM step WHERE object_type_id IS NOT NULL"""
 # PostgreSQL plans it in a third of the time.
 OPEN_OBJECT_TYPE = """
-    SELECT object_type_id FROM webhooks_subscription WHERE until IS NULL AND object_type_id = {object_type_id:d} LIMIT 1"""
+    SELECT object_type_id FROM webhooks_subscription WHERE until IS NULL AND object_type_id = {object_type_id:d}
+    LIMIT 1"""
 ASKED = """
     SELECT t.object_type_id, EXISTS (
         SELECT 1 FROM webhooks_subscription b

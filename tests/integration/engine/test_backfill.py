@@ -466,7 +466,9 @@ class TestSlices:
             cursor.execute("SELECT current_setting('lock_timeout'), current_setting('webhooks.held', true)")
             assert [value or '' for value in cursor.fetchone()] == ['0', '']
 
-    def test_a_suspended_webhook_is_probed_with_a_slice_where_nothing_else_is_left(self, webhook, receiver, small_slices):
+    def test_a_suspended_webhook_is_probed_with_a_slice_where_nothing_else_is_left(
+        self, webhook, receiver, small_slices
+    ):
         """What waited when its endpoint failed has expired."""
         made = sites(5)
         start(webhook)

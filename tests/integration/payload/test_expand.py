@@ -23,7 +23,7 @@ from devstack.receiver import Answer, Receiver
 from webhooks import rendering
 from webhooks.engine import event_rendering, expansions
 from webhooks.forms import WebhookImportForm
-from webhooks.models import Delivery, Event, Subscription, Webhook
+from webhooks.models import Delivery, Event, Webhook
 from webhooks.payload import formats, json_schema
 from webhooks.rendering import expansion
 from webhooks.rendering.keys import may_be_expanded, targets
