@@ -26,7 +26,7 @@ DEFAULT_MODELS = (
 # The first, and one after each wait of engine/backoff.py.
 DEFAULT_MAX_ATTEMPTS = 8
 
-# Seconds after which NetBox's other jobs are to have their turn.
+# Seconds after which the queue's other jobs are to have their turn. A worker with --burst does NetBox's as well.
 JOB_TIME = 30.0
 
 # Seconds that a webhook may ask for at most, for one request.

@@ -1,8 +1,9 @@
 """The time of a job: how long it goes on, and which requests it may still begin.
 
-NetBox's other jobs get their turn after JOB_TIME seconds. Normally nothing is begun in the last RUN_OUT of them. Before
-that the job begins a request if the endpoint is healthy, or if the endpoint's usual response time still fits. In the
-first second of its claims it begins anything: otherwise nobody would ever ask a slow endpoint with a long timeout.
+The queue's other jobs get their turn after JOB_TIME seconds. So do NetBox's, where one worker does them all (--burst).
+Normally nothing is begun in the last RUN_OUT of them. Before that the job begins a request if the endpoint is healthy,
+or if the endpoint's usual response time still fits. In the first second of its claims it begins anything: otherwise
+nobody would ever ask a slow endpoint with a long timeout.
 
 A request that hangs keeps the job until its timeout. Meanwhile the job goes on with quick ones.
 """

@@ -1,6 +1,8 @@
 """An Event is one change to one object, written in the transaction that made it.
 
-Rows are written by outbox/recording.py, in SQL, and dispatched by engine/dispatch.py. The life of an event:
+outbox/recording.py writes them, in SQL. Some events are no change of their own: outbox/restating.py writes those of
+backfills, engine/components.py those of a component's owner, event_rules.py those of NetBox's event rules, and
+services/trial.py those of tests. engine/dispatch.py dispatches all but the last two. The life of an event:
 
     recorded ──▶ dispatched (rendered: `data`; deliveries made)
         └──────▶ gone, where the object was created and deleted in the same transaction, or nobody asked for its kind

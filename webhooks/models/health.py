@@ -2,9 +2,9 @@
 
 A webhook is suspended while `suspended_since` is set: one delivery probes its endpoint at `probe_at`, the others wait.
 
-The row is also the webhook's lane: whoever changes its deliveries locks it first (engine/lanes.py). So no transaction
-of a user ever writes it, apart from the one that makes it: it has no foreign key to the webhook, outlives it, and goes
-with the last of its log.
+The row is also the webhook's lane: whoever changes its deliveries locks it first (engine/lanes.py), be it a worker or
+what people ask of deliveries. So no edit, renaming or deletion of a webhook locks it: it has no foreign key to the
+webhook, outlives it, and goes with the last of its log. What an edit changes here is written after its commit.
 """
 
 from django.contrib.postgres.fields import ArrayField

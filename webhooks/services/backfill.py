@@ -21,7 +21,7 @@ from ..exceptions import DefinitionError
 from ..models import Backfill, Event, Webhook
 from ..outbox import wakeup
 
-# Of the row that locks nothing.
+# The `field` of a refusal because of the state of the backfill: the REST API answers it with 409.
 STATE = 'state'
 
 # What was not tried yet. Others may wait for it.
