@@ -31,7 +31,7 @@ Ready = tuple[Shown, list[batching.Pair]]
 Made = tuple[int, batching.Group]
 
 # What JSON, UTF-8 or PostgreSQL says of a value that it does not take.
-UNSTORABLE = (DataError, ValueError)
+NOT_STORED = (DataError, ValueError)
 
 # Events of a batch.
 BATCH = 200
@@ -173,7 +173,7 @@ def _write(lease: uuid.UUID, events: Sequence[Event], matches: Matches, ready: d
         event_claims.give_back(lease, back)
     try:
         _make(lease, going)
-    except UNSTORABLE:
+    except NOT_STORED:
         # One of them is not taken: singly, it holds up no other.
         for one in going:
             _make_alone(lease, one)
@@ -183,7 +183,7 @@ def _make_alone(lease: uuid.UUID, ready: Ready) -> None:
     shown, pairs = ready
     try:
         _make(lease, [ready])
-    except UNSTORABLE as error:
+    except NOT_STORED as error:
         logger.exception('event=%s cannot be stored', shown.event.uuid)
         reason = event_rendering.failed(shown.event, error)
         _make(lease, [(reason, [replace(pair, failed=True) for pair in pairs])])
