@@ -4,7 +4,6 @@ NetBox looks serializers up here by the model's name. `restricted` tells that th
 what shows it has been left out; the view says whose may be seen, by their ids in the context's `visible`.
 """
 
-from datetime import timedelta
 from typing import Any
 
 from django.db.models import Model
@@ -19,14 +18,12 @@ from users.api.serializers import UserSerializer
 from users.models import User
 
 from .. import object_types
-from ..choices import CLOSED_CHOICES, BackfillStateChoices, StatusChoices
-from ..constants import MAX_QUERY
+from ..choices import StatusChoices
 from ..exceptions import DefinitionError
 from ..models import Attempt, Delivery, Event, Health, Webhook
 from ..permissions import RESTRICTED_OF_ATTEMPT
 from ..presentation.fields import MORE_HELP, help_of, shown_in
 from ..presets import all_presets
-from ..security import signing
 from ..security.masking import MASK
 from ..services import expandable
 from ..storable import is_storable
@@ -37,7 +34,7 @@ from .fields import AllowedTypeField, MaskedField
 
 # As long as its column.
 CHANGELOG_MESSAGE = serializers.CharField(max_length=200, allow_blank=True, allow_null=True)
-UNSTORABLE = _('A text holds a null character or half a surrogate pair, or the value is nested too deeply.')
+UNSTORABLE_TEXT = _('A text holds a null character or half a surrogate pair, or the value is nested too deeply.')
 
 
 class StorableMixin:
@@ -47,7 +44,7 @@ class StorableMixin:
         sent = data if isinstance(data, dict) else {}
         wrong = [name for name in self.fields if name in sent and not is_storable(sent[name])]
         if wrong:
-            raise serializers.ValidationError({name: [UNSTORABLE] for name in wrong})
+            raise serializers.ValidationError({name: [UNSTORABLE_TEXT] for name in wrong})
         return super().to_internal_value(data)
 
 
@@ -247,131 +244,3 @@ class DeliverySerializer(RestrictedSerializer):
             blank = dict.fromkeys(RESTRICTED_OF_ATTEMPT)
             data['attempts'] = [{**attempt, **blank} for attempt in data['attempts']]
         return data
-
-
-@extend_schema_serializer(component_name='WebhookReplay')
-class ReplaySerializer(StorableMixin, serializers.Serializer):
-    """Which of a webhook's past events are redelivered: those from `since` on and before `until`."""
-
-    since = serializers.DateTimeField()
-    until = serializers.DateTimeField(required=False, help_text=_('Now, if left out.'))
-    status = serializers.ChoiceField(
-        choices=CLOSED_CHOICES,
-        required=False,
-        help_text=_('Only deliveries of this status. Left out: all but superseded ones.'),
-    )
-
-    def validate(self, data: dict[str, Any]) -> dict[str, Any]:
-        if 'until' in data and data['since'] >= data['until']:
-            raise serializers.ValidationError({'until': _('Must be later than since.')})
-        return data
-
-
-@extend_schema_serializer(component_name='WebhookDeliveryCount')
-class CountSerializer(serializers.Serializer):
-    count = serializers.IntegerField(read_only=True, help_text=_('How many deliveries are redelivered.'))
-
-
-@extend_schema_serializer(component_name='WebhookWaiting')
-class WaitingSerializer(serializers.Serializer):
-    """What waits for a webhook."""
-
-    changes = serializers.IntegerField(read_only=True, help_text=_('Counted up to 100,000.'))
-    objects = serializers.IntegerField(read_only=True, help_text=_('Of how many objects.'))
-    since = serializers.DateTimeField(
-        read_only=True, allow_null=True, help_text=_('Since when the oldest waits; null: nothing does.')
-    )
-
-
-@extend_schema_serializer(component_name='WebhookSendWaiting')
-class SendWaitingSerializer(StorableMixin, serializers.Serializer):
-    latest_only = serializers.BooleanField(
-        default=False, help_text=_('Only the latest change of each object: the others are superseded.')
-    )
-
-
-@extend_schema_serializer(component_name='WebhookSentWaiting')
-class SentWaitingSerializer(WaitingSerializer):
-    superseded = serializers.IntegerField(read_only=True, help_text=_('How many deliveries were superseded.'))
-
-
-@extend_schema_serializer(component_name='WebhookBackfillStart')
-class BackfillStartSerializer(StorableMixin, serializers.Serializer):
-    """Which objects are sent as they are now."""
-
-    object_types = serializers.ListField(
-        child=AllowedTypeField(),
-        required=False,
-        allow_empty=False,
-        help_text=_('Of those of the webhook; all of them, if left out.'),
-    )
-    filter = serializers.CharField(
-        required=False,
-        allow_blank=True,
-        max_length=MAX_QUERY,
-        help_text=_("As in the URL of the models' lists, such as: site=berlin&status=active"),
-    )
-    dry_run = serializers.BooleanField(default=False, help_text=_('Only count the objects.'))
-
-
-@extend_schema_serializer(component_name='WebhookBackfill')
-class BackfillSerializer(serializers.Serializer):
-    state = serializers.ChoiceField(choices=BackfillStateChoices, read_only=True, source='backfill.state')
-    error = serializers.CharField(read_only=True, source='backfill.error')
-    object_types = serializers.ListField(child=serializers.CharField(), read_only=True, source='labels')
-    filter = serializers.CharField(read_only=True, source='backfill.query')
-    total = serializers.IntegerField(read_only=True, help_text=_('Objects.'))
-    sent = serializers.IntegerField(
-        read_only=True, help_text=_('Of these: delivered, failed, replaced by a change, or left out by conditions.')
-    )
-    username = serializers.CharField(read_only=True, source='backfill.username')
-    started_at = serializers.DateTimeField(read_only=True, source='backfill.started_at')
-    finished_at = serializers.DateTimeField(read_only=True, allow_null=True, source='backfill.finished_at')
-
-
-@extend_schema_serializer(component_name='WebhookBackfillCount')
-class BackfillCountSerializer(serializers.Serializer):
-    total = serializers.IntegerField(read_only=True, help_text=_('How many objects would be sent.'))
-
-
-@extend_schema_serializer(component_name='WebhookRotation')
-class RotateSerializer(StorableMixin, serializers.Serializer):
-    """How a new secret is made, and for how long the present one stays valid beside it."""
-
-    prefix = serializers.ChoiceField(
-        choices=[signing.SYMMETRIC, signing.PRIVATE],
-        default=signing.SYMMETRIC,
-        help_text=_('whsec_: shared with the receiver. whsk_: ed25519, the receiver needs only the public key.'),
-    )
-    overlap = serializers.DurationField(
-        default=timedelta(hours=24), min_value=timedelta(0), max_value=timedelta(days=365)
-    )
-
-
-@extend_schema_serializer(component_name='WebhookSecret')
-class SecretSerializer(serializers.Serializer):
-    secret = serializers.CharField(read_only=True, help_text=_('Shown this once.'))
-    public_key = serializers.CharField(read_only=True)
-    previous_until = serializers.DateTimeField(read_only=True, allow_null=True)
-
-
-@extend_schema_serializer(component_name='WebhookPreview')
-class PreviewSerializer(ExpandMixin, StorableMixin, serializers.ModelSerializer):
-    """The fields that make up a request; those left out are as the webhook has them."""
-
-    class Meta:
-        model = Webhook
-        fields = ('body_template', 'payload_format', 'http_content_type', 'include_snapshots', 'expand')
-        extra_kwargs = {'body_template': {'trim_whitespace': False}}
-
-    def validate(self, data: dict[str, Any]) -> dict[str, Any]:
-        self._check_expand(data)
-        return super().validate(data)
-
-
-@extend_schema_serializer(component_name='WebhookPreviewed')
-class PreviewedSerializer(serializers.Serializer):
-    method = serializers.CharField(read_only=True)
-    url = serializers.CharField(read_only=True)
-    headers = serializers.DictField(read_only=True)
-    body = serializers.CharField(read_only=True)

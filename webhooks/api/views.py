@@ -25,11 +25,26 @@ from .. import filtersets
 from ..engine.lanes import Busy
 from ..exceptions import DefinitionError
 from ..models import Delivery, Event, Webhook, querysets
+from ..models.querysets import LONG_COLUMNS
 from ..permissions import visible_deliveries, visible_events
 from ..presentation import actions, progress
-from ..presentation.actions import STILL_OPEN
+from ..presentation.actions import STILL_OPEN, Action
 from ..services import backfill, preview, redelivery, secret_rotation, trial, waiting
 from . import serializers
+from .action_serializers import (
+    BackfillCountSerializer,
+    BackfillSerializer,
+    BackfillStartSerializer,
+    CountSerializer,
+    PreviewedSerializer,
+    PreviewSerializer,
+    ReplaySerializer,
+    RotateSerializer,
+    SecretSerializer,
+    SendWaitingSerializer,
+    SentWaitingSerializer,
+    WaitingSerializer,
+)
 from .parsers import ParsingMixin
 
 
@@ -91,6 +106,17 @@ def refusals() -> Iterator[None]:
         raise ValidationError({error.field: [str(error)]}) from None
 
 
+def moves_backfill(name: str, needed: Action) -> Callable[[Callable], Callable]:
+    """Make an endpoint of what moves a backfill to another state: it takes nothing, and answers with the backfill."""
+
+    def decorate(method: Callable) -> Callable:
+        permissions = [post_needs(needed.permission)]
+        endpoint = action(detail=True, methods=['post'], url_path=f'backfill/{name}', permission_classes=permissions)
+        return extend_schema(request=None, responses=BackfillSerializer)(endpoint(method))
+
+    return decorate
+
+
 class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
     queryset = Webhook.objects.all()
     serializer_class = serializers.WebhookSerializer
@@ -114,57 +140,55 @@ class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
     @action(detail=True, methods=['post'], permission_classes=[post_needs(actions.TEST.permission)])
     def test(self, request: Request, pk: str) -> Response:
         """Send a test event now, and tell what came of it."""
-        try:
+        with refusals():
             delivery = trial.send_test(self._get_permitted('test', pk), request.user)
-        except DefinitionError as error:
-            raise ValidationError({error.field: [str(error)]}) from None
         data = serializers.DeliverySerializer(delivery, nested=True, context={'request': request}).data
         return Response(data, status=status.HTTP_201_CREATED)
 
-    @extend_schema(request=serializers.ReplaySerializer, responses=serializers.CountSerializer)
+    @extend_schema(request=ReplaySerializer, responses=CountSerializer)
     @action(detail=True, methods=['post'], permission_classes=[post_needs(actions.REPLAY.permission)])
     def replay(self, request: Request, pk: str) -> Response:
         """Redeliver past events."""
         webhook = self._get_permitted('replay', pk)
-        serializer = serializers.ReplaySerializer(data=request.data)
+        serializer = ReplaySerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         wanted = serializer.validated_data
         count = redelivery.replay(webhook, wanted['since'], wanted.get('until'), wanted.get('status'))
         return Response({'count': count})
 
-    @extend_schema(responses=serializers.WaitingSerializer)
+    @extend_schema(responses=WaitingSerializer)
     @action(detail=True, methods=['get'], permission_classes=[post_needs(actions.SEND_WAITING.permission)])
     def waiting(self, request: Request, pk: str) -> Response:
         """Tell what waits for the webhook."""
         webhook = self._get_permitted('view', pk)
-        return Response(serializers.WaitingSerializer(waiting.measure(webhook)).data)
+        return Response(WaitingSerializer(waiting.measure(webhook)).data)
 
-    @extend_schema(request=serializers.SendWaitingSerializer, responses=serializers.SentWaitingSerializer)
+    @extend_schema(request=SendWaitingSerializer, responses=SentWaitingSerializer)
     @waiting.mapping.post
     def send_waiting(self, request: Request, pk: str) -> Response:
         """Send what waits now: all of it, or of each object only the latest change."""
         webhook = self._get_permitted('change', pk)
-        serializer = serializers.SendWaitingSerializer(data=request.data)
+        serializer = SendWaitingSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         superseded = waiting.send(webhook, latest_only=serializer.validated_data['latest_only'])
         shown = {**asdict(waiting.measure(webhook)), 'superseded': superseded}
-        return Response(serializers.SentWaitingSerializer(shown).data)
+        return Response(SentWaitingSerializer(shown).data)
 
-    @extend_schema(responses={200: serializers.BackfillSerializer, 404: OpenApiResponse(description='There was none.')})
+    @extend_schema(responses={200: BackfillSerializer, 404: OpenApiResponse(description='There was none.')})
     @action(detail=True, methods=['get'], permission_classes=[post_needs(actions.BACKFILL.permission)])
     def backfill(self, request: Request, pk: str) -> Response:
         """Tell how far the last backfill has come."""
         return self._progress(self._get_permitted('view', pk))
 
     @extend_schema(
-        request=serializers.BackfillStartSerializer,
-        responses={200: serializers.BackfillCountSerializer, 201: serializers.BackfillSerializer},
+        request=BackfillStartSerializer,
+        responses={200: BackfillCountSerializer, 201: BackfillSerializer},
     )
     @backfill.mapping.post
     def start_backfill(self, request: Request, pk: str) -> Response:
         """Send everything as it is now, or only count it."""
         webhook = self._get_permitted(actions.BACKFILL.permission, pk)
-        serializer = serializers.BackfillStartSerializer(data=request.data)
+        serializer = BackfillStartSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         wanted = serializer.validated_data
         with refusals():
@@ -174,35 +198,17 @@ class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
             backfill.start(webhook, choice, request.user)
         return self._progress(webhook, status.HTTP_201_CREATED)
 
-    @extend_schema(request=None, responses=serializers.BackfillSerializer)
-    @action(
-        detail=True,
-        methods=['post'],
-        url_path='backfill/pause',
-        permission_classes=[post_needs(actions.PAUSE_BACKFILL.permission)],
-    )
+    @moves_backfill('pause', actions.PAUSE_BACKFILL)
     def pause_backfill(self, request: Request, pk: str) -> Response:
         """Hold what is not sent yet."""
         return self._move(backfill.pause, pk)
 
-    @extend_schema(request=None, responses=serializers.BackfillSerializer)
-    @action(
-        detail=True,
-        methods=['post'],
-        url_path='backfill/resume',
-        permission_classes=[post_needs(actions.RESUME_BACKFILL.permission)],
-    )
+    @moves_backfill('resume', actions.RESUME_BACKFILL)
     def resume_backfill(self, request: Request, pk: str) -> Response:
         """Go on."""
         return self._move(backfill.resume, pk)
 
-    @extend_schema(request=None, responses=serializers.BackfillSerializer)
-    @action(
-        detail=True,
-        methods=['post'],
-        url_path='backfill/cancel',
-        permission_classes=[post_needs(actions.CANCEL_BACKFILL.permission)],
-    )
+    @moves_backfill('cancel', actions.CANCEL_BACKFILL)
     def cancel_backfill(self, request: Request, pk: str) -> Response:
         """End it: what was not tried yet is not sent."""
         return self._move(backfill.cancel, pk)
@@ -217,9 +223,9 @@ class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
         found = progress.of(webhook)
         if found is None:
             raise NotFound
-        return Response(serializers.BackfillSerializer(found).data, status=code)
+        return Response(BackfillSerializer(found).data, status=code)
 
-    @extend_schema(request=serializers.RotateSerializer, responses=serializers.SecretSerializer)
+    @extend_schema(request=RotateSerializer, responses=SecretSerializer)
     @action(
         detail=True,
         methods=['post'],
@@ -229,34 +235,32 @@ class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
     def rotate_secret(self, request: Request, pk: str) -> Response:
         """Sign with a new secret from now on, and with the present one too for a while. It is shown only here."""
         webhook = self._get_permitted('change', pk)
-        serializer = serializers.RotateSerializer(data=request.data)
+        serializer = RotateSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         wanted = serializer.validated_data
         webhook, secret = secret_rotation.rotate(webhook.pk, wanted['prefix'], wanted['overlap'])
         shown = {'secret': secret, 'public_key': webhook.public_key, 'previous_until': webhook.previous_secret_expires}
-        return Response(serializers.SecretSerializer(shown).data)
+        return Response(SecretSerializer(shown).data)
 
-    @extend_schema(responses=serializers.PreviewedSerializer)
+    @extend_schema(responses=PreviewedSerializer)
     @action(detail=True, methods=['get'], permission_classes=[post_needs('change')])
     def preview(self, request: Request, pk: str) -> Response:
         """Show the request that the webhook would send of the latest event."""
         return self._preview(self._get_permitted('view', pk), {})
 
-    @extend_schema(request=serializers.PreviewSerializer, responses=serializers.PreviewedSerializer)
+    @extend_schema(request=PreviewSerializer, responses=PreviewedSerializer)
     @preview.mapping.post
     def preview_changes(self, request: Request, pk: str) -> Response:
         """Show it with changes that are not saved."""
         webhook = self._get_permitted('change', pk)
-        serializer = serializers.PreviewSerializer(webhook, data=request.data, partial=True)
+        serializer = PreviewSerializer(webhook, data=request.data, partial=True)
         serializer.is_valid(raise_exception=True)
         return self._preview(webhook, serializer.validated_data)
 
     def _preview(self, webhook: Webhook, changes: Mapping[str, Any]) -> Response:
-        try:
+        with refusals():
             shown = preview.show(webhook, changes, self.request.user)
-        except DefinitionError as error:
-            raise ValidationError({error.field: [str(error)]}) from None
-        return Response(serializers.PreviewedSerializer(shown).data)
+        return Response(PreviewedSerializer(shown).data)
 
     def _get_permitted(self, name: str, pk: str) -> Webhook:
         # A POST has narrowed self.queryset to what the user may add.
@@ -279,7 +283,7 @@ class LogViewSet(ParsingMixin, RetrieveModelMixin, ListModelMixin, BaseViewSet):
 
 
 class EventViewSet(LogViewSet):
-    queryset = Event.objects.defer('expanded', 'snapshot', 'prechange', 'snapshots', 'request')
+    queryset = Event.objects.defer(*(name for name in LONG_COLUMNS if name != 'data'))
     visible = staticmethod(visible_events)
     serializer_class = serializers.EventSerializer
     filterset_class = filtersets.EventFilterSet
@@ -293,7 +297,7 @@ class DeliveryViewSet(BusyMixin, LogViewSet):
     filterset_class = filtersets.DeliveryFilterSet
     ordering_fields = ('id', 'status', 'created', 'finished_at', 'response_status', 'attempt_count')
 
-    @extend_schema(request=None, responses=serializers.CountSerializer)
+    @extend_schema(request=None, responses=CountSerializer)
     @action(detail=True, methods=['post'], permission_classes=[post_needs(actions.REDELIVER.permission)])
     def redeliver(self, request: Request, pk: str) -> Response:
         """Redeliver a closed delivery: one that was delivered as a new delivery, any other as itself."""
