@@ -1,8 +1,8 @@
 """Lanes: one lock a webhook. Whoever changes the deliveries of a webhook, or its health, holds its lane first.
 
-A lane is the row of the webhook's health. No edit, renaming or deletion of a webhook locks it, so none of these holds up
-a worker, and no worker holds up them. What people ask of deliveries locks it, for milliseconds. Three rules keep it free
-of deadlocks and of wrong counts:
+A lane is the row of the webhook's health. No edit, renaming or deletion of a webhook locks it, so none of these holds
+up a worker, and no worker holds up them. What people ask of deliveries locks it, for milliseconds. Three rules keep it
+free of deadlocks and of wrong counts:
 
 - Workers take lanes that are free and wait for none (SKIP LOCKED). What they have for a lane that is busy they keep.
 - What people ask for waits for a lane, and so does what a worker has to record at its end: for one, as the first lock

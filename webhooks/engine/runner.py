@@ -10,36 +10,31 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from contextvars import Context
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any
 
-from django.db import DataError, connections
+from django.db import DataError
 
 from ..choices import StatusChoices
 from ..constants import GONE, LEASE_MARGIN
 from ..interruptions import BROKEN_OFF, INTERRUPTIONS
-from ..models import Delivery, Webhook, sequence
+from ..models import sequence
 from ..outbox import wakeup
-from ..payload.http_request import Builder
-from ..templating import renderer
-from ..transport.client import Client
-from . import claims, expiry, gone, lanes, memory, outcomes, purge, quarantine, rescue, shutdown
+from . import claims, crew, expiry, gone, lanes, memory, outcomes, purge, rescue, shutdown
 from .backfill import Backfills
-from .building import Building, Built
+from .building import Built
 from .claimed import Claimed
 from .claims import Claim
+from .crew import Crew
+from .definitions import Definitions
 from .dispatch import Dispatcher
 from .job_time import Pace, Span
 from .ledger import Ledger
 from .outcomes import Judge, Tally
-from .quarantine import Quarantine
-from .senders import LONGEST_QUEUED, THREADS, Senders
+from .senders import LONGEST_QUEUED, THREADS
 from .share import Share
 
 logger = logging.getLogger('webhooks.drain')
@@ -57,8 +52,6 @@ PAUSE = 0.05
 STANDSTILL = 1.5
 # Seconds between two calls for another worker, while all threads are taken or more events wait.
 CALL_INTERVAL = 1.0
-# Seconds for which a webhook's definition is used without looking at it again.
-DEFINITION_AGE = 1.0
 # Longest wait for an answer before the loop looks for new work, in seconds.
 POLL = 0.1
 # Seconds for which a transaction that PostgreSQL broke off is tried again, and between two tries.
@@ -70,50 +63,20 @@ MOST_TRIES = 2
 def run(lease: uuid.UUID | None = None) -> Tally:
     """Do what there is to do, under the lease if one is given, and return what was done."""
     wakeup.accept()
-    with _drain(lease or uuid.uuid4()) as drain:
+    with crew.opened() as helpers:
+        drain = Drain(lease or uuid.uuid4(), helpers)
         finished = drain.work()
     if not finished:
         wakeup.wake(patient=True)
     return drain.tally
 
 
-@contextmanager
-def _drain(lease: uuid.UUID) -> Iterator['Drain']:
-    client = Client(THREADS)
-    try:
-        # Before there are threads.
-        with (
-            quarantine.opened() as suspects,
-            renderer.kept(Webhook.any_is_templated) as aside,
-            ThreadPoolExecutor(THREADS, thread_name_prefix='webhooks-send') as pool,
-            ThreadPoolExecutor(1, thread_name_prefix='webhooks-build') as builder,
-        ):
-            senders = Senders(client, pool)
-            yield Drain(lease, senders, Building(partial(_submit, senders, builder, aside)), suspects)
-            builder.submit(connections.close_all)
-    finally:
-        client.close()
-
-
-def _submit(senders: Senders, builder: ThreadPoolExecutor, aside: Context, *call: Any) -> Future:
-    """Let the other thread do something, and whoever waits for answers hear of its end."""
-    future = builder.submit(aside.run, *call)
-    future.add_done_callback(lambda done: done.cancelled() or senders.tell(done))
-    return future
-
-
 class Drain:
-    def __init__(
-        self,
-        lease: uuid.UUID,
-        senders: Senders,
-        building: Building,
-        suspects: Quarantine,
-    ):
+    def __init__(self, lease: uuid.UUID, helpers: Crew) -> None:
         self.tally = Tally()
-        self._senders = senders
-        self._building = building
-        self._quarantine = suspects
+        self._senders = helpers.senders
+        self._building = helpers.building
+        self._quarantine = helpers.quarantine
         self._lease = lease
         self._dispatcher = Dispatcher(self._lease, self._call)
         self._backfills = Backfills()
@@ -124,8 +87,7 @@ class Drain:
         # {id: id of its webhook} of what was claimed and not begun in time: it goes back.
         self._unbegun: dict[int, int] = {}
         self._room = memory.Room()
-        self._builders: dict[int, Builder] = {}
-        self._builders_at = 0.0
+        self._definitions = Definitions()
         self._called_at = 0.0
         self._moved_at = time.monotonic()
         self._gathers_for = SHORTEST_WAIT
@@ -335,7 +297,7 @@ class Drain:
     def _begin(self, claimed: list[int], claimed_at: float) -> None:
         """Build and send what was claimed."""
         found = self._persist(lambda: claims.fetch(claimed))
-        builders = self._persist(lambda: self._definitions(found))
+        builders = self._persist(lambda: self._definitions.of(found))
         there = [one for one in found if one.webhook_id in builders]  # the others were deleted since
         for built in self._building.begin(there, builders, claimed_at):
             self._send(built)
@@ -377,12 +339,3 @@ class Drain:
         logger.warning('delivery=%s lease=lapsed (it is not sent from here)', one.delivery.uuid)
         self._pace.forget(one.delivery.pk)
         self._unbegun[one.delivery.pk] = one.delivery.webhook_id
-
-    def _definitions(self, claimed: list[Delivery]) -> dict[int, Builder]:
-        """Return what makes requests by the definitions of the webhooks, as they are now."""
-        wanted = {one.webhook_id for one in claimed}
-        if time.monotonic() - self._builders_at > DEFINITION_AGE or wanted - self._builders.keys():
-            found = Webhook.objects.select_related('health').in_bulk(wanted | self._builders.keys())
-            self._builders = {pk: Builder(webhook) for pk, webhook in found.items()}
-            self._builders_at = time.monotonic()
-        return self._builders
