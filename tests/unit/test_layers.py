@@ -27,6 +27,7 @@ PURE = (
     'choices.py', 'constants.py', 'exceptions.py', 'storable.py', 'version.py', 'engine/backoff.py',
     'engine/death.py', 'engine/job_time.py', 'security/signing.py', 'ui/charts.py',
 )  # fmt: skip
+IMPURE = ('django.conf', 'django.db', 'django.apps', 'netbox', 'extras', 'core', 'webhooks.conf', 'webhooks.models')
 # The app's configuration imports when NetBox calls it: before that no model can be imported.
 CONFIGURATION = ROOT / '__init__.py'
 
@@ -104,11 +105,31 @@ def test_it_imports_its_own_at_the_top(path: Path):
     assert not set().union(*(own(function, path) for function in functions))
 
 
+def impure(node: ast.AST, path: Path) -> list[str]:
+    """Return what is imported that has settings or models, ours or others'."""
+    return [found for found in imports(node, path) if found.startswith(IMPURE)]
+
+
 @pytest.mark.parametrize('name', PURE)
 def test_pure_modules_know_neither_settings_nor_models(name: str):
-    path = ROOT / name
-    impure = ('django.conf', 'django.db', 'django.apps', 'netbox', 'extras', 'core')
-    assert not [found for found in imports(tree(path), path) if found.startswith(impure)]
+    assert not impure(tree(ROOT / name), ROOT / name)
+
+
+@pytest.mark.parametrize(
+    'code',
+    [
+        'from .. import conf',
+        'from ..conf import get',
+        'from ..models import Webhook',
+        'from webhooks.models.webhook import Webhook',
+        'from django.conf import settings',
+        'from django.db import models',
+        'def later():\n    from .. import models',
+    ],
+)
+def test_an_import_of_settings_or_models_is_noticed(code: str):
+    assert impure(ast.parse(code), ROOT / 'engine' / 'backoff.py')
+    assert not impure(ast.parse('from ..constants import JOB_TIME'), ROOT / 'engine' / 'backoff.py')
 
 
 def reads_settings(node: ast.AST) -> bool:
