@@ -119,7 +119,9 @@ class TestEchoes:
             subscribe(server.url(), Site, additional_headers=f'X-Token: {secret}', max_attempts=1)
             site()
             work()
-        assert 'Zq' not in Attempt.objects.get().response_body
+        body = Attempt.objects.get().response_body
+        assert MASK in body
+        assert 'Zq' not in body
 
     def test_a_redirect_that_repeats_a_secret_in_its_path_names_no_secret(self):
         with serving(

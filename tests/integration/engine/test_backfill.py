@@ -705,6 +705,7 @@ class TestWhatPeopleDo:
         sites(2)
         start(webhook)
         engine.Backfills().cut()
+        assert Event.objects.count() == 2
         webhook.delete()
         assert not Backfill.objects.exists()
         work()

@@ -332,10 +332,18 @@ class TestWhoGetsIt:
         owner = a_device()
         with transaction.atomic():
             made = ConsolePort.objects.create(device=owner, name='c')
-        with CaptureQueriesContext(connection) as captured, transaction.atomic():
-            made.save()
-        assert not [one['sql'] for one in captured if 'INTO webhooks' in one['sql']]
+
+        def written() -> list[str]:
+            with CaptureQueriesContext(connection) as captured, transaction.atomic():
+                made.save()
+            return [one['sql'] for one in captured if 'INTO webhooks' in one['sql']]
+
+        assert not written()
         assert not recorded()
+        webhook.include_components = True
+        webhook.save()
+        assert written()
+        assert recorded()
 
     def test_in_the_transaction_of_the_user_the_owner_is_not_touched(self, receiver: Receiver):
         owner = a_device()

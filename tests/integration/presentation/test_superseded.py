@@ -5,10 +5,12 @@ from datetime import timedelta
 import pytest
 from dcim.models import Site
 from django.utils import timezone
+from extras.models import Notification, NotificationGroup
 from prometheus_client import generate_latest
 from support.builders import NOWHERE, site, subscribe
 from support.engine import deliveries, health, work
 from support.log import delivery, event
+from users.models import User
 
 from webhooks import metrics
 from webhooks.choices import StatusChoices
@@ -119,8 +121,15 @@ class TestCounted:
         assert f'webhooks_deliveries_closed_total{{{labels}}} 2.0' in shown
 
     def test_nobody_is_told_of_it(self, webhook):
+        on_call = NotificationGroup.objects.create(name='On call')
+        on_call.users.add(User.objects.create_user('ann'))
+        webhook.notification_groups.add(on_call)
         count(webhook, 2)
-        assert Health.objects.get().failure_told_on is None
+        assert not Notification.objects.exists()
+        with lanes.turn() as now:
+            lanes.take([webhook.pk])
+            ledger.note_failed({webhook.pk: 1}, now)
+        assert [notification.user.username for notification in Notification.objects.all()] == ['ann']
 
 
 class TestRedelivered:

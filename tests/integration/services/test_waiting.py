@@ -5,6 +5,7 @@ from datetime import timedelta
 import pytest
 from dcim.models import Site
 from django.db import transaction
+from django.db.models import F
 from django.utils import timezone
 from support.admin_browser import messages_of, press
 from support.builders import CREATED, UPDATED, site, subscribe
@@ -154,13 +155,16 @@ class TestRest:
         assert clerk_api.post(f'{API}{webhook.pk}/waiting/', {}, format='json').status_code == 200
 
 
+def age() -> None:
+    """Let all events have been two hours ago."""
+    Event.objects.update(timestamp=F('timestamp') - timedelta(hours=2))
+
+
 class TestPages:
     @pytest.fixture
     def old(self, webhook: Webhook) -> Webhook:
         """It waits for long."""
-        two_hours = timedelta(hours=2)
-        for event in Event.objects.all():
-            Event.objects.filter(pk=event.pk).update(timestamp=event.timestamp - two_hours)
+        age()
         return webhook
 
     def test_the_page_says_what_waits_and_leads_on(self, admin_pages, old):
@@ -172,6 +176,8 @@ class TestPages:
 
     def test_what_has_just_come_is_not_worth_a_word(self, admin_pages, webhook):
         assert 'Waiting: ' not in admin_pages.get(webhook.get_absolute_url()).content.decode()
+        age()
+        assert 'Waiting: ' in admin_pages.get(webhook.get_absolute_url()).content.decode()
 
     def test_whoever_may_not_change_it_is_told_only(self, clerk_pages, grant, old):
         grant(Webhook, 'view')
