@@ -128,7 +128,7 @@ class Webhook(NetBoxModel):
         _('maximum attempts'),
         default=DEFAULT_MAX_ATTEMPTS,
         validators=[MinValueValidator(1), MaxValueValidator(100)],
-        help_text=_('1: a failed delivery is retried by hand only.'),
+        help_text=_('1: a failed delivery is redelivered by hand only.'),
     )
     rate_limit = models.PositiveIntegerField(
         _('rate limit'),

@@ -56,7 +56,7 @@ class TestFigures:
         assert lines(text_of(admin_pages)) == {
             'Workers': 'None is running Nothing is sent: start netbox-rq.',
             'Waiting': '1 delivery, 1 change that no worker has looked at yet; the oldest for 3 hours',
-            'Failed deliveries': '2 Why they failed, and sending them again',
+            'Failed deliveries': '2 Why they failed, and how to redeliver them',
             'Suspended webhooks': '1',
         }
 
