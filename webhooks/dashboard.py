@@ -37,14 +37,14 @@ class WebhooksWidget(DashboardWidget):
         if not user.has_perm('webhooks.view_webhook'):
             return render_to_string(self.template_name)
         webhooks = Webhook.objects.restrict(user, 'view')
-        context = {'webhooks': webhooks, 'suspended': _suspended(webhooks), 'outcome': _outcome(webhooks)}
+        context = {'webhooks': webhooks, 'suspended': _suspended(webhooks), 'last_day': _last_day(webhooks)}
         if user.has_perm('webhooks.view_delivery'):
-            context['backlog'] = _backlog(user, webhooks)
+            context['unsent'] = _unsent(user, webhooks)
         return render_to_string(self.template_name, context)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class LastDay:
     """Of the deliveries that ended in the last hours."""
 
     delivered: int
@@ -62,7 +62,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Backlog:
+class Unsent:
     """What waits. `unseen`: changes that no worker has looked at, None for those who may not view them.
 
     `workers`: how many are running, None where Redis cannot be reached. `worker`: the program to start.
@@ -81,21 +81,21 @@ class Backlog:
         return bool(self.waiting or self.unseen) and not self.workers
 
 
-def _outcome(webhooks: QuerySet[Webhook]) -> Outcome:
+def _last_day(webhooks: QuerySet[Webhook]) -> LastDay:
     since = timezone.now() - timedelta(hours=RATE_HOURS)
     hours = Hour.objects.filter(health__webhook__in=webhooks, start__gt=since)
     sums = hours.aggregate(delivered=Sum('delivered'), failed=Sum('failed'))
     url = _list_url(status=StatusChoices.FAILED, finished_at__gte=since.isoformat())
-    return Outcome(sums['delivered'] or 0, sums['failed'] or 0, url)
+    return LastDay(sums['delivered'] or 0, sums['failed'] or 0, url)
 
 
-def _backlog(user: User, webhooks: QuerySet[Webhook]) -> Backlog:
+def _unsent(user: User, webhooks: QuerySet[Webhook]) -> Unsent:
     deliveries = Delivery.objects.restrict(user, 'view').filter(webhook__in=list(webhooks.values_list('pk', flat=True)))
     undispatched = _undispatched(user)
     moments = [waiting_since(deliveries)]
     if undispatched is not None:
         moments.append(undispatched.order_by('sequence').values_list('timestamp', flat=True).first())
-    return Backlog(
+    return Unsent(
         waiting=deliveries.filter(status__in=OPEN_STATUSES).count(),
         url=_list_url(status=OPEN_STATUSES, sort='created'),
         oldest=min((moment for moment in moments if moment), default=None),
