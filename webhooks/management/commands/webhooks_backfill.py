@@ -4,12 +4,11 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from rich.progress import Progress
 
-from webhooks import object_types
-from webhooks.choices import BackfillStateChoices
-from webhooks.engine.lanes import Busy
-from webhooks.exceptions import DefinitionError
-from webhooks.models import Webhook
-
+from ... import object_types
+from ...choices import BackfillStateChoices
+from ...engine.lanes import Busy
+from ...exceptions import DefinitionError
+from ...models import Webhook
 from ...presentation import progress
 from ...services import backfill
 

@@ -7,12 +7,11 @@ from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from rich.progress import track
 
-from webhooks.choices import StatusChoices
-from webhooks.engine.lanes import Busy
-from webhooks.models import Webhook
-from webhooks.storable import is_storable_time
-
+from ...choices import StatusChoices
+from ...engine.lanes import Busy
+from ...models import Webhook
 from ...services import redelivery
+from ...storable import is_storable_time
 
 
 def moment(text: str) -> datetime:

@@ -4,8 +4,7 @@ from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db.models import Model
 
-from webhooks.choices import FormatChoices
-
+from ...choices import FormatChoices
 from ...exceptions import DefinitionError
 from ...payload import json_schema
 from ...services.expandable import check_keys

@@ -4,8 +4,7 @@ from dataclasses import asdict
 from django.core.management.base import BaseCommand, CommandParser
 from django.utils import timezone
 
-from webhooks import conf
-
+from ... import conf
 from ...models import sequence
 from ...services.backlog import Backlog, measure
 
