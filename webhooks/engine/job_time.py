@@ -70,7 +70,7 @@ class Pace:
             self._slow.pop(webhook_id, None)
 
     def forget(self, request: Hashable) -> None:
-        """It was begun, and did not take place."""
+        """It is under way no more, and says nothing of an endpoint."""
         self._under_way.pop(request, None)
 
     def _left(self, now: float) -> float:

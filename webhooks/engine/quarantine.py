@@ -111,7 +111,7 @@ class Quarantine:
         ended = self._cause is not None or self._has_ended()
         self._listen(pace, tally)
         if ended and self._is_settled():
-            pace.end(self, 0, 0)
+            pace.forget(self)
             self.end()
         return True
 
