@@ -12,18 +12,14 @@ so that deleting a webhook waits for no worker. It goes with the webhook's log.
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Exists, OuterRef, Sum
+from django.db.models import Sum
 from django.utils.translation import gettext_lazy as _
 
 from ..choices import OPEN_STATUSES, BackfillStateChoices
 from .delivery import Delivery
 from .event import Event
+from .of_webhook import OfWebhookManager
 from .webhook import Webhook
-
-
-class BackfillManager(models.Manager):
-    def get_queryset(self) -> models.QuerySet:
-        return super().get_queryset().filter(Exists(Webhook.objects.filter(pk=OuterRef('webhook_id'))))
 
 
 class Backfill(models.Model):
@@ -52,7 +48,7 @@ class Backfill(models.Model):
 
     _netbox_private = True
 
-    objects = BackfillManager()
+    objects = OfWebhookManager()
 
     class Meta:
         verbose_name = _('backfill')

@@ -20,13 +20,14 @@ import uuid
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Q
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from ..choices import OPEN_STATUSES, KindChoices, StatusChoices
 from .confidential import LogQuerySet
 from .event import Event
+from .of_webhook import OfWebhookManager
 from .webhook import Webhook
 
 PENDING = Q(status=StatusChoices.PENDING)
@@ -38,11 +39,6 @@ class DeliveryQuerySet(LogQuerySet):
     def closed(self) -> 'DeliveryQuerySet':
         """Return those that are not open: nothing will be sent unless they are redelivered."""
         return self.exclude(status__in=OPEN_STATUSES)
-
-
-class DeliveryManager(models.Manager.from_queryset(DeliveryQuerySet)):
-    def get_queryset(self) -> DeliveryQuerySet:
-        return super().get_queryset().filter(Exists(Webhook.objects.filter(pk=OuterRef('webhook_id'))))
 
 
 class Delivery(models.Model):
@@ -88,7 +84,7 @@ class Delivery(models.Model):
     # What it tells beside its event, in place of those that it superseded (engine/superseding.py). Null: nothing.
     span = models.JSONField(null=True)
 
-    objects = DeliveryManager()
+    objects = OfWebhookManager.from_queryset(DeliveryQuerySet)()
 
     class Meta:
         ordering = ('-pk',)

@@ -9,23 +9,18 @@ webhook, outlives it, and goes with the last of its log. What an edit changes he
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models, transaction
-from django.db.models import Exists, OuterRef
 from django.db.models.signals import m2m_changed, post_save
 from django.dispatch import receiver
 from django.utils.translation import gettext_lazy as _
 
 from ..constants import LATENCY_BUCKETS
+from .of_webhook import OfWebhookManager
 from .webhook import Webhook
 
 
 def no_latency() -> list[int]:
     """Return the counts of a webhook without attempts: one for each of LATENCY_BUCKETS, one for those beyond."""
     return [0] * (len(LATENCY_BUCKETS) + 1)
-
-
-class HealthManager(models.Manager):
-    def get_queryset(self) -> models.QuerySet:
-        return super().get_queryset().filter(Exists(Webhook.objects.filter(pk=OuterRef('webhook_id'))))
 
 
 class Health(models.Model):
@@ -59,7 +54,7 @@ class Health(models.Model):
 
     _netbox_private = True
 
-    objects = HealthManager()
+    objects = OfWebhookManager()
 
     class Meta:
         verbose_name = _('health')
