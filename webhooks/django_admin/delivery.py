@@ -105,21 +105,6 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
         ),
         (_('Response'), {'fields': ('response_status', 'response_headers', 'response_body')}),
     )
-    readonly_fields = (
-        'state',
-        'happened',
-        'object',
-        'next_attempt',
-        'user',
-        'request_id',
-        'caused_by',
-        'request_line',
-        'request_headers',
-        'request_body',
-        'partial',
-        'response_headers',
-        'response_body',
-    )
 
     @admin.action(description=REDELIVER.label, description_plural=REDELIVER_SELECTED.label, location=EVERYWHERE)
     def redeliver(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
