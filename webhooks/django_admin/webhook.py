@@ -117,27 +117,25 @@ class WebhookAdmin(BaseAdmin):
 
     @admin.action(description=ENABLE.label)
     def enable(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
-        changed = self._switch(queryset, True)
-        self.message_user(
-            request, ngettext('%d webhook enabled.', '%d webhooks enabled.', changed) % changed, messages.SUCCESS
-        )
+        self._switch(request, queryset, enabled=True)
 
     @admin.action(description=DISABLE.label)
     def disable(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
-        changed = self._switch(queryset, False)
-        self.message_user(
-            request, ngettext('%d webhook disabled.', '%d webhooks disabled.', changed) % changed, messages.SUCCESS
-        )
+        self._switch(request, queryset, enabled=False)
 
     @transaction.atomic
-    def _switch(self, queryset: QuerySet[Webhook], enabled: bool) -> int:
+    def _switch(self, request: HttpRequest, queryset: QuerySet[Webhook], *, enabled: bool) -> None:
         """Save each by itself: that is what the change log and the subscriptions listen to."""
         webhooks = list(queryset.exclude(enabled=enabled))
         for webhook in webhooks:
             webhook.snapshot()
             webhook.enabled = enabled
             webhook.save()
-        return len(webhooks)
+        if enabled:
+            text = ngettext('%d webhook enabled.', '%d webhooks enabled.', len(webhooks))
+        else:
+            text = ngettext('%d webhook disabled.', '%d webhooks disabled.', len(webhooks))
+        self.message_user(request, text % len(webhooks), messages.SUCCESS)
 
     @admin.action(description=TEST.label, location=EVERYWHERE)
     def send_test(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
