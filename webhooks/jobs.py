@@ -3,8 +3,7 @@
 from core.choices import JobIntervalChoices
 from netbox.jobs import JobRunner, system_job
 
-from . import conf
-from .engine import retention, retention_size
+from .engine import retention_size
 
 
 @system_job(interval=JobIntervalChoices.INTERVAL_DAILY)
@@ -13,5 +12,4 @@ class WebhooksRetentionJob(JobRunner):
         name = 'Webhooks: prune the delivery log'
 
     def run(self, *args, **kwargs) -> None:
-        pruned = retention.prune(retention.cutoff()) + retention_size.prune(conf.get().retention_size)
-        self.logger.info(f'{pruned} events pruned')
+        self.logger.info(f'{retention_size.prune_all()} events pruned')

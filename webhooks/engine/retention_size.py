@@ -7,6 +7,7 @@ goes. An event goes with all its deliveries, a batch with all its events.
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from .. import conf
 from ..choices import OPEN_STATUSES, StatusChoices
 from . import lanes, retention, sql
 
@@ -47,6 +48,11 @@ PRUNE_EVENTS = """
 class Pruned(NamedTuple):
     deliveries: int
     events: int
+
+
+def prune_all(days: int | None = None) -> int:
+    """Prune by age, `days` or else retention_days, then by retention_size. Returns how many events went."""
+    return retention.prune(retention.cutoff(days)) + prune(conf.get().retention_size)
 
 
 def prune(size: int) -> int:
