@@ -152,10 +152,9 @@ HELD_BY_TIME = f'SELECT EXISTS (SELECT 1 FROM {LANE} WHERE {ACTIVE} AND NOT ({EN
 NONE: Mapping[int, int] = {}
 
 # A small question before the greater one.
-IS_BACKFILL_DUE = """
+IS_BACKFILL_DUE = f"""
     SELECT EXISTS (
-        SELECT 1 FROM webhooks_delivery
-        WHERE backfill AND status IN ('pending', 'sending') AND status = 'pending' AND due_at <= %(now)s
+        SELECT 1 FROM webhooks_delivery d WHERE d.backfill AND {sql.pending('d')} AND d.due_at <= %(now)s
     )"""
 
 # Something of others is due that waits for no endpoint, or nobody dispatches it.

@@ -5,9 +5,7 @@ from datetime import datetime, timedelta
 
 from .. import conf
 from . import lanes, ledger, ordering, sql
-
-# Events in one transaction, or one batch: what is due goes out between two.
-PART = 500
+from .lanes import PART
 
 OVERDUE = """
     SELECT DISTINCT webhook_id FROM (

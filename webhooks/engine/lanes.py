@@ -48,6 +48,10 @@ ENDED = """
     SELECT v.id FROM unnest(%s::bigint[]) AS v(id)
     WHERE NOT EXISTS (SELECT 1 FROM webhooks_health h WHERE h.webhook_id = v.id)"""
 
+# Events of the deliveries that change in one transaction, or those of one batch: while the lane is held, nothing of its
+# webhook is sent.
+PART = 500
+
 # Milliseconds that a person waits for a lane at most.
 WAIT = 5_000
 SET_LOCK_TIMEOUT = "set_config('lock_timeout', %s, true)"
@@ -86,12 +90,10 @@ def hold(webhook_id: int) -> Iterator[datetime]:
     Waits for the lane, WAIT milliseconds at most: raises Busy after that. Gives PostgreSQL's time.
     """
     with transaction.atomic():
-        before = sql.fetch_value(
-            "SELECT current_setting('lock_timeout'), set_config('lock_timeout', %s, true)", [str(WAIT)]
-        )
+        before = sql.fetch_value(f"SELECT current_setting('lock_timeout'), {SET_LOCK_TIMEOUT}", [str(WAIT)])
         with or_busy(_('A worker is busy with this webhook: try again in some seconds.')):
             sql.fetch(HOLD, [webhook_id])
-        ((_timeout, now),) = sql.fetch("SELECT set_config('lock_timeout', %s, true), clock_timestamp()", [before])
+        ((_timeout, now),) = sql.fetch(f'SELECT {SET_LOCK_TIMEOUT}, clock_timestamp()', [before])
         yield now
 
 
@@ -119,7 +121,12 @@ def ensure() -> None:
 
 def wait_briefly() -> None:
     """From now on the open transaction waits a moment only for a row that somebody else holds."""
-    sql.fetch(f'SELECT {SET_LOCK_TIMEOUT}', ['200'])
+    set_lock_timeout(200)
+
+
+def set_lock_timeout(milliseconds: int) -> None:
+    """From now on the open transaction waits so long at most for a lock, and then raises OperationalError."""
+    sql.fetch(f'SELECT {SET_LOCK_TIMEOUT}', [str(milliseconds)])
 
 
 def is_row_held(error: Exception) -> bool:

@@ -60,8 +60,8 @@ UNPARK = f"""
         FROM webhooks_delivery d CROSS JOIN LATERAL ({MEMBERS}) m CROSS JOIN LATERAL (
             (SELECT p.id, p.sequence FROM webhooks_delivery p
              WHERE p.webhook_id = m.webhook_id AND p.object_type_id = m.object_type_id AND p.object_id = m.object_id
-               AND p.status IN ('pending', 'sending') AND p.event_count = 1 AND p.sequence > m.sequence
-               AND p.status = 'pending' AND (p.error = '' OR p.due_at IS NULL)
+               AND {sql.pending('p')} AND p.event_count = 1 AND p.sequence > m.sequence
+               AND (p.error = '' OR p.due_at IS NULL)
              ORDER BY p.sequence LIMIT 1)
             UNION ALL
             (SELECT p.id, i.sequence FROM webhooks_batchitem i JOIN webhooks_delivery p ON p.id = i.delivery_id
@@ -111,8 +111,7 @@ IS_ANY_BACKFILL = """
 REPLACE = f"""
     WITH untried AS MATERIALIZED (
         SELECT d.id, d.event_count FROM webhooks_delivery d
-        WHERE d.webhook_id = ANY(%(lanes)s) AND d.backfill AND d.status IN ('pending', 'sending')
-          AND d.status = 'pending' AND {UNTRIED}
+        WHERE d.webhook_id = ANY(%(lanes)s) AND d.backfill AND {sql.pending('d')} AND {UNTRIED}
     ), replaced AS (
         UPDATE webhooks_delivery d SET status = 'superseded', due_at = NULL, finished_at = now()
         FROM untried WHERE d.id = untried.id AND untried.event_count = 1 AND {LATER.format(one='d')}

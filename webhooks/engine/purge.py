@@ -1,18 +1,17 @@
 """Purge: the log of a deleted webhook is removed, a little at a time.
 
-Deleting a webhook deletes its row, and nobody sees its log any more (models/delivery.py). What is left is found by the
-row of its health, which goes last: so whatever breaks off the work, it is taken up again.
+Deleting a webhook deletes its row, and nobody sees its log any more (models/of_webhook.py). What is left is found by
+the row of its health, which goes last: so whatever breaks off the work, it is taken up again.
 """
 
 from . import lanes, sql
-
-# Events in one transaction, or one batch. Attempts and batch items go along with their deliveries.
-PART = 500
+from .lanes import PART
 
 ORPHANS = """
     SELECT webhook_id FROM webhooks_health h
     WHERE NOT EXISTS (SELECT 1 FROM webhooks_webhook w WHERE w.id = h.webhook_id) LIMIT 1"""
 
+# Attempts and batch items go along with their deliveries.
 PURGE = """
     DELETE FROM webhooks_delivery WHERE id = ANY(ARRAY(
         SELECT id FROM (

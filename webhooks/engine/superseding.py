@@ -39,8 +39,7 @@ IN_COMPANY = f"""
         SELECT 1 FROM ({ordering.OPEN_MEMBERS}) m CROSS JOIN LATERAL (
             SELECT p.id FROM webhooks_delivery p
             WHERE p.webhook_id = m.webhook_id AND p.object_type_id = m.object_type_id AND p.object_id = m.object_id
-              AND p.status IN ('pending', 'sending') AND p.event_count = 1
-              AND p.status = 'pending' AND p.id <> d.id
+              AND {sql.pending('p')} AND p.event_count = 1 AND p.id <> d.id
             UNION ALL
             SELECT p.id FROM webhooks_batchitem i JOIN webhooks_delivery p ON p.id = i.delivery_id
             WHERE i.webhook_id = m.webhook_id AND i.object_type_id = m.object_type_id AND i.object_id = m.object_id
@@ -84,7 +83,7 @@ SUPERSEDE = f"""
                 d.attempt_limit IS NOT NULL AS is_redelivered
              FROM webhooks_delivery d
              WHERE d.webhook_id = l.webhook_id AND d.object_type_id = l.object_type_id AND d.object_id = l.object_id
-               AND d.status IN ('pending', 'sending') AND d.event_count = 1 AND d.status = 'pending'
+               AND {sql.pending('d')} AND d.event_count = 1
              ORDER BY d.sequence LIMIT (SELECT most FROM bound))
             UNION ALL
             (SELECT i.webhook_id, i.object_type_id, i.object_id, i.sequence, d.id, i.id, i.event_id,

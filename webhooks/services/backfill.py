@@ -27,8 +27,7 @@ STATE = 'state'
 # What was not tried yet. Others may wait for it.
 UNTRIED = f"""
     SELECT d.id, d.event_count, d.created FROM webhooks_delivery d
-    WHERE d.webhook_id = %(webhook)s AND d.backfill AND d.status IN ('pending', 'sending')
-      AND d.status = 'pending' AND {ordering.UNTRIED}"""
+    WHERE d.webhook_id = %(webhook)s AND d.backfill AND {sql.pending('d')} AND {ordering.UNTRIED}"""
 REMOVE = 'DELETE FROM webhooks_delivery WHERE id = ANY(%(ids)s)'
 
 # What no dispatcher has in hand. Of what one has, it makes no deliveries.

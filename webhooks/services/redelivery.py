@@ -12,6 +12,7 @@ from django.utils.translation import ngettext
 from ..choices import OPEN_STATUSES, StatusChoices
 from ..engine import dispatch, event_rendering, expiry, lanes, ordering, sql, superseding
 from ..engine.batching import Group
+from ..engine.lanes import PART
 from ..exceptions import DeliveryFailed
 from ..models import BatchItem, Delivery, Webhook, querysets
 from ..outbox import wakeup
@@ -19,9 +20,6 @@ from . import failed_jobs
 
 # What the receiver has not had goes out under its own id.
 AS_ITSELF = (StatusChoices.FAILED, StatusChoices.SUPERSEDED)
-
-# Events that are redelivered in one transaction, or one batch: meanwhile nothing of their webhook is sent.
-PART = 500
 
 # Whoever prunes an event locks it: it is left out, with its deliveries.
 HOLD_EVENTS = """

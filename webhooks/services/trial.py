@@ -10,13 +10,13 @@ from datetime import datetime
 
 from django.contrib import messages
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Model
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from ..choices import StatusChoices
-from ..engine import claims, event_rendering, expiry, lanes, outcomes
+from ..engine import claims, event_rendering, expiry, lanes, outcomes, sql
 from ..engine.claimed import Claimed, prepare
 from ..engine.lanes import Busy
 from ..engine.ledger import Ledger
@@ -35,9 +35,8 @@ MOST = 4
 # How often the lane is waited for once there is an answer, 5 seconds each (engine/lanes.py). PostgreSQL ends the
 # transaction of a worker that holds it for longer.
 TRIES = 4
-# The advisory lock under which they are counted, and how long it is waited for.
+# The advisory lock under which they are counted.
 COUNTING = 0x7765626A
-WAIT = '5s'
 
 
 def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
@@ -107,8 +106,9 @@ def _check_room(webhook: Webhook, now: datetime) -> None:
 
     From here to the commit, one at a time.
     """
-    with connection.cursor() as cursor, lanes.or_busy(_('Others are being tested: try again in some seconds.')):
-        cursor.execute("SELECT set_config('lock_timeout', %s, true), pg_advisory_xact_lock(%s)", [WAIT, COUNTING])
+    lanes.set_lock_timeout(lanes.WAIT)
+    with lanes.or_busy(_('Others are being tested: try again in some seconds.')):
+        sql.fetch('SELECT pg_advisory_xact_lock(%s)', [COUNTING])
     under_way = Delivery.objects.filter(event__test=True, status=StatusChoices.SENDING, lease_until__gt=now)
     testing = list(under_way.values_list('webhook', flat=True))
     if webhook.pk in testing:

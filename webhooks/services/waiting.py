@@ -9,19 +9,17 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from ..engine import lanes, sql, superseding
+from ..engine.lanes import PART
 from ..models import Delivery, Health, Webhook
 from ..outbox import wakeup
 from .backlog import waiting_since
 
 # Changes that are counted at most: a page must not read a backlog of millions.
 MOST = 100_000
-# Deliveries that are made due in one transaction: meanwhile nothing of their webhook is sent.
-PART = 500
 
-PENDING = """
+PENDING = f"""
     SELECT d.id, d.object_type_id, d.object_id FROM webhooks_delivery d
-    WHERE d.webhook_id = %(webhook)s AND d.status IN ('pending', 'sending') AND d.event_count = 1
-      AND d.status = 'pending'
+    WHERE d.webhook_id = %(webhook)s AND {sql.pending('d')} AND d.event_count = 1
     UNION ALL
     SELECT d.id, i.object_type_id, i.object_id
     FROM webhooks_batchitem i JOIN webhooks_delivery d ON d.id = i.delivery_id
