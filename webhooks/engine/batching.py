@@ -28,6 +28,7 @@ class Group:
     size: int = 0
 
     def has_room(self, size: int) -> bool:
+        """Whether an event of `size` bytes fits as well. The first always does."""
         return len(self.event_ids) < MAX_EVENTS and (not self.event_ids or self.size + size <= MAX_BYTES)
 
     def add(self, event_id: int, size: int) -> None:

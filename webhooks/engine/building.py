@@ -77,6 +77,7 @@ class Building:
         return Built(one, claimed_at)
 
     def take_left(self) -> dict[int, int]:
+        """Return what goes back, {id: id of its webhook}, and forget it."""
         left, self.left = self.left, {}
         return left
 

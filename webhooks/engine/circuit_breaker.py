@@ -15,10 +15,12 @@ PROBE_INTERVALS = (10, 30, 60, 120, 300, 600)
 
 
 def is_suspended(webhook: Webhook) -> bool:
+    """Whether the circuit is open, as its health was read: it costs a query where that was not."""
     return webhook.health.suspended_since is not None
 
 
 def count(health: Health, outcome: Outcome, now: datetime) -> None:
+    """Note whether the endpoint was there. Any answer closes the circuit. Saves nothing."""
     if outcome.unreachable:
         health.unreachable += 1
         return
@@ -30,6 +32,7 @@ def count(health: Health, outcome: Outcome, now: datetime) -> None:
 
 
 def suspend(health: Health, webhook: Webhook, now: datetime) -> None:
+    """Open the circuit where too many attempts in a row found no endpoint, or put off the next probe. Saves nothing."""
     if health.suspended_since is None:
         if health.unreachable < SUSPEND_AFTER or webhook.max_attempts == 1:
             return

@@ -299,6 +299,7 @@ def is_held_by_time(now: datetime, span: Span) -> bool:
 
 
 def is_backfill_due(now: datetime) -> bool:
+    """Whether anything of a backfill is due, be it that it can go or not."""
     return sql.fetch_value(IS_BACKFILL_DUE, {'now': now})
 
 
@@ -308,6 +309,7 @@ def do_others_wait(now: datetime, span: Span = ANY_TIME) -> bool:
 
 
 def lease_end(webhook: Webhook, now: datetime) -> datetime:
+    """Return until when a claim holds that is made now."""
     return now + timedelta(seconds=webhook.effective_timeout + LEASE_MARGIN)
 
 

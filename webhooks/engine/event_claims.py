@@ -159,10 +159,12 @@ def _hold(pks: Collection[int], parameters: dict[str, object]) -> list[int]:
 
 
 def deaths(event: Event) -> int:
+    """Return how many processes have died with this suspect in hand."""
     return event.dispatch_count - ALONE
 
 
 def is_given_up(event: Event) -> bool:
+    """Whether so many have died that it fails."""
     return death.is_last(deaths(event))
 
 

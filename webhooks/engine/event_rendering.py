@@ -208,6 +208,7 @@ def _held(snapshot: dict) -> dict[str, expansion.Data]:
 
 
 def failed(event: Event, reason: Exception) -> Shown:
+    """Return what is shown of an event that cannot be rendered: nothing but the error."""
     return Shown(event, error=storable(f'the payload cannot be built: {type(reason).__name__}: {reason}'))
 
 

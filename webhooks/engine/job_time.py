@@ -58,11 +58,13 @@ class Pace:
         return ANY_TIME if now < self._anything_until else Span(self._left(now), self._slow)
 
     def begin(self, request: Hashable, timeout: float, now: float) -> None:
+        """A request is under way. It takes `timeout` seconds at most."""
         # Later, while the others wait for a straggler, none may become one: it would go on for ever.
         if now < self._ordinary_until:
             self._under_way[request] = now, now + timeout
 
     def end(self, request: Hashable, webhook_id: int, duration: float) -> None:
+        """It took so many seconds, and tells whether the endpoint is slow."""
         self._under_way.pop(request, None)
         if duration > QUICK:
             self._slow[webhook_id] = duration

@@ -83,6 +83,10 @@ def _candidates(webhook_ids: Set[int]) -> dict[int, Candidate]:
 
 
 def accepts(candidate: Candidate, shown: Shown) -> bool:
+    """Whether the webhook is told of the event: not what an ignored user did, nor what its conditions do not meet.
+
+    Conditions that cannot be decided are not met: the log says why.
+    """
     if shown.event.username in candidate.ignored:
         return False
     webhook = candidate.webhook

@@ -61,6 +61,7 @@ def tell(webhook: Webhook, event_type: EventType) -> None:
 
 
 def recipients(webhook: Webhook) -> QuerySet[User]:
+    """Return the active users of the groups that the webhook notifies, each once."""
     groups = webhook.notification_groups.all()
     chosen = Q(notification_groups__in=groups) | Q(groups__notification_groups__in=groups)
     return User.objects.filter(chosen, is_active=True).distinct()

@@ -159,10 +159,12 @@ def replace(lanes: Collection[int], now: object) -> Counter[int]:
 
 
 def close_batches(ids: Collection[int]) -> None:
+    """Let later changes of their objects wait no longer for the batches among these deliveries."""
     _execute(SET_BATCHES_OPEN, ids, open=False)
 
 
 def open_batches(ids: Collection[int]) -> None:
+    """Let later changes of their objects wait again for the batches among these deliveries."""
     _execute(SET_BATCHES_OPEN, ids, open=True)
 
 

@@ -95,6 +95,7 @@ class Quarantine:
         return not self._is_done and _are_any(self._lease)
 
     def begin(self) -> None:
+        """Fork the process. Where that fails, the suspects wait for another job."""
         try:
             self._channel, self._handle = fork(partial(_live, self._lease))
         except OSError as error:
@@ -116,6 +117,7 @@ class Quarantine:
         return True
 
     def end(self) -> None:
+        """Kill the process, if it is there, and wait for its end."""
         if self._handle is None:
             return
         self._kill()

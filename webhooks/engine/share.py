@@ -41,6 +41,7 @@ class Share:
 
     @property
     def room(self) -> int:
+        """How many deliveries of backfills may be claimed now, while others wait."""
         return int(self._credit)
 
     def spend(self, claimed: int) -> None:

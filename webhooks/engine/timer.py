@@ -70,6 +70,7 @@ class Timer(threading.Thread):
 
 
 def something_to_do() -> bool:
+    """Whether a worker would find work. Raises DatabaseError or InterfaceError where PostgreSQL cannot say."""
     if not is_migrated():
         return False  # a worker may be started before the tables are there
     return sql.fetch_value(SOMETHING_TO_DO)

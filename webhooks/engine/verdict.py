@@ -22,6 +22,7 @@ class Verdict:
 
 
 def fail(delivery: Delivery) -> Verdict:
+    """Return the verdict that nothing more is tried."""
     return Verdict(StatusChoices.FAILED, delivery.attempt_limit)
 
 
