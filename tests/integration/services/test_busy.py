@@ -187,7 +187,7 @@ class TestTrial:
         assert 'HTTP 500' in said(answer)
 
     def test_where_others_hold_the_place_of_tests_it_says_so(self, api_client, webhook, monkeypatch):
-        monkeypatch.setattr(trial, 'WAIT', '100ms')
+        monkeypatch.setattr(lanes, 'WAIT', 100)
         site()
         with open_transaction(count_tests):
             answer = api_client.post(f'{API}/webhooks/{webhook.pk}/test/')
