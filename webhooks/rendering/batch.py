@@ -14,13 +14,13 @@ from typing import Any
 
 from django.conf import settings
 from django.db.models import Model, Prefetch, prefetch_related_objects
-from django.urls import NoReverseMatch, resolve, reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils import timezone, translation
 from netbox.models.ltree import LtreeModel
 from utilities.api import get_annotations_for_serializer, get_serializer_for_model
 from utilities.views import get_viewname
 
-from . import configcontext, gone, related
+from . import configcontext, gone, related, urls
 from .customfields import CustomFields
 from .decoding import build
 from .derived import Derived, place_in_tree
@@ -192,7 +192,7 @@ def _api_view(model: type[Model]) -> type | None:
         path = reverse(get_viewname(model, 'detail', rest_api=True), args=[1])
     except NoReverseMatch:
         return None
-    return getattr(resolve(path).func, 'cls', None)
+    return urls.view_at(path)
 
 
 def _declared_lookups(view: type | None, queryset: Any) -> Iterator[str | Prefetch]:

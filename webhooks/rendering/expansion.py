@@ -11,7 +11,8 @@ from itertools import islice
 from typing import Any
 
 from django.db.models import Model
-from django.urls import Resolver404, get_script_prefix, resolve
+
+from .urls import view_at
 
 Data = dict[str, Any]
 # {"device": {"site": {}}} of "device.site": what is before a point is expanded as well.
@@ -117,10 +118,5 @@ def _split(url: str) -> tuple[str, str]:
 
 @cache
 def _model_below(folder: str) -> type[Model] | None:
-    path = folder.removeprefix(get_script_prefix().rstrip('/'))
-    try:
-        view = resolve(f'{path}/1/').func
-    except Resolver404:
-        return None
-    queryset = getattr(getattr(view, 'cls', None), 'queryset', None)
+    queryset = getattr(view_at(f'{folder}/1/'), 'queryset', None)
     return None if queryset is None else queryset.model

@@ -9,7 +9,8 @@ from dcim.models import Device, Interface, MACAddress, Site
 from django.db import connection, transaction
 from django.db.models import Model
 from django.db.models.signals import pre_delete
-from django.test.utils import CaptureQueriesContext
+from django.test.utils import CaptureQueriesContext, override_script_prefix
+from django.urls import reverse
 from ipam.models import VLAN, IPAddress, VLANGroup
 from rq.timeouts import JobTimeoutException
 from support.builders import (
@@ -38,6 +39,7 @@ from devstack.receiver import Receiver
 from webhooks import rendering
 from webhooks.models import Event
 from webhooks.outbox import deletions
+from webhooks.rendering import batch
 from webhooks.signals import bulk_operation
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -373,6 +375,17 @@ class TestTroubles:
             owner.delete()
         assert {is_rendered(event) for event in recorded(Interface) if event.kind == DELETED} == {False}
         assert {is_rendered(event) for event in recorded(Device)} == {True}
+
+    def test_below_a_prefix_of_the_web_server_it_is_rendered_too(self, doomed, monkeypatch):
+        """As with SCRIPT_NAME, in a process that has just started."""
+        owner, _ports = doomed
+        monkeypatch.setattr(deletions, '_prepared', set())
+        batch._renderer.cache_clear()
+        with override_script_prefix('/x/'):
+            assert reverse('dcim-api:device-list').startswith('/x/')
+            with transaction.atomic():
+                owner.delete()
+        assert [is_rendered(event) for event in recorded() if event.kind == DELETED] == [True] * 4
 
     @pytest.mark.parametrize('where', ['prepare', 'render'])
     def test_the_end_of_a_job_s_time_is_no_trouble_of_rendering(self, doomed, monkeypatch, where: str):
