@@ -34,7 +34,7 @@ class Scope:
             wakeup.wake()
 
     def asked(self, model: type[models.Model]) -> Asked | None:
-        """Return what webhooks ask of the model's objects beside their changes, None where they do not ask for those."""
+        """Return what webhooks ask of the model's objects beside their changes, None where nobody asks for those."""
         pk = object_type_id(model)
         if pk not in self.known and not self.is_complete:
             self.is_complete = bool(self.known)
