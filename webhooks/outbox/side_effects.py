@@ -28,7 +28,7 @@ SILENT = ('SET_NULL', 'SET_DEFAULT')
 Pointer = ForeignKey | ManyToManyField
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Followers:
     """Objects of `model` whose `columns` NetBox may change when one of `leader` is saved or deleted."""
 
@@ -36,28 +36,42 @@ class Followers:
     model: type[Model]
     # From the column of the followers to the attribute of the leader.
     key: tuple[str, str]
-    columns: tuple[str, ...]
+    # From the columns to the attributes of the leader that NetBox copies into them; to '' where it reckons the value.
+    columns: Mapping[str, str]
 
     def of(self, leader: Model) -> dict[Any, list[Any]]:
-        """Return {pk: values of the columns}."""
+        """Return {pk: values of the columns} of those that are about to change, or may be.
+
+        A leader that does not move has none, however many follow it.
+        """
         column, attribute = self.key
         wanted = leader.get_descendants(include_self=True) if column == 'location__in' else getattr(leader, attribute)
-        if wanted is None:
+        copied = {name: getattr(leader, source) for name, source in self.columns.items() if source}
+        # A cluster without a site leaves its machines where they are.
+        if wanted is None or ('site_id' in copied and copied['site_id'] is None):
             return {}
-        rows = _rows(self.model).filter(**{column: wanted}).values_list('pk', *self.columns)
-        return {pk: values for pk, *values in rows}
+        rows = _rows(self.model).filter(**{column: wanted})
+        return self._values(rows.exclude(**copied) if copied else rows)
+
+    def now(self, pks: Collection[Any]) -> dict[Any, list[Any]]:
+        """Return {pk: values of the columns} of those with these pks that are there."""
+        return self._values(_rows(self.model).filter(pk__in=pks)) if pks else {}
+
+    def _values(self, rows: QuerySet) -> dict[Any, list[Any]]:
+        return {pk: values for pk, *values in rows.values_list('pk', *self.columns)}
 
 
 def _rows(model: type[Model]) -> QuerySet:
     return model._base_manager.using(DEFAULT_DB_ALIAS).order_by()
 
 
+SITE = {'site_id': 'site_id'}
 TAKEN_ALONG = (
-    Followers(Location, Rack, ('location__in', 'pk'), ('site_id',)),
-    Followers(Location, Device, ('location__in', 'pk'), ('site_id',)),
-    Followers(Rack, Device, ('rack', 'pk'), ('site_id', 'location_id')),
-    Followers(Cluster, VirtualMachine, ('cluster', 'pk'), ('site_id',)),
-    Followers(VirtualDisk, VirtualMachine, ('pk', 'virtual_machine_id'), ('disk',)),
+    Followers(Location, Rack, ('location__in', 'pk'), SITE),
+    Followers(Location, Device, ('location__in', 'pk'), SITE),
+    Followers(Rack, Device, ('rack', 'pk'), SITE | {'location_id': 'location_id'}),
+    Followers(Cluster, VirtualMachine, ('cluster', 'pk'), {'site_id': '_site_id'}),
+    Followers(VirtualDisk, VirtualMachine, ('pk', 'virtual_machine_id'), {'disk': ''}),
 )
 
 
@@ -174,7 +188,7 @@ def _times_of_saving(instance: Model) -> dict[str, str]:
 
 
 def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: Any) -> None:
-    """Hold what may be taken along, as it is before the save or the deletion."""
+    """Hold what is about to be taken along, as it is before the save or the deletion. The user waits meanwhile."""
     held = {}
     for followers in group:
         if scope.wants(followers.model, using):
@@ -186,6 +200,6 @@ def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: An
 def record_taken(group: list[Followers], instance: Model, **kwargs: Any) -> None:
     """Record those whose columns are not what they were."""
     for followers, (before, rows) in instance.__dict__.pop(TAKEN, {}).items():
-        now = followers.of(instance)
-        changed = {pk: rows.get(pk) for pk, values in now.items() if before.get(pk) != values}
+        now = followers.now(before)
+        changed = {pk: rows[pk] for pk, values in now.items() if before[pk] != values}
         recording.record_touched(followers.model, KindChoices.UPDATED, changed)

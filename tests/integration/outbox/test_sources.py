@@ -12,6 +12,7 @@ from core.models import Job
 from dcim.models import Device, Interface, Location, Rack, Region, Site, VirtualChassis
 from django.db import connection, transaction
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from extras.jobs import ScriptJob
 from extras.models import Tag
 from extras.scripts import Script
@@ -387,6 +388,52 @@ class TestTakenAlong:
         rack.site = site()
         rack.save()
         assert changes() == [(UPDATED, mounted.pk)]
+
+    def test_nobody_looks_at_the_machines_of_a_cluster_that_does_not_move(self):
+        """A webhook asks what they were before: there may be thousands, and the user waits."""
+        old, new = site(), site()
+        cluster = Cluster.objects.create(name='Cluster', type=ClusterType.objects.create(**named('type')), scope=old)
+        machines = [VirtualMachine.objects.create(name=f'Machine {n}', cluster=cluster) for n in range(3)]
+        subscribe(NOWHERE, VirtualMachine, include_components=True)
+        cluster.name = 'Renamed'
+        assert self.snapshots_taken_by(cluster.save) == 0
+        assert changes() == []
+
+        cluster.scope = None
+        assert self.snapshots_taken_by(cluster.save) == 0
+        assert changes() == []
+
+        cluster.scope = new
+        assert self.snapshots_taken_by(cluster.save) == 1
+        assert sorted(changes()) == [(UPDATED, machine.pk) for machine in machines]
+        assert {event.prechange['row']['site_id'] for event in recorded()} == {old.pk}
+
+    @pytest.mark.parametrize('where', [Location, Rack])
+    def test_nor_at_what_is_in_a_place_that_does_not_move(self, where: type[Location | Rack]):
+        old, new = site(), site()
+        location = Location.objects.create(site=old, **named('location'))
+        rack = Rack.objects.create(site=old, location=location, name='Rack')
+        moved = device(site=old, location=location, rack=rack)
+        subscribe(NOWHERE, Device, include_snapshots=True)
+        place = where.objects.get()
+        place.name = 'Renamed'
+        assert self.snapshots_taken_by(place.save) == 0
+        assert changes() == []
+
+        place.site = new
+        if where is Rack:
+            place.location = None
+        assert self.snapshots_taken_by(place.save) == 1
+        assert changes() == [(UPDATED, moved.pk)]
+        (event,) = recorded()
+        places = [(state['row']['site_id'], state['row']['location_id']) for state in (event.prechange, event.snapshot)]
+        assert places == [(old.pk, location.pk), (new.pk, location.pk if where is Location else None)]
+
+    def snapshots_taken_by(self, save: Callable[[], None]) -> int:
+        """Return how many queries took snapshots of what may follow."""
+        with CaptureQueriesContext(connection) as queries, transaction.atomic():
+            save()
+        return sum('jsonb_build_object' in one['sql'] and 'INSERT' not in one['sql'] for one in queries)
 
     def test_counters_and_hierarchies_are_no_change_of_their_own(self):
         owner = device(device_type=device_type())
