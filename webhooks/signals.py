@@ -63,8 +63,8 @@ def hold_before(sender: type[models.Model], instance: models.Model, using: str, 
     """Take the row as it is before the save, where a webhook asks for it. A row that is new has none."""
     instance.__dict__.pop(BEFORE, None)  # of a save that failed
     model = sender._meta.concrete_model
-    if instance.pk is not None and scope.wants(model, using) and scope.needs_before(model):
-        instance.__dict__[BEFORE] = snapshots.take(model, [instance.pk]).get(instance.pk)
+    if instance.pk is not None and scope.wants(model, using):
+        instance.__dict__[BEFORE] = recording.with_before(model, [instance.pk])[instance.pk]
 
 
 def handle_saved(sender: type[models.Model], instance: models.Model, created: bool, using: str, **kwargs: Any) -> None:

@@ -156,8 +156,8 @@ def _owners(events: Sequence[Event]) -> Iterator[tuple[Event, Reference, str]]:
 
 
 def _is_recabled(states: Sequence[Row]) -> bool:
-    """Whether a cable was plugged or pulled. Where that was deleted, its key has gone before NetBox saves the rest."""
-    return any(len({row.get(column) for row in states}) > 1 for column in ('cable_id', 'cable_end'))
+    """Whether a cable was plugged or pulled."""
+    return len({row.get('cable_id') for row in states}) > 1
 
 
 def _direct(row: Row) -> Iterator[Reference]:

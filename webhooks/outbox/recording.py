@@ -18,7 +18,7 @@ from utilities.request import get_safe_request_context
 from .. import rendering
 from ..choices import KindChoices
 from ..models.sequence import SEQUENCE
-from . import scope, snapshots
+from . import before, scope, snapshots
 from .snapshots import object_type_id
 
 CREATED, UPDATED, DELETED = KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED
@@ -62,8 +62,11 @@ INSERT = f'INSERT INTO webhooks_event AS e ({COLUMNS})'
 
 def with_before(model: type[models.Model], pks: Sequence[Any]) -> dict[Any, str | None]:
     """Return {pk: what it is before the change, where a webhook asks for it}."""
-    before = snapshots.take(model, pks) if pks and scope.needs_before(model) else {}
-    return {pk: before.get(pk) for pk in pks}
+    if not pks or not scope.needs_before(model):
+        return dict.fromkeys(pks)
+    states = {pk: before.find(model, pk) for pk in pks}
+    unknown = [pk for pk, state in states.items() if state is None]
+    return states | (snapshots.take(model, unknown) if unknown else {})
 
 
 def record(model: type[models.Model], kind: str, rows: Mapping[Any, str | None]) -> None:

@@ -8,6 +8,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connection, models, transaction
 
@@ -28,6 +29,8 @@ class Scope:
     # Whether those that are not known have no subscription.
     is_complete: bool = False
     recorded: bool = False
+    # {(model, primary key): savepoints and a snapshot}, see `before`.
+    held: dict[tuple[type[models.Model], Any], tuple[tuple[str | None, ...], str]] = field(default_factory=dict)
 
     def __call__(self) -> None:
         if self.recorded:

@@ -19,7 +19,7 @@ from django.db.models.signals import post_delete, post_save, pre_delete, pre_sav
 from virtualization.models import Cluster, VirtualDisk, VirtualMachine
 
 from ..choices import KindChoices
-from . import recording, scope, signal_senders, snapshots
+from . import before, recording, scope, signal_senders, snapshots
 
 LEFT, TAKEN = '_webhooks_left', '_webhooks_taken'
 GOING = '_webhooks_going'
@@ -83,9 +83,9 @@ def connect(targets: Collection[type[Model]]) -> None:
         if followers.model in targets:
             by_leader[followers.leader].append(followers)
     for leader, group in by_leader.items():
-        for before, after in ((pre_save, post_save), (pre_delete, post_delete)):
-            before.connect(partial(hold_taken, group), leader, weak=False, dispatch_uid='webhooks.followers')
-            after.connect(partial(record_taken, group), leader, weak=False, dispatch_uid='webhooks.followers')
+        for first, then in ((pre_save, post_save), (pre_delete, post_delete)):
+            first.connect(partial(hold_taken, group), leader, weak=False, dispatch_uid='webhooks.followers')
+            then.connect(partial(record_taken, group), leader, weak=False, dispatch_uid='webhooks.followers')
 
 
 def _connect_left_behind(targets: Collection[type[Model]]) -> None:
@@ -129,7 +129,11 @@ def hold_left(
     for model, field in pointers:
         if scope.wants(model, using):
             held[model].update(_pointing(model, field, instance))
-    instance.__dict__[LEFT] = {model: recording.with_before(model, sorted(pks)) for model, pks in held.items() if pks}
+    left = {model: recording.with_before(model, sorted(pks)) for model, pks in held.items() if pks}
+    # NetBox saves some of it meanwhile: the ends of a cable, when they have lost it.
+    for model, rows in left.items():
+        before.keep(model, rows)
+    instance.__dict__[LEFT] = left
 
 
 def _pointing(model: type[Model], field: Pointer, instance: Model) -> QuerySet:
@@ -146,6 +150,7 @@ def record_left(instance: Model, **kwargs: Any) -> None:
     """Record what is still there. What was deleted as well has said so, or does."""
     for model, rows in instance.__dict__.pop(LEFT, {}).items():
         recording.record_touched(model, KindChoices.UPDATED, rows)
+        before.drop(model, rows)
 
 
 def _going(origin: Any) -> set[tuple[type[Model], Any]]:
@@ -192,14 +197,13 @@ def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: An
     held = {}
     for followers in group:
         if scope.wants(followers.model, using):
-            before = followers.of(instance)
-            held[followers] = before, recording.with_before(followers.model, list(before))
+            values = followers.of(instance)
+            held[followers] = values, recording.with_before(followers.model, list(values))
     instance.__dict__[TAKEN] = held
 
 
 def record_taken(group: list[Followers], instance: Model, **kwargs: Any) -> None:
     """Record those whose columns are not what they were."""
-    for followers, (before, rows) in instance.__dict__.pop(TAKEN, {}).items():
-        now = followers.now(before)
-        changed = {pk: rows[pk] for pk, values in now.items() if before[pk] != values}
+    for followers, (former, rows) in instance.__dict__.pop(TAKEN, {}).items():
+        changed = {pk: rows[pk] for pk, values in followers.now(former).items() if former[pk] != values}
         recording.record_touched(followers.model, KindChoices.UPDATED, changed)

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from core.models import Job
-from dcim.models import Device, Interface, Location, Rack, Region, Site, VirtualChassis
+from dcim.models import Cable, Device, Interface, Location, Rack, Region, Site, VirtualChassis
 from django.db import connection, transaction
+from django.db.models.signals import pre_delete
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from extras.jobs import ScriptJob
@@ -36,10 +37,12 @@ from support.builders import (
     subscribe,
 )
 from support.builtin import request_by
-from support.engine import dispatch_all
+from support.engine import dispatch_all, work
 from tenancy.models import Tenant, TenantGroup
 from utilities.request import NetBoxFakeRequest
 from virtualization.models import Cluster, ClusterType, VirtualMachine
+
+from webhooks.outbox import scope
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -210,6 +213,10 @@ class TestBackground:
         )
 
 
+class Interrupted(Exception):
+    """Raised to roll back."""
+
+
 class TestCascade:
     """What goes along with an object that is deleted, once each; and what is left behind without it."""
 
@@ -340,6 +347,78 @@ class TestLeftBehind:
         delete(tag, 'extras/tags')
         assert changes() == [(UPDATED, place.pk)]
         assert recorded()[0].snapshot['m2m']['tags'] == []
+
+
+class TestCables:
+    """NetBox saves the ends of a cable that is deleted, once PostgreSQL has taken it from them."""
+
+    CHANGED = {'attr': 'cable', 'op': 'changed'}
+
+    @pytest.fixture
+    def ports(self, committed: None) -> list[Interface]:
+        ports = [interface(device()) for _ in range(2)]
+        Cable(a_terminations=ports[:1], b_terminations=ports[1:]).save()
+        return ports
+
+    @pytest.fixture(params=['shell', 'request', 'queryset'])
+    def delete(self, request: pytest.FixtureRequest, netbox_user: Any) -> Callable[[Cable], None]:
+        def delete(cable: Cable) -> None:
+            if request.param == 'queryset':
+                Cable.objects.filter(pk=cable.pk).delete()
+                return
+            with request_by(netbox_user) if request.param == 'request' else nullcontext():
+                cable.delete()
+
+        return delete
+
+    def of_ports(self, state: str) -> dict[int, tuple[int | None, str | None]]:
+        rows = {event.object_id: getattr(event, state)['row'] for event in recorded(Interface)}
+        return {pk: (row['cable_id'], row['cable_end']) for pk, row in rows.items()}
+
+    def test_both_ends_had_the_cable_before_it_was_deleted(self, ports, delete, receiver):
+        subscribe(receiver.url(), Interface, kinds=(UPDATED,), include_snapshots=True, conditions=self.CHANGED)
+        (cable,) = Cable.objects.all()
+        pk = cable.pk
+        delete(cable)
+        assert self.of_ports('prechange') == {ports[0].pk: (pk, 'A'), ports[1].pk: (pk, 'B')}
+        assert {end for end, _side in self.of_ports('snapshot').values()} == {None}
+        work()
+        arrived = {request.json()['data']['id']: request.json()['snapshots'] for request in receiver.requests}
+        assert {port: shown['prechange']['cable'] for port, shown in arrived.items()} == {port.pk: pk for port in ports}
+
+    def test_what_a_rolled_back_deletion_saw_is_forgotten(self, ports):
+        """There an end had a description that it never had."""
+        subscribe(NOWHERE, Interface, include_snapshots=True)
+        port = Interface.objects.get(pk=ports[0].pk)
+        with transaction.atomic():
+            port.description = 'saved'
+            port.save()  # so what is known of the transaction outlives the savepoint
+            forget_events()
+            with pytest.raises(Interrupted), transaction.atomic():
+                Interface.objects.filter(pk=port.pk).update(description='never')
+                self.fail_to_delete(Cable.objects.get())
+            port.description = 'last'
+            port.save()
+        (event,) = recorded(Interface)
+        assert event.prechange['row']['description'] == 'saved'
+
+    def test_nothing_is_kept_when_the_deletion_is_over(self, ports):
+        subscribe(NOWHERE, Interface, include_snapshots=True)
+        with transaction.atomic():
+            Cable.objects.get().delete()
+            assert scope.current().recorded
+            assert scope.current().held == {}
+
+    def fail_to_delete(self, cable: Cable) -> None:
+        def fails(**kwargs: Any) -> None:
+            assert scope.current().held
+            raise Interrupted
+
+        pre_delete.connect(fails, sender=Cable)
+        try:
+            cable.delete()
+        finally:
+            pre_delete.disconnect(fails, sender=Cable)
 
 
 class TestTakenAlong:
