@@ -15,7 +15,7 @@ from django.dispatch import Signal
 from . import components, object_types
 from .choices import OBJECT_KINDS, KindChoices
 from .models import Webhook
-from .outbox import deletions, recording, scope, side_effects, signal_senders, snapshots
+from .outbox import before, deletions, modules, recording, scope, side_effects, signal_senders, snapshots
 
 # For code that bypasses Django's signals, such as bulk_create() and update(): sent after the change, or before a
 # deletion, in the same transaction.  bulk_operation.send(sender=Site, instances=sites, event='created')
@@ -33,6 +33,7 @@ def connect() -> None:
     signal_senders.for_each(targets, _connect_changes)
     _connect_links(targets)
     side_effects.connect(targets)
+    modules.connect(targets)
     post_save.connect(_forget, sender=Webhook, dispatch_uid='webhooks.forget')
     m2m_changed.connect(_forget, sender=Webhook.object_types.through, dispatch_uid='webhooks.forget')
 
@@ -72,12 +73,14 @@ def handle_saved(sender: type[models.Model], instance: models.Model, created: bo
     if not scope.wants(model, using):
         return
     kind = KindChoices.CREATED if created else KindChoices.UPDATED
-    before = instance.__dict__.pop(BEFORE, None)
+    state = instance.__dict__.pop(BEFORE, None)
+    if state is None and not created:
+        state = before.find(model, instance.pk)  # of what NetBox changes along with a module there is no pre_save
     if _in_transaction():
-        recording.record(model, kind, {instance.pk: before})
+        recording.record(model, kind, {instance.pk: state})
     else:
         # Django has committed the row: lock it anew, so that the events of two savers keep the order of their rows.
-        recording.record_touched(model, kind, {instance.pk: before})
+        recording.record_touched(model, kind, {instance.pk: state})
 
 
 def hold_deleted(

@@ -158,6 +158,18 @@ class TestWhatIsTold:
             address.save()
         assert sorted(told(receiver)) == [(first.pk, ['ipam.ipaddress']), (second.pk, ['ipam.ipaddress'])]
 
+    def test_a_module_that_moves_is_a_change_of_both_devices(self, receiver: Receiver):
+        first, second = a_device(), a_device()
+        module = make_module(first)
+        interface(first, module=module)
+        bay = ModuleBay.objects.create(device=second, name='bay')
+        forget_events()
+        watch(receiver)
+        module.device, module.module_bay = second, bay
+        with transaction.atomic():
+            module.save()
+        assert sorted(told(receiver)) == [(first.pk, ['dcim.interface']), (second.pk, ['dcim.interface'])]
+
     def test_cables_at_both_ends(self, receiver: Receiver):
         owners = [a_device(), a_device()]
         ports = [interface(owner) for owner in owners]

@@ -1,5 +1,6 @@
 """Changes count wherever they are made: each way leaves exactly the events expected, and says who did it."""
 
+import json
 import threading
 import uuid
 from collections.abc import Callable
@@ -9,8 +10,21 @@ from typing import Any
 
 import pytest
 from core.models import Job
-from dcim.models import Cable, Device, Interface, Location, Rack, Region, Site, VirtualChassis
-from django.db import connection, transaction
+from dcim.models import (
+    Cable,
+    Device,
+    Interface,
+    InterfaceTemplate,
+    Location,
+    Module,
+    ModuleBay,
+    ModuleType,
+    Rack,
+    Region,
+    Site,
+    VirtualChassis,
+)
+from django.db import DEFAULT_DB_ALIAS, connection, transaction
 from django.db.models.signals import pre_delete
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -42,7 +56,7 @@ from tenancy.models import Tenant, TenantGroup
 from utilities.request import NetBoxFakeRequest
 from virtualization.models import Cluster, ClusterType, VirtualMachine
 
-from webhooks.outbox import scope
+from webhooks.outbox import before, modules, scope
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -419,6 +433,77 @@ class TestCables:
             cable.delete()
         finally:
             pre_delete.disconnect(fails, sender=Cable)
+
+
+class TestModules:
+    """NetBox changes what is in a module by bulk_update(), and says so when it has."""
+
+    def make(self, owner: Device, **fields: Any) -> Module:
+        maker = owner.device_type.manufacturer
+        kind, _made = ModuleType.objects.get_or_create(manufacturer=maker, model='card')
+        return Module(**{'device': owner, 'module_type': kind, 'module_bay': self.bay(owner)} | fields)
+
+    def bay(self, owner: Device, **fields: Any) -> ModuleBay:
+        return ModuleBay.objects.create(device=owner, **{'name': named('bay')['name']} | fields)
+
+    def test_what_a_module_takes_to_another_device_was_at_the_former_one(self):
+        old, new = device(), device()
+        module = self.make(old)
+        module.save()
+        inner_bay = self.bay(old, module=module)
+        inner = self.make(old, module_bay=inner_bay)
+        inner.save()
+        ports = [interface(old, module=one) for one in (module, inner)]
+        subscribe(NOWHERE, Device, Interface, ModuleBay, include_snapshots=True)
+        module.device, module.module_bay = new, self.bay(new)
+        forget_events()
+        module.save()
+        moved = [event for event in recorded() if event.kind == UPDATED]
+        assert {(event.object_type.model, event.object_id) for event in moved} >= {
+            ('interface', ports[0].pk),
+            ('interface', ports[1].pk),
+            ('modulebay', inner_bay.pk),
+        }
+        devices = {(event.prechange['row']['device_id'], event.snapshot['row']['device_id']) for event in moved}
+        assert devices == {(old.pk, new.pk)}
+
+    def test_modules_below_it_are_kept_where_modules_are_allowed(self, monkeypatch):
+        old, new = device(), device()
+        module = self.make(old)
+        module.save()
+        inner = self.make(old, module_bay=self.bay(old, module=module))
+        inner.save()
+        monkeypatch.setattr(scope, 'wants', lambda model, using: True)
+        monkeypatch.setattr(scope, 'needs_before', lambda model: True)
+        module.device, module.module_bay = new, self.bay(new)
+        with transaction.atomic():
+            modules.keep([Module], module, DEFAULT_DB_ALIAS)
+            assert json.loads(before.find(Module, inner.pk) or '') == stored(Module, inner.pk)
+            assert before.find(Module, module.pk) is None
+
+    def test_what_a_module_adopts_was_no_part_of_it(self, netbox_user):
+        owner = device()
+        module = self.make(owner)
+        InterfaceTemplate.objects.create(module_type=module.module_type, name='uplink', type='other')
+        adopted, other = interface(owner, name='uplink'), interface(owner)
+        subscribe(NOWHERE, Interface, include_snapshots=True)
+        module._adopt_components = True
+        with request_by(netbox_user):
+            module.save()
+        (event,) = recorded(Interface)
+        assert event.object_id == adopted.pk != other.pk
+        assert [state['row']['module_id'] for state in (event.prechange, event.snapshot)] == [None, module.pk]
+
+    def test_nothing_is_read_of_a_module_that_stays_where_it_is(self):
+        module = self.make(device())
+        module.save()
+        interface(module.device, module=module)
+        subscribe(NOWHERE, Interface, include_snapshots=True)
+        module.description = 'changed'
+        with CaptureQueriesContext(connection) as queries, transaction.atomic():
+            module.save()
+            assert scope.current().held == {}
+        assert not [one for one in queries if 'jsonb_build_object' in one['sql']]
 
 
 class TestTakenAlong:

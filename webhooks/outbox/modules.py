@@ -1,0 +1,76 @@
+"""What NetBox changes along with a module, by bulk_update(): it sends post_save for the changed rows, and no pre_save.
+
+A module that moves takes along its components and the modules below it. One that is installed may adopt components of
+its device. So what these are is kept before the module is saved, where a webhook asks for it.
+"""
+
+from collections.abc import Collection
+from functools import partial
+from typing import Any
+
+from dcim.models import Module
+from django.db import DEFAULT_DB_ALIAS
+from django.db.models import Model, QuerySet
+from django.db.models.signals import pre_save
+
+from . import before, scope, snapshots
+
+PLACE = frozenset({'device', 'device_id', 'module_bay', 'module_bay_id'})
+# What NetBox's forms and serializers set on a module that is to adopt components.
+ADOPTS = '_adopt_components'
+
+
+def connect(targets: Collection[type[Model]]) -> None:
+    """Connect the handler for what follows a module into or out of the `targets`."""
+    group = [model for model in targets if model is Module or _is_component(model)]
+    if group:
+        pre_save.connect(partial(keep, group), Module, weak=False, dispatch_uid='webhooks.modules')
+
+
+def keep(
+    group: list[type[Model]],
+    instance: Module,
+    using: str,
+    raw: bool = False,
+    update_fields: Collection[str] | None = None,
+    **kwargs: Any,
+) -> None:
+    """Keep what is about to change along with the module, as it is. The user waits meanwhile."""
+    if raw or (update_fields is not None and PLACE.isdisjoint(update_fields)):
+        return
+    asked = [model for model in group if scope.wants(model, using) and scope.needs_before(model)]
+    if not asked:
+        return
+    former = _rows(Module).filter(pk=instance.pk).values_list('device_id', 'module_bay_id').first()
+    if former is None:
+        if getattr(instance, ADOPTS, False):
+            _keep(asked, device=instance.device_id, module=None)
+    elif former != (instance.device_id, instance.module_bay_id):
+        modules = _with_those_below(instance.pk)
+        _keep(asked, module__in=modules)
+        if Module in asked:
+            before.keep(Module, snapshots.take(Module, modules - {instance.pk}))
+
+
+def _keep(models: list[type[Model]], **of_components: Any) -> None:
+    for model in models:
+        if model is not Module:
+            pks = list(_rows(model).filter(**of_components).values_list('pk', flat=True))
+            before.keep(model, snapshots.take(model, pks) if pks else {})
+
+
+def _with_those_below(pk: int) -> set[int]:
+    found = new = {pk}
+    while new:
+        new = set(_rows(Module).filter(module_bay__module__in=new).values_list('pk', flat=True)) - found
+        found = found | new
+    return found
+
+
+def _is_component(model: type[Model]) -> bool:
+    fields = {field.name: field for field in model._meta.concrete_fields}
+    return 'device' in fields and 'module' in fields and fields['module'].related_model is Module
+
+
+def _rows(model: type[Model]) -> QuerySet:
+    return model._base_manager.using(DEFAULT_DB_ALIAS).order_by()
