@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from dcim.api.serializers import InterfaceSerializer
-from dcim.models import Device, Interface, MACAddress, Site
+from dcim.models import Device, Interface, MACAddress, Rack, Site
 from django.db import connection, transaction
 from django.db.models import Model
 from django.db.models.signals import pre_delete
@@ -38,7 +38,7 @@ from virtualization.models import VirtualDisk, VirtualMachine
 from devstack.receiver import Receiver
 from webhooks import rendering
 from webhooks.models import Event
-from webhooks.outbox import deletions
+from webhooks.outbox import deletions, scope
 from webhooks.rendering import batch
 from webhooks.signals import bulk_operation
 
@@ -227,7 +227,8 @@ class TestWhatGoesAlong:
         subscribe(NOWHERE, Site, kinds=(CREATED, UPDATED))
         place, other = site(), site()
         with transaction.atomic():
-            other.save()  # what is subscribed is asked once a transaction
+            other.save()
+            assert not scope.wants(Rack, 'default')  # what is subscribed is asked of the first model, and then of all
             with CaptureQueriesContext(connection) as queries:
                 deletions.begin(place, place, 'default')
         assert len(queries) == 0
