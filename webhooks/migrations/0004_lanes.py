@@ -1,6 +1,5 @@
 import django.db.models.deletion
 from django.db import migrations, models
-from django.db.models import Q
 
 # What waited for another one is looked at anew by the next claim, which parks it where it still has to wait.
 UNPARK = "UPDATE webhooks_delivery SET due_at = now() WHERE status = 'pending' AND due_at IS NULL"
@@ -55,19 +54,12 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.AddField('delivery', 'overtake_at', models.DateTimeField(null=True)),
-        migrations.AddField('event', 'lease', models.UUIDField(null=True)),
-        migrations.AddField('event', 'lease_until', models.DateTimeField(null=True)),
-        migrations.AddField('event', 'dispatch_count', models.PositiveSmallIntegerField(db_default=0, default=0)),
-        migrations.AddIndex(
-            'event',
-            models.Index(
-                condition=Q(dispatched_at=None),
-                fields=['object_type', 'object_id', 'sequence'],
-                name='webhooks_event_chain',
-            ),
-        ),
         migrations.AddField('health', 'gone_at', models.DateTimeField(null=True)),
         migrations.DeleteModel('Wait'),
         migrations.RunSQL(UNPARK, migrations.RunSQL.noop),
         migrations.RunSQL(MAKE_LANES, migrations.RunSQL.noop),
+        # At the end: from here on saves wait. Their index comes in 0014.
+        migrations.AddField('event', 'lease', models.UUIDField(null=True)),
+        migrations.AddField('event', 'lease_until', models.DateTimeField(null=True)),
+        migrations.AddField('event', 'dispatch_count', models.PositiveSmallIntegerField(db_default=0, default=0)),
     ]

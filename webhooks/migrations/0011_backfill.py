@@ -1,6 +1,5 @@
 import django.contrib.postgres.fields
 from django.db import migrations, models
-from django.db.models import Q
 
 
 class Migration(migrations.Migration):
@@ -53,12 +52,5 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField('event', 'backfill_for', models.BigIntegerField(null=True)),
         migrations.AddField('delivery', 'backfill', models.BooleanField(db_default=False, default=False)),
-        migrations.AddIndex(
-            'delivery',
-            models.Index(
-                fields=['webhook', 'due_at', 'id'],
-                condition=Q(backfill=True, status__in=('pending', 'sending')),
-                name='webhooks_delivery_backfill',
-            ),
-        ),
+        # The index of these deliveries comes in 0014.
     ]

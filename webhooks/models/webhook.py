@@ -8,7 +8,6 @@ from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import connection, models
-from django.db.models import Q
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.text import format_lazy
@@ -209,8 +208,6 @@ class Webhook(NetBoxModel):
             ('replay', 'Replay past events'),
             ('backfill', 'Send everything as it is now'),
         ]
-        # So that it costs nothing to see that there is none.
-        indexes = [models.Index(fields=['id'], condition=~Q(expand=[]), name='webhooks_webhook_expand')]
 
     def __str__(self) -> str:
         return self.name

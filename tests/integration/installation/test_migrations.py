@@ -2,6 +2,8 @@
 
 import pytest
 from django.core.management import call_command
+from django.db.migrations import AddField, AddIndex
+from django.db.migrations.loader import MigrationLoader
 from psycopg.errors import UndefinedTable
 
 from webhooks.models import Webhook
@@ -18,6 +20,20 @@ def test_no_migration_is_missing_and_a_missing_one_is_noticed(db, monkeypatch):
     monkeypatch.setattr(Webhook._meta.get_field('name'), 'max_length', 7)
     with pytest.raises(SystemExit, match='1'):
         check_migrations()
+
+
+def test_no_index_of_the_log_is_built_while_saves_wait():
+    """A save writes an event: it waits for whoever adds a column to those, until that transaction ends."""
+    loader = MigrationLoader(None)
+    built = {}
+    for (app, name), migration in loader.disk_migrations.items():
+        if app != 'webhooks' or name == '0001_initial':
+            continue
+        adding = [one for one in migration.operations if isinstance(one, AddIndex)]
+        columns = [one for one in migration.operations if isinstance(one, AddField) and one.model_name == 'event']
+        assert not (adding and columns), name
+        built |= {one.index.name: migration.atomic for one in adding if one.model_name == 'event'}
+    assert built == {'webhooks_event_chain': False}
 
 
 # The path of a webhook that asked for updates when the last change was made, and no longer when it is dispatched.
@@ -52,6 +68,10 @@ IN_LINE = """
     DELETE FROM webhooks_health;
 """
 
+# What a build leaves that was broken off: an index of that name which serves nobody.
+LEFT_OVER = 'CREATE INDEX webhooks_event_chain ON webhooks_event (id)'
+CHAIN = "SELECT indexdef FROM pg_indexes WHERE indexname = 'webhooks_event_chain'"
+
 # A web process of 1.0.0 that has not been restarted.
 RECORD = """
     INSERT INTO webhooks_event (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, data, error,
@@ -76,8 +96,13 @@ def test_what_waits_in_a_log_of_1_0_0_is_delivered_in_order_after_the_upgrade(ma
     assert 'dispatched 4' in answer.stdout, answer.stderr
     assert netbox.run('migrate', 'webhooks', '0002').returncode == 0
     netbox.database.execute(IN_LINE)
+    netbox.database.execute(LEFT_OVER)
 
     assert netbox.run('migrate', 'webhooks').returncode == 0
+
+    with netbox.database.connect() as connection:
+        ((chain,),) = connection.execute(CHAIN).fetchall()
+    assert '(object_type_id, object_id, sequence)' in chain
 
     netbox.database.execute(RECORD)
     with pytest.raises(UndefinedTable):
