@@ -22,6 +22,9 @@ def test_no_migration_is_missing_and_a_missing_one_is_noticed(db, monkeypatch):
         check_migrations()
 
 
+LOG = ('event', 'delivery', 'attempt', 'batchitem')
+
+
 def test_no_index_of_the_log_is_built_while_saves_wait():
     """A save writes an event: it waits for whoever adds a column to those, until that transaction ends."""
     loader = MigrationLoader(None)
@@ -29,7 +32,7 @@ def test_no_index_of_the_log_is_built_while_saves_wait():
     for (app, name), migration in loader.disk_migrations.items():
         if app != 'webhooks' or name == '0001_initial':
             continue
-        adding = [one for one in migration.operations if isinstance(one, AddIndex)]
+        adding = [one for one in migration.operations if isinstance(one, AddIndex) and one.model_name in LOG]
         columns = [one for one in migration.operations if isinstance(one, AddField) and one.model_name == 'event']
         assert not (adding and columns), name
         built |= {one.index.name: migration.atomic for one in adding if one.model_name == 'event'}
