@@ -16,7 +16,9 @@ from django_rq.utils import reset_db_connections
 from netbox.config import clear_config
 from redis import RedisError
 from rq import Queue, get_current_job
+from rq.exceptions import StopRequested
 from rq.job import Job
+from rq.worker import WorkerStatus
 from utilities.rqworker import NetBoxRQWorker
 
 from . import conf
@@ -120,6 +122,9 @@ class WebhooksWorker(NetBoxRQWorker):
 
     def heartbeat(self, *args, **kwargs) -> None:
         super().heartbeat(*args, **kwargs)
+        if self._stop_requested and self.get_state() == WorkerStatus.IDLE:
+            # The signal came after the end of a job, before RQ had noted it: RQ would wait for another job for ever.
+            raise StopRequested
         if self._sidecar:
             self._sidecar.keep()
 

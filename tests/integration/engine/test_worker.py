@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 from dcim.models import Site
 from django.utils import timezone
-from django_rq import get_queue
+from django_rq import get_queue, get_worker
 from rq import Worker as RQWorker
+from rq.exceptions import StopRequested
 from rq.registry import FinishedJobRegistry
 from support.builders import site, subscribe
 from support.engine import arrivals, deliveries, disorder, health, pass_leases, pass_retry_waits
@@ -168,3 +169,15 @@ def test_four_workers_send_everything_once_and_in_order(webhook, receiver, rqwor
     assert disorder(arrivals(receiver)) == []
     assert Attempt.objects.count() == total
     assert wait_until(lambda: health(webhook).delivered == total, timeout=PATIENCE)
+
+
+def test_a_signal_right_after_a_job_ends_the_worker():
+    """RQ has noted it, and then begins to wait for another job."""
+    worker = get_worker('high')
+    worker.register_birth()
+    try:
+        worker._stop_requested = True
+        with pytest.raises(StopRequested):
+            worker.dequeue_job_and_maintain_ttl(1, max_idle_time=1)
+    finally:
+        worker.register_death()
