@@ -51,8 +51,8 @@ class Ledger:
         due = [pk for pk in sorted(self._entries.keys() & set(lanes)) if everything or _matters(*self._entries[pk])]
         if due:
             wait_briefly()
-        for health in _healths(due):
-            self._write(health, *self._entries.pop(health.webhook_id), now)
+            for health in _healths(due):
+                self._write(health, *self._entries.pop(health.webhook_id), now)
         if everything:
             self._written_at = time.monotonic()
 

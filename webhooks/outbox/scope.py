@@ -120,7 +120,8 @@ def _subscribed(only: int | None) -> dict[int, Asked]:
     and already waits for it, is a deadlock to PostgreSQL: it ends one of the two, and nothing is lost. Without a
     transaction there is no such lock, and the save fails.
     """
-    found = Subscription.objects.open_object_types(only)
+    subscriptions = Subscription.objects
+    found = subscriptions.open_object_types() if only is None else subscriptions.open_object_type(only)
     if found is None:
         look_again()
         _say_gone()

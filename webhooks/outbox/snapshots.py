@@ -69,13 +69,18 @@ def take(model: type[models.Model], pks: Collection[Any]) -> dict[Any, str]:
         return dict(cursor.fetchall())
 
 
-def source(model: type[models.Model]) -> str:
+def row(model: type[models.Model]) -> str:
+    """Return the FROM of a statement that reads the row `t` whose pk is its parameter."""
+    return f'FROM {_table(model)} t WHERE t.{_pk(model)} = %s'
+
+
+def rows(model: type[models.Model]) -> str:
     """Return the FROM of a statement that reads rows `t`, each with the snapshot `b.before` of what it was.
 
     Its parameters are the pks and those snapshots, as arrays.
     """
-    rows = 'unnest(%s::bigint[], %s::jsonb[]) AS b(pk, before)'
-    return f'FROM {rows} JOIN {_table(model)} t ON t.{_pk(model)} = b.pk'
+    given = 'unnest(%s::bigint[], %s::jsonb[]) AS b(pk, before)'
+    return f'FROM {given} JOIN {_table(model)} t ON t.{_pk(model)} = b.pk'
 
 
 def _table(model: type[models.Model]) -> str:

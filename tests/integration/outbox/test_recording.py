@@ -29,6 +29,8 @@ from support.builders import (
 from tenancy.models import Tenant
 
 from webhooks.models import Event
+from webhooks.models.subscription import MANY
+from webhooks.outbox import scope
 from webhooks.signals import bulk_operation
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -372,3 +374,15 @@ class TestCost:
             site()
         assert len(self.ours(context)) == 2
         assert len(recorded()) == 1
+
+    @pytest.mark.parametrize('others', [1, MANY])
+    def test_what_the_last_one_asks_for_counts_however_many_there_are(self, others: int):
+        changed = site()
+        for _ in range(others):
+            subscribe(NOWHERE, Site, type_create=False, type_delete=False)
+        subscribe(NOWHERE, Site, type_create=False, include_snapshots=True)
+        asked = scope.current().asked(Site)
+        assert asked.before
+        assert asked.deletions
+        changed.save()
+        assert [event.prechange['row']['id'] for event in recorded()] == [changed.pk]
