@@ -125,6 +125,10 @@ class TestRedelivering:
         assert not Delivery.objects.filter(status=StatusChoices.FAILED).exists()
         assert REDELIVER not in text_of(clerk_pages)
 
+    def test_what_a_constraint_hides_is_not_offered(self, clerk_pages, grant, log):
+        grant(Delivery, 'view', 'redeliver', webhook__name='Another')
+        assert REDELIVER not in text_of(clerk_pages)
+
     def test_it_takes_the_permission(self, clerk_pages, grant, log):
         grant(Delivery, 'view')
         assert REDELIVER not in text_of(clerk_pages)
