@@ -7,7 +7,7 @@ from django.db.models import Model
 
 _MODULAR = (
     'dcim.consoleport', 'dcim.consoleserverport', 'dcim.powerport', 'dcim.poweroutlet', 'dcim.interface',
-    'dcim.frontport', 'dcim.rearport', 'dcim.modulebay',
+    'dcim.frontport', 'dcim.rearport', 'dcim.modulebay', 'dcim.coolingintake', 'dcim.coolingoutflow',
 )  # fmt: skip
 # At interfaces.
 _ADDRESSES = ('ipam.ipaddress', 'dcim.macaddress')

@@ -87,6 +87,7 @@ def hold_deleted(
     sender: type[models.Model], instance: models.Model, using: str, origin: Any = None, **kwargs: Any
 ) -> None:
     """Take the snapshot while tags and other links are still there, if it was not taken when the deletion began."""
+    instance.__dict__.pop(HELD, None)  # of a deletion that failed
     model = sender._meta.concrete_model
     if not scope.wants(model, using):
         return

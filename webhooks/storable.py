@@ -26,6 +26,13 @@ def storable(text: str) -> str:
     return UNSTORABLE.sub('\ufffd', text)
 
 
+def storable_json(value: Any) -> Any:
+    """Return JSON whose texts, keys too, are storable. It is as flat as what is known of a request."""
+    if isinstance(value, dict):
+        return {storable(key): storable_json(item) for key, item in value.items()}
+    return storable(value) if isinstance(value, str) else value
+
+
 def printable(text: str) -> str:
     """Return the text in one line, each character that would change how the line is read written as `\\x1b`."""
     return UNPRINTABLE.sub(lambda found: found[0].encode('unicode_escape', 'surrogatepass').decode(), text)

@@ -18,6 +18,7 @@ from utilities.request import get_safe_request_context
 from .. import rendering
 from ..choices import KindChoices
 from ..models.sequence import SEQUENCE
+from ..storable import storable_json
 from . import before, scope, snapshots
 from .snapshots import object_type_id
 
@@ -30,6 +31,8 @@ MERGE = {
     (UPDATED, DELETED): DELETED,
     (DELETED, CREATED): UPDATED,
     (NOTHING, CREATED): CREATED,
+    # Something has changed it before it was announced.
+    (UPDATED, CREATED): CREATED,
 }
 
 COLUMNS = """uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username, request_id, request,
@@ -51,6 +54,7 @@ ON_CONFLICT = f"""
         -- NetBox saves objects that it already announced as deleted: they stay as they were then.
         snapshot = CASE WHEN e.kind = '{DELETED}' AND EXCLUDED.kind = '{UPDATED}' THEN e.snapshot
                         ELSE EXCLUDED.snapshot END,
+        prechange = CASE WHEN e.kind = '{UPDATED}' AND EXCLUDED.kind = '{CREATED}' THEN NULL ELSE e.prechange END,
         kind = CASE {
     ' '.join(
         f"WHEN e.kind = '{before}' AND EXCLUDED.kind = '{then}' THEN '{result}'"
@@ -122,10 +126,13 @@ def _circumstances() -> tuple[datetime, str | None, Any, str | None]:
 
 
 def shown(request: Any) -> dict[str, Any] | None:
-    """Return what NetBox lets webhooks see of a request, None where it is one of a job that has no path."""
+    """Return what NetBox lets webhooks see of a request, None where it is one of a job that has no path.
+
+    Whatever somebody has put into the URL, the save goes on.
+    """
     try:
         context = get_safe_request_context(request)
     except AttributeError:
         return None
     # NetBox answers None to no request only.
-    return {**context, 'GET': dict(context['GET'].items())}  # pyright: ignore[reportGeneralTypeIssues]
+    return storable_json({**context, 'GET': dict(context['GET'].items())})  # pyright: ignore[reportGeneralTypeIssues]

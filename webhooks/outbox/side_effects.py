@@ -1,8 +1,8 @@
 """What NetBox changes without a signal, because something else was changed: it gets an event all the same.
 
 There are two kinds. What pointed to a deleted object loses the pointer (SET_NULL and many-to-many links): inside a
-request NetBox saves it first, elsewhere nobody does. And update() takes along what is in a place that moves: racks and
-devices with their location, devices with their rack, virtual machines with their cluster.
+request NetBox saves it first, elsewhere nobody does. And update() takes along what is in a place that moves: locations,
+racks, power panels and devices with their location, devices with their rack, virtual machines with their cluster.
 """
 
 import json
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from dcim.models import Device, Location, Rack
+from dcim.models import Device, Location, PowerPanel, Rack
 from django.db import DEFAULT_DB_ALIAS
 from django.db.models import ForeignKey, ManyToManyField, Model, QuerySet
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
@@ -45,7 +45,10 @@ class Followers:
         A leader that does not move has none, however many follow it.
         """
         column, attribute = self.key
-        wanted = leader.get_descendants(include_self=True) if column == 'location__in' else getattr(leader, attribute)
+        if column.endswith('__in'):
+            wanted = leader.get_descendants(include_self=self.model is not self.leader)
+        else:
+            wanted = getattr(leader, attribute)
         copied = {name: getattr(leader, source) for name, source in self.columns.items() if source}
         # A cluster without a site leaves its machines where they are.
         if wanted is None or ('site_id' in copied and copied['site_id'] is None):
@@ -67,8 +70,10 @@ def _rows(model: type[Model]) -> QuerySet:
 
 SITE = {'site_id': 'site_id'}
 TAKEN_ALONG = (
+    Followers(Location, Location, ('pk__in', 'pk'), SITE),
     Followers(Location, Rack, ('location__in', 'pk'), SITE),
     Followers(Location, Device, ('location__in', 'pk'), SITE),
+    Followers(Location, PowerPanel, ('location__in', 'pk'), SITE),
     Followers(Rack, Device, ('rack', 'pk'), SITE | {'location_id': 'location_id'}),
     Followers(Cluster, VirtualMachine, ('cluster', 'pk'), {'site_id': '_site_id'}),
     Followers(VirtualDisk, VirtualMachine, ('pk', 'virtual_machine_id'), {'disk': ''}),

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from django.contrib.postgres.fields import ArrayField
 from django.db.models import JSONField, Model
 from netbox.config import get_config
+from utilities.api import get_serializer_for_model
 from utilities.serialization import serialize_object
 
 from . import related
@@ -43,4 +45,12 @@ def _serialize(instance: Model) -> dict[str, Any]:
     exclude = ['last_updated'] if get_config().CHANGELOG_SKIP_EMPTY_CHANGES else []
     if hasattr(instance, 'serialize_object'):
         return instance.serialize_object(exclude=exclude)
-    return serialize_object(instance, exclude=exclude)
+    shown = serialize_object(instance, exclude=exclude)
+    return {name: value for name, value in shown.items() if name in _readable(type(instance))}
+
+
+@cache
+def _readable(model: type[Model]) -> frozenset[str]:
+    """Return what the REST API shows of a model that has no change log: not a user's password, nor a token's secret."""
+    fields = get_serializer_for_model(model)().fields
+    return frozenset(name for name, field in fields.items() if not field.write_only)

@@ -22,6 +22,8 @@ from dcim.models import (
     PowerPort,
     RearPort,
 )
+from dcim.models.device_components import ComponentModel, ModularComponentModel
+from django.apps import apps
 from django.db import connection, transaction
 from django.db.models import Model
 from django.test.utils import CaptureQueriesContext
@@ -35,6 +37,7 @@ from support.rest import get
 from virtualization.models import VirtualDisk, VirtualMachine, VMInterface
 
 from devstack.receiver import Receiver
+from webhooks.components import COMPONENTS
 from webhooks.engine import components, dispatch
 from webhooks.models import Event, Webhook
 from webhooks.models.subscription import COMPONENT
@@ -533,6 +536,13 @@ class TestFormats:
             answer = reader.get(f'/api/plugins/webhooks/events/{event.pk}/').json()
             assert {name: answer[name] for name in expected} == shown
             assert reader.post('/graphql/', query, format='json').json()['data']['webhooks_event'] == shown
+
+
+def test_it_knows_all_that_netbox_counts_among_the_components_of_devices_and_modules():
+    parts = {ModularComponentModel: 'dcim.module', ComponentModel: 'dcim.device'}
+    for base, owner in parts.items():
+        there = {model._meta.label_lower for model in apps.get_models() if issubclass(model, base)}
+        assert there - set(COMPONENTS[owner]) == set()
 
 
 class TestRefusals:

@@ -8,7 +8,7 @@ from dcim.api.serializers import InterfaceSerializer
 from dcim.models import Device, Interface, MACAddress, Rack, Site
 from django.db import connection, transaction
 from django.db.models import Model
-from django.db.models.signals import pre_delete
+from django.db.models.signals import post_delete, pre_delete
 from django.test.utils import CaptureQueriesContext, override_script_prefix
 from django.urls import reverse
 from ipam.models import VLAN, IPAddress, VLANGroup
@@ -294,6 +294,24 @@ class TestTransactions:
                 place.delete()
         dispatch_all()
         assert shown(place, pk)[DELETED]['description'] == 'later'
+
+    def test_a_deletion_that_failed_is_not_told_when_somebody_else_has_deleted_the_object(self):
+        def fail(**kwargs: Any) -> None:
+            raise RolledBack
+
+        place = site()
+        pk = place.pk
+        subscribe(NOWHERE, Site)
+        post_delete.connect(fail, sender=Site)
+        post_delete.receivers.insert(0, post_delete.receivers.pop())
+        try:
+            with pytest.raises(RolledBack):
+                place.delete()
+        finally:
+            post_delete.disconnect(fail, sender=Site)
+        Site.objects.filter(pk=pk).delete()
+        place.delete()
+        assert changes() == [(DELETED, pk)]
 
     def test_what_is_deleted_and_made_again_is_shown_as_it_is(self, api_client):
         subscribe(NOWHERE, Site)

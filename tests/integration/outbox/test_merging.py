@@ -123,6 +123,24 @@ class TestTable:
             Site.objects.get(pk=1).save()
         assert recorded()[0].snapshot['row']['description'] == 'x'
 
+    def test_what_is_changed_before_it_is_announced_is_created(self):
+        """A receiver that is called before ours saves it again; NetBox links the bays of a module so."""
+
+        def again(instance: Site, created: bool, **kwargs) -> None:
+            if created:
+                instance.save()
+
+        subscribe(NOWHERE, Site, include_snapshots=True)
+        post_save.connect(again, sender=Site)
+        post_save.receivers.insert(0, post_save.receivers.pop())
+        try:
+            with transaction.atomic():
+                place = site()
+        finally:
+            post_save.disconnect(again, sender=Site)
+        assert changes() == [(CREATED, place.pk)]
+        assert recorded()[0].prechange is None
+
     def test_the_sequence_is_drawn_anew(self, webhook):
         with transaction.atomic():
             create(1)

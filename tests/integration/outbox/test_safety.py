@@ -254,3 +254,13 @@ class TestOddObjects:
         for event in recorded():
             assert event.snapshot['row']['comments'] == text
             assert event.snapshot['row']['custom_field_data'] == {text: text}
+
+
+@pytest.mark.parametrize('query', ['a=%00', '%00=a'], ids=['value', 'key'])
+def test_what_postgresql_cannot_hold_in_a_url_stops_no_save(committed, api_client, query):
+    place = site()
+    subscribe(NOWHERE, Site)
+    answer = api_client.patch(f'/api/dcim/sites/{place.pk}/?{query}', {'description': 'dry'}, format='json')
+    assert answer.status_code == 200
+    (event,) = recorded()
+    assert '\ufffd' in str(event.request['GET'])

@@ -63,6 +63,23 @@ pytestmark = pytest.mark.usefixtures('committed')
 SITES = '/api/dcim/sites/'
 ADDRESSES = ('primary_ip4_id', 'oob_ip_id', 'virtual_chassis_id')
 
+ALL_MODELS = "PLUGINS_CONFIG = {'webhooks': {'enabled': True, 'allowed_models': ['*']}}"
+MOVED = """
+from dcim.models import Location, PowerPanel, Site
+from django.contrib.contenttypes.models import ContentType
+from webhooks.models import Event, Webhook
+old, new = (Site.objects.create(name=name, slug=name) for name in ('old', 'new'))
+outer = Location.objects.create(site=old, name='outer', slug='outer')
+inner = Location.objects.create(site=old, name='inner', slug='inner', parent=outer)
+PowerPanel.objects.create(site=old, location=inner, name='panel')
+webhook = Webhook.objects.create(name='Hook', payload_url='http://127.0.0.1:9/', type_update=True)
+webhook.object_types.set(ContentType.objects.get_for_models(Location, PowerPanel).values())
+outer.site = new
+outer.save()
+found = Event.objects.filter(kind='updated', snapshot__row__site_id=new.pk)
+print(sorted((event.object_type.model, event.snapshot['row']['name']) for event in found))
+"""
+
 
 def counted(kind: str, *models: type) -> list[int]:
     """Return the primary keys of what happened, once for each event."""
@@ -531,6 +548,12 @@ class TestTakenAlong:
         assert sorted(changes(Device)) == [(UPDATED, moved.pk)]
         assert sorted(changes(Rack)) == [(UPDATED, rack.pk)]
         assert {event.snapshot['row']['site_id'] for event in recorded()} == {new.pk}
+
+    def test_a_location_takes_those_below_it_and_their_power_panels_along(self, make_netbox):
+        answer = make_netbox(ALL_MODELS).run('shell', '-c', MOVED)
+        assert answer.returncode == 0, answer.stderr
+        expected = [('location', 'inner'), ('location', 'outer'), ('powerpanel', 'panel')]
+        assert answer.stdout.splitlines()[-1] == str(expected)
 
     def test_a_cluster_takes_its_machines_along(self):
         old, new = site(), site()

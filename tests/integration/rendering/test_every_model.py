@@ -39,6 +39,9 @@ def test_an_object_is_shown_as_the_api_shows_it_and_as_the_change_log_would(api_
         assert shown.data == get(api_client, instance)
     (logged,) = rendering.change_log(model, [take(instance)])
     assert logged
+    if not hasattr(instance, 'to_objectchange'):
+        # NetBox logs no change of it: passwords and tokens are not for the readers of snapshots.
+        assert logged.keys() <= shown.data.keys()
 
 
 def test_a_job_with_a_log_is_shown_as_the_api_shows_it(api_client):
