@@ -51,6 +51,10 @@ class Pace:
         """Whether nothing more is begun."""
         return self._left(now) <= 0
 
+    def prolong(self, now: float) -> None:
+        """Go on for a moment with what is quick: the job cannot end yet."""
+        self._ordinary_until = now + QUICK
+
     def span(self, now: float) -> Span:
         """Return what may be begun now. The first call begins the time in which anything may."""
         if self._anything_until is None:

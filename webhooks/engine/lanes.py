@@ -12,11 +12,12 @@ free of deadlocks and of wrong counts:
 
 A holder that neither works nor dies (a paused machine, a process that is stopped, a host that is cut off) stops its
 own lanes at most, and not for ever: PostgreSQL ends transactions that exceed BOUNDS. Whoever was frozen finds its
-connection closed and does the work again.
+connection closed and does the work again. A transaction that was open before (that of a script) has no such bounds: its
+lane is held to its end, and workers go on with the others.
 """
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -31,15 +32,22 @@ from . import sql
 logger = logging.getLogger('webhooks.drain')
 
 # For one transaction, in milliseconds.
-BOUNDS = {
-    'idle_in_transaction_session_timeout': 5_000,  # a worker is frozen between two statements
-    'tcp_user_timeout': 8_000,  # a worker is frozen while it reads an answer, so that PostgreSQL cannot send on
+OF_THE_FROZEN = {
+    'idle_in_transaction_session_timeout': 5_000,  # between two statements
+    'tcp_user_timeout': 8_000,  # in the midst of reading an answer, so that PostgreSQL cannot send on
+}
+BOUNDS = OF_THE_FROZEN | {
     'lock_timeout': 5_000,  # somebody else holds a row
     'statement_timeout': 10_000,
 }
 
-BEGIN = f"""
-    SELECT {', '.join(f"set_config('{name}', '{value}', true)" for name, value in BOUNDS.items())}, clock_timestamp()"""
+
+def _setting(bounds: Mapping[str, int]) -> str:
+    return ', '.join(f"set_config('{name}', '{value}', true)" for name, value in bounds.items())
+
+
+BEGIN = f'SELECT {_setting(BOUNDS)}, clock_timestamp()'
+BEGIN_TO_HOLD = f'SELECT {_setting(OF_THE_FROZEN)}'
 
 TAKE = 'SELECT webhook_id FROM webhooks_health WHERE webhook_id = ANY(%s) FOR UPDATE SKIP LOCKED'
 
@@ -89,7 +97,10 @@ def hold(webhook_id: int) -> Iterator[datetime]:
 
     Waits for the lane, WAIT milliseconds at most: raises Busy after that. Gives PostgreSQL's time.
     """
+    is_the_callers = connection.in_atomic_block
     with transaction.atomic():
+        if not is_the_callers:
+            sql.fetch(BEGIN_TO_HOLD)
         before = sql.fetch_value(f"SELECT current_setting('lock_timeout'), {SET_LOCK_TIMEOUT}", [str(WAIT)])
         with or_busy(_('A worker is busy with this webhook: try again in some seconds.')):
             sql.fetch(HOLD, [webhook_id])

@@ -104,6 +104,7 @@ class Drain:
         self._pace = Pace(time.monotonic())
         finished, patience = False, 0.0
         while not finished and (self._has_begun() or self._quarantine.is_there or not self._is_over()):
+            self._make_use_of_waiting()
             is_over = self._is_over()
             self._answered += self._collect(patience)
             self._withdraw(time.monotonic() - (0 if is_over else LONGEST_QUEUED))
@@ -151,6 +152,12 @@ class Drain:
 
     def _is_over(self) -> bool:
         return shutdown.is_requested() or self._pace.is_over(time.monotonic())
+
+    def _make_use_of_waiting(self) -> None:
+        """Go on for others where the time is up, and what is left waits for a lane that somebody holds."""
+        is_waiting = self._has_kept() and not (self._senders.under_way or self._building)
+        if is_waiting and self._is_over():
+            self._pace.prolong(time.monotonic())
 
     def _span(self) -> Span:
         return replace(self._pace.span(time.monotonic()), closed=self._room.waiting)

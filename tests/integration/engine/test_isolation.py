@@ -1,5 +1,6 @@
 """What one webhook, endpoint, outcome or transaction does costs the others nothing that they could notice."""
 
+import threading
 from datetime import datetime, timedelta
 
 import pytest
@@ -24,8 +25,9 @@ from tenancy.models import Tenant
 
 from devstack.receiver import Answer, Manner, Received, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import building, claims, expiry, lanes, outcomes, rescue, runner, sql, timer
+from webhooks.engine import building, claims, expiry, job_time, lanes, outcomes, rescue, runner, sql, timer
 from webhooks.engine.claimed import Claimed
+from webhooks.engine.job_time import Pace
 from webhooks.engine.senders import Senders
 from webhooks.models import Attempt, Delivery, Health, Webhook
 from webhooks.payload.http_request import Builder
@@ -314,6 +316,39 @@ class TestLane:
         assert work() == '2 delivered'
         assert True in seen
         assert {one.attempt_count for one in deliveries(DELIVERED)} == {1}
+
+    def test_while_one_is_held_beyond_the_time_of_the_job_the_others_go(self, receiver, monkeypatch):
+        """As by a script that sends something anew, and goes on in its transaction."""
+        is_over, goes_on = threading.Event(), Pace.is_over
+
+        def noticed(pace: Pace, now: float) -> bool:
+            if over := goes_on(pace, now):
+                is_over.set()
+            return over
+
+        busy = subscribe(receiver.url(BUSY), Site)
+        subscribe(receiver.url(IDLE), Tenant)
+        receiver.answers(BUSY, Answer(delay=0.5))
+        site()
+        monkeypatch.setattr(job_time, 'JOB_TIME', job_time.RUN_OUT + 1)
+        monkeypatch.setattr(Pace, 'is_over', noticed)
+        with working():
+            receiver.wait_for(1)
+            with open_transaction(lambda: lanes.take([busy.pk])):
+                assert is_over.wait(60)
+                tenant()
+                receiver.wait_for(1, to_idle, timeout=20)
+        assert {one.attempt_count for one in deliveries(DELIVERED)} == {1}
+        assert len(receiver.requests) == 2
+
+    def test_whoever_is_frozen_while_he_holds_one_is_ended_unless_the_transaction_is_older(self, receiver):
+        webhook = subscribe(receiver.url(BUSY), Site)
+        bounds = "SELECT current_setting('idle_in_transaction_session_timeout'), current_setting('tcp_user_timeout')"
+        with lanes.hold(webhook.pk):
+            assert sql.fetch(bounds) == [('5s', '8000')]
+        assert sql.fetch(bounds)[0][0] == '0'
+        with transaction.atomic(), lanes.hold(webhook.pk):
+            assert sql.fetch(bounds)[0][0] == '0'
 
 
 class TestLease:
