@@ -19,7 +19,7 @@ def jobs() -> dict[str, Any]:
 
 
 def commands() -> list[str]:
-    return [step['run'] for job in jobs().values() for step in job['steps'] if 'run' in step]
+    return [step['run'] for job in jobs().values() for step in job.get('steps', []) if 'run' in step]
 
 
 def hooks() -> list[dict[str, Any]]:
@@ -41,6 +41,14 @@ def test_everything_is_tested_on_each_python_that_the_package_names():
     matrix = jobs()['checks']['strategy']['matrix']['python']
     assert matrix == named
     assert PROJECT['requires-python'] == f'>={matrix[0]}'
+
+
+def test_nothing_is_published_before_all_checks_have_passed():
+    release = yaml.safe_load((ROOT / '.github/workflows/release.yml').read_text())['jobs']
+    called = release['check']['uses']
+    assert set(release['publish']['needs']) == {'check', 'build'}
+    # YAML 1.1 reads the word `on` as true.
+    assert 'workflow_call' in yaml.safe_load((ROOT / called).read_text())[True]
 
 
 @pytest.mark.parametrize('hook', hooks(), ids=lambda hook: hook['id'])

@@ -2,6 +2,7 @@
 
 import email
 import re
+import shutil
 import subprocess
 import tarfile
 import tomllib
@@ -104,9 +105,82 @@ class TestDescription:
         assert simple == named.keys()
 
 
+class Release:
+    """A copy of the checkout with everything that a release needs: the script may build and clean up there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in tracked('.'):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(CHECKOUT / name, folder / name)
+            if name.endswith('.md') or name == 'pyproject.toml':
+                self.replace(name, 'git.example.com', 'forge.example.org')
+        self.replace('CHANGELOG.md', 'Unreleased', '2026-01-31')
+        self.git('init', '--quiet')
+        self.commit()
+
+    def replace(self, name: str, old: str, new: str) -> None:
+        text = (self.folder / name).read_text()
+        (self.folder / name).write_text(text.replace(old, new))
+
+    def git(self, *arguments: str) -> None:
+        person = ('-c', 'user.name=Somebody', '-c', 'user.email=somebody@example.com')
+        subprocess.run(['git', *person, *arguments], cwd=self.folder, check=True)
+
+    def commit(self) -> None:
+        self.git('add', '--all')
+        self.git('commit', '--quiet', '--message', 'Release')
+
+    def run(self) -> subprocess.CompletedProcess[str]:
+        """Run scripts/release of the copy."""
+        return subprocess.run(
+            [self.folder / 'scripts/release'], capture_output=True, text=True, timeout=300, check=False
+        )
+
+
+@pytest.fixture
+def release(tmp_path: Path) -> Release:
+    return Release(tmp_path)
+
+
 class TestRelease:
-    def test_it_says_what_is_missing(self):
-        """Here at least the address of the repository is."""
-        answer = subprocess.run([CHECKOUT / 'scripts/release'], capture_output=True, text=True, timeout=60, check=False)
+    def test_it_builds_what_is_complete(self, release):
+        answer = release.run()
+        assert answer.returncode == 0, answer.stderr
+        assert f'Ready. Publish it with: git tag v{WebhooksConfig.version}' in answer.stdout
+        assert len(list((release.folder / 'dist').iterdir())) == 2
+
+    @pytest.mark.parametrize('name', ['pyproject.toml', 'README.md', 'docs/installation.md'])
+    def test_it_refuses_an_address_that_is_an_example(self, release, name):
+        release.replace(name, 'forge.example.org', 'git.example.com')
+        release.commit()
+        answer = release.run()
         assert answer.returncode == 1
-        assert 'Not yet: write the address of the repository into pyproject.toml.' in answer.stderr
+        assert answer.stderr == f'Not yet: write the address of the repository into {name}.\n'
+
+    def test_it_refuses_a_changelog_without_a_date(self, release):
+        release.replace('CHANGELOG.md', '2026-01-31', 'Unreleased')
+        release.commit()
+        answer = release.run()
+        assert answer.returncode == 1
+        assert answer.stderr == "Not yet: write the date in place of 'Unreleased' into CHANGELOG.md.\n"
+
+    def test_it_refuses_a_changelog_without_the_version(self, release):
+        release.replace('CHANGELOG.md', f'## [{WebhooksConfig.version}]', '## [0.0.1]')
+        release.commit()
+        answer = release.run()
+        assert answer.returncode == 1
+        assert answer.stderr == f'Not yet: write what {WebhooksConfig.version} changes into CHANGELOG.md.\n'
+
+    def test_it_refuses_what_is_not_committed(self, release):
+        (release.folder / 'webhooks/new.py').touch()
+        answer = release.run()
+        assert answer.returncode == 1
+        assert answer.stderr == 'Not yet: commit what is changed.\n'
+
+    def test_it_refuses_a_tag_of_another_version(self, release):
+        release.git('tag', 'v0.0.1')
+        answer = release.run()
+        assert answer.returncode == 1
+        expected = f'the tag is v0.0.1, webhooks/version.py says {WebhooksConfig.version}'
+        assert answer.stderr == f'Not yet: {expected}.\n'
