@@ -1,11 +1,15 @@
 """What a package index gets: the wheel and the source archive, as scripts/package builds them."""
 
 import email
+import os
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
 import tarfile
 import tomllib
+import types
 import zipfile
 from pathlib import Path
 
@@ -13,6 +17,10 @@ import pytest
 import yaml
 
 from devstack.folders import CHECKOUT
+from devstack.netbox import configuration
+from devstack.ports import LOOPBACK
+from devstack.postgres import DatabaseAddress
+from devstack.redis import RedisAddress
 from webhooks import WebhooksConfig, conf
 
 PLUGIN = yaml.safe_load((CHECKOUT / 'netbox-plugin.yaml').read_text())
@@ -88,6 +96,70 @@ def test_it_can_be_found(metadata):
     assert 'Framework :: Django' in metadata.get_all('Classifier')
 
 
+class Installation:
+    """A virtual environment with the package, beside the NetBox that is here. The checkout is not on its path."""
+
+    def __init__(self, folder: Path, package: Path) -> None:
+        self.root = folder / 'root'
+        (self.root / 'conf').mkdir(parents=True)
+        # Nobody listens there.
+        database, redis = DatabaseAddress(LOOPBACK, 1, 'netbox', 'netbox'), RedisAddress(LOOPBACK, 1)
+        text = configuration(database, redis, redis, plugin=True)
+        (self.root / 'conf/configuration.py').write_text(text)
+        subprocess.run([sys.executable, '-m', 'venv', '--without-pip', folder / 'venv'], check=True)
+        self.python = folder / 'venv/bin/python'
+        self.packages = Path(self.run('-c', 'import sysconfig; print(sysconfig.get_path("purelib"))').strip())
+        (self.packages / 'netbox.pth').write_text(f'{sysconfig.get_path("purelib")}\n')
+        self._call(sys.executable, '-m', 'pip', '--python', self.python, 'install', '--quiet', '--no-deps', package)
+
+    def run(self, *command: str) -> str:
+        """Run the environment's Python, and return all that it printed."""
+        return self._call(self.python, *command)
+
+    def _call(self, *command: str | Path) -> str:
+        # With the checkout on its path, pip takes what a build left there for the package, and installs nothing.
+        ours = ('PYTHONPATH', 'NETBOX_CONFIGURATION')
+        environment = {name: value for name, value in os.environ.items() if name not in ours}
+        answer = subprocess.run(
+            command,
+            cwd=self.root,
+            env=environment | {'NETBOX_ROOT': str(self.root)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert answer.returncode == 0, answer.stdout
+        return answer.stdout
+
+
+@pytest.fixture(scope='module', params=['*.whl', '*.tar.gz'], ids=['wheel', 'archive'])
+def installation(request: pytest.FixtureRequest, dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    (package,) = dist.glob(request.param)
+    return Installation(tmp_path_factory.mktemp('installed'), package)
+
+
+class TestInstalled:
+    """NetBox with the package in place of the checkout."""
+
+    def test_all_files_are_there(self, installation):
+        assert [name for name in tracked('webhooks') if not (installation.packages / name).exists()] == []
+
+    def test_netbox_runs_on_it(self, installation):
+        """The checks import all that a page, the API or a worker needs."""
+        assert 'webhooks.W001' in installation.run('-m', 'netbox', 'check')
+        code = 'import webhooks; print(webhooks.__file__)'
+        where = installation.run('-m', 'netbox', 'shell', '--no-imports', '-c', code)
+        assert where.splitlines()[-1] == str(installation.packages / 'webhooks/__init__.py')
+
+    def test_its_static_files_are_collected(self, installation):
+        installation.run('-m', 'netbox', 'collectstatic', '--no-input')
+        static = {Path(name).relative_to('webhooks/static') for name in tracked('webhooks/static')}
+        assert static
+        assert [name for name in static if not (installation.root / 'static' / name).exists()] == []
+
+
 class TestDescription:
     """netbox-plugin.yaml, by which catalogues of plugins tell what fits."""
 
@@ -98,11 +170,18 @@ class TestDescription:
         assert PLUGIN['config']['required_settings'] == WebhooksConfig.required_settings
 
     def test_its_defaults_are_those_of_the_settings(self):
-        defaults = conf.Settings()
-        named = PLUGIN['config']['default_settings']
-        assert named == {name: getattr(defaults, name) for name in named}
-        simple = {name for name in vars(defaults) if isinstance(getattr(defaults, name), bool | int | str)}
-        assert simple == named.keys()
+        defaults = vars(conf.Settings())
+        # As YAML can say it; an empty list means the same as none.
+        plain = {
+            'allowed_models': list(defaults['allowed_models']),
+            'blocked_networks': list(map(str, defaults['blocked_networks'])),
+            'encryption_keys': None,
+        }
+        assert defaults['encryption_keys'] == ()
+        assert PLUGIN['config']['default_settings'] == defaults | plain
+
+    def test_they_change_nothing_where_they_are_written_down(self):
+        assert conf.resolve(PLUGIN['config']['default_settings'], types.SimpleNamespace()) == conf.Settings()
 
 
 class Release:
