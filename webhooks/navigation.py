@@ -1,5 +1,21 @@
 from django.utils.translation import gettext_lazy as _
+from netbox.context import current_request
 from netbox.plugins import PluginMenu, PluginMenuButton, PluginMenuItem
+
+
+class ItemForAny(PluginMenuItem):
+    """An entry for whoever has one of its permissions: NetBox asks for all that an entry names."""
+
+    @property
+    def permissions(self) -> list[str]:
+        request = current_request.get()
+        held = [name for name in self._any_of if request and request.user.has_perm(name)]
+        return held[:1] or self._any_of
+
+    @permissions.setter
+    def permissions(self, names: list[str]) -> None:
+        self._any_of = names
+
 
 menu = PluginMenu(
     label=_('Webhooks'),
@@ -32,10 +48,10 @@ menu = PluginMenu(
         (
             _('Log'),
             (
-                PluginMenuItem(
+                ItemForAny(
                     link='plugins:webhooks:status',
                     link_text=_('Status'),
-                    permissions=['webhooks.view_delivery'],
+                    permissions=['webhooks.view_delivery', 'webhooks.view_webhook'],
                 ),
                 PluginMenuItem(
                     link='plugins:webhooks:delivery_list',

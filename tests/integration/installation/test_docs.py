@@ -45,7 +45,6 @@ OTHERS = {
     *('sha256sum', 'supervisorctl', 'systemctl', 'tar'),
 }
 BEFORE_A_COMMAND = re.compile(r'^(\$ |sudo (-u \w+ )?|\(|(\w+=\S* )+)+')
-COMMAND = re.compile(r'(\$ |sudo (-u \w+ )?|\(|(\w+=\S* )+)+')
 # The program as it is called in the docs; as a module of an interpreter, too.
 PROGRAM = re.compile(r'(?:\S*/)?(?:python3?(?: -m| \S*/manage\.py| manage\.py)|[\w.-]+)')
 COMMAND = re.compile(r'(\$ )?(sudo|manage\.py|scripts/\w+|curl|docker|kubectl|helm|pip|python3?|/opt/netbox/\S+)( |$)')

@@ -106,6 +106,14 @@ class TestWhoSeesIt:
         assert lines(text_of(clerk_pages)).keys() == {'Workers', 'Suspended webhooks'}
         assert 'Failed Deliveries' not in text_of(clerk_pages)
 
+    @pytest.mark.parametrize('model', [Webhook, Delivery])
+    def test_the_menu_leads_to_it_whoever_may_open_it(self, clerk_pages, grant, model):
+        grant(Site, 'view')
+        assert f'href="{PAGE}"' not in text_of(clerk_pages, reverse('home'))
+        grant(model, 'view')
+        assert clerk_pages.get(PAGE).status_code == 200
+        assert text_of(clerk_pages, reverse('home')).count(f'href="{PAGE}"') == 1
+
     def test_what_a_constraint_hides_is_not_counted(self, clerk_pages, grant, log):
         grant(Delivery, 'view', webhook__name='Another')
         grant(Webhook, 'view', name='Another')
