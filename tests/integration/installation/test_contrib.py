@@ -1,6 +1,7 @@
 """contrib/: the dashboard and the alerts ask for metrics that exist, and the docs say what to do."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -66,7 +67,10 @@ def test_the_docs_say_of_each_alert_what_to_do():
 # With Prometheus' own tool
 #
 
-with_promtool = pytest.mark.skipif(not shutil.which('promtool'), reason='promtool is not installed')
+# In a workflow nobody would see that they are skipped: CI is set there.
+with_promtool = pytest.mark.skipif(
+    not shutil.which('promtool') and not os.environ.get('CI'), reason='promtool is not installed'
+)
 
 
 def buckets(counts: dict[str, int]) -> dict[str, str]:
