@@ -15,6 +15,12 @@ def blocks(page: str, language: str = COMMANDS) -> list[str]:
     return [text for name, text in all_blocks(DOCS / page) if name == language]
 
 
+def block(page: str, language: str, part: str) -> str:
+    """Return the one block of a page of docs/ that has this in it."""
+    (found,) = [text for text in blocks(page, language) if part in text]
+    return found
+
+
 def all_blocks(page: Path) -> list[tuple[str, str]]:
     """Return (language, text) of each block; those without a language are output, drawings and plain files."""
     return BLOCK.findall(page.read_text())

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.docs import blocks
+from support.docs import block, blocks
 from support.engine import deliveries
 
 from devstack.api import Api
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.usefixtures('committed')
 PAGE = 'docker.md'
 PATIENCE = 90
 THREADS = 4
+SECRETS = '/run/secrets/'
 # Nobody listens there.
 UNREACHABLE = {'DB_HOST': LOOPBACK, 'DB_PORT': '1', 'REDIS_HOST': LOOPBACK, 'REDIS_PORT': '1'}
 # netbox-docker reads all files of a folder, and looks a setting up in one after the other when it is asked for.
@@ -78,6 +79,10 @@ class Container:
     def root(self) -> Path:
         return self.folder / 'opt/netbox'
 
+    @property
+    def configuration(self) -> Path:
+        return self.folder / 'etc/netbox/config'
+
     def variables(self, extra: dict[str, str]) -> dict[str, str]:
         return {'PATH': os.environ['PATH'], 'HOME': str(self.folder), 'PYTHONPATH': str(CHECKOUT)} | {
             'NETBOX_ROOT': str(self.root),
@@ -90,6 +95,20 @@ class Container:
             [sys.executable, *command],
             cwd=self.root,
             env=self.variables(extra),
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    def build(self, command: str) -> subprocess.CompletedProcess[str]:
+        """Run a line of a Dockerfile, without servers."""
+        manage = f'{sys.executable} -m netbox '
+        command = command.replace('/opt/netbox/venv/bin/python /opt/netbox/netbox/manage.py ', manage)
+        return subprocess.run(
+            ['bash', '-euc', command.replace('/etc/netbox/config/', f'{self.configuration}/')],
+            cwd=self.root,
+            env=self.variables(UNREACHABLE),
             capture_output=True,
             text=True,
             timeout=240,
@@ -113,10 +132,10 @@ def container(netbox, tmp_path):
     configuration = tmp_path / 'etc/netbox/config'
     configuration.mkdir(parents=True)
     (configuration / 'configuration.py').write_text(CONFIGURATION)
-    (configuration / 'plugins.py').write_text(blocks(PAGE, 'python')[0])
+    (configuration / 'plugins.py').write_text(block(PAGE, 'python', "'enabled': True,\n    }"))
     (tmp_path / 'opt/netbox/conf').mkdir(parents=True)
     (tmp_path / 'opt/netbox/conf/configuration.py').write_text(LOADER.format(folder=str(configuration)))
-    (tmp_path / 'opt/netbox/worker_alive.py').write_text(blocks(PAGE, 'python')[1])
+    (tmp_path / 'opt/netbox/worker_alive.py').write_text(block(PAGE, 'python', 'import redis'))
     database, tasks, caching = netbox.database, netbox.tasks, netbox.caching
     made = Container(
         netbox,
@@ -143,7 +162,7 @@ def container(netbox, tmp_path):
 
 @pytest.fixture
 def compose() -> dict:
-    return yaml.safe_load(blocks(PAGE, 'yaml')[0])['services']
+    return yaml.safe_load(block(PAGE, 'yaml', 'build:'))['services']
 
 
 def granian(port: int) -> list[str]:
@@ -164,13 +183,37 @@ def answers(url: str) -> Callable[[], bool]:
     return asked
 
 
+def commands_of_the_dockerfile() -> list[str]:
+    lines = blocks(PAGE, 'dockerfile')[0].replace('\\\n', ' ').splitlines()
+    return [line.removeprefix('RUN ') for line in lines if line]
+
+
 class TestBuilding:
-    def test_the_static_files_are_collected_without_servers_and_with_a_dummy_key(self, container):
-        (line,) = [line for line in blocks(PAGE, 'dockerfile')[0].splitlines() if 'SECRET_KEY' in line]
-        key = line.partition('SECRET_KEY="')[2].partition('"')[0]
-        answer = container.run('-m', 'netbox', 'collectstatic', '--no-input', SECRET_KEY=key, **UNREACHABLE)
+    def test_the_static_files_are_collected_without_servers_keys_and_secrets(self, container):
+        """The base image has no plugins.py that does anything; Compose mounts yours when a container starts."""
+        with_a_secret = container.configuration / 'plugins.py'
+        with_a_secret.write_text(block(PAGE, 'python', 'encryption_keys'))
+        answer = container.run('-m', 'netbox', 'collectstatic', '--no-input', SECRET_KEY='k' * 50)
+        assert 'FileNotFoundError' in answer.stderr
+        (command,) = [line for line in commands_of_the_dockerfile() if 'collectstatic' in line]
+        answer = container.build(command)
         assert answer.returncode == 0, answer.stderr
         assert (container.root / 'static/webhooks/admin.css').exists()
+        assert not with_a_secret.exists()
+
+    def test_containers_read_a_secret_that_both_of_them_are_given(self, container):
+        added = yaml.safe_load(block(PAGE, 'yaml', 'secrets:'))
+        text = block(PAGE, 'python', 'encryption_keys')
+        (name,) = added['secrets']
+        assert added['services'] == {one: {'secrets': [name]} for one in ('netbox', 'netbox-worker')}
+        assert f'{SECRETS}{name}' in text
+        secret = container.folder / added['secrets'][name]['file']
+        secret.parent.mkdir(exist_ok=True)
+        secret.write_text('a-key-of-32-characters-or-more-in-your-place\n')
+        (container.configuration / 'plugins.py').write_text(text.replace(f'{SECRETS}{name}', str(secret)))
+        read = 'from webhooks import conf; print("FOUND", conf.get().encryption_keys)'
+        answer = container.run('-m', 'netbox', 'shell', '-c', read, **container.environment)
+        assert "FOUND ('a-key-of-32-characters-or-more-in-your-place',)" in answer.stdout, answer.stderr
 
     def test_the_checks_pass_without_servers(self, container):
         answer = container.run('-m', 'netbox', 'check', **container.environment | UNREACHABLE)
@@ -178,17 +221,11 @@ class TestBuilding:
         assert 'webhooks.W001' in answer.stderr + answer.stdout
 
     def test_the_image_gets_each_file_that_it_names(self):
-        dockerfile = blocks(PAGE, 'dockerfile')[0]
-        copied = [name for line in dockerfile.splitlines() if line.startswith('COPY') for name in line.split()[1:-1]]
-        assert copied == [
-            'plugin_requirements.txt',
-            'worker_alive.py',
-            '*.wh[l]',
-            'configuration/configuration.py',
-            'configuration/plugins.py',
-        ]
+        lines = [line.split() for line in commands_of_the_dockerfile()]
+        copied = [name for line in lines if line[0] == 'COPY' for name in line[1:-1]]
+        assert copied == ['plugin_requirements.txt', 'worker_alive.py', '*.wh[l]']
         text = (CHECKOUT / 'docs' / PAGE).read_text()
-        assert [name for name in copied[:2] + copied[4:] if f'`{name}`' not in text] == []
+        assert [name for name in copied[:2] if f'`{name}`' not in text] == []
 
 
 class TestRunning:

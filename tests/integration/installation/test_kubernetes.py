@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.docs import blocks
+from support.docs import block, blocks
 
 from devstack.folders import CHECKOUT
 from devstack.ports import LOOPBACK
@@ -46,7 +46,7 @@ def test_the_values_and_the_secret_are_read_as_settings(make_netbox, tmp_path, s
 
 
 def test_the_workers_have_the_time_and_the_heartbeat_that_the_page_of_docker_tells_of():
-    docker = yaml.safe_load(blocks('docker.md', 'yaml')[0])['services']['netbox-worker']
+    docker = yaml.safe_load(block('docker.md', 'yaml', 'build:'))['services']['netbox-worker']
     assert VALUES['worker']['command'] == docker['command']
     assert f'{VALUES["worker"]["terminationGracePeriodSeconds"]}s' == docker['stop_grace_period']
     (container,) = PROBE['spec']['template']['spec']['containers']
@@ -54,7 +54,7 @@ def test_the_workers_have_the_time_and_the_heartbeat_that_the_page_of_docker_tel
 
 
 def test_the_probe_finds_redis_by_the_files_of_the_chart(tmp_path, stack):
-    script = blocks('docker.md', 'python')[1]
+    script = block('docker.md', 'python', 'import redis')
     for path in ('/run/config/netbox/netbox.yaml', '/run/secrets/netbox/tasks_password'):
         assert path in script
         script = script.replace(path, str(tmp_path / Path(path).name))
