@@ -1,6 +1,7 @@
 """The files of docs/docker.md, with netbox-docker's folders, environment, commands and web server, without Docker."""
 
 import os
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -266,6 +267,28 @@ class TestRunning:
         assert wait_until(lambda: container.run(check, **variables).returncode == 1, timeout=PATIENCE)
         silent = container.run(check, **variables | UNREACHABLE)
         assert (silent.returncode, 'Redis cannot be asked' in silent.stdout) == (0, True)
+
+    def test_the_health_check_notices_that_nobody_serves_the_queue_of_webhooks(self, container):
+        check, variables = str(container.root / 'worker_alive.py'), container.environment
+        container.start('docker-worker', '-m', 'netbox', 'rqworker', '--worker-ttl', '60')
+        assert wait_until(lambda: [one.get_state() for one in queue.workers()] == ['idle'], timeout=PATIENCE)
+        assert container.run(check, **variables).returncode == 0
+        (sidecar,) = queue.workers()
+        os.kill(sidecar.pid, signal.SIGSTOP)
+        try:
+            # A hash that is not renewed goes after two minutes.
+            queue.get().connection.delete(sidecar.key)
+            answer = container.run(check, **variables)
+            assert (answer.returncode, answer.stderr) == (1, 'Nobody here serves low\n')
+            assert container.run(check, 'high', 'default', **variables).returncode == 0
+        finally:
+            os.kill(sidecar.pid, signal.SIGKILL)
+
+    def test_a_container_that_ends_is_started_again(self, compose):
+        assert {name: service.get('restart') for name, service in compose.items()} == {
+            'netbox': 'unless-stopped',
+            'netbox-worker': 'unless-stopped',
+        }
 
     def test_a_worker_has_as_long_to_stop_as_a_request_may_take(self, compose):
         from django.conf import settings
