@@ -1,7 +1,9 @@
 """The files and commands of docs/kubernetes.md, as netbox-chart and a host without internet use them."""
 
+import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,11 @@ from devstack.ports import LOOPBACK
 PAGE = 'kubernetes.md'
 VALUES, SECRET, EXTRA, PROBE = (yaml.safe_load(block) for block in blocks(PAGE, 'yaml'))
 COMMANDS = '\n'.join(blocks(PAGE))
+# Notes what it is asked, and copies an empty file.
+KUBECTL = """#!/bin/bash
+echo "$*" >> asked
+if [ "$1" = cp ]; then touch "${@: -1}"; fi
+"""
 # The chart's configuration.py: what is in YAML files becomes names of the module, mappings one in the other.
 CONFIGURATION = """
 import pathlib, yaml
@@ -53,6 +60,13 @@ def test_the_workers_have_the_time_and_the_heartbeat_that_the_page_of_docker_tel
     assert container['livenessProbe']['exec']['command'] == docker['healthcheck']['test'][1:]
 
 
+def test_pods_of_several_nodes_can_use_the_media_volume():
+    """The chart mounts one claim into all of them. By default one node can have it at a time."""
+    assert VALUES['replicaCount'] > 1
+    assert VALUES['worker']['replicaCount'] > 1
+    assert VALUES.get('persistence', {}).get('accessMode') == 'ReadWriteMany'
+
+
 def test_the_probe_finds_redis_by_the_files_of_the_chart(tmp_path, stack):
     script = block('docker.md', 'python', 'import redis')
     for path in ('/run/config/netbox/netbox.yaml', '/run/secrets/netbox/tasks_password'):
@@ -81,8 +95,15 @@ class TestOffline:
             text = text.replace('/opt/netbox/venv/bin/python3', str(python))
             text = text.replace('/opt/netbox-webhooks', str(CHECKOUT))
             text = text.replace('python3 -m pip wheel', f'{sys.executable} -m pip wheel')
+            environment = os.environ | {'PATH': f'{tmp_path}/bin:{os.environ["PATH"]}'}
             return subprocess.run(
-                ['bash', '-euc', text], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+                ['bash', '-euc', text],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=300,
+                check=False,
             )
 
         return commands
@@ -105,6 +126,26 @@ class TestOffline:
         answer = run(install)
         assert answer.returncode != 0
         assert 'FAILED' in answer.stdout
+
+    def test_netbox_enterprise_gets_the_wheel_its_requirements_and_the_constraints(self, run, tmp_path):
+        kubectl = tmp_path / 'bin/kubectl'
+        kubectl.parent.mkdir()
+        kubectl.write_text(KUBECTL)
+        kubectl.chmod(0o755)
+        (build,) = (text for text in blocks(PAGE) if 'pip wheel' in text)
+        for text in (build, block(PAGE, 'sh', 'kubectl cp')):
+            answer = run(text)
+            assert answer.returncode == 0, answer.stdout + answer.stderr
+        listed, copied = [line.split() for line in (tmp_path / 'asked').read_text().splitlines()]
+        assert 'com.netboxlabs.netbox-enterprise/custom-plugins-upload=true' in listed
+        namespace, source = copied[copied.index('--namespace') + 1 :][:2]
+        assert namespace
+        assert source.endswith(':/opt/netbox/constraints.txt')
+        assert not source.startswith((':', '$'))
+        with tarfile.open(tmp_path / 'wheelhouse.tar.gz') as archive:
+            names = archive.getnames()
+        assert {'wheelhouse/requirements.txt', 'wheelhouse/constraints.txt'} < set(names)
+        assert [name for name in names if name.endswith('.whl')]
 
     def test_the_versions_that_are_named_are_this_one(self):
         from webhooks.version import VERSION
