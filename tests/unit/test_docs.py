@@ -2,6 +2,7 @@
 
 import re
 import time
+from math import prod
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ PAGES = [*sorted(ROOT.glob('*.md')), *sorted(DOCS.glob('*.md'))]
 LINK = re.compile(r'\[[^\]]*\]\(([^)\s]+)\)')
 # In architecture.md without webhooks/ in front.
 OURS = re.compile(r'(?<![\w/.-])webhooks/([\w/]+\.py|[\w/]+/(?=`))')
+# A product or quotient of figures, and its result: `167 × 0.2 ms = 0.03`.
+UNITS = {'': 1, 'ms': 1e-3, 's': 1, 'kB': 1e3, 'GB': 1e9}
+FIGURE = r'[\d,]*\d(?:\.\d+)?(?: (?:ms|s|kB|GB)\b)?'
+SUM = re.compile(rf'(?<![\d,.])({FIGURE}(?: [×/] {FIGURE})+) = (?:some )?({FIGURE})')
 ARCHITECTURE = re.compile(r'(?<![\w/.-])(?:webhooks/)?([a-z_/]+\.py)')
 
 
@@ -39,6 +44,37 @@ def test_links_lead_somewhere(page):
 def test_files_that_are_named_exist(page):
     pattern = ARCHITECTURE if page.name == 'architecture.md' else OURS
     assert [name for name in pattern.findall(page.read_text()) if not (ROOT / 'webhooks' / name).exists()] == []
+
+
+def number(figure: str) -> float:
+    value, _, unit = figure.partition(' ')
+    return float(value.replace(',', '')) * UNITS[unit]
+
+
+def is_right(term: str, result: str) -> bool:
+    """Return whether it is, but for rounding to the digits that are shown, or to three hundredths."""
+    first, *others = re.split(r' (?=[×/] )', term)
+    value = prod((number(one[2:]) if one[0] == '×' else 1 / number(one[2:]) for one in others), start=number(first))
+    shown, _, unit = result.partition(' ')
+    step = 10.0 ** -len(shown.partition('.')[2]) * UNITS[unit]
+    return abs(value - number(result)) <= max(step / 2, 0.03 * value) * 1.0001
+
+
+def test_sums_in_the_page_of_sizing_are_right():
+    found = SUM.findall((DOCS / 'sizing.md').read_text())
+    assert len(found) > 10
+    assert [f'{term} = {result}' for term, result in found if not is_right(term, result)] == []
+    assert not is_right('64 / 0.2', '340')
+
+
+def test_sizing_reckons_with_what_was_measured():
+    rows = re.findall(r'^\| (.+?) \| bytes \| ([\d,]+) \|$', (DOCS / 'benchmarks.md').read_text(), re.MULTILINE)
+    measured = {what: f'{number(figure) / 1000:.1f} kB' for what, figure in rows}
+    text = (DOCS / 'sizing.md').read_text()
+    assert f'| WAL, for the worker | {measured["WAL"]} |' in text
+    stored = measured['stored for a delivered Site: one event, one delivery, one attempt']
+    assert f'| kept in the log | {stored} |' in text
+    assert set(re.findall(r'[\d.]+ kB', text)) == {*measured.values(), '2.5 kB', '1.5 kB'}
 
 
 def test_the_readmes_code_verifies_a_signature_and_refuses_a_request_without_one():

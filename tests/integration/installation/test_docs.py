@@ -26,7 +26,7 @@ import yaml
 from dcim.models import Device, Site
 from django.core.management import CommandError, call_command, get_commands, load_command_class
 from django.db import connection
-from django.urls import Resolver404, resolve
+from django.urls import Resolver404, resolve, reverse
 from rest_framework.test import APIClient
 from standardwebhooks.webhooks import Webhook as StandardWebhook
 from standardwebhooks.webhooks import WebhookVerificationError
@@ -48,6 +48,8 @@ BEFORE_A_COMMAND = re.compile(r'^(\$ |sudo (-u \w+ )?|\(|(\w+=\S* )+)+')
 # The program as it is called in the docs; as a module of an interpreter, too.
 PROGRAM = re.compile(r'(?:\S*/)?(?:python3?(?: -m| \S*/manage\.py| manage\.py)|[\w.-]+)')
 COMMAND = re.compile(r'(\$ )?(sudo|manage\.py|scripts/\w+|curl|docker|kubectl|helm|pip|python3?|/opt/netbox/\S+)( |$)')
+# A page, in a sentence.
+PATH = re.compile(r'`(/(?:plugins/webhooks|admin)/[\w/-]*)`')
 EVERY_BLOCK = [
     pytest.param(language, text, id=f'{page.name}-{number}-{language or "plain"}')
     for page in PAGES
@@ -238,6 +240,20 @@ def test_a_block_is_what_it_says(language: str, text: str):
 def test_a_mistake_in_a_block_is_noticed(language: str, text: str):
     with pytest.raises(MISTAKES):
         READERS[language](text)
+
+
+def test_pages_that_are_named_are_there():
+    named = {path for page in PAGES for path in PATH.findall(page.read_text())}
+    for path in named - {'/plugins/webhooks/metrics'}:  # with METRICS_ENABLED
+        resolve(path)
+    assert {'/plugins/webhooks/status/', '/admin/webhook-backend-status/'} <= named
+    with pytest.raises(Resolver404):
+        resolve('/plugins/webhooks/stats/')
+
+
+def test_operations_tells_of_both_status_pages():
+    section = (ROOT / 'docs/operations.md').read_text().partition('\n## The status page\n')[2].partition('\n## ')[0]
+    assert PATH.findall(section) == [reverse('plugins:webhooks:status'), '/admin/webhook-backend-status/']
 
 
 #
