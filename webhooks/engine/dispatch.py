@@ -191,7 +191,8 @@ def _make_alone(lease: uuid.UUID, ready: Ready) -> None:
 
 def _make(lease: uuid.UUID, going: Sequence[Ready]) -> None:
     with lanes.turn():
-        ours = event_rendering.save([shown for shown, _pairs in going], lease)
+        kept = event_claims.keep(lease, [shown.event.pk for shown, _pairs in going])
+        ours = event_rendering.save([shown for shown, _pairs in going if shown.event.pk in kept], lease)
         # It may have been canceled since it was matched.
         goes_on = open_backfills(shown.event for shown, _pairs in going)
         shown_to = [pairs for shown, pairs in going if shown.event.pk in ours and _is_wanted(shown.event, goes_on)]

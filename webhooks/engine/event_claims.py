@@ -129,6 +129,24 @@ CLAIM = """
     WHERE e.id = wanted.id AND (others.sequence IS NULL OR wanted.sequence < others.sequence)
     RETURNING e.id"""
 
+# Locks what is still held, and leaves out what has an earlier event of its object in other hands by now.
+IN_TURN = """
+    WITH held AS MATERIALIZED (
+        SELECT id, object_type_id, object_id, sequence FROM webhooks_event
+        WHERE id = ANY(%(ids)s) AND lease = %(lease)s
+        FOR NO KEY UPDATE
+    ), others AS MATERIALIZED (
+        SELECT o.object_type_id, o.object_id, p.sequence
+        FROM (SELECT DISTINCT object_type_id, object_id FROM held) o CROSS JOIN LATERAL (
+            SELECT p.sequence FROM webhooks_event p
+            WHERE p.object_type_id = o.object_type_id AND p.object_id = o.object_id
+              AND p.dispatched_at IS NULL AND p.id NOT IN (SELECT id FROM held)
+            ORDER BY p.sequence LIMIT 1
+        ) p
+    )
+    SELECT held.id FROM held LEFT JOIN others USING (object_type_id, object_id)
+    WHERE others.sequence IS NULL OR held.sequence < others.sequence"""
+
 GIVE_BACK = """
     UPDATE webhooks_event SET lease = NULL, lease_until = NULL, dispatch_count = dispatch_count - 1
     WHERE id = ANY(%(ids)s) AND lease = %(lease)s"""
@@ -166,6 +184,16 @@ def deaths(event: Event) -> int:
 def is_given_up(event: Event) -> bool:
     """Whether so many have died that it fails."""
     return death.is_last(deaths(event))
+
+
+def keep(lease: uuid.UUID, pks: Collection[int]) -> set[int]:
+    """Lock what may be dispatched of what was claimed, return it, and give the rest back.
+
+    A lease may have run out meanwhile: of an object of which somebody else has an event now, no later one goes before.
+    """
+    kept = set(sql.fetch_column(IN_TURN, {'ids': list(pks), 'lease': lease})) if pks else set()
+    give_back(lease, set(pks) - kept)
+    return kept
 
 
 def is_any_waiting() -> bool:

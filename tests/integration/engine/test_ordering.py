@@ -2,6 +2,7 @@
 
 import uuid
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from dcim.models import Site
@@ -16,6 +17,8 @@ from support.engine import (
     disorder,
     dispatch_all,
     expire,
+    in_thread,
+    pass_event_leases,
     pass_leases,
     pass_retry_waits,
     record,
@@ -24,8 +27,9 @@ from support.engine import (
 )
 
 from devstack.receiver import Receiver
+from webhooks import rendering
 from webhooks.choices import StatusChoices
-from webhooks.engine import dispatch, rescue
+from webhooks.engine import dispatch, event_claims, lanes, rescue
 from webhooks.models import Delivery, Webhook
 from webhooks.services import redelivery
 from webhooks.transport.exchange import Outcome
@@ -84,6 +88,30 @@ class TestInOrder:
         assert work() == '10 delivered'
         got = sequences(receiver.requests)
         assert got == sorted(got)
+
+    def test_the_order_holds_where_another_worker_takes_over_the_first_while_both_are_rendered(
+        self, webhook, receiver, monkeypatch
+    ):
+        """The lease has run out: rendering took longer, or the worker was frozen."""
+        render, taken = rendering.render, []
+
+        def take_over() -> None:
+            pass_event_leases()
+            with lanes.turn():
+                taken.extend(event_claims.claim_suspect(uuid.uuid4()))
+
+        def rendering_slowly(*args: Any) -> list:
+            if not taken:
+                in_thread(take_over).join(30)
+            return render(*args)
+
+        monkeypatch.setattr(rendering, 'render', rendering_slowly)
+        changes(site(), 2)
+        dispatch.dispatch(uuid.uuid4())
+        assert (len(taken), deliveries()) == (1, [])
+        pass_event_leases()  # of the one who has taken it over
+        assert work() == '3 delivered'
+        assert disorder(arrivals(receiver)) == []
 
     def test_the_next_waits_while_one_is_retried(self, webhook, receiver):
         receiver.answers(HOOK, 500, 500, 200)

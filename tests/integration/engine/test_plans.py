@@ -81,11 +81,13 @@ def pages_read(statement: str, parameters: dict[str, object]) -> int:
 
 
 def of_events() -> dict[str, int]:
-    """Return the pages that are read to claim FEW of the oldest and of the newest events that wait."""
+    """Return the pages that are read to claim and keep FEW of the oldest and of the newest events that wait."""
     waiting = list(Event.objects.filter(dispatched_at=None).order_by('sequence').values_list('pk', flat=True))
     ids = [*waiting[:FEW], *waiting[-FEW:]]
     parameters = {'lease': LEASE, 'seconds': 10, 'count': 1, 'limit': FEW, 'ids': ids, 'near': FEW}
-    return {name: pages_read(getattr(event_claims, name), parameters) for name in ('ANY', 'OLDEST', 'CLAIM')}
+    Event.objects.filter(pk__in=ids).update(lease=LEASE)  # what is dispatched was claimed before
+    names = 'ANY', 'OLDEST', 'CLAIM', 'IN_TURN'
+    return {name: pages_read(getattr(event_claims, name), parameters) for name in names}
 
 
 def of_claim(webhook: Webhook, now: datetime) -> dict[str, object]:
