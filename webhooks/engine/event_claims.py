@@ -151,6 +151,11 @@ GIVE_BACK = """
     UPDATE webhooks_event SET lease = NULL, lease_until = NULL, dispatch_count = dispatch_count - 1
     WHERE id = ANY(%(ids)s) AND lease = %(lease)s"""
 
+# Under a lease of nobody's: what dies of the next suspect is no matter of theirs.
+PUT_OFF = """
+    UPDATE webhooks_event SET lease = gen_random_uuid(), lease_until = now() + make_interval(secs => %(seconds)s)
+    WHERE dispatched_at IS NULL AND lease = %(lease)s"""
+
 
 def claim(lease: uuid.UUID, limit: int) -> tuple[list[Event], set[int]]:
     """Hold the oldest undispatched events that are free, and some of the newest transactions where there are more.
@@ -212,6 +217,9 @@ def give_back(lease: uuid.UUID, pks: Collection[int]) -> None:
         sql.execute(GIVE_BACK, {'ids': list(pks), 'lease': lease})
 
 
-def release(lease: uuid.UUID) -> None:
-    """Let others take the suspects that are held under the lease: its holder has ended, and they are not to blame."""
-    Event.objects.filter(dispatched_at=None, lease=lease).update(lease=None, lease_until=None)
+def put_off(lease: uuid.UUID) -> int:
+    """Let others take the suspects that are held under the lease, after a while, in which the next have their turn.
+
+    Their holder was broken off, and they are not to blame. Returns how many there are.
+    """
+    return sql.execute(PUT_OFF, {'lease': lease, 'seconds': LEASE})

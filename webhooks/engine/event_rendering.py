@@ -13,11 +13,9 @@ from functools import cached_property
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
-from psycopg.errors import QueryCanceled
 
 from .. import rendering
 from ..choices import KindChoices
-from ..interruptions import INTERRUPTIONS
 from ..models import Event, Webhook
 from ..rendering import expansion
 from ..storable import storable
@@ -170,14 +168,13 @@ def _render_model(model: type | None, events: Sequence[Event], asked: Set[int]) 
         return [Shown(event, error='the model is no longer installed') for event in events]
     if any(map(event_claims.is_given_up, events)):
         return [Shown(event, error=f'the payload cannot be built: {event.error}') for event in events]  # claimed alone
+    before = sql.session()
     try:
         with time_limit.within(_limits.get(model, FIRST)), transaction.atomic():
             shown = _show(model, events, asked)
-    except INTERRUPTIONS as error:
-        if not isinstance(error.__cause__, QueryCanceled):
-            raise
-        return _singly(model, events, asked, error)
     except Exception as error:
+        if sql.is_broken_off(error, before):
+            raise
         return _singly(model, events, asked, error)
     _limits[model] = LONGEST
     return shown

@@ -15,7 +15,6 @@ from psycopg.errors import QueryCanceled
 
 from .. import rendering
 from ..choices import KindChoices
-from ..interruptions import INTERRUPTIONS
 from ..outbox import snapshots
 from ..rendering import expansion
 from ..rendering.keys import may_be_expanded
@@ -63,18 +62,19 @@ def deletions(model: type[Model], pks: Collection[int]) -> dict[int, expansion.D
 def _look_up(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
     if not may_be_expanded(model) or _resting.get(model, 0.0) > time.monotonic():
         return {}
+    before = sql.session()
     try:
         with transaction.atomic():
             return _show(model, pks)
     except time_limit.TooSlow:
         _rest(model)
         raise
-    except INTERRUPTIONS as error:
-        if not isinstance(error.__cause__, QueryCanceled):
+    except Exception as error:
+        if sql.is_broken_off(error, before):
             raise
-        _rest(model)
-        return {}
-    except Exception:
+        if isinstance(error.__cause__, QueryCanceled):
+            _rest(model)
+            return {}
         if len(pks) == 1:
             logger.exception('model=%s id=%s cannot be expanded', model._meta.label_lower, *pks)
             return {}

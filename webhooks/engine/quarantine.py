@@ -23,7 +23,7 @@ from django.db import DataError
 from redis import RedisError
 
 from ..constants import JOB_TIME, LEASE_MARGIN
-from ..interruptions import INTERRUPTIONS
+from ..interruptions import BROKEN_OFF, INTERRUPTIONS
 from ..models import Delivery, Webhook
 from ..payload.http_request import Builder
 from ..templating import renderer
@@ -145,7 +145,7 @@ class Quarantine:
 
     def _is_settled(self) -> bool:
         if self._cause is None:
-            event_claims.release(self._lease)
+            event_claims.put_off(self._lease)
             self._is_done = True
             return True
         return time.monotonic() > self._died_at + GRACE and count_death(self._lease, self._cause)
@@ -200,12 +200,21 @@ def _work(lease: uuid.UUID, channel: socket.socket) -> None:
     end = moved_at + TIME
     while time.monotonic() < end:
         _say_until(channel, event_claims.LONG_LEASE)
-        if any([dispatch(lease, suspect=True), _deliver(lease, channel)]):
+        if any([_dispatch(lease), _deliver(lease, channel)]):
             moved_at = time.monotonic()
         elif time.monotonic() > moved_at + STANDSTILL or not _are_any(lease):
             return
         else:
             time.sleep(PAUSE)
+
+
+def _dispatch(lease: uuid.UUID) -> int:
+    """Dispatch a suspect. One that is broken off is put off: the next one has its turn, and so have deliveries."""
+    try:
+        return dispatch(lease, suspect=True)
+    except BROKEN_OFF as error:
+        lanes.recover(error)
+        return event_claims.put_off(lease)
 
 
 def _deliver(lease: uuid.UUID, channel: socket.socket) -> bool:

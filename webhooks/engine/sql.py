@@ -5,6 +5,8 @@ from typing import Any
 
 from django.db import connection
 
+from ..interruptions import BROKEN_OFF, INTERRUPTIONS
+
 Parameters = Mapping[str, Any] | Sequence[Any] | None
 
 
@@ -35,3 +37,18 @@ def execute(statement: str, parameters: Parameters = None) -> int:
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         return cursor.rowcount
+
+
+def session() -> object:
+    """Return our connection as it is now: Django opens another one where PostgreSQL has ended it."""
+    return connection.connection
+
+
+def is_broken_off(error: Exception, before: object) -> bool:
+    """Whether the error says nothing of the work that raised it: the time is up, or the session `before` is gone.
+
+    As long as that answers, the work is to blame: it may have asked a plugin's database, or read a damaged row.
+    """
+    if not isinstance(error, BROKEN_OFF):
+        return isinstance(error, INTERRUPTIONS)
+    return session() is not before or not connection.is_usable()

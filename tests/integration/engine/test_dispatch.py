@@ -9,15 +9,16 @@ from typing import Any
 
 import pytest
 from dcim.models import Site
-from django.db import OperationalError, connection, transaction
+from django.db import InternalError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
-from support.builders import NOWHERE, site, subscribe
-from support.engine import dispatch_all, health, in_thread, pass_event_leases, work
+from support.builders import NOWHERE, named, site, subscribe
+from support.engine import claim, deliveries, dispatch_all, health, in_thread, pass_event_leases, pass_leases, work
+from tenancy.models import Tenant
 from users.models import User
 
 from devstack.receiver import Receiver
 from webhooks import rendering
-from webhooks.engine import conditions, dispatch, event_claims, event_rendering, lanes, matching, timer
+from webhooks.engine import conditions, dispatch, event_claims, event_rendering, lanes, matching, rescue, timer
 from webhooks.models import Delivery, Event, Hour, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -55,6 +56,12 @@ def test_those_who_do_not_take_it_are_counted_once_a_batch():
         dispatch_all()
     assert set(Event.objects.values_list('skipped', flat=True)) == {2}
     assert len([query for query in queries.captured_queries if 'skipped = v.skipped' in query['sql']]) == 1
+
+
+def cut_off() -> None:
+    """PostgreSQL ends our connection."""
+    with connection.cursor() as cursor:
+        cursor.execute('SELECT pg_terminate_backend(pg_backend_pid())')
 
 
 class TestDeletedWebhook:
@@ -154,6 +161,59 @@ def test_a_lost_connection_is_no_unmet_condition(monkeypatch):
     with pytest.raises(OperationalError):
         dispatch_all()
     assert Event.objects.get().dispatched_at is None
+
+
+class TestDatabaseError:
+    """Rendering raises what PostgreSQL raises when it breaks off a transaction."""
+
+    @pytest.fixture
+    def place(self, receiver: Receiver) -> Site:
+        """Changed after a tenant."""
+        subscribe(receiver.url(), Site, Tenant)
+        Tenant.objects.create(**named('tenant'))
+        return site()
+
+    def let_tenants(self, monkeypatch: pytest.MonkeyPatch, fail: Callable[[], Any]) -> None:
+        render = rendering.render
+
+        def failing(model: type, *args: Any) -> list:
+            if model is Tenant:
+                fail()
+            return render(model, *args)
+
+        monkeypatch.setattr(rendering, 'render', failing)
+
+    @pytest.mark.parametrize('error', [OperationalError, InternalError])
+    def test_it_fails_one_event_as_long_as_our_own_connection_answers(self, place, monkeypatch, error):
+        def fail() -> None:
+            raise error("a plugin's database is down")
+
+        self.let_tenants(monkeypatch, fail)
+        assert work() == '1 delivered, 1 failed'
+        assert [one.object_id for one in deliveries('delivered')] == [place.pk]
+        assert "a plugin's database is down" in Event.objects.get(object_type__model='tenant').error
+
+    def test_where_our_connection_is_lost_no_event_fails(self, place, monkeypatch):
+        self.let_tenants(monkeypatch, cut_off)
+        with pytest.raises(OperationalError):
+            dispatch_all()
+        connection.close()
+        assert [event.error for event in Event.objects.filter(dispatched_at=None)] == ['', '']
+
+    def test_a_suspect_that_is_broken_off_each_time_keeps_no_other_suspect(self, place, monkeypatch):
+        """Neither an event nor a delivery."""
+        with lanes.turn():
+            assert len(event_claims.claim(uuid.uuid4(), 2)[0]) == 2
+        pass_event_leases()
+        other = site()
+        dispatch_all()
+        assert [one.object_id for one in claim()] == [other.pk]
+        pass_leases()
+        assert rescue.rescue()
+        self.let_tenants(monkeypatch, cut_off)
+        work()
+        assert {one.object_id for one in deliveries('delivered')} == {place.pk, other.pk}
+        assert Event.objects.get(object_type__model='tenant').dispatched_at is None
 
 
 class TestHanging:
