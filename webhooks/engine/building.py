@@ -10,8 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
+from django.db import connection
+
+from ..interruptions import BROKEN_OFF
 from ..models import Delivery
 from ..payload.http_request import Builder
+from . import lanes
 from .claimed import Claimed, prepare
 
 # Seconds after which nothing more is built at once: what is left goes back.
@@ -65,15 +69,21 @@ class Building:
                 return
             one, took = _timed(delivery, builders[delivery.webhook_id])
             self._note(delivery.webhook_id, took)
-            yield Built(one, claimed_at)
+            if one is None:
+                self.left[delivery.pk] = delivery.webhook_id
+            else:
+                yield Built(one, claimed_at)
 
-    def end(self, future: Future) -> Built:
-        """Return what the other thread has built. Was it slow, what waits there of its webhook goes back."""
+    def end(self, future: Future) -> Built | None:
+        """Return what the other thread has built, or None. Was it slow, what waits there of its webhook goes back."""
         delivery, claimed_at = self._under_way.pop(future)
         one, took = future.result()
         self._note(delivery.webhook_id, took)
         if delivery.webhook_id in self.slow:
             self._leave(delivery.webhook_id)
+        if one is None:
+            self.left[delivery.pk] = delivery.webhook_id
+            return None
         return Built(one, claimed_at)
 
     def take_left(self) -> dict[int, int]:
@@ -104,6 +114,20 @@ def _places(deliveries: Sequence[Delivery]) -> dict[int, int]:
     return places
 
 
-def _timed(delivery: Delivery, builder: Builder) -> tuple[Claimed, float]:
+def _timed(delivery: Delivery, builder: Builder) -> tuple[Claimed | None, float]:
     began = time.monotonic()
-    return prepare(delivery, builder, time.time()), time.monotonic() - began
+    return _prepare(delivery, builder), time.monotonic() - began
+
+
+def _prepare(delivery: Delivery, builder: Builder) -> Claimed | None:
+    """Build the request, again if PostgreSQL has broken that off. Returns None if it is away: no job ends by that."""
+    try:
+        return prepare(delivery, builder, time.time())
+    except BROKEN_OFF as error:
+        lanes.recover(error)
+    try:
+        connection.ensure_connection()  # as long as that answers, the delivery is to blame
+        return prepare(delivery, builder, time.time())
+    except BROKEN_OFF as error:
+        lanes.recover(error)
+        return None

@@ -4,11 +4,11 @@ import logging
 from dataclasses import dataclass
 
 from ..exceptions import DefinitionError
-from ..interruptions import INTERRUPTIONS
 from ..models import Delivery
 from ..payload.http_request import Builder
 from ..storable import storable
 from ..transport.exchange import MAX_ERROR, Outcome, Request
+from . import sql
 
 logger = logging.getLogger('webhooks.delivery')
 
@@ -28,13 +28,14 @@ def prepare(delivery: Delivery, builder: Builder, now: float) -> Claimed:
     delivery.webhook = builder.webhook
     if delivery.event.error:
         return _unsendable(delivery, builder, now, delivery.event.error)
+    before = sql.session()
     try:
         return Claimed(delivery, builder, request=builder.build(delivery, now))
     except DefinitionError as error:
         reason = f'{error.field}: {error}'
-    except INTERRUPTIONS:
-        raise
     except Exception as error:
+        if sql.is_broken_off(error, before):
+            raise
         # One delivery must not stop the others, whatever a plugin's callback or filter does.
         logger.exception('delivery=%s cannot be built', delivery.uuid)
         reason = f'{type(error).__name__}: {error}'

@@ -333,7 +333,8 @@ class Drain:
         ended = []
         for what in self._senders.wait(patience, SHORTEST_WAIT if self._has_kept() else self._gathers_for):
             if isinstance(what, Future):
-                self._send(self._building.end(what))
+                if built := self._building.end(what):
+                    self._send(built)
             elif what.outcome is None:
                 self._note_late(what)
             else:

@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
 
 from django.conf import settings
-from django.db import OperationalError
 from extras.conditions import InvalidCondition
 from netbox.registry import registry
 from utilities.jinja2 import DEFAULT_JINJA2_FILTERS, sanitize_http_header
@@ -40,6 +39,8 @@ ENDED = 'the template has ended the process that it was rendered in'
 
 # How an answer begins.
 DONE, REFUSED, UNFIT, NO_MEMORY, INTERRUPTED = b'+', b'-', b'?', b'm', b'!'
+# What a new renderer may do better: the old one's memory is full, or its connection to the database is lost.
+WORN_OUT = NO_MEMORY, INTERRUPTED
 
 Filters = dict[str, Callable]
 
@@ -224,12 +225,13 @@ def _ask(task: str, *texts: str, seconds: float, too_slow: str = TOO_SLOW) -> st
                 raise RenderError(too_slow) from None
             except ProcessEnded:
                 status, answer = NO_MEMORY, ENDED.encode()
-            if status != NO_MEMORY:
-                return _understood(status, answer.decode(errors='surrogatepass'), renderer)
+            text = answer.decode(errors='surrogatepass')
+            if status not in WORN_OUT:
+                return _understood(status, text)
             renderer.kill()
             if was_new:
-                raise RenderError(answer.decode())
-            # What others left behind may have been too much: it is tried in a new one.
+                raise RenderError(text)
+            # It may be what others left behind: it is tried in a new one.
 
 
 @contextmanager
@@ -242,14 +244,11 @@ def _counted() -> Iterator[None]:
             taken.append(time.monotonic() - begun)
 
 
-def _understood(status: bytes, text: str, renderer: Renderer) -> str:
+def _understood(status: bytes, text: str) -> str:
     if status == DONE:
         return text
     if status == UNFIT:
         raise InvalidCondition(text)
-    if status == INTERRUPTED:
-        renderer.kill()
-        raise OperationalError(text)
     raise RenderError(text)
 
 
@@ -287,8 +286,8 @@ def _answer(tasks: dict[bytes, Callable], question: list[bytes]) -> tuple[bytes,
     except MemoryError:
         return NO_MEMORY, TOO_LARGE
     except BROKEN_OFF as error:
-        # A filter has asked the database.
-        return INTERRUPTED, f'{type(error).__name__}: {error}'
+        # A filter has asked the database. No transaction of the engine's is broken: it is an error of the template.
+        return INTERRUPTED, described(error)
     except Exception as error:
         return REFUSED, described(error)
 

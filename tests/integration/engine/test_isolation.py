@@ -1,11 +1,12 @@
 """What one webhook, endpoint, outcome or transaction does costs the others nothing that they could notice."""
 
 import threading
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import pytest
 from dcim.models import Site
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.db.models.signals import pre_save
 from django.utils import timezone
 from support.builders import site, subscribe
@@ -112,6 +113,77 @@ class TestSlowTemplate:
         sites(5)
         assert work() == '5 delivered'
         assert {one.attempt_count for one in deliveries(DELIVERED)} == {1}
+
+
+@pytest.mark.parametrize('template', ['', '{}'], ids=['at once', 'in the other thread'])
+class TestDatabaseErrorWhileBuilding:
+    """It ends no job."""
+
+    def let_tenants(self, monkeypatch: pytest.MonkeyPatch, fail: Callable[[], object]) -> None:
+        build = Builder.build
+
+        def failing(builder: Builder, delivery: Delivery, now: float) -> object:
+            if delivery.object_type.model == 'tenant':
+                fail()
+            return build(builder, delivery, now)
+
+        monkeypatch.setattr(Builder, 'build', failing)
+
+    def test_it_fails_one_delivery_where_our_own_connection_answers(self, receiver, monkeypatch, template):
+        def fail() -> None:
+            raise OperationalError("a plugin's database is down")
+
+        subscribe(receiver.url(BUSY), Site, Tenant, body_template=template)
+        tenant()
+        site()
+        self.let_tenants(monkeypatch, fail)
+        assert work() == '1 delivered, 1 failed'
+        (failed,) = deliveries(FAILED)
+        assert failed.error == "not sent: OperationalError: a plugin's database is down"
+
+    def test_what_postgresql_breaks_off_is_built_again(self, receiver, monkeypatch, template):
+        struck = []
+
+        def fail_once() -> None:
+            if not struck:
+                struck.append(None)
+                sql.execute('SELECT pg_terminate_backend(pg_backend_pid())')
+
+        subscribe(receiver.url(BUSY), Site, Tenant, body_template=template)
+        tenant()
+        site()
+        self.let_tenants(monkeypatch, fail_once)
+        assert work() == '2 delivered'
+        assert struck
+
+    def test_it_goes_back_while_postgresql_is_away(self, receiver, monkeypatch, template):
+        struck = []
+
+        def fail_twice() -> None:
+            if len(struck) < 2:
+                struck.append(None)
+                sql.execute('SELECT pg_terminate_backend(pg_backend_pid())')
+
+        subscribe(receiver.url(BUSY), Site, Tenant, body_template=template)
+        tenant()
+        site()
+        self.let_tenants(monkeypatch, fail_twice)
+        assert work() == '2 delivered'
+        assert len(struck) == 2
+
+
+def test_a_filter_that_meets_a_database_error_fails_its_delivery_alone(receiver, settings):
+    def ask(_value: object) -> None:
+        raise OperationalError("a plugin's database is down")
+
+    settings.JINJA_FILTERS = {'ask': ask}
+    subscribe(receiver.url(BUSY), Tenant, body_template='{{ data.name|ask }}')
+    subscribe(receiver.url(BUSY), Site)
+    site()
+    tenant()
+    assert work() == '1 delivered, 1 failed'
+    (failed,) = deliveries(FAILED)
+    assert "OperationalError: a plugin's database is down (line 1)" in failed.error
 
 
 class TestOpenTransactions:

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 from jinja2 import Environment
 
 from webhooks.templating import process, renderer
@@ -338,6 +339,26 @@ class TestErrors:
 
         settings.JINJA_FILTERS = {'broken': broken}
         assert reason('\n{{ 1|broken }}') == 'RuntimeError: it broke (line 2)'
+
+    def test_so_is_a_database_error_of_a_filter(self, settings):
+        def broken(value: Any) -> Any:
+            raise OperationalError('it broke')
+
+        settings.JINJA_FILTERS = {'broken': broken}
+        assert reason('\n{{ 1|broken }}') == 'OperationalError: it broke (line 2)'
+
+    def test_where_a_renderer_has_lost_its_connection_another_one_is_asked(self, settings):
+        asked = []
+
+        def works_once(value: Any) -> Any:
+            asked.append(value)  # in the process that renders
+            if len(asked) > 1:
+                raise OperationalError('the connection is lost')
+            return value
+
+        settings.JINJA_FILTERS = {'works_once': works_once}
+        with renderer.shared():
+            assert [render('{{ 1|works_once }}') for _ in range(2)] == ['1', '1']
 
     def test_a_dictionary_that_grows_under_a_loop_is_an_error_of_the_template(self):
         template = '{% for key in data %}{% set _ = data.update({key ~ "x": 1}) %}{% endfor %}'
