@@ -15,7 +15,7 @@ from django.dispatch import Signal
 from . import components, object_types
 from .choices import OBJECT_KINDS, KindChoices
 from .models import Webhook
-from .outbox import before, deletions, modules, recording, scope, side_effects, signal_senders, snapshots
+from .outbox import before, deletions, modules, nesting, recording, scope, side_effects, signal_senders, snapshots
 
 # For code that bypasses Django's signals, such as bulk_create() and update(): sent after the change, or before a
 # deletion, in the same transaction.  bulk_operation.send(sender=Site, instances=sites, event='created')
@@ -62,18 +62,21 @@ def _connect_links(targets: frozenset[type[models.Model]]) -> None:
 
 def hold_before(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
     """Take the row as it is before the save, where a webhook asks for it. A row that is new has none."""
-    instance.__dict__.pop(BEFORE, None)  # of a save that failed
     model = sender._meta.concrete_model
+    states: dict[Any, str | None] = {}
     if instance.pk is not None and scope.wants(model, using):
-        instance.__dict__[BEFORE] = recording.with_before(model, [instance.pk])[instance.pk]
+        states = recording.with_before(model, [instance.pk])
+        # A receiver may save the object again before we record this save: it was the same before that.
+        before.keep(model, states)
+    nesting.push(instance, BEFORE, states.get(instance.pk))
 
 
 def handle_saved(sender: type[models.Model], instance: models.Model, created: bool, using: str, **kwargs: Any) -> None:
+    state = nesting.pop(instance, BEFORE)
     model = sender._meta.concrete_model
     if not scope.wants(model, using):
         return
     kind = KindChoices.CREATED if created else KindChoices.UPDATED
-    state = instance.__dict__.pop(BEFORE, None)
     if state is None and not created:
         state = before.find(model, instance.pk)  # of what NetBox changes along with a module there is no pre_save
     if _in_transaction():
@@ -81,6 +84,8 @@ def handle_saved(sender: type[models.Model], instance: models.Model, created: bo
     else:
         # Django has committed the row: lock it anew, so that the events of two savers keep the order of their rows.
         recording.record_touched(model, kind, {instance.pk: state})
+    if state is not None:
+        before.drop(model, [instance.pk])
 
 
 def hold_deleted(
@@ -120,13 +125,17 @@ def handle_linked(
     changed = (model if reverse else type(instance))._meta.concrete_model
     if changed not in targets or not scope.wants(changed, using):
         return
-    held = instance.__dict__.setdefault(LINKS, {})
+    slot = f'{LINKS}_{sender._meta.label_lower}'
     if action.startswith('post_'):
-        recording.record_touched(changed, KindChoices.UPDATED, held.pop(sender, {}))
+        rows = nesting.pop(instance, slot, {})
+        recording.record_touched(changed, KindChoices.UPDATED, rows)
+        before.drop(changed, rows)
         return
     # Now, since clear() does not say what it removes, and afterwards nobody knows.
     pks = _far_pks(sender, instance, changed, pk_set) if reverse else _near_pks(instance, action, pk_set)
-    held[sender] = recording.with_before(changed, pks)
+    rows = recording.with_before(changed, pks)
+    before.keep(changed, rows)
+    nesting.push(instance, slot, rows)
 
 
 def handle_bulk(

@@ -19,7 +19,7 @@ from django.db.models.signals import post_delete, post_save, pre_delete, pre_sav
 from virtualization.models import Cluster, VirtualDisk, VirtualMachine
 
 from ..choices import KindChoices
-from . import before, recording, scope, signal_senders, snapshots
+from . import before, nesting, recording, scope, signal_senders, snapshots
 
 LEFT, TAKEN = '_webhooks_left', '_webhooks_taken'
 GOING = '_webhooks_going'
@@ -199,16 +199,19 @@ def _times_of_saving(instance: Model) -> dict[str, str]:
 
 def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: Any) -> None:
     """Hold what is about to be taken along, as it is before the save or the deletion. The user waits meanwhile."""
-    held = {}
+    taken = {}
     for followers in group:
         if scope.wants(followers.model, using):
             values = followers.of(instance)
-            held[followers] = values, recording.with_before(followers.model, list(values))
-    instance.__dict__[TAKEN] = held
+            rows = recording.with_before(followers.model, list(values))
+            before.keep(followers.model, rows)
+            taken[followers] = values, rows
+    nesting.push(instance, TAKEN, taken)
 
 
 def record_taken(group: list[Followers], instance: Model, **kwargs: Any) -> None:
     """Record those whose columns are not what they were."""
-    for followers, (former, rows) in instance.__dict__.pop(TAKEN, {}).items():
+    for followers, (former, rows) in nesting.pop(instance, TAKEN, {}).items():
         changed = {pk: rows[pk] for pk, values in followers.now(former).items() if former[pk] != values}
         recording.record_touched(followers.model, KindChoices.UPDATED, changed)
+        before.drop(followers.model, rows)

@@ -1,15 +1,20 @@
 """One event per object and transaction: what becomes of several changes, and of those that are rolled back."""
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import pytest
-from dcim.models import Site
-from django.db import connection, transaction
-from django.db.models.signals import post_save
+from dcim.models import Device, Rack, Site
+from django.db import IntegrityError, connection, transaction
+from django.db.models import Model
+from django.db.models.signals import m2m_changed, post_save
+from django.dispatch import Signal
 from extras.models import Tag
+from ipam.models import ASN, RIR
 from netbox.context_managers import event_tracking
-from support.builders import CREATED, DELETED, NOWHERE, UPDATED, changes, recorded, site, subscribe
+from support.builders import CREATED, DELETED, NOWHERE, UPDATED, changes, device, named, recorded, site, subscribe
 from support.engine import dispatch_all
 from utilities.request import NetBoxFakeRequest
 
@@ -265,3 +270,98 @@ class TestRollback:
             with pytest.raises(Exception, match='unique'), transaction.atomic():
                 Site.objects.create(**NAME)
         assert changes() == [(UPDATED, 1)]
+
+
+@contextmanager
+def before_ours(signal: Signal, sender: type[Model], receiver: Callable[..., None]) -> Iterator[None]:
+    """Connect a receiver as a plugin does that stands before ours in PLUGINS: after NetBox's own ones."""
+    signal.connect(receiver, sender=sender, weak=False, dispatch_uid='before ours')
+    last = signal.receivers.pop()
+    ours = {(uid, id(sender)) for uid in (f'webhooks.{sender._meta.label_lower}', 'webhooks.linked')}
+    place = next(place for place, (key, *_) in enumerate(signal.receivers) if key in ours)
+    signal.receivers.insert(place, last)
+    signal.sender_receivers_cache.clear()
+    try:
+        yield
+    finally:
+        signal.disconnect(sender=sender, dispatch_uid='before ours')
+
+
+class TestNested:
+    """Another plugin changes an object again before we are told that it was changed."""
+
+    def test_a_rack_that_is_saved_again_takes_its_devices_along(self):
+        rack = Rack.objects.create(site=site(), name='Rack')
+        moved = device(site=rack.site, rack=rack)
+        subscribe(NOWHERE, Device)
+
+        def save_again(instance: Rack, **kwargs: Any) -> None:
+            if not instance.description:
+                instance.description = 'again'
+                instance.save()
+
+        rack.site = site()
+        with before_ours(post_save, Rack, save_again), transaction.atomic():
+            rack.save()
+        assert changes() == [(UPDATED, moved.pk)]
+        assert recorded()[0].snapshot['row']['site_id'] == rack.site.pk
+
+    def test_all_that_is_added_from_the_far_side_is_updated(self, webhook):
+        asn = ASN.objects.create(asn=65000, rir=RIR.objects.create(**named('rir')))
+        first, second = site(), site()
+        Event.objects.all().delete()
+
+        def add_another(instance: ASN, action: str, pk_set: set, **kwargs: Any) -> None:
+            if action == 'post_add' and pk_set == {first.pk}:
+                instance.sites.add(second)
+
+        with before_ours(m2m_changed, Site.asns.through, add_another), transaction.atomic():
+            asn.sites.add(first)
+        assert sorted(changes()) == [(UPDATED, first.pk), (UPDATED, second.pk)]
+
+    @pytest.mark.parametrize('anew', [False, True])
+    def test_what_it_was_before_is_what_the_first_save_found(self, anew: bool):
+        place = site(description='before')
+        subscribe(NOWHERE, Site, include_snapshots=True)
+
+        def save_again(instance: Site, **kwargs: Any) -> None:
+            if instance.description == 'between':
+                again = Site.objects.get(pk=instance.pk) if anew else instance
+                again.description = 'after'
+                again.save()
+
+        place.description = 'between'
+        with before_ours(post_save, Site, save_again), transaction.atomic():
+            place.save()
+        (event,) = recorded()
+        assert event.prechange['row']['description'] == 'before'
+        assert event.snapshot['row']['description'] == 'after'
+
+    def test_a_nested_save_that_fails_leaves_the_outer_one_what_it_held(self):
+        rack = Rack.objects.create(site=site(), name='Rack')
+        moved = device(site=rack.site, rack=rack)
+        subscribe(NOWHERE, Device)
+
+        def fail_again(instance: Rack, **kwargs: Any) -> None:
+            with pytest.raises(IntegrityError), transaction.atomic():
+                instance.name = None
+                instance.save()
+
+        rack.site = site()
+        with before_ours(post_save, Rack, fail_again), transaction.atomic():
+            rack.save()
+        assert changes() == [(UPDATED, moved.pk)]
+
+    @pytest.mark.parametrize('block', [nullcontext, transaction.atomic])
+    def test_a_save_that_failed_leaves_nothing_to_the_next(self, block: Callable):
+        place = site(description='first')
+        subscribe(NOWHERE, Site, include_snapshots=True)
+        place.name = None
+        with pytest.raises(IntegrityError), block():
+            place.save()
+        Site.objects.filter(pk=place.pk).update(description='second')
+        place.name = 'Bern'
+        with block():
+            place.save()
+        (event,) = recorded()
+        assert event.prechange['row']['description'] == 'second'
