@@ -14,7 +14,7 @@ from typing import Any
 
 from dcim.models import Device, Location, PowerPanel, Rack
 from django.db import DEFAULT_DB_ALIAS
-from django.db.models import ForeignKey, ManyToManyField, Model, QuerySet
+from django.db.models import CASCADE, ForeignKey, ManyToManyField, Model, QuerySet
 from django.db.models.signals import post_delete, post_save, pre_delete, pre_save
 from virtualization.models import Cluster, VirtualDisk, VirtualMachine
 
@@ -145,17 +145,32 @@ def _pointing(model: type[Model], field: Pointer, instance: Model) -> QuerySet:
     """Return the pks of the model's objects that point to the instance."""
     if isinstance(field, ForeignKey):
         return _rows(model).filter(**{field.attname: instance.pk}).values_list('pk', flat=True)
+    return _links(model, field, instance).values_list(field.m2m_column_name(), flat=True)
+
+
+def _links(model: type[Model], field: ManyToManyField, instance: Model) -> QuerySet:
+    """Return the rows that link the model's objects to the instance."""
     rows = _rows(field.remote_field.through).filter(**{field.m2m_reverse_name(): instance.pk})
     if any(column.name == 'content_type' for column in rows.model._meta.concrete_fields):
         rows = rows.filter(content_type=snapshots.object_type_id(model))
-    return rows.values_list(field.m2m_column_name(), flat=True)
+    return rows
 
 
 def record_left(instance: Model, **kwargs: Any) -> None:
     """Record what is still there. What was deleted as well has said so, or does."""
     for model, rows in instance.__dict__.pop(LEFT, {}).items():
+        _cut_links(model, instance)
         recording.record_touched(model, KindChoices.UPDATED, rows)
         before.drop(model, rows)
+
+
+def _cut_links(model: type[Model], instance: Model) -> None:
+    """Delete the links to what was deleted. Where models that go point to each other, Django does so only later."""
+    for field in model._meta.many_to_many:
+        if field.related_model._meta.concrete_model is instance._meta.concrete_model:
+            links = _links(model, field, instance)
+            if links.model._meta.get_field(field.m2m_reverse_field_name()).remote_field.on_delete is CASCADE:
+                links._raw_delete(DEFAULT_DB_ALIAS)
 
 
 def _going(origin: Any) -> set[tuple[type[Model], Any]]:

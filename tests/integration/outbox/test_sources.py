@@ -15,6 +15,7 @@ from dcim.models import (
     Device,
     Interface,
     InterfaceTemplate,
+    InventoryItem,
     Location,
     Module,
     ModuleBay,
@@ -31,7 +32,7 @@ from django.test.utils import CaptureQueriesContext
 from extras.jobs import ScriptJob
 from extras.models import Tag
 from extras.scripts import Script
-from ipam.models import ASN, RIR, VRF, IPAddress, Prefix
+from ipam.models import ASN, RIR, VRF, IPAddress, Prefix, Service
 from netbox.context_managers import event_tracking
 from netbox.jobs import JobRunner
 from support.builders import (
@@ -378,6 +379,19 @@ class TestLeftBehind:
         delete(tag, 'extras/tags')
         assert changes() == [(UPDATED, place.pk)]
         assert recorded()[0].snapshot['m2m']['tags'] == []
+
+    def test_no_link_is_left_where_what_goes_along_points_to_its_own_kind(self, delete):
+        """Django cannot tell then what goes first, and deletes the link after what it leads to."""
+        owner = device()
+        address = IPAddress.objects.create(address='192.0.2.1/24', assigned_object=interface(owner))
+        service = Service.objects.create(name='ssh', port_mappings=['tcp/22'], parent=device())
+        service.ipaddresses.add(address)
+        outer = InventoryItem.objects.create(device=owner, name='outer')
+        InventoryItem.objects.create(device=owner, name='inner', parent=outer)
+        subscribe(NOWHERE, Service)
+        delete(owner, 'dcim/devices')
+        assert {kind for kind, _pk in changes()} == {UPDATED}
+        assert recorded()[-1].snapshot['m2m']['ipaddresses'] == stored(Service, service.pk)['m2m']['ipaddresses'] == []
 
 
 class TestCables:
