@@ -31,12 +31,18 @@ def count(health: Health, outcome: Outcome, now: datetime) -> None:
         health.last_success_at = now
 
 
-def suspend(health: Health, webhook: Webhook, now: datetime) -> None:
-    """Open the circuit where too many attempts in a row found no endpoint, or put off the next probe. Saves nothing."""
+def suspend(health: Health, webhook: Webhook, began: datetime, now: datetime) -> None:
+    """Open the circuit where too many attempts in a row found no endpoint, or put off the next probe. Saves nothing.
+
+    `began` is when the last of the attempts did. Before `probe_at` it was no probe: it was under way when the circuit
+    opened, or it was a test. Many of these would put off the first probe by minutes.
+    """
     if health.suspended_since is None:
         if health.unreachable < SUSPEND_AFTER or webhook.max_attempts == 1:
             return
         health.suspended_since = now
+    elif health.probe_at and began < health.probe_at:
+        return
     interval = PROBE_INTERVALS[min(health.probes, len(PROBE_INTERVALS) - 1)]
     health.probe_at = now + timedelta(seconds=interval)
     health.probes += 1

@@ -5,7 +5,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.db import transaction
 from django.utils.timezone import localdate
@@ -106,7 +106,9 @@ def _record(health: Health, webhook: Webhook, group: Sequence[Entry], now: datet
     last = group[-1][0]
     health.last_status, health.last_error, health.last_attempt_at = last.status, last.error, now
     if sent:
-        circuit_breaker.suspend(health, webhook, now)
+        # By PostgreSQL's clock, as the time of the probe.
+        began = now - timedelta(seconds=min(outcome.duration for outcome in sent))
+        circuit_breaker.suspend(health, webhook, began, now)
     if any(outcome.status == GONE for outcome, _status in group):
         health.gone_at = now
     news = _news(health, group, now, tells_failures)

@@ -1,5 +1,6 @@
 """A webhook whose endpoint cannot be reached is suspended: one delivery probes it, the others wait unspent."""
 
+import uuid
 from datetime import timedelta
 
 import pytest
@@ -7,8 +8,18 @@ from core.models import ObjectChange
 from dcim.models import Site
 from django.db import transaction
 from django.utils import timezone
-from support.builders import site, subscribe
-from support.engine import deliveries, health, in_thread, pass_probe_interval, pass_retry_waits, work
+from support.builders import NOWHERE, site, subscribe
+from support.engine import (
+    claim,
+    deliveries,
+    dispatch_all,
+    health,
+    in_thread,
+    pass_probe_interval,
+    pass_retry_waits,
+    record,
+    work,
+)
 from tenancy.models import Tenant
 
 from devstack.receiver import Answer, Manner, Receiver
@@ -17,6 +28,7 @@ from webhooks.engine import timer
 from webhooks.engine.circuit_breaker import PROBE_INTERVALS, SUSPEND_AFTER
 from webhooks.models import Webhook
 from webhooks.services import trial
+from webhooks.transport.exchange import Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -165,6 +177,28 @@ class TestProbe:
             pass_retry_waits()
             pass_probe_interval(suspended)
             work()
+
+    @pytest.mark.parametrize('seconds', [0, 2])
+    def test_what_was_under_way_at_the_suspension_is_no_probe(self, seconds):
+        webhook, lease = subscribe(NOWHERE, Site, concurrency=MANY), uuid.uuid4()
+        sites(MANY)
+        dispatch_all()
+        claimed = claim(lease, limit=MANY)
+        failure = Outcome(started_at=0, duration=seconds, error='no answer', unreachable=True)
+        record(lease, claimed[:SUSPEND_AFTER], failure)
+        before = health(webhook)
+        for one in claimed[SUSPEND_AFTER:]:
+            assert record(lease, [one], failure) == '1 to retry'
+        after = health(webhook)
+        assert (after.probes, after.probe_at) == (before.probes, before.probe_at)
+        assert after.unreachable == MANY
+
+    def test_tests_do_not_put_off_the_probe(self, suspended):
+        before = health(suspended)
+        assert trial.send_test(suspended).status == FAILED
+        after = health(suspended)
+        assert (after.probes, after.probe_at) == (before.probes, before.probe_at)
+        assert after.unreachable == before.unreachable + 1
 
     def test_a_success_lets_the_others_go(self, suspended, receiver):
         receiver.open()
