@@ -5,12 +5,16 @@ from datetime import datetime
 
 from . import sql
 
+# A turn that began a moment before the last one to spend goes by an earlier time. Further ahead is only the time of a
+# clock that has been set back since: nothing would be sent until it has caught up.
+FILLED_AT = "CASE WHEN h.tokens_at < %(now)s + interval '1 second' THEN h.tokens_at END"
+
 # What is in the bucket of a webhook `w` with health `h`. It holds a fifth of a second, so that no second sees many more
-# than the rate.
-TOKENS = """
+# than the rate. It is full where nobody knows since when it fills.
+TOKENS = f"""
     least(
         greatest(w.rate_limit / 5.0, 1),
-        coalesce(h.tokens + w.rate_limit * extract(epoch FROM %(now)s - h.tokens_at), w.rate_limit)
+        coalesce(h.tokens + w.rate_limit * extract(epoch FROM %(now)s - {FILLED_AT}), w.rate_limit)
     )"""
 
 SPEND = f"""

@@ -46,7 +46,7 @@ def fill(webhook: Webhook, seconds: float) -> None:
 
 def stop_the_clock(webhook: Webhook) -> None:
     """No token comes while the test looks."""
-    Health.objects.filter(webhook=webhook).update(tokens_at=timezone.now() + timedelta(minutes=1))
+    Health.objects.filter(webhook=webhook).update(tokens=-60 * RATE)
 
 
 def test_at_first_a_bucketful_goes(receiver):
@@ -68,6 +68,13 @@ def test_a_bucket_fills_with_time_and_not_beyond_its_brim(receiver, seconds, exp
     fill(webhook, seconds)
     # The clock goes on between the two statements.
     assert expected <= claim() <= BUCKET
+
+
+def test_a_clock_that_was_an_hour_ahead_holds_nothing(receiver):
+    fill(webhook := limited(receiver), -3600)
+    assert claim() == BUCKET
+    stop_the_clock(webhook)
+    assert claim() == 0
 
 
 def test_what_goes_is_taken_out(receiver):
