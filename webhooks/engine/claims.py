@@ -29,20 +29,30 @@ NEWEST = 0.25
 
 UNDER_WAY = "(SELECT count(*) FROM webhooks_delivery s WHERE s.webhook_id = w.id AND s.status = 'sending')"
 
+IS_SUSPECT_DUE = """
+    EXISTS (
+        SELECT 1 FROM webhooks_delivery d
+        WHERE d.webhook_id = w.id AND d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(now)s
+    )"""
+
+# What others leave to a suspect that is due, or a backlog would take each slot and each token as soon as it is free.
+# They leave the only one there is only where they are told to.
+LEFT = f"""
+    CASE WHEN NOT %(suspect)s AND h.suspended_since IS NULL
+        AND (%(yields)s OR w.concurrency > 1 AND coalesce(w.rate_limit / 5.0, 2) >= 2) AND {IS_SUSPECT_DUE}
+    THEN 1 ELSE 0 END"""
+
 # Of those that may be under way for a webhook at the same time, one while it is suspended, how many are left.
-SLOTS = f'CASE WHEN h.suspended_since IS NULL THEN w.concurrency ELSE 1 END - {UNDER_WAY}'
+SLOTS = f'CASE WHEN h.suspended_since IS NULL THEN w.concurrency ELSE 1 END - {UNDER_WAY} - {LEFT}'
 
 # A worker that has a webhook to itself holds more, for a turn takes time: as many as were answered since its last turn.
 # No more requests are under way for that (senders.py). It makes room for suspects, which another process sends.
-AHEAD = """
+AHEAD = f"""
     CASE WHEN w.rate_limit IS NULL AND h.suspended_since IS NULL
         AND NOT EXISTS (
             SELECT 1 FROM webhooks_delivery s
             WHERE s.webhook_id = w.id AND s.status = 'sending' AND s.lease IS DISTINCT FROM %(lease)s
-        ) AND NOT EXISTS (
-            SELECT 1 FROM webhooks_delivery d
-            WHERE d.webhook_id = w.id AND d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(now)s
-        )
+        ) AND NOT {IS_SUSPECT_DUE}
     THEN coalesce(answered.number, 0) ELSE 0 END"""
 
 # A suspended webhook is probed at its time, and when somebody has just saved it.
@@ -103,7 +113,7 @@ CLAIM = f"""
         SELECT w.id, w.timeout, w.rate_limit, w.ordered, w.latest_only,
             greatest(least(
                 {SLOTS} + {AHEAD},
-                CASE WHEN w.rate_limit IS NOT NULL THEN floor({TOKENS}) END,
+                CASE WHEN w.rate_limit IS NOT NULL THEN floor({TOKENS}) - {LEFT} END,
                 CASE WHEN w.id = ANY(%(one_each)s) THEN 1 END
             ), 0)::int AS room
         FROM {LANE}
@@ -201,6 +211,7 @@ def claim(
     answered: Mapping[int, int] = NONE,
     suspect: bool = False,
     backfill: bool | None = None,
+    yields: bool = False,
 ) -> Claim:
     """Hold at most `limit` due deliveries under the lease, of the webhooks in `one_each` one.
 
@@ -209,11 +220,12 @@ def claim(
 
     Of the lanes that the caller holds, and of others that are locked here: LANES at most that are free and have work.
     `suspect`: of those whose worker stopped while it held them (quarantine.py), and no others. `backfill`: of backfills
-    alone, or of others alone; None: of both.
+    alone, or of others alone; None: of both. `yields`: where a suspect is due, others leave even the only slot of its
+    webhook to it.
     """
     if limit <= 0:
         return Claim()
-    kind = {'suspect': suspect, 'backfill': backfill}
+    kind = {'suspect': suspect, 'backfill': backfill, 'yields': yields}
     chosen = set(sql.fetch_column(CHOOSE, {'held': list(held), 'lanes': LANES, **kind, **_of_time(now, span)}))
     claimed = _claim(lease, chosen | set(held), limit, now, span, one_each, answered, kind)
     claimed.more |= len(chosen) == LANES and len(claimed.held) < limit
@@ -290,7 +302,7 @@ def strays(lease: uuid.UUID, known: Collection[int]) -> dict[int, int]:
 
 def is_claimable(now: datetime, span: Span = ANY_TIME, *, suspect: bool = False) -> bool:
     """Whether something is due that can go in a moment: with a rate limit's next token, or from a lane that is busy."""
-    return sql.fetch_value(CLAIMABLE, {'suspect': suspect, 'backfill': None, **_of_time(now, span)})
+    return sql.fetch_value(CLAIMABLE, {'suspect': suspect, 'backfill': None, 'yields': False, **_of_time(now, span)})
 
 
 def is_held_by_time(now: datetime, span: Span) -> bool:

@@ -47,6 +47,9 @@ MARGIN = 5.0
 GRACE = 1.0
 # Seconds for which the process waits where a lane is busy, or for a rate limit's next token; and between two looks.
 STANDSTILL, PAUSE = 1.5, 0.05
+# Seconds for which others leave the only slot of a webhook to its suspects. Not longer: the process may be busy with
+# those of another webhook.
+FIRST = 5.0
 
 FIND = f"""
     SELECT EXISTS ({event_claims.SUSPECT}), clock_timestamp(), EXISTS (
@@ -81,6 +84,7 @@ class Quarantine:
         self._heard = b''
         # When it has to be done with what it has in hand, by time.monotonic(); when and how it died.
         self._until = 0.0
+        self._first_until = 0.0
         self._died_at = 0.0
         self._cause: str | None = None
         # Whether this job does not ask for another one: what is left is for the timer to find.
@@ -89,6 +93,11 @@ class Quarantine:
     @property
     def is_there(self) -> bool:
         return self._handle is not None
+
+    @property
+    def goes_first(self) -> bool:
+        """Whether others are to leave the only slot of a webhook to its suspects."""
+        return self.is_there and time.monotonic() < self._first_until
 
     def is_needed(self) -> bool:
         """Whether there are suspects that can be tried now, and this job has not been through with them."""
@@ -104,6 +113,7 @@ class Quarantine:
             return
         self._channel.setblocking(False)
         self._until = time.monotonic() + event_claims.LONG_LEASE - MARGIN
+        self._first_until = time.monotonic() + FIRST
 
     def look(self, pace: Pace, tally: Tally) -> bool:
         """Look after the process, without waiting for it. Returns whether it is still there."""

@@ -226,7 +226,9 @@ class Drain:
         # Whatever is ahead of its webhook's concurrency needs no thread.
         answered = Counter(one.delivery.webhook_id for one in ended)
         limit = min(free + answered.total(), room)
-        claim = claims.claim(self._lease, held, limit, now, span, slow, answered=answered, backfill=False)
+        yields = self._quarantine.goes_first
+        claim_some = partial(claims.claim, self._lease, held, now=now, span=span, one_each=slow, yields=yields)
+        claim = claim_some(limit=limit, answered=answered, backfill=False)
         self._share.earn(len(claim.held), now)
         answered = Counter(one.delivery.webhook_id for one in ended if one.delivery.backfill)
         left = min(max(free - len(claim.held) - KEPT_FREE, 0) + answered.total(), room - len(claim.held))
@@ -234,7 +236,7 @@ class Drain:
             return claim
         if claims.do_others_wait(now, span):
             left = min(left, self._share.room)
-        more = claims.claim(self._lease, held, left, now, span, slow, answered=answered, backfill=True)
+        more = claim_some(limit=left, answered=answered, backfill=True)
         self._share.spend(len(more.held))
         return Claim(claim.held + more.held, claim.more or more.more, claim.superseded + more.superseded)
 

@@ -1,6 +1,7 @@
 """What one webhook, endpoint, outcome or transaction does costs the others nothing that they could notice."""
 
 import threading
+import uuid
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -11,6 +12,7 @@ from django.db.models.signals import pre_save
 from django.utils import timezone
 from support.builders import site, subscribe
 from support.engine import (
+    arrivals,
     claim,
     claim_suspect,
     deliveries,
@@ -503,6 +505,40 @@ class TestLapsed:
         assert len(first) == len(second) == 1
         assert first != second
         assert Delivery.objects.filter(status=SENDING, lapses__gt=0).count() == 2
+
+    def test_others_of_its_webhook_leave_a_slot_to_it(self, webhook):
+        Webhook.objects.update(concurrency=2)
+        sites(4)
+        dispatch_all()
+        assert claim(limit=1)
+        pass_leases()
+        rescue.rescue()
+        assert len(claim()) == 1
+        assert len(claim_suspect()) == 1
+
+    @pytest.mark.parametrize('limits', [{'concurrency': 1}, {'rate_limit': 5}])
+    def test_where_there_is_one_slot_or_token_it_goes_before_others(self, webhook, receiver, limits):
+        Webhook.objects.update(**limits)
+        sites(4)
+        dispatch_all()
+        (lapsed,) = claim(limit=1)
+        pass_leases()
+        rescue.rescue()
+        Health.objects.update(tokens_at=None)
+        assert work() == '4 delivered'
+        assert arrivals(receiver)[0][1] == lapsed.sequence
+
+    def test_where_there_is_one_slot_others_do_not_wait_for_it_in_vain(self, webhook):
+        """A job whose process has suspects of other webhooks in hand, or could not be begun, goes on with others."""
+        Webhook.objects.update(concurrency=1)
+        sites(2)
+        dispatch_all()
+        assert claim(limit=1)
+        pass_leases()
+        rescue.rescue()
+        with lanes.turn() as now:
+            assert not claims.claim(uuid.uuid4(), (), 10, now, yields=True).held
+        assert len(claim()) == 1
 
     def test_its_neighbours_all_arrive(self, webhook, receiver):
         sites(5)

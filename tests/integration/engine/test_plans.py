@@ -109,6 +109,7 @@ def of_claim(webhook: Webhook, now: datetime) -> dict[str, object]:
         'overtake_at': now + timedelta(hours=1),
         'suspect': False,
         'window': claims.WINDOW,
+        'yields': False,
     }
 
 
