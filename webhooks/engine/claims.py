@@ -55,9 +55,10 @@ AHEAD = f"""
         ) AND NOT {IS_SUSPECT_DUE}
     THEN coalesce(answered.number, 0) ELSE 0 END"""
 
-# A suspended webhook is probed at its time, and when somebody has just saved it.
+# A suspended webhook is probed at its time, and when somebody has just saved it. One whose endpoint is gone is left
+# alone while it cannot be disabled, for a user's transaction holds its row (gone.py).
 ACTIVE = """
-    w.enabled AND NOT w.paused AND NOT w.id = ANY(%(closed)s) AND (
+    w.enabled AND NOT w.paused AND NOT w.id = ANY(%(closed)s) AND (h.gone_at > w.last_updated) IS NOT TRUE AND (
         h.suspended_since IS NULL OR h.probe_at <= %(now)s
         OR w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s
     )"""

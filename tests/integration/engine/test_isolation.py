@@ -228,6 +228,16 @@ class TestOpenTransactions:
         assert not Webhook.objects.get(pk=gone.pk).enabled
         assert not timer.something_to_do()
 
+    def test_meanwhile_an_endpoint_that_answers_410_gets_no_more(self, receiver):
+        gone = subscribe(receiver.url(BUSY), Site, max_attempts=1, concurrency=1)
+        subscribe(receiver.url(IDLE), Site)
+        receiver.answers(BUSY, 410)
+        with open_transaction(Webhook.objects.get(pk=gone.pk).save):
+            dispatch_sites(9)
+            assert work() == '9 delivered, 1 failed'
+            assert len(deliveries(PENDING)) == 8
+            assert Webhook.objects.get(pk=gone.pk).enabled
+
     def test_what_cannot_be_tidied_because_of_one_is_left_and_all_answers_are_recorded(self, receiver, monkeypatch):
         """PostgreSQL breaks it off, each time."""
         monkeypatch.setattr(lanes, 'BEGIN', lanes.BEGIN.replace("'lock_timeout', '5000'", "'lock_timeout', '50'"))
