@@ -155,8 +155,7 @@ class Drain:
 
     def _make_use_of_waiting(self) -> None:
         """Go on for others where the time is up, and what is left waits for a lane that somebody holds."""
-        is_waiting = self._has_kept() and not (self._senders.under_way or self._building)
-        if is_waiting and self._is_over():
+        if self._has_kept() and not (self._senders.under_way or self._building) and self._is_over():
             self._pace.prolong(time.monotonic())
 
     def _span(self) -> Span:
