@@ -19,7 +19,8 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.db.models import Model
 
-from ..components import CABLE, COLUMNS, COMPONENTS, EVERY_COMPONENT
+from ..choices import KindChoices
+from ..components import CABLE, COLUMNS, COMPONENTS, EVERY_COMPONENT, owners
 from ..interruptions import INTERRUPTIONS
 from ..models import Event
 from ..models.sequence import SEQUENCE
@@ -52,6 +53,15 @@ MAKE = f"""
     DO UPDATE SET caused_by = (SELECT jsonb_agg(DISTINCT label) FROM jsonb_array_elements(
         e.caused_by || EXCLUDED.caused_by) AS label)
     WHERE e.caused_by IS NOT NULL AND e.lease IS NULL"""
+
+# Created in a transaction of which components are still to be dispatched.
+NEEDED = """
+    SELECT e.id FROM webhooks_event e
+    WHERE e.id = ANY(%(created)s) AND EXISTS (
+        SELECT 1 FROM webhooks_event o
+        WHERE o.transaction_id = e.transaction_id AND o.transaction_time = e.transaction_time
+          AND o.object_type_id = ANY(%(types)s) AND o.dispatched_at IS NULL AND NOT o.id = ANY(%(unwanted)s)
+    )"""
 
 LOCK = 'SELECT t.id FROM {table} t WHERE t.id = ANY(%(owners)s) ORDER BY t.id FOR NO KEY UPDATE SKIP LOCKED'
 EXISTING = 'SELECT t.id FROM {table} t WHERE t.id = ANY(%(owners)s)'
@@ -109,6 +119,23 @@ def tell_owners(events: Sequence[Event]) -> None:
             return
         for event in events:
             tell_owners([event])
+
+
+def needed(events: Sequence[Event], unwanted: Collection[int]) -> set[int]:
+    """Return the ids of unwanted events that are dispatched, to nobody, and not discarded: their transaction goes on.
+
+    The next batch would tell of components of a new device as of its update if nothing said that it was created.
+    """
+    types_of_owners = {ContentType.objects.get_for_model(model).pk for model in owners()}
+    created = [
+        event.pk
+        for event in events
+        if event.pk in unwanted and event.kind == KindChoices.CREATED and event.object_type_id in types_of_owners
+    ]
+    if not created:
+        return set()
+    types = [_type_id(label) for label in EVERY_COMPONENT]
+    return set(sql.fetch_column(NEEDED, {'created': created, 'types': types, 'unwanted': list(unwanted)}))
 
 
 def _tell_owners(events: Sequence[Event]) -> None:

@@ -9,7 +9,7 @@ lane of its webhook. Which one goes before which is looked at when it is claimed
 import logging
 import time
 import uuid
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence, Set
 from dataclasses import replace
 from operator import attrgetter
 
@@ -109,9 +109,11 @@ def dispatch(lease: uuid.UUID, *, suspect: bool = False) -> int:
         components.tell_owners(changed)
         waiting = _take_owners(lease, events, matches)
         is_patient = batches and not dealt
-        ready = [event for event in events if event.pk not in waiting]
+        unwanted = {event.pk for event in events if not matches[event.pk]}
+        needed = components.needed(changed, unwanted)
+        ready = [event for event in events if event.pk not in waiting | (unwanted - needed)]
         wanted = _first(ready, dealt, matches, MOST_PATIENT if is_patient else MOST)
-        _write(lease, events, matches, _render(wanted, matches, is_patient=is_patient))
+        _write(lease, events, matches, _render(wanted, matches, is_patient=is_patient), needed)
     return len(events)
 
 
@@ -127,8 +129,8 @@ def _take_owners(lease: uuid.UUID, events: list[Event], matches: dict[int, list[
 
 
 def _first(events: Sequence[Event], dealt: set[int], matches: Matches, most: int) -> Sequence[Event]:
-    """Return what somebody asked for, the newest transactions first, as far as it makes `most` deliveries."""
-    wanted = sorted((event for event in events if matches[event.pk]), key=lambda event: event.pk not in dealt)
+    """Return the events, the newest transactions first, as far as they make `most` deliveries."""
+    wanted = sorted(events, key=lambda event: event.pk not in dealt)
     return memory.first_within(wanted, lambda event: len(matches[event.pk]), most)
 
 
@@ -162,13 +164,20 @@ def _pairs(shown: Shown, candidates: Sequence[Candidate]) -> list[batching.Pair]
     return [batching.Pair(webhook, shown.event, shown.size(webhook), bool(shown.error)) for webhook in accepting]
 
 
-def _write(lease: uuid.UUID, events: Sequence[Event], matches: Matches, ready: dict[int, Ready]) -> None:
+def _write(
+    lease: uuid.UUID,
+    events: Sequence[Event],
+    matches: Matches,
+    ready: dict[int, Ready],
+    needed: Set[int] = frozenset(),
+) -> None:
     """Make the deliveries, and give back what was not rendered."""
-    unwanted = [event.pk for event in events if not matches[event.pk]]
-    back = _not_ready([event for event in events if matches[event.pk]], ready)
+    unmatched = [event.pk for event in events if not matches[event.pk]]
+    unwanted = [pk for pk in unmatched if pk not in needed]
+    back = _not_ready([event for event in events if event.pk not in unwanted], ready)
     going = [ready[event.pk] for event in events if event.pk in ready and event.pk not in back]
     with lanes.turn():
-        sequence.keep_low(unwanted)
+        sequence.keep_low(unmatched)
         sql.execute(DISCARD, [unwanted, lease])
         event_claims.give_back(lease, back)
     try:

@@ -251,6 +251,23 @@ class TestOnceATransaction:
             interface(owner)
         assert [(body['event'], body['data']['id']) for body in sent(receiver)] == [(CREATED, owner.pk)]
 
+    @pytest.mark.parametrize('wants_interfaces', [False, True])
+    def test_one_whose_creation_nobody_asked_for_is_not_told_of(
+        self, receiver: Receiver, monkeypatch, wants_interfaces
+    ):
+        watch(receiver)
+        if wants_interfaces:
+            watch(receiver, Interface, kinds=KINDS, path='/interfaces')
+        with transaction.atomic():
+            owner = device()
+            for _ in range(5):
+                interface(owner)
+        monkeypatch.setattr(dispatch, 'BATCH', 2)
+        assert told(receiver) == []
+        assert len(sent(receiver, '/interfaces')) == 5 * wants_interfaces
+        interface(owner)
+        assert told(receiver) == [(owner.pk, ['dcim.interface'])]
+
     def test_one_that_is_deleted_with_its_components_is_told_of_once(self, receiver: Receiver):
         owner = a_device()
         interface(owner)
