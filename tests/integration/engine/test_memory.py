@@ -1,6 +1,7 @@
 """However many events there are and however large their payloads, what a worker holds at a time is bounded."""
 
 import threading
+import uuid
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -109,10 +110,10 @@ class TestRendering:
         monkeypatch.setattr(dispatch, 'BUDGET', 3600.0)
         sites(4, comments=LONG)
         monkeypatch.setattr(memory, 'RENDERED', 2 * len(LONG))
-        dispatch.dispatch(None)
+        dispatch.dispatch(uuid.uuid4())
         assert len(slices) == len(Delivery.objects.all()) == 2
         monkeypatch.setattr(memory, 'RENDERED', 100 * len(LONG))
-        dispatch.dispatch(None)
+        dispatch.dispatch(uuid.uuid4())
         assert Delivery.objects.count() == 4
 
 
