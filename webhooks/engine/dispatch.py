@@ -169,7 +169,7 @@ def _write(
     events: Sequence[Event],
     matches: Matches,
     ready: dict[int, Ready],
-    needed: Set[int] = frozenset(),
+    needed: Set[int],
 ) -> None:
     """Make the deliveries, and give back what was not rendered."""
     unmatched = [event.pk for event in events if not matches[event.pk]]

@@ -143,35 +143,21 @@ class TestDatabaseErrorWhileBuilding:
         (failed,) = deliveries(FAILED)
         assert failed.error == "not sent: OperationalError: a plugin's database is down"
 
-    def test_what_postgresql_breaks_off_is_built_again(self, receiver, monkeypatch, template):
+    @pytest.mark.parametrize('times', [1, 2], ids=['once', 'and goes back while it is away'])
+    def test_what_postgresql_breaks_off_is_built_again(self, receiver, monkeypatch, template, times):
         struck = []
 
-        def fail_once() -> None:
-            if not struck:
+        def fail() -> None:
+            if len(struck) < times:
                 struck.append(None)
                 sql.execute('SELECT pg_terminate_backend(pg_backend_pid())')
 
         subscribe(receiver.url(BUSY), Site, Tenant, body_template=template)
         tenant()
         site()
-        self.let_tenants(monkeypatch, fail_once)
+        self.let_tenants(monkeypatch, fail)
         assert work() == '2 delivered'
-        assert struck
-
-    def test_it_goes_back_while_postgresql_is_away(self, receiver, monkeypatch, template):
-        struck = []
-
-        def fail_twice() -> None:
-            if len(struck) < 2:
-                struck.append(None)
-                sql.execute('SELECT pg_terminate_backend(pg_backend_pid())')
-
-        subscribe(receiver.url(BUSY), Site, Tenant, body_template=template)
-        tenant()
-        site()
-        self.let_tenants(monkeypatch, fail_twice)
-        assert work() == '2 delivered'
-        assert len(struck) == 2
+        assert len(struck) == times
 
 
 def test_a_filter_that_meets_a_database_error_fails_its_delivery_alone(receiver, settings):

@@ -146,7 +146,7 @@ def test_what_a_dispatcher_has_in_hand_meanwhile_is_sent_once(webhook):
     assert not matches[events[0].pk]
 
     sequence.mend()
-    dispatch._write(lease, events, matches, {})
+    dispatch._write(lease, events, matches, {}, set())
 
     assert changes(Site) == [(CREATED, place.pk)]
     dispatch_all()
