@@ -11,9 +11,12 @@ from devstack.interrupt import wait_in_foreground
 from devstack.stack import netbox_in, running_stack
 
 APPS = ('circuits', 'core', 'dcim', 'extras', 'ipam', 'tenancy', 'users', 'virtualization', 'vpn', 'wireless')
-# The tests' database is the prepared one, which is not migrated again.
+# The tests' database is the prepared one, which is not migrated again. RQ and permissions: as in the configuration that
+# NetBox tests with (netbox/configuration_testing.py).
 SETTINGS = """
 PLUGINS_CONFIG = {'webhooks': {'enabled': True, 'allowed_models': ['*']}}
+RQ = {'COMMIT_MODE': 'auto'}
+DEFAULT_PERMISSIONS = {}
 DATABASES['default']['TEST'] = {'NAME': DATABASES['default']['NAME']}
 """
 RUNNER = 'support.netbox_tests.Runner'

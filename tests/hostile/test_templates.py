@@ -22,6 +22,7 @@ from support.engine import deliveries, in_thread, work
 from devstack.process import wait_until
 from devstack.receiver import Receiver
 from webhooks.constants import MAX_TEMPLATE
+from webhooks.engine import building
 from webhooks.models import Webhook
 from webhooks.templating import renderer
 from webhooks.templating.errors import RenderError
@@ -232,7 +233,9 @@ class TestWorker:
         assert sorted(request.path for request in receiver.requests) == ['/plain', '/template']
         assert len(deliveries('delivered')) == 2
 
-    def test_one_renderer_does_all(self, receiver: Receiver, settings):
+    def test_one_renderer_does_all(self, receiver: Receiver, settings, monkeypatch):
+        """Of webhooks that are slow to build there is another one."""
+        monkeypatch.setattr(building, 'SLOW', 60)
         settings.JINJA_FILTERS = of_this_process()
         subscribe(receiver.url('/'), Site, body_template='{{ 1|pid }} {{ 1|threads }}')
         for _ in range(5):
@@ -303,7 +306,7 @@ class TestWorker:
         assert in_a_child(lambda: job(0))
         Webhook.objects.update(body_template='{{ data.name }}')
         site()
-        assert in_a_child(lambda: job(2))  # one for each of the threads that render
+        assert in_a_child(lambda: job(3))  # one for each of the threads that render
         assert len(receiver.requests) == 2
 
 

@@ -12,6 +12,7 @@ import logging
 import random
 import time
 from collections.abc import Sequence
+from datetime import datetime
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import DEFAULT_DB_ALIAS, OperationalError
@@ -25,14 +26,15 @@ from ..interruptions import BROKEN_OFF, INTERRUPTIONS
 from ..models import Backfill
 from ..outbox import restating
 from ..storable import storable
-from . import lanes, notifications, selection, sql
+from . import lanes, notifications, ordering, selection, sql
 
 logger = logging.getLogger('webhooks.backfill')
 
-RUNNING, COMPLETED, FAILED = (
+RUNNING, COMPLETED, FAILED, CANCELED = (
     BackfillStateChoices.RUNNING,
     BackfillStateChoices.COMPLETED,
     BackfillStateChoices.FAILED,
+    BackfillStateChoices.CANCELED,
 )
 
 # Objects of a slice, skipped ones too: their rows are locked together, for some milliseconds.
@@ -66,6 +68,17 @@ LOOK = f"""
     SELECT EXISTS (SELECT 1 FROM webhooks_backfill WHERE state = '{RUNNING}'),
         EXISTS (SELECT 1 FROM webhooks_event WHERE dispatched_at IS NULL OFFSET {MOST_UNDISPATCHED - 1})"""
 
+# What was not tried yet of a webhook's backfill. Others may wait for it.
+UNTRIED = f"""
+    SELECT d.id, d.event_count, d.created FROM webhooks_delivery d
+    WHERE d.webhook_id = {{webhook}} AND d.backfill AND {sql.pending('d')} AND {ordering.UNTRIED}"""
+UNTRIED_OF_ONE = UNTRIED.format(webhook='%s')
+REMOVE = 'DELETE FROM webhooks_delivery WHERE id = ANY(%s)'
+# What a dispatcher has made while the backfill was canceled. No claim takes it (claims.py).
+LEFT_BEHIND = f"""
+    SELECT b.webhook_id FROM webhooks_backfill b
+    WHERE b.state = '{CANCELED}' AND EXISTS ({UNTRIED.format(webhook='b.webhook_id')})"""
+
 
 class Backfills:
     """The backfills as a job goes on with them."""
@@ -92,6 +105,24 @@ class Backfills:
             return False
         found = sql.fetch_column(FIND)
         return any(map(_go_on, random.sample(found, len(found))))
+
+
+def remove_untried(webhook_id: int, now: datetime) -> list[tuple[int, datetime]]:
+    """Remove the deliveries that were not tried. Called in the lane. Returns (objects, when it was made) of each."""
+    untried = sql.fetch(UNTRIED_OF_ONE, [webhook_id])
+    ids = [pk for pk, *_ in untried]
+    ordering.unpark(ids, now)
+    sql.execute(REMOVE, [ids])
+    return [(count, created) for _pk, count, created in untried]
+
+
+def take_back() -> bool:
+    """Remove what was made while its backfill was canceled. Returns whether there was any."""
+    with lanes.turn() as now:
+        held = lanes.take(sql.fetch_column(LEFT_BEHIND))
+        for webhook_id in held:
+            remove_untried(webhook_id, now)
+    return bool(held)
 
 
 def _go_on(webhook_id: int) -> bool:

@@ -1,7 +1,8 @@
 """Building: claimed deliveries get their requests, and one that is slow to build holds up no other.
 
-What needs no template is built at once. What does is built in a thread of its own, which waits for the renderer: a
-template may take two seconds. Of a webhook that was slow to build, one delivery is claimed at a time.
+What needs no template is built at once. What does is built in another thread, which waits for the renderer: a template
+may take two seconds. A webhook that was slow to build has a thread apart, with all that are slow, and one delivery of
+it is claimed at a time.
 """
 
 import time
@@ -33,13 +34,15 @@ class Built:
 
 
 class Building:
-    """What is being built. `submit` lets a function be called in the other thread."""
+    """What is being built. `submit` lets a function be called in another thread, that of what is `slow` or not.
 
-    def __init__(self, submit: Callable[..., Future]) -> None:
+    `slow`: ids of webhooks whose last request was slow to build. It is kept up to date here.
+    """
+
+    def __init__(self, submit: Callable[..., Future], slow: set[int]) -> None:
         self._submit = submit
         self._under_way: dict[Future, tuple[Delivery, float]] = {}
-        # Ids of webhooks whose last request was slow to build.
-        self.slow: set[int] = set()
+        self.slow = slow
         # {id: id of its webhook} of what was not begun, or cannot be waited for.
         self.left: dict[int, int] = {}
 
@@ -56,7 +59,7 @@ class Building:
         for delivery in found:
             builder = builders[delivery.webhook_id]
             if builder.is_templated:
-                future = self._submit(_timed, delivery, builder)
+                future = self._submit(delivery.webhook_id in self.slow, _timed, delivery, builder)
                 self._under_way[future] = delivery, claimed_at
             else:
                 plain.append(delivery)
@@ -75,7 +78,7 @@ class Building:
                 yield Built(one, claimed_at)
 
     def end(self, future: Future) -> Built | None:
-        """Return what the other thread has built, or None. Was it slow, what waits there of its webhook goes back."""
+        """Return what another thread has built, or None. Was it slow, what waits there of its webhook goes back."""
         delivery, claimed_at = self._under_way.pop(future)
         one, took = future.result()
         self._note(delivery.webhook_id, took)

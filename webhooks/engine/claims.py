@@ -67,13 +67,16 @@ ACTIVE = """
 LANE = """
     webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
     LEFT JOIN unnest(%(slow)s::bigint[], %(seconds)s::float[]) AS known(id, seconds) ON known.id = w.id"""
-ENDS_IN_TIME = """
-    coalesce(known.seconds, CASE WHEN h.unreachable > 0 THEN coalesce(w.timeout, %(timeout)s) ELSE 0 END) <= %(left)s"""
+EXPECTED = 'coalesce(known.seconds, CASE WHEN h.unreachable > 0 THEN coalesce(w.timeout, %(timeout)s) ELSE 0 END)'
+ENDS_IN_TIME = f'{EXPECTED} <= %(left)s'
+# Suspects go one after the other: those of healthy endpoints first, or they would wait for each one that hangs.
+QUICKEST = f'CASE WHEN %(suspect)s THEN {EXPECTED} END'
 
-# A paused backfill holds what was not tried. What was, goes on: changes wait behind it, and nothing replaces it.
+# A paused backfill holds what was not tried, and so does a canceled one, of which something may be left for a moment
+# (backfill.py). What was tried goes on: changes wait behind it, and nothing replaces it.
 NOT_HELD = f"""
     (NOT d.backfill OR NOT ({ordering.UNTRIED}) OR NOT EXISTS (
-        SELECT 1 FROM webhooks_backfill b WHERE b.webhook_id = w.id AND b.state = 'paused'
+        SELECT 1 FROM webhooks_backfill b WHERE b.webhook_id = w.id AND b.state IN ('paused', 'canceled')
     ))"""
 DUE = f"""
     d.webhook_id = w.id AND d.status = 'pending' AND d.due_at <= %(now)s AND d.expires_at >= %(now)s AND {NOT_HELD}
@@ -89,7 +92,7 @@ HAS_WORK = f"""
 CHOOSE = f"""
     SELECT w.id FROM {LANE}
     WHERE NOT w.id = ANY(%(held)s) AND {ACTIVE} AND {ENDS_IN_TIME} AND {HAS_WORK} AND {SLOTS} > 0
-    ORDER BY {UNDER_WAY}, random() LIMIT %(lanes)s
+    ORDER BY {QUICKEST}, {UNDER_WAY}, random() LIMIT %(lanes)s
     FOR UPDATE OF h SKIP LOCKED"""
 
 CANDIDATE = f"""
@@ -120,7 +123,7 @@ CLAIM = f"""
         FROM {LANE}
         LEFT JOIN unnest(%(answered_of)s::bigint[], %(answered)s::int[]) AS answered(id, number) ON answered.id = w.id
         WHERE w.id = ANY(%(ids)s) AND {ACTIVE} AND {ENDS_IN_TIME}
-        ORDER BY {UNDER_WAY} + coalesce(answered.number, 0), random()
+        ORDER BY {QUICKEST}, {UNDER_WAY} + coalesce(answered.number, 0), random()
     ), shares AS MATERIALIZED (
         SELECT *, floor(room * %(newest)s + random())::int AS newest FROM ready
     ), seen AS MATERIALIZED (

@@ -1,9 +1,9 @@
-"""The crew of a job: threads that send, a thread that builds what has a template, and a process for suspects.
+"""The crew of a job: threads that send, two that build what has a template, and a process for suspects.
 
 The job's main thread does all else (runner.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import Context
@@ -19,7 +19,10 @@ from ..transport.client import Client
 from . import quarantine
 from .building import Building
 from .quarantine import Quarantine
-from .senders import THREADS, Senders
+from .senders import SPARE, THREADS, Senders
+
+# Ids of webhooks whose last request was slow to build, as far as this process has seen.
+_slow: set[int] = set()
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,26 @@ class Crew:
     senders: Senders
     building: Building
     quarantine: Quarantine
+
+    @property
+    def free(self) -> int:
+        """How many requests may be begun. The spare threads count only where no other is left."""
+        unused = self._unused
+        return unused - SPARE if unused > SPARE else max(unused, 0)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether none but spare threads are left."""
+        return self._unused <= SPARE
+
+    @property
+    def closed(self) -> Collection[int]:
+        """Ids of webhooks that may begin nothing just now: the spare threads are for those that have none."""
+        return self.senders.webhooks if self.is_full else ()
+
+    @property
+    def _unused(self) -> int:
+        return self.senders.free - len(self.building)
 
 
 @contextmanager
@@ -37,19 +60,25 @@ def opened() -> Iterator[Crew]:
         # Before there are threads.
         with (
             quarantine.opened() as suspects,
-            renderer.kept(Webhook.any_is_templated) as aside,
+            renderer.kept(Webhook.any_is_templated) as asides,
             ThreadPoolExecutor(THREADS, thread_name_prefix='webhooks-send') as pool,
             ThreadPoolExecutor(1, thread_name_prefix='webhooks-build') as builder,
+            ThreadPoolExecutor(1, thread_name_prefix='webhooks-build-slow') as slow_builder,
         ):
             senders = Senders(client, pool)
-            yield Crew(senders, Building(partial(_submit, senders, builder, aside)), suspects)
-            builder.submit(connections.close_all)
+            builders = list(zip((builder, slow_builder), asides, strict=True))
+            yield Crew(senders, Building(partial(_submit, senders, builders), _slow), suspects)
+            for each, _aside in builders:
+                each.submit(connections.close_all)
     finally:
         client.close()
 
 
-def _submit(senders: Senders, builder: ThreadPoolExecutor, aside: Context, *call: Any) -> Future:
-    """Let the other thread do something, and whoever waits for answers hear of its end."""
+def _submit(
+    senders: Senders, builders: Sequence[tuple[ThreadPoolExecutor, Context]], is_slow: bool, *call: Any
+) -> Future:
+    """Let one of the two other threads do something, and whoever waits for answers hear of its end."""
+    builder, aside = builders[is_slow]
     future = builder.submit(aside.run, *call)
     future.add_done_callback(lambda done: done.cancelled() or senders.tell(done))
     return future

@@ -30,7 +30,8 @@ WRITTEN = (
     'suspended_since', 'probe_at', 'probes', 'latency', 'latency_sum', 'gone_at', 'failure_told_on',
 )  # fmt: skip
 
-Entry = tuple[Outcome, str]
+# An outcome; the status that the delivery got by it; when the definition was saved by which it was sent.
+Entry = tuple[Outcome, str, datetime]
 
 
 class Ledger:
@@ -43,7 +44,7 @@ class Ledger:
 
     def add(self, webhook: Webhook, outcome: Outcome, status: str) -> None:
         """Note an outcome, and the status that the delivery got by it."""
-        self._entries.setdefault(webhook.pk, (webhook, []))[1].append((outcome, status))
+        self._entries.setdefault(webhook.pk, (webhook, []))[1].append((outcome, status, webhook.last_updated))
 
     def flush(self, now: datetime, lanes: Collection[int], force: bool = False) -> None:
         """Write what matters in lanes that the caller holds: all of it once a second, else what is no plain success."""
@@ -89,7 +90,7 @@ def _on_its_own(webhook_id: int) -> Iterator[None]:
 
 
 def _matters(webhook: Webhook, entries: Sequence[Entry]) -> bool:
-    return webhook.health.unreachable > 0 or any(not outcome.succeeded for outcome, _status in entries)
+    return webhook.health.unreachable > 0 or any(not outcome.succeeded for outcome, *_ in entries)
 
 
 def _healths(webhook_ids: Collection[int]) -> list[Health]:
@@ -97,25 +98,33 @@ def _healths(webhook_ids: Collection[int]) -> list[Health]:
 
 
 def _record(health: Health, webhook: Webhook, group: Sequence[Entry], now: datetime, tells_failures: bool) -> None:
-    _count_closed(health, [status for _outcome, status in group], now)
-    # What could not be sent says nothing of the endpoint.
-    for outcome in (sent := [outcome for outcome, _status in group if not outcome.unsendable]):
+    statuses = [status for _outcome, status, _saved_at in group]
+    _count_closed(health, statuses, now)
+    # What was sent by a definition that was saved anew since says nothing of this one's endpoint.
+    if outcomes := [outcome for outcome, _status, saved_at in group if saved_at == health.webhook.last_updated]:
+        _note(health, webhook, outcomes, now)
+    news = _news(health, statuses, now, tells_failures)
+    health.save(update_fields=WRITTEN)
+    webhook.health = health
+    if news:
+        notifications.tell(webhook, news)
+
+
+def _note(health: Health, webhook: Webhook, outcomes: Sequence[Outcome], now: datetime) -> None:
+    """Note what the outcomes say of the endpoint. Saves nothing."""
+    # What could not be sent says nothing of it.
+    for outcome in (sent := [outcome for outcome in outcomes if not outcome.unsendable]):
         circuit_breaker.count(health, outcome, now)
         health.latency[bisect_left(LATENCY_BUCKETS, outcome.duration)] += 1
         health.latency_sum += outcome.duration
-    last = group[-1][0]
+    last = outcomes[-1]
     health.last_status, health.last_error, health.last_attempt_at = last.status, last.error, now
     if sent:
         # By PostgreSQL's clock, as the time of the probe.
         began = now - timedelta(seconds=min(outcome.duration for outcome in sent))
         circuit_breaker.suspend(health, webhook, began, now)
-    if any(outcome.status == GONE for outcome, _status in group):
+    if any(outcome.status == GONE for outcome in outcomes):
         health.gone_at = now
-    news = _news(health, group, now, tells_failures)
-    health.save(update_fields=WRITTEN)
-    webhook.health = health
-    if news:
-        notifications.tell(webhook, news)
 
 
 def note_failed(counts: Mapping[int, int], now: datetime) -> None:
@@ -140,9 +149,9 @@ def note_superseded(counts: Mapping[int, int], now: datetime) -> None:
             Hour.objects.count(health, now, superseded=counts[health.webhook_id])
 
 
-def _news(health: Health, group: Sequence[Entry], now: datetime, tells_failures: bool) -> EventType | None:
+def _news(health: Health, statuses: Sequence[str], now: datetime, tells_failures: bool) -> EventType | None:
     """Return what people are to be told; of two things the worse."""
-    has_failed = tells_failures and any(status == StatusChoices.FAILED for _outcome, status in group)
+    has_failed = tells_failures and StatusChoices.FAILED in statuses
     is_first = has_failed and _is_first_failure(health, now)
     if health.suspended_since == now:
         return notifications.SUSPENDED

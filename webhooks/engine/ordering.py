@@ -83,8 +83,9 @@ UNPARK = f"""
 # A delivery `d` of a backfill that was not tried yet: no receiver has heard of it, and nobody has asked for it.
 UNTRIED = 'd.attempt_count = 0 AND d.attempt_limit IS NULL AND d.lapses = 0'
 
-# An event `e` that shows its object: no test, no job's event, and nothing that could not be rendered.
-SHOWS_OBJECT = "e.kind IN ('created', 'updated', 'deleted') AND NOT e.test AND e.error = ''"
+# An event `e` that shows its object: recorded with a change, or for a backfill, and rendered. No test, and nothing that
+# an event rule tells, also of what was rolled back (event_rules.py): these are of no transaction.
+SHOWS_OBJECT = "e.transaction_id <> 0 AND e.error = ''"
 
 # A later open delivery of the object of `{one}`, which shows it as it is now or will be.
 LATER = f"""

@@ -33,7 +33,7 @@ from . import claims, death, event_claims, lanes, outcomes, sql
 from .blame import count_death
 from .claimed import Claimed, prepare
 from .dispatch import dispatch
-from .job_time import RUN_OUT, Pace
+from .job_time import RUN_OUT, Pace, Span
 from .ledger import Ledger
 from .outcomes import Judge, Tally
 
@@ -208,9 +208,10 @@ def _be_the_first_to_go() -> None:
 def _work(lease: uuid.UUID, channel: socket.socket) -> None:
     moved_at = time.monotonic()
     end = moved_at + TIME
+    took: dict[int, float] = {}
     while time.monotonic() < end:
         _say_until(channel, event_claims.LONG_LEASE)
-        if any([_dispatch(lease), _deliver(lease, channel)]):
+        if any([_dispatch(lease), _deliver(lease, channel, took)]):
             moved_at = time.monotonic()
         elif time.monotonic() > moved_at + STANDSTILL or not _are_any(lease):
             return
@@ -227,16 +228,18 @@ def _dispatch(lease: uuid.UUID) -> int:
         return event_claims.put_off(lease)
 
 
-def _deliver(lease: uuid.UUID, channel: socket.socket) -> bool:
-    """Send a suspect. Returns whether there may be more."""
+def _deliver(lease: uuid.UUID, channel: socket.socket, took: dict[int, float]) -> bool:
+    """Send a suspect, and note how many seconds its webhook took. Returns whether there may be more."""
     claimed_at = time.monotonic()
     with lanes.turn() as now:
-        claim = claims.claim(lease, (), 1, now, suspect=True)
+        claim = claims.claim(lease, (), 1, now, Span(slow=took), suspect=True)
     for delivery in claims.fetch(claim.pks):
         webhook = Webhook.objects.select_related('health').filter(pk=delivery.webhook_id).first()
         if webhook is not None:  # it may be deleted
             _say_until(channel, webhook.effective_timeout + LEASE_MARGIN)
+            began = time.monotonic()
             _send(lease, delivery, webhook, claimed_at + LEASE_MARGIN, channel)
+            took[webhook.pk] = time.monotonic() - began
     return bool(claim.pks) or claim.more
 
 

@@ -1,6 +1,6 @@
 """One job: events are dispatched and deliveries sent until nothing is due, or the time is up.
 
-The main thread does the engine's work in the database; others send, and one builds what has a template. Claims follow
+The main thread does the engine's work in the database; others send, and two build what has a template. Claims follow
 the answers, so that a slow endpoint holds no more than its webhook's `concurrency` of the threads. Each round records,
 claims and dispatches a little, so that no backlog of the one holds up the other.
 """
@@ -23,8 +23,7 @@ from ..constants import GONE, LEASE_MARGIN
 from ..interruptions import BROKEN_OFF, INTERRUPTIONS
 from ..models import sequence
 from ..outbox import wakeup
-from . import claims, crew, expiry, gone, lanes, memory, outcomes, purge, rescue, shutdown
-from .backfill import Backfills
+from . import backfill, claims, crew, expiry, gone, lanes, memory, outcomes, purge, rescue, shutdown
 from .building import Built
 from .claimed import Claimed
 from .claims import Claim
@@ -42,7 +41,7 @@ logger = logging.getLogger('webhooks.drain')
 # Deliveries that a job holds at most.
 MOST_HELD = 4 * THREADS
 # Of the threads, those that no backfill is sent by: a change may come at any time.
-KEPT_FREE = 16
+KEPT_FREE = 24
 # Seconds to wait for more answers to record together with the first: a turn costs as much as ten deliveries. As long as
 # the last turn took, within these bounds, so that turns take half of the time at most.
 SHORTEST_WAIT, LONGEST_WAIT = 0.01, 0.05
@@ -74,12 +73,13 @@ def run(lease: uuid.UUID | None = None) -> Tally:
 class Drain:
     def __init__(self, lease: uuid.UUID, helpers: Crew) -> None:
         self.tally = Tally()
+        self._crew = helpers
         self._senders = helpers.senders
         self._building = helpers.building
         self._quarantine = helpers.quarantine
         self._lease = lease
         self._dispatcher = Dispatcher(self._lease, self._call)
-        self._backfills = Backfills()
+        self._backfills = backfill.Backfills()
         self._share = Share(claims.is_backfill_due)
         self._ledger = Ledger()
         # Answered, or not to be sent: to be recorded once their lane is free.
@@ -93,7 +93,7 @@ class Drain:
         self._gathers_for = SHORTEST_WAIT
         # Whether a transaction was broken off that may have been committed all the same.
         self._is_unsure = False
-        self._to_tidy = [gone.disable, rescue.rescue, expiry.expire, purge.purge]
+        self._to_tidy = [gone.disable, rescue.rescue, expiry.expire, backfill.take_back, purge.purge]
 
     def work(self) -> bool:
         """Work until nothing is left or the time is up. Returns whether nothing is left."""
@@ -121,9 +121,6 @@ class Drain:
         if finished and self._persist(self._quarantine.is_needed):
             return False
         return finished and not self._persist(lambda: claims.is_held_by_time(lanes.now(), self._span()))
-
-    def _free(self) -> int:
-        return self._senders.free - len(self._building)
 
     def _has_begun(self) -> bool:
         """Whether something is held that has to be recorded or given back."""
@@ -159,7 +156,7 @@ class Drain:
             self._pace.prolong(time.monotonic())
 
     def _span(self) -> Span:
-        return replace(self._pace.span(time.monotonic()), closed=self._room.waiting)
+        return replace(self._pace.span(time.monotonic()), closed=self._room.waiting.union(self._crew.closed))
 
     def _call(self) -> None:
         """Wake another worker: there is more to do than this one can."""
@@ -191,7 +188,7 @@ class Drain:
         self._unbegun |= refused
         self._begin([pk for pk in claim.pks if pk not in refused], claimed_at)
         self._gathers_for = min(max(time.monotonic() - claimed_at, SHORTEST_WAIT), LONGEST_WAIT)
-        if refused or (may_claim and self._free() <= 0):
+        if refused or (may_claim and self._crew.is_full):
             self._call()
         has_room_again = self._room.keep(self._in_hand())
         return claim.more or has_room_again or (self._has_kept() and not is_waiting)
@@ -220,7 +217,7 @@ class Drain:
 
     def _claim(self, held: Collection[int], ended: list[Claimed], now: datetime) -> Claim:
         """Claim changes first, and of backfills what fits beside them."""
-        free, span, slow = max(self._free(), 0), self._span(), self._building.slow
+        free, span, slow = self._crew.free, self._span(), self._building.slow
         room = MOST_HELD - len(self._senders.under_way)
         # Whatever is ahead of its webhook's concurrency needs no thread.
         answered = Counter(one.delivery.webhook_id for one in ended)

@@ -16,7 +16,9 @@ from typing import Any
 from ..transport.client import Client
 from .claimed import Claimed
 
-THREADS = 64
+THREADS = 72
+# Of these, those that a webhook gets for its first request only: whatever hangs, a change of another one can go.
+SPARE = 8
 # Seconds for which what was claimed waits here at most. Its webhook may be paused meanwhile, or its endpoint may hang.
 LONGEST_QUEUED = 1.0
 # Seconds after which a request may hang, and seconds without an answer after which nobody waits for more then.
@@ -58,6 +60,12 @@ class Senders:
         """How many threads have nothing to do."""
         return THREADS - self._threads
 
+    @property
+    def webhooks(self) -> set[int]:
+        """Ids of the webhooks with requests under way."""
+        with self._changed:
+            return {pk for pk, count in self._requests.items() if count}
+
     def begin(self, one: Claimed, latest: float) -> None:
         """Send a request as soon as its webhook has room for it, and not later than `latest`."""
         webhook = one.delivery.webhook
@@ -65,7 +73,7 @@ class Senders:
         with self._changed:
             self._queues[webhook.pk].append(_Queued(one, latest, time.monotonic()))
             self._concurrency[webhook.pk] = webhook.concurrency
-            if self._threads == THREADS or not self._has_room(webhook.pk):
+            if self._threads == THREADS or not self._has_room(webhook.pk, self._threads + 1):
                 return
             self._threads += 1
             self._is_idle.clear()
@@ -142,7 +150,7 @@ class Senders:
         with self._changed:
             if ended is not None:
                 self._requests[ended] -= 1
-            ready = [pk for pk in self._queues if self._has_room(pk)]
+            ready = [pk for pk in self._queues if self._has_room(pk, self._threads)]
             if not ready:
                 self._began.pop(threading.get_ident(), None)
                 self._threads -= 1
@@ -157,5 +165,7 @@ class Senders:
                 del self._queues[webhook_id]
             return queued
 
-    def _has_room(self, webhook_id: int) -> bool:
-        return self._requests[webhook_id] < self._concurrency[webhook_id]
+    def _has_room(self, webhook_id: int, threads: int) -> bool:
+        """Whether another request of the webhook may be under way in so many threads."""
+        under_way = self._requests[webhook_id]
+        return under_way < self._concurrency[webhook_id] and (not under_way or threads <= THREADS - SPARE)

@@ -12,7 +12,7 @@ from django.db import DatabaseError, InterfaceError, connection
 from ..outbox import wakeup
 from ..outbox.scope import is_migrated, look_again
 from . import sql
-from .backfill import CAN_GO_ON
+from .backfill import CAN_GO_ON, LEFT_BEHIND
 from .claims import NOT_HELD
 
 logger = logging.getLogger('webhooks.timer')
@@ -40,6 +40,7 @@ SOMETHING_TO_DO = f"""
               )
         )
         OR EXISTS (SELECT 1 FROM {CAN_GO_ON})
+        OR EXISTS ({LEFT_BEHIND})
         OR EXISTS (
             SELECT 1 FROM webhooks_health h LEFT JOIN webhooks_webhook w ON w.id = h.webhook_id
             WHERE w.id IS NULL OR w.enabled AND h.gone_at > w.last_updated

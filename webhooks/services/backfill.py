@@ -16,7 +16,8 @@ from django.utils.translation import gettext as _
 
 from .. import object_types, visibility
 from ..choices import BackfillStateChoices
-from ..engine import lanes, ordering, selection, sql
+from ..engine import lanes, selection, sql
+from ..engine.backfill import remove_untried
 from ..exceptions import DefinitionError
 from ..models import Backfill, Event, Webhook
 from ..outbox import wakeup
@@ -24,13 +25,7 @@ from ..outbox import wakeup
 # The `field` of a refusal because of the state of the backfill: the REST API answers it with 409.
 STATE = 'state'
 
-# What was not tried yet. Others may wait for it.
-UNTRIED = f"""
-    SELECT d.id, d.event_count, d.created FROM webhooks_delivery d
-    WHERE d.webhook_id = %(webhook)s AND d.backfill AND {sql.pending('d')} AND {ordering.UNTRIED}"""
-REMOVE = 'DELETE FROM webhooks_delivery WHERE id = ANY(%(ids)s)'
-
-# What no dispatcher has in hand. Of what one has, it makes no deliveries.
+# What no dispatcher has in hand. Of what one has, it makes no deliveries, or none that is sent (engine/backfill.py).
 DISCARD = """
     DELETE FROM webhooks_event WHERE id = ANY(ARRAY(
         SELECT id FROM webhooks_event
@@ -156,8 +151,5 @@ def _take_back(backfill: Backfill, now: datetime) -> int:
     undispatched = Event.objects.filter(dispatched_at=None, backfill_for=backfill.pk)
     count = undispatched.filter(timestamp__gte=backfill.started_at).count()
     sql.execute(DISCARD, {'webhook': backfill.pk})
-    untried = sql.fetch(UNTRIED, {'webhook': backfill.pk})
-    ids = [pk for pk, *_ in untried]
-    ordering.unpark(ids, now)
-    sql.execute(REMOVE, {'ids': ids})
-    return count + sum(events for _pk, events, created in untried if created >= backfill.started_at)
+    removed = remove_untried(backfill.pk, now)
+    return count + sum(objects for objects, created in removed if created >= backfill.started_at)

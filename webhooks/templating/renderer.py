@@ -1,6 +1,6 @@
 """Templates and conditions, run in a renderer: a process with bounds of its own (process.py).
 
-A job has a renderer for each of its two threads that ask: the one that decides conditions, and the one that builds
+A job has a renderer for each of its three threads that ask: the one that decides conditions, and two that build
 requests. Previews and forms have one for each that is shown or saved. A renderer is made by the first template or
 regular expression: where there is none, there is no renderer.
 """
@@ -137,26 +137,30 @@ def shared() -> Iterator[None]:
 
 
 @contextmanager
-def kept(is_needed: Callable[[], bool]) -> Iterator[Context]:
+def kept(is_needed: Callable[[], bool]) -> Iterator[list[Context]]:
     """Let all that is done inside share the renderer that is kept from job to job.
 
     To be entered while the process has one thread. `is_needed` says whether there is any template: if so, the spawner
-    is forked now, unless it was before. Otherwise it is forked when the first template turns up. Gives a context with
-    a renderer of its own, for another thread.
+    is forked now, unless it was before. Otherwise it is forked when the first template turns up. Gives two
+    contexts with renderers of their own, for other threads.
     """
     if not hasattr(_of_thread, 'supplies'):
-        _of_thread.supplies = _Supply(Spawner), _Supply(Spawner)
-    own, other = _of_thread.supplies
+        _of_thread.supplies = [_Supply(Spawner) for _ in range(3)]
+    own, *others = _of_thread.supplies
     if own.is_ready or is_needed():
-        own.prepare()
-        other.prepare()
-    aside = copy_context()
-    aside.run(_supply.set, other)
+        for supply in _of_thread.supplies:
+            supply.prepare()
     token = _supply.set(own)
     try:
-        yield aside
+        yield [_with(other) for other in others]
     finally:
         _supply.reset(token)
+
+
+def _with(supply: _Supply) -> Context:
+    context = copy_context()
+    context.run(_supply.set, supply)
+    return context
 
 
 def _forget() -> None:

@@ -31,7 +31,7 @@ from tenancy.models import Tenant
 from users.models import User
 
 from devstack.receiver import Receiver
-from webhooks.choices import BackfillStateChoices, KindChoices, StatusChoices
+from webhooks.choices import BackfillStateChoices, StatusChoices
 from webhooks.engine import backfill as engine
 from webhooks.engine import claims, dispatch, event_claims, lanes, notifications, rescue, runner, timer
 from webhooks.engine.share import FLOOR, MOST, SHARE
@@ -328,7 +328,7 @@ class TestOrder:
         assert [one.status for one in deliveries(backfill=True)] == [SUPERSEDED]
         assert state(webhook) == COMPLETED
 
-    @pytest.mark.parametrize('fields', [{'test': True}, {'kind': KindChoices.JOB_ENDED}, {'error': 'not rendered'}])
+    @pytest.mark.parametrize('fields', [{'transaction_id': 0}, {'error': 'not rendered'}], ids=['rule', 'error'])
     def test_what_does_not_show_an_object_replaces_nothing_of_it(self, webhook, receiver, fields):
         first, second = sites(2)
         start(webhook)
@@ -630,6 +630,28 @@ class TestWhatPeopleDo:
         assert state(webhook) == CANCELED
         assert not Event.objects.filter(dispatched_at=None).exists()
         assert not Delivery.objects.exists()
+        assert progress.of(webhook).sent == 0
+
+    def test_what_is_canceled_while_its_deliveries_are_made_is_not_sent(self, webhook, receiver, monkeypatch):
+        """The dispatcher has looked already. What it makes goes with the next job, and no claim takes it before."""
+        sites(3)
+        start(webhook)
+        engine.Backfills().cut()
+        make = dispatch.make_deliveries
+
+        def make_after_cancel(*args: Any, **kwargs: Any) -> Any:
+            in_thread(lambda: backfill.cancel(webhook)).join(30)
+            return make(*args, **kwargs)
+
+        monkeypatch.setattr(dispatch, 'make_deliveries', make_after_cancel)
+        dispatch_all()
+        assert len(deliveries(PENDING)) == 3
+        assert not claim()
+        assert timer.something_to_do()
+        work()
+        assert not receiver.requests
+        assert not Delivery.objects.exists()
+        assert not timer.something_to_do()
         assert progress.of(webhook).sent == 0
 
     def test_what_was_in_hand_when_it_was_canceled_is_not_sent_with_the_next(self, webhook, receiver):

@@ -26,15 +26,17 @@ from support.engine import (
 )
 from tenancy.models import Tenant
 
+from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Received, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import building, claims, expiry, job_time, lanes, outcomes, rescue, runner, sql, timer
 from webhooks.engine.claimed import Claimed
 from webhooks.engine.job_time import Pace
-from webhooks.engine.senders import Senders
+from webhooks.engine.senders import SPARE, THREADS, Senders
 from webhooks.models import Attempt, Delivery, Health, Webhook
 from webhooks.payload.http_request import Builder
 from webhooks.services import trial
+from webhooks.templating import renderer
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -109,12 +111,68 @@ class TestSlowTemplate:
         assert {one.attempt_count for one in deliveries(DELIVERED)} == {1}
         assert len(receiver.requests) == 13
 
+    def test_no_other_waits_for_those_that_are_known_to_be_slow(self, receiver, settings, monkeypatch, tmp_path):
+        """They have a thread of their own, also in the next job."""
+        begun, goes_on = tmp_path / 'begun', tmp_path / 'goes on'
+
+        def wait(text: str) -> str:
+            begun.touch()
+            assert wait_until(goes_on.exists, timeout=60)
+            return text
+
+        settings.JINJA_FILTERS = {'wait': wait}
+        monkeypatch.setattr(renderer, 'TIME_LIMIT', 60)
+        slow = "{% if data.name == 'slow' %}" + SLOW_TEMPLATE + '{% else %}{{ data.name|wait }}{% endif %}'
+        subscribe(receiver.url(BUSY), Site, body_template=slow)
+        subscribe(receiver.url(IDLE), Tenant, body_template='{{ data.name }}')
+        site(name='slow')
+        assert work() == '1 delivered'
+        site()
+        with working():
+            assert wait_until(begun.exists, timeout=60)
+            tenant()
+            receiver.wait_for(1, to_idle, timeout=60)
+            goes_on.touch()
+        assert len(deliveries(DELIVERED)) == 3
+
     def test_what_was_claimed_and_not_begun_is_free_for_other_workers(self, receiver, monkeypatch):
         monkeypatch.setattr(building, 'BUDGET', 0)
         subscribe(receiver.url(BUSY), Site)
         sites(5)
         assert work() == '5 delivered'
         assert {one.attempt_count for one in deliveries(DELIVERED)} == {1}
+
+
+class TestHangingEndpoint:
+    @pytest.mark.parametrize(('webhooks', 'concurrency'), [(5, 16), (1, 100)])
+    def test_those_that_hang_leave_threads_to_others(self, receiver, webhooks, concurrency):
+        receiver.answers(BUSY, Answer(manner=Manner.HANG))
+        for _ in range(webhooks):
+            subscribe(receiver.url(BUSY), Site, concurrency=concurrency, max_attempts=1)
+        subscribe(receiver.url(IDLE), Tenant)
+        sites(concurrency)
+        with working():
+            receiver.wait_for(THREADS - SPARE, timeout=60)
+            tenant()
+            receiver.wait_for(1, to_idle, timeout=60)
+            assert not Attempt.objects.filter(delivery__object_type__model='site').exists()
+            receiver.close()
+
+    def test_suspects_of_others_wait_for_one_request_that_hangs(self, receiver):
+        """They are sent one after the other, those of a slow endpoint last."""
+        receiver.answers(BUSY, Answer(manner=Manner.HANG))
+        subscribe(receiver.url(BUSY), Site, max_attempts=1, timeout=1)
+        subscribe(receiver.url(IDLE), Tenant)
+        sites(2)
+        for number in range(8):
+            Tenant.objects.create(name=str(number), slug=str(number))
+        dispatch_all()
+        assert len(claim()) == 10
+        pass_leases()
+        rescue.rescue()
+        assert work() == '8 delivered, 2 failed'
+        paths = [request.path for request in receiver.requests]
+        assert paths[:9].count(IDLE) == 8
 
 
 @pytest.mark.parametrize('template', ['', '{}'], ids=['at once', 'in the other thread'])

@@ -413,6 +413,7 @@ class TestAhead:
 def test_a_webhook_with_nothing_under_way_waits_for_no_queue(receiver, monkeypatch):
     """Each of two threads takes, after an answer, what is next of the webhook with the fewest requests under way."""
     monkeypatch.setattr(module, 'THREADS', 2)
+    monkeypatch.setattr(module, 'SPARE', 0)
     receiver.answers(HOOK, Answer(delay=0.2))
     busy, idle = subscribe(receiver.url(HOOK), Site), subscribe(receiver.url('/idle'), Tenant)
     sites(10)

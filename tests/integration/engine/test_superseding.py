@@ -664,7 +664,9 @@ class TestLeftAlone:
         assert settle() == 1
 
     @pytest.mark.parametrize(
-        'fields', [{'test': True}, {'kind': 'job_ended'}, {'error': 'the payload cannot be built', 'data': ''}]
+        'fields',
+        [{'transaction_id': 0}, {'transaction_id': 0, 'kind': 'deleted'}, {'error': 'it cannot be built', 'data': ''}],
+        ids=['a test, or of an event rule', 'a deletion of an event rule, perhaps rolled back', 'not rendered'],
     )
     def test_others_neither_supersede_nor_are_superseded(self, webhook, fields):
         self.two(webhook, **fields)

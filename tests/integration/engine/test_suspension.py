@@ -19,6 +19,7 @@ from support.engine import (
     pass_retry_waits,
     record,
     work,
+    working,
 )
 from tenancy.models import Tenant
 
@@ -57,6 +58,13 @@ def sites(count: int) -> None:
     with transaction.atomic():
         for _ in range(count):
             site()
+
+
+def move(webhook: Webhook, url: str) -> None:
+    """Somebody saves the webhook with another URL."""
+    moved = Webhook.objects.get(pk=webhook.pk)
+    moved.payload_url = url
+    moved.save()
 
 
 def spent() -> int:
@@ -158,6 +166,20 @@ class TestProbe:
         assert spent() == before + 1
         assert work() == 'nothing to send'
 
+    def test_one_that_was_under_way_while_the_webhook_was_mended_puts_off_no_other(self, suspended, receiver):
+        """It says nothing of where the webhook sends to now."""
+        Webhook.objects.filter(pk=suspended.pk).update(timeout=1)
+        receiver.open()
+        receiver.answers(HOOK, Answer(manner=Manner.HANG))
+        pass_retry_waits()
+        pass_probe_interval(suspended)
+        with working():
+            receiver.wait_for(1, timeout=60)
+            move(suspended, receiver.url('/mended'))
+        work()
+        assert health(suspended).suspended_since is None
+        assert {request.path for request in receiver.requests[1:]} == {'/mended'}
+
     def test_a_failed_probe_spends_no_attempt(self, suspended):
         limits = {one.pk: one.webhook.max_attempts - one.attempt_count for one in deliveries()}
         for _ in range(2 * suspended.max_attempts):
@@ -248,3 +270,14 @@ def test_a_probe_that_disables_leaves_an_edit_in_peace(suspended, receiver):
     work()
     suspended.refresh_from_db()
     assert (suspended.enabled, suspended.description) == (False, 'being edited')
+
+
+def test_a_410_from_where_it_sends_no_more_disables_nothing(webhook, receiver):
+    receiver.answers(HOOK, Answer(410, delay=0.5))
+    site()
+    with working():
+        receiver.wait_for(1, timeout=60)
+        move(webhook, receiver.url('/moved'))
+    assert deliveries(PENDING)
+    assert work() == 'nothing to send'
+    assert Webhook.objects.get(pk=webhook.pk).enabled
