@@ -125,6 +125,13 @@ class TestValues:
     def test_no_wait_for_earlier_events_is_possible(self):
         assert settings(order_wait=0).order_wait == 0
 
+    def test_a_minute_is_time_enough_to_be_sent(self):
+        assert settings(expire_after=60).expire_after == 60
+
+    @pytest.mark.parametrize('kind', [tuple, set, frozenset])
+    def test_a_list_may_be_written_otherwise(self, kind: type):
+        assert settings(encryption_keys=kind([KEY])).encryption_keys == (KEY,)
+
 
 class TestWrongValues:
     @pytest.mark.parametrize(
@@ -133,6 +140,8 @@ class TestWrongValues:
             ('enabled', 'False'),
             ('enabled', 1),
             ('enabled', []),
+            ('admin', 'False'),
+            ('proxy_resolves_names', 'False'),
             ('queue', ''),
             ('queue', 5),
             ('redis_host', ''),
@@ -166,10 +175,11 @@ class TestWrongValues:
             ('blocked_networks', ['example.com']),
             ('encryption_keys', KEY),
             ('encryption_keys', []),
-            ('encryption_keys', ['short']),
+            ('encryption_keys', [KEY[1:]]),
             ('encryption_keys', [5]),
-            ('certificate_root', 'relative'),
+            ('certificate_root', '.'),
             ('certificate_root', '/no/such/folder'),
+            ('certificate_root', __file__),
             ('certificate_root', 5),
         ],
     )
@@ -263,6 +273,17 @@ class TestOwnRedis:
         assert [config[key] for key in ('HOST', 'PORT', 'DB', 'DEFAULT_TIMEOUT', 'SSL')] == [
             'netbox.example.com', 7000, 3, 300, False,
         ]  # fmt: skip
+
+    def test_its_first_database_is_used_where_netbox_has_another(self):
+        assert self.own(redis_db=0)['DB'] == 0
+
+    def test_its_server_gets_neither_netboxs_user_nor_url(self):
+        netbox = SimpleNamespace(**vars(self.NETBOX))
+        netbox.RQ_PARAMS = {**self.NETBOX.RQ_PARAMS, 'URL': 'redis://netbox.example.com/3'}
+        config = self.own(netbox, redis_host='r')
+        assert config['HOST'] == 'r'
+        assert not config.keys() & {'USERNAME', 'URL'}
+        assert self.own(netbox, redis_db=5).keys() >= {'USERNAME', 'URL'}
 
     def test_netbox_keeps_its_own(self):
         before = dict(self.NETBOX.RQ_PARAMS)
