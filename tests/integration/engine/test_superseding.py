@@ -209,6 +209,18 @@ class TestOption:
         assert work() == '1 delivered, 1 superseded'
         assert told(receiver) == [(CREATED, 'b')]
 
+    def test_a_deletion_is_sent_where_the_creation_after_it_does_not_meet_the_conditions(self, webhook, receiver):
+        Webhook.objects.update(conditions={'attr': 'name', 'value': 'no', 'negate': True})
+        place = existing(name='a')
+        receiver.clear()
+        with away():
+            STEPS['d'](place)
+            place.name = 'no'
+            STEPS['c'](place)
+            rename(place, 'b')
+        work()
+        assert told(receiver) == [(DELETED, 'a'), (UPDATED, 'b')]
+
     def test_a_suspended_endpoint_is_probed_with_the_last(self, webhook, receiver):
         with away():
             place = site(name='a')
@@ -318,16 +330,42 @@ class TestInHand:
         work()
         assert told(receiver) == [(CREATED, 'c')]
 
-    def test_a_deletion_is_sent_where_a_later_change_went_before_the_creation(self, webhook, receiver):
+    @pytest.mark.parametrize('batch', [False, True], ids=['alone', 'in_a_batch'])
+    @pytest.mark.parametrize('later', [DELIVERED, SENDING])
+    def test_a_deletion_is_sent_where_a_later_change_went_before_the_creation(self, webhook, later, batch):
         """As without `ordered` before the option was switched on."""
+        Webhook.objects.update(batch=batch)
         with away():
-            place = site(name='a')
-            rename(place, 'b')
-            place.delete()
-        _created, updated, _deleted = deliveries()
-        Delivery.objects.filter(pk=updated.pk).update(status=DELIVERED, attempt_count=1, due_at=None)
+            places = [site(name=name) for name in 'ab']
+            with transaction.atomic():
+                for place in places:
+                    rename(place, f'{place.name}*')
+            places[0].delete()
+        gone_ahead = {
+            DELIVERED: {'attempt_count': 1, 'due_at': None},
+            SENDING: {'lease': uuid.uuid4(), 'lease_until': timezone.now() + timedelta(hours=1)},
+        }
+        Delivery.objects.filter(event__kind=UPDATED).update(status=later, **gone_ahead[later])
+        assert settle() == 1
+        assert [one.event.kind for one in deliveries(PENDING)] == [CREATED, DELETED]
+
+    @pytest.mark.parametrize('batch', [False, True], ids=['alone', 'in_a_batch'])
+    def test_what_another_receiver_was_told_counts_for_nothing(self, webhook, receiver, batch):
+        subscribe(receiver.url('/all'), Site)
+        Webhook.objects.update(batch=batch)
+        Webhook.objects.filter(pk=webhook.pk).update(paused=True)
+        places = [site(name=name) for name in 'ab']
+        with transaction.atomic():
+            for place in places:
+                rename(place, f'{place.name}*')
         work()
-        assert told(receiver) == [(DELETED, 'b')]
+        for place in places:
+            place.delete()
+        dispatch_all()
+        Webhook.objects.update(paused=False)
+        work()
+        assert {request.path for request in receiver.requests} == {'/all'}
+        assert [one.status for one in deliveries(webhook=webhook)].count(SUPERSEDED) == (5 if batch else 6)
 
     def test_a_suspect_is_superseded_as_well(self, place, receiver):
         pass_leases()
@@ -536,6 +574,28 @@ class TestBatch:
         assert work() == '2 delivered'
         assert self.told(receiver) == [(UPDATED, ['a**']), (UPDATED, ['b*', 'c*'])]
 
+    def test_those_that_leave_a_batch_one_by_one_leave_the_others_in_it(self, webhook, receiver):
+        places = self.existing('abc', receiver)
+        with away():
+            self.together(places)
+            for place in places[:2]:
+                self.together([place])
+                dispatch_all()
+                assert settle() == 0
+        work()
+        assert self.told(receiver) == [(UPDATED, ['a**']), (UPDATED, ['b**']), (UPDATED, ['c*'])]
+
+    def test_a_batch_that_is_left_by_all_one_by_one_is_superseded(self, webhook, receiver):
+        places = self.existing('ab', receiver)
+        with away():
+            self.together(places)
+            for place, closed in zip(places, (0, 1), strict=True):
+                self.together([place])
+                dispatch_all()
+                assert settle() == closed
+        work()
+        assert self.told(receiver) == [(UPDATED, ['a**']), (UPDATED, ['b**'])]
+
     def test_creations_and_updates_go_as_creations(self, webhook, receiver):
         with away():
             places = self.make('abc')
@@ -633,6 +693,16 @@ class TestBatch:
         work()
         assert self.told(receiver) == [(UPDATED, ['a**']), (UPDATED, ['b*', 'c*'])]
 
+    def test_a_redelivered_batch_that_stands_for_others_has_all_its_attempts(self, webhook, receiver):
+        places = self.existing('ab', receiver)
+        with away():
+            for _ in range(2):
+                self.together(places)
+        Delivery.objects.filter(pk=deliveries()[1].pk).update(status=FAILED)
+        receiver.answers(HOOK, 500)
+        redelivery.redeliver(Delivery.objects.filter(status=FAILED))
+        assert work() == '1 to retry, 1 superseded'
+
     def test_a_superseded_batch_is_shown_and_redelivered_whole(self, webhook, receiver):
         places = self.existing('ab', receiver)
         with away():
@@ -673,6 +743,16 @@ class TestLeftAlone:
         assert settle() == 0
         assert len(claim()) == 1
         assert work() == 'nothing to send'
+
+    def test_what_was_parked_behind_one_that_is_superseded_goes_at_once(self, webhook):
+        place, now = existing(name='a'), timezone.now()
+        waiting = {'status': PENDING, 'error': '', 'response_status': None}
+        delivery(event(place), webhook, 1, due_at=now + timedelta(hours=1), **waiting)
+        delivery(event(place, kind='job_ended'), webhook, 0, due_at=now, **waiting)
+        assert claim() == []
+        delivery(event(place), webhook, 0, due_at=now, **waiting)
+        assert [one.event.kind for one in claim()] == ['job_ended']
+        assert statuses() == [SUPERSEDED, SENDING, PENDING]
 
     def test_a_batch_of_another_webhook_is_not_touched(self, webhook, receiver):
         another = existing(name='b')
@@ -729,6 +809,21 @@ class TestRedelivery:
         receiver.clear()
         with away():
             redelivery.redeliver(Delivery.objects.filter(status=which))
+            place.delete()
+        work()
+        assert told(receiver) == [(DELETED, 'b')]
+
+    def test_a_deletion_behind_a_redelivered_creation_is_sent_although_the_log_tells_of_nothing_more(
+        self, webhook, receiver
+    ):
+        with away():
+            place = site(name='a')
+            rename(place, 'b')
+        work()
+        receiver.clear()
+        with away():
+            redelivery.redeliver(Delivery.objects.filter(status=SUPERSEDED))
+            Delivery.objects.filter(status=DELIVERED).delete()
             place.delete()
         work()
         assert told(receiver) == [(DELETED, 'b')]
