@@ -1,0 +1,76 @@
+"""The figures of /metrics are those of the database."""
+
+from datetime import timedelta
+
+import pytest
+from dcim.models import Site
+from django.utils import timezone
+from prometheus_client import generate_latest
+from support.builders import NOWHERE, site, subscribe
+from support.log import delivery, event
+
+from webhooks import metrics
+from webhooks.choices import StatusChoices
+from webhooks.constants import LATENCY_BUCKETS
+from webhooks.models import Health, Webhook
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+
+@pytest.fixture
+def webhook() -> Webhook:
+    return subscribe(NOWHERE, Site, name='Inventory')
+
+
+def figures() -> dict[str, float]:
+    """Return what is scraped, by what it is called with its labels."""
+    lines = generate_latest(metrics._registry).decode().splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(' ') for line in lines if line[0] != '#')}
+
+
+def test_they_tell_how_much_waits_and_what_is_wrong(webhook):
+    place = site()
+    now = timezone.now()
+    waiting = {'created': now - timedelta(hours=3), 'expires_at': now + timedelta(days=1)}
+    for status, count in ((StatusChoices.PENDING, 2), (StatusChoices.SENDING, 3), (StatusChoices.FAILED, 7)):
+        for _ in range(count):
+            delivery(event(place), webhook, status=status, **waiting)
+    Health.objects.update(suspended_since=now)
+    found = figures()
+    assert found['webhooks_events_undispatched'] == 1
+    assert found['webhooks_deliveries_open'] == 5
+    assert found['webhooks_deliveries_failed'] == 7
+    assert found['webhooks_suspended'] == 1
+    assert found['webhooks_oldest_age_seconds'] == pytest.approx(3 * 3600, abs=60)
+
+
+def test_nothing_that_waits_has_no_age(webhook):
+    assert figures()['webhooks_oldest_age_seconds'] == 0
+
+
+def test_they_count_the_workers(webhook, rqworker):
+    assert figures()['webhooks_workers'] == 0
+    rqworker('low')
+    assert figures()['webhooks_workers'] == 1
+
+
+def test_they_tell_no_workers_where_redis_does_not_answer(webhook, tasks_redis):
+    tasks_redis.stop()
+    try:
+        assert figures()['webhooks_workers'] == 0
+    finally:
+        tasks_redis.start()
+
+
+def test_they_tell_of_each_webhook_what_came_of_it_and_how_long_it_took(webhook):
+    counts = list(range(1, len(LATENCY_BUCKETS) + 2))
+    Health.objects.update(delivered=4, failed=5, superseded=6, latency=counts, latency_sum=7.5)
+    found = figures()
+    closed = 'webhooks_deliveries_closed_total{{outcome="{}",webhook="Inventory"}}'
+    assert [found[closed.format(name)] for name in ('delivered', 'failed', 'superseded')] == [4, 5, 6]
+    seconds = 'webhooks_attempt_seconds_{}{{{}webhook="Inventory"}}'
+    assert found[seconds.format('sum', '')] == 7.5
+    assert found[seconds.format('count', '')] == sum(counts)
+    bounds = (*map(str, LATENCY_BUCKETS), '+Inf')
+    buckets = [found[seconds.format('bucket', f'le="{bound}",')] for bound in bounds]
+    assert buckets == [sum(counts[: number + 1]) for number in range(len(counts))]
