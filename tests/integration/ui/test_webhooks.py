@@ -386,8 +386,30 @@ def test_menu_and_search_are_registered(admin_pages):
         assert f'href="{PAGES}{name}/"' in page
 
 
-def test_search_finds_a_webhook(admin_pages):
+def test_the_menu_shows_what_its_reader_may_open(clerk_pages, grant):
+    def entries() -> set[tuple[str, str]]:
+        page = clerk_pages.get('/').content.decode()
+        return set(re.findall(rf'href="{PAGES}([^"]+)"[^>]*>\s*([^<]*?)\s*<', page))
+
+    assert entries() == set()
+    expected = set()
+    for model, action, added in (
+        (Event, 'view', {('events/', 'Events')}),
+        (Delivery, 'view', {('deliveries/', 'Deliveries'), ('status/', 'Status')}),
+        (Webhook, 'view', {('webhooks/', 'Webhooks')}),
+        (Webhook, 'add', {('webhooks/add/', ''), ('webhooks/import/', '')}),
+    ):
+        grant(model, action)
+        expected |= added
+        assert entries() == expected
+
+
+@pytest.mark.parametrize(
+    ('query', 'is_found'), [('needle', True), ('haystack', True), ('endpoint', False), ('header', False)]
+)
+def test_search_finds_a_webhook_by_what_is_shown_of_it(admin_pages, query, is_found):
+    fields = {'name': 'Needle', 'description': 'Of the haystack', 'additional_headers': 'X-Header: header'}
     # NetBox puts what is saved into its index once the request is answered.
-    search_backend.cache(subscribe(NOWHERE, Site, name='Needle'))
-    page = admin_pages.get('/search/?q=needle').content.decode()
-    assert re.search(r'href="/plugins/webhooks/webhooks/\d+/"', page)
+    search_backend.cache(subscribe('https://endpoint.example/', Site, **fields))
+    page = admin_pages.get(f'/search/?q={query}').content.decode()
+    assert bool(re.search(r'href="/plugins/webhooks/webhooks/\d+/"', page)) is is_found
