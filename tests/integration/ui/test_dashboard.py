@@ -1,5 +1,7 @@
 """The card on NetBox's dashboard, and the banners that say why a webhook does not send."""
 
+import re
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -17,7 +19,7 @@ from support.log import delivery, event
 from users.models import User
 
 from webhooks.choices import StatusChoices
-from webhooks.dashboard import WebhooksWidget
+from webhooks.dashboard import Unsent, WebhooksWidget
 from webhooks.models import Delivery, Event, Health, Hour, Webhook
 from webhooks.models.fields import Sealed
 from webhooks.services import banners
@@ -84,6 +86,30 @@ class TestCard:
         site()
         assert 'no worker has looked at yet <strong>1</strong>' in card(netbox_user)
 
+    def test_that_no_worker_is_running_is_said_where_something_waits(self, netbox_user, webhook):
+        assert 'No worker is running' not in card(netbox_user)
+        site()
+        assert 'No worker is running' in card(netbox_user)
+
+    def test_what_waits_while_a_worker_runs_is_not_stuck(self):
+        waiting = Unsent(waiting=1, url='', oldest=None, unseen=0, workers=1, worker='netbox-rq')
+        assert not waiting.is_stuck
+        assert replace(waiting, workers=0).is_stuck
+
+    def test_the_oldest_may_be_one_that_no_worker_has_looked_at(self, netbox_user, webhook):
+        delivery(event(site()), webhook, status=StatusChoices.PENDING)
+        Event.objects.filter(dispatched_at=None).update(timestamp=timezone.now() - timedelta(hours=5))
+        assert '5 hours</strong>' in card(netbox_user)
+
+    def test_it_names_those_that_are_suspended_longest(self, netbox_user):
+        now = timezone.now()
+        for days in (3, 6, 1, 5, 2, 4):
+            one = subscribe(NOWHERE, Site, name=f'For {days} days')
+            Health.objects.filter(webhook=one).update(suspended_since=now - timedelta(days=days), probe_at=now)
+        shown = card(netbox_user)
+        assert 'Suspended webhooks</a> <strong>6</strong>' in shown
+        assert re.findall(r'For \d days', shown) == [f'For {days} days' for days in (6, 5, 4, 3, 2)]
+
     def test_a_disabled_webhook_is_not_called_suspended(self, netbox_user, webhook):
         suspend(webhook)
         Webhook.objects.update(enabled=False)
@@ -112,6 +138,17 @@ class TestPermissions:
         assert 'Waiting to be sent</a> <strong>1</strong>' in shown
         assert '1 of 1 (' in shown
         assert 'no worker has looked at' not in shown
+
+    def test_the_card_counts_only_deliveries_and_changes_that_may_be_viewed(self, clerk_user, grant, webhook):
+        places = [site(), site()]
+        for place in places:
+            delivery(event(place), webhook, status=StatusChoices.PENDING)
+        grant(Webhook, 'view')
+        for model in (Delivery, Event):
+            grant(model, 'view', object_id=places[0].pk)
+        shown = card(clerk_user)
+        assert 'Waiting to be sent</a> <strong>1</strong>' in shown
+        assert 'no worker has looked at yet <strong>1</strong>' in shown
 
     def test_without_permission_to_view_deliveries_there_are_no_figures_of_them(self, clerk_user, grant, webhook):
         grant(Webhook, 'view')
