@@ -203,6 +203,26 @@ class TestJobs:
         assert [sent.object_id for sent in deliveries()] == [-job.pk for job in jobs for _kind in JOBS]
         assert all('subject' not in request.json() for request in received(receiver, 4))
 
+    def test_what_a_job_calls_itself_is_cut_for_the_log(self, receiver: Receiver, webhook, netbox_user):
+        sending_rule(webhook, Site, kinds=JOBS)
+        run_job(netbox_user, {'display': 'x' * 300})
+        assert [request.json()['data']['display'] for request in received(receiver, 2)] == ['x' * 300] * 2
+        assert {event.object_repr for event in Event.objects.all()} == {'x' * 200}
+
+    @pytest.mark.parametrize(('model', 'data'), [(Site, {'output': 'x'}), (Location, None)])
+    def test_what_is_of_no_object_and_of_no_known_job_does_not_wait(self, webhook, model, data):
+        """The job that was saved last has other data, or is for objects of another type."""
+        kind = ObjectType.objects.get_for_model(model)
+        saved = Job.objects.create(object_type=kind, object_id=5, name='x', job_id=uuid.uuid4(), data=data)
+        context = {'object_type': ObjectType.objects.get_for_model(Site), 'event_type': 'job_completed', 'data': None}
+        for _ in range(2):
+            get_event_rule_action(SEND).enqueue(
+                event_rule=None, event_context=context, action_object=webhook, action_data={}
+            )
+        first, second = [sent.object_id for sent in deliveries()]
+        assert second < first < 0
+        assert -saved.pk not in (first, second)
+
 
 class TestGained:
     """What NetBox's own action lacks."""
