@@ -56,10 +56,7 @@ def test_they_count_the_workers(webhook, rqworker):
 
 def test_they_tell_no_workers_where_redis_does_not_answer(webhook, tasks_redis):
     tasks_redis.stop()
-    try:
-        assert figures()['webhooks_workers'] == 0
-    finally:
-        tasks_redis.start()
+    assert figures()['webhooks_workers'] == 0
 
 
 def test_they_tell_of_each_webhook_what_came_of_it_and_how_long_it_took(webhook):
@@ -74,3 +71,9 @@ def test_they_tell_of_each_webhook_what_came_of_it_and_how_long_it_took(webhook)
     bounds = (*map(str, LATENCY_BUCKETS), '+Inf')
     buckets = [found[seconds.format('bucket', f'le="{bound}",')] for bound in bounds]
     assert buckets == [sum(counts[: number + 1]) for number in range(len(counts))]
+
+
+@pytest.mark.parametrize('address', ['/metrics', '/plugins/webhooks/metrics'])
+def test_where_netbox_shows_none_they_are_at_no_address(admin_pages, address):
+    """Where NetBox does, they are at both: installation/test_without_admin.py."""
+    assert admin_pages.get(address).status_code == 404
