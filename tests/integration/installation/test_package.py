@@ -13,6 +13,7 @@ import types
 import zipfile
 from pathlib import Path
 
+import django
 import pytest
 import yaml
 
@@ -72,6 +73,7 @@ def test_the_wheel_has_the_whole_plugin_and_nothing_else(wheel):
 def test_the_archive_has_the_docs_too(archive):
     assert (tracked('webhooks') | tracked('docs') | tracked('contrib')) - archive == set()
     assert {'netbox-plugin.yaml', 'README.md', 'CHANGELOG.md', 'COMPATIBILITY.md', 'LICENSE', 'setup.py'} <= archive
+    assert {'CONTRIBUTING.md', 'SECURITY.md'} <= archive
     assert [name for name in archive if name.startswith(('tests/', 'scripts/'))] == []
 
 
@@ -89,11 +91,21 @@ def test_its_page_has_no_link_that_leads_to_a_file_of_the_checkout(metadata):
     assert [link for link in links if not link.startswith(('https://', '#'))] == []
 
 
+def test_the_links_of_its_page_lead_to_the_files_of_its_version(metadata):
+    source, version = PROJECT['urls']['Source'], f'v{WebhooksConfig.version}'
+    text = metadata.get_payload()
+    for name in ('docs/docker.md', 'LICENSE'):
+        assert f']({source}/blob/{version}/{name})' in text
+    for picture in ('](docs/images/icon.svg', 'src="docs/images/webhook.png'):
+        assert picture.replace('docs/', f'{source}/raw/{version}/docs/') in text
+
+
 def test_it_can_be_found(metadata):
     assert {'netbox', 'netbox-plugin'} <= set(metadata['Keywords'].split(','))
     labels = {line.partition(',')[0] for line in metadata.get_all('Project-URL')}
     assert labels == {'Source', 'Documentation', 'Changelog'}
-    assert 'Framework :: Django' in metadata.get_all('Classifier')
+    major, minor, *_ = django.VERSION
+    assert {'Framework :: Django', f'Framework :: Django :: {major}.{minor}'} <= set(metadata.get_all('Classifier'))
 
 
 class Installation:
