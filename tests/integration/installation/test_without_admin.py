@@ -8,6 +8,8 @@ import pytest
 from dcim.models import Site
 from support.builders import NOWHERE, subscribe
 
+from devstack.netbox import NetBox
+
 pytestmark = pytest.mark.usefixtures('committed')
 
 OFF = "PLUGINS_CONFIG = {'webhooks': {'enabled': True, 'admin': False}}\nMETRICS_ENABLED = True\n"
@@ -99,3 +101,43 @@ def test_checks_pass_and_no_migration_is_missing(make_netbox, settings):
     for command in (['check'], ['makemigrations', '--check', '--dry-run', 'webhooks']):
         answer = netbox.run(*command)
         assert answer.returncode == 0, answer.stderr
+
+
+class TestAdminOfAnotherPlugin:
+    COMPANY = """
+from netbox.plugins import PluginConfig
+
+class CompanyConfig(PluginConfig):
+    name = 'company'
+    verbose_name = 'Company'
+    version = '1'
+    django_apps = ['django.contrib.admin']
+
+config = CompanyConfig
+"""
+    REGISTERED = """
+from django.contrib import admin
+print('FOUND', sorted(model._meta.label for model in admin.site._registry if model._meta.app_label == 'webhooks'))
+"""
+
+    @pytest.fixture
+    def company(self, make_netbox) -> NetBox:
+        settings = "PLUGINS_CONFIG = {'webhooks': {'admin': False}}\nWEBHOOKS_ENABLED = False\n"
+        netbox = make_netbox(f"{settings}PLUGINS = ['webhooks', 'company']\n", fresh=True)
+        (netbox.root / 'company').mkdir(exist_ok=True)
+        (netbox.root / 'company/__init__.py').write_text(self.COMPANY)
+        return netbox
+
+    def test_it_shows_nothing_of_ours(self, make_netbox, company):
+        ours, theirs = (one.run('shell', '-c', self.REGISTERED) for one in (make_netbox(ON), company))
+        assert ours.stdout.partition('FOUND ')[2].strip() == "['webhooks.Delivery', 'webhooks.Webhook']"
+        assert theirs.stdout.partition('FOUND ')[2].strip() == '[]', theirs.stderr
+
+    def test_removing_our_plugin_keeps_its_tables(self, company):
+        removed = company.run('webhooks_remove', '--yes', timeout=240)
+        assert removed.returncode == 0, removed.stderr
+        assert 'with the tables of webhooks:' in removed.stdout
+        with company.database.connect() as connection:
+            tables = "SELECT to_regclass('django_admin_log'), to_regclass('webhooks_webhook')"
+            kept = connection.execute(tables).fetchone()
+        assert kept == ('django_admin_log', None)
