@@ -15,11 +15,12 @@ def absolute(match: re.Match) -> str:
 
 
 README = re.sub(r'(\]\(|src="|href=")(?!https?:|#|/)([^)"\s]+)', absolute, (ROOT / 'README.md').read_text())
-# What an earlier build left in `build/` would go into the wheel: files that were deleted since, migrations too.
+# What an earlier build left here would go into the package: files that were deleted since, migrations too, from `build/`
+# into the wheel, and whatever the list in `*.egg-info` names into the archive.
 BUILD = TemporaryDirectory(prefix='netbox-webhooks-')
 # All else that the package is stands in pyproject.toml.
 setup(
     long_description=README,
     long_description_content_type='text/markdown',
-    options={'build': {'build_base': BUILD.name}},
+    options={'build': {'build_base': BUILD.name}, 'egg_info': {'egg_base': BUILD.name}},
 )

@@ -240,6 +240,7 @@ class TestRelease:
         assert answer.returncode == 0, answer.stderr
         assert f'Ready. Publish it with: git tag v{WebhooksConfig.version}' in answer.stdout
         assert len(list((release.folder / 'dist').iterdir())) == 2
+        assert not list(release.folder.glob('*.egg-info'))  # the next archive would hold what it names
 
     @pytest.mark.parametrize('name', ['pyproject.toml', 'README.md', 'docs/installation.md'])
     def test_it_refuses_an_address_that_is_an_example(self, release, name):
