@@ -36,13 +36,13 @@ from tenancy.models import Tenant
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import claims, job_time, lanes, rescue, runner
+from webhooks.engine import claims, crew, job_time, lanes, rescue, runner
 from webhooks.engine import senders as module
 from webhooks.engine.claimed import prepare
 from webhooks.engine.claims import is_held_by_time
 from webhooks.engine.job_time import Span
 from webhooks.engine.ledger import Ledger
-from webhooks.engine.senders import THREADS, Senders
+from webhooks.engine.senders import SPARE, THREADS, Senders
 from webhooks.exceptions import DefinitionError
 from webhooks.models import Attempt, Delivery, Health, Webhook
 from webhooks.outbox import queue, wakeup
@@ -430,6 +430,22 @@ def test_a_webhook_with_nothing_under_way_waits_for_no_queue(receiver, monkeypat
             receiver.wait_for(2)
         paths = [request.path for request in receiver.wait_for(11, timeout=60)]
     assert paths.index('/idle') <= 3
+
+
+def test_the_spare_threads_are_for_webhooks_that_have_none(receiver):
+    """Of the others nothing is claimed meanwhile: it would wait here for nothing."""
+    receiver.answers(HOOK, Answer(manner=Manner.HANG))
+    webhook = subscribe(receiver.url(HOOK), Site, concurrency=100)
+    sites(THREADS)
+    dispatch_all()
+    claimed, builder = claim(limit=THREADS), Builder(webhook)
+    with crew.opened() as helpers:
+        assert (helpers.free, helpers.is_full, set(helpers.closed)) == (THREADS - SPARE, False, set())
+        for one in claimed:
+            helpers.senders.begin(prepare(one, builder, time.time()), math.inf)
+        receiver.wait_for(THREADS - SPARE, timeout=60)
+        assert (helpers.free, helpers.is_full, set(helpers.closed)) == (SPARE, True, {webhook.pk})
+        receiver.close()
 
 
 def test_a_job_that_did_nothing_counts_nothing(webhook):

@@ -748,7 +748,7 @@ class TestLeftAlone:
         place, now = existing(name='a'), timezone.now()
         waiting = {'status': PENDING, 'error': '', 'response_status': None}
         delivery(event(place), webhook, 1, due_at=now + timedelta(hours=1), **waiting)
-        delivery(event(place, kind='job_ended'), webhook, 0, due_at=now, **waiting)
+        delivery(event(place, kind='job_ended', transaction_id=0), webhook, 0, due_at=now, **waiting)
         assert claim() == []
         delivery(event(place), webhook, 0, due_at=now, **waiting)
         assert [one.event.kind for one in claim()] == ['job_ended']
