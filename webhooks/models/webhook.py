@@ -23,6 +23,7 @@ from ..exceptions import DecryptionError
 from ..security import signing
 from ..validation.headers import MOVED, mask_headers
 from ..validation.moved import is_moved
+from .concurrent import ConcurrentModel
 from .fields import SealedField, UrlField
 
 ANY_TEMPLATE = """
@@ -32,7 +33,7 @@ ANY_TEMPLATE = """
 SEALED_FIELDS = ('secret', 'previous_secret', 'additional_headers')
 
 
-class Webhook(NetBoxModel):
+class Webhook(ConcurrentModel, NetBoxModel):
     """An endpoint, what it is told of, and how it is called. What happened to it is in Health."""
 
     name = models.CharField(_('name'), max_length=150, unique=True)
@@ -188,6 +189,9 @@ class Webhook(NetBoxModel):
             'delivery of the day, or when a backfill of it has ended.'
         ),
     )
+
+    # A rotation, and an endpoint that is gone.
+    guarded = (('secret', 'previous_secret', 'previous_secret_expires'), ('enabled',))
 
     # NetBox would look for the page of a plugin's model in its own manual.
     docs_url = ''

@@ -281,3 +281,20 @@ def test_a_410_from_where_it_sends_no_more_disables_nothing(webhook, receiver):
     assert deliveries(PENDING)
     assert work() == 'nothing to send'
     assert Webhook.objects.get(pk=webhook.pk).enabled
+
+
+def test_an_edit_of_what_was_read_before_the_endpoint_was_gone_does_not_enable_it(suspended, receiver):
+    receiver.open()
+    receiver.answers(HOOK, 410)
+    pass_probe_interval(suspended)
+    read = Webhook.objects.get(pk=suspended.pk)
+    work()
+    read.description = 'edited'
+    read.save()
+    stored = Webhook.objects.get(pk=suspended.pk)
+    assert (read.enabled, stored.enabled, stored.description) == (False, False, 'edited')
+    assert not stored.subscriptions.filter(until=None).exists()
+    read.enabled = True
+    read.save()
+    assert Webhook.objects.get(pk=suspended.pk).enabled
+    assert stored.subscriptions.filter(until=None).exists()

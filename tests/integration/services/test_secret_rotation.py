@@ -10,10 +10,12 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 from django.utils import timezone
 from standardwebhooks import Webhook as Verifier
+from support.admin_browser import changes_of, filled, page_of
 from support.builders import subscribe
 from support.engine import change_settings, in_thread, is_anybody_blocked
 
 from devstack.process import wait_until
+from webhooks import validation
 from webhooks.api.views import WebhookViewSet
 from webhooks.engine import runner
 from webhooks.models import Delivery, Webhook
@@ -131,6 +133,59 @@ class TestOtherDoors:
         sent = {'secret': rotated.secret.reveal()} if is_repeated else {'description': 'changed'}
         assert api_client.patch(f'{BASE}{rotated.pk}/', sent, format='json').status_code == 200
         assert Webhook.objects.get().secrets() == rotated.secrets()
+
+
+@pytest.fixture
+def meanwhile(webhook, monkeypatch) -> list[str]:
+    """Somebody rotates the secret while an edit is being checked: the new one is here then."""
+    secrets, check = [], validation.errors
+
+    def rotate_and_check(definition):
+        if not secrets:
+            secrets.append(secret_rotation.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1))[1])
+        return check(definition)
+
+    monkeypatch.setattr(validation, 'errors', rotate_and_check)
+    return secrets
+
+
+class TestEdits:
+    """An edit writes all columns of what it has read, maybe seconds before."""
+
+    @pytest.mark.parametrize('door', ['api', 'form', 'bulk edit', 'admin'])
+    def test_a_rotation_meanwhile_stays(self, webhook, meanwhile, api_client, admin_pages, door):
+        old, change = webhook.secret.reveal(), {'description': 'edited'}
+        if door == 'api':
+            answer = api_client.patch(f'{BASE}{webhook.pk}/', change, format='json')
+        elif door == 'form':
+            answer = admin_pages.post(f'{PAGES}{webhook.pk}/edit/', filled(**change))
+        elif door == 'bulk edit':
+            answer = admin_pages.post(f'{PAGES}edit/', {'pk': webhook.pk, '_apply': '', **change})
+        else:
+            answer = admin_pages.post(page_of(webhook), filled(**change))
+        assert answer.status_code in (200, 302)
+        stored = Webhook.objects.get()
+        assert (stored.description, stored.secrets()) == ('edited', [*meanwhile, old])
+        made = changes_of(webhook)[-1]
+        assert made.prechange_data['stamps'] == made.postchange_data['stamps']
+        assert made.postchange_data['stamps']['secret'] == stored.secret.stamp
+
+    def test_a_secret_that_the_edit_brings_signs_alone(self, webhook, meanwhile, api_client):
+        assert api_client.patch(f'{BASE}{webhook.pk}/', {'secret': 'new'}, format='json').status_code == 200
+        assert meanwhile
+        assert Webhook.objects.get().secrets() == ['new']
+
+    def test_what_was_read_in_part_or_again_is_saved_as_it_is(self, webhook):
+        part, again = Webhook.objects.defer('secret').get(), Webhook.objects.get()
+        _webhook, new = secret_rotation.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1))
+        part.description = 'edited'
+        part.save()
+        again.refresh_from_db(fields=['secret'])
+        again.save()
+        assert Webhook.objects.get().secrets()[0] == new
+        again.secret = 'another'
+        again.save()
+        assert Webhook.objects.get().secret.reveal() == 'another'
 
 
 def test_two_rotations_of_what_was_read_once_both_sign(webhook, api_client, monkeypatch):

@@ -1,0 +1,74 @@
+"""Saving what was read a while ago, without undoing what was committed since.
+
+A form, a bulk edit and the REST API read an object, check it, which may take seconds, and save all of its columns. So
+they would bring back a secret that somebody has just replaced, or enable what an endpoint has just had disabled.
+"""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from django.db import models, router, transaction
+
+MISSING = object()
+
+
+class ConcurrentModel(models.Model):
+    """Saves the `guarded` columns only where the caller has changed them: else they stay as they are stored."""
+
+    # Columns that others write, too. Those of a group belong together.
+    guarded: tuple[tuple[str, ...], ...] = ()
+    # What was read of them.
+    _read: Mapping[str, Any] = MappingProxyType({})
+
+    class Meta:
+        abstract = True
+
+    @classmethod
+    def from_db(cls, *args, **kwargs) -> 'ConcurrentModel':
+        made = super().from_db(*args, **kwargs)
+        made._remember(made._guarded_names())
+        return made
+
+    def refresh_from_db(self, using: str | None = None, fields: Iterable[str] | None = None, **kwargs) -> None:
+        names = None if fields is None else list(fields)
+        super().refresh_from_db(using, names, **kwargs)
+        self._remember(name for name in self._guarded_names() if names is None or name in names)
+
+    def save(self, *, using: str | None = None, update_fields: Iterable[str] | None = None, **kwargs) -> None:
+        if self._state.adding or update_fields is not None:
+            super().save(using=using, update_fields=update_fields, **kwargs)
+            return
+        alias = using or router.db_for_write(type(self), instance=self)
+        with transaction.atomic(alias):
+            self._take_over(alias)
+            super().save(using=using, **kwargs)
+
+    save.alters_data = True
+
+    def has_changed(self, name: str) -> bool:
+        """Whether the guarded column has another value than the one that was read, or was not read at all."""
+        return name in vars(self) and vars(self)[name] != self._read.get(name, MISSING)
+
+    def _guarded_names(self) -> list[str]:
+        return [name for group in self.guarded for name in group]
+
+    def _remember(self, names: Iterable[str]) -> None:
+        self._read = {**self._read, **{name: vars(self)[name] for name in names if name in vars(self)}}
+
+    def _take_over(self, alias: str) -> None:
+        """Read what the caller has not changed, under the lock that the save takes anyway."""
+        untouched = [group for group in self.guarded if not any(map(self.has_changed, group))]
+        read = [name for group in untouched for name in group if name in self._read]
+        if not read:
+            return
+        stored = type(self)._base_manager.using(alias).select_for_update(no_key=True).filter(pk=self.pk).first()
+        newer = [name for name in read if stored and vars(stored)[name] != self._read[name]]
+        if not stored or not newer:
+            return
+        vars(self).update({name: vars(stored)[name] for name in newer})
+        self._remember(newer)
+        if '_prechange_snapshot' in vars(self):
+            # Else the change log would count as changed here what was changed by others.
+            stored.snapshot()
+            self._prechange_snapshot = stored._prechange_snapshot
