@@ -26,6 +26,7 @@ from ..services import preview, redelivery
 from ..storable import is_key
 from ..ui import panels
 from ..ui.buttons import BulkRedeliver, Redeliver
+from .selection import CheckedSelectionMixin
 
 
 @register_model_view(Delivery, 'list', path='', detail=False)
@@ -108,14 +109,15 @@ class DeliveryRedeliverView(RedeliverMixin, BaseObjectView):
 
 
 @register_model_view(Delivery, 'bulk_redeliver', path='redeliver', detail=False)
-class DeliveryBulkRedeliverView(RedeliverMixin, BaseMultiObjectView):
+class DeliveryBulkRedeliverView(CheckedSelectionMixin, RedeliverMixin, BaseMultiObjectView):
     filterset = filtersets.DeliveryFilterSet
 
     def get(self, request: HttpRequest) -> HttpResponse:
         return redirect(self.get_return_url(request))
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        self.redeliver(self._selected(request))
+        if not self.is_refused(request):
+            self.redeliver(self._selected(request))
         return redirect(self.get_return_url(request))
 
     def _selected(self, request: HttpRequest) -> QuerySet[Delivery]:

@@ -184,6 +184,15 @@ def test_all_deliveries_of_the_filter_are_sent_again(committed, admin_pages):
     assert Delivery.objects.filter(status='pending').count() == 2
 
 
+@pytest.mark.parametrize('refused', ['webhook_id=99999', 'created__gte=garbage', 'event_id=99999', 'status=bogus'])
+def test_all_of_a_filter_that_is_refused_is_none(committed, admin_pages, refused):
+    failed = delivery(event(site()), status='failed')
+    answer = admin_pages.post(f'{PAGES}deliveries/redeliver/?{refused}', {'_all': 'on'})
+    assert 'the filter is not valid' in said(answer)
+    failed.refresh_from_db()
+    assert failed.status == 'failed'
+
+
 def test_superseded_ones_are_not_among_all_unless_they_are_asked_for(committed, admin_pages):
     webhook = subscribe(NOWHERE, Site)
     failed, superseded = (delivery(event(site()), webhook, status=status) for status in ('failed', 'superseded'))
