@@ -1,6 +1,7 @@
 """Webhooks from CSV, JSON or YAML."""
 
 import csv
+from collections.abc import Mapping
 from typing import Any
 
 from django import forms
@@ -111,17 +112,33 @@ class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
         fields = shown_in('import')
         help_texts = MORE_HELP
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, headers: Mapping[str, str | None] | None = None, **kwargs):
         super().__init__(*args, **kwargs)
+        self.headers = headers or {}
+        dotted = [(name, key) for name, key in self.headers.items() if key]
+        self._unknown_headers = [f'{name}.{key}' for name, key in dotted if not self._find_by(name, key)]
         for name in set(NEEDED) & self.fields.keys():
             self.fields[name].required = False
         if self.is_bound:
             self.data = {**self.data, **self._filled(), **self._as_text()}
 
     def clean(self) -> dict[str, Any] | None:
+        for header in self._unknown_headers:
+            self.add_error(None, _('Unrecognized header: {name}').format(name=header))
         cleaned = super().clean()
         check_expand(self)
         return cleaned
+
+    def _find_by(self, name: str, key: str) -> bool:
+        """Let a header such as ignore_users.email say by what objects are found. False: they have no such column.
+
+        NetBox's own form takes any, and fails.
+        """
+        queryset = getattr(self.fields.get(name), 'queryset', None)
+        if queryset is None or key not in {column.name for column in queryset.model._meta.concrete_fields}:
+            return False
+        self.fields[name].to_field_name = key
+        return True
 
     def _filled(self) -> dict[str, Any]:
         """Return what the webhook has where a cell is blank, or where a new one is not given the column.

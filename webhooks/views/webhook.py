@@ -4,7 +4,9 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+from core.signals import clear_events
 from django.contrib import messages
+from django.db import DataError
 from django.forms import Form
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -30,6 +32,7 @@ from ..presentation.fields import label
 from ..services import backfill, banners, preview, redelivery, secret_rotation, trial, waiting
 from ..ui import panels
 from ..ui.buttons import Backfill, Replay, RotateSecret, SendTest, SendWaiting
+from .selection import CheckedSelectionMixin
 
 WEBHOOK, STATE, SOME_CHANGES, REQUEST, RETRIES, *REST = panels.cards()
 
@@ -123,7 +126,7 @@ class WebhookBulkImportView(generic.BulkImportView):
 
 
 @register_model_view(Webhook, 'bulk_edit', path='edit', detail=False)
-class WebhookBulkEditView(generic.BulkEditView):
+class WebhookBulkEditView(CheckedSelectionMixin, generic.BulkEditView):
     queryset = Webhook.objects.all()
     filterset = filtersets.WebhookFilterSet
     table = tables.WebhookTable
@@ -131,13 +134,22 @@ class WebhookBulkEditView(generic.BulkEditView):
 
 
 @register_model_view(Webhook, 'bulk_rename', path='rename', detail=False)
-class WebhookBulkRenameView(generic.BulkRenameView):
+class WebhookBulkRenameView(CheckedSelectionMixin, generic.BulkRenameView):
     queryset = Webhook.objects.all()
     filterset = filtersets.WebhookFilterSet
 
+    def post(self, request: HttpRequest, *args, **kwargs) -> HttpResponse:
+        """NetBox's own view fails at a name that is longer than its column."""
+        try:
+            return super().post(request, *args, **kwargs)
+        except DataError as error:
+            clear_events.send(sender=type(self))
+            messages.error(request, str(error).partition('\n')[0])
+            return redirect(self.get_return_url(request))
+
 
 @register_model_view(Webhook, 'bulk_delete', path='delete', detail=False)
-class WebhookBulkDeleteView(generic.BulkDeleteView):
+class WebhookBulkDeleteView(CheckedSelectionMixin, generic.BulkDeleteView):
     queryset = Webhook.objects.all()
     filterset = filtersets.WebhookFilterSet
     table = tables.WebhookTable

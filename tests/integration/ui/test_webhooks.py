@@ -275,8 +275,53 @@ def test_the_change_log_shows_no_secret(admin_pages, secretive):
 
 
 #
+# Many at once
+#
+
+ALL = [
+    ('edit', {'_apply': '1', 'description': 'changed'}),
+    ('rename', {'_apply': '1', 'find': 'Old', 'replace': 'New'}),
+    ('delete', {'_confirm': '1', 'confirm': 'on'}),
+]
+
+
+@pytest.mark.parametrize(('view', 'sent'), ALL)
+@pytest.mark.parametrize('is_refused', [True, False])
+def test_all_of_a_filter_that_is_refused_is_none(admin_pages, view, sent, is_refused):
+    webhook = subscribe(NOWHERE, Site, name='Old')
+    query = 'ignore_user_id=99999' if is_refused else 'name=Old'
+    data = sent if view == 'edit' else sent | {'pk': webhook.pk}
+    answer = admin_pages.post(f'{PAGES}webhooks/{view}/?{query}', data | {'_all': 'on'})
+    assert answer.status_code == 302
+    assert Webhook.objects.filter(name='Old', description='').exists() is is_refused
+
+
+@pytest.mark.parametrize(('length', 'is_renamed'), [(150, True), (151, False)])
+def test_a_name_that_becomes_too_long_is_refused(admin_pages, length, is_renamed):
+    webhook = subscribe(NOWHERE, Site, name='Old')
+    data = {'pk': webhook.pk, '_apply': '1', 'find': 'Old', 'replace': 'n' * length}
+    assert admin_pages.post(f'{PAGES}webhooks/rename/', data).status_code == 302
+    webhook.refresh_from_db()
+    assert (webhook.name != 'Old') is is_renamed
+
+
+#
 # Import
 #
+
+
+@pytest.mark.parametrize('header', ['ignore_users.nope', 'ignore_users.groups__name', 'tags.nope', 'nope.name'])
+def test_an_import_names_a_header_that_leads_nowhere(admin_pages, header):
+    answer = import_csv(admin_pages, f'name,type_create,payload_url,{header}', 'New,true,https://a.example/,x')
+    assert header in str(answer.context['form'].errors)
+    assert not Webhook.objects.exists()
+
+
+def test_an_import_finds_users_by_another_field(admin_pages, netbox_user):
+    header = 'name,type_create,payload_url,ignore_users.email'
+    answer = import_csv(admin_pages, header, f'New,true,https://a.example/,{netbox_user.email}')
+    assert answer.status_code == 302, answer.context['form'].errors
+    assert list(Webhook.objects.get().ignore_users.all()) == [netbox_user]
 
 
 @pytest.mark.parametrize('types', ['dcim.sites', 'extras.tag', 'site'])
