@@ -17,7 +17,7 @@ from support.engine import work
 from support.log import batch, delivery, event
 
 from devstack.receiver import Receiver
-from webhooks.models import Delivery, Event, Webhook
+from webhooks.models import Backfill, Delivery, Event, Webhook
 
 API = '/api/plugins/webhooks/'
 PAGES = '/plugins/webhooks/'
@@ -78,6 +78,23 @@ class TestWhatIsShown:
         assert not leaks(text)
         assert ('Bern' in text) is ('deliveries/?brief' not in address)
         assert address.startswith(API) or leaks(_text(everyone.get(address)))
+
+    def test_the_filter_of_a_backfill_and_what_it_leaves_are_shown_to_those_who_may_view_all(
+        self, log, clerk_api, clerk_pages, everyone, api_client, grant
+    ):
+        webhook = log[0].webhook
+        address = f'{API}webhooks/{webhook.pk}/backfill/'
+        assert api_client.post(address, {'filter': f'name={HIDDEN}'}, format='json').status_code == 201
+        Backfill.objects.update(error=f'cannot read {HIDDEN}')
+        hidden = clerk_api.get(address).json()
+        told = {name: hidden[name] for name in ('state', 'restricted', 'filter', 'error', 'total', 'sent')}
+        assert told == {'state': 'running', 'restricted': True, 'filter': '', 'error': '', 'total': None, 'sent': None}
+        assert not leaks(_text(clerk_pages.get(webhook.get_absolute_url())))
+        assert api_client.get(address).json()['total'] == 1
+        assert leaks(_text(everyone.get(webhook.get_absolute_url())))
+        grant(Site, 'view')
+        shown = clerk_api.get(address).json()
+        assert [shown[name] for name in ('restricted', 'filter', 'total')] == [False, f'name={HIDDEN}', 1]
 
     def test_the_rows_are_still_there(self, log, clerk_api):
         """That something is sent, and how, is no secret of the object."""

@@ -84,12 +84,19 @@ class BackfillStartSerializer(StorableMixin, serializers.Serializer):
 @extend_schema_serializer(component_name='WebhookBackfill')
 class BackfillSerializer(serializers.Serializer):
     state = serializers.ChoiceField(choices=BackfillStateChoices, read_only=True, source='backfill.state')
-    error = serializers.CharField(read_only=True, source='backfill.error')
+    error = serializers.CharField(read_only=True)
     object_types = serializers.ListField(child=serializers.CharField(), read_only=True, source='labels')
-    filter = serializers.CharField(read_only=True, source='backfill.query')
-    total = serializers.IntegerField(read_only=True, help_text=_('Objects.'))
+    filter = serializers.CharField(read_only=True, source='query')
+    total = serializers.IntegerField(read_only=True, allow_null=True, help_text=_('Objects.'))
     sent = serializers.IntegerField(
-        read_only=True, help_text=_('Of these: delivered, failed, replaced by a change, or left out by conditions.')
+        read_only=True,
+        allow_null=True,
+        help_text=_('Of these: delivered, failed, replaced by a change, or left out by conditions.'),
+    )
+    restricted = serializers.BooleanField(
+        read_only=True,
+        source='is_restricted',
+        help_text=_('There is a filter, and the user may not view all objects: what tells of it is left out.'),
     )
     username = serializers.CharField(read_only=True, source='backfill.username')
     started_at = serializers.DateTimeField(read_only=True, source='backfill.started_at')

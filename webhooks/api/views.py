@@ -220,7 +220,7 @@ class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
         return self._progress(webhook)
 
     def _progress(self, webhook: Webhook, code: int = status.HTTP_200_OK) -> Response:
-        found = progress.of(webhook)
+        found = progress.of(webhook, self.request.user)
         if found is None:
             raise NotFound
         return Response(BackfillSerializer(found).data, status=code)

@@ -236,7 +236,7 @@ class WebhookAdmin(BaseAdmin):
         form = BackfillForm(request.POST if START in request.POST else None, webhook=webhook)
         if request.method == 'POST' and self._act(request, webhook, form):
             return redirect(request.path)
-        found = progress.of(webhook)
+        found = progress.of(webhook, request.user)
         context = {
             **self.admin_site.each_context(request),
             'opts': self.opts,

@@ -1,24 +1,56 @@
 """How far a backfill has come, for pages, the REST API and the command."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from django.contrib.contenttypes.models import ContentType
 
 from .. import object_types
 from ..choices import BackfillStateChoices
 from ..models import Backfill, Webhook
+from ..visibility import Reader, may_view_all, sees_everything
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a backfill has come. `sent` are delivered, failed, replaced by a change, or left out by conditions."""
+    """How far a backfill has come.
+
+    What a filter leaves tells of the objects. So `query`, `error`, `sent` and `total` are empty or None for a `reader`
+    who may not view all of them. Without a reader everything is there.
+    """
 
     backfill: Backfill
-    sent: int
+    reader: Reader | None = None
+
+    @cached_property
+    def is_restricted(self) -> bool:
+        """Whether the reader may not know of the filter, and of what it leaves."""
+        if not self.backfill.query or self.reader is None:
+            return False
+        return not all(_may_view_all(self.reader, one) for one in self._types())
 
     @property
-    def total(self) -> int:
+    def query(self) -> str:
+        """Which objects are sent, as the URL of a list has it."""
+        return '' if self.is_restricted else self.backfill.query
+
+    @property
+    def error(self) -> str:
+        """Why it failed."""
+        return '' if self.is_restricted else self.backfill.error
+
+    @cached_property
+    def sent(self) -> int | None:
+        """How many are delivered, failed, replaced by a change, or left out by conditions."""
+        if self.is_restricted:
+            return None
+        return max(self.backfill.recorded - self.backfill.count_open(), 0)
+
+    @property
+    def total(self) -> int | None:
         """As counted at the start; objects may have come since, or have gone."""
+        if self.is_restricted:
+            return None
         backfill = self.backfill
         is_whole = backfill.state == BackfillStateChoices.COMPLETED
         return backfill.recorded if is_whole else max(backfill.total, backfill.recorded)
@@ -43,7 +75,12 @@ class Progress:
         return [found[pk] for pk in self.backfill.object_types if pk in found]
 
 
-def of(webhook: Webhook) -> Progress | None:
+def _may_view_all(reader: Reader, object_type: ContentType) -> bool:
+    model = object_type.model_class()
+    return sees_everything(reader) if model is None else may_view_all(reader, model)
+
+
+def of(webhook: Webhook, reader: Reader | None = None) -> Progress | None:
     """Return how far the webhook's last backfill has come, None where there was none."""
     backfill = Backfill.objects.filter(pk=webhook.pk).first()
-    return backfill and Progress(backfill, max(backfill.recorded - backfill.count_open(), 0))
+    return backfill and Progress(backfill, reader)

@@ -162,7 +162,7 @@ class BackfillPanel(panels.Panel):
     def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
         own = super().get_context(context)
         webhook, user = own['object'], own['request'].user
-        made = progress.of(webhook)
+        made = progress.of(webhook, user)
         is_allowed = user.has_perm('webhooks.backfill_webhook', webhook)
         return {
             **own,
