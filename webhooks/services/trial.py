@@ -43,7 +43,7 @@ def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
     """Send a test event now, of the newest object that the webhook is subscribed to, and return its closed delivery.
 
     It is marked as a test, jumps the line and is tried once, whether the webhook is enabled or not. It waits LONGEST
-    for an answer. Raises DefinitionError where there is no object to show, or others are being tested, and Busy where
+    for an answer. Raises DefinitionError where there is no object to show, and Busy where others are being tested or
     somebody else holds the locks.
     """
     lease = uuid.uuid4()
@@ -102,7 +102,7 @@ def _explain(outcome: Outcome, webhook: Webhook) -> Outcome:
 
 
 def _check_room(webhook: Webhook, now: datetime) -> None:
-    """Raise DefinitionError where the webhook is being tested, or as many are as may hold threads.
+    """Raise Busy where the webhook is being tested, or as many are as may hold threads.
 
     From here to the commit, one at a time.
     """
@@ -112,9 +112,9 @@ def _check_room(webhook: Webhook, now: datetime) -> None:
     under_way = Delivery.objects.filter(event__test=True, status=StatusChoices.SENDING, lease_until__gt=now)
     testing = list(under_way.values_list('webhook', flat=True))
     if webhook.pk in testing:
-        raise DefinitionError('test', _('A test of this webhook is under way: wait for its answer.'))
+        raise Busy(_('A test of this webhook is under way: wait for its answer.'))
     if len(testing) >= MOST:
-        raise DefinitionError('test', _('Others are being tested: try again in some seconds.'))
+        raise Busy(_('Others are being tested: try again in some seconds.'))
 
 
 @transaction.atomic
