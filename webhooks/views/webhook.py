@@ -25,7 +25,7 @@ from utilities.views import ViewTab, register_model_view
 from .. import filtersets, forms, tables
 from ..engine.lanes import Busy
 from ..exceptions import DefinitionError
-from ..models import Webhook
+from ..models import Delivery, Webhook
 from ..presentation import actions
 from ..presentation.actions import Action
 from ..presentation.fields import label
@@ -201,7 +201,8 @@ class WebhookTestView(WebhookActionView):
             messages.error(request, str(error))
             return redirect(webhook.get_absolute_url())
         messages.add_message(request, *trial.announce(delivery))
-        return redirect(delivery.get_absolute_url())
+        may_view = Delivery.objects.restrict(request.user, 'view').filter(pk=delivery.pk).exists()
+        return redirect((delivery if may_view else webhook).get_absolute_url())
 
 
 @register_model_view(Webhook, 'replay')

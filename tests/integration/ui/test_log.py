@@ -229,6 +229,17 @@ def test_a_test_event_shows_its_answer(committed, admin_pages, receiver):
     assert receiver.requests
 
 
+def test_a_test_leads_to_its_delivery_those_who_may_view_it(committed, clerk_pages, grant, receiver):
+    site()
+    webhook = subscribe(receiver.url('/hook'), Site)
+    grant(Webhook, 'view', 'test')
+    address = f'{webhook.get_absolute_url()}test/'
+    answer = clerk_pages.post(address)
+    assert (answer.url, 'answered with HTTP 200' in said(answer)) == (webhook.get_absolute_url(), True)
+    grant(Delivery, 'view')
+    assert clerk_pages.post(address).url == Delivery.objects.latest('pk').get_absolute_url()
+
+
 def test_a_test_that_fails_says_why(committed, admin_pages):
     webhook = subscribe(NOWHERE, Site)
     assert 'no object' in said(admin_pages.post(f'{webhook.get_absolute_url()}test/'))
