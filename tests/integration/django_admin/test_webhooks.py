@@ -173,6 +173,12 @@ class TestWebhookList:
         subscribe(NOWHERE, Rack, name='Other', enabled=False, paused=True)
         assert list(client.get(WEBHOOKS, parameters).context['cl'].result_list) == [webhook]
 
+    @pytest.mark.parametrize('name', ['payload_url', 'additional_headers', 'secret', 'previous_secret'])
+    def test_no_filter_tells_what_is_masked(self, client, webhook, name):
+        for guess in ('hidden', 'wrong'):
+            assert client.get(WEBHOOKS, {f'{name}__contains': guess}).status_code == 400
+        assert client.get(WEBHOOKS, {'name__contains': 'Rec'}).status_code == 200
+
     def test_queries_do_not_grow_with_the_list(self, client):
         subscribe(NOWHERE, Site)
         few = queries(client, WEBHOOKS)
