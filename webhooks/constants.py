@@ -38,6 +38,9 @@ MAX_URL = 500
 # Keys of `expand`, and how far one leads: device.site.region.
 MAX_EXPAND_KEYS, MAX_EXPAND_LEVELS = 20, 3
 
+# Of a secret. Each request is signed with it.
+MAX_SECRET = 1000
+
 # Characters of any other template of a webhook, of its headers, and of its conditions as JSON.
 MAX_TEMPLATE = 64 * 1024
 

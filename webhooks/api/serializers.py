@@ -24,7 +24,6 @@ from ..models import Attempt, Delivery, Event, Health, Webhook
 from ..permissions import RESTRICTED_OF_ATTEMPT
 from ..presentation.fields import MORE_HELP, help_of, shown_in
 from ..presets import all_presets
-from ..security.masking import MASK
 from ..services import expandable
 from ..storable import is_storable
 from ..validation.headers import merge_headers
@@ -148,11 +147,6 @@ class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerialize
             return merge_headers(data['additional_headers'], stored.additional_headers, moved)
         except DefinitionError as error:
             raise serializers.ValidationError({error.field: str(error)}) from None
-
-    def validate_secret(self, value: str) -> str:
-        if value == MASK:
-            raise serializers.ValidationError(_('Enter the secret itself, or leave the field out to keep it.'))
-        return value
 
     def validate_conditions(self, value: Any) -> Any:
         if value is not None and not isinstance(value, dict):

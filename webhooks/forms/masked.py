@@ -3,11 +3,9 @@
 from typing import Any
 
 from django import forms
-from django.utils.translation import gettext as _
 
 from ..exceptions import DefinitionError
 from ..models.fields import Sealed
-from ..security.masking import MASK
 from ..validation.headers import merge_headers
 from ..validation.moved import is_moved
 from ..validation.url import merge_url
@@ -43,7 +41,4 @@ class MaskedFieldsMixin(forms.ModelForm):
 
     def clean_secret(self) -> Sealed | str:
         """Blank keeps the secret."""
-        secret = self.cleaned_data['secret']
-        if secret == MASK:
-            raise forms.ValidationError(_('Enter the secret itself, or leave it blank to keep it.'))
-        return secret or self.instance.secret
+        return self.cleaned_data['secret'] or self.instance.secret

@@ -256,6 +256,11 @@ class Webhook(ConcurrentModel, NetBoxModel):
         """Seconds for one request: its own, or else WEBHOOK_DEFAULT_TIMEOUT."""
         return self.timeout or settings.WEBHOOK_DEFAULT_TIMEOUT
 
+    @property
+    def has_new_secret(self) -> bool:
+        """Whether the secret is another than the stored one."""
+        return self.has_changed('secret')
+
     def secrets(self) -> list[str]:
         """Return the secrets that sign now, the current one first; [] where there is none. Raises DecryptionError."""
         if not self.secret:

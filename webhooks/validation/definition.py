@@ -4,7 +4,10 @@ from typing import Any, Protocol
 
 
 class Definition(Protocol):
-    """A webhook's fields, by the model's names. `timeout` is in seconds; `kinds` are values of KindChoices."""
+    """A webhook's fields, by the model's names. `timeout` is in seconds; `kinds` are values of KindChoices.
+
+    `has_new_secret` tells whether the secret is another than the stored one.
+    """
 
     payload_url: str
     http_method: str
@@ -22,3 +25,4 @@ class Definition(Protocol):
     client_key_path: str
     timeout: int | None
     kinds: list[str]
+    has_new_secret: bool

@@ -4,17 +4,30 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
+from ..constants import MAX_SECRET
 from ..exceptions import DecryptionError, DefinitionError
 from ..security import signing
+from ..security.masking import MASK
 from .definition import Definition
 
 
 def check(definition: Definition) -> None:
-    """Raise DefinitionError for a secret that cannot be decrypted, or cannot sign."""
+    """Raise DefinitionError for a secret that cannot be decrypted, or cannot sign; for a new one, also as below."""
+    secret = reveal('secret', definition.secret)
+    if definition.has_new_secret:
+        _check_new(secret)
     try:
-        signing.check(reveal('secret', definition.secret))
+        signing.check(secret)
     except ValueError as error:
         raise DefinitionError('secret', _('Invalid secret: {error}.').format(error=error)) from None
+
+
+def _check_new(secret: str) -> None:
+    """Raise DefinitionError for the mask, which somebody has sent back, and for one that is too long."""
+    if secret == MASK:
+        raise DefinitionError('secret', _('Enter the secret itself, or leave it out to keep it.'))
+    if len(secret) > MAX_SECRET:
+        raise DefinitionError('secret', _('A secret has {number} characters at most.').format(number=MAX_SECRET))
 
 
 def reveal(field: str, sealed: Any) -> str:

@@ -188,6 +188,22 @@ class TestEdits:
         assert Webhook.objects.get().secret.reveal() == 'another'
 
 
+@pytest.mark.parametrize('secret', ['********', 'x' * 1001])
+class TestRefused:
+    """The mask, which was sent back, and what is too long."""
+
+    def test_a_bulk_edit_keeps_the_old_one(self, webhook, admin_pages, secret):
+        answer = admin_pages.post(f'{PAGES}edit/', {'pk': webhook.pk, 'secret': secret, '_apply': ''})
+        assert 'secret' in str(answer.context['form'].errors)
+        assert Webhook.objects.get().secret == webhook.secret
+
+    def test_where_it_is_stored_other_fields_can_be_edited(self, webhook, api_client, secret):
+        Webhook.objects.update(secret=Sealed.of(secret))
+        answer = api_client.patch(f'{BASE}{webhook.pk}/', {'description': 'edited'}, format='json')
+        assert answer.status_code == 200, answer.data
+        assert Webhook.objects.get().secret.reveal() == secret
+
+
 def test_two_rotations_of_what_was_read_once_both_sign(webhook, api_client, monkeypatch):
     stale = [Webhook.objects.get() for _ in range(2)]
     monkeypatch.setattr(WebhookViewSet, '_get_permitted', lambda *_: stale.pop())

@@ -112,6 +112,8 @@ BAD = [
     ({'secret': 'whsec_***'}, 'secret'),
     ({'secret': 'whsec_' + 'A' * 400}, 'secret'),
     ({'secret': 'whsk_AAAA'}, 'secret'),
+    ({'secret': '********'}, 'secret'),
+    ({'secret': 'x' * 1001}, 'secret'),
     ({'ca_file_path': '/etc/ssl/ca.pem'}, 'ca_file_path'),
     ({'ca_file_path': '/etc/ssl/ca.pem', 'ssl_verification': False}, 'ca_file_path'),
     ({'client_key_path': '/etc/ssl/key.pem'}, 'client_key_path'),

@@ -48,6 +48,7 @@ class Sound:
     client_key_path: str = ''
     timeout: int | None = None
     kinds: list[str] = dataclasses.field(default_factory=lambda: ['created'])
+    has_new_secret: bool = True
 
 
 def wrong(**fields: Any) -> set[str]:
@@ -273,6 +274,12 @@ class TestSecret:
     @pytest.mark.parametrize('secret', ['', 'any words', 'ä', 'whsec_' + 'YWFh' * 8])
     def test_that_signs(self, secret: str):
         assert wrong(secret=Sealed(secret)) == set()
+
+    def test_a_new_one_is_no_mask_and_not_too_long(self):
+        for secret in (MASK, 'x' * 1001):
+            assert wrong(secret=Sealed(secret)) == {'secret'}
+            assert wrong(secret=Sealed(secret), has_new_secret=False) == set()
+        assert wrong(secret=Sealed('x' * 1000)) == set()
 
     @pytest.mark.parametrize('secret', ['whsec_', 'whsec_YWFh', 'whsec_no base64', 'whsec_ä', 'whsec_' + 'YWFh' * 22])
     def test_that_does_not(self, secret: str):
