@@ -7,9 +7,11 @@ the row of its health, which goes last: so whatever breaks off the work, it is t
 from . import lanes, sql
 from .lanes import PART
 
-ORPHANS = """
+# One whose lane is free.
+TAKE = """
     SELECT webhook_id FROM webhooks_health h
-    WHERE NOT EXISTS (SELECT 1 FROM webhooks_webhook w WHERE w.id = h.webhook_id) LIMIT 1"""
+    WHERE NOT EXISTS (SELECT 1 FROM webhooks_webhook w WHERE w.id = h.webhook_id) LIMIT 1
+    FOR UPDATE OF h SKIP LOCKED"""
 
 # Attempts and batch items go along with their deliveries.
 PURGE = """
@@ -39,7 +41,7 @@ STRAYS = """
 def purge() -> bool:
     """Remove a part of the log of one deleted webhook. Returns whether there was any."""
     with lanes.turn():
-        held = lanes.take(sql.fetch_column(ORPHANS))
+        held = sql.fetch_column(TAKE)
         for webhook_id in held:
             if not _remove(webhook_id):
                 sql.execute('DELETE FROM webhooks_backfill WHERE webhook_id = %s', [webhook_id])

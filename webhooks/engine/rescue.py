@@ -32,10 +32,15 @@ UNREAD = tuple(f'event__{name}' for name in LONG_COLUMNS)
 # Deliveries in one transaction.
 PART = 100
 
-LAPSED_LANES = """
-    SELECT DISTINCT webhook_id FROM (
-        SELECT webhook_id FROM webhooks_delivery WHERE status = 'sending' AND lease_until < %(now)s LIMIT %(part)s
-    ) d"""
+# Lanes that are free: what lapsed in one that somebody holds keeps none of the others from it. What a deleted webhook
+# has left is purged.
+TAKE = """
+    SELECT w.id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
+    WHERE (
+        SELECT true FROM webhooks_delivery d
+        WHERE d.webhook_id = w.id AND d.status = 'sending' AND d.lease_until < %(now)s ORDER BY d.lease_until LIMIT 1
+    ) LIMIT %(part)s
+    FOR UPDATE OF h SKIP LOCKED"""
 
 TAKE_OVER = """
     UPDATE webhooks_delivery SET lease = %(lease)s WHERE status = 'sending' AND id = ANY(ARRAY(
@@ -68,10 +73,10 @@ def end_lease(lease: uuid.UUID) -> None:
 
 
 def _take_over(lease: uuid.UUID, now: datetime) -> list[Delivery]:
-    held = lanes.take(sql.fetch_column(LAPSED_LANES, {'now': now, 'part': PART}))
+    held = sql.fetch_column(TAKE, {'now': now, 'part': PART})
     if not held:
         return []
-    return fetch(sql.fetch_column(TAKE_OVER, {'lease': lease, 'now': now, 'part': PART, 'lanes': list(held)}))
+    return fetch(sql.fetch_column(TAKE_OVER, {'lease': lease, 'now': now, 'part': PART, 'lanes': held}))
 
 
 def fetch(pks: Iterable[int]) -> list[Delivery]:

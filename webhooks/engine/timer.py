@@ -14,6 +14,7 @@ from ..outbox.scope import is_migrated, look_again
 from . import sql
 from .backfill import CAN_GO_ON, LEFT_BEHIND
 from .claims import NOT_HELD
+from .expiry import IS_OVERDUE
 
 logger = logging.getLogger('webhooks.timer')
 
@@ -25,7 +26,7 @@ SOMETHING_TO_DO = f"""
             SELECT 1 FROM webhooks_event WHERE dispatched_at IS NULL AND (lease IS NULL OR lease_until < now())
         )
         OR EXISTS (SELECT 1 FROM webhooks_delivery WHERE status = 'sending' AND lease_until < now())
-        OR EXISTS (SELECT 1 FROM webhooks_delivery WHERE status = 'pending' AND expires_at < now())
+        OR EXISTS (SELECT 1 FROM webhooks_health h WHERE {IS_OVERDUE.format(now='now()')})
         OR EXISTS (
             SELECT 1 FROM webhooks_webhook w LEFT JOIN webhooks_health h ON h.webhook_id = w.id
             WHERE w.enabled AND NOT w.paused AND (

@@ -103,7 +103,7 @@ class Delivery(models.Model):
                 name='webhooks_delivery_line',
             ),
             models.Index(fields=['webhook', 'lease_until'], condition=SENDING, name='webhooks_delivery_lease'),
-            models.Index(fields=['expires_at', 'id'], condition=PENDING, name='webhooks_delivery_expires'),
+            models.Index(fields=['webhook', 'expires_at', 'id'], condition=PENDING, name='webhooks_delivery_overdue'),
             models.Index(
                 fields=['webhook', 'due_at'], condition=PENDING & Q(lapses__gt=0), name='webhooks_delivery_lapsed'
             ),

@@ -17,6 +17,7 @@ from support.engine import (
     claim_suspect,
     deliveries,
     dispatch_all,
+    expire,
     health,
     open_transaction,
     pass_leases,
@@ -29,7 +30,7 @@ from tenancy.models import Tenant
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Received, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import building, claims, expiry, job_time, lanes, outcomes, rescue, runner, sql, timer
+from webhooks.engine import building, claims, expiry, job_time, lanes, outcomes, purge, rescue, runner, sql, timer
 from webhooks.engine.claimed import Claimed
 from webhooks.engine.job_time import Pace
 from webhooks.engine.senders import SPARE, THREADS, Senders
@@ -42,6 +43,8 @@ pytestmark = pytest.mark.usefixtures('committed')
 
 PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
 BUSY, IDLE = '/busy', '/idle'
+# Also those of deleted webhooks.
+LANES = 'SELECT webhook_id FROM webhooks_health'
 # A tenth of a second and more on any machine, and within a template's two seconds.
 SLOW_TEMPLATE = '{% for j in range(80) %}{% for i in range(20000) %}{% set x = i * i %}{% endfor %}{% endfor %}slow'
 
@@ -473,6 +476,56 @@ class TestLane:
                 receiver.wait_for(1, to_idle, timeout=20)
         assert {one.attempt_count for one in deliveries(DELIVERED)} == {1}
         assert len(receiver.requests) == 2
+
+    @pytest.fixture
+    def held(self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Webhook:
+        """In whose lane is more than a slice, and older than what waits in the other's."""
+        monkeypatch.setattr(expiry, 'PART', 2)
+        monkeypatch.setattr(rescue, 'PART', 2)
+        held = subscribe(receiver.url(BUSY), Site)
+        subscribe(receiver.url(IDLE), Tenant)
+        sites(3)
+        tenant()
+        dispatch_all()
+        return held
+
+    def statuses(self, held: Webhook) -> tuple[set[str], set[str]]:
+        """Return those of the held one, and those of the other one."""
+        of_held = Delivery.objects.filter(webhook=held).values_list('status', flat=True)
+        return set(of_held), set(Delivery.objects.exclude(webhook=held).values_list('status', flat=True))
+
+    def test_while_one_is_held_what_has_expired_in_the_others_fails(self, held):
+        expire()
+        with open_transaction(lambda: lanes.take([held.pk])):
+            assert expiry.expire()
+            assert not expiry.expire()
+            assert self.statuses(held) == ({PENDING}, {FAILED})
+            assert timer.something_to_do()
+        assert expiry.expire()
+        assert expiry.expire()
+        assert not timer.something_to_do()
+        assert self.statuses(held) == ({FAILED}, {FAILED})
+
+    def test_while_one_is_held_what_has_lapsed_in_the_others_is_rescued(self, held):
+        assert len(claim()) == 4
+        pass_leases()
+        with open_transaction(lambda: lanes.take([held.pk])):
+            assert rescue.rescue()
+            assert not rescue.rescue()
+            assert self.statuses(held) == ({SENDING}, {PENDING})
+        assert rescue.rescue()
+        assert rescue.rescue()
+        assert self.statuses(held) == ({PENDING}, {PENDING})
+
+    def test_while_one_is_held_the_logs_of_other_deleted_webhooks_go(self, held):
+        Webhook.objects.all().delete()
+        with open_transaction(lambda: lanes.take([held.pk])):
+            while purge.purge():
+                pass
+            assert sql.fetch_column(LANES) == [held.pk]
+        while purge.purge():
+            pass
+        assert sql.fetch_column(LANES) == []
 
     def test_whoever_is_frozen_while_he_holds_one_is_ended_unless_the_transaction_is_older(self, receiver):
         webhook = subscribe(receiver.url(BUSY), Site)

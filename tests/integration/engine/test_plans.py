@@ -10,7 +10,7 @@ from django.db import connection, transaction
 from support.builders import site, subscribe
 from support.engine import dispatch_all
 
-from webhooks.engine import claims, event_claims, lanes, ordering, quarantine, timer
+from webhooks.engine import claims, event_claims, expiry, lanes, ordering, quarantine, rescue, timer
 from webhooks.models import Delivery, Event, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed', 'emptied')
@@ -120,7 +120,11 @@ def of_deliveries(webhook: Webhook) -> dict[str, int]:
     waiting = Delivery.objects.filter(status='pending', webhook=webhook).order_by('pk')
     oldest = list(waiting.values_list('pk', flat=True)[:FEW])
     read = {name: pages_read(getattr(claims, name), parameters) for name in ('CHOOSE', 'CLAIM', 'CLAIMABLE')}
-    return read | {'UNPARK': pages_read(ordering.UNPARK, {'ids': oldest, 'now': now})}
+    return read | {
+        'UNPARK': pages_read(ordering.UNPARK, {'ids': oldest, 'now': now}),
+        'rescue': pages_read(rescue.TAKE, {'now': now, 'part': FEW}),
+        'expiry': pages_read(expiry.TAKE, {'now': now, 'part': FEW}),
+    }
 
 
 def test_a_claim_of_events_reads_no_more_where_more_wait(webhook):
@@ -172,6 +176,20 @@ def test_a_claim_reads_no_more_of_a_long_backlog_that_postgresql_has_looked_at(w
         cursor.execute('ANALYZE webhooks_delivery')
     many = of_deliveries(webhook) | {'timer': pages_read(timer.SOMETHING_TO_DO, {})}
     assert {name: (few[name], many[name]) for name in few if many[name] > 2 * few[name] + FEW} == {}
+
+
+def test_what_has_expired_of_one_webhook_is_found_beside_all_that_has_of_another(webhook):
+    """Somebody holds the other's lane."""
+    few = subscribe(NOWHERE, Site)
+    sites(FEW)
+    dispatch_all()
+    with connection.cursor() as cursor:
+        cursor.execute(BACKLOG, [Delivery.objects.filter(webhook=webhook).order_by('-pk')[0].pk])
+    look_at_tables()
+    parameters = {'now': lanes.now() + timedelta(days=365), 'part': FEW, 'each': FEW}
+    expire_few, expire_many = (pages_read(expiry.EXPIRE, {**parameters, 'lanes': [one.pk]}) for one in (few, webhook))
+    assert expire_few < 2 * expire_many
+    assert pages_read(expiry.TAKE, parameters) < MANY
 
 
 def test_what_is_parked_beside_others_is_looked_up_without_the_objects_of_batches():
