@@ -1,7 +1,8 @@
 """Retention by size: beyond `retention_size` deliveries in the log the oldest go, with their events.
 
 Those of which all was delivered, or superseded, go first, then those of which a delivery failed. What is open never
-goes. An event goes with all its deliveries, a batch with all its events.
+goes. An event goes with all its deliveries, a batch with all its events. What a deleted webhook has left does not
+count: it is not in the log any more, and goes by itself (purge.py).
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,15 @@ from . import lanes, retention, sql
 # What stays, at first and at last.
 KEPT = ((*OPEN_STATUSES, StatusChoices.FAILED), OPEN_STATUSES)
 
+# A delivery `d` that counts.
+COUNTS = 'EXISTS (SELECT 1 FROM webhooks_webhook w WHERE w.id = d.webhook_id)'
+
+COUNT = f'SELECT count(*) FROM webhooks_delivery d WHERE {COUNTS}'
+
 # A batch hangs on its last event: an event that is in another one's batch waits until that is gone.
-MAY_GO = """
+MAY_GO = f"""
     e.dispatched_at IS NOT NULL
-    AND EXISTS (SELECT 1 FROM webhooks_delivery d WHERE d.event_id = e.id)
+    AND EXISTS (SELECT 1 FROM webhooks_delivery d WHERE d.event_id = e.id AND {COUNTS})
     AND NOT EXISTS (SELECT 1 FROM webhooks_delivery d WHERE d.event_id = e.id AND d.status = ANY(%(kept)s))
     AND NOT EXISTS (
         SELECT 1 FROM webhooks_batchitem i JOIN webhooks_delivery d ON d.id = i.delivery_id
@@ -25,7 +31,7 @@ MAY_GO = """
     )"""
 
 FIND = f"""
-    SELECT e.id, e.timestamp, (SELECT count(*) FROM webhooks_delivery d WHERE d.event_id = e.id)
+    SELECT e.id, e.timestamp, (SELECT count(*) FROM webhooks_delivery d WHERE d.event_id = e.id AND {COUNTS})
     FROM webhooks_event e
     WHERE (e.timestamp, e.id) > (%(timestamp)s, %(id)s) AND {MAY_GO}
     ORDER BY e.timestamp, e.id LIMIT %(look)s"""
@@ -35,9 +41,13 @@ FELLOWS = """
     WHERE d.event_id = ANY(%(ids)s)"""
 
 PRUNE = f"""
-    DELETE FROM webhooks_delivery WHERE event_id = ANY(ARRAY(
-        SELECT e.id FROM webhooks_event e WHERE e.id = ANY(%(ids)s) AND {MAY_GO}
-    ))"""
+    WITH pruned AS (
+        DELETE FROM webhooks_delivery WHERE event_id = ANY(ARRAY(
+            SELECT e.id FROM webhooks_event e WHERE e.id = ANY(%(ids)s) AND {MAY_GO}
+        ))
+        RETURNING webhook_id
+    )
+    SELECT count(*) FROM pruned d WHERE {COUNTS}"""
 
 PRUNE_EVENTS = """
     DELETE FROM webhooks_event e WHERE e.id = ANY(%(ids)s) AND e.dispatched_at IS NOT NULL
@@ -59,7 +69,7 @@ def prune(size: int) -> int:
     """Delete closed deliveries beyond so many in the log; 0: there is no bound. Returns how many events went."""
     if not size:
         return 0
-    events, excess = 0, sql.fetch_value('SELECT count(*) FROM webhooks_delivery') - size
+    events, excess = 0, sql.fetch_value(COUNT) - size
     for kept in KEPT:
         looked = _look(kept)
         while excess > 0 and (found := next(looked, None)):
@@ -96,5 +106,5 @@ def _prune(ids: list[int], kept: Sequence[str]) -> Pruned:
     with lanes.turn():
         fellows = sql.fetch_column(FELLOWS, {'ids': ids})
         locked = sql.fetch_column(retention.LOCK, {'ids': [*ids, *fellows]})
-        deliveries = sql.execute(PRUNE, {'ids': [pk for pk in ids if pk in locked], 'kept': list(kept)})
+        deliveries = sql.fetch_value(PRUNE, {'ids': [pk for pk in ids if pk in locked], 'kept': list(kept)})
         return Pruned(deliveries, events=sql.execute(PRUNE_EVENTS, {'ids': locked}))

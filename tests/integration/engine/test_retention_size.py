@@ -16,7 +16,7 @@ from support.writers import Writer
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import retention, retention_size
+from webhooks.engine import retention, retention_size, sql
 from webhooks.jobs import WebhooksRetentionJob
 from webhooks.models import Attempt, BatchItem, Delivery, Event, Webhook
 from webhooks.services import redelivery
@@ -105,6 +105,22 @@ def test_an_event_with_a_failure_goes_after_those_without(entry, receiver):
     entry(8)
     retention_size.prune(2)
     assert left() == {failed.pk, done.pk}
+
+
+def test_what_a_deleted_webhook_has_left_costs_the_others_nothing(entry, receiver):
+    other = subscribe(receiver.url(), Site)
+    gone = [entry(days, to=other).pk for days in (9, 8, 7)]
+    made = [entry(days).pk for days in (6, 5, 4)]
+    shared = entry(3)
+    delivery(shared.event, other, status=DELIVERED, created=shared.created)
+    other.delete()
+    assert retention_size.prune(4) == 0
+    assert retention_size.prune(3) == 1
+    assert left() == {*made[1:], shared.pk}
+    assert retention_size.prune(1) == 2
+    assert left() == {shared.pk}
+    remains = sql.fetch_column('SELECT id FROM webhooks_delivery WHERE webhook_id <> %s', [shared.webhook_id])
+    assert set(gone) < set(remains)
 
 
 def test_it_goes_in_chunks(entry, monkeypatch):
