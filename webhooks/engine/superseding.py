@@ -14,8 +14,8 @@ supersedes it tells more; but it supersedes nothing itself, since a request that
 say the same. Tests, job events and what could not be rendered take no part.
 
 The delivery that stays keeps in its `span` what it tells beside its own event: that the object is new, and how it was
-before the first of the skipped changes. In a batch each item has its own; one that turns from an update into a creation
-leaves its batch, which is of one kind.
+before the first of the skipped changes, as far as that is known. In a batch each item has its own; one that turns from
+an update into a creation leaves its batch, which is of one kind.
 """
 
 import json
@@ -68,6 +68,7 @@ IS_KNOWN = """
 # lives    of each life with more than one: the place of the last that was never attempted, and what is known of it
 # old      what that last one makes needless, or the deletion of what was never told
 # heirs    the last ones, with what each tells beside its own event; with a change among them it is no backfill's
+#          Nobody may have asked for snapshots when the first was made: then it is as it was before the last one
 # A batch that was parked behind what it tells no more would be found by nobody: it is looked at anew.
 SUPERSEDE = f"""
     WITH lines AS MATERIALIZED (
@@ -131,10 +132,14 @@ SUPERSEDE = f"""
                      WHEN l.is_seen THEN '{{"kind": "created", "seen": true}}'
                      ELSE '{{"kind": "created"}}' END
                 || CASE WHEN e.snapshots IS NULL THEN jsonb '{{}}'
-                        WHEN l.is_new AND p.kind = 'deleted'
-                            THEN jsonb_build_object('prechange', f.snapshots -> 'postchange')
-                        WHEN l.span ? 'prechange' THEN jsonb_build_object('prechange', l.span -> 'prechange')
-                        ELSE jsonb_build_object('prechange', f.snapshots -> 'prechange') END,
+                        WHEN l.is_new AND p.kind <> 'deleted' THEN '{{"prechange": null}}'
+                        ELSE jsonb_build_object('prechange', coalesce(
+                            nullif(CASE WHEN l.is_new THEN f.snapshots -> 'postchange'
+                                        WHEN l.span ? 'prechange' THEN l.span -> 'prechange'
+                                        ELSE f.snapshots -> 'prechange' END, 'null'),
+                            nullif(p.span -> 'prechange', 'null'),
+                            e.snapshots -> 'prechange'
+                        )) END,
                 '{{}}'
             ) AS span
         FROM placed p JOIN lives l USING (webhook_id, object_type_id, object_id, life)

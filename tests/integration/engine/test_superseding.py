@@ -455,19 +455,41 @@ class TestSpan:
         work()
         assert self.names(receiver) == ('a', None)
 
-    def test_what_is_not_known_is_not_made_up(self, webhook, receiver):
-        """Nobody asked for snapshots when the first of the changes was made."""
+    def wait_unknown(self, place: Site, name: str) -> None:
+        """A change waits that was made when nobody asked for snapshots."""
         Webhook.objects.update(include_snapshots=False)
+        rename(place, name)
+        dispatch_all()
+        Webhook.objects.update(include_snapshots=True)
+
+    def test_of_an_update_begins_with_what_is_known(self, webhook, receiver):
         place = existing(name='a')
         receiver.clear()
         with away():
-            rename(place, 'b')
-            dispatch_all()
-            Webhook.objects.update(include_snapshots=True)
+            self.wait_unknown(place, 'b')
+            rename(place, 'c')
+        work()
+        assert self.names(receiver) == ('b', 'c')
+        assert receiver.requests[0].json()['differences']['changed']['name'] == ['b', 'c']
+
+    def test_of_a_deletion_begins_with_what_is_known(self, webhook, receiver):
+        place = existing(name='a')
+        receiver.clear()
+        with away():
+            self.wait_unknown(place, 'b')
+            place.delete()
+        work()
+        assert self.names(receiver) == ('b', None)
+
+    def test_of_a_creation_has_nothing_before_it_where_that_is_not_known(self, webhook, receiver):
+        Webhook.objects.update(include_snapshots=False)
+        with away():
+            place = site(name='a')
+            self.wait_unknown(place, 'b')
             rename(place, 'c')
         work()
         assert self.names(receiver) == (None, 'c')
-        assert receiver.requests[0].json()['differences'] is None
+        assert receiver.requests[0].json()['event'] == CREATED
 
     def test_the_sequence_and_the_id_are_those_of_the_last(self, webhook, receiver):
         with away():
