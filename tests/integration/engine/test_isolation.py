@@ -399,6 +399,25 @@ class TestOutcomeThatCannotBeRecorded:
         victim.refresh_from_db()
         assert not victim.enabled
 
+    @pytest.mark.parametrize('error', [ValueError('not today'), OperationalError("a plugin's database is down")])
+    def test_nor_keeps_it_another_one_from_being_disabled(self, receiver, error):
+        first, _second = subscribe(receiver.url(BUSY), Site), subscribe(receiver.url(BUSY), Site)
+        receiver.answers(BUSY, 410)
+
+        def refuse(instance: Webhook, **kwargs: object) -> None:
+            if instance.pk == first.pk:
+                raise error
+
+        pre_save.connect(refuse, sender=Webhook)
+        try:
+            site()
+            work()
+        finally:
+            pre_save.disconnect(refuse, sender=Webhook)
+        assert list(Webhook.objects.filter(enabled=True)) == [first]
+        work()
+        assert not Webhook.objects.filter(enabled=True)
+
     def test_an_endpoint_cannot_ask_to_wait_until_a_day_that_is_none(self, receiver):
         receiver.answers(BUSY, Answer(429, headers={'Retry-After': f'Mon, {"9" * 20} Jan 2026 00:00:00 GMT'}))
         subscribe(receiver.url(BUSY), Site)
