@@ -116,6 +116,11 @@ def remove_untried(webhook_id: int, now: datetime) -> list[tuple[int, datetime]]
     return [(count, created) for _pk, count, created in untried]
 
 
+def look_behind_untried(webhook_id: int, now: datetime) -> None:
+    """Look anew at what waits for the deliveries that were not tried, since they are held now. Called in the lane."""
+    ordering.unpark([pk for pk, *_ in sql.fetch(UNTRIED_OF_ONE, [webhook_id])], now)
+
+
 def take_back() -> bool:
     """Remove what was made while its backfill was canceled. Returns whether there was any."""
     with lanes.turn() as now:

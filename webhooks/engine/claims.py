@@ -96,7 +96,7 @@ CHOOSE = f"""
     FOR UPDATE OF h SKIP LOCKED"""
 
 CANDIDATE = f"""
-    SELECT d.id, d.webhook_id, d.object_type_id, d.object_id, d.sequence, d.event_count, d.overtake_at
+    SELECT d.id, d.webhook_id, d.event_id, d.object_type_id, d.object_id, d.sequence, d.event_count, d.overtake_at
     FROM webhooks_delivery d WHERE {DUE} AND {OF_CLASS}"""
 
 # Beside the reasons of ordering.py: of what waits for its objects only the last is to go, and nobody has looked which.

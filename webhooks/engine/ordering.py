@@ -26,30 +26,6 @@ MEMBERS = """
 # Those that a pending one still tells of.
 OPEN_MEMBERS = f'{MEMBERS} AND i.open'
 
-# The open deliveries `p` before a pending delivery `d`.
-EARLIER = f"""
-    FROM ({OPEN_MEMBERS}) m CROSS JOIN LATERAL (
-        SELECT p.status, p.error, p.due_at FROM webhooks_delivery p
-        WHERE p.webhook_id = m.webhook_id AND p.object_type_id = m.object_type_id AND p.object_id = m.object_id
-          AND p.status IN ('pending', 'sending') AND p.event_count = 1 AND p.sequence < m.sequence
-        UNION ALL
-        SELECT p.status, p.error, p.due_at FROM webhooks_batchitem i JOIN webhooks_delivery p ON p.id = i.delivery_id
-        WHERE i.webhook_id = m.webhook_id AND i.object_type_id = m.object_type_id AND i.object_id = m.object_id
-          AND i.open AND i.sequence < m.sequence
-    ) p"""
-
-# For the claim, of a due delivery `d`: null where nothing is before it, or all that is may be overtaken by now;
-# 'retried' where it has to give that more time; 'first' where what is before it goes first.
-HELD_BY = f"""
-    CASE
-        WHEN NOT EXISTS (SELECT 1 {EARLIER}) THEN NULL
-        WHEN EXISTS (
-            SELECT 1 {EARLIER} WHERE p.error = '' OR p.status = 'sending' OR p.due_at <= %(now)s
-        ) THEN 'first'
-        WHEN d.overtake_at <= %(now)s THEN NULL
-        ELSE 'retried'
-    END"""
-
 # The nearest delivery behind each object of the answered ones that is untried or parked. One that has overtaken and
 # failed is parked if it is due again together with the one before it; otherwise it has a time of its own. What is
 # behind one that has overtaken may overtake as well. The array: the few deliveries are looked up one by one, whatever
@@ -86,6 +62,37 @@ UNTRIED = 'd.attempt_count = 0 AND d.attempt_limit IS NULL AND d.lapses = 0'
 # An event `e` that shows its object: recorded with a change, or for a backfill, and rendered. No test, and nothing that
 # an event rule tells, also of what was rolled back (event_rules.py): these are of no transaction.
 SHOWS_OBJECT = "e.transaction_id <> 0 AND e.error = ''"
+
+# What does not show its object replaces nothing. It passes an untried delivery `p` that a paused backfill holds: the
+# pause may last for days.
+IS_PASSED = f"""
+    p.backfill AND p.status = 'pending' AND {UNTRIED.replace('d.', 'p.')} AND d.event_count = 1
+    AND EXISTS (SELECT 1 FROM webhooks_backfill b WHERE b.webhook_id = p.webhook_id AND b.state = 'paused')
+    AND NOT EXISTS (SELECT 1 FROM webhooks_event e WHERE e.id = d.event_id AND {SHOWS_OBJECT})"""
+
+# The open deliveries `p` that a pending delivery `d` has to wait for.
+EARLIER = f"""
+    FROM ({OPEN_MEMBERS}) m CROSS JOIN LATERAL (
+        SELECT p.status, p.error, p.due_at FROM webhooks_delivery p
+        WHERE p.webhook_id = m.webhook_id AND p.object_type_id = m.object_type_id AND p.object_id = m.object_id
+          AND p.status IN ('pending', 'sending') AND p.event_count = 1 AND p.sequence < m.sequence AND NOT ({IS_PASSED})
+        UNION ALL
+        SELECT p.status, p.error, p.due_at FROM webhooks_batchitem i JOIN webhooks_delivery p ON p.id = i.delivery_id
+        WHERE i.webhook_id = m.webhook_id AND i.object_type_id = m.object_type_id AND i.object_id = m.object_id
+          AND i.open AND i.sequence < m.sequence AND NOT ({IS_PASSED})
+    ) p"""
+
+# For the claim, of a due delivery `d`: null where nothing is before it, or all that is may be overtaken by now;
+# 'retried' where it has to give that more time; 'first' where what is before it goes first.
+HELD_BY = f"""
+    CASE
+        WHEN NOT EXISTS (SELECT 1 {EARLIER}) THEN NULL
+        WHEN EXISTS (
+            SELECT 1 {EARLIER} WHERE p.error = '' OR p.status = 'sending' OR p.due_at <= %(now)s
+        ) THEN 'first'
+        WHEN d.overtake_at <= %(now)s THEN NULL
+        ELSE 'retried'
+    END"""
 
 # A later open delivery of the object of `{one}`, which shows it as it is now or will be.
 LATER = f"""

@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 from .. import object_types, visibility
 from ..choices import BackfillStateChoices
 from ..engine import lanes, selection, sql
-from ..engine.backfill import remove_untried
+from ..engine.backfill import look_behind_untried, remove_untried
 from ..exceptions import DefinitionError
 from ..models import Backfill, Event, Webhook
 from ..outbox import wakeup
@@ -126,6 +126,8 @@ def _move(webhook: Webhook, states: Sequence[str], state: str) -> Backfill:
             backfill.finished_at = now
             backfill.recorded = max(backfill.recorded - _take_back(backfill, now), 0)
         backfill.save(update_fields=['state', 'finished_at', 'recorded'])
+        if state == BackfillStateChoices.PAUSED:
+            look_behind_untried(backfill.pk, now)
         transaction.on_commit(wakeup.wake, robust=True)
     return backfill
 
