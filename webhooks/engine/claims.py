@@ -279,6 +279,9 @@ def _claim(
         if parked_in:
             sql.execute(PARK_MORE, {**parameters, 'looked_at': looked_at, 'ids': list(parked_in)})
             ledger.note_superseded(ordering.replace(parked_in, now), now)
+    if done.held and not kind['backfill']:
+        claimed_in = {one.webhook_id for one in done.held}
+        ledger.note_superseded(ordering.replace_unordered(claimed_in, now), now)
     return done
 
 

@@ -114,6 +114,9 @@ IS_ANY_BACKFILL = """
         WHERE webhook_id = ANY(%(lanes)s) AND backfill AND status IN ('pending', 'sending')
     )"""
 
+# Of these, where nothing is ever parked.
+UNORDERED = 'SELECT id FROM webhooks_webhook WHERE id = ANY(%(lanes)s) AND NOT ordered'
+
 # What is untried of backfills goes where there is a later one: whole deliveries, and objects of batches. A batch that
 # was parked behind what it tells no more would be found by nobody: it is looked at anew.
 REPLACE = f"""
@@ -153,7 +156,7 @@ def unpark(ids: Collection[int], now: object) -> None:
 
 
 def replace(lanes: Collection[int], now: object) -> Counter[int]:
-    """Something waits in these lanes: not for what is untried of their backfills, which it replaces.
+    """Something waits in these lanes, or is sent: not after what is untried of their backfills, which it replaces.
 
     Returns {id of a webhook: how many deliveries are superseded by it}.
     """
@@ -164,6 +167,12 @@ def replace(lanes: Collection[int], now: object) -> Counter[int]:
     closed = sql.fetch_column(CLOSE_EMPTY, {'ids': ids})
     unpark(ids, now)
     return Counter([*closed, *(webhook_id for _pk, webhook_id in replaced if webhook_id)])
+
+
+def replace_unordered(lanes: Collection[int], now: object) -> Counter[int]:
+    """Something was claimed in these lanes. It replaces the same where the webhook's deliveries wait for no other."""
+    unordered = sql.fetch_column(UNORDERED, {'lanes': list(lanes)})
+    return replace(unordered, now) if unordered else Counter()
 
 
 def close_batches(ids: Collection[int]) -> None:

@@ -19,6 +19,7 @@ from support.engine import (
     deliveries,
     disorder,
     dispatch_all,
+    health,
     in_thread,
     is_anybody_blocked,
     pass_leases,
@@ -351,6 +352,20 @@ class TestOrder:
         Site.objects.get(pk=made[0]).save()
         work()
         assert len(receiver.requests) == 1
+
+    @pytest.mark.parametrize('batch', [False, True])
+    def test_a_change_replaces_what_waits_for_a_webhook_without_order(self, receiver, batch):
+        webhook = subscribe(receiver.url(HOOK), Site, batch=batch, ordered=False)
+        made, other = sites(2)
+        start(webhook)
+        cut()
+        backfill.pause(webhook)
+        Site.objects.get(pk=made).save()
+        work()
+        backfill.resume(webhook)
+        work()
+        assert batched_ids(receiver) == [made, other]
+        assert health(webhook).superseded == (0 if batch else 1)
 
     @pytest.mark.parametrize('batch', [False, True])
     @pytest.mark.parametrize('fields', [{'transaction_id': 0}, {'error': 'not rendered'}], ids=['rule', 'error'])
