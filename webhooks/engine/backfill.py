@@ -147,7 +147,10 @@ def _go_on(webhook_id: int) -> bool:
 def _step(backfill: Backfill) -> bool:
     if backfill.position == len(backfill.object_types):
         return not backfill.count_open() and _end(backfill, COMPLETED)
-    model = ContentType.objects.get_for_id(backfill.object_types[backfill.position]).model_class()
+    object_type_id = backfill.object_types[backfill.position]
+    if not backfill.webhook.object_types.filter(pk=object_type_id).exists():
+        return bool(_unchanged(backfill).update(position=F('position') + 1, last_id=0, skipped=[]))
+    model = ContentType.objects.get_for_id(object_type_id).model_class()
     if model is None:
         raise DefinitionError(selection.MODELS, _('A model is no longer installed.'))
     pks = _next(backfill, model)

@@ -20,7 +20,7 @@ from ..interruptions import BROKEN_OFF
 from ..models import Event, Webhook, sequence
 from . import batching, components, event_claims, event_rendering, lanes, memory, sql
 from .event_rendering import Shown
-from .matching import Candidate, accepts, match, open_backfills
+from .matching import Candidate, accepts, is_asked_for, match, open_backfills
 
 logger = logging.getLogger('webhooks.dispatch')
 
@@ -204,13 +204,9 @@ def _make(lease: uuid.UUID, going: Sequence[Ready]) -> None:
         ours = event_rendering.save([shown for shown, _pairs in going if shown.event.pk in kept], lease)
         # It may have been canceled since it was matched.
         goes_on = open_backfills(shown.event for shown, _pairs in going)
-        shown_to = [pairs for shown, pairs in going if shown.event.pk in ours and _is_wanted(shown.event, goes_on)]
+        shown_to = [pairs for shown, pairs in going if shown.event.pk in ours and is_asked_for(shown.event, goes_on)]
         pairs = [pair for pairs in shown_to for pair in pairs]
         make_deliveries(batching.group(pairs), keeps_backfill=True)
-
-
-def _is_wanted(event: Event, backfills: Container[int | None]) -> bool:
-    return not event.backfill or event.backfill_for in backfills
 
 
 def _not_ready(wanted: Sequence[Event], ready: Container[int]) -> set[int]:

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 from ..choices import BackfillStateChoices
 from ..interruptions import INTERRUPTIONS
-from ..models import Backfill, Event, Subscription, Webhook
+from ..models import Event, Subscription, Webhook
 from ..models.subscription import COMPONENT
 from ..storable import printable
 from . import conditions
 from .event_rendering import Shown
 
 logger = logging.getLogger('webhooks.dispatch')
+
+# Ids of webhooks whose backfill goes on, and of the object types that they ask for.
+Backfilled = Set[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ def match(events: Sequence[Event]) -> tuple[dict[int, list[Candidate]], list[Eve
     changes = [event for event in events if not event.backfill]
     near = Subscription.objects.near(changes) if changes else ()
     backfills = open_backfills(events)
-    candidates = _candidates({s.webhook_id for s in near} | backfills)
+    candidates = _candidates({s.webhook_id for s in near} | {webhook_id for webhook_id, _object_type_id in backfills})
     by_change = defaultdict(list)
     for subscription in near:
         # A webhook may have been deleted since.
@@ -40,7 +43,7 @@ def match(events: Sequence[Event]) -> tuple[dict[int, list[Candidate]], list[Eve
             by_change[subscription.object_type_id, subscription.kind].append(subscription)
     wanted = {event.pk: _covering(event, by_change[_change(event)], candidates) for event in changes}
     wanted |= {
-        event.pk: [candidates[pk] for pk in {event.backfill_for} & backfills & candidates.keys()]
+        event.pk: [candidates[pk] for pk in {event.backfill_for} & candidates.keys() if is_asked_for(event, backfills)]
         for event in events
         if event.backfill
     }
@@ -59,13 +62,18 @@ def _is_component(event: Event, by_change: Mapping, candidates: dict[int, Candid
     return bool(_covering(event, by_change.get((event.object_type_id, COMPONENT), ()), candidates))
 
 
-def open_backfills(events: Iterable[Event]) -> set[int]:
-    """Return the webhooks whose backfill goes on: what was recorded for one that was canceled is not sent."""
+def open_backfills(events: Iterable[Event]) -> Backfilled:
+    """Return the webhooks whose backfill goes on, with the object types that they ask for by now."""
     webhook_ids = {event.backfill_for for event in events if event.backfill}
     if not webhook_ids:
         return set()
-    found = Backfill.objects.filter(webhook__in=webhook_ids, state__in=BackfillStateChoices.OPEN)
-    return set(found.values_list('webhook_id', flat=True))
+    found = Webhook.objects.filter(pk__in=webhook_ids, backfill__state__in=BackfillStateChoices.OPEN)
+    return set(found.values_list('pk', 'object_types'))
+
+
+def is_asked_for(event: Event, backfills: Backfilled) -> bool:
+    """Whether the event, if it is one of a backfill, is still to be sent: it may have been canceled, for one."""
+    return not event.backfill or (event.backfill_for, event.object_type_id) in backfills
 
 
 def _covering(event: Event, subscriptions: Sequence[Subscription], candidates: dict[int, Candidate]) -> list[Candidate]:

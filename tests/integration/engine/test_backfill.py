@@ -746,6 +746,23 @@ class TestWhatPeopleDo:
         with pytest.raises(DefinitionError, match=reason):
             ask(webhook)
 
+    @pytest.mark.parametrize('recorded', [False, True])
+    def test_an_object_type_that_is_taken_off_the_webhook_is_not_sent(self, receiver, recorded):
+        (made,) = sites(1)
+        webhook = subscribe(receiver.url(HOOK), Site, Tenant)
+        tenant = Tenant.objects.create(**named('tenant'))
+        forget_events()
+        start(webhook)
+        backfills = engine.Backfills()
+        while recorded and Backfill.objects.get().recorded < 2:
+            assert backfills.cut()
+        webhook.object_types.remove(ContentType.objects.get_for_model(tenant))
+        work()
+        assert [(request.json()['model'], request.json()['data']['id']) for request in receiver.requests] == [
+            ('Site', made)
+        ]
+        assert state(webhook) == COMPLETED
+
     def test_a_paused_or_disabled_webhook_holds_it(self, webhook, receiver):
         made = sites(1)
         start(webhook)
