@@ -37,8 +37,10 @@ RUNNING, COMPLETED, FAILED, CANCELED = (
     BackfillStateChoices.CANCELED,
 )
 
-# Objects of a slice, skipped ones too: their rows are locked together, for some milliseconds.
+# Objects of a slice: their rows are locked together, for some milliseconds.
 SLICE = 200
+# What was locked comes at the end. Where it is so much, it goes before what comes next: each slice writes it.
+MOST_SKIPPED = 10_000
 # The next slice is cut when less than this is left of those before, of the webhook in deliveries and of all events.
 MOST_WAITING, MOST_UNDISPATCHED = 600, SLICE
 # Seconds until the next look where no backfill is running.
@@ -60,7 +62,8 @@ CAN_GO_ON = f"""
             SELECT 1 FROM webhooks_delivery d WHERE d.webhook_id = w.id AND d.status IN ('pending', 'sending')
         )
       )
-      AND ({WAITING}) < CASE WHEN b.position < cardinality(b.object_types) THEN {MOST_WAITING} ELSE 1 END"""
+      AND ({WAITING}) < CASE
+        WHEN b.position < cardinality(b.object_types) OR b.skipped <> '{{}}' THEN {MOST_WAITING} ELSE 1 END"""
 
 FIND = f'SELECT b.webhook_id FROM {CAN_GO_ON}'
 # Whether any is running, and whether there is enough to dispatch.
@@ -145,54 +148,80 @@ def _go_on(webhook_id: int) -> bool:
 
 
 def _step(backfill: Backfill) -> bool:
-    if backfill.position == len(backfill.object_types):
+    is_at_end = backfill.position == len(backfill.object_types)
+    if backfill.skipped and (is_at_end or len(backfill.skipped) >= MOST_SKIPPED):
+        return _come_back(backfill)
+    if is_at_end:
         return not backfill.count_open() and _end(backfill, COMPLETED)
-    object_type_id = backfill.object_types[backfill.position]
+    model = _model(backfill, backfill.object_types[backfill.position])
+    pks = _find(model, backfill.query, pk__gt=backfill.last_id) if model else []
+    if not pks:
+        return bool(_unchanged(backfill).update(position=F('position') + 1, last_id=0))
+    _record(backfill, model, pks, pks[-1], backfill.skipped)
+    return True
+
+
+def _come_back(backfill: Backfill) -> bool:
+    """Record what was locked of one object type. Returns whether any of it is no longer."""
+    object_type_id = backfill.skipped[0][0]
+    tried = set([one[1] for one in backfill.skipped if one[0] == object_type_id][:SLICE])
+    left = [one for one in backfill.skipped if one[0] != object_type_id or one[1] not in tried]
+    model = _model(backfill, object_type_id)
+    pks = _find(model, backfill.query, pk__in=tried) if model else []
+    if not pks:
+        return bool(_unchanged(backfill).update(skipped=left))
+    return _record(backfill, model, pks, backfill.last_id, left) > 0 or len(pks) < len(tried)
+
+
+def _model(backfill: Backfill, object_type_id: int) -> type[Model] | None:
+    """Return the model, None where the webhook does not ask for it any more."""
     if not backfill.webhook.object_types.filter(pk=object_type_id).exists():
-        return bool(_unchanged(backfill).update(position=F('position') + 1, last_id=0, skipped=[]))
+        return None
     model = ContentType.objects.get_for_id(object_type_id).model_class()
     if model is None:
         raise DefinitionError(selection.MODELS, _('A model is no longer installed.'))
-    pks = _next(backfill, model)
-    if not pks and not backfill.skipped:
-        return bool(_unchanged(backfill).update(position=F('position') + 1, last_id=0))
-    return _record(backfill, model, pks)
+    return model
 
 
-def _next(backfill: Backfill, model: type[Model]) -> list[int]:
-    """Return the primary keys that come next, as many as fit into a slice beside what was skipped."""
-    room = SLICE - len(backfill.skipped)
-    if room <= 0:
-        return []
-    objects = selection.objects(model, backfill.query).filter(pk__gt=backfill.last_id)
+def _find(model: type[Model], query: str, **among: object) -> list[int]:
+    """Return the lowest primary keys of what is to be sent, a slice at most."""
+    objects = selection.objects(model, query).filter(**among)
     try:
         with lanes.turn():
-            return list(objects.order_by('pk').values_list('pk', flat=True)[:room])
+            return list(objects.order_by('pk').values_list('pk', flat=True)[:SLICE])
     except OperationalError as error:
         if not isinstance(error.__cause__, QueryCanceled):
             raise
         raise DefinitionError(selection.FILTER, _('PostgreSQL takes too long to find the objects.')) from None
 
 
-def _record(backfill: Backfill, model: type[Model], pks: Sequence[int]) -> bool:
+def _record(
+    backfill: Backfill, model: type[Model], pks: Sequence[int], last_id: int, skipped: Sequence[Sequence[int]]
+) -> int:
     count = restating.restate(
         model,
-        [*backfill.skipped, *pks],
+        pks,
         backfill.pk,
         _as_read(backfill),
-        pks[-1] if pks else backfill.last_id,
+        last_id,
+        _array(skipped),
         with_before=backfill.webhook.needs_before,
     )
     logger.debug('webhook=%s backfill=%s/%s', backfill.pk, backfill.recorded + count, backfill.total)
-    return count > 0 or bool(pks)
+    return count
 
 
 def _as_read(backfill: Backfill) -> str:
     """Return, in SQL, that the row is running, and where it was when it was read."""
-    skipped = ','.join(map(str, backfill.skipped))
     return f"""
         webhook_id = {backfill.pk:d} AND state = '{RUNNING}' AND started_at = '{backfill.started_at.isoformat()}'
-        AND position = {backfill.position:d} AND last_id = {backfill.last_id:d} AND skipped = '{{{skipped}}}'"""
+        AND position = {backfill.position:d} AND last_id = {backfill.last_id:d}
+        AND skipped = {_array(backfill.skipped)}"""
+
+
+def _array(skipped: Sequence[Sequence[int]]) -> str:
+    pairs = ','.join(f'{{{object_type_id:d},{pk:d}}}' for object_type_id, pk in skipped)
+    return f"'{{{pairs}}}'::bigint[]"
 
 
 def _unchanged(backfill: Backfill) -> QuerySet[Backfill]:

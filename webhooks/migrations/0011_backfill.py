@@ -41,7 +41,12 @@ class Migration(migrations.Migration):
                 ('query', models.TextField(blank=True)),
                 ('position', models.PositiveSmallIntegerField(default=0)),
                 ('last_id', models.BigIntegerField(default=0)),
-                ('skipped', django.contrib.postgres.fields.ArrayField(models.BigIntegerField(), default=list)),
+                (
+                    'skipped',
+                    django.contrib.postgres.fields.ArrayField(
+                        django.contrib.postgres.fields.ArrayField(models.BigIntegerField()), default=list
+                    ),
+                ),
                 ('total', models.PositiveBigIntegerField()),
                 ('recorded', models.PositiveBigIntegerField(default=0)),
                 ('username', models.CharField(blank=True, max_length=150)),

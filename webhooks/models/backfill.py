@@ -34,11 +34,11 @@ class Backfill(models.Model):
     object_types = ArrayField(models.BigIntegerField(), verbose_name=_('object types'))
     # Of a list of the models, as its URL has it; blank: all objects.
     query = models.TextField(_('filter'), blank=True)
-    # Index of the object type that is being recorded; the highest primary key that was looked at; and those before it
-    # that were locked.
+    # Index of the object type that is being recorded; the highest primary key of it that was looked at; and what was
+    # locked: [object type, primary key] of each, what was tried last at the end.
     position = models.PositiveSmallIntegerField(default=0)
     last_id = models.BigIntegerField(default=0)
-    skipped = ArrayField(models.BigIntegerField(), default=list)
+    skipped = ArrayField(ArrayField(models.BigIntegerField()), default=list)
     # Objects: as counted at the start, and those that an event was recorded of.
     total = models.PositiveBigIntegerField(_('objects'))
     recorded = models.PositiveBigIntegerField(_('recorded'), default=0)

@@ -45,9 +45,11 @@ RECORD = f"""
 # What was locked is there; what is neither locked nor there any more was deleted.
 ADVANCE = f"""
     UPDATE webhooks_backfill
-    SET last_id = {{last_id}}, recorded = recorded + coalesce(cardinality({LOCKED_IDS}), 0), skipped = ARRAY(
-        SELECT t.{{pk}} FROM {{table}} t WHERE t.{{pk}} = ANY({{pks}}) AND NOT t.{{pk}} = ANY({LOCKED_IDS})
-    )
+    SET last_id = {{last_id}}, recorded = recorded + coalesce(cardinality({LOCKED_IDS}), 0),
+        skipped = {{skipped}} || ARRAY(
+            SELECT ARRAY[{{object_type}}, t.{{pk}}]::bigint[] FROM {{table}} t
+            WHERE t.{{pk}} = ANY({{pks}}) AND NOT t.{{pk}} = ANY({LOCKED_IDS})
+        )
     WHERE webhook_id::text = current_setting('{HELD}')
     RETURNING coalesce(cardinality({LOCKED_IDS}), 0)"""
 
@@ -58,13 +60,15 @@ def restate(
     webhook_id: int,
     condition: str,
     last_id: int,
+    skipped: str,
     *,
     with_before: bool,
 ) -> int:
     """Record those of the objects that nobody has locked, and move the cursor of the webhook's backfill.
 
-    Its row has to meet the `condition`, in SQL. `last_id` is the new end of what was looked at. `with_before`: the
-    events say, too, what the objects were before: the same. Returns how many were recorded.
+    Its row has to meet the `condition`, in SQL. `last_id` is the new end of what was looked at, and `skipped`, in SQL,
+    what was skipped before and is not among the objects. `with_before`: the events say, too, what the objects were
+    before: the same. Returns how many were recorded.
     """
     quote = connection.ops.quote_name
     names = {
@@ -73,6 +77,8 @@ def restate(
         'pks': f"'{{{','.join(str(int(pk)) for pk in pks)}}}'::bigint[]",
         'webhook_id': int(webhook_id),
         'last_id': int(last_id),
+        'skipped': skipped,
+        'object_type': snapshots.object_type_id(model),
         'condition': condition,
         'snapshot': snapshots.expression(model),
         'values': _values(model, with_before),

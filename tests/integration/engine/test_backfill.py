@@ -8,7 +8,7 @@ import pytest
 from dcim.models import Region, Site
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
-from django.db.models import Model
+from django.db.models import F, Model
 from django.utils import timezone
 from extras.models import Notification, NotificationGroup, Tag
 from support import log
@@ -213,7 +213,7 @@ class TestOrder:
         writer = Writer(lambda: Site.objects.filter(pk=first).update(description='late')).has_written()
         work()
         assert ids(receiver) == [second]
-        assert Backfill.objects.get().skipped == [first]
+        assert [pk for _object_type_id, pk in Backfill.objects.get().skipped] == [first]
         assert not is_anybody_blocked()
         writer.finish()
         work()
@@ -231,6 +231,74 @@ class TestOrder:
         work()
         assert state(webhook) == COMPLETED
         assert [request.json()['event'] for request in receiver.requests] == ['deleted']
+
+    @pytest.mark.parametrize('writer_is_done', [False, True])
+    def test_one_that_was_skipped_holds_up_no_other_object_type(self, receiver, writer_is_done):
+        webhook = subscribe(receiver.url(HOOK), Site, Tenant)
+        (made,) = sites(1)
+        Tenant.objects.create(**named('tenant'))
+        forget_events()
+        start(webhook)
+        writer = Writer(lambda: Site.objects.filter(pk=made).update(description='late')).has_written()
+        cut(3)
+        if writer_is_done:
+            writer.finish()
+        work()
+        told = ['Tenant', 'Site'] if writer_is_done else ['Tenant']
+        assert [request.json()['model'] for request in receiver.requests] == told
+        writer.finish()
+
+    def test_as_many_as_a_slice_that_were_skipped_hold_up_nothing_behind_them(self, webhook, receiver, small_slices):
+        made = sites(9)
+        start(webhook)
+        locked = Site.objects.filter(pk__in=made[:6])
+        writer = Writer(lambda: locked.update(description='late')).has_written()
+        work()
+        assert sorted(ids(receiver)) == made[6:]
+        assert state(webhook) == RUNNING
+        writer.finish()
+        work()
+        assert sorted(ids(receiver)) == made
+        assert state(webhook) == COMPLETED
+
+    def test_where_very_many_were_skipped_it_waits(self, webhook, small_slices, monkeypatch):
+        monkeypatch.setattr(engine, 'MOST_SKIPPED', 3)
+        made = sites(6)
+        start(webhook)
+        writer = Writer(lambda: Site.objects.filter(pk__in=made[:3]).update(description='late')).has_written()
+        backfills = engine.Backfills()
+        assert backfills.cut()
+        assert not backfills.cut()
+        writer.finish()
+        assert backfills.cut()
+        assert sorted(Event.objects.values_list('object_id', flat=True)) == made[:3]
+
+    def test_of_many_that_were_skipped_each_has_its_turn(self, webhook, receiver, small_slices):
+        made = sites(5)
+        start(webhook)
+        writers = [
+            Writer(lambda pks=pks: Site.objects.filter(pk__in=pks).update(description='late')).has_written()
+            for pks in (made[:4], made[4:])
+        ]
+        work()
+        assert len(Backfill.objects.get().skipped) == 5
+        writers[1].finish()
+        work()
+        work()
+        assert ids(receiver) == made[4:]
+        writers[0].finish()
+
+    def test_what_no_longer_fits_the_filter_when_its_row_is_free_is_not_sent(self, webhook, receiver):
+        made = sites(2)
+        start(webhook, query='status=active')
+        retired = Site.objects.filter(pk=made[0])
+        writer = Writer(lambda: (Site.objects.update(name=F('slug')), retired.update(status='retired'))).has_written()
+        work()
+        assert state(webhook) == RUNNING
+        writer.finish()
+        work()
+        assert ids(receiver) == made[1:]
+        assert state(webhook) == COMPLETED
 
     def test_a_change_that_is_rolled_back_is_not_shown(self, webhook, receiver):
         (made,) = sites(1)
