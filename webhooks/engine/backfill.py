@@ -27,6 +27,7 @@ from ..models import Backfill
 from ..outbox import restating
 from ..storable import storable
 from . import lanes, notifications, ordering, selection, sql
+from .share import FLOOR
 
 logger = logging.getLogger('webhooks.backfill')
 
@@ -41,8 +42,10 @@ RUNNING, COMPLETED, FAILED, CANCELED = (
 SLICE = 200
 # What was locked comes at the end. Where it is so much, it goes before what comes next: each slice writes it.
 MOST_SKIPPED = 10_000
-# The next slice is cut when less than this is left of those before, of the webhook in deliveries and of all events.
+# The next slice is cut when less than this is left of those before: of the webhook's in deliveries and in events.
 MOST_WAITING, MOST_UNDISPATCHED = 600, SLICE
+# Seconds between two slices while as many events of anybody wait to be dispatched.
+PAUSE = SLICE / FLOOR
 # Seconds until the next look where no backfill is running.
 REST = 1.0
 
@@ -65,11 +68,19 @@ CAN_GO_ON = f"""
       AND ({WAITING}) < CASE
         WHEN b.position < cardinality(b.object_types) OR b.skipped <> '{{}}' THEN {MOST_WAITING} ELSE 1 END"""
 
-FIND = f'SELECT b.webhook_id FROM {CAN_GO_ON}'
-# Whether any is running, and whether there is enough to dispatch.
+FIND = f"""
+    SELECT b.webhook_id FROM {CAN_GO_ON}
+      AND b.webhook_id NOT IN (
+        SELECT backfill_for FROM webhooks_event WHERE dispatched_at IS NULL AND backfill_for IS NOT NULL
+        GROUP BY backfill_for HAVING count(*) >= {MOST_UNDISPATCHED}
+      )"""
+# Whether any is running, and whether there is enough to dispatch: not what somebody has in hand, or had when it died.
 LOOK = f"""
     SELECT EXISTS (SELECT 1 FROM webhooks_backfill WHERE state = '{RUNNING}'),
-        EXISTS (SELECT 1 FROM webhooks_event WHERE dispatched_at IS NULL OFFSET {MOST_UNDISPATCHED - 1})"""
+        EXISTS (
+            SELECT 1 FROM webhooks_event WHERE dispatched_at IS NULL AND lease IS NULL AND dispatch_count = 0
+            OFFSET {MOST_UNDISPATCHED - 1}
+        )"""
 
 # What was not tried yet of a webhook's backfill. Others may wait for it.
 UNTRIED = f"""
@@ -88,6 +99,7 @@ class Backfills:
 
     def __init__(self) -> None:
         self._rests_until = 0.0
+        self._pauses_until = 0.0
 
     def cut(self) -> bool:
         """Record a slice of one backfill, or end one. Returns whether anything was done."""
@@ -104,8 +116,9 @@ class Backfills:
         ((is_running, is_enough),) = sql.fetch(LOOK)
         if not is_running:
             self._rests_until = time.monotonic() + REST
-        if is_enough or not is_running:
+        if not is_running or (is_enough and time.monotonic() < self._pauses_until):
             return False
+        self._pauses_until = time.monotonic() + PAUSE
         found = sql.fetch_column(FIND)
         return any(map(_go_on, random.sample(found, len(found))))
 

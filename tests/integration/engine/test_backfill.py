@@ -63,12 +63,33 @@ def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, getattr(module, name).replace(str(engine.MOST_WAITING), '3'))
 
 
+@pytest.fixture
+def three_are_many(small_slices: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As small_slices; where so many wait to be dispatched, a slice is too much."""
+    monkeypatch.setattr(engine, 'LOOK', engine.LOOK.replace(f'OFFSET {engine.MOST_UNDISPATCHED - 1}', 'OFFSET 2'))
+    monkeypatch.setattr(engine, 'FIND', engine.FIND.replace(f'>= {engine.MOST_UNDISPATCHED}', '>= 3'))
+
+
 def sites(count: int) -> list[int]:
     """Return the primary keys of new sites, in their order."""
     with transaction.atomic():
         made = [site().pk for _ in range(count)]
     forget_events()
     return made
+
+
+def tenants(count: int) -> None:
+    """Changes that somebody asked for, to be dispatched."""
+    subscribe('http://localhost:9/', Tenant)
+    for _ in range(count):
+        Tenant.objects.create(**named('tenant'))
+
+
+def in_hand() -> None:
+    """As if somebody were rendering, alone, all that is to be dispatched."""
+    in_an_hour = timezone.now() + timedelta(hours=1)
+    held = {'lease': uuid.uuid4(), 'lease_until': in_an_hour, 'dispatch_count': event_claims.ALONE}
+    Event.objects.update(**held)
 
 
 def start(webhook: Webhook, *models: type[Model], query: str = '') -> Backfill:
@@ -629,6 +650,36 @@ class TestShare:
         share, floor, saved = count * SHARE, (max(live) - min(live)) * FLOOR, MOST
         assert len(beside) <= share + floor + saved
         assert len(receiver.requests) == 2 * count
+
+    def test_what_others_have_in_hand_does_not_hold_it(self, webhook, three_are_many):
+        sites(6)
+        tenants(3)
+        in_hand()
+        start(webhook)
+        backfills = engine.Backfills()
+        assert backfills.cut()
+        Event.objects.filter(backfill_for=webhook.pk).update(dispatched_at=timezone.now())
+        assert backfills.cut()
+
+    @pytest.mark.parametrize(('pause', 'goes_on'), [(engine.PAUSE, False), (0.0, True)])
+    def test_what_others_have_to_dispatch_slows_it_down(self, webhook, three_are_many, monkeypatch, pause, goes_on):
+        monkeypatch.setattr(engine, 'PAUSE', pause)
+        sites(6)
+        tenants(3)
+        start(webhook)
+        backfills = engine.Backfills()
+        assert backfills.cut()
+        Event.objects.filter(backfill_for=webhook.pk).update(dispatched_at=timezone.now())
+        assert backfills.cut() == goes_on
+
+    def test_what_hangs_of_its_own_holds_it_and_no_other(self, webhook, receiver, three_are_many):
+        sites(6)
+        start(webhook)
+        assert engine.Backfills().cut()
+        in_hand()
+        assert not engine.Backfills().cut()
+        start(subscribe(receiver.url(OTHER), Site))
+        assert engine.Backfills().cut()
 
     def test_some_threads_are_kept_free_of_it(self, receiver, monkeypatch):
         monkeypatch.setattr(runner, 'KEPT_FREE', runner.THREADS)
