@@ -1,7 +1,9 @@
 """Which objects a backfill sends: those of a model that the model's own list shows for a query in its URL."""
 
 from collections.abc import Iterable
+from importlib import import_module
 
+from django.conf import settings
 from django.contrib.contenttypes.models import ContentType
 from django.db import DEFAULT_DB_ALIAS
 from django.db.models import Model, QuerySet
@@ -34,11 +36,17 @@ def choose(wanted: Iterable[ContentType], among: Iterable[ContentType]) -> list[
     return chosen
 
 
+def load() -> None:
+    """Let the filter sets be known: the modules of the pages, which URLs name, register them."""
+    import_module(settings.ROOT_URLCONF)
+
+
 def objects(model: type[Model], query: str) -> QuerySet:
     """Return the objects of the model that the query leaves, all if it is blank. Raises DefinitionError."""
     everything = model._default_manager.using(DEFAULT_DB_ALIAS).all()
     if not query:
         return everything
+    load()
     filterset_class = registry['filtersets'].get(model._meta.label_lower)
     if filterset_class is None:
         raise DefinitionError(FILTER, _('Objects of the model {model} cannot be filtered.').format(model=_name(model)))

@@ -1,5 +1,7 @@
 """A backfill sends a webhook everything as it is now, in the order of live changes, and delays nobody."""
 
+import subprocess
+import sys
 import uuid
 from datetime import timedelta
 from typing import Any
@@ -615,6 +617,18 @@ class TestSlices:
         ended = Backfill.objects.get()
         assert (ended.state, ended.finished_at is None) == (FAILED, False)
         assert 'cf_gone' in ended.error
+
+
+class TestFilters:
+    def test_filters_are_known_in_a_process_that_has_served_no_page(self):
+        look = """if True:
+            import django
+            django.setup()
+            from dcim.models import Site
+            from webhooks.engine import selection
+            print(selection.objects(Site, 'status=active').query)"""
+        found = subprocess.run([sys.executable, '-c', look], capture_output=True, text=True, check=False)
+        assert '"dcim_site"."status" = active' in found.stdout, found.stderr
 
 
 class TestShare:
