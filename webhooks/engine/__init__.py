@@ -7,7 +7,7 @@ lanes  sql       who waits for whom: one lock a webhook; how all of these ask Po
 event_claims     events are held by a lease
 dispatch         events become deliveries          matching  components  conditions  batching
 event_rendering  what events tell is rendered      expansions  time_limit
-backfill         everything as it is now is recorded, a slice at a time                         selection
+backfill         everything as it is now is recorded, a slice at a time                         finding  selection
 claims           deliveries are held by a lease    rate_limit  job_time  share
 ordering         one object's deliveries go out one after the other
 superseding      of one object's waiting deliveries only the last goes out

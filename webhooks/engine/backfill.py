@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from django.contrib.contenttypes.models import ContentType
-from django.db import DEFAULT_DB_ALIAS, OperationalError
+from django.db import DEFAULT_DB_ALIAS
 from django.db.models import F, Model, QuerySet
 from django.utils.translation import gettext as _
-from psycopg.errors import QueryCanceled
 
 from ..choices import BackfillStateChoices
 from ..exceptions import DefinitionError
@@ -26,7 +25,7 @@ from ..interruptions import BROKEN_OFF, INTERRUPTIONS
 from ..models import Backfill
 from ..outbox import restating
 from ..storable import storable
-from . import lanes, notifications, ordering, selection, sql
+from . import finding, lanes, notifications, ordering, selection, sql
 from .share import FLOOR
 
 logger = logging.getLogger('webhooks.backfill')
@@ -48,6 +47,8 @@ MOST_WAITING, MOST_UNDISPATCHED = 600, SLICE
 PAUSE = SLICE / FLOOR
 # Seconds until the next look where no backfill is running.
 REST = 1.0
+# Seconds that only a slice takes whose filter is slow. Others have waited: for so many times as long, none is cut.
+SLOW, REST_AFTER_SLOW = 0.25, 9
 
 WAITING = f"""
     SELECT coalesce(sum(d.event_count), 0)::int FROM (
@@ -105,12 +106,17 @@ class Backfills:
         """Record a slice of one backfill, or end one. Returns whether anything was done."""
         if time.monotonic() < self._rests_until:
             return False
+        began = time.monotonic()
         try:
             return self._cut()
         except BROKEN_OFF as error:
             lanes.recover(error)
             self._rests_until = time.monotonic() + REST
             return False
+        finally:
+            now = time.monotonic()
+            if now - began > SLOW:
+                self._rests_until = now + REST_AFTER_SLOW * (now - began)
 
     def _cut(self) -> bool:
         ((is_running, is_enough),) = sql.fetch(LOOK)
@@ -167,10 +173,12 @@ def _step(backfill: Backfill) -> bool:
     if is_at_end:
         return not backfill.count_open() and _end(backfill, COMPLETED)
     model = _model(backfill, backfill.object_types[backfill.position])
-    pks = _find(model, backfill.query, pk__gt=backfill.last_id) if model else []
-    if not pks:
+    pks, last_id = finding.after(model, backfill.query, backfill.last_id, SLICE) if model else ([], None)
+    if last_id is None:
         return bool(_unchanged(backfill).update(position=F('position') + 1, last_id=0))
-    _record(backfill, model, pks, pks[-1], backfill.skipped)
+    if not pks:
+        return bool(_unchanged(backfill).update(last_id=last_id))
+    _record(backfill, model, pks, last_id, backfill.skipped)
     return True
 
 
@@ -180,7 +188,7 @@ def _come_back(backfill: Backfill) -> bool:
     tried = set([one[1] for one in backfill.skipped if one[0] == object_type_id][:SLICE])
     left = [one for one in backfill.skipped if one[0] != object_type_id or one[1] not in tried]
     model = _model(backfill, object_type_id)
-    pks = _find(model, backfill.query, pk__in=tried) if model else []
+    pks = finding.among(model, backfill.query, tried) if model else []
     if not pks:
         return bool(_unchanged(backfill).update(skipped=left))
     return _record(backfill, model, pks, backfill.last_id, left) > 0 or len(pks) < len(tried)
@@ -194,18 +202,6 @@ def _model(backfill: Backfill, object_type_id: int) -> type[Model] | None:
     if model is None:
         raise DefinitionError(selection.MODELS, _('A model is no longer installed.'))
     return model
-
-
-def _find(model: type[Model], query: str, **among: object) -> list[int]:
-    """Return the lowest primary keys of what is to be sent, a slice at most."""
-    objects = selection.objects(model, query).filter(**among)
-    try:
-        with lanes.turn():
-            return list(objects.order_by('pk').values_list('pk', flat=True)[:SLICE])
-    except OperationalError as error:
-        if not isinstance(error.__cause__, QueryCanceled):
-            raise
-        raise DefinitionError(selection.FILTER, _('PostgreSQL takes too long to find the objects.')) from None
 
 
 def _record(

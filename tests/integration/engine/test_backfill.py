@@ -2,17 +2,20 @@
 
 import subprocess
 import sys
+import time
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from dcim.models import Region, Site
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection, transaction
-from django.db.models import F, Model
+from django.db import OperationalError, connection, transaction
+from django.db.models import F, Model, QuerySet
 from django.utils import timezone
 from extras.models import Notification, NotificationGroup, Tag
+from netbox.registry import registry
 from support import log
 from support.builders import DELETED, forget_events, named, site, subscribe
 from support.engine import (
@@ -24,6 +27,7 @@ from support.engine import (
     health,
     in_thread,
     is_anybody_blocked,
+    open_transaction,
     pass_leases,
     pass_retry_waits,
     record,
@@ -36,7 +40,7 @@ from users.models import User
 from devstack.receiver import Receiver
 from webhooks.choices import BackfillStateChoices, StatusChoices
 from webhooks.engine import backfill as engine
-from webhooks.engine import claims, dispatch, event_claims, lanes, notifications, rescue, runner, timer
+from webhooks.engine import claims, dispatch, event_claims, finding, lanes, notifications, rescue, runner, sql, timer
 from webhooks.engine.share import FLOOR, MOST, SHARE
 from webhooks.exceptions import DefinitionError
 from webhooks.models import Backfill, Delivery, Event, Health, Webhook
@@ -123,6 +127,16 @@ def batched_ids(receiver: Receiver) -> list[int]:
 
 def statuses(**filters: object) -> list[tuple[int, str]]:
     return [(one.object_id, one.status) for one in deliveries(**filters)]
+
+
+def sleeping(seconds: float) -> Callable[[QuerySet], QuerySet]:
+    """A filter that takes PostgreSQL so long for each site."""
+    each = f'(SELECT pg_sleep({seconds}) WHERE dcim_site.id IS NOT NULL) IS NOT NULL'
+    return lambda objects: objects.extra(where=[each])
+
+
+def fails(objects: QuerySet) -> QuerySet:
+    raise OperationalError('no route to the database of a plugin')
 
 
 class TestWhatIsSent:
@@ -620,6 +634,98 @@ class TestSlices:
 
 
 class TestFilters:
+    @pytest.fixture
+    def filtered(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[QuerySet], QuerySet]], None]:
+        """Let the list of sites be filtered as a plugin would."""
+
+        def by(narrow: Callable[[QuerySet], QuerySet]) -> None:
+            class Filtered(registry['filtersets']['dcim.site']):
+                @property
+                def qs(self) -> QuerySet:
+                    return narrow(super().qs)
+
+            monkeypatch.setitem(registry['filtersets'], 'dcim.site', Filtered)
+
+        return by
+
+    def test_where_many_rows_take_too_long_it_looks_at_few(self, webhook, small_slices, filtered, monkeypatch):
+        monkeypatch.setattr(finding, 'FOR_FEW', 10_000)
+        made = sites(6)
+        start(webhook, query='status=active')
+        filtered(sleeping(0.2))
+        assert engine.Backfills().cut()
+        assert engine.Backfills().cut()
+        assert sorted(Event.objects.values_list('object_id', flat=True)) == made
+
+    def test_where_few_rows_take_too_long_it_ends_with_the_reason(self, webhook, filtered):
+        sites(1)
+        start(webhook, query='status=active')
+        filtered(sleeping(3))
+        assert engine.Backfills().cut()
+        assert state(webhook) == FAILED
+        assert 'PostgreSQL takes too long' in Backfill.objects.get().error
+
+    def test_it_looks_at_so_many_rows_at_once(self, webhook, receiver, monkeypatch):
+        monkeypatch.setattr(finding, 'ROWS', 2)
+        made = sites(5)
+        Site.objects.filter(pk__in=[made[2], made[4]]).update(status='retired')
+        start(webhook, query='status=retired')
+        assert engine.Backfills().cut()
+        assert Backfill.objects.get().last_id == made[1]
+        work()
+        assert sorted(ids(receiver)) == [made[2], made[4]]
+        assert state(webhook) == COMPLETED
+
+    @pytest.mark.parametrize(('slow', 'goes_on'), [(0.0, False), (60.0, True)])
+    def test_after_a_slow_one_others_have_time(self, webhook, small_slices, monkeypatch, slow, goes_on):
+        monkeypatch.setattr(engine, 'SLOW', slow)
+        sites(6)
+        start(webhook)
+        backfills = engine.Backfills()
+        assert backfills.cut()
+        assert backfills.cut() == goes_on
+
+    def test_one_that_hangs_ends_its_own_backfill(self, webhook, receiver, filtered, monkeypatch):
+        monkeypatch.setattr(finding, 'LONGEST', 0.2)
+        sites(1)
+        start(webhook, query='status=active')
+        other = subscribe(receiver.url(OTHER), Site)
+        start(other)
+        filtered(lambda objects: (time.sleep(5), objects)[1])
+        assert engine.Backfills().cut()
+        work()
+        assert (state(webhook), state(other)) == (FAILED, COMPLETED)
+        assert 'TooSlow' in Backfill.objects.get(pk=webhook.pk).error
+
+    def test_one_whose_own_database_is_down_ends_its_own_backfill(self, webhook, receiver, filtered):
+        sites(1)
+        start(webhook, query='status=active')
+        other = subscribe(receiver.url(OTHER), Site)
+        start(other)
+        filtered(fails)
+        work()
+        assert (state(webhook), state(other)) == (FAILED, COMPLETED)
+        assert 'no route' in Backfill.objects.get(pk=webhook.pk).error
+
+    def test_where_our_own_connection_is_gone_it_is_tried_again(self, webhook, receiver, filtered):
+        made = sites(1)
+        start(webhook, query='status=active')
+        causes = ['pg_terminate_backend(pg_backend_pid())']
+        filtered(lambda objects: (causes and sql.fetch(f'SELECT {causes.pop()}'), objects)[1])
+        assert not engine.Backfills().cut()
+        assert state(webhook) == RUNNING
+        work()
+        assert ids(receiver) == made
+
+    def test_where_the_table_is_locked_it_is_tried_again(self, webhook, receiver):
+        made = sites(1)
+        start(webhook, query='status=active')
+        with open_transaction(lambda: sql.execute('LOCK TABLE dcim_site')):
+            assert not engine.Backfills().cut()
+        assert state(webhook) == RUNNING
+        work()
+        assert ids(receiver) == made
+
     def test_filters_are_known_in_a_process_that_has_served_no_page(self):
         look = """if True:
             import django
