@@ -18,7 +18,7 @@ from . import lanes, selection, sql, time_limit
 # Rows that a filter is asked about at once, or a slice of them where that takes too long; and milliseconds that
 # PostgreSQL has for each.
 ROWS = 10_000
-FOR_MANY, FOR_FEW = 300, 700
+FOR_MANY, FOR_FEW = 300, 2_000
 # Seconds that it may take with all its Python: less than PostgreSQL lets a transaction idle (lanes.py).
 LONGEST = 4.0
 
