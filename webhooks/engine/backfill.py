@@ -47,8 +47,11 @@ MOST_WAITING, MOST_UNDISPATCHED = 600, SLICE
 PAUSE = SLICE / FLOOR
 # Seconds until the next look where no backfill is running.
 REST = 1.0
-# Seconds that only a slice takes whose filter is slow. Others have waited: for so many times as long, none is cut.
+# Seconds that only a slice takes whose filter is slow. Others have waited: for so many times as long, none of its
+# webhook is cut in this process.
 SLOW, REST_AFTER_SLOW = 0.25, 9
+# {id of a webhook: until when, by time.monotonic()}
+_rests: dict[int, float] = {}
 
 WAITING = f"""
     SELECT coalesce(sum(d.event_count), 0)::int FROM (
@@ -106,17 +109,12 @@ class Backfills:
         """Record a slice of one backfill, or end one. Returns whether anything was done."""
         if time.monotonic() < self._rests_until:
             return False
-        began = time.monotonic()
         try:
             return self._cut()
         except BROKEN_OFF as error:
             lanes.recover(error)
             self._rests_until = time.monotonic() + REST
             return False
-        finally:
-            now = time.monotonic()
-            if now - began > SLOW:
-                self._rests_until = now + REST_AFTER_SLOW * (now - began)
 
     def _cut(self) -> bool:
         ((is_running, is_enough),) = sql.fetch(LOOK)
@@ -125,8 +123,8 @@ class Backfills:
         if not is_running or (is_enough and time.monotonic() < self._pauses_until):
             return False
         self._pauses_until = time.monotonic() + PAUSE
-        found = sql.fetch_column(FIND)
-        return any(map(_go_on, random.sample(found, len(found))))
+        found = [pk for pk in sql.fetch_column(FIND) if _rests.get(pk, 0.0) <= time.monotonic()]
+        return any(map(_go_on_in_turn, random.sample(found, len(found))))
 
 
 def remove_untried(webhook_id: int, now: datetime) -> list[tuple[int, datetime]]:
@@ -150,6 +148,16 @@ def take_back() -> bool:
         for webhook_id in held:
             remove_untried(webhook_id, now)
     return bool(held)
+
+
+def _go_on_in_turn(webhook_id: int) -> bool:
+    began = time.monotonic()
+    try:
+        return _go_on(webhook_id)
+    finally:
+        now = time.monotonic()
+        if now - began > SLOW:
+            _rests[webhook_id] = now + REST_AFTER_SLOW * (now - began)
 
 
 def _go_on(webhook_id: int) -> bool:
@@ -183,7 +191,7 @@ def _step(backfill: Backfill) -> bool:
 
 
 def _come_back(backfill: Backfill) -> bool:
-    """Record what was locked of one object type. Returns whether any of it is no longer."""
+    """Record what was locked of one object type. Returns whether anything of it was settled."""
     object_type_id = backfill.skipped[0][0]
     tried = set([one[1] for one in backfill.skipped if one[0] == object_type_id][:SLICE])
     left = [one for one in backfill.skipped if one[0] != object_type_id or one[1] not in tried]

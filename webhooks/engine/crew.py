@@ -33,9 +33,8 @@ class Crew:
 
     @property
     def free(self) -> int:
-        """How many requests may be begun. The spare threads count only where no other is left."""
-        unused = self._unused
-        return unused - SPARE if unused > SPARE else max(unused, 0)
+        """How many requests may be begun. Where only spare threads are left, one: the next is for another webhook."""
+        return min(max(self._unused, 0), 1) if self.is_full else self._unused - SPARE
 
     @property
     def is_full(self) -> bool:
@@ -44,8 +43,10 @@ class Crew:
 
     @property
     def closed(self) -> Collection[int]:
-        """Ids of webhooks that may begin nothing just now: the spare threads are for those that have none."""
-        return self.senders.webhooks if self.is_full else ()
+        """Ids of webhooks that may begin nothing just now: the spare threads are for those that have nothing in hand."""
+        if not self.is_full:
+            return ()
+        return self.senders.webhooks.union(delivery.webhook_id for delivery in self.building.deliveries)
 
     @property
     def _unused(self) -> int:

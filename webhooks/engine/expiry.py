@@ -11,15 +11,17 @@ from .. import conf
 from . import lanes, ledger, ordering, sql
 from .lanes import PART
 
-# Of a webhook with the health `h`, the first: it is looked up in its own index.
+# Of a webhook with the health `h`, the first: it is looked up in its own index. What a deleted webhook has left is
+# purged.
 IS_OVERDUE = """
     (SELECT true FROM webhooks_delivery d
      WHERE d.webhook_id = h.webhook_id AND d.status = 'pending' AND d.expires_at < {now}
      ORDER BY d.expires_at, d.id LIMIT 1)"""
 
 TAKE = f"""
-    SELECT h.webhook_id FROM webhooks_health h WHERE {IS_OVERDUE.format(now='%(now)s')} LIMIT %(part)s
-    FOR UPDATE SKIP LOCKED"""
+    SELECT h.webhook_id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
+    WHERE {IS_OVERDUE.format(now='%(now)s')} LIMIT %(part)s
+    FOR UPDATE OF h SKIP LOCKED"""
 
 EXPIRE = """
     UPDATE webhooks_delivery SET status = 'failed', due_at = NULL, finished_at = now(), listed = false,

@@ -1,4 +1,4 @@
-"""Finding: which objects does a backfill send next? In a time for which others can wait.
+"""Finding: which objects does a backfill send next? It takes no longer than others can wait.
 
 A filter is a query of anybody's making, and a plugin's code. It runs in the main thread of a worker, where nothing else
 goes on meanwhile. So it is asked about a part of the table at a time. What is too slow all the same, hangs or fails
@@ -8,6 +8,7 @@ ends its own backfill, by DefinitionError.
 from collections.abc import Callable, Collection
 from functools import partial
 
+from django.db import OperationalError
 from django.db.models import Model, QuerySet
 from django.utils.translation import gettext as _
 from psycopg.errors import QueryCanceled
@@ -80,6 +81,9 @@ def _in_time[T](query: str, milliseconds: int, look: Callable[[], T]) -> T | Non
         # Not where PostgreSQL is slow without any filter, somebody has locked the table, or the connection is gone.
         if is_canceled or lanes.is_row_held(error) or sql.is_broken_off(error, before):
             raise
+        # Nor where it was PostgreSQL that did not answer: then the connection was given up.
+        if isinstance(error, time_limit.TooSlow) and not (query and sql.session() is before):
+            raise OperationalError(str(error)) from error
         raise DefinitionError(selection.FILTER, f'{type(error).__name__}: {error}') from error
 
 

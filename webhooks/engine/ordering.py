@@ -114,7 +114,7 @@ IS_ANY_BACKFILL = """
         WHERE webhook_id = ANY(%(lanes)s) AND backfill AND status IN ('pending', 'sending')
     )"""
 
-# Of these, where nothing is ever parked.
+# Those of webhooks without order: nothing is ever parked in them.
 UNORDERED = 'SELECT id FROM webhooks_webhook WHERE id = ANY(%(lanes)s) AND NOT ordered'
 
 # What is untried of backfills goes where there is a later one: whole deliveries, and objects of batches. A batch that
@@ -170,7 +170,7 @@ def replace(lanes: Collection[int], now: object) -> Counter[int]:
 
 
 def replace_unordered(lanes: Collection[int], now: object) -> Counter[int]:
-    """Something was claimed in these lanes. It replaces the same where the webhook's deliveries wait for no other."""
+    """Something was claimed in these lanes. In those of webhooks without order it replaces the same."""
     unordered = sql.fetch_column(UNORDERED, {'lanes': list(lanes)})
     return replace(unordered, now) if unordered else Counter()
 

@@ -40,8 +40,8 @@ logger = logging.getLogger('webhooks.drain')
 
 # Deliveries that a job holds at most.
 MOST_HELD = 4 * THREADS
-# Of the threads, those that no backfill is sent by: a change may come at any time.
-KEPT_FREE = 24
+# Of the threads, those that no backfill is sent by, beside the spare ones: a change may come at any time.
+KEPT_FREE = 16
 # Seconds to wait for more answers to record together with the first: a turn costs as much as ten deliveries. As long as
 # the last turn took, within these bounds, so that turns take half of the time at most.
 SHORTEST_WAIT, LONGEST_WAIT = 0.01, 0.05

@@ -26,7 +26,10 @@ SOMETHING_TO_DO = f"""
             SELECT 1 FROM webhooks_event WHERE dispatched_at IS NULL AND (lease IS NULL OR lease_until < now())
         )
         OR EXISTS (SELECT 1 FROM webhooks_delivery WHERE status = 'sending' AND lease_until < now())
-        OR EXISTS (SELECT 1 FROM webhooks_health h WHERE {IS_OVERDUE.format(now='now()')})
+        OR EXISTS (
+            SELECT 1 FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
+            WHERE {IS_OVERDUE.format(now='now()')}
+        )
         OR EXISTS (
             SELECT 1 FROM webhooks_webhook w LEFT JOIN webhooks_health h ON h.webhook_id = w.id
             WHERE w.enabled AND NOT w.paused AND (

@@ -4,7 +4,7 @@ A form, a bulk edit and the REST API read an object, check it, which may take se
 they would bring back a secret that somebody has just replaced, or enable what an endpoint has just had disabled.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -35,14 +35,16 @@ class ConcurrentModel(models.Model):
         super().refresh_from_db(using, names, **kwargs)
         self._remember(name for name in self._guarded_names() if names is None or name in names)
 
-    def save(self, *, using: str | None = None, update_fields: Iterable[str] | None = None, **kwargs) -> None:
-        if self._state.adding or update_fields is not None:
-            super().save(using=using, update_fields=update_fields, **kwargs)
-            return
-        alias = using or router.db_for_write(type(self), instance=self)
-        with transaction.atomic(alias):
-            self._take_over(alias)
-            super().save(using=using, **kwargs)
+    def save(self, *args, using: str | None = None, update_fields: Iterable[str] | None = None, **kwargs) -> None:
+        names = None if update_fields is None else list(update_fields)
+        if self._state.adding or names is not None:
+            super().save(*args, using=using, update_fields=names, **kwargs)
+        else:
+            alias = using or router.db_for_write(type(self), instance=self)
+            with transaction.atomic(alias):
+                self._take_over(alias)
+                super().save(*args, using=using, **kwargs)
+        self._forget_changed(names)
 
     save.alters_data = True
 
@@ -55,6 +57,11 @@ class ConcurrentModel(models.Model):
 
     def _remember(self, names: Iterable[str]) -> None:
         self._read = {**self._read, **{name: vars(self)[name] for name in names if name in vars(self)}}
+
+    def _forget_changed(self, names: Collection[str] | None) -> None:
+        """What the caller has saved is the caller's from now on, whatever it is: it may also be rolled back."""
+        saved = {name for name in self._read if self.has_changed(name) and (names is None or name in names)}
+        self._read = {name: value for name, value in self._read.items() if name not in saved}
 
     def _take_over(self, alias: str) -> None:
         """Read what the caller has not changed, under the lock that the save takes anyway."""

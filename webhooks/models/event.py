@@ -100,6 +100,11 @@ class Event(models.Model):
                 condition=Q(dispatched_at=None),
                 name='webhooks_event_chain',
             ),
+            models.Index(
+                fields=['backfill_for'],
+                condition=Q(dispatched_at=None, backfill_for__isnull=False),
+                name='webhooks_event_backfill',
+            ),
             models.Index(fields=['object_type', 'object_id', '-sequence'], name='webhooks_event_object'),
             models.Index(fields=['timestamp'], name='webhooks_event_timestamp'),
         ]

@@ -650,6 +650,7 @@ class TestFilters:
 
     def test_where_many_rows_take_too_long_it_looks_at_few(self, webhook, small_slices, filtered, monkeypatch):
         monkeypatch.setattr(finding, 'FOR_FEW', 10_000)
+        monkeypatch.setattr(engine, 'SLOW', 60)
         made = sites(6)
         start(webhook, query='status=active')
         filtered(sleeping(0.2))
@@ -684,6 +685,19 @@ class TestFilters:
         backfills = engine.Backfills()
         assert backfills.cut()
         assert backfills.cut() == goes_on
+
+    def test_where_postgresql_does_not_answer_it_is_tried_again(self, webhook, receiver, monkeypatch):
+        """That says nothing of what is looked for."""
+        monkeypatch.setattr(finding, 'LONGEST', 0.2)
+        monkeypatch.setattr(engine, 'SLOW', 60)
+        sites(1)
+        start(webhook)
+        with monkeypatch.context() as stalled:
+            stalled.setattr(finding, 'BOUND', 'SELECT pg_sleep(30), %s')
+            assert not engine.Backfills().cut()
+        assert state(webhook) == RUNNING
+        work()
+        assert len(receiver.requests) == 1
 
     def test_one_that_hangs_ends_its_own_backfill(self, webhook, receiver, filtered, monkeypatch):
         monkeypatch.setattr(finding, 'LONGEST', 0.2)

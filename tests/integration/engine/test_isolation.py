@@ -145,6 +145,28 @@ class TestSlowTemplate:
         assert work() == '5 delivered'
         assert {one.attempt_count for one in deliveries(DELIVERED)} == {1}
 
+    def test_what_waits_to_be_built_leaves_threads_to_others(self, receiver, settings, monkeypatch, tmp_path):
+        begun, goes_on = tmp_path / 'begun', tmp_path / 'goes on'
+
+        def wait(text: str) -> str:
+            begun.touch()
+            assert wait_until(goes_on.exists, timeout=60)
+            return text
+
+        settings.JINJA_FILTERS = {'wait': wait}
+        monkeypatch.setattr(renderer, 'TIME_LIMIT', 60)
+        for _ in range(5):
+            subscribe(receiver.url(BUSY), Site, body_template='{{ data.name|wait }}')
+        subscribe(receiver.url(IDLE), Tenant)
+        sites(16)
+        with working():
+            assert wait_until(lambda: len(deliveries(SENDING)) >= THREADS - SPARE, timeout=60)
+            assert wait_until(begun.exists, timeout=60)
+            tenant()
+            receiver.wait_for(1, to_idle, timeout=60)
+            assert not goes_on.exists()
+            goes_on.touch()
+
 
 class TestSlowEndpoint:
     @pytest.mark.parametrize(('webhooks', 'concurrency'), [(5, 16), (1, 100)])
@@ -524,6 +546,12 @@ class TestLane:
         assert expiry.expire()
         assert not timer.something_to_do()
         assert self.statuses(held) == ({FAILED}, {FAILED})
+
+    def test_what_a_deleted_webhook_has_left_is_purged_and_does_not_expire(self, held):
+        expire()
+        Webhook.objects.get(pk=held.pk).delete()
+        assert expiry.expire()
+        assert set(sql.fetch_column('SELECT status FROM webhooks_delivery')) == {PENDING, FAILED}
 
     def test_while_one_is_held_what_has_lapsed_in_the_others_is_rescued(self, held):
         assert len(claim()) == 4

@@ -10,8 +10,8 @@ from django.db import connection, transaction
 from support.builders import site, subscribe
 from support.engine import dispatch_all
 
-from webhooks.engine import claims, event_claims, expiry, lanes, ordering, quarantine, rescue, timer
-from webhooks.models import Delivery, Event, Webhook
+from webhooks.engine import backfill, claims, event_claims, expiry, lanes, ordering, quarantine, rescue, timer
+from webhooks.models import Backfill, Delivery, Event, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed', 'emptied')
 
@@ -154,6 +154,12 @@ def test_small_transactions_are_found_beside_a_large_one_without_reading_it(back
 def test_suspects_are_looked_for_among_the_oldest_and_the_newest_alone(backlog):
     few, all_of_them = (pages_read(quarantine.FIND, {'lease': LEASE, 'near': near}) for near in (FEW, LARGE))
     assert few < MANY < all_of_them
+
+
+def test_backfills_are_looked_for_without_reading_what_others_wait_with(backlog):
+    running = {'state': 'running', 'started_at': lanes.now(), 'object_types': [1], 'total': 1}
+    Backfill.objects.create(webhook=Webhook.objects.latest('pk'), **running)
+    assert pages_read(backfill.FIND, {}) < FEW
 
 
 def test_a_claim_of_deliveries_reads_no_more_where_more_wait(webhook):

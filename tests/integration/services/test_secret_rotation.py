@@ -175,6 +175,25 @@ class TestEdits:
         assert meanwhile
         assert Webhook.objects.get().secrets() == ['new']
 
+    @pytest.mark.parametrize('names', [None, ['enabled']], ids=['all', 'one column'])
+    def test_what_is_changed_to_and_fro_is_saved_each_time(self, webhook, names):
+        edited = Webhook.objects.get(pk=webhook.pk)
+        for enabled in (False, True, False):
+            edited.enabled = enabled
+            edited.save(update_fields=names)
+            assert Webhook.objects.get(pk=webhook.pk).enabled == enabled
+            edited.save()
+            assert Webhook.objects.get(pk=webhook.pk).enabled == enabled
+
+    def test_what_was_rolled_back_is_saved_after_all(self, webhook):
+        edited = Webhook.objects.get(pk=webhook.pk)
+        edited.enabled = False
+        with transaction.atomic():
+            edited.save()
+            transaction.set_rollback(True)
+        edited.save()
+        assert not Webhook.objects.get(pk=webhook.pk).enabled
+
     def test_what_was_read_in_part_or_again_is_saved_as_it_is(self, webhook):
         part, again = Webhook.objects.defer('secret').get(), Webhook.objects.get()
         _webhook, new = secret_rotation.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1))
