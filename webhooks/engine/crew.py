@@ -43,7 +43,7 @@ class Crew:
 
     @property
     def closed(self) -> Collection[int]:
-        """Ids of webhooks that may begin nothing just now: the spare threads are for those that have nothing in hand."""
+        """Ids of webhooks that may begin nothing just now: spare threads are for those that have nothing in hand."""
         if not self.is_full:
             return ()
         return self.senders.webhooks.union(delivery.webhook_id for delivery in self.building.deliveries)
