@@ -550,7 +550,8 @@ class TestLane:
     def test_what_a_deleted_webhook_has_left_is_purged_and_does_not_expire(self, held):
         expire()
         Webhook.objects.get(pk=held.pk).delete()
-        assert expiry.expire()
+        while expiry.expire():
+            pass
         assert set(sql.fetch_column('SELECT status FROM webhooks_delivery')) == {PENDING, FAILED}
 
     def test_while_one_is_held_what_has_lapsed_in_the_others_is_rescued(self, held):

@@ -49,6 +49,7 @@ from webhooks.outbox import queue, wakeup
 from webhooks.payload.http_request import Builder
 from webhooks.security.masking import MASK
 from webhooks.services import redelivery, trial
+from webhooks.templating import renderer
 from webhooks.transport.client import Client
 from webhooks.transport.exchange import Outcome
 
@@ -446,6 +447,20 @@ def test_the_spare_threads_are_for_webhooks_that_have_none(receiver):
         receiver.wait_for(THREADS - SPARE, timeout=60)
         assert (helpers.free, helpers.is_full, set(helpers.closed)) == (1, True, {webhook.pk})
         receiver.close()
+
+
+def test_the_spare_threads_are_for_webhooks_of_which_nothing_is_being_built(receiver, settings, monkeypatch, tmp_path):
+    goes_on = tmp_path / 'goes on'
+    settings.JINJA_FILTERS = {'wait': lambda _: wait_until(goes_on.exists, timeout=60)}
+    monkeypatch.setattr(renderer, 'TIME_LIMIT', 60)
+    webhook = subscribe(receiver.url(HOOK), Site, concurrency=100, body_template='{{ 1|wait }}')
+    sites(THREADS - SPARE)
+    dispatch_all()
+    claimed = claim(limit=THREADS)
+    with crew.opened() as helpers:
+        assert not list(helpers.building.begin(claimed, {webhook.pk: Builder(webhook)}, 0))
+        assert (helpers.free, helpers.is_full, set(helpers.closed)) == (1, True, {webhook.pk})
+        goes_on.touch()
 
 
 def test_a_job_that_did_nothing_counts_nothing(webhook):
