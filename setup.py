@@ -15,8 +15,8 @@ def absolute(match: re.Match) -> str:
 
 
 README = re.sub(r'(\]\(|src="|href=")(?!https?:|#|/)([^)"\s]+)', absolute, (ROOT / 'README.md').read_text())
-# What an earlier build left here would go into the next one: files that were deleted since, migrations too, from `build/`
-# into the wheel, and whatever the list in `*.egg-info` names into the archive.
+# What an earlier build left here would go into the next one: files that were deleted since, migrations too, from
+# `build/` into the wheel, and whatever the list in `*.egg-info` names into the archive.
 BUILD = TemporaryDirectory(prefix='netbox-webhooks-')
 # All else that the package is stands in pyproject.toml.
 setup(

@@ -124,7 +124,7 @@ class Backfills:
             return False
         self._pauses_until = time.monotonic() + PAUSE
         found = [pk for pk in sql.fetch_column(FIND) if _rests.get(pk, 0.0) <= time.monotonic()]
-        return any(map(_go_on_in_turn, random.sample(found, len(found))))
+        return any(map(_go_on_and_rest, random.sample(found, len(found))))
 
 
 def remove_untried(webhook_id: int, now: datetime) -> list[tuple[int, datetime]]:
@@ -150,7 +150,7 @@ def take_back() -> bool:
     return bool(held)
 
 
-def _go_on_in_turn(webhook_id: int) -> bool:
+def _go_on_and_rest(webhook_id: int) -> bool:
     began = time.monotonic()
     try:
         return _go_on(webhook_id)

@@ -3,7 +3,10 @@
 import threading
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from dcim.models import Site
@@ -95,6 +98,28 @@ class TestBacklog:
         assert claimed.webhook == idle
 
 
+@dataclass(frozen=True)
+class Gate:
+    """Files, for what waits is another process."""
+
+    is_reached: Path
+    is_open: Path
+
+    def wait(self, text: str) -> str:
+        self.is_reached.touch()
+        assert wait_until(self.is_open.exists, timeout=60)
+        return text
+
+
+@pytest.fixture
+def gate(settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gate:
+    """Where templates with the filter `wait` wait until it is open."""
+    gate = Gate(tmp_path / 'reached', tmp_path / 'open')
+    settings.JINJA_FILTERS = {'wait': gate.wait}
+    monkeypatch.setattr(renderer, 'TIME_LIMIT', 60)
+    return gate
+
+
 class TestSlowTemplate:
     def test_what_has_no_template_waits_for_none(self, receiver):
         subscribe(receiver.url(BUSY), Site, body_template=SLOW_TEMPLATE)
@@ -114,17 +139,8 @@ class TestSlowTemplate:
         assert {one.attempt_count for one in deliveries(DELIVERED)} == {1}
         assert len(receiver.requests) == 13
 
-    def test_no_other_waits_for_those_that_are_known_to_be_slow(self, receiver, settings, monkeypatch, tmp_path):
+    def test_no_other_waits_for_those_that_are_known_to_be_slow(self, receiver, gate):
         """They have a thread of their own, also in the next job."""
-        begun, goes_on = tmp_path / 'begun', tmp_path / 'goes on'
-
-        def wait(text: str) -> str:
-            begun.touch()
-            assert wait_until(goes_on.exists, timeout=60)
-            return text
-
-        settings.JINJA_FILTERS = {'wait': wait}
-        monkeypatch.setattr(renderer, 'TIME_LIMIT', 60)
         slow = "{% if data.name == 'slow' %}" + SLOW_TEMPLATE + '{% else %}{{ data.name|wait }}{% endif %}'
         subscribe(receiver.url(BUSY), Site, body_template=slow)
         subscribe(receiver.url(IDLE), Tenant, body_template='{{ data.name }}')
@@ -132,10 +148,10 @@ class TestSlowTemplate:
         assert work() == '1 delivered'
         site()
         with working():
-            assert wait_until(begun.exists, timeout=60)
+            assert wait_until(gate.is_reached.exists, timeout=60)
             tenant()
             receiver.wait_for(1, to_idle, timeout=60)
-            goes_on.touch()
+            gate.is_open.touch()
         assert len(deliveries(DELIVERED)) == 3
 
     def test_what_was_claimed_and_not_begun_is_free_for_other_workers(self, receiver, monkeypatch):
@@ -145,27 +161,17 @@ class TestSlowTemplate:
         assert work() == '5 delivered'
         assert {one.attempt_count for one in deliveries(DELIVERED)} == {1}
 
-    def test_what_waits_to_be_built_leaves_threads_to_others(self, receiver, settings, monkeypatch, tmp_path):
-        begun, goes_on = tmp_path / 'begun', tmp_path / 'goes on'
-
-        def wait(text: str) -> str:
-            begun.touch()
-            assert wait_until(goes_on.exists, timeout=60)
-            return text
-
-        settings.JINJA_FILTERS = {'wait': wait}
-        monkeypatch.setattr(renderer, 'TIME_LIMIT', 60)
+    def test_what_waits_to_be_built_leaves_threads_to_others(self, receiver, gate):
         for _ in range(5):
             subscribe(receiver.url(BUSY), Site, body_template='{{ data.name|wait }}')
         subscribe(receiver.url(IDLE), Tenant)
         sites(16)
         with working():
             assert wait_until(lambda: len(deliveries(SENDING)) >= THREADS - SPARE, timeout=60)
-            assert wait_until(begun.exists, timeout=60)
+            assert wait_until(gate.is_reached.exists, timeout=60)
             tenant()
             receiver.wait_for(1, to_idle, timeout=60)
-            assert not goes_on.exists()
-            goes_on.touch()
+            gate.is_open.touch()
 
 
 class TestSlowEndpoint:
