@@ -33,13 +33,13 @@ from .dispatch import Dispatcher
 from .job_time import Pace, Span
 from .ledger import Ledger
 from .outcomes import Judge, Tally
-from .senders import LONGEST_QUEUED, THREADS
+from .senders import LONGEST_QUEUED, SPARE, THREADS
 from .share import Share
 
 logger = logging.getLogger('webhooks.drain')
 
 # Deliveries that a job holds at most.
-MOST_HELD = 4 * THREADS
+MOST_HELD = 4 * (THREADS - SPARE)
 # Of the threads, those that no backfill is sent by, beside the spare ones: a change may come at any time.
 KEPT_FREE = 16
 # Seconds to wait for more answers to record together with the first: a turn costs as much as ten deliveries. As long as

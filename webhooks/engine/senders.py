@@ -16,9 +16,9 @@ from typing import Any
 from ..transport.client import Client
 from .claimed import Claimed
 
-THREADS = 72
-# Of these, those that a webhook gets for its first request only: whatever hangs, a change of another one can go.
-SPARE = 8
+THREADS = 128
+# Of these, those that a webhook gets for its first request only: so many may hang, and a change of another one can go.
+SPARE = 64
 # Seconds for which what was claimed waits here at most. Its webhook may be paused meanwhile, or its endpoint may hang.
 LONGEST_QUEUED = 1.0
 # Seconds after which a request may hang, and seconds without an answer after which nobody waits for more then.

@@ -175,7 +175,7 @@ class TestSlowTemplate:
 
 
 class TestSlowEndpoint:
-    @pytest.mark.parametrize(('webhooks', 'concurrency'), [(5, 16), (1, 100)])
+    @pytest.mark.parametrize(('webhooks', 'concurrency'), [(40, 16), (1, 100)])
     def test_those_that_hang_leave_threads_to_others(self, receiver, webhooks, concurrency):
         receiver.answers(BUSY, Answer(manner=Manner.HANG))
         for _ in range(webhooks):
@@ -184,6 +184,7 @@ class TestSlowEndpoint:
         sites(concurrency)
         with working():
             receiver.wait_for(THREADS - SPARE, timeout=60)
+            assert wait_until(lambda: len({one.webhook_id for one in deliveries(SENDING)}) == webhooks, timeout=60)
             tenant()
             receiver.wait_for(1, to_idle, timeout=60)
             assert not Attempt.objects.filter(delivery__object_type__model='site').exists()
