@@ -16,7 +16,7 @@ from datetime import datetime
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import DEFAULT_DB_ALIAS
-from django.db.models import F, Model, QuerySet
+from django.db.models import F, Model
 from django.utils.translation import gettext as _
 
 from ..choices import BackfillStateChoices
@@ -43,15 +43,16 @@ SLICE = 200
 MOST_SKIPPED = 10_000
 # The next slice is cut when less than this is left of those before: of the webhook's in deliveries and in events.
 MOST_WAITING, MOST_UNDISPATCHED = 600, SLICE
-# Seconds between two slices while as many events of anybody wait to be dispatched.
-PAUSE = SLICE / FLOOR
 # Seconds until the next look where no backfill is running.
 REST = 1.0
-# Seconds that only a slice takes whose filter is slow. Others have waited: for so many times as long, none of its
-# webhook is cut in this process.
-SLOW, REST_AFTER_SLOW = 0.25, 9
+# Others have waited for a slice: for so many times as long none is cut, where as many events of anybody wait to be
+# dispatched. After so many seconds, which only a slow filter takes, none of its webhook is, whatever waits.
+REST_AFTER, SLOW = 9, 0.25
 # {id of a webhook: until when, by time.monotonic()}
 _rests: dict[int, float] = {}
+
+# How many objects were recorded, None: nothing was done.
+Done = int | None
 
 WAITING = f"""
     SELECT coalesce(sum(d.event_count), 0)::int FROM (
@@ -122,9 +123,20 @@ class Backfills:
             self._rests_until = time.monotonic() + REST
         if not is_running or (is_enough and time.monotonic() < self._pauses_until):
             return False
-        self._pauses_until = time.monotonic() + PAUSE
         found = [pk for pk in sql.fetch_column(FIND) if _rests.get(pk, 0.0) <= time.monotonic()]
-        return any(map(_go_on_and_rest, random.sample(found, len(found))))
+        return any(map(self._go_on, random.sample(found, len(found))))
+
+    def _go_on(self, webhook_id: int) -> bool:
+        began, done = time.monotonic(), None
+        try:
+            done = _go_on(webhook_id)
+        finally:
+            now = time.monotonic()
+            rest = REST_AFTER * (now - began)
+            self._pauses_until = now + max(rest, (done or 0) / FLOOR)
+            if now - began > SLOW:
+                _rests[webhook_id] = now + rest
+        return done is not None
 
 
 def remove_untried(webhook_id: int, now: datetime) -> list[tuple[int, datetime]]:
@@ -150,20 +162,10 @@ def take_back() -> bool:
     return bool(held)
 
 
-def _go_on_and_rest(webhook_id: int) -> bool:
-    began = time.monotonic()
-    try:
-        return _go_on(webhook_id)
-    finally:
-        now = time.monotonic()
-        if now - began > SLOW:
-            _rests[webhook_id] = now + REST_AFTER_SLOW * (now - began)
-
-
-def _go_on(webhook_id: int) -> bool:
+def _go_on(webhook_id: int) -> Done:
     backfill = Backfill.objects.select_related('webhook').filter(pk=webhook_id, state=RUNNING).first()
     if backfill is None:
-        return False
+        return None
     try:
         return _step(backfill)
     except INTERRUPTIONS:
@@ -174,32 +176,32 @@ def _go_on(webhook_id: int) -> bool:
         return _end(backfill, FAILED, storable(reason))
 
 
-def _step(backfill: Backfill) -> bool:
+def _step(backfill: Backfill) -> Done:
     is_at_end = backfill.position == len(backfill.object_types)
     if backfill.skipped and (is_at_end or len(backfill.skipped) >= MOST_SKIPPED):
         return _come_back(backfill)
     if is_at_end:
-        return not backfill.count_open() and _end(backfill, COMPLETED)
+        return None if backfill.count_open() else _end(backfill, COMPLETED)
     model = _model(backfill, backfill.object_types[backfill.position])
     pks, last_id = finding.after(model, backfill.query, backfill.last_id, SLICE) if model else ([], None)
     if last_id is None:
-        return bool(_unchanged(backfill).update(position=F('position') + 1, last_id=0))
+        return _move(backfill, position=F('position') + 1, last_id=0)
     if not pks:
-        return bool(_unchanged(backfill).update(last_id=last_id))
-    _record(backfill, model, pks, last_id, backfill.skipped)
-    return True
+        return _move(backfill, last_id=last_id)
+    return _record(backfill, model, pks, last_id, backfill.skipped)
 
 
-def _come_back(backfill: Backfill) -> bool:
-    """Record what was locked of one object type. Returns whether anything of it was settled."""
+def _come_back(backfill: Backfill) -> Done:
+    """Record what was locked of one object type."""
     object_type_id = backfill.skipped[0][0]
     tried = set([one[1] for one in backfill.skipped if one[0] == object_type_id][:SLICE])
     left = [one for one in backfill.skipped if one[0] != object_type_id or one[1] not in tried]
     model = _model(backfill, object_type_id)
     pks = finding.among(model, backfill.query, tried) if model else []
     if not pks:
-        return bool(_unchanged(backfill).update(skipped=left))
-    return _record(backfill, model, pks, backfill.last_id, left) > 0 or len(pks) < len(tried)
+        return _move(backfill, skipped=left)
+    recorded = _record(backfill, model, pks, backfill.last_id, left)
+    return recorded if recorded or len(pks) < len(tried) else None
 
 
 def _model(backfill: Backfill, object_type_id: int) -> type[Model] | None:
@@ -241,17 +243,18 @@ def _array(skipped: Sequence[Sequence[int]]) -> str:
     return f"'{{{pairs}}}'::bigint[]"
 
 
-def _unchanged(backfill: Backfill) -> QuerySet[Backfill]:
-    """Return the same, for what changes nothing but the backfill itself."""
+def _move(backfill: Backfill, **changes: object) -> Done:
+    """Change nothing but the backfill itself, where it is still as it was read."""
     same = {name: getattr(backfill, name) for name in ('started_at', 'position', 'last_id', 'skipped')}
-    return Backfill.objects.using(DEFAULT_DB_ALIAS).filter(pk=backfill.pk, state=RUNNING, **same)
+    as_read = Backfill.objects.using(DEFAULT_DB_ALIAS).filter(pk=backfill.pk, state=RUNNING, **same)
+    return 0 if as_read.update(**changes) else None
 
 
-def _end(backfill: Backfill, state: str, error: str = '') -> bool:
-    """End it, and tell people, in one transaction. Returns whether it was still as it was read."""
+def _end(backfill: Backfill, state: str, error: str = '') -> Done:
+    """End it, and tell people, in one transaction."""
     with lanes.turn() as now:
-        ended = _unchanged(backfill).update(state=state, error=error, finished_at=now)
-        if ended:
+        done = _move(backfill, state=state, error=error, finished_at=now)
+        if done is not None:
             told = notifications.BACKFILLED if state == COMPLETED else notifications.BACKFILL_FAILED
             notifications.tell(backfill.webhook, told)
-    return bool(ended)
+    return done

@@ -1,5 +1,6 @@
 """A backfill sends a webhook everything as it is now, in the order of live changes, and delays nobody."""
 
+import math
 import subprocess
 import sys
 import threading
@@ -54,6 +55,12 @@ pytestmark = pytest.mark.usefixtures('committed')
 HOOK, OTHER = '/hook', '/other'
 RUNNING, PAUSED, COMPLETED, CANCELED, FAILED = BackfillStateChoices.values()
 PENDING, DELIVERED, SUPERSEDED = StatusChoices.PENDING, StatusChoices.DELIVERED, StatusChoices.SUPERSEDED
+
+
+@pytest.fixture(autouse=True)
+def no_slice_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or its backfill would rest, and what is sent would depend on the machine."""
+    monkeypatch.setattr(engine, 'SLOW', 60)
 
 
 @pytest.fixture
@@ -581,7 +588,7 @@ class TestSlices:
         sites(4)
         start(webhook)
         both = [Backfill.objects.select_related('webhook').get() for _ in range(2)]
-        assert [engine._step(one) for one in both] == [True, True]
+        assert [engine._step(one) for one in both] == [3, 0]
         assert Event.objects.count() == 3
 
     def test_a_webhook_that_was_backfilled_anew_meanwhile_is_left_alone(self, webhook):
@@ -650,7 +657,6 @@ class TestFilters:
 
     def test_where_many_rows_take_too_long_it_looks_at_few(self, webhook, small_slices, filtered, monkeypatch):
         monkeypatch.setattr(finding, 'FOR_FEW', 10_000)
-        monkeypatch.setattr(engine, 'SLOW', 60)
         made = sites(6)
         start(webhook, query='status=active')
         filtered(sleeping(0.2))
@@ -689,7 +695,6 @@ class TestFilters:
     def test_where_postgresql_does_not_answer_it_is_tried_again(self, webhook, receiver, monkeypatch):
         """That says nothing of what is looked for."""
         monkeypatch.setattr(finding, 'LONGEST', 0.2)
-        monkeypatch.setattr(engine, 'SLOW', 60)
         sites(1)
         start(webhook)
         with monkeypatch.context() as stalled:
@@ -795,9 +800,15 @@ class TestShare:
         Event.objects.filter(backfill_for=webhook.pk).update(dispatched_at=timezone.now())
         assert backfills.cut()
 
-    @pytest.mark.parametrize(('pause', 'goes_on'), [(engine.PAUSE, False), (0.0, True)])
-    def test_what_others_have_to_dispatch_slows_it_down(self, webhook, three_are_many, monkeypatch, pause, goes_on):
-        monkeypatch.setattr(engine, 'PAUSE', pause)
+    @pytest.mark.parametrize(
+        ('floor', 'rest', 'goes_on'), [(0.01, 0, False), (math.inf, math.inf, False), (math.inf, 0, True)]
+    )
+    def test_what_others_have_to_dispatch_slows_it_down(
+        self, webhook, three_are_many, monkeypatch, floor, rest, goes_on
+    ):
+        """By how much it has recorded, and for how long."""
+        monkeypatch.setattr(engine, 'FLOOR', floor)
+        monkeypatch.setattr(engine, 'REST_AFTER', rest)
         sites(6)
         tenants(3)
         start(webhook)
@@ -805,6 +816,18 @@ class TestShare:
         assert backfills.cut()
         Event.objects.filter(backfill_for=webhook.pk).update(dispatched_at=timezone.now())
         assert backfills.cut() == goes_on
+
+    def test_where_a_filter_finds_nothing_it_looks_on(self, webhook, three_are_many, monkeypatch):
+        monkeypatch.setattr(engine, 'FLOOR', 0.01)
+        monkeypatch.setattr(engine, 'REST_AFTER', 0)
+        monkeypatch.setattr(finding, 'ROWS', 2)
+        made = sites(6)
+        Site.objects.filter(pk=made[-1]).update(status='retired')
+        tenants(3)
+        start(webhook, query='status=retired')
+        backfills = engine.Backfills()
+        assert [backfills.cut() for _ in range(4)] == [True, True, True, False]
+        assert Event.objects.get(backfill_for=webhook.pk).object_id == made[-1]
 
     def test_what_hangs_of_its_own_holds_it_and_no_other(self, webhook, receiver, three_are_many):
         sites(6)
