@@ -11,6 +11,7 @@ How much of it is sent while others wait, says share.py.
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -50,6 +51,10 @@ REST = 1.0
 REST_AFTER, SLOW = 9, 0.25
 # {id of a webhook: until when, by time.monotonic()}
 _rests: dict[int, float] = {}
+# How many times in a row a filter is too slow until it ends its backfill: PostgreSQL may have been slow itself.
+MOST_SLOW = 3
+# By the id of the webhook.
+_times_slow: Counter[int] = Counter()
 
 # How many objects were recorded, None: nothing was done.
 Done = int | None
@@ -167,13 +172,27 @@ def _go_on(webhook_id: int) -> Done:
     if backfill is None:
         return None
     try:
-        return _step(backfill)
+        done = _step(backfill)
     except INTERRUPTIONS:
         raise
     except Exception as error:
+        if isinstance(error, finding.FilterTooSlow) and _is_tried_again(webhook_id):
+            return None
         logger.exception('webhook=%s backfill=failed', webhook_id)
         reason = str(error) if isinstance(error, DefinitionError) else f'{type(error).__name__}: {error}'
         return _end(backfill, FAILED, storable(reason))
+    _times_slow.pop(webhook_id, None)
+    return done
+
+
+def _is_tried_again(webhook_id: int) -> bool:
+    """Count that the filter was too slow. Returns whether it is tried again."""
+    _times_slow[webhook_id] += 1
+    if _times_slow[webhook_id] == MOST_SLOW:
+        del _times_slow[webhook_id]
+        return False
+    logger.warning('webhook=%s backfill=slow PostgreSQL took too long to filter (it is tried again)', webhook_id)
+    return True
 
 
 def _step(backfill: Backfill) -> Done:

@@ -1,8 +1,8 @@
 """Finding: which objects does a backfill send next? It takes no longer than others can wait.
 
 A filter is a query of anybody's making, and a plugin's code. It runs in the main thread of a worker, where nothing else
-goes on meanwhile. So it is asked about a part of the table at a time. What is too slow all the same, hangs or fails
-ends its own backfill, by DefinitionError.
+goes on meanwhile. So it is asked about a part of the table at a time. What is too slow all the same, time after time,
+hangs or fails ends its own backfill, by DefinitionError.
 """
 
 from collections.abc import Callable, Collection
@@ -26,6 +26,11 @@ LONGEST = 4.0
 # For a lock it waits less: whoever has locked the table says nothing of the filter.
 BOUND = "SELECT set_config('statement_timeout', %s::text, true), set_config('lock_timeout', '200', true)"
 
+
+class FilterTooSlow(DefinitionError):
+    """PostgreSQL takes too long to filter, or to answer at all just now."""
+
+
 # Primary keys, the lowest first; and how far the table was looked at, None: to its end.
 Found = tuple[list[int], int | None]
 
@@ -33,7 +38,7 @@ Found = tuple[list[int], int | None]
 def after(model: type[Model], query: str, last_id: int, count: int) -> Found:
     """Return what comes after the primary key, `count` at most. There may be more unless nothing is returned at all.
 
-    Raises DefinitionError, or what ends a transaction or a job (interruptions.py).
+    Raises DefinitionError, FilterTooSlow among these, or what ends a transaction or a job (interruptions.py).
     """
     for rows, milliseconds in ((ROWS, FOR_MANY), (count, FOR_FEW)):
         found = _in_time(query, milliseconds, partial(_after, model, query, last_id, count, rows))
@@ -87,5 +92,5 @@ def _in_time[T](query: str, milliseconds: int, look: Callable[[], T]) -> T | Non
         raise DefinitionError(selection.FILTER, f'{type(error).__name__}: {error}') from error
 
 
-def _too_slow() -> DefinitionError:
-    return DefinitionError(selection.FILTER, _('PostgreSQL takes too long to find the objects.'))
+def _too_slow() -> FilterTooSlow:
+    return FilterTooSlow(selection.FILTER, _('PostgreSQL takes too long to find the objects.'))

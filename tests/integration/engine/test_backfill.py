@@ -664,13 +664,36 @@ class TestFilters:
         assert engine.Backfills().cut()
         assert sorted(Event.objects.values_list('object_id', flat=True)) == made
 
-    def test_where_few_rows_take_too_long_it_ends_with_the_reason(self, webhook, filtered):
+    def test_where_few_rows_take_too_long_it_is_tried_again_and_then_ends_with_the_reason(
+        self, webhook, filtered, monkeypatch, caplog
+    ):
+        monkeypatch.setattr(finding, 'FOR_FEW', 300)
+        sites(1)
+        filtered(sleeping(60))
+        for _ in range(2):  # it counts for one backfill
+            start(webhook, query='status=active')
+            assert not any(engine.Backfills().cut() for _ in range(engine.MOST_SLOW - 1))
+            assert state(webhook) == RUNNING
+            assert 'it is tried again' in caplog.text
+            assert engine.Backfills().cut()
+            assert state(webhook) == FAILED
+            assert 'PostgreSQL takes too long' in Backfill.objects.get().error
+
+    def test_where_they_did_not_once_it_is_tried_again_as_often(self, webhook, filtered, monkeypatch):
+        monkeypatch.setattr(finding, 'FOR_FEW', 300)
+        monkeypatch.setattr(engine, 'MOST_SLOW', 2)
         sites(1)
         start(webhook, query='status=active')
-        filtered(sleeping(3))
-        assert engine.Backfills().cut()
-        assert state(webhook) == FAILED
-        assert 'PostgreSQL takes too long' in Backfill.objects.get().error
+        seconds = 60
+
+        def narrow(objects: QuerySet) -> QuerySet:
+            return sleeping(seconds)(objects)
+
+        filtered(narrow)
+        for seconds in (60, 0, 60):
+            assert engine.Backfills().cut() == (not seconds)
+            Backfill.objects.update(last_id=0)
+        assert state(webhook) == RUNNING
 
     def test_it_looks_at_so_many_rows_at_once(self, webhook, receiver, monkeypatch):
         monkeypatch.setattr(finding, 'ROWS', 2)
