@@ -23,7 +23,7 @@ from utilities.views import get_viewname
 from . import configcontext, gone, related, urls
 from .customfields import CustomFields
 from .decoding import build
-from .derived import Derived, place_in_tree
+from .derived import Derived, leave_unlinked, place_in_tree
 from .parts import UNEXPECTED, find, leave, left, part
 from .remains import Remains
 from .serializer import NetBoxSerializer, PreparedSerializer
@@ -174,6 +174,8 @@ class Renderer:
         if issubclass(self._model, LtreeModel):
             for instance in instances:
                 place_in_tree(instance)
+        for instance in instances:
+            leave_unlinked(instance)
         if configcontext.applies_to(self._model):
             configcontext.attach(instances, _keys(snapshots, TAGS))
         serializer.begin(CustomFields(instances, found))

@@ -13,6 +13,8 @@ from django.db.models import DecimalField, FloatField, IntegerField, Model, Quer
 from netbox.models.ltree import LtreeModel
 from utilities.fields import CounterCacheField
 
+from . import gone
+
 # Columns that NetBox updates behind the instance when other objects change.
 MAINTAINED = {'_depth', '_children', 'termination_a_id', 'termination_z_id'}
 # What the cable path of an endpoint belongs to.
@@ -91,6 +93,13 @@ def _attach_path(instance: PathEndpoint, row: Row | None) -> None:
     instance._path_id = (same_link and row['_path_id']) or 0
     if not instance._path_id:
         instance._meta.get_field('_path').set_cached_value(instance, None)
+
+
+def leave_unlinked(instance: Model) -> None:
+    """Let an interface have no peers if nothing but the id of its wireless link is known: NetBox would ask the link."""
+    link = instance._state.fields_cache.get('wireless_link')
+    if link is not None and gone.is_stub(link) and instance.cable_id is None:
+        vars(instance).setdefault('link_peers', [])
 
 
 def place_in_tree(node: LtreeModel) -> None:

@@ -99,13 +99,17 @@ class Remains:
         return whole, _in_order(data, lost | {name for name in stubs if whole[name] == data[name]})
 
     def unknown(self, instance: Model, data: Data) -> Iterator[str]:
-        """Yield the keys of related objects of which nothing but the id is known."""
+        """Yield the keys of related objects of which nothing but the id is known, and of what is behind them."""
+        stubs = {name for name in data if self._is_stub(instance, name)}
         for name in data:
-            first = _first(self.fields[name])
-            value = instance._state.fields_cache.get(first)
-            values = related.prefetched(instance, first) if value is None else (value,)
-            if any(map(gone.is_stub, values)):
+            if name in stubs or not stubs.isdisjoint(self._through.get(name, ())):
                 yield name
+
+    def _is_stub(self, instance: Model, name: str) -> bool:
+        first = _first(self.fields[name])
+        value = instance._state.fields_cache.get(first)
+        values = related.prefetched(instance, first) if value is None else (value,)
+        return any(map(gone.is_stub, values))
 
 
 def _in_order(data: Data, names: Set[str]) -> list[str]:

@@ -46,7 +46,7 @@ from support.objects.surroundings import (
 from support.rest import delete, get
 from tenancy.models import Tenant, TenantGroup
 from virtualization.models import ClusterGroup
-from wireless.models import WirelessLAN
+from wireless.models import WirelessLAN, WirelessLink
 
 from webhooks import rendering
 from webhooks.constants import DEFAULT_MODELS
@@ -289,6 +289,18 @@ class TestGoneRelatedObjects:
         device.device_type.delete()
         (rendered,) = rendering.render(Device, [before])
         assert rendered.display == rendered.data['display'] == f'device {pk}'
+
+    def test_an_interface_is_shown_although_nothing_is_known_of_its_wireless_link(self, db):
+        ports = [Interface.objects.create(device=some_device(some_site()), name='w', type='ieee802.11ac') for _ in 'ab']
+        link = WirelessLink.objects.create(interface_a=ports[0], interface_b=ports[1], ssid='ssid')
+        pk = link.pk
+        before = [take(port) for port in ports]
+        link.delete()
+        for shown in rendering.render(Interface, before):
+            assert shown.data['wireless_link']['id'] == pk
+            assert (shown.data['link_peers'], shown.data['link_peers_type']) == ([], None)
+            assert {'wireless_link', 'link_peers', 'link_peers_type'} <= set(shown.partial)
+            assert not {'cable', 'name', 'device', 'mac_address'} & set(shown.partial)
 
     def test_a_scope_that_went_along_is_shown(self, api_client):
         region = make_region()
