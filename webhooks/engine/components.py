@@ -221,7 +221,19 @@ def _owners_of(components: Iterable[Reference]) -> dict[Reference, list[Referenc
         columns = [column for column in COLUMNS if model and _has(model, column)]
         rows = model._base_manager.filter(pk__in=pks).values('pk', *columns) if model and columns else ()
         found |= {(type_id, row['pk']): list(_direct(row)) for row in rows}
+        if columns and (gone := {pk for pk in pks if (type_id, pk) not in found}):
+            found |= {(type_id, pk): list(_direct(row)) for pk, row in _last_rows(type_id, gone)}
     return found
+
+
+def _last_rows(type_id: int, pks: Collection[int]) -> Iterator[tuple[int, Row]]:
+    """Yield what objects were that are gone, if their deletion still waits: it comes with this change or after it.
+
+    An interface takes its addresses along.
+    """
+    waiting = Event.objects.filter(dispatched_at=None, snapshot__isnull=False)
+    deleted = waiting.filter(object_type_id=type_id, object_id__in=pks, kind=KindChoices.DELETED)
+    yield from deleted.values_list('object_id', 'snapshot__row')
 
 
 def _has(model: type[Model], column: str) -> bool:
