@@ -49,13 +49,21 @@ class TestBodies:
         create(api_client, receiver, 'slack')
         _place, body = sent(receiver)
         assert body.keys() == {'text', 'blocks'}
-        section, context = body['blocks']
-        assert section == {
-            'type': 'section',
-            'text': {'type': 'mrkdwn', 'text': f'*dcim.site {ESCAPED}* was created'},
+        rich, context = body['blocks']
+        assert rich == {
+            'type': 'rich_text',
+            'elements': [
+                {
+                    'type': 'rich_text_section',
+                    'elements': [
+                        {'type': 'text', 'text': f'dcim.site {HARMFUL}', 'style': {'bold': True}},
+                        {'type': 'text', 'text': ' was created'},
+                    ],
+                }
+            ],
         }
         assert context['type'] == 'context'
-        assert context['elements'] == [{'type': 'mrkdwn', 'text': 'not in a request'}]
+        assert context['elements'] == [{'type': 'plain_text', 'emoji': False, 'text': 'not in a request'}]
         assert body['text'] == f'dcim.site {ESCAPED} was created, not in a request'
 
     def test_teams_gets_a_card_without_markdown(self, receiver: Receiver, api_client):
