@@ -43,6 +43,8 @@ SLOW_SLICE, REST = 1.0, 600.0
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 Key = tuple[type[Model], Any]
+# What is shown of an object, and what of that webhooks want expanded.
+Wanted = tuple[rendering.Rendered, expansion.Tree]
 
 
 @dataclass
@@ -129,6 +131,7 @@ _seconds_each: dict[type[Model], float] = {}
 def _rendered(taken: Mapping[type[Model], Mapping[Any, str]]) -> dict[Key, str]:
     """Return the snapshots, those with what is shown that could be rendered in time."""
     rendered = {(model, pk): text for model, texts in taken.items() for pk, text in texts.items()}
+    wanted: dict[Key, Wanted] = {}
     with here.pinned():
         end = None
         for model, texts in taken.items():
@@ -136,9 +139,27 @@ def _rendered(taken: Mapping[type[Model], Mapping[Any, str]]) -> dict[Key, str]:
                 continue
             # What is looked up once a process does not count.
             end = end or time.monotonic() + TIME + TIME_EACH * len(rendered)
-            for part in _slices(model, list(texts), end):
-                rendered |= {(model, pk): text for pk, text in _show(model, {pk: texts[pk] for pk in part}).items()}
+            tree = expansion.tree_of(Subscription.objects.expanded_of_deletions(snapshots.object_type_id(model)))
+            for pk, one in _show_in_time(model, texts, end):
+                rendered[model, pk] = _with_shown(texts[pk], one)
+                if tree:
+                    wanted[model, pk] = one, tree
+        # Last: what takes long or fails is no matter of webhooks that did not ask for it.
+        for (model, pk), objects in _expanded(wanted, end or 0.0).items():
+            rendered[model, pk] = _with_shown(taken[model][pk], wanted[model, pk][0], objects)
     return rendered
+
+
+def _expanded(wanted: Mapping[Key, Wanted], end: float) -> dict[Key, dict[str, expansion.Data]]:
+    """Return what webhooks want expanded, by URL, while it is there: it may go along."""
+
+    def look_up(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
+        if not may_be_expanded(model) or not _is_prepared(model):
+            return {}
+        return {pk: one.data for pk, one in _show_in_time(model, snapshots.take(model, pks), end)}
+
+    found = expansion.find([(one.data, tree) for one, tree in wanted.values()], look_up)
+    return {key: objects for key, objects in zip(wanted, found, strict=True) if objects}
 
 
 def _is_prepared(model: type[Model]) -> bool:
@@ -153,6 +174,12 @@ def _is_prepared(model: type[Model]) -> bool:
             return False
         _prepared.add(model)
     return True
+
+
+def _show_in_time(model: type[Model], texts: Mapping[Any, str], end: float) -> Iterator[tuple[Any, rendering.Rendered]]:
+    """Yield each pk with what is shown, without those that cannot be shown or for which there is no time."""
+    for part in _slices(model, list(texts), end):
+        yield from _show(model, {pk: texts[pk] for pk in part}).items()
 
 
 def _slices(model: type[Model], pks: Sequence[Any], end: float) -> Iterator[Sequence[Any]]:
@@ -177,8 +204,8 @@ def _note(model: type[Model], count: int, took: float) -> None:
         _resting[model] = time.monotonic() + REST
 
 
-def _show(model: type[Model], texts: Mapping[Any, str]) -> dict[Any, str]:
-    """Return {pk: snapshot with what is shown}, without those that cannot be shown."""
+def _show(model: type[Model], texts: Mapping[Any, str]) -> dict[Any, rendering.Rendered]:
+    """Return {pk: what is shown}, without those that cannot be shown."""
     try:
         shown = _render(model, list(texts.values()))
     except BaseTimeoutException:
@@ -191,28 +218,17 @@ def _show(model: type[Model], texts: Mapping[Any, str]) -> dict[Any, str]:
     return dict(zip(texts, shown, strict=True))
 
 
-def _render(model: type[Model], texts: Sequence[str]) -> list[str]:
+def _render(model: type[Model], texts: Sequence[str]) -> list[rendering.Rendered]:
     """Render in a savepoint that is rolled back: nothing is changed, and an error or the limit leaves no trace."""
-    tree = expansion.tree_of(Subscription.objects.expanded_of_deletions(snapshots.object_type_id(model)))
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(f'SET LOCAL statement_timeout = {LONGEST_QUERY:d}')
         rendered = rendering.render(model, [json.loads(text) for text in texts])
-        expanded = expansion.find([(one.data, tree) for one in rendered], _look_up)
         transaction.set_rollback(True)
-    return [_with_shown(*one) for one in zip(texts, rendered, expanded, strict=True)]
+    return rendered
 
 
-def _look_up(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
-    """Return what webhooks want expanded, while it is there: it may go along."""
-    if not may_be_expanded(model):
-        return {}
-    taken = snapshots.take(model, pks)
-    rendered = rendering.render(model, [json.loads(text) for text in taken.values()])
-    return {pk: one.data for pk, one in zip(taken, rendered, strict=True)}
-
-
-def _with_shown(text: str, shown: rendering.Rendered, expanded: Mapping[str, expansion.Data]) -> str:
+def _with_shown(text: str, shown: rendering.Rendered, expanded: Mapping[str, expansion.Data] | None = None) -> str:
     """Return the snapshot, a JSON object, with one more key: PostgreSQL's numbers would not survive being parsed."""
     kept = {'data': ENCODER.encode(shown.data), 'display': shown.display}
     if expanded:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from jsonschema import Draft202012Validator
 from support.admin_browser import ADD
 from support.builders import DELETED, UPDATED, device, forget_events, interface, recorded, subscribe
 from support.engine import deliveries, dispatch_all, pass_retry_waits, work
-from support.objects import MAKERS, VARIANTS, change
+from support.objects import MAKERS, VARIANTS, change, make_interface
 from support.rest import get
 
 from devstack.receiver import Answer, Receiver
@@ -24,6 +25,7 @@ from webhooks import rendering
 from webhooks.engine import event_rendering, expansions
 from webhooks.forms import WebhookImportForm
 from webhooks.models import Delivery, Event, Webhook
+from webhooks.outbox import deletions
 from webhooks.payload import formats, json_schema
 from webhooks.rendering import expansion
 from webhooks.rendering.keys import may_be_expanded, targets
@@ -376,6 +378,46 @@ class TestWhatFails:
         shown = {request.path: request.json() for request in receiver.wait_for(2)}
         assert shown['/a']['partial'] == ['device']
         assert shown['/a']['data'] == shown['/b']['data']
+
+    def test_a_deletion_shows_all_but_what_cannot_be_expanded(self, api_client, receiver: Receiver, monkeypatch):
+        made = make_interface()
+        expected = get(api_client, made)
+        subscribe(receiver.url('/a'), Interface, expand=['device', 'vrf'], kinds=(DELETED,))
+        subscribe(receiver.url('/b'), Interface, kinds=(DELETED,))
+        vrf = get(api_client, made.vrf)
+        render = rendering.render
+
+        def broken(model: type[Model], *rest: Any) -> Any:
+            if model is Device:
+                raise ValueError('a serializer of a plugin')
+            return render(model, *rest)
+
+        monkeypatch.setattr(rendering, 'render', broken)
+        made.delete()
+        work()
+        shown = {request.path: request.json() for request in receiver.wait_for(2)}
+        assert shown['/a']['partial'] == ['device']
+        assert shown['/a']['data'] == {**expected, 'vrf': vrf}
+        assert shown['/b']['data'] == expected
+        assert 'partial' not in shown['/b']
+
+    def test_what_is_slow_to_expand_is_not_the_object_that_is_deleted(self, receiver: Receiver, monkeypatch):
+        clock = [1.0]
+        monkeypatch.setattr(deletions, 'time', SimpleNamespace(monotonic=lambda: clock[0]))
+        monkeypatch.setattr(deletions, '_resting', {})
+        subscribe(receiver.url(), Interface, expand=['device'], kinds=(DELETED,))
+        render = rendering.render
+
+        def slow(model: type[Model], *rest: Any) -> Any:
+            clock[0] += 100 * (model is Device)
+            return render(model, *rest)
+
+        monkeypatch.setattr(rendering, 'render', slow)
+        with transaction.atomic():
+            for made in (an_interface(), an_interface()):
+                made.delete()
+        assert ['shown' in event.snapshot for event in recorded(Interface) if event.kind == DELETED] == [True] * 2
+        assert [*deletions._resting] == [Device]
 
     def test_what_takes_too_long_is_left_out_for_a_while(self, receiver: Receiver, monkeypatch):
         made = an_interface()
