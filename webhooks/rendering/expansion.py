@@ -67,8 +67,11 @@ def _first_urls(data: Data, tree: Tree, found: Objects) -> Iterator[str]:
 
 
 def _urls(data: Data, tree: Tree, found: Objects) -> Iterator[str]:
-    for name, below in tree.items():
-        for one in _objects(data.get(name)):
+    # The short ones first, whoever asks for them: behind a long list there may be no room.
+    shown = {name: list(_objects(data.get(name))) for name in tree}
+    for name in sorted(shown, key=lambda name: len(shown[name])):
+        below = tree[name]
+        for one in shown[name]:
             yield one['url']
             if below and one['url'] in found:
                 yield from _urls(found[one['url']], below, found)

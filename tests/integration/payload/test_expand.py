@@ -12,7 +12,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.db.models import Model
 from django.test.utils import CaptureQueriesContext
-from ipam.models import VLAN, FHRPGroup, IPAddress
+from ipam.models import VLAN, VRF, FHRPGroup, IPAddress
 from jsonschema import Draft202012Validator
 from support.admin_browser import ADD
 from support.builders import DELETED, UPDATED, device, forget_events, interface, recorded, subscribe
@@ -357,6 +357,19 @@ class TestCost:
         shown = body(receiver)
         assert ['prefix_count' in one for one in shown['data']['tagged_vlans']] == [True] * 3 + [False] * 2
         assert shown['partial'] == ['tagged_vlans']
+
+    @pytest.mark.parametrize('asks', [['tagged_vlans', 'vrf'], ['vrf', 'tagged_vlans']])
+    def test_a_long_list_takes_no_room_of_others(self, receiver: Receiver, monkeypatch, asks: list[str]):
+        monkeypatch.setattr(expansion, 'MOST', 3)
+        made = an_interface(mode='tagged', vrf=VRF.objects.create(name='red'))
+        vlans = [VLAN.objects.create(vid=number, name=f'V{number}') for number in range(1, 6)]
+        for key in asks:
+            subscribe(receiver.url(f'/{key}'), Interface, expand=[key], kinds=(UPDATED,))
+        made.tagged_vlans.set(vlans)
+        work()
+        assert 'prefix_count' in body(receiver, '/vrf')['data']['vrf']
+        assert 'partial' not in body(receiver, '/vrf')
+        assert body(receiver, '/tagged_vlans')['partial'] == ['tagged_vlans']
 
 
 @pytest.mark.usefixtures('committed')
