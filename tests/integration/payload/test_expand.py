@@ -217,6 +217,33 @@ class TestWhatIsGone:
         assert shown['data']['device']['id'] == made.device_id
         assert 'device' in shown['partial']
 
+    def test_a_test_of_a_webhook_for_deletions_is_no_deletion(self, receiver: Receiver):
+        made = an_interface()
+        hook = subscribe(receiver.url('/test'), Device, kinds=(DELETED,))
+        trial.send_test(hook)
+        Webhook.objects.get(pk=hook.pk).delete()
+        subscribe(receiver.url('/'), Interface, expand=['device'], kinds=(UPDATED,))
+        save(made)
+        made.device.delete()
+        work()
+        assert body(receiver, '/test')['event'] == DELETED
+        shown = body(receiver, '/')
+        assert 'serial' not in shown['data']['device']
+        assert 'device' in shown['partial']
+
+    @pytest.mark.parametrize('in_time', [True, False])
+    def test_a_deletion_that_did_not_know_all_tells_nothing(self, receiver: Receiver, monkeypatch, in_time: bool):
+        if not in_time:
+            monkeypatch.setattr(deletions, 'TIME', 0.0)
+            monkeypatch.setattr(deletions, 'TIME_EACH', 0.0)
+        made = device()
+        pk = made.pk
+        subscribe(receiver.url(), Device, kinds=(DELETED,))
+        made.delete()
+        work()
+        assert bool(body(receiver).get('partial')) is not in_time
+        assert [*expansions.deletions(Device, [pk])] == [pk] * in_time
+
     def test_a_deletion_shows_what_it_pointed_to_as_it_was_an_instant_before(self, api_client, receiver: Receiver):
         made = an_interface()
         subscribe(receiver.url(), Interface, kinds=(DELETED,), expand=['device'])
