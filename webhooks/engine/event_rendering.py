@@ -214,7 +214,9 @@ def _show(model: type, events: Sequence[Event], asked: Set[int]) -> list[Shown]:
     # Whoever held them in the meantime has dispatched or discarded the others.
     events = [event for event in events if event.pk in snapshots]
     results = rendering.render(
-        model, [snapshots[event.pk] for event in events], lambda pks: expansions.deletions(model, pks)
+        model,
+        [(snapshots[event.pk] or {}) | {rendering.TAKEN_AT: event.timestamp} for event in events],
+        lambda pks: expansions.deletions(model, pks),
     )
     changes = _changes(model, [event for event in events if event.pk in asked], snapshots)
     return [

@@ -84,7 +84,8 @@ def _look_up(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Da
 
 def _show(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
     taken = snapshots.take(model, pks)
-    rendered = rendering.render(model, [json.loads(text) for text in taken.values()])
+    now = {rendering.TAKEN_AT: rendering.NOW}
+    rendered = rendering.render(model, [json.loads(text) | now for text in taken.values()])
     shown = {pk: one.data for pk, one in zip(taken, rendered, strict=True)}
     gone = set(pks) - shown.keys()
     return shown | (deletions(model, gone) if gone else {})

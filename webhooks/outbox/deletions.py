@@ -223,7 +223,8 @@ def _render(model: type[Model], texts: Sequence[str]) -> list[rendering.Rendered
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(f'SET LOCAL statement_timeout = {LONGEST_QUERY:d}')
-        rendered = rendering.render(model, [json.loads(text) for text in texts])
+        now = {rendering.TAKEN_AT: rendering.NOW}
+        rendered = rendering.render(model, [json.loads(text) | now for text in texts])
         transaction.set_rollback(True)
     return rendered
 

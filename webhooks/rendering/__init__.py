@@ -15,7 +15,8 @@ batch           the way through all of these
 changelog       the other form of a snapshot: that of NetBox's change log
 """
 
-from .batch import SHOWN, Rendered, left_as_netbox_has_it, prepare, render
+from .batch import SHOWN, TAKEN_AT, Rendered, left_as_netbox_has_it, prepare, render
 from .changelog import change_log
+from .gone import NOW
 
-__all__ = ('SHOWN', 'Rendered', 'change_log', 'left_as_netbox_has_it', 'prepare', 'render')
+__all__ = ('NOW', 'SHOWN', 'TAKEN_AT', 'Rendered', 'change_log', 'left_as_netbox_has_it', 'prepare', 'render')

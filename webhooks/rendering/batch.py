@@ -30,11 +30,12 @@ from .serializer import NetBoxSerializer, PreparedSerializer
 
 get_prefetches_for_serializer = find('utilities.api', 'get_prefetches_for_serializer')
 
-# {"row": {column: value as to_jsonb shows it}, "m2m": {field: [primary key]}}
+# {"row": {column: value as to_jsonb shows it}, "m2m": {field: [primary key]}}; TAKEN_AT, a datetime, where it is known.
 # One that was taken by a deletion may have what was rendered then: "shown": {"data": JSON text, "display": text}, and
 # "expanded": {URL: object} as JSON text, where a webhook asks for that.
 Snapshot = Mapping[str, Any]
 SHOWN = 'shown'
+TAKEN_AT = 'taken_at'
 # From the primary keys of objects that are gone to what their deletions showed, as far as they are known.
 Deletions = Callable[[Collection[Any]], Mapping[Any, dict[str, Any]]]
 
@@ -145,6 +146,8 @@ class Renderer:
         self, snapshots: Sequence[Snapshot], serializer: NetBoxSerializer, deletions: Deletions
     ) -> list[Rendered]:
         instances = build(self._model, (snapshot['row'] for snapshot in snapshots))
+        for instance, snapshot in zip(instances, snapshots, strict=True):
+            setattr(instance, gone.TAKEN_AT, snapshot.get(TAKEN_AT))
         gone_pks = self._derived.attach(instances)
         try:
             self._relate(instances, snapshots, serializer)

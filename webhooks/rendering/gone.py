@@ -1,7 +1,7 @@
 """Objects that were deleted since something pointed to them: from NetBox's change log, else known by their id only."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from core.choices import ObjectChangeActionChoices
@@ -12,6 +12,9 @@ from django.db import DEFAULT_DB_ALIAS, models
 from .decoding import as_peers, default
 
 DELETED_AT = '_webhooks_deleted_at'
+TAKEN_AT = '_webhooks_taken_at'
+# The time of a snapshot that is rendered as soon as it is taken: what is gone was gone before.
+NOW = datetime.max.replace(tzinfo=UTC)
 
 
 def rebuild(model: type[models.Model], pks: Iterable[Any]) -> dict[Any, models.Model]:
@@ -22,9 +25,17 @@ def rebuild(model: type[models.Model], pks: Iterable[Any]) -> dict[Any, models.M
 
 
 def deleted_before(target: models.Model, instance: models.Model) -> bool:
-    """Is `target` known to have been deleted before `instance` was last saved?"""
-    deleted_at, saved_at = getattr(target, DELETED_AT, None), getattr(instance, 'last_updated', None)
-    return deleted_at is not None and saved_at is not None and deleted_at <= saved_at
+    """Is `target` known to have been deleted before the snapshot of `instance` was taken?
+
+    Where that is not known, it was taken when the instance was last saved.
+    """
+    if not hasattr(target, DELETED_AT):
+        return False
+    deleted_at = getattr(target, DELETED_AT)
+    taken_at = getattr(instance, TAKEN_AT, None) or getattr(instance, 'last_updated', None)
+    if taken_at is NOW:
+        return True
+    return deleted_at is not None and taken_at is not None and deleted_at <= taken_at
 
 
 def is_stub(instance: Any) -> bool:

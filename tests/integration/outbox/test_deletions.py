@@ -1,9 +1,11 @@
 """A deletion shows what the REST API showed an instant before; and so, of what went since, does what was before it."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from core.models import ObjectType
 from dcim.api.serializers import InterfaceSerializer
 from dcim.models import Device, Interface, MACAddress, Rack, Site
 from django.db import connection, transaction
@@ -11,6 +13,7 @@ from django.db.models import Model
 from django.db.models.signals import post_delete, pre_delete
 from django.test.utils import CaptureQueriesContext, override_script_prefix
 from django.urls import reverse
+from extras.models import CustomField, Tag
 from ipam.models import VLAN, IPAddress, VLANGroup
 from rq.timeouts import JobTimeoutException
 from support.builders import (
@@ -124,6 +127,29 @@ class TestAllModels:
                 bulk_operation.send(sender=kind, instances=[instance], event=DELETED)
         dispatch_all()
         assert shown(instance, pk)[DELETED] == expected
+
+    @pytest.mark.parametrize('logged', [True, False])
+    def test_what_a_custom_field_pointed_to_may_be_gone_since_long(self, api_client, netbox_user, logged: bool):
+        """NetBox lets the value be, and shows it no more."""
+        fields = [CustomField(name=kind, type=kind) for kind in ('object', 'multiobject')]
+        for field in fields:
+            field.related_object_type = ObjectType.objects.get_for_model(Site)
+            field.save()
+            field.object_types.set([field.related_object_type])
+        target = site()
+        place = site(custom_field_data={'object': target.pk, 'multiobject': [target.pk]})
+        with request_by(netbox_user) if logged else nullcontext():
+            target.delete()
+        subscribe(NOWHERE, Site)
+        if logged:
+            place.tags.add(Tag.objects.create(**named('tag')))  # which leaves the time of its last change as it is
+        expected = get(api_client, place)
+        pk = place.pk
+        dispatch_all()
+        Site.objects.get(pk=pk).delete()
+        dispatch_all()
+        assert expected['custom_fields'] == {'object': None, 'multiobject': []}
+        assert shown(place, pk) == dict.fromkeys((UPDATED, DELETED) if logged else (DELETED,), expected)
 
 
 class TestBesideTheBuiltin:
