@@ -9,11 +9,18 @@ from django_rq.urls import app_name, get_admin_urlpatterns, get_api_urlpatterns
 
 from .. import metrics
 from .install import previous_urlconf
+from .status_page import answered, answered_to_programs
 
 _previous = import_module(previous_urlconf)
 
 # As `django_rq.urls`, but its pages turn visitors away as the admin does.
-_status_page = [*get_api_urlpatterns(), *get_admin_urlpatterns(view_wrapper=admin.site.admin_view)]
+_for_programs = get_api_urlpatterns()
+for _pattern in _for_programs:
+    _pattern.callback = answered_to_programs(_pattern.callback)
+_status_page = [
+    *_for_programs,
+    *get_admin_urlpatterns(view_wrapper=lambda view: admin.site.admin_view(answered(view))),
+]
 
 urlpatterns = [
     path(f'{settings.BASE_PATH}admin/webhook-backend-status/', include((_status_page, app_name))),

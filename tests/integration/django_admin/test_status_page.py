@@ -291,6 +291,43 @@ class TestPages:
         [job] = client.get(page('jobs')).context['jobs']
         assert 'webhooks.worker.drain' in text_of(client.get(page('job_detail', job.id)))
 
+    @pytest.mark.parametrize(
+        'address',
+        [
+            'queues/99/', f'queues/{10**30}/failed/', 'queues/2/gone/', 'queues/2/gone/delete/',
+            'queues/2/gone/requeue/', 'queues/2/gone/enqueue/', 'queues/2/no id/requeue/', 'workers/2/gone/',
+            'workers/2/rq:worker:gone/', 'schedulers/2/',
+        ],
+    )  # fmt: skip
+    def test_what_is_not_there_is_not_found(self, client, address):
+        assert client.get(reverse('django_rq:home') + address).status_code == HTTPStatus.NOT_FOUND
+
+    def test_deleting_a_job_that_is_gone_is_no_failure(self, client):
+        answer = client.post(page('actions'), {'action': 'delete', 'job_ids': ['gone']})
+        assert answer.status_code == HTTPStatus.NOT_FOUND
+
+    def test_a_job_that_did_not_fail_is_not_requeued(self, client):
+        wakeup.wake()
+        [job] = client.get(page('jobs')).context['jobs']
+        answer = client.post(page('requeue_job', job.id), follow=True)
+        assert 'no longer a failed one' in text_of(answer)
+        assert answer.redirect_chain == [(page('job_detail', job.id), HTTPStatus.FOUND)]
+
+    def test_without_redis_they_lead_to_the_page_that_tells_of_it(self, client, tasks_redis):
+        tasks_redis.stop()
+        answer = client.get(reverse('django_rq:home'), follow=True)
+        assert answer.redirect_chain == [(reverse('admin:index'), HTTPStatus.FOUND)]
+        assert 'Redis cannot be reached' in text_of(answer)
+        assert client.get(reverse('django_rq:home_json')).status_code == HTTPStatus.SERVICE_UNAVAILABLE
+
+    @pytest.mark.parametrize('token', ['guessed', 'gu\xe4ssed'])
+    def test_figures_are_refused_to_those_who_guess_a_token(self, token, settings):
+        settings.RQ_API_TOKEN = 'right'
+        anybody, address = Client(), reverse('django_rq:home_json')
+        assert anybody.get(reverse('django_rq:home_json', args=[token])).status_code == HTTPStatus.UNAUTHORIZED
+        for said, status in ((token, HTTPStatus.UNAUTHORIZED), ('right', HTTPStatus.OK)):
+            assert anybody.get(address, headers={'Authorization': f'Bearer {said}'}).status_code == status
+
     def test_a_worker_has_its_page(self, client, rqworker):
         rqworker('low')
         [worker] = client.get(page('workers')).context['workers']
