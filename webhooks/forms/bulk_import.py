@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from django import forms
@@ -12,6 +13,7 @@ from django.core.validators import EMPTY_VALUES
 from django.utils.translation import gettext_lazy as _
 from extras.choices import WebhookHttpMethodChoices
 from extras.models import NotificationGroup
+from netbox.choices import ImportMethodChoices
 from netbox.forms import NetBoxModelImportForm
 from users.models import User
 from utilities.forms.bulk_import import BulkImportForm
@@ -21,13 +23,17 @@ from .. import object_types
 from ..choices import FormatChoices
 from ..models import Webhook
 from ..presentation.fields import MORE_HELP, help_of, label, shown_in
-from ..storable import is_flat, is_key
+from ..storable import is_flat, is_key, is_storable, nodes, printable
 from .definition import check_expand
 from .fields import FlatDecoder
 from .masked import MaskedFieldsMixin
 
 JSON_TYPES = str | int | float | list | dict
 MISSING = object()
+# Of one record.
+MAX_NODES = 100_000
+# Where NetBox's form takes what is imported from, if not from the text.
+GIVEN_BY = {ImportMethodChoices.UPLOAD: 'upload_file', ImportMethodChoices.DATA_FILE: 'data_file'}
 # Of the fields that must have a value.
 NEEDED = tuple(
     field.name
@@ -42,20 +48,35 @@ class ImportedTextForm(BulkImportForm):
     def clean(self) -> None:
         if self.errors:
             return
+        method = self.cleaned_data['import_method']
+        if method in GIVEN_BY and not self.cleaned_data.get(GIVEN_BY[method]):
+            raise ValidationError({GIVEN_BY[method]: _('Choose a file.')})
         try:
             super().clean()
-        except (csv.Error, KeyError, RecursionError, StopIteration, ValueError) as error:
+        except (csv.Error, KeyError, RecursionError, StopIteration, TypeError, ValueError) as error:
             raise ValidationError(_('This cannot be read: %(error)s'), params={'error': error}) from None
         for number, record in enumerate(self.cleaned_data.get('data', ()), start=1):
             if not _is_record(record):
                 raise ValidationError(_('Record %(number)d is none.'), params={'number': number})
+            for name, value in record.items():
+                if not is_storable([name, value]):
+                    reason = _('Record %(number)d %(name)s: it holds a character that cannot be stored.')
+                    raise ValidationError(reason, params={'number': number, 'name': printable(name)})
 
 
 def _is_record(record: Any) -> bool:
     """Whether it is a mapping of names, whose id is a number if there is one."""
-    if not isinstance(record, dict) or not all(isinstance(name, str) for name in record):
+    if not isinstance(record, dict) or not all(isinstance(name, str) for name in record) or not _is_small(record):
         return False
     return is_flat(record) and (record.get('id') in EMPTY_VALUES or is_key(str(record['id'])))
+
+
+def _is_small(record: dict[str, Any]) -> bool:
+    """Whether it holds so many values at most: aliases of YAML repeat what is written once without end."""
+    try:
+        return sum(1 for _node in islice(nodes(record), MAX_NODES + 1)) <= MAX_NODES
+    except RecursionError:
+        return False
 
 
 class ObjectTypesField(forms.ModelMultipleChoiceField):

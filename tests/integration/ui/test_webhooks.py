@@ -1,5 +1,6 @@
 """NetBox's pages of webhooks, and NetBox's own tests of all three models' views and tables."""
 
+import json
 import re
 
 import pytest
@@ -384,6 +385,37 @@ def test_an_imported_webhook_has_the_defaults_of_what_is_not_given(admin_pages):
     for name in ('enabled', 'paused', 'ordered', 'ssl_verification', 'max_attempts', 'concurrency', 'http_method'):
         assert getattr(made, name) == getattr(default, name), name
     assert made.object_types.count() == 2
+
+
+@pytest.mark.parametrize(('method', 'field'), [('upload', 'upload_file'), ('datafile', 'data_file')])
+def test_an_import_without_a_file_asks_for_one(admin_pages, method, field):
+    data = {'import_method': method, 'format': 'auto', 'csv_delimiter': 'auto'}
+    answer = admin_pages.post(f'{PAGES}webhooks/import/', data)
+    assert answer.status_code == 200
+    assert list(answer.context['form'].errors) == [field]
+
+
+HALF = '\\ud800'
+
+
+@pytest.mark.parametrize(('name', 'value'), [('name', HALF), ('expand', HALF), ('secret', HALF), ('conditions', HALF)])
+def test_an_import_names_the_field_with_half_a_character(admin_pages, name, value):
+    record = {'name': 'New', 'type_create': True, 'payload_url': NOWHERE}
+    for given, is_imported in (({}, True), ({name: 'value'}, False)):
+        text = json.dumps([record | given]).replace('"value"', f'"{value}"')
+        answer = admin_pages.post(f'{PAGES}webhooks/import/', {'data': text, 'format': 'json'})
+        assert (answer.status_code == 302) is is_imported
+        assert Webhook.objects.exists() is is_imported
+        Webhook.objects.all().delete()
+    assert name in str(answer.context['form'].errors)
+
+
+def test_an_import_does_not_unfold_aliases_without_end(admin_pages):
+    lines = [f'  x{level}: &x{level} [*x{level - 1}, *x{level - 1}]' for level in range(1, 60)]
+    text = '\n'.join(('- name: New', '  x0: &x0 [1, 2]', *lines))
+    answer = admin_pages.post(f'{PAGES}webhooks/import/', {'data': text, 'format': 'yaml'})
+    assert answer.status_code == 200
+    assert 'Record 1' in str(answer.context['form'].errors)
 
 
 #
