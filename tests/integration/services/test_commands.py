@@ -183,6 +183,12 @@ class TestStatus:
         assert answer.returncode == CRITICAL
         assert json.loads(answer.stdout)['workers'] == 0
 
+    def test_no_database_is_critical(self, make_netbox):
+        answer = make_netbox("DATABASES['default']['PORT'] = 1").run('webhooks_status')
+        assert answer.returncode == CRITICAL
+        assert 'PostgreSQL cannot be asked' in answer.stderr
+        assert 'Traceback' not in answer.stderr
+
 
 class TestPrune:
     def test_what_is_older_than_so_many_days_goes(self, webhook):

@@ -1,7 +1,8 @@
 import json
 from dataclasses import asdict
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import Error
 from django.utils import timezone
 
 from ... import conf
@@ -14,7 +15,7 @@ OK, WARNING, CRITICAL = 0, 1, 2
 class Command(BaseCommand):
     help = (
         'Show the backlog of webhooks. Exit code, for monitoring: 0 all is well; 1 failed deliveries or suspended '
-        'webhooks; 2 no worker, no Redis, or a backlog that is too old.'
+        'webhooks; 2 no worker, no Redis, no PostgreSQL, or a backlog that is too old.'
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -24,8 +25,12 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args, **options) -> None:
-        mended = sequence.mend()
-        found = measure()
+        try:
+            mended = sequence.mend()
+            found = measure()
+        except Error as error:
+            # A traceback would end with 1, which is a warning.
+            raise CommandError(f'PostgreSQL cannot be asked: {error}', returncode=CRITICAL) from None
         age = (timezone.now() - found.oldest).total_seconds() if found.oldest else 0
         code = _code(found, age, options['max_age'])
         report = {
