@@ -22,7 +22,7 @@ from utilities.forms.fields import CSVChoiceField, CSVModelMultipleChoiceField
 from .. import object_types
 from ..choices import FormatChoices
 from ..models import Webhook
-from ..presentation.fields import MORE_HELP, help_of, label, shown_in
+from ..presentation.fields import MORE_HELP, help_of, is_switch, label, shown_in
 from ..storable import is_flat, is_key, is_storable, nodes, printable
 from .definition import check_expand
 from .fields import FlatDecoder
@@ -34,6 +34,8 @@ MISSING = object()
 MAX_NODES = 100_000
 # Where NetBox's form takes what is imported from, if not from the text.
 GIVEN_BY = {ImportMethodChoices.UPLOAD: 'upload_file', ImportMethodChoices.DATA_FILE: 'data_file'}
+SWITCHES = frozenset(name for name in shown_in('import') if is_switch(name))
+SAID = {**dict.fromkeys(('true', 'yes', 'on', '1'), True), **dict.fromkeys(('false', 'no', 'off', '0'), False)}
 # Of the fields that must have a value.
 NEEDED = tuple(
     field.name
@@ -141,11 +143,15 @@ class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
         for name in set(NEEDED) & self.fields.keys():
             self.fields[name].required = False
         if self.is_bound:
-            self.data = {**self.data, **self._filled(), **self._as_text()}
+            self._unknown_headers += sorted(self.data.keys() - self.fields.keys() - self.headers.keys())
+            self.data = {**self.data, **self._filled(), **self._as_text(), **self._as_switches()}
 
     def clean(self) -> dict[str, Any] | None:
         for header in self._unknown_headers:
             self.add_error(None, _('Unrecognized header: {name}').format(name=header))
+        for name in self.fields.keys() & SWITCHES:
+            if isinstance(self.data.get(name), str):
+                self.add_error(name, _('Enter true or false.'))
         cleaned = super().clean()
         check_expand(self)
         return cleaned
@@ -168,6 +174,12 @@ class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
         """
         missing = None if not self.instance.pk else MISSING
         return {name: getattr(self.instance, name) for name in NEEDED if self.data.get(name, missing) in EMPTY_VALUES}
+
+    def _as_switches(self) -> dict[str, bool]:
+        """Return what words say of switches: a form takes each but "false" for true, "no" and "0" as well."""
+        given = {name: self.data.get(name) for name in SWITCHES}
+        words = {name: value.strip().lower() for name, value in given.items() if isinstance(value, str)}
+        return {name: SAID[word] for name, word in words.items() if word in SAID}
 
     def _as_text(self) -> dict[str, str]:
         """Return as a text what fields fail at, so that they say what is wrong: dates of YAML, and what is no list."""

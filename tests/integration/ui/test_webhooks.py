@@ -395,6 +395,34 @@ def test_an_import_without_a_file_asks_for_one(admin_pages, method, field):
     assert list(answer.context['form'].errors) == [field]
 
 
+@pytest.mark.parametrize('is_new', [True, False])
+def test_an_import_does_not_drop_what_it_does_not_know(admin_pages, is_new):
+    known = '"name": "New", "type_create": true, "payload_url": "https://a.example/"'
+    if not is_new:
+        known = f'"id": {subscribe(NOWHERE, Site).pk}, "description": "changed"'
+    for record, is_imported in ((f'[{{"nmae": 1, {known}}}]', False), (f'[{{{known}}}]', True)):
+        answer = admin_pages.post(f'{PAGES}webhooks/import/', {'data': record, 'format': 'yaml'})
+        assert (answer.status_code == 302) is is_imported
+        if not is_imported:
+            assert 'nmae' in str(answer.context['form'].errors)
+
+
+@pytest.mark.parametrize(
+    ('word', 'value'), [('no', False), ('Off', False), ('FALSE', False), ('0', False), ('yes', True), ('1', True)]
+)
+def test_a_switch_is_imported_as_it_is_said(admin_pages, word, value):
+    header = 'name,type_create,type_delete,payload_url'
+    assert import_csv(admin_pages, header, f'New,true,{word},https://a.example/').status_code == 302
+    assert Webhook.objects.get().type_delete is value
+
+
+def test_a_switch_is_not_guessed(admin_pages):
+    header = 'name,type_create,ssl_verification,payload_url'
+    answer = import_csv(admin_pages, header, 'New,true,nein,https://a.example/')
+    assert answer.status_code == 200
+    assert 'ssl_verification' in str(answer.context['form'].errors)
+
+
 HALF = '\\ud800'
 
 
