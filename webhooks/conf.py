@@ -134,7 +134,7 @@ def _name(name: str) -> str:
 def _parse(where: str, parser: Callable[[Any], Any], value: Any) -> Any:
     try:
         return parser(value)
-    except (TypeError, ValueError) as error:
+    except (OSError, TypeError, ValueError) as error:
         raise ImproperlyConfigured(f'{where}: {error}') from None
 
 
@@ -215,11 +215,17 @@ def _model_label(value: Any) -> str:
 
 
 def _networks(value: Any) -> tuple[Network, ...]:
-    return tuple(ipaddress.ip_network(item) for item in _list(value))
+    networks = _list(value)
+    # A number is one to Python, too: the address of that number.
+    if wrong := [item for item in networks if not isinstance(item, str | Network)]:
+        raise ValueError(f'{wrong[0]!r} is no network')
+    return tuple(map(ipaddress.ip_network, networks))
 
 
 def _keys(value: Any) -> tuple[str, ...]:
     keys = _list(value)
+    if isinstance(value, set | frozenset) and len(value) > 1:
+        raise ValueError('must be a list: of a set, each process would take another one as the first')
     if not keys or not all(isinstance(key, str) and len(key) >= 32 for key in keys):
         raise ValueError('must be a list of strings of 32 characters or more')
     return tuple(keys)
@@ -243,7 +249,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     'redis_default_timeout': _integer(1),
     'allowed_models': _models,
     'retention_days': _integer(1, MAX_DAYS),
-    'retention_size': _integer(0),
+    'retention_size': _integer(0, 2**63 - 1),
     'order_wait': _integer(0, MAX_SECONDS),
     'expire_after': _integer(60, MAX_SECONDS),
     'blocked_networks': _networks,
