@@ -148,7 +148,7 @@ class DeliveryTable(NetBoxTable):
     )
     finished_at = columns.DateTimeColumn(verbose_name=_('Finished'))
     error = tables.Column(verbose_name=_('Error'), attrs=SHORTENED)
-    actions = columns.ActionsColumn(actions=())
+    actions = columns.ActionsColumn(actions=(), orderable=False)
 
     class Meta(NetBoxTable.Meta):
         model = Delivery
@@ -185,7 +185,7 @@ class EventTable(NetBoxTable):
     partial = ListColumn(verbose_name=_('Unknown keys'), orderable=False, attrs=SHORTENED)
     dispatched_at = columns.DateTimeColumn(verbose_name=_('Dispatched'))
     error = tables.Column(verbose_name=_('Error'), attrs=SHORTENED)
-    actions = columns.ActionsColumn(actions=())
+    actions = columns.ActionsColumn(actions=(), orderable=False)
 
     class Meta(NetBoxTable.Meta):
         model = Event

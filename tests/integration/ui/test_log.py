@@ -329,3 +329,12 @@ def test_the_tab_is_for_those_who_may_view_deliveries(clerk_pages, grant):
     grant(Delivery, 'view')
     assert tab in clerk_pages.get(place.get_absolute_url()).content.decode()
     assert clerk_pages.get(tab).status_code == 200
+
+
+@pytest.mark.parametrize('name', ['deliveries', 'events'])
+@pytest.mark.parametrize('export', ['export', 'export=table'])
+def test_an_export_is_not_sorted_by_the_column_of_actions(admin_pages, name, export):
+    delivery(event(site()))
+    answer = admin_pages.get(f'/plugins/webhooks/{name}/?sort=actions&{export}')
+    assert answer.status_code == 200
+    assert b'dcim.site' in b''.join(answer)
