@@ -265,7 +265,7 @@ def _claim(
     for _ in range(LOOKS):
         rows = sql.fetch(CLAIM, {**parameters, 'looked_at': looked_at, 'limit': limit - len(done.held)})
         limited = Counter(webhook_id for _what, _pk, webhook_id, is_limited, _size in rows if is_limited)
-        rate_limit.spend(limited, now)
+        rate_limit.spend(limited)
         done.held += [Payload(pk, webhook_id, size) for what, pk, webhook_id, _, size in rows if what == 'claimed']
         doubted = [pk for what, pk, *_ in rows if what == 'doubted']
         parked_in = {webhook_id for what, _pk, webhook_id, *_ in rows if what == 'parked'}

@@ -1,5 +1,6 @@
 """`rate_limit` is held across all workers: a token bucket beside the webhook, which the claim empties."""
 
+import uuid
 from datetime import timedelta
 
 import pytest
@@ -13,9 +14,9 @@ from tenancy.models import Tenant
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import lanes
+from webhooks.engine import claims, lanes
 from webhooks.engine.claims import is_claimable
-from webhooks.models import Health, Webhook
+from webhooks.models import Delivery, Health, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -75,6 +76,18 @@ def test_a_clock_that_was_an_hour_ahead_holds_nothing(receiver):
     assert claim() == BUCKET
     stop_the_clock(webhook)
     assert claim() == 0
+
+
+def test_a_turn_that_began_long_before_another_one_has_spent_finds_no_other_bucketful(receiver):
+    """A worker that was frozen before it took the lane, for less time than PostgreSQL bears."""
+    webhook = limited(receiver)
+    Delivery.objects.update(due_at=timezone.now() - timedelta(hours=1))
+    assert claim() == BUCKET
+    stop_the_clock(webhook)
+    with lanes.turn() as now:
+        assert not claims.claim(uuid.uuid4(), (), 100, now - timedelta(seconds=4)).held
+    fill(webhook, 3600)
+    assert claim() == BUCKET
 
 
 def test_what_goes_is_taken_out(receiver):
