@@ -29,7 +29,7 @@ from ..payload.http_request import Builder
 from ..templating import renderer
 from ..templating.process import fork
 from ..transport.client import Client
-from . import claims, death, event_claims, lanes, outcomes, sql
+from . import claims, death, event_claims, lanes, outcomes, shutdown, sql
 from .blame import count_death
 from .claimed import Claimed, prepare
 from .dispatch import dispatch
@@ -119,6 +119,8 @@ class Quarantine:
         """Look after the process, without waiting for it. Returns whether it is still there."""
         if self._handle is None:
             return False
+        if shutdown.is_requested():
+            self._signal(signal.SIGTERM)
         ended = self._cause is not None or self._has_ended()
         self._listen(pace, tally)
         if ended and self._is_settled():
@@ -130,7 +132,7 @@ class Quarantine:
         """Kill the process, if it is there, and wait for its end."""
         if self._handle is None:
             return
-        self._kill()
+        self._signal(signal.SIGKILL)
         with suppress(ChildProcessError):
             os.waitid(os.P_PIDFD, self._handle, os.WEXITED)
         os.close(self._handle)
@@ -146,7 +148,7 @@ class Quarantine:
         if ended is not None:
             self._cause = death.cause(ended.si_code, ended.si_status)
         elif time.monotonic() > self._until:
-            self._kill()
+            self._signal(signal.SIGKILL)
             self._cause = death.TOO_SLOW
         else:
             return False
@@ -172,9 +174,9 @@ class Quarantine:
             else:
                 tally.add(word.decode())
 
-    def _kill(self) -> None:
+    def _signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+            signal.pidfd_send_signal(self._handle, number)
 
 
 #
@@ -186,6 +188,7 @@ def _live(lease: uuid.UUID, channel: socket.socket) -> NoReturn:
     """Do the suspects, and tell by the exit status how that ended."""
     status = os.EX_SOFTWARE
     try:
+        shutdown.listen()
         _be_the_first_to_go()
         with renderer.shared():
             _work(lease, channel)
@@ -209,7 +212,7 @@ def _work(lease: uuid.UUID, channel: socket.socket) -> None:
     moved_at = time.monotonic()
     end = moved_at + TIME
     took: dict[int, float] = {}
-    while time.monotonic() < end:
+    while time.monotonic() < end and not shutdown.is_requested():
         _say_until(channel, event_claims.LONG_LEASE)
         if any([_dispatch(lease), _deliver(lease, channel, took)]):
             moved_at = time.monotonic()
