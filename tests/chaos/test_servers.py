@@ -1,20 +1,24 @@
 """Redis loses everything; PostgreSQL crashes."""
 
 import itertools
+from collections.abc import Iterator
 
 import pytest
-from dcim.models import Site
+from dcim.models import Device, Site
 from django.db import connection
-from support.builders import subscribe
+from ipam.models import IPAddress
+from netbox.config import clear_config
+from support.builders import device, site, subscribe
 from support.chaos.audit import Ledger, check, finish
 from support.chaos.servers import kill_redis
 from support.chaos.victims import Children, toil
-from support.engine import pass_leases, work
+from support.engine import deliveries, pass_leases, work
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Receiver
+from devstack.redis import RedisServer
 from webhooks.choices import StatusChoices
-from webhooks.models import Delivery, Webhook
+from webhooks.models import Delivery, Event, Webhook
 from webhooks.outbox import wakeup
 
 pytestmark = [
@@ -70,6 +74,45 @@ class TestRedis:
         children.kill(worker)
         finish()
         check(ledger, receiver)
+
+
+class TestCache:
+    """NetBox's cache, in which it looks for its configuration when it shows an address of a device."""
+
+    @pytest.fixture
+    def cache(self, stack, processes) -> Iterator[RedisServer]:
+        if not stack.private_redis:
+            pytest.skip('this Redis is not ours to stop')
+        server = RedisServer('redis-caching', stack.folder, processes, stack.caching.port)
+        yield server
+        if not server.answers():
+            server.start()
+
+    @pytest.fixture
+    def place(self, receiver) -> Device:
+        place = device()
+        interface = place.interfaces.create(name='eth0', type='virtual')
+        place.primary_ip4 = IPAddress.objects.create(address='192.0.2.1/24', assigned_object=interface)
+        place.primary_ip6 = IPAddress.objects.create(address='2001:db8::1/64', assigned_object=interface)
+        subscribe(receiver.url('/hook'), Device)
+        subscribe(receiver.url('/sites'), Site)
+        return place
+
+    def test_what_cannot_be_shown_while_it_is_away_is_sent_once_it_is_there(self, place, receiver, cache):
+        place.save()
+        site()
+        clear_config()
+        cache.stop()
+        work()
+        assert not deliveries(StatusChoices.FAILED)
+        # No suspect: it goes with all others.
+        assert not Event.objects.filter(dispatched_at=None).exclude(lease=None, dispatch_count=0).exists()
+        cache.start()
+        work()
+        assert {one.path for one in receiver.requests} == {'/hook', '/sites'}
+        (shown,) = (one.json()['data'] for one in receiver.requests if one.path == '/hook')
+        assert shown['primary_ip']['address'] == '2001:db8::1/64'
+        assert len(deliveries(StatusChoices.DELIVERED)) == len(deliveries()) == 2
 
 
 class TestPostgres:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from operator import attrgetter
 
 from django.db import DataError
+from redis import RedisError
 
 from .. import conf
 from ..interruptions import BROKEN_OFF
@@ -39,7 +40,7 @@ BATCH = 200
 # where webhooks ask for batches, so that the events of a transaction stay together, as long as no other one waits.
 MOST, MOST_PATIENT = 1000, 5000
 BUDGET, BUDGET_PATIENT = 0.3, 5.0
-# Seconds without dispatch after PostgreSQL has broken one off.
+# Seconds without dispatch after one was broken off, by PostgreSQL or for want of NetBox's cache.
 REST = 5.0
 
 MAKE = """
@@ -80,7 +81,7 @@ class Dispatcher:
             return 0
         try:
             count = dispatch(self._lease)
-        except BROKEN_OFF as error:
+        except (*BROKEN_OFF, RedisError) as error:
             lanes.recover(error)
             self._rests_until = time.monotonic() + REST
             return 0
@@ -94,7 +95,7 @@ def dispatch(lease: uuid.UUID, *, suspect: bool = False) -> int:
 
     They are BATCH of the oldest and a few of the newest, or as many as one request may hold where webhooks ask for
     batches; or one `suspect`, which was in hand when a worker stopped. Raises what ends a transaction or a job
-    (interruptions.py): the next call with the lease takes them up.
+    (interruptions.py), and RedisError where NetBox's cache is away: the next call with the lease takes them up.
     """
     if not event_claims.is_any_waiting():
         return 0
@@ -113,7 +114,14 @@ def dispatch(lease: uuid.UUID, *, suspect: bool = False) -> int:
         needed = components.needed(changed, unwanted)
         ready = [event for event in events if event.pk not in waiting | (unwanted - needed)]
         wanted = _first(ready, dealt, matches, MOST_PATIENT if is_patient else MOST)
-        _write(lease, events, matches, _render(wanted, matches, is_patient=is_patient), needed)
+        try:
+            shown = _render(wanted, matches, is_patient=is_patient)
+        except RedisError:
+            # NetBox's cache is away. None of them is to blame, and nobody knows for how long.
+            with lanes.turn():
+                event_claims.give_back(lease, {event.pk for event in events})
+            raise
+        _write(lease, events, matches, shown, needed)
     return len(events)
 
 

@@ -16,6 +16,7 @@ from django.db import transaction
 
 from .. import rendering
 from ..choices import KindChoices
+from ..interruptions import is_cache_away
 from ..models import Event, Webhook
 from ..rendering import expansion
 from ..storable import storable
@@ -173,7 +174,7 @@ def _render_model(model: type | None, events: Sequence[Event], asked: Set[int]) 
         with time_limit.within(_limits.get(model, FIRST)), transaction.atomic():
             shown = _show(model, events, asked)
     except Exception as error:
-        if sql.is_broken_off(error, before):
+        if sql.is_broken_off(error, before) or is_cache_away(error):
             raise
         return _singly(model, events, asked, error)
     _limits[model] = LONGEST

@@ -15,6 +15,7 @@ from psycopg.errors import QueryCanceled
 
 from .. import rendering
 from ..choices import KindChoices
+from ..interruptions import is_cache_away
 from ..outbox import snapshots
 from ..rendering import expansion
 from ..rendering.keys import may_be_expanded
@@ -71,7 +72,7 @@ def _look_up(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Da
         _rest(model)
         raise
     except Exception as error:
-        if sql.is_broken_off(error, before):
+        if sql.is_broken_off(error, before) or is_cache_away(error):
             raise
         if isinstance(error.__cause__, QueryCanceled):
             _rest(model)

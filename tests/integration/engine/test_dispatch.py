@@ -11,6 +11,7 @@ import pytest
 from dcim.models import Site
 from django.db import InternalError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
+from redis.exceptions import ConnectionError as RedisConnectionError
 from support.builders import NOWHERE, named, site, subscribe
 from support.engine import claim, deliveries, dispatch_all, health, in_thread, pass_event_leases, pass_leases, work
 from tenancy.models import Tenant
@@ -164,7 +165,7 @@ def test_a_lost_connection_is_no_unmet_condition(monkeypatch):
 
 
 class TestDatabaseError:
-    """Rendering raises what PostgreSQL raises when it breaks off a transaction."""
+    """Rendering raises what PostgreSQL raises when it breaks off a transaction, or Redis when it is away."""
 
     @pytest.fixture
     def place(self, receiver: Receiver) -> Site:
@@ -183,7 +184,7 @@ class TestDatabaseError:
 
         monkeypatch.setattr(rendering, 'render', failing)
 
-    @pytest.mark.parametrize('error', [OperationalError, InternalError])
+    @pytest.mark.parametrize('error', [OperationalError, InternalError, RedisConnectionError])
     def test_it_fails_one_event_as_long_as_our_own_connection_answers(self, place, monkeypatch, error):
         def fail() -> None:
             raise error("a plugin's database is down")
