@@ -8,12 +8,14 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 from dcim.models import Site
 from django.db import connection, transaction
+from django.utils import timezone
 from support.builders import site, subscribe
 from support.chaos.audit import finish
 from support.chaos.victims import Children, die
@@ -211,7 +213,8 @@ def test_while_it_hangs_others_arrive_and_that_counts_once_its_time_is_over(
     suspects, poison, receiver, children, monkeypatch
 ):
     monkeypatch.setattr(quarantine, 'MARGIN', 21.0)
-    monkeypatch.setattr(event_claims, 'LONG_LEASE', 31)
+    if poison.stage == 'event':
+        monkeypatch.setattr(event_claims, 'LONG_LEASE', 31)
     Webhook.objects.update(timeout=1)
     worker = children.fork(poison.job(hang, hang))
     assert wait_until(poison.is_in_hand, PATIENCE)
@@ -221,6 +224,20 @@ def test_while_it_hangs_others_arrive_and_that_counts_once_its_time_is_over(
     assert children.ends_well(worker)
     assert poison.count() == 1
     assert poison.row().error == 'its process died once (it took too long)'
+
+
+@pytest.mark.parametrize('poison', ['delivery'], indirect=True)
+def test_what_takes_too_long_is_ended_before_that_counts(suspects, poison, children, monkeypatch):
+    """It would go on with the next one, under the same lease."""
+    monkeypatch.setattr(quarantine, 'MARGIN', 21.0)
+    monkeypatch.setattr(quarantine, 'GRACE', 600.0)
+    Webhook.objects.update(timeout=1)
+    worker = children.fork(poison.job(die, hang))
+    process = poison.process()
+    assert is_alive(process)
+    assert wait_until(lambda: not is_alive(process), PATIENCE)
+    assert children.is_running(worker)
+    assert poison.count() == 0
 
 
 def test_workers_that_are_killed_with_it_in_hand_fail_nothing_and_all_arrive(suspects, poison, receiver, children):
@@ -251,6 +268,7 @@ def test_its_process_ends_with_the_worker_and_nothing_is_counted(suspects, poiso
     worker = children.fork(poison.job(die, hang))
     process = poison.process()
     assert is_alive(process)
+    assert Path(f'/proc/{process}/oom_score_adj').read_text() == '1000\n', 'memory runs out: not the first to go'
     children.kill(worker)
     assert wait_until(lambda: not is_alive(process), PATIENCE)
     assert poison.count() == 0
@@ -268,7 +286,22 @@ def test_what_postgresql_breaks_off_is_not_counted(suspects, poison, children):
     assert {one.object_id for one in deliveries(DELIVERED)} == all_but(poison) | {poison.pk}
 
 
-def test_an_error_of_its_process_counts_and_is_named_by_the_exit_status(suspects, poison, receiver, children):
+@pytest.mark.parametrize('poison', ['event'], indirect=True)
+def test_what_somebody_ends_is_not_counted_and_its_turn_comes_soon(suspects, poison, children):
+    """Not after two minutes, for which it may be rendered."""
+    assert children.ends_well(children.fork(poison.job(die, lambda: os.kill(os.getpid(), signal.SIGINT))))
+    assert not is_alive(poison.process())
+    assert poison.count() == 0
+    assert poison.row().lease_until - timezone.now() <= timedelta(seconds=event_claims.LEASE)
+    finish()
+    assert {one.object_id for one in deliveries(DELIVERED)} == all_but(poison) | {poison.pk}
+
+
+def test_an_error_of_its_process_counts_and_is_named_by_the_exit_status(
+    suspects, poison, receiver, children, monkeypatch, capfd
+):
+    monkeypatch.setattr(quarantine.logger, 'exception', lambda what: os.write(2, what.encode()))
+
     def fail(*arguments: object) -> NoReturn:
         raise RuntimeError('no error of the suspect, which would be its outcome')
 
@@ -279,6 +312,7 @@ def test_an_error_of_its_process_counts_and_is_named_by_the_exit_status(suspects
     assert children.ends_well(children.fork(job)), 'the worker died'
     rows = deliveries() if poison.stage == 'delivery' else Event.objects.filter(dispatched_at=None)
     assert [row.error for row in rows].count('its process died once (exit status 70)') == 1
+    assert 'quarantine=failed' in capfd.readouterr().err
     finish()
     assert {one.object_id for one in deliveries(DELIVERED)} == all_but(poison) | {poison.pk}
 
@@ -290,13 +324,14 @@ def test_where_no_process_can_be_made_suspects_wait_and_all_others_arrive(suspec
     def job() -> None:
         quarantine.fork = fail
         work()
-        # What is left is for the timer: a job that asked for the next one would be followed by one without end.
-        assert wakeup.wake() is True
 
     tenant(1)
     with queue.get().connection as redis:
         redis.flushdb()
-    assert children.ends_well(children.fork(job)), 'the worker died, or asked for another one'
+    assert children.ends_well(children.fork(job)), 'the worker died'
+    # What is left is for the timer: a job that asked for the next one would be followed by one without end.
+    assert queue.get().count == 0
+    wakeup.wake()
     assert queue.get().count == 1
     assert [one.webhook.payload_url for one in deliveries(DELIVERED)] == [receiver.url(TENANTS)]
     assert poison.count() == 0

@@ -1,6 +1,7 @@
 """Redis loses everything; PostgreSQL crashes."""
 
 import itertools
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -12,12 +13,13 @@ from support.builders import device, site, subscribe
 from support.chaos.audit import Ledger, check, finish
 from support.chaos.servers import kill_redis
 from support.chaos.victims import Children, toil
-from support.engine import deliveries, pass_leases, work
+from support.engine import deliveries, pass_event_leases, pass_leases, work
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Receiver
 from devstack.redis import RedisServer
 from webhooks.choices import StatusChoices
+from webhooks.engine import event_claims, lanes
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.outbox import wakeup
 
@@ -113,6 +115,20 @@ class TestCache:
         (shown,) = (one.json()['data'] for one in receiver.requests if one.path == '/hook')
         assert shown['primary_ip']['address'] == '2001:db8::1/64'
         assert len(deliveries(StatusChoices.DELIVERED)) == len(deliveries()) == 2
+
+    def test_a_suspect_that_cannot_be_shown_while_it_is_away_is_not_to_blame(self, place, receiver, cache):
+        place.save()
+        with lanes.turn():
+            event_claims.claim(uuid.uuid4(), 1)
+        pass_event_leases()
+        clear_config()
+        cache.stop()
+        work()
+        (event,) = Event.objects.filter(dispatched_at=None)
+        assert (event.error, event.dispatch_count) == ('', event_claims.CLAIMED)
+        cache.start()
+        work()
+        assert len(deliveries(StatusChoices.DELIVERED)) == len(deliveries()) == 1
 
 
 class TestPostgres:

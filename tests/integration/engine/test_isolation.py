@@ -33,11 +33,25 @@ from tenancy.models import Tenant
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Received, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import building, claims, expiry, job_time, lanes, outcomes, purge, rescue, runner, sql, timer
+from webhooks.engine import (
+    building,
+    claims,
+    expiry,
+    job_time,
+    lanes,
+    outcomes,
+    purge,
+    quarantine,
+    rescue,
+    runner,
+    sql,
+    timer,
+)
 from webhooks.engine.claimed import Claimed
 from webhooks.engine.job_time import Pace
 from webhooks.engine.senders import SPARE, THREADS, Senders
 from webhooks.models import Attempt, Delivery, Health, Webhook
+from webhooks.outbox import queue
 from webhooks.payload.http_request import Builder
 from webhooks.services import trial
 from webhooks.templating import renderer
@@ -728,6 +742,71 @@ class TestLapsed:
 
         monkeypatch.setattr(claims, 'claim', busy_at_first)
         assert work() == '1 delivered'
+
+    def test_where_its_lane_stays_busy_the_job_ends_and_asks_for_no_other(self, webhook, monkeypatch):
+        """It is left to the timer: there would be one job after the other."""
+        monkeypatch.setattr(quarantine, 'TIME', 3600.0)
+        site()
+        dispatch_all()
+        self.lapse()
+        queue.get().empty()
+        with open_transaction(lambda: lanes.take([webhook.pk])):
+            assert work() == 'nothing to send'
+            assert timer.something_to_do()
+        assert queue.get().count == 0
+        assert work() == '1 delivered'
+
+    def test_while_its_webhook_is_paused_no_job_asks_for_another(self, webhook):
+        site()
+        dispatch_all()
+        self.lapse()
+        Webhook.objects.update(paused=True)
+        queue.get().empty()
+        assert work() == 'nothing to send'
+        assert queue.get().count == 0
+        Webhook.objects.update(paused=False)
+        assert work() == '1 delivered'
+
+    def test_its_process_begins_nothing_once_its_time_is_over(self, webhook, monkeypatch):
+        site()
+        dispatch_all()
+        self.lapse()
+        with monkeypatch.context() as context:
+            context.setattr(quarantine, 'TIME', 0.0)
+            assert work() == 'nothing to send'
+        assert work() == '1 delivered'
+
+    def test_what_its_process_was_frozen_with_for_long_is_not_sent_by_it(self, webhook, receiver, monkeypatch):
+        site()
+        dispatch_all()
+        self.lapse()
+        with monkeypatch.context() as context:
+            context.setattr(quarantine, 'LEASE_MARGIN', -1.0)
+            assert work() == 'nothing to send'
+        assert not receiver.requests
+        assert len(deliveries(SENDING)) == 1
+        pass_leases()
+        rescue.rescue()
+        assert work() == '1 delivered'
+
+    def test_of_a_webhook_that_is_deleted_just_then_it_is_not_counted_and_others_are_sent(
+        self, webhook, receiver, monkeypatch
+    ):
+        other = subscribe(receiver.url(IDLE), Tenant)
+        site()
+        tenant()
+        dispatch_all()
+        self.lapse()
+        fetch = claims.fetch
+
+        def fetch_too_late(pks: list[int]) -> list[Delivery]:
+            found = fetch(pks)
+            Webhook.objects.filter(pk__in={one.webhook_id for one in found} - {other.pk}).delete()
+            return found
+
+        monkeypatch.setattr(claims, 'fetch', fetch_too_late)
+        assert work() == '1 delivered'
+        assert [request.path for request in receiver.requests] == [IDLE]
 
     def test_what_waits_behind_it_waits_no_longer_than_behind_any_retry(self, webhook, receiver):
         place = site()
