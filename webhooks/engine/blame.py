@@ -28,12 +28,12 @@ def count_death(lease: uuid.UUID, cause: str) -> bool:
     """
     with lanes.turn() as now:
         in_hand = {'lease': lease, 'lease_until__gt': now}
-        for event in Event.objects.filter(dispatched_at=None, **in_hand).defer(*LONG_COLUMNS):
-            _count_for_event(event, cause, now)
         sending = Delivery.objects.filter(status=StatusChoices.SENDING, **in_hand)
         webhook_ids = set(sending.values_list('webhook_id', flat=True))
         if lanes.take(webhook_ids) < webhook_ids:
             return False
+        for event in Event.objects.filter(dispatched_at=None, **in_hand).defer(*LONG_COLUMNS):
+            _count_for_event(event, cause, now)
         held = rescue.fetch(sending.values_list('pk', flat=True))
         rescue.save(lease, [_judge(one, cause, now) for one in held], now)
     return True
