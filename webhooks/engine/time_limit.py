@@ -32,17 +32,21 @@ def within(seconds: float) -> Iterator[None]:
     def strike(_signum: int, _frame: object) -> NoReturn:
         raise TooSlow(f'it takes more than {seconds:g} seconds')
 
-    previous = signal.signal(signal.SIGVTALRM, strike)
     watchdog = threading.Timer(seconds, signal.pthread_kill, [main.ident, signal.SIGVTALRM])
     watchdog.daemon = True
-    watchdog.start()
-    signal.setitimer(signal.ITIMER_PROF, LAST * seconds)
+    previous = signal.signal(signal.SIGVTALRM, strike)
     try:
-        yield
+        # In here: whoever was frozen in one of these lines is struck in it.
+        watchdog.start()
+        signal.setitimer(signal.ITIMER_PROF, LAST * seconds)
+        try:
+            yield
+        finally:
+            # Ignored from here: a strike that is on its way would hit whoever comes next.
+            signal.signal(signal.SIGVTALRM, signal.SIG_IGN)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
-        # Ignored from here: a strike that is on its way would hit whoever comes next.
-        signal.signal(signal.SIGVTALRM, signal.SIG_IGN)
-        watchdog.cancel()
-        watchdog.join()
+        if watchdog.ident is not None:
+            watchdog.cancel()
+            watchdog.join()
         signal.signal(signal.SIGVTALRM, previous)

@@ -1,0 +1,84 @@
+"""A limit on what runs in the main thread. Whatever happens, nothing of it is left behind."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from webhooks.engine.time_limit import TooSlow, within
+
+# Seconds: longer than anything here takes.
+LONG = 60.0
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """A timer that goes on kills the process later, and a strike hits whoever comes next."""
+    before = signal.getsignal(signal.SIGVTALRM)
+    threads = threading.active_count()
+    yield
+    assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGVTALRM) is before
+    assert threading.active_count() == threads
+
+
+def test_what_ends_in_time_goes_on():
+    with within(LONG):
+        assert signal.getitimer(signal.ITIMER_PROF)[0] > LONG
+
+
+def test_what_takes_longer_is_ended_with_a_reason():
+    with pytest.raises(TooSlow, match=r'it takes more than 0\.05 seconds'), within(0.05):
+        time.sleep(LONG)
+
+
+def test_an_error_inside_is_no_other_one():
+    with pytest.raises(ZeroDivisionError), within(LONG):
+        raise ZeroDivisionError
+
+
+def test_another_thread_has_no_limit():
+    done = []
+
+    def run() -> None:
+        with within(0.001):
+            time.sleep(0.05)
+            done.append(signal.getitimer(signal.ITIMER_PROF))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert done == [(0.0, 0.0)]
+
+
+class TestStrikes:
+    """Of a process that was frozen: the time is up at once when it is thawed, wherever that is."""
+
+    @pytest.fixture
+    def strike_after(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+        """Let the time be up after so many calls that set the timer of the processor's time."""
+        set_timer, calls = signal.setitimer, []
+
+        def strike_after(number: int) -> None:
+            def struck(*arguments: float) -> object:
+                result = set_timer(*arguments)
+                calls.append(arguments)
+                if len(calls) == number:
+                    signal.raise_signal(signal.SIGVTALRM)
+                return result
+
+            monkeypatch.setattr(signal, 'setitimer', struck)
+
+        return strike_after
+
+    def test_before_the_work_begins(self, strike_after):
+        strike_after(1)
+        with pytest.raises(TooSlow), within(LONG):
+            raise AssertionError('it has begun')
+
+    def test_after_the_work_is_done(self, strike_after):
+        strike_after(2)
+        with within(LONG):
+            pass
