@@ -5,18 +5,20 @@ finds its connection closed, does again what was broken off, and sends nothing t
 """
 
 import random
+import time
 from collections.abc import Callable
 
 import pytest
 from dcim.models import Site
-from support.builders import subscribe
+from support.builders import site, subscribe
 from support.chaos.audit import Ledger, check, finish
 from support.chaos.victims import Children, freeze, strike_after, strike_at_statement, strike_before
 from support.engine import work
 
-from devstack.process import wait_until
+from devstack.process import descendants, wait_until
 from devstack.receiver import Receiver
 from webhooks.models import Webhook
+from webhooks.templating import renderer
 
 pytestmark = [
     pytest.mark.usefixtures('committed'),
@@ -84,3 +86,31 @@ def test_other_workers_go_on_where_one_is_frozen(webhook, receiver, children: Ch
 def test_other_workers_go_on_after_whichever_statement_one_is_frozen(webhook, receiver, children: Children, seed):
     number = random.Random(seed).randrange(STATEMENTS)
     check_others_go_on(receiver, children, lambda: strike_at_statement(number, freeze))
+
+
+def test_a_template_that_is_rendered_when_all_is_frozen_has_its_time_afterwards(
+    receiver, children: Children, settings, tmp_path
+):
+    """As where a container is paused. It must not fail for good."""
+    is_reached, is_open = tmp_path / 'reached', tmp_path / 'open'
+
+    def wait(text: str) -> str:
+        is_reached.touch()
+        assert wait_until(is_open.exists, timeout=60)
+        return text
+
+    settings.JINJA_FILTERS = {'wait': wait}
+    subscribe(receiver.url('/hook'), Site, body_template='{{ data.name|wait }}')
+    site(name='Bern')
+    pid = children.fork(work)
+    assert wait_until(is_reached.exists, timeout=60)
+    everyone = [pid, *(one.pid for one in descendants(pid))]
+    for one in everyone:
+        children.freeze(one)
+    thawed_at = time.monotonic() + renderer.TIME_LIMIT + renderer.MARGIN
+    assert wait_until(lambda: time.monotonic() > thawed_at, timeout=60)
+    is_open.touch()
+    for one in everyone:
+        children.thaw(one)
+    assert children.ends_well(pid)
+    assert [request.body for request in receiver.requests] == [b'Bern']

@@ -24,7 +24,7 @@ def layers() -> list[list[str]]:
 STOREYS = {name: number for number, line in enumerate(layers()) for name in line}
 # No settings, no models.
 PURE = (
-    'choices.py', 'constants.py', 'exceptions.py', 'storable.py', 'version.py', 'engine/backoff.py',
+    'choices.py', 'constants.py', 'exceptions.py', 'patience.py', 'storable.py', 'version.py', 'engine/backoff.py',
     'engine/death.py', 'engine/job_time.py', 'security/signing.py', 'ui/charts.py',
 )  # fmt: skip
 IMPURE = ('django.conf', 'django.db', 'django.apps', 'netbox', 'extras', 'core', 'webhooks.conf', 'webhooks.models')

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+from ..patience import TICKS
+
 # Seconds of processor time, for each second of the limit, after which the kernel ends the process.
 LAST = 2
 
@@ -32,8 +34,14 @@ def within(seconds: float) -> Iterator[None]:
     def strike(_signum: int, _frame: object) -> NoReturn:
         raise TooSlow(f'it takes more than {seconds:g} seconds')
 
-    watchdog = threading.Timer(seconds, signal.pthread_kill, [main.ident, signal.SIGVTALRM])
-    watchdog.daemon = True
+    is_over = threading.Event()
+
+    def watch() -> None:
+        # By ticks (patience.py): while the process is frozen no time passes.
+        if not any(is_over.wait(seconds / TICKS) for _ in range(TICKS)):
+            signal.pthread_kill(main.ident, signal.SIGVTALRM)
+
+    watchdog = threading.Thread(target=watch, daemon=True)
     previous = signal.signal(signal.SIGVTALRM, strike)
     try:
         # In here: whoever was frozen in one of these lines is struck in it.
@@ -47,6 +55,6 @@ def within(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         if watchdog.ident is not None:
-            watchdog.cancel()
+            is_over.set()
             watchdog.join()
         signal.signal(signal.SIGVTALRM, previous)

@@ -18,13 +18,15 @@ import resource
 import signal
 import socket
 import struct
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 from django.db import connections
+
+from ..patience import Patience
 
 logger = logging.getLogger('webhooks.templates')
 
@@ -60,14 +62,12 @@ class Renderer:
         self.is_there = True
         self.is_new = True
 
-    def ask(self, parts: list[bytes], seconds: float) -> list[bytes]:
+    def ask(self, parts: list[bytes], patience: Patience) -> list[bytes]:
         """Return its answer. Raises TooSlow or ProcessEnded, and is gone then."""
         self.is_new = False
-        end = time.monotonic() + seconds
         try:
-            self._channel.settimeout(seconds)
-            send(self._channel, parts)
-            return receive(self._channel, end)
+            send(self._channel, parts, patience)
+            return receive(self._channel, patience)
         except TimeoutError:
             self.kill()
             raise TooSlow from None
@@ -302,27 +302,35 @@ def _bound_memory(limit: int) -> None:
 COUNT = struct.Struct('!I')
 
 
-def send(channel: socket.socket, parts: list[bytes]) -> None:
+def send(channel: socket.socket, parts: list[bytes], patience: Patience | None = None) -> None:
+    """Send all parts. Raises TimeoutError after the patience, if there is one."""
     sizes = struct.pack(f'!{len(parts) + 1}I', len(parts), *map(len, parts))
-    channel.sendall(b''.join((sizes, *parts)))
+    rest = memoryview(b''.join((sizes, *parts)))
+    while rest:
+        rest = rest[_in_time(channel, patience, partial(channel.send, rest)) :]
 
 
-def receive(channel: socket.socket, end: float | None = None) -> list[bytes]:
-    """Return what was sent. Raises EOFError where nobody sends any more, TimeoutError after `end`."""
-    (count,) = COUNT.unpack(_read(channel, COUNT.size, end))
-    sizes = struct.unpack(f'!{count}I', _read(channel, count * COUNT.size, end))
-    return [_read(channel, size, end) for size in sizes]
+def receive(channel: socket.socket, patience: Patience | None = None) -> list[bytes]:
+    """Return what was sent. Raises EOFError where nobody sends any more, TimeoutError after the patience."""
+    (count,) = COUNT.unpack(_read(channel, COUNT.size, patience))
+    sizes = struct.unpack(f'!{count}I', _read(channel, count * COUNT.size, patience))
+    return [_read(channel, size, patience) for size in sizes]
 
 
-def _read(channel: socket.socket, size: int, end: float | None) -> bytes:
+def _read(channel: socket.socket, size: int, patience: Patience | None) -> bytes:
     data = bytearray(size)
     rest = memoryview(data)
     while rest:
-        if end is not None:
-            # Zero would not wait at all, and say so by another error.
-            channel.settimeout(max(end - time.monotonic(), 0.001))
-        count = channel.recv_into(rest)
+        count = _in_time(channel, patience, partial(channel.recv_into, rest))
         if not count:
             raise EOFError
         rest = rest[count:]
     return bytes(data)
+
+
+def _in_time(channel: socket.socket, patience: Patience | None, call: Callable[[], int]) -> int:
+    def attempt(seconds: float) -> int:
+        channel.settimeout(seconds)
+        return call()
+
+    return patience.wait(attempt) if patience else call()

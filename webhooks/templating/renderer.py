@@ -5,6 +5,7 @@ requests. Previews and forms have one for each that is shown or saved. A rendere
 regular expression: where there is none, there is no renderer.
 """
 
+import itertools
 import os
 import signal
 import socket
@@ -20,6 +21,7 @@ from netbox.registry import registry
 from utilities.jinja2 import DEFAULT_JINJA2_FILTERS, sanitize_http_header
 
 from ..interruptions import BROKEN_OFF
+from ..patience import TICKS, Patience
 from . import conditions, process
 from .environment import Environment, described
 from .errors import RenderError, TimeUp
@@ -221,14 +223,16 @@ def _ask(task: str, *texts: str, seconds: float, too_slow: str = TOO_SLOW) -> st
                 renderer = supply.renderer()
             except (OSError, EOFError) as error:
                 raise RenderError(f'no process is to be had: {error}') from error
-            was_new = renderer.is_new
+            was_new, patience = renderer.is_new, Patience(seconds)
             try:
-                with _counted():
-                    status, answer = renderer.ask(question, seconds)
+                status, answer = renderer.ask(question, patience)
             except TooSlow:
                 raise RenderError(too_slow) from None
             except ProcessEnded:
                 status, answer = NO_MEMORY, ENDED.encode()
+            finally:
+                if (taken := _taken.get()) is not None:
+                    taken.append(seconds - patience.left)
             text = answer.decode(errors='surrogatepass')
             if status not in WORN_OUT:
                 return _understood(status, text)
@@ -236,16 +240,6 @@ def _ask(task: str, *texts: str, seconds: float, too_slow: str = TOO_SLOW) -> st
             if was_new:
                 raise RenderError(text)
             # It may be what others left behind: it is tried in a new one.
-
-
-@contextmanager
-def _counted() -> Iterator[None]:
-    begun = time.monotonic()
-    try:
-        yield
-    finally:
-        if (taken := _taken.get()) is not None:
-            taken.append(time.monotonic() - begun)
 
 
 def _understood(status: bytes, text: str) -> str:
@@ -270,7 +264,6 @@ def _serve(channel: socket.socket, filters: Filters) -> None:
         b'are_met': conditions.are_met,
         b'check_patterns': conditions.check_patterns,
     }
-    signal.signal(signal.SIGALRM, _strike)
     while True:
         try:
             status, text = _answer(tasks, process.receive(channel))
@@ -298,16 +291,31 @@ def _answer(tasks: dict[bytes, Callable], question: list[bytes]) -> tuple[bytes,
 
 def _timed(task: Callable) -> Callable:
     def call(seconds: str, *texts: str) -> str | None:
-        signal.setitimer(signal.ITIMER_REAL, float(seconds))
         try:
-            return task(*texts)
+            with _bounded(float(seconds)):
+                return task(*texts)
         except TimeUp as error:
             raise TimeUp(_too_slow(float(seconds))).with_traceback(error.__traceback__) from None
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
 
     return call
 
 
-def _strike(_signum: int, _frame: object) -> None:
-    raise TimeUp
+@contextmanager
+def _bounded(seconds: float) -> Iterator[None]:
+    """Raise TimeUp once inside, after so many ticks (patience.py), or so much of the processor's time.
+
+    As long as an operation lasts, no more than one tick is noticed.
+    """
+    ticks, end = itertools.count(1), time.process_time() + seconds
+
+    def strike(_signum: int, _frame: object) -> None:
+        if next(ticks) >= TICKS or time.process_time() >= end:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            raise TimeUp
+
+    signal.signal(signal.SIGALRM, strike)
+    signal.setitimer(signal.ITIMER_REAL, seconds / TICKS, seconds / TICKS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)

@@ -1,9 +1,11 @@
 """A limit on what runs in the main thread. Whatever happens, nothing of it is left behind."""
 
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -53,8 +55,31 @@ def test_another_thread_has_no_limit():
     assert done == [(0.0, 0.0)]
 
 
+def test_while_the_process_is_frozen_no_time_passes():
+    seconds = 2.0
+    begun, goes_on = os.pipe(), os.pipe()
+    pid = os.fork()
+    if not pid:
+        with suppress(TooSlow):
+            with within(seconds):
+                os.write(begun[1], b'+')
+                os.read(goes_on[0], 1)
+                time.sleep(0.1)  # or it would end before the watchdog has looked
+            os._exit(0)
+        os._exit(1)
+    os.read(begun[0], 1)
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED)
+    time.sleep(seconds + 0.1)
+    os.write(goes_on[1], b'+')
+    os.kill(pid, signal.SIGCONT)
+    for end in (*begun, *goes_on):
+        os.close(end)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
 class TestStrikes:
-    """Of a process that was frozen: the time is up at once when it is thawed, wherever that is."""
+    """The time may be up wherever the process is when it is thawed, or gets the processor again."""
 
     @pytest.fixture
     def strike_after(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:

@@ -1,0 +1,60 @@
+"""A time limit that does not run while the process is frozen."""
+
+import math
+import time
+
+import pytest
+
+from webhooks.patience import TICKS, Patience
+
+
+class Clock:
+    """A clock that each attempt moves on by so many seconds, or by as many as it may take."""
+
+    def __init__(self, *seconds: float) -> None:
+        self.now = 1000.0
+        self._seconds = iter(seconds)
+        self.attempts = 0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def attempt(self, longest: float) -> None:
+        self.attempts += 1
+        self.now += next(self._seconds, longest)
+        raise TimeoutError
+
+
+def test_it_ends_after_its_time(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(time, 'monotonic', clock)
+    patience = Patience(10)
+    with pytest.raises(TimeoutError):
+        patience.wait(clock.attempt)
+    assert math.isclose(clock.now, 1010, abs_tol=10 / TICKS)
+
+
+def test_it_is_for_all_that_is_waited_for_with_it(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(time, 'monotonic', clock)
+    patience = Patience(10)
+    with pytest.raises(TimeoutError):
+        patience.wait(clock.attempt)
+    with pytest.raises(TimeoutError):
+        patience.wait(clock.attempt)
+    assert math.isclose(clock.now, 1010, abs_tol=2 * 10 / TICKS)
+
+
+def test_what_is_there_is_returned():
+    patience = Patience(60)
+    assert patience.wait(lambda _: 'something') == 'something'
+    assert patience.left <= 60
+
+
+def test_a_tick_that_takes_an_hour_counts_once(monkeypatch):
+    clock = Clock(3600)
+    monkeypatch.setattr(time, 'monotonic', clock)
+    patience = Patience(10)
+    with pytest.raises(TimeoutError):
+        patience.wait(clock.attempt)
+    assert abs(clock.attempts - TICKS) <= 1
