@@ -23,10 +23,9 @@ from ..models import Delivery, querysets
 from ..permissions import visible_deliveries
 from ..presentation.actions import REDELIVER, STILL_OPEN
 from ..services import preview, redelivery
-from ..storable import is_key
 from ..ui import panels
 from ..ui.buttons import BulkRedeliver, Redeliver
-from .selection import CheckedSelectionMixin
+from .selection import CheckedReturnMixin, CheckedSelectionMixin, selected_keys
 
 
 @register_model_view(Delivery, 'list', path='', detail=False)
@@ -74,7 +73,7 @@ def _body(delivery: Delivery) -> str:
         return f'{error.field}: {error}'
 
 
-class RedeliverMixin(GetReturnURLMixin):
+class RedeliverMixin(CheckedReturnMixin, GetReturnURLMixin):
     """Needs the permission to redeliver, beside the one to view."""
 
     queryset = Delivery.objects.all()
@@ -127,4 +126,4 @@ class DeliveryBulkRedeliverView(CheckedSelectionMixin, RedeliverMixin, BaseMulti
             # As a replay: a later one has told the receiver.
             is_asked = StatusChoices.SUPERSEDED in filterset.form.cleaned_data['status']
             return found if is_asked else found.exclude(status=StatusChoices.SUPERSEDED)
-        return self.queryset.filter(pk__in=[pk for pk in request.POST.getlist('pk') if is_key(pk)])
+        return self.queryset.filter(pk__in=selected_keys(request))

@@ -1,17 +1,40 @@
-"""What is selected in a list: here, all that its filter leaves."""
+"""What is selected in a list, and where its pages lead back to."""
 
 from django.contrib import messages
+from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.translation import gettext as _
+from utilities.views import get_action_url
+
+from ..storable import is_key
 
 
-class CheckedSelectionMixin:
-    """Of NetBox's views of many objects. Where the filter is refused they take it for none, and so every object."""
+def selected_keys(request: HttpRequest) -> list[str]:
+    """Return the ids that are selected, without what is none."""
+    return [pk for pk in request.POST.getlist('pk') if is_key(pk)]
+
+
+class CheckedReturnMixin:
+    """Of NetBox's views that lead back to any text. Django takes what has no slash for the name of a page."""
+
+    def get_return_url(self, request: HttpRequest, obj: Model | None = None) -> str:
+        address = super().get_return_url(request, obj)
+        return address if '/' in address else get_action_url(self.queryset.model, action='list')
+
+
+class CheckedSelectionMixin(CheckedReturnMixin):
+    """Of NetBox's views of many objects.
+
+    Where the filter is refused they take it for none, and so every object. They fail at an id that is no number.
+    """
 
     def post(self, request: HttpRequest, *args, **kwargs) -> HttpResponse:
         if self.is_refused(request):
             return redirect(self.get_return_url(request))
+        posted = request.POST.copy()
+        posted.setlist('pk', selected_keys(request))
+        request.POST = posted
         return super().post(request, *args, **kwargs)
 
     def is_refused(self, request: HttpRequest) -> bool:

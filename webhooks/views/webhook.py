@@ -32,7 +32,7 @@ from ..presentation.fields import label
 from ..services import backfill, banners, preview, redelivery, secret_rotation, trial, waiting
 from ..ui import panels
 from ..ui.buttons import Backfill, Replay, RotateSecret, SendTest, SendWaiting
-from .selection import CheckedSelectionMixin
+from .selection import CheckedReturnMixin, CheckedSelectionMixin
 
 WEBHOOK, STATE, SOME_CHANGES, REQUEST, RETRIES, *REST = panels.cards()
 
@@ -78,7 +78,7 @@ class WebhookView(generic.ObjectView):
 
 @register_model_view(Webhook, 'add', detail=False)
 @register_model_view(Webhook, 'edit')
-class WebhookEditView(generic.ObjectEditView):
+class WebhookEditView(CheckedReturnMixin, generic.ObjectEditView):
     queryset = Webhook.objects.all()
     form = forms.WebhookForm
     template_name = 'webhooks/webhook_edit.html'
@@ -90,12 +90,12 @@ class WebhookEditView(generic.ObjectEditView):
 
 
 @register_model_view(Webhook, 'delete')
-class WebhookDeleteView(generic.ObjectDeleteView):
+class WebhookDeleteView(CheckedReturnMixin, generic.ObjectDeleteView):
     queryset = Webhook.objects.all()
 
 
 @register_model_view(Webhook, 'bulk_import', path='import', detail=False)
-class WebhookBulkImportView(generic.BulkImportView):
+class WebhookBulkImportView(CheckedReturnMixin, generic.BulkImportView):
     queryset = Webhook.objects.all()
     model_form = forms.WebhookImportForm
 
