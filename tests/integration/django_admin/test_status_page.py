@@ -302,9 +302,26 @@ class TestPages:
     def test_what_is_not_there_is_not_found(self, client, address):
         assert client.get(reverse('django_rq:home') + address).status_code == HTTPStatus.NOT_FOUND
 
-    def test_deleting_a_job_that_is_gone_is_no_failure(self, client):
-        answer = client.post(page('actions'), {'action': 'delete', 'job_ids': ['gone']})
-        assert answer.status_code == HTTPStatus.NOT_FOUND
+    def test_a_selected_job_that_is_gone_does_not_keep_the_others(self, client, fail):
+        failed = [str(one.uuid) for one in fail(2)]
+        selected = {'action': 'delete', 'job_ids': [failed[0], 'gone', failed[1]]}
+        assert 'deleted 2 jobs' in text_of(client.post(page('actions'), selected, follow=True))
+        assert client.get(page('failed_jobs')).context['num_jobs'] == 0
+
+    @pytest.mark.parametrize('elsewhere', ['https://a.example/', '//a.example', 'null'])
+    def test_they_lead_nowhere_else(self, client, elsewhere):
+        here = f'http://testserver{page("failed_jobs")}'
+        for next_url, leads_to in ((elsewhere, page('jobs')), (here, here), (page('workers'), page('workers'))):
+            answer = client.post(page('actions'), {'action': 'delete', 'job_ids': ['gone'], 'next_url': next_url})
+            assert (answer.status_code, answer.headers.get('Location')) == (HTTPStatus.FOUND, leads_to)
+
+    def test_asking_for_one_figure_takes_none_from_others(self, client):
+        address = reverse('django_rq:metrics')
+        whole = text_of(client.get(address))
+        assert 'rq_jobs' in whole
+        for _ in range(2):
+            assert client.get(address, {'name[]': 'nothing'}).status_code == HTTPStatus.OK
+        assert text_of(client.get(address)) == whole
 
     def test_a_job_that_did_not_fail_is_not_requeued(self, client):
         wakeup.wake()
