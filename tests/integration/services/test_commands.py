@@ -272,6 +272,9 @@ class TestReplay:
         'arguments',
         [
             ('--webhook', 'nobody'),
+            # As Python reads an argument that is not UTF-8.
+            ('--webhook', '\udcff'),
+            ('--model', '\udcff.site'),
             ('--model', 'dcim.nothing'),
             ('--model', 'site'),
             ('--status', 'pending'),
@@ -317,6 +320,7 @@ class TestBackfill:
         ('arguments', 'reason'),
         [
             (('Nobody',), "there is no webhook 'Nobody'"),
+            (('\udcff',), 'there is no webhook'),
             (('{webhook}', '--model', 'dcim.planet'), '--model'),
             (('{webhook}', '--model', 'dcim.rack'), '--model'),
             (('{webhook}', '--filter', 'colour=red'), '--filter'),

@@ -11,6 +11,7 @@ from ...exceptions import DefinitionError
 from ...models import Webhook
 from ...presentation import progress
 from ...services import backfill
+from ...storable import storable
 
 # Seconds between two looks.
 INTERVAL = 0.5
@@ -65,7 +66,7 @@ class Command(BaseCommand):
 
 def _webhook(name: str) -> Webhook:
     try:
-        return Webhook.objects.get(name=name)
+        return Webhook.objects.get(name=storable(name))
     except Webhook.DoesNotExist:
         raise CommandError(f'there is no webhook {name!r}') from None
 

@@ -11,7 +11,7 @@ from ...choices import StatusChoices
 from ...engine.lanes import Busy
 from ...models import Webhook
 from ...services import redelivery
-from ...storable import is_storable_time
+from ...storable import is_storable_time, storable
 
 
 def moment(text: str) -> datetime:
@@ -60,7 +60,7 @@ def _webhook(name: str | None) -> Webhook | None:
     if name is None:
         return None
     try:
-        return Webhook.objects.get(name=name)
+        return Webhook.objects.get(name=storable(name))
     except Webhook.DoesNotExist:
         raise CommandError(f'--webhook: there is no webhook {name!r}') from None
 
@@ -69,6 +69,6 @@ def _object_type(label: str | None) -> int | None:
     if label is None:
         return None
     try:
-        return ContentType.objects.get_by_natural_key(*label.lower().split('.')).pk
+        return ContentType.objects.get_by_natural_key(*storable(label).lower().split('.')).pk
     except (ContentType.DoesNotExist, TypeError):
         raise CommandError(f'--model: there is no model {label!r}') from None
