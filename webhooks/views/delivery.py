@@ -25,11 +25,11 @@ from ..presentation.actions import REDELIVER, STILL_OPEN
 from ..services import preview, redelivery
 from ..ui import panels
 from ..ui.buttons import BulkRedeliver, Redeliver
-from .selection import CheckedReturnMixin, CheckedSelectionMixin, selected_keys
+from .selection import CheckedListMixin, CheckedReturnMixin, CheckedSelectionMixin, selected_keys
 
 
 @register_model_view(Delivery, 'list', path='', detail=False)
-class DeliveryListView(generic.ObjectListView):
+class DeliveryListView(CheckedListMixin, generic.ObjectListView):
     queryset = querysets.listed_deliveries()
     filterset = filtersets.DeliveryFilterSet
     filterset_form = forms.DeliveryFilterForm

@@ -15,10 +15,11 @@ from ..models import Event, querysets
 from ..permissions import visible_events
 from ..services import preview
 from ..ui import panels
+from .selection import CheckedListMixin
 
 
 @register_model_view(Event, 'list', path='', detail=False)
-class EventListView(generic.ObjectListView):
+class EventListView(CheckedListMixin, generic.ObjectListView):
     queryset = querysets.events()
     filterset = filtersets.EventFilterSet
     filterset_form = forms.EventFilterForm

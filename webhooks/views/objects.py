@@ -11,6 +11,7 @@ from utilities.views import ViewTab
 from .. import filtersets, tables
 from ..models import BatchItem, Delivery, querysets
 from ..ui.buttons import BulkRedeliver
+from .selection import CheckedListMixin
 
 
 def deliveries_of(instance: Model) -> QuerySet[Delivery]:
@@ -29,7 +30,7 @@ def _count(instance: Model) -> int:
     return (deliveries.restrict(request.user, 'view') if request else deliveries).count()
 
 
-class ObjectDeliveriesView(generic.ObjectChildrenView):
+class ObjectDeliveriesView(CheckedListMixin, generic.ObjectChildrenView):
     """Registered for each model by ui/tabs.py, which passes it on as `model`."""
 
     child_model = Delivery

@@ -2,17 +2,29 @@
 
 from django.contrib import messages
 from django.db.models import Model
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.translation import gettext as _
 from utilities.views import get_action_url
 
-from ..storable import is_key
+from ..storable import is_key, is_storable
 
 
 def selected_keys(request: HttpRequest) -> list[str]:
     """Return the ids that are selected, without what is none."""
     return [pk for pk in request.POST.getlist('pk') if is_key(pk)]
+
+
+class CheckedListMixin:
+    """Of NetBox's lists. They fail at what PostgreSQL cannot hold, and at a table's configuration that is no number."""
+
+    def get(self, request: HttpRequest, *args, **kwargs) -> HttpResponse:
+        asked = request.GET
+        if not is_storable(asked.getlist('sort') + asked.getlist('export')):
+            raise Http404
+        if not is_key(asked.get('tableconfig_id') or '0'):
+            raise Http404
+        return super().get(request, *args, **kwargs)
 
 
 class CheckedReturnMixin:

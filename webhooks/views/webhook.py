@@ -32,13 +32,13 @@ from ..presentation.fields import label
 from ..services import backfill, banners, preview, redelivery, secret_rotation, trial, waiting
 from ..ui import panels
 from ..ui.buttons import Backfill, Replay, RotateSecret, SendTest, SendWaiting
-from .selection import CheckedReturnMixin, CheckedSelectionMixin
+from .selection import CheckedListMixin, CheckedReturnMixin, CheckedSelectionMixin
 
 WEBHOOK, STATE, SOME_CHANGES, REQUEST, RETRIES, *REST = panels.cards()
 
 
 @register_model_view(Webhook, 'list', path='', detail=False)
-class WebhookListView(generic.ObjectListView):
+class WebhookListView(CheckedListMixin, generic.ObjectListView):
     queryset = Webhook.objects.all()
     filterset = filtersets.WebhookFilterSet
     filterset_form = forms.WebhookFilterForm

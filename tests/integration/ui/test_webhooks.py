@@ -307,6 +307,13 @@ def test_what_is_no_id_selects_nothing(admin_pages, view, sent):
     assert not Webhook.objects.filter(name='Old', description='').exists()
 
 
+@pytest.mark.parametrize('query', ['tableconfig_id=abc', 'sort=%00', 'sort=name&sort=%00', 'export=%00'])
+def test_a_list_that_cannot_be_asked_for_is_not_found(admin_pages, query):
+    for name in ('webhooks', 'deliveries', 'events'):
+        assert admin_pages.get(f'{PAGES}{name}/?{query}').status_code == 404
+    assert admin_pages.get(f'{PAGES}webhooks/?sort=name').status_code == 200
+
+
 @pytest.mark.parametrize('back', ['null', '__', 'true', '?page=2'])
 def test_what_is_no_address_leads_to_the_list(admin_pages, back):
     webhook, other = subscribe(NOWHERE, Site), subscribe(NOWHERE, Site)
