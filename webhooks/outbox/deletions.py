@@ -12,6 +12,7 @@ import json
 import logging
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -156,7 +157,15 @@ def _expanded(wanted: Mapping[Key, Wanted], end: float) -> dict[Key, dict[str, e
     def look_up(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
         if not may_be_expanded(model) or not _is_prepared(model):
             return {}
-        return {pk: one.data for pk, one in _show_in_time(model, snapshots.take(model, pks), end)}
+        try:
+            with _without_trace():
+                taken = snapshots.take(model, pks)
+        except BaseTimeoutException:
+            raise
+        except Exception as error:
+            logger.warning('model=%s is not expanded in a deletion: %r', model._meta.label_lower, error)
+            return {}
+        return {pk: one.data for pk, one in _show_in_time(model, taken, end)}
 
     found = expansion.find([(one.data, tree) for one, tree in wanted.values()], look_up)
     return {key: objects for key, objects in zip(wanted, found, strict=True) if objects}
@@ -219,14 +228,19 @@ def _show(model: type[Model], texts: Mapping[Any, str]) -> dict[Any, rendering.R
 
 
 def _render(model: type[Model], texts: Sequence[str]) -> list[rendering.Rendered]:
-    """Render in a savepoint that is rolled back: nothing is changed, and an error or the limit leaves no trace."""
+    now = {rendering.TAKEN_AT: rendering.NOW}
+    with _without_trace():
+        return rendering.render(model, [json.loads(text) | now for text in texts])
+
+
+@contextmanager
+def _without_trace() -> Iterator[None]:
+    """A savepoint that is rolled back: nothing is changed, and an error or the limit leaves no trace."""
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(f'SET LOCAL statement_timeout = {LONGEST_QUERY:d}')
-        now = {rendering.TAKEN_AT: rendering.NOW}
-        rendered = rendering.render(model, [json.loads(text) | now for text in texts])
+        yield
         transaction.set_rollback(True)
-    return rendered
 
 
 def _with_shown(text: str, shown: rendering.Rendered, expanded: Mapping[str, expansion.Data] | None = None) -> str:

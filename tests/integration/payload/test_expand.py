@@ -25,7 +25,7 @@ from webhooks import rendering
 from webhooks.engine import event_rendering, expansions
 from webhooks.forms import WebhookImportForm
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.outbox import deletions
+from webhooks.outbox import deletions, snapshots
 from webhooks.payload import formats, json_schema
 from webhooks.rendering import expansion
 from webhooks.rendering.keys import may_be_expanded, targets
@@ -440,6 +440,17 @@ class TestWhatFails:
         assert shown['/a']['data'] == {**expected, 'vrf': vrf}
         assert shown['/b']['data'] == expected
         assert 'partial' not in shown['/b']
+
+    def test_a_deletion_does_not_fail_where_what_it_pointed_to_cannot_be_read(self, receiver: Receiver, monkeypatch):
+        """The table of a plugin's model may be in another database, for one."""
+        made = make_interface()
+        subscribe(receiver.url(), Interface, expand=['device', 'vrf'], kinds=(DELETED,))
+        expression = snapshots.expression
+        monkeypatch.setattr(snapshots, 'expression', lambda model: '1 / 0' if model is Device else expression(model))
+        made.delete()
+        monkeypatch.undo()
+        (deletion,) = (event for event in recorded(Interface) if event.kind == DELETED)
+        assert [*json.loads(deletion.snapshot['shown']['expanded'])] == [f'/api/ipam/vrfs/{made.vrf.pk}/']
 
     def test_what_is_slow_to_expand_is_not_the_object_that_is_deleted(self, receiver: Receiver, monkeypatch):
         clock = [1.0]
