@@ -30,7 +30,8 @@ def answered(view: Callable) -> Callable:
             raise Http404 from error
         except InvalidJobOperation:
             messages.error(request, _('The job is no longer a failed one.'))
-            return redirect('django_rq:job_detail', kwargs['queue_index'], kwargs['job_id'])
+            # Of all that are requeued at once, nobody knows which.
+            return redirect(f'django_rq:{"job_detail" if "job_id" in kwargs else "failed_jobs"}', **kwargs)
         except RedisError:
             messages.error(request, _('Redis cannot be reached'))
             return redirect('admin:index')
