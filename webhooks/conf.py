@@ -216,8 +216,8 @@ def _model_label(value: Any) -> str:
 
 def _networks(value: Any) -> tuple[Network, ...]:
     networks = _list(value)
-    # A number is one to Python, too: the address of that number.
-    if wrong := [item for item in networks if not isinstance(item, str | Network)]:
+    # A number is one to Python, too: the address of that number. So are bytes.
+    if wrong := [item for item in networks if isinstance(item, int | bytes)]:
         raise ValueError(f'{wrong[0]!r} is no network')
     return tuple(map(ipaddress.ip_network, networks))
 

@@ -106,6 +106,9 @@ class TestValues:
             ipaddress.ip_network('2001:db8::/32'),
         )
         assert settings(blocked_networks=[]).blocked_networks == ()
+        assert settings(blocked_networks=[ipaddress.ip_address('10.0.0.1')]).blocked_networks == (
+            ipaddress.ip_network('10.0.0.1/32'),
+        )
 
     def test_keys_are_kept_in_their_order(self):
         assert settings(encryption_keys=[KEY, OTHER_KEY]).encryption_keys == (KEY, OTHER_KEY)
