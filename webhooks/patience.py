@@ -18,7 +18,7 @@ class Patience:
 
     def wait[T](self, attempt: Callable[[float], T]) -> T:
         """Return what the attempt returns, which waits so many seconds at most. Raises TimeoutError at the end."""
-        while True:
+        while self.left > 0:
             began = time.monotonic()
             try:
                 return attempt(self._tick)
@@ -27,3 +27,5 @@ class Patience:
                     raise
             finally:
                 self.left -= min(time.monotonic() - began, self._tick)
+        # Each attempt had a little, but never enough.
+        raise TimeoutError

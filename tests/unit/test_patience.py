@@ -58,3 +58,17 @@ def test_a_tick_that_takes_an_hour_counts_once(monkeypatch):
     with pytest.raises(TimeoutError):
         patience.wait(clock.attempt)
     assert abs(clock.attempts - TICKS) <= 1
+
+
+def test_it_ends_although_a_little_comes_again_and_again(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(time, 'monotonic', clock)
+    patience = Patience(10)
+
+    def drip(longest: float) -> None:
+        clock.now += longest / 2
+
+    with pytest.raises(TimeoutError):
+        for _ in range(3 * TICKS):
+            patience.wait(drip)
+    assert math.isclose(clock.now, 1010, abs_tol=10 / TICKS)
