@@ -19,7 +19,7 @@ from devstack.process import wait_until
 from devstack.receiver import Answer, Receiver
 from devstack.redis import RedisServer
 from webhooks.choices import StatusChoices
-from webhooks.engine import event_claims, lanes
+from webhooks.engine import event_claims, event_rendering, lanes
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.outbox import wakeup
 
@@ -115,6 +115,21 @@ class TestCache:
         (shown,) = (one.json()['data'] for one in receiver.requests if one.path == '/hook')
         assert shown['primary_ip']['address'] == '2001:db8::1/64'
         assert len(deliveries(StatusChoices.DELIVERED)) == len(deliveries()) == 2
+
+    def test_what_cannot_be_shown_is_not_to_blame_where_it_is_back_at_once(self, place, cache, monkeypatch):
+        """It answers whoever asks it after the failure."""
+        place.save()
+        clear_config()
+        cache.stop()
+        is_cache_away = event_rendering.is_cache_away
+
+        def is_away_still(error: Exception) -> bool:
+            cache.start()
+            return is_cache_away(error)
+
+        monkeypatch.setattr(event_rendering, 'is_cache_away', is_away_still)
+        work()
+        assert len(deliveries(StatusChoices.DELIVERED)) == len(deliveries()) == 1
 
     def test_a_suspect_that_cannot_be_shown_while_it_is_away_is_not_to_blame(self, place, receiver, cache):
         place.save()

@@ -13,6 +13,7 @@ from functools import cached_property
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
+from redis import RedisError
 
 from .. import rendering
 from ..choices import KindChoices
@@ -164,7 +165,9 @@ def _sizes(events: Sequence[Event]) -> dict[int, int]:
     return dict(sql.fetch(SIZES, [[event.pk for event in events]]))
 
 
-def _render_model(model: type | None, events: Sequence[Event], asked: Set[int]) -> list[Shown]:
+def _render_model(
+    model: type | None, events: Sequence[Event], asked: Set[int], *, is_last: bool = False
+) -> list[Shown]:
     if model is None:
         return [Shown(event, error='the model is no longer installed') for event in events]
     if any(map(event_claims.is_given_up, events)):
@@ -176,15 +179,19 @@ def _render_model(model: type | None, events: Sequence[Event], asked: Set[int]) 
     except Exception as error:
         if sql.is_broken_off(error, before) or is_cache_away(error):
             raise
-        return _singly(model, events, asked, error)
+        return _singly(model, events, asked, error, is_last=is_last)
     _limits[model] = LONGEST
     return shown
 
 
-def _singly(model: type, events: Sequence[Event], asked: Set[int], error: Exception) -> list[Shown]:
-    """One of them is to blame: singly, it holds up no other."""
-    if len(events) > 1:
-        return [one for event in events for one in _render_model(model, [event], asked)]
+def _singly(model: type, events: Sequence[Event], asked: Set[int], error: Exception, *, is_last: bool) -> list[Shown]:
+    """One of them is to blame: singly, it holds up no other.
+
+    Unless NetBox's cache was away, which may have come back before it was asked: so one is tried once more.
+    """
+    may_be_back = isinstance(error, RedisError)
+    if len(events) > 1 or (may_be_back and not is_last):
+        return [one for event in events for one in _render_model(model, [event], asked, is_last=may_be_back)]
     if isinstance(error, time_limit.TooSlow):
         _limits[model] = SHORT
     logger.error('event=%s rendering failed', events[0].uuid, exc_info=error)
