@@ -13,13 +13,13 @@ from support.builders import device, site, subscribe
 from support.chaos.audit import Ledger, check, finish
 from support.chaos.servers import kill_redis
 from support.chaos.victims import Children, toil
-from support.engine import deliveries, pass_event_leases, pass_leases, work
+from support.engine import claim, deliveries, dispatch_all, pass_event_leases, pass_leases, work
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Receiver
 from devstack.redis import RedisServer
 from webhooks.choices import StatusChoices
-from webhooks.engine import event_claims, event_rendering, lanes
+from webhooks.engine import event_claims, event_rendering, lanes, rescue
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.outbox import wakeup
 
@@ -140,10 +140,28 @@ class TestCache:
         cache.stop()
         work()
         (event,) = Event.objects.filter(dispatched_at=None)
-        assert (event.error, event.dispatch_count) == ('', event_claims.CLAIMED)
+        assert (event.error, event_claims.deaths(event)) == ('', 0)
         cache.start()
+        pass_event_leases()
         work()
         assert len(deliveries(StatusChoices.DELIVERED)) == len(deliveries()) == 1
+
+    def test_a_suspect_that_waits_for_it_keeps_no_other_suspect(self, place, receiver, cache):
+        made = site()
+        dispatch_all()
+        assert claim()
+        pass_leases()
+        assert rescue.rescue()
+        place.save()
+        with lanes.turn():
+            event_claims.claim(uuid.uuid4(), 1)
+        pass_event_leases()
+        clear_config()
+        cache.stop()
+        work()
+        assert [one.json()['data']['id'] for one in receiver.requests] == [made.pk]
+        (event,) = Event.objects.filter(dispatched_at=None)
+        assert (event.error, event_claims.deaths(event)) == ('', 0)
 
 
 class TestPostgres:

@@ -117,9 +117,10 @@ def dispatch(lease: uuid.UUID, *, suspect: bool = False) -> int:
         try:
             shown = _render(wanted, matches, is_patient=is_patient)
         except RedisError:
-            # NetBox's cache is away. None of them is to blame, and nobody knows for how long.
-            with lanes.turn():
-                event_claims.give_back(lease, {event.pk for event in events})
+            # NetBox's cache is away. None of them is to blame, and nobody knows for how long. A suspect is put off.
+            if not suspect:
+                with lanes.turn():
+                    event_claims.give_back(lease, {event.pk for event in events})
             raise
         _write(lease, events, matches, shown, needed)
     return len(events)

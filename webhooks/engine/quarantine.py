@@ -226,7 +226,7 @@ def _dispatch(lease: uuid.UUID) -> int:
     """Dispatch a suspect. One that is broken off is put off: the next one has its turn, and so have deliveries."""
     try:
         return dispatch(lease, suspect=True)
-    except BROKEN_OFF as error:
+    except (*BROKEN_OFF, RedisError) as error:
         lanes.recover(error)
         return event_claims.put_off(lease)
 
