@@ -53,8 +53,8 @@ REST_AFTER, SLOW = 9, 0.25
 _rests: dict[int, float] = {}
 # How many times in a row a filter is too slow until it ends its backfill: PostgreSQL may have been slow itself.
 MOST_SLOW = 3
-# By the id of the webhook.
-_times_slow: Counter[int] = Counter()
+# By the id of the webhook, and when its backfill was started.
+_times_slow: Counter[tuple[int, datetime]] = Counter()
 
 # How many objects were recorded, None: nothing was done.
 Done = int | None
@@ -176,22 +176,23 @@ def _go_on(webhook_id: int) -> Done:
     except INTERRUPTIONS:
         raise
     except Exception as error:
-        if isinstance(error, finding.FilterTooSlow) and _is_tried_again(webhook_id):
+        if isinstance(error, finding.FilterTooSlow) and _is_tried_again(backfill):
             return None
         logger.exception('webhook=%s backfill=failed', webhook_id)
         reason = str(error) if isinstance(error, DefinitionError) else f'{type(error).__name__}: {error}'
         return _end(backfill, FAILED, storable(reason))
-    _times_slow.pop(webhook_id, None)
+    _times_slow.pop((webhook_id, backfill.started_at), None)
     return done
 
 
-def _is_tried_again(webhook_id: int) -> bool:
+def _is_tried_again(backfill: Backfill) -> bool:
     """Count that the filter was too slow. Returns whether it is tried again."""
-    _times_slow[webhook_id] += 1
-    if _times_slow[webhook_id] == MOST_SLOW:
-        del _times_slow[webhook_id]
+    one = (backfill.pk, backfill.started_at)
+    _times_slow[one] += 1
+    if _times_slow[one] == MOST_SLOW:
+        del _times_slow[one]
         return False
-    logger.warning('webhook=%s backfill=slow PostgreSQL took too long to filter (it is tried again)', webhook_id)
+    logger.warning('webhook=%s backfill=slow PostgreSQL took too long to filter (it is tried again)', backfill.pk)
     return True
 
 
