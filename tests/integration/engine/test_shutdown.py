@@ -9,14 +9,13 @@ from dcim.models import Site
 from django.db import transaction
 from rq.registry import FailedJobRegistry
 from support.builders import site, subscribe
-from support.engine import claim, deliveries, dispatch_all, pass_leases
+from support.engine import deliveries, pass_leases
 
 from devstack.netbox import Worker
 from devstack.process import descendants, wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import rescue
-from webhooks.models import Attempt, Webhook
+from webhooks.models import Attempt, Delivery, Webhook
 from webhooks.outbox import queue
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -94,13 +93,12 @@ def test_where_all_of_its_processes_are_asked_it_is_the_same(webhook, receiver, 
 
 def test_of_suspects_it_finishes_the_one_under_way_and_begins_nothing_more(webhook, receiver, rqworker):
     """Theirs is a process of its own, which sends one after the other."""
-    make_backlog()
-    dispatch_all()
-    Webhook.objects.update(concurrency=BACKLOG)
-    assert len(claim(limit=BACKLOG)) == BACKLOG
-    pass_leases()
-    assert rescue.rescue()
+    Webhook.objects.update(paused=True)
     worker = rqworker()
+    make_backlog()
+    assert wait_until(lambda: len(deliveries(PENDING)) == BACKLOG, timeout=PATIENCE)
+    Delivery.objects.update(lapses=1)
+    Webhook.objects.update(paused=False)
     receiver.wait_for(1, timeout=PATIENCE)
     stop(worker)
 
