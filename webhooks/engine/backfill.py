@@ -176,7 +176,7 @@ def _go_on(webhook_id: int) -> Done:
     except INTERRUPTIONS:
         raise
     except Exception as error:
-        if isinstance(error, finding.FilterTooSlow) and _is_tried_again(backfill):
+        if isinstance(error, finding.FilterTooSlow) and _note_slow(backfill):
             return None
         logger.exception('webhook=%s backfill=failed', webhook_id)
         reason = str(error) if isinstance(error, DefinitionError) else f'{type(error).__name__}: {error}'
@@ -185,7 +185,7 @@ def _go_on(webhook_id: int) -> Done:
     return done
 
 
-def _is_tried_again(backfill: Backfill) -> bool:
+def _note_slow(backfill: Backfill) -> bool:
     """Count that the filter was too slow. Returns whether it is tried again."""
     one = (backfill.pk, backfill.started_at)
     _times_slow[one] += 1
