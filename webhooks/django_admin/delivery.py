@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import object_types
 from ..choices import StatusChoices
+from ..engine.lanes import Busy
 from ..exceptions import DefinitionError
 from ..models import Attempt, Delivery, querysets
 from ..presentation.actions import REDELIVER, REDELIVER_SELECTED
@@ -204,7 +205,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     def request_body(self, delivery: Delivery) -> SafeString | str:
         try:
             return block(preview.body_of(delivery))
-        except DefinitionError as error:
+        except (Busy, DefinitionError) as error:
             return reason_word(str(error))
 
     @admin.display(description=_('Headers'))

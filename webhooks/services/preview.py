@@ -7,7 +7,8 @@ newest such object.
 import json
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,8 @@ from users.models import User
 
 from .. import permissions, rendering, validation, visibility
 from ..choices import KindChoices
-from ..engine import expansions
+from ..engine import expansions, sql
+from ..engine.lanes import Busy
 from ..exceptions import DefinitionError
 from ..interruptions import INTERRUPTIONS
 from ..models import Delivery, Event, Webhook
@@ -30,6 +32,12 @@ from ..payload import http_request
 from ..storable import storable
 
 logger = logging.getLogger('webhooks.preview')
+
+# Previews under way at the same time, of all webhooks: each holds a thread of NetBox, and may fork a renderer.
+MOST = 4
+# They hold an advisory lock each, of this class.
+COUNTING = 0x7765626B
+TAKE_ROOM = 'SELECT n FROM generate_series(1, %s) AS n WHERE pg_try_advisory_xact_lock(%s, n) LIMIT 1'
 
 # Events that are looked through for one whose object the user may view.
 LATEST = 50
@@ -50,8 +58,21 @@ def show(webhook: Webhook, changes: Mapping[str, Any], user: User) -> Preview:
     """Return the request that the webhook would send.
 
     `changes` are fields of the definition that are tried and not saved. Raises DefinitionError for a field that cannot
-    be used, and where there is nothing to show.
+    be used, and where there is nothing to show; Busy where others look at as many previews as there may be.
     """
+    with _room():
+        return _show(webhook, changes, user)
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    with transaction.atomic():
+        if not sql.fetch(TAKE_ROOM, [MOST, COUNTING]):
+            raise Busy(_('Others are looking at previews: try again in some seconds.'))
+        yield
+
+
+def _show(webhook: Webhook, changes: Mapping[str, Any], user: User) -> Preview:
     for name, value in changes.items():
         setattr(webhook, name, value)
     for name, reason in validation.errors(webhook).items():
@@ -82,6 +103,8 @@ def context(webhook: Webhook, user: User) -> dict[str, Any]:
         shown = show(webhook, {}, user)
     except DefinitionError as error:
         return {'problem': str(error), 'field': _label(error.field)}
+    except Busy as busy:
+        return {'problem': str(busy), 'field': _('Preview')}
     return {'preview': shown, 'body': readable(shown.body)}
 
 
@@ -94,8 +117,11 @@ def _label(name: str) -> str:
 
 
 def body_of(delivery: Delivery) -> str:
-    """Return the body as the webhook's current definition makes it, readable. Raises DefinitionError."""
-    return readable(http_request.Builder(delivery.webhook).build(delivery, time.time()).body.decode(errors='replace'))
+    """Return the body as the webhook's current definition makes it, readable. Raises DefinitionError, and Busy."""
+    builder = http_request.Builder(delivery.webhook)
+    with _room() if builder.is_templated else nullcontext():
+        request = builder.build(delivery, time.time())
+    return readable(request.body.decode(errors='replace'))
 
 
 def readable(body: str) -> str:

@@ -1,7 +1,8 @@
 """Jinja templates of a webhook: NetBox's sandbox and filters. Used inside a renderer only (renderer.py).
 
-A template sees the payload and nothing else: no model, no settings, no file. The sandbox keeps it from Python's
-internals, the process that it runs in from everything else.
+A template is given the payload alone, and what NetBox's, plugins' and the settings' filters do with it. Jinja's
+sandbox keeps it from Python's internals. Beyond the sandbox nothing does: the process has bounds of time and memory,
+and the rights, files and database of the program that it was forked from.
 """
 
 import functools
@@ -20,6 +21,8 @@ from .errors import RenderError
 
 # Characters of a rendered template.
 OUTPUT_LIMIT = 4 * 1024 * 1024
+# Characters of what is said of an error: Jinja repeats keys and names of the template's own making.
+ERROR_LIMIT = 1000
 # Templates that are kept compiled.
 COMPILED = 32
 # What ends the host of a URL, or makes a user of what stands before it.
@@ -99,12 +102,12 @@ def _sound(text: str) -> str:
 
 
 def described(error: BaseException) -> str:
-    """Return what went wrong, and in which line of the template."""
+    """Return what went wrong, in ERROR_LIMIT characters, and in which line of the template."""
     if isinstance(error, RenderError | RecursionError):
         text = str(error) if isinstance(error, RenderError) else 'the template calls itself without end'
     else:
         text = f'{type(error).__name__}: {error}'
-    line = _line(error)
+    line, text = _line(error), text[:ERROR_LIMIT]
     return f'{text} (line {line})' if line else text
 
 

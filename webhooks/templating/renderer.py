@@ -23,7 +23,7 @@ from utilities.jinja2 import DEFAULT_JINJA2_FILTERS, sanitize_http_header
 from ..interruptions import BROKEN_OFF
 from ..patience import TICKS, Patience
 from . import conditions, process
-from .environment import Environment, described
+from .environment import ERROR_LIMIT, Environment, described
 from .errors import RenderError, TimeUp
 from .process import Fork, ProcessEnded, Renderer, Spawner, TooSlow
 
@@ -277,7 +277,7 @@ def _answer(tasks: dict[bytes, Callable], question: list[bytes]) -> tuple[bytes,
         task, *texts = question
         return DONE, tasks[task](*(text.decode(errors='surrogatepass') for text in texts)) or ''
     except InvalidCondition as error:
-        return UNFIT, str(error)
+        return UNFIT, str(error)[:ERROR_LIMIT]
     except TimeUp as error:
         return REFUSED, described(RenderError(str(error) or TOO_SLOW).with_traceback(error.__traceback__))
     except MemoryError:

@@ -71,6 +71,8 @@ def _body(delivery: Delivery) -> str:
         return preview.body_of(delivery)
     except DefinitionError as error:
         return f'{error.field}: {error}'
+    except Busy as busy:
+        return str(busy)
 
 
 class RedeliverMixin(CheckedReturnMixin, GetReturnURLMixin):

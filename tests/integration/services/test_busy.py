@@ -18,10 +18,10 @@ from support.log import delivery, event
 from devstack.process import wait_until
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import lanes
+from webhooks.engine import lanes, sql
 from webhooks.engine.lanes import Busy
 from webhooks.models import Backfill, Delivery, Webhook
-from webhooks.services import redelivery, trial
+from webhooks.services import preview, redelivery, trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -198,6 +198,40 @@ class TestTrial:
 def count_tests() -> None:
     with connection.cursor() as cursor:
         cursor.execute('SELECT pg_advisory_xact_lock(%s)', [trial.COUNTING])
+
+
+class TestPreviews:
+    """Each may fork a process that grows by 256 MiB."""
+
+    @pytest.fixture
+    def webhook(self, receiver: Receiver) -> Webhook:
+        return subscribe(receiver.url('/hook'), Site, body_template='of {{ data.name }}')
+
+    def test_so_many_are_made_at_a_time(self, api_client, webhook):
+        site(name='Bern')
+        with open_transaction(lambda: take_rooms(preview.MOST - 1)):
+            assert api_client.get(f'{API}/webhooks/{webhook.pk}/preview/').json()['body'] == 'of Bern'
+        with open_transaction(lambda: take_rooms(preview.MOST)):
+            answer = api_client.get(f'{API}/webhooks/{webhook.pk}/preview/')
+        assert (answer.status_code, 'Others are looking' in answer.json()['detail']) == (503, True)
+
+    def test_a_page_says_so(self, admin_pages, webhook, failed):
+        pages = [
+            f'{webhook.get_absolute_url()}preview/',
+            page_of(webhook, 'preview'),
+            failed.get_absolute_url(),
+            page_of(failed),
+        ]
+        with open_transaction(lambda: take_rooms(preview.MOST)):
+            assert all('Others are looking' in admin_pages.get(page).content.decode() for page in pages)
+        for page in pages:
+            shown = admin_pages.get(page).content.decode()
+            assert 'Others are looking' not in shown
+            assert f'of {failed.event.object_repr}' in shown
+
+
+def take_rooms(count: int) -> None:
+    sql.fetch('SELECT pg_advisory_xact_lock(%s, n) FROM generate_series(1, %s) AS n', [preview.COUNTING, count])
 
 
 def blocked_since() -> list[datetime]:

@@ -9,6 +9,7 @@ from django.db import OperationalError
 from jinja2 import Environment
 
 from webhooks.templating import process, renderer
+from webhooks.templating.environment import ERROR_LIMIT
 from webhooks.templating.environment import Environment as OurEnvironment
 from webhooks.templating.errors import RenderError
 
@@ -332,6 +333,12 @@ class TestErrors:
     def test_what_fails_tells_its_line(self, template: str, message: str):
         assert message in reason(template)
         assert '(line' in reason(template)
+
+    def test_a_long_error_is_cut_before_its_line(self):
+        text = reason("\n{{ {}['x' * 48000000].a }}")
+        assert text.startswith("UndefinedError: 'dict object' has no attribute 'xxx")
+        assert text.endswith('x (line 2)')
+        assert len(text) <= ERROR_LIMIT + len(' (line 2)')
 
     def test_whatever_a_filter_raises_is_an_error_of_the_template(self, settings):
         def broken(value: Any) -> Any:
