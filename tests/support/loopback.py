@@ -2,10 +2,13 @@
 
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+# In place of an answer: the connection is reset.
+RESET = b''
 OK = b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 
 
@@ -69,6 +72,10 @@ class Server:
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if answer is None:
             self.closing.wait()
+            return False
+        if answer == RESET:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
+            connection.close()
             return False
         parts = [answer] if isinstance(answer, bytes) else answer()
         for part in parts:

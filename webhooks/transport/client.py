@@ -9,6 +9,7 @@ import functools
 import re
 import socket
 import time
+from contextlib import closing
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +27,7 @@ from ..security.echoes import Echoes
 from ..security.masking import mask_url
 from ..storable import printable, storable
 from . import blocked_networks, deadline
-from .connections import GuardedAdapter
+from .connections import GuardedAdapter, Unanswered
 from .exchange import MAX_ERROR, Outcome, Request
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -55,9 +56,7 @@ class Client:
 
     def __init__(self, connections: int):
         self._watchdog = deadline.Watchdog()
-        # The adapter without a requests.Session: nothing comes from the environment, no cookie is kept, no redirect
-        # is followed.
-        self._adapter = GuardedAdapter(pool_connections=connections, pool_maxsize=connections, max_retries=0)
+        self._adapter = _adapter(connections)
 
     def close(self) -> None:
         """Close the connections and end the watchdog. The client cannot be used afterwards."""
@@ -67,46 +66,61 @@ class Client:
     def send(self, request: Request) -> Outcome:
         """Send a request and return what came of it; never raises for what the endpoint or the network does."""
         started_at, start = time.time(), time.monotonic()
-        with self._watchdog.watch(request.timeout) as watched:
-            result = self._attempt(request, watched)
+        try:
+            result = self._attempt(request, request.timeout, self._adapter)
+        except Unanswered:
+            with closing(_adapter(1)) as unused:
+                result = self._attempt(request, request.timeout - (time.monotonic() - start), unused)
         if result['error']:
             result['error'] = Echoes(request.secrets).beginning(result['error'], MAX_ERROR)
         return Outcome(started_at=started_at, duration=time.monotonic() - start, **result)
 
-    def _attempt(self, request: Request, watched: deadline.Watched) -> dict[str, Any]:
-        try:
-            result = self._exchange(request)
-        except Exception as error:
-            # Whatever it is, one request must not stop the others.
-            result = _failure(error, request)
-        # Whatever it looks like: it was the watchdog who cut the line.
-        return _late(request) if watched.is_overdue else result
+    def _attempt(self, request: Request, seconds: float, adapter: GuardedAdapter) -> dict[str, Any]:
+        with self._watchdog.watch(seconds) as watched:
+            try:
+                result = _exchange(request, adapter)
+            except Exception as error:
+                if isinstance(error, Unanswered) and not watched.is_overdue:
+                    raise
+                # Whatever it is, one request must not stop the others.
+                result = _failure(error, request)
+            # Whatever it looks like: it was the watchdog who cut the line.
+            return _late(request) if watched.is_overdue else result
 
-    def _exchange(self, request: Request) -> dict[str, Any]:
-        prepared = _prepare(request)
-        if request.proxies:
-            _check_target(prepared.url)
-        response = self._adapter.exchange(
-            prepared,
-            timeout=Timeout(connect=min(request.timeout, CONNECT_TIMEOUT), read=request.timeout),
-            verify=request.verify,
-            certificate=request.certificate,
-            proxies=dict(request.proxies),
-        )
-        try:
-            echoes = Echoes(request.secrets)
-            body = echoes.beginning(_read(response), MAX_RESPONSE_KEPT)
-            return {
-                'status': response.status,
-                'headers': _headers(response, echoes),
-                'body': storable(body),
-                'error': _verdict(response),
-            }
-        except BaseException:
-            response.close()
-            raise
-        finally:
-            response.release_conn()
+
+def _adapter(connections: int) -> GuardedAdapter:
+    """Return an adapter without a requests.Session.
+
+    Nothing comes from the environment, no cookie is kept, no redirect is followed.
+    """
+    return GuardedAdapter(pool_connections=connections, pool_maxsize=connections, max_retries=0)
+
+
+def _exchange(request: Request, adapter: GuardedAdapter) -> dict[str, Any]:
+    prepared = _prepare(request)
+    if request.proxies:
+        _check_target(prepared.url)
+    response = adapter.exchange(
+        prepared,
+        timeout=Timeout(connect=min(request.timeout, CONNECT_TIMEOUT), read=request.timeout),
+        verify=request.verify,
+        certificate=request.certificate,
+        proxies=dict(request.proxies),
+    )
+    try:
+        echoes = Echoes(request.secrets)
+        body = echoes.beginning(_read(response), MAX_RESPONSE_KEPT)
+        return {
+            'status': response.status,
+            'headers': _headers(response, echoes),
+            'body': storable(body),
+            'error': _verdict(response),
+        }
+    except BaseException:
+        response.close()
+        raise
+    finally:
+        response.release_conn()
 
 
 def _prepare(request: Request) -> requests.PreparedRequest:

@@ -24,6 +24,18 @@ MAX_CHUNK_LINES = 8 * MAX_RESPONSE_READ
 MAX_TOGETHER = 64 * 1024
 
 
+class Unanswered(Exception):
+    """A connection that had answered before ended without a line of the next answer.
+
+    The request may be sent again at once: an endpoint that closes an idle connection has not read it, and one that has
+    read it knows the second one by its `webhook-id`.
+    """
+
+
+class _NoAnswer(ConnectionError):
+    """The connection ended before a line of an answer."""
+
+
 class _Lines:
     """A stream that knows the last line that was read. Its lines have an end; `what` they are is told then."""
 
@@ -32,6 +44,10 @@ class _Lines:
         self.last: bytes | None = None
         self._what = what
         self._limit = self._room = room
+
+    @property
+    def have_come(self) -> bool:
+        return self._room < self._limit
 
     def readline(self, limit: int = -1) -> bytes:
         self.last = self.stream.readline(limit)
@@ -57,6 +73,10 @@ class _Response(http.client.HTTPResponse):
             while self.status in INTERIM:
                 self.headers = None  # so that it reads on
                 super().begin()
+        except ConnectionError as error:
+            if not lines.have_come:
+                raise _NoAnswer(str(error)) from error
+            raise
         finally:
             if self.fp is lines:
                 self.fp = lines.stream
@@ -74,8 +94,10 @@ class _Watched:
 
     response_class = _Response
     _unsent: bytes | None = None
+    _has_answered = False
 
     def _new_conn(self) -> socket.socket:
+        self._has_answered = False
         sock = self._connect()
         deadline.watch(sock)
         return sock
@@ -93,6 +115,16 @@ class _Watched:
         finally:
             self._unsent = None
         self.send(unsent)
+
+    def getresponse(self) -> BaseHTTPResponse:
+        try:
+            response = super().getresponse()
+        except _NoAnswer as error:
+            if self._has_answered:
+                raise Unanswered from error
+            raise
+        self._has_answered = True
+        return response
 
     def send(self, data: bytes) -> None:
         if self._unsent is None:
@@ -149,7 +181,7 @@ class GuardedAdapter(HTTPAdapter):
         certificate: str | tuple[str, str] | None,
         proxies: dict[str, str],
     ) -> BaseHTTPResponse:
-        """Return the answer, its body unread. Raises urllib3.exceptions.HTTPError and OSError.
+        """Return the answer, its body unread. Raises urllib3.exceptions.HTTPError, OSError and Unanswered.
 
         As `send`, without what only a Session of requests needs.
         """

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 import requests
-from support.loopback import OK, Server, serving
+from support.loopback import OK, RESET, Server, serving
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
@@ -543,6 +543,16 @@ class TestBrokenEndpoint:
         assert 'sesame' not in outcome.error
 
 
+def closes() -> Iterator[bytes]:
+    """Closes the connection instead of an answer."""
+    return iter(())
+
+
+def cuts() -> Iterator[bytes]:
+    """Closes it after an interim answer."""
+    yield EARLY_HINTS
+
+
 class TestConnections:
     def test_connections_are_kept_alive(self, send, receiver):
         for _ in range(3):
@@ -560,6 +570,28 @@ class TestConnections:
         receiver.close()
         receiver.open()
         assert send(receiver.url()).succeeded
+
+    @pytest.mark.parametrize('end', [closes, RESET], ids=['closed', 'reset'])
+    def test_what_a_kept_connection_did_not_answer_is_sent_again_at_once_on_a_new_one(self, send, end):
+        with serving(OK, end, OK) as server:
+            outcomes = [send(server.url('/1')), send(server.url('/2'))]
+            assert [outcome.error for outcome in outcomes] == ['', '']
+            assert [request.split()[1] for request in server.requests] == [b'/1', b'/2', b'/2']
+            assert server.connections == 2
+
+    @pytest.mark.parametrize('answers', [[closes], [OK, closes], [OK, cuts]], ids=['new', 'new once more', 'answering'])
+    def test_what_any_other_connection_did_not_answer_has_failed(self, send, answers):
+        with serving(*answers) as server:
+            for _answer in answers:
+                outcome = send(server.url())
+            assert 'closed connection without response' in outcome.error
+            assert server.connections == (2 if closes in answers[1:] else 1)
+
+    def test_what_is_sent_again_has_what_is_left_of_the_time(self, send):
+        with serving(OK, closes, None) as server:
+            send(server.url())
+            assert send(server.url(), timeout=SHORT).error == TOO_LATE
+            assert server.connections == 2
 
     def test_a_connection_with_an_answer_half_read_is_not_used_again(self, send):
         with serving(response(b'x' * 2 * MAX_RESPONSE_READ), OK) as server:

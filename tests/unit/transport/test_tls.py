@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 import trustme
-from support.loopback import OK, Server, serving
+from support.loopback import OK, RESET, Server, serving
 
 from webhooks.transport.client import Client
 from webhooks.transport.exchange import Outcome, Request
@@ -212,3 +212,10 @@ class TestClientCertificate:
         for path in paths:
             assert send(server.url(host=HOST), verify=ca_file, certificate=path).succeeded
         assert server.connections == 2
+
+
+def test_what_a_kept_connection_did_not_answer_is_sent_again_on_a_new_one(send, authority, ca_file):
+    context = server_context(authority, HOST)
+    with serving(OK, RESET, OK, context=context) as server:
+        assert [send(server.url(host=HOST), verify=ca_file).error for _ in range(2)] == ['', '']
+        assert (len(server.requests), server.connections) == (3, 2)
