@@ -54,7 +54,7 @@ class SendWithWebhooks(EventRuleAction):
 
 
 def _fields(context: Any, data: dict) -> dict[str, Any]:
-    request, user, now, sequence = context.get('request'), context.get('user'), timezone.now(), draw()
+    request, now, sequence = context.get('request'), timezone.now(), draw()
     return {
         'sequence': sequence,
         'kind': _kind(context),
@@ -62,7 +62,7 @@ def _fields(context: Any, data: dict) -> dict[str, Any]:
         'object_id': context.get('object_id') or _object_of_job(context) or -sequence,
         'object_repr': str(data.get('display') or _kind(context))[:200],
         'timestamp': now,
-        'username': user.username if user else None,
+        'username': _username(context),
         'request_id': getattr(request, 'id', None),
         'request': recording.shown(request) if request else None,
         'snapshots': json.loads(_dumps(context.get('snapshots'))),
@@ -71,6 +71,12 @@ def _fields(context: Any, data: dict) -> dict[str, Any]:
         'transaction_id': 0,
         'transaction_time': now,
     }
+
+
+def _username(context: Any) -> str | None:
+    """Return who made the change: NetBox gives a user, netbox-branching a name."""
+    user = context.get('user')
+    return user.username if user else context.get('username')
 
 
 _saved = threading.local()

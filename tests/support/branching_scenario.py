@@ -6,12 +6,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from core.models import ObjectType
 from dcim.models import Site
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 from django.test import RequestFactory
-from extras.models import Tag
+from extras.models import EventRule, Tag
 from netbox.context_managers import event_tracking
+from netbox_branching.events import BRANCH_MERGED
 from netbox_branching.models import Branch
 from netbox_branching.utilities import activate_branch
 from tenancy.models import Tenant
@@ -35,6 +37,14 @@ def subscribe(url: str) -> Webhook:
     )
     webhook.object_types.set(ContentType.objects.get_for_models(Site, Tenant).values())
     return webhook
+
+
+def tell_of_merges(url: str) -> None:
+    webhook = Webhook.objects.create(name=url, payload_url=url, type_create=True)
+    rule = EventRule.objects.create(
+        name='merges', event_types=[BRANCH_MERGED], action_type='webhooks.send', action_object=webhook
+    )
+    rule.object_types.add(ObjectType.objects.get_for_model(Branch))
 
 
 def work_in(branch: Branch, user: User, new: str) -> None:
@@ -77,7 +87,7 @@ def run(url: str, strategy: str) -> dict:
 
     branch = Branch.objects.get(pk=branch.pk)
     branch.merge(user, commit=True)
-    merged = kinds(list(Event.objects.all()))
+    merged = kinds(list(Event.objects.exclude(kind=BRANCH_MERGED)))
     runner.run()
     webhook.delete()
     return {
@@ -91,6 +101,7 @@ def run(url: str, strategy: str) -> dict:
 def main(url: str) -> None:
     Tag.objects.create(name='core', slug='core')
     Site.objects.create(name='edited', slug='edited')
+    tell_of_merges(f'{url}/merges')
     print(json.dumps({strategy: run(url, strategy) for strategy in ('iterative', 'squash')}))
 
 

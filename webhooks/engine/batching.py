@@ -11,7 +11,7 @@ MAX_BYTES = 1024 * 1024
 
 @dataclass(frozen=True)
 class Pair:
-    """An event for a webhook; `size` is that of its data in characters."""
+    """An event for a webhook; `size` is what it takes of a batch's body, in bytes."""
 
     webhook: Webhook
     event: Event

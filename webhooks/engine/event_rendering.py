@@ -19,6 +19,7 @@ from .. import rendering
 from ..choices import KindChoices
 from ..interruptions import is_cache_away
 from ..models import Event, Webhook
+from ..payload import formats
 from ..rendering import expansion
 from ..storable import storable
 from . import event_claims, expansions, memory, sql, time_limit
@@ -83,12 +84,19 @@ class Shown:
         return expansion.merge(self.data, expansion.tree_of(webhook.expand), self.expanded)[0]
 
     def size(self, webhook: Webhook) -> int:
-        """Return of how many characters that is, at most."""
-        return len(self.text) + (len(self.expanded_text) if webhook.expand else 0)
+        """Return how many bytes it takes of a batch's body, about. 0: the webhook asks for no batches."""
+        if not webhook.batch:
+            return 0
+        data = self.text + self.expanded_text if webhook.expand else self.text
+        return formats.share_of_batch(webhook, data, self.snapshots_text)
 
     def forget(self) -> None:
         """Keep the texts alone, which are stored."""
         self.data, self.expanded = None, {url: {} for url in self.expanded} if self.expanded_text else {}
+
+    @cached_property
+    def snapshots_text(self) -> str:
+        return _dumps(self.snapshots) if self.snapshots else ''
 
     @cached_property
     def expanded_text(self) -> str:
@@ -127,7 +135,7 @@ def save(shown: Sequence[Shown], lease: object = None) -> set[int]:
         *[one.text for one in shown],
         [one.display for one in shown],
         [one.error for one in shown],
-        *[_dumps(one.snapshots) if one.snapshots else None for one in shown],
+        *[one.snapshots_text or None for one in shown],
         [ENCODER.encode(one.partial) if one.partial else None for one in shown],
         *[one.expanded_text or None for one in shown],
         [ENCODER.encode(expansions.types_of(one.expanded)) if one.expanded else None for one in shown],

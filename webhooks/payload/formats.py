@@ -38,6 +38,8 @@ CLOUDEVENT, CLOUDEVENT_BATCH = 'application/cloudevents+json', 'application/clou
 # Keys of what a webhook wants expanded.
 Keys = Sequence[str]
 OBJECT_EVENTS = {'created': 'object_created', 'updated': 'object_updated', 'deleted': 'object_deleted'}
+# Bytes of a batch's body for each event, beside its data and snapshots.
+IDENTITY, CLOUDEVENT_ENVELOPE = 100, 500
 
 
 # Made once: json.dumps() would make an encoder for each value. It is NetBox's: callbacks may give dates, for example.
@@ -71,6 +73,15 @@ def _body(webhook: Webhook, events: Sequence[Event], expand: Keys) -> bytes:
             {key: value if isinstance(value, str) else dumps(value) for key, value in shown.items()}
         ).encode()
     return dumps(shown).encode()
+
+
+def share_of_batch(webhook: Webhook, data: str, snapshots: str) -> int:
+    """Return how many bytes an event takes of a batch's body, about. `data` and `snapshots` are JSON."""
+    is_cloudevent = webhook.payload_format == FormatChoices.CLOUDEVENTS
+    envelope = CLOUDEVENT_ENVELOPE if is_cloudevent else IDENTITY
+    # `differences` are as long as the snapshots, at most.
+    times = 2 if webhook.include_snapshots else int(webhook.payload_format == FormatChoices.NETBOX)
+    return envelope + len(data.encode()) + times * len(snapshots.encode())
 
 
 def content_type(webhook: Webhook, events: Sequence[Event]) -> str:

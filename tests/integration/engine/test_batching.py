@@ -144,6 +144,21 @@ class TestSplit:
         assert sorted(len(names(request)) for request in requests) == [2, 3]
         assert all(len(request.body) < batching.MAX_BYTES + 4096 for request in requests)
 
+    @pytest.mark.parametrize('payload_format', ['default', 'netbox', 'cloudevents'])
+    def test_all_that_an_event_takes_of_the_body_counts(self, receiver: Receiver, payload_format: str, monkeypatch):
+        """Of short objects the snapshots, the differences and an envelope are most."""
+        monkeypatch.setattr(batching, 'MAX_BYTES', 40_000)
+        subscribe(receiver.url('/'), Tenant, batch=True, include_snapshots=True, payload_format=payload_format)
+        with transaction.atomic():
+            for number in range(40):
+                Tenant.objects.create(name=f't{number:02}', slug=f't{number:02}', comments='ü' * 100)
+        work()
+        bodies = [request.body for request in receiver.requests]
+        assert len(bodies) > 1
+        assert all(len(body) < batching.MAX_BYTES for body in bodies)
+        # No more of them than it takes.
+        assert max(map(len, bodies)) > batching.MAX_BYTES * 0.75
+
     def test_an_event_larger_than_a_batch_goes_alone(self, receiver: Receiver, webhook):
         with transaction.atomic():
             site(name='small')

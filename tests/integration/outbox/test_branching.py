@@ -14,6 +14,7 @@ from netbox_branching.utilities import DynamicSchemaDict
 
 PLUGINS = ['webhooks', 'netbox_branching']
 DATABASES = DynamicSchemaDict(DATABASES)
+WEBHOOKS_ALLOWED_MODELS = ['netbox_branching.branch']
 DATABASE_ROUTERS = ['netbox_branching.database.BranchAwareRouter']
 """
 
@@ -55,3 +56,8 @@ def test_a_branch_sends_nothing_and_its_merge_sends_each_change_once(told: dict,
         is_in_main, subscriptions = told[strategy]['defined']
         assert is_in_main
         assert subscriptions == 6
+
+    # Its own events come without a user, and with a name.
+    merges = [sent.json() for sent in receiver.requests if sent.path == '/merges']
+    told_of = {body['data']['name']: (body['event'], body['username']) for body in merges}
+    assert told_of == {name: ('branch_merged', f'user-{name}') for name in ('iterative', 'squash')}
