@@ -96,7 +96,7 @@ class Bed:
             queue = get_queue(name)
             queue.empty()
             queue.failed_job_registry.cleanup()
-        get_queue('low').connection.delete('webhooks:woken:low')
+        get_queue('low').connection.delete('rq:webhooks:woken:low')
         with connection.cursor() as cursor:
             cursor.execute('TRUNCATE webhooks_event CASCADE')
         self.receiver.clear()

@@ -11,7 +11,8 @@ from .queue import get, impatient_connection, job_timeout
 logger = logging.getLogger('webhooks.queue')
 
 JOB = 'webhooks.worker.drain'
-TOKEN = 'webhooks:woken:{queue}'
+# Below RQ's prefix, as all keys of ours: a Redis user may have RQ's keys alone.
+TOKEN = 'rq:webhooks:woken:{queue}'
 # A wake-up that was lost with its worker holds back the next one for this long, in seconds.
 TOKEN_TTL = 30
 # A wake-up that takes longer, in seconds, counts as a failure for those who come after it. A Redis that is well takes a

@@ -27,7 +27,7 @@ logger = logging.getLogger('webhooks.status')
 
 REDELIVER = 'webhooks.worker.redeliver'
 # Present while Redis still knows what was listed.
-MARKER = 'webhooks:listed'
+MARKER = 'rq:webhooks:listed'
 FAILURE_TTL = 365 * 24 * 3600
 RELATED = ('webhook', 'event', 'object_type')
 

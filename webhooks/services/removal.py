@@ -6,6 +6,7 @@ alone: it would become a permission for no model, or a filter of no list. What a
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from core.models import Job as NetBoxJob
@@ -29,6 +30,7 @@ from extras.models import (
     SavedFilter,
     Subscription,
 )
+from redis.exceptions import NoPermissionError
 from rq import Queue
 from rq.job import Job
 from rq.registry import BaseRegistry, CanceledJobRegistry
@@ -42,6 +44,8 @@ from ..outbox import queue, wakeup
 from . import builtin_import, failed_jobs
 
 NAMING = (CustomField, CustomLink, EventRule, ExportTemplate, ObjectPermission, SavedFilter)
+# What version 1.0.0 has left in Redis.
+OLD_MARKER = 'webhooks:listed'
 EVENT_TYPES = {kind.name for kind in notifications.EVENT_TYPES}
 
 
@@ -174,6 +178,9 @@ def remove_jobs() -> None:
         job.delete()
     ours = queue.get()
     ours.connection.delete(failed_jobs.MARKER)
+    # A Redis user that may touch RQ's keys alone has never written this one.
+    with suppress(NoPermissionError):
+        ours.connection.delete(OLD_MARKER)
     wakeup.accept()
     if conf.get().has_own_redis:
         ours.delete()

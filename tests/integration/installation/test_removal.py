@@ -7,6 +7,7 @@ from django_rq import get_queue
 
 from devstack.netbox import NetBox
 from devstack.postgres import DatabaseAddress
+from webhooks.services import removal
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -173,6 +174,7 @@ def test_nothing_is_left_and_netbox_works(netbox, stack):
     with stack.tasks.client() as redis:
         assert len(redis.keys('rq:job:*')) > 2
         assert redis.keys('*webhooks*')
+        redis.set(removal.OLD_MARKER, 1)
     before = rows_that_name_us(netbox.database)
     assert {'webhooks_delivery', 'django_content_type', 'extras_dashboard', 'core_job'} <= before
 

@@ -240,7 +240,7 @@ class SlowRedis:
     def _pass_on(self, client: socket.socket, redis: socket.socket, ours: threading.Event) -> None:
         with suppress(OSError):
             while commands := client.recv(65536):
-                if b'webhooks:woken:' in commands:
+                if b'rq:webhooks:woken:' in commands:
                     self.asked += 1
                     ours.set()
                 redis.sendall(commands)

@@ -1,0 +1,39 @@
+"""A Redis user that may touch RQ's own keys only, as an operator gives NetBox one."""
+
+from dcim.models import Site
+from django.db import transaction
+from support.builders import subscribe
+from support.engine import deliveries
+
+from devstack.process import wait_until
+from devstack.receiver import Receiver
+from devstack.redis import RedisServer
+from webhooks.choices import StatusChoices
+
+PATIENCE = 60
+SAVE = "from dcim.models import Site; Site.objects.create(name='Bern', slug='bern')"
+REMOVE = 'from webhooks.services import removal; removal.remove_jobs()'
+
+
+def test_it_is_all_that_webhooks_need(other_redis: RedisServer, make_netbox, rqworker, receiver: Receiver):
+    with transaction.atomic():
+        subscribe(receiver.url('/hook'), Site)
+        subscribe(receiver.url('/broken'), Site, max_attempts=1)
+    receiver.answers('/broken', 500)
+    with other_redis.address.client() as client:
+        permitted = {'keys': ['rq:*'], 'channels': ['rq:*'], 'categories': ['+@all']}
+        client.acl_setuser('netbox', enabled=True, passwords=['+sesame'], **permitted)
+    tasks = {'HOST': other_redis.address.host, 'PORT': other_redis.port, 'USERNAME': 'netbox', 'PASSWORD': 'sesame'}
+    netbox = make_netbox(f"REDIS['tasks'] = {tasks}")
+
+    saved = netbox.run('shell', '-c', SAVE)
+    assert 'wake_up=failed' not in saved.stderr
+    rqworker(netbox=netbox, redis=other_redis.address)
+    receiver.wait_for(2, timeout=PATIENCE)
+    with other_redis.address.client() as client:
+        # The page of failed jobs shows the one that failed.
+        assert wait_until(lambda: client.zcard('rq:failed:low') == 1, timeout=PATIENCE)
+        assert [one.status for one in deliveries()] == [StatusChoices.DELIVERED, StatusChoices.FAILED]
+        removed = netbox.run('shell', '-c', REMOVE)
+        assert removed.returncode == 0, removed.stderr
+        assert not client.keys('*webhooks:*')
