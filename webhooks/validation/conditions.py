@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 from extras.conditions import Condition, ConditionSet, InvalidCondition
 
 from ..choices import KindChoices
-from ..constants import MAX_TEMPLATE
+from ..constants import MAX_CONDITIONS, MAX_TEMPLATE
 from ..exceptions import DefinitionError
 from ..storable import UNSTORABLE, is_flat, nodes
 from ..templating import renderer
@@ -38,6 +38,8 @@ def check_conditions(definition: Definition) -> None:
             raise ValueError(_('they have {limit} characters at most').format(limit=MAX_TEMPLATE))
         ConditionSet(definition.conditions)
         found = list(nodes(definition.conditions))
+        if sum(map(_is_condition, found)) > MAX_CONDITIONS:
+            raise ValueError(_('there are {limit} at most').format(limit=MAX_CONDITIONS))
         for node in found:
             _check_node(node)
         if patterns := [node['value'] for node in found if _is_pattern(node)]:
@@ -54,6 +56,10 @@ def _check_node(node: Any) -> None:
         raise ValueError(_('a number is not finite'))
     if isinstance(node, dict) and not isinstance(node.get('attr', ''), str):
         raise ValueError(_('attr is the name of an attribute'))
+
+
+def _is_condition(node: Any) -> bool:
+    return isinstance(node, dict) and 'attr' in node
 
 
 def _is_pattern(node: Any) -> bool:
