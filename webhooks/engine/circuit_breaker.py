@@ -2,7 +2,7 @@
 
 Closed: all is sent. Open, after SUSPEND_AFTER attempts in a row that found no endpoint: nothing is sent until the next
 probe. Half-open: one delivery probes the endpoint at growing intervals, while the others wait and use up no attempt.
-The first answer closes it.
+The first answer closes it, but not a proxy's that the endpoint is away (502, 503, 504).
 """
 
 from datetime import datetime, timedelta
@@ -20,7 +20,7 @@ def is_suspended(webhook: Webhook) -> bool:
 
 
 def count(health: Health, outcome: Outcome, now: datetime) -> None:
-    """Note whether the endpoint was there. Any answer closes the circuit. Saves nothing."""
+    """Note whether the endpoint was there. Its answer closes the circuit. Saves nothing."""
     if outcome.unreachable:
         health.unreachable += 1
         return

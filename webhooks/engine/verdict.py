@@ -41,15 +41,14 @@ def decide(delivery: Delivery, outcome: Outcome, now: datetime, chance: float) -
     if outcome.unreachable and not delivery.event.test and circuit_breaker.is_suspended(delivery.webhook):
         # It was a probe: its attempt is not spent. Not due at once, or it would be claimed again and again where the
         # next probe's time cannot be written.
-        return try_again(delivery, now + timedelta(seconds=circuit_breaker.PROBE_INTERVALS[0]))
+        shortest = timedelta(seconds=circuit_breaker.PROBE_INTERVALS[0])
+        return try_again(delivery, now + max(shortest, _asked(outcome, now)))
     if outcome.unsendable or tries >= (limit or delivery.webhook.max_attempts):
         return fail(delivery)
-    return Verdict(StatusChoices.PENDING, limit, now + _wait(tries, outcome, now, chance))
+    return Verdict(StatusChoices.PENDING, limit, now + max(backoff.delay(tries, chance), _asked(outcome, now)))
 
 
-def _wait(tries: int, outcome: Outcome, now: datetime, chance: float) -> timedelta:
-    wait = backoff.delay(tries, chance)
-    if outcome.status in (429, 503):
-        asked = backoff.retry_after(outcome.headers.get('Retry-After'), now)
-        return max(wait, asked) if asked is not None else wait
-    return wait
+def _asked(outcome: Outcome, now: datetime) -> timedelta:
+    """Return the wait that the endpoint asks for."""
+    asked = backoff.retry_after(outcome.headers.get('Retry-After'), now) if outcome.status in (429, 503) else None
+    return asked or timedelta()

@@ -31,6 +31,8 @@ from .connections import GuardedAdapter, Unanswered
 from .exchange import MAX_ERROR, Outcome, Request
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+# What a proxy answers while the endpoint behind it is away.
+AWAY = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
 CONNECT_TIMEOUT = 10
 # Characters kept of a header.
 MAX_HEADER = 1000
@@ -115,6 +117,7 @@ def _exchange(request: Request, adapter: GuardedAdapter) -> dict[str, Any]:
             'headers': _headers(response, echoes),
             'body': storable(body),
             'error': _verdict(response),
+            'unreachable': response.status in AWAY,
         }
     except BaseException:
         response.close()

@@ -32,7 +32,9 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a request. `error` is '' on success; `unreachable`: no connection, or no answer in time.
+    """What came of a request. `error` is '' on success.
+
+    `unreachable`: no connection, no answer in time, or a proxy that says the same of the endpoint behind it.
 
     `started_at` is in unix seconds, `duration` in seconds. `status` is None where no response came. `headers` and
     `body` are as much of the response as is kept.

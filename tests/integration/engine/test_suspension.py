@@ -128,13 +128,21 @@ class TestSuspended:
         work()
         assert health(webhook).suspended_since
 
-    @pytest.mark.parametrize('status', [404, 429, 500, 503, 302])
+    @pytest.mark.parametrize('status', [404, 429, 500, 302])
     def test_an_endpoint_that_answers_does_not_suspend(self, webhook, receiver, status):
         receiver.answers(HOOK, status)
         sites(MANY)
         work()
         assert health(webhook).suspended_since is None
         assert spent() == MANY
+
+    @pytest.mark.parametrize('status', [502, 503, 504])
+    def test_a_proxy_whose_endpoint_is_away_suspends(self, webhook, receiver, status):
+        receiver.answers(HOOK, status)
+        sites(MANY)
+        work()
+        assert health(webhook).suspended_since
+        assert spent() == SUSPEND_AFTER
 
     def test_without_a_second_attempt_nothing_is_suspended(self, receiver):
         webhook = subscribe(receiver.url(HOOK), Site, max_attempts=1)
@@ -191,6 +199,29 @@ class TestProbe:
             one.pk: (one.attempt_limit or one.webhook.max_attempts) - one.attempt_count for one in deliveries(PENDING)
         }
         assert left == limits
+
+    def test_an_outage_behind_a_proxy_uses_up_no_attempts(self, webhook, receiver):
+        receiver.answers(HOOK, 502)
+        sites(MANY)
+        work()
+        for _ in range(2 * webhook.max_attempts):
+            pass_retry_waits()
+            pass_probe_interval(webhook)
+            assert work() == '1 to retry'
+        receiver.answers(HOOK, 200)
+        pass_retry_waits()
+        pass_probe_interval(webhook)
+        assert work() == f'{MANY} delivered'
+
+    def test_a_probe_that_is_asked_to_wait_waits(self, webhook, receiver):
+        receiver.answers(HOOK, 503)
+        sites(SUSPEND_AFTER)
+        work()
+        receiver.answers(HOOK, Answer(503, headers={'Retry-After': '2000'}))
+        pass_retry_waits()
+        pass_probe_interval(webhook)
+        assert work() == '1 to retry'
+        assert max(one.due_at for one in deliveries(PENDING)) > timezone.now() + timedelta(seconds=1900)
 
     def test_the_intervals_grow(self, suspended):
         for expected in (*PROBE_INTERVALS, PROBE_INTERVALS[-1]):

@@ -102,13 +102,20 @@ class TestAnswer:
         outcome = send(receiver.url())
         assert (outcome.succeeded, outcome.status) == (True, status)
 
-    @pytest.mark.parametrize('status', [400, 401, 404, 410, 429, 500, 503, 599])
+    @pytest.mark.parametrize('status', [400, 401, 404, 410, 429, 500, 501, 505, 599])
     def test_a_status_from_400_on_is_a_failure_of_an_endpoint_that_is_there(self, send, receiver, status):
         receiver.answers('/', Answer(status, b'why', {'Retry-After': '7'}))
         outcome = send(receiver.url())
         assert (outcome.succeeded, outcome.status, outcome.unreachable) == (False, status, False)
         assert (outcome.body, outcome.headers['retry-after']) == ('why', '7')
         assert str(status) in outcome.error
+
+    @pytest.mark.parametrize('status', [502, 503, 504])
+    def test_a_proxy_says_that_the_endpoint_is_away(self, send, receiver, status):
+        receiver.answers('/', Answer(status, b'why', {'Retry-After': '7'}))
+        outcome = send(receiver.url())
+        assert (outcome.succeeded, outcome.status, outcome.unreachable) == (False, status, True)
+        assert (outcome.body, outcome.headers['retry-after']) == ('why', '7')
 
     @pytest.mark.parametrize('status', [301, 302, 303, 307, 308])
     def test_a_redirect_is_not_followed_and_names_its_target(self, send, receiver, status):
