@@ -11,6 +11,7 @@ from typing import NamedTuple
 from .. import conf
 from ..choices import OPEN_STATUSES, StatusChoices
 from . import lanes, retention, sql
+from .retention import Closed
 
 # What stays, at first and at last.
 KEPT = ((*OPEN_STATUSES, StatusChoices.FAILED), OPEN_STATUSES)
@@ -31,7 +32,7 @@ MAY_GO = f"""
     )"""
 
 FIND = f"""
-    SELECT e.id, e.timestamp, (SELECT count(*) FROM webhooks_delivery d WHERE d.event_id = e.id AND {COUNTS})
+    SELECT e.id, e.timestamp, {retention.WEIGHT}
     FROM webhooks_event e
     WHERE (e.timestamp, e.id) > (%(timestamp)s, %(id)s) AND {MAY_GO}
     ORDER BY e.timestamp, e.id LIMIT %(look)s"""
@@ -60,49 +61,47 @@ class Pruned(NamedTuple):
     events: int
 
 
-def prune_all(days: int | None = None) -> int:
-    """Prune by age, `days` or else retention_days, then by retention_size. Returns how many events went."""
-    return retention.prune(retention.cutoff(days)) + prune(conf.get().retention_size)
+def prune_all(days: int | None = None) -> Iterator[int]:
+    """Prune by retention_size, then by age, `days` or else retention_days, a slice at a time.
+
+    Yields how many events went with each.
+    """
+    yield from slices(conf.get().retention_size)
+    yield from retention.slices(retention.cutoff(days))
 
 
 def prune(size: int) -> int:
     """Delete closed deliveries beyond so many in the log; 0: there is no bound. Returns how many events went."""
+    return sum(slices(size))
+
+
+def slices(size: int) -> Iterator[int]:
+    """Do the same a slice at a time. Yields how many events went with each."""
     if not size:
-        return 0
-    events, excess = 0, sql.fetch_value(COUNT) - size
+        return
+    excess = sql.fetch_value(COUNT) - size
     for kept in KEPT:
         looked = _look(kept)
         while excess > 0 and (found := next(looked, None)):
             while excess > 0 and found:
-                chunk = _first(found[: retention.chunk_size()], excess)
+                chunk = retention.first(found, min(retention.CHUNK, excess))
                 found = found[len(chunk) :]
                 pruned = _prune(chunk, kept)
                 excess -= pruned.deliveries
-                events += pruned.events
-    return events
+                yield pruned.events
 
 
-def _look(kept: Sequence[str]) -> Iterator[list[tuple[int, int]]]:
-    """Give what may go as (event id, how many deliveries it has), the oldest first, some at a time."""
+def _look(kept: Sequence[str]) -> Iterator[list[Closed]]:
+    """Give what may go, the oldest first, some at a time."""
     after = {'timestamp': '-infinity', 'id': 0}
     while rows := sql.fetch(FIND, {'kept': list(kept), 'look': retention.LOOK, **after}):
         after = {'timestamp': rows[-1][1], 'id': rows[-1][0]}
-        yield [(pk, count) for pk, _timestamp, count in rows]
+        yield [Closed(pk, weight) for pk, _timestamp, weight in rows]
 
 
-def _first(found: Sequence[tuple[int, int]], excess: int) -> list[int]:
-    """Return the ids of as many events as have that many deliveries together."""
-    first = []
-    for pk, count in found:
-        if excess <= 0:
-            break
-        first.append(pk)
-        excess -= count
-    return first
-
-
-def _prune(ids: list[int], kept: Sequence[str]) -> Pruned:
+def _prune(chunk: Sequence[Closed], kept: Sequence[str]) -> Pruned:
     """Delete those that still may go."""
+    ids = [event.pk for event in chunk]
     with lanes.turn():
         fellows = sql.fetch_column(FELLOWS, {'ids': ids})
         locked = sql.fetch_column(retention.LOCK, {'ids': [*ids, *fellows]})

@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+from core.choices import JobStatusChoices
 from core.models import Job
 from dcim.models import Site
 from django.db import transaction
@@ -13,6 +14,7 @@ from rq.registry import FailedJobRegistry
 from support.builders import site, subscribe
 from support.engine import change_settings, deliveries, pass_retry_waits, work
 from support.log import delivery, event
+from tenancy.models import Tenant
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
@@ -96,6 +98,18 @@ def test_it_goes_in_chunks(webhook, monkeypatch):
     assert deliveries() == [kept]
 
 
+def test_a_chunk_is_as_large_as_its_events_whatever_webhooks_there_are(webhook, receiver, monkeypatch):
+    monkeypatch.setattr(retention, 'CHUNK', 6)
+    for number in range(5):
+        subscribe(receiver.url(f'/{number}'), Tenant)
+    shared = [entry(webhook, OLD) for _ in range(4)]
+    for one in shared[2:]:
+        delivery(one.event, webhook, status=DELIVERED, created=OLD)
+        delivery(one.event, webhook, status=DELIVERED, created=OLD)
+    Event.objects.filter(dispatched_at=None).delete()
+    assert list(retention.slices(CUTOFF)) == [3, 1]
+
+
 def test_what_waits_for_a_retry_survives_and_is_sent(webhook, receiver):
     receiver.answers(HOOK, 500, 200)
     place = site()
@@ -165,6 +179,21 @@ def test_the_daily_job_keeps_as_many_days_as_are_set(webhook, monkeypatch):
     Event.objects.filter(dispatched_at=None).delete()
     WebhooksRetentionJob(Job()).run()
     assert Event.objects.count() == 1
+
+
+def test_the_daily_job_goes_on_in_another_one_when_its_time_is_over(webhook, monkeypatch, drain):
+    monkeypatch.setattr(retention, 'CHUNK', 2)
+    monkeypatch.setattr('webhooks.jobs.JOB_TIME', 0)
+    for _ in range(5):
+        entry(webhook, OLD)
+    kept = entry(webhook, NEW)
+    Event.objects.filter(dispatched_at=None).delete()
+    WebhooksRetentionJob.enqueue()
+    drain()
+    assert deliveries() == [kept]
+    ended = Job.objects.filter(name=WebhooksRetentionJob.name)
+    assert ended.count() > 1
+    assert {one.status for one in ended} == {JobStatusChoices.STATUS_COMPLETED}
 
 
 def test_netbox_runs_it_every_day():

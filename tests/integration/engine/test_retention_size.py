@@ -131,6 +131,16 @@ def test_it_goes_in_chunks(entry, monkeypatch):
     assert left() == {made[-1].pk}
 
 
+def test_the_bound_holds_before_age_is_looked_at(entry, monkeypatch):
+    change_settings(monkeypatch, retention_size=2)
+    aged, *made = entry(40, FAILED), *(entry(days) for days in (4, 3, 2))
+    pruned = retention_size.prune_all()
+    assert next(pruned) == 2
+    assert left() == {aged.pk, made[-1].pk}
+    assert list(pruned) == [1]
+    assert left() == {made[-1].pk}
+
+
 def test_a_batch_goes_as_a_whole(receiver):
     subscribe(receiver.url(HOOK), Site, batch=True)
     for _ in range(2):

@@ -6,8 +6,8 @@ from ...engine import retention_size
 
 class Command(BaseCommand):
     help = (
-        'Delete closed events and their deliveries that are older than retention_days, then the oldest beyond '
-        'retention_size. Pending ones stay.'
+        'Delete the oldest closed events and their deliveries beyond retention_size, then those that are older than '
+        'retention_days. Pending ones stay.'
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -16,4 +16,4 @@ class Command(BaseCommand):
     def handle(self, *args, **options) -> None:
         if options['days'] is not None and not 0 <= options['days'] <= conf.MAX_DAYS:
             raise CommandError(f'--days: must be from 0 to {conf.MAX_DAYS}')
-        self.stdout.write(f'{retention_size.prune_all(options["days"])} events pruned')
+        self.stdout.write(f'{sum(retention_size.prune_all(options["days"]))} events pruned')
