@@ -20,6 +20,7 @@ from .. import conf
 from ..interruptions import BROKEN_OFF
 from ..models import Event, Webhook, sequence
 from . import batching, components, event_claims, event_rendering, lanes, memory, sql
+from .conditions import Decider
 from .event_rendering import Shown
 from .matching import Candidate, accepts, is_asked_for, match, open_backfills
 
@@ -73,6 +74,7 @@ class Dispatcher:
     def __init__(self, lease: uuid.UUID, call: Callable[[], None]) -> None:
         self._lease = lease
         self._call = call
+        self._decider = Decider()
         self._rests_until = 0.0
 
     def batch(self) -> int:
@@ -80,7 +82,7 @@ class Dispatcher:
         if time.monotonic() < self._rests_until:
             return 0
         try:
-            count = dispatch(self._lease)
+            count = dispatch(self._lease, self._decider)
         except (*BROKEN_OFF, RedisError) as error:
             lanes.recover(error)
             self._rests_until = time.monotonic() + REST
@@ -90,7 +92,7 @@ class Dispatcher:
         return count
 
 
-def dispatch(lease: uuid.UUID, *, suspect: bool = False) -> int:
+def dispatch(lease: uuid.UUID, decider: Decider | None = None, *, suspect: bool = False) -> int:
     """Dispatch a batch of events, claimed under the lease. Returns how many were claimed; 0: there is nothing to do.
 
     They are BATCH of the oldest and a few of the newest, or as many as one request may hold where webhooks ask for
@@ -115,7 +117,7 @@ def dispatch(lease: uuid.UUID, *, suspect: bool = False) -> int:
         ready = [event for event in events if event.pk not in waiting | (unwanted - needed)]
         wanted = _first(ready, dealt, matches, MOST_PATIENT if is_patient else MOST)
         try:
-            shown = _render(wanted, matches, is_patient=is_patient)
+            shown = _render(wanted, matches, decider or Decider(), is_patient=is_patient)
         except RedisError:
             # NetBox's cache is away. None of them is to blame, and nobody knows for how long. A suspect is put off.
             if not suspect:
@@ -143,32 +145,40 @@ def _first(events: Sequence[Event], dealt: set[int], matches: Matches, most: int
     return memory.first_within(wanted, lambda event: len(matches[event.pk]), most)
 
 
-def _render(events: Sequence[Event], matches: Matches, *, is_patient: bool) -> dict[int, Ready]:
-    """Return {event id: what it shows and whom it goes to} for as many as the time allows, the first slice at least."""
+def _render(events: Sequence[Event], matches: Matches, decider: Decider, *, is_patient: bool) -> dict[int, Ready]:
+    """Return {event id: what it shows and whom it goes to} for as many as the time allows.
+
+    Of the first slice that is all, or as many as the time allows to decide conditions of; one at least.
+    """
     asked = {event.pk for event in events if any(one.webhook.needs_before for one in matches[event.pk])}
-    began = time.monotonic()
+    began, decided = time.monotonic(), decider.seconds
     ready: dict[int, Ready] = {}
     rendered = 0
     for part in event_rendering.render(events, asked, {event.pk: _keys(matches[event.pk]) for event in events}):
         for shown in part:
-            ready[shown.event.pk] = shown, _pairs(shown, matches[shown.event.pk])
+            ready[shown.event.pk] = shown, _pairs(shown, matches[shown.event.pk], decider)
             rendered += len(shown.text) + len(shown.expanded_text)
             shown.forget()  # it was for conditions
-        took = time.monotonic() - began
-        if rendered > memory.RENDERED:
-            break
-        if took > BUDGET and (not is_patient or took > BUDGET_PATIENT or event_claims.is_another_waiting(events)):
+            if _is_over(decider.seconds - decided, events, is_patient=is_patient):
+                return ready
+        if rendered > memory.RENDERED or _is_over(time.monotonic() - began, events, is_patient=is_patient):
             break
     return ready
+
+
+def _is_over(took: float, events: Sequence[Event], *, is_patient: bool) -> bool:
+    if took <= BUDGET:
+        return False
+    return not is_patient or took > BUDGET_PATIENT or event_claims.is_another_waiting(events)
 
 
 def _keys(candidates: Sequence[Candidate]) -> set[str]:
     return {key for one in candidates for key in one.webhook.expand}
 
 
-def _pairs(shown: Shown, candidates: Sequence[Candidate]) -> list[batching.Pair]:
+def _pairs(shown: Shown, candidates: Sequence[Candidate], decider: Decider) -> list[batching.Pair]:
     """Return what the event is delivered to."""
-    accepting = [one.webhook for one in candidates if accepts(one, shown)]
+    accepting = [one.webhook for one in candidates if accepts(one, shown, decider)]
     shown.skipped = len(candidates) - len(accepting)
     return [batching.Pair(webhook, shown.event, shown.size(webhook), bool(shown.error)) for webhook in accepting]
 

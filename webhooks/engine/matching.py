@@ -10,7 +10,7 @@ from ..interruptions import INTERRUPTIONS
 from ..models import Event, Subscription, Webhook
 from ..models.subscription import COMPONENT
 from ..storable import printable
-from . import conditions
+from .conditions import Decider
 from .event_rendering import Shown
 
 logger = logging.getLogger('webhooks.dispatch')
@@ -90,7 +90,7 @@ def _candidates(webhook_ids: Set[int]) -> dict[int, Candidate]:
     }
 
 
-def accepts(candidate: Candidate, shown: Shown) -> bool:
+def accepts(candidate: Candidate, shown: Shown, decider: Decider) -> bool:
     """Whether the webhook is told of the event: not what an ignored user did, nor what its conditions do not meet.
 
     Conditions that cannot be decided are not met: the log says why.
@@ -102,7 +102,7 @@ def accepts(candidate: Candidate, shown: Shown) -> bool:
     if data is None:
         return True
     try:
-        return conditions.are_met(webhook.conditions, {**data, 'snapshots': shown.snapshots})
+        return decider.are_met(webhook, {**data, 'snapshots': shown.snapshots})
     except INTERRUPTIONS:
         raise
     except Exception as error:

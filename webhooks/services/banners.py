@@ -13,6 +13,7 @@ from extras.models import EventRule
 
 from .. import conf
 from ..constants import GONE
+from ..engine import conditions
 from ..exceptions import DecryptionError
 from ..models import Health, Webhook
 from ..models.fields import Sealed
@@ -45,6 +46,7 @@ def of(webhook: Webhook) -> list[Banner]:
         *_definition(webhook),
         *_state(webhook),
         *_subscription(webhook),
+        *_conditions(webhook),
         *_installation(webhook),
         *_waiting(webhook),
     ]
@@ -148,6 +150,19 @@ def _subscription(webhook: Webhook) -> Iterator[Banner]:
             'types, or choose it in an event rule.'
         ),
     )
+
+
+def _conditions(webhook: Webhook) -> Iterator[Banner]:
+    if webhook.conditions and conditions.are_undecided(webhook):
+        yield Banner(
+            'danger',
+            'timer-alert-outline',
+            _('Conditions are not decided'),
+            _(
+                'A regular expression in them took too long, {count} times in a row. For a minute they count as not '
+                'met: changes are not sent, nor are they sent later. Edit the conditions so that they are decided.'
+            ).format(count=conditions.TIME_OUTS),
+        )
 
 
 def _is_in_a_rule(webhook: Webhook) -> bool:

@@ -22,8 +22,12 @@ from .errors import TimeUp
 TIME_LIMIT = 0.05
 
 
+class TooSlow(InvalidCondition):
+    """They took longer than they may."""
+
+
 def are_met(conditions: str, data: str) -> str:
-    """Return a text if conditions are met by data, both JSON. Raises InvalidCondition, also if they take too long."""
+    """Return a text if conditions are met by data, both JSON. Raises InvalidCondition, or TooSlow, which is one."""
     with _bounded():
         return 'met' if ConditionSet(json.loads(conditions)).eval(json.loads(data)) else ''
 
@@ -45,7 +49,7 @@ def _bounded() -> Iterator[None]:
     try:
         yield
     except TimeUp:
-        raise InvalidCondition(
+        raise TooSlow(
             f'it takes more than {TIME_LIMIT:g} seconds: is it a regular expression without an end?'
         ) from None
     finally:

@@ -40,7 +40,7 @@ TOO_LARGE = 'the template needs too much memory'
 ENDED = 'the template has ended the process that it was rendered in'
 
 # How an answer begins.
-DONE, REFUSED, UNFIT, NO_MEMORY, INTERRUPTED = b'+', b'-', b'?', b'm', b'!'
+DONE, REFUSED, UNFIT, SLOW, NO_MEMORY, INTERRUPTED = b'+', b'-', b'?', b's', b'm', b'!'
 # What a new renderer may do better: the old one's memory is full, or its connection to the database is lost.
 WORN_OUT = NO_MEMORY, INTERRUPTED
 
@@ -63,11 +63,11 @@ def check(template: str) -> None:
 
 
 def are_met(wanted: str, data: str) -> bool:
-    """Return whether conditions are met by data, both JSON. Raises InvalidCondition."""
+    """Return whether conditions are met by data, both JSON. Raises InvalidCondition; conditions.TooSlow is one."""
     try:
         return bool(_ask('are_met', wanted, data, seconds=PATIENCE))
     except RenderError:
-        raise InvalidCondition('they cannot be evaluated: they need too much time or memory') from None
+        raise conditions.TooSlow('they cannot be evaluated: they need too much time or memory') from None
 
 
 def check_patterns(patterns: Iterable[str]) -> None:
@@ -247,6 +247,8 @@ def _understood(status: bytes, text: str) -> str:
         return text
     if status == UNFIT:
         raise InvalidCondition(text)
+    if status == SLOW:
+        raise conditions.TooSlow(text)
     raise RenderError(text)
 
 
@@ -277,7 +279,8 @@ def _answer(tasks: dict[bytes, Callable], question: list[bytes]) -> tuple[bytes,
         task, *texts = question
         return DONE, tasks[task](*(text.decode(errors='surrogatepass') for text in texts)) or ''
     except InvalidCondition as error:
-        return UNFIT, str(error)[:ERROR_LIMIT]
+        status = SLOW if isinstance(error, conditions.TooSlow) else UNFIT
+        return status, str(error)[:ERROR_LIMIT]
     except TimeUp as error:
         return REFUSED, described(RenderError(str(error) or TOO_SLOW).with_traceback(error.__traceback__))
     except MemoryError:

@@ -3,6 +3,7 @@
 import hashlib
 import threading
 import time
+import uuid
 from typing import Any
 
 import pytest
@@ -17,13 +18,15 @@ from users.models import User
 
 from devstack.process import wait_until
 from devstack.receiver import Receiver
-from webhooks.engine import conditions
+from webhooks.engine import conditions, dispatch, event_rendering
 from webhooks.models import Event, Webhook
-from webhooks.services import redelivery
+from webhooks.services import banners, redelivery
 
 pytestmark = pytest.mark.usefixtures('committed')
 
 ACTIVE = {'attr': 'status.value', 'value': 'active'}
+WITHOUT_END = {'attr': 'comments', 'op': 'regex', 'value': '(a+)+$'}
+SLOW = 'a' * 40 + '!'
 
 
 def dispatched() -> list[tuple[str, int]]:
@@ -288,6 +291,61 @@ class TestSlow:
         subscribe(NOWHERE, Site, conditions={'attr': 'comments', 'op': 'regex', 'value': '(a+)+$'})
         _slow, place = site(comments='a' * 40 + '!'), site(comments='aaa')
         assert dispatched() == [(CREATED, place.pk)]
+
+    def test_after_three_in_a_row_they_are_undecided_for_a_while(self, caplog: pytest.LogCaptureFixture):
+        webhook, plain = subscribe(NOWHERE, Site, conditions=WITHOUT_END), subscribe(NOWHERE, Site)
+        for _ in range(5):
+            site(comments=SLOW)
+        dispatch_all()
+        assert caplog.text.count('it takes more than') == 3
+        assert f'webhook={webhook.pk} conditions=undecided' in caplog.text
+        assert skipped() == [1] * 5
+        assert [one.webhook for one in deliveries()] == [plain] * 5
+        assert [banner.title for banner in banners.of(webhook)].count('Conditions are not decided') == 1
+        assert 'Conditions are not decided' not in [banner.title for banner in banners.of(plain)]
+
+    def test_what_is_undecided_is_so_for_other_workers_too(self, caplog: pytest.LogCaptureFixture):
+        subscribe(NOWHERE, Site, conditions=WITHOUT_END)
+        for _ in range(4):
+            site(comments=SLOW)
+            dispatch_all()  # each time with a decider of its own
+        assert caplog.text.count('it takes more than') == 3
+        assert skipped() == [1] * 4
+
+    def test_they_are_decided_again_after_it(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(conditions, 'REST', 1)
+        webhook = subscribe(NOWHERE, Site, conditions=WITHOUT_END)
+        for _ in range(4):
+            site(comments=SLOW)
+        assert dispatched() == []
+        assert wait_until(lambda: not conditions.are_undecided(webhook), timeout=30)
+        place = site(comments='aaa')
+        assert dispatched() == [(CREATED, place.pk)]
+
+    def test_once_mended_they_are_decided_at_once(self):
+        webhook = subscribe(NOWHERE, Site, conditions=WITHOUT_END)
+        for _ in range(4):
+            site(comments=SLOW)
+        assert dispatched() == []
+        assert conditions.are_undecided(webhook)
+        edit(webhook, conditions={**WITHOUT_END, 'value': 'a+!'})
+        place = site(comments=SLOW)
+        assert dispatched() == [(CREATED, place.pk)]
+
+    def test_those_that_are_decided_in_between_go_on(self):
+        subscribe(NOWHERE, Site, conditions=WITHOUT_END)
+        for comments in (SLOW, SLOW, 'aaa', SLOW, SLOW, 'aaa'):
+            site(comments=comments)
+        assert len(dispatched()) == 2
+
+    def test_others_need_not_wait_until_a_slice_is_decided(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(dispatch, 'BUDGET', 0)
+        monkeypatch.setattr(event_rendering, '_seconds_each', {Site: 0.001})
+        subscribe(NOWHERE, Site, conditions=ACTIVE)
+        places = [site(status='active') for _ in range(3)]
+        assert dispatch.dispatch(uuid.uuid4()) == 3
+        assert [one.object_id for one in deliveries()] == [places[0].pk]
+        assert dispatched() == [(CREATED, place.pk) for place in places]
 
     def test_what_other_threads_do_does_not_count(self):
         """The timer is that of the process, in which 64 threads may send at the same time."""
