@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from django.db import connections
+from django.db.backends.postgresql.base import DatabaseWrapper
 
 from ..patience import Patience
 
@@ -264,6 +265,16 @@ def _let_go(kept: int) -> None:
     for descriptor in {*map(int, os.listdir('/proc/self/fd'))} - {0, 1, 2, kept, *_of_logging()}:
         if _is_connection(descriptor):
             os.dup2(nowhere, descriptor)
+
+
+def _leave_pools() -> None:
+    """Django keeps pools for a process. Their connections are the parent's: a fork makes pools of its own."""
+    _inherited.append(DatabaseWrapper._connection_pools)
+    DatabaseWrapper._connection_pools = {}
+
+
+# In each fork, also RQ's: beside it the worker goes on to ask the database.
+os.register_at_fork(after_in_child=_leave_pools)
 
 
 def _of_logging() -> Iterator[int]:

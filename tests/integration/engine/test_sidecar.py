@@ -84,6 +84,12 @@ def test_a_job_of_netbox_does_not_wait_for_an_endpoint_that_hangs(webhook, recei
     assert len(deliveries(StatusChoices.SENDING)) == 1
 
 
+def test_it_uses_no_connection_of_its_parents_pool(webhook, rqworker, make_netbox):
+    rqworker(netbox=make_netbox("DATABASES['default'] |= {'CONN_MAX_AGE': 0, 'OPTIONS': {'pool': True}}"))
+    site()
+    assert wait_until(is_delivered(1), timeout=PATIENCE)
+
+
 def test_each_queue_has_one_worker(webhook, rqworker):
     worker = rqworker()
     pids = {name: [one.pid for one in RQWorker.all(queue=get_queue(name))] for name in ('high', 'default', 'low')}
