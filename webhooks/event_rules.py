@@ -20,7 +20,7 @@ from django.utils.translation import gettext_lazy as _
 from extras.constants import WEBHOOK_EVENT_TYPES
 from netbox.event_rules import EventRuleAction
 
-from . import object_types
+from . import conf, object_types
 from .engine import dispatch
 from .engine.batching import Group
 from .models import Event, Webhook
@@ -38,7 +38,7 @@ class SendWithWebhooks(EventRuleAction):
     object_required = True
 
     def enqueue(self, *, event_rule: Any, event_context: Any, action_object: Webhook, action_data: dict) -> None:
-        if not action_object.enabled:
+        if not conf.get().enabled or not action_object.enabled:
             return
         label = '.'.join(event_context['object_type'].natural_key())
         if label not in object_types.by_label():

@@ -27,12 +27,16 @@ from .engine.sidecar import Sidecar
 from .engine.standby import Standby
 from .engine.timer import Timer
 from .engine.warmup import warm_up
+from .exceptions import DeliveryFailed
 from .models import sequence
 from .outbox import queue, wakeup
 from .outbox.scope import is_migrated
 from .services import failed_jobs, redelivery
 
 logger = logging.getLogger('webhooks.worker')
+
+# What a job says that was queued before webhooks were switched off, or by somebody who redelivers.
+OFF = 'nothing is sent while WEBHOOKS_ENABLED is off'
 
 # Options of a worker that is to end by itself: it does all of its queues' jobs alone.
 ENDS = ('burst', 'max_jobs', 'max_idle_time')
@@ -46,6 +50,9 @@ _lease: ContextVar[uuid.UUID | None] = ContextVar('lease', default=None)
 
 def drain() -> str:
     """Send what is due. The result is a sentence for the status page, which is not shown where there was nothing."""
+    if not conf.get().enabled:
+        get_current_job().result_ttl = 0
+        return OFF
     tally = runner.run(_lease.get())
     failed_jobs.publish()
     if not tally.counts:
@@ -59,6 +66,8 @@ def redeliver(delivery_uuid: str) -> str:
 
     Raises DeliveryFailed where it fails again, so that RQ lists it as failed.
     """
+    if not conf.get().enabled:
+        raise DeliveryFailed(OFF)
     redelivery.redeliver_failed(delivery_uuid)
     runner.run(_lease.get())
     failed_jobs.publish(except_for=delivery_uuid)
@@ -146,7 +155,8 @@ class WebhooksWorker(NetBoxRQWorker):
         timer = Timer()
         migrated = is_migrated()
         if migrated:
-            sequence.mend()
+            sequence.advance()
+            failed_jobs.forget_wakeups()
             warm_up()
         timer.look()
         _forget()

@@ -18,7 +18,7 @@ from redis import RedisError
 
 from .. import conf
 from ..interruptions import BROKEN_OFF
-from ..models import Event, Webhook, sequence
+from ..models import Event, Webhook
 from . import batching, components, event_claims, event_rendering, lanes, memory, sql
 from .conditions import Decider
 from .event_rendering import Shown
@@ -191,12 +191,10 @@ def _write(
     needed: Set[int],
 ) -> None:
     """Make the deliveries, and give back what was not rendered."""
-    unmatched = [event.pk for event in events if not matches[event.pk]]
-    unwanted = [pk for pk in unmatched if pk not in needed]
+    unwanted = [event.pk for event in events if not matches[event.pk] and event.pk not in needed]
     back = _not_ready([event for event in events if event.pk not in unwanted], ready)
     going = [ready[event.pk] for event in events if event.pk in ready and event.pk not in back]
     with lanes.turn():
-        sequence.keep_low(unmatched)
         sql.execute(DISCARD, [unwanted, lease])
         event_claims.give_back(lease, back)
     try:

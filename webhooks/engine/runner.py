@@ -21,7 +21,6 @@ from django.db import DataError
 from ..choices import StatusChoices
 from ..constants import GONE, LEASE_MARGIN
 from ..interruptions import BROKEN_OFF, INTERRUPTIONS
-from ..models import sequence
 from ..outbox import wakeup
 from . import backfill, claims, crew, expiry, gone, lanes, memory, outcomes, purge, rescue, shutdown
 from .building import Built
@@ -97,7 +96,6 @@ class Drain:
 
     def work(self) -> bool:
         """Work until nothing is left or the time is up. Returns whether nothing is left."""
-        sequence.mend()
         # First of all: somebody has just saved something. A new process is slow at it: the job's time begins after.
         self._dispatcher.batch()
         lanes.ensure()

@@ -76,7 +76,7 @@ class Delivery(models.Model):
     lease = models.UUIDField(null=True)
     lease_until = models.DateTimeField(null=True)
     # 1: it was in hand when a worker stopped, and may be why (engine/quarantine.py); one more for each death.
-    lapses = models.PositiveSmallIntegerField(default=0, db_default=0)
+    lapses = models.SmallIntegerField(default=0, db_default=0)
     # Of a backfill: changes go first, and a later one of its object replaces it while it is untried.
     backfill = models.BooleanField(_('backfill'), default=False, db_default=False)
     # Whether the failure has been put on the status page.

@@ -69,7 +69,7 @@ class Event(models.Model):
     lease = models.UUIDField(null=True)
     lease_until = models.DateTimeField(null=True)
     # Whether it was claimed, was claimed alone, and how often whoever did so died (engine/event_claims.py).
-    dispatch_count = models.PositiveSmallIntegerField(default=0, db_default=0)
+    dispatch_count = models.SmallIntegerField(default=0, db_default=0)
     # One event per object and transaction. Transaction ids start over after a restore, so the transaction's time
     # belongs to the key.
     transaction_id = models.BigIntegerField()

@@ -100,7 +100,6 @@ class SubscriptionManager(models.Manager):
             own.exclude(before=webhook.needs_before).update(before=webhook.needs_before)
             if wanted == held.keys():
                 return
-            sequence.mend()  # stretches that end before they begin would cover nothing
             now, transaction_id, cluster = _draw()
             self.filter(pk__in=[s.pk for key, s in held.items() if key not in wanted]).update(
                 until=now,

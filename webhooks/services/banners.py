@@ -177,7 +177,7 @@ def _installation(webhook: Webhook) -> Iterator[Banner]:
             'danger',
             'power-plug-off-outline',
             _('Webhooks are off'),
-            _('No change is recorded for any webhook. Set WEBHOOKS_ENABLED = True in configuration.py.'),
+            _('No change is recorded and nothing is sent. Set WEBHOOKS_ENABLED = True in configuration.py.'),
         )
     elif webhook.enabled and not (workers := queue.count_workers()):
         yield _no_redis() if workers is None else _no_worker()

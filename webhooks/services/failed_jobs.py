@@ -21,7 +21,7 @@ from ..choices import StatusChoices
 from ..constants import STATUS_PAGE_LIMIT
 from ..engine import sql
 from ..models import Delivery
-from ..outbox import queue
+from ..outbox import queue, wakeup
 
 logger = logging.getLogger('webhooks.status')
 
@@ -72,6 +72,17 @@ def unlist(uuids: Iterable[str]) -> None:
             _remove(registry, str(one))
     except RedisError as error:
         logger.warning('status_page=unreachable reason="%s"', error)
+
+
+def forget_wakeups() -> None:
+    """Take wake-ups that failed off the page, which are no deliveries: whoever calls this looks for their work anew.
+
+    Such as those of a worker of 1.0.0, which finds its tables changed.
+    """
+    registry = _registry()
+    for job in Job.fetch_many(registry.get_job_ids(cleanup=False), connection=registry.connection):
+        if job is not None and queue.function(job) == wakeup.JOB:
+            _remove(registry, job.id)
 
 
 def _recover() -> None:

@@ -7,6 +7,7 @@ alone: it would become a permission for no model, or a filter of no list. What a
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from core.models import Job as NetBoxJob
@@ -49,13 +50,19 @@ OLD_MARKER = 'webhooks:listed'
 EVENT_TYPES = {kind.name for kind in notifications.EVENT_TYPES}
 
 
-def plan() -> Counter[str]:
-    """Return {what: how many} of the rows that would be removed."""
+def plan() -> tuple[Counter[str], dict[str, list[str]]]:
+    """Return {label: how many} of the rows that would be removed, and {label: names} of NetBox's own that have one."""
     with transaction.atomic():
         found = Counter({model._meta.label: model._base_manager.count() for model in _models()})
+        before = _names()
         found += _remove_rows()
+        after = _names()
         transaction.set_rollback(True)
-    return found
+    return found, {label: [names[pk] for pk in names.keys() - after[label].keys()] for label, names in before.items()}
+
+
+def _names() -> dict[str, dict[int, str]]:
+    return {model._meta.label: dict(model.objects.values_list('pk', 'name')) for model in NAMING}
 
 
 def switched_off() -> list[str]:
@@ -72,6 +79,13 @@ def carry_out() -> None:
     MigrationExecutor(connection).migrate([('webhooks', None)])
     if conf.get().admin:
         _drop_admin()
+    # NetBox makes it when it hears that the records of our migrations are deleted.
+    ContentType.objects.filter(app_label='migrations', model='migration').delete()
+
+
+def static_folders() -> list[Path]:
+    """Return the folders with static files that `collectstatic` has copied for us."""
+    return [folder for app in _apps() if (folder := Path(settings.STATIC_ROOT, app)).is_dir()]
 
 
 def _models() -> list[type[Model]]:

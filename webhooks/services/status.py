@@ -31,6 +31,8 @@ def lines(urls: Mapping[str, str], user: Reader | None = None) -> Iterator[Line]
     `urls` says where the lines lead: 'workers', 'waiting', 'failed' and 'suspended'.
     """
     found = backlog.measure(user)
+    if not conf.get().enabled:
+        yield Line(_('Webhooks'), urls['workers'], _('Off'), 'red', _off())
     yield _workers(urls['workers'], found)
     if _may_view(user, 'delivery'):
         yield Line(_('Waiting'), urls['waiting'], text=_waiting(found))
@@ -44,6 +46,10 @@ def lines(urls: Mapping[str, str], user: Reader | None = None) -> Iterator[Line]
 
 def _may_view(user: Reader | None, model: str) -> bool:
     return user is None or user.has_perm(f'webhooks.view_{model}')
+
+
+def _off() -> str:
+    return _('No change is recorded and nothing is sent. Set WEBHOOKS_ENABLED = True in configuration.py.')
 
 
 def _workers(url: str, found: Backlog) -> Line:

@@ -12,7 +12,7 @@ from rq import Worker as RQWorker
 from rq.exceptions import StopRequested
 from rq.registry import FinishedJobRegistry
 from support.builders import site, subscribe
-from support.engine import arrivals, deliveries, disorder, health, pass_leases, pass_retry_waits
+from support.engine import arrivals, change_settings, deliveries, disorder, health, pass_leases, pass_retry_waits
 
 from devstack.netbox import WebServer, Worker
 from devstack.process import descendants, wait_until
@@ -20,6 +20,7 @@ from devstack.receiver import Answer, Manner, Receiver
 from webhooks import conf
 from webhooks.choices import StatusChoices
 from webhooks.models import Attempt, Webhook
+from webhooks.outbox import wakeup
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -58,6 +59,18 @@ def test_a_change_is_delivered_and_the_job_says_so(webhook, receiver, rqworker):
     site()
     receiver.wait_for(1, timeout=PATIENCE)
     assert wait_until(lambda: '1 delivered' in results(), timeout=PATIENCE)
+
+
+def test_a_job_sends_nothing_while_webhooks_are_off(webhook, receiver, drain, monkeypatch):
+    site()
+    with monkeypatch.context() as off:
+        change_settings(off, enabled=False)
+        wakeup.wake()
+        drain()
+        assert not receiver.requests
+    wakeup.wake()
+    drain()
+    receiver.wait_for(1)
 
 
 class TestKilled:

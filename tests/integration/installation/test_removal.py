@@ -7,11 +7,22 @@ from django_rq import get_queue
 
 from devstack.netbox import NetBox
 from devstack.postgres import DatabaseAddress
+from devstack.process import wait_until
 from webhooks.services import removal
 
 pytestmark = pytest.mark.usefixtures('committed')
 
 OFF = 'WEBHOOKS_ENABLED = False'
+PATIENCE = 60
+
+WAKE = """
+from dcim.models import Site
+from django.contrib.contenttypes.models import ContentType
+from webhooks.models import Webhook
+webhook = Webhook.objects.create(name='Hook', payload_url='http://127.0.0.1:9/', type_create=True, max_attempts=1)
+webhook.object_types.set([ContentType.objects.get_for_model(Site)])
+Site.objects.create(name='Bern', slug='bern')
+"""
 
 FURNISH = """
 from core.choices import ObjectChangeActionChoices
@@ -154,6 +165,11 @@ def rows_that_name_us(database: DatabaseAddress) -> set[str]:
         return named | {name for (name,) in connection.execute(looks)}
 
 
+def content_types(database: DatabaseAddress) -> set[tuple[str, str]]:
+    with database.connect() as connection:
+        return set(connection.execute('SELECT app_label, model FROM django_content_type').fetchall())
+
+
 @pytest.fixture
 def netbox(make_netbox: Any) -> NetBox:
     """One with much in our tables, and switched off since."""
@@ -179,9 +195,15 @@ def test_nothing_is_left_and_netbox_works(netbox, stack):
     assert {'webhooks_delivery', 'django_content_type', 'extras_dashboard', 'core_job'} <= before
 
     # Django goes through all of NetBox's migrations to undo ours.
+    assert netbox.run('collectstatic', '--no-input').returncode == 0
+    folders = [netbox.root / 'static' / app for app in ('webhooks', 'admin')]
+    types_before = content_types(netbox.database)
+
     answer = netbox.run('webhooks_remove', '--yes', timeout=240)
 
     assert answer.returncode == 0, answer.stderr
+    assert content_types(netbox.database) < types_before
+    assert all(folder.is_dir() and f'remove the static files in {folder}\n' in answer.stdout for folder in folders)
     assert 'were taken over stay off: Taken over' in answer.stdout
     assert rows_that_name_us(netbox.database) == set()
     with stack.tasks.client() as redis:
@@ -207,4 +229,24 @@ def test_it_refuses_while_webhooks_are_on_and_only_shows_what_there_is_where_nob
     assert 'Nothing is removed.' in shown.stdout
     for line in ('1 webhooks (webhooks.Webhook)', '1 deliveries (webhooks.Delivery)', '1 journal entries'):
         assert line in shown.stdout
+    for label, names in (
+        ('extras.CustomField', ['ours', 'pointer']),
+        ('extras.EventRule', ['ours', 'sender', 'suspended']),
+        ('users.ObjectPermission', ['ours']),
+    ):
+        assert f'({label})\n' + ''.join(f'            - {name}\n' for name in names) in shown.stdout
     assert rows_that_name_us(netbox.database) == before
+
+
+def test_in_a_redis_of_its_own_no_key_is_left(make_netbox, other_redis, rqworker):
+    redis = f"REDIS_HOST = '127.0.0.1'\nREDIS_PORT = {other_redis.address.port}\n"
+    made = make_netbox(redis + 'WEBHOOKS_ENABLED = True', fresh=True)
+    worker = rqworker('webhooks', netbox=made)
+    answer = made.run('shell', '-c', WAKE)
+    assert answer.returncode == 0, answer.stderr
+    with other_redis.address.client() as client:
+        assert wait_until(lambda: client.exists('rq:finished:webhooks'), timeout=PATIENCE)
+        worker.stop()
+        configure(made, redis + OFF)
+        assert made.run('webhooks_remove', '--yes', timeout=240).returncode == 0
+        assert client.keys('*') == []

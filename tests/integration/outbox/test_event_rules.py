@@ -81,6 +81,18 @@ class TestObjects:
         assert request.header('webhook-signature').startswith('v1,')
         assert event.object_repr == 'Bern'
 
+    def test_nothing_is_recorded_while_webhooks_are_off(self, receiver: Receiver, webhook, netbox_user, monkeypatch):
+        sending_rule(webhook, Site)
+        with monkeypatch.context() as off:
+            change_settings(off, enabled=False)
+            with request_by(netbox_user):
+                site()
+            assert not Event.objects.exists()
+        with request_by(netbox_user):
+            site(name='Bern')
+        (request,) = received(receiver)
+        assert request.json()['data']['name'] == 'Bern'
+
     def test_a_model_is_sent_only_if_it_is_allowed(self, receiver: Receiver, webhook, netbox_user, monkeypatch):
         sending_rule(webhook, Location)
         with request_by(netbox_user):

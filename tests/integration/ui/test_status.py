@@ -10,6 +10,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from support.builders import NOWHERE, site, subscribe
+from support.engine import change_settings
 from support.log import delivery, event
 
 from webhooks.choices import StatusChoices
@@ -52,6 +53,13 @@ def lines(text: str) -> dict[str, str]:
 
 
 class TestFigures:
+    def test_it_tells_that_webhooks_are_off(self, admin_pages, log, monkeypatch):
+        assert 'Webhooks' not in lines(text_of(admin_pages))
+        change_settings(monkeypatch, enabled=False)
+        for address in (PAGE, ADMINS):
+            said = lines(text_of(admin_pages, address))['Webhooks']
+            assert said.startswith('Off No change is recorded and nothing is sent.')
+
     def test_it_tells_how_sending_goes(self, admin_pages, log):
         assert lines(text_of(admin_pages)) == {
             'Workers': 'None is running Nothing is sent: start netbox-rq.',

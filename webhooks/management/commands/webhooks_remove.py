@@ -39,6 +39,8 @@ class Command(BaseCommand):
         except RedisError as error:
             raise CommandError(f'Redis cannot be reached, nothing is removed: {error}') from error
         self.stdout.write(BY_HAND)
+        for folder in removal.static_folders():
+            self.stdout.write(f'  - remove the static files in {folder}')
         if off:
             self.stdout.write(f"  - NetBox's event rules that were taken over stay off: {', '.join(off)}")
 
@@ -66,7 +68,9 @@ def _check() -> None:
 def _report() -> Iterator[str]:
     tables = "of webhooks and of Django's admin" if conf.get().admin else 'of webhooks'
     yield f'This is removed from the database, with the tables {tables}:'
-    for label, count in sorted(removal.plan().items()):
+    found, names = removal.plan()
+    for label, count in sorted(found.items()):
         yield f'  {count:>9,} {apps.get_model(label)._meta.verbose_name_plural} ({label})'
+        yield from (f'            - {name}' for name in sorted(names.get(label, ())))
     yield 'the widget from dashboards, our kinds of event from event rules,'
     yield f'and from Redis:\n  {len(removal.jobs()):>9,} jobs'

@@ -6,7 +6,6 @@ from django.db import Error
 from django.utils import timezone
 
 from ... import conf
-from ...models import sequence
 from ...services.backlog import Backlog, measure
 
 OK, WARNING, CRITICAL = 0, 1, 2
@@ -26,7 +25,6 @@ class Command(BaseCommand):
 
     def handle(self, *args, **options) -> None:
         try:
-            mended = sequence.mend()
             found = measure()
         except Error as error:
             # A traceback would end with 1, which is a warning.
@@ -38,10 +36,9 @@ class Command(BaseCommand):
             **asdict(found),
             'oldest': found.oldest.isoformat() if found.oldest else None,
             'oldest_age': round(age, 1),
-            'sequence': asdict(mended) if mended else None,
             'exit_code': code,
         }
-        self.stdout.write(json.dumps(report) if options['json'] else _table({**report, 'sequence': mended}))
+        self.stdout.write(json.dumps(report) if options['json'] else _table(report))
         if code:
             raise SystemExit(code)
 
@@ -65,7 +62,6 @@ def _table(report: dict) -> str:
         'suspended': 'Webhooks suspended',
         'workers': 'Workers on the queue',
         'redis': 'Redis reachable',
-        'sequence': 'Sequence of events',
     }
     return '\n'.join(f'{label:<28}{_word(report[key])}' for key, label in words.items())
 

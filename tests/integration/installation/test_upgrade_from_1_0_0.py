@@ -1,0 +1,275 @@
+"""From 1.0.0 with a log to this version, while NetBox and workers of 1.0.0 go on: nobody fails, nothing is lost."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import psycopg
+import pytest
+from psycopg.errors import UndefinedTable
+from support import former
+from support.fixtures.servers import StackDescription
+from support.former import Former
+
+from devstack.database import copy_database, drop_database
+from devstack.netbox import NetBox
+from devstack.process import Child, Processes, wait_until
+from devstack.receiver import Receiver
+
+PATIENCE = 60
+
+# Four sites in line, and a batch. What is dispatched waits; then each site is saved once more.
+FURNISH = """
+import uuid
+from dcim.models import Site
+from django.contrib.contenttypes.models import ContentType
+from django.db import transaction
+from webhooks.engine import dispatch
+from webhooks.models import Webhook
+sites = [Site.objects.create(name=name, slug=name.lower()) for name in ('Bern', 'Basel', 'Genf', 'Chur')]
+for name in ('Hook', 'Batch', 'Leaving'):
+    options = {'type_update': True, 'batch': name == 'Batch'}
+    webhook = Webhook.objects.create(name=name, payload_url='http://127.0.0.1:9/', **options)
+    webhook.object_types.set([ContentType.objects.get_for_model(Site)])
+for _ in range(3):
+    with transaction.atomic():
+        for site in sites:
+            site.save()
+while dispatch.dispatch(uuid.uuid4()):
+    pass
+for site in sites:
+    site.save()
+leaving = Webhook.objects.get(name='Leaving')
+leaving.type_create, leaving.type_update = True, False
+leaving.save()
+"""
+
+# As 1.0.0 has them, of the webhook 'Hook': of Bern each waits for the one before it, and the first has lost its worker.
+# Of Basel the first is retried in an hour, the second may overtake it in an hour, and the third waits for that one. Of
+# Genf one has failed. What waits of the batches waits for each other.
+SHAPE = """
+    CREATE TEMPORARY TABLE line ON COMMIT DROP AS
+        SELECT d.id, w.name, s.name AS site, row_number() OVER line AS number, lag(d.id) OVER line AS blocker_id
+        FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN dcim_site s ON s.id = d.object_id
+        WHERE w.name <> 'Leaving'
+        WINDOW line AS (PARTITION BY d.webhook_id, d.object_id ORDER BY d.sequence);
+    INSERT INTO webhooks_wait (delivery_id, blocker_id) SELECT id, blocker_id FROM line WHERE blocker_id IS NOT NULL;
+    UPDATE webhooks_delivery d SET due_at = NULL FROM line WHERE line.id = d.id AND blocker_id IS NOT NULL;
+    UPDATE webhooks_delivery d SET status = 'sending', due_at = NULL, lease = gen_random_uuid(), lease_until = now()
+    FROM line WHERE line.id = d.id AND name = 'Hook' AND site = 'Bern' AND number = 1;
+    UPDATE webhooks_delivery d SET error = 'HTTP 500', attempt_count = 1, due_at = now() + interval '1 hour'
+    FROM line WHERE line.id = d.id AND name = 'Hook' AND site = 'Basel' AND number = 1;
+    UPDATE webhooks_delivery d SET due_at = now() + interval '1 hour'
+    FROM line WHERE line.id = d.id AND name = 'Hook' AND site = 'Basel' AND number = 2;
+    DELETE FROM webhooks_wait w USING line
+    WHERE line.blocker_id = w.blocker_id AND name = 'Hook' AND site = 'Genf' AND number = 2;
+    UPDATE webhooks_delivery d SET status = 'failed', error = 'HTTP 500', due_at = NULL, finished_at = now()
+    FROM line WHERE line.id = d.id AND name = 'Hook' AND site = 'Genf' AND number = 1;
+    UPDATE webhooks_delivery d SET due_at = now()
+    FROM line WHERE line.id = d.id AND name = 'Hook' AND site = 'Genf' AND number = 2;
+    DELETE FROM webhooks_health"""
+
+WORK = """
+from webhooks.engine import rescue, runner
+from webhooks.models import Delivery
+rescue.rescue()
+print('put off', Delivery.objects.filter(status='pending', due_at__gt='{now}').count())
+Delivery.objects.exclude(error='').filter(status='pending').update(due_at='2000-01-01T00:00Z')
+while str(runner.run()) != 'nothing to send':
+    pass
+print('open', Delivery.objects.filter(status__in=('pending', 'sending')).count())
+"""
+
+IS_WAITED_FOR = 'SELECT EXISTS (SELECT 1 FROM pg_locks WHERE relation = %s::regclass AND NOT granted)'
+COLUMN = 'SELECT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s)'
+INVALID = """
+    CREATE INDEX webhooks_event_chain ON webhooks_event (id);
+    UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'webhooks_event_chain'::regclass"""
+CHAIN = "SELECT indexdef FROM pg_indexes WHERE indexname = 'webhooks_event_chain'"
+
+
+@pytest.fixture(scope='module')
+def log(stack: StackDescription, processes: Processes) -> Iterator[str]:
+    """The name of a database of 1.0.0 with a log."""
+    database = copy_database(stack.server, stack.template, 'former')
+    netbox = NetBox(stack.folder / 'former', database, stack.caching, stack.tasks, processes, 'WEBHOOKS_ENABLED = True')
+    netbox.write_configuration()
+    answer = netbox.run('shell', '-c', FURNISH)
+    assert answer.returncode == 0, answer.stderr
+    answer = netbox.run('migrate', 'webhooks', '0002')
+    assert answer.returncode == 0, answer.stderr
+    with database.connect() as connection, connection.transaction():
+        connection.execute(SHAPE)
+    database.execute(former.SNAPSHOTS)
+    yield database.name
+    drop_database(stack.server, database.name)
+
+
+@pytest.fixture
+def make_former(
+    log: str, stack: StackDescription, processes: Processes, receiver: Receiver
+) -> Iterator[Callable[[], NetBox]]:
+    """Makes a NetBox whose database is a copy of that log. Its webhooks send to the receiver, to a path each."""
+    made: list[NetBox] = []
+
+    def make() -> NetBox:
+        name = f'former_{len(made)}'
+        database = copy_database(stack.server, log, name)
+        made.append(
+            NetBox(stack.folder / name, database, stack.caching, stack.tasks, processes, 'WEBHOOKS_ENABLED = True')
+        )
+        made[-1].write_configuration()
+        with database.connect() as connection:
+            connection.execute("UPDATE webhooks_webhook SET payload_url = %s || '/' || name", [receiver.url('')])
+        return made[-1]
+
+    yield make
+    for netbox in made:
+        drop_database(stack.server, netbox.database.name)
+
+
+def upgrade(netbox: NetBox) -> None:
+    answer = netbox.run('migrate', 'webhooks')
+    assert answer.returncode == 0, answer.stderr
+
+
+def upgrading(netbox: NetBox) -> Child:
+    return netbox.start_command('migrate', 'migrate', 'webhooks', '--skip-checks')
+
+
+def ends_well(child: Child) -> bool:
+    assert wait_until(lambda: not child.running, timeout=PATIENCE), child.log_tail()
+    return child.popen.returncode == 0
+
+
+def one(connection: psycopg.Connection, statement: str, *parameters: object) -> object:
+    ((value,),) = connection.execute(statement, parameters).fetchall()
+    return value
+
+
+def work(netbox: NetBox) -> dict[str, str]:
+    """Let a worker of this version do all that waits, and return what it says."""
+    with netbox.database.connect() as connection:
+        answer = netbox.run('shell', '-c', WORK.format(now=one(connection, 'SELECT now()')))
+    assert answer.returncode == 0, answer.stderr
+    return dict(line.rsplit(' ', 1) for line in answer.stdout.splitlines()[-2:])
+
+
+def of_path(receiver: Receiver, name: str) -> list[dict]:
+    return [request.json() for request in receiver.matching(lambda request: request.path.endswith(f'/{name}'))]
+
+
+def test_what_waits_in_a_log_of_1_0_0_is_delivered_in_order_after_the_upgrade(make_former, receiver):
+    netbox = make_former()
+    upgrade(netbox)
+    with netbox.database.connect() as connection:
+        connection.execute(former.RECORD, [one(connection, "SELECT id FROM dcim_site WHERE name = 'Bern'")])
+        with pytest.raises(UndefinedTable, match='webhooks_wait'):
+            connection.execute(former.CLAIM)
+
+    said = work(netbox)
+
+    # The one that is retried keeps its time; those behind it wait for it alone.
+    assert (said['put off'], said['open']) == ('1', '0')
+    got = of_path(receiver, 'Hook')
+    assert Counter(event['data']['name'] for event in got) == {'Bern': 5, 'Basel': 4, 'Genf': 3, 'Chur': 4}
+    for name in ('Bern', 'Basel', 'Genf', 'Chur'):
+        numbers = [event['sequence'] for event in got if event['data']['name'] == name]
+        assert numbers == sorted(numbers)
+    batches = [len(event['data']) for event in of_path(receiver, 'Batch') if isinstance(event['data'], list)]
+    assert batches == [4, 4, 4, 1, 1, 1, 1, 1]
+    assert len(of_path(receiver, 'Leaving')) == 16
+
+
+def test_a_sequence_goes_on_where_a_clock_is_after_the_upgrade(make_former):
+    netbox = make_former()
+    netbox.database.execute("SELECT setval('webhooks_event_sequence', 4711)")
+    upgrade(netbox)
+    with netbox.database.connect() as connection:
+        drawn = one(connection, "SELECT nextval('webhooks_event_sequence')")
+        microseconds = one(connection, "SELECT extract(epoch FROM now() - '2020-01-01 00:00Z') * 1000000")
+    assert 4711 < drawn < microseconds < 2**53
+    assert microseconds - drawn < 3_600_000_000
+
+
+def test_saves_go_on_while_it_waits_for_a_long_transaction(make_former):
+    netbox = make_former()
+    with netbox.database.connect() as long, netbox.database.connect() as other:
+        ((first,), (second,)) = other.execute('SELECT object_id FROM snapshots LIMIT 2').fetchall()
+        with long.transaction():
+            former.save(first)(long)
+            migrate = upgrading(netbox)
+            for _ in range(3):
+                assert wait_until(lambda: one(other, IS_WAITED_FOR, 'webhooks_subscription'), timeout=PATIENCE)
+                with other.transaction():
+                    # Without it, a save that waits for the long transaction would wait for ever here.
+                    other.execute("SET LOCAL lock_timeout = '20s'")
+                    former.save(second)(other)
+            assert migrate.running
+        assert ends_well(migrate)
+
+
+def test_who_would_be_in_a_deadlock_with_it_goes_on(make_former):
+    """Somebody has read webhooks, whose lock the migration wants beside that of deliveries."""
+    netbox = make_former()
+    with netbox.database.connect() as person, netbox.database.connect() as other:
+        migrate = upgrading(netbox)
+        assert wait_until(lambda: one(other, COLUMN, 'webhooks_event', 'backfill_for'), timeout=PATIENCE)
+        with person.transaction():
+            person.execute(former.LOOK)
+            assert wait_until(lambda: one(other, IS_WAITED_FOR, 'webhooks_webhook'), timeout=PATIENCE)
+            assert person.execute(former.REOPEN).rowcount == 1
+        assert ends_well(migrate)
+
+
+def test_it_can_be_killed_and_run_again(make_former):
+    netbox = make_former()
+    netbox.database.execute(INVALID)
+    with netbox.database.connect() as long, netbox.database.connect() as other:
+        with long.transaction():
+            long.execute('SELECT 1 FROM webhooks_delivery LIMIT 1')
+            migrate = upgrading(netbox)
+            assert wait_until(lambda: one(other, IS_WAITED_FOR, 'webhooks_delivery'), timeout=PATIENCE)
+            migrate.popen.kill()
+            migrate.popen.wait()
+        assert one(other, COLUMN, 'webhooks_batchitem', 'span')
+        assert not one(other, COLUMN, 'webhooks_delivery', 'span')
+
+        upgrade(netbox)
+
+        assert one(other, COLUMN, 'webhooks_delivery', 'span')
+        assert '(object_type_id, object_id, sequence)' in one(other, CHAIN)
+
+
+@pytest.mark.parametrize('rounds', [1, pytest.param(20, marks=pytest.mark.long)])
+def test_nobody_fails_and_nothing_is_lost_beside_saves_and_a_worker_of_1_0_0(make_former, receiver, rounds):
+    for _ in range(rounds):
+        netbox = make_former()
+        with netbox.database.connect() as connection:
+            rows = connection.execute('SELECT object_id FROM snapshots ORDER BY object_id').fetchall()
+            sites = [pk for (pk,) in rows]
+            before = one(connection, 'SELECT count(*) FROM webhooks_event')
+        savers = [Former(netbox.database, former.save(pk, *sites[:1])) for pk in sites[1:]]
+        others = [Former(netbox.database, work) for work in (former.turn, former.turn, former.redeliver)]
+
+        upgrade(netbox)
+
+        for one_of_them in (*savers, *others):
+            one_of_them.stop()
+        assert not [error for one_of_them in (*savers, *others) for error in one_of_them.errors]
+        assert all(one_of_them.done for one_of_them in (*savers, *others))
+        saved = sum(saver.done for saver in savers)
+        with netbox.database.connect() as connection:
+            assert one(connection, 'SELECT count(*) FROM webhooks_event') == before + saved
+            sequences = {
+                number
+                for (number,) in connection.execute(
+                    'SELECT sequence FROM webhooks_event WHERE dispatched_at IS NULL'
+                ).fetchall()
+            }
+        receiver.clear()
+        assert work(netbox)['open'] == '0'
+        got = of_path(receiver, 'Hook')
+        assert sequences <= {event['sequence'] for event in got}
+        for pk in sites:
+            numbers = [event['sequence'] for event in got if event['data']['id'] == pk]
+            assert numbers == sorted(numbers)

@@ -1,0 +1,75 @@
+"""A sequence never comes twice, whatever becomes of the database: each start of a worker sets it to the clock."""
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+from dcim.models import Site
+from django.db import connection
+from support.builders import site, subscribe
+from support.engine import arrivals, work
+from support.writers import PATIENCE, in_parallel
+
+from devstack.process import wait_until
+from devstack.receiver import Receiver
+from webhooks.models import sequence
+from webhooks.models.sequence import SEQUENCE
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+HOOK = '/hook'
+EPOCH = datetime(2020, 1, 1, tzinfo=UTC).timestamp()
+
+
+def clock() -> int:
+    return int((time.time() - EPOCH) * 1_000_000)
+
+
+def set_sequence(value: int) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute('SELECT setval(%s, %s)', [SEQUENCE, value])
+
+
+def last_value() -> int:
+    with connection.cursor() as cursor:
+        cursor.execute(f'SELECT last_value FROM {SEQUENCE}')
+        return cursor.fetchone()[0]
+
+
+def test_after_a_reinstall_a_worker_that_starts_sets_it_above_all_that_receivers_have_seen(
+    rqworker: Callable, receiver: Receiver
+):
+    subscribe(receiver.url(HOOK), Site)
+    place = site()
+    work()
+    before = clock()
+    set_sequence(1)
+    rqworker('low')
+    place.save()
+    assert wait_until(lambda: len(receiver.requests) == 2, timeout=PATIENCE)
+    (_pk, former), (_pk, later) = arrivals(receiver)
+    assert former < before <= later < clock()
+
+
+def test_a_sequence_that_is_ahead_of_the_clock_is_left_alone():
+    ahead = clock() + 3_600_000_000
+    set_sequence(ahead)
+    sequence.advance()
+    assert sequence.draw() == ahead + 1
+    set_sequence(1)
+    sequence.advance()
+    assert 1 < sequence.draw() < ahead
+
+
+def test_workers_that_start_at_once_let_no_number_be_drawn_twice():
+    set_sequence(1)
+    drawn: list[list[int]] = []
+
+    def start() -> None:
+        sequence.advance()
+        drawn.append([sequence.draw() for _ in range(50)])
+
+    in_parallel([start] * 6)
+    assert len({number for numbers in drawn for number in numbers}) == 300
+    assert all(numbers == sorted(numbers) for numbers in drawn)

@@ -1,0 +1,140 @@
+"""Changes of tables beside a NetBox that goes on: nobody waits longer than a moment, and nobody dies of a deadlock.
+
+An ALTER TABLE that waits for its lock keeps all who come after it waiting: every save of a subscribed model, until the
+slowest transaction ends. So it waits a moment only, lets them go on, and tries again. What was done before a migration
+was broken off is passed over when it is run again.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+from django.contrib.postgres.operations import AddIndexConcurrently
+from django.db import OperationalError, transaction
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.operations import AddField, CreateModel, DeleteModel
+from django.db.migrations.operations.base import Operation
+from psycopg.errors import DeadlockDetected, LockNotAvailable
+
+# Milliseconds that a lock is waited for. A step needs two at most, which is less than the second after which
+# PostgreSQL looks for deadlocks: the migration gives up first, and no save dies.
+PATIENCE = 400
+# Seconds between two tries.
+PAUSE = 0.5
+# So many tries, then a line says who is waited for.
+MANY = 10
+
+# Keeps a vacuum away and stops one that is under way, which PostgreSQL does after a second. Nobody else waits for it.
+LOCK_OUT_VACUUM = 'LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE'
+IS_VALID = 'SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)'
+OLDEST = """
+    SELECT a.pid, a.state, a.xact_start::timestamptz(0) FROM pg_stat_activity a
+    WHERE a.pid <> pg_backend_pid() AND EXISTS (
+        SELECT 1 FROM pg_locks l WHERE l.pid = a.pid AND l.granted AND l.relation = ANY(%s::regclass[])
+    )
+    ORDER BY a.xact_start LIMIT 1"""
+
+
+class Gently(Operation):
+    """Operations in one short transaction, which lock no tables but the named ones. Each does without the others."""
+
+    reversible = True
+
+    def __init__(self, models: Sequence[str], *operations: Operation) -> None:
+        self.models = models
+        self.operations = operations
+
+    def state_forwards(self, app_label: str, state: Any) -> None:
+        for operation in self.operations:
+            operation.state_forwards(app_label, state)
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        # Rendered now: it takes a while, in which nothing is to be locked.
+        states = from_state, to_state
+        _ = [state.apps for state in states]
+        to_do = [one for one in self.operations if not _is_done(one, app_label, schema_editor)]
+
+        def alter() -> None:
+            for operation in to_do:
+                operation.database_forwards(app_label, schema_editor, *states)
+
+        if to_do:
+            insist(schema_editor, alter, tables=[f'{app_label}_{name}' for name in self.models])
+
+    def database_backwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        for operation in reversed(self.operations):
+            operation.database_backwards(app_label, schema_editor, from_state, to_state)
+
+    def describe(self) -> str:
+        return '; '.join(operation.describe() for operation in self.operations)
+
+
+class BuildIndex(AddIndexConcurrently):
+    """An index that is built while everybody goes on. What a build has left that was broken off goes first."""
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        with schema_editor.connection.cursor() as cursor:
+            cursor.execute(IS_VALID, [self.index.name])
+            found = cursor.fetchone()
+        if found == (True,):
+            return
+        schema_editor.execute(f'DROP INDEX CONCURRENTLY IF EXISTS {self.index.name}')
+        super().database_forwards(app_label, schema_editor, from_state, to_state)
+
+
+def insist(editor: BaseDatabaseSchemaEditor, work: Callable[[], Any], tables: Sequence[str] = ()) -> Any:
+    """Do the work in a transaction that waits a moment only for any lock, again and again until it has all of them.
+
+    Returns what `work` returns. Tables that it alters are named: it waits for an end of their vacuums.
+    """
+    for tries in count(1):
+        try:
+            with transaction.atomic(editor.connection.alias), editor.connection.cursor() as cursor:
+                for table in tables:
+                    cursor.execute(LOCK_OUT_VACUUM.format(table))
+                cursor.execute(f'SET LOCAL lock_timeout = {PATIENCE}')
+                return work()
+        except OperationalError as error:
+            if not isinstance(error.__cause__, LockNotAvailable | DeadlockDetected):
+                raise
+        if tries % MANY == 0:
+            _tell(editor, tables)
+        time.sleep(PAUSE)
+    raise AssertionError  # never reached
+
+
+def _is_done(operation: Operation, app_label: str, editor: BaseDatabaseSchemaEditor) -> bool:
+    """Whether an earlier run has come so far. What finds nothing to do by itself is not asked."""
+    match operation:
+        case AddField():
+            found = _columns(f'{app_label}_{operation.model_name}', editor)
+            return operation.name in found
+        case CreateModel():
+            return bool(_columns(f'{app_label}_{operation.name_lower}', editor))
+        case DeleteModel():
+            return not _columns(f'{app_label}_{operation.name_lower}', editor)
+    return False
+
+
+def _columns(table: str, editor: BaseDatabaseSchemaEditor) -> set[str]:
+    """Return the names of the table's columns, none where there is no such table. Takes no lock."""
+    with editor.connection.cursor() as cursor:
+        cursor.execute(
+            'SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND NOT attisdropped', [table]
+        )
+        return {name for (name,) in cursor.fetchall()}
+
+
+def _tell(editor: BaseDatabaseSchemaEditor, tables: Sequence[str]) -> None:
+    with editor.connection.cursor() as cursor:
+        cursor.execute(OLDEST, [list(tables)])
+        for pid, state, since in cursor.fetchall():
+            sys.stderr.write(f'\n    waits for the PostgreSQL session {pid} ({state}, its transaction began {since}) ')
