@@ -121,7 +121,10 @@ class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerialize
     def validate_payload_url(self, value: str) -> str:
         return merge_url(value, self.instance.payload_url) if self.instance else value
 
-    def validate(self, data: dict[str, Any]) -> dict[str, Any]:
+    def validate(self, data: Any) -> Any:
+        # Nested in another object, `data` is the webhook that was found.
+        if self.nested:
+            return data
         if (name := data.pop('preset', None)) and self.instance:
             raise serializers.ValidationError({'preset': _('Only a new webhook begins with one.')})
         if name:

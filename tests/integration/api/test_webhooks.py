@@ -6,7 +6,7 @@ import pytest
 from core.models import ObjectType
 from dcim.models import Rack, Site
 from django.db import transaction
-from extras.models import Tag
+from extras.models import CustomField, Tag
 from support.builders import NOWHERE, site, subscribe
 from support.engine import in_thread
 from support.log import delivery, event
@@ -388,3 +388,24 @@ def test_a_deletion_waits_for_no_worker(committed, api_client):
         deletion = in_thread(lambda: api_client.delete(f'{WEBHOOKS}{webhook.pk}/'))
         deletion.join(30)
         assert not Webhook.objects.exists()
+
+
+#
+# Beside other objects
+#
+
+
+@pytest.mark.parametrize('type_', ['object', 'multiobject'])
+def test_a_custom_field_of_another_object_may_point_to_webhooks_and_to_the_log(api_client, type_):
+    place = site()
+    told = delivery(event(place), subscribe(NOWHERE, Rack))
+    for one in (told.webhook, told, told.event):
+        field = CustomField.objects.create(
+            name=one._meta.model_name, type=type_, related_object_type=ObjectType.objects.get_for_model(one)
+        )
+        field.object_types.set([ObjectType.objects.get_for_model(Site)])
+        value = [one.pk] if type_ == 'multiobject' else one.pk
+        answer = api_client.patch(f'/api/dcim/sites/{place.pk}/', {'custom_fields': {field.name: value}}, format='json')
+        assert answer.status_code == 200, answer.content
+        place.refresh_from_db()
+        assert place.custom_field_data[field.name] == value
