@@ -7,7 +7,8 @@ import django_tables2 as tables
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model
 from django.urls import NoReverseMatch, reverse
-from django.utils.html import format_html, strip_tags
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join, strip_tags
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from netbox.tables import NetBoxTable, columns
@@ -16,7 +17,7 @@ from utilities.views import get_viewname
 
 from .choices import KindChoices
 from .models import Delivery, Event, Webhook
-from .presentation import states
+from .presentation import states, waits
 from .presentation.fields import is_switch, label, shown_in
 
 ONE_LINE = {'td': {'class': 'text-nowrap'}}
@@ -29,6 +30,8 @@ def text_of(value: Any) -> Any:
 
 # One line a row: what is cut off is shown where the pointer rests.
 SHORTENED = {'td': {'class': 'text-truncate', 'style': 'max-width: 12rem', 'title': text_of}}
+
+WHOLE = {'td': {'class': 'text-break', 'style': 'min-width: 14rem'}}
 
 
 class ObjectTypeColumn(tables.Column):
@@ -63,6 +66,24 @@ def object_url(event: Event) -> str | None:
         return reverse(get_viewname(model), args=[event.object_id])
     except NoReverseMatch:
         return None
+
+
+class KindColumn(columns.ChoiceFieldColumn):
+    """What happened, and whether that was a test or a backfill."""
+
+    def render(self, record: Model, bound_column: Any, value: str) -> SafeString:
+        marks = states.marks_of(getattr(record, 'event', record))
+        marked = format_html_join('', ' <span class="badge text-bg-secondary">{}</span>', ((mark,) for mark in marks))
+        return format_html('{}{}', super().render(record, bound_column, value), marked)
+
+
+class StatusColumn(columns.ChoiceFieldColumn):
+    """The status of a delivery, and in a word why it waits."""
+
+    def render(self, record: Delivery, bound_column: Any, value: str) -> SafeString:
+        wait = waits.wait_of(record, timezone.now())
+        badge = super().render(record, bound_column, value)
+        return format_html('{} <span class="text-secondary">{}</span>', badge, wait.label) if wait else badge
 
 
 class ListColumn(tables.Column):
@@ -129,9 +150,9 @@ class WebhookTable(NetBoxTable):
 class DeliveryTable(NetBoxTable):
     id = tables.Column(verbose_name=_('ID'), linkify=True)
     uuid = tables.Column(verbose_name='UUID', linkify=True)
-    status = columns.ChoiceFieldColumn(verbose_name=_('Status'))
+    status = StatusColumn(verbose_name=_('Status'), attrs=ONE_LINE)
     webhook = tables.Column(verbose_name=_('Webhook'), linkify=True, attrs=SHORTENED)
-    kind = columns.ChoiceFieldColumn(verbose_name=_('Event'), accessor='get_kind_display', order_by='event__kind')
+    kind = KindColumn(verbose_name=_('Event'), accessor='get_kind_display', order_by='event__kind', attrs=ONE_LINE)
     object_type = ObjectTypeColumn(verbose_name=_('Object Type'), orderable=False)
     object = ChangedObjectColumn(verbose_name=_('Object'), accessor='event__object_repr', attrs=SHORTENED)
     response_status = tables.Column(verbose_name=_('Response'))
@@ -147,7 +168,7 @@ class DeliveryTable(NetBoxTable):
         verbose_name=_('Next Attempt'), accessor='next_attempt_at', order_by='due_at', attrs=ONE_LINE
     )
     finished_at = columns.DateTimeColumn(verbose_name=_('Finished'))
-    error = tables.Column(verbose_name=_('Error'), attrs=SHORTENED)
+    error = tables.Column(verbose_name=_('Error'), attrs=WHOLE)
     actions = columns.ActionsColumn(actions=(), orderable=False)
 
     class Meta(NetBoxTable.Meta):
@@ -158,8 +179,8 @@ class DeliveryTable(NetBoxTable):
             'finished_at', 'error',
         )  # fmt: skip
         default_columns = (
-            'pk', 'created', 'status', 'webhook', 'kind', 'object_type', 'object', 'response_status', 'attempt_count',
-            'last_duration', 'due_at', 'error',
+            'pk', 'created', 'status', 'error', 'webhook', 'kind', 'object_type', 'object', 'response_status',
+            'attempt_count', 'last_duration', 'due_at',
         )  # fmt: skip
 
 
@@ -168,15 +189,15 @@ class ObjectDeliveryTable(DeliveryTable):
 
     class Meta(DeliveryTable.Meta):
         default_columns = (
-            'pk', 'created', 'status', 'webhook', 'kind', 'response_status', 'attempt_count', 'last_duration', 'due_at',
-            'error',
+            'pk', 'created', 'status', 'error', 'webhook', 'kind', 'response_status', 'attempt_count', 'last_duration',
+            'due_at',
         )  # fmt: skip
 
 
 class EventTable(NetBoxTable):
     id = tables.Column(verbose_name=_('ID'), linkify=True)
     timestamp = columns.DateTimeColumn(verbose_name=_('Time'), linkify=True, timespec='milliseconds', attrs=ONE_LINE)
-    kind = columns.ChoiceFieldColumn(verbose_name=_('Event'))
+    kind = KindColumn(verbose_name=_('Event'), attrs=ONE_LINE)
     object_type = ObjectTypeColumn(verbose_name=_('Object Type'), orderable=False)
     object = ChangedObjectColumn(verbose_name=_('Object'), accessor='object_repr', attrs=SHORTENED)
     test = columns.BooleanColumn(verbose_name=_('Test'))
@@ -184,7 +205,7 @@ class EventTable(NetBoxTable):
     caused_by = ListColumn(verbose_name=_('Caused by'), orderable=False, attrs=SHORTENED)
     partial = ListColumn(verbose_name=_('Unknown keys'), orderable=False, attrs=SHORTENED)
     dispatched_at = columns.DateTimeColumn(verbose_name=_('Dispatched'))
-    error = tables.Column(verbose_name=_('Error'), attrs=SHORTENED)
+    error = tables.Column(verbose_name=_('Error'), attrs=WHOLE)
     actions = columns.ActionsColumn(actions=(), orderable=False)
 
     class Meta(NetBoxTable.Meta):

@@ -15,7 +15,7 @@ class AllowedTypeField(ContentTypeField):
     """An object type as 'app.model', of those that the setting `allowed_models` allows."""
 
     default_error_messages = {
-        'not_allowed': _('{content_type} is none of the object types that webhooks may send.'),
+        'not_allowed': _('{content_type} is not an object type that webhooks may send.'),
     }
 
     def get_queryset(self) -> QuerySet[ContentType]:

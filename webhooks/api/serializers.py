@@ -7,6 +7,7 @@ what shows it has been left out; the view says whose may be seen, by their ids i
 from typing import Any
 
 from django.db.models import Model
+from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import extend_schema_serializer
 from extras.api.serializers import NotificationGroupSerializer
@@ -20,9 +21,10 @@ from users.models import User
 from .. import object_types
 from ..choices import StatusChoices
 from ..exceptions import DefinitionError
-from ..models import Attempt, Delivery, Event, Health, Webhook
+from ..models import Attempt, Delivery, Event, Health, Webhook, querysets
 from ..permissions import RESTRICTED_OF_ATTEMPT
 from ..presentation.fields import MORE_HELP, help_of, shown_in
+from ..presentation.waits import wait_of
 from ..presets import all_presets
 from ..services import expandable
 from ..storable import is_storable
@@ -224,16 +226,23 @@ class DeliverySerializer(RestrictedSerializer):
     event = EventSerializer(nested=True, read_only=True)
     status = serializers.ChoiceField(choices=StatusChoices, read_only=True)
     next_attempt_at = serializers.DateTimeField(read_only=True, allow_null=True)
+    waiting = serializers.SerializerMethodField(help_text=_('Why a pending delivery is not sent yet.'))
     attempts = AttemptSerializer(many=True, read_only=True)
 
     class Meta:
         model = Delivery
         fields = (
             'id', 'url', 'display_url', 'display', 'uuid', 'webhook', 'event', 'event_count', 'backfill', 'status',
-            'error', 'response_status', 'attempt_count', 'next_attempt_at', 'created', 'finished_at', 'expires_at',
-            'restricted', 'attempts',
+            'error', 'response_status', 'attempt_count', 'next_attempt_at', 'waiting', 'created', 'finished_at',
+            'expires_at', 'restricted', 'attempts',
         )  # fmt: skip
         brief_fields = ('id', 'url', 'display', 'uuid', 'status', 'response_status', 'error')
+
+    def get_waiting(self, delivery: Delivery) -> str:
+        # In a list, the delivery that goes first is not looked up.
+        earlier = None if self.parent else querysets.earlier_of(delivery)
+        wait = wait_of(delivery, timezone.now(), earlier)
+        return wait.text if wait else ''
 
     def to_representation(self, delivery: Delivery) -> dict[str, Any]:
         data = super().to_representation(delivery)

@@ -6,9 +6,10 @@ from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.text import Truncator
 from django.utils.translation import gettext_lazy as _
 
 from .. import object_types
@@ -17,13 +18,14 @@ from ..engine.lanes import Busy
 from ..exceptions import DefinitionError
 from ..models import Attempt, Delivery, querysets
 from ..presentation.actions import REDELIVER, REDELIVER_SELECTED
+from ..presentation.moments import moment
+from ..presentation.states import marks_of
+from ..presentation.waits import wait_of
 from ..services import preview
 from ..storable import is_key
 from .base import EVERYWHERE, BaseAdmin, CheckedChangeList
-from .display import block, existing_objects, headers_block, moment, object_link, reason_word, word
+from .display import block, existing_objects, headers_block, object_link, reason_word, word
 from .filters import ObjectTypeFilter
-
-REASON_SHOWN = 60
 
 
 class ReadOnly:
@@ -37,8 +39,12 @@ class ReadOnly:
 
 class AttemptInline(ReadOnly, admin.TabularInline):
     model = Attempt
-    fields = ('number', 'started_at', 'took', 'outcome', 'answer')
+    fields = ('number', 'started', 'took', 'outcome', 'answer')
     readonly_fields = fields
+
+    @admin.display(description=_('Started'))
+    def started(self, attempt: Attempt) -> str:
+        return moment(attempt.started_at)
 
     @admin.display(description=_('Took'))
     def took(self, attempt: Attempt) -> str:
@@ -74,28 +80,29 @@ class DeliveryChangeList(CheckedChangeList):
 
 class DeliveryAdmin(ReadOnly, BaseAdmin):
     list_display = (
-        'created',
+        'recorded',
         'state',
+        'error',
         'webhook',
         'happened',
         'object',
         'attempt_count',
         'next_attempt',
         'response_status',
-        'reason',
     )
+    list_display_links = ('recorded',)
     list_filter = ('status', 'webhook', ObjectTypeFilter, 'backfill', 'created')
     list_per_page = 50
     show_full_result_count = False
     # Anything else would sort the whole log without an index.
-    sortable_by = ('created',)
+    sortable_by = ('recorded',)
     search_fields = ('uuid',)
     search_help_text = _('webhook-id, ID of the object, or part of its name')
     actions = ('redeliver',)
     inlines = (AttemptInline,)
     fieldsets = (
-        (None, {'fields': (('state', 'webhook', 'happened', 'object'), 'error', 'uuid')}),
-        (_('When'), {'fields': (('created', 'next_attempt', 'finished_at', 'expires_at'),)}),
+        (None, {'fields': (('state', 'webhook', 'happened', 'object'), 'waits', 'error', 'uuid')}),
+        (_('When'), {'fields': (('recorded', 'next_attempt', 'finished', 'expires'),)}),
         (_('Who'), {'fields': (('user', 'request_id', 'sequence', 'caused_by'),)}),
         (
             _('Request'),
@@ -147,21 +154,36 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     # Columns and fields
     #
 
+    @admin.display(description=_('Created'), ordering='created')
+    def recorded(self, delivery: Delivery) -> str:
+        return moment(delivery.created)
+
+    @admin.display(description=_('Finished'))
+    def finished(self, delivery: Delivery) -> str:
+        return moment(delivery.finished_at) if delivery.finished_at else ''
+
+    @admin.display(description=_('Expires'))
+    def expires(self, delivery: Delivery) -> str:
+        return moment(delivery.expires_at)
+
     @admin.display(description=_('Status'))
     def state(self, delivery: Delivery) -> SafeString:
-        return word(delivery.get_status_display(), delivery.get_status_color(), delivery.error)
+        wait = wait_of(delivery, timezone.now())
+        shown = word(delivery.get_status_display(), delivery.get_status_color(), wait.text if wait else '')
+        return format_html('{} <span class="wh-quiet">{}</span>', shown, wait.label) if wait else shown
 
-    @admin.display(description=_('Reason'))
-    def reason(self, delivery: Delivery) -> str:
-        return Truncator(delivery.error).chars(REASON_SHOWN)
+    @admin.display(description=_('Why it waits'))
+    def waits(self, delivery: Delivery) -> SafeString | str:
+        wait = wait_of(delivery, timezone.now(), querysets.earlier_of(delivery))
+        if wait is None or wait.earlier is None:
+            return wait.text if wait else ''
+        page = reverse('admin:webhooks_delivery_change', args=[wait.earlier.pk])
+        return format_html('{} <a href="{}">{}</a>', wait.text, page, _('Show it'))
 
     @admin.display(description=_('Event'))
     def happened(self, delivery: Delivery) -> str:
         words = [object_types.name_of(delivery.object_type), delivery.get_kind_display().lower()]
-        if delivery.event.test:
-            words.append(_('(test)'))
-        if delivery.backfill:
-            words.append(_('(backfill)'))
+        words += [f'({mark.lower()})' for mark in marks_of(delivery.event)]
         return ' '.join(map(str, words))
 
     @admin.display(description=_('Object'))
@@ -171,9 +193,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
 
     @admin.display(description=_('Next attempt'))
     def next_attempt(self, delivery: Delivery) -> str:
-        if delivery.next_attempt_at:
-            return moment(delivery.next_attempt_at)
-        return _('after an earlier change') if delivery.status == StatusChoices.PENDING else ''
+        return moment(delivery.next_attempt_at) if delivery.next_attempt_at else ''
 
     @admin.display(description=_('User'))
     def user(self, delivery: Delivery) -> str:

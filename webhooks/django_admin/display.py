@@ -2,26 +2,20 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model
 from django.urls import NoReverseMatch, reverse
-from django.utils.formats import date_format
 from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
-from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
 from ..choices import StatusChoices
 from ..models import Delivery, Webhook
+from ..presentation.moments import moment
 
 Objects = Mapping[tuple[int, int], Model]
-
-
-def moment(when: datetime) -> str:
-    return date_format(localtime(when), 'DATETIME_FORMAT')
 
 
 def last_call(webhook: Webhook) -> str:

@@ -38,8 +38,10 @@ from ..presentation.actions import (
     DISABLE,
     ENABLE,
     MOVES,
+    PAUSE,
     PAUSE_BACKFILL,
     REDELIVER_FAILED,
+    RESUME,
     RESUME_BACKFILL,
     SEND_ALL,
     SEND_LATEST,
@@ -47,7 +49,7 @@ from ..presentation.actions import (
 )
 from ..presentation.fields import GROUPS, Group, Row
 from ..presets import all_presets
-from ..services import backfill, banners, preview, secret_rotation, trial, waiting
+from ..services import backfill, banners, preview, secret_rotation, switching, trial, waiting
 from ..ui import history
 from . import custom_fields
 from .base import EVERYWHERE, BaseAdmin, or_explain
@@ -74,7 +76,17 @@ class WebhookAdmin(BaseAdmin):
     list_select_related = ('health',)
     search_fields = ('name', 'description')
     filter_horizontal = ('ignore_users', 'notification_groups')
-    actions = ('enable', 'disable', 'send_test', 'redeliver_failed', 'send_all', 'send_latest', 'delete_selected')
+    actions = (
+        'enable',
+        'disable',
+        'pause',
+        'resume',
+        'send_test',
+        'redeliver_failed',
+        'send_all',
+        'send_latest',
+        'delete_selected',
+    )
     readonly_fields = ('state', 'backfill_progress', 'last_day')
     #
     # List
@@ -85,13 +97,12 @@ class WebhookAdmin(BaseAdmin):
         return lookup.partition('__')[0] not in MASKED and super().lookup_allowed(lookup, value, request)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Webhook]:
-        return super().get_queryset(request).prefetch_related('object_types')
+        return states.with_states(super().get_queryset(request)).prefetch_related('object_types')
 
     @admin.display(description=_('State'))
     def state(self, webhook: Webhook) -> SafeString:
-        state, reason = states.state_of(webhook), last_call(webhook)
-        short = Truncator(reason).chars(CHARACTERS_SHOWN)
-        return format_html('{} <span class="wh-quiet">{}</span>', word(state.label, state.color, reason), short)
+        state = states.state_of(webhook)
+        return format_html('{} <span class="wh-quiet">{}</span>', word(state.label, state.color), last_call(webhook))
 
     @admin.display(description=history.DAY.title)
     def last_day(self, webhook: Webhook) -> SafeString:
@@ -123,25 +134,27 @@ class WebhookAdmin(BaseAdmin):
 
     @admin.action(description=ENABLE.label)
     def enable(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
-        self._switch(request, queryset, enabled=True)
+        count = _switch(queryset, enabled=True)
+        text = ngettext('%d webhook enabled.', '%d webhooks enabled.', count)
+        self.message_user(request, text % count, messages.SUCCESS)
 
     @admin.action(description=DISABLE.label)
     def disable(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
-        self._switch(request, queryset, enabled=False)
+        count = _switch(queryset, enabled=False)
+        text = ngettext('%d webhook disabled.', '%d webhooks disabled.', count)
+        self.message_user(request, text % count, messages.SUCCESS)
 
-    @transaction.atomic
-    def _switch(self, request: HttpRequest, queryset: QuerySet[Webhook], *, enabled: bool) -> None:
-        """Save each by itself: that is what the change log and the subscriptions listen to."""
-        webhooks = list(queryset.exclude(enabled=enabled))
-        for webhook in webhooks:
-            webhook.snapshot()
-            webhook.enabled = enabled
-            webhook.save()
-        if enabled:
-            text = ngettext('%d webhook enabled.', '%d webhooks enabled.', len(webhooks))
-        else:
-            text = ngettext('%d webhook disabled.', '%d webhooks disabled.', len(webhooks))
-        self.message_user(request, text % len(webhooks), messages.SUCCESS)
+    @admin.action(description=PAUSE.label, location=EVERYWHERE)
+    def pause(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
+        count = _switch(queryset, paused=True)
+        text = ngettext('%d webhook paused.', '%d webhooks paused.', count)
+        self.message_user(request, text % count, messages.SUCCESS)
+
+    @admin.action(description=RESUME.label, location=EVERYWHERE)
+    def resume(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
+        count = _switch(queryset, paused=False)
+        text = ngettext('%d webhook resumed.', '%d webhooks resumed.', count)
+        self.message_user(request, text % count, messages.SUCCESS)
 
     @admin.action(description=TEST.label, location=EVERYWHERE)
     def send_test(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
@@ -321,3 +334,12 @@ class WebhookAdmin(BaseAdmin):
 def _fieldset(group: Group, webhook: Webhook, absent: Container[str | Row], filled: Container[str]) -> tuple:
     rows = [row.names if isinstance(row, Row) else row for row in group.rows if row not in absent]
     return group.title, {'fields': rows, 'classes': () if group.is_open(webhook, filled) else ('collapse',)}
+
+
+@transaction.atomic
+def _switch(queryset: QuerySet[Webhook], **wanted: bool) -> int:
+    """Return how many were otherwise."""
+    webhooks = list(queryset.exclude(**wanted))
+    for webhook in webhooks:
+        switching.switch(webhook, **wanted)
+    return len(webhooks)

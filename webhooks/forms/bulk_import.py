@@ -30,6 +30,7 @@ from .masked import MaskedFieldsMixin
 
 JSON_TYPES = str | int | float | list | dict
 MISSING = object()
+UNREADABLE = _('Record %(number)d cannot be read: enter the names of fields, each with its value.')
 # Of one record.
 MAX_NODES = 100_000
 # Where NetBox's form takes what is imported from, if not from the text.
@@ -59,7 +60,7 @@ class ImportedTextForm(BulkImportForm):
             raise ValidationError(_('This cannot be read: %(error)s'), params={'error': error}) from None
         for number, record in enumerate(self.cleaned_data.get('data', ()), start=1):
             if not _is_record(record):
-                raise ValidationError(_('Record %(number)d is none.'), params={'number': number})
+                raise ValidationError(UNREADABLE, params={'number': number})
             for name, value in record.items():
                 if not is_storable([name, value]):
                     reason = _('Record %(number)d %(name)s: it holds a character that cannot be stored.')
@@ -92,7 +93,7 @@ class ObjectTypesField(forms.ModelMultipleChoiceField):
         allowed = object_types.by_label()
         if unknown := [label for label in labels if label not in allowed]:
             raise ValidationError(
-                _('%(label)s is none of the object types that webhooks may send.'), params={'label': unknown[0]}
+                _('%(label)s is not an object type that webhooks may send.'), params={'label': unknown[0]}
             )
         return [allowed[label] for label in labels]
 

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from django import forms
-from django.utils.formats import date_format
-from django.utils.timezone import localtime
 from django.utils.translation import gettext_lazy as _
 from utilities.forms.rendering import FieldSet, InlineFields
 
 from .. import object_types, presets
 from ..exceptions import DefinitionError
 from ..presentation.fields import EXAMPLES, GROUPS, KINDS, NAMES, Group, Row, help_of, shown_in
+from ..presentation.states import both_sign
 from ..services import expandable
 from .masked import MaskedFieldsMixin
 from .secret import SecretFieldsMixin
@@ -38,6 +37,8 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
         """Fill in what a new webhook begins with. What is given, as the address of the page does, goes before it."""
         begun = dict.fromkeys(KINDS, True) if given.keys().isdisjoint(KINDS) else {}
         self.chosen_preset = presets.all_presets().get(str(given.get('preset')))
+        # What the presets are for verifies no signature.
+        begun['generate_secret'] = not self.chosen_preset
         if self.chosen_preset:
             begun |= self.chosen_preset.fields
             self.fields['payload_url'].widget.attrs['placeholder'] = self.chosen_preset.url
@@ -54,9 +55,8 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
         facts = [_('One is stored. Leave blank to keep it; enter or generate another one to replace it.')]
         if self.instance.public_key:
             facts.append(_('Receivers verify with the public key {key}.').format(key=self.instance.public_key))
-        if self.instance.is_previous_secret_valid:
-            until = date_format(localtime(self.instance.previous_secret_expires), 'DATETIME_FORMAT')
-            facts.append(_('The one before it signs too until {until}.').format(until=until))
+        if told := both_sign(self.instance):
+            facts.append(told)
         return ' '.join(str(fact) for fact in facts)
 
 

@@ -48,7 +48,9 @@ class SecretFieldsMixin(forms.ModelForm):
     """Of a webhook's form: what is generated is in `generated_secret` afterwards, to be shown once."""
 
     generate_secret = forms.BooleanField(
-        label=_('Generate a secret'), required=False, help_text=_('It is shown once, after saving.')
+        label=_('Generate a secret'),
+        required=False,
+        help_text=_('It is shown once, after saving. Not needed where you enter a secret.'),
     )
     clear_secret = forms.BooleanField(
         label=_('Remove the secret'), required=False, help_text=_('Requests are no longer signed.')
@@ -58,12 +60,16 @@ class SecretFieldsMixin(forms.ModelForm):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.generated_secret = ''
+        # Of a new webhook. What is entered takes its place.
+        self._is_generated_by_default = not self.instance.pk
         self._stored_secret: Sealed = self.instance.secret
 
     def clean(self) -> dict[str, Any]:
         super().clean()
         cleaned = self.cleaned_data
-        if len([name for name in WISHES if name in self.changed_data]) > 1:
+        if self._is_generated_by_default and cleaned.get('secret'):
+            cleaned['generate_secret'] = False
+        if len([name for name in WISHES if name in self.changed_data and cleaned.get(name)]) > 1:
             self.add_error('secret', _('Enter a secret, generate one or remove it: only one of them.'))
         elif cleaned.get('generate_secret'):
             cleaned['secret'] = self.generated_secret = signing.generate()

@@ -5,7 +5,27 @@ What a row points to is fetched once the page is cut out, not joined: a join is 
 
 from django.db.models import Prefetch, QuerySet
 
-from . import Attempt, Delivery, Event
+from . import Attempt, Delivery, Event, Webhook
+
+# The first open delivery that tells of an earlier change of an object of the delivery. Of each object one is looked up.
+EARLIER = """
+    SELECT first.id AS id FROM (
+        SELECT webhook_id, object_type_id, object_id, sequence FROM webhooks_delivery
+        WHERE id = %(id)s AND event_count = 1
+        UNION ALL
+        SELECT webhook_id, object_type_id, object_id, sequence FROM webhooks_batchitem
+        WHERE delivery_id = %(id)s AND open
+    ) own CROSS JOIN LATERAL (
+        (SELECT d.id, d.sequence FROM webhooks_delivery d
+         WHERE d.webhook_id = own.webhook_id AND d.object_type_id = own.object_type_id AND d.object_id = own.object_id
+           AND d.status IN ('pending', 'sending') AND d.event_count = 1 AND d.sequence < own.sequence
+         ORDER BY d.sequence LIMIT 1)
+        UNION ALL
+        (SELECT i.delivery_id, i.sequence FROM webhooks_batchitem i
+         WHERE i.webhook_id = own.webhook_id AND i.object_type_id = own.object_type_id AND i.object_id = own.object_id
+           AND i.open AND i.sequence < own.sequence
+         ORDER BY i.sequence LIMIT 1)
+    ) first ORDER BY first.sequence LIMIT 1"""
 
 LONG_COLUMNS = ('data', 'expanded', 'snapshot', 'prechange', 'snapshots', 'request')
 
@@ -16,11 +36,17 @@ def events() -> QuerySet[Event]:
 
 
 def deliveries() -> QuerySet[Delivery]:
-    """Return deliveries with their webhook and event, in three queries."""
-    return Delivery.objects.prefetch_related('webhook', Prefetch('event', events()))
+    """Return deliveries with their event, and with what says why they wait, in three queries."""
+    webhooks = Webhook.objects.select_related('health', 'backfill')
+    return Delivery.objects.prefetch_related(Prefetch('webhook', webhooks), Prefetch('event', events()))
 
 
 def listed_deliveries() -> QuerySet[Delivery]:
     """Return deliveries as the lists show them: with `last_attempts`, a list of the last attempt, if there is one."""
     last = Attempt.objects.order_by('delivery_id', '-pk').distinct('delivery_id').only('delivery', 'duration')
     return deliveries().prefetch_related(Prefetch('attempts', last, to_attr='last_attempts'))
+
+
+def earlier_of(delivery: Delivery) -> Delivery | None:
+    """Return the open delivery that is first in the line of the delivery's objects, None where that is itself."""
+    return next(iter(Delivery.objects.raw(EARLIER, {'id': delivery.pk})), None)

@@ -24,6 +24,7 @@ from ..security import signing
 from ..validation.headers import MOVED, mask_headers
 from ..validation.moved import is_moved
 from .concurrent import ConcurrentModel
+from .exported import ExportedModel
 from .fields import SealedField, UrlField
 
 ANY_TEMPLATE = """
@@ -33,7 +34,7 @@ ANY_TEMPLATE = """
 SEALED_FIELDS = ('secret', 'previous_secret', 'additional_headers')
 
 
-class Webhook(ConcurrentModel, NetBoxModel):
+class Webhook(ExportedModel, ConcurrentModel, NetBoxModel):
     """An endpoint, what it is told of, and how it is called. What happened to it is in Health."""
 
     name = models.CharField(_('name'), max_length=150, unique=True)

@@ -29,10 +29,13 @@ REPLAY = Action(
     'history',
     _('Redeliver Past Events'),
     _(
-        'What the receiver has not had goes out as itself; a delivery that it has had becomes a new one, so that it '
-        'acts on it.'
+        'Sends again what was to be sent in a range of time. What failed goes out with its old webhook-id. What was '
+        'delivered goes out with a new webhook-id: a receiver that ignores what it has had before acts on it again. '
+        'Each request shows the object as it was at that change, not as it is now.'
     ),
 )
+PAUSE = Action('pause', _('Pause'), 'change', 'pause')
+RESUME = Action('resume', _('Resume'), 'change', 'play')
 SEND_WAITING = Action(
     'send_waiting',
     _('Send what waits'),

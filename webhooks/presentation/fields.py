@@ -46,12 +46,12 @@ GROUPS = (
     Group(
         _('Webhook'),
         (
-            'name', 'object_types', Row(KINDS, _('Events'), _('Choose at least one.')), 'payload_url', 'secret',
-            *SECRET_WISHES,
+            'name', 'description', 'object_types', Row(KINDS, _('Events'), _('Choose at least one.')), 'payload_url',
+            'secret', *SECRET_WISHES,
         ),
         is_folded=False,
     ),
-    Group(_('State and Description'), (Row(('enabled', 'paused'), _('State')), 'description', 'tags')),
+    Group(_('State and Tags'), (Row(('enabled', 'paused'), _('State')), 'tags')),
     Group(_('Only Some Changes'), ('conditions', 'ignore_users')),
     Group(
         _('Request and Body'),
@@ -76,8 +76,24 @@ EXAMPLES = {
     'conditions': '{"attr": "status.value", "value": "active"}',
 }
 
-# Of fields to which the model says nothing.
+# Of fields to which the model says nothing, or too little.
 MORE_HELP = {
+    'conditions': _(
+        'Only changes that meet these conditions are sent. JSON, as in event rules. Sites that became active: '
+        '{"and": [{"attr": "status", "op": "changed"}, {"attr": "status.value", "value": "active"}]}'
+    ),
+    'expand': _(
+        'The body shows related objects in brief: an ID, a name, a URL. Enter the keys of those that it is to show '
+        'with all their fields, separated by commas. For interfaces: device, device.site'
+    ),
+    'include_components': _(
+        'For devices, modules and virtual machines: a change of one of their interfaces, ports or addresses is sent '
+        'as an update of the device. Without it, only changes of the device itself are.'
+    ),
+    'max_attempts': _(
+        'How often a delivery is sent until it is answered with success: after 5 seconds, 30 seconds, 2, 10 minutes, '
+        '1, 3 and then every 6 hours. After the last attempt it has failed. 1: it is not sent again by itself.'
+    ),
     'http_content_type': _('The header Content-Type: what the body is.'),
     'payload_format': _('The shape of the body, where there is no template.'),
     'client_cert_path': _('For an endpoint that asks for a certificate. The file may hold the key as well.'),
@@ -103,6 +119,7 @@ LEFT_OUT = {
     },
     'form': {},
     'import': {},
+    'export': {'secret': 'encrypted'},
     'filters': {
         'payload_url': _MASKED,
         'additional_headers': _MASKED,

@@ -8,6 +8,7 @@ backfill         everything is sent as it is now: started, paused, resumed, canc
 trial            a test event is sent at once
 preview          the request that would be sent is shown
 expandable       which keys a webhook may have expanded
+switching        a webhook is enabled or disabled, paused or resumed
 secret_rotation  a new secret is put in use, and shown once
 builtin_import   NetBox's own webhooks become ours
 failed_jobs      failed deliveries are RQ's failed jobs

@@ -2,14 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
-from django.contrib.contenttypes.models import ContentType
 from django.utils import timezone
 from django.utils.timesince import timesince
-from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
-from extras.models import EventRule
 
 from .. import conf
 from ..constants import GONE
@@ -20,6 +17,7 @@ from ..models.fields import Sealed
 from ..outbox import queue
 from ..presentation import actions, states
 from ..presentation.actions import Action
+from ..presentation.moments import moment
 from . import waiting
 
 # What waits is mentioned once it has waited so long.
@@ -81,7 +79,7 @@ def _until_it_expires(webhook: Webhook) -> str:
     return _(
         'Deliveries fail because of it until {until}, when it is no longer needed. Change the secret once more, or put '
         'the key with which it was stored back into the setting encryption_keys.'
-    ).format(until=_moment(webhook.previous_secret_expires))
+    ).format(until=moment(webhook.previous_secret_expires))
 
 
 def _state(webhook: Webhook) -> Iterator[Banner]:
@@ -94,7 +92,7 @@ def _state(webhook: Webhook) -> Iterator[Banner]:
             'warning',
             'pause-circle-outline',
             states.PAUSED.label,
-            _('Changes are recorded and held, and sent when the pause ends. Edit it to end the pause.'),
+            _('Changes are recorded and held, and sent when the webhook is resumed.'),
         )
     elif health and health.suspended_since:
         yield _suspended(health)
@@ -108,7 +106,7 @@ def _gone(health: Health) -> Banner:
         _(
             'It answered “410 Gone” on {when}: it does not want to be called again. No change is recorded for this '
             'webhook since then. When the endpoint is back, or the URL is corrected, edit the webhook to enable it.'
-        ).format(when=_moment(health.last_attempt_at)),
+        ).format(when=moment(health.last_attempt_at)),
     )
 
 
@@ -133,18 +131,18 @@ def _suspended(health: Health) -> Banner:
             'Its endpoint cannot be reached since {since}: {error}. The next try is at {probe}; what waits is sent as '
             'soon as it answers, and nothing needs to be done here. To try at once, send a test, or save the webhook.'
         ).format(
-            since=_moment(health.suspended_since), error=health.last_error.rstrip('.'), probe=_moment(health.probe_at)
+            since=moment(health.suspended_since), error=health.last_error.rstrip('.'), probe=moment(health.probe_at)
         ),
     )
 
 
 def _subscription(webhook: Webhook) -> Iterator[Banner]:
-    if webhook.object_types.exists() or _is_in_a_rule(webhook):
+    if states.is_used(webhook):
         return
     yield Banner(
         'warning',
         'help-circle-outline',
-        _('Nothing is sent'),
+        states.UNUSED.label,
         _(
             'This webhook has no object types, and no enabled event rule sends with it. Edit it to choose object '
             'types, or choose it in an event rule.'
@@ -163,11 +161,6 @@ def _conditions(webhook: Webhook) -> Iterator[Banner]:
                 'met: changes are not sent, nor are they sent later. Edit the conditions so that they are decided.'
             ).format(count=conditions.TIME_OUTS),
         )
-
-
-def _is_in_a_rule(webhook: Webhook) -> bool:
-    rules = EventRule.objects.filter(action_object_type=ContentType.objects.get_for_model(Webhook))
-    return rules.filter(action_object_id=webhook.pk, enabled=True).exists()
 
 
 def _installation(webhook: Webhook) -> Iterator[Banner]:
@@ -215,8 +208,3 @@ def _no_worker() -> Banner:
         _('No worker is running'),
         text.format(queue=settings.queue, worker=settings.worker),
     )
-
-
-def _moment(when: datetime) -> str:
-    """As NetBox shows the time."""
-    return localtime(when).replace(tzinfo=None).isoformat(' ', 'seconds')

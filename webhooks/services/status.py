@@ -90,5 +90,4 @@ def _suspects(url: str, found: Backlog) -> Line:
 
 
 def _failed(url: str, found: Backlog) -> Line:
-    text = _('Why they failed, and how to redeliver them')
-    return Line(_('Failed deliveries'), url, intcomma(found.failed), 'red' if found.failed else 'green', text)
+    return Line(_('Failed deliveries'), url, intcomma(found.failed), 'red' if found.failed else 'green')

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from django.utils.translation import gettext_lazy as _
 from netbox.object_actions import ObjectAction
+from utilities.permissions import get_permission_for_model
 
-from ..models import Delivery
+from ..models import Delivery, Webhook
 from ..presentation import actions
-from ..presentation.actions import Action
+from ..presentation.actions import STILL_OPEN, Action
 
 
 class Button(ObjectAction):
@@ -22,7 +24,7 @@ class Button(ObjectAction):
 
     @classmethod
     def get_context(cls, context: Any, obj: Any) -> dict[str, Any]:
-        return {'csrf_token': context.get('csrf_token'), 'icon': cls.action.icon}
+        return {'csrf_token': context.get('csrf_token'), 'icon': cls.action.icon, 'name': cls.action.name}
 
 
 class PostButton(Button):
@@ -40,7 +42,23 @@ class Redeliver(PostButton):
 
     @classmethod
     def get_context(cls, context: Any, obj: Delivery) -> dict[str, Any]:
-        return super().get_context(context, obj) | {'disabled': obj.is_open}
+        return super().get_context(context, obj) | {'disabled': STILL_OPEN if obj.is_open else ''}
+
+
+class Pause(PostButton):
+    action = actions.PAUSE
+
+    @classmethod
+    def render(cls, context: Any, obj: Webhook, **kwargs: Any) -> str:
+        return '' if obj.paused else super().render(context, obj, **kwargs)
+
+
+class Resume(PostButton):
+    action = actions.RESUME
+
+    @classmethod
+    def render(cls, context: Any, obj: Webhook, **kwargs: Any) -> str:
+        return super().render(context, obj, **kwargs) if obj.paused else ''
 
 
 class Replay(Button):
@@ -57,6 +75,20 @@ class Backfill(Button):
 
 class RotateSecret(Button):
     action = actions.ROTATE_SECRET
+
+
+class More(ObjectAction):
+    """A menu of the actions that are rarely needed."""
+
+    label = _('More')
+    template_name = 'webhooks/buttons/menu.html'
+    members = (SendWaiting, Replay, Backfill, RotateSecret)
+
+    @classmethod
+    def get_context(cls, context: Any, obj: Webhook) -> dict[str, Any]:
+        user = context['request'].user
+        allowed = [one for one in cls.members if user.has_perm(get_permission_for_model(obj, one.action.permission))]
+        return {'entries': [(one.get_url(obj), one.action) for one in allowed]}
 
 
 class BulkRedeliver(Button):

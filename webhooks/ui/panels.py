@@ -10,10 +10,12 @@ from netbox.ui import attrs, panels
 from utilities.object_types import object_type_name
 
 from ..choices import StatusChoices
-from ..models import Event
+from ..models import Delivery, Event, querysets
 from ..presentation import actions, progress
 from ..presentation.actions import Action
 from ..presentation.fields import GROUPS, Group, field, is_switch, label, shown_in
+from ..presentation.states import both_sign
+from ..presentation.waits import wait_of
 from ..tables import object_url, state_badge
 from . import history
 
@@ -47,11 +49,11 @@ class StateAttr(attrs.TextAttr):
         return state_badge(obj)
 
 
-class SecretAttr(attrs.TextAttr):
-    """A sealed text, as its mask."""
+class SecretAttr(LinesAttr):
+    """The secret as its mask, and until when the one before it signs as well."""
 
     def get_value(self, obj: Any) -> str:
-        return str(super().get_value(obj))
+        return '\n'.join(filter(None, (str(super().get_value(obj)), both_sign(obj))))
 
 
 class ConditionsPanel(panels.JSONPanel):
@@ -75,7 +77,7 @@ SHOWN = {
     'object_types': ObjectTypesAttr('object_types', label=label('object_types')),
     'payload_url': attrs.TextAttr('masked_url', label=label('payload_url'), style=MONOSPACE),
     'additional_headers': LinesAttr('masked_headers', label=label('additional_headers'), style='font-monospace'),
-    'secret': SecretAttr('secret', label=label('secret'), style=MONOSPACE),
+    'secret': SecretAttr('secret', label=label('secret')),
     'expand': ListAttr('expand', label=label('expand'), style='text-break'),
     'timeout': TimeoutAttr('timeout', label=label('timeout')),
     'rate_limit': attrs.TextAttr('rate_limit', label=label('rate_limit'), format_string=_('{} a second')),
@@ -195,10 +197,21 @@ class ChangedObjectAttr(attrs.TemplatedAttr):
         return {**super().get_context(obj, attr, value, context), 'url': object_url(obj)}
 
 
+class StatusAttr(attrs.TemplatedAttr):
+    """The status of a delivery, and why it waits."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, template_name='webhooks/attrs/status.html', **kwargs)
+
+    def get_context(self, obj: Delivery, attr: str, value: Any, context: dict) -> dict[str, Any]:
+        wait = wait_of(obj, timezone.now(), querysets.earlier_of(obj) if obj.is_open else None)
+        return {**super().get_context(obj, attr, value, context), 'wait': wait}
+
+
 class DeliveryPanel(panels.ObjectAttributesPanel):
     title = _('Delivery')
 
-    status = attrs.ChoiceAttr('status', label=_('Status'))
+    status = StatusAttr('status', label=_('Status'))
     error = attrs.TextAttr('error', label=_('Error'), style='text-break')
     kind = attrs.ChoiceAttr('kind', label=_('Event'))
     webhook = attrs.RelatedObjectAttr('webhook', linkify=True, label=_('Webhook'))

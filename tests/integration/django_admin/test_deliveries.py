@@ -1,5 +1,6 @@
 """The log of deliveries in the admin."""
 
+import re
 import uuid
 from datetime import timedelta
 
@@ -23,6 +24,7 @@ from users.models import User
 
 from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Webhook
+from webhooks.presentation.moments import moment
 
 # In one transaction that is rolled back, but for those that ask for `committed`.
 pytestmark = pytest.mark.usefixtures('saves')
@@ -54,11 +56,11 @@ class TestDeliveryList:
 
     def test_it_shows_why_and_when(self, client):
         due = timezone.now() + timedelta(hours=1)
-        delivery(event(site()), error='', status=StatusChoices.PENDING, due_at=None)
-        delivery(event(site()), error='HTTP 503 of the tests', status=StatusChoices.PENDING, due_at=due)
+        error = 'HTTP 503 of the tests, ' + 'and more ' * 20
+        delivery(event(site()), error=error, status=StatusChoices.PENDING, due_at=due)
         page = client.get(DELIVERIES).content.decode()
-        assert 'after an earlier change' in page
-        assert 'HTTP 503 of the tests' in page
+        assert error.strip() in page
+        assert moment(due) in page
 
     def test_a_test_is_marked(self, client):
         delivery(event(site(), test=True))
@@ -145,6 +147,13 @@ class TestDeliveryPage:
     def test_a_delivery_without_an_attempt_has_its_page(self, client):
         of = delivery(event(site()), attempts=0, status=StatusChoices.PENDING, error='', response_status=None)
         assert client.get(page_of(of)).status_code == 200
+
+    def test_each_time_is_shown_in_the_same_form(self, client):
+        of = delivery(event(site()), attempts=2, finished_at=timezone.now())
+        for address, count in ((DELIVERIES, 1), (page_of(of), 5)):
+            page = client.get(address).content.decode()
+            assert len(re.findall(r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d', page)) == count
+            assert not re.search(r'[ap]\.m\.|midnight|noon', page)
 
     def test_nothing_can_be_changed(self, client):
         of = delivery(event(site()))

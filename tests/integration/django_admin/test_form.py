@@ -111,7 +111,6 @@ class TestAdding:
             ('ca_file_path', {'ca_file_path': '/etc/ssl/ca.pem', 'ssl_verification': None}),
             ('client_key_path', {'client_key_path': '/etc/ssl/key.pem'}),
             ('secret', {'secret': 'whsec_short'}),
-            ('secret', {'secret': SECRET, 'generate_secret': 'on'}),
             ('secret', {'secret': MASK}),
         ],
     )
@@ -201,6 +200,12 @@ class TestSecret:
         assert webhook.secret.reveal() not in ' '.join(messages)
         assert webhook.secret.reveal() not in str(dict(client.session))
         assert webhook.secret.reveal() in client.get(page_of(webhook)).content.decode()
+
+    def test_of_a_new_webhook_one_is_generated_unless_one_is_entered(self, client):
+        assert client.get(ADD).context['adminform'].form['generate_secret'].value() is True
+        assert client.get(f'{ADD}?preset=slack').context['adminform'].form['generate_secret'].value() is False
+        client.post(ADD, filled(generate_secret='on', secret=SECRET))
+        assert Webhook.objects.get().secret.reveal() == SECRET
 
     def test_a_secret_generated_with_a_new_webhook_is_shown(self, client):
         response = client.post(ADD, filled(generate_secret='on'), follow=True)

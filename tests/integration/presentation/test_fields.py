@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+import yaml
 from dcim.models import Site
 from django.contrib.admin.utils import flatten_fieldsets
 from support.admin_browser import ADD, page_of
@@ -42,6 +43,10 @@ def on_cards() -> Iterable[str]:
     return {name for card in panels.cards() for name in card._attrs}
 
 
+def exported() -> Iterable[str]:
+    return yaml.safe_load(subscribe(NOWHERE, Site).to_yaml())[0]
+
+
 def in_docs() -> Iterable[str]:
     """Return what is named in the first cells of the docs' table of fields."""
     table = CONFIGURATION.read_text().partition('| field | default |')[2].partition('\n\n')[0]
@@ -62,6 +67,7 @@ PLACES = {
     'form': lambda: WebhookForm().fields,
     'bulk edit': lambda: WebhookBulkEditForm.base_fields,
     'import': lambda: WebhookImportForm.base_fields,
+    'export': exported,
     'filters': filters,
     'list': lambda: tables.WebhookTable.base_columns,
     'cards': on_cards,
@@ -146,7 +152,7 @@ def test_a_copy_has_the_kinds_of_what_it_is_a_copy_of(admin_pages):
 @pytest.mark.parametrize(
     ('changed', 'title'),
     [
-        ({'paused': True}, 'State and Description'),
+        ({'paused': True}, 'State and Tags'),
         ({'conditions': {'attr': 'name', 'value': 'x'}}, 'Only Some Changes'),
         ({'additional_headers': 'X-Env: prod'}, 'Request and Body'),
         ({'ordered': False}, 'Retries and Limits'),

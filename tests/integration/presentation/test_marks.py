@@ -77,6 +77,13 @@ class TestBackfill:
         assert rows(page) == [sent.pk]
         assert 'name="test"' in page.content.decode()
 
+    def test_both_lists_mark_it_beside_what_happened(self, admin_pages, told, changed):
+        for name in ('deliveries', 'events'):
+            table = admin_pages.get(f'{PAGES}/{name}/').context['table']
+            cells = {row.record.pk: str(row.get_cell('kind')) for row in table.rows}
+            marked = [pk for pk, cell in cells.items() if '>Backfill</span>' in cell]
+            assert marked == [told.pk if name == 'deliveries' else told.event_id]
+
     def test_the_page_of_a_delivery(self, admin_pages, told):
         assert admin_pages.get(told.get_absolute_url()).content.decode().count('>Backfill<') >= 2
 
@@ -85,6 +92,13 @@ class TestBackfill:
         assert [one.pk for one in page.context['cl'].result_list] == [told.pk]
         assert 'updated (backfill)' in page.content.decode()
         assert '(backfill)' not in admin_pages.get(f'{DELIVERIES}?backfill__exact=0').content.decode()
+
+
+def test_a_test_is_marked_in_the_lists(admin_pages, webhook, changed):
+    sent = delivery(event(site(), test=True), webhook)
+    for name, marked in (('deliveries', sent.pk), ('events', sent.event_id)):
+        table = admin_pages.get(f'{PAGES}/{name}/').context['table']
+        assert [row.record.pk for row in table.rows if '>Test</span>' in str(row.get_cell('kind'))] == [marked]
 
 
 class TestCauses:

@@ -64,7 +64,7 @@ class TestFigures:
         assert lines(text_of(admin_pages)) == {
             'Workers': 'None is running Nothing is sent: start netbox-rq.',
             'Waiting': '1 delivery, 1 change that no worker has looked at yet; the oldest for 3 hours',
-            'Failed deliveries': '2 Why they failed, and how to redeliver them',
+            'Failed deliveries': '2',
             'Suspended webhooks': '1',
         }
 
@@ -127,7 +127,7 @@ class TestWhoSeesIt:
         grant(Webhook, 'view', name='Another')
         shown = lines(text_of(clerk_pages))
         assert (shown['Waiting'], shown['Suspended webhooks']) == ('0 deliveries', '0')
-        assert shown['Failed deliveries'].startswith('0 ')
+        assert shown['Failed deliveries'] == '0'
 
 
 class TestRedelivering:

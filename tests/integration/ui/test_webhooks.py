@@ -4,9 +4,11 @@ import json
 import re
 
 import pytest
+import yaml
 from core.models import ObjectChange, ObjectType
 from dcim.models import Site
 from django.contrib.contenttypes.models import ContentType
+from django.contrib.messages import get_messages
 from django_rq import get_queue
 from extras.models import NotificationGroup, Tag
 from netbox.registry import registry
@@ -18,6 +20,7 @@ from utilities.testing import TableTestCases, ViewTestCases, create_tags
 
 from webhooks import tables
 from webhooks.models import Delivery, Event, Webhook
+from webhooks.presentation.moments import moment
 from webhooks.search import WebhookIndex
 from webhooks.views.delivery import DeliveryListView
 from webhooks.views.event import EventListView
@@ -83,6 +86,15 @@ class TestWebhookViews(
             'max_attempts': 2,
             'notification_groups': [on_call.pk],
         }
+
+    def test_export_objects(self):
+        """NetBox's expects CSV, as of most models."""
+        self.add_permissions('webhooks.view_webhook')
+        address = self._get_url('list')
+        for export, content_type in (('export', 'text/yaml'), ('export=table', 'text/csv; charset=utf-8')):
+            response = self.client.get(f'{address}?{export}')
+            self.assertHttpStatus(response, 200)
+            self.assertEqual(response.headers['Content-Type'], content_type)
 
     def test_get_object_changelog(self):
         # NetBox's has no permission, since its own models are exempt.
@@ -551,3 +563,104 @@ def test_search_finds_a_webhook_by_what_is_shown_of_it(admin_pages, query, is_fo
     search_backend.cache(subscribe('https://endpoint.example/', Site, **fields))
     page = admin_pages.get(f'/search/?q={query}').content.decode()
     assert bool(re.search(r'href="/plugins/webhooks/webhooks/\d+/"', page)) is is_found
+
+
+#
+# Buttons
+#
+
+
+def test_a_webhook_is_paused_and_resumed_by_a_button(admin_pages, secretive):
+    page, changes = secretive.get_absolute_url(), ObjectChange.objects.filter(action='update')
+    for path, other, paused in (('pause/', 'resume/', True), ('resume/', 'pause/', False)):
+        shown = admin_pages.get(page).content.decode()
+        assert f'action="{page}{path}"' in shown
+        assert f'action="{page}{other}"' not in shown
+        assert admin_pages.post(f'{page}{path}').status_code == 302
+        secretive.refresh_from_db()
+        assert secretive.paused is paused
+        assert changes.latest('time').postchange_data['paused'] is paused
+    assert secretive.secret.reveal() == 's3cret'
+
+
+def test_pausing_needs_the_permission_to_change_also_what_it_becomes(clerk_pages, grant, secretive):
+    address = f'{secretive.get_absolute_url()}pause/'
+    grant(Webhook, 'view')
+    assert 'pause/"' not in clerk_pages.get(secretive.get_absolute_url()).content.decode()
+    assert clerk_pages.post(address).status_code == 403
+    grant(Webhook, 'change', paused=False)
+    clerk_pages.post(address)
+    assert not Webhook.objects.get().paused
+    grant(Webhook, 'change', name='Secretive')
+    clerk_pages.post(address)
+    assert Webhook.objects.get().paused
+
+
+def test_what_is_rarely_needed_is_in_a_menu_of_what_one_may(clerk_pages, grant, secretive):
+    def entries() -> list[str]:
+        page = clerk_pages.get(secretive.get_absolute_url()).content.decode()
+        return re.findall(r'<a class="dropdown-item" href="/plugins/webhooks/webhooks/\d+/([a-z-]+)/">', page)
+
+    grant(Webhook, 'view')
+    assert entries() == []
+    grant(Webhook, 'replay')
+    assert entries() == ['replay']
+    grant(Webhook, 'change', 'backfill')
+    assert entries() == ['send-waiting', 'replay', 'backfill', 'rotate-secret']
+
+
+def test_after_a_rotation_the_page_says_until_when_both_secrets_sign(admin_pages, secretive):
+    sentence = 'The one before it signs too until '
+    assert sentence not in admin_pages.get(secretive.get_absolute_url()).content.decode()
+    admin_pages.post(f'{secretive.get_absolute_url()}rotate-secret/', {'prefix': 'whsec_', 'keep_previous': '24'})
+    until = moment(Webhook.objects.get().previous_secret_expires)
+    # Once in the message, and once for as long as it holds.
+    assert admin_pages.get(secretive.get_absolute_url()).content.decode().count(f'{sentence}{until}') == 2
+    assert admin_pages.get(secretive.get_absolute_url()).content.decode().count(f'{sentence}{until}') == 1
+
+
+#
+# Export
+#
+
+
+def test_an_export_is_imported_again_and_changes_nothing(admin_pages, secretive, netbox_user):
+    chosen = {'conditions': {'attr': 'name', 'value': 'Zürich'}, 'expand': ['tenant'], 'paused': True, 'timeout': 7}
+    Webhook.objects.update(**chosen)
+    secretive.ignore_users.add(netbox_user)
+    secretive.notification_groups.add(NotificationGroup.objects.create(name='On call'))
+    secretive.tags.add(*create_tags('Alpha', 'Beta'))
+    second = subscribe(NOWHERE, Site)
+    before = {one.pk: one.to_yaml() for one in Webhook.objects.all()}
+    exported = admin_pages.get(f'{PAGES}webhooks/?export').getvalue().decode()
+    Webhook.objects.update(conditions=None, expand=[], paused=False, timeout=None)
+    Webhook.objects.get(pk=second.pk).object_types.clear()
+    secretive.tags.clear()
+    sent = {'import_method': 'direct', 'data': exported, 'format': 'auto', 'csv_delimiter': 'auto'}
+    answer = admin_pages.post(f'{PAGES}webhooks/import/', sent)
+    assert answer.status_code == 302, answer.context['form'].errors
+    assert {one.pk: one.to_yaml() for one in Webhook.objects.all()} == before
+    stored = Webhook.objects.get(pk=secretive.pk)
+    assert stored.secret.reveal() == 's3cret'
+    assert stored.payload_url.reveal() == 'https://user:pa55word@a.example/in?token=t0ken'
+    assert stored.additional_headers.reveal() == 'Authorization: Bearer b3arer'
+
+
+def test_an_export_without_its_ids_makes_new_webhooks_and_asks_for_what_is_masked(admin_pages, secretive):
+    plain = subscribe(NOWHERE, Site, name='Plain')
+    records = [yaml.safe_load(one.to_yaml())[0] for one in (secretive, plain)]
+    Webhook.objects.all().delete()
+    for record, field in zip(records, ('additional_headers', None), strict=True):
+        data = yaml.safe_dump({name: value for name, value in record.items() if name != 'id'})
+        answer = admin_pages.post(f'{PAGES}webhooks/import/', {'data': data, 'format': 'yaml'})
+        if field:
+            assert field in str(answer.context['form'].errors)
+    assert [one.name for one in Webhook.objects.all()] == ['Plain']
+
+
+def test_an_import_speaks_of_background_jobs_only_where_one_was_asked_for(admin_pages):
+    header, row = 'name,type_create,payload_url', '{},true,https://a.example/'
+    for name, asked, count in (('One', '', 0), ('Two', 'on', 1)):
+        answer = import_csv(admin_pages, header, row.format(name), background_job=asked)
+        said = [str(message) for message in get_messages(answer.wsgi_request)]
+        assert len([text for text in said if 'imported at once' in text]) == count

@@ -1,0 +1,143 @@
+"""A pending delivery says why it waits, in NetBox's pages, in Django's admin and in the REST API."""
+
+from datetime import timedelta
+from html import unescape
+from typing import Any
+
+import pytest
+from dcim.models import Site
+from django.utils import timezone
+from support.admin_browser import DELIVERIES, page_of
+from support.builders import NOWHERE, site, subscribe
+from support.log import batch, delivery, event
+
+from webhooks.choices import BackfillStateChoices, StatusChoices
+from webhooks.models import Backfill, Delivery, Health, querysets
+from webhooks.presentation.moments import moment
+from webhooks.presentation.waits import wait_of
+
+pytestmark = pytest.mark.usefixtures('db')
+
+NOW = timezone.now()
+LATER = NOW + timedelta(minutes=10)
+LISTS = ('/plugins/webhooks/deliveries/', DELIVERIES)
+API = '/api/plugins/webhooks/deliveries/'
+
+
+def pending(webhook: Any = None, place: Site | None = None, **fields: Any) -> Delivery:
+    """Return a delivery that is due and untried, unless told otherwise."""
+    untried = {'status': StatusChoices.PENDING, 'error': '', 'response_status': None, 'due_at': NOW}
+    return delivery(event(place or site()), webhook, attempts=0, **untried | fields)
+
+
+def disabled() -> Delivery:
+    return pending(subscribe(NOWHERE, Site, enabled=False))
+
+
+def paused() -> Delivery:
+    return pending(subscribe(NOWHERE, Site, paused=True))
+
+
+def suspended() -> Delivery:
+    made = pending()
+    Health.objects.filter(webhook=made.webhook).update(suspended_since=NOW, probe_at=LATER)
+    return made
+
+
+def held_by_its_backfill() -> Delivery:
+    webhook = subscribe(NOWHERE, Site)
+    state = {'state': BackfillStateChoices.PAUSED, 'object_types': [], 'total': 1, 'started_at': NOW}
+    Backfill.objects.create(webhook=webhook, **state)
+    return pending(webhook, backfill=True)
+
+
+def retried() -> Delivery:
+    return pending(attempt_count=2, error='HTTP 500', due_at=LATER)
+
+
+def parked() -> Delivery:
+    webhook, place = subscribe(NOWHERE, Site), site()
+    pending(webhook, place, attempt_count=1, error='HTTP 500', due_at=LATER)
+    return pending(webhook, place, due_at=None)
+
+
+def due() -> Delivery:
+    return pending()
+
+
+# What brings a delivery to wait: the word of the lists, and the sentence of its page.
+REASONS = {
+    disabled: ('Disabled', 'The webhook is disabled. The delivery is held until it expires, at {expires}.'),
+    paused: ('Paused', 'The webhook is paused. The delivery is sent when the pause ends, if that is before {expires}.'),
+    suspended: ('Suspended', 'The endpoint cannot be reached. It is tried again at {later}.'),
+    held_by_its_backfill: ('Paused', 'The backfill is paused. The delivery is sent when it is resumed.'),
+    retried: ('Retrying', 'The last attempt failed. Attempt 3 of 8 is at {later}.'),
+    parked: ('Behind another', 'Delivery {earlier}, an earlier change of the same object, goes first.'),
+    due: ('', 'It is due: a worker sends it in its turn.'),
+}
+
+
+@pytest.mark.parametrize('make', REASONS)
+def test_why_a_delivery_waits_is_said_wherever_it_is_shown(admin_pages, api_client, make):
+    made = make()
+    label, text = REASONS[make]
+    earlier = querysets.earlier_of(made)
+    told = text.format(expires=moment(made.expires_at), later=moment(LATER), earlier=earlier and earlier.pk)
+    for address in (made.get_absolute_url(), page_of(made)):
+        assert told in unescape(admin_pages.get(address).content.decode()), address
+    assert api_client.get(f'{API}{made.pk}/').json()['waiting'] == told
+    for address, quiet in zip(LISTS, ('text-secondary', 'wh-quiet'), strict=True):
+        assert f'<span class="{quiet}">{label}</span>' in admin_pages.get(address).content.decode(), address
+
+
+def test_what_goes_first_is_a_link(admin_pages):
+    made = parked()
+    earlier = querysets.earlier_of(made)
+    assert f'href="{earlier.get_absolute_url()}"' in admin_pages.get(made.get_absolute_url()).content.decode()
+    assert f'href="{page_of(earlier)}"' in admin_pages.get(page_of(made)).content.decode()
+
+
+def test_a_closed_delivery_waits_for_nothing(admin_pages, api_client):
+    made = delivery(event(site()))
+    assert wait_of(made, NOW) is None
+    assert api_client.get(f'{API}{made.pk}/').json()['waiting'] == ''
+
+
+@pytest.mark.parametrize('is_batch', [False, True])
+def test_the_first_of_the_line_is_found_also_behind_and_in_batches(is_batch):
+    """Neither what is closed, nor another webhook's, nor what tells of another object."""
+    webhook, place = subscribe(NOWHERE, Site), site()
+    delivery(event(place), webhook)
+    pending(subscribe(NOWHERE, Site), place)
+    pending(webhook)
+    first = batch([event(place), event(site())], webhook, status=StatusChoices.PENDING)
+    pending(webhook, place)
+    if is_batch:
+        made = batch([event(place), event(site())], webhook, status=StatusChoices.PENDING)
+    else:
+        made = pending(webhook, place)
+    assert querysets.earlier_of(made) == first
+    assert querysets.earlier_of(first) is None
+
+
+def test_without_order_nothing_waits_for_an_earlier_one():
+    webhook, place = subscribe(NOWHERE, Site, ordered=False), site()
+    pending(webhook, place)
+    made = pending(webhook, place)
+    assert wait_of(made, NOW, querysets.earlier_of(made)).label == ''
+
+
+def test_what_may_overtake_says_when():
+    webhook, place = subscribe(NOWHERE, Site), site()
+    earlier = pending(webhook, place, attempt_count=1, error='HTTP 500', due_at=LATER)
+    made = pending(webhook, place, due_at=LATER, overtake_at=LATER)
+    assert wait_of(made, NOW, earlier).text.endswith(f'This one waits until {moment(LATER)} at most.')
+
+
+def test_a_button_that_cannot_be_pressed_says_why_and_is_renewed_with_the_page(admin_pages):
+    made = pending()
+    page = admin_pages.get(made.get_absolute_url()).content.decode()
+    assert 'title="The delivery is still open: it is sent without being asked."' in page
+    assert 'hx-select-oob="#button-redeliver"' in page
+    Delivery.objects.update(status=StatusChoices.DELIVERED)
+    assert 'still open' not in admin_pages.get(made.get_absolute_url()).content.decode()

@@ -1,0 +1,34 @@
+"""The export of a webhook, as YAML that its import takes."""
+
+from typing import Any
+
+import yaml
+from django.db import models
+
+# `id`, custom fields and the secret, which is shown nowhere.
+APART = ('id', 'custom_field_data', 'secret')
+
+
+class ExportedModel(models.Model):
+    """NetBox exports what has a `to_yaml` by it. What is masked is exported masked: an import keeps what is stored."""
+
+    class Meta:
+        abstract = True
+
+    def to_yaml(self) -> str:
+        """Return a list of this one: NetBox's import knows a list for YAML by itself."""
+        return yaml.safe_dump([self._as_imported()], sort_keys=False, allow_unicode=True)
+
+    def _as_imported(self) -> dict[str, Any]:
+        columns = [one.name for one in self._meta.concrete_fields if one.editable and one.name not in APART]
+        return {
+            'id': self.pk,
+            **{name: getattr(self, name) for name in columns},
+            'payload_url': self.masked_url,
+            'additional_headers': self.masked_headers,
+            'object_types': ['.'.join(one.natural_key()) for one in self.object_types.all()],
+            'ignore_users': [one.username for one in self.ignore_users.all()],
+            'notification_groups': [one.name for one in self.notification_groups.all()],
+            'tags': [one.slug for one in self.tags.all()],
+            **{f'cf_{name}': value for name, value in self.custom_field_data.items()},
+        }

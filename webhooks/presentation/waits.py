@@ -1,0 +1,85 @@
+"""Why a pending delivery is not sent yet, in a word for lists and in a sentence for its page."""
+
+from datetime import datetime
+from typing import NamedTuple
+
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from ..choices import BackfillStateChoices, StatusChoices
+from ..models import Delivery
+from . import states
+from .moments import moment
+
+
+class Wait(NamedTuple):
+    """`label` is '' where only its turn is missing. `earlier` is the delivery that goes first, if it is known."""
+
+    label: str
+    text: str
+    earlier: Delivery | None = None
+
+
+BEHIND = gettext_lazy('Behind another')
+RETRYING = gettext_lazy('Retrying')
+
+
+def wait_of(delivery: Delivery, now: datetime, earlier: Delivery | None = None) -> Wait | None:
+    """Return why the delivery waits, None where it does not.
+
+    `earlier` is the open delivery that goes first (models.querysets.earlier_of): without it, it is not named. Costs no
+    query where the webhook was read with its health and its backfill.
+    """
+    if delivery.status != StatusChoices.PENDING:
+        return None
+    return _of_webhook(delivery) or _of_delivery(delivery, now, earlier)
+
+
+def _of_webhook(delivery: Delivery) -> Wait | None:
+    webhook, health = delivery.webhook, getattr(delivery.webhook, 'health', None)
+    if not webhook.enabled:
+        text = _('The webhook is disabled. The delivery is held until it expires, at {time}.')
+        return Wait(str(states.DISABLED.label), text.format(time=moment(delivery.expires_at)))
+    if webhook.paused:
+        text = _('The webhook is paused. The delivery is sent when the pause ends, if that is before {time}.')
+        return Wait(str(states.PAUSED.label), text.format(time=moment(delivery.expires_at)))
+    if _is_held_by_backfill(delivery):
+        return Wait(str(states.PAUSED.label), _('The backfill is paused. The delivery is sent when it is resumed.'))
+    if health and health.suspended_since:
+        text = _('The endpoint cannot be reached. It is tried again at {time}.')
+        return Wait(str(states.SUSPENDED.label), text.format(time=moment(health.probe_at)))
+    return None
+
+
+def _is_held_by_backfill(delivery: Delivery) -> bool:
+    """What was tried once goes on beside a paused backfill."""
+    if not delivery.backfill or delivery.attempt_count or delivery.attempt_limit or delivery.lapses:
+        return False
+    backfill = getattr(delivery.webhook, 'backfill', None)
+    return backfill is not None and backfill.state == BackfillStateChoices.PAUSED
+
+
+def _of_delivery(delivery: Delivery, now: datetime, earlier: Delivery | None) -> Wait:
+    due = delivery.due_at
+    is_parked = due is None or due == delivery.overtake_at
+    if delivery.webhook.ordered and (is_parked or (earlier and due <= now)):
+        return _behind(delivery, now, earlier)
+    if due is None or due <= now:
+        return Wait('', _('It is due: a worker sends it in its turn.'))
+    if not delivery.attempt_count:
+        return Wait('', _('It is sent at {time}.').format(time=moment(due)))
+    limit = delivery.attempt_limit or delivery.webhook.max_attempts
+    text = _('The last attempt failed. Attempt {number} of {limit} is at {time}.')
+    told = text.format(number=delivery.attempt_count + 1, limit=limit, time=moment(due))
+    return Wait(str(RETRYING), told)
+
+
+def _behind(delivery: Delivery, now: datetime, earlier: Delivery | None) -> Wait:
+    if earlier:
+        text = _('Delivery {id}, an earlier change of the same object, goes first.').format(id=earlier.pk)
+    else:
+        text = _('An earlier change of the same object goes first.')
+    if delivery.due_at and delivery.due_at > now:
+        until = _('This one waits until {time} at most.').format(time=moment(delivery.due_at))
+        text = f'{text} {until}'
+    return Wait(str(BEHIND), text, earlier)

@@ -1,0 +1,14 @@
+"""A webhook is enabled or disabled, paused or resumed."""
+
+from django.db import transaction
+
+from ..models import Webhook
+
+
+@transaction.atomic
+def switch(webhook: Webhook, **wanted: bool) -> None:
+    """Save `enabled` or `paused` by itself: that is what the change log and the subscriptions listen to."""
+    webhook.snapshot()
+    for name, value in wanted.items():
+        setattr(webhook, name, value)
+    webhook.save()

@@ -1,0 +1,227 @@
+"""The pages and buttons of what can be done with a webhook."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from core.signals import clear_events
+from django.contrib import messages
+from django.db import transaction
+from django.forms import Form
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from netbox.views.generic.base import BaseObjectView
+from utilities.exceptions import AbortRequest, PermissionsViolation
+from utilities.permissions import get_permission_for_model
+from utilities.views import register_model_view
+
+from .. import forms
+from ..engine.lanes import Busy
+from ..exceptions import DefinitionError
+from ..models import Delivery, Webhook
+from ..presentation import actions
+from ..presentation.actions import Action
+from ..presentation.states import both_sign
+from ..services import backfill, redelivery, secret_rotation, switching, trial, waiting
+
+
+class WebhookActionView(BaseObjectView):
+    """Needs the permission of its action, beside the one to view."""
+
+    queryset = Webhook.objects.all()
+    action: Action
+    template_name = 'webhooks/webhook_action.html'
+
+    def dispatch(self, request: HttpRequest, *args, **kwargs) -> HttpResponse:
+        try:
+            return super().dispatch(request, *args, **kwargs)
+        except Busy as busy:
+            messages.error(request, str(busy))
+            return redirect(request.path)
+
+    def get_required_permission(self) -> str:
+        return get_permission_for_model(Webhook, self.action.permission)
+
+    def get_queryset(self, request: HttpRequest):
+        return super().get_queryset(request).restrict(request.user, 'view')
+
+    def render_form(self, request: HttpRequest, webhook: Webhook, form: Form, figures: object = '') -> HttpResponse:
+        shown = {
+            'object': webhook,
+            'form': form,
+            'action': self.action,
+            'figures': figures,
+            'return_url': webhook.get_absolute_url(),
+        }
+        return render(request, self.template_name, shown)
+
+
+@register_model_view(Webhook, 'test')
+class WebhookTestView(WebhookActionView):
+    action = actions.TEST
+
+    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
+        return redirect(self.get_object(pk=pk).get_absolute_url())
+
+    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
+        webhook = self.get_object(pk=pk)
+        try:
+            delivery = trial.send_test(webhook, request.user)
+        except DefinitionError as error:
+            messages.error(request, str(error))
+            return redirect(webhook.get_absolute_url())
+        messages.add_message(request, *trial.announce(delivery))
+        may_view = Delivery.objects.restrict(request.user, 'view').filter(pk=delivery.pk).exists()
+        return redirect((delivery if may_view else webhook).get_absolute_url())
+
+
+class WebhookSwitchView(WebhookActionView):
+    """Pauses the webhook, or resumes it."""
+
+    is_paused: bool
+    told: str
+
+    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
+        return redirect(self.get_object(pk=pk).get_absolute_url())
+
+    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
+        webhook = self.get_object(pk=pk)
+        try:
+            with transaction.atomic():
+                switching.switch(webhook, paused=self.is_paused)
+                # As NetBox's form: what a permission does not cover afterwards is not saved.
+                if not self.queryset.filter(pk=pk).exists():
+                    raise PermissionsViolation
+        except (AbortRequest, PermissionsViolation) as refusal:
+            clear_events.send(sender=type(self))
+            messages.error(request, refusal.message)
+        else:
+            messages.success(request, self.told)
+        return redirect(webhook.get_absolute_url())
+
+
+@register_model_view(Webhook, 'pause')
+class WebhookPauseView(WebhookSwitchView):
+    action, is_paused = actions.PAUSE, True
+    told = gettext_lazy('Paused: changes are recorded and held.')
+
+
+@register_model_view(Webhook, 'resume')
+class WebhookResumeView(WebhookSwitchView):
+    action, is_paused = actions.RESUME, False
+    told = gettext_lazy('Resumed: what was held is sent.')
+
+
+@register_model_view(Webhook, 'replay')
+class WebhookReplayView(WebhookActionView):
+    """Asks for the range of time, and redelivers its events."""
+
+    action = actions.REPLAY
+
+    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
+        return self.render_form(request, self.get_object(pk=pk), forms.ReplayForm())
+
+    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
+        webhook = self.get_object(pk=pk)
+        form = forms.ReplayForm(request.POST)
+        if not form.is_valid():
+            return self.render_form(request, webhook, form)
+        count = self._replay(webhook, **form.cleaned_data)
+        messages.success(request, redelivery.announce(count))
+        return redirect(webhook.get_absolute_url())
+
+    def _replay(self, webhook: Webhook, since: datetime, until: datetime, status: str) -> int:
+        return redelivery.replay(webhook, since, until, status or None)
+
+
+@register_model_view(Webhook, 'send_waiting', path='send-waiting')
+class WebhookSendWaitingView(WebhookActionView):
+    """Says what waits, and asks whether all of it is sent."""
+
+    action = actions.SEND_WAITING
+
+    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
+        webhook = self.get_object(pk=pk)
+        return self.render_form(request, webhook, forms.SendWaitingForm(), waiting.measure(webhook))
+
+    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
+        webhook = self.get_object(pk=pk)
+        form = forms.SendWaitingForm(request.POST)
+        if not form.is_valid():
+            return self.render_form(request, webhook, form, waiting.measure(webhook))
+        superseded = waiting.send(webhook, latest_only=form.latest_only)
+        messages.success(request, waiting.announce(webhook, superseded, latest_only=form.latest_only))
+        return redirect(webhook.get_absolute_url())
+
+
+@register_model_view(Webhook, 'backfill')
+class WebhookBackfillView(WebhookActionView):
+    """Asks which objects, and starts to send them."""
+
+    action = actions.BACKFILL
+
+    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
+        webhook = self.get_object(pk=pk)
+        return self.render_form(request, webhook, forms.BackfillForm(webhook=webhook))
+
+    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
+        webhook = self.get_object(pk=pk)
+        form = forms.BackfillForm(request.POST, webhook=webhook)
+        if not form.is_valid() or not form.start(request.user):
+            return self.render_form(request, webhook, form)
+        return redirect(webhook.get_absolute_url())
+
+
+class WebhookMoveView(WebhookActionView):
+    """Changes the state of the backfill."""
+
+    move: Callable[[Webhook], object]
+
+    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
+        return redirect(self.get_object(pk=pk).get_absolute_url())
+
+    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
+        webhook = self.get_object(pk=pk)
+        try:
+            self.move(webhook)
+        except DefinitionError as error:
+            messages.error(request, str(error))
+        return redirect(webhook.get_absolute_url())
+
+
+@register_model_view(Webhook, 'pause_backfill', path='backfill/pause')
+class WebhookPauseBackfillView(WebhookMoveView):
+    action, move = actions.PAUSE_BACKFILL, staticmethod(backfill.pause)
+
+
+@register_model_view(Webhook, 'resume_backfill', path='backfill/resume')
+class WebhookResumeBackfillView(WebhookMoveView):
+    action, move = actions.RESUME_BACKFILL, staticmethod(backfill.resume)
+
+
+@register_model_view(Webhook, 'cancel_backfill', path='backfill/cancel')
+class WebhookCancelBackfillView(WebhookMoveView):
+    action, move = actions.CANCEL_BACKFILL, staticmethod(backfill.cancel)
+
+
+@register_model_view(Webhook, 'rotate_secret', path='rotate-secret')
+class WebhookRotateSecretView(WebhookActionView):
+    """Asks how, and shows the new secret once, on the webhook's page."""
+
+    action = actions.ROTATE_SECRET
+
+    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
+        webhook = self.get_object(pk=pk)
+        return self.render_form(request, webhook, forms.RotateSecretForm(webhook=webhook))
+
+    def post(self, request: HttpRequest, pk: int) -> HttpResponse:
+        webhook = self.get_object(pk=pk)
+        form = forms.RotateSecretForm(request.POST, webhook=webhook)
+        if not form.is_valid():
+            return self.render_form(request, webhook, form)
+        webhook, secret = secret_rotation.rotate(webhook.pk, form.cleaned_data['prefix'], form.overlap)
+        secret_rotation.show_once(request.session, webhook, secret)
+        told = [_('Requests are signed with the new secret from now on.'), both_sign(webhook)]
+        messages.success(request, ' '.join(filter(None, told)))
+        return redirect(webhook.get_absolute_url())
