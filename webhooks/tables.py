@@ -31,7 +31,7 @@ def text_of(value: Any) -> Any:
 # One line a row: what is cut off is shown where the pointer rests.
 SHORTENED = {'td': {'class': 'text-truncate', 'style': 'max-width: 12rem', 'title': text_of}}
 
-WHOLE = {'td': {'class': 'text-break', 'style': 'min-width: 14rem'}}
+WHOLE = {'td': {'class': 'text-break', 'style': 'min-width: 12rem'}}
 
 
 class ObjectTypeColumn(tables.Column):
@@ -150,9 +150,9 @@ class WebhookTable(NetBoxTable):
 class DeliveryTable(NetBoxTable):
     id = tables.Column(verbose_name=_('ID'), linkify=True)
     uuid = tables.Column(verbose_name='UUID', linkify=True)
-    status = StatusColumn(verbose_name=_('Status'), attrs=ONE_LINE)
+    status = StatusColumn(verbose_name=_('Status'))
     webhook = tables.Column(verbose_name=_('Webhook'), linkify=True, attrs=SHORTENED)
-    kind = KindColumn(verbose_name=_('Event'), accessor='get_kind_display', order_by='event__kind', attrs=ONE_LINE)
+    kind = KindColumn(verbose_name=_('Event'), accessor='get_kind_display', order_by='event__kind')
     object_type = ObjectTypeColumn(verbose_name=_('Object Type'), orderable=False)
     object = ChangedObjectColumn(verbose_name=_('Object'), accessor='event__object_repr', attrs=SHORTENED)
     response_status = tables.Column(verbose_name=_('Response'))
@@ -197,7 +197,7 @@ class ObjectDeliveryTable(DeliveryTable):
 class EventTable(NetBoxTable):
     id = tables.Column(verbose_name=_('ID'), linkify=True)
     timestamp = columns.DateTimeColumn(verbose_name=_('Time'), linkify=True, timespec='milliseconds', attrs=ONE_LINE)
-    kind = KindColumn(verbose_name=_('Event'), attrs=ONE_LINE)
+    kind = KindColumn(verbose_name=_('Event'))
     object_type = ObjectTypeColumn(verbose_name=_('Object Type'), orderable=False)
     object = ChangedObjectColumn(verbose_name=_('Object'), accessor='object_repr', attrs=SHORTENED)
     test = columns.BooleanColumn(verbose_name=_('Test'))

@@ -19,9 +19,10 @@ def webhook(api, receiver):
 
 
 def start(someone: Person, webhook: dict) -> Locator:
-    """By the button on the webhook's page. Returns the card that shows the progress."""
+    """By the menu on the webhook's page. Returns the card that shows the progress."""
     someone.visit(f'plugins/webhooks/webhooks/{webhook["id"]}/')
-    someone.button('Backfill').click()
+    someone.button('More').click()
+    someone.link('Backfill').click()
     expect(someone.field('Filter')).to_be_visible()
     someone.button('Backfill').click()
     return someone.page.locator('#backfill')

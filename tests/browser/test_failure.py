@@ -53,6 +53,7 @@ def test_the_page_of_a_delivery_follows_it(admin, api, receiver, webhook):
     admin.button('Redeliver').click()
     expect(admin.page.locator('#delivery').get_by_text('Delivered', exact=True).first).to_be_visible()
     expect(admin.page.locator('.timeline-event')).to_have_count(2)
+    expect(admin.button('Redeliver')).to_be_enabled()
 
 
 def test_the_log_follows_what_happens(admin, api, receiver):

@@ -178,7 +178,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
         if wait is None or wait.earlier is None:
             return wait.text if wait else ''
         page = reverse('admin:webhooks_delivery_change', args=[wait.earlier.pk])
-        return format_html('{} <a href="{}">{}</a>', wait.text, page, _('Show it'))
+        return format_html('{} <a href="{}">{}</a>', wait.text, page, _('Delivery {id}').format(id=wait.earlier.pk))
 
     @admin.display(description=_('Event'))
     def happened(self, delivery: Delivery) -> str:

@@ -27,7 +27,9 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
         for name in NAMES:
             self.fields[name].help_text = help_of(name)
         for name, example in EXAMPLES.items():
-            self.fields[name].widget.attrs.setdefault('placeholder', example)
+            attrs = self.fields[name].widget.attrs
+            # NetBox's field for JSON has an empty one.
+            attrs['placeholder'] = attrs.get('placeholder') or example
         self.fields['object_types'].queryset = object_types.allowed()
         self.fields['secret'].strip = False
         if self.instance.pk:
@@ -37,7 +39,7 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
         """Fill in what a new webhook begins with. What is given, as the address of the page does, goes before it."""
         begun = dict.fromkeys(KINDS, True) if given.keys().isdisjoint(KINDS) else {}
         self.chosen_preset = presets.all_presets().get(str(given.get('preset')))
-        # What the presets are for verifies no signature.
+        # The services of the presets verify no signature.
         begun['generate_secret'] = not self.chosen_preset
         if self.chosen_preset:
             begun |= self.chosen_preset.fields

@@ -50,7 +50,7 @@ class SecretFieldsMixin(forms.ModelForm):
     generate_secret = forms.BooleanField(
         label=_('Generate a secret'),
         required=False,
-        help_text=_('It is shown once, after saving. Not needed where you enter a secret.'),
+        help_text=_('It is shown once, after saving. A secret that you enter takes its place.'),
     )
     clear_secret = forms.BooleanField(
         label=_('Remove the secret'), required=False, help_text=_('Requests are no longer signed.')
@@ -60,7 +60,7 @@ class SecretFieldsMixin(forms.ModelForm):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.generated_secret = ''
-        # Of a new webhook. What is entered takes its place.
+        # For a new webhook. An entered secret takes its place.
         self._is_generated_by_default = not self.instance.pk
         self._stored_secret: Sealed = self.instance.secret
 

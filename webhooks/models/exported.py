@@ -5,12 +5,12 @@ from typing import Any
 import yaml
 from django.db import models
 
-# `id`, custom fields and the secret, which is shown nowhere.
+# The first two are exported in another form, the secret is not exported.
 APART = ('id', 'custom_field_data', 'secret')
 
 
 class ExportedModel(models.Model):
-    """NetBox exports what has a `to_yaml` by it. What is masked is exported masked: an import keeps what is stored."""
+    """NetBox exports a model by its `to_yaml`. Masked values stay masked: an import keeps the stored ones."""
 
     class Meta:
         abstract = True

@@ -29,9 +29,9 @@ REPLAY = Action(
     'history',
     _('Redeliver Past Events'),
     _(
-        'Sends again what was to be sent in a range of time. What failed goes out with its old webhook-id. What was '
-        'delivered goes out with a new webhook-id: a receiver that ignores what it has had before acts on it again. '
-        'Each request shows the object as it was at that change, not as it is now.'
+        'Sends the deliveries of a range of time again. Failed ones keep their webhook-id. Delivered ones get a new '
+        'webhook-id: a receiver that ignores known ids acts on them again. Each request shows the object as it was at '
+        'that change, not as it is now.'
     ),
 )
 PAUSE = Action('pause', _('Pause'), 'change', 'pause')

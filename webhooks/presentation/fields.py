@@ -76,7 +76,7 @@ EXAMPLES = {
     'conditions': '{"attr": "status.value", "value": "active"}',
 }
 
-# Of fields to which the model says nothing, or too little.
+# Where the model says nothing, or too little.
 MORE_HELP = {
     'conditions': _(
         'Only changes that meet these conditions are sent. JSON, as in event rules. Sites that became active: '
@@ -91,8 +91,8 @@ MORE_HELP = {
         'as an update of the device. Without it, only changes of the device itself are.'
     ),
     'max_attempts': _(
-        'How often a delivery is sent until it is answered with success: after 5 seconds, 30 seconds, 2, 10 minutes, '
-        '1, 3 and then every 6 hours. After the last attempt it has failed. 1: it is not sent again by itself.'
+        'How often a delivery is tried until it succeeds. The waits in between: 5 and 30 seconds, 2 and 10 minutes, 1, '
+        '3 and then 6 hours. After the last attempt it has failed. 1: it is never tried again by itself.'
     ),
     'http_content_type': _('The header Content-Type: what the body is.'),
     'payload_format': _('The shape of the body, where there is no template.'),

@@ -39,7 +39,7 @@ STATES = {
 
 
 def with_states(webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:
-    """Return the webhooks with what `in_state` and `state_of` look at, beside their health."""
+    """Add the annotation that `in_state` and `state_of` use."""
     types = Webhook.object_types.through.objects.filter(webhook=OuterRef('pk'))
     rules = EventRule.objects.filter(
         action_object_type__app_label='webhooks',
@@ -72,7 +72,7 @@ def state_of(webhook: Webhook) -> State:
 
 
 def in_state(key: str) -> Q:
-    """Return what finds, of webhooks read by `with_states`, those in the state of that key of STATES."""
+    """Return the query for the state with this key of STATES. It needs webhooks that were read by `with_states`."""
     earlier = list(STATES)[: list(STATES).index(key)]
     query = STATES[key].query
     for taken in earlier:

@@ -52,7 +52,7 @@ def _of_webhook(delivery: Delivery) -> Wait | None:
 
 
 def _is_held_by_backfill(delivery: Delivery) -> bool:
-    """What was tried once goes on beside a paused backfill."""
+    """A delivery that was tried goes on while its backfill is paused."""
     if not delivery.backfill or delivery.attempt_count or delivery.attempt_limit or delivery.lapses:
         return False
     backfill = getattr(delivery.webhook, 'backfill', None)

@@ -7,7 +7,7 @@ from ..models import Webhook
 
 @transaction.atomic
 def switch(webhook: Webhook, **wanted: bool) -> None:
-    """Save `enabled` or `paused` by itself: that is what the change log and the subscriptions listen to."""
+    """Set `enabled` or `paused` and save: the change log and the subscriptions listen to the save."""
     webhook.snapshot()
     for name, value in wanted.items():
         setattr(webhook, name, value)

@@ -1,4 +1,4 @@
-"""The pages and buttons of what can be done with a webhook."""
+"""The pages and buttons of the actions on a webhook."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -90,7 +90,7 @@ class WebhookSwitchView(WebhookActionView):
         try:
             with transaction.atomic():
                 switching.switch(webhook, paused=self.is_paused)
-                # As NetBox's form: what a permission does not cover afterwards is not saved.
+                # As in NetBox's forms: the permission has to cover the webhook as it is afterwards.
                 if not self.queryset.filter(pk=pk).exists():
                     raise PermissionsViolation
         except (AbortRequest, PermissionsViolation) as refusal:
