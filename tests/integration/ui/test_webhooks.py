@@ -624,6 +624,12 @@ def test_after_a_rotation_the_page_says_until_when_both_secrets_sign(admin_pages
 #
 
 
+def definitions() -> dict[int, dict]:
+    """Return the webhooks as in the change log. Stamps are left out: masked headers are encrypted anew."""
+    rows = {one.pk: one.serialize_object(exclude=['last_updated']) for one in Webhook.objects.all()}
+    return {pk: {name: value for name, value in row.items() if name != 'stamps'} for pk, row in rows.items()}
+
+
 def test_an_export_is_imported_again_and_changes_nothing(admin_pages, secretive, netbox_user):
     chosen = {'conditions': {'attr': 'name', 'value': 'Zürich'}, 'expand': ['tenant'], 'paused': True, 'timeout': 7}
     Webhook.objects.update(**chosen)
@@ -631,15 +637,17 @@ def test_an_export_is_imported_again_and_changes_nothing(admin_pages, secretive,
     secretive.notification_groups.add(NotificationGroup.objects.create(name='On call'))
     secretive.tags.add(*create_tags('Alpha', 'Beta'))
     second = subscribe(NOWHERE, Site)
-    before = {one.pk: one.to_yaml() for one in Webhook.objects.all()}
+    before = definitions()
     exported = admin_pages.get(f'{PAGES}webhooks/?export').getvalue().decode()
     Webhook.objects.update(conditions=None, expand=[], paused=False, timeout=None)
     Webhook.objects.get(pk=second.pk).object_types.clear()
-    secretive.tags.clear()
+    for one in (secretive.tags, secretive.ignore_users, secretive.notification_groups):
+        one.clear()
+    assert definitions() != before
     sent = {'import_method': 'direct', 'data': exported, 'format': 'auto', 'csv_delimiter': 'auto'}
     answer = admin_pages.post(f'{PAGES}webhooks/import/', sent)
     assert answer.status_code == 302, answer.context['form'].errors
-    assert {one.pk: one.to_yaml() for one in Webhook.objects.all()} == before
+    assert definitions() == before
     stored = Webhook.objects.get(pk=secretive.pk)
     assert stored.secret.reveal() == 's3cret'
     assert stored.payload_url.reveal() == 'https://user:pa55word@a.example/in?token=t0ken'
