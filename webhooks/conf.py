@@ -51,6 +51,7 @@ class Settings:
     order_wait: int = 3600
     expire_after: int = 3 * 24 * 3600
     blocked_networks: tuple[Network, ...] = tuple(map(ipaddress.ip_network, DEFAULT_BLOCKED_NETWORKS))
+    additional_blocked_networks: tuple[Network, ...] = ()
     proxy_resolves_names: bool = False
     encryption_keys: tuple[str, ...] = ()
     certificate_root: Path | None = None
@@ -253,6 +254,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     'order_wait': _integer(0, MAX_SECONDS),
     'expire_after': _integer(60, MAX_SECONDS),
     'blocked_networks': _networks,
+    'additional_blocked_networks': _networks,
     'proxy_resolves_names': _bool,
     'encryption_keys': _keys,
     'certificate_root': _folder,

@@ -49,6 +49,17 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return settings
 
 
+def _without_ipv6(known: Callable[..., list[tuple]]) -> Callable[..., list[tuple]]:
+    """What getaddrinfo says of an IPv6 address on a machine that has none."""
+
+    def getaddrinfo(host: str, *args: Any) -> list[tuple]:
+        if ':' in host:
+            raise socket.gaierror(socket.EAI_FAMILY, 'Address family for hostname not supported')
+        return known(host, *args)
+
+    return getaddrinfo
+
+
 class TestThroughAProxy:
     """A proxy connects where we may not: what it is asked for has to be what was checked."""
 
@@ -101,6 +112,34 @@ class TestThroughAProxy:
             assert not proxy.requests
             settings(proxy_resolves_names=True)
             assert send('http://metadata.invalid/', proxies={'http': proxy.url()}).succeeded
+
+    @pytest.mark.parametrize('host', ['[fd00:ec2::254]', '[fe80::1]', '[::]'])
+    def test_without_ipv6_here_a_blocked_address_is_not_asked_for(self, send, settings, monkeypatch, host):
+        monkeypatch.setattr('webhooks.transport.blocked_networks.allowed_gai_family', lambda: socket.AF_INET)
+        monkeypatch.setattr(socket, 'getaddrinfo', _without_ipv6(socket.getaddrinfo))
+        settings(proxy_resolves_names=True)
+        with Receiver() as proxy:
+            assert not send(f'http://{host}/', proxies={'http': proxy.url()}).succeeded
+            assert not proxy.requests
+            assert send('http://[2001:db8::1]/', proxies={'http': proxy.url()}).succeeded
+
+    def test_a_name_with_any_blocked_address_is_not_asked_for(self, send, settings, monkeypatch):
+        """The proxy takes whichever it likes."""
+        addresses = {'mixed.example': ['10.1.2.3', METADATA], 'both.example': ['10.1.2.3', 'fd00:ec2::254']}
+        known = socket.getaddrinfo
+
+        def getaddrinfo(host: str, port: int, family: int = 0, *args: Any) -> list[tuple]:
+            found = [info for one in addresses.get(host, [host]) for info in known(one, port, 0, *args)]
+            return [info for info in found if family in (socket.AF_UNSPEC, info[0])]
+
+        monkeypatch.setattr('webhooks.transport.blocked_networks.allowed_gai_family', lambda: socket.AF_INET)
+        monkeypatch.setattr(socket, 'getaddrinfo', getaddrinfo)
+        with Receiver() as proxy:
+            for host in addresses:
+                assert 'which is in blocked_networks' in send(f'http://{host}/', proxies={'http': proxy.url()}).error
+            assert not proxy.requests
+            settings(blocked_networks=())
+            assert send('http://mixed.example/', proxies={'http': proxy.url()}).succeeded
 
     def test_over_tls_the_proxy_is_not_asked_to_connect(self, send):
         with serving(OK) as proxy:

@@ -175,6 +175,7 @@ class TestWrongValues:
             ('expire_after', 10**12),
             ('blocked_networks', '10.0.0.0/8'),
             ('blocked_networks', ['10.0.0.0/33']),
+            ('additional_blocked_networks', ['10.0.0.0/33']),
             ('blocked_networks', ['10.0.0.1/8']),
             ('blocked_networks', ['example.com']),
             ('blocked_networks', [1]),

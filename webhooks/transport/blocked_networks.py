@@ -33,20 +33,36 @@ def allowed(host: str, port: int) -> list[tuple]:
     return kept
 
 
+def check_all(host: str) -> None:
+    """Raise Blocked if any address of the host is blocked: a proxy may connect to any of them.
+
+    Raises OSError for a name that is not known here, ValueError for text that is no address.
+    """
+    for address in _addresses(host):
+        if is_blocked(address):
+            raise Blocked(f'{host} is at {address}, which is in blocked_networks')
+
+
+def _addresses(host: str) -> list[str]:
+    """Return all addresses of a host, of both families: a proxy may have one that this machine lacks."""
+    if ':' in host:
+        # Not looked up: that fails on a machine without IPv6.
+        return [str(ipaddress.IPv6Address(host))]
+    asked = host.rstrip('.') if is_number(host) else host
+    return [info[4][0] for info in socket.getaddrinfo(asked, 0, socket.AF_UNSPEC, socket.SOCK_STREAM)]
+
+
 def is_number(host: str) -> bool:
     """Whether the host is an IPv4 address in some form, or looks as if it were one."""
     return NUMBER.fullmatch(host) is not None
 
 
 def is_blocked(address: str) -> bool:
-    """Whether an address, or an IPv4 address that is inside of it, is in `blocked_networks`."""
+    """Whether an address, or an IPv4 address that is inside of it, is in one of the blocked networks."""
     ip = ipaddress.ip_address(address.partition('%')[0])
-    return any(
-        one in network
-        for one in _forms(ip)
-        for network in conf.get().blocked_networks
-        if one.version == network.version
-    )
+    settings = conf.get()
+    networks = (*settings.blocked_networks, *settings.additional_blocked_networks)
+    return any(one in network for one in _forms(ip) for network in networks if one.version == network.version)
 
 
 # Their addresses end in an IPv4 address: NAT64 (RFC 6052), SIIT (RFC 2765), and compatible ones (RFC 4291).
@@ -60,10 +76,15 @@ THIS_NETWORK = ipaddress.IPv4Network('0.0.0.0/8')
 ISATAP = (0x00005EFE, 0x02005EFE)
 
 
+# The kernel connects to these where it is asked for an unspecified address.
+LOOPBACK = {4: ipaddress.IPv4Address('127.0.0.1'), 6: ipaddress.IPv6Address('::1')}
+
+
 def _forms(ip: Address) -> Iterator[Address]:
-    yield ip
-    if ip.version == 6:
-        yield from _inside(ip)
+    for one in (ip, *(_inside(ip) if ip.version == 6 else ())):
+        yield one
+        if one.is_unspecified:
+            yield LOOPBACK[one.version]
 
 
 def _inside(ip: ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:

@@ -248,13 +248,13 @@ def _reason(error: BaseException) -> str:
 def _check_target(url: str) -> None:
     """A proxy connects in our stead: look the target up beforehand, as well as that can be done from here.
 
-    `url` is the one that the proxy is asked for. Raises Blocked, and OSError for a host that is not known here.
+    `url` is the one that the proxy is asked for. Raises Blocked and UnknownHost.
     """
     host = (urlsplit(url).hostname or '').replace('%25', '%', 1)
     if not HOST.fullmatch(host):
         raise UnknownHost(f'{host} is no host that a proxy is asked for')
     try:
-        blocked_networks.allowed(host, 0)
+        blocked_networks.check_all(host)
     except socket.gaierror as error:
         if not conf.get().proxy_resolves_names or blocked_networks.is_number(host):
             raise UnknownHost(f'{host} cannot be resolved: {error.strerror}') from None

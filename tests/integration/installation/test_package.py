@@ -187,6 +187,7 @@ class TestDescription:
         plain = {
             'allowed_models': list(defaults['allowed_models']),
             'blocked_networks': list(map(str, defaults['blocked_networks'])),
+            'additional_blocked_networks': [],
             'encryption_keys': None,
         }
         assert defaults['encryption_keys'] == ()

@@ -701,7 +701,26 @@ class TestBlockedNetworks:
         settings(**networks('127.0.0.0/8'))
         assert is_blocked(address)
 
-    @pytest.mark.parametrize('host', ['127.0.0.1', '127.1', '2130706433', '0x7f000001', '017700000001', 'localhost'])
+    @pytest.mark.parametrize('address', ['0.0.0.0', '::', '::ffff:0.0.0.0', '::ffff:0:0.0.0.0'])
+    def test_an_unspecified_address_is_blocked_with_loopback(self, settings, address):
+        settings(**networks('127.0.0.0/8', '::1/128'))
+        assert is_blocked(address)
+        settings(**networks('10.0.0.0/8'))
+        assert not is_blocked(address)
+
+    def test_networks_can_be_added_to_the_default(self, settings):
+        assert not is_blocked('10.20.0.1')
+        settings(additional_blocked_networks=(ipaddress.ip_network('10.20.0.0/16'),))
+        assert is_blocked('10.20.0.1')
+        assert is_blocked('169.254.169.254')
+
+    @pytest.mark.parametrize(
+        'host',
+        [
+            '0.0.0.0', '0', '[::ffff:0.0.0.0]', '127.0.0.1', '127.1', '2130706433', '0x7f000001', '017700000001',
+            'localhost',
+        ],
+    )  # fmt: skip
     def test_nothing_is_sent_to_a_blocked_address_however_it_is_written(self, send, receiver, settings, host):
         settings(**networks('127.0.0.0/8', '::1/128'))
         assert 'which is in blocked_networks' in send(f'http://{host}:{receiver.port}/').error
