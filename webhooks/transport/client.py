@@ -24,7 +24,7 @@ from urllib3.exceptions import NewConnectionError
 from .. import conf
 from ..constants import MAX_RESPONSE_KEPT, MAX_RESPONSE_READ
 from ..security.echoes import Echoes
-from ..security.masking import mask_url
+from ..security.masking import MASK, mask_url
 from ..storable import printable, storable
 from . import blocked_networks, deadline
 from .connections import GuardedAdapter, Unanswered
@@ -44,6 +44,8 @@ BREAK = re.compile(r'[\r\n]')
 HOST = re.compile(r'[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|[0-9a-f:.]+(%[a-z0-9_.-]+)?', re.IGNORECASE | re.ASCII)
 # These repeat the URL, as often as not.
 LOCATIONS = frozenset({'content-location', 'location', 'refresh'})
+# Names of headers that let somebody in. WWW-Authenticate does not, and says why the endpoint refused.
+ADMITTING = re.compile('cookie|token|secret|session|auth(?!enticate)', re.IGNORECASE)
 
 
 class UnknownHost(Exception):
@@ -199,6 +201,8 @@ def _header(text: str, echoes: Echoes) -> str:
 def _header_value(name: str, value: str, echoes: Echoes) -> str:
     if name.lower() == 'retry-after' and value.isdecimal():
         return value[:MAX_HEADER]  # whatever else is the same number
+    if ADMITTING.search(name):
+        return MASK
     return _header(mask_url(value) if name.lower() in LOCATIONS else value, echoes)
 
 

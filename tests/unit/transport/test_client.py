@@ -17,6 +17,7 @@ from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks import conf
 from webhooks.constants import MAX_RESPONSE_KEPT, MAX_RESPONSE_READ
+from webhooks.security.masking import MASK
 from webhooks.transport import deadline
 from webhooks.transport.blocked_networks import is_blocked
 from webhooks.transport.client import Client
@@ -167,6 +168,13 @@ class TestAnswer:
         shown = json.dumps([outcome.error, outcome.body, *outcome.headers.items()], ensure_ascii=False)
         assert '\\u0000' not in shown
         assert shown.encode()
+
+    @pytest.mark.parametrize('name', ['Set_Cookie', 'X_Auth_Token', 'X_SESSION_ID', 'Client_Secret', 'Authorization'])
+    def test_headers_that_let_somebody_in_are_masked(self, send, name):
+        with serving(response(**{name: 'swordfish', 'WWW_Authenticate': 'Bearer error="invalid_token"'})) as server:
+            headers = send(server.url()).headers
+        assert headers[name.replace('_', '-')] == MASK
+        assert headers['WWW-Authenticate'] == 'Bearer error="invalid_token"'
 
     def test_a_long_header_is_kept_in_part(self, send):
         with serving(response(X_Long='x' * 60000)) as server:
