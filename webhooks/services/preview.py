@@ -1,7 +1,7 @@
 """What would be sent, for a delivery, or by a webhook whose changes are not saved yet.
 
-A webhook is shown with the newest event of its models whose object the user may view. Without any, it is shown with the
-newest such object.
+A webhook is shown with the newest event of its models that the user may view, and whose object too. Without any, it is
+shown with the newest such object.
 """
 
 import json
@@ -139,16 +139,17 @@ def readable(body: str) -> str:
 
 
 def _latest_event(webhook: Webhook, user: User) -> Event | None:
-    latest = list(_events(webhook)[:LATEST])
+    latest = list(_events(webhook, user)[:LATEST])
     visible = permissions.visible_events(user, latest)
     return next((event for event in latest if event.pk in visible), None)
 
 
-def _events(webhook: Webhook) -> QuerySet[Event]:
+def _events(webhook: Webhook, user: User) -> QuerySet[Event]:
     """Return the events that hold all that the webhook would send, the newest first."""
     types = list(webhook.object_types.values_list('pk', flat=True))
+    viewable = Event.objects.restrict(user, 'view')
     # One that only event rules use has no types.
-    events = Event.objects.filter(object_type__in=types) if types else Event.objects.filter(deliveries__webhook=webhook)
+    events = viewable.filter(object_type__in=types) if types else viewable.filter(deliveries__webhook=webhook)
     if webhook.needs_before:
         events = events.filter(snapshots__isnull=False)
     return events.exclude(data='').filter(test=False).order_by('-pk')

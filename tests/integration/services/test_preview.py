@@ -136,6 +136,24 @@ class TestWhoSees:
         assert 'Bern' in page
         assert 'Genf' not in page
 
+    def test_an_event_is_shown_to_those_only_who_may_view_events(self, clerk, clerk_api, grant):
+        """It tells who made the change, by which request, and how the object was before."""
+        webhook = subscribe(NOWHERE, Site, include_snapshots=True, name='Receiver')
+        event(site(name='Lyon'), username='alice', snapshots={'prechange': {'name': 'Lugdunum'}, 'postchange': None})
+        grant(Webhook, 'view', 'change')
+        grant(Site, 'view')
+        tried = clerk_api.post(api(webhook), {}, format='json')
+        for answer in (tried, clerk_api.get(api(webhook)), clerk.get(tab(webhook))):
+            text = answer.content.decode()
+            assert 'Lyon' in text
+            assert not [word for word in ('alice', 'Lugdunum') if word in text]
+        grant(Event, 'view', kind='created')
+        assert 'Lugdunum' not in clerk_api.get(api(webhook)).data['body']
+        grant(Event, 'view', kind='updated')
+        shown = clerk_api.get(api(webhook)).data['body']
+        assert 'alice' in shown
+        assert 'Lugdunum' in shown
+
     def test_nobody_else_sees_an_object_where_there_is_no_event(self, webhook, clerk_api, grant):
         Event.objects.all().delete()
         grant(Webhook, 'view')
