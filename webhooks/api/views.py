@@ -25,6 +25,7 @@ from .. import filtersets
 from ..engine.lanes import Busy
 from ..exceptions import DefinitionError
 from ..models import Delivery, Event, Webhook, querysets
+from ..models.concurrent import ChangedMeanwhile
 from ..models.querysets import LONG_COLUMNS
 from ..permissions import visible_deliveries, visible_events
 from ..presentation import actions, progress
@@ -81,6 +82,11 @@ class BackfillConflict(APIException):
     default_code = 'backfill_state'
 
 
+class Conflict(APIException):
+    status_code = status.HTTP_409_CONFLICT
+    default_code = 'changed_meanwhile'
+
+
 class TryAgain(APIException):
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     default_code = 'busy'
@@ -126,6 +132,9 @@ class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
     ordering_fields = ('id', 'name', 'description', 'enabled', 'paused', 'created', 'last_updated')
     # A job would keep what was sent, secrets and all, in Redis, where NetBox's pages of background tasks show it.
     background_enabled = False
+
+    def handle_exception(self, exc: Exception) -> Response:
+        return super().handle_exception(Conflict(exc.message) if isinstance(exc, ChangedMeanwhile) else exc)
 
     def _enqueue_bulk_job(self, request: Request, *args, **kwargs) -> Response:
         """NetBox 4.7.0 does not ask `background_enabled`."""

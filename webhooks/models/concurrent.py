@@ -9,8 +9,12 @@ from types import MappingProxyType
 from typing import Any
 
 from django.db import models, router, transaction
+from django.utils.translation import gettext as _
+from utilities.exceptions import AbortRequest
 
-MISSING = object()
+
+class ChangedMeanwhile(AbortRequest):
+    """Somebody else has changed the same, since it was read here."""
 
 
 class ConcurrentModel(models.Model):
@@ -18,6 +22,8 @@ class ConcurrentModel(models.Model):
 
     # Columns that others write, too. Those of a group belong together.
     guarded: tuple[tuple[str, ...], ...] = ()
+    # The groups that the caller may change only as they are stored.
+    exclusive: tuple[tuple[str, ...], ...] = ()
     # What was read of them.
     _read: Mapping[str, Any] = MappingProxyType({})
 
@@ -50,7 +56,14 @@ class ConcurrentModel(models.Model):
 
     def has_changed(self, name: str) -> bool:
         """Whether the guarded column has another value than the one that was read, or was not read at all."""
-        return name in vars(self) and vars(self)[name] != self._read.get(name, MISSING)
+        if name not in vars(self):
+            return False
+        return name not in self._read or not self._is_same(name, vars(self)[name], self._read[name])
+
+    def _is_same(self, name: str, one: Any, other: Any) -> bool:
+        """Compare as they are stored: shown masked, two may look the same."""
+        prepare = self._meta.get_field(name).get_prep_value
+        return prepare(one) == prepare(other)
 
     def _guarded_names(self) -> list[str]:
         return [name for group in self.guarded for name in group]
@@ -64,17 +77,34 @@ class ConcurrentModel(models.Model):
         self._read = {name: value for name, value in self._read.items() if name not in saved}
 
     def _take_over(self, alias: str) -> None:
-        """Read what the caller has not changed, under the lock that the save takes anyway."""
-        untouched = [group for group in self.guarded if not any(map(self.has_changed, group))]
-        read = [name for group in untouched for name in group if name in self._read]
-        if not read:
+        """Read what the caller has not changed, under the lock that the save takes anyway.
+
+        Raises ChangedMeanwhile for a group of `exclusive` that the caller has changed, and others too.
+        """
+        if not any(name in self._read for name in self._guarded_names()):
             return
         stored = type(self)._base_manager.using(alias).select_for_update(no_key=True).filter(pk=self.pk).first()
-        newer = [name for name in read if stored and vars(stored)[name] != self._read[name]]
-        if not stored or not newer:
+        if stored is None:
             return
-        vars(self).update({name: vars(stored)[name] for name in newer})
-        self._remember(newer)
+        newer = {group: self._newer(group, stored) for group in self.guarded}
+        touched = [group for group in self.guarded if any(map(self.has_changed, group))]
+        for group in touched:
+            if group in self.exclusive and newer[group]:
+                names = ', '.join(str(self._meta.get_field(name).verbose_name) for name in newer[group])
+                text = _('Somebody else has just changed this: {names}. Load the page again, and repeat your change.')
+                raise ChangedMeanwhile(text.format(names=names))
+        self._adopt(stored, [name for group in self.guarded if group not in touched for name in newer[group]])
+
+    def _newer(self, group: Iterable[str], stored: 'ConcurrentModel') -> list[str]:
+        """Return the columns that others have changed since they were read."""
+        read = (name for name in group if name in self._read)
+        return [name for name in read if not self._is_same(name, vars(stored)[name], self._read[name])]
+
+    def _adopt(self, stored: 'ConcurrentModel', names: Collection[str]) -> None:
+        if not names:
+            return
+        vars(self).update({name: vars(stored)[name] for name in names})
+        self._remember(names)
         if '_prechange_snapshot' in vars(self):
             # Else the change log would count as changed here what was changed by others.
             stored.snapshot()

@@ -1,7 +1,6 @@
 """A Webhook subscribes an endpoint to kinds of change."""
 
 from collections.abc import Iterable
-from datetime import timedelta
 
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
@@ -9,7 +8,6 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import connection, models
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 from extras.choices import WebhookHttpMethodChoices
@@ -19,22 +17,22 @@ from netbox.models import NetBoxModel
 from .. import validation
 from ..choices import FormatChoices, KindChoices
 from ..constants import DEFAULT_MAX_ATTEMPTS, MAX_TIMEOUT, MAX_URL
-from ..exceptions import DecryptionError
-from ..security import signing
 from ..validation.headers import MOVED, mask_headers
-from ..validation.moved import is_moved
+from ..validation.moved import IDENTIFYING, is_moved
 from .concurrent import ConcurrentModel
 from .exported import ExportedModel
 from .fields import SealedField, UrlField
+from .signing_secret import SigningModel
 
 ANY_TEMPLATE = """
     SELECT EXISTS (
         SELECT FROM webhooks_webhook
         WHERE enabled AND (body_template <> '' OR payload_url LIKE '%{%' OR conditions::text LIKE '%"regex"%'))"""
+ENDPOINT = ('payload_url', 'additional_headers', 'ssl_verification', *IDENTIFYING)
 SEALED_FIELDS = ('secret', 'previous_secret', 'additional_headers')
 
 
-class Webhook(ExportedModel, ConcurrentModel, NetBoxModel):
+class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
     """An endpoint, what it is told of, and how it is called. What happened to it is in Health."""
 
     name = models.CharField(_('name'), max_length=150, unique=True)
@@ -191,8 +189,9 @@ class Webhook(ExportedModel, ConcurrentModel, NetBoxModel):
         ),
     )
 
-    # A rotation, and an endpoint that is gone.
-    guarded = (('secret', 'previous_secret', 'previous_secret_expires'), ('enabled',))
+    # A rotation, an endpoint that is gone, and headers that must not get to another endpoint.
+    guarded = (('secret', 'previous_secret', 'previous_secret_expires'), ('enabled',), ENDPOINT)
+    exclusive = (ENDPOINT,)
 
     # NetBox would look for the page of a plugin's model in its own manual.
     docs_url = ''
@@ -262,23 +261,6 @@ class Webhook(ExportedModel, ConcurrentModel, NetBoxModel):
         """Whether the secret is another than the stored one."""
         return self.has_changed('secret')
 
-    def secrets(self) -> list[str]:
-        """Return the secrets that sign now, the current one first; [] where there is none. Raises DecryptionError."""
-        if not self.secret:
-            return []
-        secrets = [self.secret.reveal()]
-        if self.is_previous_secret_valid:
-            secrets.append(self.previous_secret.reveal())
-        return secrets
-
-    secrets.alters_data = True
-
-    @property
-    def is_previous_secret_valid(self) -> bool:
-        """Whether the secret before the present one still signs beside it."""
-        expires = self.previous_secret_expires
-        return bool(self.secret and self.previous_secret and expires and expires > timezone.now())
-
     @classmethod
     def any_is_templated(cls) -> bool:
         """Whether any has a template, or a regular expression. Those in headers do not count: they are encrypted."""
@@ -290,37 +272,14 @@ class Webhook(ExportedModel, ConcurrentModel, NetBoxModel):
         """What the form of a copy starts with: shown in a link, so without what is masked."""
         return super().clone() | {'payload_url': self.masked_url}
 
-    @property
-    def public_key(self) -> str:
-        """What receivers verify signatures with, where the secret is an asymmetric key; else ''."""
-        try:
-            secret = self.secret.reveal()
-            return signing.public_key(secret) if signing.is_asymmetric(secret) else ''
-        except (DecryptionError, ValueError):
-            return ''
-
-    def rotate_secret(self, secret: str, overlap: timedelta) -> None:
-        """Sign with `secret` from now on, and with the present one too until `overlap` has passed. Does not save."""
-        # Encrypted anew, with the first of the keys: others may soon be taken out.
-        self.previous_secret = self._present_secret()
-        self.previous_secret_expires = timezone.now() + overlap if self.previous_secret else None
-        self.secret = secret
-
-    rotate_secret.alters_data = True
-
-    def _present_secret(self) -> str:
-        """Return '' for one that cannot be decrypted, too: it must not fail what the new one signs."""
-        try:
-            return self.secret.reveal()
-        except DecryptionError:
-            return ''
-
     def clean(self) -> None:
         """Raise ValidationError with all that is wrong, by field."""
         super().clean()
         errors = validation.errors(self)
         stored = type(self).objects.filter(pk=self.pk).first() if self.pk else None
         if stored:
+            # As it was read: others may have entered headers since.
+            vars(stored).update({name: value for name, value in self._read.items() if name in ENDPOINT})
             if self._takes_headers_along(stored):
                 errors.setdefault('additional_headers', MOVED)
             self._drop_previous_secret(stored)
@@ -331,13 +290,6 @@ class Webhook(ExportedModel, ConcurrentModel, NetBoxModel):
         """Whether stored headers, untouched, would go elsewhere than they were entered for, or less safely."""
         is_untouched = bool(self.additional_headers) and self.additional_headers == stored.additional_headers
         return is_untouched and is_moved(stored, vars(self))
-
-    def _drop_previous_secret(self, stored: 'Webhook') -> None:
-        """A secret that takes the place of the stored one, and not by a rotation, is the only one that signs."""
-        if self.secret == stored.secret or self.previous_secret != stored.previous_secret:
-            return
-        if self._present_secret() != stored._present_secret():
-            self.previous_secret, self.previous_secret_expires = '', None
 
     def serialize_object(self, exclude: Iterable[str] | None = None) -> dict:
         """What the change log keeps: no secret, not even encrypted, and the URL masked."""

@@ -194,8 +194,8 @@ def test_the_secret_is_removed_when_asked(admin_pages, secretive):
 @pytest.mark.parametrize(
     ('field', 'value'),
     [
-        ('payload_url', 'ftp://a.example/'),
-        ('payload_url', 'https://b.example/?token=********'),
+        ('payload_url', 'https://a.example/a path'),
+        ('payload_url', 'https://a.example/?token=********'),
         ('additional_headers', 'no colon'),
         ('additional_headers', 'X-New: ********'),
         ('body_template', '{{ data'),

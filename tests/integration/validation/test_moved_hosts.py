@@ -2,10 +2,12 @@
 
 import pytest
 from dcim.models import Site
-from support.admin_browser import page_of, shown
+from support.admin_browser import filled, page_of, shown
 from support.builders import subscribe
 
+from webhooks import validation
 from webhooks.models import Webhook
+from webhooks.models.concurrent import ChangedMeanwhile
 from webhooks.security.masking import MASK
 
 ELSEWHERE = 'https://b.example/in'
@@ -69,6 +71,79 @@ class TestDoors:
         answer = admin_pages.post(f'{PAGES}import/', {'data': lines, 'format': 'csv', 'csv_delimiter': ','})
         assert answer.status_code == 200
         assert stored() == ('https://a.example/in', STORED)
+
+
+@pytest.fixture
+def meanwhile(webhook, monkeypatch) -> list[Webhook]:
+    """While an edit is checked, somebody else sends the headers back as they are shown: they are encrypted anew."""
+    saved, check = [], validation.errors
+
+    def save_and_check(definition):
+        if not saved:
+            saved.append(Webhook.objects.get())
+            saved[0].additional_headers = STORED
+            saved[0].save()
+        return check(definition)
+
+    monkeypatch.setattr(validation, 'errors', save_and_check)
+    return saved
+
+
+class TestMeanwhile:
+    """An edit is compared with the webhook that it has read, not with one that somebody saved since."""
+
+    @pytest.mark.parametrize('changes', [{'payload_url': ELSEWHERE}, {'ssl_verification': False}])
+    @pytest.mark.parametrize('door', ['api', 'bulk api', 'bulk form', 'import'])
+    def test_headers_that_others_have_entered_anew_do_not_follow(
+        self, webhook, meanwhile, api_client, admin_pages, door, changes
+    ):
+        if door == 'api':
+            answer = api_client.patch(f'{API}{webhook.pk}/', changes, format='json')
+            assert (answer.status_code, list(answer.data)) == (400, ['additional_headers'])
+        elif door == 'bulk api':
+            assert api_client.patch(API, [{'id': webhook.pk, **changes}], format='json').status_code == 400
+        elif door == 'bulk form':
+            admin_pages.post(f'{PAGES}edit/', {'pk': [webhook.pk], '_apply': '1', **changes})
+        else:
+            lines = f'id,{",".join(changes)}\n{webhook.pk},{",".join(map(str, changes.values()))}'
+            admin_pages.post(f'{PAGES}import/', {'data': lines, 'format': 'csv', 'csv_delimiter': ','})
+        assert meanwhile
+        assert stored() == ('https://a.example/in', STORED)
+        assert Webhook.objects.get().ssl_verification
+
+    def test_an_edit_of_something_else_keeps_what_others_have_saved(self, webhook, meanwhile, api_client):
+        answer = api_client.patch(f'{API}{webhook.pk}/', {'description': 'edited'}, format='json')
+        assert answer.status_code == 200
+        kept = Webhook.objects.get()
+        assert (kept.description, kept.additional_headers) == ('edited', meanwhile[0].additional_headers)
+
+    @pytest.mark.parametrize('door', ['api', 'form', 'admin'])
+    def test_the_second_of_two_edits_of_the_same_is_refused(self, webhook, meanwhile, api_client, admin_pages, door):
+        changes = {'additional_headers': ENTERED, 'payload_url': ELSEWHERE}
+        if door == 'api':
+            answer = api_client.patch(f'{API}{webhook.pk}/', changes, format='json')
+            assert answer.status_code == 409
+        elif door == 'form':
+            answer = admin_pages.post(f'{PAGES}{webhook.pk}/edit/', filled(**changes))
+        else:
+            answer = admin_pages.post(page_of(webhook), filled(**changes), follow=True)
+        assert 'Somebody else has just changed this: additional headers.' in answer.content.decode()
+        assert meanwhile
+        assert stored() == ('https://a.example/in', STORED)
+        assert api_client.patch(f'{API}{webhook.pk}/', changes, format='json').status_code == 200
+        assert stored() == (ELSEWHERE, ENTERED)
+
+
+def test_urls_that_differ_behind_the_mask_are_not_the_same(webhook):
+    first, second = f'{ELSEWHERE}?token=one', f'{ELSEWHERE}?token=two'
+    Webhook.objects.update(payload_url=first)
+    edited, other = Webhook.objects.get(), Webhook.objects.get()
+    edited.payload_url = second
+    edited.save()
+    assert stored() == (second, STORED)
+    other.payload_url = f'{ELSEWHERE}?token=three'
+    with pytest.raises(ChangedMeanwhile):
+        other.save()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from webhooks.constants import RESERVED_HEADERS
 from webhooks.exceptions import DecryptionError, DefinitionError
 from webhooks.security.masking import MASK, mask_template
 from webhooks.validation.headers import mask_headers, merge_headers, parse_headers
-from webhooks.validation.url import merge_url
+from webhooks.validation.url import leads_elsewhere, merge_url
 
 
 @dataclass
@@ -131,6 +131,17 @@ class TestUrl:
 
     def test_with_a_mask_in_it(self):
         assert wrong(payload_url=f'https://example.com/?key={MASK}') == {'payload_url'}
+
+
+class TestElsewhere:
+    """Stored headers stay behind, also where a URL cannot be checked: the next check may pass."""
+
+    @pytest.mark.parametrize(
+        'url', ['https://b.example/{{ broken', 'https://b.example:port/', f'https://b.example/{MASK}']
+    )
+    def test_a_url_that_is_refused_leads_elsewhere(self, url: str):
+        assert leads_elsewhere('https://a.example/', url)
+        assert not leads_elsewhere('https://a.example/', url.replace('b.example:port', 'a.example').replace('b.', 'a.'))
 
 
 class TestMaskedUrl:
