@@ -56,6 +56,7 @@ class WebhookFilter(NetBoxModelFilter):
     type_create: FilterLookup[bool] | None = strawberry_django.filter_field()
     type_update: FilterLookup[bool] | None = strawberry_django.filter_field()
     type_delete: FilterLookup[bool] | None = strawberry_django.filter_field()
+    secret_path: FilterLookup[bool] | None = strawberry_django.filter_field()
     http_method: BaseFilterLookup[WebhookHttpMethodEnum] | None = strawberry_django.filter_field()
     http_content_type: StrFilterLookup | None = strawberry_django.filter_field()
     payload_format: BaseFilterLookup[FormatEnum] | None = strawberry_django.filter_field()

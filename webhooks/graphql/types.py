@@ -54,7 +54,7 @@ class WebhookType(NetBoxObjectType):
     conditions: JSON | None
     health: HealthType | None
 
-    @strawberry_django.field(only=['payload_url'])
+    @strawberry_django.field(only=['payload_url', 'secret_path'])
     def payload_url(self) -> str:
         return self.masked_url
 

@@ -107,6 +107,7 @@ class Migration(migrations.Migration):
                 ),
             ),
             migrations.AddField('webhook', 'include_components', models.BooleanField(default=False, db_default=False)),
+            migrations.AddField('webhook', 'secret_path', models.BooleanField(db_default=False, default=False)),
         ),
         Gently(
             ['subscription'],

@@ -90,14 +90,14 @@ class MaskedUrl(str):
     """A URL that is, as a text, what may be shown of it. `reveal()` gives the whole, and no template may call it."""
 
     _url: str
+    # False: it is as it was stored.
+    is_entered: bool
 
     @classmethod
-    def of(cls, url: str) -> 'MaskedUrl':
+    def of(cls, url: str, *, hides_path: bool = False, is_entered: bool = True) -> 'MaskedUrl':
         """Return a URL, which may hold templates, as one that shows itself masked."""
-        if isinstance(url, MaskedUrl):
-            return url
-        masked = cls(mask_template(url))
-        masked._url = url
+        masked = cls(mask_template(url, hides_path))
+        masked._url, masked.is_entered = url, is_entered
         return masked
 
     def reveal(self) -> str:
@@ -107,11 +107,21 @@ class MaskedUrl(str):
     reveal.alters_data = True
 
 
+def _as_shown(url: MaskedUrl, hides_path: bool) -> MaskedUrl:
+    # No method: templates could call it.
+    return MaskedUrl.of(url.reveal(), hides_path=hides_path, is_entered=url.is_entered)
+
+
 class UrlAttribute(DeferredAttribute):
-    """As with SealedAttribute: whoever reads an instance reads what may be shown."""
+    """As with SealedAttribute: an instance gives the text that may be shown. Its `secret_path` decides on the path."""
+
+    def __get__(self, instance: models.Model | None, cls: type | None = None) -> Any:
+        value = super().__get__(instance, cls)
+        return _as_shown(value, instance.secret_path) if isinstance(value, MaskedUrl) else value
 
     def __set__(self, instance: models.Model, value: Any) -> None:
-        instance.__dict__[self.field.attname] = MaskedUrl.of(value) if isinstance(value, str) else value
+        is_plain = isinstance(value, str) and not isinstance(value, MaskedUrl)
+        instance.__dict__[self.field.attname] = MaskedUrl.of(value) if is_plain else value
 
 
 class UrlField(models.CharField):
@@ -120,8 +130,8 @@ class UrlField(models.CharField):
     descriptor_class = UrlAttribute
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> MaskedUrl | None:
-        """Return the URL of the column as a MaskedUrl."""
-        return value if value is None else MaskedUrl.of(value)
+        """Return the URL of the column as a MaskedUrl. Without an instance nobody knows whether its path is secret."""
+        return value if value is None else MaskedUrl.of(value, hides_path=True, is_entered=False)
 
     def get_prep_value(self, value: Any) -> Any:
         """Return the whole URL, which is stored."""
@@ -129,7 +139,8 @@ class UrlField(models.CharField):
 
     def clean(self, value: Any, model_instance: models.Model | None) -> Any:
         """Check the length of the whole, not that of the masked text."""
-        return super().clean(whole_url(value), model_instance)
+        checked = super().clean(whole_url(value), model_instance)
+        return value if isinstance(value, MaskedUrl) else checked
 
     def formfield(self, **kwargs) -> forms.Field | None:
         """Without a limit of its own: the masked text, which comes back, may be longer than the whole."""

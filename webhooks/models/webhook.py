@@ -19,6 +19,7 @@ from ..choices import FormatChoices, KindChoices
 from ..constants import DEFAULT_MAX_ATTEMPTS, MAX_TIMEOUT, MAX_URL
 from ..validation.headers import MOVED, mask_headers
 from ..validation.moved import IDENTIFYING, is_moved
+from ..validation.url import UNMASKED
 from .concurrent import ConcurrentModel
 from .exported import ExportedModel
 from .fields import SealedField, UrlField
@@ -28,7 +29,7 @@ ANY_TEMPLATE = """
     SELECT EXISTS (
         SELECT FROM webhooks_webhook
         WHERE enabled AND (body_template <> '' OR payload_url LIKE '%{%' OR conditions::text LIKE '%"regex"%'))"""
-ENDPOINT = ('payload_url', 'additional_headers', 'ssl_verification', *IDENTIFYING)
+ENDPOINT = ('payload_url', 'secret_path', 'additional_headers', 'ssl_verification', *IDENTIFYING)
 SEALED_FIELDS = ('secret', 'previous_secret', 'additional_headers')
 
 
@@ -59,6 +60,12 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
     type_delete = models.BooleanField(_('deletions'), default=False, help_text=_('Send when an object is deleted.'))
     payload_url = UrlField(
         _('URL'), max_length=MAX_URL, help_text=_('Where the request goes; begins with http:// or https://.')
+    )
+    secret_path = models.BooleanField(
+        _('secret path'),
+        default=False,
+        db_default=False,
+        help_text=_('The path of the URL is as good as a password, as with Slack: it is shown as ********.'),
     )
     http_method = models.CharField(
         _('HTTP method'),
@@ -197,9 +204,9 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
     docs_url = ''
 
     clone_fields = (
-        'description', 'object_types', 'type_create', 'type_update', 'type_delete', 'payload_url', 'http_method',
-        'http_content_type', 'payload_format', 'body_template', 'conditions', 'ssl_verification', 'ca_file_path',
-        'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'latest_only', 'batch',
+        'description', 'object_types', 'type_create', 'type_update', 'type_delete', 'payload_url', 'secret_path',
+        'http_method', 'http_content_type', 'payload_format', 'body_template', 'conditions', 'ssl_verification',
+        'ca_file_path', 'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'latest_only', 'batch',
         'include_snapshots', 'expand', 'include_components', 'ignore_users', 'notification_groups',
     )  # fmt: skip
 
@@ -243,7 +250,7 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
 
     @property
     def masked_url(self) -> str:
-        """The URL without user, password and values of the query."""
+        """The URL without user, password and values of the query, and without a path that is secret."""
         return str(self.payload_url)
 
     @property
@@ -282,6 +289,8 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
             vars(stored).update({name: value for name, value in self._read.items() if name in ENDPOINT})
             if self._takes_headers_along(stored):
                 errors.setdefault('additional_headers', MOVED)
+            if stored.secret_path and not self.secret_path and not getattr(self.payload_url, 'is_entered', True):
+                errors.setdefault('payload_url', UNMASKED)
             self._drop_previous_secret(stored)
         if errors:
             raise ValidationError(errors)

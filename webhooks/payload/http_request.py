@@ -77,7 +77,7 @@ class Builder:
         """Return URL and headers of a request as they may be shown. Raises DecryptionError."""
         secret = self._secret_names
         headers = {name: MASK if name.lower() in secret else value for name, value in request.headers.items()}
-        return mask_url(request.url), headers
+        return mask_url(request.url, self.webhook.secret_path), headers
 
     @cached_property
     def is_templated(self) -> bool:
@@ -114,7 +114,8 @@ class Builder:
 
     def _target(self, url: str, headers: dict[str, str]) -> '_Target':
         bare = [secret.partition('_')[2] for secret in self._secrets]
-        secrets = (*self._secrets, *bare, *echoes.of_url(url), *echoes.of_headers(headers.values()))
+        in_url = echoes.of_url(url, self.webhook.secret_path)
+        secrets = (*self._secrets, *bare, *in_url, *echoes.of_headers(headers.values()))
         proxies = resolve_proxies(url=url, context={'client': self.webhook}) or {}
         return _Target(url, headers, proxies, secrets)
 

@@ -47,7 +47,7 @@ GROUPS = (
         _('Webhook'),
         (
             'name', 'description', 'object_types', Row(KINDS, _('Events'), _('Choose at least one.')), 'payload_url',
-            'secret', *SECRET_WISHES,
+            'secret_path', 'secret', *SECRET_WISHES,
         ),
         is_folded=False,
     ),

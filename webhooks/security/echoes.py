@@ -55,13 +55,17 @@ def _login(value: str) -> Iterator[str]:
     yield from pair.split(':', 1)
 
 
-def of_url(url: str) -> Iterator[str]:
-    """Yield user and password of a URL, and the values of its query: what `mask_url` masks."""
+def of_url(url: str, hides_path: bool = False) -> Iterator[str]:
+    """Yield user and password of a URL, the values of its query, and its path: what `mask_url` masks."""
     parts = urlsplit(url)
     for text in (parts.username, parts.password):
         if text:
             yield text
             yield unquote(text)
+    if hides_path:
+        path = parts.path.strip('/')
+        for text in (path, *(part for part in path.split('/') if len(part) >= SHORTEST_PART)):
+            yield from (text, unquote(text))
     for parameter in parts.query.split('&'):
         name, equals, value = parameter.partition('=')
         text = value if equals else name

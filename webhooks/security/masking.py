@@ -1,6 +1,7 @@
 """How secrets are shown: a secret or a header value as MASK, a URL without its user and the values of its query.
 
-Those of a URL are as good as a password. Sealed fields of a webhook show themselves as MASK (models/fields.py).
+They are as good as a password. So is the path of some URLs: their webhooks say so. Sealed fields of a webhook show
+themselves as MASK (models/fields.py).
 """
 
 import functools
@@ -20,19 +21,22 @@ USER = re.compile('//[^/]*@')
 
 
 @functools.lru_cache(256)
-def mask_template(url: str) -> str:
+def mask_template(url: str, hides_path: bool = False) -> str:
     """Return a webhook's URL, which may hold templates, as `mask_url` does; of one that is too long, nothing."""
     if len(url) > MAX_URL:
         return MASK
     # What is inside a template is no part of the URL: a slash there does not end its host.
     templates = {f'\ue000{index}\ue001': text for index, text in enumerate(TEMPLATE.findall(url))}
     names = iter(templates)
-    masked = mask_url(TEMPLATE.sub(lambda _: next(names), url))
+    masked = mask_url(TEMPLATE.sub(lambda _: next(names), url), hides_path)
     return PLACEHOLDER.sub(lambda found: templates.get(found[0], found[0]), masked)
 
 
-def mask_url(url: str) -> str:
-    """Return the URL with its user and the values of its query masked; of one that is none, only the scheme."""
+def mask_url(url: str, hides_path: bool = False) -> str:
+    """Return the URL with its user and the values of its query masked; of one that is none, only the scheme.
+
+    `hides_path` masks the path as well.
+    """
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -40,6 +44,8 @@ def mask_url(url: str) -> str:
         return f'{scheme}://{MASK}' if separator else MASK
     netloc = f'{MASK}@{parts.netloc.rpartition("@")[2]}' if '@' in parts.netloc else parts.netloc
     path = parts.path if parts.netloc else USER.sub(f'//{MASK}@', parts.path)
+    if hides_path and path.strip('/'):
+        path = f'/{MASK}' if parts.netloc else MASK
     query = '&'.join(map(_mask_parameter, parts.query.split('&'))) if parts.query else ''
     return urlunsplit(SplitResult(parts.scheme, netloc, path, query, ''))
 
@@ -52,3 +58,8 @@ def _mask_parameter(parameter: str) -> str:
 def whole_url(url: Any) -> str:
     """Return the whole of a URL that may be one that shows itself masked."""
     return url.reveal() if hasattr(url, 'reveal') else url
+
+
+def shown_url(url: Any) -> str:
+    """Return a URL as it is shown: one that shows itself masked knows whether its path is secret."""
+    return str(url) if hasattr(url, 'reveal') else mask_template(url)

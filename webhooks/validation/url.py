@@ -5,10 +5,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from utilities.jinja2 import JINJA2_TEMPLATE_RE
 
 from ..exceptions import DefinitionError
-from ..security.masking import MASK, mask_template, whole_url
+from ..security.masking import MASK, shown_url, whole_url
 from ..storable import UNSTORABLE
 from .definition import Definition
 from .templates import check_template
@@ -17,6 +18,8 @@ PORTS = {'http': 80, 'https': 443}
 SCHEMES = tuple(PORTS)
 # Scheme, host and port, and that they are at an end.
 AUTHORITY = re.compile(r'[a-z]+://[^/?#]+[/?#]', re.IGNORECASE)
+
+UNMASKED = gettext_lazy('Enter the whole URL: its path was secret, and would be shown from now on.')
 
 
 def check(definition: Definition) -> None:
@@ -59,7 +62,7 @@ def check_rendered_url(url: str) -> None:
 
 def merge_url(url: str, stored: str) -> str:
     """Return the stored URL where `url` is how it was shown, else `url`."""
-    return stored if MASK in url and url == mask_template(whole_url(stored)) else url
+    return stored if MASK in url and url == shown_url(stored) else url
 
 
 def leads_elsewhere(before: Any, after: Any) -> bool:
