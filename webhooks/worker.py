@@ -51,6 +51,7 @@ _lease: ContextVar[uuid.UUID | None] = ContextVar('lease', default=None)
 def drain() -> str:
     """Send what is due. The result is a sentence for the status page, which is not shown where there was nothing."""
     if not conf.get().enabled:
+        wakeup.accept()
         get_current_job().result_ttl = 0
         return OFF
     tally = runner.run(_lease.get())
