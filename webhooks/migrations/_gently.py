@@ -1,8 +1,8 @@
 """Changes of tables beside a NetBox that goes on: nobody waits longer than a moment, and nobody dies of a deadlock.
 
 An ALTER TABLE that waits for its lock keeps all who come after it waiting: every save of a subscribed model, until the
-slowest transaction ends. So it waits a moment only, lets them go on, and tries again. What was done before a migration
-was broken off is passed over when it is run again.
+slowest transaction ends. So it waits a moment only, lets them go on, and tries again. A migration that was broken off is
+run again, and passes over the steps that are done.
 """
 
 import sys
@@ -53,14 +53,17 @@ class Gently(Operation):
     def database_forwards(
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
     ) -> None:
-        # Rendered now: it takes a while, in which nothing is to be locked.
-        states = from_state, to_state
-        _ = [state.apps for state in states]
+        # Made now: it takes a while, in which nothing is to be locked.
+        _ = from_state.apps, to_state.apps
         to_do = [one for one in self.operations if not _is_done(one, app_label, schema_editor)]
 
         def alter() -> None:
+            later = schema_editor.deferred_sql
+            later.clear()  # of a try that was broken off
             for operation in to_do:
-                operation.database_forwards(app_label, schema_editor, *states)
+                operation.database_forwards(app_label, schema_editor, from_state, to_state)
+            while later:
+                schema_editor.execute(later.pop(0))
 
         if to_do:
             insist(schema_editor, alter, tables=[f'{app_label}_{name}' for name in self.models])
@@ -76,7 +79,7 @@ class Gently(Operation):
 
 
 class BuildIndex(AddIndexConcurrently):
-    """An index that is built while everybody goes on. What a build has left that was broken off goes first."""
+    """An index that is built while everybody goes on. First it drops what a build that was broken off has left."""
 
     def database_forwards(
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
@@ -112,11 +115,10 @@ def insist(editor: BaseDatabaseSchemaEditor, work: Callable[[], Any], tables: Se
 
 
 def _is_done(operation: Operation, app_label: str, editor: BaseDatabaseSchemaEditor) -> bool:
-    """Whether an earlier run has come so far. What finds nothing to do by itself is not asked."""
+    """Whether an earlier run has come so far. An operation that can be done twice is not asked."""
     match operation:
         case AddField():
-            found = _columns(f'{app_label}_{operation.model_name}', editor)
-            return operation.name in found
+            return operation.name in _columns(f'{app_label}_{operation.model_name}', editor)
         case CreateModel():
             return bool(_columns(f'{app_label}_{operation.name_lower}', editor))
         case DeleteModel():

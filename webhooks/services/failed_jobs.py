@@ -75,9 +75,9 @@ def unlist(uuids: Iterable[str]) -> None:
 
 
 def forget_wakeups() -> None:
-    """Take wake-ups that failed off the page, which are no deliveries: whoever calls this looks for their work anew.
+    """Take wake-ups that failed off the page: they are no deliveries. The caller is a worker, which finds their work.
 
-    Such as those of a worker of 1.0.0, which finds its tables changed.
+    A worker of 1.0.0 leaves some, since it finds its tables changed.
     """
     registry = _registry()
     for job in Job.fetch_many(registry.get_job_ids(cleanup=False), connection=registry.connection):

@@ -20,7 +20,7 @@ from devstack.receiver import Answer, Manner, Receiver
 from webhooks import conf
 from webhooks.choices import StatusChoices
 from webhooks.models import Attempt, Webhook
-from webhooks.outbox import wakeup
+from webhooks.outbox import queue, wakeup
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -65,10 +65,10 @@ def test_a_job_sends_nothing_while_webhooks_are_off(webhook, receiver, drain, mo
     site()
     with monkeypatch.context() as off:
         change_settings(off, enabled=False)
-        wakeup.wake()
+        queue.get().enqueue(wakeup.JOB)
         drain()
         assert not receiver.requests
-    wakeup.wake()
+    queue.get().enqueue(wakeup.JOB)
     drain()
     receiver.wait_for(1)
 
