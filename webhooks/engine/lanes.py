@@ -81,7 +81,7 @@ def turn() -> Iterator[datetime]:
     InternalError where PostgreSQL ends it.
     """
     with transaction.atomic():
-        yield sql.fetch(BEGIN)[0][-1]
+        yield sql.begin(BEGIN)[0][-1]
 
 
 def take(webhook_ids: Collection[int]) -> set[int]:
@@ -100,7 +100,7 @@ def hold(webhook_id: int) -> Iterator[datetime]:
     is_the_callers = connection.in_atomic_block
     with transaction.atomic():
         if not is_the_callers:
-            sql.fetch(BEGIN_TO_HOLD)
+            sql.begin(BEGIN_TO_HOLD)
         before = sql.fetch_value(f"SELECT current_setting('lock_timeout'), {SET_LOCK_TIMEOUT}", [str(WAIT)])
         with or_busy(_('A worker is busy with this webhook: try again in some seconds.')):
             sql.fetch(HOLD, [webhook_id])

@@ -32,6 +32,22 @@ def fetch_value(statement: str, parameters: Parameters = None) -> Any:
     return fetch(statement, parameters)[0][0]
 
 
+def begin(statement: str) -> list[tuple]:
+    """Return the rows of the first statement of a transaction. READ COMMITTED holds from then on.
+
+    The database's default may be another level: then no statement sees what was committed after the first one. In a
+    transaction that began before, such as a script's, its own level goes on.
+    """
+    with connection.cursor() as cursor:
+        if not connection.savepoint_ids:
+            # Both in one text, which costs no further round trip.
+            cursor.execute(f'SET TRANSACTION ISOLATION LEVEL READ COMMITTED; {statement}')
+            cursor.nextset()
+        else:
+            cursor.execute(statement)
+        return cursor.fetchall()
+
+
 def execute(statement: str, parameters: Parameters = None) -> int:
     """Return how many rows were changed."""
     with connection.cursor() as cursor:

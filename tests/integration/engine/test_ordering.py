@@ -1,6 +1,7 @@
 """Deliveries of one object go out one after the other; different objects do not wait for each other."""
 
 import uuid
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -29,8 +30,8 @@ from support.engine import (
 from devstack.receiver import Receiver
 from webhooks import rendering
 from webhooks.choices import StatusChoices
-from webhooks.engine import dispatch, event_claims, lanes, rescue
-from webhooks.models import Delivery, Webhook
+from webhooks.engine import dispatch, event_claims, lanes, rescue, sql
+from webhooks.models import Delivery, Event, Webhook
 from webhooks.services import redelivery
 from webhooks.transport.exchange import Outcome
 
@@ -228,6 +229,51 @@ class TestItGoesOn:
         work()
         webhook.delete()
         assert work() == 'nothing to send'
+
+
+class TestRepeatableRead:
+    """The database's default, by which a transaction sees nothing of what others commit after its first statement."""
+
+    @pytest.fixture(autouse=True)
+    def default(self, committed: None, webhook: Webhook) -> Iterator[None]:
+        sql.execute("SET default_transaction_isolation = 'repeatable read'")
+        with transaction.atomic():
+            before = Site.objects.count()
+            in_thread(site).join()
+            assert Site.objects.count() == before
+        yield
+        sql.execute('RESET default_transaction_isolation')
+
+    def test_what_is_parked_during_a_turn_is_seen_by_it(self, webhook):
+        Event.objects.all().delete()
+        lease, place = uuid.uuid4(), site()
+        dispatch_all()
+        first = claim(lease)
+
+        def park() -> None:
+            place.save()
+            dispatch_all()
+            assert not claim()
+            assert parked()
+
+        with lanes.turn():
+            in_thread(park).join()
+            record(lease, first, Outcome(started_at=0, duration=0, status=200))
+        assert statuses() == [DELIVERED, PENDING]
+        assert not parked()
+
+    def test_who_holds_a_lane_sees_what_was_done_under_it_before(self, webhook):
+        with lanes.hold(webhook.pk):
+            before = Site.objects.count()
+            in_thread(site).join()
+            assert Site.objects.count() == before + 1
+
+    def test_a_transaction_of_somebody_else_stays_as_it_is(self, webhook):
+        with transaction.atomic():
+            before = Site.objects.count()
+            with lanes.hold(webhook.pk), lanes.turn():
+                in_thread(site).join()
+                assert Site.objects.count() == before
 
 
 class TestOrderWait:
