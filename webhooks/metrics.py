@@ -1,15 +1,16 @@
-"""Prometheus metrics, added to NetBox's own /metrics.
+"""Prometheus metrics, added to NetBox's own /metrics; where its URLs are left alone, at an address of their own.
 
-They are read from the database once per scrape, in a registry of their own: the one that NetBox shows holds no
-collectors of ours when it runs several processes (PROMETHEUS_MULTIPROC_DIR).
+They have a registry of their own: the one that NetBox shows holds no collectors of ours when it runs several processes
+(PROMETHEUS_MULTIPROC_DIR).
 """
 
 import time
 from collections.abc import Iterator
 
+from django.core.cache import cache
 from django.http import HttpRequest, HttpResponse
 from django_prometheus.exports import ExportToDjangoView
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -17,12 +18,26 @@ from .constants import LATENCY_BUCKETS
 from .models import Health
 from .services import backlog
 
+CACHE_KEY = 'webhooks.metrics'
+# Seconds.
+KEPT = 15
+
 
 def export(request: HttpRequest) -> HttpResponse:
     """Answer with NetBox's metrics and ours."""
     response = ExportToDjangoView(request)
-    response.content += generate_latest(_registry)
+    response.content += _ours()
     return response
+
+
+def export_ours(_request: HttpRequest) -> HttpResponse:
+    """Answer with ours alone."""
+    return HttpResponse(_ours(), content_type=CONTENT_TYPE_LATEST)
+
+
+def _ours() -> bytes:
+    # Anybody may ask, as for NetBox's own. The backlog is counted once for all of them.
+    return cache.get_or_set(CACHE_KEY, lambda: generate_latest(_registry), KEPT)
 
 
 class WebhooksCollector(Collector):

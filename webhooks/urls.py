@@ -2,7 +2,10 @@ from django.conf import settings
 from django.urls import include, path
 from utilities.urls import get_model_urls
 
-from . import metrics, views
+from . import conf, metrics, views
+
+# Otherwise they are at NetBox's own address.
+_HAS_METRICS = settings.METRICS_ENABLED and not conf.get().admin
 
 urlpatterns = [
     path('status/', views.status.StatusView.as_view(), name='status'),
@@ -12,5 +15,5 @@ urlpatterns = [
     path('deliveries/<int:pk>/', include(get_model_urls('webhooks', 'delivery'))),
     path('events/', include(get_model_urls('webhooks', 'event', detail=False))),
     path('events/<int:pk>/', include(get_model_urls('webhooks', 'event'))),
-    *([path('metrics', metrics.export, name='metrics')] if settings.METRICS_ENABLED else []),
+    *([path('metrics', metrics.export_ours, name='metrics')] if _HAS_METRICS else []),
 ]

@@ -4,6 +4,9 @@ from datetime import timedelta
 
 import pytest
 from dcim.models import Site
+from django.core.cache import cache
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from prometheus_client import generate_latest
 from support.builders import NOWHERE, site, subscribe
@@ -73,7 +76,17 @@ def test_they_tell_of_each_webhook_what_came_of_it_and_how_long_it_took(webhook)
     assert buckets == [sum(counts[: number + 1]) for number in range(len(counts))]
 
 
+def test_the_log_is_not_read_anew_for_each_who_asks(webhook, rf):
+    cache.delete(metrics.CACHE_KEY)
+    with CaptureQueriesContext(connection) as first:
+        assert b'webhooks_deliveries_open 0.0' in metrics.export_ours(rf.get('/')).content
+    assert any('webhooks_delivery' in query['sql'] for query in first)
+    with CaptureQueriesContext(connection) as next_one:
+        assert b'webhooks_deliveries_open 0.0' in metrics.export_ours(rf.get('/')).content
+    assert not len(next_one)
+
+
 @pytest.mark.parametrize('address', ['/metrics', '/plugins/webhooks/metrics'])
 def test_where_netbox_shows_none_they_are_at_no_address(admin_pages, address):
-    """Where NetBox does, they are at both: installation/test_without_admin.py."""
+    """Where NetBox does, they are at one of them: installation/test_without_admin.py."""
     assert admin_pages.get(address).status_code == 404
