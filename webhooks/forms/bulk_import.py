@@ -2,9 +2,11 @@
 
 import csv
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
+import yaml
 from django import forms
 from django.contrib.contenttypes.models import ContentType
 from django.contrib.postgres.forms import SimpleArrayField  # pyright: ignore[reportMissingImports]  (no stub)
@@ -45,6 +47,9 @@ NEEDED = tuple(
 )
 
 
+MERGE = 'tag:yaml.org,2002:merge'
+
+
 class ImportedTextForm(BulkImportForm):
     """What is entered or uploaded. NetBox's own form fails at a text that Python's readers do not take."""
 
@@ -65,6 +70,19 @@ class ImportedTextForm(BulkImportForm):
                 if not is_storable([name, value]):
                     reason = _('Record %(number)d %(name)s: it holds a character that cannot be stored.')
                     raise ValidationError(reason, params={'number': number, 'name': printable(name)})
+
+    def _clean_yaml(self, data: str) -> list[Any]:
+        """Refuse merge keys before YAML is read: each may double what it merges, without end."""
+        with suppress(yaml.YAMLError):  # NetBox's own form tells of a mistake
+            if any(map(_is_merge, yaml.parse(data, Loader=yaml.SafeLoader))):
+                raise ValidationError({self.data_field: _('Merge keys (<<) are not taken: write out each record.')})
+        return super()._clean_yaml(data)
+
+
+def _is_merge(event: yaml.Event) -> bool:
+    if not isinstance(event, yaml.ScalarEvent):
+        return False
+    return event.tag == MERGE or (event.tag is None and event.implicit[0] and event.value == '<<')
 
 
 def _is_record(record: Any) -> bool:

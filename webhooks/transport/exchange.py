@@ -16,18 +16,20 @@ class Request:
     `timeout` is in seconds, for everything from the name look-up to the last byte of the response. `verify` is whether
     to verify the endpoint's certificate, or the path of the CA file to do it with. `certificate` is the path of the
     client's, with that of its key where this is another file. `proxies` are by scheme, as requests takes them.
+
+    Whatever may hold a secret is left out of its repr(), which may get into a log line or a traceback.
     """
 
     method: str
-    url: str
-    headers: Mapping[str, str]
-    body: bytes
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
     timeout: float
     verify: bool | str = True
     certificate: str | tuple[str, str] | None = None
-    proxies: Mapping[str, str] = field(default_factory=dict)
+    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
     # Texts that are not kept where the answer repeats them.
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -409,6 +409,11 @@ class TestReceivers:
         except OSError:
             return 0
 
+    @pytest.mark.parametrize('length', [-1, 2**40])
+    def test_it_reads_no_more_than_it_should(self, child, length):
+        """The body of such a request is waited for without end, in memory."""
+        assert self.status(b'', {'Content-Length': str(length)}) == 413
+
     def send(self) -> dict[str, Any]:
         """Run the page's code, and return its names."""
         code = python_of('receivers.md', 'urlopen')

@@ -4,6 +4,8 @@ import json
 import sqlite3
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +50,13 @@ def copied(folder: Path) -> dict[int, str | None]:
 
 def test_it_is_as_short_as_the_docs_say(code):
     assert len(code.splitlines()) <= 30
+
+
+@pytest.mark.parametrize('length', [-1, 2**40])
+def test_it_reads_no_more_than_it_should(address, length):
+    request = urllib.request.Request(address, b'', {'Content-Length': str(length)})
+    with pytest.raises(urllib.error.HTTPError, match='413'):
+        urllib.request.urlopen(request, timeout=30)
 
 
 def test_it_ends_with_what_netbox_has(address, tmp_path):

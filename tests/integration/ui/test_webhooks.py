@@ -483,6 +483,16 @@ def test_an_import_names_the_field_with_half_a_character(admin_pages, name, valu
     assert name in str(answer.context['form'].errors)
 
 
+@pytest.mark.parametrize(('key', 'is_imported'), [('<<', False), ('!!merge any', False), ('description', True)])
+def test_an_import_takes_no_merge_keys_which_double_a_record(admin_pages, key, is_imported):
+    value = '"<<"' if is_imported else '{description: x}'
+    text = f'- name: New\n  type_create: true\n  payload_url: {NOWHERE}\n  {key}: {value}'
+    answer = admin_pages.post(f'{PAGES}webhooks/import/', {'data': text, 'format': 'yaml'})
+    assert (answer.status_code == 302) is is_imported
+    if not is_imported:
+        assert 'Merge keys' in str(answer.context['form'].errors)
+
+
 def test_an_import_does_not_unfold_aliases_without_end(admin_pages):
     lines = [f'  x{level}: &x{level} [*x{level - 1}, *x{level - 1}]' for level in range(1, 60)]
     text = '\n'.join(('- name: New', '  x0: &x0 [1, 2]', *lines))

@@ -95,6 +95,19 @@ class TestRequest:
         assert reason in outcome.error
         assert outcome.status is None
 
+    def test_its_repr_shows_no_secret(self):
+        request = Request(
+            method='POST',
+            url='http://user:sesame@a.example/?token=sesame',
+            headers={'Authorization': 'sesame'},
+            body=b'sesame',
+            timeout=SHORT,
+            proxies={'http': 'http://user:sesame@proxy.example'},
+            secrets=('sesame',),
+        )
+        assert 'sesame' not in repr(request)
+        assert 'POST' in repr(request)
+
 
 class TestAnswer:
     @pytest.mark.parametrize('status', [200, 201, 202, 204, 299, 304])
