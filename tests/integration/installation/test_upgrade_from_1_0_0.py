@@ -2,13 +2,16 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import psycopg
 import pytest
 from django.db import connections
 from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.operations.base import Operation
+from django.db.migrations.state import ProjectState
 from psycopg.errors import UndefinedTable
 from support import former
 from support.fixtures.servers import StackDescription
@@ -85,6 +88,12 @@ print('open', Delivery.objects.filter(status__in=('pending', 'sending')).count()
 """
 
 IS_WAITED_FOR = 'SELECT EXISTS (SELECT 1 FROM pg_locks WHERE relation = %s::regclass AND NOT granted)'
+# Whoever waits for longer than a second has looked for a deadlock already, and would not be the one that dies of it.
+HAS_LOOKED = """
+    SELECT NOT EXISTS (
+        SELECT 1 FROM pg_locks WHERE relation = %s::regclass AND NOT granted
+          AND coalesce(waitstart, clock_timestamp()) > clock_timestamp() - interval '1.5 seconds'
+    )"""
 COLUMN = 'SELECT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s)'
 INVALID = """
     CREATE INDEX webhooks_event_chain ON webhooks_event (id);
@@ -92,13 +101,36 @@ INVALID = """
 CHAIN = "SELECT indexdef FROM pg_indexes WHERE indexname = 'webhooks_event_chain'"
 
 
+Step = tuple[Operation, ProjectState, ProjectState]
+
+
+def newest(loader: MigrationLoader) -> tuple[str, str]:
+    (found,) = loader.graph.leaf_nodes('webhooks')
+    return found
+
+
+@pytest.fixture(scope='module')
+def steps() -> list[Step]:
+    """What `migrate` does one after the other, with the models before and after: these take long to make."""
+    loader, found = MigrationLoader(None), []
+    state = loader.project_state(('webhooks', '0002_sequence'))
+    for app, name in loader.graph.forwards_plan(newest(loader)):
+        if app == 'webhooks' and name > '0002_sequence':
+            for operation in loader.graph.nodes[app, name].operations:
+                before = state.clone()
+                operation.state_forwards('webhooks', state)
+                found.append((operation, before, state.clone()))
+    return found
+
+
 class Migrating(threading.Thread):
     """`migrate`, in a thread of this process: a process of its own takes ten seconds to start."""
 
-    def __init__(self, database: DatabaseAddress, to: str = '') -> None:
+    def __init__(self, database: DatabaseAddress, to: str = '', steps: Sequence[Step] = ()) -> None:
         super().__init__(daemon=True)
         self._database = database
         self._to = to
+        self._steps = steps
         self._error: Exception | None = None
         self.start()
 
@@ -106,9 +138,13 @@ class Migrating(threading.Thread):
         mine = connections['default']
         mine.settings_dict = {**mine.settings_dict, 'NAME': self._database.name}
         try:
-            executor = MigrationExecutor(mine)
-            (newest,) = executor.loader.graph.leaf_nodes('webhooks')
-            executor.migrate([('webhooks', self._to) if self._to else newest])
+            if self._steps:
+                with mine.schema_editor(atomic=False) as editor:
+                    for operation, before, after in self._steps:
+                        operation.database_forwards('webhooks', editor, before, after)
+            else:
+                executor = MigrationExecutor(mine)
+                executor.migrate([('webhooks', self._to) if self._to else newest(executor.loader)])
         except Exception as error:
             self._error = error
         finally:
@@ -246,15 +282,16 @@ def test_saves_go_on_while_it_waits_for_a_long_transaction(make_former):
         migrating.finish()
 
 
-def test_who_would_be_in_a_deadlock_with_it_goes_on(make_former):
+def test_who_would_be_in_a_deadlock_with_it_goes_on(make_former, steps):
     """Somebody has read webhooks, whose lock the migration wants beside that of deliveries."""
     netbox = make_former()
     with netbox.database.connect() as person, netbox.database.connect() as other:
-        migrating = Migrating(netbox.database)
+        migrating = Migrating(netbox.database, steps=steps)
         assert wait_until(lambda: one(other, COLUMN, 'webhooks_event', 'backfill_for'), timeout=PATIENCE)
         with person.transaction():
             person.execute(former.LOOK)
             assert wait_until(lambda: one(other, IS_WAITED_FOR, 'webhooks_webhook'), timeout=PATIENCE)
+            assert wait_until(lambda: one(other, HAS_LOOKED, 'webhooks_webhook'), timeout=PATIENCE)
             assert person.execute(former.REOPEN).rowcount == 1
         migrating.finish()
 
@@ -279,7 +316,7 @@ def test_it_can_be_killed_and_run_again(make_former):
 
 
 @pytest.mark.parametrize('turn', [0, *(pytest.param(turn, marks=pytest.mark.long) for turn in range(1, 20))])
-def test_nobody_fails_and_nothing_is_lost_beside_saves_and_workers_of_1_0_0(make_former, receiver, turn):
+def test_nobody_fails_and_nothing_is_lost_beside_saves_and_workers_of_1_0_0(make_former, receiver, steps, turn):
     netbox = make_former()
     with netbox.database.connect() as connection:
         sites = [pk for (pk,) in connection.execute('SELECT object_id FROM snapshots ORDER BY object_id').fetchall()]
@@ -287,7 +324,7 @@ def test_nobody_fails_and_nothing_is_lost_beside_saves_and_workers_of_1_0_0(make
     savers = [Former(netbox.database, former.save(pk, sites[0])) for pk in sites[1:]]
     others = [Former(netbox.database, work) for work in (former.turn, former.turn, former.redeliver)]
 
-    Migrating(netbox.database).finish()
+    Migrating(netbox.database, steps=steps).finish()
 
     for one_of_them in (*savers, *others):
         one_of_them.stop()
