@@ -199,6 +199,15 @@ class TestWebhookActions:
         boxes = re.findall(r'<input[^>]*name="_selected_action"[^>]*>', client.get(WEBHOOKS).content.decode())
         assert [re.search(r'value="(\d*)"', box)[1] for box in boxes] == [str(webhook.pk)]
 
+    def test_a_webhook_is_paused_and_resumed_by_a_button_on_its_page(self, client, webhook):
+        for action, other, paused in (('pause', 'resume', True), ('resume', 'pause', False)):
+            page = client.get(page_of(webhook)).content.decode()
+            assert f'value="{action}">' in page
+            assert f'value="{other}">' not in page
+            assert messages_of(press(client, webhook, action)) == [f'1 webhook {action}d.']
+            webhook.refresh_from_db()
+            assert webhook.paused is paused
+
     def test_selected_webhooks_are_disabled_and_enabled(self, client, webhook):
         other = subscribe(NOWHERE, Site)
         for action, enabled in (('disable', False), ('enable', True)):
