@@ -7,22 +7,11 @@ from django_rq import get_queue
 
 from devstack.netbox import NetBox
 from devstack.postgres import DatabaseAddress
-from devstack.process import wait_until
 from webhooks.services import removal
 
 pytestmark = pytest.mark.usefixtures('committed')
 
 OFF = 'WEBHOOKS_ENABLED = False'
-PATIENCE = 60
-
-WAKE = """
-from dcim.models import Site
-from django.contrib.contenttypes.models import ContentType
-from webhooks.models import Webhook
-webhook = Webhook.objects.create(name='Hook', payload_url='http://127.0.0.1:9/', type_create=True, max_attempts=1)
-webhook.object_types.set([ContentType.objects.get_for_model(Site)])
-Site.objects.create(name='Bern', slug='bern')
-"""
 
 FURNISH = """
 from core.choices import ObjectChangeActionChoices
@@ -236,17 +225,3 @@ def test_it_refuses_while_webhooks_are_on_and_only_shows_what_there_is_where_nob
     ):
         assert f'({label})\n' + ''.join(f'            - {name}\n' for name in names) in shown.stdout
     assert rows_that_name_us(netbox.database) == before
-
-
-def test_in_a_redis_of_its_own_no_key_is_left(make_netbox, other_redis, rqworker):
-    redis = f"REDIS_HOST = '127.0.0.1'\nREDIS_PORT = {other_redis.address.port}\n"
-    made = make_netbox(redis + 'WEBHOOKS_ENABLED = True', fresh=True)
-    worker = rqworker('webhooks', netbox=made)
-    answer = made.run('shell', '-c', WAKE)
-    assert answer.returncode == 0, answer.stderr
-    with other_redis.address.client() as client:
-        assert wait_until(lambda: client.exists('rq:finished:webhooks'), timeout=PATIENCE)
-        worker.stop()
-        configure(made, redis + OFF)
-        assert made.run('webhooks_remove', '--yes', timeout=240).returncode == 0
-        assert client.keys('*') == []
