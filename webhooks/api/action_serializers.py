@@ -1,4 +1,4 @@
-"""What the actions of the REST API take and answer: replay, send what waits, backfill, rotate the secret, preview."""
+"""Requests and answers of the actions."""
 
 from datetime import timedelta
 from typing import Any
@@ -18,7 +18,7 @@ from .serializers import ExpandMixin, StorableMixin
 
 @extend_schema_serializer(component_name='WebhookReplay')
 class ReplaySerializer(StorableMixin, serializers.Serializer):
-    """Which of a webhook's past events are redelivered: those from `since` on and before `until`."""
+    """The range of past events to redeliver: from `since`, and before `until`."""
 
     since = serializers.DateTimeField()
     until = serializers.DateTimeField(required=False, help_text=_('Now, if left out.'))
@@ -41,7 +41,7 @@ class CountSerializer(serializers.Serializer):
 
 @extend_schema_serializer(component_name='WebhookWaiting')
 class WaitingSerializer(serializers.Serializer):
-    """What waits for a webhook."""
+    """The changes that wait for a webhook."""
 
     changes = serializers.IntegerField(read_only=True, help_text=_('Counted up to 100,000.'))
     objects = serializers.IntegerField(read_only=True, help_text=_('Of how many objects.'))
@@ -64,7 +64,7 @@ class SentWaitingSerializer(WaitingSerializer):
 
 @extend_schema_serializer(component_name='WebhookBackfillStart')
 class BackfillStartSerializer(StorableMixin, serializers.Serializer):
-    """Which objects are sent as they are now."""
+    """The objects to send in their present state."""
 
     object_types = serializers.ListField(
         child=AllowedTypeField(),
@@ -110,7 +110,7 @@ class BackfillCountSerializer(serializers.Serializer):
 
 @extend_schema_serializer(component_name='WebhookRotation')
 class RotateSerializer(StorableMixin, serializers.Serializer):
-    """How a new secret is made, and for how long the present one stays valid beside it."""
+    """The kind of the new secret, and how long the present one stays valid."""
 
     prefix = serializers.ChoiceField(
         choices=[signing.SYMMETRIC, signing.PRIVATE],
@@ -131,7 +131,7 @@ class SecretSerializer(serializers.Serializer):
 
 @extend_schema_serializer(component_name='WebhookPreview')
 class PreviewSerializer(ExpandMixin, StorableMixin, serializers.ModelSerializer):
-    """The fields that make up a request; those left out are as the webhook has them."""
+    """The fields of a request. Others keep the webhook's values."""
 
     class Meta:
         model = Webhook

@@ -1,5 +1,3 @@
-"""Serializer fields that show something else than what they accept."""
-
 from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
@@ -12,7 +10,7 @@ from .. import object_types
 
 
 class AllowedTypeField(ContentTypeField):
-    """An object type as 'app.model', of those that the setting `allowed_models` allows."""
+    """An 'app.model' that the setting `allowed_models` allows."""
 
     default_error_messages = {
         'not_allowed': _('{content_type} is not an object type that webhooks may send.'),
@@ -31,7 +29,7 @@ class AllowedTypeField(ContentTypeField):
 
 
 class MaskedField(serializers.CharField):
-    """A text that is shown masked: `shown` names the attribute to read instead."""
+    """Shows the masked text in the attribute `shown`."""
 
     def __init__(self, *, shown: str, **kwargs):
         super().__init__(**kwargs)

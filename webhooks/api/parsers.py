@@ -1,5 +1,3 @@
-"""What clients send."""
-
 from typing import Any
 
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
@@ -15,7 +13,7 @@ class TooLarge(APIException):
 
 
 class FlatJSONParser(JSONParser):
-    """JSON that is nested more deeply than Python reads is a mistake of the client's."""
+    """Answers 400 for JSON that is nested too deeply."""
 
     def parse(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -28,7 +26,7 @@ PARSERS = (FlatJSONParser, MultiPartParser)
 
 
 class ParsingMixin:
-    """Views that answer a request which Django does not read by saying so, not as a failure of the server."""
+    """Answers 400 or 413 instead of 500 if Django refuses the request."""
 
     parser_classes = PARSERS
 

@@ -1,8 +1,4 @@
-"""The models as the REST API shows them.
-
-NetBox looks serializers up here by the model's name. `restricted` tells that the user may not view the object, so that
-what shows it has been left out; the view says whose may be seen, by their ids in the context's `visible`.
-"""
+"""The models in the REST API. NetBox finds serializers here by name."""
 
 from typing import Any
 
@@ -33,13 +29,13 @@ from ..validation.moved import is_moved
 from ..validation.url import merge_url
 from .fields import AllowedTypeField, MaskedField
 
-# As long as its column.
+# The column's length.
 CHANGELOG_MESSAGE = serializers.CharField(max_length=200, allow_blank=True, allow_null=True)
 UNSTORABLE_TEXT = _('A text holds a null character or half a surrogate pair, or the value is nested too deeply.')
 
 
 class StorableMixin:
-    """Names the fields with a text that neither PostgreSQL nor the answer could hold."""
+    """Refuses texts that PostgreSQL or JSON cannot hold."""
 
     def to_internal_value(self, data: Any) -> Any:
         sent = data if isinstance(data, dict) else {}
@@ -60,7 +56,7 @@ class HealthSerializer(serializers.ModelSerializer):
 
 
 class ExpandMixin:
-    """Checks whether the object types have the keys of `expand`, and may show what is there."""
+    """Checks `expand` against the object types."""
 
     def _check_expand(self, data: dict[str, Any]) -> None:
         if data.keys().isdisjoint({'expand', 'object_types'}):
@@ -91,7 +87,7 @@ class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerialize
         many=True,
         help_text=help_of('notification_groups'),
     )
-    # The model checks its length: the masked text may be longer than the whole.
+    # The model checks the length: the mask may be longer.
     payload_url = MaskedField(shown='masked_url', help_text=help_of('payload_url'))
     additional_headers = MaskedField(
         shown='masked_headers', required=False, allow_blank=True, help_text=help_of('additional_headers')
@@ -124,7 +120,7 @@ class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerialize
         return merge_url(value, self.instance.payload_url) if self.instance else value
 
     def validate(self, data: Any) -> Any:
-        # Nested in another object, `data` is the webhook that was found.
+        # Here `data` is the nested webhook itself.
         if self.nested:
             return data
         if (name := data.pop('preset', None)) and self.instance:
@@ -139,7 +135,7 @@ class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerialize
         return super().validate(data)
 
     def _check_message(self, message: Any) -> None:
-        """NetBox takes it as it comes."""
+        """NetBox does not check the message."""
         try:
             CHANGELOG_MESSAGE.run_validation(message)
         except serializers.ValidationError as error:
@@ -159,12 +155,12 @@ class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerialize
         return value
 
 
-# OpenAPI names its components after the classes, one name for all apps, and NetBox's own webhooks have the plain one.
+# NetBox's own webhooks have the plain name in OpenAPI.
 WebhookSerializer = ReliableWebhookSerializer
 
 
 class RestrictedSerializer(BaseModelSerializer):
-    """Of something that happened to an object, which the user may or may not view."""
+    """`restricted`: the user may not view the object."""
 
     restricted = serializers.SerializerMethodField()
 
@@ -205,7 +201,7 @@ class EventSerializer(RestrictedSerializer):
 
 @extend_schema_serializer(component_name='WebhookAttempt')
 class AttemptSerializer(serializers.ModelSerializer):
-    """What is restricted is null where the user may not view the object."""
+    """Restricted fields are null."""
 
     url = serializers.CharField(read_only=True, allow_null=True)
     request_headers = serializers.DictField(child=serializers.CharField(), read_only=True, allow_null=True)
@@ -239,7 +235,7 @@ class DeliverySerializer(RestrictedSerializer):
         brief_fields = ('id', 'url', 'display', 'uuid', 'status', 'response_status', 'error')
 
     def get_waiting(self, delivery: Delivery) -> str:
-        # In a list, the delivery that goes first is not looked up.
+        # In a list this would cost one query a row.
         earlier = None if self.parent else querysets.earlier_of(delivery)
         wait = wait_of(delivery, timezone.now(), earlier)
         return wait.text if wait else ''

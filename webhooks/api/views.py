@@ -1,5 +1,3 @@
-"""The REST API's endpoints. Webhooks are NetBox objects as any other; events and deliveries are read only."""
-
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -55,13 +53,13 @@ class WebhooksRootView(APIRootView):
 
 
 def post_needs(action: str) -> type[TokenPermissions]:
-    """Return the permissions of an endpoint where a POST needs this one, and not the one to add."""
+    """Return permissions that need this action for POST, not 'add'."""
     needed = {**TokenPermissions.perms_map, 'POST': [f'%(app_label)s.{action}_%(model_name)s']}
     return type(f'{action.title()}Permission', (TokenPermissions,), {'perms_map': needed})
 
 
 class StableOrderingFilter(OrderingFilter):
-    """Ends every order with the primary key, since pages of a list must not overlap."""
+    """Sorts by primary key last: pages must not overlap."""
 
     def get_ordering(self, request: Request, queryset: QuerySet, view: Any) -> list[str] | None:
         ordering = super().get_ordering(request, queryset, view)
@@ -90,12 +88,12 @@ class Conflict(APIException):
 class TryAgain(APIException):
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     default_code = 'busy'
-    # Seconds, for the header Retry-After.
+    # Seconds; Retry-After.
     wait = 5
 
 
 class BusyMixin:
-    """Views whose actions wait for a lane."""
+    """Answers 503 while a worker is busy with the webhook."""
 
     def handle_exception(self, exc: Exception) -> Response:
         return super().handle_exception(TryAgain(str(exc)) if isinstance(exc, Busy) else exc)
@@ -103,7 +101,7 @@ class BusyMixin:
 
 @contextmanager
 def refusals() -> Iterator[None]:
-    """Answer a DefinitionError with 400 and the field, and with 409 where a backfill is in another state."""
+    """Answer 400 for a DefinitionError, 409 for a wrong backfill state."""
     try:
         yield
     except DefinitionError as error:
@@ -113,7 +111,7 @@ def refusals() -> Iterator[None]:
 
 
 def moves_backfill(name: str, needed: Action) -> Callable[[Callable], Callable]:
-    """Make an endpoint of what moves a backfill to another state: it takes nothing, and answers with the backfill."""
+    """Make an endpoint that changes the state of a backfill."""
 
     def decorate(method: Callable) -> Callable:
         permissions = [post_needs(needed.permission)]
@@ -128,16 +126,16 @@ class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
     serializer_class = serializers.WebhookSerializer
     filterset_class = filtersets.WebhookFilterSet
     filter_backends = FILTER_BACKENDS
-    # Not by what is shown masked: the order would tell of it.
+    # Sorting by a masked field would reveal it.
     ordering_fields = ('id', 'name', 'description', 'enabled', 'paused', 'created', 'last_updated')
-    # A job would keep what was sent, secrets and all, in Redis, where NetBox's pages of background tasks show it.
+    # A job would expose secrets in Redis and on NetBox's pages.
     background_enabled = False
 
     def handle_exception(self, exc: Exception) -> Response:
         return super().handle_exception(Conflict(exc.message) if isinstance(exc, ChangedMeanwhile) else exc)
 
     def _enqueue_bulk_job(self, request: Request, *args, **kwargs) -> Response:
-        """NetBox 4.7.0 does not ask `background_enabled`."""
+        """NetBox 4.7.0 ignores `background_enabled`."""
         raise ValidationError({'detail': _('Background processing is not supported for this endpoint.')})
 
     def update(self, request: Request, *args, **kwargs) -> Response:
@@ -148,7 +146,7 @@ class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
     @extend_schema(request=None, responses={201: serializers.DeliverySerializer(nested=True)})
     @action(detail=True, methods=['post'], permission_classes=[post_needs(actions.TEST.permission)])
     def test(self, request: Request, pk: str) -> Response:
-        """Send a test event now, and tell what came of it."""
+        """Send a test event now and return its delivery."""
         with refusals():
             delivery = trial.send_test(self._get_permitted('test', pk), request.user)
         data = serializers.DeliverySerializer(delivery, nested=True, context={'request': request}).data
@@ -168,14 +166,14 @@ class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
     @extend_schema(responses=WaitingSerializer)
     @action(detail=True, methods=['get'], permission_classes=[post_needs(actions.SEND_WAITING.permission)])
     def waiting(self, request: Request, pk: str) -> Response:
-        """Tell what waits for the webhook."""
+        """Count the changes that wait for the webhook."""
         webhook = self._get_permitted('view', pk)
         return Response(WaitingSerializer(waiting.measure(webhook)).data)
 
     @extend_schema(request=SendWaitingSerializer, responses=SentWaitingSerializer)
     @waiting.mapping.post
     def send_waiting(self, request: Request, pk: str) -> Response:
-        """Send what waits now: all of it, or of each object only the latest change."""
+        """Send the waiting changes now: all, or each object's latest."""
         webhook = self._get_permitted('change', pk)
         serializer = SendWaitingSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
@@ -186,7 +184,7 @@ class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
     @extend_schema(responses={200: BackfillSerializer, 404: OpenApiResponse(description='There was none.')})
     @action(detail=True, methods=['get'], permission_classes=[post_needs(actions.BACKFILL.permission)])
     def backfill(self, request: Request, pk: str) -> Response:
-        """Tell how far the last backfill has come."""
+        """Show the progress of the last backfill."""
         return self._progress(self._get_permitted('view', pk))
 
     @extend_schema(
@@ -195,7 +193,7 @@ class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
     )
     @backfill.mapping.post
     def start_backfill(self, request: Request, pk: str) -> Response:
-        """Send everything as it is now, or only count it."""
+        """Send all objects in their present state, or only count them."""
         webhook = self._get_permitted(actions.BACKFILL.permission, pk)
         serializer = BackfillStartSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
@@ -209,17 +207,17 @@ class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
 
     @moves_backfill('pause', actions.PAUSE_BACKFILL)
     def pause_backfill(self, request: Request, pk: str) -> Response:
-        """Hold what is not sent yet."""
+        """Pause the backfill."""
         return self._move(backfill.pause, pk)
 
     @moves_backfill('resume', actions.RESUME_BACKFILL)
     def resume_backfill(self, request: Request, pk: str) -> Response:
-        """Go on."""
+        """Resume the backfill."""
         return self._move(backfill.resume, pk)
 
     @moves_backfill('cancel', actions.CANCEL_BACKFILL)
     def cancel_backfill(self, request: Request, pk: str) -> Response:
-        """End it: what was not tried yet is not sent."""
+        """Cancel the backfill; unsent objects stay unsent."""
         return self._move(backfill.cancel, pk)
 
     def _move(self, move: Callable[[Webhook], object], pk: str) -> Response:
@@ -242,7 +240,7 @@ class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
         permission_classes=[post_needs(actions.ROTATE_SECRET.permission)],
     )
     def rotate_secret(self, request: Request, pk: str) -> Response:
-        """Sign with a new secret from now on, and with the present one too for a while. It is shown only here."""
+        """Sign with a new secret, and for a while with the present one too. Shown only here."""
         webhook = self._get_permitted('change', pk)
         serializer = RotateSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
@@ -254,13 +252,13 @@ class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
     @extend_schema(responses=PreviewedSerializer)
     @action(detail=True, methods=['get'], permission_classes=[post_needs('change')])
     def preview(self, request: Request, pk: str) -> Response:
-        """Show the request that the webhook would send of the latest event."""
+        """Show the request for the latest event."""
         return self._preview(self._get_permitted('view', pk), {})
 
     @extend_schema(request=PreviewSerializer, responses=PreviewedSerializer)
     @preview.mapping.post
     def preview_changes(self, request: Request, pk: str) -> Response:
-        """Show it with changes that are not saved."""
+        """Show the request with unsaved changes."""
         webhook = self._get_permitted('change', pk)
         serializer = PreviewSerializer(webhook, data=request.data, partial=True)
         serializer.is_valid(raise_exception=True)
@@ -272,17 +270,17 @@ class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
         return Response(PreviewedSerializer(shown).data)
 
     def _get_permitted(self, name: str, pk: str) -> Webhook:
-        # A POST has narrowed self.queryset to what the user may add.
+        # NetBox limits self.queryset to webhooks that the user may add.
         permitted = Webhook.objects.restrict(self.request.user, name).restrict(self.request.user, 'view')
         return get_object_or_404(permitted, pk=pk)
 
 
 class LogViewSet(ParsingMixin, RetrieveModelMixin, ListModelMixin, BaseViewSet):
-    """What happened. NetBox's read-only viewset would add an ETag made of `created`, which never changes."""
+    """NetBox's read-only viewset sends an ETag that never changes."""
 
     filter_backends = FILTER_BACKENDS
 
-    # Tells the ids of those whose object the user may view.
+    # Returns ids of records whose object the user may view.
     visible: Callable[[Any, Iterable[Model]], set[int]]
 
     def get_serializer(self, *args, **kwargs):
@@ -309,7 +307,7 @@ class DeliveryViewSet(BusyMixin, LogViewSet):
     @extend_schema(request=None, responses=CountSerializer)
     @action(detail=True, methods=['post'], permission_classes=[post_needs(actions.REDELIVER.permission)])
     def redeliver(self, request: Request, pk: str) -> Response:
-        """Redeliver a closed delivery: one that was delivered as a new delivery, any other as itself."""
+        """Redeliver a closed delivery; after success as a new delivery."""
         permitted = Delivery.objects.restrict(request.user, 'redeliver').restrict(request.user, 'view')
         delivery = get_object_or_404(permitted, pk=pk)
         count = redelivery.redeliver(Delivery.objects.filter(pk=delivery.pk))
