@@ -1,5 +1,4 @@
-"""Webhooks and their log in NetBox's GraphQL API.
+"""Webhooks and their log in GraphQL. NetBox finds the classes by the model's name.
 
-NetBox finds types and filters by the model's name, so the classes have the plain names. GraphQL has one namespace for
-all apps, in which NetBox's own webhooks are: there, everything of ours begins with "webhooks".
+GraphQL names need our prefix, since all apps share them.
 """

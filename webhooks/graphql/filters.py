@@ -1,4 +1,4 @@
-"""None looks into what is stored encrypted or shown masked, nor into payloads, requests and responses."""
+"""No filter reads encrypted or masked fields, payloads, requests or responses."""
 # ruff: noqa: RUF009  (so a field of a filter is declared)
 
 from dataclasses import dataclass
@@ -79,15 +79,13 @@ Found = tuple[QuerySet, Q]
 
 
 def _where_visible(name: str, info: Info, queryset: QuerySet, value: Any, prefix: str) -> Found:
-    """Return the filter by a column, which no row meets whose column the reader may not see."""
+    """Filter by a column, among visible rows."""
     queryset, found = strawberry_django.process_filters(value, queryset, info, prefix=f'{prefix}{name}__')
     return queryset, found & visibility.query(info.context.request.user, prefix)
 
 
 @dataclass
 class LogFilter(BaseModelFilter):
-    """Of what happened to an object."""
-
     uuid: BaseFilterLookup[UUID] | None = strawberry_django.filter_field()
     sequence: BigInteger | None = strawberry_django.filter_field()
     object_type: ObjectTypeFilter | None = strawberry_django.filter_field()

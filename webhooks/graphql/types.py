@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from extras.graphql.types import NotificationGroupType
     from users.graphql.types import UserType
 
-# What is shown as it is stored. The type says how the others are.
+# The type masks or converts these.
 SHOWN_OTHERWISE = ('payload_url', 'additional_headers', 'conditions')
 COLUMNS = [name for name in shown_in('GraphQL') if name not in SHOWN_OTHERWISE and not field(name).many_to_many]
 
-# What is_visible asks of a record.
+# `is_visible` reads these.
 REFERENCE = ['object_type', 'object_id']
 
 
@@ -46,7 +46,7 @@ class HealthType:
     pagination=True,
 )
 class WebhookType(NetBoxObjectType):
-    """Without its deliveries, which may be millions: they are asked for by `webhook_id`."""
+    """Has no deliveries, for there may be millions. Query them by `webhook_id`."""
 
     object_types: list[ContentTypeType]
     ignore_users: list[Annotated['UserType', strawberry.lazy('users.graphql.types')]]
@@ -69,7 +69,7 @@ class WebhookType(NetBoxObjectType):
 
 @strawberry.type
 class LogType(BaseObjectType):
-    """Of something that happened to an object, which the user may or may not view."""
+    """FETCH_PEERS lets `is_visible` check all rows at once."""
 
     object_id: BigInt | None
     object_type: ContentTypeType
@@ -120,7 +120,7 @@ class EventType(LogType):
     fields=['id', 'number', 'started_at', 'duration', 'method', 'response_status', 'error'],
 )
 class AttemptType:
-    """What is restricted is null where the user may not view the object."""
+    """Restricted fields are null."""
 
     url: str | None
     request_headers: JSON | None

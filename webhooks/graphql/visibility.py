@@ -1,4 +1,4 @@
-"""Whether the payload of an event or delivery may be shown, asked once for all rows that one query brought."""
+"""Checks who may see payloads, once for all rows of a query."""
 
 from collections.abc import Callable, Iterable
 
@@ -10,7 +10,7 @@ Visible = Callable[[User, Iterable[Model]], set[int]]
 
 
 def is_visible(record: Model, info: Info, visible: Visible) -> bool:
-    """Return what `visible` says of the record; its peers are known where the query was in Django's FETCH_PEERS."""
+    """Return whether the user may see the payload."""
     if not hasattr(record, '_payload_visible'):
         peers = [peer for reference in record._state.peers if (peer := reference()) is not None] or [record]
         shown = visible(info.context.request.user, peers)
