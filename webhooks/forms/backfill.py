@@ -1,5 +1,3 @@
-"""What a backfill sends."""
-
 from typing import Any
 
 from django import forms
@@ -36,7 +34,7 @@ class BackfillForm(forms.Form):
         self._webhook = webhook
 
     def start(self, user: User) -> bool:
-        """Start what was chosen. Returns False where that is refused: the form says why then."""
+        """Return False, with the error on the form, if the backfill cannot start."""
         cleaned = self.cleaned_data
         try:
             choice = backfill.choose(self._webhook, cleaned['object_types'] or None, cleaned['filter'], user)

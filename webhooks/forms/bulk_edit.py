@@ -1,5 +1,3 @@
-"""Many webhooks at once."""
-
 from django import forms
 from netbox.forms import NetBoxModelBulkEditForm
 from utilities.forms import add_blank_choice
@@ -15,7 +13,7 @@ NAMES = shown_in('bulk edit')
 
 
 def form_field(name: str) -> forms.Field:
-    """Return a field that may be left blank, which changes nothing."""
+    """Return the form field. A blank one changes nothing."""
     of_model = field(name)
     if is_switch(name):
         return switch(label(name))
@@ -32,7 +30,7 @@ def form_field(name: str) -> forms.Field:
 
 class WebhookBulkEditForm(NetBoxModelBulkEditForm):
     model = Webhook
-    # NetBox asks for it. Off: a job would keep what is entered, the secret too, in Redis.
+    # NetBox needs this field. It is off: a job would keep the secret in Redis.
     background_job = forms.BooleanField(label='', required=False, disabled=True, widget=forms.HiddenInput)
     vars().update({name: form_field(name) for name in NAMES})
 

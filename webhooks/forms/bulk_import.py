@@ -1,5 +1,3 @@
-"""Webhooks from CSV, JSON or YAML."""
-
 import csv
 from collections.abc import Mapping
 from contextlib import suppress
@@ -33,13 +31,13 @@ from .masked import MaskedFieldsMixin
 JSON_TYPES = str | int | float | list | dict
 MISSING = object()
 UNREADABLE = _('Record %(number)d cannot be read: enter the names of fields, each with its value.')
-# Of one record.
+# Per record.
 MAX_NODES = 100_000
-# Where NetBox's form takes what is imported from, if not from the text.
+# NetBox's form reads these fields.
 GIVEN_BY = {ImportMethodChoices.UPLOAD: 'upload_file', ImportMethodChoices.DATA_FILE: 'data_file'}
 SWITCHES = frozenset(name for name in shown_in('import') if is_switch(name))
 SAID = {**dict.fromkeys(('true', 'yes', 'on', '1'), True), **dict.fromkeys(('false', 'no', 'off', '0'), False)}
-# Of the fields that must have a value.
+# These must have a value.
 NEEDED = tuple(
     field.name
     for field in Webhook._meta.concrete_fields
@@ -51,7 +49,7 @@ MERGE = 'tag:yaml.org,2002:merge'
 
 
 class ImportedTextForm(BulkImportForm):
-    """What is entered or uploaded. NetBox's own form fails at a text that Python's readers do not take."""
+    """Reports errors at which NetBox's form crashes."""
 
     def clean(self) -> None:
         if self.errors:
@@ -72,8 +70,8 @@ class ImportedTextForm(BulkImportForm):
                     raise ValidationError(reason, params={'number': number, 'name': printable(name)})
 
     def _clean_yaml(self, data: str) -> list[Any]:
-        """Refuse merge keys before YAML is read: each may double what it merges, without end."""
-        with suppress(yaml.YAMLError):  # NetBox's own form tells of a mistake
+        """Refuse merge keys before parsing: nested ones grow without limit."""
+        with suppress(yaml.YAMLError):  # NetBox's form reports the error
             if any(map(_is_merge, yaml.parse(data, Loader=yaml.SafeLoader))):
                 raise ValidationError({self.data_field: _('Merge keys (<<) are not taken: write out each record.')})
         return super()._clean_yaml(data)
@@ -86,14 +84,13 @@ def _is_merge(event: yaml.Event) -> bool:
 
 
 def _is_record(record: Any) -> bool:
-    """Whether it is a mapping of names, whose id is a number if there is one."""
     if not isinstance(record, dict) or not all(isinstance(name, str) for name in record) or not _is_small(record):
         return False
     return is_flat(record) and (record.get('id') in EMPTY_VALUES or is_key(str(record['id'])))
 
 
 def _is_small(record: dict[str, Any]) -> bool:
-    """Whether it holds so many values at most: aliases of YAML repeat what is written once without end."""
+    """YAML aliases can repeat a value without limit."""
     try:
         return sum(1 for _node in islice(nodes(record), MAX_NODES + 1)) <= MAX_NODES
     except RecursionError:
@@ -101,7 +98,7 @@ def _is_small(record: dict[str, Any]) -> bool:
 
 
 class ObjectTypesField(forms.ModelMultipleChoiceField):
-    """Object types as 'app.model', separated by commas or as a list. An unknown or disallowed one is an error."""
+    """A list or comma-separated text of allowed 'app.model'."""
 
     STATIC_CHOICES = True
 
@@ -176,9 +173,9 @@ class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
         return cleaned
 
     def _find_by(self, name: str, key: str) -> bool:
-        """Let a header such as ignore_users.email say by what objects are found. False: they have no such column.
+        """Find objects by the header's column, as in ignore_users.email. False without such a column.
 
-        NetBox's own form takes any, and fails.
+        NetBox's form crashes then.
         """
         queryset = getattr(self.fields.get(name), 'queryset', None)
         if queryset is None or key not in {column.name for column in queryset.model._meta.concrete_fields}:
@@ -187,21 +184,21 @@ class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
         return True
 
     def _filled(self) -> dict[str, Any]:
-        """Return what the webhook has where a cell is blank, or where a new one is not given the column.
+        """Return values for blank cells, from the webhook or the defaults.
 
-        A form would take both for off or for nothing, which these columns cannot hold.
+        A form reads blank as false or null.
         """
         missing = None if not self.instance.pk else MISSING
         return {name: getattr(self.instance, name) for name in NEEDED if self.data.get(name, missing) in EMPTY_VALUES}
 
     def _as_switches(self) -> dict[str, bool]:
-        """Return what words say of switches: a form takes each but "false" for true, "no" and "0" as well."""
+        """Return booleans, since a form reads "no" and "0" as true."""
         given = {name: self.data.get(name) for name in SWITCHES}
         words = {name: value.strip().lower() for name, value in given.items() if isinstance(value, str)}
         return {name: SAID[word] for name, word in words.items() if word in SAID}
 
     def _as_text(self) -> dict[str, str]:
-        """Return as a text what fields fail at, so that they say what is wrong: dates of YAML, and what is no list."""
+        """Return text for values whose type crashes a field."""
         kinds = CSVModelMultipleChoiceField, SimpleArrayField
         lists = {name for name, field in self.fields.items() if isinstance(field, kinds)}
         return {

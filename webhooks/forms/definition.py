@@ -1,4 +1,4 @@
-"""The form of one webhook, as far as it is the same in NetBox's pages and in Django's admin."""
+"""The webhook form that NetBox's pages and Django's admin share."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from .secret import SecretFieldsMixin
 
 
 class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
-    # What the page's address says that a new webhook begins with.
+    # From the page's address.
     chosen_preset: presets.Preset | None = None
 
     def __init__(self, *args, initial: dict[str, Any] | None = None, **kwargs):
@@ -28,7 +28,7 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
             self.fields[name].help_text = help_of(name)
         for name, example in EXAMPLES.items():
             attrs = self.fields[name].widget.attrs
-            # NetBox's field for JSON has an empty one.
+            # NetBox's JSON field has an empty placeholder.
             attrs['placeholder'] = attrs.get('placeholder') or example
         self.fields['object_types'].queryset = object_types.allowed()
         self.fields['secret'].strip = False
@@ -36,10 +36,10 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
             self.fields['secret'].help_text = self._describe_secret()
 
     def _begin(self, given: Mapping[str, Any]) -> None:
-        """Fill in what a new webhook begins with. What is given, as the address of the page does, goes before it."""
+        """Set a new webhook's defaults. Values in the page's address win."""
         begun = dict.fromkeys(KINDS, True) if given.keys().isdisjoint(KINDS) else {}
         self.chosen_preset = presets.all_presets().get(str(given.get('preset')))
-        # The services of the presets verify no signature.
+        # Services with a preset verify no signatures.
         begun['generate_secret'] = not self.chosen_preset
         if self.chosen_preset:
             begun |= self.chosen_preset.fields
@@ -63,7 +63,7 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
 
 
 def check_expand(form: forms.ModelForm) -> None:
-    """Add an error for a key of `expand` that none of the chosen object types has."""
+    """Add an error for a key of `expand` that no object type has."""
     keys = form.cleaned_data.get('expand', form.instance.expand)
     types = form.cleaned_data.get('object_types')
     if types is None:
@@ -75,7 +75,7 @@ def check_expand(form: forms.ModelForm) -> None:
 
 
 def fieldset(group: Group, is_titled: bool = True) -> FieldSet:
-    """Return the group as NetBox's forms have it."""
+    """Return the group as a NetBox fieldset."""
     items = [_inline(row) if isinstance(row, Row) else row for row in group.rows]
     return FieldSet(*items, name=group.title if is_titled else None)
 
@@ -85,6 +85,6 @@ def _inline(row: Row) -> InlineFields:
 
 
 def fieldsets(place: str) -> tuple[FieldSet, ...]:
-    """Return the groups that have fields in the place, one of presentation.fields.LEFT_OUT."""
+    """Return the groups with fields in this place, a key of LEFT_OUT."""
     shown = set(shown_in(place))
     return tuple(fieldset(group) for group in GROUPS if shown.intersection(group.names))

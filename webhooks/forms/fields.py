@@ -1,5 +1,3 @@
-"""Fields of filters and of forms: yes, no or neither, a point in time as PostgreSQL takes it, and JSON."""
-
 import json
 from contextlib import suppress
 from datetime import datetime
@@ -26,7 +24,7 @@ class TimeField(forms.DateTimeField):
 
 
 class FlatDecoder(json.JSONDecoder):
-    """Takes JSON that is nested too deeply for one with a mistake, so that the form says so."""
+    """Shows an error for JSON that is nested too deeply."""
 
     def decode(self, text: str, *args: Any) -> Any:
         with suppress(RecursionError):

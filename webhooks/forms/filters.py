@@ -1,5 +1,3 @@
-"""The filters beside the lists."""
-
 from django import forms
 from django.contrib.contenttypes.models import ContentType
 from django.utils.translation import gettext_lazy as _
@@ -27,7 +25,7 @@ class ObjectTypeFilterMixin(forms.Form):
 
 
 def form_field(name: str) -> tuple[str, forms.Field] | None:
-    """Return the filter by a field of webhooks; None for texts and numbers, which the search and the API look for."""
+    """Return the filter for a field, None for texts and numbers."""
     of_model = field(name)
     if is_switch(name):
         return name, switch(label(name))
@@ -40,7 +38,7 @@ def form_field(name: str) -> tuple[str, forms.Field] | None:
 
 
 def filter_name(name: str) -> str:
-    """Return what the API calls the filter by a field."""
+    """Return the filter's name in the API."""
     return f'{name.removesuffix("s")}_id' if field(name).many_to_many else name
 
 

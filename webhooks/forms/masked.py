@@ -1,4 +1,4 @@
-"""Fields whose stored value is never shown: what was shown and comes back unchanged keeps it."""
+"""Masked fields. An unchanged mask keeps the stored value."""
 
 from typing import Any
 
@@ -12,8 +12,6 @@ from ..validation.url import merge_url
 
 
 class MaskedFieldsMixin(forms.ModelForm):
-    """Of a webhook's form: masks what the form starts with, and unmasks what it is sent."""
-
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.initial.pop('secret', None)
@@ -25,7 +23,7 @@ class MaskedFieldsMixin(forms.ModelForm):
         return merge_url(self.cleaned_data['payload_url'], self.instance.payload_url)
 
     def clean(self) -> dict[str, Any] | None:
-        """Unmask the headers once all fields are there that say where they go."""
+        """Headers come last, since unmasking needs the other fields."""
         cleaned = super().clean()
         if 'additional_headers' in self.cleaned_data:
             try:
@@ -40,5 +38,5 @@ class MaskedFieldsMixin(forms.ModelForm):
         return merge_headers(self.cleaned_data['additional_headers'], stored.additional_headers, moved)
 
     def clean_secret(self) -> Sealed | str:
-        """Blank keeps the secret."""
+        """A blank field keeps the secret."""
         return self.cleaned_data['secret'] or self.instance.secret

@@ -1,5 +1,3 @@
-"""Which past events are redelivered."""
-
 from typing import Any
 
 from django import forms

@@ -1,5 +1,3 @@
-"""Changing the secret that signs: another one, a generated one, or none; and how long the old one is kept."""
-
 from datetime import timedelta
 from typing import Any
 
@@ -25,7 +23,7 @@ PREFIXES = (
 
 
 class KeepPreviousField(forms.ChoiceField):
-    """How long requests are signed with the old secret too. Cleaned, a timedelta."""
+    """How long requests are also signed with the old secret; a timedelta."""
 
     def __init__(self, **kwargs):
         defaults = {
@@ -45,7 +43,7 @@ class KeepPreviousField(forms.ChoiceField):
 
 
 class SecretFieldsMixin(forms.ModelForm):
-    """Of a webhook's form: what is generated is in `generated_secret` afterwards, to be shown once."""
+    """Leaves a new secret in `generated_secret`, to be shown once."""
 
     generate_secret = forms.BooleanField(
         label=_('Generate a secret'),
@@ -60,7 +58,7 @@ class SecretFieldsMixin(forms.ModelForm):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.generated_secret = ''
-        # For a new webhook. An entered secret takes its place.
+        # An entered secret wins.
         self._is_generated_by_default = not self.instance.pk
         self._stored_secret: Sealed = self.instance.secret
 

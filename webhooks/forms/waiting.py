@@ -1,5 +1,3 @@
-"""Whether all that waits is sent, or only the latest."""
-
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
@@ -15,5 +13,4 @@ class SendWaitingForm(forms.Form):
 
     @property
     def latest_only(self) -> bool:
-        """What was chosen."""
         return self.cleaned_data['what'] == LATEST

@@ -1,5 +1,3 @@
-"""The form of one webhook."""
-
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -25,7 +23,7 @@ MONOSPACE = {'class': 'font-monospace'}
 
 
 class Section(NamedTuple):
-    """A group of fields on the page. Where it is folded, its title is what unfolds it."""
+    """Users unfold a folded group by its title."""
 
     fieldset: FieldSet
     title: str
@@ -69,7 +67,7 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
             del self.fields['clear_secret'], self.fields['keep_previous']
 
     def _name_for_screen_readers(self) -> None:
-        """NetBox's templates write the names of these beside them, and not as labels."""
+        """NetBox's templates give fields in a row no label."""
         side_by_side = [name for group in GROUPS for row in group.rows if isinstance(row, Row) for name in row.names]
         for name in side_by_side:
             self.fields[name].widget.attrs['aria-label'] = self.fields[name].label
@@ -78,14 +76,14 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
         selected.attrs['aria-label'] = _('Selected object types')
 
     def sections(self) -> Iterator[Section]:
-        """For the template: NetBox's own renders all groups open."""
+        """Return the groups. NetBox's own template cannot fold them."""
         chosen = self.chosen_preset.fields if self.chosen_preset else {}
         for group in GROUPS:
             is_open = group.is_open(self.instance, {*self.errors, *chosen})
             yield Section(fieldset(group, not group.is_folded), group.title, group.is_folded, is_open)
 
     def presets(self) -> Iterable[Preset]:
-        """For the template: what a new webhook may begin with."""
+        """Return the presets for a new webhook."""
         return () if self.instance.pk else all_presets().values()
 
     def save(self, commit: bool = True) -> Webhook:
