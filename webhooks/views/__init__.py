@@ -1,4 +1,4 @@
-"""NetBox's own pages. Importing the modules registers their views."""
+"""NetBox's pages for our models. Importing a module registers its views."""
 
 from . import delivery, event, objects, status, webhook, webhook_actions
 

@@ -1,5 +1,3 @@
-"""The pages of the delivery log."""
-
 from typing import Any
 
 from django.contrib import messages
@@ -66,7 +64,6 @@ class DeliveryView(generic.ObjectView):
 
 
 def _body(delivery: Delivery) -> str:
-    """Return the body, or why there is none."""
     try:
         return preview.body_of(delivery)
     except DefinitionError as error:
@@ -76,7 +73,7 @@ def _body(delivery: Delivery) -> str:
 
 
 class RedeliverMixin(CheckedReturnMixin, GetReturnURLMixin):
-    """Needs the permission to redeliver, beside the one to view."""
+    """Needs the permissions to redeliver and to view."""
 
     queryset = Delivery.objects.all()
 
@@ -125,7 +122,7 @@ class DeliveryBulkRedeliverView(CheckedSelectionMixin, RedeliverMixin, BaseMulti
         if request.POST.get('_all'):
             filterset = self.filterset(request.GET, self.queryset, request=request)
             found = filterset.qs
-            # As a replay: a later one has told the receiver.
+            # The receiver of a superseded delivery got a later one.
             is_asked = StatusChoices.SUPERSEDED in filterset.form.cleaned_data['status']
             return found if is_asked else found.exclude(status=StatusChoices.SUPERSEDED)
         return self.queryset.filter(pk__in=selected_keys(request))

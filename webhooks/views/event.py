@@ -1,5 +1,3 @@
-"""The pages of events: what was recorded, whether anyone was told of it or not."""
-
 from typing import Any
 
 from django.http import HttpRequest

@@ -1,4 +1,4 @@
-"""The tab "Webhooks" on the pages of the objects whose changes are sent."""
+"""The tab "Webhooks" on NetBox's objects."""
 
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import Model, QuerySet
@@ -15,23 +15,23 @@ from .selection import CheckedListMixin
 
 
 def deliveries_of(instance: Model) -> QuerySet[Delivery]:
-    """Return the deliveries that tell of the object, alone or in a batch."""
+    """Return the deliveries about the object, alone or in a batch."""
     object_type = ContentType.objects.get_for_model(instance)
     alone = Delivery.objects.filter(object_type=object_type, object_id=instance.pk).values('pk')
     in_batches = BatchItem.objects.filter(event__object_type=object_type, event__object_id=instance.pk)
-    # A union, since an OR of the two would read the whole log.
+    # An OR would read the whole log.
     told = alone.order_by().union(in_batches.values('delivery'))
     return querysets.listed_deliveries().filter(pk__in=told)
 
 
 def _count(instance: Model) -> int:
-    """Return how many of them are in the list of whoever asks, which a tab is not told."""
+    """NetBox passes a badge no request."""
     deliveries, request = deliveries_of(instance), current_request.get()
     return (deliveries.restrict(request.user, 'view') if request else deliveries).count()
 
 
 class ObjectDeliveriesView(CheckedListMixin, generic.ObjectChildrenView):
-    """Registered for each model by ui/tabs.py, which passes it on as `model`."""
+    """ui/tabs.py registers it for each model, and passes `model`."""
 
     child_model = Delivery
     table = tables.ObjectDeliveryTable

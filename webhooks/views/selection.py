@@ -1,4 +1,4 @@
-"""What is selected in a list, and where its pages lead back to."""
+"""Checks input that crashes NetBox's lists."""
 
 from django.contrib import messages
 from django.db.models import Model
@@ -11,12 +11,12 @@ from ..storable import is_key, is_storable
 
 
 def selected_keys(request: HttpRequest) -> list[str]:
-    """Return the ids that are selected, without what is none."""
+    """Return the valid ids."""
     return [pk for pk in request.POST.getlist('pk') if is_key(pk)]
 
 
 class CheckedListMixin:
-    """Of NetBox's lists. They fail at what PostgreSQL cannot hold, and at a table's configuration that is no number."""
+    """Answers 404 for parameters that crash NetBox's lists."""
 
     def get(self, request: HttpRequest, *args, **kwargs) -> HttpResponse:
         asked = request.GET
@@ -28,7 +28,7 @@ class CheckedListMixin:
 
 
 class CheckedReturnMixin:
-    """Of NetBox's views that lead back to any text. Django takes what has no slash for the name of a page."""
+    """Drops a return address without a slash: Django reads it as a view's name."""
 
     def get_return_url(self, request: HttpRequest, obj: Model | None = None) -> str:
         address = super().get_return_url(request, obj)
@@ -36,10 +36,7 @@ class CheckedReturnMixin:
 
 
 class CheckedSelectionMixin(CheckedReturnMixin):
-    """Of NetBox's views of many objects.
-
-    Where the filter is refused they take it for none, and so every object. They fail at an id that is no number.
-    """
+    """With an invalid filter, NetBox takes every object. An invalid id crashes it."""
 
     def post(self, request: HttpRequest, *args, **kwargs) -> HttpResponse:
         if self.is_refused(request):
@@ -50,7 +47,7 @@ class CheckedSelectionMixin(CheckedReturnMixin):
         return super().post(request, *args, **kwargs)
 
     def is_refused(self, request: HttpRequest) -> bool:
-        """Whether all that match are selected, by a filter that is not valid. Says so."""
+        """Return whether "select all" has an invalid filter, and tell the user."""
         if not request.POST.get('_all'):
             return False
         if self.filterset(request.GET, self.queryset, request=request).is_valid():

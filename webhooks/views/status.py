@@ -1,4 +1,4 @@
-"""The status page: how sending goes, for those who may view webhooks or the log, each line for those who may."""
+"""The status page. Each line needs its own permission."""
 
 from django.contrib.auth.mixins import PermissionRequiredMixin
 from django.http import HttpRequest, HttpResponse
@@ -13,7 +13,7 @@ from ..services import status
 
 
 class StatusView(PermissionRequiredMixin, View):
-    # One of them is enough.
+    # One permission is enough.
     permission_required = ('webhooks.view_delivery', 'webhooks.view_webhook')
 
     def has_permission(self) -> bool:

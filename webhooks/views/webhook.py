@@ -1,5 +1,3 @@
-"""The pages of webhooks."""
-
 from typing import Any
 
 from core.signals import clear_events
@@ -77,7 +75,7 @@ class WebhookEditView(CheckedReturnMixin, generic.ObjectEditView):
     template_name = 'webhooks/webhook_edit.html'
 
     def alter_object(self, obj: Webhook, request: HttpRequest, url_args: tuple, url_kwargs: dict) -> Webhook:
-        # As NetBox does it for tokens: the form leaves a generated secret there, to be shown once.
+        # Keeps a generated secret, to be shown once.
         obj._session = request.session
         return obj
 
@@ -93,7 +91,7 @@ class WebhookBulkImportView(CheckedReturnMixin, generic.BulkImportView):
     model_form = forms.WebhookImportForm
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        """Import at once: a job would keep what is entered, secrets too, in Redis."""
+        """Import at once: a job would keep secrets in Redis."""
         form = forms.ImportedTextForm(request.POST, request.FILES)
         if not form.is_valid():
             return self._refuse(request, form)
@@ -107,7 +105,6 @@ class WebhookBulkImportView(CheckedReturnMixin, generic.BulkImportView):
         return super().post(request)
 
     def _refuse(self, request: HttpRequest, form: Form) -> HttpResponse:
-        """As NetBox's view shows a form that is not valid."""
         shown = {
             'model': Webhook,
             'form': form,
@@ -133,7 +130,7 @@ class WebhookBulkRenameView(CheckedSelectionMixin, generic.BulkRenameView):
     filterset = filtersets.WebhookFilterSet
 
     def post(self, request: HttpRequest, *args, **kwargs) -> HttpResponse:
-        """NetBox's own view fails at a name that is longer than its column."""
+        """Report a name that is too long, at which NetBox's view crashes."""
         try:
             return super().post(request, *args, **kwargs)
         except DataError as error:

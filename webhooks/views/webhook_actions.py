@@ -1,5 +1,3 @@
-"""The pages and buttons of the actions on a webhook."""
-
 from collections.abc import Callable
 from datetime import datetime
 
@@ -27,7 +25,7 @@ from ..services import backfill, redelivery, secret_rotation, switching, trial, 
 
 
 class WebhookActionView(BaseObjectView):
-    """Needs the permission of its action, beside the one to view."""
+    """Needs the permissions to view and to do the action."""
 
     queryset = Webhook.objects.all()
     action: Action
@@ -77,8 +75,6 @@ class WebhookTestView(WebhookActionView):
 
 
 class WebhookSwitchView(WebhookActionView):
-    """Pauses the webhook, or resumes it."""
-
     is_paused: bool
     told: str
 
@@ -90,7 +86,7 @@ class WebhookSwitchView(WebhookActionView):
         try:
             with transaction.atomic():
                 switching.switch(webhook, paused=self.is_paused)
-                # As in NetBox's forms: the permission has to cover the webhook as it is afterwards.
+                # As in NetBox, the permission must still cover the changed webhook.
                 if not self.queryset.filter(pk=pk).exists():
                     raise PermissionsViolation
         except (AbortRequest, PermissionsViolation) as refusal:
@@ -115,8 +111,6 @@ class WebhookResumeView(WebhookSwitchView):
 
 @register_model_view(Webhook, 'replay')
 class WebhookReplayView(WebhookActionView):
-    """Asks for the range of time, and redelivers its events."""
-
     action = actions.REPLAY
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:
@@ -137,8 +131,6 @@ class WebhookReplayView(WebhookActionView):
 
 @register_model_view(Webhook, 'send_waiting', path='send-waiting')
 class WebhookSendWaitingView(WebhookActionView):
-    """Says what waits, and asks whether all of it is sent."""
-
     action = actions.SEND_WAITING
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:
@@ -157,8 +149,6 @@ class WebhookSendWaitingView(WebhookActionView):
 
 @register_model_view(Webhook, 'backfill')
 class WebhookBackfillView(WebhookActionView):
-    """Asks which objects, and starts to send them."""
-
     action = actions.BACKFILL
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:
@@ -174,8 +164,6 @@ class WebhookBackfillView(WebhookActionView):
 
 
 class WebhookMoveView(WebhookActionView):
-    """Changes the state of the backfill."""
-
     move: Callable[[Webhook], object]
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:
@@ -207,7 +195,7 @@ class WebhookCancelBackfillView(WebhookMoveView):
 
 @register_model_view(Webhook, 'rotate_secret', path='rotate-secret')
 class WebhookRotateSecretView(WebhookActionView):
-    """Asks how, and shows the new secret once, on the webhook's page."""
+    """Shows the new secret once, on the webhook's page."""
 
     action = actions.ROTATE_SECRET
 
