@@ -1,4 +1,4 @@
-"""What NetBox's pages of ours are built of: panels, charts, buttons and tabs.
+"""Parts of our pages in NetBox.
 
-In: webhooks, events and deliveries. Out: what the views and templates show.
+In: webhooks, events and deliveries. Out: panels, charts, buttons and tabs.
 """

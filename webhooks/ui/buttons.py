@@ -1,5 +1,3 @@
-"""The buttons of our pages beyond NetBox's own."""
-
 from typing import Any
 
 from django.utils.translation import gettext_lazy as _
@@ -12,7 +10,7 @@ from ..presentation.actions import STILL_OPEN, Action
 
 
 class Button(ObjectAction):
-    """A button of one of our actions: a link to the page that asks, unless the template says otherwise."""
+    """Links to the action's page."""
 
     action: Action
     template_name = 'webhooks/buttons/link.html'
@@ -28,7 +26,7 @@ class Button(ObjectAction):
 
 
 class PostButton(Button):
-    """A button that posts a form of its own."""
+    """Posts its own form."""
 
     template_name = 'webhooks/buttons/post.html'
 
@@ -78,8 +76,6 @@ class RotateSecret(Button):
 
 
 class More(ObjectAction):
-    """A menu of the actions that are rarely needed."""
-
     label = _('More')
     template_name = 'webhooks/buttons/menu.html'
     members = (SendWaiting, Replay, Backfill, RotateSecret)

@@ -1,20 +1,19 @@
-"""Draws a bar chart as SVG: what went well above the axis, what failed below it.
+"""Draws bar charts as SVG: successes above the axis, failures below.
 
-The two differ by place and by pattern, so that nobody needs to tell colours apart. Widths are in percent and heights in
-pixels: a chart fits any column without its text growing or shrinking. Colours are variables of NetBox's theme, or of
-the admin's where that has none, so that they follow light and dark. Pure: all texts come from the caller.
+Stripes mark failures for people who cannot tell colours apart. Widths are percentages, so a chart fits any column
+without scaling its text.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-# Pixels: the space for bars, for a line of text above, between and below them.
+# Pixels.
 PLOT = 120
 LINE = 18
-# A bar for anything but nothing can be seen and pointed at.
+# Pixels; even a count of 1 stays visible.
 LEAST = 4
-# The part of its slot that a bar fills.
+# Share of a slot.
 FILL = 0.7
 
 GOOD = 'var(--tblr-blue, var(--wh-blue, currentColor))'
@@ -24,7 +23,7 @@ STRIPES = 'webhooks-stripes'
 
 @dataclass(frozen=True)
 class Bar:
-    """One slot of time. `title` is what it says when pointed at, `tick` what stands below it, mostly nothing."""
+    """`title` is the tooltip, `tick` the text below."""
 
     good: int
     bad: int
@@ -33,10 +32,10 @@ class Bar:
 
 
 def draw(bars: Sequence[Bar], title: str, description: str) -> str:
-    """Return an SVG element for use in a page. The same page may hold several."""
+    """Return an SVG element. A page may hold several."""
     scale = _Scale.of(bars)
     svg = Element('svg', {'class': 'webhooks-chart', 'role': 'img', 'width': '100%', 'height': str(scale.height)})
-    # The title first: that is what a screen reader takes for its name.
+    # Screen readers take the first element as the name.
     SubElement(svg, 'title').text = title
     SubElement(svg, 'desc').text = description
     _define_stripes(svg)
@@ -48,7 +47,7 @@ def draw(bars: Sequence[Bar], title: str, description: str) -> str:
 
 
 def swatch(is_good: bool) -> str:
-    """Return a small square with the look of a bar, for the legend beside a chart, which has the stripes."""
+    """Return a legend's square. Its stripes need a chart on the page."""
     svg = Element('svg', {'width': '14', 'height': '14', 'aria-hidden': 'true'})
     SubElement(svg, 'rect', {'x': '1', 'y': '1', 'width': '12', 'height': '12', **_look(is_good)})
     return tostring(svg, encoding='unicode')
@@ -56,7 +55,7 @@ def swatch(is_good: bool) -> str:
 
 @dataclass(frozen=True)
 class _Scale:
-    """Above and below the axis the same number has the same height; each side is as high as its highest bar needs."""
+    """Both sides of the axis share one scale."""
 
     most_good: int
     most_bad: int
@@ -66,7 +65,6 @@ class _Scale:
         return cls(max((bar.good for bar in bars), default=0), max((bar.bad for bar in bars), default=0))
 
     def size(self, count: int) -> float:
-        """Return the height of a bar."""
         return max(PLOT * count / (self.most_good + self.most_bad), LEAST) if count else 0
 
     @property
@@ -79,7 +77,6 @@ class _Scale:
 
     @property
     def height(self) -> int:
-        """Of the whole, with the numbers of the scale and the ticks."""
         return round(self.bottom + LINE * (2 if self.most_bad else 1))
 
 
@@ -105,7 +102,7 @@ def _draw_scale(svg: Element, scale: _Scale) -> None:
 def _draw_bar(svg: Element, bar: Bar, left: float, width: float, scale: _Scale) -> None:
     group = SubElement(svg, 'g')
     SubElement(group, 'title').text = bar.title
-    # The whole slot can be pointed at, also where nothing happened.
+    # The tooltip covers the whole slot.
     slot = {'x': _percent(left), 'width': _percent(width), 'y': '0', 'height': '100%'}
     SubElement(group, 'rect', {**slot, 'fill': 'none', 'pointer-events': 'all'})
     place = {'x': _percent(left + width * (1 - FILL) / 2), 'width': _percent(width * FILL)}

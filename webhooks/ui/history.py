@@ -1,5 +1,3 @@
-"""What a webhook delivered and what failed, over the last day or week, as figures and as a picture."""
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -17,7 +15,7 @@ from . import charts
 
 @dataclass(frozen=True, eq=False)
 class Period:
-    """How far back, in how many slots of how many hours. A tick stands below every so many slots."""
+    """The chart shows a tick every `tick_every` slots."""
 
     key: str
     label: str
@@ -39,7 +37,7 @@ PERIODS = {period.key: period for period in (DAY, WEEK)}
 
 @dataclass(frozen=True)
 class Slot:
-    """A stretch of time, its end not included, and how many deliveries ended in it: well, badly, or needless."""
+    """Deliveries that ended from `since` on and before `until`."""
 
     since: datetime
     until: datetime
@@ -52,7 +50,7 @@ class Slot:
 
 
 def read(webhook: Webhook, period: Period, now: datetime) -> list[Slot]:
-    """Return the slots, the oldest first; the last one holds the present moment. One query."""
+    """Return the slots, oldest first; the last contains `now`. One query."""
     since = _next_boundary(now, period) - period.slots * period.step
     totals = [[0, 0, 0] for _ in range(period.slots)]
     hours = Hour.objects.filter(health=webhook.pk, start__gte=since)
@@ -64,9 +62,9 @@ def read(webhook: Webhook, period: Period, now: datetime) -> list[Slot]:
 
 
 def _next_boundary(now: datetime, period: Period) -> datetime:
-    """Slots begin at full hours of the clock on the wall: those of a week at 0, 6, 12 and 18 o'clock.
+    """Return the last slot's end, at a full local hour.
 
-    In UTC, where the hours after it are as long as those before, whatever clocks on walls are changed to.
+    In UTC all slots have one length.
     """
     local = localtime(now)
     hour = local.hour // period.hours * period.hours
@@ -74,7 +72,7 @@ def _next_boundary(now: datetime, period: Period) -> datetime:
 
 
 def context(webhook: Webhook, period: Period, now: datetime) -> dict[str, Any]:
-    """Return what the template webhooks/inc/history.html shows."""
+    """Return the context of webhooks/inc/history.html."""
     slots = read(webhook, period, now)
     return {
         'webhook': webhook,
@@ -92,7 +90,7 @@ def context(webhook: Webhook, period: Period, now: datetime) -> dict[str, Any]:
 def picture(slots: Sequence[Slot], period: Period) -> SafeString:
     bars = [_bar(slot, _tick(slot, number, period)) for number, slot in enumerate(slots)]
     total = _words(sum(slot.delivered for slot in slots), sum(slot.failed for slot in slots))
-    # Made of elements and escaped texts.
+    # ElementTree escapes all texts.
     return mark_safe(charts.draw(bars, f'{_("Deliveries")}: {period.title}', total))
 
 

@@ -1,5 +1,3 @@
-"""The cards on the pages of a webhook, a delivery and an event."""
-
 from typing import Any
 
 from django.urls import reverse
@@ -21,7 +19,7 @@ from . import history
 
 
 class TimeoutAttr(attrs.TextAttr):
-    """Seconds; what is not set is NetBox's default, and marked so."""
+    """Seconds, or NetBox's default."""
 
     def get_value(self, obj: Any) -> str:
         if obj.timeout:
@@ -50,8 +48,6 @@ class StateAttr(attrs.TextAttr):
 
 
 class SecretAttr(LinesAttr):
-    """The secret as its mask, and until when the one before it signs as well."""
-
     def get_value(self, obj: Any) -> str:
         return '\n'.join(filter(None, (str(super().get_value(obj)), both_sign(obj))))
 
@@ -72,7 +68,7 @@ class BodyTemplatePanel(panels.TextCodePanel):
 
 
 MONOSPACE = 'font-monospace text-break'
-# How a field is shown, where its type does not say it.
+# Fields whose type does not decide their look.
 SHOWN = {
     'object_types': ObjectTypesAttr('object_types', label=label('object_types')),
     'payload_url': attrs.TextAttr('masked_url', label=label('payload_url'), style=MONOSPACE),
@@ -82,7 +78,7 @@ SHOWN = {
     'timeout': TimeoutAttr('timeout', label=label('timeout')),
     'rate_limit': attrs.TextAttr('rate_limit', label=label('rate_limit'), format_string=_('{} a second')),
 }
-# What several fields say together, and what is made of one: after which field it is shown.
+# Extra rows, each below the field that is its key.
 DERIVED = {
     'type_delete': {'kinds': attrs.TextAttr('kind_labels', label=_('Events'))},
     'paused': {'state': StateAttr('pk', label=_('State'))},
@@ -91,7 +87,7 @@ DERIVED = {
 
 
 def attribute(name: str) -> attrs.ObjectAttribute:
-    """Return how the value of a field is shown."""
+    """Return the row for a field."""
     of_model = field(name)
     if name in SHOWN:
         return SHOWN[name]
@@ -105,7 +101,7 @@ def attribute(name: str) -> attrs.ObjectAttribute:
 
 
 def card(group: Group) -> panels.ObjectAttributesPanel:
-    """Return the card of a group of fields."""
+    """Return the card for a group."""
     shown = {}
     for name in group.names:
         if name in shown_in('cards'):
@@ -119,7 +115,7 @@ def cards() -> list[panels.ObjectAttributesPanel]:
 
 
 class HealthPanel(panels.ObjectAttributesPanel):
-    """How the endpoint has been answering; a webhook that has sent nothing has no health yet."""
+    """A webhook without deliveries has no health."""
 
     title = _('Health')
 
@@ -135,8 +131,6 @@ class HealthPanel(panels.ObjectAttributesPanel):
 
 
 class HistoryPanel(panels.Panel):
-    """What was delivered and what failed, over the period that the address asks for."""
-
     title = _('Deliveries and Failures')
     template_name = 'webhooks/panels/history.html'
 
@@ -147,7 +141,6 @@ class HistoryPanel(panels.Panel):
         return {**own, **figures, 'periods': history.PERIODS.values(), 'failed_url': self._failed_url(own, figures)}
 
     def _failed_url(self, context: dict[str, Any], figures: dict[str, Any]) -> str:
-        """Return the address of the list of what failed, '' for those who may not see it."""
         if not context['request'].user.has_perm('webhooks.view_delivery'):
             return ''
         since = figures['slots'][0].since.isoformat()
@@ -156,8 +149,6 @@ class HistoryPanel(panels.Panel):
 
 
 class BackfillPanel(panels.Panel):
-    """How far the last backfill has come, and what can be done with it."""
-
     title = _('Backfill')
     template_name = 'webhooks/panels/backfill.html'
 
@@ -178,7 +169,6 @@ class BackfillPanel(panels.Panel):
 
 
 def _moves(state: str) -> list[tuple[Action, str]]:
-    """Return what can be done now, each with the name of its view."""
     return [(action, f'plugins:webhooks:webhook_{action.name}') for action in actions.MOVES.get(state, ())]
 
 
@@ -188,8 +178,6 @@ def _moves(state: str) -> list[tuple[Action, str]]:
 
 
 class ChangedObjectAttr(attrs.TemplatedAttr):
-    """An event's object, linked where it may still exist."""
-
     def __init__(self, *args, **kwargs):
         super().__init__(*args, template_name='webhooks/attrs/object.html', **kwargs)
 
@@ -198,8 +186,6 @@ class ChangedObjectAttr(attrs.TemplatedAttr):
 
 
 class StatusAttr(attrs.TemplatedAttr):
-    """The status of a delivery, and why it waits."""
-
     def __init__(self, *args, **kwargs):
         super().__init__(*args, template_name='webhooks/attrs/status.html', **kwargs)
 

@@ -1,4 +1,4 @@
-"""Registers the tab "Webhooks" with the models whose changes are sent. Called by ready(): URLs are made from it."""
+"""Adds our tab to models, before NetBox builds the URLs."""
 
 from utilities.views import register_model_view
 
