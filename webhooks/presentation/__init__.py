@@ -1,4 +1,4 @@
-"""What both UIs, the API and the docs show: the fields of a webhook, its states, and what can be done with it.
+"""Words, colours and groups that both UIs, the API and the docs share.
 
-In: the models. Out: names, words, colours and groups. Nothing here knows how a page is built.
+In: the models. Out: texts. This package knows no pages.
 """

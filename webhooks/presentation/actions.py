@@ -1,5 +1,3 @@
-"""What can be done with a webhook or a delivery: its name, the permission it needs, and what is said of it."""
-
 from typing import NamedTuple
 
 from django.utils.translation import gettext_lazy as _
@@ -8,9 +6,9 @@ from ..choices import BackfillStateChoices
 
 
 class Action(NamedTuple):
-    """`name` is that of the view; `permission` is an action of NetBox's permissions.
+    """`name` is the view's; `permission` is an action of NetBox's permissions.
 
-    `title` and `explanation` are what somebody reads before they confirm it, '' where it is done at once.
+    `title` and `explanation` are for a page that confirms.
     """
 
     name: str
@@ -77,7 +75,7 @@ REDELIVER = Action('redeliver', _('Redeliver'), 'redeliver', 'send')
 REDELIVER_SELECTED = Action('bulk_redeliver', _('Redeliver selected'), 'redeliver', 'send')
 REDELIVER_FAILED = Action('redeliver_failed', _('Redeliver what failed'), 'redeliver', 'send')
 
-# By the state of a backfill.
+# By the backfill's state.
 MOVES = {
     BackfillStateChoices.RUNNING: (PAUSE_BACKFILL, CANCEL_BACKFILL),
     BackfillStateChoices.PAUSED: (RESUME_BACKFILL, CANCEL_BACKFILL),

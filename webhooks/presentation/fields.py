@@ -1,8 +1,4 @@
-"""The fields of a webhook as people meet them: in which group, in which order, with which help.
-
-A field's name, help, default and limits are the model's. Here is what the model cannot say. The forms, the lists, the
-cards and the API are made from this; a test compares what cannot be made from it.
-"""
+"""The groups, order and help of a webhook's fields."""
 
 from collections.abc import Container
 from typing import NamedTuple
@@ -15,15 +11,13 @@ from ..models import Webhook
 
 
 class Row(NamedTuple):
-    """Fields side by side."""
-
     names: tuple[str, ...]
     label: str
     help: str = ''
 
 
 class Group(NamedTuple):
-    """Fields that are shown together, one a row. A folded group is shown by its title until somebody opens it."""
+    """A folded group shows only its title at first."""
 
     title: str
     rows: tuple[str | Row, ...]
@@ -34,12 +28,12 @@ class Group(NamedTuple):
         return [name for row in self.rows for name in (row.names if isinstance(row, Row) else (row,))]
 
     def is_open(self, webhook: Webhook, wrong: Container[str] = ()) -> bool:
-        """Whether it is shown unfolded: if something in it was chosen, or is wrong."""
+        """Return whether it starts unfolded: with an error or a changed value."""
         return not self.is_folded or any(name in wrong or _is_chosen(webhook, name) for name in self.names)
 
 
 KINDS = ('type_create', 'type_update', 'type_delete')
-# Of the forms alone: what is to become of the secret.
+# Only forms have these.
 SECRET_WISHES = ('generate_secret', 'clear_secret', 'keep_previous')
 
 GROUPS = (
@@ -67,7 +61,7 @@ GROUPS = (
 
 NAMES = tuple(name for group in GROUPS for name in group.names if name not in SECRET_WISHES)
 
-# What an empty field of a form shows.
+# Placeholders.
 EXAMPLES = {
     'payload_url': 'https://example.com/hooks/netbox',
     'additional_headers': 'Authorization: Bearer …',
@@ -76,7 +70,7 @@ EXAMPLES = {
     'conditions': '{"attr": "status.value", "value": "active"}',
 }
 
-# Where the model says nothing, or too little.
+# The model's own help is missing or too short.
 MORE_HELP = {
     'conditions': _(
         'Only changes that meet these conditions are sent. JSON, as in event rules. Sites that became active: '
@@ -106,7 +100,7 @@ _OF_ONE = 'belongs to one endpoint'
 _NETBOX = 'NetBox has it on every page'
 _OF_TYPES = 'belongs to the object types'
 _LIST = 'a list of texts'
-# Where a field is left out, and why. Everywhere else each field is there.
+# Fields that a place leaves out, and why.
 LEFT_OUT = {
     'bulk edit': {
         'name': 'unique',
@@ -180,7 +174,7 @@ LEFT_OUT = {
 
 
 def shown_in(place: str) -> tuple[str, ...]:
-    """Return the names of the fields that are shown in the place, one of LEFT_OUT."""
+    """Return the fields of a place, a key of LEFT_OUT."""
     return tuple(name for name in NAMES if name not in LEFT_OUT[place])
 
 
@@ -201,7 +195,6 @@ def help_of(name: str) -> str:
 
 
 def _is_chosen(webhook: Webhook, name: str) -> bool:
-    """Whether the webhook has another value than a new one."""
     if name in SECRET_WISHES:
         return False
     if field(name).many_to_many:

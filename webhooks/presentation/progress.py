@@ -1,5 +1,3 @@
-"""How far a backfill has come, for pages, the REST API and the command."""
-
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,10 +11,9 @@ from ..visibility import Reader, may_view_all, sees_everything
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a backfill has come.
+    """Readers who may not view all objects get no `query`, `error`, `sent` and `total`.
 
-    What a filter leaves tells of the objects. So `query`, `error`, `sent` and `total` are empty or None for a `reader`
-    who may not view all of them. Without a reader everything is there.
+    A filter's figures reveal facts about the objects.
     """
 
     backfill: Backfill
@@ -24,31 +21,29 @@ class Progress:
 
     @cached_property
     def is_restricted(self) -> bool:
-        """Whether the reader may not know of the filter, and of what it leaves."""
         if not self.backfill.query or self.reader is None:
             return False
         return not all(_may_view_all(self.reader, one) for one in self._types())
 
     @property
     def query(self) -> str:
-        """Which objects are sent, as the URL of a list has it."""
+        """The filter, as in a list's URL."""
         return '' if self.is_restricted else self.backfill.query
 
     @property
     def error(self) -> str:
-        """Why it failed."""
         return '' if self.is_restricted else self.backfill.error
 
     @cached_property
     def sent(self) -> int | None:
-        """How many are delivered, failed, replaced by a change, or left out by conditions."""
+        """Objects without an open delivery."""
         if self.is_restricted:
             return None
         return max(self.backfill.recorded - self.backfill.count_open(), 0)
 
     @property
     def total(self) -> int | None:
-        """As counted at the start; objects may have come since, or have gone."""
+        """Objects, as first counted."""
         if self.is_restricted:
             return None
         backfill = self.backfill
@@ -57,17 +52,14 @@ class Progress:
 
     @property
     def color(self) -> str:
-        """By NetBox's names."""
         return BackfillStateChoices.colors[self.backfill.state]
 
     @property
     def names(self) -> str:
-        """What the object types are called."""
         return ', '.join(sorted(map(object_types.name_of, self._types())))
 
     @property
     def labels(self) -> list[str]:
-        """The object types, as 'dcim.site'."""
         return ['.'.join(object_type.natural_key()) for object_type in self._types()]
 
     def _types(self) -> list[ContentType]:
@@ -81,6 +73,6 @@ def _may_view_all(reader: Reader, object_type: ContentType) -> bool:
 
 
 def of(webhook: Webhook, reader: Reader | None = None) -> Progress | None:
-    """Return how far the webhook's last backfill has come, None where there was none."""
+    """Return the last backfill's progress, if there is one."""
     backfill = Backfill.objects.filter(pk=webhook.pk).first()
     return backfill and Progress(backfill, reader)

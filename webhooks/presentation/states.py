@@ -1,5 +1,3 @@
-"""The states of a webhook: one word and one colour each. Those of a delivery are in choices.StatusChoices."""
-
 from typing import NamedTuple
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
@@ -12,19 +10,19 @@ from .moments import moment
 
 
 class State(NamedTuple):
-    """`color` is one of those of NetBox's choices. `query` finds the webhooks that no earlier state has taken."""
+    """`color` is from NetBox's choices. `query` assumes that no earlier state matches."""
 
     label: str
     color: str
     query: Q
 
 
-# The first that applies is the state: what is disabled is neither paused nor suspended.
+# The first matching state counts.
 DISABLED = State(_('Disabled'), 'gray', Q(enabled=False))
 PAUSED = State(_('Paused'), 'yellow', Q(paused=True))
 SUSPENDED = State(_('Suspended'), 'orange', Q(health__suspended_since__isnull=False))
 FAILING = State(_('Failing'), 'red', Q(health__isnull=False) & ~Q(health__last_error=''))
-# It has no object types, and no event rule sends with it.
+# No object types, and no event rule.
 UNUSED = State(_('Nothing is sent'), 'gray', Q(is_used=False))
 ACTIVE = State(_('Active'), 'green', Q())
 
@@ -39,7 +37,7 @@ STATES = {
 
 
 def with_states(webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:
-    """Add the annotation that `in_state` and `state_of` use."""
+    """Annotate for `in_state` and `state_of`."""
     types = Webhook.object_types.through.objects.filter(webhook=OuterRef('pk'))
     rules = EventRule.objects.filter(
         action_object_type__app_label='webhooks',
@@ -51,14 +49,14 @@ def with_states(webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:
 
 
 def is_used(webhook: Webhook) -> bool:
-    """Whether anything is sent with it: of its object types, or by an event rule."""
+    """Return whether object types or an event rule use it."""
     if 'is_used' in vars(webhook):
         return vars(webhook)['is_used']
     return with_states(Webhook.objects.filter(pk=webhook.pk)).values_list('is_used', flat=True).get()
 
 
 def state_of(webhook: Webhook) -> State:
-    """Return the state. Costs no query where the webhook was read by `with_states`, with its health."""
+    """Return the state. No query after `with_states`."""
     health = getattr(webhook, 'health', None)
     if not webhook.enabled:
         return DISABLED
@@ -72,7 +70,7 @@ def state_of(webhook: Webhook) -> State:
 
 
 def in_state(key: str) -> Q:
-    """Return the query for the state with this key of STATES. It needs webhooks that were read by `with_states`."""
+    """Return the query for a key of STATES, after `with_states`."""
     earlier = list(STATES)[: list(STATES).index(key)]
     query = STATES[key].query
     for taken in earlier:
@@ -81,13 +79,13 @@ def in_state(key: str) -> Q:
 
 
 def both_sign(webhook: Webhook) -> str:
-    """Say until when the secret before the present one signs beside it, '' where it does not."""
+    """Say until when the previous secret signs too."""
     if not webhook.is_previous_secret_valid:
         return ''
     return gettext('The one before it signs too until {until}.').format(until=moment(webhook.previous_secret_expires))
 
 
 def marks_of(event: Event) -> list[str]:
-    """Say what makes the event no change of an object."""
+    """Return "Test", "Backfill" or nothing."""
     marks = ((event.test, gettext('Test')), (event.backfill, gettext('Backfill')))
     return [mark for is_marked, mark in marks if is_marked]

@@ -1,4 +1,4 @@
-"""Why a pending delivery is not sent yet, in a word for lists and in a sentence for its page."""
+"""Why a pending delivery waits, for lists and pages."""
 
 from datetime import datetime
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from .moments import moment
 
 
 class Wait(NamedTuple):
-    """`label` is '' where only its turn is missing. `earlier` is the delivery that goes first, if it is known."""
+    """`label` is '' if only its turn is missing. `earlier` goes first, if known."""
 
     label: str
     text: str
@@ -25,10 +25,9 @@ RETRYING = gettext_lazy('Retrying')
 
 
 def wait_of(delivery: Delivery, now: datetime, earlier: Delivery | None = None) -> Wait | None:
-    """Return why the delivery waits, None where it does not.
+    """Return why the delivery waits, or None.
 
-    `earlier` is the open delivery that goes first (models.querysets.earlier_of): without it, it is not named. Costs no
-    query where the webhook was read with its health and its backfill.
+    `earlier` comes from models.querysets.earlier_of. No query if the webhook's health and backfill are loaded.
     """
     if delivery.status != StatusChoices.PENDING:
         return None
@@ -52,7 +51,7 @@ def _of_webhook(delivery: Delivery) -> Wait | None:
 
 
 def _is_held_by_backfill(delivery: Delivery) -> bool:
-    """A delivery that was tried goes on while its backfill is paused."""
+    """A paused backfill still finishes deliveries with an attempt."""
     if not delivery.backfill or delivery.attempt_count or delivery.attempt_limit or delivery.lapses:
         return False
     backfill = getattr(delivery.webhook, 'backfill', None)
