@@ -1,4 +1,4 @@
-"""Django's admin: a site of our own, mounted into NetBox, which comes without one.
+"""Django's admin, as a site of our own inside NetBox.
 
-In: requests below /admin/. Out: webhooks, deliveries and the status page, for superusers.
+In: requests below /admin/. Out: pages for superusers.
 """

@@ -1,5 +1,3 @@
-"""Installs Django's admin with our site as the default one."""
-
 from django.contrib.admin.apps import AdminConfig
 
 

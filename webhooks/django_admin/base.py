@@ -1,5 +1,3 @@
-"""What all of our pages in Django's admin need to get on with NetBox."""
-
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -26,11 +24,7 @@ EVERYWHERE = [ActionLocation.CHANGE_LIST, ActionLocation.CHANGE_FORM]
 
 
 def or_explain(view: Callable) -> Callable:
-    """Answer with a message where NetBox refuses a change (a protection rule, or a handler of another plugin), and
-    where a worker is busy with the webhook.
-
-    What the view does to the database it does in a transaction of its own.
-    """
+    """Show a message if NetBox refuses a change or a worker is busy. The view needs its own transaction."""
 
     @wraps(view)
     def guarded(self: admin.ModelAdmin, request: HttpRequest, *args, **kwargs) -> HttpResponse:
@@ -47,13 +41,13 @@ def or_explain(view: Callable) -> Callable:
 
 
 def _is_action(request: HttpRequest) -> bool:
-    """Whether an action was chosen on the page of one object, as Django tells it from the buttons of the form."""
+    """Django's way to tell an action from the form's buttons."""
     buttons = {'_save', '_continue', '_addanother', '_saveasnew'}
     return f'{ActionLocation.CHANGE_FORM.value}-action' in request.POST and not buttons & request.POST.keys()
 
 
 class CheckedChangeList(ChangeList):
-    """Leads back to the whole list, as Django does for a bad filter, also where only the query shows that it is one."""
+    """Shows the whole list if a filter makes the query fail."""
 
     def get_results(self, request: HttpRequest) -> None:
         try:
@@ -74,7 +68,7 @@ class BaseAdmin(admin.ModelAdmin):
         form_url: str = '',
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
-        """Outside of Django's transaction where it is an action: these send, or go on in parts of their own."""
+        """Run actions outside of Django's transaction: they send, or commit in parts."""
         if object_id and _is_action(request):
             return self._changeform_view(request, object_id, form_url, extra_context)
         return super().changeform_view(request, object_id, form_url, extra_context)
@@ -84,7 +78,7 @@ class BaseAdmin(admin.ModelAdmin):
 
     @admin.display(description=SafeString('<input type="checkbox" id="action-toggle">'))
     def action_checkbox(self, obj: Model) -> SafeString:
-        """NetBox's template for checkboxes adds a hidden input, which would select an object without an id."""
+        """NetBox's template adds a hidden input that selects an object without an id."""
         return format_html(
             '<input type="checkbox" name="{}" value="{}" class="action-select" aria-label="{}">',
             ACTION_CHECKBOX_NAME,

@@ -1,4 +1,4 @@
-"""NetBox's custom fields in the form of the admin, where its scripts, which fill its own choices, are not."""
+"""Custom fields in the admin's form, which lacks NetBox's scripts for choices."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from utilities.forms.fields import (
 
 from ..models import Webhook
 
-# As they are in Django. Those with a model first: they are choices as well.
+# Models first, since they are choices too.
 PLAIN = {
     DynamicModelMultipleChoiceField: forms.ModelMultipleChoiceField,
     DynamicModelChoiceField: forms.ModelChoiceField,
@@ -27,7 +27,7 @@ KEPT = ('required', 'initial', 'label', 'help_text', 'disabled')
 
 
 def names() -> list[str]:
-    """Return what the form calls the custom fields of webhooks that people may see."""
+    """Return the form's names of visible custom fields."""
     fields = CustomField.objects.get_for_model(Webhook)
     return [f'cf_{one.name}' for one in fields if one.ui_editable != CustomFieldUIEditableChoices.HIDDEN]
 

@@ -1,5 +1,3 @@
-"""The log of deliveries in Django's admin: it is read, and what is in it can be redelivered."""
-
 import uuid
 
 from django.contrib import admin
@@ -29,8 +27,6 @@ from .filters import ObjectTypeFilter
 
 
 class ReadOnly:
-    """Takes the permissions to change anything from an admin or an inline."""
-
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
 
@@ -69,7 +65,7 @@ class AttemptInline(ReadOnly, admin.TabularInline):
 
 
 class DeliveryChangeList(CheckedChangeList):
-    """Looks up, for the whole page at once, which of the objects are still there."""
+    """Finds the objects of a page with one query a model."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
@@ -94,7 +90,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     list_filter = ('status', 'webhook', ObjectTypeFilter, 'backfill', 'created')
     list_per_page = 50
     show_full_result_count = False
-    # Anything else would sort the whole log without an index.
+    # Other columns have no index.
     sortable_by = ('recorded',)
     search_fields = ('uuid',)
     search_help_text = _('webhook-id, ID of the object, or part of its name')
@@ -116,7 +112,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
 
     @admin.action(description=REDELIVER.label, description_plural=REDELIVER_SELECTED.label, location=EVERYWHERE)
     def redeliver(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
-        # As a replay: a later one has told the receiver.
+        # The receiver of a superseded delivery got a later one.
         if request.POST.get('select_across') == '1' and request.GET.get('status__exact') != StatusChoices.SUPERSEDED:
             queryset = queryset.exclude(status=StatusChoices.SUPERSEDED)
         self.redeliver_all(request, queryset)

@@ -1,5 +1,3 @@
-"""What the admin's pages show of our models, as HTML: coloured words, links into NetBox, text as it was sent."""
-
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -19,7 +17,7 @@ Objects = Mapping[tuple[int, int], Model]
 
 
 def last_call(webhook: Webhook) -> str:
-    """Say in a few words what came of the last request, or since when there is none."""
+    """Say how the last request went."""
     health = getattr(webhook, 'health', None)
     if health is None or health.last_attempt_at is None:
         return _('never called')
@@ -29,7 +27,7 @@ def last_call(webhook: Webhook) -> str:
 
 
 def word(text: str, color: str, title: str = '') -> SafeString:
-    """Return a coloured word; `color` is one of those of NetBox's choices."""
+    """Return a word in a colour of NetBox's choices."""
     return format_html('<span class="wh-word wh-{}" title="{}">{}</span>', color, title, text)
 
 
@@ -39,7 +37,7 @@ def reason_word(text: str) -> SafeString:
 
 
 def block(text: str) -> SafeString | str:
-    """Return text of several lines, '' as nothing."""
+    """Return text of several lines."""
     return format_html('<pre class="wh-block" tabindex="0">{}</pre>', text) if text else ''
 
 
@@ -48,7 +46,7 @@ def headers_block(headers: Mapping[str, str]) -> SafeString | str:
 
 
 def existing_objects(deliveries: Iterable[Delivery]) -> Objects:
-    """Return {(object type's id, object's id): object} of the objects that are still there. One query a model."""
+    """Return {(object type's id, object's id): object}. One query a model."""
     by_type: dict[int, set[int]] = defaultdict(set)
     for delivery in deliveries:
         by_type[delivery.object_type_id].add(delivery.object_id)
@@ -61,16 +59,16 @@ def existing_objects(deliveries: Iterable[Delivery]) -> Objects:
 
 
 def object_link(delivery: Delivery, objects: Objects) -> SafeString | str:
-    """Return what the delivery is about, with a link to NetBox's page while the object exists."""
+    """Return the object's name, with a link while the object exists."""
     text = delivery.event.object_repr or str(delivery.object_id)
     instance = objects.get((delivery.object_type_id, delivery.object_id))
     try:
         return format_html('<a href="{}">{}</a>', instance.get_absolute_url(), text) if instance else text
-    except (AttributeError, NoReverseMatch):  # a plugin's model without a page
+    except (AttributeError, NoReverseMatch):  # a plugin's model
         return text
 
 
 def failed_url(webhook: Webhook) -> str:
-    """Return the address of the admin's list of what failed for a webhook."""
+    """Return a link to the webhook's failed deliveries."""
     filters = urlencode({'webhook__id__exact': webhook.pk, 'status__exact': StatusChoices.FAILED})
     return f'{reverse("admin:webhooks_delivery_changelist")}?{filters}'

@@ -1,5 +1,3 @@
-"""The filters beside the admin's lists."""
-
 from typing import Any
 
 from django.contrib import admin
@@ -23,7 +21,7 @@ class StateFilter(admin.SimpleListFilter):
 
 
 class ObjectTypeFilter(admin.SimpleListFilter):
-    """Offers the allowed object types; looking for those that occur would read the whole log."""
+    """Offers all allowed types: a search for used ones would read the whole log."""
 
     title = _('object type')
     parameter_name = 'object_type'

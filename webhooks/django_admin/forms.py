@@ -1,4 +1,4 @@
-"""The form that defines a webhook in the admin. Secrets come in and never go out, but for one that is generated."""
+"""The webhook's form. It shows no secret but a generated one."""
 
 from django import forms
 from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget, FilteredSelectMultiple
@@ -24,7 +24,7 @@ class WebhookForm(CustomFieldsForm, DefinitionForm):
         widget=forms.CheckboxSelectMultiple(attrs={'class': 'wh-groups'}),
     )
     conditions = JSONField(label=label('conditions'), required=False, decoder=FlatDecoder)
-    # As masked it may be longer than it is; the model checks its true length.
+    # The model checks the length: the mask may be longer.
     payload_url = forms.CharField(label=label('payload_url'), widget=AdminTextInputWidget(attrs={'class': 'wh-wide'}))
     tags = forms.ModelMultipleChoiceField(
         queryset=Tag.objects.none(), required=False, widget=FilteredSelectMultiple(_('tags'), is_stacked=False)
@@ -46,7 +46,7 @@ class WebhookForm(CustomFieldsForm, DefinitionForm):
         super().__init__(*args, **kwargs)
         self.fields['object_types'].choices = object_types.by_app
         self.fields['tags'].queryset = _tags()
-        # NetBox's field has a look of its own.
+        # NetBox's field brings its own look.
         self.fields['conditions'].widget.attrs.update({'class': 'wh-code', 'rows': 4})
 
 

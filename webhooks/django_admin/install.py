@@ -1,24 +1,20 @@
-"""Puts Django's admin and the status page into NetBox, which ships neither."""
-
 from pathlib import Path
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
 
-# The URLconf that was the root before ours.
 previous_urlconf = settings.ROOT_URLCONF
 TEMPLATES = Path(__file__).parents[1] / 'templates'
 
 
 def install() -> None:
-    """Make our URLconf the root, and give NetBox's users the `is_staff` that admin and django-rq ask for.
+    """Make our URLconf the root, and add `is_staff`, which the admin and django-rq need.
 
-    A URLconf rather than a middleware that sets `request.urlconf`, so that `reverse()` finds the admin's pages in
-    workers and commands too.
+    A middleware would not do: workers and commands call `reverse()` too.
     """
     settings.ROOT_URLCONF = 'webhooks.django_admin.urlconf'
     get_user_model().is_staff = property(_is_staff, _ignore)
-    # A plugin's app comes last, so our templates for pages of the admin and of django-rq would not be found.
+    # A plugin's app comes too late to replace these templates.
     settings.TEMPLATES[0]['DIRS'].append(str(TEMPLATES))
 
 
@@ -27,4 +23,4 @@ def _is_staff(user) -> bool:
 
 
 def _ignore(user, value: bool) -> None:
-    """Remote and LDAP authentication set `is_staff`; here it follows from `is_superuser`."""
+    """Remote and LDAP authentication set `is_staff`."""

@@ -1,4 +1,4 @@
-"""Django's admin with our models only, for superusers, behind NetBox's login."""
+"""Django's admin for superusers, behind NetBox's login."""
 
 from collections.abc import Callable, Iterable
 from functools import wraps
@@ -28,7 +28,7 @@ class WebhooksAdminSite(AdminSite):
     enable_nav_sidebar = False
 
     def register(self, model_or_iterable: type[models.Model] | Iterable, admin_class: Any = None, **options) -> None:
-        """Register our own models. Those of other apps have their place in NetBox, or none."""
+        """Register only our own models."""
         given = [model_or_iterable] if isinstance(model_or_iterable, type) else model_or_iterable
         ours = [model for model in given if model._meta.app_label == 'webhooks']
         if ours:
@@ -38,7 +38,7 @@ class WebhooksAdminSite(AdminSite):
         return request.user.is_active and request.user.is_superuser
 
     def admin_view(self, view: Callable, cacheable: bool = False) -> Callable:
-        """Answer whoever is not admitted at once, not by way of a login page of the admin's own."""
+        """Redirect other users without the admin's login page."""
         admitted = super().admin_view(view, cacheable)
 
         @wraps(admitted)
@@ -61,9 +61,9 @@ class WebhooksAdminSite(AdminSite):
         return redirect('account:change_password')
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
-        """Tell every page, the status page's too, of our queue and how sending goes.
+        """Add our queue and the status lines.
 
-        `index` is the queue's number in URLs, `worker` the program to start.
+        `index` is the queue's number in URLs.
         """
         settings = conf.get()
         return {
@@ -73,12 +73,11 @@ class WebhooksAdminSite(AdminSite):
                 'index': get_queues_map()[settings.queue],
                 'worker': settings.worker,
             },
-            # Read where a template asks for it.
+            # Runs only if a template needs it.
             'webhooks_status': lambda: status.lines(_urls()),
         }
 
     def _turn_away(self, request: HttpRequest, wanted: str) -> HttpResponse:
-        """Lead an anonymous visitor to NetBox's login; whoever is logged in and still not admitted gets a 403."""
         if request.user.is_authenticated:
             raise PermissionDenied
         return redirect_to_login(wanted, reverse('login'))

@@ -1,4 +1,4 @@
-"""django-rq's pages, which fail where something is not there any more, and while Redis is down."""
+"""Answers where django-rq's pages would crash."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -14,12 +14,12 @@ from redis import RedisError
 from rq.exceptions import InvalidJobOperation, NoSuchJobError
 from rq.job import Job
 
-# What it raises for the number of no queue, the id of no job, the key of no worker, and a scheduler that is not there.
+# For a missing queue, job, worker or scheduler.
 ABSENT = (IndexError, NoSuchJobError, ValueError, AssertionError, ImproperlyConfigured)
 
 
 def answered(view: Callable) -> Callable:
-    """Say what is wrong: 404 for what is absent; without Redis the front page of the admin, which tells of it."""
+    """Answer 404 for missing jobs. Without Redis, lead to the admin's front page."""
 
     @wraps(view)
     def answering(request: HttpRequest, *args, **kwargs) -> HttpResponse:
@@ -30,7 +30,7 @@ def answered(view: Callable) -> Callable:
             raise Http404 from error
         except InvalidJobOperation:
             messages.error(request, _('The job is no longer a failed one.'))
-            # Of all that are requeued at once, nobody knows which.
+            # After a requeue of many, the failing job is unknown.
             return redirect(f'django_rq:{"job_detail" if "job_id" in kwargs else "failed_jobs"}', **kwargs)
         except RedisError:
             messages.error(request, _('Redis cannot be reached'))
@@ -40,13 +40,13 @@ def answered(view: Callable) -> Callable:
 
 
 def answered_to_programs(view: Callable) -> Callable:
-    """As `answered`, of what programs ask for with a token: one that is not ASCII is none."""
+    """Answer 401 for a token outside of ASCII, and 503 without Redis."""
 
     @wraps(view)
     def answering(request: HttpRequest, token: str | None = None) -> HttpResponse:
         if not (request.headers.get('Authorization', '') + (token or '')).isascii():
             return HttpResponse(status=401)
-        # django-rq would leave out all other figures from then on, and fail the next time.
+        # django-rq would lose all other metrics, and then crash.
         request.GET = request.GET.copy()
         request.GET.pop('name[]', None)
         try:
@@ -58,14 +58,14 @@ def answered_to_programs(view: Callable) -> Callable:
 
 
 def _check_selection(request: HttpRequest, queue_index: int = 0, **kwargs) -> None:
-    """Take out of what is posted the jobs that are gone, at which django-rq stops, and an address of another site."""
+    """Drop missing jobs, which stop django-rq, and addresses of other sites."""
     selected, address = request.POST.getlist('job_ids'), request.POST.get('next_url', '')
     if not selected and not address:
         return
     connection = get_queue_by_index(queue_index).connection
     posted = request.POST.copy()
     posted.setlist('job_ids', [job_id for job_id in selected if Job.exists(job_id, connection=connection)])
-    # redirect() takes what has no slash for the name of a page.
+    # redirect() reads an address without a slash as a view's name.
     if '/' not in address or not url_has_allowed_host_and_scheme(address, {request.get_host()}):
         posted.pop('next_url', None)
     request.POST = posted

@@ -1,4 +1,4 @@
-"""The root URLconf: /admin/ and the status page under BASE_PATH, then everything that was there before."""
+"""The root URLconf: our pages under BASE_PATH, then NetBox's URLs."""
 
 from importlib import import_module
 
@@ -13,7 +13,7 @@ from .status_page import answered, answered_to_programs
 
 _previous = import_module(previous_urlconf)
 
-# As `django_rq.urls`, but its pages turn visitors away as the admin does.
+# Like `django_rq.urls`, but with the admin's access check.
 _for_programs = get_api_urlpatterns()
 for _pattern in _for_programs:
     _pattern.callback = answered_to_programs(_pattern.callback)

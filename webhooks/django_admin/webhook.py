@@ -1,7 +1,4 @@
-"""Webhooks in Django's admin: the list, the form, and what can be done with them.
-
-What is changed here is in NetBox's change log as if it had been changed on NetBox's own pages.
-"""
+"""Webhooks in the admin. NetBox's change log records every change."""
 
 import time
 from collections.abc import Container, Sequence
@@ -60,7 +57,7 @@ from .forms import WebhookForm
 MASKED = ('payload_url', *SEALED_FIELDS)
 MODELS_SHOWN = 3
 CHARACTERS_SHOWN = 60
-# The button that starts a backfill, and those of one that is there.
+# Names of the buttons.
 START = '_start'
 BACKFILL_MOVES = {
     PAUSE_BACKFILL.name: backfill.pause,
@@ -93,7 +90,7 @@ class WebhookAdmin(BaseAdmin):
     #
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
-        """Not by what is masked: the matches would tell what it is."""
+        """Matches would reveal a masked value."""
         return lookup.partition('__')[0] not in MASKED and super().lookup_allowed(lookup, value, request)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Webhook]:
@@ -209,7 +206,7 @@ class WebhookAdmin(BaseAdmin):
         return webhook
 
     def get_fieldsets(self, request: HttpRequest, obj: Webhook | None = None) -> list:
-        """Of a new webhook there is no health to be shown and no secret to be removed."""
+        """A new webhook has no health, and no secret to remove."""
         absent = () if obj else ('clear_secret', 'keep_previous')
         chosen = None if obj else all_presets().get(request.GET.get('preset', ''))
         filled = chosen.fields if chosen else ()
@@ -221,7 +218,7 @@ class WebhookAdmin(BaseAdmin):
     def get_form(
         self, request: HttpRequest, obj: Webhook | None = None, change: bool = False, **kwargs
     ) -> type[WebhookForm]:
-        """Without the custom fields, which are none of the model's: the form adds them by itself."""
+        """The form adds custom fields by itself."""
         fields = kwargs.pop('fields', None) or flatten_fieldsets(self.get_fieldsets(request, obj))
         own = [name for name in fields if name not in custom_fields.names()]
         return super().get_form(request, obj, change, fields=own, **kwargs)
@@ -248,7 +245,7 @@ class WebhookAdmin(BaseAdmin):
 
     @or_explain
     def backfill_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Show how far the last backfill has come, and what can be done with it."""
+        """Show the last backfill, and its actions."""
         webhook = self.get_object(request, object_id)
         if webhook is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
@@ -269,7 +266,7 @@ class WebhookAdmin(BaseAdmin):
         return TemplateResponse(request, 'admin/webhooks/backfill.html', context)
 
     def _act(self, request: HttpRequest, webhook: Webhook, form: BackfillForm) -> bool:
-        """Do what was asked for. Returns False where the form has to be shown again."""
+        """Return False to show the form again."""
         if START in request.POST:
             return form.is_valid() and form.start(request.user)
         for name in BACKFILL_MOVES.keys() & request.POST.keys():
@@ -280,7 +277,7 @@ class WebhookAdmin(BaseAdmin):
         return True
 
     def preview_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Show what the webhook would send."""
+        """Show the webhook's request."""
         webhook = self.get_object(request, object_id)
         if webhook is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
@@ -295,7 +292,7 @@ class WebhookAdmin(BaseAdmin):
 
     def save_model(self, request: HttpRequest, obj: Webhook, form: WebhookForm, change: bool) -> None:
         super().save_model(request, obj, form, change)
-        # Not in a message, which may be kept in a cookie.
+        # Not as a message: Django may keep it in a cookie.
         if form.generated_secret:
             secret_rotation.show_once(request.session, obj, form.generated_secret)
             if '_addanother' in request.POST:
@@ -309,13 +306,12 @@ class WebhookAdmin(BaseAdmin):
         return self._show_secret(request, obj) or super().response_post_save_change(request, obj)
 
     def _show_secret(self, request: HttpRequest, obj: Webhook) -> HttpResponse | None:
-        """Lead to the webhook's page where that has something to show."""
         if secret_rotation.is_waiting(request.session, obj):
             return redirect('admin:webhooks_webhook_change', obj.pk)
         return None
 
     def get_deleted_objects(self, objs: Sequence[Webhook], request: HttpRequest) -> tuple[list, dict, set, list]:
-        """Name the webhooks and count their log, which may be far too long to be listed."""
+        """Count the log, which may be too long for a list."""
         logged = Delivery.objects.filter(webhook__in=[webhook.pk for webhook in objs]).count()
         counts = {Webhook._meta.verbose_name_plural: len(objs), Delivery._meta.verbose_name_plural: logged}
         return [str(webhook) for webhook in objs], counts, set(), []
@@ -338,7 +334,7 @@ def _fieldset(group: Group, webhook: Webhook, absent: Container[str | Row], fill
 
 @transaction.atomic
 def _switch(queryset: QuerySet[Webhook], **wanted: bool) -> int:
-    """Return how many were otherwise."""
+    """Return the number of changed webhooks."""
     webhooks = list(queryset.exclude(**wanted))
     for webhook in webhooks:
         switching.switch(webhook, **wanted)
