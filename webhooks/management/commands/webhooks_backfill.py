@@ -13,7 +13,7 @@ from ...presentation import progress
 from ...services import backfill
 from ...storable import storable
 
-# Seconds between two looks.
+# Seconds.
 INTERVAL = 0.5
 OPTIONS = {'object_types': '--model', 'filter': '--filter'}
 
@@ -50,7 +50,7 @@ class Command(BaseCommand):
             self._follow(webhook)
 
     def _follow(self, webhook: Webhook) -> None:
-        """Show the progress until the backfill has ended. Ctrl-C ends the showing only."""
+        """Show the progress to its end. Ctrl-C stops only the display."""
         with Progress() as bar:
             task = bar.add_task('Sending')
             while found := progress.of(webhook):

@@ -27,7 +27,7 @@ class Command(BaseCommand):
         try:
             found = measure()
         except Error as error:
-            # A traceback would end with 1, which is a warning.
+            # A traceback would exit with 1, a warning.
             raise CommandError(f'PostgreSQL cannot be asked: {error}', returncode=CRITICAL) from None
         age = (timezone.now() - found.oldest).total_seconds() if found.oldest else 0
         code = _code(found, age, options['max_age'])
