@@ -1,4 +1,4 @@
-"""What keeps a webhook from sending, why, and the way out: the banners of its pages, here and in the admin."""
+"""Banners that say why a webhook does not send, and the way out."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ from ..presentation.actions import Action
 from ..presentation.moments import moment
 from . import waiting
 
-# What waits is mentioned once it has waited so long.
+# Shorter waits are normal.
 LONG = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
 class Banner:
-    """`kind` is one of Bootstrap's: danger where changes are lost or nothing goes out, warning, secondary.
+    """`kind` is Bootstrap's: danger if changes are lost or nothing is sent, warning, secondary.
 
-    `action` is what can be done about it, beyond editing the webhook.
+    `action` is a way out, besides editing.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Banner:
 
 
 def of(webhook: Webhook) -> list[Banner]:
-    """Return what there is to say, the most important first; nothing of a webhook that sends without delay."""
+    """Return the banners, the most important first."""
     return [
         *_definition(webhook),
         *_state(webhook),
@@ -83,7 +83,7 @@ def _until_it_expires(webhook: Webhook) -> str:
 
 
 def _state(webhook: Webhook) -> Iterator[Banner]:
-    """Only the first of these counts: what is disabled is neither paused nor suspended."""
+    """Only the first counts."""
     health = getattr(webhook, 'health', None)
     if not webhook.enabled:
         yield _gone(health) if health and health.last_status == GONE else _disabled()
@@ -164,7 +164,7 @@ def _conditions(webhook: Webhook) -> Iterator[Banner]:
 
 
 def _installation(webhook: Webhook) -> Iterator[Banner]:
-    """Of a webhook that would send: those of all others have their own reason first."""
+    """Other webhooks have their own banner."""
     if not conf.get().enabled:
         yield Banner(
             'danger',

@@ -1,11 +1,7 @@
-"""From NetBox's own webhooks: an event rule whose action is a webhook becomes one webhook of ours.
+"""Imports NetBox's own webhooks: an event rule becomes a webhook with the same name.
 
-It has the rule's name, and is known by it. If one of ours has that name already, nothing is made or changed: an import
-can be repeated, and edits stay. A rule is carried over whole or not at all. If it is not, the reasons are reported.
-
-The body stays what the receiver knows, byte for byte apart from what docs/payload.md says of the `netbox` format. A
-webhook with a body template gets the default format, whose body it replaces. The template sees all names of NetBox's
-own templates, so snapshots are included for it.
+An import can be repeated: it leaves existing webhooks alone. A rule is imported whole or not at all. docs/payload.md
+tells how the body differs.
 """
 
 import uuid
@@ -34,18 +30,18 @@ from ..security import signing
 
 FLAGS = {OBJECT_CREATED: 'type_create', OBJECT_UPDATED: 'type_update', OBJECT_DELETED: 'type_delete'}
 COPIED = ('payload_url', 'http_method', 'http_content_type', 'additional_headers', 'body_template', 'secret')
-# What NetBox's own webhooks do not know.
+# NetBox's own webhooks lack these.
 OURS = ('batch', 'latest_only', 'include_components', 'expand', 'include_snapshots')
-# What makes a request: where one of these differs, the receiver gets another one, or none.
+# These change the request.
 COMPARED = (*OURS, *COPIED, 'payload_format', 'ssl_verification', 'ca_file_path')
 MAX_ATTEMPTS = 100
-# Who made the changes, in the change log: a command has no user.
+# A command has no user.
 ACTOR = 'webhooks_import'
 
 
 @dataclass
 class Plan:
-    """What is to become of one rule. With `existing` it has been carried over; with `reasons` it cannot be."""
+    """`existing` was imported before; `reasons` prevent an import."""
 
     rule: EventRule
     webhook: Webhook | None = None
@@ -55,16 +51,15 @@ class Plan:
 
     @property
     def is_new(self) -> bool:
-        """Whether a webhook is to be made of the rule."""
         return not self.existing and not self.reasons
 
     @property
     def may_be_disabled(self) -> bool:
-        """Whether ours sends all that the rule does, so that the rule can be switched off."""
+        """Return whether ours does all the rule's work."""
         return self.rule.enabled and not self.reasons and not self.gaps()
 
     def gaps(self) -> list[str]:
-        """Return in what the existing webhook of the rule's name falls short of the rule, or sends something else."""
+        """Return how the existing webhook differs from the rule."""
         if self.existing is None:
             return []
         differs = {
@@ -81,7 +76,7 @@ class Plan:
 
     def _gaps_in_request(self) -> Iterator[str]:
         ours, wanted = self.existing, self.webhook
-        if wanted is None:  # Nothing is left to compare with.
+        if wanted is None:
             return
         if not set(ours.kinds).issuperset(wanted.kinds):
             yield 'types of change'
@@ -91,14 +86,14 @@ class Plan:
 
 
 def plan() -> list[Plan]:
-    """Return what is to become of each event rule that sends a webhook, by name. Writes nothing."""
+    """Return a plan for each event rule with a webhook. Writes nothing."""
     rules = EventRule.objects.filter(action_type=EventRuleActionChoices.WEBHOOK).order_by('name')
     ours = {webhook.name: webhook for webhook in Webhook.objects.all()}
     return [_plan(rule, ours.get(rule.name)) for rule in rules.prefetch_related('object_types')]
 
 
 def carry_out(plans: Sequence[Plan], *, disable_builtin: bool) -> None:
-    """Make the webhooks that are new, and switch off the rules whose work they do, in one transaction."""
+    """Create new webhooks, and disable replaced rules, in one transaction."""
     request_id = uuid.uuid4()
     with transaction.atomic():
         for one in plans:
@@ -123,7 +118,6 @@ def _plan(rule: EventRule, existing: Webhook | None) -> Plan:
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Compare what is masked too, which is not to be shown; what cannot be decrypted is not the same."""
     try:
         return _whole(one) == _whole(other)
     except DecryptionError:
@@ -135,7 +129,7 @@ def _whole(value: Any) -> Any:
 
 
 def _translate(rule: EventRule, builtin: BuiltinWebhook) -> Webhook:
-    """Return the webhook that sends what the rule does, not saved."""
+    """Return an unsaved webhook. NetBox's templates can use snapshots."""
     has_template = bool(builtin.body_template)
     return Webhook(
         name=rule.name,
@@ -201,7 +195,7 @@ def _disable(rule: EventRule, request_id: uuid.UUID) -> None:
 
 
 def _log(instance: Model, action: str, request_id: uuid.UUID) -> None:
-    """NetBox logs what is changed in a request; here there is none."""
+    """NetBox logs only requests."""
     change: ObjectChange = instance.to_objectchange(action)
     change.user_name = ACTOR
     change.request_id = request_id

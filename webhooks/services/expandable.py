@@ -1,5 +1,3 @@
-"""Which keys a webhook may have expanded depends on its object types."""
-
 from collections.abc import Collection, Iterator
 
 from django.db.models import Model
@@ -12,7 +10,7 @@ from ..validation.expand import check_bounds
 
 
 def check_keys(keys: Collection[str], models: Collection[type[Model]]) -> None:
-    """Raise DefinitionError for a key that none of the models has, or that shows what is not to be shown."""
+    """Raise DefinitionError for a key that is unknown, or not allowed."""
     check_bounds(keys)
     for key in keys:
         _check_key(key, models)
@@ -33,7 +31,7 @@ def _check_key(key: str, models: Collection[type[Model]]) -> None:
 
 
 def _each(models: Collection[type[Model]]) -> Iterator[type[Model]]:
-    """Yield the models; where any is possible, all that may be expanded."""
+    """A generic relation may point to any model."""
     if Model in models:
         yield from filter(may_be_expanded, object_types.every_model())
     yield from (model for model in models if model is not Model)

@@ -1,7 +1,7 @@
-"""The status page: each failed delivery as one failed RQ job, whose id is the delivery's uuid.
+"""Shows failed deliveries on RQ's status page, as failed jobs. The delivery's uuid is the job's id.
 
-PostgreSQL leads. `Delivery.listed` says that a failure has been put on the page; whoever clears the page takes it off
-there and not out of the log. Where Redis has lost its data the newest failures are put there again.
+PostgreSQL leads: after a loss of Redis the newest failures come back. `Delivery.listed` stays true after somebody
+clears the page.
 """
 
 import logging
@@ -26,12 +26,12 @@ from ..outbox import queue, wakeup
 logger = logging.getLogger('webhooks.status')
 
 REDELIVER = 'webhooks.worker.redeliver'
-# Present while Redis still knows what was listed.
+# Missing after a loss of Redis.
 MARKER = 'rq:webhooks:listed'
 FAILURE_TTL = 365 * 24 * 3600
 RELATED = ('webhook', 'event', 'object_type')
 
-# What a redelivery, or another worker, holds just now is looked at another time.
+# Skip rows that a redelivery or another worker holds.
 MARK_LISTED = """
     UPDATE webhooks_delivery SET listed = true WHERE status = 'failed' AND id = ANY(ARRAY(
         SELECT d.id FROM webhooks_delivery d
@@ -47,9 +47,9 @@ MARK_LISTED = """
 
 
 def publish(except_for: str | None = None) -> None:
-    """Put the failures that are not on the page there, the newest 1,000 at most.
+    """Show new failures on the page, at most 1,000.
 
-    `except_for` is the uuid of a delivery whose own job is running and fails by itself.
+    `except_for` is the uuid of a running job's delivery: it fails by itself.
     """
     _recover()
     _sweep()
@@ -65,7 +65,7 @@ def publish(except_for: str | None = None) -> None:
 
 
 def unlist(uuids: Iterable[str]) -> None:
-    """Take deliveries off the page: they are no longer failed. Never raises for want of Redis."""
+    """Remove deliveries from the page. Does nothing without Redis."""
     try:
         registry = _registry()
         for one in uuids:
@@ -75,10 +75,7 @@ def unlist(uuids: Iterable[str]) -> None:
 
 
 def forget_wakeups() -> None:
-    """Take wake-ups that failed off the page: they are no deliveries. The caller is a worker, which finds their work.
-
-    A worker of 1.0.0 leaves some, since it finds its tables changed.
-    """
+    """Remove failed wake-ups from the page. The calling worker does their work."""
     registry = _registry()
     for job in Job.fetch_many(registry.get_job_ids(cleanup=False), connection=registry.connection):
         if job is not None and queue.function(job) == wakeup.JOB:
@@ -86,7 +83,6 @@ def forget_wakeups() -> None:
 
 
 def _recover() -> None:
-    """List everything anew where Redis has forgotten that it knew."""
     redis = queue.get().connection
     if redis.exists(MARKER):
         return
@@ -99,22 +95,21 @@ def _recover() -> None:
 
 
 def _mark_listed(deliveries: Sequence[Delivery]) -> None:
-    """Note what is on the page, the newest first. What has failed meanwhile, or once more, is not."""
+    """Failures since the listing stay unmarked."""
     values = [[one.pk for one in deliveries], [one.finished_at for one in deliveries]]
-    # There is no room for what is older than these.
+    # Older failures do not fit.
     oldest = deliveries[-1].pk if len(deliveries) == STATUS_PAGE_LIMIT else 0
     sql.execute(MARK_LISTED, [*values, oldest])
 
 
 def _sweep() -> None:
-    """Take off what is no longer a failure in the log: it was redelivered, or pruned, or went with its webhook."""
     registry = _registry()
     listed = [job_id for job_id in registry.get_job_ids(cleanup=False) if _is_uuid(job_id)]
     failed = Delivery.objects.filter(uuid__in=listed, status=StatusChoices.FAILED).values_list('uuid', flat=True)
     there = set(map(str, failed))
     gone = Job.fetch_many([job_id for job_id in listed if job_id not in there], connection=registry.connection)
     for job in gone:
-        # Jobs of others, and a drain that failed, are not ours to remove.
+        # Other jobs, such as a failed drain, stay.
         if job is not None and queue.function(job) == REDELIVER:
             _remove(registry, job.id)
 
@@ -152,14 +147,14 @@ def _list(delivery: Delivery) -> None:
 
 
 def renew(delivery_uuid: str) -> None:
-    """Bring the page of the running job of a delivery up to date."""
+    """Update the page of the delivery's running job."""
     job = get_current_job()
     job.meta = describe(Delivery.objects.select_related(*RELATED).get(uuid=delivery_uuid))
     job.save_meta()
 
 
 def describe(delivery: Delivery) -> dict[str, str]:
-    """Return what the job's page tells of a delivery."""
+    """Return the texts of the job's page."""
     return {
         'webhook': delivery.webhook.name,
         'request': f'{delivery.webhook.http_method} {delivery.webhook.masked_url}',
@@ -172,7 +167,7 @@ def describe(delivery: Delivery) -> dict[str, str]:
 
 
 def _trim() -> None:
-    """Keep the newest on the page; the log in PostgreSQL has them all."""
+    """PostgreSQL keeps the older failures."""
     registry = _registry()
     surplus = registry.connection.zcard(registry.key) - STATUS_PAGE_LIMIT
     if surplus <= 0:
@@ -188,7 +183,7 @@ def _remove(registry: FailedJobRegistry, job_id: str) -> None:
         job = Job.fetch(job_id, connection=registry.connection)
     except NoSuchJobError:
         return
-    Result.delete_all(job)  # RQ would keep them for as long as the job might have been listed
+    Result.delete_all(job)  # RQ keeps them a year
     job.delete()
 
 

@@ -1,7 +1,6 @@
-"""Removal: takes out what the plugin has put into PostgreSQL and Redis, so that NetBox goes on without it.
+"""Removes the plugin's data from PostgreSQL and Redis.
 
-Django's cascade removes what hangs on our content types. What would protect them goes first. So does what names them
-alone: it would become a permission for no model, or a filter of no list. What also names others is kept.
+Objects of NetBox go too if they name only our models, such as permissions.
 """
 
 from collections import Counter
@@ -45,13 +44,13 @@ from ..outbox import queue, wakeup
 from . import builtin_import, failed_jobs
 
 NAMING = (CustomField, CustomLink, EventRule, ExportTemplate, ObjectPermission, SavedFilter)
-# What version 1.0.0 has left in Redis.
+# Of version 1.0.0.
 OLD_MARKER = 'webhooks:listed'
 EVENT_TYPES = {kind.name for kind in notifications.EVENT_TYPES}
 
 
 def plan() -> tuple[Counter[str], dict[str, list[str]]]:
-    """Return {label: how many} of the rows that would be removed, and {label: names} of NetBox's own that have one."""
+    """Return {label: rows to remove}, and {label: names of NetBox's objects among them}."""
     with transaction.atomic():
         found = Counter({model._meta.label: model._base_manager.count() for model in _models()})
         before = _names()
@@ -66,25 +65,25 @@ def _names() -> dict[str, dict[int, str]]:
 
 
 def switched_off() -> list[str]:
-    """Return the names of NetBox's event rules that were taken over and are off: nobody does their work any more."""
+    """Return the names of imported event rules that are off: nobody does their work after removal."""
     return [one.rule.name for one in builtin_import.plan() if one.existing and not one.rule.enabled]
 
 
 def carry_out() -> None:
-    """Remove everything. What was interrupted can be done again. Raises RedisError before anything is removed."""
+    """Remove everything. Repeatable. Raises RedisError before any removal."""
     remove_jobs()
     with transaction.atomic():
         _remove_rows()
-    # As `migrate webhooks zero` does, but without its signal, at which NetBox would make our content types anew.
+    # Unlike `migrate webhooks zero`, it sends no signal: NetBox would create our content types again.
     MigrationExecutor(connection).migrate([('webhooks', None)])
     if conf.get().admin:
         _drop_admin()
-    # NetBox makes it when it hears that the records of our migrations are deleted.
+    # NetBox creates it during the migration.
     ContentType.objects.filter(app_label='migrations', model='migration').delete()
 
 
 def static_folders() -> list[Path]:
-    """Return the folders with static files that `collectstatic` has copied for us."""
+    """Return the folders that `collectstatic` made for us."""
     return [folder for app in _apps() if (folder := Path(settings.STATIC_ROOT, app)).is_dir()]
 
 
@@ -93,7 +92,7 @@ def _models() -> list[type[Model]]:
 
 
 def _apps() -> tuple[str, ...]:
-    """Django's admin is here by us alone, if it is: Django does not start with two apps of one label."""
+    """Two apps cannot share the label 'admin', so it is ours."""
     return ('webhooks', 'admin') if conf.get().admin else ('webhooks',)
 
 
@@ -103,7 +102,7 @@ def _apps() -> tuple[str, ...]:
 
 
 def _drop_admin() -> None:
-    """Drop the tables of Django's admin. Its first migration is older than NetBox's: to undo it takes many minutes."""
+    """Drop the admin's tables: undoing its first migration, older than NetBox's, takes many minutes."""
     with connection.schema_editor() as editor:
         for model in apps.get_app_config('admin').get_models():
             if model._meta.db_table in connection.introspection.table_names():
@@ -124,7 +123,7 @@ def _remove_rows() -> Counter[str]:
 
 
 def _first(types: list[int]) -> Iterator[QuerySet]:
-    """Yield what has to go before the content types, or would be left behind without a meaning."""
+    """Yield objects that block the content types' deletion, or outlive it."""
     yield NetBoxJob.objects.filter(name=WebhooksRetentionJob.name)
     yield ObjectChange.objects.filter(Q(changed_object_type__in=types) | Q(related_object_type__in=types))
     for model in (Bookmark, Notification, Subscription):
@@ -137,7 +136,7 @@ def _first(types: list[int]) -> Iterator[QuerySet]:
 
 
 def _clear_dashboards() -> None:
-    """Without this NetBox shows its default dashboard in place of one with a widget that it does not know."""
+    """A dashboard with an unknown widget makes NetBox show its default one."""
     for dashboard in Dashboard.objects.all():
         if _clear(dashboard):
             dashboard.save()
@@ -159,7 +158,7 @@ def _clear(dashboard: Dashboard) -> bool:
 
 
 def _clear_event_rules() -> Counter[str]:
-    """Take out the kinds of event that NetBox no longer knows; a rule for nothing else goes."""
+    """Remove our kinds of event, and rules without other kinds."""
     removed: Counter[str] = Counter()
     for rule in EventRule.objects.filter(event_types__overlap=list(EVENT_TYPES)):
         rule.event_types = [kind for kind in rule.event_types if kind not in EVENT_TYPES]
@@ -180,19 +179,19 @@ def _is_ours(dotted: str) -> bool:
 
 
 def jobs() -> list[Job]:
-    """Return the RQ jobs that run our code, whatever has become of them, in all queues. Raises RedisError."""
+    """Return RQ jobs of our code, from all queues and states. Raises RedisError."""
     return [job for name in settings.RQ_QUEUES for job in _jobs(get_queue(name))]
 
 
 def remove_jobs() -> None:
-    """Delete our jobs and keys, and the queue if the Redis is our own. Raises RedisError."""
+    """Delete our jobs and keys, and the queue on our own Redis. Raises RedisError."""
     for job in jobs():
         CanceledJobRegistry(job.origin, connection=job.connection).remove(job)
         Result.delete_all(job)
         job.delete()
     ours = queue.get()
     ours.connection.delete(failed_jobs.MARKER)
-    # A Redis user that may touch RQ's keys alone has never written this one.
+    # A restricted Redis user has no such key.
     with suppress(NoPermissionError):
         ours.connection.delete(OLD_MARKER)
     wakeup.accept()
@@ -220,5 +219,5 @@ def _registries(rq_queue: Queue) -> tuple[BaseRegistry, ...]:
 
 def _runs_our_code(job: Job) -> bool:
     name = queue.function(job)
-    owner: Any = job.instance if name else None  # NetBox's jobs are methods of a class
+    owner: Any = job.instance if name else None  # NetBox's jobs are methods
     return _is_ours(getattr(owner, '__module__', name))

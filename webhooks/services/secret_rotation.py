@@ -1,8 +1,4 @@
-"""A new secret is made here, put in use, and shown once.
-
-The user who asked for it sees it on the webhook's next page, as NetBox shows a new token. Until then the session holds
-it, encrypted.
-"""
+"""Makes a new secret. The session holds it, encrypted, for the user's next page."""
 
 from datetime import timedelta
 
@@ -20,11 +16,10 @@ SESSION_KEY = '_webhooks_secret_{}'
 
 @transaction.atomic
 def rotate(pk: int, prefix: str, overlap: timedelta) -> tuple[Webhook, str]:
-    """Sign with a new secret from now on, and with the present one too until `overlap` has passed.
+    """Sign with a new secret, and with the present one until `overlap` has passed.
 
-    Returns the webhook as it is then and the new secret. `prefix` is signing.SYMMETRIC or signing.PRIVATE. The webhook
-    is read under a lock, for all of its columns are saved: what others change at the same time must stay. Raises
-    Http404 where there is none.
+    Returns the new secret too; `prefix` is signing.SYMMETRIC or signing.PRIVATE. The lock protects others' changes,
+    since all columns are saved. Raises Http404.
     """
     secret = signing.generate(prefix)
     webhook = get_object_or_404(Webhook.objects.select_for_update(no_key=True), pk=pk)
@@ -35,17 +30,17 @@ def rotate(pk: int, prefix: str, overlap: timedelta) -> tuple[Webhook, str]:
 
 
 def show_once(session: SessionBase, webhook: Webhook, secret: str) -> None:
-    """Keep the secret, encrypted, in the session until `take` is called for the webhook."""
+    """Keep the secret, encrypted, in the session."""
     session[SESSION_KEY.format(webhook.pk)] = encryption.encrypt(secret)
 
 
 def is_waiting(session: SessionBase, webhook: Webhook) -> bool:
-    """Whether there is a secret that is to be shown."""
+    """Return whether the session holds a secret."""
     return SESSION_KEY.format(webhook.pk) in session
 
 
 def take(session: SessionBase, webhook: Webhook) -> str:
-    """Return the secret that is to be shown now and not again, '' if there is none."""
+    """Return the secret, or '', and remove it from the session."""
     token = session.pop(SESSION_KEY.format(webhook.pk), '')
     try:
         return encryption.decrypt(token) if token else ''

@@ -1,4 +1,4 @@
-"""How sending goes, line by line: NetBox's page and the admin's show the same, each with its own links and classes."""
+"""The lines of both status pages."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from .backlog import Backlog
 
 @dataclass(frozen=True)
 class Line:
-    """`word` stands out, in a `color` of NetBox's choices; `text` explains it. Either may be ''."""
+    """`color` is from NetBox's choices."""
 
     label: str
     url: str
@@ -26,9 +26,9 @@ class Line:
 
 
 def lines(urls: Mapping[str, str], user: Reader | None = None) -> Iterator[Line]:
-    """Yield what the user may see, without a user everything.
+    """Yield the lines that the user may see, or all without a user.
 
-    `urls` says where the lines lead: 'workers', 'waiting', 'failed' and 'suspended'.
+    `urls` has the keys 'workers', 'waiting', 'failed' and 'suspended'.
     """
     found = backlog.measure(user)
     if not conf.get().enabled:
