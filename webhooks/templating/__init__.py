@@ -1,4 +1,1 @@
-"""A user's template becomes text, and a user's condition an answer, in a process that can hurt nobody else.
-
-In: a template or a condition, and the payload as JSON. Out: text, or an error with the line.
-"""
+"""Users' templates and conditions run in processes that harm nothing else."""

@@ -1,9 +1,6 @@
-"""Conditions that hold a regular expression. Used inside a renderer only (renderer.py).
+"""Evaluates conditions inside a renderer.
 
-A pattern such as `(a+)+$` has nothing wrong with it but that it takes longer than the universe is old, and which
-patterns do cannot be told by looking at them. Python's matcher looks for signals while it works, so a timer ends it:
-one of processor time, since what a busy machine does meanwhile must not count. The renderer has one thread, so that the
-timer counts what that one uses, and its signal arrives.
+A pattern such as `(a+)+$` practically never ends, so a timer of processor time stops the matcher.
 """
 
 import json
@@ -17,23 +14,22 @@ from extras.conditions import ConditionSet, InvalidCondition
 
 from .errors import TimeUp
 
-# Seconds of processor time for all conditions of one webhook over one event. They take microseconds as a rule, and a
-# batch of events has to be dispatched within the time of a job.
+# Seconds of processor time for one webhook's conditions on one event.
 TIME_LIMIT = 0.05
 
 
 class TooSlow(InvalidCondition):
-    """They took longer than they may."""
+    """The conditions exceeded TIME_LIMIT."""
 
 
 def are_met(conditions: str, data: str) -> str:
-    """Return a text if conditions are met by data, both JSON. Raises InvalidCondition, or TooSlow, which is one."""
+    """Return a text if data meets the conditions, else ''. Raises InvalidCondition or TooSlow."""
     with _bounded():
         return 'met' if ConditionSet(json.loads(conditions)).eval(json.loads(data)) else ''
 
 
 def check_patterns(*patterns: str) -> None:
-    """Raise InvalidCondition for a regular expression that is none, and where they take too long to compile."""
+    """Raise InvalidCondition for an invalid regular expression, TooSlow for a slow one."""
     with _bounded():
         try:
             for pattern in patterns:

@@ -1,8 +1,6 @@
-"""Jinja templates of a webhook: NetBox's sandbox and filters. Used inside a renderer only (renderer.py).
+"""NetBox's Jinja sandbox and filters, for renderers.
 
-A template is given the payload alone, and what NetBox's, plugins' and the settings' filters do with it. Jinja's
-sandbox keeps it from Python's internals. Beyond the sandbox nothing does: the process has bounds of time and memory,
-and the rights, files and database of the program that it was forked from.
+Filters have the rights, files and database of the parent process.
 """
 
 import functools
@@ -19,38 +17,36 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from .errors import RenderError
 
-# Characters of a rendered template.
+# Characters.
 OUTPUT_LIMIT = 4 * 1024 * 1024
-# Characters of what is said of an error: Jinja repeats keys and names of the template's own making.
+# Characters: errors repeat names of the template.
 ERROR_LIMIT = 1000
-# Templates that are kept compiled.
 COMPILED = 32
-# What ends the host of a URL, or makes a user of what stands before it.
+# `@` makes the text before it a user.
 ENDS_HOST = re.compile(r'[/?#@\\]')
 AFTER_HOST = re.compile(r'[/?#\\]')
 
-# A piece of a rendered text, and whether it stands in the template as it is.
+# A text, and whether the template itself contains it.
 Piece = tuple[str, bool]
 
 
 class Environment:
     def __init__(self, filters: dict[str, Callable]) -> None:
-        # `finalize` takes the context so that no output is computed by the compiler. Nor may the optimizer: whoever
-        # saves a template renders nothing.
+        # The compiler must run no filters when a template is saved.
         self._jinja = SandboxedEnvironment(loader=BaseLoader(), optimized=False, finalize=self._note)
         self._jinja.filters.update(filters)
         self._compiled = functools.lru_cache(COMPILED)(self._jinja.from_string)
         self._noted = ''
 
     def check(self, template: str) -> None:
-        """Raise TemplateSyntaxError for a mistake in the syntax, or a filter that does not exist."""
+        """Raise TemplateSyntaxError for a syntax error or an unknown filter."""
         self._jinja.from_string(template)
 
     def render(self, template: str, context: str) -> str:
         return _sound(self._compiled(template).render(json.loads(context)))
 
     def render_url(self, template: str, context: str) -> str:
-        """As `render`. Raises RenderError where what an object holds would end the host that the template wrote."""
+        """Render. Raises RenderError if an object's value would end the host of the template."""
         pieces = list(self._pieces(self._compiled(template), json.loads(context)))
         text = ''.join(text for text, _is_written in pieces)
         _check_host(pieces, text.find('://'))
@@ -64,19 +60,19 @@ class Environment:
     def _pieces(self, template: Template, context: dict[str, Any]) -> Iterator[Piece]:
         written = _constants(template)
         for text in template.generate(context):
-            # A text of one character is the same object wherever it comes from.
+            # Python shares texts of one character: their ids prove nothing.
             yield text, id(text) in written and text is not self._noted
 
 
 def _constants(template: Template) -> set[int]:
-    """Return the ids of what stands in the template as it is."""
+    """Return the ids of the template's own texts."""
     functions = [template.root_render_func, *template.blocks.values()]
     codes: list[CodeType] = [function.__code__ for function in functions]
     return {id(constant) for code in codes for constant in code.co_consts}
 
 
 def _check_host(pieces: Sequence[Piece], scheme_end: int) -> None:
-    """Go through what follows '://', up to where the template ends the host. A whole URL of an object is left alone."""
+    """Check the values inside the host. An object may hold a whole URL."""
     host_start, position = scheme_end + len('://'), 0
     for (text, is_written), (following, _) in pairwise([*pieces, ('', True)]):
         start, position = position, position + len(text)
@@ -92,7 +88,7 @@ def _check_host(pieces: Sequence[Piece], scheme_end: int) -> None:
 
 
 def _sound(text: str) -> str:
-    """Return the text with characters that were written as surrogate pairs, as JSON writes them."""
+    """Join surrogate pairs, which JSON may hold."""
     if len(text) > OUTPUT_LIMIT:
         raise RenderError(f'the result has more than {OUTPUT_LIMIT} characters')
     try:
@@ -102,7 +98,7 @@ def _sound(text: str) -> str:
 
 
 def described(error: BaseException) -> str:
-    """Return what went wrong, in ERROR_LIMIT characters, and in which line of the template."""
+    """Return the error's text, ERROR_LIMIT characters at most, and its line."""
     if isinstance(error, RenderError | RecursionError):
         text = str(error) if isinstance(error, RenderError) else 'the template calls itself without end'
     else:

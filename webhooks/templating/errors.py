@@ -1,9 +1,9 @@
-"""What can go wrong with what users wrote."""
+"""Errors of users' templates and conditions."""
 
 
 class RenderError(Exception):
-    """The template cannot be rendered; str() says why, and in which line."""
+    """The template cannot be rendered; str() gives reason and line."""
 
 
 class TimeUp(Exception):
-    """Raised at any line, by an alarm."""
+    """A timer's signal raises it at any line."""

@@ -1,12 +1,7 @@
-"""Processes in which what users wrote is run: each with bounds of its own on time and memory.
+"""Renderers: processes for users' templates, with limits that the kernel enforces.
 
-Python cannot interrupt an operation in its midst, nor tell beforehand how long it takes or how much it needs. The
-kernel can: a renderer has its own limit of memory, and is killed where it does not answer in time.
-
-A renderer is a fork, so that it has the filters of NetBox and of plugins. A fork has one thread, and the locks that
-others held stay locked in it. So a job forks spawners before it starts threads. A spawner has one thread for ever,
-and forks a renderer whenever the job asks for one. Whoever needs a single rendering forks the renderer itself: should
-it meet such a lock, it is killed in time.
+A fork has all filters, but also the locks that other threads held. So a job forks spawners before it starts threads:
+see docs/architecture.md, Templates.
 """
 
 import ctypes
@@ -31,30 +26,30 @@ from ..patience import Patience
 
 logger = logging.getLogger('webhooks.templates')
 
-# Bytes by which a renderer may grow.
+# Bytes of growth.
 MEMORY_LIMIT = 256 * 1024 * 1024
-# Seconds for a fork.
+# Seconds.
 FORK_LIMIT = 30.0
 PR_SET_PDEATHSIG = 1
-# Signals for which RQ or a web server has handlers.
+# RQ and web servers handle these.
 SIGNALS = (signal.SIGALRM, signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 Work = Callable[[socket.socket], None]
 
-# What a process inherited and does not use. Nothing of it is closed, for it belongs to its parent.
+# Garbage collection would close the parent's connections.
 _inherited: list[object] = []
 
 
 class ProcessEnded(Exception):
-    """The process did not answer, and is gone."""
+    """The process ended without an answer."""
 
 
 class TooSlow(Exception):
-    """The process did not answer in time, and was killed."""
+    """The process was killed, since it did not answer in time."""
 
 
 class Renderer:
-    """A process that answers one question after the other."""
+    """A process that answers one question at a time."""
 
     def __init__(self, channel: socket.socket, handle: int, is_own_child: bool) -> None:
         self._channel = channel
@@ -64,7 +59,7 @@ class Renderer:
         self.is_new = True
 
     def ask(self, parts: list[bytes], patience: Patience) -> list[bytes]:
-        """Return its answer. Raises TooSlow or ProcessEnded, and is gone then."""
+        """Return the answer. Raises TooSlow or ProcessEnded, and kills the process."""
         self.is_new = False
         try:
             send(self._channel, parts, patience)
@@ -76,7 +71,7 @@ class Renderer:
             self.kill()
             raise ProcessEnded from error
         except BaseException:
-            # An alarm of RQ: its answer would be taken for that to the next question.
+            # RQ's alarm: the next question would get this one's answer.
             self.kill()
             raise
 
@@ -93,7 +88,7 @@ class Renderer:
 
 
 class Fork:
-    """Renderers that are children of this process."""
+    """Makes children of this process."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -106,7 +101,7 @@ class Fork:
 
 
 class Spawner:
-    """Renderers that are children of a process with one thread, which this process forks while it has one itself."""
+    """Makes renderers through a process with one thread."""
 
     def __init__(self, work: Work) -> None:
         self._work = work
@@ -116,13 +111,13 @@ class Spawner:
         try:
             return self._ask()
         except (EOFError, OSError):
-            # It was killed. There may be threads by now.
+            # Killed. The new spawner may inherit locks of threads.
             self.close()
             self._start()
             return self._ask()
 
     def close(self) -> None:
-        """End it, and its renderers with it."""
+        """End the spawner and its renderers."""
         self._channel.close()
         _end_child(self._handle)
         os.close(self._handle)
@@ -141,7 +136,6 @@ class Spawner:
 
 
 def _spawn(channel: socket.socket, work: Work) -> None:
-    """Fork a renderer whenever the channel asks for one, until whoever asks is gone."""
     while channel.recv(1):
         _reap()
         theirs, handle = fork(work, MEMORY_LIMIT)
@@ -158,7 +152,7 @@ def _reap() -> None:
 
 def _end_child(handle: int) -> None:
     _kill(handle)
-    # Some programs wait for all of their children by themselves.
+    # Some programs reap all children themselves.
     with suppress(ChildProcessError):
         os.waitid(os.P_PIDFD, handle, os.WEXITED)
 
@@ -174,16 +168,16 @@ def _kill(handle: int) -> None:
 
 
 def fork(work: Work, memory: int | None = None) -> tuple[socket.socket, int]:
-    """Fork a process that does `work` with a channel to this one, and dies with the thread that called this.
+    """Fork a process that runs `work` with a channel, and dies with the calling thread.
 
-    Returns the channel, and a handle on the process. Raises OSError, and leaves nothing behind then.
+    Returns the channel and a pidfd. Raises OSError, and leaves nothing behind then.
     """
     ours, theirs = socket.socketpair()
     parent = os.getpid()
     pid = 0
     try:
         with theirs:
-            # Until it has let go of its parent's handlers, it would take a signal for one to its parent, and live on.
+            # With its parent's handlers, the child would survive a signal.
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             try:
                 pid = os.fork()
@@ -200,12 +194,12 @@ def fork(work: Work, memory: int | None = None) -> tuple[socket.socket, int]:
 
 
 def check_handles() -> None:
-    """Raise OSError where there are no handles on processes: before Linux 5.4, or by a seccomp filter."""
+    """Raise OSError if pidfds do not work: before Linux 5.4, or under a seccomp filter."""
     handle = _open_handle(os.getpid())
     try:
         os.waitid(os.P_PIDFD, handle, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
-        # A process is no child of its own. Linux 5.3, which gives handles and cannot wait for them, says otherwise.
+        # Expected: a process is not its own child. Linux 5.3 raises another error.
         pass
     finally:
         os.close(handle)
@@ -225,7 +219,6 @@ def _open_handle(pid: int) -> int:
 
 
 def _live(work: Work, channel: socket.socket, parent: int, memory: int | None, mask: set[int]) -> NoReturn:
-    """Do the work in the new process. Nothing that its parent would do at its end is done here."""
     try:
         _die_with(parent)
         _let_go(channel.fileno())
@@ -234,7 +227,7 @@ def _live(work: Work, channel: socket.socket, parent: int, memory: int | None, m
             _bound_memory(memory)
         work(channel)
     except ConnectionError:
-        # Whoever asked does not want to know any more.
+        # The parent hung up.
         pass
     except BaseException:
         logger.exception('process=failed')
@@ -249,18 +242,16 @@ def _die_with(parent: int) -> None:
 
 
 def _let_go(kept: int) -> None:
-    """Leave to the parent what is its own: signals and connections. What carries log lines is for both."""
+    """Drop the parent's signal handlers and connections, but not sockets of log handlers."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
-    # What it inherited is no garbage: to look through it would copy it.
+    # Collecting inherited objects would copy their memory.
     gc.freeze()
     for one in connections.all(initialized_only=True):
-        # A filter that asks the database gets a new one.
         _inherited.append(one)
         del connections[one.alias]
-    # Redis's notice by themselves that they are in another process. An end of a connection that stays open here would
-    # keep the other end from hearing that the parent closed it, or died: Redis would go on to hand jobs to it.
+    # With a copy open here, Redis would not notice the parent's end, and still hand it jobs.
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in {*map(int, os.listdir('/proc/self/fd'))} - {0, 1, 2, kept, *_of_logging()}:
         if _is_connection(descriptor):
@@ -268,29 +259,28 @@ def _let_go(kept: int) -> None:
 
 
 def _leave_pools() -> None:
-    """Django keeps pools for a process. Their connections are the parent's: a fork makes pools of its own."""
+    """Give the fork pools of its own."""
     _inherited.append(DatabaseWrapper._connection_pools)
     DatabaseWrapper._connection_pools = {}
 
 
-# In each fork, also RQ's: beside it the worker goes on to ask the database.
+# RQ's forks too: the worker goes on using its connections.
 os.register_at_fork(after_in_child=_leave_pools)
 
 
 def _of_logging() -> Iterator[int]:
-    """Yield the sockets of log handlers. Over TCP, Python's SysLogHandler never opens another one."""
+    """Over TCP, Python's SysLogHandler never opens a new socket."""
     for reference in logging._handlerList:
         if handler := reference():
-            # Encrypted ones are left out: two processes that write to one of these break it for both.
+            # Two processes that write to one TLS socket break it.
             yield from (value.fileno() for value in vars(handler).values() if type(value) is socket.socket)
 
 
 def _is_connection(descriptor: int) -> bool:
-    """Sockets of datagrams are none. They carry log lines: libsystemd's to journald is none that Python knows."""
+    """Datagram sockets carry log lines, such as those to journald."""
     try:
         one = socket.socket(fileno=descriptor)
     except OSError:
-        # No socket, or the one that listed them.
         return False
     try:
         return one.type != socket.SOCK_DGRAM
@@ -306,7 +296,7 @@ def _bound_memory(limit: int) -> None:
 
 
 #
-# What goes through a channel: parts of any bytes
+# Messages: lists of byte strings
 #
 
 
@@ -314,7 +304,7 @@ COUNT = struct.Struct('!I')
 
 
 def send(channel: socket.socket, parts: list[bytes], patience: Patience | None = None) -> None:
-    """Send all parts. Raises TimeoutError after the patience, if there is one."""
+    """Send all parts. Raises TimeoutError."""
     sizes = struct.pack(f'!{len(parts) + 1}I', len(parts), *map(len, parts))
     rest = memoryview(b''.join((sizes, *parts)))
     while rest:
@@ -322,7 +312,7 @@ def send(channel: socket.socket, parts: list[bytes], patience: Patience | None =
 
 
 def receive(channel: socket.socket, patience: Patience | None = None) -> list[bytes]:
-    """Return what was sent. Raises EOFError where nobody sends any more, TimeoutError after the patience."""
+    """Return the parts. Raises EOFError if the sender is gone, and TimeoutError."""
     (count,) = COUNT.unpack(_read(channel, COUNT.size, patience))
     sizes = struct.unpack(f'!{count}I', _read(channel, count * COUNT.size, patience))
     return [_read(channel, size, patience) for size in sizes]

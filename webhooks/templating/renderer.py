@@ -1,8 +1,6 @@
-"""Templates and conditions, run in a renderer: a process with bounds of its own (process.py).
+"""Asks renderers (process.py) to run templates and conditions.
 
-A job has a renderer for each of its three threads that ask: the one that decides conditions, and two that build
-requests. Previews and forms have one for each that is shown or saved. A renderer is made by the first template or
-regular expression: where there is none, there is no renderer.
+A job keeps three, one per thread that asks. Web processes make one per preview or saved webhook.
 """
 
 import itertools
@@ -27,11 +25,11 @@ from .environment import ERROR_LIMIT, Environment, described
 from .errors import RenderError, TimeUp
 from .process import Fork, ProcessEnded, Renderer, Spawner, TooSlow
 
-# Seconds that one template may take, and all of a request together. The one that is too slow is told its line.
+# Seconds for one template, and for all of a request.
 TIME_LIMIT = 2.0
-# Seconds after which the renderer is killed that did not even answer that.
+# More seconds until a silent renderer is killed.
 MARGIN = 0.2
-# Seconds that the others wait for conditions, which have a limit of processor time: whatever a busy machine does.
+# Seconds. Conditions have a limit of processor time, which a busy machine stretches.
 PATIENCE = 5.0
 
 TOO_SLOW = f'the template takes more than {TIME_LIMIT:g} seconds'
@@ -39,31 +37,30 @@ TOO_SLOW_TOGETHER = f'the templates of a request take more than {TIME_LIMIT:g} s
 TOO_LARGE = 'the template needs too much memory'
 ENDED = 'the template has ended the process that it was rendered in'
 
-# How an answer begins.
 DONE, REFUSED, UNFIT, SLOW, NO_MEMORY, INTERRUPTED = b'+', b'-', b'?', b's', b'm', b'!'
-# What a new renderer may do better: the old one's memory is full, or its connection to the database is lost.
+# Memory was full, or the database connection broke: a new renderer may succeed.
 WORN_OUT = NO_MEMORY, INTERRUPTED
 
 Filters = dict[str, Callable]
 
 
 def render(template: str, context: str) -> str:
-    """Return the rendered template. `context` is a JSON object, read anew for each. Raises RenderError."""
+    """Return the rendered template. `context` is a JSON object. Raises RenderError."""
     return _ask_in_time('render', template, context)
 
 
 def render_url(template: str, context: str) -> str:
-    """As `render`. Raises RenderError also where what an object holds would end the host that the template wrote."""
+    """Render. Raises RenderError also if an object's value would end the host."""
     return _ask_in_time('render_url', template, context)
 
 
 def check(template: str) -> None:
-    """Raise RenderError for a template with a mistake in its syntax, or a filter that does not exist."""
+    """Raise RenderError for a syntax error or an unknown filter."""
     _ask_in_time('check', template)
 
 
 def are_met(wanted: str, data: str) -> bool:
-    """Return whether conditions are met by data, both JSON. Raises InvalidCondition; conditions.TooSlow is one."""
+    """Whether data meets the conditions, both JSON. Raises InvalidCondition or conditions.TooSlow."""
     try:
         return bool(_ask('are_met', wanted, data, seconds=PATIENCE))
     except RenderError:
@@ -71,7 +68,7 @@ def are_met(wanted: str, data: str) -> bool:
 
 
 def check_patterns(patterns: Iterable[str]) -> None:
-    """Raise InvalidCondition where one of the regular expressions cannot be used, or all take too long together."""
+    """Raise InvalidCondition for an invalid or slow regular expression."""
     try:
         _ask('check_patterns', *patterns, seconds=PATIENCE)
     except RenderError:
@@ -84,8 +81,6 @@ def check_patterns(patterns: Iterable[str]) -> None:
 
 
 class _Supply:
-    """A renderer as long as it lives, and another one after it."""
-
     def __init__(self, source_class: type[Fork | Spawner]) -> None:
         self._source_class = source_class
         self._source: Fork | Spawner | None = None
@@ -119,13 +114,13 @@ class _Supply:
 
 
 _supply: ContextVar[_Supply | None] = ContextVar('supply', default=None)
-# The kernel ends a child together with the thread that forked it.
+# The kernel ends a child with its forking thread.
 _of_thread = threading.local()
 
 
 @contextmanager
 def shared() -> Iterator[None]:
-    """Let all that is done inside share one renderer: that of the job, or one that ends with it."""
+    """Share one renderer inside the block: the job's, or a temporary one."""
     if _supply.get():
         yield
         return
@@ -140,11 +135,10 @@ def shared() -> Iterator[None]:
 
 @contextmanager
 def kept(is_needed: Callable[[], bool]) -> Iterator[list[Context]]:
-    """Let all that is done inside share the renderer that is kept from job to job.
+    """Share a renderer inside the block that is kept for later jobs.
 
-    To be entered while the process has one thread. `is_needed` says whether there is any template: if so, the spawner
-    is forked now, unless it was before. Otherwise it is forked when the first template turns up. Gives two
-    contexts with renderers of their own, for other threads.
+    Enter while the process has one thread. Spawners are forked if `is_needed`, else at the first template. Yields
+    contexts with own renderers for two more threads.
     """
     if not hasattr(_of_thread, 'supplies'):
         _of_thread.supplies = [_Supply(Spawner) for _ in range(3)]
@@ -170,7 +164,7 @@ def _forget() -> None:
     vars(_of_thread).clear()
 
 
-# What a fork inherits belongs to its parent.
+# A fork must not use its parent's renderers.
 os.register_at_fork(after_in_child=_forget)
 
 
@@ -193,7 +187,7 @@ _taken: ContextVar[list[float] | None] = ContextVar('taken', default=None)
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Let the templates that are rendered inside share one renderer and one TIME_LIMIT."""
+    """Share one renderer and one TIME_LIMIT inside the block."""
     token = _taken.set([])
     try:
         with shared():
@@ -203,7 +197,7 @@ def together() -> Iterator[None]:
 
 
 def _ask_in_time(task: str, *texts: str) -> str:
-    """Ask what may take TIME_LIMIT, less what the templates before it took. Raises RenderError."""
+    """Ask within the rest of TIME_LIMIT. Raises RenderError."""
     left = TIME_LIMIT - sum(_taken.get() or ())
     if left <= 0:
         raise RenderError(TOO_SLOW_TOGETHER)
@@ -239,7 +233,7 @@ def _ask(task: str, *texts: str, seconds: float, too_slow: str = TOO_SLOW) -> st
             renderer.kill()
             if was_new:
                 raise RenderError(text)
-            # It may be what others left behind: it is tried in a new one.
+            # An earlier question may have caused it.
 
 
 def _understood(status: bytes, text: str) -> str:
@@ -286,7 +280,7 @@ def _answer(tasks: dict[bytes, Callable], question: list[bytes]) -> tuple[bytes,
     except MemoryError:
         return NO_MEMORY, TOO_LARGE
     except BROKEN_OFF as error:
-        # A filter has asked the database. No transaction of the engine's is broken: it is an error of the template.
+        # A filter's query broke off, not the engine's: the template fails.
         return INTERRUPTED, described(error)
     except Exception as error:
         return REFUSED, described(error)
@@ -305,9 +299,9 @@ def _timed(task: Callable) -> Callable:
 
 @contextmanager
 def _bounded(seconds: float) -> Iterator[None]:
-    """Raise TimeUp once inside, after so many ticks (patience.py), or so much of the processor's time.
+    """Raise TimeUp once, after TICKS ticks or `seconds` of processor time.
 
-    As long as an operation lasts, no more than one tick is noticed.
+    While one operation runs, at most one tick counts.
     """
     ticks, end = itertools.count(1), time.process_time() + seconds
 
