@@ -1,7 +1,4 @@
-"""Ready definitions for what others offer as an endpoint: each file has what a new webhook begins with.
-
-They are filled in when a webhook is made, and are ordinary fields from then on.
-"""
+"""Ready definitions, which fill the form of a new webhook."""
 
 import tomllib
 from dataclasses import dataclass
@@ -12,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Preset:
-    """`fields` are values by the names of a webhook's fields; `url` shows what the endpoint's URL looks like."""
+    """`fields` are by a webhook's field names; `url` is an example."""
 
     name: str
     label: str

@@ -1,4 +1,1 @@
-"""Secrets: how they are stored, shown, and used to sign.
-
-In: texts. Out: tokens, masks and signatures. Knows nothing of webhooks.
-"""
+"""Stores, masks and uses secrets. Knows nothing of webhooks."""

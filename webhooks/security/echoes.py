@@ -1,7 +1,6 @@
-"""An answer may repeat what was sent, as that of an endpoint which shows requests: no secret in it is kept.
+"""Masks secrets in answers, since some endpoints send back the request.
 
-Known are the texts that are secret, in the spellings that honest endpoints use. One that wants to give a secret away
-can spell it as it likes.
+Only usual spellings are known. An endpoint that wants to leak secrets can.
 """
 
 import base64
@@ -15,22 +14,22 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
 from .masking import MASK
 
-# Characters. What is shorter is no secret, and is in every answer.
+# Characters. Every answer contains shorter texts.
 SHORTEST = 4
-# Of a part of a header's value: words such as Bearer are shorter.
+# Characters: words such as Bearer are shorter.
 SHORTEST_PART = 8
 PARTS = re.compile(r'[\s,;:=&"]+')
 STRETCHES = re.compile(r'[^A-Za-z0-9]+')
-# What `requests` leaves in a URL as it is.
+# Characters that `requests` does not escape.
 SAFE_IN_URL = "!#$%&'()*+,/:;=?@[]~"
 ESCAPE = re.compile('%[0-9A-F]{2}')
-# A private character, in place of each that is hidden: so that a text can be cut where it would have been cut.
+# Replaces each hidden character, so the text keeps its length until it is cut.
 HIDDEN = '\ue000'
 RUN = re.compile(f'{HIDDEN}+')
 
 
 def of_headers(values: Iterable[str]) -> Iterator[str]:
-    """Yield what is secret of the values of headers: a token without its scheme as well, and a password."""
+    """Yield the secrets in header values, such as tokens and passwords."""
     for value in values:
         yield value
         yield from (part for part in PARTS.split(value) if len(part) >= SHORTEST_PART)
@@ -38,12 +37,12 @@ def of_headers(values: Iterable[str]) -> Iterator[str]:
 
 
 def of_signature(value: str) -> list[str]:
-    """Return the stretches of a signature that look the same in each spelling: it is another one with each request."""
+    """Return the stretches that look the same in each spelling."""
     return [stretch for stretch in STRETCHES.split(value) if len(stretch) >= SHORTEST]
 
 
 def _login(value: str) -> Iterator[str]:
-    """Yield user and password of RFC 7617."""
+    """RFC 7617."""
     scheme, _space, token = value.partition(' ')
     if scheme.lower() != 'basic':
         return
@@ -56,7 +55,7 @@ def _login(value: str) -> Iterator[str]:
 
 
 def of_url(url: str, hides_path: bool = False) -> Iterator[str]:
-    """Yield user and password of a URL, the values of its query, and its path: what `mask_url` masks."""
+    """Yield the parts of a URL that `mask_url` masks."""
     parts = urlsplit(url)
     for text in (parts.username, parts.password):
         if text:
@@ -73,7 +72,7 @@ def of_url(url: str, hides_path: bool = False) -> Iterator[str]:
 
 
 class Echoes:
-    """Hides texts that must not be kept."""
+    """Masks secrets in a text."""
 
     def __init__(self, texts: Iterable[str]):
         found = {spelling for text in set(texts) if len(text) >= SHORTEST for spelling in _spellings(text)}
@@ -81,7 +80,7 @@ class Echoes:
         self._longest = len(self._spellings[0]) if self._spellings else 0
 
     def beginning(self, text: str, limit: int) -> str:
-        """Return the first `limit` characters, each secret in them masked, also one that they cut in two."""
+        """Return the first `limit` characters with secrets masked, even a secret that the limit cuts."""
         kept = text[: limit + self._longest]
         for spelling in self._spellings:
             if spelling in kept:
@@ -91,7 +90,7 @@ class Echoes:
 
 @lru_cache(1024)
 def _spellings(text: str) -> frozenset[str]:
-    """Return how a text looks inside JSON, HTML, a URL, and a charset that was mistaken for another."""
+    """Return the text as JSON, HTML, URLs and a wrong charset show it."""
     if text.isascii() and text.isalnum():
         return frozenset({text})
     escaped = {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}

@@ -1,8 +1,4 @@
-"""Secrets at rest: encrypted with the setting `encryption_keys`, or with a key derived from SECRET_KEY.
-
-Fernet of the `cryptography` package, which NetBox itself depends on: authenticated, and MultiFernet gives the rotation
-that operators know, the first key encrypts and all decrypt.
-"""
+"""Encrypts secrets at rest, with `encryption_keys` or with a key derived from SECRET_KEY."""
 
 import base64
 import hashlib
@@ -17,12 +13,12 @@ PURPOSE = b'netbox-webhooks secrets at rest v1'
 
 
 def encrypt(text: str) -> str:
-    """Return a Fernet token of the text, made with the first key. No two tokens are the same."""
+    """Return a Fernet token, made with the first key."""
     return _box().encrypt(text.encode()).decode()
 
 
 def decrypt(token: str) -> str:
-    """Return what was encrypted. Raises DecryptionError where none of the keys fits."""
+    """Return the text. Raises DecryptionError if no key fits."""
     try:
         return _box().decrypt(token.encode()).decode()
     except InvalidToken:
@@ -35,6 +31,6 @@ def _box() -> MultiFernet:
 
 
 def _derive(key: str) -> bytes:
-    # The keys are long and random, so one keyed hash is enough: nothing here is a password.
+    # One hash is enough: keys are long and random, unlike passwords.
     digest = hashlib.blake2b(PURPOSE, key=hashlib.sha512(key.encode()).digest(), digest_size=32).digest()
     return base64.urlsafe_b64encode(digest)

@@ -1,8 +1,4 @@
-"""How secrets are shown: a secret or a header value as MASK, a URL without its user and the values of its query.
-
-They are as good as a password. So is the path of some URLs: their webhooks say so. Sealed fields of a webhook show
-themselves as MASK (models/fields.py).
-"""
+"""Masks secrets for display."""
 
 import functools
 import re
@@ -14,18 +10,17 @@ from ..constants import MAX_URL
 MASK = '********'
 
 TEMPLATE = re.compile(r'\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}', re.DOTALL)
-# Private characters, which no part of a URL begins or ends at.
+# No part of a URL begins or ends at these characters.
 PLACEHOLDER = re.compile('\ue000[0-9]+\ue001')
-# The user of an address behind a scheme that is none as it stands: a template makes it.
 USER = re.compile('//[^/]*@')
 
 
 @functools.lru_cache(256)
 def mask_template(url: str, hides_path: bool = False) -> str:
-    """Return a webhook's URL, which may hold templates, as `mask_url` does; of one that is too long, nothing."""
+    """Mask a webhook's URL, which may hold templates."""
     if len(url) > MAX_URL:
         return MASK
-    # What is inside a template is no part of the URL: a slash there does not end its host.
+    # A slash inside a template does not end the host.
     templates = {f'\ue000{index}\ue001': text for index, text in enumerate(TEMPLATE.findall(url))}
     names = iter(templates)
     masked = mask_url(TEMPLATE.sub(lambda _: next(names), url), hides_path)
@@ -33,10 +28,7 @@ def mask_template(url: str, hides_path: bool = False) -> str:
 
 
 def mask_url(url: str, hides_path: bool = False) -> str:
-    """Return the URL with its user and the values of its query masked; of one that is none, only the scheme.
-
-    `hides_path` masks the path as well.
-    """
+    """Return the URL with user and query values masked; only the scheme of an invalid URL."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -56,10 +48,10 @@ def _mask_parameter(parameter: str) -> str:
 
 
 def whole_url(url: Any) -> str:
-    """Return the whole of a URL that may be one that shows itself masked."""
+    """Return the whole URL of a text or MaskedUrl."""
     return url.reveal() if hasattr(url, 'reveal') else url
 
 
 def shown_url(url: Any) -> str:
-    """Return a URL as it is shown: one that shows itself masked knows whether its path is secret."""
+    """Return the masked URL. A MaskedUrl knows whether its path is secret."""
     return str(url) if hasattr(url, 'reveal') else mask_template(url)

@@ -1,7 +1,6 @@
-"""Signatures of a request. Pure: bytes in, header values out.
+"""Signs requests by Standard Webhooks 1.0.0, "Signature scheme".
 
-`webhook-signature` follows Standard Webhooks 1.0.0, "Signature scheme": symmetric (v1, HMAC-SHA256) or, with a `whsk_`
-key, asymmetric (v1a, ed25519). `X-Hook-Signature` is that of NetBox's built-in webhooks.
+v1 is HMAC-SHA256; v1a is ed25519 with a `whsk_` key. `X-Hook-Signature` is NetBox's own.
 """
 
 import base64
@@ -19,12 +18,12 @@ SEED = 32
 
 
 def generate(prefix: str = SYMMETRIC) -> str:
-    """Return a new random secret, `whsec_…` or, for asymmetric signatures, `whsk_…`."""
+    """Return a random `whsec_…`, or `whsk_…` for asymmetric signatures."""
     return prefix + base64.b64encode(token_bytes(SEED)).decode()
 
 
 def check(secret: str) -> None:
-    """Raise ValueError for a `whsec_` or `whsk_` secret that holds no key."""
+    """Raise ValueError for a `whsec_` or `whsk_` secret without a valid key."""
     if is_asymmetric(secret):
         _private_key(secret)
     else:
@@ -32,27 +31,27 @@ def check(secret: str) -> None:
 
 
 def is_asymmetric(secret: str) -> bool:
-    """Whether the secret is the private half of a pair: `whsk_…`."""
+    """Whether the secret is `whsk_…`."""
     return secret.startswith(PRIVATE)
 
 
 def public_key(secret: str) -> str:
-    """Return what receivers verify a `whsk_` secret's signatures with: `whpk_<base64>`. Raises ValueError."""
+    """Return the `whpk_<base64>` of a `whsk_` secret. Raises ValueError."""
     key = _private_key(secret).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     return PUBLIC + base64.b64encode(key).decode()
 
 
 def standard(secrets: Iterable[str], delivery_id: str, timestamp: int, body: bytes) -> str:
-    """Return the value of `webhook-signature`: one signature for each secret, separated by spaces.
+    """Return `webhook-signature`: a signature per secret, separated by spaces.
 
-    `timestamp` is in unix seconds. Raises ValueError for a `whsec_` or `whsk_` secret that holds no key.
+    `timestamp` is in Unix seconds. Raises ValueError for a secret without a valid key.
     """
     signed = b'%s.%d.%s' % (delivery_id.encode(), timestamp, body)
     return ' '.join(_signature(secret, signed) for secret in secrets)
 
 
 def netbox(secret: str, body: bytes) -> str:
-    """Return the value of `X-Hook-Signature`: hex HMAC-SHA512 of the body under the whole secret."""
+    """Return `X-Hook-Signature`: hex HMAC-SHA512 under the whole secret."""
     return hmac.new(secret.encode(), body, hashlib.sha512).hexdigest()
 
 
@@ -64,7 +63,7 @@ def _signature(secret: str, signed: bytes) -> str:
 
 
 def _symmetric_key(secret: str) -> bytes:
-    """`whsec_<base64>` gives the decoded key, any other secret its UTF-8 bytes."""
+    """Return the bytes of `whsec_<base64>`, or of any other secret in UTF-8."""
     if not secret.startswith(SYMMETRIC):
         return secret.encode()
     key = _decode(secret, SYMMETRIC)
@@ -74,7 +73,7 @@ def _symmetric_key(secret: str) -> bytes:
 
 
 def _private_key(secret: str) -> Ed25519PrivateKey:
-    """`whsk_<base64>` holds the seed, or the seed followed by the public key."""
+    """Decode `whsk_<base64>`: the seed, or the seed and the public key."""
     key = _decode(secret, PRIVATE)
     if len(key) not in (SEED, 2 * SEED):
         raise ValueError(f'a {PRIVATE} key has {SEED} or {2 * SEED} bytes, this one has {len(key)}')
