@@ -1,7 +1,6 @@
-"""Where a connection may go: the addresses of a host, without those in `blocked_networks`.
+"""Refuses hosts in `blocked_networks` (SSRF).
 
-Asked at connect time and for the addresses that are connected to, so that a name which leads elsewhere a moment
-later is of no use.
+Connections go to the checked addresses, even if the name changes a moment later.
 """
 
 import ipaddress
@@ -15,16 +14,16 @@ from .. import conf
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# A host whose last label is a number is an IPv4 address in some form, and no name (WHATWG, URL, 3.5).
+# A number as the last label makes it an IPv4 address (WHATWG URL, 3.5).
 NUMBER = re.compile(r'(.+\.)?([0-9]+|0x[0-9a-f]*)\.*', re.IGNORECASE | re.ASCII)
 
 
 class Blocked(Exception):
-    """Every address of the host is in `blocked_networks`."""
+    """The host is in `blocked_networks`."""
 
 
 def allowed(host: str, port: int) -> list[tuple]:
-    """Return what getaddrinfo says, without what is blocked. Raises Blocked where nothing is left."""
+    """Return getaddrinfo's results without blocked addresses. Raises Blocked if all are."""
     asked = host.rstrip('.') if is_number(host) else host
     found = socket.getaddrinfo(asked, port, allowed_gai_family(), socket.SOCK_STREAM)
     kept = [info for info in found if not is_blocked(info[4][0])]
@@ -34,9 +33,9 @@ def allowed(host: str, port: int) -> list[tuple]:
 
 
 def check_all(host: str) -> None:
-    """Raise Blocked if any address of the host is blocked: a proxy may connect to any of them.
+    """Raise Blocked if an address of the host is blocked: a proxy may connect to any.
 
-    Raises OSError for a name that is not known here, ValueError for text that is no address.
+    Raises OSError for an unknown name, ValueError for an invalid address.
     """
     for address in _addresses(host):
         if is_blocked(address):
@@ -44,39 +43,39 @@ def check_all(host: str) -> None:
 
 
 def _addresses(host: str) -> list[str]:
-    """Return all addresses of a host, of both families: a proxy may have one that this machine lacks."""
+    """A proxy may have an address family that this machine lacks."""
     if ':' in host:
-        # Not looked up: that fails on a machine without IPv6.
+        # A look-up fails on machines without IPv6.
         return [str(ipaddress.IPv6Address(host))]
     asked = host.rstrip('.') if is_number(host) else host
     return [info[4][0] for info in socket.getaddrinfo(asked, 0, socket.AF_UNSPEC, socket.SOCK_STREAM)]
 
 
 def is_number(host: str) -> bool:
-    """Whether the host is an IPv4 address in some form, or looks as if it were one."""
+    """Whether the host looks like an IPv4 address in any form."""
     return NUMBER.fullmatch(host) is not None
 
 
 def is_blocked(address: str) -> bool:
-    """Whether an address, or an IPv4 address that is inside of it, is in one of the blocked networks."""
+    """Whether an address, or an IPv4 address inside it, is blocked."""
     ip = ipaddress.ip_address(address.partition('%')[0])
     settings = conf.get()
     networks = (*settings.blocked_networks, *settings.additional_blocked_networks)
     return any(one in network for one in _forms(ip) for network in networks if one.version == network.version)
 
 
-# Their addresses end in an IPv4 address: NAT64 (RFC 6052), SIIT (RFC 2765), and compatible ones (RFC 4291).
+# NAT64 (RFC 6052), SIIT (RFC 2765), IPv4-compatible (RFC 4291): they end in an IPv4 address.
 EMBEDDING = tuple(map(ipaddress.ip_network, ('64:ff9b::/96', '::ffff:0:0:0/96', '::/96')))
-# NAT64 of a local network (RFC 8215). Where the IPv4 address is depends on the length of the network's own prefix.
+# RFC 8215. The IPv4 address moves with the local prefix's length.
 LOCAL_NAT64 = ipaddress.IPv6Network('64:ff9b:1::/48')
-# Bytes of the IPv4 address by that length, in bits (RFC 6052, 2.2). The byte 8 is always skipped.
+# Its bytes, by that length in bits (RFC 6052, 2.2).
 POSITIONS = {48: (6, 7, 9, 10), 56: (7, 9, 10, 11), 64: (9, 10, 11, 12), 96: (12, 13, 14, 15)}
 THIS_NETWORK = ipaddress.IPv4Network('0.0.0.0/8')
-# ISATAP (RFC 5214): this stands before the IPv4 address, whatever the network is.
+# RFC 5214: these bits precede an IPv4 address.
 ISATAP = (0x00005EFE, 0x02005EFE)
 
 
-# The kernel connects to these where it is asked for an unspecified address.
+# The kernel connects here for an unspecified address.
 LOOPBACK = {4: ipaddress.IPv4Address('127.0.0.1'), 6: ipaddress.IPv6Address('::1')}
 
 
@@ -88,7 +87,7 @@ def _forms(ip: Address) -> Iterator[Address]:
 
 
 def _inside(ip: ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:
-    """Yield the IPv4 addresses that packets to the address may end at."""
+    """Yield the IPv4 addresses that packets may end at."""
     last = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
     if ip.ipv4_mapped:
         yield ip.ipv4_mapped
@@ -105,9 +104,9 @@ def _inside(ip: ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:
 
 
 def _behind_local_nat64(ip: ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:
-    """Yield what the address may mean. We do not know the length of the prefix, so it is each of these."""
+    """Yield all readings, since the prefix's length is unknown."""
     for length, positions in POSITIONS.items():
         found = ipaddress.IPv4Address(bytes(ip.packed[position] for position in positions))
-        # The zeros of a longer prefix, read as an address.
+        # Zeros of a longer prefix are no address.
         if length == 96 or found not in THIS_NETWORK:
             yield found

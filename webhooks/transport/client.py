@@ -1,8 +1,4 @@
-"""Transport: one request to an outcome, with bounds on what the endpoint can do to us.
-
-`requests` with an adapter of our own, which decides at connect time where a connection may go, and ends whatever is
-still under way at the deadline.
-"""
+"""Sends a request, and bounds the answer in time and size."""
 
 import codecs
 import functools
@@ -31,44 +27,41 @@ from .connections import GuardedAdapter, Unanswered
 from .exchange import MAX_ERROR, Outcome, Request
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# What a proxy answers while the endpoint behind it is away.
+# A proxy's answers while its endpoint is down.
 AWAY = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
 CONNECT_TIMEOUT = 10
-# Characters kept of a header.
+# Characters.
 MAX_HEADER = 1000
-# Codecs of Python that no text is sent in. The first takes a second for 64 KiB.
+# No text is sent in these codecs. Punycode takes a second for 64 KiB.
 NO_CHARSETS = frozenset({'punycode', 'idna', 'unicode-escape', 'raw-unicode-escape'})
-# http.client sends lines that are folded.
+# http.client would send folded lines.
 BREAK = re.compile(r'[\r\n]')
-# A name, or an address: what each proxy takes for the same host. A name that holds anything else is not asked for.
+# Names and addresses that every proxy reads as the same host.
 HOST = re.compile(r'[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|[0-9a-f:.]+(%[a-z0-9_.-]+)?', re.IGNORECASE | re.ASCII)
-# These repeat the URL, as often as not.
+# These headers often repeat the URL.
 LOCATIONS = frozenset({'content-location', 'location', 'refresh'})
-# Names of headers that let somebody in. WWW-Authenticate does not, and says why the endpoint refused.
+# These headers hold credentials. WWW-Authenticate explains a refusal.
 ADMITTING = re.compile('cookie|token|secret|session|auth(?!enticate)', re.IGNORECASE)
 
 
 class UnknownHost(Exception):
-    """A proxy would be asked for a host that cannot be checked here."""
+    """The host cannot be checked, and a proxy would connect to it."""
 
 
 class Client:
-    """Sends requests over connections that it keeps alive, up to `connections` of them for each host.
-
-    May be shared by threads; lives as long as a job.
-    """
+    """Keeps up to `connections` connections per host alive. Threads may share it."""
 
     def __init__(self, connections: int):
         self._watchdog = deadline.Watchdog()
         self._adapter = _adapter(connections)
 
     def close(self) -> None:
-        """Close the connections and end the watchdog. The client cannot be used afterwards."""
+        """Close the connections and stop the watchdog."""
         self._adapter.close()
         self._watchdog.stop()
 
     def send(self, request: Request) -> Outcome:
-        """Send a request and return what came of it; never raises for what the endpoint or the network does."""
+        """Return the outcome. Never raises for the endpoint or the network."""
         started_at, start = time.time(), time.monotonic()
         try:
             result = self._attempt(request, request.timeout, self._adapter)
@@ -86,17 +79,14 @@ class Client:
             except Exception as error:
                 if isinstance(error, Unanswered) and not watched.is_overdue:
                     raise
-                # Whatever it is, one request must not stop the others.
+                # One request must never stop other requests.
                 result = _failure(error, request)
-            # Whatever it looks like: it was the watchdog who cut the line.
+            # The watchdog's cut may look like another error.
             return _late(request) if watched.is_overdue else result
 
 
 def _adapter(connections: int) -> GuardedAdapter:
-    """Return an adapter without a requests.Session.
-
-    Nothing comes from the environment, no cookie is kept, no redirect is followed.
-    """
+    """Without a Session: no environment, no cookies, no redirects."""
     return GuardedAdapter(pool_connections=connections, pool_maxsize=connections, max_retries=0)
 
 
@@ -141,14 +131,13 @@ def _prepare(request: Request) -> requests.PreparedRequest:
 
 @functools.lru_cache(1024)
 def _normalize(url: str) -> str:
-    """Return the URL as `requests` sends it. Raises requests.RequestException for one that cannot be sent."""
+    """Return the URL as `requests` sends it. Raises requests.RequestException."""
     prepared = requests.PreparedRequest()
     prepared.prepare_url(url, None)
     return prepared.url
 
 
 def _verdict(response: BaseHTTPResponse) -> str:
-    """Return why the response is no success, '' if it is one."""
     if response.status in REDIRECTS:
         target = mask_url(response.headers.get('Location', 'nowhere'))
         return f'HTTP {response.status}: redirect to {target} is not followed'
@@ -158,12 +147,9 @@ def _verdict(response: BaseHTTPResponse) -> str:
 
 
 def _read(response: BaseHTTPResponse) -> str:
-    """Return the body as far as it is read.
-
-    What is beyond the limit is left unread, and the connection not used again.
-    """
+    """Read up to the limit. A connection with more is not used again."""
     content = b''
-    # Until nothing comes: only then urllib3 compares what came with what was announced.
+    # urllib3 checks the announced length only at the end.
     while (room := MAX_RESPONSE_READ - len(content)) and (part := response.read(room, decode_content=False)):
         content += part
     if len(content) < MAX_RESPONSE_READ:
@@ -177,13 +163,13 @@ def _decode(content: bytes, charset: str) -> str:
     try:
         if codecs.lookup(charset).name not in NO_CHARSETS:
             return content.decode(charset, errors='replace')
-    except (LookupError, ValueError):  # the endpoint names one that is none, or none for text
+    except (LookupError, ValueError):  # unknown, or not for text
         pass
     return content.decode(errors='replace')
 
 
 def _headers(response: BaseHTTPResponse, echoes: Echoes) -> CaseInsensitiveDict:
-    """Return the headers, as many as are kept; Retry-After is acted upon, so it comes first."""
+    """Return headers up to the limit, Retry-After first: the engine needs it."""
     kept, room = CaseInsensitiveDict(), MAX_RESPONSE_KEPT
     for name, value in sorted(response.headers.items(), key=lambda header: header[0].lower() != 'retry-after'):
         header = _header(name, echoes), _header_value(name, value, echoes)
@@ -200,7 +186,7 @@ def _header(text: str, echoes: Echoes) -> str:
 
 def _header_value(name: str, value: str, echoes: Echoes) -> str:
     if name.lower() == 'retry-after' and value.isdecimal():
-        return value[:MAX_HEADER]  # whatever else is the same number
+        return value[:MAX_HEADER]  # a secret may be the same number
     if ADMITTING.search(name):
         return MASK
     return _header(mask_url(value) if name.lower() in LOCATIONS else value, echoes)
@@ -217,7 +203,7 @@ def _failure(error: Exception, request: Request) -> dict[str, Any]:
         return {'error': str(error), 'unreachable': True}
     if isinstance(error, urllib3.exceptions.TimeoutError) and not isinstance(error, NewConnectionError):
         return _late(request)
-    # A request whose body is not read ends by the socket's own timeout, where that is before the watchdog.
+    # If the endpoint reads no body, the socket's timeout comes first.
     unreachable = (NewConnectionError, TimeoutError, urllib3.exceptions.SSLError)
     return {'error': _reason(error), 'unreachable': _find(error, unreachable) is not None}
 
@@ -225,7 +211,7 @@ def _failure(error: Exception, request: Request) -> dict[str, Any]:
 def _find(
     error: BaseException | None, kind: type[BaseException] | tuple[type[BaseException], ...]
 ) -> BaseException | None:
-    """Return the error of that kind behind an error: as cause, context, reason or argument, as urllib3 wraps them."""
+    """urllib3 wraps errors as cause, context, reason or argument."""
     seen: list[BaseException | None] = [error]
     for one in seen:
         if isinstance(one, kind):
@@ -240,7 +226,7 @@ def _find(
 
 
 def _reason(error: BaseException) -> str:
-    """Return the innermost reason in a line, without the URL, which may hold secrets."""
+    """Leave out the URL, which may hold secrets."""
     cause: BaseException = error
     while (inner := cause.__cause__ or cause.__context__) is not None:
         cause = inner
@@ -250,10 +236,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _check_target(url: str) -> None:
-    """A proxy connects in our stead: look the target up beforehand, as well as that can be done from here.
-
-    `url` is the one that the proxy is asked for. Raises Blocked and UnknownHost.
-    """
+    """Check a host before a proxy connects to it. Raises Blocked and UnknownHost."""
     host = (urlsplit(url).hostname or '').replace('%25', '%', 1)
     if not HOST.fullmatch(host):
         raise UnknownHost(f'{host} is no host that a proxy is asked for')

@@ -1,4 +1,4 @@
-"""Connections that go only where they may, end at the deadline, and accept only a whole answer."""
+"""Connections that go only to allowed addresses, end at the deadline, and accept only whole answers."""
 
 import http.client
 import socket
@@ -14,30 +14,29 @@ from urllib3.poolmanager import PoolManager, ProxyManager
 from ..constants import MAX_RESPONSE_READ
 from . import blocked_networks, deadline
 
-# Answers after which another one comes, which is the one that counts.
+# A final answer follows these.
 INTERIM = frozenset(range(100, 200)) - {http.HTTPStatus.SWITCHING_PROTOCOLS}
 
 
-# Bytes: enough for a body of which each byte is a chunk.
+# Bytes: enough for a body with one-byte chunks.
 MAX_CHUNK_LINES = 8 * MAX_RESPONSE_READ
-# Bytes of a request that are sent in one piece.
+# Bytes.
 MAX_TOGETHER = 64 * 1024
 
 
 class Unanswered(Exception):
-    """A connection that had answered before ended without a line of the next answer.
+    """A kept-alive connection ended before the next answer.
 
-    The request may be sent again at once: an endpoint that closes an idle connection has not read it, and one that has
-    read it knows the second one by its `webhook-id`.
+    Resending is safe: the endpoint read nothing, or knows the `webhook-id`.
     """
 
 
 class _NoAnswer(ConnectionError):
-    """The connection ended before a line of an answer."""
+    pass
 
 
 class _Lines:
-    """A stream that knows the last line that was read. Its lines have an end; `what` they are is told then."""
+    """Limits the lines to `room` bytes, and keeps the last. The error names `what`."""
 
     def __init__(self, stream: BinaryIO, what: str, room: int):
         self.stream = stream
@@ -61,17 +60,14 @@ class _Lines:
 
 
 class _Response(http.client.HTTPResponse):
-    """The final answer, with all of its headers.
-
-    To http.client, interim answers other than 100 are final, and the end of the connection ends the headers as well.
-    """
+    """http.client takes some interim answers for final, and a cut connection for the headers' end."""
 
     def begin(self) -> None:
         lines = self.fp = _Lines(self.fp, 'headers', MAX_RESPONSE_READ)
         try:
             super().begin()
             while self.status in INTERIM:
-                self.headers = None  # so that it reads on
+                self.headers = None  # else begin() does nothing
                 super().begin()
         except ConnectionError as error:
             if not lines.have_come:
@@ -83,14 +79,14 @@ class _Response(http.client.HTTPResponse):
         if lines.last == b'':
             raise http.client.HTTPException('the connection was cut inside the headers')
         if self.chunked and self.fp is not None:
-            # What stands between the chunks, and after them, counts for no body and may be any length.
+            # Lines between and after chunks may have any length.
             self.fp = _Lines(self.fp, 'lines of the chunks', MAX_CHUNK_LINES)
         if self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
-            self.will_close = True  # what it speaks from now on is not HTTP
+            self.will_close = True  # no HTTP follows
 
 
 class _Watched:
-    """A urllib3 connection that the watchdog can cut. Headers and body go out together, where they are short."""
+    """The watchdog can cut it. Short headers and body go out together."""
 
     response_class = _Response
     _unsent: bytes | None = None
@@ -138,7 +134,7 @@ class _Watched:
 
 
 class _Guarded(_Watched):
-    """One that connects only where it may."""
+    """Connects to allowed addresses only."""
 
     def _connect(self) -> socket.socket:
         problem: OSError | None = None
@@ -147,7 +143,7 @@ class _Guarded(_Watched):
         except OSError as error:
             raise NewConnectionError(self, f'{self.host} cannot be resolved: {error.strerror}') from error
         for family, kind, protocol, _name, address in found:
-            # Of several addresses each would take a whole timeout.
+            # Else each address could take a whole timeout.
             timeout = min(self.timeout, deadline.time_left())
             if timeout <= 0:
                 raise ConnectTimeoutError(self, 'the time is up')
@@ -165,10 +161,10 @@ class _Guarded(_Watched):
 
 
 class GuardedAdapter(HTTPAdapter):
-    """An adapter of requests whose connections ask `blocked_networks`, and can be cut by the watchdog."""
+    """Gives `requests` guarded connections."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools, of guarded connections. requests calls it."""
+        """Make the pools."""
         super().init_poolmanager(*args, **kwargs)
         _connect_by(_Guarded, self.poolmanager)
 
@@ -181,10 +177,7 @@ class GuardedAdapter(HTTPAdapter):
         certificate: str | tuple[str, str] | None,
         proxies: dict[str, str],
     ) -> BaseHTTPResponse:
-        """Return the answer, its body unread. Raises urllib3.exceptions.HTTPError, OSError and Unanswered.
-
-        As `send`, without what only a Session of requests needs.
-        """
+        """Return the answer, its body unread. Raises urllib3.exceptions.HTTPError, OSError and Unanswered."""
         pool = self.get_connection_with_tls_context(request, verify, proxies=proxies, cert=certificate)
         self.cert_verify(pool, request.url, verify, certificate)
         return pool.urlopen(
@@ -201,7 +194,7 @@ class GuardedAdapter(HTTPAdapter):
         )
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> ProxyManager:
-        """Where a proxy is, NetBox's operator has decided: connections to it are watched, not guarded."""
+        """Do not guard connections to a proxy: the operator chose it."""
         known = proxy in self.proxy_manager
         manager = super().proxy_manager_for(proxy, **kwargs)
         if not known:
@@ -210,7 +203,6 @@ class GuardedAdapter(HTTPAdapter):
 
 
 def _connect_by(kind: type[_Watched], manager: PoolManager) -> None:
-    """Let a manager's connections be of that kind."""
     pools = manager.pool_classes_by_scheme
     manager.pool_classes_by_scheme = {scheme: _pool(kind, pool) for scheme, pool in pools.items()}
 

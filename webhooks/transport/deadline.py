@@ -1,6 +1,6 @@
-"""The watchdog: ends the requests whose time is up.
+"""The watchdog ends overdue requests.
 
-A socket's own timeout starts anew with each byte, so an endpoint that drips would never run into it.
+A socket's timeout restarts with each byte, so a dripping endpoint never reaches it.
 """
 
 import math
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 @dataclass
 class Watched:
-    """A request under way: when it has to be over, and the socket that carries it, once there is one.
+    """A request under way. `deadline` is in monotonic seconds.
 
-    It holds a duplicate of the socket. http.client closes its own before the last answer of a connection is read.
+    The socket is a duplicate: http.client may close its own before the answer is read.
     """
 
     deadline: float
@@ -25,25 +25,24 @@ class Watched:
     is_overdue: bool = False
 
     def carry(self, sock: socket.socket) -> None:
-        """Name the socket. If the time is up already, it is cut at once."""
+        """Set the socket, and cut it if the time is up."""
         if self.sock is not None:
-            return  # a request has one connection: urllib3 opened it beforehand
-        # A socket that speaks TLS cannot be duplicated as such.
+            return  # a request has one connection
+        # TLS sockets cannot duplicate themselves.
         self.sock = socket.socket(fileno=os.dup(sock.fileno()))
         if self.is_overdue:
-            # The time was up before there was a socket: the look-up of the name, or the connecting, took it all.
             self.cut()
 
     def close(self) -> None:
-        """Let the socket go. Nobody may cut it any more."""
+        """Release the socket."""
         if self.sock is not None:
             self.sock.close()
 
     def cut(self) -> None:
-        """Shut the socket down, so that whoever reads it gets an error. Never raises."""
+        """Shut the socket down: its reader gets an error. Never raises."""
         self.is_overdue = True
         if self.sock is not None:
-            # The endpoint may have closed the connection already.
+            # The endpoint may have closed it already.
             with suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
 
@@ -52,20 +51,20 @@ _under_way = threading.local()
 
 
 def watch(sock: socket.socket) -> None:
-    """Name the socket of this thread's request."""
+    """Set the socket of this thread's request."""
     watched = getattr(_under_way, 'watched', None)
     if watched is not None:
         watched.carry(sock)
 
 
 def time_left() -> float:
-    """Return the seconds that this thread's request still has, infinite outside of one."""
+    """Return this thread's seconds left, infinite without a request."""
     watched = getattr(_under_way, 'watched', None)
     return math.inf if watched is None else watched.deadline - time.monotonic()
 
 
 class Watchdog:
-    """One thread that cuts the requests which are overdue."""
+    """A thread that cuts overdue requests."""
 
     def __init__(self) -> None:
         self._active: dict[int, Watched] = {}
@@ -77,7 +76,7 @@ class Watchdog:
 
     @contextmanager
     def watch(self, timeout: float) -> Iterator[Watched]:
-        """Watch the request that this thread makes inside the block, for `timeout` seconds."""
+        """Watch this thread's request inside the block, for `timeout` seconds."""
         watched = _under_way.watched = Watched(time.monotonic() + timeout)
         with self._changed:
             self._active[id(watched)] = watched
@@ -86,14 +85,14 @@ class Watchdog:
         try:
             yield watched
         finally:
-            # Under the lock: a connection that goes to the next request must not be cut for this one.
+            # Locked: else the cut could hit the connection's next request.
             with self._changed:
                 self._active.pop(id(watched), None)
             _under_way.watched = None
             watched.close()
 
     def stop(self) -> None:
-        """End the thread, and wait for it."""
+        """Stop the thread and wait for it."""
         with self._changed:
             self._stopped = True
             self._changed.notify()

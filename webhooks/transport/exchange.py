@@ -1,23 +1,20 @@
-"""What goes into an exchange and what comes out: a Request and an Outcome."""
+"""The transport's input and output."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..storable import printable
 
-# Characters kept of an error.
+# Characters.
 MAX_ERROR = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What is sent, and how.
+    """A request.
 
-    `timeout` is in seconds, for everything from the name look-up to the last byte of the response. `verify` is whether
-    to verify the endpoint's certificate, or the path of the CA file to do it with. `certificate` is the path of the
-    client's, with that of its key where this is another file. `proxies` are by scheme, as requests takes them.
-
-    Whatever may hold a secret is left out of its repr(), which may get into a log line or a traceback.
+    `timeout` is in seconds. `verify` may be the path of a CA file. `certificate` is a path, or a pair with the key's
+    path. `proxies` are by scheme. repr() hides possible secrets: it may reach a log.
     """
 
     method: str
@@ -28,18 +25,16 @@ class Request:
     verify: bool | str = True
     certificate: str | tuple[str, str] | None = None
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
-    # Texts that are not kept where the answer repeats them.
+    # Masked in the answer.
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a request. `error` is '' on success.
+    """The result of a request.
 
-    `unreachable`: no connection, no answer in time, or a proxy that says the same of the endpoint behind it.
-
-    `started_at` is in unix seconds, `duration` in seconds. `status` is None where no response came. `headers` and
-    `body` are as much of the response as is kept.
+    `error` is '' on success. `unreachable`: no connection, no answer in time, or a proxy says so. `started_at` is in
+    Unix seconds, `duration` in seconds. `status` is None without a response. `headers` and `body` are cut.
     """
 
     started_at: float
@@ -49,14 +44,14 @@ class Outcome:
     body: str = ''
     error: str = ''
     unreachable: bool = False
-    # No request could be made, and none will be until somebody mends the definition.
+    # No request can be made until somebody mends the definition.
     unsendable: bool = False
 
     def __post_init__(self) -> None:
-        # It goes into log lines, whoever has made it.
+        # Log lines contain it.
         object.__setattr__(self, 'error', printable(self.error)[:MAX_ERROR])
 
     @property
     def succeeded(self) -> bool:
-        """Whether the final answer's status was below 400, and neither a redirect nor 101."""
+        """Whether the status was below 400, and neither a redirect nor 101."""
         return not self.error
