@@ -1,11 +1,8 @@
-"""Payload formats: what the body says, as a dictionary. Pure but for NetBox's registered webhook callbacks.
+"""Payload formats: the body as a dictionary.
 
 default      docs/payload.md
-netbox       what NetBox 4.7's built-in webhooks send for the same change (extras.webhooks.send_webhook)
-cloudevents  CloudEvents 1.0.2, JSON format, structured content mode; a batch is its batched content mode
-
-`data` is JSON text in the event. It is not parsed where it only has to be put in its place: Raw marks such text, and
-dumps() writes it as it is.
+netbox       extras.webhooks.send_webhook of NetBox 4.7
+cloudevents  CloudEvents 1.0.2, JSON format, structured and batched content mode
 """
 
 import json
@@ -35,26 +32,24 @@ logger = logging.getLogger('webhooks.formats')
 
 JSON = 'application/json'
 CLOUDEVENT, CLOUDEVENT_BATCH = 'application/cloudevents+json', 'application/cloudevents-batch+json'
-# Keys of what a webhook wants expanded.
 Keys = Sequence[str]
 OBJECT_EVENTS = {'created': 'object_created', 'updated': 'object_updated', 'deleted': 'object_deleted'}
-# Bytes of a batch's body for each event, beside its data and snapshots.
+# Bytes per event, without data and snapshots.
 IDENTITY, CLOUDEVENT_ENVELOPE = 100, 500
 
 
-# Made once: json.dumps() would make an encoder for each value. It is NetBox's: callbacks may give dates, for example.
+# json.dumps() would make an encoder each time. NetBox's knows dates.
 ENCODER = JSONEncoder(ensure_ascii=False)
 
 
 class Raw(str):
-    """Text that is JSON already."""
+    """JSON text, which dumps() copies without parsing."""
 
 
 def body(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> bytes:
-    """Return the body without a template, for one event or for a batch of one transaction, model and kind.
+    """Return the body without a template, for one event or a batch.
 
-    `expand` has the keys of what is shown as its own GET shows it. Webhooks that show an event in the same way share
-    the body, which is kept with the event.
+    `expand` holds the keys to expand. Webhooks with equal settings share the event's body.
     """
     if _is_batch(webhook, events):
         return _body(webhook, events, expand)
@@ -67,7 +62,7 @@ def body(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> bytes:
 
 def _body(webhook: Webhook, events: Sequence[Event], expand: Keys) -> bytes:
     shown = FORMATS[webhook.payload_format](webhook, events, expand)
-    # NetBox's own webhooks send JSON whatever the content type says.
+    # NetBox's own webhooks send JSON with any content type.
     if is_form(webhook.http_content_type) and webhook.payload_format == FormatChoices.DEFAULT:
         return urlencode(
             {key: value if isinstance(value, str) else dumps(value) for key, value in shown.items()}
@@ -76,23 +71,23 @@ def _body(webhook: Webhook, events: Sequence[Event], expand: Keys) -> bytes:
 
 
 def share_of_batch(webhook: Webhook, data: str, snapshots: str) -> int:
-    """Return how many bytes an event takes of a batch's body, about. `data` and `snapshots` are JSON."""
+    """Return about how many bytes an event adds. `data` and `snapshots` are JSON."""
     is_cloudevent = webhook.payload_format == FormatChoices.CLOUDEVENTS
     envelope = CLOUDEVENT_ENVELOPE if is_cloudevent else IDENTITY
-    # `differences` are as long as the snapshots, at most.
+    # `differences` are at most as long as the snapshots.
     times = 2 if webhook.include_snapshots else int(webhook.payload_format == FormatChoices.NETBOX)
     return envelope + len(data.encode()) + times * len(snapshots.encode())
 
 
 def content_type(webhook: Webhook, events: Sequence[Event]) -> str:
-    """Return the webhook's content type; CloudEvents have one of their own, where it was left at JSON."""
+    """Return the content type. CloudEvents replace the default."""
     if webhook.payload_format != FormatChoices.CLOUDEVENTS or webhook.http_content_type != JSON:
         return webhook.http_content_type
     return CLOUDEVENT_BATCH if _is_batch(webhook, events) else CLOUDEVENT
 
 
 def dumps(value: Any) -> str:
-    """Return JSON, with Raw text in dictionaries and lists as it is. Raises TypeError for what JSON cannot hold."""
+    """Return JSON, with Raw text copied. Raises TypeError."""
     if isinstance(value, Raw):
         return value
     if isinstance(value, dict):
@@ -103,7 +98,7 @@ def dumps(value: Any) -> str:
 
 
 def _key(key: Any) -> str:
-    """Return a key as JSON has it: always a text."""
+    """JSON keys are always texts."""
     if isinstance(key, str):
         return ENCODER.encode(key)
     return ENCODER.encode({key: 0}).removeprefix('{').removesuffix(': 0}')
@@ -115,7 +110,7 @@ def _key(key: Any) -> str:
 
 
 def default(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict[str, Any]:
-    """Return the body that docs/payload.md describes, of events in the order of their sequence."""
+    """Return the body of docs/payload.md, for events in order of sequence."""
     last = events[-1]
     shown = {
         'event': last.kind,
@@ -141,7 +136,7 @@ def default(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dic
 
 
 def netbox(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict[str, Any]:
-    """Return the body of NetBox's own webhooks for the same change (`extras.webhooks.send_webhook` of 4.7)."""
+    """Return the body of NetBox's own webhooks."""
     last = events[-1]
     shown = {
         'event': last.kind,
@@ -151,7 +146,7 @@ def netbox(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict
     }
     if last.request:
         shown['request'] = last.request
-    # Only what the webhook has asked for: that of others is there or not.
+    # Snapshots may exist only because other webhooks asked.
     snapshots = [event.snapshots if webhook.needs_before else None for event in events]
     shown['snapshots'] = snapshots if _is_batch(webhook, events) else snapshots[0]
     if webhook.include_snapshots:
@@ -165,13 +160,13 @@ def netbox(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict
 
 
 def cloudevents(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> Any:
-    """Return one CloudEvent or, for a batch, a list of them (CloudEvents 1.0.2, JSON format)."""
+    """Return one CloudEvent, or a list for a batch."""
     shown = [_cloudevent(webhook, event, expand) for event in events]
     return shown if _is_batch(webhook, events) else shown[0]
 
 
 def _cloudevent(webhook: Webhook, event: Event, expand: Keys) -> dict[str, Any]:
-    """CloudEvents 1.0.2, section 3, with the `sequence` extension; names of extensions are lower case letters."""
+    """CloudEvents 1.0.2, section 3: names of extensions are lower case letters."""
     data, _unknown = _shown(event, expand)
     optional = {
         'subject': str(event.object_id) if event.object_id > 0 else None,
@@ -206,7 +201,7 @@ FORMATS = {
 
 
 def _is_batch(webhook: Webhook, events: Sequence[Event]) -> bool:
-    """Whether the body is that of a batch. One that was made before `batch` was switched off stays one."""
+    """Batches made before `batch` was switched off stay batches."""
     return webhook.batch or len(events) > 1
 
 
@@ -216,13 +211,12 @@ def _data(webhook: Webhook, events: Sequence[Event], expand: Keys) -> Raw | list
 
 
 def _shown(event: Event, expand: Keys) -> tuple[Raw, list[str]]:
-    """Return the event's data with what is to be expanded, and the keys of what is not known."""
+    """Return expanded data, and keys that are unknown."""
     if not expand:
         return Raw(event.data), event.partial or []
     objects = json.loads(event.expanded) if event.expanded else {}
     tree = expansion.tree_of(expand)
     data, unknown = expansion.merge(event.payload_data or {}, tree, objects)
-    # What is expanded is known.
     partial = [name for name in event.partial or [] if name not in tree]
     return Raw(ENCODER.encode(data)), [*partial, *unknown]
 
@@ -237,7 +231,7 @@ def _optional(**values: Any) -> dict[str, Any]:
 
 
 def differences(event: Event) -> dict[str, dict[str, Any]] | None:
-    """Return what the change did to the fields of the change log; None where a state that was there is not known."""
+    """Return the changed fields, None if a needed snapshot is missing."""
     snapshots: dict[str, dict[str, Any] | None] | None = event.snapshots
     if snapshots is None or (snapshots['prechange'] is None and event.kind != KindChoices.CREATED):
         return None
@@ -264,29 +258,29 @@ def _differences(webhook: Webhook, events: Sequence[Event]) -> Any:
 
 
 def object_type(event: Event) -> str:
-    """Return the model as 'dcim.site'."""
+    """Return 'dcim.site', for example."""
     return '.'.join(_type(event).natural_key())
 
 
 def model_name(event: Event) -> str:
-    """Return the name of the model's class, as 'Site'."""
+    """Return 'Site', for example."""
     model = _type(event).model_class()
     return model.__name__ if model else _type(event).model
 
 
 def _type(event: Event) -> ContentType:
-    return ContentType.objects.get_for_id(event.object_type_id)  # Django keeps it for the process
+    return ContentType.objects.get_for_id(event.object_type_id)  # Django caches it
 
 
 def _callbacks(event: Event) -> dict[str, Any]:
-    """Return what plugins add to the payload by register_webhook_callback()."""
+    """Plugins add to the payload by register_webhook_callback()."""
     context: dict[str, Any] = {}
     for callback in registry['webhook_callbacks']:
         try:
             event_type = OBJECT_EVENTS.get(event.kind, event.kind)
             context.update(callback(_type(event), event_type, event.payload_data, _request(event)) or {})
         except BaseTimeoutException:
-            # It is RQ who ends the job.
+            # RQ ends the job.
             raise
         except Exception:
             logger.exception('event=%s callback=%s failed', event.uuid, callback)
@@ -294,7 +288,7 @@ def _callbacks(event: Event) -> dict[str, Any]:
 
 
 def _request(event: Event) -> NetBoxFakeRequest | None:
-    """Return the request as NetBox's own webhooks give it to callbacks; cookies, form and headers are not stored."""
+    """Cookies, form and headers are not stored."""
     shown = event.request
     if not shown:
         return None
@@ -313,6 +307,6 @@ def _request(event: Event) -> NetBoxFakeRequest | None:
 
 
 def template_context(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> str:
-    """Return what templates see, as JSON: the names of NetBox's webhooks and of the default format."""
+    """Return the templates' context as JSON, with the names of two formats."""
     names = {**default(webhook, events, expand), **netbox(webhook, events, expand)}
     return dumps({**names, 'model': model_name(events[-1]).lower()})

@@ -1,7 +1,4 @@
-"""From a delivery to the request that is sent: URL, headers and body, rendered and signed.
-
-The shapes of the body are in formats.py.
-"""
+"""Builds the request of a delivery: URL, headers and body."""
 
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,21 +27,21 @@ AUTHORIZATION = 'authorization'
 SIGNATURES = ('webhook-signature', 'x-hook-signature')
 USER_AGENT = f'netbox-webhooks/{VERSION}'
 
-# Gives what templates see, as JSON: put together once, and only if there is a template.
+# Returns the templates' context as JSON.
 Context = Callable[[], str]
 
 
 class Builder:
-    """Makes requests by a webhook's definition, which is read once: a change of it needs another builder.
+    """Makes requests from a webhook's definition, which it reads once.
 
-    What cannot be used raises DefinitionError, which names the field, whenever it is asked for: nothing is sent then.
+    Each member raises DefinitionError for an unusable field.
     """
 
     def __init__(self, webhook: Webhook) -> None:
         self.webhook = webhook
 
     def build(self, delivery: Delivery, now: float) -> Request:
-        """Return the request of one attempt, made at `now` (unix seconds). Raises DefinitionError."""
+        """Return the request of an attempt at `now` (Unix seconds). Raises DefinitionError."""
         webhook, events = self.webhook, delivery.events()
         _check_rendered(events)
         expand = webhook.expand if delivery.expanded else []
@@ -74,21 +71,21 @@ class Builder:
         )
 
     def mask(self, request: Request) -> tuple[str, dict[str, str]]:
-        """Return URL and headers of a request as they may be shown. Raises DecryptionError."""
+        """Return a request's URL and headers, masked. Raises DecryptionError."""
         secret = self._secret_names
         headers = {name: MASK if name.lower() in secret else value for name, value in request.headers.items()}
         return mask_url(request.url, self.webhook.secret_path), headers
 
     @cached_property
     def is_templated(self) -> bool:
-        """Whether a template has to be rendered for a request."""
+        """Whether a request needs a rendered template."""
         webhook = self.webhook
         if webhook.body_template or JINJA2_TEMPLATE_RE.search(whole_url(webhook.payload_url)):
             return True
         try:
             return bool(JINJA2_TEMPLATE_RE.search(webhook.additional_headers.reveal()))
         except DecryptionError:
-            return False  # the delivery says so
+            return False  # build() reports it
 
     @cached_property
     def _lines(self) -> list[tuple[str, str]]:
@@ -122,10 +119,7 @@ class Builder:
 
 @dataclass(frozen=True)
 class _Target:
-    """Where a request goes, with which headers of its own, through which proxies, and what of it is masked.
-
-    What is masked must not come back to the log with the answer.
-    """
+    """A destination with headers, proxies, and secrets to mask in the answer."""
 
     url: str
     headers: Mapping[str, str]
@@ -134,7 +128,7 @@ class _Target:
 
 
 def mask_signatures(headers: Mapping[str, str]) -> dict[str, str]:
-    """Signatures are masked whole: with a part of one, a secret that somebody has typed can be guessed in peace."""
+    """Mask signatures whole: even a part lets somebody guess a typed secret offline."""
     return {name: MASK if name.lower() in SIGNATURES else value for name, value in headers.items()}
 
 
@@ -165,25 +159,19 @@ def _url(webhook: Webhook, context: Context) -> str:
 
 
 def _headers(lines: Sequence[tuple[str, str]], context: Context, url: str) -> dict[str, str]:
-    """Return a webhook's own headers, and the one that the URL's user and password stand for.
-
-    Each value is rendered by itself, so that what an object holds cannot add a header.
-    """
+    """Values are rendered one by one: an object's data cannot add a header."""
     own = {name: _header_value(name, value, context) for name, value in lines}
     return own if AUTHORIZATION in map(str.lower, own) else {**_login(url), **own}
 
 
 def _merged(*headers: Mapping[str, str]) -> dict[str, str]:
-    """Return headers, each name once, however it is written: the last one counts.
-
-    As with the CaseInsensitiveDict of requests, which takes a tenth of the time of a delivery.
-    """
+    """CaseInsensitiveDict would take a tenth of a delivery's time."""
     by_name = {name.lower(): (name, value) for some in headers for name, value in some.items()}
     return dict(by_name.values())
 
 
 def _login(url: str) -> dict[str, str]:
-    """Return the header of RFC 7617."""
+    """RFC 7617."""
     parts = urlsplit(url)
     if parts.username is None:
         return {}

@@ -1,14 +1,13 @@
-"""JSON Schema (2020-12) of what a receiver gets of a model, made from NetBox's OpenAPI description of it.
+"""JSON Schema (2020-12) of payloads, from NetBox's OpenAPI description.
 
-Where NetBox's answers differ from their description, the schema follows the answers:
+The schema follows NetBox's answers where they differ:
 
-- choices that may be blank are null then;
-- a sum over nothing is null;
-- null stands among the alternatives of a related object twice, and `oneOf` wants exactly one to fit;
-- of a related object that was deleted since, and is in no change log, only the id is known;
-- `url` has no host in a payload, and so is no URI;
-- bounds are numbers, not decimals as text;
-- what a serializer describes and the model does not have is not shown, as a circuit's `assignments` in NetBox 4.7.0.
+- blank choices and sums over nothing are null;
+- a related object lists null twice, but `oneOf` wants one match;
+- a deleted object outside the change log has only an id;
+- `url` has no host, so it is no URI;
+- bounds are numbers, not text;
+- fields that the model lacks are missing, such as a circuit's `assignments` in NetBox 4.7.0.
 """
 
 import re
@@ -30,10 +29,10 @@ from ..rendering.expansion import Tree, tree_of
 from ..rendering.keys import targets
 
 DIALECT = 'https://json-schema.org/draft/2020-12/schema'
-# The version of OpenAPI whose schemas are JSON Schema 2020-12.
+# This version uses JSON Schema 2020-12.
 OPENAPI = {'OAS_VERSION': '3.1.1'}
 COMPONENTS, DEFINITIONS = '#/components/schemas/', '#/$defs/'
-# Says how requests are made, or is only of use to generators of clients.
+# For requests or client generators only.
 DROPPED = ('readOnly', 'writeOnly', 'x-spec-enum-id', 'description')
 
 SUMS = re.compile('allocated_.*')
@@ -55,13 +54,13 @@ GONE: Schema = {
 
 
 class NoSchema(Exception):
-    """The model has no page in the REST API."""
+    """The REST API has no page for the model."""
 
 
 def payload(model: type[Model], payload_format: str, *, batch: bool = False, expand: Collection[str] = ()) -> Schema:
-    """Return the schema of the body of a request for a change of the model. Raises NoSchema.
+    """Return the schema of a change's body. Raises NoSchema.
 
-    `expand` has the keys that the webhook expands. What is gone stays as it is without.
+    `expand` holds the keys to expand. Deleted objects stay brief.
     """
     definitions = _definitions(model)
     _expand(definitions, definitions['data'], model, tree_of(expand), '')
@@ -72,7 +71,7 @@ def payload(model: type[Model], payload_format: str, *, batch: bool = False, exp
 
 
 #
-# The formats: `data`, and with it each nested object, is in $defs
+# The formats: $defs holds `data` and nested objects
 #
 
 DATA: Schema = {'$ref': f'{DEFINITIONS}data'}
@@ -163,7 +162,6 @@ def _one_or_many(schema: Schema, many: bool) -> Schema:
 
 
 def _definitions(model: type[Model]) -> Schema:
-    """Return the model's representation as `data`, the objects nested in it by their names, and `snapshots`."""
     described = _describe(_view(model))
     (response,) = described['paths'].values()
     reference = response['get']['responses']['200']['content']['application/json']['schema']['$ref']
@@ -174,7 +172,7 @@ def _definitions(model: type[Model]) -> Schema:
     state, fields = {'type': ['object', 'null']}, {'type': 'object'}
     changed = {'type': 'object', 'additionalProperties': {'type': 'array', 'minItems': 2, 'maxItems': 2}}
     return {
-        # The REST API shows all keys of an object, always.
+        # The REST API always shows all keys.
         'data': {**data, 'required': list(data['properties'])},
         'snapshots': _object({'prechange': state, 'postchange': state}),
         'differences': {
@@ -187,7 +185,7 @@ def _definitions(model: type[Model]) -> Schema:
 
 
 def _expand(definitions: Schema, data: Schema, model: type[Model], tree: Tree, path: str) -> None:
-    """Let the keys of `data` show whole objects, which are defined by their paths. Any object has any schema anyway."""
+    """Keys for any model already allow any object."""
     for name, below in tree.items():
         target = targets(model).get(name)
         if target in (None, Model) or name not in data['properties']:
@@ -207,7 +205,7 @@ def _or_whole(schema: Schema, whole: Schema) -> Schema:
 
 
 def _never_shown(model: type[Model]) -> list[str]:
-    """Return the fields that read what the model does not have, which the REST API skips."""
+    """The REST API skips fields whose source the model lacks."""
     fields = get_serializer_for_model(model)().fields
     return [name for name, field in fields.items() if _may_be_skipped(field) and not _has_source(model, field)]
 
@@ -228,14 +226,13 @@ def _view(model: type[Model]) -> type:
 
 
 def _describe(view: type) -> Schema:
-    """Return the OpenAPI document of a GET of one object, and of nothing else: all of NetBox takes half a minute."""
+    """Describe one GET only: all of NetBox takes half a minute."""
     patterns = [path('object/<int:pk>/', view.as_view({'get': 'retrieve'}))]
     with patched_settings(OPENAPI), GENERATOR_STATS.silence():
         return SchemaGenerator(patterns=patterns).get_schema(request=None, public=True)
 
 
 def _translate(node: Any) -> Any:
-    """Return an OpenAPI schema as JSON Schema of what a payload holds."""
     if isinstance(node, list):
         return [_translate(item) for item in node]
     if isinstance(node, Decimal):
@@ -255,7 +252,7 @@ def _translate(node: Any) -> Any:
 
 
 def _translate_object(node: Schema) -> Schema:
-    """As `_translate`: the names of properties are no keywords."""
+    """Names of properties are no keywords."""
     rest = {key: value for key, value in node.items() if key != 'properties'}
     properties = {name: _translate(value) for name, value in node['properties'].items()}
     for name in filter(SUMS.fullmatch, properties):
