@@ -1,14 +1,11 @@
-"""Is a webhook's definition sound? One subject a file.
-
-In: an object with the fields of a webhook. Out: errors by field. Knows nothing of the database.
-"""
+"""Checks a webhook's definition, one subject per file. Knows nothing of the database."""
 
 from ..exceptions import DefinitionError
 from ..templating import renderer
 from . import body, conditions, expand, headers, secret, timeout, tls, url
 from .definition import Definition
 
-# Each raises DefinitionError for the first thing that it finds.
+# Each raises DefinitionError for its first finding.
 CHECKS = (
     conditions.check_kinds,
     conditions.check_components,
@@ -27,7 +24,7 @@ CHECKS = (
 
 
 def errors(definition: Definition) -> dict[str, str]:
-    """Return {field: what is wrong with it}, empty if the definition is sound."""
+    """Return {field: error}, empty if all is well."""
     found: dict[str, str] = {}
     with renderer.shared():
         for check in CHECKS:

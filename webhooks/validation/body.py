@@ -1,4 +1,4 @@
-"""The body: its content type, its format, and the template that may replace it."""
+"""Checks content type, format and template of the body."""
 
 import re
 
@@ -9,7 +9,7 @@ from ..exceptions import DefinitionError
 from .definition import Definition
 from .templates import check_template
 
-# Blanks and no line breaks: a folded header is two to some servers.
+# No line breaks: to some servers a folded header is two headers.
 CONTENT_TYPE = re.compile(r'[\w!#$&^.+-]+/[\w!#$&^.+-]+([ \t]*;[ \t]*[\w.-]+=("[^"\x00-\x1f]*"|[\w.+-]+))*', re.ASCII)
 FORM = 'application/x-www-form-urlencoded'
 
@@ -20,13 +20,13 @@ def is_form(content_type: str) -> bool:
 
 
 def check_content_type(definition: Definition) -> None:
-    """Raise DefinitionError unless it is a media type with parameters (RFC 9110, 8.3.1)."""
+    """Raise DefinitionError unless it is a media type (RFC 9110, 8.3.1)."""
     if not CONTENT_TYPE.fullmatch(definition.http_content_type):
         raise DefinitionError('http_content_type', _('Enter a content type such as application/json.'))
 
 
 def check_format(definition: Definition) -> None:
-    """Raise DefinitionError where format, content type, template and method do not go together."""
+    """Raise DefinitionError if format, content type, template and method conflict."""
     if definition.payload_format == FormatChoices.CLOUDEVENTS and is_form(definition.http_content_type):
         raise DefinitionError('http_content_type', _('CloudEvents are JSON and cannot be form-encoded.'))
     if definition.payload_format != FormatChoices.DEFAULT and definition.body_template:
@@ -36,5 +36,5 @@ def check_format(definition: Definition) -> None:
 
 
 def check_body_template(definition: Definition) -> None:
-    """Raise DefinitionError for a template with a mistake in its syntax, or an unknown filter."""
+    """Raise DefinitionError for an invalid template."""
     check_template('body_template', definition.body_template)

@@ -1,4 +1,4 @@
-"""Which changes are sent: of which kinds, and under which conditions, which are those of NetBox's event rules."""
+"""Checks the kinds of change, and the conditions."""
 
 import json
 import math
@@ -16,19 +16,19 @@ from .definition import Definition
 
 
 def check_kinds(definition: Definition) -> None:
-    """Raise DefinitionError unless at least one kind of change is sent."""
+    """Raise DefinitionError without any kind of change."""
     if not definition.kinds:
         raise DefinitionError('type_create', _('Choose at least one of creations, updates and deletions.'))
 
 
 def check_components(definition: Definition) -> None:
-    """Raise DefinitionError where changes of components are asked for as updates, and no updates are sent."""
+    """Raise DefinitionError for components without updates: a component's change is an update."""
     if definition.include_components and KindChoices.UPDATED not in definition.kinds:
         raise DefinitionError('include_components', _('A change of a component is an update: choose updates as well.'))
 
 
 def check_conditions(definition: Definition) -> None:
-    """Raise DefinitionError for what NetBox's ConditionSet cannot read, or never evaluate."""
+    """Raise DefinitionError for conditions that NetBox's ConditionSet cannot read or evaluate."""
     if definition.conditions in (None, {}, ''):
         return
     if not is_flat(definition.conditions):
@@ -49,7 +49,7 @@ def check_conditions(definition: Definition) -> None:
 
 
 def _check_node(node: Any) -> None:
-    """Raise ValueError for what ConditionSet lets pass and PostgreSQL or the evaluation does not."""
+    """Raise ValueError for values that ConditionSet accepts, but PostgreSQL or the evaluation does not."""
     if isinstance(node, str) and UNSTORABLE.search(node):
         raise ValueError(_('a text holds a null character or half a surrogate pair'))
     if isinstance(node, float) and not math.isfinite(node):

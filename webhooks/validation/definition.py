@@ -1,12 +1,12 @@
-"""What is checked: any object with the fields of a webhook."""
+"""The object to check."""
 
 from typing import Any, Protocol
 
 
 class Definition(Protocol):
-    """A webhook's fields, by the model's names. `timeout` is in seconds; `kinds` are values of KindChoices.
+    """A webhook's fields. `timeout` is in seconds; `kinds` are values of KindChoices.
 
-    `has_new_secret` tells whether the secret is another than the stored one.
+    `has_new_secret` compares the secret with the stored secret.
     """
 
     payload_url: str

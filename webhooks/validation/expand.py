@@ -1,4 +1,4 @@
-"""`expand`: keys that name what an object points to. Which there are depends on the object types."""
+"""`expand`: only its bounds, since valid keys depend on the object types."""
 
 from collections.abc import Collection
 

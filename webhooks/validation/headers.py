@@ -1,4 +1,4 @@
-"""Additional headers: lines `Name: value`. Forms and clients get the values masked, and send them back so."""
+"""Checks and masks additional headers, lines `Name: value`. Clients send masks back."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from .secret import reveal
 from .templates import check_template
 
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# NetBox's settings that name a header by which somebody is known to it.
+# These NetBox settings name headers that identify a user.
 TRUSTED_BY_NETBOX = (
     'REMOTE_AUTH_HEADER',
     'REMOTE_AUTH_GROUP_HEADER',
@@ -24,7 +24,7 @@ TRUSTED_BY_NETBOX = (
     'REMOTE_AUTH_USER_FIRST_NAME',
     'REMOTE_AUTH_USER_LAST_NAME',
 )
-# In a preset: what has to be entered.
+# Presets contain it for users to replace.
 PLACEHOLDER = '<token>'
 MOVED = _(
     'Requests go to another host, or to one that is verified less or otherwise: enter the values of these headers '
@@ -33,7 +33,7 @@ MOVED = _(
 
 
 def check(definition: Definition) -> None:
-    """Raise DefinitionError for a line that is no header, or holds a template with a mistake."""
+    """Raise DefinitionError for an invalid line or template."""
     text = reveal('additional_headers', definition.additional_headers)
     if len(text) > MAX_TEMPLATE:
         reason = _('The headers have {limit} characters at most.')
@@ -47,7 +47,7 @@ def check(definition: Definition) -> None:
 
 
 def parse_headers(text: str) -> Iterator[tuple[str, str]]:
-    """Yield (name, value) of each line `Name: value`. Raises DefinitionError for one that is none (RFC 9110, 5.1)."""
+    """Yield (name, value) of each line `Name: value`. Raises DefinitionError (RFC 9110, 5.1)."""
     for number, line in enumerate(text.replace('\r\n', '\n').split('\n'), 1):
         if line.strip():
             yield _parse_header(number, line)
@@ -56,7 +56,7 @@ def parse_headers(text: str) -> Iterator[tuple[str, str]]:
 def _parse_header(number: int, line: str) -> tuple[str, str]:
     name, colon, value = line.partition(':')
     name, value = name.strip(), value.strip()
-    # The line is not repeated: it may be the second half of a secret.
+    # Errors do not repeat the line: it may be part of a secret.
     if not colon:
         raise DefinitionError(
             'additional_headers', _('Each line is "Name: value"; line {number} has no colon.').format(number=number)
@@ -74,9 +74,9 @@ def _parse_header(number: int, line: str) -> tuple[str, str]:
 
 
 def check_header_name(name: str) -> None:
-    """Raise DefinitionError for a header by which NetBox itself knows who asks.
+    """Raise DefinitionError for a header that identifies a user to NetBox.
 
-    A request to NetBox's own port could act as anyone with it. Asked when a webhook is saved, and when it sends.
+    A request to NetBox's own port could act as anyone with it.
     """
     plain = _plain(name)
     trusted = {*FORWARDED_HEADERS, *map(_plain, _trusted_by_netbox())}
@@ -92,12 +92,12 @@ def _trusted_by_netbox() -> Iterator[str]:
 
 
 def _plain(name: str) -> str:
-    """Return the name of a header, or of the variable that a web server makes of it, in one form."""
+    """Treat a header like the variable that a web server makes from it."""
     return name.lower().replace('_', '-').removeprefix('http-')
 
 
 def check_header_value(name: str, value: str) -> None:
-    """Raise DefinitionError for a value that cannot stand in a header (RFC 9110, 5.5; http.client sends Latin-1)."""
+    """Raise DefinitionError for an invalid value (RFC 9110, 5.5; http.client sends Latin-1)."""
     if HTTP_HEADER_INVALID_CHARS_RE.search(value):
         raise DefinitionError(
             'additional_headers', _('The value of {name} holds a control character or a line break.').format(name=name)
@@ -111,10 +111,9 @@ def check_header_value(name: str, value: str) -> None:
 
 
 def merge_headers(text: str, stored: Any, moved: bool = False) -> str:
-    """Return `text` with each masked value replaced by the one stored under the same name.
+    """Return `text` with stored values in place of masks, which clients send back.
 
-    This lets a form or an API client send back what it was shown. Raises DefinitionError for a mask without a value,
-    and for any mask where the webhook has `moved`.
+    Raises DefinitionError for a mask without a stored value, or if the webhook has `moved`.
     """
     if MASK not in text:
         return text
@@ -135,7 +134,7 @@ def _unmask(name: str, value: str, known: dict[str, str]) -> str:
 
 
 def mask_headers(sealed: Any) -> str:
-    """Return the headers with masked values, or a single mask where they cannot be decrypted."""
+    """Return the headers with masked values, only a mask if they cannot be decrypted."""
     try:
         return '\n'.join(f'{name}: {MASK}' for name, _value in parse_headers(sealed.reveal()))
     except (DecryptionError, DefinitionError):

@@ -1,4 +1,4 @@
-"""Whether a changed webhook leads elsewhere than before: stored header values must not follow it there."""
+"""Stored header values must not follow a webhook to another endpoint."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 from .definition import Definition
 from .url import leads_elsewhere
 
-# By which the endpoint is known to be the one that the values were entered for.
+# These identify the endpoint.
 IDENTIFYING = ('ca_file_path', 'client_cert_path', 'client_key_path')
 
 
 def is_moved(before: Definition, changes: Mapping[str, Any]) -> bool:
-    """Whether requests go to another host, or to one that is verified less, or by other files.
+    """Whether requests go to another host, are verified less, or use other files.
 
-    `changes` are fields of the definition; those that are not among them stay as they are.
+    `changes` are changed fields.
     """
     if before.ssl_verification and not changes.get('ssl_verification', True):
         return True

@@ -1,4 +1,4 @@
-"""Checks that what is stored encrypted can be read, and that the secret can sign."""
+"""Checks that sealed fields can be decrypted, and that the secret can sign."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from .definition import Definition
 
 
 def check(definition: Definition) -> None:
-    """Raise DefinitionError for a secret that cannot be decrypted, or cannot sign; for a new one, also as below."""
+    """Raise DefinitionError for a secret that cannot be decrypted or cannot sign."""
     secret = reveal('secret', definition.secret)
     if definition.has_new_secret:
         _check_new(secret)
@@ -23,7 +23,6 @@ def check(definition: Definition) -> None:
 
 
 def _check_new(secret: str) -> None:
-    """Raise DefinitionError for the mask, which somebody has sent back, and for one that is too long."""
     if secret == MASK:
         raise DefinitionError('secret', _('Enter the secret itself, or leave it out to keep it.'))
     if len(secret) > MAX_SECRET:
@@ -31,7 +30,7 @@ def _check_new(secret: str) -> None:
 
 
 def reveal(field: str, sealed: Any) -> str:
-    """Return the text of a sealed field. Raises DefinitionError where it cannot be decrypted."""
+    """Return a sealed field's text. Raises DefinitionError if it cannot be decrypted."""
     try:
         return sealed.reveal()
     except DecryptionError as error:

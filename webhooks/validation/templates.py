@@ -1,4 +1,4 @@
-"""Jinja2 templates, of whatever field."""
+"""Checks Jinja2 templates of any field."""
 
 from django.utils.translation import gettext as _
 from utilities.jinja2 import JINJA2_TEMPLATE_RE

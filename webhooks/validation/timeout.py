@@ -1,4 +1,4 @@
-"""The timeout of a request."""
+"""Checks the timeout."""
 
 from django.conf import settings
 from django.utils.translation import gettext as _
@@ -9,7 +9,7 @@ from .definition import Definition
 
 
 def check(definition: Definition) -> None:
-    """Raise DefinitionError unless the timeout, in seconds, is below RQ_DEFAULT_TIMEOUT: a job must outlive it."""
+    """Raise DefinitionError unless it is below RQ_DEFAULT_TIMEOUT (seconds): a job must outlive it."""
     limit = parse_job_timeout(settings.RQ_DEFAULT_TIMEOUT)
     if definition.timeout and limit is not None and definition.timeout >= limit:
         raise DefinitionError(

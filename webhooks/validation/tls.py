@@ -1,4 +1,4 @@
-"""TLS: the files with certificates and keys, which are all in one folder."""
+"""Checks the files with certificates and keys."""
 
 from os.path import isfile
 from pathlib import Path
@@ -26,7 +26,7 @@ def check_client_certificate(definition: Definition) -> None:
 
 
 def _check_file(field: str, path: str) -> None:
-    """Only files below `certificate_root`: whoever edits webhooks must not be able to probe the host's files."""
+    """Editors of webhooks must not be able to probe the host's files."""
     if not path:
         return
     root = conf.get().certificate_root
@@ -34,6 +34,6 @@ def _check_file(field: str, path: str) -> None:
         raise DefinitionError(field, _('Files can be used once the setting certificate_root names their folder.'))
     if '\x00' in path or not Path(path).resolve().is_relative_to(root):
         raise DefinitionError(field, _('The file must be below {root}.').format(root=root))
-    # Unlike Path.is_file() it says no to a name that is too long, and in a folder that may not be read.
+    # Path.is_file() raises for a too long name or an unreadable folder.
     if not isfile(path):
         raise DefinitionError(field, _('There is no such file.'))

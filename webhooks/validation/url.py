@@ -1,4 +1,4 @@
-"""The URL that requests go to: what it may be, and whether a new one leads elsewhere."""
+"""Checks a webhook's URL."""
 
 import re
 from typing import Any
@@ -16,14 +16,14 @@ from .templates import check_template
 
 PORTS = {'http': 80, 'https': 443}
 SCHEMES = tuple(PORTS)
-# Scheme, host and port, and that they are at an end.
+# Complete scheme, host and port.
 AUTHORITY = re.compile(r'[a-z]+://[^/?#]+[/?#]', re.IGNORECASE)
 
 UNMASKED = gettext_lazy('Enter the whole URL: its path was secret, and would be shown from now on.')
 
 
 def check(definition: Definition) -> None:
-    """Raise DefinitionError for a URL that cannot be requested, or a template with a mistake."""
+    """Raise DefinitionError for an invalid URL or template."""
     _check_whole_url(whole_url(definition.payload_url))
 
 
@@ -40,12 +40,12 @@ def _check_whole_url(url: str) -> None:
 
 
 def check_plain_url(url: str) -> None:
-    """Raise DefinitionError unless the URL is http or https, with a host, and fit for a request line."""
+    """Raise DefinitionError unless it is an http(s) URL with a host, fit for a request line."""
     try:
         parts = urlsplit(url)
         port_is_valid = parts.port is None or parts.port > 0
     except ValueError:
-        # What urllib says of it may hold the user and the password.
+        # urllib's message may hold user and password.
         raise DefinitionError('payload_url', _('Enter a valid URL: its host or its port is not one.')) from None
     if parts.scheme not in SCHEMES or not parts.hostname:
         raise DefinitionError('payload_url', _('Enter a URL that begins with http:// or https:// and has a host.'))
@@ -54,26 +54,26 @@ def check_plain_url(url: str) -> None:
 
 
 def check_rendered_url(url: str) -> None:
-    """As `check_plain_url`, of what a template made: for some parsers a backslash ends the host, and not for others."""
+    """Check a URL that a template made."""
     check_plain_url(url)
     if '\\' in urlsplit(url).netloc:
         raise DefinitionError('payload_url', _('Enter a valid URL: its host holds a backslash.'))
 
 
 def merge_url(url: str, stored: str) -> str:
-    """Return the stored URL where `url` is how it was shown, else `url`."""
+    """Return the stored URL if `url` is its masked form, else `url`."""
     return stored if MASK in url and url == shown_url(stored) else url
 
 
 def leads_elsewhere(before: Any, after: Any) -> bool:
-    """Whether requests go to another scheme, host or port than before, or may do so."""
+    """Whether requests go, or may go, to another scheme, host or port."""
     return _origin(whole_url(before)) != _origin(whole_url(after))
 
 
 def _origin(url: str) -> Any:
-    """Return scheme, host and port; the whole text where a template may make them up."""
+    """Return scheme, host and port; the whole text if a template may make them."""
     fixed, template, _rest = url.partition('{')
-    # A backslash ends the host for some parsers and not for others.
+    # Only some parsers end the host at a backslash.
     if (template and not AUTHORITY.match(fixed)) or '\\' in fixed:
         return url
     try:
