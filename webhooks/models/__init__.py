@@ -1,4 +1,4 @@
-"""The nouns, one a file: what is stored in PostgreSQL. The words are in docs/glossary.md."""
+"""The stored models, one per file. docs/glossary.md defines the words."""
 
 from .attempt import Attempt
 from .backfill import Backfill

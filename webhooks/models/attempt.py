@@ -1,4 +1,4 @@
-"""An Attempt is one HTTP request of a delivery, and what came of it."""
+"""An Attempt is one HTTP request of a delivery, with its result."""
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _
@@ -7,12 +7,11 @@ from .delivery import Delivery
 
 
 class Attempt(models.Model):
-    """One HTTP request of a delivery, and what came of it. `duration` is in seconds."""
+    """One HTTP request of a delivery. `duration` is in seconds."""
 
     delivery = models.ForeignKey(Delivery, on_delete=models.DB_CASCADE, related_name='attempts')
     number = models.PositiveSmallIntegerField(_('number'))
     started_at = models.DateTimeField(_('started'))
-    # Seconds.
     duration = models.FloatField(_('duration'))
     method = models.CharField(_('method'), max_length=30)
     # As sent, secrets masked.
@@ -22,7 +21,7 @@ class Attempt(models.Model):
     response_status = models.PositiveSmallIntegerField(_('response status'), null=True)
     response_headers = models.JSONField(_('response headers'), default=dict)
     response_body = models.TextField(_('response body'), blank=True)
-    # Empty: it was a success.
+    # Empty: success.
     error = models.TextField(_('error'), blank=True)
 
     _netbox_private = True

@@ -1,7 +1,7 @@
-"""Saving what was read a while ago, without undoing what was committed since.
+"""Saves an object without undoing others' commits since it was read.
 
-A form, a bulk edit and the REST API read an object, check it, which may take seconds, and save all of its columns. So
-they would bring back a secret that somebody has just replaced, or enable what an endpoint has just had disabled.
+Forms, bulk edits and the REST API save all columns. That would restore a replaced secret, or enable a webhook that its
+endpoint had disabled.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -14,17 +14,16 @@ from utilities.exceptions import AbortRequest
 
 
 class ChangedMeanwhile(AbortRequest):
-    """Somebody else has changed the same, since it was read here."""
+    """Somebody else has changed the same columns since."""
 
 
 class ConcurrentModel(models.Model):
-    """Saves the `guarded` columns only where the caller has changed them: else they stay as they are stored."""
+    """Saves `guarded` columns only if the caller changed them."""
 
-    # Columns that others write, too. Those of a group belong together.
+    # Others write these columns too. A group belongs together.
     guarded: tuple[tuple[str, ...], ...] = ()
-    # The groups that the caller may change only as they are stored.
+    # Groups that either the caller or others may change.
     exclusive: tuple[tuple[str, ...], ...] = ()
-    # What was read of them.
     _read: Mapping[str, Any] = MappingProxyType({})
 
     class Meta:
@@ -55,13 +54,13 @@ class ConcurrentModel(models.Model):
     save.alters_data = True
 
     def has_changed(self, name: str) -> bool:
-        """Whether the guarded column has another value than the one that was read, or was not read at all."""
+        """Whether a guarded column differs from the value read, or was not read."""
         if name not in vars(self):
             return False
         return name not in self._read or not self._is_same(name, vars(self)[name], self._read[name])
 
     def _is_same(self, name: str, one: Any, other: Any) -> bool:
-        """Compare as they are stored: shown masked, two may look the same."""
+        """Compare stored forms: two values may have the same mask."""
         prepare = self._meta.get_field(name).get_prep_value
         return prepare(one) == prepare(other)
 
@@ -72,14 +71,14 @@ class ConcurrentModel(models.Model):
         self._read = {**self._read, **{name: vars(self)[name] for name in names if name in vars(self)}}
 
     def _forget_changed(self, names: Collection[str] | None) -> None:
-        """What the caller has saved is the caller's from now on, whatever it is: it may also be rolled back."""
+        """Saved values stay the caller's own: the save may be rolled back."""
         saved = {name for name in self._read if self.has_changed(name) and (names is None or name in names)}
         self._read = {name: value for name, value in self._read.items() if name not in saved}
 
     def _take_over(self, alias: str) -> None:
-        """Read what the caller has not changed, under the lock that the save takes anyway.
+        """Read unchanged columns again, under the lock that the save takes anyway.
 
-        Raises ChangedMeanwhile for a group of `exclusive` that the caller has changed, and others too.
+        Raises ChangedMeanwhile if others also changed an `exclusive` group.
         """
         if not any(name in self._read for name in self._guarded_names()):
             return
@@ -96,7 +95,7 @@ class ConcurrentModel(models.Model):
         self._adopt(stored, [name for group in self.guarded if group not in touched for name in newer[group]])
 
     def _newer(self, group: Iterable[str], stored: 'ConcurrentModel') -> list[str]:
-        """Return the columns that others have changed since they were read."""
+        """Return the columns that others changed."""
         read = (name for name in group if name in self._read)
         return [name for name in read if not self._is_same(name, vars(stored)[name], self._read[name])]
 
@@ -106,6 +105,6 @@ class ConcurrentModel(models.Model):
         vars(self).update({name: vars(stored)[name] for name in names})
         self._remember(names)
         if '_prechange_snapshot' in vars(self):
-            # Else the change log would count as changed here what was changed by others.
+            # Else the change log would count others' changes as ours.
             stored.snapshot()
             self._prechange_snapshot = stored._prechange_snapshot

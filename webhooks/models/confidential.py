@@ -1,8 +1,7 @@
-"""Rows of the log as a reader may see them.
+"""Hides an event's object and user from readers who may not view that object.
 
-Whoever may view events and deliveries, and not the object of one, sees that something happened to an object of its
-kind, and not to which and by whom: `CONFIDENTIAL` is blank then, and orders nothing. A queryset that was restricted to
-a reader, as NetBox does on each page and in each API, does it by itself. Filters see to it on their own.
+Restricted querysets blank the `CONFIDENTIAL` columns by themselves, also in the ordering. Filters must do it
+themselves.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from utilities.querysets import RestrictedQuerySet
 
 from .. import visibility
 
-# Of an event, and what is shown instead. A delivery has but the id.
+# Replaces the values of an event. A delivery has only the id.
 BLANK: dict[str, Any] = {
     'object_id': None,
     'object_repr': '',
@@ -26,7 +25,7 @@ BLANK: dict[str, Any] = {
 }
 CONFIDENTIAL = frozenset(BLANK)
 EVENT = 'event__'
-# Rows that are looked at together where a whole table is read.
+# Rows.
 CHUNK = 2000
 
 
@@ -34,7 +33,7 @@ class LogQuerySet(RestrictedQuerySet):
     _reader: visibility.Reader | None = None
 
     def restrict(self, user: visibility.Reader, action: str = 'view') -> 'LogQuerySet':
-        # A copy: NetBox's own may be the view's, which is shared by all requests.
+        # All requests may share the view's own queryset.
         restricted = super().restrict(user, action).all()
         restricted._reader = user
         return restricted
@@ -63,12 +62,12 @@ class LogQuerySet(RestrictedQuerySet):
             conceal(self._reader, self._result_cache)
 
     def _is_confidential(self) -> bool:
-        """Whether it gives whole rows, to a reader who may not see all of them."""
+        """Whether it returns whole rows to a reader with limits."""
         is_limited = self._reader is not None and not visibility.sees_everything(self._reader)
         return is_limited and issubclass(self._iterable_class, ModelIterable)
 
     def _as_shown(self, name: Any) -> Any:
-        """Return what orders by a column as the reader sees it: what is blank comes last."""
+        """Order as the reader sees the column: blanks come last."""
         if not isinstance(name, str) or self._reader is None or visibility.sees_everything(self._reader):
             return name
         bare = name.removeprefix('-')
@@ -80,12 +79,12 @@ class LogQuerySet(RestrictedQuerySet):
 
 
 def conceal(reader: visibility.Reader, rows: Sequence[Model]) -> None:
-    """Blank what the reader may not see of events, and of deliveries and their events if these are there."""
+    """Blank hidden values of events, or of deliveries and their loaded events."""
     visible = visibility.visible_objects(reader, {(row.object_type_id, row.object_id) for row in rows})
     for row in rows:
         if (row.object_type_id, row.object_id) in visible:
             continue
-        # What is asked for later would be read anew: so it is set, whether it was read or not.
+        # Deferred columns too: else a later access would read them.
         vars(row).update({name: value for name, value in BLANK.items() if _has(row, name)})
         if event := row._state.fields_cache.get('event'):
             vars(event).update(BLANK)

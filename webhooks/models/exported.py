@@ -1,22 +1,22 @@
-"""The export of a webhook, as YAML that its import takes."""
+"""Exports a webhook as YAML for its import."""
 
 from typing import Any
 
 import yaml
 from django.db import models
 
-# The first two are exported in another form, the secret is not exported.
+# The secret is never exported, ids and custom fields in another form.
 APART = ('id', 'custom_field_data', 'secret')
 
 
 class ExportedModel(models.Model):
-    """NetBox exports a model by its `to_yaml`. Masked values stay masked: an import keeps the stored ones."""
+    """Masked values stay masked: an import keeps stored values."""
 
     class Meta:
         abstract = True
 
     def to_yaml(self) -> str:
-        """Return a list of this one: NetBox's import knows a list for YAML by itself."""
+        """Return a list, which NetBox's import recognizes as YAML."""
         return yaml.safe_dump([self._as_imported()], sort_keys=False, allow_unicode=True)
 
     def _as_imported(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Text columns that are masked wherever they are shown: one encrypted at rest, and the URL."""
+"""Columns that show their text masked."""
 
 import hashlib
 from typing import Any
@@ -12,10 +12,9 @@ from ..security.masking import MASK, mask_template, whole_url
 
 
 class Sealed:
-    """An encrypted text. It shows itself as a mask; `reveal()` gives the text.
+    """An encrypted text that shows itself masked.
 
-    Templates (export templates, Jinja) receive model instances, so the text must not be an attribute: `reveal` is
-    marked `alters_data`, which Django's templates and NetBox's Jinja sandbox refuse to call.
+    Users' templates get model instances. They refuse to call `reveal`, because it has `alters_data`.
     """
 
     def __init__(self, token: str):
@@ -24,13 +23,13 @@ class Sealed:
 
     @classmethod
     def of(cls, value: 'Sealed | str | None') -> 'Sealed':
-        """Return a text encrypted, a Sealed as it is; an empty one for None and the empty text."""
+        """Return a text, a Sealed or None as a Sealed."""
         if isinstance(value, Sealed):
             return value
         return cls(encrypt(value) if value else '')
 
     def reveal(self) -> str:
-        """Return the text, '' if there is none. Raises DecryptionError."""
+        """Return the text, '' if empty. Raises DecryptionError."""
         if self._text is None:
             self._text = decrypt(self._token) if self._token else ''
         return self._text
@@ -39,7 +38,7 @@ class Sealed:
 
     @property
     def stamp(self) -> str:
-        """Differs once another text is stored, and says nothing of it: tokens are random."""
+        """Changes with the text but says nothing of it: tokens are random."""
         return hashlib.sha256(self._token.encode()).hexdigest()[:8] if self else ''
 
     def __bool__(self) -> bool:
@@ -58,62 +57,62 @@ class Sealed:
 
 
 class SealedAttribute(DeferredAttribute):
-    """Whatever is assigned becomes Sealed at once, so that no instance carries the text."""
+    """Seals values at once, so that no instance carries the text."""
 
     def __set__(self, instance: models.Model, value: Any) -> None:
         instance.__dict__[self.field.attname] = Sealed.of(value)
 
 
 class SealedField(models.TextField):
-    """A column that holds a Fernet token, and gives a Sealed."""
+    """Stores a Fernet token and returns a Sealed."""
 
     descriptor_class = SealedAttribute
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Sealed:
-        """Return the token of the column as a Sealed, not decrypted yet."""
+        """Return a Sealed, not decrypted yet."""
         return Sealed(value or '')
 
     def to_python(self, value: Any) -> Sealed:
-        """Return a text encrypted, a Sealed as it is."""
+        """Return a Sealed."""
         return Sealed.of(value)
 
     def get_prep_value(self, value: Any) -> str:
-        """Return the token that is stored."""
+        """Return the token."""
         return Sealed.of(value)._token
 
     def value_to_string(self, obj: models.Model) -> str:
-        """Return the mask: serialized data hold no secret."""
+        """Return the mask: serialized data holds no secret."""
         return str(self.value_from_object(obj))
 
 
 class MaskedUrl(str):
-    """A URL that is, as a text, what may be shown of it. `reveal()` gives the whole, and no template may call it."""
+    """A URL whose text is masked. Templates cannot call `reveal()`."""
 
     _url: str
-    # False: it is as it was stored.
+    # False: read from the database.
     is_entered: bool
 
     @classmethod
     def of(cls, url: str, *, hides_path: bool = False, is_entered: bool = True) -> 'MaskedUrl':
-        """Return a URL, which may hold templates, as one that shows itself masked."""
+        """Return a URL, with or without templates, as a MaskedUrl."""
         masked = cls(mask_template(url, hides_path))
         masked._url, masked.is_entered = url, is_entered
         return masked
 
     def reveal(self) -> str:
-        """Return the whole URL, with user, password and query."""
+        """Return the whole URL."""
         return self._url
 
     reveal.alters_data = True
 
 
 def _as_shown(url: MaskedUrl, hides_path: bool) -> MaskedUrl:
-    # No method: templates could call it.
+    # Templates could call a method.
     return MaskedUrl.of(url.reveal(), hides_path=hides_path, is_entered=url.is_entered)
 
 
 class UrlAttribute(DeferredAttribute):
-    """As with SealedAttribute: an instance gives the text that may be shown. Its `secret_path` decides on the path."""
+    """Returns a MaskedUrl. The instance's `secret_path` decides about the path."""
 
     def __get__(self, instance: models.Model | None, cls: type | None = None) -> Any:
         value = super().__get__(instance, cls)
@@ -125,28 +124,28 @@ class UrlAttribute(DeferredAttribute):
 
 
 class UrlField(models.CharField):
-    """A column that holds the whole URL, and gives a MaskedUrl."""
+    """Stores the whole URL and returns a MaskedUrl."""
 
     descriptor_class = UrlAttribute
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> MaskedUrl | None:
-        """Return the URL of the column as a MaskedUrl. Without an instance nobody knows whether its path is secret."""
+        """Return a MaskedUrl that hides the path: only an instance knows `secret_path`."""
         return value if value is None else MaskedUrl.of(value, hides_path=True, is_entered=False)
 
     def get_prep_value(self, value: Any) -> Any:
-        """Return the whole URL, which is stored."""
+        """Return the whole URL."""
         return super().get_prep_value(whole_url(value))
 
     def clean(self, value: Any, model_instance: models.Model | None) -> Any:
-        """Check the length of the whole, not that of the masked text."""
+        """Check the length of the whole URL."""
         checked = super().clean(whole_url(value), model_instance)
         return value if isinstance(value, MaskedUrl) else checked
 
     def formfield(self, **kwargs) -> forms.Field | None:
-        """Without a limit of its own: the masked text, which comes back, may be longer than the whole."""
+        """Set no limit: the masked text may be longer than the URL."""
         return super().formfield(**{'max_length': None} | kwargs)
 
     def deconstruct(self) -> tuple:
-        """To migrations it is the column that it is."""
+        """Be a CharField to migrations."""
         name, _path, args, kwargs = super().deconstruct()
         return name, 'django.db.models.CharField', args, kwargs

@@ -1,4 +1,4 @@
-"""Rows of a webhook that outlive it: they have no foreign key to it. From its deletion on nobody sees them."""
+"""Rows that outlive their webhook: they have no foreign key to it."""
 
 from django.db import models
 from django.db.models import Exists, OuterRef
@@ -7,7 +7,7 @@ from .webhook import Webhook
 
 
 class OfWebhookManager(models.Manager):
-    """Shows the rows whose webhook is there. All of them are shown by `_base_manager`."""
+    """Hides rows of deleted webhooks; `_base_manager` shows all."""
 
     def get_queryset(self) -> models.QuerySet:
         return super().get_queryset().filter(Exists(Webhook.objects.filter(pk=OuterRef('webhook_id'))))

@@ -1,13 +1,13 @@
-"""Deliveries and events without their long columns: a page of a list must not read a thousand payloads.
+"""Lists without long columns: a page must not read a thousand payloads.
 
-What a row points to is fetched once the page is cut out, not joined: a join is made for all the pages before, too.
+Related rows are prefetched: a join would also run for all pages before.
 """
 
 from django.db.models import Prefetch, QuerySet
 
 from . import Attempt, Delivery, Event, Webhook
 
-# The first open delivery that tells of an earlier change of an object of the delivery. Of each object one is looked up.
+# The first open delivery with an earlier change of this delivery's objects.
 EARLIER = """
     SELECT first.id AS id FROM (
         SELECT webhook_id, object_type_id, object_id, sequence FROM webhooks_delivery
@@ -36,17 +36,17 @@ def events() -> QuerySet[Event]:
 
 
 def deliveries() -> QuerySet[Delivery]:
-    """Return deliveries with their event, and with what says why they wait, in three queries."""
+    """Return deliveries with event, webhook, health and backfill, in three queries."""
     webhooks = Webhook.objects.select_related('health', 'backfill')
     return Delivery.objects.prefetch_related(Prefetch('webhook', webhooks), Prefetch('event', events()))
 
 
 def listed_deliveries() -> QuerySet[Delivery]:
-    """Return deliveries as the lists show them: with `last_attempts`, a list of the last attempt, if there is one."""
+    """Return deliveries with `last_attempts`, a list of one attempt at most."""
     last = Attempt.objects.order_by('delivery_id', '-pk').distinct('delivery_id').only('delivery', 'duration')
     return deliveries().prefetch_related(Prefetch('attempts', last, to_attr='last_attempts'))
 
 
 def earlier_of(delivery: Delivery) -> Delivery | None:
-    """Return the open delivery that is first in the line of the delivery's objects, None where that is itself."""
+    """Return the first open delivery with an earlier change of its objects, if any."""
     return next(iter(Delivery.objects.raw(EARLIER, {'id': delivery.pk})), None)

@@ -1,4 +1,4 @@
-"""What signs the requests of a webhook: its secret and, after a rotation, the one before it for a while."""
+"""A webhook's secret and, for a while after a rotation, the previous secret."""
 
 from datetime import datetime, timedelta
 
@@ -11,7 +11,7 @@ from .fields import Sealed
 
 
 class SigningModel(models.Model):
-    """The columns are the webhook's."""
+    """The webhook defines the columns."""
 
     secret: Sealed | str
     previous_secret: Sealed | str
@@ -21,7 +21,7 @@ class SigningModel(models.Model):
         abstract = True
 
     def secrets(self) -> list[str]:
-        """Return the secrets that sign now, the current one first; [] where there is none. Raises DecryptionError."""
+        """Return the signing secrets, the current secret first. Raises DecryptionError."""
         if not self.secret:
             return []
         secrets = [self.secret.reveal()]
@@ -33,13 +33,13 @@ class SigningModel(models.Model):
 
     @property
     def is_previous_secret_valid(self) -> bool:
-        """Whether the secret before the present one still signs beside it."""
+        """Whether the previous secret still signs too."""
         expires = self.previous_secret_expires
         return bool(self.secret and self.previous_secret and expires and expires > timezone.now())
 
     @property
     def public_key(self) -> str:
-        """What receivers verify signatures with, where the secret is an asymmetric key; else ''."""
+        """The key that verifies asymmetric signatures, else ''."""
         try:
             secret = self.secret.reveal()
             return signing.public_key(secret) if signing.is_asymmetric(secret) else ''
@@ -47,8 +47,8 @@ class SigningModel(models.Model):
             return ''
 
     def rotate_secret(self, secret: str, overlap: timedelta) -> None:
-        """Sign with `secret` from now on, and with the present one too until `overlap` has passed. Does not save."""
-        # Encrypted anew, with the first of the keys: others may soon be taken out.
+        """Sign with `secret`, and for `overlap` with the present secret too. Does not save."""
+        # Encrypted again, since its key may soon be removed.
         self.previous_secret = self._present_secret()
         self.previous_secret_expires = timezone.now() + overlap if self.previous_secret else None
         self.secret = secret
@@ -56,14 +56,14 @@ class SigningModel(models.Model):
     rotate_secret.alters_data = True
 
     def _present_secret(self) -> str:
-        """Return '' for one that cannot be decrypted, too: it must not fail what the new one signs."""
+        """A secret that cannot be decrypted must not block a new secret."""
         try:
             return self.secret.reveal()
         except DecryptionError:
             return ''
 
     def _drop_previous_secret(self, stored: 'SigningModel') -> None:
-        """A secret that takes the place of the stored one, and not by a rotation, is the only one that signs."""
+        """Only a rotation keeps the previous secret."""
         if self.secret == stored.secret or self.previous_secret != stored.previous_secret:
             return
         if self._present_secret() != stored._present_secret():

@@ -1,14 +1,7 @@
-"""A Subscription is a stretch of sequences in which a webhook wants one kind of change of one model.
+"""A Subscription is a stretch of sequences in which a webhook wants one kind of change of a model.
 
-It is derived from the webhook's definition and has two readers. Capture asks whether a model has any open one, and
-pays the same for a thousand webhooks as for one. Dispatch asks which webhooks cover an event's sequence. A stretch is
-closed, not deleted, when the definition no longer asks for it: what was recorded before is still sent, and a webhook
-that is enabled again does not get what happened in between.
-
-What counts is what was committed when a change was recorded. Sequences alone do not tell: whoever edits a webhook draws
-one before the commit, which may be much later. So a stretch also keeps the ids of the transactions that opened and
-closed it, and an event which transactions it saw. The ids count in the database cluster that gave them: after a restore
-elsewhere they begin again, and the sequences decide.
+A stretch is closed, not deleted, since earlier changes are still sent. docs/architecture.md, Subscriptions, tells why
+it keeps transaction ids and their cluster.
 """
 
 import functools
@@ -30,7 +23,7 @@ from . import sequence
 from .event import Event
 from .webhook import Webhook
 
-# Steps from one type to the next in the index of the open stretches: a thousand webhooks cost as much as one.
+# Steps through the index, so that a thousand webhooks cost as much as one.
 OPEN_OBJECT_TYPES = """
     WITH RECURSIVE step AS (
         (SELECT object_type_id FROM webhooks_subscription WHERE until IS NULL ORDER BY object_type_id LIMIT 1)
@@ -41,8 +34,7 @@ OPEN_OBJECT_TYPES = """
         FROM step WHERE step.object_type_id IS NOT NULL
     )
     SELECT object_type_id FROM step WHERE object_type_id IS NOT NULL"""
-# Those of one model, which is all that most transactions ask for: PostgreSQL plans this in half of the time. Of so many
-# the other question is asked.
+# For one model PostgreSQL plans OF_ONE in half the time. MANY rows need ASKED.
 MANY = 30
 OF_ONE = f"""
     SELECT before, kind = 'deleted' FROM webhooks_subscription
@@ -56,19 +48,18 @@ ASKED = """
         WHERE d.object_type_id = t.object_type_id AND d.until IS NULL AND d.kind = 'deleted'
     )
     FROM ({object_types}) t"""
-# In one round trip: a user's transaction must survive it if the table is gone, and no save may pay for that.
+# In one round trip. The savepoint saves a user's transaction if the table is gone.
 GUARDED = 'SAVEPOINT webhooks_look; {look}; RELEASE SAVEPOINT webhooks_look'
 UNDO = 'ROLLBACK TO SAVEPOINT webhooks_look; RELEASE SAVEPOINT webhooks_look'
 
-# A sequence, the id of the open transaction (that of its savepoints, too), and the cluster that gave it.
+# A sequence, the top transaction's id, and its cluster.
 DRAW = f"SELECT nextval('{sequence.SEQUENCE}'), pg_current_xact_id()::text::bigint, {{cluster}}"
 IS_HERE = 'coalesce(cluster = {cluster}, false)'
 CLUSTER = '(SELECT system_identifier FROM pg_control_system())'
 MAY_ASK = "SELECT has_function_privilege('pg_control_system()', 'execute')"
 
 
-# The kind of a stretch that wants, of devices and their like, the events that a change of a component makes; and of the
-# components, their changes. It needs to know what they were before: an address that was moved belonged elsewhere.
+# A stretch for `include_components`, of an owner or a component. It needs the state before: an address may have moved.
 COMPONENT = 'component'
 
 
@@ -79,20 +70,19 @@ EXPANDED = """
 
 
 class Asked(NamedTuple):
-    """Whether any webhook asks what an object was before a change, and whether one asks for deletions."""
+    """Whether webhooks ask for the state before a change, and for deletions."""
 
     before: bool
     deletions: bool
 
 
 class SubscriptionManager(models.Manager):
-    """Keeps the subscriptions as the webhooks' definitions want them."""
+    """Keeps subscriptions as the webhooks' definitions want them."""
 
     def sync(self, webhook: Webhook) -> None:
-        """Open and close stretches so that the open ones are what the definition asks for."""
+        """Open and close stretches to match the definition."""
         with transaction.atomic():
-            # Two edits at once must not both open the same stretch. Deliveries may refer to the row meanwhile: FOR
-            # UPDATE would let dispatch wait for whoever saved the webhook, until the end of that transaction.
+            # Two edits must not open the same stretch. FOR UPDATE would block dispatch until this transaction ends.
             Webhook.objects.select_for_update(no_key=True).get(pk=webhook.pk)
             wanted = self._wanted(webhook)
             held = {(s.object_type_id, s.kind): s for s in self.filter(webhook=webhook, until=None)}
@@ -121,15 +111,14 @@ class SubscriptionManager(models.Manager):
             )
 
     def open_object_types(self) -> dict[int, Asked] | None:
-        """Return {id of an object type that a webhook is subscribed to now: what is asked for beside its changes}.
+        """Return {id of a subscribed object type: Asked}, None if the table was removed.
 
-        Returns None where the table has been removed, and leaves an open transaction as it was. Where it is there, it
-        stays until the transaction ends: the look holds its lock, and whoever removes the tables waits for that.
+        An open transaction survives that. Otherwise the read locks the table until the transaction ends.
         """
         return _asked(OPEN_OBJECT_TYPES)
 
     def open_object_type(self, object_type_id: int) -> dict[int, Asked] | None:
-        """Return the same of one object type."""
+        """Return the same for one object type."""
         rows = _look(OF_ONE.format(object_type_id=object_type_id))
         if not rows:
             return None if rows is None else {}
@@ -138,15 +127,15 @@ class SubscriptionManager(models.Manager):
         return {object_type_id: Asked(*map(any, zip(*rows, strict=True)))}
 
     def expanded_of_deletions(self, object_type_id: int) -> list[str]:
-        """Return the keys that webhooks want expanded in deletions of the model."""
+        """Return the keys to expand in deletions of the model."""
         with connection.cursor() as cursor:
             cursor.execute(EXPANDED, [object_type_id])
             return [key for (key,) in cursor.fetchall()]
 
     def near(self, events: Sequence[Event]) -> 'QuerySet[Subscription]':
-        """Return the stretches that may cover one of the events, and can tell by `covers`."""
+        """Return the stretches that may cover an event, ready for `covers`."""
         oldest = min(event.first_sequence or event.sequence for event in events)
-        # Of each transaction below this one, all of them saw whether it was committed.
+        # All events saw how transactions below this id ended.
         settled = min((_seen(visible)[0] for visible in map(_first_visible, events) if visible), default=None)
         is_near = Q(until=None) | Q(until__gte=oldest)
         if settled is not None:
@@ -170,26 +159,26 @@ class SubscriptionManager(models.Manager):
 
 
 class Subscription(models.Model):
-    """One model and kind of change (or COMPONENT) that a webhook wants, from one sequence to another."""
+    """One model and kind (or COMPONENT) that a webhook wants, between two sequences."""
 
     webhook = models.ForeignKey(Webhook, on_delete=models.DB_CASCADE, related_name='subscriptions')
     object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+')
     kind = models.CharField(max_length=20, choices=KindChoices)
-    # Both were drawn when it was opened and closed; `until` is null while it is open.
+    # Drawn at opening and closing; `until` is null while it is open.
     since = models.BigIntegerField()
     until = models.BigIntegerField(null=True)
-    # The transactions that did it, and the database cluster (its system identifier) in which these ids say something.
+    # Transaction ids, and the cluster (system identifier) where they count.
     opened_by = models.BigIntegerField(null=True)
     closed_by = models.BigIntegerField(null=True)
     cluster = models.BigIntegerField(null=True)
-    # Whether that is the one that was asked, see `near`.
+    # Whether it is this cluster; set by `near`.
     is_here: bool = False
-    # By PostgreSQL's clock, after `since` was drawn.
+    # PostgreSQL's clock, after `since` was drawn.
     opened_at = models.DateTimeField(db_default=Now())
-    # Whether the webhook needs to know what the object was before the change.
+    # Whether the webhook needs the state before a change.
     before = models.BooleanField(default=False)
 
-    # Derived from the webhook: not an object of its own to NetBox.
+    # NetBox need not show it.
     _netbox_private = True
 
     objects = SubscriptionManager()
@@ -213,9 +202,9 @@ class Subscription(models.Model):
         return f'{self.webhook}: {self.object_type} {self.kind}'
 
     def covers(self, event: Event) -> bool:
-        """Whether the event belongs to it: it was opened for its last change, and not closed yet for its first.
+        """Whether it was open before the event's last change, and not closed before its first.
 
-        Called with what `near` returns.
+        Needs `near`.
         """
         if self.since >= event.sequence or self._is_hidden(self.opened_by, event, event.visible):
             return False
@@ -226,7 +215,7 @@ class Subscription(models.Model):
         )
 
     def _is_hidden(self, transaction_id: int | None, event: Event, visible: str | None) -> bool:
-        """Whether the event's transaction did not see that one, which was not committed. What it did itself it saw."""
+        """Whether the event's transaction did not see that commit. It sees its own work."""
         if transaction_id is None or visible is None or not self.is_here or transaction_id == event.transaction_id:
             return False
         _lowest, next_one, in_progress = _seen(visible)
@@ -239,23 +228,18 @@ def _first_visible(event: Event) -> str | None:
 
 @functools.lru_cache
 def _seen(visible: str) -> tuple[int, int, frozenset[int]]:
-    """Take a pg_snapshot apart.
-
-    Returns the lowest id of a transaction in progress, the first that was not assigned yet or had not ended, and those
-    in progress between the two.
-    """
+    """Parse a pg_snapshot: lowest id in progress, first id not yet assigned, ids in progress."""
     lowest, next_one, in_progress = visible.split(':')
     return int(lowest), int(next_one), frozenset(map(int, filter(None, in_progress.split(','))))
 
 
 def _asked(object_types: str) -> dict[int, Asked] | None:
-    """Return what is asked of the object types that a query gives."""
     rows = _look(ASKED.format(object_types=object_types))
     return None if rows is None else {object_type_id: Asked(*asked) for object_type_id, *asked in rows}
 
 
 def _look(query: str) -> list[tuple] | None:
-    """Return the rows, None where the table has been removed."""
+    """Return the rows, None if the table was removed."""
     in_transaction = connection.in_atomic_block or not connection.get_autocommit()
     with connection.cursor() as cursor:
         try:
@@ -267,7 +251,7 @@ def _look(query: str) -> list[tuple] | None:
                 cursor.execute(UNDO)
             return None
         if in_transaction:
-            cursor.nextset()  # the first is the savepoint's
+            cursor.nextset()  # skip the savepoint's
         return cursor.fetchall()
 
 
@@ -279,7 +263,7 @@ def _draw() -> tuple[int, int, int | None]:
 
 @functools.cache
 def _cluster() -> str:
-    """Return the SQL of the cluster's identifier. Everybody may ask it, unless somebody has revoked that."""
+    """Return SQL for the cluster's identifier, or NULL: somebody may have revoked the right."""
     with connection.cursor() as cursor:
         cursor.execute(MAY_ASK)
         return CLUSTER if cursor.fetchone()[0] else 'NULL::bigint'
@@ -298,7 +282,7 @@ def _object_types_changed(instance: Webhook, action: str, **kwargs) -> None:
 
 @receiver(pre_save, sender=Subscription, dispatch_uid='webhooks.subscribe')
 def _loaded(instance: Subscription, raw: bool, **kwargs) -> None:
-    """`loaddata` has loaded its webhook before, which opened the same stretch: that of the dump replaces it."""
+    """With `loaddata`, replace the stretch that the loaded webhook has just opened."""
     if raw and instance.until is None:
         same = Subscription.objects.filter(
             webhook_id=instance.webhook_id, object_type_id=instance.object_type_id, kind=instance.kind, until=None

@@ -34,7 +34,7 @@ SEALED_FIELDS = ('secret', 'previous_secret', 'additional_headers')
 
 
 class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
-    """An endpoint, what it is told of, and how it is called. What happened to it is in Health."""
+    """An endpoint, its subscriptions, and its requests. Its state is in Health."""
 
     name = models.CharField(_('name'), max_length=150, unique=True)
     description = models.CharField(_('description'), max_length=200, blank=True)
@@ -196,11 +196,11 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         ),
     )
 
-    # A rotation, an endpoint that is gone, and headers that must not get to another endpoint.
+    # Others rotate secrets and disable; headers must not reach another endpoint.
     guarded = (('secret', 'previous_secret', 'previous_secret_expires'), ('enabled',), ENDPOINT)
     exclusive = (ENDPOINT,)
 
-    # NetBox would look for the page of a plugin's model in its own manual.
+    # NetBox would link to its own manual.
     docs_url = ''
 
     clone_fields = (
@@ -224,12 +224,12 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         return self.name
 
     def get_absolute_url(self) -> str:
-        """Return the path of its page in NetBox."""
+        """Return the path of its page."""
         return reverse('plugins:webhooks:webhook', args=[self.pk])
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds of change that are sent."""
+        """The kinds of change to send."""
         flags = (
             (KindChoices.CREATED, self.type_create),
             (KindChoices.UPDATED, self.type_update),
@@ -239,53 +239,53 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
 
     @property
     def kind_labels(self) -> str:
-        """The kinds of change that are sent, in words."""
+        """The kinds in words."""
         labels = dict(KindChoices)
         return ', '.join(str(labels[kind]) for kind in self.kinds)
 
     @property
     def needs_before(self) -> bool:
-        """Whether the object's state before the change has to be recorded."""
+        """Whether it needs the state before a change."""
         return self.include_snapshots or bool(self.conditions) or self.payload_format == FormatChoices.NETBOX
 
     @property
     def masked_url(self) -> str:
-        """The URL without user, password and values of the query, and without a path that is secret."""
+        """The URL without secret parts."""
         return str(self.payload_url)
 
     @property
     def masked_headers(self) -> str:
-        """The additional headers, one a line, with masked values."""
+        """The additional headers with masked values."""
         return mask_headers(self.additional_headers)
 
     @property
     def effective_timeout(self) -> int:
-        """Seconds for one request: its own, or else WEBHOOK_DEFAULT_TIMEOUT."""
+        """Seconds: its own timeout or WEBHOOK_DEFAULT_TIMEOUT."""
         return self.timeout or settings.WEBHOOK_DEFAULT_TIMEOUT
 
     @property
     def has_new_secret(self) -> bool:
-        """Whether the secret is another than the stored one."""
+        """Whether the secret differs from the stored secret."""
         return self.has_changed('secret')
 
     @classmethod
     def any_is_templated(cls) -> bool:
-        """Whether any has a template, or a regular expression. Those in headers do not count: they are encrypted."""
+        """Whether any has a template or regular expression. Headers do not count: they are encrypted."""
         with connection.cursor() as cursor:
             cursor.execute(ANY_TEMPLATE)
             return cursor.fetchone()[0]
 
     def clone(self) -> dict:
-        """What the form of a copy starts with: shown in a link, so without what is masked."""
+        """Return a copy's initial values. A link shows them, so without secrets."""
         return super().clone() | {'payload_url': self.masked_url}
 
     def clean(self) -> None:
-        """Raise ValidationError with all that is wrong, by field."""
+        """Raise ValidationError with all errors by field."""
         super().clean()
         errors = validation.errors(self)
         stored = type(self).objects.filter(pk=self.pk).first() if self.pk else None
         if stored:
-            # As it was read: others may have entered headers since.
+            # Values as read: others may have entered headers since.
             vars(stored).update({name: value for name, value in self._read.items() if name in ENDPOINT})
             if self._takes_headers_along(stored):
                 errors.setdefault('additional_headers', MOVED)
@@ -296,16 +296,16 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
             raise ValidationError(errors)
 
     def _takes_headers_along(self, stored: 'Webhook') -> bool:
-        """Whether stored headers, untouched, would go elsewhere than they were entered for, or less safely."""
+        """Whether untouched headers would go elsewhere, or less safely."""
         is_untouched = bool(self.additional_headers) and self.additional_headers == stored.additional_headers
         return is_untouched and is_moved(stored, vars(self))
 
     def serialize_object(self, exclude: Iterable[str] | None = None) -> dict:
-        """What the change log keeps: no secret, not even encrypted, and the URL masked."""
+        """Return data for the change log, without secrets, even encrypted ones."""
         data = super().serialize_object(exclude=[*(exclude or ()), *SEALED_FIELDS, 'previous_secret_expires'])
         data['payload_url'] = self.masked_url
         data['additional_headers'] = self.masked_headers
         data['secret'] = str(self.secret)
-        # Else a change of these alone would leave no trace.
+        # Else changes of these alone would leave no trace.
         data['stamps'] = {name: getattr(self, name).stamp for name in ('additional_headers', 'secret')}
         return data
