@@ -1,6 +1,6 @@
 """Evaluates conditions inside a renderer.
 
-A pattern such as `(a+)+$` practically never ends, so a timer of processor time stops the matcher.
+A pattern such as `(a+)+$` practically never ends, so a timer stops it.
 """
 
 import json

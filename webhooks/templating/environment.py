@@ -1,4 +1,4 @@
-"""NetBox's Jinja sandbox and filters, for renderers.
+"""NetBox's Jinja sandbox and filters.
 
 Filters have the rights, files and database of the parent process.
 """
@@ -32,7 +32,7 @@ Piece = tuple[str, bool]
 
 class Environment:
     def __init__(self, filters: dict[str, Callable]) -> None:
-        # The compiler must run no filters when a template is saved.
+        # Saving a template must run no filters.
         self._jinja = SandboxedEnvironment(loader=BaseLoader(), optimized=False, finalize=self._note)
         self._jinja.filters.update(filters)
         self._compiled = functools.lru_cache(COMPILED)(self._jinja.from_string)
@@ -46,7 +46,7 @@ class Environment:
         return _sound(self._compiled(template).render(json.loads(context)))
 
     def render_url(self, template: str, context: str) -> str:
-        """Render. Raises RenderError if an object's value would end the host of the template."""
+        """Render. Raises RenderError if an object's value would end the host."""
         pieces = list(self._pieces(self._compiled(template), json.loads(context)))
         text = ''.join(text for text, _is_written in pieces)
         _check_host(pieces, text.find('://'))
@@ -65,14 +65,13 @@ class Environment:
 
 
 def _constants(template: Template) -> set[int]:
-    """Return the ids of the template's own texts."""
     functions = [template.root_render_func, *template.blocks.values()]
     codes: list[CodeType] = [function.__code__ for function in functions]
     return {id(constant) for code in codes for constant in code.co_consts}
 
 
 def _check_host(pieces: Sequence[Piece], scheme_end: int) -> None:
-    """Check the values inside the host. An object may hold a whole URL."""
+    """An object may hold a whole URL, but not the end of a host."""
     host_start, position = scheme_end + len('://'), 0
     for (text, is_written), (following, _) in pairwise([*pieces, ('', True)]):
         start, position = position, position + len(text)
@@ -98,7 +97,7 @@ def _sound(text: str) -> str:
 
 
 def described(error: BaseException) -> str:
-    """Return the error's text, ERROR_LIMIT characters at most, and its line."""
+    """Return the error's text, up to ERROR_LIMIT characters, and line."""
     if isinstance(error, RenderError | RecursionError):
         text = str(error) if isinstance(error, RenderError) else 'the template calls itself without end'
     else:

@@ -1,7 +1,7 @@
 """Renderers: processes for users' templates, with limits that the kernel enforces.
 
-A fork has all filters, but also the locks that other threads held. So a job forks spawners before it starts threads:
-see docs/architecture.md, Templates.
+Forks copy the locks of other threads. So a job forks spawners before it starts threads: see docs/architecture.md,
+Templates.
 """
 
 import ctypes
@@ -41,15 +41,15 @@ _inherited: list[object] = []
 
 
 class ProcessEnded(Exception):
-    """The process ended without an answer."""
+    """The process gave no answer."""
 
 
 class TooSlow(Exception):
-    """The process was killed, since it did not answer in time."""
+    """The process gave no answer in time."""
 
 
 class Renderer:
-    """A process that answers one question at a time."""
+    """Answers one question at a time."""
 
     def __init__(self, channel: socket.socket, handle: int, is_own_child: bool) -> None:
         self._channel = channel
@@ -111,7 +111,7 @@ class Spawner:
         try:
             return self._ask()
         except (EOFError, OSError):
-            # Killed. The new spawner may inherit locks of threads.
+            # The new spawner may inherit locks of threads.
             self.close()
             self._start()
             return self._ask()
@@ -170,7 +170,7 @@ def _kill(handle: int) -> None:
 def fork(work: Work, memory: int | None = None) -> tuple[socket.socket, int]:
     """Fork a process that runs `work` with a channel, and dies with the calling thread.
 
-    Returns the channel and a pidfd. Raises OSError, and leaves nothing behind then.
+    Returns channel and pidfd. Raises OSError, and leaves nothing behind then.
     """
     ours, theirs = socket.socketpair()
     parent = os.getpid()
@@ -199,7 +199,7 @@ def check_handles() -> None:
     try:
         os.waitid(os.P_PIDFD, handle, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
-        # Expected: a process is not its own child. Linux 5.3 raises another error.
+        # No process is its own child. Linux 5.3 raises another error.
         pass
     finally:
         os.close(handle)
@@ -251,7 +251,7 @@ def _let_go(kept: int) -> None:
     for one in connections.all(initialized_only=True):
         _inherited.append(one)
         del connections[one.alias]
-    # With a copy open here, Redis would not notice the parent's end, and still hand it jobs.
+    # With this copy open, Redis would not notice the parent's end.
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in {*map(int, os.listdir('/proc/self/fd'))} - {0, 1, 2, kept, *_of_logging()}:
         if _is_connection(descriptor):
@@ -259,12 +259,12 @@ def _let_go(kept: int) -> None:
 
 
 def _leave_pools() -> None:
-    """Give the fork pools of its own."""
+    """Django's pools belong to the parent."""
     _inherited.append(DatabaseWrapper._connection_pools)
     DatabaseWrapper._connection_pools = {}
 
 
-# RQ's forks too: the worker goes on using its connections.
+# RQ's forks too: their parent goes on using its pools.
 os.register_at_fork(after_in_child=_leave_pools)
 
 
@@ -277,7 +277,7 @@ def _of_logging() -> Iterator[int]:
 
 
 def _is_connection(descriptor: int) -> bool:
-    """Datagram sockets carry log lines, such as those to journald."""
+    """Datagram sockets do not count: they carry log lines."""
     try:
         one = socket.socket(fileno=descriptor)
     except OSError:
@@ -312,7 +312,7 @@ def send(channel: socket.socket, parts: list[bytes], patience: Patience | None =
 
 
 def receive(channel: socket.socket, patience: Patience | None = None) -> list[bytes]:
-    """Return the parts. Raises EOFError if the sender is gone, and TimeoutError."""
+    """Return the parts. Raises EOFError if the sender is gone, TimeoutError."""
     (count,) = COUNT.unpack(_read(channel, COUNT.size, patience))
     sizes = struct.unpack(f'!{count}I', _read(channel, count * COUNT.size, patience))
     return [_read(channel, size, patience) for size in sizes]

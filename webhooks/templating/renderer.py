@@ -1,6 +1,6 @@
 """Asks renderers (process.py) to run templates and conditions.
 
-A job keeps three, one per thread that asks. Web processes make one per preview or saved webhook.
+A job keeps one for each of three threads. Web processes make them when needed.
 """
 
 import itertools
@@ -29,7 +29,7 @@ from .process import Fork, ProcessEnded, Renderer, Spawner, TooSlow
 TIME_LIMIT = 2.0
 # More seconds until a silent renderer is killed.
 MARGIN = 0.2
-# Seconds. Conditions have a limit of processor time, which a busy machine stretches.
+# Seconds: a busy machine stretches the conditions' processor time.
 PATIENCE = 5.0
 
 TOO_SLOW = f'the template takes more than {TIME_LIMIT:g} seconds'
@@ -38,7 +38,7 @@ TOO_LARGE = 'the template needs too much memory'
 ENDED = 'the template has ended the process that it was rendered in'
 
 DONE, REFUSED, UNFIT, SLOW, NO_MEMORY, INTERRUPTED = b'+', b'-', b'?', b's', b'm', b'!'
-# Memory was full, or the database connection broke: a new renderer may succeed.
+# A new renderer may succeed, with free memory or a new connection.
 WORN_OUT = NO_MEMORY, INTERRUPTED
 
 Filters = dict[str, Callable]
@@ -50,7 +50,7 @@ def render(template: str, context: str) -> str:
 
 
 def render_url(template: str, context: str) -> str:
-    """Render. Raises RenderError also if an object's value would end the host."""
+    """Render. Raises RenderError if an object's value would end the host."""
     return _ask_in_time('render_url', template, context)
 
 
@@ -135,10 +135,10 @@ def shared() -> Iterator[None]:
 
 @contextmanager
 def kept(is_needed: Callable[[], bool]) -> Iterator[list[Context]]:
-    """Share a renderer inside the block that is kept for later jobs.
+    """Share the renderer that is kept for later jobs.
 
-    Enter while the process has one thread. Spawners are forked if `is_needed`, else at the first template. Yields
-    contexts with own renderers for two more threads.
+    Enter it with one thread: spawners are forked now if `is_needed`. Yields contexts with renderers for two more
+    threads.
     """
     if not hasattr(_of_thread, 'supplies'):
         _of_thread.supplies = [_Supply(Spawner) for _ in range(3)]
@@ -197,7 +197,6 @@ def together() -> Iterator[None]:
 
 
 def _ask_in_time(task: str, *texts: str) -> str:
-    """Ask within the rest of TIME_LIMIT. Raises RenderError."""
     left = TIME_LIMIT - sum(_taken.get() or ())
     if left <= 0:
         raise RenderError(TOO_SLOW_TOGETHER)
@@ -280,7 +279,7 @@ def _answer(tasks: dict[bytes, Callable], question: list[bytes]) -> tuple[bytes,
     except MemoryError:
         return NO_MEMORY, TOO_LARGE
     except BROKEN_OFF as error:
-        # A filter's query broke off, not the engine's: the template fails.
+        # A filter's query broke off, not the engine's.
         return INTERRUPTED, described(error)
     except Exception as error:
         return REFUSED, described(error)
