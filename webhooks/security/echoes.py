@@ -1,6 +1,6 @@
 """Masks secrets in answers, since some endpoints send back the request.
 
-Only usual spellings are known. An endpoint that wants to leak secrets can.
+Only usual spellings are known: a malicious endpoint can evade it.
 """
 
 import base64
@@ -20,10 +20,9 @@ SHORTEST = 4
 SHORTEST_PART = 8
 PARTS = re.compile(r'[\s,;:=&"]+')
 STRETCHES = re.compile(r'[^A-Za-z0-9]+')
-# Characters that `requests` does not escape.
 SAFE_IN_URL = "!#$%&'()*+,/:;=?@[]~"
 ESCAPE = re.compile('%[0-9A-F]{2}')
-# Replaces each hidden character, so the text keeps its length until it is cut.
+# Keeps the length of a text until it is cut.
 HIDDEN = '\ue000'
 RUN = re.compile(f'{HIDDEN}+')
 
@@ -80,7 +79,7 @@ class Echoes:
         self._longest = len(self._spellings[0]) if self._spellings else 0
 
     def beginning(self, text: str, limit: int) -> str:
-        """Return the first `limit` characters with secrets masked, even a secret that the limit cuts."""
+        """Return the first `limit` characters, with secrets masked even at the cut."""
         kept = text[: limit + self._longest]
         for spelling in self._spellings:
             if spelling in kept:

@@ -28,7 +28,7 @@ def mask_template(url: str, hides_path: bool = False) -> str:
 
 
 def mask_url(url: str, hides_path: bool = False) -> str:
-    """Return the URL with user and query values masked; only the scheme of an invalid URL."""
+    """Mask user, query values and, if `hides_path`, path. Only the scheme of an invalid URL stays."""
     try:
         parts = urlsplit(url)
     except ValueError:

@@ -23,7 +23,7 @@ def generate(prefix: str = SYMMETRIC) -> str:
 
 
 def check(secret: str) -> None:
-    """Raise ValueError for a `whsec_` or `whsk_` secret without a valid key."""
+    """Raise ValueError for a secret without a valid key."""
     if is_asymmetric(secret):
         _private_key(secret)
     else:
@@ -42,9 +42,9 @@ def public_key(secret: str) -> str:
 
 
 def standard(secrets: Iterable[str], delivery_id: str, timestamp: int, body: bytes) -> str:
-    """Return `webhook-signature`: a signature per secret, separated by spaces.
+    """Return `webhook-signature`: signatures separated by spaces.
 
-    `timestamp` is in Unix seconds. Raises ValueError for a secret without a valid key.
+    `timestamp` is in Unix seconds. Raises ValueError.
     """
     signed = b'%s.%d.%s' % (delivery_id.encode(), timestamp, body)
     return ' '.join(_signature(secret, signed) for secret in secrets)
@@ -63,7 +63,7 @@ def _signature(secret: str, signed: bytes) -> str:
 
 
 def _symmetric_key(secret: str) -> bytes:
-    """Return the bytes of `whsec_<base64>`, or of any other secret in UTF-8."""
+    """Secrets other than `whsec_<base64>` are used as UTF-8."""
     if not secret.startswith(SYMMETRIC):
         return secret.encode()
     key = _decode(secret, SYMMETRIC)
