@@ -1,1 +1,1 @@
-"""Turns a Request into an Outcome, never into an error. Knows no models."""
+"""Turns a Request into an Outcome. Knows no models."""

@@ -1,7 +1,4 @@
-"""Refuses hosts in `blocked_networks` (SSRF).
-
-Connections go to the checked addresses, even if the name changes a moment later.
-"""
+"""Refuses hosts in `blocked_networks` (SSRF), at connect time: names may change."""
 
 import ipaddress
 import re
@@ -33,7 +30,7 @@ def allowed(host: str, port: int) -> list[tuple]:
 
 
 def check_all(host: str) -> None:
-    """Raise Blocked if an address of the host is blocked: a proxy may connect to any.
+    """Raise Blocked if any address is blocked: a proxy may use it.
 
     Raises OSError for an unknown name, ValueError for an invalid address.
     """
@@ -64,7 +61,7 @@ def is_blocked(address: str) -> bool:
     return any(one in network for one in _forms(ip) for network in networks if one.version == network.version)
 
 
-# NAT64 (RFC 6052), SIIT (RFC 2765), IPv4-compatible (RFC 4291): they end in an IPv4 address.
+# NAT64 (RFC 6052), SIIT (RFC 2765), IPv4-compatible (RFC 4291).
 EMBEDDING = tuple(map(ipaddress.ip_network, ('64:ff9b::/96', '::ffff:0:0:0/96', '::/96')))
 # RFC 8215. The IPv4 address moves with the local prefix's length.
 LOCAL_NAT64 = ipaddress.IPv6Network('64:ff9b:1::/48')

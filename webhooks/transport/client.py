@@ -45,11 +45,11 @@ ADMITTING = re.compile('cookie|token|secret|session|auth(?!enticate)', re.IGNORE
 
 
 class UnknownHost(Exception):
-    """The host cannot be checked, and a proxy would connect to it."""
+    """A proxy's target cannot be checked."""
 
 
 class Client:
-    """Keeps up to `connections` connections per host alive. Threads may share it."""
+    """Keeps up to `connections` per host alive. Threads may share it."""
 
     def __init__(self, connections: int):
         self._watchdog = deadline.Watchdog()
@@ -147,7 +147,7 @@ def _verdict(response: BaseHTTPResponse) -> str:
 
 
 def _read(response: BaseHTTPResponse) -> str:
-    """Read up to the limit. A connection with more is not used again."""
+    """If the body exceeds the limit, its connection is not used again."""
     content = b''
     # urllib3 checks the announced length only at the end.
     while (room := MAX_RESPONSE_READ - len(content)) and (part := response.read(room, decode_content=False)):
@@ -169,7 +169,7 @@ def _decode(content: bytes, charset: str) -> str:
 
 
 def _headers(response: BaseHTTPResponse, echoes: Echoes) -> CaseInsensitiveDict:
-    """Return headers up to the limit, Retry-After first: the engine needs it."""
+    """The engine needs Retry-After: it comes first, before the limit."""
     kept, room = CaseInsensitiveDict(), MAX_RESPONSE_KEPT
     for name, value in sorted(response.headers.items(), key=lambda header: header[0].lower() != 'retry-after'):
         header = _header(name, echoes), _header_value(name, value, echoes)
@@ -236,7 +236,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _check_target(url: str) -> None:
-    """Check a host before a proxy connects to it. Raises Blocked and UnknownHost."""
+    """Check a host for a proxy. Raises Blocked and UnknownHost."""
     host = (urlsplit(url).hostname or '').replace('%25', '%', 1)
     if not HOST.fullmatch(host):
         raise UnknownHost(f'{host} is no host that a proxy is asked for')

@@ -1,4 +1,4 @@
-"""Connections that go only to allowed addresses, end at the deadline, and accept only whole answers."""
+"""Connections that go only to allowed addresses, end at the deadline, and need whole answers."""
 
 import http.client
 import socket
@@ -36,7 +36,7 @@ class _NoAnswer(ConnectionError):
 
 
 class _Lines:
-    """Limits the lines to `room` bytes, and keeps the last. The error names `what`."""
+    """Limits lines to `room` bytes. `what` names them in the error."""
 
     def __init__(self, stream: BinaryIO, what: str, room: int):
         self.stream = stream

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 class Watched:
     """A request under way. `deadline` is in monotonic seconds.
 
-    The socket is a duplicate: http.client may close its own before the answer is read.
+    The socket is a duplicate: http.client may close its own early.
     """
 
     deadline: float
@@ -25,7 +25,7 @@ class Watched:
     is_overdue: bool = False
 
     def carry(self, sock: socket.socket) -> None:
-        """Set the socket, and cut it if the time is up."""
+        """Set the socket, and cut it if overdue."""
         if self.sock is not None:
             return  # a request has one connection
         # TLS sockets cannot duplicate themselves.
@@ -76,7 +76,7 @@ class Watchdog:
 
     @contextmanager
     def watch(self, timeout: float) -> Iterator[Watched]:
-        """Watch this thread's request inside the block, for `timeout` seconds."""
+        """Watch this thread's request for `timeout` seconds."""
         watched = _under_way.watched = Watched(time.monotonic() + timeout)
         with self._changed:
             self._active[id(watched)] = watched
@@ -92,7 +92,7 @@ class Watchdog:
             watched.close()
 
     def stop(self) -> None:
-        """Stop the thread and wait for it."""
+        """Stop the thread."""
         with self._changed:
             self._stopped = True
             self._changed.notify()

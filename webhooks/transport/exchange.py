@@ -13,8 +13,8 @@ MAX_ERROR = 1000
 class Request:
     """A request.
 
-    `timeout` is in seconds. `verify` may be the path of a CA file. `certificate` is a path, or a pair with the key's
-    path. `proxies` are by scheme. repr() hides possible secrets: it may reach a log.
+    `timeout` is in seconds. `verify` may be a CA file, `certificate` a path or a pair with the key's path. `proxies`
+    are by scheme. repr() hides possible secrets, since logs may show it.
     """
 
     method: str
@@ -33,8 +33,8 @@ class Request:
 class Outcome:
     """The result of a request.
 
-    `error` is '' on success. `unreachable`: no connection, no answer in time, or a proxy says so. `started_at` is in
-    Unix seconds, `duration` in seconds. `status` is None without a response. `headers` and `body` are cut.
+    `error` is '' on success. `unreachable`: no connection, no answer in time, or a proxy says so. `started_at` (Unix)
+    and `duration` are in seconds. `status` is None without a response. `headers` and `body` are cut.
     """
 
     started_at: float
