@@ -38,7 +38,7 @@ OBJECT_EVENTS = {'created': 'object_created', 'updated': 'object_updated', 'dele
 IDENTITY, CLOUDEVENT_ENVELOPE = 100, 500
 
 
-# json.dumps() would make an encoder each time. NetBox's knows dates.
+# json.dumps() would make an encoder each time.
 ENCODER = JSONEncoder(ensure_ascii=False)
 
 
@@ -49,7 +49,7 @@ class Raw(str):
 def body(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> bytes:
     """Return the body without a template, for one event or a batch.
 
-    `expand` holds the keys to expand. Webhooks with equal settings share the event's body.
+    `expand` holds keys. Webhooks with equal settings share the event's body.
     """
     if _is_batch(webhook, events):
         return _body(webhook, events, expand)
@@ -110,7 +110,7 @@ def _key(key: Any) -> str:
 
 
 def default(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict[str, Any]:
-    """Return the body of docs/payload.md, for events in order of sequence."""
+    """Return the body of docs/payload.md. Events are in order."""
     last = events[-1]
     shown = {
         'event': last.kind,
@@ -166,7 +166,7 @@ def cloudevents(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) ->
 
 
 def _cloudevent(webhook: Webhook, event: Event, expand: Keys) -> dict[str, Any]:
-    """CloudEvents 1.0.2, section 3: names of extensions are lower case letters."""
+    """CloudEvents 1.0.2, section 3: extension names are lower case letters."""
     data, _unknown = _shown(event, expand)
     optional = {
         'subject': str(event.object_id) if event.object_id > 0 else None,
@@ -211,7 +211,7 @@ def _data(webhook: Webhook, events: Sequence[Event], expand: Keys) -> Raw | list
 
 
 def _shown(event: Event, expand: Keys) -> tuple[Raw, list[str]]:
-    """Return expanded data, and keys that are unknown."""
+    """Return data and unknown keys."""
     if not expand:
         return Raw(event.data), event.partial or []
     objects = json.loads(event.expanded) if event.expanded else {}

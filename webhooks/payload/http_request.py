@@ -34,7 +34,7 @@ Context = Callable[[], str]
 class Builder:
     """Makes requests from a webhook's definition, which it reads once.
 
-    Each member raises DefinitionError for an unusable field.
+    Members raise DefinitionError.
     """
 
     def __init__(self, webhook: Webhook) -> None:
@@ -119,7 +119,7 @@ class Builder:
 
 @dataclass(frozen=True)
 class _Target:
-    """A destination with headers, proxies, and secrets to mask in the answer."""
+    """`secrets` are masked in the answer."""
 
     url: str
     headers: Mapping[str, str]
@@ -128,7 +128,7 @@ class _Target:
 
 
 def mask_signatures(headers: Mapping[str, str]) -> dict[str, str]:
-    """Mask signatures whole: even a part lets somebody guess a typed secret offline."""
+    """With a part of a signature, a typed secret could be guessed offline."""
     return {name: MASK if name.lower() in SIGNATURES else value for name, value in headers.items()}
 
 

@@ -3,9 +3,9 @@
 The schema follows NetBox's answers where they differ:
 
 - blank choices and sums over nothing are null;
-- a related object lists null twice, but `oneOf` wants one match;
-- a deleted object outside the change log has only an id;
-- `url` has no host, so it is no URI;
+- related objects list null twice, but `oneOf` wants one match;
+- deleted objects outside the change log have only an id;
+- `url` has no host: it is no URI;
 - bounds are numbers, not text;
 - fields that the model lacks are missing, such as a circuit's `assignments` in NetBox 4.7.0.
 """
