@@ -1,4 +1,4 @@
-"""Checks a webhook's definition, one subject per file. Knows nothing of the database."""
+"""Checks a webhook's definition. Knows nothing of the database."""
 
 from ..exceptions import DefinitionError
 from ..templating import renderer

@@ -1,4 +1,4 @@
-"""Checks content type, format and template of the body."""
+"""Checks the body."""
 
 import re
 
@@ -9,7 +9,7 @@ from ..exceptions import DefinitionError
 from .definition import Definition
 from .templates import check_template
 
-# No line breaks: to some servers a folded header is two headers.
+# No line breaks: some servers read a folded header as two headers.
 CONTENT_TYPE = re.compile(r'[\w!#$&^.+-]+/[\w!#$&^.+-]+([ \t]*;[ \t]*[\w.-]+=("[^"\x00-\x1f]*"|[\w.+-]+))*', re.ASCII)
 FORM = 'application/x-www-form-urlencoded'
 

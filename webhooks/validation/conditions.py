@@ -1,4 +1,4 @@
-"""Checks the kinds of change, and the conditions."""
+"""Checks kinds and conditions."""
 
 import json
 import math
@@ -22,13 +22,13 @@ def check_kinds(definition: Definition) -> None:
 
 
 def check_components(definition: Definition) -> None:
-    """Raise DefinitionError for components without updates: a component's change is an update."""
+    """Raise DefinitionError for components without updates."""
     if definition.include_components and KindChoices.UPDATED not in definition.kinds:
         raise DefinitionError('include_components', _('A change of a component is an update: choose updates as well.'))
 
 
 def check_conditions(definition: Definition) -> None:
-    """Raise DefinitionError for conditions that NetBox's ConditionSet cannot read or evaluate."""
+    """Raise DefinitionError for conditions that NetBox cannot evaluate."""
     if definition.conditions in (None, {}, ''):
         return
     if not is_flat(definition.conditions):
@@ -49,7 +49,7 @@ def check_conditions(definition: Definition) -> None:
 
 
 def _check_node(node: Any) -> None:
-    """Raise ValueError for values that ConditionSet accepts, but PostgreSQL or the evaluation does not."""
+    """ConditionSet accepts values that PostgreSQL or the evaluation does not."""
     if isinstance(node, str) and UNSTORABLE.search(node):
         raise ValueError(_('a text holds a null character or half a surrogate pair'))
     if isinstance(node, float) and not math.isfinite(node):

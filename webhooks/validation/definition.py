@@ -4,10 +4,7 @@ from typing import Any, Protocol
 
 
 class Definition(Protocol):
-    """A webhook's fields. `timeout` is in seconds; `kinds` are values of KindChoices.
-
-    `has_new_secret` compares the secret with the stored secret.
-    """
+    """A webhook's fields. `timeout` is in seconds; `kinds` are of KindChoices."""
 
     payload_url: str
     http_method: str

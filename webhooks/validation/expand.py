@@ -1,4 +1,4 @@
-"""`expand`: only its bounds, since valid keys depend on the object types."""
+"""Checks bounds only: valid keys depend on object types."""
 
 from collections.abc import Collection
 

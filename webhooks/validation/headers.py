@@ -1,4 +1,4 @@
-"""Checks and masks additional headers, lines `Name: value`. Clients send masks back."""
+"""Checks, masks and unmasks additional headers."""
 
 import re
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ TRUSTED_BY_NETBOX = (
     'REMOTE_AUTH_USER_FIRST_NAME',
     'REMOTE_AUTH_USER_LAST_NAME',
 )
-# Presets contain it for users to replace.
+# Presets contain it: users must replace it.
 PLACEHOLDER = '<token>'
 MOVED = _(
     'Requests go to another host, or to one that is verified less or otherwise: enter the values of these headers '
@@ -47,7 +47,7 @@ def check(definition: Definition) -> None:
 
 
 def parse_headers(text: str) -> Iterator[tuple[str, str]]:
-    """Yield (name, value) of each line `Name: value`. Raises DefinitionError (RFC 9110, 5.1)."""
+    """Yield (name, value) of each line. Raises DefinitionError (RFC 9110, 5.1)."""
     for number, line in enumerate(text.replace('\r\n', '\n').split('\n'), 1):
         if line.strip():
             yield _parse_header(number, line)
@@ -56,7 +56,7 @@ def parse_headers(text: str) -> Iterator[tuple[str, str]]:
 def _parse_header(number: int, line: str) -> tuple[str, str]:
     name, colon, value = line.partition(':')
     name, value = name.strip(), value.strip()
-    # Errors do not repeat the line: it may be part of a secret.
+    # Errors do not repeat the line, a possible secret.
     if not colon:
         raise DefinitionError(
             'additional_headers', _('Each line is "Name: value"; line {number} has no colon.').format(number=number)
@@ -92,7 +92,7 @@ def _trusted_by_netbox() -> Iterator[str]:
 
 
 def _plain(name: str) -> str:
-    """Treat a header like the variable that a web server makes from it."""
+    """Web servers turn header names into variables."""
     return name.lower().replace('_', '-').removeprefix('http-')
 
 
@@ -111,9 +111,9 @@ def check_header_value(name: str, value: str) -> None:
 
 
 def merge_headers(text: str, stored: Any, moved: bool = False) -> str:
-    """Return `text` with stored values in place of masks, which clients send back.
+    """Return `text` with stored values in place of masks.
 
-    Raises DefinitionError for a mask without a stored value, or if the webhook has `moved`.
+    Raises DefinitionError for an unknown mask, or if the webhook has `moved`.
     """
     if MASK not in text:
         return text
@@ -134,7 +134,7 @@ def _unmask(name: str, value: str, known: dict[str, str]) -> str:
 
 
 def mask_headers(sealed: Any) -> str:
-    """Return the headers with masked values, only a mask if they cannot be decrypted."""
+    """Mask the values, or everything if it cannot be decrypted."""
     try:
         return '\n'.join(f'{name}: {MASK}' for name, _value in parse_headers(sealed.reveal()))
     except (DecryptionError, DefinitionError):

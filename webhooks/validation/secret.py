@@ -1,4 +1,4 @@
-"""Checks that sealed fields can be decrypted, and that the secret can sign."""
+"""Checks the secret."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def _check_new(secret: str) -> None:
 
 
 def reveal(field: str, sealed: Any) -> str:
-    """Return a sealed field's text. Raises DefinitionError if it cannot be decrypted."""
+    """Return the text. Raises DefinitionError if it cannot be decrypted."""
     try:
         return sealed.reveal()
     except DecryptionError as error:

@@ -1,4 +1,4 @@
-"""Checks Jinja2 templates of any field."""
+"""Checks templates."""
 
 from django.utils.translation import gettext as _
 from utilities.jinja2 import JINJA2_TEMPLATE_RE

@@ -1,4 +1,4 @@
-"""Checks the files with certificates and keys."""
+"""Checks certificate and key files."""
 
 from os.path import isfile
 from pathlib import Path
@@ -26,7 +26,7 @@ def check_client_certificate(definition: Definition) -> None:
 
 
 def _check_file(field: str, path: str) -> None:
-    """Editors of webhooks must not be able to probe the host's files."""
+    """Editors must not be able to probe the host's files."""
     if not path:
         return
     root = conf.get().certificate_root

@@ -40,7 +40,7 @@ def _check_whole_url(url: str) -> None:
 
 
 def check_plain_url(url: str) -> None:
-    """Raise DefinitionError unless it is an http(s) URL with a host, fit for a request line."""
+    """Raise DefinitionError unless it is an http(s) URL fit for a request line."""
     try:
         parts = urlsplit(url)
         port_is_valid = parts.port is None or parts.port > 0
@@ -54,7 +54,7 @@ def check_plain_url(url: str) -> None:
 
 
 def check_rendered_url(url: str) -> None:
-    """Check a URL that a template made."""
+    """Raise DefinitionError for an invalid URL."""
     check_plain_url(url)
     if '\\' in urlsplit(url).netloc:
         raise DefinitionError('payload_url', _('Enter a valid URL: its host holds a backslash.'))
@@ -71,7 +71,7 @@ def leads_elsewhere(before: Any, after: Any) -> bool:
 
 
 def _origin(url: str) -> Any:
-    """Return scheme, host and port; the whole text if a template may make them."""
+    """Return the whole text if a template may make scheme, host or port."""
     fixed, template, _rest = url.partition('{')
     # Only some parsers end the host at a backslash.
     if (template and not AUTHORITY.match(fixed)) or '\\' in fixed:
