@@ -1,4 +1,4 @@
-"""An Attempt is one HTTP request of a delivery, with its result."""
+"""HTTP requests of deliveries."""
 
 from django.db import models
 from django.utils.translation import gettext_lazy as _

@@ -1,7 +1,6 @@
-"""Saves an object without undoing others' commits since it was read.
+"""Saving must not undo others' commits since the object was read.
 
-Forms, bulk edits and the REST API save all columns. That would restore a replaced secret, or enable a webhook that its
-endpoint had disabled.
+Forms, bulk edits and the REST API save all columns. So they could restore a replaced secret.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -14,15 +13,15 @@ from utilities.exceptions import AbortRequest
 
 
 class ChangedMeanwhile(AbortRequest):
-    """Somebody else has changed the same columns since."""
+    """Somebody else has changed the same columns."""
 
 
 class ConcurrentModel(models.Model):
     """Saves `guarded` columns only if the caller changed them."""
 
-    # Others write these columns too. A group belongs together.
+    # Groups of columns that others write too.
     guarded: tuple[tuple[str, ...], ...] = ()
-    # Groups that either the caller or others may change.
+    # If others changed such a group too, saving fails.
     exclusive: tuple[tuple[str, ...], ...] = ()
     _read: Mapping[str, Any] = MappingProxyType({})
 
@@ -54,7 +53,7 @@ class ConcurrentModel(models.Model):
     save.alters_data = True
 
     def has_changed(self, name: str) -> bool:
-        """Whether a guarded column differs from the value read, or was not read."""
+        """Whether a guarded column differs from the value read."""
         if name not in vars(self):
             return False
         return name not in self._read or not self._is_same(name, vars(self)[name], self._read[name])
@@ -76,10 +75,7 @@ class ConcurrentModel(models.Model):
         self._read = {name: value for name, value in self._read.items() if name not in saved}
 
     def _take_over(self, alias: str) -> None:
-        """Read unchanged columns again, under the lock that the save takes anyway.
-
-        Raises ChangedMeanwhile if others also changed an `exclusive` group.
-        """
+        """Read unchanged columns under the save's own lock. Raises ChangedMeanwhile."""
         if not any(name in self._read for name in self._guarded_names()):
             return
         stored = type(self)._base_manager.using(alias).select_for_update(no_key=True).filter(pk=self.pk).first()
@@ -95,7 +91,6 @@ class ConcurrentModel(models.Model):
         self._adopt(stored, [name for group in self.guarded if group not in touched for name in newer[group]])
 
     def _newer(self, group: Iterable[str], stored: 'ConcurrentModel') -> list[str]:
-        """Return the columns that others changed."""
         read = (name for name in group if name in self._read)
         return [name for name in read if not self._is_same(name, vars(stored)[name], self._read[name])]
 

@@ -1,7 +1,6 @@
 """Hides an event's object and user from readers who may not view that object.
 
-Restricted querysets blank the `CONFIDENTIAL` columns by themselves, also in the ordering. Filters must do it
-themselves.
+Restricted querysets hide them by themselves, filters must hide them explicitly.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +13,7 @@ from utilities.querysets import RestrictedQuerySet
 
 from .. import visibility
 
-# Replaces the values of an event. A delivery has only the id.
+# A delivery has only the id.
 BLANK: dict[str, Any] = {
     'object_id': None,
     'object_repr': '',
@@ -62,12 +61,11 @@ class LogQuerySet(RestrictedQuerySet):
             conceal(self._reader, self._result_cache)
 
     def _is_confidential(self) -> bool:
-        """Whether it returns whole rows to a reader with limits."""
         is_limited = self._reader is not None and not visibility.sees_everything(self._reader)
         return is_limited and issubclass(self._iterable_class, ModelIterable)
 
     def _as_shown(self, name: Any) -> Any:
-        """Order as the reader sees the column: blanks come last."""
+        """Blanks come last."""
         if not isinstance(name, str) or self._reader is None or visibility.sees_everything(self._reader):
             return name
         bare = name.removeprefix('-')
@@ -79,7 +77,7 @@ class LogQuerySet(RestrictedQuerySet):
 
 
 def conceal(reader: visibility.Reader, rows: Sequence[Model]) -> None:
-    """Blank hidden values of events, or of deliveries and their loaded events."""
+    """Blank hidden values of events, deliveries and loaded events."""
     visible = visibility.visible_objects(reader, {(row.object_type_id, row.object_id) for row in rows})
     for row in rows:
         if (row.object_type_id, row.object_id) in visible:

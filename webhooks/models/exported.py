@@ -5,7 +5,7 @@ from typing import Any
 import yaml
 from django.db import models
 
-# The secret is never exported, ids and custom fields in another form.
+# Secrets are left out, the rest gets another form.
 APART = ('id', 'custom_field_data', 'secret')
 
 

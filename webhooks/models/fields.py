@@ -12,9 +12,9 @@ from ..security.masking import MASK, mask_template, whole_url
 
 
 class Sealed:
-    """An encrypted text that shows itself masked.
+    """An encrypted text, shown masked.
 
-    Users' templates get model instances. They refuse to call `reveal`, because it has `alters_data`.
+    Templates get model instances, but cannot call `reveal`: it has `alters_data`.
     """
 
     def __init__(self, token: str):
@@ -23,7 +23,7 @@ class Sealed:
 
     @classmethod
     def of(cls, value: 'Sealed | str | None') -> 'Sealed':
-        """Return a text, a Sealed or None as a Sealed."""
+        """Return the value as a Sealed."""
         if isinstance(value, Sealed):
             return value
         return cls(encrypt(value) if value else '')
@@ -38,7 +38,7 @@ class Sealed:
 
     @property
     def stamp(self) -> str:
-        """Changes with the text but says nothing of it: tokens are random."""
+        """Changes with the text. Tokens are random, so it reveals nothing."""
         return hashlib.sha256(self._token.encode()).hexdigest()[:8] if self else ''
 
     def __bool__(self) -> bool:
@@ -57,7 +57,7 @@ class Sealed:
 
 
 class SealedAttribute(DeferredAttribute):
-    """Seals values at once, so that no instance carries the text."""
+    """Seals assigned values: no instance carries the text."""
 
     def __set__(self, instance: models.Model, value: Any) -> None:
         instance.__dict__[self.field.attname] = Sealed.of(value)
@@ -86,7 +86,7 @@ class SealedField(models.TextField):
 
 
 class MaskedUrl(str):
-    """A URL whose text is masked. Templates cannot call `reveal()`."""
+    """Shown masked. Templates cannot call `reveal()`."""
 
     _url: str
     # False: read from the database.
@@ -94,7 +94,7 @@ class MaskedUrl(str):
 
     @classmethod
     def of(cls, url: str, *, hides_path: bool = False, is_entered: bool = True) -> 'MaskedUrl':
-        """Return a URL, with or without templates, as a MaskedUrl."""
+        """Return the URL as a MaskedUrl."""
         masked = cls(mask_template(url, hides_path))
         masked._url, masked.is_entered = url, is_entered
         return masked
@@ -112,7 +112,7 @@ def _as_shown(url: MaskedUrl, hides_path: bool) -> MaskedUrl:
 
 
 class UrlAttribute(DeferredAttribute):
-    """Returns a MaskedUrl. The instance's `secret_path` decides about the path."""
+    """The instance's `secret_path` decides about the path."""
 
     def __get__(self, instance: models.Model | None, cls: type | None = None) -> Any:
         value = super().__get__(instance, cls)
@@ -129,7 +129,7 @@ class UrlField(models.CharField):
     descriptor_class = UrlAttribute
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> MaskedUrl | None:
-        """Return a MaskedUrl that hides the path: only an instance knows `secret_path`."""
+        """Hide the path: only an instance knows `secret_path`."""
         return value if value is None else MaskedUrl.of(value, hides_path=True, is_entered=False)
 
     def get_prep_value(self, value: Any) -> Any:
@@ -142,7 +142,7 @@ class UrlField(models.CharField):
         return value if isinstance(value, MaskedUrl) else checked
 
     def formfield(self, **kwargs) -> forms.Field | None:
-        """Set no limit: the masked text may be longer than the URL."""
+        """The masked text may be longer than the URL."""
         return super().formfield(**{'max_length': None} | kwargs)
 
     def deconstruct(self) -> tuple:

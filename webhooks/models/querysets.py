@@ -1,13 +1,12 @@
-"""Lists without long columns: a page must not read a thousand payloads.
+"""Lists do not read the long columns of a thousand payloads.
 
-Related rows are prefetched: a join would also run for all pages before.
+They prefetch, since a join would run for all pages before.
 """
 
 from django.db.models import Prefetch, QuerySet
 
 from . import Attempt, Delivery, Event, Webhook
 
-# The first open delivery with an earlier change of this delivery's objects.
 EARLIER = """
     SELECT first.id AS id FROM (
         SELECT webhook_id, object_type_id, object_id, sequence FROM webhooks_delivery
@@ -42,11 +41,11 @@ def deliveries() -> QuerySet[Delivery]:
 
 
 def listed_deliveries() -> QuerySet[Delivery]:
-    """Return deliveries with `last_attempts`, a list of one attempt at most."""
+    """Return deliveries with `last_attempts`, which has one at most."""
     last = Attempt.objects.order_by('delivery_id', '-pk').distinct('delivery_id').only('delivery', 'duration')
     return deliveries().prefetch_related(Prefetch('attempts', last, to_attr='last_attempts'))
 
 
 def earlier_of(delivery: Delivery) -> Delivery | None:
-    """Return the first open delivery with an earlier change of its objects, if any."""
+    """Return the first open delivery with an earlier change of its objects."""
     return next(iter(Delivery.objects.raw(EARLIER, {'id': delivery.pk})), None)

@@ -1,4 +1,4 @@
-"""A webhook's secret and, for a while after a rotation, the previous secret."""
+"""A webhook's secret and, after a rotation, the previous secret."""
 
 from datetime import datetime, timedelta
 
@@ -21,7 +21,7 @@ class SigningModel(models.Model):
         abstract = True
 
     def secrets(self) -> list[str]:
-        """Return the signing secrets, the current secret first. Raises DecryptionError."""
+        """Return the secrets that sign, the current first. Raises DecryptionError."""
         if not self.secret:
             return []
         secrets = [self.secret.reveal()]
@@ -48,7 +48,7 @@ class SigningModel(models.Model):
 
     def rotate_secret(self, secret: str, overlap: timedelta) -> None:
         """Sign with `secret`, and for `overlap` with the present secret too. Does not save."""
-        # Encrypted again, since its key may soon be removed.
+        # Encrypted again: its key may soon be removed.
         self.previous_secret = self._present_secret()
         self.previous_secret_expires = timezone.now() + overlap if self.previous_secret else None
         self.secret = secret
@@ -56,7 +56,7 @@ class SigningModel(models.Model):
     rotate_secret.alters_data = True
 
     def _present_secret(self) -> str:
-        """A secret that cannot be decrypted must not block a new secret."""
+        """A damaged secret must not block a new one."""
         try:
             return self.secret.reveal()
         except DecryptionError:

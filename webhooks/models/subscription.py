@@ -1,7 +1,6 @@
-"""A Subscription is a stretch of sequences in which a webhook wants one kind of change of a model.
+"""A Subscription is a stretch of sequences in which a webhook wants one kind of change.
 
-A stretch is closed, not deleted, since earlier changes are still sent. docs/architecture.md, Subscriptions, tells why
-it keeps transaction ids and their cluster.
+Closed stretches stay, since earlier changes are still sent. See docs/architecture.md, Subscriptions.
 """
 
 import functools
@@ -34,7 +33,7 @@ OPEN_OBJECT_TYPES = """
         FROM step WHERE step.object_type_id IS NOT NULL
     )
     SELECT object_type_id FROM step WHERE object_type_id IS NOT NULL"""
-# For one model PostgreSQL plans OF_ONE in half the time. MANY rows need ASKED.
+# PostgreSQL plans OF_ONE in half the time, for less than MANY rows.
 MANY = 30
 OF_ONE = f"""
     SELECT before, kind = 'deleted' FROM webhooks_subscription
@@ -48,7 +47,7 @@ ASKED = """
         WHERE d.object_type_id = t.object_type_id AND d.until IS NULL AND d.kind = 'deleted'
     )
     FROM ({object_types}) t"""
-# In one round trip. The savepoint saves a user's transaction if the table is gone.
+# One round trip. A user's transaction survives if the table is gone.
 GUARDED = 'SAVEPOINT webhooks_look; {look}; RELEASE SAVEPOINT webhooks_look'
 UNDO = 'ROLLBACK TO SAVEPOINT webhooks_look; RELEASE SAVEPOINT webhooks_look'
 
@@ -59,7 +58,7 @@ CLUSTER = '(SELECT system_identifier FROM pg_control_system())'
 MAY_ASK = "SELECT has_function_privilege('pg_control_system()', 'execute')"
 
 
-# A stretch for `include_components`, of an owner or a component. It needs the state before: an address may have moved.
+# For `include_components`, of owners and components. The state before tells where an address belonged.
 COMPONENT = 'component'
 
 
@@ -70,19 +69,17 @@ EXPANDED = """
 
 
 class Asked(NamedTuple):
-    """Whether webhooks ask for the state before a change, and for deletions."""
+    """Whether any webhook asks for the state before, and for deletions."""
 
     before: bool
     deletions: bool
 
 
 class SubscriptionManager(models.Manager):
-    """Keeps subscriptions as the webhooks' definitions want them."""
-
     def sync(self, webhook: Webhook) -> None:
         """Open and close stretches to match the definition."""
         with transaction.atomic():
-            # Two edits must not open the same stretch. FOR UPDATE would block dispatch until this transaction ends.
+            # Two edits must not open the same stretch. FOR UPDATE would block dispatch.
             Webhook.objects.select_for_update(no_key=True).get(pk=webhook.pk)
             wanted = self._wanted(webhook)
             held = {(s.object_type_id, s.kind): s for s in self.filter(webhook=webhook, until=None)}
@@ -111,9 +108,9 @@ class SubscriptionManager(models.Manager):
             )
 
     def open_object_types(self) -> dict[int, Asked] | None:
-        """Return {id of a subscribed object type: Asked}, None if the table was removed.
+        """Return {object type id: Asked}, None if the table was removed.
 
-        An open transaction survives that. Otherwise the read locks the table until the transaction ends.
+        An open transaction survives either way.
         """
         return _asked(OPEN_OBJECT_TYPES)
 
@@ -133,7 +130,7 @@ class SubscriptionManager(models.Manager):
             return [key for (key,) in cursor.fetchall()]
 
     def near(self, events: Sequence[Event]) -> 'QuerySet[Subscription]':
-        """Return the stretches that may cover an event, ready for `covers`."""
+        """Return the stretches that may cover an event, for `covers`."""
         oldest = min(event.first_sequence or event.sequence for event in events)
         # All events saw how transactions below this id ended.
         settled = min((_seen(visible)[0] for visible in map(_first_visible, events) if visible), default=None)
@@ -159,23 +156,22 @@ class SubscriptionManager(models.Manager):
 
 
 class Subscription(models.Model):
-    """One model and kind (or COMPONENT) that a webhook wants, between two sequences."""
+    """A model and kind (or COMPONENT) that a webhook wants, between two sequences."""
 
     webhook = models.ForeignKey(Webhook, on_delete=models.DB_CASCADE, related_name='subscriptions')
     object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+')
     kind = models.CharField(max_length=20, choices=KindChoices)
-    # Drawn at opening and closing; `until` is null while it is open.
+    # Drawn at opening and closing. Null: open.
     since = models.BigIntegerField()
     until = models.BigIntegerField(null=True)
-    # Transaction ids, and the cluster (system identifier) where they count.
+    # Transaction ids, which count only in this cluster (system identifier).
     opened_by = models.BigIntegerField(null=True)
     closed_by = models.BigIntegerField(null=True)
     cluster = models.BigIntegerField(null=True)
-    # Whether it is this cluster; set by `near`.
+    # Set by `near`: in this cluster.
     is_here: bool = False
     # PostgreSQL's clock, after `since` was drawn.
     opened_at = models.DateTimeField(db_default=Now())
-    # Whether the webhook needs the state before a change.
     before = models.BooleanField(default=False)
 
     # NetBox need not show it.
@@ -228,7 +224,7 @@ def _first_visible(event: Event) -> str | None:
 
 @functools.lru_cache
 def _seen(visible: str) -> tuple[int, int, frozenset[int]]:
-    """Parse a pg_snapshot: lowest id in progress, first id not yet assigned, ids in progress."""
+    """Return lowest id in progress, first unassigned id, and ids in progress."""
     lowest, next_one, in_progress = visible.split(':')
     return int(lowest), int(next_one), frozenset(map(int, filter(None, in_progress.split(','))))
 
@@ -239,7 +235,7 @@ def _asked(object_types: str) -> dict[int, Asked] | None:
 
 
 def _look(query: str) -> list[tuple] | None:
-    """Return the rows, None if the table was removed."""
+    """Return None if the table was removed."""
     in_transaction = connection.in_atomic_block or not connection.get_autocommit()
     with connection.cursor() as cursor:
         try:
@@ -263,7 +259,7 @@ def _draw() -> tuple[int, int, int | None]:
 
 @functools.cache
 def _cluster() -> str:
-    """Return SQL for the cluster's identifier, or NULL: somebody may have revoked the right."""
+    """NULL if somebody has revoked the right to ask."""
     with connection.cursor() as cursor:
         cursor.execute(MAY_ASK)
         return CLUSTER if cursor.fetchone()[0] else 'NULL::bigint'
@@ -282,7 +278,7 @@ def _object_types_changed(instance: Webhook, action: str, **kwargs) -> None:
 
 @receiver(pre_save, sender=Subscription, dispatch_uid='webhooks.subscribe')
 def _loaded(instance: Subscription, raw: bool, **kwargs) -> None:
-    """With `loaddata`, replace the stretch that the loaded webhook has just opened."""
+    """`loaddata`: the loaded webhook has just opened the same stretch."""
     if raw and instance.until is None:
         same = Subscription.objects.filter(
             webhook_id=instance.webhook_id, object_type_id=instance.object_type_id, kind=instance.kind, until=None

@@ -34,7 +34,7 @@ SEALED_FIELDS = ('secret', 'previous_secret', 'additional_headers')
 
 
 class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
-    """An endpoint, its subscriptions, and its requests. Its state is in Health."""
+    """An endpoint and its subscriptions. Health holds its state."""
 
     name = models.CharField(_('name'), max_length=150, unique=True)
     description = models.CharField(_('description'), max_length=200, blank=True)
@@ -196,7 +196,7 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         ),
     )
 
-    # Others rotate secrets and disable; headers must not reach another endpoint.
+    # Others rotate secrets and disable. Headers stay with their endpoint.
     guarded = (('secret', 'previous_secret', 'previous_secret_expires'), ('enabled',), ENDPOINT)
     exclusive = (ENDPOINT,)
 
@@ -270,13 +270,13 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
 
     @classmethod
     def any_is_templated(cls) -> bool:
-        """Whether any has a template or regular expression. Headers do not count: they are encrypted."""
+        """Whether any has a template or regular expression, outside of encrypted headers."""
         with connection.cursor() as cursor:
             cursor.execute(ANY_TEMPLATE)
             return cursor.fetchone()[0]
 
     def clone(self) -> dict:
-        """Return a copy's initial values. A link shows them, so without secrets."""
+        """Return a copy's initial values, masked: a link shows them."""
         return super().clone() | {'payload_url': self.masked_url}
 
     def clean(self) -> None:
@@ -301,11 +301,11 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         return is_untouched and is_moved(stored, vars(self))
 
     def serialize_object(self, exclude: Iterable[str] | None = None) -> dict:
-        """Return data for the change log, without secrets, even encrypted ones."""
+        """Return data for the change log, without secrets."""
         data = super().serialize_object(exclude=[*(exclude or ()), *SEALED_FIELDS, 'previous_secret_expires'])
         data['payload_url'] = self.masked_url
         data['additional_headers'] = self.masked_headers
         data['secret'] = str(self.secret)
-        # Else changes of these alone would leave no trace.
+        # Else their change would leave no trace.
         data['stamps'] = {name: getattr(self, name).stamp for name in ('additional_headers', 'secret')}
         return data
