@@ -1,8 +1,4 @@
-"""Snapshots of one model's objects become what the REST API shows of them.
-
-Each snapshot is made an instance again. What it points to comes from the snapshot, what NetBox derives from other rows
-is looked up, and NetBox's own serializer renders it. Nothing is asked of the database object by object.
-"""
+"""Renders snapshots of one model's objects, in a number of queries that does not depend on how many."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -30,13 +26,12 @@ from .serializer import NetBoxSerializer, PreparedSerializer
 
 get_prefetches_for_serializer = find('utilities.api', 'get_prefetches_for_serializer')
 
-# {"row": {column: value as to_jsonb shows it}, "m2m": {field: [primary key]}}; TAKEN_AT, a datetime, where it is known.
-# One that was taken by a deletion may have what was rendered then: "shown": {"data": JSON text, "display": text}, and
-# "expanded": {URL: object} as JSON text, where a webhook asks for that.
+# {"row": {column: value as to_jsonb shows it}, "m2m": {field: [primary key]}}, TAKEN_AT: datetime if known. From
+# deletions also "shown": {"data": JSON text, "display": text}, "expanded": {URL: object} as JSON text.
 Snapshot = Mapping[str, Any]
 SHOWN = 'shown'
 TAKEN_AT = 'taken_at'
-# From the primary keys of objects that are gone to what their deletions showed, as far as they are known.
+# Primary keys of deleted objects → data that their deletions showed, if known.
 Deletions = Callable[[Collection[Any]], Mapping[Any, dict[str, Any]]]
 
 MAX_DISPLAY = 200
@@ -46,10 +41,7 @@ PREFETCHES = 'prefetches'
 
 @dataclass(frozen=True)
 class Rendered:
-    """`data` is the REST API's representation, with relative URLs; `display` is str(object).
-
-    `partial` names the keys of `data` that nobody knows any more.
-    """
+    """`data` has relative URLs; `display` is str(object); `partial` names keys of lost value."""
 
     data: dict[str, Any]
     display: str
@@ -61,14 +53,9 @@ def _no_deletions(pks: Collection[Any]) -> Mapping[Any, dict[str, Any]]:
 
 
 def render(model: type[Model], snapshots: Sequence[Snapshot], deletions: Deletions = _no_deletions) -> list[Rendered]:
-    """Return what the REST API shows of the objects, in order.
+    """Return the REST API's data of the objects, in order. An object's newer snapshots come later.
 
-    A snapshot that was rendered when it was taken is shown as it was then. Of other objects that are gone by now,
-    `deletions` is asked for what they showed last.
-
-    Labels are in the language and times in the time zone of NetBox's settings. Whatever NetBox's serializer raises is
-    raised. Of two snapshots of an object, the newer one comes later. One that is rendered alone is rendered by NetBox's
-    serializer as it is, should the prepared one not work with this NetBox.
+    Raises the errors of NetBox's serializer. A single snapshot falls back to NetBox's unprepared serializer.
     """
     waiting = [snapshot for snapshot in snapshots if SHOWN not in snapshot]
     rendered = iter(_render(model, waiting, deletions) if waiting else ())
@@ -85,14 +72,14 @@ def _as_shown(shown: Mapping[str, str]) -> Rendered:
 
 
 def prepare(model: type[Model]) -> None:
-    """Look up what is the same for all objects of the model. The first time in a process it may take seconds."""
+    """Prepare the model's renderer, which may take seconds the first time."""
     _renderer(model)
 
 
 def left_as_netbox_has_it(models: Iterable[type[Model]]) -> dict[str, str]:
-    """Return the parts of NetBox that are not as rendering expects them, which is then slower, with the reason."""
+    """Return {part: reason} of parts that NetBox renders itself, slowly."""
     for model in models:
-        # What cannot be rendered at all is another matter, which its events tell of.
+        # Events report models that cannot be rendered.
         with suppress(Exception):
             _renderer(model)
     return dict(left)
@@ -104,8 +91,6 @@ def _renderer(model: type[Model]) -> 'Renderer':
 
 
 class Renderer:
-    """All that is the same for every batch of a model."""
-
     def __init__(self, model: type[Model]) -> None:
         view = _api_view(model)
         serializer_class = get_serializer_for_model(model)
@@ -118,11 +103,11 @@ class Renderer:
         self._serializer = PreparedSerializer(model)
         self._remains = Remains(model, self._serializer.fields, self._derived)
         self._many = [field for field in model._meta.many_to_many if field.name in self._serializer.sources]
-        # The serializer belongs to one batch at a time, while a server may have many threads.
+        # The serializer holds the state of one batch, and a server may have many threads.
         self._lock = RLock()
 
     def render(self, snapshots: Sequence[Snapshot], deletions: Deletions) -> list[Rendered]:
-        """Return what the REST API shows of the snapshots, in order. One batch at a time, whatever the threads."""
+        """Return the REST API's data of the snapshots, in order."""
         with self._lock:
             try:
                 return self._render(snapshots, self._serializer, deletions)
@@ -137,7 +122,6 @@ class Renderer:
         try:
             rendered = self._render(snapshots, NetBoxSerializer(self._model), deletions)
         except UNEXPECTED:
-            # NetBox cannot show it either.
             raise error from None
         leave(self._model._meta.label_lower, error)
         return rendered
@@ -168,7 +152,6 @@ class Renderer:
         return Rendered(data, gone.describe(instance)[:MAX_DISPLAY], partial)
 
     def _relate(self, instances: list[Model], snapshots: Sequence[Snapshot], serializer: NetBoxSerializer) -> None:
-        """Give the instances what they point to, as it was, and what is derived."""
         found = related.RelatedObjects()
         related.attach_foreign_keys(instances, related.foreign_keys(self._model), found)
         related.attach_generic_keys(instances, related.generic_keys(self._model), found)
@@ -192,7 +175,6 @@ def _keys(snapshots: Sequence[Snapshot], field: str) -> list[list[Any]]:
 
 
 def _api_view(model: type[Model]) -> type | None:
-    """Return the class of the model's REST API view, None where it has none under NetBox's name for it."""
     try:
         path = reverse(get_viewname(model, 'detail', rest_api=True), args=[1])
     except NoReverseMatch:
@@ -201,7 +183,6 @@ def _api_view(model: type[Model]) -> type | None:
 
 
 def _declared_lookups(view: type | None, queryset: Any) -> Iterator[str | Prefetch]:
-    """Yield what the view prefetches, in its own order."""
     yield from queryset._prefetch_related_lookups
     for lookups in getattr(view, 'field_prefetches', {}).values():
         yield from lookups

@@ -1,7 +1,6 @@
-"""Config contexts of many objects at once, from what each version points to rather than from its row in the table.
+"""Config contexts of many objects at once, as each version had them.
 
-NetBox has the same rule twice, for one object in Python and for rows in SQL (extras/querysets.py). Neither serves here:
-the one takes some ten queries an object, the other sees the current row, not the version that is rendered.
+NetBox's Python rule needs ten queries an object; its SQL rule sees current rows only (extras/querysets.py).
 """
 
 from collections import defaultdict
@@ -16,7 +15,7 @@ from .parts import find, part
 
 ConfigContextModel = find('extras.models.configs', 'ConfigContextModel')
 
-# What limits a context, and where an object has it. In a tree, a context of an ancestor applies too.
+# Where an object has each limit. In trees, ancestors' contexts apply too.
 IN_TREE = {
     'regions': 'site.region',
     'site_groups': 'site.group',
@@ -36,14 +35,14 @@ ITSELF = {
 TAGS = 'tags'
 LIMITS = (*IN_TREE, *ITSELF, TAGS)
 
-# Of an object, the keys that a context may name, in the order of LIMITS.
+# An object's keys, in the order of LIMITS.
 Scope = tuple[frozenset[Any], ...]
-# Of a context, (place in LIMITS, the keys of which an object must have one), for each limit that it has.
+# (place in LIMITS, keys): an object must have one of the keys.
 Limits = list[tuple[int, set[Any]]]
 
 
 def applies_to(model: type[Model]) -> bool:
-    """Whether objects of the model have a config context, and one by the rule that is known here."""
+    """Whether the model has config contexts by the rule known here."""
     with part('config contexts'):
         return issubclass(model, ConfigContextModel) and _is_as_expected(model)
     return False
@@ -57,7 +56,7 @@ def _is_as_expected(model: type[Model]) -> bool:
 
 
 def attach(instances: Sequence[Model], tags: Sequence[Collection[Any]]) -> None:
-    """Make `get_config_context()` of each instance return what applies to it, given its tags' primary keys."""
+    """Make `get_config_context()` return the right contexts, given each instance's tags' primary keys."""
     contexts = _limits_by_context()
     matching = cache(lambda scope: [pk for pk, limits in contexts.items() if _matches(scope, limits)])
     matches = [matching(_scope(instance, pks)) for instance, pks in zip(instances, tags, strict=True)]
@@ -68,7 +67,6 @@ def attach(instances: Sequence[Model], tags: Sequence[Collection[Any]]) -> None:
 
 
 def _limits_by_context() -> dict[int, Limits]:
-    """Return the active contexts in the order in which they are merged."""
     limits = defaultdict(lambda: defaultdict(set))
     first, *others = (_keys(ConfigContext._meta.get_field(name), place) for place, name in enumerate(LIMITS))
     for context, place, key in first.union(*others, all=True):
@@ -107,7 +105,6 @@ def _follow(instance: Model, path: str) -> Any:
 
 
 def _branch(node: Model | None) -> frozenset[int]:
-    """Return the primary keys of a node and its ancestors."""
     if node is None:
         return frozenset()
     return frozenset({node.pk, *map(int, filter(None, (node.path or '').split('.')))})

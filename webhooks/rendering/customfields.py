@@ -1,4 +1,4 @@
-"""Custom fields of a batch: those that point to objects look them up in the batch's own."""
+"""Custom fields whose target objects are looked up for a whole batch."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -14,12 +14,12 @@ from .related import RelatedObjects
 POINTING = (CustomFieldTypeChoices.TYPE_OBJECT, CustomFieldTypeChoices.TYPE_MULTIOBJECT)
 
 Targets = Mapping[Any, Model]
-# All fields, and those that point to objects, with the objects.
+# All fields, and the pointing ones with their targets.
 Kept = tuple[list[CustomField], list[tuple[CustomField, Targets]]]
 
 
 class CustomFields:
-    """The custom fields, as they are now, of all models whose objects the batch shows in full."""
+    """The current custom fields of all models in the batch."""
 
     def __init__(self, instances: Sequence[Model], related: RelatedObjects) -> None:
         self._instances = instances
@@ -27,11 +27,11 @@ class CustomFields:
         self._by_model: dict[type[Model], Kept] = {}
 
     def of(self, model: type[Model]) -> list[CustomField]:
-        """Return the fields. Those that point to objects show nothing: `targets` has what they point to."""
+        """Return the model's fields. Pointing ones show nothing: `targets` has their objects."""
         return self._kept(model)[0]
 
     def targets(self, model: type[Model], values: Mapping[str, Any]) -> dict[str, Model | list[Model]]:
-        """Return what an object's custom fields point to, by name, those that point to nothing left out."""
+        """Return {name: target} of an object's custom fields, without empty ones."""
         found = {field.name: self._target(field, known, values) for field, known in self._kept(model)[1]}
         return {name: target for name, target in found.items() if target is not None}
 
@@ -44,7 +44,6 @@ class CustomFields:
         return self._by_model[model]
 
     def _prepare(self, field: CustomField, instances: Sequence[Model]) -> Targets:
-        """Return what the instances' fields point to, having looked it up for all of them."""
         targets = self._targets(field, [key for instance in instances for key in _keys(field, _value(field, instance))])
         for instance in instances:
             _forget_dangling(field, instance, targets)
@@ -66,7 +65,7 @@ class CustomFields:
 
 
 def _showing_nothing(field: CustomField) -> CustomField:
-    # The manager may hand the same one to others.
+    # The manager shares its instances.
     field = copy.copy(field)
     field.deserialize = lambda value: None
     return field
@@ -87,7 +86,7 @@ def _keys(field: CustomField, value: Any) -> list[Any]:
 
 
 def _forget_dangling(field: CustomField, instance: Model, targets: Targets) -> None:
-    """Take out what the API no longer showed when the instance was saved: NetBox lets a value outlive its target."""
+    """NetBox keeps keys of deleted targets, which the API does not show."""
     keys = _keys(field, _value(field, instance))
     kept = [key for key in keys if not gone.deleted_before(targets[key], instance)]
     if kept != keys:

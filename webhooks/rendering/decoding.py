@@ -1,7 +1,6 @@
-"""A table row as PostgreSQL's to_jsonb shows it becomes a model instance again, as if the ORM had read it.
+"""Turns a row from PostgreSQL's to_jsonb back into a model instance, as read by the ORM.
 
-to_jsonb shows booleans, numbers, JSON and arrays as JSON, timestamps and dates as ISO 8601, and every other type as
-its text: what the driver would make of them is made here, and then the field's own `from_db_value`.
+to_jsonb keeps booleans, numbers, JSON and arrays, and writes times as ISO 8601, other types as text.
 """
 
 import json
@@ -27,13 +26,13 @@ RANGE = re.compile(rf'^([\[(]){BOUND},{BOUND}([\])])$')
 
 
 def decode(field: models.Field, value: Any) -> Any:
-    """Return what the ORM would have read from `field`'s column where to_jsonb shows `value`."""
+    """Return the ORM's value for a to_jsonb value."""
     decoder = _decoder(field)
     return decoder(value) if decoder else value
 
 
 def build(model: type[models.Model], rows: Iterable[Row]) -> list[models.Model]:
-    """Return the instances whose table rows these are. A column that a row lacks has its default."""
+    """Return the rows' instances. Missing columns get their default."""
     names, columns = _columns(model)
     return as_peers(
         model.from_db(DEFAULT_DB_ALIAS, names, [_value(row, *column) for column in columns]) for row in rows
@@ -41,7 +40,7 @@ def build(model: type[models.Model], rows: Iterable[Row]) -> list[models.Model]:
 
 
 def as_peers(instances: Iterable[models.Model]) -> list[models.Model]:
-    """Make the instances fetch together what one of them is asked for and none has."""
+    """Let the instances fetch missing relations together."""
     instances = list(instances)
     peers = [weakref.ref(instance) for instance in instances]
     for instance in instances:
@@ -51,7 +50,7 @@ def as_peers(instances: Iterable[models.Model]) -> list[models.Model]:
 
 
 def default(field: models.Field) -> Any:
-    """Return what `field` holds in a row that says nothing of it."""
+    """Return the field's value in a row without its column."""
     return None if field.null and not field.has_default() else field.get_default()
 
 
@@ -68,7 +67,7 @@ def _value(row: Row, column: str, decoder: Decoder | None, field: models.Field) 
 
 
 #
-# Decoders. None stands for one that changes nothing.
+# Decoders. None changes nothing.
 #
 
 
@@ -88,7 +87,6 @@ def _null_safe(decoder: Decoder | None) -> Decoder | None:
 
 @singledispatch
 def _from_json(field: models.Field) -> Decoder | None:
-    """Return what makes the driver's value of the JSON one: nothing, for numbers, booleans and text."""
     return None
 
 

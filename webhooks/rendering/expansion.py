@@ -1,8 +1,6 @@
-"""Expansion: what an object points to, shown as its own GET shows it instead of the brief form.
+"""Expansion: related objects in full, as their own GET shows them.
 
-Objects are found in what was rendered, by their URLs, a level at a time: one that many show is rendered once, and the
-number of queries depends on the models and levels alone. Whatever is found is kept by its URL, so that each webhook can
-be shown what its own keys lead to.
+Objects are found by URL, level by level. Queries depend on models and levels only.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -15,14 +13,14 @@ from django.db.models import Model
 from .urls import view_at
 
 Data = dict[str, Any]
-# {"device": {"site": {}}} of "device.site": what is before a point is expanded as well.
+# "device.site" is {"device": {"site": {}}}: both are expanded.
 type Tree = dict[str, Tree]
-# {URL: what GET shows of the object}
+# URL → GET's data.
 Objects = Mapping[str, Data]
-# From a model and primary keys to what GET shows, of those objects of which it is known.
+# Model and primary keys → GET's data of known objects.
 LookUp = Callable[[type[Model], Collection[int]], Mapping[int, Data]]
 
-# Objects that are expanded for one event at most: a trunk may have thousands of VLANs.
+# For one event: a trunk may have thousands of VLANs.
 MOST = 500
 
 
@@ -37,7 +35,7 @@ def tree_of(keys: Collection[str]) -> Tree:
 
 
 def find(shown: Sequence[tuple[Data, Tree]], look_up: LookUp) -> list[dict[str, Data]]:
-    """Return what each of the objects points to by its tree, by URL, as far as it is known."""
+    """Return each tree's known objects, by URL."""
     found: dict[str, Data] = {}
     tried: set[str] = set()
     while new := {url for data, tree in shown for url in _first_urls(data, tree, found)} - tried:
@@ -52,13 +50,13 @@ def find(shown: Sequence[tuple[Data, Tree]], look_up: LookUp) -> list[dict[str, 
 
 
 def merge(data: Data, tree: Tree, objects: Objects) -> tuple[Data, list[str]]:
-    """Return the data with the objects in place of their brief forms, and the keys of those that are not known."""
+    """Return the data with whole objects, and the keys of unknown objects."""
     unknown: dict[str, None] = {}
     return _merge(data, tree, objects, '', unknown), list(unknown)
 
 
 def model_at(url: str) -> type[Model] | None:
-    """Return the model of the object that a path of the REST API shows."""
+    """Return the model of the object at a REST API path."""
     return _model_below(_split(url)[0])
 
 
@@ -67,7 +65,7 @@ def _first_urls(data: Data, tree: Tree, found: Objects) -> Iterator[str]:
 
 
 def _urls(data: Data, tree: Tree, found: Objects) -> Iterator[str]:
-    # The short ones first, whoever asks for them: behind a long list there may be no room.
+    # Short lists first: a long one may use up MOST.
     shown = {name: list(_objects(data.get(name))) for name in tree}
     for name in sorted(shown, key=lambda name: len(shown[name])):
         below = tree[name]
@@ -78,7 +76,6 @@ def _urls(data: Data, tree: Tree, found: Objects) -> Iterator[str]:
 
 
 def _objects(value: Any) -> Iterator[Data]:
-    """Yield the objects that a key shows: one, or a list of them."""
     for one in value if isinstance(value, list) else (value,):
         if isinstance(one, dict) and isinstance(one.get('url'), str) and 'id' in one:
             yield one
@@ -104,7 +101,6 @@ def _replaced(value: Any, below: Tree, objects: Objects, path: str, unknown: dic
 
 
 def _by_model(urls: Collection[str]) -> dict[type[Model], dict[int, str]]:
-    """Return {model: {primary key: URL}}."""
     found: dict[type[Model], dict[int, str]] = {}
     for url in sorted(urls):
         folder, pk = _split(url)
@@ -114,7 +110,6 @@ def _by_model(urls: Collection[str]) -> dict[type[Model], dict[int, str]]:
 
 
 def _split(url: str) -> tuple[str, str]:
-    """Return what all objects of the model have in common, and the primary key."""
     folder, _slash, pk = url.rstrip('/').rpartition('/')
     return folder, pk
 

@@ -1,4 +1,4 @@
-"""Objects that were deleted since something pointed to them: from NetBox's change log, else known by their id only."""
+"""Deleted objects that others still point to: from NetBox's change log, else known by id only."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -13,22 +13,19 @@ from .decoding import as_peers, default
 
 DELETED_AT = '_webhooks_deleted_at'
 TAKEN_AT = '_webhooks_taken_at'
-# The time of a snapshot that is rendered as soon as it is taken: what is gone was gone before.
+# For a snapshot rendered at once: every deletion was earlier.
 NOW = datetime.max.replace(tzinfo=UTC)
 
 
 def rebuild(model: type[models.Model], pks: Iterable[Any]) -> dict[Any, models.Model]:
-    """Return the objects of `model` with these primary keys, none of which exists, by key. One query."""
+    """Return the deleted objects by primary key, in one query."""
     logged = _from_change_log(model, pks)
     rebuilt = as_peers(logged.get(pk) or _stub(model, pk) for pk in pks)
     return {instance.pk: instance for instance in rebuilt}
 
 
 def deleted_before(target: models.Model, instance: models.Model) -> bool:
-    """Is `target` known to have been deleted before the snapshot of `instance` was taken?
-
-    Where that is not known, it was taken when the instance was last saved.
-    """
+    """Whether the target's deletion is known to precede the instance's snapshot, or else its last save."""
     if not hasattr(target, DELETED_AT):
         return False
     deleted_at = getattr(target, DELETED_AT)
@@ -39,12 +36,12 @@ def deleted_before(target: models.Model, instance: models.Model) -> bool:
 
 
 def is_stub(instance: Any) -> bool:
-    """Is nothing but the object's id known?"""
+    """Whether only the id is known."""
     return getattr(instance, DELETED_AT, instance) is None
 
 
 def describe(instance: models.Model) -> str:
-    """Return str(instance), and something in its place where that asks for an object that is gone."""
+    """Return str(instance), or model and id where str() needs a deleted object."""
     if not is_stub(instance):
         try:
             return str(instance)
@@ -83,7 +80,6 @@ def _build(model: type[models.Model], pk: Any, data: dict[str, Any], time: datet
 
 
 def _logged(field: models.Field, data: dict[str, Any]) -> Any:
-    """Return the field's value in `data`, which is as Django's serializer writes it."""
     name = 'custom_fields' if field.name == 'custom_field_data' else field.name
     if name not in data:
         return default(field)

@@ -1,4 +1,4 @@
-"""Which keys of an object point to others, and to which: what `expand` may name."""
+"""Keys that point to other objects, which `expand` may name."""
 
 import re
 from functools import cache
@@ -11,10 +11,9 @@ from utilities.api import get_serializer_for_model
 
 from .serializer import BaseModelSerializer, GFKSerializerField, SerializedPKRelatedField
 
-# People and what they sign in with; whom they belong to.
+# Models of people and their sign-in.
 HIDDEN_APPS = frozenset({'account', 'social_django', 'users'})
-# What such a key shows is not for everybody who may subscribe to what points there. DataSource has passwords among its
-# parameters.
+# Not for every subscriber. DataSource has passwords in `parameters`.
 SECRET = re.compile(
     'secret|password|passphrase|psk|preshared_key|auth_key|private_key|plaintext|token|credential|^parameters$|headers'
 )
@@ -23,10 +22,7 @@ DISPLAY = 'display'
 
 @cache
 def targets(model: type[Model]) -> dict[str, type[Model]]:
-    """Return the keys of the model's objects that may point to other objects, and to which.
-
-    Model itself stands for any: only the object tells.
-    """
+    """Return {key: target model}. `Model` itself means any model."""
     fields = get_serializer_for_model(model)().fields
     found = {name: _target(field) for name, field in fields.items() if name != DISPLAY}
     return {name: target for name, target in found.items() if target is not None}
@@ -44,7 +40,7 @@ def _target(field: Field) -> type[Model] | None:
 
 @cache
 def may_be_expanded(model: type[Model]) -> bool:
-    """Whether whoever may subscribe to something may see the whole of what it points to, of this model."""
+    """Whether every subscriber may see whole objects of the model."""
     if model._meta.app_label in HIDDEN_APPS:
         return False
     fields = get_serializer_for_model(model)().fields

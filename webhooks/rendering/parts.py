@@ -1,7 +1,6 @@
-"""What rendering prepares of NetBox's serializers is a matter of speed, and it is prepared part by part.
+"""Prepares NetBox's serializers for speed, part by part.
 
-Where NetBox is not as expected, a part is left as NetBox has it: slower and right. That is noted, once for each part in
-the log, and by the system check webhooks.W004.
+An unexpected part stays NetBox's: slower but right. The log and the check webhooks.W004 name it.
 """
 
 import logging
@@ -13,16 +12,16 @@ from typing import Any
 
 logger = logging.getLogger('webhooks.rendering')
 
-# What Python raises where an attribute is missing, a signature is another one, or a value is of another kind.
+# A missing attribute, another signature or another type.
 UNEXPECTED = (AssertionError, AttributeError, ImportError, LookupError, NotImplementedError, TypeError, ValueError)
 
-# {part: why it is left as NetBox has it}
+# {part: reason}
 left: dict[str, str] = {}
 
 
 @contextmanager
 def part(name: str) -> Iterator[None]:
-    """Prepare one part inside. If NetBox is not as expected there, leave the part and note it."""
+    """Prepare one part inside; on failure leave it to NetBox."""
     try:
         yield
     except UNEXPECTED as error:
@@ -30,21 +29,21 @@ def part(name: str) -> Iterator[None]:
 
 
 def leave(name: str, error: Exception) -> None:
-    """Note that the part is left as NetBox has it, and log it the first time."""
+    """Note that NetBox renders the part itself, and log it once."""
     if name not in left:
         left[name] = f'{type(error).__name__}: {error}'
         logger.warning('part=%s is left as NetBox has it: %s', name, left[name])
 
 
 def find(module: str, name: str) -> Any:
-    """Return what NetBox has of this name; where it has none, `()`, of which nothing is an instance."""
+    """Return NetBox's object of this name; `()` if missing, for isinstance()."""
     with part(name):
         return getattr(import_module(module), name)
     return ()
 
 
 def put(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
-    """Put `replacement` in place of a method of NetBox's. Raises where there is none, or it takes something else."""
+    """Replace a method. Raises AttributeError if missing, TypeError if it takes other arguments."""
     takes = _count_arguments(getattr(owner, name))
     if takes != _count_arguments(replacement):
         raise TypeError(f'{type(owner).__name__}.{name}() takes {takes} arguments')

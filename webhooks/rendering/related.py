@@ -1,4 +1,4 @@
-"""What the objects of a batch point to, in a number of queries that does not depend on how many they are."""
+"""Related objects of a batch, in a number of queries that does not depend on its size."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -13,13 +13,13 @@ from .decoding import as_peers
 
 
 class RelatedObjects:
-    """One instance per related object, shared by the whole batch. What was deleted since is rebuilt."""
+    """One instance per related object, shared by the batch. Deleted ones are rebuilt."""
 
     def __init__(self) -> None:
         self._found: dict[type[Model], dict[Any, Model]] = defaultdict(dict)
 
     def find(self, model: type[Model], pks: Iterable[Any]) -> dict[Any, Model]:
-        """Return a dictionary by primary key that has, at least, the objects with these."""
+        """Return {primary key: object} with at least these keys."""
         found = self._found[model]
         if missing := set(pks) - found.keys():
             found.update(model._base_manager.fetch_mode(FETCH_PEERS).in_bulk(missing))
@@ -27,11 +27,11 @@ class RelatedObjects:
         return found
 
     def known(self, model: type[Model]) -> Collection[Model]:
-        """Return the objects of the model that have been found so far."""
+        """Return the model's objects found so far."""
         return self._found[model].values()
 
     def find_in_order(self, model: type[Model], pks: Collection[Any]) -> list[Model]:
-        """Return the objects with these primary keys in the model's own order, those that are gone at the end."""
+        """Return the objects in the model's order, deleted ones last."""
         if not pks:
             return []
         found = self._found[model]
@@ -49,18 +49,18 @@ class RelatedObjects:
 
 
 def foreign_keys(model: type[Model]) -> list[ForeignKey]:
-    """Return the foreign keys that mean something by themselves: NetBox's denormalized ones begin with _."""
+    """Return the shown foreign keys: NetBox's denormalized ones begin with _."""
     fields = [field for field in model._meta.concrete_fields if isinstance(field, ForeignKey)]
     return [field for field in fields if field.target_field.primary_key and not field.name.startswith('_')]
 
 
 def generic_keys(model: type[Model]) -> list[GenericForeignKey]:
-    """Return the generic foreign keys of the model."""
+    """Return the generic foreign keys."""
     return [field for field in model._meta.private_fields if isinstance(field, GenericForeignKey)]
 
 
 def attach_foreign_keys(instances: Collection[Model], fields: Iterable[ForeignKey], related: RelatedObjects) -> None:
-    """Give the instances the objects that their foreign keys point to. One query a key and model at most."""
+    """Set foreign keys' targets, with one query a key and model at most."""
     for field in fields:
         pks = {getattr(instance, field.attname) for instance in instances} - {None}
         found = related.find(field.related_model, pks) if pks else {}
@@ -72,7 +72,7 @@ def attach_foreign_keys(instances: Collection[Model], fields: Iterable[ForeignKe
 def attach_generic_keys(
     instances: Collection[Model], fields: Iterable[GenericForeignKey], related: RelatedObjects
 ) -> None:
-    """Give the instances the objects that their generic keys point to; None for one that is dangling."""
+    """Set generic keys' targets; None for dangling keys."""
     for field in fields:
         by_type = defaultdict(list)
         type_attname = field.model._meta.get_field(field.ct_field).attname
@@ -86,7 +86,7 @@ def attach_generic_keys(
 def _attach_generic_key(
     instances: Sequence[Model], field: GenericForeignKey, model: type[Model] | None, related: RelatedObjects
 ) -> None:
-    # The column may be of another type than the keys that it holds.
+    # The column's type may differ from the key's.
     to_key = model._meta.pk.to_python if model else lambda value: None
     keys = [to_key(getattr(instance, field.fk_field)) for instance in instances]
     found = related.find(model, set(keys) - {None}) if model else {}
@@ -96,14 +96,14 @@ def _attach_generic_key(
 
 
 def _dangling(target: Model, instance: Model) -> bool:
-    """Generic keys may outlive their target, and the API shows null then. The key itself is shown anyway."""
+    """Generic keys may outlive their target; the API then shows null."""
     return gone.is_stub(target) or gone.deleted_before(target, instance)
 
 
 def attach_many(
     instances: Sequence[Model], field: Field, pks: Sequence[Collection[Any]], related: RelatedObjects
 ) -> None:
-    """Make `field` of each instance have the objects whose primary keys stand in the same place of `pks`."""
+    """Set the objects of `field` for each instance, from the keys at its place in `pks`."""
     model = field.related_model
     in_order = related.find_in_order(model, set().union(*pks))
     for instance, wanted in zip(instances, map(set, pks), strict=True):
@@ -114,7 +114,7 @@ def attach_many(
 
 
 def prefetched(instance: Model, name: str) -> Collection[Model]:
-    """Return what the instance was given by the name of a many-to-many field, nothing where it was given nothing."""
+    """Return a many-to-many field's prefetched objects, if any."""
     return _prefetched(instance).get(name, ())
 
 
@@ -123,7 +123,7 @@ def _prefetched(instance: Model) -> dict[str, Any]:
 
 
 def as_peers_by_relation(instances: Iterable[Model]) -> None:
-    """Make what was prefetched through one relation fetch together what is missing still: Django leaves that out."""
+    """Django does not let prefetched objects fetch missing data together."""
     by_relation = defaultdict(dict)
     for instance in instances:
         for name, queryset in _prefetched(instance).items():

@@ -1,8 +1,6 @@
-"""An object that is gone: what it showed of others is as its deletion held it, as far as that is known.
+"""Completes a deleted object with the data that its deletion showed.
 
-Its own columns and keys are in the snapshot. What NetBox derives from other rows is nowhere any more: counts, what
-pointed to the object, whatever went along. If its deletion was told, that has it. Otherwise it is shown as nothing, in
-the type of the field, and named.
+Snapshots lack counts and related rows. Without the deletion's data these are empty and named as lost.
 """
 
 from collections.abc import Iterator, Mapping, Set
@@ -17,9 +15,9 @@ from rest_framework.fields import Field
 from . import gone, related
 from .derived import Derived
 
-# Shown by methods and properties of NetBox's that look at other rows.
+# NetBox computes these from other rows.
 BEHIND = frozenset({'count_fhrp_groups', 'count_ipaddresses', 'l2vpn_termination', 'parent_device'})
-# What is shown only while the object points to something, and the keys that say to what.
+# Shown only while the listed keys point to something.
 THROUGH = {
     **dict.fromkeys(
         (
@@ -38,21 +36,18 @@ Data = dict[str, Any]
 
 @dataclass(frozen=True)
 class Remains:
-    """What is known of the objects of a model, by its serializer's fields."""
-
     model: type[Model]
     fields: Mapping[str, Field]
     derived: Derived
 
     @cached_property
     def _counted(self) -> frozenset[str]:
-        """Keys of columns that NetBox maintains: the snapshot has them as they were at the event."""
+        """Maintained columns: the snapshot has them as of the event."""
         columns = set(self.derived.columns)
         return frozenset(name for name, field in self.fields.items() if columns.intersection(_columns(field)))
 
     @cached_property
     def _looked_up(self) -> frozenset[str]:
-        """Keys of what is looked up in other rows."""
         return frozenset(name for name, field in self.fields.items() if self._is_looked_up(name, field))
 
     @cached_property
@@ -71,7 +66,7 @@ class Remains:
 
     @cached_property
     def _accessors(self) -> frozenset[str]:
-        """Attributes by which an object finds what points to it."""
+        """Attributes for reverse relations."""
         pointing = {relation.get_accessor_name() for relation in self.model._meta.related_objects}
         generic = {field.name for field in self.model._meta.private_fields} - {
             field.name for field in related.generic_keys(self.model)
@@ -79,10 +74,7 @@ class Remains:
         return frozenset(pointing | generic) - {None}
 
     def complete(self, instance: Model, data: Data, held: Data | None) -> tuple[Data, list[str]]:
-        """Return what a gone object showed, and the keys of which nothing is known.
-
-        `held` is what its deletion showed, if that is known.
-        """
+        """Return a deleted object's data and its lost keys. `held`: its deletion's data, if known."""
         stubs = set(self.unknown(instance, data))
         if held is None:
             linked = {name for name, keys in self._through.items() if _points(data, keys)}
@@ -99,7 +91,7 @@ class Remains:
         return whole, _in_order(data, lost | {name for name in stubs if whole[name] == data[name]})
 
     def unknown(self, instance: Model, data: Data) -> Iterator[str]:
-        """Yield the keys of related objects of which nothing but the id is known, and of what is behind them."""
+        """Yield keys of objects known by id only, and keys that depend on them."""
         stubs = {name for name in data if self._is_stub(instance, name)}
         for name in data:
             if name in stubs or not stubs.isdisjoint(self._through.get(name, ())):
@@ -121,7 +113,7 @@ def _first(field: Field) -> str:
 
 
 def _columns(field: Field) -> tuple[str, ...]:
-    """Return what the column of a field may be called, if it has one: NetBox shows `_children` as `children`."""
+    """NetBox shows the column `_children` as `children`."""
     first = _first(field)
     return first, f'_{first}', f'{first}_id'
 
@@ -139,7 +131,6 @@ def _is_same_target(data: Data, held: Data, field: GenericForeignKey) -> bool:
 
 
 def _is_object(value: Any) -> bool:
-    """Whether the value is an object as the REST API shows those that are pointed to."""
     return isinstance(value, dict) and value.keys() >= {'id', 'url', 'display'}
 
 
@@ -154,7 +145,6 @@ def _each_as_held(data: Data, held: Data) -> Data:
 
 
 def _as_held(value: Any, held: Any) -> Any:
-    """Return a value with the objects in it as the deletion held them, where they are the same."""
     if _is_object(value):
         return held if _same(value, held) else value
     if isinstance(value, list) and value and all(map(_is_object, value)) and isinstance(held, list):
@@ -165,5 +155,5 @@ def _as_held(value: Any, held: Any) -> Any:
 def _list_as_held(values: list[Data], held: list[Any]) -> list[Data]:
     by_url = {one['url']: one for one in held if _is_object(one)}
     if by_url.keys() == {one['url'] for one in values}:
-        return held  # in the same order
+        return held  # the same objects in the deletion's order
     return [by_url.get(one['url'], one) for one in values]

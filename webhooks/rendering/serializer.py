@@ -1,7 +1,6 @@
-"""NetBox's own serializer of a model, prepared once to render many instances.
+"""NetBox's own serializer, prepared once to render many instances.
 
-An object that several instances of a batch show nested is rendered once. Of one of which nothing but the id is known,
-the id is what is shown.
+Each nested object is rendered once a batch. Objects known by id show only that.
 """
 
 import json
@@ -29,14 +28,14 @@ BaseModelSerializer = find('netbox.api.serializers', 'BaseModelSerializer')
 APIURLField = find('netbox.api.serializers.fields', 'NetBoxAPIHyperlinkedIdentityField')
 PageURLField = find('netbox.api.serializers.fields', 'NetBoxURLHyperlinkedIdentityField')
 
-# The primary key in the URL of which those of all objects are made.
+# Replaced in a model's URL by each primary key.
 PLACEHOLDER = 912873645
 
 ENCODER = JSONEncoder(allow_nan=False)
 
 
 class NetBoxSerializer:
-    """NetBox's own as it is. Renders one batch after the other: `begin`, `represent` each instance, `end`."""
+    """NetBox's own, unprepared. For each batch: `begin`, `represent` each instance, `end`."""
 
     def __init__(self, model: type[Model]) -> None:
         self._model = model
@@ -44,7 +43,7 @@ class NetBoxSerializer:
 
     @property
     def fields(self) -> dict[str, Field]:
-        """The serializer's fields by the keys that show them."""
+        """Fields by key."""
         return dict(self._serializer.fields)
 
     @property
@@ -53,10 +52,10 @@ class NetBoxSerializer:
         return {field.source for field in self._serializer.fields.values()}
 
     def begin(self, custom_fields: CustomFields) -> None:
-        """Let the instances that follow have these custom fields."""
+        """Use these custom fields from now on."""
 
     def represent(self, instance: Model) -> dict[str, Any]:
-        """Return what the API shows of the instance, as a reader of its JSON sees it."""
+        """Return the API's data, as read from its JSON."""
         return json.loads(ENCODER.encode(self._serializer.to_representation(instance)))
 
     def end(self) -> None:
@@ -64,7 +63,7 @@ class NetBoxSerializer:
 
 
 class PreparedSerializer(NetBoxSerializer):
-    """The same, prepared as far as NetBox is as expected."""
+    """Prepared, as far as NetBox meets our expectation."""
 
     def __init__(self, model: type[Model]) -> None:
         super().__init__(model)
@@ -72,9 +71,9 @@ class PreparedSerializer(NetBoxSerializer):
         self._prepare_all()
 
     def begin(self, custom_fields: CustomFields) -> None:
-        """Let the instances that follow have these custom fields. Where a part is left to NetBox, begin anew."""
+        """Use these custom fields from now on."""
         if left:
-            # What is left as NetBox has it may keep for good what it looked up for the batch before.
+            # Unprepared parts may keep look-ups of the batch before.
             super().__init__(self._model)
             self._prepare_all()
         self._custom_fields = custom_fields
@@ -120,11 +119,11 @@ class PreparedSerializer(NetBoxSerializer):
             self._prepared(field)
 
     def _prepare_custom_fields(self, field: Field, model: type[Model]) -> None:
-        """Let NetBox show all but the objects that custom fields point to."""
+        """NetBox shows all custom fields but the pointing ones."""
         shown_by_netbox = field.to_representation
-        # In this order: the first without the second is right, the second without the first is not.
+        # Keep this order: the first alone is right, the second alone is not.
         put(field, 'to_representation', lambda values: shown_by_netbox(values) | self._pointed_to(model, values))
-        # It would keep them for good.
+        # NetBox would keep them for good.
         put(field, '_get_custom_fields', lambda: self._custom_fields.of(model))
 
     def _pointed_to(self, model: type[Model], values: dict[str, Any]) -> dict[str, Any]:
@@ -136,8 +135,6 @@ class PreparedSerializer(NetBoxSerializer):
         }
 
     def _any_object(self, shown_by_netbox: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """Return what shows an object of whichever model."""
-
         def represent(instance: Model | None) -> Any:
             try:
                 nested = None if instance is None else self._nested_of(type(instance))
@@ -161,7 +158,7 @@ class PreparedSerializer(NetBoxSerializer):
 
 
 class RenderedOnce:
-    """A nested serializer's `to_representation` that renders each instance once a batch."""
+    """Renders each instance of a nested serializer once a batch."""
 
     def __init__(self, serializer: Serializer, prepare: Callable[[Serializer], None]) -> None:
         self._serializer = serializer
@@ -172,7 +169,7 @@ class RenderedOnce:
     def __call__(self, instance: Model) -> Any:
         known = self._rendered.get(id(instance))
         if known is None:
-            # The instance is kept, so that no other one gets its id.
+            # The kept instance keeps its id() from reuse.
             known = self._rendered[id(instance)] = (instance, self._render(instance))
         return known[1]
 
@@ -193,12 +190,12 @@ class RenderedOnce:
 
 
 def _context() -> dict[str, Any]:
-    # One each: NetBox's serializers put things into it.
+    # NetBox's serializers write into it.
     return {'request': None}
 
 
 def _prepare_url(field: HyperlinkedIdentityField, model: type[Model]) -> None:
-    """Let the URL be null where the model has none. Looking it up takes longer than the rest of a small object."""
+    """Fill a template: reversing a URL takes longer than a small object. Models without URLs show null."""
     put(field, 'to_representation', _looked_up(field.to_representation))
     if type(field) not in (APIURLField, PageURLField):
         return

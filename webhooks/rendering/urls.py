@@ -1,13 +1,10 @@
-"""The views of the REST API by what reverse() and its answers call them."""
+"""Finds the REST API's view behind a path."""
 
 from django.urls import Resolver404, get_script_prefix, resolve
 
 
 def view_at(path: str) -> type | None:
-    """Return the class of the view that answers at a path, None where there is none.
-
-    A web server may serve NetBox below a prefix (SCRIPT_NAME): reverse() writes it, resolve() does not take it off.
-    """
+    """Return the class of the view at a path, if any. resolve() expects it without SCRIPT_NAME."""
     prefix = get_script_prefix().rstrip('/')
     try:
         view = resolve(path.removeprefix(prefix)).func
