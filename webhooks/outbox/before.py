@@ -1,7 +1,6 @@
-"""What objects were before NetBox began to change them in several steps. Who records a step in between finds it here.
+"""Earlier states of objects that NetBox changes in several steps.
 
-NetBox deletes a cable, and saves its ends once PostgreSQL has emptied them: a row no longer says what it was. It is
-kept with what is known of the transaction, as long as the block (`transaction.atomic`) lasts in which it was read.
+PostgreSQL empties a deleted cable's ends before NetBox saves them, so their rows have lost their state.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,7 +13,7 @@ from . import scope
 
 
 def keep(model: type[Model], states: Mapping[Any, str | None]) -> None:
-    """Keep snapshots, given by primary key. The first one of an object counts, as it does in its event."""
+    """Keep snapshots by primary key. Each object's first one counts."""
     held = scope.current().held
     for pk, snapshot in states.items():
         if snapshot is not None and find(model, pk) is None:
@@ -22,14 +21,13 @@ def keep(model: type[Model], states: Mapping[Any, str | None]) -> None:
 
 
 def find(model: type[Model], pk: Any) -> str | None:
-    """Return what the object was, None where nothing is kept of it."""
+    """Return the kept snapshot, if any."""
     block, snapshot = scope.current().held.get((model, pk), ((), None))
-    # What was read in a savepoint that was rolled back was never so.
+    # Its savepoint may have been rolled back.
     return snapshot if tuple(connection.savepoint_ids[: len(block)]) == block else None
 
 
 def drop(model: type[Model], pks: Iterable[Any]) -> None:
-    """Forget what was kept."""
     held = scope.current().held
     for pk in pks:
         held.pop((model, pk), None)

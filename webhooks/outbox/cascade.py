@@ -1,7 +1,6 @@
-"""What a deletion takes along, found before anything of it has happened.
+"""Finds the objects that a deletion takes along, before it begins.
 
-Django's collector has found it already, but it cannot be asked: handlers are told whose deletion it is (`origin`) and
-no more. So the way is walked again, by primary keys alone, and only where it leads to models that somebody asks for.
+Django's collector knows them, but handlers cannot reach it, so we follow its relations again.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -19,7 +18,7 @@ from .snapshots import object_type_id
 
 @dataclass(frozen=True)
 class Hanging:
-    """Objects of `model` go with those that they point to: by a foreign key, or by a generic one to `of`."""
+    """Objects of `model` that point to the deleted one: by a foreign key, or by a generic one to `of`."""
 
     model: type[Model]
     column: str
@@ -27,7 +26,7 @@ class Hanging:
     of: type[Model] | None = None
 
     def on(self, pks: Collection[Any]) -> set[Any]:
-        """Return the pks of those that hang on the objects with these pks."""
+        """Return the pks of objects that point to these."""
         filters: dict[str, Any] = {f'{self.column}__in': pks}
         if self.of is not None:
             filters[self.type_column] = object_type_id(self.of)
@@ -37,7 +36,7 @@ class Hanging:
 
 @cache
 def reach(model: type[Model]) -> frozenset[type[Model]]:
-    """Return the models of which objects may go along with those of the model."""
+    """Return the models that a deletion may reach."""
     found: set[type[Model]] = set()
     waiting = [model]
     while waiting:
@@ -50,9 +49,9 @@ def reach(model: type[Model]) -> frozenset[type[Model]]:
 def going(
     model: type[Model], pks: Sequence[Any], wanted: Collection[type[Model]]
 ) -> Iterator[tuple[type[Model], list[Any]]]:
-    """Yield each of the wanted models with the pks of its objects that go, what hangs on others first.
+    """Yield wanted models with the pks to be deleted, dependent objects first.
 
-    The number of queries depends on how deep trees are, not on how many objects there are.
+    The number of queries depends on the depth of trees only.
     """
     found: dict[type[Model], set[Any]] = {model: set(pks)}
     waiting = [(model, set(pks))]
@@ -70,7 +69,6 @@ def going(
 
 @cache
 def _hanging(model: type[Model]) -> tuple[Hanging, ...]:
-    """Return what Django deletes along with objects of the model, with signals."""
     return (*_by_foreign_key(model), *_by_generic_key(model))
 
 

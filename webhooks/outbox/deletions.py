@@ -1,11 +1,6 @@
-"""A deletion is told with what the REST API showed an instant before: what goes is rendered before anything of it has.
+"""Renders a deletion's objects before NetBox's own handler empties related rows.
 
-NetBox empties and saves what points to an object before the object goes, and afterwards nobody can look up what it had:
-its addresses, its counts, the names of what goes along. So at the first signal of a deletion, before NetBox's own
-handler, all that goes and is asked for is locked and rendered, model by model. It is kept with the snapshot, so it goes
-where that goes: into the event, or away with the transaction.
-
-It happens while somebody waits. What cannot be rendered, or not in time, is rendered by a worker, as other changes are.
+The user waits meanwhile. After an error or a time limit, a worker renders the rest.
 """
 
 import json
@@ -30,27 +25,25 @@ from . import cascade, here, scope, snapshots
 logger = logging.getLogger('webhooks.outbox')
 
 DELETION = '_webhooks_deletion'
-# Seconds that rendering may take in one deletion: so many at first, and so many more for each object. An object takes
-# one or two thousandths, as a rule.
+# Seconds for a deletion, and for each object, which usually takes 1 to 2 ms.
 TIME, TIME_EACH = 2.0, 0.02
-# Milliseconds after which PostgreSQL breaks off one query of it.
+# PostgreSQL's limit for one query, in milliseconds.
 LONGEST_QUERY = 2000
-# Objects that are rendered together: at first, and at most. In between it is what takes SLICE_TIME seconds.
+# Objects rendered together: at first, and at most. In between, a slice takes SLICE_TIME seconds.
 FIRST_SLICE, LARGEST_SLICE, SLICE_TIME = 5, 200, 0.5
-# Seconds, and TIME_EACH for each object, after which a slice was slow. Then nobody renders objects of the model while
-# somebody waits, for REST seconds.
+# After a slower slice (seconds, plus TIME_EACH an object) the model rests for REST seconds.
 SLOW_SLICE, REST = 1.0, 600.0
 
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 Key = tuple[type[Model], Any]
-# What is shown of an object, and what of that webhooks want expanded.
+# An object's data, and the keys to expand.
 Wanted = tuple[rendering.Rendered, expansion.Tree]
 
 
 @dataclass
 class Deletion:
-    """What is known of a deletion that has begun: what has been announced, and snapshots of what has not."""
+    """A deletion's announced objects, and snapshots of the others."""
 
     scope: object
     snapshots: dict[Key, str]
@@ -58,27 +51,27 @@ class Deletion:
 
 
 def begin(instance: Model, origin: Model | QuerySet | None, using: str) -> None:
-    """Be told of an object that is about to go, before anybody else is. At the first of a deletion, take all of it."""
+    """Handle an object's first signal. At a deletion's first object, take all of them."""
     source = instance if origin is None else origin
     possible = _possible(_model_of(source))
     if not possible or using != DEFAULT_DB_ALIAS or not scope.is_migrated():
         return
     key = (instance._meta.concrete_model, instance.pk)
     deletion = vars(source).get(DELETION)
-    # An object may be deleted again, where the first deletion was rolled back.
+    # An object may be deleted again after a rollback.
     if deletion is None or key in deletion.announced or deletion.scope is not scope.current():
         deletion = vars(source)[DELETION] = Deletion(scope.current(), _take_all(source, possible))
     deletion.announced.add(key)
 
 
 def held(instance: Model, origin: Model | QuerySet | None) -> str | None:
-    """Return the snapshot of an object that has been announced, with what was shown of it; None if there is none."""
+    """Return an announced object's snapshot, with its data if rendered."""
     deletion = vars(instance if origin is None else origin).get(DELETION)
     return deletion and deletion.snapshots.pop((instance._meta.concrete_model, instance.pk), None)
 
 
 def take(model: type[Model], pks: Sequence[Any]) -> dict[Any, str]:
-    """Lock rows and return {pk: snapshot, with what is shown of it if that is asked for} of those that exist."""
+    """Lock rows and return {pk: snapshot} of existing ones, with their data if asked for."""
     taken = snapshots.take(model, snapshots.lock(model, pks))
     if not scope.wants_deletions(model):
         return taken
@@ -109,7 +102,7 @@ def _pks(source: Model | QuerySet) -> list[Any]:
 
 @cache
 def _possible(model: type[Model]) -> frozenset[type[Model]]:
-    """Return the models that can be sent and of which objects may go where one of this model is deleted."""
+    """Return the allowed models that a deletion may reach."""
     return (cascade.reach(model) | {model}) & _sendable()
 
 
@@ -122,15 +115,14 @@ def _sendable() -> frozenset[type[Model]]:
 # Rendering, while somebody waits
 #
 
-# Of this process: models that are prepared; {model: when its objects may be rendered again by whoever waits}; {model:
-# seconds that an object took}.
+# Of the process: prepared models, ends of rests, seconds an object.
 _prepared: set[type[Model]] = set()
 _resting: dict[type[Model], float] = {}
 _seconds_each: dict[type[Model], float] = {}
 
 
 def _rendered(taken: Mapping[type[Model], Mapping[Any, str]]) -> dict[Key, str]:
-    """Return the snapshots, those with what is shown that could be rendered in time."""
+    """Return all snapshots, with data if rendered in time."""
     rendered = {(model, pk): text for model, texts in taken.items() for pk, text in texts.items()}
     wanted: dict[Key, Wanted] = {}
     with here.pinned():
@@ -138,21 +130,21 @@ def _rendered(taken: Mapping[type[Model], Mapping[Any, str]]) -> dict[Key, str]:
         for model, texts in taken.items():
             if not texts or not _is_prepared(model):
                 continue
-            # What is looked up once a process does not count.
+            # Preparation, once a process, does not count.
             end = end or time.monotonic() + TIME + TIME_EACH * len(rendered)
             tree = expansion.tree_of(Subscription.objects.expanded_of_deletions(snapshots.object_type_id(model)))
             for pk, one in _show_in_time(model, texts, end):
                 rendered[model, pk] = _with_shown(texts[pk], one)
                 if tree:
                     wanted[model, pk] = one, tree
-        # Last: what takes long or fails is no matter of webhooks that did not ask for it.
+        # Last, as it may be slow or fail, which must not harm other webhooks.
         for (model, pk), objects in _expanded(wanted, end or 0.0).items():
             rendered[model, pk] = _with_shown(taken[model][pk], wanted[model, pk][0], objects)
     return rendered
 
 
 def _expanded(wanted: Mapping[Key, Wanted], end: float) -> dict[Key, dict[str, expansion.Data]]:
-    """Return what webhooks want expanded, by URL, while it is there: it may go along."""
+    """Return the objects to expand, by URL, as the deletion may take them along."""
 
     def look_up(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
         if not may_be_expanded(model) or not _is_prepared(model):
@@ -186,13 +178,12 @@ def _is_prepared(model: type[Model]) -> bool:
 
 
 def _show_in_time(model: type[Model], texts: Mapping[Any, str], end: float) -> Iterator[tuple[Any, rendering.Rendered]]:
-    """Yield each pk with what is shown, without those that cannot be shown or for which there is no time."""
     for part in _slices(model, list(texts), end):
         yield from _show(model, {pk: texts[pk] for pk in part}).items()
 
 
 def _slices(model: type[Model], pks: Sequence[Any], end: float) -> Iterator[Sequence[Any]]:
-    """Yield the pks in slices, as long as there is time. Of a model whose speed is unknown, a small one first."""
+    """Yield slices while there is time. The first is small, as the model's speed is unknown."""
     start = 0
     while start < len(pks) and time.monotonic() < end and _resting.get(model, 0.0) < time.monotonic():
         size = max(int(SLICE_TIME / _seconds_each[model]), 1) if model in _seconds_each else FIRST_SLICE
@@ -214,7 +205,7 @@ def _note(model: type[Model], count: int, took: float) -> None:
 
 
 def _show(model: type[Model], texts: Mapping[Any, str]) -> dict[Any, rendering.Rendered]:
-    """Return {pk: what is shown}, without those that cannot be shown."""
+    """Return {pk: data}, without objects that fail."""
     try:
         shown = _render(model, list(texts.values()))
     except BaseTimeoutException:
@@ -235,7 +226,7 @@ def _render(model: type[Model], texts: Sequence[str]) -> list[rendering.Rendered
 
 @contextmanager
 def _without_trace() -> Iterator[None]:
-    """A savepoint that is rolled back: nothing is changed, and an error or the limit leaves no trace."""
+    """Roll back to a savepoint, so errors and the time limit leave no trace."""
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(f'SET LOCAL statement_timeout = {LONGEST_QUERY:d}')
@@ -244,7 +235,7 @@ def _without_trace() -> Iterator[None]:
 
 
 def _with_shown(text: str, shown: rendering.Rendered, expanded: Mapping[str, expansion.Data] | None = None) -> str:
-    """Return the snapshot, a JSON object, with one more key: PostgreSQL's numbers would not survive being parsed."""
+    """Append to the JSON text, as parsing would change PostgreSQL's numbers."""
     kept = {'data': ENCODER.encode(shown.data), 'display': shown.display}
     if expanded:
         kept['expanded'] = ENCODER.encode(expanded)

@@ -1,7 +1,6 @@
-"""The receiver that comes before NetBox's own: it is connected before any model is loaded, and so before theirs.
+"""Connects our deletion receiver before NetBox's own, which empties related rows.
 
-Receivers are called in the order in which they were connected. NetBox's handler of a deletion empties and saves what
-points to the object, which has to be seen before.
+Django calls receivers in the order of connection, so this is done before any model is loaded.
 """
 
 from typing import Any

@@ -1,7 +1,6 @@
-"""For a while, whatever is asked is asked of the default database, whoever asks: no router decides where it goes.
+"""Sends all queries to the default database while a deletion is rendered.
 
-What is rendered while somebody deletes something is rendered by NetBox's serializers, which name no database. A router
-may send them to a replica, which does not know what this transaction did; or to the schema of a branch.
+NetBox's serializers name no database, so a router could choose a replica or a branch.
 """
 
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ _is_pinned: ContextVar[bool] = ContextVar('webhooks_is_pinned', default=False)
 
 
 class Here:
-    """A database router that is asked first, and says nothing but inside `pinned()`."""
+    """A router, asked first, that decides only inside `pinned()`."""
 
     def db_for_read(self, model: type[Model], **hints: Any) -> str | None:
         return DEFAULT_DB_ALIAS if _is_pinned.get() else None
@@ -29,7 +28,7 @@ HERE = Here()
 
 @contextmanager
 def pinned() -> Iterator[None]:
-    """Let every query in the block go to the default database, if it names none."""
+    """Send the block's queries to the default database unless they name another."""
     if HERE not in router.routers:
         router.routers.insert(0, HERE)
     token = _is_pinned.set(True)

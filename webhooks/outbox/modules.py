@@ -1,7 +1,6 @@
-"""What NetBox changes along with a module, by bulk_update(): it sends post_save for the changed rows, and no pre_save.
+"""Keeps earlier states of rows that NetBox changes along with a module.
 
-A module that moves takes along its components and the modules below it. One that is installed may adopt components of
-its device. So what these are is kept before the module is saved, where a webhook asks for it.
+NetBox uses bulk_update(), which sends no pre_save, for moved components and modules, and for adopted components.
 """
 
 from collections.abc import Collection
@@ -16,12 +15,12 @@ from django.db.models.signals import pre_save
 from . import before, scope, snapshots
 
 PLACE = frozenset({'device', 'device_id', 'module_bay', 'module_bay_id'})
-# What NetBox's forms and serializers set on a module that is to adopt components.
+# NetBox sets it on a module that is to adopt components.
 ADOPTS = '_adopt_components'
 
 
 def connect(targets: Collection[type[Model]]) -> None:
-    """Connect the handler for what follows a module into or out of the `targets`."""
+    """Connect the handler for these models."""
     group = [model for model in targets if model is Module or _is_component(model)]
     if group:
         pre_save.connect(partial(keep, group), Module, weak=False, dispatch_uid='webhooks.modules')
@@ -35,7 +34,7 @@ def keep(
     update_fields: Collection[str] | None = None,
     **kwargs: Any,
 ) -> None:
-    """Keep what is about to change along with the module, as it is. The user waits meanwhile."""
+    """Keep the states of all rows that this save may change. The user waits meanwhile."""
     if raw or (update_fields is not None and PLACE.isdisjoint(update_fields)):
         return
     asked = [model for model in group if scope.wants(model, using) and scope.needs_before(model)]

@@ -1,7 +1,7 @@
-"""What is held on an instance from the signal before a change to the one after it.
+"""Holds a value on an instance between the signals before and after a change.
 
-A receiver of another plugin may change the instance again in between: so it is a stack. A change that fails leaves what
-it held. That of an inner one is told by its depth in the transaction; that of an earlier one lies below, and stays.
+Receivers may change the instance in between, so it is a stack. Failed changes leave values: the transaction's depth
+tells them apart.
 """
 
 from typing import Any
@@ -11,12 +11,12 @@ from django.db.models import Model
 
 
 def push(instance: Model, slot: str, value: Any) -> None:
-    """Hold a value until the change is done. A tuple, which a copy of the instance does not share."""
+    """Hold a value, in a tuple, as copies of the instance must not share it."""
     instance.__dict__[slot] = _depth(), value, instance.__dict__.get(slot)
 
 
 def pop(instance: Model, slot: str, default: Any = None) -> Any:
-    """Return what was held for the change that is done, the default where there is nothing."""
+    """Return this change's value, or the default."""
     entry, depth = instance.__dict__.pop(slot, None), _depth()
     while entry is not None:
         held_at, value, outer = entry

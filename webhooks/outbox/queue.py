@@ -1,7 +1,4 @@
-"""Our queue in Redis: how it is reached, how long a job may take, who serves it.
-
-What is put into it and when is in wakeup.py and in services/failed_jobs.py.
-"""
+"""Our queue in Redis: connections, timeouts and workers."""
 
 from functools import cache
 
@@ -19,21 +16,20 @@ from rq.job import Job
 from .. import conf
 from ..constants import JOB_TIME, MAX_TIMEOUT
 
-# Of those who must not wait, in seconds.
+# Seconds, for callers that must not wait.
 CONNECT_TIMEOUT = 0.5
 ANSWER_TIMEOUT = 1.0
 
 
 def get(connection: Redis | None = None) -> Queue:
-    """Return the queue on a connection, by default on one with the patience that workers have."""
+    """Return the queue, by default on a patient connection."""
     return django_rq.get_queue(conf.get().queue, connection=connection or _patient_connection())
 
 
 def job_timeout(queue: Queue) -> int:
-    """Return the timeout of our jobs in the queue: its own, if that is long enough. A negative one is none.
+    """Return our jobs' timeout in seconds: the queue's own, if long enough. Negative means none.
 
-    A job records whatever it has begun (engine/job_time.py): a request that hangs may keep it beyond its own time, and
-    another may begin to hang at the end of that.
+    A request may hang beyond the job's own time, and another may begin to hang then (engine/job_time.py).
     """
     longest = parse_job_timeout(settings.RQ_DEFAULT_TIMEOUT) or MAX_TIMEOUT
     needed = int(JOB_TIME) + 2 * min(longest, MAX_TIMEOUT) + 60
@@ -41,7 +37,7 @@ def job_timeout(queue: Queue) -> int:
 
 
 def function(job: Job) -> str:
-    """Return the dotted name of what a job runs, '' where that cannot be read: such a job is not ours."""
+    """Return the dotted name of the job's function; '' if unreadable, so not ours."""
     try:
         return job.func_name
     except DeserializationError:
@@ -49,16 +45,16 @@ def function(job: Job) -> str:
 
 
 def count_workers() -> int | None:
-    """Return how many live workers serve our queue, None where Redis cannot be reached."""
+    """Return the number of live workers; None without Redis."""
     found = workers()
     return None if found is None else len(found)
 
 
 def workers() -> list[Worker] | None:
-    """Return the live workers that serve our queue, None where Redis cannot be reached."""
+    """Return our queue's live workers; None without Redis."""
     name = conf.get().queue
     try:
-        # A connection of its own, for RQ's Worker gives the one that it is given a worker's patience.
+        # RQ's Worker changes its connection's timeouts.
         return [worker for worker in Worker.all(connection=_connect()) if name in worker.queue_names()]
     except (RedisError, OSError):
         return None
@@ -66,18 +62,17 @@ def workers() -> list[Worker] | None:
 
 @cache
 def _patient_connection() -> Redis:
-    """The connection of this process for those who may wait."""
     return get_redis_connection(settings.RQ_QUEUES[conf.get().queue])
 
 
 @cache
 def impatient_connection() -> Redis:
-    """The connection of this process for those who must not wait."""
+    """The process's connection for callers that must not wait."""
     return _connect()
 
 
 def _connect() -> Redis:
-    """Return a connection that gives up soon: a stock one tries for seconds."""
+    """A stock connection retries for seconds."""
     limits = {
         'socket_connect_timeout': CONNECT_TIMEOUT,
         'socket_timeout': ANSWER_TIMEOUT,

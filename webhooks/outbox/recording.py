@@ -1,8 +1,7 @@
-"""The outbox: an event is a row written in the transaction that made the change, so both are committed or neither.
+"""The outbox: events are rows, written in the transaction of the change.
 
-One event per object and transaction: a later change replaces the snapshot and draws a new sequence, and MERGE says what
-becomes of the kind. Whoever draws a sequence holds the object's row lock until the commit; that is why the sequences of
-one object grow in the order of its commits.
+A transaction has one event an object, whose sequence is drawn under the object's row lock. So an object's sequences
+grow in commit order.
 """
 
 import json
@@ -25,19 +24,19 @@ from .snapshots import object_type_id
 CREATED, UPDATED, DELETED = KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED
 NOTHING = ''
 
-# (kind so far, next kind) -> kind of the transaction. Anything else keeps the kind so far.
+# (kind so far, next kind) → merged kind. Other pairs keep the kind so far.
 MERGE = {
     (CREATED, DELETED): NOTHING,
     (UPDATED, DELETED): DELETED,
     (DELETED, CREATED): UPDATED,
     (NOTHING, CREATED): CREATED,
-    # Something has changed it before it was announced.
+    # It was changed before its creation was announced.
     (UPDATED, CREATED): CREATED,
 }
 
 COLUMNS = """uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username, request_id, request,
     data, error, skipped, transaction_id, transaction_time, visible, prechange, snapshot"""
-# Of everything but the snapshot, which is the last column.
+# All but the snapshot, the last column.
 VALUES = f"""gen_random_uuid(), nextval('{SEQUENCE}'), %s, %s, {{pk}}, '', %s, %s, %s, %s::jsonb,
     '', '', 0, pg_current_xact_id()::text::bigint, now(), pg_current_snapshot()::text, {{before}}"""
 ON_CONFLICT = f"""
@@ -65,7 +64,7 @@ INSERT = f'INSERT INTO webhooks_event AS e ({COLUMNS})'
 
 
 def with_before(model: type[models.Model], pks: Sequence[Any]) -> dict[Any, str | None]:
-    """Return {pk: what it is before the change, where a webhook asks for it}."""
+    """Return {pk: snapshot before the change}; None where no webhook asks for it."""
     if not pks or not scope.needs_before(model):
         return dict.fromkeys(pks)
     states = {pk: before.find(model, pk) for pk in pks}
@@ -74,13 +73,12 @@ def with_before(model: type[models.Model], pks: Sequence[Any]) -> dict[Any, str 
 
 
 def record(model: type[models.Model], kind: str, rows: Mapping[Any, str | None]) -> None:
-    """Record what became of rows, given as {pk: snapshot of what it was before, if asked for}.
+    """Record changes, given as {pk: earlier snapshot, if asked for}.
 
-    The caller holds the rows' locks, as whoever has written them in this transaction does. A deletion is recorded while
-    the rows are still there. Raises DatabaseError where the event cannot be written, which fails the save.
+    The caller holds the rows' locks. Raises DatabaseError, which fails the save.
     """
     if len(rows) == 1:
-        # As nearly always: PostgreSQL takes a sixth less time for it.
+        # The usual case, which takes PostgreSQL a sixth less time.
         ((pk, state),) = rows.items()
         before, source, parameters = '%s::jsonb', snapshots.row(model), [state, pk]
     else:
@@ -91,7 +89,7 @@ def record(model: type[models.Model], kind: str, rows: Mapping[Any, str | None])
 
 
 def record_touched(model: type[models.Model], kind: str, rows: Mapping[Any, str | None]) -> None:
-    """Record changes of rows that this transaction may not have written. No row, no event."""
+    """Record rows that this transaction may not have written. Missing rows get no event."""
     if not rows:
         return
     with transaction.atomic():
@@ -100,7 +98,7 @@ def record_touched(model: type[models.Model], kind: str, rows: Mapping[Any, str 
 
 
 def record_deleted(model: type[models.Model], snapshots: Mapping[Any, str]) -> None:
-    """Record deletions by the snapshots taken before them, given by primary key."""
+    """Record deletions, given as {pk: earlier snapshot}."""
     before = f"b.snapshot - '{rendering.SHOWN}'"
     statement = f"""{INSERT} SELECT {VALUES.format(pk='b.pk', before=before)}, b.snapshot
         FROM unnest(%s::bigint[], %s::jsonb[]) AS b(pk, snapshot) {ON_CONFLICT}"""
@@ -115,7 +113,6 @@ def _execute(statement: str, parameters: list[Any]) -> None:
 
 
 def _circumstances() -> tuple[datetime, str | None, Any, str | None]:
-    """Return the time, and who did it in which request, where there is one."""
     now = datetime.fromtimestamp(time.time(), UTC)
     request = current_request.get()
     if request is None:
@@ -126,13 +123,13 @@ def _circumstances() -> tuple[datetime, str | None, Any, str | None]:
 
 
 def shown(request: Any) -> dict[str, Any] | None:
-    """Return what NetBox lets webhooks see of a request, None where it is one of a job that has no path.
+    """Return the request as NetBox shows it to webhooks; None for a job's request without a path.
 
-    Whatever somebody has put into the URL, the save goes on.
+    Unstorable text is replaced, as the save must not fail.
     """
     try:
         context = get_safe_request_context(request)
     except AttributeError:
         return None
-    # NetBox answers None to no request only.
+    # NetBox returns None only without a request.
     return storable_json({**context, 'GET': dict(context['GET'].items())})  # pyright: ignore[reportGeneralTypeIssues]

@@ -1,11 +1,7 @@
-"""Restating: objects are recorded as they are now, for one webhook, without any change.
+"""Records objects as they are now, for a webhook's backfill.
 
-What is sent to PostgreSQL is one text of several statements, and so one transaction of its own, which PostgreSQL
-commits by itself: whoever is killed or frozen meanwhile holds no object's row for a moment longer. It waits for no row.
-What is locked, it leaves out; so neither does anybody become the victim of a deadlock.
-
-As whoever changes an object, it holds the row's lock when it draws a sequence, and looks at the row in a statement
-after the one that locks. So of two events of an object, the one with the higher sequence shows what was committed last.
+All statements are one text and so one transaction: a killed worker holds no lock. Locked rows are skipped, not waited
+for. Sequences are drawn under the row's lock, so the higher one has the newer state.
 """
 
 from collections.abc import Collection
@@ -15,10 +11,10 @@ from django.db import connection, models
 from ..choices import KindChoices
 from . import recording, snapshots
 
-# What a statement of the text leaves for those after it, until the transaction ends.
+# They pass values between the statements.
 HELD, LOCKED = 'webhooks.held', 'webhooks.locked'
 
-# The row that says what is to be recorded, so that nobody else does it too.
+# With the backfill's row locked, only one worker records.
 HOLD = f"""
     SELECT set_config('lock_timeout', '1s', true), set_config('{HELD}', coalesce((
         SELECT h.webhook_id::text FROM (
@@ -42,7 +38,7 @@ RECORD = f"""
     SELECT {{webhook_id}}, {{values}}, s.snapshot
     FROM (SELECT t.{{pk}} AS pk, {{snapshot}} AS snapshot FROM {{table}} t WHERE t.{{pk}} = ANY({LOCKED_IDS})) s"""
 
-# What was locked is there; what is neither locked nor there any more was deleted.
+# A row neither locked nor present was deleted.
 ADVANCE = f"""
     UPDATE webhooks_backfill
     SET last_id = {{last_id}}, recorded = recorded + coalesce(cardinality({LOCKED_IDS}), 0),
@@ -64,11 +60,10 @@ def restate(
     *,
     with_before: bool,
 ) -> int:
-    """Record those of the objects that nobody has locked, and move the cursor of the webhook's backfill.
+    """Record unlocked objects, and move the cursor of the webhook's backfill to `last_id`.
 
-    Its row has to meet the `condition`, in SQL. `last_id` is the new end of what was looked at, and `skipped`, in SQL,
-    what was skipped before and is not among the objects. `with_before`: the events say, too, what the objects were
-    before: the same. Returns how many were recorded.
+    `condition` and `skipped` are SQL: a condition for the backfill, and objects skipped before. `with_before` records
+    the state as the earlier one too. Returns the number recorded.
     """
     quote = connection.ops.quote_name
     names = {
@@ -85,16 +80,15 @@ def restate(
     }
     text = '; '.join(statement.format(**names) for statement in (HOLD, LOCK, RECORD, ADVANCE))
     with connection.cursor() as cursor:
-        # Without parameters: PostgreSQL takes several statements only where it prepares none.
+        # PostgreSQL takes several statements only without parameters.
         cursor.execute(text)
         for _ in range(3):
-            cursor.nextset()  # those before the last
+            cursor.nextset()  # HOLD, LOCK and RECORD
         found = cursor.fetchall()
     return found[0][0] if found else 0
 
 
 def _values(model: type[models.Model], with_before: bool) -> str:
-    """Return what an event is made of but for its snapshot; by nobody, in no request."""
     values = recording.VALUES.format(pk='s.pk', before='s.snapshot' if with_before else 'NULL::jsonb')
     kind, object_type = f"'{KindChoices.UPDATED}'", str(snapshots.object_type_id(model))
     return values % (kind, object_type, 'clock_timestamp()', 'NULL', 'NULL', 'NULL')

@@ -1,8 +1,6 @@
-"""What NetBox changes without a signal, because something else was changed: it gets an event all the same.
+"""Records changes that NetBox makes without a signal.
 
-There are two kinds. What pointed to a deleted object loses the pointer (SET_NULL and many-to-many links): inside a
-request NetBox saves it first, elsewhere nobody does. And update() takes along what is in a place that moves: locations,
-racks, power panels and devices with their location, devices with their rack, virtual machines with their cluster.
+Objects lose pointers to a deleted one (SET_NULL, many-to-many). Objects also follow a moving leader, by update().
 """
 
 import json
@@ -30,34 +28,31 @@ Pointer = ForeignKey | ManyToManyField
 
 @dataclass(frozen=True, eq=False)
 class Followers:
-    """Objects of `model` whose `columns` NetBox may change when one of `leader` is saved or deleted."""
+    """Objects whose `columns` NetBox may change along with a `leader`."""
 
     leader: type[Model]
     model: type[Model]
-    # From the column of the followers to the attribute of the leader.
+    # (followers' column, leader's attribute)
     key: tuple[str, str]
-    # From the columns to the attributes of the leader that NetBox copies into them; to '' where it reckons the value.
+    # Column → leader's attribute that NetBox copies; '' if computed.
     columns: Mapping[str, str]
 
     def of(self, leader: Model) -> dict[Any, list[Any]]:
-        """Return {pk: values of the columns} of those that are about to change, or may be.
-
-        A leader that does not move has none, however many follow it.
-        """
+        """Return {pk: column values} of objects that may change; none if the leader stays."""
         column, attribute = self.key
         if column.endswith('__in'):
             wanted = leader.get_descendants(include_self=self.model is not self.leader)
         else:
             wanted = getattr(leader, attribute)
         copied = {name: getattr(leader, source) for name, source in self.columns.items() if source}
-        # A cluster without a site leaves its machines where they are.
+        # A cluster without a site does not move its machines.
         if wanted is None or ('site_id' in copied and copied['site_id'] is None):
             return {}
         rows = _rows(self.model).filter(**{column: wanted})
         return self._values(rows.exclude(**copied) if copied else rows)
 
     def now(self, pks: Collection[Any]) -> dict[Any, list[Any]]:
-        """Return {pk: values of the columns} of those with these pks that are there."""
+        """Return {pk: current column values}."""
         return self._values(_rows(self.model).filter(pk__in=pks)) if pks else {}
 
     def _values(self, rows: QuerySet) -> dict[Any, list[Any]]:
@@ -81,7 +76,7 @@ TAKEN_ALONG = (
 
 
 def connect(targets: Collection[type[Model]]) -> None:
-    """Connect the handlers for what follows into or out of the `targets`. After core's own, which do the changes."""
+    """Connect the handlers after NetBox's own, which make the changes."""
     _connect_left_behind(targets)
     by_leader = defaultdict(list)
     for followers in TAKEN_ALONG:
@@ -108,7 +103,7 @@ def _connect_left(pointers: Mapping[type[Model], list[tuple[type[Model], Pointer
 
 
 def _pointers(model: type[Model]) -> Iterator[Pointer]:
-    """Yield the model's fields that NetBox empties silently. Those that begin with _ are not shown."""
+    """Fields with _ are not shown."""
     yield from model._meta.many_to_many
     yield from _silent_keys(model)
 
@@ -128,28 +123,26 @@ def _silent_keys(model: type[Model]) -> Iterator[ForeignKey]:
 def hold_left(
     pointers: list[tuple[type[Model], Pointer]], instance: Model, using: str, origin: Any = None, **kwargs: Any
 ) -> None:
-    """Find what points to the object while it does."""
+    """Find objects that point to the instance, while they do."""
     _going(origin).add((instance._meta.concrete_model, instance.pk))
     held = defaultdict(set)
     for model, field in pointers:
         if scope.wants(model, using):
             held[model].update(_pointing(model, field, instance))
     left = {model: recording.with_before(model, sorted(pks)) for model, pks in held.items() if pks}
-    # NetBox saves some of it meanwhile: the ends of a cable, when they have lost it.
+    # NetBox itself saves some of them, such as a cable's ends.
     for model, rows in left.items():
         before.keep(model, rows)
     instance.__dict__[LEFT] = left
 
 
 def _pointing(model: type[Model], field: Pointer, instance: Model) -> QuerySet:
-    """Return the pks of the model's objects that point to the instance."""
     if isinstance(field, ForeignKey):
         return _rows(model).filter(**{field.attname: instance.pk}).values_list('pk', flat=True)
     return _links(model, field, instance).values_list(field.m2m_column_name(), flat=True)
 
 
 def _links(model: type[Model], field: ManyToManyField, instance: Model) -> QuerySet:
-    """Return the rows that link the model's objects to the instance."""
     rows = _rows(field.remote_field.through).filter(**{field.m2m_reverse_name(): instance.pk})
     if any(column.name == 'content_type' for column in rows.model._meta.concrete_fields):
         rows = rows.filter(content_type=snapshots.object_type_id(model))
@@ -157,7 +150,7 @@ def _links(model: type[Model], field: ManyToManyField, instance: Model) -> Query
 
 
 def record_left(instance: Model, **kwargs: Any) -> None:
-    """Record what is still there. What was deleted as well has said so, or does."""
+    """Record the remaining objects; deleted ones have their own events."""
     for model, rows in instance.__dict__.pop(LEFT, {}).items():
         _cut_links(model, instance)
         recording.record_touched(model, KindChoices.UPDATED, rows)
@@ -165,7 +158,7 @@ def record_left(instance: Model, **kwargs: Any) -> None:
 
 
 def _cut_links(model: type[Model], instance: Model) -> None:
-    """Delete the links to what was deleted. Where models that go point to each other, Django does so only later."""
+    """Django cuts them later if the deleted models point to each other."""
     for field in model._meta.many_to_many:
         if field.related_model._meta.concrete_model is instance._meta.concrete_model:
             links = _links(model, field, instance)
@@ -174,15 +167,14 @@ def _cut_links(model: type[Model], instance: Model) -> None:
 
 
 def _going(origin: Any) -> set[tuple[type[Model], Any]]:
-    """Return what goes in one deletion as far as it has been announced. `origin` is whose deletion it is."""
+    """Return the objects announced so far in this deletion."""
     return vars(origin).setdefault(GOING, set()) if origin is not None else set()
 
 
 def with_cleared(snapshot: str, instance: Model, origin: Any) -> str:
-    """Return the snapshot of what is being deleted with the pointers that this very deletion took from it.
+    """Return the snapshot with pointers that this deletion cleared.
 
-    Before a device goes its addresses do, and NetBox saves it without them. The instance was read before all
-    that. Where the row has lost a pointer to something that is deleted along with it, the instance's value is used.
+    NetBox deletes a device's addresses first, and saves the device without them. The instance still has them.
     """
     going = _going(origin)
     keys = {field.column: _target(instance, field) for field in _silent_keys(type(instance))}
@@ -196,12 +188,11 @@ def with_cleared(snapshot: str, instance: Model, origin: Any) -> str:
 
 
 def _target(instance: Model, field: ForeignKey) -> tuple[type[Model], Any]:
-    """Return what the instance, as it was read, points to."""
     return field.related_model._meta.concrete_model, instance.__dict__.get(field.attname)
 
 
 def _times_of_saving(instance: Model) -> dict[str, str]:
-    """Return the columns that are set by each save, as they were when the instance was read."""
+    """Return the times set by each save, as last read."""
     fields = [field for field in instance._meta.concrete_fields if getattr(field, 'auto_now', False)]
     values = {field.column: instance.__dict__.get(field.attname) for field in fields}
     return {column: value.isoformat() for column, value in values.items() if value is not None}
@@ -213,7 +204,7 @@ def _times_of_saving(instance: Model) -> dict[str, str]:
 
 
 def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: Any) -> None:
-    """Hold what is about to be taken along, as it is before the save or the deletion. The user waits meanwhile."""
+    """Hold the followers' state. The user waits meanwhile."""
     taken = {}
     for followers in group:
         if scope.wants(followers.model, using):
@@ -225,7 +216,6 @@ def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: An
 
 
 def record_taken(group: list[Followers], instance: Model, **kwargs: Any) -> None:
-    """Record those whose columns are not what they were."""
     for followers, (former, rows) in nesting.pop(instance, TAKEN, {}).items():
         changed = {pk: rows[pk] for pk, values in followers.now(former).items() if former[pk] != values}
         recording.record_touched(followers.model, KindChoices.UPDATED, changed)

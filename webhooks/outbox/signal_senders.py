@@ -1,4 +1,4 @@
-"""The classes that Django's signals name as senders: a model, and each proxy of it, whose rows are the model's."""
+"""Senders of Django's signals: models and their proxies."""
 
 from collections.abc import Callable, Collection
 from typing import Any
@@ -9,7 +9,7 @@ from django.db.models.signals import class_prepared
 
 
 def for_each(models: Collection[type[Model]], connect: Callable[[type[Model]], None]) -> None:
-    """Call `connect` with each of the models and of their proxies, those too that are defined later."""
+    """Call `connect` with the models and their proxies, present and future."""
 
     def look_at(sender: type[Model], **kwargs: Any) -> None:
         if sender._meta.concrete_model in models:

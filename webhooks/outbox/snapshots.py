@@ -1,8 +1,6 @@
-"""A snapshot is the row as saved, taken by PostgreSQL: `{"row": {column: value}, "m2m": {field: [pk, …]}}`.
+"""PostgreSQL's snapshots of rows: `{"row": {column: value}, "m2m": {field: [pk, …]}}`.
 
-to_jsonb() shows what is stored, whatever the instance in memory says: with `update_fields`, deferred fields, F()
-expressions, columns set by triggers, or values of another type than the column's. It also needs no round trip of its
-own, for it is part of the statement that writes the event.
+to_jsonb() has stored values, which instances may lack (`update_fields`, F(), triggers), and needs no extra round trip.
 """
 
 import functools
@@ -18,13 +16,13 @@ EMPTY = "'[]'::jsonb"
 
 @functools.cache
 def expression(model: type[models.Model]) -> str:
-    """Return the SQL expression of a snapshot of `t`, an alias of the model's table."""
+    """Return the SQL of a snapshot of table `t`."""
     links = [f"'{field.name}', {_link(model, field)}" for field in model._meta.many_to_many]
     return f"jsonb_build_object('row', to_jsonb(t), 'm2m', jsonb_build_object({', '.join(links)}))"
 
 
 def _link(model: type[models.Model], field: ManyToManyField) -> str:
-    """Return the SQL expression of the sorted pks that an m2m field of `t` points to."""
+    """Return the SQL of an m2m field's sorted pks."""
     quote = connection.ops.quote_name
     table, target = quote(field.m2m_db_table()), quote(field.m2m_reverse_name())
     source, pk = quote(field.m2m_column_name()), quote(model._meta.pk.column)
@@ -35,20 +33,19 @@ def _link(model: type[models.Model], field: ManyToManyField) -> str:
 
 
 def _is_generic(field: ManyToManyField) -> bool:
-    """Whether the through table serves all models, as that of tags does."""
     return any(f.name == 'content_type' for f in field.remote_field.through._meta.concrete_fields)
 
 
 @functools.cache
 def object_type_id(model: type[models.Model]) -> int:
-    """Return what events, and the rows of generic relations, know the model by."""
+    """Return the content type's id."""
     return ContentType.objects.db_manager(DEFAULT_DB_ALIAS).get_for_model(model).pk
 
 
 def lock(model: type[models.Model], pks: Collection[Any]) -> list[Any]:
-    """Lock rows until the transaction ends, in the order of their pks. Returns the pks of those that exist.
+    """Lock existing rows in pk order until the transaction ends, and return their pks.
 
-    A statement of its own: the next one then sees whatever the locks' previous holders committed.
+    Only the next statement sees the commits of earlier lock holders.
     """
     with connection.cursor() as cursor:
         cursor.execute(
@@ -60,7 +57,7 @@ def lock(model: type[models.Model], pks: Collection[Any]) -> list[Any]:
 
 
 def take(model: type[models.Model], pks: Collection[Any]) -> dict[Any, str]:
-    """Return {pk: snapshot as JSON text} of the rows that exist."""
+    """Return {pk: snapshot as JSON text} of existing rows."""
     with connection.cursor() as cursor:
         cursor.execute(
             f'SELECT t.{_pk(model)}, ({expression(model)})::text FROM {_table(model)} t WHERE t.{_pk(model)} = ANY(%s)',
@@ -70,15 +67,12 @@ def take(model: type[models.Model], pks: Collection[Any]) -> dict[Any, str]:
 
 
 def row(model: type[models.Model]) -> str:
-    """Return the FROM of a statement that reads the row `t` whose pk is its parameter."""
+    """Return the FROM for row `t`; the parameter is its pk."""
     return f'FROM {_table(model)} t WHERE t.{_pk(model)} = %s'
 
 
 def rows(model: type[models.Model]) -> str:
-    """Return the FROM of a statement that reads rows `t`, each with the snapshot `b.before` of what it was.
-
-    Its parameters are the pks and those snapshots, as arrays.
-    """
+    """Return the FROM for rows `t` with earlier snapshots `b.before`; parameters are arrays of pks and snapshots."""
     given = 'unnest(%s::bigint[], %s::jsonb[]) AS b(pk, before)'
     return f'FROM {given} JOIN {_table(model)} t ON t.{_pk(model)} = b.pk'
 

@@ -1,4 +1,4 @@
-"""The wake-up: an RQ job that carries no truth. It says only that there is something to do in PostgreSQL."""
+"""Wakes a worker by an RQ job without data: PostgreSQL has all of it."""
 
 import logging
 import time
@@ -11,25 +11,22 @@ from .queue import get, impatient_connection, job_timeout
 logger = logging.getLogger('webhooks.queue')
 
 JOB = 'webhooks.worker.drain'
-# Below RQ's prefix, as all keys of ours: a Redis user may have RQ's keys alone.
+# A Redis user may have access to RQ's prefix only.
 TOKEN = 'rq:webhooks:woken:{queue}'
-# A wake-up that was lost with its worker holds back the next one for this long, in seconds.
+# Seconds that a lost wake-up delays the next one.
 TOKEN_TTL = 30
-# A wake-up that takes longer, in seconds, counts as a failure for those who come after it. A Redis that is well takes a
-# few milliseconds, and one far away (three round trips of 50 ms) stays below it. Without a wake-up the worker's timer
-# finds a change after a second on average: nobody should wait longer than a fraction of that to save it.
+# Seconds; slower wake-ups count as failures. A distant Redis takes 0.15, and the worker's timer about one.
 SLOW = 0.25
-# After a failure nobody in this process waits for Redis again for this long, in seconds.
+# Seconds without wake-ups after a failure.
 PAUSE = 10
 
 _unreachable_until = 0.0
 
 
 def wake(*, patient: bool = False) -> bool:
-    """Let a worker look for work, unless one has been told already. Never raises and never waits long.
+    """Wake a worker, unless one is already told. Never raises, and waits briefly.
 
-    `patient`: nobody waits for the caller, so a Redis that is slow is asked again the next time.
-    Returns False where Redis cannot be reached or was slow just now: the worker's timer finds the work later.
+    `patient`: a slow Redis is no failure, as no user waits. Returns False if Redis failed: the worker's timer will do.
     """
     start = time.monotonic()
     if start < _unreachable_until:
@@ -45,7 +42,7 @@ def wake(*, patient: bool = False) -> bool:
 
 
 def _pause(result: str, reason: object) -> None:
-    """Open the circuit breaker of this process."""
+    """Open the process's circuit breaker."""
     global _unreachable_until  # noqa: PLW0603  (it belongs to the process)
     _unreachable_until = time.monotonic() + PAUSE
     logger.warning('wake_up=%s reason="%s" (events are safe in the database and go out later)', result, reason)
@@ -53,14 +50,14 @@ def _pause(result: str, reason: object) -> None:
 
 def _enqueue_once() -> None:
     connection = impatient_connection()
-    # The worker deletes the token before it looks for work, so whatever was committed before this SET is seen.
+    # The worker deletes the token before it looks for work, so it sees all earlier commits.
     if connection.set(_token(), 1, nx=True, ex=TOKEN_TTL):
         queue = get(connection)
         queue.enqueue_call(JOB, timeout=job_timeout(queue), description='Send webhooks', failure_ttl=3600)
 
 
 def accept() -> None:
-    """Called by a worker before it looks for work: from now on a wake-up makes a new job."""
+    """Let later wake-ups make a new job. Called before a worker looks for work."""
     get().connection.delete(_token())
 
 
