@@ -102,7 +102,6 @@ def _pks(source: Model | QuerySet) -> list[Any]:
 
 @cache
 def _possible(model: type[Model]) -> frozenset[type[Model]]:
-    """Return the allowed models that a deletion may reach."""
     return (cascade.reach(model) | {model}) & _sendable()
 
 
@@ -122,7 +121,6 @@ _seconds_each: dict[type[Model], float] = {}
 
 
 def _rendered(taken: Mapping[type[Model], Mapping[Any, str]]) -> dict[Key, str]:
-    """Return all snapshots, with data if rendered in time."""
     rendered = {(model, pk): text for model, texts in taken.items() for pk, text in texts.items()}
     wanted: dict[Key, Wanted] = {}
     with here.pinned():
@@ -183,7 +181,7 @@ def _show_in_time(model: type[Model], texts: Mapping[Any, str], end: float) -> I
 
 
 def _slices(model: type[Model], pks: Sequence[Any], end: float) -> Iterator[Sequence[Any]]:
-    """Yield slices while there is time. The first is small, as the model's speed is unknown."""
+    """Yield slices while there is time, a small one until the model's speed is known."""
     start = 0
     while start < len(pks) and time.monotonic() < end and _resting.get(model, 0.0) < time.monotonic():
         size = max(int(SLICE_TIME / _seconds_each[model]), 1) if model in _seconds_each else FIRST_SLICE
@@ -205,7 +203,6 @@ def _note(model: type[Model], count: int, took: float) -> None:
 
 
 def _show(model: type[Model], texts: Mapping[Any, str]) -> dict[Any, rendering.Rendered]:
-    """Return {pk: data}, without objects that fail."""
     try:
         shown = _render(model, list(texts.values()))
     except BaseTimeoutException:

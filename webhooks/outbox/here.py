@@ -28,7 +28,7 @@ HERE = Here()
 
 @contextmanager
 def pinned() -> Iterator[None]:
-    """Send the block's queries to the default database unless they name another."""
+    """Send queries that name no database to the default one."""
     if HERE not in router.routers:
         router.routers.insert(0, HERE)
     token = _is_pinned.set(True)

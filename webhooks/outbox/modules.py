@@ -20,7 +20,6 @@ ADOPTS = '_adopt_components'
 
 
 def connect(targets: Collection[type[Model]]) -> None:
-    """Connect the handler for these models."""
     group = [model for model in targets if model is Module or _is_component(model)]
     if group:
         pre_save.connect(partial(keep, group), Module, weak=False, dispatch_uid='webhooks.modules')

@@ -30,13 +30,13 @@ MERGE = {
     (UPDATED, DELETED): DELETED,
     (DELETED, CREATED): UPDATED,
     (NOTHING, CREATED): CREATED,
-    # It was changed before its creation was announced.
+    # Changed before its creation was announced.
     (UPDATED, CREATED): CREATED,
 }
 
 COLUMNS = """uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username, request_id, request,
     data, error, skipped, transaction_id, transaction_time, visible, prechange, snapshot"""
-# All but the snapshot, the last column.
+# All but the snapshot.
 VALUES = f"""gen_random_uuid(), nextval('{SEQUENCE}'), %s, %s, {{pk}}, '', %s, %s, %s, %s::jsonb,
     '', '', 0, pg_current_xact_id()::text::bigint, now(), pg_current_snapshot()::text, {{before}}"""
 ON_CONFLICT = f"""

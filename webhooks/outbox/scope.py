@@ -21,7 +21,7 @@ logger = logging.getLogger('webhooks.outbox')
 
 @dataclass
 class Scope:
-    """As its commit hook, it wakes a worker."""
+    """The open transaction's state. As its commit hook, it wakes a worker."""
 
     # {object type id: subscribers' wishes, None without any}
     known: dict[int, Asked | None] = field(default_factory=dict)

@@ -167,12 +167,11 @@ def _cut_links(model: type[Model], instance: Model) -> None:
 
 
 def _going(origin: Any) -> set[tuple[type[Model], Any]]:
-    """Return the objects announced so far in this deletion."""
     return vars(origin).setdefault(GOING, set()) if origin is not None else set()
 
 
 def with_cleared(snapshot: str, instance: Model, origin: Any) -> str:
-    """Return the snapshot with pointers that this deletion cleared.
+    """Restore pointers that this deletion cleared in the snapshot.
 
     NetBox deletes a device's addresses first, and saves the device without them. The instance still has them.
     """
@@ -192,7 +191,6 @@ def _target(instance: Model, field: ForeignKey) -> tuple[type[Model], Any]:
 
 
 def _times_of_saving(instance: Model) -> dict[str, str]:
-    """Return the times set by each save, as last read."""
     fields = [field for field in instance._meta.concrete_fields if getattr(field, 'auto_now', False)]
     values = {field.column: instance.__dict__.get(field.attname) for field in fields}
     return {column: value.isoformat() for column, value in values.items() if value is not None}

@@ -22,7 +22,6 @@ def expression(model: type[models.Model]) -> str:
 
 
 def _link(model: type[models.Model], field: ManyToManyField) -> str:
-    """Return the SQL of an m2m field's sorted pks."""
     quote = connection.ops.quote_name
     table, target = quote(field.m2m_db_table()), quote(field.m2m_reverse_name())
     source, pk = quote(field.m2m_column_name()), quote(model._meta.pk.column)
