@@ -16,7 +16,6 @@ class WebhooksConfig(PluginConfig):
     max_version = '4.7.99'
     default_auto_field = 'django.db.models.BigAutoField'
     graphql_schema = 'graphql.schema.schema'
-    # NetBox no longer installs Django's admin.
     django_apps = ['webhooks.django_admin.app.WebhooksAdminConfig']
 
     def __init__(self, *args):
@@ -29,7 +28,7 @@ class WebhooksConfig(PluginConfig):
 
     @classmethod
     def validate(cls, user_config, netbox_version):
-        """Check every setting while NetBox starts, so that a wrong one stops it by name."""
+        """A wrong setting stops NetBox's start and is named."""
         super().validate(user_config, netbox_version)
         from . import conf
 

@@ -1,7 +1,4 @@
-"""Registers our models with Django's admin, which looks for this module. Its pages are in django_admin/.
-
-The admin may be another plugin's: with our setting `admin` off, nothing is registered.
-"""
+"""Django's admin looks for this module. Without our setting `admin`, the admin may be another plugin's."""
 
 from django.contrib import admin
 

@@ -1,11 +1,9 @@
-"""System checks, with stable ids.
+"""System checks, run by `check`, `migrate` and `rqworker`.
 
-W001  Webhooks are enabled, and no worker serves their queue.
-W002  Webhooks are enabled, and their tables do not exist: migrations are missing.
-W003  Workers of another class than ours have no timer: retries wait for the next change.
-W004  NetBox is not as rendering expects it: payloads are right, and take longer.
-
-NetBox's command `check` shows them, and so does each command that runs checks, `migrate` and `rqworker` among them.
+W001  No worker serves the queue.
+W002  Our tables are missing.
+W003  The worker class has no timer.
+W004  Payloads are right but rendered slowly.
 """
 
 from typing import Any
@@ -39,7 +37,7 @@ def worker_listens(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
 
 @register(TAG, 'database')
 def tables_exist(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckWarning]:
-    """Run by `check --database default` and by `migrate`."""
+    """`check` needs `--database default` for it."""
     if not conf.get().enabled or not databases or _is_migrated():
         return []
     return [
@@ -55,7 +53,7 @@ def _is_migrated() -> bool:
     try:
         return scope.is_migrated()
     except DatabaseError:
-        return True  # there is no database to ask, which others report
+        return True  # others report a missing database
 
 
 @register(TAG)

@@ -1,11 +1,9 @@
-"""The values of the fields that have a fixed set of them."""
-
 from django.utils.translation import gettext_lazy as _
 from utilities.choices import ChoiceSet
 
 
 class KindChoices(ChoiceSet):
-    """What happened. The value is the payload's `event`. Those of jobs come from event rules only."""
+    """The payload's `event`. Event rules alone have job kinds."""
 
     CREATED = 'created'
     UPDATED = 'updated'
@@ -23,10 +21,7 @@ class KindChoices(ChoiceSet):
 
 
 class StatusChoices(ChoiceSet):
-    """Where a delivery is. `pending` and `sending` are open, the others are closed.
-
-    `superseded`: a later one tells of its object, so that nothing is missing at the receiver. It is no failure.
-    """
+    """`pending` and `sending` are open. `superseded` is no failure: a later delivery tells of the object."""
 
     PENDING = 'pending'
     SENDING = 'sending'
@@ -44,7 +39,7 @@ class StatusChoices(ChoiceSet):
 
 
 class BackfillStateChoices(ChoiceSet):
-    """How a backfill stands. `running` and `paused` are open."""
+    """`running` and `paused` are open."""
 
     RUNNING = 'running'
     PAUSED = 'paused'
@@ -65,12 +60,11 @@ class BackfillStateChoices(ChoiceSet):
 
 OBJECT_KINDS = (KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED)
 OPEN_STATUSES = (StatusChoices.PENDING, StatusChoices.SENDING)
-# What can be redelivered, with its label. NetBox does not say that a ChoiceSet is iterable.
 CLOSED_CHOICES = [(value, label) for value, label in StatusChoices if value not in OPEN_STATUSES]  # pyright: ignore[reportGeneralTypeIssues]
 
 
 class FormatChoices(ChoiceSet):
-    """The shape of the body, described in docs/payload.md."""
+    """See docs/payload.md."""
 
     DEFAULT = 'default'
     NETBOX = 'netbox'

@@ -1,4 +1,4 @@
-"""What belongs to a device, a module or a virtual machine: for `include_components` its changes are theirs as well."""
+"""Components of devices, modules and virtual machines, for `include_components`."""
 
 from collections.abc import Collection
 
@@ -21,7 +21,7 @@ COMPONENTS = {
     ),
 }  # fmt: skip
 EVERY_COMPONENT = frozenset(label for labels in COMPONENTS.values() for label in labels)
-# Columns by which a component points to what it belongs to.
+# Columns that point to the owner.
 COLUMNS = {
     'device_id': 'dcim.device',
     'module_id': 'dcim.module',
@@ -30,7 +30,6 @@ COLUMNS = {
 
 
 def models_of(owners: Collection[type[Model]]) -> set[type[Model]]:
-    """Return the models of what belongs to objects of these models."""
     labels = {label for owner in owners for label in COMPONENTS.get(owner._meta.label_lower, ())}
     return {apps.get_model(label) for label in labels}
 

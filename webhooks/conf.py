@@ -1,9 +1,6 @@
-"""Settings: the one place that reads them.
+"""Reads all settings: PLUGINS_CONFIG['webhooks'], else WEBHOOKS_… and REDIS_… at configuration.py's top level.
 
-They come from PLUGINS_CONFIG['webhooks'], in lower case, and where it is silent from the top level of
-configuration.py, where the same names are in upper case: WEBHOOKS_ENABLED, WEBHOOKS_QUEUE, …, REDIS_HOST, REDIS_PORT,
-REDIS_DB, REDIS_PASSWORD and REDIS_DEFAULT_TIMEOUT. A wrong value raises ImproperlyConfigured with a line that names
-it, while NetBox starts.
+Wrong values raise ImproperlyConfigured.
 """
 
 import ipaddress
@@ -23,7 +20,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MODEL_LABEL = re.compile(r'^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$')
 ALL_MODELS = '*'
 REDIS_ADDRESS = ('redis_host', 'redis_port', 'redis_db')
-# A hundred years: times that are so far away are still times to PostgreSQL and to Python.
+# A hundred years: PostgreSQL and Python take times so far away.
 MAX_DAYS = 36_500
 MAX_SECONDS = MAX_DAYS * 24 * 3600
 OWN_QUEUE = 'webhooks'
@@ -58,12 +55,12 @@ class Settings:
 
     @property
     def has_own_redis(self) -> bool:
-        """Whether the queue is in another Redis than NetBox's. An empty password alone names none."""
+        """Whether the queue is in another Redis than NetBox's. An empty password alone does not count."""
         return bool(self.redis_password) or any(getattr(self, name) is not None for name in REDIS_ADDRESS)
 
     @property
     def worker(self) -> str:
-        """The name that README and docs give the program whose workers serve the queue."""
+        """The worker program's name in README and docs."""
         return 'netbox-webhooks-rq' if self.has_own_redis else 'netbox-rq'
 
     @property
@@ -80,9 +77,9 @@ def get() -> Settings:
 
 
 def install(user_config: Mapping[str, Any]) -> None:
-    """Read and check all settings, and give RQ what it needs of them: called while NetBox's own settings load."""
-    global _settings  # noqa: PLW0603  (settings are process-wide and read once, as Django's own)
-    # NetBox's settings module is still being executed, so `django.conf.settings` cannot be asked yet.
+    """Read and check all settings, and configure RQ, while NetBox's own settings load."""
+    global _settings  # noqa: PLW0603  (read once a process)
+    # `django.conf.settings` is not ready yet.
     from netbox import settings as netbox_settings
 
     _settings = resolve(user_config, netbox_settings.configuration)
@@ -100,10 +97,7 @@ def install(user_config: Mapping[str, Any]) -> None:
 
 
 def resolve(user_config: Mapping[str, Any], configuration: Any) -> Settings:
-    """Return the settings that PLUGINS_CONFIG['webhooks'] and configuration.py's top level ask for.
-
-    Raises ImproperlyConfigured, with one line that names the setting, for an unknown name or a wrong value.
-    """
+    """Return the settings. Raises ImproperlyConfigured for unknown names and wrong values."""
     known = {field.name for field in fields(Settings)}
     if unknown := sorted(set(user_config) - known):
         raise ImproperlyConfigured(f'{_name(unknown[0])}: there is no such setting')
@@ -140,10 +134,10 @@ def _parse(where: str, parser: Callable[[Any], Any], value: Any) -> Any:
 
 
 def _own_redis(settings: Settings, netbox_settings: Any) -> dict[str, Any]:
-    """Return the RQ queue configuration for a Redis of our own: what is not set is as in NetBox's REDIS['tasks']."""
+    """NetBox's REDIS['tasks'] is the default."""
     config = dict(netbox_settings.RQ_PARAMS)
     if settings.redis_host or settings.redis_port:
-        # Another server: neither NetBox's Sentinels and URL nor its user apply to it.
+        # These belong to NetBox's server.
         for key in ('SENTINELS', 'MASTER_NAME', 'SOCKET_TIMEOUT', 'CONNECTION_KWARGS', 'URL', 'USERNAME'):
             config.pop(key, None)
         config['HOST'] = settings.redis_host or netbox_settings.TASKS_REDIS_HOST
@@ -151,7 +145,7 @@ def _own_redis(settings: Settings, netbox_settings: Any) -> dict[str, Any]:
     if settings.redis_db is not None:
         config['DB'] = settings.redis_db
         if 'URL' in config:
-            # A database in the URL's path would win.
+            # RQ prefers the URL's database.
             config['URL'] = urlunsplit(urlsplit(config['URL'])._replace(path=f'/{settings.redis_db}'))
     if settings.redis_password is not None:
         config['PASSWORD'] = settings.redis_password or None
@@ -161,7 +155,7 @@ def _own_redis(settings: Settings, netbox_settings: Any) -> dict[str, Any]:
 
 
 #
-# Parsers: value in, checked value out; ValueError says what is wrong.
+# Parsers raise ValueError with the reason.
 #
 
 
@@ -190,7 +184,7 @@ def _text(value: Any) -> str:
 
 
 def _password(value: Any) -> str:
-    """'' says that the Redis which other settings name has none, whatever NetBox's own has."""
+    """'' means no password, even if NetBox's Redis has one."""
     if not isinstance(value, str):
         raise ValueError('must be a string')
     return value
@@ -203,7 +197,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def _models(value: Any) -> tuple[str, ...]:
-    """The models named are added to those of the seed. Whether they exist is checked when all apps are loaded."""
+    """Models are checked once all apps are loaded."""
     labels = [_model_label(item) for item in _list(value)]
     return tuple(dict.fromkeys((*DEFAULT_MODELS, *labels)))
 
@@ -217,7 +211,7 @@ def _model_label(value: Any) -> str:
 
 def _networks(value: Any) -> tuple[Network, ...]:
     networks = _list(value)
-    # A number is one to Python, too: the address of that number. So are bytes.
+    # ip_network() takes numbers and bytes as addresses.
     if wrong := [item for item in networks if isinstance(item, int | bytes)]:
         raise ValueError(f'{wrong[0]!r} is no network')
     return tuple(map(ipaddress.ip_network, networks))

@@ -1,6 +1,5 @@
-"""Figures and names that are part of the contract. What an operator may change is in conf.py."""
+"""Fixed figures and names; operators' settings are in conf.py."""
 
-# The models of the seed, in the order in which NetBox's menu has their apps.
 DEFAULT_MODELS = (
     'dcim.site',
     'dcim.rack',
@@ -26,41 +25,41 @@ DEFAULT_MODELS = (
 # The first, and one after each wait of engine/backoff.py.
 DEFAULT_MAX_ATTEMPTS = 8
 
-# Seconds after which the queue's other jobs are to have their turn. A worker with --burst does NetBox's as well.
+# Seconds until a job lets other jobs run: --burst workers run NetBox's too.
 JOB_TIME = 30.0
 
-# Seconds that a webhook may ask for at most, for one request.
+# Seconds.
 MAX_TIMEOUT = 3600
 
-# Characters of a webhook's URL, templates and all.
+# Characters, with its templates.
 MAX_URL = 500
 
-# Keys of `expand`, and how far one leads: device.site.region.
+# Keys, and levels of each.
 MAX_EXPAND_KEYS, MAX_EXPAND_LEVELS = 20, 3
 
-# Of a secret. Each request is signed with it.
+# Characters; each request is signed with it.
 MAX_SECRET = 1000
 
-# Characters of any other template of a webhook, of its headers, and of its conditions as JSON.
+# Characters, also of all headers, and of conditions as JSON.
 MAX_TEMPLATE = 64 * 1024
 
-# Of a webhook. Over a trunk of 4,094 VLANs each takes half a millisecond, for every event.
+# On 4,094 VLANs, each takes half a millisecond an event.
 MAX_CONDITIONS = 100
 
-# Of the filter of a backfill.
+# Characters of a backfill's filter.
 MAX_QUERY = 2000
 
-# The answer of an endpoint that is not to be called again (RFC 9110, 15.5.11).
+# RFC 9110, 15.5.11: do not call again.
 GONE = 410
 
-# A claim outlives the request's own timeout by this much, in seconds.
+# Seconds beyond the request's timeout.
 LEASE_MARGIN = 30
 
-# Of a response, bytes read and characters kept.
+# Bytes read and characters kept.
 MAX_RESPONSE_READ = 64 * 1024
 MAX_RESPONSE_KEPT = 4 * 1024
 
-# Headers that additional_headers cannot set: they frame the request or carry its signature.
+# They frame the request or carry its signature.
 RESERVED_HEADERS = frozenset(
     {
         'host',
@@ -74,17 +73,16 @@ RESERVED_HEADERS = frozenset(
     }
 )
 
-# Nor what proxies tell of a client, and NetBox believes. To these come the headers that NetBox's own settings name.
+# Proxies set these and NetBox believes them; its settings may name more.
 FORWARDED_HEADERS = frozenset({'forwarded', 'x-real-ip'})
 FORWARDED_PREFIX = 'x-forwarded-'
 
-# Upper bounds of the latency histogram, in seconds.
+# Seconds.
 LATENCY_BUCKETS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
-# Newest failed deliveries that the status page lists.
 STATUS_PAGE_LIMIT = 1000
 
-# Where no receiver is. An address that stands alone is a metadata service; the page is its provider's.
+# No receiver is here. Single addresses are metadata services.
 DEFAULT_BLOCKED_NETWORKS = (
     '0.0.0.0/8',
     '169.254.0.0/16',
@@ -101,5 +99,5 @@ DEFAULT_BLOCKED_NETWORKS = (
     'fd20:ce::254/128',  # Google Cloud
     'fd00:42::42/128',  # Scaleway: Instance API, "User data"
     'fd00:a9fe:a9fe::1/128',  # Akamai (Linode): "Use the Metadata service API"
-    'fd00:c1::a9fe:a9fe/128',  # Oracle Cloud: known from scripts, on no page of the provider that was found
+    'fd00:c1::a9fe:a9fe/128',  # Oracle Cloud: known from scripts only
 )

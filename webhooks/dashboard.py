@@ -1,4 +1,4 @@
-"""A card for NetBox's dashboard: is everything sent, and if not, where to look."""
+"""A card for NetBox's dashboard."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -45,8 +45,6 @@ class WebhooksWidget(DashboardWidget):
 
 @dataclass(frozen=True)
 class LastDay:
-    """Of the deliveries that ended in the last hours."""
-
     delivered: int
     failed: int
     url: str
@@ -63,10 +61,7 @@ class LastDay:
 
 @dataclass(frozen=True)
 class Unsent:
-    """What waits. `unseen`: changes that no worker has looked at, None for those who may not view them.
-
-    `workers`: how many are running, None where Redis cannot be reached. `worker`: the program to start.
-    """
+    """None: `unseen` without permission, `workers` without Redis."""
 
     waiting: int
     url: str
@@ -77,7 +72,6 @@ class Unsent:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether something waits and no worker is there to send it."""
         return bool(self.waiting or self.unseen) and not self.workers
 
 

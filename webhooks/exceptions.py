@@ -1,12 +1,9 @@
-"""What can go wrong, by name."""
-
-
 class WebhooksError(Exception):
-    """Base class of the errors below."""
+    """Base class of all errors."""
 
 
 class DefinitionError(WebhooksError):
-    """A webhook's definition cannot be used: `field` names the field, str() says why."""
+    """`field` is the wrong field's name, str() the reason."""
 
     def __init__(self, field: str, reason: str):
         super().__init__(reason)
@@ -14,8 +11,8 @@ class DefinitionError(WebhooksError):
 
 
 class DecryptionError(WebhooksError):
-    """A stored secret was encrypted with a key that is no longer among `encryption_keys`."""
+    """The secret's key is no longer in `encryption_keys`."""
 
 
 class DeliveryFailed(WebhooksError):
-    """Raised by the job of a redelivery that failed, so that RQ lists it as failed again."""
+    """Raised by a failed redelivery's job, so RQ lists it as failed again."""

@@ -1,7 +1,6 @@
-"""Filters of the lists, in the API and on the pages.
+"""Filters of lists, in API and pages.
 
-None looks into what is stored encrypted or shown masked, for matches would tell what it is. Those of events and
-deliveries say `distinct=False`, as comparing whole rows is what makes a long log slow.
+Matches would reveal encrypted or masked values, so none searches them. `distinct=False` keeps long logs fast.
 """
 
 import uuid
@@ -42,7 +41,7 @@ TEXT_LOOKUPS = ('ic', 'nic', 'iew', 'niew', 'isw', 'nisw', *REGEX_LOOKUPS)
 
 
 class FilterForm(forms.Form):
-    """Refuses what a lookup of text cannot take, and what is no time to PostgreSQL, so that it is no error of it."""
+    """Refuses values that are errors to PostgreSQL."""
 
     def clean(self) -> dict[str, Any]:
         for name, value in list(self.cleaned_data.items()):
@@ -61,7 +60,7 @@ def _times(values: list[Any]) -> Iterator[datetime]:
 
 
 def _is_regex(pattern: str) -> bool:
-    """Ask PostgreSQL, whose regular expressions differ from Python's."""
+    """PostgreSQL's regular expressions differ from Python's."""
     try:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SELECT '' ~ %s", [pattern])
@@ -105,14 +104,12 @@ class WebhookFilterSet(NetBoxModelFilterSet):
         return queryset.filter(Q(name__icontains=value) | Q(description__icontains=value))
 
     def filter_suspended(self, queryset: QuerySet, name: str, value: bool) -> QuerySet:
-        """What is disabled is not called suspended: its endpoint is not probed."""
+        """Disabled webhooks are not probed, so they do not count."""
         suspended = Q(enabled=True, health__suspended_since__isnull=False)
         return queryset.filter(suspended) if value else queryset.exclude(suspended)
 
 
 class LogFilterSet(BaseFilterSet):
-    """Of what happened to an object."""
-
     q = django_filters.CharFilter(method='search', label=_('Search'))
     uuid = django_filters.UUIDFilter(label='UUID')
     object_type = MultiValueContentTypeFilter(distinct=False)
@@ -123,14 +120,14 @@ class LogFilterSet(BaseFilterSet):
     sequence = MultiValueBigNumberFilter(distinct=False)
 
     def filter_queryset(self, queryset: QuerySet) -> QuerySet:
-        """Leave out the rows in which the reader may not see what is asked for."""
+        """Hide rows from filters by values that the reader may not see."""
         asked = {name.partition('__')[0] for name, value in self.form.cleaned_data.items() if value not in EMPTY_VALUES}
         if asked & CONFIDENTIAL:
             queryset = queryset.filter(self.visible())
         return super().filter_queryset(queryset)
 
     def visible(self, prefix: str = '') -> Q:
-        """Return the query for rows of which the reader may see everything. Without a request it is all of them."""
+        """Return the query for visible rows; all without a request."""
         return visibility.query(self.request.user, prefix) if self.request else Q()
 
 
@@ -213,7 +210,7 @@ class DeliveryFilterSet(LogFilterSet):
 
 
 def _search(queryset: QuerySet, value: str, query: Q) -> QuerySet:
-    """Return what matches the query, or has the text as its UUID: that is what a receiver knows of it."""
+    """Receivers know a delivery by its UUID."""
     value = value.strip()
     if not value:
         return queryset

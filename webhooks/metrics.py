@@ -1,7 +1,6 @@
-"""Prometheus metrics, added to NetBox's own /metrics; where its URLs are left alone, at an address of their own.
+"""Prometheus metrics, in NetBox's /metrics or at our own address.
 
-They have a registry of their own: the one that NetBox shows holds no collectors of ours when it runs several processes
-(PROMETHEUS_MULTIPROC_DIR).
+NetBox's own registry drops collectors in several processes (PROMETHEUS_MULTIPROC_DIR).
 """
 
 import time
@@ -36,7 +35,7 @@ def export_ours(_request: HttpRequest) -> HttpResponse:
 
 
 def _ours() -> bytes:
-    # Anybody may ask, as for NetBox's own. The backlog is counted once for all of them.
+    # Anybody may ask, so count once for all.
     return cache.get_or_set(CACHE_KEY, lambda: generate_latest(_registry), KEPT)
 
 
@@ -75,7 +74,7 @@ def _by_webhook() -> Iterator[Metric]:
 
 
 def _cumulated(counts: list[int]) -> list[tuple[str, float]]:
-    """Return Prometheus's buckets: how many attempts took at most so long."""
+    """Return Prometheus's cumulative buckets."""
     total, buckets = 0, []
     for bound, count in zip((*map(str, LATENCY_BUCKETS), '+Inf'), counts, strict=True):
         total += count

@@ -4,7 +4,7 @@ from netbox.plugins import PluginMenu, PluginMenuButton, PluginMenuItem
 
 
 class ItemForAny(PluginMenuItem):
-    """An entry for whoever has one of its permissions: NetBox asks for all that an entry names."""
+    """NetBox wants all permissions of an entry; this needs one."""
 
     @property
     def permissions(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""The object types that a webhook may subscribe to: those of the setting `allowed_models`."""
+"""Object types of the setting `allowed_models`."""
 
 from collections.abc import Iterable
 
@@ -16,18 +16,18 @@ from .constants import DEFAULT_MODELS
 
 
 def allowed() -> QuerySet[ContentType]:
-    """Return the object types of the setting `allowed_models`, by app and model."""
+    """Return the allowed types, by app and model."""
     types = ContentType.objects.get_for_models(*allowed_models()).values()
     return ContentType.objects.filter(pk__in=[object_type.pk for object_type in types]).order_by('app_label', 'model')
 
 
 def by_label() -> dict[str, ContentType]:
-    """Return {'app.model': object type} of the allowed ones."""
+    """Return {'app.model': object type}."""
     return {f'{object_type.app_label}.{object_type.model}': object_type for object_type in allowed()}
 
 
 def by_app() -> list[tuple[str, list[tuple[int, str]]]]:
-    """Return the allowed ones as the grouped choices of a form: [(app, [(id, name)])], in the order of their names."""
+    """Return a form's grouped choices: [(app, [(id, name)])], by name."""
     groups: dict[str, list[tuple[int, str]]] = {}
     for object_type in allowed():
         app = str(apps.get_app_config(object_type.app_label).verbose_name)
@@ -36,28 +36,25 @@ def by_app() -> list[tuple[str, list[tuple[int, str]]]]:
 
 
 def name_of(object_type: ContentType) -> str:
-    """Return its name as NetBox shows it; that of the class where its plugin is no longer installed."""
+    """Return NetBox's name, or the class's without its plugin."""
     model = object_type.model_class()
     return title(model._meta.verbose_name) if model else object_type.model
 
 
 def models_of(types: Iterable[ContentType]) -> list[type[models.Model]]:
-    """Return their classes, without those of plugins that are no longer installed."""
+    """Return the classes, without removed plugins."""
     return [model for one in types if (model := one.model_class())]
 
 
 def allowed_models() -> list[type[models.Model]]:
-    """Return the model classes of the setting `allowed_models`.
-
-    Raises ImproperlyConfigured for one that does not exist or that the REST API does not show.
-    """
+    """Return the allowed classes. Raises ImproperlyConfigured for models that are missing or not in the REST API."""
     if conf.get().any_model:
         return every_model()
     return [_model(label) for label in conf.get().allowed_models]
 
 
 def every_model() -> list[type[models.Model]]:
-    """Return the models that `allowed_models: ['*']` stands for: all that can be sent."""
+    """Return all sendable models, for `allowed_models: ['*']`."""
     return [model for model in apps.get_models() if _is_ours_to_watch(model)]
 
 
@@ -85,17 +82,16 @@ def _model(label: str) -> type[models.Model]:
 
 
 def _inherits_columns(model: type[models.Model]) -> bool:
-    """Whether a row of the model is spread over several tables. A proxy's is not."""
     return any(link is not None for link in model._meta.parents.values())
 
 
 def _has_number(model: type[models.Model]) -> bool:
-    """Whether objects are identified by an integer, as an event's `object_id` is."""
+    """An event's `object_id` is an integer."""
     return isinstance(model._meta.pk, models.IntegerField | models.AutoField)
 
 
 def _is_serializable(model: type[models.Model]) -> bool:
-    """Whether the REST API has a serializer, of a proxy also one of the model as which its changes are recorded."""
+    """A proxy's changes are recorded as its model's, so both need a serializer."""
     try:
         get_serializer_for_model(model)
         get_serializer_for_model(model._meta.concrete_model)

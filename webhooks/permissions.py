@@ -1,8 +1,6 @@
-"""Who sees what: our models are never exempt, and a payload is shown to those who may view its object now.
+"""Payloads need the view permission of their objects; expanded objects need their model's, without constraint.
 
-A batch is shown to those who may view all of its objects. What a webhook has expanded is shown to those who may view
-all of its models without constraint. What is told of each object beside the payload is blanked by
-models/confidential.py.
+models/confidential.py blanks other details.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,12 +13,12 @@ from django.contrib.contenttypes.models import ContentType
 from .models import BatchItem, Delivery, Event
 from .visibility import Reader, Reference, may_view_all, sees_everything, visible_objects
 
-# What an attempt shows only of a visible delivery.
+# Shown with visible deliveries only.
 RESTRICTED_OF_ATTEMPT = ('url', 'request_headers', 'response_headers', 'response_body')
 
 
 def never_exempt() -> None:
-    """Take our models out of EXEMPT_VIEW_PERMISSIONS, whether it names them or says '*'. Called by ready()."""
+    """Undo EXEMPT_VIEW_PERMISSIONS for our models, even '*'. Called by ready()."""
     ours = [(model._meta.app_label, model._meta.model_name) for model in apps.get_app_config('webhooks').get_models()]
     named = {'.'.join(label) for label in ours}
     settings.EXEMPT_EXCLUDE_MODELS = (*settings.EXEMPT_EXCLUDE_MODELS, *ours)
@@ -28,13 +26,13 @@ def never_exempt() -> None:
 
 
 def visible_events(user: Reader, events: Iterable[Event]) -> set[int]:
-    """Return the ids of those of the events whose payload the user may see."""
+    """Return the ids of events with visible payloads."""
     references = {event.pk: {(event.object_type_id, event.object_id)} for event in events}
     return _all_visible(user, references)
 
 
 def visible_deliveries(user: Reader, deliveries: Iterable[Delivery]) -> set[int]:
-    """Return the ids of those of the deliveries whose requests and responses the user may see."""
+    """Return the ids of deliveries with visible requests and responses."""
     deliveries = list(deliveries)
     references = {delivery.pk: {(delivery.object_type_id, delivery.object_id)} for delivery in deliveries}
     items = BatchItem.objects.filter(delivery__in=references)
@@ -44,13 +42,12 @@ def visible_deliveries(user: Reader, deliveries: Iterable[Delivery]) -> set[int]
 
 
 def may_see_expanded(user: Reader, type_ids: Iterable[int]) -> bool:
-    """Whether the user may see whatever objects of these types show: it is not asked object by object."""
+    """Whether all objects of these types are visible."""
     models = [ContentType.objects.get_for_id(type_id).model_class() for type_id in type_ids]
     return all(user.is_superuser if model is None else may_view_all(user, model) for model in models)
 
 
 def _expanded_out_of_sight(user: Reader, deliveries: Iterable[Delivery]) -> set[int]:
-    """Return the ids of deliveries whose payloads have expanded what the user may not view without constraint."""
     expanded = [delivery.pk for delivery in deliveries if delivery.expanded]
     if not expanded or sees_everything(user):
         return set()

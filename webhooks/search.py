@@ -4,7 +4,7 @@ from .models import Webhook
 
 
 class WebhookIndex(SearchIndex):
-    """Neither URL nor headers: what they hold is masked, and search results show what they found."""
+    """No URL or headers: results show their matches, and those are masked."""
 
     model = Webhook
     fields = (

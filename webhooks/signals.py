@@ -1,8 +1,4 @@
-"""The door in: Django's signals of the allowed models and of what belongs to them, only when webhooks are enabled.
-
-Each handler decides which objects changed and hands them to the outbox. Handlers never catch: an event that cannot be
-written must fail the save.
-"""
+"""Hands changes to the outbox. Handlers never catch: without its event, a save must fail."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -17,8 +13,9 @@ from .choices import OBJECT_KINDS, KindChoices
 from .models import Webhook
 from .outbox import before, deletions, modules, nesting, recording, scope, side_effects, signal_senders, snapshots
 
-# For code that bypasses Django's signals, such as bulk_create() and update(): sent after the change, or before a
-# deletion, in the same transaction.  bulk_operation.send(sender=Site, instances=sites, event='created')
+# For code that bypasses Django's signals, such as bulk_create() and update().
+# Send it in the same transaction, after a change or before a deletion:
+# bulk_operation.send(sender=Site, instances=sites, event='created')
 bulk_operation = Signal()
 
 HELD = '_webhooks_snapshot'
@@ -27,7 +24,7 @@ LINKS = '_webhooks_links'
 
 
 def connect() -> None:
-    """Connect the handlers. Called once, when all apps are loaded."""
+    """Connect the handlers, once all apps are loaded."""
     allowed = {model._meta.concrete_model for model in object_types.allowed_models()}
     targets = frozenset(allowed | components.models_of(allowed))
     signal_senders.for_each(targets, _connect_changes)
@@ -56,17 +53,16 @@ def _connect_links(targets: frozenset[type[models.Model]]) -> None:
 
 
 #
-# Handlers: the sender may be a proxy, whose rows are those of its model
+# Handlers. A proxy's rows are its model's.
 #
 
 
 def hold_before(sender: type[models.Model], instance: models.Model, using: str, **kwargs: Any) -> None:
-    """Take the row as it is before the save, where a webhook asks for it. A row that is new has none."""
     model = sender._meta.concrete_model
     states: dict[Any, str | None] = {}
     if instance.pk is not None and scope.wants(model, using):
         states = recording.with_before(model, [instance.pk])
-        # A receiver may save the object again before we record this save: it was the same before that.
+        # A receiver may save the object again first.
         before.keep(model, states)
     nesting.push(instance, BEFORE, states.get(instance.pk))
 
@@ -78,11 +74,11 @@ def handle_saved(sender: type[models.Model], instance: models.Model, created: bo
         return
     kind = KindChoices.CREATED if created else KindChoices.UPDATED
     if state is None and not created:
-        state = before.find(model, instance.pk)  # of what NetBox changes along with a module there is no pre_save
+        state = before.find(model, instance.pk)  # bulk_update() sends no pre_save
     if _in_transaction():
         recording.record(model, kind, {instance.pk: state})
     else:
-        # Django has committed the row: lock it anew, so that the events of two savers keep the order of their rows.
+        # Django has committed. With a new lock, events keep the order of the rows.
         recording.record_touched(model, kind, {instance.pk: state})
     if state is not None:
         before.drop(model, [instance.pk])
@@ -91,8 +87,8 @@ def handle_saved(sender: type[models.Model], instance: models.Model, created: bo
 def hold_deleted(
     sender: type[models.Model], instance: models.Model, using: str, origin: Any = None, **kwargs: Any
 ) -> None:
-    """Take the snapshot while tags and other links are still there, if it was not taken when the deletion began."""
-    instance.__dict__.pop(HELD, None)  # of a deletion that failed
+    """Take the snapshot while tags and links exist, unless the deletion's begin did."""
+    instance.__dict__.pop(HELD, None)  # of a failed deletion
     model = sender._meta.concrete_model
     if not scope.wants(model, using):
         return
@@ -121,7 +117,7 @@ def handle_linked(
     targets: frozenset[type[models.Model]],
     **kwargs: Any,
 ) -> None:
-    """Record the objects whose links changed, whichever end of the relation was edited."""
+    """Record changed links from either end."""
     changed = (model if reverse else type(instance))._meta.concrete_model
     if changed not in targets or not scope.wants(changed, using):
         return
@@ -131,7 +127,7 @@ def handle_linked(
         recording.record_touched(changed, KindChoices.UPDATED, rows)
         before.drop(changed, rows)
         return
-    # Now, since clear() does not say what it removes, and afterwards nobody knows.
+    # clear() does not tell the removed keys.
     pks = _far_pks(sender, instance, changed, pk_set) if reverse else _near_pks(instance, action, pk_set)
     rows = recording.with_before(changed, pks)
     before.keep(changed, rows)
@@ -145,7 +141,7 @@ def handle_bulk(
     using: str = DEFAULT_DB_ALIAS,
     **kwargs: Any,
 ) -> None:
-    """Record what a bulk operation did. Raises ValueError for a kind of event that there is not."""
+    """Record a bulk operation. Raises ValueError for unknown events."""
     if event not in OBJECT_KINDS:
         raise ValueError(f'event: {event!r} is none of {", ".join(OBJECT_KINDS)}')
     model = sender._meta.concrete_model
@@ -153,7 +149,7 @@ def handle_bulk(
         return
     pks = [instance.pk for instance in instances]
     if event != KindChoices.DELETED:
-        # What was before an update is gone.
+        # The earlier state is lost.
         recording.record_touched(model, event, dict.fromkeys(pks))
         return
     with transaction.atomic():
@@ -168,7 +164,6 @@ def _near_pks(instance: models.Model, action: str, pk_set: set | None) -> list:
 def _far_pks(
     through: type[models.Model], instance: models.Model, changed: type[models.Model], pk_set: set | None
 ) -> list:
-    """Return the pks of the `changed` model that are linked to the instance, or are about to be."""
     if pk_set is not None:
         return sorted(pk_set)
     field = next(f for f in changed._meta.many_to_many if f.remote_field.through is through)
@@ -178,11 +173,6 @@ def _far_pks(
 
 def _forget(**kwargs: Any) -> None:
     scope.forget()
-
-
-#
-# Conditions
-#
 
 
 def _in_transaction() -> bool:

@@ -1,7 +1,4 @@
-"""What PostgreSQL can hold: text without NUL and without half of a surrogate pair, keys and times within its range.
-
-And what a line of a log can hold.
-"""
+"""Values that PostgreSQL or a log's line cannot hold."""
 
 import re
 from collections.abc import Iterator
@@ -11,35 +8,35 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 
 UNSTORABLE = re.compile(r'[\x00\ud800-\udfff]')
-# Control characters, ends of lines, and what changes the direction of the text around it.
+# Control characters, line ends and changes of text direction.
 UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
 DIGITS_OF_KEYS = 19
-# Of JSON. Python goes through some hundred, as far as the stack is free where it does.
+# Python recurses some hundred levels.
 MAX_LEVELS = 100
-# Of a time from UTC. Python takes offsets below 24 hours.
+# From UTC. Python takes offsets below 24 hours.
 END_OF_OFFSETS = timedelta(hours=16)
 NO_SUCH_OFFSET = _('Enter a time whose offset from UTC is less than 16 hours.')
 
 
 def storable(text: str) -> str:
-    """Return the text with a replacement character for each that PostgreSQL does not store."""
+    """Return the text with replacements for unstorable characters."""
     return UNSTORABLE.sub('\ufffd', text)
 
 
 def storable_json(value: Any) -> Any:
-    """Return JSON whose texts, keys too, are storable. It is as flat as what is known of a request."""
+    """Make flat JSON storable, with its keys."""
     if isinstance(value, dict):
         return {storable(key): storable_json(item) for key, item in value.items()}
     return storable(value) if isinstance(value, str) else value
 
 
 def printable(text: str) -> str:
-    """Return the text in one line, each character that would change how the line is read written as `\\x1b`."""
+    """Return the text in one line, with unsafe characters as `\\x1b`."""
     return UNPRINTABLE.sub(lambda found: found[0].encode('unicode_escape', 'surrogatepass').decode(), text)
 
 
 def is_key(text: str) -> bool:
-    """Whether the text is a number with as many digits as a bigint may have: int() refuses those with thousands."""
+    """Whether a bigint can hold it: int() refuses thousands of digits."""
     return text.isdecimal() and len(text) <= DIGITS_OF_KEYS
 
 
@@ -48,12 +45,12 @@ def is_storable_time(moment: datetime) -> bool:
 
 
 def is_storable(value: Any) -> bool:
-    """Whether no text in the value is one that PostgreSQL cannot hold, and the value is not nested too deeply."""
+    """Whether PostgreSQL can hold the value, and nesting is shallow."""
     return is_flat(value) and not any(isinstance(node, str) and UNSTORABLE.search(node) for node in nodes(value))
 
 
 def is_flat(value: Any, levels: int = MAX_LEVELS) -> bool:
-    """Whether JSON has so many levels at most."""
+    """Whether JSON has at most so many levels."""
     if isinstance(value, dict):
         value = list(value.values())
     if not isinstance(value, list):
@@ -62,7 +59,7 @@ def is_flat(value: Any, levels: int = MAX_LEVELS) -> bool:
 
 
 def nodes(value: Any) -> Iterator[Any]:
-    """Yield the value and all that is in it, keys too."""
+    """Yield the value and its parts, keys too."""
     yield value
     if isinstance(value, dict):
         for pair in value.items():

@@ -1,5 +1,3 @@
-"""The lists of webhooks, deliveries and events."""
-
 from html import unescape
 from typing import Any
 
@@ -24,18 +22,18 @@ ONE_LINE = {'td': {'class': 'text-nowrap'}}
 
 
 def text_of(value: Any) -> Any:
-    """Return what is shown without its markup, for an attribute."""
+    """Return text without markup, for an attribute."""
     return unescape(strip_tags(value)) if isinstance(value, SafeString) else value
 
 
-# One line a row: what is cut off is shown where the pointer rests.
+# One line a row, with the full text as title.
 SHORTENED = {'td': {'class': 'text-truncate', 'style': 'max-width: 12rem', 'title': text_of}}
 
 WHOLE = {'td': {'class': 'text-break', 'style': 'min-width: 12rem'}}
 
 
 class ObjectTypeColumn(tables.Column):
-    """The kind of object of an event or delivery, from the cache of content types rather than by a query."""
+    """From the cache of content types."""
 
     def render(self, value) -> str:
         return object_type_name(value, include_app=False)
@@ -45,7 +43,7 @@ class ObjectTypeColumn(tables.Column):
 
 
 class ChangedObjectColumn(tables.Column):
-    """The object of an event, linked where it may still exist. It is not read: a page holds objects of many models."""
+    """Linked but never read: a page has objects of many models."""
 
     def render(self, record: Model, value: str) -> str:
         url = object_url(getattr(record, 'event', record))
@@ -58,7 +56,7 @@ class ChangedObjectColumn(tables.Column):
 
 
 def object_url(event: Event) -> str | None:
-    """Return the address of the page of an event's object, None where it was deleted or has no page."""
+    """Return the object's page, if any."""
     model = ContentType.objects.get_for_id(event.object_type_id).model_class()
     if event.kind == KindChoices.DELETED or model is None:
         return None
@@ -69,7 +67,7 @@ def object_url(event: Event) -> str | None:
 
 
 class KindColumn(columns.ChoiceFieldColumn):
-    """What happened, and whether that was a test or a backfill."""
+    """Also marks tests and backfills."""
 
     def render(self, record: Model, bound_column: Any, value: str) -> SafeString:
         marks = states.marks_of(getattr(record, 'event', record))
@@ -78,7 +76,7 @@ class KindColumn(columns.ChoiceFieldColumn):
 
 
 class StatusColumn(columns.ChoiceFieldColumn):
-    """The status of a delivery, and in a word why it waits."""
+    """With the reason for a wait."""
 
     def render(self, record: Delivery, bound_column: Any, value: str) -> SafeString:
         wait = waits.wait_of(record, timezone.now())
@@ -87,8 +85,6 @@ class StatusColumn(columns.ChoiceFieldColumn):
 
 
 class ListColumn(tables.Column):
-    """Texts, separated by commas."""
-
     def render(self, value: list[str]) -> str:
         return ', '.join(value)
 
@@ -121,7 +117,7 @@ class WebhookTable(NetBoxTable):
     state = StateColumn(verbose_name=_('State'), accessor='health__suspended_since', empty_values=(), orderable=False)
     object_types = columns.ContentTypesColumn(verbose_name=label('object_types'), separator=', ', orderable=False)
     events = tables.Column(verbose_name=_('Events'), accessor='kind_labels', orderable=False)
-    # Masked, and not to be sorted by: the order would tell of what is masked.
+    # Its order would reveal masked values.
     payload_url = tables.Column(
         verbose_name=label('payload_url'), accessor='masked_url', orderable=False, attrs=SHORTENED
     )
@@ -159,7 +155,7 @@ class DeliveryTable(NetBoxTable):
     attempt_count = tables.Column(verbose_name=_('Attempts'))
     event_count = tables.Column(verbose_name=_('Events'))
     backfill = columns.BooleanColumn(verbose_name=_('Backfill'))
-    # Sorting by it would look it up for the whole log.
+    # Sorting would look it up for the whole log.
     last_duration = DurationColumn(
         verbose_name=_('Duration'), accessor='last_attempts__0__duration', orderable=False, attrs=ONE_LINE
     )
@@ -185,8 +181,6 @@ class DeliveryTable(NetBoxTable):
 
 
 class ObjectDeliveryTable(DeliveryTable):
-    """On the page of an object, which need not be told again."""
-
     class Meta(DeliveryTable.Meta):
         default_columns = (
             'pk', 'created', 'status', 'error', 'webhook', 'kind', 'response_status', 'attempt_count', 'last_duration',

@@ -4,7 +4,7 @@ from utilities.urls import get_model_urls
 
 from . import conf, metrics, views
 
-# Otherwise they are at NetBox's own address.
+# Otherwise NetBox's own address has them.
 _HAS_METRICS = settings.METRICS_ENABLED and not conf.get().admin
 
 urlpatterns = [

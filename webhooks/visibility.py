@@ -1,7 +1,6 @@
-"""What of the log a reader may see of objects: what NetBox shows of them now, by its own permissions.
+"""Applies NetBox's current permissions to objects in the log, named by (object type's id, object's id).
 
-An object is named by a reference, `(object type's id, object's id)`, since it may be gone. Then those see it who may
-view its model without constraint.
+Deleted objects need unconstrained permission of their model.
 """
 
 from collections import defaultdict
@@ -20,10 +19,7 @@ Reference = tuple[int, int]
 
 
 def visible_objects(user: Reader, references: Iterable[Reference]) -> set[Reference]:
-    """Return those of the references whose object the user may view; of a deleted one, whose model without constraint.
-
-    Costs one query a model at most, however many references there are.
-    """
+    """Return the visible references, with one query a model at most."""
     by_type: dict[int, set[int]] = defaultdict(set)
     for type_id, object_id in references:
         by_type[type_id].add(object_id)
@@ -35,7 +31,7 @@ def visible_objects(user: Reader, references: Iterable[Reference]) -> set[Refere
 
 
 def _visible_ids(user: Reader, model: type[Model] | None, object_ids: set[int]) -> set[int]:
-    if model is None:  # of a plugin that is no longer installed
+    if model is None:  # of a removed plugin
         return object_ids if user.is_superuser else set()
     if may_view_all(user, model):
         return object_ids
@@ -43,7 +39,7 @@ def _visible_ids(user: Reader, model: type[Model] | None, object_ids: set[int]) 
 
 
 def may_view_all(user: Reader, model: type[Model]) -> bool:
-    """Whether the user may view the model's objects without constraint."""
+    """Whether the user may view the model without constraint."""
     permission = get_permission_for_model(model, 'view')
     if sees_everything(user) or permission_is_exempt(permission):
         return True
@@ -52,7 +48,7 @@ def may_view_all(user: Reader, model: type[Model]) -> bool:
 
 
 def viewable(user: Reader, model: type[Model]) -> QuerySet:
-    """Return those of the model's objects that the user may view."""
+    """Return the model's visible objects."""
     return RestrictedQuerySet(model).restrict(user, 'view')
 
 
@@ -61,10 +57,7 @@ def sees_everything(user: Reader) -> bool:
 
 
 def query(user: Reader, prefix: str = '') -> Q:
-    """Return the query for rows whose own object the user may view: `visible_objects`, as PostgreSQL finds them.
-
-    `prefix` leads to the row that has `object_type` and `object_id`.
-    """
+    """Return the query for rows with visible objects. `prefix` leads to `object_type` and `object_id`."""
     if sees_everything(user):
         return Q()
     whole: list[type[Model]] = []
@@ -75,7 +68,7 @@ def query(user: Reader, prefix: str = '') -> Q:
         if may_view_all(user, model):
             whole.append(model)
         elif user.has_perm(get_permission_for_model(model, 'view')):
-            # With EXISTS, PostgreSQL chooses: where a filter leaves few rows, it does not list what the user may view.
+            # EXISTS lets PostgreSQL check a filter's few rows instead of listing all visible objects.
             seen = Exists(viewable(user, model).order_by().filter(pk=OuterRef(f'{prefix}object_id')))
             found |= Q(seen, **{f'{prefix}object_type': ContentType.objects.get_for_model(model)})
     types = ContentType.objects.get_for_models(*whole).values()
