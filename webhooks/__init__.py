@@ -1,8 +1,14 @@
 """Reliable webhooks for NetBox: every committed change is sent, at least once, in order per object."""
 
+from core.exceptions import IncompatiblePluginError
 from netbox.plugins import PluginConfig
 
 from .version import VERSION as __version__
+
+NOT_LOADED = (
+    'Webhooks are off: changes are not recorded. '
+    'Install the release of netbox-webhooks for this NetBox, as COMPATIBILITY.md lists them.'
+)
 
 
 class WebhooksConfig(PluginConfig):
@@ -29,7 +35,11 @@ class WebhooksConfig(PluginConfig):
     @classmethod
     def validate(cls, user_config, netbox_version):
         """A wrong setting stops NetBox's start and is named."""
-        super().validate(user_config, netbox_version)
+        try:
+            super().validate(user_config, netbox_version)
+        except IncompatiblePluginError as error:
+            # NetBox shows it as a warning, and starts without the plugin.
+            raise IncompatiblePluginError(f'{error} {NOT_LOADED}') from None
         from . import conf
 
         conf.install(user_config)

@@ -10,6 +10,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / '.github/workflows').glob('*.yml'))
+FORMS = [path for path in sorted((ROOT / '.github/ISSUE_TEMPLATE').glob('*.yml')) if path.name != 'config.yml']
 PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
 
 
@@ -33,8 +34,28 @@ def is_executable(path: Path) -> bool:
 
 def test_workflows_run_the_scripts_that_are_there_and_nothing_else():
     scripts = {command for command in commands() if not command.startswith('docker run ')}
-    assert scripts == {'scripts/lint', 'scripts/test', 'scripts/test_oldest', 'scripts/release'}
+    assert scripts == {f'scripts/{name}' for name in ('ahead', 'lint', 'release', 'test', 'test_oldest')}
     assert [command for command in scripts if not is_executable(ROOT / command)] == []
+
+
+def test_each_action_is_named_by_its_commit():
+    used = [line for path in WORKFLOWS for line in re.findall(r'uses: (?!\./)(.+)', path.read_text())]
+    assert used
+    assert [line for line in used if not re.fullmatch(r'[\w./-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+', line)] == []
+
+
+def test_a_netbox_that_is_not_there_yet_stops_nothing():
+    assert [name for name, job in jobs().items() if job.get('continue-on-error')] == ['ahead']
+
+
+@pytest.mark.parametrize('path', FORMS, ids=lambda path: path.name)
+def test_forms_of_issues_ask_for_something(path: Path):
+    form = yaml.safe_load(path.read_text())
+    assert form['name']
+    assert form['description']
+    asked = [part for part in form['body'] if part['type'] != 'markdown']
+    assert len({part['id'] for part in asked}) == len(asked) > 0
+    assert [part['id'] for part in asked if not part['attributes'].get('label')] == []
 
 
 def test_promtool_is_there_before_the_tests_that_fail_without_it_in_a_workflow():

@@ -9,13 +9,13 @@ import sys
 import sysconfig
 import tarfile
 import tomllib
-import types
 import zipfile
 from pathlib import Path
 
 import django
 import pytest
 import yaml
+from core.exceptions import IncompatiblePluginError
 
 from devstack.folders import CHECKOUT
 from devstack.netbox import configuration
@@ -25,6 +25,8 @@ from devstack.redis import RedisAddress
 from webhooks import WebhooksConfig, conf
 
 PLUGIN = yaml.safe_load((CHECKOUT / 'netbox-plugin.yaml').read_text())
+SETTINGS = (CHECKOUT / 'docs/configuration.md').read_text()
+MATRIX = '| Release | NetBox from | NetBox to | Python |\n|---|---|---|---|\n'
 PROJECT = tomllib.loads((CHECKOUT / 'pyproject.toml').read_text())['project']
 
 
@@ -103,7 +105,7 @@ def test_the_links_of_its_page_lead_to_the_files_of_its_version(metadata):
 def test_it_can_be_found(metadata):
     assert {'netbox', 'netbox-plugin'} <= set(metadata['Keywords'].split(','))
     labels = {line.partition(',')[0] for line in metadata.get_all('Project-URL')}
-    assert labels == {'Source', 'Documentation', 'Changelog'}
+    assert labels == {'Source', 'Documentation', 'Issues', 'Changelog'}
     major, minor, *_ = django.VERSION
     assert {'Framework :: Django', f'Framework :: Django :: {major}.{minor}'} <= set(metadata.get_all('Classifier'))
 
@@ -173,28 +175,51 @@ class TestInstalled:
 
 
 class TestDescription:
-    """netbox-plugin.yaml, by which catalogues of plugins tell what fits."""
+    """netbox-plugin.yaml, by which NetBox's catalogue of plugins tells what fits, and the matrices for people."""
 
-    def test_it_says_what_the_plugin_says(self):
-        found = [PLUGIN[key] for key in ('schema_version', 'package_name', 'plugin_name')]
-        assert found == [1, PROJECT['name'], WebhooksConfig.name]
-        assert (PLUGIN['netbox_min'], PLUGIN['netbox_max']) == (WebhooksConfig.min_version, WebhooksConfig.max_version)
-        assert PLUGIN['config']['required_settings'] == WebhooksConfig.required_settings
+    def test_it_has_the_form_of_the_plugins_in_the_catalogue(self):
+        assert PLUGIN.keys() == {'version', 'package_name', 'compatibility'}
+        assert (PLUGIN['version'], PLUGIN['package_name']) == (0.1, PROJECT['name'])
+        assert {tuple(row) for row in PLUGIN['compatibility']} == {('release', 'netbox_min', 'netbox_max')}
 
-    def test_its_defaults_are_those_of_the_settings(self):
+    def test_its_first_release_is_this_one(self):
+        found = tuple(PLUGIN['compatibility'][0].values())
+        assert found == (WebhooksConfig.version, WebhooksConfig.min_version, WebhooksConfig.max_version)
+
+    @pytest.mark.parametrize('name', ['README.md', 'COMPATIBILITY.md'])
+    def test_the_matrix_has_the_same_releases(self, name):
+        table = (CHECKOUT / name).read_text().partition(MATRIX)[2].partition('\n\n')[0]
+        found = [tuple(cell.strip() for cell in line.split('|')[1:-1]) for line in table.splitlines()]
+        named = re.findall(r'Programming Language :: Python :: (3\.\d+)', '\n'.join(PROJECT['classifiers']))
+        expected = [(*row.values(), ', '.join(named)) for row in PLUGIN['compatibility']]
+        assert found == [(*row[:2], row[2].replace('.99', '.x'), row[3]) for row in expected]
+
+
+def test_a_newer_netbox_says_what_to_do():
+    with pytest.raises(IncompatiblePluginError, match=r'maximum version 4\.7\.99 .*not recorded.*COMPATIBILITY\.md'):
+        WebhooksConfig.validate({}, '4.8.0')
+
+
+class TestSettings:
+    """The table of docs/configuration.md."""
+
+    def test_it_has_every_setting_with_its_default(self):
+        rows = re.findall(r'^\| `(\w+)`, `\w+` \| [^|]+ \| ([^|]+) \|', SETTINGS, re.MULTILINE)
         defaults = vars(conf.Settings())
-        # As YAML can say it; an empty list means the same as none.
-        plain = {
-            'allowed_models': list(defaults['allowed_models']),
-            'blocked_networks': list(map(str, defaults['blocked_networks'])),
-            'additional_blocked_networks': [],
-            'encryption_keys': None,
-        }
-        assert defaults['encryption_keys'] == ()
-        assert PLUGIN['config']['default_settings'] == defaults | plain
+        assert [name for name, _ in rows if name not in defaults] == []
+        assert {name for name, _ in rows} == defaults.keys()
+        plain = [(name, cell) for name, cell in rows if name not in ('allowed_models', 'blocked_networks')]
+        assert [name for name, cell in plain if not self.says(cell, defaults[name])] == []
 
-    def test_they_change_nothing_where_they_are_written_down(self):
-        assert conf.resolve(PLUGIN['config']['default_settings'], types.SimpleNamespace()) == conf.Settings()
+    @staticmethod
+    def says(cell: str, value: object) -> bool:
+        return cell.startswith(('not set', 'none') if value in (None, ()) else f'`{value}`')
+
+    def test_it_has_the_models_and_networks_of_the_defaults(self):
+        models = SETTINGS.partition('### Models\n')[2].partition('\n#')[0]
+        assert tuple(re.findall(r'`(\w+\.\w+)`', models)) == conf.Settings().allowed_models
+        networks = SETTINGS.partition('### Blocked networks\n')[2].split('```')[1]
+        assert networks.split() == [str(network) for network in conf.Settings().blocked_networks]
 
 
 class Release:
@@ -205,7 +230,7 @@ class Release:
         for name in tracked('.'):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(CHECKOUT / name, folder / name)
-            if name.endswith('.md') or name == 'pyproject.toml':
+            if name.endswith('.md') or name == 'pyproject.toml' or name.startswith('.github/'):
                 self.replace(name, 'git.example.com', 'forge.example.org')
         self.replace('CHANGELOG.md', 'Unreleased', '2026-01-31')
         self.git('init', '--quiet')
@@ -243,13 +268,13 @@ class TestRelease:
         assert len(list((release.folder / 'dist').iterdir())) == 2
         assert not list(release.folder.glob('*.egg-info'))  # the next archive would hold what it names
 
-    @pytest.mark.parametrize('name', ['pyproject.toml', 'README.md', 'docs/installation.md'])
+    @pytest.mark.parametrize('name', ['pyproject.toml', 'README.md', 'docs/installation.md', '.github/CODEOWNERS'])
     def test_it_refuses_an_address_that_is_an_example(self, release, name):
         release.replace(name, 'forge.example.org', 'git.example.com')
         release.commit()
         answer = release.run()
         assert answer.returncode == 1
-        assert answer.stderr == f'Not yet: write the address of the repository into {name}.\n'
+        assert answer.stderr == f'Not yet: write the real address in place of git.example.com into {name}.\n'
 
     def test_it_refuses_a_changelog_without_a_date(self, release):
         release.replace('CHANGELOG.md', '2026-01-31', 'Unreleased')
