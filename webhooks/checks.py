@@ -4,6 +4,7 @@ W001  No worker serves the queue.
 W002  Our tables are missing.
 W003  The worker class has no timer.
 W004  Payloads are right but rendered slowly.
+W005  The admin hides another page (django_admin/install.py).
 """
 
 from typing import Any

@@ -1,7 +1,13 @@
 from pathlib import Path
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
+from django.core.checks import Warning as CheckWarning
+from django.core.checks import register
+from django.urls import Resolver404, resolve
+
+from .. import conf
 
 previous_urlconf = settings.ROOT_URLCONF
 TEMPLATES = Path(__file__).parents[1] / 'templates'
@@ -24,3 +30,22 @@ def _is_staff(user) -> bool:
 
 def _ignore(user, value: bool) -> None:
     """Remote and LDAP authentication set `is_staff`."""
+
+
+@register('webhooks')
+def nothing_is_hidden(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
+    """Our URLs come before all others."""
+    path = f'/{settings.BASE_PATH}admin/'
+    try:
+        hidden = resolve(path, previous_urlconf).func
+    except Resolver404:
+        return []
+    if not conf.get().admin:
+        return []
+    return [
+        CheckWarning(
+            f"The plugin's admin at {path} hides what was there before: {hidden.__module__}.",
+            hint="Switch it off: WEBHOOKS_ADMIN = False. Everything it has is on NetBox's own pages too.",
+            id='webhooks.W005',
+        )
+    ]

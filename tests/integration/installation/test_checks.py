@@ -1,10 +1,13 @@
-"""System checks that warn of workers: none on the queue, or of a class that does not look after retries."""
+"""System checks that warn of workers, and of an admin that hides another page."""
 
 import pytest
 from django.core import checks
+from django.http import HttpRequest, HttpResponse
+from django.urls import path
 from support.engine import change_settings
 
 from webhooks import conf
+from webhooks.django_admin import install
 from webhooks.worker import WebhooksWorker
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -12,6 +15,14 @@ pytestmark = pytest.mark.usefixtures('committed')
 
 class Inheriting(WebhooksWorker):
     """As a company may have one."""
+
+
+def another_admin(request: HttpRequest) -> HttpResponse:
+    return HttpResponse()
+
+
+# This module is a URLconf with something at the admin's address.
+urlpatterns = [path('admin/', another_admin)]
 
 
 def warnings() -> dict[str, str]:
@@ -42,6 +53,16 @@ def test_it_is_a_warning_that_workers_have_no_timer(settings):
     assert warnings()['webhooks.W003'].startswith(f"RQ['WORKER_CLASS'] is {conf.NETBOX_WORKER!r}, which has no timer")
     use_workers(settings, f'{__name__}.{Inheriting.__name__}')
     assert 'webhooks.W003' not in warnings()
+
+
+def test_it_is_a_warning_that_the_admin_hides_what_was_there(monkeypatch, rqworker):
+    rqworker('low')
+    assert warnings() == {}
+    monkeypatch.setattr(install, 'previous_urlconf', __name__)
+    hides = f"The plugin's admin at /admin/ hides what was there before: {__name__}."
+    assert warnings() == {'webhooks.W005': hides}
+    change_settings(monkeypatch, admin=False)
+    assert warnings() == {}
 
 
 def test_switched_off_nothing_is_warned_of(monkeypatch, settings):

@@ -10,7 +10,9 @@ import pytest
 from dcim.models import Site
 from django.core.management import CommandError, call_command
 from django.utils import timezone
+from django_pg_utils import advisory_lock
 from django_rq import get_worker
+from netbox.constants import ADVISORY_LOCK_KEYS
 from prometheus_client import generate_latest
 from support.builders import site, subscribe
 from support.engine import (
@@ -30,6 +32,7 @@ from devstack.receiver import Receiver
 from webhooks import metrics
 from webhooks.choices import BackfillStateChoices, StatusChoices
 from webhooks.engine import event_claims, lanes, rescue
+from webhooks.management.commands import webhooks_status
 from webhooks.models import Backfill, Delivery, Event, Health, Webhook
 from webhooks.services import redelivery
 
@@ -170,6 +173,18 @@ class TestStatus:
         change_settings(monkeypatch, enabled=False)
         code, found = status()
         assert (code, found['enabled']) == (OK, False)
+
+    def test_a_worker_that_waits_for_netboxs_lock_is_a_warning(self, webhook, worker, monkeypatch):
+        assert status()[1]['blocked_workers'] == 0
+        monkeypatch.setattr(webhooks_status, 'BLOCKED', webhooks_status.BLOCKED.replace('5 seconds', '0 seconds'))
+        lock = ADVISORY_LOCK_KEYS['job-schedules']
+        with advisory_lock(lock):
+            waiting = in_thread(advisory_lock(lock)(int))
+            assert wait_until(lambda: status()[1]['blocked_workers'] == 1, 10)
+            code, found = status()
+        waiting.join()
+        assert (code, found['blocked_workers']) == (WARNING, 1)
+        assert status()[1]['blocked_workers'] == 0
 
     def test_it_is_readable(self, webhook, worker):
         site()

@@ -2,19 +2,27 @@ import json
 from dataclasses import asdict
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import Error
+from django.db import Error, connection
 from django.utils import timezone
+from netbox.constants import ADVISORY_LOCK_KEYS
 
 from ... import conf
 from ...services.backlog import Backlog, measure
 
 OK, WARNING, CRITICAL = 0, 1, 2
+# A worker takes this lock of NetBox's for a moment when it starts.
+BLOCKED = """
+    SELECT count(*) FROM pg_locks
+    WHERE locktype = 'advisory' AND (classid, objid, objsubid) = (0, %s, 1) AND NOT granted
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND waitstart < clock_timestamp() - interval '5 seconds'
+"""
 
 
 class Command(BaseCommand):
     help = (
-        'Show the backlog of webhooks. Exit code, for monitoring: 0 all is well; 1 failed deliveries or suspended '
-        'webhooks; 2 no worker, no Redis, no PostgreSQL, or a backlog that is too old.'
+        'Show the backlog of webhooks. Exit code, for monitoring: 0 all is well; 1 failed deliveries, suspended '
+        'webhooks or workers that cannot start; 2 no worker, no Redis, no PostgreSQL, or a backlog that is too old.'
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -25,15 +33,16 @@ class Command(BaseCommand):
 
     def handle(self, *args, **options) -> None:
         try:
-            found = measure()
+            found, blocked = measure(), _blocked()
         except Error as error:
             # A traceback would exit with 1, a warning.
             raise CommandError(f'PostgreSQL cannot be asked: {error}', returncode=CRITICAL) from None
         age = (timezone.now() - found.oldest).total_seconds() if found.oldest else 0
-        code = _code(found, age, options['max_age'])
+        code = _code(found, blocked, age, options['max_age'])
         report = {
             'enabled': conf.get().enabled,
             **asdict(found),
+            'blocked_workers': blocked,
             'oldest': found.oldest.isoformat() if found.oldest else None,
             'oldest_age': round(age, 1),
             'exit_code': code,
@@ -43,10 +52,17 @@ class Command(BaseCommand):
             raise SystemExit(code)
 
 
-def _code(found: Backlog, age: float, max_age: int) -> int:
+def _blocked() -> int:
+    """Return how many wait to schedule NetBox's jobs: docs/installation.md, PgBouncer."""
+    with connection.cursor() as cursor:
+        cursor.execute(BLOCKED, [ADVISORY_LOCK_KEYS['job-schedules']])
+        return cursor.fetchone()[0]
+
+
+def _code(found: Backlog, blocked: int, age: float, max_age: int) -> int:
     if conf.get().enabled and (not found.redis or not found.workers or age > max_age):
         return CRITICAL
-    return WARNING if found.failed or found.suspended else OK
+    return WARNING if found.failed or found.suspended or blocked else OK
 
 
 def _table(report: dict) -> str:
@@ -61,6 +77,7 @@ def _table(report: dict) -> str:
         'oldest': 'Oldest in the backlog',
         'suspended': 'Webhooks suspended',
         'workers': 'Workers on the queue',
+        'blocked_workers': 'Workers that cannot start',
         'redis': 'Redis reachable',
     }
     return '\n'.join(f'{label:<28}{_word(report[key])}' for key, label in words.items())
