@@ -46,6 +46,11 @@ from . import builtin_import, failed_jobs
 NAMING = (CustomField, CustomLink, EventRule, ExportTemplate, ObjectPermission, SavedFilter)
 # Of version 1.0.0.
 OLD_MARKER = 'webhooks:listed'
+# NetBox creates this type during the migration. In SQL: Django would look into our tables, which are gone.
+FORGET_MIGRATIONS = """
+    DELETE FROM core_objecttype o USING django_content_type t
+    WHERE t.id = o.contenttype_ptr_id AND t.app_label = 'migrations' AND t.model = 'migration';
+    DELETE FROM django_content_type WHERE app_label = 'migrations' AND model = 'migration'"""
 EVENT_TYPES = {kind.name for kind in notifications.EVENT_TYPES}
 
 
@@ -78,8 +83,8 @@ def carry_out() -> None:
     MigrationExecutor(connection).migrate([('webhooks', None)])
     if conf.get().admin:
         _drop_admin()
-    # NetBox creates it during the migration.
-    ContentType.objects.filter(app_label='migrations', model='migration').delete()
+    with connection.cursor() as cursor:
+        cursor.execute(FORGET_MIGRATIONS)
 
 
 def static_folders() -> list[Path]:

@@ -80,7 +80,7 @@ class TestDeliveryList:
     def test_the_search_finds_by_uuid_object_and_name(self, client):
         named_so = site(name='Site of the search')
         wanted = delivery(event(named_so))
-        delivery(event(site()))
+        delivery(event(site(name='Elsewhere', slug='elsewhere')))
         for term in (str(wanted.uuid), str(named_so.pk), 'of the SEARCH', f' {wanted.uuid.hex} '):
             assert list(client.get(DELIVERIES, {'q': term}).context['cl'].result_list) == [wanted]
         assert not client.get(DELIVERIES, {'q': str(uuid.uuid4())}).context['cl'].result_list
