@@ -20,7 +20,8 @@ from rest_framework.response import Response
 from rest_framework.routers import APIRootView
 
 from .. import filtersets
-from ..exceptions import Busy, DefinitionError
+from ..engine.lanes import Busy
+from ..exceptions import DefinitionError
 from ..models import Delivery, Event, Webhook, querysets
 from ..models.concurrent import ChangedMeanwhile
 from ..models.querysets import LONG_COLUMNS

@@ -23,7 +23,8 @@ from django.utils.translation import ngettext
 
 from .. import object_types
 from ..choices import StatusChoices
-from ..exceptions import Busy, WebhooksError
+from ..engine.lanes import Busy
+from ..exceptions import WebhooksError
 from ..forms import BackfillForm
 from ..models import Delivery, Webhook
 from ..models.webhook import SEALED_FIELDS

@@ -118,9 +118,7 @@ def _is_done(operation: Operation, app_label: str, editor: BaseDatabaseSchemaEdi
     """Whether an earlier run has come so far. An operation that can be done twice is not asked."""
     match operation:
         case AddField():
-            # The column of a foreign key ends with _id.
-            found = _columns(f'{app_label}_{operation.model_name}', editor)
-            return bool(found & {operation.name, f'{operation.name}_id'})
+            return operation.name in _columns(f'{app_label}_{operation.model_name}', editor)
         case CreateModel():
             return bool(_columns(f'{app_label}_{operation.name_lower}', editor))
         case DeleteModel():

@@ -15,7 +15,8 @@ from utilities.views import GetReturnURLMixin, register_model_view
 
 from .. import filtersets, forms, tables
 from ..choices import StatusChoices
-from ..exceptions import Busy, DefinitionError
+from ..engine.lanes import Busy
+from ..exceptions import DefinitionError
 from ..models import Delivery, querysets
 from ..permissions import visible_deliveries
 from ..presentation.actions import REDELIVER, STILL_OPEN

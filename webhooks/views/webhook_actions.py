@@ -15,7 +15,8 @@ from utilities.permissions import get_permission_for_model
 from utilities.views import register_model_view
 
 from .. import forms
-from ..exceptions import Busy, DefinitionError
+from ..engine.lanes import Busy
+from ..exceptions import DefinitionError
 from ..models import Delivery, Webhook
 from ..presentation import actions
 from ..presentation.actions import Action

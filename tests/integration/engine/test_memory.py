@@ -1,26 +1,25 @@
 """However many events there are and however large their payloads, what a worker holds at a time is bounded."""
 
-from collections.abc import Collection
+import threading
+import uuid
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
 from dcim.models import Site
 from django.db import transaction
 from support.builders import NOWHERE, recorded, site, subscribe
-from support.engine import Watched, deliveries, dispatch_all, dispatch_batch, hold, in_hand, work, working
+from support.engine import deliveries, dispatch_all, work, working
 from tenancy.models import Tenant
 
 from devstack.receiver import Answer, Receiver
 from webhooks import rendering
 from webhooks.choices import StatusChoices
-from webhooks.engine import memory, transactions
-from webhooks.engine.deliver import queue
-from webhooks.engine.deliver.due import Wish
-from webhooks.engine.deliver.lane import BEGINNING
-from webhooks.engine.dispatch import claim, loop, render
-from webhooks.engine.registry import DISPATCH
-from webhooks.models import Delivery, Event, Webhook
+from webhooks.engine import claims, dispatch, event_claims, event_rendering, lanes, memory
+from webhooks.models import Delivery, Event
 from webhooks.models.querysets import LONG_COLUMNS
+from webhooks.transport.client import Client
+from webhooks.transport.exchange import Outcome, Request
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -35,25 +34,47 @@ def sites(count: int, **fields: Any) -> None:
             site(**fields)
 
 
+class Watched:
+    """How many calls of a function are under way at a time, at most."""
+
+    def __init__(self, function: Callable) -> None:
+        self._function = function
+        self._lock = threading.Lock()
+        self._now = 0
+        self.most = 0
+
+    def __call__(self, *args: Any) -> Any:
+        self._count(1)
+        try:
+            return self._function(*args)
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._now += change
+            self.most = max(self.most, self._now)
+
+
 class TestRendering:
     @pytest.fixture
     def slices(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         """How many events were rendered together, each time."""
-        found, shown = [], rendering.render
+        found, render = [], rendering.render
 
         def rendered(model: type, snapshots: Collection, *deletions: Any) -> list:
             found.append(len(snapshots))
-            return shown(model, snapshots, *deletions)
+            return render(model, snapshots, *deletions)
 
         monkeypatch.setattr(rendering, 'render', rendered)
-        monkeypatch.setattr(render, 'SLICE_TIME', 3600)  # a slow machine renders fewer together
+        monkeypatch.setattr(event_rendering, 'SLICE_TIME', 3600)  # a slow machine renders fewer together
         return found
 
     def test_a_claim_reads_no_long_columns(self):
         subscribe(NOWHERE, Site)
         sites(2)
-        with transactions.short():
-            events = claim.take(hold(role=DISPATCH), claim.Reading(), 10)
+        with lanes.turn():
+            events, _dealt = event_claims.claim(None, 10)
         assert [event.get_deferred_fields() for event in events] == [set(LONG_COLUMNS)] * 2
 
     def test_large_snapshots_are_read_a_few_at_a_time(self, slices, monkeypatch):
@@ -86,26 +107,26 @@ class TestRendering:
     def test_what_is_rendered_is_written_before_there_is_more_of_it(self, slices, monkeypatch):
         subscribe(NOWHERE, Site)
         monkeypatch.setattr(memory, 'SLICE', 1)
-        monkeypatch.setattr(loop, 'BUDGET', 3600.0)
+        monkeypatch.setattr(dispatch, 'BUDGET', 3600.0)
         sites(4, comments=LONG)
         monkeypatch.setattr(memory, 'RENDERED', 2 * len(LONG))
-        dispatch_batch()
+        dispatch.dispatch(uuid.uuid4())
         assert len(slices) == len(Delivery.objects.all()) == 2
         monkeypatch.setattr(memory, 'RENDERED', 100 * len(LONG))
-        dispatch_batch()
+        dispatch.dispatch(uuid.uuid4())
         assert Delivery.objects.count() == 4
 
 
 class TestSending:
     @pytest.fixture
     def under_way(self, monkeypatch: pytest.MonkeyPatch) -> Watched:
-        return Watched.requests(monkeypatch)
+        watched = Watched(Client.send)
 
-    def sizes(self, webhook: Webhook) -> dict[int, int]:
-        """Return the size of each payload, by the id of the object, as the owner of its lane reads it."""
-        with transactions.short() as now:
-            due = queue.read([Wish(webhook.pk, False, 10, 0, BEGINNING, 0)], [], now)
-        return {one.object_id: one.size for one in due}
+        def send(client: Client, request: Request) -> Outcome:
+            return watched(client, request)
+
+        monkeypatch.setattr(Client, 'send', send)
+        return watched
 
     @pytest.fixture
     def backlog(self, receiver: Receiver) -> None:
@@ -116,12 +137,24 @@ class TestSending:
         sites(6, comments=LONG)
         dispatch_all()
 
-    def test_the_owner_knows_how_large_a_payload_is(self):
-        webhook = subscribe(NOWHERE, Site)
+    def test_the_claim_tells_how_large_a_payload_is(self):
+        subscribe(NOWHERE, Site, concurrency=6)
         sites(1)
         sites(1, comments=LONG)
         dispatch_all()
-        assert self.sizes(webhook) == {event.object_id: len(event.data.encode()) for event in recorded()}
+        sizes = {event.object_id: len(event.data.encode()) for event in recorded()}
+        with lanes.turn() as now:
+            held = claims.claim(None, (), 6, now).held
+        objects = dict(Delivery.objects.values_list('pk', 'object_id'))
+        assert {objects[one.pk]: one.size for one in held} == sizes
+
+    def test_that_of_a_batch_has_all_of_its_events(self):
+        subscribe(NOWHERE, Site, batch=True)
+        sites(3, comments=LONG)
+        dispatch_all()
+        with lanes.turn() as now:
+            (held,) = claims.claim(None, (), 6, now).held
+        assert held.size > 3 * len(LONG.encode())
 
     def test_snapshots_that_go_along_count(self):
         sizes = []
@@ -130,7 +163,8 @@ class TestSending:
             webhook = subscribe(NOWHERE, Site, include_snapshots=include_snapshots)
             sites(1, comments=LONG)
             dispatch_all()
-            sizes += self.sizes(webhook).values()
+            with lanes.turn() as now:
+                sizes += [one.size for one in claims.claim(None, (), 6, now).held]
             webhook.delete()
         assert sizes[1] > 2 * sizes[0]
 
@@ -162,7 +196,7 @@ class TestSending:
             receiver.wait_for(1, lambda request: request.path == LARGE, timeout=60)
             Tenant.objects.create(name='Tenant', slug='tenant')
             receiver.wait_for(1, lambda request: request.path == SMALL, timeout=60)
-            assert [one.webhook.payload_url for one in in_hand()].count(receiver.url(LARGE)) == 1
+            assert [one.status for one in deliveries(webhook__payload_url=receiver.url(LARGE))].count('sending') == 1
             receiver.answers(LARGE, 200)
             receiver.closing.set()
             receiver.wait_for(2, lambda request: request.path == LARGE, timeout=60)

@@ -6,7 +6,8 @@ from rich.progress import Progress
 
 from ... import object_types
 from ...choices import BackfillStateChoices
-from ...exceptions import Busy, DefinitionError
+from ...engine.lanes import Busy
+from ...exceptions import DefinitionError
 from ...models import Webhook
 from ...presentation import progress
 from ...services import backfill
