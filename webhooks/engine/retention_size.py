@@ -1,8 +1,8 @@
 """Retention by size: beyond `retention_size` deliveries in the log the oldest go, with their events.
 
-Those of which all was delivered, or superseded, go first, then those of which a delivery failed. What is open never
-goes. An event goes with all its deliveries, a batch with all its events. What a deleted webhook has left does not
-count: it is not in the log any more, and goes by itself (purge.py).
+Events go first whose deliveries were all delivered or superseded. Events with a failed delivery go next. An event
+with an open delivery never goes. An event goes with all its deliveries, a batch with all its events. The deliveries of
+a deleted webhook do not count: purge.py removes them.
 """
 
 from collections.abc import Iterator, Sequence
