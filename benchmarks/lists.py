@@ -39,10 +39,10 @@ EVENTS = """
         LATERAL (SELECT now() - interval '30 days' * (1 - n / %(count)s::float) AS at) moment
     WHERE n <= %(count)s ORDER BY n"""
 DELIVERIES = """
-    INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence, event_count, status,
+    INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence, status,
         error, response_status, created, due_at, expires_at, finished_at, attempt_count, listed)
     SELECT gen_random_uuid(), (%(webhooks)s::bigint[])[1 + sequence %% %(ways)s], id, object_type_id, object_id,
-        sequence, 1, status, CASE status WHEN 'delivered' THEN '' ELSE 'HTTP 500' END,
+        sequence, status, CASE status WHEN 'delivered' THEN '' ELSE 'HTTP 500' END,
         CASE status WHEN 'delivered' THEN 200 ELSE 500 END, timestamp,
         CASE status WHEN 'pending' THEN now() + interval '1 hour' END, timestamp + interval '3 days',
         CASE status WHEN 'pending' THEN NULL ELSE timestamp + interval '1 s' END, 1, true

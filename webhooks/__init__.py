@@ -6,8 +6,8 @@ from netbox.plugins import PluginConfig
 from .version import VERSION as __version__
 
 NOT_LOADED = (
-    'Webhooks are off: changes are not recorded. '
-    'Install the release of netbox-webhooks for this NetBox, as COMPATIBILITY.md lists them.'
+    'Webhooks are off: changes are not recorded, and nothing is sent. '
+    'Install the version of netbox-webhooks that COMPATIBILITY.md names for this NetBox.'
 )
 
 

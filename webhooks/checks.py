@@ -30,7 +30,7 @@ def worker_listens(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
     return [
         CheckWarning(
             f'Webhooks are enabled, but no worker serves the queue {name!r}.',
-            hint=f'Start one: {command}. One that is just starting says so too.',
+            hint=f'Start one: manage.py {command}. Ignore this while the first worker is starting.',
             id='webhooks.W001',
         )
     ]
@@ -44,7 +44,7 @@ def tables_exist(app_configs: Any, databases: Any = None, **kwargs: Any) -> list
     return [
         CheckWarning(
             'Webhooks are enabled, but their tables do not exist: changes are not recorded.',
-            hint='Run: migrate. Its first run says so too, before it makes them.',
+            hint='Run: manage.py migrate. Ignore this during the first migrate, which creates them.',
             id='webhooks.W002',
         )
     ]
@@ -66,8 +66,8 @@ def worker_has_timer(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
         return []
     return [
         CheckWarning(
-            f"RQ['WORKER_CLASS'] is {name!r}, which has no timer: retries wait for the next change.",
-            hint=f'Let it inherit from {conf.OUR_WORKER}.',
+            f"RQ['WORKER_CLASS'] is {name!r}, which does not look for due retries: they wait for the next change.",
+            hint=f'Make this class inherit from {conf.OUR_WORKER}.',
             id='webhooks.W003',
         )
     ]
@@ -79,8 +79,8 @@ def rendering_is_prepared(app_configs: Any, **kwargs: Any) -> list[CheckWarning]
         return []
     return [
         CheckWarning(
-            f'Payloads are right, and take longer: {part} is left as NetBox has it. {reason}',
-            hint='Use a version of NetBox that this version of the plugin is tested with, or report it.',
+            f'Payloads are correct, but take longer to build: no shortcut for {part}. {reason}',
+            hint='Use a NetBox version from COMPATIBILITY.md, or report this message.',
             id='webhooks.W004',
         )
         for part, reason in rendering.left_as_netbox_has_it(object_types.allowed_models()).items()

@@ -34,7 +34,7 @@ class StatusChoices(ChoiceSet):
         (SENDING, _('Sending'), 'blue'),
         (DELIVERED, _('Delivered'), 'green'),
         (FAILED, _('Failed'), 'red'),
-        (SUPERSEDED, _('Superseded'), 'gray'),
+        (SUPERSEDED, _('Replaced'), 'gray'),
     ]
 
 

@@ -87,7 +87,8 @@ def install(user_config: Mapping[str, Any]) -> None:
         netbox_settings.RQ_QUEUES[_settings.queue] = _own_redis(_settings, netbox_settings)
     elif _settings.queue not in netbox_settings.RQ_QUEUES:
         raise ImproperlyConfigured(
-            f'{_name("queue")}: {_settings.queue!r} is none of {", ".join(sorted(netbox_settings.RQ_QUEUES))}'
+            f'{_name("queue")}: {_settings.queue!r} is not one of the queues '
+            f'{", ".join(sorted(netbox_settings.RQ_QUEUES))}'
         )
     elif _settings.redis_default_timeout:
         queue = netbox_settings.RQ_QUEUES[_settings.queue]
@@ -110,7 +111,8 @@ def resolve(user_config: Mapping[str, Any], configuration: Any) -> Settings:
         values.setdefault('queue', OWN_QUEUE)
         if values['queue'] in NETBOX_QUEUES:
             raise ImproperlyConfigured(
-                f"{_name('queue')}: {values['queue']!r} is NetBox's, in its own Redis: choose another name"
+                f'{_name("queue")}: {values["queue"]!r} is a queue of NetBox itself. With a Redis of your own, choose '
+                f'another name'
             )
     return Settings(**values)
 
@@ -186,7 +188,7 @@ def _text(value: Any) -> str:
 def _password(value: Any) -> str:
     """'' means no password, even if NetBox's Redis has one."""
     if not isinstance(value, str):
-        raise ValueError('must be a string')
+        raise ValueError('must be a string, or empty for no password')
     return value
 
 
@@ -205,7 +207,7 @@ def _models(value: Any) -> tuple[str, ...]:
 def _model_label(value: Any) -> str:
     label = value.lower() if isinstance(value, str) else ''
     if label != ALL_MODELS and not MODEL_LABEL.match(label):
-        raise ValueError(f"{value!r} is not of the form 'app.model'")
+        raise ValueError(f"{value!r} is not a model: write 'app.model', such as 'dcim.site'")
     return label
 
 
@@ -213,23 +215,23 @@ def _networks(value: Any) -> tuple[Network, ...]:
     networks = _list(value)
     # ip_network() takes numbers and bytes as addresses.
     if wrong := [item for item in networks if isinstance(item, int | bytes)]:
-        raise ValueError(f'{wrong[0]!r} is no network')
+        raise ValueError(f'{wrong[0]!r} is not a network: write a string such as "10.0.0.0/8"')
     return tuple(map(ipaddress.ip_network, networks))
 
 
 def _keys(value: Any) -> tuple[str, ...]:
     keys = _list(value)
     if isinstance(value, set | frozenset) and len(value) > 1:
-        raise ValueError('must be a list: of a set, each process would take another one as the first')
+        raise ValueError('must be a list, not a set: the order matters, because the first key encrypts')
     if not keys or not all(isinstance(key, str) and len(key) >= 32 for key in keys):
-        raise ValueError('must be a list of strings of 32 characters or more')
+        raise ValueError('must be a list of strings, each with 32 or more characters')
     return tuple(keys)
 
 
 def _folder(value: Any) -> Path:
     path = Path(value)
     if not path.is_absolute() or not path.is_dir():
-        raise ValueError(f'must be the absolute path of a folder, {value!r} is not')
+        raise ValueError(f'must be the absolute path of an existing folder, not {value!r}')
     return path.resolve()
 
 

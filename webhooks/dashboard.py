@@ -15,7 +15,7 @@ from extras.dashboard.widgets import DashboardWidget
 from users.models import User
 
 from . import conf
-from .choices import OPEN_STATUSES, StatusChoices
+from .choices import StatusChoices
 from .models import Delivery, Event, Hour, Webhook
 from .outbox import queue
 from .services.backlog import waiting_since
@@ -27,7 +27,7 @@ WEBHOOKS_NAMED = 5
 @register_widget
 class WebhooksWidget(DashboardWidget):
     default_title = _('Webhooks')
-    description = _('Display what webhooks have not sent yet, how much failed, and which of them are suspended.')
+    description = _('Shows how many deliveries wait and fail, and which webhooks are suspended.')
     template_name = 'webhooks/dashboard/webhooks.html'
     width = 4
     height = 3
@@ -90,8 +90,8 @@ def _unsent(user: User, webhooks: QuerySet[Webhook]) -> Unsent:
     if undispatched is not None:
         moments.append(undispatched.order_by('sequence').values_list('timestamp', flat=True).first())
     return Unsent(
-        waiting=deliveries.filter(status__in=OPEN_STATUSES).count(),
-        url=_list_url(status=OPEN_STATUSES, sort='created'),
+        waiting=deliveries.filter(status=StatusChoices.PENDING).count(),
+        url=_list_url(status=StatusChoices.PENDING, sort='created'),
         oldest=min((moment for moment in moments if moment), default=None),
         unseen=None if undispatched is None else undispatched.count(),
         workers=queue.count_workers(),

@@ -21,8 +21,7 @@ from extras.constants import WEBHOOK_EVENT_TYPES
 from netbox.event_rules import EventRuleAction
 
 from . import conf, object_types
-from .engine import dispatch
-from .engine.batching import Group
+from .engine.dispatch.loop import make_deliveries
 from .models import Event, Webhook
 from .models.sequence import draw
 from .outbox import recording, wakeup
@@ -33,7 +32,7 @@ logger = logging.getLogger('webhooks.event_rules')
 class SendWithWebhooks(EventRuleAction):
     slug = 'webhooks.send'
     label = _('Send with Webhooks')
-    description = _('Send an HTTP request that is retried and logged')
+    description = _('Send an HTTP request through a webhook of the plugin, with retries and a log')
     object_model = Webhook
     object_required = True
 
@@ -42,11 +41,15 @@ class SendWithWebhooks(EventRuleAction):
             return
         label = '.'.join(event_context['object_type'].natural_key())
         if label not in object_types.by_label():
-            logger.warning('webhook=%s model=%s is not among allowed_models: not sent', action_object.pk, label)
+            logger.warning(
+                ('webhook=%s model=%s event not sent: the model is not in the setting allowed_models'),
+                action_object.pk,
+                label,
+            )
             return
         with transaction.atomic():
             event = Event.objects.create(**_fields(event_context, action_data))
-            dispatch.make_deliveries([Group(action_object.pk, [event.pk])])
+            make_deliveries([(action_object.pk, event.pk)])
             transaction.on_commit(wakeup.wake, robust=True)
 
     def resolve_import_object(self, value: str) -> Webhook:

@@ -31,7 +31,7 @@ from utilities.filtersets import register_filterset
 
 from . import visibility
 from .choices import FormatChoices, KindChoices, StatusChoices
-from .models import BatchItem, Delivery, Event, Webhook
+from .models import Delivery, Event, Webhook
 from .models.confidential import CONFIDENTIAL, EVENT
 from .presentation.fields import field, shown_in
 from .storable import NO_SUCH_OFFSET, is_storable_time
@@ -47,7 +47,7 @@ class FilterForm(forms.Form):
         for name, value in list(self.cleaned_data.items()):
             lookup = name.rpartition('__')[2]
             if lookup in TEXT_LOOKUPS and settings.FILTERS_NULL_CHOICE_VALUE in (value or ()):
-                self.add_error(name, _('Only the lookups that compare the whole value can look for none.'))
+                self.add_error(name, _('This filter cannot search for empty values.'))
             elif lookup in REGEX_LOOKUPS and not all(map(_is_regex, value or ())):
                 self.add_error(name, _('Enter a valid regular expression.'))
             elif isinstance(value, list) and not all(map(is_storable_time, _times(value))):
@@ -158,8 +158,7 @@ class EventFilterSet(LogFilterSet):
     def filter_deliveries(self, queryset: QuerySet, name: str, value: list[Delivery]) -> QuerySet:
         if not value:
             return queryset
-        told = BatchItem.objects.filter(delivery__in=value).values('event')
-        return queryset.filter(Q(pk__in=[delivery.event_id for delivery in value]) | Q(pk__in=told))
+        return queryset.filter(pk__in=[delivery.event_id for delivery in value])
 
     def filter_has_error(self, queryset: QuerySet, name: str, value: bool) -> QuerySet:
         return queryset.exclude(error='') if value else queryset.filter(error='')
@@ -184,7 +183,7 @@ class DeliveryFilterSet(LogFilterSet):
     status = django_filters.MultipleChoiceFilter(choices=StatusChoices, distinct=False)
     response_status = MultiValueNumberFilter(distinct=False)
     attempt_count = MultiValueNumberFilter(distinct=False)
-    event_count = MultiValueNumberFilter(distinct=False)
+    batch = MultiValueBigNumberFilter(distinct=False)
     created = MultiValueDateTimeFilter(distinct=False)
     finished_at = MultiValueDateTimeFilter(distinct=False)
 
@@ -205,8 +204,7 @@ class DeliveryFilterSet(LogFilterSet):
     def filter_events(self, queryset: QuerySet, name: str, value: list[Event]) -> QuerySet:
         if not value:
             return queryset
-        batches = BatchItem.objects.filter(event__in=value).values('delivery')
-        return queryset.filter(Q(event__in=value) | Q(pk__in=batches))
+        return queryset.filter(event__in=value)
 
 
 def _search(queryset: QuerySet, value: str, query: Q) -> QuerySet:

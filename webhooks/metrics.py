@@ -43,14 +43,14 @@ class WebhooksCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         found = backlog.measure()
         age = time.time() - found.oldest.timestamp() if found.oldest else 0
-        yield GaugeMetricFamily('webhooks_events_undispatched', 'Events not dispatched yet', found.undispatched)
+        yield GaugeMetricFamily('webhooks_events_undispatched', 'Events not processed yet', found.undispatched)
+        yield GaugeMetricFamily('webhooks_deliveries_open', 'Deliveries pending or sending', found.pending)
         yield GaugeMetricFamily(
-            'webhooks_deliveries_open', 'Deliveries pending or sending', found.pending + found.sending
+            'webhooks_events_suspect', 'Events that a worker was working on when it stopped', found.suspect_events
         )
-        yield GaugeMetricFamily('webhooks_events_suspect', 'Events in hand when a worker stopped', found.suspect_events)
         yield GaugeMetricFamily(
             'webhooks_deliveries_suspect',
-            'Deliveries in hand when a worker stopped',
+            'Deliveries that a worker was working on when it stopped',
             found.suspect_deliveries,
         )
         yield GaugeMetricFamily('webhooks_deliveries_failed', 'Failed deliveries in the log', found.failed)

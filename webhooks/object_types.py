@@ -68,16 +68,18 @@ def _model(label: str) -> type[models.Model]:
     try:
         model = apps.get_model(label)
     except LookupError:
-        raise ImproperlyConfigured(f'allowed_models: there is no model {label!r}') from None
+        raise ImproperlyConfigured(
+            f'allowed_models: there is no model {label!r}. Check the spelling, and the plugin'
+        ) from None
     if label not in DEFAULT_MODELS and not _is_serializable(model):
-        raise ImproperlyConfigured(f'allowed_models: {label!r} has no REST API serializer')
+        raise ImproperlyConfigured(f'allowed_models: {label!r} cannot be sent, because it has no REST API serializer')
     if _inherits_columns(model):
         raise ImproperlyConfigured(
-            f"allowed_models: {label!r} has columns in another model's table (multi-table inheritance), "
-            'which a snapshot would lack'
+            f'allowed_models: {label!r} cannot be sent, because it uses multi-table inheritance: '
+            "some of its columns are in another model's table"
         )
     if not _has_number(model):
-        raise ImproperlyConfigured(f'allowed_models: {label!r} has no number as its key')
+        raise ImproperlyConfigured(f'allowed_models: {label!r} cannot be sent, because its primary key is not a number')
     return model
 
 

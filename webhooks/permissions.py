@@ -3,14 +3,16 @@
 models/confidential.py blanks other details.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import chain
 
 from django.apps import apps
 from django.conf import settings
 from django.contrib.contenttypes.models import ContentType
+from django.db.models import Q
 
-from .models import BatchItem, Delivery, Event
+from .models import Delivery, Event
 from .visibility import Reader, Reference, may_view_all, sees_everything, visible_objects
 
 # Shown with visible deliveries only.
@@ -32,28 +34,27 @@ def visible_events(user: Reader, events: Iterable[Event]) -> set[int]:
 
 
 def visible_deliveries(user: Reader, deliveries: Iterable[Delivery]) -> set[int]:
-    """Return the ids of deliveries with visible requests and responses."""
-    deliveries = list(deliveries)
-    references = {delivery.pk: {(delivery.object_type_id, delivery.object_id)} for delivery in deliveries}
-    items = BatchItem.objects.filter(delivery__in=references)
-    for delivery_id, *reference in items.values_list('delivery_id', 'object_type_id', 'object_id'):
-        references[delivery_id].add(tuple(reference))
-    return _all_visible(user, references) - _expanded_out_of_sight(user, deliveries)
+    """Return the ids of deliveries with visible requests and responses: these tell of all that went out together."""
+    # By request: the id of its first delivery.
+    requests = {one.pk: one.batch or one.pk for one in deliveries}
+    told = Delivery.objects.filter(Q(pk__in=requests) | Q(batch__in=requests.values()))
+    references, hidden = defaultdict(set), set()
+    for pk, batch, *reference, expanded, types in told.values_list(
+        'pk', 'batch', 'object_type_id', 'object_id', 'expanded', 'event__expanded_types'
+    ):
+        references[batch or pk].add(tuple(reference))
+        if expanded and not may_see_expanded(user, types or ()):
+            hidden.add(batch or pk)
+    visible = _all_visible(user, references) - hidden
+    return {pk for pk, request in requests.items() if request in visible}
 
 
 def may_see_expanded(user: Reader, type_ids: Iterable[int]) -> bool:
     """Whether all objects of these types are visible."""
+    if sees_everything(user):
+        return True
     models = [ContentType.objects.get_for_id(type_id).model_class() for type_id in type_ids]
     return all(user.is_superuser if model is None else may_view_all(user, model) for model in models)
-
-
-def _expanded_out_of_sight(user: Reader, deliveries: Iterable[Delivery]) -> set[int]:
-    expanded = [delivery.pk for delivery in deliveries if delivery.expanded]
-    if not expanded or sees_everything(user):
-        return set()
-    types = Delivery.objects.filter(pk__in=expanded).values_list('pk', 'event__expanded_types')
-    in_batches = BatchItem.objects.filter(delivery__in=expanded).values_list('delivery_id', 'event__expanded_types')
-    return {pk for pk, type_ids in chain(types, in_batches) if not may_see_expanded(user, type_ids or ())}
 
 
 def _all_visible(user: Reader, references: Mapping[int, set[Reference]]) -> set[int]:

@@ -143,7 +143,7 @@ def handle_bulk(
 ) -> None:
     """Record a bulk operation. Raises ValueError for unknown events."""
     if event not in OBJECT_KINDS:
-        raise ValueError(f'event: {event!r} is none of {", ".join(OBJECT_KINDS)}')
+        raise ValueError(f'event: {event!r} is not one of {", ".join(OBJECT_KINDS)}')
     model = sender._meta.concrete_model
     if not scope.wants(model, using):
         return

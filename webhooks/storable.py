@@ -15,7 +15,7 @@ DIGITS_OF_KEYS = 19
 MAX_LEVELS = 100
 # From UTC. Python takes offsets below 24 hours.
 END_OF_OFFSETS = timedelta(hours=16)
-NO_SUCH_OFFSET = _('Enter a time whose offset from UTC is less than 16 hours.')
+NO_SUCH_OFFSET = _('Enter a time zone that is less than 16 hours away from UTC.')
 
 
 def storable(text: str) -> str:

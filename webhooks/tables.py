@@ -47,9 +47,7 @@ class ChangedObjectColumn(tables.Column):
 
     def render(self, record: Model, value: str) -> str:
         url = object_url(getattr(record, 'event', record))
-        others = getattr(record, 'event_count', 1) - 1
-        shown = format_html('<a href="{}">{}</a>', url, value) if url else value
-        return format_html(_('{object} and {count} more'), object=shown, count=others) if others else shown
+        return format_html('<a href="{}">{}</a>', url, value) if url else value
 
     def value(self, value: str) -> str:
         return value
@@ -126,7 +124,7 @@ class WebhookTable(NetBoxTable):
     )
     delivered = tables.Column(verbose_name=_('Delivered'), accessor='health__delivered')
     failed = tables.Column(verbose_name=_('Failed'), accessor='health__failed')
-    superseded = tables.Column(verbose_name=_('Superseded'), accessor='health__superseded')
+    superseded = tables.Column(verbose_name=_('Replaced'), accessor='health__superseded')
     last_status = tables.Column(verbose_name=_('Last Response'), accessor='health__last_status')
     last_success_at = columns.DateTimeColumn(verbose_name=_('Last Success'), accessor='health__last_success_at')
     notification_groups = columns.ManyToManyColumn(verbose_name=label('notification_groups'), linkify_item=True)
@@ -153,13 +151,14 @@ class DeliveryTable(NetBoxTable):
     object = ChangedObjectColumn(verbose_name=_('Object'), accessor='event__object_repr', attrs=SHORTENED)
     response_status = tables.Column(verbose_name=_('Response'))
     attempt_count = tables.Column(verbose_name=_('Attempts'))
-    event_count = tables.Column(verbose_name=_('Events'))
+    batch = tables.Column(verbose_name=_('Batch'))
     backfill = columns.BooleanColumn(verbose_name=_('Backfill'))
     # Sorting would look it up for the whole log.
     last_duration = DurationColumn(
         verbose_name=_('Duration'), accessor='last_attempts__0__duration', orderable=False, attrs=ONE_LINE
     )
-    created = columns.DateTimeColumn(verbose_name=_('Created'), linkify=True, attrs=ONE_LINE)
+    # Their order is that of the ids, which have an index.
+    created = columns.DateTimeColumn(verbose_name=_('Created'), linkify=True, order_by='pk', attrs=ONE_LINE)
     due_at = columns.DateTimeColumn(
         verbose_name=_('Next Attempt'), accessor='next_attempt_at', order_by='due_at', attrs=ONE_LINE
     )
@@ -171,7 +170,7 @@ class DeliveryTable(NetBoxTable):
         model = Delivery
         fields = (
             'pk', 'id', 'created', 'uuid', 'status', 'webhook', 'kind', 'object_type', 'object', 'object_id',
-            'sequence', 'event_count', 'backfill', 'response_status', 'attempt_count', 'last_duration', 'due_at',
+            'sequence', 'batch', 'backfill', 'response_status', 'attempt_count', 'last_duration', 'due_at',
             'finished_at', 'error',
         )  # fmt: skip
         default_columns = (
@@ -197,8 +196,8 @@ class EventTable(NetBoxTable):
     test = columns.BooleanColumn(verbose_name=_('Test'))
     backfill = columns.BooleanColumn(verbose_name=_('Backfill'), order_by='backfill_for')
     caused_by = ListColumn(verbose_name=_('Caused by'), orderable=False, attrs=SHORTENED)
-    partial = ListColumn(verbose_name=_('Unknown keys'), orderable=False, attrs=SHORTENED)
-    dispatched_at = columns.DateTimeColumn(verbose_name=_('Dispatched'))
+    partial = ListColumn(verbose_name=_('Keys without Data'), orderable=False, attrs=SHORTENED)
+    dispatched_at = columns.DateTimeColumn(verbose_name=_('Processed'))
     error = tables.Column(verbose_name=_('Error'), attrs=WHOLE)
     actions = columns.ActionsColumn(actions=(), orderable=False)
 

@@ -24,10 +24,10 @@ def test_whoever_may_view_webhooks_alone_sees_nothing_they_send(person, place, a
     expect(reader.link(webhook['name'])).to_be_visible()
     expect(reader.page.locator('a[href*="/webhooks/add/"]')).to_have_count(0)
     reader.link(webhook['name']).click()
-    for action in ('Send a test', 'Replay', 'Edit', 'Delete'):
+    for action in ('Send a test', 'Redeliver past events', 'Edit', 'Delete'):
         expect(reader.button(action).or_(reader.link(action))).to_have_count(0)
     reader.visit(f'plugins/webhooks/deliveries/{delivery["id"]}/')
-    expect(reader.page.get_by_text('shown to those who may view the object').first).to_be_visible()
+    expect(reader.page.get_by_text('because you may not view the object').first).to_be_visible()
     expect(reader.page.get_by_text('signal_received_timestamp')).to_have_count(0)
     expect(reader.button('Redeliver')).to_have_count(0)
 

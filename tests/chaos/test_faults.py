@@ -24,7 +24,7 @@ from support.engine import deliveries
 from devstack.process import wait_until
 from devstack.receiver import Received, Receiver
 from webhooks.choices import OPEN_STATUSES, StatusChoices
-from webhooks.engine.warmup import warm_up
+from webhooks.engine.dispatch.render import Renderer
 from webhooks.models import Delivery, Event, Webhook
 
 pytestmark = [
@@ -83,7 +83,7 @@ def test_nothing_is_lost_made_up_or_out_of_order(
 ):
     if not tasks_redis.private:
         pytest.skip('this Redis is not ours to kill')
-    warm_up()  # what a new process does first takes long
+    Renderer()  # what a new process loads first takes long
     toggled = webhooks[TOGGLED]
     people = [children.fork(lambda seed=seed + number: crowd.write(journal, seed)) for number in range(WRITERS)]
     people.append(children.fork(lambda: crowd.toggle(journal, seed, toggled.pk)))

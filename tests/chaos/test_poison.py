@@ -19,16 +19,19 @@ from django.utils import timezone
 from support.builders import site, subscribe
 from support.chaos.audit import finish
 from support.chaos.victims import Children, die
-from support.engine import deliveries, health, pass_event_leases, pass_leases, pass_retry_waits, work
+from support.engine import deliveries, health, pass_alive, pass_retry_waits, work
 from tenancy.models import Tenant
 
 from devstack.process import wait_until
 from devstack.receiver import Received, Receiver
 from webhooks import rendering
 from webhooks.choices import StatusChoices
-from webhooks.engine import event_claims, event_rendering, quarantine, rescue
-from webhooks.engine.warmup import warm_up
-from webhooks.models import Delivery, Event, Webhook
+from webhooks.engine import registry, rescue
+from webhooks.engine.dispatch import render
+from webhooks.engine.process import child
+from webhooks.engine.process import suspects as module
+from webhooks.engine.registry import SUSPECT
+from webhooks.models import Delivery, Event, Webhook, Worker
 from webhooks.outbox import queue, wakeup
 from webhooks.payload.http_request import Builder
 
@@ -119,16 +122,12 @@ class Poison:
 
     def count(self) -> int:
         """Return how many deaths are counted."""
-        if self.stage == 'delivery':
-            return max(self.row().lapses - rescue.SUSPECT, 0)
-        return max(self.row().dispatch_count - event_claims.ALONE, 0)
+        return max(self.row().lapses - SUSPECT, 0)
 
     def is_in_hand(self) -> bool:
         """Whether the process beside the worker has it."""
-        row = self.row()
-        if self.stage == 'delivery':
-            return row.status == SENDING and row.lapses > 0
-        return row.dispatch_count >= event_claims.ALONE and row.lease is not None
+        rows = Worker.objects.filter(role=registry.SUSPECTS)
+        return any(self.row().pk in (one.deliveries if self.stage == 'delivery' else one.events) for one in rows)
 
     def row(self) -> Delivery | Event:
         model = Delivery if self.stage == 'delivery' else Event
@@ -137,10 +136,10 @@ class Poison:
     def _arm(self, strike: Blow) -> None:
         build, render = Builder.build, rendering.render
 
-        def poisoned_build(builder: Builder, delivery: Delivery, now: float) -> object:
+        def poisoned_build(builder: Builder, delivery: Delivery, *arguments: object) -> object:
             if (delivery.object_type.model, delivery.object_id) == ('site', self.pk):
                 strike()
-            return build(builder, delivery, now)
+            return build(builder, delivery, *arguments)
 
         def poisoned_render(model: type, snapshots: list, *deletions: object) -> list:
             if model is Site and self.pk in [snapshot['row']['id'] for snapshot in snapshots]:
@@ -166,23 +165,25 @@ def webhook(receiver: Receiver, poison: Poison) -> Webhook:
     with transaction.atomic():
         places = [site() for _ in range(4)]
     poison.pk = places[1].pk
-    warm_up()  # what a new process does first takes long
+    render.Renderer()  # what a new process loads first takes long
     return webhook
 
 
 @pytest.fixture
 def suspects(webhook: Webhook, poison: Poison, children: Children) -> Iterator[Webhook]:
-    """A worker has died with all four in its hands."""
-    assert children.wait(children.fork(poison.job(die, die))) == signal.SIGKILL
-    pass_lapses()
-    assert poison.count() == 0
+    """Two workers have died with the poison in their hands, and with others."""
+    for lapses in (0, SUSPECT):
+        assert children.wait(children.fork(poison.job(die, die))) == signal.SIGKILL
+        pass_lapses()
+        pass_retry_waits()
+        assert poison.row().lapses == lapses
     return webhook
 
 
 def pass_lapses() -> None:
-    pass_leases()
-    pass_event_leases()
-    rescue.rescue()
+    pass_alive()
+    while rescue.rescue():
+        pass
 
 
 def all_but(poison: Poison) -> set[int]:
@@ -197,7 +198,6 @@ def test_it_fails_by_name_after_three_deaths_and_all_others_arrive(suspects, poi
         assert poison.count() == deaths
         assert len(deliveries(DELIVERED, webhook__payload_url=receiver.url(TENANTS))) == deaths
         pass_retry_waits()
-        pass_event_leases()
     for _ in range(2):  # an event makes its delivery now, and that fails
         assert children.ends_well(children.fork(job)), 'the worker died'
     (failed,) = deliveries(FAILED)
@@ -206,21 +206,24 @@ def test_it_fails_by_name_after_three_deaths_and_all_others_arrive(suspects, poi
     assert health(suspects).failed == 1
     assert {one.object_id for one in deliveries(DELIVERED, webhook=suspects)} == all_but(poison)
     if poison.stage == 'delivery':
-        assert [attempt.error for attempt in failed.attempts.all()] == [rescue.LAPSED, *DIED]
+        assert [attempt.error for attempt in failed.attempts.all()] == [registry.STOPPED, registry.STOPPED, *DIED]
 
 
 def test_while_it_hangs_others_arrive_and_that_counts_once_its_time_is_over(
     suspects, poison, receiver, children, monkeypatch
 ):
-    monkeypatch.setattr(quarantine, 'MARGIN', 21.0)
-    if poison.stage == 'event':
-        monkeypatch.setattr(event_claims, 'LONG_LEASE', 31)
+    """As long as its worker lives, nobody else rescues it."""
+    monkeypatch.setattr(module, 'LONGEST', 12.0)
+    monkeypatch.setattr(module, 'MARGIN', 11.0)
+    monkeypatch.setattr(module, 'BEAT', 0.2)
+    monkeypatch.setattr(registry, 'ALIVE', 5.0)
     Webhook.objects.update(timeout=1)
     worker = children.fork(poison.job(hang, hang))
     assert wait_until(poison.is_in_hand, PATIENCE)
     tenant(1)
     receiver.wait_for(1, to_tenants)
     assert poison.is_in_hand()
+    assert wait_until(lambda: not rescue.rescue() and not children.is_running(worker), PATIENCE)
     assert children.ends_well(worker)
     assert poison.count() == 1
     assert poison.row().error == 'its process died once (it took too long)'
@@ -229,8 +232,9 @@ def test_while_it_hangs_others_arrive_and_that_counts_once_its_time_is_over(
 @pytest.mark.parametrize('poison', ['delivery'], indirect=True)
 def test_what_takes_too_long_is_ended_before_that_counts(suspects, poison, children, monkeypatch):
     """It would go on with the next one, under the same lease."""
-    monkeypatch.setattr(quarantine, 'MARGIN', 21.0)
-    monkeypatch.setattr(quarantine, 'GRACE', 600.0)
+    monkeypatch.setattr(module, 'LONGEST', 8.0)
+    monkeypatch.setattr(module, 'MARGIN', 2.0)
+    monkeypatch.setattr(module, 'GRACE', 600.0)
     Webhook.objects.update(timeout=1)
     worker = children.fork(poison.job(die, hang))
     process = poison.process()
@@ -252,7 +256,7 @@ def test_workers_that_are_killed_with_it_in_hand_fail_nothing_and_all_arrive(sus
 
 def test_its_death_does_not_count_where_the_worker_is_killed_as_well(suspects, poison, receiver, children, monkeypatch):
     """Whoever kills both kills one first."""
-    monkeypatch.setattr(quarantine, 'GRACE', 600.0)
+    monkeypatch.setattr(module, 'GRACE', 600.0)
     worker = children.fork(poison.job(die, die))
     assert wait_until(lambda: not is_alive(poison.process()), PATIENCE)
     tenant(1)
@@ -271,6 +275,8 @@ def test_its_process_ends_with_the_worker_and_nothing_is_counted(suspects, poiso
     assert Path(f'/proc/{process}/oom_score_adj').read_text() == '1000\n', 'memory runs out: not the first to go'
     children.kill(worker)
     assert wait_until(lambda: not is_alive(process), PATIENCE)
+    soon = timezone.now() + timedelta(seconds=registry.ALIVE)
+    assert Worker.objects.get(role=registry.SUSPECTS).alive_until < soon, 'others wait for what nobody does'
     assert poison.count() == 0
     finish()
     assert {one.object_id for one in deliveries(DELIVERED)} == all_but(poison) | {poison.pk}
@@ -280,7 +286,8 @@ def test_what_postgresql_breaks_off_is_not_counted(suspects, poison, children):
     for _ in range(4):
         assert children.ends_well(children.fork(poison.job(die, cut_off)))
         assert not is_alive(poison.process())
-        assert poison.count() == 0
+        # An event goes alone after the first time, however often that happens.
+        assert poison.count() <= (poison.stage == 'event')
         pass_lapses()
     finish()
     assert {one.object_id for one in deliveries(DELIVERED)} == all_but(poison) | {poison.pk}
@@ -292,7 +299,7 @@ def test_what_somebody_ends_is_not_counted_and_its_turn_comes_soon(suspects, poi
     assert children.ends_well(children.fork(poison.job(die, lambda: os.kill(os.getpid(), signal.SIGINT))))
     assert not is_alive(poison.process())
     assert poison.count() == 0
-    assert poison.row().lease_until - timezone.now() <= timedelta(seconds=event_claims.LEASE)
+    assert not Worker.objects.exists()
     finish()
     assert {one.object_id for one in deliveries(DELIVERED)} == all_but(poison) | {poison.pk}
 
@@ -300,19 +307,20 @@ def test_what_somebody_ends_is_not_counted_and_its_turn_comes_soon(suspects, poi
 def test_an_error_of_its_process_counts_and_is_named_by_the_exit_status(
     suspects, poison, receiver, children, monkeypatch, capfd
 ):
-    monkeypatch.setattr(quarantine.logger, 'exception', lambda what: os.write(2, what.encode()))
+    monkeypatch.setattr(module.logger, 'exception', lambda what: os.write(2, what.encode()))
 
     def fail(*arguments: object) -> NoReturn:
         raise RuntimeError('no error of the suspect, which would be its outcome')
 
     def job() -> None:
-        quarantine._send = event_rendering.render = fail
+        module._send = render.Renderer.render = fail
         work()
 
     assert children.ends_well(children.fork(job)), 'the worker died'
-    rows = deliveries() if poison.stage == 'delivery' else Event.objects.filter(dispatched_at=None)
-    assert [row.error for row in rows].count('its process died once (exit status 70)') == 1
-    assert 'quarantine=failed' in capfd.readouterr().err
+    rows = Delivery.objects.all() if poison.stage == 'delivery' else Event.objects.filter(dispatched_at=None)
+    died = [row.error for row in rows.filter(lapses__gt=SUSPECT)]
+    assert died == ['its process died once (exit status 70)']
+    assert 'suspects=failed' in capfd.readouterr().err
     finish()
     assert {one.object_id for one in deliveries(DELIVERED)} == all_but(poison) | {poison.pk}
 
@@ -322,7 +330,7 @@ def test_where_no_process_can_be_made_suspects_wait_and_all_others_arrive(suspec
         raise OSError('there are too many already')
 
     def job() -> None:
-        quarantine.fork = fail
+        child.fork = fail
         work()
 
     tenant(1)
@@ -333,8 +341,8 @@ def test_where_no_process_can_be_made_suspects_wait_and_all_others_arrive(suspec
     assert queue.get().count == 0
     wakeup.wake()
     assert queue.get().count == 1
-    assert [one.webhook.payload_url for one in deliveries(DELIVERED)] == [receiver.url(TENANTS)]
-    assert poison.count() == 0
+    assert len(deliveries(DELIVERED, webhook__payload_url=receiver.url(TENANTS))) == 1
+    assert poison.row().lapses == SUSPECT
     finish()
     assert len(deliveries(DELIVERED, webhook=suspects)) == len(all_but(poison)) + 1
 
@@ -343,7 +351,6 @@ def test_what_ends_well_is_a_suspect_no_longer(suspects, poison, children):
     assert children.ends_well(children.fork(poison.job(die, die)))
     assert poison.count() == 1
     pass_retry_waits()
-    pass_event_leases()
     finish()
     assert not Delivery.objects.exclude(status=DELIVERED, lapses=0).exists()
     assert not Event.objects.exclude(error='').exists()
@@ -353,10 +360,10 @@ def test_what_ends_well_is_a_suspect_no_longer(suspects, poison, children):
 def test_a_rendering_that_does_not_let_go_of_the_interpreter_is_ended_by_the_kernel(
     webhook, poison, children, monkeypatch
 ):
-    """The worker's own first, and then that of the process beside it, which counts."""
-    monkeypatch.setattr(event_rendering, 'FIRST', 1.0)
-    monkeypatch.setattr(event_rendering, 'LONGEST', 1.0)
-    assert children.wait(children.fork(poison.job(compute, compute))) == signal.SIGPROF
-    pass_lapses()
+    """The workers' own first, and then that of the process beside them, which counts."""
+    monkeypatch.setattr(render, 'TOGETHER', 1.0)
+    for _ in range(2):
+        assert children.wait(children.fork(poison.job(compute, compute))) == signal.SIGPROF
+        pass_lapses()
     assert children.ends_well(children.fork(poison.job(compute, compute)))
     assert poison.row().error == f'its process died once (signal {int(signal.SIGPROF)})'

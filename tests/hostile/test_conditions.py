@@ -11,7 +11,7 @@ from support.engine import deliveries, in_thread, work
 
 from devstack.receiver import Receiver
 from webhooks.constants import MAX_CONDITIONS
-from webhooks.engine import conditions
+from webhooks.engine.dispatch import matching
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -69,7 +69,7 @@ class TestEvaluating:
 
         def evaluate() -> None:
             try:
-                conditions.are_met(WITHOUT_END, data)
+                matching.are_met(WITHOUT_END, data)
             except InvalidCondition as error:
                 reasons.append(str(error))
 

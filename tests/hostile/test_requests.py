@@ -47,7 +47,7 @@ class World:
         events = [event(place, username=user.username), event(place, error='no such thing', data='')]
         webhook = Webhook.objects.get(pk=self._webhooks[0])
         deliveries = [delivery(one, webhook, status=status) for one in events for status in StatusChoices.values()]
-        deliveries.append(batch(events, webhook))
+        deliveries += batch(events, webhook)
         group = NotificationGroup.objects.create(name='Operators')
         self._ids = {
             'webhooks': self._webhooks,

@@ -22,7 +22,7 @@ from support.engine import deliveries, in_thread, work
 from devstack.process import wait_until
 from devstack.receiver import Receiver
 from webhooks.constants import MAX_TEMPLATE
-from webhooks.engine import building
+from webhooks.engine.deliver import lane
 from webhooks.models import Webhook
 from webhooks.templating import renderer
 from webhooks.templating.errors import RenderError
@@ -171,7 +171,7 @@ class TestPreview:
         settings.JINJA_FILTERS = of_this_process()
 
         def attack() -> None:
-            assert 'has ended the process' in str(preview(api_client, webhook, '{{ 1|die }}').data['body_template'])
+            assert 'stopped the process' in str(preview(api_client, webhook, '{{ 1|die }}').data['body_template'])
             assert preview(api_client, webhook, '{{ data.name }}').data['body'] == 'Bern'
 
         assert in_a_child(attack)
@@ -235,7 +235,7 @@ class TestWorker:
 
     def test_one_renderer_does_all(self, receiver: Receiver, settings, monkeypatch):
         """Of webhooks that are slow to build there is another one."""
-        monkeypatch.setattr(building, 'SLOW', 60)
+        monkeypatch.setattr(lane, 'SLOW', 60)
         settings.JINJA_FILTERS = of_this_process()
         subscribe(receiver.url('/'), Site, body_template='{{ 1|pid }} {{ 1|threads }}')
         for _ in range(5):
@@ -253,7 +253,7 @@ class TestWorker:
         site(name='Bern')
         work()
         assert [request.body for request in receiver.wait_for(2)] == [b'Bern', b'Bern']
-        assert 'has ended the process' in deliveries('failed')[0].error
+        assert 'stopped the process' in deliveries('failed')[0].error
 
     def test_the_next_one_has_no_locks_that_other_threads_hold(self, settings):
         lock = threading.Lock()
@@ -266,7 +266,7 @@ class TestWorker:
         with renderer.kept(lambda: True), lock:
             for template in ('{{ 1|die }}', '{{ 1|locked }}'):
                 if 'die' in template:
-                    with pytest.raises(RenderError, match='has ended the process'):
+                    with pytest.raises(RenderError, match='stopped the process'):
                         renderer.render(template, '{}')
                 else:
                     assert renderer.render(template, '{}') == '1'
@@ -356,7 +356,7 @@ class TestHost:
         site(facility=facility.replace('HOST', host_of(receiver)))
         work()
         (failed,) = deliveries('failed')
-        assert failed.error.startswith('not sent: payload_url: what is rendered into the host holds a ')
+        assert failed.error.startswith('not sent: payload_url: a value in the host of the URL contains a ')
         assert receiver.requests == []
 
     @pytest.mark.parametrize(
@@ -405,7 +405,7 @@ class TestNumber:
 
     # Half a second each.
     NAPS = '\n'.join(f'X-{number}: {{{{ 0.5|nap }}}}' for number in range(12))
-    TOGETHER = 'the templates of a request take more than 2 seconds'
+    TOGETHER = 'the templates of this webhook take more than 2 seconds together'
 
     @pytest.fixture
     def naps(self, settings) -> None:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 
 import psycopg
-from psycopg.errors import UndefinedTable
+from psycopg.errors import UndefinedColumn
 
 from devstack.postgres import DatabaseAddress
 
@@ -32,14 +32,7 @@ CLAIM = """
     ), picked AS (
         SELECT d.id FROM ready CROSS JOIN LATERAL (
             SELECT d.id FROM webhooks_delivery d
-            WHERE d.webhook_id = ready.id AND d.status = 'pending' AND d.due_at <= now() AND NOT EXISTS (
-                SELECT 1 FROM webhooks_wait v
-                WHERE v.delivery_id = d.id
-                  AND (
-                      SELECT b.status = 'sending' OR b.due_at <= now() FROM webhooks_delivery b
-                      WHERE b.id = v.blocker_id
-                  )
-            )
+            WHERE d.webhook_id = ready.id AND d.status = 'pending' AND d.due_at <= now()
             ORDER BY d.due_at, d.id LIMIT 5 FOR UPDATE SKIP LOCKED
         ) d
     )
@@ -104,14 +97,14 @@ def save(object_id: int, *others: int) -> Callable[[psycopg.Connection], int]:
 
 
 def turn(connection: psycopg.Connection) -> int:
-    """A worker whose endpoint answers 500. Its end, once the table of waits is gone, is part of the upgrade."""
+    """A worker whose endpoint answers 500. Its end, once the column of its claims is gone, is part of the upgrade."""
     try:
         with connection.transaction():
             connection.execute(HOLD_LINE)
             claimed = [pk for (pk,) in connection.execute(CLAIM).fetchall()]
             connection.execute(FAIL_FOR_NOW, [claimed])
             connection.execute(COUNT, [len(claimed)])
-    except UndefinedTable:
+    except UndefinedColumn:
         return 0
     return len(claimed)
 

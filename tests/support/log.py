@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from support.builders import NOWHERE, UPDATED, subscribe
 from webhooks.choices import StatusChoices
-from webhooks.models import Attempt, BatchItem, Delivery, Event, Webhook
+from webhooks.models import Attempt, Delivery, Event, Webhook
 
 _numbers = itertools.count(1)
 
@@ -56,19 +56,14 @@ def delivery(of: Event, webhook: Webhook | None = None, attempts: int = 1, **fie
     return made
 
 
-def batch(events: list[Event], webhook: Webhook, **fields: Any) -> Delivery:
-    """Return a delivery that tells of all these events."""
-    made = delivery(events[-1], webhook, event_count=len(events), **fields)
-    for one in events:
-        BatchItem.objects.create(
-            delivery=made,
-            event=one,
-            webhook=webhook,
-            object_type=one.object_type,
-            object_id=one.object_id,
-            sequence=one.sequence,
-            open=made.is_open,
-        )
+def batch(events: list[Event], webhook: Webhook, attempts: int = 1, **fields: Any) -> list[Delivery]:
+    """Return deliveries of all these events, which went out in one request. The first has its attempts."""
+    made = [delivery(one, webhook, attempts=0, **{'attempt_count': attempts} | fields) for one in events]
+    for one in made:
+        one.batch = made[0].pk
+        one.save(update_fields=['batch'])
+    for number in range(1, attempts + 1):
+        attempt(made[0], number)
     return made
 
 

@@ -21,45 +21,48 @@ class ReplaySerializer(StorableMixin, serializers.Serializer):
     """The range of past events to redeliver: from `since`, and before `until`."""
 
     since = serializers.DateTimeField()
-    until = serializers.DateTimeField(required=False, help_text=_('Now, if left out.'))
+    until = serializers.DateTimeField(required=False, help_text=_('Default: now.'))
     status = serializers.ChoiceField(
         choices=CLOSED_CHOICES,
         required=False,
-        help_text=_('Only deliveries of this status. Left out: all but superseded ones.'),
+        help_text=_('Only deliveries with this status. Default: all except replaced ones (superseded).'),
     )
 
     def validate(self, data: dict[str, Any]) -> dict[str, Any]:
         if 'until' in data and data['since'] >= data['until']:
-            raise serializers.ValidationError({'until': _('Must be later than since.')})
+            raise serializers.ValidationError({'until': _('"until" must be later than "since".')})
         return data
 
 
 @extend_schema_serializer(component_name='WebhookDeliveryCount')
 class CountSerializer(serializers.Serializer):
-    count = serializers.IntegerField(read_only=True, help_text=_('How many deliveries are redelivered.'))
+    count = serializers.IntegerField(read_only=True, help_text=_('Number of deliveries that are redelivered.'))
 
 
 @extend_schema_serializer(component_name='WebhookWaiting')
 class WaitingSerializer(serializers.Serializer):
     """The changes that wait for a webhook."""
 
-    changes = serializers.IntegerField(read_only=True, help_text=_('Counted up to 100,000.'))
-    objects = serializers.IntegerField(read_only=True, help_text=_('Of how many objects.'))
+    changes = serializers.IntegerField(read_only=True, help_text=_('Number of waiting changes, counted up to 100,000.'))
+    objects = serializers.IntegerField(read_only=True, help_text=_('Number of objects with waiting changes.'))
     since = serializers.DateTimeField(
-        read_only=True, allow_null=True, help_text=_('Since when the oldest waits; null: nothing does.')
+        read_only=True, allow_null=True, help_text=_('Time since which the oldest change waits. Null: nothing waits.')
     )
 
 
 @extend_schema_serializer(component_name='WebhookSendWaiting')
 class SendWaitingSerializer(StorableMixin, serializers.Serializer):
     latest_only = serializers.BooleanField(
-        default=False, help_text=_('Only the latest change of each object: the others are superseded.')
+        default=False,
+        help_text=_('Send only the latest change of each object. Earlier ones are not sent: it replaces them.'),
     )
 
 
 @extend_schema_serializer(component_name='WebhookSentWaiting')
 class SentWaitingSerializer(WaitingSerializer):
-    superseded = serializers.IntegerField(read_only=True, help_text=_('How many deliveries were superseded.'))
+    superseded = serializers.IntegerField(
+        read_only=True, help_text=_('Number of deliveries that a later change replaced.')
+    )
 
 
 @extend_schema_serializer(component_name='WebhookBackfillStart')
@@ -70,15 +73,15 @@ class BackfillStartSerializer(StorableMixin, serializers.Serializer):
         child=AllowedTypeField(),
         required=False,
         allow_empty=False,
-        help_text=_('Of those of the webhook; all of them, if left out.'),
+        help_text=_('Object types of the webhook. Default: all of them.'),
     )
     filter = serializers.CharField(
         required=False,
         allow_blank=True,
         max_length=MAX_QUERY,
-        help_text=_("As in the URL of the models' lists, such as: site=berlin&status=active"),
+        help_text=_("A filter as in the URL of NetBox's lists, for example: site=berlin&status=active"),
     )
-    dry_run = serializers.BooleanField(default=False, help_text=_('Only count the objects.'))
+    dry_run = serializers.BooleanField(default=False, help_text=_('Only count the objects. Nothing is sent.'))
 
 
 @extend_schema_serializer(component_name='WebhookBackfill')
@@ -87,16 +90,18 @@ class BackfillSerializer(serializers.Serializer):
     error = serializers.CharField(read_only=True)
     object_types = serializers.ListField(child=serializers.CharField(), read_only=True, source='labels')
     filter = serializers.CharField(read_only=True, source='query')
-    total = serializers.IntegerField(read_only=True, allow_null=True, help_text=_('Objects.'))
+    total = serializers.IntegerField(read_only=True, allow_null=True, help_text=_('Number of objects to send.'))
     sent = serializers.IntegerField(
         read_only=True,
         allow_null=True,
-        help_text=_('Of these: delivered, failed, replaced by a change, or left out by conditions.'),
+        help_text=_(
+            'Number of objects that are done: delivered, failed, replaced by a change, or excluded by conditions.'
+        ),
     )
     restricted = serializers.BooleanField(
         read_only=True,
         source='is_restricted',
-        help_text=_('There is a filter, and the user may not view all objects: what tells of it is left out.'),
+        help_text=_('True: the filter and the numbers are hidden, because you may not view all objects.'),
     )
     username = serializers.CharField(read_only=True, source='backfill.username')
     started_at = serializers.DateTimeField(read_only=True, source='backfill.started_at')
@@ -105,7 +110,7 @@ class BackfillSerializer(serializers.Serializer):
 
 @extend_schema_serializer(component_name='WebhookBackfillCount')
 class BackfillCountSerializer(serializers.Serializer):
-    total = serializers.IntegerField(read_only=True, help_text=_('How many objects would be sent.'))
+    total = serializers.IntegerField(read_only=True, help_text=_('Number of objects that would be sent.'))
 
 
 @extend_schema_serializer(component_name='WebhookRotation')
@@ -115,7 +120,9 @@ class RotateSerializer(StorableMixin, serializers.Serializer):
     prefix = serializers.ChoiceField(
         choices=[signing.SYMMETRIC, signing.PRIVATE],
         default=signing.SYMMETRIC,
-        help_text=_('whsec_: shared with the receiver. whsk_: ed25519, the receiver needs only the public key.'),
+        help_text=_(
+            'whsec_: a secret shared with the receiver. whsk_: ed25519, the receiver needs only the public key.'
+        ),
     )
     overlap = serializers.DurationField(
         default=secret_rotation.DEFAULT_OVERLAP, min_value=timedelta(0), max_value=timedelta(days=365)
@@ -124,7 +131,7 @@ class RotateSerializer(StorableMixin, serializers.Serializer):
 
 @extend_schema_serializer(component_name='WebhookSecret')
 class SecretSerializer(serializers.Serializer):
-    secret = serializers.CharField(read_only=True, help_text=_('Shown this once.'))
+    secret = serializers.CharField(read_only=True, help_text=_('Shown only once.'))
     public_key = serializers.CharField(read_only=True)
     previous_until = serializers.DateTimeField(read_only=True, allow_null=True)
 

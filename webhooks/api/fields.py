@@ -13,7 +13,7 @@ class AllowedTypeField(ContentTypeField):
     """An 'app.model' that the setting `allowed_models` allows."""
 
     default_error_messages = {
-        'not_allowed': _('{content_type} is not an object type that webhooks may send.'),
+        'not_allowed': _('Webhooks may not send {content_type}. See the setting allowed_models.'),
     }
 
     def get_queryset(self) -> QuerySet[ContentType]:

@@ -31,7 +31,7 @@ from .fields import AllowedTypeField, MaskedField
 
 # The column's length.
 CHANGELOG_MESSAGE = serializers.CharField(max_length=200, allow_blank=True, allow_null=True)
-UNSTORABLE_TEXT = _('A text holds a null character or half a surrogate pair, or the value is nested too deeply.')
+UNSTORABLE_TEXT = _('The value contains a character that cannot be stored, or it is nested too deeply.')
 
 
 class StorableMixin:
@@ -99,7 +99,7 @@ class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerialize
         choices=[(preset.name, preset.label) for preset in all_presets().values()],
         write_only=True,
         required=False,
-        help_text=_('What a new webhook begins with: fields that are given replace its own.'),
+        help_text=_('Preset that fills the fields of a new webhook. Fields in the request take precedence.'),
     )
     public_key = serializers.CharField(read_only=True)
     health = HealthSerializer(read_only=True, allow_null=True)
@@ -124,7 +124,7 @@ class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerialize
         if self.nested:
             return data
         if (name := data.pop('preset', None)) and self.instance:
-            raise serializers.ValidationError({'preset': _('Only a new webhook begins with one.')})
+            raise serializers.ValidationError({'preset': _('A preset can be used only for a new webhook.')})
         if name:
             data = {**all_presets()[name].fields, **data}
         self._check_expand(data)
@@ -151,7 +151,7 @@ class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerialize
 
     def validate_conditions(self, value: Any) -> Any:
         if value is not None and not isinstance(value, dict):
-            raise serializers.ValidationError(_('Conditions are a JSON object.'))
+            raise serializers.ValidationError(_('Conditions must be a JSON object.'))
         return value
 
 
@@ -221,6 +221,13 @@ class DeliverySerializer(RestrictedSerializer):
     webhook = WebhookSerializer(nested=True, read_only=True)
     event = EventSerializer(nested=True, read_only=True)
     status = serializers.ChoiceField(choices=StatusChoices, read_only=True)
+    # Of 1.0.0, whose batches were one delivery.
+    event_count = serializers.SerializerMethodField(help_text=_('Always 1.'))
+    batch = serializers.IntegerField(
+        read_only=True,
+        allow_null=True,
+        help_text=_('The first delivery of the request in which it went out with others.'),
+    )
     next_attempt_at = serializers.DateTimeField(read_only=True, allow_null=True)
     waiting = serializers.SerializerMethodField(help_text=_('Why a pending delivery is not sent yet.'))
     attempts = AttemptSerializer(many=True, read_only=True)
@@ -228,11 +235,14 @@ class DeliverySerializer(RestrictedSerializer):
     class Meta:
         model = Delivery
         fields = (
-            'id', 'url', 'display_url', 'display', 'uuid', 'webhook', 'event', 'event_count', 'backfill', 'status',
-            'error', 'response_status', 'attempt_count', 'next_attempt_at', 'waiting', 'created', 'finished_at',
-            'expires_at', 'restricted', 'attempts',
+            'id', 'url', 'display_url', 'display', 'uuid', 'webhook', 'event', 'event_count', 'batch', 'backfill',
+            'status', 'error', 'response_status', 'attempt_count', 'next_attempt_at', 'waiting', 'created',
+            'finished_at', 'expires_at', 'restricted', 'attempts',
         )  # fmt: skip
         brief_fields = ('id', 'url', 'display', 'uuid', 'status', 'response_status', 'error')
+
+    def get_event_count(self, delivery: Delivery) -> int:
+        return 1
 
     def get_waiting(self, delivery: Delivery) -> str:
         # In a list this would cost one query a row.

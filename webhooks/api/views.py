@@ -20,8 +20,7 @@ from rest_framework.response import Response
 from rest_framework.routers import APIRootView
 
 from .. import filtersets
-from ..engine.lanes import Busy
-from ..exceptions import DefinitionError
+from ..exceptions import Busy, DefinitionError
 from ..models import Delivery, Event, Webhook, querysets
 from ..models.concurrent import ChangedMeanwhile
 from ..models.querysets import LONG_COLUMNS
@@ -140,7 +139,7 @@ class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
 
     def update(self, request: Request, *args, **kwargs) -> Response:
         if not isinstance(request.data, dict):
-            raise ValidationError(_('One webhook takes one object.'))
+            raise ValidationError(_('Send one JSON object to change one webhook.'))
         return super().update(request, *args, **kwargs)
 
     @extend_schema(request=None, responses={201: serializers.DeliverySerializer(nested=True)})
@@ -181,7 +180,7 @@ class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
         shown = {**asdict(waiting.measure(webhook)), 'superseded': superseded}
         return Response(SentWaitingSerializer(shown).data)
 
-    @extend_schema(responses={200: BackfillSerializer, 404: OpenApiResponse(description='There was none.')})
+    @extend_schema(responses={200: BackfillSerializer, 404: OpenApiResponse(description='There was no backfill.')})
     @action(detail=True, methods=['get'], permission_classes=[post_needs(actions.BACKFILL.permission)])
     def backfill(self, request: Request, pk: str) -> Response:
         """Show the progress of the last backfill."""

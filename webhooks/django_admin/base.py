@@ -16,7 +16,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from utilities.exceptions import AbortRequest
 
-from ..engine.lanes import Busy
+from ..exceptions import Busy
 from ..models import Delivery
 from ..services import redelivery
 
@@ -94,5 +94,5 @@ class BaseAdmin(admin.ModelAdmin):
         if count:
             self.message_user(request, redelivery.announce(count), messages.SUCCESS)
         else:
-            text = _('There is nothing to redeliver: open deliveries are sent by themselves.')
+            text = _('Nothing to redeliver. Pending deliveries are sent automatically.')
             self.message_user(request, text, messages.WARNING)

@@ -12,8 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import object_types
 from ..choices import StatusChoices
-from ..engine.lanes import Busy
-from ..exceptions import DefinitionError
+from ..exceptions import Busy, DefinitionError
 from ..models import Attempt, Delivery, querysets
 from ..presentation.actions import REDELIVER, REDELIVER_SELECTED
 from ..presentation.moments import moment
@@ -42,11 +41,11 @@ class AttemptInline(ReadOnly, admin.TabularInline):
     def started(self, attempt: Attempt) -> str:
         return moment(attempt.started_at)
 
-    @admin.display(description=_('Took'))
+    @admin.display(description=_('Duration'))
     def took(self, attempt: Attempt) -> str:
         return f'{attempt.duration:.3f} s'
 
-    @admin.display(description=_('Outcome'))
+    @admin.display(description=_('Result'))
     def outcome(self, attempt: Attempt) -> SafeString:
         if attempt.error:
             return reason_word(attempt.error)
@@ -93,18 +92,18 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     # Other columns have no index.
     sortable_by = ('recorded',)
     search_fields = ('uuid',)
-    search_help_text = _('webhook-id, ID of the object, or part of its name')
+    search_help_text = _('Search by webhook-id, object ID, or part of the object name')
     actions = ('redeliver',)
     inlines = (AttemptInline,)
     fieldsets = (
         (None, {'fields': (('state', 'webhook', 'happened', 'object'), 'waits', 'error', 'uuid')}),
-        (_('When'), {'fields': (('recorded', 'next_attempt', 'finished', 'expires'),)}),
-        (_('Who'), {'fields': (('user', 'request_id', 'sequence', 'caused_by'),)}),
+        (_('Times'), {'fields': (('recorded', 'next_attempt', 'finished', 'expires'),)}),
+        (_('Origin'), {'fields': (('user', 'request_id', 'sequence', 'caused_by'),)}),
         (
             _('Request'),
             {
                 'fields': ('request_line', 'request_headers', 'request_body', 'partial'),
-                'description': _('The last attempt; the body as it is built now.'),
+                'description': _('URL and headers of the last attempt. The body is the one that would be sent now.'),
             },
         ),
         (_('Response'), {'fields': ('response_status', 'response_headers', 'response_body')}),
@@ -150,7 +149,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     # Columns and fields
     #
 
-    @admin.display(description=_('Created'), ordering='created')
+    @admin.display(description=_('Created'), ordering='pk')
     def recorded(self, delivery: Delivery) -> str:
         return moment(delivery.created)
 
@@ -178,14 +177,12 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
 
     @admin.display(description=_('Event'))
     def happened(self, delivery: Delivery) -> str:
-        words = [object_types.name_of(delivery.object_type), delivery.get_kind_display().lower()]
-        words += [f'({mark.lower()})' for mark in marks_of(delivery.event)]
-        return ' '.join(map(str, words))
+        change = f'{object_types.name_of(delivery.object_type)}: {delivery.get_kind_display()}'
+        return ' · '.join([change, *marks_of(delivery.event)])
 
     @admin.display(description=_('Object'))
     def object(self, delivery: Delivery) -> SafeString | str:
-        last = object_link(delivery, delivery.existing_objects)
-        return format_html('{} +{}', last, delivery.event_count - 1) if delivery.event_count > 1 else last
+        return object_link(delivery, delivery.existing_objects)
 
     @admin.display(description=_('Next attempt'))
     def next_attempt(self, delivery: Delivery) -> str:
@@ -203,7 +200,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     def caused_by(self, delivery: Delivery) -> str:
         return ', '.join(delivery.event.caused_by or ())
 
-    @admin.display(description=_('Unknown keys'))
+    @admin.display(description=_('Keys without data'))
     def partial(self, delivery: Delivery) -> str:
         return ', '.join(delivery.event.partial or ())
 

@@ -20,10 +20,10 @@ def last_call(webhook: Webhook) -> str:
     """Say how the last request went."""
     health = getattr(webhook, 'health', None)
     if health is None or health.last_attempt_at is None:
-        return _('never called')
+        return _('no request yet')
     if health.suspended_since:
         return _('since {since}: {error}').format(since=moment(health.suspended_since), error=health.last_error)
-    return health.last_error or _('last call {when}').format(when=moment(health.last_attempt_at))
+    return health.last_error or _('last request {when}').format(when=moment(health.last_attempt_at))
 
 
 def word(text: str, color: str, title: str = '') -> SafeString:

@@ -44,8 +44,8 @@ def nothing_is_hidden(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
         return []
     return [
         CheckWarning(
-            f"The plugin's admin at {path} hides what was there before: {hidden.__module__}.",
-            hint="Switch it off: WEBHOOKS_ADMIN = False. Everything it has is on NetBox's own pages too.",
+            f"The plugin's admin at {path} hides another page at this address: {hidden.__module__}.",
+            hint="To see that page, set WEBHOOKS_ADMIN = False. NetBox's own pages offer the same as the admin.",
             id='webhooks.W005',
         )
     ]

@@ -29,11 +29,11 @@ def answered(view: Callable) -> Callable:
         except ABSENT as error:
             raise Http404 from error
         except InvalidJobOperation:
-            messages.error(request, _('The job is no longer a failed one.'))
+            messages.error(request, _('This job has not failed, or is already queued again.'))
             # After a requeue of many, the failing job is unknown.
             return redirect(f'django_rq:{"job_detail" if "job_id" in kwargs else "failed_jobs"}', **kwargs)
         except RedisError:
-            messages.error(request, _('Redis cannot be reached'))
+            messages.error(request, _('Redis cannot be reached. Check that it is running, then load the page again.'))
             return redirect('admin:index')
 
     return answering

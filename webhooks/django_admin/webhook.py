@@ -23,8 +23,7 @@ from django.utils.translation import ngettext
 
 from .. import object_types
 from ..choices import StatusChoices
-from ..engine.lanes import Busy
-from ..exceptions import WebhooksError
+from ..exceptions import Busy, WebhooksError
 from ..forms import BackfillForm
 from ..models import Delivery, Webhook
 from ..models.webhook import SEALED_FIELDS
@@ -158,7 +157,12 @@ class WebhookAdmin(BaseAdmin):
         end = time.monotonic() + trial.LONGEST
         for webhook in queryset:
             if time.monotonic() > end:
-                self.message_user(request, _('{webhook}: not tested, the time was up').format(webhook=webhook))
+                self.message_user(
+                    request,
+                    _('{webhook}: not tested, because the other tests took too long. Test it alone.').format(
+                        webhook=webhook
+                    ),
+                )
                 continue
             try:
                 delivery = trial.send_test(webhook, request.user)
@@ -170,7 +174,7 @@ class WebhookAdmin(BaseAdmin):
     def _tell_test(self, request: HttpRequest, delivery: Delivery) -> None:
         level, told = trial.announce(delivery)
         page = reverse('admin:webhooks_delivery_change', args=[delivery.pk])
-        self.message_user(request, format_html('{} <a href="{}">{}</a>', told, page, _('Show the test')), level)
+        self.message_user(request, format_html('{} <a href="{}">{}</a>', told, page, _('Show the delivery')), level)
 
     @admin.action(description=REDELIVER_FAILED.label, location=EVERYWHERE)
     def redeliver_failed(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
@@ -296,7 +300,7 @@ class WebhookAdmin(BaseAdmin):
         if form.generated_secret:
             secret_rotation.show_once(request.session, obj, form.generated_secret)
             if '_addanother' in request.POST:
-                text = _('The secret of “{webhook}” is shown on its page, once.').format(webhook=obj)
+                text = _('The secret of “{webhook}” is shown once, when you open its page.').format(webhook=obj)
                 self.message_user(request, text, messages.WARNING)
 
     def response_post_save_add(self, request: HttpRequest, obj: Webhook) -> HttpResponse:

@@ -1,107 +1,112 @@
-"""Rescue: what a worker held when it stopped is tried again, by itself.
+"""What becomes of a dead worker's work: its lanes are free, and what it had in hand is due again.
 
-A lease that runs out without an outcome is an attempt that came to nothing: it has its place in the log, and is not
-one of those that the webhook allows. It may have been this delivery that stopped the worker. So it is a suspect, which
-is tried in a process of its own (quarantine.py), and fails only by what that dies of. A test is not repeated.
+What was in hand twice in a row is a suspect: it may be why. process/suspects.py tries it.
 """
 
-import uuid
-from collections import Counter
-from collections.abc import Iterable
+import logging
+from collections.abc import Collection
 from datetime import datetime, timedelta
 
 from ..choices import StatusChoices
-from ..constants import LEASE_MARGIN
-from ..models import Delivery
+from ..models import Delivery, Event
 from ..models.querysets import LONG_COLUMNS
 from ..payload.http_request import Builder
 from ..transport.exchange import Outcome
-from . import lanes, ledger, outcomes, sql
-from .claimed import Claimed
-from .outcomes import Judged
-from .verdict import Verdict, fail, try_again
+from . import sql, transactions
+from .deliver import endpoint, order, record
+from .deliver.backoff import delay
+from .deliver.build import Sent
+from .deliver.verdict import fail, try_again
+from .registry import ALIVE, BEGINS, GIVEN_UP, STOPPED, SUSPECT, SUSPECTS
 
-LAPSED = 'its worker stopped, or was cut off, before an outcome was recorded'
+logger = logging.getLogger('webhooks.worker')
 
-# `lapses` of a delivery that was in hand when a worker stopped. Each death of its own process is one more.
-SUSPECT = 1
+FOUND = 'SELECT id, role, events, deliveries, alive_until - make_interval(secs => %(alive)s) FROM webhooks_worker'
+DEAD = f'{FOUND} WHERE alive_until < clock_timestamp() LIMIT 1 FOR UPDATE SKIP LOCKED'
+# Waits: PostgreSQL may take a moment to end what the worker was doing.
+ENDED = f'{FOUND} WHERE name = %(name)s FOR UPDATE'
 
-# Columns of the event that are long.
-UNREAD = tuple(f'event__{name}' for name in LONG_COLUMNS)
+FREE = """
+    UPDATE webhooks_health SET owner_id = NULL WHERE webhook_id = ANY(ARRAY(
+        SELECT webhook_id FROM webhooks_health WHERE owner_id = %(id)s FOR UPDATE SKIP LOCKED
+    ))"""
 
-# Deliveries in one transaction.
-PART = 100
+FORGET = """
+    DELETE FROM webhooks_worker w
+    WHERE id = %(id)s AND NOT EXISTS (SELECT FROM webhooks_health h WHERE h.owner_id = w.id)"""
 
-# Lanes that are free: what lapsed in one that somebody holds keeps none of the others from it. What a deleted webhook
-# has left is purged.
-TAKE = """
-    SELECT w.id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
-    WHERE (
-        SELECT true FROM webhooks_delivery d
-        WHERE d.webhook_id = w.id AND d.status = 'sending' AND d.lease_until < %(now)s ORDER BY d.lease_until LIMIT 1
-    ) LIMIT %(part)s
-    FOR UPDATE OF h SKIP LOCKED"""
-
-TAKE_OVER = """
-    UPDATE webhooks_delivery SET lease = %(lease)s WHERE status = 'sending' AND id = ANY(ARRAY(
-        SELECT id FROM webhooks_delivery
-        WHERE status = 'sending' AND lease_until < %(now)s AND webhook_id = ANY(%(lanes)s) LIMIT %(part)s
-    ))
-    RETURNING id"""
+# Somebody holds a lane of it: what is left has to wait. The worker is dead all the same.
+KEEP = """
+    UPDATE webhooks_worker
+    SET role = 'dead', events = '{}', deliveries = %(left)s, alive_until = clock_timestamp() + interval '1 second'
+    WHERE id = %(id)s"""
 
 
-END_LEASE = (
-    'UPDATE webhooks_event SET lease_until = now() WHERE dispatched_at IS NULL AND lease = %s',
-    "UPDATE webhooks_delivery SET lease_until = now() WHERE status = 'sending' AND lease = %s",
-)
+def rescue(name: str | None = None, reason: str | None = None) -> bool:
+    """Rescue the work of one dead worker. Returns whether there was one.
+
+    `name`: of a worker whose process has ended, as its parent knows. `reason`: of what a process has died that tried a
+    suspect, which is to blame for it.
+    """
+    with transactions.short() as now:
+        found = sql.fetch(ENDED if name else DEAD, {'alive': ALIVE, 'name': name})
+        for pk, role, events, deliveries, since in found:
+            blame = reason if role == SUSPECTS else None
+            _rescue_events(events, now, blame)
+            left = _rescue_deliveries(deliveries, now, None if name else since, blame)
+            sql.execute(FREE, {'id': pk})
+            if left or not sql.execute(FORGET, {'id': pk}):
+                sql.execute(KEEP, {'id': pk, 'left': left})
+            logger.warning('worker=%s dead events=%d deliveries=%d', pk, len(events), len(deliveries))
+    return bool(found)
 
 
-def rescue() -> bool:
-    """Record what lapsed as an attempt without an outcome, some at a time. Returns whether there was any."""
-    lease = uuid.uuid4()
-    with lanes.turn() as now:
-        lapsed = _take_over(lease, now)
-        save(lease, [judge(one, LAPSED, max(one.lapses, SUSPECT), decide_lapsed(one, now), now) for one in lapsed], now)
-    return bool(lapsed)
+def _rescue_events(ids: Collection[int], now: datetime, blame: str | None) -> None:
+    for event in Event.objects.filter(pk__in=ids, dispatched_at=None).defer(*LONG_COLUMNS):
+        lapses = _lapses(event, blame)
+        changed = {'lapses': lapses, 'retry_at': now + _wait(lapses), 'error': _error(lapses, blame)}
+        Event.objects.filter(pk=event.pk).update(**changed)
 
 
-def end_lease(lease: uuid.UUID) -> None:
-    """Let others take what is held under the lease: its holder is dead. It needs no lane, for nobody counts leases."""
-    with lanes.turn():
-        for statement in END_LEASE:
-            sql.execute(statement, [lease])
+def _rescue_deliveries(ids: Collection[int], now: datetime, since: datetime | None, blame: str | None) -> list[int]:
+    """Give each an attempt without an answer. Returns the ids of those whose lanes somebody holds.
+
+    `since`: when the worker was last seen, whose requests may still be under way.
+    """
+    unread = [f'event__{name}' for name in LONG_COLUMNS]
+    pending = Delivery.objects.filter(pk__in=ids, status=StatusChoices.PENDING)
+    held = list(pending.select_related('webhook__health', 'event').defer(*unread))
+    lanes = order.lock({one.webhook_id for one in held})
+    judged = [_judge(one, now, since, blame) for one in held if one.webhook_id in lanes]
+    failed = [entry for entry in record.record(judged, now) if entry.status == StatusChoices.FAILED]
+    endpoint.write([entry._replace(outcome=None) for entry in failed], now)
+    return [one.pk for one in held if one.webhook_id not in lanes]
 
 
-def _take_over(lease: uuid.UUID, now: datetime) -> list[Delivery]:
-    held = sql.fetch_column(TAKE, {'now': now, 'part': PART})
-    if not held:
-        return []
-    return fetch(sql.fetch_column(TAKE_OVER, {'lease': lease, 'now': now, 'part': PART, 'lanes': held}))
+def _judge(one: Delivery, now: datetime, since: datetime | None, blame: str | None) -> record.Judged:
+    lapses = _lapses(one, blame)
+    sent = Sent(one, Builder(one.webhook))
+    sent.outcome = Outcome(started_at=now.timestamp(), duration=0, error=_error(lapses, blame))
+    # Its request must not arrive after a later change.
+    over = since + timedelta(seconds=BEGINS + one.webhook.effective_timeout) if since else now
+    gives_up = lapses >= GIVEN_UP or one.event.test
+    verdict = fail(one) if gives_up else try_again(one, max(now, over) + _wait(lapses))
+    return record.Judged(sent, verdict, record.row(sent, verdict, lapses))
 
 
-def fetch(pks: Iterable[int]) -> list[Delivery]:
-    """Return deliveries for `judge`."""
-    return list(Delivery.objects.filter(pk__in=pks).select_related('webhook', 'event').defer(*UNREAD).order_by('pk'))
+def _lapses(one: Event | Delivery, blame: str | None) -> int:
+    if blame:
+        return one.lapses + 1
+    return max(one.lapses, SUSPECT) if one.error == STOPPED else one.lapses
 
 
-def decide_lapsed(one: Delivery, now: datetime) -> Verdict:
-    """Return what becomes of a delivery whose lease has run out. It has waited for that, and need not wait again."""
-    if one.event.test:
-        return fail(one)
-    return try_again(one, now)
+def _wait(lapses: int) -> timedelta:
+    """Return the wait after a process has died of it."""
+    return delay(lapses - SUSPECT, 0.5) if SUSPECT < lapses < GIVEN_UP else timedelta()
 
 
-def judge(one: Delivery, error: str, lapses: int, verdict: Verdict, now: datetime) -> Judged:
-    """Return the record of an attempt without an outcome."""
-    began = one.lease_until - timedelta(seconds=one.webhook.effective_timeout + LEASE_MARGIN)
-    duration = max((now - began).total_seconds(), 0)
-    outcome = Outcome(started_at=began.timestamp(), duration=duration, error=error)
-    claimed = Claimed(one, Builder(one.webhook), outcome=outcome)
-    return claimed, verdict, outcomes.row(claimed, verdict, lapses)
-
-
-def save(lease: uuid.UUID, judged: list[Judged], now: datetime) -> None:
-    """Record attempts without an outcome, of deliveries that are held under the lease in lanes of the caller."""
-    recorded = outcomes.save(lease, judged, now)
-    failed = [one.delivery for one, verdict in recorded if verdict.status == StatusChoices.FAILED]
-    ledger.note_failed(Counter(one.webhook_id for one in failed), now)
+def _error(lapses: int, blame: str | None) -> str:
+    if not blame:
+        return STOPPED
+    times = {1: 'once', 2: 'twice'}.get(lapses - SUSPECT, f'{lapses - SUSPECT} times')
+    return f'its process died {times} ({blame})'

@@ -10,11 +10,6 @@ from ..interruptions import BROKEN_OFF, INTERRUPTIONS
 Parameters = Mapping[str, Any] | Sequence[Any] | None
 
 
-def pending(alias: str) -> str:
-    """Return the condition of deliveries that wait. Its first half only names the partial indexes of what is open."""
-    return f"{alias}.status IN ('pending', 'sending') AND {alias}.status = 'pending'"
-
-
 def fetch(statement: str, parameters: Parameters = None) -> list[tuple]:
     """Return the rows."""
     with connection.cursor() as cursor:

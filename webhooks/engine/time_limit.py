@@ -4,7 +4,7 @@ A watchdog in a thread sends a signal, and the handler raises. RQ bounds its job
 another thread there is no limit: there it is a person who waits.
 
 C code that does not let go of the interpreter lets no handler run. So the kernel ends the process once it has used much
-more processor time than there were seconds. What it had in hand is a suspect then (quarantine.py).
+more processor time than there were seconds. What it had in hand is a suspect then (rescue.py).
 """
 
 import signal
@@ -38,8 +38,10 @@ def within(seconds: float) -> Iterator[None]:
 
     def watch() -> None:
         # By ticks (patience.py): while the process is frozen no time passes.
-        if not any(is_over.wait(seconds / TICKS) for _ in range(TICKS)):
-            signal.pthread_kill(main.ident, signal.SIGVTALRM)
+        for _ in range(TICKS):
+            if is_over.wait(seconds / TICKS):
+                return
+        signal.pthread_kill(main.ident, signal.SIGVTALRM)
 
     watchdog = threading.Thread(target=watch, daemon=True)
     previous = signal.signal(signal.SIGVTALRM, strike)

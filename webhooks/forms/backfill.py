@@ -17,13 +17,13 @@ class BackfillForm(forms.Form):
         label=_('Object types'),
         queryset=ContentType.objects.none(),
         required=False,
-        help_text=_('None chosen: all of them.'),
+        help_text=_('Blank: all object types of the webhook.'),
     )
     filter = forms.CharField(
         label=_('Filter'),
         required=False,
         max_length=MAX_QUERY,
-        help_text=_("Blank: all objects. As in the URL of the models' lists, such as: site=berlin&status=active"),
+        help_text=_("As in the URL of NetBox's lists, for example: site=berlin&status=active. Blank: all objects."),
     )
 
     def __init__(self, *args: Any, webhook: Webhook, **kwargs: Any) -> None:

@@ -30,7 +30,6 @@ from .masked import MaskedFieldsMixin
 
 JSON_TYPES = str | int | float | list | dict
 MISSING = object()
-UNREADABLE = _('Record %(number)d cannot be read: enter the names of fields, each with its value.')
 # Per record.
 MAX_NODES = 100_000
 # NetBox's form reads these fields.
@@ -60,20 +59,22 @@ class ImportedTextForm(BulkImportForm):
         try:
             super().clean()
         except (csv.Error, KeyError, RecursionError, StopIteration, TypeError, ValueError) as error:
-            raise ValidationError(_('This cannot be read: %(error)s'), params={'error': error}) from None
+            raise ValidationError(_('The data cannot be read: %(error)s'), params={'error': error}) from None
         for number, record in enumerate(self.cleaned_data.get('data', ()), start=1):
-            if not _is_record(record):
-                raise ValidationError(UNREADABLE, params={'number': number})
+            if problem := _problem(record):
+                raise ValidationError(problem, params={'number': number})
             for name, value in record.items():
                 if not is_storable([name, value]):
-                    reason = _('Record %(number)d %(name)s: it holds a character that cannot be stored.')
+                    reason = _('Record %(number)d, field %(name)s: remove the character that cannot be stored.')
                     raise ValidationError(reason, params={'number': number, 'name': printable(name)})
 
     def _clean_yaml(self, data: str) -> list[Any]:
         """Refuse merge keys before parsing: nested ones grow without limit."""
         with suppress(yaml.YAMLError):  # NetBox's form reports the error
             if any(map(_is_merge, yaml.parse(data, Loader=yaml.SafeLoader))):
-                raise ValidationError({self.data_field: _('Merge keys (<<) are not taken: write out each record.')})
+                raise ValidationError(
+                    {self.data_field: _('YAML merge keys (<<) are not supported. Write out each record.')}
+                )
         return super()._clean_yaml(data)
 
 
@@ -83,10 +84,14 @@ def _is_merge(event: yaml.Event) -> bool:
     return event.tag == MERGE or (event.tag is None and event.implicit[0] and event.value == '<<')
 
 
-def _is_record(record: Any) -> bool:
-    if not isinstance(record, dict) or not all(isinstance(name, str) for name in record) or not _is_small(record):
-        return False
-    return is_flat(record) and (record.get('id') in EMPTY_VALUES or is_key(str(record['id'])))
+def _problem(record: Any) -> str:
+    if not isinstance(record, dict) or not all(isinstance(name, str) for name in record):
+        return _('Record %(number)d is not a mapping. Write the name of each field with its value.')
+    if not _is_small(record) or not is_flat(record):
+        return _('Record %(number)d is too large, or nested too deeply.')
+    if record.get('id') in EMPTY_VALUES or is_key(str(record['id'])):
+        return ''
+    return _('Record %(number)d, field id: enter a number.')
 
 
 def _is_small(record: dict[str, Any]) -> bool:
@@ -108,7 +113,7 @@ class ObjectTypesField(forms.ModelMultipleChoiceField):
         allowed = object_types.by_label()
         if unknown := [label for label in labels if label not in allowed]:
             raise ValidationError(
-                _('%(label)s is not an object type that webhooks may send.'), params={'label': unknown[0]}
+                _('Webhooks may not send %(label)s. See the setting allowed_models.'), params={'label': unknown[0]}
             )
         return [allowed[label] for label in labels]
 
@@ -120,7 +125,7 @@ class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
         required=False,
         help_text=_(
             'Object types separated by commas, encased with double quotes (e.g. "dcim.site,ipam.prefix"). '
-            'None: only what event rules send through this webhook.'
+            'Blank: only what event rules send through this webhook.'
         ),
     )
     http_method = CSVChoiceField(label=label('http_method'), choices=WebhookHttpMethodChoices, required=False)
@@ -164,7 +169,7 @@ class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
 
     def clean(self) -> dict[str, Any] | None:
         for header in self._unknown_headers:
-            self.add_error(None, _('Unrecognized header: {name}').format(name=header))
+            self.add_error(None, _('Unknown column: {name}').format(name=header))
         for name in self.fields.keys() & SWITCHES:
             if isinstance(self.data.get(name), str):
                 self.add_error(name, _('Enter true or false.'))

@@ -53,10 +53,12 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
 
     def _describe_secret(self) -> str:
         if not self._stored_secret:
-            return _('None is stored: requests are not signed. Enter or generate one to sign them.')
-        facts = [_('One is stored. Leave blank to keep it; enter or generate another one to replace it.')]
+            return _('No secret is stored, so requests are not signed. Enter or generate one to sign them.')
+        facts = [_('A secret is stored. Leave blank to keep it. Enter or generate a new one to replace it.')]
         if self.instance.public_key:
-            facts.append(_('Receivers verify with the public key {key}.').format(key=self.instance.public_key))
+            facts.append(
+                _('The receiver verifies signatures with the public key {key}.').format(key=self.instance.public_key)
+            )
         if told := both_sign(self.instance):
             facts.append(told)
         return ' '.join(str(fact) for fact in facts)

@@ -10,17 +10,19 @@ from .fields import TimeField
 
 
 class ReplayForm(forms.Form):
-    since = TimeField(label=_('Since'), help_text=_('Events from this time on are redelivered.'))
-    until = TimeField(label=_('Until'), required=False, help_text=_('Blank: up to now.'))
+    since = TimeField(label=_('Since'), help_text=_('Redeliver events from this time on.'))
+    until = TimeField(
+        label=_('Until'), required=False, help_text=_('Redeliver events before this time. Blank: up to now.')
+    )
     status = forms.ChoiceField(
         label=_('Status'),
         required=False,
         choices=add_blank_choice(CLOSED_CHOICES),
-        help_text=_('Only deliveries of this status. Blank: all but superseded ones. What is open is sent anyway.'),
+        help_text=_('Only deliveries with this status. Blank: all except replaced ones. Pending ones are sent anyway.'),
     )
 
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean()
         if cleaned.get('since') and cleaned.get('until') and cleaned['since'] >= cleaned['until']:
-            raise ValidationError({'until': _('Must be later than the start.')})
+            raise ValidationError({'until': _('"Until" must be later than "Since".')})
         return cleaned

@@ -10,15 +10,15 @@ from ..security import signing
 
 WISHES = ('secret', 'generate_secret', 'clear_secret')
 KEEP_PREVIOUS = (
-    ('0', _('Not at all: from now on only the new one')),
+    ('0', _('No: sign only with the new secret from now on')),
     ('1', _('For an hour')),
     ('24', _('For a day')),
     ('168', _('For a week')),
 )
 A_DAY = '24'
 PREFIXES = (
-    (signing.SYMMETRIC, _('Shared with the receiver (whsec_, HMAC-SHA256)')),
-    (signing.PRIVATE, _('A pair of keys (whsk_, ed25519): the receiver gets the public one')),
+    (signing.SYMMETRIC, _('Secret shared with the receiver (whsec_, HMAC-SHA256)')),
+    (signing.PRIVATE, _('Key pair (whsk_, ed25519): the receiver gets only the public key')),
 )
 
 
@@ -27,13 +27,13 @@ class KeepPreviousField(forms.ChoiceField):
 
     def __init__(self, **kwargs):
         defaults = {
-            'label': _('Keep the old secret'),
+            'label': _('Also sign with the old secret'),
             'choices': KEEP_PREVIOUS,
             'initial': A_DAY,
             'required': False,
             'help_text': _(
-                'When the secret changes, requests can be signed with both for a while, '
-                'so that the receiver has time to change over.'
+                'After a change, requests are signed with both secrets for this time. '
+                'So you can update the receiver later.'
             ),
         }
         super().__init__(**defaults | kwargs)
@@ -48,10 +48,10 @@ class SecretFieldsMixin(forms.ModelForm):
     generate_secret = forms.BooleanField(
         label=_('Generate a secret'),
         required=False,
-        help_text=_('It is shown once, after saving. A secret that you enter takes its place.'),
+        help_text=_('It is shown once, after saving. To use your own secret, enter it above instead.'),
     )
     clear_secret = forms.BooleanField(
-        label=_('Remove the secret'), required=False, help_text=_('Requests are no longer signed.')
+        label=_('Remove the secret'), required=False, help_text=_('Requests are not signed any more.')
     )
     keep_previous = KeepPreviousField()
 
@@ -68,7 +68,7 @@ class SecretFieldsMixin(forms.ModelForm):
         if self._is_generated_by_default and cleaned.get('secret'):
             cleaned['generate_secret'] = False
         if len([name for name in WISHES if name in self.changed_data and cleaned.get(name)]) > 1:
-            self.add_error('secret', _('Enter a secret, generate one or remove it: only one of them.'))
+            self.add_error('secret', _('Choose only one: enter a secret, generate a secret, or remove the secret.'))
         elif cleaned.get('generate_secret'):
             cleaned['secret'] = self.generated_secret = signing.generate()
         elif cleaned.get('clear_secret'):
@@ -83,7 +83,7 @@ class SecretFieldsMixin(forms.ModelForm):
 
 
 class RotateSecretForm(forms.Form):
-    prefix = forms.ChoiceField(label=_('Kind'), choices=PREFIXES, initial=signing.SYMMETRIC)
+    prefix = forms.ChoiceField(label=_('Type of secret'), choices=PREFIXES, initial=signing.SYMMETRIC)
     keep_previous = KeepPreviousField()
 
     def __init__(self, *args, webhook: Webhook, **kwargs):

@@ -132,7 +132,7 @@ class AttemptType:
     Delivery,
     name='WebhooksDeliveryType',
     fields=[
-        'id', 'uuid', 'event_count', 'backfill', 'status', 'error', 'response_status', 'attempt_count', 'created',
+        'id', 'uuid', 'batch', 'backfill', 'status', 'error', 'response_status', 'attempt_count', 'created',
         'finished_at', 'expires_at',
     ],
     filters=DeliveryFilter,
@@ -142,15 +142,19 @@ class DeliveryType(LogType):
     webhook: WebhookType | None
     event: EventType | None
 
+    @strawberry_django.field(only=['id'])
+    def event_count(self) -> int:
+        return 1  # of 1.0.0, whose batches were one delivery
+
     @strawberry_django.field(only=['status', 'due_at'])
     def next_attempt_at(self) -> datetime | None:
         return self.next_attempt_at
 
-    @strawberry_django.field(only=['expanded', *REFERENCE])
+    @strawberry_django.field(only=['batch', *REFERENCE])
     def restricted(self, info: Info) -> bool:
         return not is_visible(self, info, visible_deliveries)
 
-    @strawberry_django.field(only=['expanded', *REFERENCE], prefetch_related=['attempts'])
+    @strawberry_django.field(only=['batch', *REFERENCE], prefetch_related=['attempts'])
     def attempts(self, info: Info) -> list[AttemptType]:
         attempts = list(self.attempts.all())
         if not is_visible(self, info, visible_deliveries):

@@ -1,76 +1,82 @@
 """From 1.0.0 to this version, while NetBox and the workers of 1.0.0 go on.
 
 Each step is a short transaction, and is passed over if it is done (_gently.py). What is new is null or has a constant
-default: no table is rewritten or read, and processes of 1.0.0 go on without it. Their workers go on until the table of
-waits is dropped, nearly at the end. From then on each of their jobs fails: they know no lanes, and would send beside
-the workers of this version.
+default: no table is rewritten or read, and processes of 1.0.0 go on without it. Their workers go on until the column
+of their claims is dropped: from then on they send nothing, and each of their jobs fails. What they had in hand goes out
+again when their requests must have ended.
 """
-
-from functools import partial
 
 import django.contrib.postgres.fields
 import django.db.models.functions.datetime
 from django.contrib.postgres.operations import RemoveIndexConcurrently
-from django.db import OperationalError, migrations, models
+from django.db import migrations, models
 from django.db.models import DO_NOTHING, Q
-from psycopg.errors import QueryCanceled
 
-from webhooks.migrations._gently import BuildIndex, Gently, insist
+from webhooks.migrations._gently import BuildIndex, DropModel, Gently, columns_of, in_parts
 from webhooks.models import sequence
 
 # PostgreSQL keeps no figures of what is waiting. In a quiet moment they say that nothing is, and after an import it
 # would read all that waits for each event that it looks up. Without figures it uses the indexes as they are meant.
 KEEP_FIGURES = 'ALTER TABLE {table} ALTER COLUMN {column} SET STATISTICS -1'
 KEEP_NO_FIGURES = 'ALTER TABLE {table} ALTER COLUMN {column} SET STATISTICS 0'
-# Naming its type anew drops the figures that are there. That builds partial indexes anew. Where it takes longer than a
-# moment, as with a long log, the figures stay.
-FORGET_FIGURES = """
-    SET LOCAL statement_timeout = 400;
-    ALTER TABLE {table} ALTER COLUMN {column} TYPE {type}"""
-HAS_FIGURES = 'SELECT 1 FROM pg_stats WHERE schemaname = current_schema() AND tablename = %s AND attname = %s'
-OF_EVENTS = {'table': 'webhooks_event', 'column': 'dispatched_at', 'type': 'timestamp with time zone'}
-OF_DELIVERIES = {'table': 'webhooks_delivery', 'column': 'status', 'type': 'varchar(10)'}
+OF_EVENTS = {'table': 'webhooks_event', 'column': 'dispatched_at'}
+OF_DELIVERIES = {'table': 'webhooks_delivery', 'column': 'status'}
 
-# An event is written three times: recorded, claimed, dispatched. Where its page has room, PostgreSQL writes the claim
-# beside it and touches no index: a quarter less WAL for each delivery.
-LEAVE_ROOM = 'ALTER TABLE webhooks_event SET (fillfactor = 50)'
-LEAVE_NO_ROOM = 'ALTER TABLE webhooks_event RESET (fillfactor)'
+# What a worker of 1.0.0 had in hand: its request may go on until then, and must not arrive after a later one.
+GIVE_BACK = """
+    WITH part AS (
+        SELECT id FROM webhooks_delivery WHERE status = 'sending' AND id > %s ORDER BY id LIMIT 1000
+    ), given_back AS (
+        UPDATE webhooks_delivery d SET status = 'pending', due_at = coalesce(lease_until, now())
+        FROM part WHERE d.id = part.id
+    )
+    SELECT max(id) FROM part"""
 
-# What 1.0.0 has let wait for an earlier delivery of its object, for `order_wait` or for as long as that takes. The next
-# claim looks at it anew, and lets it wait as this version does. The index of (status, id) finds a part.
+# A batch of 1.0.0 is one delivery of many events. It stays for the last one, and each other one gets a delivery.
+SPLIT = """
+    WITH part AS (
+        SELECT DISTINCT delivery_id AS id FROM (
+            SELECT delivery_id FROM webhooks_batchitem WHERE delivery_id > %s ORDER BY delivery_id LIMIT 1000
+        ) items
+    ), others AS (
+        INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence, batch, status,
+            error, response_status, created, due_at, expires_at, finished_at, attempt_count, attempt_limit, listed)
+        SELECT gen_random_uuid(), d.webhook_id, i.event_id, i.object_type_id, i.object_id, i.sequence, d.id, d.status,
+            d.error, d.response_status, d.created, d.due_at, d.expires_at, d.finished_at, d.attempt_count,
+            d.attempt_limit, d.listed
+        FROM part JOIN webhooks_delivery d USING (id) JOIN webhooks_batchitem i ON i.delivery_id = d.id
+        WHERE d.event_count > 1 AND i.event_id <> d.event_id
+        ORDER BY d.id, i.sequence
+    ), last AS (
+        UPDATE webhooks_delivery d SET batch = d.id, event_count = 1 FROM part WHERE d.id = part.id AND event_count > 1
+    )
+    SELECT max(id) FROM part"""
+
+# What 1.0.0 has let wait for an earlier delivery of its object, for `order_wait` or for as long as that takes. The
+# owner of its lane looks at it anew, the oldest first.
 LOOK_ANEW = """
     WITH part AS (
         SELECT id FROM webhooks_delivery
         WHERE status = 'pending' AND id > %s AND (due_at IS NULL OR error = '' AND due_at > now())
-        ORDER BY id LIMIT 1000 FOR UPDATE
+        ORDER BY id LIMIT 1000
     ), looked_at AS (
-        UPDATE webhooks_delivery d SET due_at = now() FROM part WHERE d.id = part.id
+        UPDATE webhooks_delivery d SET due_at = created FROM part WHERE d.id = part.id
     )
     SELECT max(id) FROM part"""
 
 
+def give_back(apps, schema_editor) -> None:
+    if 'lease_until' in columns_of('webhooks_delivery', schema_editor):
+        in_parts(schema_editor, GIVE_BACK)
+
+
+def split_batches(apps, schema_editor) -> None:
+    if columns_of('webhooks_batchitem', schema_editor):
+        in_parts(schema_editor, SPLIT)
+
+
 def look_anew(apps, schema_editor) -> None:
-    def look() -> int | None:
-        with schema_editor.connection.cursor() as cursor:
-            cursor.execute(LOOK_ANEW, [last])
-            return cursor.fetchone()[0]
-
-    last: int | None = 0
-    while last is not None:
-        last = insist(schema_editor, look)
-
-
-def forget_figures(apps, schema_editor) -> None:
-    for one in (OF_EVENTS, OF_DELIVERIES):
-        with schema_editor.connection.cursor() as cursor:
-            cursor.execute(HAS_FIGURES, [one['table'], one['column']])
-            if not cursor.fetchone():
-                continue
-        try:
-            insist(schema_editor, partial(schema_editor.execute, FORGET_FIGURES.format(**one)), tables=[one['table']])
-        except OperationalError as error:
-            if not isinstance(error.__cause__, QueryCanceled):
-                raise
+    in_parts(schema_editor, LOOK_ANEW)
 
 
 def advance(apps, schema_editor) -> None:
@@ -120,6 +126,45 @@ class Migration(migrations.Migration):
             migrations.AddField('subscription', 'cluster', models.BigIntegerField(null=True)),
         ),
         Gently(
+            [],
+            migrations.CreateModel(
+                'Worker',
+                [
+                    ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                    ('name', models.CharField(max_length=200)),
+                    ('started_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                    ('alive_until', models.DateTimeField()),
+                    (
+                        'events',
+                        django.contrib.postgres.fields.ArrayField(
+                            models.BigIntegerField(), db_default=[], default=list
+                        ),
+                    ),
+                    (
+                        'deliveries',
+                        django.contrib.postgres.fields.ArrayField(
+                            models.BigIntegerField(), db_default=[], default=list
+                        ),
+                    ),
+                    ('role', models.CharField(max_length=10)),
+                ],
+            ),
+        ),
+        Gently(
+            ['health', 'worker'],
+            migrations.AddField(
+                'health',
+                'owner',
+                models.ForeignKey(
+                    db_index=False,
+                    null=True,
+                    on_delete=models.DB_SET_NULL,
+                    related_name='lanes',
+                    to='webhooks.worker',
+                ),
+            ),
+        ),
+        Gently(
             ['health'],
             migrations.AddField('health', 'gone_at', models.DateTimeField(null=True)),
             migrations.AddField('health', 'superseded', models.PositiveBigIntegerField(db_default=0, default=0)),
@@ -129,14 +174,9 @@ class Migration(migrations.Migration):
             migrations.AddField('hour', 'superseded', models.PositiveIntegerField(db_default=0, default=0)),
         ),
         Gently(
-            ['batchitem'],
-            migrations.AddField('batchitem', 'span', models.JSONField(null=True)),
-            migrations.AddField('batchitem', 'superseded', models.BooleanField(db_default=False, default=False)),
-        ),
-        Gently(
             ['delivery'],
+            migrations.AddField('delivery', 'batch', models.BigIntegerField(null=True)),
             migrations.AddField('delivery', 'lapses', models.SmallIntegerField(db_default=0, default=0)),
-            migrations.AddField('delivery', 'overtake_at', models.DateTimeField(null=True)),
             migrations.AddField('delivery', 'span', models.JSONField(null=True)),
             migrations.AddField('delivery', 'expanded', models.BooleanField(default=False, db_default=False)),
             migrations.AddField('delivery', 'backfill', models.BooleanField(db_default=False, default=False)),
@@ -144,9 +184,8 @@ class Migration(migrations.Migration):
         ),
         Gently(
             ['event'],
-            migrations.AddField('event', 'lease', models.UUIDField(null=True)),
-            migrations.AddField('event', 'lease_until', models.DateTimeField(null=True)),
-            migrations.AddField('event', 'dispatch_count', models.SmallIntegerField(db_default=0, default=0)),
+            migrations.AddField('event', 'lapses', models.SmallIntegerField(db_default=0, default=0)),
+            migrations.AddField('event', 'retry_at', models.DateTimeField(null=True)),
             migrations.AddField('event', 'visible', models.TextField(null=True)),
             migrations.AddField('event', 'first_sequence', models.BigIntegerField(null=True)),
             migrations.AddField('event', 'first_visible', models.TextField(null=True)),
@@ -156,7 +195,6 @@ class Migration(migrations.Migration):
             migrations.AddField('event', 'expanded_types', models.JSONField(null=True)),
             migrations.AddField('event', 'backfill_for', models.BigIntegerField(null=True)),
             migrations.RunSQL(KEEP_NO_FIGURES.format(**OF_EVENTS), KEEP_FIGURES.format(**OF_EVENTS)),
-            migrations.RunSQL(LEAVE_ROOM, LEAVE_NO_ROOM),
         ),
         Gently(
             [],
@@ -180,12 +218,6 @@ class Migration(migrations.Migration):
                     ('query', models.TextField(blank=True)),
                     ('position', models.PositiveSmallIntegerField(default=0)),
                     ('last_id', models.BigIntegerField(default=0)),
-                    (
-                        'skipped',
-                        django.contrib.postgres.fields.ArrayField(
-                            django.contrib.postgres.fields.ArrayField(models.BigIntegerField()), default=list
-                        ),
-                    ),
                     ('total', models.PositiveBigIntegerField()),
                     ('recorded', models.PositiveBigIntegerField(default=0)),
                     ('username', models.CharField(blank=True, max_length=150)),
@@ -199,6 +231,12 @@ class Migration(migrations.Migration):
             'subscription',
             models.Index(
                 fields=['object_type'], condition=Q(until=None, kind='deleted'), name='webhooks_subscription_deletion'
+            ),
+        ),
+        BuildIndex(
+            'event',
+            models.Index(
+                fields=['sequence'], condition=Q(dispatched_at=None, lapses__gt=0), name='webhooks_event_suspect'
             ),
         ),
         BuildIndex(
@@ -220,17 +258,15 @@ class Migration(migrations.Migration):
         BuildIndex(
             'delivery',
             models.Index(
-                fields=['webhook', 'due_at'],
-                condition=Q(status='pending') & Q(lapses__gt=0),
-                name='webhooks_delivery_lapsed',
+                fields=['webhook', 'backfill', 'due_at', 'id'],
+                condition=Q(status='pending'),
+                name='webhooks_delivery_next',
             ),
         ),
         BuildIndex(
             'delivery',
             models.Index(
-                fields=['webhook', 'due_at', 'id'],
-                condition=Q(backfill=True, status__in=('pending', 'sending')),
-                name='webhooks_delivery_backfill',
+                fields=['object_type', 'object_id', 'webhook', 'status', 'sequence'], name='webhooks_delivery_order'
             ),
         ),
         BuildIndex(
@@ -241,26 +277,36 @@ class Migration(migrations.Migration):
                 name='webhooks_delivery_overdue',
             ),
         ),
-        RemoveIndexConcurrently('delivery', 'webhooks_delivery_expiry'),
-        migrations.RunPython(forget_figures, migrations.RunPython.noop),
+        BuildIndex(
+            'delivery',
+            models.Index(
+                fields=['status', 'id'],
+                condition=Q(status='pending') & Q(lapses__gt=0) | Q(status='failed') & Q(listed=False),
+                name='webhooks_delivery_odd',
+            ),
+        ),
+        BuildIndex(
+            'delivery', models.Index(fields=['batch'], condition=Q(batch__isnull=False), name='webhooks_delivery_batch')
+        ),
+        BuildIndex(
+            'delivery',
+            models.Index(fields=['status', '-id'], condition=~Q(status='pending'), name='webhooks_delivery_closed'),
+        ),
         migrations.RunPython(advance, migrations.RunPython.noop),
         # The log outlives its webhook: no edit and no deletion of a webhook holds up whoever writes the log.
-        *(
-            Gently(
-                [model, 'webhook'],
-                migrations.AlterField(
-                    model,
-                    'webhook',
-                    models.ForeignKey(
-                        db_constraint=False,
-                        db_index=False,
-                        on_delete=DO_NOTHING,
-                        related_name=related_name,
-                        to='webhooks.webhook',
-                    ),
+        Gently(
+            ['delivery', 'webhook'],
+            migrations.AlterField(
+                'delivery',
+                'webhook',
+                models.ForeignKey(
+                    db_constraint=False,
+                    db_index=False,
+                    on_delete=DO_NOTHING,
+                    related_name='deliveries',
+                    to='webhooks.webhook',
                 ),
-            )
-            for model, related_name in (('delivery', 'deliveries'), ('batchitem', '+'))
+            ),
         ),
         Gently(
             ['health', 'webhook'],
@@ -277,6 +323,25 @@ class Migration(migrations.Migration):
                 ),
             ),
         ),
-        Gently(['wait', 'delivery'], migrations.DeleteModel('Wait')),
+        # From here on no worker of 1.0.0 claims or records anything, and after the next step none makes a delivery.
+        Gently(['delivery'], migrations.RemoveField('delivery', 'lease')),
+        DropModel('Wait'),
+        *(
+            RemoveIndexConcurrently('delivery', f'webhooks_delivery_{name}')
+            for name in ('due', 'line', 'lease', 'expiry', 'unlisted', 'object', 'created', 'status')
+        ),
+        migrations.RunPython(give_back, migrations.RunPython.noop),
+        migrations.RunPython(split_batches, migrations.RunPython.noop),
+        DropModel('BatchItem'),
+        Gently(
+            ['delivery'],
+            migrations.RemoveField('delivery', 'lease_until'),
+            migrations.RemoveField('delivery', 'event_count'),
+        ),
+        Gently(
+            ['health'],
+            migrations.RemoveField('health', 'tokens'),
+            migrations.RemoveField('health', 'tokens_at'),
+        ),
         migrations.RunPython(look_anew, migrations.RunPython.noop),
     ]

@@ -8,13 +8,14 @@ run again, and passes over the steps that are done.
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import count
 from typing import Any
 
 from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import OperationalError, transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
-from django.db.migrations.operations import AddField, CreateModel, DeleteModel
+from django.db.migrations.operations import AddField, CreateModel, DeleteModel, RemoveField
 from django.db.migrations.operations.base import Operation
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
@@ -29,6 +30,9 @@ MANY = 10
 # Keeps a vacuum away and stops one that is under way, which PostgreSQL does after a second. Nobody else waits for it.
 LOCK_OUT_VACUUM = 'LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE'
 IS_VALID = 'SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)'
+FOREIGN_KEYS = (
+    "SELECT conname, confrelid::regclass::text FROM pg_constraint WHERE contype = 'f' AND conrelid = %s::regclass"
+)
 OLDEST = """
     SELECT a.pid, a.state, a.xact_start::timestamptz(0) FROM pg_stat_activity a
     WHERE a.pid <> pg_backend_pid() AND EXISTS (
@@ -93,6 +97,37 @@ class BuildIndex(AddIndexConcurrently):
         super().database_forwards(app_label, schema_editor, from_state, to_state)
 
 
+class DropModel(DeleteModel):
+    """A table goes, after each of its foreign keys: with one of these the other table is locked as well."""
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        table = f'{app_label}_{self.name_lower}'
+        if not columns_of(table, schema_editor):
+            return
+        with schema_editor.connection.cursor() as cursor:
+            cursor.execute(FOREIGN_KEYS, [table])
+            found = cursor.fetchall()
+        for name, other in found:
+            drop = partial(schema_editor.execute, f'ALTER TABLE {table} DROP CONSTRAINT {name}')
+            insist(schema_editor, drop, tables=[table, other])
+        insist(schema_editor, partial(schema_editor.execute, f'DROP TABLE {table}'), tables=[table])
+
+
+def in_parts(editor: BaseDatabaseSchemaEditor, statement: str) -> None:
+    """Execute a statement again and again, each time after the id that it has returned, until it returns none."""
+
+    def work() -> int | None:
+        with editor.connection.cursor() as cursor:
+            cursor.execute(statement, [last])
+            return cursor.fetchone()[0]
+
+    last: int | None = 0
+    while last is not None:
+        last = insist(editor, work)
+
+
 def insist(editor: BaseDatabaseSchemaEditor, work: Callable[[], Any], tables: Sequence[str] = ()) -> Any:
     """Do the work in a transaction that waits a moment only for any lock, again and again until it has all of them.
 
@@ -118,15 +153,17 @@ def _is_done(operation: Operation, app_label: str, editor: BaseDatabaseSchemaEdi
     """Whether an earlier run has come so far. An operation that can be done twice is not asked."""
     match operation:
         case AddField():
-            return operation.name in _columns(f'{app_label}_{operation.model_name}', editor)
+            # The column of a foreign key ends with _id.
+            found = columns_of(f'{app_label}_{operation.model_name}', editor)
+            return bool(found & {operation.name, f'{operation.name}_id'})
+        case RemoveField():
+            return operation.name not in columns_of(f'{app_label}_{operation.model_name}', editor)
         case CreateModel():
-            return bool(_columns(f'{app_label}_{operation.name_lower}', editor))
-        case DeleteModel():
-            return not _columns(f'{app_label}_{operation.name_lower}', editor)
+            return bool(columns_of(f'{app_label}_{operation.name_lower}', editor))
     return False
 
 
-def _columns(table: str, editor: BaseDatabaseSchemaEditor) -> set[str]:
+def columns_of(table: str, editor: BaseDatabaseSchemaEditor) -> set[str]:
     """Return the names of the table's columns, none where there is no such table. Takes no lock."""
     with editor.connection.cursor() as cursor:
         cursor.execute(

@@ -1,12 +1,23 @@
-"""The stored models, one per file. docs/glossary.md defines the words."""
+"""The stored models, one per file. docs/architecture.md defines the words."""
 
 from .attempt import Attempt
 from .backfill import Backfill
-from .delivery import BatchItem, Delivery
+from .delivery import Delivery
 from .event import Event
 from .health import Health
 from .hour import Hour
 from .subscription import Subscription
 from .webhook import Webhook
+from .worker import Worker
 
-__all__ = ('Attempt', 'Backfill', 'BatchItem', 'Delivery', 'Event', 'Health', 'Hour', 'Subscription', 'Webhook')
+__all__ = (
+    'Attempt',
+    'Backfill',
+    'Delivery',
+    'Event',
+    'Health',
+    'Hour',
+    'Subscription',
+    'Webhook',
+    'Worker',
+)

@@ -5,17 +5,15 @@
                  ▼  │  └─▶ canceled
                paused ───▶ canceled
 
-`position`, `last_id` and `skipped` are its cursor (engine/backfill.py): what is before it is recorded, apart from the
-skipped objects, which somebody was just changing. As the row of the health, this one has no foreign key to the webhook,
-so that deleting a webhook waits for no worker. It goes with the webhook's log.
+`position` and `last_id` are its cursor (engine/backfill): what is before it is recorded. As the row of the health, this
+one has no foreign key to the webhook, so that deleting a webhook waits for no worker. It goes with the webhook's log.
 """
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import Sum
 from django.utils.translation import gettext_lazy as _
 
-from ..choices import OPEN_STATUSES, BackfillStateChoices
+from ..choices import BackfillStateChoices, StatusChoices
 from .delivery import Delivery
 from .event import Event
 from .of_webhook import OfWebhookManager
@@ -34,11 +32,9 @@ class Backfill(models.Model):
     object_types = ArrayField(models.BigIntegerField(), verbose_name=_('object types'))
     # Of a list of the models, as its URL has it; blank: all objects.
     query = models.TextField(_('filter'), blank=True)
-    # Index of the object type that is being recorded; the highest primary key of it that was looked at; and what was
-    # locked: [object type, primary key] of each, what was tried last at the end.
+    # Index of the object type that is being recorded, and the highest primary key of it that was looked at.
     position = models.PositiveSmallIntegerField(default=0)
     last_id = models.BigIntegerField(default=0)
-    skipped = ArrayField(ArrayField(models.BigIntegerField()), default=list)
     # Objects: as counted at the start, and those that an event was recorded of.
     total = models.PositiveBigIntegerField(_('objects'))
     recorded = models.PositiveBigIntegerField(_('recorded'), default=0)
@@ -65,5 +61,5 @@ class Backfill(models.Model):
     def count_open(self) -> int:
         """Return how many of the recorded objects are still to be sent."""
         undispatched = Event.objects.filter(dispatched_at=None, backfill_for=self.pk).count()
-        waiting = Delivery.objects.filter(webhook=self.pk, backfill=True, status__in=OPEN_STATUSES)
-        return undispatched + (waiting.aggregate(count=Sum('event_count'))['count'] or 0)
+        waiting = Delivery.objects.filter(webhook=self.pk, backfill=True, status=StatusChoices.PENDING).count()
+        return undispatched + waiting

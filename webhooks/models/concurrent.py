@@ -86,7 +86,7 @@ class ConcurrentModel(models.Model):
         for group in touched:
             if group in self.exclusive and newer[group]:
                 names = ', '.join(str(self._meta.get_field(name).verbose_name) for name in newer[group])
-                text = _('Somebody else has just changed this: {names}. Load the page again, and repeat your change.')
+                text = _('Someone else has just changed: {names}. Load the page again, and repeat your change.')
                 raise ChangedMeanwhile(text.format(names=names))
         self._adopt(stored, [name for group in self.guarded if group not in touched for name in newer[group]])
 

@@ -1,19 +1,18 @@
 """A Delivery is one event for one webhook.
 
-                    ┌────── lease ran out ──────┐
-                    ▼                           │
-    (dispatch) ─▶ pending ──claim──▶ sending ───┴── status below 400, no redirect ──▶ delivered
-                    ▲  ▲               │
-                    │  └── retry at ───┤
-                    ├── redeliver ── failed ◀── attempts used up, expired, cannot be sent
-                    └── redeliver ── superseded ◀── pending, where a later one tells of the object
+    (dispatch) ─▶ pending ──┬── status below 400, no redirect ─────────────────▶ delivered
+                    ▲  ▲    ├── attempts used up, expired, cannot be sent ─────▶ failed
+                    │  └────┤   retry at                                            │
+                    │       └── a later one tells of the object ───────────────▶ superseded
+                    └─────────── redeliver ◀────────────────────────────────────────┘
 
-`due_at` says when a pending delivery may be claimed. It is null while the delivery is parked behind an earlier one of
-the same object (engine/ordering.py), so that a claim never looks at those that cannot go yet.
+What is being sent stays pending, and stands in the row of its worker. Only a test is `sending`: who asked for it waits
+for the answer. `due_at` is null while a delivery is parked behind an earlier one of its object
+(engine/deliver/queue.py).
 
 A webhook is named by its id alone, without a foreign key in the database: dispatch waits for nobody who edits or
 deletes one, and a long log does not go in the transaction that deletes its webhook. Until it is removed
-(engine/purge.py) nobody sees it: `objects` leaves it out.
+(engine/tidy) nobody sees it: `objects` leaves it out.
 """
 
 import uuid
@@ -31,7 +30,6 @@ from .of_webhook import OfWebhookManager
 from .webhook import Webhook
 
 PENDING = Q(status=StatusChoices.PENDING)
-SENDING = Q(status=StatusChoices.SENDING)
 FAILED = Q(status=StatusChoices.FAILED)
 
 
@@ -42,7 +40,7 @@ class DeliveryQuerySet(LogQuerySet):
 
 
 class Delivery(models.Model):
-    """One event, or one batch, for one webhook: its status, and when it is tried next."""
+    """One event for one webhook: its status, and when it is tried next."""
 
     # Also the `webhook-id` that the receiver sees and the id of the failed job on the status page.
     uuid = models.UUIDField('UUID', default=uuid.uuid4, unique=True, editable=False)
@@ -56,32 +54,27 @@ class Delivery(models.Model):
     )
     object_id = models.BigIntegerField(_('object ID'))
     sequence = models.BigIntegerField(_('sequence'))
-    # More than 1: a batch. `event` and what is taken from it are the last one's; all are in BatchItem.
-    event_count = models.PositiveIntegerField(_('events'), default=1, db_default=1)
-    # Whether its payload has what its events have expanded: it was made for a webhook that asked for that.
+    # The id of the first delivery of the request in which it went out with others. Null: it goes alone.
+    batch = models.BigIntegerField(_('batch'), null=True)
+    # Whether its payload has what its event has expanded: it was made for a webhook that asked for that.
     expanded = models.BooleanField(default=False, db_default=False)
     status = models.CharField(_('status'), max_length=10, choices=StatusChoices, default=StatusChoices.PENDING)
     error = models.TextField(_('error'), blank=True)
     response_status = models.PositiveSmallIntegerField(_('response status'), null=True)
     created = models.DateTimeField(_('created'))
     due_at = models.DateTimeField(_('next attempt'), null=True)
-    # From when it may overtake an earlier one of its object that is being retried. Null: nobody has counted yet.
-    overtake_at = models.DateTimeField(null=True)
     expires_at = models.DateTimeField(_('expires'))
     finished_at = models.DateTimeField(_('finished'), null=True)
     attempt_count = models.PositiveSmallIntegerField(_('attempts'), default=0)
     # Set by a redelivery: how many attempts there may be in all. Null: the webhook's `max_attempts`.
     attempt_limit = models.PositiveSmallIntegerField(null=True)
-    # The claim: only its holder may record an outcome, until `lease_until`.
-    lease = models.UUIDField(null=True)
-    lease_until = models.DateTimeField(null=True)
-    # 1: it was in hand when a worker stopped, and may be why (engine/quarantine.py); one more for each death.
+    # 1: it was in hand twice when a worker stopped, and may be why (engine/rescue.py); one more for each death.
     lapses = models.SmallIntegerField(default=0, db_default=0)
     # Of a backfill: changes go first, and a later one of its object replaces it while it is untried.
     backfill = models.BooleanField(_('backfill'), default=False, db_default=False)
     # Whether the failure has been put on the status page.
     listed = models.BooleanField(default=False)
-    # What it tells beside its event, in place of those that it superseded (engine/superseding.py). Null: nothing.
+    # What it tells beside its event, in place of those that it superseded (engine/deliver/merge.py). Null: nothing.
     span = models.JSONField(null=True)
 
     objects = OfWebhookManager.from_queryset(DeliveryQuerySet)()
@@ -92,31 +85,27 @@ class Delivery(models.Model):
         verbose_name_plural = _('deliveries')
         permissions = [('redeliver', 'Send a delivery again')]
         indexes = [
+            # What is due of a webhook, changes and backfills apart.
             models.Index(
-                fields=['webhook', 'due_at', 'id'],
-                condition=PENDING & Q(due_at__isnull=False),
-                name='webhooks_delivery_due',
+                fields=['webhook', 'backfill', 'due_at', 'id'], condition=PENDING, name='webhooks_delivery_next'
             ),
+            # What is before and after a delivery of an object; and the object's tab.
             models.Index(
-                fields=['webhook', 'object_type', 'object_id', 'sequence'],
-                condition=Q(status__in=OPEN_STATUSES, event_count=1),
-                name='webhooks_delivery_line',
+                fields=['object_type', 'object_id', 'webhook', 'status', 'sequence'], name='webhooks_delivery_order'
             ),
-            models.Index(fields=['webhook', 'lease_until'], condition=SENDING, name='webhooks_delivery_lease'),
+            # What expires, and what waits longest.
             models.Index(fields=['webhook', 'expires_at', 'id'], condition=PENDING, name='webhooks_delivery_overdue'),
+            # The few that somebody has to look for: suspects, and failures that the status page does not show yet.
             models.Index(
-                fields=['webhook', 'due_at'], condition=PENDING & Q(lapses__gt=0), name='webhooks_delivery_lapsed'
+                fields=['status', 'id'],
+                condition=PENDING & Q(lapses__gt=0) | FAILED & Q(listed=False),
+                name='webhooks_delivery_odd',
             ),
-            models.Index(
-                fields=['webhook', 'due_at', 'id'],
-                condition=Q(backfill=True, status__in=OPEN_STATUSES),
-                name='webhooks_delivery_backfill',
-            ),
-            models.Index(fields=['id'], condition=FAILED & Q(listed=False), name='webhooks_delivery_unlisted'),
+            # What went out in one request.
+            models.Index(fields=['batch'], condition=Q(batch__isnull=False), name='webhooks_delivery_batch'),
+            # Lists of a webhook, and of a status. Without what is pending: it would be taken for the first index.
             models.Index(fields=['webhook', '-id'], name='webhooks_delivery_webhook'),
-            models.Index(fields=['status', '-id'], name='webhooks_delivery_status'),
-            models.Index(fields=['object_type', 'object_id', '-id'], name='webhooks_delivery_object'),
-            models.Index(fields=['created'], name='webhooks_delivery_created'),
+            models.Index(fields=['status', '-id'], condition=~PENDING, name='webhooks_delivery_closed'),
         ]
 
     def __str__(self) -> str:
@@ -153,43 +142,14 @@ class Delivery(models.Model):
         """When a pending delivery is sent next; None while it is parked or is not pending."""
         return self.due_at if self.status == StatusChoices.PENDING else None
 
-    def events(self) -> list[Event]:
-        """Return what the delivery tells of, in the order of the sequence; while it is open, what is not replaced."""
-        if self.event_count == 1:
-            return [self.event.spanning(self.span)]
-        items = list(self.items.select_related('event').order_by('sequence'))
-        told = [item for item in items if not item.superseded]
-        # The log shows what was superseded altogether.
-        return [item.event.spanning(item.span) for item in told or items]
+    def together(self) -> list['Delivery']:
+        """Return the deliveries of its request that came to the same end, in the order of their sequence."""
+        if self.batch is None:
+            return [self]
+        others = Delivery.objects.filter(batch=self.batch, webhook=self.webhook_id, status=self.status)
+        return list(others.select_related('event').order_by('sequence', 'pk'))
 
-
-class BatchItem(models.Model):
-    """One event of a batch. `open` follows its delivery, for the order."""
-
-    delivery = models.ForeignKey(Delivery, on_delete=models.DB_CASCADE, related_name='items')
-    event = models.ForeignKey(Event, on_delete=models.DB_CASCADE, related_name='batch_items')
-    webhook = models.ForeignKey(
-        Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name='+', db_index=False
-    )
-    object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+', db_index=False)
-    object_id = models.BigIntegerField()
-    sequence = models.BigIntegerField()
-    open = models.BooleanField(default=True)
-    # Whether the delivery tells it no more, since a later one does.
-    superseded = models.BooleanField(default=False, db_default=False)
-    # As that of a delivery.
-    span = models.JSONField(null=True)
-
-    _netbox_private = True
-
-    class Meta:
-        indexes = [
-            models.Index(
-                fields=['webhook', 'object_type', 'object_id', 'sequence'],
-                condition=Q(open=True),
-                name='webhooks_batchitem_line',
-            )
-        ]
-
-    def __str__(self) -> str:
-        return f'{self.event} in {self.delivery}'
+    @property
+    def told(self) -> Event:
+        """The event, as this delivery tells it."""
+        return self.event.spanning(self.span)

@@ -1,8 +1,8 @@
 """An Event is one change to one object, written in the transaction that made it.
 
 outbox/recording.py writes them, in SQL. Some events are no change of their own: outbox/restating.py writes those of
-backfills, engine/components.py those of a component's owner, event_rules.py those of NetBox's event rules, and
-services/trial.py those of tests. engine/dispatch.py dispatches all but the last two. The life of an event:
+backfills, engine/dispatch/components.py those of a component's owner, event_rules.py those of NetBox's event rules, and
+services/trial.py those of tests. engine/dispatch dispatches all but the last two. The life of an event:
 
     recorded ──▶ dispatched (rendered: `data`; deliveries made)
         └──────▶ gone, where the object was created and deleted in the same transaction, or nobody asked for its kind
@@ -55,21 +55,19 @@ class Event(models.Model):
     # the ids of the types of these objects.
     expanded = models.TextField(null=True)
     expanded_types = models.JSONField(null=True)
-    # Models of what belongs to the object and was changed, where that is why it is told of (engine/components.py).
+    # Models of what belongs to the object and was changed, where that is why it is told of.
     caused_by = models.JSONField(null=True)
     error = models.TextField(_('error'), blank=True)
     # Webhooks that asked for the kind but whose conditions were not met or who ignore the user.
-    skipped = models.PositiveIntegerField(_('skipped'), default=0)
+    skipped = models.PositiveIntegerField(_('webhooks that skipped it'), default=0)
     # Made by hand, to see whether a webhook works.
     test = models.BooleanField(_('test'), default=False, db_default=False)
     # The id of the one webhook that gets it, where it is no change, but of that webhook's backfill.
     backfill_for = models.BigIntegerField(null=True)
-    dispatched_at = models.DateTimeField(_('dispatched'), null=True)
-    # The claim of a dispatcher: only its holder may dispatch the event, until `lease_until`.
-    lease = models.UUIDField(null=True)
-    lease_until = models.DateTimeField(null=True)
-    # Whether it was claimed, was claimed alone, and how often whoever did so died (engine/event_claims.py).
-    dispatch_count = models.SmallIntegerField(default=0, db_default=0)
+    dispatched_at = models.DateTimeField(_('processed'), null=True)
+    # How many processes stopped with it in hand; when it is tried again.
+    lapses = models.SmallIntegerField(default=0, db_default=0)
+    retry_at = models.DateTimeField(null=True)
     # One event per object and transaction. Transaction ids start over after a restore, so the transaction's time
     # belongs to the key.
     transaction_id = models.BigIntegerField()
@@ -104,6 +102,9 @@ class Event(models.Model):
                 fields=['backfill_for'],
                 condition=Q(dispatched_at=None, backfill_for__isnull=False),
                 name='webhooks_event_backfill',
+            ),
+            models.Index(
+                fields=['sequence'], condition=Q(dispatched_at=None, lapses__gt=0), name='webhooks_event_suspect'
             ),
             models.Index(fields=['object_type', 'object_id', '-sequence'], name='webhooks_event_object'),
             models.Index(fields=['timestamp'], name='webhooks_event_timestamp'),

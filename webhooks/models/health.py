@@ -2,9 +2,9 @@
 
 A webhook is suspended while `suspended_since` is set: one delivery probes its endpoint at `probe_at`, the others wait.
 
-The row is also the webhook's lane: whoever changes its deliveries locks it first (engine/lanes.py), be it a worker or
-what people ask of deliveries. So no edit, renaming or deletion of a webhook locks it: it has no foreign key to the
-webhook, outlives it, and goes with the last of its log. What an edit changes here is written after its commit.
+The row is also the webhook's lane: who closes or parks its deliveries locks it first (engine/deliver/queue.py). So no
+edit, renaming or deletion of a webhook locks it: it has no foreign key to the webhook, outlives it, and goes with the
+last of its log. What an edit changes here is written after its commit.
 """
 
 from django.contrib.postgres.fields import ArrayField
@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from ..constants import LATENCY_BUCKETS
 from .of_webhook import OfWebhookManager
 from .webhook import Webhook
+from .worker import Worker
 
 
 def no_latency() -> list[int]:
@@ -29,9 +30,11 @@ class Health(models.Model):
     webhook = models.OneToOneField(
         Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name='health', primary_key=True
     )
+    # The worker that sends its deliveries, and alone decides which go next.
+    owner = models.ForeignKey(Worker, on_delete=models.DB_SET_NULL, null=True, related_name='lanes', db_index=False)
     delivered = models.PositiveBigIntegerField(_('delivered'), default=0)
     failed = models.PositiveBigIntegerField(_('failed'), default=0)
-    superseded = models.PositiveBigIntegerField(_('superseded'), default=0, db_default=0)
+    superseded = models.PositiveBigIntegerField(_('replaced'), default=0, db_default=0)
     last_status = models.PositiveSmallIntegerField(_('last response status'), null=True)
     last_error = models.TextField(_('last error'), blank=True)
     last_attempt_at = models.DateTimeField(_('last attempt'), null=True)
@@ -39,7 +42,7 @@ class Health(models.Model):
     # Attempts in a row that found no endpoint: connection refused, timeout, …
     unreachable = models.PositiveIntegerField(default=0)
     suspended_since = models.DateTimeField(_('suspended since'), null=True)
-    probe_at = models.DateTimeField(_('next probe'), null=True)
+    probe_at = models.DateTimeField(_('next try'), null=True)
     probes = models.PositiveIntegerField(default=0)
     # When the endpoint last asked not to be called again (410). Whoever saves the webhook later has the last word.
     gone_at = models.DateTimeField(null=True)
@@ -48,9 +51,6 @@ class Health(models.Model):
     # Attempts by duration: one count for each of LATENCY_BUCKETS, and one for those beyond. Seconds in all.
     latency = ArrayField(models.BigIntegerField(), default=no_latency)
     latency_sum = models.FloatField(default=0)
-    # Token bucket of the rate limit: what was left, and when.
-    tokens = models.FloatField(default=0)
-    tokens_at = models.DateTimeField(null=True)
 
     _netbox_private = True
 

@@ -41,31 +41,29 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
     enabled = models.BooleanField(
         _('enabled'),
         default=True,
-        help_text=_('Off: no change is recorded for this webhook, and what is pending is held until it expires.'),
+        help_text=_('Off: new changes are not recorded. Pending deliveries wait until they expire.'),
     )
     paused = models.BooleanField(
-        _('paused'), default=False, help_text=_('Changes are recorded and held, and sent when the pause ends.')
+        _('paused'), default=False, help_text=_('Changes are recorded, but sent only after you resume the webhook.')
     )
     object_types = models.ManyToManyField(
         'contenttypes.ContentType',
         related_name='+',
         blank=True,
         verbose_name=_('object types'),
-        help_text=_(
-            'The kinds of object whose changes are sent. None: only what event rules send through this webhook.'
-        ),
+        help_text=_('Changes of these objects are sent. Blank: only what event rules send through this webhook.'),
     )
     type_create = models.BooleanField(_('creations'), default=False, help_text=_('Send when an object is created.'))
     type_update = models.BooleanField(_('updates'), default=False, help_text=_('Send when an object is updated.'))
     type_delete = models.BooleanField(_('deletions'), default=False, help_text=_('Send when an object is deleted.'))
     payload_url = UrlField(
-        _('URL'), max_length=MAX_URL, help_text=_('Where the request goes; begins with http:// or https://.')
+        _('URL'), max_length=MAX_URL, help_text=_('Address of the receiver. It begins with http:// or https://.')
     )
     secret_path = models.BooleanField(
         _('secret path'),
         default=False,
         db_default=False,
-        help_text=_('The path of the URL is as good as a password, as with Slack: it is shown as ********.'),
+        help_text=_('The path of the URL is a secret, as with Slack. It is shown as ********.'),
     )
     http_method = models.CharField(
         _('HTTP method'),
@@ -81,8 +79,8 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         _('additional headers'),
         blank=True,
         help_text=_(
-            'One "Name: value" a line. Values are stored encrypted and shown as ********; '
-            'a line that is left so keeps its value.'
+            'One "Name: value" per line. Values are stored encrypted and shown as ********. '
+            'Leave ******** in a line to keep its value.'
         ),
     )
     body_template = models.TextField(
@@ -91,32 +89,37 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         help_text=_('Jinja2 template for the body. Blank: the JSON of the payload format.'),
     )
     conditions = models.JSONField(
-        _('conditions'), blank=True, null=True, help_text=_('Send only what meets these conditions, as in event rules.')
+        _('conditions'),
+        blank=True,
+        null=True,
+        help_text=_('Only changes that meet these conditions are sent. JSON, as in event rules.'),
     )
     ignore_users = models.ManyToManyField(
         settings.AUTH_USER_MODEL,
         related_name='+',
         blank=True,
         verbose_name=_('ignored users'),
-        help_text=_('Changes made by these users are not sent, so that a receiver that writes back starts no loop.'),
+        help_text=_(
+            'Changes by these users are not sent. This prevents loops when the receiver writes back to NetBox.'
+        ),
     )
     secret = SealedField(
         _('secret'),
         blank=True,
-        help_text=_('Signs each request, so that the receiver can verify it. Stored encrypted and never shown.'),
+        help_text=_('Signs each request, so that the receiver can verify it. Stored encrypted and not shown.'),
     )
     previous_secret = SealedField(_('previous secret'), blank=True, editable=False)
     previous_secret_expires = models.DateTimeField(
         _('previous secret valid until'), null=True, blank=True, editable=False
     )
     ssl_verification = models.BooleanField(
-        _('TLS verification'), default=True, help_text=_("Verify the endpoint's certificate.")
+        _('TLS verification'), default=True, help_text=_("Verify the receiver's certificate.")
     )
     ca_file_path = models.CharField(
         _('CA file'),
         max_length=4096,
         blank=True,
-        help_text=_("Blank: the certificate authorities that Python's requests comes with."),
+        help_text=_("File with the certificate authorities to trust. Blank: those of Python's requests library."),
     )
     client_cert_path = models.CharField(_('client certificate file'), max_length=4096, blank=True)
     client_key_path = models.CharField(_('client key file'), max_length=4096, blank=True)
@@ -126,7 +129,7 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(MAX_TIMEOUT)],
         help_text=format_lazy(
-            _('Seconds for a whole request. Blank: {default}, the default of this NetBox.'),
+            _('Seconds that a whole request may take. Blank: {default}, the default of this NetBox.'),
             default=settings.WEBHOOK_DEFAULT_TIMEOUT,
         ),
     )
@@ -134,45 +137,51 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         _('maximum attempts'),
         default=DEFAULT_MAX_ATTEMPTS,
         validators=[MinValueValidator(1), MaxValueValidator(100)],
-        help_text=_('1: a failed delivery is redelivered by hand only.'),
+        help_text=_('1: a failed delivery is not tried again automatically.'),
     )
     rate_limit = models.PositiveIntegerField(
         _('rate limit'),
         null=True,
         blank=True,
         validators=[MinValueValidator(1)],
-        help_text=_('Requests a second at most. Blank: no limit.'),
+        help_text=_('Maximum number of requests per second. Blank: no limit.'),
     )
     concurrency = models.PositiveSmallIntegerField(
         _('concurrency'),
         default=16,
         validators=[MinValueValidator(1), MaxValueValidator(100)],
-        help_text=_('Requests under way at the same time at most.'),
+        help_text=_('Maximum number of requests at the same time.'),
     )
     ordered = models.BooleanField(
         _('ordered'),
         default=True,
-        help_text=_('Changes of one object are sent in order: a later one waits while an earlier one is retried.'),
+        help_text=_('Send the changes of an object in order. A later one waits while an earlier one is retried.'),
     )
     latest_only = models.BooleanField(
         _('latest only'),
         default=False,
         db_default=False,
-        help_text=_('Of the waiting changes of one object only the last is sent. No creation and no deletion is lost.'),
+        help_text=_(
+            'If several changes of an object wait, send only the latest. Creations and deletions are never lost.'
+        ),
     )
     batch = models.BooleanField(
-        _('batch'), default=False, help_text=_('Send the changes of one transaction, model and kind in one request.')
+        _('batch'),
+        default=False,
+        help_text=_('Send changes in one request if they have the same transaction, model and kind of change.'),
     )
     include_snapshots = models.BooleanField(
-        _('include snapshots'), default=False, help_text=_('Add the object before and after the change to the payload.')
+        _('include snapshots'),
+        default=False,
+        help_text=_('Add the state of the object before and after the change to the body.'),
     )
     include_components = models.BooleanField(
         _('include components'),
         default=False,
         db_default=False,
         help_text=_(
-            'A change of what belongs to a device, module or virtual machine (interfaces, ports, addresses, …) is also '
-            'an update of that.'
+            'A change of a component (interface, port, address, …) is also sent as an update of its device, module or '
+            'virtual machine.'
         ),
     )
     expand = ArrayField(
@@ -181,9 +190,7 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         blank=True,
         default=list,
         db_default=[],
-        help_text=_(
-            'Keys of objects that are shown as their own GET shows them, separated by commas, such as device.site.'
-        ),
+        help_text=_('Keys of related objects to send with all their fields, separated by commas, such as device.site.'),
     )
     notification_groups = models.ManyToManyField(
         'extras.NotificationGroup',
@@ -191,8 +198,8 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         blank=True,
         verbose_name=_('notification groups'),
         help_text=_(
-            'Who is notified when this webhook is suspended, is disabled by its endpoint, has its first failed '
-            'delivery of the day, or when a backfill of it has ended.'
+            'These groups are notified when the webhook is suspended, when its receiver disables it, when the first '
+            'delivery of a day fails, and when a backfill ends.'
         ),
     )
 

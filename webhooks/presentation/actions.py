@@ -22,40 +22,40 @@ class Action(NamedTuple):
 TEST = Action('test', _('Send a test'), 'test', 'send-check')
 REPLAY = Action(
     'replay',
-    _('Replay'),
+    _('Redeliver past events'),
     'replay',
     'history',
     _('Redeliver Past Events'),
     _(
-        'Sends the deliveries of a range of time again. Failed ones keep their webhook-id. Delivered ones get a new '
-        'webhook-id: a receiver that ignores known ids acts on them again. Each request shows the object as it was at '
-        'that change, not as it is now.'
+        'Redelivers the events of a period. Failed deliveries keep their webhook-id. Delivered ones get a new '
+        'webhook-id, so that the receiver does not ignore them as duplicates. Each request shows the object as it was '
+        'at that change, not as it is now.'
     ),
 )
 PAUSE = Action('pause', _('Pause'), 'change', 'pause')
 RESUME = Action('resume', _('Resume'), 'change', 'play')
 SEND_WAITING = Action(
     'send_waiting',
-    _('Send what waits'),
+    _('Send waiting deliveries'),
     'change',
     'tray-arrow-up',
-    _('Send What Waits'),
+    _('Send Waiting Deliveries'),
     _(
-        'For an endpoint that is back: what waits for a retry or a probe is sent now. Where only the state of an '
-        'object counts, and not how it came to it, send only the latest change of each: the others are superseded.'
+        'Use this when the receiver works again. Waiting deliveries are sent now, not at their next retry. If the '
+        'receiver needs only the latest state, send only the latest change of each object. It replaces earlier changes.'
     ),
 )
-SEND_ALL = Action('send_all', _('Send all that waits'), 'change')
-SEND_LATEST = Action('send_latest', _('Send only the latest'), 'change')
+SEND_ALL = Action('send_all', _('Send all waiting deliveries'), 'change')
+SEND_LATEST = Action('send_latest', _('Send only the latest waiting changes'), 'change')
 BACKFILL = Action(
     'backfill',
     _('Backfill'),
     'backfill',
     'database-export-outline',
-    _('Send Everything as It Is Now'),
+    _('Send All Objects as They Are Now'),
     _(
-        'Each object is sent as an update that is marked as a backfill, in the order of its changes. What changes '
-        'meanwhile goes first, and so does what others wait for.'
+        'Each object is sent once, as an update that is marked as a backfill. New changes are sent first, so the '
+        'backfill does not delay them.'
     ),
 )
 PAUSE_BACKFILL = Action('pause_backfill', _('Pause'), 'backfill', 'pause')
@@ -67,13 +67,13 @@ ROTATE_SECRET = Action(
     'change',
     'key-change',
     _('Generate a New Secret'),
-    _('Requests are signed with it as soon as it is there, those that are waiting too. It is shown once.'),
+    _('From now on, all requests are signed with the new secret, waiting ones too. The secret is shown once.'),
 )
 ENABLE = Action('enable', _('Enable'), 'change')
 DISABLE = Action('disable', _('Disable'), 'change')
 REDELIVER = Action('redeliver', _('Redeliver'), 'redeliver', 'send')
 REDELIVER_SELECTED = Action('bulk_redeliver', _('Redeliver selected'), 'redeliver', 'send')
-REDELIVER_FAILED = Action('redeliver_failed', _('Redeliver what failed'), 'redeliver', 'send')
+REDELIVER_FAILED = Action('redeliver_failed', _('Redeliver failed deliveries'), 'redeliver', 'send')
 
 # By the backfill's state.
 MOVES = {
@@ -81,4 +81,4 @@ MOVES = {
     BackfillStateChoices.PAUSED: (RESUME_BACKFILL, CANCEL_BACKFILL),
 }
 
-STILL_OPEN = _('The delivery is still open: it is sent without being asked.')
+STILL_OPEN = _('This delivery is not finished yet: it is sent automatically.')

@@ -73,25 +73,26 @@ EXAMPLES = {
 # The model's own help is missing or too short.
 MORE_HELP = {
     'conditions': _(
-        'Only changes that meet these conditions are sent. JSON, as in event rules. Sites that became active: '
+        'Only changes that meet these conditions are sent. JSON, as in event rules. Example, for sites that became '
+        'active: '
         '{"and": [{"attr": "status", "op": "changed"}, {"attr": "status.value", "value": "active"}]}'
     ),
     'expand': _(
-        'The body shows related objects in brief: an ID, a name, a URL. Enter the keys of those that it is to show '
-        'with all their fields, separated by commas. For interfaces: device, device.site'
+        'Related objects are sent in brief: ID, name, URL. To send some with all their fields, enter their keys, '
+        'separated by commas. Example, for interfaces: device, device.site'
     ),
     'include_components': _(
-        'For devices, modules and virtual machines: a change of one of their interfaces, ports or addresses is sent '
-        'as an update of the device. Without it, only changes of the device itself are.'
+        'For devices, modules and virtual machines. On: a change of an interface, port or address is also sent, as an '
+        'update of its device. Off: only changes of the device itself are sent.'
     ),
     'max_attempts': _(
-        'How often a delivery is tried until it succeeds. The waits in between: 5 and 30 seconds, 2 and 10 minutes, 1, '
-        '3 and then 6 hours. After the last attempt it has failed. 1: it is never tried again by itself.'
+        'Number of attempts before a delivery fails for good. Waits between attempts: 5 and 30 seconds, 2 and 10 '
+        'minutes, 1 and 3 hours, then always 6 hours. 1: a failed delivery is not tried again automatically.'
     ),
-    'http_content_type': _('The header Content-Type: what the body is.'),
-    'payload_format': _('The shape of the body, where there is no template.'),
-    'client_cert_path': _('For an endpoint that asks for a certificate. The file may hold the key as well.'),
-    'client_key_path': _('Blank: the key is in the certificate file.'),
+    'http_content_type': _('Value of the Content-Type header.'),
+    'payload_format': _('Format of the body. Not used with a body template.'),
+    'client_cert_path': _('Only if the receiver asks for a client certificate. The file may also contain the key.'),
+    'client_key_path': _('Blank: the key is in the client certificate file.'),
 }
 
 _MASKED = 'a match would tell what is masked'

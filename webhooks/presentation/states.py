@@ -82,7 +82,9 @@ def both_sign(webhook: Webhook) -> str:
     """Say until when the previous secret signs too."""
     if not webhook.is_previous_secret_valid:
         return ''
-    return gettext('The one before it signs too until {until}.').format(until=moment(webhook.previous_secret_expires))
+    return gettext('Requests are also signed with the previous secret until {until}.').format(
+        until=moment(webhook.previous_secret_expires)
+    )
 
 
 def marks_of(event: Event) -> list[str]:

@@ -20,7 +20,7 @@ class Wait(NamedTuple):
     earlier: Delivery | None = None
 
 
-BEHIND = gettext_lazy('Behind another')
+BEHIND = gettext_lazy('Waits for an earlier change')
 RETRYING = gettext_lazy('Retrying')
 
 
@@ -37,15 +37,15 @@ def wait_of(delivery: Delivery, now: datetime, earlier: Delivery | None = None) 
 def _of_webhook(delivery: Delivery) -> Wait | None:
     webhook, health = delivery.webhook, getattr(delivery.webhook, 'health', None)
     if not webhook.enabled:
-        text = _('The webhook is disabled. The delivery is held until it expires, at {time}.')
+        text = _('The webhook is disabled. Enable it to send this delivery, before it expires at {time}.')
         return Wait(str(states.DISABLED.label), text.format(time=moment(delivery.expires_at)))
     if webhook.paused:
-        text = _('The webhook is paused. The delivery is sent when the pause ends, if that is before {time}.')
+        text = _('The webhook is paused. Resume it to send this delivery, before it expires at {time}.')
         return Wait(str(states.PAUSED.label), text.format(time=moment(delivery.expires_at)))
     if _is_held_by_backfill(delivery):
-        return Wait(str(states.PAUSED.label), _('The backfill is paused. The delivery is sent when it is resumed.'))
+        return Wait(str(states.PAUSED.label), _('The backfill is paused. Resume it to send this delivery.'))
     if health and health.suspended_since:
-        text = _('The endpoint cannot be reached. It is tried again at {time}.')
+        text = _('The receiver cannot be reached. The next try is at {time}.')
         return Wait(str(states.SUSPENDED.label), text.format(time=moment(health.probe_at)))
     return None
 
@@ -60,11 +60,10 @@ def _is_held_by_backfill(delivery: Delivery) -> bool:
 
 def _of_delivery(delivery: Delivery, now: datetime, earlier: Delivery | None) -> Wait:
     due = delivery.due_at
-    is_parked = due is None or due == delivery.overtake_at
-    if delivery.webhook.ordered and (is_parked or (earlier and due <= now)):
-        return _behind(delivery, now, earlier)
+    if delivery.webhook.ordered and (due is None or (earlier and due <= now)):
+        return _behind(earlier)
     if due is None or due <= now:
-        return Wait('', _('It is due: a worker sends it in its turn.'))
+        return Wait('', _('A worker sends it as soon as it can.'))
     if not delivery.attempt_count:
         return Wait('', _('It is sent at {time}.').format(time=moment(due)))
     limit = delivery.attempt_limit or delivery.webhook.max_attempts
@@ -73,12 +72,9 @@ def _of_delivery(delivery: Delivery, now: datetime, earlier: Delivery | None) ->
     return Wait(str(RETRYING), told)
 
 
-def _behind(delivery: Delivery, now: datetime, earlier: Delivery | None) -> Wait:
+def _behind(earlier: Delivery | None) -> Wait:
     if earlier:
-        text = _('Delivery {id}, an earlier change of the same object, goes first.').format(id=earlier.pk)
+        text = _('Delivery {id} is sent first: it is an earlier change of the same object.').format(id=earlier.pk)
     else:
-        text = _('An earlier change of the same object goes first.')
-    if delivery.due_at and delivery.due_at > now:
-        until = _('This one waits until {time} at most.').format(time=moment(delivery.due_at))
-        text = f'{text} {until}'
+        text = _('An earlier change of the same object is sent first.')
     return Wait(str(BEHIND), text, earlier)

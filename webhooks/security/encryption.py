@@ -5,6 +5,7 @@ import hashlib
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
+from django.utils.translation import gettext as _
 
 from .. import conf
 from ..exceptions import DecryptionError
@@ -22,7 +23,7 @@ def decrypt(token: str) -> str:
     try:
         return _box().decrypt(token.encode()).decode()
     except InvalidToken:
-        raise DecryptionError('it was encrypted with a key that is not among encryption_keys') from None
+        raise DecryptionError(_('no key in the setting encryption_keys fits')) from None
 
 
 def _box() -> MultiFernet:

@@ -11,6 +11,7 @@ from secrets import token_bytes
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from django.utils.translation import gettext as _
 
 SYMMETRIC, PRIVATE, PUBLIC = 'whsec_', 'whsk_', 'whpk_'
 MIN_KEY, MAX_KEY = 24, 64
@@ -68,7 +69,8 @@ def _symmetric_key(secret: str) -> bytes:
         return secret.encode()
     key = _decode(secret, SYMMETRIC)
     if not MIN_KEY <= len(key) <= MAX_KEY:
-        raise ValueError(f'a {SYMMETRIC} key has {MIN_KEY} to {MAX_KEY} bytes, this one has {len(key)}')
+        reason = _('the key after {prefix} must have {least} to {most} bytes, but has {length}')
+        raise ValueError(reason.format(prefix=SYMMETRIC, least=MIN_KEY, most=MAX_KEY, length=len(key)))
     return key
 
 
@@ -76,7 +78,8 @@ def _private_key(secret: str) -> Ed25519PrivateKey:
     """Decode `whsk_<base64>`: the seed, or the seed and the public key."""
     key = _decode(secret, PRIVATE)
     if len(key) not in (SEED, 2 * SEED):
-        raise ValueError(f'a {PRIVATE} key has {SEED} or {2 * SEED} bytes, this one has {len(key)}')
+        reason = _('the key after {prefix} must have {seed} or {pair} bytes, but has {length}')
+        raise ValueError(reason.format(prefix=PRIVATE, seed=SEED, pair=2 * SEED, length=len(key)))
     return Ed25519PrivateKey.from_private_bytes(key[:SEED])
 
 
@@ -84,4 +87,4 @@ def _decode(secret: str, prefix: str) -> bytes:
     try:
         return base64.b64decode(secret.removeprefix(prefix), validate=True)
     except ValueError as error:
-        raise ValueError(f'after {prefix} comes a key in base64') from error
+        raise ValueError(_('the key after {prefix} must be base64').format(prefix=prefix)) from error

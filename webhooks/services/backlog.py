@@ -6,9 +6,8 @@ from datetime import datetime, timedelta
 from django.db.models import Count, Manager, Min, Q, QuerySet
 
 from .. import conf
-from ..choices import OPEN_STATUSES, StatusChoices
-from ..engine import event_claims
-from ..models import Delivery, Event, Health, Webhook
+from ..choices import StatusChoices
+from ..models import Delivery, Event, Health, Webhook, Worker
 from ..outbox import queue
 from ..visibility import Reader
 
@@ -17,7 +16,7 @@ from ..visibility import Reader
 class Backlog:
     """`oldest` is since when the oldest that is not delivered yet waits, None if nothing does.
 
-    `suspect_events` and `suspect_deliveries` were in hand when a worker stopped (engine/quarantine.py). `workers` is
+    `suspect_events` and `suspect_deliveries` were in hand twice when a worker stopped (engine/rescue.py). `workers` is
     None where Redis does not answer, which is what `redis` says.
     """
 
@@ -37,14 +36,11 @@ def measure(user: Reader | None = None) -> Backlog:
     """Return the backlog as it is now, of what the user may view if one is given. Does not raise for want of Redis."""
     undispatched = _visible(Event.objects, user).filter(dispatched_at=None)
     changes = undispatched.aggregate(
-        count=Count('pk'), suspects=Count('pk', filter=event_claims.SUSPECTS), oldest=Min('timestamp')
+        count=Count('pk'), suspects=Count('pk', filter=Q(lapses__gt=0)), oldest=Min('timestamp')
     )
     log = _visible(Delivery.objects, user)
-    deliveries = log.filter(status__in=(*OPEN_STATUSES, StatusChoices.FAILED)).aggregate(
-        pending=Count('pk', filter=Q(status=StatusChoices.PENDING)),
-        sending=Count('pk', filter=Q(status=StatusChoices.SENDING)),
-        suspect_deliveries=Count('pk', filter=Q(status__in=OPEN_STATUSES, lapses__gt=0)),
-        failed=Count('pk', filter=Q(status=StatusChoices.FAILED)),
+    deliveries = log.filter(status=StatusChoices.PENDING).aggregate(
+        pending=Count('pk'), suspect_deliveries=Count('pk', filter=Q(lapses__gt=0))
     )
     oldest = [moment for moment in (changes['oldest'], waiting_since(log)) if moment]
     workers = queue.count_workers()
@@ -52,11 +48,18 @@ def measure(user: Reader | None = None) -> Backlog:
         undispatched=changes['count'],
         suspect_events=changes['suspects'],
         oldest=min(oldest, default=None),
+        failed=log.filter(status=StatusChoices.FAILED).count(),
         suspended=_suspended(user).count(),
         workers=workers,
         redis=workers is not None,
+        sending=log.filter(pk__in=_in_hand()).count(),
         **deliveries,
     )
+
+
+def _in_hand() -> list[int]:
+    """Return the ids of the deliveries that workers have in hand."""
+    return [pk for deliveries in Worker.objects.values_list('deliveries', flat=True) for pk in deliveries]
 
 
 def _visible(manager: Manager, user: Reader | None) -> QuerySet:
@@ -74,16 +77,12 @@ def waiting_since(deliveries: QuerySet[Delivery]) -> datetime | None:
 
     It is the one that expires first, which an index tells without a look at the others.
     """
-    moments = [_since(deliveries.filter(status=status)) for status in OPEN_STATUSES]
-    return min((moment for moment in moments if moment), default=None)
-
-
-def _since(waiting: QuerySet[Delivery]) -> datetime | None:
+    waiting = deliveries.filter(status=StatusChoices.PENDING)
     first = waiting.order_by('expires_at').only('created', 'expires_at', 'attempt_limit').first()
     if first is None:
         return None
     reopened = first.expires_at - timedelta(seconds=conf.get().expire_after)
     since = first.created if first.attempt_limit is None else max(first.created, reopened)
     # The event may have waited for a worker before. One that was replayed waits since then.
-    at_dispatch = waiting.filter(created=since, event__dispatched_at=since)
+    at_dispatch = waiting.filter(expires_at=first.expires_at, created=since, event__dispatched_at=since)
     return at_dispatch.aggregate(oldest=Min('event__timestamp'))['oldest'] or since

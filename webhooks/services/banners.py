@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 
 from .. import conf
 from ..constants import GONE
-from ..engine import conditions
+from ..engine.dispatch import matching
 from ..exceptions import DecryptionError
 from ..models import Health, Webhook
 from ..models.fields import Sealed
@@ -52,8 +52,8 @@ def of(webhook: Webhook) -> list[Banner]:
 
 def _definition(webhook: Webhook) -> Iterator[Banner]:
     way_out = _(
-        'Deliveries fail because of it. Enter the value anew, or put the key with which it was stored back into the '
-        'setting encryption_keys.'
+        'No key in the setting encryption_keys fits. All deliveries fail until you enter the value again, or put the '
+        'missing key back into encryption_keys.'
     )
     for name in ('secret', 'additional_headers'):
         if not _is_readable(getattr(webhook, name)):
@@ -71,14 +71,14 @@ def _is_readable(sealed: Sealed) -> bool:
 
 
 def _undecryptable(name: str, way_out: str) -> Banner:
-    title = _('Cannot be decrypted: {field}').format(field=Webhook._meta.get_field(name).verbose_name)
+    title = _('Stored value cannot be decrypted: {field}').format(field=Webhook._meta.get_field(name).verbose_name)
     return Banner('danger', 'key-alert', title, way_out)
 
 
 def _until_it_expires(webhook: Webhook) -> str:
     return _(
-        'Deliveries fail because of it until {until}, when it is no longer needed. Change the secret once more, or put '
-        'the key with which it was stored back into the setting encryption_keys.'
+        'No key in the setting encryption_keys fits. All deliveries fail until {until}, when this value expires. To '
+        'send earlier, rotate the secret, or put the missing key back into encryption_keys.'
     ).format(until=moment(webhook.previous_secret_expires))
 
 
@@ -92,7 +92,7 @@ def _state(webhook: Webhook) -> Iterator[Banner]:
             'warning',
             'pause-circle-outline',
             states.PAUSED.label,
-            _('Changes are recorded and held, and sent when the webhook is resumed.'),
+            _('Changes are recorded, but not sent. Resume the webhook to send them.'),
         )
     elif health and health.suspended_since:
         yield _suspended(health)
@@ -102,10 +102,10 @@ def _gone(health: Health) -> Banner:
     return Banner(
         'danger',
         'link-variant-off',
-        _('Disabled by its endpoint'),
+        _('Disabled by its receiver'),
         _(
-            'It answered “410 Gone” on {when}: it does not want to be called again. No change is recorded for this '
-            'webhook since then. When the endpoint is back, or the URL is corrected, edit the webhook to enable it.'
+            'The receiver answered “410 Gone” on {when}: it wants no more requests. Since then, changes are not '
+            'recorded. Check the URL, then edit the webhook to enable it.'
         ).format(when=moment(health.last_attempt_at)),
     )
 
@@ -115,10 +115,7 @@ def _disabled() -> Banner:
         'secondary',
         'information-outline',
         states.DISABLED.label,
-        _(
-            'No change is recorded for this webhook, and what is pending is held until it expires. '
-            'Edit it to enable it.'
-        ),
+        _('New changes are not recorded. Pending deliveries wait until they expire. Edit the webhook to enable it.'),
     )
 
 
@@ -128,8 +125,8 @@ def _suspended(health: Health) -> Banner:
         'alert-outline',
         states.SUSPENDED.label,
         _(
-            'Its endpoint cannot be reached since {since}: {error}. The next try is at {probe}; what waits is sent as '
-            'soon as it answers, and nothing needs to be done here. To try at once, send a test, or save the webhook.'
+            'The receiver cannot be reached since {since}: {error}. The next try is at {probe}. All waiting '
+            'deliveries are sent as soon as it answers. To try now, send a test.'
         ).format(
             since=moment(health.suspended_since), error=health.last_error.rstrip('.'), probe=moment(health.probe_at)
         ),
@@ -144,22 +141,22 @@ def _subscription(webhook: Webhook) -> Iterator[Banner]:
         'help-circle-outline',
         states.UNUSED.label,
         _(
-            'This webhook has no object types, and no enabled event rule sends with it. Edit it to choose object '
+            'The webhook has no object types, and no enabled event rule uses it. Edit the webhook to choose object '
             'types, or choose it in an event rule.'
         ),
     )
 
 
 def _conditions(webhook: Webhook) -> Iterator[Banner]:
-    if webhook.conditions and conditions.are_undecided(webhook):
+    if webhook.conditions and matching.are_undecided(webhook):
         yield Banner(
             'danger',
             'timer-alert-outline',
-            _('Conditions are not decided'),
+            _('Conditions take too long'),
             _(
-                'A regular expression in them took too long, {count} times in a row. For a minute they count as not '
-                'met: changes are not sent, nor are they sent later. Edit the conditions so that they are decided.'
-            ).format(count=conditions.TIME_OUTS),
+                'A regular expression took too long, {count} times in a row. For a minute, the conditions count as not '
+                'met. Changes in that time are never sent. Simplify the regular expression.'
+            ).format(count=matching.TIME_OUTS),
         )
 
 
@@ -170,7 +167,7 @@ def _installation(webhook: Webhook) -> Iterator[Banner]:
             'danger',
             'power-plug-off-outline',
             _('Webhooks are off'),
-            _('No change is recorded and nothing is sent. Set WEBHOOKS_ENABLED = True in configuration.py.'),
+            _('Changes are not recorded, and nothing is sent. Set WEBHOOKS_ENABLED = True in configuration.py.'),
         )
     elif webhook.enabled and not (workers := queue.count_workers()):
         yield _no_redis() if workers is None else _no_worker()
@@ -180,7 +177,10 @@ def _waiting(webhook: Webhook) -> Iterator[Banner]:
     found = waiting.measure(webhook)
     if found.since is None or timezone.now() - found.since < LONG:
         return
-    text = _('The oldest for {age}. All is sent, in order; or send only the latest change of each object.')
+    text = _(
+        'The oldest change waits for {age}. Everything will be sent. You can also send it '
+        'now, or only the latest changes.'
+    )
     yield Banner(
         'info',
         'tray-full',
@@ -195,13 +195,13 @@ def _no_redis() -> Banner:
         'danger',
         'database-off-outline',
         _('Redis cannot be reached'),
-        _('Changes are recorded, and sent when Redis is back.'),
+        _('Changes are recorded, and sent later. Check that Redis is running.'),
     )
 
 
 def _no_worker() -> Banner:
     settings = conf.get()
-    text = _('Changes are recorded and wait. They are sent once a worker serves the queue {queue}: start {worker}.')
+    text = _('Changes are recorded, but not sent. Start the service {worker}, a worker for the queue “{queue}”.')
     return Banner(
         'danger',
         'account-off-outline',

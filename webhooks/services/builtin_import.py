@@ -79,7 +79,7 @@ class Plan:
         if wanted is None:
             return
         if not set(ours.kinds).issuperset(wanted.kinds):
-            yield 'types of change'
+            yield 'creations, updates and deletions'
         if ours.conditions and ours.conditions != wanted.conditions:
             yield 'conditions'
         yield from (name for name in COMPARED if not _is_same(getattr(ours, name), getattr(wanted, name)))
@@ -150,24 +150,24 @@ def _translate(rule: EventRule, builtin: BuiltinWebhook) -> Webhook:
 def _rule_reasons(rule: EventRule, types: Sequence[ContentType]) -> Iterator[str]:
     if others := sorted(set(rule.event_types) - FLAGS.keys()):
         yield (
-            f'event_types: {", ".join(others)} are no changes of objects; '
-            'give the rule the action "Send with Webhooks" instead'
+            f'event_types: {", ".join(others)}: a webhook sends only changes of objects; '
+            'keep the event rule, and give it the action "Send with Webhooks"'
         )
     elif not rule.event_types:
-        yield 'event_types: it has none'
+        yield 'event_types: the event rule has none'
     if rule.action_data:
-        yield 'action_data: it is added to the object, and nothing of ours does that; use a body template'
+        yield 'action_data: a webhook cannot add data to the object; use a body template instead'
     if not types:
-        yield 'object_types: it has none'
+        yield 'object_types: the event rule has none'
     allowed = object_types.by_label()
     for label in sorted('.'.join(object_type.natural_key()) for object_type in types):
         if label not in allowed:
-            yield f'object_types: {label} is not among allowed_models'
+            yield f'object_types: {label} is not in the setting allowed_models'
 
 
 def _webhook_reasons(webhook: Webhook, builtin: BuiltinWebhook) -> Iterator[str]:
     if signing.is_asymmetric(builtin.secret):
-        yield f'secret: as it begins with {signing.PRIVATE}, the receiver would get another kind of signature'
+        yield f'secret: it begins with {signing.PRIVATE}, so requests would be signed in another way; change the secret'
     try:
         webhook.full_clean(validate_unique=False)
     except ValidationError as error:

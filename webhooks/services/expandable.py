@@ -22,11 +22,11 @@ def _check_key(key: str, models: Collection[type[Model]]) -> None:
         found = {targets(model)[name] for model in _each(reached) if name in targets(model)}
         part = '.'.join(key.split('.')[:position])
         if not found:
-            reason = _('{key}: none of the object types has a key {part} that points to an object.')
+            reason = _('{key}: in the chosen object types, {part} does not point to another object.')
             raise DefinitionError('expand', reason.format(key=key, part=part))
         reached = {model for model in found if model is Model or may_be_expanded(model)}
         if not reached:
-            reason = _('{key}: {part} is not expanded, for it may show who is known to NetBox, or secrets.')
+            reason = _('{key}: {part} cannot be expanded, because it may reveal users or secrets.')
             raise DefinitionError('expand', reason.format(key=key, part=part))
 
 

@@ -22,9 +22,9 @@ from users.models import User
 
 from .. import permissions, rendering, validation, visibility
 from ..choices import KindChoices
-from ..engine import expansions, sql
-from ..engine.lanes import Busy
-from ..exceptions import DefinitionError
+from ..engine import sql
+from ..engine.dispatch.expansions import Expander, types_of
+from ..exceptions import Busy, DefinitionError
 from ..interruptions import INTERRUPTIONS
 from ..models import Delivery, Event, Webhook
 from ..outbox import snapshots
@@ -68,7 +68,7 @@ def show(webhook: Webhook, changes: Mapping[str, Any], user: User) -> Preview:
 def _room() -> Iterator[None]:
     with transaction.atomic():
         if not sql.fetch(TAKE_ROOM, [MOST, COUNTING]):
-            raise Busy(_('Others are looking at previews: try again in some seconds.'))
+            raise Busy(_('Too many previews are open at the moment. Try again in a few seconds.'))
         yield
 
 
@@ -79,7 +79,7 @@ def _show(webhook: Webhook, changes: Mapping[str, Any], user: User) -> Preview:
         raise DefinitionError(name, reason)
     event = _latest_event(webhook, user) or _event_of_newest(webhook, user)
     if event is None:
-        raise DefinitionError('object_types', _('There is no object of these types to show that you may view.'))
+        raise DefinitionError('object_types', _('There is no object to show: none exists, or you may not view it.'))
     if webhook.expand:
         _expand(event, webhook.expand, user)
     builder = http_request.Builder(webhook)
@@ -91,9 +91,9 @@ def _show(webhook: Webhook, changes: Mapping[str, Any], user: User) -> Preview:
 
 def _expand(event: Event, keys: Sequence[str], user: User) -> None:
     """Give the event what it points to, as it is now."""
-    (objects,) = expansions.find([(event.payload_data or {}, keys)])
-    if not permissions.may_see_expanded(user, expansions.types_of(objects)):
-        raise DefinitionError('expand', _('It shows objects of models that you may not view, or not all of.'))
+    (objects,) = Expander().find([(event.payload_data or {}, keys)])
+    if not permissions.may_see_expanded(user, types_of(objects)):
+        raise DefinitionError('expand', _('You may not view all objects that this key adds to the body.'))
     event.expanded = json.dumps(objects, ensure_ascii=False)
 
 
@@ -119,8 +119,9 @@ def _label(name: str) -> str:
 def body_of(delivery: Delivery) -> str:
     """Return the body as the webhook's current definition makes it, readable. Raises DefinitionError, and Busy."""
     builder = http_request.Builder(delivery.webhook)
+    events = [one.told for one in delivery.together()]
     with _room() if builder.is_templated else nullcontext():
-        request = builder.build(delivery, time.time())
+        request = builder.build(delivery, time.time(), events)
     return readable(request.body.decode(errors='replace'))
 
 

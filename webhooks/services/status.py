@@ -49,7 +49,7 @@ def _may_view(user: Reader | None, model: str) -> bool:
 
 
 def _off() -> str:
-    return _('No change is recorded and nothing is sent. Set WEBHOOKS_ENABLED = True in configuration.py.')
+    return _('Changes are not recorded, and nothing is sent. Set WEBHOOKS_ENABLED = True in configuration.py.')
 
 
 def _workers(url: str, found: Backlog) -> Line:
@@ -58,25 +58,25 @@ def _workers(url: str, found: Backlog) -> Line:
         word = ngettext('%(count)s is running', '%(count)s are running', found.workers) % {'count': found.workers}
         return Line(label, url, word, 'green')
     if found.workers is None:
-        text = _('Changes are recorded, and sent when Redis is back.')
+        text = _('Changes are recorded, and sent later. Check that Redis is running.')
         return Line(label, url, _('Redis cannot be reached'), 'red', text)
-    text = _('Nothing is sent: start {worker}.').format(worker=conf.get().worker)
+    text = _('Nothing is sent. Start the service {worker}.').format(worker=conf.get().worker)
     return Line(label, url, _('None is running'), 'red', text)
 
 
 def _waiting(found: Backlog) -> str:
     shown = {'shown': intcomma(found.pending)}
-    text = ngettext('%(shown)s delivery', '%(shown)s deliveries', found.pending) % shown
+    facts = [ngettext('%(shown)s delivery', '%(shown)s deliveries', found.pending) % shown]
     if found.undispatched:
         unseen = ngettext(
-            '%(shown)s change that no worker has looked at yet',
-            '%(shown)s changes that no worker has looked at yet',
+            '%(shown)s change not processed yet',
+            '%(shown)s changes not processed yet',
             found.undispatched,
         )
-        text = f'{text}, {unseen % {"shown": intcomma(found.undispatched)}}'
+        facts.append(unseen % {'shown': intcomma(found.undispatched)})
     if found.oldest:
-        text = f'{text}; {_("the oldest for {age}").format(age=timesince(found.oldest))}'
-    return text
+        facts.append(_('oldest: {age}').format(age=timesince(found.oldest)))
+    return ' · '.join(facts)
 
 
 def _suspects(url: str, found: Backlog) -> Line:
@@ -85,8 +85,8 @@ def _suspects(url: str, found: Backlog) -> Line:
         ngettext('%(shown)s delivery', '%(shown)s deliveries', deliveries) % {'shown': intcomma(deliveries)},
         ngettext('%(shown)s change', '%(shown)s changes', changes) % {'shown': intcomma(changes)},
     )
-    text = _('In hand when a worker stopped: each is tried in a process of its own')
-    return Line(_('Suspects'), url, ', '.join(words), 'orange', text)
+    text = _('A worker stopped while it worked on these. Each is tried alone, in its own process.')
+    return Line(_('Suspects'), url, ' · '.join(words), 'orange', text)
 
 
 def _failed(url: str, found: Backlog) -> Line:

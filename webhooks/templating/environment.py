@@ -83,7 +83,7 @@ def _check_host(pieces: Sequence[Piece], scheme_end: int) -> None:
         if is_written and AFTER_HOST.search(rest):
             return
         if not is_written and (found := ENDS_HOST.search(rest)):
-            raise RenderError(f'what is rendered into the host holds a {found[0]}')
+            raise RenderError(f'a value in the host of the URL contains a {found[0]}')
 
 
 def _sound(text: str) -> str:
@@ -93,7 +93,7 @@ def _sound(text: str) -> str:
     try:
         return text.encode('utf-16', 'surrogatepass').decode('utf-16')
     except UnicodeDecodeError:
-        raise RenderError('the result holds half a surrogate pair') from None
+        raise RenderError('the result contains a character that is not valid (half a surrogate pair)') from None
 
 
 def described(error: BaseException) -> str:

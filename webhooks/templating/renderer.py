@@ -33,9 +33,9 @@ MARGIN = 0.2
 PATIENCE = 5.0
 
 TOO_SLOW = f'the template takes more than {TIME_LIMIT:g} seconds'
-TOO_SLOW_TOGETHER = f'the templates of a request take more than {TIME_LIMIT:g} seconds'
+TOO_SLOW_TOGETHER = f'the templates of this webhook take more than {TIME_LIMIT:g} seconds together'
 TOO_LARGE = 'the template needs too much memory'
-ENDED = 'the template has ended the process that it was rendered in'
+ENDED = 'the template stopped the process that rendered it'
 
 DONE, REFUSED, UNFIT, SLOW, NO_MEMORY, INTERRUPTED = b'+', b'-', b'?', b's', b'm', b'!'
 # A new renderer may succeed, with free memory or a new connection.
@@ -64,7 +64,7 @@ def are_met(wanted: str, data: str) -> bool:
     try:
         return bool(_ask('are_met', wanted, data, seconds=PATIENCE))
     except RenderError:
-        raise conditions.TooSlow('they cannot be evaluated: they need too much time or memory') from None
+        raise conditions.TooSlow('they need too much time or memory') from None
 
 
 def check_patterns(patterns: Iterable[str]) -> None:
@@ -215,7 +215,7 @@ def _ask(task: str, *texts: str, seconds: float, too_slow: str = TOO_SLOW) -> st
             try:
                 renderer = supply.renderer()
             except (OSError, EOFError) as error:
-                raise RenderError(f'no process is to be had: {error}') from error
+                raise RenderError(f'no process can be started to render the template: {error}') from error
             was_new, patience = renderer.is_new, Patience(seconds)
             try:
                 status, answer = renderer.ask(question, patience)

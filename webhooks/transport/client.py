@@ -120,7 +120,7 @@ def _exchange(request: Request, adapter: GuardedAdapter) -> dict[str, Any]:
 
 def _prepare(request: Request) -> requests.PreparedRequest:
     if folded := [name for name, value in request.headers.items() if BREAK.search(value)]:
-        raise ValueError(f'the value of {folded[0]} holds a line break')
+        raise ValueError(f'the value of the header {folded[0]} contains a line break')
     prepared = requests.PreparedRequest()
     prepared.method = request.method
     prepared.url = _normalize(request.url)
@@ -239,7 +239,7 @@ def _check_target(url: str) -> None:
     """Check a host for a proxy. Raises Blocked and UnknownHost."""
     host = (urlsplit(url).hostname or '').replace('%25', '%', 1)
     if not HOST.fullmatch(host):
-        raise UnknownHost(f'{host} is no host that a proxy is asked for')
+        raise UnknownHost(f'{host} is not a host name that can be sent to the proxy')
     try:
         blocked_networks.check_all(host)
     except socket.gaierror as error:

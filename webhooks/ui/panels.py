@@ -76,7 +76,7 @@ SHOWN = {
     'secret': SecretAttr('secret', label=label('secret')),
     'expand': ListAttr('expand', label=label('expand'), style='text-break'),
     'timeout': TimeoutAttr('timeout', label=label('timeout')),
-    'rate_limit': attrs.TextAttr('rate_limit', label=label('rate_limit'), format_string=_('{} a second')),
+    'rate_limit': attrs.TextAttr('rate_limit', label=label('rate_limit'), format_string=_('{} per second')),
 }
 # Extra rows, each below the field that is its key.
 DERIVED = {
@@ -121,13 +121,13 @@ class HealthPanel(panels.ObjectAttributesPanel):
 
     delivered = attrs.NumericAttr('health.delivered', label=_('Delivered'))
     failed = attrs.NumericAttr('health.failed', label=_('Failed'))
-    superseded = attrs.NumericAttr('health.superseded', label=_('Superseded'))
+    superseded = attrs.NumericAttr('health.superseded', label=_('Replaced'))
     last_attempt_at = attrs.DateTimeAttr('health.last_attempt_at', label=_('Last attempt'))
     last_success_at = attrs.DateTimeAttr('health.last_success_at', label=_('Last success'))
     last_status = attrs.NumericAttr('health.last_status', label=_('Last response status'))
     last_error = attrs.TextAttr('health.last_error', label=_('Last error'), style='text-break')
     suspended_since = attrs.DateTimeAttr('health.suspended_since', label=_('Suspended since'))
-    probe_at = attrs.DateTimeAttr('health.probe_at', label=_('Next probe'))
+    probe_at = attrs.DateTimeAttr('health.probe_at', label=_('Next try'))
 
 
 class HistoryPanel(panels.Panel):
@@ -204,7 +204,7 @@ class DeliveryPanel(panels.ObjectAttributesPanel):
     uuid = attrs.TextAttr('uuid', label='webhook-id', style='font-monospace', copy_button=True)
     response_status = attrs.NumericAttr('response_status', label=_('Response status'))
     attempt_count = attrs.NumericAttr('attempt_count', label=_('Attempts'))
-    event_count = attrs.NumericAttr('event_count', label=_('Events'))
+    batch = attrs.NumericAttr('batch', label=_('Batch'))
     backfill = attrs.BooleanAttr('backfill', label=_('Backfill'), display_false=False)
     created = attrs.DateTimeAttr('created', label=_('Created'))
     next_attempt_at = attrs.DateTimeAttr('next_attempt_at', label=_('Next attempt'))
@@ -228,17 +228,17 @@ class EventPanel(panels.ObjectAttributesPanel):
     test = attrs.BooleanAttr('test', label=_('Test'), display_false=False)
     backfill = attrs.BooleanAttr('backfill', label=_('Backfill'), display_false=False)
     caused_by = ListAttr('caused_by', label=_('Caused by'), style='text-break')
-    partial = ListAttr('partial', label=_('Unknown keys'), style='text-break')
+    partial = ListAttr('partial', label=_('Keys without data'), style='text-break')
     error = attrs.TextAttr('error', label=_('Error'), style='text-break')
 
 
 class BatchPanel(panels.ObjectsTablePanel):
     def should_render(self, context: dict[str, Any]) -> bool:
-        return context['object'].event_count > 1 and super().should_render(context)
+        return context['object'].batch is not None and super().should_render(context)
 
 
 class EventStatePanel(panels.ObjectAttributesPanel):
-    title = _('Dispatch')
+    title = _('Processing')
 
-    dispatched_at = attrs.DateTimeAttr('dispatched_at', label=_('Dispatched'))
-    skipped = attrs.NumericAttr('skipped', label=_('Skipped by webhooks'))
+    dispatched_at = attrs.DateTimeAttr('dispatched_at', label=_('Processed'))
+    skipped = attrs.NumericAttr('skipped', label=_('Webhooks that skipped it'))

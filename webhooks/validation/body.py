@@ -28,11 +28,21 @@ def check_content_type(definition: Definition) -> None:
 def check_format(definition: Definition) -> None:
     """Raise DefinitionError if format, content type, template and method conflict."""
     if definition.payload_format == FormatChoices.CLOUDEVENTS and is_form(definition.http_content_type):
-        raise DefinitionError('http_content_type', _('CloudEvents are JSON and cannot be form-encoded.'))
+        raise DefinitionError(
+            'http_content_type', _('CloudEvents are JSON. Choose a JSON content type, such as application/json.')
+        )
     if definition.payload_format != FormatChoices.DEFAULT and definition.body_template:
-        raise DefinitionError('body_template', _('A template replaces the default format only: choose one of the two.'))
+        raise DefinitionError(
+            'body_template',
+            _(
+                'A body template works only with the default payload format. Choose that format, or '
+                'remove the template.'
+            ),
+        )
     if definition.http_method == 'GET' and definition.body_template:
-        raise DefinitionError('body_template', _('A GET request has no body to put a template in.'))
+        raise DefinitionError(
+            'body_template', _('A GET request has no body. Remove the template, or choose another HTTP method.')
+        )
 
 
 def check_body_template(definition: Definition) -> None:

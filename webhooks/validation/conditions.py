@@ -24,7 +24,9 @@ def check_kinds(definition: Definition) -> None:
 def check_components(definition: Definition) -> None:
     """Raise DefinitionError for components without updates."""
     if definition.include_components and KindChoices.UPDATED not in definition.kinds:
-        raise DefinitionError('include_components', _('A change of a component is an update: choose updates as well.'))
+        raise DefinitionError(
+            'include_components', _('Changes of components are sent as updates. Choose updates as well.')
+        )
 
 
 def check_conditions(definition: Definition) -> None:
@@ -32,14 +34,14 @@ def check_conditions(definition: Definition) -> None:
     if definition.conditions in (None, {}, ''):
         return
     if not is_flat(definition.conditions):
-        raise DefinitionError('conditions', _('Invalid conditions: they are nested too deeply.'))
+        raise DefinitionError('conditions', _('Conditions are nested too deeply.'))
     try:
         if len(json.dumps(definition.conditions)) > MAX_TEMPLATE:
-            raise ValueError(_('they have {limit} characters at most').format(limit=MAX_TEMPLATE))
+            raise ValueError(_('no more than {limit} characters are allowed').format(limit=MAX_TEMPLATE))
         ConditionSet(definition.conditions)
         found = list(nodes(definition.conditions))
         if sum(map(_is_condition, found)) > MAX_CONDITIONS:
-            raise ValueError(_('there are {limit} at most').format(limit=MAX_CONDITIONS))
+            raise ValueError(_('no more than {limit} conditions are allowed').format(limit=MAX_CONDITIONS))
         for node in found:
             _check_node(node)
         if patterns := [node['value'] for node in found if _is_pattern(node)]:
@@ -51,11 +53,11 @@ def check_conditions(definition: Definition) -> None:
 def _check_node(node: Any) -> None:
     """ConditionSet accepts values that PostgreSQL or the evaluation does not."""
     if isinstance(node, str) and UNSTORABLE.search(node):
-        raise ValueError(_('a text holds a null character or half a surrogate pair'))
+        raise ValueError(_('a text contains a character that cannot be stored'))
     if isinstance(node, float) and not math.isfinite(node):
-        raise ValueError(_('a number is not finite'))
+        raise ValueError(_('Infinity and NaN are not allowed'))
     if isinstance(node, dict) and not isinstance(node.get('attr', ''), str):
-        raise ValueError(_('attr is the name of an attribute'))
+        raise ValueError(_('"attr" must be the name of an attribute'))
 
 
 def _is_condition(node: Any) -> bool:

@@ -16,8 +16,8 @@ def check(definition: Definition) -> None:
 
 def check_bounds(keys: Collection[str]) -> None:
     if len(keys) > MAX_EXPAND_KEYS:
-        raise DefinitionError('expand', _('There are {limit} keys at most.').format(limit=MAX_EXPAND_KEYS))
+        raise DefinitionError('expand', _('No more than {limit} keys are allowed.').format(limit=MAX_EXPAND_KEYS))
     for key in keys:
         if key.count('.') >= MAX_EXPAND_LEVELS:
-            reason = _('{key}: there are {limit} levels at most.')
+            reason = _('{key}: no more than {limit} levels are allowed.')
             raise DefinitionError('expand', reason.format(key=key, limit=MAX_EXPAND_LEVELS))

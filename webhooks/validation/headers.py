@@ -27,8 +27,8 @@ TRUSTED_BY_NETBOX = (
 # Presets contain it: users must replace it.
 PLACEHOLDER = '<token>'
 MOVED = _(
-    'Requests go to another host, or to one that is verified less or otherwise: enter the values of these headers '
-    'anew. Stored ones do not go where they did not go before.'
+    'You changed the host or the TLS settings. Enter the values of the headers again: stored values are not sent to '
+    'another receiver.'
 )
 
 
@@ -36,12 +36,12 @@ def check(definition: Definition) -> None:
     """Raise DefinitionError for an invalid line or template."""
     text = reveal('additional_headers', definition.additional_headers)
     if len(text) > MAX_TEMPLATE:
-        reason = _('The headers have {limit} characters at most.')
+        reason = _('Headers can have no more than {limit} characters together.')
         raise DefinitionError('additional_headers', reason.format(limit=MAX_TEMPLATE))
     for name, value in parse_headers(text):
         check_header_name(name)
         if PLACEHOLDER in value:
-            reason = _('{name}: enter your own token in place of {placeholder}.')
+            reason = _('{name}: replace {placeholder} with your own token.')
             raise DefinitionError('additional_headers', reason.format(name=name, placeholder=PLACEHOLDER))
         check_template('additional_headers', value)
 
@@ -59,16 +59,17 @@ def _parse_header(number: int, line: str) -> tuple[str, str]:
     # Errors do not repeat the line, a possible secret.
     if not colon:
         raise DefinitionError(
-            'additional_headers', _('Each line is "Name: value"; line {number} has no colon.').format(number=number)
+            'additional_headers',
+            _('Line {number} has no colon. Write each line as "Name: value".').format(number=number),
         )
     if not HEADER_NAME.fullmatch(name):
         raise DefinitionError(
-            'additional_headers', _('Line {number} does not begin with the name of a header.').format(number=number)
+            'additional_headers', _('Line {number} does not begin with a valid header name.').format(number=number)
         )
     check_header_value(name, value)
     if _plain(name) in RESERVED_HEADERS:
         raise DefinitionError(
-            'additional_headers', _('{name} is set by the sender and cannot be overridden.').format(name=name)
+            'additional_headers', _('{name} is set by the plugin and cannot be changed.').format(name=name)
         )
     return name, value
 
@@ -81,7 +82,7 @@ def check_header_name(name: str) -> None:
     plain = _plain(name)
     trusted = {*FORWARDED_HEADERS, *map(_plain, _trusted_by_netbox())}
     if plain in trusted or plain.startswith(FORWARDED_PREFIX):
-        reason = _('{name} tells NetBox and others who asks: a webhook cannot set it.')
+        reason = _('{name} identifies a user or client, so a webhook cannot set it.')
         raise DefinitionError('additional_headers', reason.format(name=name))
 
 
@@ -100,13 +101,15 @@ def check_header_value(name: str, value: str) -> None:
     """Raise DefinitionError for an invalid value (RFC 9110, 5.5; http.client sends Latin-1)."""
     if HTTP_HEADER_INVALID_CHARS_RE.search(value):
         raise DefinitionError(
-            'additional_headers', _('The value of {name} holds a control character or a line break.').format(name=name)
+            'additional_headers',
+            _('The value of {name} contains a control character or a line break.').format(name=name),
         )
     try:
         value.encode('latin-1')
     except UnicodeEncodeError:
         raise DefinitionError(
-            'additional_headers', _('The value of {name} holds a character that no header can.').format(name=name)
+            'additional_headers',
+            _('The value of {name} contains a character that is not allowed in headers.').format(name=name),
         ) from None
 
 
@@ -127,9 +130,7 @@ def _unmask(name: str, value: str, known: dict[str, str]) -> str:
     if value != MASK:
         return value
     if name.lower() not in known:
-        raise DefinitionError(
-            'additional_headers', _('{name} has no stored value to keep: enter one.').format(name=name)
-        )
+        raise DefinitionError('additional_headers', _('{name} has no stored value. Enter one.').format(name=name))
     return known[name.lower()]
 
 

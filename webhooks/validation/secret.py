@@ -24,9 +24,9 @@ def check(definition: Definition) -> None:
 
 def _check_new(secret: str) -> None:
     if secret == MASK:
-        raise DefinitionError('secret', _('Enter the secret itself, or leave it out to keep it.'))
+        raise DefinitionError('secret', _('Enter the secret itself, or leave it blank to keep the stored one.'))
     if len(secret) > MAX_SECRET:
-        raise DefinitionError('secret', _('A secret has {number} characters at most.').format(number=MAX_SECRET))
+        raise DefinitionError('secret', _('A secret can have no more than {number} characters.').format(number=MAX_SECRET))
 
 
 def reveal(field: str, sealed: Any) -> str:
@@ -35,5 +35,5 @@ def reveal(field: str, sealed: Any) -> str:
         return sealed.reveal()
     except DecryptionError as error:
         raise DefinitionError(
-            field, _('The stored value cannot be decrypted ({error}): enter it anew.').format(error=error)
+            field, _('The stored value cannot be decrypted: {error}. Enter the value again.').format(error=error)
         ) from None

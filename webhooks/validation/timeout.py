@@ -13,5 +13,8 @@ def check(definition: Definition) -> None:
     limit = parse_job_timeout(settings.RQ_DEFAULT_TIMEOUT)
     if definition.timeout and limit is not None and definition.timeout >= limit:
         raise DefinitionError(
-            'timeout', _('Must be less than the timeout of background jobs, {limit} seconds.').format(limit=limit)
+            'timeout',
+            _('Must be less than {limit} seconds, the timeout of background jobs (RQ_DEFAULT_TIMEOUT).').format(
+                limit=limit
+            ),
         )

@@ -13,14 +13,18 @@ from .definition import Definition
 def check_ca_file(definition: Definition) -> None:
     """Raise DefinitionError for a CA file outside `certificate_root`, or without verification."""
     if definition.ca_file_path and not definition.ssl_verification:
-        raise DefinitionError('ca_file_path', _('A CA file is of no use while TLS verification is off.'))
+        raise DefinitionError(
+            'ca_file_path', _('A CA file has no effect while TLS verification is off. Turn it on, or remove the file.')
+        )
     _check_file('ca_file_path', definition.ca_file_path)
 
 
 def check_client_certificate(definition: Definition) -> None:
     """Raise DefinitionError for a file outside `certificate_root`, or a key without a certificate."""
     if definition.client_key_path and not definition.client_cert_path:
-        raise DefinitionError('client_key_path', _('A client key needs a client certificate file.'))
+        raise DefinitionError(
+            'client_key_path', _('A client key file needs a client certificate file. Enter that one as well.')
+        )
     _check_file('client_cert_path', definition.client_cert_path)
     _check_file('client_key_path', definition.client_key_path)
 
@@ -31,9 +35,9 @@ def _check_file(field: str, path: str) -> None:
         return
     root = conf.get().certificate_root
     if root is None:
-        raise DefinitionError(field, _('Files can be used once the setting certificate_root names their folder.'))
+        raise DefinitionError(field, _('Files cannot be used before the setting certificate_root names their folder.'))
     if '\x00' in path or not Path(path).resolve().is_relative_to(root):
-        raise DefinitionError(field, _('The file must be below {root}.').format(root=root))
+        raise DefinitionError(field, _('The file must be in the folder {root}.').format(root=root))
     # Path.is_file() raises for a too long name or an unreadable folder.
     if not isfile(path):
-        raise DefinitionError(field, _('There is no such file.'))
+        raise DefinitionError(field, _('This file does not exist.'))

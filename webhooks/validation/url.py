@@ -19,7 +19,7 @@ SCHEMES = tuple(PORTS)
 # Complete scheme, host and port.
 AUTHORITY = re.compile(r'[a-z]+://[^/?#]+[/?#]', re.IGNORECASE)
 
-UNMASKED = gettext_lazy('Enter the whole URL: its path was secret, and would be shown from now on.')
+UNMASKED = gettext_lazy('Enter the whole URL again: its path was hidden so far, and will be shown from now on.')
 
 
 def check(definition: Definition) -> None:
@@ -29,7 +29,7 @@ def check(definition: Definition) -> None:
 
 def _check_whole_url(url: str) -> None:
     if MASK in url:
-        raise DefinitionError('payload_url', _('Enter the whole URL: the part that is masked is not stored.'))
+        raise DefinitionError('payload_url', _('Enter the whole URL: replace ******** with the real text.'))
     if JINJA2_TEMPLATE_RE.search(url):
         check_template('payload_url', url)
         scheme = re.match(r'^([a-zA-Z][a-zA-Z0-9+.-]*):', url)
@@ -46,18 +46,18 @@ def check_plain_url(url: str) -> None:
         port_is_valid = parts.port is None or parts.port > 0
     except ValueError:
         # urllib's message may hold user and password.
-        raise DefinitionError('payload_url', _('Enter a valid URL: its host or its port is not one.')) from None
+        raise DefinitionError('payload_url', _('Enter a valid URL: its host or its port is not valid.')) from None
     if parts.scheme not in SCHEMES or not parts.hostname:
         raise DefinitionError('payload_url', _('Enter a URL that begins with http:// or https:// and has a host.'))
     if not port_is_valid or re.search(r'[\s\x00-\x1f\x7f]', url) or UNSTORABLE.search(url):
-        raise DefinitionError('payload_url', _('Enter a valid URL: it holds a space, a control character or port 0.'))
+        raise DefinitionError('payload_url', _('Enter a valid URL, without spaces, control characters and port 0.'))
 
 
 def check_rendered_url(url: str) -> None:
     """Raise DefinitionError for an invalid URL."""
     check_plain_url(url)
     if '\\' in urlsplit(url).netloc:
-        raise DefinitionError('payload_url', _('Enter a valid URL: its host holds a backslash.'))
+        raise DefinitionError('payload_url', _('Enter a valid URL: its host contains a backslash.'))
 
 
 def merge_url(url: str, stored: str) -> str:

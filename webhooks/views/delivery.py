@@ -15,8 +15,7 @@ from utilities.views import GetReturnURLMixin, register_model_view
 
 from .. import filtersets, forms, tables
 from ..choices import StatusChoices
-from ..engine.lanes import Busy
-from ..exceptions import DefinitionError
+from ..exceptions import Busy, DefinitionError
 from ..models import Delivery, querysets
 from ..permissions import visible_deliveries
 from ..presentation.actions import REDELIVER, STILL_OPEN
@@ -47,9 +46,9 @@ class DeliveryView(generic.ObjectView):
             TemplatePanel('webhooks/panels/attempts.html', title=gettext_lazy('Attempts')),
             TemplatePanel('webhooks/panels/body.html', title=gettext_lazy('Body')),
             panels.BatchPanel(
-                'webhooks.event',
-                title=gettext_lazy('Events of the Batch'),
-                filters={'delivery_id': lambda context: context['object'].pk},
+                'webhooks.delivery',
+                title=gettext_lazy('Deliveries of the Batch'),
+                filters={'batch': lambda context: context['object'].batch},
             ),
         ],
     )

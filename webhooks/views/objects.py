@@ -9,19 +9,15 @@ from netbox.views import generic
 from utilities.views import ViewTab
 
 from .. import filtersets, tables
-from ..models import BatchItem, Delivery, querysets
+from ..models import Delivery, querysets
 from ..ui.buttons import BulkRedeliver
 from .selection import CheckedListMixin
 
 
 def deliveries_of(instance: Model) -> QuerySet[Delivery]:
-    """Return the deliveries about the object, alone or in a batch."""
+    """Return the deliveries about the object."""
     object_type = ContentType.objects.get_for_model(instance)
-    alone = Delivery.objects.filter(object_type=object_type, object_id=instance.pk).values('pk')
-    in_batches = BatchItem.objects.filter(event__object_type=object_type, event__object_id=instance.pk)
-    # An OR would read the whole log.
-    told = alone.order_by().union(in_batches.values('delivery'))
-    return querysets.listed_deliveries().filter(pk__in=told)
+    return querysets.listed_deliveries().filter(object_type=object_type, object_id=instance.pk)
 
 
 def _count(instance: Model) -> int:

@@ -52,5 +52,5 @@ class CheckedSelectionMixin(CheckedReturnMixin):
             return False
         if self.filterset(request.GET, self.queryset, request=request).is_valid():
             return False
-        messages.error(request, _('Nothing is selected: the filter is not valid.'))
+        messages.error(request, _('Nothing was selected, because the filter is not valid. Correct the filter.'))
         return True

@@ -101,7 +101,10 @@ class WebhookBulkImportView(CheckedReturnMixin, generic.BulkImportView):
         is_asked = any(entered.pop('background_job', ()))
         request.POST = entered
         if is_asked:
-            messages.info(request, _('Webhooks are imported at once, so that their secrets are stored nowhere else.'))
+            messages.info(
+                request,
+                _('Webhooks were imported now, not in the background, so that their secrets are not stored in Redis.'),
+            )
         return super().post(request)
 
     def _refuse(self, request: HttpRequest, form: Form) -> HttpResponse:

@@ -15,8 +15,7 @@ from utilities.permissions import get_permission_for_model
 from utilities.views import register_model_view
 
 from .. import forms
-from ..engine.lanes import Busy
-from ..exceptions import DefinitionError
+from ..exceptions import Busy, DefinitionError
 from ..models import Delivery, Webhook
 from ..presentation import actions
 from ..presentation.actions import Action
@@ -100,13 +99,13 @@ class WebhookSwitchView(WebhookActionView):
 @register_model_view(Webhook, 'pause')
 class WebhookPauseView(WebhookSwitchView):
     action, is_paused = actions.PAUSE, True
-    told = gettext_lazy('Paused: changes are recorded and held.')
+    told = gettext_lazy('Paused. Changes are recorded, but not sent.')
 
 
 @register_model_view(Webhook, 'resume')
 class WebhookResumeView(WebhookSwitchView):
     action, is_paused = actions.RESUME, False
-    told = gettext_lazy('Resumed: what was held is sent.')
+    told = gettext_lazy('Resumed. Waiting deliveries are sent.')
 
 
 @register_model_view(Webhook, 'replay')

@@ -65,10 +65,10 @@ def test_it_is_paused_resumed_and_canceled(api_client, webhook):
 def test_what_its_state_does_not_allow_is_a_conflict(api_client, webhook):
     for move in ('pause', 'resume', 'cancel'):
         answer = api_client.post(address(webhook, move))
-        assert (answer.status_code, 'no backfill' in answer.json()['detail']) == (409, True)
+        assert (answer.status_code, 'No backfill is' in answer.json()['detail']) == (409, True)
     api_client.post(address(webhook))
     answer = api_client.post(address(webhook))
-    assert (answer.status_code, 'under way' in answer.json()['detail']) == (409, True)
+    assert (answer.status_code, 'already running' in answer.json()['detail']) == (409, True)
 
 
 @pytest.mark.parametrize(

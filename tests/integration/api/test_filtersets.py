@@ -115,8 +115,7 @@ class TestDeliveryFilterSet(TestCase, BaseFilterSetTestMixin):
     queryset = Delivery.objects.all()
     filterset = DeliveryFilterSet
     ignore_fields = (
-        'error', 'due_at', 'overtake_at', 'expires_at', 'attempt_limit', 'lapses', 'lease', 'lease_until', 'listed',
-        'expanded', 'span',
+        'error', 'due_at', 'expires_at', 'attempt_limit', 'lapses', 'listed', 'expanded', 'span',
     )  # fmt: skip
 
     @classmethod
@@ -131,8 +130,8 @@ class TestEventFilterSet(TestCase, BaseFilterSetTestMixin):
     filterset = EventFilterSet
     ignore_fields = (
         'snapshot', 'prechange', 'snapshots', 'data', 'request', 'skipped', 'dispatched_at', 'transaction_id',
-        'transaction_time', 'visible', 'first_sequence', 'first_visible', 'partial', 'error', 'lease', 'lease_until',
-        'dispatch_count', 'expanded', 'expanded_types', 'caused_by', 'backfill_for',
+        'transaction_time', 'visible', 'first_sequence', 'first_visible', 'partial', 'error', 'expanded',
+        'expanded_types', 'caused_by', 'backfill_for', 'lapses', 'retry_at',
     )  # fmt: skip
 
     @classmethod

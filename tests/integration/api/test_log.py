@@ -156,16 +156,18 @@ def test_a_batch_is_for_those_who_may_view_all_of_its_objects(clerk_api, grant):
     own = batch([event(bern), event(bern)], webhook)
     grant(Delivery, 'view')
     grant(Site, 'view', name='Bern')
-    assert clerk_api.get(f'{DELIVERIES}{mixed.pk}/').json()['restricted'] is True
-    assert clerk_api.get(f'{DELIVERIES}{own.pk}/').json()['restricted'] is False
+    for together, restricted in ((mixed, True), (own, False)):
+        assert {clerk_api.get(f'{DELIVERIES}{one.pk}/').json()['restricted'] for one in together} == {restricted}
 
 
-def test_the_events_of_a_batch_are_found_by_it(api_client):
+def test_what_went_out_in_one_request_is_found_together(api_client):
     first, second, _other = event(site()), event(site()), event(site())
     made = batch([first, second], subscribe(NOWHERE, Site))
-    answer = api_client.get(f'{EVENTS}?delivery_id={made.pk}').json()
-    assert {one['id'] for one in answer['results']} == {first.pk, second.pk}
-    assert api_client.get(f'{DELIVERIES}?event_id={first.pk}').json()['count'] == 1
+    shown = api_client.get(f'{DELIVERIES}?event_id={second.pk}').json()['results']
+    assert [(one['id'], one['batch'], one['event_count']) for one in shown] == [(made[1].pk, made[0].pk, 1)]
+    assert api_client.get(f'{DELIVERIES}?batch={shown[0]["batch"]}').json()['count'] == 2
+    answer = api_client.get(f'{EVENTS}?delivery_id={made[0].pk}').json()
+    assert [one['id'] for one in answer['results']] == [first.pk]
 
 
 def test_constraints_on_deliveries_hold(clerk_api, grant):

@@ -3,6 +3,8 @@
 import pytest
 import yaml
 
+from devstack import rest_reference
+
 WEBHOOKS = '/api/plugins/webhooks/'
 NETBOXS_OWN = {'Webhook', 'WebhookRequest', 'PatchedWebhookRequest', 'BriefWebhook'}
 
@@ -34,6 +36,10 @@ def test_each_of_our_paths_is_described(paths):
     assert {f'webhooks/{{id}}/backfill/{move}' for move in ('', 'pause/', 'resume/', 'cancel/')} <= below
     assert {'webhooks/{id}/test/', 'webhooks/{id}/replay/', 'deliveries/{id}/redeliver/'} <= below
     assert {method for method in paths[f'{WEBHOOKS}deliveries/'] if method != 'parameters'} == {'get'}
+
+
+def test_the_page_of_the_docs_is_made_from_it(generated):
+    assert rest_reference.PAGE.read_text() == rest_reference.page(generated[1]), 'run scripts/site reference'
 
 
 def test_our_components_have_names_of_their_own(generated, paths):

@@ -64,7 +64,7 @@ class TestDeliveryList:
 
     def test_a_test_is_marked(self, client):
         delivery(event(site(), test=True))
-        assert 'Site updated (test)' in client.get(DELIVERIES).content.decode()
+        assert 'Site: Updated · Test' in client.get(DELIVERIES).content.decode()
 
     def test_filters_find_by_status_webhook_and_object_type(self, client):
         wanted = delivery(event(site()), status=StatusChoices.DELIVERED)
@@ -141,8 +141,8 @@ class TestDeliveryPage:
     @pytest.mark.parametrize('template', ['', '{{ data[0].name }}'])
     def test_a_batch_with_an_event_that_could_not_be_rendered_says_why(self, client, template):
         broken = event(site(), data='', error='the reason of the tests')
-        of = batch([broken, event(site())], subscribe(NOWHERE, Site, batch=True, body_template=template))
-        assert 'the reason of the tests' in client.get(page_of(of)).content.decode()
+        _first, last = batch([broken, event(site())], subscribe(NOWHERE, Site, batch=True, body_template=template))
+        assert 'the reason of the tests' in client.get(page_of(last)).content.decode()
 
     def test_a_delivery_without_an_attempt_has_its_page(self, client):
         of = delivery(event(site()), attempts=0, status=StatusChoices.PENDING, error='', response_status=None)
@@ -189,4 +189,4 @@ class TestRedelivering:
 
     def test_an_open_delivery_is_left_alone(self, client):
         of = delivery(event(site()), status=StatusChoices.SENDING)
-        assert 'nothing to redeliver' in messages_of(run(client, DELIVERIES, 'redeliver', of))[0]
+        assert 'Nothing to redeliver' in messages_of(run(client, DELIVERIES, 'redeliver', of))[0]

@@ -14,13 +14,12 @@ from django.utils import timezone
 from django_rq.settings import get_queues_map
 from rq.job import Job
 from support.builders import site, subscribe
-from support.engine import claim, dispatch_all, pass_leases
+from support.engine import deliveries, die, dispatch_all
 from users.models import User
 
 from devstack.receiver import Receiver
 from webhooks import conf
 from webhooks.choices import StatusChoices
-from webhooks.engine import rescue
 from webhooks.models import Delivery, Webhook
 from webhooks.outbox import queue, wakeup
 from webhooks.services import failed_jobs
@@ -343,7 +342,7 @@ class TestPages:
         wakeup.wake()
         [job] = client.get(page('jobs')).context['jobs']
         answer = client.post(page('requeue_job', job.id), follow=True)
-        assert 'no longer a failed one' in text_of(answer)
+        assert 'This job has not failed' in text_of(answer)
         assert answer.redirect_chain == [(page('job_detail', job.id), HTTPStatus.FOUND)]
 
     def test_all_are_requeued_but_what_somebody_else_has_requeued(self, client, fail):
@@ -353,7 +352,7 @@ class TestPages:
         job.origin = 'default'
         job.save()
         answer = client.post(page('requeue_all'), follow=True)
-        assert 'no longer a failed one' in text_of(answer)
+        assert 'This job has not failed' in text_of(answer)
         assert answer.redirect_chain == [(page('failed_jobs'), HTTPStatus.FOUND)]
 
     def test_without_redis_they_lead_to_the_page_that_tells_of_it(self, client, tasks_redis):
@@ -378,13 +377,12 @@ class TestPages:
 
 
 def test_suspects_are_shown_where_there_are_any(client, webhook):
-    """What was in hand when a worker stopped."""
+    """What was in hand twice when a worker stopped."""
     site()
     dispatch_all()
+    die(*deliveries())
     assert 'Suspects' not in text_of(client.get(reverse('django_rq:home')))
-    claim()
-    pass_leases()
-    rescue.rescue()
+    die(*deliveries())
     text = text_of(client.get(reverse('django_rq:home')))
     assert 'Suspects' in text
-    assert '1 delivery,' in text
+    assert '1 delivery ·' in text

@@ -145,8 +145,8 @@ class TestWebhookList:
     @pytest.mark.parametrize(
         ('health', 'state', 'words'),
         [
-            (None, 'active', ['Active', 'never called']),
-            ({'last_attempt_at': timezone.now()}, 'active', ['Active', 'last call']),
+            (None, 'active', ['Active', 'no request yet']),
+            ({'last_attempt_at': timezone.now()}, 'active', ['Active', 'last request']),
             ({'last_attempt_at': timezone.now(), 'last_error': 'HTTP 500'}, 'failing', ['Failing', 'HTTP 500']),
             (
                 {'last_attempt_at': timezone.now(), 'last_error': 'refused', 'suspended_since': timezone.now()},

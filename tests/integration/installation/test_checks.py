@@ -45,12 +45,12 @@ def test_the_hint_starts_a_worker_that_serves_the_queue(monkeypatch, settings, q
     settings.RQ_QUEUES = {**settings.RQ_QUEUES, queue: settings.RQ_QUEUES['low']}
     change_settings(monkeypatch, queue=queue)
     (found,) = checks.run_checks(tags=['webhooks'])
-    assert found.hint.startswith(f'Start one: {command}. ')
+    assert found.hint.startswith(f'Start one: manage.py {command}. ')
 
 
 def test_it_is_a_warning_that_workers_have_no_timer(settings):
     use_workers(settings, conf.NETBOX_WORKER)
-    assert warnings()['webhooks.W003'].startswith(f"RQ['WORKER_CLASS'] is {conf.NETBOX_WORKER!r}, which has no timer")
+    assert warnings()['webhooks.W003'].startswith(f"RQ['WORKER_CLASS'] is {conf.NETBOX_WORKER!r}, which does not")
     use_workers(settings, f'{__name__}.{Inheriting.__name__}')
     assert 'webhooks.W003' not in warnings()
 
@@ -59,7 +59,7 @@ def test_it_is_a_warning_that_the_admin_hides_what_was_there(monkeypatch, rqwork
     rqworker('low')
     assert warnings() == {}
     monkeypatch.setattr(install, 'previous_urlconf', __name__)
-    hides = f"The plugin's admin at /admin/ hides what was there before: {__name__}."
+    hides = f"The plugin's admin at /admin/ hides another page at this address: {__name__}."
     assert warnings() == {'webhooks.W005': hides}
     change_settings(monkeypatch, admin=False)
     assert warnings() == {}

@@ -1,6 +1,7 @@
-"""The files of docs/docker.md, with netbox-docker's folders, environment, commands and web server, without Docker."""
+"""The files that docs/installation.md has for Docker, with folders, commands and web server of netbox-docker."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -26,7 +27,8 @@ from webhooks.outbox import queue
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PAGE = 'docker.md'
+PAGE = 'installation.md'
+ALIVE = CHECKOUT / 'contrib/worker_alive.py'
 PATIENCE = 90
 THREADS = 4
 SECRETS = '/run/secrets/'
@@ -136,7 +138,7 @@ def container(netbox, tmp_path):
     (configuration / 'plugins.py').write_text(block(PAGE, 'python', "'enabled': True,\n    }"))
     (tmp_path / 'opt/netbox/conf').mkdir(parents=True)
     (tmp_path / 'opt/netbox/conf/configuration.py').write_text(LOADER.format(folder=str(configuration)))
-    (tmp_path / 'opt/netbox/worker_alive.py').write_text(block(PAGE, 'python', 'import redis'))
+    shutil.copy(ALIVE, tmp_path / 'opt/netbox/worker_alive.py')
     database, tasks, caching = netbox.database, netbox.tasks, netbox.caching
     made = Container(
         netbox,
@@ -226,7 +228,7 @@ class TestBuilding:
         copied = [name for line in lines if line[0] == 'COPY' for name in line[1:-1]]
         assert copied == ['plugin_requirements.txt', 'worker_alive.py', '*.wh[l]']
         text = (CHECKOUT / 'docs' / PAGE).read_text()
-        assert [name for name in copied[:2] if f'`{name}`' not in text] == []
+        assert [name for name in copied[:2] if f'{name}`' not in text] == []
 
 
 class TestRunning:

@@ -1,4 +1,4 @@
-"""The files and commands of docs/kubernetes.md, as netbox-chart and a host without internet use them."""
+"""The files and commands of docs/installation.md, as netbox-chart and a host without internet use them."""
 
 import os
 import subprocess
@@ -13,8 +13,8 @@ from support.docs import block, blocks
 from devstack.folders import CHECKOUT
 from devstack.ports import LOOPBACK
 
-PAGE = 'kubernetes.md'
-VALUES, SECRET, EXTRA, PROBE = (yaml.safe_load(block) for block in blocks(PAGE, 'yaml'))
+PAGE = 'installation.md'
+DOCKER, _SECRETS, VALUES, SECRET, EXTRA, PROBE = (yaml.safe_load(block) for block in blocks(PAGE, 'yaml'))
 COMMANDS = '\n'.join(blocks(PAGE))
 # Notes what it is asked, and copies an empty file.
 KUBECTL = """#!/bin/bash
@@ -52,8 +52,8 @@ def test_the_values_and_the_secret_are_read_as_settings(make_netbox, tmp_path, s
     assert "encryption_keys=('a-key-of-32-characters-or-more-in-your-place',)" in found
 
 
-def test_the_workers_have_the_time_and_the_heartbeat_that_the_page_of_docker_tells_of():
-    docker = yaml.safe_load(block('docker.md', 'yaml', 'build:'))['services']['netbox-worker']
+def test_the_workers_have_the_time_and_the_heartbeat_that_they_have_under_docker():
+    docker = DOCKER['services']['netbox-worker']
     assert VALUES['worker']['command'] == docker['command']
     assert f'{VALUES["worker"]["terminationGracePeriodSeconds"]}s' == docker['stop_grace_period']
     (container,) = PROBE['spec']['template']['spec']['containers']
@@ -68,7 +68,7 @@ def test_pods_of_several_nodes_can_use_the_media_volume():
 
 
 def test_the_probe_finds_redis_by_the_files_of_the_chart(tmp_path, stack):
-    script = block('docker.md', 'python', 'import redis')
+    script = (CHECKOUT / 'contrib/worker_alive.py').read_text()
     for path in ('/run/config/netbox/netbox.yaml', '/run/secrets/netbox/tasks_password'):
         assert path in script
         script = script.replace(path, str(tmp_path / Path(path).name))
@@ -151,4 +151,4 @@ class TestOffline:
         from webhooks.version import VERSION
 
         assert f'netbox-webhooks=={VERSION}' in COMMANDS
-        assert f'netbox-webhooks=={VERSION}' in blocks('docker.md', '')[0]
+        assert f'netbox-webhooks=={VERSION}\n' in blocks(PAGE, '')

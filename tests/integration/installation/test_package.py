@@ -96,7 +96,7 @@ def test_its_page_has_no_link_that_leads_to_a_file_of_the_checkout(metadata):
 def test_the_links_of_its_page_lead_to_the_files_of_its_version(metadata):
     source, version = PROJECT['urls']['Source'], f'v{WebhooksConfig.version}'
     text = metadata.get_payload()
-    for name in ('docs/docker.md', 'LICENSE'):
+    for name in ('docs/receivers.md', 'LICENSE'):
         assert f']({source}/blob/{version}/{name})' in text
     for picture in ('](docs/images/icon.svg', 'src="docs/images/webhook.png'):
         assert picture.replace('docs/', f'{source}/raw/{version}/docs/') in text
@@ -268,7 +268,7 @@ class TestRelease:
         assert len(list((release.folder / 'dist').iterdir())) == 2
         assert not list(release.folder.glob('*.egg-info'))  # the next archive would hold what it names
 
-    @pytest.mark.parametrize('name', ['pyproject.toml', 'README.md', 'docs/installation.md', '.github/CODEOWNERS'])
+    @pytest.mark.parametrize('name', ['pyproject.toml', 'README.md', 'CONTRIBUTING.md', '.github/CODEOWNERS'])
     def test_it_refuses_an_address_that_is_an_example(self, release, name):
         release.replace(name, 'forge.example.org', 'git.example.com')
         release.commit()

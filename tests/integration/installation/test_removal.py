@@ -23,7 +23,7 @@ from extras.models import *
 from extras.models import Webhook as BuiltinWebhook
 from extras.dashboard.utils import get_default_dashboard
 from users.models import ObjectPermission, User
-from webhooks.engine import runner
+from webhooks.engine.process import inline
 from webhooks.jobs import WebhooksRetentionJob
 from webhooks.models import Delivery, Webhook
 from webhooks.services import builtin_import, failed_jobs
@@ -41,7 +41,7 @@ webhook = Webhook.objects.get()
 Webhook.objects.update(max_attempts=1)
 Site.objects.create(name='Bern', slug='bern')
 while not Delivery.objects.filter(status='failed').exists():  # a slow machine may need another job
-    runner.run()
+    inline.run()
 failed_jobs.publish()
 Site.objects.create(name='Genf', slug='genf')
 WebhooksRetentionJob.enqueue_once(interval=1440)
@@ -192,15 +192,15 @@ def test_nothing_is_left_and_netbox_works(netbox, stack):
 
     assert answer.returncode == 0, answer.stderr
     assert content_types(netbox.database) < types_before
-    assert all(folder.is_dir() and f'remove the static files in {folder}\n' in answer.stdout for folder in folders)
-    assert 'were taken over stay off: Taken over' in answer.stdout
+    assert all(folder.is_dir() and f'delete the static files in {folder}\n' in answer.stdout for folder in folders)
+    assert 'were imported and stay disabled; enable those you need: Taken over' in answer.stdout
     assert rows_that_name_us(netbox.database) == set()
     with stack.tasks.client() as redis:
         assert redis.keys('rq:job:*') == [foreign.key.encode()]
         assert not redis.keys('*webhooks*')
         assert not redis.keys('rq:results:*')
     again = netbox.run('webhooks_remove', '--yes')
-    assert (again.returncode, 'There are no tables of webhooks' in again.stderr) == (1, True)
+    assert (again.returncode, 'The tables of webhooks do not exist' in again.stderr) == (1, True)
     configure(netbox, plugin=False)
     lines = netbox.run('shell', '-c', LOOK)
     assert lines.stdout.splitlines()[-len(KEPT) - 2 :] == ['wrong', 'dashboard True False', *KEPT], lines.stderr
@@ -215,7 +215,7 @@ def test_it_refuses_while_webhooks_are_on_and_only_shows_what_there_is_where_nob
     assert refused.returncode == 1
     assert 'WEBHOOKS_ENABLED is True' in refused.stderr
     assert shown.returncode == 0, shown.stderr
-    assert 'Nothing is removed.' in shown.stdout
+    assert 'Nothing was removed.' in shown.stdout
     for line in ('1 webhooks (webhooks.Webhook)', '1 deliveries (webhooks.Delivery)', '1 journal entries'):
         assert line in shown.stdout
     for label, names in (

@@ -12,7 +12,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
-from psycopg.errors import UndefinedTable
+from psycopg.errors import UndefinedColumn
 from support import former
 from support.fixtures.servers import StackDescription
 from support.former import Former
@@ -25,13 +25,13 @@ from devstack.receiver import Receiver
 
 PATIENCE = 180
 
-# Four sites in line, and a batch. What is dispatched waits; then each site is saved once more.
+# Four sites in line. What is dispatched waits; then each site is saved once more.
 FURNISH = """
-import uuid
 from dcim.models import Site
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
-from webhooks.engine import dispatch
+from webhooks.engine.dispatch.loop import Dispatcher
+from webhooks.engine.registry import DISPATCH, Member
 from webhooks.models import Webhook
 sites = [Site.objects.create(name=name, slug=name.lower()) for name in ('Bern', 'Basel', 'Genf', 'Chur')]
 for name in ('Hook', 'Batch', 'Leaving'):
@@ -42,8 +42,12 @@ for _ in range(3):
     with transaction.atomic():
         for site in sites:
             site.save()
-while dispatch.dispatch(uuid.uuid4()):
+member = Member('furnish', DISPATCH)
+member.begin()
+dispatcher = Dispatcher(member)
+while dispatcher.batch():
     pass
+member.end()
 for site in sites:
     site.save()
 leaving = Webhook.objects.get(name='Leaving')
@@ -53,8 +57,20 @@ leaving.save()
 
 # As 1.0.0 has them, of the webhook 'Hook': of Bern each waits for the one before it, and the first has lost its worker.
 # Of Basel the first is retried in an hour, the second may overtake it in an hour, and the third waits for that one. Of
-# Genf one has failed. What waits of the batches waits for each other.
+# Genf one has failed. The batches wait for each other; an attempt of the first has failed.
 SHAPE = """
+    CREATE TEMPORARY TABLE batch ON COMMIT DROP AS
+        SELECT d.id, max(d.id) OVER together AS kept, count(*) OVER together AS number
+        FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id AND w.name = 'Batch'
+        JOIN webhooks_event e ON e.id = d.event_id
+        WINDOW together AS (PARTITION BY e.transaction_id);
+    INSERT INTO webhooks_batchitem (delivery_id, event_id, webhook_id, object_type_id, object_id, sequence, open)
+        SELECT kept, event_id, webhook_id, object_type_id, object_id, sequence, true
+        FROM batch JOIN webhooks_delivery USING (id);
+    UPDATE webhooks_delivery d SET event_count = number FROM batch WHERE batch.id = d.id AND batch.id = kept;
+    DELETE FROM webhooks_delivery d USING batch WHERE batch.id = d.id AND batch.id <> kept;
+    UPDATE webhooks_delivery d SET attempt_count = 1, error = 'HTTP 500' FROM batch
+    WHERE batch.id = d.id AND d.id = (SELECT min(kept) FROM batch);
     CREATE TEMPORARY TABLE line ON COMMIT DROP AS
         SELECT d.id, w.name, s.name AS site, row_number() OVER line AS number, lag(d.id) OVER line AS blocker_id
         FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN dcim_site s ON s.id = d.object_id
@@ -77,12 +93,11 @@ SHAPE = """
     DELETE FROM webhooks_health"""
 
 WORK = """
-from webhooks.engine import rescue, runner
+from webhooks.engine.process import inline
 from webhooks.models import Delivery
-rescue.rescue()
 print('put off', Delivery.objects.filter(status='pending', due_at__gt='{now}').count())
 Delivery.objects.exclude(error='').filter(status='pending').update(due_at='2000-01-01T00:00Z')
-while str(runner.run()) != 'nothing to send':
+while str(inline.run()) != 'nothing to send':
     pass
 print('open', Delivery.objects.filter(status__in=('pending', 'sending')).count())
 """
@@ -95,6 +110,12 @@ HAS_LOOKED = """
           AND coalesce(waitstart, clock_timestamp()) > clock_timestamp() - interval '1.5 seconds'
     )"""
 COLUMN = 'SELECT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s)'
+# What the batches tell of beside their own events.
+BATCHES = 'SELECT uuid::text FROM webhooks_delivery WHERE event_count > 1 ORDER BY id'
+OTHERS = 'SELECT sum(event_count - 1) FROM webhooks_delivery'
+# How many deliveries the first batch has become, how often each was tried, and what came of it.
+FIRST_BATCH = """
+    SELECT count(*), min(attempt_count), min(status) FROM webhooks_delivery GROUP BY batch ORDER BY batch LIMIT 1"""
 INVALID = """
     CREATE INDEX webhooks_event_chain ON webhooks_event (id);
     UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'webhooks_event_chain'::regclass"""
@@ -212,9 +233,15 @@ def one(connection: psycopg.Connection, statement: str, *parameters: object) -> 
     return value
 
 
+def one_row(netbox: NetBox, statement: str) -> tuple:
+    with netbox.database.connect() as connection:
+        (row,) = connection.execute(statement).fetchall()
+    return row
+
+
 def count(connection: psycopg.Connection) -> dict[str, object]:
     """Return how many there are of each, and of the deliveries how many are closed."""
-    tables = ('webhooks_event', 'webhooks_delivery', 'webhooks_batchitem', 'webhooks_webhook', 'webhooks_subscription')
+    tables = ('webhooks_event', 'webhooks_delivery', 'webhooks_webhook', 'webhooks_subscription')
     found = {table: one(connection, f'SELECT count(*) FROM {table}') for table in tables}
     failed = one(connection, "SELECT count(*) FROM webhooks_delivery WHERE status NOT IN ('pending', 'sending')")
     return {'events': found.pop('webhooks_event'), **found, 'closed': failed}
@@ -234,10 +261,12 @@ def of_path(receiver: Receiver, name: str) -> list[dict]:
 
 def test_what_waits_in_a_log_of_1_0_0_is_delivered_in_order_after_the_upgrade(make_former, receiver):
     netbox = make_former()
+    with netbox.database.connect() as connection:
+        ids = connection.execute(BATCHES).fetchall()
     upgrade(netbox)
     with netbox.database.connect() as connection:
         connection.execute(former.RECORD, [one(connection, "SELECT id FROM dcim_site WHERE name = 'Bern'")])
-        with pytest.raises(UndefinedTable, match='webhooks_wait'):
+        with pytest.raises(UndefinedColumn, match='lease'):
             connection.execute(former.CLAIM)
 
     said = work(netbox)
@@ -251,6 +280,9 @@ def test_what_waits_in_a_log_of_1_0_0_is_delivered_in_order_after_the_upgrade(ma
         assert numbers == sorted(numbers)
     batches = [len(event['data']) for event in of_path(receiver, 'Batch') if isinstance(event['data'], list)]
     assert batches == [4, 4, 4, 1, 1, 1, 1, 1]
+    requests = receiver.matching(lambda request: request.path.endswith('/Batch'))
+    assert [request.header('webhook-id') for request in requests[:3]] == [one for (one,) in ids]
+    assert one_row(netbox, FIRST_BATCH) == (4, 2, 'delivered')
     assert len(of_path(receiver, 'Leaving')) == 16
 
 
@@ -306,7 +338,7 @@ def test_it_can_be_killed_and_run_again(make_former):
             assert wait_until(lambda: one(other, IS_WAITED_FOR, 'webhooks_delivery'), timeout=PATIENCE)
             migrate.popen.kill()
             migrate.popen.wait()
-        assert one(other, COLUMN, 'webhooks_batchitem', 'span')
+        assert one(other, COLUMN, 'webhooks_hour', 'superseded')
         assert not one(other, COLUMN, 'webhooks_delivery', 'span')
 
         Migrating(netbox.database).finish()
@@ -321,6 +353,7 @@ def test_nobody_fails_and_nothing_is_lost_beside_saves_and_workers_of_1_0_0(make
     with netbox.database.connect() as connection:
         sites = [pk for (pk,) in connection.execute('SELECT object_id FROM snapshots ORDER BY object_id').fetchall()]
         before = count(connection)
+        before['webhooks_delivery'] += one(connection, OTHERS)
     savers = [Former(netbox.database, former.save(pk, sites[0])) for pk in sites[1:]]
     others = [Former(netbox.database, work) for work in (former.turn, former.redeliver)]
     assert wait_until(lambda: all(one_of_them.done for one_of_them in (*savers, *others)), timeout=PATIENCE)

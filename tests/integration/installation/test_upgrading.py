@@ -113,7 +113,7 @@ def test_upgrading_leaves_the_new_version_and_nothing_of_the_old_one(host, writt
         host.requirements.write_text(host.local(FORMER_LINE))
         host.run('/opt/netbox/venv/bin/python3 -m pip install -r /opt/netbox/local_requirements.txt')
     else:
-        host.run(commands('README.md', 'Install into an existing NetBox'))
+        host.run(commands('README.md', 'Install'))
     assert (host.installed, host.withdrawn()) == ('1.0.0', list(WITHDRAWN))
     leave_a_build(host)
     host.check_out_this_version()

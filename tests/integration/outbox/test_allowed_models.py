@@ -120,10 +120,10 @@ class TestWrong:
     @pytest.mark.parametrize(
         ('label', 'reason'),
         [
-            ('sessions.session', "allowed_models: 'sessions.session' has no REST API serializer"),
-            ('extras.cachedvalue', "allowed_models: 'extras.cachedvalue' has no REST API serializer"),
-            ('extras.scriptmodule', "allowed_models: 'extras.scriptmodule' has no REST API serializer"),
-            ('core.objecttype', "allowed_models: 'core.objecttype' has columns in another model's table"),
+            ('sessions.session', "allowed_models: 'sessions.session' cannot be sent, because it has no REST API"),
+            ('extras.cachedvalue', "allowed_models: 'extras.cachedvalue' cannot be sent, because it has no REST API"),
+            ('extras.scriptmodule', "allowed_models: 'extras.scriptmodule' cannot be sent, because it has no REST API"),
+            ('core.objecttype', "allowed_models: 'core.objecttype' cannot be sent, because it uses multi-table"),
             ('dcim.nothing', "allowed_models: there is no model 'dcim.nothing'"),
             ('nothing.site', "allowed_models: there is no model 'nothing.site'"),
         ],

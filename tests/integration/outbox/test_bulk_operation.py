@@ -82,7 +82,7 @@ class TestKinds:
     @pytest.mark.parametrize('event', ['create', 'job_started', '', None, 'object_created'])
     def test_an_unknown_kind_is_an_error(self, event: str | None):
         subscribe(NOWHERE, Site)
-        with pytest.raises(ValueError, match='is none of created, updated, deleted'):
+        with pytest.raises(ValueError, match='is not one of created, updated, deleted'):
             bulk_operation.send(sender=Site, instances=make(1), event=event)
         assert changes() == []
         bulk_operation.send(sender=Site, instances=Site.objects.all(), event='created')

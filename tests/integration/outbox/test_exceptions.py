@@ -1,4 +1,4 @@
-"""Changes without an event: each that docs/exceptions.md lists is silent, so that one that begins to speak is noticed.
+"""Changes without an event: each in the table of docs/troubleshooting.md is silent. It is noticed if one speaks.
 
 NetBox's built-in webhooks are subscribed to the same, and silent as well: what they see, ours has to see.
 """

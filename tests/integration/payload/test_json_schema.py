@@ -154,7 +154,7 @@ class TestCommand:
         assert 'device' not in schema('dcim.interface')['$defs']
 
     def test_an_unknown_key_is_an_error(self, db):
-        with pytest.raises(CommandError, match='nothing: none of the object types'):
+        with pytest.raises(CommandError, match='nothing: in the chosen object types'):
             schema('dcim.interface', '--expand', 'nothing')
 
     def test_any_model_with_a_page_in_the_api_has_a_schema(self, db):

@@ -90,8 +90,8 @@ class TestBackfill:
     def test_the_admin(self, admin_pages, told, changed):
         page = admin_pages.get(f'{DELIVERIES}?backfill__exact=1')
         assert [one.pk for one in page.context['cl'].result_list] == [told.pk]
-        assert 'updated (backfill)' in page.content.decode()
-        assert '(backfill)' not in admin_pages.get(f'{DELIVERIES}?backfill__exact=0').content.decode()
+        assert ': Updated · Backfill' in page.content.decode()
+        assert '· Backfill' not in admin_pages.get(f'{DELIVERIES}?backfill__exact=0').content.decode()
 
 
 def test_a_test_is_marked_in_the_lists(admin_pages, webhook, changed):
@@ -166,5 +166,5 @@ class TestKind:
 
     def test_the_admin_shows_what_is_told(self, admin_pages, as_created):
         text = admin_pages.get(DELIVERIES).content.decode()
-        assert 'Site created' in text
-        assert 'Site updated' not in text
+        assert 'Site: Created' in text
+        assert 'Site: Updated' not in text

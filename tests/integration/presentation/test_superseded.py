@@ -14,7 +14,9 @@ from users.models import User
 
 from webhooks import metrics
 from webhooks.choices import StatusChoices
-from webhooks.engine import lanes, ledger, retention, retention_size
+from webhooks.engine import transactions
+from webhooks.engine.deliver import endpoint
+from webhooks.engine.tidy import retention
 from webhooks.models import Attempt, Delivery, Event, Health, Hour, Webhook
 from webhooks.services import backlog, failed_jobs, redelivery
 from webhooks.ui import history
@@ -46,9 +48,8 @@ def forget_undispatched() -> None:
 
 
 def count(webhook: Webhook, number: int) -> None:
-    with lanes.turn() as now:
-        lanes.take([webhook.pk])
-        ledger.note_superseded({webhook.pk: number}, now)
+    with transactions.short() as now:
+        endpoint.note(SUPERSEDED, {webhook.pk: number}, now)
 
 
 class TestShown:
@@ -64,10 +65,10 @@ class TestShown:
 
     def test_pages_call_it_by_its_name(self, admin_pages, both):
         for address in (both[0].get_absolute_url(), f'/admin/webhooks/delivery/{both[0].pk}/change/'):
-            assert 'Superseded' in admin_pages.get(address).content.decode()
+            assert 'Replaced' in admin_pages.get(address).content.decode()
 
     def test_it_can_be_exported(self, admin_pages, both):
-        assert b'Superseded' in admin_pages.get(f'{DELIVERIES}?export=table').content
+        assert b'Replaced' in admin_pages.get(f'{DELIVERIES}?export=table').content
 
     def test_graphql_filters_by_it(self, api_client, both):
         query = '{ webhooks_delivery_list(filters: {status: {exact: STATUS_SUPERSEDED}}) { id status } }'
@@ -101,10 +102,10 @@ class TestCounted:
     def test_pages_show_the_number_where_there_is_one(self, admin_pages, webhook):
         addresses = (webhook.get_absolute_url(), f'/admin/webhooks/webhook/{webhook.pk}/change/')
         for address in addresses:
-            assert 'Superseded <strong>' not in admin_pages.get(address).content.decode()
+            assert 'Replaced <strong>' not in admin_pages.get(address).content.decode()
         count(webhook, 2)
         for address in addresses:
-            assert 'Superseded <strong>2</strong>' in admin_pages.get(address).content.decode()
+            assert 'Replaced <strong>2</strong>' in admin_pages.get(address).content.decode()
 
     def test_the_apis_tell_the_number(self, api_client, webhook):
         count(webhook, 2)
@@ -126,9 +127,8 @@ class TestCounted:
         webhook.notification_groups.add(on_call)
         count(webhook, 2)
         assert not Notification.objects.exists()
-        with lanes.turn() as now:
-            lanes.take([webhook.pk])
-            ledger.note_failed({webhook.pk: 1}, now)
+        with transactions.short() as now:
+            endpoint.note(FAILED, {webhook.pk: 1}, now)
         assert [notification.user.username for notification in Notification.objects.all()] == ['ann']
 
 
@@ -146,7 +146,7 @@ class TestRedelivered:
         assert [one.status for one in deliveries()] == [PENDING, PENDING]
 
     def test_a_job_of_the_status_page_tells_what_became_of_it(self, both):
-        assert redelivery.outcome(str(both[0].uuid)) == '1 superseded'
+        assert redelivery.outcome(str(both[0].uuid)) == '1 replaced'
 
 
 class TestPruned:
@@ -154,13 +154,13 @@ class TestPruned:
         Event.objects.update(timestamp=timezone.now() - timedelta(days=40))
         Delivery.objects.update(created=timezone.now() - timedelta(days=40))
         Delivery.objects.filter(pk=both[1].pk).update(status=PENDING)
-        assert retention.prune(retention.cutoff()) == 1
+        assert retention.prune_all() == 1
         assert deliveries() == [both[1]]
 
     def test_by_size_before_what_has_failed(self, webhook):
         failed = delivery(event(site()), webhook)
         delivery(event(site()), webhook, attempts=0, status=SUPERSEDED, error='')
-        assert retention_size.prune(1) == 1
+        assert sum(retention.by_size(1)) == 1
         assert deliveries() == [failed]
         assert Attempt.objects.exists()
 

@@ -9,7 +9,7 @@ from dcim.models import Site
 from django.utils import timezone
 from support.admin_browser import DELIVERIES, page_of
 from support.builders import NOWHERE, site, subscribe
-from support.log import batch, delivery, event
+from support.log import delivery, event
 
 from webhooks.choices import BackfillStateChoices, StatusChoices
 from webhooks.models import Backfill, Delivery, Health, querysets
@@ -67,13 +67,16 @@ def due() -> Delivery:
 
 # What brings a delivery to wait: the word of the lists, and the sentence of its page.
 REASONS = {
-    disabled: ('Disabled', 'The webhook is disabled. The delivery is held until it expires, at {expires}.'),
-    paused: ('Paused', 'The webhook is paused. The delivery is sent when the pause ends, if that is before {expires}.'),
-    suspended: ('Suspended', 'The endpoint cannot be reached. It is tried again at {later}.'),
-    held_by_its_backfill: ('Paused', 'The backfill is paused. The delivery is sent when it is resumed.'),
+    disabled: ('Disabled', 'The webhook is disabled. Enable it to send this delivery, before it expires at {expires}.'),
+    paused: ('Paused', 'The webhook is paused. Resume it to send this delivery, before it expires at {expires}.'),
+    suspended: ('Suspended', 'The receiver cannot be reached. The next try is at {later}.'),
+    held_by_its_backfill: ('Paused', 'The backfill is paused. Resume it to send this delivery.'),
     retried: ('Retrying', 'The last attempt failed. Attempt 3 of 8 is at {later}.'),
-    parked: ('Behind another', 'Delivery {earlier}, an earlier change of the same object, goes first.'),
-    due: ('', 'It is due: a worker sends it in its turn.'),
+    parked: (
+        'Waits for an earlier change',
+        'Delivery {earlier} is sent first: it is an earlier change of the same object.',
+    ),
+    due: ('', 'A worker sends it as soon as it can.'),
 }
 
 
@@ -103,19 +106,15 @@ def test_a_closed_delivery_waits_for_nothing(admin_pages, api_client):
     assert api_client.get(f'{API}{made.pk}/').json()['waiting'] == ''
 
 
-@pytest.mark.parametrize('is_batch', [False, True])
-def test_the_first_of_the_line_is_found_also_behind_and_in_batches(is_batch):
+def test_the_first_of_the_line_is_found():
     """Neither what is closed, nor another webhook's, nor what tells of another object."""
     webhook, place = subscribe(NOWHERE, Site), site()
     delivery(event(place), webhook)
     pending(subscribe(NOWHERE, Site), place)
     pending(webhook)
-    first = batch([event(place), event(site())], webhook, status=StatusChoices.PENDING)
+    first = pending(webhook, place)
     pending(webhook, place)
-    if is_batch:
-        made = batch([event(place), event(site())], webhook, status=StatusChoices.PENDING)
-    else:
-        made = pending(webhook, place)
+    made = pending(webhook, place)
     assert querysets.earlier_of(made) == first
     assert querysets.earlier_of(first) is None
 
@@ -127,17 +126,10 @@ def test_without_order_nothing_waits_for_an_earlier_one():
     assert wait_of(made, NOW, querysets.earlier_of(made)).label == ''
 
 
-def test_what_may_overtake_says_when():
-    webhook, place = subscribe(NOWHERE, Site), site()
-    earlier = pending(webhook, place, attempt_count=1, error='HTTP 500', due_at=LATER)
-    made = pending(webhook, place, due_at=LATER, overtake_at=LATER)
-    assert wait_of(made, NOW, earlier).text.endswith(f'This one waits until {moment(LATER)} at most.')
-
-
 def test_a_button_that_cannot_be_pressed_says_why_and_is_renewed_with_the_page(admin_pages):
     made = pending()
     page = admin_pages.get(made.get_absolute_url()).content.decode()
-    assert 'title="The delivery is still open: it is sent without being asked."' in page
+    assert 'title="This delivery is not finished yet: it is sent automatically."' in page
     assert 'hx-select-oob="#button-redeliver"' in page
     Delivery.objects.update(status=StatusChoices.DELIVERED)
-    assert 'still open' not in admin_pages.get(made.get_absolute_url()).content.decode()
+    assert 'sent automatically' not in admin_pages.get(made.get_absolute_url()).content.decode()

@@ -73,7 +73,7 @@ class TestDefinition:
 
     def test_a_disabled_rule_gives_a_disabled_webhook(self):
         builtin_rule(rule_enabled=False)
-        assert 'imported, disabled as the event rule is' in run()
+        assert 'imported, but disabled, like the event rule' in run()
         assert not Webhook.objects.get().enabled
 
     def test_each_rule_of_one_webhook_gives_one(self):
@@ -119,22 +119,22 @@ class TestNotCarriedOver:
         output = run('--disable-builtin')
         assert not Webhook.objects.exists()
         assert EventRule.objects.get().enabled
-        assert f'{EventRule.objects.get().name}: cannot be carried over' in output
-        assert 'the event rule stays on' in output
+        assert f'{EventRule.objects.get().name}: cannot be imported' in output
+        assert 'the event rule stays enabled' in output
         for reason in reasons:
             assert f'  {reason}' in output
 
     def test_a_rule_with_some_job_events_is_refused(self):
         builtin_rule(kinds=(OBJECT_CREATED, 'job_started', 'job_completed'))
-        self.refused('event_types: job_completed, job_started are no changes of objects; give the rule the action')
+        self.refused('event_types: job_completed, job_started: a webhook sends only changes of objects;')
 
     def test_a_rule_with_job_events_alone_is_refused(self):
         builtin_rule(kinds=('job_failed',))
-        self.refused('event_types: job_failed are no changes of objects')
+        self.refused('event_types: job_failed: a webhook sends only changes of objects')
 
     def test_a_rule_without_events_is_refused(self):
         builtin_rule(kinds=())
-        self.refused('event_types: it has none')
+        self.refused('event_types: the event rule has none')
 
     def test_a_rule_with_action_data_is_refused(self):
         builtin_rule(rule_action_data={'team': 'core'})
@@ -142,23 +142,23 @@ class TestNotCarriedOver:
 
     def test_a_rule_for_a_model_that_is_not_allowed_is_refused(self):
         builtin_rule(Site, Location)
-        self.refused('object_types: dcim.location is not among allowed_models')
+        self.refused('object_types: dcim.location is not in the setting allowed_models')
 
     def test_a_rule_without_a_model_is_refused(self):
         builtin_rule().object_types.clear()
-        self.refused('object_types: it has none')
+        self.refused('object_types: the event rule has none')
 
     def test_a_ca_file_elsewhere_is_refused(self):
         builtin_rule(ca_file_path='/etc/ssl/certs/ca.pem')
-        self.refused('ca_file_path: Files can be used once the setting certificate_root names their folder.')
+        self.refused('ca_file_path: Files cannot be used before the setting certificate_root names their folder.')
 
     @pytest.mark.parametrize(
         ('fields', 'reason'),
         [
             ({'secret': 'whsec_short'}, 'secret: '),
-            ({'secret': 'whsk_' + 'A' * 43 + '='}, 'secret: as it begins with whsk_'),
-            ({'additional_headers': 'no colon'}, 'additional_headers: Each line is "Name: value"; line 1 has no colon'),
-            ({'additional_headers': 'Host: elsewhere'}, 'additional_headers: Host is set by the sender'),
+            ({'secret': 'whsk_' + 'A' * 43 + '='}, 'secret: it begins with whsk_'),
+            ({'additional_headers': 'no colon'}, 'additional_headers: Line 1 has no colon'),
+            ({'additional_headers': 'Host: elsewhere'}, 'additional_headers: Host is set by the plugin'),
             ({'http_method': 'GET', 'body_template': 'x'}, 'body_template: '),
             ({'body_template': '{{ x'}, 'body_template: Invalid template'),
             ({'rule_conditions': {'attr': 'name', 'op': 'regex', 'value': '('}}, 'conditions: Invalid conditions'),
@@ -188,7 +188,7 @@ class TestNotCarriedOver:
             action_type='webhooks.send',
             action_object=subscribe(NOWHERE, Site),
         )
-        assert 'there is nothing to import' in run()
+        assert 'There is nothing to import' in run()
 
 
 class TestAgain:
@@ -200,7 +200,7 @@ class TestAgain:
         before = state()
         output = run('--disable-builtin')
         assert state() == before
-        assert 'is there already' in output
+        assert 'exists already' in output
 
     def test_what_was_edited_since_stays(self):
         builtin_rule()
@@ -216,7 +216,7 @@ class TestDryRun:
         before = state()
         assert run('--dry-run', '--disable-builtin').splitlines() == [
             f'{rule.name}: would be imported',
-            '  the event rule would be switched off',
+            '  the event rule would be disabled',
         ]
         assert state() == before
 
@@ -224,7 +224,7 @@ class TestDryRun:
 class TestDisableBuiltin:
     def test_the_rule_that_is_carried_over_is_switched_off_and_logged(self):
         rule, other = builtin_rule(), builtin_rule(rule_action_data={'a': 1})
-        assert '  the event rule is switched off' in run('--disable-builtin')
+        assert '  the event rule is disabled' in run('--disable-builtin')
         rule.refresh_from_db()
         other.refresh_from_db()
         assert (rule.enabled, other.enabled) == (False, True)
@@ -266,7 +266,7 @@ class TestDisableBuiltin:
         [
             ({'enabled': False}, 'enabled'),
             ({'paused': True}, 'paused'),
-            ({'type_delete': False}, 'types of change'),
+            ({'type_delete': False}, 'creations, updates and deletions'),
             ({'conditions': {'attr': 'status.value', 'value': 'active'}}, 'conditions'),
             ({'payload_url': 'http://127.0.0.1:9/?token=t0ken'}, 'payload_url'),
             ({'http_method': 'PUT'}, 'http_method'),
@@ -297,12 +297,12 @@ class TestDisableBuiltin:
             setattr(webhook, name, value)
         webhook.save()
         output = self.stays_on(rule)
-        assert f'{rule.name}: is there already, and differs from the event rule in: {gap}\n' in output
+        assert f'{rule.name}: exists already, but differs from the event rule in: {gap}\n' in output
         assert not [word for word in ('s3cret', 't0ken', 'another') if word in output]
 
     def stays_on(self, rule: EventRule) -> str:
         output = run('--disable-builtin')
-        assert '  the event rule stays on' in output
+        assert '  the event rule stays enabled' in output
         rule.refresh_from_db()
         assert rule.enabled
         return output
@@ -322,8 +322,8 @@ class TestDisableBuiltin:
     @pytest.mark.parametrize(
         ('edit', 'reason'),
         [
-            ({'event_types': [OBJECT_CREATED, 'job_failed']}, 'event_types: job_failed are no changes of objects'),
-            ({'action_data': {'team': 'core'}}, 'action_data: it is added to the object'),
+            ({'event_types': [OBJECT_CREATED, 'job_failed']}, 'event_types: job_failed: a webhook sends only changes'),
+            ({'action_data': {'team': 'core'}}, 'action_data: a webhook cannot add data to the object'),
         ],
     )
     def test_the_rule_stays_on_where_it_does_what_no_webhook_of_ours_can(self, edit: dict[str, Any], reason: str):
@@ -339,7 +339,7 @@ class TestDisableBuiltin:
         webhook.object_types.add(ContentType.objects.get_for_model(Rack))
         webhook.conditions, webhook.type_update, webhook.max_attempts = None, True, 8
         webhook.save()
-        assert '  the event rule is switched off' in run('--disable-builtin')
+        assert '  the event rule is disabled' in run('--disable-builtin')
         rule.refresh_from_db()
         assert not rule.enabled
 
@@ -376,4 +376,4 @@ def _fail(*args: Any, **kwargs: Any) -> None:
 
 def test_without_a_rule_there_is_nothing_to_do():
     assert builtin_import.plan() == []
-    assert 'there is nothing to import' in run()
+    assert 'There is nothing to import' in run()

@@ -1,7 +1,6 @@
 """The management commands: what they print, and the exit codes that monitoring lives on."""
 
 import json
-import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from io import StringIO
@@ -15,23 +14,13 @@ from django_rq import get_worker
 from netbox.constants import ADVISORY_LOCK_KEYS
 from prometheus_client import generate_latest
 from support.builders import site, subscribe
-from support.engine import (
-    change_settings,
-    claim,
-    deliveries,
-    dispatch_all,
-    in_thread,
-    pass_event_leases,
-    pass_leases,
-    work,
-)
+from support.engine import change_settings, deliveries, die, dispatch_all, in_thread, pass_retry_waits, work
 from tenancy.models import Tenant
 
 from devstack.process import wait_until
 from devstack.receiver import Receiver
 from webhooks import metrics
 from webhooks.choices import BackfillStateChoices, StatusChoices
-from webhooks.engine import event_claims, lanes, rescue
 from webhooks.management.commands import webhooks_status
 from webhooks.models import Backfill, Delivery, Event, Health, Webhook
 from webhooks.services import redelivery
@@ -72,12 +61,6 @@ def worker(stack) -> Iterator[None]:
     worker.register_death()
 
 
-def begin_dispatch() -> None:
-    """As if a worker had events in hand."""
-    with lanes.turn():
-        event_claims.claim(uuid.uuid4(), 10)
-
-
 class TestStatus:
     def test_all_well_is_said_with_exit_code_0(self, webhook, worker):
         site()
@@ -95,21 +78,20 @@ class TestStatus:
         assert found['oldest_age'] >= 0
         assert found['oldest']
 
-    def test_what_was_in_hand_when_a_worker_stopped_is_counted_as_suspect_until_it_is_sent(self, webhook, worker):
-        site()
-        begin_dispatch()
+    def test_what_was_in_hand_twice_when_a_worker_stopped_is_counted_as_suspect_until_it_is_sent(self, webhook, worker):
         site()
         dispatch_all()
-        claim()
+        site()
+        held = [*deliveries(), *Event.objects.filter(dispatched_at=None)]
+        die(*held)
         assert (status()[1]['suspect_events'], status()[1]['suspect_deliveries']) == (0, 0)
-        pass_event_leases()
-        pass_leases()
-        rescue.rescue()
+        die(*held)
         code, found = status()
         assert (code, found['suspect_events'], found['suspect_deliveries']) == (OK, 1, 1)
         shown = generate_latest(metrics._registry).decode()
         assert 'webhooks_events_suspect 1.0' in shown
         assert 'webhooks_deliveries_suspect 1.0' in shown
+        pass_retry_waits()
         work()
         assert (status()[1]['suspect_events'], status()[1]['suspect_deliveries']) == (0, 0)
 
@@ -190,7 +172,7 @@ class TestStatus:
         site()
         code, text = command('webhooks_status')
         assert code == OK
-        assert 'Events not dispatched yet   1' in text
+        assert 'Events not processed yet                1' in text
         assert 'Redis reachable' in text
 
     def test_the_process_ends_with_the_exit_code(self, netbox, webhook):
@@ -201,7 +183,7 @@ class TestStatus:
     def test_no_database_is_critical(self, make_netbox):
         answer = make_netbox("DATABASES['default']['PORT'] = 1").run('webhooks_status')
         assert answer.returncode == CRITICAL
-        assert 'PostgreSQL cannot be asked' in answer.stderr
+        assert 'PostgreSQL does not answer' in answer.stderr
         assert 'Traceback' not in answer.stderr
 
 
@@ -212,8 +194,8 @@ class TestPrune:
         moment = timezone.now() - timedelta(days=3)
         Event.objects.update(timestamp=moment)
         Delivery.objects.update(created=moment)
-        assert command('webhooks_prune', '--days', '5') == (OK, '0 events pruned\n')
-        assert command('webhooks_prune', '--days', '2') == (OK, '1 events pruned\n')
+        assert command('webhooks_prune', '--days', '5') == (OK, '0 events deleted\n')
+        assert command('webhooks_prune', '--days', '2') == (OK, '1 event deleted\n')
         assert not Delivery.objects.exists()
 
     def test_without_days_the_setting_counts(self, webhook, monkeypatch):
@@ -223,13 +205,13 @@ class TestPrune:
         moment = timezone.now() - timedelta(days=2)
         Event.objects.update(timestamp=moment)
         Delivery.objects.update(created=moment)
-        assert command('webhooks_prune')[1] == '1 events pruned\n'
+        assert command('webhooks_prune')[1] == '1 event deleted\n'
 
     @pytest.mark.parametrize('days', ['-1', '999999'])
     def test_days_that_are_no_time_are_refused(self, days):
         with pytest.raises(CommandError, match='--days'):
             call_command('webhooks_prune', '--days', days)
-        assert command('webhooks_prune', '--days', '36500') == (OK, '0 events pruned\n')
+        assert command('webhooks_prune', '--days', '36500') == (OK, '0 events deleted\n')
 
 
 class TestReplay:
@@ -253,7 +235,7 @@ class TestReplay:
             code, output = command('webhooks_replay', *arguments)
             work()
             assert code == OK
-            assert output == f'{len(receiver.requests)} deliveries are being redelivered\n'
+            assert output == f'{redelivery.announce(len(receiver.requests))}\n'
             return sorted(request.path for request in receiver.requests)
 
         return run
@@ -334,7 +316,7 @@ class TestBackfill:
     @pytest.mark.parametrize(
         ('arguments', 'reason'),
         [
-            (('Nobody',), "there is no webhook 'Nobody'"),
+            (('Nobody',), "there is no webhook with the name 'Nobody'"),
             (('\udcff',), 'there is no webhook'),
             (('{webhook}', '--model', 'dcim.planet'), '--model'),
             (('{webhook}', '--model', 'dcim.rack'), '--model'),

@@ -197,7 +197,7 @@ class TestPages:
 
     def test_of_an_object(self, page):
         site(name='Bern')
-        assert 'There is no event to show yet: this is what would be sent of Bern.' in page()
+        assert 'This request would be sent for Bern, as there is no event yet.' in page()
 
     def test_a_problem(self, page, webhook):
         Webhook.objects.update(body_template='a\n\n{{ data.x.y }}')

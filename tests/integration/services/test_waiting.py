@@ -13,7 +13,7 @@ from support.engine import deliveries, dispatch_all, health, work
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import superseding
+from webhooks.engine.deliver import merge
 from webhooks.models import Delivery, Event, Health, Webhook
 from webhooks.services import waiting
 
@@ -54,7 +54,7 @@ class TestMeasure:
     def test_changes_and_objects_are_counted(self, webhook):
         found = waiting.measure(webhook)
         assert (found.changes, found.objects) == (5, 2)
-        assert str(found) == '5 changes of 2 objects'
+        assert str(found) == '5 changes · 2 objects'
         assert found.since == Event.objects.order_by('timestamp').first().timestamp
 
     def test_each_object_of_a_batch_is_counted(self, receiver):
@@ -72,7 +72,7 @@ class TestMeasure:
 
     def test_not_more_is_counted_than_can_be_read_quickly(self, webhook, monkeypatch):
         monkeypatch.setattr(waiting, 'MOST', 4)
-        assert str(waiting.measure(webhook)).startswith('4+ changes of')
+        assert str(waiting.measure(webhook)).startswith('4+ changes · ')
 
 
 class TestSend:
@@ -89,8 +89,8 @@ class TestSend:
         assert not Webhook.objects.get().latest_only
 
     def test_it_is_done_in_parts(self, webhook, receiver, monkeypatch):
-        monkeypatch.setattr(superseding, 'OBJECTS', 1)
-        monkeypatch.setattr(superseding, 'MOST', 2)
+        monkeypatch.setattr(merge, 'OBJECTS', 1)
+        monkeypatch.setattr(merge, 'MOST', 2)
         for _ in range(2):
             for place in Site.objects.all():
                 place.save()
@@ -169,10 +169,10 @@ class TestPages:
 
     def test_the_page_says_what_waits_and_leads_on(self, admin_pages, old):
         page = admin_pages.get(old.get_absolute_url()).content.decode()
-        assert 'Waiting: 5 changes of 2 objects' in page
+        assert 'Waiting: 5 changes · 2 objects' in page
         assert f'href="{old.get_absolute_url()}send-waiting/"' in page
         page = admin_pages.get(f'/admin/webhooks/webhook/{old.pk}/change/').content.decode()
-        assert 'Waiting: 5 changes of 2 objects' in page
+        assert 'Waiting: 5 changes · 2 objects' in page
 
     def test_what_has_just_come_is_not_worth_a_word(self, admin_pages, webhook):
         assert 'Waiting: ' not in admin_pages.get(webhook.get_absolute_url()).content.decode()
@@ -182,7 +182,7 @@ class TestPages:
     def test_whoever_may_not_change_it_is_told_only(self, clerk_pages, grant, old):
         grant(Webhook, 'view')
         page = clerk_pages.get(old.get_absolute_url()).content.decode()
-        assert 'Waiting: 5 changes of 2 objects' in page
+        assert 'Waiting: 5 changes · 2 objects' in page
         assert 'send-waiting' not in page
         assert clerk_pages.post(f'{old.get_absolute_url()}send-waiting/', {'what': 'latest'}).status_code == 403
         assert len(deliveries(StatusChoices.PENDING)) == 5
@@ -199,7 +199,7 @@ class TestPages:
     @pytest.mark.parametrize(('what', 'expected'), [('all', ALL), ('latest', LATEST)])
     def test_it_asks_and_sends(self, admin_pages, webhook, receiver, what, expected):
         address = f'{webhook.get_absolute_url()}send-waiting/'
-        assert '5 changes of 2 objects' in admin_pages.get(address).content.decode()
+        assert '5 changes · 2 objects' in admin_pages.get(address).content.decode()
         answer = admin_pages.post(address, {'what': what}, follow=True)
         assert answer.redirect_chain[-1][0] == webhook.get_absolute_url()
         assert len(messages_of(answer)) == 1
@@ -209,11 +209,11 @@ class TestPages:
     def test_a_choice_is_needed(self, admin_pages, webhook):
         answer = admin_pages.post(f'{webhook.get_absolute_url()}send-waiting/', {})
         assert answer.context['form'].errors.keys() == {'what'}
-        assert '5 changes of 2 objects' in answer.content.decode()
+        assert '5 changes · 2 objects' in answer.content.decode()
 
     @pytest.mark.parametrize(('action', 'expected'), [('send_all', ALL), ('send_latest', LATEST)])
     def test_the_admin_sends(self, admin_pages, webhook, receiver, action, expected):
         (message,) = messages_of(press(admin_pages, webhook, action))
-        assert ('3 deliveries were superseded' in message) == (expected is LATEST)
+        assert ('They replace 3 deliveries.' in message) == (expected is LATEST)
         work()
         assert told(receiver) == expected

@@ -97,7 +97,7 @@ class TestBodies:
         client.force_login(netbox_user)
         for path in ('/plugins/webhooks/webhooks/add/', '/admin/webhooks/webhook/add/'):
             answer = client.post(path, {**filled(), **all_presets()['awx'].fields})
-            assert 'enter your own token in place of' in answer.content.decode()
+            assert 'with your own token' in answer.content.decode()
         assert not Webhook.objects.exists()
 
     @pytest.mark.parametrize('preset', list(all_presets()))

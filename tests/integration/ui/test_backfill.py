@@ -56,7 +56,7 @@ class TestNetBox:
     def test_the_form_says_why_nothing_is_started(self, admin_pages, webhook):
         start(webhook)
         answer = admin_pages.post(f'{webhook.get_absolute_url()}backfill/', {})
-        assert 'under way' in text(answer)
+        assert 'already running' in text(answer)
 
     def test_the_page_shows_how_far_it_is_and_what_can_be_done(self, admin_pages, webhook):
         assert 'id="backfill"' not in text(admin_pages.get(webhook.get_absolute_url()))
@@ -75,7 +75,7 @@ class TestNetBox:
             answer = admin_pages.post(f'{webhook.get_absolute_url()}backfill/{path}/')
             assert answer.url == webhook.get_absolute_url()
             assert Backfill.objects.get().state == state
-        assert 'no backfill' in said(admin_pages.post(f'{webhook.get_absolute_url()}backfill/pause/'))
+        assert 'No backfill is' in said(admin_pages.post(f'{webhook.get_absolute_url()}backfill/pause/'))
 
     def test_who_lacks_the_permission_sees_no_buttons(self, clerk_pages, grant, webhook):
         start(webhook)
@@ -101,7 +101,7 @@ class TestAdmin:
             assert f'name="{action.name}" value="{action.label}"' in text(admin_pages.get(address))
             admin_pages.post(address, {action.name: str(action.label)})
             assert Backfill.objects.get().state == state
-        assert 'no backfill' in said(admin_pages.post(address, {actions.PAUSE_BACKFILL.name: 'Pause'}))
+        assert 'No backfill is' in said(admin_pages.post(address, {actions.PAUSE_BACKFILL.name: 'Pause'}))
 
     def test_its_page_names_what_is_wrong(self, admin_pages, webhook):
         answer = admin_pages.post(page_of(webhook, 'backfill'), {'_start': 'Backfill', 'filter': 'colour=red'})
@@ -109,7 +109,7 @@ class TestAdmin:
         assert 'no filter colour' in text(answer)
 
     def test_the_page_of_the_webhook_shows_how_far_it_is(self, admin_pages, webhook):
-        assert 'There was none.' in text(admin_pages.get(page_of(webhook)))
+        assert 'This webhook has had no backfill.' in text(admin_pages.get(page_of(webhook)))
         site(), start(webhook)
         page = text(admin_pages.get(page_of(webhook)))
         assert '0 of 1 objects sent' in page

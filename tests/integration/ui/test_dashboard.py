@@ -56,7 +56,7 @@ class TestCard:
     def log(self, webhook: Webhook) -> None:
         now = timezone.now()
         delivery(event(site()), webhook, status=StatusChoices.PENDING, created=now - timedelta(hours=3))
-        delivery(event(site()), webhook, status=StatusChoices.SENDING)
+        delivery(event(site()), webhook, status=StatusChoices.PENDING)
         delivery(event(site()), webhook, status=StatusChoices.FAILED, finished_at=now)
         delivery(event(site()), webhook, status=StatusChoices.FAILED, finished_at=now - timedelta(days=2))
         Hour.objects.count(webhook.health, now, 3, 1)
@@ -84,7 +84,7 @@ class TestCard:
 
     def test_what_no_worker_has_looked_at_waits_too(self, netbox_user, webhook):
         site()
-        assert 'no worker has looked at yet <strong>1</strong>' in card(netbox_user)
+        assert 'not processed yet <strong>1</strong>' in card(netbox_user)
 
     def test_that_no_worker_is_running_is_said_where_something_waits(self, netbox_user, webhook):
         assert 'No worker is running' not in card(netbox_user)
@@ -137,7 +137,7 @@ class TestPermissions:
         assert 'Other' not in shown
         assert 'Waiting to be sent</a> <strong>1</strong>' in shown
         assert '1 of 1 (' in shown
-        assert 'no worker has looked at' not in shown
+        assert 'not processed yet' not in shown
 
     def test_the_card_counts_only_deliveries_and_changes_that_may_be_viewed(self, clerk_user, grant, webhook):
         places = [site(), site()]
@@ -148,7 +148,7 @@ class TestPermissions:
             grant(model, 'view', object_id=places[0].pk)
         shown = card(clerk_user)
         assert 'Waiting to be sent</a> <strong>1</strong>' in shown
-        assert 'no worker has looked at yet <strong>1</strong>' in shown
+        assert 'not processed yet <strong>1</strong>' in shown
 
     def test_without_permission_to_view_deliveries_there_are_no_figures_of_them(self, clerk_user, grant, webhook):
         grant(Webhook, 'view')
@@ -170,7 +170,7 @@ class TestBanners:
     def test_an_endpoint_that_is_gone_is_told(self, webhook):
         Webhook.objects.update(enabled=False)
         Health.objects.update(last_status=410, last_attempt_at=timezone.now())
-        assert self.titles(webhook) == ['Disabled by its endpoint']
+        assert self.titles(webhook) == ['Disabled by its receiver']
 
     def test_a_paused_webhook_is_told(self, webhook):
         Webhook.objects.update(paused=True)
@@ -210,20 +210,20 @@ class TestBanners:
     def test_a_secret_that_cannot_be_decrypted_is_told(self, webhook, column):
         with connection.cursor() as cursor:
             cursor.execute(f"UPDATE webhooks_webhook SET {column} = 'nonsense'")
-        assert self.titles(webhook)[0] == f'Cannot be decrypted: {column.replace("_", " ")}'
+        assert self.titles(webhook)[0] == f'Stored value cannot be decrypted: {column.replace("_", " ")}'
 
     @pytest.mark.parametrize(('hours', 'is_named'), [(1, True), (-1, False)])
     def test_a_previous_secret_that_cannot_be_decrypted_is_told_while_it_signs(self, webhook, hours, is_named):
         expires = timezone.now() + timedelta(hours=hours)
         Webhook.objects.update(secret='s3cret', previous_secret=Sealed('nonsense'), previous_secret_expires=expires)
-        assert ('Cannot be decrypted: previous secret' in self.titles(webhook)) is is_named
+        assert ('Stored value cannot be decrypted: previous secret' in self.titles(webhook)) is is_named
 
     def test_both_pages_show_the_notices(self, admin_pages, webhook):
         suspend(webhook)
         for address in (webhook.get_absolute_url(), page_of(webhook)):
             page = admin_pages.get(address).content.decode()
             assert 'role="alert"' in page
-            assert 'Its endpoint cannot be reached since' in page
+            assert 'The receiver cannot be reached since' in page
 
     def test_both_pages_say_that_nothing_asks_for_a_webhook(self, admin_pages, webhook):
         addresses = (webhook.get_absolute_url(), page_of(webhook))
@@ -239,8 +239,8 @@ def test_every_page_names_the_worker_to_start(admin_pages, netbox_user, webhook,
     addresses = (webhook.get_absolute_url(), page_of(webhook), '/admin/', '/admin/webhook-backend-status/')
     pages = [card(netbox_user), *(admin_pages.get(address).content.decode() for address in addresses)]
     for page in pages:
-        assert f'start {worker}.' in page
-    assert f'start <code>{worker}</code>' in pages[-1]
+        assert f'tart the service {worker}' in page.replace('<code>', '')
+    assert f'start the service <code>{worker}</code>' in pages[-1]
 
 
 @pytest.mark.parametrize('address', ['/admin/', '/admin/webhook-backend-status/'])
@@ -250,6 +250,6 @@ def test_the_admin_tells_how_sending_goes(admin_pages, webhook, address):
     for _ in range(2):
         delivery(event(site()), webhook, status=StatusChoices.PENDING, created=timezone.now() - timedelta(hours=5))
     page = ' '.join(admin_pages.get(address).content.decode().split())
-    assert 'None is running</span> Nothing is sent: start netbox-rq.' in page
-    assert '2 deliveries, 3 changes that no worker has looked at yet; the oldest for 5 hours' in page
+    assert 'None is running</span> Nothing is sent. Start the service netbox-rq.' in page
+    assert '2 deliveries · 3 changes not processed yet · oldest: 5 hours' in page
     assert '/admin/webhooks/webhook/?state=suspended' in page

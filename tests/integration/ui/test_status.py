@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures('saves')
 
 PAGE = '/plugins/webhooks/status/'
 ADMINS = '/admin/webhook-backend-status/'
-REDELIVER = 'Redeliver all that failed'
+REDELIVER = 'Redeliver all failed deliveries'
 
 
 @pytest.fixture
@@ -58,12 +58,12 @@ class TestFigures:
         change_settings(monkeypatch, enabled=False)
         for address in (PAGE, ADMINS):
             said = lines(text_of(admin_pages, address))['Webhooks']
-            assert said.startswith('Off No change is recorded and nothing is sent.')
+            assert said.startswith('Off Changes are not recorded, and nothing is sent.')
 
     def test_it_tells_how_sending_goes(self, admin_pages, log):
         assert lines(text_of(admin_pages)) == {
-            'Workers': 'None is running Nothing is sent: start netbox-rq.',
-            'Waiting': '1 delivery, 1 change that no worker has looked at yet; the oldest for 3 hours',
+            'Workers': 'None is running Nothing is sent. Start the service netbox-rq.',
+            'Waiting': '1 delivery · 1 change not processed yet · oldest: 3 hours',
             'Failed deliveries': '2',
             'Suspended webhooks': '1',
         }
@@ -79,7 +79,7 @@ class TestFigures:
         assert [len(admin_pages.get(link).context['table'].rows) for link in lists] == [1, 2, 1]
 
     def test_it_shows_the_workers(self, admin_pages, committed, rqworker):
-        assert 'None that Redis knows of.' in text_of(admin_pages)
+        assert 'No worker is registered in Redis.' in text_of(admin_pages)
         worker = rqworker('low')
         text = text_of(admin_pages)
         assert f'<td>{worker.pid}</td>' in text
@@ -103,7 +103,7 @@ class TestWhoSeesIt:
     def test_a_user_sees_the_lines_of_what_he_may_view(self, clerk_pages, grant, log):
         grant(Delivery, 'view')
         assert lines(text_of(clerk_pages)).keys() == {'Workers', 'Waiting', 'Failed deliveries'}
-        assert lines(text_of(clerk_pages))['Waiting'] == '1 delivery; the oldest for 3 hours'
+        assert lines(text_of(clerk_pages))['Waiting'] == '1 delivery · oldest: 3 hours'
         grant(Webhook, 'view')
         grant(Event, 'view')
         assert lines(text_of(clerk_pages))['Suspended webhooks'] == '1'

@@ -127,7 +127,7 @@ class TestMeanwhile:
             answer = admin_pages.post(f'{PAGES}{webhook.pk}/edit/', filled(**changes))
         else:
             answer = admin_pages.post(page_of(webhook), filled(**changes), follow=True)
-        assert 'Somebody else has just changed this: additional headers.' in answer.content.decode()
+        assert 'Someone else has just changed: additional headers.' in answer.content.decode()
         assert meanwhile
         assert stored() == ('https://a.example/in', STORED)
         assert api_client.patch(f'{API}{webhook.pk}/', changes, format='json').status_code == 200

@@ -2,12 +2,12 @@ import time
 
 from django.contrib.contenttypes.models import ContentType
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils.translation import ngettext
 from rich.progress import Progress
 
 from ... import object_types
 from ...choices import BackfillStateChoices
-from ...engine.lanes import Busy
-from ...exceptions import DefinitionError
+from ...exceptions import Busy, DefinitionError
 from ...models import Webhook
 from ...presentation import progress
 from ...services import backfill
@@ -19,20 +19,26 @@ OPTIONS = {'object_types': '--model', 'filter': '--filter'}
 
 
 class Command(BaseCommand):
-    help = 'Send a webhook everything as it is now. On a terminal it shows the progress; the workers do the work.'
+    help = (
+        'Send the present state of all objects through a webhook (a backfill). The workers send it. '
+        'On a terminal, this command shows the progress until the end.'
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument('name', metavar='NAME', help='of the webhook')
+        parser.add_argument('name', metavar='NAME', help='name of the webhook')
         parser.add_argument(
-            '--model', action='append', metavar='APP.MODEL', help='only objects of this model; may be repeated'
+            '--model',
+            action='append',
+            metavar='APP.MODEL',
+            help=('only objects of this model; may be repeated; default: all object types of the webhook'),
         )
         parser.add_argument(
             '--filter',
             default='',
             metavar='QUERY',
-            help="only these objects, as in the URL of the model's list: 'site=berlin&status=active'",
+            help="only these objects; a filter as in the URL of NetBox's lists: 'site=berlin&status=active'",
         )
-        parser.add_argument('--dry-run', action='store_true', help='only say how many there are; send none')
+        parser.add_argument('--dry-run', action='store_true', help='only count the objects; send nothing')
 
     def handle(self, *args, **options) -> None:
         webhook = _webhook(options['name'])
@@ -44,8 +50,7 @@ class Command(BaseCommand):
             raise CommandError(f'{OPTIONS.get(error.field, webhook)}: {error}') from None
         except Busy as busy:
             raise CommandError(f'{webhook}: {busy}') from None
-        objects = 'object' if choice.total == 1 else 'objects'
-        self.stdout.write(f'{choice.total} {objects} {"would" if options["dry_run"] else "will"} be sent')
+        self.stdout.write(_announcement(choice.total, options['dry_run']))
         if not options['dry_run'] and self.stdout.isatty():
             self._follow(webhook)
 
@@ -59,16 +64,22 @@ class Command(BaseCommand):
                     break
                 time.sleep(INTERVAL)
         if found is None:
-            raise CommandError(f'{webhook} was deleted')
+            raise CommandError(f'{webhook}: the webhook was deleted meanwhile')
         if found.backfill.state != BackfillStateChoices.COMPLETED:
-            raise CommandError(f'{found.backfill.get_state_display()} {found.backfill.error}'.strip())
+            raise CommandError(': '.join(filter(None, (found.backfill.get_state_display(), found.backfill.error))))
+
+
+def _announcement(total: int, dry_run: bool) -> str:
+    if dry_run:
+        return ngettext('%d object would be sent', '%d objects would be sent', total) % total
+    return ngettext('%d object will be sent', '%d objects will be sent', total) % total
 
 
 def _webhook(name: str) -> Webhook:
     try:
         return Webhook.objects.get(name=storable(name))
     except Webhook.DoesNotExist:
-        raise CommandError(f'there is no webhook {name!r}') from None
+        raise CommandError(f'there is no webhook with the name {name!r}') from None
 
 
 def _types(labels: list[str] | None) -> list[ContentType] | None:
@@ -78,4 +89,4 @@ def _types(labels: list[str] | None) -> list[ContentType] | None:
     try:
         return [known[label.lower()] for label in labels]
     except KeyError as error:
-        raise CommandError(f'--model: {error} is none of the object types that webhooks may send') from None
+        raise CommandError(f'--model: webhooks may not send {error}; see the setting allowed_models') from None

@@ -9,24 +9,27 @@ from ...services.builtin_import import Plan
 
 class Command(BaseCommand):
     help = (
-        "Take over NetBox's own webhooks: each event rule that sends one becomes a webhook of the same name, which "
-        'sends the same body. A rule that cannot be carried over is listed with the reason and stays as it is.'
+        "Import NetBox's own webhooks. Each event rule that sends one becomes a webhook of this plugin, with the same "
+        'name and the same body. A rule that cannot be imported is listed with the reason, and is not changed.'
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument('--dry-run', action='store_true', help='only say what would be done; change nothing')
+        parser.add_argument('--dry-run', action='store_true', help='only show what would be done; change nothing')
         parser.add_argument(
             '--disable-builtin',
             action='store_true',
-            help='switch off the event rules that are carried over, in the same transaction',
+            help='also disable the imported event rules, so that nothing is sent twice',
         )
 
     def handle(self, *args, **options) -> None:
         if options['disable_builtin'] and not conf.get().enabled:
-            raise CommandError('WEBHOOKS_ENABLED is not True: with the event rules off, nobody would send anything')
+            raise CommandError(
+                'WEBHOOKS_ENABLED is not True, so nothing would be sent once the event rules are '
+                'disabled. Set it to True first'
+            )
         plans = builtin_import.plan()
         if not plans:
-            self.stdout.write('No event rule sends a webhook: there is nothing to import')
+            self.stdout.write('There is nothing to import: no event rule sends a webhook')
             return
         lines = list(_report(plans, options['dry_run'], options['disable_builtin']))
         if not options['dry_run']:
@@ -41,15 +44,15 @@ def _report(plans: Sequence[Plan], dry_run: bool, disable_builtin: bool) -> Iter
         for reason in plan.reasons:
             yield f'  {reason}'
         if disable_builtin and plan.may_be_disabled:
-            yield f'  the event rule {"would be" if dry_run else "is"} switched off'
+            yield f'  the event rule {"would be" if dry_run else "is"} disabled'
         elif disable_builtin and plan.rule.enabled:
-            yield '  the event rule stays on'
+            yield '  the event rule stays enabled'
 
 
 def _outcome(plan: Plan, would: str) -> str:
     if plan.is_new:
-        return f'{would}imported' + ('' if plan.rule.enabled else ', disabled as the event rule is')
+        return f'{would}imported' + ('' if plan.rule.enabled else ', but disabled, like the event rule')
     if plan.existing is None:
-        return 'cannot be carried over'
+        return 'cannot be imported'
     gaps = plan.gaps()
-    return 'is there already' + (f', and differs from the event rule in: {", ".join(gaps)}' if gaps else '')
+    return 'exists already' + (f', but differs from the event rule in: {", ".join(gaps)}' if gaps else '')

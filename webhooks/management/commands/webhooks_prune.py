@@ -1,19 +1,21 @@
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils.translation import ngettext
 
 from ... import conf
-from ...engine import retention_size
+from ...engine.tidy import retention
 
 
 class Command(BaseCommand):
     help = (
-        'Delete the oldest closed events and their deliveries beyond retention_size, then those that are older than '
-        'retention_days. Pending ones stay.'
+        'Delete old events and deliveries from the log: first the oldest beyond retention_size, then all that are '
+        'older than retention_days. Pending deliveries are kept.'
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument('--days', type=int, help='instead of the setting retention_days')
+        parser.add_argument('--days', type=int, help='keep this many days, instead of the setting retention_days')
 
     def handle(self, *args, **options) -> None:
         if options['days'] is not None and not 0 <= options['days'] <= conf.MAX_DAYS:
-            raise CommandError(f'--days: must be from 0 to {conf.MAX_DAYS}')
-        self.stdout.write(f'{sum(retention_size.prune_all(options["days"]))} events pruned')
+            raise CommandError(f'--days must be from 0 to {conf.MAX_DAYS}')
+        count = retention.prune_all(options['days'])
+        self.stdout.write(ngettext('%d event deleted', '%d events deleted', count) % count)

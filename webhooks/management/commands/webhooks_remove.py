@@ -10,22 +10,22 @@ from ...outbox import scope
 from ...services import removal
 
 BY_HAND = """
-Webhooks are removed. What is left to do:
-  - configuration.py: take 'webhooks' out of PLUGINS and PLUGINS_CONFIG, its settings (WEBHOOKS_..., REDIS_...) off the
-    top level, and its widget out of DEFAULT_DASHBOARD
-  - local_requirements.txt: take out its line, then: pip uninstall netbox-webhooks
-  - remove its own worker (rqworker webhooks), if there is one
+All data of webhooks is removed. Do the rest by hand:
+  - configuration.py: remove 'webhooks' from PLUGINS and PLUGINS_CONFIG, the settings WEBHOOKS_... and REDIS_..., and
+    the widget from DEFAULT_DASHBOARD
+  - local_requirements.txt: remove the line of netbox-webhooks, then run: pip uninstall netbox-webhooks
+  - if there is a worker for webhooks alone (rqworker webhooks), remove it
   - restart NetBox and its workers"""
 
 
 class Command(BaseCommand):
     help = (
-        'Remove all data of webhooks from the database and from Redis, before the package is uninstalled. '
-        'Shows what would be removed, and asks.'
+        'Remove all data of webhooks from the database and from Redis. Run it before you uninstall the package. '
+        'It lists what would be removed, and asks before it removes anything.'
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument('--yes', '--no-input', action='store_true', help='remove it without asking')
+        parser.add_argument('--yes', '--no-input', action='store_true', help='do not ask before the removal')
 
     def handle(self, *args, **options) -> None:
         _check()
@@ -33,44 +33,55 @@ class Command(BaseCommand):
             self.stdout.write('\n'.join(_report()))
             off = removal.switched_off()
             if not options['yes'] and not self._confirm():
-                self.stdout.write('Nothing is removed.')
+                self.stdout.write('Nothing was removed.')
                 return
             removal.carry_out()
         except RedisError as error:
-            raise CommandError(f'Redis cannot be reached, nothing is removed: {error}') from error
+            raise CommandError(f'Redis cannot be reached, so nothing was removed: {error}') from error
         self.stdout.write(BY_HAND)
         for folder in removal.static_folders():
-            self.stdout.write(f'  - remove the static files in {folder}')
+            self.stdout.write(f'  - delete the static files in {folder}')
         if off:
-            self.stdout.write(f"  - NetBox's event rules that were taken over stay off: {', '.join(off)}")
+            self.stdout.write(
+                f'  - these event rules of NetBox were imported and stay disabled; enable those '
+                f'you need: {", ".join(off)}'
+            )
 
     def _confirm(self) -> bool:
         if not sys.stdin.isatty():
-            self.stdout.write('To remove it: webhooks_remove --yes')
+            self.stdout.write('To remove all this, run: manage.py webhooks_remove --yes')
             return False
-        self.stdout.write('This cannot be undone. Export first what you want to keep, such as the change log.')
+        self.stdout.write('This cannot be undone. First export what you want to keep, such as the change log.')
         return input("Type 'yes' to continue, or 'no' to cancel: ") == 'yes'
 
 
 def _check() -> None:
     if conf.get().enabled:
         raise CommandError(
-            'WEBHOOKS_ENABLED is True: set it to False, and restart NetBox and its workers, so that nobody uses what '
-            'is removed'
+            'WEBHOOKS_ENABLED is True, so the data is still in use. Set it to False, restart NetBox and its workers, '
+            'and run this command again'
         )
     if not scope.is_migrated():
         raise CommandError(
-            'There are no tables of webhooks. If only they were removed so far (migrate webhooks zero), run: '
-            'migrate webhooks, and then this command again'
+            'The tables of webhooks do not exist. If you removed them with "migrate webhooks zero", other data is '
+            'left: '
+            'run "manage.py migrate webhooks", and then this command again'
         )
 
 
 def _report() -> Iterator[str]:
-    tables = "of webhooks and of Django's admin" if conf.get().admin else 'of webhooks'
-    yield f'This is removed from the database, with the tables {tables}:'
+    yield 'The following is removed.'
+    yield ''
+    yield 'From the database:'
     found, names = removal.plan()
     for label, count in sorted(found.items()):
         yield f'  {count:>9,} {apps.get_model(label)._meta.verbose_name_plural} ({label})'
         yield from (f'            - {name}' for name in sorted(names.get(label, ())))
-    yield 'the widget from dashboards, our kinds of event from event rules,'
-    yield f'and from Redis:\n  {len(removal.jobs()):>9,} jobs'
+    yield '  - the tables of webhooks'
+    if conf.get().admin:
+        yield "  - the tables of Django's admin"
+    yield '  - the widget of webhooks, from all dashboards'
+    yield '  - the event types of webhooks, from all event rules'
+    yield ''
+    yield 'From Redis:'
+    yield f'  {len(removal.jobs()):>9,} jobs'

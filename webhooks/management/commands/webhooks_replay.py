@@ -5,10 +5,11 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
+from django.utils.translation import ngettext
 from rich.progress import track
 
 from ...choices import StatusChoices
-from ...engine.lanes import Busy
+from ...exceptions import Busy
 from ...models import Webhook
 from ...services import redelivery
 from ...storable import is_storable_time, storable
@@ -23,19 +24,24 @@ def moment(text: str) -> datetime:
 
 
 class Command(BaseCommand):
-    help = 'Redeliver closed deliveries.'
+    help = (
+        'Redeliver past deliveries: those that failed, were delivered or were replaced. '
+        'Pending deliveries are sent anyway.'
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument('--webhook', metavar='NAME', help='of this webhook only')
-        parser.add_argument('--model', metavar='APP.MODEL', help='of objects of this model only, such as dcim.site')
+        parser.add_argument('--webhook', metavar='NAME', help='only deliveries of this webhook')
+        parser.add_argument('--model', metavar='APP.MODEL', help='only deliveries about this model, such as dcim.site')
         parser.add_argument(
             '--status',
             choices=[StatusChoices.FAILED, StatusChoices.DELIVERED, StatusChoices.SUPERSEDED],
-            help='with this status; without it all but superseded ones',
+            help='only deliveries with this status; default: all except superseded (replaced by a later change)',
         )
-        parser.add_argument('--since', type=moment, metavar='TIME', help='of events from this time on')
-        parser.add_argument('--until', type=moment, metavar='TIME', help='of events before this time')
-        parser.add_argument('--dry-run', action='store_true', help='only say how many there are; redeliver none')
+        parser.add_argument(
+            '--since', type=moment, metavar='TIME', help=('only events from this time on, such as 2026-01-31T12:00:00')
+        )
+        parser.add_argument('--until', type=moment, metavar='TIME', help='only events before this time')
+        parser.add_argument('--dry-run', action='store_true', help='only count the deliveries; send nothing')
 
     def handle(self, *args, **options) -> None:
         chosen = redelivery.select(
@@ -46,14 +52,16 @@ class Command(BaseCommand):
             object_type=_object_type(options['model']),
         )
         if options['dry_run']:
-            self.stdout.write(f'{chosen.count()} deliveries would be redelivered')
+            count = chosen.count()
+            told = ngettext('%d delivery would be redelivered', '%d deliveries would be redelivered', count)
+            self.stdout.write(told % count)
             return
         bar = partial(track, description='Redelivering', disable=not self.stdout.isatty())
         try:
             sent = redelivery.redeliver(chosen, watch=bar)
         except Busy as busy:
             raise CommandError(str(busy)) from None
-        self.stdout.write(f'{sent} deliveries are being redelivered')
+        self.stdout.write(redelivery.announce(sent))
 
 
 def _webhook(name: str | None) -> Webhook | None:
@@ -62,7 +70,7 @@ def _webhook(name: str | None) -> Webhook | None:
     try:
         return Webhook.objects.get(name=storable(name))
     except Webhook.DoesNotExist:
-        raise CommandError(f'--webhook: there is no webhook {name!r}') from None
+        raise CommandError(f'--webhook: there is no webhook with the name {name!r}') from None
 
 
 def _object_type(label: str | None) -> int | None:
@@ -71,4 +79,4 @@ def _object_type(label: str | None) -> int | None:
     try:
         return ContentType.objects.get_by_natural_key(*storable(label).lower().split('.')).pk
     except (ContentType.DoesNotExist, TypeError):
-        raise CommandError(f'--model: there is no model {label!r}') from None
+        raise CommandError(f'--model: there is no model {label!r}; write APP.MODEL, such as dcim.site') from None

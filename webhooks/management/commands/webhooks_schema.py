@@ -14,10 +14,21 @@ class Command(BaseCommand):
     help = "Print the JSON Schema of a model's payload."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument('model', metavar='APP.MODEL', help='such as dcim.site')
-        parser.add_argument('--format', choices=FormatChoices.values(), default=FormatChoices.DEFAULT)
-        parser.add_argument('--batch', action='store_true', help='of a webhook that sends batches')
-        parser.add_argument('--expand', metavar='KEY', action='append', default=[], help='such as device.site')
+        parser.add_argument('model', metavar='APP.MODEL', help='the model, such as dcim.site')
+        parser.add_argument(
+            '--format',
+            choices=FormatChoices.values(),
+            default=FormatChoices.DEFAULT,
+            help='the payload format of the webhook',
+        )
+        parser.add_argument('--batch', action='store_true', help='the schema of a webhook that sends batches')
+        parser.add_argument(
+            '--expand',
+            metavar='KEY',
+            action='append',
+            default=[],
+            help=('a key that the webhook expands, such as device.site; may be repeated'),
+        )
 
     def handle(self, *args, **options) -> None:
         model, keys = _model(options['model']), options['expand']
@@ -33,4 +44,4 @@ def _model(label: str) -> type[Model]:
     try:
         return apps.get_model(label.lower())
     except (LookupError, ValueError):
-        raise CommandError(f'there is no model {label!r}') from None
+        raise CommandError(f'there is no model {label!r}; write APP.MODEL, such as dcim.site') from None

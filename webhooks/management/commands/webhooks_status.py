@@ -21,14 +21,19 @@ BLOCKED = """
 
 class Command(BaseCommand):
     help = (
-        'Show the backlog of webhooks. Exit code, for monitoring: 0 all is well; 1 failed deliveries, suspended '
-        'webhooks or workers that cannot start; 2 no worker, no Redis, no PostgreSQL, or a backlog that is too old.'
+        'Show what webhooks have still to send (the backlog). Exit codes for monitoring. 0: all is well. '
+        '1: there are failed deliveries, suspended webhooks or workers that cannot start. '
+        '2: there is no worker, no Redis or no PostgreSQL, or the backlog is too old.'
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument('--json', action='store_true', help='print one JSON object')
+        parser.add_argument('--json', action='store_true', help='print the figures as one JSON object')
         parser.add_argument(
-            '--max-age', type=int, default=900, metavar='SECONDS', help='age from which the backlog is too old (900)'
+            '--max-age',
+            type=int,
+            default=900,
+            metavar='SECONDS',
+            help=('the backlog is too old from this age on; default: 900'),
         )
 
     def handle(self, *args, **options) -> None:
@@ -36,7 +41,7 @@ class Command(BaseCommand):
             found, blocked = measure(), _blocked()
         except Error as error:
             # A traceback would exit with 1, a warning.
-            raise CommandError(f'PostgreSQL cannot be asked: {error}', returncode=CRITICAL) from None
+            raise CommandError(f'PostgreSQL does not answer: {error}', returncode=CRITICAL) from None
         age = (timezone.now() - found.oldest).total_seconds() if found.oldest else 0
         code = _code(found, blocked, age, options['max_age'])
         report = {
@@ -68,19 +73,19 @@ def _code(found: Backlog, blocked: int, age: float, max_age: int) -> int:
 def _table(report: dict) -> str:
     words = {
         'enabled': 'Enabled',
-        'undispatched': 'Events not dispatched yet',
+        'undispatched': 'Events not processed yet',
         'pending': 'Deliveries pending',
         'sending': 'Deliveries being sent',
         'failed': 'Deliveries failed',
-        'suspect_events': 'Suspect events',
-        'suspect_deliveries': 'Suspect deliveries',
-        'oldest': 'Oldest in the backlog',
+        'suspect_events': 'Suspect events (a worker stopped)',
+        'suspect_deliveries': 'Suspect deliveries (a worker stopped)',
+        'oldest': 'Oldest change waiting since',
         'suspended': 'Webhooks suspended',
-        'workers': 'Workers on the queue',
+        'workers': 'Workers running',
         'blocked_workers': 'Workers that cannot start',
         'redis': 'Redis reachable',
     }
-    return '\n'.join(f'{label:<28}{_word(report[key])}' for key, label in words.items())
+    return '\n'.join(f'{label:<40}{_word(report[key])}' for key, label in words.items())
 
 
 def _word(value: object) -> object:

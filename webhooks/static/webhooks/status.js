@@ -1,6 +1,8 @@
 /* django-rq's lists call a jQuery plugin that Django no longer has, and lack what its successor looks for. */
 'use strict';
 
+const {all} = document.currentScript.dataset;
+
 if (window.django?.jQuery) {
     window.django.jQuery.fn.actions = function () {
         return this;
@@ -8,7 +10,7 @@ if (window.django?.jQuery) {
 }
 
 /* Nor do their boxes have names. */
-document.querySelector('#action-toggle:not([aria-label])')?.setAttribute('aria-label', 'All');
+document.querySelector('#action-toggle:not([aria-label])')?.setAttribute('aria-label', all);
 for (const box of document.querySelectorAll('tr input.action-select:not([aria-label])')) {
     box.setAttribute('aria-label', box.value);
 }

@@ -1,0 +1,95 @@
+"""docs/rest-api.md, made from NetBox's OpenAPI description:  python -m devstack.rest_reference schema.yaml"""
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from devstack.folders import CHECKOUT
+
+PAGE = CHECKOUT / 'docs' / 'rest-api.md'
+PREFIX = '/api/plugins/webhooks/'
+HEAD = f"""# REST API
+
+For people who write programs. All paths are below `{PREFIX}`. NetBox's own page
+`/api/schema/swagger-ui/` has each filter and type.
+
+| request | body | does |
+|---|---|---|
+"""
+MIDDLE = """
+A webhook has [the fields of the forms](configuration.md#fields-of-a-webhook), and `preset` when it is new. In answers
+`additional_headers` and `payload_url` are masked, and `secret` is missing. Answers also have:
+
+| of | fields |
+|---|---|
+"""
+# What answers hold, by the names of the description.
+ANSWERS = {
+    'a webhook': 'ReliableWebhook',
+    'its `health`': 'WebhookHealth',
+    'a backfill': 'WebhookBackfill',
+    'an event': 'WebhookEvent',
+    'a delivery': 'WebhookDelivery',
+    'an attempt': 'WebhookAttempt',
+}
+# How NetBox describes what each of its models has.
+USUAL = re.compile(r'^(Get|Post|Put|Patch|Delete) a .*objects?$')
+# Every answer of NetBox has these.
+COMMON = ('id', 'url', 'display_url', 'display', 'created', 'last_updated', 'custom_fields', 'tags')
+TAIL = """
+Fields that the reader may not see are null, and `restricted` is true. 503 means too many tests or previews at once: try
+again.
+"""
+
+
+def page(schema: Mapping[str, Any]) -> str:
+    components = schema['components']['schemas']
+    return HEAD + ''.join(requests(schema['paths'], components)) + MIDDLE + ''.join(answers(components)) + TAIL
+
+
+def requests(paths: Mapping[str, Any], components: Mapping[str, Any]) -> Iterator[str]:
+    for path, item in sorted(paths.items()):
+        if path.startswith(PREFIX):
+            usual = [method for method, operation in item.items() if USUAL.search(summary(operation))]
+            if usual:
+                yield row(usual, path, '', 'as in NetBox')
+            for method in [name for name in item if name not in usual]:
+                yield row([method], path, names(fields_of(item[method], components)), summary(item[method]))
+
+
+def row(methods: Iterable[str], path: str, body: str, does: str) -> str:
+    return f'| `{", ".join(methods).upper()} {path.removeprefix(PREFIX)}` | {body} | {does} |\n'
+
+
+def summary(operation: Mapping[str, Any]) -> str:
+    return operation.get('description', '').partition('\n')[0].rstrip('.')
+
+
+def fields_of(operation: Mapping[str, Any], components: Mapping[str, Any]) -> list[str]:
+    """Return the fields of a body that is an action's own."""
+    content = operation.get('requestBody', {}).get('content', {}).get('application/json', {})
+    component = content.get('schema', {}).get('$ref', '').rpartition('/')[2]
+    return list(components[component]['properties']) if component.startswith('Webhook') else []
+
+
+def answers(components: Mapping[str, Any]) -> Iterator[str]:
+    entered = components['ReliableWebhookRequest']['properties']
+    for what, component in ANSWERS.items():
+        own = components[component]['properties']
+        if 'display' in own:
+            own = [name for name in own if name not in COMMON]
+        if component == 'ReliableWebhook':
+            own = [name for name in own if name not in entered]
+        yield f'| {what} | {names(own)} |\n'
+
+
+def names(fields: Iterable[str]) -> str:
+    return ', '.join(f'`{name}`' for name in fields)
+
+
+if __name__ == '__main__':
+    PAGE.write_text(page(yaml.safe_load(Path(sys.argv[1]).read_text())))

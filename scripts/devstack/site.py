@@ -1,0 +1,53 @@
+"""A hook of MkDocs: pages of the root, such as the README, are pages of the site too, and links between all fit."""
+
+import re
+from pathlib import Path
+from posixpath import dirname, normpath, relpath
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[2]
+# Their names in the checkout and on the site.
+PAGES = {
+    'README.md': 'index.md',
+    'CHANGELOG.md': 'changelog.md',
+    'COMPATIBILITY.md': 'compatibility.md',
+    'CONTRIBUTING.md': 'contributing.md',
+    'SECURITY.md': 'reporting.md',
+}
+NAMES = {name: source for source, name in PAGES.items()}
+LINK = re.compile(r'(\]\(|src="|href=")(?!https?:|#)([^)"#\s]+)')
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """The address of the repository stands in pyproject.toml alone."""
+    found = re.search(r'^Source = "(.+)"$', (ROOT / 'pyproject.toml').read_text(), re.MULTILINE)
+    assert found
+    config.repo_url = found[1]
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    for source, name in PAGES.items():
+        files.append(File.generated(config, name, content=(ROOT / source).read_text()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) -> str:
+    name = page.file.src_uri
+    source = NAMES.get(name, f'docs/{name}')
+
+    def fit(match: re.Match[str]) -> str:
+        target = normpath(f'{dirname(source) or "."}/{match[2]}')
+        return match[1] + link_from(name, target, config.repo_url)
+
+    return LINK.sub(fit, markdown)
+
+
+def link_from(page: str, target: str, repository: str) -> str:
+    """Return the link from a page of the site to a file of the checkout, on the site or in the repository."""
+    there = PAGES.get(target, target.removeprefix('docs/') if target.startswith('docs/') else None)
+    return relpath(there, dirname(page) or '.') if there else f'{repository}/blob/main/{target}'

@@ -1,0 +1,134 @@
+"""Backfills: a webhook is sent everything as it is now, a slice of a model's objects at a time.
+
+A slice is recorded (outbox/restating.py) and is dispatched, sent and retried as changes are, for the one webhook. The
+next one is cut when little of those before is left. So neither memory nor the outbox grow with the number of objects,
+and a slow endpoint holds up its own backfill only. Events and cursor are written in one transaction: a process that is
+killed repeats nothing and loses nothing. How much is sent while others wait, the owner of the lanes decides.
+"""
+
+import logging
+import random
+import time
+from datetime import datetime
+
+from django.contrib.contenttypes.models import ContentType
+from django.utils.translation import gettext as _
+
+from ...choices import BackfillStateChoices
+from ...exceptions import DefinitionError
+from ...interruptions import BROKEN_OFF, INTERRUPTIONS
+from ...models import Backfill
+from ...outbox import restating
+from ...storable import storable
+from .. import notifications, sql, transactions
+from . import filter as objects
+from .filter import FilterTooSlow
+
+logger = logging.getLogger('webhooks.backfill')
+
+RUNNING, COMPLETED, FAILED = BackfillStateChoices.RUNNING, BackfillStateChoices.COMPLETED, BackfillStateChoices.FAILED
+
+# Objects of a slice: their rows are locked together, for some milliseconds.
+SLICE = 200
+# The next one is cut when less of those before is left.
+MOST_OPEN = 600
+# Rows that a filter is asked about at once. Where that takes too long it is asked about fewer, and then it fails.
+ROWS, FEWER, FEWEST = 10_000, 10, 100
+# Seconds without a slice of a webhook after one was broken off. One that takes longer than SLOW, which only a slow
+# filter does, is followed by REST_AFTER times as long for others.
+REST, SLOW, REST_AFTER = 1.0, 0.25, 9
+
+# Backfills of which a slice can be cut, or that have come to their end.
+READY = f"""
+    SELECT b.webhook_id FROM webhooks_backfill b JOIN webhooks_webhook w ON w.id = b.webhook_id
+    WHERE b.state = 'running' AND w.enabled AND NOT w.paused AND (
+        SELECT count(*) FROM (
+            SELECT FROM webhooks_event e WHERE e.backfill_for = b.webhook_id AND e.dispatched_at IS NULL
+            UNION ALL
+            SELECT FROM webhooks_delivery d WHERE d.webhook_id = b.webhook_id AND d.backfill AND d.status = 'pending'
+            LIMIT {MOST_OPEN}
+        ) is_open
+    ) < CASE WHEN b.position < cardinality(b.object_types) THEN {MOST_OPEN} ELSE 1 END"""
+
+
+class Backfills:
+    """The backfills, as a process goes on with them that dispatches."""
+
+    def __init__(self) -> None:
+        # Until when none of a webhook is cut, by its id.
+        self._rests: dict[int, float] = {}
+        # How many rows the filter of a backfill is asked about, where it was too slow for more.
+        self._rows: dict[tuple[int, datetime], int] = {}
+
+    def cut(self) -> bool:
+        """Record a slice of one backfill, or end one. Returns whether anything was done."""
+        now = time.monotonic()
+        ready = [pk for pk in sql.fetch_column(READY) if self._rests.get(pk, 0.0) <= now]
+        found = list(Backfill.objects.select_related('webhook').filter(pk__in=ready, state=RUNNING)) if ready else []
+        random.shuffle(found)
+        return any(self._go_on(backfill) for backfill in found)
+
+    def _go_on(self, backfill: Backfill) -> bool:
+        began = time.monotonic()
+        try:
+            return self._try(backfill)
+        except BROKEN_OFF as error:
+            if transactions.is_lock_timeout(error):
+                logger.info('webhook=%s backfill=waits (somebody changes its objects)', backfill.pk)
+            else:
+                transactions.recover(error)
+            self._rests[backfill.pk] = time.monotonic() + REST
+            return False
+        finally:
+            if (took := time.monotonic() - began) > SLOW:
+                self._rests[backfill.pk] = time.monotonic() + REST_AFTER * took
+
+    def _try(self, backfill: Backfill) -> bool:
+        key = backfill.pk, backfill.started_at
+        rows = self._rows.pop(key, ROWS)
+        try:
+            return _step(backfill, rows)
+        except INTERRUPTIONS:
+            raise
+        except Exception as error:
+            if isinstance(error, FilterTooSlow) and rows > FEWEST:
+                logger.warning('webhook=%s backfill=slow reason="%s" (it is tried again)', backfill.pk, error)
+                self._rows[key] = rows // FEWER
+                return False
+            logger.exception('webhook=%s backfill=failed', backfill.pk)
+            reason = str(error) if isinstance(error, DefinitionError) else f'{type(error).__name__}: {error}'
+            return _end(backfill, FAILED, storable(reason))
+
+
+def _step(backfill: Backfill, rows: int = ROWS) -> bool:
+    """Returns False if somebody else was quicker, or has paused or ended it."""
+    if backfill.position == len(backfill.object_types):
+        return _end(backfill, COMPLETED)
+    object_type_id = backfill.object_types[backfill.position]
+    if not backfill.webhook.object_types.filter(pk=object_type_id).exists():
+        return _move(backfill, position=backfill.position + 1, last_id=0)
+    model = ContentType.objects.get_for_id(object_type_id).model_class()
+    if model is None:
+        raise DefinitionError('object_types', _('A model is no longer installed.'))
+    pks, last_id = objects.after(model, backfill.query, backfill.last_id, SLICE, rows)
+    if last_id is None:
+        return _move(backfill, position=backfill.position + 1, last_id=0)
+    if not pks:
+        return _move(backfill, last_id=last_id)
+    return restating.restate(backfill, model, pks, last_id)
+
+
+def _move(backfill: Backfill, **changes: object) -> bool:
+    """Change the backfill, where it is still as it was read."""
+    same = {name: getattr(backfill, name) for name in ('started_at', 'position', 'last_id')}
+    return bool(Backfill._base_manager.filter(pk=backfill.pk, state=RUNNING, **same).update(**changes))
+
+
+def _end(backfill: Backfill, state: str, error: str = '') -> bool:
+    """End it, and tell people, in one transaction."""
+    with transactions.short() as now:
+        is_ended = _move(backfill, state=state, error=error, finished_at=now)
+        if is_ended:
+            told = notifications.BACKFILLED if state == COMPLETED else notifications.BACKFILL_FAILED
+            notifications.tell(backfill.webhook, told)
+    return is_ended

@@ -1,0 +1,138 @@
+"""Which events go next. They stand in the row of the worker that has them in hand, before it begins.
+
+An event is taken if each earlier one of its object is dispatched, or is taken with it. So the deliveries of an object
+are made in the order of its events, however many dispatch. Only one of them takes at a time, for some milliseconds.
+"""
+
+import time
+from collections.abc import Collection, Iterable
+
+from ...interruptions import BROKEN_OFF
+from ...models import Event, querysets
+from .. import sql, transactions
+from ..registry import GIVEN_UP, STOPPED, SUSPECT, Member
+
+# Events that are taken together.
+MOST = 200
+# Seconds from one look at everything to the next, or so many times as long as it took.
+FULL, FULL_TIMES = 1.0, 20
+# How many sequences an event may be behind others when it is committed. One further behind waits for a look at
+# everything.
+LATE = 1000
+
+LOCK = "SELECT pg_advisory_xact_lock('webhooks_event'::regclass::oid::integer, 0)"
+
+# The oldest or newest events that nobody has in hand. None whose object has an earlier one that is in hand or suspect.
+READY = f"""
+    WITH held AS MATERIALIZED (
+        SELECT object_type_id, object_id, sequence FROM webhooks_event
+        WHERE dispatched_at IS NULL AND id = ANY(ARRAY(SELECT unnest(events) FROM webhooks_worker WHERE id <> %(id)s))
+        UNION ALL
+        SELECT object_type_id, object_id, sequence FROM webhooks_event
+        WHERE dispatched_at IS NULL AND lapses > 0 AND lapses < {GIVEN_UP}
+    )
+    SELECT e.id, e.sequence FROM webhooks_event e
+    WHERE e.dispatched_at IS NULL AND e.sequence > %(since)s AND (e.retry_at IS NULL OR e.retry_at <= now())
+      AND NOT EXISTS (
+          SELECT FROM held h
+          WHERE h.object_type_id = e.object_type_id AND h.object_id = e.object_id AND h.sequence <= e.sequence
+      )
+    ORDER BY e.sequence {{direction}} LIMIT %(most)s"""
+
+# Suspects that may be tried now.
+SUSPECTS = f"""
+    SELECT id FROM webhooks_event
+    WHERE dispatched_at IS NULL AND lapses > 0 AND lapses < {GIVEN_UP} AND retry_at <= now()
+      AND id <> ALL(ARRAY(SELECT unnest(events) FROM webhooks_worker WHERE id <> %(id)s))
+    ORDER BY sequence LIMIT %(most)s"""
+
+IN_TURN = """
+    SELECT e.id FROM webhooks_event e
+    WHERE e.id = ANY(%(ids)s) AND NOT EXISTS (
+        SELECT FROM webhooks_event p
+        WHERE p.object_type_id = e.object_type_id AND p.object_id = e.object_id AND p.sequence < e.sequence
+          AND p.dispatched_at IS NULL AND NOT p.id = ANY(%(ids)s)
+    )"""
+
+# The second time in a row they are suspects. A suspect waits.
+SET_ASIDE = f"""
+    UPDATE webhooks_event
+    SET retry_at = now() + CASE WHEN lapses > 0 THEN interval '30 seconds' ELSE interval '0' END,
+        lapses = CASE WHEN error = %(stopped)s THEN greatest(lapses, {SUSPECT}) ELSE lapses END, error = %(stopped)s
+    WHERE id = ANY(%(ids)s) AND dispatched_at IS NULL AND lapses < {GIVEN_UP}"""
+
+
+class Reading:
+    """How far the outbox was read.
+
+    As long as any transaction is open, as in a dump, PostgreSQL's index keeps dispatched events. It takes long to pass
+    over all of them.
+    """
+
+    def __init__(self) -> None:
+        self._since = 0
+        self._full_at = self._full_took = 0.0
+        self._newest = False
+
+    def take(self, member: Member) -> list[Event]:
+        """Take events in hand, in the order of their sequence, without their long columns.
+
+        Where there are many, the oldest and the newest go in turns: so a change passes an import.
+        """
+        sql.execute(LOCK)
+        if self._newest and (events := _take(member, _ids(self._read(member, self._since, 'DESC')))):
+            self._newest = False
+            return events
+        # Each of the newest may have an earlier one of its object before it.
+        return self._take_oldest(member)
+
+    def _take_oldest(self, member: Member) -> list[Event]:
+        began = time.monotonic()
+        is_full = began > self._full_at + max(FULL, FULL_TIMES * self._full_took)
+        found = self._read(member, 0 if is_full else self._since, 'ASC')
+        if is_full:
+            self._full_at, self._full_took = time.monotonic(), time.monotonic() - began
+            self._since = found[0][1] - LATE if found else self._since
+        self._newest = len(found) == MOST
+        return _take(member, _ids(found))
+
+    def _read(self, member: Member, since: int, direction: str) -> list[tuple[int, int]]:
+        return sql.fetch(READY.format(direction=direction), {'id': member.pk, 'since': since, 'most': MOST})
+
+
+def take_suspects(member: Member) -> list[Event]:
+    """Take one suspect in hand."""
+    sql.execute(LOCK)
+    for pk in sql.fetch_column(SUSPECTS, {'id': member.pk, 'most': MOST}):
+        if events := _take(member, [pk]):
+            return events
+    return []
+
+
+def is_any_suspect() -> bool:
+    """Whether any is to be tried now, and nobody has it in hand."""
+    return bool(sql.fetch(SUSPECTS, {'id': 0, 'most': 1}))
+
+
+def set_aside(ids: Collection[int]) -> None:
+    """PostgreSQL has broken off a transaction while these were in hand: one of them may be why."""
+    try:
+        with transactions.short():
+            sql.execute(SET_ASIDE, {'ids': list(ids), 'stopped': STOPPED})
+    except BROKEN_OFF as error:
+        transactions.recover(error)
+
+
+def in_turn(ids: Collection[int]) -> list[int]:
+    """Return the ids of the events whose object has no earlier one but among them."""
+    return sql.fetch_column(IN_TURN, {'ids': list(ids)})
+
+
+def _ids(found: Iterable[tuple[int, int]]) -> list[int]:
+    return [pk for pk, _sequence in found]
+
+
+def _take(member: Member, ids: Collection[int]) -> list[Event]:
+    events = list(querysets.events().filter(pk__in=in_turn(ids)).order_by('sequence'))
+    member.beat(events=[event.pk for event in events])
+    return events

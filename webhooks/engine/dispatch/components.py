@@ -1,0 +1,227 @@
+"""A change of a component is also an update of its device, module or virtual machine, once a transaction.
+
+Who dispatches the component's event makes one of the owner, marked by `caused_by`, with the same transaction. It has
+no snapshot yet, and a provisional sequence. When it is taken in hand, the owner's row is locked for a moment. It draws
+its sequence and takes the snapshot then, as a save of the owner would. If somebody holds that row, the event is put
+off, behind all other events of the owner.
+"""
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from django.apps import apps
+from django.contrib.contenttypes.models import ContentType
+from django.db import DEFAULT_DB_ALIAS, connection
+from django.db.models import Model
+
+from ...choices import KindChoices
+from ...components import CABLE, COLUMNS, COMPONENTS, EVERY_COMPONENT
+from ...models import Event
+from ...models.sequence import SEQUENCE
+from ...outbox import snapshots
+from .. import sql, transactions
+from ..each import each_or_alone
+from . import claim
+
+logger = logging.getLogger('webhooks.dispatch')
+
+# (id of the object type, id of the object)
+Reference = tuple[int, int]
+Row = Mapping[str, Any]
+
+# None where the transaction has told of the owner already: that event was rendered after the commit.
+MAKE = f"""
+    INSERT INTO webhooks_event AS e (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username,
+        request_id, request, data, error, skipped, transaction_id, transaction_time, visible, first_sequence,
+        first_visible, caused_by)
+    SELECT gen_random_uuid(), nextval('{SEQUENCE}'), 'updated', v.object_type_id, v.object_id, '', c.timestamp,
+        c.username, c.request_id, c.request, '', '', 0, c.transaction_id, c.transaction_time, c.visible,
+        coalesce(c.first_sequence, c.sequence), coalesce(c.first_visible, c.visible), v.caused_by
+    FROM unnest(%s::int[], %s::bigint[], %s::bigint[], %s::jsonb[]) AS v(object_type_id, object_id, event_id, caused_by)
+    JOIN webhooks_event c ON c.id = v.event_id
+    WHERE NOT EXISTS (
+        SELECT 1 FROM webhooks_event told
+        WHERE told.object_type_id = v.object_type_id AND told.object_id = v.object_id
+          AND told.transaction_id = c.transaction_id AND told.transaction_time = c.transaction_time
+          AND told.dispatched_at IS NOT NULL
+    )
+    ON CONFLICT (transaction_id, transaction_time, object_type_id, object_id) WHERE dispatched_at IS NULL
+    DO UPDATE SET caused_by = (SELECT jsonb_agg(DISTINCT label) FROM jsonb_array_elements(
+        e.caused_by || EXCLUDED.caused_by) AS label)
+    WHERE e.caused_by IS NOT NULL"""
+
+# Nothing of the owner itself was changed: it is now what it was before.
+DRAW = f"""
+    UPDATE webhooks_event e
+    SET sequence = nextval('{SEQUENCE}'), snapshot = now_.snapshot, prechange = now_.snapshot
+    FROM (SELECT t.id, {{snapshot}} AS snapshot FROM {{table}} t WHERE t.id = ANY(%s)) now_
+    WHERE e.id = ANY(%s) AND e.object_id = now_.id
+    RETURNING e.id, e.sequence"""
+
+# Nobody takes it for a second, and nothing of the owner waits for it.
+PUT_OFF = f"""
+    UPDATE webhooks_event SET sequence = nextval('{SEQUENCE}'), retry_at = now() + interval '1 second'
+    WHERE id = ANY(%s)
+    RETURNING id, sequence"""
+
+
+#
+# From components to owners
+#
+
+
+def tell_owners(events: Sequence[Event]) -> None:
+    """Make an event for each owner of a changed component. An event that is there already is made no second time.
+
+    A plugin may change NetBox's models. A component that is not as expected is logged and holds up nothing.
+    """
+    if events:
+        each_or_alone(events, _tell_owners, _log)
+
+
+def is_new_owner(event: Event) -> bool:
+    """Whether it says that a device, module or virtual machine was created. For events that `match` named."""
+    return event.kind == KindChoices.CREATED and _label(event.object_type_id) not in EVERY_COMPONENT
+
+
+def _log(event: Event, error: Exception) -> None:
+    logger.error('event=%s its owner is not told of', event.uuid, exc_info=error)
+
+
+def _tell_owners(events: Sequence[Event]) -> Sequence[None]:
+    changes: dict[tuple, int] = {}
+    causes: dict[tuple, set[str]] = defaultdict(set)
+    for event, reference, label in _owners(events):
+        key = (*reference, event.transaction_id, event.transaction_time)
+        changes[key] = event.pk
+        causes[key].add(label)
+    if changes:
+        # In one order, whoever does it.
+        rows = [(*key[:2], changes[key], json.dumps(sorted(causes[key]))) for key in sorted(changes)]
+        with transactions.short():
+            sql.execute(MAKE, [list(column) for column in zip(*rows, strict=True)])
+    return ()
+
+
+def _owners(events: Sequence[Event]) -> Iterator[tuple[Event, Reference, str]]:
+    """Yield each event with an owner of its object, before or after the change, and with what of it was changed."""
+    through: list[tuple[Event, Reference, str]] = []
+    cables: dict[int, list[Event]] = defaultdict(list)
+    rows = Event.objects.filter(pk__in=[event.pk for event in events])
+    columns = rows.values_list('pk', 'snapshot__row', 'prechange__row')
+    states_of = {pk: list(filter(None, states)) for pk, *states in columns}
+    for event in events:
+        label = _label(event.object_type_id)
+        if label == CABLE:
+            cables[event.object_id].append(event)
+        # A module belongs to a device, and is none of its components.
+        elif label in EVERY_COMPONENT:
+            states = states_of.get(event.pk, [])
+            is_recabled = len({state.get('cable_id') for state in states}) > 1
+            for state in states:
+                for name in {label, CABLE} if is_recabled else {label}:
+                    yield from ((event, owner, name) for owner in _direct(state))
+                    through += [(event, port, name) for port in _assigned(state)]
+    through += [(event, end, CABLE) for cable, end in _ends(cables) for event in cables[cable]]
+    owners = _owners_of({component for _event, component, _name in through})
+    for event, component, name in through:
+        yield from ((event, owner, name) for owner in owners.get(component, ()))
+
+
+def _direct(row: Row) -> Iterator[Reference]:
+    """Yield what a component points to as its owner."""
+    for column, label in COLUMNS.items():
+        if row.get(column) is not None:
+            yield _type_id(label), row[column]
+    if row.get('parent_object_type_id') is not None and _label(row['parent_object_type_id']) in COMPONENTS:
+        yield row['parent_object_type_id'], row['parent_object_id']
+
+
+def _assigned(row: Row) -> Iterator[Reference]:
+    """Yield the interface that an address is assigned to."""
+    if row.get('assigned_object_type_id') is not None and row.get('assigned_object_id') is not None:
+        yield row['assigned_object_type_id'], row['assigned_object_id']
+
+
+def _ends(cables: Collection[int]) -> Iterator[tuple[int, Reference]]:
+    """Yield each cable with what it ends at. One that is gone ends nowhere: the ends themselves tell of that."""
+    if cables:
+        ends = apps.get_model('dcim.cabletermination').objects.filter(cable__in=list(cables))
+        for cable, type_id, pk in ends.values_list('cable_id', 'termination_type_id', 'termination_id'):
+            yield cable, (type_id, pk)
+
+
+def _owners_of(components: Iterable[Reference]) -> dict[Reference, list[Reference]]:
+    """Return the owners of each component, by one query a model, or by two where some are gone."""
+    by_type: dict[int, set[int]] = defaultdict(set)
+    for type_id, pk in components:
+        by_type[type_id].add(pk)
+    found: dict[Reference, list[Reference]] = {}
+    for type_id, pks in by_type.items():
+        model = ContentType.objects.get_for_id(type_id).model_class()
+        fields = {one.attname for one in model._meta.concrete_fields} if model else set()
+        if model and (columns := [column for column in COLUMNS if column in fields]):
+            rows = {row['pk']: row for row in model._base_manager.filter(pk__in=pks).values('pk', *columns)}
+            rows |= _last_rows(type_id, pks - rows.keys())
+            found |= {(type_id, pk): list(_direct(row)) for pk, row in rows.items()}
+    return found
+
+
+def _last_rows(type_id: int, pks: Collection[int]) -> dict[int, Row]:
+    """Return what objects were that are gone, if their deletion still waits: an interface takes its addresses along."""
+    if not pks:
+        return {}
+    deleted = Event.objects.filter(dispatched_at=None, snapshot__isnull=False, kind=KindChoices.DELETED)
+    return dict(deleted.filter(object_type_id=type_id, object_id__in=pks).values_list('object_id', 'snapshot__row'))
+
+
+def _label(type_id: int) -> str:
+    return '.'.join(ContentType.objects.get_for_id(type_id).natural_key())
+
+
+def _type_id(label: str) -> int:
+    return ContentType.objects.get_by_natural_key(*label.split('.')).pk
+
+
+#
+# Events of owners
+#
+
+
+def take(events: Sequence[Event], in_hand: Collection[int]) -> tuple[set[int], set[int]]:
+    """Give events of owners their sequence and snapshot, if nobody holds the owner's row.
+
+    Returns the ids of events that have to wait, and the ids of events without an owner.
+    """
+    waiting, gone = set(), set()
+    by_type: dict[int, list[Event]] = defaultdict(list)
+    for event in events:
+        by_type[event.object_type_id].append(event)
+    for type_id, group in by_type.items():
+        if model := ContentType.objects.get_for_id(type_id).model_class():
+            held, lost = _take(model, group)
+            waiting |= held
+            gone |= lost
+    if drawn := {event.pk for event in events} - waiting - gone:
+        # A change that was committed since has a lower sequence and goes first.
+        waiting |= drawn - set(claim.in_turn(in_hand))
+    return waiting, gone
+
+
+def _take(model: type[Model], events: Sequence[Event]) -> tuple[set[int], set[int]]:
+    """In a transaction of its own: the lock is held no longer than it takes to draw."""
+    owners = model._base_manager.using(DEFAULT_DB_ALIAS).filter(pk__in=[event.object_id for event in events])
+    draw = DRAW.format(table=connection.ops.quote_name(model._meta.db_table), snapshot=snapshots.expression(model))
+    with transactions.short():
+        free = owners.order_by('pk').select_for_update(skip_locked=True, no_key=True)
+        locked = list(free.values_list('pk', flat=True))
+        there = set(owners.values_list('pk', flat=True))
+        drawn = dict(sql.fetch(draw, [locked, [event.pk for event in events]])) if locked else {}
+        held = [event.pk for event in events if event.object_id in there and event.pk not in drawn]
+        put_off = dict(sql.fetch(PUT_OFF, [held])) if held else {}
+    for event in events:
+        event.sequence = (drawn | put_off).get(event.pk, event.sequence)
+    return set(put_off), {event.pk for event in events} - drawn.keys() - put_off.keys()

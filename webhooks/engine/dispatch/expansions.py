@@ -1,0 +1,91 @@
+"""Related objects are looked up for the webhooks that ask for them (`expand`).
+
+An object that cannot be rendered, or takes too long, stays in its brief form. Other webhooks lose nothing by it.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+
+from django.contrib.contenttypes.models import ContentType
+from django.db import transaction
+from django.db.models import Model
+from psycopg.errors import QueryCanceled
+
+from ... import rendering
+from ...choices import KindChoices
+from ...outbox import snapshots
+from ...rendering import expansion
+from ...rendering.keys import may_be_expanded
+from .. import sql, time_limit
+from ..each import each_or_alone
+
+logger = logging.getLogger('webhooks.dispatch')
+
+# Seconds that it may take to look up objects of one model. After a longer look the model is left out for REST seconds.
+LONGEST, REST = 3.0, 600.0
+
+# What the last deletion of each object showed: as text where it is dispatched, else with its snapshot. One that was
+# rendered later did not know all. A test of a webhook for deletions deletes nothing.
+DELETIONS = f"""
+    SELECT DISTINCT ON (object_id) object_id,
+        coalesce(CASE WHEN partial IS NULL THEN nullif(data, '') END, snapshot #>> '{{{rendering.SHOWN},data}}')
+    FROM webhooks_event
+    WHERE object_type_id = %s AND object_id = ANY(%s) AND kind = '{KindChoices.DELETED}' AND NOT test
+    ORDER BY object_id, sequence DESC"""
+
+
+class Expander:
+    """Looks up related objects."""
+
+    def __init__(self) -> None:
+        # {model: when it is no longer left out}
+        self._resting: dict[type[Model], float] = {}
+
+    def find(self, shown: Sequence[tuple[expansion.Data, Collection[str]]]) -> list[dict[str, expansion.Data]]:
+        """Return {URL: GET's data} of the known objects to which each object's keys lead."""
+        return expansion.find([(data, expansion.tree_of(keys)) for data, keys in shown], self._look_up)
+
+    def _look_up(self, model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
+        if not may_be_expanded(model) or self._resting.get(model, 0.0) > time.monotonic():
+            return {}
+        return dict(filter(None, each_or_alone(list(pks), partial(self._show, model), partial(_left_brief, model))))
+
+    def _show(self, model: type[Model], pks: Sequence[int]) -> Collection[tuple[int, expansion.Data]]:
+        try:
+            with time_limit.within(LONGEST), transaction.atomic():
+                return _shown(model, pks).items()
+        except Exception as error:
+            # PostgreSQL may have a limit of its own.
+            if not isinstance(error, time_limit.TooSlow) and not isinstance(error.__cause__, QueryCanceled):
+                raise
+        logger.error('model=%s takes too long to expand: it is left out for %d s', model._meta.label_lower, REST)
+        self._resting[model] = time.monotonic() + REST
+        return ()
+
+
+def types_of(objects: Mapping[str, object]) -> list[int]:
+    """Return the ids of the types of expanded objects, by URL."""
+    models = filter(None, map(expansion.model_at, objects))
+    return sorted({ContentType.objects.get_for_model(model).pk for model in models})
+
+
+def deletions(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
+    """Return {pk: data} that the deletions of these objects showed, where they are known."""
+    rows = sql.fetch(DELETIONS, [ContentType.objects.get_for_model(model).pk, list(pks)])
+    return {pk: json.loads(text) for pk, text in rows if text}
+
+
+def _shown(model: type[Model], pks: Sequence[int]) -> dict[int, expansion.Data]:
+    taken = snapshots.take(model, pks)
+    now = {rendering.TAKEN_AT: rendering.NOW}
+    rendered = rendering.render(model, [json.loads(text) | now for text in taken.values()])
+    shown = {pk: one.data for pk, one in zip(taken, rendered, strict=True)}
+    gone = set(pks) - shown.keys()
+    return shown | (deletions(model, gone) if gone else {})
+
+
+def _left_brief(model: type[Model], pk: int, error: Exception) -> None:
+    logger.error('model=%s id=%s cannot be expanded', model._meta.label_lower, pk, exc_info=error)

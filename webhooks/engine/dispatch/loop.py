@@ -1,0 +1,141 @@
+"""The loop that dispatches: batch after batch of events.
+
+taken in hand (committed) ──▶ matched ──▶ rendered (no lock, no transaction) ──▶ dispatched, slice by slice
+
+Many may dispatch at a time, and none of them waits for another that renders, nor for senders.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from operator import attrgetter
+
+from django.db import DataError
+from redis import RedisError
+
+from ... import conf
+from ...interruptions import BROKEN_OFF
+from ...models import Event
+from .. import memory, sql, transactions
+from ..each import each_or_alone
+from ..registry import Lost, Member
+from . import claim, components, render
+from .matching import accepts, match
+from .render import Matches, Renderer, Shown
+
+logger = logging.getLogger('webhooks.dispatch')
+
+# What JSON, UTF-8 or PostgreSQL says of a value that it does not take.
+NOT_STORED = (DataError, ValueError)
+
+# Deliveries that are made together, and seconds after which no further slice is rendered: others wait meanwhile.
+MOST, BUDGET = 1000, 0.3
+
+MAKE = """
+    INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence,
+        expanded, status, error, created, due_at, expires_at, attempt_count, listed, backfill)
+    SELECT gen_random_uuid(), w.id, e.id, e.object_type_id, e.object_id, e.sequence, w.expand <> '{}',
+        'pending', '', now(), clock_timestamp(), now() + make_interval(secs => %(expire_after)s), 0, false,
+        %(keeps_backfill)s AND e.backfill_for IS NOT NULL
+    FROM unnest(%(webhooks)s::bigint[], %(events)s::bigint[]) WITH ORDINALITY AS v(webhook_id, event_id, position)
+    JOIN webhooks_event e ON e.id = v.event_id JOIN webhooks_webhook w ON w.id = v.webhook_id
+    ORDER BY v.position
+    RETURNING id, webhook_id, event_id"""
+
+# Nobody asked for these: their kind is not subscribed, or they created and deleted in one transaction.
+DISCARD = 'DELETE FROM webhooks_event WHERE id = ANY(%s) AND dispatched_at IS NULL'
+
+
+class Dispatcher:
+    """A process that dispatches; with `suspects` only events that were in hand when a worker stopped."""
+
+    def __init__(self, member: Member, *, suspects: bool = False) -> None:
+        self._member = member
+        self._take = claim.take_suspects if suspects else claim.Reading().take
+        self._renderer = Renderer(lambda seconds: member.beat(seconds=seconds))
+        self._in_hand: list[int] = []
+
+    def batch(self) -> int:
+        """Dispatch a batch, and return of how many events: none where PostgreSQL or NetBox's cache is away."""
+        try:
+            return self._batch()
+        except BROKEN_OFF as error:
+            transactions.recover(error)
+            # One of these events may break off each transaction.
+            claim.set_aside(self._in_hand)
+        except RedisError as error:
+            transactions.recover(error)
+        except Lost:
+            logger.warning('worker=%s lost: it begins anew', self._member.pk)
+            self._member.begin()
+        return 0
+
+    def _batch(self) -> int:
+        self._in_hand = []
+        with transactions.short():
+            events = self._take(self._member)
+        self._member.confirm()
+        self._in_hand = [event.pk for event in events]
+        if events:
+            self._dispatch(events)
+        return len(events)
+
+    def _dispatch(self, events: Sequence[Event]) -> None:
+        matches, changed = match(events)
+        components.tell_owners(changed)
+        told = [event for event in events if event.caused_by and matches[event.pk]]
+        waiting, gone = components.take(told, self._in_hand)
+        # The next batch may have components of them, and has to find that they were created.
+        kept = {event.pk for event in changed if components.is_new_owner(event)}
+        unwanted = {event.pk for event in events if event.pk not in kept and not matches[event.pk]} | gone
+        if unwanted:
+            sql.execute(DISCARD, [list(unwanted)])
+        wanted = [event for event in events if event.pk not in waiting | unwanted]
+        until = time.monotonic() + BUDGET
+        for part in self._renderer.render(sorted(wanted, key=attrgetter('sequence')), matches):
+            decided = self._decide(part, matches)
+            for some in memory.portions(decided, lambda one: len(one.webhooks), MOST):
+                each_or_alone(some, self._make, self._make_failed, NOT_STORED)
+            if len(decided) < len(part) or time.monotonic() > until:
+                break
+
+    def _decide(self, part: Sequence[Shown], matches: Matches) -> list[Shown]:
+        """Return the first of the slice, with who gets them: as many as the time allows, one at least."""
+        decided: list[Shown] = []
+        until = time.monotonic() + BUDGET
+        for shown in part:
+            asking = matches[shown.event.pk]
+            shown.webhooks = [webhook for webhook in asking if accepts(webhook, shown)]
+            shown.skipped = len(asking) - len(shown.webhooks)
+            decided.append(shown)
+            if time.monotonic() > until:
+                break
+        return decided
+
+    def _make(self, going: Sequence[Shown]) -> Sequence[None]:
+        with transactions.short():
+            self._member.beat()
+            there = render.save(going)
+            pairs = [(webhook.pk, one.event.pk) for one in going if one.event.pk in there for webhook in one.webhooks]
+            make_deliveries(pairs, keeps_backfill=True)
+        self._member.confirm()
+        return ()
+
+    def _make_failed(self, shown: Shown, error: Exception) -> None:
+        self._make([replace(render.failed(shown.event, error), webhooks=shown.webhooks)])
+
+
+def make_deliveries(pairs: Sequence[tuple[int, int]], *, keeps_backfill: bool = False) -> list[tuple[int, int, int]]:
+    """Make a delivery of each (id of a webhook, id of an event), due at once. Waits for no lock.
+
+    Returns (id, id of the webhook, id of the event) of each. Of webhooks that were deleted none is made.
+
+    `keeps_backfill`: events of a backfill are sent as its part. Otherwise somebody has asked for them: a change does
+    not replace them, and a pause or cancel of the backfill does not concern them.
+    """
+    if not pairs:
+        return []
+    webhooks, events = map(list, zip(*pairs, strict=True))
+    parameters = {'webhooks': webhooks, 'events': events}
+    return sql.fetch(MAKE, {**parameters, 'expire_after': conf.get().expire_after, 'keeps_backfill': keeps_backfill})

@@ -1,0 +1,142 @@
+"""Matching: which webhooks asked for an event, and do their conditions let it pass?
+
+NetBox's ConditionSet decides. A renderer evaluates regular expressions and gives them up in time
+(templating/conditions.py). After TIME_OUTS in a row the webhook's conditions stay undecided for REST seconds: they
+count as not met, and nothing is evaluated. NetBox's cache counts, for all workers and the webhook's page.
+"""
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from django.core.cache import cache
+from extras.conditions import Condition, ConditionSet
+from redis import RedisError
+
+from ...choices import BackfillStateChoices
+from ...interruptions import INTERRUPTIONS
+from ...models import Event, Subscription, Webhook
+from ...models.subscription import COMPONENT
+from ...storable import nodes, printable
+from ...templating import renderer
+from ...templating.conditions import TooSlow
+from .render import Shown
+
+logger = logging.getLogger('webhooks.dispatch')
+
+TIME_OUTS, REST = 3, 60
+ENCODER = json.JSONEncoder(ensure_ascii=False)
+
+
+def match(events: Sequence[Event]) -> tuple[dict[int, list[Webhook]], list[Event]]:
+    """Return {event id: who asked for it}, and the events that webhooks want to hear of with `include_components`."""
+    changes = [event for event in events if not event.backfill]
+    near = Subscription.objects.near(changes) if changes else ()
+    restated = _open_backfills(events)
+    webhook_ids = {one.webhook_id for one in near} | {event.backfill_for for event in restated}
+    webhooks = Webhook.objects.prefetch_related('ignore_users').in_bulk(webhook_ids)
+    by_change = defaultdict(list)
+    for subscription in near:
+        by_change[subscription.object_type_id, subscription.kind].append(subscription)
+
+    def asking(event: Event, kind: str) -> list[Webhook]:
+        found = by_change.get((event.object_type_id, kind), ())
+        # Two may cover it, where the webhook was disabled and enabled during the event's transaction.
+        pks = dict.fromkeys(one.webhook_id for one in found if one.covers(event))
+        # Somebody may have deleted the webhook since.
+        return [webhooks[pk] for pk in pks if pk in webhooks]
+
+    matches = {event.pk: asking(event, COMPONENT if event.caused_by else event.kind) for event in changes}
+    matches |= {event.pk: [] for event in events if event.backfill}
+    matches |= {event.pk: [webhooks[event.backfill_for]] for event in restated if event.backfill_for in webhooks}
+    # Without a kind it was created and deleted in one transaction.
+    own = [event for event in changes if event.kind and not event.caused_by]
+    return matches, [event for event in own if asking(event, COMPONENT)]
+
+
+def _open_backfills(events: Sequence[Event]) -> list[Event]:
+    """Return the events of backfills that go on and still ask for them."""
+    restated = [event for event in events if event.backfill]
+    if not restated:
+        return []
+    webhook_ids = {event.backfill_for for event in restated}
+    found = Webhook.objects.filter(pk__in=webhook_ids, backfill__state__in=BackfillStateChoices.OPEN)
+    asked = set(found.values_list('pk', 'object_types'))
+    return [event for event in restated if (event.backfill_for, event.object_type_id) in asked]
+
+
+#
+# Conditions
+#
+
+
+def accepts(webhook: Webhook, shown: Shown) -> bool:
+    """Whether the webhook is told: not of changes of ignored users, nor where its conditions are not met.
+
+    Conditions that cannot be decided are not met, and the log says why.
+    """
+    if any(user.username == shown.event.username for user in webhook.ignore_users.all()):
+        return False
+    if not webhook.conditions or (data := shown.data_for(webhook)) is None:
+        return True
+    try:
+        return _decide(webhook, {**data, 'snapshots': shown.snapshots})
+    except INTERRUPTIONS:
+        raise
+    except Exception as error:
+        # Not only InvalidCondition: a script may have saved conditions that were never checked.
+        reason = printable(f'{type(error).__name__}: {error}')
+        logger.warning('webhook=%s event=%s conditions="%s"', webhook.pk, shown.event.uuid, reason)
+        return False
+
+
+def _decide(webhook: Webhook, data: dict[str, Any]) -> bool:
+    # All others take a moment only.
+    time_outs = _count(webhook) if _has_pattern(webhook.conditions) else 0
+    if time_outs >= TIME_OUTS:
+        return False
+    try:
+        met = are_met(webhook.conditions, data)
+    except TooSlow:
+        _note(webhook, time_outs + 1)
+        raise
+    if time_outs:
+        _note(webhook, 0)
+    return met
+
+
+def are_undecided(webhook: Webhook) -> bool:
+    """Return whether nothing is evaluated for now: too often in a row the webhook's conditions took too long."""
+    return _count(webhook) >= TIME_OUTS
+
+
+def are_met(conditions: dict[str, Any], data: dict[str, Any]) -> bool:
+    """Raises InvalidCondition for conditions that do not fit the data, and TooSlow, which is one, if they take long."""
+    if _has_pattern(conditions):
+        return renderer.are_met(ENCODER.encode(conditions), ENCODER.encode(data))
+    return ConditionSet(conditions).eval(data)
+
+
+def _has_pattern(conditions: dict[str, Any]) -> bool:
+    return any(isinstance(node, dict) and node.get('op') == Condition.REGEX for node in nodes(conditions))
+
+
+def _key(webhook: Webhook) -> str:
+    # An edit may have mended them.
+    return f'webhooks:conditions:{webhook.pk}:{webhook.last_updated}'
+
+
+def _count(webhook: Webhook) -> int:
+    with suppress(RedisError):
+        return cache.get(_key(webhook), 0)
+    return 0
+
+
+def _note(webhook: Webhook, time_outs: int) -> None:
+    with suppress(RedisError):
+        cache.set(_key(webhook), time_outs, REST)
+    if time_outs == TIME_OUTS:
+        logger.warning('webhook=%s conditions=undecided (not met) for=%ss', webhook.pk, REST)

@@ -1,0 +1,213 @@
+"""Events are rendered: each gets its `data`, or the reason why there is none."""
+
+import json
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from django.contrib.contenttypes.models import ContentType
+from django.db import transaction
+from django.db.models import Model
+from django.urls import reverse
+
+from ... import rendering
+from ...choices import KindChoices
+from ...models import Event, Webhook
+from ...rendering import expansion
+from ...storable import storable
+from .. import memory, sql, time_limit
+from ..each import each_or_alone
+from ..registry import GIVEN_UP
+from . import expansions
+
+logger = logging.getLogger('webhooks.dispatch')
+
+# Events that are rendered together at most: the dispatcher looks at the time between two slices.
+SLICE = 50
+# Seconds that a slice may take: only what hangs takes longer. Its model is slow for so many seconds then: its events
+# are rendered one by one, after all others, and each may take so long.
+TOGETHER, SLOW, ALONE = 8.0, 60.0, 30.0
+# Seconds for what else is done between two beats.
+MARGIN = 4.0
+ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
+# {event id: who asked for it}
+Matches = Mapping[int, Collection[Webhook]]
+
+SAVE = """
+    UPDATE webhooks_event e
+    SET data = v.data, object_repr = v.display, error = v.error, snapshots = v.snapshots, dispatched_at = now(),
+        partial = v.partial, expanded = v.expanded, expanded_types = v.expanded_types, skipped = v.skipped,
+        retry_at = NULL,
+        first_sequence = NULL, visible = NULL, first_visible = NULL,
+        -- A later version may render what this one cannot.
+        snapshot = CASE WHEN v.error = '' THEN NULL ELSE e.snapshot END,
+        prechange = CASE WHEN v.error = '' THEN NULL ELSE e.prechange END
+    FROM unnest(%s::bigint[], {texts}::text[], %s::text[], %s::text[], {texts}::jsonb[], %s::jsonb[], {texts}::text[],
+        %s::jsonb[], %s::int[])
+        AS v(id, data, display, error, snapshots, partial, expanded, expanded_types, skipped)
+    WHERE e.id = v.id
+    RETURNING e.id"""
+
+# How many bytes the snapshots of an event have, as stored. They are not read for that.
+SIZES = """
+    SELECT id, coalesce(pg_column_size(snapshot), 0) + coalesce(pg_column_size(prechange), 0)
+    FROM webhooks_event WHERE id = ANY(%s)"""
+
+
+@dataclass
+class Shown:
+    """An event and what became of rendering it: `data`, or the reason why there is none."""
+
+    event: Event
+    data: dict | None = None
+    display: str = ''
+    error: str = ''
+    snapshots: dict | None = None
+    partial: Sequence[str] = ()
+    # Related objects that webhooks asked for, by URL.
+    expanded: Mapping[str, expansion.Data] = field(default_factory=dict)
+    # Who gets it, and how many have asked for it and do not take it.
+    webhooks: Sequence[Webhook] = ()
+    skipped: int = 0
+
+    def data_for(self, webhook: Webhook) -> dict | None:
+        """Return what the webhook is shown of the object."""
+        if self.data is None or not webhook.expand:
+            return self.data
+        return expansion.merge(self.data, expansion.tree_of(webhook.expand), self.expanded)[0]
+
+
+class Renderer:
+    """Renders events; `beat` keeps its worker alive for so many seconds, before what may take long."""
+
+    def __init__(self, beat: Callable[[float], object] = lambda seconds: None) -> None:
+        # A new process loads all of NetBox's pages for the first URL that is asked for. That takes seconds.
+        reverse('api-root')
+        self._beat = beat
+        self._expander = expansions.Expander()
+        # {model: until when it is slow}
+        self._slow: dict[type[Model], float] = {}
+
+    def render(self, events: Sequence[Event], matches: Matches) -> Iterator[list[Shown]]:
+        """Yield rendered events, a slice of one model at a time.
+
+        After a slice that takes too long, the rest of its model is left out.
+        """
+        sizes = dict(sql.fetch(SIZES, [[event.pk for event in events]]))
+        by_model = defaultdict(list)
+        for event in events:
+            by_model[ContentType.objects.get_for_id(event.object_type_id).model_class()].append(event)
+        # The fewest first: they do not wait for an import.
+        for model, group in sorted(by_model.items(), key=lambda one: (self._is_slow(one[0]), len(one[1]))):
+            count = 1 if self._is_slow(model) else SLICE
+            for part in memory.portions(group, lambda event: sizes.get(event.pk, 0), memory.SLICE, count):
+                shown = self._render(model, part, matches)
+                yield shown
+                if len(shown) < len(part):
+                    break
+
+    def _is_slow(self, model: type[Model] | None) -> bool:
+        return model is not None and self._slow.get(model, 0.0) > time.monotonic()
+
+    def _render(self, model: type[Model] | None, events: Sequence[Event], matches: Matches) -> list[Shown]:
+        if model is None:
+            return [Shown(event, error='the model is no longer installed') for event in events]
+        given_up = [_without_data(event, event.error) for event in events if event.lapses >= GIVEN_UP]
+        others = [event for event in events if event.lapses < GIVEN_UP]
+        is_slow = self._is_slow(model)
+        seconds = ALONE if is_slow else TOGETHER
+        self._beat(seconds + MARGIN)
+
+        def show(some: Sequence[Event]) -> Sequence[Shown]:
+            try:
+                with time_limit.within(seconds), transaction.atomic():
+                    shown = _show(model, some, matches)
+            except time_limit.TooSlow:
+                if is_slow or len(some) < len(others):
+                    raise
+                self._slow[model] = time.monotonic() + SLOW
+                return ()
+            self._expand(shown, matches)
+            return shown
+
+        return given_up + each_or_alone(others, show, failed)
+
+    def _expand(self, shown: Sequence[Shown], matches: Matches) -> None:
+        keys = [{key for webhook in matches[one.event.pk] for key in webhook.expand} for one in shown]
+        found = self._expander.find([(one.data or {}, wanted) for one, wanted in zip(shown, keys, strict=True)])
+        for one, objects in zip(shown, found, strict=True):
+            one.expanded = {**objects, **one.expanded}
+
+
+def render_again(events: Sequence[Event], matches: Matches) -> None:
+    """Render events that are dispatched, and write what they show: as many webhooks skip them as before."""
+    for part in Renderer().render(events, matches):
+        save([replace(one, skipped=one.event.skipped) for one in part])
+
+
+def save(shown: Sequence[Shown]) -> set[int]:
+    """Write them: their events are dispatched. Returns the ids of events that were there."""
+    if not shown:
+        return set()
+    # What may be long is a parameter each: to write a list of it takes four times as long, and more memory.
+    texts = f'ARRAY[{", ".join(["%s"] * len(shown))}]'
+    parameters = [
+        [one.event.pk for one in shown],
+        *[_dumps(one.data) or '' for one in shown],
+        [one.display for one in shown],
+        [one.error for one in shown],
+        *[_dumps(one.snapshots) for one in shown],
+        [_dumps(one.partial) for one in shown],
+        *[_dumps(one.expanded) for one in shown],
+        [_dumps(expansions.types_of(one.expanded)) for one in shown],
+        [one.skipped for one in shown],
+    ]
+    return set(sql.fetch_column(SAVE.format(texts=texts), parameters))
+
+
+def _dumps(value: object) -> str | None:
+    return ENCODER.encode(value) if value else None
+
+
+def failed(event: Event, error: Exception) -> Shown:
+    """Return what is shown of an event that cannot be rendered or stored: nothing but the reason."""
+    logger.error('event=%s failed', event.uuid, exc_info=error)
+    return _without_data(event, f'{type(error).__name__}: {error}')
+
+
+def _without_data(event: Event, reason: str) -> Shown:
+    return Shown(event, error=storable(f'the payload cannot be built: {reason}'))
+
+
+def _show(model: type[Model], events: Sequence[Event], matches: Matches) -> list[Shown]:
+    columns = Event.objects.filter(pk__in=[event.pk for event in events]).values_list('pk', 'snapshot', 'prechange')
+    states = {pk: (snapshot or {}, prechange) for pk, snapshot, prechange in columns}
+    # Others may have been discarded in the meantime.
+    events = [event for event in events if event.pk in states]
+    results = rendering.render(
+        model,
+        [states[event.pk][0] | {rendering.TAKEN_AT: event.timestamp} for event in events],
+        lambda pks: expansions.deletions(model, pks),
+    )
+    told = [event for event in events if any(webhook.needs_before for webhook in matches[event.pk])]
+    before = rendering.change_log(model, [states[event.pk][1] for event in told])
+    after = [None if event.kind == KindChoices.DELETED else states[event.pk][0] for event in told]
+    changes = {
+        event.pk: {'prechange': prechange, 'postchange': postchange}
+        for event, prechange, postchange in zip(told, before, rendering.change_log(model, after), strict=True)
+    }
+    return [
+        Shown(
+            event,
+            one.data,
+            one.display,
+            snapshots=changes.get(event.pk),
+            partial=one.partial,
+            # A deletion has kept what its object pointed to.
+            expanded=json.loads(states[event.pk][0].get(rendering.SHOWN, {}).get('expanded') or '{}'),
+        )
+        for event, one in zip(events, results, strict=True)
+    ]

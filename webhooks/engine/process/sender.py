@@ -1,0 +1,83 @@
+"""The sender, in a process of its own. It needs neither RQ nor Redis."""
+
+import logging
+import math
+import os
+import signal
+import socket
+import threading
+import time
+
+from django.db import DatabaseError, InterfaceError
+
+from ...outbox.scope import is_migrated
+from .. import rescue, shutdown, transactions
+from ..deliver import loop, queue
+from ..registry import SEND, Member
+from . import child, suspects
+
+logger = logging.getLogger('webhooks.worker')
+
+# Seconds between two looks for what nobody tells of, and while it has lanes.
+INTERVAL, SOON = 2.0, 0.1
+# Seconds without a look after which it hangs, in C code of a plugin for example.
+SILENCE = 60.0
+
+
+def serve(pipe: int, name: str, channel: socket.socket) -> None:
+    """Send until told to stop. A byte in the `pipe` lets it look at once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor tells
+    shutdown.listen()
+    while not _is_migrated() and not shutdown.is_requested():
+        time.sleep(INTERVAL)
+    member = Member(name, SEND)
+    member.begin()
+    with loop.opened(member) as sender:
+        threading.Thread(target=_listen, args=[pipe, sender], daemon=True).start()
+        try:
+            _work(sender, channel)
+        except Exception:
+            # At once: requests under way may hang, and nobody would send meanwhile.
+            logger.exception('sender=failed (another one is started)')
+            os._exit(os.EX_SOFTWARE)
+
+
+def _work(sender: loop.Sender, channel: socket.socket) -> None:
+    looked_at, patience = 0.0, 0.0
+    while not shutdown.is_requested():
+        patience = 0.0 if sender.turn(patience) else SOON if sender.has_lanes else INTERVAL
+        if time.monotonic() > looked_at + INTERVAL:
+            looked_at = time.monotonic()
+            child.say(channel, SILENCE)
+            _tell_of_suspects(channel)
+    child.say(channel, math.inf)  # requests under way may take long
+    sender.end()
+
+
+def _is_migrated() -> bool:
+    try:
+        return is_migrated()
+    except (DatabaseError, InterfaceError) as error:
+        transactions.recover(error)
+        return False
+
+
+def _listen(pipe: int, sender: loop.Sender) -> None:
+    while os.read(pipe, 4096):
+        sender.poke()
+
+
+def _tell_of_suspects(channel: socket.socket) -> None:
+    try:
+        if look_after_others():
+            child.say(channel, child.SUSPECTS)
+    except (DatabaseError, InterfaceError) as error:
+        transactions.recover(error)
+
+
+def look_after_others() -> bool:
+    """Rescue what the dead held. Returns whether there are suspects to be tried."""
+    while rescue.rescue():
+        pass
+    queue.ensure_lanes()
+    return suspects.are_any()

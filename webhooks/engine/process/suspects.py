@@ -1,0 +1,190 @@
+"""What may have killed a worker is tried alone, in a process of its own, while the rest goes on.
+
+Something is a suspect if it was in hand twice in a row when a worker stopped. If three processes die of it, it fails by
+name. A death counts only if the parent outlives it. What ends well is a suspect no longer.
+"""
+
+import logging
+import os
+import socket
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import NoReturn
+
+from django.db import DataError
+from redis import RedisError
+
+from ...interruptions import BROKEN_OFF, INTERRUPTIONS
+from ...models import Delivery, Webhook
+from ...payload.http_request import Builder
+from ...templating import renderer
+from ...transport.client import Client
+from .. import registry, rescue, shutdown, sql, transactions
+from ..deliver import endpoint, order, queue, record
+from ..deliver.build import Sent
+from ..dispatch import claim
+from ..dispatch.loop import Dispatcher
+from ..registry import Lost, Member
+from .child import Child, say
+
+logger = logging.getLogger('webhooks.suspects')
+
+# Seconds that it may take to dispatch one; and to send one, beyond the timeout of its request.
+LONGEST, MARGIN = 150.0, 25.0
+# Seconds for which the parent has to outlive the process: who kills both kills one first.
+GRACE = 1.0
+# Seconds between two beats of the parent.
+BEAT = 2.0
+# Looks at lanes that are locked, and seconds between two. A busy lane is locked most of the time.
+LOOKS, PAUSE = 10, 0.05
+
+READY = f"""
+    d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(now)s AND {queue.ACTIVE}
+    AND NOT (w.ordered AND {order.IS_BLOCKED})"""
+
+# Without a time while it is in hand: nobody else takes it. None of a lane that somebody holds.
+TAKE = f"""
+    UPDATE webhooks_delivery SET due_at = NULL WHERE id = ANY(ARRAY(
+        SELECT d.id FROM webhooks_delivery d
+        JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN webhooks_health h ON h.webhook_id = w.id
+        WHERE {READY} ORDER BY d.due_at, d.id LIMIT 1
+        FOR UPDATE OF d, h SKIP LOCKED
+    ))
+    RETURNING id"""
+
+ANY = f"""
+    SELECT EXISTS (
+        SELECT FROM webhooks_delivery d
+        JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN webhooks_health h ON h.webhook_id = w.id
+        WHERE {READY}
+    )"""
+
+
+def are_any() -> bool:
+    """Whether there are suspects that can be tried now."""
+    return claim.is_any_suspect() or sql.fetch_value(ANY, {'now': sql.fetch_value('SELECT clock_timestamp()')})
+
+
+class Suspects(Child):
+    """The process that tries them."""
+
+    def __init__(self) -> None:
+        self._beaten_at = 0.0
+        self._ended_at: float | None = None
+        super().__init__('suspects', _live)
+
+    @property
+    def is_there(self) -> bool:
+        return self._ended_at is None
+
+    def look(self) -> bool:
+        """Look after it, without waiting. Returns whether it is to be looked after again."""
+        try:
+            return self._look(time.monotonic())
+        except BROKEN_OFF as error:
+            transactions.recover(error)
+            return True
+
+    def _look(self, now: float) -> bool:
+        if self.is_there:
+            if not self.has_ended():
+                self._beat(now)
+                return True
+            self._ended_at = now
+        if self.cause and now < self._ended_at + GRACE:
+            return True
+        rescue.rescue(self.name, self.cause)
+        return False
+
+    def _beat(self, now: float) -> None:
+        """It is alive as long as its parent says so: where both are gone, others find that in seconds."""
+        if now > self._beaten_at + BEAT:
+            self._beaten_at = now
+            registry.keep_alive(self.name)
+
+
+#
+# In the process
+#
+
+
+def _live(name: str, channel: socket.socket) -> NoReturn:
+    """Try them, and tell by the exit status how that ended."""
+    status = os.EX_SOFTWARE
+    try:
+        shutdown.listen()
+        _be_the_first_to_go()
+        with renderer.shared():
+            _work(name, channel)
+        status = os.EX_OK
+    except (*INTERRUPTIONS, RedisError, Lost) as error:
+        logger.warning('suspects=broken off reason="%s"', str(error).strip())
+        status = os.EX_TEMPFAIL
+    except Exception:
+        logger.exception('suspects=failed')
+    finally:
+        os._exit(status)
+
+
+def _be_the_first_to_go() -> None:
+    """Where memory runs out, the kernel is to end this process and not its parent."""
+    with suppress(OSError):
+        Path('/proc/self/oom_score_adj').write_text('1000')
+
+
+def _work(name: str, channel: socket.socket) -> None:
+    member = Member(name, registry.SUSPECTS)
+    member.begin()
+    dispatcher = Dispatcher(member, suspects=True)
+    misses = 0
+    while misses < LOOKS and are_any() and not shutdown.is_requested():
+        say(channel, LONGEST)
+        if any([dispatcher.batch(), _deliver(member, channel)]):
+            misses = 0
+        else:
+            misses += 1
+            time.sleep(PAUSE)
+    member.end()
+
+
+def _deliver(member: Member, channel: socket.socket) -> bool:
+    """Send one. Returns whether there was one."""
+    one = _take(member)
+    if one is None:
+        return False
+    webhook = Webhook.objects.select_related('health').get(pk=one.webhook_id)
+    say(channel, webhook.effective_timeout + MARGIN)
+    sent = Sent(one, Builder(webhook))
+    if sent.build():
+        _send(sent, member)
+    try:
+        _record(sent, member)
+    except DataError as error:
+        record.give_up(sent, error)
+        _record(sent, member)
+    return True
+
+
+def _take(member: Member) -> Delivery | None:
+    with transactions.short() as now:
+        taken = sql.fetch_column(TAKE, {'now': now})
+        member.beat(deliveries=taken)
+    return Delivery.objects.filter(pk__in=taken).prefetch_related('event').first()
+
+
+def _send(sent: Sent, member: Member) -> None:
+    member.beat()
+    member.confirm()
+    # Its threads end with the client: a renderer is forked where there is one thread.
+    with closing(Client(1)) as client:
+        if time.monotonic() > member.until:  # it was frozen: others may have the delivery
+            raise Lost(member.name)
+        sent.send(client.send)
+
+
+def _record(sent: Sent, member: Member) -> None:
+    with transactions.short() as now:
+        order.hold([sent.delivery.webhook_id])
+        endpoint.write(record.record([record.judge(sent, now)], now), now)
+        member.beat(deliveries=())
