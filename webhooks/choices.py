@@ -63,6 +63,26 @@ OPEN_STATUSES = (StatusChoices.PENDING, StatusChoices.SENDING)
 CLOSED_CHOICES = [(value, label) for value, label in StatusChoices if value not in OPEN_STATUSES]  # pyright: ignore[reportGeneralTypeIssues]
 
 
+class CredentialTypeChoices(ChoiceSet):
+    BASIC = 'basic'
+    BEARER = 'bearer'
+    HEADER = 'header'
+    OAUTH2_BASIC = 'oauth2'
+    OAUTH2_BODY = 'oauth2-body'
+    TEMPLATE = 'template'
+
+    CHOICES = [
+        (BASIC, _('User and password')),
+        (BEARER, _('Bearer token')),
+        (HEADER, _('Header')),
+        (OAUTH2_BASIC, _('OAuth2 client credentials')),
+        (OAUTH2_BODY, _('OAuth2 client credentials, sent in the body')),
+        (TEMPLATE, _('Only in templates')),
+    ]
+
+    OAUTH2 = (OAUTH2_BASIC, OAUTH2_BODY)
+
+
 class FormatChoices(ChoiceSet):
     """See docs/payload.md."""
 

@@ -30,8 +30,8 @@ from utilities.filters import (
 from utilities.filtersets import register_filterset
 
 from . import visibility
-from .choices import FormatChoices, KindChoices, StatusChoices
-from .models import Delivery, Event, Webhook
+from .choices import CredentialTypeChoices, FormatChoices, KindChoices, StatusChoices
+from .models import Credential, Delivery, Event, Webhook
 from .models.confidential import CONFIDENTIAL, EVENT
 from .presentation.fields import field, shown_in
 from .storable import NO_SUCH_OFFSET, is_storable_time
@@ -91,6 +91,16 @@ class WebhookFilterSet(NetBoxModelFilterSet):
     )
     http_method = django_filters.MultipleChoiceFilter(choices=WebhookHttpMethodChoices, distinct=False)
     payload_format = django_filters.MultipleChoiceFilter(choices=FormatChoices, distinct=False)
+    credential_id = django_filters.ModelMultipleChoiceFilter(
+        field_name='credential', queryset=Credential.objects.all(), distinct=False, label=_('Credential (ID)')
+    )
+    credential = django_filters.ModelMultipleChoiceFilter(
+        field_name='credential__name',
+        queryset=Credential.objects.all(),
+        to_field_name='name',
+        distinct=False,
+        label=_('Credential (name)'),
+    )
     suspended = django_filters.BooleanFilter(method='filter_suspended', label=_('Suspended'))
 
     class Meta:
@@ -107,6 +117,21 @@ class WebhookFilterSet(NetBoxModelFilterSet):
         """Disabled webhooks are not probed, so they do not count."""
         suspended = Q(enabled=True, health__suspended_since__isnull=False)
         return queryset.filter(suspended) if value else queryset.exclude(suspended)
+
+
+@register_filterset
+class CredentialFilterSet(NetBoxModelFilterSet):
+    type = django_filters.MultipleChoiceFilter(choices=CredentialTypeChoices, distinct=False)
+
+    class Meta:
+        model = Credential
+        form = FilterForm
+        fields = ('id', 'name', 'description')
+
+    def search(self, queryset: QuerySet, name: str, value: str) -> QuerySet:
+        if not value.strip():
+            return queryset
+        return queryset.filter(Q(name__icontains=value) | Q(description__icontains=value))
 
 
 class LogFilterSet(BaseFilterSet):

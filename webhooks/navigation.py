@@ -43,6 +43,19 @@ menu = PluginMenu(
                         ),
                     ),
                 ),
+                PluginMenuItem(
+                    link='plugins:webhooks:credential_list',
+                    link_text=_('Credentials'),
+                    permissions=['webhooks.view_credential'],
+                    buttons=(
+                        PluginMenuButton(
+                            link='plugins:webhooks:credential_add',
+                            title=_('Add'),
+                            icon_class='mdi mdi-plus-thick',
+                            permissions=['webhooks.add_credential'],
+                        ),
+                    ),
+                ),
             ),
         ),
         (

@@ -1,6 +1,6 @@
 from netbox.search import SearchIndex
 
-from .models import Webhook
+from .models import Credential, Webhook
 
 
 class WebhookIndex(SearchIndex):
@@ -14,4 +14,13 @@ class WebhookIndex(SearchIndex):
     display_attrs = ('description',)
 
 
-indexes = [WebhookIndex]
+class CredentialIndex(SearchIndex):
+    model = Credential
+    fields = (
+        ('name', 100),
+        ('description', 500),
+    )
+    display_attrs = ('description',)
+
+
+indexes = [WebhookIndex, CredentialIndex]

@@ -75,11 +75,12 @@ def handle_saved(sender: type[models.Model], instance: models.Model, created: bo
     kind = KindChoices.CREATED if created else KindChoices.UPDATED
     if state is None and not created:
         state = before.find(model, instance.pk)  # bulk_update() sends no pre_save
+    message = recording.message_of(instance)
     if _in_transaction():
-        recording.record(model, kind, {instance.pk: state})
+        recording.record(model, kind, {instance.pk: state}, message)
     else:
         # Django has committed. With a new lock, events keep the order of the rows.
-        recording.record_touched(model, kind, {instance.pk: state})
+        recording.record_touched(model, kind, {instance.pk: state}, message)
     if state is not None:
         before.drop(model, [instance.pk])
 
@@ -103,7 +104,7 @@ def handle_deleted(sender: type[models.Model], instance: models.Model, using: st
     snapshot = instance.__dict__.pop(HELD, None)
     model = sender._meta.concrete_model
     if snapshot and scope.wants(model, using):
-        recording.record_deleted(model, {instance.pk: snapshot})
+        recording.record_deleted(model, {instance.pk: snapshot}, recording.message_of(instance))
 
 
 def handle_linked(

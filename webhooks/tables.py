@@ -14,7 +14,7 @@ from utilities.object_types import object_type_name
 from utilities.views import get_viewname
 
 from .choices import KindChoices
-from .models import Delivery, Event, Webhook
+from .models import Credential, Delivery, Event, Webhook
 from .presentation import states, waits
 from .presentation.fields import is_switch, label, shown_in
 
@@ -127,6 +127,7 @@ class WebhookTable(NetBoxTable):
     superseded = tables.Column(verbose_name=_('Replaced'), accessor='health__superseded')
     last_status = tables.Column(verbose_name=_('Last Response'), accessor='health__last_status')
     last_success_at = columns.DateTimeColumn(verbose_name=_('Last Success'), accessor='health__last_success_at')
+    credential = tables.Column(verbose_name=label('credential'), linkify=True)
     notification_groups = columns.ManyToManyColumn(verbose_name=label('notification_groups'), linkify_item=True)
     tags = columns.TagColumn(url_name='plugins:webhooks:webhook_list')
 
@@ -139,6 +140,18 @@ class WebhookTable(NetBoxTable):
         default_columns = (
             'pk', 'name', 'state', 'object_types', 'events', 'payload_url', 'delivered', 'failed', 'last_success_at',
         )  # fmt: skip
+
+
+class CredentialTable(NetBoxTable):
+    name = tables.Column(verbose_name=_('Name'), linkify=True)
+    type = columns.ChoiceFieldColumn(verbose_name=_('Type'))
+    hosts = ListColumn(verbose_name=_('Hosts'), orderable=False)
+    tags = columns.TagColumn(url_name='plugins:webhooks:credential_list')
+
+    class Meta(NetBoxTable.Meta):
+        model = Credential
+        fields = ('pk', 'id', 'name', 'description', 'type', 'hosts', 'username', 'tags', 'created', 'last_updated')
+        default_columns = ('pk', 'name', 'type', 'hosts', 'description')
 
 
 class DeliveryTable(NetBoxTable):

@@ -11,6 +11,8 @@ urlpatterns = [
     path('status/', views.status.StatusView.as_view(), name='status'),
     path('webhooks/', include(get_model_urls('webhooks', 'webhook', detail=False))),
     path('webhooks/<int:pk>/', include(get_model_urls('webhooks', 'webhook'))),
+    path('credentials/', include(get_model_urls('webhooks', 'credential', detail=False))),
+    path('credentials/<int:pk>/', include(get_model_urls('webhooks', 'credential'))),
     path('deliveries/', include(get_model_urls('webhooks', 'delivery', detail=False))),
     path('deliveries/<int:pk>/', include(get_model_urls('webhooks', 'delivery'))),
     path('events/', include(get_model_urls('webhooks', 'event', detail=False))),

@@ -33,7 +33,7 @@ from devstack.redis import RedisAddress
 from webhooks import conf, metrics, presets
 from webhooks.dashboard import WebhooksWidget
 from webhooks.jobs import WebhooksRetentionJob
-from webhooks.models import Attempt, Delivery, Event, Webhook
+from webhooks.models import Attempt, Credential, Delivery, Event, Webhook
 
 API = '/api/plugins/webhooks/'
 PAGES = '/plugins/webhooks/'
@@ -42,7 +42,12 @@ USER, PASSWORD, KEY = 'mArkUs3r000005', 'mArkPassw0rd006', 'mArkQu3ry000007'
 LOGIN = base64.b64encode(f'{USER}:{PASSWORD}'.encode()).decode()
 SEALED = (SECRET, FORMER, HEADER, SESSION)
 IN_URL = (USER, PASSWORD, KEY)
-MARKS = (*SEALED, *IN_URL, LOGIN)
+# Of credentials: a token, a password, a client's secret, and the access token that it gets.
+TOKEN, LOGIN_PASSWORD, CLIENT, ACCESS = 'mArkT0ken0000010', 'mArkPassw0rd0011', 'mArkCl1ent000012', 'mArkAcce55000013'
+BASIC = base64.b64encode(f'netbox:{LOGIN_PASSWORD}'.encode()).decode()
+GRANTED = json.dumps({'access_token': ACCESS, 'token_type': 'Bearer', 'expires_in': 3600}).encode()
+OF_CREDENTIALS = (TOKEN, LOGIN_PASSWORD, CLIENT, ACCESS, BASIC)
+MARKS = (*SEALED, *IN_URL, LOGIN, *OF_CREDENTIALS)
 # What NetBox keeps in clear in a table of its own, and shows on pages of its own.
 BUILTIN_SECRET, BUILTIN_HEADER = 'mArkBu1lt1n0008', 'mArkBu1ltH3ad09'
 BUILTIN = (BUILTIN_SECRET, BUILTIN_HEADER)
@@ -156,7 +161,7 @@ def define(reader: Reader, url: str, name: str, **fields: Any) -> int:
     return answer.json()['id']
 
 
-def use_everything(reader: Reader, user: Any, url: str, echoes: str) -> list[str]:
+def use_everything(reader: Reader, user: Any, url: str, echoes: str, login: str) -> list[str]:
     """Return the secrets that were made meanwhile."""
     good = define(reader, url, 'Good')
     bad = define(reader, echoes, 'Bad', max_attempts=2)
@@ -165,7 +170,7 @@ def use_everything(reader: Reader, user: Any, url: str, echoes: str) -> list[str
     define(reader, f'{echoes}elsewhere', 'Form', http_content_type='application/x-www-form-urlencoded')
     define(reader, url, 'Batch', batch=True, payload_format='cloudevents')
     define(reader, echoes, 'Like NetBox', payload_format='netbox', include_snapshots=True, max_attempts=1)
-    begin_with_presets(reader, echoes)
+    begin_with_presets(reader, echoes, login)
     conditions = {'attr': 'name', 'op': 'regex', 'value': 'B'}
     define(reader, url, 'Template', body_template='{{ data.name }}', conditions=conditions, max_attempts=1)
     for refused in ({'payload_url': f'http://{USER}:{PASSWORD}@:x/?{KEY}'}, {'additional_headers': f'X Y: {HEADER}'}):
@@ -215,13 +220,43 @@ def use_everything(reader: Reader, user: Any, url: str, echoes: str) -> list[str
     return rotated
 
 
-def begin_with_presets(reader: Reader, url: str) -> None:
+def use_credentials(reader: Reader, url: str, login: str) -> None:
+    host = url.rstrip('/')
+    made = {'name': 'Token', 'type': 'template', 'secret': TOKEN, 'hosts': [host]}
+    pk = reader.api('post', f'{API}credentials/', made).json()['id']
+    page = {'name': 'Login', 'type': 'basic', 'username': 'netbox', 'secret': LOGIN_PASSWORD, 'hosts': host}
+    reader.page(f'{PAGES}credentials/add/', page)
+    client = {'name': 'Client', 'type': 'oauth2', 'username': 'c', 'secret': CLIENT, 'hosts': host, 'token_url': login}
+    reader.page('/admin/webhooks/credential/add/', client)
+    reader.page('/admin/webhooks/credential/add/', {**client, 'name': 'In the body', 'type': 'oauth2-body'})
+    for refused in ({'hosts': ['evil.example.com']}, {'header': 'X Y', 'type': 'header', 'secret': TOKEN}):
+        assert reader.api('patch', f'{API}credentials/{pk}/', refused).status_code == 400
+    reader.api('patch', f'{API}credentials/{pk}/', {'description': 'changed', 'secret': TOKEN})
+    for credential in Credential.objects.all():
+        value = 'password' if credential.type == 'basic' else 'token'
+        template = f'{{{{ credential.{value} }}}}'
+        fields = {
+            'payload_url': f'{url}{template}/x?key={template}',
+            'body_template': f'{{"token": "{template}", "hidden": "{{{{ credential.{value} | list | join("-") }}}}"}}',
+            'additional_headers': f'X-Token: {template}',
+            'credential': credential.pk,
+            'max_attempts': 2,
+        }
+        define(reader, url, f'With {credential}', **fields)
+        wrong = f'{{{{ credential.{value} | int(default=none) + 1 }}}}'
+        define(reader, url, f'Wrong with {credential}', **{**fields, 'body_template': wrong})
+
+
+def begin_with_presets(reader: Reader, url: str, login: str) -> None:
+    use_credentials(reader, url, login)
     for name in presets.all_presets():
         page = f'{PAGES}webhooks/add/?preset={name}'
         form = reader.page(page).context['form']
         shown = {field: form[field].value() for field in form.fields}
         filled = {field: value for field, value in shown.items() if value not in (None, False)}
         filled |= {'name': name, 'payload_url': f'{url}{name}?key={KEY}', 'object_types': [type_id(Site)]}
+        if 'credential.' in filled.get('body_template', ''):
+            filled['credential'] = Credential.objects.get(name='Token').pk
         filled |= {'secret': SECRET, 'additional_headers': f'X-Token: {HEADER}', 'max_attempts': 2, '_create': '1'}
         reader.page(page, filled)
         assert Webhook.objects.filter(name=name).exists()
@@ -265,7 +300,7 @@ def use_netboxs_own(reader: Reader, user: Any, pk: int) -> None:
     group.users.add(user)
     for webhook in Webhook.objects.all():
         webhook.notification_groups.add(group)
-    for model in (Webhook, Delivery, Event):
+    for model in (Webhook, Delivery, Event, Credential):
         template = ExportTemplate.objects.create(name=model.__name__, template_code=TEMPLATE)
         template.object_types.add(ContentType.objects.get_for_model(model))
     headers = {'additional_headers': f'X-Token: {BUILTIN_HEADER}', 'secret': BUILTIN_SECRET}
@@ -300,14 +335,19 @@ def of_queue(name: str, *arguments: Any) -> str:
 
 
 def look_at_everything(reader: Reader, user: Any) -> None:
-    for name in ('webhooks', 'deliveries', 'events'):
+    for name in ('webhooks', 'deliveries', 'events', 'credentials'):
         reader.api('get', f'{API}{name}/')
         reader.page(f'{PAGES}{name}/')
         reader.page(f'{PAGES}{name}/?export=table')
         reader.page(f'{PAGES}{name}/?export')
-    for model in ('Webhook', 'Delivery', 'Event'):
+    for model in ('Webhook', 'Delivery', 'Event', 'Credential'):
         name = {'Delivery': 'deliveries'}.get(model, f'{model.lower()}s')
         assert 'queryset' not in reader.page(f'{PAGES}{name}/?export={model}').content.decode()
+    for credential in Credential.objects.all():
+        reader.api('get', f'{API}credentials/{credential.pk}/')
+        for page in ('', 'edit/', 'delete/', 'changelog/', 'journal/'):
+            reader.page(f'{PAGES}credentials/{credential.pk}/{page}')
+        reader.page(f'/admin/webhooks/credential/{credential.pk}/change/')
     for webhook in Webhook.objects.all():
         reader.api('get', f'{API}webhooks/{webhook.pk}/')
         for page in ('', 'edit/', 'changelog/', 'preview/', 'rotate-secret/', 'journal/'):
@@ -331,6 +371,7 @@ def look_at_everything(reader: Reader, user: Any) -> None:
         '/admin/webhook-backend-status/',
         '/admin/webhooks/webhook/',
         '/admin/webhooks/delivery/',
+        '/admin/webhooks/credential/',
         '/admin/webhooks/delivery/?q=Bern',
         of_queue('failed_jobs'),
         of_queue('finished_jobs'),
@@ -362,7 +403,9 @@ def look_at_everything(reader: Reader, user: Any) -> None:
     reader.keep('metrics', metrics.export(request))
     fields = 'name payload_url additional_headers public_key health { last_error }'
     attempts = 'error attempts { url request_headers response_headers response_body error }'
-    query = f'{{ webhooks_webhook_list {{ {fields} }} webhooks_delivery_list {{ {attempts} webhook {{ {fields} }} }} }}'
+    credentials = 'webhooks_credential_list { name hosts username } '
+    deliveries = f'webhooks_delivery_list {{ {attempts} webhook {{ {fields} }} }}'
+    query = f'{{ {credentials} webhooks_webhook_list {{ {fields} }} {deliveries} }}'
     assert 'errors' not in reader.api('post', '/graphql/', {'query': query}).json()
 
 
@@ -377,13 +420,16 @@ def test_no_mark_is_found_in_any_table_redis_key_log_line_page_or_answer(
     box: list[Any] = []
     reader = Reader(admin_pages, api_client)
     with caplog.at_level(logging.INFO), caplog.at_level(logging.DEBUG, 'webhooks'):
-        with serving(echo(box, b'500')) as server:
+        granted = b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b' % (len(GRANTED), GRANTED)
+        with serving(echo(box, b'500')) as server, serving(granted) as login:
             box.append(server)
-            rotated = use_everything(reader, netbox_user, receiver.url('/'), server.url())
+            rotated = use_everything(reader, netbox_user, receiver.url('/'), server.url(), login.url('/token'))
+            asked = b''.join(login.requests).decode()
             received = b''.join(server.requests).decode('latin-1')
         look_at_everything(reader, netbox_user)
     # They have been there.
-    assert all(mark in received for mark in (HEADER, SESSION, KEY, LOGIN))
+    assert all(mark in received for mark in (HEADER, SESSION, KEY, LOGIN, TOKEN, LOGIN_PASSWORD, ACCESS, BASIC))
+    assert CLIENT in asked
     assert Notification.objects.exists()
     assert Attempt.objects.filter(response_body__contains='X-Token: ********').exists()
     assert Rack.objects.count() == 0
@@ -395,5 +441,5 @@ def test_no_mark_is_found_in_any_table_redis_key_log_line_page_or_answer(
     assert not {(place, mark) for place, text in kept for mark in (*MARKS, *BUILTIN, *rotated) if mark in text}
     # The URL is stored in clear, which docs/security.md says; the rest is not.
     rows = [row for place, row in in_tables() if place == 'table webhooks_webhook']
-    assert not [mark for row in rows for mark in (*SEALED, *BUILTIN, *rotated, LOGIN) if mark in row]
+    assert not [mark for row in rows for mark in (*SEALED, *BUILTIN, *rotated, LOGIN, *OF_CREDENTIALS) if mark in row]
     assert [row for row in rows if KEY in row]

@@ -17,7 +17,7 @@ from users.models import User
 from .. import object_types
 from ..choices import StatusChoices
 from ..exceptions import DefinitionError
-from ..models import Attempt, Delivery, Event, Health, Webhook, querysets
+from ..models import Attempt, Credential, Delivery, Event, Health, Webhook, querysets
 from ..permissions import RESTRICTED_OF_ATTEMPT
 from ..presentation.fields import MORE_HELP, help_of, shown_in
 from ..presentation.waits import wait_of
@@ -69,6 +69,19 @@ class ExpandMixin:
             raise serializers.ValidationError({error.field: str(error)}) from None
 
 
+class CredentialSerializer(StorableMixin, NetBoxModelSerializer):
+    secret = serializers.CharField(write_only=True, required=False, allow_blank=True, trim_whitespace=False)
+
+    class Meta:
+        model = Credential
+        fields = (
+            'id', 'url', 'display_url', 'display', 'name', 'description', 'type', 'hosts', 'username', 'header',
+            'secret', 'token_url', 'scope', 'audience', 'ca_file_path', 'tags', 'custom_fields', 'created',
+            'last_updated',
+        )  # fmt: skip
+        brief_fields = ('id', 'url', 'display', 'name', 'description')
+
+
 class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerializer):
     object_types = AllowedTypeField(many=True, required=False, help_text=help_of('object_types'))
     ignore_users = SerializedPKRelatedField(
@@ -87,6 +100,7 @@ class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerialize
         many=True,
         help_text=help_of('notification_groups'),
     )
+    credential = CredentialSerializer(nested=True, required=False, allow_null=True, help_text=help_of('credential'))
     # The model checks the length: the mask may be longer.
     payload_url = MaskedField(shown='masked_url', help_text=help_of('payload_url'))
     additional_headers = MaskedField(
@@ -130,9 +144,19 @@ class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerialize
         self._check_expand(data)
         if 'additional_headers' in data:
             data['additional_headers'] = self._merged_headers(data)
+        if data.get('credential'):
+            self._check_credential(data['credential'])
         if 'changelog_message' in data:
             self._check_message(data['changelog_message'])
         return super().validate(data)
+
+    def _check_credential(self, credential: Credential) -> None:
+        """Whoever may not view a credential cannot use it."""
+        if self.instance and self.instance.credential_id == credential.pk:
+            return
+        request = self.context.get('request')
+        if request and not Credential.objects.restrict(request.user, 'view').filter(pk=credential.pk).exists():
+            raise serializers.ValidationError({'credential': _('There is no such credential that you may view.')})
 
     def _check_message(self, message: Any) -> None:
         """NetBox does not check the message."""
@@ -153,6 +177,8 @@ class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerialize
         if value is not None and not isinstance(value, dict):
             raise serializers.ValidationError(_('Conditions must be a JSON object.'))
         return value
+
+    validate_success_conditions = validate_conditions
 
 
 # NetBox's own webhooks have the plain name in OpenAPI.

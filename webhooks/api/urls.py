@@ -5,6 +5,7 @@ from . import views
 router = NetBoxRouter()
 router.APIRootView = views.WebhooksRootView
 router.register('webhooks', views.WebhookViewSet)
+router.register('credentials', views.CredentialViewSet)
 router.register('events', views.EventViewSet)
 router.register('deliveries', views.DeliveryViewSet)
 urlpatterns = router.urls

@@ -21,7 +21,7 @@ from rest_framework.routers import APIRootView
 
 from .. import filtersets
 from ..exceptions import Busy, DefinitionError
-from ..models import Delivery, Event, Webhook, querysets
+from ..models import Credential, Delivery, Event, Webhook, querysets
 from ..models.concurrent import ChangedMeanwhile
 from ..models.querysets import LONG_COLUMNS
 from ..permissions import visible_deliveries, visible_events
@@ -120,15 +120,10 @@ def moves_backfill(name: str, needed: Action) -> Callable[[Callable], Callable]:
     return decorate
 
 
-class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
-    queryset = Webhook.objects.all()
-    serializer_class = serializers.WebhookSerializer
-    filterset_class = filtersets.WebhookFilterSet
-    filter_backends = FILTER_BACKENDS
-    # Sorting by a masked field would reveal it.
-    ordering_fields = ('id', 'name', 'description', 'enabled', 'paused', 'created', 'last_updated')
+class SecretiveViewSet(ParsingMixin, NetBoxModelViewSet):
     # A job would expose secrets in Redis and on NetBox's pages.
     background_enabled = False
+    filter_backends = FILTER_BACKENDS
 
     def handle_exception(self, exc: Exception) -> Response:
         return super().handle_exception(Conflict(exc.message) if isinstance(exc, ChangedMeanwhile) else exc)
@@ -136,6 +131,14 @@ class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
     def _enqueue_bulk_job(self, request: Request, *args, **kwargs) -> Response:
         """NetBox 4.7.0 ignores `background_enabled`."""
         raise ValidationError({'detail': _('Background processing is not supported for this endpoint.')})
+
+
+class WebhookViewSet(BusyMixin, SecretiveViewSet):
+    queryset = Webhook.objects.all()
+    serializer_class = serializers.WebhookSerializer
+    filterset_class = filtersets.WebhookFilterSet
+    # Sorting by a masked field would reveal it.
+    ordering_fields = ('id', 'name', 'description', 'enabled', 'paused', 'created', 'last_updated')
 
     def update(self, request: Request, *args, **kwargs) -> Response:
         if not isinstance(request.data, dict):
@@ -272,6 +275,13 @@ class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
         # NetBox limits self.queryset to webhooks that the user may add.
         permitted = Webhook.objects.restrict(self.request.user, name).restrict(self.request.user, 'view')
         return get_object_or_404(permitted, pk=pk)
+
+
+class CredentialViewSet(SecretiveViewSet):
+    queryset = Credential.objects.all()
+    serializer_class = serializers.CredentialSerializer
+    filterset_class = filtersets.CredentialFilterSet
+    ordering_fields = ('id', 'name', 'description', 'type', 'created', 'last_updated')
 
 
 class LogViewSet(ParsingMixin, RetrieveModelMixin, ListModelMixin, BaseViewSet):

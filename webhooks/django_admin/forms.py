@@ -24,6 +24,7 @@ class WebhookForm(CustomFieldsForm, DefinitionForm):
         widget=forms.CheckboxSelectMultiple(attrs={'class': 'wh-groups'}),
     )
     conditions = JSONField(label=label('conditions'), required=False, decoder=FlatDecoder)
+    success_conditions = JSONField(label=label('success_conditions'), required=False, decoder=FlatDecoder)
     # The model checks the length: the mask may be longer.
     payload_url = forms.CharField(label=label('payload_url'), widget=AdminTextInputWidget(attrs={'class': 'wh-wide'}))
     tags = forms.ModelMultipleChoiceField(
@@ -47,7 +48,8 @@ class WebhookForm(CustomFieldsForm, DefinitionForm):
         self.fields['object_types'].choices = object_types.by_app
         self.fields['tags'].queryset = _tags()
         # NetBox's field brings its own look.
-        self.fields['conditions'].widget.attrs.update({'class': 'wh-code', 'rows': 4})
+        for name in ('conditions', 'success_conditions'):
+            self.fields[name].widget.attrs.update({'class': 'wh-code', 'rows': 4})
 
 
 def _tags() -> QuerySet[Tag]:

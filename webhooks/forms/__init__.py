@@ -1,7 +1,8 @@
 from .backfill import BackfillForm
 from .bulk_edit import WebhookBulkEditForm
 from .bulk_import import ImportedTextForm, WebhookImportForm
-from .filters import DeliveryFilterForm, EventFilterForm, WebhookFilterForm
+from .credential import CredentialForm
+from .filters import CredentialFilterForm, DeliveryFilterForm, EventFilterForm, WebhookFilterForm
 from .replay import ReplayForm
 from .secret import RotateSecretForm
 from .waiting import SendWaitingForm
@@ -9,6 +10,8 @@ from .webhook import WebhookForm
 
 __all__ = (
     'BackfillForm',
+    'CredentialFilterForm',
+    'CredentialForm',
     'DeliveryFilterForm',
     'EventFilterForm',
     'ImportedTextForm',

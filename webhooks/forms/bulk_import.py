@@ -17,11 +17,11 @@ from netbox.choices import ImportMethodChoices
 from netbox.forms import NetBoxModelImportForm
 from users.models import User
 from utilities.forms.bulk_import import BulkImportForm
-from utilities.forms.fields import CSVChoiceField, CSVModelMultipleChoiceField
+from utilities.forms.fields import CSVChoiceField, CSVModelChoiceField, CSVModelMultipleChoiceField
 
 from .. import object_types
 from ..choices import FormatChoices
-from ..models import Webhook
+from ..models import Credential, Webhook
 from ..presentation.fields import MORE_HELP, help_of, is_switch, label, shown_in
 from ..storable import is_flat, is_key, is_storable, nodes, printable
 from .definition import check_expand
@@ -132,6 +132,9 @@ class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
     payload_format = CSVChoiceField(
         label=label('payload_format'), choices=FormatChoices, required=False, help_text=help_of('payload_format')
     )
+    credential = CSVModelChoiceField(
+        label=label('credential'), queryset=Credential.objects.all(), required=False, to_field_name='name'
+    )
     ignore_users = CSVModelMultipleChoiceField(
         label=label('ignore_users'),
         queryset=User.objects.all(),
@@ -148,6 +151,12 @@ class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
     )
     conditions = forms.JSONField(
         label=label('conditions'), required=False, decoder=FlatDecoder, help_text=help_of('conditions')
+    )
+    success_conditions = forms.JSONField(
+        label=label('success_conditions'),
+        required=False,
+        decoder=FlatDecoder,
+        help_text=help_of('success_conditions'),
     )
     secret = forms.CharField(label=label('secret'), required=False, strip=False, help_text=help_of('secret'))
 

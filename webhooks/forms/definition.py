@@ -39,8 +39,7 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
         """Set a new webhook's defaults. Values in the page's address win."""
         begun = dict.fromkeys(KINDS, True) if given.keys().isdisjoint(KINDS) else {}
         self.chosen_preset = presets.all_presets().get(str(given.get('preset')))
-        # Services with a preset verify no signatures.
-        begun['generate_secret'] = not self.chosen_preset
+        begun['generate_secret'] = not self.chosen_preset or self.chosen_preset.is_signed
         if self.chosen_preset:
             begun |= self.chosen_preset.fields
             self.fields['payload_url'].widget.attrs['placeholder'] = self.chosen_preset.url

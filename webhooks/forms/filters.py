@@ -8,8 +8,8 @@ from utilities.forms.fields import ContentTypeMultipleChoiceField, DynamicModelM
 from utilities.forms.rendering import FieldSet
 
 from .. import object_types
-from ..choices import KindChoices, StatusChoices
-from ..models import Delivery, Event, Webhook
+from ..choices import CredentialTypeChoices, KindChoices, StatusChoices
+from ..models import Credential, Delivery, Event, Webhook
 from ..presentation.fields import GROUPS, Group, field, is_switch, label, shown_in
 from .fields import TimeField, switch
 
@@ -31,7 +31,7 @@ def form_field(name: str) -> tuple[str, forms.Field] | None:
         return name, switch(label(name))
     if of_model.choices:
         return name, forms.MultipleChoiceField(label=label(name), choices=of_model.choices, required=False)
-    if not of_model.many_to_many or name in ('object_types', 'tags'):
+    if not of_model.is_relation or name in ('object_types', 'tags'):
         return None
     queryset = of_model.related_model.objects.all()
     return filter_name(name), DynamicModelMultipleChoiceField(label=label(name), queryset=queryset, required=False)
@@ -39,7 +39,7 @@ def form_field(name: str) -> tuple[str, forms.Field] | None:
 
 def filter_name(name: str) -> str:
     """Return the filter's name in the API."""
-    return f'{name.removesuffix("s")}_id' if field(name).many_to_many else name
+    return f'{name.removesuffix("s")}_id' if field(name).is_relation else name
 
 
 def _filters(group: Group) -> list[str]:
@@ -55,6 +55,13 @@ class WebhookFilterForm(ObjectTypeFilterMixin, NetBoxModelFilterSetForm):
         FieldSet('q', 'filter_id', 'tag', 'suspended'),
         *(FieldSet(*_filters(group), name=group.title) for group in GROUPS),
     )
+
+
+class CredentialFilterForm(NetBoxModelFilterSetForm):
+    model = Credential
+    type = forms.MultipleChoiceField(label=_('Type'), choices=CredentialTypeChoices, required=False)
+    tag = TagFilterField(model)
+    fieldsets = (FieldSet('q', 'filter_id', 'tag', 'type'),)
 
 
 class DeliveryFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):

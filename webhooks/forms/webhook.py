@@ -7,12 +7,17 @@ from django.utils.translation import gettext as _
 from extras.models import NotificationGroup
 from netbox.forms import NetBoxModelForm
 from users.models import User
-from utilities.forms.fields import ContentTypeMultipleChoiceField, DynamicModelMultipleChoiceField, JSONField
+from utilities.forms.fields import (
+    ContentTypeMultipleChoiceField,
+    DynamicModelChoiceField,
+    DynamicModelMultipleChoiceField,
+    JSONField,
+)
 from utilities.forms.rendering import FieldSet
 from utilities.forms.widgets import SplitMultiSelectWidget
 
 from .. import object_types
-from ..models import Webhook
+from ..models import Credential, Webhook
 from ..presentation.fields import GROUPS, NAMES, Row, label
 from ..presets import Preset, all_presets
 from ..services import secret_rotation
@@ -38,6 +43,7 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
         widget=SplitMultiSelectWidget(choices=object_types.by_app),
         required=False,
     )
+    credential = DynamicModelChoiceField(label=label('credential'), queryset=Credential.objects.all(), required=False)
     ignore_users = DynamicModelMultipleChoiceField(
         label=label('ignore_users'), queryset=User.objects.all(), required=False
     )
@@ -48,6 +54,7 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
         label=label('secret'), required=False, widget=forms.PasswordInput(attrs={'autocomplete': 'new-password'})
     )
     conditions = JSONField(label=label('conditions'), required=False, decoder=FlatDecoder)
+    success_conditions = JSONField(label=label('success_conditions'), required=False, decoder=FlatDecoder)
 
     fieldsets = fieldsets('form')
 
@@ -62,6 +69,7 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.fields['conditions'].widget.attrs['rows'] = 5
+        self.fields['success_conditions'].widget.attrs['rows'] = 3
         self._name_for_screen_readers()
         if not self.instance.secret:
             del self.fields['clear_secret'], self.fields['keep_previous']

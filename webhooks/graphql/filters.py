@@ -15,8 +15,8 @@ from strawberry.types import Info
 from strawberry_django import BaseFilterLookup, DatetimeFilterLookup, FilterLookup, StrFilterLookup
 
 from .. import visibility
-from ..choices import FormatChoices, KindChoices, StatusChoices
-from ..models import Delivery, Event, Health, Webhook
+from ..choices import CredentialTypeChoices, FormatChoices, KindChoices, StatusChoices
+from ..models import Credential, Delivery, Event, Health, Webhook
 
 if TYPE_CHECKING:
     from core.graphql.filters import ContentTypeFilter
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from netbox.graphql.filter_lookups import BigIntegerLookup, IntegerLookup
     from users.graphql.filters import UserFilter
 
+CredentialTypeEnum = strawberry.enum(CredentialTypeChoices.as_enum('WebhooksCredentialTypeEnum', prefix='type'))
 FormatEnum = strawberry.enum(FormatChoices.as_enum('WebhooksFormatEnum', prefix='format'))
 KindEnum = strawberry.enum(KindChoices.as_enum('WebhooksKindEnum', prefix='kind'))
 StatusEnum = strawberry.enum(StatusChoices.as_enum('WebhooksStatusEnum', prefix='status'))
@@ -46,6 +47,13 @@ class HealthFilter:
     suspended_since: DatetimeFilterLookup | None = strawberry_django.filter_field()
 
 
+@register_filter(Credential, name='WebhooksCredentialFilter', lookups=True)
+class CredentialFilter(NetBoxModelFilter):
+    name: StrFilterLookup | None = strawberry_django.filter_field()
+    description: StrFilterLookup | None = strawberry_django.filter_field()
+    type: BaseFilterLookup[CredentialTypeEnum] | None = strawberry_django.filter_field()
+
+
 @register_filter(Webhook, name='WebhooksWebhookFilter', lookups=True)
 class WebhookFilter(NetBoxModelFilter):
     name: StrFilterLookup | None = strawberry_django.filter_field()
@@ -60,6 +68,9 @@ class WebhookFilter(NetBoxModelFilter):
     http_method: BaseFilterLookup[WebhookHttpMethodEnum] | None = strawberry_django.filter_field()
     http_content_type: StrFilterLookup | None = strawberry_django.filter_field()
     payload_format: BaseFilterLookup[FormatEnum] | None = strawberry_django.filter_field()
+    credential: CredentialFilter | None = strawberry_django.filter_field()
+    credential_id: ID | None = strawberry_django.filter_field()
+    standard_headers: FilterLookup[bool] | None = strawberry_django.filter_field()
     ignore_users: IgnoredUserFilter | None = strawberry_django.filter_field()
     notification_groups: NotifiedFilter | None = strawberry_django.filter_field()
     ssl_verification: FilterLookup[bool] | None = strawberry_django.filter_field()

@@ -1,13 +1,16 @@
 import strawberry
 import strawberry_django
 
-from .types import DeliveryType, EventType, WebhookType
+from .types import CredentialType, DeliveryType, EventType, WebhookType
 
 
 @strawberry.type(name='Query')
 class WebhooksQuery:
     webhooks_webhook: WebhookType = strawberry_django.field()
     webhooks_webhook_list: list[WebhookType] = strawberry_django.field()
+
+    webhooks_credential: CredentialType = strawberry_django.field()
+    webhooks_credential_list: list[CredentialType] = strawberry_django.field()
 
     webhooks_event: EventType = strawberry_django.field()
     webhooks_event_list: list[EventType] = strawberry_django.field()

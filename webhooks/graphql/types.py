@@ -9,10 +9,10 @@ from netbox.graphql.types import BaseObjectType, ContentTypeType, NetBoxObjectTy
 from strawberry.scalars import JSON
 from strawberry.types import Info
 
-from ..models import Attempt, Delivery, Event, Health, Webhook
+from ..models import Attempt, Credential, Delivery, Event, Health, Webhook
 from ..permissions import RESTRICTED_OF_ATTEMPT, visible_deliveries, visible_events
 from ..presentation.fields import field, shown_in
-from .filters import DeliveryFilter, EventFilter, WebhookFilter
+from .filters import CredentialFilter, DeliveryFilter, EventFilter, WebhookFilter
 from .visibility import is_visible
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from users.graphql.types import UserType
 
 # The type masks or converts these.
-SHOWN_OTHERWISE = ('payload_url', 'additional_headers', 'conditions')
+SHOWN_OTHERWISE = ('payload_url', 'additional_headers', 'conditions', 'success_conditions', 'credential')
 COLUMNS = [name for name in shown_in('GraphQL') if name not in SHOWN_OTHERWISE and not field(name).many_to_many]
 
 # `is_visible` reads these.
@@ -39,6 +39,20 @@ class HealthType:
 
 
 @register_type(
+    Credential,
+    name='WebhooksCredentialType',
+    fields=[
+        'id', 'name', 'description', 'type', 'hosts', 'username', 'header', 'token_url', 'scope', 'audience',
+        'ca_file_path', 'created', 'last_updated',
+    ],
+    filters=CredentialFilter,
+    pagination=True,
+)  # fmt: skip
+class CredentialType(NetBoxObjectType):
+    pass
+
+
+@register_type(
     Webhook,
     name='WebhooksWebhookType',
     fields=['id', *COLUMNS, 'created', 'last_updated'],
@@ -51,7 +65,9 @@ class WebhookType(NetBoxObjectType):
     object_types: list[ContentTypeType]
     ignore_users: list[Annotated['UserType', strawberry.lazy('users.graphql.types')]]
     notification_groups: list[Annotated['NotificationGroupType', strawberry.lazy('extras.graphql.types')]]
+    credential: CredentialType | None
     conditions: JSON | None
+    success_conditions: JSON | None
     health: HealthType | None
 
     @strawberry_django.field(only=['payload_url', 'secret_path'])

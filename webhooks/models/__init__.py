@@ -2,6 +2,7 @@
 
 from .attempt import Attempt
 from .backfill import Backfill
+from .credential import AccessToken, Credential
 from .delivery import Delivery
 from .event import Event
 from .health import Health
@@ -11,8 +12,10 @@ from .webhook import Webhook
 from .worker import Worker
 
 __all__ = (
+    'AccessToken',
     'Attempt',
     'Backfill',
+    'Credential',
     'Delivery',
     'Event',
     'Health',

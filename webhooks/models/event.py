@@ -40,6 +40,8 @@ class Event(models.Model):
     request_id = models.UUIDField(_('request ID'), null=True)
     # What NetBox shows of the request: id, path, path_info, method, GET, user.
     request = models.JSONField(null=True)
+    # What the user said of the change, as NetBox's change log has it.
+    changelog_message = models.TextField(_('changelog message'), null=True)
     # {"row": {column: value}, "m2m": {field: [pk]}}, as PostgreSQL's to_jsonb shows the row. Kept until rendered. That
     # of a deletion may have been rendered already: "shown": {"data": JSON text, "display": text}.
     snapshot = models.JSONField(null=True)

@@ -26,6 +26,7 @@ class ExportedModel(models.Model):
             **{name: getattr(self, name) for name in columns},
             'payload_url': self.masked_url,
             'additional_headers': self.masked_headers,
+            'credential': self.credential and self.credential.name,
             'object_types': ['.'.join(one.natural_key()) for one in self.object_types.all()],
             'ignore_users': [one.username for one in self.ignore_users.all()],
             'notification_groups': [one.name for one in self.notification_groups.all()],

@@ -17,7 +17,7 @@ from utilities.request import get_safe_request_context
 from .. import rendering
 from ..choices import KindChoices
 from ..models.sequence import SEQUENCE
-from ..storable import storable_json
+from ..storable import storable, storable_json
 from . import before, scope, snapshots
 from .snapshots import object_type_id
 
@@ -35,10 +35,10 @@ MERGE = {
 }
 
 COLUMNS = """uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username, request_id, request,
-    data, error, skipped, transaction_id, transaction_time, visible, prechange, snapshot"""
+    changelog_message, data, error, skipped, transaction_id, transaction_time, visible, prechange, snapshot"""
 # All but the snapshot.
 VALUES = f"""gen_random_uuid(), nextval('{SEQUENCE}'), %s, %s, {{pk}}, '', %s, %s, %s, %s::jsonb,
-    '', '', 0, pg_current_xact_id()::text::bigint, now(), pg_current_snapshot()::text, {{before}}"""
+    %s, '', '', 0, pg_current_xact_id()::text::bigint, now(), pg_current_snapshot()::text, {{before}}"""
 ON_CONFLICT = f"""
     ON CONFLICT (transaction_id, transaction_time, object_type_id, object_id) WHERE dispatched_at IS NULL
     DO UPDATE SET
@@ -50,6 +50,7 @@ ON_CONFLICT = f"""
         username = EXCLUDED.username,
         request_id = EXCLUDED.request_id,
         request = EXCLUDED.request,
+        changelog_message = coalesce(EXCLUDED.changelog_message, e.changelog_message),
         -- NetBox saves objects that it already announced as deleted: they stay as they were then.
         snapshot = CASE WHEN e.kind = '{DELETED}' AND EXCLUDED.kind = '{UPDATED}' THEN e.snapshot
                         ELSE EXCLUDED.snapshot END,
@@ -72,7 +73,7 @@ def with_before(model: type[models.Model], pks: Sequence[Any]) -> dict[Any, str 
     return states | (snapshots.take(model, unknown) if unknown else {})
 
 
-def record(model: type[models.Model], kind: str, rows: Mapping[Any, str | None]) -> None:
+def record(model: type[models.Model], kind: str, rows: Mapping[Any, str | None], message: str | None = None) -> None:
     """Record changes, given as {pk: earlier snapshot, if asked for}.
 
     The caller holds the rows' locks. Raises DatabaseError, which fails the save.
@@ -85,31 +86,39 @@ def record(model: type[models.Model], kind: str, rows: Mapping[Any, str | None])
         before, source, parameters = 'b.before', snapshots.rows(model), [list(rows), list(rows.values())]
     statement = f"""{INSERT} SELECT {VALUES.format(pk='t.' + model._meta.pk.column, before=before)},
         {snapshots.expression(model)} {source} {ON_CONFLICT}"""
-    _execute(statement, [kind, object_type_id(model), *_circumstances(), *parameters])
+    _execute(statement, [kind, object_type_id(model), *_circumstances(), message, *parameters])
 
 
-def record_touched(model: type[models.Model], kind: str, rows: Mapping[Any, str | None]) -> None:
+def record_touched(
+    model: type[models.Model], kind: str, rows: Mapping[Any, str | None], message: str | None = None
+) -> None:
     """Record rows that this transaction may not have written. Missing rows get no event."""
     if not rows:
         return
     with transaction.atomic():
         if existing := snapshots.lock(model, rows.keys()):
-            record(model, kind, {pk: rows[pk] for pk in existing})
+            record(model, kind, {pk: rows[pk] for pk in existing}, message)
 
 
-def record_deleted(model: type[models.Model], snapshots: Mapping[Any, str]) -> None:
+def record_deleted(model: type[models.Model], snapshots: Mapping[Any, str], message: str | None = None) -> None:
     """Record deletions, given as {pk: earlier snapshot}."""
     before = f"b.snapshot - '{rendering.SHOWN}'"
     statement = f"""{INSERT} SELECT {VALUES.format(pk='b.pk', before=before)}, b.snapshot
         FROM unnest(%s::bigint[], %s::jsonb[]) AS b(pk, snapshot) {ON_CONFLICT}"""
     taken = [list(snapshots), list(snapshots.values())]
-    _execute(statement, [DELETED, object_type_id(model), *_circumstances(), *taken])
+    _execute(statement, [DELETED, object_type_id(model), *_circumstances(), message, *taken])
 
 
 def _execute(statement: str, parameters: list[Any]) -> None:
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
     scope.current().recorded = True
+
+
+def message_of(instance: models.Model) -> str | None:
+    """Return what the user said of the change."""
+    message = getattr(instance, '_changelog_message', None)
+    return storable(message) if isinstance(message, str) and message else None
 
 
 def _circumstances() -> tuple[datetime, str | None, Any, str | None]:

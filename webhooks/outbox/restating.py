@@ -71,4 +71,4 @@ def restate(backfill: Backfill, model: type[models.Model], pks: Collection[int],
 def _values(model: type[models.Model], with_before: bool) -> str:
     values = recording.VALUES.format(pk='s.pk', before='s.snapshot' if with_before else 'NULL::jsonb')
     kind, object_type = f"'{KindChoices.UPDATED}'", str(snapshots.object_type_id(model))
-    return values % (kind, object_type, 'clock_timestamp()', 'NULL', 'NULL', 'NULL')
+    return values % (kind, object_type, 'clock_timestamp()', 'NULL', 'NULL', 'NULL', 'NULL')

@@ -7,7 +7,8 @@ cloudevents  CloudEvents 1.0.2, JSON format, structured and batched content mode
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
 
@@ -160,6 +161,7 @@ def _cloudevent(webhook: Webhook, event: Event, expand: Keys) -> dict[str, Any]:
         'subject': str(event.object_id) if event.object_id > 0 else None,
         'username': event.username,
         'requestid': str(event.request_id) if event.request_id else None,
+        'changelogmessage': event.changelog_message,
         'causedby': ','.join(event.caused_by) if event.caused_by else None,
         'test': True if event.test else None,
         'backfill': True if event.backfill else None,
@@ -211,11 +213,8 @@ def _shown(event: Event, expand: Keys) -> tuple[Raw, list[str]]:
 
 def _identity(event: Event, expand: Keys) -> dict[str, Any]:
     _data, partial = _shown(event, expand)
-    return {'id': str(event.uuid), 'sequence': event.sequence, **_optional(partial=partial, caused_by=event.caused_by)}
-
-
-def _optional(**values: Any) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value}
+    more = {'partial': partial, 'caused_by': event.caused_by, 'changelog_message': event.changelog_message}
+    return {'id': str(event.uuid), 'sequence': event.sequence, **{name: value for name, value in more.items() if value}}
 
 
 def differences(event: Event) -> dict[str, dict[str, Any]] | None:
@@ -294,7 +293,9 @@ def _request(event: Event) -> NetBoxFakeRequest | None:
     )
 
 
-def template_context(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> str:
-    """Return the templates' context as JSON, with the names of two formats."""
+def template_context(
+    webhook: Webhook, events: Sequence[Event], expand: Keys = (), more: Mapping[str, Any] = MappingProxyType({})
+) -> str:
+    """Return the templates' context as JSON, with the names of two formats, and more."""
     names = {**default(webhook, events, expand), **netbox(webhook, events, expand)}
-    return dumps({**names, 'model': model_name(events[-1]).lower()})
+    return dumps({**names, 'model': model_name(events[-1]).lower(), **more})

@@ -4,7 +4,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from django.utils.translation import gettext as _
 from utilities.jinja2 import JINJA2_TEMPLATE_RE
@@ -16,12 +16,15 @@ from ..security import echoes, signing
 from ..security.masking import MASK, mask_url, whole_url
 from ..templating import renderer
 from ..templating.errors import RenderError
+from ..templating.placeholders import Placeholders, placeholder
 from ..transport.exchange import Request
+from ..validation.credential import check_host
 from ..validation.headers import check_header_name, check_header_value, parse_headers
-from ..validation.secret import reveal
+from ..validation.secret import check_signs, reveal
 from ..validation.url import check_rendered_url
 from ..version import VERSION
-from . import formats
+from . import answers, formats
+from .access import Access, Authorizer, TokenRequest, encoded
 
 AUTHORIZATION = 'authorization'
 SIGNATURES = ('webhook-signature', 'x-hook-signature')
@@ -37,32 +40,35 @@ class Builder:
     Members raise DefinitionError.
     """
 
-    def __init__(self, webhook: Webhook) -> None:
+    def __init__(self, webhook: Webhook, *, is_preview: bool = False) -> None:
         self.webhook = webhook
+        self._is_preview = is_preview
 
     def build(self, delivery: Delivery, now: float, events: Sequence[Event] = ()) -> Request:
-        """Return the request of an attempt at `now` (Unix seconds). Raises DefinitionError.
+        """Return the request of an attempt at `now` (Unix seconds), or one for the access token that it needs first.
 
-        `events`: of all deliveries in the request, if there are several.
+        `events`: of all deliveries in the request, if there are several. Raises DefinitionError and TokenPending.
         """
         webhook, events = self.webhook, events or [delivery.told]
         _check_rendered(events)
+        access = self._authorizer.preview() if self._is_preview else self._authorizer.access()
+        if isinstance(access, TokenRequest):
+            return access
         expand = webhook.expand if delivery.expanded else []
+        shown_url = ''
         if self.is_templated:
-            context = cache(partial(formats.template_context, webhook, events, expand))
-            with renderer.together():
-                body = _body(webhook, events, context, expand)
-                url = _url(webhook, context)
-                target = self._target(url, _headers(self._lines, context, url))
+            target, body, shown_url = self._render(delivery, int(now), events, expand, access)
         else:
-            body, target = formats.body(webhook, events, expand), self._plain_target
-        signatures = _signatures(self._secrets, str(delivery.uuid), int(now), body)
+            target, body = self._plain_target, formats.body(webhook, events, expand)
+        signatures = _signatures(self._secrets, str(delivery.uuid), int(now), body) if webhook.standard_headers else {}
         return Request(
             method=webhook.http_method,
             url=target.url,
+            shown_url=shown_url,
             headers=_merged(
                 {'Content-Type': formats.content_type(webhook, events), 'User-Agent': USER_AGENT},
                 target.headers,
+                access.headers,
                 signatures,
             ),
             body=body,
@@ -70,14 +76,59 @@ class Builder:
             verify=(webhook.ca_file_path or True) if webhook.ssl_verification else False,
             certificate=_certificate(webhook),
             proxies=target.proxies,
-            secrets=(*target.secrets, *_of_signatures(signatures)),
+            judge=self._judge,
+            secrets=(*target.secrets, *access.secrets, *_of_signatures(signatures)),
         )
+
+    def forget_token(self, request: Request) -> bool:
+        """The endpoint has refused the access token. Returns whether another one may be better."""
+        return self._authorizer.forget(request)
+
+    def _render(
+        self, delivery: Delivery, now: int, events: Sequence[Event], expand: formats.Keys, access: Access
+    ) -> 'tuple[_Target, bytes, str]':
+        """Return URL and headers, the body, and the URL as it may be shown."""
+        webhook, placeholders = self.webhook, Placeholders()
+        more: dict[str, object] = {
+            'webhook_id': str(delivery.uuid),
+            'webhook_timestamp': now,
+            '_mark': placeholders.mark,
+        }
+        if access.values:
+            more['credential'] = {name: placeholder(placeholders.mark, 'credential', name) for name in access.values}
+        context = cache(partial(formats.template_context, webhook, events, expand, more))
+        with renderer.together():
+            text = _render('body_template', webhook.body_template, context) if webhook.body_template else None
+            url = _url(webhook, context)
+            headers = _headers(self._lines, context, url)
+        # Before secrets are in it: they cannot make the host.
+        self._check_host(url)
+        content_type = formats.content_type(webhook, events)
+        if text is None:
+            body = formats.body(webhook, events, expand)
+        else:
+            in_body = partial(_value, 'body_template', access, partial(encoded, content_type=content_type))
+            body = placeholders.fill(text, in_body).encode()
+        whole = placeholders.fill(url, partial(_value, 'payload_url', access, partial(quote, safe='')))
+        check_rendered_url(whole)
+        shown = placeholders.fill(url, lambda _key: MASK)
+        sign = partial(_sign, self._secrets, now, body)
+        filled = {name: placeholders.fill(value, partial(_in_header, access, sign)) for name, value in headers.items()}
+        return self._target(whole, filled), body, mask_url(shown, webhook.secret_path) if shown != whole else ''
+
+    def _check_host(self, url: str) -> None:
+        if self.webhook.credential:
+            check_host(self.webhook.credential, url, verified=self.webhook.ssl_verification)
 
     def mask(self, request: Request) -> tuple[str, dict[str, str]]:
         """Return a request's URL and headers, masked. Raises DecryptionError."""
         secret = self._secret_names
         headers = {name: MASK if name.lower() in secret else value for name, value in request.headers.items()}
-        return mask_url(request.url, self.webhook.secret_path), headers
+        return request.shown_url or mask_url(request.url, self.webhook.secret_path), headers
+
+    @cached_property
+    def _authorizer(self) -> Authorizer:
+        return Authorizer(self.webhook)
 
     @cached_property
     def is_templated(self) -> bool:
@@ -91,15 +142,23 @@ class Builder:
             return False  # build() reports it
 
     @cached_property
+    def _judge(self) -> answers.Judge:
+        try:
+            return answers.judge_by(self.webhook.success_conditions)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:  # a script may have saved them unchecked
+            raise DefinitionError('success_conditions', str(error)) from error
+
+    @cached_property
     def _lines(self) -> list[tuple[str, str]]:
         return list(parse_headers(reveal('additional_headers', self.webhook.additional_headers)))
 
     @cached_property
     def _secret_names(self) -> set[str]:
         lines = parse_headers(self.webhook.additional_headers.reveal())
-        return {AUTHORIZATION, *(name.lower() for name, _value in lines)}
+        header = self.webhook.credential.header.lower() if self.webhook.credential else ''
+        return {AUTHORIZATION, header, *(name.lower() for name, _value in lines)}
 
-    @cached_property
+    @property
     def _secrets(self) -> list[str]:
         reveal('secret', self.webhook.secret)
         try:
@@ -110,6 +169,7 @@ class Builder:
     @cached_property
     def _plain_target(self) -> '_Target':
         url = whole_url(self.webhook.payload_url)
+        self._check_host(url)
         return self._target(url, _headers(self._lines, cache(str), url))
 
     def _target(self, url: str, headers: dict[str, str]) -> '_Target':
@@ -139,12 +199,6 @@ def _check_rendered(events: Sequence[Event]) -> None:
     for event in events:
         if not event.data:
             raise DefinitionError('data', event.error or _('The event has not been rendered.'))
-
-
-def _body(webhook: Webhook, events: Sequence[Event], context: Context, expand: formats.Keys) -> bytes:
-    if webhook.body_template:
-        return _render('body_template', webhook.body_template, context).encode()
-    return formats.body(webhook, events, expand)
 
 
 #
@@ -211,6 +265,28 @@ def _signatures(secrets: Sequence[str], delivery_id: str, timestamp: int, body: 
         if not signing.is_asymmetric(secrets[0]):
             headers['X-Hook-Signature'] = signing.netbox(secrets[0], body)
     return headers
+
+
+def _value(field: str, access: Access, encode: Callable[[str], str], key: str) -> str:
+    """Return what a placeholder stands for, outside of headers. Raises DefinitionError."""
+    kind, _dash, name = key.partition('-')
+    if kind != 'credential':
+        raise DefinitionError(field, _('hmac() is for headers only: it signs the body.'))
+    return encode(access.values[name])
+
+
+def _in_header(access: Access, sign: Callable[[str], str], key: str) -> str:
+    kind, _dash, name = key.partition('-')
+    return access.values[name] if kind == 'credential' else sign(key)
+
+
+def _sign(secrets: Sequence[str], timestamp: int, body: bytes, key: str) -> str:
+    """Return what a header's hmac() stands for. Raises DefinitionError."""
+    _hmac, algorithm, encoding, over, which = key.split('-')
+    check_signs(secrets[0] if secrets else '')
+    signed = body if over == 'body' else b'%d.%b' % (timestamp, body)
+    # The previous one, as long as it is valid: these receivers know one at a time.
+    return signing.plain(secrets[-1 if which == 'old' else 0], signed, algorithm, encoding)
 
 
 def _certificate(webhook: Webhook) -> str | tuple[str, str] | None:

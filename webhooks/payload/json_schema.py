@@ -81,7 +81,7 @@ DIFFERENCES: Schema = {'$ref': f'{DEFINITIONS}differences'}
 
 def _default(model: type[Model], label: str, batch: bool) -> Schema:
     identity = {'id': UUID, 'sequence': NUMBERED}
-    unknown = {'partial': NAMES, 'caused_by': NAMES}
+    unknown = {'changelog_message': TEXT, 'partial': NAMES, 'caused_by': NAMES}
     return _object(
         {
             'event': {'enum': list(OBJECT_KINDS)},
@@ -136,7 +136,14 @@ def _cloudevents(model: type[Model], label: str, batch: bool) -> Schema:
             'sequence': {'type': 'string', 'pattern': '^[1-9][0-9]*$'},
             'data': {'anyOf': [DATA, with_snapshots]},
         },
-        optional={'username': TEXT, 'requestid': UUID, 'causedby': TEXT, 'test': TRUE, 'backfill': TRUE},
+        optional={
+            'username': TEXT,
+            'requestid': UUID,
+            'changelogmessage': TEXT,
+            'causedby': TEXT,
+            'test': TRUE,
+            'backfill': TRUE,
+        },
     )
     return _one_or_many(event, batch)
 

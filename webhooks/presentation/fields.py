@@ -50,11 +50,14 @@ GROUPS = (
     Group(
         _('Request and Body'),
         (
-            'http_method', 'http_content_type', 'additional_headers', 'payload_format', 'body_template',
-            'include_snapshots', 'include_components', 'expand', 'batch',
+            'http_method', 'http_content_type', 'credential', 'additional_headers', 'standard_headers',
+            'payload_format', 'body_template', 'include_snapshots', 'include_components', 'expand', 'batch',
         ),
     ),
-    Group(_('Retries and Limits'), ('max_attempts', 'timeout', 'rate_limit', 'concurrency', 'ordered', 'latest_only')),
+    Group(_('Retries and Limits'), (
+            'success_conditions', 'max_attempts', 'timeout', 'rate_limit', 'concurrency', 'ordered', 'latest_only',
+        ),
+   ),
     Group(_('TLS'), ('ssl_verification', 'ca_file_path', 'client_cert_path', 'client_key_path')),
     Group(_('Notifications'), ('notification_groups',)),
 )  # fmt: skip
@@ -68,6 +71,7 @@ EXAMPLES = {
     'body_template': '{"text": "{{ data.name }}: {{ event }}"}',
     'expand': 'device, device.site',
     'conditions': '{"attr": "status.value", "value": "active"}',
+    'success_conditions': '{"attr": "body.ok", "value": true}',
 }
 
 # The model's own help is missing or too short.
@@ -76,6 +80,10 @@ MORE_HELP = {
         'Only changes that meet these conditions are sent. JSON, as in event rules. Example, for sites that became '
         'active: '
         '{"and": [{"attr": "status", "op": "changed"}, {"attr": "status.value", "value": "active"}]}'
+    ),
+    'success_conditions': _(
+        'An answer below 400 counts as delivered only if it meets these conditions. JSON, as in event rules, over '
+        'status, headers.<name in lower case>, body.<key of its JSON> and text: {"attr": "body.ok", "value": true}'
     ),
     'expand': _(
         'Related objects are sent in brief: ID, name, URL. To send some with all their fields, enter their keys, '
@@ -109,6 +117,7 @@ LEFT_OUT = {
         'additional_headers': _OF_ONE,
         'body_template': _OF_ONE,
         'conditions': _OF_ONE,
+        'success_conditions': _OF_ONE,
         'object_types': 'would replace all of them: the import does that',
         'expand': _OF_TYPES,
     },
@@ -121,6 +130,7 @@ LEFT_OUT = {
         'secret': _MASKED,
         'body_template': _LONG,
         'conditions': _LONG,
+        'success_conditions': _LONG,
         'expand': _LIST,
     },
     'list': {
@@ -128,6 +138,7 @@ LEFT_OUT = {
         'additional_headers': 'encrypted',
         'body_template': _LONG,
         'conditions': _LONG,
+        'success_conditions': _LONG,
         'expand': _LIST,
         'ignore_users': 'a query for each row',
         'ca_file_path': _OF_ONE,
@@ -137,6 +148,7 @@ LEFT_OUT = {
     'cards': {
         'body_template': 'a card of its own',
         'conditions': 'a card of its own',
+        'success_conditions': 'a card of its own',
         'tags': 'a card of its own',
         **dict.fromkeys(KINDS, 'in one line'),
         'enabled': 'told by the state',
@@ -150,6 +162,7 @@ LEFT_OUT = {
         'secret': _MASKED,
         'body_template': _LONG,
         'conditions': _LONG,
+        'success_conditions': _LONG,
         'expand': _LIST,
         'ca_file_path': _OF_ONE,
         'client_cert_path': _OF_ONE,

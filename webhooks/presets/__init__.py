@@ -16,6 +16,11 @@ class Preset:
     url: str
     fields: dict[str, Any]
 
+    @property
+    def is_signed(self) -> bool:
+        """Whether the service verifies a signature."""
+        return 'hmac(' in self.fields.get('additional_headers', '')
+
 
 @cache
 def all_presets() -> dict[str, Preset]:

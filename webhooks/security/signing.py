@@ -56,6 +56,12 @@ def netbox(secret: str, body: bytes) -> str:
     return hmac.new(secret.encode(), body, hashlib.sha512).hexdigest()
 
 
+def plain(secret: str, signed: bytes, algorithm: str, encoding: str) -> str:
+    """Return an HMAC under the whole secret, in hex or base64."""
+    digest = hmac.digest(secret.encode(), signed, algorithm)
+    return digest.hex() if encoding == 'hex' else base64.b64encode(digest).decode()
+
+
 def _signature(secret: str, signed: bytes) -> str:
     if is_asymmetric(secret):
         return f'v1a,{base64.b64encode(_private_key(secret).sign(signed)).decode()}'

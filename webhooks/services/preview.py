@@ -82,7 +82,7 @@ def _show(webhook: Webhook, changes: Mapping[str, Any], user: User) -> Preview:
         raise DefinitionError('object_types', _('There is no object to show: none exists, or you may not view it.'))
     if webhook.expand:
         _expand(event, webhook.expand, user)
-    builder = http_request.Builder(webhook)
+    builder = http_request.Builder(webhook, is_preview=True)
     request = builder.build(Delivery(webhook=webhook, event=event, expanded=True), time.time())
     url, headers = builder.mask(request)
     body = request.body.decode(errors='replace')
@@ -118,7 +118,7 @@ def _label(name: str) -> str:
 
 def body_of(delivery: Delivery) -> str:
     """Return the body as the webhook's current definition makes it, readable. Raises DefinitionError, and Busy."""
-    builder = http_request.Builder(delivery.webhook)
+    builder = http_request.Builder(delivery.webhook, is_preview=True)
     events = [one.told for one in delivery.together()]
     with _room() if builder.is_templated else nullcontext():
         request = builder.build(delivery, time.time(), events)

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import time
 from contextlib import closing
 from datetime import datetime, timedelta
 
@@ -48,13 +49,25 @@ def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
     tried = copy.copy(webhook)
     tried.timeout = min(webhook.effective_timeout, LONGEST)
     delivery = _make_test(tried, user)
-    sent = Sent(delivery, Builder(tried))
-    if sent.build():
-        with closing(Client(1)) as client:
-            sent.outcome = _explain(client.send(sent.request), webhook)
+    with closing(Client(1)) as client:
+        sent = _send(delivery, Builder(tried), client)
+        if sent.outcome is None:
+            # The first request was for an access token, or that was refused.
+            sent = _send(delivery, sent.builder, client)
+    if sent.outcome is None:
+        sent.outcome = Outcome(started_at=time.time(), duration=0, error=_('Somebody else fetches the access token.'))
+    sent.outcome = _explain(sent.outcome, webhook)
     _record(sent)
     delivery.refresh_from_db()
     return delivery
+
+
+def _send(delivery: Delivery, builder: Builder, client: Client) -> Sent:
+    sent = Sent(delivery, builder)
+    if sent.build():
+        sent.send(client.send)
+        sent.settle()
+    return sent
 
 
 def _record(sent: Sent) -> None:

@@ -11,11 +11,13 @@ from itertools import pairwise
 from types import CodeType
 from typing import Any
 
-from jinja2 import BaseLoader, Template, pass_eval_context
+from jinja2 import BaseLoader, Template, pass_context, pass_eval_context
 from jinja2.exceptions import TemplateSyntaxError
+from jinja2.runtime import Context
 from jinja2.sandbox import SandboxedEnvironment
 
 from .errors import RenderError
+from .placeholders import signature
 
 # Characters.
 OUTPUT_LIMIT = 4 * 1024 * 1024
@@ -35,6 +37,7 @@ class Environment:
         # Saving a template must run no filters.
         self._jinja = SandboxedEnvironment(loader=BaseLoader(), optimized=False, finalize=self._note)
         self._jinja.filters.update(filters)
+        self._jinja.globals['hmac'] = _hmac
         self._compiled = functools.lru_cache(COMPILED)(self._jinja.from_string)
         self._noted = ''
 
@@ -62,6 +65,13 @@ class Environment:
         for text in template.generate(context):
             # Python shares texts of one character: their ids prove nothing.
             yield text, id(text) in written and text is not self._noted
+
+
+@pass_context
+def _hmac(
+    context: Context, algorithm: str = 'sha256', encoding: str = 'hex', over: str = 'body', secret: str = 'old'
+) -> str:
+    return signature(context['_mark'], algorithm, encoding, over, secret)
 
 
 def _constants(template: Template) -> set[int]:

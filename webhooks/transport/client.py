@@ -103,12 +103,13 @@ def _exchange(request: Request, adapter: GuardedAdapter) -> dict[str, Any]:
     )
     try:
         echoes = Echoes(request.secrets)
-        body = echoes.beginning(_read(response), MAX_RESPONSE_KEPT)
+        text = _read(response)
+        body = echoes.beginning(text, MAX_RESPONSE_KEPT)
         return {
             'status': response.status,
             'headers': _headers(response, echoes),
             'body': storable(body),
-            'error': _verdict(response),
+            'error': _verdict(response) or request.judge(response.status, response.headers, text),
             'unreachable': response.status in AWAY,
         }
     except BaseException:

@@ -1,6 +1,6 @@
 """The transport's input and output."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ..storable import printable
@@ -22,9 +22,13 @@ class Request:
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     timeout: float
+    # As it may be shown, if more of it is secret than usual.
+    shown_url: str = ''
     verify: bool | str = True
     certificate: str | tuple[str, str] | None = None
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    # Of status, headers and text: why an answer below 400 counts as a failure, '' if it does not.
+    judge: Callable[[int, Mapping[str, str], str], str] = field(default=lambda *answer: '', repr=False)
     # Masked in the answer.
     secrets: tuple[str, ...] = field(default=(), repr=False)
 

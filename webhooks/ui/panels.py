@@ -95,6 +95,8 @@ def attribute(name: str) -> attrs.ObjectAttribute:
         return attrs.BooleanAttr(name, label=label(name))
     if of_model.choices:
         return attrs.ChoiceAttr(name, label=label(name))
+    if of_model.many_to_one:
+        return attrs.RelatedObjectAttr(name, label=label(name), linkify=True)
     if of_model.many_to_many:
         return attrs.RelatedObjectListAttr(name, label=label(name), linkify=True)
     return attrs.TextAttr(name, label=label(name), style='text-break')
@@ -112,6 +114,21 @@ def card(group: Group) -> panels.ObjectAttributesPanel:
 
 def cards() -> list[panels.ObjectAttributesPanel]:
     return [card(group) for group in GROUPS]
+
+
+class CredentialPanel(panels.ObjectAttributesPanel):
+    title = _('Credential')
+
+    description = attrs.TextAttr('description', label=_('Description'))
+    type = attrs.ChoiceAttr('type', label=_('Type'))
+    hosts = ListAttr('hosts', label=_('Hosts'), style='text-break')
+    username = attrs.TextAttr('username', label=_('User'), style='text-break')
+    header = attrs.TextAttr('header', label=_('Header'))
+    secret = attrs.TextAttr('secret', label=_('Secret'))
+    token_url = attrs.TextAttr('token_url', label=_('Token URL'), style=MONOSPACE)
+    scope = attrs.TextAttr('scope', label=_('Scope'), style='text-break')
+    audience = attrs.TextAttr('audience', label=_('Audience'), style='text-break')
+    ca_file_path = attrs.TextAttr('ca_file_path', label=_('CA file'), style=MONOSPACE)
 
 
 class HealthPanel(panels.ObjectAttributesPanel):

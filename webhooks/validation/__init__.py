@@ -2,7 +2,7 @@
 
 from ..exceptions import DefinitionError
 from ..templating import renderer
-from . import body, conditions, expand, headers, secret, timeout, tls, url
+from . import body, conditions, credential, expand, headers, secret, timeout, tls, url
 from .definition import Definition
 
 # Each raises DefinitionError for its first finding.
@@ -15,8 +15,10 @@ CHECKS = (
     headers.check,
     body.check_body_template,
     conditions.check_conditions,
+    conditions.check_success_conditions,
     expand.check,
     secret.check,
+    credential.check,
     timeout.check,
     tls.check_ca_file,
     tls.check_client_certificate,

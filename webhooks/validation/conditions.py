@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from collections.abc import Callable
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -13,6 +15,8 @@ from ..exceptions import DefinitionError
 from ..storable import UNSTORABLE, is_flat, nodes
 from ..templating import renderer
 from .definition import Definition
+
+OF_ANSWER = re.compile(r'status|text|headers\.[^.A-Z]+|body(\..+)?', re.DOTALL)
 
 
 def check_kinds(definition: Definition) -> None:
@@ -31,23 +35,42 @@ def check_components(definition: Definition) -> None:
 
 def check_conditions(definition: Definition) -> None:
     """Raise DefinitionError for conditions that NetBox cannot evaluate."""
-    if definition.conditions in (None, {}, ''):
+    _check('conditions', definition.conditions)
+
+
+def check_success_conditions(definition: Definition) -> None:
+    """Raise DefinitionError for conditions that cannot be asked of an answer."""
+    _check('success_conditions', definition.success_conditions, _check_of_answer)
+
+
+def _check(field: str, conditions: Any, check_one: Callable[[Any], None] = lambda node: None) -> None:
+    if conditions in (None, {}, ''):
         return
-    if not is_flat(definition.conditions):
-        raise DefinitionError('conditions', _('Conditions are nested too deeply.'))
+    if not is_flat(conditions):
+        raise DefinitionError(field, _('Conditions are nested too deeply.'))
     try:
-        if len(json.dumps(definition.conditions)) > MAX_TEMPLATE:
+        if len(json.dumps(conditions)) > MAX_TEMPLATE:
             raise ValueError(_('no more than {limit} characters are allowed').format(limit=MAX_TEMPLATE))
-        ConditionSet(definition.conditions)
-        found = list(nodes(definition.conditions))
+        ConditionSet(conditions)
+        found = list(nodes(conditions))
         if sum(map(_is_condition, found)) > MAX_CONDITIONS:
             raise ValueError(_('no more than {limit} conditions are allowed').format(limit=MAX_CONDITIONS))
         for node in found:
             _check_node(node)
+        for node in filter(_is_condition, found):
+            check_one(node)
         if patterns := [node['value'] for node in found if _is_pattern(node)]:
             renderer.check_patterns(patterns)
     except (ValueError, TypeError, KeyError, AttributeError, InvalidCondition) as error:
-        raise DefinitionError('conditions', _('Invalid conditions: {error}').format(error=error)) from None
+        raise DefinitionError(field, _('Invalid conditions: {error}').format(error=error)) from None
+
+
+def _check_of_answer(node: Any) -> None:
+    if not OF_ANSWER.fullmatch(node['attr']):
+        raise ValueError(_('attr is status, text, headers.<name in lower case> or body.<key>'))
+    # Regular expressions could take for ever where answers are awaited, and nothing was changed.
+    if node.get('op') in (Condition.REGEX, *Condition.SNAPSHOT_OPERATORS):
+        raise ValueError(_('an answer cannot be asked for {op}').format(op=node['op']))
 
 
 def _check_node(node: Any) -> None:

@@ -13,6 +13,8 @@ class Definition(Protocol):
     additional_headers: Any
     body_template: str
     conditions: Any
+    success_conditions: Any
+    credential: Any
     expand: list[str]
     include_components: bool
     secret: Any

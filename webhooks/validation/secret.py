@@ -1,5 +1,6 @@
 """Checks the secret."""
 
+import re
 from typing import Any
 
 from django.utils.translation import gettext as _
@@ -10,12 +11,16 @@ from ..security import signing
 from ..security.masking import MASK
 from .definition import Definition
 
+HMAC = re.compile(r'\{[{%][^{}]*\bhmac *\(')
+
 
 def check(definition: Definition) -> None:
     """Raise DefinitionError for a secret that cannot be decrypted or cannot sign."""
     secret = reveal('secret', definition.secret)
     if definition.has_new_secret:
         _check_new(secret)
+    if HMAC.search(reveal('additional_headers', definition.additional_headers)):
+        check_signs(secret)
     try:
         signing.check(secret)
     except ValueError as error:
@@ -26,7 +31,15 @@ def _check_new(secret: str) -> None:
     if secret == MASK:
         raise DefinitionError('secret', _('Enter the secret itself, or leave it blank to keep the stored one.'))
     if len(secret) > MAX_SECRET:
-        raise DefinitionError('secret', _('A secret can have no more than {number} characters.').format(number=MAX_SECRET))
+        raise DefinitionError(
+            'secret', _('A secret can have no more than {number} characters.').format(number=MAX_SECRET)
+        )
+
+
+def check_signs(secret: str) -> None:
+    """Raise DefinitionError for a secret that hmac() in a header's template cannot use."""
+    if not secret or signing.is_asymmetric(secret):
+        raise DefinitionError('secret', _('hmac() in a header needs a secret that the receiver shares.'))
 
 
 def reveal(field: str, sealed: Any) -> str:

@@ -11,7 +11,9 @@ from ..templating.errors import RenderError
 
 def check_template(field: str, text: str) -> None:
     if len(text) > MAX_TEMPLATE:
-        raise DefinitionError(field, _('A template can have no more than {limit} characters.').format(limit=MAX_TEMPLATE))
+        raise DefinitionError(
+            field, _('A template can have no more than {limit} characters.').format(limit=MAX_TEMPLATE)
+        )
     if not JINJA2_TEMPLATE_RE.search(text):
         return
     try:

@@ -16,7 +16,7 @@ def check_ca_file(definition: Definition) -> None:
         raise DefinitionError(
             'ca_file_path', _('A CA file has no effect while TLS verification is off. Turn it on, or remove the file.')
         )
-    _check_file('ca_file_path', definition.ca_file_path)
+    check_file('ca_file_path', definition.ca_file_path)
 
 
 def check_client_certificate(definition: Definition) -> None:
@@ -25,11 +25,11 @@ def check_client_certificate(definition: Definition) -> None:
         raise DefinitionError(
             'client_key_path', _('A client key file needs a client certificate file. Enter that one as well.')
         )
-    _check_file('client_cert_path', definition.client_cert_path)
-    _check_file('client_key_path', definition.client_key_path)
+    check_file('client_cert_path', definition.client_cert_path)
+    check_file('client_key_path', definition.client_key_path)
 
 
-def _check_file(field: str, path: str) -> None:
+def check_file(field: str, path: str) -> None:
     """Editors must not be able to probe the host's files."""
     if not path:
         return

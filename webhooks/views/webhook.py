@@ -48,6 +48,7 @@ class WebhookView(generic.ObjectView):
             panels.HistoryPanel(),
             SOME_CHANGES,
             panels.ConditionsPanel('conditions', title=label('conditions')),
+            panels.ConditionsPanel('success_conditions', title=label('success_conditions')),
             panels.BodyTemplatePanel('body_template', title=label('body_template')),
             *REST,
             CustomFieldsPanel(),

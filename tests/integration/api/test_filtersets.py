@@ -31,7 +31,7 @@ class TestWebhookFilterSet(TestCase, ChangeLoggedFilterSetTestMixin):
     queryset = Webhook.objects.all()
     filterset = WebhookFilterSet
     filter_name_map = {'user': 'ignore_user'}
-    ignore_fields = (*UNTOLD, 'body_template', 'conditions', 'expand', 'health', 'backfill')
+    ignore_fields = (*UNTOLD, 'body_template', 'conditions', 'success_conditions', 'expand', 'health', 'backfill')
 
     @classmethod
     def setUpTestData(cls):
@@ -132,6 +132,7 @@ class TestEventFilterSet(TestCase, BaseFilterSetTestMixin):
         'snapshot', 'prechange', 'snapshots', 'data', 'request', 'skipped', 'dispatched_at', 'transaction_id',
         'transaction_time', 'visible', 'first_sequence', 'first_visible', 'partial', 'error', 'expanded',
         'expanded_types', 'caused_by', 'backfill_for', 'lapses', 'retry_at',
+        'changelog_message',
     )  # fmt: skip
 
     @classmethod

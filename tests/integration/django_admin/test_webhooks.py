@@ -32,7 +32,7 @@ from users.models import User
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
 from webhooks.django_admin.webhook import WebhookAdmin
-from webhooks.models import Delivery, Health, Webhook
+from webhooks.models import Credential, Delivery, Health, Webhook
 from webhooks.presentation.states import STATES
 from webhooks.services import redelivery
 
@@ -102,7 +102,7 @@ class TestDoor:
         assert client.get('/admin/password_change/').url == reverse('account:change_password')
 
     def test_only_our_models_are_there(self):
-        assert set(admin.site._registry) == {Webhook, Delivery}
+        assert set(admin.site._registry) == {Webhook, Delivery, Credential}
 
     def test_the_front_page_leads_to_the_status_page_and_to_netbox(self, client):
         page = client.get(INDEX).content.decode()

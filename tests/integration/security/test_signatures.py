@@ -1,20 +1,25 @@
 """Signatures as a receiver verifies them, by code that this project did not write."""
 
 import base64
+import hashlib
+import hmac
+import re
 from datetime import timedelta
 
 import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from dcim.models import Site
+from django.core.exceptions import ValidationError
 from django.utils import timezone
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks import WebhookVerificationError
-from support.builders import site, subscribe
-from support.engine import pass_retry_waits, work
+from support.builders import NOWHERE, site, subscribe
+from support.engine import dispatch_all, pass_retry_waits, work
 
 from devstack.receiver import Received, Receiver
-from webhooks.models import Webhook
+from webhooks.models import Attempt, Delivery, Webhook
+from webhooks.payload.http_request import Builder
 from webhooks.security import signing
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -133,3 +138,123 @@ def test_without_a_secret_there_is_no_signature(receiver: Receiver):
     request = received(receiver)
     assert request.header('webhook-signature') is request.header('X-Hook-Signature') is None
     assert request.header('webhook-id')
+
+
+def github(secret: str, body: bytes) -> str:
+    """As GitHub documents it: "Validating webhook deliveries"."""
+    return f'sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}'
+
+
+class TestInAHeader:
+    def signed(self, receiver: Receiver, line: str, **fields: object) -> Received:
+        fields = {'secret': 's3cret of ours', **fields}
+        subscribe(receiver.url('/'), Site, additional_headers=line, **fields)
+        site(name='Genève')
+        return received(receiver)
+
+    def test_as_github_does(self, receiver: Receiver):
+        request = self.signed(receiver, 'X-Hub-Signature-256: sha256={{ hmac() }}')
+        assert request.header('X-Hub-Signature-256') == github('s3cret of ours', request.body)
+
+    def test_of_the_body_that_a_template_made(self, receiver: Receiver):
+        line = "X-Hub-Signature-256: sha256={{ hmac('sha256') }}"
+        request = self.signed(receiver, line, body_template='{"n": {{ data.name | tojson }}}')
+        assert request.body == b'{"n": "Gen\\u00e8ve"}'
+        assert request.header('X-Hub-Signature-256') == github('s3cret of ours', request.body)
+
+    @pytest.mark.parametrize('algorithm', ['sha1', 'sha256', 'sha512'])
+    def test_in_hex_and_base64(self, receiver: Receiver, algorithm: str):
+        line = f"X-Both: {{{{ hmac('{algorithm}') }}}} {{{{ hmac('{algorithm}', 'base64') }}}}"
+        request = self.signed(receiver, line)
+        digest = hmac.digest(b's3cret of ours', request.body, algorithm)
+        assert request.header('X-Both') == f'{digest.hex()} {base64.b64encode(digest).decode()}'
+
+    def test_over_the_timestamp_too(self, receiver: Receiver):
+        line = "X-Signature: t={{ webhook_timestamp }},v1={{ hmac(over='timestamp.body') }}"
+        request = self.signed(receiver, line)
+        timestamp = request.header('webhook-timestamp')
+        signed = timestamp.encode() + b'.' + request.body
+        digest = hmac.digest(b's3cret of ours', signed, 'sha256').hex()
+        assert request.header('X-Signature') == f't={timestamp},v1={digest}'
+
+    def test_by_the_old_secret_while_that_is_valid(self, receiver: Receiver):
+        line = "X-Old: {{ hmac() }}\nX-New: {{ hmac(secret='new') }}"
+        webhook = subscribe(receiver.url('/'), Site, secret='s3cret of ours', additional_headers=line)
+        webhook.rotate_secret('another one', DAY)
+        webhook.save()
+        site()
+        request = received(receiver)
+        by = [hmac.digest(one, request.body, 'sha256').hex() for one in (b's3cret of ours', b'another one')]
+        assert [request.header('X-Old'), request.header('X-New')] == by
+        Webhook.objects.update(previous_secret_expires=timezone.now())
+        site()
+        request = received(receiver, 2)
+        assert request.header('X-Old') == request.header('X-New')
+        assert request.header('X-New') == hmac.digest(b'another one', request.body, 'sha256').hex()
+
+    def test_a_builder_that_is_kept_notices_the_end_of_the_old_secret(self):
+        webhook = subscribe(NOWHERE, Site, secret='s3cret of ours', additional_headers='X-Old: {{ hmac() }}')
+        webhook.rotate_secret('another one', DAY)
+        site()
+        dispatch_all()
+        delivery, builder = Delivery.objects.get(), Builder(webhook)
+        request = builder.build(delivery, 0)
+        assert request.headers['X-Old'] == hmac.digest(b's3cret of ours', request.body, 'sha256').hex()
+        webhook.previous_secret_expires = timezone.now()
+        assert builder.build(delivery, 0).headers['X-Old'] == hmac.digest(b'another one', request.body, 'sha256').hex()
+
+    @pytest.mark.parametrize('secret', ['', signing.generate(signing.PRIVATE)])
+    def test_nothing_is_saved_that_cannot_sign(self, secret: str):
+        webhook = subscribe(NOWHERE, Site, secret='s', additional_headers='X-Signature: {{ hmac() }}')
+        webhook.secret = secret
+        with pytest.raises(ValidationError) as error:
+            webhook.full_clean()
+        assert error.value.message_dict == {'secret': ['hmac() in a header needs a secret that the receiver shares.']}
+        webhook.secret = 's3cret of ours'
+        webhook.full_clean()
+
+    @pytest.mark.parametrize(
+        ('fields', 'reason'),
+        [
+            ({'additional_headers': "X-S: {{ hmac('md5') }}"}, 'hmac() knows sha1, sha256, sha512, but not md5'),
+            ({'additional_headers': 'X-S: {{ hmac() | int(default=none) + 1 }}'}, 'unsupported operand'),
+            ({'body_template': '{{ hmac() }}'}, 'body_template: hmac() is for headers only'),
+            ({'payload_url': NOWHERE + '{{ hmac() }}'}, 'payload_url: hmac() is for headers only'),
+        ],
+    )
+    def test_what_cannot_be_signed_fails_with_a_reason_and_without_the_signature(self, fields, reason):
+        subscribe(fields.pop('payload_url', NOWHERE), Site, **{'secret': 's3cret of ours', **fields})
+        site()
+        work()
+        delivery = Delivery.objects.get()
+        assert delivery.status == 'failed'
+        assert reason in delivery.error
+        assert not re.search('[0-9a-f]{40}', delivery.error.replace(delivery.uuid.hex, ''))
+
+    def test_an_object_cannot_be_named_like_a_placeholder(self, receiver: Receiver):
+        name = f'w{"0" * 32}_hmac-sha256-hex-body-old_'
+        subscribe(receiver.url('/'), Site, secret='s', additional_headers='X-N: {{ data.name }} {{ hmac() }}')
+        site(name=name, slug='x')
+        assert received(receiver).header('X-N').startswith(f'{name} ')
+
+    def test_the_log_and_the_preview_show_none(self, receiver: Receiver, api_client):
+        request = self.signed(receiver, 'X-Hub-Signature-256: sha256={{ hmac() }}')
+        (attempt,) = Attempt.objects.all()
+        assert attempt.request_headers['X-Hub-Signature-256'] == '********'
+        assert github('s3cret of ours', request.body).removeprefix('sha256=') not in str(vars(attempt))
+        pk = Webhook.objects.get().pk
+        shown = api_client.get(f'/api/plugins/webhooks/webhooks/{pk}/preview/').json()
+        assert shown['headers']['X-Hub-Signature-256'] == '********'
+
+
+class TestStandardHeaders:
+    NAMES = ('webhook-id', 'webhook-timestamp', 'webhook-signature', 'X-Hook-Signature')
+
+    @pytest.mark.parametrize('is_on', [True, False])
+    def test_they_can_be_switched_off(self, receiver: Receiver, is_on):
+        line = 'X-Id: {{ webhook_id }}'
+        subscribe(receiver.url('/'), Site, secret='s', standard_headers=is_on, additional_headers=line)
+        site()
+        request = received(receiver)
+        assert [request.header(name) is not None for name in self.NAMES] == [is_on] * 4
+        assert request.header('X-Id') == str(Delivery.objects.get().uuid)

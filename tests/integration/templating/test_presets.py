@@ -1,7 +1,9 @@
 """What a new webhook may begin with: what arrives is what Slack, Teams and AWX document, whatever is in a name."""
 
+import hmac
 import json
 import re
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -12,21 +14,35 @@ from support.builders import NOWHERE, site, subscribe
 from support.builtin import request_by
 from support.engine import work
 
-from devstack.receiver import Receiver
-from webhooks.models import Event, Webhook
+from devstack.receiver import Answer, Receiver
+from webhooks.models import Credential, Delivery, Event, Webhook
 from webhooks.presets import all_presets
 
 pytestmark = pytest.mark.usefixtures('committed')
 
 WEBHOOKS = '/api/plugins/webhooks/webhooks/'
+# What counts as delivered.
+ANSWERS = {
+    'mattermost': b'ok',
+    'zabbix': b'{"jsonrpc": "2.0", "result": {"response": "success", "data": [{"itemid": "1"}]}, "id": 1}',
+}
 TOKEN = 'Authorization: Bearer t0ken'
 HARMFUL = '<!channel> & [link](https://evil.example.com) *x* {{ 7 * 7 }} "quoted" \\ \u2028'
 ESCAPED = HARMFUL.replace('&', '&amp;').replace('<', '&lt;').replace('>', '&gt;')
 
 
 def create(api_client: Any, receiver: Receiver, preset: str, **fields: Any) -> dict[str, Any]:
+    begun = all_presets()[preset].fields
     if preset == 'awx':
         fields = {'additional_headers': TOKEN, **fields}
+    if 'hmac(' in begun.get('additional_headers', ''):
+        fields = {'secret': 's3cret', **fields}
+    if 'credential.' in begun.get('body_template', ''):
+        host = receiver.url().rstrip('/')
+        made = Credential(name=preset, type='template', secret='t0ken', hosts=[host])
+        made.save()
+        fields = {'credential': made.pk, **fields}
+    receiver.answers('/', Answer(200, ANSWERS.get(preset, b'')))
     body = {
         'name': preset, 'preset': preset, 'payload_url': receiver.url('/'), 'object_types': ['dcim.site'],
         'type_create': True, **fields,
@@ -40,7 +56,7 @@ def sent(receiver: Receiver, name: str = HARMFUL) -> Any:
     place = site(name=name)
     assert work() == '1 delivered'
     (request,) = receiver.requests
-    assert request.header('Content-Type') == 'application/json'
+    assert request.header('Content-Type') in ('application/json', 'application/json-rpc')
     return place, request.json()
 
 
@@ -89,6 +105,65 @@ class TestBodies:
         assert variables['sequence'] > 0
         assert f'Authorization: {receiver.requests[0].header("Authorization")}' == TOKEN
 
+    def test_event_driven_ansible_gets_a_signature(self, receiver: Receiver, api_client):
+        create(api_client, receiver, 'eda')
+        _place, body = sent(receiver)
+        assert body['data']['name'] == HARMFUL
+        signature = hmac.digest(b's3cret', receiver.requests[0].body, 'sha256').hex()
+        assert receiver.requests[0].header('X-Hub-Signature-256') == f'sha256={signature}'
+
+    def test_github_gets_ten_keys_at_most(self, receiver: Receiver, api_client):
+        create(api_client, receiver, 'github')
+        place, body = sent(receiver)
+        assert body.keys() == {'event_type', 'client_payload'}
+        assert len(body['client_payload']) <= 10
+        assert (body['client_payload']['id'], body['client_payload']['display']) == (place.pk, HARMFUL)
+        assert receiver.requests[0].header('Accept') == 'application/vnd.github+json'
+
+    def test_gitlab_gets_a_token_and_a_variable(self, receiver: Receiver, api_client):
+        create(api_client, receiver, 'gitlab')
+        place, body = sent(receiver)
+        assert (body['token'], body['ref'], list(body['variables'])) == ('t0ken', 'main', ['NETBOX'])
+        variable = json.loads(body['variables']['NETBOX'])
+        assert (variable['id'], variable['display'], variable['event']) == (place.pk, HARMFUL, 'created')
+
+    def test_mattermost_gets_names_as_code(self, receiver: Receiver, api_client):
+        create(api_client, receiver, 'mattermost')
+        _place, body = sent(receiver, '@channel `x` *y*')
+        assert body == {'text': "`dcim.site @channel 'x' *y*` was created, not in a request"}
+
+    def test_pagerduty_gets_a_change_event(self, receiver: Receiver, api_client):
+        create(api_client, receiver, 'pagerduty')
+        place, body = sent(receiver)
+        assert body['routing_key'] == 't0ken'
+        payload = body['payload']
+        assert payload['summary'] == f'dcim.site {HARMFUL} was created'
+        assert (payload['source'], payload['custom_details']['id']) == ('NetBox', place.pk)
+        assert datetime.fromisoformat(payload['timestamp']).tzinfo
+
+    def test_servicenow_gets_a_record(self, receiver: Receiver, api_client):
+        create(api_client, receiver, 'servicenow')
+        place, body = sent(receiver)
+        (record,) = body['records']
+        assert {*map(type, record.values())} == {str}
+        assert (record['node'], record['resource']) == (HARMFUL, f'dcim.site {place.pk}')
+        assert json.loads(record['additional_info'])['id'] == place.pk
+
+    def test_zabbix_gets_a_value_and_says_whether_it_took_it(self, receiver: Receiver, api_client):
+        create(api_client, receiver, 'zabbix')
+        place, body = sent(receiver)
+        assert (body['jsonrpc'], body['method'], body['id']) == ('2.0', 'history.push', 1)
+        (param,) = body['params']
+        assert json.loads(param['value'])['id'] == place.pk
+        for refusal in (
+            b'{"jsonrpc": "2.0", "error": {"code": -32602, "message": "Invalid params."}, "id": 1}',
+            b'{"jsonrpc": "2.0", "result": {"response": "success", "data": [{"error": "No item."}]}, "id": 1}',
+        ):
+            receiver.answers('/', Answer(200, refusal))
+            site(name=refusal[:40].decode(), slug=str(len(refusal)))
+            work()
+            assert Delivery.objects.order_by('pk').last().status == 'pending'
+
     def test_awx_gets_nothing_until_there_is_a_token(self, api_client, netbox_user, client):
         body = {'name': 'awx', 'preset': 'awx', 'payload_url': NOWHERE, 'type_create': True}
         answer = api_client.post(WEBHOOKS, body, format='json')
@@ -108,13 +183,14 @@ class TestBodies:
         assert work() == '1 delivered'
         body = receiver.requests[0].json()
         text = json.dumps(body)
-        if preset == 'awx':
-            variables = body['extra_vars']['netbox']
-            assert variables['username'] == 'admin'
-            assert variables['request_id'] == str(Event.objects.get().request_id)
-        else:
+        if preset in ('slack', 'teams'):
             assert text.count('by admin') == (2 if preset == 'slack' else 1)
             assert 'not in a request' not in text
+        elif preset == 'mattermost':
+            assert 'by `admin`' in text
+        else:
+            assert 'admin' in text
+            assert str(Event.objects.get().request_id) in text
 
 
 class TestChosen:
@@ -125,7 +201,7 @@ class TestChosen:
         expected = {**all_presets()[name].fields, 'http_method': 'PUT'}
         headers = webhook.additional_headers
         begun = expected.pop('additional_headers', '')
-        assert (headers.reveal() if headers else '') == (TOKEN if begun else '')
+        assert (headers.reveal() if headers else '') == (TOKEN if name == 'awx' else begun)
         assert {field: getattr(webhook, field) for field in expected} == expected
         assert 'preset' not in made
         answer = api_client.patch(f'{WEBHOOKS}{made["id"]}/', {'body_template': '{}'}, format='json')

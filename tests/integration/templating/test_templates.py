@@ -228,6 +228,7 @@ class TestDocumentation:
         webhook = subscribe(NOWHERE, Site, include_snapshots=True)
         marks = {
             'test': True, 'backfill_for': 1, 'partial': ['a'], 'caused_by': ['dcim.interface'],
+            'changelog_message': 'm',
             'request': {'path': '/', 'user': 'admin', 'GET': ''}, 'snapshots': {'prechange': None, 'postchange': {}},
         }  # fmt: skip
         events = [event(site(), **marks) for _ in range(count)]

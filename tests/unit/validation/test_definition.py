@@ -39,6 +39,8 @@ class Sound:
     additional_headers: Sealed = dataclasses.field(default_factory=Sealed)
     body_template: str = ''
     conditions: Any = None
+    success_conditions: Any = None
+    credential: Any = None
     expand: list[str] = dataclasses.field(default_factory=list)
     include_components: bool = False
     secret: Sealed = dataclasses.field(default_factory=Sealed)
@@ -375,3 +377,35 @@ class TestFiles:
 
     def test_a_path_with_a_null_character(self, root: Path):
         assert wrong(ca_file_path=f'{root}/a\x00b') == {'ca_file_path'}
+
+
+class TestSuccessConditions:
+    @pytest.mark.parametrize(
+        'conditions',
+        [
+            None,
+            {},
+            {'attr': 'status', 'value': 201},
+            {'and': [{'attr': 'body.result.response', 'value': 'success'}, {'attr': 'headers.x-ok', 'value': '1'}]},
+            {'attr': 'text', 'op': 'contains', 'value': 'error', 'negate': True},
+            {'attr': 'body', 'value': None},
+        ],
+    )
+    def test_that_can_be_met(self, conditions: Any):
+        assert wrong(success_conditions=conditions) == set()
+
+    @pytest.mark.parametrize(
+        'conditions',
+        [
+            'ok',
+            {'attr': 'name', 'value': 'x'},
+            {'attr': 'headers.X-Ok', 'value': '1'},
+            {'attr': 'headers', 'value': '1'},
+            {'attr': 'snapshots.prechange.name', 'value': '1'},
+            {'attr': 'text', 'op': 'regex', 'value': '(a+)+$'},
+            {'attr': 'status', 'op': 'changed'},
+            {'or': [{'attr': 'status', 'value': 200}] * 101},
+        ],
+    )
+    def test_that_cannot(self, conditions: Any):
+        assert wrong(success_conditions=conditions) == {'success_conditions'}

@@ -4,9 +4,11 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
 from ...exceptions import DefinitionError
 from ...models import Delivery
+from ...payload.access import TokenPending, TokenRequest
 from ...payload.http_request import Builder
 from ...storable import storable
 from ...transport.exchange import MAX_ERROR, Outcome, Request
@@ -20,7 +22,8 @@ logger = logging.getLogger('webhooks.delivery')
 class Sent:
     """A delivery on its way, with its request and the outcome. `others` go out in the same request, under its id.
 
-    `request` is None until it is built. Where none can be built, the outcome says why.
+    `request` is None until it is built. Where none can be built, the outcome says why. It may be one for an access
+    token.
     """
 
     delivery: Delivery
@@ -51,6 +54,13 @@ class Sent:
     def send(self, send: Callable[[Request], Outcome]) -> None:
         self.outcome = send(self.request)
 
+    def settle(self) -> None:
+        """Note the answer about an access token. Without an outcome the deliveries go again, with the next token."""
+        if isinstance(self.request, TokenRequest) and self.outcome:
+            self.outcome = self.request.grant.settle(self.outcome)
+        elif self.request and self.outcome and self.outcome.status == HTTPStatus.UNAUTHORIZED:
+            self.outcome = None if self.builder.forget_token(self.request) else self.outcome
+
     def _build(self, now: float) -> Request | None:
         for one in self.deliveries:
             one.webhook = self.builder.webhook
@@ -58,6 +68,8 @@ class Sent:
         try:
             together = sorted(self.deliveries, key=lambda one: one.sequence)
             return self.builder.build(self.delivery, now, [one.told for one in together])
+        except TokenPending:
+            return None  # somebody else fetches it
         except DefinitionError as error:
             reason = self.delivery.event.error or f'not sent: {error.field}: {error}'
         except Exception as error:

@@ -175,6 +175,7 @@ class Sender:
     def _note(self, sent: Sent) -> None:
         lane = self._lane(sent)
         now = time.monotonic()
+        _settle(sent)
         if lane.note_built(sent.seconds, now):
             logger.warning('webhook=%s its template takes too long: it rests', lane.webhook_id)
             for one in self._builders.withdraw(lane.webhook_id):
@@ -294,6 +295,14 @@ def _build(sent: Sent) -> bool:
     except BROKEN_OFF as error:
         transactions.recover(error)
         return False
+
+
+def _settle(sent: Sent) -> None:
+    try:
+        sent.settle()
+    except BROKEN_OFF as error:
+        transactions.recover(error)
+        sent.outcome = None
 
 
 def _pks(sents: Iterable[Sent]) -> set[int]:

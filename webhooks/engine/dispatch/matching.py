@@ -82,8 +82,9 @@ def accepts(webhook: Webhook, shown: Shown) -> bool:
         return False
     if not webhook.conditions or (data := shown.data_for(webhook)) is None:
         return True
+    message = shown.event.changelog_message or ''
     try:
-        return _decide(webhook, {**data, 'snapshots': shown.snapshots})
+        return _decide(webhook, {**data, 'snapshots': shown.snapshots, 'changelog_message': message})
     except INTERRUPTIONS:
         raise
     except Exception as error:

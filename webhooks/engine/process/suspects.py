@@ -53,6 +53,10 @@ TAKE = f"""
     ))
     RETURNING id"""
 
+PUT_BACK = """
+    UPDATE webhooks_delivery SET due_at = now() + interval '1 second'
+    WHERE id = %(id)s AND status = 'pending' AND due_at IS NULL"""
+
 ANY = f"""
     SELECT EXISTS (
         SELECT FROM webhooks_delivery d
@@ -158,6 +162,10 @@ def _deliver(member: Member, channel: socket.socket) -> bool:
     sent = Sent(one, Builder(webhook))
     if sent.build():
         _send(sent, member)
+        sent.settle()
+    if sent.outcome is None:
+        _put_back(one, member)  # it has to wait for an access token
+        return False
     try:
         _record(sent, member)
     except DataError as error:
@@ -181,6 +189,12 @@ def _send(sent: Sent, member: Member) -> None:
         if time.monotonic() > member.until:  # it was frozen: others may have the delivery
             raise Lost(member.name)
         sent.send(client.send)
+
+
+def _put_back(one: Delivery, member: Member) -> None:
+    with transactions.short():
+        sql.execute(PUT_BACK, {'id': one.pk})
+        member.beat(deliveries=())
 
 
 def _record(sent: Sent, member: Member) -> None:

@@ -1,0 +1,57 @@
+"""Credentials in the admin, without custom fields."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from django import forms
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+
+from ..forms.credential import NAMES, SecretMixin
+from ..models import Credential, Webhook
+from .base import BaseAdmin
+
+
+class CredentialForm(SecretMixin, forms.ModelForm):
+    class Meta:
+        model = Credential
+        fields = NAMES
+        widgets = {
+            'secret': forms.PasswordInput(
+                render_value=False, attrs={'class': 'vTextField wh-wide', 'autocomplete': 'new-password'}
+            ),
+        }
+
+
+class CredentialAdmin(BaseAdmin):
+    form = CredentialForm
+    list_display = ('name', 'type', 'where', 'description')
+    list_filter = ('type',)
+    search_fields = ('name', 'description')
+
+    @admin.display(description=_('Hosts'))
+    def where(self, credential: Credential) -> str:
+        return ', '.join(credential.hosts)
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
+        """Matches would tell of what is sealed."""
+        return lookup.partition('__')[0] != 'secret' and super().lookup_allowed(lookup, value, request)
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Credential | None:
+        credential = super().get_object(request, object_id, from_field)
+        if credential is not None and request.method == 'POST':
+            credential.snapshot()
+        return credential
+
+    def get_deleted_objects(self, objs: Sequence[Credential], request: HttpRequest) -> tuple[list, dict, set, list]:
+        """Webhooks protect theirs."""
+        users = Webhook.objects.filter(credential__in=[credential.pk for credential in objs])
+        counts = {Credential._meta.verbose_name_plural: len(objs)}
+        return [str(credential) for credential in objs], counts, set(), [str(webhook) for webhook in users]
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Credential]) -> None:
+        for credential in queryset:
+            credential.snapshot()
+            credential.delete()

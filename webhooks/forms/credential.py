@@ -1,0 +1,38 @@
+from django import forms
+from django.contrib.postgres.forms import SimpleArrayField  # pyright: ignore[reportMissingImports]  (no stub)
+from netbox.forms import NetBoxModelForm
+from utilities.forms.rendering import FieldSet
+
+from ..models import Credential
+from ..models.fields import Sealed
+
+NAMES = (
+    'name', 'description', 'type', 'hosts', 'username', 'header', 'secret', 'token_url', 'scope', 'audience',
+    'ca_file_path',
+)  # fmt: skip
+
+
+class SecretMixin(forms.ModelForm):
+    """A blank secret keeps the stored one."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.initial.pop('secret', None)
+        self.fields['secret'].strip = False
+
+    def clean_secret(self) -> Sealed | str:
+        return self.cleaned_data['secret'] or self.instance.secret
+
+
+class CredentialForm(SecretMixin, NetBoxModelForm):
+    hosts = SimpleArrayField(forms.CharField(), help_text=Credential._meta.get_field('hosts').help_text)
+    secret = forms.CharField(
+        required=False,
+        widget=forms.PasswordInput(attrs={'autocomplete': 'new-password'}),
+        help_text=Credential._meta.get_field('secret').help_text,
+    )
+    fieldsets = (FieldSet(*NAMES, 'tags'),)
+
+    class Meta:
+        model = Credential
+        fields = (*NAMES, 'tags')

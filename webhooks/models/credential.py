@@ -1,0 +1,141 @@
+"""A Credential is what receivers ask for: one serves many webhooks, and goes to its own hosts only."""
+
+from collections.abc import Iterable
+
+from django.contrib.postgres.fields import ArrayField
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import ProtectedError
+from django.db.models.signals import pre_delete
+from django.dispatch import receiver
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+from netbox.models import NetBoxModel
+
+from ..choices import CredentialTypeChoices
+from ..constants import MAX_URL
+from ..validation import credential as validation
+from .concurrent import ConcurrentModel
+from .fields import SealedField
+from .webhook import Webhook
+
+# Where the secret goes.
+BOUND = ('type', 'hosts', 'token_url', 'ca_file_path', 'secret')
+
+
+class Credential(ConcurrentModel, NetBoxModel):
+    """A login, a token or an OAuth2 client. AccessToken holds the token of the last."""
+
+    name = models.CharField(_('name'), max_length=150, unique=True)
+    description = models.CharField(_('description'), max_length=200, blank=True)
+    type = models.CharField(_('type'), max_length=30, choices=CredentialTypeChoices)
+    hosts = ArrayField(
+        models.CharField(max_length=300),
+        verbose_name=_('hosts'),
+        help_text=_(
+            'Where it may go, separated by commas: awx.example.com, or awx.example.com:8443. For HTTP, or HTTPS that '
+            'is not verified, http://awx.example.com:8000. To add one, enter the secret again.'
+        ),
+    )
+    username = models.CharField(
+        _('user'), max_length=300, blank=True, help_text=_('The user of a basic login, or the client ID of OAuth2.')
+    )
+    header = models.CharField(
+        _('header'), max_length=100, blank=True, help_text=_('The name of the header, such as X-API-Key.')
+    )
+    secret = SealedField(
+        _('secret'),
+        blank=True,
+        help_text=_('The password, the token, or the client secret of OAuth2. Stored encrypted and never shown.'),
+    )
+    token_url = models.CharField(
+        _('token URL'), max_length=MAX_URL, blank=True, help_text=_('Where OAuth2 gives an access token.')
+    )
+    scope = models.CharField(
+        _('scope'), max_length=500, blank=True, help_text=_('Of OAuth2, if the server asks for it.')
+    )
+    audience = models.CharField(
+        _('audience'), max_length=500, blank=True, help_text=_('Of OAuth2, if the server asks for it.')
+    )
+    ca_file_path = models.CharField(
+        _('CA file'), max_length=4096, blank=True, help_text=_("Verifies the token URL's certificate.")
+    )
+
+    guarded = (BOUND,)
+    exclusive = (BOUND,)
+    docs_url = ''
+    clone_fields = ('description', 'type', 'hosts', 'username', 'header', 'token_url', 'scope', 'audience')
+
+    class Meta:
+        ordering = ('name',)
+        verbose_name = _('credential')
+        verbose_name_plural = _('credentials')
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        """Return the path of its page."""
+        return reverse('plugins:webhooks:credential', args=[self.pk])
+
+    @property
+    def is_oauth2(self) -> bool:
+        return self.type in CredentialTypeChoices.OAUTH2
+
+    def clean(self) -> None:
+        """Raise ValidationError with all errors by field."""
+        super().clean()
+        if isinstance(self.hosts, list):
+            self.hosts = [validation.normalized(host) for host in self.hosts]
+        errors = validation.errors(self)
+        stored = type(self).objects.filter(pk=self.pk).first() if self.pk else None
+        if stored:
+            vars(stored).update({name: value for name, value in self._read.items() if name in BOUND})
+            if self.secret == stored.secret and validation.goes_elsewhere(stored, self):
+                errors.setdefault('secret', validation.ELSEWHERE)
+        if errors:
+            raise ValidationError(errors)
+
+    def save(self, *args, **kwargs) -> None:
+        """Its webhooks use it from now on as it is, and OAuth2 gives a new token."""
+        super().save(*args, **kwargs)
+        AccessToken.objects.update_or_create(credential=self, create_defaults={}, defaults=AccessToken.NOTHING)
+        Webhook.objects.filter(credential=self).update(last_updated=timezone.now())
+
+    save.alters_data = True
+
+    def serialize_object(self, exclude: Iterable[str] | None = None) -> dict:
+        """Return data for the change log, without the secret."""
+        data = super().serialize_object(exclude=[*(exclude or ()), 'secret'])
+        data['secret'] = str(self.secret)
+        # Else its change would leave no trace.
+        data['stamps'] = {'secret': self.secret.stamp}
+        return data
+
+
+@receiver(pre_delete, sender=Credential, dispatch_uid='webhooks.credential')
+def _protect(instance: Credential, **kwargs) -> None:
+    if users := set(Webhook.objects.filter(credential=instance)):
+        raise ProtectedError(_('Webhooks use this credential.'), users)
+
+
+class AccessToken(models.Model):
+    """The OAuth2 token of a credential. All workers share it; one of them fetches it."""
+
+    NOTHING = {'token': '', 'fetched_at': None, 'expires_at': None, 'fetching_until': None}
+
+    credential = models.OneToOneField(
+        Credential, on_delete=models.CASCADE, related_name='access_token', primary_key=True
+    )
+    token = SealedField(blank=True)
+    fetched_at = models.DateTimeField(null=True)
+    # A little before it does.
+    expires_at = models.DateTimeField(null=True)
+    # Until then nobody else fetches one.
+    fetching_until = models.DateTimeField(null=True)
+
+    _netbox_private = True
+
+    def __str__(self) -> str:
+        return str(self.credential)

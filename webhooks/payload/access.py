@@ -1,0 +1,224 @@
+"""What a credential adds to requests: headers, and values that templates name.
+
+An OAuth2 token is fetched once for all. The worker that claims it sends a TokenRequest first. The deliveries of others
+go back for a moment, or use the old token while that is valid.
+"""
+
+import dataclasses
+import json
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from urllib.parse import quote_plus, urlencode
+
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from ..choices import CredentialTypeChoices
+from ..exceptions import WebhooksError
+from ..models import AccessToken, Credential, Webhook
+from ..models.fields import Sealed
+from ..security import echoes
+from ..security.masking import MASK
+from ..storable import storable
+from ..transport.exchange import Outcome, Request
+from ..validation.secret import reveal
+
+# Seconds for the token's request, and until somebody else may fetch it.
+LONGEST, LEASE = 10, timedelta(seconds=15)
+# A token is renewed so long before it ends, and not used in the last seconds.
+EARLY, LAST = timedelta(minutes=1), timedelta(seconds=5)
+# One that is refused is replaced, if it is older.
+NEW = timedelta(minutes=1)
+# Seconds that a token is valid if nobody says, and at most.
+DEFAULT, MOST = 300, 86400
+# Characters.
+MAX_TOKEN = 16 * 1024
+
+FORM = 'application/x-www-form-urlencoded'
+
+
+class TokenPending(WebhooksError):
+    """Somebody else fetches the access token just now."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """`values` are by their names in templates."""
+
+    values: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        return (*self.values.values(), *echoes.of_headers(self.headers.values()))
+
+    def masked(self) -> 'Access':
+        """Return what a preview may know."""
+        return Access(dict.fromkeys(self.values, MASK), dict.fromkeys(self.headers, MASK))
+
+
+class Authorizer:
+    """Admits the requests of a webhook."""
+
+    def __init__(self, webhook: Webhook) -> None:
+        self._credential: Credential | None = webhook.credential
+        self._row: AccessToken | None = None
+        # Several requests may have gone out with it.
+        self._refused: str | None = None
+
+    def access(self) -> 'Access | TokenRequest':
+        """Return what to add, or the request that has to go first. Raises DefinitionError and TokenPending."""
+        credential = self._credential
+        if credential is None:
+            return Access()
+        secret = reveal('credential', credential.secret)
+        if not credential.is_oauth2:
+            return _access(credential, secret)
+        token = self._token(credential)
+        return _access(credential, token) if token else self._token_request(credential, secret)
+
+    def preview(self) -> Access:
+        """Return the same without any secret."""
+        return _access(self._credential, MASK).masked() if self._credential else Access()
+
+    def forget(self, request: Request) -> bool:
+        """The access token of a request was refused. Returns whether another one may be better."""
+        row = self._row
+        if self._refused in request.secrets:
+            return True
+        if row is None or row.fetched_at is None or timezone.now() < row.fetched_at + NEW:
+            return False
+        self._refused, self._row = row.token.reveal(), None
+        known = AccessToken.objects.filter(credential=self._credential, fetched_at=row.fetched_at)
+        known.update(expires_at=timezone.now())
+        return True
+
+    def _token(self, credential: Credential) -> str:
+        """Return the access token, '' if this worker is to fetch one."""
+        now = timezone.now()
+        if not self._row or now > _renewed_at(self._row):
+            self._row, _created = AccessToken.objects.get_or_create(credential=credential)
+        if now <= _renewed_at(self._row):
+            return reveal('credential', self._row.token)
+        if self._claim(credential, now):
+            return ''
+        if self._row.expires_at and now < self._row.expires_at - LAST:
+            return reveal('credential', self._row.token)
+        raise TokenPending
+
+    def _claim(self, credential: Credential, now: datetime) -> bool:
+        self._until = now + LEASE
+        free = Q(fetching_until=None) | Q(fetching_until__lt=now)
+        # Somebody may have fetched one since it was read.
+        row = AccessToken.objects.filter(free, credential=credential, fetched_at=self._row.fetched_at)
+        return bool(row.update(fetching_until=self._until))
+
+    def _token_request(self, credential: Credential, secret: str) -> 'TokenRequest':
+        wanted = {'grant_type': 'client_credentials', 'scope': credential.scope, 'audience': credential.audience}
+        headers = {'Content-Type': FORM, 'Accept': 'application/json'}
+        if credential.type == CredentialTypeChoices.OAUTH2_BODY:
+            wanted |= {'client_id': credential.username, 'client_secret': secret}
+        else:
+            # RFC 6749, 2.3.1: form-encoded first.
+            headers |= _login(quote_plus(credential.username), quote_plus(secret))
+        grant = Grant(credential.pk, self._until)
+        return TokenRequest(
+            method='POST',
+            url=credential.token_url,
+            shown_url=credential.token_url,
+            headers=headers,
+            body=urlencode({name: value for name, value in wanted.items() if value}).encode(),
+            timeout=LONGEST,
+            verify=credential.ca_file_path or True,
+            judge=grant.judge,
+            secrets=(secret, *echoes.of_headers(headers.values())),
+            grant=grant,
+        )
+
+
+def _renewed_at(row: AccessToken) -> datetime:
+    """Return when a new one is fetched: a minute before it ends, or after half of its time."""
+    if row.expires_at is None or row.fetched_at is None:
+        return timezone.now() - EARLY
+    return row.expires_at - min(EARLY, (row.expires_at - row.fetched_at) / 2)
+
+
+def _access(credential: Credential, secret: str) -> Access:
+    match credential.type:
+        case CredentialTypeChoices.BASIC:
+            values = {'username': credential.username, 'password': secret}
+            return Access(values, _login(credential.username, secret))
+        case CredentialTypeChoices.HEADER:
+            return Access({'token': secret}, {credential.header: secret})
+        case CredentialTypeChoices.TEMPLATE:
+            return Access({'token': secret})
+        case _:
+            return Access({'token': secret}, {'Authorization': f'Bearer {secret}'})
+
+
+def _login(user: str, password: str) -> dict[str, str]:
+    """RFC 7617."""
+    return {'Authorization': f'Basic {b64encode(f"{user}:{password}".encode()).decode()}'}
+
+
+@dataclass
+class Grant:
+    """What comes of a TokenRequest. `until` says which claim it is."""
+
+    credential_id: int
+    until: datetime
+    token: str = field(default='', repr=False)
+    seconds: int = 0
+
+    def judge(self, _status: int, _headers: Mapping[str, str], text: str) -> str:
+        """Read the token (RFC 6749, 5.1). Returns what is wrong."""
+        try:
+            answer = json.loads(text)
+            token, kind = answer['access_token'], answer.get('token_type', 'bearer')
+            is_sound = 0 < len(token) <= MAX_TOKEN and token.isascii() and token.isprintable() and ' ' not in token
+            if not is_sound or kind.lower() != 'bearer':
+                raise ValueError
+            self.token, self.seconds = token, _seconds(answer)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            return _('the answer holds no bearer token')
+        return ''
+
+    def settle(self, outcome: Outcome) -> Outcome | None:
+        """Keep the token. Returns what its delivery has to say of it, None if all is well."""
+        if outcome.succeeded:
+            now = timezone.now()
+            claimed = AccessToken.objects.filter(credential=self.credential_id, fetching_until=self.until)
+            claimed.update(
+                token=Sealed.of(self.token),
+                fetched_at=now,
+                expires_at=now + timedelta(seconds=self.seconds),
+                fetching_until=None,
+            )
+            return None
+        error = storable(_('no access token: {error}').format(error=outcome.error))
+        # A 410 of the token's server says nothing of the endpoint; an answer below 400 may hold a token.
+        body = outcome.body if (outcome.status or 0) >= 400 else ''
+        return dataclasses.replace(outcome, status=None, error=error, body=body)
+
+
+def _seconds(answer: Mapping[str, Any]) -> int:
+    return min(max(int(answer.get('expires_in') or DEFAULT), 1), MOST)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenRequest(Request):
+    """Fetches an access token."""
+
+    grant: Grant = field(repr=False)
+
+
+def encoded(value: str, content_type: str) -> str:
+    """Return the value as it stands in a body."""
+    media_type = content_type.partition(';')[0].strip().lower()
+    if media_type == FORM:
+        return quote_plus(value)
+    return json.dumps(value, ensure_ascii=False)[1:-1] if 'json' in media_type else value

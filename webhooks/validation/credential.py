@@ -1,0 +1,162 @@
+"""Checks credentials, and whether they may go to a host."""
+
+import re
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from ..choices import CredentialTypeChoices
+from ..constants import RESERVED_HEADERS
+from ..exceptions import DefinitionError
+from ..security.masking import MASK, whole_url
+from .definition import Definition
+from .headers import check_header_name, check_header_value, parse_headers
+from .secret import reveal
+from .tls import check_file
+from .url import AUTHORITY, PORTS, check_plain_url
+
+# Characters: a token may be long.
+MAX_HOSTS, MAX_SECRET = 50, 8192
+HOST = re.compile(r'https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?')
+NAMED = re.compile(r'\{[{%][^{}]*\bcredential\.(token|username|password)\b')
+ELSEWHERE = gettext_lazy('It would go where it did not go before: enter it again.')
+# Which fields each type needs.
+NEEDED = {
+    CredentialTypeChoices.BASIC: ('username', 'secret'),
+    CredentialTypeChoices.BEARER: ('secret',),
+    CredentialTypeChoices.HEADER: ('header', 'secret'),
+    CredentialTypeChoices.OAUTH2_BASIC: ('username', 'secret', 'token_url'),
+    CredentialTypeChoices.OAUTH2_BODY: ('username', 'secret', 'token_url'),
+    CredentialTypeChoices.TEMPLATE: ('secret',),
+}
+
+
+class Bound(Protocol):
+    """A credential's fields."""
+
+    type: str
+    hosts: list[str]
+    username: str
+    header: str
+    secret: Any
+    token_url: str
+    ca_file_path: str
+
+
+def errors(credential: Bound) -> dict[str, str]:
+    """Return {field: error}, empty if all is well."""
+    found: dict[str, str] = {}
+    for check in (_check_needed, _check_hosts, _check_header, _check_secret, _check_token_url):
+        try:
+            check(credential)
+        except DefinitionError as error:
+            found.setdefault(error.field, str(error))
+    return found
+
+
+def _check_needed(credential: Bound) -> None:
+    for name in NEEDED.get(credential.type, ()):
+        if not getattr(credential, name):
+            raise DefinitionError(name, _('A credential of this type needs it.'))
+    if credential.type == CredentialTypeChoices.BASIC and ':' in credential.username:
+        raise DefinitionError('username', _('A user has no colon.'))
+
+
+def _check_hosts(credential: Bound) -> None:
+    if not credential.hosts:
+        raise DefinitionError('hosts', _('Name a host at least.'))
+    if len(credential.hosts) > MAX_HOSTS:
+        raise DefinitionError('hosts', _('There are {limit} hosts at most.').format(limit=MAX_HOSTS))
+    for host in credential.hosts:
+        if not HOST.fullmatch(host) or origin_of(host) is None:
+            raise DefinitionError('hosts', _('{host} is no host such as awx.example.com.').format(host=host))
+
+
+def _check_header(credential: Bound) -> None:
+    if credential.type != CredentialTypeChoices.HEADER or not credential.header:
+        return
+    try:
+        ((name, _value),) = parse_headers(f'{credential.header}: x')
+        if name != credential.header or name.lower() in RESERVED_HEADERS:
+            raise ValueError
+        check_header_name(name)
+    except (DefinitionError, ValueError):
+        raise DefinitionError('header', _('A webhook cannot set this header.')) from None
+
+
+def _check_secret(credential: Bound) -> None:
+    secret = reveal('secret', credential.secret)
+    if len(secret) > MAX_SECRET:
+        raise DefinitionError('secret', _('A secret has {number} characters at most.').format(number=MAX_SECRET))
+    if secret == MASK:
+        raise DefinitionError('secret', _('Enter the secret itself, or leave it out to keep it.'))
+    try:
+        goes_raw = credential.type in (CredentialTypeChoices.BEARER, CredentialTypeChoices.HEADER)
+        check_header_value('secret', secret if goes_raw else secret.encode('ascii', 'replace').decode())
+    except DefinitionError as error:
+        raise DefinitionError('secret', str(error)) from None
+
+
+def _check_token_url(credential: Bound) -> None:
+    if credential.type not in CredentialTypeChoices.OAUTH2 or not credential.token_url:
+        return
+    try:
+        check_plain_url(credential.token_url)
+    except DefinitionError as error:
+        raise DefinitionError('token_url', str(error)) from None
+    parts = urlsplit(credential.token_url)
+    if '@' in parts.netloc or parts.query or parts.fragment:
+        raise DefinitionError('token_url', _('Enter a URL without user, query and fragment.'))
+    check_file('ca_file_path', credential.ca_file_path)
+
+
+def normalized(host: str) -> str:
+    """Return the host as an origin: https://, but for http://."""
+    text = host.strip().rstrip('/').lower()
+    text = text if '://' in text else f'https://{text}'
+    return (origin_of(text) if HOST.fullmatch(text) else None) or text
+
+
+def origin_of(url: str, *, verified: bool = True) -> str | None:
+    """Return scheme, host and port of a URL, None of an invalid one. HTTPS that is not verified counts as HTTP."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or PORTS[parts.scheme]
+    except (ValueError, KeyError):
+        return None
+    # Only some parsers end the host at a backslash.
+    if not host or '\\' in parts.netloc:
+        return None
+    scheme = 'http' if parts.scheme == 'https' and not verified else parts.scheme
+    shown = f'[{host}]' if ':' in host else host
+    return f'{scheme}://{shown}' if port == PORTS[scheme] else f'{scheme}://{shown}:{port}'
+
+
+def goes_elsewhere(before: Bound, after: Bound) -> bool:
+    """Whether the secret goes to a host where it did not go before."""
+    if not set(after.hosts) <= set(before.hosts):
+        return True
+    asks = after.type in CredentialTypeChoices.OAUTH2
+    return asks and any(getattr(before, name) != getattr(after, name) for name in ('type', 'token_url', 'ca_file_path'))
+
+
+def check(definition: Definition) -> None:
+    """Raise DefinitionError if the webhook leads where its credential may not go."""
+    if not definition.credential:
+        headers = reveal('additional_headers', definition.additional_headers)
+        if any(map(NAMED.search, (whole_url(definition.payload_url), definition.body_template, headers))):
+            raise DefinitionError('credential', _('Choose one: a template names it.'))
+        return
+    url = whole_url(definition.payload_url)
+    fixed, template, _rest = url.partition('{')
+    # Where a template makes the host, each request is checked.
+    if not template or AUTHORITY.match(fixed):
+        check_host(definition.credential, fixed, verified=definition.ssl_verification)
+
+
+def check_host(credential: Bound, url: str, *, verified: bool) -> None:
+    """Raise DefinitionError unless the credential may go to the URL."""
+    if origin_of(url, verified=verified) not in credential.hosts:
+        raise DefinitionError('credential', _('It is not for this host, or not without verified TLS.'))

@@ -1,0 +1,57 @@
+from django.utils.translation import gettext_lazy
+from extras.ui.panels import CustomFieldsPanel, TagsPanel
+from netbox.object_actions import AddObject, BulkDelete, BulkExport, CloneObject, DeleteObject, EditObject
+from netbox.ui import layout
+from netbox.ui.panels import ObjectsTablePanel
+from netbox.views import generic
+from utilities.views import register_model_view
+
+from .. import filtersets, forms, tables
+from ..models import Credential
+from ..ui import panels
+from .selection import CheckedListMixin, CheckedReturnMixin, CheckedSelectionMixin
+
+
+@register_model_view(Credential, 'list', path='', detail=False)
+class CredentialListView(CheckedListMixin, generic.ObjectListView):
+    queryset = Credential.objects.all()
+    filterset = filtersets.CredentialFilterSet
+    filterset_form = forms.CredentialFilterForm
+    table = tables.CredentialTable
+    actions = (AddObject, BulkExport, BulkDelete)
+
+
+@register_model_view(Credential)
+class CredentialView(generic.ObjectView):
+    queryset = Credential.objects.all()
+    actions = (CloneObject, EditObject, DeleteObject)
+    layout = layout.SimpleLayout(
+        left_panels=[panels.CredentialPanel()],
+        right_panels=[CustomFieldsPanel(), TagsPanel()],
+        bottom_panels=[
+            ObjectsTablePanel(
+                'webhooks.webhook',
+                title=gettext_lazy('Webhooks'),
+                filters={'credential_id': lambda context: context['object'].pk},
+            ),
+        ],
+    )
+
+
+@register_model_view(Credential, 'add', detail=False)
+@register_model_view(Credential, 'edit')
+class CredentialEditView(CheckedReturnMixin, generic.ObjectEditView):
+    queryset = Credential.objects.all()
+    form = forms.CredentialForm
+
+
+@register_model_view(Credential, 'delete')
+class CredentialDeleteView(CheckedReturnMixin, generic.ObjectDeleteView):
+    queryset = Credential.objects.all()
+
+
+@register_model_view(Credential, 'bulk_delete', path='delete', detail=False)
+class CredentialBulkDeleteView(CheckedSelectionMixin, generic.BulkDeleteView):
+    queryset = Credential.objects.all()
+    filterset = filtersets.CredentialFilterSet
+    table = tables.CredentialTable
