@@ -62,7 +62,7 @@ def worker_has_timer(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
     if not conf.get().enabled:
         return []
     name = settings.RQ.get('WORKER_CLASS', '')
-    if name == conf.OUR_WORKER or getattr(import_string(name), 'has_webhooks_timer', False):
+    if name == conf.OUR_WORKER or getattr(import_string(name), 'serves_webhooks', False):
         return []
     return [
         CheckWarning(

@@ -21,7 +21,7 @@ class KindChoices(ChoiceSet):
 
 
 class StatusChoices(ChoiceSet):
-    """`pending` and `sending` are open. `superseded` is no failure: a later delivery tells of the object."""
+    """`pending` and `sending` (tests only) are open. `superseded` is no failure: a later delivery shows the object."""
 
     PENDING = 'pending'
     SENDING = 'sending'

@@ -22,7 +22,7 @@ DEFAULT_MODELS = (
     'virtualization.virtualmachine',
 )
 
-# The first, and one after each wait of engine/backoff.py.
+# The first, and one after each wait of engine/deliver/backoff.py.
 DEFAULT_MAX_ATTEMPTS = 8
 
 # Seconds until a job lets other jobs run: --burst workers run NetBox's too.
@@ -51,9 +51,6 @@ MAX_QUERY = 2000
 
 # RFC 9110, 15.5.11: do not call again.
 GONE = 410
-
-# Seconds beyond the request's timeout.
-LEASE_MARGIN = 30
 
 # Bytes read and characters kept.
 MAX_RESPONSE_READ = 64 * 1024

@@ -1,7 +1,7 @@
-"""A second door in: NetBox's event rules, whose action may be to send with one of our webhooks.
+"""Lets NetBox's event rules send with our webhooks.
 
-So job events, and rules that exist, gain retries and a log. What is sent, and when, is NetBox's: the data as its event
-rules have it, also for changes that code rolled back inside a request that then succeeded.
+So existing rules and job events get retries and a log. NetBox decides data and time. It also sends changes that code
+rolled back inside a successful request.
 """
 
 import json
@@ -77,7 +77,7 @@ def _fields(context: Any, data: dict) -> dict[str, Any]:
 
 
 def _username(context: Any) -> str | None:
-    """Return who made the change: NetBox gives a user, netbox-branching a name."""
+    """Return the user of the change. netbox-branching gives only a name."""
     user = context.get('user')
     return user.username if user else context.get('username')
 
@@ -87,14 +87,14 @@ _saved = threading.local()
 
 @receiver(post_save, sender=Job, dispatch_uid='webhooks.job')
 def _job_saved(instance: Job, **kwargs: Any) -> None:
-    """NetBox does not tell a rule which job started or ended; but it has just saved it."""
+    """NetBox does not tell a rule its job, but has just saved it."""
     _saved.job = weakref.ref(instance)
 
 
 def _object_of_job(context: Any) -> int | None:
-    """Return the id of the object that the job is for: its events are sent in order. None: of no job that is known.
+    """Return the id of the job's object, whose events are sent in order, or None if the job is unknown.
 
-    A job for no one object is known by a negative number of its own, which no object has.
+    A job without an object gets a negative number of its own.
     """
     job = _saved.job() if hasattr(_saved, 'job') else None
     if job is None or job.object_type_id != context['object_type'].pk or job.data is not context['data']:

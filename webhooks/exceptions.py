@@ -15,7 +15,7 @@ class DecryptionError(WebhooksError):
 
 
 class Busy(WebhooksError):
-    """Others do the same just now, or somebody holds what a person's request needs: str() says what to do."""
+    """Somebody else does the same, or holds what is needed. str() says what to do."""
 
 
 class DeliveryFailed(WebhooksError):

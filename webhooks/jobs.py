@@ -15,7 +15,7 @@ class WebhooksRetentionJob(JobRunner):
         name = 'Webhooks: prune the delivery log'
 
     def run(self, *args, **kwargs) -> None:
-        """Prune for JOB_TIME seconds. Another job goes on with the rest, so that others have their turn."""
+        """Prune for JOB_TIME seconds. A new job does the rest, so other jobs get their turn."""
         end, pruned = time.monotonic() + JOB_TIME, 0
         for count in retention.slices():
             pruned += count

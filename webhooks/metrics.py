@@ -23,14 +23,12 @@ KEPT = 15
 
 
 def export(request: HttpRequest) -> HttpResponse:
-    """Answer with NetBox's metrics and ours."""
     response = ExportToDjangoView(request)
     response.content += _ours()
     return response
 
 
 def export_ours(_request: HttpRequest) -> HttpResponse:
-    """Answer with ours alone."""
     return HttpResponse(_ours(), content_type=CONTENT_TYPE_LATEST)
 
 

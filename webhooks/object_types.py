@@ -16,13 +16,11 @@ from .constants import DEFAULT_MODELS
 
 
 def allowed() -> QuerySet[ContentType]:
-    """Return the allowed types, by app and model."""
     types = ContentType.objects.get_for_models(*allowed_models()).values()
     return ContentType.objects.filter(pk__in=[object_type.pk for object_type in types]).order_by('app_label', 'model')
 
 
 def by_label() -> dict[str, ContentType]:
-    """Return {'app.model': object type}."""
     return {f'{object_type.app_label}.{object_type.model}': object_type for object_type in allowed()}
 
 

@@ -34,8 +34,8 @@ def visible_events(user: Reader, events: Iterable[Event]) -> set[int]:
 
 
 def visible_deliveries(user: Reader, deliveries: Iterable[Delivery]) -> set[int]:
-    """Return the ids of deliveries with visible requests and responses: these tell of all that went out together."""
-    # By request: the id of its first delivery.
+    """Return the ids of deliveries with visible requests and responses. All objects of a request must be visible."""
+    # The id of a request's first delivery identifies the request.
     requests = {one.pk: one.batch or one.pk for one in deliveries}
     told = Delivery.objects.filter(Q(pk__in=requests) | Q(batch__in=requests.values()))
     references, hidden = defaultdict(set), set()

@@ -1,9 +1,10 @@
-"""The door out: what RQ runs, and the worker that runs it."""
+"""The code that RQ runs, and our worker class."""
 
 from rq import get_current_job
 from utilities.rqworker import NetBoxRQWorker
 
 from . import conf
+from .engine.deliver.record import Tally
 from .engine.process import dispatcher, inline
 from .engine.process.supervisor import Supervisor
 from .exceptions import DeliveryFailed
@@ -11,17 +12,17 @@ from .outbox import wakeup
 from .outbox.scope import is_migrated
 from .services import failed_jobs, redelivery
 
-# What a job says that was queued before webhooks were switched off, or by somebody who redelivers.
+# The answer of a job, if webhooks are off.
 OFF = 'nothing is sent, because WEBHOOKS_ENABLED is not True'
 
-# Options of a worker that is to end by itself: it does all in its own jobs.
+# With these options a worker ends by itself, and does all in its own jobs.
 ENDS = ('burst', 'max_jobs', 'max_idle_time')
 
 
 def drain() -> str:
-    """Dispatch what is recorded; where no other process sends, send it as well.
+    """Dispatch recorded events. If no other process sends, send them too.
 
-    The result is a sentence for the status page, which is not shown where there was nothing.
+    Returns a sentence for the status page, which hides it if nothing was done.
     """
     wakeup.accept()
     if not conf.get().enabled:
@@ -31,8 +32,7 @@ def drain() -> str:
         count = dispatcher.here.work()
         result = f'events processed: {count}'
     else:
-        tally = inline.run()
-        failed_jobs.publish()
+        tally = _send()
         count, result = tally.counts.total(), str(tally)
     if not count:
         get_current_job().result_ttl = 0
@@ -41,19 +41,29 @@ def drain() -> str:
 
 
 def redeliver(delivery_uuid: str) -> str:
-    """Redeliver a failed delivery: what *Requeue* runs on RQ's status page. It is listed anew if it fails again.
+    """Redeliver a failed delivery, for *Requeue* on RQ's status page.
 
-    Raises DeliveryFailed where it is no longer in the log.
+    Raises DeliveryFailed if it is gone from the log, or fails again in this job.
     """
     if not conf.get().enabled:
         raise DeliveryFailed(OFF)
     redelivery.redeliver_failed(delivery_uuid)
-    drain()
+    if dispatcher.here:
+        dispatcher.here.work()
+    else:
+        _send(except_for=delivery_uuid)
+        failed_jobs.renew(delivery_uuid)
     return _tell(redelivery.outcome(delivery_uuid))
 
 
+def _send(except_for: str | None = None) -> Tally:
+    tally = inline.run()
+    failed_jobs.publish(except_for)
+    return tally
+
+
 def _tell(result: str) -> str:
-    """Leave the result where the status page has it without unpickling more than NetBox's own pages of jobs do."""
+    """Keep the result in the job's meta, which the status page reads without unpickling more."""
     job = get_current_job()
     job.meta['result'] = result
     job.save_meta()
@@ -61,9 +71,9 @@ def _tell(result: str) -> str:
 
 
 class WebhooksWorker(NetBoxRQWorker):
-    """NetBox's worker. If it serves our queue, that has processes of its own (engine/process/supervisor.py).
+    """NetBox's worker. For our queue it starts the supervisor (engine/process/supervisor.py).
 
-    One that is to end by itself does our jobs as any other.
+    A worker that ends by itself runs our jobs like any others.
     """
 
     serves_webhooks = True

@@ -4,6 +4,7 @@ import pytest
 from playwright.sync_api import expect
 from support.browser.steps import PATIENCE, add_site, add_webhook, delivery_of
 
+from devstack.process import wait_until
 from devstack.receiver import Answer
 
 
@@ -26,9 +27,15 @@ def test_a_failure_is_seen_and_requeued(admin, api, receiver, webhook):
     expect(admin.page.get_by_text('out of order')).to_be_visible()
 
     receiver.answers('/hook', 200)
-    admin.visit('admin/')
-    admin.link('Failed deliveries').click()
     job = admin.page.get_by_role('row', name=failed['uuid'])
+
+    def is_listed() -> bool:
+        admin.visit('admin/')
+        admin.link('Failed deliveries').click()
+        admin.page.wait_for_load_state()
+        return job.count() > 0
+
+    assert wait_until(is_listed, timeout=PATIENCE), 'a worker lists it within seconds'
     expect(job).to_contain_text(webhook['name'])
     expect(job).to_contain_text('500')
     job.get_by_role('checkbox').check()

@@ -22,12 +22,12 @@ pytestmark = [
 ENGINE = 'webhooks.engine'
 POST = 'webhooks.transport.client.Client.send'
 BEAT = f'{ENGINE}.registry.Member.beat'
-SAVE = f'{ENGINE}.deliver.record.save'
+SAVE = f'{ENGINE}.deliver.record.record'
 
 # Where the worker is killed, and at which call: the later ones find some deliveries sent and some not.
 STAGES = {
-    'before events are rendered': (strike_before, f'{ENGINE}.dispatch.render.render', 1),
-    'after events were taken, before the commit': (strike_after, f'{ENGINE}.dispatch.claim.take', 1),
+    'before events are rendered': (strike_before, f'{ENGINE}.dispatch.render.Renderer.render', 1),
+    'after events were taken, before the commit': (strike_after, f'{ENGINE}.dispatch.claim.Reading.take', 1),
     'before deliveries are made': (strike_before, f'{ENGINE}.dispatch.loop.make_deliveries', 1),
     'after deliveries were made, before the commit': (strike_after, f'{ENGINE}.dispatch.loop.make_deliveries', 1),
     'after the dispatch was committed': (strike_after, f'{ENGINE}.dispatch.loop.Dispatcher.batch', 1),
@@ -44,7 +44,7 @@ STAGES = {
     'before the record': (strike_before, SAVE, 1),
     'before the third record': (strike_before, SAVE, 3),
     'after the record, before the commit': (strike_after, SAVE, 2),
-    'before the next of the object may go': (strike_before, f'{ENGINE}.deliver.record.unpark', 2),
+    'before the next of the object may go': (strike_before, f'{ENGINE}.deliver.order.unpark', 2),
     'after the counters, before the commit': (strike_after, f'{ENGINE}.deliver.endpoint.write', 2),
     'before the status page': (strike_before, 'webhooks.services.failed_jobs.publish', 1),
 }

@@ -275,7 +275,7 @@ def test_its_process_ends_with_the_worker_and_nothing_is_counted(suspects, poiso
     assert Path(f'/proc/{process}/oom_score_adj').read_text() == '1000\n', 'memory runs out: not the first to go'
     children.kill(worker)
     assert wait_until(lambda: not is_alive(process), PATIENCE)
-    soon = timezone.now() + timedelta(seconds=registry.ALIVE)
+    soon = timezone.now() + timedelta(seconds=render.TOGETHER + render.MARGIN)
     assert Worker.objects.get(role=registry.SUSPECTS).alive_until < soon, 'others wait for what nobody does'
     assert poison.count() == 0
     finish()

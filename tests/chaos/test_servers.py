@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from dcim.models import Device, Site
-from django.db import connection
+from django.db import OperationalError, connection
 from ipam.models import IPAddress
 from netbox.config import clear_config
 from support.builders import device, site, subscribe
@@ -143,6 +143,16 @@ class TestCache:
         assert (event.error, event.lapses) == (STOPPED, SUSPECT)
 
 
+def answers() -> bool:
+    """Whether PostgreSQL has recovered."""
+    connection.close()
+    try:
+        connection.ensure_connection()
+    except OperationalError:
+        return False
+    return True
+
+
 class TestPostgres:
     def test_everything_arrives_although_postgresql_crashes_while_a_worker_sends(
         self, webhook, receiver, children: Children, postgres, chance
@@ -156,8 +166,8 @@ class TestPostgres:
             receiver.wait_for(len(receiver.requests) + 5, timeout=PATIENCE)
             ledger.note_interrupted()
             postgres.crash_by_its_own()
-            connection.close()
-            # What it had claimed since, too: the crash came a moment after the look.
+            assert wait_until(answers, timeout=PATIENCE)
+            # What it had in hand since, too: the crash came a moment after the look.
             ledger.note_interrupted()
             children.kill(worker)
             pass_alive()

@@ -199,7 +199,7 @@ class TestControlCharacters:
         subscribe('http://127.0.0.1:9/', Site, max_attempts=1)
         site()
         dispatch_all()
-        Event.objects.update(error='ValueError: x\nERROR webhooks.delivery forged\x1b[2J\x85')
+        Event.objects.update(data='', error='ValueError: x\nERROR webhooks.delivery forged\x1b[2J\x85')
         with caplog.at_level(logging.WARNING):
             work()
         messages = [record.getMessage() for record in caplog.records if record.name == 'webhooks.delivery']

@@ -87,7 +87,7 @@ def run(url: str, strategy: str) -> dict:
 
     branch = Branch.objects.get(pk=branch.pk)
     branch.merge(user, commit=True)
-    merged = kinds(list(Event.objects.all()))
+    merged = kinds(list(Event.objects.exclude(kind=BRANCH_MERGED)))
     inline.run()
     webhook.delete()
     return {

@@ -36,7 +36,7 @@ class CredentialAdmin(BaseAdmin):
         return ', '.join(credential.hosts)
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest) -> bool:
-        """Matches would tell of what is sealed."""
+        """Matches would reveal a sealed value."""
         return lookup.partition('__')[0] != 'secret' and super().lookup_allowed(lookup, value, request)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Credential | None:
@@ -46,7 +46,7 @@ class CredentialAdmin(BaseAdmin):
         return credential
 
     def get_deleted_objects(self, objs: Sequence[Credential], request: HttpRequest) -> tuple[list, dict, set, list]:
-        """Webhooks protect theirs."""
+        """Webhooks protect their credential."""
         users = Webhook.objects.filter(credential__in=[credential.pk for credential in objs])
         counts = {Credential._meta.verbose_name_plural: len(objs)}
         return [str(credential) for credential in objs], counts, set(), [str(webhook) for webhook in users]

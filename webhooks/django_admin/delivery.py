@@ -117,7 +117,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
         self.redeliver_all(request, queryset)
 
     #
-    # What is read
+    # Reading
     #
 
     def get_changelist(self, request: HttpRequest, **kwargs) -> type[ChangeList]:

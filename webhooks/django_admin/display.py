@@ -17,7 +17,6 @@ Objects = Mapping[tuple[int, int], Model]
 
 
 def last_call(webhook: Webhook) -> str:
-    """Say how the last request went."""
     health = getattr(webhook, 'health', None)
     if health is None or health.last_attempt_at is None:
         return _('no request yet')
@@ -27,17 +26,14 @@ def last_call(webhook: Webhook) -> str:
 
 
 def word(text: str, color: str, title: str = '') -> SafeString:
-    """Return a word in a colour of NetBox's choices."""
     return format_html('<span class="wh-word wh-{}" title="{}">{}</span>', color, title, text)
 
 
 def reason_word(text: str) -> SafeString:
-    """Return an error, which may be long."""
     return format_html('<span class="wh-word wh-reason wh-red">{}</span>', text)
 
 
 def block(text: str) -> SafeString | str:
-    """Return text of several lines."""
     return format_html('<pre class="wh-block" tabindex="0">{}</pre>', text) if text else ''
 
 
@@ -69,6 +65,5 @@ def object_link(delivery: Delivery, objects: Objects) -> SafeString | str:
 
 
 def failed_url(webhook: Webhook) -> str:
-    """Return a link to the webhook's failed deliveries."""
     filters = urlencode({'webhook__id__exact': webhook.pk, 'status__exact': StatusChoices.FAILED})
     return f'{reverse("admin:webhooks_delivery_changelist")}?{filters}'

@@ -1,4 +1,4 @@
-"""The webhook's form. It shows no secret but a generated one."""
+"""The webhook's form. It shows only generated secrets."""
 
 from django import forms
 from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget, FilteredSelectMultiple

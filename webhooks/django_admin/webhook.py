@@ -56,7 +56,6 @@ from .forms import WebhookForm
 MASKED = ('payload_url', *SEALED_FIELDS)
 MODELS_SHOWN = 3
 CHARACTERS_SHOWN = 60
-# Names of the buttons.
 START = '_start'
 BACKFILL_MOVES = {
     PAUSE_BACKFILL.name: backfill.pause,
@@ -249,7 +248,6 @@ class WebhookAdmin(BaseAdmin):
 
     @or_explain
     def backfill_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Show the last backfill, and its actions."""
         webhook = self.get_object(request, object_id)
         if webhook is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
@@ -281,7 +279,6 @@ class WebhookAdmin(BaseAdmin):
         return True
 
     def preview_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Show the webhook's request."""
         webhook = self.get_object(request, object_id)
         if webhook is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
@@ -338,7 +335,6 @@ def _fieldset(group: Group, webhook: Webhook, absent: Container[str | Row], fill
 
 @transaction.atomic
 def _switch(queryset: QuerySet[Webhook], **wanted: bool) -> int:
-    """Return the number of changed webhooks."""
     webhooks = list(queryset.exclude(**wanted))
     for webhook in webhooks:
         switching.switch(webhook, **wanted)

@@ -1,13 +1,13 @@
-"""Events become deliveries, and deliveries become attempts. docs/architecture.md says how.
+"""Events become deliveries, and deliveries become attempts: see docs/architecture.md.
 
-process/ starts and watches the processes of a worker, dispatch/ makes deliveries of events, deliver/ sends them,
-backfill/ records everything as it is now, and tidy/ keeps the log bounded.
+process/ runs the processes of a worker, dispatch/ makes deliveries, deliver/ sends them, backfill/ records all present
+objects, and tidy/ keeps the log bounded.
 
-registry       who is alive, and what each worker has in hand
-rescue         what becomes of that when one dies
+registry       who is alive, with which work in hand
+rescue         frees a dead worker's work
 transactions   transactions with bounds      sql
-each           work on many at once, where one bad item holds up no other
-memory         how much of events and payloads is held at a time
-notifications  people are told
+each           a bad item stops no other
+memory         bounds the memory of events
+notifications  people are notified
 shutdown  time_limit
 """

@@ -1,4 +1,4 @@
-"""Work on many items at once, where one bad item holds up no other."""
+"""Work on many items at once, where a bad item stops no other."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -14,10 +14,9 @@ def each_or_alone[T, R](
     failed: Callable[[T, Exception], R],
     blames: Errors = (Exception,),
 ) -> list[R]:
-    """Return what comes of work(items). If that raises, each item is tried alone: failed(item, error) stands for it.
+    """Return work(items). If that raises, try each item alone: failed(item, error) stands for a bad one.
 
-    It raises errors that are not in `blames`, and errors that are nobody's fault: PostgreSQL or NetBox's cache is away,
-    or the job's time is over.
+    Raises errors outside `blames` or without a culprit: PostgreSQL or NetBox's cache is away, or time is up.
     """
     if not items:
         return []

@@ -1,13 +1,13 @@
-"""Memory: how much of events a worker holds at a time, however many there are and however large."""
+"""Bounds the memory that events take."""
 
 from collections.abc import Callable, Iterator, Sequence
 
-# Bytes of the snapshots that are read together, as PostgreSQL stores them: compressed, mostly to a third.
+# Bytes of snapshots read together, as stored: mostly compressed to a third.
 SLICE = 512 * 1024
 
 
 def first_within[T](items: Sequence[T], weigh: Callable[[T], int], most: int) -> Sequence[T]:
-    """Return the first of the items, as many as weigh `most` together, one at least."""
+    """Return the first items that together weigh `most` or less, at least one."""
     total = 0
     for position, item in enumerate(items):
         total += weigh(item)
@@ -19,7 +19,7 @@ def first_within[T](items: Sequence[T], weigh: Callable[[T], int], most: int) ->
 def portions[T](
     items: Sequence[T], weigh: Callable[[T], int], most: int, count: int | None = None
 ) -> Iterator[Sequence[T]]:
-    """Yield the items in portions, each of which weighs `most`, and holds `count`, at most."""
+    """Yield the items in portions that weigh `most` and hold `count` at most."""
     while items:
         portion = first_within(items[:count], weigh, most)
         yield portion

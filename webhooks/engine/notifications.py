@@ -1,8 +1,7 @@
-"""NetBox's notifications: who was chosen is told that a webhook needs a look.
+"""NetBox's notifications: chosen users learn that a webhook needs a look.
 
-They are written in the transaction that records what happened, so they are not made twice. NetBox keeps one
-notification for a user and an object: the last thing that happened, unread again. Where an open transaction of a user
-holds it, what happened is recorded and nobody is told.
+They share the transaction that records the cause, so they are not made twice. NetBox keeps the last one for a user and
+an object, unread again.
 """
 
 import logging
@@ -23,7 +22,7 @@ logger = logging.getLogger('webhooks.notifications')
 
 
 class TranslatedEventType(EventType):
-    """Its text is translated when it is shown, for who reads it. NetBox's page of a rule asks for str() of it."""
+    """Translates its text for each reader. NetBox's page of a rule calls str()."""
 
     def __str__(self) -> str:
         return str(self.text)
@@ -39,18 +38,18 @@ EVENT_TYPES = (SUSPENDED, DISABLED, FAILED, BACKFILLED, BACKFILL_FAILED)
 
 
 def register() -> None:
-    """Make the types of event known to NetBox, which shows their texts and icons. Called by ready()."""
+    """Make the types of event known to NetBox."""
     for event_type in EVENT_TYPES:
         event_type.register()
 
 
 def tell(webhook: Webhook, event_type: EventType) -> None:
-    """Notify those whom the webhook's groups hold, in the open transaction, which goes on whatever comes of it."""
+    """Notify the webhook's groups. The open transaction goes on in any case."""
     try:
         with transaction.atomic():
             transactions.set_lock_timeout(200)
             _write(webhook, event_type)
-            # A user who was deleted just now would else undo the whole transaction at its end.
+            # Otherwise a user deleted just now would undo the whole transaction.
             connection.check_constraints()
     except INTERRUPTIONS as error:
         if not transactions.is_lock_timeout(error):
@@ -61,7 +60,7 @@ def tell(webhook: Webhook, event_type: EventType) -> None:
 
 
 def recipients(webhook: Webhook) -> QuerySet[User]:
-    """Return the active users of the groups that the webhook notifies, each once."""
+    """Return the active users of the webhook's groups, each once."""
     groups = webhook.notification_groups.all()
     chosen = Q(notification_groups__in=groups) | Q(groups__notification_groups__in=groups)
     return User.objects.filter(chosen, is_active=True).distinct()

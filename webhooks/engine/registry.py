@@ -1,8 +1,7 @@
-"""Who is at work, and what each worker has in hand.
+"""Who is at work, and each worker's work in hand.
 
-Each turn of a worker updates its own row, before it begins anything: alive for ten seconds more, with this in hand. If
-the row is gone, somebody has declared the worker dead (rescue.py), and its turn records nothing. A worker begins
-nothing after its time is over, by its own clock.
+A turn begins with a beat: the worker's row says "alive for ten seconds more, with this in hand". Without a row it was
+declared dead (rescue.py), and records nothing.
 """
 
 import logging
@@ -14,16 +13,16 @@ from . import sql
 
 logger = logging.getLogger('webhooks.worker')
 
-# What a process does.
+# Roles of processes.
 SEND, DISPATCH, SUSPECTS = 'send', 'dispatch', 'suspects'
 
-# Seconds for which a worker is alive after its last turn, and in which a request may begin.
+# Seconds after a beat: a worker is alive; it may begin requests.
 ALIVE, BEGINS = 10.0, 2.0
 
-# The error of what was in hand when a worker stopped. The second time in a row it is a suspect.
+# The error of work in hand when a worker stopped. Twice in a row makes it suspect.
 STOPPED = 'its worker stopped, or was cut off, before an outcome was recorded'
 
-# The `lapses` of a suspect (process/suspects.py), one more for each process that has died of it. Then it is given up.
+# A suspect's `lapses`, one more for each death by it; at GIVEN_UP it fails.
 SUSPECT, GIVEN_UP = 1, 4
 
 BEGIN = """
@@ -43,7 +42,7 @@ KEEP_ALIVE = """
 
 
 class Lost(Exception):
-    """Somebody has declared this worker dead: others may have what it had in hand."""
+    """This worker was declared dead: others may have its work."""
 
 
 class Member:
@@ -53,7 +52,7 @@ class Member:
         self.name = name
         self._role = role
         self.pk: int | None = None
-        # When nothing more may begin, by time.monotonic().
+        # Nothing may begin after this, by time.monotonic().
         self.until = -math.inf
         self._next = self.until
 
@@ -70,7 +69,7 @@ class Member:
         deliveries: Collection[int] | None = None,
         seconds: float = ALIVE,
     ) -> None:
-        """Say that it is alive, and what it has in hand. None: the same as before. Raises Lost."""
+        """Say that it is alive, with this in hand. None: as before. Raises Lost."""
         began = time.monotonic()
         parameters = {
             'id': self.pk,
@@ -83,7 +82,7 @@ class Member:
         self._next = began + BEGINS
 
     def confirm(self) -> None:
-        """Its last beat is committed."""
+        """The last beat is committed."""
         self.until = self._next
 
     def end(self) -> None:
@@ -92,5 +91,5 @@ class Member:
 
 
 def keep_alive(name: str) -> None:
-    """Put the end of a worker off."""
+    """Beat for another worker."""
     sql.execute(KEEP_ALIVE, {'name': name, 'seconds': ALIVE})

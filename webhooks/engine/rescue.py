@@ -1,7 +1,4 @@
-"""What becomes of a dead worker's work: its lanes are free, and what it had in hand is due again.
-
-What was in hand twice in a row is a suspect: it may be why. process/suspects.py tries it.
-"""
+"""Rescues a dead worker's work: its lanes are free, and work in hand is due again."""
 
 import logging
 from collections.abc import Collection
@@ -23,7 +20,7 @@ logger = logging.getLogger('webhooks.worker')
 
 FOUND = 'SELECT id, role, events, deliveries, alive_until - make_interval(secs => %(alive)s) FROM webhooks_worker'
 DEAD = f'{FOUND} WHERE alive_until < clock_timestamp() LIMIT 1 FOR UPDATE SKIP LOCKED'
-# Waits: PostgreSQL may take a moment to end what the worker was doing.
+# PostgreSQL may take a moment to end the worker's transaction.
 ENDED = f'{FOUND} WHERE name = %(name)s FOR UPDATE'
 
 FREE = """
@@ -35,7 +32,7 @@ FORGET = """
     DELETE FROM webhooks_worker w
     WHERE id = %(id)s AND NOT EXISTS (SELECT FROM webhooks_health h WHERE h.owner_id = w.id)"""
 
-# Somebody holds a lane of it: what is left has to wait. The worker is dead all the same.
+# Deliveries of locked lanes wait, but the worker is dead.
 KEEP = """
     UPDATE webhooks_worker
     SET role = 'dead', events = '{}', deliveries = %(left)s, alive_until = clock_timestamp() + interval '1 second'
@@ -43,10 +40,9 @@ KEEP = """
 
 
 def rescue(name: str | None = None, reason: str | None = None) -> bool:
-    """Rescue the work of one dead worker. Returns whether there was one.
+    """Rescue the work of one dead worker. Returns whether there was any.
 
-    `name`: of a worker whose process has ended, as its parent knows. `reason`: of what a process has died that tried a
-    suspect, which is to blame for it.
+    `name`: a worker whose process has ended. `reason`: why a process died that tried a suspect.
     """
     with transactions.short() as now:
         found = sql.fetch(ENDED if name else DEAD, {'alive': ALIVE, 'name': name})
@@ -69,9 +65,9 @@ def _rescue_events(ids: Collection[int], now: datetime, blame: str | None) -> No
 
 
 def _rescue_deliveries(ids: Collection[int], now: datetime, since: datetime | None, blame: str | None) -> list[int]:
-    """Give each an attempt without an answer. Returns the ids of those whose lanes somebody holds.
+    """Give each an attempt without an answer. Returns the ids with locked lanes.
 
-    `since`: when the worker was last seen, whose requests may still be under way.
+    `since`: the worker's last beat; its requests may still be open.
     """
     unread = [f'event__{name}' for name in LONG_COLUMNS]
     pending = Delivery.objects.filter(pk__in=ids, status=StatusChoices.PENDING)
@@ -101,7 +97,7 @@ def _lapses(one: Event | Delivery, blame: str | None) -> int:
 
 
 def _wait(lapses: int) -> timedelta:
-    """Return the wait after a process has died of it."""
+    """Return the wait after a process died of it."""
     return delay(lapses - SUSPECT, 0.5) if SUSPECT < lapses < GIVEN_UP else timedelta()
 
 

@@ -1,4 +1,4 @@
-"""The end of a worker: whoever hears of it begins nothing more, and finishes what is under way."""
+"""The end of a worker: it begins nothing more, and finishes open requests."""
 
 import signal
 from types import FrameType
@@ -7,7 +7,7 @@ _requested = False
 
 
 def is_requested() -> bool:
-    """Whether this process has been asked to stop."""
+    """Whether this process was asked to stop."""
     return _requested
 
 
@@ -18,7 +18,7 @@ def request() -> None:
 
 
 def listen() -> None:
-    """Let SIGTERM be a request. Otherwise it would end the process at once."""
+    """Make SIGTERM a request, not a sudden end."""
     signal.signal(signal.SIGTERM, _hear)
 
 

@@ -1,4 +1,4 @@
-"""A statement of the engine's, on the default database: whatever a router says, its tables are there."""
+"""The engine's statements, on the default database, where its tables are."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -28,14 +28,13 @@ def fetch_value(statement: str, parameters: Parameters = None) -> Any:
 
 
 def begin(statement: str) -> list[tuple]:
-    """Return the rows of the first statement of a transaction. READ COMMITTED holds from then on.
+    """Return the rows of a transaction's first statement. READ COMMITTED holds from then on.
 
-    The database's default may be another level: then no statement sees what was committed after the first one. In a
-    transaction that began before, such as a script's, its own level goes on.
+    At another level no statement sees later commits. A transaction that began before keeps its level.
     """
     with connection.cursor() as cursor:
         if not connection.savepoint_ids:
-            # Both in one text, which costs no further round trip.
+            # One text saves a round trip.
             cursor.execute(f'SET TRANSACTION ISOLATION LEVEL READ COMMITTED; {statement}')
             cursor.nextset()
         else:
@@ -44,21 +43,21 @@ def begin(statement: str) -> list[tuple]:
 
 
 def execute(statement: str, parameters: Parameters = None) -> int:
-    """Return how many rows were changed."""
+    """Return the number of changed rows."""
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         return cursor.rowcount
 
 
 def session() -> object:
-    """Return our connection as it is now: Django opens another one where PostgreSQL has ended it."""
+    """Return the present connection: Django opens another if PostgreSQL ends it."""
     return connection.connection
 
 
 def is_broken_off(error: Exception, before: object) -> bool:
-    """Whether the error says nothing of the work that raised it: the time is up, or the session `before` is gone.
+    """Whether the error is not the work's fault: time is up, or the session `before` is gone.
 
-    As long as that answers, the work is to blame: it may have asked a plugin's database, or read a damaged row.
+    While the session answers, a plugin's database or a damaged row may be the cause.
     """
     if not isinstance(error, BROKEN_OFF):
         return isinstance(error, INTERRUPTIONS)

@@ -1,10 +1,8 @@
-"""A limit on what runs in the main thread of a worker, be it Python, a query or a wait that never ends.
+"""Limits work in a worker's main thread: Python, a query or an endless wait.
 
-A watchdog in a thread sends a signal, and the handler raises. RQ bounds its jobs by SIGALRM, so it is SIGVTALRM. In
-another thread there is no limit: there it is a person who waits.
+A watchdog thread sends SIGVTALRM, as RQ uses SIGALRM; the handler raises. Other threads serve people, without a limit.
 
-C code that does not let go of the interpreter lets no handler run. So the kernel ends the process once it has used much
-more processor time than there were seconds. What it had in hand is a suspect then (rescue.py).
+C code may keep the handler from running. So the kernel ends the process after LAST times as much processor time.
 """
 
 import signal
@@ -15,7 +13,7 @@ from typing import NoReturn
 
 from ..patience import TICKS
 
-# Seconds of processor time, for each second of the limit, after which the kernel ends the process.
+# Processor seconds for each second of the limit.
 LAST = 2
 
 
@@ -37,7 +35,7 @@ def within(seconds: float) -> Iterator[None]:
     is_over = threading.Event()
 
     def watch() -> None:
-        # By ticks (patience.py): while the process is frozen no time passes.
+        # While the process is frozen no time passes (patience.py).
         for _ in range(TICKS):
             if is_over.wait(seconds / TICKS):
                 return
@@ -46,13 +44,13 @@ def within(seconds: float) -> Iterator[None]:
     watchdog = threading.Thread(target=watch, daemon=True)
     previous = signal.signal(signal.SIGVTALRM, strike)
     try:
-        # In here: whoever was frozen in one of these lines is struck in it.
+        # Inside: a process frozen in these lines is struck in them.
         watchdog.start()
         signal.setitimer(signal.ITIMER_PROF, LAST * seconds)
         try:
             yield
         finally:
-            # Ignored from here: a strike that is on its way would hit whoever comes next.
+            # Ignored from here: a late strike would hit other code.
             signal.signal(signal.SIGVTALRM, signal.SIG_IGN)
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)

@@ -1,4 +1,4 @@
-"""Transactions of the engine: bounded in time, so that a process that is frozen in one holds its locks for seconds."""
+"""The engine's transactions: a frozen process holds its locks for seconds only."""
 
 import logging
 from collections.abc import Iterator
@@ -12,10 +12,9 @@ from . import sql
 
 logger = logging.getLogger('webhooks.worker')
 
-# Whatever the database's default: each statement has to see what was committed before it.
+# Each statement has to see earlier commits, also with another default.
 ISOLATION = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED'
-# Milliseconds: PostgreSQL ends a transaction that is idle between two statements, whose client does not read, that
-# waits for a lock, or whose statement takes longer.
+# Milliseconds: idle between statements, for a client that does not read, for a lock, for a statement.
 BOUNDS = """
     SELECT set_config('idle_in_transaction_session_timeout', '5000', true),
         set_config('tcp_user_timeout', '8000', true), set_config('lock_timeout', '5000', true),
@@ -24,9 +23,9 @@ BOUNDS = """
 
 @contextmanager
 def short() -> Iterator[datetime]:
-    """A transaction with these bounds. Gives PostgreSQL's time, which all workers go by.
+    """A bounded transaction. Gives PostgreSQL's time, which all workers go by.
 
-    Raises OperationalError or InternalError where PostgreSQL ends it.
+    Raises OperationalError or InternalError if PostgreSQL ends it.
     """
     is_outermost = not connection.in_atomic_block
     with transaction.atomic():
@@ -36,17 +35,17 @@ def short() -> Iterator[datetime]:
 
 
 def set_lock_timeout(milliseconds: int) -> None:
-    """Let the open transaction wait so long at most for a lock, and then raise OperationalError."""
+    """Let the open transaction wait so long for a lock, then raise OperationalError."""
     sql.fetch("SELECT set_config('lock_timeout', %s, true)", [str(milliseconds)])
 
 
 def is_lock_timeout(error: Exception) -> bool:
-    """Whether somebody held a row for too long, and PostgreSQL has broken off nothing else."""
+    """Whether PostgreSQL only gave up waiting for a lock."""
     return isinstance(error, OperationalError) and isinstance(error.__cause__, LockNotAvailable)
 
 
 def recover(error: Exception) -> None:
-    """Log why a transaction was broken off, and let the next one have a connection that works."""
+    """Log why a transaction was broken off, and drop a dead connection."""
     logger.warning('transaction=broken off reason="%s" (it is done again)', str(error).strip())
     if not connection.is_usable():
         connection.close()

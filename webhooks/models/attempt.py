@@ -1,5 +1,3 @@
-"""HTTP requests of deliveries."""
-
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 

@@ -1,12 +1,12 @@
-"""A Backfill sends a webhook everything as it is now. There is one a webhook: the last that was started.
+"""A Backfill sends a webhook everything in its present state. Each webhook has one row, for its last backfill.
 
-    (start) ─▶ running ──▶ completed         all is recorded, and nothing of it waits any more
-                 │  ▲  └─▶ failed            its objects cannot be read: `error` says why
+    (start) ─▶ running ──▶ completed         all is recorded and closed
+                 │  ▲  └─▶ failed            it cannot read the objects: see `error`
                  ▼  │  └─▶ canceled
                paused ───▶ canceled
 
-`position` and `last_id` are its cursor (engine/backfill): what is before it is recorded. As the row of the health, this
-one has no foreign key to the webhook, so that deleting a webhook waits for no worker. It goes with the webhook's log.
+`position` and `last_id` are the cursor (engine/backfill). Without a foreign key to the webhook, a deletion waits for no
+worker.
 """
 
 from django.contrib.postgres.fields import ArrayField
@@ -21,21 +21,19 @@ from .webhook import Webhook
 
 
 class Backfill(models.Model):
-    """What a webhook is sent of everything that exists, and how far that has come."""
-
     webhook = models.OneToOneField(
         Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name='backfill', primary_key=True
     )
     state = models.CharField(_('state'), max_length=10, choices=BackfillStateChoices)
     error = models.TextField(_('error'), blank=True)
-    # Ids of content types, in the order in which they are sent.
+    # Ids of content types, in order.
     object_types = ArrayField(models.BigIntegerField(), verbose_name=_('object types'))
-    # Of a list of the models, as its URL has it; blank: all objects.
+    # A list's URL query; blank: all objects.
     query = models.TextField(_('filter'), blank=True)
-    # Index of the object type that is being recorded, and the highest primary key of it that was looked at.
+    # Index of the current object type, and its highest key so far.
     position = models.PositiveSmallIntegerField(default=0)
     last_id = models.BigIntegerField(default=0)
-    # Objects: as counted at the start, and those that an event was recorded of.
+    # Objects at the start, and recorded events.
     total = models.PositiveBigIntegerField(_('objects'))
     recorded = models.PositiveBigIntegerField(_('recorded'), default=0)
     username = models.CharField(_('user'), max_length=150, blank=True)
@@ -55,11 +53,10 @@ class Backfill(models.Model):
 
     @property
     def is_open(self) -> bool:
-        """Whether it is running or paused."""
         return self.state in BackfillStateChoices.OPEN
 
     def count_open(self) -> int:
-        """Return how many of the recorded objects are still to be sent."""
+        """Return how many recorded objects still wait."""
         undispatched = Event.objects.filter(dispatched_at=None, backfill_for=self.pk).count()
         waiting = Delivery.objects.filter(webhook=self.pk, backfill=True, status=StatusChoices.PENDING).count()
         return undispatched + waiting

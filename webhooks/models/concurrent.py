@@ -1,6 +1,6 @@
-"""Saving must not undo others' commits since the object was read.
+"""Saving must not undo others' commits.
 
-Forms, bulk edits and the REST API save all columns. So they could restore a replaced secret.
+Forms, bulk edits and the REST API save all columns, and could restore a replaced secret.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -53,7 +53,6 @@ class ConcurrentModel(models.Model):
     save.alters_data = True
 
     def has_changed(self, name: str) -> bool:
-        """Whether a guarded column differs from the value read."""
         if name not in vars(self):
             return False
         return name not in self._read or not self._is_same(name, vars(self)[name], self._read[name])

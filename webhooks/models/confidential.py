@@ -1,6 +1,6 @@
-"""Hides an event's object and user from readers who may not view that object.
+"""Hides an event's object and user from people who may not view the object.
 
-Restricted querysets hide them by themselves, filters must hide them explicitly.
+Restricted querysets do it themselves. Filters must ask for it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,6 @@ BLANK: dict[str, Any] = {
 }
 CONFIDENTIAL = frozenset(BLANK)
 EVENT = 'event__'
-# Rows.
 CHUNK = 2000
 
 
@@ -77,7 +76,6 @@ class LogQuerySet(RestrictedQuerySet):
 
 
 def conceal(reader: visibility.Reader, rows: Sequence[Model]) -> None:
-    """Blank hidden values of events, deliveries and loaded events."""
     visible = visibility.visible_objects(reader, {(row.object_type_id, row.object_id) for row in rows})
     for row in rows:
         if (row.object_type_id, row.object_id) in visible:

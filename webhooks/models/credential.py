@@ -1,4 +1,4 @@
-"""A Credential is what receivers ask for: one serves many webhooks, and goes to its own hosts only."""
+"""A Credential admits requests of many webhooks, to its own hosts only."""
 
 from collections.abc import Iterable
 
@@ -20,12 +20,12 @@ from .concurrent import ConcurrentModel
 from .fields import SealedField
 from .webhook import Webhook
 
-# Where the secret goes.
+# The secret, and where it goes.
 BOUND = ('type', 'hosts', 'token_url', 'ca_file_path', 'secret')
 
 
 class Credential(ConcurrentModel, NetBoxModel):
-    """A login, a token or an OAuth2 client. AccessToken holds the token of the last."""
+    """A login, a token or an OAuth2 client. AccessToken holds the client's token."""
 
     name = models.CharField(_('name'), max_length=150, unique=True)
     description = models.CharField(_('description'), max_length=200, blank=True)
@@ -76,7 +76,6 @@ class Credential(ConcurrentModel, NetBoxModel):
         return self.name
 
     def get_absolute_url(self) -> str:
-        """Return the path of its page."""
         return reverse('plugins:webhooks:credential', args=[self.pk])
 
     @property
@@ -98,7 +97,7 @@ class Credential(ConcurrentModel, NetBoxModel):
             raise ValidationError(errors)
 
     def save(self, *args, **kwargs) -> None:
-        """Its webhooks use it from now on as it is, and OAuth2 gives a new token."""
+        """Drop the old OAuth2 token, and make workers read its webhooks again."""
         super().save(*args, **kwargs)
         AccessToken.objects.update_or_create(credential=self, create_defaults={}, defaults=AccessToken.NOTHING)
         Webhook.objects.filter(credential=self).update(last_updated=timezone.now())
@@ -121,7 +120,7 @@ def _protect(instance: Credential, **kwargs) -> None:
 
 
 class AccessToken(models.Model):
-    """The OAuth2 token of a credential. All workers share it; one of them fetches it."""
+    """The OAuth2 token of a credential. One worker fetches it for all."""
 
     NOTHING = {'token': '', 'fetched_at': None, 'expires_at': None, 'fetching_until': None}
 
@@ -130,9 +129,9 @@ class AccessToken(models.Model):
     )
     token = SealedField(blank=True)
     fetched_at = models.DateTimeField(null=True)
-    # A little before it does.
+    # A little before the token's own end.
     expires_at = models.DateTimeField(null=True)
-    # Until then nobody else fetches one.
+    # Nobody else fetches one before.
     fetching_until = models.DateTimeField(null=True)
 
     _netbox_private = True

@@ -1,11 +1,11 @@
 """An Event is one change to one object, written in the transaction that made it.
 
-outbox/recording.py writes them, in SQL. Some events are no change of their own: outbox/restating.py writes those of
-backfills, engine/dispatch/components.py those of a component's owner, event_rules.py those of NetBox's event rules, and
-services/trial.py those of tests. engine/dispatch dispatches all but the last two. The life of an event:
+outbox/recording.py writes events. Some show no change: outbox/restating.py writes them for backfills,
+engine/dispatch/components.py for owners of components, event_rules.py for event rules, services/trial.py for tests.
+The last two are not dispatched.
 
     recorded ──▶ dispatched (rendered: `data`; deliveries made)
-        └──────▶ gone, where the object was created and deleted in the same transaction, or nobody asked for its kind
+        └──────▶ gone, if the object came and went in one transaction, or no webhook wants the kind
 """
 
 import copy
@@ -25,12 +25,10 @@ from .confidential import LogQuerySet
 
 
 class Event(models.Model):
-    """One change to one object, written in the transaction that made it."""
-
     uuid = models.UUIDField('UUID', default=uuid.uuid4, unique=True, editable=False)
-    # Grows with each change of an object, not with time across objects.
+    # Grows with each change of an object, but not with time across objects.
     sequence = models.BigIntegerField(_('sequence'))
-    # Empty: created and deleted in the same transaction, so there is nothing to tell.
+    # Empty: the object came and went in one transaction.
     kind = models.CharField(_('event'), max_length=20, choices=KindChoices, blank=True)
     object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+', verbose_name=_('model'))
     object_id = models.BigIntegerField(_('object ID'))
@@ -38,44 +36,40 @@ class Event(models.Model):
     timestamp = models.DateTimeField(_('time'))
     username = models.CharField(_('user'), max_length=150, null=True)
     request_id = models.UUIDField(_('request ID'), null=True)
-    # What NetBox shows of the request: id, path, path_info, method, GET, user.
+    # Keys: id, path, path_info, method, GET, user.
     request = models.JSONField(null=True)
-    # What the user said of the change, as NetBox's change log has it.
     changelog_message = models.TextField(_('changelog message'), null=True)
-    # {"row": {column: value}, "m2m": {field: [pk]}}, as PostgreSQL's to_jsonb shows the row. Kept until rendered. That
-    # of a deletion may have been rendered already: "shown": {"data": JSON text, "display": text}.
+    # Until rendered: {"row": {column: value}, "m2m": {field: [pk]}}, the row as in to_jsonb. A deletion may be rendered
+    # already: "shown": {"data": JSON text, "display": text}.
     snapshot = models.JSONField(null=True)
-    # The same before the change, where a subscribed webhook asks for snapshots or has conditions. Kept until rendered.
+    # Until rendered: the same before the change, if a webhook needs it.
     prechange = models.JSONField(null=True)
-    # {"prechange": …, "postchange": …} in the form of NetBox's change log, where a webhook asks for snapshots.
+    # {"prechange": …, "postchange": …} as in NetBox's change log, if a webhook needs it.
     snapshots = models.JSONField(null=True)
-    # The REST API's representation, as JSON text: its keys keep the API's order, which jsonb would lose.
+    # The REST API's JSON, as text: jsonb would lose the order of keys.
     data = models.TextField(blank=True)
-    # Keys of `data` that nobody knew any more when it was rendered; null for none.
+    # Keys of `data` that nobody knew any more at rendering, if any.
     partial = models.JSONField(null=True)
-    # {URL: object} of what `data` points to and a webhook has asked for, as its own GET showed it: JSON text again; and
-    # the ids of the types of these objects.
+    # JSON text {URL: object}: related objects that a webhook expands, as in their own GET. With the ids of their types.
     expanded = models.TextField(null=True)
     expanded_types = models.JSONField(null=True)
-    # Models of what belongs to the object and was changed, where that is why it is told of.
+    # Models of the changed components, if those caused the event.
     caused_by = models.JSONField(null=True)
     error = models.TextField(_('error'), blank=True)
-    # Webhooks that asked for the kind but whose conditions were not met or who ignore the user.
+    # Webhooks that wanted the kind, but whose conditions or ignored users excluded it.
     skipped = models.PositiveIntegerField(_('webhooks that skipped it'), default=0)
-    # Made by hand, to see whether a webhook works.
     test = models.BooleanField(_('test'), default=False, db_default=False)
-    # The id of the one webhook that gets it, where it is no change, but of that webhook's backfill.
+    # The webhook's id, if the event belongs to its backfill.
     backfill_for = models.BigIntegerField(null=True)
     dispatched_at = models.DateTimeField(_('processed'), null=True)
-    # How many processes stopped with it in hand; when it is tried again.
+    # 0: no suspect. 1: in hand at two deaths in a row. Each death of its own process adds 1 (engine/rescue.py).
     lapses = models.SmallIntegerField(default=0, db_default=0)
     retry_at = models.DateTimeField(null=True)
-    # One event per object and transaction. Transaction ids start over after a restore, so the transaction's time
-    # belongs to the key.
+    # One event per object and transaction. After a restore ids repeat, so the time belongs to the key.
     transaction_id = models.BigIntegerField()
     transaction_time = models.DateTimeField()
-    # Which transactions were committed for its last change, as PostgreSQL's pg_snapshot. Kept until dispatched, as are
-    # the sequence and this of its first change, where the transaction has changed the object more than once.
+    # pg_snapshot at the last change. The `first_…` columns hold sequence and snapshot of the first of several changes.
+    # Kept until dispatched.
     visible = models.TextField(null=True)
     first_sequence = models.BigIntegerField(null=True)
     first_visible = models.TextField(null=True)
@@ -116,15 +110,13 @@ class Event(models.Model):
         return f'{self.object_repr or self.object_id or ""} {self.kind}'.strip()
 
     def get_absolute_url(self) -> str:
-        """Return the path of its page in NetBox."""
         return reverse('plugins:webhooks:event', args=[self.pk])
 
     def get_kind_color(self) -> str | None:
-        """Return the colour of the kind, by NetBox's names; None for a kind without one."""
         return KindChoices.colors.get(self.kind)
 
     def spanning(self, span: Mapping[str, Any] | None) -> 'Event':
-        """Return the event as a delivery with that span tells it: itself, or a copy that is not to be saved."""
+        """Return the event as a delivery with this span shows it: itself, or a copy that nobody may save."""
         if not span:
             return self
         told = copy.copy(self)
@@ -136,10 +128,9 @@ class Event(models.Model):
 
     @property
     def backfill(self) -> bool:
-        """Whether it shows the object as it is, for a backfill, and no change."""
         return self.backfill_for is not None
 
     @property
     def payload_data(self) -> dict[str, Any] | None:
-        """`data` as a dictionary, None while it is not rendered."""
+        """`data` as a dictionary; None before rendering."""
         return json.loads(self.data) if self.data else None

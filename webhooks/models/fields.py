@@ -12,10 +12,7 @@ from ..security.masking import MASK, mask_template, whole_url
 
 
 class Sealed:
-    """An encrypted text, shown masked.
-
-    Templates get model instances, but cannot call `reveal`: it has `alters_data`.
-    """
+    """An encrypted text, shown masked. Templates cannot call `reveal`: it has `alters_data`."""
 
     def __init__(self, token: str):
         self._token = token
@@ -23,7 +20,6 @@ class Sealed:
 
     @classmethod
     def of(cls, value: 'Sealed | str | None') -> 'Sealed':
-        """Return the value as a Sealed."""
         if isinstance(value, Sealed):
             return value
         return cls(encrypt(value) if value else '')
@@ -69,19 +65,16 @@ class SealedField(models.TextField):
     descriptor_class = SealedAttribute
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Sealed:
-        """Return a Sealed, not decrypted yet."""
         return Sealed(value or '')
 
     def to_python(self, value: Any) -> Sealed:
-        """Return a Sealed."""
         return Sealed.of(value)
 
     def get_prep_value(self, value: Any) -> str:
-        """Return the token."""
         return Sealed.of(value)._token
 
     def value_to_string(self, obj: models.Model) -> str:
-        """Return the mask: serialized data holds no secret."""
+        """Serialized data holds no secret."""
         return str(self.value_from_object(obj))
 
 
@@ -94,13 +87,11 @@ class MaskedUrl(str):
 
     @classmethod
     def of(cls, url: str, *, hides_path: bool = False, is_entered: bool = True) -> 'MaskedUrl':
-        """Return the URL as a MaskedUrl."""
         masked = cls(mask_template(url, hides_path))
         masked._url, masked.is_entered = url, is_entered
         return masked
 
     def reveal(self) -> str:
-        """Return the whole URL."""
         return self._url
 
     reveal.alters_data = True
@@ -133,11 +124,9 @@ class UrlField(models.CharField):
         return value if value is None else MaskedUrl.of(value, hides_path=True, is_entered=False)
 
     def get_prep_value(self, value: Any) -> Any:
-        """Return the whole URL."""
         return super().get_prep_value(whole_url(value))
 
     def clean(self, value: Any, model_instance: models.Model | None) -> Any:
-        """Check the length of the whole URL."""
         checked = super().clean(whole_url(value), model_instance)
         return value if isinstance(value, MaskedUrl) else checked
 
@@ -146,6 +135,5 @@ class UrlField(models.CharField):
         return super().formfield(**{'max_length': None} | kwargs)
 
     def deconstruct(self) -> tuple:
-        """Be a CharField to migrations."""
         name, _path, args, kwargs = super().deconstruct()
         return name, 'django.db.models.CharField', args, kwargs

@@ -1,6 +1,6 @@
-"""An Hour counts the deliveries of a webhook that were closed in one hour. Charts and rates are read from it.
+"""An Hour counts a webhook's closed deliveries, for charts and rates of any log's length.
 
-So these cost the same however long the log is. What was redelivered counts both times.
+A redelivery counts again.
 """
 
 from collections.abc import Mapping
@@ -31,10 +31,8 @@ ADD = """
 
 
 class HourManager(models.Manager):
-    """Counts what was closed."""
-
     def count_all(self, closed: Mapping[int, Mapping[str, int]], now: datetime) -> None:
-        """Add to the hour of NetBox's clock in which `now` is: {id of a webhook: how many were closed how}."""
+        """Add to the hour of `now`, in NetBox's time zone: {webhook's id: {status: count}}."""
         start = localtime(now).replace(minute=0, second=0, microsecond=0)
         rows = [(pk, *(counts.get(name, 0) for name in COUNTED)) for pk, counts in closed.items()]
         if rows:
@@ -42,9 +40,9 @@ class HourManager(models.Manager):
                 cursor.execute(ADD, [start, *map(list, zip(*rows, strict=True))])
 
     def count(self, health: Health, now: datetime, delivered: int = 0, failed: int = 0, superseded: int = 0) -> None:
-        """Add to the hour of NetBox's clock in which `now` is, and drop what is too old to be shown.
+        """Add to the hour of `now`, in NetBox's time zone, and drop old hours.
 
-        Whoever calls it holds the row of the health, so that nobody waits here.
+        The caller holds the health's row, so nobody waits here.
         """
         start = localtime(now).replace(minute=0, second=0, microsecond=0)
         counts = {'delivered': delivered, 'failed': failed, 'superseded': superseded}
@@ -53,9 +51,7 @@ class HourManager(models.Manager):
 
 
 class Hour(models.Model):
-    """How many deliveries of a webhook were closed in one hour, and how."""
-
-    # Its health rather than the webhook: the row is locked by whoever counts.
+    # Not the webhook, whose row an edit may lock.
     health = models.ForeignKey(Health, on_delete=models.DB_CASCADE, related_name='hours', db_index=False)
     start = models.DateTimeField()
     delivered = models.PositiveIntegerField(default=0)

@@ -1,6 +1,6 @@
-"""Lists do not read the long columns of a thousand payloads.
+"""Querysets for lists, without the long columns.
 
-They prefetch, since a join would run for all pages before.
+They prefetch: a join would run for all earlier pages too.
 """
 
 from django.db.models import Prefetch, QuerySet
@@ -12,7 +12,6 @@ LONG_COLUMNS = ('data', 'expanded', 'snapshot', 'prechange', 'snapshots', 'reque
 
 
 def events() -> QuerySet[Event]:
-    """Return events without their long columns."""
     return Event.objects.defer(*LONG_COLUMNS)
 
 
@@ -23,13 +22,13 @@ def deliveries() -> QuerySet[Delivery]:
 
 
 def listed_deliveries() -> QuerySet[Delivery]:
-    """Return deliveries with `last_attempts`, which has one at most."""
+    """Return deliveries with `last_attempts`, which holds the last one, if any."""
     last = Attempt.objects.order_by('delivery_id', '-pk').distinct('delivery_id').only('delivery', 'duration')
     return deliveries().prefetch_related(Prefetch('attempts', last, to_attr='last_attempts'))
 
 
 def earlier_of(delivery: Delivery) -> Delivery | None:
-    """Return the first pending delivery with an earlier change of its object."""
+    """Return the object's first pending delivery before this one, if any."""
     earlier = Delivery.objects.filter(
         object_type=delivery.object_type_id,
         object_id=delivery.object_id,

@@ -1,21 +1,19 @@
-"""The one sequence that events and subscriptions draw from. No number comes twice, whatever becomes of the database.
+"""The sequence for events and subscriptions. No number ever repeats.
 
-PostgreSQL keeps it apart from the tables. A restore takes it back, a reinstall begins it anew, and what copies rows
-alone (logical replication, `loaddata`) leaves it behind the numbers in use. Receivers would take new changes for old
-ones then, and no subscription would cover them. So each start of a worker sets the sequence to what a clock says, which
-is above all that was drawn before: nobody draws a million numbers a second.
+A restore sets it back, a reinstall restarts it, and copies of rows omit it. Receivers would then ignore new changes,
+and no subscription would cover them. So each starting worker moves it up to a clock. Nobody draws a million a second,
+so the clock is ahead.
 """
 
 from django.db import connection
 
 SEQUENCE = 'webhooks_event_sequence'
 
-# Microseconds since 2020, which stay below 2**53 until the year 2305: JavaScript reads greater numbers of JSON wrongly.
+# Microseconds since 2020. JavaScript reads JSON numbers up to 2**53 exactly: until the year 2305.
 CLOCK = "(extract(epoch FROM clock_timestamp() - timestamptz '2020-01-01 00:00Z') * 1000000)::bigint"
 
-# One at a time, and each reads the clock when it has the lock: one that has read it earlier would set the sequence
-# back. Others go on drawing meanwhile. So a sequence that is less than a second behind is left as it is: they might
-# pass the clock before it is set.
+# Read the clock under the lock: an earlier time would move the sequence back. Others may draw meanwhile, and pass the
+# clock. So a lag below one second stays.
 ADVANCE = f"""
     SELECT pg_advisory_lock(hashtext('{SEQUENCE}'));
     SELECT setval('{SEQUENCE}', {CLOCK}) FROM {SEQUENCE} WHERE last_value < {CLOCK} - 1000000;
@@ -23,13 +21,13 @@ ADVANCE = f"""
 
 
 def draw() -> int:
-    """Return the next value. Values are unique and grow; a transaction that is rolled back leaves a gap."""
+    """Return the next value. A transaction that is rolled back leaves a gap."""
     with connection.cursor() as cursor:
         cursor.execute('SELECT nextval(%s)', [SEQUENCE])
         return cursor.fetchone()[0]
 
 
 def advance() -> None:
-    """Set the sequence to what the clock says, if it is below that."""
+    """Move the sequence up to the clock."""
     with connection.cursor() as cursor:
         cursor.execute(ADVANCE)

@@ -33,7 +33,6 @@ class SigningModel(models.Model):
 
     @property
     def is_previous_secret_valid(self) -> bool:
-        """Whether the previous secret still signs too."""
         expires = self.previous_secret_expires
         return bool(self.secret and self.previous_secret and expires and expires > timezone.now())
 

@@ -51,14 +51,14 @@ ASKED = """
 GUARDED = 'SAVEPOINT webhooks_look; {look}; RELEASE SAVEPOINT webhooks_look'
 UNDO = 'ROLLBACK TO SAVEPOINT webhooks_look; RELEASE SAVEPOINT webhooks_look'
 
-# A sequence, the top transaction's id, and its cluster.
+# Sequence, id of the top transaction, cluster.
 DRAW = f"SELECT nextval('{sequence.SEQUENCE}'), pg_current_xact_id()::text::bigint, {{cluster}}"
 IS_HERE = 'coalesce(cluster = {cluster}, false)'
 CLUSTER = '(SELECT system_identifier FROM pg_control_system())'
 MAY_ASK = "SELECT has_function_privilege('pg_control_system()', 'execute')"
 
 
-# For `include_components`, of owners and components. The state before tells where an address belonged.
+# The kind for `include_components`, of owners and components. The state before tells an address's old owner.
 COMPONENT = 'component'
 
 
@@ -108,14 +108,10 @@ class SubscriptionManager(models.Manager):
             )
 
     def open_object_types(self) -> dict[int, Asked] | None:
-        """Return {object type id: Asked}, None if the table was removed.
-
-        An open transaction survives either way.
-        """
+        """Return {object type id: Asked}, None if the table was removed. An open transaction survives."""
         return _asked(OPEN_OBJECT_TYPES)
 
     def open_object_type(self, object_type_id: int) -> dict[int, Asked] | None:
-        """Return the same for one object type."""
         rows = _look(OF_ONE.format(object_type_id=object_type_id))
         if not rows:
             return None if rows is None else {}
@@ -130,7 +126,7 @@ class SubscriptionManager(models.Manager):
             return [key for (key,) in cursor.fetchall()]
 
     def near(self, events: Sequence[Event]) -> 'QuerySet[Subscription]':
-        """Return the stretches that may cover an event, for `covers`."""
+        """Return stretches that may cover an event, ready for `covers`."""
         oldest = min(event.first_sequence or event.sequence for event in events)
         # All events saw how transactions below this id ended.
         settled = min((_seen(visible)[0] for visible in map(_first_visible, events) if visible), default=None)
@@ -156,8 +152,6 @@ class SubscriptionManager(models.Manager):
 
 
 class Subscription(models.Model):
-    """A model and kind (or COMPONENT) that a webhook wants, between two sequences."""
-
     webhook = models.ForeignKey(Webhook, on_delete=models.DB_CASCADE, related_name='subscriptions')
     object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+')
     kind = models.CharField(max_length=20, choices=KindChoices)
@@ -174,7 +168,6 @@ class Subscription(models.Model):
     opened_at = models.DateTimeField(db_default=Now())
     before = models.BooleanField(default=False)
 
-    # NetBox need not show it.
     _netbox_private = True
 
     objects = SubscriptionManager()
@@ -198,10 +191,7 @@ class Subscription(models.Model):
         return f'{self.webhook}: {self.object_type} {self.kind}'
 
     def covers(self, event: Event) -> bool:
-        """Whether it was open before the event's last change, and not closed before its first.
-
-        Needs `near`.
-        """
+        """Whether it was open before the event's last change, and not closed before its first. Needs `near`."""
         if self.since >= event.sequence or self._is_hidden(self.opened_by, event, event.visible):
             return False
         return (
@@ -278,7 +268,7 @@ def _object_types_changed(instance: Webhook, action: str, **kwargs) -> None:
 
 @receiver(pre_save, sender=Subscription, dispatch_uid='webhooks.subscribe')
 def _loaded(instance: Subscription, raw: bool, **kwargs) -> None:
-    """`loaddata`: the loaded webhook has just opened the same stretch."""
+    """After `loaddata`: the loaded webhook has just opened the same stretch."""
     if raw and instance.until is None:
         same = Subscription.objects.filter(
             webhook_id=instance.webhook_id, object_type_id=instance.object_type_id, kind=instance.kind, until=None

@@ -116,7 +116,7 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
     )
     credential = models.ForeignKey(
         'webhooks.Credential',
-        # models/credential.py protects one that is used. A hidden name: NetBox would empty the column.
+        # models/credential.py protects a used credential. Hide the name: NetBox would empty the column.
         on_delete=models.DO_NOTHING,
         related_name='+',
         null=True,
@@ -257,12 +257,10 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         return self.name
 
     def get_absolute_url(self) -> str:
-        """Return the path of its page."""
         return reverse('plugins:webhooks:webhook', args=[self.pk])
 
     @property
     def kinds(self) -> list[str]:
-        """The kinds of change to send."""
         flags = (
             (KindChoices.CREATED, self.type_create),
             (KindChoices.UPDATED, self.type_update),
@@ -272,7 +270,6 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
 
     @property
     def kind_labels(self) -> str:
-        """The kinds in words."""
         labels = dict(KindChoices)
         return ', '.join(str(labels[kind]) for kind in self.kinds)
 
@@ -283,22 +280,19 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
 
     @property
     def masked_url(self) -> str:
-        """The URL without secret parts."""
         return str(self.payload_url)
 
     @property
     def masked_headers(self) -> str:
-        """The additional headers with masked values."""
         return mask_headers(self.additional_headers)
 
     @property
     def effective_timeout(self) -> int:
-        """Seconds: its own timeout or WEBHOOK_DEFAULT_TIMEOUT."""
+        """Seconds."""
         return self.timeout or settings.WEBHOOK_DEFAULT_TIMEOUT
 
     @property
     def has_new_secret(self) -> bool:
-        """Whether the secret differs from the stored secret."""
         return self.has_changed('secret')
 
     @classmethod

@@ -29,7 +29,7 @@ def get(connection: Redis | None = None) -> Queue:
 def job_timeout(queue: Queue) -> int:
     """Return our jobs' timeout in seconds: the queue's own, if long enough. Negative means none.
 
-    A request may hang beyond the job's own time, and another may begin to hang then (engine/job_time.py).
+    A request may hang beyond the job's own time, and another may begin to hang then.
     """
     longest = parse_job_timeout(settings.RQ_DEFAULT_TIMEOUT) or MAX_TIMEOUT
     needed = int(JOB_TIME) + 2 * min(longest, MAX_TIMEOUT) + 60

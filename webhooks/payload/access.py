@@ -1,7 +1,7 @@
-"""What a credential adds to requests: headers, and values that templates name.
+"""Adds a credential to requests: headers, and values for templates.
 
-An OAuth2 token is fetched once for all. The worker that claims it sends a TokenRequest first. The deliveries of others
-go back for a moment, or use the old token while that is valid.
+One worker fetches an OAuth2 token for all, with a TokenRequest. Meanwhile other deliveries use the old token while it
+is valid, or go back for a moment.
 """
 
 import dataclasses
@@ -27,13 +27,13 @@ from ..storable import storable
 from ..transport.exchange import Outcome, Request
 from ..validation.secret import reveal
 
-# Seconds for the token's request, and until somebody else may fetch it.
-LONGEST, LEASE = 10, timedelta(seconds=15)
-# A token is renewed so long before it ends, and not used in the last seconds.
+# Seconds of the token's request, and time until another worker may try.
+LONGEST, FETCH = 10, timedelta(seconds=15)
+# Renew so long before the end, and do not use the last seconds.
 EARLY, LAST = timedelta(minutes=1), timedelta(seconds=5)
-# One that is refused is replaced, if it is older.
+# Replace a refused token if it is older.
 NEW = timedelta(minutes=1)
-# Seconds that a token is valid if nobody says, and at most.
+# Seconds of validity: default and maximum.
 DEFAULT, MOST = 300, 86400
 # Characters.
 MAX_TOKEN = 16 * 1024
@@ -42,7 +42,7 @@ FORM = 'application/x-www-form-urlencoded'
 
 
 class TokenPending(WebhooksError):
-    """Somebody else fetches the access token just now."""
+    """Another worker is fetching the access token."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,6 @@ class Access:
         return (*self.values.values(), *echoes.of_headers(self.headers.values()))
 
     def masked(self) -> 'Access':
-        """Return what a preview may know."""
         return Access(dict.fromkeys(self.values, MASK), dict.fromkeys(self.headers, MASK))
 
 
@@ -67,11 +66,11 @@ class Authorizer:
     def __init__(self, webhook: Webhook) -> None:
         self._credential: Credential | None = webhook.credential
         self._row: AccessToken | None = None
-        # Several requests may have gone out with it.
+        # Several requests may have used this token.
         self._refused: str | None = None
 
     def access(self) -> 'Access | TokenRequest':
-        """Return what to add, or the request that has to go first. Raises DefinitionError and TokenPending."""
+        """Return the access, or the request to send first. Raises DefinitionError and TokenPending."""
         credential = self._credential
         if credential is None:
             return Access()
@@ -82,11 +81,10 @@ class Authorizer:
         return _access(credential, token) if token else self._token_request(credential, secret)
 
     def preview(self) -> Access:
-        """Return the same without any secret."""
         return _access(self._credential, MASK).masked() if self._credential else Access()
 
     def forget(self, request: Request) -> bool:
-        """The access token of a request was refused. Returns whether another one may be better."""
+        """Note that the endpoint refused a token. Returns whether a new one may help."""
         row = self._row
         if self._refused in request.secrets:
             return True
@@ -98,7 +96,7 @@ class Authorizer:
         return True
 
     def _token(self, credential: Credential) -> str:
-        """Return the access token, '' if this worker is to fetch one."""
+        """Return the access token, or '' if this worker must fetch it."""
         now = timezone.now()
         if not self._row or now > _renewed_at(self._row):
             self._row, _created = AccessToken.objects.get_or_create(credential=credential)
@@ -111,9 +109,9 @@ class Authorizer:
         raise TokenPending
 
     def _claim(self, credential: Credential, now: datetime) -> bool:
-        self._until = now + LEASE
+        self._until = now + FETCH
         free = Q(fetching_until=None) | Q(fetching_until__lt=now)
-        # Somebody may have fetched one since it was read.
+        # Another worker may have fetched one since.
         row = AccessToken.objects.filter(free, credential=credential, fetched_at=self._row.fetched_at)
         return bool(row.update(fetching_until=self._until))
 
@@ -141,7 +139,7 @@ class Authorizer:
 
 
 def _renewed_at(row: AccessToken) -> datetime:
-    """Return when a new one is fetched: a minute before it ends, or after half of its time."""
+    """Return the time of renewal: a minute before the end, or half-way."""
     if row.expires_at is None or row.fetched_at is None:
         return timezone.now() - EARLY
     return row.expires_at - min(EARLY, (row.expires_at - row.fetched_at) / 2)
@@ -167,7 +165,7 @@ def _login(user: str, password: str) -> dict[str, str]:
 
 @dataclass
 class Grant:
-    """What comes of a TokenRequest. `until` says which claim it is."""
+    """The result of a TokenRequest. `until` identifies the claim."""
 
     credential_id: int
     until: datetime
@@ -175,7 +173,7 @@ class Grant:
     seconds: int = 0
 
     def judge(self, _status: int, _headers: Mapping[str, str], text: str) -> str:
-        """Read the token (RFC 6749, 5.1). Returns what is wrong."""
+        """Read the token (RFC 6749, 5.1). Returns the error, or ''."""
         try:
             answer = json.loads(text)
             token, kind = answer['access_token'], answer.get('token_type', 'bearer')
@@ -188,7 +186,7 @@ class Grant:
         return ''
 
     def settle(self, outcome: Outcome) -> Outcome | None:
-        """Keep the token. Returns what its delivery has to say of it, None if all is well."""
+        """Keep the token. Returns the delivery's outcome if there is none."""
         if outcome.succeeded:
             now = timezone.now()
             claimed = AccessToken.objects.filter(credential=self.credential_id, fetching_until=self.until)
@@ -200,7 +198,7 @@ class Grant:
             )
             return None
         error = storable(_('no access token: {error}').format(error=outcome.error))
-        # A 410 of the token's server says nothing of the endpoint; an answer below 400 may hold a token.
+        # 410 here does not mean the endpoint. Below 400 the body may hold a token.
         body = outcome.body if (outcome.status or 0) >= 400 else ''
         return dataclasses.replace(outcome, status=None, error=error, body=body)
 
@@ -217,7 +215,7 @@ class TokenRequest(Request):
 
 
 def encoded(value: str, content_type: str) -> str:
-    """Return the value as it stands in a body."""
+    """Return the value, encoded for a body."""
     media_type = content_type.partition(';')[0].strip().lower()
     if media_type == FORM:
         return quote_plus(value)

@@ -1,4 +1,4 @@
-"""Whether an answer counts as delivered, by a webhook's `success_conditions`."""
+"""Decides by `success_conditions` whether an answer counts as delivered."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,12 +9,12 @@ from extras.conditions import ConditionSet, InvalidCondition
 
 from ..storable import is_flat
 
-# Of status, headers and text of an answer: why it counts as a failure, '' if it does not.
+# Takes status, headers and text. Returns the reason of a failure, or ''.
 Judge = Callable[[int, Mapping[str, str], str], str]
 
 
 def judge_by(conditions: dict[str, Any] | None) -> Judge:
-    """Return what judges answers. Raises ValueError and its like for what was never checked."""
+    """Return the judge. Raises ValueError and other errors for unchecked conditions."""
     if not conditions:
         return lambda *answer: ''
     wanted = ConditionSet(conditions)
@@ -31,7 +31,7 @@ def judge_by(conditions: dict[str, Any] | None) -> Judge:
 
 
 def _parsed(text: str) -> Any:
-    """Return the JSON, None of anything else. Its levels are bounded: a comparison recurses too."""
+    """Return the JSON, or None. Deep JSON counts as none, since a comparison recurses."""
     try:
         value = json.loads(text)
         return value if is_flat(value) else None

@@ -125,7 +125,6 @@ def default(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dic
 
 
 def netbox(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict[str, Any]:
-    """Return the body of NetBox's own webhooks."""
     last = events[-1]
     shown = {
         'event': last.kind,
@@ -149,7 +148,6 @@ def netbox(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict
 
 
 def cloudevents(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> Any:
-    """Return one CloudEvent, or a list for a batch."""
     shown = [_cloudevent(webhook, event, expand) for event in events]
     return shown if _is_batch(webhook, events) else shown[0]
 
@@ -245,12 +243,12 @@ def _differences(webhook: Webhook, events: Sequence[Event]) -> Any:
 
 
 def object_type(event: Event) -> str:
-    """Return 'dcim.site', for example."""
+    """Such as 'dcim.site'."""
     return '.'.join(_type(event).natural_key())
 
 
 def model_name(event: Event) -> str:
-    """Return 'Site', for example."""
+    """Such as 'Site'."""
     model = _type(event).model_class()
     return model.__name__ if model else _type(event).model
 

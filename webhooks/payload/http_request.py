@@ -45,9 +45,9 @@ class Builder:
         self._is_preview = is_preview
 
     def build(self, delivery: Delivery, now: float, events: Sequence[Event] = ()) -> Request:
-        """Return the request of an attempt at `now` (Unix seconds), or one for the access token that it needs first.
+        """Return the attempt's request, or a request for the access token to send first.
 
-        `events`: of all deliveries in the request, if there are several. Raises DefinitionError and TokenPending.
+        `now` is in Unix seconds; `events` belong to all deliveries of a batch. Raises DefinitionError and TokenPending.
         """
         webhook, events = self.webhook, events or [delivery.told]
         _check_rendered(events)
@@ -81,13 +81,13 @@ class Builder:
         )
 
     def forget_token(self, request: Request) -> bool:
-        """The endpoint has refused the access token. Returns whether another one may be better."""
+        """Note that the endpoint refused the access token. Returns whether a new one may help."""
         return self._authorizer.forget(request)
 
     def _render(
         self, delivery: Delivery, now: int, events: Sequence[Event], expand: formats.Keys, access: Access
     ) -> 'tuple[_Target, bytes, str]':
-        """Return URL and headers, the body, and the URL as it may be shown."""
+        """Return URL and headers, the body, and the masked URL."""
         webhook, placeholders = self.webhook, Placeholders()
         more: dict[str, object] = {
             'webhook_id': str(delivery.uuid),
@@ -101,7 +101,7 @@ class Builder:
             text = _render('body_template', webhook.body_template, context) if webhook.body_template else None
             url = _url(webhook, context)
             headers = _headers(self._lines, context, url)
-        # Before secrets are in it: they cannot make the host.
+        # Check before secrets are filled in: they must not make the host.
         self._check_host(url)
         content_type = formats.content_type(webhook, events)
         if text is None:
@@ -268,7 +268,7 @@ def _signatures(secrets: Sequence[str], delivery_id: str, timestamp: int, body: 
 
 
 def _value(field: str, access: Access, encode: Callable[[str], str], key: str) -> str:
-    """Return what a placeholder stands for, outside of headers. Raises DefinitionError."""
+    """Return a placeholder's value outside of headers. Raises DefinitionError."""
     kind, _dash, name = key.partition('-')
     if kind != 'credential':
         raise DefinitionError(field, _('hmac() is for headers only: it signs the body.'))
@@ -281,11 +281,11 @@ def _in_header(access: Access, sign: Callable[[str], str], key: str) -> str:
 
 
 def _sign(secrets: Sequence[str], timestamp: int, body: bytes, key: str) -> str:
-    """Return what a header's hmac() stands for. Raises DefinitionError."""
+    """Return the value of a header's hmac(). Raises DefinitionError."""
     _hmac, algorithm, encoding, over, which = key.split('-')
     check_signs(secrets[0] if secrets else '')
     signed = body if over == 'body' else b'%d.%b' % (timestamp, body)
-    # The previous one, as long as it is valid: these receivers know one at a time.
+    # Use the previous secret while it is valid: these receivers know only one.
     return signing.plain(secrets[-1 if which == 'old' else 0], signed, algorithm, encoding)
 
 

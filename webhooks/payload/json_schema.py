@@ -259,7 +259,7 @@ def _translate(node: Any) -> Any:
 
 
 def _translate_object(node: Schema) -> Schema:
-    """Names of properties are no keywords."""
+    """Property names are not keywords."""
     rest = {key: value for key, value in node.items() if key != 'properties'}
     properties = {name: _translate(value) for name, value in node['properties'].items()}
     for name in filter(SUMS.fullmatch, properties):

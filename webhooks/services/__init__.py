@@ -1,18 +1,16 @@
-"""What people ask for: redeliver, backfill, test, preview, import, rotate a secret, remove everything, see how it goes.
+"""What people ask for. Pages, commands and the REST API call these.
 
-In: a call of a page, a command or the REST API. Out: what was done, or why not.
-
-redelivery       closed deliveries are redelivered: chosen ones, or those of a range of time
-waiting          what waits goes out now: all of it, or of each object only the latest
-backfill         everything is sent as it is now: started, paused, resumed, canceled
-trial            a test event is sent at once
-preview          the request that would be sent is shown
-expandable       which keys a webhook may have expanded
-switching        a webhook is enabled or disabled, paused or resumed
-secret_rotation  a new secret is put in use, and shown once
-builtin_import   NetBox's own webhooks become ours
-failed_jobs      failed deliveries are RQ's failed jobs
-backlog  status  how sending goes, in figures and line by line
-banners          what keeps a webhook from sending, why, and the way out
-removal          everything goes
+redelivery       sends closed deliveries again: some, or a range of time
+waiting          sends waiting deliveries now: all, or each object's latest
+backfill         sends everything in its present state
+trial            sends a test event at once
+preview          shows a request without sending it
+expandable       checks which keys a webhook may expand
+switching        enables, disables, pauses and resumes webhooks
+secret_rotation  makes a new secret, and shows it once
+builtin_import   imports NetBox's own webhooks
+failed_jobs      shows failed deliveries as RQ's failed jobs
+backlog  status  counts the backlog; the lines of the status pages
+banners          says why a webhook does not send, and the way out
+removal          removes everything
 """

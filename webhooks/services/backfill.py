@@ -1,7 +1,6 @@
-"""What people ask of backfills: to start one, to hold it, to go on with it and to end it.
+"""Starts, pauses, resumes and cancels backfills.
 
-Each locks the row of the backfill first, and looks at its state: so it is no more than one at a time. A slice that is
-being recorded holds the row for some milliseconds.
+Each function locks the backfill's row first, so they run one at a time. A worker holds the row for milliseconds.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -23,10 +22,10 @@ from ..exceptions import DefinitionError
 from ..models import Backfill, Event, Webhook
 from ..outbox import wakeup
 
-# The `field` of a refusal because of the state of the backfill: the REST API answers it with 409.
+# The `field` of errors about the state. The REST API answers them with 409.
 STATE = 'state'
 
-# Of what a dispatcher takes in hand or writes just now it makes no deliveries, or such as are taken back (engine/tidy).
+# A dispatcher holds the skipped rows. It makes no deliveries of them, or engine/tidy removes those.
 DISCARD = """
     DELETE FROM webhooks_event WHERE id = ANY(ARRAY(
         SELECT id FROM webhooks_event WHERE dispatched_at IS NULL AND backfill_for = %s FOR UPDATE SKIP LOCKED
@@ -35,7 +34,7 @@ DISCARD = """
 
 @dataclass(frozen=True)
 class Choice:
-    """Which objects are sent: {object type: how many there are}, and the query that leaves them."""
+    """Objects to send. `counts` has the number for each type."""
 
     counts: dict[ContentType, int]
     query: str
@@ -46,10 +45,10 @@ class Choice:
 
 
 def choose(webhook: Webhook, types: Collection[ContentType] | None = None, query: str = '', user: Any = None) -> Choice:
-    """Return what a backfill would send: what the query leaves of the webhook's object types, or of the `types`.
+    """Return the objects that a backfill would send, of all the webhook's types or of `types`.
 
-    The query is that of the URL of the model's list. With a query the numbers tell of what the objects are: the `user`,
-    if one is given, has to be allowed to view all objects of the models. Raises DefinitionError.
+    `query` is the URL query of a model's list. A filter's counts reveal data, so the `user` then needs unconstrained
+    view permission. Raises DefinitionError.
     """
     query = query.strip().removeprefix('?')
     chosen = _chosen(webhook, types)
@@ -77,7 +76,7 @@ def _count(object_type: ContentType, query: str) -> int:
     try:
         with transaction.atomic():
             return objects(object_type.model_class(), query).count()
-    except (DataError, ValueError) as error:  # a number beyond PostgreSQL's, a regular expression that is none
+    except (DataError, ValueError) as error:  # number too big, or invalid regular expression
         raise DefinitionError(FILTER, str(error).partition('\n')[0]) from None
 
 
@@ -91,7 +90,7 @@ def _check_view(chosen: Iterable[ContentType], user: Any) -> None:
 
 @transaction.atomic
 def start(webhook: Webhook, choice: Choice, user: Any = None) -> Backfill:
-    """Start to send what was chosen. Raises DefinitionError where the webhook is disabled, or is being backfilled."""
+    """Start a backfill. Raises DefinitionError if the webhook is disabled, or another backfill is open."""
     if not Webhook.objects.filter(pk=webhook.pk, enabled=True).exists():
         raise DefinitionError('enabled', _('The webhook is disabled. Enable it first.'))
     backfill = Backfill(
@@ -103,7 +102,7 @@ def start(webhook: Webhook, choice: Choice, user: Any = None) -> Backfill:
         username=user.username if user else '',
         started_at=_now(),
     )
-    # Where there is none, nobody else makes one meanwhile.
+    # If there is no row, two starts cannot both insert it.
     Backfill.objects.bulk_create([backfill], ignore_conflicts=True)
     last, now = _lock(webhook)
     if last.started_at != backfill.started_at:
@@ -112,7 +111,7 @@ def start(webhook: Webhook, choice: Choice, user: Any = None) -> Backfill:
                 STATE, _('A backfill of this webhook is already running or paused. Cancel it, or wait for its end.')
             )
         if last.state == BackfillStateChoices.CANCELED:
-            _take_back(last, now)  # what was in hand when it was
+            _take_back(last, now)  # a worker had them in hand at the cancel
         backfill.started_at = now
         backfill.save(force_update=True)
     transaction.on_commit(wakeup.wake, robust=True)
@@ -120,17 +119,17 @@ def start(webhook: Webhook, choice: Choice, user: Any = None) -> Backfill:
 
 
 def pause(webhook: Webhook) -> Backfill:
-    """Hold what is not sent yet. Raises DefinitionError where no backfill is running."""
+    """Hold unsent deliveries. Raises DefinitionError if no backfill is running."""
     return _move(webhook, [BackfillStateChoices.RUNNING], BackfillStateChoices.PAUSED)
 
 
 def resume(webhook: Webhook) -> Backfill:
-    """Go on. Raises DefinitionError where no backfill is paused."""
+    """Go on. Raises DefinitionError if no backfill is paused."""
     return _move(webhook, [BackfillStateChoices.PAUSED], BackfillStateChoices.RUNNING)
 
 
 def cancel(webhook: Webhook) -> Backfill:
-    """End it: what was not tried yet is not sent. Raises DefinitionError where there is none to end."""
+    """End the backfill without its untried deliveries. Raises DefinitionError if none is open."""
     return _move(webhook, BackfillStateChoices.OPEN, BackfillStateChoices.CANCELED)
 
 
@@ -146,7 +145,7 @@ def _move(webhook: Webhook, states: Sequence[str], state: str) -> Backfill:
     backfill.save(update_fields=['state', 'finished_at', 'recorded'])
     if state == BackfillStateChoices.PAUSED:
         order.hold([webhook.pk])
-        # What waits for these goes now, since they are held.
+        # Deliveries parked behind held ones may go now.
         order.unpark(list(tidy.untried(webhook.pk)), now)
     transaction.on_commit(wakeup.wake, robust=True)
     return backfill
@@ -161,7 +160,7 @@ def _refusal(state: str) -> str:
 
 
 def _lock(webhook: Webhook) -> tuple[Backfill | None, datetime]:
-    """Return its last backfill, locked, and the time since which it is, by PostgreSQL's clock."""
+    """Return the webhook's last backfill, locked, and the time."""
     return Backfill.objects.select_for_update(of=('self',)).filter(pk=webhook.pk).first(), _now()
 
 
@@ -170,9 +169,9 @@ def _now() -> datetime:
 
 
 def _take_back(backfill: Backfill, now: datetime) -> int:
-    """Remove what was not tried. Return of how many objects it was, with those that dispatch will pass over.
+    """Remove untried deliveries and events. Returns the number of objects.
 
-    What is left of an earlier backfill of the webhook goes as well, and does not count.
+    Remains of earlier backfills go too, but do not count.
     """
     undispatched = Event.objects.filter(dispatched_at=None, backfill_for=backfill.pk)
     count = undispatched.filter(timestamp__gte=backfill.started_at).count()

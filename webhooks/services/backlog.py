@@ -1,4 +1,4 @@
-"""The backlog in figures, read in a few queries: for `webhooks_status`, the metrics and the status pages."""
+"""Counts the backlog, for `webhooks_status`, metrics and status pages."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,10 +14,9 @@ from ..visibility import Reader
 
 @dataclass(frozen=True)
 class Backlog:
-    """`oldest` is since when the oldest that is not delivered yet waits, None if nothing does.
+    """`oldest`: since when the oldest unsent change waits, if any does.
 
-    `suspect_events` and `suspect_deliveries` were in hand twice when a worker stopped (engine/rescue.py). `workers` is
-    None where Redis does not answer, which is what `redis` says.
+    Suspects: engine/rescue.py. Without Redis, `workers` is None.
     """
 
     undispatched: int
@@ -33,7 +32,7 @@ class Backlog:
 
 
 def measure(user: Reader | None = None) -> Backlog:
-    """Return the backlog as it is now, of what the user may view if one is given. Does not raise for want of Redis."""
+    """Return the present backlog, or the part that the user may view. Does not raise without Redis."""
     undispatched = _visible(Event.objects, user).filter(dispatched_at=None)
     changes = undispatched.aggregate(
         count=Count('pk'), suspects=Count('pk', filter=Q(lapses__gt=0)), oldest=Min('timestamp')
@@ -58,7 +57,6 @@ def measure(user: Reader | None = None) -> Backlog:
 
 
 def _in_hand() -> list[int]:
-    """Return the ids of the deliveries that workers have in hand."""
     return [pk for deliveries in Worker.objects.values_list('deliveries', flat=True) for pk in deliveries]
 
 
@@ -67,15 +65,15 @@ def _visible(manager: Manager, user: Reader | None) -> QuerySet:
 
 
 def _suspended(user: Reader | None) -> QuerySet[Health]:
-    # What is disabled is not probed: nobody waits for its endpoint.
+    # Disabled webhooks are not probed: nobody waits for them.
     suspended = Health.objects.filter(suspended_since__isnull=False, webhook__enabled=True)
     return suspended if user is None else suspended.filter(webhook__in=Webhook.objects.restrict(user, 'view'))
 
 
 def waiting_since(deliveries: QuerySet[Delivery]) -> datetime | None:
-    """Return since when the oldest of them that is not delivered yet waits.
+    """Return since when the oldest pending delivery waits.
 
-    It is the one that expires first, which an index tells without a look at the others.
+    The first to expire is the oldest. An index finds it at once.
     """
     waiting = deliveries.filter(status=StatusChoices.PENDING)
     first = waiting.order_by('expires_at').only('created', 'expires_at', 'attempt_limit').first()
@@ -83,6 +81,6 @@ def waiting_since(deliveries: QuerySet[Delivery]) -> datetime | None:
         return None
     reopened = first.expires_at - timedelta(seconds=conf.get().expire_after)
     since = first.created if first.attempt_limit is None else max(first.created, reopened)
-    # The event may have waited for a worker before. One that was replayed waits since then.
+    # The event may have waited for dispatch. A redelivery waits since it was asked for.
     at_dispatch = waiting.filter(expires_at=first.expires_at, created=since, event__dispatched_at=since)
     return at_dispatch.aggregate(oldest=Min('event__timestamp'))['oldest'] or since

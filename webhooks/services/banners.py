@@ -26,10 +26,7 @@ LONG = timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class Banner:
-    """`kind` is Bootstrap's: danger if changes are lost or nothing is sent, warning, secondary.
-
-    `action` is a way out, besides editing.
-    """
+    """`kind` is from Bootstrap: danger (changes are lost, or nothing is sent), warning, info, secondary."""
 
     kind: str
     icon: str
@@ -83,7 +80,7 @@ def _until_it_expires(webhook: Webhook) -> str:
 
 
 def _state(webhook: Webhook) -> Iterator[Banner]:
-    """Only the first counts."""
+    """Yield the first that applies."""
     health = getattr(webhook, 'health', None)
     if not webhook.enabled:
         yield _gone(health) if health and health.last_status == GONE else _disabled()
@@ -161,7 +158,6 @@ def _conditions(webhook: Webhook) -> Iterator[Banner]:
 
 
 def _installation(webhook: Webhook) -> Iterator[Banner]:
-    """Other webhooks have their own banner."""
     if not conf.get().enabled:
         yield Banner(
             'danger',

@@ -1,7 +1,6 @@
 """Imports NetBox's own webhooks: an event rule becomes a webhook with the same name.
 
-An import can be repeated: it leaves existing webhooks alone. A rule is imported whole or not at all. docs/payload.md
-tells how the body differs.
+It can be repeated, and leaves existing webhooks alone. A rule is imported whole or not at all.
 """
 
 import uuid
@@ -55,11 +54,11 @@ class Plan:
 
     @property
     def may_be_disabled(self) -> bool:
-        """Return whether ours does all the rule's work."""
+        """Whether ours does all the rule's work."""
         return self.rule.enabled and not self.reasons and not self.gaps()
 
     def gaps(self) -> list[str]:
-        """Return how the existing webhook differs from the rule."""
+        """Return differences between webhook and rule."""
         if self.existing is None:
             return []
         differs = {

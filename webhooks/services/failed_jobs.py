@@ -1,7 +1,6 @@
-"""Shows failed deliveries on RQ's status page, as failed jobs. The delivery's uuid is the job's id.
+"""Shows failed deliveries as failed jobs on RQ's status page. A job has its delivery's uuid.
 
-PostgreSQL leads: after a loss of Redis the newest failures come back. `Delivery.listed` stays true after somebody
-clears the page.
+PostgreSQL has the truth: after a loss of Redis the newest failures come back.
 """
 
 import logging
@@ -147,14 +146,12 @@ def _list(delivery: Delivery) -> None:
 
 
 def renew(delivery_uuid: str) -> None:
-    """Update the page of the delivery's running job."""
     job = get_current_job()
     job.meta = describe(Delivery.objects.select_related(*RELATED).get(uuid=delivery_uuid))
     job.save_meta()
 
 
 def describe(delivery: Delivery) -> dict[str, str]:
-    """Return the texts of the job's page."""
     return {
         'webhook': delivery.webhook.name,
         'request': f'{delivery.webhook.http_method} {delivery.webhook.masked_url}',

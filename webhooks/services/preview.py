@@ -1,7 +1,6 @@
-"""What would be sent, for a delivery, or by a webhook whose changes are not saved yet.
+"""Shows the request of a delivery, or of a webhook before it is saved.
 
-A webhook is shown with the newest event of its models that the user may view, and whose object too. Without any, it is
-shown with the newest such object.
+It shows the webhook's newest event that the user may view, else the newest object.
 """
 
 import json
@@ -33,19 +32,17 @@ from ..storable import storable
 
 logger = logging.getLogger('webhooks.preview')
 
-# Previews under way at the same time, of all webhooks: each holds a thread of NetBox, and may fork a renderer.
+# Previews at a time. Each holds a thread of NetBox, and may fork a renderer.
 MOST = 4
-# They hold an advisory lock each, of this class.
 COUNTING = 0x7765626B
 TAKE_ROOM = 'SELECT n FROM generate_series(1, %s) AS n WHERE pg_try_advisory_xact_lock(%s, n) LIMIT 1'
 
-# Events that are looked through for one whose object the user may view.
 LATEST = 50
 
 
 @dataclass(frozen=True)
 class Preview:
-    """A request as it may be shown: secrets masked, signatures too. `event` may be one that never was."""
+    """A masked request. `event` may be invented."""
 
     event: Event
     method: str
@@ -57,8 +54,8 @@ class Preview:
 def show(webhook: Webhook, changes: Mapping[str, Any], user: User) -> Preview:
     """Return the request that the webhook would send.
 
-    `changes` are fields of the definition that are tried and not saved. Raises DefinitionError for a field that cannot
-    be used, and where there is nothing to show; Busy where others look at as many previews as there may be.
+    `changes` holds unsaved fields. Raises DefinitionError for a wrong field or if there is nothing to show, and Busy if
+    too many previews are open.
     """
     with _room():
         return _show(webhook, changes, user)
@@ -90,7 +87,6 @@ def _show(webhook: Webhook, changes: Mapping[str, Any], user: User) -> Preview:
 
 
 def _expand(event: Event, keys: Sequence[str], user: User) -> None:
-    """Give the event what it points to, as it is now."""
     (objects,) = Expander().find([(event.payload_data or {}, keys)])
     if not permissions.may_see_expanded(user, types_of(objects)):
         raise DefinitionError('expand', _('You may not view all objects that this key adds to the body.'))
@@ -98,7 +94,7 @@ def _expand(event: Event, keys: Sequence[str], user: User) -> None:
 
 
 def context(webhook: Webhook, user: User) -> dict[str, Any]:
-    """Return what pages show: `preview` and its `body`, or the `problem` and the `field` that has it."""
+    """Return a page's `preview` and `body`, or its `problem` and `field`."""
     try:
         shown = show(webhook, {}, user)
     except DefinitionError as error:
@@ -109,7 +105,7 @@ def context(webhook: Webhook, user: User) -> dict[str, Any]:
 
 
 def _label(name: str) -> str:
-    """Return what a field is called; what is wrong may be with the event, which is none."""
+    """Return the field's name for people. Errors of events name no field."""
     try:
         return Webhook._meta.get_field(name).verbose_name
     except FieldDoesNotExist:
@@ -117,7 +113,7 @@ def _label(name: str) -> str:
 
 
 def body_of(delivery: Delivery) -> str:
-    """Return the body as the webhook's current definition makes it, readable. Raises DefinitionError, and Busy."""
+    """Return the readable body, by the webhook's present definition. Raises DefinitionError and Busy."""
     builder = http_request.Builder(delivery.webhook, is_preview=True)
     events = [one.told for one in delivery.together()]
     with _room() if builder.is_templated else nullcontext():
@@ -126,9 +122,9 @@ def body_of(delivery: Delivery) -> str:
 
 
 def readable(body: str) -> str:
-    """Return a body, indented where it is JSON. It may be anything that an endpoint answers."""
+    """Indent JSON; return other text unchanged."""
     try:
-        # Half a surrogate pair can be written in JSON, and on no page.
+        # JSON may hold half a surrogate pair, pages may not.
         return storable(json.dumps(json.loads(body), indent=4, ensure_ascii=False))
     except (ValueError, RecursionError):
         return body
@@ -146,10 +142,10 @@ def _latest_event(webhook: Webhook, user: User) -> Event | None:
 
 
 def _events(webhook: Webhook, user: User) -> QuerySet[Event]:
-    """Return the events that hold all that the webhook would send, the newest first."""
+    """Return events with all that the webhook sends, newest first."""
     types = list(webhook.object_types.values_list('pk', flat=True))
     viewable = Event.objects.restrict(user, 'view')
-    # One that only event rules use has no types.
+    # A webhook of event rules has no types.
     events = viewable.filter(object_type__in=types) if types else viewable.filter(deliveries__webhook=webhook)
     if webhook.needs_before:
         events = events.filter(snapshots__isnull=False)
@@ -163,7 +159,7 @@ def _events(webhook: Webhook, user: User) -> QuerySet[Event]:
 
 def _event_of_newest(webhook: Webhook, user: User) -> Event | None:
     for object_type, pk in _newest(webhook, user):
-        # It may be gone since.
+        # Somebody may have deleted it.
         if taken := snapshots.take(object_type.model_class(), [pk]).get(pk):
             return _rendered(webhook, object_type, pk, json.loads(taken), user)
     return None
@@ -197,7 +193,7 @@ def _rendered(webhook: Webhook, object_type: ContentType, pk: int, snapshot: Any
 
 
 def _render(model: type[Model], snapshot: Any) -> tuple[str, str, Any]:
-    """Return how the object is named, its payload, and what the change log would say of it."""
+    """Return the object's name, payload, and change log data."""
     try:
         with transaction.atomic():
             (shown,) = rendering.render(model, [snapshot])
@@ -206,7 +202,7 @@ def _render(model: type[Model], snapshot: Any) -> tuple[str, str, Any]:
     except INTERRUPTIONS:
         raise
     except Exception as error:
-        # The serializer of a plugin's model is anybody's code.
+        # A plugin's serializer may raise anything.
         logger.exception('model=%s rendering failed', model._meta.label)
         reason = _('The payload cannot be built: {error}').format(error=f'{type(error).__name__}: {error}')
         raise DefinitionError('object_types', reason) from error

@@ -1,4 +1,4 @@
-"""Redeliveries, of chosen deliveries or of a range of time: under the same rules of order as everything else."""
+"""Redelivers closed deliveries. The usual order applies."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -21,17 +21,16 @@ from ..models import Delivery, Webhook, querysets
 from ..outbox import wakeup
 from . import failed_jobs
 
-# What the receiver has not had goes out under its own id.
+# No receiver has confirmed these, so they keep their id.
 AS_ITSELF = (StatusChoices.FAILED, StatusChoices.SUPERSEDED)
-# Deliveries of one transaction.
 PART = 500
 
-# Whoever prunes an event locks it: it is left out, with its deliveries.
+# Pruning locks events. Skip those: they and their deliveries go.
 HOLD_EVENTS = """
     SELECT e.id FROM webhooks_event e WHERE e.id IN (SELECT event_id FROM webhooks_delivery WHERE id = ANY(%(ids)s))
     FOR KEY SHARE SKIP LOCKED"""
 
-# What was delivered is told again as it was. The receiver knows of it: what was created is not deleted unheard of.
+# A new delivery repeats the old one. `seen`: the receiver knows the object, so it must hear of a deletion.
 TELL_AGAIN = """
     UPDATE webhooks_delivery n SET span = coalesce(d.span, '{}') || '{"seen": true}'
     FROM unnest(%(olds)s::bigint[], %(news)s::bigint[]) AS v(old, new)
@@ -42,13 +41,12 @@ TELL_AGAIN = """
 def redeliver(
     deliveries: QuerySet[Delivery], watch: Callable[[Sequence[Sequence[int]]], Iterable[Sequence[int]]] = iter
 ) -> int:
-    """Redeliver closed deliveries, some at a time in the order of their sequence, and return how many.
+    """Redeliver closed deliveries in parts, by sequence, and return their number.
 
-    A failed or superseded one goes out under the same `webhook-id`, with one attempt more than it had, and with all
-    that went out in its request. One that had been delivered becomes a new delivery with an id of its own, so that a
-    receiver which deduplicates acts on it. `watch` is given the parts, and hands them on: for a progress bar.
+    A failed or superseded delivery keeps its `webhook-id` and gets one more attempt, with its batch. A delivered one
+    gets a new id, since receivers may ignore known ids. `watch` wraps the parts, for a progress bar.
     """
-    # All ids first: what is made here is not to be redelivered by a later part.
+    # Read all ids first: later parts must not redeliver new deliveries.
     closed = deliveries.exclude(status__in=OPEN_STATUSES)
     batches = closed.filter(batch__isnull=False, status__in=AS_ITSELF).values('batch')
     with_others = Delivery.objects.filter(Q(pk__in=closed.values('pk')) | Q(batch__in=batches, status__in=AS_ITSELF))
@@ -59,7 +57,7 @@ def redeliver(
 
 
 def _redeliver(part: Sequence[int], delivered: Collection[int]) -> int:
-    """What failed, and was delivered meanwhile since somebody else was quicker, is not among the `delivered`."""
+    """`delivered` lacks deliveries redelivered by others meanwhile."""
     deliveries = Delivery.objects.filter(pk__in=part)
     _render_again(deliveries.filter(status__in=AS_ITSELF))
     with transaction.atomic():
@@ -75,7 +73,6 @@ def _redeliver(part: Sequence[int], delivered: Collection[int]) -> int:
 
 
 def _tell_again(delivered: QuerySet[Delivery]) -> int:
-    """Make new deliveries of what was delivered. Returns how many."""
     found = list(delivered.order_by('sequence', 'pk').values_list('pk', 'webhook_id', 'event_id'))
     olds = {(webhook_id, event_id): pk for pk, webhook_id, event_id in found}
     made = make_deliveries([(webhook_id, event_id) for _pk, webhook_id, event_id in found])
@@ -85,13 +82,12 @@ def _tell_again(delivered: QuerySet[Delivery]) -> int:
 
 
 def _hold(deliveries: QuerySet[Delivery]) -> QuerySet[Delivery]:
-    """Hold the events of deliveries against pruning, and return those whose events are held."""
+    """Lock the events against pruning. Returns deliveries with a locked event."""
     pks = list(deliveries.values_list('pk', flat=True))
     return deliveries.filter(event__in=sql.fetch_column(HOLD_EVENTS, {'ids': pks}))
 
 
 def _reopen(pks: Sequence[int]) -> int:
-    """Open deliveries again, and return how many."""
     now = sql.fetch_value('SELECT clock_timestamp()')
     return Delivery.objects.filter(pk__in=pks, status__in=AS_ITSELF).update(
         status=StatusChoices.PENDING,
@@ -100,26 +96,26 @@ def _reopen(pks: Sequence[int]) -> int:
         finished_at=None,
         error='',
         attempt_limit=F('attempt_count') + 1,
-        # What has stopped workers is tried alone again.
+        # A suspect is tried alone again.
         lapses=Least(F('lapses'), SUSPECT),
-        # Somebody has asked for it: it is no part of a backfill any more.
+        # Somebody asked for it, so it leaves the backfill.
         backfill=False,
         listed=False,
     )
 
 
 def _render_again(unsent: QuerySet[Delivery]) -> None:
-    """What could not be rendered then may be now, by a later version of NetBox or of a plugin."""
+    """Retry failed rendering: NetBox or a plugin may be newer now."""
     pks = set(unsent.exclude(event__error='').values_list('event_id', flat=True))
     events = list(querysets.events().filter(pk__in=pks)) if pks else []
     webhooks = Webhook.objects.filter(deliveries__event__in=events).distinct().in_bulk()
     wanted = Delivery.objects.filter(event__in=events).values_list('event_id', 'webhook_id')
-    # Once rendered, an event has nothing left to make its snapshots of: those too whose turn comes later may want them.
+    # Rendering drops the raw snapshots. So match all webhooks now, not only those of this part.
     matches = defaultdict(list)
     for event_id, webhook_id in wanted:
         matches[event_id].append(webhooks[webhook_id])
     for event in events:
-        event.lapses = 0  # also what was given up
+        event.lapses = 0  # retry suspects that were given up
     render.render_again(events, matches)
 
 
@@ -130,10 +126,10 @@ def select(
     status: str | None = None,
     object_type: int | None = None,
 ) -> QuerySet[Delivery]:
-    """Return the closed deliveries of events from `since` to before `until`, both with a time zone.
+    """Return closed deliveries whose events are at or after `since` and before `until`, both with a time zone.
 
-    `status` is a value of StatusChoices, `object_type` the id of a content type. What is None does not narrow them, but
-    that superseded ones have to be asked for: a later one has told the receiver.
+    `status` is from StatusChoices, `object_type` a content type's id. Superseded deliveries are left out unless
+    `status` names them: the receiver has newer data.
     """
     closed = Delivery.objects.closed()
     if status is None:
@@ -151,12 +147,11 @@ def select(
 def replay(
     webhook: Webhook, since: datetime | None = None, until: datetime | None = None, status: str | None = None
 ) -> int:
-    """Redeliver the webhook's closed deliveries of a time range, those of one status if given. Returns how many."""
+    """Redeliver a webhook's closed deliveries of a time range. Returns how many."""
     return redeliver(select(webhook, since, until, status))
 
 
 def announce(count: int) -> str:
-    """Say that so many deliveries are on their way."""
     return ngettext('%d delivery is being redelivered.', '%d deliveries are being redelivered.', count) % count
 
 
@@ -166,7 +161,7 @@ def announce(count: int) -> str:
 
 
 def redeliver_failed(delivery_uuid: str) -> None:
-    """Redeliver a failed delivery in its own job. Raises DeliveryFailed where it is gone."""
+    """Redeliver inside the delivery's own RQ job. Raises DeliveryFailed if it was deleted."""
     found = Delivery.objects.filter(uuid=delivery_uuid)
     if not found.exists():
         raise DeliveryFailed('the delivery was deleted from the log')
@@ -174,9 +169,9 @@ def redeliver_failed(delivery_uuid: str) -> None:
 
 
 def outcome(delivery_uuid: str) -> str:
-    """Return what became of a delivery in words.
+    """Return the result in words.
 
-    Raises DeliveryFailed, with the reason, where it failed, and Delivery.DoesNotExist where it is gone.
+    Raises DeliveryFailed with the reason, or Delivery.DoesNotExist.
     """
     delivery = Delivery.objects.get(uuid=delivery_uuid)
     if delivery.status == StatusChoices.FAILED:

@@ -44,9 +44,9 @@ from ..outbox import queue, wakeup
 from . import builtin_import, failed_jobs
 
 NAMING = (CustomField, CustomLink, EventRule, ExportTemplate, ObjectPermission, SavedFilter)
-# Of version 1.0.0.
+# From version 1.0.0.
 OLD_MARKER = 'webhooks:listed'
-# NetBox creates this type during the migration. In SQL: Django would look into our tables, which are gone.
+# NetBox creates this type during the migration. Use SQL: Django would query our dropped tables.
 FORGET_MIGRATIONS = """
     DELETE FROM core_objecttype o USING django_content_type t
     WHERE t.id = o.contenttype_ptr_id AND t.app_label = 'migrations' AND t.model = 'migration';
@@ -70,7 +70,7 @@ def _names() -> dict[str, dict[int, str]]:
 
 
 def switched_off() -> list[str]:
-    """Return the names of imported event rules that are off: nobody does their work after removal."""
+    """Return the names of imported event rules that are off. After removal nobody does their work."""
     return [one.rule.name for one in builtin_import.plan() if one.existing and not one.rule.enabled]
 
 
@@ -88,7 +88,7 @@ def carry_out() -> None:
 
 
 def static_folders() -> list[Path]:
-    """Return the folders that `collectstatic` made for us."""
+    """Return our folders from `collectstatic`."""
     return [folder for app in _apps() if (folder := Path(settings.STATIC_ROOT, app)).is_dir()]
 
 
@@ -107,7 +107,7 @@ def _apps() -> tuple[str, ...]:
 
 
 def _drop_admin() -> None:
-    """Drop the admin's tables: undoing its first migration, older than NetBox's, takes many minutes."""
+    """Drop the admin's tables. Undoing its first migration, older than NetBox's, takes many minutes."""
     with connection.schema_editor() as editor:
         for model in apps.get_app_config('admin').get_models():
             if model._meta.db_table in connection.introspection.table_names():
@@ -163,7 +163,6 @@ def _clear(dashboard: Dashboard) -> bool:
 
 
 def _clear_event_rules() -> Counter[str]:
-    """Remove our kinds of event, and rules without other kinds."""
     removed: Counter[str] = Counter()
     for rule in EventRule.objects.filter(event_types__overlap=list(EVENT_TYPES)):
         rule.event_types = [kind for kind in rule.event_types if kind not in EVENT_TYPES]

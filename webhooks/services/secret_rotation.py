@@ -1,4 +1,4 @@
-"""Makes a new secret. The session holds it, encrypted, for the user's next page."""
+"""Rotates secrets. The session keeps a new one, encrypted, for the user's next page."""
 
 from datetime import timedelta
 
@@ -16,10 +16,10 @@ SESSION_KEY = '_webhooks_secret_{}'
 
 @transaction.atomic
 def rotate(pk: int, prefix: str, overlap: timedelta) -> tuple[Webhook, str]:
-    """Sign with a new secret, and with the present one until `overlap` has passed.
+    """Sign with a new secret, and also with the present one for `overlap`. Returns the new secret too.
 
-    Returns the new secret too; `prefix` is signing.SYMMETRIC or signing.PRIVATE. The lock protects others' changes,
-    since all columns are saved. Raises Http404.
+    `prefix` is signing.SYMMETRIC or signing.PRIVATE. The lock prevents lost updates, since all columns are saved.
+    Raises Http404.
     """
     secret = signing.generate(prefix)
     webhook = get_object_or_404(Webhook.objects.select_for_update(no_key=True), pk=pk)
@@ -30,17 +30,15 @@ def rotate(pk: int, prefix: str, overlap: timedelta) -> tuple[Webhook, str]:
 
 
 def show_once(session: SessionBase, webhook: Webhook, secret: str) -> None:
-    """Keep the secret, encrypted, in the session."""
     session[SESSION_KEY.format(webhook.pk)] = encryption.encrypt(secret)
 
 
 def is_waiting(session: SessionBase, webhook: Webhook) -> bool:
-    """Return whether the session holds a secret."""
     return SESSION_KEY.format(webhook.pk) in session
 
 
 def take(session: SessionBase, webhook: Webhook) -> str:
-    """Return the secret, or '', and remove it from the session."""
+    """Return and forget the secret, or ''."""
     token = session.pop(SESSION_KEY.format(webhook.pk), '')
     try:
         return encryption.decrypt(token) if token else ''

@@ -16,8 +16,6 @@ from .backlog import Backlog
 
 @dataclass(frozen=True)
 class Line:
-    """`color` is from NetBox's choices."""
-
     label: str
     url: str
     word: str = ''

@@ -1,4 +1,4 @@
-"""A test event, sent at once: of the newest object that a webhook is subscribed to."""
+"""Sends a test event of the webhook's newest object at once."""
 
 import copy
 import dataclasses
@@ -27,24 +27,22 @@ from ..payload.http_request import Builder
 from ..transport.client import Client
 from ..transport.exchange import Outcome
 
-# Seconds. Somebody waits for the answer, and a thread of NetBox with them.
+# Seconds: a person and a thread of NetBox wait.
 LONGEST = 10
-# Tests under way at the same time, of all webhooks: each holds a thread of NetBox.
+# Tests at a time. Each holds a thread of NetBox.
 MOST = 4
-# Seconds after which a test whose process has stopped is one no more.
+# Seconds. An older test has lost its process, and no longer counts.
 GONE = 60
-# Milliseconds to wait for others who begin a test.
+# Milliseconds.
 WAIT = 5_000
-# The advisory lock under which they are counted.
 COUNTING = 0x7765626A
 
 
 def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
-    """Send a test event now, of the newest object that the webhook is subscribed to, and return its closed delivery.
+    """Send a test event of the newest subscribed object, and return its closed delivery.
 
-    It is marked as a test, jumps the line and is tried once, whether the webhook is enabled or not. It waits LONGEST
-    for an answer. Raises DefinitionError where there is no object to show, and Busy where others are being tested or
-    somebody else holds the locks.
+    A disabled webhook is tested too. There is one attempt, of LONGEST seconds. Raises DefinitionError without an
+    object, and Busy if too many tests run or somebody holds the locks.
     """
     tried = copy.copy(webhook)
     tried.timeout = min(webhook.effective_timeout, LONGEST)
@@ -52,7 +50,7 @@ def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
     with closing(Client(1)) as client:
         sent = _send(delivery, Builder(tried), client)
         if sent.outcome is None:
-            # The first request was for an access token, or that was refused.
+            # The first request fetched an access token, or the endpoint refused the old one.
             sent = _send(delivery, sent.builder, client)
     if sent.outcome is None:
         sent.outcome = Outcome(started_at=time.time(), duration=0, error=_('Somebody else fetches the access token.'))
@@ -71,13 +69,12 @@ def _send(delivery: Delivery, builder: Builder, client: Client) -> Sent:
 
 
 def _record(sent: Sent) -> None:
-    # Whoever sends a test sees what comes of it.
+    # The tester sees the result, so nobody is notified.
     with transactions.short() as now:
         endpoint.write(record.record([record.judge(sent, now)], now), now, tells_failures=False)
 
 
 def announce(delivery: Delivery) -> tuple[int, str]:
-    """Say what came of a test, as a level and a text of Django's messages."""
     if delivery.error:
         return messages.ERROR, _('The test of {webhook} failed: {error}').format(
             webhook=delivery.webhook, error=delivery.error
@@ -88,7 +85,7 @@ def announce(delivery: Delivery) -> tuple[int, str]:
 
 
 def _explain(outcome: Outcome, webhook: Webhook) -> Outcome:
-    """An endpoint that may take longer than a test waits is not out of reach."""
+    """A slow endpoint is not unreachable if its deliveries may take longer than a test."""
     if not outcome.unreachable or outcome.duration < LONGEST or webhook.effective_timeout <= LONGEST:
         return outcome
     error = _('{error}. A test waits no longer, but a delivery waits up to {timeout} seconds.').format(
@@ -98,9 +95,9 @@ def _explain(outcome: Outcome, webhook: Webhook) -> Outcome:
 
 
 def _check_room(webhook: Webhook, now: datetime) -> None:
-    """Raise Busy where the webhook is being tested, or as many are as may hold threads.
+    """Raise Busy if the webhook is being tested, or too many are.
 
-    From here to the commit, one at a time.
+    The lock lasts until the commit.
     """
     transactions.set_lock_timeout(WAIT)
     try:
@@ -140,7 +137,7 @@ def _test_event(webhook: Webhook, user: Model | None) -> Event:
     for object_type in webhook.object_types.order_by('pk'):
         model = object_type.model_class()
         newest = model._base_manager.order_by('-pk').values_list('pk', flat=True).first() if model else None
-        # It may be deleted meanwhile.
+        # Somebody may delete it.
         snapshot = None if newest is None else snapshots.take(model, [newest]).get(newest)
         if snapshot is not None:
             return _save_test_event(object_type, newest, snapshot, webhook, user)

@@ -1,4 +1,4 @@
-"""What waits for a webhook, and sending it when the endpoint is back: all of it, or of each object only the latest."""
+"""Measures the deliveries that wait for a webhook, and sends them at once."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from ..models import Delivery, Health, Webhook
 from ..outbox import wakeup
 from .backlog import waiting_since
 
-# Changes that are counted at most: a page must not read a backlog of millions.
+# Count no more: a page must not read millions of rows.
 MOST = 100_000
 
 COUNT = """
@@ -26,18 +26,16 @@ COUNT = """
         WHERE webhook_id = %(webhook)s AND status = 'pending' LIMIT %(most)s
     ) d"""
 
-# The objects for which several deliveries wait.
 SEVERAL = """
     SELECT webhook_id, object_type_id, object_id FROM webhooks_delivery
     WHERE webhook_id = %(webhook)s AND status = 'pending'
     GROUP BY webhook_id, object_type_id, object_id HAVING count(*) > 1"""
 
-# What the worker has in hand that owns the lane.
 IN_HAND = """
     SELECT w.deliveries FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
     WHERE h.webhook_id = %(webhook)s"""
 
-# Not suspects: the requests in which they were may still be under way.
+# Leave suspects out: their requests may still be under way.
 RETRY_NOW = """
     UPDATE webhooks_delivery SET due_at = now()
     WHERE webhook_id = %(webhook)s AND status = 'pending' AND lapses = 0 AND due_at > now()"""
@@ -45,7 +43,7 @@ RETRY_NOW = """
 
 @dataclass(frozen=True)
 class Waiting:
-    """Changes that wait for a webhook, of how many objects, and since when the oldest does. MOST: that or more."""
+    """Waiting changes, their objects, and the time of the oldest. MOST means that or more."""
 
     changes: int
     objects: int
@@ -62,17 +60,16 @@ def _shown(count: int) -> str:
 
 
 def measure(webhook: Webhook) -> Waiting:
-    """Return what has been dispatched for the webhook, and is to be sent."""
     changes, objects = sql.fetch(COUNT, {'webhook': webhook.pk, 'most': MOST})[0]
     since = waiting_since(Delivery.objects.filter(webhook=webhook)) if changes else None
     return Waiting(changes, objects, since)
 
 
 def send(webhook: Webhook, *, latest_only: bool = False) -> int:
-    """Let what waits go now: nothing waits any longer for a probe or a retry. Returns how many were superseded.
+    """Make waiting deliveries due now, without a probe or retry first. Returns how many were superseded.
 
-    `latest_only`: of each object only its last change, once, whatever the webhook's own option says. Of a webhook that
-    is paused or disabled nothing is sent all the same.
+    `latest_only` sends each object's last change once, whatever the webhook's own option. A paused or disabled webhook
+    still sends nothing.
     """
     superseded = _supersede(webhook) if latest_only else 0
     _retry_now(webhook)
@@ -81,7 +78,6 @@ def send(webhook: Webhook, *, latest_only: bool = False) -> int:
 
 
 def announce(webhook: Webhook, superseded: int, *, latest_only: bool) -> str:
-    """Say what became of what waited."""
     if not latest_only:
         return _('{webhook}: all waiting deliveries are sent now.').format(webhook=webhook)
     text = ngettext(

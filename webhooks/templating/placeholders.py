@@ -1,6 +1,6 @@
-"""Placeholders for what no template may see: signatures, and the values of credentials.
+"""Placeholders for signatures and credentials, which no template may see.
 
-The process that runs templates never has the values. They are put in when it is done.
+The process that runs templates never has the values. They are filled in afterwards.
 """
 
 import re
@@ -12,12 +12,12 @@ from .errors import RenderError
 ALGORITHMS = ('sha1', 'sha256', 'sha512')
 ENCODINGS = ('hex', 'base64')
 SIGNED = ('body', 'timestamp.body')
-# The previous secret, as long as that is valid, or the new one.
+# old: the previous secret while it is valid, else the new one.
 SECRETS = ('old', 'new')
 
 
 class Placeholders:
-    """Those of one request. Nobody can guess `mark`: no object's name holds a placeholder."""
+    """The placeholders of one request. Nobody can guess `mark`, so no object's name can fake one."""
 
     def __init__(self) -> None:
         self.mark = f'w{token_hex(16)}'
@@ -29,7 +29,7 @@ class Placeholders:
 
 
 def placeholder(mark: str, *key: str) -> str:
-    """Return a text that JSON, HTML and URLs leave as it is."""
+    """Return a text that JSON, HTML and URLs leave unchanged."""
     return f'{mark}_{"-".join(key)}_'
 
 

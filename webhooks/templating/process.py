@@ -1,7 +1,6 @@
 """Renderers: processes for users' templates, with limits that the kernel enforces.
 
-Forks copy the locks of other threads. So a job forks spawners before it starts threads: see docs/architecture.md,
-Templates.
+Forks copy the locks of other threads. So a process forks spawners before it starts threads.
 """
 
 import ctypes

@@ -1,6 +1,6 @@
 """Asks renderers (process.py) to run templates and conditions.
 
-A job keeps one for each of three threads. Web processes make them when needed.
+The sender keeps one for each of three threads. Web processes make them when needed.
 """
 
 import itertools
@@ -135,7 +135,7 @@ def shared() -> Iterator[None]:
 
 @contextmanager
 def kept(is_needed: Callable[[], bool]) -> Iterator[list[Context]]:
-    """Share the renderer that is kept for later jobs.
+    """Share the renderer that is kept for later.
 
     Enter it with one thread: spawners are forked now if `is_needed`. Yields contexts with renderers for two more
     threads.

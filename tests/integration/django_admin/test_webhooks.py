@@ -231,7 +231,7 @@ class TestWebhookActions:
         """A part holds up all sending until its transaction ends."""
         seen, redeliver = [], redelivery._redeliver
         monkeypatch.setattr(
-            redelivery, '_redeliver', lambda part: seen.append(connection.in_atomic_block) or redeliver(part)
+            redelivery, '_redeliver', lambda *part: seen.append(connection.in_atomic_block) or redeliver(*part)
         )
         webhook = subscribe(NOWHERE, Site)
         delivery(event(site()), webhook)

@@ -742,7 +742,8 @@ class TestShare:
         start(webhook)
         work()
         assert sorted(ids(receiver, HOOK)) == made
-        assert len(receiver.requests) < 60
+        first = [request.path for request in receiver.requests[:45]]
+        assert first.count(HOOK) == len(made)
 
 
 class TestWhatPeopleDo:

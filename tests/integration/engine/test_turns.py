@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 from dcim.models import Site
 from django.db import transaction
+from django.utils import timezone
 from support.builders import site, subscribe
 from support.engine import deliveries, dispatch_all, hold, pass_alive, pass_retry_waits, work
 
@@ -116,6 +117,31 @@ def sender() -> Iterator[tuple[int, loop.Sender]]:
     with loop.opened(member) as opened:
         yield member.pk, opened
         opened.end()
+
+
+def test_a_worker_learns_that_another_one_has_suspended_a_webhook(webhook, receiver):
+    site()
+    dispatch_all()
+    with sender() as (_pk, first):
+
+        def is_left() -> bool:
+            first.turn(0.01)
+            return not Health.objects.filter(owner__isnull=False).exists() and bool(deliveries(DELIVERED))
+
+        assert wait_until(is_left, timeout=60)
+        now = timezone.now()
+        Health.objects.update(unreachable=5, suspended_since=now, probe_at=now, probes=1, last_attempt_at=now)
+        receiver.answers(HOOK, 502)
+        site()
+        dispatch_all()
+
+        def is_probed() -> bool:
+            first.turn(0.01)
+            return bool(deliveries(PENDING, attempt_count=1))
+
+        assert wait_until(is_probed, timeout=60)
+    (pending,) = deliveries(PENDING)
+    assert pending.attempt_limit == webhook.max_attempts + 1
 
 
 def test_a_second_worker_gets_its_share_of_busy_webhooks(receiver):

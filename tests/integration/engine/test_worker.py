@@ -59,7 +59,7 @@ def test_a_change_is_delivered_and_the_job_says_so(webhook, receiver, rqworker):
     rqworker()
     site()
     receiver.wait_for(1, timeout=PATIENCE)
-    assert wait_until(lambda: '1 dispatched' in results(), timeout=PATIENCE)
+    assert wait_until(lambda: 'events processed: 1' in results(), timeout=PATIENCE)
 
 
 def test_a_job_sends_nothing_while_webhooks_are_off(webhook, receiver, drain, monkeypatch):

@@ -134,13 +134,14 @@ print('FOUND', sorted(model._meta.label for model in admin.site._registry if mod
 
     def test_it_shows_nothing_of_ours(self, make_netbox, company):
         ours, theirs = (one.run('shell', '-c', self.REGISTERED) for one in (make_netbox(ON), company))
-        assert ours.stdout.partition('FOUND ')[2].strip() == "['webhooks.Delivery', 'webhooks.Webhook']"
+        models = "['webhooks.Credential', 'webhooks.Delivery', 'webhooks.Webhook']"
+        assert ours.stdout.partition('FOUND ')[2].strip() == models
         assert theirs.stdout.partition('FOUND ')[2].strip() == '[]', theirs.stderr
 
     def test_removing_our_plugin_keeps_its_tables(self, company):
         removed = company.run('webhooks_remove', '--yes', timeout=240)
         assert removed.returncode == 0, removed.stderr
-        assert 'with the tables of webhooks:' in removed.stdout
+        assert '- the tables of webhooks' in removed.stdout
         with company.database.connect() as connection:
             tables = "SELECT to_regclass('django_admin_log'), to_regclass('webhooks_webhook')"
             kept = connection.execute(tables).fetchone()

@@ -126,7 +126,7 @@ class TestRemoved:
         lines = answer.stdout.splitlines()[-4:]
         assert lines == ['recorded 1', 'saved Basel Chur', 'left 1', 'recorded 1'], answer.stderr
         assert answer.stderr.count('tables=gone') == 1
-        assert answer.stderr.count('timer=failed') == 1
+        assert answer.stderr.count('transaction=broken off') == 1
 
     @pytest.mark.usefixtures('committed')
     def test_they_cannot_vanish_between_the_look_and_the_event(self):

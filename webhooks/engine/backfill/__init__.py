@@ -1,5 +1,5 @@
-"""A webhook is sent everything as it is now.
+"""A backfill sends a webhook all present objects.
 
-loop    slice after slice is recorded, as little as waits
-filter  which objects are next, in no more time than others can wait
+loop    records slice after slice
+filter  finds the next objects, in bounded time
 """

@@ -1,8 +1,7 @@
-"""Which objects a backfill sends: those of a model that the model's own list shows for a query in its URL.
+"""Finds a backfill's next objects, by the filters of the model's own list.
 
-Such a query is of anybody's making, and filters are a plugin's code. They run in the main thread of a process that
-dispatches, where nothing else goes on meanwhile. So they are asked about a part of the table at a time. What is too
-slow all the same, hangs or fails ends its own backfill, by DefinitionError.
+Anybody may write a query, and plugins write filters. The dispatcher waits meanwhile, so each look covers a part of the
+table. A filter that is slow, hangs or fails ends its own backfill, by DefinitionError.
 """
 
 from collections.abc import Iterator
@@ -21,27 +20,26 @@ from ...exceptions import DefinitionError
 from ...storable import is_storable
 from .. import sql, time_limit, transactions
 
-# Name of the field that an error is about: of the REST API, the form and the command.
+# Name of the field in the REST API, the form and the command.
 FILTER = 'filter'
-# Milliseconds that PostgreSQL has to filter. Seconds that all of it may take, with the filter's Python: less than
-# PostgreSQL lets a transaction idle (transactions.py).
+# Milliseconds for PostgreSQL to filter. Seconds with the filter's Python: less than a transaction may idle.
 MOST, LONGEST = 1_000, 4.0
 
-# For a lock it waits less: who has locked the table says nothing of the filter.
+# A locked table is not the filter's fault.
 BOUND = "SELECT set_config('statement_timeout', %s::text, true), set_config('lock_timeout', '200', true)"
 
 
 class FilterTooSlow(DefinitionError):
-    """PostgreSQL takes too long to filter, or to answer at all just now."""
+    """PostgreSQL takes too long to filter, or to answer at all."""
 
 
 def load() -> None:
-    """Let the filter sets be known: the modules of the pages, which URLs name, register them."""
+    """Import the pages' modules, which register the filter sets."""
     import_module(settings.ROOT_URLCONF)
 
 
 def objects(model: type[Model], query: str) -> QuerySet:
-    """Return the objects of the model that the query leaves, all if it is blank. Raises DefinitionError."""
+    """Return the model's objects that match the query, all if it is blank. Raises DefinitionError."""
     everything = model._default_manager.using(DEFAULT_DB_ALIAS).all()
     if not query:
         return everything
@@ -63,15 +61,14 @@ def objects(model: type[Model], query: str) -> QuerySet:
     if not filterset.is_valid():
         problems = '; '.join(f'{name}: {" ".join(errors)}' for name, errors in filterset.errors.items())
         raise DefinitionError(FILTER, problems)
-    # A filter over what many objects point to shows an object once for each.
+    # A filter over many related objects may repeat an object.
     return filterset.qs.distinct()
 
 
 def after(model: type[Model], query: str, last_id: int, count: int, rows: int) -> tuple[list[int], int | None]:
-    """Return what comes after the primary key, `count` at most, and how far the table was looked at: None, to its end.
+    """Return the next `count` primary keys at most, and where to go on: None at the table's end.
 
-    With a query it looks at so many `rows`. Raises DefinitionError, FilterTooSlow among these, or what ends a
-    transaction or a job (interruptions.py).
+    With a query it looks at so many `rows`. Raises DefinitionError, or an interruption (interruptions.py).
     """
     with _bounded(query):
         left = objects(model, query).filter(pk__gt=last_id)
@@ -88,9 +85,9 @@ def _keys(found: QuerySet, count: int, start: int = 0) -> list[int]:
 
 @contextmanager
 def _bounded(query: str) -> Iterator[None]:
-    """A transaction in which filters are asked, which bounds them and says whose fault an error is."""
+    """A bounded transaction, which tells the filter's errors from others."""
     if query:
-        load()  # in a new process it takes longer than a filter may
+        load()  # a new process takes longer than a filter may
     before = sql.session()
     try:
         with time_limit.within(LONGEST), transactions.short():
@@ -102,10 +99,10 @@ def _bounded(query: str) -> Iterator[None]:
         is_canceled = isinstance(error.__cause__, QueryCanceled)
         if is_canceled and query:
             raise FilterTooSlow(FILTER, _('PostgreSQL takes too long to find the objects.')) from error
-        # Not where PostgreSQL is slow without any filter, somebody has locked the table, or the connection is gone.
+        # Not the filter's fault: a slow PostgreSQL, a locked table, or a lost connection.
         if is_canceled or transactions.is_lock_timeout(error) or sql.is_broken_off(error, before):
             raise
-        # Nor where it was PostgreSQL that did not answer: then the connection was given up.
+        # PostgreSQL did not answer.
         if isinstance(error, time_limit.TooSlow) and not (query and sql.session() is before):
             raise OperationalError(str(error)) from error
         raise DefinitionError(FILTER, f'{type(error).__name__}: {error}') from error

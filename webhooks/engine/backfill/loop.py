@@ -1,9 +1,7 @@
-"""Backfills: a webhook is sent everything as it is now, a slice of a model's objects at a time.
+"""Backfills: all present objects go to one webhook, slice by slice.
 
-A slice is recorded (outbox/restating.py) and is dispatched, sent and retried as changes are, for the one webhook. The
-next one is cut when little of those before is left. So neither memory nor the outbox grow with the number of objects,
-and a slow endpoint holds up its own backfill only. Events and cursor are written in one transaction: a process that is
-killed repeats nothing and loses nothing. How much is sent while others wait, the owner of the lanes decides.
+A slice is recorded (outbox/restating.py), then sent as changes are. The next is cut when few of the last are left. So
+memory and outbox stay small. Events and cursor share a transaction: a killed process repeats and loses nothing.
 """
 
 import logging
@@ -28,17 +26,16 @@ logger = logging.getLogger('webhooks.backfill')
 
 RUNNING, COMPLETED, FAILED = BackfillStateChoices.RUNNING, BackfillStateChoices.COMPLETED, BackfillStateChoices.FAILED
 
-# Objects of a slice: their rows are locked together, for some milliseconds.
+# Objects of a slice: their rows are locked together.
 SLICE = 200
-# The next one is cut when less of those before is left.
+# The next slice is cut when less is open.
 MOST_OPEN = 600
-# Rows that a filter is asked about at once. Where that takes too long it is asked about fewer, and then it fails.
+# Rows that a filter sees at once: fewer after a slow look.
 ROWS, FEWER, FEWEST = 10_000, 10, 100
-# Seconds without a slice of a webhook after one was broken off. One that takes longer than SLOW, which only a slow
-# filter does, is followed by REST_AFTER times as long for others.
+# Seconds of rest after a slice was broken off. After a slice slower than SLOW, a rest of REST_AFTER times as long.
 REST, SLOW, REST_AFTER = 1.0, 0.25, 9
 
-# Backfills of which a slice can be cut, or that have come to their end.
+# Backfills whose next slice or end is due.
 READY = f"""
     SELECT b.webhook_id FROM webhooks_backfill b JOIN webhooks_webhook w ON w.id = b.webhook_id
     WHERE b.state = 'running' AND w.enabled AND NOT w.paused AND (
@@ -52,16 +49,16 @@ READY = f"""
 
 
 class Backfills:
-    """The backfills, as a process goes on with them that dispatches."""
+    """Cuts slices of backfills."""
 
     def __init__(self) -> None:
-        # Until when none of a webhook is cut, by its id.
+        # {webhook id: end of its rest}
         self._rests: dict[int, float] = {}
-        # How many rows the filter of a backfill is asked about, where it was too slow for more.
+        # Rows for a filter that was too slow.
         self._rows: dict[tuple[int, datetime], int] = {}
 
     def cut(self) -> bool:
-        """Record a slice of one backfill, or end one. Returns whether anything was done."""
+        """Record a slice for one backfill, or end one. Returns whether it did anything."""
         now = time.monotonic()
         ready = [pk for pk in sql.fetch_column(READY) if self._rests.get(pk, 0.0) <= now]
         found = list(Backfill.objects.select_related('webhook').filter(pk__in=ready, state=RUNNING)) if ready else []
@@ -119,13 +116,13 @@ def _step(backfill: Backfill, rows: int = ROWS) -> bool:
 
 
 def _move(backfill: Backfill, **changes: object) -> bool:
-    """Change the backfill, where it is still as it was read."""
+    """Change the backfill, unless somebody else has moved it."""
     same = {name: getattr(backfill, name) for name in ('started_at', 'position', 'last_id')}
     return bool(Backfill._base_manager.filter(pk=backfill.pk, state=RUNNING, **same).update(**changes))
 
 
 def _end(backfill: Backfill, state: str, error: str = '') -> bool:
-    """End it, and tell people, in one transaction."""
+    """End it and notify people, in one transaction."""
     with transactions.short() as now:
         is_ended = _move(backfill, state=state, error=error, finished_at=now)
         if is_ended:

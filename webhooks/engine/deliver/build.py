@@ -33,6 +33,8 @@ class Sent:
     outcome: Outcome | None = None
     # The lane in whose hand it is, of a worker that owns it.
     lane: Lane | None = None
+    # Whether somebody else fetches the access token that it needs.
+    needs_token: bool = False
     # Seconds that building took.
     seconds: float = 0.0
 
@@ -69,7 +71,8 @@ class Sent:
             together = sorted(self.deliveries, key=lambda one: one.sequence)
             return self.builder.build(self.delivery, now, [one.told for one in together])
         except TokenPending:
-            return None  # somebody else fetches it
+            self.needs_token = True
+            return None
         except DefinitionError as error:
             reason = self.delivery.event.error or f'not sent: {error.field}: {error}'
         except Exception as error:

@@ -17,8 +17,8 @@ LANES = 200
 # Seconds between two looks for lanes, and between two full looks, or FULL_TIMES as long as the last one took.
 LOOK, FULL, FULL_TIMES = 0.05, 1.0, 20
 # Seconds between two counts of all lanes: each worker is to have as many. A lane that is given up is for others
-# for some seconds: an idle worker looks every two.
-BALANCE, GIVEN = 1.0, 4.0
+# for a while: an idle worker looks twice a second.
+BALANCE, GIVEN = 1.0, 1.5
 # A worker that is to end waits for lanes that rest no longer than this, in seconds.
 SOON = 1.0
 
@@ -125,7 +125,7 @@ class Lanes:
         since = BEGINNING if everything else self._since - LATE
         self._since = now
         taken = queue.take(self._member.pk, since, LANES, now, self._given)
-        self.lanes |= {pk: Lane(pk, used_at=clock) for pk in taken}
+        self._own(taken, clock)
         if everything and len(taken) < LANES:
             self._all_lanes.note(clock)
 
@@ -133,7 +133,12 @@ class Lanes:
         """Ask PostgreSQL. Lanes with deliveries in hand are owned: nobody has declared this worker dead."""
         owned = queue.owned(self._member.pk)
         self.lanes = {pk: lane for pk, lane in self.lanes.items() if pk in owned or lane.in_hand}
-        self.lanes |= {pk: Lane(pk, used_at=clock) for pk in owned - self.lanes.keys()}
+        self._own(owned - self.lanes.keys(), clock)
+
+    def _own(self, pks: Iterable[int], clock: float) -> None:
+        for pk in pks:
+            self.lanes[pk] = Lane(pk, used_at=clock)
+            self.builders.pop(pk, None)  # another worker may have written the endpoint's health since
 
     def _leave(self, clock: float) -> None:
         self._given = {pk: until for pk, until in self._given.items() if until > clock}

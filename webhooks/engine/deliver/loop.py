@@ -42,6 +42,8 @@ BEHIND = 1.0
 LAST = 5.0
 # Seconds until a broken transaction is done again, or a request that could not be built.
 PAUSE = 0.2
+# Seconds of rest for a webhook whose access token somebody else fetches.
+TOKEN = 2.0
 # Seconds after which the next requests are built in the next turn.
 BUDGET = 0.1
 
@@ -181,7 +183,7 @@ class Sender:
             for one in self._builders.withdraw(lane.webhook_id):
                 self._put_back(one)
         if sent.outcome is None:
-            lane.rests_until = max(lane.rests_until, now + PAUSE)
+            lane.rests_until = max(lane.rests_until, now + (TOKEN if sent.needs_token else PAUSE))
             self._put_back(sent)
             return
         if not sent.outcome.unsendable:

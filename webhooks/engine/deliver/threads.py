@@ -30,7 +30,8 @@ class Threads:
     @property
     def busy(self) -> int:
         """Return the number of busy threads."""
-        return self._busy.total()
+        with self._lock:
+            return self._busy.total()
 
     def submit(self, sent: Sent, window: int = 1) -> None:
         """Let a thread do it, as soon as fewer than `window` are busy for its webhook."""

@@ -1,8 +1,8 @@
 """Events become deliveries.
 
-loop        takes a batch, matches and renders it, and makes its deliveries, due at once
+loop        takes a batch, matches and renders it, and makes due deliveries
 claim       which events go next
-matching    who asked for them, and do conditions let them pass?
-render      renders events; expansions: related objects as well
-components  a change of a device's component is a change of the device as well
+matching    which webhooks asked for an event
+render      renders events; expansions: related objects too
+components  a change of a component is a change of its device too
 """

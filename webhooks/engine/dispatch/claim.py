@@ -1,7 +1,6 @@
-"""Which events go next. They stand in the row of the worker that has them in hand, before it begins.
+"""Takes the next events in hand.
 
-An event is taken if each earlier one of its object is dispatched, or is taken with it. So the deliveries of an object
-are made in the order of its events, however many dispatch. Only one of them takes at a time, for some milliseconds.
+An event waits while an earlier one of its object is in other hands: an object's deliveries are made in order.
 """
 
 import time
@@ -12,17 +11,15 @@ from ...models import Event, querysets
 from .. import sql, transactions
 from ..registry import GIVEN_UP, STOPPED, SUSPECT, Member
 
-# Events that are taken together.
 MOST = 200
-# Seconds from one look at everything to the next, or so many times as long as it took.
+# Seconds between two full looks, or FULL_TIMES as long as the last one took.
 FULL, FULL_TIMES = 1.0, 20
-# How many sequences an event may be behind others when it is committed. One further behind waits for a look at
-# everything.
+# Sequences by which an event may lag when it commits. Later ones wait for a full look.
 LATE = 1000
 
 LOCK = "SELECT pg_advisory_xact_lock('webhooks_event'::regclass::oid::integer, 0)"
 
-# The oldest or newest events that nobody has in hand. None whose object has an earlier one that is in hand or suspect.
+# The oldest or newest events. An object's events wait behind one in other hands, or a suspect.
 READY = f"""
     WITH held AS MATERIALIZED (
         SELECT object_type_id, object_id, sequence FROM webhooks_event
@@ -39,7 +36,6 @@ READY = f"""
       )
     ORDER BY e.sequence {{direction}} LIMIT %(most)s"""
 
-# Suspects that may be tried now.
 SUSPECTS = f"""
     SELECT id FROM webhooks_event
     WHERE dispatched_at IS NULL AND lapses > 0 AND lapses < {GIVEN_UP} AND retry_at <= now()
@@ -54,7 +50,7 @@ IN_TURN = """
           AND p.dispatched_at IS NULL AND NOT p.id = ANY(%(ids)s)
     )"""
 
-# The second time in a row they are suspects. A suspect waits.
+# The second time in a row they become suspects.
 SET_ASIDE = f"""
     UPDATE webhooks_event
     SET retry_at = now() + CASE WHEN lapses > 0 THEN interval '30 seconds' ELSE interval '0' END,
@@ -65,8 +61,7 @@ SET_ASIDE = f"""
 class Reading:
     """How far the outbox was read.
 
-    As long as any transaction is open, as in a dump, PostgreSQL's index keeps dispatched events. It takes long to pass
-    over all of them.
+    While any transaction is open, PostgreSQL's index keeps dispatched events, and skipping them is slow.
     """
 
     def __init__(self) -> None:
@@ -75,15 +70,15 @@ class Reading:
         self._newest = False
 
     def take(self, member: Member) -> list[Event]:
-        """Take events in hand, in the order of their sequence, without their long columns.
+        """Take events in hand, ordered by sequence, without long columns.
 
-        Where there are many, the oldest and the newest go in turns: so a change passes an import.
+        Oldest and newest take turns: a change passes an import.
         """
         sql.execute(LOCK)
         if self._newest and (events := _take(member, _ids(self._read(member, self._since, 'DESC')))):
             self._newest = False
             return events
-        # Each of the newest may have an earlier one of its object before it.
+        # Every newest event may wait for an earlier one.
         return self._take_oldest(member)
 
     def _take_oldest(self, member: Member) -> list[Event]:
@@ -110,12 +105,12 @@ def take_suspects(member: Member) -> list[Event]:
 
 
 def is_any_suspect() -> bool:
-    """Whether any is to be tried now, and nobody has it in hand."""
+    """Whether a suspect is due that nobody has in hand."""
     return bool(sql.fetch(SUSPECTS, {'id': 0, 'most': 1}))
 
 
 def set_aside(ids: Collection[int]) -> None:
-    """PostgreSQL has broken off a transaction while these were in hand: one of them may be why."""
+    """Note a transaction that was broken off with these in hand: one may be why."""
     try:
         with transactions.short():
             sql.execute(SET_ASIDE, {'ids': list(ids), 'stopped': STOPPED})
@@ -124,7 +119,7 @@ def set_aside(ids: Collection[int]) -> None:
 
 
 def in_turn(ids: Collection[int]) -> list[int]:
-    """Return the ids of the events whose object has no earlier one but among them."""
+    """Return the ids of events that have no earlier one outside `ids`."""
     return sql.fetch_column(IN_TURN, {'ids': list(ids)})
 
 

@@ -1,9 +1,7 @@
 """A change of a component is also an update of its device, module or virtual machine, once a transaction.
 
-Who dispatches the component's event makes one of the owner, marked by `caused_by`, with the same transaction. It has
-no snapshot yet, and a provisional sequence. When it is taken in hand, the owner's row is locked for a moment. It draws
-its sequence and takes the snapshot then, as a save of the owner would. If somebody holds that row, the event is put
-off, behind all other events of the owner.
+The owner's event gets its sequence and snapshot under a lock of the owner's row, as by a save. If somebody holds the
+row, the event is put off.
 """
 
 import json
@@ -32,7 +30,7 @@ logger = logging.getLogger('webhooks.dispatch')
 Reference = tuple[int, int]
 Row = Mapping[str, Any]
 
-# None where the transaction has told of the owner already: that event was rendered after the commit.
+# No second event for the same transaction: the first is rendered already.
 MAKE = f"""
     INSERT INTO webhooks_event AS e (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username,
         request_id, request, changelog_message, data, error, skipped, transaction_id, transaction_time, visible,
@@ -53,7 +51,7 @@ MAKE = f"""
         e.caused_by || EXCLUDED.caused_by) AS label)
     WHERE e.caused_by IS NOT NULL"""
 
-# Nothing of the owner itself was changed: it is now what it was before.
+# The owner itself did not change.
 DRAW = f"""
     UPDATE webhooks_event e
     SET sequence = nextval('{SEQUENCE}'), snapshot = now_.snapshot, prechange = now_.snapshot
@@ -61,7 +59,7 @@ DRAW = f"""
     WHERE e.id = ANY(%s) AND e.object_id = now_.id
     RETURNING e.id, e.sequence"""
 
-# Nobody takes it for a second, and nothing of the owner waits for it.
+# Not taken for a second. By its new sequence the owner's other events pass.
 PUT_OFF = f"""
     UPDATE webhooks_event SET sequence = nextval('{SEQUENCE}'), retry_at = now() + interval '1 second'
     WHERE id = ANY(%s)
@@ -74,16 +72,16 @@ PUT_OFF = f"""
 
 
 def tell_owners(events: Sequence[Event]) -> None:
-    """Make an event for each owner of a changed component. An event that is there already is made no second time.
+    """Make an event for each owner of a changed component, unless there is one.
 
-    A plugin may change NetBox's models. A component that is not as expected is logged and holds up nothing.
+    Plugins may change NetBox's models: an unexpected component is logged.
     """
     if events:
         each_or_alone(events, _tell_owners, _log)
 
 
 def is_new_owner(event: Event) -> bool:
-    """Whether it says that a device, module or virtual machine was created. For events that `match` named."""
+    """Whether the event created an owner. For events that `match` named."""
     return event.kind == KindChoices.CREATED and _label(event.object_type_id) not in EVERY_COMPONENT
 
 
@@ -99,7 +97,7 @@ def _tell_owners(events: Sequence[Event]) -> Sequence[None]:
         changes[key] = event.pk
         causes[key].add(label)
     if changes:
-        # In one order, whoever does it.
+        # The same order everywhere: no deadlock.
         rows = [(*key[:2], changes[key], json.dumps(sorted(causes[key]))) for key in sorted(changes)]
         with transactions.short():
             sql.execute(MAKE, [list(column) for column in zip(*rows, strict=True)])
@@ -107,7 +105,7 @@ def _tell_owners(events: Sequence[Event]) -> Sequence[None]:
 
 
 def _owners(events: Sequence[Event]) -> Iterator[tuple[Event, Reference, str]]:
-    """Yield each event with an owner of its object, before or after the change, and with what of it was changed."""
+    """Yield (event, owner before or after the change, label of the component)."""
     through: list[tuple[Event, Reference, str]] = []
     cables: dict[int, list[Event]] = defaultdict(list)
     rows = Event.objects.filter(pk__in=[event.pk for event in events])
@@ -117,7 +115,7 @@ def _owners(events: Sequence[Event]) -> Iterator[tuple[Event, Reference, str]]:
         label = _label(event.object_type_id)
         if label == CABLE:
             cables[event.object_id].append(event)
-        # A module belongs to a device, and is none of its components.
+        # A module belongs to a device, but is no component.
         elif label in EVERY_COMPONENT:
             states = states_of.get(event.pk, [])
             is_recabled = len({state.get('cable_id') for state in states}) > 1
@@ -132,7 +130,7 @@ def _owners(events: Sequence[Event]) -> Iterator[tuple[Event, Reference, str]]:
 
 
 def _direct(row: Row) -> Iterator[Reference]:
-    """Yield what a component points to as its owner."""
+    """Yield the owners that a row names."""
     for column, label in COLUMNS.items():
         if row.get(column) is not None:
             yield _type_id(label), row[column]
@@ -141,13 +139,13 @@ def _direct(row: Row) -> Iterator[Reference]:
 
 
 def _assigned(row: Row) -> Iterator[Reference]:
-    """Yield the interface that an address is assigned to."""
+    """Yield an address's interface."""
     if row.get('assigned_object_type_id') is not None and row.get('assigned_object_id') is not None:
         yield row['assigned_object_type_id'], row['assigned_object_id']
 
 
 def _ends(cables: Collection[int]) -> Iterator[tuple[int, Reference]]:
-    """Yield each cable with what it ends at. One that is gone ends nowhere: the ends themselves tell of that."""
+    """Yield each cable with its ends. Ends of a deleted cable have events themselves."""
     if cables:
         ends = apps.get_model('dcim.cabletermination').objects.filter(cable__in=list(cables))
         for cable, type_id, pk in ends.values_list('cable_id', 'termination_type_id', 'termination_id'):
@@ -155,7 +153,7 @@ def _ends(cables: Collection[int]) -> Iterator[tuple[int, Reference]]:
 
 
 def _owners_of(components: Iterable[Reference]) -> dict[Reference, list[Reference]]:
-    """Return the owners of each component, by one query a model, or by two where some are gone."""
+    """Return each component's owners, by one query a model, or two."""
     by_type: dict[int, set[int]] = defaultdict(set)
     for type_id, pk in components:
         by_type[type_id].add(pk)
@@ -171,7 +169,7 @@ def _owners_of(components: Iterable[Reference]) -> dict[Reference, list[Referenc
 
 
 def _last_rows(type_id: int, pks: Collection[int]) -> dict[int, Row]:
-    """Return what objects were that are gone, if their deletion still waits: an interface takes its addresses along."""
+    """Return the last rows of objects whose deletion still waits: an interface takes its addresses along."""
     if not pks:
         return {}
     deleted = Event.objects.filter(dispatched_at=None, snapshot__isnull=False, kind=KindChoices.DELETED)
@@ -192,9 +190,9 @@ def _type_id(label: str) -> int:
 
 
 def take(events: Sequence[Event], in_hand: Collection[int]) -> tuple[set[int], set[int]]:
-    """Give events of owners their sequence and snapshot, if nobody holds the owner's row.
+    """Give owners' events their sequence and snapshot, unless somebody holds the owner's row.
 
-    Returns the ids of events that have to wait, and the ids of events without an owner.
+    Returns the ids of events that wait, and of events without an owner.
     """
     waiting, gone = set(), set()
     by_type: dict[int, list[Event]] = defaultdict(list)
@@ -206,13 +204,13 @@ def take(events: Sequence[Event], in_hand: Collection[int]) -> tuple[set[int], s
             waiting |= held
             gone |= lost
     if drawn := {event.pk for event in events} - waiting - gone:
-        # A change that was committed since has a lower sequence and goes first.
+        # A change committed since has a lower sequence and goes first.
         waiting |= drawn - set(claim.in_turn(in_hand))
     return waiting, gone
 
 
 def _take(model: type[Model], events: Sequence[Event]) -> tuple[set[int], set[int]]:
-    """In a transaction of its own: the lock is held no longer than it takes to draw."""
+    """The lock lasts no longer than the draw."""
     owners = model._base_manager.using(DEFAULT_DB_ALIAS).filter(pk__in=[event.object_id for event in events])
     draw = DRAW.format(table=connection.ops.quote_name(model._meta.db_table), snapshot=snapshots.expression(model))
     with transactions.short():

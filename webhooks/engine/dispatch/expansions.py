@@ -1,7 +1,4 @@
-"""Related objects are looked up for the webhooks that ask for them (`expand`).
-
-An object that cannot be rendered, or takes too long, stays in its brief form. Other webhooks lose nothing by it.
-"""
+"""Looks up related objects for webhooks with `expand`. Slow or bad objects stay in their brief form."""
 
 import json
 import logging
@@ -24,11 +21,10 @@ from ..each import each_or_alone
 
 logger = logging.getLogger('webhooks.dispatch')
 
-# Seconds that it may take to look up objects of one model. After a longer look the model is left out for REST seconds.
+# Seconds for one model's objects; seconds for which a slower model is left out.
 LONGEST, REST = 3.0, 600.0
 
-# What the last deletion of each object showed: as text where it is dispatched, else with its snapshot. One that was
-# rendered later did not know all. A test of a webhook for deletions deletes nothing.
+# The data of each object's last deletion: as dispatched, unless partial, or from its snapshot. A test deletes nothing.
 DELETIONS = f"""
     SELECT DISTINCT ON (object_id) object_id,
         coalesce(CASE WHEN partial IS NULL THEN nullif(data, '') END, snapshot #>> '{{{rendering.SHOWN},data}}')
@@ -38,14 +34,14 @@ DELETIONS = f"""
 
 
 class Expander:
-    """Looks up related objects."""
+    """Looks up related objects, and leaves slow models out."""
 
     def __init__(self) -> None:
-        # {model: when it is no longer left out}
+        # {model: end of its rest}
         self._resting: dict[type[Model], float] = {}
 
     def find(self, shown: Sequence[tuple[expansion.Data, Collection[str]]]) -> list[dict[str, expansion.Data]]:
-        """Return {URL: GET's data} of the known objects to which each object's keys lead."""
+        """Return for each object the known objects at its keys: {URL: GET's data}."""
         return expansion.find([(data, expansion.tree_of(keys)) for data, keys in shown], self._look_up)
 
     def _look_up(self, model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
@@ -58,7 +54,7 @@ class Expander:
             with time_limit.within(LONGEST), transaction.atomic():
                 return _shown(model, pks).items()
         except Exception as error:
-            # PostgreSQL may have a limit of its own.
+            # PostgreSQL may have a shorter limit.
             if not isinstance(error, time_limit.TooSlow) and not isinstance(error.__cause__, QueryCanceled):
                 raise
         logger.error('model=%s takes too long to expand: it is left out for %d s', model._meta.label_lower, REST)
@@ -67,13 +63,13 @@ class Expander:
 
 
 def types_of(objects: Mapping[str, object]) -> list[int]:
-    """Return the ids of the types of expanded objects, by URL."""
+    """Return the ids of the object types at these URLs."""
     models = filter(None, map(expansion.model_at, objects))
     return sorted({ContentType.objects.get_for_model(model).pk for model in models})
 
 
 def deletions(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
-    """Return {pk: data} that the deletions of these objects showed, where they are known."""
+    """Return {pk: data} from the deletions of these objects, where known."""
     rows = sql.fetch(DELETIONS, [ContentType.objects.get_for_model(model).pk, list(pks)])
     return {pk: json.loads(text) for pk, text in rows if text}
 

@@ -1,8 +1,6 @@
-"""The loop that dispatches: batch after batch of events.
+"""Dispatches batches of events.
 
 taken in hand (committed) ──▶ matched ──▶ rendered (no lock, no transaction) ──▶ dispatched, slice by slice
-
-Many may dispatch at a time, and none of them waits for another that renders, nor for senders.
 """
 
 import logging
@@ -26,10 +24,10 @@ from .render import Matches, Renderer, Shown
 
 logger = logging.getLogger('webhooks.dispatch')
 
-# What JSON, UTF-8 or PostgreSQL says of a value that it does not take.
+# Errors for values that JSON, UTF-8 or PostgreSQL refuses.
 NOT_STORED = (DataError, ValueError)
 
-# Deliveries that are made together, and seconds after which no further slice is rendered: others wait meanwhile.
+# Deliveries made together; seconds until no further slice is rendered.
 MOST, BUDGET = 1000, 0.3
 
 MAKE = """
@@ -43,12 +41,12 @@ MAKE = """
     ORDER BY v.position
     RETURNING id, webhook_id, event_id"""
 
-# Nobody asked for these: their kind is not subscribed, or they created and deleted in one transaction.
+# Not asked for, or created and deleted in one transaction.
 DISCARD = 'DELETE FROM webhooks_event WHERE id = ANY(%s) AND dispatched_at IS NULL'
 
 
 class Dispatcher:
-    """A process that dispatches; with `suspects` only events that were in hand when a worker stopped."""
+    """Dispatches events; with `suspects` only suspects."""
 
     def __init__(self, member: Member, *, suspects: bool = False) -> None:
         self._member = member
@@ -57,12 +55,12 @@ class Dispatcher:
         self._in_hand: list[int] = []
 
     def batch(self) -> int:
-        """Dispatch a batch, and return of how many events: none where PostgreSQL or NetBox's cache is away."""
+        """Dispatch a batch. Returns its number of events, 0 if it was broken off."""
         try:
             return self._batch()
         except BROKEN_OFF as error:
             transactions.recover(error)
-            # One of these events may break off each transaction.
+            # One event may break off every transaction.
             claim.set_aside(self._in_hand)
         except RedisError as error:
             transactions.recover(error)
@@ -86,7 +84,7 @@ class Dispatcher:
         components.tell_owners(changed)
         told = [event for event in events if event.caused_by and matches[event.pk]]
         waiting, gone = components.take(told, self._in_hand)
-        # The next batch may have components of them, and has to find that they were created.
+        # Components in the next batch must find their creation.
         kept = {event.pk for event in changed if components.is_new_owner(event)}
         unwanted = {event.pk for event in events if event.pk not in kept and not matches[event.pk]} | gone
         if unwanted:
@@ -101,7 +99,7 @@ class Dispatcher:
                 break
 
     def _decide(self, part: Sequence[Shown], matches: Matches) -> list[Shown]:
-        """Return the first of the slice, with who gets them: as many as the time allows, one at least."""
+        """Return the slice's first events with their webhooks: as many as the time allows, at least one."""
         decided: list[Shown] = []
         until = time.monotonic() + BUDGET
         for shown in part:
@@ -127,12 +125,10 @@ class Dispatcher:
 
 
 def make_deliveries(pairs: Sequence[tuple[int, int]], *, keeps_backfill: bool = False) -> list[tuple[int, int, int]]:
-    """Make a delivery of each (id of a webhook, id of an event), due at once. Waits for no lock.
+    """Make a due delivery for each (webhook id, event id), without waiting for locks. Skip deleted webhooks.
 
-    Returns (id, id of the webhook, id of the event) of each. Of webhooks that were deleted none is made.
-
-    `keeps_backfill`: events of a backfill are sent as its part. Otherwise somebody has asked for them: a change does
-    not replace them, and a pause or cancel of the backfill does not concern them.
+    Returns (id, webhook id, event id) of each. `keeps_backfill`: events of a backfill are sent as its part. Otherwise
+    no change replaces them, and no pause or cancel of the backfill stops them.
     """
     if not pairs:
         return []

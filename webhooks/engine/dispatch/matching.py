@@ -1,8 +1,7 @@
-"""Matching: which webhooks asked for an event, and do their conditions let it pass?
+"""Which webhooks asked for an event, and are their conditions met?
 
-NetBox's ConditionSet decides. A renderer evaluates regular expressions and gives them up in time
-(templating/conditions.py). After TIME_OUTS in a row the webhook's conditions stay undecided for REST seconds: they
-count as not met, and nothing is evaluated. NetBox's cache counts, for all workers and the webhook's page.
+Regular expressions may be slow, so a renderer evaluates them. After TIME_OUTS in a row the conditions rest for REST
+seconds, and count as not met. NetBox's cache counts for all workers.
 """
 
 import json
@@ -32,7 +31,7 @@ ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 def match(events: Sequence[Event]) -> tuple[dict[int, list[Webhook]], list[Event]]:
-    """Return {event id: who asked for it}, and the events that webhooks want to hear of with `include_components`."""
+    """Return {event id: its webhooks}, and the events that `include_components` needs."""
     changes = [event for event in events if not event.backfill]
     near = Subscription.objects.near(changes) if changes else ()
     restated = _open_backfills(events)
@@ -44,7 +43,7 @@ def match(events: Sequence[Event]) -> tuple[dict[int, list[Webhook]], list[Event
 
     def asking(event: Event, kind: str) -> list[Webhook]:
         found = by_change.get((event.object_type_id, kind), ())
-        # Two may cover it, where the webhook was disabled and enabled during the event's transaction.
+        # Two cover it if the webhook was disabled and enabled during its transaction.
         pks = dict.fromkeys(one.webhook_id for one in found if one.covers(event))
         # Somebody may have deleted the webhook since.
         return [webhooks[pk] for pk in pks if pk in webhooks]
@@ -52,13 +51,13 @@ def match(events: Sequence[Event]) -> tuple[dict[int, list[Webhook]], list[Event
     matches = {event.pk: asking(event, COMPONENT if event.caused_by else event.kind) for event in changes}
     matches |= {event.pk: [] for event in events if event.backfill}
     matches |= {event.pk: [webhooks[event.backfill_for]] for event in restated if event.backfill_for in webhooks}
-    # Without a kind it was created and deleted in one transaction.
+    # Otherwise it was created and deleted in one transaction.
     own = [event for event in changes if event.kind and not event.caused_by]
     return matches, [event for event in own if asking(event, COMPONENT)]
 
 
 def _open_backfills(events: Sequence[Event]) -> list[Event]:
-    """Return the events of backfills that go on and still ask for them."""
+    """Return the events whose backfill is open and still includes their model."""
     restated = [event for event in events if event.backfill]
     if not restated:
         return []
@@ -74,10 +73,7 @@ def _open_backfills(events: Sequence[Event]) -> list[Event]:
 
 
 def accepts(webhook: Webhook, shown: Shown) -> bool:
-    """Whether the webhook is told: not of changes of ignored users, nor where its conditions are not met.
-
-    Conditions that cannot be decided are not met, and the log says why.
-    """
+    """Whether the webhook gets the event: its user is not ignored, and the conditions are met."""
     if any(user.username == shown.event.username for user in webhook.ignore_users.all()):
         return False
     if not webhook.conditions or (data := shown.data_for(webhook)) is None:
@@ -88,14 +84,14 @@ def accepts(webhook: Webhook, shown: Shown) -> bool:
     except INTERRUPTIONS:
         raise
     except Exception as error:
-        # Not only InvalidCondition: a script may have saved conditions that were never checked.
+        # A script may have saved unchecked conditions.
         reason = printable(f'{type(error).__name__}: {error}')
         logger.warning('webhook=%s event=%s conditions="%s"', webhook.pk, shown.event.uuid, reason)
         return False
 
 
 def _decide(webhook: Webhook, data: dict[str, Any]) -> bool:
-    # All others take a moment only.
+    # Only patterns can take long.
     time_outs = _count(webhook) if _has_pattern(webhook.conditions) else 0
     if time_outs >= TIME_OUTS:
         return False
@@ -110,12 +106,12 @@ def _decide(webhook: Webhook, data: dict[str, Any]) -> bool:
 
 
 def are_undecided(webhook: Webhook) -> bool:
-    """Return whether nothing is evaluated for now: too often in a row the webhook's conditions took too long."""
+    """Whether the webhook's conditions rest."""
     return _count(webhook) >= TIME_OUTS
 
 
 def are_met(conditions: dict[str, Any], data: dict[str, Any]) -> bool:
-    """Raises InvalidCondition for conditions that do not fit the data, and TooSlow, which is one, if they take long."""
+    """Raises InvalidCondition for conditions that do not fit the data, and its subclass TooSlow."""
     if _has_pattern(conditions):
         return renderer.are_met(ENCODER.encode(conditions), ENCODER.encode(data))
     return ConditionSet(conditions).eval(data)
@@ -126,7 +122,7 @@ def _has_pattern(conditions: dict[str, Any]) -> bool:
 
 
 def _key(webhook: Webhook) -> str:
-    # An edit may have mended them.
+    # An edit begins a new count.
     return f'webhooks:conditions:{webhook.pk}:{webhook.last_updated}'
 
 

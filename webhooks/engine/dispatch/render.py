@@ -1,4 +1,4 @@
-"""Events are rendered: each gets its `data`, or the reason why there is none."""
+"""Renders events: each gets `data` or an error."""
 
 import json
 import logging
@@ -24,16 +24,16 @@ from . import expansions
 
 logger = logging.getLogger('webhooks.dispatch')
 
-# Events that are rendered together at most: the dispatcher looks at the time between two slices.
+# Events rendered together: the dispatcher looks at the time in between.
 SLICE = 50
-# Seconds that a slice may take: only what hangs takes longer. Its model is slow for so many seconds then: its events
-# are rendered one by one, after all others, and each may take so long.
+# Seconds for a slice; only hanging code takes longer. Seconds for which its model is slow then. Seconds for each event
+# of a slow model, which is rendered alone.
 TOGETHER, SLOW, ALONE = 8.0, 60.0, 30.0
-# Seconds for what else is done between two beats.
+# Seconds for other work between two beats.
 MARGIN = 4.0
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
-# {event id: who asked for it}
+# {event id: its webhooks}
 Matches = Mapping[int, Collection[Webhook]]
 
 SAVE = """
@@ -51,7 +51,7 @@ SAVE = """
     WHERE e.id = v.id
     RETURNING e.id"""
 
-# How many bytes the snapshots of an event have, as stored. They are not read for that.
+# Bytes of an event's snapshots, as stored.
 SIZES = """
     SELECT id, coalesce(pg_column_size(snapshot), 0) + coalesce(pg_column_size(prechange), 0)
     FROM webhooks_event WHERE id = ANY(%s)"""
@@ -59,7 +59,7 @@ SIZES = """
 
 @dataclass
 class Shown:
-    """An event and what became of rendering it: `data`, or the reason why there is none."""
+    """A rendered event: its `data`, or an error."""
 
     event: Event
     data: dict | None = None
@@ -67,24 +67,24 @@ class Shown:
     error: str = ''
     snapshots: dict | None = None
     partial: Sequence[str] = ()
-    # Related objects that webhooks asked for, by URL.
+    # Related objects, by URL.
     expanded: Mapping[str, expansion.Data] = field(default_factory=dict)
-    # Who gets it, and how many have asked for it and do not take it.
+    # Webhooks that get it; how many asked but skip it.
     webhooks: Sequence[Webhook] = ()
     skipped: int = 0
 
     def data_for(self, webhook: Webhook) -> dict | None:
-        """Return what the webhook is shown of the object."""
+        """Return the object's data for this webhook."""
         if self.data is None or not webhook.expand:
             return self.data
         return expansion.merge(self.data, expansion.tree_of(webhook.expand), self.expanded)[0]
 
 
 class Renderer:
-    """Renders events; `beat` keeps its worker alive for so many seconds, before what may take long."""
+    """Renders events. `beat` keeps the worker alive for so many seconds."""
 
     def __init__(self, beat: Callable[[float], object] = lambda seconds: None) -> None:
-        # A new process loads all of NetBox's pages for the first URL that is asked for. That takes seconds.
+        # A new process loads NetBox's pages for its first URL, which takes seconds.
         reverse('api-root')
         self._beat = beat
         self._expander = expansions.Expander()
@@ -92,15 +92,15 @@ class Renderer:
         self._slow: dict[type[Model], float] = {}
 
     def render(self, events: Sequence[Event], matches: Matches) -> Iterator[list[Shown]]:
-        """Yield rendered events, a slice of one model at a time.
+        """Yield rendered events, in slices by model.
 
-        After a slice that takes too long, the rest of its model is left out.
+        After a slow slice, the rest of its model is left out.
         """
         sizes = dict(sql.fetch(SIZES, [[event.pk for event in events]]))
         by_model = defaultdict(list)
         for event in events:
             by_model[ContentType.objects.get_for_id(event.object_type_id).model_class()].append(event)
-        # The fewest first: they do not wait for an import.
+        # Small groups first: they do not wait for an import.
         for model, group in sorted(by_model.items(), key=lambda one: (self._is_slow(one[0]), len(one[1]))):
             count = 1 if self._is_slow(model) else SLICE
             for part in memory.portions(group, lambda event: sizes.get(event.pk, 0), memory.SLICE, count):
@@ -143,16 +143,16 @@ class Renderer:
 
 
 def render_again(events: Sequence[Event], matches: Matches) -> None:
-    """Render events that are dispatched, and write what they show: as many webhooks skip them as before."""
+    """Render dispatched events and save them; `skipped` stays."""
     for part in Renderer().render(events, matches):
         save([replace(one, skipped=one.event.skipped) for one in part])
 
 
 def save(shown: Sequence[Shown]) -> set[int]:
-    """Write them: their events are dispatched. Returns the ids of events that were there."""
+    """Save events as dispatched. Returns the ids of events that still exist."""
     if not shown:
         return set()
-    # What may be long is a parameter each: to write a list of it takes four times as long, and more memory.
+    # Separate parameters for long values: a list takes four times as long, and more memory.
     texts = f'ARRAY[{", ".join(["%s"] * len(shown))}]'
     parameters = [
         [one.event.pk for one in shown],
@@ -173,7 +173,7 @@ def _dumps(value: object) -> str | None:
 
 
 def failed(event: Event, error: Exception) -> Shown:
-    """Return what is shown of an event that cannot be rendered or stored: nothing but the reason."""
+    """Return an event that cannot be rendered or stored, with only the reason."""
     logger.error('event=%s failed', event.uuid, exc_info=error)
     return _without_data(event, f'{type(error).__name__}: {error}')
 
@@ -185,7 +185,7 @@ def _without_data(event: Event, reason: str) -> Shown:
 def _show(model: type[Model], events: Sequence[Event], matches: Matches) -> list[Shown]:
     columns = Event.objects.filter(pk__in=[event.pk for event in events]).values_list('pk', 'snapshot', 'prechange')
     states = {pk: (snapshot or {}, prechange) for pk, snapshot, prechange in columns}
-    # Others may have been discarded in the meantime.
+    # Others may have been discarded meanwhile.
     events = [event for event in events if event.pk in states]
     results = rendering.render(
         model,
@@ -206,7 +206,7 @@ def _show(model: type[Model], events: Sequence[Event], matches: Matches) -> list
             one.display,
             snapshots=changes.get(event.pk),
             partial=one.partial,
-            # A deletion has kept what its object pointed to.
+            # A deletion keeps its related objects.
             expanded=json.loads(states[event.pk][0].get(rendering.SHOWN, {}).get('expanded') or '{}'),
         )
         for event, one in zip(events, results, strict=True)

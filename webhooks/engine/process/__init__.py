@@ -1,9 +1,9 @@
 """The processes of a worker.
 
-supervisor   the one that was started: it starts the others, and starts anew what dies
-child        a process as its parent sees it, which kills it where it hangs
-dispatcher   RQ's worker of our queue: wake-ups let it dispatch
+supervisor   starts all processes, and replaces dead ones
+child        a process as its parent sees it
+dispatcher   RQ's worker of our queue, which dispatches
 sender       owns lanes, and sends
-suspects     tries alone what may have killed a worker
+suspects     tries suspects alone
 inline       all of it in one process
 """

@@ -1,4 +1,4 @@
-"""A process as its parent sees it. It says for how many seconds it may be silent; after these it is killed."""
+"""A process as its parent sees it. The parent kills it if it is silent for too long."""
 
 import itertools
 import logging
@@ -14,21 +14,21 @@ from ...templating.process import fork
 
 logger = logging.getLogger('webhooks.worker')
 
-# Seconds that count at most between two looks: while both are frozen no time passes.
+# At most so many seconds count between two looks: while both are frozen no time passes.
 TICK = 2.0
-# What a process says that has found suspects.
+# Said by a process that has found suspects.
 SUSPECTS = b'suspects'
 
 _numbers = itertools.count(1)
 
 
 class Child:
-    """`work` gets its name, and a channel to its parent. Raises OSError where no process can be made."""
+    """`work` gets its name and a channel to its parent. Raises OSError if no process can be made."""
 
     def __init__(self, what: str, work: Callable[[str, socket.socket], object]) -> None:
         self.name = name(what)
         self.has_found_suspects = False
-        # What it has died of. None: nothing that it did.
+        # Why it ended. None: not by its own fault.
         self.cause: str | None = None
         self._left = math.inf
         self._looked_at = time.monotonic()
@@ -36,7 +36,7 @@ class Child:
         self.channel.setblocking(False)
 
     def has_ended(self) -> bool:
-        """Hear what it says, kill it if it hangs, and return whether it has ended. Not to be asked again then."""
+        """Hear it, kill it if it hangs, and return whether it has ended. Not to be called after that."""
         self._hear()
         ended = os.waitid(os.P_PIDFD, self.handle, os.WEXITED | os.WNOHANG)
         if ended is None and self._left > 0:
@@ -69,7 +69,7 @@ class Child:
 
 
 def begin[T: Child](what: str, make: Callable[[], T]) -> T | None:
-    """Make a process. Where none can be made it is tried again."""
+    """Make a process. Returns None if that fails."""
     try:
         return make()
     except OSError as error:
@@ -78,9 +78,9 @@ def begin[T: Child](what: str, make: Callable[[], T]) -> T | None:
 
 
 def say(channel: socket.socket, word: float | bytes) -> None:
-    """Said by a child: it has found suspects, or how many seconds it may be silent from now on."""
+    """Tell the parent of suspects, or how many seconds this process may be silent."""
     text = word if isinstance(word, bytes) else str(word).encode()
-    # The parent may be frozen, or dead: then the kernel ends this process as well.
+    # The parent may be frozen, or dead: then the kernel ends this process too.
     with suppress(BlockingIOError, ConnectionError):
         channel.send(text + b'\n', socket.MSG_DONTWAIT)
 

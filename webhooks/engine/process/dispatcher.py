@@ -1,7 +1,4 @@
-"""The dispatcher: RQ's worker of our queue, in a process of its own. A wake-up is a job that lets it dispatch.
-
-It looks for work every two seconds as well, and does what is left to do beside: backfills, and what is to be tidied.
-"""
+"""The dispatcher: RQ's worker of our queue, whose jobs are wake-ups. It also looks every two seconds."""
 
 import socket
 import time
@@ -27,12 +24,12 @@ from ..dispatch.loop import Dispatcher
 from ..registry import DISPATCH, Member
 from ..tidy import loop as tidy
 
-# Seconds between two looks for what no wake-up has told of; and for what is to be tidied, where there was nothing.
+# Seconds between looks without a wake-up; between idle ones for tidying.
 INTERVAL, TIDY_INTERVAL = 2.0, 1.0
 
 
 class Beside:
-    """What is done where nothing is to be dispatched: slices of backfills, and a little of what is to be tidied."""
+    """Work for idle moments."""
 
     def __init__(self) -> None:
         self._backfills = Backfills()
@@ -55,7 +52,7 @@ class Beside:
 
 
 class Dispatching:
-    """Dispatches: `poke` lets the sender beside it look, `publish` puts new failures on the status page."""
+    """Dispatches. `poke` wakes the sender, `publish` puts new failures on the status page."""
 
     def __init__(self, member: Member, poke: Callable[[], None], publish: Callable[[], None]) -> None:
         self._dispatcher = Dispatcher(member)
@@ -65,11 +62,11 @@ class Dispatching:
         self._looked_at = 0.0
 
     def look(self) -> None:
-        """Work, if nothing has been done for a while. Whatever stands in the way is tried again at the next look."""
+        """Work, if the last work is INTERVAL ago. After an error the next look tries again."""
         if time.monotonic() < self._looked_at + INTERVAL:
             return
         try:
-            if is_migrated():  # a worker may be started before the tables are there
+            if is_migrated():  # the tables may not be there yet
                 self.work()
                 self._publish()
         except (DatabaseError, InterfaceError, RedisError) as error:
@@ -79,8 +76,8 @@ class Dispatching:
             self._looked_at = time.monotonic()
 
     def work(self) -> int:
-        """Dispatch until nothing is left, or the job's time is over. Returns how many events were dispatched."""
-        clear_config()  # somebody may have changed it since the last time
+        """Dispatch until nothing is left, or JOB_TIME is over. Returns the number of events."""
+        clear_config()  # somebody may have changed it
         total, end = 0, time.monotonic() + JOB_TIME
         while time.monotonic() < end and not shutdown.is_requested():
             count = self._dispatcher.batch()
@@ -92,28 +89,28 @@ class Dispatching:
         return total
 
 
-# By this the jobs of a dispatcher's process dispatch. Other processes have none.
+# Jobs find it here. Other processes have None.
 here: Dispatching | None = None
 
 
 class QueueWorker(SimpleWorker):
-    """RQ's worker that does its jobs in this process, and looks beside for what no job tells of.
+    """RQ's worker, which also looks without a job.
 
-    If RQ calls `heartbeat` no more while it waits, a change whose wake-up was lost waits for the next one.
+    If RQ no longer called `heartbeat` while it waits, a lost wake-up would delay a change until the next.
     """
 
-    # Seconds between two looks for a Redis that is away.
+    # Seconds between two tries while Redis is away.
     max_connection_wait_time = INTERVAL
 
     def heartbeat(self, *args: Any, **kwargs: Any) -> None:
         try:
             super().heartbeat(*args, **kwargs)
         finally:
-            # Also where Redis is away.
+            # Even while Redis is away.
             if here:
                 here.look()
         if shutdown.is_requested() and self.get_state() == WorkerStatus.IDLE:
-            # The signal came just after a job, before RQ had noted its end: RQ would wait for another one for ever.
+            # The signal came between a job and its end for RQ, which would wait for ever.
             raise StopRequested
 
     @property
@@ -134,7 +131,7 @@ def serve(
     name: str,
     _channel: socket.socket,
 ) -> None:
-    """Do the jobs of our queue until told to stop, as the `worker` would that was to be started."""
+    """Do our queue's jobs until told to stop, as `worker` would."""
     global here  # noqa: PLW0603  (it belongs to the process)
     member = Member(name, DISPATCH)
     if is_migrated():
@@ -142,13 +139,13 @@ def serve(
         member.begin()
     here = Dispatching(member, poke, publish)
     own = make_like(worker, QueueWorker, [conf.get().queue], f'{worker.name}-{name.rpartition(".")[0][-12:]}')
-    # One scheduler is enough, and that of the other queues is for all.
+    # One scheduler is enough: the worker of other queues has it.
     own.work(**options | {'with_scheduler': False})
     member.end()
 
 
 def make_like(worker: Worker, worker_class: type[Worker], queues: Sequence[str], name: str) -> Worker:
-    """Return one of RQ's workers with the options of the `worker`."""
+    """Return an RQ worker with the options of `worker`."""
     return get_worker(
         *queues,
         worker_class=worker_class,

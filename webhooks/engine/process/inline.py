@@ -1,4 +1,4 @@
-"""All of a worker in one process: for one that is to end by itself (--burst), and for tests."""
+"""All of a worker in one process: for --burst, and for tests."""
 
 import time
 
@@ -19,7 +19,7 @@ from .suspects import Suspects
 def run(seconds: float = JOB_TIME) -> Tally:
     """Dispatch and send until nothing is due, or for so long."""
     suspects = begin('suspects', Suspects) if look_after_others() else None
-    # Two, as each forgets alone what it had in hand when it was declared dead.
+    # Each forgets only its own work when it is declared dead.
     dispatching, sending = Member(name('dispatch'), DISPATCH), Member(name('send'), SEND)
     dispatching.begin()
     sending.begin()

@@ -1,4 +1,4 @@
-"""The sender, in a process of its own. It needs neither RQ nor Redis."""
+"""The sender, in its own process, without RQ or Redis."""
 
 import logging
 import math
@@ -18,9 +18,9 @@ from . import child, suspects
 
 logger = logging.getLogger('webhooks.worker')
 
-# Seconds between two looks for what nobody tells of, and while it has lanes.
-INTERVAL, SOON = 2.0, 0.1
-# Seconds without a look after which it hangs, in C code of a plugin for example.
+# Seconds between looks at other workers, for lanes while idle, and with lanes.
+INTERVAL, IDLE, SOON = 2.0, 0.5, 0.1
+# Seconds of silence that mean a hang, for example in a plugin's C code.
 SILENCE = 60.0
 
 
@@ -37,7 +37,7 @@ def serve(pipe: int, name: str, channel: socket.socket) -> None:
         try:
             _work(sender, channel)
         except Exception:
-            # At once: requests under way may hang, and nobody would send meanwhile.
+            # At once: open requests may hang, and nobody would send meanwhile.
             logger.exception('sender=failed (another one is started)')
             os._exit(os.EX_SOFTWARE)
 
@@ -45,12 +45,12 @@ def serve(pipe: int, name: str, channel: socket.socket) -> None:
 def _work(sender: loop.Sender, channel: socket.socket) -> None:
     looked_at, patience = 0.0, 0.0
     while not shutdown.is_requested():
-        patience = 0.0 if sender.turn(patience) else SOON if sender.has_lanes else INTERVAL
+        patience = 0.0 if sender.turn(patience) else SOON if sender.has_lanes else IDLE
         if time.monotonic() > looked_at + INTERVAL:
             looked_at = time.monotonic()
             child.say(channel, SILENCE)
             _tell_of_suspects(channel)
-    child.say(channel, math.inf)  # requests under way may take long
+    child.say(channel, math.inf)  # open requests may take long
     sender.end()
 
 
@@ -76,7 +76,7 @@ def _tell_of_suspects(channel: socket.socket) -> None:
 
 
 def look_after_others() -> bool:
-    """Rescue what the dead held. Returns whether there are suspects to be tried."""
+    """Rescue dead workers' work. Returns whether there are suspects."""
     while rescue.rescue():
         pass
     queue.ensure_lanes()

@@ -1,12 +1,6 @@
-"""The supervisor: the process that an operator has started. It starts the others, and starts anew what dies.
+"""The supervisor: the process that an operator starts. It starts all others, and replaces dead ones.
 
-    supervisor ── dispatcher     RQ's worker of our queue
-              ├── sender
-              ├── suspects       only while there are any
-              └── other queues   RQ's worker of these, if it serves others
-
-It has one thread, and does nothing else: so it can fork at any time, and tells at once what a dead process had in hand.
-The kernel ends the others where it dies itself.
+Its only thread does nothing else, so it can fork at any time.
 """
 
 import gc
@@ -34,14 +28,13 @@ from .suspects import Suspects
 
 logger = logging.getLogger('webhooks.worker')
 
-# Seconds between two starts of a process, doubled with each that lived for less than the longest.
+# Seconds between two starts, doubled after each life shorter than LONGEST_PAUSE.
 PAUSE, LONGEST_PAUSE = 1.0, 60.0
-# Seconds between two looks at everything.
 INTERVAL = 1.0
 
 
 class Post:
-    """Has one process at a time. The next is started when it has ended."""
+    """Has one process at a time."""
 
     def __init__(self, what: str, work: Callable[[str, socket.socket], object]) -> None:
         self.what = what
@@ -51,7 +44,7 @@ class Post:
         self._pause = PAUSE
 
     def fill(self) -> None:
-        """Start a process, unless there is one, or one was started a moment ago."""
+        """Start a process, unless there is one or the last start was a moment ago."""
         if self.child or time.monotonic() < self._started + self._pause:
             return
         self._started = time.monotonic()
@@ -68,7 +61,7 @@ class Post:
 
 
 class Supervisor:
-    """`worker`: the one that was to be started. `others`: names of queues that it serves beside ours.
+    """`worker`: as the operator started it. `others`: its queues beside ours.
 
     `publish` puts new failures on the status page.
     """
@@ -82,8 +75,8 @@ class Supervisor:
         self._posts: list[Post] = []
 
     def run(self, *args, **options) -> bool:
-        """Work until told to stop. Returns True, as a worker that has done something."""
-        # Once for all processes: it takes half a second. A connection or a setting would be shared by all.
+        """Work until told to stop. Returns True, as RQ does."""
+        # Once for all processes: it takes half a second. They share no connection or setting.
         get_resolver().url_patterns  # noqa: B018
         reset_db_connections()
         clear_config()
@@ -112,17 +105,17 @@ class Supervisor:
             if child := post.lose():
                 _rescue(child.name)
                 if post.what == 'others' and not self._stops and child.cause is None:
-                    self._stop()  # it was told to stop, as any worker can be
+                    self._stop()  # any worker can be told to stop
             elif post.child and post.child.has_found_suspects:
                 post.child.has_found_suspects = False
                 if not self._suspects and not self._stops:
                     self._suspects = begin('suspects', Suspects)
         if self._suspects and not self._suspects.look():
             self._suspects = None
-        connection.close()  # no process that is forked may share it
+        connection.close()  # a fork must not share it
 
     def _wait(self) -> None:
-        """Wait until one has ended or said something."""
+        """Wait until a process has ended or said something."""
         children: list[Child] = [post.child for post in self._posts if post.child]
         if self._suspects and self._suspects.is_there:
             children.append(self._suspects)
@@ -143,13 +136,13 @@ class Supervisor:
 
 
 def _poke(pipe: int) -> None:
-    """Let the other end look. One that is full has been told."""
+    """Wake the sender. A full pipe does that already."""
     with suppress(BlockingIOError, BrokenPipeError):
         os.write(pipe, b'+')
 
 
 def _rescue(name: str) -> None:
-    """Rescue what a process had in hand. Where PostgreSQL is away, others find it when its time is over."""
+    """Rescue a process's work. If PostgreSQL is away, others do it later."""
     try:
         rescue.rescue(name)
     except (DatabaseError, InterfaceError) as error:

@@ -1,7 +1,6 @@
-"""What may have killed a worker is tried alone, in a process of its own, while the rest goes on.
+"""Tries suspects alone, in a process of their own.
 
-Something is a suspect if it was in hand twice in a row when a worker stopped. If three processes die of it, it fails by
-name. A death counts only if the parent outlives it. What ends well is a suspect no longer.
+After three deaths a suspect fails by name. A death counts only if the parent outlives it.
 """
 
 import logging
@@ -30,20 +29,19 @@ from .child import Child, say
 
 logger = logging.getLogger('webhooks.suspects')
 
-# Seconds that it may take to dispatch one; and to send one, beyond the timeout of its request.
+# Seconds to dispatch one; seconds to send one, beyond its timeout.
 LONGEST, MARGIN = 150.0, 25.0
-# Seconds for which the parent has to outlive the process: who kills both kills one first.
+# Seconds that the parent has to outlive it: if both are killed, it may go first.
 GRACE = 1.0
-# Seconds between two beats of the parent.
 BEAT = 2.0
-# Looks at lanes that are locked, and seconds between two. A busy lane is locked most of the time.
+# Looks for free lanes, and seconds between two: busy lanes are mostly locked.
 LOOKS, PAUSE = 10, 0.05
 
 READY = f"""
     d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(now)s AND {queue.ACTIVE}
     AND NOT (w.ordered AND {order.IS_BLOCKED})"""
 
-# Without a time while it is in hand: nobody else takes it. None of a lane that somebody holds.
+# No `due_at` while in hand: nobody else takes it.
 TAKE = f"""
     UPDATE webhooks_delivery SET due_at = NULL WHERE id = ANY(ARRAY(
         SELECT d.id FROM webhooks_delivery d
@@ -66,12 +64,12 @@ ANY = f"""
 
 
 def are_any() -> bool:
-    """Whether there are suspects that can be tried now."""
+    """Whether suspects can be tried now."""
     return claim.is_any_suspect() or sql.fetch_value(ANY, {'now': sql.fetch_value('SELECT clock_timestamp()')})
 
 
 class Suspects(Child):
-    """The process that tries them."""
+    """The process that tries suspects."""
 
     def __init__(self) -> None:
         self._beaten_at = 0.0
@@ -83,7 +81,7 @@ class Suspects(Child):
         return self._ended_at is None
 
     def look(self) -> bool:
-        """Look after it, without waiting. Returns whether it is to be looked after again."""
+        """Look after it, without waiting. Returns whether to look again."""
         try:
             return self._look(time.monotonic())
         except BROKEN_OFF as error:
@@ -102,7 +100,7 @@ class Suspects(Child):
         return False
 
     def _beat(self, now: float) -> None:
-        """It is alive as long as its parent says so: where both are gone, others find that in seconds."""
+        """The parent beats for it: if both are gone, others notice within seconds."""
         if now > self._beaten_at + BEAT:
             self._beaten_at = now
             registry.keep_alive(self.name)
@@ -114,7 +112,7 @@ class Suspects(Child):
 
 
 def _live(name: str, channel: socket.socket) -> NoReturn:
-    """Try them, and tell by the exit status how that ended."""
+    """Try suspects. The exit status says how that ended."""
     status = os.EX_SOFTWARE
     try:
         shutdown.listen()
@@ -132,7 +130,7 @@ def _live(name: str, channel: socket.socket) -> NoReturn:
 
 
 def _be_the_first_to_go() -> None:
-    """Where memory runs out, the kernel is to end this process and not its parent."""
+    """If memory runs out, the kernel should end this process, not its parent."""
     with suppress(OSError):
         Path('/proc/self/oom_score_adj').write_text('1000')
 
@@ -164,7 +162,7 @@ def _deliver(member: Member, channel: socket.socket) -> bool:
         _send(sent, member)
         sent.settle()
     if sent.outcome is None:
-        _put_back(one, member)  # it has to wait for an access token
+        _put_back(one, member)  # it waits for an access token
         return False
     try:
         _record(sent, member)
@@ -184,7 +182,7 @@ def _take(member: Member) -> Delivery | None:
 def _send(sent: Sent, member: Member) -> None:
     member.beat()
     member.confirm()
-    # Its threads end with the client: a renderer is forked where there is one thread.
+    # Its threads end here: a renderer is forked by a process with one thread.
     with closing(Client(1)) as client:
         if time.monotonic() > member.until:  # it was frozen: others may have the delivery
             raise Lost(member.name)

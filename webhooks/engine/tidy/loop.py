@@ -1,7 +1,6 @@
-"""Tidying: what is left is done a little at a time, by a process that has nothing else to do.
+"""Tidies a little at a time, when the dispatcher is idle.
 
-Deleting a webhook deletes its row, and nobody sees its log any more (models/of_webhook.py). What is left is found by
-the row of its health, which goes last: so whatever breaks off the work, it is taken up again.
+The row of a deleted webhook's health goes last: an interrupted removal goes on.
 """
 
 from collections import Counter
@@ -13,11 +12,10 @@ from ...models.hour import KEPT
 from .. import sql, transactions
 from ..deliver import endpoint, gone, order
 
-# Rows of one transaction, and of one webhook in it: however much one has left, the others have their turn.
+# Rows in a transaction, and for each webhook in it.
 PART, EACH = 500, 50
 
-# What could not be delivered within `expire_after`, whatever happened. What a worker has in hand is left to it, and
-# what a deleted webhook has left is removed. A test that was never answered ends in the same way.
+# Deliveries older than `expire_after`. Deliveries in hand are left to their worker.
 OVERDUE = """
     SELECT o.id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id CROSS JOIN LATERAL (
         SELECT d.id FROM webhooks_delivery d
@@ -38,13 +36,12 @@ EXPIRE = """
     WHERE status IN ('pending', 'sending') AND expires_at < %(now)s AND id = ANY(%(ids)s)
     RETURNING id, webhook_id"""
 
-# Nobody records anything of these any more: who owns a lane leaves it a second after its last answer.
+# Nobody records these any more: a lane is left a second after its last answer.
 DELETED = """
     SELECT webhook_id FROM webhooks_health h
     WHERE owner_id IS NULL AND NOT EXISTS (SELECT FROM webhooks_webhook w WHERE w.id = h.webhook_id) LIMIT 1
     FOR UPDATE OF h SKIP LOCKED"""
 
-# Attempts go along with their deliveries.
 FORGET = """
     DELETE FROM webhooks_delivery WHERE id = ANY(ARRAY(
         SELECT id FROM webhooks_delivery WHERE webhook_id = %(webhook)s ORDER BY id DESC LIMIT %(part)s
@@ -61,14 +58,14 @@ FORGET_HOURS = """
         LIMIT %(part)s
     ))"""
 
-# What was not tried yet of a webhook's backfill, and no worker has in hand.
+# A backfill's untried deliveries that no worker has in hand.
 UNTRIED = """
     SELECT d.id, d.created FROM webhooks_delivery d
     WHERE d.webhook_id = {webhook} AND d.backfill AND d.status = 'pending'
       AND d.attempt_count = 0 AND d.attempt_limit IS NULL AND d.lapses = 0
       AND d.id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))"""
 
-# What was in hand, or dispatched, while its backfill was canceled. Nobody starts another one meanwhile, nor parks.
+# Deliveries that were in hand or dispatched during a cancel. Nobody parks or starts a backfill meanwhile.
 LEFT_BEHIND = f"""
     SELECT b.webhook_id FROM webhooks_backfill b JOIN webhooks_health h USING (webhook_id)
     WHERE b.state = 'canceled' AND EXISTS ({UNTRIED.format(webhook='b.webhook_id')})
@@ -76,7 +73,7 @@ LEFT_BEHIND = f"""
 
 
 def step() -> bool:
-    """Do a little of what is left. Returns whether there may be more. It looks at each webhook: once a second, say."""
+    """Do a little. Returns whether there may be more. It looks at each webhook."""
     try:
         gone.disable()
         return any([expire(), forget_deleted(), take_back(), forget_hours()])
@@ -86,7 +83,7 @@ def step() -> bool:
 
 
 def expire() -> bool:
-    """Fail what has expired, some at a time. Returns whether there was any."""
+    """Fail expired deliveries, some at a time. Returns whether there were any."""
     with transactions.short() as now:
         bounds = {'now': now, 'part': PART, 'each': EACH}
         overdue = sql.fetch_column(OVERDUE, bounds) + sql.fetch_column(UNANSWERED, bounds)
@@ -97,7 +94,7 @@ def expire() -> bool:
 
 
 def forget_deleted() -> bool:
-    """Remove a part of the log of one deleted webhook. Returns whether there was any."""
+    """Remove a part of a deleted webhook's log. Returns whether there was any."""
     with transactions.short():
         found = sql.fetch_column(DELETED)
         for webhook_id in found:
@@ -108,7 +105,7 @@ def forget_deleted() -> bool:
 
 
 def take_back() -> bool:
-    """Remove what is left of canceled backfills. Returns whether there was any."""
+    """Remove the rest of canceled backfills. Returns whether there was any."""
     with transactions.short() as now:
         found = sql.fetch_column(LEFT_BEHIND)
         for webhook_id in found:
@@ -123,12 +120,12 @@ def forget_hours() -> bool:
 
 
 def untried(webhook_id: int) -> dict[int, datetime]:
-    """Return what was not tried yet of a webhook's backfill: {id: when it was made}."""
+    """Return {id: creation time} of a backfill's untried deliveries."""
     return dict(sql.fetch(UNTRIED.format(webhook='%s'), [webhook_id]))
 
 
 def remove_untried(webhook_id: int, now: datetime) -> list[datetime]:
-    """Remove deliveries of a backfill that were not tried. The caller holds the lane. Returns when they were made."""
+    """Remove a backfill's untried deliveries. Returns their creation times. Needs the lane's lock."""
     found = untried(webhook_id)
     order.unpark(list(found), now)
     sql.execute('DELETE FROM webhooks_delivery WHERE id = ANY(%s)', [list(found)])

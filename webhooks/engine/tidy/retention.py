@@ -1,8 +1,7 @@
-"""Retention: the log stays bounded, by number and by age. What is pending never goes.
+"""Bounds the log by number and by age. Pending deliveries never go.
 
-Beyond `retention_size` deliveries the oldest go: first those of events of which all was delivered, or superseded, then
-those of events of which a delivery failed. What is older than `retention_days` goes in any case. An event goes with all
-its deliveries and their attempts. What a deleted webhook has left does not count: it is not in the log any more.
+Beyond `retention_size` the oldest events go: first events without a failed delivery, then all others. Events older than
+`retention_days` go. Deliveries and attempts go with their event. Deliveries of deleted webhooks do not count.
 """
 
 import math
@@ -16,7 +15,7 @@ from ... import conf
 from ...choices import OPEN_STATUSES, StatusChoices
 from .. import memory, sql, transactions
 
-# Events that are looked at together, without any lock; and deliveries that go in one transaction.
+# Events in one look; deliveries in one transaction.
 LOOK, CHUNK = 5000, 500
 
 NOT_FAILED = (*OPEN_STATUSES, StatusChoices.FAILED)
@@ -25,7 +24,7 @@ COUNT = """
     SELECT count(*) FROM webhooks_delivery d
     WHERE EXISTS (SELECT FROM webhooks_webhook w WHERE w.id = d.webhook_id)"""
 
-# The next events, the oldest first, with how many deliveries each has, how many of these count, and whether it may go.
+# The next events: their deliveries, how many count, and whether the event may go.
 READ = """
     SELECT e.*, d.* FROM (
         SELECT id, timestamp FROM webhooks_event
@@ -37,7 +36,7 @@ READ = """
     ) d
     ORDER BY e.timestamp, e.id"""
 
-# In a statement before the one that looks again: who redelivers one of its deliveries locks the event as well.
+# A redelivery locks the event too. So the next statement looks again.
 LOCK = 'SELECT id FROM webhooks_event WHERE id = ANY(%(ids)s) FOR UPDATE SKIP LOCKED'
 
 PRUNE = """
@@ -49,7 +48,7 @@ PRUNE = """
 
 
 class Old(NamedTuple):
-    """An event, with how many deliveries it has, and how many of these count."""
+    """An event, its number of deliveries, and how many count."""
 
     pk: int
     timestamp: datetime
@@ -59,31 +58,31 @@ class Old(NamedTuple):
 
 
 def prune_all(days: int | None = None) -> int:
-    """Delete all that is beyond the bounds; `days` instead of `retention_days`. Returns how many events went."""
+    """Delete all beyond the bounds; `days` replaces `retention_days`. Returns the number of events."""
     return sum(slices(days))
 
 
 def slices(days: int | None = None) -> Iterator[int]:
-    """Do the same a slice at a time, so that the caller may stop between two. Yields how many events went with each."""
+    """Do the same in slices. Yields the number of events in each."""
     yield from by_size(conf.get().retention_size)
     yield from by_age(timezone.now() - timedelta(days=conf.get().retention_days if days is None else days))
 
 
 def by_size(size: int) -> Iterator[int]:
-    """Delete the oldest deliveries beyond so many; 0: no bound. Yields how many events went with each slice."""
+    """Delete the oldest deliveries beyond so many; 0: no bound. Yields each slice's number of events."""
     for kept in (NOT_FAILED, OPEN_STATUSES) if size else ():
         yield from _delete(kept, 'infinity', sql.fetch_value(COUNT) - size)
 
 
 def by_age(before: datetime) -> Iterator[int]:
-    """Delete events from before the moment of which nothing was made since. Yields how many went with each slice."""
+    """Delete older events without newer deliveries. Yields each slice's number of events."""
     yield from _delete(OPEN_STATUSES, before)
 
 
 def _delete(kept: Sequence[str], before: datetime | str, excess: int | None = None) -> Iterator[int]:
-    """Delete events without deliveries of the statuses `kept`, of which nothing was made since the moment.
+    """Delete events without deliveries in the statuses `kept` or made since `before`.
 
-    `excess`: only until so many deliveries are gone. Yields how many events went with each slice.
+    `excess`: only until so many deliveries are gone. Yields each slice's number of events.
     """
     left = math.inf if excess is None else excess
     found = _find(kept, before)
@@ -98,7 +97,7 @@ def _delete(kept: Sequence[str], before: datetime | str, excess: int | None = No
 
 
 def _find(kept: Sequence[str], before: datetime | str) -> Iterator[list[Old]]:
-    """Give what may go of all events, the oldest first, some at a time."""
+    """Yield events that may go, the oldest first."""
     after = {'timestamp': '-infinity', 'id': 0}
     bounds = {'kept': list(kept), 'before': before, 'look': LOOK}
     while rows := [Old(*row) for row in sql.fetch(READ, {**bounds, **after})]:
@@ -107,7 +106,7 @@ def _find(kept: Sequence[str], before: datetime | str) -> Iterator[list[Old]]:
 
 
 def _prune(chunk: Sequence[Old], kept: Sequence[str], before: datetime | str) -> set[int]:
-    """Delete those that still may go. Returns their ids."""
+    """Delete events that still may go. Returns their ids."""
     with transactions.short():
         locked = sql.fetch_column(LOCK, {'ids': [one.pk for one in chunk]})
         return set(sql.fetch_column(PRUNE, {'ids': locked, 'kept': list(kept), 'before': before}))
