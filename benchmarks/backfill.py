@@ -9,7 +9,7 @@ from benchmarks.processes import growth
 from benchmarks.report import Row
 from benchmarks.sides import HOOK, OURS, Bed, dispatch_began
 from devstack.process import wait_until
-from webhooks.engine import runner
+from webhooks.engine.process import inline
 from webhooks.models import Backfill, Webhook
 from webhooks.services import backfill
 
@@ -68,12 +68,12 @@ def _growth(bed: Bed) -> float:
     """Return by how many MB a process grows that sends all of it, its first job aside."""
     with bed.subscribed(OURS, Site):
         _start()
-        runner.run()
+        inline.run()
         return growth(lambda: wait_until(_is_over, timeout=TIMEOUT, interval=0))
 
 
 def _is_over() -> bool:
-    runner.run()
+    inline.run()
     return not Backfill.objects.get().is_open
 
 

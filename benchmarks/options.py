@@ -1,7 +1,6 @@
 """What a webhook's options cost: for a worker, of each event; and for whoever saves what belongs to a device."""
 
 import time
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +8,9 @@ from dcim.models import Device, Interface
 
 from benchmarks.report import Row
 from benchmarks.sides import NEITHER, OURS, Bed
-from webhooks.engine import dispatch
+from webhooks.engine.dispatch.loop import Dispatcher
+from webhooks.engine.process import inline
+from webhooks.engine.registry import DISPATCH, Member
 from webhooks.models import Delivery
 from webhooks.payload import http_request
 
@@ -46,8 +47,12 @@ def _dispatched(bed: Bed, count: int, fields: dict[str, Any]) -> float:
     with bed.subscribed(OURS, Interface, **fields):
         bed.save(_interfaces(device, count))
         start = time.perf_counter()
-        while dispatch.dispatch(uuid.uuid4()):
+        member = Member(inline.name('benchmark'), DISPATCH)
+        member.begin()
+        dispatcher = Dispatcher(member)
+        while dispatcher.batch():
             pass
+        member.end()
         for delivery in Delivery.objects.select_related('event', 'webhook'):
             http_request.Builder(delivery.webhook).build(delivery, time.time())
         return (time.perf_counter() - start) * 1000 / count

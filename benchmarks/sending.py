@@ -12,7 +12,7 @@ from benchmarks.report import Row
 from benchmarks.sides import BUILTIN, HOOK, OURS, Bed, dispatch_began
 from devstack.receiver import Answer, Manner
 from webhooks.choices import StatusChoices
-from webhooks.engine import runner
+from webhooks.engine.process import inline
 from webhooks.models import Delivery, Webhook
 
 SLOW, DEAD = '/slow', '/dead'
@@ -81,7 +81,7 @@ def _time_of_latest(bed: Bed, objects: int, times: int) -> float:
         sites = bed.new_sites(objects)
         for _ in range(times):
             bed.save(sites)
-        runner.run()
+        inline.run()
         Webhook.objects.update(paused=False)
         with bed.worker():
             got = bed.receiver.wait_for(objects, timeout=TIMEOUT)
@@ -121,12 +121,12 @@ def _growth(bed: Bed, count: int) -> float:
     """Return by how many MB a process grows that drains so many deliveries, its first hundred aside."""
     with bed.subscribed(OURS, Site):
         bed.save(bed.new_sites(100))
-        runner.run()
+        inline.run()
         for start in range(0, count, 1000):
             bed.save(bed.new_sites(min(1000, count - start)))
         return growth(_drain)
 
 
 def _drain() -> None:
-    while runner.run().counts:
+    while inline.run().counts:
         pass

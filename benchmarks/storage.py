@@ -1,7 +1,6 @@
-"""What a delivery leaves in the database, and what a claim costs when the queue is long."""
+"""What a delivery leaves in the database, and what a look costs when the queue is long."""
 
 import time
-import uuid
 from collections.abc import Iterator
 from datetime import timedelta
 from statistics import median
@@ -14,8 +13,10 @@ from benchmarks import copies
 from benchmarks.processes import cpu, postmaster
 from benchmarks.report import Row
 from benchmarks.sides import OURS, Bed
-from webhooks.engine import claims, runner
-from webhooks.models import Attempt, Delivery, Event, Health
+from webhooks.engine.deliver import queue
+from webhooks.engine.deliver.lane import BEGINNING, Lane
+from webhooks.engine.process import inline
+from webhooks.models import Attempt, Delivery, Event, Health, Webhook
 
 TABLES = ('webhooks_event', 'webhooks_delivery', 'webhooks_attempt')
 
@@ -56,7 +57,7 @@ def _written(bed: Bed, count: int) -> Iterator[Row]:
     """Yield what the worker writes for a delivery, and what stays of it. What the save writes is not counted."""
     bed.save(bed.new_sites(count))
     before = _written_so_far()
-    runner.run()
+    inline.run()
     written = [(after - earlier) / count for earlier, after in zip(before, _written_so_far(), strict=True)]
     for (what, unit), figure in zip(WRITES, written, strict=True):
         yield Row(f'written for a delivery: {what}', unit, [figure])
@@ -79,7 +80,7 @@ def _beside_a_log(bed: Bed, length: int, count: int) -> Iterator[Row]:
     empty = _cpu_of_postgres(bed, count)
     bed.reset()
     bed.save(bed.new_sites(1))
-    runner.run()
+    inline.run()
     fresh = {'uuid': 'gen_random_uuid()', 'sequence': 'sequence - n', 'object_id': 'object_id + n'}
     copies.make(Event, length, **fresh)
     copies.make(Delivery, length, **fresh, event_id='event_id + n')
@@ -97,7 +98,7 @@ def _cpu_of_postgres(bed: Bed, count: int) -> float:
 def _cpu_of_turn(bed: Bed, count: int) -> float:
     bed.save(bed.new_sites(count))
     before = cpu([postmaster()])
-    runner.run()
+    inline.run()
     return (cpu([postmaster()]) - before) * 1000 / count
 
 
@@ -105,19 +106,23 @@ def _claim(bed: Bed, count: int, what: str) -> float:
     """Return the milliseconds of a claim, the median of some, each of which is undone."""
     bed.reset()
     bed.save(bed.new_sites(1))
-    runner.run()
+    inline.run()
     waiting = {'status': "'pending'", 'attempt_count': '0', 'finished_at': 'NULL', 'sequence': 'n'}
     copies.make(Delivery, count, uuid='gen_random_uuid()', **waiting, **KINDS[what])
     suspended = {'suspended_since': timezone.now(), 'probe_at': timezone.now() + timedelta(days=1)}
     Health.objects.update(**suspended if what == SUSPENDED else dict.fromkeys(suspended))
-    times = sorted(_time_of_claim() for _ in range(9))
+    times = sorted(_time_of_look() for _ in range(9))
     return times[4]
 
 
-def _time_of_claim() -> float:
+def _time_of_look() -> float:
+    """Return the milliseconds of a full look at all lanes, and at what is due in them."""
+    now = timezone.now()
     with transaction.atomic():
+        lanes = [Lane(pk, used_at=0.0) for pk in Webhook.objects.values_list('pk', flat=True)]
         start = time.perf_counter()
-        claims.claim(uuid.uuid4(), (), 16, timezone.now())
+        queue.take(0, BEGINNING, 1, now)
+        queue.read([wish for lane in lanes for wish in lane.wishes(everything=True)], (), now)
         taken = time.perf_counter() - start
         transaction.set_rollback(True)
     return taken * 1000

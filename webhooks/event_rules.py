@@ -21,8 +21,7 @@ from extras.constants import WEBHOOK_EVENT_TYPES
 from netbox.event_rules import EventRuleAction
 
 from . import conf, object_types
-from .engine import dispatch
-from .engine.batching import Group
+from .engine.dispatch.loop import make_deliveries
 from .models import Event, Webhook
 from .models.sequence import draw
 from .outbox import recording, wakeup
@@ -46,7 +45,7 @@ class SendWithWebhooks(EventRuleAction):
             return
         with transaction.atomic():
             event = Event.objects.create(**_fields(event_context, action_data))
-            dispatch.make_deliveries([Group(action_object.pk, [event.pk])])
+            make_deliveries([(action_object.pk, event.pk)])
             transaction.on_commit(wakeup.wake, robust=True)
 
     def resolve_import_object(self, value: str) -> Webhook:

@@ -6,7 +6,7 @@ from core.choices import JobIntervalChoices
 from netbox.jobs import JobRunner, system_job
 
 from .constants import JOB_TIME
-from .engine import retention_size
+from .engine.tidy import retention
 
 
 @system_job(interval=JobIntervalChoices.INTERVAL_DAILY)
@@ -17,7 +17,7 @@ class WebhooksRetentionJob(JobRunner):
     def run(self, *args, **kwargs) -> None:
         """Prune for JOB_TIME seconds. Another job goes on with the rest, so that others have their turn."""
         end, pruned = time.monotonic() + JOB_TIME, 0
-        for count in retention_size.prune_all():
+        for count in retention.slices():
             pruned += count
             if pruned and time.monotonic() > end:
                 self.enqueue()

@@ -24,7 +24,7 @@ from support.engine import deliveries
 from devstack.process import wait_until
 from devstack.receiver import Received, Receiver
 from webhooks.choices import OPEN_STATUSES, StatusChoices
-from webhooks.engine.warmup import warm_up
+from webhooks.engine.dispatch.warmup import warm_up
 from webhooks.models import Delivery, Event, Webhook
 
 pytestmark = [

@@ -29,15 +29,17 @@ pytestmark = [
 # Of a job that does what is there: it makes more than these.
 STATEMENTS = 60
 
+ENGINE = 'webhooks.engine'
 STAGES = {
-    'after events were claimed, before the commit': (strike_after, 'webhooks.engine.event_claims.claim', 1),
-    'before events are rendered': (strike_before, 'webhooks.engine.event_rendering.render', 1),
-    'after deliveries were made, before the commit': (strike_after, 'webhooks.engine.dispatch.make_deliveries', 1),
-    'after the claim, before the commit': (strike_after, 'webhooks.engine.claims.claim', 2),
-    'after the claim was committed': (strike_before, 'webhooks.engine.building.prepare', 1),
-    'before the first POST': (strike_before, 'webhooks.transport.client.Client.send', 1),
+    'after events were taken, before the commit': (strike_after, f'{ENGINE}.dispatch.claim.take', 1),
+    'before events are rendered': (strike_before, f'{ENGINE}.dispatch.render.render', 1),
+    'after deliveries were made, before the commit': (strike_after, f'{ENGINE}.dispatch.loop.make_deliveries', 1),
+    'after lanes were taken, before the commit': (strike_after, f'{ENGINE}.deliver.queue.take', 2),
+    'after it said what is in hand, before the commit': (strike_after, f'{ENGINE}.registry.Member.beat', 4),
+    'after that was committed': (strike_before, f'{ENGINE}.deliver.build.Sent.build', 1),
+    'before the first POST': (strike_before, f'{ENGINE}.deliver.build.Sent.send', 1),
     'after the fifth POST': (strike_after, 'webhooks.transport.client.Client.send', 5),
-    'after the record, before the commit': (strike_after, 'webhooks.engine.outcomes.save', 2),
+    'after the record, before the commit': (strike_after, f'{ENGINE}.deliver.record.save', 2),
 }
 
 

@@ -5,12 +5,11 @@ import signal
 import pytest
 from dcim.models import Site
 from support.builders import subscribe
-from support.chaos.audit import Ledger, check, finish
+from support.chaos.audit import Ledger, check, finish, is_anything_left
 from support.chaos.victims import Children, strike_after, strike_before
 from support.engine import work
 
 from devstack.receiver import Receiver
-from webhooks.engine import timer
 from webhooks.models import Event, Webhook
 from webhooks.outbox import queue, wakeup
 
@@ -20,32 +19,33 @@ pytestmark = [
     pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
 ]
 
-DISPATCH, CLAIM, POST, RECORD = (
-    'webhooks.engine.dispatch',
-    'webhooks.engine.claims',
-    'webhooks.transport.client.Client',
-    'webhooks.engine.outcomes',
-)
+ENGINE = 'webhooks.engine'
+POST = 'webhooks.transport.client.Client.send'
+BEAT = f'{ENGINE}.registry.Member.beat'
+SAVE = f'{ENGINE}.deliver.record.save'
 
 # Where the worker is killed, and at which call: the later ones find some deliveries sent and some not.
 STAGES = {
-    'before events are rendered': (strike_before, 'webhooks.engine.event_rendering.render', 1),
-    'after events were claimed': (strike_after, 'webhooks.engine.event_claims.claim', 1),
-    'before deliveries are made': (strike_before, f'{DISPATCH}.make_deliveries', 1),
-    'after deliveries were made, before the commit': (strike_after, f'{DISPATCH}.make_deliveries', 1),
-    'after the dispatch was committed': (strike_after, f'{DISPATCH}.dispatch', 1),
-    'before the claim': (strike_before, f'{CLAIM}.claim', 2),
-    'after the claim, before the commit': (strike_after, f'{CLAIM}.claim', 2),
-    'after the claim was committed': (strike_before, 'webhooks.engine.building.prepare', 1),
-    'before the first POST': (strike_before, f'{POST}.send', 1),
-    'before the fifth POST': (strike_before, f'{POST}.send', 5),
-    'after the first POST': (strike_after, f'{POST}.send', 1),
-    'after the fifth POST': (strike_after, f'{POST}.send', 5),
-    'before the record': (strike_before, f'{RECORD}.save', 1),
-    'before the third record': (strike_before, f'{RECORD}.save', 3),
-    'after the record, before the commit': (strike_after, f'{RECORD}.save', 2),
-    'before the next of the object may go': (strike_before, 'webhooks.engine.ordering.unpark', 2),
-    'after the counters, before the commit': (strike_after, 'webhooks.engine.ledger.Ledger.flush', 2),
+    'before events are rendered': (strike_before, f'{ENGINE}.dispatch.render.render', 1),
+    'after events were taken, before the commit': (strike_after, f'{ENGINE}.dispatch.claim.take', 1),
+    'before deliveries are made': (strike_before, f'{ENGINE}.dispatch.loop.make_deliveries', 1),
+    'after deliveries were made, before the commit': (strike_after, f'{ENGINE}.dispatch.loop.make_deliveries', 1),
+    'after the dispatch was committed': (strike_after, f'{ENGINE}.dispatch.loop.Dispatcher.batch', 1),
+    'before lanes are taken': (strike_before, f'{ENGINE}.deliver.queue.take', 1),
+    'after lanes were taken, before the commit': (strike_after, f'{ENGINE}.deliver.queue.take', 2),
+    'after the look, before it says what is in hand': (strike_after, f'{ENGINE}.deliver.queue.read', 1),
+    'after it said what is in hand, before the commit': (strike_after, BEAT, 4),
+    'after that was committed': (strike_before, f'{ENGINE}.deliver.loop._fetch', 1),
+    'before the first request is built': (strike_before, f'{ENGINE}.deliver.build.Sent.build', 1),
+    'before the first POST': (strike_before, POST, 1),
+    'before the fifth POST': (strike_before, POST, 5),
+    'after the first POST': (strike_after, POST, 1),
+    'after the fifth POST': (strike_after, POST, 5),
+    'before the record': (strike_before, SAVE, 1),
+    'before the third record': (strike_before, SAVE, 3),
+    'after the record, before the commit': (strike_after, SAVE, 2),
+    'before the next of the object may go': (strike_before, f'{ENGINE}.deliver.record.unpark', 2),
+    'after the counters, before the commit': (strike_after, f'{ENGINE}.deliver.endpoint.write', 2),
     'before the status page': (strike_before, 'webhooks.services.failed_jobs.publish', 1),
 }
 
@@ -109,7 +109,7 @@ class TestSaves:
         assert children.wait(children.fork(doomed)) == signal.SIGKILL
         ledger.committed.append((pk, 101))
         assert queue.get().count == 0
-        assert timer.something_to_do()
+        assert is_anything_left()
         finish()
         check(ledger, receiver)
 

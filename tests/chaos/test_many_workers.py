@@ -16,7 +16,7 @@ from support.engine import deliveries
 
 from devstack.receiver import Answer, Received, Receiver
 from webhooks.choices import OPEN_STATUSES, StatusChoices
-from webhooks.engine import retention
+from webhooks.engine.tidy import retention
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.services import redelivery
 
@@ -131,7 +131,7 @@ class Turmoil:
         webhook.save()
 
     def _prune(self) -> None:
-        retention.prune(retention.cutoff(0))
+        retention.prune_all(0)
 
     def _hurry(self) -> None:
         """Retries are due."""

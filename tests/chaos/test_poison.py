@@ -8,27 +8,28 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 from dcim.models import Site
 from django.db import connection, transaction
-from django.utils import timezone
 from support.builders import site, subscribe
 from support.chaos.audit import finish
 from support.chaos.victims import Children, die
-from support.engine import deliveries, health, pass_event_leases, pass_leases, pass_retry_waits, work
+from support.engine import deliveries, health, pass_alive, pass_retry_waits, work
 from tenancy.models import Tenant
 
 from devstack.process import wait_until
 from devstack.receiver import Received, Receiver
 from webhooks import rendering
 from webhooks.choices import StatusChoices
-from webhooks.engine import event_claims, event_rendering, quarantine, rescue
-from webhooks.engine.warmup import warm_up
-from webhooks.models import Delivery, Event, Webhook
+from webhooks.engine import registry
+from webhooks.engine.dispatch import render
+from webhooks.engine.dispatch.warmup import warm_up
+from webhooks.engine.process import suspects as module
+from webhooks.engine.registry import COMPANY
+from webhooks.models import Delivery, Event, Webhook, Worker
 from webhooks.outbox import queue, wakeup
 from webhooks.payload.http_request import Builder
 
@@ -119,16 +120,12 @@ class Poison:
 
     def count(self) -> int:
         """Return how many deaths are counted."""
-        if self.stage == 'delivery':
-            return max(self.row().lapses - rescue.SUSPECT, 0)
-        return max(self.row().dispatch_count - event_claims.ALONE, 0)
+        return max(self.row().lapses - COMPANY, 0)
 
     def is_in_hand(self) -> bool:
         """Whether the process beside the worker has it."""
-        row = self.row()
-        if self.stage == 'delivery':
-            return row.status == SENDING and row.lapses > 0
-        return row.dispatch_count >= event_claims.ALONE and row.lease is not None
+        rows = Worker.objects.filter(role=registry.SUSPECTS)
+        return any(self.row().pk in (one.deliveries if self.stage == 'delivery' else one.events) for one in rows)
 
     def row(self) -> Delivery | Event:
         model = Delivery if self.stage == 'delivery' else Event
@@ -137,10 +134,10 @@ class Poison:
     def _arm(self, strike: Blow) -> None:
         build, render = Builder.build, rendering.render
 
-        def poisoned_build(builder: Builder, delivery: Delivery, now: float) -> object:
+        def poisoned_build(builder: Builder, delivery: Delivery, *arguments: object) -> object:
             if (delivery.object_type.model, delivery.object_id) == ('site', self.pk):
                 strike()
-            return build(builder, delivery, now)
+            return build(builder, delivery, *arguments)
 
         def poisoned_render(model: type, snapshots: list, *deletions: object) -> list:
             if model is Site and self.pk in [snapshot['row']['id'] for snapshot in snapshots]:
@@ -172,17 +169,18 @@ def webhook(receiver: Receiver, poison: Poison) -> Webhook:
 
 @pytest.fixture
 def suspects(webhook: Webhook, poison: Poison, children: Children) -> Iterator[Webhook]:
-    """A worker has died with all four in its hands."""
+    """A worker has died with the poison in its hands, and with others."""
     assert children.wait(children.fork(poison.job(die, die))) == signal.SIGKILL
     pass_lapses()
-    assert poison.count() == 0
+    pass_retry_waits()
+    assert poison.row().lapses == COMPANY
     return webhook
 
 
 def pass_lapses() -> None:
-    pass_leases()
-    pass_event_leases()
-    rescue.rescue()
+    pass_alive()
+    while registry.rescue():
+        pass
 
 
 def all_but(poison: Poison) -> set[int]:
@@ -197,7 +195,6 @@ def test_it_fails_by_name_after_three_deaths_and_all_others_arrive(suspects, poi
         assert poison.count() == deaths
         assert len(deliveries(DELIVERED, webhook__payload_url=receiver.url(TENANTS))) == deaths
         pass_retry_waits()
-        pass_event_leases()
     for _ in range(2):  # an event makes its delivery now, and that fails
         assert children.ends_well(children.fork(job)), 'the worker died'
     (failed,) = deliveries(FAILED)
@@ -206,15 +203,14 @@ def test_it_fails_by_name_after_three_deaths_and_all_others_arrive(suspects, poi
     assert health(suspects).failed == 1
     assert {one.object_id for one in deliveries(DELIVERED, webhook=suspects)} == all_but(poison)
     if poison.stage == 'delivery':
-        assert [attempt.error for attempt in failed.attempts.all()] == [rescue.LAPSED, *DIED]
+        assert [attempt.error for attempt in failed.attempts.all()] == [registry.STOPPED, *DIED]
 
 
 def test_while_it_hangs_others_arrive_and_that_counts_once_its_time_is_over(
     suspects, poison, receiver, children, monkeypatch
 ):
-    monkeypatch.setattr(quarantine, 'MARGIN', 21.0)
-    if poison.stage == 'event':
-        monkeypatch.setattr(event_claims, 'LONG_LEASE', 31)
+    monkeypatch.setattr(module, 'LONGEST', 8.0)
+    monkeypatch.setattr(module, 'MARGIN', 2.0)
     Webhook.objects.update(timeout=1)
     worker = children.fork(poison.job(hang, hang))
     assert wait_until(poison.is_in_hand, PATIENCE)
@@ -229,8 +225,9 @@ def test_while_it_hangs_others_arrive_and_that_counts_once_its_time_is_over(
 @pytest.mark.parametrize('poison', ['delivery'], indirect=True)
 def test_what_takes_too_long_is_ended_before_that_counts(suspects, poison, children, monkeypatch):
     """It would go on with the next one, under the same lease."""
-    monkeypatch.setattr(quarantine, 'MARGIN', 21.0)
-    monkeypatch.setattr(quarantine, 'GRACE', 600.0)
+    monkeypatch.setattr(module, 'LONGEST', 8.0)
+    monkeypatch.setattr(module, 'MARGIN', 2.0)
+    monkeypatch.setattr(module, 'GRACE', 600.0)
     Webhook.objects.update(timeout=1)
     worker = children.fork(poison.job(die, hang))
     process = poison.process()
@@ -252,7 +249,7 @@ def test_workers_that_are_killed_with_it_in_hand_fail_nothing_and_all_arrive(sus
 
 def test_its_death_does_not_count_where_the_worker_is_killed_as_well(suspects, poison, receiver, children, monkeypatch):
     """Whoever kills both kills one first."""
-    monkeypatch.setattr(quarantine, 'GRACE', 600.0)
+    monkeypatch.setattr(module, 'GRACE', 600.0)
     worker = children.fork(poison.job(die, die))
     assert wait_until(lambda: not is_alive(poison.process()), PATIENCE)
     tenant(1)
@@ -292,7 +289,7 @@ def test_what_somebody_ends_is_not_counted_and_its_turn_comes_soon(suspects, poi
     assert children.ends_well(children.fork(poison.job(die, lambda: os.kill(os.getpid(), signal.SIGINT))))
     assert not is_alive(poison.process())
     assert poison.count() == 0
-    assert poison.row().lease_until - timezone.now() <= timedelta(seconds=event_claims.LEASE)
+    assert not Worker.objects.exists()
     finish()
     assert {one.object_id for one in deliveries(DELIVERED)} == all_but(poison) | {poison.pk}
 
@@ -300,19 +297,20 @@ def test_what_somebody_ends_is_not_counted_and_its_turn_comes_soon(suspects, poi
 def test_an_error_of_its_process_counts_and_is_named_by_the_exit_status(
     suspects, poison, receiver, children, monkeypatch, capfd
 ):
-    monkeypatch.setattr(quarantine.logger, 'exception', lambda what: os.write(2, what.encode()))
+    monkeypatch.setattr(module.logger, 'exception', lambda what: os.write(2, what.encode()))
 
     def fail(*arguments: object) -> NoReturn:
         raise RuntimeError('no error of the suspect, which would be its outcome')
 
     def job() -> None:
-        quarantine._send = event_rendering.render = fail
+        module._send = render.render = fail
         work()
 
     assert children.ends_well(children.fork(job)), 'the worker died'
-    rows = deliveries() if poison.stage == 'delivery' else Event.objects.filter(dispatched_at=None)
-    assert [row.error for row in rows].count('its process died once (exit status 70)') == 1
-    assert 'quarantine=failed' in capfd.readouterr().err
+    rows = Delivery.objects.all() if poison.stage == 'delivery' else Event.objects.filter(dispatched_at=None)
+    # They went together.
+    assert {row.error for row in rows.filter(lapses__gt=0)} == {'its process died once (exit status 70)'}
+    assert 'suspects=failed' in capfd.readouterr().err
     finish()
     assert {one.object_id for one in deliveries(DELIVERED)} == all_but(poison) | {poison.pk}
 
@@ -322,7 +320,7 @@ def test_where_no_process_can_be_made_suspects_wait_and_all_others_arrive(suspec
         raise OSError('there are too many already')
 
     def job() -> None:
-        quarantine.fork = fail
+        module.fork = fail
         work()
 
     tenant(1)
@@ -333,8 +331,8 @@ def test_where_no_process_can_be_made_suspects_wait_and_all_others_arrive(suspec
     assert queue.get().count == 0
     wakeup.wake()
     assert queue.get().count == 1
-    assert [one.webhook.payload_url for one in deliveries(DELIVERED)] == [receiver.url(TENANTS)]
-    assert poison.count() == 0
+    assert len(deliveries(DELIVERED, webhook__payload_url=receiver.url(TENANTS))) == 1
+    assert poison.row().lapses == COMPANY
     finish()
     assert len(deliveries(DELIVERED, webhook=suspects)) == len(all_but(poison)) + 1
 
@@ -343,7 +341,6 @@ def test_what_ends_well_is_a_suspect_no_longer(suspects, poison, children):
     assert children.ends_well(children.fork(poison.job(die, die)))
     assert poison.count() == 1
     pass_retry_waits()
-    pass_event_leases()
     finish()
     assert not Delivery.objects.exclude(status=DELIVERED, lapses=0).exists()
     assert not Event.objects.exclude(error='').exists()
@@ -354,8 +351,8 @@ def test_a_rendering_that_does_not_let_go_of_the_interpreter_is_ended_by_the_ker
     webhook, poison, children, monkeypatch
 ):
     """The worker's own first, and then that of the process beside it, which counts."""
-    monkeypatch.setattr(event_rendering, 'FIRST', 1.0)
-    monkeypatch.setattr(event_rendering, 'LONGEST', 1.0)
+    monkeypatch.setattr(render, 'FIRST', 1.0)
+    monkeypatch.setattr(render, 'LONGEST', 1.0)
     assert children.wait(children.fork(poison.job(compute, compute))) == signal.SIGPROF
     pass_lapses()
     assert children.ends_well(children.fork(poison.job(compute, compute)))

@@ -1,7 +1,6 @@
 """Redis loses everything; PostgreSQL crashes."""
 
 import itertools
-import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -13,13 +12,14 @@ from support.builders import device, site, subscribe
 from support.chaos.audit import Ledger, check, finish
 from support.chaos.servers import kill_redis
 from support.chaos.victims import Children, toil
-from support.engine import claim, deliveries, dispatch_all, pass_event_leases, pass_leases, work
+from support.engine import deliveries, die, dispatch_all, pass_alive, pass_retry_waits, work
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Receiver
 from devstack.redis import RedisServer
 from webhooks.choices import StatusChoices
-from webhooks.engine import event_claims, event_rendering, lanes, rescue
+from webhooks.engine.dispatch import render
+from webhooks.engine.registry import COMPANY
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.outbox import wakeup
 
@@ -108,7 +108,7 @@ class TestCache:
         work()
         assert not deliveries(StatusChoices.FAILED)
         # No suspect: it goes with all others.
-        assert not Event.objects.filter(dispatched_at=None).exclude(lease=None, dispatch_count=0).exists()
+        assert not Event.objects.filter(dispatched_at=None).exclude(lapses=0).exists()
         cache.start()
         work()
         assert {one.path for one in receiver.requests} == {'/hook', '/sites'}
@@ -121,47 +121,42 @@ class TestCache:
         place.save()
         clear_config()
         cache.stop()
-        is_cache_away = event_rendering.is_cache_away
+        is_cache_away = render.is_cache_away
 
         def is_away_still(error: Exception) -> bool:
             cache.start()
             return is_cache_away(error)
 
-        monkeypatch.setattr(event_rendering, 'is_cache_away', is_away_still)
+        monkeypatch.setattr(render, 'is_cache_away', is_away_still)
         work()
         assert len(deliveries(StatusChoices.DELIVERED)) == len(deliveries()) == 1
 
     def test_a_suspect_that_cannot_be_shown_while_it_is_away_is_not_to_blame(self, place, receiver, cache):
         place.save()
-        with lanes.turn():
-            event_claims.claim(uuid.uuid4(), 1)
-        pass_event_leases()
+        die(Event.objects.get(dispatched_at=None))
         clear_config()
         cache.stop()
         work()
         (event,) = Event.objects.filter(dispatched_at=None)
-        assert (event.error, event_claims.deaths(event)) == ('', 0)
+        assert (event.error, event.lapses) == ('', COMPANY)
         cache.start()
-        pass_event_leases()
+        pass_retry_waits()
         work()
         assert len(deliveries(StatusChoices.DELIVERED)) == len(deliveries()) == 1
 
     def test_a_suspect_that_waits_for_it_keeps_no_other_suspect(self, place, receiver, cache):
         made = site()
         dispatch_all()
-        assert claim()
-        pass_leases()
-        assert rescue.rescue()
+        die(*deliveries())
         place.save()
-        with lanes.turn():
-            event_claims.claim(uuid.uuid4(), 1)
-        pass_event_leases()
+        die(Event.objects.get(dispatched_at=None))
+        pass_retry_waits()
         clear_config()
         cache.stop()
         work()
         assert [one.json()['data']['id'] for one in receiver.requests] == [made.pk]
         (event,) = Event.objects.filter(dispatched_at=None)
-        assert (event.error, event_claims.deaths(event)) == ('', 0)
+        assert (event.error, event.lapses) == ('', COMPANY)
 
 
 class TestPostgres:
@@ -181,7 +176,7 @@ class TestPostgres:
             # What it had claimed since, too: the crash came a moment after the look.
             ledger.note_interrupted()
             children.kill(worker)
-            pass_leases()
+            pass_alive()
         finish()
         check(ledger, receiver)
 
@@ -202,14 +197,14 @@ class TestPostgres:
         check(ledger, receiver)
 
     def test_a_real_worker_outlasts_a_postgresql_that_is_down_for_a_while(self, webhook, receiver, rqworker, postgres):
-        """Its timer and its jobs outlive it, without anybody's help."""
+        """Its processes outlive it, without anybody's help."""
         worker = rqworker()
         ledger = Ledger()
         pk = ledger.create()
         assert wait_until(Delivery.objects.filter(status=StatusChoices.DELIVERED).exists, timeout=PATIENCE)
         postgres.crash()
         connection.close()
-        assert wait_until(lambda: 'timer=failed' in worker.child.log.read_text(), timeout=PATIENCE)
+        assert wait_until(lambda: 'transaction=broken off' in worker.child.log.read_text(), timeout=PATIENCE)
         postgres.start()
         for _ in range(3):
             ledger.change(pk)

@@ -11,7 +11,7 @@ from support.engine import deliveries, in_thread, work
 
 from devstack.receiver import Receiver
 from webhooks.constants import MAX_CONDITIONS
-from webhooks.engine import conditions
+from webhooks.engine.dispatch import conditions
 
 pytestmark = pytest.mark.usefixtures('committed')
 

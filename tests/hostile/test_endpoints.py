@@ -17,7 +17,7 @@ from support.loopback import OK, serving
 
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks.constants import MAX_RESPONSE_KEPT
-from webhooks.engine.lanes import Busy
+from webhooks.exceptions import Busy
 from webhooks.models import Attempt, Delivery, Event, Webhook
 from webhooks.services import trial
 

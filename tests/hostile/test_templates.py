@@ -22,7 +22,7 @@ from support.engine import deliveries, in_thread, work
 from devstack.process import wait_until
 from devstack.receiver import Receiver
 from webhooks.constants import MAX_TEMPLATE
-from webhooks.engine import building
+from webhooks.engine.deliver import lane
 from webhooks.models import Webhook
 from webhooks.templating import renderer
 from webhooks.templating.errors import RenderError
@@ -235,7 +235,7 @@ class TestWorker:
 
     def test_one_renderer_does_all(self, receiver: Receiver, settings, monkeypatch):
         """Of webhooks that are slow to build there is another one."""
-        monkeypatch.setattr(building, 'SLOW', 60)
+        monkeypatch.setattr(lane, 'SLOW', 60)
         settings.JINJA_FILTERS = of_this_process()
         subscribe(receiver.url('/'), Site, body_template='{{ 1|pid }} {{ 1|threads }}')
         for _ in range(5):

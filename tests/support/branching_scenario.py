@@ -19,7 +19,7 @@ from netbox_branching.utilities import activate_branch
 from tenancy.models import Tenant
 from users.models import User
 
-from webhooks.engine import runner
+from webhooks.engine.process import inline
 from webhooks.models import Event, Subscription, Webhook
 
 
@@ -87,8 +87,8 @@ def run(url: str, strategy: str) -> dict:
 
     branch = Branch.objects.get(pk=branch.pk)
     branch.merge(user, commit=True)
-    merged = kinds(list(Event.objects.exclude(kind=BRANCH_MERGED)))
-    runner.run()
+    merged = kinds(list(Event.objects.all()))
+    inline.run()
     webhook.delete()
     return {
         'in_branch': in_branch,

@@ -2,8 +2,7 @@
 
 import dataclasses
 import threading
-import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -15,56 +14,101 @@ from django.utils import timezone
 from devstack.receiver import Received, Receiver
 from webhooks import conf
 from webhooks.choices import OPEN_STATUSES, StatusChoices
-from webhooks.engine import claims, dispatch, lanes, outcomes, runner
-from webhooks.engine.claimed import prepare
-from webhooks.engine.job_time import ANY_TIME, Span
-from webhooks.engine.ledger import Ledger
-from webhooks.models import Delivery, Event, Health, Webhook
-from webhooks.payload.http_request import Builder
+from webhooks.engine import registry
+from webhooks.engine.dispatch.loop import Dispatcher
+from webhooks.engine.process import inline
+from webhooks.engine.registry import DISPATCH, SEND, Member
+from webhooks.models import Delivery, Event, Health, Webhook, Worker
 from webhooks.services import failed_jobs
-from webhooks.transport.exchange import Outcome
+from webhooks.transport.client import Client
+from webhooks.transport.exchange import Outcome, Request
 
 
 def work() -> str:
-    """Do what a drain job does until nothing is due, and return its result."""
-    tally = runner.run()
+    """Do what a worker does until nothing is due, and return its result."""
+    tally = inline.run(seconds=300)
     failed_jobs.publish()
     return str(tally)
 
 
 def dispatch_all() -> None:
     """Make deliveries of what is recorded, and send none."""
-    lease = uuid.uuid4()
-    while dispatch.dispatch(lease):
+    member = Member(inline.name('test'), DISPATCH)
+    member.begin()
+    dispatcher = Dispatcher(member)
+    while dispatcher.batch():
+        pass
+    member.end()
+
+
+def dispatch_batch() -> int:
+    """Let a worker dispatch one batch, and return of how many events."""
+    member = Member(inline.name('test'), DISPATCH)
+    member.begin()
+    try:
+        return Dispatcher(member).batch()
+    finally:
+        member.end()
+
+
+def hold(*held: Delivery | Event, role: str = SEND) -> Member:
+    """Return a worker that has these in hand, with their lanes, and does nothing."""
+    member = Member(inline.name('test'), role)
+    member.begin()
+    webhooks = [one.webhook_id for one in held if isinstance(one, Delivery)]
+    Health.objects.filter(webhook__in=webhooks).update(owner=member.pk)
+    member.beat(
+        events=[one.pk for one in held if isinstance(one, Event)],
+        deliveries=[one.pk for one in held if isinstance(one, Delivery)],
+    )
+    return member
+
+
+def die(*held: Delivery | Event) -> None:
+    """A worker stops with these in hand, and others find it."""
+    hold(*held)
+    pass_alive()
+    while registry.rescue():
         pass
 
 
-def claim(
-    lease: uuid.UUID | None = None, limit: int = 10, span: Span = ANY_TIME, one_each: Collection[int] = ()
-) -> list[Delivery]:
-    """Claim what is due, as a worker of its own if no lease is given."""
-    with lanes.turn() as now:
-        claimed = claims.claim(lease or uuid.uuid4(), (), limit, now, span, one_each)
-    return claims.fetch(claimed.pks)
+def in_hand() -> list[Delivery]:
+    """Return what any worker sends just now."""
+    held = [pk for worker in Worker.objects.all() for pk in worker.deliveries]
+    return list(Delivery.objects.filter(pk__in=held).order_by('sequence', 'pk'))
 
 
-def claim_suspect(lease: uuid.UUID | None = None) -> list[Delivery]:
-    """Claim one of those whose worker stopped while it held them, as their own process would."""
-    with lanes.turn() as now:
-        claimed = claims.claim(lease or uuid.uuid4(), (), 1, now, suspect=True)
-    return claims.fetch(claimed.pks)
+class Watched:
+    """How many calls of a function are under way at a time, at most."""
 
+    def __init__(self, function: Callable) -> None:
+        self._function = function
+        self._lock = threading.Lock()
+        self._now = 0
+        self.most = 0
 
-def record(lease: uuid.UUID, claimed: list[Delivery], outcome: Outcome) -> str:
-    """As if the requests of the claimed had come to this outcome."""
-    webhooks = Webhook.objects.select_related('health').in_bulk()
-    sent = [prepare(one, Builder(webhooks[one.webhook_id]), 0) for one in claimed]
-    for one in sent:
-        one.outcome = outcome
-    with lanes.turn() as now:
-        held = lanes.take({one.webhook_id for one in claimed})
-        judged = [outcomes.judge(one, now) for one in sent]
-        return str(outcomes.record(lease, judged, Ledger(), held, now))
+    @classmethod
+    def requests(cls, monkeypatch: pytest.MonkeyPatch) -> 'Watched':
+        """Watch the requests of this process."""
+        watched = cls(Client.send)
+
+        def send(client: Client, request: Request) -> Outcome:
+            return watched(client, request)
+
+        monkeypatch.setattr(Client, 'send', send)
+        return watched
+
+    def __call__(self, *args: Any) -> Any:
+        self._count(1)
+        try:
+            return self._function(*args)
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        with self._lock:
+            self._now += change
+            self.most = max(self.most, self._now)
 
 
 @contextmanager
@@ -129,18 +173,12 @@ def pass_retry_waits(**filters: Any) -> None:
     """Whatever waits for a retry is due; what is parked is not."""
     pending = Delivery.objects.filter(status=StatusChoices.PENDING, due_at__isnull=False, **filters)
     pending.update(due_at=timezone.now())
-    pending.filter(overtake_at__isnull=False).update(overtake_at=timezone.now())
+    Event.objects.filter(retry_at__isnull=False).update(retry_at=timezone.now())
 
 
-def pass_leases() -> None:
-    """What workers hold is theirs no longer."""
-    Delivery.objects.filter(status=StatusChoices.SENDING).update(lease_until=timezone.now() - timedelta(seconds=1))
-
-
-def pass_event_leases() -> None:
-    """Nor what dispatchers hold."""
-    undispatched = Event.objects.filter(dispatched_at=None, lease__isnull=False)
-    undispatched.update(lease_until=timezone.now() - timedelta(seconds=1))
+def pass_alive() -> None:
+    """The time of each worker is over."""
+    Worker.objects.update(alive_until=timezone.now() - timedelta(seconds=1))
 
 
 def pass_probe_interval(webhook: Webhook) -> None:

@@ -20,8 +20,7 @@ from rest_framework.response import Response
 from rest_framework.routers import APIRootView
 
 from .. import filtersets
-from ..engine.lanes import Busy
-from ..exceptions import DefinitionError
+from ..exceptions import Busy, DefinitionError
 from ..models import Delivery, Event, Webhook, querysets
 from ..models.concurrent import ChangedMeanwhile
 from ..models.querysets import LONG_COLUMNS

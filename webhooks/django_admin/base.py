@@ -16,7 +16,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from utilities.exceptions import AbortRequest
 
-from ..engine.lanes import Busy
+from ..exceptions import Busy
 from ..models import Delivery
 from ..services import redelivery
 

@@ -12,8 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import object_types
 from ..choices import StatusChoices
-from ..engine.lanes import Busy
-from ..exceptions import DefinitionError
+from ..exceptions import Busy, DefinitionError
 from ..models import Attempt, Delivery, querysets
 from ..presentation.actions import REDELIVER, REDELIVER_SELECTED
 from ..presentation.moments import moment

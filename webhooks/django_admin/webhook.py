@@ -23,8 +23,7 @@ from django.utils.translation import ngettext
 
 from .. import object_types
 from ..choices import StatusChoices
-from ..engine.lanes import Busy
-from ..exceptions import WebhooksError
+from ..exceptions import Busy, WebhooksError
 from ..forms import BackfillForm
 from ..models import Delivery, Webhook
 from ..models.webhook import SEALED_FIELDS

@@ -17,7 +17,7 @@ from users.models import User
 
 from ..interruptions import INTERRUPTIONS
 from ..models import Webhook
-from . import lanes
+from . import transactions
 
 logger = logging.getLogger('webhooks.notifications')
 
@@ -48,12 +48,12 @@ def tell(webhook: Webhook, event_type: EventType) -> None:
     """Notify those whom the webhook's groups hold, in the open transaction, which goes on whatever comes of it."""
     try:
         with transaction.atomic():
-            lanes.wait_briefly()
+            transactions.set_lock_timeout(200)
             _write(webhook, event_type)
             # A user who was deleted just now would else undo the whole transaction at its end.
             connection.check_constraints()
     except INTERRUPTIONS as error:
-        if not lanes.is_row_held(error):
+        if not transactions.is_lock_timeout(error):
             raise
         logger.warning('webhook=%s event=%s nobody was notified: somebody holds a row', webhook.pk, event_type.name)
     except Exception:

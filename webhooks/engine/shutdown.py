@@ -1,7 +1,4 @@
-"""The end of a worker: a job that hears of it claims nothing more, finishes what is under way and gives the rest back.
-
-RQ's worker lets the job under way go on to its end. A service manager waits some seconds, and then kills.
-"""
+"""The end of a worker: whoever hears of it begins nothing more, and finishes what is under way."""
 
 import signal
 from types import FrameType
@@ -14,11 +11,16 @@ def is_requested() -> bool:
     return _requested
 
 
-def listen() -> None:
-    """Let SIGTERM be a request, in a process that does jobs of ours. Otherwise it would end the process at once."""
-    signal.signal(signal.SIGTERM, _request)
-
-
-def _request(signum: int, frame: FrameType | None) -> None:
+def request() -> None:
+    """Ask this process to stop."""
     global _requested  # noqa: PLW0603  (it belongs to the process)
     _requested = True
+
+
+def listen() -> None:
+    """Let SIGTERM be a request. Otherwise it would end the process at once."""
+    signal.signal(signal.SIGTERM, _hear)
+
+
+def _hear(signum: int, frame: FrameType | None) -> None:
+    request()

@@ -4,12 +4,12 @@ A watchdog in a thread sends a signal, and the handler raises. RQ bounds its job
 another thread there is no limit: there it is a person who waits.
 
 C code that does not let go of the interpreter lets no handler run. So the kernel ends the process once it has used much
-more processor time than there were seconds. What it had in hand is a suspect then (quarantine.py).
+more processor time than there were seconds. What it had in hand is a suspect then (registry.py).
 """
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -24,8 +24,8 @@ class TooSlow(Exception):
 
 
 @contextmanager
-def within(seconds: float) -> Iterator[None]:
-    """Raise TooSlow inside the block once the seconds are over."""
+def within(seconds: float, tick: Callable[[], object] | None = None) -> Iterator[None]:
+    """Raise TooSlow inside the block once the seconds are over. `tick` is called by a thread now and then."""
     main = threading.main_thread()
     if threading.current_thread() is not main:
         yield
@@ -38,8 +38,12 @@ def within(seconds: float) -> Iterator[None]:
 
     def watch() -> None:
         # By ticks (patience.py): while the process is frozen no time passes.
-        if not any(is_over.wait(seconds / TICKS) for _ in range(TICKS)):
-            signal.pthread_kill(main.ident, signal.SIGVTALRM)
+        for _ in range(TICKS):
+            if is_over.wait(seconds / TICKS):
+                return
+            if tick:
+                tick()
+        signal.pthread_kill(main.ident, signal.SIGVTALRM)
 
     watchdog = threading.Thread(target=watch, daemon=True)
     previous = signal.signal(signal.SIGVTALRM, strike)

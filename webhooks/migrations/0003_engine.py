@@ -120,6 +120,45 @@ class Migration(migrations.Migration):
             migrations.AddField('subscription', 'cluster', models.BigIntegerField(null=True)),
         ),
         Gently(
+            [],
+            migrations.CreateModel(
+                'Worker',
+                [
+                    ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                    ('name', models.CharField(max_length=200)),
+                    ('started_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                    ('alive_until', models.DateTimeField()),
+                    (
+                        'events',
+                        django.contrib.postgres.fields.ArrayField(
+                            models.BigIntegerField(), db_default=[], default=list
+                        ),
+                    ),
+                    (
+                        'deliveries',
+                        django.contrib.postgres.fields.ArrayField(
+                            models.BigIntegerField(), db_default=[], default=list
+                        ),
+                    ),
+                    ('role', models.CharField(max_length=10)),
+                ],
+            ),
+        ),
+        Gently(
+            ['health', 'worker'],
+            migrations.AddField(
+                'health',
+                'owner',
+                models.ForeignKey(
+                    db_index=False,
+                    null=True,
+                    on_delete=models.DB_SET_NULL,
+                    related_name='lanes',
+                    to='webhooks.worker',
+                ),
+            ),
+        ),
+        Gently(
             ['health'],
             migrations.AddField('health', 'gone_at', models.DateTimeField(null=True)),
             migrations.AddField('health', 'superseded', models.PositiveBigIntegerField(db_default=0, default=0)),
@@ -135,6 +174,7 @@ class Migration(migrations.Migration):
         ),
         Gently(
             ['delivery'],
+            migrations.AddField('delivery', 'batch', models.BigIntegerField(null=True)),
             migrations.AddField('delivery', 'lapses', models.SmallIntegerField(db_default=0, default=0)),
             migrations.AddField('delivery', 'overtake_at', models.DateTimeField(null=True)),
             migrations.AddField('delivery', 'span', models.JSONField(null=True)),
@@ -144,6 +184,8 @@ class Migration(migrations.Migration):
         ),
         Gently(
             ['event'],
+            migrations.AddField('event', 'lapses', models.SmallIntegerField(db_default=0, default=0)),
+            migrations.AddField('event', 'retry_at', models.DateTimeField(null=True)),
             migrations.AddField('event', 'lease', models.UUIDField(null=True)),
             migrations.AddField('event', 'lease_until', models.DateTimeField(null=True)),
             migrations.AddField('event', 'dispatch_count', models.SmallIntegerField(db_default=0, default=0)),
@@ -204,6 +246,12 @@ class Migration(migrations.Migration):
         BuildIndex(
             'event',
             models.Index(
+                fields=['sequence'], condition=Q(dispatched_at=None, lapses__gt=0), name='webhooks_event_suspect'
+            ),
+        ),
+        BuildIndex(
+            'event',
+            models.Index(
                 fields=['object_type', 'object_id', 'sequence'],
                 condition=Q(dispatched_at=None),
                 name='webhooks_event_chain',
@@ -241,6 +289,15 @@ class Migration(migrations.Migration):
                 name='webhooks_delivery_overdue',
             ),
         ),
+        BuildIndex(
+            'delivery',
+            models.Index(
+                fields=['webhook', 'object_type', 'object_id', 'sequence'],
+                condition=Q(status='pending'),
+                name='webhooks_delivery_order',
+            ),
+        ),
+        RemoveIndexConcurrently('delivery', 'webhooks_delivery_line'),
         RemoveIndexConcurrently('delivery', 'webhooks_delivery_expiry'),
         migrations.RunPython(forget_figures, migrations.RunPython.noop),
         migrations.RunPython(advance, migrations.RunPython.noop),

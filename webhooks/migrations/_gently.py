@@ -118,7 +118,9 @@ def _is_done(operation: Operation, app_label: str, editor: BaseDatabaseSchemaEdi
     """Whether an earlier run has come so far. An operation that can be done twice is not asked."""
     match operation:
         case AddField():
-            return operation.name in _columns(f'{app_label}_{operation.model_name}', editor)
+            # The column of a foreign key ends with _id.
+            found = _columns(f'{app_label}_{operation.model_name}', editor)
+            return bool(found & {operation.name, f'{operation.name}_id'})
         case CreateModel():
             return bool(_columns(f'{app_label}_{operation.name_lower}', editor))
         case DeleteModel():

@@ -8,5 +8,17 @@ from .health import Health
 from .hour import Hour
 from .subscription import Subscription
 from .webhook import Webhook
+from .worker import Worker
 
-__all__ = ('Attempt', 'Backfill', 'BatchItem', 'Delivery', 'Event', 'Health', 'Hour', 'Subscription', 'Webhook')
+__all__ = (
+    'Attempt',
+    'Backfill',
+    'BatchItem',
+    'Delivery',
+    'Event',
+    'Health',
+    'Hour',
+    'Subscription',
+    'Webhook',
+    'Worker',
+)

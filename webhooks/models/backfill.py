@@ -5,7 +5,7 @@
                  ▼  │  └─▶ canceled
                paused ───▶ canceled
 
-`position`, `last_id` and `skipped` are its cursor (engine/backfill.py): what is before it is recorded, apart from the
+`position`, `last_id` and `skipped` are its cursor (engine/backfill): what is before it is recorded, apart from the
 skipped objects, which somebody was just changing. As the row of the health, this one has no foreign key to the webhook,
 so that deleting a webhook waits for no worker. It goes with the webhook's log.
 """

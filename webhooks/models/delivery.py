@@ -13,7 +13,7 @@ the same object (engine/ordering.py), so that a claim never looks at those that 
 
 A webhook is named by its id alone, without a foreign key in the database: dispatch waits for nobody who edits or
 deletes one, and a long log does not go in the transaction that deletes its webhook. Until it is removed
-(engine/purge.py) nobody sees it: `objects` leaves it out.
+(engine/tidy) nobody sees it: `objects` leaves it out.
 """
 
 import uuid
@@ -79,9 +79,11 @@ class Delivery(models.Model):
     lapses = models.SmallIntegerField(default=0, db_default=0)
     # Of a backfill: changes go first, and a later one of its object replaces it while it is untried.
     backfill = models.BooleanField(_('backfill'), default=False, db_default=False)
+    # The id of the first delivery of the request in which it went out with others. Null: it goes alone.
+    batch = models.BigIntegerField(null=True)
     # Whether the failure has been put on the status page.
     listed = models.BooleanField(default=False)
-    # What it tells beside its event, in place of those that it superseded (engine/superseding.py). Null: nothing.
+    # What it tells beside its event, in place of those that it superseded (engine/deliver/merge.py). Null: nothing.
     span = models.JSONField(null=True)
 
     objects = OfWebhookManager.from_queryset(DeliveryQuerySet)()
@@ -99,8 +101,8 @@ class Delivery(models.Model):
             ),
             models.Index(
                 fields=['webhook', 'object_type', 'object_id', 'sequence'],
-                condition=Q(status__in=OPEN_STATUSES, event_count=1),
-                name='webhooks_delivery_line',
+                condition=PENDING,
+                name='webhooks_delivery_order',
             ),
             models.Index(fields=['webhook', 'lease_until'], condition=SENDING, name='webhooks_delivery_lease'),
             models.Index(fields=['webhook', 'expires_at', 'id'], condition=PENDING, name='webhooks_delivery_overdue'),

@@ -70,6 +70,9 @@ class Event(models.Model):
     lease_until = models.DateTimeField(null=True)
     # Whether it was claimed, was claimed alone, and how often whoever did so died (engine/event_claims.py).
     dispatch_count = models.SmallIntegerField(default=0, db_default=0)
+    # How many processes stopped with it in hand; when it is tried again.
+    lapses = models.SmallIntegerField(default=0, db_default=0)
+    retry_at = models.DateTimeField(null=True)
     # One event per object and transaction. Transaction ids start over after a restore, so the transaction's time
     # belongs to the key.
     transaction_id = models.BigIntegerField()
@@ -104,6 +107,9 @@ class Event(models.Model):
                 fields=['backfill_for'],
                 condition=Q(dispatched_at=None, backfill_for__isnull=False),
                 name='webhooks_event_backfill',
+            ),
+            models.Index(
+                fields=['sequence'], condition=Q(dispatched_at=None, lapses__gt=0), name='webhooks_event_suspect'
             ),
             models.Index(fields=['object_type', 'object_id', '-sequence'], name='webhooks_event_object'),
             models.Index(fields=['timestamp'], name='webhooks_event_timestamp'),

@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from ..constants import LATENCY_BUCKETS
 from .of_webhook import OfWebhookManager
 from .webhook import Webhook
+from .worker import Worker
 
 
 def no_latency() -> list[int]:
@@ -29,6 +30,8 @@ class Health(models.Model):
     webhook = models.OneToOneField(
         Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name='health', primary_key=True
     )
+    # The worker that sends its deliveries, and alone decides which go next.
+    owner = models.ForeignKey(Worker, on_delete=models.DB_SET_NULL, null=True, related_name='lanes', db_index=False)
     delivered = models.PositiveBigIntegerField(_('delivered'), default=0)
     failed = models.PositiveBigIntegerField(_('failed'), default=0)
     superseded = models.PositiveBigIntegerField(_('superseded'), default=0, db_default=0)

@@ -3,6 +3,7 @@
 So these cost the same however long the log is. What was redelivered counts both times.
 """
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from django.db import connection, models
@@ -20,9 +21,25 @@ COUNT = """
     SET delivered = webhooks_hour.delivered + excluded.delivered, failed = webhooks_hour.failed + excluded.failed,
         superseded = webhooks_hour.superseded + excluded.superseded"""
 
+COUNTED = ('delivered', 'failed', 'superseded')
+ADD = """
+    INSERT INTO webhooks_hour AS h (start, health_id, delivered, failed, superseded)
+    SELECT %s, * FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::int[])
+    ON CONFLICT (health_id, start) DO UPDATE
+    SET delivered = h.delivered + excluded.delivered, failed = h.failed + excluded.failed,
+        superseded = h.superseded + excluded.superseded"""
+
 
 class HourManager(models.Manager):
     """Counts what was closed."""
+
+    def count_all(self, closed: Mapping[int, Mapping[str, int]], now: datetime) -> None:
+        """Add to the hour of NetBox's clock in which `now` is: {id of a webhook: how many were closed how}."""
+        start = localtime(now).replace(minute=0, second=0, microsecond=0)
+        rows = [(pk, *(counts.get(name, 0) for name in COUNTED)) for pk, counts in closed.items()]
+        if rows:
+            with connection.cursor() as cursor:
+                cursor.execute(ADD, [start, *map(list, zip(*rows, strict=True))])
 
     def count(self, health: Health, now: datetime, delivered: int = 0, failed: int = 0, superseded: int = 0) -> None:
         """Add to the hour of NetBox's clock in which `now` is, and drop what is too old to be shown.

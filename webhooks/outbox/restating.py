@@ -4,11 +4,12 @@ All statements are one text and so one transaction: a killed worker holds no loc
 for. Sequences are drawn under the row's lock, so the higher one has the newer state.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 
 from django.db import connection, models
 
 from ..choices import KindChoices
+from ..models import Backfill
 from . import recording, snapshots
 
 # They pass values between the statements.
@@ -18,7 +19,8 @@ HELD, LOCKED = 'webhooks.held', 'webhooks.locked'
 HOLD = f"""
     SELECT set_config('lock_timeout', '1s', true), set_config('{HELD}', coalesce((
         SELECT h.webhook_id::text FROM (
-            SELECT webhook_id FROM webhooks_backfill WHERE {{condition}} FOR UPDATE SKIP LOCKED
+            SELECT webhook_id FROM webhooks_backfill
+            WHERE webhook_id = {{webhook_id}} AND xmin::text = '{{version}}' FOR UPDATE SKIP LOCKED
         ) h
     ), ''), true)"""
 
@@ -51,32 +53,25 @@ ADVANCE = f"""
 
 
 def restate(
-    model: type[models.Model],
-    pks: Collection[int],
-    webhook_id: int,
-    condition: str,
-    last_id: int,
-    skipped: str,
-    *,
-    with_before: bool,
+    backfill: Backfill, model: type[models.Model], pks: Collection[int], last_id: int, skipped: Iterable[Sequence[int]]
 ) -> int:
-    """Record unlocked objects, and move the cursor of the webhook's backfill to `last_id`.
+    """Record unlocked objects, and move the cursor of the backfill to `last_id`, if nobody changed it since.
 
-    `condition` and `skipped` are SQL: a condition for the backfill, and objects skipped before. `with_before` records
-    the state as the earlier one too. Returns the number recorded.
+    `skipped`: objects that were skipped before. Returns the number recorded.
     """
     quote = connection.ops.quote_name
+    pairs = ','.join(f'{{{object_type_id:d},{pk:d}}}' for object_type_id, pk in skipped)
     names = {
         'pk': quote(model._meta.pk.column),
         'table': quote(model._meta.db_table),
         'pks': f"'{{{','.join(str(int(pk)) for pk in pks)}}}'::bigint[]",
-        'webhook_id': int(webhook_id),
+        'webhook_id': int(backfill.pk),
+        'version': int(backfill.version),
         'last_id': int(last_id),
-        'skipped': skipped,
+        'skipped': f"'{{{pairs}}}'::bigint[]",
         'object_type': snapshots.object_type_id(model),
-        'condition': condition,
         'snapshot': snapshots.expression(model),
-        'values': _values(model, with_before),
+        'values': _values(model, backfill.webhook.needs_before),
     }
     text = '; '.join(statement.format(**names) for statement in (HOLD, LOCK, RECORD, ADVANCE))
     with connection.cursor() as cursor:

@@ -34,9 +34,6 @@ JSON = 'application/json'
 CLOUDEVENT, CLOUDEVENT_BATCH = 'application/cloudevents+json', 'application/cloudevents-batch+json'
 Keys = Sequence[str]
 OBJECT_EVENTS = {'created': 'object_created', 'updated': 'object_updated', 'deleted': 'object_deleted'}
-# Bytes per event, without data and snapshots.
-IDENTITY, CLOUDEVENT_ENVELOPE = 100, 500
-
 
 # json.dumps() would make an encoder each time.
 ENCODER = JSONEncoder(ensure_ascii=False)
@@ -68,15 +65,6 @@ def _body(webhook: Webhook, events: Sequence[Event], expand: Keys) -> bytes:
             {key: value if isinstance(value, str) else dumps(value) for key, value in shown.items()}
         ).encode()
     return dumps(shown).encode()
-
-
-def share_of_batch(webhook: Webhook, data: str, snapshots: str) -> int:
-    """Return about how many bytes an event adds. `data` and `snapshots` are JSON."""
-    is_cloudevent = webhook.payload_format == FormatChoices.CLOUDEVENTS
-    envelope = CLOUDEVENT_ENVELOPE if is_cloudevent else IDENTITY
-    # `differences` are at most as long as the snapshots.
-    times = 2 if webhook.include_snapshots else int(webhook.payload_format == FormatChoices.NETBOX)
-    return envelope + len(data.encode()) + times * len(snapshots.encode())
 
 
 def content_type(webhook: Webhook, events: Sequence[Event]) -> str:

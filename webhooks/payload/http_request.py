@@ -40,9 +40,12 @@ class Builder:
     def __init__(self, webhook: Webhook) -> None:
         self.webhook = webhook
 
-    def build(self, delivery: Delivery, now: float) -> Request:
-        """Return the request of an attempt at `now` (Unix seconds). Raises DefinitionError."""
-        webhook, events = self.webhook, delivery.events()
+    def build(self, delivery: Delivery, now: float, events: Sequence[Event] = ()) -> Request:
+        """Return the request of an attempt at `now` (Unix seconds). Raises DefinitionError.
+
+        `events`: of all deliveries in the request, if there are several.
+        """
+        webhook, events = self.webhook, events or delivery.events()
         _check_rendered(events)
         expand = webhook.expand if delivery.expanded else []
         if self.is_templated:

@@ -1,7 +1,7 @@
-"""What people ask of backfills: to start one, to hold it, to go on with it and to end it; and how far one has come.
+"""What people ask of backfills: to start one, to hold it, to go on with it and to end it.
 
-Each takes the webhook's lane first (engine/lanes.py), so that it is no more than one at a time, and raises
-Busy where the lane is not free in time.
+Each locks the row of the backfill first, and looks at its state: so it is no more than one at a time. A slice that is
+being recorded holds the row for some milliseconds.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -11,13 +11,14 @@ from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import DataError, transaction
-from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 
 from .. import object_types, visibility
 from ..choices import BackfillStateChoices
-from ..engine import lanes, selection, sql
-from ..engine.backfill import look_behind_untried, remove_untried
+from ..engine import sql
+from ..engine.backfill.filter import FILTER, objects
+from ..engine.deliver import order
+from ..engine.tidy import loop as tidy
 from ..exceptions import DefinitionError
 from ..models import Backfill, Event, Webhook
 from ..outbox import wakeup
@@ -25,12 +26,10 @@ from ..outbox import wakeup
 # The `field` of a refusal because of the state of the backfill: the REST API answers it with 409.
 STATE = 'state'
 
-# What no dispatcher has in hand. Of what one has, it makes no deliveries, or none that is sent (engine/backfill.py).
+# Of what a dispatcher takes in hand or writes just now it makes no deliveries, or such as are taken back (engine/tidy).
 DISCARD = """
     DELETE FROM webhooks_event WHERE id = ANY(ARRAY(
-        SELECT id FROM webhooks_event
-        WHERE dispatched_at IS NULL AND backfill_for = %(webhook)s AND (lease IS NULL OR lease_until < now())
-        FOR UPDATE SKIP LOCKED
+        SELECT id FROM webhooks_event WHERE dispatched_at IS NULL AND backfill_for = %s FOR UPDATE SKIP LOCKED
     ))"""
 
 
@@ -52,21 +51,32 @@ def choose(webhook: Webhook, types: Collection[ContentType] | None = None, query
     The query is that of the URL of the model's list. With a query the numbers tell of what the objects are: the `user`,
     if one is given, has to be allowed to view all objects of the models. Raises DefinitionError.
     """
-    own = webhook.object_types.all()
     query = query.strip().removeprefix('?')
-    chosen = selection.choose(own if types is None else types, own)
+    chosen = _chosen(webhook, types)
     if query and user:
         _check_view(chosen, user)
     counts = {object_type: _count(object_type, query) for object_type in chosen}
     return Choice(counts, query)
 
 
+def _chosen(webhook: Webhook, types: Collection[ContentType] | None) -> list[ContentType]:
+    own = webhook.object_types.all()
+    chosen = list(object_types.allowed().filter(pk__in=[one.pk for one in (own if types is None else types)]))
+    if not chosen:
+        raise DefinitionError('object_types', _('There are no object types to send.'))
+    missing = set(chosen) - set(own)
+    if missing:
+        names = ', '.join(sorted(map(object_types.name_of, missing)))
+        raise DefinitionError('object_types', _('The webhook is not subscribed to: {names}').format(names=names))
+    return chosen
+
+
 def _count(object_type: ContentType, query: str) -> int:
     try:
         with transaction.atomic():
-            return selection.objects(object_type.model_class(), query).count()
+            return objects(object_type.model_class(), query).count()
     except (DataError, ValueError) as error:  # a number beyond PostgreSQL's, a regular expression that is none
-        raise DefinitionError(selection.FILTER, str(error).partition('\n')[0]) from None
+        raise DefinitionError(FILTER, str(error).partition('\n')[0]) from None
 
 
 def _check_view(chosen: Iterable[ContentType], user: Any) -> None:
@@ -74,30 +84,34 @@ def _check_view(chosen: Iterable[ContentType], user: Any) -> None:
     if hidden:
         names = ', '.join(sorted(map(object_types.name_of, hidden)))
         text = _('To filter them you need the permission to view all of them: {names}')
-        raise DefinitionError(selection.FILTER, text.format(names=names))
+        raise DefinitionError(FILTER, text.format(names=names))
 
 
+@transaction.atomic
 def start(webhook: Webhook, choice: Choice, user: Any = None) -> Backfill:
     """Start to send what was chosen. Raises DefinitionError where the webhook is disabled, or is being backfilled."""
-    with lanes.hold(webhook.pk) as now:
-        if not Webhook.objects.filter(pk=webhook.pk, enabled=True).exists():
-            raise DefinitionError('enabled', _('The webhook is disabled: enable it first.'))
-        last = _locked(webhook).first()
-        if last and last.is_open:
+    if not Webhook.objects.filter(pk=webhook.pk, enabled=True).exists():
+        raise DefinitionError('enabled', _('The webhook is disabled: enable it first.'))
+    backfill = Backfill(
+        webhook=webhook,
+        state=BackfillStateChoices.RUNNING,
+        object_types=[object_type.pk for object_type in choice.counts],
+        query=choice.query,
+        total=choice.total,
+        username=user.username if user else '',
+        started_at=_now(),
+    )
+    # Where there is none, nobody else makes one meanwhile.
+    Backfill.objects.bulk_create([backfill], ignore_conflicts=True)
+    last, now = _lock(webhook)
+    if last.started_at != backfill.started_at:
+        if last.is_open:
             raise DefinitionError(STATE, _('A backfill of this webhook is under way: cancel it first.'))
-        if last and last.state == BackfillStateChoices.CANCELED:
+        if last.state == BackfillStateChoices.CANCELED:
             _take_back(last, now)  # what was in hand when it was
-        backfill = Backfill(
-            webhook=webhook,
-            state=BackfillStateChoices.RUNNING,
-            object_types=[object_type.pk for object_type in choice.counts],
-            query=choice.query,
-            total=choice.total,
-            username=user.username if user else '',
-            started_at=now,
-        )
-        backfill.save()
-        transaction.on_commit(wakeup.wake, robust=True)
+        backfill.started_at = now
+        backfill.save(force_update=True)
+    transaction.on_commit(wakeup.wake, robust=True)
     return backfill
 
 
@@ -116,19 +130,20 @@ def cancel(webhook: Webhook) -> Backfill:
     return _move(webhook, BackfillStateChoices.OPEN, BackfillStateChoices.CANCELED)
 
 
+@transaction.atomic
 def _move(webhook: Webhook, states: Sequence[str], state: str) -> Backfill:
-    with lanes.hold(webhook.pk) as now:
-        backfill = _locked(webhook).filter(state__in=states).first()
-        if backfill is None:
-            raise DefinitionError(STATE, _refusal(state))
-        backfill.state = state
-        if not backfill.is_open:
-            backfill.finished_at = now
-            backfill.recorded = max(backfill.recorded - _take_back(backfill, now), 0)
-        backfill.save(update_fields=['state', 'finished_at', 'recorded'])
-        if state == BackfillStateChoices.PAUSED:
-            look_behind_untried(backfill.pk, now)
-        transaction.on_commit(wakeup.wake, robust=True)
+    backfill, now = _lock(webhook)
+    if backfill is None or backfill.state not in states:
+        raise DefinitionError(STATE, _refusal(state))
+    backfill.state = state
+    if not backfill.is_open:
+        backfill.finished_at = now
+        backfill.recorded = max(backfill.recorded - _take_back(backfill, now), 0)
+    backfill.save(update_fields=['state', 'finished_at', 'recorded'])
+    if state == BackfillStateChoices.PAUSED:
+        order.hold([webhook.pk])
+        tidy.look_behind_untried(webhook.pk, now)
+    transaction.on_commit(wakeup.wake, robust=True)
     return backfill
 
 
@@ -140,9 +155,13 @@ def _refusal(state: str) -> str:
     }[state]
 
 
-def _locked(webhook: Webhook) -> QuerySet[Backfill]:
-    """Return its backfill, locked: a slice is being recorded for some milliseconds at most."""
-    return Backfill.objects.select_for_update(of=('self',)).filter(pk=webhook.pk)
+def _lock(webhook: Webhook) -> tuple[Backfill | None, datetime]:
+    """Return its last backfill, locked, and the time since which it is, by PostgreSQL's clock."""
+    return Backfill.objects.select_for_update(of=('self',)).filter(pk=webhook.pk).first(), _now()
+
+
+def _now() -> datetime:
+    return sql.fetch_value('SELECT clock_timestamp()')
 
 
 def _take_back(backfill: Backfill, now: datetime) -> int:
@@ -152,6 +171,7 @@ def _take_back(backfill: Backfill, now: datetime) -> int:
     """
     undispatched = Event.objects.filter(dispatched_at=None, backfill_for=backfill.pk)
     count = undispatched.filter(timestamp__gte=backfill.started_at).count()
-    sql.execute(DISCARD, {'webhook': backfill.pk})
-    removed = remove_untried(backfill.pk, now)
-    return count + sum(objects for objects, created in removed if created >= backfill.started_at)
+    sql.execute(DISCARD, [backfill.pk])
+    order.hold([backfill.pk])
+    removed = tidy.remove_untried(backfill.pk, now)
+    return count + sum(made_at >= backfill.started_at for made_at in removed)

@@ -7,8 +7,7 @@ from django.db.models import Count, Manager, Min, Q, QuerySet
 
 from .. import conf
 from ..choices import OPEN_STATUSES, StatusChoices
-from ..engine import event_claims
-from ..models import Delivery, Event, Health, Webhook
+from ..models import Delivery, Event, Health, Webhook, Worker
 from ..outbox import queue
 from ..visibility import Reader
 
@@ -37,12 +36,11 @@ def measure(user: Reader | None = None) -> Backlog:
     """Return the backlog as it is now, of what the user may view if one is given. Does not raise for want of Redis."""
     undispatched = _visible(Event.objects, user).filter(dispatched_at=None)
     changes = undispatched.aggregate(
-        count=Count('pk'), suspects=Count('pk', filter=event_claims.SUSPECTS), oldest=Min('timestamp')
+        count=Count('pk'), suspects=Count('pk', filter=Q(lapses__gt=0)), oldest=Min('timestamp')
     )
     log = _visible(Delivery.objects, user)
     deliveries = log.filter(status__in=(*OPEN_STATUSES, StatusChoices.FAILED)).aggregate(
         pending=Count('pk', filter=Q(status=StatusChoices.PENDING)),
-        sending=Count('pk', filter=Q(status=StatusChoices.SENDING)),
         suspect_deliveries=Count('pk', filter=Q(status__in=OPEN_STATUSES, lapses__gt=0)),
         failed=Count('pk', filter=Q(status=StatusChoices.FAILED)),
     )
@@ -55,8 +53,14 @@ def measure(user: Reader | None = None) -> Backlog:
         suspended=_suspended(user).count(),
         workers=workers,
         redis=workers is not None,
+        sending=log.filter(pk__in=_in_hand()).count(),
         **deliveries,
     )
+
+
+def _in_hand() -> list[int]:
+    """Return the ids of the deliveries that workers have in hand."""
+    return [pk for deliveries in Worker.objects.values_list('deliveries', flat=True) for pk in deliveries]
 
 
 def _visible(manager: Manager, user: Reader | None) -> QuerySet:

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 
 from .. import conf
 from ..constants import GONE
-from ..engine import conditions
+from ..engine.dispatch import conditions
 from ..exceptions import DecryptionError
 from ..models import Health, Webhook
 from ..models.fields import Sealed

@@ -22,9 +22,9 @@ from users.models import User
 
 from .. import permissions, rendering, validation, visibility
 from ..choices import KindChoices
-from ..engine import expansions, sql
-from ..engine.lanes import Busy
-from ..exceptions import DefinitionError
+from ..engine import sql
+from ..engine.dispatch import expansions
+from ..exceptions import Busy, DefinitionError
 from ..interruptions import INTERRUPTIONS
 from ..models import Delivery, Event, Webhook
 from ..outbox import snapshots

@@ -1,52 +1,42 @@
-"""Redeliveries, of chosen deliveries or of a range of time: under the same order and lease rules as everything else."""
+"""Redeliveries, of chosen deliveries or of a range of time: under the same rules of order as everything else."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+from itertools import batched
 
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Least
 from django.utils.translation import ngettext
 
+from .. import conf
 from ..choices import OPEN_STATUSES, StatusChoices
-from ..engine import dispatch, event_rendering, expiry, lanes, ordering, sql, superseding
-from ..engine.batching import Group
-from ..engine.lanes import PART
+from ..engine import sql
+from ..engine.dispatch import render
+from ..engine.dispatch.loop import make_deliveries
+from ..engine.registry import COMPANY
 from ..exceptions import DeliveryFailed
-from ..models import BatchItem, Delivery, Webhook, querysets
+from ..models import Delivery, Webhook, querysets
 from ..outbox import wakeup
 from . import failed_jobs
 
 # What the receiver has not had goes out under its own id.
 AS_ITSELF = (StatusChoices.FAILED, StatusChoices.SUPERSEDED)
+# Deliveries of one transaction.
+PART = 500
 
 # Whoever prunes an event locks it: it is left out, with its deliveries.
 HOLD_EVENTS = """
-    SELECT e.id FROM webhooks_event e WHERE e.id IN (
-        SELECT event_id FROM webhooks_delivery WHERE id = ANY(%(ids)s)
-        UNION ALL SELECT event_id FROM webhooks_batchitem WHERE delivery_id = ANY(%(ids)s)
-    )
+    SELECT e.id FROM webhooks_event e WHERE e.id IN (SELECT event_id FROM webhooks_delivery WHERE id = ANY(%(ids)s))
     FOR KEY SHARE SKIP LOCKED"""
 
 # What was delivered is told again as it was. The receiver knows of it: what was created is not deleted unheard of.
 TELL_AGAIN = """
-    WITH v AS (
-        SELECT * FROM unnest(%(olds)s::bigint[], %(news)s::bigint[]) AS v(old, new)
-    ), told AS (
-        SELECT v.new, d.event_id, d.span
-        FROM v JOIN webhooks_delivery d ON d.id = v.old WHERE d.event_count = 1
-        UNION ALL
-        SELECT v.new, i.event_id, i.span
-        FROM v JOIN webhooks_batchitem i ON i.delivery_id = v.old WHERE NOT i.superseded
-    ), again AS MATERIALIZED (
-        SELECT t.new, t.event_id, coalesce(t.span, '{}') || '{"seen": true}' AS span
-        FROM told t JOIN webhooks_event e ON e.id = t.event_id WHERE t.span IS NOT NULL OR e.kind = 'created'
-    ), single AS (
-        UPDATE webhooks_delivery d SET span = a.span FROM again a WHERE d.id = a.new AND d.event_count = 1
-    )
-    UPDATE webhooks_batchitem i SET span = a.span
-    FROM again a WHERE i.delivery_id = a.new AND i.event_id = a.event_id"""
+    UPDATE webhooks_delivery n SET span = coalesce(d.span, '{}') || '{"seen": true}'
+    FROM unnest(%(olds)s::bigint[], %(news)s::bigint[]) AS v(old, new)
+    JOIN webhooks_delivery d ON d.id = v.old JOIN webhooks_event e ON e.id = d.event_id
+    WHERE n.id = v.new AND (d.span IS NOT NULL OR e.kind = 'created')"""
 
 
 def redeliver(
@@ -54,89 +44,72 @@ def redeliver(
 ) -> int:
     """Redeliver closed deliveries, some at a time in the order of their sequence, and return how many.
 
-    A failed or superseded one goes out under the same `webhook-id`, with one attempt more than it had. One that had
-    been delivered becomes a new delivery with an id of its own, so that a receiver which deduplicates acts on it.
-    `watch` is given the parts, and hands them on: for a progress bar. Raises Busy where a lane is not free in time;
-    what came before it is redelivered.
+    A failed or superseded one goes out under the same `webhook-id`, with one attempt more than it had, and with all
+    that went out in its request. One that had been delivered becomes a new delivery with an id of its own, so that a
+    receiver which deduplicates acts on it. `watch` is given the parts, and hands them on: for a progress bar.
     """
     # All ids first: what is made here is not to be redelivered by a later part.
-    closed = deliveries.exclude(status__in=OPEN_STATUSES).order_by('sequence', 'pk')
-    of_webhook = defaultdict(list)
-    for pk, event_count, webhook_id in closed.values_list('pk', 'event_count', 'webhook_id'):
-        of_webhook[webhook_id].append((pk, event_count))
-    parts = [part for _pk, found in sorted(of_webhook.items()) for part in superseding.portions(found, PART)]
-    return sum(_redeliver(deliveries.filter(pk__in=part)) for part in watch(parts))
+    closed = deliveries.exclude(status__in=OPEN_STATUSES)
+    batches = closed.filter(batch__isnull=False, status__in=AS_ITSELF).values('batch')
+    with_others = Delivery.objects.filter(Q(pk__in=closed.values('pk')) | Q(batch__in=batches, status__in=AS_ITSELF))
+    found = list(with_others.order_by('sequence', 'pk').values_list('pk', 'status'))
+    delivered = {pk for pk, status in found if status == StatusChoices.DELIVERED}
+    parts = list(batched([pk for pk, _status in found], PART))
+    return sum(_redeliver(part, delivered.intersection(part)) for part in watch(parts))
 
 
-def _redeliver(deliveries: QuerySet[Delivery]) -> int:
-    """Redeliver deliveries of one webhook."""
+def _redeliver(part: Sequence[int], delivered: Collection[int]) -> int:
+    """What failed, and was delivered meanwhile since somebody else was quicker, is not among the `delivered`."""
+    deliveries = Delivery.objects.filter(pk__in=part)
     _render_again(deliveries.filter(status__in=AS_ITSELF))
-    webhook_id = deliveries.values_list('webhook_id', flat=True).first()
-    if webhook_id is None:
-        return 0
-    with lanes.hold(webhook_id) as now:
+    with transaction.atomic():
         there = _hold(deliveries)
         unsent = list(there.filter(status__in=AS_ITSELF).values_list('pk', 'uuid', 'listed'))
         listed = [str(found) for _pk, found, is_listed in unsent if is_listed]
-        groups = _groups(there.filter(status=StatusChoices.DELIVERED))
-        _reopen([pk for pk, *_ in unsent], now)
-        _tell_again(groups)
+        reopened = _reopen([pk for pk, *_ in unsent])
+        told = _tell_again(there.filter(status=StatusChoices.DELIVERED, pk__in=delivered))
         if listed:
             transaction.on_commit(lambda: failed_jobs.unlist(listed), robust=True)
         transaction.on_commit(wakeup.wake, robust=True)
-        return len(unsent) + len(groups)
+        return reopened + told
 
 
-def _tell_again(groups: dict[int, Group]) -> None:
-    """Make new deliveries of what was delivered: {id of a delivery: what it told of}."""
-    made = dispatch.make_deliveries(list(groups.values()))
-    if made:
-        sql.execute(TELL_AGAIN, {'olds': list(groups), 'news': [pk for pk, _group in made]})
+def _tell_again(delivered: QuerySet[Delivery]) -> int:
+    """Make new deliveries of what was delivered. Returns how many."""
+    found = list(delivered.order_by('sequence', 'pk').values_list('pk', 'webhook_id', 'event_id'))
+    olds = {(webhook_id, event_id): pk for pk, webhook_id, event_id in found}
+    made = make_deliveries([(webhook_id, event_id) for _pk, webhook_id, event_id in found])
+    news = [pk for pk, *_ in made]
+    sql.execute(TELL_AGAIN, {'olds': [olds[webhook_id, event_id] for _pk, webhook_id, event_id in made], 'news': news})
+    return len(made)
 
 
 def _hold(deliveries: QuerySet[Delivery]) -> QuerySet[Delivery]:
-    """Hold the events of deliveries against pruning, and return those whose events are all held."""
+    """Hold the events of deliveries against pruning, and return those whose events are held."""
     pks = list(deliveries.values_list('pk', flat=True))
-    held = sql.fetch_column(HOLD_EVENTS, {'ids': pks})
-    lost = BatchItem.objects.filter(delivery__in=pks).exclude(event__in=held).values('delivery')
-    return deliveries.filter(pk__in=pks, event__in=held).exclude(pk__in=lost)
+    return deliveries.filter(event__in=sql.fetch_column(HOLD_EVENTS, {'ids': pks}))
 
 
-def _groups(delivered: QuerySet[Delivery]) -> dict[int, Group]:
-    """Return {id: what it told of} of each of them."""
-    columns = ('pk', 'webhook_id', 'event_id', 'event_count')
-    found = list(delivered.order_by('sequence', 'pk').values_list(*columns))
-    batches = defaultdict(list)
-    of_batches = [pk for pk, _webhook, _event, count in found if count > 1]
-    items = BatchItem.objects.filter(delivery__in=of_batches, superseded=False)
-    for pk, event_id in items.order_by('sequence').values_list('delivery_id', 'event_id'):
-        batches[pk].append(event_id)
-    return {pk: Group(webhook_id, batches.get(pk, [event_id])) for pk, webhook_id, event_id, _count in found}
-
-
-def _reopen(pks: list[int], now: datetime) -> None:
-    """Open deliveries again. The caller holds their lane."""
-    superseded = BatchItem.objects.filter(delivery__in=pks, delivery__status=StatusChoices.SUPERSEDED)
-    superseded.update(superseded=False)
-    Delivery.objects.filter(pk__in=pks, status__in=AS_ITSELF).update(
+def _reopen(pks: Sequence[int]) -> int:
+    """Open deliveries again, and return how many."""
+    now = sql.fetch_value('SELECT clock_timestamp()')
+    return Delivery.objects.filter(pk__in=pks, status__in=AS_ITSELF).update(
         status=StatusChoices.PENDING,
         due_at=now,
-        overtake_at=None,
-        expires_at=expiry.expiry(now),
+        expires_at=now + timedelta(seconds=conf.get().expire_after),
         finished_at=None,
         error='',
         attempt_limit=F('attempt_count') + 1,
         # What has stopped workers is tried alone again.
-        lapses=Least(F('lapses'), 1),
+        lapses=Least(F('lapses'), COMPANY + 1),
         # Somebody has asked for it: it is no part of a backfill any more.
         backfill=False,
         listed=False,
     )
-    ordering.open_batches(pks)
 
 
 def _render_again(unsent: QuerySet[Delivery]) -> None:
-    """What could not be rendered then may be now, by a later version of NetBox or of a plugin. Holds no lane."""
+    """What could not be rendered then may be now, by a later version of NetBox or of a plugin."""
     pks = set(unsent.exclude(event__error='').values_list('event_id', flat=True))
     events = list(querysets.events().filter(pk__in=pks)) if pks else []
     webhooks = Webhook.objects.filter(deliveries__event__in=events).distinct().in_bulk()
@@ -147,8 +120,8 @@ def _render_again(unsent: QuerySet[Delivery]) -> None:
     for event_id, webhook_id in wanted:
         keys[event_id].update(webhooks[webhook_id].expand)
     for event in events:
-        event.dispatch_count = 0  # also what was given up
-    event_rendering.render_again(events, asked, keys)
+        event.lapses = 0  # also what was given up
+    render.render_again(events, asked, keys)
 
 
 def select(
@@ -198,7 +171,7 @@ def redeliver_failed(delivery_uuid: str) -> None:
     found = Delivery.objects.filter(uuid=delivery_uuid)
     if not found.exists():
         raise DeliveryFailed('the delivery is no longer in the log')
-    _redeliver(found.filter(status=StatusChoices.FAILED))
+    redeliver(found.filter(status=StatusChoices.FAILED))
 
 
 def outcome(delivery_uuid: str) -> str:

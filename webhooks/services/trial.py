@@ -3,24 +3,22 @@
 import copy
 import dataclasses
 import json
-import time
-import uuid
-from contextlib import closing, suppress
-from datetime import datetime
+from contextlib import closing
+from datetime import datetime, timedelta
 
 from django.contrib import messages
 from django.contrib.contenttypes.models import ContentType
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.db.models import Model
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from ..choices import StatusChoices
-from ..engine import claims, event_rendering, expiry, lanes, outcomes, sql
-from ..engine.claimed import Claimed, prepare
-from ..engine.lanes import Busy
-from ..engine.ledger import Ledger
-from ..exceptions import DefinitionError
+from ..engine import sql, transactions
+from ..engine.deliver import endpoint, record
+from ..engine.deliver.build import Sent
+from ..engine.dispatch import render
+from ..exceptions import Busy, DefinitionError
 from ..models import Delivery, Event, Webhook
 from ..models.sequence import draw
 from ..outbox import snapshots
@@ -32,9 +30,10 @@ from ..transport.exchange import Outcome
 LONGEST = 10
 # Tests under way at the same time, of all webhooks: each holds a thread of NetBox.
 MOST = 4
-# How often the lane is waited for once there is an answer, 5 seconds each (engine/lanes.py). PostgreSQL ends the
-# transaction of a worker that holds it for longer.
-TRIES = 4
+# Seconds after which a test whose process has stopped is one no more.
+GONE = 60
+# Milliseconds to wait for others who begin a test.
+WAIT = 5_000
 # The advisory lock under which they are counted.
 COUNTING = 0x7765626A
 
@@ -46,38 +45,22 @@ def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
     for an answer. Raises DefinitionError where there is no object to show, and Busy where others are being tested or
     somebody else holds the locks.
     """
-    lease = uuid.uuid4()
     tried = copy.copy(webhook)
     tried.timeout = min(webhook.effective_timeout, LONGEST)
-    delivery = _make_test(tried, user, lease)
-    sent = prepare(delivery, Builder(tried), time.time())
-    if sent.request:
+    delivery = _make_test(tried, user)
+    sent = Sent(delivery, Builder(tried))
+    if sent.build():
         with closing(Client(1)) as client:
             sent.outcome = _explain(client.send(sent.request), webhook)
-    _record(lease, sent)
+    _record(sent)
     delivery.refresh_from_db()
     return delivery
 
 
-def _record(lease: uuid.UUID, sent: Claimed) -> None:
-    """Record what came of a test. It is known only here: a busy lane is asked for again, until its holder must be gone.
-
-    Raises Busy, which tells the outcome, if even that does not help.
-    """
-    for _try in range(TRIES):
-        with suppress(Busy):
-            return _record_once(lease, sent)
-    told = sent.outcome.error or f'HTTP {sent.outcome.status}'
-    text = _('A worker is busy with this webhook, so the outcome of the test is not recorded: {outcome}')
-    raise Busy(text.format(outcome=told))
-
-
-def _record_once(lease: uuid.UUID, sent: Claimed) -> None:
+def _record(sent: Sent) -> None:
     # Whoever sends a test sees what comes of it.
-    ledger, webhook_id = Ledger(tells_failures=False), sent.delivery.webhook_id
-    with lanes.hold(webhook_id) as now:
-        outcomes.record(lease, [outcomes.judge(sent, now)], ledger, (), now)
-        ledger.flush(now, [webhook_id], force=True)
+    with transactions.short() as now:
+        endpoint.write(record.record([record.judge(sent, now)], now), now, tells_failures=False)
 
 
 def announce(delivery: Delivery) -> tuple[int, str]:
@@ -106,10 +89,14 @@ def _check_room(webhook: Webhook, now: datetime) -> None:
 
     From here to the commit, one at a time.
     """
-    lanes.set_lock_timeout(lanes.WAIT)
-    with lanes.or_busy(_('Others are being tested: try again in some seconds.')):
+    transactions.set_lock_timeout(WAIT)
+    try:
         sql.fetch('SELECT pg_advisory_xact_lock(%s)', [COUNTING])
-    under_way = Delivery.objects.filter(event__test=True, status=StatusChoices.SENDING, lease_until__gt=now)
+    except OperationalError as error:
+        if not transactions.is_lock_timeout(error):
+            raise
+        raise Busy(_('Others are being tested: try again in some seconds.')) from error
+    under_way = Delivery.objects.filter(event__test=True, status=StatusChoices.SENDING, expires_at__gt=now)
     testing = list(under_way.values_list('webhook', flat=True))
     if webhook.pk in testing:
         raise Busy(_('A test of this webhook is under way: wait for its answer.'))
@@ -118,7 +105,7 @@ def _check_room(webhook: Webhook, now: datetime) -> None:
 
 
 @transaction.atomic
-def _make_test(webhook: Webhook, user: Model | None, lease: uuid.UUID) -> Delivery:
+def _make_test(webhook: Webhook, user: Model | None) -> Delivery:
     event = _test_event(webhook, user)
     now = timezone.now()
     _check_room(webhook, now)
@@ -131,10 +118,8 @@ def _make_test(webhook: Webhook, user: Model | None, lease: uuid.UUID) -> Delive
         expanded=bool(webhook.expand),
         status=StatusChoices.SENDING,
         created=now,
-        expires_at=expiry.expiry(now),
+        expires_at=now + timedelta(seconds=LONGEST + GONE),
         attempt_limit=1,
-        lease=lease,
-        lease_until=claims.lease_end(webhook, now),
     )
 
 
@@ -165,6 +150,6 @@ def _save_test_event(object_type: ContentType, pk: int, snapshot: str, webhook: 
     )
     event.save()
     asked = {event.pk} if webhook.needs_before else set()
-    event_rendering.render_again([event], asked, {event.pk: webhook.expand})
+    render.render_again([event], asked, {event.pk: webhook.expand})
     event.refresh_from_db()
     return event

@@ -1,15 +1,18 @@
 """What waits for a webhook, and sending it when the endpoint is back: all of it, or of each object only the latest."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import batched
+from itertools import batched, chain
 
 from django.contrib.humanize.templatetags.humanize import intcomma
+from django.db import transaction
+from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from ..engine import lanes, sql, superseding
-from ..engine.lanes import PART
+from ..engine import sql
+from ..engine.deliver import merge, order
 from ..models import Delivery, Health, Webhook
 from ..outbox import wakeup
 from .backlog import waiting_since
@@ -17,28 +20,27 @@ from .backlog import waiting_since
 # Changes that are counted at most: a page must not read a backlog of millions.
 MOST = 100_000
 
-PENDING = f"""
-    SELECT d.id, d.object_type_id, d.object_id FROM webhooks_delivery d
-    WHERE d.webhook_id = %(webhook)s AND {sql.pending('d')} AND d.event_count = 1
-    UNION ALL
-    SELECT d.id, i.object_type_id, i.object_id
-    FROM webhooks_batchitem i JOIN webhooks_delivery d ON d.id = i.delivery_id
-    WHERE i.webhook_id = %(webhook)s AND i.open AND d.status = 'pending'"""
+COUNT = """
+    SELECT count(*), count(DISTINCT (object_type_id, object_id)) FROM (
+        SELECT object_type_id, object_id FROM webhooks_delivery
+        WHERE webhook_id = %(webhook)s AND status = 'pending' LIMIT %(most)s
+    ) d"""
 
-COUNT = f"""
-    SELECT count(*), count(DISTINCT (object_type_id, object_id)) FROM ({PENDING} LIMIT %(most)s) p"""
+# The objects for which several deliveries wait.
+SEVERAL = """
+    SELECT webhook_id, object_type_id, object_id FROM webhooks_delivery
+    WHERE webhook_id = %(webhook)s AND status = 'pending'
+    GROUP BY webhook_id, object_type_id, object_id HAVING count(*) > 1"""
 
-# Of each object that has several deliveries one: its id, and how many events it tells of.
-WITH_COMPANY = f"""
-    SELECT d.id, d.event_count FROM webhooks_delivery d WHERE d.id IN (
-        SELECT min(id) FROM ({PENDING}) p GROUP BY object_type_id, object_id HAVING count(*) > 1
-    )"""
+# What the worker has in hand that owns the lane.
+IN_HAND = """
+    SELECT w.deliveries FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
+    WHERE h.webhook_id = %(webhook)s"""
 
-RETRIED = """
-    SELECT id FROM webhooks_delivery WHERE webhook_id = %(webhook)s AND status = 'pending' AND due_at > %(now)s"""
+# Not suspects: the requests in which they were may still be under way.
 RETRY_NOW = """
-    UPDATE webhooks_delivery SET due_at = %(now)s
-    WHERE id = ANY(%(ids)s) AND status = 'pending' AND due_at > %(now)s"""
+    UPDATE webhooks_delivery SET due_at = now()
+    WHERE webhook_id = %(webhook)s AND status = 'pending' AND lapses = 0 AND due_at > now()"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def _shown(count: int) -> str:
 
 
 def measure(webhook: Webhook) -> Waiting:
-    """Return what has been dispatched for the webhook, and is neither sent nor under way."""
+    """Return what has been dispatched for the webhook, and is to be sent."""
     changes, objects = sql.fetch(COUNT, {'webhook': webhook.pk, 'most': MOST})[0]
     since = waiting_since(Delivery.objects.filter(webhook=webhook)) if changes else None
     return Waiting(changes, objects, since)
@@ -70,7 +72,7 @@ def send(webhook: Webhook, *, latest_only: bool = False) -> int:
     """Let what waits go now: nothing waits any longer for a probe or a retry. Returns how many were superseded.
 
     `latest_only`: of each object only its last change, once, whatever the webhook's own option says. Of a webhook that
-    is paused or disabled nothing is sent all the same. Raises Busy where the lane is not free in time.
+    is paused or disabled nothing is sent all the same.
     """
     superseded = _supersede(webhook) if latest_only else 0
     _retry_now(webhook)
@@ -91,21 +93,21 @@ def announce(webhook: Webhook, superseded: int, *, latest_only: bool) -> str:
 
 
 def _supersede(webhook: Webhook) -> int:
-    total, more = 0, True
-    while more:
-        more = False
-        for portion in superseding.portions(sql.fetch(WITH_COMPANY, {'webhook': webhook.pk})):
-            with lanes.hold(webhook.pk) as now:
-                closed = superseding.supersede(portion, now)
-            total += closed.count
-            more |= closed.more
+    total = 0
+    for portion in batched(sql.fetch(SEVERAL, {'webhook': webhook.pk}), merge.OBJECTS):
+        while closed := _settle(webhook, portion):
+            total += closed
     return total
 
 
+def _settle(webhook: Webhook, objects: Collection[merge.Object]) -> int:
+    with transaction.atomic():
+        order.hold([webhook.pk])
+        in_hand = chain.from_iterable(sql.fetch_column(IN_HAND, {'webhook': webhook.pk}))
+        now = sql.fetch_value('SELECT clock_timestamp()')
+        return len(merge.settle(objects, now, list(in_hand)))
+
+
 def _retry_now(webhook: Webhook) -> None:
-    with lanes.hold(webhook.pk) as now:
-        Health.objects.filter(webhook=webhook, suspended_since__isnull=False).update(probe_at=now)
-        retried = sql.fetch_column(RETRIED, {'webhook': webhook.pk, 'now': now})
-    for part in batched(retried, PART):
-        with lanes.hold(webhook.pk) as now:
-            sql.execute(RETRY_NOW, {'ids': list(part), 'now': now})
+    Health.objects.filter(webhook=webhook, suspended_since__isnull=False).update(probe_at=Now())
+    sql.execute(RETRY_NOW, {'webhook': webhook.pk})

@@ -15,8 +15,7 @@ from utilities.views import GetReturnURLMixin, register_model_view
 
 from .. import filtersets, forms, tables
 from ..choices import StatusChoices
-from ..engine.lanes import Busy
-from ..exceptions import DefinitionError
+from ..exceptions import Busy, DefinitionError
 from ..models import Delivery, querysets
 from ..permissions import visible_deliveries
 from ..presentation.actions import REDELIVER, STILL_OPEN

@@ -15,8 +15,7 @@ from utilities.permissions import get_permission_for_model
 from utilities.views import register_model_view
 
 from .. import forms
-from ..engine.lanes import Busy
-from ..exceptions import DefinitionError
+from ..exceptions import Busy, DefinitionError
 from ..models import Delivery, Webhook
 from ..presentation import actions
 from ..presentation.actions import Action

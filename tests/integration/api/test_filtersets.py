@@ -116,7 +116,7 @@ class TestDeliveryFilterSet(TestCase, BaseFilterSetTestMixin):
     filterset = DeliveryFilterSet
     ignore_fields = (
         'error', 'due_at', 'overtake_at', 'expires_at', 'attempt_limit', 'lapses', 'lease', 'lease_until', 'listed',
-        'expanded', 'span',
+        'expanded', 'span', 'batch',
     )  # fmt: skip
 
     @classmethod
@@ -132,7 +132,8 @@ class TestEventFilterSet(TestCase, BaseFilterSetTestMixin):
     ignore_fields = (
         'snapshot', 'prechange', 'snapshots', 'data', 'request', 'skipped', 'dispatched_at', 'transaction_id',
         'transaction_time', 'visible', 'first_sequence', 'first_visible', 'partial', 'error', 'lease', 'lease_until',
-        'dispatch_count', 'expanded', 'expanded_types', 'caused_by', 'backfill_for',
+        'dispatch_count', 'expanded', 'expanded_types', 'caused_by', 'backfill_for', 'lapses',
+        'retry_at',
     )  # fmt: skip
 
     @classmethod

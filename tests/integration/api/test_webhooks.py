@@ -13,7 +13,7 @@ from support.log import delivery, event
 from support.plugin import PluginAPI
 from utilities.testing import APIViewTestCases
 
-from webhooks.engine import lanes
+from webhooks.engine.deliver import order
 from webhooks.models import Delivery, Event, Health, Webhook
 
 WEBHOOKS = '/api/plugins/webhooks/webhooks/'
@@ -384,7 +384,7 @@ def test_health_is_shown_where_there_is_any(api_client):
 def test_a_deletion_waits_for_no_worker(committed, api_client):
     webhook = subscribe(NOWHERE, Site)
     with transaction.atomic():
-        assert lanes.take([webhook.pk]) == {webhook.pk}
+        order.hold([webhook.pk])
         deletion = in_thread(lambda: api_client.delete(f'{WEBHOOKS}{webhook.pk}/'))
         deletion.join(30)
         assert not Webhook.objects.exists()

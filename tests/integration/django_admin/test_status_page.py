@@ -14,13 +14,12 @@ from django.utils import timezone
 from django_rq.settings import get_queues_map
 from rq.job import Job
 from support.builders import site, subscribe
-from support.engine import claim, dispatch_all, pass_leases
+from support.engine import deliveries, die, dispatch_all
 from users.models import User
 
 from devstack.receiver import Receiver
 from webhooks import conf
 from webhooks.choices import StatusChoices
-from webhooks.engine import rescue
 from webhooks.models import Delivery, Webhook
 from webhooks.outbox import queue, wakeup
 from webhooks.services import failed_jobs
@@ -382,9 +381,7 @@ def test_suspects_are_shown_where_there_are_any(client, webhook):
     site()
     dispatch_all()
     assert 'Suspects' not in text_of(client.get(reverse('django_rq:home')))
-    claim()
-    pass_leases()
-    rescue.rescue()
+    die(*deliveries())
     text = text_of(client.get(reverse('django_rq:home')))
     assert 'Suspects' in text
     assert '1 delivery,' in text

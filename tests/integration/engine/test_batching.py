@@ -1,4 +1,4 @@
-"""Batches: the events of one transaction, model and kind in one request."""
+"""Batches: the events of one transaction, model and kind in one request. Each is a delivery of its own."""
 
 from typing import Any
 
@@ -6,11 +6,13 @@ import pytest
 from dcim.models import Rack, Site
 from django.db import transaction
 from support.builders import CREATED, DELETED, UPDATED, site, subscribe
-from support.engine import change_settings, deliveries, dispatch_all, expire, pass_retry_waits, work
+from support.engine import deliveries, dispatch_all, pass_retry_waits, work
 from tenancy.models import Tenant
 
 from devstack.receiver import Received, Receiver
-from webhooks.engine import batching, dispatch, expiry, purge
+from webhooks.engine.deliver import lane
+from webhooks.engine.deliver.lane import BATCH_BYTES
+from webhooks.engine.dispatch import loop, render
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.services import redelivery
 from webhooks.signals import bulk_operation
@@ -76,7 +78,7 @@ class TestTogether:
         ]  # fmt: skip
         assert body['events'] == [{'id': str(event.uuid), 'sequence': event.sequence} for event in events]
         assert body['signal_received_timestamp'] == max(event.timestamp for event in events).timestamp()
-        assert request.header('webhook-id') == str(Delivery.objects.get().uuid)
+        assert request.header('webhook-id') == str(deliveries()[0].uuid)
 
     def test_a_single_event_is_a_list_of_one(self, receiver: Receiver, webhook):
         make_sites('alone')
@@ -91,13 +93,22 @@ class TestTogether:
         (request,) = received(receiver, 1)
         assert [shown['postchange']['name'] for shown in request.json()['snapshots']] == ['a', 'b']
 
-    def test_a_batch_is_one_entry_of_the_log(self, receiver: Receiver, webhook):
+    def test_the_deliveries_of_a_batch_have_one_attempt_and_say_that_they_went_together(self, receiver, webhook):
         make_sites('a', 'b', 'c')
         received(receiver, 1)
-        (delivery,) = deliveries()
-        assert delivery.event_count == 3
-        assert [event.payload_data['name'] for event in delivery.events()] == ['a', 'b', 'c']
-        assert delivery.attempts.count() == 1
+        together = deliveries()
+        assert [one.event.payload_data['name'] for one in together] == ['a', 'b', 'c']
+        assert {one.batch for one in together} == {together[0].pk}
+        assert [one.attempts.count() for one in together] == [1, 0, 0]
+        assert [one.attempt_count for one in together] == [1, 1, 1]
+
+    def test_one_that_is_dispatched_in_parts_goes_together(self, receiver: Receiver, webhook, monkeypatch):
+        monkeypatch.setattr(loop, 'BUDGET', 0)
+        monkeypatch.setattr(render, 'FIRST_SLICE', 10)
+        monkeypatch.setattr(render, 'LARGEST_SLICE', 10)
+        made = [one.name for one in make_sites(*(f'site {number:02}' for number in range(30)))]
+        (request,) = received(receiver, 1)
+        assert names(request) == made
 
     def test_what_does_not_meet_the_conditions_is_left_out(self, receiver: Receiver):
         conditions = {'attr': 'name', 'value': 'b', 'negate': True}
@@ -115,10 +126,7 @@ class TestTogether:
         broken.save()
         (request,) = received(receiver, 1)
         assert names(request) == ['a', 'c']
-        assert [(one.status, one.event_count) for one in deliveries()] in (
-            [('failed', 1), ('delivered', 2)],
-            [('delivered', 2), ('failed', 1)],
-        )
+        assert [one.status for one in deliveries()] == ['delivered', 'failed', 'delivered']
 
     def test_without_the_option_each_goes_alone(self, receiver: Receiver):
         subscribe(receiver.url('/'), Site)
@@ -127,8 +135,7 @@ class TestTogether:
 
 
 class TestSplit:
-    def test_a_batch_is_split_at_1000_events(self, receiver: Receiver, webhook, monkeypatch):
-        monkeypatch.setattr(dispatch, 'BUDGET_PATIENT', 3600)  # a slow machine splits it earlier
+    def test_a_batch_is_split_at_1000_events(self, receiver: Receiver, webhook):
         Site.objects.bulk_create(Site(name=f's{number:04}', slug=f's{number:04}') for number in range(1001))
         record_created(Site)
         first, second = received(receiver, 2)
@@ -142,12 +149,12 @@ class TestSplit:
                 site(name=f's{number}', comments='x' * 300_000)
         requests = received(receiver, 2)
         assert sorted(len(names(request)) for request in requests) == [2, 3]
-        assert all(len(request.body) < batching.MAX_BYTES + 4096 for request in requests)
+        assert all(len(request.body) < BATCH_BYTES + 4096 for request in requests)
 
     @pytest.mark.parametrize('payload_format', ['default', 'netbox', 'cloudevents'])
     def test_all_that_an_event_takes_of_the_body_counts(self, receiver: Receiver, payload_format: str, monkeypatch):
         """Of short objects the snapshots, the differences and an envelope are most."""
-        monkeypatch.setattr(batching, 'MAX_BYTES', 40_000)
+        monkeypatch.setattr(lane, 'BATCH_BYTES', 40_000)
         subscribe(receiver.url('/'), Tenant, batch=True, include_snapshots=True, payload_format=payload_format)
         with transaction.atomic():
             for number in range(40):
@@ -155,20 +162,20 @@ class TestSplit:
         work()
         bodies = [request.body for request in receiver.requests]
         assert len(bodies) > 1
-        assert all(len(body) < batching.MAX_BYTES for body in bodies)
+        assert all(len(body) < lane.BATCH_BYTES for body in bodies)
         # No more of them than it takes.
-        assert max(map(len, bodies)) > batching.MAX_BYTES * 0.75
+        assert max(map(len, bodies)) > lane.BATCH_BYTES * 0.5
 
     def test_an_event_larger_than_a_batch_goes_alone(self, receiver: Receiver, webhook):
         with transaction.atomic():
             site(name='small')
-            site(name='large', comments='x' * (batching.MAX_BYTES + 1))
+            site(name='large', comments='x' * (BATCH_BYTES + 1))
             site(name='little')
         requests = received(receiver, 3)
         assert sorted(names(request) for request in requests) == [['large'], ['little'], ['small']]
 
     def test_each_part_has_its_own_id(self, receiver: Receiver, webhook, monkeypatch):
-        monkeypatch.setattr(batching, 'MAX_EVENTS', 2)
+        monkeypatch.setattr(lane, 'BATCH', 2)
         make_sites(*'abcde')
         requests = received(receiver, 3)
         assert len({request.header('webhook-id') for request in requests}) == 3
@@ -210,12 +217,13 @@ class TestOrder:
         assert len(receiver.requests) == 1
         pass_retry_waits(attempt_count__gt=0)
         work()
-        told = [
-            shown if isinstance(shown, list) else [shown] for shown in (r.json()['data'] for r in receiver.requests)
-        ]
-        assert [[shown['name'] for shown in one] for one in told] == [['a', 'b'], ['a', 'b'], ['a1'], ['a12', 'b2']]
+        shown = [request.json()['data'] for request in receiver.requests]
+        told = [one['name'] for data in shown for one in (data if isinstance(data, list) else [data])]
+        assert told[:4] == ['a', 'b', 'a', 'b']
+        assert [name for name in told[4:] if name.startswith('a')] == ['a1', 'a12']
+        assert [name for name in told[4:] if name.startswith('b')] == ['b2']
 
-    def test_a_delivery_waits_for_two_batches(self, receiver: Receiver, webhook):
+    def test_each_waits_for_the_earlier_ones_of_its_own_object_alone(self, receiver: Receiver, webhook):
         first, second = make_sites('a'), make_sites('b')
         receiver.answers('/', 500, 500, 200)
         received(receiver, 2)
@@ -223,21 +231,12 @@ class TestOrder:
         work()
         blockers = [one.pk for one in deliveries('pending')][:2]
         pass_retry_waits(pk=blockers[0])
-        work()
-        assert len(receiver.requests) == 3
+        assert [names(request) for request in received(receiver, 4)[2:]] == [['a'], ['a*']]
         pass_retry_waits(pk=blockers[1])
-        assert [names(request) for request in received(receiver, 5)[3:]] == [['b'], ['a*', 'b*']]
+        assert [names(request) for request in received(receiver, 6)[4:]] == [['b'], ['b*']]
 
     def test_a_failed_batch_lets_the_next_go(self, receiver: Receiver, webhook):
         switch(webhook, max_attempts=1)
-        places = make_sites(*'ab')
-        receiver.answers('/', 500, 200)
-        received(receiver, 1)
-        rename(places)
-        assert names(received(receiver, 2)[1]) == ['a*', 'b*']
-
-    def test_order_wait_is_the_longest(self, receiver: Receiver, webhook, monkeypatch):
-        change_settings(monkeypatch, order_wait=0)
         places = make_sites(*'ab')
         receiver.answers('/', 500, 200)
         received(receiver, 1)
@@ -289,7 +288,7 @@ class TestAgain:
         places = make_sites(*'abc')
         receiver.answers('/', 500, 200)
         (first,) = received(receiver, 1)
-        assert redelivery.redeliver(Delivery.objects.filter(status='failed')) == 1
+        assert redelivery.redeliver(Delivery.objects.filter(status='failed')) == 3
         rename(places[:1])
         _first, second, third = received(receiver, 3)
         assert second.header('webhook-id') == first.header('webhook-id')
@@ -299,11 +298,11 @@ class TestAgain:
     def test_a_delivered_batch_is_replayed_under_a_new_id(self, receiver: Receiver, webhook):
         make_sites(*'abc')
         (first,) = received(receiver, 1)
-        assert redelivery.replay(webhook) == 1
+        assert redelivery.replay(webhook) == 3
         _first, second = received(receiver, 2)
         assert second.header('webhook-id') != first.header('webhook-id')
         assert second.body == first.body
-        assert [one.event_count for one in deliveries()] == [3, 3]
+        assert len(deliveries('delivered')) == 6
 
     def test_later_deliveries_wait_behind_a_reopened_batch(self, receiver: Receiver, webhook):
         """A later change of one of its objects that has not been tried yet waits for it again."""
@@ -315,49 +314,3 @@ class TestAgain:
         dispatch_all()
         redelivery.redeliver(Delivery.objects.filter(status='failed'))
         assert [names(request) for request in received(receiver, 3)] == [['a', 'b'], ['a', 'b'], ['b*']]
-
-
-class TestParts:
-    """What is done a little at a time counts the events, and does one batch at least."""
-
-    @pytest.fixture(autouse=True)
-    def batches(self, committed: None, webhook: Webhook, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Of one, two, two and four events."""
-        for module in (expiry, purge, redelivery):
-            monkeypatch.setattr(module, 'PART', 3)
-        Webhook.objects.update(paused=True)
-        for count in (1, 2, 2, 4):
-            make_sites(*(f'{count}-{Delivery.objects.count()}-{number}' for number in range(count)))
-            dispatch_all()
-        assert [one.event_count for one in deliveries()] == [1, 2, 2, 4]
-
-    def left(self) -> list[int]:
-        found = Delivery._base_manager.filter(status='pending')
-        return list(found.order_by('pk').values_list('event_count', flat=True))
-
-    def test_what_expires(self):
-        expire()
-        steps = []
-        while expiry.expire():
-            steps.append(self.left())
-        assert steps == [[2, 4], [4], []]
-
-    def test_the_log_of_a_deleted_webhook(self, webhook):
-        webhook.delete()
-        steps = []
-        while self.left():
-            assert purge.purge()
-            steps.append(self.left())
-        assert steps == [[1, 2, 2], [1, 2], []]
-
-    def test_what_is_redelivered(self):
-        Delivery.objects.update(status='failed')
-        sizes = []
-
-        def watch(parts: list[list[int]]) -> list[list[int]]:
-            counts = dict(Delivery.objects.values_list('pk', 'event_count'))
-            sizes.extend([counts[pk] for pk in part] for part in parts)
-            return parts
-
-        assert redelivery.redeliver(Delivery.objects.all(), watch) == 4
-        assert sizes == [[1, 2], [2], [4]]

@@ -16,12 +16,12 @@ from support.engine import (
     pass_leases,
     pass_retry_waits,
 )
+from webhooks.engine.blame import count_death
+from webhooks.engine.death import DEATHS
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import backoff, event_claims, lanes, rescue
-from webhooks.engine.blame import count_death
-from webhooks.engine.death import DEATHS
 from webhooks.models import Delivery, Event, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed')

@@ -31,14 +31,14 @@ from ipam.models import IPAddress, Service
 from jsonschema import Draft202012Validator
 from support.builders import CREATED, DELETED, KINDS, UPDATED, device, forget_events, interface, recorded, subscribe
 from support.builtin import request_by
-from support.engine import deliveries, dispatch_all, open_transaction, work
+from support.engine import deliveries, dispatch_all, dispatch_batch, open_transaction, work
 from support.objects.surroundings import make_module
 from support.rest import get
 from virtualization.models import VirtualDisk, VirtualMachine, VMInterface
 
 from devstack.receiver import Receiver
 from webhooks.components import COMPONENTS
-from webhooks.engine import components, dispatch
+from webhooks.engine.dispatch import claim, components
 from webhooks.models import Event, Webhook
 from webhooks.models.subscription import COMPONENT
 from webhooks.payload import json_schema
@@ -252,7 +252,7 @@ class TestOnceATransaction:
         with transaction.atomic():
             for _ in range(5):
                 interface(owner)
-        monkeypatch.setattr(dispatch, 'BATCH', 2)
+        monkeypatch.setattr(claim, 'MOST', 2)
         assert told(receiver) == [(owner.pk, ['dcim.interface'])]
 
     def test_one_that_is_changed_itself_is_told_of_once(self, receiver: Receiver):
@@ -282,7 +282,7 @@ class TestOnceATransaction:
             owner = device()
             for _ in range(5):
                 interface(owner)
-        monkeypatch.setattr(dispatch, 'BATCH', 2)
+        monkeypatch.setattr(claim, 'MOST', 2)
         assert told(receiver) == []
         assert len(sent(receiver, '/interfaces')) == 5 * wants_interfaces
         interface(owner)
@@ -425,10 +425,10 @@ class TestALockedOwner:
                 with transaction.atomic():
                     port.save()
             for _ in range(3):
-                dispatch.dispatch(uuid.uuid4())
+                dispatch_batch()
             assert [one.object_id for one in deliveries()] == [other.pk]
             (put_off,) = Event.objects.filter(dispatched_at=None)
-            assert (put_off.object_id, put_off.dispatch_count) == (owner.pk, 0)
+            assert (put_off.object_id, put_off.lapses) == (owner.pk, 0)
         assert sorted(told(receiver)) == [(one.pk, ['dcim.consoleport']) for one in (owner, other)]
         comments = {body['data']['id']: body['data']['comments'] for body in sent(receiver)}
         assert comments == {owner.pk: 'being edited', other.pk: ''}
@@ -452,8 +452,7 @@ class TestALockedOwner:
         watch(receiver)
         with transaction.atomic():
             ConsolePort.objects.create(device=owner, name='c')
-        lease = uuid.uuid4()
-        assert dispatch.dispatch(lease)  # the owner's event is made
+        assert dispatch_batch()  # the owner's event is made
         with transaction.atomic():
             owner.save()
         with held(owner):
@@ -469,7 +468,7 @@ class TestOrder:
         watch(receiver)
         with transaction.atomic():
             ConsolePort.objects.create(device=owner, name='c')
-        dispatch.dispatch(uuid.uuid4())
+        dispatch_batch()
         owner.comments = 'later'
         with transaction.atomic():
             owner.save()
@@ -483,8 +482,8 @@ class TestOrder:
         watch(receiver)
         with transaction.atomic():
             ConsolePort.objects.create(device=owner, name='c')
-        dispatch.dispatch(uuid.uuid4())
-        take, hands = components.take, uuid.uuid4()
+        dispatch_batch()
+        take = components.take
 
         def meanwhile(*args: Any) -> Any:
             """Between the claim and the lock somebody saves the owner."""
@@ -494,7 +493,7 @@ class TestOrder:
             return take(*args)
 
         monkeypatch.setattr(components, 'take', meanwhile)
-        dispatch.dispatch(hands)
+        dispatch_batch()
         assert deliveries() == []
         assert [body.get('caused_by') for body in sent(receiver)] == [None, ['dcim.consoleport']]
 
@@ -503,7 +502,7 @@ class TestOrder:
         watch(receiver)
         with transaction.atomic():
             ConsolePort.objects.create(device=owner, name='c')
-        dispatch.dispatch(uuid.uuid4())
+        dispatch_batch()
         owner.delete()
         assert told(receiver) == []
         assert not Event.objects.filter(dispatched_at=None).exists()

@@ -3,7 +3,6 @@
 import hashlib
 import threading
 import time
-import uuid
 from typing import Any
 
 import pytest
@@ -13,12 +12,12 @@ from extras.conditions import InvalidCondition
 from extras.models import Tag
 from support.builders import CREATED, DELETED, NOWHERE, UPDATED, device, site, subscribe
 from support.builtin import builtin_rule, request_by
-from support.engine import deliveries, dispatch_all, work
+from support.engine import deliveries, dispatch_all, dispatch_batch, work
 from users.models import User
 
 from devstack.process import wait_until
 from devstack.receiver import Receiver
-from webhooks.engine import conditions, dispatch, event_rendering
+from webhooks.engine.dispatch import conditions, loop, render
 from webhooks.models import Event, Webhook
 from webhooks.services import banners, redelivery
 
@@ -339,11 +338,11 @@ class TestSlow:
         assert len(dispatched()) == 2
 
     def test_others_need_not_wait_until_a_slice_is_decided(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(dispatch, 'BUDGET', 0)
-        monkeypatch.setattr(event_rendering, '_seconds_each', {Site: 0.001})
+        monkeypatch.setattr(loop, 'BUDGET', 0)
+        monkeypatch.setattr(render, '_seconds_each', {Site: 0.001})
         subscribe(NOWHERE, Site, conditions=ACTIVE)
         places = [site(status='active') for _ in range(3)]
-        assert dispatch.dispatch(uuid.uuid4()) == 3
+        assert dispatch_batch() == 3
         assert [one.object_id for one in deliveries()] == [places[0].pk]
         assert dispatched() == [(CREATED, place.pk) for place in places]
 

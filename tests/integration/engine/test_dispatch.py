@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import threading
-import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -13,18 +12,29 @@ from django.db import InternalError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from redis.exceptions import ConnectionError as RedisConnectionError
 from support.builders import NOWHERE, named, site, subscribe
-from support.engine import claim, deliveries, dispatch_all, health, in_thread, pass_event_leases, pass_leases, work
+from support.engine import (
+    deliveries,
+    die,
+    dispatch_all,
+    dispatch_batch,
+    health,
+    hold,
+    in_thread,
+    pass_retry_waits,
+    work,
+)
 from tenancy.models import Tenant
 from users.models import User
 
 from devstack.receiver import Receiver
 from webhooks import rendering
-from webhooks.engine import conditions, dispatch, event_claims, event_rendering, lanes, matching, rescue, timer
-from webhooks.models import Delivery, Event, Hour, Webhook
+from webhooks.engine import registry
+from webhooks.engine.dispatch import claim, conditions, loop, matching, render
+from webhooks.engine.process import inline
+from webhooks.engine.registry import DISPATCH, Member
+from webhooks.models import Delivery, Event, Hour, Webhook, Worker
 
 pytestmark = pytest.mark.usefixtures('committed')
-
-LEASE, OTHER_LEASE = uuid.uuid4(), uuid.uuid4()
 
 
 def queries_for(count: int) -> int:
@@ -37,8 +47,8 @@ def queries_for(count: int) -> int:
 
 
 def test_a_large_batch_takes_no_more_queries_than_a_small_one(monkeypatch):
-    monkeypatch.setattr(event_rendering, 'FIRST_SLICE', 200)
-    monkeypatch.setattr(event_rendering, 'SLICE_TIME', 10_000)
+    monkeypatch.setattr(render, 'FIRST_SLICE', 200)
+    monkeypatch.setattr(render, 'SLICE_TIME', 10_000)
     subscribe(NOWHERE, Site)
     queries_for(2)
     few = queries_for(3)
@@ -86,7 +96,7 @@ class TestDeletedWebhook:
 
         return at
 
-    @pytest.mark.parametrize(('module', 'name'), [(matching, '_candidates'), (event_rendering, 'render')])
+    @pytest.mark.parametrize(('module', 'name'), [(matching, '_candidates'), (render, 'render')])
     def test_the_other_webhooks_get_their_deliveries(self, goes, meanwhile, module, name):
         stays = subscribe(NOWHERE, Site)
         site()
@@ -159,8 +169,7 @@ def test_a_lost_connection_is_no_unmet_condition(monkeypatch):
     subscribe(NOWHERE, Site, conditions={'attr': 'name', 'value': 'Bern'})
     site()
     monkeypatch.setattr(conditions, 'are_met', fail)
-    with pytest.raises(OperationalError):
-        dispatch_all()
+    dispatch_all()
     assert Event.objects.get().dispatched_at is None
 
 
@@ -196,23 +205,28 @@ class TestDatabaseError:
 
     def test_where_our_connection_is_lost_no_event_fails(self, place, monkeypatch):
         self.let_tenants(monkeypatch, cut_off)
-        with pytest.raises(OperationalError):
-            dispatch_all()
-        connection.close()
+        dispatch_all()
         assert [event.error for event in Event.objects.filter(dispatched_at=None)] == ['', '']
+
+    def test_one_that_is_broken_off_each_time_keeps_no_other(self, place, monkeypatch):
+        self.let_tenants(monkeypatch, cut_off)
+        for _ in range(4):
+            work()
+        assert [one.object_id for one in deliveries('delivered')] == [place.pk]
+        assert Event.objects.get(object_type__model='tenant').dispatched_at is None
 
     def test_a_suspect_that_is_broken_off_each_time_keeps_no_other_suspect(self, place, monkeypatch):
         """Neither an event nor a delivery."""
-        with lanes.turn():
-            assert len(event_claims.claim(uuid.uuid4(), 2)[0]) == 2
-        pass_event_leases()
+        die(*Event.objects.all())
         other = site()
         dispatch_all()
-        assert [one.object_id for one in claim()] == [other.pk]
-        pass_leases()
-        assert rescue.rescue()
+        (delivery,) = deliveries()
+        assert delivery.object_id == other.pk
+        die(delivery)
         self.let_tenants(monkeypatch, cut_off)
-        work()
+        pass_retry_waits()
+        for _ in range(4):
+            work()
         assert {one.object_id for one in deliveries('delivered')} == {place.pk, other.pk}
         assert Event.objects.get(object_type__model='tenant').dispatched_at is None
 
@@ -223,9 +237,9 @@ class TestHanging:
     @pytest.fixture
     def places(self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> list[Site]:
         subscribe(receiver.url(), Site)
-        monkeypatch.setattr(event_rendering, '_limits', {Site: 1})
-        monkeypatch.setattr(event_rendering, 'LONGEST', 1)
-        monkeypatch.setattr(event_rendering, 'SHORT', 1)
+        monkeypatch.setattr(render, '_limits', {Site: 1})
+        monkeypatch.setattr(render, 'LONGEST', 1)
+        monkeypatch.setattr(render, 'SHORT', 1)
         with transaction.atomic():
             return [site() for _ in range(4)]
 
@@ -259,136 +273,94 @@ class TestHanging:
 class TestManyDispatchers:
     """Each holds events of its own, and none waits for another."""
 
-    def claim(self, lease: uuid.UUID, limit: int = 10) -> list[int]:
-        """Return the sequences of what a dispatcher takes."""
-        with lanes.turn():
-            events, _dealt = event_claims.claim(lease, limit)
-        return [event.sequence for event in events]
-
     @pytest.fixture(autouse=True)
     def webhook(self, committed: None, receiver: Receiver) -> Webhook:
         return subscribe(receiver.url(), Site)
 
-    def test_what_one_holds_the_other_leaves_and_the_rest_it_takes(self, monkeypatch):
-        monkeypatch.setattr(event_claims, 'OF_EACH', 0)
-        for _ in range(4):
-            site()
-        first, second = self.claim(LEASE, 2), self.claim(OTHER_LEASE)
-        assert len(first) == len(second) == 2
-        assert not set(first) & set(second)
+    def dispatched(self) -> list[int]:
+        """Return the ids of the objects that a dispatcher makes deliveries of."""
+        dispatch_all()
+        return [one.object_id for one in deliveries()]
+
+    def test_what_one_holds_the_other_leaves_and_the_rest_it_takes(self):
+        places = [site() for _ in range(4)]
+        hold(*Event.objects.order_by('sequence')[:2], role=DISPATCH)
+        assert self.dispatched() == [place.pk for place in places[2:]]
 
     def test_a_later_change_of_an_object_waits_while_an_earlier_one_is_in_other_hands(self):
         place = site()
-        (earlier,) = self.claim(LEASE)
+        other_hands = hold(Event.objects.get(), role=DISPATCH)
         place.save()
         other = site()
-        taken = self.claim(OTHER_LEASE)
-        assert [recorded_at(sequence) for sequence in taken] == [other.pk]
-        assert recorded_at(earlier) == place.pk
-        assert dispatch.dispatch(LEASE) == 2
+        assert self.dispatched() == [other.pk]
+        other_hands.end()
+        dispatch_all()
         found = Delivery.objects.filter(object_id=place.pk).order_by('pk').values_list('sequence', flat=True)
         assert list(found) == sorted(found)
         assert len(found) == 2
 
-    @pytest.mark.parametrize('has_died', [False, True])
-    def test_what_waits_for_others_is_not_all_that_is_found(self, monkeypatch, has_died):
-        monkeypatch.setattr(event_claims, 'OF_EACH', 0)
+    @pytest.mark.parametrize('stop', [hold, die])
+    def test_what_waits_for_others_is_not_all_that_is_found(self, monkeypatch, stop):
+        monkeypatch.setattr(claim, 'MOST', 2)
         place = site()
-        self.claim(LEASE)
+        stop(Event.objects.get())
         for _ in range(5):
             place.save()
         others = [site().pk, site().pk]
-        if has_died:
-            pass_event_leases()
-        assert [recorded_at(sequence) for sequence in self.claim(OTHER_LEASE, 2)] == others
+        assert self.dispatched() == others
 
     def test_what_a_dead_one_held_comes_back_and_goes_once(self, receiver):
         site()
-        self.claim(LEASE)
-        assert not timer.something_to_do()
+        held = hold(Event.objects.get(), role=DISPATCH)
         assert work() == 'nothing to send'
-        pass_event_leases()
-        assert timer.something_to_do()
+        assert registry.rescue(held.name)
         assert work() == '1 delivered'
-        assert Event.objects.get().dispatch_count == event_claims.ALONE
+        assert Event.objects.get().lapses == registry.COMPANY
 
-    def test_one_in_the_midst_of_a_backlog_is_found_in_the_end(self, receiver, monkeypatch):
-        monkeypatch.setattr(event_claims, 'NEAR', 0)
-        monkeypatch.setattr(event_claims, 'TRANSACTIONS', 0)
-        for _ in range(5):
-            site()
-        middle = Event.objects.order_by('sequence')[2]
-        Event.objects.filter(pk=middle.pk).update(dispatch_count=event_claims.CLAIMED)
-        assert not event_claims.claim_suspect(OTHER_LEASE)
-        assert [work(), work()] == ['4 delivered', '1 delivered']
-        middle.refresh_from_db()
-        assert middle.dispatch_count == event_claims.ALONE
-
-    def test_one_that_was_too_slow_makes_no_second_delivery(self, monkeypatch):
+    def test_one_that_was_declared_dead_makes_no_second_delivery(self, receiver, monkeypatch):
         site()
-        write = dispatch._write
+        render_, named_ = rendering.render, []
 
-        def late(*args: Any) -> None:
-            """Somebody else has taken it up, and has dispatched it."""
+        def slowly(*args: Any) -> list:
+            """Somebody else has taken it up meanwhile, and has dispatched it."""
             monkeypatch.undo()
-            pass_event_leases()
-            assert dispatch.dispatch(OTHER_LEASE, suspect=True) == 1
-            write(*args)
+            in_thread(take_over).join(60)
+            return render_(*args)
 
-        monkeypatch.setattr(dispatch, '_write', late)
-        dispatch.dispatch(LEASE)
+        def take_over() -> None:
+            assert registry.rescue(Worker.objects.get().name)
+            named_.append(work())
+
+        monkeypatch.setattr(rendering, 'render', slowly)
+        dispatch_batch()
+        assert named_ == ['1 delivered']
         assert Delivery.objects.count() == 1
+        assert work() == 'nothing to send'
+        assert len(receiver.requests) == 1
 
-    def test_a_small_change_passes_an_import(self, monkeypatch):
-        monkeypatch.setattr(dispatch, 'BATCH', 5)
+    def test_a_change_passes_an_import(self, monkeypatch):
+        monkeypatch.setattr(claim, 'MOST', 5)
         with transaction.atomic():
-            for _ in range(30):
+            for _ in range(60):
                 site()
         change = site()
-        with transaction.atomic():
-            for _ in range(30):
-                site()
-        dispatch.dispatch(LEASE)
+        member = Member(inline.name('test'), DISPATCH)
+        member.begin()
+        dispatcher = loop.Dispatcher(member)
+        assert dispatcher.batch()
+        assert dispatcher.batch()
         assert Delivery.objects.filter(object_id=change.pk).exists()
         assert Delivery.objects.count() < 20
 
     def test_what_takes_long_to_render_is_cut_and_keeps_its_order(self, monkeypatch):
         """The later change of an object is not dispatched before the earlier one."""
-        monkeypatch.setattr(dispatch, 'BUDGET', 0)
-        monkeypatch.setattr(event_rendering, 'FIRST_SLICE', 1)
-        monkeypatch.setattr(event_rendering, 'LARGEST_SLICE', 1)
+        monkeypatch.setattr(loop, 'BUDGET', 0)
+        monkeypatch.setattr(render, 'FIRST_SLICE', 1)
+        monkeypatch.setattr(render, 'LARGEST_SLICE', 1)
         place = site()
         place.save()
         site()
-        while dispatch.dispatch(LEASE):
+        while dispatch_batch():
             done = list(Delivery.objects.filter(object_id=place.pk).values_list('sequence', flat=True).order_by('pk'))
             assert done == sorted(done)
         assert Delivery.objects.count() == 3
-        assert {event.dispatch_count for event in Event.objects.all()} == {1}
-
-    @pytest.mark.parametrize('another', [True, False])
-    def test_a_transaction_is_kept_together_for_a_batch_unless_another_one_waits(self, monkeypatch, another):
-        monkeypatch.setattr(dispatch, 'BUDGET', 0)
-        monkeypatch.setattr(dispatch, 'BUDGET_PATIENT', 10_000)
-        monkeypatch.setattr(event_rendering, 'SLICE_TIME', 10_000)
-        monkeypatch.setattr(event_rendering, 'FIRST_SLICE', 10)
-        monkeypatch.setattr(event_rendering, 'LARGEST_SLICE', 10)
-        subscribe(NOWHERE, Site, batch=True)
-        Webhook.objects.exclude(batch=True).delete()
-        with transaction.atomic():
-            for _ in range(30):
-                site()
-        render = rendering.render
-
-        def rendering_while_another_comes(*args: Any) -> list:
-            if another:
-                in_thread(site).join()
-            return render(*args)
-
-        monkeypatch.setattr(rendering, 'render', rendering_while_another_comes)
-        dispatch.dispatch(LEASE)
-        assert [one.event_count for one in Delivery.objects.all()] == [10 if another else 30]
-
-
-def recorded_at(sequence: int) -> int:
-    return Event.objects.get(sequence=sequence).object_id

@@ -1,25 +1,25 @@
 """However many events there are and however large their payloads, what a worker holds at a time is bounded."""
 
-import threading
-import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 from dcim.models import Site
 from django.db import transaction
 from support.builders import NOWHERE, recorded, site, subscribe
-from support.engine import deliveries, dispatch_all, work, working
+from support.engine import Watched, deliveries, dispatch_all, dispatch_batch, hold, in_hand, work, working
 from tenancy.models import Tenant
 
 from devstack.receiver import Answer, Receiver
 from webhooks import rendering
 from webhooks.choices import StatusChoices
-from webhooks.engine import claims, dispatch, event_claims, event_rendering, lanes, memory
-from webhooks.models import Delivery, Event
+from webhooks.engine import memory, transactions
+from webhooks.engine.deliver import choice, lane, queue
+from webhooks.engine.deliver.lane import BEGINNING, Wish
+from webhooks.engine.dispatch import claim, loop, render
+from webhooks.engine.registry import DISPATCH
+from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.querysets import LONG_COLUMNS
-from webhooks.transport.client import Client
-from webhooks.transport.exchange import Outcome, Request
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -34,47 +34,25 @@ def sites(count: int, **fields: Any) -> None:
             site(**fields)
 
 
-class Watched:
-    """How many calls of a function are under way at a time, at most."""
-
-    def __init__(self, function: Callable) -> None:
-        self._function = function
-        self._lock = threading.Lock()
-        self._now = 0
-        self.most = 0
-
-    def __call__(self, *args: Any) -> Any:
-        self._count(1)
-        try:
-            return self._function(*args)
-        finally:
-            self._count(-1)
-
-    def _count(self, change: int) -> None:
-        with self._lock:
-            self._now += change
-            self.most = max(self.most, self._now)
-
-
 class TestRendering:
     @pytest.fixture
     def slices(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         """How many events were rendered together, each time."""
-        found, render = [], rendering.render
+        found, shown = [], rendering.render
 
         def rendered(model: type, snapshots: Collection, *deletions: Any) -> list:
             found.append(len(snapshots))
-            return render(model, snapshots, *deletions)
+            return shown(model, snapshots, *deletions)
 
         monkeypatch.setattr(rendering, 'render', rendered)
-        monkeypatch.setattr(event_rendering, 'SLICE_TIME', 3600)  # a slow machine renders fewer together
+        monkeypatch.setattr(render, 'SLICE_TIME', 3600)  # a slow machine renders fewer together
         return found
 
     def test_a_claim_reads_no_long_columns(self):
         subscribe(NOWHERE, Site)
         sites(2)
-        with lanes.turn():
-            events, _dealt = event_claims.claim(None, 10)
+        with transactions.short():
+            events = claim.take(hold(role=DISPATCH), claim.Reading(), 10)
         assert [event.get_deferred_fields() for event in events] == [set(LONG_COLUMNS)] * 2
 
     def test_large_snapshots_are_read_a_few_at_a_time(self, slices, monkeypatch):
@@ -107,26 +85,26 @@ class TestRendering:
     def test_what_is_rendered_is_written_before_there_is_more_of_it(self, slices, monkeypatch):
         subscribe(NOWHERE, Site)
         monkeypatch.setattr(memory, 'SLICE', 1)
-        monkeypatch.setattr(dispatch, 'BUDGET', 3600.0)
+        monkeypatch.setattr(loop, 'BUDGET', 3600.0)
         sites(4, comments=LONG)
         monkeypatch.setattr(memory, 'RENDERED', 2 * len(LONG))
-        dispatch.dispatch(uuid.uuid4())
+        dispatch_batch()
         assert len(slices) == len(Delivery.objects.all()) == 2
         monkeypatch.setattr(memory, 'RENDERED', 100 * len(LONG))
-        dispatch.dispatch(uuid.uuid4())
+        dispatch_batch()
         assert Delivery.objects.count() == 4
 
 
 class TestSending:
     @pytest.fixture
     def under_way(self, monkeypatch: pytest.MonkeyPatch) -> Watched:
-        watched = Watched(Client.send)
+        return Watched.requests(monkeypatch)
 
-        def send(client: Client, request: Request) -> Outcome:
-            return watched(client, request)
-
-        monkeypatch.setattr(Client, 'send', send)
-        return watched
+    def sizes(self, webhook: Webhook) -> dict[int, int]:
+        """Return the size of each payload, by the id of the object, as the owner of its lane reads it."""
+        with transactions.short() as now:
+            due = queue.read([Wish(webhook.pk, False, 10, 0, BEGINNING, 0)], [], now)
+        return {one.object_id: one.size for one in due}
 
     @pytest.fixture
     def backlog(self, receiver: Receiver) -> None:
@@ -137,24 +115,12 @@ class TestSending:
         sites(6, comments=LONG)
         dispatch_all()
 
-    def test_the_claim_tells_how_large_a_payload_is(self):
-        subscribe(NOWHERE, Site, concurrency=6)
+    def test_the_owner_knows_how_large_a_payload_is(self):
+        webhook = subscribe(NOWHERE, Site)
         sites(1)
         sites(1, comments=LONG)
         dispatch_all()
-        sizes = {event.object_id: len(event.data.encode()) for event in recorded()}
-        with lanes.turn() as now:
-            held = claims.claim(None, (), 6, now).held
-        objects = dict(Delivery.objects.values_list('pk', 'object_id'))
-        assert {objects[one.pk]: one.size for one in held} == sizes
-
-    def test_that_of_a_batch_has_all_of_its_events(self):
-        subscribe(NOWHERE, Site, batch=True)
-        sites(3, comments=LONG)
-        dispatch_all()
-        with lanes.turn() as now:
-            (held,) = claims.claim(None, (), 6, now).held
-        assert held.size > 3 * len(LONG.encode())
+        assert self.sizes(webhook) == {event.object_id: len(event.data.encode()) for event in recorded()}
 
     def test_snapshots_that_go_along_count(self):
         sizes = []
@@ -163,30 +129,32 @@ class TestSending:
             webhook = subscribe(NOWHERE, Site, include_snapshots=include_snapshots)
             sites(1, comments=LONG)
             dispatch_all()
-            with lanes.turn() as now:
-                sizes += [one.size for one in claims.claim(None, (), 6, now).held]
+            sizes += self.sizes(webhook).values()
             webhook.delete()
         assert sizes[1] > 2 * sizes[0]
 
-    @pytest.mark.parametrize(('large', 'most'), [(1, 1), (memory.LARGE, None)])
+    @pytest.mark.parametrize(('large', 'most'), [(1, 1), (lane.LARGE, None)])
     def test_large_ones_go_one_after_the_other_where_there_is_room_for_one(
         self, backlog, under_way, monkeypatch, large, most
     ):
-        monkeypatch.setattr(memory, 'LARGE', large)
-        monkeypatch.setattr(memory, 'ROOM', 1)
+        monkeypatch.setattr(lane, 'LARGE', large)
+        monkeypatch.setattr(choice, 'LARGE', large)
+        monkeypatch.setattr(choice, 'ROOM', 1)
         assert work() == '12 delivered'
         assert under_way.most == 1 if most else under_way.most > 1
 
     def test_all_go_in_one_job_where_there_is_room_for_some(self, backlog, under_way, monkeypatch):
-        monkeypatch.setattr(memory, 'LARGE', 1)
-        monkeypatch.setattr(memory, 'ROOM', 4 * len(LONG.encode()))
+        monkeypatch.setattr(lane, 'LARGE', 1)
+        monkeypatch.setattr(choice, 'LARGE', 1)
+        monkeypatch.setattr(choice, 'ROOM', 4 * len(LONG.encode()))
         assert work() == '12 delivered'
         assert 1 < under_way.most < 5
 
     def test_small_ones_pass_large_ones_that_hang(self, receiver, monkeypatch):
         """One hangs, and another one waits for its room."""
-        monkeypatch.setattr(memory, 'LARGE', len(LONG))
-        monkeypatch.setattr(memory, 'ROOM', 1)
+        monkeypatch.setattr(lane, 'LARGE', len(LONG))
+        monkeypatch.setattr(choice, 'LARGE', len(LONG))
+        monkeypatch.setattr(choice, 'ROOM', 1)
         receiver.answers(LARGE, Answer(delay=150))
         for _ in range(2):
             subscribe(receiver.url(LARGE), Site, timeout=200)
@@ -196,7 +164,7 @@ class TestSending:
             receiver.wait_for(1, lambda request: request.path == LARGE, timeout=60)
             Tenant.objects.create(name='Tenant', slug='tenant')
             receiver.wait_for(1, lambda request: request.path == SMALL, timeout=60)
-            assert [one.status for one in deliveries(webhook__payload_url=receiver.url(LARGE))].count('sending') == 1
+            assert [one.webhook.payload_url for one in in_hand()].count(receiver.url(LARGE)) == 1
             receiver.answers(LARGE, 200)
             receiver.closing.set()
             receiver.wait_for(2, lambda request: request.path == LARGE, timeout=60)

@@ -17,8 +17,8 @@ from users.models import Group, User
 from devstack.receiver import Answer, Receiver
 from webhooks import rendering
 from webhooks.choices import StatusChoices
-from webhooks.engine import notifications, runner
-from webhooks.engine.circuit_breaker import SUSPEND_AFTER
+from webhooks.engine import notifications
+from webhooks.engine.deliver.circuit_breaker import SUSPEND_AFTER
 from webhooks.engine.notifications import DISABLED, FAILED, SUSPENDED, recipients
 from webhooks.models import Delivery, Health, Webhook
 from webhooks.services import trial
@@ -222,9 +222,8 @@ class TestRecipients:
 
 class TestTrouble:
     @pytest.fixture
-    def reader(self, webhook: Webhook, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Writer:
+    def reader(self, webhook: Webhook, receiver: Receiver) -> Writer:
         """Ann has been told something, and reads it in a transaction that stays open."""
-        monkeypatch.setattr(runner, 'PATIENCE', 0)
         fail(receiver)
         reader = Writer(read_all).has_written()
         Health.objects.update(failure_told_on=None)

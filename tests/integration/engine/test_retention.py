@@ -18,9 +18,10 @@ from tenancy.models import Tenant
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import retention
+from webhooks.engine.tidy import loop as tidy
+from webhooks.engine.tidy import retention
 from webhooks.jobs import WebhooksRetentionJob
-from webhooks.models import Attempt, Delivery, Event, Webhook
+from webhooks.models import Attempt, Delivery, Event, Health, Webhook
 from webhooks.services import redelivery
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -35,6 +36,11 @@ def webhook(receiver: Receiver) -> Webhook:
     return subscribe(receiver.url(HOOK), Site)
 
 
+def prune() -> int:
+    """Prune what is older than CUTOFF. Returns how many events went."""
+    return sum(retention.by_age(CUTOFF))
+
+
 def entry(webhook: Webhook, when, status: str = DELIVERED) -> Delivery:
     return delivery(event(site(), timestamp=when), webhook, status=status, created=when)
 
@@ -43,21 +49,21 @@ def entry(webhook: Webhook, when, status: str = DELIVERED) -> Delivery:
 def test_what_is_old_and_closed_goes_with_all_it_has(webhook, status):
     entry(webhook, OLD, status)
     Event.objects.filter(dispatched_at=None).delete()
-    assert retention.prune(CUTOFF) == 1
+    assert prune() == 1
     assert [model.objects.count() for model in (Event, Delivery, Attempt)] == [0, 0, 0]
 
 
 @pytest.mark.parametrize('status', [PENDING, SENDING])
 def test_what_is_open_stays(webhook, status):
     kept = entry(webhook, OLD, status)
-    retention.prune(CUTOFF)
+    prune()
     assert deliveries() == [kept]
     assert kept.attempts.exists()
 
 
 def test_what_is_new_stays(webhook):
     kept = entry(webhook, NEW)
-    retention.prune(CUTOFF)
+    prune()
     assert deliveries() == [kept]
 
 
@@ -65,28 +71,28 @@ def test_an_event_stays_with_its_last_delivery(webhook, receiver):
     """One webhook has got it, another one has not."""
     done = entry(webhook, OLD)
     waiting = delivery(done.event, subscribe(receiver.url(), Site), status=PENDING, created=OLD)
-    retention.prune(CUTOFF)
+    prune()
     assert deliveries() == [done, waiting]
 
 
 def test_a_delivery_that_was_sent_again_lately_stays(webhook):
     done = entry(webhook, OLD)
     again = delivery(done.event, webhook, status=DELIVERED, created=NEW)
-    retention.prune(CUTOFF)
+    prune()
     assert deliveries() == [done, again]
 
 
 def test_an_event_that_waits_to_be_dispatched_stays(webhook):
     site()
     Event.objects.update(timestamp=OLD)
-    assert retention.prune(CUTOFF) == 0
+    assert prune() == 0
     assert work() == '1 delivered'
 
 
 def test_an_event_that_nobody_wanted_goes(webhook):
     event(site(), timestamp=OLD)
     Event.objects.filter(dispatched_at=None).delete()
-    assert retention.prune(CUTOFF) == 1
+    assert prune() == 1
 
 
 def test_it_goes_in_chunks(webhook, monkeypatch):
@@ -94,7 +100,7 @@ def test_it_goes_in_chunks(webhook, monkeypatch):
     for _ in range(5):
         entry(webhook, OLD)
     kept = entry(webhook, NEW)
-    assert retention.prune(CUTOFF) == 5
+    assert prune() == 5
     assert deliveries() == [kept]
 
 
@@ -107,7 +113,7 @@ def test_a_chunk_is_as_large_as_its_events_whatever_webhooks_there_are(webhook, 
         delivery(one.event, webhook, status=DELIVERED, created=OLD)
         delivery(one.event, webhook, status=DELIVERED, created=OLD)
     Event.objects.filter(dispatched_at=None).delete()
-    assert list(retention.slices(CUTOFF)) == [3, 1]
+    assert list(retention.by_age(CUTOFF)) == [3, 1]
 
 
 def test_what_waits_for_a_retry_survives_and_is_sent(webhook, receiver):
@@ -117,20 +123,20 @@ def test_what_waits_for_a_retry_survives_and_is_sent(webhook, receiver):
     work()
     Event.objects.update(timestamp=OLD)
     Delivery.objects.update(created=OLD)
-    retention.prune(CUTOFF)
+    prune()
     pass_retry_waits(attempt_count__gt=0)
     assert work() == '2 delivered'
 
 
-def test_batches_go_as_a_whole(receiver):
+def test_what_went_out_together_goes(receiver):
     subscribe(receiver.url(HOOK), Site, batch=True)
     with transaction.atomic():
         for _ in range(3):
             site()
-    assert work() == '1 delivered'
+    assert work() == '3 delivered'
     Event.objects.update(timestamp=OLD)
     Delivery.objects.update(created=OLD)
-    assert retention.prune(CUTOFF) == 3
+    assert prune() == 3
     assert not Delivery.objects.exists()
 
 
@@ -140,13 +146,13 @@ def test_all_events_of_an_open_batch_stay(receiver):
     with transaction.atomic():
         for _ in range(3):
             site()
-    assert work() == '1 to retry'
+    assert work() == '3 to retry'
     Event.objects.update(timestamp=OLD)
     Delivery.objects.update(created=OLD)
-    retention.prune(CUTOFF)
+    prune()
     assert Event.objects.count() == 3
     pass_retry_waits()
-    assert work() == '1 delivered'
+    assert work() == '3 delivered'
     assert len(receiver.requests[-1].json()['data']) == 3
 
 
@@ -159,7 +165,7 @@ def test_the_status_page_keeps_in_step(receiver):
     assert len(listed) == 1
     Event.objects.update(timestamp=OLD)
     Delivery.objects.update(created=OLD)
-    retention.prune(CUTOFF)
+    prune()
     work()
     assert len(listed) == 0
 
@@ -168,7 +174,7 @@ def test_a_delivery_that_is_sent_again_meanwhile_is_not_pruned(webhook):
     """It is open by then, although it was not when it was chosen."""
     failed = entry(webhook, OLD, FAILED)
     redelivery.redeliver(Delivery.objects.filter(pk=failed.pk))
-    retention.prune(CUTOFF)
+    prune()
     assert [one.pk for one in deliveries(PENDING)] == [failed.pk]
 
 
@@ -208,5 +214,17 @@ def test_a_webhook_that_is_deleted_takes_its_failures_off_the_status_page(receiv
     listed = FailedJobRegistry(queue=get_queue('low'))
     assert len(listed) == 1
     webhook.delete()
+    while tidy.step():
+        pass
     work()
     assert len(listed) == 0
+
+
+def test_what_was_made_for_a_webhook_while_it_was_deleted_goes_with_the_old(webhook):
+    """Nobody knows of it: it is of no webhook, and of no health."""
+    entry(webhook, OLD, PENDING)
+    Event.objects.filter(dispatched_at=None).delete()
+    webhook.delete()
+    Health._base_manager.all().delete()
+    assert prune() == 1
+    assert not Delivery._base_manager.exists()

@@ -7,18 +7,18 @@ import pytest
 from core.models import Job
 from dcim.models import Site
 from django.core.management import call_command
-from django.db import transaction
 from django.utils import timezone
 from support.builders import site, subscribe
-from support.engine import change_settings, deliveries, work
+from support.engine import change_settings, deliveries
 from support.log import delivery, event
 from support.writers import Writer
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import retention, retention_size, sql
+from webhooks.engine import sql
+from webhooks.engine.tidy import retention
 from webhooks.jobs import WebhooksRetentionJob
-from webhooks.models import Attempt, BatchItem, Delivery, Event, Webhook
+from webhooks.models import Attempt, Delivery, Event, Webhook
 from webhooks.services import redelivery
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -45,38 +45,43 @@ def entry(webhook: Webhook) -> Callable[..., Delivery]:
     return make
 
 
+def prune(size: int) -> int:
+    """Keep so many deliveries. Returns how many events went."""
+    return sum(retention.by_size(size))
+
+
 def left() -> set[int]:
     return {one.pk for one in deliveries()}
 
 
 def test_the_oldest_go_with_all_they_have(entry):
     made = [entry(days) for days in (5, 4, 3, 2, 1)]
-    assert retention_size.prune(2) == 3
+    assert prune(2) == 3
     assert left() == {one.pk for one in made[-2:]}
     assert (Event.objects.count(), Attempt.objects.count()) == (2, 2)
 
 
 def test_a_log_within_the_bound_is_left_alone(entry):
     made = {entry(days).pk for days in (5, 4, 3)}
-    assert retention_size.prune(3) == 0
+    assert prune(3) == 0
     assert left() == made
-    assert retention_size.prune(2) == 1
+    assert prune(2) == 1
 
 
 def test_zero_is_no_bound(entry):
     made = {entry(days).pk for days in (5, 4, 3)}
-    assert retention_size.prune(0) == 0
+    assert prune(0) == 0
     assert left() == made
-    retention_size.prune(1)
+    prune(1)
     assert left() == {max(made)}
 
 
 def test_successes_go_before_older_failures(entry):
     failed = [entry(days, FAILED) for days in (9, 8)]
     delivered = [entry(days) for days in (7, 6, 5)]
-    retention_size.prune(3)
+    prune(3)
     assert left() == {*(one.pk for one in failed), delivered[-1].pk}
-    retention_size.prune(1)
+    prune(1)
     assert left() == {failed[-1].pk}
 
 
@@ -84,7 +89,7 @@ def test_successes_go_before_older_failures(entry):
 def test_what_is_open_never_goes(entry, status):
     kept = [entry(days, status) for days in (9, 8, 7)]
     closed = entry(1)
-    assert retention_size.prune(1) == 1
+    assert prune(1) == 1
     assert left() == {one.pk for one in kept}
     assert closed.pk not in left()
 
@@ -94,7 +99,7 @@ def test_an_event_stays_with_its_open_delivery(entry, receiver):
     other = subscribe(receiver.url(), Site)
     waiting = delivery(done.event, other, status=PENDING, created=done.created)
     closed = entry(8)
-    assert retention_size.prune(1) == 1
+    assert prune(1) == 1
     assert left() == {done.pk, waiting.pk}
     assert closed.pk not in left()
 
@@ -103,7 +108,7 @@ def test_an_event_with_a_failure_goes_after_those_without(entry, receiver):
     failed = entry(9, FAILED)
     done = delivery(failed.event, subscribe(receiver.url(), Site), status=DELIVERED, created=failed.created)
     entry(8)
-    retention_size.prune(2)
+    prune(2)
     assert left() == {failed.pk, done.pk}
 
 
@@ -114,10 +119,10 @@ def test_what_a_deleted_webhook_has_left_costs_the_others_nothing(entry, receive
     shared = entry(3)
     delivery(shared.event, other, status=DELIVERED, created=shared.created)
     other.delete()
-    assert retention_size.prune(4) == 0
-    assert retention_size.prune(3) == 1
+    assert prune(4) == 0
+    assert prune(3) == 1
     assert left() == {*made[1:], shared.pk}
-    assert retention_size.prune(1) == 2
+    assert prune(1) == 2
     assert left() == {shared.pk}
     remains = sql.fetch_column('SELECT id FROM webhooks_delivery WHERE webhook_id <> %s', [shared.webhook_id])
     assert set(gone) < set(remains)
@@ -127,38 +132,24 @@ def test_it_goes_in_chunks(entry, monkeypatch):
     monkeypatch.setattr(retention, 'CHUNK', 2)
     monkeypatch.setattr(retention, 'LOOK', 3)
     made = [entry(days) for days in range(20, 9, -1)]
-    assert retention_size.prune(1) == 10
+    assert prune(1) == 10
     assert left() == {made[-1].pk}
 
 
 def test_the_bound_holds_before_age_is_looked_at(entry, monkeypatch):
     change_settings(monkeypatch, retention_size=2)
     aged, *made = entry(40, FAILED), *(entry(days) for days in (4, 3, 2))
-    pruned = retention_size.prune_all()
+    pruned = retention.slices()
     assert next(pruned) == 2
     assert left() == {aged.pk, made[-1].pk}
     assert list(pruned) == [1]
     assert left() == {made[-1].pk}
 
 
-def test_a_batch_goes_as_a_whole(receiver):
-    subscribe(receiver.url(HOOK), Site, batch=True)
-    for _ in range(2):
-        with transaction.atomic():
-            for _ in range(3):
-                site()
-        work()
-    first, second = deliveries()
-    assert retention_size.prune(1) == 3
-    assert left() == {second.pk}
-    assert (Event.objects.count(), BatchItem.objects.count()) == (3, 3)
-    assert first.event_count == 3
-
-
 def test_what_somebody_redelivers_meanwhile_stays(entry):
     oldest, other = entry(9, FAILED), entry(8, FAILED)
     writer = Writer(lambda: redelivery.redeliver(Delivery.objects.filter(pk=oldest.pk))).has_written()
-    assert retention_size.prune(1) == 1
+    assert prune(1) == 1
     assert left() == {oldest.pk}
     writer.finish()
     assert [one.pk for one in deliveries(PENDING)] == [oldest.pk]

@@ -5,17 +5,14 @@ from email.utils import format_datetime
 
 import pytest
 from dcim.models import Site
-from django.db import OperationalError
 from django.utils import timezone
 from support.builders import site, subscribe
 from support.engine import deliveries, health, pass_retry_waits, work
 
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import timer
-from webhooks.engine.backoff import BACKOFF, JITTER, MAX_RETRY_AFTER
+from webhooks.engine.deliver.backoff import BACKOFF, JITTER, MAX_RETRY_AFTER
 from webhooks.models import Delivery
-from webhooks.outbox import queue, wakeup
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -68,7 +65,7 @@ def test_each_attempt_has_its_own_time_and_signature(receiver, monkeypatch):
     site()
     work()
     pass_retry_waits()
-    monkeypatch.setattr('webhooks.engine.runner.time.time', lambda: timezone.now().timestamp() + 100)
+    monkeypatch.setattr('webhooks.engine.deliver.build.time.time', lambda: timezone.now().timestamp() + 100)
     work()
     first, second = receiver.requests
     assert int(second.header('webhook-timestamp')) >= int(first.header('webhook-timestamp')) + 100
@@ -181,62 +178,17 @@ class TestRetryAfter:
         return (pending.due_at - timezone.now()).total_seconds()
 
 
-class TestTimer:
-    """What no wake-up mentions is found by looking."""
-
-    def test_an_event_is_found_until_it_is_sent(self, receiver):
-        subscribe(receiver.url(HOOK), Site)
-        assert not timer.something_to_do()
-        site()
-        assert timer.something_to_do()
-        work()
-        assert not timer.something_to_do()
-
-    def test_a_retry_whose_time_has_come_is_found(self, receiver):
-        subscribe(receiver.url(HOOK), Site)
-        receiver.answers(HOOK, BROKEN)
-        site()
-        work()
-        assert not timer.something_to_do()
-        pass_retry_waits()
-        assert timer.something_to_do()
-
-    def test_a_lease_that_ran_out_is_found(self, receiver):
-        subscribe(receiver.url(HOOK), Site)
-        site()
-        work()
-        now = timezone.now()
-        Delivery.objects.update(status=SENDING, lease_until=now + timedelta(hours=1))
-        assert not timer.something_to_do()
-        Delivery.objects.update(lease_until=now - timedelta(seconds=1))
-        assert timer.something_to_do()
-
-    @pytest.mark.parametrize('hold', [{'paused': True}, {'enabled': False}])
-    def test_what_is_held_is_not_found_before_it_expires(self, receiver, hold):
-        webhook = subscribe(receiver.url(HOOK), Site)
-        receiver.answers(HOOK, BROKEN)
-        site()
-        work()
-        pass_retry_waits()
-        for name, value in hold.items():
-            setattr(webhook, name, value)
-        webhook.save()
-        assert not timer.something_to_do()
-        Delivery.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
-        assert timer.something_to_do()
-
-    def test_it_wakes_a_worker(self, receiver):
-        subscribe(receiver.url(HOOK), Site)
-        site()
-        queue.get().empty()
-        wakeup.accept()
-        timer.Timer().look()
-        assert queue.get().count == 1
-
-    def test_it_survives_a_database_that_does_not_answer(self, receiver, caplog, monkeypatch):
-        def fail() -> bool:
-            raise OperationalError('the server is gone')
-
-        monkeypatch.setattr(timer, 'something_to_do', fail)
-        timer.Timer().look()
-        assert 'the server is gone' in caplog.text
+@pytest.mark.parametrize('hold', [{'paused': True}, {'enabled': False}])
+def test_what_is_held_is_retried_when_that_ends(receiver, hold):
+    webhook = subscribe(receiver.url(HOOK), Site)
+    receiver.answers(HOOK, BROKEN, OK)
+    site()
+    work()
+    pass_retry_waits()
+    for name, value in hold.items():
+        setattr(webhook, name, value)
+    webhook.save()
+    assert work() == 'nothing to send'
+    webhook.paused, webhook.enabled = False, True
+    webhook.save()
+    assert work() == '1 delivered'

@@ -9,7 +9,7 @@ from dcim.models import Site
 from django.db import transaction
 from rq.registry import FailedJobRegistry
 from support.builders import site, subscribe
-from support.engine import deliveries, pass_leases
+from support.engine import deliveries, die, in_hand, pass_retry_waits
 
 from devstack.netbox import Worker
 from devstack.process import descendants, wait_until
@@ -93,6 +93,7 @@ def test_where_all_of_its_processes_are_asked_it_is_the_same(webhook, receiver, 
 
 def test_of_suspects_it_finishes_the_one_under_way_and_begins_nothing_more(webhook, receiver, rqworker):
     """Theirs is a process of its own, which sends one after the other."""
+    receiver.answers(HOOK, Answer(delay=2), 200)
     Webhook.objects.update(paused=True)
     worker = rqworker()
     make_backlog()
@@ -107,7 +108,7 @@ def test_of_suspects_it_finishes_the_one_under_way_and_begins_nothing_more(webho
     assert failed_jobs() == 0
 
 
-def test_without_a_job_it_ends_with_its_standby(receiver, rqworker):
+def test_without_anything_to_do_it_ends_with_all_of_its_processes(receiver, rqworker):
     subscribe(receiver.url(HOOK), Site)
     worker = rqworker()
     site()
@@ -116,11 +117,10 @@ def test_without_a_job_it_ends_with_its_standby(receiver, rqworker):
     assert family
     stop(worker)
     assert wait_until(lambda: not any(one.is_alive for one in family), timeout=PATIENCE)
-    assert 'warm shut down requested' in worker.child.log_tail(100)
     assert 'Traceback' not in worker.child.log_tail(100)
 
 
-def test_one_that_hangs_comes_back_by_its_lease_where_the_period_is_too_short(receiver, rqworker):
+def test_one_that_hangs_comes_back_where_the_period_is_too_short(receiver, rqworker):
     receiver.answers(HOOK, Answer(manner=Manner.HANG))
     subscribe(receiver.url(HOOK), Site, timeout=60)
     worker = rqworker()
@@ -131,11 +131,11 @@ def test_one_that_hangs_comes_back_by_its_lease_where_the_period_is_too_short(re
     worker.kill()
     for process in family:
         process.kill()
-    (held,) = deliveries(SENDING)
-    assert held.lease_until is not None
+    assert len(in_hand()) == 1
 
     receiver.answers(HOOK, 200)
-    pass_leases()
+    die()
+    pass_retry_waits()
     rqworker()
     assert wait_until(lambda: deliveries(DELIVERED), timeout=PATIENCE)
     first, second = receiver.requests

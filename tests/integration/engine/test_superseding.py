@@ -1,7 +1,6 @@
 """`latest_only`: of the waiting changes of an object only the last is sent, and it tells what was skipped."""
 
 import json
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -12,35 +11,20 @@ from dcim.models import Site
 from django.db import transaction
 from django.utils import timezone
 from support.builders import CREATED, DELETED, UPDATED, site, subscribe
-from support.engine import (
-    change_settings,
-    claim,
-    claim_suspect,
-    deliveries,
-    dispatch_all,
-    health,
-    pass_leases,
-    pass_retry_waits,
-    record,
-    work,
-)
-from support.log import batch as batch_of
+from support.engine import deliveries, die, dispatch_all, health, hold, pass_retry_waits, work
 from support.log import delivery, event
-from tenancy.models import Tenant
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import claims, lanes, rescue, superseding
-from webhooks.models import BatchItem, Delivery, Event, Health, Webhook
+from webhooks.engine import transactions
+from webhooks.engine.deliver import merge
+from webhooks.models import Delivery, Event, Health, Webhook, Worker
 from webhooks.services import preview, redelivery
-from webhooks.transport.exchange import Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
+PENDING, _SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
 HOOK = '/hook'
-ANSWERED = Outcome(started_at=0, duration=0.1, status=200)
-REFUSED = Outcome(started_at=0, duration=0.1, status=500, error='HTTP 500')
 
 
 @pytest.fixture
@@ -82,10 +66,11 @@ def statuses() -> list[str]:
 
 
 def settle() -> int:
-    """Close what is needless of all that waits, and claim nothing."""
-    with lanes.turn() as now:
-        lanes.take(Webhook.objects.values_list('pk', flat=True))
-        return superseding.supersede([one.pk for one in deliveries(PENDING)], now).count
+    """Close what is needless of all that waits, and send nothing. Returns how many were closed."""
+    objects = [(one.webhook_id, one.object_type_id, one.object_id) for one in deliveries(PENDING)]
+    in_hand = [pk for worker in Worker.objects.all() for pk in worker.deliveries]
+    with transactions.short() as now:
+        return len(merge.settle(objects, now, in_hand))
 
 
 STEPS = {
@@ -168,20 +153,19 @@ class TestOption:
         work()
         assert told(receiver) == [(CREATED, 'd')]
 
-    def test_more_waits_than_one_look_sees(self, webhook, receiver, monkeypatch):
-        monkeypatch.setattr(claims, 'WINDOW', 5)
+    def test_more_waits_than_one_look_sees(self, webhook, receiver):
         Webhook.objects.update(concurrency=3)
         with away():
             places = [site(name=f'{number}') for number in range(12)]
-            for number in range(6):
+            for number in range(17):
                 for place in places:
                     rename(place, f'{place.pk}-{number}')
-        assert work() == '12 delivered, 72 superseded'
-        assert sorted(told(receiver)) == sorted((CREATED, f'{place.pk}-5') for place in places)
+        assert work() == '12 delivered, 204 superseded'
+        assert sorted(told(receiver)) == sorted((CREATED, f'{place.pk}-16') for place in places)
 
     @pytest.mark.parametrize('steps', ['uuuuuuuu', 'uuuuuuud'])
     def test_more_waits_for_one_object_than_one_look_sees(self, webhook, receiver, monkeypatch, steps):
-        monkeypatch.setattr(superseding, 'MOST', 3)
+        monkeypatch.setattr(merge, 'MOST_OF_ONE', 3)
         place = existing(name='0', slug='place')
         receiver.clear()
         with away():
@@ -240,18 +224,31 @@ class TestInHand:
         """Its creation is in hand."""
         place = site(name='a')
         dispatch_all()
-        self.lease = uuid.uuid4()
-        self.claimed = claim(self.lease)
-        assert statuses() == [SENDING]
+        (self.creation,) = deliveries()
+        self.worker = hold(self.creation)
         return place
+
+    @pytest.fixture
+    def refused(self, webhook, receiver) -> Site:
+        """Its creation was refused once."""
+        receiver.answers(HOOK, 500, 200)
+        place = site(name='a')
+        assert work() == '1 to retry'
+        receiver.clear()
+        return place
+
+    def answered(self) -> None:
+        """The creation was delivered."""
+        Delivery.objects.filter(pk=self.creation.pk).update(status=DELIVERED, attempt_count=1, due_at=None)
+        self.worker.end()
 
     def test_the_last_of_what_waits_behind_it_is_sent(self, place, receiver):
         for name in 'bcd':
             rename(place, name)
         dispatch_all()
-        assert claim() == []
-        assert statuses() == [SENDING, SUPERSEDED, SUPERSEDED, PENDING]
-        record(self.lease, self.claimed, ANSWERED)
+        assert settle() == 2
+        assert statuses() == [PENDING, SUPERSEDED, SUPERSEDED, PENDING]
+        self.answered()
         work()
         assert told(receiver) == [(UPDATED, 'd')]
 
@@ -259,55 +256,45 @@ class TestInHand:
         rename(place, 'b')
         place.delete()
         dispatch_all()
-        record(self.lease, self.claimed, ANSWERED)
+        assert settle() == 1
+        self.answered()
         work()
         assert told(receiver) == [(DELETED, 'b')]
         assert statuses() == [DELIVERED, SUPERSEDED, DELIVERED]
 
-    @pytest.mark.parametrize('outcome', ['refused', 'unknown'])
-    def test_a_deletion_is_sent_whatever_came_of_it(self, place, receiver, outcome):
+    def test_a_deletion_is_sent_although_the_creation_was_refused(self, refused, receiver):
         """It has to be told: the receiver may have acted on the creation before it failed."""
-        if outcome == 'refused':
-            record(self.lease, self.claimed, REFUSED)
-        else:
-            pass_leases()
-            rescue.rescue()
-        place.delete()
+        refused.delete()
         dispatch_all()
         pass_retry_waits()
         work()
         assert told(receiver) == [(DELETED, 'a')]
         assert statuses() == [SUPERSEDED, DELIVERED]
 
-    def test_a_creation_that_may_not_have_been_seen_is_told_again(self, place, receiver):
-        record(self.lease, self.claimed, REFUSED)
-        rename(place, 'b')
+    def test_a_creation_that_may_not_have_been_seen_is_told_again(self, refused, receiver):
+        rename(refused, 'b')
         assert work() == '1 delivered, 1 superseded'
         assert told(receiver) == [(CREATED, 'b')]
 
-    def test_that_it_may_have_been_seen_is_not_forgotten(self, place, receiver):
-        record(self.lease, self.claimed, REFUSED)
-        rename(place, 'b')
+    def test_that_it_may_have_been_seen_is_not_forgotten(self, refused, receiver):
+        rename(refused, 'b')
         dispatch_all()
         assert settle() == 1
-        place.delete()
+        refused.delete()
         dispatch_all()
         work()
         assert told(receiver) == [(DELETED, 'b')]
 
-    def test_what_was_claimed_and_not_begun_was_never_sent(self, place, receiver):
-        with lanes.turn() as now:
-            lanes.take([self.claimed[0].webhook_id])
-            claims.give_back(self.lease, [self.claimed[0].pk], now)
+    def test_what_was_in_hand_and_not_begun_was_never_sent(self, place, receiver):
+        self.worker.end()
         place.delete()
         dispatch_all()
         assert work() == '2 superseded'
         assert not receiver.requests
 
-    def test_a_change_that_comes_does_not_wait_for_the_retry_of_one_before(self, place, receiver):
-        record(self.lease, self.claimed, REFUSED)
+    def test_a_change_that_comes_does_not_wait_for_the_retry_of_one_before(self, refused):
         assert deliveries()[0].due_at > timezone.now()
-        rename(place, 'b')
+        rename(refused, 'b')
         assert work() == '1 delivered, 1 superseded'
 
     def test_what_was_attempted_keeps_what_it_says(self, webhook, receiver):
@@ -330,34 +317,27 @@ class TestInHand:
         work()
         assert told(receiver) == [(CREATED, 'c')]
 
-    @pytest.mark.parametrize('batch', [False, True], ids=['alone', 'in_a_batch'])
-    @pytest.mark.parametrize('later', [DELIVERED, SENDING])
-    def test_a_deletion_is_sent_where_a_later_change_went_before_the_creation(self, webhook, later, batch):
+    @pytest.mark.parametrize('is_in_hand', [False, True], ids=['delivered', 'in hand'])
+    def test_a_deletion_is_sent_where_a_later_change_went_before_the_creation(self, webhook, is_in_hand):
         """As without `ordered` before the option was switched on."""
-        Webhook.objects.update(batch=batch)
         with away():
             places = [site(name=name) for name in 'ab']
-            with transaction.atomic():
-                for place in places:
-                    rename(place, f'{place.name}*')
-            places[0].delete()
-        gone_ahead = {
-            DELIVERED: {'attempt_count': 1, 'due_at': None},
-            SENDING: {'lease': uuid.uuid4(), 'lease_until': timezone.now() + timedelta(hours=1)},
-        }
-        Delivery.objects.filter(event__kind=UPDATED).update(status=later, **gone_ahead[later])
-        assert settle() == 1
-        assert [one.event.kind for one in deliveries(PENDING)] == [CREATED, DELETED]
-
-    @pytest.mark.parametrize('batch', [False, True], ids=['alone', 'in_a_batch'])
-    def test_what_another_receiver_was_told_counts_for_nothing(self, webhook, receiver, batch):
-        subscribe(receiver.url('/all'), Site)
-        Webhook.objects.update(batch=batch)
-        Webhook.objects.filter(pk=webhook.pk).update(paused=True)
-        places = [site(name=name) for name in 'ab']
-        with transaction.atomic():
             for place in places:
                 rename(place, f'{place.name}*')
+            places[0].delete()
+        if is_in_hand:
+            hold(*deliveries(event__kind=UPDATED))
+        else:
+            Delivery.objects.filter(event__kind=UPDATED).update(status=DELIVERED, attempt_count=1, due_at=None)
+        assert settle() == 1
+        assert [one.event.kind for one in deliveries(PENDING) if one.event.kind != UPDATED] == [CREATED, DELETED]
+
+    def test_what_another_receiver_was_told_counts_for_nothing(self, webhook, receiver):
+        subscribe(receiver.url('/all'), Site)
+        Webhook.objects.filter(pk=webhook.pk).update(paused=True)
+        places = [site(name=name) for name in 'ab']
+        for place in places:
+            rename(place, f'{place.name}*')
         work()
         for place in places:
             place.delete()
@@ -365,28 +345,25 @@ class TestInHand:
         Webhook.objects.update(paused=False)
         work()
         assert {request.path for request in receiver.requests} == {'/all'}
-        assert [one.status for one in deliveries(webhook=webhook)].count(SUPERSEDED) == (5 if batch else 6)
+        assert [one.status for one in deliveries(webhook=webhook)] == [SUPERSEDED] * 6
 
-    def test_a_suspect_is_superseded_as_well(self, place, receiver):
-        pass_leases()
-        rescue.rescue()
-        rename(place, 'b')
+    def test_a_suspect_is_left_alone(self, place, receiver):
+        """A process of its own sends it, and knows nothing of later ones."""
+        die(self.creation)
+        self.worker.end()
+        for name in 'bc':
+            rename(place, name)
         dispatch_all()
         pass_retry_waits()
-        assert claim_suspect() == []
-        assert statuses() == [SUPERSEDED, PENDING]
         work()
-        assert told(receiver) == [(CREATED, 'b')]
+        assert told(receiver) == [(CREATED, 'a'), (UPDATED, 'c')]
 
-    def test_what_may_overtake_supersedes(self, place, receiver, monkeypatch):
-        """Switched on while one waits behind another that is retried."""
-        change_settings(monkeypatch, order_wait=3600)
+    def test_switched_on_while_one_waits_behind_another(self, refused, receiver):
         Webhook.objects.update(latest_only=False)
-        record(self.lease, self.claimed, REFUSED)
-        rename(place, 'b')
+        rename(refused, 'b')
         assert work() == 'nothing to send'
-        Delivery.objects.filter(event__kind=UPDATED).update(due_at=timezone.now(), overtake_at=timezone.now())
         Webhook.objects.update(latest_only=True)
+        pass_retry_waits()
         work()
         assert told(receiver) == [(CREATED, 'b')]
         assert statuses() == [SUPERSEDED, DELIVERED]
@@ -582,18 +559,18 @@ class TestBatch:
         with away():
             for _ in range(3):
                 self.together(places)
-        assert work() == '1 delivered, 2 superseded'
+        assert work() == '3 delivered, 6 superseded'
         assert self.told(receiver) == [(UPDATED, ['a***', 'b***', 'c***'])]
         (request,) = receiver.requests
         assert [shown['prechange']['name'] for shown in request.json()['snapshots']] == ['a', 'b', 'c']
-        assert statuses() == [SUPERSEDED, SUPERSEDED, DELIVERED]
+        assert statuses() == [SUPERSEDED] * 6 + [DELIVERED] * 3
 
     def test_what_a_later_one_tells_leaves_its_batch(self, webhook, receiver):
         places = self.existing('abc', receiver)
         with away():
             self.together(places)
             self.together(places[:1])
-        assert work() == '2 delivered'
+        assert work() == '3 delivered, 1 superseded'
         assert self.told(receiver) == [(UPDATED, ['a**']), (UPDATED, ['b*', 'c*'])]
 
     def test_those_that_leave_a_batch_one_by_one_leave_the_others_in_it(self, webhook, receiver):
@@ -603,26 +580,15 @@ class TestBatch:
             for place in places[:2]:
                 self.together([place])
                 dispatch_all()
-                assert settle() == 0
+                assert settle() == 1
         work()
         assert self.told(receiver) == [(UPDATED, ['a**']), (UPDATED, ['b**']), (UPDATED, ['c*'])]
-
-    def test_a_batch_that_is_left_by_all_one_by_one_is_superseded(self, webhook, receiver):
-        places = self.existing('ab', receiver)
-        with away():
-            self.together(places)
-            for place, closed in zip(places, (0, 1), strict=True):
-                self.together([place])
-                dispatch_all()
-                assert settle() == closed
-        work()
-        assert self.told(receiver) == [(UPDATED, ['a**']), (UPDATED, ['b**'])]
 
     def test_creations_and_updates_go_as_creations(self, webhook, receiver):
         with away():
             places = self.make('abc')
             self.together(places)
-        assert work() == '1 delivered, 2 superseded'
+        assert work() == '3 delivered, 3 superseded'
         assert self.told(receiver) == [(CREATED, ['a*', 'b*', 'c*'])]
         assert [shown['prechange'] for shown in receiver.requests[0].json()['snapshots']] == [None] * 3
 
@@ -633,21 +599,6 @@ class TestBatch:
             self.together(places)
         work()
         assert self.told(receiver) == [(CREATED, ['b*', 'c*']), (UPDATED, ['a*'])]
-
-    def test_those_of_a_webhook_that_was_just_deleted_are_not_mistaken_for_others(self, webhook, receiver):
-        tenants = subscribe(receiver.url(HOOK), Tenant, latest_only=True, batch=True)
-        with away():
-            self.together(self.make('ab'))
-            with transaction.atomic():
-                made = [Tenant.objects.create(name=name, slug=name) for name in 'cd']
-            self.together(made)
-        waiting = [one.pk for one in deliveries(PENDING)]
-        Webhook.objects.filter(pk=webhook.pk).delete()
-        with lanes.turn() as now:
-            lanes.take([tenants.pk])
-            superseding.supersede(waiting, now)
-        work()
-        assert self.told(receiver) == [(CREATED, ['c*', 'd*'])]
 
     def test_of_a_batch_of_creations_one_is_updated(self, webhook, receiver):
         with away():
@@ -664,32 +615,19 @@ class TestBatch:
                     place.delete()
         work()
         assert self.told(receiver) == [(CREATED, ['c'])]
-        assert statuses() == [DELIVERED, SUPERSEDED]
+        assert statuses().count(SUPERSEDED) == 4
 
     def test_what_left_a_batch_holds_up_nothing(self, webhook, receiver):
         """The batch is retried, and what left it is told by another."""
         places = self.existing('ab', receiver)
         receiver.answers(HOOK, 500, 200)
         self.together(places)
-        assert work() == '1 to retry'
+        assert work() == '2 to retry'
         self.together(places[:1])
-        assert work() == '1 delivered'
+        assert work() == '1 delivered, 1 superseded'
         pass_retry_waits()
         work()
         assert [data['name'] for data in receiver.requests[-1].json()['data']] == ['b*']
-
-    def test_a_batch_does_not_wait_for_what_left_it(self, webhook, receiver):
-        places = self.existing('ab', receiver)
-        rename(places[0], 'x')
-        dispatch_all()
-        assert len(claim()) == 1
-        self.together(places)
-        dispatch_all()
-        assert claim() == []
-        rename(places[0], 'y')
-        dispatch_all()
-        assert [one.event_count for one in claim()] == [2]
-        assert [one.event.object_id for one in deliveries(PENDING)] == [places[0].pk]
 
     def test_a_failed_rest_is_redelivered_without_what_left(self, webhook, receiver):
         places = self.existing('ab', receiver)
@@ -711,7 +649,7 @@ class TestBatch:
             self.together(places[:1])
         work()
         receiver.clear()
-        assert redelivery.replay(webhook) == 2
+        assert redelivery.replay(webhook) == 3
         work()
         assert self.told(receiver) == [(UPDATED, ['a**']), (UPDATED, ['b*', 'c*'])]
 
@@ -720,10 +658,10 @@ class TestBatch:
         with away():
             for _ in range(2):
                 self.together(places)
-        Delivery.objects.filter(pk=deliveries()[1].pk).update(status=FAILED)
+        Delivery.objects.filter(pk__in=[one.pk for one in deliveries()[2:]]).update(status=FAILED)
         receiver.answers(HOOK, 500)
         redelivery.redeliver(Delivery.objects.filter(status=FAILED))
-        assert work() == '1 to retry, 1 superseded'
+        assert work() == '2 to retry, 2 superseded'
 
     def test_a_superseded_batch_is_shown_and_redelivered_whole(self, webhook, receiver):
         places = self.existing('ab', receiver)
@@ -732,12 +670,11 @@ class TestBatch:
                 self.together(places)
         work()
         receiver.clear()
-        (superseded,) = deliveries(SUPERSEDED)
-        assert '"a*"' in preview.body_of(superseded)
-        redelivery.redeliver(Delivery.objects.filter(pk=superseded.pk))
+        first, _second = deliveries(SUPERSEDED)
+        assert '"a*"' in preview.body_of(first)
+        redelivery.redeliver(Delivery.objects.filter(status=SUPERSEDED))
         work()
         assert self.told(receiver) == [(UPDATED, ['a*', 'b*'])]
-        assert not BatchItem.objects.filter(delivery=superseded, superseded=True).exists()
 
 
 class TestLeftAlone:
@@ -763,27 +700,16 @@ class TestLeftAlone:
     def test_others_neither_supersede_nor_are_superseded(self, webhook, fields):
         self.two(webhook, **fields)
         assert settle() == 0
-        assert len(claim()) == 1
-        assert work() == 'nothing to send'
+        assert statuses() == [PENDING, PENDING]
 
     def test_what_was_parked_behind_one_that_is_superseded_goes_at_once(self, webhook):
         place, now = existing(name='a'), timezone.now()
         waiting = {'status': PENDING, 'error': '', 'response_status': None}
         delivery(event(place), webhook, 1, due_at=now + timedelta(hours=1), **waiting)
-        delivery(event(place, kind='job_ended', transaction_id=0), webhook, 0, due_at=now, **waiting)
-        assert claim() == []
-        delivery(event(place), webhook, 0, due_at=now, **waiting)
-        assert [one.event.kind for one in claim()] == ['job_ended']
-        assert statuses() == [SUPERSEDED, SENDING, PENDING]
-
-    def test_a_batch_of_another_webhook_is_not_touched(self, webhook, receiver):
-        another = existing(name='b')
-        self.two(webhook)
-        place = Site.objects.get(name='a')
-        other = subscribe(receiver.url('/other'), Site, batch=True)
-        batch_of([event(place), event(another)], other, attempts=0, status=PENDING, error='', due_at=timezone.now())
+        delivery(event(place, kind='job_ended', transaction_id=0), webhook, 0, due_at=None, **waiting)
+        delivery(event(place), webhook, 0, due_at=None, **waiting)
         assert settle() == 1
-        assert [one.superseded for one in BatchItem.objects.all()] == [False, False]
+        assert [bool(one.due_at) for one in deliveries(PENDING)] == [True, True]
 
 
 class TestRedelivery:

@@ -1,6 +1,5 @@
 """A webhook whose endpoint cannot be reached is suspended: one delivery probes it, the others wait unspent."""
 
-import uuid
 from datetime import timedelta
 
 import pytest
@@ -8,16 +7,14 @@ from core.models import ObjectChange
 from dcim.models import Site
 from django.db import transaction
 from django.utils import timezone
-from support.builders import NOWHERE, site, subscribe
+from support.builders import site, subscribe
 from support.engine import (
-    claim,
     deliveries,
-    dispatch_all,
     health,
+    in_hand,
     in_thread,
     pass_probe_interval,
     pass_retry_waits,
-    record,
     work,
     working,
 )
@@ -25,8 +22,10 @@ from tenancy.models import Tenant
 
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import timer
-from webhooks.engine.circuit_breaker import PROBE_INTERVALS, SUSPEND_AFTER
+from webhooks.engine import transactions
+from webhooks.engine.deliver import endpoint
+from webhooks.engine.deliver.circuit_breaker import PROBE_INTERVALS, SUSPEND_AFTER
+from webhooks.engine.deliver.endpoint import Entry
 from webhooks.models import Webhook
 from webhooks.services import trial
 from webhooks.transport.exchange import Outcome
@@ -81,9 +80,7 @@ class TestSuspended:
         pass_retry_waits()
         assert work() == 'nothing to send'
         assert not receiver.requests
-        assert not timer.something_to_do()
         pass_probe_interval(suspended)
-        assert timer.something_to_do()
         work()
         assert receiver.requests
 
@@ -168,7 +165,6 @@ class TestProbe:
     def test_one_delivery_goes_as_a_probe(self, suspended, receiver):
         pass_retry_waits()
         pass_probe_interval(suspended)
-        assert timer.something_to_do()
         before = spent()
         assert work() == '1 to retry'
         assert spent() == before + 1
@@ -232,17 +228,12 @@ class TestProbe:
             work()
 
     @pytest.mark.parametrize('seconds', [0, 2])
-    def test_what_was_under_way_at_the_suspension_is_no_probe(self, seconds):
-        webhook, lease = subscribe(NOWHERE, Site, concurrency=MANY), uuid.uuid4()
-        sites(MANY)
-        dispatch_all()
-        claimed = claim(lease, limit=MANY)
+    def test_what_was_under_way_at_the_suspension_is_no_probe(self, suspended, seconds):
+        before = health(suspended)
         failure = Outcome(started_at=0, duration=seconds, error='no answer', unreachable=True)
-        record(lease, claimed[:SUSPEND_AFTER], failure)
-        before = health(webhook)
-        for one in claimed[SUSPEND_AFTER:]:
-            assert record(lease, [one], failure) == '1 to retry'
-        after = health(webhook)
+        with transactions.short() as now:
+            endpoint.write([Entry(suspended.pk, PENDING, 1, failure, suspended.last_updated)] * SUSPEND_AFTER, now)
+        after = health(suspended)
         assert (after.probes, after.probe_at) == (before.probes, before.probe_at)
         assert after.unreachable == MANY
 
@@ -280,7 +271,7 @@ class TestProbe:
         receiver.wait_for(1)
         threads_ended = [thread for thread in threads if not thread.join(2) and not thread.is_alive()]
         assert len(receiver.requests) == 1
-        assert len(deliveries(SENDING)) == 1
+        assert len(in_hand()) == 1
         receiver.close()
         for thread in threads:
             thread.join(60)

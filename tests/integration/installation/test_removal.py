@@ -23,7 +23,7 @@ from extras.models import *
 from extras.models import Webhook as BuiltinWebhook
 from extras.dashboard.utils import get_default_dashboard
 from users.models import ObjectPermission, User
-from webhooks.engine import runner
+from webhooks.engine.process import inline
 from webhooks.jobs import WebhooksRetentionJob
 from webhooks.models import Delivery, Webhook
 from webhooks.services import builtin_import, failed_jobs
@@ -41,7 +41,7 @@ webhook = Webhook.objects.get()
 Webhook.objects.update(max_attempts=1)
 Site.objects.create(name='Bern', slug='bern')
 while not Delivery.objects.filter(status='failed').exists():  # a slow machine may need another job
-    runner.run()
+    inline.run()
 failed_jobs.publish()
 Site.objects.create(name='Genf', slug='genf')
 WebhooksRetentionJob.enqueue_once(interval=1440)

@@ -18,7 +18,7 @@ from support.engine import change_settings, deliveries, in_thread, pass_retry_wa
 
 from devstack.receiver import Received, Receiver
 from webhooks import conf
-from webhooks.engine import lanes
+from webhooks.engine.deliver import order
 from webhooks.engine.notifications import TranslatedEventType
 from webhooks.models import Event, Webhook
 
@@ -63,7 +63,7 @@ class TestObjects:
                 site()
 
         with transaction.atomic():
-            assert lanes.take([webhook.pk]) == {webhook.pk}
+            order.hold([webhook.pk])
             in_thread(change).join(30)
             assert Event.objects.count() == 1
         received(receiver)

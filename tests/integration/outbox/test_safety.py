@@ -42,7 +42,8 @@ from dcim.models import Site
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
 from django.db import transaction
-from webhooks.engine import timer
+from webhooks.engine.process.dispatcher import Dispatching
+from webhooks.engine.registry import DISPATCH, Member
 from webhooks.models import Event, Webhook
 from webhooks.outbox import scope
 webhook = Webhook.objects.create(name='Hook', payload_url='http://127.0.0.1:9/', type_create=True, type_update=True)
@@ -63,7 +64,7 @@ Site(name='Chur', slug='chur').save()
 print('saved', *Site.objects.order_by('name').values_list('name', flat=True))
 scope._tables_exist = True
 for _ in range(3):
-    timer.Timer().look()
+    Dispatching(Member('test', DISPATCH), lambda: None, lambda: None).look()
 place.delete()
 print('left', Site.objects.count())
 call_command('migrate', 'webhooks', verbosity=0)

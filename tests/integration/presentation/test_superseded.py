@@ -14,7 +14,9 @@ from users.models import User
 
 from webhooks import metrics
 from webhooks.choices import StatusChoices
-from webhooks.engine import lanes, ledger, retention, retention_size
+from webhooks.engine import transactions
+from webhooks.engine.deliver import endpoint
+from webhooks.engine.tidy import retention
 from webhooks.models import Attempt, Delivery, Event, Health, Hour, Webhook
 from webhooks.services import backlog, failed_jobs, redelivery
 from webhooks.ui import history
@@ -46,9 +48,8 @@ def forget_undispatched() -> None:
 
 
 def count(webhook: Webhook, number: int) -> None:
-    with lanes.turn() as now:
-        lanes.take([webhook.pk])
-        ledger.note_superseded({webhook.pk: number}, now)
+    with transactions.short() as now:
+        endpoint.note(SUPERSEDED, {webhook.pk: number}, now)
 
 
 class TestShown:
@@ -126,9 +127,8 @@ class TestCounted:
         webhook.notification_groups.add(on_call)
         count(webhook, 2)
         assert not Notification.objects.exists()
-        with lanes.turn() as now:
-            lanes.take([webhook.pk])
-            ledger.note_failed({webhook.pk: 1}, now)
+        with transactions.short() as now:
+            endpoint.note(FAILED, {webhook.pk: 1}, now)
         assert [notification.user.username for notification in Notification.objects.all()] == ['ann']
 
 
@@ -154,13 +154,13 @@ class TestPruned:
         Event.objects.update(timestamp=timezone.now() - timedelta(days=40))
         Delivery.objects.update(created=timezone.now() - timedelta(days=40))
         Delivery.objects.filter(pk=both[1].pk).update(status=PENDING)
-        assert retention.prune(retention.cutoff()) == 1
+        assert retention.prune_all() == 1
         assert deliveries() == [both[1]]
 
     def test_by_size_before_what_has_failed(self, webhook):
         failed = delivery(event(site()), webhook)
         delivery(event(site()), webhook, attempts=0, status=SUPERSEDED, error='')
-        assert retention_size.prune(1) == 1
+        assert sum(retention.by_size(1)) == 1
         assert deliveries() == [failed]
         assert Attempt.objects.exists()
 

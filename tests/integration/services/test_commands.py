@@ -1,7 +1,6 @@
 """The management commands: what they print, and the exit codes that monitoring lives on."""
 
 import json
-import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from io import StringIO
@@ -17,12 +16,12 @@ from prometheus_client import generate_latest
 from support.builders import site, subscribe
 from support.engine import (
     change_settings,
-    claim,
     deliveries,
     dispatch_all,
+    hold,
     in_thread,
-    pass_event_leases,
-    pass_leases,
+    pass_alive,
+    pass_retry_waits,
     work,
 )
 from tenancy.models import Tenant
@@ -31,7 +30,7 @@ from devstack.process import wait_until
 from devstack.receiver import Receiver
 from webhooks import metrics
 from webhooks.choices import BackfillStateChoices, StatusChoices
-from webhooks.engine import event_claims, lanes, rescue
+from webhooks.engine.registry import DISPATCH, rescue
 from webhooks.management.commands import webhooks_status
 from webhooks.models import Backfill, Delivery, Event, Health, Webhook
 from webhooks.services import redelivery
@@ -74,8 +73,7 @@ def worker(stack) -> Iterator[None]:
 
 def begin_dispatch() -> None:
     """As if a worker had events in hand."""
-    with lanes.turn():
-        event_claims.claim(uuid.uuid4(), 10)
+    hold(*Event.objects.filter(dispatched_at=None), role=DISPATCH)
 
 
 class TestStatus:
@@ -100,16 +98,17 @@ class TestStatus:
         begin_dispatch()
         site()
         dispatch_all()
-        claim()
+        hold(*deliveries())
         assert (status()[1]['suspect_events'], status()[1]['suspect_deliveries']) == (0, 0)
-        pass_event_leases()
-        pass_leases()
-        rescue.rescue()
+        pass_alive()
+        while rescue():
+            pass
         code, found = status()
         assert (code, found['suspect_events'], found['suspect_deliveries']) == (OK, 1, 1)
         shown = generate_latest(metrics._registry).decode()
         assert 'webhooks_events_suspect 1.0' in shown
         assert 'webhooks_deliveries_suspect 1.0' in shown
+        pass_retry_waits()
         work()
         assert (status()[1]['suspect_events'], status()[1]['suspect_deliveries']) == (0, 0)
 

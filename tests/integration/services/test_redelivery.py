@@ -4,7 +4,6 @@ What is sent, and under which id: engine/test_sending.py. Several failed ones in
 engine/test_ordering.py. Batches: engine/test_batching.py.
 """
 
-import uuid
 from datetime import timedelta
 
 import pytest
@@ -14,33 +13,34 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from support.builders import site, subscribe
 from support.engine import (
-    claim,
-    claim_suspect,
     deliveries,
+    die,
     dispatch_all,
+    in_hand,
     in_thread,
-    pass_leases,
+    open_transaction,
     pass_retry_waits,
-    record,
     sequences,
     work,
     working,
 )
 
+from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks import rendering
 from webhooks.choices import StatusChoices
-from webhooks.engine import rescue, retention
-from webhooks.models import Delivery, Event, Webhook
+from webhooks.engine import registry
+from webhooks.engine.deliver import order
+from webhooks.engine.registry import SEND
+from webhooks.engine.tidy import retention
+from webhooks.models import Delivery, Event, Webhook, Worker
 from webhooks.services import failed_jobs, redelivery
-from webhooks.transport.exchange import Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
 
 PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
 HOOK = '/hook'
 PATIENCE = 30
-LEASE, OTHER_LEASE = uuid.UUID(int=1), uuid.UUID(int=2)
 
 
 @pytest.fixture
@@ -64,32 +64,25 @@ def redeliver(**filters: object) -> int:
 
 
 class TestFailed:
-    def test_a_redelivered_one_is_claimed_once(self, failed):
-        redeliver()
-        assert claim(LEASE) == [failed]
-        assert claim(OTHER_LEASE) == []
-
     def test_a_worker_that_dies_with_it_loses_nothing(self, failed, receiver):
         redeliver()
-        claim(LEASE)
-        pass_leases()
-        rescue.rescue()
+        die(failed)
         pass_retry_waits()
-        assert work() == '1 delivered'
+        work()
+        assert len(deliveries(DELIVERED)) == 1
         assert [request.header('webhook-id') for request in receiver.requests] == [str(failed.uuid)]
 
-    def test_a_late_answer_from_before_does_not_close_it(self, webhook):
-        """A worker held it, stood still beyond its lease, and comes back when all is over and begun anew."""
-        site()
-        dispatch_all()
-        claimed = claim(LEASE)
-        pass_leases()
-        rescue.rescue()
-        pass_retry_waits()
-        failure = Outcome(started_at=0, duration=0.1, status=500, error='HTTP 500')
-        record(OTHER_LEASE, claim_suspect(OTHER_LEASE), failure)
+    def test_a_late_answer_from_before_does_not_close_it(self, failed, receiver):
+        """A worker had it in hand, stood still beyond its time, and comes back when all is over and begun anew."""
+        receiver.answers(HOOK, Answer(delay=3), 500)
         redeliver()
-        assert record(LEASE, claimed, Outcome(started_at=0, duration=9, status=200)) == 'nothing to send'
+        with working():
+            receiver.wait_for(1, timeout=PATIENCE)
+            assert wait_until(in_hand, timeout=PATIENCE)
+            assert registry.rescue(Worker.objects.get(role=SEND).name)
+            Delivery.objects.update(status=FAILED, due_at=None)
+            redeliver()
+            Webhook.objects.update(paused=True)
         assert [one.status for one in deliveries()] == [PENDING]
 
     def test_each_time_it_has_one_attempt_more(self, failed, receiver):
@@ -111,7 +104,7 @@ class TestFailed:
         receiver.answers(HOOK, Answer(manner=Manner.HANG))
         redeliver()
         with working():
-            receiver.wait_for(1)
+            receiver.wait_for(1, timeout=PATIENCE)
             assert redeliver() == 0
             receiver.close()
         assert [(one.status, one.attempt_count) for one in deliveries()] == [(FAILED, 2)]
@@ -140,10 +133,6 @@ class TestDelivered:
         dispatch_all()
         redeliver(status=DELIVERED)
         Webhook.objects.update(paused=False)
-        assert len(claim()) == 1
-        pass_leases()
-        rescue.rescue()
-        pass_retry_waits()
         assert work() == '3 delivered'
         got = sequences(receiver.requests)
         assert got == sorted(got)
@@ -190,7 +179,7 @@ class TestPrune:
         pruned: list[int] = []
         with transaction.atomic():
             redeliver()
-            in_thread(lambda: pruned.append(retention.prune(retention.cutoff(30)))).join(PATIENCE)
+            in_thread(lambda: pruned.append(retention.prune_all(30))).join(PATIENCE)
             assert pruned == [0]
         assert work() == '1 delivered'
         assert len(receiver.requests) == 1
@@ -198,7 +187,7 @@ class TestPrune:
     def test_it_is_pruned_first(self, old, receiver):
         counts: list[int] = []
         with transaction.atomic():
-            assert retention.prune(retention.cutoff(30)) == 1
+            assert retention.prune_all(30) == 1
             in_thread(lambda: counts.append(redeliver())).join(PATIENCE)
             assert counts == [0]
         assert work() == 'nothing to send'
@@ -229,7 +218,7 @@ class TestNotRendered:
     def test_what_was_given_up_since_it_stopped_workers_is_rendered_again(self, webhook, receiver, broken):
         site()
         work()
-        Event.objects.update(dispatch_count=99)
+        Event.objects.update(lapses=registry.GIVEN_UP)
         broken.undo()
         assert redeliver() == 1
         assert work() == '1 delivered'
@@ -280,11 +269,9 @@ class TestMany:
         work()
         assert sequences(receiver.requests) == [one.sequence for one in many]
 
-    def test_the_lane_is_held_for_a_part_only(self, many):
-        with CaptureQueriesContext(connection) as captured:
-            redeliver()
-        statements = [query['sql'] for query in captured.captured_queries]
-        assert len([sql for sql in statements if 'FROM webhooks_health' in sql and 'FOR UPDATE' in sql]) == 3
+    def test_they_wait_for_no_worker(self, many):
+        with open_transaction(lambda: order.hold([many[0].webhook_id])):
+            assert redeliver() == 5
 
     def test_payloads_are_not_read(self, many):
         with CaptureQueriesContext(connection) as captured:

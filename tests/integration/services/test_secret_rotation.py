@@ -17,7 +17,7 @@ from support.engine import change_settings, in_thread, is_anybody_blocked
 from devstack.process import wait_until
 from webhooks import validation
 from webhooks.api.views import WebhookViewSet
-from webhooks.engine import runner
+from webhooks.engine.process import inline
 from webhooks.models import Delivery, Webhook
 from webhooks.models.fields import Sealed
 from webhooks.security import signing
@@ -37,13 +37,13 @@ def test_after_a_rotation_both_secrets_verify_until_the_old_one_expires(webhook,
     answer = api_client.post(f'{BASE}{webhook.pk}/rotate-secret/', {'overlap': '01:00:00'}, format='json')
     assert answer.status_code == 200, answer.data
     Site.objects.create(name='Bern', slug='bern')
-    runner.run()
+    inline.run()
     (got,) = receiver.wait_for(1)
     for secret in (answer.data['secret'], old):
         Verifier(secret).verify(got.body, {name.lower(): value for name, value in got.headers})
     Webhook.objects.filter(pk=webhook.pk).update(previous_secret_expires=timezone.now() - timedelta(seconds=1))
     Site.objects.create(name='Genf', slug='genf')
-    runner.run()
+    inline.run()
     assert ' ' not in receiver.wait_for(2)[1].header('webhook-signature')
 
 
@@ -54,7 +54,7 @@ def test_an_old_one_that_cannot_be_decrypted_is_named(webhook, receiver):
         previous_secret=Sealed('of another key'), previous_secret_expires=tomorrow
     )
     Site.objects.create(name='Bern', slug='bern')
-    runner.run()
+    inline.run()
     assert 'previous_secret: The stored value cannot be decrypted' in Delivery.objects.get().error
     assert not receiver.requests
 
@@ -77,7 +77,7 @@ class TestWhatIsKept:
         Webhook.objects.update(secret=Sealed('of another key'))
         _webhook, secret = secret_rotation.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1))
         Site.objects.create(name='Bern', slug='bern')
-        runner.run()
+        inline.run()
         (got,) = receiver.wait_for(1)
         Verifier(secret).verify(got.body, {name.lower(): value for name, value in got.headers})
 

@@ -13,7 +13,7 @@ from support.engine import deliveries, dispatch_all, health, work
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import superseding
+from webhooks.engine.deliver import merge
 from webhooks.models import Delivery, Event, Health, Webhook
 from webhooks.services import waiting
 
@@ -89,8 +89,8 @@ class TestSend:
         assert not Webhook.objects.get().latest_only
 
     def test_it_is_done_in_parts(self, webhook, receiver, monkeypatch):
-        monkeypatch.setattr(superseding, 'OBJECTS', 1)
-        monkeypatch.setattr(superseding, 'MOST', 2)
+        monkeypatch.setattr(merge, 'OBJECTS', 1)
+        monkeypatch.setattr(merge, 'MOST', 2)
         for _ in range(2):
             for place in Site.objects.all():
                 place.save()

@@ -17,11 +17,10 @@ from django.utils import timezone
 
 from devstack.receiver import Received, Receiver
 from support.builders import named
-from support.engine import pass_event_leases, pass_leases, work
+from support.engine import pass_alive, work
 from webhooks.choices import OPEN_STATUSES, StatusChoices
-from webhooks.engine import rescue
-from webhooks.engine.timer import something_to_do
-from webhooks.models import Attempt, Delivery, Event, Health
+from webhooks.engine import registry
+from webhooks.models import Attempt, Delivery, Event, Health, Worker
 
 
 class Regret(Exception):
@@ -69,8 +68,9 @@ class Ledger:
 
     def note_interrupted(self) -> None:
         """Called when a worker was just killed."""
-        sending = Delivery.objects.filter(status=StatusChoices.SENDING)
-        self.interrupted.update(str(uuid) for uuid in sending.values_list('uuid', flat=True))
+        in_hand = [pk for held in Worker.objects.values_list('deliveries', flat=True) for pk in held]
+        open_ones = Delivery.objects.filter(pk__in=in_hand, status=StatusChoices.PENDING)
+        self.interrupted.update(str(uuid) for uuid in open_ones.values_list('uuid', flat=True))
 
     def _next(self) -> str:
         self._number += 1
@@ -78,17 +78,23 @@ class Ledger:
 
 
 def finish(rounds: int = 60) -> None:
-    """Let the leases, waits and intervals pass, and do what is left."""
+    """Let all times pass, and do what is left."""
     for _ in range(rounds):
-        pass_leases()
-        pass_event_leases()
+        pass_alive()
         past = timezone.now() - timedelta(seconds=1)
         waiting = Delivery.objects.filter(status=StatusChoices.PENDING, due_at__isnull=False)
         waiting.exclude(error='').update(due_at=past)
+        Event.objects.filter(retry_at__isnull=False).update(retry_at=past)
         Health.objects.filter(suspended_since__isnull=False).update(probe_at=past)
-        if not something_to_do():
+        if not is_anything_left():
             break
         work()
+
+
+def is_anything_left() -> bool:
+    """Whether anything waits to be dispatched or sent, or a worker has died."""
+    due = Delivery.objects.filter(status=StatusChoices.PENDING, due_at__lte=timezone.now())
+    return Worker.objects.exists() or Event.objects.filter(dispatched_at=None).exists() or due.exists()
 
 
 def check(ledger: Ledger, receiver: Receiver) -> None:
@@ -123,7 +129,7 @@ def check_order(requests: list[Received]) -> None:
 
 def _check_repetitions(ledger: Ledger, requests: list[Received]) -> None:
     received = Counter(request.header('webhook-id') for request in requests)
-    made = Attempt.objects.exclude(error=rescue.LAPSED).values_list('delivery__uuid', flat=True)
+    made = Attempt.objects.exclude(error=registry.STOPPED).values_list('delivery__uuid', flat=True)
     attempts = Counter(str(uuid) for uuid in made)
     successes = Counter(str(uuid) for uuid in Attempt.objects.filter(error='').values_list('delivery__uuid', flat=True))
     assert set(successes.values()) <= {1}, 'delivered twice'

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from django.db import OperationalError, connection
+from django.utils import timezone
 
 from devstack.receiver import Answer, Manner, Receiver
 from support.chaos.servers import kill_redis
 from support.chaos.victims import Children, toil
-from support.engine import pass_event_leases, pass_leases
+from support.engine import pass_alive
 from support.fixtures.servers import TasksRedis
 from webhooks.choices import StatusChoices
-from webhooks.engine import lanes
 from webhooks.models import Delivery, Health, Webhook
 
 WORKERS = 3
@@ -107,11 +107,10 @@ class Faults:
         self._replace(pid)
 
     def _lose_all_workers(self) -> None:
-        """And with them so much time that their leases run out."""
+        """And with them so much time that they count as dead."""
         for pid in list(self._workers):
             self._children.kill(pid)
-        pass_leases()
-        pass_event_leases()
+        pass_alive()
         for pid in list(self._workers):
             self._replace(pid)
 
@@ -145,9 +144,9 @@ class Faults:
         webhook.save()
 
     def _pass_time(self) -> None:
-        """Retries and probes are due, and no `order_wait` is over. The workers lock the same rows, in another order."""
+        """Retries and probes are due. The workers lock the same rows, in another order."""
         retried = Delivery.objects.filter(status=StatusChoices.PENDING, due_at__isnull=False).exclude(error='')
         with suppress(OperationalError):
-            now = lanes.now()
+            now = timezone.now()
             retried.update(due_at=now)
             Health.objects.filter(suspended_since__isnull=False).update(probe_at=now)

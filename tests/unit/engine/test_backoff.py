@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from webhooks.constants import DEFAULT_MAX_ATTEMPTS
-from webhooks.engine.backoff import BACKOFF, delay, retry_after
+from webhooks.engine.deliver.backoff import BACKOFF, delay, retry_after
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)
 MIDDLE, LEAST, MOST = 0.5, 0.0, 1 - 2**-53

@@ -1,48 +1,41 @@
-"""What backfills may take while others wait."""
+"""How much of backfills is sent while changes wait."""
 
-from datetime import UTC, datetime, timedelta
+import pytest
 
-from webhooks.engine.share import FLOOR, MOST, SHARE, Share
-
-START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-def after(seconds: float) -> datetime:
-    return START + timedelta(seconds=seconds)
+from webhooks.engine.deliver import choice
+from webhooks.engine.deliver.choice import KEPT_FREE, SAVED, Share
 
 
-def test_it_is_a_tenth_of_what_others_had_claimed():
-    share = Share(lambda _now: True)
-    for turn in range(10):
-        share.earn(10, after(turn / 100))
-    assert share.room == 100 * SHARE
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time, in seconds, in a list of one."""
+    now = [0.0]
+    monkeypatch.setattr(choice.time, 'monotonic', lambda: now[0])
+    return now
 
 
-def test_it_is_a_few_a_second_beside_others_that_are_slow():
-    share = Share(lambda _now: True)
-    share.earn(0, after(0))
-    share.earn(1, after(0.5))
-    assert share.room == FLOOR / 2
+def test_where_nothing_else_waits_a_backfill_has_all_threads_but_some(clock):
+    assert Share().room(100, changes_wait=False) == 100 - KEPT_FREE
+    assert Share().room(KEPT_FREE, changes_wait=False) == 0
 
 
-def test_what_was_claimed_is_spent():
-    share = Share(lambda _now: True)
-    share.earn(100, after(0))
-    share.spend(8)
-    assert share.room == 2
-    share.spend(100)
-    assert share.room == 0
+def test_beside_changes_it_has_a_tenth_of_them(clock):
+    one = Share()
+    one.note(100, 0)
+    assert one.room(100, changes_wait=True) == 10
+    one.note(0, 10)
+    assert one.room(100, changes_wait=True) == 0
 
 
-def test_no_more_is_saved_up_than_a_turn_can_do_no_harm_with():
-    share = Share(lambda _now: True)
-    share.earn(0, after(0))
-    share.earn(0, after(3600))
-    assert share.room == MOST
+def test_beside_slow_changes_it_has_ten_a_second(clock):
+    one = Share()
+    clock[0] = 1.0
+    one.note(0, 0)
+    assert one.room(100, changes_wait=True) == 10
 
 
-def test_it_is_asked_for_now_and_then_where_there_is_none():
-    asked = []
-    share = Share(lambda now: bool(asked.append(now)))
-    assert not any(share.is_wanted(after(hundredth / 100)) for hundredth in range(20))
-    assert asked == [after(0), after(0.1)]
+def test_no_more_than_a_little_is_saved_up(clock):
+    one = Share()
+    clock[0] = 1000.0
+    one.note(0, 0)
+    assert one.room(100, changes_wait=True) == SAVED

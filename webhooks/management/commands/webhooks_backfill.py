@@ -6,8 +6,7 @@ from rich.progress import Progress
 
 from ... import object_types
 from ...choices import BackfillStateChoices
-from ...engine.lanes import Busy
-from ...exceptions import DefinitionError
+from ...exceptions import Busy, DefinitionError
 from ...models import Webhook
 from ...presentation import progress
 from ...services import backfill

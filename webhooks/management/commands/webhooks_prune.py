@@ -1,7 +1,7 @@
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from ... import conf
-from ...engine import retention_size
+from ...engine.tidy import retention
 
 
 class Command(BaseCommand):
@@ -16,4 +16,4 @@ class Command(BaseCommand):
     def handle(self, *args, **options) -> None:
         if options['days'] is not None and not 0 <= options['days'] <= conf.MAX_DAYS:
             raise CommandError(f'--days: must be from 0 to {conf.MAX_DAYS}')
-        self.stdout.write(f'{sum(retention_size.prune_all(options["days"]))} events pruned')
+        self.stdout.write(f'{retention.prune_all(options["days"])} events pruned')

@@ -8,7 +8,7 @@ from django.utils.dateparse import parse_datetime
 from rich.progress import track
 
 from ...choices import StatusChoices
-from ...engine.lanes import Busy
+from ...exceptions import Busy
 from ...models import Webhook
 from ...services import redelivery
 from ...storable import is_storable_time, storable

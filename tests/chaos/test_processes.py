@@ -1,0 +1,131 @@
+"""A real worker, whose processes are killed, frozen and told to stop. What holds is in support/chaos/audit.py."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import rq
+from dcim.models import Site
+from support.builders import subscribe
+from support.chaos.audit import Ledger, check_order, is_whole
+
+from devstack.process import descendants, wait_until
+from devstack.receiver import Answer, Receiver
+from webhooks.engine.registry import DISPATCH, SEND
+from webhooks.models import Webhook, Worker
+from webhooks.outbox import queue
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+# Seconds: until a frozen worker counts as dead, and for what it held to arrive by another one.
+PATIENCE = 60
+ROLES = (DISPATCH, SEND)
+
+
+@pytest.fixture
+def webhook(receiver: Receiver) -> Webhook:
+    return subscribe(receiver.url('/hook'), Site, timeout=5)
+
+
+def pid_of(role: str, worker: int) -> int:
+    """Return the id of the process of a worker that has the role. It serves other queues as well."""
+
+    def found() -> list[int]:
+        own = sorted(one.pid for one in descendants(worker) if one.parent == worker)
+        served = {one.pid: one.name for one in rq.Worker.all(queue.get().connection) if one.pid in own}
+        if len(served) < 2 or not Worker.objects.filter(role=role).exists():
+            return []
+        if role == DISPATCH:
+            return [pid for pid, name in served.items() if name.endswith('.dispatch')]
+        return [pid for pid in own if pid not in served]
+
+    assert wait_until(found, PATIENCE)
+    return found()[0]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def change_all(ledger: Ledger, times: int = 3) -> None:
+    pks = [ledger.create() for _ in range(10)]
+    for _ in range(times):
+        for pk in pks:
+            ledger.change(pk)
+
+
+def all_arrived(ledger: Ledger, receiver: Receiver) -> Callable[[], bool]:
+    def look() -> bool:
+        got = {int(request.json()['data']['description']) for request in receiver.matching(is_whole)}
+        return {number for _pk, number in ledger.committed} <= got
+
+    return look
+
+
+def assert_whole(ledger: Ledger, receiver: Receiver) -> None:
+    assert wait_until(all_arrived(ledger, receiver), PATIENCE), 'lost'
+    got = {int(request.json()['data']['description']) for request in receiver.matching(is_whole)}
+    assert not got - {number for _pk, number in ledger.committed}, 'made up'
+    check_order(receiver.matching(is_whole))
+
+
+@pytest.mark.parametrize('role', ROLES)
+def test_a_process_that_is_killed_is_started_again_and_nothing_is_lost(webhook, receiver, rqworker, role):
+    receiver.answers('/hook', *[Answer(200, delay=0.02)] * 2)
+    worker = rqworker('high', 'default', 'low')
+    ledger = Ledger()
+    for _ in range(3):
+        change_all(ledger)
+        os.kill(pid_of(role, worker.pid), signal.SIGKILL)
+    assert_whole(ledger, receiver)
+
+
+def test_where_the_supervisor_is_killed_all_of_its_processes_end_and_another_worker_goes_on(
+    webhook, receiver, rqworker
+):
+    first, second = rqworker('low'), rqworker('low')
+    ledger = Ledger()
+    change_all(ledger)
+    family = [one.pid for one in descendants(first.pid)]
+    first.kill()
+    change_all(ledger)
+    assert wait_until(lambda: not any(is_alive(pid) for pid in family), PATIENCE)
+    assert_whole(ledger, receiver)
+    assert descendants(second.pid)
+
+
+def test_all_that_a_frozen_worker_held_arrives_by_another_one(webhook, receiver, rqworker):
+    receiver.answers('/hook', *[Answer(200, delay=0.05)] * 2)
+    first = rqworker('low')
+    ledger = Ledger()
+    change_all(ledger, times=10)
+    receiver.wait_for(20)
+    family = [first.pid, *(one.pid for one in descendants(first.pid))]
+    for pid in family:
+        os.kill(pid, signal.SIGSTOP)
+    frozen_at = time.monotonic()
+    try:
+        rqworker('low')
+        assert wait_until(all_arrived(ledger, receiver), PATIENCE), 'lost'
+        print(f'all arrived {time.monotonic() - frozen_at:.1f} s after it was frozen')
+    finally:
+        for pid in family:
+            os.kill(pid, signal.SIGCONT)
+    assert_whole(ledger, receiver)
+
+
+def test_a_worker_that_is_told_to_stop_leaves_nothing_in_hand(webhook, receiver, rqworker):
+    worker = rqworker('high', 'default', 'low')
+    ledger = Ledger()
+    change_all(ledger)
+    receiver.wait_for(5)
+    worker.stop()
+    assert not Worker.objects.exists()
+    rqworker('low')
+    assert_whole(ledger, receiver)

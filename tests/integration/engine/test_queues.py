@@ -1,0 +1,196 @@
+"""A worker of several queues has processes of its own for ours: NetBox's jobs and ours do not wait for each other."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+from core.models import ConfigRevision
+from dcim.models import Device, Site
+from django_rq import get_queue
+from ipam.models import IPAddress
+from rq import Worker as RQWorker
+from rq.job import Job, JobStatus
+from support.builders import device, site, subscribe
+from support.engine import deliveries, in_hand
+
+from devstack.netbox import Worker
+from devstack.process import ProcessId, descendants, wait_until
+from devstack.receiver import Answer, Manner, Receiver
+from webhooks.choices import StatusChoices
+from webhooks.models import Webhook
+from webhooks.outbox import queue
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+HOOK = '/hook'
+PATIENCE = 60
+# Seconds: longer than anybody here waits for it.
+LONG = 600
+
+
+@pytest.fixture
+def webhook(receiver: Receiver) -> Webhook:
+    return subscribe(receiver.url(HOOK), Site)
+
+
+def is_delivered(count: int) -> Callable[[], bool]:
+    return lambda: len(deliveries(StatusChoices.DELIVERED)) == count
+
+
+def dispatchers() -> list[RQWorker]:
+    return [one for one in RQWorker.all(queue=queue.get()) if one.pid]
+
+
+def process_of(worker: Worker, pid: int) -> ProcessId:
+    return next(process for process in descendants(worker.pid) if process.pid == pid)
+
+
+def end(worker: Worker) -> None:
+    """At once, with its long job."""
+    jobs = descendants(worker.pid)
+    worker.kill()
+    for job in jobs:
+        job.kill()
+
+
+def begin_a_long_job() -> Job:
+    """A script of somebody, for instance."""
+    job = get_queue('default').enqueue_call('time.sleep', (LONG,), timeout=2 * LONG)
+    assert wait_until(lambda: job.get_status() == JobStatus.STARTED, timeout=PATIENCE)
+    return job
+
+
+def test_a_change_does_not_wait_for_a_long_job_of_netbox(webhook, receiver, rqworker):
+    worker = rqworker()
+    job = begin_a_long_job()
+    site()
+    assert wait_until(is_delivered(1), timeout=PATIENCE)
+    assert job.get_status() == JobStatus.STARTED
+    end(worker)
+
+
+def test_a_job_of_netbox_does_not_wait_for_an_endpoint_that_hangs(webhook, receiver, rqworker):
+    receiver.answers(HOOK, Answer(manner=Manner.HANG))
+    rqworker()
+    site()
+    receiver.wait_for(1, timeout=PATIENCE)
+    job = get_queue('default').enqueue_call('time.sleep', (0,))
+    assert wait_until(lambda: job.get_status() == JobStatus.FINISHED, timeout=PATIENCE)
+    assert len(in_hand()) == 1
+
+
+def test_it_uses_no_connection_of_its_parents_pool(webhook, rqworker, make_netbox):
+    rqworker(netbox=make_netbox("DATABASES['default'] |= {'CONN_MAX_AGE': 0, 'OPTIONS': {'pool': True}}"))
+    site()
+    assert wait_until(is_delivered(1), timeout=PATIENCE)
+
+
+def test_each_queue_has_one_worker(webhook, rqworker):
+    worker = rqworker()
+    pids = {name: [one.pid for one in RQWorker.all(queue=get_queue(name))] for name in ('high', 'default', 'low')}
+    assert pids['high'] == pids['default']
+    assert len(pids['high']) == len(pids['low']) == queue.count_workers() == 1
+    assert pids['low'] != pids['high']
+    assert {*pids['low'], *pids['high']} <= {process.pid for process in descendants(worker.pid)}
+
+
+@pytest.mark.parametrize('busy', [False, True])
+def test_one_that_was_killed_is_replaced(webhook, receiver, rqworker, busy):
+    worker = rqworker()
+    (first,) = dispatchers()
+    if busy:
+        begin_a_long_job()
+    process_of(worker, first.pid).kill()
+    site()
+    assert wait_until(is_delivered(1), timeout=PATIENCE)
+    assert worker.child.running
+    end(worker)
+
+
+def test_it_ends_with_a_worker_that_is_killed(webhook, rqworker):
+    worker = rqworker()
+    process = process_of(worker, dispatchers()[0].pid)
+    others = descendants(worker.pid)
+    worker.kill()
+    assert wait_until(lambda: not process.is_alive, timeout=PATIENCE)
+    for other in others:
+        other.kill()
+
+
+def test_a_worker_that_is_told_to_stop_waits_for_what_is_under_way(webhook, receiver, rqworker):
+    receiver.answers(HOOK, Answer(delay=3))
+    worker = rqworker()
+    site()
+    receiver.wait_for(1, timeout=PATIENCE)
+    os.kill(worker.pid, signal.SIGTERM)
+    assert wait_until(lambda: not worker.child.running, timeout=PATIENCE)
+    assert is_delivered(1)()
+    assert not dispatchers()
+
+
+def test_told_twice_it_ends_at_once(webhook, receiver, rqworker):
+    receiver.answers(HOOK, Answer(manner=Manner.HANG))
+    worker = rqworker()
+    process = process_of(worker, dispatchers()[0].pid)
+    site()
+    receiver.wait_for(1, timeout=PATIENCE)
+
+    def is_gone() -> bool:
+        """RQ takes no notice of a signal that comes within a second after the first."""
+        if worker.child.running:
+            os.kill(worker.pid, signal.SIGTERM)
+        return not worker.child.running and not process.is_alive
+
+    assert wait_until(is_gone, timeout=webhook.effective_timeout / 2, interval=1.1)
+
+
+def test_there_is_one_scheduler(webhook, rqworker):
+    """For all queues: a second one could schedule no jobs of the queue that the first has."""
+    rqworker()
+    locks = [f'rq:scheduler-lock:{name}' for name in ('high', 'default')]
+    connection = queue.get().connection
+    assert wait_until(lambda: None not in {connection.get(lock) for lock in locks}, timeout=PATIENCE)
+    assert len({connection.get(lock) for lock in locks}) == 1
+
+
+def test_a_worker_that_ends_by_itself_has_none(webhook, receiver, netbox):
+    site()
+    assert netbox.run('rqworker', '--burst').returncode == 0
+    assert is_delivered(1)()
+    assert len(receiver.requests) == 1
+
+
+@pytest.fixture
+def dual_stack() -> Device:
+    """A device whose payload shows a setting: which of its two addresses is the primary one."""
+    place = device()
+    port = place.interfaces.create(name='eth0', type='virtual')
+    place.primary_ip4 = IPAddress.objects.create(address='192.0.2.1/24', assigned_object=port)
+    place.primary_ip6 = IPAddress.objects.create(address='2001:db8::1/64', assigned_object=port)
+    place.save()
+    return place
+
+
+@pytest.fixture
+def prefer_ipv4(committed: None) -> Iterator[Callable[[bool], None]]:
+    """NetBox keeps its configuration in Redis, beyond the test."""
+
+    def prefer(is_wanted: bool) -> None:
+        ConfigRevision.objects.create(data={'PREFER_IPV4': is_wanted}).activate()
+
+    prefer(False)
+    yield prefer
+    prefer(False)
+
+
+def test_a_worker_sees_the_configuration_as_it_is_now(dual_stack, prefer_ipv4, receiver, rqworker):
+    """Its processes go on from change to change."""
+    subscribe(receiver.url(HOOK), Device)
+    rqworker('low')
+    dual_stack.save()
+    receiver.wait_for(1, timeout=PATIENCE)
+    prefer_ipv4(True)
+    dual_stack.save()
+    first, second = [request.json()['data']['primary_ip'] for request in receiver.wait_for(2, timeout=PATIENCE)]
+    assert (first['address'], second['address']) == ('2001:db8::1/64', '192.0.2.1/24')

@@ -1,0 +1,109 @@
+"""What is left is tidied a little at a time, and holds up nobody."""
+
+from datetime import timedelta
+
+import pytest
+from dcim.models import Site
+from django.utils import timezone
+from support.builders import site, subscribe
+from support.engine import deliveries, dispatch_all, expire, health, hold, open_transaction, work
+from support.log import delivery, event
+
+from devstack.receiver import Receiver
+from webhooks.choices import StatusChoices
+from webhooks.engine.deliver import order
+from webhooks.engine.tidy import loop as tidy
+from webhooks.models import Backfill, Delivery, Health, Hour, Webhook
+from webhooks.models.hour import KEPT
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
+
+
+@pytest.fixture
+def webhook(receiver: Receiver) -> Webhook:
+    return subscribe(receiver.url('/hook'), Site)
+
+
+def tidy_all() -> None:
+    while tidy.step():
+        pass
+
+
+def test_what_expires_fails_and_the_next_of_its_object_goes(webhook, receiver):
+    place = site()
+    place.save()
+    dispatch_all()
+    first, second = deliveries(PENDING)
+    Delivery.objects.filter(pk=second.pk).update(due_at=None)
+    expire(pk=first.pk)
+    tidy_all()
+    assert [(one.status, one.error) for one in deliveries()] == [
+        (FAILED, 'it expired before it could be delivered'),
+        (PENDING, ''),
+    ]
+    assert health(webhook).failed == 1
+    work()
+    assert [request.json()['sequence'] for request in receiver.requests] == [second.sequence]
+
+
+def test_the_last_error_is_kept(webhook):
+    delivery(event(site()), webhook, status=PENDING, error='HTTP 500', expires_at=timezone.now() - timedelta(hours=1))
+    tidy_all()
+    assert deliveries(FAILED)[0].error == 'it expired before it could be delivered; last: HTTP 500'
+
+
+def test_what_a_worker_has_in_hand_does_not_expire(webhook):
+    site()
+    dispatch_all()
+    (held,) = deliveries(PENDING)
+    member = hold(held)
+    expire()
+    assert not tidy.step()
+    assert deliveries(PENDING) == [held]
+    member.end()
+    assert tidy.step()
+    assert deliveries(FAILED) == [held]
+
+
+def test_a_test_that_was_cut_off_fails(webhook):
+    tested = delivery(event(site(), test=True), webhook, attempts=0, status=SENDING)
+    tidy_all()
+    assert deliveries(SENDING) == [tested]
+    expire()
+    tidy_all()
+    assert [one.error for one in deliveries(FAILED)] == ['it was cut off before an outcome was recorded']
+
+
+def test_a_lane_that_somebody_has_locked_keeps_no_other_from_it(webhook, receiver):
+    other = subscribe(receiver.url('/other'), Site)
+    site()
+    dispatch_all()
+    expire()
+    with open_transaction(lambda: order.hold([webhook.pk])):
+        tidy_all()
+        assert [one.webhook_id for one in deliveries(PENDING)] == [webhook.pk]
+    tidy_all()
+    assert {one.webhook_id for one in deliveries(FAILED)} == {webhook.pk, other.pk}
+
+
+def test_the_log_of_a_deleted_webhook_goes_a_part_at_a_time(webhook, receiver, monkeypatch):
+    monkeypatch.setattr(tidy, 'PART', 2)
+    kept = delivery(event(site()), subscribe(receiver.url('/other'), Site))
+    for _ in range(5):
+        delivery(event(site()), webhook)
+    webhook.delete()
+    assert tidy.step()
+    assert Delivery._base_manager.count() == 4
+    tidy_all()
+    assert list(Delivery._base_manager.all()) == [kept]
+    assert Health._base_manager.count() == 1
+    assert not Backfill._base_manager.exists()
+
+
+def test_counts_of_old_hours_go(webhook):
+    old, new = (timezone.now() - KEPT + timedelta(hours=hours) for hours in (-1, 1))
+    Hour.objects.bulk_create([Hour(health_id=webhook.pk, start=start) for start in (old, new)])
+    tidy_all()
+    assert Hour.objects.get().start == new

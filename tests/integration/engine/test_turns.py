@@ -1,0 +1,150 @@
+"""What goes next, seen from outside: nothing waits for nothing, however much is before it, and whoever owns it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from dcim.models import Site
+from django.db import transaction
+from support.builders import site, subscribe
+from support.engine import deliveries, dispatch_all, hold, pass_alive, pass_retry_waits, work
+
+from devstack.process import wait_until
+from devstack.receiver import Answer, Receiver
+from webhooks.choices import StatusChoices
+from webhooks.engine import registry
+from webhooks.engine.deliver import loop
+from webhooks.engine.dispatch import claim
+from webhooks.engine.process import inline
+from webhooks.engine.registry import COMPANY, GIVEN_UP, SEND, SUSPECTS, Member
+from webhooks.models import Event, Health, Webhook, Worker
+from webhooks.services import redelivery
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+PENDING, DELIVERED, FAILED = StatusChoices.PENDING, StatusChoices.DELIVERED, StatusChoices.FAILED
+HOOK = '/hook'
+
+
+@pytest.fixture
+def webhook(receiver: Receiver) -> Webhook:
+    return subscribe(receiver.url(HOOK), Site)
+
+
+def changes(count: int) -> list[Event]:
+    """Return the events of one object."""
+    place = site()
+    for _ in range(count - 1):
+        place.save()
+    return list(Event.objects.filter(object_id=place.pk, dispatched_at=None).order_by('sequence'))
+
+
+def suspect(event: Event, lapses: int) -> None:
+    Event.objects.filter(pk=event.pk).update(lapses=lapses)
+    Event.objects.filter(pk=event.pk).update(retry_at='2000-01-01T00:00Z')
+
+
+class TestDispatch:
+    def test_of_many_changes_of_one_object_none_is_left(self, webhook, monkeypatch):
+        """Each of the newest waits for one before it."""
+        monkeypatch.setattr(claim, 'MOST', 2)
+        changes(9)
+        dispatch_all()
+        assert not Event.objects.filter(dispatched_at=None).exists()
+
+    def test_what_is_older_than_the_newest_is_not_passed_over(self, webhook, monkeypatch):
+        monkeypatch.setattr(claim, 'MOST', 2)
+        monkeypatch.setattr(claim, 'LATE', 0.0)
+        monkeypatch.setattr(claim, 'FULL', 1000.0)
+        with transaction.atomic():
+            for _ in range(9):
+                site()
+        dispatch_all()
+        assert not Event.objects.filter(dispatched_at=None).exists()
+
+    def test_what_was_given_up_does_not_wait_for_a_later_suspect_of_its_object(self, webhook):
+        first, second = changes(2)
+        suspect(first, GIVEN_UP)
+        suspect(second, COMPANY + 1)
+        dispatch_all()
+        assert list(Event.objects.filter(dispatched_at=None)) == [second]
+        work()
+        assert [one.status for one in deliveries()] == [FAILED, DELIVERED]
+
+    def test_a_suspect_that_has_to_wait_keeps_no_other_from_being_tried(self, webhook):
+        first, second = changes(2)
+        (other,) = changes(1)
+        Event.objects.filter(pk=first.pk).update(lapses=COMPANY + 1, retry_at='2999-01-01T00:00Z')
+        suspect(second, COMPANY + 1)
+        suspect(other, COMPANY + 1)
+        work()
+        assert [one.event for one in deliveries(DELIVERED)] == [other]
+
+
+def test_of_what_was_redelivered_twice_both_go(webhook, receiver):
+    changes(2)
+    work()
+    first, second = deliveries()
+    receiver.answers(HOOK, 500, 200)
+    redelivery.redeliver(webhook.deliveries.filter(pk=first.pk))
+    work()
+    for _ in range(2):
+        redelivery.redeliver(webhook.deliveries.filter(pk=second.pk))
+    work()
+    assert len(deliveries(PENDING, due_at=None)) == 2
+    pass_retry_waits(attempt_count__gt=0)
+    assert work() == '3 delivered'
+
+
+class TestRescue:
+    def test_by_name_it_is_that_worker_and_no_other_that_is_dead(self, webhook):
+        changes(1)
+        dispatch_all()
+        hold(*deliveries())
+        pass_alive()
+        ended = Member(inline.name('test'), SUSPECTS)
+        ended.begin()
+        assert registry.rescue(ended.name, 'signal 9')
+        assert [one.role for one in Worker.objects.all()] == [SEND]
+        assert [one.lapses for one in deliveries()] == [0]
+
+    def test_a_beat_does_not_take_back_a_longer_life(self):
+        member = Member(inline.name('test'), SUSPECTS)
+        member.begin()
+        member.beat(seconds=100.0)
+        before = Worker.objects.get().alive_until
+        member.beat(events=[1])
+        assert Worker.objects.get().alive_until == before
+
+
+@contextmanager
+def sender() -> Iterator[tuple[int, loop.Sender]]:
+    member = Member(inline.name('test'), SEND)
+    member.begin()
+    with loop.opened(member) as opened:
+        yield member.pk, opened
+        opened.end()
+
+
+def test_a_second_worker_gets_its_share_of_busy_webhooks(receiver):
+    receiver.answers(HOOK, Answer(delay=0.05))
+    for _ in range(4):
+        subscribe(receiver.url(HOOK), Site, concurrency=1)
+    with transaction.atomic():
+        for _ in range(60):
+            site()
+    dispatch_all()
+    with sender() as (first_id, first), sender() as (second_id, second):
+
+        def owned(worker: int) -> int:
+            return Health.objects.filter(owner=worker).count()
+
+        first.turn()
+        assert owned(first_id) == 4
+
+        def share() -> bool:
+            first.turn(0.01)
+            second.turn(0.01)
+            return owned(first_id) == owned(second_id) == 2
+
+        assert wait_until(share, timeout=60)

@@ -1,0 +1,58 @@
+"""The whole way of a change, in one process: dispatched, sent, recorded."""
+
+import pytest
+from dcim.models import Site
+from support.builders import site, subscribe
+
+from webhooks.choices import StatusChoices
+from webhooks.engine.process import inline
+from webhooks.models import Delivery, Event, Health, Worker
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+
+def test_a_change_is_sent(receiver):
+    webhook = subscribe(receiver.url('/hook'), Site)
+    site(name='Bern')
+    assert str(inline.run()) == '1 delivered'
+    assert [request.json()['data']['name'] for request in receiver.requests] == ['Bern']
+    assert Delivery.objects.get().status == StatusChoices.DELIVERED
+    assert Event.objects.get().dispatched_at
+    assert Health.objects.get(webhook=webhook).delivered == 1
+    assert not Worker.objects.exists()
+
+
+def test_many_changes_of_objects_are_sent_in_order(receiver):
+    subscribe(receiver.url('/hook'), Site)
+    sites = [site() for _ in range(30)]
+    for number in range(5):
+        for one in sites:
+            one.description = str(number)
+            one.save()
+    inline.run()
+    for one in sites:
+        told = [request.json()['data'] for request in receiver.requests if request.json()['data']['id'] == one.pk]
+        assert [data['description'] for data in told] == ['', '0', '1', '2', '3', '4']
+
+
+def test_a_failure_is_retried(receiver):
+    receiver.answers('/hook', 500)
+    subscribe(receiver.url('/hook'), Site)
+    site()
+    assert str(inline.run()) == '1 to retry'
+    delivery = Delivery.objects.get()
+    assert delivery.status == StatusChoices.PENDING
+    assert delivery.attempts.get().response_status == 500
+
+
+def test_a_worker_sends(receiver, rqworker):
+    subscribe(receiver.url('/hook'), Site)
+    rqworker('high', 'default', 'low')
+    site(name='Bern')
+    assert receiver.wait_for(1)
+    one = Site.objects.get()
+    for number in range(20):
+        one.description = str(number)
+        one.save()
+    assert receiver.wait_for(21)
+    assert [request.json()['data']['description'] for request in receiver.requests] == ['', *map(str, range(20))]

@@ -1,0 +1,185 @@
+"""What goes next: pure functions over what a worker knows of its lanes."""
+
+from datetime import UTC, datetime, timedelta
+
+from webhooks.engine.deliver.choice import ROOM, ROOM_EACH, choose
+from webhooks.engine.deliver.lane import IDLE, LARGE, MOST, Bucket, Due, Lane, Mark, Wish
+
+MORNING = datetime(2026, 1, 1, 8, tzinfo=UTC)
+
+
+def due(pk: int, webhook_id: int = 1, **fields: object) -> Due:
+    values = {
+        'due_at': MORNING + timedelta(seconds=pk), 'object_type_id': 1, 'object_id': pk, 'backfill': False,
+        'batch': None, 'is_blocked': False, 'size': 100, 'transaction_id': pk, 'kind': 'updated',
+        'is_failed': False,
+    }  # fmt: skip
+    return Due(pk=pk, webhook_id=webhook_id, **values | fields)
+
+
+def lane(webhook_id: int = 1, waiting: int = 5, **fields: object) -> Lane:
+    made = Lane(webhook_id, used_at=0.0, concurrency=16, **fields)
+    first = webhook_id * 1000
+    made.waiting = {pk: due(pk, webhook_id) for pk in range(first, first + waiting)}
+    return made
+
+
+def chosen(lanes: list[Lane], free: int = 128, now: float = 0.0, backfills: int = 100) -> list[list[int]]:
+    return [[one.pk for one in group] for group in choose(lanes, free, now, backfills)]
+
+
+class TestSlowStart:
+    def test_a_lane_begins_with_one_request(self):
+        assert chosen([lane()]) == [[1000]]
+
+    def test_each_answer_allows_one_more_up_to_the_concurrency(self):
+        one = lane(waiting=100)
+        for _ in range(40):
+            one.note_answer(reached=True)
+        assert one.window == 16
+
+    def test_a_timeout_halves_what_may_be_under_way_and_leaves_one(self):
+        one = lane(window=16)
+        one.note_answer(reached=False)
+        assert one.window == 8
+        for _ in range(5):
+            one.note_answer(reached=False)
+        assert one.window == 1
+
+
+class TestChoice:
+    def test_the_lane_with_the_fewest_requests_goes_first(self):
+        busy, idle = lane(1, window=4), lane(2, window=4)
+        choose([busy], 2, 0.0, 0)
+        assert chosen([busy, idle], free=3) == [[2000], [2001], [1002]]
+
+    def test_a_lane_without_any_request_gets_one_where_no_thread_is_free(self):
+        busy, idle = lane(1, window=4), lane(2, window=4)
+        choose([busy], 1, 0.0, 0)
+        assert chosen([busy, idle], free=0) == [[2000]]
+
+    def test_changes_go_before_a_backfill(self):
+        one = lane(waiting=0, window=1)
+        one.waiting = {1: due(1, backfill=True), 2: due(2)}
+        assert chosen([one]) == [[2]]
+
+    def test_of_backfills_no_more_go_than_may(self):
+        lanes = [lane(number, waiting=0) for number in range(1, 4)]
+        for number, one in enumerate(lanes, 1):
+            one.waiting = {number: due(number, number, backfill=True)}
+        assert len(chosen(lanes, backfills=2)) == 2
+
+    def test_a_suspended_lane_sends_one_at_a_time(self):
+        one = lane(window=16, is_suspended=True)
+        assert len(chosen([one])) == 1
+        assert chosen([one]) == []
+
+    def test_nothing_goes_of_a_lane_that_rests_or_is_left(self):
+        assert chosen([lane(rests_until=10.0), lane(2, is_left=True)]) == []
+        assert chosen([lane(rests_until=10.0)], now=10.0) == [[1000]]
+
+    def test_what_waits_for_a_thread_is_as_much_as_was_answered(self):
+        one = lane(waiting=100, window=4, answered=2)
+        assert len(chosen([one])) == 6
+
+
+class TestLargePayloads:
+    def test_all_of_a_webhook_have_half_of_the_room(self):
+        """Its endpoint may hang: there is room for those of others."""
+        one, other = lane(1, waiting=0, window=16), lane(2, waiting=0, window=16)
+        one.waiting = {pk: due(pk, size=ROOM_EACH // 2) for pk in (1, 2, 3)}
+        other.waiting = {pk: due(pk, 2, size=ROOM_EACH // 2) for pk in (4, 5, 6)}
+        assert sorted(map(sorted, chosen([one, other]))) == [[1], [2], [4], [5]]
+
+    def test_one_that_is_larger_than_the_room_goes_alone(self):
+        one, other = lane(1, waiting=0), lane(2, waiting=0)
+        one.waiting, other.waiting = {1: due(1, size=2 * ROOM)}, {2: due(2, 2, size=LARGE + 1), 3: due(3, 2)}
+        assert chosen([one, other]) == [[1]]
+        one.end([1])
+        assert chosen([one, other]) == [[2]]
+
+    def test_none_goes_before_one_that_finds_no_room(self):
+        """Otherwise the largest would wait for ever."""
+        busy, first, second = (lane(number, waiting=0) for number in (1, 2, 3))
+        busy.waiting = {1: due(1, size=ROOM_EACH)}
+        choose([busy], 128, 0.0, 0)
+        second.began_at = 1.0
+        first.waiting, second.waiting = {2: due(2, 2, size=ROOM)}, {3: due(3, 3, size=LARGE + 1), 4: due(4, 3)}
+        assert chosen([busy, first, second]) == []
+
+    def test_small_ones_go_all_the_same(self):
+        busy, other = lane(1, waiting=0), lane(2)
+        busy.waiting = {1: due(1, size=2 * ROOM)}
+        assert chosen([busy, other]) == [[1], [2000]]
+
+
+class TestBatches:
+    def test_the_changes_of_a_transaction_model_and_kind_go_together(self):
+        one = lane(waiting=0, batch=True, window=16, whole={4, 7})
+        same = {'transaction_id': 7}
+        changes = [
+            due(1, **same),
+            due(2, **same, kind='created'),
+            due(3, **same),
+            due(4),
+            due(5, **same, is_failed=True),
+        ]
+        one.waiting = {each.pk: each for each in changes}
+        assert chosen([one]) == [[1, 3], [2], [4], [5]]
+        assert one.requests == 4
+
+    def test_what_went_together_once_does_so_again(self):
+        one = lane(waiting=0, window=16)
+        one.waiting = {1: due(1, batch=3), 2: due(2), 3: due(3, batch=3)}
+        assert chosen([one]) == [[3, 1], [2]]
+
+    def test_a_request_that_was_not_begun_goes_first_next_time(self):
+        one = lane(waiting=3)
+        one.begin([one.waiting[1000]], 0.0)
+        one.put_back([1000])
+        assert (list(one.waiting), one.requests, one.in_hand) == ([1000, 1001, 1002], 0, {})
+
+
+class TestRateLimit:
+    def test_a_second_sees_the_rate_and_what_the_bucket_holds(self):
+        bucket = Bucket()
+        begun = 0
+        for tick in range(101):
+            count = int(bucket.fill(10, tick / 100))
+            bucket.tokens -= count
+            begun += count
+        assert 10 <= begun <= 2 + 10
+
+    def test_a_bucket_holds_one_request_at_least(self):
+        assert Bucket().fill(1, 0.0) == 1
+
+
+class TestReading:
+    def test_it_reads_on_behind_what_it_has_read_where_there_is_more(self):
+        mark = Mark()
+        mark.move([due(1), due(2), due(3)], room=2)
+        assert mark.since(everything=False) == (due(2).due_at, 2)
+
+    def test_it_overlaps_where_it_had_read_all_since_commits_may_come_late(self):
+        mark = Mark()
+        mark.move([due(1), due(2)], room=10)
+        assert mark.since(everything=False) == (due(2).due_at - timedelta(seconds=2), 0)
+
+    def test_a_full_look_begins_at_the_beginning(self):
+        mark = Mark()
+        mark.move([due(1)], room=10)
+        assert mark.since(everything=True) < (MORNING, 0)
+
+    def test_a_lane_that_knows_enough_reads_nothing(self):
+        assert [wish.backfill for wish in lane(waiting=MOST).wishes(everything=True)] == [True]
+
+    def test_what_has_to_wait_for_an_earlier_one_is_not_taken_in(self):
+        one = lane(waiting=0)
+        one.learn(Wish(1, False, 10, 0, MORNING, 0), [due(1), due(2, is_blocked=True)], 0.0)
+        assert list(one.waiting) == [1]
+
+    def test_a_lane_is_idle_when_nothing_was_due_for_a_while(self):
+        one = lane(waiting=0)
+        assert not one.is_idle(IDLE)
+        assert one.is_idle(IDLE + 0.1)
+        assert not lane(waiting=1).is_idle(IDLE + 0.1)

@@ -1,0 +1,11 @@
+"""Deliveries are sent. A worker owns the lane of a webhook for a while, and alone decides which delivery goes next.
+
+loop       a turn: record answers, choose, begin requests
+lanes      the lanes of a worker             queue: its questions to PostgreSQL
+lane       the state of one lane             choice: the webhook that is served next
+order      the deliveries of an object go one after the other
+merge      a later change replaces earlier ones of its object (`latest_only`)      fold
+build      deliveries get their request      threads
+record     the outcome is written            verdict  backoff
+endpoint   an endpoint's health              circuit_breaker
+"""

@@ -1,0 +1,71 @@
+"""Deliveries get their request, and it is sent. Threads do both."""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ...exceptions import DefinitionError
+from ...interruptions import BROKEN_OFF
+from ...models import Delivery
+from ...payload.http_request import Builder
+from ...storable import storable
+from ...transport.exchange import MAX_ERROR, Outcome, Request
+from .. import sql, transactions
+
+logger = logging.getLogger('webhooks.delivery')
+
+
+@dataclass(eq=False)
+class Sent:
+    """A delivery on its way, with its request and the outcome. `others` go out in the same request, under its id.
+
+    `request` is None until it is built. Where none can be built, the outcome says why.
+    """
+
+    delivery: Delivery
+    builder: Builder
+    others: Sequence[Delivery] = ()
+    request: Request | None = None
+    outcome: Outcome | None = None
+    # Seconds that building took.
+    seconds: float = 0.0
+
+    @property
+    def deliveries(self) -> list[Delivery]:
+        return [self.delivery, *self.others]
+
+    @property
+    def pks(self) -> list[int]:
+        return [one.pk for one in self.deliveries]
+
+    def build(self) -> bool:
+        """Build the request. Returns whether there is one to send."""
+        began = time.monotonic()
+        try:
+            self.request = self._build(time.time())
+        except BROKEN_OFF as error:
+            transactions.recover(error)  # it is built another time
+        self.seconds = time.monotonic() - began
+        return self.request is not None
+
+    def send(self, send: Callable[[Request], Outcome]) -> None:
+        self.outcome = send(self.request)
+
+    def _build(self, now: float) -> Request | None:
+        for one in self.deliveries:
+            one.webhook = self.builder.webhook
+        before = sql.session()
+        try:
+            together = sorted(self.deliveries, key=lambda one: one.sequence)
+            return self.builder.build(self.delivery, now, [one.event.spanning(one.span) for one in together])
+        except DefinitionError as error:
+            reason = self.delivery.event.error or f'not sent: {error.field}: {error}'
+        except Exception as error:
+            if sql.is_broken_off(error, before):
+                raise
+            # A plugin's callback or filter may raise anything. It must not stop other deliveries.
+            logger.exception('delivery=%s cannot be built', self.delivery.uuid)
+            reason = f'not sent: {type(error).__name__}: {error}'
+        self.outcome = Outcome(started_at=now, duration=0, error=storable(reason)[:MAX_ERROR], unsendable=True)
+        return None

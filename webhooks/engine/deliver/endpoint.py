@@ -1,0 +1,113 @@
+"""An endpoint's health: outcomes are counted, and people are told of trouble."""
+
+import logging
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from django.utils.timezone import localdate
+from netbox.events import EventType
+
+from ...choices import StatusChoices
+from ...constants import GONE, LATENCY_BUCKETS
+from ...models import Health, Hour
+from ...transport.exchange import Outcome
+from .. import notifications
+from . import circuit_breaker
+from .build import Sent
+
+logger = logging.getLogger('webhooks.health')
+
+WRITTEN = (
+    'delivered', 'failed', 'superseded', 'last_status', 'last_error', 'last_attempt_at', 'last_success_at',
+    'unreachable', 'suspended_since', 'probe_at', 'probes', 'latency', 'latency_sum', 'gone_at', 'failure_told_on',
+)  # fmt: skip
+
+
+class Entry(NamedTuple):
+    """So many deliveries got a status by an outcome. None: there was no request."""
+
+    webhook_id: int
+    status: str
+    count: int = 1
+    outcome: Outcome | None = None
+    # When the webhook was saved that it was sent by.
+    saved_at: datetime | None = None
+    # Whether it has to be written at once. Plain success need not.
+    is_urgent: bool = False
+
+
+def entry(sent: Sent, status: str) -> Entry:
+    """Return the entry of a request."""
+    webhook, outcome = sent.delivery.webhook, sent.outcome
+    is_urgent = not outcome.succeeded or webhook.health.unreachable > 0
+    return Entry(webhook.pk, status, len(sent.deliveries), outcome, webhook.last_updated, is_urgent)
+
+
+def note(status: str, counts: Mapping[int, int], now: datetime) -> None:
+    """Count deliveries that were closed without a request, by the webhook's id."""
+    write([Entry(pk, status, count) for pk, count in counts.items()], now)
+
+
+def write(entries: Iterable[Entry], now: datetime, *, tells_failures: bool = True) -> dict[int, Health]:
+    """Write entries, and tell people. Returns the health of each webhook that nobody has locked, by the webhook's id.
+
+    Entries of the others are left.
+    """
+    by_webhook: dict[int, list[Entry]] = defaultdict(list)
+    for one in entries:
+        by_webhook[one.webhook_id].append(one)
+    if not by_webhook:
+        return {}
+    rows = Health.objects.filter(webhook__in=by_webhook).select_related('webhook').order_by('webhook')
+    healths = list(rows.select_for_update(of=('self',), skip_locked=True))
+    closed = {health.pk: _record(health, by_webhook[health.pk], now) for health in healths}
+    news = [(health, told) for health in healths if (told := _news(health, closed[health.pk], now, tells_failures))]
+    Health.objects.bulk_update(healths, WRITTEN)
+    Hour.objects.count_all(closed, now)
+    for health, told in news:
+        notifications.tell(health.webhook, told)
+    return {health.pk: health for health in healths}
+
+
+def _record(health: Health, entries: Iterable[Entry], now: datetime) -> Counter[str]:
+    """Note the entries, unsaved. Returns how many deliveries got which status."""
+    closed: Counter[str] = Counter()
+    for one in entries:
+        closed[one.status] += one.count
+    health.delivered += closed[StatusChoices.DELIVERED]
+    health.failed += closed[StatusChoices.FAILED]
+    health.superseded += closed[StatusChoices.SUPERSEDED]
+    # The webhook may have been saved since, with another endpoint.
+    current = [one.outcome for one in entries if one.outcome and one.saved_at == health.webhook.last_updated]
+    if current:
+        _note_outcomes(health, current, now)
+    return closed
+
+
+def _note_outcomes(health: Health, outcomes: Sequence[Outcome], now: datetime) -> None:
+    # A request that was not sent says nothing of the endpoint.
+    for outcome in (sent := [outcome for outcome in outcomes if not outcome.unsendable]):
+        circuit_breaker.count(health, outcome, now)
+        health.latency[bisect_left(LATENCY_BUCKETS, outcome.duration)] += 1
+        health.latency_sum += outcome.duration
+    last = outcomes[-1]
+    health.last_status, health.last_error, health.last_attempt_at = last.status, last.error, now
+    if sent:
+        # By PostgreSQL's clock, as the time of the probe.
+        began = now - timedelta(seconds=min(outcome.duration for outcome in sent))
+        circuit_breaker.suspend(health, health.webhook, began, now)
+    if any(outcome.status == GONE for outcome in outcomes):
+        health.gone_at = now
+
+
+def _news(health: Health, closed: Counter[str], now: datetime, tells_failures: bool) -> EventType | None:
+    """Return the news for people; of two the worse. They hear of failures once a day."""
+    is_first = tells_failures and closed[StatusChoices.FAILED] > 0 and health.failure_told_on != localdate(now)
+    if is_first:
+        health.failure_told_on = localdate(now)
+    if health.suspended_since == now:
+        return notifications.SUSPENDED
+    return notifications.FAILED if is_first else None

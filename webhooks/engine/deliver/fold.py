@@ -1,0 +1,102 @@
+"""Which waiting deliveries of one object are needless, if only the latest is to be sent. Pure.
+
+It looks at lives of the object, each from its creation to its deletion:
+
+    created, updated …            created, with the last state
+    updated, updated …            updated
+    …, deleted                    deleted
+    created, …, deleted           nothing, if the receiver cannot have heard of the creation; otherwise deleted
+    …, deleted | created, …       both lives: neither a deletion nor a creation is lost
+
+The receiver may have seen an attempted delivery. A later one tells more, so it closes that as well. But an attempted
+delivery closes none itself: a request that is repeated under its `webhook-id` must say the same.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from ...choices import KindChoices
+
+CREATED, DELETED = KindChoices.CREATED, KindChoices.DELETED
+
+
+class Waiting(NamedTuple):
+    """A waiting delivery that shows its object. `kind`: the change that it tells of.
+
+    `is_seen`: the receiver may have heard of the object, from this delivery or from a later one that went before it.
+    """
+
+    pk: int
+    kind: str
+    due_at: datetime | None
+    backfill: bool
+    is_attempted: bool
+    is_seen: bool
+
+
+class Heir(NamedTuple):
+    """A delivery that stays in place of earlier ones, and its new state.
+
+    `span`: it tells this beside its own event. The object before it is on the `side` of the snapshots of the delivery
+    `first`. None: there was no object.
+    """
+
+    pk: int
+    span: dict[str, Any]
+    due_at: datetime | None
+    backfill: bool
+    first: int | None
+    side: str
+
+
+class Folded(NamedTuple):
+    """The ids of needless deliveries, in order, and their heirs."""
+
+    closed: list[int]
+    heirs: list[Heir]
+
+
+def fold(waiting: Sequence[Waiting]) -> Folded:
+    """Look at the waiting deliveries of one object, in order of sequence."""
+    folded = Folded([], [])
+    for life in _lives(waiting):
+        last = max((place for place, one in enumerate(life) if not one.is_attempted), default=0)
+        if _is_nothing(life):
+            folded.closed.extend(one.pk for one in life)
+        elif last > 0:
+            folded.closed.extend(one.pk for one in life[:last])
+            folded.heirs.append(_heir(life, life[last]))
+    return folded
+
+
+def _lives(waiting: Iterable[Waiting]) -> Iterator[list[Waiting]]:
+    life: list[Waiting] = []
+    for one in waiting:
+        if life and (one.kind == CREATED or life[-1].kind == DELETED):
+            yield life
+            life = []
+        life.append(one)
+    if life:
+        yield life
+
+
+def _is_nothing(life: Sequence[Waiting]) -> bool:
+    """Whether the object came and went, and the receiver has heard of neither."""
+    return life[0].kind == CREATED and life[-1].kind == DELETED and not any(one.is_seen for one in life)
+
+
+def _heir(life: Sequence[Waiting], heir: Waiting) -> Heir:
+    is_new = life[0].kind == CREATED
+    tells_creation = is_new and heir.kind != DELETED
+    span: dict[str, Any] = {'kind': CREATED, 'prechange': None} if tells_creation else {}
+    if tells_creation and any(one.is_seen for one in life):
+        span['seen'] = True
+    return Heir(
+        pk=heir.pk,
+        span=span,
+        due_at=min((one.due_at for one in life if one.due_at), default=None),
+        backfill=all(one.backfill for one in life),
+        first=None if tells_creation else life[0].pk,
+        side='postchange' if is_new else 'prechange',
+    )

@@ -1,0 +1,47 @@
+"""410 Gone (RFC 9110, 15.5.11): the endpoint asks not to be called again, so its webhook is disabled.
+
+The answer is noted on the health while the lane is held. The webhook is disabled later, in a transaction that holds no
+lane: its row may be a user's just now, and then it waits for another time.
+"""
+
+import logging
+
+from django.db.models import F
+from extras.choices import JournalEntryKindChoices
+from extras.models import JournalEntry
+
+from ...models import Webhook
+from .. import notifications, sql, transactions
+
+logger = logging.getLogger('webhooks.sender')
+
+
+def disable() -> bool:
+    """Disable webhooks whose endpoints are gone. Returns False: nothing is left that could be done at once.
+
+    One that a plugin does not let be saved is left for another time, and the others are disabled.
+    """
+    told = Webhook.objects.filter(enabled=True, health__gone_at__gt=F('last_updated')).order_by('pk')
+    for pk in told.values_list('pk', flat=True):
+        session = sql.session()
+        try:
+            with transactions.short():
+                for webhook in told.filter(pk=pk).select_for_update(of=('self',), no_key=True, skip_locked=True):
+                    _disable(webhook)
+        except Exception as error:
+            # For a row that somebody holds it would wait anew with each of them.
+            if transactions.is_lock_timeout(error) or sql.is_broken_off(error, session):
+                raise
+            logger.exception('webhook=%s it cannot be disabled', pk)
+    return False
+
+
+def _disable(webhook: Webhook) -> None:
+    webhook.enabled = False
+    webhook.save(update_fields=['enabled', 'last_updated'])
+    JournalEntry.objects.create(
+        assigned_object=webhook,
+        kind=JournalEntryKindChoices.KIND_WARNING,
+        comments='Disabled: the endpoint answered HTTP 410 Gone.',
+    )
+    notifications.tell(webhook, notifications.DISABLED)

@@ -1,0 +1,247 @@
+"""A lane, as its owner knows it: the deliveries that wait, those in hand, and how many more may go.
+
+Pure: no database, no clock. `now` is that of time.monotonic().
+"""
+
+import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
+
+# A worker knows at most so many deliveries of a lane. Below LOW it looks for more.
+MOST, LOW = 200, 64
+# This part of them are the newest, if more is due than it knows: so a change passes a backlog.
+NEWEST = 1 / 4
+# A commit may come so long after the time at which its deliveries are due.
+LATE = timedelta(seconds=2)
+BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
+# Seconds without work after which a lane is left: any worker may have the next change.
+IDLE = 1.0
+# Deliveries of a batch, and bytes of their payloads. The first always fits.
+BATCH, BATCH_BYTES = 1000, 1024 * 1024
+# Bytes from which a payload is large.
+LARGE = 256 * 1024
+# A request that took longer to build, in seconds, makes its webhook slow: a thread builds from then on.
+SLOW = 0.02
+# Seconds after which a template has run out of time (templating/renderer.py). After two in a row the webhook rests.
+ENDLESS, REST = 1.9, 60.0
+
+
+class Due(NamedTuple):
+    """A delivery that is due. `size`: of its payload, about, in bytes. `is_failed`: its event was not rendered."""
+
+    pk: int
+    webhook_id: int
+    due_at: datetime
+    object_type_id: int
+    object_id: int
+    backfill: bool
+    batch: int | None
+    is_blocked: bool
+    size: int
+    transaction_id: int
+    kind: str
+    is_failed: bool
+
+
+class Wish(NamedTuple):
+    """Read this of a lane, changes or a backfill: the oldest after the mark, and some of the newest."""
+
+    webhook_id: int
+    backfill: bool
+    room: int
+    newest: int
+    since: datetime
+    since_id: int
+
+
+@dataclass
+class Bucket:
+    """The token bucket of a rate limit. It holds a fifth of a second: no second sees many more than the rate."""
+
+    tokens: float = math.inf
+    filled_at: float = 0.0
+
+    def fill(self, rate: int | None, now: float) -> float:
+        """Return how many requests may begin."""
+        if rate is None:
+            return math.inf
+        self.tokens = min(self.tokens + rate * (now - self.filled_at), max(rate / 5, 1.0))
+        self.filled_at = now
+        return math.floor(self.tokens)
+
+
+@dataclass
+class Mark:
+    """How far a lane was read, and whether there was more."""
+
+    due_at: datetime = BEGINNING
+    pk: int = 0
+    has_more: bool = True
+
+    def since(self, *, everything: bool) -> tuple[datetime, int]:
+        """Return (due_at, id) of the last delivery that need not be read again."""
+        if everything or self.due_at == BEGINNING:
+            return BEGINNING, 0
+        return (self.due_at, self.pk) if self.has_more else (self.due_at - LATE, 0)
+
+    def move(self, due: Sequence[Due], room: int) -> None:
+        """These were read, the oldest first, where there was room for so many."""
+        self.has_more = len(due) >= room
+        if due:
+            last = due[:room][-1]
+            self.due_at, self.pk = max((self.due_at, self.pk), (last.due_at, last.pk))
+
+
+def _no_marks() -> dict[bool, Mark]:
+    """Of changes, and of a backfill."""
+    return {False: Mark(), True: Mark()}
+
+
+@dataclass(eq=False)
+class Lane:
+    """A webhook that this worker sends to. The first fields are those of its definition."""
+
+    webhook_id: int
+    used_at: float
+    concurrency: int = 1
+    rate_limit: int | None = None
+    batch: bool = False
+    latest_only: bool = False
+    is_suspended: bool = False
+    # Requests that may be under way: one, and as many more as were answered, up to the concurrency (slow start).
+    window: int = 1
+    # Requests that were answered since the last turn. So many more may wait for a thread: the endpoint is not idle.
+    answered: int = 0
+    # By the id of the delivery, in the order in which they go.
+    waiting: dict[int, Due] = field(default_factory=dict)
+    in_hand: dict[int, Due] = field(default_factory=dict)
+    # How many are in hand. Several deliveries may go out in one.
+    requests: int = 0
+    began_at: float = 0.0
+    bucket: Bucket = field(default_factory=Bucket)
+    # No request begins before.
+    rests_until: float = 0.0
+    # Whether its last request was slow to build, and how many templates in a row ran out of time.
+    is_slow: bool = False
+    endless: int = 0
+    # Whether another worker is to have it.
+    is_left: bool = False
+    # Transactions whose deliveries are all known: a batch waits for that.
+    whole: Collection[int] = ()
+    marks: dict[bool, Mark] = field(default_factory=_no_marks)
+
+    #
+    # What waits
+    #
+
+    def wishes(self, *, everything: bool) -> Iterator[Wish]:
+        """Yield the wishes of it."""
+        if self.is_left:
+            return
+        for backfill, mark in self.marks.items():
+            # All of a batch has to be known together.
+            most, low = (BATCH, BATCH) if self.batch else (MOST, LOW)
+            room = most - sum(one.backfill == backfill for one in self.waiting.values())
+            if room > most - low:
+                newest = int(room * NEWEST) if mark.has_more and not backfill else 0
+                yield Wish(self.webhook_id, backfill, room, newest, *mark.since(everything=everything))
+
+    def learn(self, wish: Wish, due: Sequence[Due], now: float) -> None:
+        """Take in deliveries that were read for a wish."""
+        self.waiting |= {one.pk: one for one in due if not one.is_blocked}
+        self.marks[wish.backfill].move(due, wish.room)
+        if due:
+            self.used_at = now
+
+    def forget(self) -> None:
+        """Forget waiting deliveries: they are read anew when they may go."""
+        self.waiting.clear()
+        self.marks = _no_marks()
+
+    @property
+    def has_changes(self) -> bool:
+        """Whether anything waits that is no backfill."""
+        return any(not one.backfill for one in self.waiting.values())
+
+    def is_idle(self, now: float) -> bool:
+        """Whether nothing was due for a while."""
+        return not self.in_hand and not self.waiting and now > self.used_at + IDLE
+
+    #
+    # What goes
+    #
+
+    def room(self, now: float) -> int:
+        """Return how many requests may come into its hands."""
+        if self.is_left or now < self.rests_until:
+            return 0
+        most = 1 if self.is_suspended else self.window + min(self.answered, self.window)
+        return max(min(most - self.requests, self.bucket.fill(self.rate_limit, now)), 0)
+
+    def next(self) -> Iterator[list[Due]]:
+        """Yield deliveries that may go, each list in one request: changes before backfills."""
+        for one in sorted(self.waiting.values(), key=lambda one: one.backfill):
+            is_whole = not self.batch or one.batch is not None or one.transaction_id in self.whole
+            if is_whole and one.pk in self.waiting:
+                yield group(one, self.waiting.values()) if self.batch or one.batch else [one]
+
+    def begin(self, together: Sequence[Due], now: float) -> None:
+        """These go out in one request."""
+        for one in together:
+            self.in_hand[one.pk] = self.waiting.pop(one.pk)
+        self.requests += 1
+        self.bucket.tokens -= 1
+        self.used_at = self.began_at = now
+
+    def end(self, pks: Iterable[int]) -> list[Due]:
+        """A request is out of its hands. Returns its deliveries."""
+        self.requests -= 1
+        return [self.in_hand.pop(pk) for pk in pks]
+
+    def put_back(self, pks: Iterable[int]) -> None:
+        """A request was not begun: its deliveries go first next time."""
+        self.waiting = {one.pk: one for one in self.end(pks)} | self.waiting
+        self.bucket.tokens += 1
+
+    def note_answer(self, *, reached: bool) -> None:
+        """A request has ended. `reached`: the endpoint has answered it."""
+        self.answered += 1
+        self.window = min(self.window + 1, self.concurrency) if reached else max(self.window // 2, 1)
+
+    def note_built(self, seconds: float, now: float) -> bool:
+        """A request took so long to build. Returns whether the lane rests from now on: its template is endless."""
+        self.is_slow = seconds > SLOW
+        self.endless = self.endless + 1 if seconds > ENDLESS else 0
+        if self.endless < 2:
+            return False
+        self.rests_until = now + REST
+        return True
+
+    @property
+    def large(self) -> int:
+        """Bytes of the large payloads in hand."""
+        return sum(one.size for one in self.in_hand.values() if one.size > LARGE)
+
+
+def group(first: Due, waiting: Iterable[Due]) -> list[Due]:
+    """Return the deliveries of one request: of one transaction, model and kind, or as they went together once.
+
+    In the order of their ids, after the delivery under whose id they go.
+    """
+    together, size = [first], first.size
+    for one in waiting:
+        if one.pk == first.pk or _key(one) != _key(first):
+            continue
+        size += one.size
+        if first.batch is None and (size > BATCH_BYTES or len(together) == BATCH):
+            break
+        together.append(one)
+    return sorted(together, key=lambda one: (one.pk != one.batch, one.pk))
+
+
+def _key(one: Due) -> tuple:
+    if one.batch is not None:
+        return (one.batch,)
+    return one.transaction_id, one.object_type_id, one.kind, one.backfill, one.is_failed

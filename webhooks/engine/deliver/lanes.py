@@ -1,0 +1,227 @@
+"""The lanes that a worker owns: it takes and leaves them, reads due deliveries, and chooses."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from ...models import Health, Webhook
+from ...payload.http_request import Builder
+from ..registry import Member
+from . import merge, order, queue
+from .choice import Share, choose
+from .lane import BEGINNING, LATE, Due, Lane
+
+# Lanes that are taken at a time.
+LANES = 200
+# Seconds between two looks for lanes, and between two full looks, or FULL_TIMES as long as the last one took.
+LOOK, FULL, FULL_TIMES = 0.05, 1.0, 20
+# Seconds between two counts of all lanes: each worker is to have as many. A lane that is given up is for others
+# for some seconds: an idle worker looks every two.
+BALANCE, GIVEN = 1.0, 4.0
+# A worker that is to end waits for lanes that rest no longer than this, in seconds.
+SOON = 1.0
+
+
+class FullLook:
+    """When to look at everything."""
+
+    def __init__(self) -> None:
+        self._at = self._took = 0.0
+
+    def is_due(self, clock: float) -> bool:
+        return clock > self._at + max(FULL, FULL_TIMES * self._took)
+
+    def note(self, began: float) -> None:
+        """One has been done."""
+        self._at = time.monotonic()
+        self._took = self._at - began
+
+
+class Lanes:
+    """The lanes of one worker. `choose_next` is called in the transaction of a turn."""
+
+    def __init__(self, member: Member) -> None:
+        # By webhook, as `builders`, which make requests by the present definition.
+        self.lanes: dict[int, Lane] = {}
+        self.builders: dict[int, Builder] = {}
+        # How many deliveries this turn has superseded.
+        self.superseded = 0
+        self._member = member
+        self._share = Share()
+        self._looked_at = self._balanced_at = 0.0
+        self._all_lanes, self._all_due = FullLook(), FullLook()
+        # Lanes for others, and until when.
+        self._given: dict[int, float] = {}
+        self._since = BEGINNING
+
+    @property
+    def in_hand(self) -> list[int]:
+        """Ids of the deliveries in hand."""
+        return [pk for lane in self.lanes.values() for pk in lane.in_hand]
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is in hand, or soon may be."""
+        soon = time.monotonic() + SOON
+        return any(lane.in_hand or (lane.waiting and soon >= lane.rests_until) for lane in self.lanes.values())
+
+    def look_again(self) -> None:
+        """Look for lanes in the next turn."""
+        self._looked_at = 0.0
+
+    def forget(self) -> None:
+        """A transaction was broken off: read everything again."""
+        self._looked_at, self._since = 0.0, BEGINNING
+        for lane in self.lanes.values():
+            lane.forget()
+
+    def clear(self) -> None:
+        """Others have the lanes."""
+        self.lanes.clear()
+        self.forget()
+
+    def note_health(self, webhook_id: int, health: Health) -> None:
+        """The endpoint's health was written."""
+        if builder := self.builders.get(webhook_id):
+            builder.webhook.health = health
+        if lane := self.lanes.get(webhook_id):
+            was_suspended, lane.is_suspended = lane.is_suspended, health.suspended_since is not None
+            saved_at = health.webhook.last_updated
+            is_gone = health.gone_at is not None and (saved_at is None or health.gone_at > saved_at)
+            if lane.is_suspended or is_gone:
+                lane.forget()  # the queue knows what may go
+            elif was_suspended:
+                lane.window = 1
+
+    def choose_next(self, free: int, now: datetime) -> list[list[Due]]:
+        """Return the deliveries that go next, each list in one request. `free`: how many threads are."""
+        clock = time.monotonic()
+        self._take(now, clock)
+        self._define()
+        self._note_whole()
+        self._read(now, clock)
+        return self._choose(free, clock)
+
+    def put_back(self, groups: Iterable[Sequence[Due]]) -> None:
+        """These requests do not begin."""
+        for group in groups:
+            self.lanes[group[0].webhook_id].put_back([one.pk for one in group])
+
+    #
+    # Which lanes
+    #
+
+    def _take(self, now: datetime, clock: float) -> None:
+        """Own lanes with due deliveries, as many as others own, and leave idle ones."""
+        if clock < self._looked_at + LOOK:
+            return
+        self._looked_at = clock
+        if self._since == BEGINNING:
+            self._learn_lanes(clock)
+        self._leave(clock)
+        self._balance(clock)
+        everything = self._all_lanes.is_due(clock) or self._since == BEGINNING
+        since = BEGINNING if everything else self._since - LATE
+        self._since = now
+        taken = queue.take(self._member.pk, since, LANES, now, self._given)
+        self.lanes |= {pk: Lane(pk, used_at=clock) for pk in taken}
+        if everything and len(taken) < LANES:
+            self._all_lanes.note(clock)
+
+    def _learn_lanes(self, clock: float) -> None:
+        """Ask PostgreSQL. Lanes with deliveries in hand are owned: nobody has declared this worker dead."""
+        owned = queue.owned(self._member.pk)
+        self.lanes = {pk: lane for pk, lane in self.lanes.items() if pk in owned or lane.in_hand}
+        self.lanes |= {pk: Lane(pk, used_at=clock) for pk in owned - self.lanes.keys()}
+
+    def _leave(self, clock: float) -> None:
+        self._given = {pk: until for pk, until in self._given.items() if until > clock}
+        idle = [pk for pk, lane in self.lanes.items() if lane.is_idle(clock) or (lane.is_left and not lane.in_hand)]
+        for pk in queue.leave(self._member.pk, idle):
+            if self.lanes.pop(pk).is_left:
+                self._given[pk] = clock + GIVEN
+
+    def _balance(self, clock: float) -> None:
+        """Give up lanes if this worker has more than others."""
+        if clock < self._balanced_at + BALANCE or not self.lanes:
+            return
+        self._balanced_at = clock
+        surplus = len(self.lanes) - queue.share(len(self.lanes))
+        for lane in list(self.lanes.values())[: max(surplus, 0)]:
+            lane.is_left = True
+            lane.forget()
+
+    def _define(self) -> None:
+        """Learn how the webhooks are defined now."""
+        if not self.lanes:
+            return
+        known = {pk: builder.webhook.last_updated for pk, builder in self.builders.items()}
+        found = Webhook.objects.filter(pk__in=list(self.lanes)).values_list('pk', 'last_updated', 'enabled', 'paused')
+        states = {pk: (saved_at, enabled and not paused) for pk, saved_at, enabled, paused in found}
+        stale = [pk for pk, (saved_at, _is_active) in states.items() if saved_at != known.get(pk)]
+        for pk, webhook in Webhook.objects.select_related('health').in_bulk(stale).items():
+            self.builders[pk] = Builder(webhook)
+        for pk, lane in self.lanes.items():
+            _saved_at, is_active = states.get(pk, (None, False))
+            if not is_active or pk not in self.builders:
+                lane.forget()
+                continue
+            webhook = self.builders[pk].webhook
+            lane.concurrency, lane.rate_limit = webhook.concurrency, webhook.rate_limit
+            lane.batch, lane.latest_only = webhook.batch, webhook.latest_only
+            lane.is_suspended = webhook.health.suspended_since is not None
+
+    #
+    # What is due
+    #
+
+    def _note_whole(self) -> None:
+        """Learn which transactions are dispatched to the end. All their deliveries are read after that."""
+        lanes = [lane for lane in self.lanes.values() if lane.batch]
+        known = {one.transaction_id for lane in lanes for one in lane.waiting.values() if one.batch is None}
+        whole = known - queue.unfinished(known)
+        for lane in lanes:
+            lane.whole = whole
+
+    def _read(self, now: datetime, clock: float) -> None:
+        self.superseded = 0
+        everything = self._all_due.is_due(clock)
+        wishes = [wish for lane in self.lanes.values() for wish in lane.wishes(everything=everything)]
+        if not wishes:
+            return
+        held = [pk for lane in self.lanes.values() for pk in (*lane.waiting, *lane.in_hand)]
+        due = queue.read(wishes, held, now)
+        if everything:
+            self._all_due.note(clock)
+        by_wish: dict[tuple[int, bool], list[Due]] = defaultdict(list)
+        for one in due:
+            by_wish[one.webhook_id, one.backfill].append(one)
+        for wish in wishes:
+            self.lanes[wish.webhook_id].learn(wish, by_wish[wish.webhook_id, wish.backfill], clock)
+        order.park([(one.pk, one.webhook_id) for one in due if one.is_blocked])
+        self._supersede(due, now)
+
+    def _supersede(self, due: Sequence[Due], now: datetime) -> None:
+        """Close deliveries that later ones make needless. Then these lanes are read anew."""
+        objects = [
+            (one.webhook_id, one.object_type_id, one.object_id) for one in due if self.lanes[one.webhook_id].latest_only
+        ]
+        in_hand = self.in_hand
+        lanes = order.lock({webhook_id for webhook_id, *_ in objects})
+        closed = merge.settle([one for one in objects if one[0] in lanes], now, in_hand)
+        closed |= merge.replace_backfills({one.webhook_id for one in due if not one.backfill}, now, in_hand)
+        self.superseded = len(closed)
+        if closed:
+            for pk in {one.webhook_id for one in due}:
+                self.lanes[pk].forget()
+
+    def _choose(self, free: int, clock: float) -> list[list[Due]]:
+        lanes = self.lanes.values()
+        changes_wait = any(lane.has_changes and lane.room(clock) for lane in lanes)
+        chosen = choose(lanes, free, clock, self._share.room(free, changes_wait=changes_wait))
+        backfills = sum(group[0].backfill for group in chosen)
+        self._share.note(len(chosen) - backfills, backfills)
+        for lane in lanes:
+            lane.answered = 0
+        return chosen

@@ -1,0 +1,308 @@
+"""The loop that sends: turn after turn, for the lanes that this worker owns.
+
+A turn is one transaction. It records answers, reads and chooses due deliveries, and notes all that are in hand.
+Requests begin after its commit. If it is broken off, nothing has happened, and it is done again. If others have
+declared this worker dead, it forgets everything and begins anew: its deliveries are theirs.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import Context
+from datetime import datetime
+from queue import Empty, SimpleQueue
+
+from django.db import DataError, connections
+
+from ...choices import StatusChoices
+from ...interruptions import BROKEN_OFF
+from ...models import Delivery, Health, Webhook
+from ...templating import renderer
+from ...transport.client import Client
+from .. import transactions
+from ..registry import Lost, Member
+from . import endpoint, order, queue, record
+from .build import Sent
+from .endpoint import Entry
+from .lane import Due, Lane
+from .lanes import Lanes
+from .threads import Threads
+
+logger = logging.getLogger('webhooks.sender')
+
+# Requests under way, beside one of each webhook that has no other; and threads for all of these.
+MOST, LIMIT = 128, 2000
+# Seconds to wait for more answers: as long as the last turn took, within these bounds.
+SHORTEST, LONGEST = 0.005, 0.05
+# Seconds for which counters of plain success may be behind.
+BEHIND = 1.0
+# Seconds that a worker waits at its end for lanes that somebody holds, to record answers.
+LAST = 5.0
+# Seconds until a broken transaction is done again, or a request that could not be built.
+PAUSE = 0.2
+# Seconds after which the next requests are built in the next turn.
+BUDGET = 0.1
+
+
+class Sender:
+    """A process that sends. `contexts`: one for each thread that renders templates."""
+
+    def __init__(self, member: Member, client: Client, contexts: Sequence[Context]) -> None:
+        self.counts: Counter[str] = Counter()
+        self._member = member
+        self._client = client
+        self._contexts = list(contexts)
+        self._lanes = Lanes(member)
+        # Threads tell of a request that has ended, or of an exception. None: look now.
+        self._mail: SimpleQueue[Sent | BaseException | None] = SimpleQueue()
+        self._threads = Threads(LIMIT, 'webhooks-send', self._send, self._mail.put)
+        self._builders = Threads(len(self._contexts), 'webhooks-build', self._build, self._mail.put)
+        self._answered: list[Sent] = []
+        self._gather = SHORTEST
+        # To be written to the endpoints' health.
+        self._noted: list[Entry] = []
+        self._written_at = time.monotonic()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is in hand, or soon may be."""
+        return self._lanes.is_busy
+
+    @property
+    def has_lanes(self) -> bool:
+        return bool(self._lanes.lanes)
+
+    def look_again(self) -> None:
+        """Something may be due: look in the next turn."""
+        self._lanes.look_again()
+
+    def poke(self) -> None:
+        """Called by any thread: let it look now."""
+        self._mail.put(None)
+
+    def turn(self, patience: float = 0.0, *, may_begin: bool = True) -> bool:
+        """Do one turn, after waiting so long for an answer. Returns whether there is more to do at once."""
+        heard = self._hear(patience)
+        self._lanes.superseded = 0
+        began = time.monotonic()
+        try:
+            chosen = self._persist(may_begin=may_begin)
+        except BROKEN_OFF as error:
+            transactions.recover(error)
+            self._lanes.forget()
+            time.sleep(PAUSE)
+            return True
+        except Lost:
+            logger.warning('worker=%s lost: it begins anew', self._member.pk)
+            self._begin_anew()
+            return True
+        self._gather = min(max(time.monotonic() - began, SHORTEST), LONGEST)
+        self._begin(chosen)
+        return bool(heard or chosen or self._lanes.superseded)
+
+    def end(self) -> None:
+        """Give back requests that have not begun, and record the others."""
+        for sent in [*self._threads.withdraw(), *self._builders.withdraw()]:
+            self._put_back(sent)
+        latest = time.monotonic() + LAST
+        while (left := set(self._lanes.in_hand)) and (left > _pks(self._answered) or time.monotonic() < latest):
+            self.turn(LONGEST, may_begin=False)
+        with transactions.short() as now:
+            endpoint.write(self._noted, now)
+            if not self._lanes.in_hand:  # otherwise it counts as dead soon
+                self._member.end()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._builders.close(connections.close_all)
+        self._threads.close()
+
+    #
+    # In a thread
+    #
+
+    def _build(self, sent: Sent) -> None:
+        context = self._contexts.pop()
+        try:
+            is_built = context.run(sent.build)
+        finally:
+            self._contexts.append(context)
+        if is_built:
+            self._threads.submit(sent, self._window(sent))
+        else:
+            self._mail.put(sent)
+
+    def _send(self, sent: Sent) -> None:
+        # After this worker's time others may have it, and its outcome could not be recorded.
+        if time.monotonic() < self._member.until:
+            sent.send(self._client.send)
+        self._mail.put(sent)
+
+    #
+    # What is heard
+    #
+
+    def _hear(self, patience: float) -> list[Sent]:
+        try:
+            heard = [self._mail.get(timeout=patience) if patience > 0 else self._mail.get_nowait()]
+        except Empty:
+            return []
+        self._threads.is_idle.wait(self._gather)
+        while not self._mail.empty():
+            heard.append(self._mail.get_nowait())
+        for error in heard:
+            if isinstance(error, BaseException):
+                raise error  # the process ends: only that thread knew of its request
+        if None in heard:
+            self.look_again()
+        sents = [sent for sent in heard if sent and self._lane(sent)]
+        for sent in sents:
+            self._note(sent)
+        return sents
+
+    def _lane(self, sent: Sent) -> Lane | None:
+        """Return its lane. None: this worker was declared dead meanwhile."""
+        lane = self._lanes.lanes.get(sent.delivery.webhook_id)
+        return lane if lane and sent.delivery.pk in lane.in_hand else None
+
+    def _window(self, sent: Sent) -> int:
+        lane = self._lane(sent)
+        return lane.window if lane else 1
+
+    def _note(self, sent: Sent) -> None:
+        lane = self._lane(sent)
+        now = time.monotonic()
+        if lane.note_built(sent.seconds, now):
+            logger.warning('webhook=%s its template takes too long: it rests', lane.webhook_id)
+            for one in self._builders.withdraw(lane.webhook_id):
+                self._put_back(one)
+        if sent.outcome is None:
+            lane.rests_until = max(lane.rests_until, now + PAUSE)
+            self._put_back(sent)
+            return
+        if not sent.outcome.unsendable:
+            lane.note_answer(reached=not sent.outcome.unreachable)
+        self._answered.append(sent)
+
+    def _put_back(self, sent: Sent) -> None:
+        if lane := self._lane(sent):
+            lane.put_back(sent.pks)
+
+    #
+    # The transaction
+    #
+
+    def _persist(self, *, may_begin: bool) -> list[list[Due]]:
+        try:
+            return self._turn(self._answered, may_begin=may_begin)
+        except DataError:
+            # PostgreSQL does not take one of the outcomes. Each is recorded alone, or fails by name.
+            for sent in list(self._answered):
+                try:
+                    self._turn([sent], may_begin=False)
+                except DataError as error:
+                    record.give_up(sent, error)
+                    self._turn([sent], may_begin=False)
+            return []
+
+    def _turn(self, answered: Iterable[Sent], *, may_begin: bool) -> list[list[Due]]:
+        chosen: list[list[Due]] = []
+        try:
+            with transactions.short() as now:
+                # Nobody waits for a lane that somebody holds: its answers are recorded later.
+                lanes = order.lock({sent.delivery.webhook_id for sent in answered})
+                answered = [sent for sent in answered if sent.delivery.webhook_id in lanes]
+                entries = record.record([record.judge(sent, now) for sent in answered], now)
+                written = self._write_health([*self._noted, *entries], now)
+                if may_begin:
+                    chosen = self._lanes.choose_next(MOST - self._threads.busy, now)
+                ended = _pks(answered)
+                self._member.beat(deliveries=[pk for pk in self._lanes.in_hand if pk not in ended])
+        except BaseException:
+            self._lanes.put_back(chosen)
+            raise
+        self._member.confirm()
+        self._noted = [one for one in (*self._noted, *entries) if one.webhook_id not in written]
+        for one in entries:
+            self.counts[one.status] += one.count
+        self.counts += Counter({StatusChoices.SUPERSEDED: self._lanes.superseded})
+        self._answered = [sent for sent in self._answered if sent not in answered]
+        for sent in answered:
+            self._lanes.lanes[sent.delivery.webhook_id].end(sent.pks)
+        return chosen
+
+    def _write_health(self, noted: Sequence[Entry], now: datetime) -> dict[int, Health]:
+        clock = time.monotonic()
+        if not any(one.is_urgent for one in noted) and clock < self._written_at + BEHIND:
+            return {}
+        self._written_at = clock
+        written = endpoint.write(noted, now)
+        for pk, health in written.items():
+            self._lanes.note_health(pk, health)
+        return written
+
+    #
+    # Requests
+    #
+
+    def _begin(self, chosen: Sequence[Sequence[Due]]) -> None:
+        """Build and send the chosen deliveries. Those that were changed meanwhile are left."""
+        if not chosen:
+            return
+        try:
+            found = _fetch([one.pk for group in chosen for one in group])
+        except BROKEN_OFF as error:
+            transactions.recover(error)
+            found = {}
+        end = time.monotonic() + BUDGET
+        for group in chosen:
+            lane = self._lanes.lanes[group[0].webhook_id]
+            deliveries = [found[one.pk] for one in group if one.pk in found]
+            if len(deliveries) < len(group):
+                lane.end([one.pk for one in group])
+                lane.forget()  # it is read anew
+            elif time.monotonic() > end:
+                lane.put_back([one.pk for one in group])
+            else:
+                self._begin_one(lane, Sent(deliveries[0], self._lanes.builders[lane.webhook_id], deliveries[1:]))
+
+    def _begin_one(self, lane: Lane, sent: Sent) -> None:
+        if sent.builder.is_templated or lane.is_slow:
+            self._builders.submit(sent)
+        elif sent.build():
+            self._threads.submit(sent, lane.window)
+        else:
+            self._note(sent)
+
+    def _begin_anew(self) -> None:
+        self._threads.withdraw()
+        self._builders.withdraw()
+        self._lanes.clear()
+        self._answered.clear()
+        self._noted.clear()
+        self._member.begin()
+
+
+def _pks(sents: Iterable[Sent]) -> set[int]:
+    return {pk for sent in sents for pk in sent.pks}
+
+
+def _fetch(pks: Sequence[int]) -> dict[int, Delivery]:
+    """Return the deliveries that may still go, with their events, by id."""
+    # Not by a join: it would read an event's long columns once for each webhook.
+    return {one.pk: one for one in Delivery.objects.filter(pk__in=queue.ready(pks)).prefetch_related('event')}
+
+
+@contextmanager
+def opened(member: Member, is_needed=Webhook.any_is_templated) -> Iterator[Sender]:
+    """A sender with its threads. To be entered while the process has one thread: renderers are forked before."""
+    client = Client(MOST)
+    with renderer.kept(is_needed) as contexts:
+        sender = Sender(member, client, contexts)
+        try:
+            yield sender
+        finally:
+            sender.close()
+            client.close()

@@ -1,0 +1,161 @@
+"""A later change replaces earlier ones of its object that wait.
+
+For webhooks with `latest_only`, and for others when somebody asks for it once (services/waiting.py). fold.py says which
+deliveries are needless. Those in hand are left alone, and count as seen by the receiver. Suspects, tests, job events
+and failed events take no part. For every webhook, a later delivery replaces an untried one of a backfill.
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
+from itertools import batched, groupby
+from operator import itemgetter
+
+from ...choices import StatusChoices
+from .. import sql
+from . import endpoint, order
+from .fold import Folded, Heir, Waiting, fold
+
+logger = logging.getLogger('webhooks.delivery')
+
+
+# Read at a time: objects, deliveries, and deliveries of one object.
+OBJECTS, MOST, MOST_OF_ONE = 1000, 20_000, 1000
+
+# The ids of webhook, model and object.
+Object = tuple[int, int, int]
+
+GIVEN = """
+    unnest(%(webhooks)s::bigint[], %(types)s::bigint[], %(objects)s::bigint[])
+        AS o(webhook_id, object_type_id, object_id)"""
+
+# A delivery `d` of an object `o` that waits.
+WAITS = """
+    d.webhook_id = o.webhook_id AND d.object_type_id = o.object_type_id AND d.object_id = o.object_id
+    AND d.status = 'pending' AND d.lapses = 0 AND d.id <> ALL(%(in_hand)s)"""
+
+# An event `e` that shows its object: recorded with a change, or for a backfill, and rendered.
+SHOWS_OBJECT = "e.transaction_id <> 0 AND e.error = ''"
+
+# The objects with several waiting deliveries.
+SEVERAL = f"""
+    SELECT o.* FROM {GIVEN}
+    WHERE (SELECT count(*) FROM (SELECT FROM webhooks_delivery d WHERE {WAITS} LIMIT 2) d) = 2"""
+
+# The first waiting deliveries of each object. A receiver may know of a creation by a later delivery that went before.
+READ = f"""
+    SELECT d.webhook_id, d.object_type_id, d.object_id, d.id, coalesce(d.span ->> 'kind', e.kind), d.due_at, d.backfill,
+        d.attempt_count > 0,
+        d.attempt_count > 0 OR d.attempt_limit IS NOT NULL OR (d.span @> '{{"seen": true}}') IS TRUE
+        OR coalesce(d.span ->> 'kind', e.kind) = 'created' AND EXISTS (
+            SELECT FROM webhooks_delivery g
+            WHERE g.webhook_id = d.webhook_id AND g.object_type_id = d.object_type_id AND g.object_id = d.object_id
+              AND g.sequence > d.sequence AND (g.attempt_count > 0 OR g.id = ANY(%(in_hand)s))
+        )
+    FROM {GIVEN} CROSS JOIN LATERAL (
+        SELECT * FROM webhooks_delivery d WHERE {WAITS} ORDER BY d.sequence, d.id LIMIT %(most)s
+    ) d JOIN webhooks_event e ON e.id = d.event_id
+    WHERE {SHOWS_OBJECT}
+    ORDER BY d.webhook_id, d.object_type_id, d.object_id, d.sequence, d.id"""
+
+CLOSE = """
+    UPDATE webhooks_delivery d SET status = 'superseded', due_at = NULL, finished_at = %(now)s, error = ''
+    FROM unnest(%(ids)s::bigint[]) v(id) WHERE d.id = v.id AND d.status = 'pending' RETURNING d.id, d.webhook_id"""
+
+# The object before the first, `f`: as that one tells it, or its event, or as the heir had it so far.
+INHERIT = """
+    UPDATE webhooks_delivery d
+    SET due_at = least(h.due_at, %(now)s), attempt_limit = NULL, backfill = h.backfill,
+        span = nullif(
+            CASE WHEN h.before IS NOT NULL THEN jsonb_build_object('prechange', h.before)
+                 WHEN d.span ? 'prechange' THEN jsonb_build_object('prechange', d.span -> 'prechange')
+                 ELSE '{}' END || h.span, '{}')
+    FROM (
+        SELECT h.*, coalesce(nullif(f.span -> 'prechange', 'null'), nullif(e.snapshots -> h.side, 'null')) AS before
+        FROM json_to_recordset(%(heirs)s::json)
+            AS h(pk bigint, span jsonb, due_at timestamptz, backfill boolean, first bigint, side text)
+        LEFT JOIN webhooks_delivery f ON f.id = h.first LEFT JOIN webhooks_event e ON e.id = f.event_id
+    ) h
+    WHERE d.id = h.pk AND d.status = 'pending'"""
+
+# An untried delivery `d` of a backfill: no receiver has heard of it, and nobody has asked for it.
+UNTRIED = """
+    d.webhook_id = ANY(%(webhooks)s) AND d.backfill AND d.status = 'pending' AND d.lapses = 0
+    AND d.attempt_count = 0 AND d.attempt_limit IS NULL AND d.id <> ALL(%(in_hand)s)"""
+
+IS_ANY_UNTRIED = f'SELECT EXISTS (SELECT FROM webhooks_delivery d WHERE {UNTRIED})'
+
+# Untried deliveries of backfills, if a later one is pending that shows the object.
+REPLACE_BACKFILLS = f"""
+    UPDATE webhooks_delivery d SET status = 'superseded', due_at = NULL, finished_at = %(now)s
+    WHERE {UNTRIED} AND EXISTS (
+        SELECT FROM webhooks_delivery p JOIN webhooks_event e ON e.id = p.event_id
+        WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
+          AND p.status = 'pending' AND p.sequence > d.sequence AND {SHOWS_OBJECT}
+    )
+    RETURNING d.id, d.webhook_id"""
+
+
+def settle(objects: Iterable[Object], now: datetime, in_hand: Collection[int] = ()) -> set[int]:
+    """Close needless ones of the first waiting deliveries of these objects. Returns the ids of the closed deliveries.
+
+    The caller knows which webhooks ask for it. This locks their lanes if anything may be closed.
+    """
+    several = sql.fetch(SEVERAL, {**_columns(set(objects)), 'in_hand': list(in_hand)})
+    if not several:
+        return set()
+    order.hold({webhook_id for webhook_id, *_ in several})
+    closed = [row for portion in batched(several, OBJECTS) for row in _settle(portion, now, in_hand)]
+    _note(closed, now)
+    return {pk for pk, _webhook_id in closed}
+
+
+def replace_backfills(webhook_ids: Collection[int], now: datetime, in_hand: Collection[int] = ()) -> set[int]:
+    """Close untried deliveries of backfills, in these lanes, that a later one makes needless. Returns their ids."""
+    parameters = {'webhooks': list(webhook_ids), 'in_hand': list(in_hand), 'now': now}
+    if not webhook_ids or not sql.fetch_value(IS_ANY_UNTRIED, parameters):
+        return set()
+    lanes = list(order.lock(webhook_ids))
+    closed = sql.fetch(REPLACE_BACKFILLS, parameters | {'webhooks': lanes}) if lanes else []
+    pks = {pk for pk, _webhook_id in closed}
+    order.unpark(pks, now)
+    _note(closed, now)
+    return pks
+
+
+def _settle(objects: Sequence[Object], now: datetime, in_hand: Collection[int]) -> list[tuple[int, int]]:
+    """Return the ids of the closed deliveries, each with its webhook's."""
+    most = max(min(MOST // len(objects), MOST_OF_ONE), 2)
+    rows = sql.fetch(READ, {**_columns(objects), 'in_hand': list(in_hand), 'most': most})
+    lines = groupby(rows, key=itemgetter(0, 1, 2))
+    folded = [one for _object, line in lines if (one := fold([Waiting(*row[3:]) for row in line])).closed]
+    if not folded:
+        return []
+    closed = sql.fetch(CLOSE, {'ids': [pk for one in folded for pk in one.closed], 'now': now})
+    _inherit(folded, now)
+    # The first that is left of an object may go.
+    order.unpark([one.closed[0] for one in folded], now)
+    return closed
+
+
+def _inherit(folded: Iterable[Folded], now: datetime) -> None:
+    if heirs := [_row(heir) for one in folded for heir in one.heirs]:
+        sql.execute(INHERIT, {'heirs': json.dumps(heirs), 'now': now})
+
+
+def _row(heir: Heir) -> dict[str, object]:
+    return heir._asdict() | {'due_at': heir.due_at and heir.due_at.isoformat()}
+
+
+def _columns(objects: Collection[Object]) -> dict[str, list[int]]:
+    webhooks, types, ids = zip(*objects, strict=True) if objects else ((), (), ())
+    return {'webhooks': list(webhooks), 'types': list(types), 'objects': list(ids)}
+
+
+def _note(closed: Iterable[tuple[int, int]], now: datetime) -> None:
+    counts = Counter(webhook_id for _pk, webhook_id in closed)
+    endpoint.note(StatusChoices.SUPERSEDED, counts, now)
+    for webhook_id, count in counts.items():
+        logger.debug('webhook=%s superseded=%s', webhook_id, count)

@@ -1,0 +1,69 @@
+"""Order: for one webhook, the deliveries of an object go one after the other, by their sequence.
+
+A delivery that has to wait for an earlier one is parked: without a `due_at` no look passes over it. When the earlier
+one is closed, the next becomes due. Deliveries are parked, and closed by anybody but the owner, only under the lock of
+the lane's row. So none is parked behind one that has just been closed.
+"""
+
+from collections.abc import Collection
+from datetime import datetime
+
+from .. import sql
+
+# A job event, a test or an error does not show its object. It passes a paused backfill, which may wait for days.
+IS_BLOCKED = """
+    EXISTS (
+        SELECT FROM webhooks_delivery p
+        WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
+          AND p.status = 'pending' AND p.sequence < d.sequence
+          AND NOT (
+              p.backfill AND p.attempt_count = 0 AND p.attempt_limit IS NULL
+              AND EXISTS (SELECT FROM webhooks_backfill b WHERE b.webhook_id = p.webhook_id AND b.state = 'paused')
+              AND EXISTS (
+                  SELECT FROM webhooks_event e WHERE e.id = d.event_id AND (e.transaction_id = 0 OR e.error <> '')
+              )
+          )
+    )"""
+
+LOCK = 'SELECT webhook_id FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) FOR UPDATE SKIP LOCKED'
+HOLD = 'SELECT 1 FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) ORDER BY webhook_id FOR UPDATE'
+
+PARK = f"""
+    UPDATE webhooks_delivery d SET due_at = NULL
+    WHERE d.id = ANY(%(ids)s) AND d.webhook_id = ANY(%(lanes)s) AND d.status = 'pending' AND {IS_BLOCKED}"""
+
+# These are closed: the next of each object is due. Not suspects: they may be in hand. A redelivered event has several
+# deliveries of one sequence.
+UNPARK = """
+    UPDATE webhooks_delivery SET due_at = %(now)s
+    WHERE status = 'pending' AND due_at IS NULL AND lapses = 0 AND id = ANY(ARRAY(
+        SELECT n.id FROM webhooks_delivery d CROSS JOIN LATERAL (
+            SELECT n.id FROM webhooks_delivery n
+            WHERE n.webhook_id = d.webhook_id AND n.object_type_id = d.object_type_id AND n.object_id = d.object_id
+              AND n.status = 'pending' AND n.sequence >= d.sequence AND (n.sequence, n.id) > (d.sequence, d.id)
+            ORDER BY n.sequence, n.id LIMIT 1
+        ) n
+        WHERE d.id = ANY(%(ids)s)
+    ))"""
+
+
+def lock(webhook_ids: Collection[int]) -> set[int]:
+    """Lock the lanes that nobody has locked, and return their webhooks' ids. It waits for nobody."""
+    return set(sql.fetch_column(LOCK, {'lanes': list(webhook_ids)})) if webhook_ids else set()
+
+
+def hold(webhook_ids: Collection[int]) -> None:
+    """Lock the lanes, in one order, until the open transaction ends. It waits for them."""
+    sql.fetch(HOLD, {'lanes': list(webhook_ids)})
+
+
+def park(blocked: Collection[tuple[int, int]]) -> None:
+    """Park deliveries, given as (id, id of the webhook), in lanes that nobody has locked."""
+    if lanes := lock({webhook_id for _pk, webhook_id in blocked}):
+        sql.execute(PARK, {'ids': [pk for pk, _webhook_id in blocked], 'lanes': list(lanes)})
+
+
+def unpark(ids: Collection[int], now: datetime) -> None:
+    """These deliveries are closed: the next of their objects are due."""
+    if ids:
+        sql.execute(UNPARK, {'ids': list(ids), 'now': now})

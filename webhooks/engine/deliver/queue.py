@@ -1,0 +1,135 @@
+"""The questions of a lane's owner to PostgreSQL: which lanes are free, and which deliveries are due."""
+
+from collections.abc import Collection, Iterable
+from datetime import datetime
+
+from ...models import Health, Webhook
+from .. import sql
+from .lane import Due, Wish
+from .order import IS_BLOCKED
+
+# A webhook may be sent to. A suspended one: if its probe is due, or somebody has just saved it.
+ACTIVE = """
+    w.enabled AND NOT w.paused AND (h.gone_at > w.last_updated) IS NOT TRUE AND (
+        h.suspended_since IS NULL OR h.probe_at <= %(now)s
+        OR w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s
+    )"""
+
+# Free lanes with a delivery that became due since then.
+TAKE = f"""
+    UPDATE webhooks_health SET owner_id = %(owner)s WHERE webhook_id = ANY(ARRAY(
+        SELECT h.webhook_id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
+        WHERE h.owner_id IS NULL AND h.webhook_id <> ALL(%(given)s) AND {ACTIVE} AND EXISTS (
+            SELECT FROM webhooks_delivery d
+            WHERE d.webhook_id = h.webhook_id AND d.status = 'pending' AND d.lapses = 0
+              AND d.due_at > %(since)s AND d.due_at <= %(now)s
+        )
+        ORDER BY random() LIMIT %(most)s
+        FOR UPDATE OF h SKIP LOCKED
+    ))
+    RETURNING webhook_id"""
+
+LEAVE = """
+    UPDATE webhooks_health SET owner_id = NULL WHERE webhook_id = ANY(ARRAY(
+        SELECT webhook_id FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) AND owner_id = %(owner)s
+        FOR UPDATE SKIP LOCKED
+    ))
+    RETURNING webhook_id"""
+
+OWNED = 'SELECT webhook_id FROM webhooks_health WHERE owner_id = %s'
+
+# How many lanes are owned, and how many senders are not frozen: each beats every two seconds.
+OWNERS = """
+    SELECT (SELECT count(*) FROM webhooks_health WHERE owner_id IS NOT NULL),
+        (SELECT count(*) FROM webhooks_worker
+         WHERE role = 'send' AND alive_until > clock_timestamp() + interval '6 seconds')"""
+
+# An untried delivery `d` of a backfill that is paused or canceled.
+IS_HELD = """
+    (d.backfill AND d.attempt_count = 0 AND d.attempt_limit IS NULL AND EXISTS (
+        SELECT FROM webhooks_backfill b WHERE b.webhook_id = d.webhook_id AND b.state IN ('paused', 'canceled')
+    ))"""
+
+DUE = f"""
+    SELECT d.id, d.webhook_id, d.due_at, d.object_type_id, d.object_id, d.backfill, d.batch, d.event_id, d.span,
+        l.ordered AND {IS_BLOCKED} AS is_blocked
+    FROM webhooks_delivery d
+    WHERE d.webhook_id = l.id AND d.backfill = l.backfill AND d.status = 'pending' AND d.lapses = 0
+      AND d.due_at <= %(now)s AND (d.due_at, d.id) > (l.since, l.since_id) AND d.id <> ALL(%(held)s)
+      AND d.expires_at > %(now)s AND NOT {IS_HELD}"""
+
+# The due deliveries of each lane after a mark, the oldest first, and some of the newest.
+READ = f"""
+    SELECT d.id, d.webhook_id, d.due_at, d.object_type_id, d.object_id, d.backfill, d.batch, d.is_blocked,
+        octet_length(e.data) + 4 * coalesce(pg_column_size(e.snapshots), 0), e.transaction_id,
+        coalesce(d.span ->> 'kind', e.kind), e.error <> ''
+    FROM (
+        SELECT l.*, w.ordered FROM unnest(%(lanes)s::bigint[], %(backfill)s::bool[], %(rooms)s::int[],
+            %(newest)s::int[], %(since)s::timestamptz[], %(since_id)s::bigint[])
+            AS l(id, backfill, room, newest, since, since_id)
+        JOIN webhooks_webhook w ON w.id = l.id JOIN webhooks_health h ON h.webhook_id = l.id
+        WHERE {ACTIVE}
+    ) l CROSS JOIN LATERAL (
+        ({DUE} ORDER BY d.due_at, d.id LIMIT l.room)
+        UNION ({DUE} ORDER BY d.due_at DESC, d.id DESC LIMIT l.newest)
+    ) d
+    JOIN webhooks_event e ON e.id = d.event_id
+    ORDER BY d.due_at, d.id"""
+
+# The deliveries that may still go.
+READY = f"""
+    SELECT d.id FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id
+    WHERE d.id = ANY(%(ids)s) AND d.status = 'pending' AND d.due_at IS NOT NULL AND NOT (w.ordered AND {IS_BLOCKED})
+      AND NOT {IS_HELD}"""
+
+# The transactions with events that are still to be dispatched.
+UNFINISHED = """
+    SELECT DISTINCT transaction_id FROM webhooks_event
+    WHERE transaction_id = ANY(%(transactions)s) AND dispatched_at IS NULL AND lapses = 0"""
+
+
+def take(owner: int, since: datetime, most: int, now: datetime, given: Iterable[int] = ()) -> list[int]:
+    """Own free lanes with a delivery that became due since then. Returns their webhooks' ids.
+
+    `given`: lanes for others.
+    """
+    return sql.fetch_column(TAKE, {'owner': owner, 'since': since, 'most': most, 'now': now, 'given': list(given)})
+
+
+def owned(owner: int) -> set[int]:
+    """Return the ids of the webhooks whose lanes a worker owns."""
+    return set(sql.fetch_column(OWNED, [owner]))
+
+
+def leave(owner: int, lanes: Collection[int]) -> list[int]:
+    """Let others have the lanes. Returns which: not those that somebody has locked."""
+    return sql.fetch_column(LEAVE, {'owner': owner, 'lanes': list(lanes)}) if lanes else []
+
+
+def share(mine: int) -> int:
+    """Return how many lanes a worker with `mine` lanes is to have: as many as each other worker."""
+    lanes, workers = sql.fetch(OWNERS)[0]
+    return -(-lanes // workers) if workers > 1 else max(lanes, mine)
+
+
+def read(wishes: Iterable[Wish], held: Collection[int], now: datetime) -> list[Due]:
+    """Return due deliveries, the oldest first, but for the `held` ones, which are known."""
+    names = ('lanes', 'backfill', 'rooms', 'newest', 'since', 'since_id')
+    columns = dict(zip(names, map(list, zip(*wishes, strict=True)), strict=True))
+    return [Due(*row) for row in sql.fetch(READ, {**columns, 'held': list(held), 'now': now})]
+
+
+def ready(pks: Collection[int]) -> list[int]:
+    """Return the deliveries that may still go: somebody may have paused, canceled or redelivered."""
+    return sql.fetch_column(READY, {'ids': list(pks)})
+
+
+def unfinished(transactions: Collection[int]) -> set[int]:
+    """Return the ids of the transactions with events that are still to be dispatched."""
+    return set(sql.fetch_column(UNFINISHED, {'transactions': list(transactions)})) if transactions else set()
+
+
+def ensure_lanes() -> None:
+    """Give a lane to webhooks that were made without signals."""
+    for webhook in Webhook.objects.filter(health=None):
+        Health.objects.get_or_create(webhook=webhook)

@@ -1,0 +1,167 @@
+"""Outcomes are recorded, and the next delivery of each object becomes due."""
+
+import json
+import logging
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from ...choices import StatusChoices
+from ...interruptions import INTERRUPTIONS
+from ...models import Delivery
+from ...payload import http_request
+from ...storable import storable
+from ...transport.exchange import MAX_ERROR, Outcome
+from .. import sql
+from . import endpoint, order
+from .build import Sent
+from .endpoint import Entry
+from .verdict import Verdict, decide, fail
+
+logger = logging.getLogger('webhooks.delivery')
+
+# The columns hold no more. A webhook that stays suspended is probed without end.
+MOST_ATTEMPTS = 32767
+
+# Not recorded yet. A commit may have been cut off after it was done: then it is done again.
+IS_NEW = f'(d.attempt_count < v.attempt_count OR v.attempt_count = {MOST_ATTEMPTS})'
+
+# A row for each delivery: its new state, and the attempt, which is one for each request.
+RECORD = f"""
+    WITH v AS MATERIALIZED (
+        SELECT * FROM json_to_recordset(%(rows)s::json) AS v(
+            id bigint, status text, error text, response_status int, due_at timestamptz, attempt_count int,
+            attempt_limit int, lapses int, batch bigint, started_at timestamptz, duration float, method text, url text,
+            request_headers jsonb, response_headers jsonb, response_body text
+        )
+    ), logged AS (
+        INSERT INTO webhooks_attempt (delivery_id, number, started_at, duration, method, url, request_headers,
+            response_status, response_headers, response_body, error)
+        SELECT v.id, v.attempt_count, v.started_at, v.duration, v.method, v.url, v.request_headers,
+            v.response_status, v.response_headers, v.response_body, v.error
+        FROM v JOIN webhooks_delivery d USING (id) WHERE v.started_at IS NOT NULL AND {IS_NEW}
+    )
+    UPDATE webhooks_delivery d
+    SET status = v.status, error = v.error, response_status = v.response_status, due_at = v.due_at,
+        attempt_count = v.attempt_count, attempt_limit = v.attempt_limit, lapses = v.lapses, batch = v.batch,
+        listed = false, finished_at = CASE WHEN v.status = 'pending' THEN NULL ELSE now() END
+    FROM v WHERE d.id = v.id AND d.status IN ('pending', 'sending') AND {IS_NEW}
+    RETURNING d.id"""
+
+
+class Judged(NamedTuple):
+    """A request, the verdict over its deliveries, and their rows for RECORD."""
+
+    sent: Sent
+    verdict: Verdict
+    rows: list[dict[str, object]]
+
+
+@dataclass
+class Tally:
+    """The result of a job, as the status page shows it."""
+
+    counts: Counter = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        parts = [
+            (StatusChoices.DELIVERED, 'delivered'),
+            (StatusChoices.PENDING, 'to retry'),
+            (StatusChoices.FAILED, 'failed'),
+            (StatusChoices.SUPERSEDED, 'superseded'),
+        ]
+        return ', '.join(f'{self.counts[key]} {words}' for key, words in parts if self.counts[key]) or 'nothing to send'
+
+
+def judge(sent: Sent, now: datetime) -> Judged:
+    """Decide over a request. If an answer makes that raise, its deliveries fail."""
+    try:
+        return _judged(sent, decide(sent.delivery, sent.outcome, now, random.random()))
+    except INTERRUPTIONS:
+        raise
+    except Exception as error:
+        give_up(sent, error)
+        return _judged(sent, fail(sent.delivery))
+
+
+def give_up(sent: Sent, error: Exception) -> None:
+    """Replace an outcome that cannot be recorded: its deliveries fail."""
+    logger.exception('delivery=%s its outcome cannot be recorded', sent.delivery.uuid)
+    reason = storable(f'its outcome cannot be recorded: {type(error).__name__}: {error}')[:MAX_ERROR]
+    sent.request = None
+    sent.outcome = Outcome(
+        started_at=sent.outcome.started_at, duration=sent.outcome.duration, error=reason, unsendable=True
+    )
+
+
+def record(judged: Sequence[Judged], now: datetime) -> list[Entry]:
+    """Write the new state of deliveries, and let the next of their objects go. Returns the entries for endpoint.py.
+
+    The caller owns the lanes, or has locked their rows. Deliveries that were closed meanwhile are left.
+    """
+    rows = [row for one in judged for row in one.rows]
+    if not rows:
+        return []
+    recorded = set(sql.fetch_column(RECORD, {'rows': json.dumps(rows)}))
+    order.unpark([row['id'] for row in rows if row['status'] != StatusChoices.PENDING], now)
+    mine = [one for one in judged if one.sent.delivery.pk in recorded]
+    for one in mine:
+        _log(one.sent, one.verdict)
+    return [endpoint.entry(one.sent, one.verdict.status) for one in mine]
+
+
+def _judged(sent: Sent, verdict: Verdict) -> Judged:
+    return Judged(sent, verdict, row(sent, verdict))
+
+
+def row(sent: Sent, verdict: Verdict, lapses: int = 0) -> list[dict[str, object]]:
+    """Return the deliveries and their attempt as RECORD names them."""
+    batch = sent.delivery.pk if sent.others else sent.delivery.batch
+    first, *others = [_delivery(one, sent.outcome, verdict, lapses, batch) for one in sent.deliveries]
+    return [first | _attempt(sent), *others]
+
+
+def _delivery(one: Delivery, outcome: Outcome, verdict: Verdict, lapses: int, batch: int | None) -> dict[str, object]:
+    return {
+        'id': one.pk,
+        'status': verdict.status,
+        'error': outcome.error,
+        'response_status': outcome.status,
+        'due_at': verdict.due_at and verdict.due_at.isoformat(),
+        'attempt_count': min(one.attempt_count + 1, MOST_ATTEMPTS),
+        'attempt_limit': verdict.attempt_limit and min(verdict.attempt_limit, MOST_ATTEMPTS),
+        'lapses': lapses,
+        'batch': batch,
+    }
+
+
+def _attempt(sent: Sent) -> dict[str, object]:
+    webhook, outcome = sent.delivery.webhook, sent.outcome
+    url, headers = sent.builder.mask(sent.request) if sent.request else (webhook.masked_url, {})
+    return {
+        'started_at': datetime.fromtimestamp(outcome.started_at, UTC).isoformat(),
+        'duration': outcome.duration,
+        'method': webhook.http_method,
+        'url': storable(url),
+        'request_headers': http_request.mask_signatures(headers),
+        'response_headers': dict(outcome.headers),
+        'response_body': outcome.body,
+    }
+
+
+def _log(sent: Sent, verdict: Verdict) -> None:
+    if verdict.status == StatusChoices.DELIVERED:
+        logger.debug('delivery=%s webhook=%s status=delivered', sent.delivery.uuid, sent.delivery.webhook_id)
+        return
+    logger.warning(
+        'delivery=%s webhook=%s status=%s attempt=%s retry_at=%s error="%s"',
+        sent.delivery.uuid,
+        sent.delivery.webhook_id,
+        verdict.status,
+        sent.delivery.attempt_count + 1,
+        verdict.due_at.isoformat() if verdict.due_at else '-',
+        sent.outcome.error,
+    )

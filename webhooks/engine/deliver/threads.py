@@ -1,0 +1,74 @@
+"""Threads build and send requests: for each webhook as many at a time as its window allows."""
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from .build import Sent
+
+
+class Threads:
+    """They call `do` with each request, and `fail` with an exception that it raises.
+
+    Webhooks have their turns: a thread goes on with another webhook after each request.
+    """
+
+    def __init__(self, most: int, name: str, do: Callable[[Sent], None], fail: Callable[[BaseException], None]) -> None:
+        # Set while nothing is under way.
+        self.is_idle = threading.Event()
+        self.is_idle.set()
+        self._do = do
+        self._fail = fail
+        self._pool = ThreadPoolExecutor(most, thread_name_prefix=name)
+        self._lock = threading.Lock()
+        # By webhook: what waits for a thread, and how many have one.
+        self._queues: dict[int, deque[Sent]] = {}
+        self._busy: Counter[int] = Counter()
+
+    @property
+    def busy(self) -> int:
+        """Return the number of busy threads."""
+        return self._busy.total()
+
+    def submit(self, sent: Sent, window: int = 1) -> None:
+        """Let a thread do it, as soon as fewer than `window` are busy for its webhook."""
+        webhook_id = sent.delivery.webhook_id
+        with self._lock:
+            self._queues.setdefault(webhook_id, deque()).append(sent)
+            if self._busy[webhook_id] >= window:
+                return
+            self._busy[webhook_id] += 1
+            self.is_idle.clear()
+        self._pool.submit(self._serve, webhook_id)
+
+    def withdraw(self, webhook_id: int | None = None) -> list[Sent]:
+        """Take back requests that wait for a thread, of one webhook or of all."""
+        with self._lock:
+            wanted = list(self._queues) if webhook_id is None else [webhook_id]
+            return [sent for pk in wanted for sent in self._queues.pop(pk, ())]
+
+    def close(self, at_end: Callable[[], None] | None = None) -> None:
+        """Drop waiting requests, and wait for the others. `at_end` is called in each thread."""
+        self.withdraw()
+        threads = len(self._pool._threads) if at_end else 0
+        barrier = threading.Barrier(max(threads, 1))
+        for _ in range(threads):
+            self._pool.submit(lambda: (barrier.wait(), at_end()))
+        self._pool.shutdown()
+
+    def _serve(self, webhook_id: int) -> None:
+        with self._lock:
+            queue = self._queues.get(webhook_id)
+            if not queue:
+                self._queues.pop(webhook_id, None)
+                self._busy[webhook_id] -= 1
+                if not self._busy.total():
+                    self.is_idle.set()
+                return
+            sent = queue.popleft()
+        try:
+            self._do(sent)
+        except BaseException as error:
+            self._fail(error)
+        self._pool.submit(self._serve, webhook_id)  # behind the others

@@ -1,0 +1,53 @@
+"""The verdict over a delivery after an attempt.
+
+It reads the delivery, its event, its webhook and the webhook's health, and changes nothing.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from ...choices import StatusChoices
+from ...models import Delivery
+from ...transport.exchange import Outcome
+from . import backoff, circuit_breaker
+
+
+@dataclass
+class Verdict:
+    """The new state of a delivery, with one attempt more."""
+
+    status: str
+    attempt_limit: int | None
+    due_at: datetime | None = None
+
+
+def fail(delivery: Delivery) -> Verdict:
+    """Return the verdict that nothing more is tried."""
+    return Verdict(StatusChoices.FAILED, delivery.attempt_limit)
+
+
+def try_again(delivery: Delivery, due_at: datetime) -> Verdict:
+    """Return the verdict that it is tried again, with as many attempts left as before."""
+    limit = (delivery.attempt_limit or delivery.webhook.max_attempts) + 1
+    return Verdict(StatusChoices.PENDING, limit, due_at)
+
+
+def decide(delivery: Delivery, outcome: Outcome, now: datetime, chance: float) -> Verdict:
+    """Return the verdict after an attempt. `chance` is uniform in [0, 1)."""
+    tries = delivery.attempt_count + 1
+    limit = delivery.attempt_limit
+    if outcome.succeeded:
+        return Verdict(StatusChoices.DELIVERED, limit)
+    if outcome.unreachable and not delivery.event.test and circuit_breaker.is_suspended(delivery.webhook):
+        # A probe spends no attempt. It is not due at once: the time of the next probe may not be written yet.
+        shortest = timedelta(seconds=circuit_breaker.PROBE_INTERVALS[0])
+        return try_again(delivery, now + max(shortest, _asked(outcome, now)))
+    if outcome.unsendable or tries >= (limit or delivery.webhook.max_attempts):
+        return fail(delivery)
+    return Verdict(StatusChoices.PENDING, limit, now + max(backoff.delay(tries, chance), _asked(outcome, now)))
+
+
+def _asked(outcome: Outcome, now: datetime) -> timedelta:
+    """Return the wait that the endpoint asks for."""
+    asked = backoff.retry_after(outcome.headers.get('Retry-After'), now) if outcome.status in (429, 503) else None
+    return asked or timedelta()
