@@ -34,6 +34,9 @@ PENDING = Q(status=StatusChoices.PENDING)
 SENDING = Q(status=StatusChoices.SENDING)
 FAILED = Q(status=StatusChoices.FAILED)
 
+# In place of a part: it comes after all parts.
+UNFORMED = 32767
+
 
 class DeliveryQuerySet(LogQuerySet):
     def closed(self) -> 'DeliveryQuerySet':
@@ -81,6 +84,13 @@ class Delivery(models.Model):
     backfill = models.BooleanField(_('backfill'), default=False, db_default=False)
     # The id of the first delivery of the request in which it went out with others. Null: it goes alone.
     batch = models.BigIntegerField(null=True)
+    # The transaction whose changes go together, for webhooks with `change_set`. When they are all known, they are split
+    # into parts, a request each (engine/deliver/change_sets.py): which part it is in, of how many, of how many changes.
+    # Until then the part is UNFORMED.
+    change_set = models.BigIntegerField(null=True)
+    part = models.PositiveSmallIntegerField(null=True)
+    parts = models.PositiveSmallIntegerField(null=True)
+    change_count = models.PositiveIntegerField(null=True)
     # Whether the failure has been put on the status page.
     listed = models.BooleanField(default=False)
     # What it tells beside its event, in place of those that it superseded (engine/deliver/merge.py). Null: nothing.
@@ -113,6 +123,11 @@ class Delivery(models.Model):
                 fields=['webhook', 'due_at', 'id'],
                 condition=Q(backfill=True, status__in=OPEN_STATUSES),
                 name='webhooks_delivery_backfill',
+            ),
+            models.Index(
+                fields=['webhook', 'change_set', 'part', 'id'],
+                condition=PENDING & Q(change_set__isnull=False),
+                name='webhooks_delivery_change_set',
             ),
             models.Index(fields=['id'], condition=FAILED & Q(listed=False), name='webhooks_delivery_unlisted'),
             models.Index(fields=['webhook', '-id'], name='webhooks_delivery_webhook'),

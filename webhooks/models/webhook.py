@@ -163,6 +163,15 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
     batch = models.BooleanField(
         _('batch'), default=False, help_text=_('Send the changes of one transaction, model and kind in one request.')
     )
+    change_set = models.BooleanField(
+        _('change set'),
+        default=False,
+        db_default=False,
+        help_text=_(
+            'Send all changes of one transaction in one request, of all models and kinds: what others refer to comes '
+            'first.'
+        ),
+    )
     include_snapshots = models.BooleanField(
         _('include snapshots'), default=False, help_text=_('Add the object before and after the change to the payload.')
     )
@@ -207,7 +216,7 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         'description', 'object_types', 'type_create', 'type_update', 'type_delete', 'payload_url', 'secret_path',
         'http_method', 'http_content_type', 'payload_format', 'body_template', 'conditions', 'ssl_verification',
         'ca_file_path', 'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'latest_only', 'batch',
-        'include_snapshots', 'expand', 'include_components', 'ignore_users', 'notification_groups',
+        'change_set', 'include_snapshots', 'expand', 'include_components', 'ignore_users', 'notification_groups',
     )  # fmt: skip
 
     class Meta:

@@ -48,7 +48,7 @@ def body(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> bytes:
 
     `expand` holds keys. Webhooks with equal settings share the event's body.
     """
-    if _is_batch(webhook, events):
+    if is_batch(webhook, events):
         return _body(webhook, events, expand)
     bodies = vars(events[0]).setdefault('_bodies', {})
     way = webhook.payload_format, webhook.http_content_type, webhook.include_snapshots, *expand
@@ -58,7 +58,11 @@ def body(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> bytes:
 
 
 def _body(webhook: Webhook, events: Sequence[Event], expand: Keys) -> bytes:
-    shown = FORMATS[webhook.payload_format](webhook, events, expand)
+    return encoded(webhook, FORMATS[webhook.payload_format](webhook, events, expand))
+
+
+def encoded(webhook: Webhook, shown: Any) -> bytes:
+    """Return what a format shows as a body, of the webhook's content type."""
     # NetBox's own webhooks send JSON with any content type.
     if is_form(webhook.http_content_type) and webhook.payload_format == FormatChoices.DEFAULT:
         return urlencode(
@@ -67,11 +71,11 @@ def _body(webhook: Webhook, events: Sequence[Event], expand: Keys) -> bytes:
     return dumps(shown).encode()
 
 
-def content_type(webhook: Webhook, events: Sequence[Event]) -> str:
+def content_type(webhook: Webhook, *, is_list: bool) -> str:
     """Return the content type. CloudEvents replace the default."""
     if webhook.payload_format != FormatChoices.CLOUDEVENTS or webhook.http_content_type != JSON:
         return webhook.http_content_type
-    return CLOUDEVENT_BATCH if _is_batch(webhook, events) else CLOUDEVENT
+    return CLOUDEVENT_BATCH if is_list else CLOUDEVENT
 
 
 def dumps(value: Any) -> str:
@@ -107,14 +111,14 @@ def default(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dic
         'data': _data(webhook, events, expand),
         'object_type': object_type(last),
     }
-    if _is_batch(webhook, events):
+    if is_batch(webhook, events):
         shown['events'] = [_identity(event, expand) for event in events]
     else:
         shown |= _identity(last, expand)
     shown |= {'username': last.username, 'request_id': str(last.request_id) if last.request_id else None}
     if webhook.include_snapshots:
         snapshots = [event.snapshots for event in events]
-        shown['snapshots'] = snapshots if _is_batch(webhook, events) else snapshots[0]
+        shown['snapshots'] = snapshots if is_batch(webhook, events) else snapshots[0]
         shown['differences'] = _differences(webhook, events)
     if last.test:
         shown['test'] = True
@@ -136,12 +140,12 @@ def netbox(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict
         shown['request'] = last.request
     # Snapshots may exist only because other webhooks asked.
     snapshots = [event.snapshots if webhook.needs_before else None for event in events]
-    shown['snapshots'] = snapshots if _is_batch(webhook, events) else snapshots[0]
+    shown['snapshots'] = snapshots if is_batch(webhook, events) else snapshots[0]
     if webhook.include_snapshots:
         shown['differences'] = _differences(webhook, events)
     if any(event.caused_by for event in events):
         causes = [event.caused_by for event in events]
-        shown['caused_by'] = causes if _is_batch(webhook, events) else causes[0]
+        shown['caused_by'] = causes if is_batch(webhook, events) else causes[0]
     if context := _callbacks(last):
         shown['context'] = context
     return shown
@@ -150,7 +154,7 @@ def netbox(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict
 def cloudevents(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> Any:
     """Return one CloudEvent, or a list for a batch."""
     shown = [_cloudevent(webhook, event, expand) for event in events]
-    return shown if _is_batch(webhook, events) else shown[0]
+    return shown if is_batch(webhook, events) else shown[0]
 
 
 def _cloudevent(webhook: Webhook, event: Event, expand: Keys) -> dict[str, Any]:
@@ -188,14 +192,14 @@ FORMATS = {
 }
 
 
-def _is_batch(webhook: Webhook, events: Sequence[Event]) -> bool:
+def is_batch(webhook: Webhook, events: Sequence[Event]) -> bool:
     """Batches made before `batch` was switched off stay batches."""
     return webhook.batch or len(events) > 1
 
 
 def _data(webhook: Webhook, events: Sequence[Event], expand: Keys) -> Raw | list[Raw]:
     data = [_shown(event, expand)[0] for event in events]
-    return data if _is_batch(webhook, events) else data[0]
+    return data if is_batch(webhook, events) else data[0]
 
 
 def _shown(event: Event, expand: Keys) -> tuple[Raw, list[str]]:
@@ -237,7 +241,7 @@ def differences(event: Event) -> dict[str, dict[str, Any]] | None:
 
 def _differences(webhook: Webhook, events: Sequence[Event]) -> Any:
     found = [differences(event) for event in events]
-    return found if _is_batch(webhook, events) else found[0]
+    return found if is_batch(webhook, events) else found[0]
 
 
 #

@@ -21,7 +21,7 @@ from ..validation.headers import check_header_name, check_header_value, parse_he
 from ..validation.secret import reveal
 from ..validation.url import check_rendered_url
 from ..version import VERSION
-from . import formats
+from . import change_set, formats
 
 AUTHORIZATION = 'authorization'
 SIGNATURES = ('webhook-signature', 'x-hook-signature')
@@ -48,20 +48,24 @@ class Builder:
         webhook, events = self.webhook, events or delivery.events()
         _check_rendered(events)
         expand = webhook.expand if delivery.expanded else []
+        part = change_set.part_of(webhook, delivery)
+        show = partial(change_set.body, part=part) if part else formats.body
         if self.is_templated:
-            context = cache(partial(formats.template_context, webhook, events, expand))
+            show_context = partial(change_set.template_context, part=part) if part else formats.template_context
+            context = cache(partial(show_context, webhook, events, expand))
             with renderer.together():
-                body = _body(webhook, events, context, expand)
+                body = _template(webhook, context) if webhook.body_template else show(webhook, events, expand)
                 url = _url(webhook, context)
                 target = self._target(url, _headers(self._lines, context, url))
         else:
-            body, target = formats.body(webhook, events, expand), self._plain_target
+            body, target = show(webhook, events, expand), self._plain_target
+        is_list = part is not None or formats.is_batch(webhook, events)
         signatures = _signatures(self._secrets, str(delivery.uuid), int(now), body)
         return Request(
             method=webhook.http_method,
             url=target.url,
             headers=_merged(
-                {'Content-Type': formats.content_type(webhook, events), 'User-Agent': USER_AGENT},
+                {'Content-Type': formats.content_type(webhook, is_list=is_list), 'User-Agent': USER_AGENT},
                 target.headers,
                 signatures,
             ),
@@ -141,10 +145,8 @@ def _check_rendered(events: Sequence[Event]) -> None:
             raise DefinitionError('data', event.error or _('The event has not been rendered.'))
 
 
-def _body(webhook: Webhook, events: Sequence[Event], context: Context, expand: formats.Keys) -> bytes:
-    if webhook.body_template:
-        return _render('body_template', webhook.body_template, context).encode()
-    return formats.body(webhook, events, expand)
+def _template(webhook: Webhook, context: Context) -> bytes:
+    return _render('body_template', webhook.body_template, context).encode()
 
 
 #

@@ -51,7 +51,7 @@ GROUPS = (
         _('Request and Body'),
         (
             'http_method', 'http_content_type', 'additional_headers', 'payload_format', 'body_template',
-            'include_snapshots', 'include_components', 'expand', 'batch',
+            'include_snapshots', 'include_components', 'expand', 'batch', 'change_set',
         ),
     ),
     Group(_('Retries and Limits'), ('max_attempts', 'timeout', 'rate_limit', 'concurrency', 'ordered', 'latest_only')),

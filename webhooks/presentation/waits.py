@@ -45,8 +45,12 @@ def _of_webhook(delivery: Delivery) -> Wait | None:
     if _is_held_by_backfill(delivery):
         return Wait(str(states.PAUSED.label), _('The backfill is paused. The delivery is sent when it is resumed.'))
     if health and health.suspended_since:
-        text = _('The endpoint cannot be reached. It is tried again at {time}.')
-        return Wait(str(states.SUSPENDED.label), text.format(time=moment(health.probe_at)))
+        if states.refuses(health):
+            text = _('The endpoint refuses everything since {since}. It is tried again at {time}.')
+        else:
+            text = _('The endpoint cannot be reached. It is tried again at {time}.')
+        told = text.format(since=moment(health.refused_since), time=moment(health.probe_at))
+        return Wait(str(states.SUSPENDED.label), told)
     return None
 
 
@@ -76,6 +80,10 @@ def _of_delivery(delivery: Delivery, now: datetime, earlier: Delivery | None) ->
 def _behind(delivery: Delivery, now: datetime, earlier: Delivery | None) -> Wait:
     if earlier:
         text = _('Delivery {id}, an earlier change of the same object, goes first.').format(id=earlier.pk)
+    elif delivery.parts:
+        text = _('It goes with the other changes of its change set.')
+    elif delivery.change_set:
+        text = _('Its change set waits: an earlier change of one of its objects goes first.')
     else:
         text = _('An earlier change of the same object goes first.')
     if delivery.due_at and delivery.due_at > now:

@@ -123,17 +123,20 @@ def _disabled() -> Banner:
 
 
 def _suspended(health: Health) -> Banner:
-    return Banner(
-        'warning',
-        'alert-outline',
-        states.SUSPENDED.label,
-        _(
+    if states.refuses(health):
+        since = health.refused_since
+        text = _(
+            'Its endpoint refuses everything since {since}: {error}. The next try is at {probe}; what waits is sent as '
+            'soon as one is taken, and nothing needs to be done here. To try at once, send a test, or save the webhook.'
+        )
+    else:
+        since = health.suspended_since
+        text = _(
             'Its endpoint cannot be reached since {since}: {error}. The next try is at {probe}; what waits is sent as '
             'soon as it answers, and nothing needs to be done here. To try at once, send a test, or save the webhook.'
-        ).format(
-            since=moment(health.suspended_since), error=health.last_error.rstrip('.'), probe=moment(health.probe_at)
-        ),
-    )
+        )
+    told = text.format(since=moment(since), error=health.last_error.rstrip('.'), probe=moment(health.probe_at))
+    return Banner('warning', 'alert-outline', states.SUSPENDED.label, told)
 
 
 def _subscription(webhook: Webhook) -> Iterator[Banner]:

@@ -49,7 +49,7 @@ MOST, THREADS = 200, 16
 INTERRUPTED = os.EX_TEMPFAIL
 
 READY = f"""
-    d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(now)s AND {queue.ACTIVE}
+    d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(now)s AND {queue.ACTIVE} AND {queue.IS_FIRST}
     AND NOT (w.ordered AND {order.IS_BLOCKED})"""
 
 # Without a time while they are in hand: nobody else takes them. None of a lane that somebody holds.
@@ -200,9 +200,11 @@ def _deliver(member: Member, may_take: Callable[[float], None]) -> int:
     taken = _take(member)
     if not taken:
         return 0
-    webhooks = Webhook.objects.select_related('health').in_bulk({one.webhook_id for one in taken})
+    webhooks = Webhook.objects.select_related('health').in_bulk({one.webhook_id for one, *_others in taken})
     may_take(PORTION + max((webhook.effective_timeout for webhook in webhooks.values()), default=0) + MARGIN)
-    built = [Sent(one, Builder(webhooks[one.webhook_id])) for one in taken if one.webhook_id in webhooks]
+    built = [
+        Sent(one, Builder(webhooks[one.webhook_id]), others) for one, *others in taken if one.webhook_id in webhooks
+    ]
     for sent in built:
         sent.build()
     by_webhook: dict[int, list[Sent]] = defaultdict(list)
@@ -212,20 +214,26 @@ def _deliver(member: Member, may_take: Callable[[float], None]) -> int:
     with closing(Client(1)) as client, ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(partial(_send, client, time.monotonic() + PORTION), by_webhook.values()))
     _record([sent for sent in built if sent.outcome])
-    left = {one.pk for one in taken} - {sent.delivery.pk for sent in built if sent.outcome}
+    left = {one.pk for one, *_others in taken} - {sent.delivery.pk for sent in built if sent.outcome}
     with transactions.short() as now:
         sql.execute(PUT_BACK, {'ids': list(left), 'now': now})
         member.beat(deliveries=())
     return len(taken)
 
 
-def _take(member: Member) -> list[Delivery]:
+def _take(member: Member) -> list[list[Delivery]]:
+    """Take suspects, each with those that go in the same request."""
     with transactions.short() as now:
         taken: list[int] = []
         for together, most in ((True, MOST), (False, 1)):
             taken = taken or sql.fetch_column(TAKE, {'now': now, 'together': together, 'most': most})
-        member.beat(deliveries=taken)
-    return list(Delivery.objects.filter(pk__in=taken).prefetch_related('event').order_by('sequence'))
+        parts = {pk: part.pks for pk, part in queue.parts_of(taken).items()}
+        together = {pk: [pk, *(other for other in parts.get(pk, ()) if other != pk)] for pk in taken}
+        pks = [pk for group in together.values() for pk in group]
+        member.beat(deliveries=pks)
+    found = Delivery.objects.filter(pk__in=pks).prefetch_related('event').in_bulk()
+    groups = [[found[pk] for pk in group if pk in found] for group in together.values()]
+    return sorted(filter(None, groups), key=lambda group: group[0].sequence)
 
 
 def _send(client: Client, latest: float, sents: Sequence[Sent]) -> None:

@@ -16,14 +16,17 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument('model', metavar='APP.MODEL', help='such as dcim.site')
         parser.add_argument('--format', choices=FormatChoices.values(), default=FormatChoices.DEFAULT)
-        parser.add_argument('--batch', action='store_true', help='of a webhook that sends batches')
+        together = parser.add_mutually_exclusive_group()
+        together.add_argument('--batch', action='store_true', help='of a webhook that sends batches')
+        together.add_argument('--change-set', action='store_true', help='of a webhook that sends change sets')
         parser.add_argument('--expand', metavar='KEY', action='append', default=[], help='such as device.site')
 
     def handle(self, *args, **options) -> None:
         model, keys = _model(options['model']), options['expand']
         try:
             check_keys(keys, [model])
-            schema = json_schema.payload(model, options['format'], batch=options['batch'], expand=keys)
+            together = {name: options[name] for name in ('batch', 'change_set')}
+            schema = json_schema.payload(model, options['format'], **together, expand=keys)
         except (json_schema.NoSchema, DefinitionError) as error:
             raise CommandError(str(error)) from None
         self.stdout.write(json.dumps(schema, indent=2, ensure_ascii=False))
