@@ -88,7 +88,7 @@ class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerialize
         help_text=help_of('notification_groups'),
     )
     # The model checks the length: the mask may be longer.
-    payload_url = MaskedField(shown='masked_url', help_text=help_of('payload_url'))
+    payload_url = MaskedField(shown='masked_url', allow_blank=True, help_text=help_of('payload_url'))
     additional_headers = MaskedField(
         shown='masked_headers', required=False, allow_blank=True, help_text=help_of('additional_headers')
     )
@@ -230,7 +230,7 @@ class DeliverySerializer(RestrictedSerializer):
         fields = (
             'id', 'url', 'display_url', 'display', 'uuid', 'webhook', 'event', 'event_count', 'backfill', 'status',
             'error', 'response_status', 'attempt_count', 'next_attempt_at', 'waiting', 'created', 'finished_at',
-            'expires_at', 'restricted', 'attempts',
+            'expires_at', 'position', 'restricted', 'attempts',
         )  # fmt: skip
         brief_fields = ('id', 'url', 'display', 'uuid', 'status', 'response_status', 'error')
 

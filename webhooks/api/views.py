@@ -43,6 +43,7 @@ from .action_serializers import (
     SentWaitingSerializer,
     WaitingSerializer,
 )
+from .feed import FeedMixin
 from .parsers import ParsingMixin
 
 
@@ -120,7 +121,7 @@ def moves_backfill(name: str, needed: Action) -> Callable[[Callable], Callable]:
     return decorate
 
 
-class WebhookViewSet(BusyMixin, ParsingMixin, NetBoxModelViewSet):
+class WebhookViewSet(BusyMixin, FeedMixin, ParsingMixin, NetBoxModelViewSet):
     queryset = Webhook.objects.all()
     serializer_class = serializers.WebhookSerializer
     filterset_class = filtersets.WebhookFilterSet

@@ -1,23 +1,30 @@
-"""NetBox's notifications: who was chosen is told that a webhook needs a look.
+"""NetBox's notifications and event rules: who was chosen is told that a webhook needs a look.
 
 They are written in the transaction that records what happened, so they are not made twice. NetBox keeps one
 notification for a user and an object: the last thing that happened, unread again. Where an open transaction of a user
 holds it, what happened is recorded and nobody is told.
+
+Event rules may do anything, such as to reach for Redis. So the news is noted beside, and a process that has nothing
+else to do tells the rules.
 """
 
 import logging
+from collections.abc import Callable
 
+from core.models import ObjectType
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.db.models import Q, QuerySet
 from django.utils.translation import gettext_lazy as _
-from extras.models import Notification
+from extras.events import EventContext, process_event_rules
+from extras.models import EventRule, Notification
 from netbox.events import EVENT_TYPE_KIND_DANGER, EVENT_TYPE_KIND_SUCCESS, EVENT_TYPE_KIND_WARNING, EventType
+from redis import RedisError
 from users.models import User
 
 from ..interruptions import INTERRUPTIONS
 from ..models import Webhook
-from . import transactions
+from . import sql, transactions
 
 logger = logging.getLogger('webhooks.notifications')
 
@@ -35,6 +42,15 @@ FAILED = TranslatedEventType('webhook_delivery_failed', _('Delivery failed'), EV
 BACKFILLED = TranslatedEventType('webhook_backfilled', _('Backfill completed'), EVENT_TYPE_KIND_SUCCESS)
 BACKFILL_FAILED = TranslatedEventType('webhook_backfill_failed', _('Backfill failed'), EVENT_TYPE_KIND_DANGER)
 
+NOTE = 'UPDATE webhooks_health SET news = news || %(name)s::text WHERE webhook_id = %(webhook)s'
+
+TAKE = """
+    WITH told AS (
+        SELECT webhook_id, news FROM webhooks_health WHERE news <> '{}' LIMIT 1 FOR UPDATE SKIP LOCKED
+    )
+    UPDATE webhooks_health h SET news = '{}' FROM told WHERE h.webhook_id = told.webhook_id
+    RETURNING told.webhook_id, told.news"""
+
 EVENT_TYPES = (SUSPENDED, DISABLED, FAILED, BACKFILLED, BACKFILL_FAILED)
 
 
@@ -45,11 +61,54 @@ def register() -> None:
 
 
 def tell(webhook: Webhook, event_type: EventType) -> None:
-    """Notify those whom the webhook's groups hold, in the open transaction, which goes on whatever comes of it."""
+    """Tell event rules, and notify those whom the webhook's groups hold.
+
+    In the open transaction, which goes on whatever comes of it.
+    """
+    _try(_note, webhook, event_type)
+    _try(_notify, webhook, event_type)
+
+
+def tell_rules() -> bool:
+    """Tell event rules the news of one webhook. Returns whether there was any.
+
+    Raises RedisError where the queue of NetBox's jobs is away: the news waits.
+    """
+    with transactions.short():
+        told = sql.fetch(TAKE)
+        for webhook in Webhook.objects.filter(pk__in=[pk for pk, _news in told]):
+            for name in told[0][1]:
+                _tell_rules(webhook, name)
+    return bool(told)
+
+
+def _tell_rules(webhook: Webhook, name: str) -> None:
+    object_type = ObjectType.objects.get_for_model(Webhook)
+    context = {'object_type': object_type, 'object_id': webhook.pk, 'object': webhook, 'event_type': name, 'user': None}
+    try:
+        with transaction.atomic():
+            process_event_rules(_rules(name), object_type, EventContext(context))
+    except (*INTERRUPTIONS, RedisError):
+        raise
+    except Exception:
+        logger.exception('webhook=%s event=%s an event rule failed', webhook.pk, name)
+
+
+def _rules(name: str) -> QuerySet[EventRule]:
+    object_type = ObjectType.objects.get_for_model(Webhook)
+    return EventRule.objects.filter(enabled=True, object_types=object_type, event_types__contains=[name])
+
+
+def _note(webhook: Webhook, event_type: EventType) -> None:
+    if _rules(event_type.name).exists():
+        sql.execute(NOTE, {'webhook': webhook.pk, 'name': event_type.name})
+
+
+def _try(write: Callable[[Webhook, EventType], None], webhook: Webhook, event_type: EventType) -> None:
     try:
         with transaction.atomic():
             transactions.set_lock_timeout(200)
-            _write(webhook, event_type)
+            write(webhook, event_type)
             # A user who was deleted just now would else undo the whole transaction at its end.
             connection.check_constraints()
     except INTERRUPTIONS as error:
@@ -67,7 +126,7 @@ def recipients(webhook: Webhook) -> QuerySet[User]:
     return User.objects.filter(chosen, is_active=True).distinct()
 
 
-def _write(webhook: Webhook, event_type: EventType) -> None:
+def _notify(webhook: Webhook, event_type: EventType) -> None:
     object_type = ContentType.objects.get_for_model(Webhook)
     Notification.objects.bulk_create(
         [

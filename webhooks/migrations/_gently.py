@@ -14,7 +14,7 @@ from typing import Any
 from django.contrib.postgres.operations import AddIndexConcurrently
 from django.db import OperationalError, transaction
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
-from django.db.migrations.operations import AddField, CreateModel, DeleteModel
+from django.db.migrations.operations import AddConstraint, AddField, CreateModel, DeleteModel
 from django.db.migrations.operations.base import Operation
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
@@ -84,13 +84,23 @@ class BuildIndex(AddIndexConcurrently):
     def database_forwards(
         self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
     ) -> None:
-        with schema_editor.connection.cursor() as cursor:
-            cursor.execute(IS_VALID, [self.index.name])
-            found = cursor.fetchone()
-        if found == (True,):
+        if not _is_built(self.index.name, schema_editor):
+            super().database_forwards(app_label, schema_editor, from_state, to_state)
+
+
+class BuildUnique(AddConstraint):
+    """The same for a unique constraint with a condition, which is an index."""
+
+    atomic = False
+
+    def database_forwards(
+        self, app_label: str, schema_editor: BaseDatabaseSchemaEditor, from_state: Any, to_state: Any
+    ) -> None:
+        if _is_built(self.constraint.name, schema_editor):
             return
-        schema_editor.execute(f'DROP INDEX CONCURRENTLY IF EXISTS {self.index.name}')
-        super().database_forwards(app_label, schema_editor, from_state, to_state)
+        model = to_state.apps.get_model(app_label, self.model_name)
+        statement = str(self.constraint.create_sql(model, schema_editor))
+        schema_editor.execute(statement.replace('CREATE UNIQUE INDEX', 'CREATE UNIQUE INDEX CONCURRENTLY'), params=None)
 
 
 def insist(editor: BaseDatabaseSchemaEditor, work: Callable[[], Any], tables: Sequence[str] = ()) -> Any:
@@ -112,6 +122,17 @@ def insist(editor: BaseDatabaseSchemaEditor, work: Callable[[], Any], tables: Se
             _tell(editor, tables)
         time.sleep(PAUSE)
     raise AssertionError  # never reached
+
+
+def _is_built(name: str, editor: BaseDatabaseSchemaEditor) -> bool:
+    """Whether there is such an index. Drops one that is not valid."""
+    with editor.connection.cursor() as cursor:
+        cursor.execute(IS_VALID, [name])
+        found = cursor.fetchone()
+    if found == (True,):
+        return True
+    editor.execute(f'DROP INDEX CONCURRENTLY IF EXISTS {name}')
+    return False
 
 
 def _is_done(operation: Operation, app_label: str, editor: BaseDatabaseSchemaEditor) -> bool:

@@ -81,6 +81,8 @@ class Delivery(models.Model):
     backfill = models.BooleanField(_('backfill'), default=False, db_default=False)
     # The id of the first delivery of the request in which it went out with others. Null: it goes alone.
     batch = models.BigIntegerField(null=True)
+    # Its number in the feed of its webhook. Null: it is in none.
+    position = models.BigIntegerField(null=True)
     # Whether the failure has been put on the status page.
     listed = models.BooleanField(default=False)
     # What it tells beside its event, in place of those that it superseded (engine/deliver/merge.py). Null: nothing.
@@ -93,6 +95,13 @@ class Delivery(models.Model):
         verbose_name = _('delivery')
         verbose_name_plural = _('deliveries')
         permissions = [('redeliver', 'Send a delivery again')]
+        constraints = [
+            models.UniqueConstraint(
+                fields=['webhook', 'position'],
+                condition=Q(position__isnull=False),
+                name='webhooks_delivery_position',
+            )
+        ]
         indexes = [
             models.Index(
                 fields=['webhook', 'due_at', 'id'],

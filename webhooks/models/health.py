@@ -51,6 +51,10 @@ class Health(models.Model):
     # Attempts by duration: one count for each of LATENCY_BUCKETS, and one for those beyond. Seconds in all.
     latency = ArrayField(models.BigIntegerField(), default=no_latency)
     latency_sum = models.FloatField(default=0)
+    # Of a feed: the number of the last delivery that was published.
+    position = models.BigIntegerField(default=0, db_default=0)
+    # Names of event types that event rules have not been told of yet.
+    news = ArrayField(models.CharField(max_length=50), default=list, db_default=[])
     # Token bucket of the rate limit: what was left, and when.
     tokens = models.FloatField(default=0)
     tokens_at = models.DateTimeField(null=True)

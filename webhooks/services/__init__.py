@@ -6,6 +6,7 @@ redelivery       closed deliveries are redelivered: chosen ones, or those of a r
 waiting          what waits goes out now: all of it, or of each object only the latest
 backfill         everything is sent as it is now: started, paused, resumed, canceled
 trial            a test event is sent at once
+feed             what a webhook without a URL has published is read
 preview          the request that would be sent is shown
 expandable       which keys a webhook may have expanded
 switching        a webhook is enabled or disabled, paused or resumed

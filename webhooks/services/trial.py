@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 
 from ..choices import StatusChoices
 from ..engine import sql, transactions
-from ..engine.deliver import endpoint, record
+from ..engine.deliver import endpoint, feed, order, record
 from ..engine.deliver.build import Sent
 from ..engine.dispatch import render
 from ..exceptions import Busy, DefinitionError
@@ -49,12 +49,24 @@ def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
     tried.timeout = min(webhook.effective_timeout, LONGEST)
     delivery = _make_test(tried, user)
     sent = Sent(delivery, Builder(tried))
-    if sent.build():
+    is_built = sent.build()
+    if is_built and webhook.is_feed:
+        _publish(delivery)
+        delivery.refresh_from_db()
+        return delivery
+    if is_built:
         with closing(Client(1)) as client:
             sent.outcome = _explain(client.send(sent.request), webhook)
     _record(sent)
     delivery.refresh_from_db()
     return delivery
+
+
+def _publish(delivery: Delivery) -> None:
+    with transactions.short() as now:
+        if not order.lock([delivery.webhook_id]):
+            raise Busy(_('A worker publishes changes just now: try again in some seconds.'))
+        endpoint.write(feed.publish_at_once([delivery.pk], now), now, tells_failures=False)
 
 
 def _record(sent: Sent) -> None:
@@ -69,6 +81,8 @@ def announce(delivery: Delivery) -> tuple[int, str]:
         return messages.ERROR, _('The test of {webhook} failed: {error}').format(
             webhook=delivery.webhook, error=delivery.error
         )
+    if delivery.position:
+        return messages.SUCCESS, _('The test of {webhook} is in its feed.').format(webhook=delivery.webhook)
     return messages.SUCCESS, _('The test of {webhook} was answered with HTTP {status}.').format(
         webhook=delivery.webhook, status=delivery.response_status
     )

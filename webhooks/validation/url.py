@@ -24,7 +24,14 @@ UNMASKED = gettext_lazy('Enter the whole URL: its path was secret, and would be 
 
 def check(definition: Definition) -> None:
     """Raise DefinitionError for an invalid URL or template."""
-    _check_whole_url(whole_url(definition.payload_url))
+    if url := whole_url(definition.payload_url):
+        _check_whole_url(url)
+
+
+def check_feed(definition: Definition) -> None:
+    """Raise DefinitionError for a field that a webhook without a URL cannot have."""
+    if definition.batch and not definition.payload_url:
+        raise DefinitionError('batch', _('A webhook without a URL is a feed: it tells each change alone.'))
 
 
 def _check_whole_url(url: str) -> None:

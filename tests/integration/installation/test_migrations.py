@@ -6,13 +6,13 @@ from django.core.management import call_command
 from django.db.migrations import AlterModelOptions, RunPython
 from django.db.migrations.loader import MigrationLoader
 
-from webhooks.migrations._gently import BuildIndex, Gently
+from webhooks.migrations._gently import BuildIndex, BuildUnique, Gently
 from webhooks.models import Webhook
 
 # Those that 1.0.0 has: nobody goes on saving while they are applied, for they make the tables.
 FIRST = ('0001_initial', '0002_sequence')
 # In short transactions, without the lock that keeps saves waiting, or without PostgreSQL.
-GENTLE = (Gently, BuildIndex, RemoveIndexConcurrently, RunPython, AlterModelOptions)
+GENTLE = (Gently, BuildIndex, BuildUnique, RemoveIndexConcurrently, RunPython, AlterModelOptions)
 
 
 def check_migrations() -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from ...interruptions import BROKEN_OFF
 from ...models.hour import KEPT
-from .. import sql, transactions
+from .. import notifications, sql, transactions
 from ..deliver import gone, order
 from .expiry import expire
 
@@ -55,7 +55,8 @@ LEFT_BEHIND = f"""
 def step() -> bool:
     """Do a little of what is left. Returns whether there may be more. It looks at each webhook: once a second, say."""
     try:
-        return any([expire(), forget_deleted(), take_back(), forget_hours(), gone.disable()])
+        more = any([expire(), forget_deleted(), take_back(), forget_hours(), gone.disable()])
+        return notifications.tell_rules() or more
     except BROKEN_OFF as error:
         transactions.recover(error)
         return False
