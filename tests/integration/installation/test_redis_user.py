@@ -28,12 +28,13 @@ def test_it_is_all_that_webhooks_need(other_redis: RedisServer, make_netbox, rqw
 
     saved = netbox.run('shell', '-c', SAVE)
     assert 'wake_up=failed' not in saved.stderr
-    rqworker(netbox=netbox, redis=other_redis.address)
+    worker = rqworker(netbox=netbox, redis=other_redis.address)
     receiver.wait_for(2, timeout=PATIENCE)
     with other_redis.address.client() as client:
         # The page of failed jobs shows the one that failed.
         assert wait_until(lambda: client.zcard('rq:failed:low') == 1, timeout=PATIENCE)
         assert [one.status for one in deliveries()] == [StatusChoices.DELIVERED, StatusChoices.FAILED]
+        worker.stop()
         removed = netbox.run('shell', '-c', REMOVE)
         assert removed.returncode == 0, removed.stderr
         assert not client.keys('*webhooks:*')
