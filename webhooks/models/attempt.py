@@ -5,7 +5,7 @@ from .delivery import Delivery
 
 
 class Attempt(models.Model):
-    """One HTTP request of a delivery. `duration` is in seconds."""
+    """One HTTP request. `duration` is in seconds."""
 
     delivery = models.ForeignKey(Delivery, on_delete=models.DB_CASCADE, related_name='attempts')
     number = models.PositiveSmallIntegerField(_('number'))
@@ -19,7 +19,6 @@ class Attempt(models.Model):
     response_status = models.PositiveSmallIntegerField(_('response status'), null=True)
     response_headers = models.JSONField(_('response headers'), default=dict)
     response_body = models.TextField(_('response body'), blank=True)
-    # Empty: success.
     error = models.TextField(_('error'), blank=True)
 
     _netbox_private = True

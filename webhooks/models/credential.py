@@ -26,7 +26,7 @@ BOUND = ('type', 'hosts', 'token_url', 'ca_file_path', 'secret')
 
 
 class Credential(ConcurrentModel, NetBoxModel):
-    """A login, a token or an OAuth2 client. AccessToken holds the client's token."""
+    """A login, a token or an OAuth2 client."""
 
     name = models.CharField(_('name'), max_length=150, unique=True)
     description = models.CharField(_('description'), max_length=200, blank=True)
@@ -84,7 +84,6 @@ class Credential(ConcurrentModel, NetBoxModel):
         return self.type in CredentialTypeChoices.OAUTH2
 
     def clean(self) -> None:
-        """Raise ValidationError with all errors by field."""
         super().clean()
         if isinstance(self.hosts, list):
             self.hosts = [validation.normalized(host) for host in self.hosts]
@@ -132,7 +131,6 @@ class AccessToken(models.Model):
     fetched_at = models.DateTimeField(null=True)
     # A little before the token's own end.
     expires_at = models.DateTimeField(null=True)
-    # Nobody else fetches one before.
     fetching_until = models.DateTimeField(null=True)
 
     _netbox_private = True

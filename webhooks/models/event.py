@@ -1,11 +1,7 @@
 """An Event is one change to one object, written in the transaction that made it.
 
-outbox/recording.py writes events. Some show no change: outbox/restating.py writes them for backfills,
-engine/dispatch/components.py for owners of components, event_rules.py for event rules, services/trial.py for tests.
-The last two are not dispatched.
-
-    recorded ──▶ dispatched (rendered: `data`; deliveries made)
-        └──────▶ gone, if the object came and went in one transaction, or no webhook wants the kind
+Some show no change: backfills (outbox/restating.py), owners of components (engine/dispatch/components.py), event rules
+(event_rules.py) and tests (services/trial.py). The last two are not dispatched.
 """
 
 import copy
@@ -39,37 +35,36 @@ class Event(models.Model):
     # Keys: id, path, path_info, method, GET, user.
     request = models.JSONField(null=True)
     changelog_message = models.TextField(_('changelog message'), null=True)
-    # Until rendered: {"row": {column: value}, "m2m": {field: [pk]}}, the row as in to_jsonb. A deletion may be rendered
-    # already: "shown": {"data": JSON text, "display": text}.
+    # Until rendered: {"row": {column: value}, "m2m": {field: [pk]}}, the row as in to_jsonb. A rendered deletion has
+    # "shown": {"data": JSON text, "display": text}.
     snapshot = models.JSONField(null=True)
-    # Until rendered: the same before the change, if a webhook needs it.
+    # The same before the change, if a webhook needs it.
     prechange = models.JSONField(null=True)
-    # {"prechange": …, "postchange": …} as in NetBox's change log, if a webhook needs it.
+    # {"prechange": …, "postchange": …} as in NetBox's change log.
     snapshots = models.JSONField(null=True)
     # The REST API's JSON, as text: jsonb would lose the order of keys.
     data = models.TextField(blank=True)
-    # Keys of `data` that nobody knew any more at rendering, if any.
+    # Keys of `data` that nobody knew at rendering.
     partial = models.JSONField(null=True)
-    # JSON text {URL: object}: related objects that a webhook expands, as in their own GET. With the ids of their types.
+    # JSON text {URL: object}: related objects that a webhook expands. With the ids of their types.
     expanded = models.TextField(null=True)
     expanded_types = models.JSONField(null=True)
-    # Models of the changed components, if those caused the event.
+    # Models of the components that caused the event.
     caused_by = models.JSONField(null=True)
     error = models.TextField(_('error'), blank=True)
-    # Webhooks that wanted the kind, but whose conditions or ignored users excluded it.
+    # Webhooks whose conditions or ignored users excluded it.
     skipped = models.PositiveIntegerField(_('webhooks that skipped it'), default=0)
     test = models.BooleanField(_('test'), default=False, db_default=False)
-    # The webhook's id, if the event belongs to its backfill.
+    # The webhook's id, if its backfill made the event.
     backfill_for = models.BigIntegerField(null=True)
     dispatched_at = models.DateTimeField(_('processed'), null=True)
-    # 0: no suspect. 1: in hand at two deaths in a row. Each death of its own process adds 1 (engine/rescue.py).
+    # As in Delivery.
     lapses = models.SmallIntegerField(default=0, db_default=0)
     retry_at = models.DateTimeField(null=True)
     # One event per object and transaction. After a restore ids repeat, so the time belongs to the key.
     transaction_id = models.BigIntegerField()
     transaction_time = models.DateTimeField()
-    # pg_snapshot at the last change. The `first_…` columns hold sequence and snapshot of the first of several changes.
-    # Kept until dispatched.
+    # pg_snapshot at the last change. `first_…`: at the first of several. Until dispatched.
     visible = models.TextField(null=True)
     first_sequence = models.BigIntegerField(null=True)
     first_visible = models.TextField(null=True)
@@ -116,7 +111,7 @@ class Event(models.Model):
         return KindChoices.colors.get(self.kind)
 
     def spanning(self, span: Mapping[str, Any] | None) -> 'Event':
-        """Return the event as a delivery with this span shows it: itself, or a copy that nobody may save."""
+        """Return the event as a delivery with this span shows it. Do not save a copy."""
         if not span:
             return self
         told = copy.copy(self)
@@ -132,5 +127,5 @@ class Event(models.Model):
 
     @property
     def payload_data(self) -> dict[str, Any] | None:
-        """`data` as a dictionary; None before rendering."""
+        """None before rendering."""
         return json.loads(self.data) if self.data else None

@@ -5,7 +5,6 @@ from typing import Any
 import yaml
 from django.db import models
 
-# Secrets are left out, the rest gets another form.
 APART = ('id', 'custom_field_data', 'secret')
 
 

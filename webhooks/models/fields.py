@@ -1,5 +1,3 @@
-"""Columns that show their text masked."""
-
 import hashlib
 from typing import Any
 
@@ -12,7 +10,7 @@ from ..security.masking import MASK, mask_template, whole_url
 
 
 class Sealed:
-    """An encrypted text, shown masked. Templates cannot call `reveal`: it has `alters_data`."""
+    """An encrypted text, shown masked. `alters_data` keeps templates from `reveal`."""
 
     def __init__(self, token: str):
         self._token = token
@@ -34,7 +32,7 @@ class Sealed:
 
     @property
     def stamp(self) -> str:
-        """Changes with the text. Tokens are random, so it reveals nothing."""
+        """Changes with the text, and reveals nothing."""
         return hashlib.sha256(self._token.encode()).hexdigest()[:8] if self else ''
 
     def __bool__(self) -> bool:
@@ -79,8 +77,6 @@ class SealedField(models.TextField):
 
 
 class MaskedUrl(str):
-    """Shown masked. Templates cannot call `reveal()`."""
-
     _url: str
     # False: read from the database.
     is_entered: bool
@@ -103,8 +99,6 @@ def _as_shown(url: MaskedUrl, hides_path: bool) -> MaskedUrl:
 
 
 class UrlAttribute(DeferredAttribute):
-    """The instance's `secret_path` decides about the path."""
-
     def __get__(self, instance: models.Model | None, cls: type | None = None) -> Any:
         value = super().__get__(instance, cls)
         return _as_shown(value, instance.secret_path) if isinstance(value, MaskedUrl) else value
@@ -120,7 +114,7 @@ class UrlField(models.CharField):
     descriptor_class = UrlAttribute
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> MaskedUrl | None:
-        """Hide the path: only an instance knows `secret_path`."""
+        """Only an instance knows `secret_path`."""
         return value if value is None else MaskedUrl.of(value, hides_path=True, is_entered=False)
 
     def get_prep_value(self, value: Any) -> Any:

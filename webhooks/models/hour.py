@@ -1,7 +1,4 @@
-"""An Hour counts a webhook's closed deliveries, for charts and rates of any log's length.
-
-A redelivery counts again.
-"""
+"""An Hour counts a webhook's closed deliveries. A redelivery counts again."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -32,7 +29,7 @@ ADD = """
 
 class HourManager(models.Manager):
     def count_all(self, closed: Mapping[int, Mapping[str, int]], now: datetime) -> None:
-        """Add to the hour of `now`, in NetBox's time zone: {webhook's id: {status: count}}."""
+        """Add {webhook's id: {status: count}} to the hour of `now`, in NetBox's time zone."""
         start = localtime(now).replace(minute=0, second=0, microsecond=0)
         rows = [(pk, *(counts.get(name, 0) for name in COUNTED)) for pk, counts in closed.items()]
         if rows:
@@ -40,10 +37,7 @@ class HourManager(models.Manager):
                 cursor.execute(ADD, [start, *map(list, zip(*rows, strict=True))])
 
     def count(self, health: Health, now: datetime, delivered: int = 0, failed: int = 0, superseded: int = 0) -> None:
-        """Add to the hour of `now`, in NetBox's time zone, and drop old hours.
-
-        The caller holds the health's row, so nobody waits here.
-        """
+        """Add to the hour of `now`, and drop old hours. The caller holds the health's row."""
         start = localtime(now).replace(minute=0, second=0, microsecond=0)
         counts = {'delivered': delivered, 'failed': failed, 'superseded': superseded}
         with connection.cursor() as cursor:

@@ -1,5 +1,3 @@
-"""A webhook's secret and, after a rotation, the previous secret."""
-
 from datetime import datetime, timedelta
 
 from django.db import models

@@ -1,6 +1,6 @@
 """A Subscription is a stretch of sequences in which a webhook wants one kind of change.
 
-Closed stretches stay, since earlier changes are still sent. See docs/architecture.md, Subscriptions.
+Closed stretches stay: earlier changes are still sent. See docs/architecture.md, Subscriptions.
 """
 
 import functools
@@ -22,7 +22,7 @@ from . import sequence
 from .event import Event
 from .webhook import Webhook
 
-# Steps through the index, so that a thousand webhooks cost as much as one.
+# A thousand webhooks cost as much as one.
 OPEN_OBJECT_TYPES = """
     WITH RECURSIVE step AS (
         (SELECT object_type_id FROM webhooks_subscription WHERE until IS NULL ORDER BY object_type_id LIMIT 1)
@@ -51,14 +51,13 @@ ASKED = """
 GUARDED = 'SAVEPOINT webhooks_look; {look}; RELEASE SAVEPOINT webhooks_look'
 UNDO = 'ROLLBACK TO SAVEPOINT webhooks_look; RELEASE SAVEPOINT webhooks_look'
 
-# Sequence, id of the top transaction, cluster.
 DRAW = f"SELECT nextval('{sequence.SEQUENCE}'), pg_current_xact_id()::text::bigint, {{cluster}}"
 IS_HERE = 'coalesce(cluster = {cluster}, false)'
 CLUSTER = '(SELECT system_identifier FROM pg_control_system())'
 MAY_ASK = "SELECT has_function_privilege('pg_control_system()', 'execute')"
 
 
-# The kind for `include_components`, of owners and components. The state before tells an address's old owner.
+# For `include_components`: owners and components. The state before tells an address's old owner.
 COMPONENT = 'component'
 
 
@@ -77,7 +76,6 @@ class Asked(NamedTuple):
 
 class SubscriptionManager(models.Manager):
     def sync(self, webhook: Webhook) -> None:
-        """Open and close stretches to match the definition."""
         with transaction.atomic():
             # Two edits must not open the same stretch. FOR UPDATE would block dispatch.
             Webhook.objects.select_for_update(no_key=True).get(pk=webhook.pk)
@@ -120,7 +118,6 @@ class SubscriptionManager(models.Manager):
         return {object_type_id: Asked(*map(any, zip(*rows, strict=True)))}
 
     def expanded_of_deletions(self, object_type_id: int) -> list[str]:
-        """Return the keys to expand in deletions of the model."""
         with connection.cursor() as cursor:
             cursor.execute(EXPANDED, [object_type_id])
             return [key for (key,) in cursor.fetchall()]
@@ -162,7 +159,7 @@ class Subscription(models.Model):
     opened_by = models.BigIntegerField(null=True)
     closed_by = models.BigIntegerField(null=True)
     cluster = models.BigIntegerField(null=True)
-    # Set by `near`: in this cluster.
+    # Set by `near`.
     is_here: bool = False
     # PostgreSQL's clock, after `since` was drawn.
     opened_at = models.DateTimeField(db_default=Now())
@@ -225,7 +222,6 @@ def _asked(object_types: str) -> dict[int, Asked] | None:
 
 
 def _look(query: str) -> list[tuple] | None:
-    """Return None if the table was removed."""
     in_transaction = connection.in_atomic_block or not connection.get_autocommit()
     with connection.cursor() as cursor:
         try:
