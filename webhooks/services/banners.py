@@ -20,7 +20,6 @@ from ..presentation.actions import Action
 from ..presentation.moments import moment
 from . import waiting
 
-# Shorter waits are normal.
 LONG = timedelta(minutes=1)
 
 
@@ -80,7 +79,6 @@ def _until_it_expires(webhook: Webhook) -> str:
 
 
 def _state(webhook: Webhook) -> Iterator[Banner]:
-    """Yield the first that applies."""
     health = getattr(webhook, 'health', None)
     if not webhook.enabled:
         yield _gone(health) if health and health.last_status == GONE else _disabled()

@@ -46,10 +46,7 @@ MARK_LISTED = """
 
 
 def publish(except_for: str | None = None) -> None:
-    """Show new failures on the page, at most 1,000.
-
-    `except_for` is the uuid of a running job's delivery: it fails by itself.
-    """
+    """Show new failures, at most 1,000. A running job's delivery fails by itself: `except_for` is its uuid."""
     _recover()
     _sweep()
     unlisted = Delivery.objects.filter(status=StatusChoices.FAILED, listed=False)
@@ -64,7 +61,7 @@ def publish(except_for: str | None = None) -> None:
 
 
 def unlist(uuids: Iterable[str]) -> None:
-    """Remove deliveries from the page. Does nothing without Redis."""
+    """Does nothing without Redis."""
     try:
         registry = _registry()
         for one in uuids:
@@ -74,7 +71,7 @@ def unlist(uuids: Iterable[str]) -> None:
 
 
 def forget_wakeups() -> None:
-    """Remove failed wake-ups from the page. The calling worker does their work."""
+    """The calling worker does their work."""
     registry = _registry()
     for job in Job.fetch_many(registry.get_job_ids(cleanup=False), connection=registry.connection):
         if job is not None and queue.function(job) == wakeup.JOB:
@@ -96,7 +93,6 @@ def _recover() -> None:
 def _mark_listed(deliveries: Sequence[Delivery]) -> None:
     """Failures since the listing stay unmarked."""
     values = [[one.pk for one in deliveries], [one.finished_at for one in deliveries]]
-    # Older failures do not fit.
     oldest = deliveries[-1].pk if len(deliveries) == STATUS_PAGE_LIMIT else 0
     sql.execute(MARK_LISTED, [*values, oldest])
 
@@ -108,7 +104,6 @@ def _sweep() -> None:
     there = set(map(str, failed))
     gone = Job.fetch_many([job_id for job_id in listed if job_id not in there], connection=registry.connection)
     for job in gone:
-        # Other jobs, such as a failed drain, stay.
         if job is not None and queue.function(job) == REDELIVER:
             _remove(registry, job.id)
 
@@ -164,7 +159,6 @@ def describe(delivery: Delivery) -> dict[str, str]:
 
 
 def _trim() -> None:
-    """PostgreSQL keeps the older failures."""
     registry = _registry()
     surplus = registry.connection.zcard(registry.key) - STATUS_PAGE_LIMIT
     if surplus <= 0:

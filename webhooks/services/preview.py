@@ -1,6 +1,5 @@
-"""Shows the request of a delivery, or of a webhook before it is saved.
-
-It shows the webhook's newest event that the user may view, else the newest object.
+"""Shows the request of a delivery, or of a webhook before it is saved: for the newest event that the user may view,
+else the newest object.
 """
 
 import json
@@ -32,7 +31,7 @@ from ..storable import storable
 
 logger = logging.getLogger('webhooks.preview')
 
-# Previews at a time. Each holds a thread of NetBox, and may fork a renderer.
+# Each holds a thread of NetBox, and may fork a renderer.
 MOST = 4
 COUNTING = 0x7765626B
 TAKE_ROOM = 'SELECT n FROM generate_series(1, %s) AS n WHERE pg_try_advisory_xact_lock(%s, n) LIMIT 1'
@@ -42,8 +41,6 @@ LATEST = 50
 
 @dataclass(frozen=True)
 class Preview:
-    """A masked request. `event` may be invented."""
-
     event: Event
     method: str
     url: str
@@ -54,8 +51,7 @@ class Preview:
 def show(webhook: Webhook, changes: Mapping[str, Any], user: User) -> Preview:
     """Return the request that the webhook would send.
 
-    `changes` holds unsaved fields. Raises DefinitionError for a wrong field or if there is nothing to show, and Busy if
-    too many previews are open.
+    `changes` holds unsaved fields. Raises DefinitionError for a wrong field or without anything to show, and Busy.
     """
     with _room():
         return _show(webhook, changes, user)
@@ -105,7 +101,7 @@ def context(webhook: Webhook, user: User) -> dict[str, Any]:
 
 
 def _label(name: str) -> str:
-    """Return the field's name for people. Errors of events name no field."""
+    """Errors of events name no field."""
     try:
         return Webhook._meta.get_field(name).verbose_name
     except FieldDoesNotExist:
@@ -113,7 +109,7 @@ def _label(name: str) -> str:
 
 
 def body_of(delivery: Delivery) -> str:
-    """Return the readable body, by the webhook's present definition. Raises DefinitionError and Busy."""
+    """Return the body by the webhook's present definition. Raises DefinitionError and Busy."""
     builder = http_request.Builder(delivery.webhook, is_preview=True)
     events = [one.told for one in delivery.together()]
     with _room() if builder.is_templated else nullcontext():
@@ -142,7 +138,6 @@ def _latest_event(webhook: Webhook, user: User) -> Event | None:
 
 
 def _events(webhook: Webhook, user: User) -> QuerySet[Event]:
-    """Return events with all that the webhook sends, newest first."""
     types = list(webhook.object_types.values_list('pk', flat=True))
     viewable = Event.objects.restrict(user, 'view')
     # A webhook of event rules has no types.
@@ -159,7 +154,6 @@ def _events(webhook: Webhook, user: User) -> QuerySet[Event]:
 
 def _event_of_newest(webhook: Webhook, user: User) -> Event | None:
     for object_type, pk in _newest(webhook, user):
-        # Somebody may have deleted it.
         if taken := snapshots.take(object_type.model_class(), [pk]).get(pk):
             return _rendered(webhook, object_type, pk, json.loads(taken), user)
     return None

@@ -21,11 +21,11 @@ from ..models import Delivery, Webhook, querysets
 from ..outbox import wakeup
 from . import failed_jobs
 
-# No receiver has confirmed these, so they keep their id.
+# No receiver has confirmed these: they keep their id.
 AS_ITSELF = (StatusChoices.FAILED, StatusChoices.SUPERSEDED)
 PART = 500
 
-# Pruning locks events. Skip those: they and their deliveries go.
+# Skip events that pruning locks: they and their deliveries go.
 HOLD_EVENTS = """
     SELECT e.id FROM webhooks_event e WHERE e.id IN (SELECT event_id FROM webhooks_delivery WHERE id = ANY(%(ids)s))
     FOR KEY SHARE SKIP LOCKED"""
@@ -46,7 +46,7 @@ def redeliver(
     A failed or superseded delivery keeps its `webhook-id` and gets one more attempt, with its batch. A delivered one
     gets a new id, since receivers may ignore known ids. `watch` wraps the parts, for a progress bar.
     """
-    # Read all ids first: later parts must not redeliver new deliveries.
+    # Later parts must not redeliver new deliveries.
     closed = deliveries.exclude(status__in=OPEN_STATUSES)
     batches = closed.filter(batch__isnull=False, status__in=AS_ITSELF).values('batch')
     with_others = Delivery.objects.filter(Q(pk__in=closed.values('pk')) | Q(batch__in=batches, status__in=AS_ITSELF))
@@ -57,7 +57,6 @@ def redeliver(
 
 
 def _redeliver(part: Sequence[int], delivered: Collection[int]) -> int:
-    """`delivered` lacks deliveries redelivered by others meanwhile."""
     deliveries = Delivery.objects.filter(pk__in=part)
     _render_again(deliveries.filter(status__in=AS_ITSELF))
     with transaction.atomic():
@@ -96,26 +95,25 @@ def _reopen(pks: Sequence[int]) -> int:
         finished_at=None,
         error='',
         attempt_limit=F('attempt_count') + 1,
-        # A suspect is tried alone again.
         lapses=Least(F('lapses'), SUSPECT),
-        # Somebody asked for it, so it leaves the backfill.
+        # Somebody asked for it.
         backfill=False,
         listed=False,
     )
 
 
 def _render_again(unsent: QuerySet[Delivery]) -> None:
-    """Retry failed rendering: NetBox or a plugin may be newer now."""
+    """NetBox or a plugin may be newer now."""
     pks = set(unsent.exclude(event__error='').values_list('event_id', flat=True))
     events = list(querysets.events().filter(pk__in=pks)) if pks else []
     webhooks = Webhook.objects.filter(deliveries__event__in=events).distinct().in_bulk()
     wanted = Delivery.objects.filter(event__in=events).values_list('event_id', 'webhook_id')
-    # Rendering drops the raw snapshots. So match all webhooks now, not only those of this part.
+    # Rendering drops the raw snapshots. So match all webhooks now, not only this part's.
     matches = defaultdict(list)
     for event_id, webhook_id in wanted:
         matches[event_id].append(webhooks[webhook_id])
     for event in events:
-        event.lapses = 0  # retry suspects that were given up
+        event.lapses = 0
     render.render_again(events, matches)
 
 
@@ -147,7 +145,7 @@ def select(
 def replay(
     webhook: Webhook, since: datetime | None = None, until: datetime | None = None, status: str | None = None
 ) -> int:
-    """Redeliver a webhook's closed deliveries of a time range. Returns how many."""
+    """Redeliver a time range. Returns how many."""
     return redeliver(select(webhook, since, until, status))
 
 
@@ -161,7 +159,7 @@ def announce(count: int) -> str:
 
 
 def redeliver_failed(delivery_uuid: str) -> None:
-    """Redeliver inside the delivery's own RQ job. Raises DeliveryFailed if it was deleted."""
+    """Redeliver inside the delivery's own RQ job. Raises DeliveryFailed."""
     found = Delivery.objects.filter(uuid=delivery_uuid)
     if not found.exists():
         raise DeliveryFailed('the delivery was deleted from the log')
@@ -169,10 +167,7 @@ def redeliver_failed(delivery_uuid: str) -> None:
 
 
 def outcome(delivery_uuid: str) -> str:
-    """Return the result in words.
-
-    Raises DeliveryFailed with the reason, or Delivery.DoesNotExist.
-    """
+    """Return the result in words. Raises DeliveryFailed with the reason, or Delivery.DoesNotExist."""
     delivery = Delivery.objects.get(uuid=delivery_uuid)
     if delivery.status == StatusChoices.FAILED:
         raise DeliveryFailed(delivery.error)

@@ -1,7 +1,4 @@
-"""Removes the plugin's data from PostgreSQL and Redis.
-
-Objects of NetBox go too if they name only our models, such as permissions.
-"""
+"""Removes the plugin's data, and NetBox's objects that name only our models, such as permissions."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -46,7 +43,7 @@ from . import builtin_import, failed_jobs
 NAMING = (CustomField, CustomLink, EventRule, ExportTemplate, ObjectPermission, SavedFilter)
 # From version 1.0.0.
 OLD_MARKER = 'webhooks:listed'
-# NetBox creates this type during the migration. Use SQL: Django would query our dropped tables.
+# NetBox creates this type during the migration. Django would query our dropped tables.
 FORGET_MIGRATIONS = """
     DELETE FROM core_objecttype o USING django_content_type t
     WHERE t.id = o.contenttype_ptr_id AND t.app_label = 'migrations' AND t.model = 'migration';
@@ -55,7 +52,7 @@ EVENT_TYPES = {kind.name for kind in notifications.EVENT_TYPES}
 
 
 def plan() -> tuple[Counter[str], dict[str, list[str]]]:
-    """Return {label: rows to remove}, and {label: names of NetBox's objects among them}."""
+    """Return {label: rows}, and {label: names of NetBox's objects among them}."""
     with transaction.atomic():
         found = Counter({model._meta.label: model._base_manager.count() for model in _models()})
         before = _names()
@@ -70,12 +67,12 @@ def _names() -> dict[str, dict[int, str]]:
 
 
 def switched_off() -> list[str]:
-    """Return the names of imported event rules that are off. After removal nobody does their work."""
+    """Return the imported event rules that are off: nobody will do their work."""
     return [one.rule.name for one in builtin_import.plan() if one.existing and not one.rule.enabled]
 
 
 def carry_out() -> None:
-    """Remove everything. Repeatable. Raises RedisError before any removal."""
+    """Repeatable. Raises RedisError before any removal."""
     remove_jobs()
     with transaction.atomic():
         _remove_rows()
@@ -88,7 +85,6 @@ def carry_out() -> None:
 
 
 def static_folders() -> list[Path]:
-    """Return our folders from `collectstatic`."""
     return [folder for app in _apps() if (folder := Path(settings.STATIC_ROOT, app)).is_dir()]
 
 
@@ -107,7 +103,7 @@ def _apps() -> tuple[str, ...]:
 
 
 def _drop_admin() -> None:
-    """Drop the admin's tables. Undoing its first migration, older than NetBox's, takes many minutes."""
+    """Undoing the admin's first migration, older than NetBox's, takes many minutes."""
     with connection.schema_editor() as editor:
         for model in apps.get_app_config('admin').get_models():
             if model._meta.db_table in connection.introspection.table_names():

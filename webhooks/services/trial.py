@@ -1,5 +1,3 @@
-"""Sends a test event of the webhook's newest object at once."""
-
 import copy
 import dataclasses
 import json
@@ -29,9 +27,9 @@ from ..transport.exchange import Outcome
 
 # Seconds: a person and a thread of NetBox wait.
 LONGEST = 10
-# Tests at a time. Each holds a thread of NetBox.
+# Each holds a thread of NetBox.
 MOST = 4
-# Seconds. An older test has lost its process, and no longer counts.
+# Seconds. An older test has lost its process.
 GONE = 60
 # Milliseconds.
 WAIT = 5_000
@@ -42,7 +40,7 @@ def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
     """Send a test event of the newest subscribed object, and return its closed delivery.
 
     A disabled webhook is tested too. There is one attempt, of LONGEST seconds. Raises DefinitionError without an
-    object, and Busy if too many tests run or somebody holds the locks.
+    object, and Busy.
     """
     tried = copy.copy(webhook)
     tried.timeout = min(webhook.effective_timeout, LONGEST)
@@ -69,7 +67,7 @@ def _send(delivery: Delivery, builder: Builder, client: Client) -> Sent:
 
 
 def _record(sent: Sent) -> None:
-    # The tester sees the result, so nobody is notified.
+    # The tester sees the result.
     with transactions.short() as now:
         endpoint.write(record.record([record.judge(sent, now)], now), now, tells_failures=False)
 
@@ -95,10 +93,7 @@ def _explain(outcome: Outcome, webhook: Webhook) -> Outcome:
 
 
 def _check_room(webhook: Webhook, now: datetime) -> None:
-    """Raise Busy if the webhook is being tested, or too many are.
-
-    The lock lasts until the commit.
-    """
+    """Raise Busy if the webhook is being tested, or too many are. The lock lasts until the commit."""
     transactions.set_lock_timeout(WAIT)
     try:
         sql.fetch('SELECT pg_advisory_xact_lock(%s)', [COUNTING])
@@ -137,7 +132,6 @@ def _test_event(webhook: Webhook, user: Model | None) -> Event:
     for object_type in webhook.object_types.order_by('pk'):
         model = object_type.model_class()
         newest = model._base_manager.order_by('-pk').values_list('pk', flat=True).first() if model else None
-        # Somebody may delete it.
         snapshot = None if newest is None else snapshots.take(model, [newest]).get(newest)
         if snapshot is not None:
             return _save_test_event(object_type, newest, snapshot, webhook, user)

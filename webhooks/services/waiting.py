@@ -1,5 +1,3 @@
-"""Measures the deliveries that wait for a webhook, and sends them at once."""
-
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +15,7 @@ from ..models import Delivery, Health, Webhook
 from ..outbox import wakeup
 from .backlog import waiting_since
 
-# Count no more: a page must not read millions of rows.
+# A page must not read millions of rows.
 MOST = 100_000
 
 COUNT = """
@@ -35,7 +33,7 @@ IN_HAND = """
     SELECT w.deliveries FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
     WHERE h.webhook_id = %(webhook)s"""
 
-# Leave suspects out: their requests may still be under way.
+# Suspects' requests may still be under way.
 RETRY_NOW = """
     UPDATE webhooks_delivery SET due_at = now()
     WHERE webhook_id = %(webhook)s AND status = 'pending' AND lapses = 0 AND due_at > now()"""
@@ -66,10 +64,9 @@ def measure(webhook: Webhook) -> Waiting:
 
 
 def send(webhook: Webhook, *, latest_only: bool = False) -> int:
-    """Make waiting deliveries due now, without a probe or retry first. Returns how many were superseded.
+    """Make waiting deliveries due, without a probe or retry first. Returns how many were superseded.
 
-    `latest_only` sends each object's last change once, whatever the webhook's own option. A paused or disabled webhook
-    still sends nothing.
+    `latest_only` sends each object's last change once, whatever the webhook's own option.
     """
     superseded = _supersede(webhook) if latest_only else 0
     _retry_now(webhook)
