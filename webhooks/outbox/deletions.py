@@ -29,7 +29,7 @@ DELETION = '_webhooks_deletion'
 TIME, TIME_EACH = 2.0, 0.02
 # PostgreSQL's limit for one query, in milliseconds.
 LONGEST_QUERY = 2000
-# Objects rendered together: at first, and at most. In between, a slice takes SLICE_TIME seconds.
+# Objects rendered together: at first, and at most. In between, as many as take SLICE_TIME seconds.
 FIRST_SLICE, LARGEST_SLICE, SLICE_TIME = 5, 200, 0.5
 # After a slower slice (seconds, plus TIME_EACH an object) the model rests for REST seconds.
 SLOW_SLICE, REST = 1.0, 600.0
@@ -43,7 +43,7 @@ Wanted = tuple[rendering.Rendered, expansion.Tree]
 
 @dataclass
 class Deletion:
-    """A deletion's announced objects, and snapshots of the others."""
+    """Announced objects, and snapshots of the others."""
 
     scope: object
     snapshots: dict[Key, str]
@@ -51,7 +51,7 @@ class Deletion:
 
 
 def begin(instance: Model, origin: Model | QuerySet | None, using: str) -> None:
-    """Handle an object's first signal. At a deletion's first object, take all of them."""
+    """At a deletion's first object, take all of them."""
     source = instance if origin is None else origin
     possible = _possible(_model_of(source))
     if not possible or using != DEFAULT_DB_ALIAS or not scope.is_migrated():
@@ -71,7 +71,7 @@ def held(instance: Model, origin: Model | QuerySet | None) -> str | None:
 
 
 def take(model: type[Model], pks: Sequence[Any]) -> dict[Any, str]:
-    """Lock rows and return {pk: snapshot} of existing ones, with their data if asked for."""
+    """Lock rows and return {pk: snapshot}, with their data if asked for."""
     taken = snapshots.take(model, snapshots.lock(model, pks))
     if not scope.wants_deletions(model):
         return taken
@@ -114,7 +114,7 @@ def _sendable() -> frozenset[type[Model]]:
 # Rendering, while somebody waits
 #
 
-# Of the process: prepared models, ends of rests, seconds an object.
+# Prepared models, ends of rests, seconds an object.
 _prepared: set[type[Model]] = set()
 _resting: dict[type[Model], float] = {}
 _seconds_each: dict[type[Model], float] = {}
@@ -135,14 +135,14 @@ def _rendered(taken: Mapping[type[Model], Mapping[Any, str]]) -> dict[Key, str]:
                 rendered[model, pk] = _with_shown(texts[pk], one)
                 if tree:
                     wanted[model, pk] = one, tree
-        # Last, as it may be slow or fail, which must not harm other webhooks.
+        # Last: it may be slow or fail, which must not harm other webhooks.
         for (model, pk), objects in _expanded(wanted, end or 0.0).items():
             rendered[model, pk] = _with_shown(taken[model][pk], wanted[model, pk][0], objects)
     return rendered
 
 
 def _expanded(wanted: Mapping[Key, Wanted], end: float) -> dict[Key, dict[str, expansion.Data]]:
-    """Return the objects to expand, by URL, as the deletion may take them along."""
+    """Return the objects to expand, by URL: the deletion may take them along."""
 
     def look_up(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
         if not may_be_expanded(model) or not _is_prepared(model):
@@ -223,7 +223,7 @@ def _render(model: type[Model], texts: Sequence[str]) -> list[rendering.Rendered
 
 @contextmanager
 def _without_trace() -> Iterator[None]:
-    """Roll back to a savepoint, so errors and the time limit leave no trace."""
+    """Errors and the time limit leave no trace."""
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(f'SET LOCAL statement_timeout = {LONGEST_QUERY:d}')
@@ -232,7 +232,7 @@ def _without_trace() -> Iterator[None]:
 
 
 def _with_shown(text: str, shown: rendering.Rendered, expanded: Mapping[str, expansion.Data] | None = None) -> str:
-    """Append to the JSON text, as parsing would change PostgreSQL's numbers."""
+    """Parsing would change PostgreSQL's numbers."""
     kept = {'data': ENCODER.encode(shown.data), 'display': shown.display}
     if expanded:
         kept['expanded'] = ENCODER.encode(expanded)

@@ -28,7 +28,6 @@ HERE = Here()
 
 @contextmanager
 def pinned() -> Iterator[None]:
-    """Send queries that name no database to the default one."""
     if HERE not in router.routers:
         router.routers.insert(0, HERE)
     token = _is_pinned.set(True)

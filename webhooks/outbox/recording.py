@@ -79,7 +79,7 @@ def record(model: type[models.Model], kind: str, rows: Mapping[Any, str | None],
     The caller holds the rows' locks. Raises DatabaseError, which fails the save.
     """
     if len(rows) == 1:
-        # The usual case, which takes PostgreSQL a sixth less time.
+        # The usual case takes PostgreSQL a sixth less time.
         ((pk, state),) = rows.items()
         before, source, parameters = '%s::jsonb', snapshots.row(model), [state, pk]
     else:
@@ -101,7 +101,7 @@ def record_touched(
 
 
 def record_deleted(model: type[models.Model], snapshots: Mapping[Any, str], message: str | None = None) -> None:
-    """Record deletions, given as {pk: earlier snapshot}."""
+    """Record {pk: earlier snapshot}."""
     before = f"b.snapshot - '{rendering.SHOWN}'"
     statement = f"""{INSERT} SELECT {VALUES.format(pk='b.pk', before=before)}, b.snapshot
         FROM unnest(%s::bigint[], %s::jsonb[]) AS b(pk, snapshot) {ON_CONFLICT}"""
@@ -116,7 +116,6 @@ def _execute(statement: str, parameters: list[Any]) -> None:
 
 
 def message_of(instance: models.Model) -> str | None:
-    """Return what the user said of the change."""
     message = getattr(instance, '_changelog_message', None)
     return storable(message) if isinstance(message, str) and message else None
 
@@ -134,7 +133,7 @@ def _circumstances() -> tuple[datetime, str | None, Any, str | None]:
 def shown(request: Any) -> dict[str, Any] | None:
     """Return the request as NetBox shows it to webhooks; None for a job's request without a path.
 
-    Unstorable text is replaced, as the save must not fail.
+    Unstorable text is replaced: the save must not fail.
     """
     try:
         context = get_safe_request_context(request)

@@ -21,7 +21,7 @@ logger = logging.getLogger('webhooks.outbox')
 
 @dataclass
 class Scope:
-    """The open transaction's state. As its commit hook, it wakes a worker."""
+    """As its commit hook, it wakes a worker."""
 
     # {object type id: subscribers' wishes, None without any}
     known: dict[int, Asked | None] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class Scope:
             wakeup.wake()
 
     def asked(self, model: type[models.Model]) -> Asked | None:
-        """Return the subscribers' wishes; None without a subscription."""
+        """None without a subscription."""
         pk = object_type_id(model)
         if pk not in self.known and not self.is_complete:
             self.is_complete = bool(self.known)
@@ -59,7 +59,7 @@ def wants(model: type[models.Model], using: str) -> bool:
 
 
 def is_migrated() -> bool:
-    """Whether our tables exist. Until then saves go on, and the check webhooks.W002 warns."""
+    """Until our tables exist, saves go on, and the check webhooks.W002 warns."""
     global _tables_exist  # noqa: PLW0603  (tables stay until they are found gone)
     if not _tables_exist:
         _tables_exist = Event._meta.db_table in connection.introspection.table_names()
@@ -67,38 +67,31 @@ def is_migrated() -> bool:
 
 
 def look_again() -> None:
-    """Check again for our tables."""
     global _tables_exist  # noqa: PLW0603
     _tables_exist = False
 
 
 def is_subscribed(model: type[models.Model]) -> bool:
-    """Whether any webhook wants the model's changes."""
     return current().asked(model) is not None
 
 
 def needs_before(model: type[models.Model]) -> bool:
-    """Whether any webhook wants the state before a change."""
     asked = current().asked(model)
     return asked is not None and asked.before
 
 
 def wants_deletions(model: type[models.Model]) -> bool:
-    """Whether any webhook wants the model's deletions."""
     asked = current().asked(model)
     return asked is not None and asked.deletions
 
 
 def forget() -> None:
-    """Look up subscriptions again: this transaction changed them."""
+    """This transaction changed subscriptions."""
     connection.webhooks_scope = None
 
 
 def current() -> Scope:
-    """Return the open transaction's scope.
-
-    Django drops its hook with the events: at a commit, and at a savepoint's rollback.
-    """
+    """Django drops its hook with the events: at a commit, and at a savepoint's rollback."""
     position, scope = getattr(connection, 'webhooks_scope', None) or (0, None)
     hooks = connection.run_on_commit
     if scope is not None and position < len(hooks) and hooks[position][1] is scope:

@@ -52,7 +52,6 @@ class Followers:
         return self._values(rows.exclude(**copied) if copied else rows)
 
     def now(self, pks: Collection[Any]) -> dict[Any, list[Any]]:
-        """Return {pk: current column values}."""
         return self._values(_rows(self.model).filter(pk__in=pks)) if pks else {}
 
     def _values(self, rows: QuerySet) -> dict[Any, list[Any]]:
@@ -76,7 +75,7 @@ TAKEN_ALONG = (
 
 
 def connect(targets: Collection[type[Model]]) -> None:
-    """Connect the handlers after NetBox's own, which make the changes."""
+    """After NetBox's own handlers, which make the changes."""
     _connect_left_behind(targets)
     by_leader = defaultdict(list)
     for followers in TAKEN_ALONG:
@@ -123,14 +122,13 @@ def _silent_keys(model: type[Model]) -> Iterator[ForeignKey]:
 def hold_left(
     pointers: list[tuple[type[Model], Pointer]], instance: Model, using: str, origin: Any = None, **kwargs: Any
 ) -> None:
-    """Find objects that point to the instance, while they do."""
     _going(origin).add((instance._meta.concrete_model, instance.pk))
     held = defaultdict(set)
     for model, field in pointers:
         if scope.wants(model, using):
             held[model].update(_pointing(model, field, instance))
     left = {model: recording.with_before(model, sorted(pks)) for model, pks in held.items() if pks}
-    # NetBox itself saves some of them, such as a cable's ends.
+    # NetBox itself saves some, such as a cable's ends.
     for model, rows in left.items():
         before.keep(model, rows)
     instance.__dict__[LEFT] = left
@@ -150,7 +148,7 @@ def _links(model: type[Model], field: ManyToManyField, instance: Model) -> Query
 
 
 def record_left(instance: Model, **kwargs: Any) -> None:
-    """Record the remaining objects; deleted ones have their own events."""
+    """Deleted objects have their own events."""
     for model, rows in instance.__dict__.pop(LEFT, {}).items():
         _cut_links(model, instance)
         recording.record_touched(model, KindChoices.UPDATED, rows)
@@ -202,7 +200,7 @@ def _times_of_saving(instance: Model) -> dict[str, str]:
 
 
 def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: Any) -> None:
-    """Hold the followers' state. The user waits meanwhile."""
+    """The user waits meanwhile."""
     taken = {}
     for followers in group:
         if scope.wants(followers.model, using):

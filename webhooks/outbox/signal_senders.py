@@ -1,5 +1,3 @@
-"""Senders of Django's signals: models and their proxies."""
-
 from collections.abc import Callable, Collection
 from typing import Any
 

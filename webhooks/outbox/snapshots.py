@@ -1,6 +1,6 @@
 """PostgreSQL's snapshots of rows: `{"row": {column: value}, "m2m": {field: [pk, …]}}`.
 
-to_jsonb() has stored values, which instances may lack (`update_fields`, F(), triggers), and needs no extra round trip.
+Instances may lack stored values (`update_fields`, F(), triggers).
 """
 
 import functools
@@ -16,7 +16,7 @@ EMPTY = "'[]'::jsonb"
 
 @functools.cache
 def expression(model: type[models.Model]) -> str:
-    """Return the SQL of a snapshot of table `t`."""
+    """Of table `t`."""
     links = [f"'{field.name}', {_link(model, field)}" for field in model._meta.many_to_many]
     return f"jsonb_build_object('row', to_jsonb(t), 'm2m', jsonb_build_object({', '.join(links)}))"
 
@@ -37,7 +37,6 @@ def _is_generic(field: ManyToManyField) -> bool:
 
 @functools.cache
 def object_type_id(model: type[models.Model]) -> int:
-    """Return the content type's id."""
     return ContentType.objects.db_manager(DEFAULT_DB_ALIAS).get_for_model(model).pk
 
 

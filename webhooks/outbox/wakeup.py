@@ -1,4 +1,4 @@
-"""Wakes a worker by an RQ job without data: PostgreSQL has all of it."""
+"""Wakes a worker by an RQ job without data."""
 
 import logging
 import time
@@ -15,7 +15,7 @@ JOB = 'webhooks.worker.drain'
 TOKEN = 'rq:webhooks:woken:{queue}'
 # Seconds that a lost wake-up delays the next one.
 TOKEN_TTL = 30
-# Seconds; slower wake-ups count as failures. A distant Redis takes 0.15, and the worker's timer about one.
+# Seconds; slower wake-ups are failures. A distant Redis takes 0.15, and the worker's timer about one.
 SLOW = 0.25
 # Seconds without wake-ups after a failure.
 PAUSE = 10
@@ -24,9 +24,9 @@ _unreachable_until = 0.0
 
 
 def wake(*, patient: bool = False) -> bool:
-    """Wake a worker, unless one is already told. Never raises, and waits briefly.
+    """Wake a worker, unless one is already told. Never raises.
 
-    `patient`: a slow Redis is no failure, as no user waits. Returns False if Redis failed: the worker's timer will do.
+    `patient`: no user waits. Returns False if Redis failed: the worker's timer will do.
     """
     start = time.monotonic()
     if start < _unreachable_until:
@@ -42,7 +42,6 @@ def wake(*, patient: bool = False) -> bool:
 
 
 def _pause(result: str, reason: object) -> None:
-    """Open the process's circuit breaker."""
     global _unreachable_until  # noqa: PLW0603  (it belongs to the process)
     _unreachable_until = time.monotonic() + PAUSE
     logger.warning('wake_up=%s reason="%s" (events are safe in the database and go out later)', result, reason)
