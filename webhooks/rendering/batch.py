@@ -1,4 +1,4 @@
-"""Renders snapshots of one model's objects, in a number of queries that does not depend on how many."""
+"""Renders snapshots of one model, in a number of queries that does not depend on how many."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ get_prefetches_for_serializer = find('utilities.api', 'get_prefetches_for_serial
 Snapshot = Mapping[str, Any]
 SHOWN = 'shown'
 TAKEN_AT = 'taken_at'
-# Primary keys of deleted objects → data that their deletions showed, if known.
+# Primary keys of deleted objects → data that their deletions showed.
 Deletions = Callable[[Collection[Any]], Mapping[Any, dict[str, Any]]]
 
 MAX_DISPLAY = 200
@@ -72,7 +72,7 @@ def _as_shown(shown: Mapping[str, str]) -> Rendered:
 
 
 def prepare(model: type[Model]) -> None:
-    """Prepare the model's renderer, which may take seconds the first time."""
+    """May take seconds the first time."""
     _renderer(model)
 
 
@@ -103,11 +103,10 @@ class Renderer:
         self._serializer = PreparedSerializer(model)
         self._remains = Remains(model, self._serializer.fields, self._derived)
         self._many = [field for field in model._meta.many_to_many if field.name in self._serializer.sources]
-        # The serializer holds the state of one batch, and a server may have many threads.
+        # The serializer holds the state of one batch. A server may have many threads.
         self._lock = RLock()
 
     def render(self, snapshots: Sequence[Snapshot], deletions: Deletions) -> list[Rendered]:
-        """Return the REST API's data of the snapshots, in order."""
         with self._lock:
             try:
                 return self._render(snapshots, self._serializer, deletions)

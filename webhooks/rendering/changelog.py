@@ -16,7 +16,7 @@ from .decoding import build
 
 
 def change_log(model: type[Model], snapshots: Sequence[Any]) -> list[dict[str, Any] | None]:
-    """Return each snapshot's data in the change log, in order; None for None."""
+    """In order; None for None."""
     present = [snapshot for snapshot in snapshots if snapshot is not None]
     instances = build(model, [snapshot['row'] for snapshot in present])
     found = related.RelatedObjects()
@@ -48,6 +48,6 @@ def _serialize(instance: Model) -> dict[str, Any]:
 
 @cache
 def _readable(model: type[Model]) -> frozenset[str]:
-    """The REST API's fields lack a user's password and a token's secret."""
+    """The REST API's fields lack passwords and secrets."""
     fields = get_serializer_for_model(model)().fields
     return frozenset(name for name, field in fields.items() if not field.write_only)

@@ -37,7 +37,7 @@ LIMITS = (*IN_TREE, *ITSELF, TAGS)
 
 # An object's keys, in the order of LIMITS.
 Scope = tuple[frozenset[Any], ...]
-# (place in LIMITS, keys): an object must have one of the keys.
+# Place in LIMITS, and keys: an object must have one.
 Limits = list[tuple[int, set[Any]]]
 
 

@@ -19,15 +19,13 @@ Kept = tuple[list[CustomField], list[tuple[CustomField, Targets]]]
 
 
 class CustomFields:
-    """The current custom fields of all models in the batch."""
-
     def __init__(self, instances: Sequence[Model], related: RelatedObjects) -> None:
         self._instances = instances
         self._related = related
         self._by_model: dict[type[Model], Kept] = {}
 
     def of(self, model: type[Model]) -> list[CustomField]:
-        """Return the model's fields. Pointing ones show nothing: `targets` has their objects."""
+        """Pointing fields show nothing: `targets` has their objects."""
         return self._kept(model)[0]
 
     def targets(self, model: type[Model], values: Mapping[str, Any]) -> dict[str, Model | list[Model]]:

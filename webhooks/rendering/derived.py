@@ -14,7 +14,7 @@ from . import gone
 
 # NetBox updates these without saving the instance.
 MAINTAINED = {'_depth', '_children', 'termination_a_id', 'termination_z_id'}
-# They identify the cable path of an endpoint.
+# They identify an endpoint's cable path.
 LINKS = ('cable_id', 'wireless_link_id')
 
 Row = dict[str, Any]
@@ -28,17 +28,15 @@ class Derived:
 
     @property
     def model(self) -> type[Model]:
-        """The model of the objects."""
         return self.queryset.model
 
     @cached_property
     def annotations(self) -> dict[str, Any]:
-        """The annotations' values for a deleted object, by name."""
+        """Of a deleted object, by name."""
         return {name: _nothing(name, each) for name, each in self.queryset.query.annotations.items()}
 
     @cached_property
     def columns(self) -> list[str]:
-        """Columns that NetBox updates without saving the instance."""
         fields = self.model._meta.concrete_fields
         return [f.attname for f in fields if isinstance(f, CounterCacheField) or f.attname in MAINTAINED]
 

@@ -1,4 +1,4 @@
-"""Expansion: related objects in full, as their own GET shows them.
+"""Related objects in full, as their own GET shows them.
 
 Objects are found by URL, level by level. Queries depend on models and levels only.
 """
@@ -25,7 +25,6 @@ MOST = 500
 
 
 def tree_of(keys: Collection[str]) -> Tree:
-    """Return the keys as a tree."""
     tree: Tree = {}
     for key in keys:
         node = tree
@@ -56,7 +55,6 @@ def merge(data: Data, tree: Tree, objects: Objects) -> tuple[Data, list[str]]:
 
 
 def model_at(url: str) -> type[Model] | None:
-    """Return the model of the object at a REST API path."""
     return _model_below(_split(url)[0])
 
 

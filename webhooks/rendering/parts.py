@@ -21,7 +21,6 @@ left: dict[str, str] = {}
 
 @contextmanager
 def part(name: str) -> Iterator[None]:
-    """Prepare one part inside; on failure leave it to NetBox."""
     try:
         yield
     except UNEXPECTED as error:
@@ -29,7 +28,7 @@ def part(name: str) -> Iterator[None]:
 
 
 def leave(name: str, error: Exception) -> None:
-    """Note that NetBox renders the part itself, and log it once."""
+    """Note that NetBox renders the part itself."""
     if name not in left:
         left[name] = f'{type(error).__name__}: {error}'
         logger.warning('part=%s is left as NetBox has it: %s', name, left[name])

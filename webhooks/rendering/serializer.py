@@ -1,6 +1,6 @@
 """NetBox's own serializer, prepared once to render many instances.
 
-Each nested object is rendered once a batch. Objects known by id show only that.
+Each nested object is rendered once a batch.
 """
 
 import json
@@ -35,7 +35,7 @@ ENCODER = JSONEncoder(allow_nan=False)
 
 
 class NetBoxSerializer:
-    """NetBox's own, unprepared. For each batch: `begin`, `represent` each instance, `end`."""
+    """Unprepared. For each batch: `begin`, `represent` each instance, `end`."""
 
     def __init__(self, model: type[Model]) -> None:
         self._model = model
@@ -43,7 +43,6 @@ class NetBoxSerializer:
 
     @property
     def fields(self) -> dict[str, Field]:
-        """Fields by key."""
         return dict(self._serializer.fields)
 
     @property
@@ -52,14 +51,14 @@ class NetBoxSerializer:
         return {field.source for field in self._serializer.fields.values()}
 
     def begin(self, custom_fields: CustomFields) -> None:
-        """Use these custom fields from now on."""
+        pass
 
     def represent(self, instance: Model) -> dict[str, Any]:
         """Return the API's data, as read from its JSON."""
         return json.loads(ENCODER.encode(self._serializer.to_representation(instance)))
 
     def end(self) -> None:
-        """Forget the batch."""
+        pass
 
 
 class PreparedSerializer(NetBoxSerializer):
@@ -71,7 +70,6 @@ class PreparedSerializer(NetBoxSerializer):
         self._prepare_all()
 
     def begin(self, custom_fields: CustomFields) -> None:
-        """Use these custom fields from now on."""
         if left:
             # Unprepared parts may keep look-ups of the batch before.
             super().__init__(self._model)
@@ -79,7 +77,6 @@ class PreparedSerializer(NetBoxSerializer):
         self._custom_fields = custom_fields
 
     def end(self) -> None:
-        """Forget the batch."""
         self._custom_fields = None
         for rendered in self._nested:
             rendered.forget()
@@ -185,7 +182,6 @@ class RenderedOnce:
         return {**dict.fromkeys(fields), **urls, 'id': stub.pk, 'display': gone.describe(stub)}
 
     def forget(self) -> None:
-        """Forget the batch."""
         self._rendered.clear()
 
 
