@@ -16,7 +16,7 @@ NUMBER = re.compile(r'(.+\.)?([0-9]+|0x[0-9a-f]*)\.*', re.IGNORECASE | re.ASCII)
 
 
 class Blocked(Exception):
-    """The host is in `blocked_networks`."""
+    pass
 
 
 def allowed(host: str, port: int) -> list[tuple]:
@@ -49,7 +49,7 @@ def _addresses(host: str) -> list[str]:
 
 
 def is_number(host: str) -> bool:
-    """Whether the host looks like an IPv4 address in any form."""
+    """In any form."""
     return NUMBER.fullmatch(host) is not None
 
 
@@ -101,7 +101,7 @@ def _inside(ip: ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:
 
 
 def _behind_local_nat64(ip: ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:
-    """Yield all readings, since the prefix's length is unknown."""
+    """Yield all readings: the prefix's length is unknown."""
     for length, positions in POSITIONS.items():
         found = ipaddress.IPv4Address(bytes(ip.packed[position] for position in positions))
         # Zeros of a longer prefix are no address.
