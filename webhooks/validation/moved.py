@@ -6,7 +6,6 @@ from typing import Any
 from .definition import Definition
 from .url import leads_elsewhere
 
-# These identify the endpoint.
 IDENTIFYING = ('ca_file_path', 'client_cert_path', 'client_key_path')
 
 
