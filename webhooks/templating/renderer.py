@@ -1,7 +1,4 @@
-"""Asks renderers (process.py) to run templates and conditions.
-
-The sender keeps one for each of three threads. Web processes make them when needed.
-"""
+"""Asks renderers (process.py) to run templates and conditions. Web processes make them when needed."""
 
 import itertools
 import os
@@ -45,12 +42,12 @@ Filters = dict[str, Callable]
 
 
 def render(template: str, context: str) -> str:
-    """Return the rendered template. `context` is a JSON object. Raises RenderError."""
+    """`context` is a JSON object. Raises RenderError."""
     return _ask_in_time('render', template, context)
 
 
 def render_url(template: str, context: str) -> str:
-    """Render. Raises RenderError if an object's value would end the host."""
+    """Raises RenderError if an object's value would end the host."""
     return _ask_in_time('render_url', template, context)
 
 
@@ -60,7 +57,7 @@ def check(template: str) -> None:
 
 
 def are_met(wanted: str, data: str) -> bool:
-    """Whether data meets the conditions, both JSON. Raises InvalidCondition or conditions.TooSlow."""
+    """Both are JSON. Raises InvalidCondition or conditions.TooSlow."""
     try:
         return bool(_ask('are_met', wanted, data, seconds=PATIENCE))
     except RenderError:
@@ -120,7 +117,7 @@ _of_thread = threading.local()
 
 @contextmanager
 def shared() -> Iterator[None]:
-    """Share one renderer inside the block: the job's, or a temporary one."""
+    """The job's renderer, or a temporary one."""
     if _supply.get():
         yield
         return
@@ -135,7 +132,7 @@ def shared() -> Iterator[None]:
 
 @contextmanager
 def kept(is_needed: Callable[[], bool]) -> Iterator[list[Context]]:
-    """Share the renderer that is kept for later.
+    """Keep the renderer for later.
 
     Enter it with one thread: spawners are forked now if `is_needed`. Yields contexts with renderers for two more
     threads.
@@ -164,7 +161,6 @@ def _forget() -> None:
     vars(_of_thread).clear()
 
 
-# A fork must not use its parent's renderers.
 os.register_at_fork(after_in_child=_forget)
 
 
@@ -298,9 +294,8 @@ def _timed(task: Callable) -> Callable:
 
 @contextmanager
 def _bounded(seconds: float) -> Iterator[None]:
-    """Raise TimeUp once, after TICKS ticks or `seconds` of processor time.
-
-    While one operation runs, at most one tick counts.
+    """Raise TimeUp once, after TICKS ticks or `seconds` of processor time. While one operation runs, at most one tick
+    counts.
     """
     ticks, end = itertools.count(1), time.process_time() + seconds
 
