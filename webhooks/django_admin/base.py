@@ -41,7 +41,6 @@ def or_explain(view: Callable) -> Callable:
 
 
 def _is_action(request: HttpRequest) -> bool:
-    """Django's way to tell an action from the form's buttons."""
     buttons = {'_save', '_continue', '_addanother', '_saveasnew'}
     return f'{ActionLocation.CHANGE_FORM.value}-action' in request.POST and not buttons & request.POST.keys()
 

@@ -46,7 +46,7 @@ def answered_to_programs(view: Callable) -> Callable:
     def answering(request: HttpRequest, token: str | None = None) -> HttpResponse:
         if not (request.headers.get('Authorization', '') + (token or '')).isascii():
             return HttpResponse(status=401)
-        # django-rq would lose all other metrics, and then crash.
+        # django-rq would lose all other metrics, and crash.
         request.GET = request.GET.copy()
         request.GET.pop('name[]', None)
         try:

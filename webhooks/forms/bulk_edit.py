@@ -13,7 +13,6 @@ NAMES = shown_in('bulk edit')
 
 
 def form_field(name: str) -> forms.Field:
-    """Return the form field. A blank one changes nothing."""
     of_model = field(name)
     if is_switch(name):
         return switch(label(name))
@@ -30,7 +29,7 @@ def form_field(name: str) -> forms.Field:
 
 class WebhookBulkEditForm(NetBoxModelBulkEditForm):
     model = Webhook
-    # NetBox needs this field. It is off: a job would keep the secret in Redis.
+    # NetBox needs this field. A job would keep the secret in Redis.
     background_job = forms.BooleanField(label='', required=False, disabled=True, widget=forms.HiddenInput)
     vars().update({name: form_field(name) for name in NAMES})
 

@@ -17,8 +17,6 @@ class Row(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A folded group shows only its title at first."""
-
     title: str
     rows: tuple[str | Row, ...]
     is_folded: bool = True
@@ -28,7 +26,7 @@ class Group(NamedTuple):
         return [name for row in self.rows for name in (row.names if isinstance(row, Row) else (row,))]
 
     def is_open(self, webhook: Webhook, wrong: Container[str] = ()) -> bool:
-        """Return whether it starts unfolded: with an error or a changed value."""
+        """With an error or a changed value."""
         return not self.is_folded or any(name in wrong or _is_chosen(webhook, name) for name in self.names)
 
 
@@ -188,7 +186,7 @@ LEFT_OUT = {
 
 
 def shown_in(place: str) -> tuple[str, ...]:
-    """Return the fields of a place, a key of LEFT_OUT."""
+    """`place` is a key of LEFT_OUT."""
     return tuple(name for name in NAMES if name not in LEFT_OUT[place])
 
 

@@ -11,9 +11,8 @@ from ..visibility import Reader, may_view_all, sees_everything
 
 @dataclass(frozen=True)
 class Progress:
-    """Readers who may not view all objects get no `query`, `error`, `sent` and `total`.
-
-    A filter's figures reveal facts about the objects.
+    """Readers who may not view all objects get no `query`, `error`, `sent` and `total`: a filter's figures reveal
+    facts.
     """
 
     backfill: Backfill
@@ -73,6 +72,5 @@ def _may_view_all(reader: Reader, object_type: ContentType) -> bool:
 
 
 def of(webhook: Webhook, reader: Reader | None = None) -> Progress | None:
-    """Return the last backfill's progress, if there is one."""
     backfill = Backfill.objects.filter(pk=webhook.pk).first()
     return backfill and Progress(backfill, reader)

@@ -1,7 +1,6 @@
 """Draws bar charts as SVG: successes above the axis, failures below.
 
-Stripes mark failures for people who cannot tell colours apart. Widths are percentages, so a chart fits any column
-without scaling its text.
+Stripes mark failures for people who cannot tell colours apart. Widths are percentages: a chart fits any column.
 """
 
 from collections.abc import Sequence
@@ -34,7 +33,7 @@ class Bar:
 
 
 def draw(bars: Sequence[Bar], title: str, description: str) -> str:
-    """Return an SVG element. A page may hold several."""
+    """A page may hold several."""
     scale = _Scale.of(bars)
     svg = Element('svg', {'class': 'webhooks-chart', 'role': 'img', 'width': '100%', 'height': str(scale.height)})
     # Screen readers take the first element as the name.

@@ -72,8 +72,6 @@ def _body(delivery: Delivery) -> str:
 
 
 class RedeliverMixin(CheckedReturnMixin, GetReturnURLMixin):
-    """Needs the permissions to redeliver and to view."""
-
     queryset = Delivery.objects.all()
 
     def get_required_permission(self) -> str:

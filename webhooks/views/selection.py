@@ -11,7 +11,6 @@ from ..storable import is_key, is_storable
 
 
 def selected_keys(request: HttpRequest) -> list[str]:
-    """Return the valid ids."""
     return [pk for pk in request.POST.getlist('pk') if is_key(pk)]
 
 
@@ -47,7 +46,6 @@ class CheckedSelectionMixin(CheckedReturnMixin):
         return super().post(request, *args, **kwargs)
 
     def is_refused(self, request: HttpRequest) -> bool:
-        """Return whether "select all" has an invalid filter, and tell the user."""
         if not request.POST.get('_all'):
             return False
         if self.filterset(request.GET, self.queryset, request=request).is_valid():

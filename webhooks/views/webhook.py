@@ -134,7 +134,7 @@ class WebhookBulkRenameView(CheckedSelectionMixin, generic.BulkRenameView):
     filterset = filtersets.WebhookFilterSet
 
     def post(self, request: HttpRequest, *args, **kwargs) -> HttpResponse:
-        """Report a name that is too long, at which NetBox's view crashes."""
+        """A name that is too long crashes NetBox's view."""
         try:
             return super().post(request, *args, **kwargs)
         except DataError as error:
