@@ -1,10 +1,10 @@
-"""System checks, run by `check`, `migrate` and `rqworker`.
+"""System checks:
 
 W001  No worker serves the queue.
 W002  Our tables are missing.
 W003  The worker class has no timer.
 W004  Payloads are right but rendered slowly.
-W005  The admin hides another page (django_admin/install.py).
+W005  The admin hides another page.
 """
 
 from typing import Any
@@ -54,7 +54,7 @@ def _is_migrated() -> bool:
     try:
         return scope.is_migrated()
     except DatabaseError:
-        return True  # others report a missing database
+        return True
 
 
 @register(TAG)

@@ -70,7 +70,7 @@ RESERVED_HEADERS = frozenset(
     }
 )
 
-# Proxies set these and NetBox believes them; its settings may name more.
+# NetBox believes these; its settings may name more.
 FORWARDED_HEADERS = frozenset({'forwarded', 'x-real-ip'})
 FORWARDED_PREFIX = 'x-forwarded-'
 

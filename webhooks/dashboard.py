@@ -1,5 +1,3 @@
-"""A card for NetBox's dashboard."""
-
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlencode

@@ -72,7 +72,6 @@ def _by_webhook() -> Iterator[Metric]:
 
 
 def _cumulated(counts: list[int]) -> list[tuple[str, float]]:
-    """Return Prometheus's cumulative buckets."""
     total, buckets = 0, []
     for bound, count in zip((*map(str, LATENCY_BUCKETS), '+Inf'), counts, strict=True):
         total += count

@@ -13,9 +13,8 @@ from .choices import OBJECT_KINDS, KindChoices
 from .models import Webhook
 from .outbox import before, deletions, modules, nesting, recording, scope, side_effects, signal_senders, snapshots
 
-# For code that bypasses Django's signals, such as bulk_create() and update().
-# Send it in the same transaction, after a change or before a deletion:
-# bulk_operation.send(sender=Site, instances=sites, event='created')
+# For code that bypasses Django's signals, such as bulk_create() and update(). Send it in the same transaction, after a
+# change or before a deletion: bulk_operation.send(sender=Site, instances=sites, event='created')
 bulk_operation = Signal()
 
 HELD = '_webhooks_snapshot'
@@ -24,7 +23,6 @@ LINKS = '_webhooks_links'
 
 
 def connect() -> None:
-    """Connect the handlers, once all apps are loaded."""
     allowed = {model._meta.concrete_model for model in object_types.allowed_models()}
     targets = frozenset(allowed | components.models_of(allowed))
     signal_senders.for_each(targets, _connect_changes)
@@ -118,7 +116,7 @@ def handle_linked(
     targets: frozenset[type[models.Model]],
     **kwargs: Any,
 ) -> None:
-    """Record changed links from either end."""
+    """From either end."""
     changed = (model if reverse else type(instance))._meta.concrete_model
     if changed not in targets or not scope.wants(changed, using):
         return
@@ -142,7 +140,7 @@ def handle_bulk(
     using: str = DEFAULT_DB_ALIAS,
     **kwargs: Any,
 ) -> None:
-    """Record a bulk operation. Raises ValueError for unknown events."""
+    """Raises ValueError for unknown events."""
     if event not in OBJECT_KINDS:
         raise ValueError(f'event: {event!r} is not one of {", ".join(OBJECT_KINDS)}')
     model = sender._meta.concrete_model
@@ -150,7 +148,6 @@ def handle_bulk(
         return
     pks = [instance.pk for instance in instances]
     if event != KindChoices.DELETED:
-        # The earlier state is lost.
         recording.record_touched(model, event, dict.fromkeys(pks))
         return
     with transaction.atomic():

@@ -19,7 +19,7 @@ NO_SUCH_OFFSET = _('Enter a time zone that is less than 16 hours away from UTC.'
 
 
 def storable(text: str) -> str:
-    """Return the text with replacements for unstorable characters."""
+    """Replace unstorable characters."""
     return UNSTORABLE.sub('\ufffd', text)
 
 
@@ -31,7 +31,7 @@ def storable_json(value: Any) -> Any:
 
 
 def printable(text: str) -> str:
-    """Return the text in one line, with unsafe characters as `\\x1b`."""
+    """Return the text in one line, with unsafe characters as `\x1b`."""
     return UNPRINTABLE.sub(lambda found: found[0].encode('unicode_escape', 'surrogatepass').decode(), text)
 
 
@@ -50,7 +50,6 @@ def is_storable(value: Any) -> bool:
 
 
 def is_flat(value: Any, levels: int = MAX_LEVELS) -> bool:
-    """Whether JSON has at most so many levels."""
     if isinstance(value, dict):
         value = list(value.values())
     if not isinstance(value, list):
@@ -59,7 +58,6 @@ def is_flat(value: Any, levels: int = MAX_LEVELS) -> bool:
 
 
 def nodes(value: Any) -> Iterator[Any]:
-    """Yield the value and its parts, keys too."""
     yield value
     if isinstance(value, dict):
         for pair in value.items():

@@ -1,5 +1,3 @@
-"""The code that RQ runs, and our worker class."""
-
 from rq import get_current_job
 from utilities.rqworker import NetBoxRQWorker
 
@@ -12,7 +10,6 @@ from .outbox import wakeup
 from .outbox.scope import is_migrated
 from .services import failed_jobs, redelivery
 
-# The answer of a job, if webhooks are off.
 OFF = 'nothing is sent, because WEBHOOKS_ENABLED is not True'
 
 # With these options a worker ends by itself, and does all in its own jobs.
@@ -22,7 +19,7 @@ ENDS = ('burst', 'max_jobs', 'max_idle_time')
 def drain() -> str:
     """Dispatch recorded events. If no other process sends, send them too.
 
-    Returns a sentence for the status page, which hides it if nothing was done.
+    Returns a sentence for the status page, '' if nothing was done.
     """
     wakeup.accept()
     if not conf.get().enabled:
@@ -63,7 +60,7 @@ def _send(except_for: str | None = None) -> Tally:
 
 
 def _tell(result: str) -> str:
-    """Keep the result in the job's meta, which the status page reads without unpickling more."""
+    """The status page reads the job's meta without unpickling more."""
     job = get_current_job()
     job.meta['result'] = result
     job.save_meta()
