@@ -12,7 +12,7 @@ class Attempt(models.Model):
     started_at = models.DateTimeField(_('started'))
     duration = models.FloatField(_('duration'))
     method = models.CharField(_('method'), max_length=30)
-    # As sent, secrets masked.
+    # Secrets are masked.
     url = models.TextField(_('URL'))
     request_headers = models.JSONField(_('request headers'), default=dict)
     # Null: no response came.

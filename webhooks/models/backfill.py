@@ -4,7 +4,7 @@
                 ▲ ▼
               paused ─────▶ canceled
 
-`position` and `last_id` are the cursor (engine/backfill). Without a foreign key, deletions wait for no worker.
+`position` and `last_id` are its cursor. Without a foreign key, deletions wait for no worker.
 """
 
 from django.contrib.postgres.fields import ArrayField
@@ -24,7 +24,7 @@ class Backfill(models.Model):
     )
     state = models.CharField(_('state'), max_length=10, choices=BackfillStateChoices)
     error = models.TextField(_('error'), blank=True)
-    # Ids of content types, in order.
+    # Ids of content types.
     object_types = ArrayField(models.BigIntegerField(), verbose_name=_('object types'))
     # A list's URL query; blank: all objects.
     query = models.TextField(_('filter'), blank=True)

@@ -1,7 +1,4 @@
-"""Saving must not undo others' commits.
-
-Forms, bulk edits and the REST API save all columns, and could restore a replaced secret.
-"""
+"""Forms, bulk edits and the REST API save all columns. So they could undo others' commits."""
 
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
@@ -69,7 +66,7 @@ class ConcurrentModel(models.Model):
         self._read = {**self._read, **{name: vars(self)[name] for name in names if name in vars(self)}}
 
     def _forget_changed(self, names: Collection[str] | None) -> None:
-        """Saved values stay the caller's: the save may be rolled back."""
+        """The save may be rolled back."""
         saved = {name for name in self._read if self.has_changed(name) and (names is None or name in names)}
         self._read = {name: value for name, value in self._read.items() if name not in saved}
 

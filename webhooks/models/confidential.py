@@ -10,7 +10,6 @@ from utilities.querysets import RestrictedQuerySet
 
 from .. import visibility
 
-# A delivery has only the id.
 BLANK: dict[str, Any] = {
     'object_id': None,
     'object_repr': '',
@@ -77,7 +76,7 @@ def conceal(reader: visibility.Reader, rows: Sequence[Model]) -> None:
     for row in rows:
         if (row.object_type_id, row.object_id) in visible:
             continue
-        # Deferred columns too: else an access would read them.
+        # Else a deferred column would be read later.
         vars(row).update({name: value for name, value in BLANK.items() if _has(row, name)})
         if event := row._state.fields_cache.get('event'):
             vars(event).update(BLANK)

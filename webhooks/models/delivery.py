@@ -36,13 +36,13 @@ class DeliveryQuerySet(LogQuerySet):
 
 
 class Delivery(models.Model):
-    # Also the `webhook-id`, and the id of the failed job.
+    # Also the `webhook-id` and the failed job's id.
     uuid = models.UUIDField('UUID', default=uuid.uuid4, unique=True, editable=False)
     webhook = models.ForeignKey(
         Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name='deliveries', db_index=False
     )
     event = models.ForeignKey(Event, on_delete=models.DB_CASCADE, related_name='deliveries')
-    # Copied from the event: order per object needs no join.
+    # For order per object, without a join.
     object_type = models.ForeignKey(
         ContentType, on_delete=models.DB_CASCADE, related_name='+', db_index=False, verbose_name=_('model')
     )
@@ -50,7 +50,6 @@ class Delivery(models.Model):
     sequence = models.BigIntegerField(_('sequence'))
     # The id of the first delivery in the same request. Null: sent alone.
     batch = models.BigIntegerField(_('batch'), null=True)
-    # Whether the webhook wanted expanded objects at dispatch.
     expanded = models.BooleanField(default=False, db_default=False)
     status = models.CharField(_('status'), max_length=10, choices=StatusChoices, default=StatusChoices.PENDING)
     error = models.TextField(_('error'), blank=True)
@@ -67,7 +66,7 @@ class Delivery(models.Model):
     # Changes go before a backfill. A later change replaces it while untried.
     backfill = models.BooleanField(_('backfill'), default=False, db_default=False)
     listed = models.BooleanField(default=False)
-    # Added to its event, in place of superseded deliveries (engine/deliver/merge.py).
+    # Changes its event, in place of superseded deliveries (engine/deliver/merge.py).
     span = models.JSONField(null=True)
 
     objects = OfWebhookManager.from_queryset(DeliveryQuerySet)()
@@ -78,11 +77,10 @@ class Delivery(models.Model):
         verbose_name_plural = _('deliveries')
         permissions = [('redeliver', 'Send a delivery again')]
         indexes = [
-            # Due deliveries.
             models.Index(
                 fields=['webhook', 'backfill', 'due_at', 'id'], condition=PENDING, name='webhooks_delivery_next'
             ),
-            # Neighbours of a delivery; the object's tab.
+            # Neighbours; the object's tab.
             models.Index(
                 fields=['object_type', 'object_id', 'webhook', 'status', 'sequence'], name='webhooks_delivery_order'
             ),
@@ -111,7 +109,6 @@ class Delivery(models.Model):
 
     @property
     def kind(self) -> str:
-        """The kind to send, with superseded deliveries."""
         return (self.span or {}).get('kind', self.event.kind)
 
     def get_kind_display(self) -> str:
@@ -138,5 +135,4 @@ class Delivery(models.Model):
 
     @property
     def told(self) -> Event:
-        """The event, as this delivery shows it."""
         return self.event.spanning(self.span)

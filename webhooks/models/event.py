@@ -1,7 +1,6 @@
 """An Event is one change to one object, written in the transaction that made it.
 
-Some show no change: backfills (outbox/restating.py), owners of components (engine/dispatch/components.py), event rules
-(event_rules.py) and tests (services/trial.py). The last two are not dispatched.
+Events of backfills, components' owners, event rules and tests show no change. The last two are not dispatched.
 """
 
 import copy
@@ -22,9 +21,9 @@ from .confidential import LogQuerySet
 
 class Event(models.Model):
     uuid = models.UUIDField('UUID', default=uuid.uuid4, unique=True, editable=False)
-    # Grows with each change of an object, but not with time across objects.
+    # Grows with each change of an object, not with time.
     sequence = models.BigIntegerField(_('sequence'))
-    # Empty: the object came and went in one transaction.
+    # Empty: it came and went in one transaction.
     kind = models.CharField(_('event'), max_length=20, choices=KindChoices, blank=True)
     object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+', verbose_name=_('model'))
     object_id = models.BigIntegerField(_('object ID'))
@@ -35,36 +34,36 @@ class Event(models.Model):
     # Keys: id, path, path_info, method, GET, user.
     request = models.JSONField(null=True)
     changelog_message = models.TextField(_('changelog message'), null=True)
-    # Until rendered: {"row": {column: value}, "m2m": {field: [pk]}}, the row as in to_jsonb. A rendered deletion has
-    # "shown": {"data": JSON text, "display": text}.
+    # Until rendered: {"row": {column: value}, "m2m": {field: [pk]}}, as in to_jsonb. A rendered deletion has "shown":
+    # {"data": JSON text, "display": text}.
     snapshot = models.JSONField(null=True)
-    # The same before the change, if a webhook needs it.
+    # The same, before the change.
     prechange = models.JSONField(null=True)
-    # {"prechange": …, "postchange": …} as in NetBox's change log.
+    # {"prechange": …, "postchange": …}, as in the change log.
     snapshots = models.JSONField(null=True)
-    # The REST API's JSON, as text: jsonb would lose the order of keys.
+    # JSON text: jsonb would lose the order of keys.
     data = models.TextField(blank=True)
-    # Keys of `data` that nobody knew at rendering.
+    # Keys that nobody knew at rendering.
     partial = models.JSONField(null=True)
-    # JSON text {URL: object}: related objects that a webhook expands. With the ids of their types.
+    # JSON text {URL: object}, with the ids of their types.
     expanded = models.TextField(null=True)
     expanded_types = models.JSONField(null=True)
-    # Models of the components that caused the event.
+    # Models of components.
     caused_by = models.JSONField(null=True)
     error = models.TextField(_('error'), blank=True)
     # Webhooks whose conditions or ignored users excluded it.
     skipped = models.PositiveIntegerField(_('webhooks that skipped it'), default=0)
     test = models.BooleanField(_('test'), default=False, db_default=False)
-    # The webhook's id, if its backfill made the event.
+    # The webhook's id.
     backfill_for = models.BigIntegerField(null=True)
     dispatched_at = models.DateTimeField(_('processed'), null=True)
     # As in Delivery.
     lapses = models.SmallIntegerField(default=0, db_default=0)
     retry_at = models.DateTimeField(null=True)
-    # One event per object and transaction. After a restore ids repeat, so the time belongs to the key.
+    # After a restore ids repeat, so the time belongs to the key.
     transaction_id = models.BigIntegerField()
     transaction_time = models.DateTimeField()
-    # pg_snapshot at the last change. `first_…`: at the first of several. Until dispatched.
+    # pg_snapshot at the last change, and at the first of several.
     visible = models.TextField(null=True)
     first_sequence = models.BigIntegerField(null=True)
     first_visible = models.TextField(null=True)

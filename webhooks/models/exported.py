@@ -1,5 +1,3 @@
-"""Exports a webhook as YAML for its import."""
-
 from typing import Any
 
 import yaml
@@ -15,7 +13,7 @@ class ExportedModel(models.Model):
         abstract = True
 
     def to_yaml(self) -> str:
-        """Return a list, which NetBox's import recognizes as YAML."""
+        """In a list, NetBox's import recognizes YAML."""
         return yaml.safe_dump([self._as_imported()], sort_keys=False, allow_unicode=True)
 
     def _as_imported(self) -> dict[str, Any]:

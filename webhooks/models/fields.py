@@ -10,7 +10,7 @@ from ..security.masking import MASK, mask_template, whole_url
 
 
 class Sealed:
-    """An encrypted text, shown masked. `alters_data` keeps templates from `reveal`."""
+    """Encrypted, shown masked. `alters_data` keeps templates from `reveal`."""
 
     def __init__(self, token: str):
         self._token = token
@@ -23,7 +23,7 @@ class Sealed:
         return cls(encrypt(value) if value else '')
 
     def reveal(self) -> str:
-        """Return the text, '' if empty. Raises DecryptionError."""
+        """'' if empty. Raises DecryptionError."""
         if self._text is None:
             self._text = decrypt(self._token) if self._token else ''
         return self._text
@@ -51,7 +51,7 @@ class Sealed:
 
 
 class SealedAttribute(DeferredAttribute):
-    """Seals assigned values: no instance carries the text."""
+    """No instance carries the text."""
 
     def __set__(self, instance: models.Model, value: Any) -> None:
         instance.__dict__[self.field.attname] = Sealed.of(value)
@@ -72,7 +72,6 @@ class SealedField(models.TextField):
         return Sealed.of(value)._token
 
     def value_to_string(self, obj: models.Model) -> str:
-        """Serialized data holds no secret."""
         return str(self.value_from_object(obj))
 
 
@@ -109,7 +108,7 @@ class UrlAttribute(DeferredAttribute):
 
 
 class UrlField(models.CharField):
-    """Stores the whole URL and returns a MaskedUrl."""
+    """Returns a MaskedUrl."""
 
     descriptor_class = UrlAttribute
 
@@ -125,7 +124,7 @@ class UrlField(models.CharField):
         return value if isinstance(value, MaskedUrl) else checked
 
     def formfield(self, **kwargs) -> forms.Field | None:
-        """The masked text may be longer than the URL."""
+        """The mask may be longer than the URL."""
         return super().formfield(**{'max_length': None} | kwargs)
 
     def deconstruct(self) -> tuple:

@@ -1,4 +1,4 @@
-"""Health is the state of a webhook's endpoint, and its lane (engine/deliver/order.py).
+"""The state of a webhook's endpoint, and its lane (engine/deliver/order.py).
 
 While `suspended_since` is set, one delivery probes the endpoint at `probe_at`. Without a foreign key, editing or
 deleting the webhook locks no lane.
@@ -24,7 +24,7 @@ class Health(models.Model):
     webhook = models.OneToOneField(
         Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name='health', primary_key=True
     )
-    # This worker alone decides which deliveries go next.
+    # Alone decides which deliveries go next.
     owner = models.ForeignKey(Worker, on_delete=models.DB_SET_NULL, null=True, related_name='lanes', db_index=False)
     delivered = models.PositiveBigIntegerField(_('delivered'), default=0)
     failed = models.PositiveBigIntegerField(_('failed'), default=0)
@@ -38,11 +38,11 @@ class Health(models.Model):
     suspended_since = models.DateTimeField(_('suspended since'), null=True)
     probe_at = models.DateTimeField(_('next try'), null=True)
     probes = models.PositiveIntegerField(default=0)
-    # When the endpoint last answered 410. A later save of the webhook overrides it.
+    # A later save of the webhook overrides it.
     gone_at = models.DateTimeField(null=True)
     # People are told once a day.
     failure_told_on = models.DateField(null=True)
-    # Attempts in each of LATENCY_BUCKETS, and beyond. Total seconds.
+    # Attempts in each bucket, and beyond. Total seconds.
     latency = ArrayField(models.BigIntegerField(), default=no_latency)
     latency_sum = models.FloatField(default=0)
 
@@ -73,7 +73,7 @@ def _recipients_changed(instance: Webhook, action: str, **kwargs) -> None:
 
 @transaction.atomic
 def _tell_again(webhook_id: int) -> None:
-    """Do not wait: if a worker holds the row, people are told tomorrow."""
+    """If a worker holds the row, people are told tomorrow."""
     told = Health.objects.filter(webhook=webhook_id, failure_told_on__isnull=False)
     for health in told.select_for_update(skip_locked=True):
         health.failure_told_on = None

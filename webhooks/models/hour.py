@@ -1,4 +1,4 @@
-"""An Hour counts a webhook's closed deliveries. A redelivery counts again."""
+"""Counts closed deliveries. A redelivery counts again."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -37,7 +37,7 @@ class HourManager(models.Manager):
                 cursor.execute(ADD, [start, *map(list, zip(*rows, strict=True))])
 
     def count(self, health: Health, now: datetime, delivered: int = 0, failed: int = 0, superseded: int = 0) -> None:
-        """Add to the hour of `now`, and drop old hours. The caller holds the health's row."""
+        """Also drops old hours. The caller holds the health's row."""
         start = localtime(now).replace(minute=0, second=0, microsecond=0)
         counts = {'delivered': delivered, 'failed': failed, 'superseded': superseded}
         with connection.cursor() as cursor:

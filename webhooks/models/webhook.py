@@ -227,7 +227,7 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         ),
     )
 
-    # Others rotate secrets and disable. Headers stay with their endpoint.
+    # Others rotate secrets and disable.
     guarded = (('secret', 'previous_secret', 'previous_secret_expires'), ('enabled',), ENDPOINT)
     exclusive = (ENDPOINT,)
 
@@ -295,13 +295,13 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
 
     @classmethod
     def any_is_templated(cls) -> bool:
-        """Whether any has a template or regular expression, outside of encrypted headers."""
+        """Headers are encrypted, so they do not count."""
         with connection.cursor() as cursor:
             cursor.execute(ANY_TEMPLATE)
             return cursor.fetchone()[0]
 
     def clone(self) -> dict:
-        """Return a copy's initial values, masked: a link shows them."""
+        """A link shows them, so masked."""
         return super().clone() | {'payload_url': self.masked_url}
 
     def clean(self) -> None:
@@ -309,7 +309,7 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         errors = validation.errors(self)
         stored = type(self).objects.filter(pk=self.pk).first() if self.pk else None
         if stored:
-            # Values as read: others may have entered headers since.
+            # Others may have entered headers since.
             vars(stored).update({name: value for name, value in self._read.items() if name in ENDPOINT})
             if self._takes_headers_along(stored):
                 errors.setdefault('additional_headers', MOVED)
