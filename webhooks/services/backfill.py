@@ -1,4 +1,4 @@
-"""Starts, pauses, resumes and cancels backfills. Each function locks the backfill's row first."""
+"""Each function locks the backfill's row first."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ from ..exceptions import DefinitionError
 from ..models import Backfill, Event, Webhook
 from ..outbox import wakeup
 
-# The `field` of errors that the REST API answers with 409.
+# The REST API answers these errors with 409.
 STATE = 'state'
 
-# Skip rows that a dispatcher holds: it makes no deliveries of them, or engine/tidy removes those.
+# Skip rows of dispatchers: they make no deliveries of them, or engine/tidy removes those.
 DISCARD = """
     DELETE FROM webhooks_event WHERE id = ANY(ARRAY(
         SELECT id FROM webhooks_event WHERE dispatched_at IS NULL AND backfill_for = %s FOR UPDATE SKIP LOCKED
@@ -42,7 +42,7 @@ class Choice:
 
 
 def choose(webhook: Webhook, types: Collection[ContentType] | None = None, query: str = '', user: Any = None) -> Choice:
-    """Return the objects that a backfill would send, of all the webhook's types or of `types`.
+    """Return the objects to send, of all the webhook's types or of `types`.
 
     `query` is the URL query of a model's list. A filter's counts reveal data, so the `user` then needs unconstrained
     view permission. Raises DefinitionError.
@@ -108,7 +108,7 @@ def start(webhook: Webhook, choice: Choice, user: Any = None) -> Backfill:
                 STATE, _('A backfill of this webhook is already running or paused. Cancel it, or wait for its end.')
             )
         if last.state == BackfillStateChoices.CANCELED:
-            _take_back(last, now)  # in a worker's hands at the cancel
+            _take_back(last, now)
         backfill.started_at = now
         backfill.save(force_update=True)
     transaction.on_commit(wakeup.wake, robust=True)
@@ -116,7 +116,7 @@ def start(webhook: Webhook, choice: Choice, user: Any = None) -> Backfill:
 
 
 def pause(webhook: Webhook) -> Backfill:
-    """Hold unsent deliveries. Raises DefinitionError if no backfill is running."""
+    """Raises DefinitionError if no backfill is running."""
     return _move(webhook, [BackfillStateChoices.RUNNING], BackfillStateChoices.PAUSED)
 
 
@@ -164,7 +164,7 @@ def _now() -> datetime:
 
 
 def _take_back(backfill: Backfill, now: datetime) -> int:
-    """Remove untried deliveries and events, also of earlier backfills. Returns the backfill's number of objects."""
+    """Remove untried objects, also of earlier backfills. Returns the number of the backfill's own."""
     undispatched = Event.objects.filter(dispatched_at=None, backfill_for=backfill.pk)
     count = undispatched.filter(timestamp__gte=backfill.started_at).count()
     sql.execute(DISCARD, [backfill.pk])

@@ -27,7 +27,7 @@ class Backlog:
 
 
 def measure(user: Reader | None = None) -> Backlog:
-    """Return the backlog, or the part that the user may view. Does not raise without Redis."""
+    """With a user, the part that the user may view. Does not raise without Redis."""
     undispatched = _visible(Event.objects, user).filter(dispatched_at=None)
     changes = undispatched.aggregate(
         count=Count('pk'), suspects=Count('pk', filter=Q(lapses__gt=0)), oldest=Min('timestamp')
@@ -66,7 +66,7 @@ def _suspended(user: Reader | None) -> QuerySet[Health]:
 
 
 def waiting_since(deliveries: QuerySet[Delivery]) -> datetime | None:
-    """Return since when the oldest pending delivery waits: the first to expire, which an index finds."""
+    """An index finds the first to expire."""
     waiting = deliveries.filter(status=StatusChoices.PENDING)
     first = waiting.order_by('expires_at').only('created', 'expires_at', 'attempt_limit').first()
     if first is None:

@@ -35,7 +35,7 @@ class Banner:
 
 
 def of(webhook: Webhook) -> list[Banner]:
-    """Return the banners, the most important first."""
+    """The most important first."""
     return [
         *_definition(webhook),
         *_state(webhook),

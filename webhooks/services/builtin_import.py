@@ -1,6 +1,5 @@
-"""Imports NetBox's own webhooks: an event rule becomes a webhook with the same name.
-
-It leaves existing webhooks alone. A rule is imported whole or not at all.
+"""An event rule becomes a webhook with the same name. It leaves existing webhooks alone, and imports a rule whole or
+not at all.
 """
 
 import uuid
@@ -53,7 +52,6 @@ class Plan:
 
     @property
     def may_be_disabled(self) -> bool:
-        """Whether ours does all the rule's work."""
         return self.rule.enabled and not self.reasons and not self.gaps()
 
     def gaps(self) -> list[str]:
@@ -83,7 +81,7 @@ class Plan:
 
 
 def plan() -> list[Plan]:
-    """Return a plan for each event rule with a webhook."""
+    """For each event rule with a webhook."""
     rules = EventRule.objects.filter(action_type=EventRuleActionChoices.WEBHOOK).order_by('name')
     ours = {webhook.name: webhook for webhook in Webhook.objects.all()}
     return [_plan(rule, ours.get(rule.name)) for rule in rules.prefetch_related('object_types')]
@@ -125,7 +123,7 @@ def _whole(value: Any) -> Any:
 
 
 def _translate(rule: EventRule, builtin: BuiltinWebhook) -> Webhook:
-    """Return an unsaved webhook. NetBox's templates can use snapshots."""
+    """NetBox's templates can use snapshots."""
     has_template = bool(builtin.body_template)
     return Webhook(
         name=rule.name,
@@ -168,7 +166,7 @@ def _webhook_reasons(webhook: Webhook, builtin: BuiltinWebhook) -> Iterator[str]
         webhook.full_clean(validate_unique=False)
     except ValidationError as error:
         for name, messages in error.message_dict.items():
-            if name not in FLAGS.values():  # told as event_types
+            if name not in FLAGS.values():
                 yield f'{name}: {" ".join(messages)}'
 
 

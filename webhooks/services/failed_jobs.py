@@ -1,6 +1,6 @@
 """Shows failed deliveries as failed jobs on RQ's status page. A job has its delivery's uuid.
 
-PostgreSQL has the truth: after a loss of Redis the newest failures come back.
+After a loss of Redis the newest failures come back.
 """
 
 import logging
@@ -46,7 +46,7 @@ MARK_LISTED = """
 
 
 def publish(except_for: str | None = None) -> None:
-    """Show new failures, at most 1,000. A running job's delivery fails by itself: `except_for` is its uuid."""
+    """Show new failures, at most 1,000. `except_for` is a uuid: a running job's delivery fails by itself."""
     _recover()
     _sweep()
     unlisted = Delivery.objects.filter(status=StatusChoices.FAILED, listed=False)
@@ -91,7 +91,6 @@ def _recover() -> None:
 
 
 def _mark_listed(deliveries: Sequence[Delivery]) -> None:
-    """Failures since the listing stay unmarked."""
     values = [[one.pk for one in deliveries], [one.finished_at for one in deliveries]]
     oldest = deliveries[-1].pk if len(deliveries) == STATUS_PAGE_LIMIT else 0
     sql.execute(MARK_LISTED, [*values, oldest])

@@ -1,6 +1,4 @@
-"""Shows the request of a delivery, or of a webhook before it is saved: for the newest event that the user may view,
-else the newest object.
-"""
+"""Shows the request for the newest event that the user may view, else for the newest object."""
 
 import json
 import logging
@@ -49,10 +47,7 @@ class Preview:
 
 
 def show(webhook: Webhook, changes: Mapping[str, Any], user: User) -> Preview:
-    """Return the request that the webhook would send.
-
-    `changes` holds unsaved fields. Raises DefinitionError for a wrong field or without anything to show, and Busy.
-    """
+    """`changes` holds unsaved fields. Raises DefinitionError for a wrong field or without anything to show, and Busy."""
     with _room():
         return _show(webhook, changes, user)
 
@@ -109,7 +104,7 @@ def _label(name: str) -> str:
 
 
 def body_of(delivery: Delivery) -> str:
-    """Return the body by the webhook's present definition. Raises DefinitionError and Busy."""
+    """By the webhook's present definition. Raises DefinitionError and Busy."""
     builder = http_request.Builder(delivery.webhook, is_preview=True)
     events = [one.told for one in delivery.together()]
     with _room() if builder.is_templated else nullcontext():
@@ -118,7 +113,7 @@ def body_of(delivery: Delivery) -> str:
 
 
 def readable(body: str) -> str:
-    """Indent JSON; return other text unchanged."""
+    """Leaves other text than JSON unchanged."""
     try:
         # JSON may hold half a surrogate pair, pages may not.
         return storable(json.dumps(json.loads(body), indent=4, ensure_ascii=False))
@@ -187,7 +182,7 @@ def _rendered(webhook: Webhook, object_type: ContentType, pk: int, snapshot: Any
 
 
 def _render(model: type[Model], snapshot: Any) -> tuple[str, str, Any]:
-    """Return the object's name, payload, and change log data."""
+    """Return name, payload, and change log data."""
     try:
         with transaction.atomic():
             (shown,) = rendering.render(model, [snapshot])

@@ -1,5 +1,3 @@
-"""Redelivers closed deliveries. The usual order applies."""
-
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
@@ -30,7 +28,7 @@ HOLD_EVENTS = """
     SELECT e.id FROM webhooks_event e WHERE e.id IN (SELECT event_id FROM webhooks_delivery WHERE id = ANY(%(ids)s))
     FOR KEY SHARE SKIP LOCKED"""
 
-# A new delivery repeats the old one. `seen`: the receiver knows the object, so it must hear of a deletion.
+# A new delivery repeats the old one. `seen`: the receiver must hear of a deletion.
 TELL_AGAIN = """
     UPDATE webhooks_delivery n SET span = coalesce(d.span, '{}') || '{"seen": true}'
     FROM unnest(%(olds)s::bigint[], %(news)s::bigint[]) AS v(old, new)
@@ -44,7 +42,7 @@ def redeliver(
     """Redeliver closed deliveries in parts, by sequence, and return their number.
 
     A failed or superseded delivery keeps its `webhook-id` and gets one more attempt, with its batch. A delivered one
-    gets a new id, since receivers may ignore known ids. `watch` wraps the parts, for a progress bar.
+    gets a new id: receivers may ignore known ids. `watch` wraps the parts, for a progress bar.
     """
     # Later parts must not redeliver new deliveries.
     closed = deliveries.exclude(status__in=OPEN_STATUSES)
@@ -96,7 +94,6 @@ def _reopen(pks: Sequence[int]) -> int:
         error='',
         attempt_limit=F('attempt_count') + 1,
         lapses=Least(F('lapses'), SUSPECT),
-        # Somebody asked for it.
         backfill=False,
         listed=False,
     )
@@ -126,8 +123,7 @@ def select(
 ) -> QuerySet[Delivery]:
     """Return closed deliveries whose events are at or after `since` and before `until`, both with a time zone.
 
-    `status` is from StatusChoices, `object_type` a content type's id. Superseded deliveries are left out unless
-    `status` names them: the receiver has newer data.
+    `object_type` is a content type's id. Superseded deliveries are left out unless `status` names them.
     """
     closed = Delivery.objects.closed()
     if status is None:
@@ -145,7 +141,7 @@ def select(
 def replay(
     webhook: Webhook, since: datetime | None = None, until: datetime | None = None, status: str | None = None
 ) -> int:
-    """Redeliver a time range. Returns how many."""
+    """Returns how many."""
     return redeliver(select(webhook, since, until, status))
 
 
@@ -159,7 +155,7 @@ def announce(count: int) -> str:
 
 
 def redeliver_failed(delivery_uuid: str) -> None:
-    """Redeliver inside the delivery's own RQ job. Raises DeliveryFailed."""
+    """Inside the delivery's own RQ job. Raises DeliveryFailed."""
     found = Delivery.objects.filter(uuid=delivery_uuid)
     if not found.exists():
         raise DeliveryFailed('the delivery was deleted from the log')
@@ -167,7 +163,7 @@ def redeliver_failed(delivery_uuid: str) -> None:
 
 
 def outcome(delivery_uuid: str) -> str:
-    """Return the result in words. Raises DeliveryFailed with the reason, or Delivery.DoesNotExist."""
+    """In words. Raises DeliveryFailed and Delivery.DoesNotExist."""
     delivery = Delivery.objects.get(uuid=delivery_uuid)
     if delivery.status == StatusChoices.FAILED:
         raise DeliveryFailed(delivery.error)

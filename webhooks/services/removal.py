@@ -1,4 +1,4 @@
-"""Removes the plugin's data, and NetBox's objects that name only our models, such as permissions."""
+"""Also removes NetBox's objects that name only our models, such as permissions."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ from . import builtin_import, failed_jobs
 NAMING = (CustomField, CustomLink, EventRule, ExportTemplate, ObjectPermission, SavedFilter)
 # From version 1.0.0.
 OLD_MARKER = 'webhooks:listed'
-# NetBox creates this type during the migration. Django would query our dropped tables.
+# NetBox creates this type during the migration. Django would query dropped tables.
 FORGET_MIGRATIONS = """
     DELETE FROM core_objecttype o USING django_content_type t
     WHERE t.id = o.contenttype_ptr_id AND t.app_label = 'migrations' AND t.model = 'migration';
@@ -67,7 +67,7 @@ def _names() -> dict[str, dict[int, str]]:
 
 
 def switched_off() -> list[str]:
-    """Return the imported event rules that are off: nobody will do their work."""
+    """Event rules that nobody will replace."""
     return [one.rule.name for one in builtin_import.plan() if one.existing and not one.rule.enabled]
 
 
@@ -103,7 +103,7 @@ def _apps() -> tuple[str, ...]:
 
 
 def _drop_admin() -> None:
-    """Undoing the admin's first migration, older than NetBox's, takes many minutes."""
+    """Undoing its first migration takes many minutes."""
     with connection.schema_editor() as editor:
         for model in apps.get_app_config('admin').get_models():
             if model._meta.db_table in connection.introspection.table_names():
@@ -124,7 +124,7 @@ def _remove_rows() -> Counter[str]:
 
 
 def _first(types: list[int]) -> Iterator[QuerySet]:
-    """Yield objects that block the content types' deletion, or outlive it."""
+    """They block the content types' deletion, or outlive it."""
     yield NetBoxJob.objects.filter(name=WebhooksRetentionJob.name)
     yield ObjectChange.objects.filter(Q(changed_object_type__in=types) | Q(related_object_type__in=types))
     for model in (Bookmark, Notification, Subscription):
@@ -179,19 +179,18 @@ def _is_ours(dotted: str) -> bool:
 
 
 def jobs() -> list[Job]:
-    """Return RQ jobs of our code, from all queues and states. Raises RedisError."""
+    """From all queues and states. Raises RedisError."""
     return [job for name in settings.RQ_QUEUES for job in _jobs(get_queue(name))]
 
 
 def remove_jobs() -> None:
-    """Delete our jobs and keys, and the queue on our own Redis. Raises RedisError."""
+    """Also our keys, and the queue on our own Redis. Raises RedisError."""
     for job in jobs():
         CanceledJobRegistry(job.origin, connection=job.connection).remove(job)
         Result.delete_all(job)
         job.delete()
     ours = queue.get()
     ours.connection.delete(failed_jobs.MARKER)
-    # A restricted Redis user has no such key.
     with suppress(NoPermissionError):
         ours.connection.delete(OLD_MARKER)
     wakeup.accept()

@@ -16,7 +16,7 @@ SESSION_KEY = '_webhooks_secret_{}'
 
 @transaction.atomic
 def rotate(pk: int, prefix: str, overlap: timedelta) -> tuple[Webhook, str]:
-    """Sign with a new secret, and for `overlap` with the present one too. Returns the new secret too.
+    """For `overlap` both secrets sign. Returns the new secret too.
 
     `prefix` is signing.SYMMETRIC or signing.PRIVATE. The lock prevents lost updates. Raises Http404.
     """
@@ -37,7 +37,7 @@ def is_waiting(session: SessionBase, webhook: Webhook) -> bool:
 
 
 def take(session: SessionBase, webhook: Webhook) -> str:
-    """Return and forget the secret, or ''."""
+    """Also forgets it. '' if there is none."""
     token = session.pop(SESSION_KEY.format(webhook.pk), '')
     try:
         return encryption.decrypt(token) if token else ''

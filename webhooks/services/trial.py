@@ -48,7 +48,7 @@ def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
     with closing(Client(1)) as client:
         sent = _send(delivery, Builder(tried), client)
         if sent.outcome is None:
-            # The first request fetched an access token, or the endpoint refused the old one.
+            # It fetched an access token, or the endpoint refused the old one.
             sent = _send(delivery, sent.builder, client)
     if sent.outcome is None:
         sent.outcome = Outcome(started_at=time.time(), duration=0, error=_('Somebody else fetches the access token.'))
@@ -93,7 +93,7 @@ def _explain(outcome: Outcome, webhook: Webhook) -> Outcome:
 
 
 def _check_room(webhook: Webhook, now: datetime) -> None:
-    """Raise Busy if the webhook is being tested, or too many are. The lock lasts until the commit."""
+    """Raises Busy. The lock lasts until the commit."""
     transactions.set_lock_timeout(WAIT)
     try:
         sql.fetch('SELECT pg_advisory_xact_lock(%s)', [COUNTING])

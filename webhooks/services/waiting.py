@@ -41,7 +41,7 @@ RETRY_NOW = """
 
 @dataclass(frozen=True)
 class Waiting:
-    """Waiting changes, their objects, and the time of the oldest. MOST means that or more."""
+    """Changes, their objects, and the time of the oldest. MOST means that or more."""
 
     changes: int
     objects: int
@@ -64,10 +64,7 @@ def measure(webhook: Webhook) -> Waiting:
 
 
 def send(webhook: Webhook, *, latest_only: bool = False) -> int:
-    """Make waiting deliveries due, without a probe or retry first. Returns how many were superseded.
-
-    `latest_only` sends each object's last change once, whatever the webhook's own option.
-    """
+    """Make waiting deliveries due, without a probe or retry first. Returns how many were superseded."""
     superseded = _supersede(webhook) if latest_only else 0
     _retry_now(webhook)
     wakeup.wake()
