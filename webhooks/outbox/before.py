@@ -13,7 +13,7 @@ from . import scope
 
 
 def keep(model: type[Model], states: Mapping[Any, str | None]) -> None:
-    """Keep snapshots by primary key. Each object's first one counts."""
+    """Each object's first snapshot counts."""
     held = scope.current().held
     for pk, snapshot in states.items():
         if snapshot is not None and find(model, pk) is None:

@@ -1,4 +1,4 @@
-"""Finds the objects that a deletion takes along, before it begins. Handlers cannot reach Django's collector."""
+"""Finds the objects that a deletion takes along: handlers cannot reach Django's collector."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -44,9 +44,7 @@ def reach(model: type[Model]) -> frozenset[type[Model]]:
 def going(
     model: type[Model], pks: Sequence[Any], wanted: Collection[type[Model]]
 ) -> Iterator[tuple[type[Model], list[Any]]]:
-    """Yield wanted models with the pks to be deleted, dependent objects first. Queries depend on the depth of trees
-    only.
-    """
+    """Yield models with the pks to be deleted, dependent objects first."""
     found: dict[type[Model], set[Any]] = {model: set(pks)}
     waiting = [(model, set(pks))]
     for owner, keys in waiting:

@@ -27,7 +27,7 @@ logger = logging.getLogger('webhooks.outbox')
 DELETION = '_webhooks_deletion'
 # Seconds for a deletion, and for each object, which usually takes 1 to 2 ms.
 TIME, TIME_EACH = 2.0, 0.02
-# PostgreSQL's limit for one query, in milliseconds.
+# Milliseconds, for one query.
 LONGEST_QUERY = 2000
 # Objects rendered together: at first, and at most. In between, as many as take SLICE_TIME seconds.
 FIRST_SLICE, LARGEST_SLICE, SLICE_TIME = 5, 200, 0.5
@@ -37,14 +37,11 @@ SLOW_SLICE, REST = 1.0, 600.0
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 Key = tuple[type[Model], Any]
-# An object's data, and the keys to expand.
 Wanted = tuple[rendering.Rendered, expansion.Tree]
 
 
 @dataclass
 class Deletion:
-    """Announced objects, and snapshots of the others."""
-
     scope: object
     snapshots: dict[Key, str]
     announced: set[Key] = field(default_factory=set)
@@ -65,7 +62,7 @@ def begin(instance: Model, origin: Model | QuerySet | None, using: str) -> None:
 
 
 def held(instance: Model, origin: Model | QuerySet | None) -> str | None:
-    """Return an announced object's snapshot, with its data if rendered."""
+    """With its data if rendered."""
     deletion = vars(instance if origin is None else origin).get(DELETION)
     return deletion and deletion.snapshots.pop((instance._meta.concrete_model, instance.pk), None)
 
@@ -114,7 +111,6 @@ def _sendable() -> frozenset[type[Model]]:
 # Rendering, while somebody waits
 #
 
-# Prepared models, ends of rests, seconds an object.
 _prepared: set[type[Model]] = set()
 _resting: dict[type[Model], float] = {}
 _seconds_each: dict[type[Model], float] = {}
@@ -142,7 +138,7 @@ def _rendered(taken: Mapping[type[Model], Mapping[Any, str]]) -> dict[Key, str]:
 
 
 def _expanded(wanted: Mapping[Key, Wanted], end: float) -> dict[Key, dict[str, expansion.Data]]:
-    """Return the objects to expand, by URL: the deletion may take them along."""
+    """By URL: the deletion may take them along."""
 
     def look_up(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
         if not may_be_expanded(model) or not _is_prepared(model):
@@ -181,7 +177,7 @@ def _show_in_time(model: type[Model], texts: Mapping[Any, str], end: float) -> I
 
 
 def _slices(model: type[Model], pks: Sequence[Any], end: float) -> Iterator[Sequence[Any]]:
-    """Yield slices while there is time, a small one until the model's speed is known."""
+    """A small slice until the model's speed is known."""
     start = 0
     while start < len(pks) and time.monotonic() < end and _resting.get(model, 0.0) < time.monotonic():
         size = max(int(SLICE_TIME / _seconds_each[model]), 1) if model in _seconds_each else FIRST_SLICE

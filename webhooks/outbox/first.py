@@ -1,4 +1,4 @@
-"""Connects our deletion receiver before NetBox's own, which empties related rows: before any model is loaded."""
+"""Connects our deletion receiver before any model is loaded: NetBox's own empties related rows."""
 
 from typing import Any
 
@@ -10,6 +10,6 @@ def connect() -> None:
 
 
 def before_all(instance: Any, using: str, origin: Any = None, **kwargs: Any) -> None:
-    from . import deletions  # imports models
+    from . import deletions
 
     deletions.begin(instance, origin, using)

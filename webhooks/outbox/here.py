@@ -1,7 +1,4 @@
-"""Sends all queries to the default database while a deletion is rendered.
-
-NetBox's serializers name no database, so a router could choose a replica or a branch.
-"""
+"""While a deletion is rendered, a router could choose a replica or a branch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +12,7 @@ _is_pinned: ContextVar[bool] = ContextVar('webhooks_is_pinned', default=False)
 
 
 class Here:
-    """A router, asked first, that decides only inside `pinned()`."""
+    """Decides only inside `pinned()`."""
 
     def db_for_read(self, model: type[Model], **hints: Any) -> str | None:
         return DEFAULT_DB_ALIAS if _is_pinned.get() else None

@@ -1,6 +1,6 @@
 """Holds a value on an instance between the signals before and after a change.
 
-Receivers may change the instance in between, so it is a stack. The transaction's depth tells values of failed changes.
+Receivers may change the instance in between, so it is a stack. A failed change leaves its value.
 """
 
 from typing import Any

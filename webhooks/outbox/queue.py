@@ -27,7 +27,7 @@ def get(connection: Redis | None = None) -> Queue:
 
 
 def job_timeout(queue: Queue) -> int:
-    """Return our jobs' timeout in seconds: the queue's own, if long enough. Negative means none.
+    """Seconds: the queue's own timeout, if long enough. Negative means none.
 
     A request may hang beyond the job's own time, and another may begin to hang then.
     """
@@ -37,7 +37,7 @@ def job_timeout(queue: Queue) -> int:
 
 
 def function(job: Job) -> str:
-    """Return the dotted name of the job's function; '' if unreadable, so not ours."""
+    """'' if unreadable, so not ours."""
     try:
         return job.func_name
     except DeserializationError:

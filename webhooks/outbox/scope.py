@@ -1,7 +1,4 @@
-"""The open transaction's view of subscriptions.
-
-It asks for the first model alone, which is enough for most transactions, then for all models.
-"""
+"""The open transaction's view of subscriptions. It asks for the first model alone, then for all."""
 
 import logging
 import math
@@ -23,12 +20,12 @@ logger = logging.getLogger('webhooks.outbox')
 class Scope:
     """As its commit hook, it wakes a worker."""
 
-    # {object type id: subscribers' wishes, None without any}
+    # object type id → wishes
     known: dict[int, Asked | None] = field(default_factory=dict)
     # Whether unknown types have no subscription.
     is_complete: bool = False
     recorded: bool = False
-    # {(model, primary key): (savepoints, snapshot)}
+    # (model, primary key) → (savepoints, snapshot)
     held: dict[tuple[type[models.Model], Any], tuple[tuple[str | None, ...], str]] = field(default_factory=dict)
 
     def __call__(self) -> None:
@@ -45,13 +42,13 @@ class Scope:
 
 
 _tables_exist = False
-# Seconds between log lines about missing tables.
+# Seconds.
 GONE_INTERVAL = 60
 _said_at = -math.inf
 
 
 def wants(model: type[models.Model], using: str) -> bool:
-    """Whether to record changes. Other databases are branches, whose merge is recorded.
+    """Other databases are branches, whose merge is recorded.
 
     Queries must name the default database, or a router may send them to a branch.
     """
@@ -91,7 +88,7 @@ def forget() -> None:
 
 
 def current() -> Scope:
-    """Django drops its hook with the events: at a commit, and at a savepoint's rollback."""
+    """Django drops its hook with the events."""
     position, scope = getattr(connection, 'webhooks_scope', None) or (0, None)
     hooks = connection.run_on_commit
     if scope is not None and position < len(hooks) and hooks[position][1] is scope:
@@ -104,7 +101,7 @@ def current() -> Scope:
 
 
 def _subscribed(only: int | None) -> dict[int, Asked]:
-    """Return the open subscriptions; none if the tables were removed.
+    """{} if the tables were removed.
 
     The look-up locks the tables until the commit. A waiting removal may then deadlock: PostgreSQL ends one side.
     """

@@ -1,6 +1,5 @@
-"""Records changes that NetBox makes without a signal.
-
-Objects lose pointers to a deleted one (SET_NULL, many-to-many). Objects also follow a moving leader, by update().
+"""Records changes that NetBox makes without a signal: pointers to a deleted object go, and followers of a moving leader
+are changed by update().
 """
 
 import json
@@ -28,7 +27,7 @@ Pointer = ForeignKey | ManyToManyField
 
 @dataclass(frozen=True, eq=False)
 class Followers:
-    """Objects whose `columns` NetBox may change along with a `leader`."""
+    """NetBox may change their `columns` along with a `leader`."""
 
     leader: type[Model]
     model: type[Model]
@@ -38,7 +37,7 @@ class Followers:
     columns: Mapping[str, str]
 
     def of(self, leader: Model) -> dict[Any, list[Any]]:
-        """Return {pk: column values} of objects that may change; none if the leader stays."""
+        """Return {pk: column values} of objects that may change."""
         column, attribute = self.key
         if column.endswith('__in'):
             wanted = leader.get_descendants(include_self=self.model is not self.leader)
@@ -75,7 +74,7 @@ TAKEN_ALONG = (
 
 
 def connect(targets: Collection[type[Model]]) -> None:
-    """After NetBox's own handlers, which make the changes."""
+    """After NetBox's own handlers."""
     _connect_left_behind(targets)
     by_leader = defaultdict(list)
     for followers in TAKEN_ALONG:
@@ -169,10 +168,7 @@ def _going(origin: Any) -> set[tuple[type[Model], Any]]:
 
 
 def with_cleared(snapshot: str, instance: Model, origin: Any) -> str:
-    """Restore pointers that this deletion cleared in the snapshot.
-
-    NetBox deletes a device's addresses first, and saves the device without them. The instance still has them.
-    """
+    """NetBox deletes a device's addresses first, and saves the device without them. The instance still has them."""
     going = _going(origin)
     keys = {field.column: _target(instance, field) for field in _silent_keys(type(instance))}
     cleared = {column: target for column, target in keys.items() if target in going}
@@ -200,7 +196,6 @@ def _times_of_saving(instance: Model) -> dict[str, str]:
 
 
 def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: Any) -> None:
-    """The user waits meanwhile."""
     taken = {}
     for followers in group:
         if scope.wants(followers.model, using):

@@ -13,7 +13,7 @@ logger = logging.getLogger('webhooks.queue')
 JOB = 'webhooks.worker.drain'
 # A Redis user may have access to RQ's prefix only.
 TOKEN = 'rq:webhooks:woken:{queue}'
-# Seconds that a lost wake-up delays the next one.
+# Seconds. A lost wake-up delays the next one.
 TOKEN_TTL = 30
 # Seconds; slower wake-ups are failures. A distant Redis takes 0.15, and the worker's timer about one.
 SLOW = 0.25
@@ -49,14 +49,13 @@ def _pause(result: str, reason: object) -> None:
 
 def _enqueue_once() -> None:
     connection = impatient_connection()
-    # The worker deletes the token before it looks for work, so it sees all earlier commits.
+    # The worker deletes the token before it looks for work.
     if connection.set(_token(), 1, nx=True, ex=TOKEN_TTL):
         queue = get(connection)
         queue.enqueue_call(JOB, timeout=job_timeout(queue), description='Send webhooks', failure_ttl=3600)
 
 
 def accept() -> None:
-    """Let later wake-ups make a new job. Called before a worker looks for work."""
     get().connection.delete(_token())
 
 
