@@ -1,4 +1,4 @@
-"""Snapshots in the form of NetBox's change log, for prechange and postchange."""
+"""For prechange and postchange."""
 
 import json
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ def change_log(model: type[Model], snapshots: Sequence[Any]) -> list[dict[str, A
 
 
 def _write_out_json_in_arrays(model: type[Model], instances: Sequence[Model]) -> None:
-    """Django writes arrays of JSON without their encoder, so NetBox cannot serialize times in them."""
+    """Django writes them without their encoder, so NetBox cannot serialize times in them."""
     for field in model._meta.concrete_fields:
         if isinstance(field, ArrayField) and isinstance(field.base_field, JSONField):
             for instance in instances:

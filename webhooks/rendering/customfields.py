@@ -1,5 +1,3 @@
-"""Custom fields whose target objects are looked up for a whole batch."""
-
 import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,7 +27,7 @@ class CustomFields:
         return self._kept(model)[0]
 
     def targets(self, model: type[Model], values: Mapping[str, Any]) -> dict[str, Model | list[Model]]:
-        """Return {name: target} of an object's custom fields, without empty ones."""
+        """Return {name: target}, without empty ones."""
         found = {field.name: self._target(field, known, values) for field, known in self._kept(model)[1]}
         return {name: target for name, target in found.items() if target is not None}
 
@@ -84,7 +82,7 @@ def _keys(field: CustomField, value: Any) -> list[Any]:
 
 
 def _forget_dangling(field: CustomField, instance: Model, targets: Targets) -> None:
-    """NetBox keeps keys of deleted targets, which the API does not show."""
+    """The API does not show keys of deleted targets."""
     keys = _keys(field, _value(field, instance))
     kept = [key for key in keys if not gone.deleted_before(targets[key], instance)]
     if kept != keys:

@@ -1,7 +1,4 @@
-"""Turns a row from to_jsonb back into a model instance, as read by the ORM.
-
-to_jsonb keeps booleans, numbers, JSON and arrays, and writes times as ISO 8601, other types as text.
-"""
+"""to_jsonb keeps booleans, numbers, JSON and arrays, and writes times as ISO 8601, other types as text."""
 
 import json
 import re
@@ -39,7 +36,7 @@ def build(model: type[models.Model], rows: Iterable[Row]) -> list[models.Model]:
 
 
 def as_peers(instances: Iterable[models.Model]) -> list[models.Model]:
-    """Let the instances fetch missing relations together."""
+    """They fetch missing relations together."""
     instances = list(instances)
     peers = [weakref.ref(instance) for instance in instances]
     for instance in instances:

@@ -1,4 +1,4 @@
-"""Values that NetBox derives from other rows. Snapshots lack them, so they are as of rendering."""
+"""Values derived from other rows. Snapshots lack them, so they are as of rendering."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Derived:
-    """`queryset` is the API view's, with its annotations."""
+    """`queryset` is the API view's."""
 
     queryset: QuerySet
 
@@ -32,7 +32,7 @@ class Derived:
 
     @cached_property
     def annotations(self) -> dict[str, Any]:
-        """Of a deleted object, by name."""
+        """By name, for a deleted object."""
         return {name: _nothing(name, each) for name, each in self.queryset.query.annotations.items()}
 
     @cached_property
@@ -42,14 +42,14 @@ class Derived:
 
     @cached_property
     def path_columns(self) -> list[str]:
-        """The cable path's column and its identifying columns; [] without paths."""
+        """Its own column and the identifying ones; [] without paths."""
         if not issubclass(self.model, PathEndpoint):
             return []
         attnames = {field.attname for field in self.model._meta.concrete_fields}
         return ['_path_id', *(name for name in LINKS if name in attnames)]
 
     def attach(self, instances: Sequence[Model]) -> set[Any]:
-        """Set the derived values in one query. Returns the pks of deleted objects."""
+        """In one query. Returns the pks of deleted objects."""
         pks = {instance.pk for instance in instances}
         rows = self._rows(pks)
         for instance in instances:
@@ -86,14 +86,14 @@ def _attach_path(instance: PathEndpoint, row: Row | None) -> None:
 
 
 def leave_unlinked(instance: Model) -> None:
-    """NetBox would ask the wireless link for peers, but only its id is known."""
+    """Only the wireless link's id is known."""
     link = instance._state.fields_cache.get('wireless_link')
     if link is not None and gone.is_stub(link) and instance.cable_id is None:
         vars(instance).setdefault('link_peers', [])
 
 
 def place_in_tree(node: LtreeModel) -> None:
-    """The API shows the path's depth, which depends on the current parent."""
+    """The path's depth depends on the current parent."""
     *_, own = node.path.split('.')
     if node.parent is None:
         node.path = own

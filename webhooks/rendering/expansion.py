@@ -1,7 +1,4 @@
-"""Related objects in full, as their own GET shows them.
-
-Objects are found by URL, level by level. Queries depend on models and levels only.
-"""
+"""Related objects in full. Queries depend on models and levels only."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
@@ -34,7 +31,7 @@ def tree_of(keys: Collection[str]) -> Tree:
 
 
 def find(shown: Sequence[tuple[Data, Tree]], look_up: LookUp) -> list[dict[str, Data]]:
-    """Return each tree's known objects, by URL."""
+    """By URL."""
     found: dict[str, Data] = {}
     tried: set[str] = set()
     while new := {url for data, tree in shown for url in _first_urls(data, tree, found)} - tried:
@@ -49,7 +46,7 @@ def find(shown: Sequence[tuple[Data, Tree]], look_up: LookUp) -> list[dict[str, 
 
 
 def merge(data: Data, tree: Tree, objects: Objects) -> tuple[Data, list[str]]:
-    """Return the data with whole objects, and the keys of unknown objects."""
+    """Also returns the keys of unknown objects."""
     unknown: dict[str, None] = {}
     return _merge(data, tree, objects, '', unknown), list(unknown)
 

@@ -40,7 +40,6 @@ def _target(field: Field) -> type[Model] | None:
 
 @cache
 def may_be_expanded(model: type[Model]) -> bool:
-    """Whether every subscriber may see whole objects of the model."""
     if model._meta.app_label in HIDDEN_APPS:
         return False
     fields = get_serializer_for_model(model)().fields

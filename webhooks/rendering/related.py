@@ -1,4 +1,4 @@
-"""Related objects of a batch, in a number of queries that does not depend on its size."""
+"""The number of queries does not depend on a batch's size."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -19,7 +19,7 @@ class RelatedObjects:
         self._found: dict[type[Model], dict[Any, Model]] = defaultdict(dict)
 
     def find(self, model: type[Model], pks: Iterable[Any]) -> dict[Any, Model]:
-        """Return {primary key: object} with at least these keys."""
+        """With at least these keys."""
         found = self._found[model]
         if missing := set(pks) - found.keys():
             found.update(model._base_manager.fetch_mode(FETCH_PEERS).in_bulk(missing))
@@ -101,7 +101,7 @@ def _dangling(target: Model, instance: Model) -> bool:
 def attach_many(
     instances: Sequence[Model], field: Field, pks: Sequence[Collection[Any]], related: RelatedObjects
 ) -> None:
-    """Set the objects of `field` for each instance, from the keys at its place in `pks`."""
+    """From the keys at its place in `pks`."""
     model = field.related_model
     in_order = related.find_in_order(model, set().union(*pks))
     for instance, wanted in zip(instances, map(set, pks), strict=True):

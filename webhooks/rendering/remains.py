@@ -1,7 +1,4 @@
-"""Completes a deleted object with the data that its deletion showed.
-
-Snapshots lack counts and related rows. Without the deletion's data these are empty and named as lost.
-"""
+"""Snapshots lack counts and related rows. Without the deletion's data these are empty and named as lost."""
 
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
@@ -73,7 +70,7 @@ class Remains:
         return frozenset(pointing | generic) - {None}
 
     def complete(self, instance: Model, data: Data, held: Data | None) -> tuple[Data, list[str]]:
-        """Return the data and its lost keys. `held`: the deletion's data, if known."""
+        """`held`: the deletion's data. Also returns the lost keys."""
         stubs = set(self.unknown(instance, data))
         if held is None:
             linked = {name for name, keys in self._through.items() if _points(data, keys)}
@@ -90,7 +87,7 @@ class Remains:
         return whole, _in_order(data, lost | {name for name in stubs if whole[name] == data[name]})
 
     def unknown(self, instance: Model, data: Data) -> Iterator[str]:
-        """Yield keys of objects known by id only, and keys that depend on them."""
+        """Objects known by id only, and keys that depend on them."""
         stubs = {name for name in data if self._is_stub(instance, name)}
         for name in data:
             if name in stubs or not stubs.isdisjoint(self._through.get(name, ())):

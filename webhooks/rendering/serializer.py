@@ -1,7 +1,4 @@
-"""NetBox's own serializer, prepared once to render many instances.
-
-Each nested object is rendered once a batch.
-"""
+"""NetBox's own serializer, prepared once to render many instances."""
 
 import json
 from collections.abc import Callable
@@ -35,7 +32,7 @@ ENCODER = JSONEncoder(allow_nan=False)
 
 
 class NetBoxSerializer:
-    """Unprepared. For each batch: `begin`, `represent` each instance, `end`."""
+    """For each batch: `begin`, `represent` each instance, `end`."""
 
     def __init__(self, model: type[Model]) -> None:
         self._model = model
@@ -47,7 +44,6 @@ class NetBoxSerializer:
 
     @property
     def sources(self) -> set[str]:
-        """The model's attributes that are shown."""
         return {field.source for field in self._serializer.fields.values()}
 
     def begin(self, custom_fields: CustomFields) -> None:
@@ -62,8 +58,6 @@ class NetBoxSerializer:
 
 
 class PreparedSerializer(NetBoxSerializer):
-    """Prepared, as far as NetBox meets our expectation."""
-
     def __init__(self, model: type[Model]) -> None:
         super().__init__(model)
         self._custom_fields: CustomFields | None = None
@@ -155,8 +149,6 @@ class PreparedSerializer(NetBoxSerializer):
 
 
 class RenderedOnce:
-    """Renders each instance of a nested serializer once a batch."""
-
     def __init__(self, serializer: Serializer, prepare: Callable[[Serializer], None]) -> None:
         self._serializer = serializer
         self._to_representation = serializer.to_representation
@@ -166,7 +158,7 @@ class RenderedOnce:
     def __call__(self, instance: Model) -> Any:
         known = self._rendered.get(id(instance))
         if known is None:
-            # The kept instance keeps its id() from reuse.
+            # Keeps its id() from reuse.
             known = self._rendered[id(instance)] = (instance, self._render(instance))
         return known[1]
 
@@ -191,7 +183,7 @@ def _context() -> dict[str, Any]:
 
 
 def _prepare_url(field: HyperlinkedIdentityField, model: type[Model]) -> None:
-    """Fill a template: reversing a URL takes longer than a small object. Models without URLs show null."""
+    """Reversing a URL takes longer than a small object. Models without URLs show null."""
     put(field, 'to_representation', _looked_up(field.to_representation))
     if type(field) not in (APIURLField, PageURLField):
         return
