@@ -1,7 +1,5 @@
-"""Adds a credential to requests: headers, and values for templates.
-
-One worker fetches an OAuth2 token for all. Meanwhile other deliveries use the old token while it is valid, or go back
-for a moment.
+"""One worker fetches an OAuth2 token for all. Meanwhile other deliveries use the old token while it is valid, or go
+back for a moment.
 """
 
 import dataclasses
@@ -27,11 +25,10 @@ from ..storable import storable
 from ..transport.exchange import Outcome, Request
 from ..validation.secret import reveal
 
-# Seconds of the token's request, and time until another worker may try.
+# Seconds of the request, and time until another worker may try.
 LONGEST, FETCH = 10, timedelta(seconds=15)
 # Renew so long before the end; do not use the last seconds.
 EARLY, LAST = timedelta(minutes=1), timedelta(seconds=5)
-# Replace a refused token if it is older.
 NEW = timedelta(minutes=1)
 # Seconds of validity: default and maximum.
 DEFAULT, MOST = 300, 86400
@@ -82,7 +79,7 @@ class Authorizer:
         return _access(self._credential, MASK).masked() if self._credential else Access()
 
     def forget(self, request: Request) -> bool:
-        """Note a refused token. Returns whether a new one may help."""
+        """Returns whether a new one may help."""
         row = self._row
         if self._refused in request.secrets:
             return True

@@ -36,7 +36,6 @@ CLOUDEVENT, CLOUDEVENT_BATCH = 'application/cloudevents+json', 'application/clou
 Keys = Sequence[str]
 OBJECT_EVENTS = {'created': 'object_created', 'updated': 'object_updated', 'deleted': 'object_deleted'}
 
-# json.dumps() would make an encoder each time.
 ENCODER = JSONEncoder(ensure_ascii=False)
 
 
@@ -98,7 +97,6 @@ def _key(key: Any) -> str:
 
 
 def default(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict[str, Any]:
-    """Events are in order."""
     last = events[-1]
     shown = {
         'event': last.kind,

@@ -1,5 +1,3 @@
-"""Builds the request of a delivery: URL, headers and body."""
-
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -135,7 +133,7 @@ class Builder:
         try:
             return bool(JINJA2_TEMPLATE_RE.search(webhook.additional_headers.reveal()))
         except DecryptionError:
-            return False  # build() reports it
+            return False
 
     @cached_property
     def _judge(self) -> answers.Judge:
@@ -187,7 +185,7 @@ class _Target:
 
 
 def mask_signatures(headers: Mapping[str, str]) -> dict[str, str]:
-    """With a part of a signature, a typed secret could be guessed offline."""
+    """A typed secret could be guessed offline with a part."""
     return {name: MASK if name.lower() in SIGNATURES else value for name, value in headers.items()}
 
 

@@ -58,10 +58,7 @@ class NoSchema(Exception):
 
 
 def payload(model: type[Model], payload_format: str, *, batch: bool = False, expand: Collection[str] = ()) -> Schema:
-    """Return the schema of a change's body. Raises NoSchema.
-
-    `expand` holds the keys to expand. Deleted objects stay brief.
-    """
+    """`expand` holds keys. Deleted objects stay brief. Raises NoSchema."""
     definitions = _definitions(model)
     _expand(definitions, definitions['data'], model, tree_of(expand), '')
     label = f'{model._meta.app_label}.{model._meta.model_name}'
