@@ -1,5 +1,3 @@
-"""Sends a request, and bounds the answer in time and size."""
-
 import codecs
 import functools
 import re
@@ -40,7 +38,7 @@ BREAK = re.compile(r'[\r\n]')
 HOST = re.compile(r'[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|[0-9a-f:.]+(%[a-z0-9_.-]+)?', re.IGNORECASE | re.ASCII)
 # They often repeat the URL.
 LOCATIONS = frozenset({'content-location', 'location', 'refresh'})
-# They hold credentials. WWW-Authenticate explains a refusal.
+# WWW-Authenticate explains a refusal.
 ADMITTING = re.compile('cookie|token|secret|session|auth(?!enticate)', re.IGNORECASE)
 
 

@@ -25,9 +25,7 @@ MAX_TOGETHER = 64 * 1024
 
 
 class Unanswered(Exception):
-    """A kept-alive connection ended before the next answer. Resending is safe: the endpoint read nothing, or knows the
-    `webhook-id`.
-    """
+    """Resending is safe: the endpoint read nothing, or knows the `webhook-id`."""
 
 
 class _NoAnswer(ConnectionError):
@@ -85,7 +83,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Watched:
-    """The watchdog can cut it. Short headers and body go out together."""
+    """Short headers and body go out together."""
 
     response_class = _Response
     _unsent: bytes | None = None
@@ -158,8 +156,6 @@ class _Guarded(_Watched):
 
 
 class GuardedAdapter(HTTPAdapter):
-    """Gives `requests` guarded connections."""
-
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         _connect_by(_Guarded, self.poolmanager)

@@ -23,7 +23,7 @@ class Request:
     verify: bool | str = True
     certificate: str | tuple[str, str] | None = None
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
-    # Of status, headers and text: why an answer below 400 counts as a failure, or ''.
+    # Why an answer (status, headers, text) below 400 is a failure, or ''.
     judge: Callable[[int, Mapping[str, str], str], str] = field(default=lambda *answer: '', repr=False)
     # Masked in the answer.
     secrets: tuple[str, ...] = field(default=(), repr=False)
@@ -32,7 +32,7 @@ class Request:
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """`error` is '' on success. `unreachable`: no connection, no answer in time, or a proxy says so. `started_at`
-    (Unix) and `duration` are in seconds. `status` is None without a response. `headers` and `body` are cut.
+    (Unix) and `duration` are in seconds.
     """
 
     started_at: float
@@ -50,5 +50,4 @@ class Outcome:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the status was below 400, and neither a redirect nor 101."""
         return not self.error
