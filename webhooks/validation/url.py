@@ -67,7 +67,7 @@ def leads_elsewhere(before: Any, after: Any) -> bool:
 
 
 def _origin(url: str) -> Any:
-    """Return the whole text if a template may make scheme, host or port."""
+    """A template may make scheme, host or port."""
     fixed, template, _rest = url.partition('{')
     # Only some parsers end the host at a backslash.
     if (template and not AUTHORITY.match(fixed)) or '\\' in fixed:
