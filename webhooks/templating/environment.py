@@ -1,4 +1,4 @@
-"""NetBox's Jinja sandbox and filters. Filters have the rights, files and database of the parent process."""
+"""Filters have the rights, files and database of the parent process."""
 
 import functools
 import json
@@ -39,7 +39,7 @@ class Environment:
         self._noted = ''
 
     def check(self, template: str) -> None:
-        """Raise TemplateSyntaxError for a syntax error or an unknown filter."""
+        """Raises TemplateSyntaxError."""
         self._jinja.from_string(template)
 
     def render(self, template: str, context: str) -> str:
@@ -104,7 +104,7 @@ def _sound(text: str) -> str:
 
 
 def described(error: BaseException) -> str:
-    """Return the error's text, up to ERROR_LIMIT characters, and line."""
+    """Up to ERROR_LIMIT characters, and the line."""
     if isinstance(error, RenderError | RecursionError):
         text = str(error) if isinstance(error, RenderError) else 'the template calls itself without end'
     else:

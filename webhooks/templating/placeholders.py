@@ -1,4 +1,4 @@
-"""Placeholders for signatures and credentials, which no template may see. They are filled in afterwards."""
+"""For signatures and credentials, which no template may see."""
 
 import re
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def placeholder(mark: str, *key: str) -> str:
 
 
 def signature(mark: str, algorithm: str, encoding: str, over: str, secret: str) -> str:
-    """Return the placeholder of an HMAC. Raises RenderError."""
+    """Raises RenderError."""
     for value, known in ((algorithm, ALGORITHMS), (encoding, ENCODINGS), (over, SIGNED), (secret, SECRETS)):
         if value not in known:
             raise RenderError(f'hmac() knows {", ".join(known)}, but not {value}')

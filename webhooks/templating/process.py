@@ -1,4 +1,4 @@
-"""Renderers: processes for users' templates, with limits that the kernel enforces.
+"""Processes for users' templates, with limits that the kernel enforces.
 
 Forks copy the locks of other threads. So a process forks spawners before it starts threads.
 """
@@ -85,8 +85,6 @@ class Renderer:
 
 
 class Fork:
-    """Makes children of this process."""
-
     def __init__(self, work: Work) -> None:
         self._work = work
 
@@ -164,10 +162,7 @@ def _kill(handle: int) -> None:
 
 
 def fork(work: Work, memory: int | None = None) -> tuple[socket.socket, int]:
-    """Fork a process that runs `work` with a channel, and dies with the calling thread.
-
-    Returns channel and pidfd. Raises OSError, and leaves nothing behind then.
-    """
+    """Run `work` in a fork that dies with the calling thread. Returns channel and pidfd. Raises OSError."""
     ours, theirs = socket.socketpair()
     parent = os.getpid()
     pid = 0
@@ -237,7 +232,7 @@ def _die_with(parent: int) -> None:
 
 
 def _let_go(kept: int) -> None:
-    """Drop the parent's signal handlers and connections, but not sockets of log handlers."""
+    """Keeps sockets of log handlers."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)

@@ -1,5 +1,3 @@
-"""Asks renderers (process.py) to run templates and conditions. Web processes make them when needed."""
-
 import itertools
 import os
 import signal
@@ -52,7 +50,7 @@ def render_url(template: str, context: str) -> str:
 
 
 def check(template: str) -> None:
-    """Raise RenderError for a syntax error or an unknown filter."""
+    """Raises RenderError for a syntax error or an unknown filter."""
     _ask_in_time('check', template)
 
 
@@ -65,7 +63,7 @@ def are_met(wanted: str, data: str) -> bool:
 
 
 def check_patterns(patterns: Iterable[str]) -> None:
-    """Raise InvalidCondition for an invalid or slow regular expression."""
+    """Raises InvalidCondition."""
     try:
         _ask('check_patterns', *patterns, seconds=PATIENCE)
     except RenderError:
@@ -132,9 +130,7 @@ def shared() -> Iterator[None]:
 
 @contextmanager
 def kept(is_needed: Callable[[], bool]) -> Iterator[list[Context]]:
-    """Keep the renderer for later.
-
-    Enter it with one thread: spawners are forked now if `is_needed`. Yields contexts with renderers for two more
+    """Enter it with one thread: spawners are forked now if `is_needed`. Yields contexts with renderers for two more
     threads.
     """
     if not hasattr(_of_thread, 'supplies'):
@@ -183,7 +179,7 @@ _taken: ContextVar[list[float] | None] = ContextVar('taken', default=None)
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Share one renderer and one TIME_LIMIT inside the block."""
+    """Share one renderer and one TIME_LIMIT."""
     token = _taken.set([])
     try:
         with shared():
