@@ -1,4 +1,4 @@
-"""Masks secrets in answers, since some endpoints send back the request. A malicious endpoint can evade it."""
+"""Some endpoints send back the request. A malicious endpoint can evade it."""
 
 import base64
 import binascii
@@ -25,7 +25,6 @@ RUN = re.compile(f'{HIDDEN}+')
 
 
 def of_headers(values: Iterable[str]) -> Iterator[str]:
-    """Yield tokens and passwords."""
     for value in values:
         yield value
         yield from (part for part in PARTS.split(value) if len(part) >= SHORTEST_PART)
@@ -74,7 +73,7 @@ class Echoes:
         self._longest = len(self._spellings[0]) if self._spellings else 0
 
     def beginning(self, text: str, limit: int) -> str:
-        """Return the first `limit` characters, with secrets masked even at the cut."""
+        """Secrets are masked even at the cut."""
         kept = text[: limit + self._longest]
         for spelling in self._spellings:
             if spelling in kept:

@@ -1,4 +1,4 @@
-"""Encrypts secrets at rest, with `encryption_keys` or with a key derived from SECRET_KEY."""
+"""With `encryption_keys`, or with a key derived from SECRET_KEY."""
 
 import base64
 import hashlib

@@ -45,7 +45,7 @@ def _mask_parameter(parameter: str) -> str:
 
 
 def whole_url(url: Any) -> str:
-    """Of a text or MaskedUrl."""
+    """Takes a text or a MaskedUrl."""
     return url.reveal() if hasattr(url, 'reveal') else url
 
 
