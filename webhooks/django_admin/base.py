@@ -24,7 +24,7 @@ EVERYWHERE = [ActionLocation.CHANGE_LIST, ActionLocation.CHANGE_FORM]
 
 
 def or_explain(view: Callable) -> Callable:
-    """Show a message if NetBox refuses a change or a worker is busy. The view needs its own transaction."""
+    """If NetBox refuses a change or a worker is busy. The view needs its own transaction."""
 
     @wraps(view)
     def guarded(self: admin.ModelAdmin, request: HttpRequest, *args, **kwargs) -> HttpResponse:

@@ -183,7 +183,7 @@ class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
         return cleaned
 
     def _find_by(self, name: str, key: str) -> bool:
-        """Find objects by the header's column, as in ignore_users.email. Without such a column NetBox's form crashes."""
+        """The header's column may name a key, as in ignore_users.email. Without such a column NetBox's form crashes."""
         queryset = getattr(self.fields.get(name), 'queryset', None)
         if queryset is None or key not in {column.name for column in queryset.model._meta.concrete_fields}:
             return False

@@ -1,5 +1,3 @@
-"""The groups, order and help of a webhook's fields."""
-
 from collections.abc import Container
 from typing import NamedTuple
 
@@ -31,7 +29,6 @@ class Group(NamedTuple):
 
 
 KINDS = ('type_create', 'type_update', 'type_delete')
-# Only forms have these.
 SECRET_WISHES = ('generate_secret', 'clear_secret', 'keep_previous')
 
 GROUPS = (
@@ -107,7 +104,7 @@ _OF_ONE = 'belongs to one endpoint'
 _NETBOX = 'NetBox has it on every page'
 _OF_TYPES = 'belongs to the object types'
 _LIST = 'a list of texts'
-# Fields that a place leaves out, and why.
+# Field → why the place leaves it out.
 LEFT_OUT = {
     'bulk edit': {
         'name': 'unique',

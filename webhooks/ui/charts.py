@@ -1,7 +1,4 @@
-"""Draws bar charts as SVG: successes above the axis, failures below.
-
-Stripes mark failures for people who cannot tell colours apart. Widths are percentages: a chart fits any column.
-"""
+"""Bars: successes above the axis, failures below. Stripes mark failures for people who cannot tell colours apart."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,7 +45,7 @@ def draw(bars: Sequence[Bar], title: str, description: str) -> str:
 
 
 def swatch(is_good: bool) -> str:
-    """Return a legend's square. Its stripes need a chart on the page."""
+    """Its stripes need a chart on the page."""
     svg = Element('svg', {'width': '14', 'height': '14', 'aria-hidden': 'true'})
     SubElement(svg, 'rect', {'x': '1', 'y': '1', 'width': '12', 'height': '12', **_look(is_good)})
     return tostring(svg, encoding='unicode')

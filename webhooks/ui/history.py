@@ -68,7 +68,7 @@ def _next_boundary(now: datetime, period: Period) -> datetime:
 
 
 def context(webhook: Webhook, period: Period, now: datetime) -> dict[str, Any]:
-    """Of webhooks/inc/history.html."""
+    """For webhooks/inc/history.html."""
     slots = read(webhook, period, now)
     return {
         'webhook': webhook,

@@ -1,5 +1,3 @@
-"""Checks input that crashes NetBox's lists."""
-
 from django.contrib import messages
 from django.db.models import Model
 from django.http import Http404, HttpRequest, HttpResponse
