@@ -1,4 +1,4 @@
-"""Reads all settings: PLUGINS_CONFIG['webhooks'], else WEBHOOKS_… and REDIS_… at configuration.py's top level."""
+"""PLUGINS_CONFIG['webhooks'], else WEBHOOKS_… and REDIS_… at configuration.py's top level."""
 
 import ipaddress
 import re
@@ -17,7 +17,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MODEL_LABEL = re.compile(r'^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$')
 ALL_MODELS = '*'
 REDIS_ADDRESS = ('redis_host', 'redis_port', 'redis_db')
-# A hundred years: PostgreSQL and Python take times so far away.
+# PostgreSQL and Python take times so far away.
 MAX_DAYS = 36_500
 MAX_SECONDS = MAX_DAYS * 24 * 3600
 OWN_QUEUE = 'webhooks'
@@ -92,7 +92,7 @@ def install(user_config: Mapping[str, Any]) -> None:
 
 
 def resolve(user_config: Mapping[str, Any], configuration: Any) -> Settings:
-    """Raises ImproperlyConfigured for unknown names and wrong values."""
+    """Raises ImproperlyConfigured."""
     known = {field.name for field in fields(Settings)}
     if unknown := sorted(set(user_config) - known):
         raise ImproperlyConfigured(f'{_name(unknown[0])}: there is no such setting')

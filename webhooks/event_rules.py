@@ -1,6 +1,5 @@
-"""Lets NetBox's event rules send with our webhooks.
-
-NetBox decides data and time. It also sends changes that code rolled back inside a successful request.
+"""NetBox decides data and time of these events. It also sends changes that code rolled back inside a successful
+request.
 """
 
 import json
@@ -91,10 +90,7 @@ def _job_saved(instance: Job, **kwargs: Any) -> None:
 
 
 def _object_of_job(context: Any) -> int | None:
-    """Return the id of the job's object, whose events are sent in order; None if the job is unknown.
-
-    A job without an object gets a negative number.
-    """
+    """Events of a job's object are sent in order. A job without an object gets a negative number."""
     job = _saved.job() if hasattr(_saved, 'job') else None
     if job is None or job.object_type_id != context['object_type'].pk or job.data is not context['data']:
         return None

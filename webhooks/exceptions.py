@@ -15,7 +15,7 @@ class DecryptionError(WebhooksError):
 
 
 class Busy(WebhooksError):
-    """Somebody holds what is needed. str() says what to do."""
+    """str() says what to do."""
 
 
 class DeliveryFailed(WebhooksError):

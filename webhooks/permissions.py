@@ -24,13 +24,12 @@ def never_exempt() -> None:
 
 
 def visible_events(user: Reader, events: Iterable[Event]) -> set[int]:
-    """Return the ids of events with visible payloads."""
     references = {event.pk: {(event.object_type_id, event.object_id)} for event in events}
     return _all_visible(user, references)
 
 
 def visible_deliveries(user: Reader, deliveries: Iterable[Delivery]) -> set[int]:
-    """Return the ids of deliveries with visible requests: all objects of a request must be visible."""
+    """All objects of a request must be visible."""
     # A request has the id of its first delivery.
     requests = {one.pk: one.batch or one.pk for one in deliveries}
     told = Delivery.objects.filter(Q(pk__in=requests) | Q(batch__in=requests.values()))

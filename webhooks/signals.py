@@ -1,4 +1,4 @@
-"""Hands changes to the outbox. Handlers never catch: without its event, a save must fail."""
+"""Handlers never catch: without its event, a save must fail."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -13,8 +13,8 @@ from .choices import OBJECT_KINDS, KindChoices
 from .models import Webhook
 from .outbox import before, deletions, modules, nesting, recording, scope, side_effects, signal_senders, snapshots
 
-# For code that bypasses Django's signals, such as bulk_create() and update(). Send it in the same transaction, after a
-# change or before a deletion: bulk_operation.send(sender=Site, instances=sites, event='created')
+# For bulk_create(), update() and so on. Send it in the same transaction, after a change or before a deletion:
+# bulk_operation.send(sender=Site, instances=sites, event='created')
 bulk_operation = Signal()
 
 HELD = '_webhooks_snapshot'
@@ -86,8 +86,8 @@ def handle_saved(sender: type[models.Model], instance: models.Model, created: bo
 def hold_deleted(
     sender: type[models.Model], instance: models.Model, using: str, origin: Any = None, **kwargs: Any
 ) -> None:
-    """Take the snapshot while tags and links exist, unless the deletion's begin did."""
-    instance.__dict__.pop(HELD, None)  # of a failed deletion
+    """While tags and links exist."""
+    instance.__dict__.pop(HELD, None)
     model = sender._meta.concrete_model
     if not scope.wants(model, using):
         return

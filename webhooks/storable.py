@@ -8,7 +8,6 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 
 UNSTORABLE = re.compile(r'[\x00\ud800-\udfff]')
-# Control characters, line ends and changes of text direction.
 UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
 DIGITS_OF_KEYS = 19
 # Python recurses some hundred levels.
@@ -31,12 +30,12 @@ def storable_json(value: Any) -> Any:
 
 
 def printable(text: str) -> str:
-    """Return the text in one line, with unsafe characters as `\x1b`."""
+    """Return the text in one line, with unsafe characters escaped."""
     return UNPRINTABLE.sub(lambda found: found[0].encode('unicode_escape', 'surrogatepass').decode(), text)
 
 
 def is_key(text: str) -> bool:
-    """Whether a bigint can hold it: int() refuses thousands of digits."""
+    """int() refuses thousands of digits."""
     return text.isdecimal() and len(text) <= DIGITS_OF_KEYS
 
 

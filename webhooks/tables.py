@@ -22,7 +22,7 @@ ONE_LINE = {'td': {'class': 'text-nowrap'}}
 
 
 def text_of(value: Any) -> Any:
-    """Return text without markup, for an attribute."""
+    """Without markup."""
     return unescape(strip_tags(value)) if isinstance(value, SafeString) else value
 
 

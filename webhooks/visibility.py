@@ -1,7 +1,4 @@
-"""Applies NetBox's current permissions to objects in the log.
-
-Deleted objects need unconstrained permission of their model.
-"""
+"""Applies current permissions to objects in the log. Deleted objects need unconstrained permission of their model."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -39,7 +36,6 @@ def _visible_ids(user: Reader, model: type[Model] | None, object_ids: set[int]) 
 
 
 def may_view_all(user: Reader, model: type[Model]) -> bool:
-    """Whether the user may view the model without constraint."""
     permission = get_permission_for_model(model, 'view')
     if sees_everything(user) or permission_is_exempt(permission):
         return True
@@ -56,7 +52,7 @@ def sees_everything(user: Reader) -> bool:
 
 
 def query(user: Reader, prefix: str = '') -> Q:
-    """Return the query for rows with visible objects. `prefix` leads to `object_type` and `object_id`."""
+    """`prefix` leads to `object_type` and `object_id`."""
     if sees_everything(user):
         return Q()
     whole: list[type[Model]] = []

@@ -12,7 +12,7 @@ from .services import failed_jobs, redelivery
 
 OFF = 'nothing is sent, because WEBHOOKS_ENABLED is not True'
 
-# With these options a worker ends by itself, and does all in its own jobs.
+# A worker that ends by itself does all in its own jobs.
 ENDS = ('burst', 'max_jobs', 'max_idle_time')
 
 
@@ -38,10 +38,7 @@ def drain() -> str:
 
 
 def redeliver(delivery_uuid: str) -> str:
-    """Redeliver a failed delivery, for *Requeue* on RQ's status page.
-
-    Raises DeliveryFailed if it is gone from the log, or fails again in this job.
-    """
+    """For *Requeue* on RQ's status page. Raises DeliveryFailed if it is gone from the log, or fails again."""
     if not conf.get().enabled:
         raise DeliveryFailed(OFF)
     redelivery.redeliver_failed(delivery_uuid)
@@ -68,10 +65,7 @@ def _tell(result: str) -> str:
 
 
 class WebhooksWorker(NetBoxRQWorker):
-    """NetBox's worker. For our queue it starts the supervisor (engine/process/supervisor.py).
-
-    A worker that ends by itself runs our jobs like any others.
-    """
+    """For our queue it starts the supervisor (engine/process/supervisor.py). A worker that ends by itself does not."""
 
     serves_webhooks = True
 
