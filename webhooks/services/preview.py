@@ -47,7 +47,9 @@ class Preview:
 
 
 def show(webhook: Webhook, changes: Mapping[str, Any], user: User) -> Preview:
-    """`changes` holds unsaved fields. Raises DefinitionError for a wrong field or without anything to show, and Busy."""
+    """`changes` holds unsaved fields. Raises DefinitionError for a wrong field or if there is nothing to show, and
+    Busy.
+    """
     with _room():
         return _show(webhook, changes, user)
 
