@@ -16,7 +16,7 @@ from django.db import DatabaseError
 from django.utils.module_loading import import_string
 
 from . import conf, object_types, rendering
-from .outbox import queue, scope
+from .outbox import redis_queue, scope
 
 TAG = 'webhooks'
 
@@ -24,7 +24,7 @@ TAG = 'webhooks'
 @register(TAG)
 def worker_listens(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
     name = conf.get().queue
-    if not conf.get().enabled or queue.count_workers():
+    if not conf.get().enabled or redis_queue.count_workers():
         return []
     command = 'rqworker' if name == conf.SHARED_QUEUE else f'rqworker {name}'
     return [

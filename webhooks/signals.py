@@ -11,7 +11,17 @@ from django.dispatch import Signal
 from . import components, object_types
 from .choices import OBJECT_KINDS, KindChoices
 from .models import Webhook
-from .outbox import before, deletions, modules, nesting, recording, scope, side_effects, signal_senders, snapshots
+from .outbox import (
+    before,
+    between_signals,
+    deletions,
+    modules,
+    recording,
+    scope,
+    side_effects,
+    signal_senders,
+    snapshots,
+)
 
 # For bulk_create(), update() and so on. Send it in the same transaction, after a change or before a deletion:
 # bulk_operation.send(sender=Site, instances=sites, event='created')
@@ -62,11 +72,11 @@ def hold_before(sender: type[models.Model], instance: models.Model, using: str, 
         states = recording.with_before(model, [instance.pk])
         # A receiver may save the object again first.
         before.keep(model, states)
-    nesting.push(instance, BEFORE, states.get(instance.pk))
+    between_signals.push(instance, BEFORE, states.get(instance.pk))
 
 
 def handle_saved(sender: type[models.Model], instance: models.Model, created: bool, using: str, **kwargs: Any) -> None:
-    state = nesting.pop(instance, BEFORE)
+    state = between_signals.pop(instance, BEFORE)
     model = sender._meta.concrete_model
     if not scope.wants(model, using):
         return
@@ -122,7 +132,7 @@ def handle_linked(
         return
     slot = f'{LINKS}_{sender._meta.label_lower}'
     if action.startswith('post_'):
-        rows = nesting.pop(instance, slot, {})
+        rows = between_signals.pop(instance, slot, {})
         recording.record_touched(changed, KindChoices.UPDATED, rows)
         before.drop(changed, rows)
         return
@@ -130,7 +140,7 @@ def handle_linked(
     pks = _far_pks(sender, instance, changed, pk_set) if reverse else _near_pks(instance, action, pk_set)
     rows = recording.with_before(changed, pks)
     before.keep(changed, rows)
-    nesting.push(instance, slot, rows)
+    between_signals.push(instance, slot, rows)
 
 
 def handle_bulk(

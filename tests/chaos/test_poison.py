@@ -32,7 +32,7 @@ from webhooks.engine.process import child
 from webhooks.engine.process import suspects as module
 from webhooks.engine.registry import SUSPECT
 from webhooks.models import Delivery, Event, Webhook, Worker
-from webhooks.outbox import queue, wakeup
+from webhooks.outbox import redis_queue, wakeup
 from webhooks.payload.http_request import Builder
 
 pytestmark = [
@@ -334,13 +334,13 @@ def test_where_no_process_can_be_made_suspects_wait_and_all_others_arrive(suspec
         work()
 
     tenant(1)
-    with queue.get().connection as redis:
+    with redis_queue.get().connection as redis:
         redis.flushdb()
     assert children.ends_well(children.fork(job)), 'the worker died'
     # What is left is for the timer: a job that asked for the next one would be followed by one without end.
-    assert queue.get().count == 0
+    assert redis_queue.get().count == 0
     wakeup.wake()
-    assert queue.get().count == 1
+    assert redis_queue.get().count == 1
     assert len(deliveries(DELIVERED, webhook__payload_url=receiver.url(TENANTS))) == 1
     assert poison.row().lapses == SUSPECT
     finish()

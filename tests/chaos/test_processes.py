@@ -18,7 +18,7 @@ from devstack.receiver import Answer, Receiver
 from webhooks.engine.process import sender
 from webhooks.engine.registry import DISPATCH, SEND
 from webhooks.models import Health, Webhook, Worker
-from webhooks.outbox import queue
+from webhooks.outbox import redis_queue
 from webhooks.worker import WebhooksWorker
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -38,7 +38,7 @@ def pid_of(role: str, worker: int) -> int:
 
     def found() -> list[int]:
         own = sorted(one.pid for one in descendants(worker) if one.parent == worker)
-        served = {one.pid: one.name for one in rq.Worker.all(queue.get().connection) if one.pid in own}
+        served = {one.pid: one.name for one in rq.Worker.all(redis_queue.get().connection) if one.pid in own}
         if len(served) < 2 or not Worker.objects.filter(role=role).exists():
             return []
         if role == DISPATCH:

@@ -20,7 +20,7 @@ from .. import object_types, rendering
 from ..models import Subscription
 from ..rendering import expansion
 from ..rendering.keys import may_be_expanded
-from . import cascade, here, scope, snapshots
+from . import cascade, default_database, scope, snapshots
 
 logger = logging.getLogger('webhooks.outbox')
 
@@ -119,7 +119,7 @@ _seconds_each: dict[type[Model], float] = {}
 def _rendered(taken: Mapping[type[Model], Mapping[Any, str]]) -> dict[Key, str]:
     rendered = {(model, pk): text for model, texts in taken.items() for pk, text in texts.items()}
     wanted: dict[Key, Wanted] = {}
-    with here.pinned():
+    with default_database.pinned():
         end = None
         for model, texts in taken.items():
             if not texts or not _is_prepared(model):

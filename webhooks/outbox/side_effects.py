@@ -16,7 +16,7 @@ from django.db.models.signals import post_delete, post_save, pre_delete, pre_sav
 from virtualization.models import Cluster, VirtualDisk, VirtualMachine
 
 from ..choices import KindChoices
-from . import before, nesting, recording, scope, signal_senders, snapshots
+from . import before, between_signals, recording, scope, signal_senders, snapshots
 
 LEFT, TAKEN = '_webhooks_left', '_webhooks_taken'
 GOING = '_webhooks_going'
@@ -203,11 +203,11 @@ def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: An
             rows = recording.with_before(followers.model, list(values))
             before.keep(followers.model, rows)
             taken[followers] = values, rows
-    nesting.push(instance, TAKEN, taken)
+    between_signals.push(instance, TAKEN, taken)
 
 
 def record_taken(group: list[Followers], instance: Model, **kwargs: Any) -> None:
-    for followers, (former, rows) in nesting.pop(instance, TAKEN, {}).items():
+    for followers, (former, rows) in between_signals.pop(instance, TAKEN, {}).items():
         changed = {pk: rows[pk] for pk, values in followers.now(former).items() if former[pk] != values}
         recording.record_touched(followers.model, KindChoices.UPDATED, changed)
         before.drop(followers.model, rows)

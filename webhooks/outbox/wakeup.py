@@ -6,7 +6,7 @@ import time
 from redis import RedisError
 
 from .. import conf
-from .queue import get, impatient_connection, job_timeout
+from .redis_queue import get, impatient_connection, job_timeout
 
 logger = logging.getLogger('webhooks.queue')
 

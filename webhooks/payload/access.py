@@ -26,12 +26,12 @@ from ..transport.exchange import Outcome, Request
 from ..validation.secret import reveal
 
 # Seconds of the request, and time until another worker may try.
-LONGEST, FETCH = 10, timedelta(seconds=15)
+TIMEOUT, FETCH = 10, timedelta(seconds=15)
 # Renew so long before the end; do not use the last seconds.
 EARLY, LAST = timedelta(minutes=1), timedelta(seconds=5)
 NEW = timedelta(minutes=1)
 # Seconds of validity: default and maximum.
-DEFAULT, MOST = 300, 86400
+DEFAULT_VALIDITY, MAX_VALIDITY = 300, 86400
 # Characters.
 MAX_TOKEN = 16 * 1024
 
@@ -124,7 +124,7 @@ class Authorizer:
             shown_url=credential.token_url,
             headers=headers,
             body=urlencode({name: value for name, value in wanted.items() if value}).encode(),
-            timeout=LONGEST,
+            timeout=TIMEOUT,
             verify=credential.ca_file_path or True,
             judge=grant.judge,
             secrets=(secret, *echoes.of_headers(headers.values())),
@@ -198,7 +198,7 @@ class Grant:
 
 
 def _seconds(answer: Mapping[str, Any]) -> int:
-    return min(max(int(answer.get('expires_in') or DEFAULT), 1), MOST)
+    return min(max(int(answer.get('expires_in') or DEFAULT_VALIDITY), 1), MAX_VALIDITY)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,11 +83,11 @@ def left_as_netbox_has_it(models: Iterable[type[Model]]) -> dict[str, str]:
 
 
 @cache
-def _renderer(model: type[Model]) -> 'Renderer':
-    return Renderer(model)
+def _renderer(model: type[Model]) -> 'ModelRenderer':
+    return ModelRenderer(model)
 
 
-class Renderer:
+class ModelRenderer:
     def __init__(self, model: type[Model]) -> None:
         view = _api_view(model)
         serializer_class = get_serializer_for_model(model)

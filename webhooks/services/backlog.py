@@ -6,7 +6,7 @@ from django.db.models import Count, Manager, Min, Q, QuerySet
 from .. import conf
 from ..choices import StatusChoices
 from ..models import Delivery, Event, Health, Webhook, Worker
-from ..outbox import queue
+from ..outbox import redis_queue
 from ..visibility import Reader
 
 
@@ -37,7 +37,7 @@ def measure(user: Reader | None = None) -> Backlog:
         pending=Count('pk'), suspect_deliveries=Count('pk', filter=Q(lapses__gt=0))
     )
     oldest = [moment for moment in (changes['oldest'], waiting_since(log)) if moment]
-    workers = queue.count_workers()
+    workers = redis_queue.count_workers()
     return Backlog(
         undispatched=changes['count'],
         suspect_events=changes['suspects'],

@@ -14,7 +14,7 @@ from ..engine.dispatch import matching
 from ..exceptions import DecryptionError
 from ..models import Health, Webhook
 from ..models.fields import Sealed
-from ..outbox import queue
+from ..outbox import redis_queue
 from ..presentation import actions, states
 from ..presentation.actions import Action
 from ..presentation.moments import moment
@@ -163,7 +163,7 @@ def _installation(webhook: Webhook) -> Iterator[Banner]:
             _('Webhooks are off'),
             _('Changes are not recorded, and nothing is sent. Set WEBHOOKS_ENABLED = True in configuration.py.'),
         )
-    elif webhook.enabled and not (workers := queue.count_workers()):
+    elif webhook.enabled and not (workers := redis_queue.count_workers()):
         yield _no_redis() if workers is None else _no_worker()
 
 

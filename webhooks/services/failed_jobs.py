@@ -20,7 +20,7 @@ from ..choices import StatusChoices
 from ..constants import STATUS_PAGE_LIMIT
 from ..engine import sql
 from ..models import Delivery
-from ..outbox import queue, wakeup
+from ..outbox import redis_queue, wakeup
 
 logger = logging.getLogger('webhooks.status')
 
@@ -74,12 +74,12 @@ def forget_wakeups() -> None:
     """The calling worker does their work."""
     registry = _registry()
     for job in Job.fetch_many(registry.get_job_ids(cleanup=False), connection=registry.connection):
-        if job is not None and queue.function(job) == wakeup.JOB:
+        if job is not None and redis_queue.function(job) == wakeup.JOB:
             _remove(registry, job.id)
 
 
 def _recover() -> None:
-    redis = queue.get().connection
+    redis = redis_queue.get().connection
     if redis.exists(MARKER):
         return
     newest = Delivery.objects.filter(status=StatusChoices.FAILED).order_by('-pk')[:STATUS_PAGE_LIMIT]
@@ -103,7 +103,7 @@ def _sweep() -> None:
     there = set(map(str, failed))
     gone = Job.fetch_many([job_id for job_id in listed if job_id not in there], connection=registry.connection)
     for job in gone:
-        if job is not None and queue.function(job) == REDELIVER:
+        if job is not None and redis_queue.function(job) == REDELIVER:
             _remove(registry, job.id)
 
 
@@ -116,7 +116,7 @@ def _is_uuid(text: str) -> bool:
 
 
 def _list(delivery: Delivery) -> None:
-    rq_queue = queue.get()
+    rq_queue = redis_queue.get()
     job = Job.create(
         REDELIVER,
         args=(str(delivery.uuid),),
@@ -125,7 +125,7 @@ def _list(delivery: Delivery) -> None:
         origin=rq_queue.name,
         status=JobStatus.FAILED,
         description=str(delivery),
-        timeout=queue.job_timeout(rq_queue),
+        timeout=redis_queue.job_timeout(rq_queue),
         failure_ttl=FAILURE_TTL,
         meta=describe(delivery),
     )
@@ -178,5 +178,5 @@ def _remove(registry: FailedJobRegistry, job_id: str) -> None:
 
 
 def _registry() -> FailedJobRegistry:
-    rq_queue = queue.get()
+    rq_queue = redis_queue.get()
     return FailedJobRegistry(rq_queue.name, connection=rq_queue.connection)

@@ -30,7 +30,7 @@ from ..storable import storable
 logger = logging.getLogger('webhooks.preview')
 
 # Each holds a thread of NetBox, and may fork a renderer.
-MOST = 4
+MAX_PREVIEWS = 4
 COUNTING = 0x7765626B
 TAKE_ROOM = 'SELECT n FROM generate_series(1, %s) AS n WHERE pg_try_advisory_xact_lock(%s, n) LIMIT 1'
 
@@ -57,7 +57,7 @@ def show(webhook: Webhook, changes: Mapping[str, Any], user: User) -> Preview:
 @contextmanager
 def _room() -> Iterator[None]:
     with transaction.atomic():
-        if not sql.fetch(TAKE_ROOM, [MOST, COUNTING]):
+        if not sql.fetch(TAKE_ROOM, [MAX_PREVIEWS, COUNTING]):
             raise Busy(_('Too many previews are open at the moment. Try again in a few seconds.'))
         yield
 

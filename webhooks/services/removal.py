@@ -37,7 +37,7 @@ from users.models import ObjectPermission
 from .. import conf
 from ..engine import notifications
 from ..jobs import WebhooksRetentionJob
-from ..outbox import queue, wakeup
+from ..outbox import redis_queue, wakeup
 from . import builtin_import, failed_jobs
 
 NAMING = (CustomField, CustomLink, EventRule, ExportTemplate, ObjectPermission, SavedFilter)
@@ -189,7 +189,7 @@ def remove_jobs() -> None:
         CanceledJobRegistry(job.origin, connection=job.connection).remove(job)
         Result.delete_all(job)
         job.delete()
-    ours = queue.get()
+    ours = redis_queue.get()
     ours.connection.delete(failed_jobs.MARKER)
     with suppress(NoPermissionError):
         ours.connection.delete(OLD_MARKER)
@@ -217,6 +217,6 @@ def _registries(rq_queue: Queue) -> tuple[BaseRegistry, ...]:
 
 
 def _runs_our_code(job: Job) -> bool:
-    name = queue.function(job)
+    name = redis_queue.function(job)
     owner: Any = job.instance if name else None  # NetBox's jobs are methods
     return _is_ours(getattr(owner, '__module__', name))

@@ -26,24 +26,24 @@ from ..transport.client import Client
 from ..transport.exchange import Outcome
 
 # Seconds: a person and a thread of NetBox wait.
-LONGEST = 10
+MAX_SECONDS = 10
 # Each holds a thread of NetBox.
-MOST = 4
+MAX_TESTS = 4
 # Seconds. An older test has lost its process.
-GONE = 60
+LOST_AFTER = 60
 # Milliseconds.
-WAIT = 5_000
+LOCK_TIMEOUT = 5_000
 COUNTING = 0x7765626A
 
 
 def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
     """Send a test event of the newest subscribed object, and return its closed delivery.
 
-    A disabled webhook is tested too. There is one attempt, of LONGEST seconds. Raises DefinitionError without an
+    A disabled webhook is tested too. There is one attempt, of MAX_SECONDS seconds. Raises DefinitionError without an
     object, and Busy.
     """
     tried = copy.copy(webhook)
-    tried.timeout = min(webhook.effective_timeout, LONGEST)
+    tried.timeout = min(webhook.effective_timeout, MAX_SECONDS)
     delivery = _make_test(tried, user)
     with closing(Client(1)) as client:
         sent = _send(delivery, Builder(tried), client)
@@ -84,7 +84,7 @@ def announce(delivery: Delivery) -> tuple[int, str]:
 
 def _explain(outcome: Outcome, webhook: Webhook) -> Outcome:
     """A slow endpoint is not unreachable if its deliveries may take longer than a test."""
-    if not outcome.unreachable or outcome.duration < LONGEST or webhook.effective_timeout <= LONGEST:
+    if not outcome.unreachable or outcome.duration < MAX_SECONDS or webhook.effective_timeout <= MAX_SECONDS:
         return outcome
     error = _('{error}. A test waits no longer, but a delivery waits up to {timeout} seconds.').format(
         error=outcome.error, timeout=webhook.effective_timeout
@@ -94,7 +94,7 @@ def _explain(outcome: Outcome, webhook: Webhook) -> Outcome:
 
 def _check_room(webhook: Webhook, now: datetime) -> None:
     """Raises Busy. The lock lasts until the commit."""
-    transactions.set_lock_timeout(WAIT)
+    transactions.set_lock_timeout(LOCK_TIMEOUT)
     try:
         sql.fetch('SELECT pg_advisory_xact_lock(%s)', [COUNTING])
     except OperationalError as error:
@@ -105,7 +105,7 @@ def _check_room(webhook: Webhook, now: datetime) -> None:
     testing = list(under_way.values_list('webhook', flat=True))
     if webhook.pk in testing:
         raise Busy(_('A test of this webhook is already running. Wait for its result.'))
-    if len(testing) >= MOST:
+    if len(testing) >= MAX_TESTS:
         raise Busy(_('Too many tests are running at the moment. Try again in a few seconds.'))
 
 
@@ -123,7 +123,7 @@ def _make_test(webhook: Webhook, user: Model | None) -> Delivery:
         expanded=bool(webhook.expand),
         status=StatusChoices.SENDING,
         created=now,
-        expires_at=now + timedelta(seconds=LONGEST + GONE),
+        expires_at=now + timedelta(seconds=MAX_SECONDS + LOST_AFTER),
         attempt_limit=1,
     )
 

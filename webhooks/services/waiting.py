@@ -16,7 +16,7 @@ from ..outbox import wakeup
 from .backlog import waiting_since
 
 # A page must not read millions of rows.
-MOST = 100_000
+MAX_COUNTED = 100_000
 
 COUNT = """
     SELECT count(*), count(DISTINCT (object_type_id, object_id)) FROM (
@@ -41,7 +41,7 @@ RETRY_NOW = """
 
 @dataclass(frozen=True)
 class Waiting:
-    """Changes, their objects, and the time of the oldest. MOST means that or more."""
+    """Changes, their objects, and the time of the oldest. MAX_COUNTED means that or more."""
 
     changes: int
     objects: int
@@ -54,11 +54,11 @@ class Waiting:
 
 
 def _shown(count: int) -> str:
-    return f'{intcomma(count)}+' if count >= MOST else intcomma(count)
+    return f'{intcomma(count)}+' if count >= MAX_COUNTED else intcomma(count)
 
 
 def measure(webhook: Webhook) -> Waiting:
-    changes, objects = sql.fetch(COUNT, {'webhook': webhook.pk, 'most': MOST})[0]
+    changes, objects = sql.fetch(COUNT, {'webhook': webhook.pk, 'most': MAX_COUNTED})[0]
     since = waiting_since(Delivery.objects.filter(webhook=webhook)) if changes else None
     return Waiting(changes, objects, since)
 

@@ -15,18 +15,18 @@ from .errors import TimeUp
 TIME_LIMIT = 0.05
 
 
-class TooSlow(InvalidCondition):
+class SlowCondition(InvalidCondition):
     pass
 
 
 def are_met(conditions: str, data: str) -> str:
-    """Return a text if data meets the conditions, else ''. Raises InvalidCondition or TooSlow."""
+    """Return a text if data meets the conditions, else ''. Raises InvalidCondition or SlowCondition."""
     with _bounded():
         return 'met' if ConditionSet(json.loads(conditions)).eval(json.loads(data)) else ''
 
 
 def check_patterns(*patterns: str) -> None:
-    """Raises InvalidCondition for an invalid regular expression, TooSlow for a slow one."""
+    """Raises InvalidCondition for an invalid regular expression, SlowCondition for a slow one."""
     with _bounded():
         try:
             for pattern in patterns:
@@ -42,7 +42,7 @@ def _bounded() -> Iterator[None]:
     try:
         yield
     except TimeUp:
-        raise TooSlow(f'it takes more than {TIME_LIMIT:g} seconds; simplify the regular expressions') from None
+        raise SlowCondition(f'it takes more than {TIME_LIMIT:g} seconds; simplify the regular expressions') from None
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 

@@ -43,7 +43,7 @@ class ProcessEnded(Exception):
     pass
 
 
-class TooSlow(Exception):
+class TimedOut(Exception):
     pass
 
 
@@ -56,14 +56,14 @@ class Renderer:
         self.is_new = True
 
     def ask(self, parts: list[bytes], patience: Patience) -> list[bytes]:
-        """Raises TooSlow or ProcessEnded, and kills the process."""
+        """Raises TimedOut or ProcessEnded, and kills the process."""
         self.is_new = False
         try:
             send(self._channel, parts, patience)
             return receive(self._channel, patience)
         except TimeoutError:
             self.kill()
-            raise TooSlow from None
+            raise TimedOut from None
         except (EOFError, OSError) as error:
             self.kill()
             raise ProcessEnded from error

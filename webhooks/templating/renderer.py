@@ -18,7 +18,7 @@ from ..patience import TICKS, Patience
 from . import conditions, process
 from .environment import ERROR_LIMIT, Environment, described
 from .errors import RenderError, TimeUp
-from .process import Fork, ProcessEnded, Renderer, Spawner, TooSlow
+from .process import Fork, ProcessEnded, Renderer, Spawner, TimedOut
 
 # Seconds for one template, and for all of a request.
 TIME_LIMIT = 2.0
@@ -55,11 +55,11 @@ def check(template: str) -> None:
 
 
 def are_met(wanted: str, data: str) -> bool:
-    """Both are JSON. Raises InvalidCondition or conditions.TooSlow."""
+    """Both are JSON. Raises InvalidCondition or conditions.SlowCondition."""
     try:
         return bool(_ask('are_met', wanted, data, seconds=PATIENCE))
     except RenderError:
-        raise conditions.TooSlow('they need too much time or memory') from None
+        raise conditions.SlowCondition('they need too much time or memory') from None
 
 
 def check_patterns(patterns: Iterable[str]) -> None:
@@ -211,7 +211,7 @@ def _ask(task: str, *texts: str, seconds: float, too_slow: str = TOO_SLOW) -> st
             was_new, patience = renderer.is_new, Patience(seconds)
             try:
                 status, answer = renderer.ask(question, patience)
-            except TooSlow:
+            except TimedOut:
                 raise RenderError(too_slow) from None
             except ProcessEnded:
                 status, answer = NO_MEMORY, ENDED.encode()
@@ -233,7 +233,7 @@ def _understood(status: bytes, text: str) -> str:
     if status == UNFIT:
         raise InvalidCondition(text)
     if status == SLOW:
-        raise conditions.TooSlow(text)
+        raise conditions.SlowCondition(text)
     raise RenderError(text)
 
 
@@ -264,7 +264,7 @@ def _answer(tasks: dict[bytes, Callable], question: list[bytes]) -> tuple[bytes,
         task, *texts = question
         return DONE, tasks[task](*(text.decode(errors='surrogatepass') for text in texts)) or ''
     except InvalidCondition as error:
-        status = SLOW if isinstance(error, conditions.TooSlow) else UNFIT
+        status = SLOW if isinstance(error, conditions.SlowCondition) else UNFIT
         return status, str(error)[:ERROR_LIMIT]
     except TimeUp as error:
         return REFUSED, described(RenderError(str(error) or TOO_SLOW).with_traceback(error.__traceback__))

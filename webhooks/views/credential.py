@@ -9,7 +9,7 @@ from utilities.views import register_model_view
 from .. import filtersets, forms, tables
 from ..models import Credential
 from ..ui import panels
-from .selection import CheckedListMixin, CheckedReturnMixin, CheckedSelectionMixin
+from .checked_input import CheckedListMixin, CheckedReturnMixin, CheckedSelectionMixin
 
 
 @register_model_view(Credential, 'list', path='', detail=False)

@@ -22,7 +22,7 @@ from ..presentation.actions import REDELIVER, STILL_OPEN
 from ..services import preview, redelivery
 from ..ui import panels
 from ..ui.buttons import BulkRedeliver, Redeliver
-from .selection import CheckedListMixin, CheckedReturnMixin, CheckedSelectionMixin, selected_keys
+from .checked_input import CheckedListMixin, CheckedReturnMixin, CheckedSelectionMixin, selected_keys
 
 
 @register_model_view(Delivery, 'list', path='', detail=False)

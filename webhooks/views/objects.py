@@ -11,7 +11,7 @@ from utilities.views import ViewTab
 from .. import filtersets, tables
 from ..models import Delivery, querysets
 from ..ui.buttons import BulkRedeliver
-from .selection import CheckedListMixin
+from .checked_input import CheckedListMixin
 
 
 def deliveries_of(instance: Model) -> QuerySet[Delivery]:

@@ -23,7 +23,7 @@ from ..presentation.states import with_states
 from ..services import banners, preview, secret_rotation
 from ..ui import panels
 from ..ui.buttons import More, Pause, Resume, SendTest
-from .selection import CheckedListMixin, CheckedReturnMixin, CheckedSelectionMixin
+from .checked_input import CheckedListMixin, CheckedReturnMixin, CheckedSelectionMixin
 
 WEBHOOK, STATE, SOME_CHANGES, REQUEST, RETRIES, *REST = panels.cards()
 

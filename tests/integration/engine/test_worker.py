@@ -21,7 +21,7 @@ from webhooks.choices import StatusChoices
 from webhooks.engine import shutdown
 from webhooks.engine.process.dispatcher import QueueWorker
 from webhooks.models import Attempt, Webhook
-from webhooks.outbox import queue, wakeup
+from webhooks.outbox import redis_queue, wakeup
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -66,10 +66,10 @@ def test_a_job_sends_nothing_while_webhooks_are_off(webhook, receiver, drain, mo
     site()
     with monkeypatch.context() as off:
         change_settings(off, enabled=False)
-        queue.get().enqueue(wakeup.JOB)
+        redis_queue.get().enqueue(wakeup.JOB)
         drain()
         assert not receiver.requests
-    queue.get().enqueue(wakeup.JOB)
+    redis_queue.get().enqueue(wakeup.JOB)
     drain()
     receiver.wait_for(1)
 

@@ -21,7 +21,7 @@ from ...models import Event, Subscription, Webhook
 from ...models.subscription import COMPONENT
 from ...storable import nodes, printable
 from ...templating import renderer
-from ...templating.conditions import TooSlow
+from ...templating.conditions import SlowCondition
 from .render import Shown
 
 logger = logging.getLogger('webhooks.dispatch')
@@ -97,7 +97,7 @@ def _decide(webhook: Webhook, data: dict[str, Any]) -> bool:
         return False
     try:
         met = are_met(webhook.conditions, data)
-    except TooSlow:
+    except SlowCondition:
         _note(webhook, time_outs + 1)
         raise
     if time_outs:
@@ -111,7 +111,7 @@ def are_undecided(webhook: Webhook) -> bool:
 
 
 def are_met(conditions: dict[str, Any], data: dict[str, Any]) -> bool:
-    """Raises InvalidCondition for conditions that do not fit the data, and its subclass TooSlow."""
+    """Raises InvalidCondition for conditions that do not fit the data, and its subclass SlowCondition."""
     if _has_pattern(conditions):
         return renderer.are_met(ENCODER.encode(conditions), ENCODER.encode(data))
     return ConditionSet(conditions).eval(data)

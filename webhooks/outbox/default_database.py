@@ -11,7 +11,7 @@ from django.db.models import Model
 _is_pinned: ContextVar[bool] = ContextVar('webhooks_is_pinned', default=False)
 
 
-class Here:
+class PinnedRouter:
     """Decides only inside `pinned()`."""
 
     def db_for_read(self, model: type[Model], **hints: Any) -> str | None:
@@ -20,13 +20,13 @@ class Here:
     db_for_write = db_for_read
 
 
-HERE = Here()
+ROUTER = PinnedRouter()
 
 
 @contextmanager
 def pinned() -> Iterator[None]:
-    if HERE not in router.routers:
-        router.routers.insert(0, HERE)
+    if ROUTER not in router.routers:
+        router.routers.insert(0, ROUTER)
     token = _is_pinned.set(True)
     try:
         yield
