@@ -1,8 +1,4 @@
-"""Who is at work, and each worker's work in hand.
-
-A turn begins with a beat: the worker's row says "alive for ten seconds more, with this in hand". Without a row it was
-declared dead (rescue.py), and records nothing.
-"""
+"""Who is at work, and each worker's work in hand. Without a row it was declared dead, and records nothing."""
 
 import logging
 import math
@@ -13,7 +9,6 @@ from . import sql
 
 logger = logging.getLogger('webhooks.worker')
 
-# Roles of processes.
 SEND, DISPATCH, SUSPECTS = 'send', 'dispatch', 'suspects'
 
 # Seconds after a beat: a worker is alive; it may begin requests.
@@ -35,19 +30,12 @@ BEAT = """
         events = coalesce(%(events)s::bigint[], events), deliveries = coalesce(%(deliveries)s::bigint[], deliveries)
     WHERE id = %(id)s AND role <> 'dead'"""
 
-KEEP_ALIVE = """
-    UPDATE webhooks_worker
-    SET alive_until = greatest(alive_until, clock_timestamp() + make_interval(secs => %(seconds)s))
-    WHERE name = %(name)s AND role <> 'dead'"""
-
 
 class Lost(Exception):
     """This worker was declared dead: others may have its work."""
 
 
 class Member:
-    """This process among the workers."""
-
     def __init__(self, name: str, role: str) -> None:
         self.name = name
         self._role = role
@@ -88,8 +76,3 @@ class Member:
     def end(self) -> None:
         """Leave, with nothing in hand: its lanes are free."""
         sql.execute("DELETE FROM webhooks_worker WHERE id = %s AND role <> 'dead'", [self.pk])
-
-
-def keep_alive(name: str) -> None:
-    """Beat for another worker."""
-    sql.execute(KEEP_ALIVE, {'name': name, 'seconds': ALIVE})
