@@ -6,8 +6,7 @@ objects, and tidy/ keeps the log bounded.
 registry       who is alive, with which work in hand
 rescue         frees a dead worker's work
 transactions   transactions with bounds      sql
-each           a bad item stops no other
-memory         bounds the memory of events
+each           a bad item stops no other, and not too many are in memory
 notifications  people are notified
-shutdown  time_limit
+time_limit
 """

@@ -1,4 +1,4 @@
-"""Rescues a dead worker's work: its lanes are free, and work in hand is due again."""
+"""A dead worker's lanes are free, and its work in hand is due again."""
 
 import logging
 from collections.abc import Collection
@@ -40,9 +40,9 @@ KEEP = """
 
 
 def rescue(name: str | None = None, reason: str | None = None) -> bool:
-    """Rescue the work of one dead worker. Returns whether there was any.
+    """Rescue one dead worker's work. Returns whether there was any.
 
-    `name`: a worker whose process has ended. `reason`: why a process died that tried a suspect.
+    `name`: a worker whose process has ended, with the reason if that is its own fault.
     """
     with transactions.short() as now:
         found = sql.fetch(ENDED if name else DEAD, {'alive': ALIVE, 'name': name})
