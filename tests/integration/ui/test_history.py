@@ -30,7 +30,7 @@ def webhook(saves) -> Webhook:
 
 
 def ended(webhook: Webhook, when: datetime, delivered: int = 0, failed: int = 0) -> None:
-    Hour.objects.count(health(webhook), when, delivered, failed)
+    Hour.objects.count_all({webhook.pk: {'delivered': delivered, 'failed': failed}}, when)
 
 
 def shown(webhook: Webhook, period: Period = DAY, now: datetime = NOW) -> dict[str, tuple[int, int]]:

@@ -1,7 +1,6 @@
 """Finds a backfill's next objects, by the filters of the model's own list.
 
-Anybody may write a query, and plugins write filters. The dispatcher waits meanwhile, so each look covers a part of the
-table. A filter that is slow, hangs or fails ends its own backfill, by DefinitionError.
+The dispatcher waits meanwhile. So a filter that is slow, hangs or fails ends its own backfill, by DefinitionError.
 """
 
 from collections.abc import Iterator
@@ -20,21 +19,15 @@ from ...exceptions import DefinitionError
 from ...storable import is_storable
 from .. import sql, time_limit, transactions
 
-# Name of the field in the REST API, the form and the command.
 FILTER = 'filter'
 # Milliseconds for PostgreSQL to filter. Seconds with the filter's Python: less than a transaction may idle.
-MOST, LONGEST = 1_000, 4.0
+MOST, LONGEST = 3_000, 4.0
 
 # A locked table is not the filter's fault.
 BOUND = "SELECT set_config('statement_timeout', %s::text, true), set_config('lock_timeout', '200', true)"
 
 
-class FilterTooSlow(DefinitionError):
-    """PostgreSQL takes too long to filter, or to answer at all."""
-
-
 def load() -> None:
-    """Import the pages' modules, which register the filter sets."""
     import_module(settings.ROOT_URLCONF)
 
 
@@ -98,7 +91,7 @@ def _bounded(query: str) -> Iterator[None]:
     except Exception as error:
         is_canceled = isinstance(error.__cause__, QueryCanceled)
         if is_canceled and query:
-            raise FilterTooSlow(FILTER, _('PostgreSQL takes too long to find the objects.')) from error
+            raise DefinitionError(FILTER, _('PostgreSQL takes too long to find the objects.')) from error
         # Not the filter's fault: a slow PostgreSQL, a locked table, or a lost connection.
         if is_canceled or transactions.is_lock_timeout(error) or sql.is_broken_off(error, before):
             raise

@@ -1,13 +1,11 @@
-"""Backfills: all present objects go to one webhook, slice by slice.
+"""Records slices of backfills. The next is cut when few events of the last are left.
 
-A slice is recorded (outbox/restating.py), then sent as changes are. The next is cut when few of the last are left. So
-memory and outbox stay small. Events and cursor share a transaction: a killed process repeats and loses nothing.
+Events and cursor share a transaction: a killed process repeats and loses nothing.
 """
 
 import logging
 import random
 import time
-from datetime import datetime
 
 from django.contrib.contenttypes.models import ContentType
 from django.utils.translation import gettext as _
@@ -20,7 +18,6 @@ from ...outbox import restating
 from ...storable import storable
 from .. import notifications, sql, transactions
 from . import filter as objects
-from .filter import FilterTooSlow
 
 logger = logging.getLogger('webhooks.backfill')
 
@@ -30,9 +27,9 @@ RUNNING, COMPLETED, FAILED = BackfillStateChoices.RUNNING, BackfillStateChoices.
 SLICE = 200
 # The next slice is cut when less is open.
 MOST_OPEN = 600
-# Rows that a filter sees at once: fewer after a slow look.
-ROWS, FEWER, FEWEST = 10_000, 10, 100
-# Seconds of rest after a slice was broken off. After a slice slower than SLOW, a rest of REST_AFTER times as long.
+# Rows that a filter sees at once.
+ROWS = 1_000
+# Seconds of rest after a slice was broken off. A slice slower than SLOW rests REST_AFTER times as long.
 REST, SLOW, REST_AFTER = 1.0, 0.25, 9
 
 # Backfills whose next slice or end is due.
@@ -49,13 +46,9 @@ READY = f"""
 
 
 class Backfills:
-    """Cuts slices of backfills."""
-
     def __init__(self) -> None:
         # {webhook id: end of its rest}
         self._rests: dict[int, float] = {}
-        # Rows for a filter that was too slow.
-        self._rows: dict[tuple[int, datetime], int] = {}
 
     def cut(self) -> bool:
         """Record a slice for one backfill, or end one. Returns whether it did anything."""
@@ -68,7 +61,7 @@ class Backfills:
     def _go_on(self, backfill: Backfill) -> bool:
         began = time.monotonic()
         try:
-            return self._try(backfill)
+            return _step(backfill)
         except BROKEN_OFF as error:
             if transactions.is_lock_timeout(error):
                 logger.info('webhook=%s backfill=waits (somebody changes its objects)', backfill.pk)
@@ -80,25 +73,19 @@ class Backfills:
             if (took := time.monotonic() - began) > SLOW:
                 self._rests[backfill.pk] = time.monotonic() + REST_AFTER * took
 
-    def _try(self, backfill: Backfill) -> bool:
-        key = backfill.pk, backfill.started_at
-        rows = self._rows.pop(key, ROWS)
-        try:
-            return _step(backfill, rows)
-        except INTERRUPTIONS:
-            raise
-        except Exception as error:
-            if isinstance(error, FilterTooSlow) and rows > FEWEST:
-                logger.warning('webhook=%s backfill=slow reason="%s" (it is tried again)', backfill.pk, error)
-                self._rows[key] = rows // FEWER
-                return False
-            logger.exception('webhook=%s backfill=failed', backfill.pk)
-            reason = str(error) if isinstance(error, DefinitionError) else f'{type(error).__name__}: {error}'
-            return _end(backfill, FAILED, storable(reason))
+
+def _step(backfill: Backfill) -> bool:
+    try:
+        return _record(backfill)
+    except INTERRUPTIONS:
+        raise
+    except Exception as error:
+        logger.exception('webhook=%s backfill=failed', backfill.pk)
+        reason = str(error) if isinstance(error, DefinitionError) else f'{type(error).__name__}: {error}'
+        return _end(backfill, FAILED, storable(reason))
 
 
-def _step(backfill: Backfill, rows: int = ROWS) -> bool:
-    """Returns False if somebody else was quicker, or has paused or ended it."""
+def _record(backfill: Backfill) -> bool:
     if backfill.position == len(backfill.object_types):
         return _end(backfill, COMPLETED)
     object_type_id = backfill.object_types[backfill.position]
@@ -107,7 +94,7 @@ def _step(backfill: Backfill, rows: int = ROWS) -> bool:
     model = ContentType.objects.get_for_id(object_type_id).model_class()
     if model is None:
         raise DefinitionError('object_types', _('A model is no longer installed.'))
-    pks, last_id = objects.after(model, backfill.query, backfill.last_id, SLICE, rows)
+    pks, last_id = objects.after(model, backfill.query, backfill.last_id, SLICE, ROWS)
     if last_id is None:
         return _move(backfill, position=backfill.position + 1, last_id=0)
     if not pks:
@@ -116,13 +103,11 @@ def _step(backfill: Backfill, rows: int = ROWS) -> bool:
 
 
 def _move(backfill: Backfill, **changes: object) -> bool:
-    """Change the backfill, unless somebody else has moved it."""
     same = {name: getattr(backfill, name) for name in ('started_at', 'position', 'last_id')}
     return bool(Backfill._base_manager.filter(pk=backfill.pk, state=RUNNING, **same).update(**changes))
 
 
 def _end(backfill: Backfill, state: str, error: str = '') -> bool:
-    """End it and notify people, in one transaction."""
     with transactions.short() as now:
         is_ended = _move(backfill, state=state, error=error, finished_at=now)
         if is_ended:

@@ -1,7 +1,7 @@
-"""Bounds the log by number and by age. Pending deliveries never go.
+"""Bounds the log by number and by age. Deliveries go with their event. Pending deliveries never go.
 
-Beyond `retention_size` the oldest events go: first events without a failed delivery, then all others. Events older than
-`retention_days` go. Deliveries and attempts go with their event. Deliveries of deleted webhooks do not count.
+Beyond `retention_size` the oldest events go, first events without a failed delivery. Deliveries of deleted webhooks do
+not count.
 """
 
 import math
@@ -13,7 +13,9 @@ from django.utils import timezone
 
 from ... import conf
 from ...choices import OPEN_STATUSES, StatusChoices
-from .. import memory, sql, transactions
+from ...models.hour import KEPT, Hour
+from .. import sql, transactions
+from ..each import first_within
 
 # Events in one look; deliveries in one transaction.
 LOOK, CHUNK = 5000, 500
@@ -48,8 +50,6 @@ PRUNE = """
 
 
 class Old(NamedTuple):
-    """An event, its number of deliveries, and how many count."""
-
     pk: int
     timestamp: datetime
     deliveries: int
@@ -64,6 +64,7 @@ def prune_all(days: int | None = None) -> int:
 
 def slices(days: int | None = None) -> Iterator[int]:
     """Do the same in slices. Yields the number of events in each."""
+    Hour.objects.filter(start__lt=timezone.now() - KEPT).delete()
     yield from by_size(conf.get().retention_size)
     yield from by_age(timezone.now() - timedelta(days=conf.get().retention_days if days is None else days))
 
@@ -89,7 +90,7 @@ def _delete(kept: Sequence[str], before: datetime | str, excess: int | None = No
     while left > 0 and (old := next(found, None)) is not None:
         rest = old if excess is None else [one for one in old if one.counted]
         while left > 0 and rest:
-            chunk = memory.first_within(rest, lambda one: max(one.deliveries, 1), int(min(CHUNK, left)))
+            chunk = first_within(rest, lambda one: max(one.deliveries, 1), int(min(CHUNK, left)))
             rest = rest[len(chunk) :]
             went = _prune(chunk, kept, before)
             left -= sum(one.counted for one in chunk if one.pk in went)
@@ -106,7 +107,6 @@ def _find(kept: Sequence[str], before: datetime | str) -> Iterator[list[Old]]:
 
 
 def _prune(chunk: Sequence[Old], kept: Sequence[str], before: datetime | str) -> set[int]:
-    """Delete events that still may go. Returns their ids."""
     with transactions.short():
         locked = sql.fetch_column(LOCK, {'ids': [one.pk for one in chunk]})
         return set(sql.fetch_column(PRUNE, {'ids': locked, 'kept': list(kept), 'before': before}))
