@@ -302,7 +302,7 @@ def test_where_no_process_can_be_made_suspects_wait_and_all_others_arrive(suspec
     with queue.get().connection as redis:
         redis.flushdb()
     assert children.ends_well(children.fork(job)), 'the worker died'
-    # What is left is for the timer: a job that asked for the next one would be followed by one without end.
+    # What is left waits for the next look: a job that asked for the next one would be followed by one without end.
     assert queue.get().count == 0
     wakeup.wake()
     assert queue.get().count == 1

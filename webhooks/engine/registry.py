@@ -3,7 +3,6 @@
 import logging
 import math
 import time
-from collections.abc import Collection
 
 from . import sql
 
@@ -53,19 +52,13 @@ class Member:
     def beat(
         self,
         *,
-        events: Collection[int] | None = None,
-        deliveries: Collection[int] | None = None,
+        events: list[int] | None = None,
+        deliveries: list[int] | None = None,
         seconds: float = ALIVE,
     ) -> None:
         """Say that it is alive, with this in hand. None: as before. Raises Lost."""
         began = time.monotonic()
-        parameters = {
-            'id': self.pk,
-            'seconds': seconds,
-            'events': None if events is None else list(events),
-            'deliveries': None if deliveries is None else list(deliveries),
-        }
-        if not sql.execute(BEAT, parameters):
+        if not sql.execute(BEAT, {'id': self.pk, 'seconds': seconds, 'events': events, 'deliveries': deliveries}):
             raise Lost(self.name)
         self._next = began + BEGINS
 

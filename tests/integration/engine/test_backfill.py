@@ -613,15 +613,17 @@ class TestFilters:
         assert (state(webhook), state(other)) == (FAILED, COMPLETED)
         assert 'TooSlow' in Backfill.objects.get(pk=webhook.pk).error
 
-    def test_one_whose_own_database_is_down_ends_its_own_backfill(self, webhook, receiver, filtered):
+    def test_one_whose_own_database_is_down_waits_for_it(self, webhook, receiver, filtered):
         sites(1)
         start(webhook, query='status=active')
         other = subscribe(receiver.url(OTHER), Site)
         start(other)
         filtered(fails)
         work()
-        assert (state(webhook), state(other)) == (FAILED, COMPLETED)
-        assert 'no route' in Backfill.objects.get(pk=webhook.pk).error
+        assert (state(webhook), state(other)) == (RUNNING, COMPLETED)
+        filtered(lambda objects: objects)
+        work()
+        assert state(webhook) == COMPLETED
 
     def test_where_our_own_connection_is_gone_it_is_tried_again(self, webhook, receiver, filtered):
         made = sites(1)

@@ -16,6 +16,7 @@ from netbox.registry import registry
 from psycopg.errors import QueryCanceled
 
 from ...exceptions import DefinitionError
+from ...interruptions import INTERRUPTIONS
 from ...storable import is_storable
 from .. import sql, time_limit, transactions
 
@@ -81,7 +82,6 @@ def _bounded(query: str) -> Iterator[None]:
     """A bounded transaction, which tells the filter's errors from others."""
     if query:
         load()  # a new process takes longer than a filter may
-    before = sql.session()
     try:
         with time_limit.within(LONGEST), transactions.short():
             sql.fetch(BOUND, [MOST])
@@ -89,13 +89,10 @@ def _bounded(query: str) -> Iterator[None]:
     except DefinitionError:
         raise
     except Exception as error:
-        is_canceled = isinstance(error.__cause__, QueryCanceled)
-        if is_canceled and query:
+        if query and isinstance(error.__cause__, QueryCanceled):
             raise DefinitionError(FILTER, _('PostgreSQL takes too long to find the objects.')) from error
-        # Not the filter's fault: a slow PostgreSQL, a locked table, or a lost connection.
-        if is_canceled or transactions.is_lock_timeout(error) or sql.is_broken_off(error, before):
+        if isinstance(error, INTERRUPTIONS):
             raise
-        # PostgreSQL did not answer.
-        if isinstance(error, time_limit.TooSlow) and not (query and sql.session() is before):
+        if not query and isinstance(error, time_limit.TooSlow):
             raise OperationalError(str(error)) from error
         raise DefinitionError(FILTER, f'{type(error).__name__}: {error}') from error

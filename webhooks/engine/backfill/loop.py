@@ -29,8 +29,8 @@ SLICE = 200
 MOST_OPEN = 600
 # Rows that a filter sees at once.
 ROWS = 1_000
-# Seconds of rest after a slice was broken off. A slice slower than SLOW rests REST_AFTER times as long.
-REST, SLOW, REST_AFTER = 1.0, 0.25, 9
+# After a slice slower than SLOW seconds, a backfill rests REST times as long.
+SLOW, REST = 0.15, 9
 
 # Backfills whose next slice or end is due.
 READY = f"""
@@ -63,29 +63,20 @@ class Backfills:
         try:
             return _step(backfill)
         except BROKEN_OFF as error:
-            if transactions.is_lock_timeout(error):
-                logger.info('webhook=%s backfill=waits (somebody changes its objects)', backfill.pk)
-            else:
-                transactions.recover(error)
-            self._rests[backfill.pk] = time.monotonic() + REST
+            transactions.recover(error)
             return False
+        except INTERRUPTIONS:
+            raise
+        except Exception as error:
+            logger.exception('webhook=%s backfill=failed', backfill.pk)
+            reason = str(error) if isinstance(error, DefinitionError) else f'{type(error).__name__}: {error}'
+            return _end(backfill, FAILED, storable(reason))
         finally:
             if (took := time.monotonic() - began) > SLOW:
-                self._rests[backfill.pk] = time.monotonic() + REST_AFTER * took
+                self._rests[backfill.pk] = time.monotonic() + REST * took
 
 
 def _step(backfill: Backfill) -> bool:
-    try:
-        return _record(backfill)
-    except INTERRUPTIONS:
-        raise
-    except Exception as error:
-        logger.exception('webhook=%s backfill=failed', backfill.pk)
-        reason = str(error) if isinstance(error, DefinitionError) else f'{type(error).__name__}: {error}'
-        return _end(backfill, FAILED, storable(reason))
-
-
-def _record(backfill: Backfill) -> bool:
     if backfill.position == len(backfill.object_types):
         return _end(backfill, COMPLETED)
     object_type_id = backfill.object_types[backfill.position]

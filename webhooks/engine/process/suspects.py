@@ -129,4 +129,4 @@ def _record(sent: Sent, member: Member) -> None:
         else:
             order.hold([sent.delivery.webhook_id])
             endpoint.write(record.record([record.judge(sent, now)], now), now)
-        member.beat(deliveries=())
+        member.beat(deliveries=[])
