@@ -31,7 +31,7 @@ BEAT = """
 
 
 class Lost(Exception):
-    """This worker was declared dead: others may have its work."""
+    """This worker was declared dead."""
 
 
 class Member:
@@ -44,7 +44,6 @@ class Member:
         self._next = self.until
 
     def begin(self) -> None:
-        """Begin anew, with nothing in hand."""
         began = time.monotonic()
         self.pk = sql.fetch_value(BEGIN, {'name': self.name, 'role': self._role, 'seconds': ALIVE})
         self.until = self._next = began + BEGINS
@@ -63,7 +62,6 @@ class Member:
         self._next = began + BEGINS
 
     def confirm(self) -> None:
-        """The last beat is committed."""
         self.until = self._next
 
     def end(self) -> None:

@@ -97,7 +97,6 @@ def _lapses(one: Event | Delivery, blame: str | None) -> int:
 
 
 def _wait(lapses: int) -> timedelta:
-    """Return the wait after a process died of it."""
     return delay(lapses - SUSPECT, 0.5) if SUSPECT < lapses < GIVEN_UP else timedelta()
 
 

@@ -25,7 +25,6 @@ def fetch_value(statement: str, parameters: Parameters = None) -> Any:
 
 
 def execute(statement: str, parameters: Parameters = None) -> int:
-    """Return the number of changed rows."""
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
         return cursor.rowcount

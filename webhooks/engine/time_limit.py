@@ -16,8 +16,7 @@ from ..patience import TICKS
 LAST = 2
 
 
-class TooSlow(Exception):
-    """It took longer than it may."""
+class TooSlow(Exception): ...
 
 
 @contextmanager

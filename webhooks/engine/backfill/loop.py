@@ -25,14 +25,11 @@ RUNNING, COMPLETED, FAILED = BackfillStateChoices.RUNNING, BackfillStateChoices.
 
 # Objects of a slice: their rows are locked together.
 SLICE = 200
-# The next slice is cut when less is open.
 MOST_OPEN = 600
-# Rows that a filter sees at once.
 ROWS = 1_000
 # After a slice slower than SLOW seconds, a backfill rests REST times as long.
 SLOW, REST = 0.15, 9
 
-# Backfills whose next slice or end is due.
 READY = f"""
     SELECT b.webhook_id FROM webhooks_backfill b JOIN webhooks_webhook w ON w.id = b.webhook_id
     WHERE b.state = 'running' AND w.enabled AND NOT w.paused AND (

@@ -51,7 +51,6 @@ MAKE = f"""
         e.caused_by || EXCLUDED.caused_by) AS label)
     WHERE e.caused_by IS NOT NULL"""
 
-# The owner itself did not change.
 DRAW = f"""
     UPDATE webhooks_event e
     SET sequence = nextval('{SEQUENCE}'), snapshot = now_.snapshot, prechange = now_.snapshot
@@ -123,7 +122,6 @@ def _owners(events: Sequence[Event]) -> Iterator[tuple[Event, Reference, str]]:
 
 
 def _direct(row: Row) -> Iterator[Reference]:
-    """Yield the owners that a row names."""
     for column, label in COLUMNS.items():
         if row.get(column) is not None:
             yield _type_id(label), row[column]
@@ -132,7 +130,6 @@ def _direct(row: Row) -> Iterator[Reference]:
 
 
 def _owners_of(components: Iterable[Reference]) -> dict[Reference, list[Reference]]:
-    """Return each component's owners, by one query a model."""
     by_type: dict[int, set[int]] = defaultdict(set)
     for type_id, pk in components:
         by_type[type_id].add(pk)

@@ -35,7 +35,6 @@ DELETIONS = f"""
 
 class Expander:
     def __init__(self) -> None:
-        # {model: end of its rest}
         self._resting: dict[type[Model], float] = {}
 
     def find(self, shown: Sequence[tuple[expansion.Data, Collection[str]]]) -> list[dict[str, expansion.Data]]:

@@ -87,7 +87,6 @@ def _decide(webhook: Webhook, data: dict[str, Any]) -> bool:
 
 
 def are_undecided(webhook: Webhook) -> bool:
-    """Whether the webhook's conditions rest."""
     return _count(webhook) >= TIME_OUTS
 
 

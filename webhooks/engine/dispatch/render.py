@@ -79,7 +79,6 @@ class Renderer:
         reverse('api-root')
         self._beat = beat
         self._expander = expansions.Expander()
-        # {model: until when it is slow}
         self._slow: dict[type[Model], float] = {}
 
     def render(self, events: Sequence[Event], matches: Matches) -> Iterator[list[Shown]]:
@@ -137,7 +136,6 @@ def render_again(events: Sequence[Event], matches: Matches) -> None:
 
 
 def save(shown: Sequence[Shown]) -> None:
-    """Save events as dispatched."""
     if not shown:
         return
     # Separate parameters for long values: a list takes four times as long.
@@ -172,7 +170,6 @@ def _without_data(event: Event, reason: str) -> Shown:
 def _show(model: type[Model], events: Sequence[Event], matches: Matches) -> list[Shown]:
     columns = Event.objects.filter(pk__in=[event.pk for event in events]).values_list('pk', 'snapshot', 'prechange')
     states = {pk: (snapshot or {}, prechange) for pk, snapshot, prechange in columns}
-    # Others may have been discarded meanwhile.
     events = [event for event in events if event.pk in states]
     results = rendering.render(
         model,

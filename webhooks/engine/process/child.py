@@ -75,12 +75,10 @@ def stop(*_signal: object) -> None:
 
 
 def heed() -> None:
-    """Make SIGTERM no sudden end."""
     signal.signal(signal.SIGTERM, stop)
 
 
 def name(what: str) -> str:
-    """Return a name that no other process has."""
     return f'{socket.gethostname()}.{os.getpid()}.{time.time_ns()}.{what}.{next(_numbers)}'
 
 

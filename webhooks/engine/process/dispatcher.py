@@ -99,7 +99,6 @@ class QueueWorker(SimpleWorker):
         try:
             super().heartbeat(*args, **kwargs)
         finally:
-            # Even while Redis is away.
             if here:
                 here.look()
         if child.is_stopping() and self.get_state() == WorkerStatus.IDLE:
@@ -108,7 +107,6 @@ class QueueWorker(SimpleWorker):
 
     @property
     def dequeue_timeout(self) -> int:
-        """Seconds after which RQ beats and waits anew."""
         return int(INTERVAL)
 
     def handle_warm_shutdown_request(self) -> None:
@@ -124,7 +122,6 @@ def serve(
     name: str,
     _channel: socket.socket,
 ) -> None:
-    """Do our queue's jobs until told to stop."""
     global here  # noqa: PLW0603  (it belongs to the process)
     member = Member(name, DISPATCH)
     if is_migrated():
@@ -138,7 +135,6 @@ def serve(
 
 
 def make_like(worker: Worker, worker_class: type[Worker], queues: Sequence[str], name: str) -> Worker:
-    """Return an RQ worker with the options of `worker`."""
     return get_worker(
         *queues,
         worker_class=worker_class,

@@ -40,7 +40,6 @@ class Post:
         self._pause = PAUSE
 
     def fill(self) -> None:
-        """Start a process, unless there is one or the last start was a moment ago."""
         since = time.monotonic() - self._started
         if self.child or since < self._pause:
             return
@@ -49,7 +48,6 @@ class Post:
         self.child = begin(self.what, self._work)
 
     def lose(self) -> Child | None:
-        """Return its process if that has ended."""
         if self.child is None or not self.child.has_ended():
             return None
         child, self.child = self.child, None

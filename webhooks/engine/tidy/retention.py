@@ -70,7 +70,7 @@ def slices(days: int | None = None) -> Iterator[int]:
 
 
 def by_size(size: int) -> Iterator[int]:
-    """Delete the oldest deliveries beyond so many; 0: no bound. Yields each slice's number of events."""
+    """Keep so many deliveries; 0: no bound. Yields each slice's number of events."""
     for kept in (NOT_FAILED, OPEN_STATUSES) if size else ():
         yield from _delete(kept, 'infinity', sql.fetch_value(COUNT) - size)
 
@@ -80,25 +80,23 @@ def by_age(before: datetime) -> Iterator[int]:
     yield from _delete(OPEN_STATUSES, before)
 
 
-def _delete(kept: Sequence[str], before: datetime | str, excess: int | None = None) -> Iterator[int]:
+def _delete(kept: Sequence[str], before: datetime | str, excess: float = math.inf) -> Iterator[int]:
     """Delete events without deliveries in the statuses `kept` or made since `before`.
 
     `excess`: only until so many deliveries are gone. Yields each slice's number of events.
     """
-    left = math.inf if excess is None else excess
-    found = _find(kept, before)
-    while left > 0 and (old := next(found, None)) is not None:
-        rest = old if excess is None else [one for one in old if one.counted]
-        while left > 0 and rest:
-            chunk = first_within(rest, lambda one: max(one.deliveries, 1), int(min(CHUNK, left)))
-            rest = rest[len(chunk) :]
+    for old in _find(kept, before) if excess > 0 else ():
+        while excess > 0 and old:
+            chunk = first_within(old, lambda one: max(one.deliveries, 1), int(min(CHUNK, excess)))
+            old = old[len(chunk) :]  # noqa: PLW2901
             went = _prune(chunk, kept, before)
-            left -= sum(one.counted for one in chunk if one.pk in went)
+            excess -= sum(one.counted for one in chunk if one.pk in went)
             yield len(went)
+        if excess <= 0:
+            return
 
 
 def _find(kept: Sequence[str], before: datetime | str) -> Iterator[list[Old]]:
-    """Yield events that may go, the oldest first."""
     after = {'timestamp': '-infinity', 'id': 0}
     bounds = {'kept': list(kept), 'before': before, 'look': LOOK}
     while rows := [Old(*row) for row in sql.fetch(READ, {**bounds, **after})]:
