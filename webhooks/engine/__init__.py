@@ -1,8 +1,8 @@
 """Events become deliveries, and deliveries become attempts: see docs/architecture.md.
 
-process/ runs the processes of a worker, dispatch/ makes deliveries, deliver/ sends them, backfill/ records all present
-objects, and tidy/ keeps the log bounded.
+process/ runs the processes of a worker, dispatch/ makes deliveries, deliver/ sends them, tidy/ keeps the log bounded.
 
+backfill       records all present objects
 registry       who is alive, with which work in hand
 rescue         frees a dead worker's work
 transactions   transactions with bounds      sql

@@ -5,8 +5,8 @@
                  ▼  │  └─▶ canceled
                paused ───▶ canceled
 
-`position` and `last_id` are the cursor (engine/backfill). Without a foreign key to the webhook, a deletion waits for no
-worker.
+`position` and `last_id` are the cursor (engine/backfill.py). Without a foreign key to the webhook, a deletion waits for
+no worker.
 """
 
 from django.contrib.postgres.fields import ArrayField

@@ -38,9 +38,8 @@ from users.models import User
 
 from devstack.receiver import Receiver
 from webhooks.choices import BackfillStateChoices, StatusChoices
+from webhooks.engine import backfill as engine
 from webhooks.engine import notifications, sql
-from webhooks.engine.backfill import filter as finding
-from webhooks.engine.backfill import loop as engine
 from webhooks.engine.deliver import choice
 from webhooks.engine.dispatch import loop as dispatch
 from webhooks.engine.registry import DISPATCH
@@ -560,7 +559,7 @@ class TestFilters:
         return by
 
     def test_where_the_rows_take_too_long_it_ends_with_the_reason(self, webhook, filtered, monkeypatch):
-        monkeypatch.setattr(finding, 'MOST', 300)
+        monkeypatch.setattr(engine, 'MOST', 300)
         sites(1)
         start(webhook, query='status=active')
         filtered(sleeping(60))
@@ -591,18 +590,18 @@ class TestFilters:
 
     def test_where_postgresql_does_not_answer_it_is_tried_again(self, webhook, receiver, monkeypatch):
         """That says nothing of what is looked for."""
-        monkeypatch.setattr(finding, 'LONGEST', 0.2)
+        monkeypatch.setattr(engine, 'LONGEST', 0.2)
         sites(1)
         start(webhook)
         with monkeypatch.context() as stalled:
-            stalled.setattr(finding, 'BOUND', 'SELECT pg_sleep(30), %s')
+            stalled.setattr(engine, 'BOUND', 'SELECT pg_sleep(30), %s')
             assert not engine.Backfills().cut()
         assert state(webhook) == RUNNING
         work()
         assert len(receiver.requests) == 1
 
     def test_one_that_hangs_ends_its_own_backfill(self, webhook, receiver, filtered, monkeypatch):
-        monkeypatch.setattr(finding, 'LONGEST', 0.2)
+        monkeypatch.setattr(engine, 'LONGEST', 0.2)
         sites(1)
         start(webhook, query='status=active')
         other = subscribe(receiver.url(OTHER), Site)
@@ -649,8 +648,8 @@ class TestFilters:
             import django
             django.setup()
             from dcim.models import Site
-            from webhooks.engine.backfill import filter
-            print(filter.objects(Site, 'status=active').query)"""
+            from webhooks.engine import backfill
+            print(backfill.objects(Site, 'status=active').query)"""
         found = subprocess.run([sys.executable, '-c', look], capture_output=True, text=True, check=False)
         assert '"dcim_site"."status" = active' in found.stdout, found.stderr
 

@@ -19,7 +19,7 @@ from ...interruptions import INTERRUPTIONS
 from ...models import sequence
 from ...outbox.scope import is_migrated, look_again
 from .. import transactions
-from ..backfill.loop import Backfills
+from ..backfill import Backfills
 from ..dispatch.loop import Dispatcher
 from ..registry import DISPATCH, Member
 from ..tidy import loop as tidy
