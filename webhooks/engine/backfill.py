@@ -1,10 +1,7 @@
 """Backfills: all present objects go to one webhook, slice by slice.
 
-The next slice is recorded when few events of the last are left. Events and cursor share a transaction: a killed
-process repeats and loses nothing.
-
-The objects are found by the filters of the model's own list. The dispatcher waits meanwhile. So a filter that is slow,
-hangs or fails ends its own backfill, by DefinitionError.
+Events and cursor share a transaction: a killed process repeats and loses nothing. The dispatcher waits for the filters,
+which are NetBox's own. So a filter that is slow, hangs or fails ends its own backfill.
 """
 
 import logging
@@ -157,7 +154,7 @@ def objects(model: type[Model], query: str) -> QuerySet:
 def after(model: type[Model], query: str, last_id: int, count: int, rows: int) -> tuple[list[int], int | None]:
     """Return the next `count` primary keys at most, and where to go on: None at the table's end.
 
-    With a query it looks at so many `rows`. Raises DefinitionError, or an interruption (interruptions.py).
+    With a query it looks at so many `rows`.
     """
     with _bounded(query):
         left = objects(model, query).filter(pk__gt=last_id)

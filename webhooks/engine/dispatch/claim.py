@@ -10,12 +10,12 @@ from ..registry import GIVEN_UP, Member
 MOST = 200
 # Seconds between two full looks, or FULL_TIMES as long as the last one took.
 FULL, FULL_TIMES = 1.0, 20
-# Sequences by which an event may lag when it commits. Later ones wait for a full look.
+# Events whose commit lags by more sequences wait for a full look.
 LATE = 1000
 
 LOCK = "SELECT pg_advisory_xact_lock('webhooks_event'::regclass::oid::integer, 0)"
 
-# The oldest or newest events. An object's events wait behind one in other hands, or a suspect.
+# An object's events wait behind one in other hands, or a suspect.
 READY = f"""
     WITH held AS MATERIALIZED (
         SELECT object_type_id, object_id, sequence FROM webhooks_event

@@ -1,7 +1,6 @@
-"""A change of a component is also an update of its device, module or virtual machine, once a transaction.
+"""A change of a component is also an update of its owner (device, module, virtual machine), once a transaction.
 
-The owner's event gets its sequence and snapshot under a lock of the owner's row, as by a save. If somebody holds the
-row, the event is put off.
+The owner's event gets its sequence and snapshot under a lock of the owner's row, as by a save.
 """
 
 import json
@@ -58,17 +57,14 @@ DRAW = f"""
     WHERE e.id = ANY(%s) AND e.object_id = now_.id
     RETURNING e.id, e.sequence"""
 
-# Not taken for a second. By its new sequence the owner's other events pass.
+# Somebody holds the owner's row. By the new sequence the owner's other events pass.
 PUT_OFF = f"""
     UPDATE webhooks_event SET sequence = nextval('{SEQUENCE}'), retry_at = now() + interval '1 second'
     WHERE id = ANY(%s)"""
 
 
 def tell_owners(events: Sequence[Event]) -> None:
-    """Make an event for each owner of a changed component, unless there is one.
-
-    Plugins may change NetBox's models: an unexpected component is logged.
-    """
+    """Make an event for each owner, unless there is one. Plugins may change NetBox's models: that is logged."""
     each_or_alone(events, _tell_owners, _log)
 
 
@@ -152,10 +148,7 @@ def _type_id(label: str) -> int:
 
 
 def take(events: Sequence[Event], in_hand: Collection[int]) -> set[int]:
-    """Give owners' events their sequence and snapshot, unless somebody holds the owner's row.
-
-    Returns the ids of events that wait, or are discarded because the owner is gone.
-    """
+    """Give owners' events their sequence and snapshot. Returns the ids of events that wait, or whose owner is gone."""
     by_type: dict[int, list[Event]] = defaultdict(list)
     for event in events:
         by_type[event.object_type_id].append(event)

@@ -125,9 +125,9 @@ class Dispatcher:
 
 
 def make_deliveries(pairs: Sequence[tuple[int, int]], *, keeps_backfill: bool = False) -> list[tuple[int, int, int]]:
-    """Make a due delivery for each (webhook id, event id), unless the webhook is deleted.
+    """Make due deliveries of (webhook id, event id). Returns (id, webhook id, event id) of each.
 
-    Returns (id, webhook id, event id) of each. `keeps_backfill`: those of a backfill are its part.
+    `keeps_backfill`: those of a backfill are its part.
     """
     if not pairs:
         return []

@@ -40,7 +40,7 @@ class Dispatching:
         self._tidied_at = self._looked_at = 0.0
 
     def look(self) -> None:
-        """Work, if the last work is INTERVAL ago. After an error the next look tries again."""
+        """Work, if the last work is INTERVAL ago."""
         if time.monotonic() < self._looked_at + INTERVAL:
             return
         try:
@@ -63,10 +63,7 @@ class Dispatching:
         return total
 
     def step(self) -> int | None:
-        """Dispatch a batch. Without events go on with backfills, and tidy.
-
-        Returns the number of events, None if nothing is left.
-        """
+        """Dispatch a batch, or do what can wait. Returns the number of events, None if nothing is left."""
         count = self._dispatcher.batch()
         self._poke()
         if count:
@@ -102,7 +99,7 @@ class QueueWorker(SimpleWorker):
             if here:
                 here.look()
         if child.is_stopping() and self.get_state() == WorkerStatus.IDLE:
-            # The signal came between a job and its end for RQ, which would wait for ever.
+            # The signal came at the end of a job: RQ would wait for ever.
             raise StopRequested
 
     @property

@@ -1,7 +1,4 @@
-"""The supervisor: the process that an operator starts. It starts all others, and replaces dead ones.
-
-Its only thread does nothing else, so it can fork at any time.
-"""
+"""The supervisor starts all other processes, and replaces dead ones. It has one thread, so it can fork at any time."""
 
 import gc
 import logging

@@ -81,7 +81,7 @@ def _work(member: Member) -> None:
 
 
 def _allow(member: Member, seconds: float) -> None:
-    """Others leave its work alone until after the kernel has ended it: then its parent blames the suspect."""
+    """Others leave its work alone until after the kernel has ended it."""
     child.allow(seconds)
     member.beat(seconds=seconds + registry.ALIVE)
 

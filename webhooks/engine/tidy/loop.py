@@ -1,7 +1,4 @@
-"""Tidies a little at a time, when the dispatcher is idle.
-
-The row of a deleted webhook's health goes last: an interrupted removal goes on.
-"""
+"""Tidies a little at a time, when the dispatcher is idle."""
 
 from collections import Counter
 from datetime import datetime
@@ -14,7 +11,7 @@ from ..deliver import endpoint, gone, order
 # Rows in a transaction, and for each webhook in it.
 PART, EACH = 500, 50
 
-# Deliveries older than `expire_after`. Deliveries in hand are left to their worker.
+# Not those in hand.
 OVERDUE = """
     SELECT o.id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id CROSS JOIN LATERAL (
         SELECT d.id FROM webhooks_delivery d
@@ -45,11 +42,11 @@ FORGET = """
     DELETE FROM webhooks_delivery WHERE id = ANY(ARRAY(
         SELECT id FROM webhooks_delivery WHERE webhook_id = %(webhook)s ORDER BY id DESC LIMIT %(part)s
     ))"""
+# Last: an interrupted removal goes on.
 FORGET_LAST = """
     WITH backfills AS (DELETE FROM webhooks_backfill WHERE webhook_id = %(webhook)s)
     DELETE FROM webhooks_health WHERE webhook_id = %(webhook)s"""
 
-# A backfill's untried deliveries that no worker has in hand.
 UNTRIED = """
     SELECT d.id, d.created FROM webhooks_delivery d
     WHERE d.webhook_id = {webhook} AND d.backfill AND d.status = 'pending'

@@ -1,7 +1,6 @@
 """Bounds the log by number and by age. Deliveries go with their event. Pending deliveries never go.
 
-Beyond `retention_size` the oldest events go, first events without a failed delivery. Deliveries of deleted webhooks do
-not count.
+Beyond `retention_size` the oldest events go, first those without a failed delivery.
 """
 
 import math
@@ -26,7 +25,7 @@ COUNT = """
     SELECT count(*) FROM webhooks_delivery d
     WHERE EXISTS (SELECT FROM webhooks_webhook w WHERE w.id = d.webhook_id)"""
 
-# The next events: their deliveries, how many count, and whether the event may go.
+# Deliveries of deleted webhooks do not count.
 READ = """
     SELECT e.*, d.* FROM (
         SELECT id, timestamp FROM webhooks_event
@@ -58,25 +57,25 @@ class Old(NamedTuple):
 
 
 def prune_all(days: int | None = None) -> int:
-    """Delete all beyond the bounds; `days` replaces `retention_days`. Returns the number of events."""
+    """`days` replaces `retention_days`. Returns the number of deleted events."""
     return sum(slices(days))
 
 
 def slices(days: int | None = None) -> Iterator[int]:
-    """Do the same in slices. Yields the number of events in each."""
+    """Yields the number of events in each slice."""
     Hour.objects.filter(start__lt=timezone.now() - KEPT).delete()
     yield from by_size(conf.get().retention_size)
     yield from by_age(timezone.now() - timedelta(days=conf.get().retention_days if days is None else days))
 
 
 def by_size(size: int) -> Iterator[int]:
-    """Keep so many deliveries; 0: no bound. Yields each slice's number of events."""
+    """Keep so many deliveries; 0: no bound."""
     for kept in (NOT_FAILED, OPEN_STATUSES) if size else ():
         yield from _delete(kept, 'infinity', sql.fetch_value(COUNT) - size)
 
 
 def by_age(before: datetime) -> Iterator[int]:
-    """Delete older events without newer deliveries. Yields each slice's number of events."""
+    """Delete older events without newer deliveries."""
     yield from _delete(OPEN_STATUSES, before)
 
 
