@@ -1,6 +1,5 @@
 """A process of a worker: as its parent sees it, and how it ends."""
 
-import itertools
 import logging
 import os
 import signal
@@ -13,7 +12,6 @@ from ...templating.process import fork
 
 logger = logging.getLogger('webhooks.worker')
 
-_numbers = itertools.count(1)
 _is_stopping = False
 
 # It gets its name, and a channel: a byte tells the parent of suspects.
@@ -79,7 +77,7 @@ def heed() -> None:
 
 
 def name(what: str) -> str:
-    return f'{socket.gethostname()}.{os.getpid()}.{time.time_ns()}.{what}.{next(_numbers)}'
+    return f'{socket.gethostname()}.{os.getpid()}.{time.time_ns()}.{what}'
 
 
 def _cause(code: int, status: int) -> str | None:

@@ -125,7 +125,7 @@ def serve(
         sequence.advance()
         member.begin()
     here = Dispatching(member, poke, publish)
-    own = make_like(worker, QueueWorker, [conf.get().queue], f'{worker.name}-{name.rpartition(".")[0][-12:]}')
+    own = make_like(worker, QueueWorker, [conf.get().queue], f'{worker.name}-{name[-12:]}')
     # One scheduler is enough: the worker of other queues has it.
     own.work(**options | {'with_scheduler': False})
     member.end()
