@@ -39,8 +39,8 @@ RUNNING, COMPLETED, FAILED = BackfillStateChoices.RUNNING, BackfillStateChoices.
 SLICE, MOST_OPEN = 200, 600
 # Rows that a filter sees at once, milliseconds for PostgreSQL, and seconds with the filter's Python.
 ROWS, MOST, LONGEST = 1_000, 3_000, 4.0
-# After a slice slower than SLOW seconds, a backfill rests REST times as long.
-SLOW, REST = 0.15, 9
+# Seconds of rest after a slice was broken off. After a slice slower than SLOW, REST_AFTER times as long.
+REST, SLOW, REST_AFTER = 1.0, 0.25, 9
 
 READY = f"""
     SELECT b.webhook_id FROM webhooks_backfill b JOIN webhooks_webhook w ON w.id = b.webhook_id
@@ -76,6 +76,7 @@ class Backfills:
             return _step(backfill)
         except BROKEN_OFF as error:
             transactions.recover(error)
+            self._rests[backfill.pk] = time.monotonic() + REST
             return False
         except INTERRUPTIONS:
             raise
@@ -85,7 +86,7 @@ class Backfills:
             return _end(backfill, FAILED, storable(reason))
         finally:
             if (took := time.monotonic() - began) > SLOW:
-                self._rests[backfill.pk] = time.monotonic() + REST * took
+                self._rests[backfill.pk] = time.monotonic() + REST_AFTER * took
 
 
 def _step(backfill: Backfill) -> bool:
