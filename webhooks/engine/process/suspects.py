@@ -81,7 +81,7 @@ def _work(member: Member) -> None:
 
 
 def _allow(member: Member, seconds: float) -> None:
-    """Others leave its work alone until after the kernel has ended it."""
+    """Others leave its work alone until the kernel has ended it, also if it was frozen meanwhile."""
     child.allow(seconds)
     member.beat(seconds=seconds + registry.ALIVE)
 
@@ -95,7 +95,7 @@ def _deliver(member: Member) -> bool:
     _allow(member, webhook.effective_timeout + MARGIN)
     sent = Sent(one, Builder(webhook))
     if sent.build():
-        _send(sent, member)
+        _send(sent)
         sent.settle()
     try:
         _record(sent, member)
@@ -112,13 +112,9 @@ def _take(member: Member) -> Delivery | None:
     return Delivery.objects.filter(pk__in=taken).prefetch_related('event').first()
 
 
-def _send(sent: Sent, member: Member) -> None:
-    member.beat()
-    member.confirm()
+def _send(sent: Sent) -> None:
     # Its threads end here: a renderer is forked by a process with one thread.
     with closing(Client(1)) as client:
-        if time.monotonic() > member.until:  # it was frozen: others may have the delivery
-            raise Lost(member.name)
         sent.send(client.send)
 
 
