@@ -8,5 +8,5 @@ rescue         frees a dead worker's work
 transactions   transactions with bounds      sql
 each           a bad item stops no other, and not too many are in memory
 notifications  people are notified
-time_limit
+time_limit     work that takes too long is ended
 """
