@@ -77,11 +77,6 @@ class TestSlots:
             assert shown(webhook, now=now) == {'11 10:30': (1, 0)}
             assert [str(slot) for slot in history.read(webhook, WEEK, NOW)[-1:]] == ['Wed 12:00 – 18:00']
 
-    def test_what_is_too_old_to_be_shown_goes(self, webhook):
-        ended(webhook, NOW - timedelta(days=9), delivered=1)
-        ended(webhook, NOW, delivered=1)
-        assert len(Hour.objects.all()) == 1
-
     def test_they_are_read_by_one_query(self, webhook):
         ended(webhook, NOW, delivered=1)
         with CaptureQueriesContext(connection) as captured:

@@ -85,9 +85,10 @@ def _delete(kept: Sequence[str], before: datetime | str, excess: float = math.in
     `excess`: only until so many deliveries are gone. Yields each slice's number of events.
     """
     for old in _find(kept, before) if excess > 0 else ():
-        while excess > 0 and old:
-            chunk = first_within(old, lambda one: max(one.deliveries, 1), int(min(CHUNK, excess)))
-            old = old[len(chunk) :]  # noqa: PLW2901
+        rest = [one for one in old if one.counted] if excess < math.inf else old
+        while excess > 0 and rest:
+            chunk = first_within(rest, lambda one: max(one.deliveries, 1), int(min(CHUNK, excess)))
+            rest = rest[len(chunk) :]
             went = _prune(chunk, kept, before)
             excess -= sum(one.counted for one in chunk if one.pk in went)
             yield len(went)
