@@ -10,14 +10,6 @@ from .health import Health
 
 KEPT = timedelta(days=8)
 
-COUNT = """
-    WITH old AS (DELETE FROM webhooks_hour WHERE health_id = %(health)s AND start < %(oldest)s)
-    INSERT INTO webhooks_hour (health_id, start, delivered, failed, superseded)
-    VALUES (%(health)s, %(start)s, %(delivered)s, %(failed)s, %(superseded)s)
-    ON CONFLICT (health_id, start) DO UPDATE
-    SET delivered = webhooks_hour.delivered + excluded.delivered, failed = webhooks_hour.failed + excluded.failed,
-        superseded = webhooks_hour.superseded + excluded.superseded"""
-
 COUNTED = ('delivered', 'failed', 'superseded')
 ADD = """
     INSERT INTO webhooks_hour AS h (start, health_id, delivered, failed, superseded)
@@ -35,13 +27,6 @@ class HourManager(models.Manager):
         if rows:
             with connection.cursor() as cursor:
                 cursor.execute(ADD, [start, *map(list, zip(*rows, strict=True))])
-
-    def count(self, health: Health, now: datetime, delivered: int = 0, failed: int = 0, superseded: int = 0) -> None:
-        """Also drops old hours. The caller holds the health's row."""
-        start = localtime(now).replace(minute=0, second=0, microsecond=0)
-        counts = {'delivered': delivered, 'failed': failed, 'superseded': superseded}
-        with connection.cursor() as cursor:
-            cursor.execute(COUNT, {'health': health.pk, 'start': start, 'oldest': now - KEPT, **counts})
 
 
 class Hour(models.Model):

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from .. import object_types, visibility
 from ..choices import BackfillStateChoices
 from ..engine import sql
-from ..engine.backfill.filter import FILTER, objects
+from ..engine.backfill import FILTER, objects
 from ..engine.deliver import order
 from ..engine.tidy import loop as tidy
 from ..exceptions import DefinitionError

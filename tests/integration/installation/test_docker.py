@@ -275,16 +275,16 @@ class TestRunning:
         container.start('docker-worker', '-m', 'netbox', 'rqworker', '--worker-ttl', '60')
         assert wait_until(lambda: [one.get_state() for one in redis_queue.workers()] == ['idle'], timeout=PATIENCE)
         assert container.run(check, **variables).returncode == 0
-        (sidecar,) = redis_queue.workers()
-        os.kill(sidecar.pid, signal.SIGSTOP)
+        (dispatcher,) = redis_queue.workers()
+        os.kill(dispatcher.pid, signal.SIGSTOP)
         try:
             # A hash that is not renewed goes after two minutes.
-            redis_queue.get().connection.delete(sidecar.key)
+            redis_queue.get().connection.delete(dispatcher.key)
             answer = container.run(check, **variables)
             assert (answer.returncode, answer.stderr) == (1, 'Nobody here serves low\n')
             assert container.run(check, 'high', 'default', **variables).returncode == 0
         finally:
-            os.kill(sidecar.pid, signal.SIGKILL)
+            os.kill(dispatcher.pid, signal.SIGKILL)
 
     def test_a_container_that_ends_is_started_again(self, compose):
         assert {name: service.get('restart') for name, service in compose.items()} == {
