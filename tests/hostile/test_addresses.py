@@ -3,7 +3,6 @@
 Each of them is sent for real, over a network of its own: what is blocked is 127.0.0.0/8, where the receiver is.
 """
 
-import dataclasses
 import ipaddress
 import socket
 from collections.abc import Callable, Iterator
@@ -15,10 +14,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from support.builders import site, subscribe
 from support.loopback import OK, serving
+from support.settings import change_settings
 from users.models import User
 
 from devstack.receiver import Receiver
-from webhooks import conf
 from webhooks.models import Webhook
 from webhooks.services import trial
 from webhooks.transport.blocked_networks import is_blocked
@@ -44,7 +43,7 @@ def send() -> Iterator[Callable[..., Outcome]]:
 @pytest.fixture
 def settings(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def settings(**values: Any) -> None:
-        monkeypatch.setattr(conf, '_settings', dataclasses.replace(conf.get(), **values))
+        change_settings(monkeypatch, **values)
 
     return settings
 

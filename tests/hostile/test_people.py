@@ -279,7 +279,7 @@ KEPT = f'Authorization: {MASK}'
 
 @pytest.fixture
 def certificates(tmp_path, monkeypatch) -> Any:
-    from support.engine import change_settings
+    from support.settings import change_settings
 
     for name in ('ca.pem', 'other.pem', 'key.pem'):
         (tmp_path / name).write_text('')

@@ -1,6 +1,5 @@
 """The engine, run by hand in this process: a job when the test says so, and a clock that can be put forward."""
 
-import dataclasses
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from django.db import connection, connections, transaction
 from django.utils import timezone
 
 from devstack.receiver import Received, Receiver
-from webhooks import conf
 from webhooks.choices import OPEN_STATUSES, StatusChoices
 from webhooks.engine import rescue
 from webhooks.engine.dispatch.loop import Dispatcher
@@ -194,10 +192,6 @@ def pass_probe_interval(webhook: Webhook) -> None:
 def expire(**filters: Any) -> None:
     open_ones = Delivery.objects.filter(status__in=OPEN_STATUSES, **filters)
     open_ones.update(expires_at=timezone.now() - timedelta(seconds=1))
-
-
-def change_settings(monkeypatch: pytest.MonkeyPatch, **values: Any) -> None:
-    monkeypatch.setattr(conf, '_settings', dataclasses.replace(conf.get(), **values))
 
 
 #

@@ -143,14 +143,9 @@ def _expanded(wanted: Mapping[Key, Wanted], end: float) -> dict[Key, dict[str, e
     def look_up(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
         if not may_be_expanded(model) or not _is_prepared(model):
             return {}
-        try:
-            with _without_trace():
-                taken = snapshots.take(model, pks)
-        except BaseTimeoutException:
-            raise
-        except Exception as error:
-            logger.warning('model=%s is not expanded in a deletion: %r', model._meta.label_lower, error)
-            return {}
+        taken: dict[int, str] = {}
+        with _or_later(model, pks), _without_trace():
+            taken = snapshots.take(model, pks)
         return {pk: one.data for pk, one in _show_in_time(model, taken, end)}
 
     found = expansion.find([(one.data, tree) for one, tree in wanted.values()], look_up)
@@ -159,21 +154,26 @@ def _expanded(wanted: Mapping[Key, Wanted], end: float) -> dict[Key, dict[str, e
 
 def _is_prepared(model: type[Model]) -> bool:
     if model not in _prepared:
-        try:
-            with transaction.atomic():
-                rendering.prepare(model)
-        except BaseTimeoutException:
-            raise
-        except Exception as error:
-            logger.warning('model=%s deletions are rendered later: %r', model._meta.label_lower, error)
-            return False
-        _prepared.add(model)
-    return True
+        with _or_later(model), transaction.atomic():
+            rendering.prepare(model)
+            _prepared.add(model)
+    return model in _prepared
+
+
+@contextmanager
+def _or_later(model: type[Model], pks: Collection[Any] = ()) -> Iterator[None]:
+    """A job's end is no trouble of rendering."""
+    try:
+        yield
+    except BaseTimeoutException:
+        raise
+    except Exception as error:
+        logger.warning('model=%s ids=%s cannot be rendered now: %r', model._meta.label_lower, list(pks)[:5], error)
 
 
 def _show_in_time(model: type[Model], texts: Mapping[Any, str], end: float) -> Iterator[tuple[Any, rendering.Rendered]]:
     for part in _slices(model, list(texts), end):
-        yield from _show(model, {pk: texts[pk] for pk in part}).items()
+        yield from _show(model, {pk: texts[pk] for pk in part}, end).items()
 
 
 def _slices(model: type[Model], pks: Sequence[Any], end: float) -> Iterator[Sequence[Any]]:
@@ -198,17 +198,12 @@ def _note(model: type[Model], count: int, took: float) -> None:
         _resting[model] = time.monotonic() + REST
 
 
-def _show(model: type[Model], texts: Mapping[Any, str]) -> dict[Any, rendering.Rendered]:
-    try:
-        shown = _render(model, list(texts.values()))
-    except BaseTimeoutException:
-        raise
-    except Exception as error:
-        if len(texts) > 1:
-            return {key: one for pk, text in texts.items() for key, one in _show(model, {pk: text}).items()}
-        logger.warning('model=%s id=%s is rendered later: %r', model._meta.label_lower, next(iter(texts)), error)
-        return {}
-    return dict(zip(texts, shown, strict=True))
+def _show(model: type[Model], texts: Mapping[Any, str], end: float) -> dict[Any, rendering.Rendered]:
+    with _or_later(model, texts):
+        return dict(zip(texts, _render(model, list(texts.values())), strict=True))
+    # One object may be to blame.
+    each = ({pk: text} for pk, text in texts.items() if len(texts) > 1 and time.monotonic() < end)
+    return {pk: shown for one in each for pk, shown in _show(model, one, end).items()}
 
 
 def _render(model: type[Model], texts: Sequence[str]) -> list[rendering.Rendered]:

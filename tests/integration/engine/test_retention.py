@@ -12,8 +12,9 @@ from django_rq import get_queue
 from netbox.registry import registry
 from rq.registry import FailedJobRegistry
 from support.builders import site, subscribe
-from support.engine import change_settings, deliveries, pass_retry_waits, work
+from support.engine import deliveries, pass_retry_waits, work
 from support.log import delivery, event
+from support.settings import change_settings
 from tenancy.models import Tenant
 
 from devstack.receiver import Receiver

@@ -9,8 +9,9 @@ from dcim.models import Site
 from django.core.management import call_command
 from django.utils import timezone
 from support.builders import site, subscribe
-from support.engine import change_settings, deliveries
+from support.engine import deliveries
 from support.log import delivery, event
+from support.settings import change_settings
 from support.writers import Writer
 
 from devstack.receiver import Receiver

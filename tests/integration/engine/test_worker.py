@@ -11,7 +11,8 @@ from rq import Worker as RQWorker
 from rq.exceptions import StopRequested
 from rq.registry import FinishedJobRegistry
 from support.builders import site, subscribe
-from support.engine import arrivals, change_settings, deliveries, die, disorder, health, in_hand, pass_retry_waits
+from support.engine import arrivals, deliveries, die, disorder, health, in_hand, pass_retry_waits
+from support.settings import change_settings
 
 from devstack.netbox import WebServer, Worker
 from devstack.process import descendants, wait_until

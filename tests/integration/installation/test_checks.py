@@ -4,7 +4,7 @@ import pytest
 from django.core import checks
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
-from support.engine import change_settings
+from support.settings import change_settings
 
 from webhooks import conf
 from webhooks.django_admin import install

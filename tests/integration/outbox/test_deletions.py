@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -467,6 +468,22 @@ class TestTroubles:
         assert not Device.objects.filter(pk=pk).exists()
         assert not any(is_rendered(event) for event in recorded(Interface) if event.kind == DELETED)
         assert [is_rendered(event) for event in recorded(Device)] == [True]
+
+    def test_objects_of_a_slice_that_failed_are_tried_alone_only_in_time(self, doomed, monkeypatch):
+        owner, _ports = doomed
+        clock, tried = [0.0], []
+
+        def fails_late(self: Any, instance: Interface) -> str:
+            tried.append(instance.pk)
+            clock[0] += 3600.0
+            raise RuntimeError('a plugin')
+
+        monkeypatch.setattr(InterfaceSerializer, 'get_link_peers_type', fails_late)
+        monkeypatch.setattr(deletions, 'time', SimpleNamespace(monotonic=lambda: clock[0]))
+        monkeypatch.setattr(deletions, '_resting', {})
+        owner.delete()
+        assert len(tried) == 1
+        assert not any(is_rendered(event) for event in recorded(Interface) if event.kind == DELETED)
 
     def test_what_is_slow_is_not_rendered_while_somebody_waits(self, monkeypatch):
         subscribe(NOWHERE, Site)

@@ -14,7 +14,8 @@ from extras.models import EventRule
 from netbox.event_rules import get_event_rule_action
 from support.builders import site, subscribe
 from support.builtin import builtin_rule, request_by, rule
-from support.engine import change_settings, deliveries, in_thread, pass_retry_waits, work
+from support.engine import deliveries, in_thread, pass_retry_waits, work
+from support.settings import change_settings
 
 from devstack.receiver import Received, Receiver
 from webhooks import conf

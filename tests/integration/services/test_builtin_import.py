@@ -13,7 +13,8 @@ from django.db import DatabaseError
 from extras.models import EventRule
 from support.builders import NOWHERE, site, subscribe
 from support.builtin import builtin_rule
-from support.engine import change_settings, work
+from support.engine import work
+from support.settings import change_settings
 from users.models import User
 
 from devstack.receiver import Receiver

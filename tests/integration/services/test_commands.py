@@ -14,7 +14,8 @@ from django_rq import get_worker
 from netbox.constants import ADVISORY_LOCK_KEYS
 from prometheus_client import generate_latest
 from support.builders import site, subscribe
-from support.engine import change_settings, deliveries, die, dispatch_all, in_thread, pass_retry_waits, work
+from support.engine import deliveries, die, dispatch_all, in_thread, pass_retry_waits, work
+from support.settings import change_settings
 from tenancy.models import Tenant
 
 from devstack.process import wait_until

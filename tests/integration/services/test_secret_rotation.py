@@ -12,7 +12,8 @@ from django.utils import timezone
 from standardwebhooks import Webhook as Verifier
 from support.admin_browser import changes_of, filled, page_of
 from support.builders import subscribe
-from support.engine import change_settings, in_thread, is_anybody_blocked
+from support.engine import in_thread, is_anybody_blocked
+from support.settings import change_settings
 
 from devstack.process import wait_until
 from webhooks import validation

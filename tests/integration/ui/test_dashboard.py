@@ -14,8 +14,8 @@ from extras.models import EventRule
 from netbox.registry import registry
 from support.admin_browser import page_of
 from support.builders import NOWHERE, site, subscribe
-from support.engine import change_settings
 from support.log import delivery, event
+from support.settings import change_settings
 from users.models import User
 
 from webhooks.choices import StatusChoices

@@ -10,8 +10,8 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 from support.builders import NOWHERE, site, subscribe
-from support.engine import change_settings
 from support.log import delivery, event
+from support.settings import change_settings
 
 from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Event, Health, Webhook

@@ -6,7 +6,7 @@ import pytest
 from dcim.models import Site
 from django.core.exceptions import ValidationError
 from support.builders import NOWHERE, subscribe
-from support.engine import change_settings
+from support.settings import change_settings
 
 from webhooks.models import Webhook
 

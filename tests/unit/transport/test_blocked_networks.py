@@ -1,12 +1,11 @@
 """Where a connection may go: the edges, and what getaddrinfo's answers become. All the rest: test_client.py."""
 
-import dataclasses
 import ipaddress
 import socket
 
 import pytest
+from support.settings import change_settings
 
-from webhooks import conf
 from webhooks.transport.blocked_networks import Blocked, allowed, is_blocked
 
 
@@ -14,7 +13,7 @@ from webhooks.transport.blocked_networks import Blocked, allowed, is_blocked
 def block(monkeypatch: pytest.MonkeyPatch):
     def block(*texts: str) -> None:
         networks = tuple(map(ipaddress.ip_network, texts))
-        monkeypatch.setattr(conf, '_settings', dataclasses.replace(conf.get(), blocked_networks=networks))
+        change_settings(monkeypatch, blocked_networks=networks)
 
     return block
 

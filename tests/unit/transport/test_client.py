@@ -1,6 +1,5 @@
 """One request to an outcome: what an endpoint can do to us, and what it cannot."""
 
-import dataclasses
 import ipaddress
 import json
 import os
@@ -12,10 +11,10 @@ from collections.abc import Iterator
 import pytest
 import requests
 from support.loopback import OK, RESET, Server, serving
+from support.settings import change_settings
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
-from webhooks import conf
 from webhooks.constants import MAX_RESPONSE_KEPT, MAX_RESPONSE_READ
 from webhooks.security.masking import MASK
 from webhooks.transport import deadline
@@ -51,7 +50,7 @@ def send(client: Client):
 @pytest.fixture
 def settings(monkeypatch: pytest.MonkeyPatch):
     def settings(**values: object) -> None:
-        monkeypatch.setattr(conf, '_settings', dataclasses.replace(conf.get(), **values))
+        change_settings(monkeypatch, **values)
 
     return settings
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.settings import change_settings
 
 from webhooks import conf, validation
 from webhooks.constants import RESERVED_HEADERS
@@ -324,7 +325,7 @@ class TestFiles:
     def root(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         root = (tmp_path / 'certificates').resolve()
         root.mkdir()
-        monkeypatch.setattr(conf, '_settings', dataclasses.replace(conf.get(), certificate_root=root))
+        change_settings(monkeypatch, certificate_root=root)
         return root
 
     FIELDS = pytest.mark.parametrize('field', ['ca_file_path', 'client_cert_path'])
