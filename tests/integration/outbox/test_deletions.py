@@ -471,7 +471,7 @@ class TestTroubles:
 
     def test_objects_of_a_slice_that_failed_are_tried_alone_only_in_time(self, doomed, monkeypatch):
         owner, _ports = doomed
-        clock, tried = [0.0], []
+        clock, tried = [1.0], []
 
         def fails_late(self: Any, instance: Interface) -> str:
             tried.append(instance.pk)
