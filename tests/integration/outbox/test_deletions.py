@@ -109,8 +109,8 @@ class TestAllModels:
         assert not any(event.partial for event in recorded(kind) if event.object_id == pk)
 
     @every_kind
-    @pytest.mark.parametrize('way', ['instance', 'queryset', 'request', 'bulk_operation'])
-    def test_a_deletion_is_as_the_api_showed_it_however_it_is_deleted(self, api_client, netbox_user, make, way: str):
+    @pytest.mark.parametrize('way', ['instance', 'queryset', 'bulk_operation'])
+    def test_a_deletion_is_as_the_api_showed_it_however_it_is_deleted(self, api_client, make, way: str):
         instance = make()
         free(api_client, instance)
         kind, pk = type(instance), instance.pk
@@ -121,9 +121,6 @@ class TestAllModels:
                 instance.delete()
             elif way == 'queryset':
                 kind.objects.filter(pk=pk).delete()
-            elif way == 'request':
-                with request_by(netbox_user):
-                    kind.objects.get(pk=pk).delete()
             else:
                 bulk_operation.send(sender=kind, instances=[instance], event=DELETED)
         dispatch_all()
@@ -393,6 +390,10 @@ class TestTroubles:
         subscribe(NOWHERE, Device, Interface)
         return owner, ports
 
+    @pytest.fixture
+    def unprepared(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(deletions, '_prepared', set())
+
     def test_a_serializer_that_raises_fails_no_deletion(self, doomed, monkeypatch):
         owner, ports = doomed
         bad = ports[1].pk
@@ -410,24 +411,22 @@ class TestTroubles:
         assert len(rendered) == 3
         assert [is_rendered(event) for event in recorded(Device)] == [True]
 
-    def test_a_model_that_cannot_be_prepared_fails_no_deletion(self, doomed, monkeypatch):
+    def test_a_model_that_cannot_be_prepared_fails_no_deletion(self, doomed, unprepared, monkeypatch):
         owner, _ports = doomed
 
         def raises(model: type[Model]) -> None:
             if model is Interface:
                 raise RuntimeError('a plugin')
 
-        monkeypatch.setattr(deletions, '_prepared', set())
         monkeypatch.setattr(rendering, 'prepare', raises)
         with transaction.atomic():
             owner.delete()
         assert {is_rendered(event) for event in recorded(Interface) if event.kind == DELETED} == {False}
         assert {is_rendered(event) for event in recorded(Device)} == {True}
 
-    def test_below_a_prefix_of_the_web_server_it_is_rendered_too(self, doomed, monkeypatch):
+    def test_below_a_prefix_of_the_web_server_it_is_rendered_too(self, doomed, unprepared):
         """As with SCRIPT_NAME, in a process that has just started."""
         owner, _ports = doomed
-        monkeypatch.setattr(deletions, '_prepared', set())
         batch._renderer.cache_clear()
         with override_script_prefix('/x/'):
             assert reverse('dcim-api:device-list').startswith('/x/')
@@ -436,13 +435,12 @@ class TestTroubles:
         assert [is_rendered(event) for event in recorded() if event.kind == DELETED] == [True] * 4
 
     @pytest.mark.parametrize('where', ['prepare', 'render'])
-    def test_the_end_of_a_job_s_time_is_no_trouble_of_rendering(self, doomed, monkeypatch, where: str):
+    def test_the_end_of_a_job_s_time_is_no_trouble_of_rendering(self, doomed, unprepared, monkeypatch, where: str):
         owner, _ports = doomed
 
         def ends(*arguments: Any) -> None:
             raise JobTimeoutException
 
-        monkeypatch.setattr(deletions, '_prepared', set())
         monkeypatch.setattr(rendering, where, ends)
         with pytest.raises(JobTimeoutException):
             owner.delete()

@@ -399,40 +399,45 @@ class TestCost:
         assert body(receiver, '/tagged_vlans')['partial'] == ['tagged_vlans']
 
 
+def refuse() -> None:
+    raise ValueError('a serializer of a plugin')
+
+
 @pytest.mark.usefixtures('committed')
 class TestWhatFails:
-    def test_what_cannot_be_rendered_is_left_brief_and_is_no_matter_of_others(self, receiver: Receiver, monkeypatch):
+    @pytest.fixture
+    def at_devices(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+        """Calls a function whenever devices are rendered."""
+        render = rendering.render
+
+        def at_devices(act: Callable[[], None]) -> None:
+            def acting(model: type[Model], *rest: Any) -> Any:
+                if model is Device:
+                    act()
+                return render(model, *rest)
+
+            monkeypatch.setattr(rendering, 'render', acting)
+
+        return at_devices
+
+    def test_what_cannot_be_rendered_is_left_brief_and_is_no_matter_of_others(self, receiver: Receiver, at_devices):
         made = an_interface()
         subscribe(receiver.url('/a'), Interface, expand=['device'])
         subscribe(receiver.url('/b'), Interface)
-        render = rendering.render
-
-        def broken(model: type[Model], *rest: Any) -> Any:
-            if model is Device:
-                raise ValueError('a serializer of a plugin')
-            return render(model, *rest)
-
-        monkeypatch.setattr(rendering, 'render', broken)
+        at_devices(refuse)
         save(made)
         work()
         shown = {request.path: request.json() for request in receiver.wait_for(2)}
         assert shown['/a']['partial'] == ['device']
         assert shown['/a']['data'] == shown['/b']['data']
 
-    def test_a_deletion_shows_all_but_what_cannot_be_expanded(self, api_client, receiver: Receiver, monkeypatch):
+    def test_a_deletion_shows_all_but_what_cannot_be_expanded(self, api_client, receiver: Receiver, at_devices):
         made = make_interface()
         expected = get(api_client, made)
         subscribe(receiver.url('/a'), Interface, expand=['device', 'vrf'], kinds=(DELETED,))
         subscribe(receiver.url('/b'), Interface, kinds=(DELETED,))
         vrf = get(api_client, made.vrf)
-        render = rendering.render
-
-        def broken(model: type[Model], *rest: Any) -> Any:
-            if model is Device:
-                raise ValueError('a serializer of a plugin')
-            return render(model, *rest)
-
-        monkeypatch.setattr(rendering, 'render', broken)
+        at_devices(refuse)
         made.delete()
         work()
         shown = {request.path: request.json() for request in receiver.wait_for(2)}
@@ -452,37 +457,32 @@ class TestWhatFails:
         (deletion,) = (event for event in recorded(Interface) if event.kind == DELETED)
         assert [*json.loads(deletion.snapshot['shown']['expanded'])] == [f'/api/ipam/vrfs/{made.vrf.pk}/']
 
-    def test_what_is_slow_to_expand_is_not_the_object_that_is_deleted(self, receiver: Receiver, monkeypatch):
+    def test_what_is_slow_to_expand_is_not_the_object_that_is_deleted(self, receiver, monkeypatch, at_devices):
         clock = [1.0]
         monkeypatch.setattr(deletions, 'time', SimpleNamespace(monotonic=lambda: clock[0]))
         monkeypatch.setattr(deletions, '_resting', {})
         subscribe(receiver.url(), Interface, expand=['device'], kinds=(DELETED,))
-        render = rendering.render
 
-        def slow(model: type[Model], *rest: Any) -> Any:
-            clock[0] += 100 * (model is Device)
-            return render(model, *rest)
+        def be_slow() -> None:
+            clock[0] += 100
 
-        monkeypatch.setattr(rendering, 'render', slow)
+        at_devices(be_slow)
         with transaction.atomic():
             for made in (an_interface(), an_interface()):
                 made.delete()
         assert ['shown' in event.snapshot for event in recorded(Interface) if event.kind == DELETED] == [True] * 2
         assert [*deletions._resting] == [Device]
 
-    def test_what_takes_too_long_is_left_out_for_a_while(self, receiver: Receiver, monkeypatch, caplog):
+    def test_what_takes_too_long_is_left_out_for_a_while(self, receiver: Receiver, monkeypatch, at_devices, caplog):
         made = an_interface()
         subscribe(receiver.url('/'), Interface, expand=['device.site', 'device'])
         monkeypatch.setattr(expansions, 'LONGEST', 0.5)
-        render = rendering.render
 
-        def slow(model: type[Model], *rest: Any) -> Any:
-            if model is Device:
-                while True:
-                    pass
-            return render(model, *rest)
+        def hang() -> None:
+            while True:
+                pass
 
-        monkeypatch.setattr(rendering, 'render', slow)
+        at_devices(hang)
         save(made)
         save(made)
         work()
