@@ -1,6 +1,7 @@
 """The files and commands of docs/installation.md, as netbox-chart and a host without internet use them."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -84,46 +85,57 @@ def test_the_probe_finds_redis_by_the_files_of_the_chart(tmp_path, stack):
     assert (ask(stack.tasks.port).returncode, ask(1).returncode) == (1, 0)
 
 
+@pytest.fixture(scope='module')
+def python(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp('venv')
+    subprocess.run([sys.executable, '-m', 'venv', folder], check=True)
+    return folder / 'bin/python3'
+
+
+def run_in(folder: Path, python: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Run lines of the page, with the test's Python for that of NetBox."""
+    text = text.replace('/opt/netbox/venv/bin/python3', str(python))
+    text = text.replace('/opt/netbox-webhooks', str(CHECKOUT))
+    text = text.replace('python3 -m pip wheel', f'{sys.executable} -m pip wheel')
+    environment = os.environ | {'PATH': f'{folder}/bin:{os.environ["PATH"]}'}
+    command = ['bash', '-euc', text]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+
+
+BUILD, INSTALL = (block for block in blocks(PAGE) if 'SHA256SUMS' in block)
+
+
+@pytest.fixture(scope='module')
+def built(tmp_path_factory, python: Path) -> Path:
+    folder = tmp_path_factory.mktemp('built')
+    answer = run_in(folder, python, BUILD)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return folder
+
+
 class TestOffline:
     @pytest.fixture
-    def run(self, tmp_path):
-        """Run lines of the page in a folder of their own, with this test's Python for that of NetBox."""
-        python = tmp_path / 'venv/bin/python3'
-        subprocess.run([sys.executable, '-m', 'venv', tmp_path / 'venv'], check=True)
+    def run(self, tmp_path, python):
+        return lambda text: run_in(tmp_path, python, text)
 
-        def commands(text: str) -> subprocess.CompletedProcess[str]:
-            text = text.replace('/opt/netbox/venv/bin/python3', str(python))
-            text = text.replace('/opt/netbox-webhooks', str(CHECKOUT))
-            text = text.replace('python3 -m pip wheel', f'{sys.executable} -m pip wheel')
-            environment = os.environ | {'PATH': f'{tmp_path}/bin:{os.environ["PATH"]}'}
-            return subprocess.run(
-                ['bash', '-euc', text],
-                cwd=tmp_path,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=300,
-                check=False,
-            )
+    @pytest.fixture
+    def carried(self, built, tmp_path) -> Path:
+        shutil.copytree(built, tmp_path, dirs_exist_ok=True)
+        return tmp_path / 'wheelhouse'
 
-        return commands
-
-    def test_the_wheel_is_carried_over_and_installed(self, run, tmp_path):
-        build, install = (block for block in blocks(PAGE) if 'SHA256SUMS' in block)
-        for text in (build, install):
-            answer = run(text)
-            assert answer.returncode == 0, answer.stdout + answer.stderr
-        assert {path.suffix for path in (tmp_path / 'wheelhouse').iterdir()} == {'.whl', '.txt', ''}
-        command = [tmp_path / 'venv/bin/python3', '-m', 'pip', 'list']
-        listed = subprocess.run(command, capture_output=True, text=True, check=True)
+    def test_the_wheel_is_carried_over_and_installed(self, run, carried, python):
+        answer = run(INSTALL)
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        assert {path.suffix for path in carried.iterdir()} == {'.whl', '.txt', ''}
+        listed = subprocess.run([python, '-m', 'pip', 'list'], capture_output=True, text=True, check=True)
         assert 'netbox-webhooks' in listed.stdout
 
-    def test_a_file_that_was_changed_on_the_way_is_noticed(self, run, tmp_path):
-        build, install = (block for block in blocks(PAGE) if 'SHA256SUMS' in block)
-        assert run(build).returncode == 0
-        (wheel,) = (tmp_path / 'wheelhouse').glob('*.whl')
+    def test_a_file_that_was_changed_on_the_way_is_noticed(self, run, carried):
+        (wheel,) = carried.glob('*.whl')
         wheel.write_bytes(wheel.read_bytes() + b' ')
-        answer = run(install)
+        answer = run(INSTALL)
         assert answer.returncode != 0
         assert 'FAILED' in answer.stdout
 

@@ -10,6 +10,7 @@ import sysconfig
 import tarfile
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import django
@@ -235,6 +236,13 @@ class Release:
         self.replace('CHANGELOG.md', 'Unreleased', '2026-01-31')
         self.git('init', '--quiet')
         self.commit()
+        self.git('branch', 'complete')
+
+    def restore(self) -> None:
+        self.git('reset', '--quiet', '--hard', 'complete')
+        self.git('clean', '--quiet', '-xfd')
+        for tag in (self.folder / '.git/refs/tags').iterdir():
+            self.git('tag', '--delete', tag.name)
 
     def replace(self, name: str, old: str, new: str) -> None:
         text = (self.folder / name).read_text()
@@ -255,9 +263,15 @@ class Release:
         )
 
 
+@pytest.fixture(scope='module')
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    return Release(tmp_path_factory.mktemp('release'))
+
+
 @pytest.fixture
-def release(tmp_path: Path) -> Release:
-    return Release(tmp_path)
+def release(complete: Release) -> Iterator[Release]:
+    yield complete
+    complete.restore()
 
 
 class TestRelease:
@@ -268,13 +282,15 @@ class TestRelease:
         assert len(list((release.folder / 'dist').iterdir())) == 2
         assert not list(release.folder.glob('*.egg-info'))  # the next archive would hold what it names
 
-    @pytest.mark.parametrize('name', ['pyproject.toml', 'README.md', 'CONTRIBUTING.md', '.github/CODEOWNERS'])
-    def test_it_refuses_an_address_that_is_an_example(self, release, name):
-        release.replace(name, 'forge.example.org', 'git.example.com')
+    def test_it_refuses_addresses_that_are_examples(self, release):
+        names = ['.github/CODEOWNERS', 'CONTRIBUTING.md', 'README.md', 'pyproject.toml']
+        for name in names:
+            release.replace(name, 'forge.example.org', 'git.example.com')
         release.commit()
         answer = release.run()
         assert answer.returncode == 1
-        assert answer.stderr == f'Not yet: write the real address in place of git.example.com into {name}.\n'
+        expected = [f'Not yet: write the real address in place of git.example.com into {name}.' for name in names]
+        assert answer.stderr.splitlines() == expected
 
     def test_it_refuses_a_changelog_without_a_date(self, release):
         release.replace('CHANGELOG.md', '2026-01-31', 'Unreleased')
