@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from dcim.models import Region, Site
+from dcim.models import Site
 from support.builders import NOWHERE, site, subscribe
 
 CONFIGURED = """
@@ -56,15 +56,10 @@ class TestPlaces:
         )
         assert (found['enabled'], found['port'], found['blocked_networks']) == (True, 7002, ['10.0.0.0/8'])
 
-    def test_without_settings_webhooks_are_off_and_use_netboxs_redis(self, configured, stack):
-        """The seed's default: off, and NetBox's own Redis."""
-        found = configured('del WEBHOOKS_ENABLED')
+    def test_webhooks_are_off_and_use_netboxs_redis_with_a_timeout_of_their_own(self, configured, stack):
+        found = configured('del WEBHOOKS_ENABLED\nREDIS_DEFAULT_TIMEOUT = 77')
         assert (found['enabled'], found['queue'], found['port']) == (False, 'low', stack.tasks.port)
-        assert found['queues'] == ['default', 'high', 'low']
-
-    def test_a_timeout_needs_no_redis_of_its_own(self, configured, stack):
-        found = configured('REDIS_DEFAULT_TIMEOUT = 77')
-        assert (found['job_timeout'], found['queue'], found['port']) == (77, 'low', stack.tasks.port)
+        assert (found['job_timeout'], found['queues']) == (77, ['default', 'high', 'low'])
 
     def test_another_redis_does_not_get_netboxs_password(self, configured):
         netboxs = "REDIS['tasks']['PASSWORD'] = 'of netbox'\n"
@@ -94,8 +89,6 @@ class TestWrongValues:
                 "PLUGINS_CONFIG['webhooks']['blocked_networks']: 'everything' does not appear to be an IPv4",
             ),
             ("WEBHOOKS_QUEUE = 'slow'", 'slow'),
-            ("WEBHOOKS_ALLOWED_MODELS = ['dcim.spaceship']", 'dcim.spaceship'),
-            ("WEBHOOKS_ALLOWED_MODELS = ['sessions.session']", 'sessions.session'),
         ],
     )
     def test_wrong_values_stop_the_start_with_one_line(self, make_netbox, lines: str, said: str):
@@ -105,25 +98,6 @@ class TestWrongValues:
         name = lines.split(' ', maxsplit=1)[0] if lines.startswith('WEBHOOKS_') else said.partition(':')[0]
         assert said in last
         assert name.removeprefix('WEBHOOKS_').lower() in last.lower()
-
-
-class TestAllowedModels:
-    def test_a_model_is_added(self, committed, make_netbox):
-        netbox = make_netbox("WEBHOOKS_ALLOWED_MODELS = ['dcim.Region']")
-        subscribe(NOWHERE, Region)
-        script = (
-            'from dcim.models import Region; from webhooks.models import Event; '
-            "Region.objects.create(name='R', slug='r'); "
-            'print([str(event.object_type) for event in Event.objects.all()])'
-        )
-        answer = netbox.run('shell', '-c', script)
-        assert answer.stdout.strip().endswith("['DCIM | region']"), answer.stderr
-
-    def test_any_model_may_be_added(self, committed, make_netbox):
-        answer = make_netbox("WEBHOOKS_ALLOWED_MODELS = ['*']").run(
-            'shell', '-c', 'from webhooks.object_types import allowed_models; print(len(allowed_models()))'
-        )
-        assert int(answer.stdout.split()[-1]) > 100, answer.stderr
 
 
 class TestOtherRedis:
