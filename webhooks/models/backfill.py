@@ -4,7 +4,7 @@
                 ▲ ▼
               paused ─────▶ canceled
 
-`position` and `last_id` are its cursor (engine/backfill.py). Without a foreign key, deletions wait for no worker.
+`position` and `last_id` are its cursor. Without a foreign key, deletions wait for no worker.
 """
 
 from django.contrib.postgres.fields import ArrayField
