@@ -33,8 +33,8 @@ LONGEST, FETCH = 10, timedelta(seconds=15)
 EARLY, LAST = timedelta(minutes=1), timedelta(seconds=5)
 # Replace a refused token if it is older.
 NEW = timedelta(minutes=1)
-# Seconds of validity: default and maximum.
-DEFAULT, MOST = 300, 86400
+# Seconds of validity: default, minimum and maximum.
+DEFAULT, LEAST, MOST = 300, 10, 86400
 # Characters.
 MAX_TOKEN = 16 * 1024
 
@@ -204,7 +204,11 @@ class Grant:
 
 
 def _seconds(answer: Mapping[str, Any]) -> int:
-    return min(max(int(answer.get('expires_in') or DEFAULT), 1), MOST)
+    """A token that ended at once would be fetched again and again."""
+    try:
+        return min(max(int(answer.get('expires_in') or DEFAULT), LEAST), MOST)
+    except (ValueError, TypeError, OverflowError):
+        return DEFAULT
 
 
 @dataclass(frozen=True, kw_only=True)

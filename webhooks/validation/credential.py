@@ -138,8 +138,11 @@ def goes_elsewhere(before: Bound, after: Bound) -> bool:
     """Whether the secret goes to a host where it did not go before."""
     if not set(after.hosts) <= set(before.hosts):
         return True
-    asks = after.type in CredentialTypeChoices.OAUTH2
-    return asks and any(getattr(before, name) != getattr(after, name) for name in ('type', 'token_url', 'ca_file_path'))
+    kinds = {before.type, after.type}
+    if kinds.isdisjoint(CredentialTypeChoices.OAUTH2):
+        return False
+    # Either the token's server gets a secret of the hosts, or the hosts get one of the token's server.
+    return any(getattr(before, name) != getattr(after, name) for name in ('type', 'token_url', 'ca_file_path'))
 
 
 def check(definition: Definition) -> None:
