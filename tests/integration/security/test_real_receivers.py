@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from dcim.models import Site
 from support.builders import site, subscribe
+from support.docs import block
 from support.engine import pass_retry_waits, work
 from support.fixtures.servers import StackDescription
 from support.zabbix import is_installed, zabbix
@@ -34,14 +35,6 @@ const webhooks = new Webhooks({ secret: process.env.SECRET })
 webhooks.onAny(({ id, name, payload }) => console.log(JSON.stringify({ id, name, display: payload.data.display })))
 createServer(createNodeMiddleware(webhooks, { path: '/' })).listen(Number(process.env.PORT), '127.0.0.1')
 """
-# A flow: `http in` that leaves the body as it is, a function that verifies it, `http response`.
-VERIFY = """
-const made = Buffer.from('sha256=' + crypto.createHmac('sha256', env.get('SECRET')).update(msg.payload).digest('hex'))
-const sent = Buffer.from(msg.req.headers['x-hub-signature-256'] || '')
-msg.statusCode = made.length === sent.length && crypto.timingSafeEqual(made, sent) ? 204 : 401
-if (msg.statusCode === 204) { node.warn(JSON.parse(msg.payload).data.display) }
-return msg
-"""
 FLOWS = [
     {'id': 'tab', 'type': 'tab', 'label': 'NetBox'},
     {
@@ -57,7 +50,7 @@ FLOWS = [
         'id': 'verify',
         'z': 'tab',
         'type': 'function',
-        'func': VERIFY,
+        'func': block('receivers/services.md', 'js', 'timingSafeEqual'),
         'libs': [{'var': 'crypto', 'module': 'crypto'}],
         'wires': [['out']],
     },

@@ -30,6 +30,9 @@ console.log(JSON.stringify({ complaints: [...said, ...wrong], card: card.toJSON(
 """
 
 
+MESSAGE = "import type { KnownBlock } from '@slack/types'\nexport const sent: { text: string; blocks: KnownBlock[] } = "
+
+
 def installed(name: str) -> Path:
     path = Path(os.environ.get('RECEIVERS', '/nowhere'), 'node_modules', name)
     if not path.exists():
@@ -61,3 +64,11 @@ def test_teams_shows_the_card(receiver: Receiver, tmp_path: Path):
     command = ('node', '-e', READ_CARD, str(library), json.dumps(card))
     read = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     assert read == {'complaints': [], 'card': card}
+
+
+def test_slack_knows_the_blocks(receiver: Receiver):
+    compiler, path = installed('typescript/bin/tsc'), installed('.').parent / 'message.ts'
+    path.write_text(MESSAGE + json.dumps(sent(receiver, 'slack')))
+    command = ('node', compiler, '--noEmit', '--strict', path)
+    read = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert read.returncode == 0, read.stdout
