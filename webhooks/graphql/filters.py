@@ -52,11 +52,6 @@ class CredentialFilter(NetBoxModelFilter):
     name: StrFilterLookup | None = strawberry_django.filter_field()
     description: StrFilterLookup | None = strawberry_django.filter_field()
     type: BaseFilterLookup[CredentialTypeEnum] | None = strawberry_django.filter_field()
-    username: StrFilterLookup | None = strawberry_django.filter_field()
-    header: StrFilterLookup | None = strawberry_django.filter_field()
-    token_url: StrFilterLookup | None = strawberry_django.filter_field()
-    scope: StrFilterLookup | None = strawberry_django.filter_field()
-    audience: StrFilterLookup | None = strawberry_django.filter_field()
 
 
 @register_filter(Webhook, name='WebhooksWebhookFilter', lookups=True)
