@@ -26,6 +26,7 @@ from ..security.masking import MASK
 from ..storable import storable
 from ..transport.exchange import Outcome, Request
 from ..validation.secret import reveal
+from ..version import VERSION
 
 # Seconds of the token's request, and time until another worker may try.
 LONGEST, FETCH = 10, timedelta(seconds=15)
@@ -39,6 +40,7 @@ DEFAULT, LEAST, MOST = 300, 10, 86400
 MAX_TOKEN = 16 * 1024
 
 FORM = 'application/x-www-form-urlencoded'
+USER_AGENT = f'netbox-webhooks/{VERSION}'
 
 
 class TokenPending(WebhooksError):
@@ -117,23 +119,23 @@ class Authorizer:
 
     def _token_request(self, credential: Credential, secret: str) -> 'TokenRequest':
         wanted = {'grant_type': 'client_credentials', 'scope': credential.scope, 'audience': credential.audience}
-        headers = {'Content-Type': FORM, 'Accept': 'application/json'}
+        login = {}
         if credential.type == CredentialTypeChoices.OAUTH2_BODY:
             wanted |= {'client_id': credential.username, 'client_secret': secret}
         else:
             # RFC 6749, 2.3.1: form-encoded first.
-            headers |= _login(quote_plus(credential.username), quote_plus(secret))
+            login = _login(quote_plus(credential.username), quote_plus(secret))
         grant = Grant(credential.pk, self._until)
         return TokenRequest(
             method='POST',
             url=credential.token_url,
             shown_url=credential.token_url,
-            headers=headers,
+            headers={'Content-Type': FORM, 'Accept': 'application/json', 'User-Agent': USER_AGENT, **login},
             body=urlencode({name: value for name, value in wanted.items() if value}).encode(),
             timeout=LONGEST,
             verify=credential.ca_file_path or True,
             judge=grant.judge,
-            secrets=(secret, *echoes.of_headers(headers.values())),
+            secrets=(secret, *echoes.of_headers(login.values())),
             grant=grant,
         )
 
