@@ -143,6 +143,11 @@ ensure_promtool() {
     command -v promtool >/dev/null || ! has_package promtool || install_packages promtool
 }
 
+# Collects and compiles the texts to be translated.
+ensure_gettext() {
+    command -v xgettext >/dev/null || install_packages gettext
+}
+
 stamp() {
     printf '%s\n' "$NETBOX_REQUIREMENT" "$VENV"
     cat "$CHECKOUT/requirements-dev.txt"

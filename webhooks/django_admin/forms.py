@@ -28,7 +28,10 @@ class WebhookForm(CustomFieldsForm, DefinitionForm):
     # The model checks the length: the mask may be longer.
     payload_url = forms.CharField(label=label('payload_url'), widget=AdminTextInputWidget(attrs={'class': 'wh-wide'}))
     tags = forms.ModelMultipleChoiceField(
-        queryset=Tag.objects.none(), required=False, widget=FilteredSelectMultiple(_('tags'), is_stacked=False)
+        label=_('Tags'),
+        queryset=Tag.objects.none(),
+        required=False,
+        widget=FilteredSelectMultiple(_('tags'), is_stacked=False),
     )
 
     class Meta:

@@ -1,5 +1,6 @@
 from django import forms
 from django.contrib.postgres.forms import SimpleArrayField  # pyright: ignore[reportMissingImports]  (no stub)
+from django.utils.translation import gettext_lazy as _
 from netbox.forms import NetBoxModelForm
 from utilities.forms.rendering import FieldSet
 
@@ -25,8 +26,11 @@ class SecretMixin(forms.ModelForm):
 
 
 class CredentialForm(SecretMixin, NetBoxModelForm):
-    hosts = SimpleArrayField(forms.CharField(), help_text=Credential._meta.get_field('hosts').help_text)
+    hosts = SimpleArrayField(
+        forms.CharField(), label=_('Hosts'), help_text=Credential._meta.get_field('hosts').help_text
+    )
     secret = forms.CharField(
+        label=_('Secret'),
         required=False,
         widget=forms.PasswordInput(attrs={'autocomplete': 'new-password'}),
         help_text=Credential._meta.get_field('secret').help_text,

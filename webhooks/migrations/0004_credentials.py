@@ -73,6 +73,7 @@ class Migration(migrations.Migration):
                     ('expires_at', models.DateTimeField(null=True)),
                     ('fetching_until', models.DateTimeField(null=True)),
                 ],
+                options={'verbose_name': 'access token', 'verbose_name_plural': 'access tokens'},
             ),
         ),
         Gently(

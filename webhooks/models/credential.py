@@ -11,6 +11,7 @@ from django.dispatch import receiver
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 from netbox.models import NetBoxModel
 
 from ..choices import CredentialTypeChoices
@@ -45,7 +46,7 @@ class Credential(ConcurrentModel, NetBoxModel):
         _('header'), max_length=100, blank=True, help_text=_('The name of the header, such as X-API-Key.')
     )
     secret = SealedField(
-        _('secret'),
+        pgettext_lazy('webhooks', 'secret'),
         blank=True,
         help_text=_('The password, the token, or the client secret of OAuth2. Stored encrypted and never shown.'),
     )
@@ -135,6 +136,10 @@ class AccessToken(models.Model):
     fetching_until = models.DateTimeField(null=True)
 
     _netbox_private = True
+
+    class Meta:
+        verbose_name = _('access token')
+        verbose_name_plural = _('access tokens')
 
     def __str__(self) -> str:
         return str(self.credential)

@@ -107,7 +107,7 @@ class Event(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f'{self.object_repr or self.object_id or ""} {self.kind}'.strip()
+        return f'{self.object_repr or self.object_id or ""} {self.get_kind_display().lower()}'.strip()
 
     def get_absolute_url(self) -> str:
         return reverse('plugins:webhooks:event', args=[self.pk])

@@ -10,6 +10,7 @@ from django.db import connection, models
 from django.urls import reverse
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 from extras.choices import WebhookHttpMethodChoices
 from extras.constants import HTTP_CONTENT_TYPE_JSON
 from netbox.models import NetBoxModel
@@ -84,12 +85,12 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         ),
     )
     body_template = models.TextField(
-        _('body template'),
+        pgettext_lazy('webhooks', 'body template'),
         blank=True,
         help_text=_('Jinja2 template for the body. Blank: the JSON of the payload format.'),
     )
     conditions = models.JSONField(
-        _('conditions'),
+        pgettext_lazy('webhooks', 'conditions'),
         blank=True,
         null=True,
         help_text=_('Only changes that meet these conditions are sent. JSON, as in event rules.'),
@@ -110,7 +111,7 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         ),
     )
     secret = SealedField(
-        _('secret'),
+        pgettext_lazy('webhooks', 'secret'),
         blank=True,
         help_text=_('Signs each request, so that the receiver can verify it. Stored encrypted and not shown.'),
     )
@@ -149,7 +150,7 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
     client_cert_path = models.CharField(_('client certificate file'), max_length=4096, blank=True)
     client_key_path = models.CharField(_('client key file'), max_length=4096, blank=True)
     timeout = models.PositiveSmallIntegerField(
-        _('timeout'),
+        pgettext_lazy('webhooks', 'timeout'),
         null=True,
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(MAX_TIMEOUT)],

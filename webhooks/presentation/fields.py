@@ -83,7 +83,7 @@ MORE_HELP = {
     ),
     'success_conditions': _(
         'An answer below 400 counts as delivered only if it meets these conditions. JSON, as in event rules, over '
-        'status, headers.<name in lower case>, body.<key of its JSON> and text: {"attr": "body.ok", "value": true}'
+        'status, text, headers.… (name in lower case) and body.… (key of its JSON): {"attr": "body.ok", "value": true}'
     ),
     'expand': _(
         'Related objects are sent in brief: ID, name, URL. To send some with all their fields, enter their keys, '

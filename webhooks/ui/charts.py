@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element, SubElement, tostring
 
+from django.contrib.humanize.templatetags.humanize import intcomma
+
 # Pixels.
 PLOT = 120
 LINE = 18
@@ -92,9 +94,9 @@ def _look(is_good: bool) -> dict[str, str]:
 
 def _draw_scale(svg: Element, scale: _Scale) -> None:
     if scale.most_good:
-        _write(svg, '0', LINE - 5, f'{scale.most_good:,}')
+        _write(svg, '0', LINE - 5, intcomma(scale.most_good))
     if scale.most_bad:
-        _write(svg, '0', scale.bottom + LINE - 5, f'{scale.most_bad:,}')
+        _write(svg, '0', scale.bottom + LINE - 5, intcomma(scale.most_bad))
     line = {'x1': '0', 'x2': '100%', 'stroke': 'currentColor'}
     SubElement(svg, 'line', {**line, 'y1': _pixels(scale.axis), 'y2': _pixels(scale.axis)})
 

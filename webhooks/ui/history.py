@@ -3,6 +3,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.contrib.humanize.templatetags.humanize import intcomma
 from django.utils.formats import date_format
 from django.utils.safestring import SafeString, mark_safe
 from django.utils.timezone import localtime
@@ -99,7 +100,7 @@ def _bar(slot: Slot, tick: str) -> charts.Bar:
 
 
 def _words(delivered: int, failed: int) -> str:
-    return _('{delivered} delivered, {failed} failed').format(delivered=f'{delivered:,}', failed=f'{failed:,}')
+    return _('{delivered} delivered, {failed} failed').format(delivered=intcomma(delivered), failed=intcomma(failed))
 
 
 def _tick(slot: Slot, number: int, period: Period) -> str:

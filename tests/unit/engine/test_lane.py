@@ -78,9 +78,9 @@ class TestChoice:
         assert chosen([lane(rests_until=10.0), lane(2, is_left=True)]) == []
         assert chosen([lane(rests_until=10.0)], now=10.0) == [[1000]]
 
-    def test_what_waits_for_a_thread_is_as_much_as_was_answered(self):
+    def test_what_waits_for_a_thread_is_twice_as_much_as_was_answered(self):
         one = lane(waiting=100, window=4, answered=2)
-        assert len(chosen([one])) == 6
+        assert len(chosen([one])) == 8
 
 
 class TestLargePayloads:

@@ -112,7 +112,7 @@ class Lane:
     is_suspended: bool = False
     # Requests that may be under way: one, and as many more as were answered, up to the concurrency (slow start).
     window: int = 1
-    # Requests that were answered since the last turn. So many more may wait for a thread: the endpoint is not idle.
+    # Requests that were answered since the last turn. Twice as many may wait for a thread: the endpoint is not idle.
     answered: int = 0
     # By the id of the delivery, in the order in which they go.
     waiting: dict[int, Due] = field(default_factory=dict)
@@ -177,7 +177,7 @@ class Lane:
         """Return how many requests may come into its hands."""
         if self.is_left or now < self.rests_until:
             return 0
-        most = 1 if self.is_suspended else self.window + min(self.answered, self.window)
+        most = 1 if self.is_suspended else self.window + 2 * self.answered
         return max(min(most - self.requests, self.bucket.fill(self.rate_limit, now)), 0)
 
     def next(self) -> Iterator[list[Due]]:

@@ -60,9 +60,9 @@ READ = f"""
     WHERE {SHOWS_OBJECT}
     ORDER BY d.webhook_id, d.object_type_id, d.object_id, d.sequence, d.id"""
 
-CLOSE = """
+CLOSE = f"""
     UPDATE webhooks_delivery d SET status = 'superseded', due_at = NULL, finished_at = %(now)s, error = ''
-    FROM unnest(%(ids)s::bigint[]) v(id) WHERE d.id = v.id AND d.status = 'pending' RETURNING d.id, d.webhook_id"""
+    FROM unnest(%(ids)s::bigint[]) v(id) WHERE d.id = v.id AND d.{order.IS_OPEN} RETURNING d.id, d.webhook_id"""
 
 # The object before the first, `f`: as that one tells it, or its event, or as the heir had it so far.
 INHERIT = """
@@ -93,7 +93,7 @@ REPLACE_BACKFILLS = f"""
     WHERE {UNTRIED} AND EXISTS (
         SELECT FROM webhooks_delivery p JOIN webhooks_event e ON e.id = p.event_id
         WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
-          AND p.status = 'pending' AND p.sequence > d.sequence AND {SHOWS_OBJECT}
+          AND p.{order.IS_OPEN} AND p.sequence > d.sequence AND {SHOWS_OBJECT}
     )
     RETURNING d.id, d.webhook_id"""
 

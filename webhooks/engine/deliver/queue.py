@@ -6,7 +6,7 @@ from datetime import datetime
 from ...models import Health, Webhook
 from .. import sql
 from .lane import Due, Wish
-from .order import IS_BLOCKED
+from .order import IS_BLOCKED, IS_OPEN
 
 # A webhook may be sent to. A suspended one: if its probe is due, or somebody has just saved it.
 ACTIVE = """
@@ -76,11 +76,10 @@ READ = f"""
     JOIN webhooks_event e ON e.id = d.event_id
     ORDER BY d.due_at, d.id"""
 
-# The deliveries that may still go. With OFFSET PostgreSQL finds them by their ids, however old its statistics are.
+# The deliveries that may still go.
 READY = f"""
-    SELECT d.id FROM (SELECT * FROM webhooks_delivery WHERE id = ANY(%(ids)s) OFFSET 0) d
-    JOIN webhooks_webhook w ON w.id = d.webhook_id
-    WHERE d.status = 'pending' AND d.due_at IS NOT NULL AND NOT (w.ordered AND {IS_BLOCKED})
+    SELECT d.id FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id
+    WHERE d.id = ANY(%(ids)s) AND d.{IS_OPEN} AND d.due_at IS NOT NULL AND NOT (w.ordered AND {IS_BLOCKED})
       AND NOT {IS_HELD}"""
 
 # The transactions with events that are still to be dispatched.
