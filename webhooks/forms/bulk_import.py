@@ -230,9 +230,7 @@ class WebhookImportForm(MaskedFieldsMixin, StrictImportForm):
 
 class CredentialImportForm(SecretMixin, StrictImportForm):
     type = CSVChoiceField(choices=CredentialTypeChoices)
-    secret = forms.CharField(
-        required=False, strip=False, help_text=_('The password, the token, or the client secret of OAuth2.')
-    )
+    secret = forms.CharField(required=False, strip=False, help_text=Credential._meta.get_field('secret').help_text)
 
     class Meta:
         model = Credential

@@ -4,7 +4,6 @@ from django.contrib import messages
 from django.forms import Form
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from netbox.choices import ImportMethodChoices
 
@@ -24,9 +23,9 @@ class ImportNowMixin(CheckedReturnMixin):
         is_asked = any(entered.pop('background_job', ()))
         request.POST = entered
         if is_asked:
-            names = capfirst(self.queryset.model._meta.verbose_name_plural)
-            text = _('{names} were imported now, not in the background, so that their secrets are not stored in Redis.')
-            messages.info(request, text.format(names=names))
+            messages.info(
+                request, _('The import ran now, not in the background, so that no secret is stored in Redis.')
+            )
         return super().post(request)
 
     def _refuse(self, request: HttpRequest, form: Form) -> HttpResponse:
