@@ -5,7 +5,6 @@ from django.db.models import Model
 
 
 def stay_in_main() -> None:
-    """Called by ready()."""
     if apps.is_installed('netbox_branching'):
         from netbox_branching.utilities import register_branching_resolver
 

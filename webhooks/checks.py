@@ -1,10 +1,10 @@
-"""System checks, run by `check`, `migrate` and `rqworker`.
+"""System checks:
 
 W001  No worker serves the queue.
 W002  Our tables are missing.
 W003  The worker class has no timer.
 W004  Payloads are right but rendered slowly.
-W005  The admin hides another page (django_admin/install.py).
+W005  The admin hides another page.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ from django.db import DatabaseError
 from django.utils.module_loading import import_string
 
 from . import conf, object_types, rendering
-from .outbox import queue, scope
+from .outbox import redis_queue, scope
 
 TAG = 'webhooks'
 
@@ -24,7 +24,7 @@ TAG = 'webhooks'
 @register(TAG)
 def worker_listens(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
     name = conf.get().queue
-    if not conf.get().enabled or queue.count_workers():
+    if not conf.get().enabled or redis_queue.count_workers():
         return []
     command = 'rqworker' if name == conf.SHARED_QUEUE else f'rqworker {name}'
     return [
@@ -54,7 +54,7 @@ def _is_migrated() -> bool:
     try:
         return scope.is_migrated()
     except DatabaseError:
-        return True  # others report a missing database
+        return True
 
 
 @register(TAG)

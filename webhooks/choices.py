@@ -3,7 +3,7 @@ from utilities.choices import ChoiceSet
 
 
 class KindChoices(ChoiceSet):
-    """The payload's `event`. Event rules alone have job kinds."""
+    """Event rules alone have job kinds."""
 
     CREATED = 'created'
     UPDATED = 'updated'
@@ -21,7 +21,7 @@ class KindChoices(ChoiceSet):
 
 
 class StatusChoices(ChoiceSet):
-    """`pending` and `sending` (tests only) are open. `superseded` is no failure: a later delivery shows the object."""
+    """`pending` and `sending` (tests only) are open. `superseded`: a later delivery shows the object."""
 
     PENDING = 'pending'
     SENDING = 'sending'
@@ -39,8 +39,6 @@ class StatusChoices(ChoiceSet):
 
 
 class BackfillStateChoices(ChoiceSet):
-    """`running` and `paused` are open."""
-
     RUNNING = 'running'
     PAUSED = 'paused'
     COMPLETED = 'completed'
@@ -84,8 +82,6 @@ class CredentialTypeChoices(ChoiceSet):
 
 
 class FormatChoices(ChoiceSet):
-    """See docs/payload.md."""
-
     DEFAULT = 'default'
     NETBOX = 'netbox'
     CLOUDEVENTS = 'cloudevents'

@@ -1,4 +1,4 @@
-"""Components of devices, modules and virtual machines, for `include_components`."""
+"""For `include_components`."""
 
 from collections.abc import Collection
 

@@ -1,7 +1,4 @@
-"""Reads all settings: PLUGINS_CONFIG['webhooks'], else WEBHOOKS_… and REDIS_… at configuration.py's top level.
-
-Wrong values raise ImproperlyConfigured.
-"""
+"""PLUGINS_CONFIG['webhooks'], else WEBHOOKS_… and REDIS_… at configuration.py's top level."""
 
 import ipaddress
 import re
@@ -20,7 +17,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MODEL_LABEL = re.compile(r'^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$')
 ALL_MODELS = '*'
 REDIS_ADDRESS = ('redis_host', 'redis_port', 'redis_db')
-# A hundred years: PostgreSQL and Python take times so far away.
+# PostgreSQL and Python take times so far away.
 MAX_DAYS = 36_500
 MAX_SECONDS = MAX_DAYS * 24 * 3600
 OWN_QUEUE = 'webhooks'
@@ -55,12 +52,11 @@ class Settings:
 
     @property
     def has_own_redis(self) -> bool:
-        """Whether the queue is in another Redis than NetBox's. An empty password alone does not count."""
+        """An empty password alone does not count."""
         return bool(self.redis_password) or any(getattr(self, name) is not None for name in REDIS_ADDRESS)
 
     @property
     def worker(self) -> str:
-        """The worker program's name in README and docs."""
         return 'netbox-webhooks-rq' if self.has_own_redis else 'netbox-rq'
 
     @property
@@ -72,14 +68,12 @@ _settings = Settings()
 
 
 def get() -> Settings:
-    """Return the settings in force."""
     return _settings
 
 
 def install(user_config: Mapping[str, Any]) -> None:
-    """Read and check all settings, and configure RQ, while NetBox's own settings load."""
+    """Raises ImproperlyConfigured. Runs while NetBox's own settings load."""
     global _settings  # noqa: PLW0603  (read once a process)
-    # `django.conf.settings` is not ready yet.
     from netbox import settings as netbox_settings
 
     _settings = resolve(user_config, netbox_settings.configuration)
@@ -98,7 +92,7 @@ def install(user_config: Mapping[str, Any]) -> None:
 
 
 def resolve(user_config: Mapping[str, Any], configuration: Any) -> Settings:
-    """Return the settings. Raises ImproperlyConfigured for unknown names and wrong values."""
+    """Raises ImproperlyConfigured."""
     known = {field.name for field in fields(Settings)}
     if unknown := sorted(set(user_config) - known):
         raise ImproperlyConfigured(f'{_name(unknown[0])}: there is no such setting')
@@ -139,7 +133,6 @@ def _own_redis(settings: Settings, netbox_settings: Any) -> dict[str, Any]:
     """NetBox's REDIS['tasks'] is the default."""
     config = dict(netbox_settings.RQ_PARAMS)
     if settings.redis_host or settings.redis_port:
-        # These belong to NetBox's server.
         for key in ('SENTINELS', 'MASTER_NAME', 'SOCKET_TIMEOUT', 'CONNECTION_KWARGS', 'URL', 'USERNAME'):
             config.pop(key, None)
         config['HOST'] = settings.redis_host or netbox_settings.TASKS_REDIS_HOST
@@ -199,7 +192,6 @@ def _list(value: Any) -> list[Any]:
 
 
 def _models(value: Any) -> tuple[str, ...]:
-    """Models are checked once all apps are loaded."""
     labels = [_model_label(item) for item in _list(value)]
     return tuple(dict.fromkeys((*DEFAULT_MODELS, *labels)))
 

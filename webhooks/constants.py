@@ -1,4 +1,4 @@
-"""Fixed figures and names; operators' settings are in conf.py."""
+"""Operators' settings are in conf.py."""
 
 DEFAULT_MODELS = (
     'dcim.site',
@@ -25,7 +25,7 @@ DEFAULT_MODELS = (
 # The first, and one after each wait of engine/deliver/backoff.py.
 DEFAULT_MAX_ATTEMPTS = 8
 
-# Seconds until a job lets other jobs run: --burst workers run NetBox's too.
+# Seconds: --burst workers run NetBox's jobs too.
 JOB_TIME = 30.0
 
 # Seconds.
@@ -70,7 +70,7 @@ RESERVED_HEADERS = frozenset(
     }
 )
 
-# Proxies set these and NetBox believes them; its settings may name more.
+# NetBox believes these; its settings may name more.
 FORWARDED_HEADERS = frozenset({'forwarded', 'x-real-ip'})
 FORWARDED_PREFIX = 'x-forwarded-'
 
@@ -87,14 +87,14 @@ DEFAULT_BLOCKED_NETWORKS = (
     '255.255.255.255/32',
     '100.100.100.200/32',  # Alibaba Cloud
     '168.63.129.16/32',  # Azure
-    '192.0.0.192/32',  # Oracle Cloud at Customer: occ-get-started, "Retrieve Predefined Instance Metadata"
+    '192.0.0.192/32',  # Oracle Cloud at Customer: "Retrieve Predefined Instance Metadata"
     '::/128',
     'fe80::/10',
     'ff00::/8',
-    'fd00:ec2::254/128',  # AWS: EC2 User Guide, "Retrieve instance metadata"
-    'fd00:ec2::23/128',  # AWS: EKS User Guide, "Set up the Amazon EKS Pod Identity Agent"
+    'fd00:ec2::254/128',  # AWS: "Retrieve instance metadata"
+    'fd00:ec2::23/128',  # AWS: "Set up the Amazon EKS Pod Identity Agent"
     'fd20:ce::254/128',  # Google Cloud
-    'fd00:42::42/128',  # Scaleway: Instance API, "User data"
-    'fd00:a9fe:a9fe::1/128',  # Akamai (Linode): "Use the Metadata service API"
-    'fd00:c1::a9fe:a9fe/128',  # Oracle Cloud: known from scripts only
+    'fd00:42::42/128',  # Scaleway: "User data"
+    'fd00:a9fe:a9fe::1/128',  # Akamai: "Use the Metadata service API"
+    'fd00:c1::a9fe:a9fe/128',  # Oracle Cloud, from scripts
 )

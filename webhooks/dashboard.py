@@ -1,5 +1,3 @@
-"""A card for NetBox's dashboard."""
-
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
@@ -17,7 +15,7 @@ from users.models import User
 from . import conf
 from .choices import StatusChoices
 from .models import Delivery, Event, Hour, Webhook
-from .outbox import queue
+from .outbox import redis_queue
 from .services.backlog import waiting_since
 
 RATE_HOURS = 24
@@ -94,7 +92,7 @@ def _unsent(user: User, webhooks: QuerySet[Webhook]) -> Unsent:
         url=_list_url(status=StatusChoices.PENDING, sort='created'),
         oldest=min((moment for moment in moments if moment), default=None),
         unseen=None if undispatched is None else undispatched.count(),
-        workers=queue.count_workers(),
+        workers=redis_queue.count_workers(),
         worker=conf.get().worker,
     )
 

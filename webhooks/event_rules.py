@@ -1,7 +1,5 @@
-"""Lets NetBox's event rules send with our webhooks.
-
-So existing rules and job events get retries and a log. NetBox decides data and time. It also sends changes that code
-rolled back inside a successful request.
+"""NetBox decides data and time of these events. It also sends changes that code rolled back inside a successful
+request.
 """
 
 import json
@@ -77,7 +75,7 @@ def _fields(context: Any, data: dict) -> dict[str, Any]:
 
 
 def _username(context: Any) -> str | None:
-    """Return the user of the change. netbox-branching gives only a name."""
+    """netbox-branching gives only a name."""
     user = context.get('user')
     return user.username if user else context.get('username')
 
@@ -92,10 +90,7 @@ def _job_saved(instance: Job, **kwargs: Any) -> None:
 
 
 def _object_of_job(context: Any) -> int | None:
-    """Return the id of the job's object, whose events are sent in order, or None if the job is unknown.
-
-    A job without an object gets a negative number of its own.
-    """
+    """Events of a job's object are sent in order. A job without an object gets a negative number."""
     job = _saved.job() if hasattr(_saved, 'job') else None
     if job is None or job.object_type_id != context['object_type'].pk or job.data is not context['data']:
         return None

@@ -1,5 +1,5 @@
 class WebhooksError(Exception):
-    """Base class of all errors."""
+    pass
 
 
 class DefinitionError(WebhooksError):
@@ -15,8 +15,8 @@ class DecryptionError(WebhooksError):
 
 
 class Busy(WebhooksError):
-    """Somebody else does the same, or holds what is needed. str() says what to do."""
+    """str() says what to do."""
 
 
 class DeliveryFailed(WebhooksError):
-    """Raised by a failed redelivery's job, so RQ lists it as failed again."""
+    """RQ lists the redelivery's job as failed again."""

@@ -1,7 +1,4 @@
-"""Filters of lists, in API and pages.
-
-Matches would reveal encrypted or masked values, so none searches them. `distinct=False` keeps long logs fast.
-"""
+"""No filter searches encrypted or masked values: matches would reveal them. `distinct=False` keeps long logs fast."""
 
 import uuid
 from collections.abc import Iterator
@@ -115,7 +112,7 @@ class WebhookFilterSet(NetBoxModelFilterSet):
         return queryset.filter(Q(name__icontains=value) | Q(description__icontains=value))
 
     def filter_suspended(self, queryset: QuerySet, name: str, value: bool) -> QuerySet:
-        """Disabled webhooks are not probed, so they do not count."""
+        """Disabled webhooks are not probed."""
         suspended = Q(enabled=True, health__suspended_since__isnull=False)
         return queryset.filter(suspended) if value else queryset.exclude(suspended)
 
@@ -158,7 +155,7 @@ class LogFilterSet(BaseFilterSet):
         return super().filter_queryset(queryset)
 
     def visible(self, prefix: str = '') -> Q:
-        """Return the query for visible rows; all without a request."""
+        """All rows without a request."""
         return visibility.query(self.request.user, prefix) if self.request else Q()
 
 
@@ -239,7 +236,6 @@ class DeliveryFilterSet(LogFilterSet):
 
 
 def _search(queryset: QuerySet, value: str, query: Q) -> QuerySet:
-    """Receivers know a delivery by its UUID."""
     value = value.strip()
     if not value:
         return queryset

@@ -1,20 +1,17 @@
-"""Errors that may break off any work without being its fault, so it is repeated."""
+"""Errors that may break off any work without being its fault."""
 
 from django.core.cache import cache
 from django.db import InterfaceError, InternalError, OperationalError
 from redis import RedisError
 from rq.timeouts import BaseTimeoutException
 
-# InternalError: PostgreSQL ended a transaction that was idle too long.
+# PostgreSQL ends a transaction that is idle too long.
 BROKEN_OFF = (OperationalError, InterfaceError, InternalError)
 INTERRUPTIONS = (*BROKEN_OFF, BaseTimeoutException)
 
 
 def is_cache_away(error: Exception) -> bool:
-    """Whether NetBox's cache is down, which holds its configuration.
-
-    While it answers, the work is to blame: it may use a plugin's Redis.
-    """
+    """While the cache answers, the work is to blame: it may use a plugin's Redis."""
     if not isinstance(error, RedisError):
         return False
     try:

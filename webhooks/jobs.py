@@ -1,4 +1,4 @@
-"""NetBox's daily job for us. It is scheduled whenever an rqworker starts."""
+"""Scheduled whenever an rqworker starts."""
 
 import time
 
@@ -15,7 +15,7 @@ class WebhooksRetentionJob(JobRunner):
         name = 'Webhooks: prune the delivery log'
 
     def run(self, *args, **kwargs) -> None:
-        """Prune for JOB_TIME seconds. A new job does the rest, so other jobs get their turn."""
+        """A new job does the rest, so other jobs get their turn."""
         end, pruned = time.monotonic() + JOB_TIME, 0
         for count in retention.slices():
             pruned += count

@@ -1,7 +1,4 @@
-"""Prometheus metrics, in NetBox's /metrics or at our own address.
-
-NetBox's own registry drops collectors in several processes (PROMETHEUS_MULTIPROC_DIR).
-"""
+"""NetBox's own registry drops collectors in several processes (PROMETHEUS_MULTIPROC_DIR)."""
 
 import time
 from collections.abc import Iterator
@@ -33,7 +30,7 @@ def export_ours(_request: HttpRequest) -> HttpResponse:
 
 
 def _ours() -> bytes:
-    # Anybody may ask, so count once for all.
+    # Anybody may ask.
     return cache.get_or_set(CACHE_KEY, lambda: generate_latest(_registry), KEPT)
 
 
@@ -72,7 +69,6 @@ def _by_webhook() -> Iterator[Metric]:
 
 
 def _cumulated(counts: list[int]) -> list[tuple[str, float]]:
-    """Return Prometheus's cumulative buckets."""
     total, buckets = 0, []
     for bound, count in zip((*map(str, LATENCY_BUCKETS), '+Inf'), counts, strict=True):
         total += count

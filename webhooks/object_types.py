@@ -1,5 +1,3 @@
-"""Object types of the setting `allowed_models`."""
-
 from collections.abc import Iterable
 
 from django.apps import apps
@@ -25,7 +23,7 @@ def by_label() -> dict[str, ContentType]:
 
 
 def by_app() -> list[tuple[str, list[tuple[int, str]]]]:
-    """Return a form's grouped choices: [(app, [(id, name)])], by name."""
+    """Return a form's choices: [(app, [(id, name)])]."""
     groups: dict[str, list[tuple[int, str]]] = {}
     for object_type in allowed():
         app = str(apps.get_app_config(object_type.app_label).verbose_name)
@@ -40,19 +38,19 @@ def name_of(object_type: ContentType) -> str:
 
 
 def models_of(types: Iterable[ContentType]) -> list[type[models.Model]]:
-    """Return the classes, without removed plugins."""
+    """Without removed plugins."""
     return [model for one in types if (model := one.model_class())]
 
 
 def allowed_models() -> list[type[models.Model]]:
-    """Return the allowed classes. Raises ImproperlyConfigured for models that are missing or not in the REST API."""
+    """Raises ImproperlyConfigured for models that are missing or not in the REST API."""
     if conf.get().any_model:
         return every_model()
     return [_model(label) for label in conf.get().allowed_models]
 
 
 def every_model() -> list[type[models.Model]]:
-    """Return all sendable models, for `allowed_models: ['*']`."""
+    """For `allowed_models: ['*']`."""
     return [model for model in apps.get_models() if _is_ours_to_watch(model)]
 
 

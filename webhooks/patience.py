@@ -7,8 +7,6 @@ TICKS = 20
 
 
 class Patience:
-    """Seconds left to wait."""
-
     def __init__(self, seconds: float) -> None:
         self._tick = seconds / TICKS
         self.left = seconds

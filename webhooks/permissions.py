@@ -1,7 +1,4 @@
-"""Payloads need the view permission of their objects; expanded objects need their model's, without constraint.
-
-models/confidential.py blanks other details.
-"""
+"""Payloads need the view permission of their objects; expanded objects need their model's, without constraint."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -15,12 +12,11 @@ from django.db.models import Q
 from .models import Delivery, Event
 from .visibility import Reader, Reference, may_view_all, sees_everything, visible_objects
 
-# Shown with visible deliveries only.
 RESTRICTED_OF_ATTEMPT = ('url', 'request_headers', 'response_headers', 'response_body')
 
 
 def never_exempt() -> None:
-    """Undo EXEMPT_VIEW_PERMISSIONS for our models, even '*'. Called by ready()."""
+    """Undo EXEMPT_VIEW_PERMISSIONS for our models, even '*'."""
     ours = [(model._meta.app_label, model._meta.model_name) for model in apps.get_app_config('webhooks').get_models()]
     named = {'.'.join(label) for label in ours}
     settings.EXEMPT_EXCLUDE_MODELS = (*settings.EXEMPT_EXCLUDE_MODELS, *ours)
@@ -28,14 +24,13 @@ def never_exempt() -> None:
 
 
 def visible_events(user: Reader, events: Iterable[Event]) -> set[int]:
-    """Return the ids of events with visible payloads."""
     references = {event.pk: {(event.object_type_id, event.object_id)} for event in events}
     return _all_visible(user, references)
 
 
 def visible_deliveries(user: Reader, deliveries: Iterable[Delivery]) -> set[int]:
-    """Return the ids of deliveries with visible requests and responses. All objects of a request must be visible."""
-    # The id of a request's first delivery identifies the request.
+    """All objects of a request must be visible."""
+    # A request has the id of its first delivery.
     requests = {one.pk: one.batch or one.pk for one in deliveries}
     told = Delivery.objects.filter(Q(pk__in=requests) | Q(batch__in=requests.values()))
     references, hidden = defaultdict(set), set()
@@ -50,7 +45,6 @@ def visible_deliveries(user: Reader, deliveries: Iterable[Delivery]) -> set[int]
 
 
 def may_see_expanded(user: Reader, type_ids: Iterable[int]) -> bool:
-    """Whether all objects of these types are visible."""
     if sees_everything(user):
         return True
     models = [ContentType.objects.get_for_id(type_id).model_class() for type_id in type_ids]

@@ -4,7 +4,7 @@ from .models import Credential, Webhook
 
 
 class WebhookIndex(SearchIndex):
-    """No URL or headers: results show their matches, and those are masked."""
+    """Results show their matches, and URL and headers are masked."""
 
     model = Webhook
     fields = (

@@ -1,4 +1,4 @@
-"""Hands changes to the outbox. Handlers never catch: without its event, a save must fail."""
+"""Handlers never catch: without its event, a save must fail."""
 
 from collections.abc import Iterable
 from functools import partial
@@ -11,10 +11,19 @@ from django.dispatch import Signal
 from . import components, object_types
 from .choices import OBJECT_KINDS, KindChoices
 from .models import Webhook
-from .outbox import before, deletions, modules, nesting, recording, scope, side_effects, signal_senders, snapshots
+from .outbox import (
+    before,
+    between_signals,
+    deletions,
+    modules,
+    recording,
+    scope,
+    side_effects,
+    signal_senders,
+    snapshots,
+)
 
-# For code that bypasses Django's signals, such as bulk_create() and update().
-# Send it in the same transaction, after a change or before a deletion:
+# For bulk_create(), update() and so on. Send it in the same transaction, after a change or before a deletion:
 # bulk_operation.send(sender=Site, instances=sites, event='created')
 bulk_operation = Signal()
 
@@ -24,7 +33,6 @@ LINKS = '_webhooks_links'
 
 
 def connect() -> None:
-    """Connect the handlers, once all apps are loaded."""
     allowed = {model._meta.concrete_model for model in object_types.allowed_models()}
     targets = frozenset(allowed | components.models_of(allowed))
     signal_senders.for_each(targets, _connect_changes)
@@ -64,11 +72,11 @@ def hold_before(sender: type[models.Model], instance: models.Model, using: str, 
         states = recording.with_before(model, [instance.pk])
         # A receiver may save the object again first.
         before.keep(model, states)
-    nesting.push(instance, BEFORE, states.get(instance.pk))
+    between_signals.push(instance, BEFORE, states.get(instance.pk))
 
 
 def handle_saved(sender: type[models.Model], instance: models.Model, created: bool, using: str, **kwargs: Any) -> None:
-    state = nesting.pop(instance, BEFORE)
+    state = between_signals.pop(instance, BEFORE)
     model = sender._meta.concrete_model
     if not scope.wants(model, using):
         return
@@ -88,8 +96,8 @@ def handle_saved(sender: type[models.Model], instance: models.Model, created: bo
 def hold_deleted(
     sender: type[models.Model], instance: models.Model, using: str, origin: Any = None, **kwargs: Any
 ) -> None:
-    """Take the snapshot while tags and links exist, unless the deletion's begin did."""
-    instance.__dict__.pop(HELD, None)  # of a failed deletion
+    """While tags and links exist."""
+    instance.__dict__.pop(HELD, None)
     model = sender._meta.concrete_model
     if not scope.wants(model, using):
         return
@@ -118,13 +126,13 @@ def handle_linked(
     targets: frozenset[type[models.Model]],
     **kwargs: Any,
 ) -> None:
-    """Record changed links from either end."""
+    """From either end."""
     changed = (model if reverse else type(instance))._meta.concrete_model
     if changed not in targets or not scope.wants(changed, using):
         return
     slot = f'{LINKS}_{sender._meta.label_lower}'
     if action.startswith('post_'):
-        rows = nesting.pop(instance, slot, {})
+        rows = between_signals.pop(instance, slot, {})
         recording.record_touched(changed, KindChoices.UPDATED, rows)
         before.drop(changed, rows)
         return
@@ -132,7 +140,7 @@ def handle_linked(
     pks = _far_pks(sender, instance, changed, pk_set) if reverse else _near_pks(instance, action, pk_set)
     rows = recording.with_before(changed, pks)
     before.keep(changed, rows)
-    nesting.push(instance, slot, rows)
+    between_signals.push(instance, slot, rows)
 
 
 def handle_bulk(
@@ -142,7 +150,7 @@ def handle_bulk(
     using: str = DEFAULT_DB_ALIAS,
     **kwargs: Any,
 ) -> None:
-    """Record a bulk operation. Raises ValueError for unknown events."""
+    """Raises ValueError for unknown events."""
     if event not in OBJECT_KINDS:
         raise ValueError(f'event: {event!r} is not one of {", ".join(OBJECT_KINDS)}')
     model = sender._meta.concrete_model
@@ -150,7 +158,6 @@ def handle_bulk(
         return
     pks = [instance.pk for instance in instances]
     if event != KindChoices.DELETED:
-        # The earlier state is lost.
         recording.record_touched(model, event, dict.fromkeys(pks))
         return
     with transaction.atomic():

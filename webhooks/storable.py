@@ -8,7 +8,6 @@ from typing import Any
 from django.utils.translation import gettext_lazy as _
 
 UNSTORABLE = re.compile(r'[\x00\ud800-\udfff]')
-# Control characters, line ends and changes of text direction.
 UNPRINTABLE = re.compile('[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]')
 DIGITS_OF_KEYS = 19
 # Python recurses some hundred levels.
@@ -19,7 +18,7 @@ NO_SUCH_OFFSET = _('Enter a time zone that is less than 16 hours away from UTC.'
 
 
 def storable(text: str) -> str:
-    """Return the text with replacements for unstorable characters."""
+    """Replace unstorable characters."""
     return UNSTORABLE.sub('\ufffd', text)
 
 
@@ -31,12 +30,12 @@ def storable_json(value: Any) -> Any:
 
 
 def printable(text: str) -> str:
-    """Return the text in one line, with unsafe characters as `\\x1b`."""
+    """Return the text in one line, with unsafe characters escaped."""
     return UNPRINTABLE.sub(lambda found: found[0].encode('unicode_escape', 'surrogatepass').decode(), text)
 
 
 def is_key(text: str) -> bool:
-    """Whether a bigint can hold it: int() refuses thousands of digits."""
+    """int() refuses thousands of digits."""
     return text.isdecimal() and len(text) <= DIGITS_OF_KEYS
 
 
@@ -50,7 +49,6 @@ def is_storable(value: Any) -> bool:
 
 
 def is_flat(value: Any, levels: int = MAX_LEVELS) -> bool:
-    """Whether JSON has at most so many levels."""
     if isinstance(value, dict):
         value = list(value.values())
     if not isinstance(value, list):
@@ -59,7 +57,6 @@ def is_flat(value: Any, levels: int = MAX_LEVELS) -> bool:
 
 
 def nodes(value: Any) -> Iterator[Any]:
-    """Yield the value and its parts, keys too."""
     yield value
     if isinstance(value, dict):
         for pair in value.items():

@@ -22,11 +22,10 @@ ONE_LINE = {'td': {'class': 'text-nowrap'}}
 
 
 def text_of(value: Any) -> Any:
-    """Return text without markup, for an attribute."""
+    """Without markup."""
     return unescape(strip_tags(value)) if isinstance(value, SafeString) else value
 
 
-# One line a row, with the full text as title.
 SHORTENED = {'td': {'class': 'text-truncate', 'style': 'max-width: 12rem', 'title': text_of}}
 
 WHOLE = {'td': {'class': 'text-break', 'style': 'min-width: 12rem'}}
@@ -54,7 +53,6 @@ class ChangedObjectColumn(tables.Column):
 
 
 def object_url(event: Event) -> str | None:
-    """Return the object's page, if any."""
     model = ContentType.objects.get_for_id(event.object_type_id).model_class()
     if event.kind == KindChoices.DELETED or model is None:
         return None
@@ -65,8 +63,6 @@ def object_url(event: Event) -> str | None:
 
 
 class KindColumn(columns.ChoiceFieldColumn):
-    """Also marks tests and backfills."""
-
     def render(self, record: Model, bound_column: Any, value: str) -> SafeString:
         marks = states.marks_of(getattr(record, 'event', record))
         marked = format_html_join('', ' <span class="badge text-bg-secondary">{}</span>', ((mark,) for mark in marks))
@@ -74,8 +70,6 @@ class KindColumn(columns.ChoiceFieldColumn):
 
 
 class StatusColumn(columns.ChoiceFieldColumn):
-    """With the reason for a wait."""
-
     def render(self, record: Delivery, bound_column: Any, value: str) -> SafeString:
         wait = waits.wait_of(record, timezone.now())
         badge = super().render(record, bound_column, value)
@@ -173,7 +167,7 @@ class DeliveryTable(NetBoxTable):
     last_duration = DurationColumn(
         verbose_name=_('Duration'), accessor='last_attempts__0__duration', orderable=False, attrs=ONE_LINE
     )
-    # Their order is that of the ids, which have an index.
+    # In order of ids, which have an index.
     created = columns.DateTimeColumn(verbose_name=_('Created'), linkify=True, order_by='pk', attrs=ONE_LINE)
     due_at = columns.DateTimeColumn(
         verbose_name=_('Next Attempt'), accessor='next_attempt_at', order_by='due_at', attrs=ONE_LINE

@@ -4,7 +4,6 @@ from utilities.urls import get_model_urls
 
 from . import conf, metrics, views
 
-# Otherwise NetBox's own address has them.
 _HAS_METRICS = settings.METRICS_ENABLED and not conf.get().admin
 
 urlpatterns = [

@@ -1,7 +1,4 @@
-"""Applies NetBox's current permissions to objects in the log, named by (object type's id, object's id).
-
-Deleted objects need unconstrained permission of their model.
-"""
+"""Applies current permissions to objects in the log. Deleted objects need unconstrained permission of their model."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -19,7 +16,7 @@ Reference = tuple[int, int]
 
 
 def visible_objects(user: Reader, references: Iterable[Reference]) -> set[Reference]:
-    """Return the visible references, with one query a model at most."""
+    """One query a model at most."""
     by_type: dict[int, set[int]] = defaultdict(set)
     for type_id, object_id in references:
         by_type[type_id].add(object_id)
@@ -39,7 +36,6 @@ def _visible_ids(user: Reader, model: type[Model] | None, object_ids: set[int]) 
 
 
 def may_view_all(user: Reader, model: type[Model]) -> bool:
-    """Whether the user may view the model without constraint."""
     permission = get_permission_for_model(model, 'view')
     if sees_everything(user) or permission_is_exempt(permission):
         return True
@@ -48,7 +44,6 @@ def may_view_all(user: Reader, model: type[Model]) -> bool:
 
 
 def viewable(user: Reader, model: type[Model]) -> QuerySet:
-    """Return the model's visible objects."""
     return RestrictedQuerySet(model).restrict(user, 'view')
 
 
@@ -57,7 +52,7 @@ def sees_everything(user: Reader) -> bool:
 
 
 def query(user: Reader, prefix: str = '') -> Q:
-    """Return the query for rows with visible objects. `prefix` leads to `object_type` and `object_id`."""
+    """`prefix` leads to `object_type` and `object_id`."""
     if sees_everything(user):
         return Q()
     whole: list[type[Model]] = []
@@ -68,7 +63,7 @@ def query(user: Reader, prefix: str = '') -> Q:
         if may_view_all(user, model):
             whole.append(model)
         elif user.has_perm(get_permission_for_model(model, 'view')):
-            # EXISTS lets PostgreSQL check a filter's few rows instead of listing all visible objects.
+            # EXISTS lets PostgreSQL check a filter's few rows.
             seen = Exists(viewable(user, model).order_by().filter(pk=OuterRef(f'{prefix}object_id')))
             found |= Q(seen, **{f'{prefix}object_type': ContentType.objects.get_for_model(model)})
     types = ContentType.objects.get_for_models(*whole).values()

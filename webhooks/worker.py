@@ -1,5 +1,3 @@
-"""The code that RQ runs, and our worker class."""
-
 from rq import get_current_job
 from utilities.rqworker import NetBoxRQWorker
 
@@ -12,17 +10,16 @@ from .outbox import wakeup
 from .outbox.scope import is_migrated
 from .services import failed_jobs, redelivery
 
-# The answer of a job, if webhooks are off.
 OFF = 'nothing is sent, because WEBHOOKS_ENABLED is not True'
 
-# With these options a worker ends by itself, and does all in its own jobs.
+# A worker that ends by itself does all in its own jobs.
 ENDS = ('burst', 'max_jobs', 'max_idle_time')
 
 
 def drain() -> str:
     """Dispatch recorded events. If no other process sends, send them too.
 
-    Returns a sentence for the status page, which hides it if nothing was done.
+    Returns a sentence for the status page, '' if nothing was done.
     """
     wakeup.accept()
     if not conf.get().enabled:
@@ -41,10 +38,7 @@ def drain() -> str:
 
 
 def redeliver(delivery_uuid: str) -> str:
-    """Redeliver a failed delivery, for *Requeue* on RQ's status page.
-
-    Raises DeliveryFailed if it is gone from the log, or fails again in this job.
-    """
+    """For *Requeue* on RQ's status page. Raises DeliveryFailed if it is gone from the log, or fails again."""
     if not conf.get().enabled:
         raise DeliveryFailed(OFF)
     redelivery.redeliver_failed(delivery_uuid)
@@ -63,7 +57,7 @@ def _send(except_for: str | None = None) -> Tally:
 
 
 def _tell(result: str) -> str:
-    """Keep the result in the job's meta, which the status page reads without unpickling more."""
+    """The status page reads the job's meta without unpickling more."""
     job = get_current_job()
     job.meta['result'] = result
     job.save_meta()
@@ -71,10 +65,7 @@ def _tell(result: str) -> str:
 
 
 class WebhooksWorker(NetBoxRQWorker):
-    """NetBox's worker. For our queue it starts the supervisor (engine/process/supervisor.py).
-
-    A worker that ends by itself runs our jobs like any others.
-    """
+    """For our queue it starts the supervisor (engine/process/supervisor.py). A worker that ends by itself does not."""
 
     serves_webhooks = True
 

@@ -196,7 +196,7 @@ class Worker:
             self.child.wait_until_ready(lambda: self._listens(client))
 
     def _listens(self, client: Redis) -> bool:
-        """RQ keeps a hash of each worker. The one of the last queue is the worker itself, or its sidecar."""
+        """RQ keeps a hash of each worker. The one of the last queue is the worker itself, or one of its processes."""
         wanted = self.queues[-1] if self.queues else 'low'
         ours = {str(process.pid).encode() for process in (self.child, *descendants(self.pid))}
         workers = [client.hmget(key, 'pid', 'state', 'queues') for key in client.smembers('rq:workers')]

@@ -11,7 +11,7 @@ from support.engine import work
 
 from devstack.receiver import Receiver
 from webhooks.models import Event, Webhook
-from webhooks.outbox import queue, wakeup
+from webhooks.outbox import redis_queue, wakeup
 
 pytestmark = [
     pytest.mark.usefixtures('committed'),
@@ -99,7 +99,7 @@ class TestSaves:
         finish()
         receiver.clear()
         ledger = Ledger(_number=100)
-        queue.get().empty()
+        redis_queue.get().empty()
         wakeup.accept()
 
         def doomed() -> None:
@@ -108,7 +108,7 @@ class TestSaves:
 
         assert children.wait(children.fork(doomed)) == signal.SIGKILL
         ledger.committed.append((pk, 101))
-        assert queue.get().count == 0
+        assert redis_queue.get().count == 0
         assert is_anything_left()
         finish()
         check(ledger, receiver)

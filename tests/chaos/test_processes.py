@@ -1,5 +1,6 @@
 """A real worker, whose processes are killed, frozen and told to stop. What holds is in support/chaos/audit.py."""
 
+import ctypes
 import os
 import signal
 import time
@@ -18,7 +19,8 @@ from devstack.receiver import Answer, Receiver
 from webhooks.engine.process import sender
 from webhooks.engine.registry import DISPATCH, SEND
 from webhooks.models import Health, Webhook, Worker
-from webhooks.outbox import queue
+from webhooks.outbox import redis_queue
+from webhooks.payload.http_request import Builder
 from webhooks.worker import WebhooksWorker
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -38,7 +40,7 @@ def pid_of(role: str, worker: int) -> int:
 
     def found() -> list[int]:
         own = sorted(one.pid for one in descendants(worker) if one.parent == worker)
-        served = {one.pid: one.name for one in rq.Worker.all(queue.get().connection) if one.pid in own}
+        served = {one.pid: one.name for one in rq.Worker.all(redis_queue.get().connection) if one.pid in own}
         if len(served) < 2 or not Worker.objects.filter(role=role).exists():
             return []
         if role == DISPATCH:
@@ -128,16 +130,22 @@ def test_all_that_a_frozen_worker_held_arrives_by_another_one(webhook, receiver,
 
 
 @pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
-def test_a_sender_that_hangs_is_killed_and_another_one_goes_on(webhook, receiver, children, monkeypatch):
+def test_a_sender_that_hangs_is_killed_and_another_one_goes_on(webhook, receiver, children, monkeypatch, tmp_path):
     monkeypatch.setattr(sender, 'SILENCE', 5.0)
-    worker = children.fork(get_worker('high', 'default', 'low', worker_class=WebhooksWorker).work)
+    build, note = Builder.build, tmp_path / 'pid'
+
+    def hang(*arguments: object) -> object:
+        if not note.exists():
+            note.write_text(str(os.getpid()))
+            ctypes.PyDLL(None).sleep(1000)  # nothing else in this process goes on
+        return build(*arguments)
+
+    monkeypatch.setattr(Builder, 'build', hang)
+    children.fork(get_worker('high', 'default', 'low', worker_class=WebhooksWorker).work)
     ledger = Ledger()
     change_all(ledger)
-    hanging = pid_of(SEND, worker)
-    os.kill(hanging, signal.SIGSTOP)
-    change_all(ledger)
     assert_whole(ledger, receiver)
-    assert not is_alive(hanging)
+    assert not is_alive(int(note.read_text()))
 
 
 def test_a_worker_that_is_told_to_stop_leaves_nothing_in_hand(webhook, receiver, rqworker):

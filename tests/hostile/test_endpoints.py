@@ -261,7 +261,7 @@ class TestChunks:
 class TestSlowEndpoints:
     def test_a_test_waits_no_longer_than_a_web_thread_may(self, monkeypatch, receiver: Receiver):
         """10 seconds; a moment here."""
-        monkeypatch.setattr(trial, 'LONGEST', 0.2)
+        monkeypatch.setattr(trial, 'MAX_SECONDS', 0.2)
         site()
         receiver.answers('/', Answer(200, manner=Manner.HANG))
         webhook = subscribe(receiver.url('/'), Site, timeout=60)
@@ -271,7 +271,7 @@ class TestSlowEndpoints:
 
     def test_tests_of_slow_endpoints_hold_few_web_threads(self, monkeypatch):
         site()
-        monkeypatch.setattr(trial, 'MOST', 2)
+        monkeypatch.setattr(trial, 'MAX_TESTS', 2)
         with serving(None) as server:
             webhooks = [subscribe(server.url(), Site, name=f'Slow {number}', timeout=5) for number in range(4)]
             begun = [in_thread(lambda webhook=webhook: trial.send_test(webhook)) for webhook in webhooks[:2]]

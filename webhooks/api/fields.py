@@ -10,8 +10,6 @@ from .. import object_types
 
 
 class AllowedTypeField(ContentTypeField):
-    """An 'app.model' that the setting `allowed_models` allows."""
-
     default_error_messages = {
         'not_allowed': _('Webhooks may not send {content_type}. See the setting allowed_models.'),
     }
@@ -29,8 +27,6 @@ class AllowedTypeField(ContentTypeField):
 
 
 class MaskedField(serializers.CharField):
-    """Shows the masked text in the attribute `shown`."""
-
     def __init__(self, *, shown: str, **kwargs):
         super().__init__(**kwargs)
         self.shown = shown

@@ -13,8 +13,6 @@ class TooLarge(APIException):
 
 
 class FlatJSONParser(JSONParser):
-    """Answers 400 for JSON that is nested too deeply."""
-
     def parse(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return super().parse(*args, **kwargs)

@@ -29,14 +29,11 @@ from ..validation.moved import is_moved
 from ..validation.url import merge_url
 from .fields import AllowedTypeField, MaskedField
 
-# The column's length.
 CHANGELOG_MESSAGE = serializers.CharField(max_length=200, allow_blank=True, allow_null=True)
 UNSTORABLE_TEXT = _('The value contains a character that cannot be stored, or it is nested too deeply.')
 
 
 class StorableMixin:
-    """Refuses texts that PostgreSQL or JSON cannot hold."""
-
     def to_internal_value(self, data: Any) -> Any:
         sent = data if isinstance(data, dict) else {}
         wrong = [name for name in self.fields if name in sent and not is_storable(sent[name])]
@@ -56,8 +53,6 @@ class HealthSerializer(serializers.ModelSerializer):
 
 
 class ExpandMixin:
-    """Checks `expand` against the object types."""
-
     def _check_expand(self, data: dict[str, Any]) -> None:
         if data.keys().isdisjoint({'expand', 'object_types'}):
             return
@@ -101,7 +96,7 @@ class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerialize
         help_text=help_of('notification_groups'),
     )
     credential = CredentialSerializer(nested=True, required=False, allow_null=True, help_text=help_of('credential'))
-    # The model checks the length: the mask may be longer.
+    # The mask may be longer than the column.
     payload_url = MaskedField(shown='masked_url', help_text=help_of('payload_url'))
     additional_headers = MaskedField(
         shown='masked_headers', required=False, allow_blank=True, help_text=help_of('additional_headers')
@@ -151,7 +146,6 @@ class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerialize
         return super().validate(data)
 
     def _check_credential(self, credential: Credential) -> None:
-        """Whoever may not view a credential cannot use it."""
         if self.instance and self.instance.credential_id == credential.pk:
             return
         request = self.context.get('request')
@@ -159,7 +153,6 @@ class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerialize
             raise serializers.ValidationError({'credential': _('There is no such credential that you may view.')})
 
     def _check_message(self, message: Any) -> None:
-        """NetBox does not check the message."""
         try:
             CHANGELOG_MESSAGE.run_validation(message)
         except serializers.ValidationError as error:
@@ -186,8 +179,6 @@ WebhookSerializer = ReliableWebhookSerializer
 
 
 class RestrictedSerializer(BaseModelSerializer):
-    """`restricted`: the user may not view the object."""
-
     restricted = serializers.SerializerMethodField()
 
     def get_restricted(self, instance: Model) -> bool:

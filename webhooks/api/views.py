@@ -52,7 +52,7 @@ class WebhooksRootView(APIRootView):
 
 
 def post_needs(action: str) -> type[TokenPermissions]:
-    """Return permissions that need this action for POST, not 'add'."""
+    """For POST, not 'add'."""
     needed = {**TokenPermissions.perms_map, 'POST': [f'%(app_label)s.{action}_%(model_name)s']}
     return type(f'{action.title()}Permission', (TokenPermissions,), {'perms_map': needed})
 
@@ -87,13 +87,10 @@ class Conflict(APIException):
 class TryAgain(APIException):
     status_code = status.HTTP_503_SERVICE_UNAVAILABLE
     default_code = 'busy'
-    # Seconds; Retry-After.
     wait = 5
 
 
 class BusyMixin:
-    """Answers 503 while a worker is busy with the webhook."""
-
     def handle_exception(self, exc: Exception) -> Response:
         return super().handle_exception(TryAgain(str(exc)) if isinstance(exc, Busy) else exc)
 
@@ -110,8 +107,6 @@ def refusals() -> Iterator[None]:
 
 
 def moves_backfill(name: str, needed: Action) -> Callable[[Callable], Callable]:
-    """Make an endpoint that changes the state of a backfill."""
-
     def decorate(method: Callable) -> Callable:
         permissions = [post_needs(needed.permission)]
         endpoint = action(detail=True, methods=['post'], url_path=f'backfill/{name}', permission_classes=permissions)

@@ -24,7 +24,7 @@ EVERYWHERE = [ActionLocation.CHANGE_LIST, ActionLocation.CHANGE_FORM]
 
 
 def or_explain(view: Callable) -> Callable:
-    """Show a message if NetBox refuses a change or a worker is busy. The view needs its own transaction."""
+    """If NetBox refuses a change or a worker is busy. The view needs its own transaction."""
 
     @wraps(view)
     def guarded(self: admin.ModelAdmin, request: HttpRequest, *args, **kwargs) -> HttpResponse:
@@ -41,7 +41,6 @@ def or_explain(view: Callable) -> Callable:
 
 
 def _is_action(request: HttpRequest) -> bool:
-    """Django's way to tell an action from the form's buttons."""
     buttons = {'_save', '_continue', '_addanother', '_saveasnew'}
     return f'{ActionLocation.CHANGE_FORM.value}-action' in request.POST and not buttons & request.POST.keys()
 

@@ -1,5 +1,3 @@
-"""Credentials in the admin, without custom fields."""
-
 from collections.abc import Sequence
 from typing import Any
 

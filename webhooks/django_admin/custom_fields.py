@@ -27,7 +27,6 @@ KEPT = ('required', 'initial', 'label', 'help_text', 'disabled')
 
 
 def names() -> list[str]:
-    """Return the form's names of visible custom fields."""
     fields = CustomField.objects.get_for_model(Webhook)
     return [f'cf_{one.name}' for one in fields if one.ui_editable != CustomFieldUIEditableChoices.HIDDEN]
 

@@ -64,7 +64,7 @@ class AttemptInline(ReadOnly, admin.TabularInline):
 
 
 class DeliveryChangeList(CheckedChangeList):
-    """Finds the objects of a page with one query a model."""
+    """One query a model."""
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)

@@ -42,7 +42,7 @@ def headers_block(headers: Mapping[str, str]) -> SafeString | str:
 
 
 def existing_objects(deliveries: Iterable[Delivery]) -> Objects:
-    """Return {(object type's id, object's id): object}. One query a model."""
+    """By object type's id and object's id. One query a model."""
     by_type: dict[int, set[int]] = defaultdict(set)
     for delivery in deliveries:
         by_type[delivery.object_type_id].add(delivery.object_id)
@@ -55,7 +55,7 @@ def existing_objects(deliveries: Iterable[Delivery]) -> Objects:
 
 
 def object_link(delivery: Delivery, objects: Objects) -> SafeString | str:
-    """Return the object's name, with a link while the object exists."""
+    """With a link while the object exists."""
     text = delivery.event.object_repr or str(delivery.object_id)
     instance = objects.get((delivery.object_type_id, delivery.object_id))
     try:

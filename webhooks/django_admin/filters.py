@@ -21,7 +21,7 @@ class StateFilter(admin.SimpleListFilter):
 
 
 class ObjectTypeFilter(admin.SimpleListFilter):
-    """Offers all allowed types: a search for used ones would read the whole log."""
+    """A search for used types would read the whole log."""
 
     title = _('object type')
     parameter_name = 'object_type'

@@ -1,5 +1,3 @@
-"""The webhook's form. It shows only generated secrets."""
-
 from django import forms
 from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget, FilteredSelectMultiple
 from django.contrib.contenttypes.models import ContentType
@@ -25,7 +23,7 @@ class WebhookForm(CustomFieldsForm, DefinitionForm):
     )
     conditions = JSONField(label=label('conditions'), required=False, decoder=FlatDecoder)
     success_conditions = JSONField(label=label('success_conditions'), required=False, decoder=FlatDecoder)
-    # The model checks the length: the mask may be longer.
+    # The mask may be longer than the column.
     payload_url = forms.CharField(label=label('payload_url'), widget=AdminTextInputWidget(attrs={'class': 'wh-wide'}))
     tags = forms.ModelMultipleChoiceField(
         label=_('Tags'),

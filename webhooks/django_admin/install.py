@@ -14,10 +14,7 @@ TEMPLATES = Path(__file__).parents[1] / 'templates'
 
 
 def install() -> None:
-    """Make our URLconf the root, and add `is_staff`, which the admin and django-rq need.
-
-    A middleware would not do: workers and commands call `reverse()` too.
-    """
+    """The admin and django-rq need `is_staff`. A middleware would not do: workers and commands call `reverse()` too."""
     settings.ROOT_URLCONF = 'webhooks.django_admin.urlconf'
     get_user_model().is_staff = property(_is_staff, _ignore)
     # A plugin's app comes too late to replace these templates.

@@ -1,5 +1,3 @@
-"""Django's admin for superusers, behind NetBox's login."""
-
 from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any
@@ -28,7 +26,6 @@ class WebhooksAdminSite(AdminSite):
     enable_nav_sidebar = False
 
     def register(self, model_or_iterable: type[models.Model] | Iterable, admin_class: Any = None, **options) -> None:
-        """Register only our own models."""
         given = [model_or_iterable] if isinstance(model_or_iterable, type) else model_or_iterable
         ours = [model for model in given if model._meta.app_label == 'webhooks']
         if ours:
@@ -61,10 +58,7 @@ class WebhooksAdminSite(AdminSite):
         return redirect('account:change_password')
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
-        """Add our queue and the status lines.
-
-        `index` is the queue's number in URLs.
-        """
+        """`index` is the queue's number in URLs."""
         settings = conf.get()
         return {
             **super().each_context(request),
@@ -73,7 +67,6 @@ class WebhooksAdminSite(AdminSite):
                 'index': get_queues_map()[settings.queue],
                 'worker': settings.worker,
             },
-            # Runs only if a template needs it.
             'webhooks_status': lambda: status.lines(_urls()),
         }
 

@@ -19,7 +19,7 @@ ABSENT = (IndexError, NoSuchJobError, ValueError, AssertionError, ImproperlyConf
 
 
 def answered(view: Callable) -> Callable:
-    """Answer 404 for missing jobs. Without Redis, lead to the admin's front page."""
+    """404 for missing jobs. Without Redis, the admin's front page."""
 
     @wraps(view)
     def answering(request: HttpRequest, *args, **kwargs) -> HttpResponse:
@@ -40,13 +40,13 @@ def answered(view: Callable) -> Callable:
 
 
 def answered_to_programs(view: Callable) -> Callable:
-    """Answer 401 for a token outside of ASCII, and 503 without Redis."""
+    """401 for a token outside of ASCII, 503 without Redis."""
 
     @wraps(view)
     def answering(request: HttpRequest, token: str | None = None) -> HttpResponse:
         if not (request.headers.get('Authorization', '') + (token or '')).isascii():
             return HttpResponse(status=401)
-        # django-rq would lose all other metrics, and then crash.
+        # django-rq would lose all other metrics, and crash.
         request.GET = request.GET.copy()
         request.GET.pop('name[]', None)
         try:

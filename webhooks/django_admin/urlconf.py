@@ -1,4 +1,4 @@
-"""The root URLconf: our pages under BASE_PATH, then NetBox's URLs."""
+"""Our pages under BASE_PATH, then NetBox's URLs."""
 
 from importlib import import_module
 

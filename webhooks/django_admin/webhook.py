@@ -1,5 +1,3 @@
-"""Webhooks in the admin. NetBox's change log records every change."""
-
 import time
 from collections.abc import Container, Sequence
 from typing import Any
@@ -153,7 +151,7 @@ class WebhookAdmin(BaseAdmin):
 
     @admin.action(description=TEST.label, location=EVERYWHERE)
     def send_test(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
-        end = time.monotonic() + trial.LONGEST
+        end = time.monotonic() + trial.MAX_SECONDS
         for webhook in queryset:
             if time.monotonic() > end:
                 self.message_user(
@@ -312,7 +310,7 @@ class WebhookAdmin(BaseAdmin):
         return None
 
     def get_deleted_objects(self, objs: Sequence[Webhook], request: HttpRequest) -> tuple[list, dict, set, list]:
-        """Count the log, which may be too long for a list."""
+        """The log may be too long for a list."""
         logged = Delivery.objects.filter(webhook__in=[webhook.pk for webhook in objs]).count()
         counts = {Webhook._meta.verbose_name_plural: len(objs), Delivery._meta.verbose_name_plural: logged}
         return [str(webhook) for webhook in objs], counts, set(), []

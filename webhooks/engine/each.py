@@ -1,6 +1,6 @@
-"""Work on many items at once, where a bad item stops no other."""
+"""Work on many items: a bad item stops no other, and not too many are in memory."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ..interruptions import is_cache_away
 from . import sql
@@ -16,7 +16,7 @@ def each_or_alone[T, R](
 ) -> list[R]:
     """Return work(items). If that raises, try each item alone: failed(item, error) stands for a bad one.
 
-    Raises errors outside `blames` or without a culprit: PostgreSQL or NetBox's cache is away, or time is up.
+    Raises errors outside `blames`, or without a culprit: PostgreSQL or the cache is away.
     """
     if not items:
         return []
@@ -29,3 +29,23 @@ def each_or_alone[T, R](
         if len(items) == 1:
             return [failed(items[0], error)]
     return [one for item in items for one in each_or_alone([item], work, failed, blames)]
+
+
+def first_within[T](items: Sequence[T], weigh: Callable[[T], int], most: int) -> Sequence[T]:
+    """Return the first items that together weigh `most` or less, at least one."""
+    total = 0
+    for position, item in enumerate(items):
+        total += weigh(item)
+        if position and total > most:
+            return items[:position]
+    return items
+
+
+def portions[T](
+    items: Sequence[T], weigh: Callable[[T], int], most: int, count: int | None = None
+) -> Iterator[Sequence[T]]:
+    """Yield the items in portions that weigh `most` and hold `count` at most."""
+    while items:
+        portion = first_within(items[:count], weigh, most)
+        yield portion
+        items = items[len(portion) :]

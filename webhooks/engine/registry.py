@@ -1,19 +1,13 @@
-"""Who is at work, and each worker's work in hand.
-
-A turn begins with a beat: the worker's row says "alive for ten seconds more, with this in hand". Without a row it was
-declared dead (rescue.py), and records nothing.
-"""
+"""Who is at work, and each worker's work in hand. Without a row it was declared dead, and records nothing."""
 
 import logging
 import math
 import time
-from collections.abc import Collection
 
 from . import sql
 
 logger = logging.getLogger('webhooks.worker')
 
-# Roles of processes.
 SEND, DISPATCH, SUSPECTS = 'send', 'dispatch', 'suspects'
 
 # Seconds after a beat: a worker is alive; it may begin requests.
@@ -35,19 +29,12 @@ BEAT = """
         events = coalesce(%(events)s::bigint[], events), deliveries = coalesce(%(deliveries)s::bigint[], deliveries)
     WHERE id = %(id)s AND role <> 'dead'"""
 
-KEEP_ALIVE = """
-    UPDATE webhooks_worker
-    SET alive_until = greatest(alive_until, clock_timestamp() + make_interval(secs => %(seconds)s))
-    WHERE name = %(name)s AND role <> 'dead'"""
-
 
 class Lost(Exception):
-    """This worker was declared dead: others may have its work."""
+    """This worker was declared dead."""
 
 
 class Member:
-    """This process among the workers."""
-
     def __init__(self, name: str, role: str) -> None:
         self.name = name
         self._role = role
@@ -57,7 +44,6 @@ class Member:
         self._next = self.until
 
     def begin(self) -> None:
-        """Begin anew, with nothing in hand."""
         began = time.monotonic()
         self.pk = sql.fetch_value(BEGIN, {'name': self.name, 'role': self._role, 'seconds': ALIVE})
         self.until = self._next = began + BEGINS
@@ -65,31 +51,19 @@ class Member:
     def beat(
         self,
         *,
-        events: Collection[int] | None = None,
-        deliveries: Collection[int] | None = None,
+        events: list[int] | None = None,
+        deliveries: list[int] | None = None,
         seconds: float = ALIVE,
     ) -> None:
         """Say that it is alive, with this in hand. None: as before. Raises Lost."""
         began = time.monotonic()
-        parameters = {
-            'id': self.pk,
-            'seconds': seconds,
-            'events': None if events is None else list(events),
-            'deliveries': None if deliveries is None else list(deliveries),
-        }
-        if not sql.execute(BEAT, parameters):
+        if not sql.execute(BEAT, {'id': self.pk, 'seconds': seconds, 'events': events, 'deliveries': deliveries}):
             raise Lost(self.name)
         self._next = began + BEGINS
 
     def confirm(self) -> None:
-        """The last beat is committed."""
         self.until = self._next
 
     def end(self) -> None:
         """Leave, with nothing in hand: its lanes are free."""
         sql.execute("DELETE FROM webhooks_worker WHERE id = %s AND role <> 'dead'", [self.pk])
-
-
-def keep_alive(name: str) -> None:
-    """Beat for another worker."""
-    sql.execute(KEEP_ALIVE, {'name': name, 'seconds': ALIVE})

@@ -1,4 +1,4 @@
-"""Rescues a dead worker's work: its lanes are free, and work in hand is due again."""
+"""A dead worker's lanes are free, and its work in hand is due again."""
 
 import logging
 from collections.abc import Collection
@@ -40,9 +40,9 @@ KEEP = """
 
 
 def rescue(name: str | None = None, reason: str | None = None) -> bool:
-    """Rescue the work of one dead worker. Returns whether there was any.
+    """Rescue one dead worker's work. Returns whether there was any.
 
-    `name`: a worker whose process has ended. `reason`: why a process died that tried a suspect.
+    `name`: a worker whose process has ended, with the reason if that is its own fault.
     """
     with transactions.short() as now:
         found = sql.fetch(ENDED if name else DEAD, {'alive': ALIVE, 'name': name})
@@ -59,9 +59,8 @@ def rescue(name: str | None = None, reason: str | None = None) -> bool:
 
 def _rescue_events(ids: Collection[int], now: datetime, blame: str | None) -> None:
     for event in Event.objects.filter(pk__in=ids, dispatched_at=None).defer(*LONG_COLUMNS):
-        lapses = _lapses(event, blame)
-        changed = {'lapses': lapses, 'retry_at': now + _wait(lapses), 'error': _error(lapses, blame)}
-        Event.objects.filter(pk=event.pk).update(**changed)
+        lapses, wait, error = _state(event, blame)
+        Event.objects.filter(pk=event.pk).update(lapses=lapses, retry_at=now + wait, error=error)
 
 
 def _rescue_deliveries(ids: Collection[int], now: datetime, since: datetime | None, blame: str | None) -> list[int]:
@@ -80,29 +79,21 @@ def _rescue_deliveries(ids: Collection[int], now: datetime, since: datetime | No
 
 
 def _judge(one: Delivery, now: datetime, since: datetime | None, blame: str | None) -> record.Judged:
-    lapses = _lapses(one, blame)
+    lapses, wait, error = _state(one, blame)
     sent = Sent(one, Builder(one.webhook))
-    sent.outcome = Outcome(started_at=now.timestamp(), duration=0, error=_error(lapses, blame))
+    sent.outcome = Outcome(started_at=now.timestamp(), duration=0, error=error)
     # Its request must not arrive after a later change.
     over = since + timedelta(seconds=BEGINS + one.webhook.effective_timeout) if since else now
     gives_up = lapses >= GIVEN_UP or one.event.test
-    verdict = fail(one) if gives_up else try_again(one, max(now, over) + _wait(lapses))
+    verdict = fail(one) if gives_up else try_again(one, max(now, over) + wait)
     return record.Judged(sent, verdict, record.row(sent, verdict, lapses))
 
 
-def _lapses(one: Event | Delivery, blame: str | None) -> int:
-    if blame:
-        return one.lapses + 1
-    return max(one.lapses, SUSPECT) if one.error == STOPPED else one.lapses
-
-
-def _wait(lapses: int) -> timedelta:
-    """Return the wait after a process died of it."""
-    return delay(lapses - SUSPECT, 0.5) if SUSPECT < lapses < GIVEN_UP else timedelta()
-
-
-def _error(lapses: int, blame: str | None) -> str:
+def _state(one: Event | Delivery, blame: str | None) -> tuple[int, timedelta, str]:
+    """Return its `lapses`, its wait and its error."""
     if not blame:
-        return STOPPED
-    times = {1: 'once', 2: 'twice'}.get(lapses - SUSPECT, f'{lapses - SUSPECT} times')
-    return f'its process died {times} ({blame})'
+        return max(one.lapses, SUSPECT) if one.error == STOPPED else one.lapses, timedelta(), STOPPED
+    deaths = one.lapses + 1 - SUSPECT
+    times = {1: 'once', 2: 'twice'}.get(deaths, f'{deaths} times')
+    wait = delay(deaths, 0.5) if one.lapses + 1 < GIVEN_UP else timedelta()
+    return one.lapses + 1, wait, f'its process died {times} ({blame})'

@@ -1,8 +1,7 @@
 """Limits work in a worker's main thread: Python, a query or an endless wait.
 
-A watchdog thread sends SIGVTALRM, as RQ uses SIGALRM; the handler raises. Other threads serve people, without a limit.
-
-C code may keep the handler from running. So the kernel ends the process after LAST times as much processor time.
+A watchdog thread sends SIGVTALRM, as RQ uses SIGALRM. C code may keep the handler from running: the kernel ends the
+process after LAST times as much processor time.
 """
 
 import signal
@@ -17,8 +16,7 @@ from ..patience import TICKS
 LAST = 2
 
 
-class TooSlow(Exception):
-    """It took longer than it may."""
+class TooSlow(Exception): ...
 
 
 @contextmanager
@@ -36,10 +34,8 @@ def within(seconds: float) -> Iterator[None]:
 
     def watch() -> None:
         # While the process is frozen no time passes (patience.py).
-        for _ in range(TICKS):
-            if is_over.wait(seconds / TICKS):
-                return
-        signal.pthread_kill(main.ident, signal.SIGVTALRM)
+        if not any(is_over.wait(seconds / TICKS) for _ in range(TICKS)):
+            signal.pthread_kill(main.ident, signal.SIGVTALRM)
 
     watchdog = threading.Thread(target=watch, daemon=True)
     previous = signal.signal(signal.SIGVTALRM, strike)

@@ -35,12 +35,10 @@ def short() -> Iterator[datetime]:
 
 
 def set_lock_timeout(milliseconds: int) -> None:
-    """Let the open transaction wait so long for a lock, then raise OperationalError."""
     sql.fetch("SELECT set_config('lock_timeout', %s, true)", [str(milliseconds)])
 
 
 def is_lock_timeout(error: Exception) -> bool:
-    """Whether PostgreSQL only gave up waiting for a lock."""
     return isinstance(error, OperationalError) and isinstance(error.__cause__, LockNotAvailable)
 
 

@@ -18,7 +18,6 @@ OF_CREDENTIAL = tuple(name for name in CREDENTIAL_NAMES if name != 'name')
 
 
 def form_field(of_model: Field) -> forms.Field:
-    """Return the form field. A blank one changes nothing."""
     title = capfirst(of_model.verbose_name)
     if isinstance(of_model, BooleanField):
         return switch(title)
@@ -34,7 +33,7 @@ def form_field(of_model: Field) -> forms.Field:
 
 
 class BulkEditForm(NetBoxModelBulkEditForm):
-    # NetBox needs this field. It is off: a job would keep the secret in Redis.
+    # NetBox needs this field. A job would keep the secret in Redis.
     background_job = forms.BooleanField(label='', required=False, disabled=True, widget=forms.HiddenInput)
 
 

@@ -35,7 +35,6 @@ JSON_TYPES = str | int | float | list | dict
 MISSING = object()
 # Per record.
 MAX_NODES = 100_000
-# NetBox's form reads these fields.
 GIVEN_BY = {ImportMethodChoices.UPLOAD: 'upload_file', ImportMethodChoices.DATA_FILE: 'data_file'}
 SAID = {**dict.fromkeys(('true', 'yes', 'on', '1'), True), **dict.fromkeys(('false', 'no', 'off', '0'), False)}
 MERGE = 'tag:yaml.org,2002:merge'
@@ -97,8 +96,6 @@ def _is_small(record: dict[str, Any]) -> bool:
 
 
 class ObjectTypesField(forms.ModelMultipleChoiceField):
-    """A list or comma-separated text of allowed 'app.model'."""
-
     STATIC_CHOICES = True
 
     def clean(self, value: Any) -> list[ContentType]:
@@ -139,10 +136,7 @@ class StrictImportForm(NetBoxModelImportForm):
         return super().clean()
 
     def _find_by(self, name: str, key: str) -> bool:
-        """Find objects by the header's column, as in ignore_users.email. False without such a column.
-
-        NetBox's form crashes then.
-        """
+        """The header's column may name a key, as in ignore_users.email. Without such a column NetBox's form crashes."""
         queryset = getattr(self.fields.get(name), 'queryset', None)
         if queryset is None or key not in {column.name for column in queryset.model._meta.concrete_fields}:
             return False
@@ -150,22 +144,19 @@ class StrictImportForm(NetBoxModelImportForm):
         return True
 
     def _filled(self) -> dict[str, Any]:
-        """Return values for blank cells, from the object or the defaults.
-
-        A form reads blank as false or null.
-        """
+        """A form reads blank as false or null."""
         missing = None if not self.instance.pk else MISSING
         blank = (name for name in self._needed if self.data.get(name, missing) in EMPTY_VALUES)
         return {name: getattr(self.instance, name) for name in blank}
 
     def _as_switches(self) -> dict[str, bool]:
-        """Return booleans, since a form reads "no" and "0" as true."""
+        """A form reads "no" and "0" as true."""
         given = {name: self.data.get(name) for name in self._switches}
         words = {name: value.strip().lower() for name, value in given.items() if isinstance(value, str)}
         return {name: SAID[word] for name, word in words.items() if word in SAID}
 
     def _as_text(self) -> dict[str, str]:
-        """Return text for values whose type crashes a field."""
+        """Some types crash a field."""
         kinds = CSVModelMultipleChoiceField, SimpleArrayField
         lists = {name for name, field in self.fields.items() if isinstance(field, kinds)}
         return {

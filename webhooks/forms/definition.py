@@ -1,5 +1,3 @@
-"""The webhook form that NetBox's pages and Django's admin share."""
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,7 +34,7 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
             self.fields['secret'].help_text = self._describe_secret()
 
     def _begin(self, given: Mapping[str, Any]) -> None:
-        """Set a new webhook's defaults. Values in the page's address win."""
+        """Values in the page's address win."""
         begun = dict.fromkeys(KINDS, True) if given.keys().isdisjoint(KINDS) else {}
         self.chosen_preset = presets.all_presets().get(str(given.get('preset')))
         begun['generate_secret'] = not self.chosen_preset or self.chosen_preset.is_signed
@@ -64,7 +62,6 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
 
 
 def check_expand(form: forms.ModelForm) -> None:
-    """Add an error for a key of `expand` that no object type has."""
     keys = form.cleaned_data.get('expand', form.instance.expand)
     types = form.cleaned_data.get('object_types')
     if types is None:
@@ -76,7 +73,6 @@ def check_expand(form: forms.ModelForm) -> None:
 
 
 def fieldset(group: Group, is_titled: bool = True) -> FieldSet:
-    """Return the group as a NetBox fieldset."""
     items = [_inline(row) if isinstance(row, Row) else row for row in group.rows]
     return FieldSet(*items, name=group.title if is_titled else None)
 
@@ -86,6 +82,6 @@ def _inline(row: Row) -> InlineFields:
 
 
 def fieldsets(place: str) -> tuple[FieldSet, ...]:
-    """Return the groups with fields in this place, a key of LEFT_OUT."""
+    """`place` is a key of LEFT_OUT."""
     shown = set(shown_in(place))
     return tuple(fieldset(group) for group in GROUPS if shown.intersection(group.names))

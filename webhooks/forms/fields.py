@@ -24,8 +24,6 @@ class TimeField(forms.DateTimeField):
 
 
 class FlatDecoder(json.JSONDecoder):
-    """Shows an error for JSON that is nested too deeply."""
-
     def decode(self, text: str, *args: Any) -> Any:
         with suppress(RecursionError):
             value = super().decode(text, *args)

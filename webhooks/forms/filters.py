@@ -25,7 +25,7 @@ class ObjectTypeFilterMixin(forms.Form):
 
 
 def form_field(name: str) -> tuple[str, forms.Field] | None:
-    """Return the filter for a field, None for texts and numbers."""
+    """None for texts and numbers."""
     of_model = field(name)
     if is_switch(name):
         return name, switch(label(name))
@@ -38,7 +38,6 @@ def form_field(name: str) -> tuple[str, forms.Field] | None:
 
 
 def filter_name(name: str) -> str:
-    """Return the filter's name in the API."""
     return f'{name.removesuffix("s")}_id' if field(name).is_relation else name
 
 

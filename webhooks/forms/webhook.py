@@ -28,8 +28,6 @@ MONOSPACE = {'class': 'font-monospace'}
 
 
 class Section(NamedTuple):
-    """Users unfold a folded group by its title."""
-
     fieldset: FieldSet
     title: str
     is_folded: bool
@@ -84,14 +82,13 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
         selected.attrs['aria-label'] = _('Selected object types')
 
     def sections(self) -> Iterator[Section]:
-        """Return the groups. NetBox's own template cannot fold them."""
+        """NetBox's own template cannot fold groups."""
         chosen = self.chosen_preset.fields if self.chosen_preset else {}
         for group in GROUPS:
             is_open = group.is_open(self.instance, {*self.errors, *chosen})
             yield Section(fieldset(group, not group.is_folded), group.title, group.is_folded, is_open)
 
     def presets(self) -> Iterable[Preset]:
-        """Return the presets for a new webhook."""
         return () if self.instance.pk else all_presets().values()
 
     def save(self, commit: bool = True) -> Webhook:

@@ -90,7 +90,6 @@ Found = tuple[QuerySet, Q]
 
 
 def _where_visible(name: str, info: Info, queryset: QuerySet, value: Any, prefix: str) -> Found:
-    """Filter by a column, among visible rows."""
     queryset, found = strawberry_django.process_filters(value, queryset, info, prefix=f'{prefix}{name}__')
     return queryset, found & visibility.query(info.context.request.user, prefix)
 

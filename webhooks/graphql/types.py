@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 SHOWN_OTHERWISE = ('payload_url', 'additional_headers', 'conditions', 'success_conditions', 'credential')
 COLUMNS = [name for name in shown_in('GraphQL') if name not in SHOWN_OTHERWISE and not field(name).many_to_many]
 
-# `is_visible` reads these.
 REFERENCE = ['object_type', 'object_id']
 
 
@@ -60,7 +59,7 @@ class CredentialType(NetBoxObjectType):
     pagination=True,
 )
 class WebhookType(NetBoxObjectType):
-    """Has no deliveries, for there may be millions. Query them by `webhook_id`."""
+    """Has no deliveries, for there may be millions."""
 
     object_types: list[ContentTypeType]
     ignore_users: list[Annotated['UserType', strawberry.lazy('users.graphql.types')]]

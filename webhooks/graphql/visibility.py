@@ -10,7 +10,6 @@ Visible = Callable[[User, Iterable[Model]], set[int]]
 
 
 def is_visible(record: Model, info: Info, visible: Visible) -> bool:
-    """Return whether the user may see the payload."""
     if not hasattr(record, '_payload_visible'):
         peers = [peer for reference in record._state.peers if (peer := reference()) is not None] or [record]
         shown = visible(info.context.request.user, peers)

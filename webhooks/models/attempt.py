@@ -5,21 +5,20 @@ from .delivery import Delivery
 
 
 class Attempt(models.Model):
-    """One HTTP request of a delivery. `duration` is in seconds."""
+    """One HTTP request. `duration` is in seconds."""
 
     delivery = models.ForeignKey(Delivery, on_delete=models.DB_CASCADE, related_name='attempts')
     number = models.PositiveSmallIntegerField(_('number'))
     started_at = models.DateTimeField(_('started'))
     duration = models.FloatField(_('duration'))
     method = models.CharField(_('method'), max_length=30)
-    # As sent, secrets masked.
+    # Secrets are masked.
     url = models.TextField(_('URL'))
     request_headers = models.JSONField(_('request headers'), default=dict)
     # Null: no response came.
     response_status = models.PositiveSmallIntegerField(_('response status'), null=True)
     response_headers = models.JSONField(_('response headers'), default=dict)
     response_body = models.TextField(_('response body'), blank=True)
-    # Empty: success.
     error = models.TextField(_('error'), blank=True)
 
     _netbox_private = True

@@ -1,12 +1,10 @@
-"""A Backfill sends a webhook everything in its present state. Each webhook has one row, for its last backfill.
+"""A Backfill sends a webhook everything in its present state. A webhook has one row, for its last backfill.
 
-    (start) ─▶ running ──▶ completed         all is recorded and closed
-                 │  ▲  └─▶ failed            it cannot read the objects: see `error`
-                 ▼  │  └─▶ canceled
-               paused ───▶ canceled
+    (start) ─▶ running ──▶ completed, failed, canceled
+                ▲ ▼
+              paused ─────▶ canceled
 
-`position` and `last_id` are the cursor (engine/backfill). Without a foreign key to the webhook, a deletion waits for no
-worker.
+`position` and `last_id` are its cursor (engine/backfill.py). Without a foreign key, deletions wait for no worker.
 """
 
 from django.contrib.postgres.fields import ArrayField
@@ -26,14 +24,13 @@ class Backfill(models.Model):
     )
     state = models.CharField(_('state'), max_length=10, choices=BackfillStateChoices)
     error = models.TextField(_('error'), blank=True)
-    # Ids of content types, in order.
+    # Ids of content types.
     object_types = ArrayField(models.BigIntegerField(), verbose_name=_('object types'))
     # A list's URL query; blank: all objects.
     query = models.TextField(_('filter'), blank=True)
-    # Index of the current object type, and its highest key so far.
+    # Index of the current object type, and its highest key.
     position = models.PositiveSmallIntegerField(default=0)
     last_id = models.BigIntegerField(default=0)
-    # Objects at the start, and recorded events.
     total = models.PositiveBigIntegerField(_('objects'))
     recorded = models.PositiveBigIntegerField(_('recorded'), default=0)
     username = models.CharField(_('user'), max_length=150, blank=True)
@@ -56,7 +53,6 @@ class Backfill(models.Model):
         return self.state in BackfillStateChoices.OPEN
 
     def count_open(self) -> int:
-        """Return how many recorded objects still wait."""
         undispatched = Event.objects.filter(dispatched_at=None, backfill_for=self.pk).count()
         waiting = Delivery.objects.filter(webhook=self.pk, backfill=True, status=StatusChoices.PENDING).count()
         return undispatched + waiting

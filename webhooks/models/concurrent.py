@@ -1,7 +1,4 @@
-"""Saving must not undo others' commits.
-
-Forms, bulk edits and the REST API save all columns, and could restore a replaced secret.
-"""
+"""Forms, bulk edits and the REST API save all columns. So they could undo others' commits."""
 
 from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
@@ -13,7 +10,7 @@ from utilities.exceptions import AbortRequest
 
 
 class ChangedMeanwhile(AbortRequest):
-    """Somebody else has changed the same columns."""
+    pass
 
 
 class ConcurrentModel(models.Model):
@@ -58,7 +55,7 @@ class ConcurrentModel(models.Model):
         return name not in self._read or not self._is_same(name, vars(self)[name], self._read[name])
 
     def _is_same(self, name: str, one: Any, other: Any) -> bool:
-        """Compare stored forms: two values may have the same mask."""
+        """Compare stored forms: masks may be equal."""
         prepare = self._meta.get_field(name).get_prep_value
         return prepare(one) == prepare(other)
 
@@ -69,12 +66,12 @@ class ConcurrentModel(models.Model):
         self._read = {**self._read, **{name: vars(self)[name] for name in names if name in vars(self)}}
 
     def _forget_changed(self, names: Collection[str] | None) -> None:
-        """Saved values stay the caller's own: the save may be rolled back."""
+        """The save may be rolled back."""
         saved = {name for name in self._read if self.has_changed(name) and (names is None or name in names)}
         self._read = {name: value for name, value in self._read.items() if name not in saved}
 
     def _take_over(self, alias: str) -> None:
-        """Read unchanged columns under the save's own lock. Raises ChangedMeanwhile."""
+        """Read unchanged columns under the save's lock. Raises ChangedMeanwhile."""
         if not any(name in self._read for name in self._guarded_names()):
             return
         stored = type(self)._base_manager.using(alias).select_for_update(no_key=True).filter(pk=self.pk).first()
@@ -99,6 +96,6 @@ class ConcurrentModel(models.Model):
         vars(self).update({name: vars(stored)[name] for name in names})
         self._remember(names)
         if '_prechange_snapshot' in vars(self):
-            # Else the change log would count others' changes as ours.
+            # Else the change log would count others' changes.
             stored.snapshot()
             self._prechange_snapshot = stored._prechange_snapshot

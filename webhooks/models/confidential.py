@@ -1,7 +1,4 @@
-"""Hides an event's object and user from people who may not view the object.
-
-Restricted querysets do it themselves. Filters must ask for it.
-"""
+"""Hides an event's object and user from people who may not view the object. Filters must ask for it."""
 
 from collections.abc import Iterator, Sequence
 from itertools import batched
@@ -13,7 +10,6 @@ from utilities.querysets import RestrictedQuerySet
 
 from .. import visibility
 
-# A delivery has only the id.
 BLANK: dict[str, Any] = {
     'object_id': None,
     'object_repr': '',
@@ -31,7 +27,7 @@ class LogQuerySet(RestrictedQuerySet):
     _reader: visibility.Reader | None = None
 
     def restrict(self, user: visibility.Reader, action: str = 'view') -> 'LogQuerySet':
-        # All requests may share the view's own queryset.
+        # All requests share the view's queryset.
         restricted = super().restrict(user, action).all()
         restricted._reader = user
         return restricted
@@ -80,7 +76,7 @@ def conceal(reader: visibility.Reader, rows: Sequence[Model]) -> None:
     for row in rows:
         if (row.object_type_id, row.object_id) in visible:
             continue
-        # Deferred columns too: else a later access would read them.
+        # Else a deferred column would be read later.
         vars(row).update({name: value for name, value in BLANK.items() if _has(row, name)})
         if event := row._state.fields_cache.get('event'):
             vars(event).update(BLANK)

@@ -26,8 +26,6 @@ BOUND = ('type', 'hosts', 'token_url', 'ca_file_path', 'secret')
 
 
 class Credential(ConcurrentModel, NetBoxModel):
-    """A login, a token or an OAuth2 client. AccessToken holds the client's token."""
-
     name = models.CharField(_('name'), max_length=150, unique=True)
     description = models.CharField(_('description'), max_length=200, blank=True)
     type = models.CharField(_('type'), max_length=30, choices=CredentialTypeChoices)
@@ -84,7 +82,6 @@ class Credential(ConcurrentModel, NetBoxModel):
         return self.type in CredentialTypeChoices.OAUTH2
 
     def clean(self) -> None:
-        """Raise ValidationError with all errors by field."""
         super().clean()
         if isinstance(self.hosts, list):
             self.hosts = [validation.normalized(host) for host in self.hosts]
@@ -106,7 +103,7 @@ class Credential(ConcurrentModel, NetBoxModel):
     save.alters_data = True
 
     def serialize_object(self, exclude: Iterable[str] | None = None) -> dict:
-        """Return data for the change log, without the secret."""
+        """Without the secret."""
         data = super().serialize_object(exclude=[*(exclude or ()), 'secret'])
         data['secret'] = str(self.secret)
         # Else its change would leave no trace.
@@ -121,7 +118,7 @@ def _protect(instance: Credential, **kwargs) -> None:
 
 
 class AccessToken(models.Model):
-    """The OAuth2 token of a credential. One worker fetches it for all."""
+    """One worker fetches it for all."""
 
     NOTHING = {'token': '', 'fetched_at': None, 'expires_at': None, 'fetching_until': None}
 
@@ -130,9 +127,7 @@ class AccessToken(models.Model):
     )
     token = SealedField(blank=True)
     fetched_at = models.DateTimeField(null=True)
-    # A little before the token's own end.
     expires_at = models.DateTimeField(null=True)
-    # Nobody else fetches one before.
     fetching_until = models.DateTimeField(null=True)
 
     _netbox_private = True

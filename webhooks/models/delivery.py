@@ -6,11 +6,10 @@
                     │       └── a later delivery shows the object ─────────────▶ superseded
                     └─────────── redeliver ◀────────────────────────────────────────┘
 
-A delivery stays pending while a worker has it in hand. Only tests are `sending`. `due_at` is null while it is parked
-behind an earlier delivery of its object (engine/deliver/order.py).
+In hand it stays pending. Only tests are `sending`. `due_at` is null while it is parked (engine/deliver/order.py).
 
-There is no foreign key to the webhook. So dispatch never waits for edits, and a deletion leaves the log to engine/tidy.
-Until then `objects` hides it.
+Without a foreign key to the webhook, dispatch never waits for edits, and deletions leave the log to engine/tidy. Until
+then `objects` hides it.
 """
 
 import uuid
@@ -33,18 +32,17 @@ FAILED = Q(status=StatusChoices.FAILED)
 
 class DeliveryQuerySet(LogQuerySet):
     def closed(self) -> 'DeliveryQuerySet':
-        """Return deliveries that are final unless redelivered."""
         return self.exclude(status__in=OPEN_STATUSES)
 
 
 class Delivery(models.Model):
-    # Also the `webhook-id`, and the id of the failed job.
+    # Also the `webhook-id` and the failed job's id.
     uuid = models.UUIDField('UUID', default=uuid.uuid4, unique=True, editable=False)
     webhook = models.ForeignKey(
         Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name='deliveries', db_index=False
     )
     event = models.ForeignKey(Event, on_delete=models.DB_CASCADE, related_name='deliveries')
-    # Copied from the event: order per object needs no join.
+    # For order per object, without a join.
     object_type = models.ForeignKey(
         ContentType, on_delete=models.DB_CASCADE, related_name='+', db_index=False, verbose_name=_('model')
     )
@@ -52,7 +50,6 @@ class Delivery(models.Model):
     sequence = models.BigIntegerField(_('sequence'))
     # The id of the first delivery in the same request. Null: sent alone.
     batch = models.BigIntegerField(_('batch'), null=True)
-    # Whether it sends expanded objects: the webhook wanted that at dispatch.
     expanded = models.BooleanField(default=False, db_default=False)
     status = models.CharField(_('status'), max_length=10, choices=StatusChoices, default=StatusChoices.PENDING)
     error = models.TextField(_('error'), blank=True)
@@ -64,13 +61,12 @@ class Delivery(models.Model):
     attempt_count = models.PositiveSmallIntegerField(_('attempts'), default=0)
     # Total attempts after a redelivery. Null: the webhook's `max_attempts`.
     attempt_limit = models.PositiveSmallIntegerField(null=True)
-    # 0: no suspect. 1: in hand at two deaths in a row. Each death of its own process adds 1 (engine/rescue.py).
+    # 0: no suspect. 1: in hand at two deaths in a row. More: deaths of its own process (engine/rescue.py).
     lapses = models.SmallIntegerField(default=0, db_default=0)
     # Changes go before a backfill. A later change replaces it while untried.
     backfill = models.BooleanField(_('backfill'), default=False, db_default=False)
-    # Whether RQ's status page shows the failure.
     listed = models.BooleanField(default=False)
-    # Added to its event, in place of superseded deliveries (engine/deliver/merge.py).
+    # Changes its event, in place of superseded deliveries (engine/deliver/merge.py).
     span = models.JSONField(null=True)
 
     objects = OfWebhookManager.from_queryset(DeliveryQuerySet)()
@@ -81,24 +77,23 @@ class Delivery(models.Model):
         verbose_name_plural = _('deliveries')
         permissions = [('redeliver', 'Send a delivery again')]
         indexes = [
-            # Due deliveries of a webhook, changes and backfills apart.
             models.Index(
                 fields=['webhook', 'backfill', 'due_at', 'id'], condition=PENDING, name='webhooks_delivery_next'
             ),
-            # Neighbours of a delivery of an object; the object's tab.
+            # Neighbours; the object's tab.
             models.Index(
                 fields=['object_type', 'object_id', 'webhook', 'status', 'sequence'], name='webhooks_delivery_order'
             ),
             # First to expire; longest waiting.
             models.Index(fields=['webhook', 'expires_at', 'id'], condition=PENDING, name='webhooks_delivery_overdue'),
-            # Suspects; failures that the status page lacks.
+            # Suspects; failures without a failed job.
             models.Index(
                 fields=['status', 'id'],
                 condition=PENDING & Q(lapses__gt=0) | FAILED & Q(listed=False),
                 name='webhooks_delivery_odd',
             ),
             models.Index(fields=['batch'], condition=Q(batch__isnull=False), name='webhooks_delivery_batch'),
-            # Lists by webhook and status. With pending rows, PostgreSQL would prefer it to the first index.
+            # Lists. With pending rows, PostgreSQL would prefer it to the first index.
             models.Index(fields=['webhook', '-id'], name='webhooks_delivery_webhook'),
             models.Index(fields=['status', '-id'], condition=~PENDING, name='webhooks_delivery_closed'),
         ]
@@ -114,7 +109,6 @@ class Delivery(models.Model):
 
     @property
     def kind(self) -> str:
-        """The kind of change to send. It may include superseded deliveries, such as a creation."""
         return (self.span or {}).get('kind', self.event.kind)
 
     def get_kind_display(self) -> str:
@@ -129,7 +123,7 @@ class Delivery(models.Model):
 
     @property
     def next_attempt_at(self):
-        """When a pending delivery is sent next; None while it is parked or closed."""
+        """None while it is parked or closed."""
         return self.due_at if self.status == StatusChoices.PENDING else None
 
     def together(self) -> list['Delivery']:
@@ -141,5 +135,4 @@ class Delivery(models.Model):
 
     @property
     def told(self) -> Event:
-        """The event, as this delivery shows it."""
         return self.event.spanning(self.span)

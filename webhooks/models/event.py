@@ -1,11 +1,6 @@
 """An Event is one change to one object, written in the transaction that made it.
 
-outbox/recording.py writes events. Some show no change: outbox/restating.py writes them for backfills,
-engine/dispatch/components.py for owners of components, event_rules.py for event rules, services/trial.py for tests.
-The last two are not dispatched.
-
-    recorded ──▶ dispatched (rendered: `data`; deliveries made)
-        └──────▶ gone, if the object came and went in one transaction, or no webhook wants the kind
+Events of backfills, components' owners, event rules and tests show no change. The last two are not dispatched.
 """
 
 import copy
@@ -26,9 +21,9 @@ from .confidential import LogQuerySet
 
 class Event(models.Model):
     uuid = models.UUIDField('UUID', default=uuid.uuid4, unique=True, editable=False)
-    # Grows with each change of an object, but not with time across objects.
+    # Grows with each change of an object, not with time.
     sequence = models.BigIntegerField(_('sequence'))
-    # Empty: the object came and went in one transaction.
+    # Empty: it came and went in one transaction.
     kind = models.CharField(_('event'), max_length=20, choices=KindChoices, blank=True)
     object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+', verbose_name=_('model'))
     object_id = models.BigIntegerField(_('object ID'))
@@ -39,37 +34,36 @@ class Event(models.Model):
     # Keys: id, path, path_info, method, GET, user.
     request = models.JSONField(null=True)
     changelog_message = models.TextField(_('changelog message'), null=True)
-    # Until rendered: {"row": {column: value}, "m2m": {field: [pk]}}, the row as in to_jsonb. A deletion may be rendered
-    # already: "shown": {"data": JSON text, "display": text}.
+    # Until rendered: {"row": {column: value}, "m2m": {field: [pk]}}, as in to_jsonb. A rendered deletion has "shown":
+    # {"data": JSON text, "display": text}.
     snapshot = models.JSONField(null=True)
-    # Until rendered: the same before the change, if a webhook needs it.
+    # The same, before the change.
     prechange = models.JSONField(null=True)
-    # {"prechange": …, "postchange": …} as in NetBox's change log, if a webhook needs it.
+    # {"prechange": …, "postchange": …}, as in the change log.
     snapshots = models.JSONField(null=True)
-    # The REST API's JSON, as text: jsonb would lose the order of keys.
+    # JSON text: jsonb would lose the order of keys.
     data = models.TextField(blank=True)
-    # Keys of `data` that nobody knew any more at rendering, if any.
+    # Keys that nobody knew at rendering.
     partial = models.JSONField(null=True)
-    # JSON text {URL: object}: related objects that a webhook expands, as in their own GET. With the ids of their types.
+    # JSON text {URL: object}, with the ids of their types.
     expanded = models.TextField(null=True)
     expanded_types = models.JSONField(null=True)
-    # Models of the changed components, if those caused the event.
+    # Models of components.
     caused_by = models.JSONField(null=True)
     error = models.TextField(_('error'), blank=True)
-    # Webhooks that wanted the kind, but whose conditions or ignored users excluded it.
+    # Webhooks whose conditions or ignored users excluded it.
     skipped = models.PositiveIntegerField(_('webhooks that skipped it'), default=0)
     test = models.BooleanField(_('test'), default=False, db_default=False)
-    # The webhook's id, if the event belongs to its backfill.
+    # The webhook's id.
     backfill_for = models.BigIntegerField(null=True)
     dispatched_at = models.DateTimeField(_('processed'), null=True)
-    # 0: no suspect. 1: in hand at two deaths in a row. Each death of its own process adds 1 (engine/rescue.py).
+    # As in Delivery.
     lapses = models.SmallIntegerField(default=0, db_default=0)
     retry_at = models.DateTimeField(null=True)
-    # One event per object and transaction. After a restore ids repeat, so the time belongs to the key.
+    # After a restore ids repeat, so the time belongs to the key.
     transaction_id = models.BigIntegerField()
     transaction_time = models.DateTimeField()
-    # pg_snapshot at the last change. The `first_…` columns hold sequence and snapshot of the first of several changes.
-    # Kept until dispatched.
+    # pg_snapshot at the last change, and at the first of several.
     visible = models.TextField(null=True)
     first_sequence = models.BigIntegerField(null=True)
     first_visible = models.TextField(null=True)
@@ -116,7 +110,7 @@ class Event(models.Model):
         return KindChoices.colors.get(self.kind)
 
     def spanning(self, span: Mapping[str, Any] | None) -> 'Event':
-        """Return the event as a delivery with this span shows it: itself, or a copy that nobody may save."""
+        """Return the event as a delivery with this span shows it. Do not save a copy."""
         if not span:
             return self
         told = copy.copy(self)
@@ -132,5 +126,5 @@ class Event(models.Model):
 
     @property
     def payload_data(self) -> dict[str, Any] | None:
-        """`data` as a dictionary; None before rendering."""
+        """None before rendering."""
         return json.loads(self.data) if self.data else None

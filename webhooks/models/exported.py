@@ -1,11 +1,8 @@
-"""Exports a webhook as YAML for its import."""
-
 from typing import Any
 
 import yaml
 from django.db import models
 
-# Secrets are left out, the rest gets another form.
 APART = ('id', 'custom_field_data', 'secret')
 
 
@@ -16,7 +13,7 @@ class ExportedModel(models.Model):
         abstract = True
 
     def to_yaml(self) -> str:
-        """Return a list, which NetBox's import recognizes as YAML."""
+        """In a list, NetBox's import recognizes YAML."""
         return yaml.safe_dump([self._as_imported()], sort_keys=False, allow_unicode=True)
 
     def _as_imported(self) -> dict[str, Any]:

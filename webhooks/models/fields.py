@@ -1,5 +1,3 @@
-"""Columns that show their text masked."""
-
 import hashlib
 from typing import Any
 
@@ -12,7 +10,7 @@ from ..security.masking import MASK, mask_template, whole_url
 
 
 class Sealed:
-    """An encrypted text, shown masked. Templates cannot call `reveal`: it has `alters_data`."""
+    """Encrypted, shown masked. `alters_data` keeps templates from `reveal`."""
 
     def __init__(self, token: str):
         self._token = token
@@ -25,7 +23,7 @@ class Sealed:
         return cls(encrypt(value) if value else '')
 
     def reveal(self) -> str:
-        """Return the text, '' if empty. Raises DecryptionError."""
+        """'' if empty. Raises DecryptionError."""
         if self._text is None:
             self._text = decrypt(self._token) if self._token else ''
         return self._text
@@ -34,7 +32,7 @@ class Sealed:
 
     @property
     def stamp(self) -> str:
-        """Changes with the text. Tokens are random, so it reveals nothing."""
+        """Changes with the text, and reveals nothing."""
         return hashlib.sha256(self._token.encode()).hexdigest()[:8] if self else ''
 
     def __bool__(self) -> bool:
@@ -53,7 +51,7 @@ class Sealed:
 
 
 class SealedAttribute(DeferredAttribute):
-    """Seals assigned values: no instance carries the text."""
+    """No instance carries the text."""
 
     def __set__(self, instance: models.Model, value: Any) -> None:
         instance.__dict__[self.field.attname] = Sealed.of(value)
@@ -74,13 +72,10 @@ class SealedField(models.TextField):
         return Sealed.of(value)._token
 
     def value_to_string(self, obj: models.Model) -> str:
-        """Serialized data holds no secret."""
         return str(self.value_from_object(obj))
 
 
 class MaskedUrl(str):
-    """Shown masked. Templates cannot call `reveal()`."""
-
     _url: str
     # False: read from the database.
     is_entered: bool
@@ -103,8 +98,6 @@ def _as_shown(url: MaskedUrl, hides_path: bool) -> MaskedUrl:
 
 
 class UrlAttribute(DeferredAttribute):
-    """The instance's `secret_path` decides about the path."""
-
     def __get__(self, instance: models.Model | None, cls: type | None = None) -> Any:
         value = super().__get__(instance, cls)
         return _as_shown(value, instance.secret_path) if isinstance(value, MaskedUrl) else value
@@ -115,12 +108,12 @@ class UrlAttribute(DeferredAttribute):
 
 
 class UrlField(models.CharField):
-    """Stores the whole URL and returns a MaskedUrl."""
+    """Returns a MaskedUrl."""
 
     descriptor_class = UrlAttribute
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> MaskedUrl | None:
-        """Hide the path: only an instance knows `secret_path`."""
+        """Only an instance knows `secret_path`."""
         return value if value is None else MaskedUrl.of(value, hides_path=True, is_entered=False)
 
     def get_prep_value(self, value: Any) -> Any:
@@ -131,7 +124,7 @@ class UrlField(models.CharField):
         return value if isinstance(value, MaskedUrl) else checked
 
     def formfield(self, **kwargs) -> forms.Field | None:
-        """The masked text may be longer than the URL."""
+        """The mask may be longer than the URL."""
         return super().formfield(**{'max_length': None} | kwargs)
 
     def deconstruct(self) -> tuple:

@@ -1,9 +1,7 @@
-"""Health is the state of a webhook's endpoint.
+"""The state of a webhook's endpoint, and its lane (engine/deliver/order.py).
 
-While `suspended_since` is set, one delivery probes the endpoint at `probe_at`, and the rest wait.
-
-The row is also the webhook's lane (engine/deliver/order.py). It has no foreign key, so editing or deleting the webhook
-locks no lane. It goes with the last of the log.
+While `suspended_since` is set, one delivery probes the endpoint at `probe_at`. Without a foreign key, editing or
+deleting the webhook locks no lane.
 """
 
 from django.contrib.postgres.fields import ArrayField
@@ -19,7 +17,6 @@ from .worker import Worker
 
 
 def no_latency() -> list[int]:
-    """Return zeros: one for each of LATENCY_BUCKETS, and one beyond."""
     return [0] * (len(LATENCY_BUCKETS) + 1)
 
 
@@ -27,7 +24,7 @@ class Health(models.Model):
     webhook = models.OneToOneField(
         Webhook, on_delete=models.DO_NOTHING, db_constraint=False, related_name='health', primary_key=True
     )
-    # This worker alone decides which deliveries go next.
+    # Alone decides which deliveries go next.
     owner = models.ForeignKey(Worker, on_delete=models.DB_SET_NULL, null=True, related_name='lanes', db_index=False)
     delivered = models.PositiveBigIntegerField(_('delivered'), default=0)
     failed = models.PositiveBigIntegerField(_('failed'), default=0)
@@ -36,16 +33,16 @@ class Health(models.Model):
     last_error = models.TextField(_('last error'), blank=True)
     last_attempt_at = models.DateTimeField(_('last attempt'), null=True)
     last_success_at = models.DateTimeField(_('last success'), null=True)
-    # Attempts in a row without an endpoint: connection refused, timeout, …
+    # Attempts in a row that reach no endpoint.
     unreachable = models.PositiveIntegerField(default=0)
     suspended_since = models.DateTimeField(_('suspended since'), null=True)
     probe_at = models.DateTimeField(_('next try'), null=True)
     probes = models.PositiveIntegerField(default=0)
-    # When the endpoint last answered 410. A later save of the webhook overrides it.
+    # A later save of the webhook overrides it.
     gone_at = models.DateTimeField(null=True)
-    # People are told of failures once a day: the last day.
+    # People are told once a day.
     failure_told_on = models.DateField(null=True)
-    # Attempts in each of LATENCY_BUCKETS, and beyond. Total seconds.
+    # Attempts in each bucket, and beyond. Total seconds.
     latency = ArrayField(models.BigIntegerField(), default=no_latency)
     latency_sum = models.FloatField(default=0)
 
@@ -76,7 +73,7 @@ def _recipients_changed(instance: Webhook, action: str, **kwargs) -> None:
 
 @transaction.atomic
 def _tell_again(webhook_id: int) -> None:
-    """Do not wait: if a worker holds the row, people are told tomorrow."""
+    """If a worker holds the row, people are told tomorrow."""
     told = Health.objects.filter(webhook=webhook_id, failure_told_on__isnull=False)
     for health in told.select_for_update(skip_locked=True):
         health.failure_told_on = None

@@ -1,7 +1,4 @@
-"""An Hour counts a webhook's closed deliveries, for charts and rates of any log's length.
-
-A redelivery counts again.
-"""
+"""Counts closed deliveries. A redelivery counts again."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -12,14 +9,6 @@ from django.utils.timezone import localtime
 from .health import Health
 
 KEPT = timedelta(days=8)
-
-COUNT = """
-    WITH old AS (DELETE FROM webhooks_hour WHERE health_id = %(health)s AND start < %(oldest)s)
-    INSERT INTO webhooks_hour (health_id, start, delivered, failed, superseded)
-    VALUES (%(health)s, %(start)s, %(delivered)s, %(failed)s, %(superseded)s)
-    ON CONFLICT (health_id, start) DO UPDATE
-    SET delivered = webhooks_hour.delivered + excluded.delivered, failed = webhooks_hour.failed + excluded.failed,
-        superseded = webhooks_hour.superseded + excluded.superseded"""
 
 COUNTED = ('delivered', 'failed', 'superseded')
 ADD = """
@@ -32,22 +21,12 @@ ADD = """
 
 class HourManager(models.Manager):
     def count_all(self, closed: Mapping[int, Mapping[str, int]], now: datetime) -> None:
-        """Add to the hour of `now`, in NetBox's time zone: {webhook's id: {status: count}}."""
+        """Add {webhook's id: {status: count}} to the hour of `now`, in NetBox's time zone."""
         start = localtime(now).replace(minute=0, second=0, microsecond=0)
         rows = [(pk, *(counts.get(name, 0) for name in COUNTED)) for pk, counts in closed.items()]
         if rows:
             with connection.cursor() as cursor:
                 cursor.execute(ADD, [start, *map(list, zip(*rows, strict=True))])
-
-    def count(self, health: Health, now: datetime, delivered: int = 0, failed: int = 0, superseded: int = 0) -> None:
-        """Add to the hour of `now`, in NetBox's time zone, and drop old hours.
-
-        The caller holds the health's row, so nobody waits here.
-        """
-        start = localtime(now).replace(minute=0, second=0, microsecond=0)
-        counts = {'delivered': delivered, 'failed': failed, 'superseded': superseded}
-        with connection.cursor() as cursor:
-            cursor.execute(COUNT, {'health': health.pk, 'start': start, 'oldest': now - KEPT, **counts})
 
 
 class Hour(models.Model):

@@ -1,4 +1,4 @@
-"""Rows that outlive their webhook, without a foreign key to it."""
+"""Rows that outlive their webhook."""
 
 from django.db import models
 from django.db.models import Exists, OuterRef

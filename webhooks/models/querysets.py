@@ -1,7 +1,4 @@
-"""Querysets for lists, without the long columns.
-
-They prefetch: a join would run for all earlier pages too.
-"""
+"""They prefetch: a join would run for all earlier pages too."""
 
 from django.db.models import Prefetch, QuerySet
 
@@ -16,19 +13,19 @@ def events() -> QuerySet[Event]:
 
 
 def deliveries() -> QuerySet[Delivery]:
-    """Return deliveries with event, webhook, health and backfill, in three queries."""
+    """With event, webhook, health and backfill."""
     webhooks = Webhook.objects.select_related('health', 'backfill')
     return Delivery.objects.prefetch_related(Prefetch('webhook', webhooks), Prefetch('event', events()))
 
 
 def listed_deliveries() -> QuerySet[Delivery]:
-    """Return deliveries with `last_attempts`, which holds the last one, if any."""
+    """With `last_attempts`, which holds at most one."""
     last = Attempt.objects.order_by('delivery_id', '-pk').distinct('delivery_id').only('delivery', 'duration')
     return deliveries().prefetch_related(Prefetch('attempts', last, to_attr='last_attempts'))
 
 
 def earlier_of(delivery: Delivery) -> Delivery | None:
-    """Return the object's first pending delivery before this one, if any."""
+    """Return the object's first earlier delivery that is pending."""
     earlier = Delivery.objects.filter(
         object_type=delivery.object_type_id,
         object_id=delivery.object_id,

@@ -1,8 +1,7 @@
 """The sequence for events and subscriptions. No number ever repeats.
 
-A restore sets it back, a reinstall restarts it, and copies of rows omit it. Receivers would then ignore new changes,
-and no subscription would cover them. So each starting worker moves it up to a clock. Nobody draws a million a second,
-so the clock is ahead.
+After a restore it would. Receivers would then ignore new changes, and no subscription would cover them. So each
+starting worker moves it up to a clock. Nobody draws a million a second.
 """
 
 from django.db import connection
@@ -12,8 +11,8 @@ SEQUENCE = 'webhooks_event_sequence'
 # Microseconds since 2020. JavaScript reads JSON numbers up to 2**53 exactly: until the year 2305.
 CLOCK = "(extract(epoch FROM clock_timestamp() - timestamptz '2020-01-01 00:00Z') * 1000000)::bigint"
 
-# Read the clock under the lock: an earlier time would move the sequence back. Others may draw meanwhile, and pass the
-# clock. So a lag below one second stays.
+# Read the clock under the lock, else an earlier time moves the sequence back. Others may draw meanwhile, so a lag below
+# one second stays.
 ADVANCE = f"""
     SELECT pg_advisory_lock(hashtext('{SEQUENCE}'));
     SELECT setval('{SEQUENCE}', {CLOCK}) FROM {SEQUENCE} WHERE last_value < {CLOCK} - 1000000;
@@ -21,13 +20,12 @@ ADVANCE = f"""
 
 
 def draw() -> int:
-    """Return the next value. A transaction that is rolled back leaves a gap."""
+    """A rollback leaves a gap."""
     with connection.cursor() as cursor:
         cursor.execute('SELECT nextval(%s)', [SEQUENCE])
         return cursor.fetchone()[0]
 
 
 def advance() -> None:
-    """Move the sequence up to the clock."""
     with connection.cursor() as cursor:
         cursor.execute(ADVANCE)

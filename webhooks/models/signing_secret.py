@@ -1,5 +1,3 @@
-"""A webhook's secret and, after a rotation, the previous secret."""
-
 from datetime import datetime, timedelta
 
 from django.db import models
@@ -21,7 +19,7 @@ class SigningModel(models.Model):
         abstract = True
 
     def secrets(self) -> list[str]:
-        """Return the secrets that sign, the current first. Raises DecryptionError."""
+        """The current first. Raises DecryptionError."""
         if not self.secret:
             return []
         secrets = [self.secret.reveal()]
@@ -38,7 +36,7 @@ class SigningModel(models.Model):
 
     @property
     def public_key(self) -> str:
-        """The key that verifies asymmetric signatures, else ''."""
+        """'' if there is none."""
         try:
             secret = self.secret.reveal()
             return signing.public_key(secret) if signing.is_asymmetric(secret) else ''
@@ -46,8 +44,8 @@ class SigningModel(models.Model):
             return ''
 
     def rotate_secret(self, secret: str, overlap: timedelta) -> None:
-        """Sign with `secret`, and for `overlap` with the present secret too. Does not save."""
-        # Encrypted again: its key may soon be removed.
+        """For `overlap` both secrets sign. Does not save."""
+        # Its key may soon be removed.
         self.previous_secret = self._present_secret()
         self.previous_secret_expires = timezone.now() + overlap if self.previous_secret else None
         self.secret = secret

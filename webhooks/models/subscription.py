@@ -1,6 +1,6 @@
-"""A Subscription is a stretch of sequences in which a webhook wants one kind of change.
+"""A Subscription is a stretch of sequences in which a webhook wants one kind of change: docs/architecture.md.
 
-Closed stretches stay, since earlier changes are still sent. See docs/architecture.md, Subscriptions.
+Closed stretches stay: earlier changes are still sent.
 """
 
 import functools
@@ -22,7 +22,7 @@ from . import sequence
 from .event import Event
 from .webhook import Webhook
 
-# Steps through the index, so that a thousand webhooks cost as much as one.
+# A thousand webhooks cost as much as one.
 OPEN_OBJECT_TYPES = """
     WITH RECURSIVE step AS (
         (SELECT object_type_id FROM webhooks_subscription WHERE until IS NULL ORDER BY object_type_id LIMIT 1)
@@ -33,7 +33,7 @@ OPEN_OBJECT_TYPES = """
         FROM step WHERE step.object_type_id IS NOT NULL
     )
     SELECT object_type_id FROM step WHERE object_type_id IS NOT NULL"""
-# PostgreSQL plans OF_ONE in half the time, for less than MANY rows.
+# For less than MANY rows, PostgreSQL plans OF_ONE in half the time.
 MANY = 30
 OF_ONE = f"""
     SELECT before, kind = 'deleted' FROM webhooks_subscription
@@ -51,14 +51,13 @@ ASKED = """
 GUARDED = 'SAVEPOINT webhooks_look; {look}; RELEASE SAVEPOINT webhooks_look'
 UNDO = 'ROLLBACK TO SAVEPOINT webhooks_look; RELEASE SAVEPOINT webhooks_look'
 
-# Sequence, id of the top transaction, cluster.
 DRAW = f"SELECT nextval('{sequence.SEQUENCE}'), pg_current_xact_id()::text::bigint, {{cluster}}"
 IS_HERE = 'coalesce(cluster = {cluster}, false)'
 CLUSTER = '(SELECT system_identifier FROM pg_control_system())'
 MAY_ASK = "SELECT has_function_privilege('pg_control_system()', 'execute')"
 
 
-# The kind for `include_components`, of owners and components. The state before tells an address's old owner.
+# For `include_components`. The state before tells an address's old owner.
 COMPONENT = 'component'
 
 
@@ -69,7 +68,7 @@ EXPANDED = """
 
 
 class Asked(NamedTuple):
-    """Whether any webhook asks for the state before, and for deletions."""
+    """Whether any webhook asks for it."""
 
     before: bool
     deletions: bool
@@ -77,7 +76,6 @@ class Asked(NamedTuple):
 
 class SubscriptionManager(models.Manager):
     def sync(self, webhook: Webhook) -> None:
-        """Open and close stretches to match the definition."""
         with transaction.atomic():
             # Two edits must not open the same stretch. FOR UPDATE would block dispatch.
             Webhook.objects.select_for_update(no_key=True).get(pk=webhook.pk)
@@ -108,7 +106,7 @@ class SubscriptionManager(models.Manager):
             )
 
     def open_object_types(self) -> dict[int, Asked] | None:
-        """Return {object type id: Asked}, None if the table was removed. An open transaction survives."""
+        """None if the table was removed. An open transaction survives."""
         return _asked(OPEN_OBJECT_TYPES)
 
     def open_object_type(self, object_type_id: int) -> dict[int, Asked] | None:
@@ -120,13 +118,12 @@ class SubscriptionManager(models.Manager):
         return {object_type_id: Asked(*map(any, zip(*rows, strict=True)))}
 
     def expanded_of_deletions(self, object_type_id: int) -> list[str]:
-        """Return the keys to expand in deletions of the model."""
         with connection.cursor() as cursor:
             cursor.execute(EXPANDED, [object_type_id])
             return [key for (key,) in cursor.fetchall()]
 
     def near(self, events: Sequence[Event]) -> 'QuerySet[Subscription]':
-        """Return stretches that may cover an event, ready for `covers`."""
+        """Return stretches that may cover an event, for `covers`."""
         oldest = min(event.first_sequence or event.sequence for event in events)
         # All events saw how transactions below this id ended.
         settled = min((_seen(visible)[0] for visible in map(_first_visible, events) if visible), default=None)
@@ -155,14 +152,14 @@ class Subscription(models.Model):
     webhook = models.ForeignKey(Webhook, on_delete=models.DB_CASCADE, related_name='subscriptions')
     object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+')
     kind = models.CharField(max_length=20, choices=KindChoices)
-    # Drawn at opening and closing. Null: open.
+    # Drawn at opening and closing.
     since = models.BigIntegerField()
     until = models.BigIntegerField(null=True)
-    # Transaction ids, which count only in this cluster (system identifier).
+    # Transaction ids, which count only in this cluster.
     opened_by = models.BigIntegerField(null=True)
     closed_by = models.BigIntegerField(null=True)
     cluster = models.BigIntegerField(null=True)
-    # Set by `near`: in this cluster.
+    # Set by `near`.
     is_here: bool = False
     # PostgreSQL's clock, after `since` was drawn.
     opened_at = models.DateTimeField(db_default=Now())
@@ -201,7 +198,7 @@ class Subscription(models.Model):
         )
 
     def _is_hidden(self, transaction_id: int | None, event: Event, visible: str | None) -> bool:
-        """Whether the event's transaction did not see that commit. It sees its own work."""
+        """Whether the event's transaction did not see that commit."""
         if transaction_id is None or visible is None or not self.is_here or transaction_id == event.transaction_id:
             return False
         _lowest, next_one, in_progress = _seen(visible)
@@ -225,7 +222,6 @@ def _asked(object_types: str) -> dict[int, Asked] | None:
 
 
 def _look(query: str) -> list[tuple] | None:
-    """Return None if the table was removed."""
     in_transaction = connection.in_atomic_block or not connection.get_autocommit()
     with connection.cursor() as cursor:
         try:
@@ -237,7 +233,7 @@ def _look(query: str) -> list[tuple] | None:
                 cursor.execute(UNDO)
             return None
         if in_transaction:
-            cursor.nextset()  # skip the savepoint's
+            cursor.nextset()
         return cursor.fetchall()
 
 
@@ -249,7 +245,7 @@ def _draw() -> tuple[int, int, int | None]:
 
 @functools.cache
 def _cluster() -> str:
-    """NULL if somebody has revoked the right to ask."""
+    """Somebody may have revoked the right to ask."""
     with connection.cursor() as cursor:
         cursor.execute(MAY_ASK)
         return CLUSTER if cursor.fetchone()[0] else 'NULL::bigint'
@@ -268,7 +264,7 @@ def _object_types_changed(instance: Webhook, action: str, **kwargs) -> None:
 
 @receiver(pre_save, sender=Subscription, dispatch_uid='webhooks.subscribe')
 def _loaded(instance: Subscription, raw: bool, **kwargs) -> None:
-    """After `loaddata`: the loaded webhook has just opened the same stretch."""
+    """After `loaddata`, the webhook has just opened the same stretch."""
     if raw and instance.until is None:
         same = Subscription.objects.filter(
             webhook_id=instance.webhook_id, object_type_id=instance.object_type_id, kind=instance.kind, until=None

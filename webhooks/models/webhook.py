@@ -35,8 +35,6 @@ SEALED_FIELDS = ('secret', 'previous_secret', 'additional_headers')
 
 
 class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
-    """An endpoint and its subscriptions. Health holds its state."""
-
     name = models.CharField(_('name'), max_length=150, unique=True)
     description = models.CharField(_('description'), max_length=200, blank=True)
     enabled = models.BooleanField(
@@ -117,7 +115,7 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
     )
     credential = models.ForeignKey(
         'webhooks.Credential',
-        # models/credential.py protects a used credential. Hide the name: NetBox would empty the column.
+        # models/credential.py protects a used credential. A visible name would let NetBox empty the column.
         on_delete=models.DO_NOTHING,
         related_name='+',
         null=True,
@@ -229,7 +227,7 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         ),
     )
 
-    # Others rotate secrets and disable. Headers stay with their endpoint.
+    # Others rotate secrets and disable.
     guarded = (('secret', 'previous_secret', 'previous_secret_expires'), ('enabled',), ENDPOINT)
     exclusive = (ENDPOINT,)
 
@@ -276,7 +274,6 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
 
     @property
     def needs_before(self) -> bool:
-        """Whether it needs the state before a change."""
         return self.include_snapshots or bool(self.conditions) or self.payload_format == FormatChoices.NETBOX
 
     @property
@@ -298,22 +295,21 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
 
     @classmethod
     def any_is_templated(cls) -> bool:
-        """Whether any has a template or regular expression, outside of encrypted headers."""
+        """Headers are encrypted, so they do not count."""
         with connection.cursor() as cursor:
             cursor.execute(ANY_TEMPLATE)
             return cursor.fetchone()[0]
 
     def clone(self) -> dict:
-        """Return a copy's initial values, masked: a link shows them."""
+        """A link shows them, so masked."""
         return super().clone() | {'payload_url': self.masked_url}
 
     def clean(self) -> None:
-        """Raise ValidationError with all errors by field."""
         super().clean()
         errors = validation.errors(self)
         stored = type(self).objects.filter(pk=self.pk).first() if self.pk else None
         if stored:
-            # Values as read: others may have entered headers since.
+            # Others may have entered headers since.
             vars(stored).update({name: value for name, value in self._read.items() if name in ENDPOINT})
             if self._takes_headers_along(stored):
                 errors.setdefault('additional_headers', MOVED)
@@ -329,7 +325,6 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         return is_untouched and is_moved(stored, vars(self))
 
     def serialize_object(self, exclude: Iterable[str] | None = None) -> dict:
-        """Return data for the change log, without secrets."""
         data = super().serialize_object(exclude=[*(exclude or ()), *SEALED_FIELDS, 'previous_secret_expires'])
         data['payload_url'] = self.masked_url
         data['additional_headers'] = self.masked_headers

@@ -4,9 +4,9 @@ from django.db.models.functions import Now
 
 
 class Worker(models.Model):
-    """A living process of the engine, and the work that it has in hand.
+    """A living process of the engine, and its work in hand.
 
-    It names its work before it begins, and then moves `alive_until` on. After that time anybody may delete the row
+    It names its work before it begins, and moves `alive_until` on. After that time anybody may delete the row
     (engine/rescue.py). Without it the worker records nothing.
     """
 

@@ -1,6 +1,6 @@
 """Earlier states of objects that NetBox changes in several steps.
 
-PostgreSQL empties a deleted cable's ends before NetBox saves them, so their rows have lost their state.
+PostgreSQL empties a deleted cable's ends before NetBox saves them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from . import scope
 
 
 def keep(model: type[Model], states: Mapping[Any, str | None]) -> None:
-    """Keep snapshots by primary key. Each object's first one counts."""
+    """Each object's first snapshot counts."""
     held = scope.current().held
     for pk, snapshot in states.items():
         if snapshot is not None and find(model, pk) is None:
@@ -21,7 +21,6 @@ def keep(model: type[Model], states: Mapping[Any, str | None]) -> None:
 
 
 def find(model: type[Model], pk: Any) -> str | None:
-    """Return the kept snapshot, if any."""
     block, snapshot = scope.current().held.get((model, pk), ((), None))
     # Its savepoint may have been rolled back.
     return snapshot if tuple(connection.savepoint_ids[: len(block)]) == block else None

@@ -1,7 +1,4 @@
-"""Finds the objects that a deletion takes along, before it begins.
-
-Django's collector knows them, but handlers cannot reach it, so we follow its relations again.
-"""
+"""Finds the objects that a deletion takes along: handlers cannot reach Django's collector."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +23,6 @@ class Hanging:
     of: type[Model] | None = None
 
     def on(self, pks: Collection[Any]) -> set[Any]:
-        """Return the pks of objects that point to these."""
         filters: dict[str, Any] = {f'{self.column}__in': pks}
         if self.of is not None:
             filters[self.type_column] = object_type_id(self.of)
@@ -36,7 +32,6 @@ class Hanging:
 
 @cache
 def reach(model: type[Model]) -> frozenset[type[Model]]:
-    """Return the models that a deletion may reach."""
     found: set[type[Model]] = set()
     waiting = [model]
     while waiting:
@@ -49,10 +44,7 @@ def reach(model: type[Model]) -> frozenset[type[Model]]:
 def going(
     model: type[Model], pks: Sequence[Any], wanted: Collection[type[Model]]
 ) -> Iterator[tuple[type[Model], list[Any]]]:
-    """Yield wanted models with the pks to be deleted, dependent objects first.
-
-    The number of queries depends on the depth of trees only.
-    """
+    """Yield models with the pks to be deleted, dependent objects first."""
     found: dict[type[Model], set[Any]] = {model: set(pks)}
     waiting = [(model, set(pks))]
     for owner, keys in waiting:

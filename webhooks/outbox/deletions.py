@@ -20,16 +20,16 @@ from .. import object_types, rendering
 from ..models import Subscription
 from ..rendering import expansion
 from ..rendering.keys import may_be_expanded
-from . import cascade, here, scope, snapshots
+from . import cascade, default_database, scope, snapshots
 
 logger = logging.getLogger('webhooks.outbox')
 
 DELETION = '_webhooks_deletion'
 # Seconds for a deletion, and for each object, which usually takes 1 to 2 ms.
 TIME, TIME_EACH = 2.0, 0.02
-# PostgreSQL's limit for one query, in milliseconds.
+# Milliseconds, for one query.
 LONGEST_QUERY = 2000
-# Objects rendered together: at first, and at most. In between, a slice takes SLICE_TIME seconds.
+# Objects rendered together: at first, and at most. In between, as many as take SLICE_TIME seconds.
 FIRST_SLICE, LARGEST_SLICE, SLICE_TIME = 5, 200, 0.5
 # After a slower slice (seconds, plus TIME_EACH an object) the model rests for REST seconds.
 SLOW_SLICE, REST = 1.0, 600.0
@@ -37,21 +37,18 @@ SLOW_SLICE, REST = 1.0, 600.0
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 Key = tuple[type[Model], Any]
-# An object's data, and the keys to expand.
 Wanted = tuple[rendering.Rendered, expansion.Tree]
 
 
 @dataclass
 class Deletion:
-    """A deletion's announced objects, and snapshots of the others."""
-
     scope: object
     snapshots: dict[Key, str]
     announced: set[Key] = field(default_factory=set)
 
 
 def begin(instance: Model, origin: Model | QuerySet | None, using: str) -> None:
-    """Handle an object's first signal. At a deletion's first object, take all of them."""
+    """At a deletion's first object, take all of them."""
     source = instance if origin is None else origin
     possible = _possible(_model_of(source))
     if not possible or using != DEFAULT_DB_ALIAS or not scope.is_migrated():
@@ -65,13 +62,13 @@ def begin(instance: Model, origin: Model | QuerySet | None, using: str) -> None:
 
 
 def held(instance: Model, origin: Model | QuerySet | None) -> str | None:
-    """Return an announced object's snapshot, with its data if rendered."""
+    """With its data if rendered."""
     deletion = vars(instance if origin is None else origin).get(DELETION)
     return deletion and deletion.snapshots.pop((instance._meta.concrete_model, instance.pk), None)
 
 
 def take(model: type[Model], pks: Sequence[Any]) -> dict[Any, str]:
-    """Lock rows and return {pk: snapshot} of existing ones, with their data if asked for."""
+    """Lock rows and return {pk: snapshot}, with their data if asked for."""
     taken = snapshots.take(model, snapshots.lock(model, pks))
     if not scope.wants_deletions(model):
         return taken
@@ -114,7 +111,6 @@ def _sendable() -> frozenset[type[Model]]:
 # Rendering, while somebody waits
 #
 
-# Of the process: prepared models, ends of rests, seconds an object.
 _prepared: set[type[Model]] = set()
 _resting: dict[type[Model], float] = {}
 _seconds_each: dict[type[Model], float] = {}
@@ -123,7 +119,7 @@ _seconds_each: dict[type[Model], float] = {}
 def _rendered(taken: Mapping[type[Model], Mapping[Any, str]]) -> dict[Key, str]:
     rendered = {(model, pk): text for model, texts in taken.items() for pk, text in texts.items()}
     wanted: dict[Key, Wanted] = {}
-    with here.pinned():
+    with default_database.pinned():
         end = None
         for model, texts in taken.items():
             if not texts or not _is_prepared(model):
@@ -135,14 +131,14 @@ def _rendered(taken: Mapping[type[Model], Mapping[Any, str]]) -> dict[Key, str]:
                 rendered[model, pk] = _with_shown(texts[pk], one)
                 if tree:
                     wanted[model, pk] = one, tree
-        # Last, as it may be slow or fail, which must not harm other webhooks.
+        # Last: it may be slow or fail, which must not harm other webhooks.
         for (model, pk), objects in _expanded(wanted, end or 0.0).items():
             rendered[model, pk] = _with_shown(taken[model][pk], wanted[model, pk][0], objects)
     return rendered
 
 
 def _expanded(wanted: Mapping[Key, Wanted], end: float) -> dict[Key, dict[str, expansion.Data]]:
-    """Return the objects to expand, by URL, as the deletion may take them along."""
+    """By URL: the deletion may take them along."""
 
     def look_up(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
         if not may_be_expanded(model) or not _is_prepared(model):
@@ -181,7 +177,7 @@ def _show_in_time(model: type[Model], texts: Mapping[Any, str], end: float) -> I
 
 
 def _slices(model: type[Model], pks: Sequence[Any], end: float) -> Iterator[Sequence[Any]]:
-    """Yield slices while there is time, a small one until the model's speed is known."""
+    """A small slice until the model's speed is known."""
     start = 0
     while start < len(pks) and time.monotonic() < end and _resting.get(model, 0.0) < time.monotonic():
         size = max(int(SLICE_TIME / _seconds_each[model]), 1) if model in _seconds_each else FIRST_SLICE
@@ -223,7 +219,7 @@ def _render(model: type[Model], texts: Sequence[str]) -> list[rendering.Rendered
 
 @contextmanager
 def _without_trace() -> Iterator[None]:
-    """Roll back to a savepoint, so errors and the time limit leave no trace."""
+    """Errors and the time limit leave no trace."""
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(f'SET LOCAL statement_timeout = {LONGEST_QUERY:d}')
@@ -232,7 +228,7 @@ def _without_trace() -> Iterator[None]:
 
 
 def _with_shown(text: str, shown: rendering.Rendered, expanded: Mapping[str, expansion.Data] | None = None) -> str:
-    """Append to the JSON text, as parsing would change PostgreSQL's numbers."""
+    """Parsing would change PostgreSQL's numbers."""
     kept = {'data': ENCODER.encode(shown.data), 'display': shown.display}
     if expanded:
         kept['expanded'] = ENCODER.encode(expanded)

@@ -1,7 +1,4 @@
-"""Connects our deletion receiver before NetBox's own, which empties related rows.
-
-Django calls receivers in the order of connection, so this is done before any model is loaded.
-"""
+"""Connects our deletion receiver before any model is loaded: NetBox's own empties related rows."""
 
 from typing import Any
 
@@ -9,11 +6,10 @@ from django.db.models.signals import pre_delete
 
 
 def connect() -> None:
-    """Called while Django makes its list of apps."""
     pre_delete.connect(before_all, dispatch_uid='webhooks.first')
 
 
 def before_all(instance: Any, using: str, origin: Any = None, **kwargs: Any) -> None:
-    from . import deletions  # imports models
+    from . import deletions
 
     deletions.begin(instance, origin, using)

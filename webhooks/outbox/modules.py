@@ -1,7 +1,4 @@
-"""Keeps earlier states of rows that NetBox changes along with a module.
-
-NetBox uses bulk_update(), which sends no pre_save, for moved components and modules, and for adopted components.
-"""
+"""NetBox changes rows along with a module by bulk_update(), which sends no pre_save."""
 
 from collections.abc import Collection
 from functools import partial
@@ -15,7 +12,7 @@ from django.db.models.signals import pre_save
 from . import before, scope, snapshots
 
 PLACE = frozenset({'device', 'device_id', 'module_bay', 'module_bay_id'})
-# NetBox sets it on a module that is to adopt components.
+# Set on a module that is to adopt components.
 ADOPTS = '_adopt_components'
 
 
@@ -33,7 +30,6 @@ def keep(
     update_fields: Collection[str] | None = None,
     **kwargs: Any,
 ) -> None:
-    """Keep the states of all rows that this save may change. The user waits meanwhile."""
     if raw or (update_fields is not None and PLACE.isdisjoint(update_fields)):
         return
     asked = [model for model in group if scope.wants(model, using) and scope.needs_before(model)]

@@ -1,6 +1,4 @@
-"""The outbox: events are rows, written in the transaction of the change.
-
-A transaction has one event an object, whose sequence is drawn under the object's row lock. So an object's sequences
+"""A transaction has one event an object, whose sequence is drawn under the object's row lock. So an object's sequences
 grow in commit order.
 """
 
@@ -24,7 +22,7 @@ from .snapshots import object_type_id
 CREATED, UPDATED, DELETED = KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED
 NOTHING = ''
 
-# (kind so far, next kind) → merged kind. Other pairs keep the kind so far.
+# (kind so far, next kind) → merged kind. Else the kind so far stays.
 MERGE = {
     (CREATED, DELETED): NOTHING,
     (UPDATED, DELETED): DELETED,
@@ -36,7 +34,6 @@ MERGE = {
 
 COLUMNS = """uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username, request_id, request,
     changelog_message, data, error, skipped, transaction_id, transaction_time, visible, prechange, snapshot"""
-# All but the snapshot.
 VALUES = f"""gen_random_uuid(), nextval('{SEQUENCE}'), %s, %s, {{pk}}, '', %s, %s, %s, %s::jsonb,
     %s, '', '', 0, pg_current_xact_id()::text::bigint, now(), pg_current_snapshot()::text, {{before}}"""
 ON_CONFLICT = f"""
@@ -65,7 +62,7 @@ INSERT = f'INSERT INTO webhooks_event AS e ({COLUMNS})'
 
 
 def with_before(model: type[models.Model], pks: Sequence[Any]) -> dict[Any, str | None]:
-    """Return {pk: snapshot before the change}; None where no webhook asks for it."""
+    """None where no webhook asks for it."""
     if not pks or not scope.needs_before(model):
         return dict.fromkeys(pks)
     states = {pk: before.find(model, pk) for pk in pks}
@@ -74,12 +71,9 @@ def with_before(model: type[models.Model], pks: Sequence[Any]) -> dict[Any, str 
 
 
 def record(model: type[models.Model], kind: str, rows: Mapping[Any, str | None], message: str | None = None) -> None:
-    """Record changes, given as {pk: earlier snapshot, if asked for}.
-
-    The caller holds the rows' locks. Raises DatabaseError, which fails the save.
-    """
+    """`rows` is {pk: earlier snapshot, if asked for}. The caller holds the rows' locks."""
     if len(rows) == 1:
-        # The usual case, which takes PostgreSQL a sixth less time.
+        # It takes PostgreSQL a sixth less time.
         ((pk, state),) = rows.items()
         before, source, parameters = '%s::jsonb', snapshots.row(model), [state, pk]
     else:
@@ -92,7 +86,7 @@ def record(model: type[models.Model], kind: str, rows: Mapping[Any, str | None],
 def record_touched(
     model: type[models.Model], kind: str, rows: Mapping[Any, str | None], message: str | None = None
 ) -> None:
-    """Record rows that this transaction may not have written. Missing rows get no event."""
+    """This transaction may not have written the rows. Missing rows get no event."""
     if not rows:
         return
     with transaction.atomic():
@@ -101,7 +95,6 @@ def record_touched(
 
 
 def record_deleted(model: type[models.Model], snapshots: Mapping[Any, str], message: str | None = None) -> None:
-    """Record deletions, given as {pk: earlier snapshot}."""
     before = f"b.snapshot - '{rendering.SHOWN}'"
     statement = f"""{INSERT} SELECT {VALUES.format(pk='b.pk', before=before)}, b.snapshot
         FROM unnest(%s::bigint[], %s::jsonb[]) AS b(pk, snapshot) {ON_CONFLICT}"""
@@ -116,7 +109,6 @@ def _execute(statement: str, parameters: list[Any]) -> None:
 
 
 def message_of(instance: models.Model) -> str | None:
-    """Return what the user said of the change."""
     message = getattr(instance, '_changelog_message', None)
     return storable(message) if isinstance(message, str) and message else None
 
@@ -132,13 +124,9 @@ def _circumstances() -> tuple[datetime, str | None, Any, str | None]:
 
 
 def shown(request: Any) -> dict[str, Any] | None:
-    """Return the request as NetBox shows it to webhooks; None for a job's request without a path.
-
-    Unstorable text is replaced, as the save must not fail.
-    """
+    """As NetBox shows it to webhooks. Unstorable text is replaced: the save must not fail."""
     try:
         context = get_safe_request_context(request)
     except AttributeError:
         return None
-    # NetBox returns None only without a request.
     return storable_json({**context, 'GET': dict(context['GET'].items())})  # pyright: ignore[reportGeneralTypeIssues]

@@ -1,7 +1,7 @@
 """Records objects as they are now, for a webhook's backfill.
 
-All statements are one text and so one transaction: a killed worker holds no lock. Nobody is waited for: where somebody
-holds a row, nothing is recorded. Sequences are drawn under the rows' locks, so the higher one has the newer state.
+All statements are one text and so one transaction: a killed worker holds no lock. Sequences are drawn under the rows'
+locks, so the higher one has the newer state.
 """
 
 from collections.abc import Collection
@@ -12,7 +12,7 @@ from ..choices import KindChoices
 from ..models import Backfill
 from . import recording, snapshots
 
-# Tells the statements that the backfill is held, and still where it was when it was read.
+# Set while the backfill is held, and where it was when it was read.
 HELD = 'webhooks.held'
 IS_HELD = f"current_setting('{HELD}') <> ''"
 
@@ -42,10 +42,7 @@ ADVANCE = f"""
 
 
 def restate(backfill: Backfill, model: type[models.Model], pks: Collection[int], last_id: int) -> bool:
-    """Record objects, and move the cursor of the backfill to `last_id`. Returns False if somebody moved it meanwhile.
-
-    Raises OperationalError where somebody holds one of the objects.
-    """
+    """Returns False if somebody moved the cursor. Raises OperationalError where somebody holds an object."""
     quote = connection.ops.quote_name
     names = {
         'pk': quote(model._meta.pk.column),

@@ -1,7 +1,4 @@
-"""The open transaction's view of subscriptions.
-
-It asks for the first model alone, which is enough for most transactions, then for all models.
-"""
+"""The open transaction's view of subscriptions. It asks for the first model alone, then for all."""
 
 import logging
 import math
@@ -21,14 +18,14 @@ logger = logging.getLogger('webhooks.outbox')
 
 @dataclass
 class Scope:
-    """The open transaction's state. As its commit hook, it wakes a worker."""
+    """As its commit hook, it wakes a worker."""
 
-    # {object type id: subscribers' wishes, None without any}
+    # object type id → wishes
     known: dict[int, Asked | None] = field(default_factory=dict)
     # Whether unknown types have no subscription.
     is_complete: bool = False
     recorded: bool = False
-    # {(model, primary key): (savepoints, snapshot)}
+    # (model, primary key) → (savepoints, snapshot)
     held: dict[tuple[type[models.Model], Any], tuple[tuple[str | None, ...], str]] = field(default_factory=dict)
 
     def __call__(self) -> None:
@@ -36,7 +33,7 @@ class Scope:
             wakeup.wake()
 
     def asked(self, model: type[models.Model]) -> Asked | None:
-        """Return the subscribers' wishes; None without a subscription."""
+        """None without a subscription."""
         pk = object_type_id(model)
         if pk not in self.known and not self.is_complete:
             self.is_complete = bool(self.known)
@@ -45,13 +42,13 @@ class Scope:
 
 
 _tables_exist = False
-# Seconds between log lines about missing tables.
+# Seconds.
 GONE_INTERVAL = 60
 _said_at = -math.inf
 
 
 def wants(model: type[models.Model], using: str) -> bool:
-    """Whether to record changes. Other databases are branches, whose merge is recorded.
+    """Other databases are branches, whose merge is recorded.
 
     Queries must name the default database, or a router may send them to a branch.
     """
@@ -59,7 +56,7 @@ def wants(model: type[models.Model], using: str) -> bool:
 
 
 def is_migrated() -> bool:
-    """Whether our tables exist. Until then saves go on, and the check webhooks.W002 warns."""
+    """Until our tables exist, saves go on, and the check webhooks.W002 warns."""
     global _tables_exist  # noqa: PLW0603  (tables stay until they are found gone)
     if not _tables_exist:
         _tables_exist = Event._meta.db_table in connection.introspection.table_names()
@@ -67,38 +64,31 @@ def is_migrated() -> bool:
 
 
 def look_again() -> None:
-    """Check again for our tables."""
     global _tables_exist  # noqa: PLW0603
     _tables_exist = False
 
 
 def is_subscribed(model: type[models.Model]) -> bool:
-    """Whether any webhook wants the model's changes."""
     return current().asked(model) is not None
 
 
 def needs_before(model: type[models.Model]) -> bool:
-    """Whether any webhook wants the state before a change."""
     asked = current().asked(model)
     return asked is not None and asked.before
 
 
 def wants_deletions(model: type[models.Model]) -> bool:
-    """Whether any webhook wants the model's deletions."""
     asked = current().asked(model)
     return asked is not None and asked.deletions
 
 
 def forget() -> None:
-    """Look up subscriptions again: this transaction changed them."""
+    """This transaction changed subscriptions."""
     connection.webhooks_scope = None
 
 
 def current() -> Scope:
-    """Return the open transaction's scope.
-
-    Django drops its hook with the events: at a commit, and at a savepoint's rollback.
-    """
+    """Django drops its hook with the events."""
     position, scope = getattr(connection, 'webhooks_scope', None) or (0, None)
     hooks = connection.run_on_commit
     if scope is not None and position < len(hooks) and hooks[position][1] is scope:
@@ -111,7 +101,7 @@ def current() -> Scope:
 
 
 def _subscribed(only: int | None) -> dict[int, Asked]:
-    """Return the open subscriptions; none if the tables were removed.
+    """{} if the tables were removed.
 
     The look-up locks the tables until the commit. A waiting removal may then deadlock: PostgreSQL ends one side.
     """

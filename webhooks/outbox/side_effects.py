@@ -1,6 +1,5 @@
-"""Records changes that NetBox makes without a signal.
-
-Objects lose pointers to a deleted one (SET_NULL, many-to-many). Objects also follow a moving leader, by update().
+"""Records changes that NetBox makes without a signal: pointers to a deleted object go, and followers of a moving leader
+are changed by update().
 """
 
 import json
@@ -17,7 +16,7 @@ from django.db.models.signals import post_delete, post_save, pre_delete, pre_sav
 from virtualization.models import Cluster, VirtualDisk, VirtualMachine
 
 from ..choices import KindChoices
-from . import before, nesting, recording, scope, signal_senders, snapshots
+from . import before, between_signals, recording, scope, signal_senders, snapshots
 
 LEFT, TAKEN = '_webhooks_left', '_webhooks_taken'
 GOING = '_webhooks_going'
@@ -28,7 +27,7 @@ Pointer = ForeignKey | ManyToManyField
 
 @dataclass(frozen=True, eq=False)
 class Followers:
-    """Objects whose `columns` NetBox may change along with a `leader`."""
+    """NetBox may change their `columns` along with a `leader`."""
 
     leader: type[Model]
     model: type[Model]
@@ -38,7 +37,7 @@ class Followers:
     columns: Mapping[str, str]
 
     def of(self, leader: Model) -> dict[Any, list[Any]]:
-        """Return {pk: column values} of objects that may change; none if the leader stays."""
+        """Return {pk: column values} of objects that may change."""
         column, attribute = self.key
         if column.endswith('__in'):
             wanted = leader.get_descendants(include_self=self.model is not self.leader)
@@ -52,7 +51,6 @@ class Followers:
         return self._values(rows.exclude(**copied) if copied else rows)
 
     def now(self, pks: Collection[Any]) -> dict[Any, list[Any]]:
-        """Return {pk: current column values}."""
         return self._values(_rows(self.model).filter(pk__in=pks)) if pks else {}
 
     def _values(self, rows: QuerySet) -> dict[Any, list[Any]]:
@@ -76,7 +74,7 @@ TAKEN_ALONG = (
 
 
 def connect(targets: Collection[type[Model]]) -> None:
-    """Connect the handlers after NetBox's own, which make the changes."""
+    """After NetBox's own handlers."""
     _connect_left_behind(targets)
     by_leader = defaultdict(list)
     for followers in TAKEN_ALONG:
@@ -123,14 +121,13 @@ def _silent_keys(model: type[Model]) -> Iterator[ForeignKey]:
 def hold_left(
     pointers: list[tuple[type[Model], Pointer]], instance: Model, using: str, origin: Any = None, **kwargs: Any
 ) -> None:
-    """Find objects that point to the instance, while they do."""
     _going(origin).add((instance._meta.concrete_model, instance.pk))
     held = defaultdict(set)
     for model, field in pointers:
         if scope.wants(model, using):
             held[model].update(_pointing(model, field, instance))
     left = {model: recording.with_before(model, sorted(pks)) for model, pks in held.items() if pks}
-    # NetBox itself saves some of them, such as a cable's ends.
+    # NetBox itself saves some, such as a cable's ends.
     for model, rows in left.items():
         before.keep(model, rows)
     instance.__dict__[LEFT] = left
@@ -150,7 +147,7 @@ def _links(model: type[Model], field: ManyToManyField, instance: Model) -> Query
 
 
 def record_left(instance: Model, **kwargs: Any) -> None:
-    """Record the remaining objects; deleted ones have their own events."""
+    """Deleted objects have their own events."""
     for model, rows in instance.__dict__.pop(LEFT, {}).items():
         _cut_links(model, instance)
         recording.record_touched(model, KindChoices.UPDATED, rows)
@@ -171,10 +168,7 @@ def _going(origin: Any) -> set[tuple[type[Model], Any]]:
 
 
 def with_cleared(snapshot: str, instance: Model, origin: Any) -> str:
-    """Restore pointers that this deletion cleared in the snapshot.
-
-    NetBox deletes a device's addresses first, and saves the device without them. The instance still has them.
-    """
+    """NetBox deletes a device's addresses first, and saves the device without them. The instance still has them."""
     going = _going(origin)
     keys = {field.column: _target(instance, field) for field in _silent_keys(type(instance))}
     cleared = {column: target for column, target in keys.items() if target in going}
@@ -202,7 +196,6 @@ def _times_of_saving(instance: Model) -> dict[str, str]:
 
 
 def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: Any) -> None:
-    """Hold the followers' state. The user waits meanwhile."""
     taken = {}
     for followers in group:
         if scope.wants(followers.model, using):
@@ -210,11 +203,11 @@ def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: An
             rows = recording.with_before(followers.model, list(values))
             before.keep(followers.model, rows)
             taken[followers] = values, rows
-    nesting.push(instance, TAKEN, taken)
+    between_signals.push(instance, TAKEN, taken)
 
 
 def record_taken(group: list[Followers], instance: Model, **kwargs: Any) -> None:
-    for followers, (former, rows) in nesting.pop(instance, TAKEN, {}).items():
+    for followers, (former, rows) in between_signals.pop(instance, TAKEN, {}).items():
         changed = {pk: rows[pk] for pk, values in followers.now(former).items() if former[pk] != values}
         recording.record_touched(followers.model, KindChoices.UPDATED, changed)
         before.drop(followers.model, rows)

@@ -1,5 +1,3 @@
-"""Senders of Django's signals: models and their proxies."""
-
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -9,7 +7,7 @@ from django.db.models.signals import class_prepared
 
 
 def for_each(models: Collection[type[Model]], connect: Callable[[type[Model]], None]) -> None:
-    """Call `connect` with the models and their proxies, present and future."""
+    """Also for proxies, present and future."""
 
     def look_at(sender: type[Model], **kwargs: Any) -> None:
         if sender._meta.concrete_model in models:

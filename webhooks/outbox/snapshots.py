@@ -1,6 +1,6 @@
 """PostgreSQL's snapshots of rows: `{"row": {column: value}, "m2m": {field: [pk, …]}}`.
 
-to_jsonb() has stored values, which instances may lack (`update_fields`, F(), triggers), and needs no extra round trip.
+Instances may lack stored values (`update_fields`, F(), triggers).
 """
 
 import functools
@@ -16,7 +16,7 @@ EMPTY = "'[]'::jsonb"
 
 @functools.cache
 def expression(model: type[models.Model]) -> str:
-    """Return the SQL of a snapshot of table `t`."""
+    """For table `t`."""
     links = [f"'{field.name}', {_link(model, field)}" for field in model._meta.many_to_many]
     return f"jsonb_build_object('row', to_jsonb(t), 'm2m', jsonb_build_object({', '.join(links)}))"
 
@@ -37,15 +37,11 @@ def _is_generic(field: ManyToManyField) -> bool:
 
 @functools.cache
 def object_type_id(model: type[models.Model]) -> int:
-    """Return the content type's id."""
     return ContentType.objects.db_manager(DEFAULT_DB_ALIAS).get_for_model(model).pk
 
 
 def lock(model: type[models.Model], pks: Collection[Any]) -> list[Any]:
-    """Lock existing rows in pk order until the transaction ends, and return their pks.
-
-    Only the next statement sees the commits of earlier lock holders.
-    """
+    """In pk order, until the transaction ends. Only the next statement sees the commits of earlier lock holders."""
     with connection.cursor() as cursor:
         cursor.execute(
             f'SELECT t.{_pk(model)} FROM {_table(model)} t WHERE t.{_pk(model)} = ANY(%s) '
@@ -66,12 +62,12 @@ def take(model: type[models.Model], pks: Collection[Any]) -> dict[Any, str]:
 
 
 def row(model: type[models.Model]) -> str:
-    """Return the FROM for row `t`; the parameter is its pk."""
+    """The FROM for row `t`; the parameter is its pk."""
     return f'FROM {_table(model)} t WHERE t.{_pk(model)} = %s'
 
 
 def rows(model: type[models.Model]) -> str:
-    """Return the FROM for rows `t` with earlier snapshots `b.before`; parameters are arrays of pks and snapshots."""
+    """The FROM for rows `t` with earlier snapshots `b.before`; parameters are arrays of pks and snapshots."""
     given = 'unnest(%s::bigint[], %s::jsonb[]) AS b(pk, before)'
     return f'FROM {given} JOIN {_table(model)} t ON t.{_pk(model)} = b.pk'
 

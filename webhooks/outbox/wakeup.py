@@ -1,4 +1,4 @@
-"""Wakes a worker by an RQ job without data: PostgreSQL has all of it."""
+"""Wakes a worker by an RQ job without data."""
 
 import logging
 import time
@@ -6,16 +6,16 @@ import time
 from redis import RedisError
 
 from .. import conf
-from .queue import get, impatient_connection, job_timeout
+from .redis_queue import get, impatient_connection, job_timeout
 
 logger = logging.getLogger('webhooks.queue')
 
 JOB = 'webhooks.worker.drain'
 # A Redis user may have access to RQ's prefix only.
 TOKEN = 'rq:webhooks:woken:{queue}'
-# Seconds that a lost wake-up delays the next one.
+# Seconds. A lost wake-up delays the next one.
 TOKEN_TTL = 30
-# Seconds; slower wake-ups count as failures. A distant Redis takes 0.15, and the worker's timer about one.
+# Seconds; slower wake-ups are failures. A distant Redis takes 0.15, and the worker's timer about one.
 SLOW = 0.25
 # Seconds without wake-ups after a failure.
 PAUSE = 10
@@ -24,9 +24,9 @@ _unreachable_until = 0.0
 
 
 def wake(*, patient: bool = False) -> bool:
-    """Wake a worker, unless one is already told. Never raises, and waits briefly.
+    """Wake a worker, unless one is already told. Never raises.
 
-    `patient`: a slow Redis is no failure, as no user waits. Returns False if Redis failed: the worker's timer will do.
+    `patient`: no user waits. Returns False if Redis failed: the worker's timer will do.
     """
     start = time.monotonic()
     if start < _unreachable_until:
@@ -42,7 +42,6 @@ def wake(*, patient: bool = False) -> bool:
 
 
 def _pause(result: str, reason: object) -> None:
-    """Open the process's circuit breaker."""
     global _unreachable_until  # noqa: PLW0603  (it belongs to the process)
     _unreachable_until = time.monotonic() + PAUSE
     logger.warning('wake_up=%s reason="%s" (events are safe in the database and go out later)', result, reason)
@@ -50,14 +49,13 @@ def _pause(result: str, reason: object) -> None:
 
 def _enqueue_once() -> None:
     connection = impatient_connection()
-    # The worker deletes the token before it looks for work, so it sees all earlier commits.
+    # The worker deletes the token before it looks for work.
     if connection.set(_token(), 1, nx=True, ex=TOKEN_TTL):
         queue = get(connection)
         queue.enqueue_call(JOB, timeout=job_timeout(queue), description='Send webhooks', failure_ttl=3600)
 
 
 def accept() -> None:
-    """Let later wake-ups make a new job. Called before a worker looks for work."""
     get().connection.delete(_token())
 
 

@@ -1,7 +1,5 @@
-"""Adds a credential to requests: headers, and values for templates.
-
-One worker fetches an OAuth2 token for all, with a TokenRequest. Meanwhile other deliveries use the old token while it
-is valid, or go back for a moment.
+"""One worker fetches an OAuth2 token for all. Meanwhile other deliveries use the old token while it is valid, or go
+back for a moment.
 """
 
 import dataclasses
@@ -28,14 +26,13 @@ from ..transport.exchange import Outcome, Request
 from ..validation.secret import reveal
 from ..version import VERSION
 
-# Seconds of the token's request, and time until another worker may try.
-LONGEST, FETCH = 10, timedelta(seconds=15)
-# Renew so long before the end, and do not use the last seconds.
+# Seconds of the request, and time until another worker may try.
+TIMEOUT, FETCH = 10, timedelta(seconds=15)
+# Renew so long before the end; do not use the last seconds.
 EARLY, LAST = timedelta(minutes=1), timedelta(seconds=5)
-# Replace a refused token if it is older.
 NEW = timedelta(minutes=1)
 # Seconds of validity: default, minimum and maximum.
-DEFAULT, LEAST, MOST = 300, 10, 86400
+DEFAULT_VALIDITY, MIN_VALIDITY, MAX_VALIDITY = 300, 10, 86400
 # Characters.
 MAX_TOKEN = 16 * 1024
 
@@ -44,7 +41,7 @@ USER_AGENT = f'netbox-webhooks/{VERSION}'
 
 
 class TokenPending(WebhooksError):
-    """Another worker is fetching the access token."""
+    pass
 
 
 @dataclass(frozen=True)
@@ -63,8 +60,6 @@ class Access:
 
 
 class Authorizer:
-    """Admits the requests of a webhook."""
-
     def __init__(self, webhook: Webhook) -> None:
         self._credential: Credential | None = webhook.credential
         self._row: AccessToken | None = None
@@ -86,7 +81,7 @@ class Authorizer:
         return _access(self._credential, MASK).masked() if self._credential else Access()
 
     def forget(self, request: Request) -> bool:
-        """Note that the endpoint refused a token. Returns whether a new one may help."""
+        """Returns whether a new one may help."""
         row = self._row
         if self._refused in request.secrets:
             return True
@@ -98,7 +93,7 @@ class Authorizer:
         return True
 
     def _token(self, credential: Credential) -> str:
-        """Return the access token, or '' if this worker must fetch it."""
+        """Return '' if this worker must fetch the token."""
         now = timezone.now()
         if not self._row or now > _renewed_at(self._row):
             self._row, _created = AccessToken.objects.get_or_create(credential=credential)
@@ -113,7 +108,6 @@ class Authorizer:
     def _claim(self, credential: Credential, now: datetime) -> bool:
         self._until = now + FETCH
         free = Q(fetching_until=None) | Q(fetching_until__lt=now)
-        # Another worker may have fetched one since.
         row = AccessToken.objects.filter(free, credential=credential, fetched_at=self._row.fetched_at)
         return bool(row.update(fetching_until=self._until))
 
@@ -132,7 +126,7 @@ class Authorizer:
             shown_url=credential.token_url,
             headers={'Content-Type': FORM, 'Accept': 'application/json', 'User-Agent': USER_AGENT, **login},
             body=urlencode({name: value for name, value in wanted.items() if value}).encode(),
-            timeout=LONGEST,
+            timeout=TIMEOUT,
             verify=credential.ca_file_path or True,
             judge=grant.judge,
             secrets=(secret, *echoes.of_headers(login.values())),
@@ -141,7 +135,7 @@ class Authorizer:
 
 
 def _renewed_at(row: AccessToken) -> datetime:
-    """Return the time of renewal: a minute before the end, or half-way."""
+    """A minute before the end, or half-way."""
     if row.expires_at is None or row.fetched_at is None:
         return timezone.now() - EARLY
     return row.expires_at - min(EARLY, (row.expires_at - row.fetched_at) / 2)
@@ -167,7 +161,7 @@ def _login(user: str, password: str) -> dict[str, str]:
 
 @dataclass
 class Grant:
-    """The result of a TokenRequest. `until` identifies the claim."""
+    """`until` identifies the claim."""
 
     credential_id: int
     until: datetime
@@ -188,7 +182,7 @@ class Grant:
         return ''
 
     def settle(self, outcome: Outcome) -> Outcome | None:
-        """Keep the token. Returns the delivery's outcome if there is none."""
+        """Returns the delivery's outcome if there is no token."""
         if outcome.succeeded:
             now = timezone.now()
             claimed = AccessToken.objects.filter(credential=self.credential_id, fetching_until=self.until)
@@ -208,20 +202,17 @@ class Grant:
 def _seconds(answer: Mapping[str, Any]) -> int:
     """A token that ended at once would be fetched again and again."""
     try:
-        return min(max(int(answer.get('expires_in') or DEFAULT), LEAST), MOST)
+        return min(max(int(answer.get('expires_in') or DEFAULT_VALIDITY), MIN_VALIDITY), MAX_VALIDITY)
     except (ValueError, TypeError, OverflowError):
-        return DEFAULT
+        return DEFAULT_VALIDITY
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenRequest(Request):
-    """Fetches an access token."""
-
     grant: Grant = field(repr=False)
 
 
 def encoded(value: str, content_type: str) -> str:
-    """Return the value, encoded for a body."""
     media_type = content_type.partition(';')[0].strip().lower()
     if media_type == FORM:
         return quote_plus(value)

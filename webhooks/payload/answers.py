@@ -1,5 +1,3 @@
-"""Decides by `success_conditions` whether an answer counts as delivered."""
-
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +12,7 @@ Judge = Callable[[int, Mapping[str, str], str], str]
 
 
 def judge_by(conditions: dict[str, Any] | None) -> Judge:
-    """Return the judge. Raises ValueError and other errors for unchecked conditions."""
+    """Raises ValueError and other errors for unchecked conditions."""
     if not conditions:
         return lambda *answer: ''
     wanted = ConditionSet(conditions)
@@ -31,7 +29,7 @@ def judge_by(conditions: dict[str, Any] | None) -> Judge:
 
 
 def _parsed(text: str) -> Any:
-    """Return the JSON, or None. Deep JSON counts as none, since a comparison recurses."""
+    """Deep JSON counts as none: a comparison recurses."""
     try:
         value = json.loads(text)
         return value if is_flat(value) else None

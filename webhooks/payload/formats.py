@@ -36,12 +36,11 @@ CLOUDEVENT, CLOUDEVENT_BATCH = 'application/cloudevents+json', 'application/clou
 Keys = Sequence[str]
 OBJECT_EVENTS = {'created': 'object_created', 'updated': 'object_updated', 'deleted': 'object_deleted'}
 
-# json.dumps() would make an encoder each time.
 ENCODER = JSONEncoder(ensure_ascii=False)
 
 
 class Raw(str):
-    """JSON text, which dumps() copies without parsing."""
+    """JSON text, which dumps() copies."""
 
 
 def body(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> bytes:
@@ -69,14 +68,14 @@ def _body(webhook: Webhook, events: Sequence[Event], expand: Keys) -> bytes:
 
 
 def content_type(webhook: Webhook, events: Sequence[Event]) -> str:
-    """Return the content type. CloudEvents replace the default."""
+    """CloudEvents replace the default."""
     if webhook.payload_format != FormatChoices.CLOUDEVENTS or webhook.http_content_type != JSON:
         return webhook.http_content_type
     return CLOUDEVENT_BATCH if _is_batch(webhook, events) else CLOUDEVENT
 
 
 def dumps(value: Any) -> str:
-    """Return JSON, with Raw text copied. Raises TypeError."""
+    """Raises TypeError."""
     if isinstance(value, Raw):
         return value
     if isinstance(value, dict):
@@ -87,7 +86,6 @@ def dumps(value: Any) -> str:
 
 
 def _key(key: Any) -> str:
-    """JSON keys are always texts."""
     if isinstance(key, str):
         return ENCODER.encode(key)
     return ENCODER.encode({key: 0}).removeprefix('{').removesuffix(': 0}')
@@ -99,7 +97,6 @@ def _key(key: Any) -> str:
 
 
 def default(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> dict[str, Any]:
-    """Return the body of docs/payload.md. Events are in order."""
     last = events[-1]
     shown = {
         'event': last.kind,
@@ -216,7 +213,7 @@ def _identity(event: Event, expand: Keys) -> dict[str, Any]:
 
 
 def differences(event: Event) -> dict[str, dict[str, Any]] | None:
-    """Return the changed fields, None if a needed snapshot is missing."""
+    """None if a needed snapshot is missing."""
     snapshots: dict[str, dict[str, Any] | None] | None = event.snapshots
     if snapshots is None or (snapshots['prechange'] is None and event.kind != KindChoices.CREATED):
         return None
@@ -254,7 +251,7 @@ def model_name(event: Event) -> str:
 
 
 def _type(event: Event) -> ContentType:
-    return ContentType.objects.get_for_id(event.object_type_id)  # Django caches it
+    return ContentType.objects.get_for_id(event.object_type_id)
 
 
 def _callbacks(event: Event) -> dict[str, Any]:
@@ -294,6 +291,6 @@ def _request(event: Event) -> NetBoxFakeRequest | None:
 def template_context(
     webhook: Webhook, events: Sequence[Event], expand: Keys = (), more: Mapping[str, Any] = MappingProxyType({})
 ) -> str:
-    """Return the templates' context as JSON, with the names of two formats, and more."""
+    """Return JSON, with the names of two formats."""
     names = {**default(webhook, events, expand), **netbox(webhook, events, expand)}
     return dumps({**names, 'model': model_name(events[-1]).lower(), **more})

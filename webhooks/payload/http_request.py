@@ -1,5 +1,3 @@
-"""Builds the request of a delivery: URL, headers and body."""
-
 from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,10 +31,7 @@ Context = Callable[[], str]
 
 
 class Builder:
-    """Makes requests from a webhook's definition, which it reads once.
-
-    Members raise DefinitionError.
-    """
+    """Reads a webhook's definition once. Members raise DefinitionError."""
 
     def __init__(self, webhook: Webhook, *, is_preview: bool = False) -> None:
         self.webhook = webhook
@@ -79,7 +74,7 @@ class Builder:
         )
 
     def forget_token(self, request: Request) -> bool:
-        """Note that the endpoint refused the access token. Returns whether a new one may help."""
+        """Returns whether a new one may help."""
         return self._authorizer.forget(request)
 
     def _render(
@@ -99,7 +94,7 @@ class Builder:
             text = _render('body_template', webhook.body_template, context) if webhook.body_template else None
             url = _url(webhook, context)
             headers = _headers(self._lines, context, url)
-        # Check before secrets are filled in: they must not make the host.
+        # Before secrets are filled in: they must not make the host.
         self._check_host(url)
         content_type = formats.content_type(webhook, events)
         if text is None:
@@ -119,7 +114,7 @@ class Builder:
             check_host(self.webhook.credential, url, verified=self.webhook.ssl_verification)
 
     def mask(self, request: Request) -> tuple[str, dict[str, str]]:
-        """Return a request's URL and headers, masked. Raises DecryptionError."""
+        """Return URL and headers, masked. Raises DecryptionError."""
         secret = self._secret_names
         headers = {name: MASK if name.lower() in secret else value for name, value in request.headers.items()}
         return request.shown_url or mask_url(request.url, self.webhook.secret_path), headers
@@ -130,14 +125,13 @@ class Builder:
 
     @cached_property
     def is_templated(self) -> bool:
-        """Whether a request needs a rendered template."""
         webhook = self.webhook
         if webhook.body_template or JINJA2_TEMPLATE_RE.search(whole_url(webhook.payload_url)):
             return True
         try:
             return bool(JINJA2_TEMPLATE_RE.search(webhook.additional_headers.reveal()))
         except DecryptionError:
-            return False  # build() reports it
+            return False
 
     @cached_property
     def _judge(self) -> answers.Judge:
@@ -189,7 +183,7 @@ class _Target:
 
 
 def mask_signatures(headers: Mapping[str, str]) -> dict[str, str]:
-    """With a part of a signature, a typed secret could be guessed offline."""
+    """A typed secret could be guessed offline with a part."""
     return {name: MASK if name.lower() in SIGNATURES else value for name, value in headers.items()}
 
 
@@ -214,7 +208,7 @@ def _url(webhook: Webhook, context: Context) -> str:
 
 
 def _headers(lines: Sequence[tuple[str, str]], context: Context, url: str) -> dict[str, str]:
-    """Values are rendered one by one: an object's data cannot add a header."""
+    """One by one: an object's data cannot add a header."""
     own = {name: _header_value(name, value, context) for name, value in lines}
     return own if AUTHORIZATION in map(str.lower, own) else {**_login(url), **own}
 
@@ -266,7 +260,7 @@ def _signatures(secrets: Sequence[str], delivery_id: str, timestamp: int, body: 
 
 
 def _value(field: str, access: Access, encode: Callable[[str], str], key: str) -> str:
-    """Return a placeholder's value outside of headers. Raises DefinitionError."""
+    """Raises DefinitionError."""
     kind, _dash, name = key.partition('-')
     if kind != 'credential':
         raise DefinitionError(field, _('hmac() is for headers only: it signs the body.'))
@@ -279,11 +273,11 @@ def _in_header(access: Access, sign: Callable[[str], str], key: str) -> str:
 
 
 def _sign(secrets: Sequence[str], timestamp: int, body: bytes, key: str) -> str:
-    """Return the value of a header's hmac(). Raises DefinitionError."""
+    """Raises DefinitionError."""
     _hmac, algorithm, encoding, over, which = key.split('-')
     check_signs(secrets[0] if secrets else '')
     signed = body if over == 'body' else b'%d.%b' % (timestamp, body)
-    # Use the previous secret while it is valid: these receivers know only one.
+    # Receivers of hmac() know only one secret.
     return signing.plain(secrets[-1 if which == 'old' else 0], signed, algorithm, encoding)
 
 

@@ -1,13 +1,13 @@
 """JSON Schema (2020-12) of payloads, from NetBox's OpenAPI description.
 
-The schema follows NetBox's answers where they differ:
+NetBox's answers differ from it:
 
 - blank choices and sums over nothing are null;
 - related objects list null twice, but `oneOf` wants one match;
 - deleted objects outside the change log have only an id;
 - `url` has no host: it is no URI;
 - bounds are numbers, not text;
-- fields that the model lacks are missing, such as a circuit's `assignments` in NetBox 4.7.0.
+- fields that the model lacks are missing.
 """
 
 import re
@@ -32,7 +32,7 @@ DIALECT = 'https://json-schema.org/draft/2020-12/schema'
 # This version uses JSON Schema 2020-12.
 OPENAPI = {'OAS_VERSION': '3.1.1'}
 COMPONENTS, DEFINITIONS = '#/components/schemas/', '#/$defs/'
-# For requests or client generators only.
+# For requests or client generators.
 DROPPED = ('readOnly', 'writeOnly', 'x-spec-enum-id', 'description')
 
 SUMS = re.compile('allocated_.*')
@@ -54,14 +54,11 @@ GONE: Schema = {
 
 
 class NoSchema(Exception):
-    """The REST API has no page for the model."""
+    pass
 
 
 def payload(model: type[Model], payload_format: str, *, batch: bool = False, expand: Collection[str] = ()) -> Schema:
-    """Return the schema of a change's body. Raises NoSchema.
-
-    `expand` holds the keys to expand. Deleted objects stay brief.
-    """
+    """`expand` holds keys. Deleted objects stay brief. Raises NoSchema."""
     definitions = _definitions(model)
     _expand(definitions, definitions['data'], model, tree_of(expand), '')
     label = f'{model._meta.app_label}.{model._meta.model_name}'
@@ -233,7 +230,7 @@ def _view(model: type[Model]) -> type:
 
 
 def _describe(view: type) -> Schema:
-    """Describe one GET only: all of NetBox takes half a minute."""
+    """One GET only: all of NetBox takes half a minute."""
     patterns = [path('object/<int:pk>/', view.as_view({'get': 'retrieve'}))]
     with patched_settings(OPENAPI), GENERATOR_STATS.silence():
         return SchemaGenerator(patterns=patterns).get_schema(request=None, public=True)

@@ -1,4 +1,1 @@
-"""Words, colours and groups that both UIs, the API and the docs share.
-
-In: the models. Out: texts. This package knows no pages.
-"""
+"""Words, colours and groups that both UIs, the API and the docs share. This package knows no pages."""

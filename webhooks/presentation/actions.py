@@ -6,10 +6,7 @@ from ..choices import BackfillStateChoices
 
 
 class Action(NamedTuple):
-    """`name` is the view's; `permission` is an action of NetBox's permissions.
-
-    `title` and `explanation` are for a page that confirms.
-    """
+    """`name` is the view's; `permission` is an action of NetBox's permissions."""
 
     name: str
     label: str
@@ -75,7 +72,6 @@ REDELIVER = Action('redeliver', _('Redeliver'), 'redeliver', 'send')
 REDELIVER_SELECTED = Action('bulk_redeliver', _('Redeliver selected'), 'redeliver', 'send')
 REDELIVER_FAILED = Action('redeliver_failed', _('Redeliver failed deliveries'), 'redeliver', 'send')
 
-# By the backfill's state.
 MOVES = {
     BackfillStateChoices.RUNNING: (PAUSE_BACKFILL, CANCEL_BACKFILL),
     BackfillStateChoices.PAUSED: (RESUME_BACKFILL, CANCEL_BACKFILL),

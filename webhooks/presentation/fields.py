@@ -1,5 +1,3 @@
-"""The groups, order and help of a webhook's fields."""
-
 from collections.abc import Container
 from typing import NamedTuple
 
@@ -17,8 +15,6 @@ class Row(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A folded group shows only its title at first."""
-
     title: str
     rows: tuple[str | Row, ...]
     is_folded: bool = True
@@ -28,12 +24,11 @@ class Group(NamedTuple):
         return [name for row in self.rows for name in (row.names if isinstance(row, Row) else (row,))]
 
     def is_open(self, webhook: Webhook, wrong: Container[str] = ()) -> bool:
-        """Return whether it starts unfolded: with an error or a changed value."""
+        """With an error or a changed value."""
         return not self.is_folded or any(name in wrong or _is_chosen(webhook, name) for name in self.names)
 
 
 KINDS = ('type_create', 'type_update', 'type_delete')
-# Only forms have these.
 SECRET_WISHES = ('generate_secret', 'clear_secret', 'keep_previous')
 
 GROUPS = (
@@ -109,7 +104,7 @@ _OF_ONE = 'belongs to one endpoint'
 _NETBOX = 'NetBox has it on every page'
 _OF_TYPES = 'belongs to the object types'
 _LIST = 'a list of texts'
-# Fields that a place leaves out, and why.
+# Field → why the place leaves it out.
 LEFT_OUT = {
     'bulk edit': {
         'name': 'unique',
@@ -188,7 +183,7 @@ LEFT_OUT = {
 
 
 def shown_in(place: str) -> tuple[str, ...]:
-    """Return the fields of a place, a key of LEFT_OUT."""
+    """`place` is a key of LEFT_OUT."""
     return tuple(name for name in NAMES if name not in LEFT_OUT[place])
 
 

@@ -11,10 +11,7 @@ from ..visibility import Reader, may_view_all, sees_everything
 
 @dataclass(frozen=True)
 class Progress:
-    """Readers who may not view all objects get no `query`, `error`, `sent` and `total`.
-
-    A filter's figures reveal facts about the objects.
-    """
+    """Readers who may not view all objects get no `query`, `error`, `sent` and `total`: figures reveal facts."""
 
     backfill: Backfill
     reader: Reader | None = None
@@ -27,7 +24,6 @@ class Progress:
 
     @property
     def query(self) -> str:
-        """The filter, as in a list's URL."""
         return '' if self.is_restricted else self.backfill.query
 
     @property
@@ -36,14 +32,13 @@ class Progress:
 
     @cached_property
     def sent(self) -> int | None:
-        """Objects without an open delivery."""
         if self.is_restricted:
             return None
         return max(self.backfill.recorded - self.backfill.count_open(), 0)
 
     @property
     def total(self) -> int | None:
-        """Objects, as first counted."""
+        """As first counted."""
         if self.is_restricted:
             return None
         backfill = self.backfill
@@ -73,6 +68,5 @@ def _may_view_all(reader: Reader, object_type: ContentType) -> bool:
 
 
 def of(webhook: Webhook, reader: Reader | None = None) -> Progress | None:
-    """Return the last backfill's progress, if there is one."""
     backfill = Backfill.objects.filter(pk=webhook.pk).first()
     return backfill and Progress(backfill, reader)

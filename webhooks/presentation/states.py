@@ -49,14 +49,13 @@ def with_states(webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:
 
 
 def is_used(webhook: Webhook) -> bool:
-    """Return whether object types or an event rule use it."""
     if 'is_used' in vars(webhook):
         return vars(webhook)['is_used']
     return with_states(Webhook.objects.filter(pk=webhook.pk)).values_list('is_used', flat=True).get()
 
 
 def state_of(webhook: Webhook) -> State:
-    """Return the state. No query after `with_states`."""
+    """No query after `with_states`."""
     health = getattr(webhook, 'health', None)
     if not webhook.enabled:
         return DISABLED
@@ -70,7 +69,7 @@ def state_of(webhook: Webhook) -> State:
 
 
 def in_state(key: str) -> Q:
-    """Return the query for a key of STATES, after `with_states`."""
+    """For a key of STATES, after `with_states`."""
     earlier = list(STATES)[: list(STATES).index(key)]
     query = STATES[key].query
     for taken in earlier:
@@ -79,7 +78,6 @@ def in_state(key: str) -> Q:
 
 
 def both_sign(webhook: Webhook) -> str:
-    """Say until when the previous secret signs too."""
     if not webhook.is_previous_secret_valid:
         return ''
     return gettext('Requests are also signed with the previous secret until {until}.').format(
@@ -88,6 +86,5 @@ def both_sign(webhook: Webhook) -> str:
 
 
 def marks_of(event: Event) -> list[str]:
-    """Return "Test", "Backfill" or nothing."""
     marks = ((event.test, gettext('Test')), (event.backfill, gettext('Backfill')))
     return [mark for is_marked, mark in marks if is_marked]

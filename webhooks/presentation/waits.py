@@ -1,5 +1,3 @@
-"""Why a pending delivery waits, for lists and pages."""
-
 from datetime import datetime
 from typing import NamedTuple
 
@@ -25,10 +23,7 @@ RETRYING = gettext_lazy('Retrying')
 
 
 def wait_of(delivery: Delivery, now: datetime, earlier: Delivery | None = None) -> Wait | None:
-    """Return why the delivery waits, or None.
-
-    `earlier` comes from models.querysets.earlier_of. No query if the webhook's health and backfill are loaded.
-    """
+    """`earlier` comes from models.querysets.earlier_of. No query if the webhook's health and backfill are loaded."""
     if delivery.status != StatusChoices.PENDING:
         return None
     return _of_webhook(delivery) or _of_delivery(delivery, now, earlier)

@@ -18,12 +18,10 @@ class Preset:
 
     @property
     def is_signed(self) -> bool:
-        """Whether the service verifies a signature."""
         return 'hmac(' in self.fields.get('additional_headers', '')
 
 
 @cache
 def all_presets() -> dict[str, Preset]:
-    """Return the presets by name."""
     paths = sorted(Path(__file__).parent.glob('*.toml'))
     return {path.stem: Preset(path.stem, **tomllib.loads(path.read_text())) for path in paths}

@@ -1,4 +1,4 @@
-"""Renders snapshots of one model's objects, in a number of queries that does not depend on how many."""
+"""The number of queries does not depend on how many snapshots there are."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -26,12 +26,12 @@ from .serializer import NetBoxSerializer, PreparedSerializer
 
 get_prefetches_for_serializer = find('utilities.api', 'get_prefetches_for_serializer')
 
-# {"row": {column: value as to_jsonb shows it}, "m2m": {field: [primary key]}}, TAKEN_AT: datetime if known. From
-# deletions also "shown": {"data": JSON text, "display": text}, "expanded": {URL: object} as JSON text.
+# {"row": {column: value as in to_jsonb}, "m2m": {field: [primary key]}}, TAKEN_AT: datetime if known. From deletions
+# also "shown": {"data": JSON text, "display": text}, "expanded": {URL: object} as JSON text.
 Snapshot = Mapping[str, Any]
 SHOWN = 'shown'
 TAKEN_AT = 'taken_at'
-# Primary keys of deleted objects → data that their deletions showed, if known.
+# Primary keys of deleted objects → data that their deletions showed.
 Deletions = Callable[[Collection[Any]], Mapping[Any, dict[str, Any]]]
 
 MAX_DISPLAY = 200
@@ -53,10 +53,7 @@ def _no_deletions(pks: Collection[Any]) -> Mapping[Any, dict[str, Any]]:
 
 
 def render(model: type[Model], snapshots: Sequence[Snapshot], deletions: Deletions = _no_deletions) -> list[Rendered]:
-    """Return the REST API's data of the objects, in order. An object's newer snapshots come later.
-
-    Raises the errors of NetBox's serializer. A single snapshot falls back to NetBox's unprepared serializer.
-    """
+    """An object's newer snapshots come later. Raises the errors of NetBox's serializer."""
     waiting = [snapshot for snapshot in snapshots if SHOWN not in snapshot]
     rendered = iter(_render(model, waiting, deletions) if waiting else ())
     return [_as_shown(snapshot[SHOWN]) if SHOWN in snapshot else next(rendered) for snapshot in snapshots]
@@ -72,12 +69,12 @@ def _as_shown(shown: Mapping[str, str]) -> Rendered:
 
 
 def prepare(model: type[Model]) -> None:
-    """Prepare the model's renderer, which may take seconds the first time."""
+    """May take seconds the first time."""
     _renderer(model)
 
 
 def left_as_netbox_has_it(models: Iterable[type[Model]]) -> dict[str, str]:
-    """Return {part: reason} of parts that NetBox renders itself, slowly."""
+    """{part: reason} of parts that NetBox renders itself, slowly."""
     for model in models:
         # Events report models that cannot be rendered.
         with suppress(Exception):
@@ -86,11 +83,11 @@ def left_as_netbox_has_it(models: Iterable[type[Model]]) -> dict[str, str]:
 
 
 @cache
-def _renderer(model: type[Model]) -> 'Renderer':
-    return Renderer(model)
+def _renderer(model: type[Model]) -> 'ModelRenderer':
+    return ModelRenderer(model)
 
 
-class Renderer:
+class ModelRenderer:
     def __init__(self, model: type[Model]) -> None:
         view = _api_view(model)
         serializer_class = get_serializer_for_model(model)
@@ -103,11 +100,10 @@ class Renderer:
         self._serializer = PreparedSerializer(model)
         self._remains = Remains(model, self._serializer.fields, self._derived)
         self._many = [field for field in model._meta.many_to_many if field.name in self._serializer.sources]
-        # The serializer holds the state of one batch, and a server may have many threads.
+        # A server may have many threads.
         self._lock = RLock()
 
     def render(self, snapshots: Sequence[Snapshot], deletions: Deletions) -> list[Rendered]:
-        """Return the REST API's data of the snapshots, in order."""
         with self._lock:
             try:
                 return self._render(snapshots, self._serializer, deletions)

@@ -1,4 +1,4 @@
-"""Snapshots in the form of NetBox's change log, for prechange and postchange."""
+"""For prechange and postchange."""
 
 import json
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from .decoding import build
 
 
 def change_log(model: type[Model], snapshots: Sequence[Any]) -> list[dict[str, Any] | None]:
-    """Return each snapshot's data in the change log, in order; None for None."""
+    """In order; None for None."""
     present = [snapshot for snapshot in snapshots if snapshot is not None]
     instances = build(model, [snapshot['row'] for snapshot in present])
     found = related.RelatedObjects()
@@ -29,7 +29,7 @@ def change_log(model: type[Model], snapshots: Sequence[Any]) -> list[dict[str, A
 
 
 def _write_out_json_in_arrays(model: type[Model], instances: Sequence[Model]) -> None:
-    """Django writes arrays of JSON without their encoder, so NetBox cannot serialize times in them."""
+    """Django writes them without their encoder, so NetBox cannot serialize times in them."""
     for field in model._meta.concrete_fields:
         if isinstance(field, ArrayField) and isinstance(field.base_field, JSONField):
             for instance in instances:
@@ -48,6 +48,6 @@ def _serialize(instance: Model) -> dict[str, Any]:
 
 @cache
 def _readable(model: type[Model]) -> frozenset[str]:
-    """The REST API's fields lack a user's password and a token's secret."""
+    """The REST API's fields lack passwords and secrets."""
     fields = get_serializer_for_model(model)().fields
     return frozenset(name for name, field in fields.items() if not field.write_only)

@@ -1,7 +1,4 @@
-"""Config contexts of many objects at once, as each version had them.
-
-NetBox's Python rule needs ten queries an object; its SQL rule sees current rows only (extras/querysets.py).
-"""
+"""NetBox's Python rule needs ten queries an object; its SQL rule sees current rows only (extras/querysets.py)."""
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
@@ -15,7 +12,7 @@ from .parts import find, part
 
 ConfigContextModel = find('extras.models.configs', 'ConfigContextModel')
 
-# Where an object has each limit. In trees, ancestors' contexts apply too.
+# In trees, ancestors' contexts apply too.
 IN_TREE = {
     'regions': 'site.region',
     'site_groups': 'site.group',
@@ -37,12 +34,12 @@ LIMITS = (*IN_TREE, *ITSELF, TAGS)
 
 # An object's keys, in the order of LIMITS.
 Scope = tuple[frozenset[Any], ...]
-# (place in LIMITS, keys): an object must have one of the keys.
+# Place in LIMITS, and keys: an object must have one.
 Limits = list[tuple[int, set[Any]]]
 
 
 def applies_to(model: type[Model]) -> bool:
-    """Whether the model has config contexts by the rule known here."""
+    """By the rule known here."""
     with part('config contexts'):
         return issubclass(model, ConfigContextModel) and _is_as_expected(model)
     return False

@@ -1,5 +1,3 @@
-"""Custom fields whose target objects are looked up for a whole batch."""
-
 import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,19 +17,17 @@ Kept = tuple[list[CustomField], list[tuple[CustomField, Targets]]]
 
 
 class CustomFields:
-    """The current custom fields of all models in the batch."""
-
     def __init__(self, instances: Sequence[Model], related: RelatedObjects) -> None:
         self._instances = instances
         self._related = related
         self._by_model: dict[type[Model], Kept] = {}
 
     def of(self, model: type[Model]) -> list[CustomField]:
-        """Return the model's fields. Pointing ones show nothing: `targets` has their objects."""
+        """Pointing fields show nothing: `targets` has their objects."""
         return self._kept(model)[0]
 
     def targets(self, model: type[Model], values: Mapping[str, Any]) -> dict[str, Model | list[Model]]:
-        """Return {name: target} of an object's custom fields, without empty ones."""
+        """Return {name: target}, without empty ones."""
         found = {field.name: self._target(field, known, values) for field, known in self._kept(model)[1]}
         return {name: target for name, target in found.items() if target is not None}
 
@@ -86,7 +82,7 @@ def _keys(field: CustomField, value: Any) -> list[Any]:
 
 
 def _forget_dangling(field: CustomField, instance: Model, targets: Targets) -> None:
-    """NetBox keeps keys of deleted targets, which the API does not show."""
+    """The API does not show keys of deleted targets."""
     keys = _keys(field, _value(field, instance))
     kept = [key for key in keys if not gone.deleted_before(targets[key], instance)]
     if kept != keys:

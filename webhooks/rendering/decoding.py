@@ -1,7 +1,4 @@
-"""Turns a row from PostgreSQL's to_jsonb back into a model instance, as read by the ORM.
-
-to_jsonb keeps booleans, numbers, JSON and arrays, and writes times as ISO 8601, other types as text.
-"""
+"""to_jsonb keeps booleans, numbers, JSON and arrays, and writes times as ISO 8601, other types as text."""
 
 import json
 import re
@@ -26,13 +23,12 @@ RANGE = re.compile(rf'^([\[(]){BOUND},{BOUND}([\])])$')
 
 
 def decode(field: models.Field, value: Any) -> Any:
-    """Return the ORM's value for a to_jsonb value."""
     decoder = _decoder(field)
     return decoder(value) if decoder else value
 
 
 def build(model: type[models.Model], rows: Iterable[Row]) -> list[models.Model]:
-    """Return the rows' instances. Missing columns get their default."""
+    """Missing columns get their default."""
     names, columns = _columns(model)
     return as_peers(
         model.from_db(DEFAULT_DB_ALIAS, names, [_value(row, *column) for column in columns]) for row in rows
@@ -40,7 +36,7 @@ def build(model: type[models.Model], rows: Iterable[Row]) -> list[models.Model]:
 
 
 def as_peers(instances: Iterable[models.Model]) -> list[models.Model]:
-    """Let the instances fetch missing relations together."""
+    """They fetch missing relations together."""
     instances = list(instances)
     peers = [weakref.ref(instance) for instance in instances]
     for instance in instances:
@@ -50,7 +46,6 @@ def as_peers(instances: Iterable[models.Model]) -> list[models.Model]:
 
 
 def default(field: models.Field) -> Any:
-    """Return the field's value in a row without its column."""
     return None if field.null and not field.has_default() else field.get_default()
 
 

@@ -1,4 +1,4 @@
-"""Values that NetBox derives from other rows. Snapshots lack them, so they are as of rendering."""
+"""Values derived from other rows. Snapshots lack them, so they are as of rendering."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from . import gone
 
 # NetBox updates these without saving the instance.
 MAINTAINED = {'_depth', '_children', 'termination_a_id', 'termination_z_id'}
-# They identify the cable path of an endpoint.
+# They identify an endpoint's cable path.
 LINKS = ('cable_id', 'wireless_link_id')
 
 Row = dict[str, Any]
@@ -22,36 +22,34 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Derived:
-    """`queryset` is the API view's, with its annotations."""
+    """`queryset` is the API view's."""
 
     queryset: QuerySet
 
     @property
     def model(self) -> type[Model]:
-        """The model of the objects."""
         return self.queryset.model
 
     @cached_property
     def annotations(self) -> dict[str, Any]:
-        """The annotations' values for a deleted object, by name."""
+        """By name, for a deleted object."""
         return {name: _nothing(name, each) for name, each in self.queryset.query.annotations.items()}
 
     @cached_property
     def columns(self) -> list[str]:
-        """Columns that NetBox updates without saving the instance."""
         fields = self.model._meta.concrete_fields
         return [f.attname for f in fields if isinstance(f, CounterCacheField) or f.attname in MAINTAINED]
 
     @cached_property
     def path_columns(self) -> list[str]:
-        """The cable path's column and its identifying columns; [] without paths."""
+        """Its own column and the identifying ones; [] without paths."""
         if not issubclass(self.model, PathEndpoint):
             return []
         attnames = {field.attname for field in self.model._meta.concrete_fields}
         return ['_path_id', *(name for name in LINKS if name in attnames)]
 
     def attach(self, instances: Sequence[Model]) -> set[Any]:
-        """Set the derived values in one query. Returns the pks of deleted objects."""
+        """In one query. Returns the pks of deleted objects."""
         pks = {instance.pk for instance in instances}
         rows = self._rows(pks)
         for instance in instances:
@@ -88,14 +86,14 @@ def _attach_path(instance: PathEndpoint, row: Row | None) -> None:
 
 
 def leave_unlinked(instance: Model) -> None:
-    """NetBox would ask the wireless link for peers, but only its id is known."""
+    """Only the wireless link's id is known."""
     link = instance._state.fields_cache.get('wireless_link')
     if link is not None and gone.is_stub(link) and instance.cable_id is None:
         vars(instance).setdefault('link_peers', [])
 
 
 def place_in_tree(node: LtreeModel) -> None:
-    """The API shows the path's depth, which depends on the current parent."""
+    """The path's depth depends on the current parent."""
     *_, own = node.path.split('.')
     if node.parent is None:
         node.path = own

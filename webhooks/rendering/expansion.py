@@ -1,7 +1,4 @@
-"""Expansion: related objects in full, as their own GET shows them.
-
-Objects are found by URL, level by level. Queries depend on models and levels only.
-"""
+"""Related objects in full. Queries depend on models and levels only."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
@@ -21,11 +18,10 @@ Objects = Mapping[str, Data]
 LookUp = Callable[[type[Model], Collection[int]], Mapping[int, Data]]
 
 # For one event: a trunk may have thousands of VLANs.
-MOST = 500
+MAX_OBJECTS = 500
 
 
 def tree_of(keys: Collection[str]) -> Tree:
-    """Return the keys as a tree."""
     tree: Tree = {}
     for key in keys:
         node = tree
@@ -35,7 +31,7 @@ def tree_of(keys: Collection[str]) -> Tree:
 
 
 def find(shown: Sequence[tuple[Data, Tree]], look_up: LookUp) -> list[dict[str, Data]]:
-    """Return each tree's known objects, by URL."""
+    """By URL."""
     found: dict[str, Data] = {}
     tried: set[str] = set()
     while new := {url for data, tree in shown for url in _first_urls(data, tree, found)} - tried:
@@ -50,22 +46,21 @@ def find(shown: Sequence[tuple[Data, Tree]], look_up: LookUp) -> list[dict[str, 
 
 
 def merge(data: Data, tree: Tree, objects: Objects) -> tuple[Data, list[str]]:
-    """Return the data with whole objects, and the keys of unknown objects."""
+    """Also returns the keys of unknown objects."""
     unknown: dict[str, None] = {}
     return _merge(data, tree, objects, '', unknown), list(unknown)
 
 
 def model_at(url: str) -> type[Model] | None:
-    """Return the model of the object at a REST API path."""
     return _model_below(_split(url)[0])
 
 
 def _first_urls(data: Data, tree: Tree, found: Objects) -> Iterator[str]:
-    return islice(dict.fromkeys(_urls(data, tree, found)), MOST)
+    return islice(dict.fromkeys(_urls(data, tree, found)), MAX_OBJECTS)
 
 
 def _urls(data: Data, tree: Tree, found: Objects) -> Iterator[str]:
-    # Short lists first: a long one may use up MOST.
+    # Short lists first: a long one may use up MAX_OBJECTS.
     shown = {name: list(_objects(data.get(name))) for name in tree}
     for name in sorted(shown, key=lambda name: len(shown[name])):
         below = tree[name]

@@ -13,12 +13,12 @@ from .decoding import as_peers, default
 
 DELETED_AT = '_webhooks_deleted_at'
 TAKEN_AT = '_webhooks_taken_at'
-# For a snapshot rendered at once: every deletion was earlier.
+# For a snapshot rendered at once.
 NOW = datetime.max.replace(tzinfo=UTC)
 
 
 def rebuild(model: type[models.Model], pks: Iterable[Any]) -> dict[Any, models.Model]:
-    """Return the deleted objects by primary key, in one query."""
+    """By primary key, in one query."""
     logged = _from_change_log(model, pks)
     rebuilt = as_peers(logged.get(pk) or _stub(model, pk) for pk in pks)
     return {instance.pk: instance for instance in rebuilt}
@@ -36,12 +36,11 @@ def deleted_before(target: models.Model, instance: models.Model) -> bool:
 
 
 def is_stub(instance: Any) -> bool:
-    """Whether only the id is known."""
     return getattr(instance, DELETED_AT, instance) is None
 
 
 def describe(instance: models.Model) -> str:
-    """Return str(instance), or model and id where str() needs a deleted object."""
+    """Model and id where str() needs a deleted object."""
     if not is_stub(instance):
         try:
             return str(instance)

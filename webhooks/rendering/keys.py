@@ -1,4 +1,4 @@
-"""Keys that point to other objects, which `expand` may name."""
+"""Keys that `expand` may name."""
 
 import re
 from functools import cache
@@ -13,7 +13,7 @@ from .serializer import BaseModelSerializer, GFKSerializerField, SerializedPKRel
 
 # Models of people and their sign-in.
 HIDDEN_APPS = frozenset({'account', 'social_django', 'users'})
-# Not for every subscriber. DataSource has passwords in `parameters`.
+# DataSource has passwords in `parameters`.
 SECRET = re.compile(
     'secret|password|passphrase|psk|preshared_key|auth_key|private_key|plaintext|token|credential|^parameters$|headers'
 )
@@ -40,7 +40,6 @@ def _target(field: Field) -> type[Model] | None:
 
 @cache
 def may_be_expanded(model: type[Model]) -> bool:
-    """Whether every subscriber may see whole objects of the model."""
     if model._meta.app_label in HIDDEN_APPS:
         return False
     fields = get_serializer_for_model(model)().fields

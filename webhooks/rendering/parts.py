@@ -1,7 +1,4 @@
-"""Prepares NetBox's serializers for speed, part by part.
-
-An unexpected part stays NetBox's: slower but right. The log and the check webhooks.W004 name it.
-"""
+"""An unexpected part stays NetBox's: slower but right. The log and the check webhooks.W004 name it."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -12,7 +9,6 @@ from typing import Any
 
 logger = logging.getLogger('webhooks.rendering')
 
-# A missing attribute, another signature or another type.
 UNEXPECTED = (AssertionError, AttributeError, ImportError, LookupError, NotImplementedError, TypeError, ValueError)
 
 # {part: reason}
@@ -21,7 +17,6 @@ left: dict[str, str] = {}
 
 @contextmanager
 def part(name: str) -> Iterator[None]:
-    """Prepare one part inside; on failure leave it to NetBox."""
     try:
         yield
     except UNEXPECTED as error:
@@ -29,21 +24,20 @@ def part(name: str) -> Iterator[None]:
 
 
 def leave(name: str, error: Exception) -> None:
-    """Note that NetBox renders the part itself, and log it once."""
     if name not in left:
         left[name] = f'{type(error).__name__}: {error}'
         logger.warning('part=%s is left as NetBox has it: %s', name, left[name])
 
 
 def find(module: str, name: str) -> Any:
-    """Return NetBox's object of this name; `()` if missing, for isinstance()."""
+    """`()` if missing, for isinstance()."""
     with part(name):
         return getattr(import_module(module), name)
     return ()
 
 
 def put(owner: Any, name: str, replacement: Callable[..., Any]) -> None:
-    """Replace a method. Raises AttributeError if missing, TypeError if it takes other arguments."""
+    """Raises AttributeError if missing, TypeError if it takes other arguments."""
     takes = _count_arguments(getattr(owner, name))
     if takes != _count_arguments(replacement):
         raise TypeError(f'{type(owner).__name__}.{name}() takes {takes} arguments')

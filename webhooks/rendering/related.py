@@ -1,4 +1,4 @@
-"""Related objects of a batch, in a number of queries that does not depend on its size."""
+"""The number of queries does not depend on a batch's size."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
@@ -13,13 +13,13 @@ from .decoding import as_peers
 
 
 class RelatedObjects:
-    """One instance per related object, shared by the batch. Deleted ones are rebuilt."""
+    """One instance per related object. Deleted ones are rebuilt."""
 
     def __init__(self) -> None:
         self._found: dict[type[Model], dict[Any, Model]] = defaultdict(dict)
 
     def find(self, model: type[Model], pks: Iterable[Any]) -> dict[Any, Model]:
-        """Return {primary key: object} with at least these keys."""
+        """With at least these keys."""
         found = self._found[model]
         if missing := set(pks) - found.keys():
             found.update(model._base_manager.fetch_mode(FETCH_PEERS).in_bulk(missing))
@@ -27,11 +27,10 @@ class RelatedObjects:
         return found
 
     def known(self, model: type[Model]) -> Collection[Model]:
-        """Return the model's objects found so far."""
         return self._found[model].values()
 
     def find_in_order(self, model: type[Model], pks: Collection[Any]) -> list[Model]:
-        """Return the objects in the model's order, deleted ones last."""
+        """In the model's order, deleted ones last."""
         if not pks:
             return []
         found = self._found[model]
@@ -49,18 +48,17 @@ class RelatedObjects:
 
 
 def foreign_keys(model: type[Model]) -> list[ForeignKey]:
-    """Return the shown foreign keys: NetBox's denormalized ones begin with _."""
+    """NetBox's denormalized keys begin with _."""
     fields = [field for field in model._meta.concrete_fields if isinstance(field, ForeignKey)]
     return [field for field in fields if field.target_field.primary_key and not field.name.startswith('_')]
 
 
 def generic_keys(model: type[Model]) -> list[GenericForeignKey]:
-    """Return the generic foreign keys."""
     return [field for field in model._meta.private_fields if isinstance(field, GenericForeignKey)]
 
 
 def attach_foreign_keys(instances: Collection[Model], fields: Iterable[ForeignKey], related: RelatedObjects) -> None:
-    """Set foreign keys' targets, with one query a key and model at most."""
+    """One query a key and model at most."""
     for field in fields:
         pks = {getattr(instance, field.attname) for instance in instances} - {None}
         found = related.find(field.related_model, pks) if pks else {}
@@ -72,7 +70,7 @@ def attach_foreign_keys(instances: Collection[Model], fields: Iterable[ForeignKe
 def attach_generic_keys(
     instances: Collection[Model], fields: Iterable[GenericForeignKey], related: RelatedObjects
 ) -> None:
-    """Set generic keys' targets; None for dangling keys."""
+    """None for dangling keys."""
     for field in fields:
         by_type = defaultdict(list)
         type_attname = field.model._meta.get_field(field.ct_field).attname
@@ -103,7 +101,7 @@ def _dangling(target: Model, instance: Model) -> bool:
 def attach_many(
     instances: Sequence[Model], field: Field, pks: Sequence[Collection[Any]], related: RelatedObjects
 ) -> None:
-    """Set the objects of `field` for each instance, from the keys at its place in `pks`."""
+    """From the keys at its place in `pks`."""
     model = field.related_model
     in_order = related.find_in_order(model, set().union(*pks))
     for instance, wanted in zip(instances, map(set, pks), strict=True):
@@ -114,7 +112,6 @@ def attach_many(
 
 
 def prefetched(instance: Model, name: str) -> Collection[Model]:
-    """Return a many-to-many field's prefetched objects, if any."""
     return _prefetched(instance).get(name, ())
 
 

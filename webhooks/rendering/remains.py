@@ -1,7 +1,4 @@
-"""Completes a deleted object with the data that its deletion showed.
-
-Snapshots lack counts and related rows. Without the deletion's data these are empty and named as lost.
-"""
+"""Snapshots lack counts and related rows. Without the deletion's data these are empty and named as lost."""
 
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
@@ -15,7 +12,7 @@ from rest_framework.fields import Field
 from . import gone, related
 from .derived import Derived
 
-# NetBox computes these from other rows.
+# Computed from other rows.
 BEHIND = frozenset({'count_fhrp_groups', 'count_ipaddresses', 'l2vpn_termination', 'parent_device'})
 # Shown only while the listed keys point to something.
 THROUGH = {
@@ -42,7 +39,7 @@ class Remains:
 
     @cached_property
     def _counted(self) -> frozenset[str]:
-        """Maintained columns: the snapshot has them as of the event."""
+        """The snapshot has maintained columns as of the event."""
         columns = set(self.derived.columns)
         return frozenset(name for name, field in self.fields.items() if columns.intersection(_columns(field)))
 
@@ -66,7 +63,6 @@ class Remains:
 
     @cached_property
     def _accessors(self) -> frozenset[str]:
-        """Attributes for reverse relations."""
         pointing = {relation.get_accessor_name() for relation in self.model._meta.related_objects}
         generic = {field.name for field in self.model._meta.private_fields} - {
             field.name for field in related.generic_keys(self.model)
@@ -74,7 +70,7 @@ class Remains:
         return frozenset(pointing | generic) - {None}
 
     def complete(self, instance: Model, data: Data, held: Data | None) -> tuple[Data, list[str]]:
-        """Return a deleted object's data and its lost keys. `held`: its deletion's data, if known."""
+        """`held`: the deletion's data. Also returns the lost keys."""
         stubs = set(self.unknown(instance, data))
         if held is None:
             linked = {name for name, keys in self._through.items() if _points(data, keys)}
@@ -91,7 +87,7 @@ class Remains:
         return whole, _in_order(data, lost | {name for name in stubs if whole[name] == data[name]})
 
     def unknown(self, instance: Model, data: Data) -> Iterator[str]:
-        """Yield keys of objects known by id only, and keys that depend on them."""
+        """Objects known by id only, and keys that depend on them."""
         stubs = {name for name in data if self._is_stub(instance, name)}
         for name in data:
             if name in stubs or not stubs.isdisjoint(self._through.get(name, ())):
@@ -155,5 +151,5 @@ def _as_held(value: Any, held: Any) -> Any:
 def _list_as_held(values: list[Data], held: list[Any]) -> list[Data]:
     by_url = {one['url']: one for one in held if _is_object(one)}
     if by_url.keys() == {one['url'] for one in values}:
-        return held  # the same objects in the deletion's order
+        return held
     return [by_url.get(one['url'], one) for one in values]

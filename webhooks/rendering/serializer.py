@@ -1,7 +1,4 @@
-"""NetBox's own serializer, prepared once to render many instances.
-
-Each nested object is rendered once a batch. Objects known by id show only that.
-"""
+"""NetBox's own serializer, prepared once to render many instances."""
 
 import json
 from collections.abc import Callable
@@ -35,7 +32,7 @@ ENCODER = JSONEncoder(allow_nan=False)
 
 
 class NetBoxSerializer:
-    """NetBox's own, unprepared. For each batch: `begin`, `represent` each instance, `end`."""
+    """For each batch: `begin`, `represent` each instance, `end`."""
 
     def __init__(self, model: type[Model]) -> None:
         self._model = model
@@ -43,35 +40,30 @@ class NetBoxSerializer:
 
     @property
     def fields(self) -> dict[str, Field]:
-        """Fields by key."""
         return dict(self._serializer.fields)
 
     @property
     def sources(self) -> set[str]:
-        """The model's attributes that are shown."""
         return {field.source for field in self._serializer.fields.values()}
 
     def begin(self, custom_fields: CustomFields) -> None:
-        """Use these custom fields from now on."""
+        pass
 
     def represent(self, instance: Model) -> dict[str, Any]:
         """Return the API's data, as read from its JSON."""
         return json.loads(ENCODER.encode(self._serializer.to_representation(instance)))
 
     def end(self) -> None:
-        """Forget the batch."""
+        pass
 
 
 class PreparedSerializer(NetBoxSerializer):
-    """Prepared, as far as NetBox meets our expectation."""
-
     def __init__(self, model: type[Model]) -> None:
         super().__init__(model)
         self._custom_fields: CustomFields | None = None
         self._prepare_all()
 
     def begin(self, custom_fields: CustomFields) -> None:
-        """Use these custom fields from now on."""
         if left:
             # Unprepared parts may keep look-ups of the batch before.
             super().__init__(self._model)
@@ -79,7 +71,6 @@ class PreparedSerializer(NetBoxSerializer):
         self._custom_fields = custom_fields
 
     def end(self) -> None:
-        """Forget the batch."""
         self._custom_fields = None
         for rendered in self._nested:
             rendered.forget()
@@ -158,8 +149,6 @@ class PreparedSerializer(NetBoxSerializer):
 
 
 class RenderedOnce:
-    """Renders each instance of a nested serializer once a batch."""
-
     def __init__(self, serializer: Serializer, prepare: Callable[[Serializer], None]) -> None:
         self._serializer = serializer
         self._to_representation = serializer.to_representation
@@ -169,7 +158,7 @@ class RenderedOnce:
     def __call__(self, instance: Model) -> Any:
         known = self._rendered.get(id(instance))
         if known is None:
-            # The kept instance keeps its id() from reuse.
+            # Keeps its id() from reuse.
             known = self._rendered[id(instance)] = (instance, self._render(instance))
         return known[1]
 
@@ -185,7 +174,6 @@ class RenderedOnce:
         return {**dict.fromkeys(fields), **urls, 'id': stub.pk, 'display': gone.describe(stub)}
 
     def forget(self) -> None:
-        """Forget the batch."""
         self._rendered.clear()
 
 
@@ -195,7 +183,7 @@ def _context() -> dict[str, Any]:
 
 
 def _prepare_url(field: HyperlinkedIdentityField, model: type[Model]) -> None:
-    """Fill a template: reversing a URL takes longer than a small object. Models without URLs show null."""
+    """Reversing a URL takes longer than a small object. Models without URLs show null."""
     put(field, 'to_representation', _looked_up(field.to_representation))
     if type(field) not in (APIURLField, PageURLField):
         return

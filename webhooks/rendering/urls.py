@@ -1,10 +1,8 @@
-"""Finds the REST API's view behind a path."""
-
 from django.urls import Resolver404, get_script_prefix, resolve
 
 
 def view_at(path: str) -> type | None:
-    """Return the class of the view at a path, if any. resolve() expects it without SCRIPT_NAME."""
+    """resolve() expects it without SCRIPT_NAME."""
     prefix = get_script_prefix().rstrip('/')
     try:
         view = resolve(path.removeprefix(prefix)).func

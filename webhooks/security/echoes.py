@@ -1,7 +1,4 @@
-"""Masks secrets in answers, since some endpoints send back the request.
-
-Only usual spellings are known: a malicious endpoint can evade it.
-"""
+"""Some endpoints send back the request. A malicious endpoint can evade it."""
 
 import base64
 import binascii
@@ -14,9 +11,9 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
 from .masking import MASK
 
-# Characters. Every answer contains shorter texts.
+# Every answer contains shorter texts.
 SHORTEST = 4
-# Characters: words such as Bearer are shorter.
+# Words such as Bearer are shorter.
 SHORTEST_PART = 8
 PARTS = re.compile(r'[\s,;:=&"]+')
 STRETCHES = re.compile(r'[^A-Za-z0-9]+')
@@ -28,7 +25,6 @@ RUN = re.compile(f'{HIDDEN}+')
 
 
 def of_headers(values: Iterable[str]) -> Iterator[str]:
-    """Yield the secrets in header values, such as tokens and passwords."""
     for value in values:
         yield value
         yield from (part for part in PARTS.split(value) if len(part) >= SHORTEST_PART)
@@ -54,7 +50,7 @@ def _login(value: str) -> Iterator[str]:
 
 
 def of_url(url: str, hides_path: bool = False) -> Iterator[str]:
-    """Yield the parts of a URL that `mask_url` masks."""
+    """Yield the parts that `mask_url` masks."""
     parts = urlsplit(url)
     for text in (parts.username, parts.password):
         if text:
@@ -71,15 +67,13 @@ def of_url(url: str, hides_path: bool = False) -> Iterator[str]:
 
 
 class Echoes:
-    """Masks secrets in a text."""
-
     def __init__(self, texts: Iterable[str]):
         found = {spelling for text in set(texts) if len(text) >= SHORTEST for spelling in _spellings(text)}
         self._spellings = sorted((one for one in found if len(one) >= SHORTEST), key=len, reverse=True)
         self._longest = len(self._spellings[0]) if self._spellings else 0
 
     def beginning(self, text: str, limit: int) -> str:
-        """Return the first `limit` characters, with secrets masked even at the cut."""
+        """Secrets are masked even at the cut."""
         kept = text[: limit + self._longest]
         for spelling in self._spellings:
             if spelling in kept:

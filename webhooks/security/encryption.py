@@ -1,4 +1,4 @@
-"""Encrypts secrets at rest, with `encryption_keys` or with a key derived from SECRET_KEY."""
+"""With `encryption_keys`, or with a key derived from SECRET_KEY."""
 
 import base64
 import hashlib
@@ -19,7 +19,7 @@ def encrypt(text: str) -> str:
 
 
 def decrypt(token: str) -> str:
-    """Return the text. Raises DecryptionError if no key fits."""
+    """Raises DecryptionError if no key fits."""
     try:
         return _box().decrypt(token.encode()).decode()
     except InvalidToken:
@@ -32,6 +32,6 @@ def _box() -> MultiFernet:
 
 
 def _derive(key: str) -> bytes:
-    # One hash is enough: keys are long and random, unlike passwords.
+    # One hash is enough: keys are long and random.
     digest = hashlib.blake2b(PURPOSE, key=hashlib.sha512(key.encode()).digest(), digest_size=32).digest()
     return base64.urlsafe_b64encode(digest)

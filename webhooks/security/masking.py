@@ -1,5 +1,3 @@
-"""Masks secrets for display."""
-
 import functools
 import re
 from typing import Any
@@ -17,7 +15,6 @@ USER = re.compile('//[^/]*@')
 
 @functools.lru_cache(256)
 def mask_template(url: str, hides_path: bool = False) -> str:
-    """Mask a webhook's URL, which may hold templates."""
     if len(url) > MAX_URL:
         return MASK
     # A slash inside a template does not end the host.
@@ -48,10 +45,10 @@ def _mask_parameter(parameter: str) -> str:
 
 
 def whole_url(url: Any) -> str:
-    """Return the whole URL of a text or MaskedUrl."""
+    """Takes a text or a MaskedUrl."""
     return url.reveal() if hasattr(url, 'reveal') else url
 
 
 def shown_url(url: Any) -> str:
-    """Return the masked URL. A MaskedUrl knows whether its path is secret."""
+    """A MaskedUrl knows whether its path is secret."""
     return str(url) if hasattr(url, 'reveal') else mask_template(url)

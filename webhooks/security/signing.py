@@ -24,7 +24,7 @@ def generate(prefix: str = SYMMETRIC) -> str:
 
 
 def check(secret: str) -> None:
-    """Raise ValueError for a secret without a valid key."""
+    """Raises ValueError."""
     if is_asymmetric(secret):
         _private_key(secret)
     else:
@@ -32,21 +32,17 @@ def check(secret: str) -> None:
 
 
 def is_asymmetric(secret: str) -> bool:
-    """Whether the secret is `whsk_…`."""
     return secret.startswith(PRIVATE)
 
 
 def public_key(secret: str) -> str:
-    """Return the `whpk_<base64>` of a `whsk_` secret. Raises ValueError."""
+    """Return `whpk_<base64>`. Raises ValueError."""
     key = _private_key(secret).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     return PUBLIC + base64.b64encode(key).decode()
 
 
 def standard(secrets: Iterable[str], delivery_id: str, timestamp: int, body: bytes) -> str:
-    """Return `webhook-signature`: signatures separated by spaces.
-
-    `timestamp` is in Unix seconds. Raises ValueError.
-    """
+    """Return `webhook-signature`: signatures separated by spaces. `timestamp` is in Unix seconds. Raises ValueError."""
     signed = b'%s.%d.%s' % (delivery_id.encode(), timestamp, body)
     return ' '.join(_signature(secret, signed) for secret in secrets)
 
@@ -57,7 +53,7 @@ def netbox(secret: str, body: bytes) -> str:
 
 
 def plain(secret: str, signed: bytes, algorithm: str, encoding: str) -> str:
-    """Return an HMAC under the whole secret, in hex or base64."""
+    """In hex or base64, under the whole secret."""
     digest = hmac.digest(secret.encode(), signed, algorithm)
     return digest.hex() if encoding == 'hex' else base64.b64encode(digest).decode()
 
@@ -81,7 +77,7 @@ def _symmetric_key(secret: str) -> bytes:
 
 
 def _private_key(secret: str) -> Ed25519PrivateKey:
-    """Decode `whsk_<base64>`: the seed, or the seed and the public key."""
+    """The seed, or the seed and the public key."""
     key = _decode(secret, PRIVATE)
     if len(key) not in (SEED, 2 * SEED):
         reason = _('the key after {prefix} must have {seed} or {pair} bytes, but has {length}')

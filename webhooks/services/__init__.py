@@ -1,16 +1,16 @@
 """What people ask for. Pages, commands and the REST API call these.
 
-redelivery       sends closed deliveries again: some, or a range of time
-waiting          sends waiting deliveries now: all, or each object's latest
+redelivery       sends closed deliveries again
+waiting          sends waiting deliveries now
 backfill         sends everything in its present state
-trial            sends a test event at once
+trial            sends a test event
 preview          shows a request without sending it
-expandable       checks which keys a webhook may expand
-switching        enables, disables, pauses and resumes webhooks
+expandable       checks keys to expand
+switching        enables, disables, pauses, resumes
 secret_rotation  makes a new secret, and shows it once
 builtin_import   imports NetBox's own webhooks
 failed_jobs      shows failed deliveries as RQ's failed jobs
-backlog  status  counts the backlog; the lines of the status pages
-banners          says why a webhook does not send, and the way out
+backlog  status  counts the backlog; lines of the status pages
+banners          says why a webhook does not send
 removal          removes everything
 """

@@ -1,7 +1,4 @@
-"""Starts, pauses, resumes and cancels backfills.
-
-Each function locks the backfill's row first, so they run one at a time. A worker holds the row for milliseconds.
-"""
+"""Each function locks the backfill's row first."""
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,17 +12,17 @@ from django.utils.translation import gettext as _
 from .. import object_types, visibility
 from ..choices import BackfillStateChoices
 from ..engine import sql
-from ..engine.backfill.filter import FILTER, objects
+from ..engine.backfill import FILTER, objects
 from ..engine.deliver import order
 from ..engine.tidy import loop as tidy
 from ..exceptions import DefinitionError
 from ..models import Backfill, Event, Webhook
 from ..outbox import wakeup
 
-# The `field` of errors about the state. The REST API answers them with 409.
+# The REST API answers these errors with 409.
 STATE = 'state'
 
-# A dispatcher holds the skipped rows. It makes no deliveries of them, or engine/tidy removes those.
+# Skip rows of dispatchers: they make no deliveries of them, or engine/tidy removes those.
 DISCARD = """
     DELETE FROM webhooks_event WHERE id = ANY(ARRAY(
         SELECT id FROM webhooks_event WHERE dispatched_at IS NULL AND backfill_for = %s FOR UPDATE SKIP LOCKED
@@ -34,7 +31,7 @@ DISCARD = """
 
 @dataclass(frozen=True)
 class Choice:
-    """Objects to send. `counts` has the number for each type."""
+    """`counts` has the number of objects for each type."""
 
     counts: dict[ContentType, int]
     query: str
@@ -45,7 +42,7 @@ class Choice:
 
 
 def choose(webhook: Webhook, types: Collection[ContentType] | None = None, query: str = '', user: Any = None) -> Choice:
-    """Return the objects that a backfill would send, of all the webhook's types or of `types`.
+    """Return the objects to send, of all the webhook's types or of `types`.
 
     `query` is the URL query of a model's list. A filter's counts reveal data, so the `user` then needs unconstrained
     view permission. Raises DefinitionError.
@@ -90,7 +87,7 @@ def _check_view(chosen: Iterable[ContentType], user: Any) -> None:
 
 @transaction.atomic
 def start(webhook: Webhook, choice: Choice, user: Any = None) -> Backfill:
-    """Start a backfill. Raises DefinitionError if the webhook is disabled, or another backfill is open."""
+    """Raises DefinitionError if the webhook is disabled, or another backfill is open."""
     if not Webhook.objects.filter(pk=webhook.pk, enabled=True).exists():
         raise DefinitionError('enabled', _('The webhook is disabled. Enable it first.'))
     backfill = Backfill(
@@ -102,7 +99,7 @@ def start(webhook: Webhook, choice: Choice, user: Any = None) -> Backfill:
         username=user.username if user else '',
         started_at=_now(),
     )
-    # If there is no row, two starts cannot both insert it.
+    # Without a row, two starts cannot both insert it.
     Backfill.objects.bulk_create([backfill], ignore_conflicts=True)
     last, now = _lock(webhook)
     if last.started_at != backfill.started_at:
@@ -111,7 +108,7 @@ def start(webhook: Webhook, choice: Choice, user: Any = None) -> Backfill:
                 STATE, _('A backfill of this webhook is already running or paused. Cancel it, or wait for its end.')
             )
         if last.state == BackfillStateChoices.CANCELED:
-            _take_back(last, now)  # a worker had them in hand at the cancel
+            _take_back(last, now)
         backfill.started_at = now
         backfill.save(force_update=True)
     transaction.on_commit(wakeup.wake, robust=True)
@@ -119,17 +116,17 @@ def start(webhook: Webhook, choice: Choice, user: Any = None) -> Backfill:
 
 
 def pause(webhook: Webhook) -> Backfill:
-    """Hold unsent deliveries. Raises DefinitionError if no backfill is running."""
+    """Raises DefinitionError if no backfill is running."""
     return _move(webhook, [BackfillStateChoices.RUNNING], BackfillStateChoices.PAUSED)
 
 
 def resume(webhook: Webhook) -> Backfill:
-    """Go on. Raises DefinitionError if no backfill is paused."""
+    """Raises DefinitionError if no backfill is paused."""
     return _move(webhook, [BackfillStateChoices.PAUSED], BackfillStateChoices.RUNNING)
 
 
 def cancel(webhook: Webhook) -> Backfill:
-    """End the backfill without its untried deliveries. Raises DefinitionError if none is open."""
+    """Remove untried deliveries. Raises DefinitionError if no backfill is open."""
     return _move(webhook, BackfillStateChoices.OPEN, BackfillStateChoices.CANCELED)
 
 
@@ -145,7 +142,6 @@ def _move(webhook: Webhook, states: Sequence[str], state: str) -> Backfill:
     backfill.save(update_fields=['state', 'finished_at', 'recorded'])
     if state == BackfillStateChoices.PAUSED:
         order.hold([webhook.pk])
-        # Deliveries parked behind held ones may go now.
         order.unpark(list(tidy.untried(webhook.pk)), now)
     transaction.on_commit(wakeup.wake, robust=True)
     return backfill
@@ -160,7 +156,6 @@ def _refusal(state: str) -> str:
 
 
 def _lock(webhook: Webhook) -> tuple[Backfill | None, datetime]:
-    """Return the webhook's last backfill, locked, and the time."""
     return Backfill.objects.select_for_update(of=('self',)).filter(pk=webhook.pk).first(), _now()
 
 
@@ -169,10 +164,7 @@ def _now() -> datetime:
 
 
 def _take_back(backfill: Backfill, now: datetime) -> int:
-    """Remove untried deliveries and events. Returns the number of objects.
-
-    Remains of earlier backfills go too, but do not count.
-    """
+    """Remove untried objects, also of earlier backfills. Returns the number of the backfill's own."""
     undispatched = Event.objects.filter(dispatched_at=None, backfill_for=backfill.pk)
     count = undispatched.filter(timestamp__gte=backfill.started_at).count()
     sql.execute(DISCARD, [backfill.pk])

@@ -1,5 +1,3 @@
-"""Counts the backlog, for `webhooks_status`, metrics and status pages."""
-
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -8,16 +6,13 @@ from django.db.models import Count, Manager, Min, Q, QuerySet
 from .. import conf
 from ..choices import StatusChoices
 from ..models import Delivery, Event, Health, Webhook, Worker
-from ..outbox import queue
+from ..outbox import redis_queue
 from ..visibility import Reader
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """`oldest`: since when the oldest unsent change waits, if any does.
-
-    Suspects: engine/rescue.py. Without Redis, `workers` is None.
-    """
+    """`oldest`: since when the oldest unsent change waits. Without Redis, `workers` is None."""
 
     undispatched: int
     suspect_events: int
@@ -32,7 +27,7 @@ class Backlog:
 
 
 def measure(user: Reader | None = None) -> Backlog:
-    """Return the present backlog, or the part that the user may view. Does not raise without Redis."""
+    """With a user, the part that the user may view. Does not raise without Redis."""
     undispatched = _visible(Event.objects, user).filter(dispatched_at=None)
     changes = undispatched.aggregate(
         count=Count('pk'), suspects=Count('pk', filter=Q(lapses__gt=0)), oldest=Min('timestamp')
@@ -42,7 +37,7 @@ def measure(user: Reader | None = None) -> Backlog:
         pending=Count('pk'), suspect_deliveries=Count('pk', filter=Q(lapses__gt=0))
     )
     oldest = [moment for moment in (changes['oldest'], waiting_since(log)) if moment]
-    workers = queue.count_workers()
+    workers = redis_queue.count_workers()
     return Backlog(
         undispatched=changes['count'],
         suspect_events=changes['suspects'],
@@ -65,16 +60,13 @@ def _visible(manager: Manager, user: Reader | None) -> QuerySet:
 
 
 def _suspended(user: Reader | None) -> QuerySet[Health]:
-    # Disabled webhooks are not probed: nobody waits for them.
+    # Disabled webhooks are not probed.
     suspended = Health.objects.filter(suspended_since__isnull=False, webhook__enabled=True)
     return suspended if user is None else suspended.filter(webhook__in=Webhook.objects.restrict(user, 'view'))
 
 
 def waiting_since(deliveries: QuerySet[Delivery]) -> datetime | None:
-    """Return since when the oldest pending delivery waits.
-
-    The first to expire is the oldest. An index finds it at once.
-    """
+    """An index finds the first to expire."""
     waiting = deliveries.filter(status=StatusChoices.PENDING)
     first = waiting.order_by('expires_at').only('created', 'expires_at', 'attempt_limit').first()
     if first is None:

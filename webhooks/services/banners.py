@@ -14,13 +14,12 @@ from ..engine.dispatch import matching
 from ..exceptions import DecryptionError
 from ..models import Health, Webhook
 from ..models.fields import Sealed
-from ..outbox import queue
+from ..outbox import redis_queue
 from ..presentation import actions, states
 from ..presentation.actions import Action
 from ..presentation.moments import moment
 from . import waiting
 
-# Shorter waits are normal.
 LONG = timedelta(minutes=1)
 
 
@@ -36,7 +35,7 @@ class Banner:
 
 
 def of(webhook: Webhook) -> list[Banner]:
-    """Return the banners, the most important first."""
+    """The most important first."""
     return [
         *_definition(webhook),
         *_state(webhook),
@@ -80,7 +79,6 @@ def _until_it_expires(webhook: Webhook) -> str:
 
 
 def _state(webhook: Webhook) -> Iterator[Banner]:
-    """Yield the first that applies."""
     health = getattr(webhook, 'health', None)
     if not webhook.enabled:
         yield _gone(health) if health and health.last_status == GONE else _disabled()
@@ -165,7 +163,7 @@ def _installation(webhook: Webhook) -> Iterator[Banner]:
             _('Webhooks are off'),
             _('Changes are not recorded, and nothing is sent. Set WEBHOOKS_ENABLED = True in configuration.py.'),
         )
-    elif webhook.enabled and not (workers := queue.count_workers()):
+    elif webhook.enabled and not (workers := redis_queue.count_workers()):
         yield _no_redis() if workers is None else _no_worker()
 
 

@@ -1,6 +1,5 @@
-"""Imports NetBox's own webhooks: an event rule becomes a webhook with the same name.
-
-It can be repeated, and leaves existing webhooks alone. A rule is imported whole or not at all.
+"""An event rule becomes a webhook with the same name. It leaves existing webhooks alone, and imports a rule whole or
+not at all.
 """
 
 import uuid
@@ -31,7 +30,6 @@ FLAGS = {OBJECT_CREATED: 'type_create', OBJECT_UPDATED: 'type_update', OBJECT_DE
 COPIED = ('payload_url', 'http_method', 'http_content_type', 'additional_headers', 'body_template', 'secret')
 # NetBox's own webhooks lack these.
 OURS = ('batch', 'latest_only', 'include_components', 'expand', 'include_snapshots')
-# These change the request.
 COMPARED = (*OURS, *COPIED, 'payload_format', 'ssl_verification', 'ca_file_path')
 MAX_ATTEMPTS = 100
 # A command has no user.
@@ -54,11 +52,9 @@ class Plan:
 
     @property
     def may_be_disabled(self) -> bool:
-        """Whether ours does all the rule's work."""
         return self.rule.enabled and not self.reasons and not self.gaps()
 
     def gaps(self) -> list[str]:
-        """Return differences between webhook and rule."""
         if self.existing is None:
             return []
         differs = {
@@ -85,14 +81,13 @@ class Plan:
 
 
 def plan() -> list[Plan]:
-    """Return a plan for each event rule with a webhook. Writes nothing."""
+    """For each event rule with a webhook."""
     rules = EventRule.objects.filter(action_type=EventRuleActionChoices.WEBHOOK).order_by('name')
     ours = {webhook.name: webhook for webhook in Webhook.objects.all()}
     return [_plan(rule, ours.get(rule.name)) for rule in rules.prefetch_related('object_types')]
 
 
 def carry_out(plans: Sequence[Plan], *, disable_builtin: bool) -> None:
-    """Create new webhooks, and disable replaced rules, in one transaction."""
     request_id = uuid.uuid4()
     with transaction.atomic():
         for one in plans:
@@ -128,7 +123,7 @@ def _whole(value: Any) -> Any:
 
 
 def _translate(rule: EventRule, builtin: BuiltinWebhook) -> Webhook:
-    """Return an unsaved webhook. NetBox's templates can use snapshots."""
+    """NetBox's templates can use snapshots."""
     has_template = bool(builtin.body_template)
     return Webhook(
         name=rule.name,
@@ -171,7 +166,7 @@ def _webhook_reasons(webhook: Webhook, builtin: BuiltinWebhook) -> Iterator[str]
         webhook.full_clean(validate_unique=False)
     except ValidationError as error:
         for name, messages in error.message_dict.items():
-            if name not in FLAGS.values():  # told as event_types
+            if name not in FLAGS.values():
                 yield f'{name}: {" ".join(messages)}'
 
 

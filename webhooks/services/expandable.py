@@ -10,7 +10,7 @@ from ..validation.expand import check_bounds
 
 
 def check_keys(keys: Collection[str], models: Collection[type[Model]]) -> None:
-    """Raise DefinitionError for a key that is unknown, or not allowed."""
+    """Raises DefinitionError for a key that is unknown, or not allowed."""
     check_bounds(keys)
     for key in keys:
         _check_key(key, models)

@@ -1,6 +1,6 @@
 """Shows failed deliveries as failed jobs on RQ's status page. A job has its delivery's uuid.
 
-PostgreSQL has the truth: after a loss of Redis the newest failures come back.
+After a loss of Redis the newest failures come back.
 """
 
 import logging
@@ -20,7 +20,7 @@ from ..choices import StatusChoices
 from ..constants import STATUS_PAGE_LIMIT
 from ..engine import sql
 from ..models import Delivery
-from ..outbox import queue, wakeup
+from ..outbox import redis_queue, wakeup
 
 logger = logging.getLogger('webhooks.status')
 
@@ -46,10 +46,7 @@ MARK_LISTED = """
 
 
 def publish(except_for: str | None = None) -> None:
-    """Show new failures on the page, at most 1,000.
-
-    `except_for` is the uuid of a running job's delivery: it fails by itself.
-    """
+    """Show new failures, at most 1,000. `except_for` is a uuid: a running job's delivery fails by itself."""
     _recover()
     _sweep()
     unlisted = Delivery.objects.filter(status=StatusChoices.FAILED, listed=False)
@@ -64,7 +61,7 @@ def publish(except_for: str | None = None) -> None:
 
 
 def unlist(uuids: Iterable[str]) -> None:
-    """Remove deliveries from the page. Does nothing without Redis."""
+    """Does nothing without Redis."""
     try:
         registry = _registry()
         for one in uuids:
@@ -74,15 +71,15 @@ def unlist(uuids: Iterable[str]) -> None:
 
 
 def forget_wakeups() -> None:
-    """Remove failed wake-ups from the page. The calling worker does their work."""
+    """The calling worker does their work."""
     registry = _registry()
     for job in Job.fetch_many(registry.get_job_ids(cleanup=False), connection=registry.connection):
-        if job is not None and queue.function(job) == wakeup.JOB:
+        if job is not None and redis_queue.function(job) == wakeup.JOB:
             _remove(registry, job.id)
 
 
 def _recover() -> None:
-    redis = queue.get().connection
+    redis = redis_queue.get().connection
     if redis.exists(MARKER):
         return
     newest = Delivery.objects.filter(status=StatusChoices.FAILED).order_by('-pk')[:STATUS_PAGE_LIMIT]
@@ -94,9 +91,7 @@ def _recover() -> None:
 
 
 def _mark_listed(deliveries: Sequence[Delivery]) -> None:
-    """Failures since the listing stay unmarked."""
     values = [[one.pk for one in deliveries], [one.finished_at for one in deliveries]]
-    # Older failures do not fit.
     oldest = deliveries[-1].pk if len(deliveries) == STATUS_PAGE_LIMIT else 0
     sql.execute(MARK_LISTED, [*values, oldest])
 
@@ -108,8 +103,7 @@ def _sweep() -> None:
     there = set(map(str, failed))
     gone = Job.fetch_many([job_id for job_id in listed if job_id not in there], connection=registry.connection)
     for job in gone:
-        # Other jobs, such as a failed drain, stay.
-        if job is not None and queue.function(job) == REDELIVER:
+        if job is not None and redis_queue.function(job) == REDELIVER:
             _remove(registry, job.id)
 
 
@@ -122,7 +116,7 @@ def _is_uuid(text: str) -> bool:
 
 
 def _list(delivery: Delivery) -> None:
-    rq_queue = queue.get()
+    rq_queue = redis_queue.get()
     job = Job.create(
         REDELIVER,
         args=(str(delivery.uuid),),
@@ -131,7 +125,7 @@ def _list(delivery: Delivery) -> None:
         origin=rq_queue.name,
         status=JobStatus.FAILED,
         description=str(delivery),
-        timeout=queue.job_timeout(rq_queue),
+        timeout=redis_queue.job_timeout(rq_queue),
         failure_ttl=FAILURE_TTL,
         meta=describe(delivery),
     )
@@ -164,7 +158,6 @@ def describe(delivery: Delivery) -> dict[str, str]:
 
 
 def _trim() -> None:
-    """PostgreSQL keeps the older failures."""
     registry = _registry()
     surplus = registry.connection.zcard(registry.key) - STATUS_PAGE_LIMIT
     if surplus <= 0:
@@ -185,5 +178,5 @@ def _remove(registry: FailedJobRegistry, job_id: str) -> None:
 
 
 def _registry() -> FailedJobRegistry:
-    rq_queue = queue.get()
+    rq_queue = redis_queue.get()
     return FailedJobRegistry(rq_queue.name, connection=rq_queue.connection)

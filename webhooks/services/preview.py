@@ -1,7 +1,4 @@
-"""Shows the request of a delivery, or of a webhook before it is saved.
-
-It shows the webhook's newest event that the user may view, else the newest object.
-"""
+"""Shows the request for the newest event that the user may view, else for the newest object."""
 
 import json
 import logging
@@ -32,8 +29,8 @@ from ..storable import storable
 
 logger = logging.getLogger('webhooks.preview')
 
-# Previews at a time. Each holds a thread of NetBox, and may fork a renderer.
-MOST = 4
+# Each holds a thread of NetBox, and may fork a renderer.
+MAX_PREVIEWS = 4
 COUNTING = 0x7765626B
 TAKE_ROOM = 'SELECT n FROM generate_series(1, %s) AS n WHERE pg_try_advisory_xact_lock(%s, n) LIMIT 1'
 
@@ -42,8 +39,6 @@ LATEST = 50
 
 @dataclass(frozen=True)
 class Preview:
-    """A masked request. `event` may be invented."""
-
     event: Event
     method: str
     url: str
@@ -52,10 +47,8 @@ class Preview:
 
 
 def show(webhook: Webhook, changes: Mapping[str, Any], user: User) -> Preview:
-    """Return the request that the webhook would send.
-
-    `changes` holds unsaved fields. Raises DefinitionError for a wrong field or if there is nothing to show, and Busy if
-    too many previews are open.
+    """`changes` holds unsaved fields. Raises DefinitionError for a wrong field or if there is nothing to show, and
+    Busy.
     """
     with _room():
         return _show(webhook, changes, user)
@@ -64,7 +57,7 @@ def show(webhook: Webhook, changes: Mapping[str, Any], user: User) -> Preview:
 @contextmanager
 def _room() -> Iterator[None]:
     with transaction.atomic():
-        if not sql.fetch(TAKE_ROOM, [MOST, COUNTING]):
+        if not sql.fetch(TAKE_ROOM, [MAX_PREVIEWS, COUNTING]):
             raise Busy(_('Too many previews are open at the moment. Try again in a few seconds.'))
         yield
 
@@ -105,7 +98,7 @@ def context(webhook: Webhook, user: User) -> dict[str, Any]:
 
 
 def _label(name: str) -> str:
-    """Return the field's name for people. Errors of events name no field."""
+    """Errors of events name no field."""
     try:
         return Webhook._meta.get_field(name).verbose_name
     except FieldDoesNotExist:
@@ -113,7 +106,7 @@ def _label(name: str) -> str:
 
 
 def body_of(delivery: Delivery) -> str:
-    """Return the readable body, by the webhook's present definition. Raises DefinitionError and Busy."""
+    """By the webhook's present definition. Raises DefinitionError and Busy."""
     builder = http_request.Builder(delivery.webhook, is_preview=True)
     events = [one.told for one in delivery.together()]
     with _room() if builder.is_templated else nullcontext():
@@ -122,7 +115,7 @@ def body_of(delivery: Delivery) -> str:
 
 
 def readable(body: str) -> str:
-    """Indent JSON; return other text unchanged."""
+    """Leaves other text than JSON unchanged."""
     try:
         # JSON may hold half a surrogate pair, pages may not.
         return storable(json.dumps(json.loads(body), indent=4, ensure_ascii=False))
@@ -142,7 +135,6 @@ def _latest_event(webhook: Webhook, user: User) -> Event | None:
 
 
 def _events(webhook: Webhook, user: User) -> QuerySet[Event]:
-    """Return events with all that the webhook sends, newest first."""
     types = list(webhook.object_types.values_list('pk', flat=True))
     viewable = Event.objects.restrict(user, 'view')
     # A webhook of event rules has no types.
@@ -159,7 +151,6 @@ def _events(webhook: Webhook, user: User) -> QuerySet[Event]:
 
 def _event_of_newest(webhook: Webhook, user: User) -> Event | None:
     for object_type, pk in _newest(webhook, user):
-        # Somebody may have deleted it.
         if taken := snapshots.take(object_type.model_class(), [pk]).get(pk):
             return _rendered(webhook, object_type, pk, json.loads(taken), user)
     return None
@@ -193,7 +184,7 @@ def _rendered(webhook: Webhook, object_type: ContentType, pk: int, snapshot: Any
 
 
 def _render(model: type[Model], snapshot: Any) -> tuple[str, str, Any]:
-    """Return the object's name, payload, and change log data."""
+    """Return name, payload, and change log data."""
     try:
         with transaction.atomic():
             (shown,) = rendering.render(model, [snapshot])

@@ -1,5 +1,3 @@
-"""Redelivers closed deliveries. The usual order applies."""
-
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
@@ -21,16 +19,16 @@ from ..models import Delivery, Webhook, querysets
 from ..outbox import wakeup
 from . import failed_jobs
 
-# No receiver has confirmed these, so they keep their id.
+# No receiver has confirmed these: they keep their id.
 AS_ITSELF = (StatusChoices.FAILED, StatusChoices.SUPERSEDED)
 PART = 500
 
-# Pruning locks events. Skip those: they and their deliveries go.
+# Skip events that pruning locks: they and their deliveries go.
 HOLD_EVENTS = """
     SELECT e.id FROM webhooks_event e WHERE e.id IN (SELECT event_id FROM webhooks_delivery WHERE id = ANY(%(ids)s))
     FOR KEY SHARE SKIP LOCKED"""
 
-# A new delivery repeats the old one. `seen`: the receiver knows the object, so it must hear of a deletion.
+# A new delivery repeats the old one. `seen`: the receiver must hear of a deletion.
 TELL_AGAIN = """
     UPDATE webhooks_delivery n SET span = coalesce(d.span, '{}') || '{"seen": true}'
     FROM unnest(%(olds)s::bigint[], %(news)s::bigint[]) AS v(old, new)
@@ -44,9 +42,9 @@ def redeliver(
     """Redeliver closed deliveries in parts, by sequence, and return their number.
 
     A failed or superseded delivery keeps its `webhook-id` and gets one more attempt, with its batch. A delivered one
-    gets a new id, since receivers may ignore known ids. `watch` wraps the parts, for a progress bar.
+    gets a new id: receivers may ignore known ids. `watch` wraps the parts, for a progress bar.
     """
-    # Read all ids first: later parts must not redeliver new deliveries.
+    # Later parts must not redeliver new deliveries.
     closed = deliveries.exclude(status__in=OPEN_STATUSES)
     batches = closed.filter(batch__isnull=False, status__in=AS_ITSELF).values('batch')
     with_others = Delivery.objects.filter(Q(pk__in=closed.values('pk')) | Q(batch__in=batches, status__in=AS_ITSELF))
@@ -57,7 +55,6 @@ def redeliver(
 
 
 def _redeliver(part: Sequence[int], delivered: Collection[int]) -> int:
-    """`delivered` lacks deliveries redelivered by others meanwhile."""
     deliveries = Delivery.objects.filter(pk__in=part)
     _render_again(deliveries.filter(status__in=AS_ITSELF))
     with transaction.atomic():
@@ -96,26 +93,24 @@ def _reopen(pks: Sequence[int]) -> int:
         finished_at=None,
         error='',
         attempt_limit=F('attempt_count') + 1,
-        # A suspect is tried alone again.
         lapses=Least(F('lapses'), SUSPECT),
-        # Somebody asked for it, so it leaves the backfill.
         backfill=False,
         listed=False,
     )
 
 
 def _render_again(unsent: QuerySet[Delivery]) -> None:
-    """Retry failed rendering: NetBox or a plugin may be newer now."""
+    """NetBox or a plugin may be newer now."""
     pks = set(unsent.exclude(event__error='').values_list('event_id', flat=True))
     events = list(querysets.events().filter(pk__in=pks)) if pks else []
     webhooks = Webhook.objects.filter(deliveries__event__in=events).distinct().in_bulk()
     wanted = Delivery.objects.filter(event__in=events).values_list('event_id', 'webhook_id')
-    # Rendering drops the raw snapshots. So match all webhooks now, not only those of this part.
+    # Rendering drops the raw snapshots. So match all webhooks now, not only this part's.
     matches = defaultdict(list)
     for event_id, webhook_id in wanted:
         matches[event_id].append(webhooks[webhook_id])
     for event in events:
-        event.lapses = 0  # retry suspects that were given up
+        event.lapses = 0
     render.render_again(events, matches)
 
 
@@ -128,8 +123,7 @@ def select(
 ) -> QuerySet[Delivery]:
     """Return closed deliveries whose events are at or after `since` and before `until`, both with a time zone.
 
-    `status` is from StatusChoices, `object_type` a content type's id. Superseded deliveries are left out unless
-    `status` names them: the receiver has newer data.
+    `object_type` is a content type's id. Superseded deliveries are left out unless `status` names them.
     """
     closed = Delivery.objects.closed()
     if status is None:
@@ -147,7 +141,7 @@ def select(
 def replay(
     webhook: Webhook, since: datetime | None = None, until: datetime | None = None, status: str | None = None
 ) -> int:
-    """Redeliver a webhook's closed deliveries of a time range. Returns how many."""
+    """Returns how many."""
     return redeliver(select(webhook, since, until, status))
 
 
@@ -161,7 +155,7 @@ def announce(count: int) -> str:
 
 
 def redeliver_failed(delivery_uuid: str) -> None:
-    """Redeliver inside the delivery's own RQ job. Raises DeliveryFailed if it was deleted."""
+    """Inside the delivery's own RQ job. Raises DeliveryFailed."""
     found = Delivery.objects.filter(uuid=delivery_uuid)
     if not found.exists():
         raise DeliveryFailed('the delivery was deleted from the log')
@@ -169,10 +163,7 @@ def redeliver_failed(delivery_uuid: str) -> None:
 
 
 def outcome(delivery_uuid: str) -> str:
-    """Return the result in words.
-
-    Raises DeliveryFailed with the reason, or Delivery.DoesNotExist.
-    """
+    """In words. Raises DeliveryFailed and Delivery.DoesNotExist."""
     delivery = Delivery.objects.get(uuid=delivery_uuid)
     if delivery.status == StatusChoices.FAILED:
         raise DeliveryFailed(delivery.error)

@@ -1,7 +1,4 @@
-"""Removes the plugin's data from PostgreSQL and Redis.
-
-Objects of NetBox go too if they name only our models, such as permissions.
-"""
+"""Also removes NetBox's objects that name only our models, such as permissions."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -40,13 +37,13 @@ from users.models import ObjectPermission
 from .. import conf
 from ..engine import notifications
 from ..jobs import WebhooksRetentionJob
-from ..outbox import queue, wakeup
+from ..outbox import redis_queue, wakeup
 from . import builtin_import, failed_jobs
 
 NAMING = (CustomField, CustomLink, EventRule, ExportTemplate, ObjectPermission, SavedFilter)
 # From version 1.0.0.
 OLD_MARKER = 'webhooks:listed'
-# NetBox creates this type during the migration. Use SQL: Django would query our dropped tables.
+# NetBox creates this type during the migration. Django would query dropped tables.
 FORGET_MIGRATIONS = """
     DELETE FROM core_objecttype o USING django_content_type t
     WHERE t.id = o.contenttype_ptr_id AND t.app_label = 'migrations' AND t.model = 'migration';
@@ -55,7 +52,7 @@ EVENT_TYPES = {kind.name for kind in notifications.EVENT_TYPES}
 
 
 def plan() -> tuple[Counter[str], dict[str, list[str]]]:
-    """Return {label: rows to remove}, and {label: names of NetBox's objects among them}."""
+    """Return {label: rows}, and {label: names of NetBox's objects among them}."""
     with transaction.atomic():
         found = Counter({model._meta.label: model._base_manager.count() for model in _models()})
         before = _names()
@@ -70,12 +67,12 @@ def _names() -> dict[str, dict[int, str]]:
 
 
 def switched_off() -> list[str]:
-    """Return the names of imported event rules that are off. After removal nobody does their work."""
+    """Event rules that nobody will replace."""
     return [one.rule.name for one in builtin_import.plan() if one.existing and not one.rule.enabled]
 
 
 def carry_out() -> None:
-    """Remove everything. Repeatable. Raises RedisError before any removal."""
+    """Repeatable. Raises RedisError before any removal."""
     remove_jobs()
     with transaction.atomic():
         _remove_rows()
@@ -88,7 +85,6 @@ def carry_out() -> None:
 
 
 def static_folders() -> list[Path]:
-    """Return our folders from `collectstatic`."""
     return [folder for app in _apps() if (folder := Path(settings.STATIC_ROOT, app)).is_dir()]
 
 
@@ -107,7 +103,7 @@ def _apps() -> tuple[str, ...]:
 
 
 def _drop_admin() -> None:
-    """Drop the admin's tables. Undoing its first migration, older than NetBox's, takes many minutes."""
+    """Undoing its first migration takes many minutes."""
     with connection.schema_editor() as editor:
         for model in apps.get_app_config('admin').get_models():
             if model._meta.db_table in connection.introspection.table_names():
@@ -128,7 +124,7 @@ def _remove_rows() -> Counter[str]:
 
 
 def _first(types: list[int]) -> Iterator[QuerySet]:
-    """Yield objects that block the content types' deletion, or outlive it."""
+    """They block the content types' deletion, or outlive it."""
     yield NetBoxJob.objects.filter(name=WebhooksRetentionJob.name)
     yield ObjectChange.objects.filter(Q(changed_object_type__in=types) | Q(related_object_type__in=types))
     for model in (Bookmark, Notification, Subscription):
@@ -183,19 +179,18 @@ def _is_ours(dotted: str) -> bool:
 
 
 def jobs() -> list[Job]:
-    """Return RQ jobs of our code, from all queues and states. Raises RedisError."""
+    """From all queues and states. Raises RedisError."""
     return [job for name in settings.RQ_QUEUES for job in _jobs(get_queue(name))]
 
 
 def remove_jobs() -> None:
-    """Delete our jobs and keys, and the queue on our own Redis. Raises RedisError."""
+    """Also our keys, and the queue on our own Redis. Raises RedisError."""
     for job in jobs():
         CanceledJobRegistry(job.origin, connection=job.connection).remove(job)
         Result.delete_all(job)
         job.delete()
-    ours = queue.get()
+    ours = redis_queue.get()
     ours.connection.delete(failed_jobs.MARKER)
-    # A restricted Redis user has no such key.
     with suppress(NoPermissionError):
         ours.connection.delete(OLD_MARKER)
     wakeup.accept()
@@ -222,6 +217,6 @@ def _registries(rq_queue: Queue) -> tuple[BaseRegistry, ...]:
 
 
 def _runs_our_code(job: Job) -> bool:
-    name = queue.function(job)
+    name = redis_queue.function(job)
     owner: Any = job.instance if name else None  # NetBox's jobs are methods
     return _is_ours(getattr(owner, '__module__', name))

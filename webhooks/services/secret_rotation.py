@@ -1,4 +1,4 @@
-"""Rotates secrets. The session keeps a new one, encrypted, for the user's next page."""
+"""The session keeps a new secret, encrypted, for the user's next page."""
 
 from datetime import timedelta
 
@@ -16,10 +16,9 @@ SESSION_KEY = '_webhooks_secret_{}'
 
 @transaction.atomic
 def rotate(pk: int, prefix: str, overlap: timedelta) -> tuple[Webhook, str]:
-    """Sign with a new secret, and also with the present one for `overlap`. Returns the new secret too.
+    """For `overlap` both secrets sign. Returns the new secret too.
 
-    `prefix` is signing.SYMMETRIC or signing.PRIVATE. The lock prevents lost updates, since all columns are saved.
-    Raises Http404.
+    `prefix` is signing.SYMMETRIC or signing.PRIVATE. The lock prevents lost updates. Raises Http404.
     """
     secret = signing.generate(prefix)
     webhook = get_object_or_404(Webhook.objects.select_for_update(no_key=True), pk=pk)
@@ -38,7 +37,7 @@ def is_waiting(session: SessionBase, webhook: Webhook) -> bool:
 
 
 def take(session: SessionBase, webhook: Webhook) -> str:
-    """Return and forget the secret, or ''."""
+    """Also forgets it. '' if there is none."""
     token = session.pop(SESSION_KEY.format(webhook.pk), '')
     try:
         return encryption.decrypt(token) if token else ''

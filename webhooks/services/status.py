@@ -1,5 +1,3 @@
-"""The lines of both status pages."""
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -24,10 +22,7 @@ class Line:
 
 
 def lines(urls: Mapping[str, str], user: Reader | None = None) -> Iterator[Line]:
-    """Yield the lines that the user may see, or all without a user.
-
-    `urls` has the keys 'workers', 'waiting', 'failed' and 'suspended'.
-    """
+    """`urls` has the keys 'workers', 'waiting', 'failed' and 'suspended'."""
     found = backlog.measure(user)
     if not conf.get().enabled:
         yield Line(_('Webhooks'), urls['workers'], _('Off'), 'red', _off())

@@ -5,7 +5,6 @@ from ..models import Webhook
 
 @transaction.atomic
 def switch(webhook: Webhook, **wanted: bool) -> None:
-    """Set `enabled` or `paused`. The change log listens to `save`."""
     webhook.snapshot()
     for name, value in wanted.items():
         setattr(webhook, name, value)

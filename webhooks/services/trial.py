@@ -1,5 +1,3 @@
-"""Sends a test event of the webhook's newest object at once."""
-
 import copy
 import dataclasses
 import json
@@ -28,29 +26,29 @@ from ..transport.client import Client
 from ..transport.exchange import Outcome
 
 # Seconds: a person and a thread of NetBox wait.
-LONGEST = 10
-# Tests at a time. Each holds a thread of NetBox.
-MOST = 4
-# Seconds. An older test has lost its process, and no longer counts.
-GONE = 60
+MAX_SECONDS = 10
+# Each holds a thread of NetBox.
+MAX_TESTS = 4
+# Seconds. An older test has lost its process.
+LOST_AFTER = 60
 # Milliseconds.
-WAIT = 5_000
+LOCK_TIMEOUT = 5_000
 COUNTING = 0x7765626A
 
 
 def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
     """Send a test event of the newest subscribed object, and return its closed delivery.
 
-    A disabled webhook is tested too. There is one attempt, of LONGEST seconds. Raises DefinitionError without an
-    object, and Busy if too many tests run or somebody holds the locks.
+    A disabled webhook is tested too. There is one attempt, of MAX_SECONDS seconds. Raises DefinitionError without an
+    object, and Busy.
     """
     tried = copy.copy(webhook)
-    tried.timeout = min(webhook.effective_timeout, LONGEST)
+    tried.timeout = min(webhook.effective_timeout, MAX_SECONDS)
     delivery = _make_test(tried, user)
     with closing(Client(1)) as client:
         sent = _send(delivery, Builder(tried), client)
         if sent.outcome is None:
-            # The first request fetched an access token, or the endpoint refused the old one.
+            # It fetched an access token, or the endpoint refused the old one.
             sent = _send(delivery, sent.builder, client)
     if sent.outcome is None:
         sent.outcome = Outcome(started_at=time.time(), duration=0, error=_('Somebody else fetches the access token.'))
@@ -69,7 +67,7 @@ def _send(delivery: Delivery, builder: Builder, client: Client) -> Sent:
 
 
 def _record(sent: Sent) -> None:
-    # The tester sees the result, so nobody is notified.
+    # The tester sees the result.
     with transactions.short() as now:
         endpoint.write(record.record([record.judge(sent, now)], now), now, tells_failures=False)
 
@@ -86,7 +84,7 @@ def announce(delivery: Delivery) -> tuple[int, str]:
 
 def _explain(outcome: Outcome, webhook: Webhook) -> Outcome:
     """A slow endpoint is not unreachable if its deliveries may take longer than a test."""
-    if not outcome.unreachable or outcome.duration < LONGEST or webhook.effective_timeout <= LONGEST:
+    if not outcome.unreachable or outcome.duration < MAX_SECONDS or webhook.effective_timeout <= MAX_SECONDS:
         return outcome
     error = _('{error}. A test waits no longer, but a delivery waits up to {timeout} seconds.').format(
         error=outcome.error, timeout=webhook.effective_timeout
@@ -95,11 +93,8 @@ def _explain(outcome: Outcome, webhook: Webhook) -> Outcome:
 
 
 def _check_room(webhook: Webhook, now: datetime) -> None:
-    """Raise Busy if the webhook is being tested, or too many are.
-
-    The lock lasts until the commit.
-    """
-    transactions.set_lock_timeout(WAIT)
+    """Raises Busy. The lock lasts until the commit."""
+    transactions.set_lock_timeout(LOCK_TIMEOUT)
     try:
         sql.fetch('SELECT pg_advisory_xact_lock(%s)', [COUNTING])
     except OperationalError as error:
@@ -110,7 +105,7 @@ def _check_room(webhook: Webhook, now: datetime) -> None:
     testing = list(under_way.values_list('webhook', flat=True))
     if webhook.pk in testing:
         raise Busy(_('A test of this webhook is already running. Wait for its result.'))
-    if len(testing) >= MOST:
+    if len(testing) >= MAX_TESTS:
         raise Busy(_('Too many tests are running at the moment. Try again in a few seconds.'))
 
 
@@ -128,7 +123,7 @@ def _make_test(webhook: Webhook, user: Model | None) -> Delivery:
         expanded=bool(webhook.expand),
         status=StatusChoices.SENDING,
         created=now,
-        expires_at=now + timedelta(seconds=LONGEST + GONE),
+        expires_at=now + timedelta(seconds=MAX_SECONDS + LOST_AFTER),
         attempt_limit=1,
     )
 
@@ -137,7 +132,6 @@ def _test_event(webhook: Webhook, user: Model | None) -> Event:
     for object_type in webhook.object_types.order_by('pk'):
         model = object_type.model_class()
         newest = model._base_manager.order_by('-pk').values_list('pk', flat=True).first() if model else None
-        # Somebody may delete it.
         snapshot = None if newest is None else snapshots.take(model, [newest]).get(newest)
         if snapshot is not None:
             return _save_test_event(object_type, newest, snapshot, webhook, user)

@@ -1,5 +1,3 @@
-"""Measures the deliveries that wait for a webhook, and sends them at once."""
-
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,8 +15,8 @@ from ..models import Delivery, Health, Webhook
 from ..outbox import wakeup
 from .backlog import waiting_since
 
-# Count no more: a page must not read millions of rows.
-MOST = 100_000
+# A page must not read millions of rows.
+MAX_COUNTED = 100_000
 
 COUNT = """
     SELECT count(*), count(DISTINCT (object_type_id, object_id)) FROM (
@@ -35,7 +33,7 @@ IN_HAND = """
     SELECT w.deliveries FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
     WHERE h.webhook_id = %(webhook)s"""
 
-# Leave suspects out: their requests may still be under way.
+# Suspects' requests may still be under way.
 RETRY_NOW = """
     UPDATE webhooks_delivery SET due_at = now()
     WHERE webhook_id = %(webhook)s AND status = 'pending' AND lapses = 0 AND due_at > now()"""
@@ -43,7 +41,7 @@ RETRY_NOW = """
 
 @dataclass(frozen=True)
 class Waiting:
-    """Waiting changes, their objects, and the time of the oldest. MOST means that or more."""
+    """Changes, their objects, and the time of the oldest. MAX_COUNTED means that or more."""
 
     changes: int
     objects: int
@@ -56,21 +54,17 @@ class Waiting:
 
 
 def _shown(count: int) -> str:
-    return f'{intcomma(count)}+' if count >= MOST else intcomma(count)
+    return f'{intcomma(count)}+' if count >= MAX_COUNTED else intcomma(count)
 
 
 def measure(webhook: Webhook) -> Waiting:
-    changes, objects = sql.fetch(COUNT, {'webhook': webhook.pk, 'most': MOST})[0]
+    changes, objects = sql.fetch(COUNT, {'webhook': webhook.pk, 'most': MAX_COUNTED})[0]
     since = waiting_since(Delivery.objects.filter(webhook=webhook)) if changes else None
     return Waiting(changes, objects, since)
 
 
 def send(webhook: Webhook, *, latest_only: bool = False) -> int:
-    """Make waiting deliveries due now, without a probe or retry first. Returns how many were superseded.
-
-    `latest_only` sends each object's last change once, whatever the webhook's own option. A paused or disabled webhook
-    still sends nothing.
-    """
+    """Make waiting deliveries due, without a probe or retry first. Returns how many were superseded."""
     superseded = _supersede(webhook) if latest_only else 0
     _retry_now(webhook)
     wakeup.wake()

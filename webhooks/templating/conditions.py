@@ -1,7 +1,4 @@
-"""Evaluates conditions inside a renderer.
-
-A pattern such as `(a+)+$` practically never ends, so a timer stops it.
-"""
+"""Evaluates conditions inside a renderer. A timer stops patterns such as `(a+)+$`."""
 
 import json
 import re
@@ -18,18 +15,18 @@ from .errors import TimeUp
 TIME_LIMIT = 0.05
 
 
-class TooSlow(InvalidCondition):
-    """The conditions exceeded TIME_LIMIT."""
+class SlowCondition(InvalidCondition):
+    pass
 
 
 def are_met(conditions: str, data: str) -> str:
-    """Return a text if data meets the conditions, else ''. Raises InvalidCondition or TooSlow."""
+    """Return a text if data meets the conditions, else ''. Raises InvalidCondition or SlowCondition."""
     with _bounded():
         return 'met' if ConditionSet(json.loads(conditions)).eval(json.loads(data)) else ''
 
 
 def check_patterns(*patterns: str) -> None:
-    """Raise InvalidCondition for an invalid regular expression, TooSlow for a slow one."""
+    """Raises InvalidCondition for an invalid regular expression, SlowCondition for a slow one."""
     with _bounded():
         try:
             for pattern in patterns:
@@ -45,7 +42,7 @@ def _bounded() -> Iterator[None]:
     try:
         yield
     except TimeUp:
-        raise TooSlow(f'it takes more than {TIME_LIMIT:g} seconds; simplify the regular expressions') from None
+        raise SlowCondition(f'it takes more than {TIME_LIMIT:g} seconds; simplify the regular expressions') from None
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
 

@@ -1,7 +1,4 @@
-"""NetBox's Jinja sandbox and filters.
-
-Filters have the rights, files and database of the parent process.
-"""
+"""Filters have the rights, files and database of the parent process."""
 
 import functools
 import json
@@ -21,7 +18,7 @@ from .placeholders import signature
 
 # Characters.
 OUTPUT_LIMIT = 4 * 1024 * 1024
-# Characters: errors repeat names of the template.
+# Errors repeat names of the template.
 ERROR_LIMIT = 1000
 COMPILED = 32
 # `@` makes the text before it a user.
@@ -42,14 +39,14 @@ class Environment:
         self._noted = ''
 
     def check(self, template: str) -> None:
-        """Raise TemplateSyntaxError for a syntax error or an unknown filter."""
+        """Raises TemplateSyntaxError."""
         self._jinja.from_string(template)
 
     def render(self, template: str, context: str) -> str:
         return _sound(self._compiled(template).render(json.loads(context)))
 
     def render_url(self, template: str, context: str) -> str:
-        """Render. Raises RenderError if an object's value would end the host."""
+        """Raises RenderError if an object's value would end the host."""
         pieces = list(self._pieces(self._compiled(template), json.loads(context)))
         text = ''.join(text for text, _is_written in pieces)
         _check_host(pieces, text.find('://'))
@@ -63,7 +60,7 @@ class Environment:
     def _pieces(self, template: Template, context: dict[str, Any]) -> Iterator[Piece]:
         written = _constants(template)
         for text in template.generate(context):
-            # Python shares texts of one character: their ids prove nothing.
+            # Python shares texts of one character.
             yield text, id(text) in written and text is not self._noted
 
 
@@ -107,7 +104,7 @@ def _sound(text: str) -> str:
 
 
 def described(error: BaseException) -> str:
-    """Return the error's text, up to ERROR_LIMIT characters, and line."""
+    """Up to ERROR_LIMIT characters, and the line."""
     if isinstance(error, RenderError | RecursionError):
         text = str(error) if isinstance(error, RenderError) else 'the template calls itself without end'
     else:

@@ -1,8 +1,5 @@
-"""Errors of users' templates and conditions."""
-
-
 class RenderError(Exception):
-    """The template cannot be rendered; str() gives reason and line."""
+    """str() gives reason and line."""
 
 
 class TimeUp(Exception):

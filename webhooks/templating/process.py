@@ -1,4 +1,4 @@
-"""Renderers: processes for users' templates, with limits that the kernel enforces.
+"""Processes for users' templates, with limits that the kernel enforces.
 
 Forks copy the locks of other threads. So a process forks spawners before it starts threads.
 """
@@ -40,16 +40,14 @@ _inherited: list[object] = []
 
 
 class ProcessEnded(Exception):
-    """The process gave no answer."""
+    pass
 
 
-class TooSlow(Exception):
-    """The process gave no answer in time."""
+class TimedOut(Exception):
+    pass
 
 
 class Renderer:
-    """Answers one question at a time."""
-
     def __init__(self, channel: socket.socket, handle: int, is_own_child: bool) -> None:
         self._channel = channel
         self._handle = handle
@@ -58,14 +56,14 @@ class Renderer:
         self.is_new = True
 
     def ask(self, parts: list[bytes], patience: Patience) -> list[bytes]:
-        """Return the answer. Raises TooSlow or ProcessEnded, and kills the process."""
+        """Raises TimedOut or ProcessEnded, and kills the process."""
         self.is_new = False
         try:
             send(self._channel, parts, patience)
             return receive(self._channel, patience)
         except TimeoutError:
             self.kill()
-            raise TooSlow from None
+            raise TimedOut from None
         except (EOFError, OSError) as error:
             self.kill()
             raise ProcessEnded from error
@@ -87,8 +85,6 @@ class Renderer:
 
 
 class Fork:
-    """Makes children of this process."""
-
     def __init__(self, work: Work) -> None:
         self._work = work
 
@@ -116,7 +112,6 @@ class Spawner:
             return self._ask()
 
     def close(self) -> None:
-        """End the spawner and its renderers."""
         self._channel.close()
         _end_child(self._handle)
         os.close(self._handle)
@@ -151,7 +146,7 @@ def _reap() -> None:
 
 def _end_child(handle: int) -> None:
     _kill(handle)
-    # Some programs reap all children themselves.
+    # Some programs reap all children.
     with suppress(ChildProcessError):
         os.waitid(os.P_PIDFD, handle, os.WEXITED)
 
@@ -167,10 +162,7 @@ def _kill(handle: int) -> None:
 
 
 def fork(work: Work, memory: int | None = None) -> tuple[socket.socket, int]:
-    """Fork a process that runs `work` with a channel, and dies with the calling thread.
-
-    Returns channel and pidfd. Raises OSError, and leaves nothing behind then.
-    """
+    """Run `work` in a fork that dies with the calling thread. Returns channel and pidfd. Raises OSError."""
     ours, theirs = socket.socketpair()
     parent = os.getpid()
     pid = 0
@@ -226,7 +218,6 @@ def _live(work: Work, channel: socket.socket, parent: int, memory: int | None, m
             _bound_memory(memory)
         work(channel)
     except ConnectionError:
-        # The parent hung up.
         pass
     except BaseException:
         logger.exception('process=failed')
@@ -241,7 +232,7 @@ def _die_with(parent: int) -> None:
 
 
 def _let_go(kept: int) -> None:
-    """Drop the parent's signal handlers and connections, but not sockets of log handlers."""
+    """Keeps sockets of log handlers."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
@@ -263,7 +254,7 @@ def _leave_pools() -> None:
     DatabaseWrapper._connection_pools = {}
 
 
-# RQ's forks too: their parent goes on using its pools.
+# RQ's forks too.
 os.register_at_fork(after_in_child=_leave_pools)
 
 
@@ -276,7 +267,7 @@ def _of_logging() -> Iterator[int]:
 
 
 def _is_connection(descriptor: int) -> bool:
-    """Datagram sockets do not count: they carry log lines."""
+    """Datagram sockets carry log lines."""
     try:
         one = socket.socket(fileno=descriptor)
     except OSError:
@@ -303,7 +294,7 @@ COUNT = struct.Struct('!I')
 
 
 def send(channel: socket.socket, parts: list[bytes], patience: Patience | None = None) -> None:
-    """Send all parts. Raises TimeoutError."""
+    """Raises TimeoutError."""
     sizes = struct.pack(f'!{len(parts) + 1}I', len(parts), *map(len, parts))
     rest = memoryview(b''.join((sizes, *parts)))
     while rest:
@@ -311,7 +302,7 @@ def send(channel: socket.socket, parts: list[bytes], patience: Patience | None =
 
 
 def receive(channel: socket.socket, patience: Patience | None = None) -> list[bytes]:
-    """Return the parts. Raises EOFError if the sender is gone, TimeoutError."""
+    """Raises EOFError if the sender is gone, TimeoutError."""
     (count,) = COUNT.unpack(_read(channel, COUNT.size, patience))
     sizes = struct.unpack(f'!{count}I', _read(channel, count * COUNT.size, patience))
     return [_read(channel, size, patience) for size in sizes]

@@ -1,8 +1,3 @@
-"""Asks renderers (process.py) to run templates and conditions.
-
-The sender keeps one for each of three threads. Web processes make them when needed.
-"""
-
 import itertools
 import os
 import signal
@@ -23,7 +18,7 @@ from ..patience import TICKS, Patience
 from . import conditions, process
 from .environment import ERROR_LIMIT, Environment, described
 from .errors import RenderError, TimeUp
-from .process import Fork, ProcessEnded, Renderer, Spawner, TooSlow
+from .process import Fork, ProcessEnded, Renderer, Spawner, TimedOut
 
 # Seconds for one template, and for all of a request.
 TIME_LIMIT = 2.0
@@ -45,30 +40,30 @@ Filters = dict[str, Callable]
 
 
 def render(template: str, context: str) -> str:
-    """Return the rendered template. `context` is a JSON object. Raises RenderError."""
+    """`context` is a JSON object. Raises RenderError."""
     return _ask_in_time('render', template, context)
 
 
 def render_url(template: str, context: str) -> str:
-    """Render. Raises RenderError if an object's value would end the host."""
+    """Raises RenderError if an object's value would end the host."""
     return _ask_in_time('render_url', template, context)
 
 
 def check(template: str) -> None:
-    """Raise RenderError for a syntax error or an unknown filter."""
+    """Raises RenderError for a syntax error or an unknown filter."""
     _ask_in_time('check', template)
 
 
 def are_met(wanted: str, data: str) -> bool:
-    """Whether data meets the conditions, both JSON. Raises InvalidCondition or conditions.TooSlow."""
+    """Both are JSON. Raises InvalidCondition or conditions.SlowCondition."""
     try:
         return bool(_ask('are_met', wanted, data, seconds=PATIENCE))
     except RenderError:
-        raise conditions.TooSlow('they need too much time or memory') from None
+        raise conditions.SlowCondition('they need too much time or memory') from None
 
 
 def check_patterns(patterns: Iterable[str]) -> None:
-    """Raise InvalidCondition for an invalid or slow regular expression."""
+    """Raises InvalidCondition."""
     try:
         _ask('check_patterns', *patterns, seconds=PATIENCE)
     except RenderError:
@@ -120,7 +115,7 @@ _of_thread = threading.local()
 
 @contextmanager
 def shared() -> Iterator[None]:
-    """Share one renderer inside the block: the job's, or a temporary one."""
+    """The job's renderer, or a temporary one."""
     if _supply.get():
         yield
         return
@@ -135,9 +130,7 @@ def shared() -> Iterator[None]:
 
 @contextmanager
 def kept(is_needed: Callable[[], bool]) -> Iterator[list[Context]]:
-    """Share the renderer that is kept for later.
-
-    Enter it with one thread: spawners are forked now if `is_needed`. Yields contexts with renderers for two more
+    """Enter it with one thread: spawners are forked now if `is_needed`. Yields contexts with renderers for two more
     threads.
     """
     if not hasattr(_of_thread, 'supplies'):
@@ -164,7 +157,6 @@ def _forget() -> None:
     vars(_of_thread).clear()
 
 
-# A fork must not use its parent's renderers.
 os.register_at_fork(after_in_child=_forget)
 
 
@@ -187,7 +179,7 @@ _taken: ContextVar[list[float] | None] = ContextVar('taken', default=None)
 
 @contextmanager
 def together() -> Iterator[None]:
-    """Share one renderer and one TIME_LIMIT inside the block."""
+    """Share one renderer and one TIME_LIMIT."""
     token = _taken.set([])
     try:
         with shared():
@@ -219,7 +211,7 @@ def _ask(task: str, *texts: str, seconds: float, too_slow: str = TOO_SLOW) -> st
             was_new, patience = renderer.is_new, Patience(seconds)
             try:
                 status, answer = renderer.ask(question, patience)
-            except TooSlow:
+            except TimedOut:
                 raise RenderError(too_slow) from None
             except ProcessEnded:
                 status, answer = NO_MEMORY, ENDED.encode()
@@ -241,7 +233,7 @@ def _understood(status: bytes, text: str) -> str:
     if status == UNFIT:
         raise InvalidCondition(text)
     if status == SLOW:
-        raise conditions.TooSlow(text)
+        raise conditions.SlowCondition(text)
     raise RenderError(text)
 
 
@@ -272,7 +264,7 @@ def _answer(tasks: dict[bytes, Callable], question: list[bytes]) -> tuple[bytes,
         task, *texts = question
         return DONE, tasks[task](*(text.decode(errors='surrogatepass') for text in texts)) or ''
     except InvalidCondition as error:
-        status = SLOW if isinstance(error, conditions.TooSlow) else UNFIT
+        status = SLOW if isinstance(error, conditions.SlowCondition) else UNFIT
         return status, str(error)[:ERROR_LIMIT]
     except TimeUp as error:
         return REFUSED, described(RenderError(str(error) or TOO_SLOW).with_traceback(error.__traceback__))
@@ -298,9 +290,8 @@ def _timed(task: Callable) -> Callable:
 
 @contextmanager
 def _bounded(seconds: float) -> Iterator[None]:
-    """Raise TimeUp once, after TICKS ticks or `seconds` of processor time.
-
-    While one operation runs, at most one tick counts.
+    """Raise TimeUp once, after TICKS ticks or `seconds` of processor time. While one operation runs, at most one tick
+    counts.
     """
     ticks, end = itertools.count(1), time.process_time() + seconds
 

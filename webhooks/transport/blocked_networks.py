@@ -1,4 +1,4 @@
-"""Refuses hosts in `blocked_networks` (SSRF), at connect time: names may change."""
+"""Refuses hosts at connect time (SSRF): names may change."""
 
 import ipaddress
 import re
@@ -16,11 +16,11 @@ NUMBER = re.compile(r'(.+\.)?([0-9]+|0x[0-9a-f]*)\.*', re.IGNORECASE | re.ASCII)
 
 
 class Blocked(Exception):
-    """The host is in `blocked_networks`."""
+    pass
 
 
 def allowed(host: str, port: int) -> list[tuple]:
-    """Return getaddrinfo's results without blocked addresses. Raises Blocked if all are."""
+    """Return getaddrinfo's results that are allowed. Raises Blocked if none is."""
     asked = host.rstrip('.') if is_number(host) else host
     found = socket.getaddrinfo(asked, port, allowed_gai_family(), socket.SOCK_STREAM)
     kept = [info for info in found if not is_blocked(info[4][0])]
@@ -30,10 +30,7 @@ def allowed(host: str, port: int) -> list[tuple]:
 
 
 def check_all(host: str) -> None:
-    """Raise Blocked if any address is blocked: a proxy may use it.
-
-    Raises OSError for an unknown name, ValueError for an invalid address.
-    """
+    """Raises Blocked if any address is blocked, OSError for an unknown name, ValueError for an invalid address."""
     for address in _addresses(host):
         if is_blocked(address):
             raise Blocked(f'{host} is at {address}, which is in blocked_networks')
@@ -49,12 +46,11 @@ def _addresses(host: str) -> list[str]:
 
 
 def is_number(host: str) -> bool:
-    """Whether the host looks like an IPv4 address in any form."""
     return NUMBER.fullmatch(host) is not None
 
 
 def is_blocked(address: str) -> bool:
-    """Whether an address, or an IPv4 address inside it, is blocked."""
+    """Also an IPv4 address inside it."""
     ip = ipaddress.ip_address(address.partition('%')[0])
     settings = conf.get()
     networks = (*settings.blocked_networks, *settings.additional_blocked_networks)
@@ -84,7 +80,6 @@ def _forms(ip: Address) -> Iterator[Address]:
 
 
 def _inside(ip: ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:
-    """Yield the IPv4 addresses that packets may end at."""
     last = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
     if ip.ipv4_mapped:
         yield ip.ipv4_mapped
@@ -101,7 +96,7 @@ def _inside(ip: ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:
 
 
 def _behind_local_nat64(ip: ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:
-    """Yield all readings, since the prefix's length is unknown."""
+    """Yield all readings: the prefix's length is unknown."""
     for length, positions in POSITIONS.items():
         found = ipaddress.IPv4Address(bytes(ip.packed[position] for position in positions))
         # Zeros of a longer prefix are no address.

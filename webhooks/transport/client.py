@@ -1,5 +1,3 @@
-"""Sends a request, and bounds the answer in time and size."""
-
 import codecs
 import functools
 import re
@@ -36,11 +34,11 @@ MAX_HEADER = 1000
 NO_CHARSETS = frozenset({'punycode', 'idna', 'unicode-escape', 'raw-unicode-escape'})
 # http.client would send folded lines.
 BREAK = re.compile(r'[\r\n]')
-# Names and addresses that every proxy reads as the same host.
+# Every proxy reads these as the same host.
 HOST = re.compile(r'[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|[0-9a-f:.]+(%[a-z0-9_.-]+)?', re.IGNORECASE | re.ASCII)
-# These headers often repeat the URL.
+# They often repeat the URL.
 LOCATIONS = frozenset({'content-location', 'location', 'refresh'})
-# These headers hold credentials. WWW-Authenticate explains a refusal.
+# WWW-Authenticate explains a refusal.
 ADMITTING = re.compile('cookie|token|secret|session|auth(?!enticate)', re.IGNORECASE)
 
 
@@ -56,12 +54,11 @@ class Client:
         self._adapter = _adapter(connections)
 
     def close(self) -> None:
-        """Close the connections and stop the watchdog."""
         self._adapter.close()
         self._watchdog.stop()
 
     def send(self, request: Request) -> Outcome:
-        """Return the outcome. Never raises for the endpoint or the network."""
+        """Never raises for the endpoint or the network."""
         started_at, start = time.time(), time.monotonic()
         try:
             result = self._attempt(request, request.timeout, self._adapter)
@@ -79,9 +76,8 @@ class Client:
             except Exception as error:
                 if isinstance(error, Unanswered) and not watched.is_overdue:
                     raise
-                # One request must never stop other requests.
+                # One request must never stop others.
                 result = _failure(error, request)
-            # The watchdog's cut may look like another error.
             return _late(request) if watched.is_overdue else result
 
 
@@ -132,7 +128,7 @@ def _prepare(request: Request) -> requests.PreparedRequest:
 
 @functools.lru_cache(1024)
 def _normalize(url: str) -> str:
-    """Return the URL as `requests` sends it. Raises requests.RequestException."""
+    """Raises requests.RequestException."""
     prepared = requests.PreparedRequest()
     prepared.prepare_url(url, None)
     return prepared.url
@@ -148,7 +144,6 @@ def _verdict(response: BaseHTTPResponse) -> str:
 
 
 def _read(response: BaseHTTPResponse) -> str:
-    """If the body exceeds the limit, its connection is not used again."""
     content = b''
     # urllib3 checks the announced length only at the end.
     while (room := MAX_RESPONSE_READ - len(content)) and (part := response.read(room, decode_content=False)):
@@ -170,7 +165,7 @@ def _decode(content: bytes, charset: str) -> str:
 
 
 def _headers(response: BaseHTTPResponse, echoes: Echoes) -> CaseInsensitiveDict:
-    """The engine needs Retry-After: it comes first, before the limit."""
+    """Retry-After first, before the limit."""
     kept, room = CaseInsensitiveDict(), MAX_RESPONSE_KEPT
     for name, value in sorted(response.headers.items(), key=lambda header: header[0].lower() != 'retry-after'):
         header = _header(name, echoes), _header_value(name, value, echoes)
@@ -187,7 +182,7 @@ def _header(text: str, echoes: Echoes) -> str:
 
 def _header_value(name: str, value: str, echoes: Echoes) -> str:
     if name.lower() == 'retry-after' and value.isdecimal():
-        return value[:MAX_HEADER]  # a secret may be the same number
+        return value[:MAX_HEADER]
     if ADMITTING.search(name):
         return MASK
     return _header(mask_url(value) if name.lower() in LOCATIONS else value, echoes)
@@ -227,7 +222,7 @@ def _find(
 
 
 def _reason(error: BaseException) -> str:
-    """Leave out the URL, which may hold secrets."""
+    """The URL may hold secrets."""
     cause: BaseException = error
     while (inner := cause.__cause__ or cause.__context__) is not None:
         cause = inner
@@ -237,7 +232,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _check_target(url: str) -> None:
-    """Check a host for a proxy. Raises Blocked and UnknownHost."""
+    """Raises Blocked and UnknownHost."""
     host = (urlsplit(url).hostname or '').replace('%25', '%', 1)
     if not HOST.fullmatch(host):
         raise UnknownHost(f'{host} is not a host name that can be sent to the proxy')

@@ -25,10 +25,7 @@ MAX_TOGETHER = 64 * 1024
 
 
 class Unanswered(Exception):
-    """A kept-alive connection ended before the next answer.
-
-    Resending is safe: the endpoint read nothing, or knows the `webhook-id`.
-    """
+    """Resending is safe: the endpoint read nothing, or knows the `webhook-id`."""
 
 
 class _NoAnswer(ConnectionError):
@@ -36,7 +33,7 @@ class _NoAnswer(ConnectionError):
 
 
 class _Lines:
-    """Limits lines to `room` bytes. `what` names them in the error."""
+    """`what` names the limited lines in the error."""
 
     def __init__(self, stream: BinaryIO, what: str, room: int):
         self.stream = stream
@@ -86,7 +83,7 @@ class _Response(http.client.HTTPResponse):
 
 
 class _Watched:
-    """The watchdog can cut it. Short headers and body go out together."""
+    """Short headers and body go out together."""
 
     response_class = _Response
     _unsent: bytes | None = None
@@ -134,8 +131,6 @@ class _Watched:
 
 
 class _Guarded(_Watched):
-    """Connects to allowed addresses only."""
-
     def _connect(self) -> socket.socket:
         problem: OSError | None = None
         try:
@@ -161,10 +156,7 @@ class _Guarded(_Watched):
 
 
 class GuardedAdapter(HTTPAdapter):
-    """Gives `requests` guarded connections."""
-
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools."""
         super().init_poolmanager(*args, **kwargs)
         _connect_by(_Guarded, self.poolmanager)
 
@@ -194,7 +186,7 @@ class GuardedAdapter(HTTPAdapter):
         )
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> ProxyManager:
-        """Do not guard connections to a proxy: the operator chose it."""
+        """The operator chose the proxy."""
         known = proxy in self.proxy_manager
         manager = super().proxy_manager_for(proxy, **kwargs)
         if not known:

@@ -1,7 +1,4 @@
-"""The watchdog ends overdue requests.
-
-A socket's timeout restarts with each byte, so a dripping endpoint never reaches it.
-"""
+"""Ends overdue requests. A socket's timeout restarts with each byte."""
 
 import math
 import os
@@ -25,7 +22,6 @@ class Watched:
     is_overdue: bool = False
 
     def carry(self, sock: socket.socket) -> None:
-        """Set the socket, and cut it if overdue."""
         if self.sock is not None:
             return  # a request has one connection
         # TLS sockets cannot duplicate themselves.
@@ -34,7 +30,6 @@ class Watched:
             self.cut()
 
     def close(self) -> None:
-        """Release the socket."""
         if self.sock is not None:
             self.sock.close()
 
@@ -42,7 +37,6 @@ class Watched:
         """Shut the socket down: its reader gets an error. Never raises."""
         self.is_overdue = True
         if self.sock is not None:
-            # The endpoint may have closed it already.
             with suppress(OSError):
                 self.sock.shutdown(socket.SHUT_RDWR)
 
@@ -51,21 +45,18 @@ _under_way = threading.local()
 
 
 def watch(sock: socket.socket) -> None:
-    """Set the socket of this thread's request."""
     watched = getattr(_under_way, 'watched', None)
     if watched is not None:
         watched.carry(sock)
 
 
 def time_left() -> float:
-    """Return this thread's seconds left, infinite without a request."""
+    """Infinite without a request."""
     watched = getattr(_under_way, 'watched', None)
     return math.inf if watched is None else watched.deadline - time.monotonic()
 
 
 class Watchdog:
-    """A thread that cuts overdue requests."""
-
     def __init__(self) -> None:
         self._active: dict[int, Watched] = {}
         self._changed = threading.Condition()
@@ -85,14 +76,13 @@ class Watchdog:
         try:
             yield watched
         finally:
-            # Locked: else the cut could hit the connection's next request.
+            # Else the cut could hit the connection's next request.
             with self._changed:
                 self._active.pop(id(watched), None)
             _under_way.watched = None
             watched.close()
 
     def stop(self) -> None:
-        """Stop the thread."""
         with self._changed:
             self._stopped = True
             self._changed.notify()

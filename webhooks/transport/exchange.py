@@ -1,5 +1,3 @@
-"""The transport's input and output."""
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -11,10 +9,8 @@ MAX_ERROR = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """A request.
-
-    `timeout` is in seconds. `verify` may be a CA file, `certificate` a path or a pair with the key's path. `proxies`
-    are by scheme. repr() hides possible secrets, since logs may show it.
+    """`timeout` is in seconds. `verify` may be a CA file, `certificate` a path or a pair with the key's path. `proxies`
+    are by scheme. Logs may show repr().
     """
 
     method: str
@@ -22,12 +18,12 @@ class Request:
     headers: Mapping[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     timeout: float
-    # As it may be shown, if more of it is secret than usual.
+    # If more of it is secret than usual.
     shown_url: str = ''
     verify: bool | str = True
     certificate: str | tuple[str, str] | None = None
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
-    # Of status, headers and text: why an answer below 400 counts as a failure, '' if it does not.
+    # Why an answer (status, headers, text) below 400 is a failure, or ''.
     judge: Callable[[int, Mapping[str, str], str], str] = field(default=lambda *answer: '', repr=False)
     # Masked in the answer.
     secrets: tuple[str, ...] = field(default=(), repr=False)
@@ -35,10 +31,8 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The result of a request.
-
-    `error` is '' on success. `unreachable`: no connection, no answer in time, or a proxy says so. `started_at` (Unix)
-    and `duration` are in seconds. `status` is None without a response. `headers` and `body` are cut.
+    """`error` is '' on success. `unreachable`: no connection, no answer in time, or a proxy says so. `started_at`
+    (Unix) and `duration` are in seconds.
     """
 
     started_at: float
@@ -48,14 +42,12 @@ class Outcome:
     body: str = ''
     error: str = ''
     unreachable: bool = False
-    # No request can be made until somebody mends the definition.
+    # Somebody has to mend the definition.
     unsendable: bool = False
 
     def __post_init__(self) -> None:
-        # Log lines contain it.
         object.__setattr__(self, 'error', printable(self.error)[:MAX_ERROR])
 
     @property
     def succeeded(self) -> bool:
-        """Whether the status was below 400, and neither a redirect nor 101."""
         return not self.error

@@ -10,8 +10,6 @@ from ..presentation.actions import STILL_OPEN, Action
 
 
 class Button(ObjectAction):
-    """Links to the action's page."""
-
     action: Action
     template_name = 'webhooks/buttons/link.html'
     url_kwargs = ['pk']
@@ -26,8 +24,6 @@ class Button(ObjectAction):
 
 
 class PostButton(Button):
-    """Posts its own form."""
-
     template_name = 'webhooks/buttons/post.html'
 
 

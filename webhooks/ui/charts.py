@@ -1,8 +1,4 @@
-"""Draws bar charts as SVG: successes above the axis, failures below.
-
-Stripes mark failures for people who cannot tell colours apart. Widths are percentages, so a chart fits any column
-without scaling its text.
-"""
+"""Bars: successes above the axis, failures below. Stripes mark failures for people who cannot tell colours apart."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +30,7 @@ class Bar:
 
 
 def draw(bars: Sequence[Bar], title: str, description: str) -> str:
-    """Return an SVG element. A page may hold several."""
+    """A page may hold several."""
     scale = _Scale.of(bars)
     svg = Element('svg', {'class': 'webhooks-chart', 'role': 'img', 'width': '100%', 'height': str(scale.height)})
     # Screen readers take the first element as the name.
@@ -49,7 +45,7 @@ def draw(bars: Sequence[Bar], title: str, description: str) -> str:
 
 
 def swatch(is_good: bool) -> str:
-    """Return a legend's square. Its stripes need a chart on the page."""
+    """Its stripes need a chart on the page."""
     svg = Element('svg', {'width': '14', 'height': '14', 'aria-hidden': 'true'})
     SubElement(svg, 'rect', {'x': '1', 'y': '1', 'width': '12', 'height': '12', **_look(is_good)})
     return tostring(svg, encoding='unicode')

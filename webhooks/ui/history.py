@@ -16,8 +16,6 @@ from . import charts
 
 @dataclass(frozen=True, eq=False)
 class Period:
-    """The chart shows a tick every `tick_every` slots."""
-
     key: str
     label: str
     title: str
@@ -38,7 +36,7 @@ PERIODS = {period.key: period for period in (DAY, WEEK)}
 
 @dataclass(frozen=True)
 class Slot:
-    """Deliveries that ended from `since` on and before `until`."""
+    """From `since` on and before `until`."""
 
     since: datetime
     until: datetime
@@ -51,7 +49,7 @@ class Slot:
 
 
 def read(webhook: Webhook, period: Period, now: datetime) -> list[Slot]:
-    """Return the slots, oldest first; the last contains `now`. One query."""
+    """Oldest first; the last contains `now`. One query."""
     since = _next_boundary(now, period) - period.slots * period.step
     totals = [[0, 0, 0] for _ in range(period.slots)]
     hours = Hour.objects.filter(health=webhook.pk, start__gte=since)
@@ -63,17 +61,14 @@ def read(webhook: Webhook, period: Period, now: datetime) -> list[Slot]:
 
 
 def _next_boundary(now: datetime, period: Period) -> datetime:
-    """Return the last slot's end, at a full local hour.
-
-    In UTC all slots have one length.
-    """
+    """At a full local hour. In UTC all slots have one length."""
     local = localtime(now)
     hour = local.hour // period.hours * period.hours
     return local.replace(hour=hour, minute=0, second=0, microsecond=0).astimezone(UTC) + period.step
 
 
 def context(webhook: Webhook, period: Period, now: datetime) -> dict[str, Any]:
-    """Return the context of webhooks/inc/history.html."""
+    """For webhooks/inc/history.html."""
     slots = read(webhook, period, now)
     return {
         'webhook': webhook,

@@ -87,7 +87,6 @@ DERIVED = {
 
 
 def attribute(name: str) -> attrs.ObjectAttribute:
-    """Return the row for a field."""
     of_model = field(name)
     if name in SHOWN:
         return SHOWN[name]
@@ -103,7 +102,6 @@ def attribute(name: str) -> attrs.ObjectAttribute:
 
 
 def card(group: Group) -> panels.ObjectAttributesPanel:
-    """Return the card for a group."""
     shown = {}
     for name in group.names:
         if name in shown_in('cards'):

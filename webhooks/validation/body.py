@@ -1,5 +1,3 @@
-"""Checks the body."""
-
 import re
 
 from django.utils.translation import gettext as _
@@ -15,18 +13,17 @@ FORM = 'application/x-www-form-urlencoded'
 
 
 def is_form(content_type: str) -> bool:
-    """Whether the body is form-encoded."""
     return content_type.partition(';')[0].strip().lower() == FORM
 
 
 def check_content_type(definition: Definition) -> None:
-    """Raise DefinitionError unless it is a media type (RFC 9110, 8.3.1)."""
+    """A media type (RFC 9110, 8.3.1)."""
     if not CONTENT_TYPE.fullmatch(definition.http_content_type):
         raise DefinitionError('http_content_type', _('Enter a content type such as application/json.'))
 
 
 def check_format(definition: Definition) -> None:
-    """Raise DefinitionError if format, content type, template and method conflict."""
+    """Format, content type, template and method must not conflict."""
     if definition.payload_format == FormatChoices.CLOUDEVENTS and is_form(definition.http_content_type):
         raise DefinitionError(
             'http_content_type', _('CloudEvents are JSON. Choose a JSON content type, such as application/json.')
@@ -46,5 +43,4 @@ def check_format(definition: Definition) -> None:
 
 
 def check_body_template(definition: Definition) -> None:
-    """Raise DefinitionError for an invalid template."""
     check_template('body_template', definition.body_template)

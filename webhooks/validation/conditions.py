@@ -1,5 +1,3 @@
-"""Checks kinds and conditions."""
-
 import json
 import math
 import re
@@ -20,13 +18,11 @@ OF_ANSWER = re.compile(r'status|text|headers\.[^.A-Z]+|body(\..+)?', re.DOTALL)
 
 
 def check_kinds(definition: Definition) -> None:
-    """Raise DefinitionError without any kind of change."""
     if not definition.kinds:
         raise DefinitionError('type_create', _('Choose at least one of creations, updates and deletions.'))
 
 
 def check_components(definition: Definition) -> None:
-    """Raise DefinitionError for components without updates."""
     if definition.include_components and KindChoices.UPDATED not in definition.kinds:
         raise DefinitionError(
             'include_components', _('Changes of components are sent as updates. Choose updates as well.')
@@ -34,12 +30,10 @@ def check_components(definition: Definition) -> None:
 
 
 def check_conditions(definition: Definition) -> None:
-    """Raise DefinitionError for conditions that NetBox cannot evaluate."""
     _check('conditions', definition.conditions)
 
 
 def check_success_conditions(definition: Definition) -> None:
-    """Raise DefinitionError for conditions that cannot be asked of an answer."""
     _check('success_conditions', definition.success_conditions, _check_of_answer)
 
 
@@ -68,7 +62,7 @@ def _check(field: str, conditions: Any, check_one: Callable[[Any], None] = lambd
 def _check_of_answer(node: Any) -> None:
     if not OF_ANSWER.fullmatch(node['attr']):
         raise ValueError(_('attr is status, text, headers.<name in lower case> or body.<key>'))
-    # Regular expressions could take for ever where answers are awaited, and nothing was changed.
+    # They could take for ever where answers are awaited, and nothing was changed.
     if node.get('op') in (Condition.REGEX, *Condition.SNAPSHOT_OPERATORS):
         raise ValueError(_('an answer cannot be asked for {op}').format(op=node['op']))
 

@@ -34,8 +34,6 @@ NEEDED = {
 
 
 class Bound(Protocol):
-    """A credential's fields."""
-
     type: str
     hosts: list[str]
     username: str
@@ -46,7 +44,7 @@ class Bound(Protocol):
 
 
 def errors(credential: Bound) -> dict[str, str]:
-    """Return {field: error}, empty if all is well."""
+    """Return {field: error}."""
     found: dict[str, str] = {}
     for check in (_check_needed, _check_hosts, _check_header, _check_secret, _check_token_url):
         try:
@@ -120,7 +118,7 @@ def normalized(host: str) -> str:
 
 
 def origin_of(url: str, *, verified: bool = True) -> str | None:
-    """Return scheme, host and port of a URL, None of an invalid one. HTTPS that is not verified counts as HTTP."""
+    """Return scheme, host and port, None of an invalid URL. HTTPS that is not verified counts as HTTP."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port or PORTS[parts.scheme]
@@ -135,7 +133,6 @@ def origin_of(url: str, *, verified: bool = True) -> str | None:
 
 
 def goes_elsewhere(before: Bound, after: Bound) -> bool:
-    """Whether the secret goes to a host where it did not go before."""
     if not set(after.hosts) <= set(before.hosts):
         return True
     kinds = {before.type, after.type}
@@ -146,7 +143,6 @@ def goes_elsewhere(before: Bound, after: Bound) -> bool:
 
 
 def check(definition: Definition) -> None:
-    """Raise DefinitionError if the webhook leads where its credential may not go."""
     if not definition.credential:
         headers = reveal('additional_headers', definition.additional_headers)
         if any(map(NAMED.search, (whole_url(definition.payload_url), definition.body_template, headers))):
@@ -160,6 +156,5 @@ def check(definition: Definition) -> None:
 
 
 def check_host(credential: Bound, url: str, *, verified: bool) -> None:
-    """Raise DefinitionError unless the credential may go to the URL."""
     if origin_of(url, verified=verified) not in credential.hosts:
         raise DefinitionError('credential', _('It is not for this host, or not without verified TLS.'))

@@ -1,5 +1,3 @@
-"""The object to check."""
-
 from typing import Any, Protocol
 
 

@@ -1,4 +1,4 @@
-"""Checks bounds only: valid keys depend on object types."""
+"""Bounds only: valid keys depend on object types."""
 
 from collections.abc import Collection
 
@@ -10,7 +10,6 @@ from .definition import Definition
 
 
 def check(definition: Definition) -> None:
-    """Raise DefinitionError for too many keys or levels."""
     check_bounds(definition.expand)
 
 

@@ -1,5 +1,3 @@
-"""Checks, masks and unmasks additional headers."""
-
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -33,7 +31,6 @@ MOVED = _(
 
 
 def check(definition: Definition) -> None:
-    """Raise DefinitionError for an invalid line or template."""
     text = reveal('additional_headers', definition.additional_headers)
     if len(text) > MAX_TEMPLATE:
         reason = _('Headers can have no more than {limit} characters together.')
@@ -56,7 +53,7 @@ def parse_headers(text: str) -> Iterator[tuple[str, str]]:
 def _parse_header(number: int, line: str) -> tuple[str, str]:
     name, colon, value = line.partition(':')
     name, value = name.strip(), value.strip()
-    # Errors do not repeat the line, a possible secret.
+    # The line may be a secret.
     if not colon:
         raise DefinitionError(
             'additional_headers',
@@ -75,10 +72,7 @@ def _parse_header(number: int, line: str) -> tuple[str, str]:
 
 
 def check_header_name(name: str) -> None:
-    """Raise DefinitionError for a header that identifies a user to NetBox.
-
-    A request to NetBox's own port could act as anyone with it.
-    """
+    """A request to NetBox's own port could act as anyone with it."""
     plain = _plain(name)
     trusted = {*FORWARDED_HEADERS, *map(_plain, _trusted_by_netbox())}
     if plain in trusted or plain.startswith(FORWARDED_PREFIX):
@@ -98,7 +92,7 @@ def _plain(name: str) -> str:
 
 
 def check_header_value(name: str, value: str) -> None:
-    """Raise DefinitionError for an invalid value (RFC 9110, 5.5; http.client sends Latin-1)."""
+    """RFC 9110, 5.5; http.client sends Latin-1."""
     if HTTP_HEADER_INVALID_CHARS_RE.search(value):
         raise DefinitionError(
             'additional_headers',
@@ -135,7 +129,7 @@ def _unmask(name: str, value: str, known: dict[str, str]) -> str:
 
 
 def mask_headers(sealed: Any) -> str:
-    """Mask the values, or everything if it cannot be decrypted."""
+    """Mask everything if it cannot be decrypted."""
     try:
         return '\n'.join(f'{name}: {MASK}' for name, _value in parse_headers(sealed.reveal()))
     except (DecryptionError, DefinitionError):

@@ -6,12 +6,11 @@ from typing import Any
 from .definition import Definition
 from .url import leads_elsewhere
 
-# These identify the endpoint.
 IDENTIFYING = ('ca_file_path', 'client_cert_path', 'client_key_path')
 
 
 def is_moved(before: Definition, changes: Mapping[str, Any]) -> bool:
-    """Whether requests go to another host, are verified less, or use other files."""
+    """To another host, less verified, or with other files."""
     if before.ssl_verification and not changes.get('ssl_verification', True):
         return True
     if any(changes.get(name, getattr(before, name)) != getattr(before, name) for name in IDENTIFYING):

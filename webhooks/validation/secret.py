@@ -1,5 +1,3 @@
-"""Checks the secret."""
-
 import re
 from typing import Any
 
@@ -15,7 +13,6 @@ HMAC = re.compile(r'\{[{%][^{}]*\bhmac *\(')
 
 
 def check(definition: Definition) -> None:
-    """Raise DefinitionError for a secret that cannot be decrypted or cannot sign."""
     secret = reveal('secret', definition.secret)
     if definition.has_new_secret:
         _check_new(secret)
@@ -37,13 +34,13 @@ def _check_new(secret: str) -> None:
 
 
 def check_signs(secret: str) -> None:
-    """Raise DefinitionError for a secret that hmac() in a header's template cannot use."""
+    """For hmac() in a header's template."""
     if not secret or signing.is_asymmetric(secret):
         raise DefinitionError('secret', _('hmac() in a header needs a secret that the receiver shares.'))
 
 
 def reveal(field: str, sealed: Any) -> str:
-    """Return the text. Raises DefinitionError if it cannot be decrypted."""
+    """Raises DefinitionError if it cannot be decrypted."""
     try:
         return sealed.reveal()
     except DecryptionError as error:

@@ -1,5 +1,3 @@
-"""Checks templates."""
-
 from django.utils.translation import gettext as _
 from utilities.jinja2 import JINJA2_TEMPLATE_RE
 

@@ -1,5 +1,3 @@
-"""Checks the timeout."""
-
 from django.conf import settings
 from django.utils.translation import gettext as _
 from netbox.settings_utils import parse_job_timeout
@@ -9,7 +7,7 @@ from .definition import Definition
 
 
 def check(definition: Definition) -> None:
-    """Raise DefinitionError unless it is below RQ_DEFAULT_TIMEOUT (seconds): a job must outlive it."""
+    """Below RQ_DEFAULT_TIMEOUT (seconds): a job must outlive it."""
     limit = parse_job_timeout(settings.RQ_DEFAULT_TIMEOUT)
     if definition.timeout and limit is not None and definition.timeout >= limit:
         raise DefinitionError(

@@ -1,5 +1,3 @@
-"""Checks certificate and key files."""
-
 from os.path import isfile
 from pathlib import Path
 
@@ -11,7 +9,6 @@ from .definition import Definition
 
 
 def check_ca_file(definition: Definition) -> None:
-    """Raise DefinitionError for a CA file outside `certificate_root`, or without verification."""
     if definition.ca_file_path and not definition.ssl_verification:
         raise DefinitionError(
             'ca_file_path', _('A CA file has no effect while TLS verification is off. Turn it on, or remove the file.')
@@ -20,7 +17,6 @@ def check_ca_file(definition: Definition) -> None:
 
 
 def check_client_certificate(definition: Definition) -> None:
-    """Raise DefinitionError for a file outside `certificate_root`, or a key without a certificate."""
     if definition.client_key_path and not definition.client_cert_path:
         raise DefinitionError(
             'client_key_path', _('A client key file needs a client certificate file. Enter that one as well.')

@@ -1,5 +1,3 @@
-"""Checks a webhook's URL."""
-
 import re
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,7 +21,6 @@ UNMASKED = gettext_lazy('Enter the whole URL again: its path was hidden so far, 
 
 
 def check(definition: Definition) -> None:
-    """Raise DefinitionError for an invalid URL or template."""
     _check_whole_url(whole_url(definition.payload_url))
 
 
@@ -40,7 +37,7 @@ def _check_whole_url(url: str) -> None:
 
 
 def check_plain_url(url: str) -> None:
-    """Raise DefinitionError unless it is an http(s) URL fit for a request line."""
+    """An http(s) URL fit for a request line."""
     try:
         parts = urlsplit(url)
         port_is_valid = parts.port is None or parts.port > 0
@@ -54,24 +51,23 @@ def check_plain_url(url: str) -> None:
 
 
 def check_rendered_url(url: str) -> None:
-    """Raise DefinitionError for an invalid URL."""
     check_plain_url(url)
     if '\\' in urlsplit(url).netloc:
         raise DefinitionError('payload_url', _('Enter a valid URL: its host contains a backslash.'))
 
 
 def merge_url(url: str, stored: str) -> str:
-    """Return the stored URL if `url` is its masked form, else `url`."""
+    """Return the stored URL if `url` is its masked form."""
     return stored if MASK in url and url == shown_url(stored) else url
 
 
 def leads_elsewhere(before: Any, after: Any) -> bool:
-    """Whether requests go, or may go, to another scheme, host or port."""
+    """Whether requests may go to another scheme, host or port."""
     return _origin(whole_url(before)) != _origin(whole_url(after))
 
 
 def _origin(url: str) -> Any:
-    """Return the whole text if a template may make scheme, host or port."""
+    """A template may make scheme, host or port."""
     fixed, template, _rest = url.partition('{')
     # Only some parsers end the host at a backslash.
     if (template and not AUTHORITY.match(fixed)) or '\\' in fixed:

@@ -9,8 +9,8 @@ from utilities.views import register_model_view
 from .. import filtersets, forms, tables
 from ..models import Credential
 from ..ui import panels
+from .checked_input import CheckedListMixin, CheckedRenameMixin, CheckedReturnMixin, CheckedSelectionMixin
 from .imports import ImportNowMixin
-from .selection import CheckedListMixin, CheckedRenameMixin, CheckedReturnMixin, CheckedSelectionMixin
 
 
 @register_model_view(Credential, 'list', path='', detail=False)

@@ -22,7 +22,7 @@ from ..presentation.actions import REDELIVER, STILL_OPEN
 from ..services import preview, redelivery
 from ..ui import panels
 from ..ui.buttons import BulkRedeliver, Redeliver
-from .selection import CheckedListMixin, CheckedReturnMixin, CheckedSelectionMixin, selected_keys
+from .checked_input import CheckedListMixin, CheckedReturnMixin, CheckedSelectionMixin, selected_keys
 
 
 @register_model_view(Delivery, 'list', path='', detail=False)
@@ -72,8 +72,6 @@ def _body(delivery: Delivery) -> str:
 
 
 class RedeliverMixin(CheckedReturnMixin, GetReturnURLMixin):
-    """Needs the permissions to redeliver and to view."""
-
     queryset = Delivery.objects.all()
 
     def get_required_permission(self) -> str:

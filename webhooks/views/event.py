@@ -13,7 +13,7 @@ from ..models import Event, querysets
 from ..permissions import visible_events
 from ..services import preview
 from ..ui import panels
-from .selection import CheckedListMixin
+from .checked_input import CheckedListMixin
 
 
 @register_model_view(Event, 'list', path='', detail=False)

@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 from netbox.choices import ImportMethodChoices
 
 from .. import forms
-from .selection import CheckedReturnMixin
+from .checked_input import CheckedReturnMixin
 
 
 class ImportNowMixin(CheckedReturnMixin):

@@ -11,11 +11,10 @@ from utilities.views import ViewTab
 from .. import filtersets, tables
 from ..models import Delivery, querysets
 from ..ui.buttons import BulkRedeliver
-from .selection import CheckedListMixin
+from .checked_input import CheckedListMixin
 
 
 def deliveries_of(instance: Model) -> QuerySet[Delivery]:
-    """Return the deliveries about the object."""
     object_type = ContentType.objects.get_for_model(instance)
     return querysets.listed_deliveries().filter(object_type=object_type, object_id=instance.pk)
 
@@ -27,7 +26,7 @@ def _count(instance: Model) -> int:
 
 
 class ObjectDeliveriesView(CheckedListMixin, generic.ObjectChildrenView):
-    """ui/tabs.py registers it for each model, and passes `model`."""
+    """ui/tabs.py registers it for each model."""
 
     child_model = Delivery
     table = tables.ObjectDeliveryTable

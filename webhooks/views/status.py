@@ -8,7 +8,7 @@ from django.views.generic import View
 
 from ..choices import StatusChoices
 from ..models import Delivery
-from ..outbox import queue
+from ..outbox import redis_queue
 from ..services import status
 
 
@@ -23,7 +23,7 @@ class StatusView(PermissionRequiredMixin, View):
         failed = Delivery.objects.restrict(request.user, 'view').filter(status=StatusChoices.FAILED)
         shown = {
             'lines': status.lines(_urls(), request.user),
-            'workers': queue.workers(),
+            'workers': redis_queue.workers(),
             'has_failed': failed.exists(),
         }
         return render(request, 'webhooks/status.html', shown)

@@ -16,8 +16,8 @@ from ..presentation.states import with_states
 from ..services import banners, preview, secret_rotation
 from ..ui import panels
 from ..ui.buttons import More, Pause, Resume, SendTest
+from .checked_input import CheckedListMixin, CheckedRenameMixin, CheckedReturnMixin, CheckedSelectionMixin
 from .imports import ImportNowMixin
-from .selection import CheckedListMixin, CheckedRenameMixin, CheckedReturnMixin, CheckedSelectionMixin
 
 WEBHOOK, STATE, SOME_CHANGES, REQUEST, RETRIES, *REST = panels.cards()
 

@@ -24,8 +24,6 @@ from ..services import backfill, redelivery, secret_rotation, switching, trial, 
 
 
 class WebhookActionView(BaseObjectView):
-    """Needs the permissions to view and to do the action."""
-
     queryset = Webhook.objects.all()
     action: Action
     template_name = 'webhooks/webhook_action.html'
@@ -194,8 +192,6 @@ class WebhookCancelBackfillView(WebhookMoveView):
 
 @register_model_view(Webhook, 'rotate_secret', path='rotate-secret')
 class WebhookRotateSecretView(WebhookActionView):
-    """Shows the new secret once, on the webhook's page."""
-
     action = actions.ROTATE_SECRET
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:

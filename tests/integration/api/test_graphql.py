@@ -122,7 +122,7 @@ def test_no_answer_shows_a_secret(api_client):
 
 def test_no_filter_tells_what_is_masked_or_restricted(api_client):
     hidden = ('payload_url', 'additional_headers', 'secret', 'previous_secret')
-    hidden += ('data', 'snapshot', 'prechange', 'snapshots', 'request', 'attempts', 'lease')
+    hidden += ('data', 'snapshot', 'prechange', 'snapshots', 'request', 'attempts')
     for name, known in (('Webhook', 'name'), ('Event', 'kind'), ('Delivery', 'status')):
         filters = names_of(api_client, f'Webhooks{name}Filter', 'inputFields')
         assert known in filters

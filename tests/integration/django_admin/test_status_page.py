@@ -21,7 +21,7 @@ from devstack.receiver import Receiver
 from webhooks import conf
 from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Webhook
-from webhooks.outbox import queue, wakeup
+from webhooks.outbox import redis_queue, wakeup
 from webhooks.services import failed_jobs
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -91,7 +91,7 @@ class TestFailedDeliveries:
 
     def test_it_has_the_time_that_a_request_may_take(self, fail):
         [failed] = fail()
-        assert queue.get().fetch_job(str(failed.uuid)).timeout == queue.job_timeout(queue.get())
+        assert redis_queue.get().fetch_job(str(failed.uuid)).timeout == redis_queue.job_timeout(redis_queue.get())
 
     def test_it_leads_to_the_delivery(self, client, fail):
         [failed] = fail()
@@ -100,7 +100,7 @@ class TestFailedDeliveries:
         assert list(client.get(address).context['cl'].result_list) == [failed]
 
     def test_a_failed_job_of_others_that_cannot_be_read_is_left_alone(self, client, fail):
-        rq_queue = queue.get()
+        rq_queue = redis_queue.get()
         foreign = Job.create('gone.function', connection=rq_queue.connection, origin=rq_queue.name)
         rq_queue.failed_job_registry.add(foreign)
         rq_queue.connection.hset(foreign.key, 'data', b'no pickle')
@@ -111,7 +111,7 @@ class TestFailedDeliveries:
     def test_a_worker_that_starts_takes_off_wake_ups_that_failed_and_leaves_the_rest(self, fail, rqworker):
         """As those of a worker of 1.0.0, which finds its tables changed."""
         [failed] = fail()
-        rq_queue = queue.get()
+        rq_queue = redis_queue.get()
         jobs = {
             name: Job.create(name, connection=rq_queue.connection, origin=rq_queue.name)
             for name in (wakeup.JOB, 'gone.function')

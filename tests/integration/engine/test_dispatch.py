@@ -94,7 +94,7 @@ class TestDeletedWebhook:
 
         return at
 
-    @pytest.mark.parametrize(('module', 'name'), [(matching, '_open_backfills'), (rendering, 'render')])
+    @pytest.mark.parametrize(('module', 'name'), [(loop, 'match'), (rendering, 'render')])
     def test_the_other_webhooks_get_their_deliveries(self, goes, meanwhile, module, name):
         stays = subscribe(NOWHERE, Site)
         site()

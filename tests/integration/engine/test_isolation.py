@@ -38,7 +38,7 @@ from webhooks.engine.deliver.build import Sent
 from webhooks.engine.registry import STOPPED, SUSPECT
 from webhooks.engine.tidy import loop as tidy
 from webhooks.models import Attempt, Delivery, Health, Webhook, Worker
-from webhooks.outbox import queue
+from webhooks.outbox import redis_queue
 from webhooks.payload.http_request import Builder
 from webhooks.services import trial
 from webhooks.templating import renderer
@@ -586,9 +586,9 @@ class TestStopped:
         dispatch_sites()
         self.stop()
         Webhook.objects.update(paused=True)
-        queue.get().empty()
+        redis_queue.get().empty()
         assert work() == 'nothing to send'
-        assert queue.get().count == 0
+        assert redis_queue.get().count == 0
         Webhook.objects.update(paused=False)
         work()
         assert len(deliveries(DELIVERED)) == 1

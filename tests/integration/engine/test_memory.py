@@ -13,10 +13,10 @@ from tenancy.models import Tenant
 from devstack.receiver import Answer, Receiver
 from webhooks import rendering
 from webhooks.choices import StatusChoices
-from webhooks.engine import memory, transactions
+from webhooks.engine import transactions
 from webhooks.engine.deliver import choice, lane, queue
 from webhooks.engine.deliver.lane import BEGINNING, Wish
-from webhooks.engine.dispatch import claim
+from webhooks.engine.dispatch import claim, render
 from webhooks.engine.registry import DISPATCH
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.querysets import LONG_COLUMNS
@@ -61,7 +61,7 @@ class TestRendering:
         assert slices == [6]
         assert all(event.payload_data['comments'] == LONG for event in recorded())
         slices.clear()
-        monkeypatch.setattr(memory, 'SLICE', 3 * len(LONG.encode()))
+        monkeypatch.setattr(render, 'BYTES', 3 * len(LONG.encode()))
         sites(6, comments=LONG)
         dispatch_all()
         assert max(slices) < 4
@@ -73,7 +73,7 @@ class TestRendering:
         sites(4, comments=LONG)
         dispatch_all()
         slices.clear()
-        monkeypatch.setattr(memory, 'SLICE', 3 * len(LONG.encode()))
+        monkeypatch.setattr(render, 'BYTES', 3 * len(LONG.encode()))
         with transaction.atomic():
             for place in Site.objects.all():
                 place.comments = ''
@@ -83,7 +83,7 @@ class TestRendering:
 
     def test_what_is_rendered_is_written_before_there_is_more_of_it(self, monkeypatch):
         subscribe(NOWHERE, Site)
-        monkeypatch.setattr(memory, 'SLICE', 1)
+        monkeypatch.setattr(render, 'BYTES', 1)
         sites(4, comments=LONG)
         written, shown = [], rendering.render
 

@@ -19,7 +19,7 @@ from devstack.process import ProcessId, descendants, wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.models import Webhook
-from webhooks.outbox import queue
+from webhooks.outbox import redis_queue
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -39,7 +39,7 @@ def is_delivered(count: int) -> Callable[[], bool]:
 
 
 def dispatchers() -> list[RQWorker]:
-    return [one for one in RQWorker.all(queue=queue.get()) if one.pid]
+    return [one for one in RQWorker.all(queue=redis_queue.get()) if one.pid]
 
 
 def process_of(worker: Worker, pid: int) -> ProcessId:
@@ -90,7 +90,7 @@ def test_each_queue_has_one_worker(webhook, rqworker):
     worker = rqworker()
     pids = {name: [one.pid for one in RQWorker.all(queue=get_queue(name))] for name in ('high', 'default', 'low')}
     assert pids['high'] == pids['default']
-    assert len(pids['high']) == len(pids['low']) == queue.count_workers() == 1
+    assert len(pids['high']) == len(pids['low']) == redis_queue.count_workers() == 1
     assert pids['low'] != pids['high']
     assert {*pids['low'], *pids['high']} <= {process.pid for process in descendants(worker.pid)}
 
@@ -149,7 +149,7 @@ def test_there_is_one_scheduler(webhook, rqworker):
     """For all queues: a second one could schedule no jobs of the queue that the first has."""
     rqworker()
     locks = [f'rq:scheduler-lock:{name}' for name in ('high', 'default')]
-    connection = queue.get().connection
+    connection = redis_queue.get().connection
     assert wait_until(lambda: None not in {connection.get(lock) for lock in locks}, timeout=PATIENCE)
     assert len({connection.get(lock) for lock in locks}) == 1
 

@@ -36,7 +36,7 @@ from webhooks.engine.process import inline
 from webhooks.engine.registry import SEND
 from webhooks.exceptions import DefinitionError
 from webhooks.models import Attempt, Delivery, Health, Webhook, Worker
-from webhooks.outbox import queue, wakeup
+from webhooks.outbox import redis_queue, wakeup
 from webhooks.security.masking import MASK
 from webhooks.services import redelivery, trial
 
@@ -467,10 +467,10 @@ class TestFairness:
     def test_a_job_ends_and_its_work_goes_on_in_another(self, webhook, receiver):
         """NetBox's other jobs get their turn in between."""
         sites(30)
-        queue.get().empty()
+        redis_queue.get().empty()
         wakeup.accept()
         inline.run(seconds=0)
-        assert queue.get().count == 1
+        assert redis_queue.get().count == 1
         assert len(deliveries(DELIVERED)) < 30
         work()
         assert len(deliveries(DELIVERED)) == 30
@@ -532,10 +532,10 @@ class TestRedelivery:
         assert work() == '1 delivered'
 
     def test_a_worker_is_woken(self, failed):
-        queue.get().empty()
+        redis_queue.get().empty()
         wakeup.accept()
         redelivery.redeliver(Delivery.objects.all())
-        assert queue.get().count == 1
+        assert redis_queue.get().count == 1
 
     def test_a_time_range_is_replayed(self, webhook, receiver):
         for _ in range(4):

@@ -16,7 +16,7 @@ from devstack.process import descendants, wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.models import Attempt, Delivery, Webhook
-from webhooks.outbox import queue
+from webhooks.outbox import redis_queue
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -50,7 +50,7 @@ def stop(worker: Worker) -> float:
 
 
 def failed_jobs() -> int:
-    return FailedJobRegistry(queue=queue.get()).count
+    return FailedJobRegistry(queue=redis_queue.get()).count
 
 
 def test_with_a_backlog_it_finishes_what_is_under_way_and_begins_nothing_more(webhook, receiver, rqworker):

@@ -13,6 +13,7 @@ from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine.deliver import order
 from webhooks.engine.tidy import loop as tidy
+from webhooks.engine.tidy import retention
 from webhooks.models import Backfill, Delivery, Health, Hour, Webhook
 from webhooks.models.hour import KEPT
 
@@ -105,5 +106,5 @@ def test_the_log_of_a_deleted_webhook_goes_a_part_at_a_time(webhook, receiver, m
 def test_counts_of_old_hours_go(webhook):
     old, new = (timezone.now() - KEPT + timedelta(hours=hours) for hours in (-1, 1))
     Hour.objects.bulk_create([Hour(health_id=webhook.pk, start=start) for start in (old, new)])
-    tidy_all()
+    retention.prune_all()
     assert Hour.objects.get().start == new

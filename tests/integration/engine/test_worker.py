@@ -18,10 +18,10 @@ from devstack.process import descendants, wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks import conf
 from webhooks.choices import StatusChoices
-from webhooks.engine import shutdown
+from webhooks.engine.process import child
 from webhooks.engine.process.dispatcher import QueueWorker
 from webhooks.models import Attempt, Webhook
-from webhooks.outbox import queue, wakeup
+from webhooks.outbox import redis_queue, wakeup
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -66,10 +66,10 @@ def test_a_job_sends_nothing_while_webhooks_are_off(webhook, receiver, drain, mo
     site()
     with monkeypatch.context() as off:
         change_settings(off, enabled=False)
-        queue.get().enqueue(wakeup.JOB)
+        redis_queue.get().enqueue(wakeup.JOB)
         drain()
         assert not receiver.requests
-    queue.get().enqueue(wakeup.JOB)
+    redis_queue.get().enqueue(wakeup.JOB)
     drain()
     receiver.wait_for(1)
 
@@ -178,7 +178,7 @@ def test_a_signal_right_after_a_job_ends_the_worker(monkeypatch):
     """RQ has noted it, and then begins to wait for another job."""
     worker = get_worker('high', worker_class=QueueWorker)
     worker.register_birth()
-    monkeypatch.setattr(shutdown, '_requested', False)  # and so it is afterwards
+    monkeypatch.setattr(child, '_is_stopping', False)  # and so it is afterwards
     try:
         worker.handle_warm_shutdown_request()
         with pytest.raises(StopRequested):

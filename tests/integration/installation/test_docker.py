@@ -23,7 +23,7 @@ from devstack.netbox import NetBox
 from devstack.ports import LOOPBACK, free_port
 from devstack.process import Child, wait_until
 from webhooks.choices import StatusChoices
-from webhooks.outbox import queue
+from webhooks.outbox import redis_queue
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -263,7 +263,7 @@ class TestRunning:
         assert compose['netbox-worker']['healthcheck']['test'][2].endswith('/worker_alive.py')
         assert container.run(check, **variables).returncode == 1
         worker = container.start('docker-worker', '-m', 'netbox', 'rqworker', '--worker-ttl', '60')
-        assert wait_until(lambda: [one.get_state() for one in queue.workers()] == ['idle'], timeout=PATIENCE)
+        assert wait_until(lambda: [one.get_state() for one in redis_queue.workers()] == ['idle'], timeout=PATIENCE)
         assert container.run(check, **variables).returncode == 0
         container.netbox.processes.stop(worker)
         assert wait_until(lambda: container.run(check, **variables).returncode == 1, timeout=PATIENCE)
@@ -273,18 +273,18 @@ class TestRunning:
     def test_the_health_check_notices_that_nobody_serves_the_queue_of_webhooks(self, container):
         check, variables = str(container.root / 'worker_alive.py'), container.environment
         container.start('docker-worker', '-m', 'netbox', 'rqworker', '--worker-ttl', '60')
-        assert wait_until(lambda: [one.get_state() for one in queue.workers()] == ['idle'], timeout=PATIENCE)
+        assert wait_until(lambda: [one.get_state() for one in redis_queue.workers()] == ['idle'], timeout=PATIENCE)
         assert container.run(check, **variables).returncode == 0
-        (sidecar,) = queue.workers()
-        os.kill(sidecar.pid, signal.SIGSTOP)
+        (dispatcher,) = redis_queue.workers()
+        os.kill(dispatcher.pid, signal.SIGSTOP)
         try:
             # A hash that is not renewed goes after two minutes.
-            queue.get().connection.delete(sidecar.key)
+            redis_queue.get().connection.delete(dispatcher.key)
             answer = container.run(check, **variables)
             assert (answer.returncode, answer.stderr) == (1, 'Nobody here serves low\n')
             assert container.run(check, 'high', 'default', **variables).returncode == 0
         finally:
-            os.kill(sidecar.pid, signal.SIGKILL)
+            os.kill(dispatcher.pid, signal.SIGKILL)
 
     def test_a_container_that_ends_is_started_again(self, compose):
         assert {name: service.get('restart') for name, service in compose.items()} == {

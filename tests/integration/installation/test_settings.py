@@ -12,13 +12,13 @@ CONFIGURED = """
 import dataclasses, json
 from django.conf import settings
 from webhooks import conf
-from webhooks.outbox import queue
+from webhooks.outbox import redis_queue
 found = dataclasses.asdict(conf.get())
 shown = {name: found[name] for name in found if isinstance(found[name], (bool, int, str, tuple, type(None)))}
 shown['blocked_networks'] = [str(network) for network in found['blocked_networks']]
-options = queue.get().connection.connection_pool.connection_kwargs
+options = redis_queue.get().connection.connection_pool.connection_kwargs
 shown['port'], shown['db'], shown['password'] = options['port'], options['db'], options.get('password')
-shown['job_timeout'] = queue.get()._default_timeout
+shown['job_timeout'] = redis_queue.get()._default_timeout
 shown['queues'] = sorted(settings.RQ_QUEUES)
 print('FOUND', json.dumps(shown))
 """

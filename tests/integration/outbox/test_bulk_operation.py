@@ -8,7 +8,7 @@ from support.builders import CREATED, DELETED, NOWHERE, UPDATED, changes, named,
 from support.engine import work
 
 from devstack.receiver import Receiver
-from webhooks.outbox import deletions, queue
+from webhooks.outbox import deletions, redis_queue
 from webhooks.signals import bulk_operation
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -71,7 +71,7 @@ class TestKinds:
         (place,) = make(1)
         bulk_operation.send(sender=Site, instances=[place], event='created')
         assert changes() == [(CREATED, place.pk)]
-        assert queue.get().count == 1
+        assert redis_queue.get().count == 1
 
     def test_any_iterable_is_taken(self):
         subscribe(NOWHERE, Site)
@@ -140,7 +140,7 @@ class TestCost:
         subscribe(NOWHERE, Site)
         with transaction.atomic():
             bulk_operation.send(sender=Site, instances=make(50), event='created')
-        assert queue.get().count == 1
+        assert redis_queue.get().count == 1
 
     def test_it_costs_next_to_nothing_while_nobody_is_subscribed(self):
         places = make(50)

@@ -16,7 +16,7 @@ from tenancy.models import Tenant
 
 from webhooks import conf
 from webhooks.constants import JOB_TIME, MAX_TIMEOUT
-from webhooks.outbox import queue, wakeup
+from webhooks.outbox import redis_queue, wakeup
 
 pytestmark = pytest.mark.usefixtures('committed', 'closed_breaker')
 
@@ -41,7 +41,7 @@ def webhook(committed: None):
 
 
 def waiting() -> int:
-    return queue.get().count
+    return redis_queue.get().count
 
 
 @pytest.mark.usefixtures('webhook')
@@ -51,7 +51,7 @@ class TestWakeUp:
             site()
             assert waiting() == 0
         assert waiting() == 1
-        (job,) = queue.get().jobs
+        (job,) = redis_queue.get().jobs
         assert (job.func_name, job.args, job.kwargs) == ('webhooks.worker.drain', (), {})
 
     def test_a_save_outside_a_transaction_wakes_a_worker(self):
@@ -63,7 +63,7 @@ class TestWakeUp:
         """One that hangs keeps it, and another one may begin to hang at the end of that."""
         monkeypatch.setattr(settings, 'RQ_DEFAULT_TIMEOUT', setting)
         site()
-        (job,) = queue.get().jobs
+        (job,) = redis_queue.get().jobs
         assert JOB_TIME + 2 * longest < job.timeout <= 2 * JOB_TIME + 2 * longest + 60
 
     @pytest.mark.parametrize(('setting', 'timeout'), [(60, 690), (90_000, 90_000), (-1, -1)])
@@ -72,7 +72,7 @@ class TestWakeUp:
         name = conf.get().queue
         monkeypatch.setitem(settings.RQ_QUEUES, name, {**settings.RQ_QUEUES[name], 'DEFAULT_TIMEOUT': setting})
         site()
-        (job,) = queue.get().jobs
+        (job,) = redis_queue.get().jobs
         assert job.timeout == timeout
 
     def test_many_events_wake_a_worker_once(self):
@@ -95,7 +95,7 @@ class TestWakeUp:
     def test_a_deletion_wakes_a_worker(self):
         created = site()
         wakeup.accept()
-        queue.get().empty()
+        redis_queue.get().empty()
         created.delete()
         assert waiting() == 1
 

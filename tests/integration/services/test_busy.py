@@ -48,7 +48,7 @@ class TestTrial:
 
     @pytest.fixture(autouse=True)
     def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(trial, 'WAIT', 100)
+        monkeypatch.setattr(trial, 'LOCK_TIMEOUT', 100)
 
     def test_the_api_says_so(self, api_client, webhook):
         site()

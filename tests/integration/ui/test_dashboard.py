@@ -59,8 +59,8 @@ class TestCard:
         delivery(event(site()), webhook, status=StatusChoices.PENDING)
         delivery(event(site()), webhook, status=StatusChoices.FAILED, finished_at=now)
         delivery(event(site()), webhook, status=StatusChoices.FAILED, finished_at=now - timedelta(days=2))
-        Hour.objects.count(webhook.health, now, 3, 1)
-        Hour.objects.count(webhook.health, now - timedelta(days=2), 0, 1)
+        Hour.objects.count_all({webhook.pk: {'delivered': 3, 'failed': 1}}, now)
+        Hour.objects.count_all({webhook.pk: {'failed': 1}}, now - timedelta(days=2))
 
     def test_it_shows_how_sending_goes(self, netbox_user, webhook, log):
         suspend(webhook)
@@ -128,7 +128,7 @@ class TestPermissions:
         other = subscribe(NOWHERE, Site, name='Other')
         for one in (webhook, other, other):
             delivery(event(site()), one, status=StatusChoices.PENDING)
-            Hour.objects.count(one.health, timezone.now(), 0, 1)
+            Hour.objects.count_all({one.pk: {'failed': 1}}, timezone.now())
             suspend(one)
         grant(Webhook, 'view', name='Inventory')
         grant(Delivery, 'view')

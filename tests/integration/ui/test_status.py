@@ -15,7 +15,7 @@ from support.log import delivery, event
 
 from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Event, Health, Webhook
-from webhooks.outbox import queue
+from webhooks.outbox import redis_queue
 
 pytestmark = pytest.mark.usefixtures('saves')
 
@@ -82,7 +82,7 @@ class TestFigures:
     def test_it_shows_the_workers(self, admin_pages, committed, rqworker):
         assert 'No worker is registered in Redis.' in text_of(admin_pages)
         rqworker('low')
-        (registered,) = queue.workers()
+        (registered,) = redis_queue.workers()
         text = text_of(admin_pages)
         assert f'<td>{registered.pid}</td>' in text
         assert lines(text)['Workers'] == '1 is running'

@@ -1,6 +1,6 @@
 """How much a worker holds at a time."""
 
-from webhooks.engine.memory import first_within, portions
+from webhooks.engine.each import first_within, portions
 
 
 def test_the_first_that_weigh_no_more_together():

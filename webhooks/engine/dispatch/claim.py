@@ -1,25 +1,21 @@
-"""Takes the next events in hand.
-
-An event waits while an earlier one of its object is in other hands: an object's deliveries are made in order.
-"""
+"""Takes the next events in hand. An event waits while an earlier one of its object is in other hands."""
 
 import time
 from collections.abc import Collection, Iterable
 
-from ...interruptions import BROKEN_OFF
 from ...models import Event, querysets
-from .. import sql, transactions
-from ..registry import GIVEN_UP, STOPPED, SUSPECT, Member
+from .. import sql
+from ..registry import GIVEN_UP, Member
 
 MOST = 200
 # Seconds between two full looks, or FULL_TIMES as long as the last one took.
 FULL, FULL_TIMES = 1.0, 20
-# Sequences by which an event may lag when it commits. Later ones wait for a full look.
+# Events whose commit lags by more sequences wait for a full look.
 LATE = 1000
 
 LOCK = "SELECT pg_advisory_xact_lock('webhooks_event'::regclass::oid::integer, 0)"
 
-# The oldest or newest events. An object's events wait behind one in other hands, or a suspect.
+# An object's events wait behind one in other hands, or a suspect.
 READY = f"""
     WITH held AS MATERIALIZED (
         SELECT object_type_id, object_id, sequence FROM webhooks_event
@@ -40,7 +36,7 @@ SUSPECTS = f"""
     SELECT id FROM webhooks_event
     WHERE dispatched_at IS NULL AND lapses > 0 AND lapses < {GIVEN_UP} AND retry_at <= now()
       AND id <> ALL(ARRAY(SELECT unnest(events) FROM webhooks_worker WHERE id <> %(id)s))
-    ORDER BY sequence LIMIT %(most)s"""
+    ORDER BY retry_at, sequence LIMIT %(most)s"""
 
 IN_TURN = """
     SELECT e.id FROM webhooks_event e
@@ -50,19 +46,12 @@ IN_TURN = """
           AND p.dispatched_at IS NULL AND NOT p.id = ANY(%(ids)s)
     )"""
 
-# The second time in a row they become suspects.
-SET_ASIDE = f"""
-    UPDATE webhooks_event
-    SET retry_at = now() + CASE WHEN lapses > 0 THEN interval '30 seconds' ELSE interval '0' END,
-        lapses = CASE WHEN error = %(stopped)s THEN greatest(lapses, {SUSPECT}) ELSE lapses END, error = %(stopped)s
-    WHERE id = ANY(%(ids)s) AND dispatched_at IS NULL AND lapses < {GIVEN_UP}"""
+# Not asked for, or created and deleted in one transaction.
+DISCARD = 'DELETE FROM webhooks_event WHERE id = ANY(%s) AND dispatched_at IS NULL'
 
 
 class Reading:
-    """How far the outbox was read.
-
-    While any transaction is open, PostgreSQL's index keeps dispatched events, and skipping them is slow.
-    """
+    """How far the outbox was read: while any transaction is open, PostgreSQL's index keeps dispatched events."""
 
     def __init__(self) -> None:
         self._since = 0
@@ -70,18 +59,12 @@ class Reading:
         self._newest = False
 
     def take(self, member: Member) -> list[Event]:
-        """Take events in hand, ordered by sequence, without long columns.
-
-        Oldest and newest take turns: a change passes an import.
-        """
+        """Take events in hand, by sequence. Oldest and newest take turns: a change passes an import."""
         sql.execute(LOCK)
-        if self._newest and (events := _take(member, _ids(self._read(member, self._since, 'DESC')))):
+        # Every newest event may wait for an earlier one.
+        if self._newest and (events := _take(member, self._read(member, self._since, 'DESC'))):
             self._newest = False
             return events
-        # Every newest event may wait for an earlier one.
-        return self._take_oldest(member)
-
-    def _take_oldest(self, member: Member) -> list[Event]:
         began = time.monotonic()
         is_full = began > self._full_at + max(FULL, FULL_TIMES * self._full_took)
         found = self._read(member, 0 if is_full else self._since, 'ASC')
@@ -89,33 +72,27 @@ class Reading:
             self._full_at, self._full_took = time.monotonic(), time.monotonic() - began
             self._since = found[0][1] - LATE if found else self._since
         self._newest = len(found) == MOST
-        return _take(member, _ids(found))
+        return _take(member, found)
 
     def _read(self, member: Member, since: int, direction: str) -> list[tuple[int, int]]:
         return sql.fetch(READY.format(direction=direction), {'id': member.pk, 'since': since, 'most': MOST})
 
 
 def take_suspects(member: Member) -> list[Event]:
-    """Take one suspect in hand."""
     sql.execute(LOCK)
-    for pk in sql.fetch_column(SUSPECTS, {'id': member.pk, 'most': MOST}):
-        if events := _take(member, [pk]):
+    for row in sql.fetch(SUSPECTS, {'id': member.pk, 'most': MOST}):
+        if events := _take(member, [row]):
             return events
     return []
 
 
 def is_any_suspect() -> bool:
-    """Whether a suspect is due that nobody has in hand."""
     return bool(sql.fetch(SUSPECTS, {'id': 0, 'most': 1}))
 
 
-def set_aside(ids: Collection[int]) -> None:
-    """Note a transaction that was broken off with these in hand: one may be why."""
-    try:
-        with transactions.short():
-            sql.execute(SET_ASIDE, {'ids': list(ids), 'stopped': STOPPED})
-    except BROKEN_OFF as error:
-        transactions.recover(error)
+def discard(ids: Collection[int]) -> None:
+    if ids:
+        sql.execute(DISCARD, [list(ids)])
 
 
 def in_turn(ids: Collection[int]) -> list[int]:
@@ -123,11 +100,8 @@ def in_turn(ids: Collection[int]) -> list[int]:
     return sql.fetch_column(IN_TURN, {'ids': list(ids)})
 
 
-def _ids(found: Iterable[tuple[int, int]]) -> list[int]:
-    return [pk for pk, _sequence in found]
-
-
-def _take(member: Member, ids: Collection[int]) -> list[Event]:
-    events = list(querysets.events().filter(pk__in=in_turn(ids)).order_by('sequence'))
+def _take(member: Member, found: Iterable[tuple]) -> list[Event]:
+    ids = in_turn([pk for pk, *_sequence in found])
+    events = list(querysets.events().filter(pk__in=ids).order_by('sequence'))
     member.beat(events=[event.pk for event in events])
     return events

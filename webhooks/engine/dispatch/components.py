@@ -1,7 +1,6 @@
-"""A change of a component is also an update of its device, module or virtual machine, once a transaction.
+"""A change of a component is also an update of its owner (device, module, virtual machine), once a transaction.
 
-The owner's event gets its sequence and snapshot under a lock of the owner's row, as by a save. If somebody holds the
-row, the event is put off.
+The owner's event gets its sequence and snapshot under a lock of the owner's row, as by a save.
 """
 
 import json
@@ -10,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from django.apps import apps
+from dcim.models import CableTermination
 from django.contrib.contenttypes.models import ContentType
 from django.db import DEFAULT_DB_ALIAS, connection
 from django.db.models import Model
@@ -51,7 +50,6 @@ MAKE = f"""
         e.caused_by || EXCLUDED.caused_by) AS label)
     WHERE e.caused_by IS NOT NULL"""
 
-# The owner itself did not change.
 DRAW = f"""
     UPDATE webhooks_event e
     SET sequence = nextval('{SEQUENCE}'), snapshot = now_.snapshot, prechange = now_.snapshot
@@ -59,29 +57,18 @@ DRAW = f"""
     WHERE e.id = ANY(%s) AND e.object_id = now_.id
     RETURNING e.id, e.sequence"""
 
-# Not taken for a second. By its new sequence the owner's other events pass.
+# Somebody holds the owner's row. By the new sequence the owner's other events pass.
 PUT_OFF = f"""
     UPDATE webhooks_event SET sequence = nextval('{SEQUENCE}'), retry_at = now() + interval '1 second'
-    WHERE id = ANY(%s)
-    RETURNING id, sequence"""
-
-
-#
-# From components to owners
-#
+    WHERE id = ANY(%s)"""
 
 
 def tell_owners(events: Sequence[Event]) -> None:
-    """Make an event for each owner of a changed component, unless there is one.
-
-    Plugins may change NetBox's models: an unexpected component is logged.
-    """
-    if events:
-        each_or_alone(events, _tell_owners, _log)
+    """Make an event for each owner, unless there is one. Plugins may change NetBox's models: that is logged."""
+    each_or_alone(events, _tell_owners, _log)
 
 
 def is_new_owner(event: Event) -> bool:
-    """Whether the event created an owner. For events that `match` named."""
     return event.kind == KindChoices.CREATED and _label(event.object_type_id) not in EVERY_COMPONENT
 
 
@@ -96,9 +83,9 @@ def _tell_owners(events: Sequence[Event]) -> Sequence[None]:
         key = (*reference, event.transaction_id, event.transaction_time)
         changes[key] = event.pk
         causes[key].add(label)
-    if changes:
-        # The same order everywhere: no deadlock.
-        rows = [(*key[:2], changes[key], json.dumps(sorted(causes[key]))) for key in sorted(changes)]
+    # The same order everywhere: no deadlock.
+    rows = [(*key[:2], changes[key], json.dumps(sorted(causes[key]))) for key in sorted(changes)]
+    if rows:
         with transactions.short():
             sql.execute(MAKE, [list(column) for column in zip(*rows, strict=True)])
     return ()
@@ -107,30 +94,30 @@ def _tell_owners(events: Sequence[Event]) -> Sequence[None]:
 def _owners(events: Sequence[Event]) -> Iterator[tuple[Event, Reference, str]]:
     """Yield (event, owner before or after the change, label of the component)."""
     through: list[tuple[Event, Reference, str]] = []
-    cables: dict[int, list[Event]] = defaultdict(list)
+    cables = [event for event in events if _label(event.object_type_id) == CABLE]
     rows = Event.objects.filter(pk__in=[event.pk for event in events])
     columns = rows.values_list('pk', 'snapshot__row', 'prechange__row')
     states_of = {pk: list(filter(None, states)) for pk, *states in columns}
     for event in events:
         label = _label(event.object_type_id)
-        if label == CABLE:
-            cables[event.object_id].append(event)
         # A module belongs to a device, but is no component.
-        elif label in EVERY_COMPONENT:
-            states = states_of.get(event.pk, [])
-            is_recabled = len({state.get('cable_id') for state in states}) > 1
-            for state in states:
-                for name in {label, CABLE} if is_recabled else {label}:
-                    yield from ((event, owner, name) for owner in _direct(state))
-                    through += [(event, port, name) for port in _assigned(state)]
-    through += [(event, end, CABLE) for cable, end in _ends(cables) for event in cables[cable]]
+        states = states_of.get(event.pk, []) if label in EVERY_COMPONENT else []
+        is_recabled = len({state.get('cable_id') for state in states}) > 1
+        for state in states:
+            for name in {label, CABLE} if is_recabled else {label}:
+                yield from ((event, owner, name) for owner in _direct(state))
+                if state.get('assigned_object_id') is not None:  # an address at an interface
+                    through.append((event, (state['assigned_object_type_id'], state['assigned_object_id']), name))
+    if cables:  # ends of a deleted one have events themselves
+        ends = CableTermination.objects.filter(cable__in=[event.object_id for event in cables])
+        found = list(ends.values_list('cable_id', 'termination_type_id', 'termination_id'))
+        through += [(event, tuple(end), CABLE) for event in cables for pk, *end in found if pk == event.object_id]
     owners = _owners_of({component for _event, component, _name in through})
     for event, component, name in through:
         yield from ((event, owner, name) for owner in owners.get(component, ()))
 
 
 def _direct(row: Row) -> Iterator[Reference]:
-    """Yield the owners that a row names."""
     for column, label in COLUMNS.items():
         if row.get(column) is not None:
             yield _type_id(label), row[column]
@@ -138,22 +125,7 @@ def _direct(row: Row) -> Iterator[Reference]:
         yield row['parent_object_type_id'], row['parent_object_id']
 
 
-def _assigned(row: Row) -> Iterator[Reference]:
-    """Yield an address's interface."""
-    if row.get('assigned_object_type_id') is not None and row.get('assigned_object_id') is not None:
-        yield row['assigned_object_type_id'], row['assigned_object_id']
-
-
-def _ends(cables: Collection[int]) -> Iterator[tuple[int, Reference]]:
-    """Yield each cable with its ends. Ends of a deleted cable have events themselves."""
-    if cables:
-        ends = apps.get_model('dcim.cabletermination').objects.filter(cable__in=list(cables))
-        for cable, type_id, pk in ends.values_list('cable_id', 'termination_type_id', 'termination_id'):
-            yield cable, (type_id, pk)
-
-
 def _owners_of(components: Iterable[Reference]) -> dict[Reference, list[Reference]]:
-    """Return each component's owners, by one query a model, or two."""
     by_type: dict[int, set[int]] = defaultdict(set)
     for type_id, pk in components:
         by_type[type_id].add(pk)
@@ -162,18 +134,9 @@ def _owners_of(components: Iterable[Reference]) -> dict[Reference, list[Referenc
         model = ContentType.objects.get_for_id(type_id).model_class()
         fields = {one.attname for one in model._meta.concrete_fields} if model else set()
         if model and (columns := [column for column in COLUMNS if column in fields]):
-            rows = {row['pk']: row for row in model._base_manager.filter(pk__in=pks).values('pk', *columns)}
-            rows |= _last_rows(type_id, pks - rows.keys())
-            found |= {(type_id, pk): list(_direct(row)) for pk, row in rows.items()}
+            rows = model._base_manager.filter(pk__in=pks).values('pk', *columns)
+            found |= {(type_id, row['pk']): list(_direct(row)) for row in rows}
     return found
-
-
-def _last_rows(type_id: int, pks: Collection[int]) -> dict[int, Row]:
-    """Return the last rows of objects whose deletion still waits: an interface takes its addresses along."""
-    if not pks:
-        return {}
-    deleted = Event.objects.filter(dispatched_at=None, snapshot__isnull=False, kind=KindChoices.DELETED)
-    return dict(deleted.filter(object_type_id=type_id, object_id__in=pks).values_list('object_id', 'snapshot__row'))
 
 
 def _label(type_id: int) -> str:
@@ -184,32 +147,19 @@ def _type_id(label: str) -> int:
     return ContentType.objects.get_by_natural_key(*label.split('.')).pk
 
 
-#
-# Events of owners
-#
-
-
-def take(events: Sequence[Event], in_hand: Collection[int]) -> tuple[set[int], set[int]]:
-    """Give owners' events their sequence and snapshot, unless somebody holds the owner's row.
-
-    Returns the ids of events that wait, and of events without an owner.
-    """
-    waiting, gone = set(), set()
+def take(events: Sequence[Event], in_hand: Collection[int]) -> set[int]:
+    """Give owners' events their sequence and snapshot. Returns the ids of events that wait, or whose owner is gone."""
     by_type: dict[int, list[Event]] = defaultdict(list)
     for event in events:
         by_type[event.object_type_id].append(event)
+    drawn: set[int] = set()
     for type_id, group in by_type.items():
-        if model := ContentType.objects.get_for_id(type_id).model_class():
-            held, lost = _take(model, group)
-            waiting |= held
-            gone |= lost
-    if drawn := {event.pk for event in events} - waiting - gone:
-        # A change committed since has a lower sequence and goes first.
-        waiting |= drawn - set(claim.in_turn(in_hand))
-    return waiting, gone
+        drawn |= _draw(ContentType.objects.get_for_id(type_id).model_class(), group)
+    # A change committed since has a lower sequence and goes first.
+    return {event.pk for event in events} - (drawn.intersection(claim.in_turn(in_hand)) if drawn else drawn)
 
 
-def _take(model: type[Model], events: Sequence[Event]) -> tuple[set[int], set[int]]:
+def _draw(model: type[Model], events: Sequence[Event]) -> set[int]:
     """The lock lasts no longer than the draw."""
     owners = model._base_manager.using(DEFAULT_DB_ALIAS).filter(pk__in=[event.object_id for event in events])
     draw = DRAW.format(table=connection.ops.quote_name(model._meta.db_table), snapshot=snapshots.expression(model))
@@ -217,9 +167,10 @@ def _take(model: type[Model], events: Sequence[Event]) -> tuple[set[int], set[in
         free = owners.order_by('pk').select_for_update(skip_locked=True, no_key=True)
         locked = list(free.values_list('pk', flat=True))
         there = set(owners.values_list('pk', flat=True))
-        drawn = dict(sql.fetch(draw, [locked, [event.pk for event in events]])) if locked else {}
-        held = [event.pk for event in events if event.object_id in there and event.pk not in drawn]
-        put_off = dict(sql.fetch(PUT_OFF, [held])) if held else {}
+        drawn = dict(sql.fetch(draw, [locked, [event.pk for event in events]]))
+        left = [event for event in events if event.pk not in drawn]
+        sql.execute(PUT_OFF, [[event.pk for event in left if event.object_id in there]])
+        claim.discard([event.pk for event in left if event.object_id not in there])
     for event in events:
-        event.sequence = (drawn | put_off).get(event.pk, event.sequence)
-    return set(put_off), {event.pk for event in events} - drawn.keys() - put_off.keys()
+        event.sequence = drawn.get(event.pk, event.sequence)
+    return set(drawn)

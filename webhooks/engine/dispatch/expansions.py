@@ -24,7 +24,7 @@ logger = logging.getLogger('webhooks.dispatch')
 # Seconds for one model's objects; seconds for which a slower model is left out.
 LONGEST, REST = 3.0, 600.0
 
-# The data of each object's last deletion: as dispatched, unless partial, or from its snapshot. A test deletes nothing.
+# The data of each object's last deletion.
 DELETIONS = f"""
     SELECT DISTINCT ON (object_id) object_id,
         coalesce(CASE WHEN partial IS NULL THEN nullif(data, '') END, snapshot #>> '{{{rendering.SHOWN},data}}')
@@ -34,14 +34,11 @@ DELETIONS = f"""
 
 
 class Expander:
-    """Looks up related objects, and leaves slow models out."""
-
     def __init__(self) -> None:
-        # {model: end of its rest}
         self._resting: dict[type[Model], float] = {}
 
     def find(self, shown: Sequence[tuple[expansion.Data, Collection[str]]]) -> list[dict[str, expansion.Data]]:
-        """Return for each object the known objects at its keys: {URL: GET's data}."""
+        """Return for each object {URL: GET's data}."""
         return expansion.find([(data, expansion.tree_of(keys)) for data, keys in shown], self._look_up)
 
     def _look_up(self, model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
@@ -63,13 +60,11 @@ class Expander:
 
 
 def types_of(objects: Mapping[str, object]) -> list[int]:
-    """Return the ids of the object types at these URLs."""
     models = filter(None, map(expansion.model_at, objects))
     return sorted({ContentType.objects.get_for_model(model).pk for model in models})
 
 
 def deletions(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
-    """Return {pk: data} from the deletions of these objects, where known."""
     rows = sql.fetch(DELETIONS, [ContentType.objects.get_for_model(model).pk, list(pks)])
     return {pk: json.loads(text) for pk, text in rows if text}
 

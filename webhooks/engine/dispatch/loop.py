@@ -15,8 +15,8 @@ from redis import RedisError
 from ... import conf
 from ...interruptions import BROKEN_OFF
 from ...models import Event
-from .. import memory, sql, transactions
-from ..each import each_or_alone
+from .. import rescue, sql, transactions
+from ..each import each_or_alone, portions
 from ..registry import Lost, Member
 from . import claim, components, render
 from .matching import accepts, match
@@ -41,9 +41,6 @@ MAKE = """
     ORDER BY v.position
     RETURNING id, webhook_id, event_id"""
 
-# Not asked for, or created and deleted in one transaction.
-DISCARD = 'DELETE FROM webhooks_event WHERE id = ANY(%s) AND dispatched_at IS NULL'
-
 
 class Dispatcher:
     """Dispatches events; with `suspects` only suspects."""
@@ -52,7 +49,6 @@ class Dispatcher:
         self._member = member
         self._take = claim.take_suspects if suspects else claim.Reading().take
         self._renderer = Renderer(lambda seconds: member.beat(seconds=seconds))
-        self._in_hand: list[int] = []
 
     def batch(self) -> int:
         """Dispatch a batch. Returns its number of events, 0 if it was broken off."""
@@ -60,8 +56,7 @@ class Dispatcher:
             return self._batch()
         except BROKEN_OFF as error:
             transactions.recover(error)
-            # One event may break off every transaction.
-            claim.set_aside(self._in_hand)
+            self._let_go()
         except RedisError as error:
             transactions.recover(error)
         except Lost:
@@ -69,12 +64,18 @@ class Dispatcher:
             self._member.begin()
         return 0
 
+    def _let_go(self) -> None:
+        """One event may break off every transaction. So this counts as a death."""
+        try:
+            rescue.rescue(self._member.name)
+            self._member.begin()
+        except BROKEN_OFF as error:
+            transactions.recover(error)
+
     def _batch(self) -> int:
-        self._in_hand = []
         with transactions.short():
             events = self._take(self._member)
         self._member.confirm()
-        self._in_hand = [event.pk for event in events]
         if events:
             self._dispatch(events)
         return len(events)
@@ -83,23 +84,22 @@ class Dispatcher:
         matches, changed = match(events)
         components.tell_owners(changed)
         told = [event for event in events if event.caused_by and matches[event.pk]]
-        waiting, gone = components.take(told, self._in_hand)
+        waiting = components.take(told, [event.pk for event in events])
         # Components in the next batch must find their creation.
         kept = {event.pk for event in changed if components.is_new_owner(event)}
-        unwanted = {event.pk for event in events if event.pk not in kept and not matches[event.pk]} | gone
-        if unwanted:
-            sql.execute(DISCARD, [list(unwanted)])
+        unwanted = {event.pk for event in events if event.pk not in kept and not matches[event.pk]}
+        claim.discard(unwanted)
         wanted = [event for event in events if event.pk not in waiting | unwanted]
         until = time.monotonic() + BUDGET
         for part in self._renderer.render(sorted(wanted, key=attrgetter('sequence')), matches):
             decided = self._decide(part, matches)
-            for some in memory.portions(decided, lambda one: len(one.webhooks), MOST):
+            for some in portions(decided, lambda one: len(one.webhooks), MOST):
                 each_or_alone(some, self._make, self._make_failed, NOT_STORED)
             if len(decided) < len(part) or time.monotonic() > until:
                 break
 
     def _decide(self, part: Sequence[Shown], matches: Matches) -> list[Shown]:
-        """Return the slice's first events with their webhooks: as many as the time allows, at least one."""
+        """Return the first events with their webhooks: as many as the time allows, at least one."""
         decided: list[Shown] = []
         until = time.monotonic() + BUDGET
         for shown in part:
@@ -114,8 +114,8 @@ class Dispatcher:
     def _make(self, going: Sequence[Shown]) -> Sequence[None]:
         with transactions.short():
             self._member.beat()
-            there = render.save(going)
-            pairs = [(webhook.pk, one.event.pk) for one in going if one.event.pk in there for webhook in one.webhooks]
+            render.save(going)
+            pairs = [(webhook.pk, one.event.pk) for one in going for webhook in one.webhooks]
             make_deliveries(pairs, keeps_backfill=True)
         self._member.confirm()
         return ()
@@ -125,10 +125,9 @@ class Dispatcher:
 
 
 def make_deliveries(pairs: Sequence[tuple[int, int]], *, keeps_backfill: bool = False) -> list[tuple[int, int, int]]:
-    """Make a due delivery for each (webhook id, event id), without waiting for locks. Skip deleted webhooks.
+    """Make due deliveries of (webhook id, event id). Returns (id, webhook id, event id) of each.
 
-    Returns (id, webhook id, event id) of each. `keeps_backfill`: events of a backfill are sent as its part. Otherwise
-    no change replaces them, and no pause or cancel of the backfill stops them.
+    `keeps_backfill`: those of a backfill are its part.
     """
     if not pairs:
         return []

@@ -1,7 +1,6 @@
 """Which webhooks asked for an event, and are their conditions met?
 
-Regular expressions may be slow, so a renderer evaluates them. After TIME_OUTS in a row the conditions rest for REST
-seconds, and count as not met. NetBox's cache counts for all workers.
+A renderer evaluates regular expressions. After TIME_OUTS in a row the conditions rest for REST seconds: not met.
 """
 
 import json
@@ -15,13 +14,12 @@ from django.core.cache import cache
 from extras.conditions import Condition, ConditionSet
 from redis import RedisError
 
-from ...choices import BackfillStateChoices
 from ...interruptions import INTERRUPTIONS
 from ...models import Event, Subscription, Webhook
 from ...models.subscription import COMPONENT
 from ...storable import nodes, printable
 from ...templating import renderer
-from ...templating.conditions import TooSlow
+from ...templating.conditions import SlowCondition
 from .render import Shown
 
 logger = logging.getLogger('webhooks.dispatch')
@@ -34,46 +32,29 @@ def match(events: Sequence[Event]) -> tuple[dict[int, list[Webhook]], list[Event
     """Return {event id: its webhooks}, and the events that `include_components` needs."""
     changes = [event for event in events if not event.backfill]
     near = Subscription.objects.near(changes) if changes else ()
-    restated = _open_backfills(events)
-    webhook_ids = {one.webhook_id for one in near} | {event.backfill_for for event in restated}
+    webhook_ids = {one.webhook_id for one in near} | {event.backfill_for for event in events if event.backfill}
     webhooks = Webhook.objects.prefetch_related('ignore_users').in_bulk(webhook_ids)
     by_change = defaultdict(list)
     for subscription in near:
         by_change[subscription.object_type_id, subscription.kind].append(subscription)
 
     def asking(event: Event, kind: str) -> list[Webhook]:
-        found = by_change.get((event.object_type_id, kind), ())
-        # Two cover it if the webhook was disabled and enabled during its transaction.
-        pks = dict.fromkeys(one.webhook_id for one in found if one.covers(event))
+        if event.backfill:
+            pks = [event.backfill_for]
+        else:
+            found = by_change.get((event.object_type_id, kind), ())
+            # Two cover it if the webhook was disabled and enabled during its transaction.
+            pks = dict.fromkeys(one.webhook_id for one in found if one.covers(event))
         # Somebody may have deleted the webhook since.
         return [webhooks[pk] for pk in pks if pk in webhooks]
 
-    matches = {event.pk: asking(event, COMPONENT if event.caused_by else event.kind) for event in changes}
-    matches |= {event.pk: [] for event in events if event.backfill}
-    matches |= {event.pk: [webhooks[event.backfill_for]] for event in restated if event.backfill_for in webhooks}
+    matches = {event.pk: asking(event, COMPONENT if event.caused_by else event.kind) for event in events}
     # Otherwise it was created and deleted in one transaction.
     own = [event for event in changes if event.kind and not event.caused_by]
     return matches, [event for event in own if asking(event, COMPONENT)]
 
 
-def _open_backfills(events: Sequence[Event]) -> list[Event]:
-    """Return the events whose backfill is open and still includes their model."""
-    restated = [event for event in events if event.backfill]
-    if not restated:
-        return []
-    webhook_ids = {event.backfill_for for event in restated}
-    found = Webhook.objects.filter(pk__in=webhook_ids, backfill__state__in=BackfillStateChoices.OPEN)
-    asked = set(found.values_list('pk', 'object_types'))
-    return [event for event in restated if (event.backfill_for, event.object_type_id) in asked]
-
-
-#
-# Conditions
-#
-
-
 def accepts(webhook: Webhook, shown: Shown) -> bool:
-    """Whether the webhook gets the event: its user is not ignored, and the conditions are met."""
     if any(user.username == shown.event.username for user in webhook.ignore_users.all()):
         return False
     if not webhook.conditions or (data := shown.data_for(webhook)) is None:
@@ -97,7 +78,7 @@ def _decide(webhook: Webhook, data: dict[str, Any]) -> bool:
         return False
     try:
         met = are_met(webhook.conditions, data)
-    except TooSlow:
+    except SlowCondition:
         _note(webhook, time_outs + 1)
         raise
     if time_outs:
@@ -106,12 +87,11 @@ def _decide(webhook: Webhook, data: dict[str, Any]) -> bool:
 
 
 def are_undecided(webhook: Webhook) -> bool:
-    """Whether the webhook's conditions rest."""
     return _count(webhook) >= TIME_OUTS
 
 
 def are_met(conditions: dict[str, Any], data: dict[str, Any]) -> bool:
-    """Raises InvalidCondition for conditions that do not fit the data, and its subclass TooSlow."""
+    """Raises InvalidCondition for conditions that do not fit the data, and its subclass SlowCondition."""
     if _has_pattern(conditions):
         return renderer.are_met(ENCODER.encode(conditions), ENCODER.encode(data))
     return ConditionSet(conditions).eval(data)

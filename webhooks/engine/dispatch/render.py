@@ -17,23 +17,21 @@ from ...choices import KindChoices
 from ...models import Event, Webhook
 from ...rendering import expansion
 from ...storable import storable
-from .. import memory, sql, time_limit
-from ..each import each_or_alone
+from .. import sql, time_limit
+from ..each import each_or_alone, portions
 from ..registry import GIVEN_UP
 from . import expansions
 
 logger = logging.getLogger('webhooks.dispatch')
 
-# Events rendered together: the dispatcher looks at the time in between.
-SLICE = 50
-# Seconds for a slice; only hanging code takes longer. Seconds for which its model is slow then. Seconds for each event
-# of a slow model, which is rendered alone.
+# Events rendered together; bytes of their snapshots, as stored: mostly compressed to a third.
+SLICE, BYTES = 50, 512 * 1024
+# Seconds for a slice. Its model is slow then: seconds for that; for each of its events, rendered alone.
 TOGETHER, SLOW, ALONE = 8.0, 60.0, 30.0
 # Seconds for other work between two beats.
 MARGIN = 4.0
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
-# {event id: its webhooks}
 Matches = Mapping[int, Collection[Webhook]]
 
 SAVE = """
@@ -48,10 +46,8 @@ SAVE = """
     FROM unnest(%s::bigint[], {texts}::text[], %s::text[], %s::text[], {texts}::jsonb[], %s::jsonb[], {texts}::text[],
         %s::jsonb[], %s::int[])
         AS v(id, data, display, error, snapshots, partial, expanded, expanded_types, skipped)
-    WHERE e.id = v.id
-    RETURNING e.id"""
+    WHERE e.id = v.id"""
 
-# Bytes of an event's snapshots, as stored.
 SIZES = """
     SELECT id, coalesce(pg_column_size(snapshot), 0) + coalesce(pg_column_size(prechange), 0)
     FROM webhooks_event WHERE id = ANY(%s)"""
@@ -59,22 +55,17 @@ SIZES = """
 
 @dataclass
 class Shown:
-    """A rendered event: its `data`, or an error."""
-
     event: Event
     data: dict | None = None
     display: str = ''
     error: str = ''
     snapshots: dict | None = None
     partial: Sequence[str] = ()
-    # Related objects, by URL.
     expanded: Mapping[str, expansion.Data] = field(default_factory=dict)
-    # Webhooks that get it; how many asked but skip it.
     webhooks: Sequence[Webhook] = ()
     skipped: int = 0
 
     def data_for(self, webhook: Webhook) -> dict | None:
-        """Return the object's data for this webhook."""
         if self.data is None or not webhook.expand:
             return self.data
         return expansion.merge(self.data, expansion.tree_of(webhook.expand), self.expanded)[0]
@@ -88,14 +79,10 @@ class Renderer:
         reverse('api-root')
         self._beat = beat
         self._expander = expansions.Expander()
-        # {model: until when it is slow}
         self._slow: dict[type[Model], float] = {}
 
     def render(self, events: Sequence[Event], matches: Matches) -> Iterator[list[Shown]]:
-        """Yield rendered events, in slices by model.
-
-        After a slow slice, the rest of its model is left out.
-        """
+        """Yield slices of rendered events. After a slow slice, the rest of its model is left out."""
         sizes = dict(sql.fetch(SIZES, [[event.pk for event in events]]))
         by_model = defaultdict(list)
         for event in events:
@@ -103,7 +90,7 @@ class Renderer:
         # Small groups first: they do not wait for an import.
         for model, group in sorted(by_model.items(), key=lambda one: (self._is_slow(one[0]), len(one[1]))):
             count = 1 if self._is_slow(model) else SLICE
-            for part in memory.portions(group, lambda event: sizes.get(event.pk, 0), memory.SLICE, count):
+            for part in portions(group, lambda event: sizes.get(event.pk, 0), BYTES, count):
                 shown = self._render(model, part, matches)
                 yield shown
                 if len(shown) < len(part):
@@ -148,11 +135,10 @@ def render_again(events: Sequence[Event], matches: Matches) -> None:
         save([replace(one, skipped=one.event.skipped) for one in part])
 
 
-def save(shown: Sequence[Shown]) -> set[int]:
-    """Save events as dispatched. Returns the ids of events that still exist."""
+def save(shown: Sequence[Shown]) -> None:
     if not shown:
-        return set()
-    # Separate parameters for long values: a list takes four times as long, and more memory.
+        return
+    # Separate parameters for long values: a list takes four times as long.
     texts = f'ARRAY[{", ".join(["%s"] * len(shown))}]'
     parameters = [
         [one.event.pk for one in shown],
@@ -165,7 +151,7 @@ def save(shown: Sequence[Shown]) -> set[int]:
         [_dumps(expansions.types_of(one.expanded)) for one in shown],
         [one.skipped for one in shown],
     ]
-    return set(sql.fetch_column(SAVE.format(texts=texts), parameters))
+    sql.execute(SAVE.format(texts=texts), parameters)
 
 
 def _dumps(value: object) -> str | None:
@@ -173,7 +159,6 @@ def _dumps(value: object) -> str | None:
 
 
 def failed(event: Event, error: Exception) -> Shown:
-    """Return an event that cannot be rendered or stored, with only the reason."""
     logger.error('event=%s failed', event.uuid, exc_info=error)
     return _without_data(event, f'{type(error).__name__}: {error}')
 
@@ -185,7 +170,6 @@ def _without_data(event: Event, reason: str) -> Shown:
 def _show(model: type[Model], events: Sequence[Event], matches: Matches) -> list[Shown]:
     columns = Event.objects.filter(pk__in=[event.pk for event in events]).values_list('pk', 'snapshot', 'prechange')
     states = {pk: (snapshot or {}, prechange) for pk, snapshot, prechange in columns}
-    # Others may have been discarded meanwhile.
     events = [event for event in events if event.pk in states]
     results = rendering.render(
         model,

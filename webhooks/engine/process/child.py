@@ -1,8 +1,6 @@
-"""A process as its parent sees it. The parent kills it if it is silent for too long."""
+"""A process of a worker: as its parent sees it, and how it ends."""
 
-import itertools
 import logging
-import math
 import os
 import signal
 import socket
@@ -14,83 +12,77 @@ from ...templating.process import fork
 
 logger = logging.getLogger('webhooks.worker')
 
-# At most so many seconds count between two looks: while both are frozen no time passes.
-TICK = 2.0
-# Said by a process that has found suspects.
-SUSPECTS = b'suspects'
+_is_stopping = False
 
-_numbers = itertools.count(1)
+# It gets its name, and a channel: a byte tells the parent of suspects.
+Work = Callable[[str, socket.socket], object]
 
 
 class Child:
-    """`work` gets its name and a channel to its parent. Raises OSError if no process can be made."""
+    """A process. Raises OSError if none can be made."""
 
-    def __init__(self, what: str, work: Callable[[str, socket.socket], object]) -> None:
+    def __init__(self, what: str, work: Work) -> None:
         self.name = name(what)
-        self.has_found_suspects = False
         # Why it ended. None: not by its own fault.
         self.cause: str | None = None
-        self._left = math.inf
-        self._looked_at = time.monotonic()
         self.channel, self.handle = fork(lambda channel: work(self.name, channel))
         self.channel.setblocking(False)
 
     def has_ended(self) -> bool:
-        """Hear it, kill it if it hangs, and return whether it has ended. Not to be called after that."""
-        self._hear()
+        """Not to be called after it was true."""
         ended = os.waitid(os.P_PIDFD, self.handle, os.WEXITED | os.WNOHANG)
-        if ended is None and self._left > 0:
-            return False
         if ended is None:
-            self.signal(signal.SIGKILL)
-            os.waitid(os.P_PIDFD, self.handle, os.WEXITED)
-            self.cause = 'it took too long'
-        else:
-            self.cause = _cause(ended.si_code, ended.si_status)
+            return False
+        self.cause = _cause(ended.si_code, ended.si_status)
         os.close(self.handle)
         self.channel.close()
         return True
 
+    def has_found_suspects(self) -> bool:
+        with suppress(BlockingIOError, ConnectionError):
+            return bool(self.channel.recv(4096))
+        return False
+
     def signal(self, number: int) -> None:
-        """Send it a signal, if it is there."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.handle, number)
 
-    def _hear(self) -> None:
-        now = time.monotonic()
-        self._left -= min(now - self._looked_at, TICK)
-        self._looked_at = now
-        with suppress(BlockingIOError, ConnectionError):
-            for word in self.channel.recv(65536).split():
-                if word == SUSPECTS:
-                    self.has_found_suspects = True
-                else:
-                    self._left = float(word)
 
-
-def begin[T: Child](what: str, make: Callable[[], T]) -> T | None:
+def begin(what: str, work: Work) -> Child | None:
     """Make a process. Returns None if that fails."""
     try:
-        return make()
+        return Child(what, work)
     except OSError as error:
         logger.warning('process=%s failed reason="%s" (it is tried again)', what, error)
         return None
 
 
-def say(channel: socket.socket, word: float | bytes) -> None:
-    """Tell the parent of suspects, or how many seconds this process may be silent."""
-    text = word if isinstance(word, bytes) else str(word).encode()
-    # The parent may be frozen, or dead: then the kernel ends this process too.
-    with suppress(BlockingIOError, ConnectionError):
-        channel.send(text + b'\n', socket.MSG_DONTWAIT)
+def allow(seconds: float) -> None:
+    """Let the kernel end this process after so long, even in C code. 0: never."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def is_stopping() -> bool:
+    """Whether this process was told to stop. It begins nothing more, and finishes open requests."""
+    return _is_stopping
+
+
+def stop(*_signal: object) -> None:
+    global _is_stopping  # noqa: PLW0603  (it belongs to the process)
+    _is_stopping = True
+
+
+def heed() -> None:
+    signal.signal(signal.SIGTERM, stop)
 
 
 def name(what: str) -> str:
-    """Return a name that no other process has."""
-    return f'{socket.gethostname()}.{os.getpid()}.{time.time_ns()}.{what}.{next(_numbers)}'
+    return f'{socket.gethostname()}.{os.getpid()}.{time.time_ns()}.{what}'
 
 
 def _cause(code: int, status: int) -> str | None:
     if code == os.CLD_EXITED:
-        return None if status in (os.EX_OK, os.EX_TEMPFAIL) else f'exit status {status}'
+        return f'exit status {status}' if status else None
+    if status == signal.SIGALRM:
+        return 'it took too long'
     return None if status in (signal.SIGINT, signal.SIGTERM) else f'signal {status}'

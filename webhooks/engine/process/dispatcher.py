@@ -18,37 +18,15 @@ from ...constants import JOB_TIME
 from ...interruptions import INTERRUPTIONS
 from ...models import sequence
 from ...outbox.scope import is_migrated, look_again
-from .. import shutdown, transactions
-from ..backfill.loop import Backfills
+from .. import transactions
+from ..backfill import Backfills
 from ..dispatch.loop import Dispatcher
 from ..registry import DISPATCH, Member
 from ..tidy import loop as tidy
+from . import child
 
 # Seconds between looks without a wake-up; between idle ones for tidying.
 INTERVAL, TIDY_INTERVAL = 2.0, 1.0
-
-
-class Beside:
-    """Work for idle moments."""
-
-    def __init__(self) -> None:
-        self._backfills = Backfills()
-        self._tidied_at = 0.0
-
-    def step(self) -> bool:
-        """Do a little. Returns whether there may be more."""
-        try:
-            return any([self._backfills.cut(), self._tidy()])
-        except INTERRUPTIONS as error:
-            transactions.recover(error)
-            return False
-
-    def _tidy(self) -> bool:
-        if time.monotonic() < self._tidied_at + TIDY_INTERVAL:
-            return False
-        more = tidy.step()
-        self._tidied_at = 0.0 if more else time.monotonic()
-        return more
 
 
 class Dispatching:
@@ -56,13 +34,13 @@ class Dispatching:
 
     def __init__(self, member: Member, poke: Callable[[], None], publish: Callable[[], None]) -> None:
         self._dispatcher = Dispatcher(member)
-        self._beside = Beside()
+        self._backfills = Backfills()
         self._poke = poke
         self._publish = publish
-        self._looked_at = 0.0
+        self._tidied_at = self._looked_at = 0.0
 
     def look(self) -> None:
-        """Work, if the last work is INTERVAL ago. After an error the next look tries again."""
+        """Work, if the last work is INTERVAL ago."""
         if time.monotonic() < self._looked_at + INTERVAL:
             return
         try:
@@ -79,14 +57,29 @@ class Dispatching:
         """Dispatch until nothing is left, or JOB_TIME is over. Returns the number of events."""
         clear_config()  # somebody may have changed it
         total, end = 0, time.monotonic() + JOB_TIME
-        while time.monotonic() < end and not shutdown.is_requested():
-            count = self._dispatcher.batch()
-            self._poke()
+        while time.monotonic() < end and not child.is_stopping() and (count := self.step()) is not None:
             total += count
-            if not count and not self._beside.step():
-                break
         self._looked_at = time.monotonic()
         return total
+
+    def step(self) -> int | None:
+        """Dispatch a batch, or do what can wait. Returns the number of events, None if nothing is left."""
+        count = self._dispatcher.batch()
+        self._poke()
+        if count:
+            return count
+        try:
+            return 0 if any([self._backfills.cut(), self._tidy()]) else None
+        except INTERRUPTIONS as error:
+            transactions.recover(error)
+            return None
+
+    def _tidy(self) -> bool:
+        if time.monotonic() < self._tidied_at + TIDY_INTERVAL:
+            return False
+        more = tidy.step()
+        self._tidied_at = 0.0 if more else time.monotonic()
+        return more
 
 
 # Jobs find it here. Other processes have None.
@@ -94,10 +87,7 @@ here: Dispatching | None = None
 
 
 class QueueWorker(SimpleWorker):
-    """RQ's worker, which also looks without a job.
-
-    If RQ no longer called `heartbeat` while it waits, a lost wake-up would delay a change until the next.
-    """
+    """RQ's worker, which also looks without a job: RQ calls `heartbeat` while it waits."""
 
     # Seconds between two tries while Redis is away.
     max_connection_wait_time = INTERVAL
@@ -106,21 +96,19 @@ class QueueWorker(SimpleWorker):
         try:
             super().heartbeat(*args, **kwargs)
         finally:
-            # Even while Redis is away.
             if here:
                 here.look()
-        if shutdown.is_requested() and self.get_state() == WorkerStatus.IDLE:
-            # The signal came between a job and its end for RQ, which would wait for ever.
+        if child.is_stopping() and self.get_state() == WorkerStatus.IDLE:
+            # The signal came at the end of a job: RQ would wait for ever.
             raise StopRequested
 
     @property
     def dequeue_timeout(self) -> int:
-        """Seconds after which RQ beats and waits anew."""
         return int(INTERVAL)
 
     def handle_warm_shutdown_request(self) -> None:
         super().handle_warm_shutdown_request()
-        shutdown.request()
+        child.stop()
 
 
 def serve(
@@ -131,21 +119,19 @@ def serve(
     name: str,
     _channel: socket.socket,
 ) -> None:
-    """Do our queue's jobs until told to stop, as `worker` would."""
     global here  # noqa: PLW0603  (it belongs to the process)
     member = Member(name, DISPATCH)
     if is_migrated():
         sequence.advance()
         member.begin()
     here = Dispatching(member, poke, publish)
-    own = make_like(worker, QueueWorker, [conf.get().queue], f'{worker.name}-{name.rpartition(".")[0][-12:]}')
+    own = make_like(worker, QueueWorker, [conf.get().queue], f'{worker.name}-{name[-12:]}')
     # One scheduler is enough: the worker of other queues has it.
     own.work(**options | {'with_scheduler': False})
     member.end()
 
 
 def make_like(worker: Worker, worker_class: type[Worker], queues: Sequence[str], name: str) -> Worker:
-    """Return an RQ worker with the options of `worker`."""
     return get_worker(
         *queues,
         worker_class=worker_class,

@@ -1,7 +1,6 @@
 """The sender, in its own process, without RQ or Redis."""
 
 import logging
-import math
 import os
 import signal
 import socket
@@ -11,7 +10,7 @@ import time
 from django.db import DatabaseError, InterfaceError
 
 from ...outbox.scope import is_migrated
-from .. import rescue, shutdown, transactions
+from .. import rescue, transactions
 from ..deliver import loop, queue
 from ..registry import SEND, Member
 from . import child, suspects
@@ -27,8 +26,8 @@ SILENCE = 60.0
 def serve(pipe: int, name: str, channel: socket.socket) -> None:
     """Send until told to stop. A byte in the `pipe` lets it look at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor tells
-    shutdown.listen()
-    while not _is_migrated() and not shutdown.is_requested():
+    child.heed()
+    while not _is_migrated() and not child.is_stopping():
         time.sleep(INTERVAL)
     member = Member(name, SEND)
     member.begin()
@@ -44,13 +43,13 @@ def serve(pipe: int, name: str, channel: socket.socket) -> None:
 
 def _work(sender: loop.Sender, channel: socket.socket) -> None:
     looked_at, patience = 0.0, 0.0
-    while not shutdown.is_requested():
+    while not child.is_stopping():
         patience = 0.0 if sender.turn(patience) else SOON if sender.has_lanes else IDLE
         if time.monotonic() > looked_at + INTERVAL:
             looked_at = time.monotonic()
-            child.say(channel, SILENCE)
-            _tell_of_suspects(channel)
-    child.say(channel, math.inf)  # open requests may take long
+            child.allow(SILENCE)
+            _look_around(channel)
+    child.allow(0)  # open requests may take long
     sender.end()
 
 
@@ -67,10 +66,10 @@ def _listen(pipe: int, sender: loop.Sender) -> None:
         sender.poke()
 
 
-def _tell_of_suspects(channel: socket.socket) -> None:
+def _look_around(channel: socket.socket) -> None:
     try:
         if look_after_others():
-            child.say(channel, child.SUSPECTS)
+            channel.send(b'+')
     except (DatabaseError, InterfaceError) as error:
         transactions.recover(error)
 

@@ -1,148 +1,78 @@
-"""Tries suspects alone, in a process of their own.
-
-After three deaths a suspect fails by name. A death counts only if the parent outlives it.
-"""
+"""Tries suspects alone, in a process of their own. After three deaths a suspect fails by name."""
 
 import logging
 import os
 import socket
 import time
-from contextlib import closing, suppress
-from pathlib import Path
-from typing import NoReturn
+from contextlib import closing
 
 from django.db import DataError
 from redis import RedisError
 
-from ...interruptions import BROKEN_OFF, INTERRUPTIONS
+from ...interruptions import INTERRUPTIONS
 from ...models import Delivery, Webhook
 from ...payload.http_request import Builder
 from ...templating import renderer
 from ...transport.client import Client
-from .. import registry, rescue, shutdown, sql, transactions
+from .. import registry, sql, transactions
 from ..deliver import endpoint, order, queue, record
 from ..deliver.build import Sent
 from ..dispatch import claim
 from ..dispatch.loop import Dispatcher
 from ..registry import Lost, Member
-from .child import Child, say
+from . import child
 
 logger = logging.getLogger('webhooks.suspects')
 
 # Seconds to dispatch one; seconds to send one, beyond its timeout.
-LONGEST, MARGIN = 150.0, 25.0
-# Seconds that the parent has to outlive it: if both are killed, it may go first.
-GRACE = 1.0
-BEAT = 2.0
+LONGEST, MARGIN = 60.0, 25.0
 # Looks for free lanes, and seconds between two: busy lanes are mostly locked.
 LOOKS, PAUSE = 10, 0.05
 
 READY = f"""
-    d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(now)s AND {queue.ACTIVE}
-    AND NOT (w.ordered AND {order.IS_BLOCKED})"""
+    SELECT d.id FROM webhooks_delivery d
+    JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN webhooks_health h ON h.webhook_id = w.id
+    WHERE d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(now)s AND {queue.ACTIVE}
+      AND NOT (w.ordered AND {order.IS_BLOCKED})
+    ORDER BY d.due_at, d.id LIMIT 1"""
 
 # No `due_at` while in hand: nobody else takes it.
 TAKE = f"""
-    UPDATE webhooks_delivery SET due_at = NULL WHERE id = ANY(ARRAY(
-        SELECT d.id FROM webhooks_delivery d
-        JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN webhooks_health h ON h.webhook_id = w.id
-        WHERE {READY} ORDER BY d.due_at, d.id LIMIT 1
-        FOR UPDATE OF d, h SKIP LOCKED
-    ))
+    UPDATE webhooks_delivery SET due_at = NULL WHERE id = ANY(ARRAY({READY} FOR UPDATE OF d, h SKIP LOCKED))
     RETURNING id"""
 
 PUT_BACK = """
     UPDATE webhooks_delivery SET due_at = now() + interval '1 second'
-    WHERE id = %(id)s AND status = 'pending' AND due_at IS NULL"""
-
-ANY = f"""
-    SELECT EXISTS (
-        SELECT FROM webhooks_delivery d
-        JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN webhooks_health h ON h.webhook_id = w.id
-        WHERE {READY}
-    )"""
+    WHERE id = %s AND status = 'pending' AND due_at IS NULL"""
 
 
 def are_any() -> bool:
-    """Whether suspects can be tried now."""
-    return claim.is_any_suspect() or sql.fetch_value(ANY, {'now': sql.fetch_value('SELECT clock_timestamp()')})
+    if claim.is_any_suspect():
+        return True
+    with transactions.short() as now:
+        return bool(sql.fetch(READY, {'now': now}))
 
 
-class Suspects(Child):
-    """The process that tries suspects."""
-
-    def __init__(self) -> None:
-        self._beaten_at = 0.0
-        self._ended_at: float | None = None
-        super().__init__('suspects', _live)
-
-    @property
-    def is_there(self) -> bool:
-        return self._ended_at is None
-
-    def look(self) -> bool:
-        """Look after it, without waiting. Returns whether to look again."""
-        try:
-            return self._look(time.monotonic())
-        except BROKEN_OFF as error:
-            transactions.recover(error)
-            return True
-
-    def _look(self, now: float) -> bool:
-        if self.is_there:
-            if not self.has_ended():
-                self._beat(now)
-                return True
-            self._ended_at = now
-        if self.cause and now < self._ended_at + GRACE:
-            return True
-        rescue.rescue(self.name, self.cause)
-        return False
-
-    def _beat(self, now: float) -> None:
-        """The parent beats for it: if both are gone, others notice within seconds."""
-        if now > self._beaten_at + BEAT:
-            self._beaten_at = now
-            registry.keep_alive(self.name)
-
-
-#
-# In the process
-#
-
-
-def _live(name: str, channel: socket.socket) -> NoReturn:
-    """Try suspects. The exit status says how that ended."""
-    status = os.EX_SOFTWARE
+def serve(name: str, _channel: socket.socket) -> None:
+    """Try suspects until none is left. An error is the suspect's death."""
+    child.heed()
     try:
-        shutdown.listen()
-        _be_the_first_to_go()
         with renderer.shared():
-            _work(name, channel)
-        status = os.EX_OK
+            _work(Member(name, registry.SUSPECTS))
     except (*INTERRUPTIONS, RedisError, Lost) as error:
         logger.warning('suspects=broken off reason="%s"', str(error).strip())
-        status = os.EX_TEMPFAIL
     except Exception:
         logger.exception('suspects=failed')
-    finally:
-        os._exit(status)
+        os._exit(os.EX_SOFTWARE)
 
 
-def _be_the_first_to_go() -> None:
-    """If memory runs out, the kernel should end this process, not its parent."""
-    with suppress(OSError):
-        Path('/proc/self/oom_score_adj').write_text('1000')
-
-
-def _work(name: str, channel: socket.socket) -> None:
-    member = Member(name, registry.SUSPECTS)
+def _work(member: Member) -> None:
     member.begin()
     dispatcher = Dispatcher(member, suspects=True)
     misses = 0
-    while misses < LOOKS and are_any() and not shutdown.is_requested():
-        say(channel, LONGEST)
-        if any([dispatcher.batch(), _deliver(member, channel)]):
+    while misses < LOOKS and not child.is_stopping():
+        _allow(member, LONGEST)
+        if any([dispatcher.batch(), _deliver(member)]):
             misses = 0
         else:
             misses += 1
@@ -150,26 +80,29 @@ def _work(name: str, channel: socket.socket) -> None:
     member.end()
 
 
-def _deliver(member: Member, channel: socket.socket) -> bool:
+def _allow(member: Member, seconds: float) -> None:
+    """Others leave its work alone until the kernel has ended it, also if it was frozen meanwhile."""
+    child.allow(seconds)
+    member.beat(seconds=seconds + registry.ALIVE)
+
+
+def _deliver(member: Member) -> bool:
     """Send one. Returns whether there was one."""
     one = _take(member)
     if one is None:
         return False
     webhook = Webhook.objects.select_related('health').get(pk=one.webhook_id)
-    say(channel, webhook.effective_timeout + MARGIN)
+    _allow(member, webhook.effective_timeout + MARGIN)
     sent = Sent(one, Builder(webhook))
     if sent.build():
-        _send(sent, member)
+        _send(sent)
         sent.settle()
-    if sent.outcome is None:
-        _put_back(one, member)  # it waits for an access token
-        return False
     try:
         _record(sent, member)
     except DataError as error:
         record.give_up(sent, error)
         _record(sent, member)
-    return True
+    return sent.outcome is not None
 
 
 def _take(member: Member) -> Delivery | None:
@@ -179,24 +112,17 @@ def _take(member: Member) -> Delivery | None:
     return Delivery.objects.filter(pk__in=taken).prefetch_related('event').first()
 
 
-def _send(sent: Sent, member: Member) -> None:
-    member.beat()
-    member.confirm()
+def _send(sent: Sent) -> None:
     # Its threads end here: a renderer is forked by a process with one thread.
     with closing(Client(1)) as client:
-        if time.monotonic() > member.until:  # it was frozen: others may have the delivery
-            raise Lost(member.name)
         sent.send(client.send)
-
-
-def _put_back(one: Delivery, member: Member) -> None:
-    with transactions.short():
-        sql.execute(PUT_BACK, {'id': one.pk})
-        member.beat(deliveries=())
 
 
 def _record(sent: Sent, member: Member) -> None:
     with transactions.short() as now:
-        order.hold([sent.delivery.webhook_id])
-        endpoint.write(record.record([record.judge(sent, now)], now), now)
-        member.beat(deliveries=())
+        if sent.outcome is None:  # it waits for an access token
+            sql.execute(PUT_BACK, [sent.delivery.pk])
+        else:
+            order.hold([sent.delivery.webhook_id])
+            endpoint.write(record.record([record.judge(sent, now)], now), now)
+        member.beat(deliveries=[])

@@ -1,21 +1,17 @@
-"""Tidies a little at a time, when the dispatcher is idle.
-
-The row of a deleted webhook's health goes last: an interrupted removal goes on.
-"""
+"""Tidies a little at a time, when the dispatcher is idle."""
 
 from collections import Counter
 from datetime import datetime
 
 from ...choices import StatusChoices
 from ...interruptions import BROKEN_OFF
-from ...models.hour import KEPT
 from .. import sql, transactions
 from ..deliver import endpoint, gone, order
 
 # Rows in a transaction, and for each webhook in it.
 PART, EACH = 500, 50
 
-# Deliveries older than `expire_after`. Deliveries in hand are left to their worker.
+# Not those in hand.
 OVERDUE = """
     SELECT o.id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id CROSS JOIN LATERAL (
         SELECT d.id FROM webhooks_delivery d
@@ -46,19 +42,11 @@ FORGET = """
     DELETE FROM webhooks_delivery WHERE id = ANY(ARRAY(
         SELECT id FROM webhooks_delivery WHERE webhook_id = %(webhook)s ORDER BY id DESC LIMIT %(part)s
     ))"""
+# Last: an interrupted removal goes on.
 FORGET_LAST = """
     WITH backfills AS (DELETE FROM webhooks_backfill WHERE webhook_id = %(webhook)s)
     DELETE FROM webhooks_health WHERE webhook_id = %(webhook)s"""
 
-FORGET_HOURS = """
-    DELETE FROM webhooks_hour WHERE id = ANY(ARRAY(
-        SELECT o.id FROM webhooks_health h CROSS JOIN LATERAL (
-            SELECT id FROM webhooks_hour WHERE health_id = h.webhook_id AND start < %(before)s LIMIT %(each)s
-        ) o
-        LIMIT %(part)s
-    ))"""
-
-# A backfill's untried deliveries that no worker has in hand.
 UNTRIED = """
     SELECT d.id, d.created FROM webhooks_delivery d
     WHERE d.webhook_id = {webhook} AND d.backfill AND d.status = 'pending'
@@ -73,17 +61,16 @@ LEFT_BEHIND = f"""
 
 
 def step() -> bool:
-    """Do a little. Returns whether there may be more. It looks at each webhook."""
+    """Do a little. Returns whether there may be more."""
     try:
         gone.disable()
-        return any([expire(), forget_deleted(), take_back(), forget_hours()])
+        return any([expire(), forget_deleted(), take_back()])
     except BROKEN_OFF as error:
         transactions.recover(error)
         return False
 
 
 def expire() -> bool:
-    """Fail expired deliveries, some at a time. Returns whether there were any."""
     with transactions.short() as now:
         bounds = {'now': now, 'part': PART, 'each': EACH}
         overdue = sql.fetch_column(OVERDUE, bounds) + sql.fetch_column(UNANSWERED, bounds)
@@ -94,7 +81,6 @@ def expire() -> bool:
 
 
 def forget_deleted() -> bool:
-    """Remove a part of a deleted webhook's log. Returns whether there was any."""
     with transactions.short():
         found = sql.fetch_column(DELETED)
         for webhook_id in found:
@@ -105,7 +91,6 @@ def forget_deleted() -> bool:
 
 
 def take_back() -> bool:
-    """Remove the rest of canceled backfills. Returns whether there was any."""
     with transactions.short() as now:
         found = sql.fetch_column(LEFT_BEHIND)
         for webhook_id in found:
@@ -113,19 +98,12 @@ def take_back() -> bool:
     return bool(found)
 
 
-def forget_hours() -> bool:
-    """Remove counts that are too old to be shown. Returns whether there were any."""
-    with transactions.short() as now:
-        return bool(sql.execute(FORGET_HOURS, {'before': now - KEPT, 'each': EACH, 'part': PART}))
-
-
 def untried(webhook_id: int) -> dict[int, datetime]:
-    """Return {id: creation time} of a backfill's untried deliveries."""
     return dict(sql.fetch(UNTRIED.format(webhook='%s'), [webhook_id]))
 
 
 def remove_untried(webhook_id: int, now: datetime) -> list[datetime]:
-    """Remove a backfill's untried deliveries. Returns their creation times. Needs the lane's lock."""
+    """Remove a backfill's untried deliveries. Returns when each was created. Needs the lane's lock."""
     found = untried(webhook_id)
     order.unpark(list(found), now)
     sql.execute('DELETE FROM webhooks_delivery WHERE id = ANY(%s)', [list(found)])

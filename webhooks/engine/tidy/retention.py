@@ -1,7 +1,6 @@
-"""Bounds the log by number and by age. Pending deliveries never go.
+"""Bounds the log by number and by age. Deliveries go with their event. Pending deliveries never go.
 
-Beyond `retention_size` the oldest events go: first events without a failed delivery, then all others. Events older than
-`retention_days` go. Deliveries and attempts go with their event. Deliveries of deleted webhooks do not count.
+Beyond `retention_size` the oldest events go, first those without a failed delivery.
 """
 
 import math
@@ -13,7 +12,9 @@ from django.utils import timezone
 
 from ... import conf
 from ...choices import OPEN_STATUSES, StatusChoices
-from .. import memory, sql, transactions
+from ...models.hour import KEPT, Hour
+from .. import sql, transactions
+from ..each import first_within
 
 # Events in one look; deliveries in one transaction.
 LOOK, CHUNK = 5000, 500
@@ -24,7 +25,7 @@ COUNT = """
     SELECT count(*) FROM webhooks_delivery d
     WHERE EXISTS (SELECT FROM webhooks_webhook w WHERE w.id = d.webhook_id)"""
 
-# The next events: their deliveries, how many count, and whether the event may go.
+# Deliveries of deleted webhooks do not count.
 READ = """
     SELECT e.*, d.* FROM (
         SELECT id, timestamp FROM webhooks_event
@@ -48,8 +49,6 @@ PRUNE = """
 
 
 class Old(NamedTuple):
-    """An event, its number of deliveries, and how many count."""
-
     pk: int
     timestamp: datetime
     deliveries: int
@@ -58,46 +57,46 @@ class Old(NamedTuple):
 
 
 def prune_all(days: int | None = None) -> int:
-    """Delete all beyond the bounds; `days` replaces `retention_days`. Returns the number of events."""
+    """`days` replaces `retention_days`. Returns the number of deleted events."""
     return sum(slices(days))
 
 
 def slices(days: int | None = None) -> Iterator[int]:
-    """Do the same in slices. Yields the number of events in each."""
+    """Yields the number of events in each slice."""
+    Hour.objects.filter(start__lt=timezone.now() - KEPT).delete()
     yield from by_size(conf.get().retention_size)
     yield from by_age(timezone.now() - timedelta(days=conf.get().retention_days if days is None else days))
 
 
 def by_size(size: int) -> Iterator[int]:
-    """Delete the oldest deliveries beyond so many; 0: no bound. Yields each slice's number of events."""
+    """Keep so many deliveries; 0: no bound."""
     for kept in (NOT_FAILED, OPEN_STATUSES) if size else ():
         yield from _delete(kept, 'infinity', sql.fetch_value(COUNT) - size)
 
 
 def by_age(before: datetime) -> Iterator[int]:
-    """Delete older events without newer deliveries. Yields each slice's number of events."""
+    """Delete older events without newer deliveries."""
     yield from _delete(OPEN_STATUSES, before)
 
 
-def _delete(kept: Sequence[str], before: datetime | str, excess: int | None = None) -> Iterator[int]:
+def _delete(kept: Sequence[str], before: datetime | str, excess: float = math.inf) -> Iterator[int]:
     """Delete events without deliveries in the statuses `kept` or made since `before`.
 
     `excess`: only until so many deliveries are gone. Yields each slice's number of events.
     """
-    left = math.inf if excess is None else excess
-    found = _find(kept, before)
-    while left > 0 and (old := next(found, None)) is not None:
-        rest = old if excess is None else [one for one in old if one.counted]
-        while left > 0 and rest:
-            chunk = memory.first_within(rest, lambda one: max(one.deliveries, 1), int(min(CHUNK, left)))
+    for old in _find(kept, before) if excess > 0 else ():
+        rest = [one for one in old if one.counted] if excess < math.inf else old
+        while excess > 0 and rest:
+            chunk = first_within(rest, lambda one: max(one.deliveries, 1), int(min(CHUNK, excess)))
             rest = rest[len(chunk) :]
             went = _prune(chunk, kept, before)
-            left -= sum(one.counted for one in chunk if one.pk in went)
+            excess -= sum(one.counted for one in chunk if one.pk in went)
             yield len(went)
+        if excess <= 0:
+            return
 
 
 def _find(kept: Sequence[str], before: datetime | str) -> Iterator[list[Old]]:
-    """Yield events that may go, the oldest first."""
     after = {'timestamp': '-infinity', 'id': 0}
     bounds = {'kept': list(kept), 'before': before, 'look': LOOK}
     while rows := [Old(*row) for row in sql.fetch(READ, {**bounds, **after})]:
@@ -106,7 +105,6 @@ def _find(kept: Sequence[str], before: datetime | str) -> Iterator[list[Old]]:
 
 
 def _prune(chunk: Sequence[Old], kept: Sequence[str], before: datetime | str) -> set[int]:
-    """Delete events that still may go. Returns their ids."""
     with transactions.short():
         locked = sql.fetch_column(LOCK, {'ids': [one.pk for one in chunk]})
         return set(sql.fetch_column(PRUNE, {'ids': locked, 'kept': list(kept), 'before': before}))

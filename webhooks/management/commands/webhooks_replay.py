@@ -16,7 +16,7 @@ from ...storable import is_storable_time, storable
 
 
 def moment(text: str) -> datetime:
-    """Return an ISO 8601 time, by default in NetBox's time zone. Raises ValueError."""
+    """By default in NetBox's time zone. Raises ValueError."""
     parsed = parse_datetime(text)
     if parsed is None or not is_storable_time(parsed):
         raise ValueError(text)

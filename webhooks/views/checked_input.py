@@ -1,5 +1,3 @@
-"""Checks input that crashes NetBox's lists."""
-
 from core.signals import clear_events
 from django.contrib import messages
 from django.db import DataError
@@ -13,7 +11,6 @@ from ..storable import is_key, is_storable
 
 
 def selected_keys(request: HttpRequest) -> list[str]:
-    """Return the valid ids."""
     return [pk for pk in request.POST.getlist('pk') if is_key(pk)]
 
 
@@ -49,7 +46,6 @@ class CheckedSelectionMixin(CheckedReturnMixin):
         return super().post(request, *args, **kwargs)
 
     def is_refused(self, request: HttpRequest) -> bool:
-        """Return whether "select all" has an invalid filter, and tell the user."""
         if not request.POST.get('_all'):
             return False
         if self.filterset(request.GET, self.queryset, request=request).is_valid():
@@ -60,7 +56,7 @@ class CheckedSelectionMixin(CheckedReturnMixin):
 
 class CheckedRenameMixin(CheckedSelectionMixin):
     def post(self, request: HttpRequest, *args, **kwargs) -> HttpResponse:
-        """Report a name that is too long, at which NetBox's view crashes."""
+        """A name that is too long crashes NetBox's view."""
         try:
             return super().post(request, *args, **kwargs)
         except DataError as error:

@@ -1,4 +1,4 @@
-"""Our queue in Redis: connections, timeouts and workers."""
+"""Our queue in Redis."""
 
 from functools import cache
 
@@ -22,12 +22,12 @@ ANSWER_TIMEOUT = 1.0
 
 
 def get(connection: Redis | None = None) -> Queue:
-    """Return the queue, by default on a patient connection."""
+    """By default on a patient connection."""
     return django_rq.get_queue(conf.get().queue, connection=connection or _patient_connection())
 
 
 def job_timeout(queue: Queue) -> int:
-    """Return our jobs' timeout in seconds: the queue's own, if long enough. Negative means none.
+    """Seconds: the queue's own timeout, if long enough. Negative means none.
 
     A request may hang beyond the job's own time, and another may begin to hang then.
     """
@@ -37,7 +37,7 @@ def job_timeout(queue: Queue) -> int:
 
 
 def function(job: Job) -> str:
-    """Return the dotted name of the job's function; '' if unreadable, so not ours."""
+    """'' if unreadable, so not ours."""
     try:
         return job.func_name
     except DeserializationError:
@@ -45,13 +45,13 @@ def function(job: Job) -> str:
 
 
 def count_workers() -> int | None:
-    """Return the number of live workers; None without Redis."""
+    """None without Redis."""
     found = workers()
     return None if found is None else len(found)
 
 
 def workers() -> list[Worker] | None:
-    """Return our queue's live workers; None without Redis."""
+    """None without Redis."""
     name = conf.get().queue
     try:
         # RQ's Worker changes its connection's timeouts.
@@ -67,7 +67,7 @@ def _patient_connection() -> Redis:
 
 @cache
 def impatient_connection() -> Redis:
-    """The process's connection for callers that must not wait."""
+    """For callers that must not wait."""
     return _connect()
 
 

@@ -1,7 +1,6 @@
 """Holds a value on an instance between the signals before and after a change.
 
-Receivers may change the instance in between, so it is a stack. Failed changes leave values: the transaction's depth
-tells them apart.
+Receivers may change the instance in between, so it is a stack. A failed change leaves its value.
 """
 
 from typing import Any
@@ -11,12 +10,11 @@ from django.db.models import Model
 
 
 def push(instance: Model, slot: str, value: Any) -> None:
-    """Hold a value, in a tuple, as copies of the instance must not share it."""
+    """In a tuple: copies of the instance must not share it."""
     instance.__dict__[slot] = _depth(), value, instance.__dict__.get(slot)
 
 
 def pop(instance: Model, slot: str, default: Any = None) -> Any:
-    """Return this change's value, or the default."""
     entry, depth = instance.__dict__.pop(slot, None), _depth()
     while entry is not None:
         held_at, value, outer = entry

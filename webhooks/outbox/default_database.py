@@ -1,7 +1,4 @@
-"""Sends all queries to the default database while a deletion is rendered.
-
-NetBox's serializers name no database, so a router could choose a replica or a branch.
-"""
+"""While a deletion is rendered, a router could choose a replica or a branch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +11,8 @@ from django.db.models import Model
 _is_pinned: ContextVar[bool] = ContextVar('webhooks_is_pinned', default=False)
 
 
-class Here:
-    """A router, asked first, that decides only inside `pinned()`."""
+class PinnedRouter:
+    """Decides only inside `pinned()`."""
 
     def db_for_read(self, model: type[Model], **hints: Any) -> str | None:
         return DEFAULT_DB_ALIAS if _is_pinned.get() else None
@@ -23,14 +20,13 @@ class Here:
     db_for_write = db_for_read
 
 
-HERE = Here()
+ROUTER = PinnedRouter()
 
 
 @contextmanager
 def pinned() -> Iterator[None]:
-    """Send queries that name no database to the default one."""
-    if HERE not in router.routers:
-        router.routers.insert(0, HERE)
+    if ROUTER not in router.routers:
+        router.routers.insert(0, ROUTER)
     token = _is_pinned.set(True)
     try:
         yield
