@@ -32,6 +32,7 @@ from .models import Credential, Delivery, Event, Webhook
 from .models.confidential import CONFIDENTIAL, EVENT
 from .presentation.fields import field, shown_in
 from .storable import NO_SUCH_OFFSET, is_storable_time
+from .validation.credential import normalized
 
 REGEX_LOOKUPS = ('regex', 'iregex')
 TEXT_LOOKUPS = ('ic', 'nic', 'iew', 'niew', 'isw', 'nisw', *REGEX_LOOKUPS)
@@ -119,11 +120,16 @@ class WebhookFilterSet(NetBoxModelFilterSet):
 @register_filterset
 class CredentialFilterSet(NetBoxModelFilterSet):
     type = django_filters.MultipleChoiceFilter(choices=CredentialTypeChoices, distinct=False)
+    host = MultiValueCharFilter(method='filter_hosts', label=_('Host'))
 
     class Meta:
         model = Credential
         form = FilterForm
-        fields = ('id', 'name', 'description')
+        fields = ('id', 'name', 'description', 'username', 'header', 'token_url', 'scope', 'audience')
+
+    def filter_hosts(self, queryset: QuerySet, name: str, value: list[str]) -> QuerySet:
+        """Take a host as people enter it."""
+        return queryset.filter(hosts__overlap=[normalized(host) for host in value]) if value else queryset
 
     def search(self, queryset: QuerySet, name: str, value: str) -> QuerySet:
         if not value.strip():

@@ -54,6 +54,12 @@ menu = PluginMenu(
                             icon_class='mdi mdi-plus-thick',
                             permissions=['webhooks.add_credential'],
                         ),
+                        PluginMenuButton(
+                            link='plugins:webhooks:credential_bulk_import',
+                            title=_('Import'),
+                            icon_class='mdi mdi-upload',
+                            permissions=['webhooks.add_credential'],
+                        ),
                     ),
                 ),
             ),

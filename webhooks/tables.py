@@ -144,7 +144,10 @@ class CredentialTable(NetBoxTable):
 
     class Meta(NetBoxTable.Meta):
         model = Credential
-        fields = ('pk', 'id', 'name', 'description', 'type', 'hosts', 'username', 'tags', 'created', 'last_updated')
+        fields = (
+            'pk', 'id', 'name', 'description', 'type', 'hosts', 'username', 'header', 'token_url', 'scope', 'audience',
+            'ca_file_path', 'tags', 'created', 'last_updated',
+        )  # fmt: skip
         default_columns = ('pk', 'name', 'type', 'hosts', 'description')
 
 

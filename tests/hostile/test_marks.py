@@ -170,7 +170,7 @@ def use_everything(reader: Reader, user: Any, url: str, echoes: str, login: str)
     define(reader, f'{echoes}elsewhere', 'Form', http_content_type='application/x-www-form-urlencoded')
     define(reader, url, 'Batch', batch=True, payload_format='cloudevents')
     define(reader, echoes, 'Like NetBox', payload_format='netbox', include_snapshots=True, max_attempts=1)
-    begin_with_presets(reader, echoes, login)
+    begin_with_presets(reader, echoes, login, user)
     conditions = {'attr': 'name', 'op': 'regex', 'value': 'B'}
     define(reader, url, 'Template', body_template='{{ data.name }}', conditions=conditions, max_attempts=1)
     for refused in ({'payload_url': f'http://{USER}:{PASSWORD}@:x/?{KEY}'}, {'additional_headers': f'X Y: {HEADER}'}):
@@ -220,18 +220,29 @@ def use_everything(reader: Reader, user: Any, url: str, echoes: str, login: str)
     return rotated
 
 
-def use_credentials(reader: Reader, url: str, login: str) -> None:
-    host = url.rstrip('/')
-    made = {'name': 'Token', 'type': 'template', 'secret': TOKEN, 'hosts': [host]}
+def use_credentials(reader: Reader, url: str, login: str, user: Any) -> None:
+    """`url` refuses everything, and repeats all that it was told."""
+    host, closed = url.rstrip('/'), 'http://127.0.0.1:9'
+    made = {'name': 'Token', 'type': 'template', 'secret': TOKEN, 'hosts': [host, closed]}
     pk = reader.api('post', f'{API}credentials/', made).json()['id']
     page = {'name': 'Login', 'type': 'basic', 'username': 'netbox', 'secret': LOGIN_PASSWORD, 'hosts': host}
     reader.page(f'{PAGES}credentials/add/', page)
     client = {'name': 'Client', 'type': 'oauth2', 'username': 'c', 'secret': CLIENT, 'hosts': host, 'token_url': login}
     reader.page('/admin/webhooks/credential/add/', client)
     reader.page('/admin/webhooks/credential/add/', {**client, 'name': 'In the body', 'type': 'oauth2-body'})
+    for kind in ('oauth2', 'oauth2-body'):
+        reader.page('/admin/webhooks/credential/add/', {**client, 'name': f'No {kind}', 'type': kind, 'token_url': url})
+    lines = f'name,type,header,hosts,secret\nImported,header,X-Key,{host},{TOKEN}'
+    reader.page(f'{PAGES}credentials/import/', {'data': lines, 'format': 'csv', 'csv_delimiter': ','})
+    reader.page(f'{PAGES}credentials/edit/', {'pk': [pk], '_apply': '1', 'secret': TOKEN, 'description': 'in bulk'})
+    reader.page(f'{PAGES}credentials/edit/', {'pk': [pk], '_apply': '1', 'secret': TOKEN, 'type': 'basic'})
     for refused in ({'hosts': ['evil.example.com']}, {'header': 'X Y', 'type': 'header', 'secret': TOKEN}):
         assert reader.api('patch', f'{API}credentials/{pk}/', refused).status_code == 400
     reader.api('patch', f'{API}credentials/{pk}/', {'description': 'changed', 'secret': TOKEN})
+    assert Credential.objects.count() == 7
+    write_about(reader, 'credential', pk, user)
+    lost = {'payload_url': f'{closed}/{{{{ credential.token }}}}', 'credential': pk, 'max_attempts': 1}
+    define(reader, closed, 'Closed', **lost)
     for credential in Credential.objects.all():
         value = 'password' if credential.type == 'basic' else 'token'
         template = f'{{{{ credential.{value} }}}}'
@@ -247,8 +258,8 @@ def use_credentials(reader: Reader, url: str, login: str) -> None:
         define(reader, url, f'Wrong with {credential}', **{**fields, 'body_template': wrong})
 
 
-def begin_with_presets(reader: Reader, url: str, login: str) -> None:
-    use_credentials(reader, url, login)
+def begin_with_presets(reader: Reader, url: str, login: str, user: Any) -> None:
+    use_credentials(reader, url, login, user)
     for name in presets.all_presets():
         page = f'{PAGES}webhooks/add/?preset={name}'
         form = reader.page(page).context['form']
@@ -289,13 +300,18 @@ def rotate(reader: Reader, pk: int) -> list[str]:
     return made
 
 
-def use_netboxs_own(reader: Reader, user: Any, pk: int) -> None:
-    """What NetBox does with any object of its own, and with its own webhooks."""
-    about = {'object_type': 'webhooks.webhook', 'object_id': pk, 'user': user.pk}
+def write_about(reader: Reader, model: str, pk: int, user: Any) -> None:
+    """Bookmark an object, subscribe to it, and write into its journal."""
+    about = {'object_type': f'webhooks.{model}', 'object_id': pk, 'user': user.pk}
     reader.api('post', '/api/extras/bookmarks/', about)
     reader.api('post', '/api/extras/subscriptions/', about)
-    entry = {'assigned_object_type': 'webhooks.webhook', 'assigned_object_id': pk, 'comments': 'changed'}
+    entry = {'assigned_object_type': f'webhooks.{model}', 'assigned_object_id': pk, 'comments': 'changed'}
     assert reader.api('post', '/api/extras/journal-entries/', entry).status_code == 201
+
+
+def use_netboxs_own(reader: Reader, user: Any, pk: int) -> None:
+    """What NetBox does with any object of its own, and with its own webhooks."""
+    write_about(reader, 'webhook', pk, user)
     group = NotificationGroup.objects.create(name='Operators')
     group.users.add(user)
     for webhook in Webhook.objects.all():
@@ -337,6 +353,7 @@ def of_queue(name: str, *arguments: Any) -> str:
 def look_at_everything(reader: Reader, user: Any) -> None:
     for name in ('webhooks', 'deliveries', 'events', 'credentials'):
         reader.api('get', f'{API}{name}/')
+        reader.api('options', f'{API}{name}/')
         reader.page(f'{PAGES}{name}/')
         reader.page(f'{PAGES}{name}/?export=table')
         reader.page(f'{PAGES}{name}/?export')
@@ -385,6 +402,7 @@ def look_at_everything(reader: Reader, user: Any) -> None:
         '/user/notifications/',
         '/user/subscriptions/',
         '/search/?q=Better',
+        '/graphql/',
         f'/dcim/sites/{Site.objects.get(name="Bern").pk}/webhooks/',
         '/',
     ):
@@ -401,12 +419,19 @@ def look_at_everything(reader: Reader, user: Any) -> None:
     request.user = user
     reader.answers.append(('dashboard', WebhooksWidget().render(request)))
     reader.keep('metrics', metrics.export(request))
+    ask_graphql(reader)
+
+
+def ask_graphql(reader: Reader) -> None:
     fields = 'name payload_url additional_headers public_key health { last_error }'
     attempts = 'error attempts { url request_headers response_headers response_body error }'
     credentials = 'webhooks_credential_list { name hosts username } '
     deliveries = f'webhooks_delivery_list {{ {attempts} webhook {{ {fields} }} }}'
     query = f'{{ {credentials} webhooks_webhook_list {{ {fields} }} {deliveries} }}'
     assert 'errors' not in reader.api('post', '/graphql/', {'query': query}).json()
+    for wrong in ('secret', 'access_token { token }', 'name(secret: true)'):
+        said = reader.api('post', '/graphql/', {'query': f'{{ webhooks_credential_list {{ {wrong} }} }}'})
+        assert 'errors' in said.json()
 
 
 # NetBox's own webhooks; ours, which are looked at by themselves.
@@ -432,6 +457,8 @@ def test_no_mark_is_found_in_any_table_redis_key_log_line_page_or_answer(
     assert CLIENT in asked
     assert Notification.objects.exists()
     assert Attempt.objects.filter(response_body__contains='X-Token: ********').exists()
+    refused = Attempt.objects.filter(error__startswith='no access token', response_body__contains='********')
+    assert refused.filter(response_body__contains='client_secret').exists()
     assert Rack.objects.count() == 0
     logged = [('log', f'{record.getMessage()} {record.exc_text or ""}') for record in caplog.records]
     redis = [*in_redis(stack.tasks), *in_redis(stack.caching)]

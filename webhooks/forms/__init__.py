@@ -1,6 +1,6 @@
 from .backfill import BackfillForm
-from .bulk_edit import WebhookBulkEditForm
-from .bulk_import import ImportedTextForm, WebhookImportForm
+from .bulk_edit import CredentialBulkEditForm, WebhookBulkEditForm
+from .bulk_import import CredentialImportForm, ImportedTextForm, WebhookImportForm
 from .credential import CredentialForm
 from .filters import CredentialFilterForm, DeliveryFilterForm, EventFilterForm, WebhookFilterForm
 from .replay import ReplayForm
@@ -10,8 +10,10 @@ from .webhook import WebhookForm
 
 __all__ = (
     'BackfillForm',
+    'CredentialBulkEditForm',
     'CredentialFilterForm',
     'CredentialForm',
+    'CredentialImportForm',
     'DeliveryFilterForm',
     'EventFilterForm',
     'ImportedTextForm',

@@ -10,6 +10,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.contrib.postgres.forms import SimpleArrayField  # pyright: ignore[reportMissingImports]  (no stub)
 from django.core.exceptions import ValidationError
 from django.core.validators import EMPTY_VALUES
+from django.db.models import BooleanField
 from django.utils.translation import gettext_lazy as _
 from extras.choices import WebhookHttpMethodChoices
 from extras.models import NotificationGroup
@@ -20,10 +21,12 @@ from utilities.forms.bulk_import import BulkImportForm
 from utilities.forms.fields import CSVChoiceField, CSVModelChoiceField, CSVModelMultipleChoiceField
 
 from .. import object_types
-from ..choices import FormatChoices
+from ..choices import CredentialTypeChoices, FormatChoices
 from ..models import Credential, Webhook
-from ..presentation.fields import MORE_HELP, help_of, is_switch, label, shown_in
+from ..presentation.fields import MORE_HELP, help_of, label, shown_in
 from ..storable import is_flat, is_key, is_storable, nodes, printable
+from .credential import NAMES as CREDENTIAL_NAMES
+from .credential import SecretMixin
 from .definition import check_expand
 from .fields import FlatDecoder
 from .masked import MaskedFieldsMixin
@@ -33,15 +36,7 @@ MISSING = object()
 # Per record.
 MAX_NODES = 100_000
 GIVEN_BY = {ImportMethodChoices.UPLOAD: 'upload_file', ImportMethodChoices.DATA_FILE: 'data_file'}
-SWITCHES = frozenset(name for name in shown_in('import') if is_switch(name))
 SAID = {**dict.fromkeys(('true', 'yes', 'on', '1'), True), **dict.fromkeys(('false', 'no', 'off', '0'), False)}
-NEEDED = tuple(
-    field.name
-    for field in Webhook._meta.concrete_fields
-    if field.has_default() and not field.null and not callable(field.default)
-)
-
-
 MERGE = 'tag:yaml.org,2002:merge'
 
 
@@ -114,7 +109,64 @@ class ObjectTypesField(forms.ModelMultipleChoiceField):
         return [allowed[label] for label in labels]
 
 
-class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
+class StrictImportForm(NetBoxModelImportForm):
+    """Names unknown columns and unclear switches."""
+
+    def __init__(self, *args, headers: Mapping[str, str | None] | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.headers = headers or {}
+        dotted = [(name, key) for name, key in self.headers.items() if key]
+        self._unknown_headers = [f'{name}.{key}' for name, key in dotted if not self._find_by(name, key)]
+        columns = self._meta.model._meta.concrete_fields
+        # These must have a value.
+        self._needed = [one.name for one in columns if one.has_default() and not (one.null or callable(one.default))]
+        self._switches = {one.name for one in columns if isinstance(one, BooleanField)} & self.fields.keys()
+        for name in set(self._needed) & self.fields.keys():
+            self.fields[name].required = False
+        if self.is_bound:
+            self._unknown_headers += sorted(self.data.keys() - self.fields.keys() - self.headers.keys())
+            self.data = {**self.data, **self._filled(), **self._as_text(), **self._as_switches()}
+
+    def clean(self) -> dict[str, Any] | None:
+        for header in self._unknown_headers:
+            self.add_error(None, _('Unknown column: {name}').format(name=header))
+        for name in self.fields.keys() & self._switches:
+            if isinstance(self.data.get(name), str):
+                self.add_error(name, _('Enter true or false.'))
+        return super().clean()
+
+    def _find_by(self, name: str, key: str) -> bool:
+        """The header's column may name a key, as in ignore_users.email. Without such a column NetBox's form crashes."""
+        queryset = getattr(self.fields.get(name), 'queryset', None)
+        if queryset is None or key not in {column.name for column in queryset.model._meta.concrete_fields}:
+            return False
+        self.fields[name].to_field_name = key
+        return True
+
+    def _filled(self) -> dict[str, Any]:
+        """A form reads blank as false or null."""
+        missing = None if not self.instance.pk else MISSING
+        blank = (name for name in self._needed if self.data.get(name, missing) in EMPTY_VALUES)
+        return {name: getattr(self.instance, name) for name in blank}
+
+    def _as_switches(self) -> dict[str, bool]:
+        """A form reads "no" and "0" as true."""
+        given = {name: self.data.get(name) for name in self._switches}
+        words = {name: value.strip().lower() for name, value in given.items() if isinstance(value, str)}
+        return {name: SAID[word] for name, word in words.items() if word in SAID}
+
+    def _as_text(self) -> dict[str, str]:
+        """Some types crash a field."""
+        kinds = CSVModelMultipleChoiceField, SimpleArrayField
+        lists = {name for name, field in self.fields.items() if isinstance(field, kinds)}
+        return {
+            name: str(value)
+            for name, value in self.data.items()
+            if value is not None and not isinstance(value, str | list if name in lists else JSON_TYPES)
+        }
+
+
+class WebhookImportForm(MaskedFieldsMixin, StrictImportForm):
     object_types = ObjectTypesField(
         label=label('object_types'),
         queryset=ContentType.objects.all(),
@@ -161,52 +213,16 @@ class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
         fields = shown_in('import')
         help_texts = MORE_HELP
 
-    def __init__(self, *args, headers: Mapping[str, str | None] | None = None, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.headers = headers or {}
-        dotted = [(name, key) for name, key in self.headers.items() if key]
-        self._unknown_headers = [f'{name}.{key}' for name, key in dotted if not self._find_by(name, key)]
-        for name in set(NEEDED) & self.fields.keys():
-            self.fields[name].required = False
-        if self.is_bound:
-            self._unknown_headers += sorted(self.data.keys() - self.fields.keys() - self.headers.keys())
-            self.data = {**self.data, **self._filled(), **self._as_text(), **self._as_switches()}
-
     def clean(self) -> dict[str, Any] | None:
-        for header in self._unknown_headers:
-            self.add_error(None, _('Unknown column: {name}').format(name=header))
-        for name in self.fields.keys() & SWITCHES:
-            if isinstance(self.data.get(name), str):
-                self.add_error(name, _('Enter true or false.'))
         cleaned = super().clean()
         check_expand(self)
         return cleaned
 
-    def _find_by(self, name: str, key: str) -> bool:
-        """The header's column may name a key, as in ignore_users.email. Without such a column NetBox's form crashes."""
-        queryset = getattr(self.fields.get(name), 'queryset', None)
-        if queryset is None or key not in {column.name for column in queryset.model._meta.concrete_fields}:
-            return False
-        self.fields[name].to_field_name = key
-        return True
 
-    def _filled(self) -> dict[str, Any]:
-        """A form reads blank as false or null."""
-        missing = None if not self.instance.pk else MISSING
-        return {name: getattr(self.instance, name) for name in NEEDED if self.data.get(name, missing) in EMPTY_VALUES}
+class CredentialImportForm(SecretMixin, StrictImportForm):
+    type = CSVChoiceField(choices=CredentialTypeChoices)
+    secret = forms.CharField(required=False, strip=False, help_text=Credential._meta.get_field('secret').help_text)
 
-    def _as_switches(self) -> dict[str, bool]:
-        """A form reads "no" and "0" as true."""
-        given = {name: self.data.get(name) for name in SWITCHES}
-        words = {name: value.strip().lower() for name, value in given.items() if isinstance(value, str)}
-        return {name: SAID[word] for name, word in words.items() if word in SAID}
-
-    def _as_text(self) -> dict[str, str]:
-        """Some types crash a field."""
-        kinds = CSVModelMultipleChoiceField, SimpleArrayField
-        lists = {name for name, field in self.fields.items() if isinstance(field, kinds)}
-        return {
-            name: str(value)
-            for name, value in self.data.items()
-            if value is not None and not isinstance(value, str | list if name in lists else JSON_TYPES)
-        }
+    class Meta:
+        model = Credential
+        fields = (*CREDENTIAL_NAMES, 'tags')

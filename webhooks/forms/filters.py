@@ -59,8 +59,10 @@ class WebhookFilterForm(ObjectTypeFilterMixin, NetBoxModelFilterSetForm):
 class CredentialFilterForm(NetBoxModelFilterSetForm):
     model = Credential
     type = forms.MultipleChoiceField(label=_('Type'), choices=CredentialTypeChoices, required=False)
+    host = forms.CharField(label=_('Host'), required=False)
+    username = forms.CharField(label=_('User'), required=False)
     tag = TagFilterField(model)
-    fieldsets = (FieldSet('q', 'filter_id', 'tag', 'type'),)
+    fieldsets = (FieldSet('q', 'filter_id', 'tag'), FieldSet('type', 'host', 'username', name=_('Credential')))
 
 
 class DeliveryFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):

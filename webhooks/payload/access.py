@@ -24,18 +24,20 @@ from ..security.masking import MASK
 from ..storable import storable
 from ..transport.exchange import Outcome, Request
 from ..validation.secret import reveal
+from ..version import VERSION
 
 # Seconds of the request, and time until another worker may try.
 TIMEOUT, FETCH = 10, timedelta(seconds=15)
 # Renew so long before the end; do not use the last seconds.
 EARLY, LAST = timedelta(minutes=1), timedelta(seconds=5)
 NEW = timedelta(minutes=1)
-# Seconds of validity: default and maximum.
-DEFAULT_VALIDITY, MAX_VALIDITY = 300, 86400
+# Seconds of validity: default, minimum and maximum.
+DEFAULT_VALIDITY, MIN_VALIDITY, MAX_VALIDITY = 300, 10, 86400
 # Characters.
 MAX_TOKEN = 16 * 1024
 
 FORM = 'application/x-www-form-urlencoded'
+USER_AGENT = f'netbox-webhooks/{VERSION}'
 
 
 class TokenPending(WebhooksError):
@@ -111,23 +113,23 @@ class Authorizer:
 
     def _token_request(self, credential: Credential, secret: str) -> 'TokenRequest':
         wanted = {'grant_type': 'client_credentials', 'scope': credential.scope, 'audience': credential.audience}
-        headers = {'Content-Type': FORM, 'Accept': 'application/json'}
+        login = {}
         if credential.type == CredentialTypeChoices.OAUTH2_BODY:
             wanted |= {'client_id': credential.username, 'client_secret': secret}
         else:
             # RFC 6749, 2.3.1: form-encoded first.
-            headers |= _login(quote_plus(credential.username), quote_plus(secret))
+            login = _login(quote_plus(credential.username), quote_plus(secret))
         grant = Grant(credential.pk, self._until)
         return TokenRequest(
             method='POST',
             url=credential.token_url,
             shown_url=credential.token_url,
-            headers=headers,
+            headers={'Content-Type': FORM, 'Accept': 'application/json', 'User-Agent': USER_AGENT, **login},
             body=urlencode({name: value for name, value in wanted.items() if value}).encode(),
             timeout=TIMEOUT,
             verify=credential.ca_file_path or True,
             judge=grant.judge,
-            secrets=(secret, *echoes.of_headers(headers.values())),
+            secrets=(secret, *echoes.of_headers(login.values())),
             grant=grant,
         )
 
@@ -198,7 +200,11 @@ class Grant:
 
 
 def _seconds(answer: Mapping[str, Any]) -> int:
-    return min(max(int(answer.get('expires_in') or DEFAULT_VALIDITY), 1), MAX_VALIDITY)
+    """A token that ended at once would be fetched again and again."""
+    try:
+        return min(max(int(answer.get('expires_in') or DEFAULT_VALIDITY), MIN_VALIDITY), MAX_VALIDITY)
+    except (ValueError, TypeError, OverflowError):
+        return DEFAULT_VALIDITY
 
 
 @dataclass(frozen=True, kw_only=True)

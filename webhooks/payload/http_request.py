@@ -20,13 +20,11 @@ from ..validation.credential import check_host
 from ..validation.headers import check_header_name, check_header_value, parse_headers
 from ..validation.secret import check_signs, reveal
 from ..validation.url import check_rendered_url
-from ..version import VERSION
 from . import answers, formats
-from .access import Access, Authorizer, TokenRequest, encoded
+from .access import USER_AGENT, Access, Authorizer, TokenRequest, encoded
 
 AUTHORIZATION = 'authorization'
 SIGNATURES = ('webhook-signature', 'x-hook-signature')
-USER_AGENT = f'netbox-webhooks/{VERSION}'
 
 # Returns the templates' context as JSON.
 Context = Callable[[], str]

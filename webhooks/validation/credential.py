@@ -135,8 +135,11 @@ def origin_of(url: str, *, verified: bool = True) -> str | None:
 def goes_elsewhere(before: Bound, after: Bound) -> bool:
     if not set(after.hosts) <= set(before.hosts):
         return True
-    asks = after.type in CredentialTypeChoices.OAUTH2
-    return asks and any(getattr(before, name) != getattr(after, name) for name in ('type', 'token_url', 'ca_file_path'))
+    kinds = {before.type, after.type}
+    if kinds.isdisjoint(CredentialTypeChoices.OAUTH2):
+        return False
+    # Either the token's server gets a secret of the hosts, or the hosts get one of the token's server.
+    return any(getattr(before, name) != getattr(after, name) for name in ('type', 'token_url', 'ca_file_path'))
 
 
 def check(definition: Definition) -> None:

@@ -1,6 +1,6 @@
 from django.utils.translation import gettext_lazy
 from extras.ui.panels import CustomFieldsPanel, TagsPanel
-from netbox.object_actions import AddObject, BulkDelete, BulkExport, CloneObject, DeleteObject, EditObject
+from netbox.object_actions import CloneObject, DeleteObject, EditObject
 from netbox.ui import layout
 from netbox.ui.panels import ObjectsTablePanel
 from netbox.views import generic
@@ -9,7 +9,8 @@ from utilities.views import register_model_view
 from .. import filtersets, forms, tables
 from ..models import Credential
 from ..ui import panels
-from .checked_input import CheckedListMixin, CheckedReturnMixin, CheckedSelectionMixin
+from .checked_input import CheckedListMixin, CheckedRenameMixin, CheckedReturnMixin, CheckedSelectionMixin
+from .imports import ImportNowMixin
 
 
 @register_model_view(Credential, 'list', path='', detail=False)
@@ -18,7 +19,6 @@ class CredentialListView(CheckedListMixin, generic.ObjectListView):
     filterset = filtersets.CredentialFilterSet
     filterset_form = forms.CredentialFilterForm
     table = tables.CredentialTable
-    actions = (AddObject, BulkExport, BulkDelete)
 
 
 @register_model_view(Credential)
@@ -48,6 +48,26 @@ class CredentialEditView(CheckedReturnMixin, generic.ObjectEditView):
 @register_model_view(Credential, 'delete')
 class CredentialDeleteView(CheckedReturnMixin, generic.ObjectDeleteView):
     queryset = Credential.objects.all()
+
+
+@register_model_view(Credential, 'bulk_import', path='import', detail=False)
+class CredentialBulkImportView(ImportNowMixin, generic.BulkImportView):
+    queryset = Credential.objects.all()
+    model_form = forms.CredentialImportForm
+
+
+@register_model_view(Credential, 'bulk_edit', path='edit', detail=False)
+class CredentialBulkEditView(CheckedSelectionMixin, generic.BulkEditView):
+    queryset = Credential.objects.all()
+    filterset = filtersets.CredentialFilterSet
+    table = tables.CredentialTable
+    form = forms.CredentialBulkEditForm
+
+
+@register_model_view(Credential, 'bulk_rename', path='rename', detail=False)
+class CredentialBulkRenameView(CheckedRenameMixin, generic.BulkRenameView):
+    queryset = Credential.objects.all()
+    filterset = filtersets.CredentialFilterSet
 
 
 @register_model_view(Credential, 'bulk_delete', path='delete', detail=False)

@@ -1,15 +1,8 @@
 from typing import Any
 
-from core.signals import clear_events
-from django.contrib import messages
-from django.db import DataError
-from django.forms import Form
-from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
-from django.utils.translation import gettext as _
+from django.http import HttpRequest
 from django.utils.translation import gettext_lazy
 from extras.ui.panels import CustomFieldsPanel, TagsPanel
-from netbox.choices import ImportMethodChoices
 from netbox.object_actions import CloneObject, DeleteObject, EditObject
 from netbox.ui import layout
 from netbox.ui.panels import ObjectsTablePanel
@@ -23,7 +16,8 @@ from ..presentation.states import with_states
 from ..services import banners, preview, secret_rotation
 from ..ui import panels
 from ..ui.buttons import More, Pause, Resume, SendTest
-from .checked_input import CheckedListMixin, CheckedReturnMixin, CheckedSelectionMixin
+from .checked_input import CheckedListMixin, CheckedRenameMixin, CheckedReturnMixin, CheckedSelectionMixin
+from .imports import ImportNowMixin
 
 WEBHOOK, STATE, SOME_CHANGES, REQUEST, RETRIES, *REST = panels.cards()
 
@@ -87,37 +81,9 @@ class WebhookDeleteView(CheckedReturnMixin, generic.ObjectDeleteView):
 
 
 @register_model_view(Webhook, 'bulk_import', path='import', detail=False)
-class WebhookBulkImportView(CheckedReturnMixin, generic.BulkImportView):
+class WebhookBulkImportView(ImportNowMixin, generic.BulkImportView):
     queryset = Webhook.objects.all()
     model_form = forms.WebhookImportForm
-
-    def post(self, request: HttpRequest) -> HttpResponse:
-        """Import at once: a job would keep secrets in Redis."""
-        form = forms.ImportedTextForm(request.POST, request.FILES)
-        if not form.is_valid():
-            return self._refuse(request, form)
-        for file in request.FILES.values():
-            file.seek(0)
-        entered = request.POST.copy()
-        is_asked = any(entered.pop('background_job', ()))
-        request.POST = entered
-        if is_asked:
-            messages.info(
-                request,
-                _('Webhooks were imported now, not in the background, so that their secrets are not stored in Redis.'),
-            )
-        return super().post(request)
-
-    def _refuse(self, request: HttpRequest, form: Form) -> HttpResponse:
-        shown = {
-            'model': Webhook,
-            'form': form,
-            'fields': self._get_form_fields(),
-            'import_method': request.POST.get('import_method') or ImportMethodChoices.DIRECT,
-            'return_url': self.get_return_url(request),
-            **self.get_extra_context(request),
-        }
-        return render(request, self.template_name, shown)
 
 
 @register_model_view(Webhook, 'bulk_edit', path='edit', detail=False)
@@ -129,18 +95,9 @@ class WebhookBulkEditView(CheckedSelectionMixin, generic.BulkEditView):
 
 
 @register_model_view(Webhook, 'bulk_rename', path='rename', detail=False)
-class WebhookBulkRenameView(CheckedSelectionMixin, generic.BulkRenameView):
+class WebhookBulkRenameView(CheckedRenameMixin, generic.BulkRenameView):
     queryset = Webhook.objects.all()
     filterset = filtersets.WebhookFilterSet
-
-    def post(self, request: HttpRequest, *args, **kwargs) -> HttpResponse:
-        """A name that is too long crashes NetBox's view."""
-        try:
-            return super().post(request, *args, **kwargs)
-        except DataError as error:
-            clear_events.send(sender=type(self))
-            messages.error(request, str(error).partition('\n')[0])
-            return redirect(self.get_return_url(request))
 
 
 @register_model_view(Webhook, 'bulk_delete', path='delete', detail=False)

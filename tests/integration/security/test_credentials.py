@@ -259,6 +259,7 @@ class TestOAuth2:
         assert head.startswith('POST /token HTTP/1.1\r\n')
         pair = base64.b64encode(b'my+client:s3cret%26').decode()
         assert f'Authorization: Basic {pair}' in head
+        assert 'User-Agent: netbox-webhooks/' in head
         assert parse_qs(body) == {'grant_type': ['client_credentials'], 'scope': ['a b'], 'audience': ['awx']}
         assert {(one.status, one.attempt_count) for one in Delivery.objects.all()} == {('delivered', 1)}
 

@@ -12,16 +12,20 @@ from typing import Any
 import pytest
 from dcim.models import Site
 from support.builders import site, subscribe
-from support.engine import work
+from support.docs import block
+from support.engine import pass_retry_waits, work
+from support.fixtures.servers import StackDescription
+from support.zabbix import is_installed, zabbix
 
 from devstack.ports import LOOPBACK, accepts, free_port
 from devstack.process import wait_until
 from devstack.receiver import Receiver
 from webhooks.models import Credential, Delivery
+from webhooks.presets import all_presets
 
 pytestmark = [pytest.mark.usefixtures('committed'), pytest.mark.long]
 
-SECRET = 's3cret of ours'
+SECRET = 's3cret-of-ours'
 SIGNED = 'X-Hub-Signature-256: sha256={{ hmac() }}'
 # Verifies as GitHub's own library does, and keeps the last delivery.
 OCTOKIT = """
@@ -30,6 +34,42 @@ import { Webhooks, createNodeMiddleware } from '@octokit/webhooks'
 const webhooks = new Webhooks({ secret: process.env.SECRET })
 webhooks.onAny(({ id, name, payload }) => console.log(JSON.stringify({ id, name, display: payload.data.display })))
 createServer(createNodeMiddleware(webhooks, { path: '/' })).listen(Number(process.env.PORT), '127.0.0.1')
+"""
+FLOWS = [
+    {'id': 'tab', 'type': 'tab', 'label': 'NetBox'},
+    {
+        'id': 'in',
+        'z': 'tab',
+        'type': 'http in',
+        'url': '/netbox',
+        'method': 'post',
+        'skipBodyParsing': True,
+        'wires': [['verify']],
+    },
+    {
+        'id': 'verify',
+        'z': 'tab',
+        'type': 'function',
+        'func': block('receivers/services.md', 'js', 'timingSafeEqual'),
+        'libs': [{'var': 'crypto', 'module': 'crypto'}],
+        'wires': [['out']],
+    },
+    {'id': 'out', 'z': 'tab', 'type': 'http response', 'wires': []},
+]
+RULEBOOK = """
+- name: NetBox
+  hosts: all
+  sources:
+    - eda.builtin.webhook:
+        host: 127.0.0.1
+        port: "{{ PORT | int }}"
+        ADMITS: "{{ SECRET }}"
+  rules:
+    - name: A site is made
+      condition: event.payload.event == "created" and event.payload.object_type == "dcim.site"
+      action:
+        debug:
+          msg: "seen {{ event.payload.data.display }}"
 """
 OAUTH2 = """
 import { OAuth2Server } from 'oauth2-mock-server'
@@ -53,13 +93,23 @@ def running(*command: str, **options: Any) -> Iterator[tuple[int, subprocess.Pop
             process.kill()
 
 
-def script(name: str, code: str) -> str:
-    folder = os.environ.get('RECEIVERS')
-    if not folder or not shutil.which('node'):
+def installed(name: str) -> Path:
+    """A file that scripts/receivers installs."""
+    path = Path(os.environ.get('RECEIVERS', '/nowhere')) / name
+    if not path.exists():
         pytest.skip('scripts/receivers installs it')
-    path = Path(folder) / f'{name}.mjs'
+    return path
+
+
+def script(name: str, code: str) -> str:
+    path = installed('node_modules').parent / f'{name}.mjs'
     path.write_text(code)
     return str(path)
+
+
+def line_with(process: subprocess.Popen, text: str) -> str:
+    """The next line that has the text; '' if the program ends before."""
+    return next((line for line in process.stdout if text in line), '')
 
 
 def outcome() -> tuple[str, int | None]:
@@ -112,6 +162,87 @@ def test_githubs_library_verifies_the_signature():
         webhook.save()
         site()
         assert outcome() == ('failed', 400)
+
+
+def test_a_flow_of_node_red_verifies_the_signature(tmp_path: Path):
+    flows = tmp_path / 'flows.json'
+    flows.write_text(json.dumps(FLOWS))
+    options = ('-D', f'uiHost={LOOPBACK}', '-D', 'httpAdminRoot=false', '-D', 'telemetry.enabled=false')
+    program = installed('node_modules/node-red/red.js')
+    command = ('node', str(program), '--userDir', str(tmp_path), '--port', '$PORT', *options, str(flows))
+    with running(*command, stdout=subprocess.PIPE) as (port, process):
+        assert line_with(process, 'Started flows')
+        url = f'http://{LOOPBACK}:{port}/netbox'
+        webhook = subscribe(url, Site, secret=SECRET, additional_headers=SIGNED, max_attempts=1)
+        site(name='Genève')
+        assert outcome() == ('delivered', 204)
+        assert line_with(process, 'Genève')
+        webhook.secret = 'another one'
+        webhook.save()
+        site()
+        assert outcome() == ('failed', 401)
+
+
+def rulebook(folder: Path, admits: str) -> tuple[str, ...]:
+    """The command of ansible-rulebook, which has a virtual environment of its own."""
+    path, programs = folder / 'rulebook.yml', installed('eda/bin/ansible-rulebook').parent
+    path.write_text(RULEBOOK.replace('ADMITS', admits))
+    command = (str(programs / 'ansible-rulebook'), '-r', str(path), '--env-vars', 'PORT,SECRET')
+    return ('env', f'PATH={programs}:{os.environ["PATH"]}', 'PYTHONUNBUFFERED=1', *command)
+
+
+def test_event_driven_ansible_verifies_the_signature(tmp_path: Path):
+    with running(*rulebook(tmp_path, 'hmac_secret'), stdout=subprocess.PIPE) as (port, process):
+        preset = all_presets()['eda'].fields
+        url = f'http://{LOOPBACK}:{port}/endpoint'
+        webhook = subscribe(url, Site, secret=SECRET, max_attempts=1, **preset)
+        site(name='Genève')
+        assert outcome() == ('delivered', 200)
+        assert line_with(process, 'seen Genève')
+        webhook.secret = 'another one'
+        webhook.save()
+        site()
+        assert outcome() == ('failed', 401)
+        webhook.additional_headers = ''
+        webhook.save()
+        site()
+        assert outcome() == ('failed', 400)
+
+
+def test_event_driven_ansible_takes_a_token(tmp_path: Path):
+    with running(*rulebook(tmp_path, 'token'), stdout=subprocess.PIPE) as (port, process):
+        host = f'http://{LOOPBACK}:{port}'
+        made = Credential.objects.create(name='EDA', type='bearer', secret=SECRET, hosts=[host])
+        subscribe(f'{host}/endpoint', Site, credential=made, max_attempts=1)
+        site(name='Genève')
+        assert outcome() == ('delivered', 200)
+        assert line_with(process, 'seen Genève')
+        made.secret = 'another'
+        made.save()
+        site()
+        assert outcome() == ('failed', 401)
+
+
+@pytest.mark.skipif(not is_installed(), reason='scripts/receivers installs it')
+def test_zabbix_keeps_changes_and_what_it_refuses_is_no_success(tmp_path: Path, stack: StackDescription):
+    with zabbix(tmp_path, stack.server) as server:
+        token, item = server.make_item('netbox', 'netbox.change')
+        host = server.url.removesuffix('/api_jsonrpc.php')
+        made = Credential.objects.create(name='Zabbix', type='bearer', secret=token, hosts=[host])
+        preset = all_presets()['zabbix'].fields
+        subscribe(server.url, Site, credential=made, max_attempts=5, **preset)
+        site(name='Genève')
+        # Its server reads new items after a moment. Until then it answers 200, and the delivery fails.
+        assert wait_until(lambda: outcome() == ('delivered', 200) or pass_retry_waits(), timeout=60)
+        wanted = {'history': 4, 'itemids': [item]}
+        assert wait_until(lambda: server.call('history.get', **wanted), timeout=60, interval=0.2)
+        (kept,) = server.call('history.get', **wanted)
+        assert json.loads(kept['value'])['display'] == 'Genève'
+        made.secret = 'another'
+        made.save()
+        site()
+        assert outcome() == ('pending', 200)
+        assert 'success_conditions' in Delivery.objects.order_by('pk').last().error
 
 
 @pytest.mark.parametrize('kind', ['oauth2', 'oauth2-body'])

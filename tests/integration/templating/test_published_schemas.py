@@ -1,0 +1,74 @@
+"""Presets against schemas and libraries that the services publish. `scripts/receivers` installs them, and runs this."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from dcim.models import Site
+from support.builders import site, subscribe
+from support.engine import work
+
+from devstack.receiver import Receiver
+from webhooks.presets import all_presets
+
+pytestmark = [pytest.mark.usefixtures('committed'), pytest.mark.long]
+
+HARMFUL = '<!channel> & [link](https://evil.example.com) *x* {{ 7 * 7 }} "quoted" \\ \u2028'
+# Reads a card with the library of its authors, and prints its complaints and what it understood.
+READ_CARD = """
+const { AdaptiveCard, SerializationContext } = require(process.argv[1])
+const context = new SerializationContext()
+const card = new AdaptiveCard()
+card.parse(JSON.parse(process.argv[2]), context)
+const said = [...Array(context.eventCount).keys()].map((index) => context.getEventAt(index).message)
+const wrong = card.validateProperties().validationEvents.map((event) => event.message)
+console.log(JSON.stringify({ complaints: [...said, ...wrong], card: card.toJSON() }))
+"""
+
+
+MESSAGE = "import type { KnownBlock } from '@slack/types'\nexport const sent: { text: string; blocks: KnownBlock[] } = "
+
+
+def installed(name: str) -> Path:
+    path = Path(os.environ.get('RECEIVERS', '/nowhere'), 'node_modules', name)
+    if not path.exists():
+        pytest.skip('scripts/receivers installs it')
+    return path
+
+
+def sent(receiver: Receiver, preset: str) -> Any:
+    subscribe(receiver.url('/'), Site, **all_presets()[preset].fields)
+    site(name=HARMFUL, slug='x')
+    work()
+    (request,) = receiver.requests
+    return request.json()
+
+
+def test_github_takes_it(receiver: Receiver):
+    description = json.loads(installed('@octokit/openapi/generated/api.github.com.deref.json').read_text())
+    operation = description['paths']['/repos/{owner}/{repo}/dispatches']['post']
+    schema = operation['requestBody']['content']['application/json']['schema']
+    jsonschema.validate(sent(receiver, 'github'), schema)
+    assert {'204', '404', '422'} <= operation['responses'].keys()
+
+
+def test_teams_shows_the_card(receiver: Receiver, tmp_path: Path):
+    # Its package says that it is a module, and is none.
+    library = tmp_path / 'adaptivecards.cjs'
+    library.write_text(installed('adaptivecards/dist/adaptivecards.js').read_text())
+    card = sent(receiver, 'teams')['attachments'][0]['content']
+    command = ('node', '-e', READ_CARD, str(library), json.dumps(card))
+    read = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert read == {'complaints': [], 'card': card}
+
+
+def test_slack_knows_the_blocks(receiver: Receiver):
+    compiler, path = installed('typescript/bin/tsc'), installed('.').parent / 'message.ts'
+    path.write_text(MESSAGE + json.dumps(sent(receiver, 'slack')))
+    command = ('node', compiler, '--noEmit', '--strict', path)
+    read = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert read.returncode == 0, read.stdout
