@@ -26,7 +26,9 @@ class WebhookForm(CustomFieldsForm, DefinitionForm):
     conditions = JSONField(label=label('conditions'), required=False, decoder=FlatDecoder)
     success_conditions = JSONField(label=label('success_conditions'), required=False, decoder=FlatDecoder)
     # The model checks the length: the mask may be longer.
-    payload_url = forms.CharField(label=label('payload_url'), widget=AdminTextInputWidget(attrs={'class': 'wh-wide'}))
+    payload_url = forms.CharField(
+        label=label('payload_url'), required=False, widget=AdminTextInputWidget(attrs={'class': 'wh-wide'})
+    )
     tags = forms.ModelMultipleChoiceField(
         queryset=Tag.objects.none(), required=False, widget=FilteredSelectMultiple(_('tags'), is_stacked=False)
     )

@@ -18,8 +18,8 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 
 from .. import object_types
 from ..choices import StatusChoices
@@ -120,7 +120,7 @@ class WebhookAdmin(BaseAdmin):
 
     @admin.display(description=_('URL'))
     def url(self, webhook: Webhook) -> SafeString:
-        masked = webhook.masked_url
+        masked = webhook.masked_url or gettext('Feed')
         return format_html('<span title="{}">{}</span>', masked, Truncator(masked).chars(CHARACTERS_SHOWN))
 
     #

@@ -182,6 +182,8 @@ class WebhookImportForm(MaskedFieldsMixin, NetBoxModelImportForm):
         for name in self.fields.keys() & SWITCHES:
             if isinstance(self.data.get(name), str):
                 self.add_error(name, _('Enter true or false.'))
+        if not self.instance.pk and 'payload_url' not in self.data:
+            self.add_error('payload_url', _('Name a URL, or leave it blank for a feed.'))
         cleaned = super().clean()
         check_expand(self)
         return cleaned

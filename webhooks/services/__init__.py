@@ -4,6 +4,7 @@ redelivery       sends closed deliveries again: some, or a range of time
 waiting          sends waiting deliveries now: all, or each object's latest
 backfill         sends everything in its present state
 trial            sends a test event at once
+feed             shows what a webhook without a URL has published
 preview          shows a request without sending it
 expandable       checks which keys a webhook may expand
 switching        enables, disables, pauses and resumes webhooks

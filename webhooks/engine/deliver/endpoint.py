@@ -63,8 +63,14 @@ def write(entries: Iterable[Entry], now: datetime, *, tells_failures: bool = Tru
         return {}
     rows = Health.objects.filter(webhook__in=by_webhook).select_related('webhook').order_by('webhook')
     healths = list(rows.select_for_update(of=('self',), skip_locked=True))
+    suspended = {health.pk for health in healths if health.suspended_since}
     closed = {health.pk: _record(health, by_webhook[health.pk], now) for health in healths}
-    news = [(health, told) for health in healths if (told := _news(health, closed[health.pk], now, tells_failures))]
+    news = []
+    for health in healths:
+        if health.pk in suspended and not health.suspended_since:
+            news.append((health, notifications.RESUMED))
+        if told := _trouble(health, closed[health.pk], now, tells_failures):
+            news.append((health, told))
     Health.objects.bulk_update(healths, WRITTEN)
     Hour.objects.count_all(closed, now)
     for health, told in news:
@@ -84,6 +90,10 @@ def _record(health: Health, entries: Iterable[Entry], now: datetime) -> Counter[
     current = [one.outcome for one in entries if one.outcome and one.saved_at == health.webhook.last_updated]
     if current:
         _note_outcomes(health, current, now)
+    if health.webhook.is_feed and closed[StatusChoices.DELIVERED]:
+        # It may have had a URL, and been suspended.
+        circuit_breaker.close(health)
+        health.last_error, health.last_success_at = '', now
     return closed
 
 
@@ -103,8 +113,8 @@ def _note_outcomes(health: Health, outcomes: Sequence[Outcome], now: datetime) -
         health.gone_at = now
 
 
-def _news(health: Health, closed: Counter[str], now: datetime, tells_failures: bool) -> EventType | None:
-    """Return the news for people; of two the worse. They hear of failures once a day."""
+def _trouble(health: Health, closed: Counter[str], now: datetime, tells_failures: bool) -> EventType | None:
+    """Return the trouble that people hear of; of two the worse. They hear of failures once a day."""
     is_first = tells_failures and closed[StatusChoices.FAILED] > 0 and health.failure_told_on != localdate(now)
     if is_first:
         health.failure_told_on = localdate(now)

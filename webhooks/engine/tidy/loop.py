@@ -9,7 +9,7 @@ from datetime import datetime
 from ...choices import StatusChoices
 from ...interruptions import BROKEN_OFF
 from ...models.hour import KEPT
-from .. import sql, transactions
+from .. import notifications, sql, transactions
 from ..deliver import endpoint, gone, order
 
 # Rows in a transaction, and for each webhook in it.
@@ -76,7 +76,8 @@ def step() -> bool:
     """Do a little. Returns whether there may be more. It looks at each webhook."""
     try:
         gone.disable()
-        return any([expire(), forget_deleted(), take_back(), forget_hours()])
+        more = any([expire(), forget_deleted(), take_back(), forget_hours()])
+        return notifications.tell_rules() or more
     except BROKEN_OFF as error:
         transactions.recover(error)
         return False
