@@ -67,7 +67,7 @@ class Reader:
 def readers(netbox_server, netbox_user, feed, tmp_path) -> Iterator[list[Reader]]:
     token = Token.objects.create(user=netbox_user)
     full = f'{token.get_auth_header_prefix()}{token.token}'.removeprefix('Bearer ')
-    url = f'{netbox_server.url.rstrip("/")}{feed.feed_path}'
+    url = f'{netbox_server.url.rstrip("/")}/api/plugins/webhooks/webhooks/{feed.pk}/feed/'
     made = [Reader(tmp_path / f'{number}.sqlite', url, full) for number in range(2)]
     yield made
     for one in made:

@@ -45,7 +45,7 @@ from ..presentation.actions import (
 )
 from ..presentation.fields import GROUPS, Group, Row
 from ..presets import all_presets
-from ..services import backfill, banners, preview, secret_rotation, switching, trial, waiting
+from ..services import backfill, banners, feed, preview, secret_rotation, switching, trial, waiting
 from ..ui import history
 from . import custom_fields
 from .base import EVERYWHERE, BaseAdmin, or_explain
@@ -230,7 +230,11 @@ class WebhookAdmin(BaseAdmin):
         self, request: HttpRequest, context: dict[str, Any], *args, obj: Webhook | None = None, **kwargs
     ) -> HttpResponse:
         if obj is not None:
-            context |= {'banners': banners.of(obj), 'new_secret': secret_rotation.take(request.session, obj)}
+            context |= {
+                'banners': banners.of(obj),
+                'feed_unread': feed.unread_of(obj) if obj.is_feed else None,
+                'new_secret': secret_rotation.take(request.session, obj),
+            }
         else:
             context |= {'presets': all_presets().values()}
         return super().render_change_form(request, context, *args, obj=obj, **kwargs)

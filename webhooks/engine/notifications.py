@@ -65,7 +65,7 @@ def register() -> None:
 def tell(webhook: Webhook, event_type: EventType) -> None:
     """Notify the webhook's groups, and note news for event rules. The open transaction goes on in any case."""
     _try(_note, webhook, event_type)
-    _try(_notify, webhook, event_type)
+    _try(_write, webhook, event_type)
 
 
 def tell_rules() -> bool:
@@ -123,7 +123,7 @@ def recipients(webhook: Webhook) -> QuerySet[User]:
     return User.objects.filter(chosen, is_active=True).distinct()
 
 
-def _notify(webhook: Webhook, event_type: EventType) -> None:
+def _write(webhook: Webhook, event_type: EventType) -> None:
     object_type = ContentType.objects.get_for_model(Webhook)
     Notification.objects.bulk_create(
         [

@@ -291,11 +291,6 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         return not self.payload_url
 
     @property
-    def feed_path(self) -> str:
-        """The path at which its changes are read."""
-        return reverse('plugins-api:webhooks-api:webhook-feed', args=[self.pk])
-
-    @property
     def masked_url(self) -> str:
         return str(self.payload_url)
 

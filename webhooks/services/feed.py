@@ -7,7 +7,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -33,7 +33,7 @@ logger = logging.getLogger('webhooks.feed')
 MOST, BYTES, SECONDS = 1000, 8 * 1024 * 1024, 10.0
 # Seconds: the longest wait, and between two looks.
 LONGEST, POLL = 60, 0.25
-# For so long it is known how far a feed was read.
+# For so long it is known how far a feed was read: for the metric alone.
 KEPT = timedelta(days=30)
 
 # A number, and the first characters of its webhook-id: after a restore another change may have the number.
@@ -122,10 +122,14 @@ def follow(webhook: Webhook, user: Reader, after: str | None = None, limit: int 
     return _page(webhook, user, begin, limit, after or str(begin))
 
 
-def unread(healths: Collection[Health]) -> dict[int, int]:
-    """Return how many changes the last reader of each feed has not read, by the webhook's id."""
-    read = cache.get_many([_key(health.pk) for health in healths])
-    return {health.pk: max(health.position - read.get(_key(health.pk), 0), 0) for health in healths}
+def unread(feeds: Iterable[Health]) -> list[int]:
+    """Return how many changes the last reader of each feed has not read."""
+    read = cache.get_many([_key(one.pk) for one in feeds])
+    return [max(one.position - read.get(_key(one.pk), 0), 0) for one in feeds]
+
+
+def unread_of(webhook: Webhook) -> int:
+    return sum(unread(Health.objects.filter(webhook=webhook)))
 
 
 def _key(webhook_id: int) -> str:

@@ -20,7 +20,7 @@ from webhooks import rendering
 from webhooks.choices import StatusChoices
 from webhooks.engine import notifications
 from webhooks.engine.deliver.circuit_breaker import SUSPEND_AFTER
-from webhooks.engine.notifications import DISABLED, FAILED, SUSPENDED, recipients
+from webhooks.engine.notifications import DISABLED, FAILED, RESUMED, SUSPENDED, recipients
 from webhooks.models import Delivery, Health, Webhook
 from webhooks.services import trial
 
@@ -295,6 +295,32 @@ class TestEventRules:
         work()
         work()
         assert self.heard(receiver) == [('suspended', webhook.name), ('disabled', webhook.name)]
+
+    def test_a_rule_fires_when_sending_resumes(self, webhook, telling, receiver, ann):
+        rule(telling, Webhook, kinds=(RESUMED.name,), action_type='webhooks.send')
+        Health.objects.filter(webhook=webhook).update(suspended_since=timezone.now(), probe_at=timezone.now())
+        site()
+        work()
+        assert health(webhook).suspended_since is None
+        assert self.heard(receiver) == [('resumed', webhook.name)]
+        assert told(ann) == [RESUMED.name]
+
+    def test_what_a_rule_sends_has_no_secrets(self, webhook, telling, receiver):
+        Webhook.objects.filter(pk=webhook.pk).update(additional_headers='X-Key: sesame')
+        rule(telling, Webhook, kinds=(FAILED.name,), action_type='webhooks.send')
+        fail(receiver)
+        work()
+        (request,) = receiver.matching(lambda request: request.path == '/told')
+        assert b'X-Key' in request.body
+        assert b'sesame' not in request.body
+
+    def test_it_is_in_a_feed_too(self, webhook, receiver):
+        feed = subscribe('', name='Feed')
+        rule(feed, Webhook, kinds=(FAILED.name,), action_type='webhooks.send')
+        fail(receiver)
+        work()
+        (delivery,) = Delivery.objects.filter(webhook=feed)
+        assert (delivery.event.kind, delivery.position) == ('delivery_failed', 1)
 
     def test_a_webhook_is_not_told_of_its_own_trouble(self, webhook, telling, receiver):
         for one in (webhook, telling):

@@ -34,6 +34,7 @@ def queries() -> list[str]:
 def samples(saves: None) -> dict[str, set[str]]:
     """Return {name: labels} of what is scraped."""
     subscribe(NOWHERE, Site)
+    subscribe('', Site)
     metrics = WebhooksCollector().collect()
     return {sample.name: set(sample.labels) for metric in metrics for sample in metric.samples}
 
