@@ -45,32 +45,21 @@ AFTER = """
     WHERE d.webhook_id = %(webhook)s AND d.position > %(position)s
     ORDER BY d.position LIMIT %(most)s"""
 
-# The last missing number; 0: none is.
-LAST_GAP = """
-    SELECT n.position - 1 FROM (
-        SELECT position FROM webhooks_delivery WHERE webhook_id = %(webhook)s AND position IS NOT NULL
-        UNION ALL SELECT position + 1 FROM webhooks_health WHERE webhook_id = %(webhook)s
-    ) n
-    WHERE NOT EXISTS (
-        SELECT FROM webhooks_delivery d WHERE d.webhook_id = %(webhook)s AND d.position = n.position - 1
-    )
-    ORDER BY n.position DESC LIMIT 1"""
-
 # Threads of this process in which a reader waits.
 _waiting: set[int] = set()
 
 
 class Gone(WebhooksError):
-    """The log does not know what came after the cursor. `cursor`: from there on it does."""
+    """The log does not know what came after the cursor. `cursor` is that of now."""
 
-    def __init__(self, cursor: str):
+    def __init__(self, last: int):
         super().__init__(
             _(
                 'This cursor is older than the log, or from before NetBox was restored. Start a backfill of the '
                 'webhook, and read on after the cursor of this answer.'
             )
         )
-        self.cursor = cursor
+        self.cursor = str(last)
 
 
 @dataclass(frozen=True)
@@ -115,7 +104,7 @@ def follow(webhook: Webhook, user: Reader, after: str | None = None, limit: int 
     """
     if not webhook.is_feed:
         raise DefinitionError('payload_url', _('This webhook has a URL, so it is no feed: it sends its changes.'))
-    begin = _last_gap(webhook) if after is None else _position(webhook, after)
+    begin = _start(webhook) if after is None else _position(webhook, after)
     cache.set(_key(webhook.pk), begin, KEPT.total_seconds())
     if wait and _last(webhook) <= begin:
         _wait(webhook, begin, wait)
@@ -141,8 +130,9 @@ def _last(webhook: Webhook) -> int:
     return Health.objects.filter(webhook=webhook).values_list('position', flat=True).first() or 0
 
 
-def _last_gap(webhook: Webhook) -> int:
-    return next(iter(sql.fetch_column(LAST_GAP, {'webhook': webhook.pk})), 0)
+def _start(webhook: Webhook) -> int:
+    first = Delivery.objects.filter(webhook=webhook, position__isnull=False).order_by('position').first()
+    return first.position - 1 if first else _last(webhook)
 
 
 def _position(webhook: Webhook, after: str) -> int:
@@ -153,8 +143,9 @@ def _position(webhook: Webhook, after: str) -> int:
         )
     position, begins = int(known[1]), known[2]
     there = Delivery.objects.filter(webhook=webhook, position=position).values_list('uuid', flat=True).first()
-    if position > _last(webhook) or (begins and there and there.hex[:8] != begins):
-        raise Gone(str(_last_gap(webhook)))
+    last = _last(webhook)
+    if position > last or (begins and there and there.hex[:8] != begins):
+        raise Gone(last)
     return position
 
 
@@ -177,7 +168,7 @@ def _page(webhook: Webhook, user: Reader, begin: int, limit: int, after: str) ->
     found = [_Row(*row) for row in sql.fetch(AFTER, {'webhook': webhook.pk, 'position': begin, 'most': limit + 1})]
     rows = [row for number, row in enumerate(found, begin + 1) if row.position == number]  # up to a gap
     if not rows and last > begin:
-        raise Gone(str(_last_gap(webhook)))
+        raise Gone(last)
     items, read = _items(webhook, user, memory.first_within(rows[:limit], lambda row: row.size, BYTES))
     return Page(
         items,

@@ -8,16 +8,18 @@ from pathlib import Path
 import pytest
 from dcim.models import Site
 from django.db import connection
+from prometheus_client import generate_latest
 from support.builders import NOWHERE, site, subscribe
 from support.engine import change_settings, deliveries, dispatch_all, health, in_thread, open_transaction, work
 from users.models import Token
 
 from devstack.folders import CHECKOUT
 from devstack.process import wait_until
-from webhooks import forms
+from webhooks import forms, metrics
 from webhooks.choices import StatusChoices
 from webhooks.engine.deliver import order
-from webhooks.models import Attempt, Delivery, Event, Health, Webhook
+from webhooks.engine.tidy import retention
+from webhooks.models import Attempt, Credential, Delivery, Event, Health, Webhook
 from webhooks.presentation.states import state_of
 from webhooks.services import feed as service
 from webhooks.services import redelivery, trial
@@ -146,7 +148,8 @@ class TestCursor:
         publish('A')
         gone = read(api_client, feed, 410, after=cursor)
         assert 'backfill' in gone['detail']
-        assert names(read(api_client, feed, after=gone['cursor'])) == ['A']
+        publish('B')
+        assert names(read(api_client, feed, after=gone['cursor'])) == ['B']
 
     @pytest.mark.parametrize('asked', [{'limit': 0}, {'limit': 1001}, {'wait': 61}, {'wait': 'nan'}, {'limit': 'x'}])
     def test_bad_input_is_refused_by_name(self, feed, api_client, asked):
@@ -159,13 +162,14 @@ class TestCursor:
         assert names(read(api_client, feed, after=first)) == ['B']
         gone = read(api_client, feed, 410, after=second)
         assert 'backfill' in gone['detail']
-        assert names(read(api_client, feed, after=gone['cursor'])) == ['D']
-        assert names(read(api_client, feed)) == ['D']
+        publish('E')
+        assert names(read(api_client, feed, after=gone['cursor'])) == ['E']
+        assert names(read(api_client, feed)) == ['B']
 
     def test_where_all_was_deleted_readers_go_on_with_what_comes(self, feed, api_client):
         publish('A', 'B')
         first, second = (item['cursor'] for item in read(api_client, feed)['items'])
-        Event.objects.all().delete()
+        assert retention.prune_all(0) == 2
         gone = read(api_client, feed, 410, after=first)
         assert read(api_client, feed, after=second)['items'] == []
         publish('C')
@@ -244,6 +248,57 @@ class TestWaiting:
         publish('Bern')
         assert names(read(api_client, feed, wait=30)) == ['Bern']
 
+    def test_a_second_reader_does_not_take_the_next_thread(self, feed, api_client):
+        thread = in_thread(lambda: read(api_client, feed, wait=60))
+        assert wait_until(lambda: service._waiting, 60)
+        read(api_client, feed, 503, wait=60)
+        publish('Bern')
+        thread.join()
+        assert not service._waiting
+
+
+class TestStates:
+    def test_a_paused_feed_publishes_when_it_is_resumed(self, feed, api_client):
+        Webhook.objects.update(paused=True)
+        publish('Bern')
+        assert read(api_client, feed)['items'] == []
+        Webhook.objects.update(paused=False)
+        work()
+        assert names(read(api_client, feed)) == ['Bern']
+
+    def test_a_disabled_feed_shows_what_it_has_published(self, feed, api_client):
+        publish('Bern')
+        feed.enabled = False
+        feed.save()
+        publish('Basel')
+        assert names(read(api_client, feed)) == ['Bern']
+
+    def test_a_deleted_feed_is_gone(self, feed, api_client):
+        publish('Bern')
+        feed.delete()
+        read(api_client, feed, 404)
+
+    def test_cursors_last_while_it_has_a_url(self, feed, receiver, api_client):
+        publish('A')
+        cursor = read(api_client, feed)['cursor']
+        feed.payload_url = receiver.url('/hook')
+        feed.save()
+        publish('B')
+        assert 'payload_url' in read(api_client, feed, 400, after=cursor)
+        feed.payload_url = ''
+        feed.save()
+        publish('C')
+        assert names(read(api_client, feed, after=cursor)) == ['C']
+        assert len(receiver.requests) == 1
+
+    def test_a_metric_and_the_page_say_how_far_its_reader_is_behind(self, feed, api_client, admin_pages):
+        publish('A', 'B', 'C')
+        cursor = read(api_client, feed, limit=1)['cursor']
+        read(api_client, feed, after=cursor)
+        assert f'webhooks_feed_unread{{webhook="{feed.name}"}} 2.0' in generate_latest(metrics._registry).decode()
+        for page in ('/plugins/webhooks/webhooks/{}/', '/admin/webhooks/webhook/{}/change/'):
+            assert 'nobody has read yet: 2' in admin_pages.get(page.format(feed.pk)).content.decode()
+
 
 class TestDefinition:
     def test_a_blank_url_has_to_be_said(self, api_client):
@@ -261,6 +316,11 @@ class TestDefinition:
     def test_a_feed_has_no_batches(self, feed, api_client):
         answer = api_client.patch(f'{WEBHOOKS}{feed.pk}/', {'batch': True}, format='json')
         assert (answer.status_code, [*answer.json()]) == (400, ['batch'])
+
+    def test_a_feed_has_no_credential(self, feed, api_client):
+        kept = Credential.objects.create(name='Token', type='bearer', hosts=['https://a.example'], secret='sesame')
+        answer = api_client.patch(f'{WEBHOOKS}{feed.pk}/', {'credential': kept.pk}, format='json')
+        assert (answer.status_code, [*answer.json()]) == (400, ['credential'])
 
     def test_a_webhook_in_trouble_that_becomes_a_feed_has_none(self, api_client):
         webhook = subscribe('http://127.0.0.1:1/', Site, max_attempts=1)
