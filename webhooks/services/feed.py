@@ -131,8 +131,9 @@ def _last(webhook: Webhook) -> int:
 
 
 def _start(webhook: Webhook) -> int:
-    first = Delivery.objects.filter(webhook=webhook, position__isnull=False).order_by('position').first()
-    return first.position - 1 if first else _last(webhook)
+    published = Delivery.objects.filter(webhook=webhook, position__isnull=False).order_by('position')
+    first = published.values_list('position', flat=True).first()
+    return _last(webhook) if first is None else first - 1
 
 
 def _position(webhook: Webhook, after: str) -> int:
