@@ -39,6 +39,8 @@ KEPT = timedelta(days=30)
 # A number, and the first characters of its webhook-id: after a restore another change may have the number.
 CURSOR = re.compile(r'([0-9]{1,18})(?:\.([0-9a-f]{8}))?')
 
+FIRST = 'SELECT min(position) FROM webhooks_delivery WHERE webhook_id = %s'
+
 AFTER = """
     SELECT d.position, d.id, d.uuid, d.finished_at, octet_length(e.data) + 4 * coalesce(pg_column_size(e.snapshots), 0)
     FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
@@ -114,7 +116,7 @@ def follow(webhook: Webhook, user: Reader, after: str | None = None, limit: int 
 def unread(feeds: Iterable[Health]) -> list[int]:
     """Return how many changes the last reader of each feed has not read."""
     read = cache.get_many([_key(one.pk) for one in feeds])
-    return [max(one.position - read.get(_key(one.pk), 0), 0) for one in feeds]
+    return [max(one.position - int(read.get(_key(one.pk), 0)), 0) for one in feeds]
 
 
 def unread_of(webhook: Webhook) -> int:
@@ -131,8 +133,7 @@ def _last(webhook: Webhook) -> int:
 
 
 def _start(webhook: Webhook) -> int:
-    published = Delivery.objects.filter(webhook=webhook, position__isnull=False).order_by('position')
-    first = published.values_list('position', flat=True).first()
+    first = sql.fetch_value(FIRST, [webhook.pk])
     return _last(webhook) if first is None else first - 1
 
 
