@@ -30,8 +30,8 @@ class FeedMixin:
         parameters=[FeedQuerySerializer],
         responses={
             200: FeedSerializer,
-            410: OpenApiResponse(description=_('What came after the cursor is not in the log any more.')),
-            503: OpenApiResponse(description=_('As many readers wait as may.')),
+            410: OpenApiResponse(description=_('The cursor is older than the log. `cursor` is that of now.')),
+            503: OpenApiResponse(description=_('Nothing is new, and no more readers may wait.')),
         },
         filters=False,
     )

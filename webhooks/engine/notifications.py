@@ -1,8 +1,8 @@
 """Chosen users and NetBox's event rules learn what happens to a webhook.
 
-Both are told in the transaction that records the cause, so they are not told twice. NetBox keeps the last notification
-for a user and an object, unread again. An event rule may do anything, such as call Redis. So its news only is noted,
-and an idle process tells it.
+Notifications share the transaction that records the cause, so they are not made twice. NetBox keeps the last one for a
+user and an object, unread again. An event rule may do anything, such as call Redis. So its news is noted in the
+transaction, and an idle process tells it.
 """
 
 import logging

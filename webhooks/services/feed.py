@@ -32,7 +32,7 @@ logger = logging.getLogger('webhooks.feed')
 # An answer ends after so many items, bytes (the first item always fits), and seconds.
 MOST, BYTES, SECONDS = 1000, 8 * 1024 * 1024, 10.0
 # Seconds: the longest wait, and between two looks.
-LONGEST, POLL = 60, 0.25
+LONGEST, POLL = 60, 0.1
 # For so long it is known how far a feed was read: for the metric alone.
 KEPT = timedelta(days=30)
 

@@ -3,7 +3,7 @@
 import logging
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -65,12 +65,11 @@ def write(entries: Iterable[Entry], now: datetime, *, tells_failures: bool = Tru
     healths = list(rows.select_for_update(of=('self',), skip_locked=True))
     suspended = {health.pk for health in healths if health.suspended_since}
     closed = {health.pk: _record(health, by_webhook[health.pk], now) for health in healths}
-    news = []
-    for health in healths:
-        if health.pk in suspended and not health.suspended_since:
-            news.append((health, notifications.RESUMED))
-        if told := _trouble(health, closed[health.pk], now, tells_failures):
-            news.append((health, told))
+    news = [
+        (health, told)
+        for health in healths
+        for told in _news(health, health.pk in suspended, closed[health.pk], now, tells_failures)
+    ]
     Health.objects.bulk_update(healths, WRITTEN)
     Hour.objects.count_all(closed, now)
     for health, told in news:
@@ -113,11 +112,14 @@ def _note_outcomes(health: Health, outcomes: Sequence[Outcome], now: datetime) -
         health.gone_at = now
 
 
-def _trouble(health: Health, closed: Counter[str], now: datetime, tells_failures: bool) -> EventType | None:
-    """Return the trouble that people hear of; of two the worse. They hear of failures once a day."""
-    is_first = tells_failures and closed[StatusChoices.FAILED] > 0 and health.failure_told_on != localdate(now)
-    if is_first:
+def _news(
+    health: Health, was_suspended: bool, closed: Counter[str], now: datetime, tells_failures: bool
+) -> Iterator[EventType]:
+    """Yield the news, the worst last: NetBox keeps the last notification. People hear of failures once a day."""
+    if was_suspended and not health.suspended_since:
+        yield notifications.RESUMED
+    if tells_failures and closed[StatusChoices.FAILED] and health.failure_told_on != localdate(now):
         health.failure_told_on = localdate(now)
+        yield notifications.FAILED
     if health.suspended_since == now:
-        return notifications.SUSPENDED
-    return notifications.FAILED if is_first else None
+        yield notifications.SUSPENDED

@@ -25,7 +25,8 @@ PUBLISH = """
         RETURNING h.webhook_id, h.position - c.count AS before
     )
     UPDATE webhooks_delivery d
-    SET status = 'delivered', position = before + rank, due_at = NULL, finished_at = %(now)s, error = ''
+    SET status = 'delivered', position = before + rank, due_at = NULL, finished_at = %(now)s, error = '',
+        response_status = NULL
     FROM (SELECT *, row_number() OVER (PARTITION BY webhook_id ORDER BY n) AS rank FROM due) r
     JOIN lane USING (webhook_id)
     WHERE d.id = r.id
