@@ -97,6 +97,10 @@ ALERTING = {
     ),
     # Nine of ten take ten seconds at most, or 99 of a hundred.
     'WebhooksSlow': (buckets({'10': 9, '30': 10, '+Inf': 10}), buckets({'10': 99, '30': 100, '+Inf': 100})),
+    'WebhooksFeedUnread': (
+        {'webhooks_feed_unread{webhook="A"}': '101x30'},
+        {'webhooks_feed_unread{webhook="A"}': '100x30'},
+    ),
     'WebhooksUnknown': ({'up': '1x30'}, {'webhooks_workers': '0x30'}),
 }
 
