@@ -10,6 +10,7 @@ django.setup()
 from benchmarks import (  # noqa: E402
     arrival,
     backfill,
+    feed,
     isolation,
     lists,
     options,
@@ -30,6 +31,7 @@ SECTIONS = {
     'arrival': arrival.measure,
     'isolation': isolation.measure,
     'backfill': backfill.measure,
+    'feed': feed.measure,
     'storage': storage.measure,
     'lists': lists.measure,
 }

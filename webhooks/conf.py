@@ -44,6 +44,7 @@ class Settings:
     retention_size: int = 0
     order_wait: int = 3600
     expire_after: int = 3 * 24 * 3600
+    feed_readers: int = 1
     blocked_networks: tuple[Network, ...] = tuple(map(ipaddress.ip_network, DEFAULT_BLOCKED_NETWORKS))
     additional_blocked_networks: tuple[Network, ...] = ()
     proxy_resolves_names: bool = False
@@ -241,6 +242,7 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     'retention_size': _integer(0, 2**63 - 1),
     'order_wait': _integer(0, MAX_SECONDS),
     'expire_after': _integer(60, MAX_SECONDS),
+    'feed_readers': _integer(0, 1000),
     'blocked_networks': _networks,
     'additional_blocked_networks': _networks,
     'proxy_resolves_names': _bool,

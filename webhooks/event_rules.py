@@ -20,11 +20,14 @@ from netbox.event_rules import EventRuleAction
 
 from . import conf, object_types
 from .engine.dispatch.loop import make_deliveries
+from .engine.notifications import EVENT_TYPES
 from .models import Event, Webhook
 from .models.sequence import draw
 from .outbox import recording, wakeup
 
 logger = logging.getLogger('webhooks.event_rules')
+
+OWN_TYPES = {event_type.name for event_type in EVENT_TYPES}
 
 
 class SendWithWebhooks(EventRuleAction):
@@ -37,10 +40,12 @@ class SendWithWebhooks(EventRuleAction):
     def enqueue(self, *, event_rule: Any, event_context: Any, action_object: Webhook, action_data: dict) -> None:
         if not conf.get().enabled or not action_object.enabled:
             return
+        if _is_its_own(event_context, action_object):
+            return
         label = '.'.join(event_context['object_type'].natural_key())
-        if label not in object_types.by_label():
+        if event_context['event_type'] not in OWN_TYPES and label not in object_types.by_label():
             logger.warning(
-                ('webhook=%s model=%s event not sent: the model is not in the setting allowed_models'),
+                'webhook=%s model=%s event not sent: the model is not in the setting allowed_models',
                 action_object.pk,
                 label,
             )
@@ -52,6 +57,11 @@ class SendWithWebhooks(EventRuleAction):
 
     def resolve_import_object(self, value: str) -> Webhook:
         return Webhook.objects.get(name=value)
+
+
+def _is_its_own(context: Any, webhook: Webhook) -> bool:
+    """A webhook is never told of its own trouble: that would make more of it."""
+    return context['event_type'] in OWN_TYPES and context['object_id'] == webhook.pk
 
 
 def _fields(context: Any, data: dict) -> dict[str, Any]:
@@ -98,7 +108,8 @@ def _object_of_job(context: Any) -> int | None:
 
 
 def _kind(context: Any) -> str:
-    return WEBHOOK_EVENT_TYPES.get(context['event_type'], context['event_type'])
+    name = context['event_type']
+    return name.removeprefix('webhook_') if name in OWN_TYPES else WEBHOOK_EVENT_TYPES.get(name, name)
 
 
 def _dumps(value: Any) -> str:

@@ -6,7 +6,7 @@ from core.choices import JobIntervalChoices
 from netbox.jobs import JobRunner, system_job
 
 from .constants import JOB_TIME
-from .engine.tidy import retention
+from .engine.tidy import certificates, retention
 
 
 @system_job(interval=JobIntervalChoices.INTERVAL_DAILY)
@@ -15,11 +15,13 @@ class WebhooksRetentionJob(JobRunner):
         name = 'Webhooks: prune the delivery log'
 
     def run(self, *args, **kwargs) -> None:
-        """A new job does the rest, so other jobs get their turn."""
+        """A new job does the rest, so other jobs get their turn. The last one tells of certificates."""
         end, pruned = time.monotonic() + JOB_TIME, 0
         for count in retention.slices():
             pruned += count
             if pruned and time.monotonic() > end:
                 self.enqueue()
                 break
+        else:
+            certificates.tell()
         self.logger.info(f'Events deleted from the delivery log: {pruned}')

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from .constants import LATENCY_BUCKETS
 from .models import Health
-from .services import backlog
+from .services import backlog, feed
 
 CACHE_KEY = 'webhooks.metrics'
 # Seconds.
@@ -58,14 +58,20 @@ class WebhooksCollector(Collector):
 def _by_webhook() -> Iterator[Metric]:
     outcomes = CounterMetricFamily('webhooks_deliveries_closed', 'Deliveries by outcome', labels=['webhook', 'outcome'])
     latency = HistogramMetricFamily('webhooks_attempt_seconds', 'Duration of attempts', labels=['webhook'])
-    for health in Health.objects.select_related('webhook').order_by('webhook__name'):
+    unread = GaugeMetricFamily('webhooks_feed_unread', 'Changes that the last reader has not read', labels=['webhook'])
+    healths = list(Health.objects.select_related('webhook').order_by('webhook__name'))
+    for health in healths:
         name = health.webhook.name
         outcomes.add_metric([name, 'delivered'], health.delivered)
         outcomes.add_metric([name, 'failed'], health.failed)
         outcomes.add_metric([name, 'superseded'], health.superseded)
         latency.add_metric([name], _cumulated(health.latency), health.latency_sum)
+    feeds = [health for health in healths if health.webhook.is_feed]
+    for health, count in zip(feeds, feed.unread(feeds), strict=True):
+        unread.add_metric([health.webhook.name], count)
     yield outcomes
     yield latency
+    yield unread
 
 
 def _cumulated(counts: list[int]) -> list[tuple[str, float]]:

@@ -111,7 +111,7 @@ class WebhookTable(NetBoxTable):
     events = tables.Column(verbose_name=_('Events'), accessor='kind_labels', orderable=False)
     # Its order would reveal masked values.
     payload_url = tables.Column(
-        verbose_name=label('payload_url'), accessor='masked_url', orderable=False, attrs=SHORTENED
+        verbose_name=label('payload_url'), accessor='masked_url', orderable=False, attrs=SHORTENED, default=_('Feed')
     )
     vars().update(
         {name: columns.BooleanColumn(verbose_name=label(name)) for name in shown_in('list') if is_switch(name)}

@@ -168,6 +168,8 @@ class TestWrongValues:
             ('retention_days', 36_501),
             ('retention_size', -1),
             ('retention_size', True),
+            ('feed_readers', -1),
+            ('feed_readers', 1001),
             ('retention_size', 2**63),
             ('order_wait', -1),
             ('order_wait', 10**12),

@@ -11,7 +11,7 @@ from ..choices import CLOSED_CHOICES, BackfillStateChoices
 from ..constants import MAX_QUERY
 from ..models import Webhook
 from ..security import signing
-from ..services import secret_rotation
+from ..services import feed, secret_rotation
 from .fields import AllowedTypeField
 from .serializers import ExpandMixin, StorableMixin
 
@@ -32,6 +32,44 @@ class ReplaySerializer(StorableMixin, serializers.Serializer):
         if 'until' in data and data['since'] >= data['until']:
             raise serializers.ValidationError({'until': _('"until" must be later than "since".')})
         return data
+
+
+@extend_schema_serializer(component_name='WebhookFeedQuery')
+class FeedQuerySerializer(StorableMixin, serializers.Serializer):
+    after = serializers.CharField(
+        required=False, help_text=_('The cursor of the last answer or item. Left out: from the start of the log.')
+    )
+    limit = serializers.IntegerField(
+        min_value=1, max_value=feed.MOST, default=100, help_text=_('How many items at most.')
+    )
+    wait = serializers.IntegerField(
+        min_value=0,
+        max_value=feed.LONGEST,
+        default=0,
+        help_text=_('Seconds to wait for something, if there is nothing.'),
+    )
+
+
+@extend_schema_serializer(component_name='WebhookFeedItem')
+class FeedItemSerializer(serializers.Serializer):
+    """A change, as a request would have carried it."""
+
+    cursor = serializers.CharField(read_only=True, help_text=_('To read on after this item.'))
+    id = serializers.UUIDField(read_only=True, help_text=_('The webhook-id.'))
+    published_at = serializers.DateTimeField(read_only=True)
+    headers = serializers.DictField(child=serializers.CharField(), read_only=True)
+    body = serializers.CharField(read_only=True, allow_null=True, help_text=_('Null: there is an error instead.'))
+    error = serializers.CharField(read_only=True, help_text=_('Why there is no body.'))
+
+
+@extend_schema_serializer(component_name='WebhookFeed')
+class FeedSerializer(serializers.Serializer):
+    items = FeedItemSerializer(many=True, read_only=True)
+    cursor = serializers.CharField(read_only=True, help_text=_('To read on after this answer.'))
+    unread = serializers.IntegerField(read_only=True, help_text=_('How many changes come after this answer.'))
+    unread_since = serializers.DateTimeField(
+        read_only=True, allow_null=True, help_text=_('When the oldest of these was published.')
+    )
 
 
 @extend_schema_serializer(component_name='WebhookDeliveryCount')

@@ -97,7 +97,7 @@ class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerialize
     )
     credential = CredentialSerializer(nested=True, required=False, allow_null=True, help_text=help_of('credential'))
     # The mask may be longer than the column.
-    payload_url = MaskedField(shown='masked_url', help_text=help_of('payload_url'))
+    payload_url = MaskedField(shown='masked_url', allow_blank=True, help_text=help_of('payload_url'))
     additional_headers = MaskedField(
         shown='masked_headers', required=False, allow_blank=True, help_text=help_of('additional_headers')
     )
@@ -254,7 +254,7 @@ class DeliverySerializer(RestrictedSerializer):
         fields = (
             'id', 'url', 'display_url', 'display', 'uuid', 'webhook', 'event', 'event_count', 'batch', 'backfill',
             'status', 'error', 'response_status', 'attempt_count', 'next_attempt_at', 'waiting', 'created',
-            'finished_at', 'expires_at', 'restricted', 'attempts',
+            'finished_at', 'expires_at', 'position', 'restricted', 'attempts',
         )  # fmt: skip
         brief_fields = ('id', 'url', 'display', 'uuid', 'status', 'response_status', 'error')
 

@@ -43,6 +43,7 @@ from .action_serializers import (
     SentWaitingSerializer,
     WaitingSerializer,
 )
+from .feed import FeedMixin
 from .parsers import ParsingMixin
 
 
@@ -128,7 +129,7 @@ class SecretiveViewSet(ParsingMixin, NetBoxModelViewSet):
         raise ValidationError({'detail': _('Background processing is not supported for this endpoint.')})
 
 
-class WebhookViewSet(BusyMixin, SecretiveViewSet):
+class WebhookViewSet(BusyMixin, FeedMixin, SecretiveViewSet):
     queryset = Webhook.objects.all()
     serializer_class = serializers.WebhookSerializer
     filterset_class = filtersets.WebhookFilterSet

@@ -8,6 +8,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from .. import object_types
@@ -207,7 +208,8 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     @admin.display(description=_('URL'))
     def request_line(self, delivery: Delivery) -> str:
         if delivery.last_attempt is None:
-            return f'{delivery.webhook.http_method} {delivery.webhook.masked_url}'
+            webhook = delivery.webhook
+            return gettext('Feed') if webhook.is_feed else f'{webhook.http_method} {webhook.masked_url}'
         return f'{delivery.last_attempt.method} {delivery.last_attempt.url}'
 
     @admin.display(description=_('Headers'))

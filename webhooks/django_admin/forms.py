@@ -24,7 +24,9 @@ class WebhookForm(CustomFieldsForm, DefinitionForm):
     conditions = JSONField(label=label('conditions'), required=False, decoder=FlatDecoder)
     success_conditions = JSONField(label=label('success_conditions'), required=False, decoder=FlatDecoder)
     # The mask may be longer than the column.
-    payload_url = forms.CharField(label=label('payload_url'), widget=AdminTextInputWidget(attrs={'class': 'wh-wide'}))
+    payload_url = forms.CharField(
+        label=label('payload_url'), required=False, widget=AdminTextInputWidget(attrs={'class': 'wh-wide'})
+    )
     tags = forms.ModelMultipleChoiceField(
         label=_('Tags'),
         queryset=Tag.objects.none(),

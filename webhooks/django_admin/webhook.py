@@ -16,8 +16,8 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import ngettext
 
 from .. import object_types
 from ..choices import StatusChoices
@@ -43,7 +43,7 @@ from ..presentation.actions import (
 )
 from ..presentation.fields import GROUPS, Group, Row
 from ..presets import all_presets
-from ..services import backfill, banners, preview, secret_rotation, switching, trial, waiting
+from ..services import backfill, banners, feed, preview, secret_rotation, switching, trial, waiting
 from ..ui import history
 from . import custom_fields
 from .base import EVERYWHERE, BaseAdmin, or_explain
@@ -118,7 +118,7 @@ class WebhookAdmin(BaseAdmin):
 
     @admin.display(description=_('URL'))
     def url(self, webhook: Webhook) -> SafeString:
-        masked = webhook.masked_url
+        masked = webhook.masked_url or gettext('Feed')
         return format_html('<span title="{}">{}</span>', masked, Truncator(masked).chars(CHARACTERS_SHOWN))
 
     #
@@ -228,7 +228,11 @@ class WebhookAdmin(BaseAdmin):
         self, request: HttpRequest, context: dict[str, Any], *args, obj: Webhook | None = None, **kwargs
     ) -> HttpResponse:
         if obj is not None:
-            context |= {'banners': banners.of(obj), 'new_secret': secret_rotation.take(request.session, obj)}
+            context |= {
+                'banners': banners.of(obj),
+                'feed_unread': feed.unread_of(obj) if obj.is_feed else None,
+                'new_secret': secret_rotation.take(request.session, obj),
+            }
         else:
             context |= {'presets': all_presets().values()}
         return super().render_change_form(request, context, *args, obj=obj, **kwargs)

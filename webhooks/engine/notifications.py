@@ -1,22 +1,27 @@
-"""NetBox's notifications: chosen users learn that a webhook needs a look.
+"""Chosen users and NetBox's event rules learn what happens to a webhook.
 
-They share the transaction that records the cause, so they are not made twice. NetBox keeps the last one for a user and
-an object, unread again.
+Notifications share the transaction that records the cause, so they are not made twice. NetBox keeps the last one for a
+user and an object, unread again. An event rule may do anything, such as call Redis. So its news is noted in the
+transaction, and an idle process tells it.
 """
 
 import logging
+from collections.abc import Callable
 
+from core.models import ObjectType
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.db.models import Q, QuerySet
 from django.utils.translation import gettext_lazy as _
-from extras.models import Notification
+from extras.events import EventContext, process_event_rules
+from extras.models import EventRule, Notification
 from netbox.events import EVENT_TYPE_KIND_DANGER, EVENT_TYPE_KIND_SUCCESS, EVENT_TYPE_KIND_WARNING, EventType
+from redis import RedisError
 from users.models import User
 
 from ..interruptions import INTERRUPTIONS
 from ..models import Webhook
-from . import transactions
+from . import sql, transactions
 
 logger = logging.getLogger('webhooks.notifications')
 
@@ -29,12 +34,26 @@ class TranslatedEventType(EventType):
 
 
 SUSPENDED = TranslatedEventType('webhook_suspended', _('Webhook suspended'), EVENT_TYPE_KIND_WARNING)
+RESUMED = TranslatedEventType('webhook_resumed', _('Webhook resumed'), EVENT_TYPE_KIND_SUCCESS)
 DISABLED = TranslatedEventType('webhook_disabled', _('Webhook disabled'), EVENT_TYPE_KIND_DANGER)
 FAILED = TranslatedEventType('webhook_delivery_failed', _('Delivery failed'), EVENT_TYPE_KIND_DANGER)
 BACKFILLED = TranslatedEventType('webhook_backfilled', _('Backfill completed'), EVENT_TYPE_KIND_SUCCESS)
 BACKFILL_FAILED = TranslatedEventType('webhook_backfill_failed', _('Backfill failed'), EVENT_TYPE_KIND_DANGER)
 
-EVENT_TYPES = (SUSPENDED, DISABLED, FAILED, BACKFILLED, BACKFILL_FAILED)
+NOTE = 'UPDATE webhooks_health SET news = news || %(name)s::text WHERE webhook_id = %(webhook)s'
+
+TAKE = """
+    WITH told AS (
+        SELECT webhook_id, news FROM webhooks_health WHERE news <> '{}' LIMIT 1 FOR UPDATE SKIP LOCKED
+    )
+    UPDATE webhooks_health h SET news = '{}' FROM told WHERE h.webhook_id = told.webhook_id
+    RETURNING told.webhook_id, told.news"""
+
+CERTIFICATE_ENDS = TranslatedEventType(
+    'webhook_certificate_ends', _('Client certificate ends soon'), EVENT_TYPE_KIND_WARNING
+)
+
+EVENT_TYPES = (SUSPENDED, RESUMED, DISABLED, FAILED, BACKFILLED, BACKFILL_FAILED, CERTIFICATE_ENDS)
 
 
 def register() -> None:
@@ -44,11 +63,49 @@ def register() -> None:
 
 
 def tell(webhook: Webhook, event_type: EventType) -> None:
-    """Notify the webhook's groups. The open transaction goes on in any case."""
+    """Notify the webhook's groups, and note news for event rules. The open transaction goes on in any case."""
+    _try(_note, webhook, event_type)
+    _try(_write, webhook, event_type)
+
+
+def tell_rules() -> bool:
+    """Tell event rules the news of one webhook. Returns whether there was any. Raises RedisError: the news waits."""
+    with transactions.short():
+        told = sql.fetch(TAKE)
+        for pk, names in told:
+            for webhook in Webhook.objects.filter(pk=pk):
+                for name in names:
+                    _tell_rules(webhook, name)
+    return bool(told)
+
+
+def _tell_rules(webhook: Webhook, name: str) -> None:
+    object_type = ObjectType.objects.get_for_model(Webhook)
+    context = {'object_type': object_type, 'object_id': webhook.pk, 'object': webhook, 'event_type': name, 'user': None}
+    try:
+        with transaction.atomic():
+            process_event_rules(_rules(name), object_type, EventContext(context))
+    except (*INTERRUPTIONS, RedisError):
+        raise
+    except Exception:
+        logger.exception('webhook=%s event=%s an event rule failed', webhook.pk, name)
+
+
+def _rules(name: str) -> QuerySet[EventRule]:
+    object_type = ObjectType.objects.get_for_model(Webhook)
+    return EventRule.objects.filter(enabled=True, object_types=object_type, event_types__contains=[name])
+
+
+def _note(webhook: Webhook, event_type: EventType) -> None:
+    if _rules(event_type.name).exists():
+        sql.execute(NOTE, {'webhook': webhook.pk, 'name': event_type.name})
+
+
+def _try(write: Callable[[Webhook, EventType], None], webhook: Webhook, event_type: EventType) -> None:
     try:
         with transaction.atomic():
             transactions.set_lock_timeout(200)
-            _write(webhook, event_type)
+            write(webhook, event_type)
             # Otherwise a user deleted just now would undo the whole transaction.
             connection.check_constraints()
     except INTERRUPTIONS as error:

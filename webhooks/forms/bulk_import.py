@@ -214,6 +214,8 @@ class WebhookImportForm(MaskedFieldsMixin, StrictImportForm):
         help_texts = MORE_HELP
 
     def clean(self) -> dict[str, Any] | None:
+        if not self.instance.pk and 'payload_url' not in self.data:
+            self.add_error('payload_url', _('Name a URL, or leave it blank for a feed.'))
         cleaned = super().clean()
         check_expand(self)
         return cleaned

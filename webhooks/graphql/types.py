@@ -156,6 +156,7 @@ class AttemptType:
 class DeliveryType(LogType):
     webhook: WebhookType | None
     event: EventType | None
+    position: BigInt | None
 
     @strawberry_django.field(only=['id'])
     def event_count(self) -> int:

@@ -65,6 +65,8 @@ class Delivery(models.Model):
     lapses = models.SmallIntegerField(default=0, db_default=0)
     # Changes go before a backfill. A later change replaces it while untried.
     backfill = models.BooleanField(_('backfill'), default=False, db_default=False)
+    # Its number in the feed of its webhook. Null: not published.
+    position = models.BigIntegerField(null=True)
     listed = models.BooleanField(default=False)
     # Changes its event, in place of superseded deliveries (engine/deliver/merge.py).
     span = models.JSONField(null=True)
@@ -93,6 +95,10 @@ class Delivery(models.Model):
                 name='webhooks_delivery_odd',
             ),
             models.Index(fields=['batch'], condition=Q(batch__isnull=False), name='webhooks_delivery_batch'),
+            # What a feed has published.
+            models.Index(
+                fields=['webhook', 'position'], condition=Q(position__isnull=False), name='webhooks_delivery_published'
+            ),
             # Lists. With pending rows, PostgreSQL would prefer it to the first index.
             models.Index(fields=['webhook', '-id'], name='webhooks_delivery_webhook'),
             models.Index(fields=['status', '-id'], condition=~PENDING, name='webhooks_delivery_closed'),

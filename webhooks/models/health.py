@@ -45,6 +45,10 @@ class Health(models.Model):
     # Attempts in each bucket, and beyond. Total seconds.
     latency = ArrayField(models.BigIntegerField(), default=no_latency)
     latency_sum = models.FloatField(default=0)
+    # Of a feed: the number of the last published delivery.
+    position = models.BigIntegerField(default=0, db_default=0)
+    # Names of event types that event rules have yet to hear of.
+    news = ArrayField(models.CharField(max_length=50), default=list, db_default=[])
 
     _netbox_private = True
 

@@ -56,7 +56,13 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
     type_update = models.BooleanField(_('updates'), default=False, help_text=_('Send when an object is updated.'))
     type_delete = models.BooleanField(_('deletions'), default=False, help_text=_('Send when an object is deleted.'))
     payload_url = UrlField(
-        _('URL'), max_length=MAX_URL, help_text=_('Address of the receiver. It begins with http:// or https://.')
+        _('URL'),
+        max_length=MAX_URL,
+        blank=True,
+        help_text=_(
+            'Address of the receiver. It begins with http:// or https://. Leave it blank for a feed: receivers read '
+            'the changes from NetBox.'
+        ),
     )
     secret_path = models.BooleanField(
         _('secret path'),
@@ -250,6 +256,7 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
             ('test', 'Send a test event'),
             ('replay', 'Replay past events'),
             ('backfill', 'Send everything as it is now'),
+            ('read_feed', 'Read a feed'),
         ]
 
     def __str__(self) -> str:
@@ -275,6 +282,11 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
     @property
     def needs_before(self) -> bool:
         return self.include_snapshots or bool(self.conditions) or self.payload_format == FormatChoices.NETBOX
+
+    @property
+    def is_feed(self) -> bool:
+        """Whether receivers read its changes from NetBox: it has no URL."""
+        return not self.payload_url
 
     @property
     def masked_url(self) -> str:

@@ -103,7 +103,8 @@ class Builder:
             in_body = partial(_value, 'body_template', access, partial(encoded, content_type=content_type))
             body = placeholders.fill(text, in_body).encode()
         whole = placeholders.fill(url, partial(_value, 'payload_url', access, partial(quote, safe='')))
-        check_rendered_url(whole)
+        if url:  # a feed has none
+            check_rendered_url(whole)
         shown = placeholders.fill(url, lambda _key: MASK)
         sign = partial(_sign, self._secrets, now, body)
         filled = {name: placeholders.fill(value, partial(_in_header, access, sign)) for name, value in headers.items()}

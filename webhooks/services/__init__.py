@@ -4,6 +4,7 @@ redelivery       sends closed deliveries again
 waiting          sends waiting deliveries now
 backfill         sends everything in its present state
 trial            sends a test event
+feed             shows what a webhook without a URL has published
 preview          shows a request without sending it
 expandable       checks keys to expand
 switching        enables, disables, pauses, resumes

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 
 from ..choices import StatusChoices
 from ..engine import sql, transactions
-from ..engine.deliver import endpoint, record
+from ..engine.deliver import endpoint, feed, order, record
 from ..engine.deliver.build import Sent
 from ..engine.dispatch import render
 from ..exceptions import Busy, DefinitionError
@@ -44,18 +44,26 @@ def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
     """
     tried = copy.copy(webhook)
     tried.timeout = min(webhook.effective_timeout, MAX_SECONDS)
-    delivery = _make_test(tried, user)
+    delivery, builder = _make_test(tried, user), Builder(tried)
+    sent = Sent(delivery, builder) if webhook.is_feed else _sent(delivery, builder, webhook)
+    if webhook.is_feed and sent.build():
+        _publish(delivery)
+    else:
+        _record(sent)
+    delivery.refresh_from_db()
+    return delivery
+
+
+def _sent(delivery: Delivery, builder: Builder, webhook: Webhook) -> Sent:
     with closing(Client(1)) as client:
-        sent = _send(delivery, Builder(tried), client)
+        sent = _send(delivery, builder, client)
         if sent.outcome is None:
             # It fetched an access token, or the endpoint refused the old one.
             sent = _send(delivery, sent.builder, client)
     if sent.outcome is None:
         sent.outcome = Outcome(started_at=time.time(), duration=0, error=_('Somebody else fetches the access token.'))
     sent.outcome = _explain(sent.outcome, webhook)
-    _record(sent)
-    delivery.refresh_from_db()
-    return delivery
+    return sent
 
 
 def _send(delivery: Delivery, builder: Builder, client: Client) -> Sent:
@@ -64,6 +72,13 @@ def _send(delivery: Delivery, builder: Builder, client: Client) -> Sent:
         sent.send(client.send)
         sent.settle()
     return sent
+
+
+def _publish(delivery: Delivery) -> None:
+    with transactions.short() as now:
+        if not order.lock([delivery.webhook_id]):
+            raise Busy(_('A worker is publishing changes. Try again in a few seconds.'))
+        endpoint.write(feed.publish([delivery.pk], now), now, tells_failures=False)
 
 
 def _record(sent: Sent) -> None:
@@ -77,6 +92,8 @@ def announce(delivery: Delivery) -> tuple[int, str]:
         return messages.ERROR, _('The test of {webhook} failed: {error}').format(
             webhook=delivery.webhook, error=delivery.error
         )
+    if delivery.position:
+        return messages.SUCCESS, _('The test of {webhook} is in its feed.').format(webhook=delivery.webhook)
     return messages.SUCCESS, _('The test of {webhook} succeeded: the receiver answered HTTP {status}.').format(
         webhook=delivery.webhook, status=delivery.response_status
     )

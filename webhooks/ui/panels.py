@@ -36,6 +36,11 @@ class ListAttr(attrs.TextAttr):
         return ', '.join(super().get_value(obj) or ())
 
 
+class UrlAttr(attrs.TextAttr):
+    def get_value(self, obj: Any) -> str:
+        return super().get_value(obj) or _('Feed')
+
+
 class ObjectTypesAttr(LinesAttr):
     def get_value(self, obj: Any) -> str:
         types = obj.object_types.order_by('app_label', 'model')
@@ -71,7 +76,7 @@ MONOSPACE = 'font-monospace text-break'
 # Fields whose type does not decide their look.
 SHOWN = {
     'object_types': ObjectTypesAttr('object_types', label=label('object_types')),
-    'payload_url': attrs.TextAttr('masked_url', label=label('payload_url'), style=MONOSPACE),
+    'payload_url': UrlAttr('masked_url', label=label('payload_url'), style=MONOSPACE),
     'additional_headers': LinesAttr('masked_headers', label=label('additional_headers'), style='font-monospace'),
     'secret': SecretAttr('secret', label=label('secret')),
     'expand': ListAttr('expand', label=label('expand'), style='text-break'),
@@ -220,6 +225,7 @@ class DeliveryPanel(panels.ObjectAttributesPanel):
     response_status = attrs.NumericAttr('response_status', label=_('Response status'))
     attempt_count = attrs.NumericAttr('attempt_count', label=_('Attempts'))
     batch = attrs.NumericAttr('batch', label=_('Batch'))
+    position = attrs.NumericAttr('position', label=_('Position in the feed'))
     backfill = attrs.BooleanAttr('backfill', label=_('Backfill'), display_false=False)
     created = attrs.DateTimeAttr('created', label=_('Created'))
     next_attempt_at = attrs.DateTimeAttr('next_attempt_at', label=_('Next attempt'))

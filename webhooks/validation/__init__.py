@@ -10,6 +10,7 @@ CHECKS = (
     conditions.check_kinds,
     conditions.check_components,
     url.check,
+    url.check_feed,
     body.check_content_type,
     body.check_format,
     headers.check,

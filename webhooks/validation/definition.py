@@ -5,6 +5,7 @@ class Definition(Protocol):
     """A webhook's fields. `timeout` is in seconds; `kinds` are of KindChoices."""
 
     payload_url: str
+    batch: bool
     http_method: str
     http_content_type: str
     payload_format: str

@@ -21,7 +21,18 @@ UNMASKED = gettext_lazy('Enter the whole URL again: its path was hidden so far, 
 
 
 def check(definition: Definition) -> None:
-    _check_whole_url(whole_url(definition.payload_url))
+    if url := whole_url(definition.payload_url):
+        _check_whole_url(url)
+
+
+def check_feed(definition: Definition) -> None:
+    """Raise DefinitionError for a field that a webhook without a URL cannot have."""
+    if definition.payload_url:
+        return
+    if definition.batch:
+        raise DefinitionError('batch', _('A webhook without a URL is a feed, which shows each change alone.'))
+    if definition.credential:
+        raise DefinitionError('credential', _('A webhook without a URL is a feed, which sends no request.'))
 
 
 def _check_whole_url(url: str) -> None:

@@ -13,7 +13,7 @@ from .. import filtersets, forms, tables
 from ..models import Webhook
 from ..presentation.fields import label
 from ..presentation.states import with_states
-from ..services import banners, preview, secret_rotation
+from ..services import banners, feed, preview, secret_rotation
 from ..ui import panels
 from ..ui.buttons import More, Pause, Resume, SendTest
 from .checked_input import CheckedListMixin, CheckedRenameMixin, CheckedReturnMixin, CheckedSelectionMixin
@@ -59,7 +59,11 @@ class WebhookView(generic.ObjectView):
     )
 
     def get_extra_context(self, request: HttpRequest, instance: Webhook) -> dict[str, Any]:
-        return {'banners': banners.of(instance), 'new_secret': secret_rotation.take(request.session, instance)}
+        return {
+            'banners': banners.of(instance),
+            'feed_unread': feed.unread_of(instance) if instance.is_feed else None,
+            'new_secret': secret_rotation.take(request.session, instance),
+        }
 
 
 @register_model_view(Webhook, 'add', detail=False)

@@ -89,7 +89,7 @@ BAD = [
     ('object_types', ['\ud800']),
     ('object_types', None),
     ('type_create', False),
-    ('payload_url', ''),
+    ('payload_url', None),
     ('payload_url', 'ftp://a.example/'),
     ('payload_url', 'https://'),
     ('payload_url', 'https://[a/'),

@@ -10,6 +10,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from extras.models import Notification, NotificationGroup
 from support.builders import site, subscribe
+from support.builtin import rule
 from support.engine import deliveries, expire, health, in_thread, pass_probe_interval, pass_retry_waits, work
 from support.writers import Writer
 from users.models import Group, User
@@ -19,7 +20,7 @@ from webhooks import rendering
 from webhooks.choices import StatusChoices
 from webhooks.engine import notifications
 from webhooks.engine.deliver.circuit_breaker import SUSPEND_AFTER
-from webhooks.engine.notifications import DISABLED, FAILED, SUSPENDED, recipients
+from webhooks.engine.notifications import DISABLED, FAILED, RESUMED, SUSPENDED, recipients
 from webhooks.models import Delivery, Health, Webhook
 from webhooks.services import trial
 
@@ -258,3 +259,87 @@ class TestTrouble:
         assert (failed.status, failed.attempts.count()) == (StatusChoices.FAILED, 1)
         assert health(webhook).failed == 1
         assert not told(ann)
+
+
+class TestEventRules:
+    @pytest.fixture
+    def telling(self, receiver: Receiver) -> Webhook:
+        """A webhook that event rules send with."""
+        return subscribe(receiver.url('/told'), name='Telling')
+
+    def heard(self, receiver: Receiver) -> list[tuple[str, str]]:
+        """Return (event, name of the webhook) of each request."""
+        work()
+        bodies = [request.json() for request in receiver.matching(lambda request: request.path == '/told')]
+        return [(body['event'], body['data']['name']) for body in bodies]
+
+    def test_a_rule_fires_on_the_first_failure_of_the_day(self, webhook, telling, receiver):
+        rule(telling, Webhook, kinds=(FAILED.name,), action_type='webhooks.send')
+        fail(receiver)
+        fail(receiver)
+        assert self.heard(receiver) == [('delivery_failed', webhook.name)]
+        assert health(webhook).news == []
+
+    def test_a_rule_fires_on_a_suspension_and_on_a_410(self, webhook, telling, receiver):
+        rule(telling, Webhook, kinds=(SUSPENDED.name, DISABLED.name), action_type='webhooks.send')
+        Webhook.objects.filter(pk=webhook.pk).update(max_attempts=100)
+        receiver.answers(HOOK, *[503] * SUSPEND_AFTER)
+        site()
+        for _ in range(SUSPEND_AFTER):
+            work()
+            pass_retry_waits()
+        assert health(webhook).suspended_since
+        assert self.heard(receiver) == [('suspended', webhook.name)]
+        receiver.answers(HOOK, 410)
+        pass_probe_interval(webhook)
+        work()
+        work()
+        assert self.heard(receiver) == [('suspended', webhook.name), ('disabled', webhook.name)]
+
+    def test_a_rule_fires_when_sending_resumes(self, webhook, telling, receiver, ann):
+        rule(telling, Webhook, kinds=(RESUMED.name,), action_type='webhooks.send')
+        Health.objects.filter(webhook=webhook).update(suspended_since=timezone.now(), probe_at=timezone.now())
+        site()
+        work()
+        assert health(webhook).suspended_since is None
+        assert self.heard(receiver) == [('resumed', webhook.name)]
+        assert told(ann) == [RESUMED.name]
+
+    def test_what_a_rule_sends_has_no_secrets(self, webhook, telling, receiver):
+        Webhook.objects.filter(pk=webhook.pk).update(additional_headers='X-Key: sesame')
+        rule(telling, Webhook, kinds=(FAILED.name,), action_type='webhooks.send')
+        fail(receiver)
+        work()
+        (request,) = receiver.matching(lambda request: request.path == '/told')
+        assert b'X-Key' in request.body
+        assert b'sesame' not in request.body
+
+    def test_it_is_in_a_feed_too(self, webhook, receiver):
+        feed = subscribe('', name='Feed')
+        rule(feed, Webhook, kinds=(FAILED.name,), action_type='webhooks.send')
+        fail(receiver)
+        work()
+        (delivery,) = Delivery.objects.filter(webhook=feed)
+        assert (delivery.event.kind, delivery.position) == ('delivery_failed', 1)
+
+    def test_a_webhook_is_not_told_of_its_own_trouble(self, webhook, telling, receiver):
+        for one in (webhook, telling):
+            rule(one, Webhook, kinds=(FAILED.name,), action_type='webhooks.send')
+        fail(receiver)
+        assert self.heard(receiver) == [('delivery_failed', webhook.name)]
+        assert {one.webhook_id for one in deliveries() if one.kind == 'delivery_failed'} == {telling.pk}
+
+    def test_without_a_rule_nothing_is_noted(self, webhook, telling, receiver):
+        rule(telling, Webhook, kinds=(SUSPENDED.name,), action_type='webhooks.send')
+        fail(receiver)
+        assert self.heard(receiver) == []
+
+    def test_a_rule_that_raises_stops_nothing(self, webhook, telling, receiver, caplog):
+        """Its script has been deleted, say."""
+        broken = rule(telling, Webhook, kinds=(FAILED.name,), action_type='webhooks.send')
+        type(broken).objects.filter(pk=broken.pk).update(conditions={'and': 5})
+        rule(telling, Webhook, kinds=(FAILED.name,), action_type='webhooks.send')
+        fail(receiver)
+        work()
+        assert health(webhook).news == []
+        assert 'an event rule failed' in caplog.text

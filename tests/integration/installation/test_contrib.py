@@ -34,6 +34,7 @@ def queries() -> list[str]:
 def samples(saves: None) -> dict[str, set[str]]:
     """Return {name: labels} of what is scraped."""
     subscribe(NOWHERE, Site)
+    subscribe('', Site)
     metrics = WebhooksCollector().collect()
     return {sample.name: set(sample.labels) for metric in metrics for sample in metric.samples}
 
@@ -96,6 +97,10 @@ ALERTING = {
     ),
     # Nine of ten take ten seconds at most, or 99 of a hundred.
     'WebhooksSlow': (buckets({'10': 9, '30': 10, '+Inf': 10}), buckets({'10': 99, '30': 100, '+Inf': 100})),
+    'WebhooksFeedUnread': (
+        {'webhooks_feed_unread{webhook="A"}': '101x30'},
+        {'webhooks_feed_unread{webhook="A"}': '100x30'},
+    ),
     'WebhooksUnknown': ({'up': '1x30'}, {'webhooks_workers': '0x30'}),
 }
 

@@ -123,7 +123,7 @@ class Curl:
             else:
                 assert one.startswith(f'{HOST}/'), one
                 self.path = one.removeprefix(HOST)
-        resolve(self.path)
+        resolve(self.path.partition('?')[0])
         assert 'Authorization: Bearer <token>' in self.headers
         assert (self.data is None) == ('Content-Type: application/json' not in self.headers)
 

@@ -23,7 +23,7 @@ BAD = [
     ({'name': ''}, 'name'),
     ({'name': 'n' * 151}, 'name'),
     # URL
-    ({'payload_url': ''}, 'payload_url'),
+    ({'payload_url': '', 'batch': True}, 'batch'),
     ({'payload_url': 'receiver.example.com/hook'}, 'payload_url'),
     ({'payload_url': 'ftp://receiver.example.com/'}, 'payload_url'),
     ({'payload_url': 'file:///etc/passwd'}, 'payload_url'),

@@ -34,6 +34,7 @@ class Sound:
     """A definition with nothing wrong."""
 
     payload_url: str = 'https://example.com/hook'
+    batch: bool = False
     http_method: str = 'POST'
     http_content_type: str = 'application/json'
     payload_format: str = 'default'
@@ -100,7 +101,6 @@ class TestUrl:
     @pytest.mark.parametrize(
         'url',
         [
-            '',
             'example.com',
             '//example.com/',
             'ftp://example.com/',
@@ -127,6 +127,11 @@ class TestUrl:
     )
     def test_that_cannot(self, url: str):
         assert wrong(payload_url=url) == {'payload_url'}
+
+    def test_without_one_it_is_a_feed_which_has_no_batches(self):
+        assert wrong(payload_url='') == set()
+        assert wrong(payload_url='', batch=True) == {'batch'}
+        assert wrong(batch=True) == set()
 
     def test_what_is_said_does_not_repeat_it(self):
         for url in ('http://user:sesame\u2100@example.com/', 'http://user:sesame@example.com:port/'):

@@ -7,5 +7,6 @@ order      the deliveries of an object go one after the other
 merge      a later change replaces earlier ones of its object (`latest_only`)      fold
 build      deliveries get their request      threads
 record     the outcome is written            verdict  backoff
+feed       a webhook without a URL: its deliveries are published
 endpoint   an endpoint's health              circuit_breaker
 """

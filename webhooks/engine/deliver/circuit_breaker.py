@@ -24,11 +24,15 @@ def count(health: Health, outcome: Outcome, now: datetime) -> None:
     if outcome.unreachable:
         health.unreachable += 1
         return
-    health.unreachable = 0
-    health.suspended_since = health.probe_at = None
-    health.probes = 0
+    close(health)
     if outcome.succeeded:
         health.last_success_at = now
+
+
+def close(health: Health) -> None:
+    """Close the circuit. Saves nothing."""
+    health.unreachable = health.probes = 0
+    health.suspended_since = health.probe_at = None
 
 
 def suspend(health: Health, webhook: Webhook, began: datetime, now: datetime) -> None:

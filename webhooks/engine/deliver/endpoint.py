@@ -3,7 +3,7 @@
 import logging
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -63,8 +63,13 @@ def write(entries: Iterable[Entry], now: datetime, *, tells_failures: bool = Tru
         return {}
     rows = Health.objects.filter(webhook__in=by_webhook).select_related('webhook').order_by('webhook')
     healths = list(rows.select_for_update(of=('self',), skip_locked=True))
+    suspended = {health.pk for health in healths if health.suspended_since}
     closed = {health.pk: _record(health, by_webhook[health.pk], now) for health in healths}
-    news = [(health, told) for health in healths if (told := _news(health, closed[health.pk], now, tells_failures))]
+    news = [
+        (health, told)
+        for health in healths
+        for told in _news(health, health.pk in suspended, closed[health.pk], now, tells_failures)
+    ]
     Health.objects.bulk_update(healths, WRITTEN)
     Hour.objects.count_all(closed, now)
     for health, told in news:
@@ -84,6 +89,10 @@ def _record(health: Health, entries: Iterable[Entry], now: datetime) -> Counter[
     current = [one.outcome for one in entries if one.outcome and one.saved_at == health.webhook.last_updated]
     if current:
         _note_outcomes(health, current, now)
+    if health.webhook.is_feed and closed[StatusChoices.DELIVERED]:
+        # It may have had a URL, and been suspended.
+        circuit_breaker.close(health)
+        health.last_error, health.last_success_at = '', now
     return closed
 
 
@@ -103,11 +112,14 @@ def _note_outcomes(health: Health, outcomes: Sequence[Outcome], now: datetime) -
         health.gone_at = now
 
 
-def _news(health: Health, closed: Counter[str], now: datetime, tells_failures: bool) -> EventType | None:
-    """Return the news for people; of two the worse. They hear of failures once a day."""
-    is_first = tells_failures and closed[StatusChoices.FAILED] > 0 and health.failure_told_on != localdate(now)
-    if is_first:
+def _news(
+    health: Health, was_suspended: bool, closed: Counter[str], now: datetime, tells_failures: bool
+) -> Iterator[EventType]:
+    """Yield the news, the worst last: NetBox keeps the last notification. People hear of failures once a day."""
+    if was_suspended and not health.suspended_since:
+        yield notifications.RESUMED
+    if tells_failures and closed[StatusChoices.FAILED] and health.failure_told_on != localdate(now):
         health.failure_told_on = localdate(now)
+        yield notifications.FAILED
     if health.suspended_since == now:
-        return notifications.SUSPENDED
-    return notifications.FAILED if is_first else None
+        yield notifications.SUSPENDED

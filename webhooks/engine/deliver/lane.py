@@ -109,6 +109,7 @@ class Lane:
     rate_limit: int | None = None
     batch: bool = False
     latest_only: bool = False
+    is_feed: bool = False
     is_suspended: bool = False
     # Requests that may be under way: one, and as many more as were answered, up to the concurrency (slow start).
     window: int = 1
@@ -186,6 +187,13 @@ class Lane:
             is_whole = not self.batch or one.batch is not None or one.transaction_id in self.whole
             if is_whole and one.pk in self.waiting:
                 yield group(one, self.waiting.values()) if self.batch or one.batch else [one]
+
+    def withdraw(self) -> list[int]:
+        """Take out what a feed publishes: changes before backfills. What was not rendered stays: its request fails."""
+        going = [one for one in self.waiting.values() if not one.is_failed]
+        for one in going:
+            del self.waiting[one.pk]
+        return [one.pk for one in sorted(going, key=lambda one: one.backfill)]
 
     def begin(self, together: Sequence[Due], now: float) -> None:
         """These go out in one request."""

@@ -8,8 +8,9 @@ from datetime import datetime
 from ...models import Health, Webhook
 from ...payload.http_request import Builder
 from ..registry import Member
-from . import merge, order, queue
+from . import feed, merge, order, queue
 from .choice import Share, choose
+from .endpoint import Entry
 from .lane import BEGINNING, LATE, Due, Lane
 
 # Lanes that are taken at a time.
@@ -47,6 +48,8 @@ class Lanes:
         self.builders: dict[int, Builder] = {}
         # How many deliveries this turn has superseded.
         self.superseded = 0
+        # What this turn has published.
+        self.published: list[Entry] = []
         self._member = member
         self._share = Share()
         self._looked_at = self._balanced_at = 0.0
@@ -101,6 +104,7 @@ class Lanes:
         self._define()
         self._note_whole()
         self._read(now, clock)
+        self._publish(now)
         return self._choose(free, clock)
 
     def put_back(self, groups: Iterable[Sequence[Due]]) -> None:
@@ -174,7 +178,7 @@ class Lanes:
                 continue
             webhook = self.builders[pk].webhook
             lane.concurrency, lane.rate_limit = webhook.concurrency, webhook.rate_limit
-            lane.batch, lane.latest_only = webhook.batch, webhook.latest_only
+            lane.batch, lane.latest_only, lane.is_feed = webhook.batch, webhook.latest_only, webhook.is_feed
             lane.is_suspended = webhook.health.suspended_since is not None
 
     #
@@ -220,6 +224,16 @@ class Lanes:
         if closed:
             for pk in {one.webhook_id for one in due}:
                 self.lanes[pk].forget()
+
+    def _publish(self, now: datetime) -> None:
+        """Publish what is due of feeds. What waits in a lane that somebody holds is read anew."""
+        feeds = {pk: lane for pk, lane in self.lanes.items() if lane.is_feed and lane.waiting}
+        locked = order.lock(feeds)
+        for pk in feeds.keys() - locked:
+            feeds[pk].forget()
+        pks = [pk for webhook_id in locked for pk in feeds[webhook_id].withdraw()]
+        may_go = set(queue.ready(pks)) if pks else set()
+        self.published = feed.publish([pk for pk in pks if pk in may_go], now)
 
     def _choose(self, free: int, clock: float) -> list[list[Due]]:
         lanes = self.lanes.values()

@@ -87,7 +87,7 @@ class Sender:
     def turn(self, patience: float = 0.0, *, may_begin: bool = True) -> bool:
         """Do one turn, after waiting so long for an answer. Returns whether there is more to do at once."""
         heard = self._hear(patience)
-        self._lanes.superseded = 0
+        self._lanes.superseded, self._lanes.published = 0, []
         began = time.monotonic()
         try:
             chosen = self._persist(may_begin=may_begin)
@@ -102,7 +102,7 @@ class Sender:
             return True
         self._gather = min(max(time.monotonic() - began, SHORTEST), LONGEST)
         self._begin(chosen)
-        return bool(heard or chosen or self._lanes.superseded)
+        return bool(heard or chosen or self._lanes.superseded or self._lanes.published)
 
     def end(self) -> None:
         """Give back requests that have not begun, and record the others."""
@@ -213,6 +213,7 @@ class Sender:
 
     def _turn(self, answered: Iterable[Sent], *, may_begin: bool) -> list[list[Due]]:
         chosen: list[list[Due]] = []
+        published: list[Entry] = []
         try:
             with transactions.short() as now:
                 # Nobody waits for a lane that somebody holds: its answers are recorded later.
@@ -222,14 +223,15 @@ class Sender:
                 written = self._write_health([*self._noted, *entries], now)
                 if may_begin:
                     chosen = self._lanes.choose_next(MOST - self._threads.busy, now)
+                    published = self._lanes.published
                 ended = _pks(answered)
                 self._member.beat(deliveries=[pk for pk in self._lanes.in_hand if pk not in ended])
         except BaseException:
             self._lanes.put_back(chosen)
             raise
         self._member.confirm()
-        self._noted = [one for one in (*self._noted, *entries) if one.webhook_id not in written]
-        for one in entries:
+        self._noted = [one for one in (*self._noted, *entries) if one.webhook_id not in written] + published
+        for one in (*entries, *published):
             self.counts[one.status] += one.count
         self.counts += Counter({StatusChoices.SUPERSEDED: self._lanes.superseded})
         self._answered = [sent for sent in self._answered if sent not in answered]

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from ...choices import StatusChoices
 from ...interruptions import BROKEN_OFF
-from .. import sql, transactions
+from .. import notifications, sql, transactions
 from ..deliver import endpoint, gone, order
 
 # Rows in a transaction, and for each webhook in it.
@@ -64,7 +64,8 @@ def step() -> bool:
     """Do a little. Returns whether there may be more."""
     try:
         gone.disable()
-        return any([expire(), forget_deleted(), take_back()])
+        more = any([expire(), forget_deleted(), take_back()])
+        return notifications.tell_rules() or more
     except BROKEN_OFF as error:
         transactions.recover(error)
         return False

@@ -1,0 +1,46 @@
+"""A feed is a webhook without a URL. Its due deliveries are published: they get the next numbers of their webhook.
+
+The lane's row keeps the last number, and stays locked until the commit. So nobody sees a number before a lower one.
+"""
+
+from collections import Counter
+from collections.abc import Collection
+from datetime import datetime
+
+from ...choices import StatusChoices
+from .. import sql
+from . import order
+from .endpoint import Entry
+
+# Numbers follow the given order.
+PUBLISH = """
+    WITH due AS MATERIALIZED (
+        SELECT d.id, d.webhook_id, v.n FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS v(id, n)
+        JOIN webhooks_delivery d USING (id)
+        WHERE d.status IN ('pending', 'sending') FOR UPDATE OF d SKIP LOCKED
+    ), lane AS (
+        UPDATE webhooks_health h SET position = h.position + c.count
+        FROM (SELECT webhook_id, count(*) FROM due GROUP BY webhook_id) c
+        WHERE h.webhook_id = c.webhook_id
+        RETURNING h.webhook_id, h.position - c.count AS before
+    )
+    UPDATE webhooks_delivery d
+    SET status = 'delivered', position = before + rank, due_at = NULL, finished_at = %(now)s, error = '',
+        response_status = NULL
+    FROM (SELECT *, row_number() OVER (PARTITION BY webhook_id ORDER BY n) AS rank FROM due) r
+    JOIN lane USING (webhook_id)
+    WHERE d.id = r.id
+    RETURNING d.id, d.webhook_id"""
+
+
+def publish(ids: Collection[int], now: datetime) -> list[Entry]:
+    """Publish these deliveries, in this order. Returns the entries for endpoint.py.
+
+    The caller has locked the rows of their lanes.
+    """
+    if not ids:
+        return []
+    published = sql.fetch(PUBLISH, {'ids': list(ids), 'now': now})
+    order.unpark([pk for pk, _webhook_id in published], now)
+    counts = Counter(webhook_id for _pk, webhook_id in published)
+    return [Entry(webhook_id, StatusChoices.DELIVERED, count) for webhook_id, count in counts.items()]

@@ -1,0 +1,216 @@
+"""Shows what a feed has published after a cursor, as requests would have carried it.
+
+The numbers of a feed have no gap (engine/deliver/feed.py). So a missing number was deleted from the log.
+"""
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from django.core.cache import cache
+from django.utils.translation import gettext as _
+
+from .. import conf
+from ..engine import memory, sql
+from ..exceptions import Busy, DefinitionError, WebhooksError
+from ..interruptions import INTERRUPTIONS
+from ..models import Delivery, Health, Webhook
+from ..payload.http_request import Builder, mask_signatures
+from ..permissions import visible_deliveries
+from ..security.masking import MASK
+from ..templating import renderer
+from ..visibility import Reader
+
+logger = logging.getLogger('webhooks.feed')
+
+# An answer ends after so many items, bytes (the first item always fits), and seconds.
+MOST, BYTES, SECONDS = 1000, 8 * 1024 * 1024, 10.0
+# Seconds: the longest wait, and between two looks.
+LONGEST, POLL = 60, 0.1
+# For so long it is known how far a feed was read: for the metric alone.
+KEPT = timedelta(days=30)
+
+# A number, and the first characters of its webhook-id: after a restore another change may have the number.
+CURSOR = re.compile(r'([0-9]{1,18})(?:\.([0-9a-f]{8}))?')
+
+FIRST = 'SELECT min(position) FROM webhooks_delivery WHERE webhook_id = %s'
+
+AFTER = """
+    SELECT d.position, d.id, d.uuid, d.finished_at, octet_length(e.data) + 4 * coalesce(pg_column_size(e.snapshots), 0)
+    FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
+    WHERE d.webhook_id = %(webhook)s AND d.position > %(position)s
+    ORDER BY d.position LIMIT %(most)s"""
+
+# Threads of this process in which a reader waits.
+_waiting: set[int] = set()
+
+
+class Gone(WebhooksError):
+    """The log does not know what came after the cursor. `cursor` is that of now."""
+
+    def __init__(self, last: int):
+        super().__init__(
+            _(
+                'This cursor is older than the log, or from before NetBox was restored. Start a backfill of the '
+                'webhook, and read on after the cursor of this answer.'
+            )
+        )
+        self.cursor = str(last)
+
+
+@dataclass(frozen=True)
+class Item:
+    """`id` is the webhook-id. `error` says why there is no body."""
+
+    cursor: str
+    id: str
+    published_at: datetime
+    headers: dict[str, str]
+    body: str | None = None
+    error: str = ''
+
+
+@dataclass(frozen=True)
+class Page:
+    """`unread`: how many changes follow, `unread_since`: when the first of them was published."""
+
+    items: list[Item]
+    cursor: str
+    unread: int
+    unread_since: datetime | None = None
+
+
+class _Row(NamedTuple):
+    position: int
+    pk: int
+    uuid: UUID
+    published_at: datetime
+    size: int
+
+    @property
+    def cursor(self) -> str:
+        return f'{self.position}.{self.uuid.hex[:8]}'
+
+
+def follow(webhook: Webhook, user: Reader, after: str | None = None, limit: int = MOST, wait: int = 0) -> Page:
+    """Return items after the cursor that the user may view. None: from the start of the log.
+
+    If there are none, it waits so many seconds, without a transaction. Raises DefinitionError for a bad cursor or a
+    webhook that is no feed, Gone, and Busy if too many readers wait.
+    """
+    if not webhook.is_feed:
+        raise DefinitionError('payload_url', _('This webhook has a URL, so it is no feed: it sends its changes.'))
+    begin = _start(webhook) if after is None else _position(webhook, after)
+    cache.set(_key(webhook.pk), begin, KEPT.total_seconds())
+    if wait and _last(webhook) <= begin:
+        _wait(webhook, begin, wait)
+    return _page(webhook, user, begin, limit, after or str(begin))
+
+
+def unread(feeds: Iterable[Health]) -> list[int]:
+    """Return how many changes the last reader of each feed has not read."""
+    read = cache.get_many([_key(one.pk) for one in feeds])
+    return [max(one.position - int(read.get(_key(one.pk), 0)), 0) for one in feeds]
+
+
+def unread_of(webhook: Webhook) -> int:
+    return sum(unread(Health.objects.filter(webhook=webhook)))
+
+
+def _key(webhook_id: int) -> str:
+    return f'webhooks.feed.{webhook_id}'
+
+
+def _last(webhook: Webhook) -> int:
+    """Return the number of the last item, 0 if there was none."""
+    return Health.objects.filter(webhook=webhook).values_list('position', flat=True).first() or 0
+
+
+def _start(webhook: Webhook) -> int:
+    first = sql.fetch_value(FIRST, [webhook.pk])
+    return _last(webhook) if first is None else first - 1
+
+
+def _position(webhook: Webhook, after: str) -> int:
+    known = CURSOR.fullmatch(after)
+    if known is None:
+        raise DefinitionError(
+            'after', _('Enter the cursor of an answer or an item, or leave it out to read from the start of the log.')
+        )
+    position, begins = int(known[1]), known[2]
+    there = Delivery.objects.filter(webhook=webhook, position=position).values_list('uuid', flat=True).first()
+    last = _last(webhook)
+    if position > last or (begins and there and there.hex[:8] != begins):
+        raise Gone(last)
+    return position
+
+
+def _wait(webhook: Webhook, position: int, seconds: int) -> None:
+    """Wait until something is published. Each reader holds a thread of this process, so there may be few."""
+    end, thread = time.monotonic() + seconds, threading.get_ident()
+    _waiting.add(thread)
+    try:
+        if len(_waiting) > conf.get().feed_readers:
+            raise Busy(_('Nothing is new, and no more readers may wait (setting feed_readers). Try again soon.'))
+        while _last(webhook) <= position and (left := end - time.monotonic()) > 0:
+            time.sleep(min(POLL, left))
+    finally:
+        _waiting.discard(thread)
+
+
+def _page(webhook: Webhook, user: Reader, begin: int, limit: int, after: str) -> Page:
+    last = _last(webhook)  # before the rows: all up to it are committed
+    # One more says since when something is unread.
+    found = [_Row(*row) for row in sql.fetch(AFTER, {'webhook': webhook.pk, 'position': begin, 'most': limit + 1})]
+    rows = [row for number, row in enumerate(found, begin + 1) if row.position == number]  # up to a gap
+    if not rows and last > begin:
+        raise Gone(last)
+    items, read = _items(webhook, user, memory.first_within(rows[:limit], lambda row: row.size, BYTES))
+    return Page(
+        items,
+        cursor=rows[read - 1].cursor if read else after,
+        unread=max(last - begin - read, 0),
+        unread_since=rows[read].published_at if read < len(rows) else None,
+    )
+
+
+def _items(webhook: Webhook, user: Reader, rows: Sequence[_Row]) -> tuple[list[Item], int]:
+    """Return the items, and the number of rows that were read: not those that were deleted just now."""
+    deliveries = Delivery.objects.prefetch_related('event').in_bulk([row.pk for row in rows])
+    visible = visible_deliveries(user, deliveries.values())
+    builder = Builder(webhook)
+    items: list[Item] = []
+    size, end = 0, time.monotonic() + SECONDS
+    with renderer.shared():
+        for read, row in enumerate(rows):
+            if row.pk not in deliveries or size > BYTES or time.monotonic() > end:
+                return items, read
+            if row.pk in visible:
+                items.append(_item(builder, deliveries[row.pk], row))
+                size += len(items[-1].body or '')
+    return items, len(rows)
+
+
+def _item(builder: Builder, delivery: Delivery, row: _Row) -> Item:
+    delivery.webhook = builder.webhook
+    headers, body, error = {}, None, ''
+    try:
+        request = builder.build(delivery, row.published_at.timestamp())
+        shown = mask_signatures(builder.mask(request)[1])
+        headers = {name: value for name, value in shown.items() if value != MASK}
+        body = request.body.decode(errors='replace')
+    except INTERRUPTIONS:
+        raise
+    except DefinitionError as refused:
+        error = f'{refused.field}: {refused}'
+    except Exception as raised:
+        # A plugin's callback or filter may raise anything.
+        logger.exception('delivery=%s cannot be built', delivery.uuid)
+        error = f'{type(raised).__name__}: {raised}'
+    return Item(row.cursor, str(row.uuid), row.published_at, headers, body, error)
