@@ -51,7 +51,7 @@ class HealthSerializer(serializers.ModelSerializer):
         model = Health
         fields = (
             'delivered', 'failed', 'superseded', 'last_status', 'last_error', 'last_attempt_at', 'last_success_at',
-            'suspended_since', 'probe_at',
+            'refused_since', 'suspended_since', 'probe_at',
         )  # fmt: skip
 
 

@@ -44,6 +44,7 @@ class HealthFilter:
     last_status: Integer | None = strawberry_django.filter_field()
     last_attempt_at: DatetimeFilterLookup | None = strawberry_django.filter_field()
     last_success_at: DatetimeFilterLookup | None = strawberry_django.filter_field()
+    refused_since: DatetimeFilterLookup | None = strawberry_django.filter_field()
     suspended_since: DatetimeFilterLookup | None = strawberry_django.filter_field()
 
 
@@ -81,6 +82,7 @@ class WebhookFilter(NetBoxModelFilter):
     ordered: FilterLookup[bool] | None = strawberry_django.filter_field()
     latest_only: FilterLookup[bool] | None = strawberry_django.filter_field()
     batch: FilterLookup[bool] | None = strawberry_django.filter_field()
+    change_set: FilterLookup[bool] | None = strawberry_django.filter_field()
     include_snapshots: FilterLookup[bool] | None = strawberry_django.filter_field()
     include_components: FilterLookup[bool] | None = strawberry_django.filter_field()
     health: HealthFilter | None = strawberry_django.filter_field()

@@ -30,7 +30,15 @@ REFERENCE = ['object_type', 'object_id']
 @register_type(
     Health,
     name='WebhooksHealthType',
-    fields=['last_status', 'last_error', 'last_attempt_at', 'last_success_at', 'suspended_since', 'probe_at'],
+    fields=[
+        'last_status',
+        'last_error',
+        'last_attempt_at',
+        'last_success_at',
+        'refused_since',
+        'suspended_since',
+        'probe_at',
+    ],
 )
 class HealthType:
     delivered: BigInt

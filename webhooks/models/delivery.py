@@ -30,6 +30,9 @@ from .webhook import Webhook
 PENDING = Q(status=StatusChoices.PENDING)
 FAILED = Q(status=StatusChoices.FAILED)
 
+# In place of a part: it comes after all parts.
+UNFORMED = 32767
+
 
 class DeliveryQuerySet(LogQuerySet):
     def closed(self) -> 'DeliveryQuerySet':
@@ -68,6 +71,12 @@ class Delivery(models.Model):
     lapses = models.SmallIntegerField(default=0, db_default=0)
     # Changes go before a backfill. A later change replaces it while untried.
     backfill = models.BooleanField(_('backfill'), default=False, db_default=False)
+    # For webhooks with `change_set`: the transaction, and which part it is in, of how many, of how many changes in all
+    # (engine/deliver/change_sets.py). Until the parts are made, the part is UNFORMED.
+    change_set = models.BigIntegerField(_('change set'), null=True)
+    part = models.PositiveSmallIntegerField(_('part'), null=True)
+    parts = models.PositiveSmallIntegerField(_('parts'), null=True)
+    change_count = models.PositiveIntegerField(null=True)
     # Whether RQ's status page shows the failure.
     listed = models.BooleanField(default=False)
     # Added to its event, in place of superseded deliveries (engine/deliver/merge.py).
@@ -98,6 +107,11 @@ class Delivery(models.Model):
                 name='webhooks_delivery_odd',
             ),
             models.Index(fields=['batch'], condition=Q(batch__isnull=False), name='webhooks_delivery_batch'),
+            models.Index(
+                fields=['webhook', 'change_set', 'part', 'id'],
+                condition=PENDING & Q(change_set__isnull=False),
+                name='webhooks_delivery_change_set',
+            ),
             # Lists by webhook and status. With pending rows, PostgreSQL would prefer it to the first index.
             models.Index(fields=['webhook', '-id'], name='webhooks_delivery_webhook'),
             models.Index(fields=['status', '-id'], condition=~PENDING, name='webhooks_delivery_closed'),

@@ -13,6 +13,9 @@ class Definition(Protocol):
     additional_headers: Any
     body_template: str
     conditions: Any
+    batch: bool
+    change_set: bool
+    latest_only: bool
     success_conditions: Any
     credential: Any
     expand: list[str]

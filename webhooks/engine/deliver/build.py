@@ -13,6 +13,7 @@ from ...payload.http_request import Builder
 from ...storable import storable
 from ...transport.exchange import MAX_ERROR, Outcome, Request
 from .. import sql
+from . import change_sets
 from .lane import Lane
 
 logger = logging.getLogger('webhooks.delivery')
@@ -68,7 +69,7 @@ class Sent:
             one.webhook = self.builder.webhook
         before = sql.session()
         try:
-            together = sorted(self.deliveries, key=lambda one: one.sequence)
+            together = sorted(self.deliveries, key=_place)
             return self.builder.build(self.delivery, now, [one.told for one in together])
         except TokenPending:
             self.needs_token = True
@@ -83,3 +84,7 @@ class Sent:
             reason = f'not sent: {type(error).__name__}: {error}'
         self.outcome = Outcome(started_at=now, duration=0, error=storable(reason)[:MAX_ERROR], unsendable=True)
         return None
+
+
+def _place(delivery: Delivery) -> tuple[int, ...]:
+    return change_sets.place_of(delivery) if delivery.parts else (delivery.sequence,)

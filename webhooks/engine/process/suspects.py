@@ -38,7 +38,7 @@ BEAT = 2.0
 LOOKS, PAUSE = 10, 0.05
 
 READY = f"""
-    d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(now)s AND {queue.ACTIVE}
+    d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(now)s AND {queue.ACTIVE} AND {queue.IS_FIRST}
     AND NOT (w.ordered AND {order.IS_BLOCKED})"""
 
 # No `due_at` while in hand: nobody else takes it.
@@ -152,12 +152,13 @@ def _work(name: str, channel: socket.socket) -> None:
 
 def _deliver(member: Member, channel: socket.socket) -> bool:
     """Send one. Returns whether there was one."""
-    one = _take(member)
-    if one is None:
+    taken = _take(member)
+    if not taken:
         return False
+    one, *others = taken
     webhook = Webhook.objects.select_related('health').get(pk=one.webhook_id)
     say(channel, webhook.effective_timeout + MARGIN)
-    sent = Sent(one, Builder(webhook))
+    sent = Sent(one, Builder(webhook), others)
     if sent.build():
         _send(sent, member)
         sent.settle()
@@ -172,11 +173,14 @@ def _deliver(member: Member, channel: socket.socket) -> bool:
     return True
 
 
-def _take(member: Member) -> Delivery | None:
+def _take(member: Member) -> list[Delivery]:
+    """Take one, and after it the others of its part of a change set."""
     with transactions.short() as now:
         taken = sql.fetch_column(TAKE, {'now': now})
-        member.beat(deliveries=taken)
-    return Delivery.objects.filter(pk__in=taken).prefetch_related('event').first()
+        pks = [*taken, *(pk for part in queue.parts_of(taken).values() for pk in part.pks if pk not in taken)]
+        member.beat(deliveries=pks)
+    found = Delivery.objects.prefetch_related('event').in_bulk(pks)
+    return [found[pk] for pk in pks if pk in found]
 
 
 def _send(sent: Sent, member: Member) -> None:

@@ -1,0 +1,86 @@
+"""Change sets: all changes of a transaction go to a webhook in one request, of all models and kinds.
+
+When a transaction is dispatched to the end, its deliveries get their parts, once. The parts go in order: the next one
+when the one before is delivered or failed. Of a part one delivery is due, and the others go with it. If a delivery has
+to wait for an earlier one of its object, none gets a part: all are parked. When that one is closed, the set is looked
+at again.
+"""
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from itertools import groupby
+from operator import itemgetter
+
+from ...models import Delivery
+from ...models.delivery import UNFORMED
+from .. import sql
+from . import order, queue, ranks
+from .arrange import Change, place, split
+
+# Changes of a set, at most: a turn has ten seconds. Those beyond are the next set.
+MOST = 20_000
+
+# (id of a webhook, id of a transaction)
+Key = tuple[int, int]
+
+READ = f"""
+    SELECT d.webhook_id, d.change_set, d.id, d.event_id, d.object_type_id, {queue.KIND}, {queue.SIZE},
+        w.ordered AND {order.IS_BLOCKED}
+    FROM unnest(%(webhooks)s::bigint[], %(sets)s::bigint[]) AS s(webhook_id, change_set)
+    JOIN webhooks_webhook w ON w.id = s.webhook_id
+    CROSS JOIN LATERAL (
+        SELECT * FROM webhooks_delivery d
+        WHERE d.webhook_id = s.webhook_id AND d.change_set = s.change_set AND d.part = {UNFORMED}
+          AND d.status = 'pending' AND d.expires_at > %(now)s
+        ORDER BY d.id LIMIT {MOST}
+    ) d
+    JOIN webhooks_event e ON e.id = d.event_id
+    ORDER BY d.webhook_id, d.change_set"""
+
+FORM = """
+    UPDATE webhooks_delivery d
+    SET batch = v.batch, part = v.part, parts = %(parts)s, change_count = %(count)s,
+        due_at = CASE WHEN d.id = v.batch THEN %(now)s END
+    FROM unnest(%(ids)s::bigint[], %(batches)s::bigint[], %(numbers)s::int[]) AS v(id, batch, part)
+    WHERE d.id = v.id"""
+
+PARK = f"""
+    UPDATE webhooks_delivery SET due_at = NULL WHERE id = ANY(ARRAY(
+        SELECT id FROM webhooks_delivery
+        WHERE webhook_id = %(webhook)s AND change_set = %(set)s AND part = {UNFORMED}
+          AND status = 'pending' AND due_at IS NOT NULL
+        LIMIT {MOST}
+    ))"""
+
+
+def place_of(change: Change | Delivery) -> tuple[int, int, int]:
+    """Return the place of a change in its set."""
+    return place(change.kind, ranks.rank_of(change.object_type_id), change.event_id)
+
+
+def form(keys: Collection[Key], now: datetime) -> set[Key]:
+    """Form the change sets of transactions that are dispatched to the end, or park them.
+
+    Returns those of lanes that nobody has locked. The caller owns the lanes.
+    """
+    lanes = order.lock({webhook_id for webhook_id, _transaction in keys})
+    keys = {key for key in keys if key[0] in lanes}
+    if not keys:
+        return set()
+    webhooks, sets = map(list, zip(*keys, strict=True))
+    rows = sql.fetch(READ, {'webhooks': webhooks, 'sets': sets, 'now': now})
+    for (webhook_id, transaction), found in groupby(rows, key=itemgetter(0, 1)):
+        changes = [Change(*row[2:]) for row in found]
+        if any(change.is_blocked for change in changes):
+            sql.execute(PARK, {'webhook': webhook_id, 'set': transaction})
+        else:
+            _form(sorted(changes, key=place_of), now)
+    return keys
+
+
+def _form(changes: Sequence[Change], now: datetime) -> None:
+    parts = list(split(changes))
+    batches = [min(change.pk for change in part) for part in parts for _change in part]
+    numbers = [number for number, part in enumerate(parts, 1) for _change in part]
+    parameters = {'ids': [change.pk for change in changes], 'batches': batches, 'numbers': numbers}
+    sql.execute(FORM, {**parameters, 'parts': len(parts), 'count': len(changes), 'now': now})
