@@ -98,7 +98,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     fieldsets = (
         (None, {'fields': (('state', 'webhook', 'happened', 'object'), 'waits', 'error', 'uuid')}),
         (_('Times'), {'fields': (('recorded', 'next_attempt', 'finished', 'expires'),)}),
-        (_('Origin'), {'fields': (('user', 'request_id', 'sequence', 'caused_by'),)}),
+        (_('Origin'), {'fields': (('user', 'request_id', 'sequence', 'caused_by', 'part_of_set'),)}),
         (
             _('Request'),
             {
@@ -160,6 +160,10 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     @admin.display(description=_('Expires'))
     def expires(self, delivery: Delivery) -> str:
         return moment(delivery.expires_at)
+
+    @admin.display(description=_('Part of the change set'))
+    def part_of_set(self, delivery: Delivery) -> str:
+        return delivery.shown_part
 
     @admin.display(description=_('Status'))
     def state(self, delivery: Delivery) -> SafeString:

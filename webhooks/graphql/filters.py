@@ -143,6 +143,7 @@ class DeliveryFilter(LogFilter):
     event: EventFilter | None = strawberry_django.filter_field()
     event_id: ID | None = strawberry_django.filter_field()
     batch: BigInteger | None = strawberry_django.filter_field()
+    change_set: BigInteger | None = strawberry_django.filter_field()
     backfill: FilterLookup[bool] | None = strawberry_django.filter_field()
     status: BaseFilterLookup[StatusEnum] | None = strawberry_django.filter_field()
     response_status: Integer | None = strawberry_django.filter_field()

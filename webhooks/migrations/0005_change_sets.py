@@ -20,9 +20,9 @@ class Migration(migrations.Migration):
         Gently(
             ['delivery'],
             migrations.AddField('delivery', 'change_set', models.BigIntegerField(null=True)),
-            migrations.AddField('delivery', 'part', models.PositiveSmallIntegerField(null=True)),
-            migrations.AddField('delivery', 'parts', models.PositiveSmallIntegerField(null=True)),
-            migrations.AddField('delivery', 'change_count', models.PositiveIntegerField(null=True)),
+            migrations.AddField('delivery', 'part', models.SmallIntegerField(null=True)),
+            migrations.AddField('delivery', 'parts', models.SmallIntegerField(null=True)),
+            migrations.AddField('delivery', 'change_count', models.IntegerField(null=True)),
         ),
         BuildIndex(
             'delivery',

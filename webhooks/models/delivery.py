@@ -74,9 +74,9 @@ class Delivery(models.Model):
     # For webhooks with `change_set`: the transaction, and which part it is in, of how many, of how many changes in all
     # (engine/deliver/change_sets.py). Until the parts are made, the part is UNFORMED.
     change_set = models.BigIntegerField(_('change set'), null=True)
-    part = models.PositiveSmallIntegerField(_('part'), null=True)
-    parts = models.PositiveSmallIntegerField(_('parts'), null=True)
-    change_count = models.PositiveIntegerField(null=True)
+    part = models.SmallIntegerField(_('part'), null=True)
+    parts = models.SmallIntegerField(_('parts'), null=True)
+    change_count = models.IntegerField(null=True)
     # Whether RQ's status page shows the failure.
     listed = models.BooleanField(default=False)
     # Added to its event, in place of superseded deliveries (engine/deliver/merge.py).
@@ -136,6 +136,11 @@ class Delivery(models.Model):
 
     def get_kind_color(self) -> str | None:
         return KindChoices.colors.get(self.kind)
+
+    @property
+    def shown_part(self) -> str:
+        """Its part of a change set, such as '2/3'. Empty before the parts are made."""
+        return f'{self.part}/{self.parts}' if self.parts else ''
 
     @property
     def is_open(self) -> bool:

@@ -223,6 +223,8 @@ class DeliveryPanel(panels.ObjectAttributesPanel):
     response_status = attrs.NumericAttr('response_status', label=_('Response status'))
     attempt_count = attrs.NumericAttr('attempt_count', label=_('Attempts'))
     batch = attrs.NumericAttr('batch', label=_('Batch'))
+    change_set = attrs.NumericAttr('change_set', label=_('Change set'))
+    shown_part = attrs.TextAttr('shown_part', label=_('Part of the change set'))
     backfill = attrs.BooleanAttr('backfill', label=_('Backfill'), display_false=False)
     created = attrs.DateTimeAttr('created', label=_('Created'))
     next_attempt_at = attrs.DateTimeAttr('next_attempt_at', label=_('Next attempt'))

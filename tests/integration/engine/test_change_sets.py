@@ -13,6 +13,8 @@ from support.engine import (
     deliveries,
     die,
     expire,
+    hold,
+    open_transaction,
     pass_retry_waits,
     suspect,
     work,
@@ -22,11 +24,14 @@ from utilities.request import NetBoxFakeRequest
 
 from devstack.process import wait_until
 from devstack.receiver import Received, Receiver
+from webhooks.engine import rescue
 from webhooks.engine.deliver import lane
 from webhooks.engine.dispatch import loop, render
-from webhooks.models import Delivery, Webhook
+from webhooks.engine.registry import GIVEN_UP, SUSPECTS
+from webhooks.models import Delivery, Event, Webhook
+from webhooks.outbox import wakeup
 from webhooks.presentation import waits
-from webhooks.services import redelivery, trial
+from webhooks.services import redelivery, trial, waiting
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -350,3 +355,59 @@ class TestAgain:
         assert wait_until(lambda: work() and len(receiver.requests) == 3, PATIENCE)
         assert [names(request) for request in receiver.requests] == [['a', 'b'], ['a', 'b'], ['c']]
         assert receiver.requests[1].header('webhook-id') == first.header('webhook-id')
+
+    def test_a_part_of_many_is_redelivered_whole(self, receiver: Receiver, webhook, monkeypatch):
+        monkeypatch.setattr(redelivery, 'PART', 2)
+        switch(webhook, max_attempts=1)
+        receiver.answers('/', 500, 200)
+        make_sites(*'abcde')
+        (first,) = received(receiver, 1)
+        monkeypatch.setattr(wakeup, 'wake', work)  # a worker looks after each commit
+        assert redelivery.redeliver(Delivery.objects.all()) == 5
+        assert received(receiver, 2)[1].body == first.body
+
+    def test_what_was_switched_on_afterwards_leaves_nothing_out(self, receiver: Receiver, webhook):
+        receiver.answers('/', 500, 200)
+        (place,) = make_sites('a')
+        received(receiver, 1)
+        for _ in range(2):
+            rename(place)
+            work()
+        waiting.send(webhook, latest_only=True)
+        assert [names(request) for request in received(receiver, 4)[1:]] == [['a'], ['a*'], ['a**']]
+
+
+class TestOthersGoOn:
+    def test_a_component_whose_device_is_held_waits_for_nobody(self, receiver: Receiver, webhook):
+        """The device's own update waits for its row."""
+        subscribe(receiver.url('/devices'), Device, Interface, include_components=True)
+        port = interface(device())
+        work()
+        so_far = len(receiver.requests)
+        with open_transaction(lambda: Device.objects.select_for_update().get(pk=port.device_id)):
+            port.description = 'changed'
+            port.save()
+            assert wait_until(lambda: work() and len(receiver.requests) > so_far + 1, PATIENCE)
+        assert told(receiver.matching(lambda request: request.path == '/')[-1]) == [('updated', 'Interface')]
+
+    def test_an_event_that_ends_its_process_comes_later(self, receiver: Receiver, webhook):
+        _a, b = make_sites('a', 'b')
+        suspect(Event.objects.get(object_id=b.pk))
+        assert names(received(receiver, 1)[0]) == ['a']
+        pass_retry_waits()
+        assert wait_until(lambda: work() and len(receiver.requests) == 2, PATIENCE)
+        assert names(receiver.requests[1]) == ['b']
+
+    def test_a_set_that_ends_its_process_fails_by_name_and_the_next_goes(self, receiver: Receiver, webhook):
+        receiver.answers('/', 500, 200)
+        a, _b = make_sites('a', 'b')
+        received(receiver, 1)
+        Delivery.objects.update(lapses=GIVEN_UP - 1)
+        rename(a)
+        member = hold(*deliveries(part=1), role=SUSPECTS)
+        rescue.rescue(member.name, 'killed by signal 9')
+        work()
+        assert {(one.status, 'its process died' in one.error) for one in deliveries(object_id=a.pk)[:1]} == {
+            ('failed', True)
+        }
+        assert names(received(receiver, 2)[1]) == ['a*']

@@ -3,7 +3,8 @@
 import pytest
 
 from webhooks.engine.deliver import lane
-from webhooks.engine.deliver.arrange import LOOSE, OPTIONAL, REQUIRED, Change, place, ranks, split
+from webhooks.engine.deliver.change_sets import Change, place, split
+from webhooks.engine.deliver.ranks import LOOSE, OPTIONAL, REQUIRED, ranks
 
 # Ranks of models.
 REGION, SITE, DEVICE = range(3)

@@ -156,15 +156,6 @@ class TestChangeSets:
         one.put_back(part.pks)
         assert (one.waiting, one.in_hand, one.requests) == ({3: part}, {}, 0)
 
-    def test_the_next_part_is_read_when_one_has_ended(self):
-        one = lane(waiting=0)
-        part = due(3, change_set=8, batch=3, has_next=True)
-        one.marks[False].move([part], room=1)
-        one.waiting = {3: part}
-        one.begin([part], 0.0)
-        one.end([3])
-        assert one.marks[False].since(everything=False) < (part.due_at, 0)
-
     def test_a_large_part_counts_once(self):
         one = lane(waiting=0)
         part = due(3, change_set=8, batch=3, others=[4, 5], size=LARGE + 1)

@@ -69,7 +69,7 @@ class Sent:
             one.webhook = self.builder.webhook
         before = sql.session()
         try:
-            together = sorted(self.deliveries, key=_place)
+            together = change_sets.in_order(self.deliveries)
             return self.builder.build(self.delivery, now, [one.told for one in together])
         except TokenPending:
             self.needs_token = True
@@ -84,7 +84,3 @@ class Sent:
             reason = f'not sent: {type(error).__name__}: {error}'
         self.outcome = Outcome(started_at=now, duration=0, error=storable(reason)[:MAX_ERROR], unsendable=True)
         return None
-
-
-def _place(delivery: Delivery) -> tuple[int, ...]:
-    return change_sets.place_of(delivery) if delivery.parts else (delivery.sequence,)

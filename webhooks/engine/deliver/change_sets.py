@@ -1,23 +1,26 @@
-"""Change sets: all changes of a transaction go to a webhook in one request, of all models and kinds.
+"""Change sets: all changes of a transaction go to a webhook in one request, or in numbered parts.
 
-When a transaction is dispatched to the end, its deliveries get their parts, once. The parts go in order: the next one
-when the one before is delivered or failed. Of a part one delivery is due, and the others go with it. If a delivery has
-to wait for an earlier one of its object, none gets a part: all are parked. When that one is closed, the set is looked
-at again.
+1. While a transaction is dispatched, its deliveries are UNFORMED.
+2. When it is dispatched to the end, they get their parts, once. If one has to wait for an earlier delivery of its
+   object, all are parked instead. When that one is closed, the set is looked at again.
+3. Of a part one delivery is due, and stands for it. When the part is closed, the next part becomes due (order.py).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
 from operator import itemgetter
+from typing import NamedTuple
 
+from ...choices import KindChoices
 from ...models import Delivery
 from ...models.delivery import UNFORMED
 from .. import sql
-from . import order, queue, ranks
-from .arrange import Change, place, split
+from . import lane, order, queue, ranks
 
-# Changes of a set, at most: a turn has ten seconds. Those beyond are the next set.
+KINDS = (KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED)
+
+# Changes of a set: a turn has ten seconds. The others are the next set.
 MOST = 20_000
 
 # (id of a webhook, id of a transaction)
@@ -40,22 +43,25 @@ READ = f"""
 FORM = """
     UPDATE webhooks_delivery d
     SET batch = v.batch, part = v.part, parts = %(parts)s, change_count = %(count)s,
-        due_at = CASE WHEN d.id = v.batch THEN %(now)s END
+        due_at = CASE WHEN v.part = 1 AND d.id = v.batch THEN %(now)s END
     FROM unnest(%(ids)s::bigint[], %(batches)s::bigint[], %(numbers)s::int[]) AS v(id, batch, part)
     WHERE d.id = v.id"""
 
 PARK = f"""
-    UPDATE webhooks_delivery SET due_at = NULL WHERE id = ANY(ARRAY(
-        SELECT id FROM webhooks_delivery
-        WHERE webhook_id = %(webhook)s AND change_set = %(set)s AND part = {UNFORMED}
-          AND status = 'pending' AND due_at IS NOT NULL
-        LIMIT {MOST}
-    ))"""
+    UPDATE webhooks_delivery SET due_at = NULL
+    WHERE webhook_id = %(webhook)s AND change_set = %(set)s AND part = {UNFORMED}
+      AND status = 'pending' AND due_at IS NOT NULL"""
 
 
-def place_of(change: Change | Delivery) -> tuple[int, int, int]:
-    """Return the place of a change in its set."""
-    return place(change.kind, ranks.rank_of(change.object_type_id), change.event_id)
+class Change(NamedTuple):
+    """A delivery of a change set. `size`: of its payload, about, in bytes."""
+
+    pk: int
+    event_id: int
+    object_type_id: int
+    kind: str
+    size: int
+    is_blocked: bool = False
 
 
 def form(keys: Collection[Key], now: datetime) -> set[Key]:
@@ -84,3 +90,35 @@ def _form(changes: Sequence[Change], now: datetime) -> None:
     numbers = [number for number, part in enumerate(parts, 1) for _change in part]
     parameters = {'ids': [change.pk for change in changes], 'batches': batches, 'numbers': numbers}
     sql.execute(FORM, {**parameters, 'parts': len(parts), 'count': len(changes), 'now': now})
+
+
+def split(changes: Iterable[Change]) -> Iterator[list[Change]]:
+    """Yield the parts. The first change of each always fits."""
+    part: list[Change] = []
+    size = 0
+    for change in changes:
+        size += change.size
+        if part and (size > lane.BATCH_BYTES or len(part) == lane.BATCH):
+            yield part
+            part, size = [], change.size
+        part.append(change)
+    if part:
+        yield part
+
+
+def in_order(deliveries: Iterable[Delivery]) -> list[Delivery]:
+    """Return the deliveries of a request as its body shows them."""
+    return sorted(deliveries, key=lambda one: place_of(one) if one.parts else (one.sequence,))
+
+
+def place_of(change: Change | Delivery) -> tuple[int, int, int]:
+    """Return the place of a change in its set."""
+    return place(change.kind, ranks.rank_of(change.object_type_id), change.event_id)
+
+
+def place(kind: str, rank: int, event_id: int) -> tuple[int, int, int]:
+    """Creations come first, then updates, then deletions. A model comes after the models that it points to.
+
+    With deletions it is the other way round. Objects of one model come as they were first saved.
+    """
+    return KINDS.index(kind), -rank if kind == KindChoices.DELETED else rank, event_id

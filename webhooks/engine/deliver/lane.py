@@ -43,10 +43,9 @@ class Due(NamedTuple):
     transaction_id: int
     kind: str
     is_failed: bool
-    # Its transaction, if its changes go together (change_sets.py); whether more parts follow this one, of which it is
-    # the first delivery; and the ids of the others. `size` and `is_blocked` are those of the whole part.
+    # Its transaction, if the changes of that go together (change_sets.py), and the ids of the others in its part.
+    # `size` and `is_blocked` are then of the whole part.
     change_set: int | None = None
-    has_next: bool = False
     others: Sequence[int] = ()
 
     @property
@@ -217,10 +216,7 @@ class Lane:
     def end(self, pks: Iterable[int]) -> list[Due]:
         """A request is out of its hands. Returns its deliveries."""
         self.requests -= 1
-        ended = [self.in_hand.pop(pk) for pk in pks]
-        if any(one.has_next for one in ended):
-            self.marks = _no_marks()  # the next part was due before
-        return ended
+        return [self.in_hand.pop(pk) for pk in pks]
 
     def put_back(self, pks: Iterable[int]) -> None:
         """A request was not begun: its deliveries go first next time."""

@@ -65,7 +65,7 @@ IS_FIRST = """
 
 DUE = f"""
     SELECT d.id, d.webhook_id, d.due_at, d.object_type_id, d.object_id, d.backfill, d.batch, d.event_id, d.span,
-        d.change_set, d.parts > d.part AS has_next, l.ordered AND {IS_BLOCKED} AS is_blocked
+        d.change_set, l.ordered AND {IS_BLOCKED} AS is_blocked
     FROM webhooks_delivery d
     WHERE d.webhook_id = l.id AND d.backfill = l.backfill AND d.status = 'pending' AND d.lapses = 0
       AND d.due_at <= %(now)s AND (d.due_at, d.id) > (l.since, l.since_id) AND d.id <> ALL(%(held)s)
@@ -74,7 +74,7 @@ DUE = f"""
 # The due deliveries of each lane after a mark, the oldest first, and some of the newest.
 READ = f"""
     SELECT d.id, d.webhook_id, d.due_at, d.object_type_id, d.object_id, d.backfill, d.batch, d.is_blocked,
-        {SIZE}, e.transaction_id, {KIND}, e.error <> '', d.change_set, coalesce(d.has_next, false)
+        {SIZE}, e.transaction_id, {KIND}, e.error <> '', d.change_set
     FROM (
         SELECT l.*, w.ordered FROM unnest(%(lanes)s::bigint[], %(backfill)s::bool[], %(rooms)s::int[],
             %(newest)s::int[], %(since)s::timestamptz[], %(since_id)s::bigint[])
@@ -104,10 +104,12 @@ READY = f"""
     WHERE d.status = 'pending' AND (d.due_at IS NOT NULL OR d.parts IS NOT NULL)
       AND NOT (w.ordered AND {IS_BLOCKED}) AND NOT {IS_HELD}"""
 
-# The transactions with events that are still to be dispatched.
+# The transactions with events that are still to be dispatched. The event of a component's owner may be put off for
+# long: somebody holds the owner's row.
 UNFINISHED = """
     SELECT DISTINCT transaction_id FROM webhooks_event
-    WHERE transaction_id = ANY(%(transactions)s) AND dispatched_at IS NULL AND lapses = 0"""
+    WHERE transaction_id = ANY(%(transactions)s) AND dispatched_at IS NULL AND lapses = 0
+      AND (caused_by IS NULL OR retry_at IS NULL)"""
 
 
 class Part(NamedTuple):

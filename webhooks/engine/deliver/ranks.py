@@ -1,14 +1,20 @@
-"""The rank of each installed model in a change set: higher than those of the models that it points to."""
+"""The rank of each installed model in a change set: a model ranks above the models that it points to."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 
 from django.apps import apps
 from django.contrib.contenttypes.fields import GenericRelation
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import DB_SET_NULL, SET_NULL, Field, Model
 
-from .arrange import LOOSE, OPTIONAL, REQUIRED, ranks
+# How loosely a model points to another one. A cycle is broken where that is loosest: there the key may be empty.
+REQUIRED, OPTIONAL, LOOSE = range(3)
+
+# {model: {model that it points to: how loosely}}, by label.
+Keys = dict[str, dict[str, int]]
 
 # A cable points to what it connects in a table of its own.
 PART_OF = {'dcim.cabletermination': 'dcim.cable'}
@@ -22,12 +28,24 @@ def rank_of(object_type_id: int) -> int:
 
 @cache
 def _of_installed_models() -> dict[str, int]:
-    return ranks(keys_of(apps.get_models()))
+    return ranks(_keys_of(apps.get_models()))
 
 
-def keys_of(models: Iterable[type[Model]]) -> dict[str, dict[str, int]]:
-    """Return what these models point to."""
-    keys: dict[str, dict[str, int]] = {}
+def ranks(keys: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """Return the rank of each model."""
+    left = {model: dict(keys[model]) for model in sorted(keys)}
+    while True:
+        try:
+            return {model: rank for rank, model in enumerate(TopologicalSorter(left).static_order())}
+        except CycleError as error:
+            # Each in the list is pointed to by the next one.
+            arrows = [(model, target) for target, model in pairwise(error.args[1])]
+            model, target = max(arrows, key=lambda arrow: left[arrow[0]][arrow[1]])
+            del left[model][target]
+
+
+def _keys_of(models: Iterable[type[Model]]) -> Keys:
+    keys: Keys = {}
     for model in models:
         for field in (*model._meta.fields, *model._meta.many_to_many):
             if field.related_model:
@@ -39,7 +57,7 @@ def keys_of(models: Iterable[type[Model]]) -> dict[str, dict[str, int]]:
     return keys
 
 
-def _add(keys: dict[str, dict[str, int]], model: type[Model], target: type[Model], looseness: int) -> None:
+def _add(keys: Keys, model: type[Model], target: type[Model], looseness: int) -> None:
     pointing, pointed = _label(model), _label(target)
     of_model = keys.setdefault(pointing, {})
     if pointing != pointed:
