@@ -1,6 +1,7 @@
 """Change sets: all changes of a transaction in one request, of all models and kinds."""
 
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -388,11 +389,13 @@ class TestOthersGoOn:
             port.description = 'changed'
             port.save()
             assert wait_until(lambda: work() and len(receiver.requests) > so_far + 1, PATIENCE)
+            assert Event.objects.filter(dispatched_at=None).exists()
         assert told(receiver.matching(lambda request: request.path == '/')[-1]) == [('updated', 'Interface')]
 
     def test_an_event_that_ends_its_process_comes_later(self, receiver: Receiver, webhook):
         _a, b = make_sites('a', 'b')
         suspect(Event.objects.get(object_id=b.pk))
+        Event.objects.filter(lapses__gt=0).update(retry_at=timezone.now() + timedelta(hours=1))
         assert names(received(receiver, 1)[0]) == ['a']
         pass_retry_waits()
         assert wait_until(lambda: work() and len(receiver.requests) == 2, PATIENCE)
