@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any
 
 from ...models import Health, Webhook
 from .. import sql
@@ -88,9 +88,10 @@ READ = f"""
     JOIN webhooks_event e ON e.id = d.event_id
     ORDER BY d.due_at, d.id"""
 
-# The deliveries of the part of a change set that each of these stands for.
+# The other deliveries of the part of a change set that each of these stands for, and what is true of the whole part.
 PARTS = f"""
-    SELECT f.id, array_agg(d.id), sum({SIZE})::bigint, bool_or(w.ordered AND {IS_BLOCKED})
+    SELECT f.id, array_remove(array_agg(d.id ORDER BY d.id), f.id), sum({SIZE})::bigint,
+        bool_or(w.ordered AND {IS_BLOCKED})
     FROM webhooks_delivery f JOIN webhooks_webhook w ON w.id = f.webhook_id
     JOIN webhooks_delivery d ON d.webhook_id = f.webhook_id AND d.change_set = f.change_set AND d.part = f.part
         AND d.batch = f.batch AND d.status = 'pending'
@@ -110,18 +111,6 @@ UNFINISHED = """
     SELECT DISTINCT transaction_id FROM webhooks_event
     WHERE transaction_id = ANY(%(transactions)s) AND dispatched_at IS NULL AND lapses = 0
       AND (caused_by IS NULL OR retry_at IS NULL)"""
-
-
-class Part(NamedTuple):
-    """Deliveries of a change set that go out in one request."""
-
-    pks: list[int]
-    size: int
-    is_blocked: bool
-
-    def of(self, first: Due) -> Due:
-        others = sorted(pk for pk in self.pks if pk != first.pk)
-        return first._replace(others=others, size=self.size, is_blocked=self.is_blocked)
 
 
 def take(owner: int, since: datetime, most: int, now: datetime, given: Iterable[int] = ()) -> list[int]:
@@ -154,12 +143,13 @@ def read(wishes: Iterable[Wish], held: Collection[int], now: datetime) -> list[D
     columns = dict(zip(names, map(list, zip(*wishes, strict=True)), strict=True))
     due = [Due(*row) for row in sql.fetch(READ, {**columns, 'held': list(held), 'now': now})]
     parts = parts_of([one.pk for one in due if one.change_set and one.is_formed])
-    return [parts[one.pk].of(one) if one.pk in parts else one for one in due]
+    return [one._replace(**parts.get(one.pk, {})) for one in due]
 
 
-def parts_of(pks: Collection[int]) -> dict[int, Part]:
-    """Return the part of a change set that each of these deliveries stands for, by its id."""
-    return {pk: Part(*row) for pk, *row in sql.fetch(PARTS, {'ids': list(pks)})} if pks else {}
+def parts_of(pks: Collection[int]) -> dict[int, dict[str, Any]]:
+    """Return the fields of Due that tell of the part of a change set that a delivery stands for, by its id."""
+    rows = sql.fetch(PARTS, {'ids': list(pks)}) if pks else []
+    return {pk: {'others': others, 'size': size, 'is_blocked': is_blocked} for pk, others, size, is_blocked in rows}
 
 
 def ready(pks: Collection[int]) -> list[int]:
