@@ -26,7 +26,7 @@ from utilities.request import NetBoxFakeRequest
 from devstack.process import wait_until
 from devstack.receiver import Received, Receiver
 from webhooks.engine import rescue
-from webhooks.engine.deliver import lane
+from webhooks.engine.deliver import change_sets, lane
 from webhooks.engine.dispatch import loop, render
 from webhooks.engine.registry import GIVEN_UP, SUSPECTS
 from webhooks.models import Delivery, Event, Webhook
@@ -254,6 +254,15 @@ class TestParts:
                 site(name=f's{number}', comments='x' * 300_000)
         requests = received(receiver, 2)
         assert [names(request) for request in requests] == [['s0', 's1', 's2'], ['s3', 's4']]
+
+    def test_very_many_are_several_sets_and_others_wait_a_turn(self, receiver: Receiver, webhook, monkeypatch):
+        monkeypatch.setattr(change_sets, 'MOST', 3)
+        make_sites(*'abcde')
+        make_sites('f', 'g')
+        make_sites('h', 'i')
+        requests = received(receiver, 4)
+        assert sorted(map(names, requests)) == [['a', 'b', 'c'], ['d', 'e'], ['f', 'g'], ['h', 'i']]
+        assert {(one.json()['part'], one.json()['parts']) for one in requests} == {(1, 1)}
 
 
 class TestOrder:

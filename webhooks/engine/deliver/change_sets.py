@@ -8,8 +8,6 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
-from itertools import groupby
-from operator import itemgetter
 from typing import NamedTuple
 
 from ...choices import KindChoices
@@ -20,25 +18,18 @@ from . import lane, order, queue, ranks
 
 KINDS = (KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED)
 
-# Changes of a set: a turn has ten seconds. The others are the next set.
-MOST = 20_000
+# Changes of a set, and about as many in a turn, which has ten seconds. The others of a set are the next one.
+MOST = 10_000
 
 # (id of a webhook, id of a transaction)
 Key = tuple[int, int]
 
 READ = f"""
-    SELECT d.webhook_id, d.change_set, d.id, d.event_id, d.object_type_id, {queue.KIND}, {queue.SIZE},
-        w.ordered AND {order.IS_BLOCKED}
-    FROM unnest(%(webhooks)s::bigint[], %(sets)s::bigint[]) AS s(webhook_id, change_set)
-    JOIN webhooks_webhook w ON w.id = s.webhook_id
-    CROSS JOIN LATERAL (
-        SELECT * FROM webhooks_delivery d
-        WHERE d.webhook_id = s.webhook_id AND d.change_set = s.change_set AND d.part = {UNFORMED}
-          AND d.status = 'pending' AND d.expires_at > %(now)s
-        ORDER BY d.id LIMIT {MOST}
-    ) d
-    JOIN webhooks_event e ON e.id = d.event_id
-    ORDER BY d.webhook_id, d.change_set"""
+    SELECT d.id, d.event_id, d.object_type_id, {queue.KIND}, {queue.SIZE}, w.ordered AND {order.IS_BLOCKED}
+    FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN webhooks_event e ON e.id = d.event_id
+    WHERE d.webhook_id = %(webhook)s AND d.change_set = %(set)s AND d.part = {UNFORMED}
+      AND d.status = 'pending' AND d.expires_at > %(now)s
+    ORDER BY d.id LIMIT %(most)s"""
 
 FORM = """
     UPDATE webhooks_delivery d
@@ -67,21 +58,26 @@ class Change(NamedTuple):
 def form(keys: Collection[Key], now: datetime) -> set[Key]:
     """Form the change sets of transactions that are dispatched to the end, or park them.
 
-    Returns those of lanes that nobody has locked. The caller owns the lanes.
+    Returns which: not all if there are many, and none of lanes that somebody has locked. The caller owns the lanes.
     """
     lanes = order.lock({webhook_id for webhook_id, _transaction in keys})
-    keys = {key for key in keys if key[0] in lanes}
-    if not keys:
-        return set()
-    webhooks, sets = map(list, zip(*keys, strict=True))
-    rows = sql.fetch(READ, {'webhooks': webhooks, 'sets': sets, 'now': now})
-    for (webhook_id, transaction), found in groupby(rows, key=itemgetter(0, 1)):
-        changes = [Change(*row[2:]) for row in found]
-        if any(change.is_blocked for change in changes):
-            sql.execute(PARK, {'webhook': webhook_id, 'set': transaction})
-        else:
-            _form(sorted(changes, key=place_of), now)
-    return keys
+    settled: set[Key] = set()
+    count = 0
+    for webhook_id, transaction in keys:
+        if webhook_id in lanes and count < MOST:
+            settled.add((webhook_id, transaction))
+            count += _settle({'webhook': webhook_id, 'set': transaction}, now)
+    return settled
+
+
+def _settle(key: dict[str, int], now: datetime) -> int:
+    """Return how many changes there are."""
+    changes = [Change(*row) for row in sql.fetch(READ, {**key, 'most': MOST, 'now': now})]
+    if any(change.is_blocked for change in changes):
+        sql.execute(PARK, key)
+    else:
+        _form(sorted(changes, key=place_of), now)
+    return len(changes)
 
 
 def _form(changes: Sequence[Change], now: datetime) -> None:
