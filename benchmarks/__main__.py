@@ -10,6 +10,7 @@ django.setup()
 from benchmarks import (  # noqa: E402
     arrival,
     backfill,
+    change_sets,
     feed,
     isolation,
     lists,
@@ -27,6 +28,7 @@ SECTIONS = {
     'saves': saves.measure,
     'options': options.measure,
     'sending': sending.measure,
+    'change_sets': change_sets.measure,
     'workers': workers.measure,
     'arrival': arrival.measure,
     'isolation': isolation.measure,

@@ -1,8 +1,9 @@
 """What processes cost: their CPU, their memory; and when workers have nothing to do."""
 
 import os
+import re
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from django.db import connection
@@ -32,16 +33,34 @@ def postmaster() -> int:
 
 def cpu(pids: Sequence[int]) -> float:
     """Return the CPU seconds of processes, of their children that have ended, and of all that descend from them."""
+    ticks = sum(sum(map(int, _stat(pid)[11:15])) for pid in _with_descendants(pids))
+    return ticks / os.sysconf('SC_CLK_TCK')
+
+
+def peak(pid: int) -> float:
+    """Return the most memory, in MB, that a process held, or one that descends from it and lives."""
+    return max(map(_peak, _with_descendants([pid])))
+
+
+def _peak(pid: int) -> float:
+    try:
+        status = Path(f'/proc/{pid}/status').read_text()
+    except FileNotFoundError:
+        return 0
+    found = re.search(r'VmHWM:\s+(\d+) kB', status)
+    return int(found[1]) / 1024 if found else 0
+
+
+def _with_descendants(pids: Sequence[int]) -> Iterator[int]:
     children: dict[int, list[int]] = {}
     for folder in Path('/proc').iterdir():
         if folder.name.isdecimal() and (pid := int(folder.name)):
             children.setdefault(_parent(pid), []).append(pid)
-    todo, ticks = list(pids), 0
+    todo = list(pids)
     while todo:
         pid = todo.pop()
-        ticks += sum(map(int, _stat(pid)[11:15]))
+        yield pid
         todo += children.get(pid, [])
-    return ticks / os.sysconf('SC_CLK_TCK')
 
 
 def _parent(pid: int) -> int:

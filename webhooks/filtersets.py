@@ -212,6 +212,7 @@ class DeliveryFilterSet(LogFilterSet):
     response_status = MultiValueNumberFilter(distinct=False)
     attempt_count = MultiValueNumberFilter(distinct=False)
     batch = MultiValueBigNumberFilter(distinct=False)
+    change_set = MultiValueBigNumberFilter(distinct=False)
     position = MultiValueBigNumberFilter(distinct=False)
     created = MultiValueDateTimeFilter(distinct=False)
     finished_at = MultiValueDateTimeFilter(distinct=False)

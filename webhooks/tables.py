@@ -162,6 +162,8 @@ class DeliveryTable(NetBoxTable):
     response_status = tables.Column(verbose_name=_('Response'))
     attempt_count = tables.Column(verbose_name=_('Attempts'))
     batch = tables.Column(verbose_name=_('Batch'))
+    change_set = tables.Column(verbose_name=_('Change Set'))
+    shown_part = tables.Column(verbose_name=_('Part'), orderable=False)
     backfill = columns.BooleanColumn(verbose_name=_('Backfill'))
     # Sorting would look it up for the whole log.
     last_duration = DurationColumn(
@@ -180,8 +182,8 @@ class DeliveryTable(NetBoxTable):
         model = Delivery
         fields = (
             'pk', 'id', 'created', 'uuid', 'status', 'webhook', 'kind', 'object_type', 'object', 'object_id',
-            'sequence', 'batch', 'backfill', 'response_status', 'attempt_count', 'last_duration', 'due_at',
-            'finished_at', 'error',
+            'sequence', 'batch', 'change_set', 'shown_part', 'backfill', 'response_status', 'attempt_count',
+            'last_duration', 'due_at', 'finished_at', 'error',
         )  # fmt: skip
         default_columns = (
             'pk', 'created', 'status', 'error', 'webhook', 'kind', 'object_type', 'object', 'response_status',

@@ -1,15 +1,18 @@
 """SIGKILL at each stage of a worker's work, and of a save."""
 
+import json
 import signal
 
 import pytest
 from dcim.models import Site
-from support.builders import subscribe
+from django.db import transaction
+from support.builders import site, subscribe
 from support.chaos.audit import Ledger, check, finish, is_anything_left
 from support.chaos.victims import Children, strike_after, strike_before
 from support.engine import work
 
 from devstack.receiver import Receiver
+from webhooks.engine.deliver import lane
 from webhooks.models import Event, Webhook
 from webhooks.outbox import redis_queue, wakeup
 
@@ -90,6 +93,38 @@ def test_everything_arrives_although_one_worker_after_the_other_is_killed(ledger
         ledger.note_interrupted()
     finish()
     check(ledger, receiver)
+
+
+FORM = f'{ENGINE}.deliver.change_sets._form'
+SET_STAGES = {
+    'before the parts are made': (strike_before, FORM, 1),
+    'after the parts were made, before the commit': (strike_after, FORM, 1),
+    'after the first part was sent': (strike_after, POST, 1),
+    'before the second part may go': (strike_before, f'{ENGINE}.deliver.order.unpark', 2),
+    'after the second record, before the commit': (strike_after, SAVE, 3),
+}
+
+
+@pytest.mark.parametrize(('how', 'target', 'call'), SET_STAGES.values(), ids=SET_STAGES.keys())
+def test_a_change_set_arrives_in_its_parts_although_a_worker_is_killed(
+    receiver, children: Children, monkeypatch, how, target, call
+):
+    monkeypatch.setattr(lane, 'BATCH', 3)
+    subscribe(receiver.url('/hook'), Site, change_set=True)
+    with transaction.atomic():
+        made = [site().pk for _ in range(8)]
+
+    def doomed() -> None:
+        how(target, call)
+        work()
+
+    assert children.wait(children.fork(doomed)) == signal.SIGKILL
+    finish()
+    by_id = {request.header('webhook-id'): request.body for request in receiver.requests}
+    assert all(request.body == by_id[request.header('webhook-id')] for request in receiver.requests)
+    bodies = [json.loads(body) for body in by_id.values()]
+    assert [(body['part'], body['parts']) for body in bodies] == [(1, 3), (2, 3), (3, 3)]
+    assert [change['data']['id'] for body in bodies for change in body['changes']] == made
 
 
 class TestSaves:

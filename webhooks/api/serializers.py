@@ -48,7 +48,7 @@ class HealthSerializer(serializers.ModelSerializer):
         model = Health
         fields = (
             'delivered', 'failed', 'superseded', 'last_status', 'last_error', 'last_attempt_at', 'last_success_at',
-            'suspended_since', 'probe_at',
+            'refused_since', 'suspended_since', 'probe_at',
         )  # fmt: skip
 
 
@@ -245,6 +245,10 @@ class DeliverySerializer(RestrictedSerializer):
         allow_null=True,
         help_text=_('The first delivery of the request in which it went out with others.'),
     )
+    change_set = serializers.IntegerField(
+        read_only=True, allow_null=True, help_text=_('The transaction whose changes are sent together.')
+    )
+    part = serializers.SerializerMethodField(help_text=_('Its part of the change set. Null before the parts are made.'))
     next_attempt_at = serializers.DateTimeField(read_only=True, allow_null=True)
     waiting = serializers.SerializerMethodField(help_text=_('Why a pending delivery is not sent yet.'))
     attempts = AttemptSerializer(many=True, read_only=True)
@@ -252,14 +256,17 @@ class DeliverySerializer(RestrictedSerializer):
     class Meta:
         model = Delivery
         fields = (
-            'id', 'url', 'display_url', 'display', 'uuid', 'webhook', 'event', 'event_count', 'batch', 'backfill',
-            'status', 'error', 'response_status', 'attempt_count', 'next_attempt_at', 'waiting', 'created',
-            'finished_at', 'expires_at', 'position', 'restricted', 'attempts',
+            'id', 'url', 'display_url', 'display', 'uuid', 'webhook', 'event', 'event_count', 'batch',
+            'change_set', 'part', 'parts', 'backfill', 'status', 'error', 'response_status', 'attempt_count',
+            'next_attempt_at', 'waiting', 'created', 'finished_at', 'expires_at', 'position', 'restricted', 'attempts',
         )  # fmt: skip
         brief_fields = ('id', 'url', 'display', 'uuid', 'status', 'response_status', 'error')
 
     def get_event_count(self, delivery: Delivery) -> int:
         return 1
+
+    def get_part(self, delivery: Delivery) -> int | None:
+        return delivery.part if delivery.parts else None
 
     def get_waiting(self, delivery: Delivery) -> str:
         # In a list this would cost one query a row.

@@ -99,7 +99,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     fieldsets = (
         (None, {'fields': (('state', 'webhook', 'happened', 'object'), 'waits', 'error', 'uuid')}),
         (_('Times'), {'fields': (('recorded', 'next_attempt', 'finished', 'expires'),)}),
-        (_('Origin'), {'fields': (('user', 'request_id', 'sequence', 'caused_by'),)}),
+        (_('Origin'), {'fields': (('user', 'request_id', 'sequence', 'caused_by', 'part_of_set'),)}),
         (
             _('Request'),
             {
@@ -161,6 +161,10 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     @admin.display(description=_('Expires'))
     def expires(self, delivery: Delivery) -> str:
         return moment(delivery.expires_at)
+
+    @admin.display(description=_('Part of the change set'))
+    def part_of_set(self, delivery: Delivery) -> str:
+        return delivery.shown_part
 
     @admin.display(description=_('Status'))
     def state(self, delivery: Delivery) -> SafeString:

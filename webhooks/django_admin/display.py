@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 
 from ..choices import StatusChoices
 from ..models import Delivery, Webhook
+from ..presentation import states
 from ..presentation.moments import moment
 
 Objects = Mapping[tuple[int, int], Model]
@@ -21,7 +22,8 @@ def last_call(webhook: Webhook) -> str:
     if health is None or health.last_attempt_at is None:
         return _('no request yet')
     if health.suspended_since:
-        return _('since {since}: {error}').format(since=moment(health.suspended_since), error=health.last_error)
+        since = health.refused_since if states.refuses(health) else health.suspended_since
+        return _('since {since}: {error}').format(since=moment(since), error=health.last_error)
     return health.last_error or _('last request {when}').format(when=moment(health.last_attempt_at))
 
 

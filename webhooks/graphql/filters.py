@@ -44,6 +44,7 @@ class HealthFilter:
     last_status: Integer | None = strawberry_django.filter_field()
     last_attempt_at: DatetimeFilterLookup | None = strawberry_django.filter_field()
     last_success_at: DatetimeFilterLookup | None = strawberry_django.filter_field()
+    refused_since: DatetimeFilterLookup | None = strawberry_django.filter_field()
     suspended_since: DatetimeFilterLookup | None = strawberry_django.filter_field()
 
 
@@ -81,6 +82,7 @@ class WebhookFilter(NetBoxModelFilter):
     ordered: FilterLookup[bool] | None = strawberry_django.filter_field()
     latest_only: FilterLookup[bool] | None = strawberry_django.filter_field()
     batch: FilterLookup[bool] | None = strawberry_django.filter_field()
+    change_set: FilterLookup[bool] | None = strawberry_django.filter_field()
     include_snapshots: FilterLookup[bool] | None = strawberry_django.filter_field()
     include_components: FilterLookup[bool] | None = strawberry_django.filter_field()
     health: HealthFilter | None = strawberry_django.filter_field()
@@ -140,6 +142,7 @@ class DeliveryFilter(LogFilter):
     event: EventFilter | None = strawberry_django.filter_field()
     event_id: ID | None = strawberry_django.filter_field()
     batch: BigInteger | None = strawberry_django.filter_field()
+    change_set: BigInteger | None = strawberry_django.filter_field()
     position: BigInteger | None = strawberry_django.filter_field()
     backfill: FilterLookup[bool] | None = strawberry_django.filter_field()
     status: BaseFilterLookup[StatusEnum] | None = strawberry_django.filter_field()

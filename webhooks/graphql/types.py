@@ -29,8 +29,11 @@ REFERENCE = ['object_type', 'object_id']
 @register_type(
     Health,
     name='WebhooksHealthType',
-    fields=['last_status', 'last_error', 'last_attempt_at', 'last_success_at', 'suspended_since', 'probe_at'],
-)
+    fields=[
+        'last_status', 'last_error', 'last_attempt_at', 'last_success_at', 'refused_since', 'suspended_since',
+        'probe_at',
+    ],
+)  # fmt: skip
 class HealthType:
     delivered: BigInt
     failed: BigInt
@@ -147,8 +150,8 @@ class AttemptType:
     Delivery,
     name='WebhooksDeliveryType',
     fields=[
-        'id', 'uuid', 'batch', 'backfill', 'status', 'error', 'response_status', 'attempt_count', 'created',
-        'finished_at', 'expires_at',
+        'id', 'uuid', 'batch', 'change_set', 'parts', 'backfill', 'status', 'error', 'response_status',
+        'attempt_count', 'created', 'finished_at', 'expires_at',
     ],
     filters=DeliveryFilter,
     pagination=True,
@@ -161,6 +164,10 @@ class DeliveryType(LogType):
     @strawberry_django.field(only=['id'])
     def event_count(self) -> int:
         return 1  # of 1.0.0, whose batches were one delivery
+
+    @strawberry_django.field(only=['part', 'parts'])
+    def part(self) -> int | None:
+        return self.part if self.parts else None
 
     @strawberry_django.field(only=['status', 'due_at'])
     def next_attempt_at(self) -> datetime | None:

@@ -10,7 +10,7 @@ from webhooks.migrations._gently import BuildIndex, Gently
 class Migration(migrations.Migration):
     atomic = False
 
-    dependencies = [('webhooks', '0004_credentials')]
+    dependencies = [('webhooks', '0005_change_sets')]
 
     operations = [
         migrations.AlterModelOptions(

@@ -29,6 +29,9 @@ from .webhook import Webhook
 PENDING = Q(status=StatusChoices.PENDING)
 FAILED = Q(status=StatusChoices.FAILED)
 
+# In place of a part: it comes after all parts.
+UNFORMED = 32767
+
 
 class DeliveryQuerySet(LogQuerySet):
     def closed(self) -> 'DeliveryQuerySet':
@@ -67,6 +70,12 @@ class Delivery(models.Model):
     backfill = models.BooleanField(_('backfill'), default=False, db_default=False)
     # Its number in the feed of its webhook. Null: not published.
     position = models.BigIntegerField(null=True)
+    # For webhooks with `change_set`: the transaction, and which part it is in, of how many, of how many changes in all
+    # (engine/deliver/change_sets.py). Until the parts are made, the part is UNFORMED.
+    change_set = models.BigIntegerField(_('change set'), null=True)
+    part = models.SmallIntegerField(_('part'), null=True)
+    parts = models.SmallIntegerField(_('parts'), null=True)
+    change_count = models.IntegerField(null=True)
     listed = models.BooleanField(default=False)
     # Changes its event, in place of superseded deliveries (engine/deliver/merge.py).
     span = models.JSONField(null=True)
@@ -99,6 +108,11 @@ class Delivery(models.Model):
             models.Index(
                 fields=['webhook', 'position'], condition=Q(position__isnull=False), name='webhooks_delivery_published'
             ),
+            models.Index(
+                fields=['webhook', 'change_set', 'part', 'id'],
+                condition=PENDING & Q(change_set__isnull=False),
+                name='webhooks_delivery_change_set',
+            ),
             # Lists. With pending rows, PostgreSQL would prefer it to the first index.
             models.Index(fields=['webhook', '-id'], name='webhooks_delivery_webhook'),
             models.Index(fields=['status', '-id'], condition=~PENDING, name='webhooks_delivery_closed'),
@@ -122,6 +136,11 @@ class Delivery(models.Model):
 
     def get_kind_color(self) -> str | None:
         return KindChoices.colors.get(self.kind)
+
+    @property
+    def shown_part(self) -> str:
+        """Its part of a change set, such as '2/3'. Empty before the parts are made."""
+        return f'{self.part}/{self.parts}' if self.parts else ''
 
     @property
     def is_open(self) -> bool:

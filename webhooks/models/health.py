@@ -35,6 +35,8 @@ class Health(models.Model):
     last_success_at = models.DateTimeField(_('last success'), null=True)
     # Attempts in a row that reach no endpoint.
     unreachable = models.PositiveIntegerField(default=0)
+    # Since when each answer was a failure of its own (5xx), or that there are too many requests (429).
+    refused_since = models.DateTimeField(_('refused since'), null=True)
     suspended_since = models.DateTimeField(_('suspended since'), null=True)
     probe_at = models.DateTimeField(_('next try'), null=True)
     probes = models.PositiveIntegerField(default=0)

@@ -200,6 +200,12 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         default=False,
         help_text=_('Send changes in one request if they have the same transaction, model and kind of change.'),
     )
+    change_set = models.BooleanField(
+        _('change set'),
+        default=False,
+        db_default=False,
+        help_text=_('Send all changes of one transaction in one request. Objects come before others that name them.'),
+    )
     include_snapshots = models.BooleanField(
         _('include snapshots'),
         default=False,
@@ -236,16 +242,14 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
     # Others rotate secrets and disable.
     guarded = (('secret', 'previous_secret', 'previous_secret_expires'), ('enabled',), ENDPOINT)
     exclusive = (ENDPOINT,)
-
     # NetBox would link to its own manual.
     docs_url = ''
-
     clone_fields = (
         'description', 'object_types', 'type_create', 'type_update', 'type_delete', 'payload_url', 'secret_path',
         'credential', 'http_method', 'http_content_type', 'payload_format', 'standard_headers', 'body_template',
         'conditions', 'success_conditions', 'ssl_verification', 'ca_file_path', 'timeout', 'max_attempts', 'rate_limit',
-        'concurrency', 'ordered', 'latest_only', 'batch', 'include_snapshots', 'expand', 'include_components',
-        'ignore_users', 'notification_groups',
+        'concurrency', 'ordered', 'latest_only', 'batch', 'change_set', 'include_snapshots', 'expand',
+        'include_components', 'ignore_users', 'notification_groups',
     )  # fmt: skip
 
     class Meta:

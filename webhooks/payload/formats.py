@@ -28,6 +28,8 @@ from ..choices import FormatChoices, KindChoices
 from ..models import Event, Webhook
 from ..rendering import expansion
 from ..validation.body import is_form
+from . import change_set
+from .change_set import Part
 
 logger = logging.getLogger('webhooks.formats')
 
@@ -43,11 +45,13 @@ class Raw(str):
     """JSON text, which dumps() copies."""
 
 
-def body(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> bytes:
-    """Return the body without a template, for one event or a batch.
+def body(webhook: Webhook, events: Sequence[Event], expand: Keys = (), part: Part | None = None) -> bytes:
+    """Return the body without a template, for one event, a batch or a part of a change set.
 
     `expand` holds keys. Webhooks with equal settings share the event's body.
     """
+    if part:
+        return _encoded(webhook, _change_set(webhook, events, expand, part))
     if _is_batch(webhook, events):
         return _body(webhook, events, expand)
     bodies = vars(events[0]).setdefault('_bodies', {})
@@ -58,7 +62,17 @@ def body(webhook: Webhook, events: Sequence[Event], expand: Keys = ()) -> bytes:
 
 
 def _body(webhook: Webhook, events: Sequence[Event], expand: Keys) -> bytes:
-    shown = FORMATS[webhook.payload_format](webhook, events, expand)
+    return _encoded(webhook, FORMATS[webhook.payload_format](webhook, events, expand))
+
+
+def _change_set(webhook: Webhook, events: Sequence[Event], expand: Keys, part: Part) -> Any:
+    changes = [FORMATS[webhook.payload_format](webhook, [event], expand) for event in events]
+    if webhook.payload_format != FormatChoices.CLOUDEVENTS:
+        return change_set.envelope(events, changes, part)
+    return [change | change_set.extensions(event, part) for change, event in zip(changes, events, strict=True)]
+
+
+def _encoded(webhook: Webhook, shown: Any) -> bytes:
     # NetBox's own webhooks send JSON with any content type.
     if is_form(webhook.http_content_type) and webhook.payload_format == FormatChoices.DEFAULT:
         return urlencode(
@@ -67,11 +81,11 @@ def _body(webhook: Webhook, events: Sequence[Event], expand: Keys) -> bytes:
     return dumps(shown).encode()
 
 
-def content_type(webhook: Webhook, events: Sequence[Event]) -> str:
+def content_type(webhook: Webhook, events: Sequence[Event], part: Part | None = None) -> str:
     """CloudEvents replace the default."""
     if webhook.payload_format != FormatChoices.CLOUDEVENTS or webhook.http_content_type != JSON:
         return webhook.http_content_type
-    return CLOUDEVENT_BATCH if _is_batch(webhook, events) else CLOUDEVENT
+    return CLOUDEVENT_BATCH if part or _is_batch(webhook, events) else CLOUDEVENT
 
 
 def dumps(value: Any) -> str:
@@ -289,8 +303,19 @@ def _request(event: Event) -> NetBoxFakeRequest | None:
 
 
 def template_context(
-    webhook: Webhook, events: Sequence[Event], expand: Keys = (), more: Mapping[str, Any] = MappingProxyType({})
+    webhook: Webhook,
+    events: Sequence[Event],
+    expand: Keys = (),
+    more: Mapping[str, Any] = MappingProxyType({}),
+    part: Part | None = None,
 ) -> str:
     """Return JSON, with the names of two formats."""
+    if part:
+        changes = [_names(webhook, [event], expand) for event in events]
+        return dumps({**change_set.envelope(events, changes, part), **more})
+    return dumps({**_names(webhook, events, expand), **more})
+
+
+def _names(webhook: Webhook, events: Sequence[Event], expand: Keys) -> dict[str, Any]:
     names = {**default(webhook, events, expand), **netbox(webhook, events, expand)}
-    return dumps({**names, 'model': model_name(events[-1]).lower(), **more})
+    return {**names, 'model': model_name(events[-1]).lower()}

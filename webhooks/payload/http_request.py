@@ -22,6 +22,7 @@ from ..validation.secret import check_signs, reveal
 from ..validation.url import check_rendered_url
 from . import answers, formats
 from .access import USER_AGENT, Access, Authorizer, TokenRequest, encoded
+from .change_set import part_of
 
 AUTHORIZATION = 'authorization'
 SIGNATURES = ('webhook-signature', 'x-hook-signature')
@@ -48,18 +49,19 @@ class Builder:
         if isinstance(access, TokenRequest):
             return access
         expand = webhook.expand if delivery.expanded else []
+        part = part_of(webhook, delivery)
         shown_url = ''
         if self.is_templated:
             target, body, shown_url = self._render(delivery, int(now), events, expand, access)
         else:
-            target, body = self._plain_target, formats.body(webhook, events, expand)
+            target, body = self._plain_target, formats.body(webhook, events, expand, part)
         signatures = _signatures(self._secrets, str(delivery.uuid), int(now), body) if webhook.standard_headers else {}
         return Request(
             method=webhook.http_method,
             url=target.url,
             shown_url=shown_url,
             headers=_merged(
-                {'Content-Type': formats.content_type(webhook, events), 'User-Agent': USER_AGENT},
+                {'Content-Type': formats.content_type(webhook, events, part), 'User-Agent': USER_AGENT},
                 target.headers,
                 access.headers,
                 signatures,
@@ -82,6 +84,7 @@ class Builder:
     ) -> 'tuple[_Target, bytes, str]':
         """Return URL and headers, the body, and the masked URL."""
         webhook, placeholders = self.webhook, Placeholders()
+        part = part_of(webhook, delivery)
         more: dict[str, object] = {
             'webhook_id': str(delivery.uuid),
             'webhook_timestamp': now,
@@ -89,16 +92,16 @@ class Builder:
         }
         if access.values:
             more['credential'] = {name: placeholder(placeholders.mark, 'credential', name) for name in access.values}
-        context = cache(partial(formats.template_context, webhook, events, expand, more))
+        context = cache(partial(formats.template_context, webhook, events, expand, more, part))
         with renderer.together():
             text = _render('body_template', webhook.body_template, context) if webhook.body_template else None
             url = _url(webhook, context)
             headers = _headers(self._lines, context, url)
         # Before secrets are filled in: they must not make the host.
         self._check_host(url)
-        content_type = formats.content_type(webhook, events)
+        content_type = formats.content_type(webhook, events, part)
         if text is None:
-            body = formats.body(webhook, events, expand)
+            body = formats.body(webhook, events, expand, part)
         else:
             in_body = partial(_value, 'body_template', access, partial(encoded, content_type=content_type))
             body = placeholders.fill(text, in_body).encode()

@@ -57,13 +57,22 @@ class NoSchema(Exception):
     pass
 
 
-def payload(model: type[Model], payload_format: str, *, batch: bool = False, expand: Collection[str] = ()) -> Schema:
-    """`expand` holds keys. Deleted objects stay brief. Raises NoSchema."""
+def payload(
+    model: type[Model],
+    payload_format: str,
+    *,
+    batch: bool = False,
+    change_set: bool = False,
+    expand: Collection[str] = (),
+) -> Schema:
+    """`expand` holds keys. Deleted objects stay brief. A change set may hold other models. Raises NoSchema."""
     definitions = _definitions(model)
     _expand(definitions, definitions['data'], model, tree_of(expand), '')
     label = f'{model._meta.app_label}.{model._meta.model_name}'
-    title = f'{label}, format {payload_format}' + (', batch' if batch else '')
+    title = f'{label}, format {payload_format}' + (', batch' if batch else ', change set' if change_set else '')
     shape = SHAPES[payload_format](model, label, batch)
+    if change_set:
+        shape = _change_set(shape, payload_format)
     return {'$schema': DIALECT, 'title': title, **shape, '$defs': definitions}
 
 
@@ -143,6 +152,31 @@ def _cloudevents(model: type[Model], label: str, batch: bool) -> Schema:
         },
     )
     return _one_or_many(event, batch)
+
+
+def _change_set(shape: Schema, payload_format: str) -> Schema:
+    numbers = {'part': NUMBERED, 'parts': NUMBERED}
+    if payload_format == FormatChoices.CLOUDEVENTS:
+        shape['properties'] |= {'transaction': TEXT, **numbers}
+        shape['required'] += numbers
+        return {'type': 'array', 'items': _of_any_model(shape, 'type'), 'minItems': 1}
+    transaction = {
+        'id': {'type': ['string', 'null']},
+        'username': {'type': ['string', 'null']},
+        'request_id': {**UUID, 'type': ['string', 'null']},
+        'message': {'type': ['string', 'null']},
+        'count': NUMBERED,
+    }
+    changes = {'type': 'array', 'items': _of_any_model(shape, 'object_type'), 'minItems': 1}
+    return _object(
+        {'event': {'const': 'change_set'}, 'transaction': _object(transaction), **numbers, 'changes': changes}
+    )
+
+
+def _of_any_model(shape: Schema, name: str) -> Schema:
+    """`name`: the key that tells the model."""
+    of_model = {'type': 'object', 'properties': {name: shape['properties'][name]}, 'required': [name]}
+    return {'if': of_model, 'then': shape, 'else': {'type': 'object'}}
 
 
 SHAPES = {

@@ -47,6 +47,7 @@ GROUPS = (
         (
             'http_method', 'http_content_type', 'credential', 'additional_headers', 'standard_headers',
             'payload_format', 'body_template', 'include_snapshots', 'include_components', 'expand', 'batch',
+            'change_set',
         ),
     ),
     Group(_('Retries and Limits'), (

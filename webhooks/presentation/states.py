@@ -5,7 +5,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from extras.models import EventRule
 
-from ..models import Event, Webhook
+from ..models import Event, Health, Webhook
 from .moments import moment
 
 
@@ -66,6 +66,11 @@ def state_of(webhook: Webhook) -> State:
     if health and health.last_error:
         return FAILING
     return ACTIVE if is_used(webhook) else UNUSED
+
+
+def refuses(health: Health) -> bool:
+    """Return whether a suspended webhook's endpoint answers, but with nothing except failures."""
+    return health.refused_since is not None and not health.unreachable
 
 
 def in_state(key: str) -> Q:

@@ -40,8 +40,12 @@ def _of_webhook(delivery: Delivery) -> Wait | None:
     if _is_held_by_backfill(delivery):
         return Wait(str(states.PAUSED.label), _('The backfill is paused. Resume it to send this delivery.'))
     if health and health.suspended_since:
-        text = _('The receiver cannot be reached. The next try is at {time}.')
-        return Wait(str(states.SUSPENDED.label), text.format(time=moment(health.probe_at)))
+        if states.refuses(health):
+            text = _('The receiver has refused everything since {since}. The next try is at {time}.')
+        else:
+            text = _('The receiver cannot be reached. The next try is at {time}.')
+        told = text.format(since=moment(health.refused_since), time=moment(health.probe_at))
+        return Wait(str(states.SUSPENDED.label), told)
     return None
 
 
@@ -56,7 +60,7 @@ def _is_held_by_backfill(delivery: Delivery) -> bool:
 def _of_delivery(delivery: Delivery, now: datetime, earlier: Delivery | None) -> Wait:
     due = delivery.due_at
     if delivery.webhook.ordered and (due is None or (earlier and due <= now)):
-        return _behind(earlier)
+        return _behind(delivery, earlier)
     if due is None or due <= now:
         return Wait('', _('A worker sends it as soon as it can.'))
     if not delivery.attempt_count:
@@ -67,9 +71,13 @@ def _of_delivery(delivery: Delivery, now: datetime, earlier: Delivery | None) ->
     return Wait(str(RETRYING), told)
 
 
-def _behind(earlier: Delivery | None) -> Wait:
+def _behind(delivery: Delivery, earlier: Delivery | None) -> Wait:
     if earlier:
         text = _('Delivery {id} is sent first: it is an earlier change of the same object.').format(id=earlier.pk)
+    elif delivery.parts:
+        text = _('It is sent with the other changes of its change set.')
+    elif delivery.change_set:
+        text = _('An earlier change of an object in its change set is sent first.')
     else:
         text = _('An earlier change of the same object is sent first.')
     return Wait(str(BEHIND), text, earlier)

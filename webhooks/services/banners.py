@@ -115,17 +115,20 @@ def _disabled() -> Banner:
 
 
 def _suspended(health: Health) -> Banner:
-    return Banner(
-        'warning',
-        'alert-outline',
-        states.SUSPENDED.label,
-        _(
+    if states.refuses(health):
+        since = health.refused_since
+        text = _(
+            'The receiver has refused everything since {since}: {error}. The next try is at {probe}. All waiting '
+            'deliveries are sent as soon as it accepts one. To try now, send a test.'
+        )
+    else:
+        since = health.suspended_since
+        text = _(
             'The receiver cannot be reached since {since}: {error}. The next try is at {probe}. All waiting '
             'deliveries are sent as soon as it answers. To try now, send a test.'
-        ).format(
-            since=moment(health.suspended_since), error=health.last_error.rstrip('.'), probe=moment(health.probe_at)
-        ),
-    )
+        )
+    told = text.format(since=moment(since), error=health.last_error.rstrip('.'), probe=moment(health.probe_at))
+    return Banner('warning', 'alert-outline', states.SUSPENDED.label, told)
 
 
 def _subscription(webhook: Webhook) -> Iterator[Banner]:

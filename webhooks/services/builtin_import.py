@@ -29,7 +29,7 @@ from ..security import signing
 FLAGS = {OBJECT_CREATED: 'type_create', OBJECT_UPDATED: 'type_update', OBJECT_DELETED: 'type_delete'}
 COPIED = ('payload_url', 'http_method', 'http_content_type', 'additional_headers', 'body_template', 'secret')
 # NetBox's own webhooks lack these.
-OURS = ('batch', 'latest_only', 'include_components', 'expand', 'include_snapshots')
+OURS = ('batch', 'change_set', 'latest_only', 'include_components', 'expand', 'include_snapshots')
 COMPARED = (*OURS, *COPIED, 'payload_format', 'ssl_verification', 'ca_file_path')
 MAX_ATTEMPTS = 100
 # A command has no user.

@@ -19,6 +19,7 @@ from users.models import User
 from .. import permissions, rendering, validation, visibility
 from ..choices import KindChoices
 from ..engine import sql
+from ..engine.deliver import change_sets
 from ..engine.dispatch.expansions import Expander, types_of
 from ..exceptions import Busy, DefinitionError
 from ..interruptions import INTERRUPTIONS
@@ -108,7 +109,7 @@ def _label(name: str) -> str:
 def body_of(delivery: Delivery) -> str:
     """By the webhook's present definition. Raises DefinitionError and Busy."""
     builder = http_request.Builder(delivery.webhook, is_preview=True)
-    events = [one.told for one in delivery.together()]
+    events = [one.told for one in change_sets.in_order(delivery.together())]
     with _room() if builder.is_templated else nullcontext():
         request = builder.build(delivery, time.time(), events)
     return readable(request.body.decode(errors='replace'))

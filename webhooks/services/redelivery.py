@@ -1,7 +1,6 @@
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import batched
 
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
@@ -48,10 +47,33 @@ def redeliver(
     closed = deliveries.exclude(status__in=OPEN_STATUSES)
     batches = closed.filter(batch__isnull=False, status__in=AS_ITSELF).values('batch')
     with_others = Delivery.objects.filter(Q(pk__in=closed.values('pk')) | Q(batch__in=batches, status__in=AS_ITSELF))
-    found = list(with_others.order_by('sequence', 'pk').values_list('pk', 'status'))
-    delivered = {pk for pk, status in found if status == StatusChoices.DELIVERED}
-    parts = list(batched([pk for pk, _status in found], PART))
+    columns = ('pk', 'status', 'webhook_id', 'change_set', 'batch')
+    found = list(with_others.order_by('sequence', 'pk').values_list(*columns))
+    delivered = {pk for pk, status, *_ in found if status == StatusChoices.DELIVERED}
+    parts = list(_parts({pk: _together(pk, *row) for pk, _status, *row in found}))
     return sum(_redeliver(part, delivered.intersection(part)) for part in watch(parts))
+
+
+def _together(pk: int, webhook_id: int, change_set: int | None, batch: int | None) -> Hashable:
+    """Return a key that all deliveries of a change set have, or of a batch."""
+    return (webhook_id, change_set) if change_set else batch or pk
+
+
+def _parts(keys: Mapping[int, Hashable]) -> Iterator[list[int]]:
+    """Yield the ids in the same order, PART or more at a time. Deliveries with the same key are not divided."""
+    last = {key: pk for pk, key in keys.items()}
+    part: list[int] = []
+    unfinished: set[Hashable] = set()
+    for pk, key in keys.items():
+        part.append(pk)
+        unfinished.add(key)
+        if last[key] == pk:
+            unfinished.remove(key)
+        if len(part) >= PART and not unfinished:
+            yield part
+            part = []
+    if part:
+        yield part
 
 
 def _redeliver(part: Sequence[int], delivered: Collection[int]) -> int:

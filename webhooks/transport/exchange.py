@@ -49,5 +49,10 @@ class Outcome:
         object.__setattr__(self, 'error', printable(self.error)[:MAX_ERROR])
 
     @property
+    def refused(self) -> bool:
+        """Whether the endpoint has answered that it cannot, now: a failure of its own, or too many requests."""
+        return self.status is not None and (self.status >= 500 or self.status == 429) and not self.unreachable
+
+    @property
     def succeeded(self) -> bool:
         return not self.error

@@ -146,6 +146,7 @@ class HealthPanel(panels.ObjectAttributesPanel):
     last_success_at = attrs.DateTimeAttr('health.last_success_at', label=_('Last success'))
     last_status = attrs.NumericAttr('health.last_status', label=_('Last response status'))
     last_error = attrs.TextAttr('health.last_error', label=_('Last error'), style='text-break')
+    refused_since = attrs.DateTimeAttr('health.refused_since', label=_('Refused since'))
     suspended_since = attrs.DateTimeAttr('health.suspended_since', label=_('Suspended since'))
     probe_at = attrs.DateTimeAttr('health.probe_at', label=_('Next try'))
 
@@ -225,6 +226,8 @@ class DeliveryPanel(panels.ObjectAttributesPanel):
     response_status = attrs.NumericAttr('response_status', label=_('Response status'))
     attempt_count = attrs.NumericAttr('attempt_count', label=_('Attempts'))
     batch = attrs.NumericAttr('batch', label=_('Batch'))
+    change_set = attrs.NumericAttr('change_set', label=_('Change set'))
+    shown_part = attrs.TextAttr('shown_part', label=_('Part of the change set'))
     position = attrs.NumericAttr('position', label=_('Position in the feed'))
     backfill = attrs.BooleanAttr('backfill', label=_('Backfill'), display_false=False)
     created = attrs.DateTimeAttr('created', label=_('Created'))

@@ -13,6 +13,7 @@ CHECKS = (
     url.check_feed,
     body.check_content_type,
     body.check_format,
+    body.check_change_set,
     headers.check,
     body.check_body_template,
     conditions.check_conditions,

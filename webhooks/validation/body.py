@@ -42,5 +42,13 @@ def check_format(definition: Definition) -> None:
         )
 
 
+def check_change_set(definition: Definition) -> None:
+    """Raise DefinitionError for a change set with options that contradict it."""
+    if definition.change_set and definition.batch:
+        raise DefinitionError('change_set', _('A change set holds all that a batch would: choose one of the two.'))
+    if definition.change_set and definition.latest_only:
+        raise DefinitionError('change_set', _('A change set sends every change, latest only does not: choose one.'))
+
+
 def check_body_template(definition: Definition) -> None:
     check_template('body_template', definition.body_template)

@@ -5,13 +5,15 @@ class Definition(Protocol):
     """A webhook's fields. `timeout` is in seconds; `kinds` are of KindChoices."""
 
     payload_url: str
-    batch: bool
     http_method: str
     http_content_type: str
     payload_format: str
     additional_headers: Any
     body_template: str
     conditions: Any
+    batch: bool
+    change_set: bool
+    latest_only: bool
     success_conditions: Any
     credential: Any
     expand: list[str]

@@ -29,8 +29,9 @@ def check_feed(definition: Definition) -> None:
     """Raise DefinitionError for a field that a webhook without a URL cannot have."""
     if definition.payload_url:
         return
-    if definition.batch:
-        raise DefinitionError('batch', _('A webhook without a URL is a feed, which shows each change alone.'))
+    for name in ('batch', 'change_set'):
+        if getattr(definition, name):
+            raise DefinitionError(name, _('A webhook without a URL is a feed, which shows each change alone.'))
     if definition.credential:
         raise DefinitionError('credential', _('A webhook without a URL is a feed, which sends no request.'))
 

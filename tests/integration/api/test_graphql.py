@@ -16,6 +16,7 @@ from utilities.testing import APIViewTestCases
 from utilities.testing.api import GraphQLFilterTest
 
 from webhooks.models import Delivery, Event, Health, Webhook
+from webhooks.models.delivery import UNFORMED
 
 PAGE = Path(__file__).parents[3] / 'docs/extending.md'
 MASK = '********'
@@ -218,6 +219,15 @@ def test_a_batch_is_for_those_who_may_view_all_of_its_objects(clerk_api, grant):
     shown = ask(clerk_api, query)['webhooks_delivery_list']
     assert {(one['restricted'], one['event_count']) for one in shown} == {(True, 1)}
     assert [answer for one in shown for answer in one['attempts']] == [{'response_body': None}]
+
+
+def test_a_change_set_says_which_part_a_delivery_is_in(api_client):
+    first, second = batch([event(site()), event(site())], subscribe(NOWHERE, Site))
+    Delivery.objects.filter(pk=first.pk).update(change_set=7, part=2, parts=3)
+    Delivery.objects.filter(pk=second.pk).update(change_set=7, part=UNFORMED)
+    query = '{ webhooks_delivery_list(filters: {change_set: {filter_lookup: {exact: 7}}}) { change_set part parts } }'
+    shown = ask(api_client, query)['webhooks_delivery_list']
+    assert {(int(one['change_set']), one['part'], one['parts']) for one in shown} == {(7, None, None), (7, 2, 3)}
 
 
 def test_nested_objects_are_restricted_like_others(clerk_api, grant):

@@ -13,6 +13,7 @@ from users.models import Token
 
 from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Event, Webhook
+from webhooks.models.delivery import UNFORMED
 from webhooks.permissions import never_exempt
 
 WEBHOOKS = '/api/plugins/webhooks/webhooks/'
@@ -168,6 +169,14 @@ def test_what_went_out_in_one_request_is_found_together(api_client):
     assert api_client.get(f'{DELIVERIES}?batch={shown[0]["batch"]}').json()['count'] == 2
     answer = api_client.get(f'{EVENTS}?delivery_id={made[0].pk}').json()
     assert [one['id'] for one in answer['results']] == [first.pk]
+
+
+def test_a_change_set_says_which_part_a_delivery_is_in(api_client):
+    first, second = batch([event(site()), event(site())], subscribe(NOWHERE, Site))
+    Delivery.objects.filter(pk=first.pk).update(change_set=7, part=2, parts=3)
+    Delivery.objects.filter(pk=second.pk).update(change_set=7, part=UNFORMED)
+    shown = api_client.get(f'{DELIVERIES}?change_set=7').json()['results']
+    assert [(one['change_set'], one['part'], one['parts']) for one in shown] == [(7, None, None), (7, 2, 3)]
 
 
 def test_constraints_on_deliveries_hold(clerk_api, grant):

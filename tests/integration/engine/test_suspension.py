@@ -24,9 +24,10 @@ from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import transactions
 from webhooks.engine.deliver import endpoint
-from webhooks.engine.deliver.circuit_breaker import PROBE_INTERVALS, SUSPEND_AFTER
+from webhooks.engine.deliver.circuit_breaker import PROBE_INTERVALS, REFUSED, SUSPEND_AFTER
 from webhooks.engine.deliver.endpoint import Entry
-from webhooks.models import Webhook
+from webhooks.models import Health, Webhook
+from webhooks.presentation import waits
 from webhooks.services import trial
 from webhooks.transport.exchange import Outcome
 
@@ -68,6 +69,78 @@ def move(webhook: Webhook, url: str) -> None:
 
 def spent() -> int:
     return sum(one.attempts.count() for one in deliveries())
+
+
+def refuse_for_long(webhook: Webhook) -> None:
+    Health.objects.filter(webhook=webhook).update(refused_since=timezone.now() - REFUSED)
+
+
+class TestRefused:
+    @pytest.fixture
+    def refused(self, webhook: Webhook, receiver: Receiver) -> Webhook:
+        """One whose endpoint has answered everything with 500 for long."""
+        receiver.answers(HOOK, 500)
+        sites(2)
+        work()
+        assert health(webhook).suspended_since is None
+        refuse_for_long(webhook)
+        sites(MANY)
+        work()
+        return webhook
+
+    def test_the_others_are_not_tried(self, refused, receiver):
+        found = health(refused)
+        assert (found.suspended_since is not None, found.last_status, found.unreachable) == (True, 500, 0)
+        so_far = len(receiver.requests)
+        sites(MANY)
+        pass_retry_waits()
+        work()
+        assert len(receiver.requests) == so_far
+
+    def test_a_probe_that_is_refused_spends_no_attempt(self, refused, receiver):
+        def left() -> int:
+            limits = [(one.attempt_limit or refused.max_attempts) - one.attempt_count for one in deliveries()]
+            return sum(limits)
+
+        before, so_far = left(), len(receiver.requests)
+        pass_retry_waits()
+        pass_probe_interval(refused)
+        work()
+        assert (len(receiver.requests), left()) == (so_far + 1, before)
+        assert health(refused).suspended_since
+
+    @pytest.mark.parametrize('status', [200, 404])
+    def test_the_first_other_answer_lets_all_go(self, refused, receiver, status):
+        receiver.answers(HOOK, status)
+        pass_retry_waits()
+        pass_probe_interval(refused)
+        work()
+        found = health(refused)
+        assert (found.suspended_since, found.refused_since) == (None, None)
+
+    def test_too_many_requests_without_end_suspends_it_too(self, webhook, receiver):
+        receiver.answers(HOOK, 429)
+        sites(2)
+        work()
+        refuse_for_long(webhook)
+        sites(2)
+        work()
+        assert health(webhook).suspended_since
+
+    def test_a_single_delivery_that_is_refused_does_not(self, webhook, receiver):
+        """It may be what the endpoint cannot digest."""
+        receiver.answers(HOOK, 500)
+        site()
+        work()
+        refuse_for_long(webhook)
+        pass_retry_waits()
+        work()
+        assert len(receiver.requests) == 2
+        assert health(webhook).suspended_since is None
+
+    def test_the_wait_says_since_when(self, refused):
+        delivery = deliveries(attempt_count=0)[0]
+        assert 'has refused everything since' in waits.wait_of(delivery, timezone.now()).text
 
 
 class TestSuspended:

@@ -5,7 +5,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from dcim.models import Region, Site
+from dcim.models import Rack, Region, Site
 from django.apps import apps
 from django.core.management import CommandError, call_command
 from django.db import transaction
@@ -82,6 +82,20 @@ class TestPayloads:
         assert errors(of, {})
         for request in sent(receiver, 4):
             assert not errors(of, request.json())
+
+    @pytest.mark.parametrize('payload_format', ['default', 'netbox', 'cloudevents'])
+    def test_change_sets_fit(self, receiver: Receiver, payload_format: str):
+        subscribe(receiver.url('/'), Site, Rack, change_set=True, payload_format=payload_format)
+        with transaction.atomic():
+            place = Site.objects.create(**named('site'))
+            Rack.objects.create(name='rack', site=place)
+        of = validator('dcim.site', '--format', payload_format, '--change-set')
+        (request,) = sent(receiver, 1)
+        body = request.json()
+        assert not errors(of, body)
+        data = body[0]['data'] if payload_format == 'cloudevents' else body['changes'][0]['data']
+        data['id'] = 'none'
+        assert errors(of, body)
 
     def test_the_payload_of_an_object_whose_relations_went_along_fits(self, receiver: Receiver):
         """Nothing but the id of the region is known any more."""

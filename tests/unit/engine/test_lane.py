@@ -140,6 +140,30 @@ class TestBatches:
         assert (list(one.waiting), one.requests, one.in_hand) == ([1000, 1001, 1002], 0, {})
 
 
+class TestChangeSets:
+    def test_one_goes_when_it_is_formed(self):
+        one = lane(waiting=0, window=16)
+        one.waiting = {1: due(1, change_set=7), 2: due(2), 3: due(3, change_set=8, batch=3, others=[4, 5])}
+        assert [each.pk for each in one.unformed] == [1]
+        assert chosen([one]) == [[2], [3]]
+        assert sorted(one.in_hand) == [2, 3, 4, 5]
+
+    def test_a_part_that_was_not_begun_goes_next_time(self):
+        one = lane(waiting=0)
+        part = due(3, change_set=8, batch=3, others=[4, 5])
+        one.waiting = {3: part}
+        one.begin([part], 0.0)
+        one.put_back(part.pks)
+        assert (one.waiting, one.in_hand, one.requests) == ({3: part}, {}, 0)
+
+    def test_a_large_part_counts_once(self):
+        one = lane(waiting=0)
+        part = due(3, change_set=8, batch=3, others=[4, 5], size=LARGE + 1)
+        one.waiting = {3: part}
+        one.begin([part], 0.0)
+        assert one.large == LARGE + 1
+
+
 class TestRateLimit:
     def test_a_second_sees_the_rate_and_what_the_bucket_holds(self):
         bucket = Bucket()

@@ -45,6 +45,9 @@ class Sound:
     credential: Any = None
     expand: list[str] = dataclasses.field(default_factory=list)
     include_components: bool = False
+    batch: bool = False
+    change_set: bool = False
+    latest_only: bool = False
     secret: Sealed = dataclasses.field(default_factory=Sealed)
     ssl_verification: bool = True
     ca_file_path: str = ''
@@ -323,6 +326,15 @@ class TestFormat:
         form = 'application/x-www-form-urlencoded; charset=utf-8'
         assert wrong(payload_format='cloudevents', http_content_type=form) == {'http_content_type'}
         assert wrong(payload_format='default', http_content_type=form) == set()
+
+
+class TestChangeSet:
+    def test_it_holds_what_a_batch_would(self):
+        assert wrong(change_set=True) == set()
+        assert wrong(change_set=True, batch=True) == {'change_set'}
+
+    def test_it_leaves_out_no_change(self):
+        assert wrong(change_set=True, latest_only=True) == {'change_set'}
 
 
 class TestFiles:

@@ -13,6 +13,7 @@ from ...payload.http_request import Builder
 from ...storable import storable
 from ...transport.exchange import MAX_ERROR, Outcome, Request
 from .. import sql
+from . import change_sets
 from .lane import Lane
 
 logger = logging.getLogger('webhooks.delivery')
@@ -68,7 +69,7 @@ class Sent:
             one.webhook = self.builder.webhook
         before = sql.session()
         try:
-            together = sorted(self.deliveries, key=lambda one: one.sequence)
+            together = change_sets.in_order(self.deliveries)
             return self.builder.build(self.delivery, now, [one.told for one in together])
         except TokenPending:
             self.needs_token = True

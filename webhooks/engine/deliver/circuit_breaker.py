@@ -1,8 +1,9 @@
-"""The circuit breaker of an endpoint: a webhook whose endpoint cannot be reached is suspended.
+"""The circuit breaker of an endpoint: a webhook whose endpoint is away, or refuses everything, is suspended.
 
-Closed: all is sent. Open, after SUSPEND_AFTER attempts in a row that found no endpoint: nothing is sent until the next
-probe. Half-open: one delivery probes the endpoint at growing intervals, while the others wait and use up no attempt.
-The first answer closes it, but not a proxy's that the endpoint is away (502, 503, 504).
+Closed: all is sent. Open, after SUSPEND_AFTER attempts in a row that found no endpoint, or when each answer for as long
+as REFUSED was a failure of the endpoint's own (5xx, 429): nothing is sent until the next probe. Half-open: one delivery
+probes the endpoint at growing intervals, while the others wait and use up no attempt. The first other answer closes it.
+A proxy's answer that the endpoint is away (502, 503, 504) counts as none.
 """
 
 from datetime import datetime, timedelta
@@ -11,6 +12,7 @@ from ...models import Health, Webhook
 from ...transport.exchange import Outcome
 
 SUSPEND_AFTER = 5
+REFUSED = timedelta(minutes=10)
 PROBE_INTERVALS = (10, 30, 60, 120, 300, 600)
 
 
@@ -24,6 +26,10 @@ def count(health: Health, outcome: Outcome, now: datetime) -> None:
     if outcome.unreachable:
         health.unreachable += 1
         return
+    health.refused_since = (health.refused_since or now) if outcome.refused else None
+    if is_refused(health, now):
+        health.unreachable = 0
+        return
     close(health)
     if outcome.succeeded:
         health.last_success_at = now
@@ -35,14 +41,19 @@ def close(health: Health) -> None:
     health.suspended_since = health.probe_at = None
 
 
-def suspend(health: Health, webhook: Webhook, began: datetime, now: datetime) -> None:
-    """Open the circuit where too many attempts in a row found no endpoint, or put off the next probe. Saves nothing.
+def is_refused(health: Health, now: datetime) -> bool:
+    """Whether the endpoint has refused everything for long."""
+    return health.refused_since is not None and now - health.refused_since >= REFUSED
+
+
+def suspend(health: Health, webhook: Webhook, began: datetime, now: datetime, *, is_outage: bool) -> None:
+    """Open the circuit if the endpoint is away or there `is_outage`, or put off the next probe. Saves nothing.
 
     `began` is when the last of the attempts did. Before `probe_at` it was no probe: it was under way when the circuit
     opened, or it was a test. Many of these would put off the first probe by minutes.
     """
     if health.suspended_since is None:
-        if health.unreachable < SUSPEND_AFTER or webhook.max_attempts == 1:
+        if (health.unreachable < SUSPEND_AFTER and not is_outage) or webhook.max_attempts == 1:
             return
         health.suspended_since = now
     elif health.probe_at and began < health.probe_at:

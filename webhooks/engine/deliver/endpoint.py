@@ -14,7 +14,7 @@ from ...choices import StatusChoices
 from ...constants import GONE, LATENCY_BUCKETS
 from ...models import Health, Hour
 from ...transport.exchange import Outcome
-from .. import notifications
+from .. import notifications, sql
 from . import circuit_breaker
 from .build import Sent
 
@@ -22,8 +22,17 @@ logger = logging.getLogger('webhooks.health')
 
 WRITTEN = (
     'delivered', 'failed', 'superseded', 'last_status', 'last_error', 'last_attempt_at', 'last_success_at',
-    'unreachable', 'suspended_since', 'probe_at', 'probes', 'latency', 'latency_sum', 'gone_at', 'failure_told_on',
+    'unreachable', 'refused_since', 'suspended_since', 'probe_at', 'probes', 'latency', 'latency_sum', 'gone_at',
+    'failure_told_on',
 )  # fmt: skip
+
+
+REFUSED = """
+    SELECT count(DISTINCT coalesce(batch, id)) FROM (
+        SELECT id, batch FROM webhooks_delivery
+        WHERE webhook_id = %(webhook)s AND status = 'pending' AND due_at > now() AND attempt_count > 0
+        LIMIT 2000
+    ) d"""
 
 
 class Entry(NamedTuple):
@@ -42,7 +51,8 @@ class Entry(NamedTuple):
 def entry(sent: Sent, status: str) -> Entry:
     """Return the entry of a request."""
     webhook, outcome = sent.delivery.webhook, sent.outcome
-    is_urgent = not outcome.succeeded or webhook.health.unreachable > 0
+    had_trouble = webhook.health.unreachable > 0 or webhook.health.refused_since is not None
+    is_urgent = not outcome.succeeded or had_trouble
     return Entry(webhook.pk, status, len(sent.deliveries), outcome, webhook.last_updated, is_urgent)
 
 
@@ -92,7 +102,7 @@ def _record(health: Health, entries: Iterable[Entry], now: datetime) -> Counter[
     if health.webhook.is_feed and closed[StatusChoices.DELIVERED]:
         # It may have had a URL, and been suspended.
         circuit_breaker.close(health)
-        health.last_error, health.last_success_at = '', now
+        health.refused_since, health.last_error, health.last_success_at = None, '', now
     return closed
 
 
@@ -107,9 +117,15 @@ def _note_outcomes(health: Health, outcomes: Sequence[Outcome], now: datetime) -
     if sent:
         # By PostgreSQL's clock, as the time of the probe.
         began = now - timedelta(seconds=min(outcome.duration for outcome in sent))
-        circuit_breaker.suspend(health, health.webhook, began, now)
+        is_outage = circuit_breaker.is_refused(health, now) and _are_several_refused(health)
+        circuit_breaker.suspend(health, health.webhook, began, now, is_outage=is_outage)
     if any(outcome.status == GONE for outcome in outcomes):
         health.gone_at = now
+
+
+def _are_several_refused(health: Health) -> bool:
+    """Whether several requests wait for a retry. A single one may be what the endpoint cannot digest."""
+    return sql.fetch_value(REFUSED, {'webhook': health.pk}) > 1
 
 
 def _news(

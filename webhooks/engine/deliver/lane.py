@@ -43,6 +43,19 @@ class Due(NamedTuple):
     transaction_id: int
     kind: str
     is_failed: bool
+    # Its transaction, if the changes of that go together (change_sets.py), and the ids of the others in its part.
+    # `size` and `is_blocked` are then of the whole part.
+    change_set: int | None = None
+    others: Sequence[int] = ()
+
+    @property
+    def pks(self) -> list[int]:
+        return [self.pk, *self.others]
+
+    @property
+    def is_formed(self) -> bool:
+        """Whether it is known what goes with it."""
+        return self.change_set is None or self.batch is not None
 
 
 class Wish(NamedTuple):
@@ -156,6 +169,11 @@ class Lane:
         if due:
             self.used_at = now
 
+    @property
+    def unformed(self) -> list[Due]:
+        """One delivery of each change set that is still to be formed."""
+        return [one for one in self.waiting.values() if not one.is_formed]
+
     def forget(self) -> None:
         """Forget waiting deliveries: they are read anew when they may go."""
         self.waiting.clear()
@@ -185,7 +203,7 @@ class Lane:
         """Yield deliveries that may go, each list in one request: changes before backfills."""
         for one in sorted(self.waiting.values(), key=lambda one: one.backfill):
             is_whole = not self.batch or one.batch is not None or one.transaction_id in self.whole
-            if is_whole and one.pk in self.waiting:
+            if is_whole and one.is_formed and one.pk in self.waiting:
                 yield group(one, self.waiting.values()) if self.batch or one.batch else [one]
 
     def withdraw(self) -> list[int]:
@@ -198,7 +216,7 @@ class Lane:
     def begin(self, together: Sequence[Due], now: float) -> None:
         """These go out in one request."""
         for one in together:
-            self.in_hand[one.pk] = self.waiting.pop(one.pk)
+            self.in_hand |= dict.fromkeys(one.pks, self.waiting.pop(one.pk))
         self.requests += 1
         self.bucket.tokens -= 1
         self.used_at = self.began_at = now
@@ -230,7 +248,7 @@ class Lane:
     @property
     def large(self) -> int:
         """Bytes of the large payloads in hand."""
-        return sum(one.size for one in self.in_hand.values() if one.size > LARGE)
+        return sum(one.size for pk, one in self.in_hand.items() if pk == one.pk and one.size > LARGE)
 
 
 def group(first: Due, waiting: Iterable[Due]) -> list[Due]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from ...models import Health, Webhook
 from ...payload.http_request import Builder
 from ..registry import Member
-from . import feed, merge, order, queue
+from . import change_sets, feed, merge, order, queue
 from .choice import Share, choose
 from .endpoint import Entry
 from .lane import BEGINNING, LATE, Due, Lane
@@ -103,6 +103,7 @@ class Lanes:
         self._take(now, clock)
         self._define()
         self._note_whole()
+        self._form(now)
         self._read(now, clock)
         self._publish(now)
         return self._choose(free, clock)
@@ -110,7 +111,7 @@ class Lanes:
     def put_back(self, groups: Iterable[Sequence[Due]]) -> None:
         """These requests do not begin."""
         for group in groups:
-            self.lanes[group[0].webhook_id].put_back([one.pk for one in group])
+            self.lanes[group[0].webhook_id].put_back([pk for one in group for pk in one.pks])
 
     #
     # Which lanes
@@ -187,11 +188,19 @@ class Lanes:
 
     def _note_whole(self) -> None:
         """Learn which transactions are dispatched to the end. All their deliveries are read after that."""
-        lanes = [lane for lane in self.lanes.values() if lane.batch]
+        lanes = [lane for lane in self.lanes.values() if lane.batch or lane.unformed]
         known = {one.transaction_id for lane in lanes for one in lane.waiting.values() if one.batch is None}
         whole = known - queue.unfinished(known)
         for lane in lanes:
             lane.whole = whole
+
+    def _form(self, now: datetime) -> None:
+        """Form the change sets of these transactions: their parts are read after that."""
+        ready = [one for lane in self.lanes.values() for one in lane.unformed if one.transaction_id in lane.whole]
+        settled = change_sets.form({(one.webhook_id, one.change_set) for one in ready}, now)
+        for one in ready:
+            if (one.webhook_id, one.change_set) in settled:
+                del self.lanes[one.webhook_id].waiting[one.pk]
 
     def _read(self, now: datetime, clock: float) -> None:
         self.superseded = 0

@@ -258,19 +258,20 @@ class Sender:
         if not chosen:
             return
         try:
-            found = _fetch([one.pk for group in chosen for one in group])
+            found = _fetch([pk for group in chosen for one in group for pk in one.pks])
         except BROKEN_OFF as error:
             transactions.recover(error)
             found = {}
         end = time.monotonic() + BUDGET
         for group in chosen:
             lane = self._lanes.lanes[group[0].webhook_id]
-            deliveries = [found[one.pk] for one in group if one.pk in found]
-            if len(deliveries) < len(group):
-                lane.end([one.pk for one in group])
+            pks = [pk for one in group for pk in one.pks]
+            deliveries = [found[pk] for pk in pks if pk in found]
+            if len(deliveries) < len(pks):
+                lane.end(pks)
                 lane.forget()  # it is read anew
             elif time.monotonic() > end:
-                lane.put_back([one.pk for one in group])
+                lane.put_back(pks)
             else:
                 builder = self._lanes.builders[lane.webhook_id]
                 self._begin_one(lane, Sent(deliveries[0], builder, deliveries[1:], lane=lane))

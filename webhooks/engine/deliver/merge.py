@@ -31,10 +31,10 @@ GIVEN = """
     unnest(%(webhooks)s::bigint[], %(types)s::bigint[], %(objects)s::bigint[])
         AS o(webhook_id, object_type_id, object_id)"""
 
-# A delivery `d` of an object `o` that waits.
+# A delivery `d` of an object `o` that waits. A change set leaves out nothing.
 WAITS = """
     d.webhook_id = o.webhook_id AND d.object_type_id = o.object_type_id AND d.object_id = o.object_id
-    AND d.status = 'pending' AND d.lapses = 0 AND d.id <> ALL(%(in_hand)s)"""
+    AND d.status = 'pending' AND d.lapses = 0 AND d.change_set IS NULL AND d.id <> ALL(%(in_hand)s)"""
 
 # An event `e` that shows its object: recorded with a change, or for a backfill, and rendered.
 SHOWS_OBJECT = "e.transaction_id <> 0 AND e.error = ''"

@@ -36,8 +36,8 @@ PARK = f"""
     UPDATE webhooks_delivery d SET due_at = NULL
     WHERE d.id = ANY(%(ids)s) AND d.{IS_OPEN} AND {IS_BLOCKED}"""
 
-# These are closed: the next of each object is due. Not suspects: they may be in hand. A redelivered event has several
-# deliveries of one sequence.
+# These are closed: the next of each object is due, and the next of each change set. Not suspects: they may be in hand.
+# A redelivered event has several deliveries of one sequence.
 UNPARK = f"""
     UPDATE webhooks_delivery SET due_at = %(now)s
     WHERE {IS_OPEN} AND due_at IS NULL AND lapses = 0 AND id = ANY(ARRAY(
@@ -48,6 +48,15 @@ UNPARK = f"""
             ORDER BY n.sequence, n.id LIMIT 1
         ) n
         WHERE d.id = ANY(%(ids)s)
+        UNION ALL
+        SELECT n.id FROM (
+            SELECT DISTINCT webhook_id, change_set FROM webhooks_delivery
+            WHERE id = ANY(%(ids)s) AND change_set IS NOT NULL
+        ) d CROSS JOIN LATERAL (
+            SELECT n.id FROM webhooks_delivery n
+            WHERE n.webhook_id = d.webhook_id AND n.change_set = d.change_set AND n.status = 'pending'
+            ORDER BY n.part, n.id LIMIT 1
+        ) n
     ))"""
 
 

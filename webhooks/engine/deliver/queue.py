@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
+from typing import Any
 
 from ...models import Health, Webhook
 from .. import sql
@@ -14,6 +15,10 @@ ACTIVE = """
         h.suspended_since IS NULL OR h.probe_at <= %(now)s
         OR w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s
     )"""
+
+# Of an event `e`: bytes of its payload, about. Of a delivery `d` of it: the kind of change that it tells of.
+SIZE = 'octet_length(e.data) + 4 * coalesce(pg_column_size(e.snapshots), 0)'
+KIND = "coalesce(d.span ->> 'kind', e.kind)"
 
 # Free lanes with a delivery that became due since then.
 TAKE = f"""
@@ -50,19 +55,26 @@ IS_HELD = """
         SELECT FROM webhooks_backfill b WHERE b.webhook_id = d.webhook_id AND b.state IN ('paused', 'canceled')
     ))"""
 
+# One delivery stands for a change set that is not formed yet, and then for its next part. The others follow it.
+IS_FIRST = """
+    (d.change_set IS NULL OR NOT EXISTS (
+        SELECT FROM webhooks_delivery p
+        WHERE p.webhook_id = d.webhook_id AND p.change_set = d.change_set AND p.status = 'pending'
+          AND (p.part, p.id) < (d.part, d.id) AND (p.parts IS NOT NULL OR p.due_at IS NOT NULL)
+    ))"""
+
 DUE = f"""
     SELECT d.id, d.webhook_id, d.due_at, d.object_type_id, d.object_id, d.backfill, d.batch, d.event_id, d.span,
-        l.ordered AND {IS_BLOCKED} AS is_blocked
+        d.change_set, l.ordered AND {IS_BLOCKED} AS is_blocked
     FROM webhooks_delivery d
     WHERE d.webhook_id = l.id AND d.backfill = l.backfill AND d.status = 'pending' AND d.lapses = 0
       AND d.due_at <= %(now)s AND (d.due_at, d.id) > (l.since, l.since_id) AND d.id <> ALL(%(held)s)
-      AND d.expires_at > %(now)s AND NOT {IS_HELD}"""
+      AND d.expires_at > %(now)s AND {IS_FIRST} AND NOT {IS_HELD}"""
 
 # The due deliveries of each lane after a mark, the oldest first, and some of the newest.
 READ = f"""
     SELECT d.id, d.webhook_id, d.due_at, d.object_type_id, d.object_id, d.backfill, d.batch, d.is_blocked,
-        octet_length(e.data) + 4 * coalesce(pg_column_size(e.snapshots), 0), e.transaction_id,
-        coalesce(d.span ->> 'kind', e.kind), e.error <> ''
+        {SIZE}, e.transaction_id, {KIND}, e.error <> '', d.change_set
     FROM (
         SELECT l.*, w.ordered FROM unnest(%(lanes)s::bigint[], %(backfill)s::bool[], %(rooms)s::int[],
             %(newest)s::int[], %(since)s::timestamptz[], %(since_id)s::bigint[])
@@ -76,16 +88,28 @@ READ = f"""
     JOIN webhooks_event e ON e.id = d.event_id
     ORDER BY d.due_at, d.id"""
 
+# The other deliveries of the part of a change set that each of these stands for, and what is true of the whole part.
+PARTS = f"""
+    SELECT f.id, array_remove(array_agg(d.id ORDER BY d.id), f.id), sum({SIZE})::bigint,
+        bool_or(w.ordered AND {IS_BLOCKED})
+    FROM webhooks_delivery f JOIN webhooks_webhook w ON w.id = f.webhook_id
+    JOIN webhooks_delivery d ON d.webhook_id = f.webhook_id AND d.change_set = f.change_set AND d.part = f.part
+        AND d.batch = f.batch AND d.status = 'pending'
+    JOIN webhooks_event e ON e.id = d.event_id
+    WHERE f.id = ANY(%(ids)s) GROUP BY f.id"""
+
 # The deliveries that may still go.
 READY = f"""
     SELECT d.id FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id
-    WHERE d.id = ANY(%(ids)s) AND d.{IS_OPEN} AND d.due_at IS NOT NULL AND NOT (w.ordered AND {IS_BLOCKED})
-      AND NOT {IS_HELD}"""
+    WHERE d.id = ANY(%(ids)s) AND d.{IS_OPEN} AND (d.due_at IS NOT NULL OR d.parts IS NOT NULL)
+      AND NOT (w.ordered AND {IS_BLOCKED}) AND NOT {IS_HELD}"""
 
-# The transactions with events that are still to be dispatched.
+# The transactions with events that are still to be dispatched. The event of a component's owner may be put off for
+# long: somebody holds the owner's row.
 UNFINISHED = """
     SELECT DISTINCT transaction_id FROM webhooks_event
-    WHERE transaction_id = ANY(%(transactions)s) AND dispatched_at IS NULL AND lapses = 0"""
+    WHERE transaction_id = ANY(%(transactions)s) AND dispatched_at IS NULL AND lapses = 0
+      AND (caused_by IS NULL OR retry_at IS NULL)"""
 
 
 def take(owner: int, since: datetime, most: int, now: datetime, given: Iterable[int] = ()) -> list[int]:
@@ -116,7 +140,15 @@ def read(wishes: Iterable[Wish], held: Collection[int], now: datetime) -> list[D
     """Return due deliveries, the oldest first, but for the `held` ones, which are known."""
     names = ('lanes', 'backfill', 'rooms', 'newest', 'since', 'since_id')
     columns = dict(zip(names, map(list, zip(*wishes, strict=True)), strict=True))
-    return [Due(*row) for row in sql.fetch(READ, {**columns, 'held': list(held), 'now': now})]
+    due = [Due(*row) for row in sql.fetch(READ, {**columns, 'held': list(held), 'now': now})]
+    parts = parts_of([one.pk for one in due if one.change_set and one.is_formed])
+    return [one._replace(**parts.get(one.pk, {})) for one in due]
+
+
+def parts_of(pks: Collection[int]) -> dict[int, dict[str, Any]]:
+    """Return the fields of Due that tell of the part of a change set that a delivery stands for, by its id."""
+    rows = sql.fetch(PARTS, {'ids': list(pks)}) if pks else []
+    return {pk: {'others': others, 'size': size, 'is_blocked': is_blocked} for pk, others, size, is_blocked in rows}
 
 
 def ready(pks: Collection[int]) -> list[int]:

@@ -120,17 +120,19 @@ def _judged(sent: Sent, verdict: Verdict) -> Judged:
 def row(sent: Sent, verdict: Verdict, lapses: int = 0) -> list[dict[str, object]]:
     """Return the deliveries and their attempt as RECORD names them."""
     batch = sent.delivery.pk if sent.others else sent.delivery.batch
-    first, *others = [_delivery(one, sent.outcome, verdict, lapses, batch) for one in sent.deliveries]
+    first, *others = [_delivery(one, sent, verdict, lapses, batch) for one in sent.deliveries]
     return [first | _attempt(sent), *others]
 
 
-def _delivery(one: Delivery, outcome: Outcome, verdict: Verdict, lapses: int, batch: int | None) -> dict[str, object]:
+def _delivery(one: Delivery, sent: Sent, verdict: Verdict, lapses: int, batch: int | None) -> dict[str, object]:
+    outcome = sent.outcome
+    is_due = one.parts is None or one is sent.delivery  # the others go with it
     return {
         'id': one.pk,
         'status': verdict.status,
         'error': outcome.error,
         'response_status': outcome.status,
-        'due_at': verdict.due_at and verdict.due_at.isoformat(),
+        'due_at': verdict.due_at.isoformat() if verdict.due_at and is_due else None,
         'attempt_count': min(one.attempt_count + 1, MOST_ATTEMPTS),
         'attempt_limit': verdict.attempt_limit and min(verdict.attempt_limit, MOST_ATTEMPTS),
         'lapses': lapses,

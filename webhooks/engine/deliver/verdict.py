@@ -38,7 +38,8 @@ def decide(delivery: Delivery, outcome: Outcome, now: datetime, chance: float) -
     limit = delivery.attempt_limit
     if outcome.succeeded:
         return Verdict(StatusChoices.DELIVERED, limit)
-    if outcome.unreachable and not delivery.event.test and circuit_breaker.is_suspended(delivery.webhook):
+    is_out = outcome.unreachable or outcome.refused
+    if is_out and not delivery.event.test and circuit_breaker.is_suspended(delivery.webhook):
         # A probe spends no attempt. It is not due at once: the time of the next probe may not be written yet.
         shortest = timedelta(seconds=circuit_breaker.PROBE_INTERVALS[0])
         return try_again(delivery, now + max(shortest, _asked(outcome, now)))

@@ -15,6 +15,7 @@ from redis import RedisError
 from ... import conf
 from ...interruptions import BROKEN_OFF
 from ...models import Event
+from ...models.delivery import UNFORMED
 from .. import rescue, sql, transactions
 from ..each import each_or_alone, portions
 from ..registry import Lost, Member
@@ -30,14 +31,23 @@ NOT_STORED = (DataError, ValueError)
 # Deliveries made together; seconds until no further slice is rendered.
 MOST, BUDGET = 1000, 0.3
 
-MAKE = """
+# Of the deliveries of a change set one is due: the others follow it (engine/deliver/change_sets.py).
+MAKE = f"""
     INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence,
-        expanded, status, error, created, due_at, expires_at, attempt_count, listed, backfill)
-    SELECT gen_random_uuid(), w.id, e.id, e.object_type_id, e.object_id, e.sequence, w.expand <> '{}',
-        'pending', '', now(), clock_timestamp(), now() + make_interval(secs => %(expire_after)s), 0, false,
-        %(keeps_backfill)s AND e.backfill_for IS NOT NULL
+        expanded, status, error, created, due_at, expires_at, attempt_count, listed, backfill, change_set, part)
+    SELECT gen_random_uuid(), w.id, e.id, e.object_type_id, e.object_id, e.sequence, w.expand <> '{{}}',
+        'pending', '', now(),
+        CASE WHEN s.change_set IS NULL OR row_number() OVER (PARTITION BY w.id, s.change_set ORDER BY v.position) = 1
+             THEN clock_timestamp() END,
+        now() + make_interval(secs => %(expire_after)s), 0, false,
+        %(keeps_backfill)s AND e.backfill_for IS NOT NULL,
+        s.change_set, CASE WHEN s.change_set IS NOT NULL THEN {UNFORMED} END
     FROM unnest(%(webhooks)s::bigint[], %(events)s::bigint[]) WITH ORDINALITY AS v(webhook_id, event_id, position)
     JOIN webhooks_event e ON e.id = v.event_id JOIN webhooks_webhook w ON w.id = v.webhook_id
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN w.change_set AND e.transaction_id <> 0 AND e.backfill_for IS NULL AND e.caused_by IS NULL
+                    AND e.error = '' THEN e.transaction_id END AS change_set
+    ) s
     ORDER BY v.position
     RETURNING id, webhook_id, event_id"""
 

@@ -32,7 +32,7 @@ LOOKS, PAUSE = 10, 0.05
 READY = f"""
     SELECT d.id FROM webhooks_delivery d
     JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN webhooks_health h ON h.webhook_id = w.id
-    WHERE d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(now)s AND {queue.ACTIVE}
+    WHERE d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(now)s AND {queue.ACTIVE} AND {queue.IS_FIRST}
       AND NOT (w.ordered AND {order.IS_BLOCKED})
     ORDER BY d.due_at, d.id LIMIT 1"""
 
@@ -88,12 +88,13 @@ def _allow(member: Member, seconds: float) -> None:
 
 def _deliver(member: Member) -> bool:
     """Send one. Returns whether there was one."""
-    one = _take(member)
-    if one is None:
+    taken = _take(member)
+    if not taken:
         return False
+    one, *others = taken
     webhook = Webhook.objects.select_related('health').get(pk=one.webhook_id)
     _allow(member, webhook.effective_timeout + MARGIN)
-    sent = Sent(one, Builder(webhook))
+    sent = Sent(one, Builder(webhook), others)
     if sent.build():
         _send(sent)
         sent.settle()
@@ -105,11 +106,14 @@ def _deliver(member: Member) -> bool:
     return sent.outcome is not None
 
 
-def _take(member: Member) -> Delivery | None:
+def _take(member: Member) -> list[Delivery]:
+    """Take one, and after it the others of its part of a change set."""
     with transactions.short() as now:
         taken = sql.fetch_column(TAKE, {'now': now})
-        member.beat(deliveries=taken)
-    return Delivery.objects.filter(pk__in=taken).prefetch_related('event').first()
+        pks = [*taken, *(pk for part in queue.parts_of(taken).values() for pk in part['others'])]
+        member.beat(deliveries=pks)
+    found = Delivery.objects.prefetch_related('event').in_bulk(pks)
+    return [found[pk] for pk in pks if pk in found]
 
 
 def _send(sent: Sent) -> None:

@@ -21,7 +21,9 @@ class Command(BaseCommand):
             default=FormatChoices.DEFAULT,
             help='the payload format of the webhook',
         )
-        parser.add_argument('--batch', action='store_true', help='the schema of a webhook that sends batches')
+        together = parser.add_mutually_exclusive_group()
+        together.add_argument('--batch', action='store_true', help='the schema of a webhook that sends batches')
+        together.add_argument('--change-set', action='store_true', help='the schema of change sets')
         parser.add_argument(
             '--expand',
             metavar='KEY',
@@ -34,7 +36,8 @@ class Command(BaseCommand):
         model, keys = _model(options['model']), options['expand']
         try:
             check_keys(keys, [model])
-            schema = json_schema.payload(model, options['format'], batch=options['batch'], expand=keys)
+            together = {name: options[name] for name in ('batch', 'change_set')}
+            schema = json_schema.payload(model, options['format'], **together, expand=keys)
         except (json_schema.NoSchema, DefinitionError) as error:
             raise CommandError(str(error)) from None
         self.stdout.write(json.dumps(schema, indent=2, ensure_ascii=False))

@@ -1,0 +1,120 @@
+"""Change sets: all changes of a transaction go to a webhook in one request, or in numbered parts.
+
+1. While a transaction is dispatched, its deliveries are UNFORMED.
+2. When it is dispatched to the end, they get their parts, once. If one has to wait for an earlier delivery of its
+   object, all are parked instead. When that one is closed, the set is looked at again.
+3. Of a part one delivery is due, and stands for it. When the part is closed, the next part becomes due (order.py).
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from ...choices import KindChoices
+from ...models import Delivery
+from ...models.delivery import UNFORMED
+from .. import sql
+from . import lane, order, queue, ranks
+
+KINDS = (KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED)
+
+# Changes of a set, and about as many in a turn, which has ten seconds. The others of a set are the next one.
+MOST = 10_000
+
+# (id of a webhook, id of a transaction)
+Key = tuple[int, int]
+
+READ = f"""
+    SELECT d.id, d.event_id, d.object_type_id, {queue.KIND}, {queue.SIZE}, w.ordered AND {order.IS_BLOCKED}
+    FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN webhooks_event e ON e.id = d.event_id
+    WHERE d.webhook_id = %(webhook)s AND d.change_set = %(set)s AND d.part = {UNFORMED}
+      AND d.status = 'pending' AND d.expires_at > %(now)s
+    ORDER BY d.id LIMIT %(most)s"""
+
+FORM = """
+    UPDATE webhooks_delivery d
+    SET batch = v.batch, part = v.part, parts = %(parts)s, change_count = %(count)s,
+        due_at = CASE WHEN v.part = 1 AND d.id = v.batch THEN %(now)s END
+    FROM unnest(%(ids)s::bigint[], %(batches)s::bigint[], %(numbers)s::int[]) AS v(id, batch, part)
+    WHERE d.id = v.id"""
+
+PARK = f"""
+    UPDATE webhooks_delivery SET due_at = NULL
+    WHERE webhook_id = %(webhook)s AND change_set = %(set)s AND part = {UNFORMED}
+      AND status = 'pending' AND due_at IS NOT NULL"""
+
+
+class Change(NamedTuple):
+    """A delivery of a change set. `size`: of its payload, about, in bytes."""
+
+    pk: int
+    event_id: int
+    object_type_id: int
+    kind: str
+    size: int
+    is_blocked: bool = False
+
+
+def form(keys: Collection[Key], now: datetime) -> set[Key]:
+    """Form the change sets of transactions that are dispatched to the end, or park them.
+
+    Returns which: not all if there are many, and none of lanes that somebody has locked. The caller owns the lanes.
+    """
+    lanes = order.lock({webhook_id for webhook_id, _transaction in keys})
+    settled: set[Key] = set()
+    count = 0
+    for webhook_id, transaction in keys:
+        if webhook_id in lanes and count < MOST:
+            settled.add((webhook_id, transaction))
+            count += _settle({'webhook': webhook_id, 'set': transaction}, now)
+    return settled
+
+
+def _settle(key: dict[str, int], now: datetime) -> int:
+    """Return how many changes there are."""
+    changes = [Change(*row) for row in sql.fetch(READ, {**key, 'most': MOST, 'now': now})]
+    if any(change.is_blocked for change in changes):
+        sql.execute(PARK, key)
+    else:
+        _form(sorted(changes, key=place_of), now)
+    return len(changes)
+
+
+def _form(changes: Sequence[Change], now: datetime) -> None:
+    parts = list(split(changes))
+    batches = [min(change.pk for change in part) for part in parts for _change in part]
+    numbers = [number for number, part in enumerate(parts, 1) for _change in part]
+    parameters = {'ids': [change.pk for change in changes], 'batches': batches, 'numbers': numbers}
+    sql.execute(FORM, {**parameters, 'parts': len(parts), 'count': len(changes), 'now': now})
+
+
+def split(changes: Iterable[Change]) -> Iterator[list[Change]]:
+    """Yield the parts. The first change of each always fits."""
+    part: list[Change] = []
+    size = 0
+    for change in changes:
+        size += change.size
+        if part and (size > lane.BATCH_BYTES or len(part) == lane.BATCH):
+            yield part
+            part, size = [], change.size
+        part.append(change)
+    if part:
+        yield part
+
+
+def in_order(deliveries: Iterable[Delivery]) -> list[Delivery]:
+    """Return the deliveries of a request as its body shows them."""
+    return sorted(deliveries, key=lambda one: place_of(one) if one.parts else (one.sequence,))
+
+
+def place_of(change: Change | Delivery) -> tuple[int, int, int]:
+    """Return the place of a change in its set."""
+    return place(change.kind, ranks.rank_of(change.object_type_id), change.event_id)
+
+
+def place(kind: str, rank: int, event_id: int) -> tuple[int, int, int]:
+    """Creations come first, then updates, then deletions. A model comes after the models that it points to.
+
+    With deletions it is the other way round. Objects of one model come as they were first saved.
+    """
+    return KINDS.index(kind), -rank if kind == KindChoices.DELETED else rank, event_id

@@ -1,0 +1,52 @@
+"""What a request with a change set says beside its changes: the transaction, and which part of the set it is."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ..models import Delivery, Event, Webhook
+
+
+class Part(NamedTuple):
+    """The part of a change set that a request holds: `number` of `total`. The whole set has `count` changes."""
+
+    number: int = 1
+    total: int = 1
+    count: int = 1
+
+
+def part_of(webhook: Webhook, delivery: Delivery) -> Part | None:
+    """Return the part that a delivery goes in. None: it is no change set."""
+    if delivery.parts is not None:
+        return Part(delivery.part, delivery.parts, delivery.change_count)
+    return Part() if webhook.change_set else None
+
+
+def envelope(events: Sequence[Event], changes: Sequence[Any], part: Part) -> dict[str, Any]:
+    """Return the body: each change is as it is alone."""
+    event = next((event for event in events if event.request_id), events[0])
+    transaction = {
+        'id': _transaction_id(event),
+        'username': event.username,
+        'request_id': str(event.request_id) if event.request_id else None,
+        'message': next((event.changelog_message for event in events if event.changelog_message), None),
+        'count': part.count,
+    }
+    return {
+        'event': 'change_set',
+        'transaction': transaction,
+        'part': part.number,
+        'parts': part.total,
+        'changes': list(changes),
+    }
+
+
+def extensions(event: Event, part: Part) -> dict[str, Any]:
+    """Return the further attributes of a CloudEvent."""
+    transaction_id = _transaction_id(event)
+    more = {'transaction': transaction_id} if transaction_id else {}
+    return {**more, 'part': part.number, 'parts': part.total}
+
+
+def _transaction_id(event: Event) -> str | None:
+    """Tests, job events and objects of a backfill are no changes of a transaction."""
+    return str(event.transaction_id) if event.transaction_id and not event.backfill else None
