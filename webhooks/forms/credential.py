@@ -1,6 +1,7 @@
 from django import forms
 from django.contrib.postgres.forms import SimpleArrayField  # pyright: ignore[reportMissingImports]  (no stub)
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 from netbox.forms import NetBoxModelForm
 from utilities.forms.rendering import FieldSet
 
@@ -30,7 +31,7 @@ class CredentialForm(SecretMixin, NetBoxModelForm):
         forms.CharField(), label=_('Hosts'), help_text=Credential._meta.get_field('hosts').help_text
     )
     secret = forms.CharField(
-        label=_('Secret'),
+        label=pgettext_lazy('webhooks', 'Secret'),
         required=False,
         widget=forms.PasswordInput(attrs={'autocomplete': 'new-password'}),
         help_text=Credential._meta.get_field('secret').help_text,

@@ -14,6 +14,7 @@ from django.db import models
 from django.db.models import Q
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from ..choices import KindChoices
 from .confidential import LogQuerySet
@@ -24,7 +25,7 @@ class Event(models.Model):
     # Grows with each change of an object, not with time.
     sequence = models.BigIntegerField(_('sequence'))
     # Empty: it came and went in one transaction.
-    kind = models.CharField(_('event'), max_length=20, choices=KindChoices, blank=True)
+    kind = models.CharField(pgettext_lazy('webhooks', 'event'), max_length=20, choices=KindChoices, blank=True)
     object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+', verbose_name=_('model'))
     object_id = models.BigIntegerField(_('object ID'))
     object_repr = models.CharField(_('object'), max_length=200, blank=True)
@@ -72,7 +73,7 @@ class Event(models.Model):
 
     class Meta:
         ordering = ('-pk',)
-        verbose_name = _('event')
+        verbose_name = pgettext_lazy('webhooks', 'event')
         verbose_name_plural = _('events')
         constraints = [
             models.UniqueConstraint(

@@ -1,7 +1,7 @@
 from typing import NamedTuple
 
 from django.db.models import Exists, OuterRef, Q, QuerySet
-from django.utils.translation import gettext
+from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 from extras.models import EventRule
 
@@ -18,7 +18,7 @@ class State(NamedTuple):
 
 
 # The first matching state counts.
-DISABLED = State(_('Disabled'), 'gray', Q(enabled=False))
+DISABLED = State(pgettext_lazy('webhooks', 'Disabled'), 'gray', Q(enabled=False))
 PAUSED = State(_('Paused'), 'yellow', Q(paused=True))
 SUSPENDED = State(_('Suspended'), 'orange', Q(health__suspended_since__isnull=False))
 FAILING = State(_('Failing'), 'red', Q(health__isnull=False) & ~Q(health__last_error=''))

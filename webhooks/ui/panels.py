@@ -4,6 +4,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.http import urlencode
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 from netbox.ui import attrs, panels
 from utilities.object_types import object_type_name
 
@@ -127,7 +128,7 @@ class CredentialPanel(panels.ObjectAttributesPanel):
     hosts = ListAttr('hosts', label=_('Hosts'), style='text-break')
     username = attrs.TextAttr('username', label=_('User'), style='text-break')
     header = attrs.TextAttr('header', label=_('Header'))
-    secret = attrs.TextAttr('secret', label=_('Secret'))
+    secret = attrs.TextAttr('secret', label=pgettext_lazy('webhooks', 'Secret'))
     token_url = attrs.TextAttr('token_url', label=_('Token URL'), style=MONOSPACE)
     scope = attrs.TextAttr('scope', label=_('Scope'), style='text-break')
     audience = attrs.TextAttr('audience', label=_('Audience'), style='text-break')

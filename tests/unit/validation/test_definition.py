@@ -34,7 +34,6 @@ class Sound:
     """A definition with nothing wrong."""
 
     payload_url: str = 'https://example.com/hook'
-    batch: bool = False
     http_method: str = 'POST'
     http_content_type: str = 'application/json'
     payload_format: str = 'default'
