@@ -17,7 +17,8 @@ from django.core.cache import cache
 from django.utils.translation import gettext as _
 
 from .. import conf
-from ..engine import memory, sql
+from ..engine import sql
+from ..engine.each import first_within
 from ..exceptions import Busy, DefinitionError, WebhooksError
 from ..interruptions import INTERRUPTIONS
 from ..models import Delivery, Health, Webhook
@@ -171,7 +172,7 @@ def _page(webhook: Webhook, user: Reader, begin: int, limit: int, after: str) ->
     rows = [row for number, row in enumerate(found, begin + 1) if row.position == number]  # up to a gap
     if not rows and last > begin:
         raise Gone(last)
-    items, read = _items(webhook, user, memory.first_within(rows[:limit], lambda row: row.size, BYTES))
+    items, read = _items(webhook, user, first_within(rows[:limit], lambda row: row.size, BYTES))
     return Page(
         items,
         cursor=rows[read - 1].cursor if read else after,
