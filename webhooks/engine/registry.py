@@ -1,4 +1,4 @@
-"""Who is at work, and each worker's work in hand. Without a row it was declared dead, and records nothing."""
+"""Who is at work, and each worker's work in hand. A worker whose row is gone or `dead` records nothing."""
 
 import logging
 import math

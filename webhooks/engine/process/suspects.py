@@ -1,4 +1,4 @@
-"""Tries suspects alone, in a process of their own. After three deaths a suspect fails by name."""
+"""Tries suspects alone, in a process of their own. After three deaths a suspect fails by name (rescue.py)."""
 
 import logging
 import os
