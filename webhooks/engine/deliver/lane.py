@@ -233,7 +233,7 @@ class Lane:
 
     def note_answer(self, *, reached: bool) -> None:
         """A request has ended. `reached`: the endpoint has answered it."""
-        self.answered += 1
+        self.answered += reached
         self.window = min(self.window + 1, self.concurrency) if reached else max(self.window // 2, 1)
 
     def note_built(self, seconds: float, now: float) -> bool:
