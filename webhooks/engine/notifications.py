@@ -82,13 +82,14 @@ def tell_rules() -> bool:
 def _tell_rules(webhook: Webhook, name: str) -> None:
     object_type = ObjectType.objects.get_for_model(Webhook)
     context = {'object_type': object_type, 'object_id': webhook.pk, 'object': webhook, 'event_type': name, 'user': None}
-    try:
-        with transaction.atomic():
-            process_event_rules(_rules(name), object_type, EventContext(context))
-    except (*INTERRUPTIONS, RedisError):
-        raise
-    except Exception:
-        logger.exception('webhook=%s event=%s an event rule failed', webhook.pk, name)
+    for rule in _rules(name):
+        try:
+            with transaction.atomic():
+                process_event_rules([rule], object_type, EventContext(context))
+        except (*INTERRUPTIONS, RedisError):
+            raise
+        except Exception:
+            logger.exception('webhook=%s event=%s rule=%s failed', webhook.pk, name, rule)
 
 
 def _rules(name: str) -> QuerySet[EventRule]:

@@ -20,6 +20,8 @@ logger = logging.getLogger('webhooks.worker')
 
 FOUND = 'SELECT id, role, events, deliveries, alive_until - make_interval(secs => %(alive)s) FROM webhooks_worker'
 DEAD = f'{FOUND} WHERE alive_until < clock_timestamp() LIMIT 1 FOR UPDATE SKIP LOCKED'
+REST = timedelta(seconds=30)
+
 # PostgreSQL may take a moment to end the worker's transaction.
 ENDED = f'{FOUND} WHERE name = %(name)s FOR UPDATE'
 
@@ -60,6 +62,8 @@ def rescue(name: str | None = None, reason: str | None = None) -> bool:
 def _rescue_events(ids: Collection[int], now: datetime, blame: str | None) -> None:
     for event in Event.objects.filter(pk__in=ids, dispatched_at=None).defer(*LONG_COLUMNS):
         lapses, wait, error = _state(event, blame)
+        if event.lapses >= SUSPECT and not blame:
+            wait = REST  # PostgreSQL itself may die of it
         Event.objects.filter(pk=event.pk).update(lapses=lapses, retry_at=now + wait, error=error)
 
 

@@ -14,11 +14,11 @@ class Part(NamedTuple):
     count: int = 1
 
 
-def part_of(webhook: Webhook, delivery: Delivery) -> Part | None:
-    """Return the part that a delivery goes in. None: it is no change set."""
+def part_of(webhook: Webhook, delivery: Delivery, count: int) -> Part | None:
+    """Return the part that a delivery goes in, with so many changes. None: it is no change set."""
     if delivery.parts is not None:
         return Part(delivery.part, delivery.parts, delivery.change_count)
-    return Part() if webhook.change_set else None
+    return Part(count=count) if webhook.change_set else None
 
 
 def envelope(events: Sequence[Event], changes: Sequence[Any], part: Part) -> dict[str, Any]:

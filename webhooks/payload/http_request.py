@@ -49,7 +49,7 @@ class Builder:
         if isinstance(access, TokenRequest):
             return access
         expand = webhook.expand if delivery.expanded else []
-        part = part_of(webhook, delivery)
+        part = part_of(webhook, delivery, len(events))
         shown_url = ''
         if self.is_templated:
             target, body, shown_url = self._render(delivery, int(now), events, expand, access)
@@ -84,7 +84,7 @@ class Builder:
     ) -> 'tuple[_Target, bytes, str]':
         """Return URL and headers, the body, and the masked URL."""
         webhook, placeholders = self.webhook, Placeholders()
-        part = part_of(webhook, delivery)
+        part = part_of(webhook, delivery, len(events))
         more: dict[str, object] = {
             'webhook_id': str(delivery.uuid),
             'webhook_timestamp': now,

@@ -76,8 +76,7 @@ def _send(delivery: Delivery, builder: Builder, client: Client) -> Sent:
 
 def _publish(delivery: Delivery) -> None:
     with transactions.short() as now:
-        if not order.lock([delivery.webhook_id]):
-            raise Busy(_('A worker is publishing changes. Try again in a few seconds.'))
+        order.hold([delivery.webhook_id])
         endpoint.write(feed.publish([delivery.pk], now), now, tells_failures=False)
 
 

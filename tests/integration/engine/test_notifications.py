@@ -342,4 +342,5 @@ class TestEventRules:
         fail(receiver)
         work()
         assert health(webhook).news == []
-        assert 'an event rule failed' in caplog.text
+        assert f'rule={broken.name} failed' in caplog.text
+        assert self.heard(receiver) == [('delivery_failed', webhook.name)]

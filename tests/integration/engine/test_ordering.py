@@ -26,7 +26,7 @@ from webhooks.choices import StatusChoices
 from webhooks.engine.dispatch import claim
 from webhooks.engine.registry import DISPATCH
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.services import redelivery
+from webhooks.services import redelivery, trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -298,3 +298,11 @@ class TestRedelivery:
         assert work() == '21 delivered'
         got = sequences(receiver.requests)
         assert got == sorted(got)
+
+
+def test_a_test_under_way_holds_up_no_change(webhook, receiver):
+    place = site()
+    work()
+    trial._make_test(webhook, None)
+    place.save()
+    assert work() == '1 delivered'

@@ -189,6 +189,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     'graphql': graphql.parse,
     'http': read_http,
     'ini': read_ini,
+    'js': str.split,  # Node-RED runs it in the test of receivers
     'json': read_json,
     'layers': str.split,  # read by the test of the layers
     'python': ast.parse,

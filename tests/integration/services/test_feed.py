@@ -7,10 +7,20 @@ from pathlib import Path
 
 import pytest
 from dcim.models import Site
-from django.db import connection
+from django.db import connection, transaction
 from prometheus_client import generate_latest
 from support.builders import NOWHERE, site, subscribe
-from support.engine import change_settings, deliveries, dispatch_all, health, in_thread, open_transaction, work
+from support.engine import (
+    deliveries,
+    dispatch_all,
+    health,
+    in_thread,
+    is_anybody_blocked,
+    open_transaction,
+    pass_retry_waits,
+    work,
+)
+from support.settings import change_settings
 from users.models import Token
 
 from devstack.folders import CHECKOUT
@@ -27,6 +37,7 @@ from webhooks.services import redelivery, trial
 pytestmark = pytest.mark.usefixtures('committed')
 
 WEBHOOKS = '/api/plugins/webhooks/webhooks/'
+PATIENCE = 30
 
 
 @pytest.fixture
@@ -350,6 +361,26 @@ class TestDefinition:
         assert json.loads(second['body'])['test'] is True
         assert second['id'] == str(delivery.uuid)
         assert 'feed' in trial.announce(delivery)[1]
+
+    def test_a_test_waits_for_a_turn_that_publishes(self, feed, api_client):
+        publish('Bern')
+        with open_transaction(lambda: order.lock([feed.pk])):
+            testing = in_thread(lambda: trial.send_test(feed))
+            assert wait_until(is_anybody_blocked, timeout=PATIENCE)
+        testing.join()
+        assert [one['error'] for one in read(api_client, feed)['items']] == ['', '']
+
+    def test_each_change_of_a_set_that_waited_is_an_item_of_its_own(self, receiver, api_client):
+        webhook = subscribe(receiver.url('/hook'), Site, change_set=True)
+        receiver.answers('/hook', 500)
+        with transaction.atomic():
+            site(name='Bern'), site(name='Basel')
+        work()
+        webhook.payload_url, webhook.change_set = '', False
+        webhook.save()
+        pass_retry_waits()
+        work()
+        assert names(read(api_client, webhook)) == ['Bern', 'Basel']
 
     def test_a_lane_that_somebody_holds_is_published_later(self, feed, api_client):
         site(name='Bern')

@@ -24,9 +24,16 @@ MOST = 10_000
 # (id of a webhook, id of a transaction)
 Key = tuple[int, int]
 
+IS_ANY_BLOCKED = f"""
+    SELECT EXISTS (
+        SELECT FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id
+        WHERE d.webhook_id = %(webhook)s AND d.change_set = %(set)s AND d.part = {UNFORMED}
+          AND d.status = 'pending' AND w.ordered AND {order.IS_BLOCKED}
+    )"""
+
 READ = f"""
-    SELECT d.id, d.event_id, d.object_type_id, {queue.KIND}, {queue.SIZE}, w.ordered AND {order.IS_BLOCKED}
-    FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN webhooks_event e ON e.id = d.event_id
+    SELECT d.id, d.event_id, d.object_type_id, {queue.KIND}, {queue.SIZE}
+    FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
     WHERE d.webhook_id = %(webhook)s AND d.change_set = %(set)s AND d.part = {UNFORMED}
       AND d.status = 'pending' AND d.expires_at > %(now)s
     ORDER BY d.id LIMIT %(most)s"""
@@ -52,7 +59,6 @@ class Change(NamedTuple):
     object_type_id: int
     kind: str
     size: int
-    is_blocked: bool = False
 
 
 def form(keys: Collection[Key], now: datetime) -> set[Key]:
@@ -72,11 +78,10 @@ def form(keys: Collection[Key], now: datetime) -> set[Key]:
 
 def _settle(key: dict[str, int], now: datetime) -> int:
     """Return how many changes there are."""
+    if sql.fetch_value(IS_ANY_BLOCKED, key):
+        return sql.execute(PARK, key)
     changes = [Change(*row) for row in sql.fetch(READ, {**key, 'most': MOST, 'now': now})]
-    if any(change.is_blocked for change in changes):
-        sql.execute(PARK, key)
-    else:
-        _form(sorted(changes, key=place_of), now)
+    _form(sorted(changes, key=place_of), now)
     return len(changes)
 
 

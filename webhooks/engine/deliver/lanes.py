@@ -197,6 +197,8 @@ class Lanes:
     def _form(self, now: datetime) -> None:
         """Form the change sets of these transactions: their parts are read after that."""
         ready = [one for lane in self.lanes.values() for one in lane.unformed if one.transaction_id in lane.whole]
+        # A set must not wait for a backfill of its objects.
+        merge.replace_backfills({one.webhook_id for one in ready}, now, self.in_hand)
         settled = change_sets.form({(one.webhook_id, one.change_set) for one in ready}, now)
         for one in ready:
             if (one.webhook_id, one.change_set) in settled:

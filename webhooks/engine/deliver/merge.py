@@ -39,10 +39,14 @@ WAITS = """
 # An event `e` that shows its object: recorded with a change, or for a backfill, and rendered.
 SHOWS_OBJECT = "e.transaction_id <> 0 AND e.error = ''"
 
-# The objects with several waiting deliveries.
+# The objects with several waiting deliveries, and none in a change set.
 SEVERAL = f"""
     SELECT o.* FROM {GIVEN}
-    WHERE (SELECT count(*) FROM (SELECT FROM webhooks_delivery d WHERE {WAITS} LIMIT 2) d) = 2"""
+    WHERE (SELECT count(*) FROM (SELECT FROM webhooks_delivery d WHERE {WAITS} LIMIT 2) d) = 2 AND NOT EXISTS (
+        SELECT FROM webhooks_delivery s
+        WHERE s.webhook_id = o.webhook_id AND s.object_type_id = o.object_type_id AND s.object_id = o.object_id
+          AND s.{order.IS_PENDING} AND s.change_set IS NOT NULL
+    )"""
 
 # The first waiting deliveries of each object. A receiver may know of a creation by a later delivery that went before.
 READ = f"""
@@ -62,7 +66,7 @@ READ = f"""
 
 CLOSE = f"""
     UPDATE webhooks_delivery d SET status = 'superseded', due_at = NULL, finished_at = %(now)s, error = ''
-    FROM unnest(%(ids)s::bigint[]) v(id) WHERE d.id = v.id AND d.{order.IS_OPEN} RETURNING d.id, d.webhook_id"""
+    FROM unnest(%(ids)s::bigint[]) v(id) WHERE d.id = v.id AND d.{order.IS_PENDING} RETURNING d.id, d.webhook_id"""
 
 # The object before the first, `f`: as that one tells it, or its event, or as the heir had it so far.
 INHERIT = """
@@ -93,7 +97,7 @@ REPLACE_BACKFILLS = f"""
     WHERE {UNTRIED} AND EXISTS (
         SELECT FROM webhooks_delivery p JOIN webhooks_event e ON e.id = p.event_id
         WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
-          AND p.{order.IS_OPEN} AND p.sequence > d.sequence AND {SHOWS_OBJECT}
+          AND p.{order.IS_PENDING} AND p.sequence > d.sequence AND {SHOWS_OBJECT}
     )
     RETURNING d.id, d.webhook_id"""
 

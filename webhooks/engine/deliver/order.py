@@ -10,16 +10,16 @@ from datetime import datetime
 
 from .. import sql
 
-# Where the object or the ids are known. With 'pending' alone PostgreSQL may take an index of all that is pending, while
-# its statistics know of few. 1.0.0 had 'sending'.
-IS_OPEN = "status IN ('pending', 'sending')"
+# 'pending', where the object or the ids are known; no status is ''. Without it PostgreSQL may take an index of all that
+# is pending, if its statistics know of few.
+IS_PENDING = "status IN ('pending', '')"
 
 # A job event, a test or an error does not show its object. It passes a paused backfill, which may wait for days.
 IS_BLOCKED = f"""
     EXISTS (
         SELECT FROM webhooks_delivery p
         WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
-          AND p.{IS_OPEN} AND p.sequence < d.sequence
+          AND p.{IS_PENDING} AND p.sequence < d.sequence
           AND NOT (
               p.backfill AND p.attempt_count = 0 AND p.attempt_limit IS NULL
               AND EXISTS (SELECT FROM webhooks_backfill b WHERE b.webhook_id = p.webhook_id AND b.state = 'paused')
@@ -34,13 +34,13 @@ HOLD = 'SELECT 1 FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) ORDER BY
 
 PARK = f"""
     UPDATE webhooks_delivery d SET due_at = NULL
-    WHERE d.id = ANY(%(ids)s) AND d.{IS_OPEN} AND {IS_BLOCKED}"""
+    WHERE d.id = ANY(%(ids)s) AND d.{IS_PENDING} AND {IS_BLOCKED}"""
 
 # These are closed: the next of each object is due, and the next of each change set. Not suspects: they may be in hand.
 # A redelivered event has several deliveries of one sequence.
 UNPARK = f"""
     UPDATE webhooks_delivery SET due_at = %(now)s
-    WHERE {IS_OPEN} AND due_at IS NULL AND lapses = 0 AND id = ANY(ARRAY(
+    WHERE {IS_PENDING} AND due_at IS NULL AND lapses = 0 AND id = ANY(ARRAY(
         SELECT n.id FROM webhooks_delivery d CROSS JOIN LATERAL (
             SELECT n.id FROM webhooks_delivery n
             WHERE n.webhook_id = d.webhook_id AND n.object_type_id = d.object_type_id AND n.object_id = d.object_id

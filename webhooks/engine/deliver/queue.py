@@ -7,7 +7,7 @@ from typing import Any
 from ...models import Health, Webhook
 from .. import sql
 from .lane import Due, Wish
-from .order import IS_BLOCKED, IS_OPEN
+from .order import IS_BLOCKED, IS_PENDING
 
 # A webhook may be sent to. A suspended one: if its probe is due, or somebody has just saved it.
 ACTIVE = """
@@ -101,7 +101,7 @@ PARTS = f"""
 # The deliveries that may still go.
 READY = f"""
     SELECT d.id FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id
-    WHERE d.id = ANY(%(ids)s) AND d.{IS_OPEN} AND (d.due_at IS NOT NULL OR d.parts IS NOT NULL)
+    WHERE d.id = ANY(%(ids)s) AND d.{IS_PENDING} AND (d.due_at IS NOT NULL OR d.parts IS NOT NULL)
       AND NOT (w.ordered AND {IS_BLOCKED}) AND NOT {IS_HELD}"""
 
 # The transactions with events that are still to be dispatched. The event of a component's owner may be put off for
