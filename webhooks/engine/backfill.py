@@ -175,7 +175,6 @@ def _bounded(query: str) -> Iterator[None]:
     """A bounded transaction, which tells the filter's errors from others."""
     if query:
         load()  # a new process takes longer than a filter may
-    before = sql.session()
     try:
         with time_limit.within(LONGEST), transactions.short():
             sql.fetch(BOUND, [MOST])
@@ -185,7 +184,7 @@ def _bounded(query: str) -> Iterator[None]:
     except Exception as error:
         if query and isinstance(error.__cause__, QueryCanceled):
             raise DefinitionError(FILTER, _('PostgreSQL takes too long to find the objects.')) from error
-        if transactions.is_lock_timeout(error) or sql.is_broken_off(error, before):
+        if isinstance(error, INTERRUPTIONS):
             raise
         if not query and isinstance(error, time_limit.TooSlow):
             raise OperationalError(str(error)) from error
