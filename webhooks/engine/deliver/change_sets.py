@@ -120,6 +120,6 @@ def place_of(change: Change | Delivery) -> tuple[int, int, int]:
 def place(kind: str, rank: int, event_id: int) -> tuple[int, int, int]:
     """Creations come first, then updates, then deletions. A model comes after the models that it points to.
 
-    With deletions it is the other way round. Objects of one model come as they were first saved.
+    With deletions it is the other way round. Objects of the same model keep the order of their first saves.
     """
     return KINDS.index(kind), -rank if kind == KindChoices.DELETED else rank, event_id
