@@ -9,7 +9,9 @@ from contextlib import contextmanager
 
 import requests
 from dcim.models import Site
+from requests.adapters import HTTPAdapter
 from tenancy.models import Tenant
+from urllib3 import Retry
 from users.models import Token
 
 from benchmarks.report import Row, percentile
@@ -30,6 +32,8 @@ class Reader:
     def __init__(self, url: str, token: str) -> None:
         self._url = url
         self._session = requests.Session()
+        # The server closes a connection that was idle for 2 s, maybe at the moment of the next request.
+        self._session.mount('http://', HTTPAdapter(max_retries=Retry(3)))
         self._session.headers['Authorization'] = token
 
     def read(self, **asked: object) -> dict:
