@@ -36,7 +36,7 @@ from support.docs import PAGES, ROOT, all_blocks, blocks
 from devstack.ports import LOOPBACK, free_port
 from devstack.process import Child, Processes, wait_until
 from webhooks import conf
-from webhooks.models import Webhook
+from webhooks.models import Credential, Webhook
 
 HOST = 'https://netbox.example.com'
 # What no test here can run: their lines are read by bash alone.
@@ -344,14 +344,12 @@ def test_the_loggers_are_configured_as_is_shown():
 
 
 def test_secrets_are_encrypted_anew_as_is_shown(third: Webhook):
-    before = third.secret
+    credential = Credential.objects.create(name='AWX', type='bearer', hosts=['awx.example.com'], secret='token')
     exec(python_of('operations.md', 'reveal()'), {})
-    after = Webhook.objects.get(pk=third.pk)
-    with connection.cursor() as cursor:
-        cursor.execute('SELECT secret FROM webhooks_webhook WHERE id = %s', [third.pk])
-        (stored,) = cursor.fetchone()
-    assert after.secret.reveal() == before.reveal()
-    assert before.reveal() not in stored
+    for before in (third, credential):
+        after = type(before).objects.get(pk=before.pk)
+        assert after.secret.reveal() == before.secret.reveal()
+        assert after.secret != before.secret
 
 
 @pytest.mark.usefixtures('committed')
