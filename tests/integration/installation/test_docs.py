@@ -379,17 +379,17 @@ def test_a_body_is_checked_by_its_schema_as_is_shown(tmp_path: Path, monkeypatch
 
 
 class TestReceivers:
-    """docs/receivers.md: the receiver in plain Python, and the request to try it with."""
+    """docs/receivers.md: contrib/receiver_plain.py, and the request to try it with."""
 
     @pytest.fixture
     def child(self, processes: Processes, tmp_path: Path) -> Iterator[Child]:
-        (tmp_path / 'receiver_plain.py').write_text(python_of('receivers.md', 'ThreadingHTTPServer'))
         (command,) = [text for text in blocks('receivers.md') if 'receiver_plain.py' in text]
-        secret = dict(one.split('=', 1) for one in shlex.split(command) if '=' in one)['WEBHOOK_SECRET']
+        *settings, _python, program = shlex.split(command)
+        secret = dict(one.split('=', 1) for one in settings)['WEBHOOK_SECRET']
         self.port = free_port()
         child = processes.start(
             'receiver-plain',
-            [sys.executable, 'receiver_plain.py'],
+            [sys.executable, str(ROOT / program)],
             environment=os.environ | {'WEBHOOK_SECRET': secret, 'PORT': str(self.port)},
             folder=tmp_path,
             client=True,
