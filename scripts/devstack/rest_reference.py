@@ -17,8 +17,8 @@ HEAD = f"""# REST API
 For people who write programs. All paths are below `{PREFIX}`. NetBox's own page
 `/api/schema/swagger-ui/` has each filter and type.
 
-| request | body | does |
-|---|---|---|
+| request | does |
+|---|---|
 """
 MIDDLE = """
 A webhook has [the fields of the forms](configuration.md#fields-of-a-webhook), and `preset` when it is new. In answers
@@ -55,14 +55,15 @@ def requests(paths: Mapping[str, Any], components: Mapping[str, Any]) -> Iterato
     for path, item in sorted(paths.items()):
         if path.startswith(PREFIX):
             usual = [method for method, operation in item.items() if USUAL.search(summary(operation))]
-            if usual:
-                yield row(usual, path, '', 'as in NetBox')
+            if usual and not path.endswith('/{id}/'):
+                yield row(usual, path, 'as in NetBox, also with `{id}/`')
             for method in [name for name in item if name not in usual]:
-                yield row([method], path, names(fields_of(item[method], components)), summary(item[method]))
+                fields = names(fields_of(item[method], components))
+                yield row([method], path, f'{summary(item[method])}{fields and f" ({fields})"}')
 
 
-def row(methods: Iterable[str], path: str, body: str, does: str) -> str:
-    return f'| `{", ".join(methods).upper()} {path.removeprefix(PREFIX)}` | {body} | {does} |\n'
+def row(methods: Iterable[str], path: str, does: str) -> str:
+    return f'| `{", ".join(methods).upper()} {path.removeprefix(PREFIX)}` | {does} |\n'
 
 
 def summary(operation: Mapping[str, Any]) -> str:
