@@ -291,18 +291,10 @@ def test_the_request_for_a_new_secret_is_answered_as_is_shown(third: Webhook, ap
     assert answer.json()['secret'].startswith(request.data['prefix'])
 
 
-def test_the_requests_for_a_preview_are_answered_as_is_shown(third: Webhook, api_client: APIClient):
-    look, try_out = curls('docs/templates.md')
-    shown, refused, _conditions = [json.loads(text) for text in blocks('templates.md', 'json')]
-    answer = look.send(api_client)
-    assert answer.status_code == 200
-    assert answer.json().keys() == shown.keys()
-    secret = ('Authorization', 'webhook-signature', 'X-Hook-Signature')
-    assert {name: answer.json()['headers'][name] for name in secret} == {
-        name: shown['headers'][name] for name in secret
-    }
-    assert answer.json()['headers'].keys() == shown['headers'].keys()
-    answer = try_out.send(api_client)
+def test_the_request_for_a_preview_is_answered_as_is_shown(third: Webhook, api_client: APIClient):
+    (request,) = curls('docs/templates.md')
+    refused, _conditions = [json.loads(text) for text in blocks('templates.md', 'json')]
+    answer = request.send(api_client)
     assert (answer.status_code, answer.json()) == (400, refused)
 
 
