@@ -8,6 +8,7 @@ import configparser
 import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -405,16 +406,18 @@ class TestReceivers:
         """The body of such a request is waited for without end, in memory."""
         assert self.status(b'', {'Content-Length': str(length)}) == 413
 
-    def send(self) -> dict[str, Any]:
-        """Run the page's code, and return its names."""
-        code = python_of('receivers.md', 'urlopen')
-        assert ':9000/' in code
-        names: dict[str, Any] = {}
-        exec(code.replace(':9000/', f':{self.port}/'), names)
-        return names
+    def send(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        """Run the page's command, and return the program's names."""
+        (command,) = [text for text in blocks('receivers.md') if 'send_example.py' in text]
+        _python, program, address, secret = shlex.split(command)
+        assert ':9000/' in address
+        monkeypatch.setattr(sys, 'argv', [program, address.replace(':9000/', f':{self.port}/'), secret])
+        return runpy.run_path(str(ROOT / program))
 
-    def test_a_request_as_the_page_makes_it_is_taken_once(self, child: Child, capsys: pytest.CaptureFixture[str]):
-        sent = self.send()
+    def test_a_request_as_the_page_makes_it_is_taken_once(
+        self, child: Child, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ):
+        sent = self.send(monkeypatch)
         assert capsys.readouterr().out == '204\n'
         assert self.status(sent['body'], sent['headers']) == 204
         assert self.status(sent['body'] + b' ', sent['headers']) == 401
@@ -427,8 +430,8 @@ class TestReceivers:
         assert wait_until(lambda: 'later dcim.site Bern' in child.log_tail(20), timeout=60)
         assert child.log_tail(20).count('created dcim.site Berlin 1') == 1
 
-    def test_the_library_verifies_it_as_is_shown(self, child: Child):
-        names = self.send()
+    def test_the_library_verifies_it_as_is_shown(self, child: Child, monkeypatch: pytest.MonkeyPatch):
+        names = self.send(monkeypatch)
         exec(python_of('receivers.md', 'event = Webhook('), names)
         assert names['event'] == json.loads(names['body'])
         with pytest.raises(WebhookVerificationError):
