@@ -15,32 +15,17 @@ PREFIX = '/api/plugins/webhooks/'
 HEAD = f"""# REST API
 
 For people who write programs. All paths are below `{PREFIX}`. NetBox's own page
-`/api/schema/swagger-ui/` has each filter and type.
+`/api/schema/swagger-ui/` has each field and filter.
 
-| request | body | does |
-|---|---|---|
-"""
-MIDDLE = """
-A webhook has [the fields of the forms](configuration.md#fields-of-a-webhook), and `preset` when it is new. In answers
-`additional_headers` and `payload_url` are masked, and `secret` is missing. Answers also have:
-
-| of | fields |
+| request | does |
 |---|---|
 """
-# What answers hold, by the names of the description.
-ANSWERS = {
-    'a webhook': 'ReliableWebhook',
-    'its `health`': 'WebhookHealth',
-    'a backfill': 'WebhookBackfill',
-    'an event': 'WebhookEvent',
-    'a delivery': 'WebhookDelivery',
-    'an attempt': 'WebhookAttempt',
-}
 # How NetBox describes what each of its models has.
 USUAL = re.compile(r'^(Get|Post|Put|Patch|Delete) a .*objects?$')
-# Every answer of NetBox has these.
-COMMON = ('id', 'url', 'display_url', 'display', 'created', 'last_updated', 'custom_fields', 'tags')
 TAIL = """
+A webhook has [the fields of the forms](configuration.md#fields-of-a-webhook), and `preset` when it is new. In answers
+`additional_headers` and `payload_url` are masked, and `secret` is missing. `health` says how the endpoint does.
+
 Fields that the reader may not see are null, and `restricted` is true. 503 means too many tests or previews at once: try
 again.
 """
@@ -48,21 +33,22 @@ again.
 
 def page(schema: Mapping[str, Any]) -> str:
     components = schema['components']['schemas']
-    return HEAD + ''.join(requests(schema['paths'], components)) + MIDDLE + ''.join(answers(components)) + TAIL
+    return HEAD + ''.join(requests(schema['paths'], components)) + TAIL
 
 
 def requests(paths: Mapping[str, Any], components: Mapping[str, Any]) -> Iterator[str]:
     for path, item in sorted(paths.items()):
         if path.startswith(PREFIX):
             usual = [method for method, operation in item.items() if USUAL.search(summary(operation))]
-            if usual:
-                yield row(usual, path, '', 'as in NetBox')
+            if usual and not path.endswith('/{id}/'):
+                yield row(usual, path, 'as in NetBox, also with `{id}/`')
             for method in [name for name in item if name not in usual]:
-                yield row([method], path, names(fields_of(item[method], components)), summary(item[method]))
+                fields = names(fields_of(item[method], components))
+                yield row([method], path, f'{summary(item[method])}{fields and f" ({fields})"}')
 
 
-def row(methods: Iterable[str], path: str, body: str, does: str) -> str:
-    return f'| `{", ".join(methods).upper()} {path.removeprefix(PREFIX)}` | {body} | {does} |\n'
+def row(methods: Iterable[str], path: str, does: str) -> str:
+    return f'| `{", ".join(methods).upper()} {path.removeprefix(PREFIX)}` | {does} |\n'
 
 
 def summary(operation: Mapping[str, Any]) -> str:
@@ -74,17 +60,6 @@ def fields_of(operation: Mapping[str, Any], components: Mapping[str, Any]) -> li
     content = operation.get('requestBody', {}).get('content', {}).get('application/json', {})
     component = content.get('schema', {}).get('$ref', '').rpartition('/')[2]
     return list(components[component]['properties']) if component.startswith('Webhook') else []
-
-
-def answers(components: Mapping[str, Any]) -> Iterator[str]:
-    entered = components['ReliableWebhookRequest']['properties']
-    for what, component in ANSWERS.items():
-        own = components[component]['properties']
-        if 'display' in own:
-            own = [name for name in own if name not in COMMON]
-        if component == 'ReliableWebhook':
-            own = [name for name in own if name not in entered]
-        yield f'| {what} | {names(own)} |\n'
 
 
 def names(fields: Iterable[str]) -> str:
