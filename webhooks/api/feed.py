@@ -37,7 +37,7 @@ class FeedMixin:
     )
     @action(detail=True, methods=['get'], permission_classes=[ReadFeedPermission], pagination_class=None)
     def feed(self, request: Request, pk: str) -> Response:
-        """Read what a webhook without a URL has published after a cursor."""
+        """Read the changes that a feed has published after a cursor."""
         webhook = get_object_or_404(Webhook.objects.restrict(request.user, 'read_feed'), pk=pk)
         serializer = FeedQuerySerializer(data=request.query_params)
         serializer.is_valid(raise_exception=True)

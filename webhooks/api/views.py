@@ -285,7 +285,6 @@ class LogViewSet(ParsingMixin, RetrieveModelMixin, ListModelMixin, BaseViewSet):
 
     filter_backends = FILTER_BACKENDS
 
-    # Returns ids of records whose object the user may view.
     visible: Callable[[Any, Iterable[Model]], set[int]]
 
     def get_serializer(self, *args, **kwargs):

@@ -65,8 +65,6 @@ class AttemptInline(ReadOnly, admin.TabularInline):
 
 
 class DeliveryChangeList(CheckedChangeList):
-    """One query a model."""
-
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         objects = existing_objects(self.result_list)

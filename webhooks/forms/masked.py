@@ -23,7 +23,7 @@ class MaskedFieldsMixin(forms.ModelForm):
         return merge_url(self.cleaned_data['payload_url'], self.instance.payload_url)
 
     def clean(self) -> dict[str, Any] | None:
-        """Headers come last: unmasking needs the other fields."""
+        """Headers come last: unmasking needs all fields."""
         cleaned = super().clean()
         if 'additional_headers' in self.cleaned_data:
             try:

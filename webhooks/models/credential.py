@@ -103,7 +103,6 @@ class Credential(ConcurrentModel, NetBoxModel):
     save.alters_data = True
 
     def serialize_object(self, exclude: Iterable[str] | None = None) -> dict:
-        """Without the secret."""
         data = super().serialize_object(exclude=[*(exclude or ()), 'secret'])
         data['secret'] = str(self.secret)
         # Else its change would leave no trace.

@@ -35,7 +35,7 @@ class Health(models.Model):
     last_success_at = models.DateTimeField(_('last success'), null=True)
     # Attempts in a row that reach no endpoint.
     unreachable = models.PositiveIntegerField(default=0)
-    # Since when each answer was a failure of its own (5xx), or that there are too many requests (429).
+    # Since when every answer was 5xx or 429.
     refused_since = models.DateTimeField(_('refused since'), null=True)
     suspended_since = models.DateTimeField(_('suspended since'), null=True)
     probe_at = models.DateTimeField(_('next try'), null=True)
@@ -47,9 +47,9 @@ class Health(models.Model):
     # Attempts in each bucket, and beyond. Total seconds.
     latency = ArrayField(models.BigIntegerField(), default=no_latency)
     latency_sum = models.FloatField(default=0)
-    # Of a feed: the number of the last published delivery.
+    # The last number that a feed published.
     position = models.BigIntegerField(default=0, db_default=0)
-    # Names of event types that event rules have yet to hear of.
+    # Event types that event rules have yet to hear of.
     news = ArrayField(models.CharField(max_length=50), default=list, db_default=[])
 
     _netbox_private = True

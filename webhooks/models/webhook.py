@@ -1,5 +1,3 @@
-"""A Webhook subscribes an endpoint to kinds of change."""
-
 from collections.abc import Iterable
 
 from django.conf import settings

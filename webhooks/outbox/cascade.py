@@ -15,7 +15,7 @@ from .snapshots import object_type_id
 
 @dataclass(frozen=True)
 class Hanging:
-    """Objects of `model` that point to the deleted one: by a foreign key, or by a generic one to `of`."""
+    """`of`: the target of a generic key."""
 
     model: type[Model]
     column: str
@@ -44,7 +44,7 @@ def reach(model: type[Model]) -> frozenset[type[Model]]:
 def going(
     model: type[Model], pks: Sequence[Any], wanted: Collection[type[Model]]
 ) -> Iterator[tuple[type[Model], list[Any]]]:
-    """Yield models with the pks to be deleted, dependent objects first."""
+    """Dependent objects first."""
     found: dict[type[Model], set[Any]] = {model: set(pks)}
     waiting = [(model, set(pks))]
     for owner, keys in waiting:

@@ -62,12 +62,12 @@ def take(model: type[models.Model], pks: Collection[Any]) -> dict[Any, str]:
 
 
 def row(model: type[models.Model]) -> str:
-    """The FROM for row `t`; the parameter is its pk."""
+    """The parameter is its pk."""
     return f'FROM {_table(model)} t WHERE t.{_pk(model)} = %s'
 
 
 def rows(model: type[models.Model]) -> str:
-    """The FROM for rows `t` with earlier snapshots `b.before`; parameters are arrays of pks and snapshots."""
+    """With earlier snapshots `b.before`; parameters are arrays of pks and snapshots."""
     given = 'unnest(%s::bigint[], %s::jsonb[]) AS b(pk, before)'
     return f'FROM {given} JOIN {_table(model)} t ON t.{_pk(model)} = b.pk'
 

@@ -135,7 +135,6 @@ class Authorizer:
 
 
 def _renewed_at(row: AccessToken) -> datetime:
-    """A minute before the end, or half-way."""
     if row.expires_at is None or row.fetched_at is None:
         return timezone.now() - EARLY
     return row.expires_at - min(EARLY, (row.expires_at - row.fetched_at) / 2)

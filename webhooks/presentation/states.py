@@ -69,7 +69,7 @@ def state_of(webhook: Webhook) -> State:
 
 
 def refuses(health: Health) -> bool:
-    """Return whether a suspended webhook's endpoint answers, but with nothing except failures."""
+    """Whether a suspended webhook's endpoint answers, but only with failures."""
     return health.refused_since is not None and not health.unreachable
 
 

@@ -12,7 +12,7 @@ from ..visibility import Reader
 
 @dataclass(frozen=True)
 class Backlog:
-    """`oldest`: since when the oldest unsent change waits. Without Redis, `workers` is None."""
+    """`oldest`: since when the oldest unsent change waits. `workers` needs Redis."""
 
     undispatched: int
     suspect_events: int

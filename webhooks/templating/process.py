@@ -1,6 +1,6 @@
 """Processes for users' templates, with limits that the kernel enforces.
 
-Forks copy the locks of other threads. So a process forks spawners before it starts threads.
+A fork copies locks that other threads hold. So spawners are forked before threads start.
 """
 
 import ctypes

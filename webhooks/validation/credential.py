@@ -22,7 +22,6 @@ MAX_HOSTS, MAX_SECRET = 50, 8192
 HOST = re.compile(r'https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?')
 NAMED = re.compile(r'\{[{%][^{}]*\bcredential\.(token|username|password)\b')
 ELSEWHERE = gettext_lazy('It would go where it did not go before: enter it again.')
-# Which fields each type needs.
 NEEDED = {
     CredentialTypeChoices.BASIC: ('username', 'secret'),
     CredentialTypeChoices.BEARER: ('secret',),

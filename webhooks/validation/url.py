@@ -26,7 +26,6 @@ def check(definition: Definition) -> None:
 
 
 def check_feed(definition: Definition) -> None:
-    """Raise DefinitionError for a field that a webhook without a URL cannot have."""
     if definition.payload_url:
         return
     for name in ('batch', 'change_set'):

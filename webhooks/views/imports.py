@@ -1,5 +1,3 @@
-"""Imports of objects that hold secrets."""
-
 from django.contrib import messages
 from django.forms import Form
 from django.http import HttpRequest, HttpResponse

@@ -55,7 +55,7 @@ class Command(BaseCommand):
             self._follow(webhook)
 
     def _follow(self, webhook: Webhook) -> None:
-        """Show the progress to its end. Ctrl-C stops only the display."""
+        """Ctrl-C stops only the display."""
         with Progress() as bar:
             task = bar.add_task('Sending')
             while found := progress.of(webhook):
