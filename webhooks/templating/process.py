@@ -184,18 +184,6 @@ def fork(work: Work, memory: int | None = None) -> tuple[socket.socket, int]:
         raise
 
 
-def check_handles() -> None:
-    """Raise OSError if pidfds do not work: before Linux 5.4, or under a seccomp filter."""
-    handle = _open_handle(os.getpid())
-    try:
-        os.waitid(os.P_PIDFD, handle, os.WEXITED | os.WNOHANG)
-    except ChildProcessError:
-        # No process is its own child. Linux 5.3 raises another error.
-        pass
-    finally:
-        os.close(handle)
-
-
 def _end_unwatched(child: int) -> None:
     with suppress(ProcessLookupError, ChildProcessError):
         os.kill(child, signal.SIGKILL)
