@@ -6,10 +6,10 @@ from functools import cache
 from typing import Any
 
 from django.contrib.contenttypes.fields import GenericRelation
-from django.db import DEFAULT_DB_ALIAS
 from django.db.models import CASCADE, Model
 from django.db.models.deletion import get_candidate_relations_to_delete
 
+from .default_database import rows
 from .snapshots import object_type_id
 
 
@@ -26,8 +26,7 @@ class Hanging:
         filters: dict[str, Any] = {f'{self.column}__in': pks}
         if self.of is not None:
             filters[self.type_column] = object_type_id(self.of)
-        rows = self.model._base_manager.using(DEFAULT_DB_ALIAS).filter(**filters)
-        return set(rows.order_by().values_list('pk', flat=True))
+        return set(rows(self.model).filter(**filters).values_list('pk', flat=True))
 
 
 @cache
