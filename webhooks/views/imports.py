@@ -6,10 +6,9 @@ from django.utils.translation import gettext as _
 from netbox.choices import ImportMethodChoices
 
 from .. import forms
-from .checked_input import CheckedReturnMixin
 
 
-class ImportNowMixin(CheckedReturnMixin):
+class ImportNowMixin:
     def post(self, request: HttpRequest) -> HttpResponse:
         """Import at once: a job would keep secrets in Redis."""
         form = forms.ImportedTextForm(request.POST, request.FILES)
