@@ -5,8 +5,8 @@ deleting the webhook locks no lane.
 """
 
 from django.contrib.postgres.fields import ArrayField
-from django.db import models, transaction
-from django.db.models.signals import m2m_changed, post_save
+from django.db import models
+from django.db.models.signals import post_save
 from django.dispatch import receiver
 from django.utils.translation import gettext_lazy as _
 
@@ -68,19 +68,3 @@ class Health(models.Model):
 def _webhook_saved(instance: Webhook, created: bool, **kwargs) -> None:
     if created:
         Health.objects.create(webhook=instance)
-
-
-@receiver(m2m_changed, sender=Webhook.notification_groups.through, dispatch_uid='webhooks.health')
-def _recipients_changed(instance: Webhook, action: str, **kwargs) -> None:
-    """New recipients were not told of today's failures."""
-    if action == 'post_add':
-        transaction.on_commit(lambda: _tell_again(instance.pk), robust=True)
-
-
-@transaction.atomic
-def _tell_again(webhook_id: int) -> None:
-    """If a worker holds the row, people are told tomorrow."""
-    told = Health.objects.filter(webhook=webhook_id, failure_told_on__isnull=False)
-    for health in told.select_for_update(skip_locked=True):
-        health.failure_told_on = None
-        health.save(update_fields=['failure_told_on'])
