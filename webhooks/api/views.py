@@ -11,7 +11,7 @@ from netbox.api.authentication import TokenPermissions
 from netbox.api.viewsets import BaseViewSet, NetBoxModelViewSet
 from rest_framework import status
 from rest_framework.decorators import action
-from rest_framework.exceptions import APIException, NotFound, ValidationError
+from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.filters import OrderingFilter
 from rest_framework.generics import get_object_or_404
 from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
@@ -20,9 +20,8 @@ from rest_framework.response import Response
 from rest_framework.routers import APIRootView
 
 from .. import filtersets
-from ..exceptions import Busy, DefinitionError
+from ..exceptions import DefinitionError
 from ..models import Credential, Delivery, Event, Webhook, querysets
-from ..models.concurrent import ChangedMeanwhile
 from ..models.querysets import LONG_COLUMNS
 from ..permissions import visible_deliveries, visible_events
 from ..presentation import actions, progress
@@ -44,7 +43,7 @@ from .action_serializers import (
     WaitingSerializer,
 )
 from .feed import FeedMixin
-from .parsers import ParsingMixin
+from .refusals import Conflict, RefusingMixin
 
 
 class WebhooksRootView(APIRootView):
@@ -69,33 +68,6 @@ class StableOrderingFilter(OrderingFilter):
 FILTER_BACKENDS = (DjangoFilterBackend, StableOrderingFilter)
 
 
-class StillOpen(APIException):
-    status_code = status.HTTP_409_CONFLICT
-    default_detail = STILL_OPEN
-    default_code = 'still_open'
-
-
-class BackfillConflict(APIException):
-    status_code = status.HTTP_409_CONFLICT
-    default_code = 'backfill_state'
-
-
-class Conflict(APIException):
-    status_code = status.HTTP_409_CONFLICT
-    default_code = 'changed_meanwhile'
-
-
-class TryAgain(APIException):
-    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    default_code = 'busy'
-    wait = 5
-
-
-class BusyMixin:
-    def handle_exception(self, exc: Exception) -> Response:
-        return super().handle_exception(TryAgain(str(exc)) if isinstance(exc, Busy) else exc)
-
-
 @contextmanager
 def refusals() -> Iterator[None]:
     """Answer 400 for a DefinitionError, 409 for a wrong backfill state."""
@@ -103,7 +75,7 @@ def refusals() -> Iterator[None]:
         yield
     except DefinitionError as error:
         if error.field == backfill.STATE:
-            raise BackfillConflict(str(error)) from None
+            raise Conflict(str(error)) from None
         raise ValidationError({error.field: [str(error)]}) from None
 
 
@@ -116,20 +88,17 @@ def moves_backfill(name: str, needed: Action) -> Callable[[Callable], Callable]:
     return decorate
 
 
-class SecretiveViewSet(ParsingMixin, NetBoxModelViewSet):
+class SecretiveViewSet(RefusingMixin, NetBoxModelViewSet):
     # A job would expose secrets in Redis and on NetBox's pages.
     background_enabled = False
     filter_backends = FILTER_BACKENDS
-
-    def handle_exception(self, exc: Exception) -> Response:
-        return super().handle_exception(Conflict(exc.message) if isinstance(exc, ChangedMeanwhile) else exc)
 
     def _enqueue_bulk_job(self, request: Request, *args, **kwargs) -> Response:
         """NetBox 4.7.0 ignores `background_enabled`."""
         raise ValidationError({'detail': _('Background processing is not supported for this endpoint.')})
 
 
-class WebhookViewSet(BusyMixin, FeedMixin, SecretiveViewSet):
+class WebhookViewSet(FeedMixin, SecretiveViewSet):
     queryset = Webhook.objects.all()
     serializer_class = serializers.WebhookSerializer
     filterset_class = filtersets.WebhookFilterSet
@@ -280,7 +249,7 @@ class CredentialViewSet(SecretiveViewSet):
     ordering_fields = ('id', 'name', 'description', 'type', 'created', 'last_updated')
 
 
-class LogViewSet(ParsingMixin, RetrieveModelMixin, ListModelMixin, BaseViewSet):
+class LogViewSet(RefusingMixin, RetrieveModelMixin, ListModelMixin, BaseViewSet):
     """NetBox's read-only viewset sends an ETag that never changes."""
 
     filter_backends = FILTER_BACKENDS
@@ -301,7 +270,7 @@ class EventViewSet(LogViewSet):
     ordering_fields = ('id', 'sequence', 'timestamp', 'object_id', 'object_repr', 'dispatched_at')
 
 
-class DeliveryViewSet(BusyMixin, LogViewSet):
+class DeliveryViewSet(LogViewSet):
     queryset = querysets.deliveries()
     visible = staticmethod(visible_deliveries)
     serializer_class = serializers.DeliverySerializer
@@ -316,5 +285,5 @@ class DeliveryViewSet(BusyMixin, LogViewSet):
         delivery = get_object_or_404(permitted, pk=pk)
         count = redelivery.redeliver(Delivery.objects.filter(pk=delivery.pk))
         if not count:
-            raise StillOpen
+            raise Conflict(STILL_OPEN)
         return Response({'count': count})
