@@ -5,12 +5,13 @@ from typing import Any
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.utils.translation import gettext as _
 from rest_framework import status
-from rest_framework.exceptions import APIException, ParseError
+from rest_framework.exceptions import APIException, ParseError, ValidationError
 from rest_framework.parsers import JSONParser, MultiPartParser
 from rest_framework.response import Response
 
-from ..exceptions import Busy
+from ..exceptions import Busy, DefinitionError
 from ..models.concurrent import ChangedMeanwhile
+from ..services import backfill
 
 
 class Conflict(APIException):
@@ -26,15 +27,6 @@ class TryAgain(APIException):
     wait = 5
 
 
-# RequestDataTooBig is a SuspiciousOperation.
-ANSWERS: dict[type[Exception], type[APIException]] = {
-    Busy: TryAgain,
-    ChangedMeanwhile: Conflict,
-    RequestDataTooBig: TooLarge,
-    SuspiciousOperation: ParseError,
-}
-
-
 class FlatJSONParser(JSONParser):
     def parse(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -47,5 +39,20 @@ class RefusingMixin:
     parser_classes = (FlatJSONParser, MultiPartParser)
 
     def handle_exception(self, exc: Exception) -> Response:
-        answers = (answer for kind, answer in ANSWERS.items() if isinstance(exc, kind))
-        return super().handle_exception(next((answer(str(exc)) for answer in answers), exc))
+        return super().handle_exception(_answer(exc))
+
+
+def _answer(error: Exception) -> Exception:
+    match error:
+        case Busy():
+            return TryAgain(str(error))
+        case ChangedMeanwhile() | DefinitionError(field=backfill.STATE):
+            return Conflict(str(error))
+        case DefinitionError():
+            return ValidationError({error.field: [str(error)]})
+        case RequestDataTooBig():
+            return TooLarge(str(error))
+        case SuspiciousOperation():
+            return ParseError(str(error))
+        case _:
+            return error

@@ -1,5 +1,4 @@
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -20,7 +19,6 @@ from rest_framework.response import Response
 from rest_framework.routers import APIRootView
 
 from .. import filtersets
-from ..exceptions import DefinitionError
 from ..models import Credential, Delivery, Event, Webhook, querysets
 from ..models.querysets import LONG_COLUMNS
 from ..permissions import visible_deliveries, visible_events
@@ -68,17 +66,6 @@ class StableOrderingFilter(OrderingFilter):
 FILTER_BACKENDS = (DjangoFilterBackend, StableOrderingFilter)
 
 
-@contextmanager
-def refusals() -> Iterator[None]:
-    """Answer 400 for a DefinitionError, 409 for a wrong backfill state."""
-    try:
-        yield
-    except DefinitionError as error:
-        if error.field == backfill.STATE:
-            raise Conflict(str(error)) from None
-        raise ValidationError({error.field: [str(error)]}) from None
-
-
 def moves_backfill(name: str, needed: Action) -> Callable[[Callable], Callable]:
     def decorate(method: Callable) -> Callable:
         permissions = [post_needs(needed.permission)]
@@ -114,8 +101,7 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
     @action(detail=True, methods=['post'], permission_classes=[post_needs(actions.TEST.permission)])
     def test(self, request: Request, pk: str) -> Response:
         """Send a test event now and return its delivery."""
-        with refusals():
-            delivery = trial.send_test(self._get_permitted('test', pk), request.user)
+        delivery = trial.send_test(self._get_permitted('test', pk), request.user)
         data = serializers.DeliverySerializer(delivery, nested=True, context={'request': request}).data
         return Response(data, status=status.HTTP_201_CREATED)
 
@@ -165,11 +151,10 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
         serializer = BackfillStartSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         wanted = serializer.validated_data
-        with refusals():
-            choice = backfill.choose(webhook, wanted.get('object_types'), wanted.get('filter', ''), request.user)
-            if wanted['dry_run']:
-                return Response({'total': choice.total})
-            backfill.start(webhook, choice, request.user)
+        choice = backfill.choose(webhook, wanted.get('object_types'), wanted.get('filter', ''), request.user)
+        if wanted['dry_run']:
+            return Response({'total': choice.total})
+        backfill.start(webhook, choice, request.user)
         return self._progress(webhook, status.HTTP_201_CREATED)
 
     @moves_backfill('pause', actions.PAUSE_BACKFILL)
@@ -189,8 +174,7 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
 
     def _move(self, move: Callable[[Webhook], object], pk: str) -> Response:
         webhook = self._get_permitted(actions.BACKFILL.permission, pk)
-        with refusals():
-            move(webhook)
+        move(webhook)
         return self._progress(webhook)
 
     def _progress(self, webhook: Webhook, code: int = status.HTTP_200_OK) -> Response:
@@ -232,8 +216,7 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
         return self._preview(webhook, serializer.validated_data)
 
     def _preview(self, webhook: Webhook, changes: Mapping[str, Any]) -> Response:
-        with refusals():
-            shown = preview.show(webhook, changes, self.request.user)
+        shown = preview.show(webhook, changes, self.request.user)
         return Response(PreviewedSerializer(shown).data)
 
     def _get_permitted(self, name: str, pk: str) -> Webhook:
