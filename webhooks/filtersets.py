@@ -31,6 +31,7 @@ from .choices import CredentialTypeChoices, FormatChoices, KindChoices, StatusCh
 from .models import Credential, Delivery, Event, Webhook
 from .models.confidential import CONFIDENTIAL, EVENT
 from .presentation.fields import field, shown_in
+from .presentation.states import IS_SUSPENDED
 from .storable import NO_SUCH_OFFSET, is_storable_time
 from .validation.credential import normalized
 
@@ -112,9 +113,7 @@ class WebhookFilterSet(NamedFilterSet):
         fields = ('id', *(name for name in shown_in('filters') if not field(name).many_to_many))
 
     def filter_suspended(self, queryset: QuerySet, name: str, value: bool) -> QuerySet:
-        """Disabled webhooks are not probed."""
-        suspended = Q(enabled=True, health__suspended_since__isnull=False)
-        return queryset.filter(suspended) if value else queryset.exclude(suspended)
+        return queryset.filter(IS_SUSPENDED) if value else queryset.exclude(IS_SUSPENDED)
 
 
 @register_filterset

@@ -26,6 +26,9 @@ FAILING = State(_('Failing'), 'red', Q(health__isnull=False) & ~Q(health__last_e
 UNUSED = State(_('Nothing is sent'), 'gray', Q(is_used=False))
 ACTIVE = State(_('Active'), 'green', Q())
 
+# Disabled webhooks are not probed.
+IS_SUSPENDED = Q(enabled=True) & SUSPENDED.query
+
 STATES = {
     'disabled': DISABLED,
     'paused': PAUSED,
