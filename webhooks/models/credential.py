@@ -8,7 +8,6 @@ from django.db import models
 from django.db.models import ProtectedError
 from django.db.models.signals import pre_delete
 from django.dispatch import receiver
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
@@ -73,9 +72,6 @@ class Credential(ConcurrentModel, NetBoxModel):
 
     def __str__(self) -> str:
         return self.name
-
-    def get_absolute_url(self) -> str:
-        return reverse('plugins:webhooks:credential', args=[self.pk])
 
     @property
     def is_oauth2(self) -> bool:
