@@ -20,6 +20,7 @@ from ..models import Delivery, querysets
 from ..permissions import visible_deliveries
 from ..presentation.actions import REDELIVER, STILL_OPEN
 from ..services import preview, redelivery
+from ..storable import is_key
 from ..ui import panels
 from ..ui.buttons import BulkRedeliver, Redeliver
 from .checked_input import CheckedSelectionMixin
@@ -122,4 +123,4 @@ class DeliveryBulkRedeliverView(CheckedSelectionMixin, RedeliverMixin, BaseMulti
             # The receiver of a superseded delivery got a later one.
             is_asked = StatusChoices.SUPERSEDED in filterset.form.cleaned_data['status']
             return found if is_asked else found.exclude(status=StatusChoices.SUPERSEDED)
-        return self.queryset.filter(pk__in=request.POST.getlist('pk'))
+        return self.queryset.filter(pk__in=[pk for pk in request.POST.getlist('pk') if is_key(pk)])
