@@ -1,4 +1,4 @@
-"""Answers for what Django, a worker or another request refuses."""
+"""Answers for refusals by Django, a worker or another request."""
 
 from typing import Any
 

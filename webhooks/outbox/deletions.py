@@ -29,7 +29,7 @@ DELETION = '_webhooks_deletion'
 TIME, TIME_EACH = 2.0, 0.02
 # Milliseconds, for one query.
 LONGEST_QUERY = 2000
-# Objects of the first slice, most objects of one, and the seconds that a slice may take.
+# Objects of the first slice and at most, and the seconds that a slice may take.
 FIRST_SLICE, LARGEST_SLICE, SLICE_TIME = 5, 200, 0.5
 # Seconds: of a slow slice, beside TIME_EACH, and of its model's rest.
 SLOW_SLICE, REST = 1.0, 600.0
