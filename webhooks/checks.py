@@ -1,11 +1,4 @@
-"""System checks:
-
-W001  No worker serves the queue.
-W002  Our tables are missing.
-W003  The worker class has no timer.
-W004  Payloads are right but rendered slowly.
-W005  The admin hides another page.
-"""
+"""Operators find the ids in docs/installation.md."""
 
 from typing import Any
 

@@ -1,5 +1,3 @@
-"""Operators' settings are in conf.py."""
-
 DEFAULT_MODELS = (
     'dcim.site',
     'dcim.rack',
@@ -34,10 +32,9 @@ MAX_TIMEOUT = 3600
 # Characters, with its templates.
 MAX_URL = 500
 
-# Keys, and levels of each.
 MAX_EXPAND_KEYS, MAX_EXPAND_LEVELS = 20, 3
 
-# Characters; each request is signed with it.
+# Characters.
 MAX_SECRET = 1000
 
 # Characters, also of all headers, and of conditions as JSON.
@@ -46,7 +43,7 @@ MAX_TEMPLATE = 64 * 1024
 # On 4,094 VLANs, each takes half a millisecond an event.
 MAX_CONDITIONS = 100
 
-# Characters of a backfill's filter.
+# Characters.
 MAX_QUERY = 2000
 
 # RFC 9110, 15.5.11: do not call again.

@@ -16,6 +16,7 @@ from . import conf
 from .choices import StatusChoices
 from .models import Delivery, Event, Hour, Webhook
 from .outbox import redis_queue
+from .presentation.states import IS_SUSPENDED
 from .services.backlog import waiting_since
 
 RATE_HOURS = 24
@@ -104,7 +105,7 @@ def _undispatched(user: User) -> QuerySet[Event] | None:
 
 
 def _suspended(webhooks: QuerySet[Webhook]) -> dict[str, object]:
-    found = webhooks.filter(enabled=True, health__suspended_since__isnull=False)
+    found = webhooks.filter(IS_SUSPENDED)
     return {
         'count': found.count(),
         'first': list(found.order_by('health__suspended_since')[:WEBHOOKS_NAMED]),

@@ -1,6 +1,4 @@
-"""NetBox decides data and time of these events. It also sends changes that code rolled back inside a successful
-request.
-"""
+"""NetBox decides their data and time. It also sends changes that code rolled back inside a successful request."""
 
 import json
 import logging

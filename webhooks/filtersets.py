@@ -31,6 +31,7 @@ from .choices import CredentialTypeChoices, FormatChoices, KindChoices, StatusCh
 from .models import Credential, Delivery, Event, Webhook
 from .models.confidential import CONFIDENTIAL, EVENT
 from .presentation.fields import field, shown_in
+from .presentation.states import IS_SUSPENDED
 from .storable import NO_SUCH_OFFSET, is_storable_time
 from .validation.credential import normalized
 
@@ -67,8 +68,13 @@ def _is_regex(pattern: str) -> bool:
     return True
 
 
+class NamedFilterSet(NetBoxModelFilterSet):
+    def search(self, queryset: QuerySet, name: str, value: str) -> QuerySet:
+        return queryset.filter(Q(name__icontains=value) | Q(description__icontains=value))
+
+
 @register_filterset
-class WebhookFilterSet(NetBoxModelFilterSet):
+class WebhookFilterSet(NamedFilterSet):
     object_type = MultiValueContentTypeFilter(field_name='object_types')
     object_type_id = django_filters.ModelMultipleChoiceFilter(
         field_name='object_types', queryset=ContentType.objects.all(), label=_('Object type (ID)')
@@ -106,19 +112,12 @@ class WebhookFilterSet(NetBoxModelFilterSet):
         form = FilterForm
         fields = ('id', *(name for name in shown_in('filters') if not field(name).many_to_many))
 
-    def search(self, queryset: QuerySet, name: str, value: str) -> QuerySet:
-        if not value.strip():
-            return queryset
-        return queryset.filter(Q(name__icontains=value) | Q(description__icontains=value))
-
     def filter_suspended(self, queryset: QuerySet, name: str, value: bool) -> QuerySet:
-        """Disabled webhooks are not probed."""
-        suspended = Q(enabled=True, health__suspended_since__isnull=False)
-        return queryset.filter(suspended) if value else queryset.exclude(suspended)
+        return queryset.filter(IS_SUSPENDED) if value else queryset.exclude(IS_SUSPENDED)
 
 
 @register_filterset
-class CredentialFilterSet(NetBoxModelFilterSet):
+class CredentialFilterSet(NamedFilterSet):
     type = django_filters.MultipleChoiceFilter(choices=CredentialTypeChoices, distinct=False)
     host = MultiValueCharFilter(method='filter_hosts', label=_('Host'))
 
@@ -129,12 +128,7 @@ class CredentialFilterSet(NetBoxModelFilterSet):
 
     def filter_hosts(self, queryset: QuerySet, name: str, value: list[str]) -> QuerySet:
         """Take a host as people enter it."""
-        return queryset.filter(hosts__overlap=[normalized(host) for host in value]) if value else queryset
-
-    def search(self, queryset: QuerySet, name: str, value: str) -> QuerySet:
-        if not value.strip():
-            return queryset
-        return queryset.filter(Q(name__icontains=value) | Q(description__icontains=value))
+        return queryset.filter(hosts__overlap=[normalized(host) for host in value])
 
 
 class LogFilterSet(BaseFilterSet):
@@ -238,9 +232,6 @@ class DeliveryFilterSet(LogFilterSet):
 
 
 def _search(queryset: QuerySet, value: str, query: Q) -> QuerySet:
-    value = value.strip()
-    if not value:
-        return queryset
     try:
         return queryset.filter(uuid=uuid.UUID(value))
     except ValueError:

@@ -17,72 +17,35 @@ class ItemForAny(PluginMenuItem):
         self._any_of = names
 
 
+def _button(model: str, action: str, title: str, icon: str) -> PluginMenuButton:
+    link = f'plugins:webhooks:{model}_{action}'
+    return PluginMenuButton(link=link, title=title, icon_class=f'mdi {icon}', permissions=[f'webhooks.add_{model}'])
+
+
+def _item(model: str, text: str, is_added: bool = False) -> PluginMenuItem:
+    add = _button(model, 'add', _('Add'), 'mdi-plus-thick')
+    imported = _button(model, 'bulk_import', _('Import'), 'mdi-upload')
+    return PluginMenuItem(
+        link=f'plugins:webhooks:{model}_list',
+        link_text=text,
+        permissions=[f'webhooks.view_{model}'],
+        buttons=(add, imported) if is_added else (),
+    )
+
+
+status = ItemForAny(
+    link='plugins:webhooks:status',
+    link_text=_('Status'),
+    permissions=['webhooks.view_delivery', 'webhooks.view_webhook'],
+)
 menu = PluginMenu(
     label=_('Webhooks'),
     icon_class='mdi mdi-webhook',
     groups=(
         (
             _('Webhooks'),
-            (
-                PluginMenuItem(
-                    link='plugins:webhooks:webhook_list',
-                    link_text=_('Webhooks'),
-                    permissions=['webhooks.view_webhook'],
-                    buttons=(
-                        PluginMenuButton(
-                            link='plugins:webhooks:webhook_add',
-                            title=_('Add'),
-                            icon_class='mdi mdi-plus-thick',
-                            permissions=['webhooks.add_webhook'],
-                        ),
-                        PluginMenuButton(
-                            link='plugins:webhooks:webhook_bulk_import',
-                            title=_('Import'),
-                            icon_class='mdi mdi-upload',
-                            permissions=['webhooks.add_webhook'],
-                        ),
-                    ),
-                ),
-                PluginMenuItem(
-                    link='plugins:webhooks:credential_list',
-                    link_text=_('Credentials'),
-                    permissions=['webhooks.view_credential'],
-                    buttons=(
-                        PluginMenuButton(
-                            link='plugins:webhooks:credential_add',
-                            title=_('Add'),
-                            icon_class='mdi mdi-plus-thick',
-                            permissions=['webhooks.add_credential'],
-                        ),
-                        PluginMenuButton(
-                            link='plugins:webhooks:credential_bulk_import',
-                            title=_('Import'),
-                            icon_class='mdi mdi-upload',
-                            permissions=['webhooks.add_credential'],
-                        ),
-                    ),
-                ),
-            ),
+            (_item('webhook', _('Webhooks'), is_added=True), _item('credential', _('Credentials'), is_added=True)),
         ),
-        (
-            _('Log'),
-            (
-                ItemForAny(
-                    link='plugins:webhooks:status',
-                    link_text=_('Status'),
-                    permissions=['webhooks.view_delivery', 'webhooks.view_webhook'],
-                ),
-                PluginMenuItem(
-                    link='plugins:webhooks:delivery_list',
-                    link_text=_('Deliveries'),
-                    permissions=['webhooks.view_delivery'],
-                ),
-                PluginMenuItem(
-                    link='plugins:webhooks:event_list',
-                    link_text=_('Events'),
-                    permissions=['webhooks.view_event'],
-                ),
-            ),
-        ),
+        (_('Log'), (status, _item('delivery', _('Deliveries')), _item('event', _('Events')))),
     ),
 )

@@ -22,6 +22,7 @@ from .outbox import (
     signal_senders,
     snapshots,
 )
+from .outbox.default_database import rows
 
 # For bulk_create(), update() and so on. Send it in the same transaction, after a change or before a deletion:
 # bulk_operation.send(sender=Site, instances=sites, event='created')
@@ -132,15 +133,15 @@ def handle_linked(
         return
     slot = f'{LINKS}_{sender._meta.label_lower}'
     if action.startswith('post_'):
-        rows = between_signals.pop(instance, slot, {})
-        recording.record_touched(changed, KindChoices.UPDATED, rows)
-        before.drop(changed, rows)
+        states = between_signals.pop(instance, slot, {})
+        recording.record_touched(changed, KindChoices.UPDATED, states)
+        before.drop(changed, states)
         return
     # clear() does not tell the removed keys.
     pks = _far_pks(sender, instance, changed, pk_set) if reverse else _near_pks(instance, action, pk_set)
-    rows = recording.with_before(changed, pks)
-    before.keep(changed, rows)
-    between_signals.push(instance, slot, rows)
+    states = recording.with_before(changed, pks)
+    before.keep(changed, states)
+    between_signals.push(instance, slot, states)
 
 
 def handle_bulk(
@@ -175,8 +176,8 @@ def _far_pks(
     if pk_set is not None:
         return sorted(pk_set)
     field = next(f for f in changed._meta.many_to_many if f.remote_field.through is through)
-    rows = through._base_manager.using(DEFAULT_DB_ALIAS).filter(**{field.m2m_reverse_field_name(): instance.pk})
-    return list(rows.values_list(field.m2m_field_name(), flat=True))
+    links = rows(through).filter(**{field.m2m_reverse_field_name(): instance.pk})
+    return list(links.values_list(field.m2m_field_name(), flat=True))
 
 
 def _forget(**kwargs: Any) -> None:

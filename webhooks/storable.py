@@ -23,7 +23,6 @@ def storable(text: str) -> str:
 
 
 def storable_json(value: Any) -> Any:
-    """Make flat JSON storable, with its keys."""
     if isinstance(value, dict):
         return {storable(key): storable_json(item) for key, item in value.items()}
     return storable(value) if isinstance(value, str) else value

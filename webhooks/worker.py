@@ -65,7 +65,7 @@ def _tell(result: str) -> str:
 
 
 class WebhooksWorker(NetBoxRQWorker):
-    """For our queue it starts the supervisor (engine/process/supervisor.py). A worker that ends by itself does not."""
+    """For our queue it starts the supervisor, unless it ends by itself."""
 
     serves_webhooks = True
 

@@ -1,5 +1,3 @@
-"""Requests and answers of the actions."""
-
 from datetime import timedelta
 from typing import Any
 

@@ -5,12 +5,11 @@ from drf_spectacular.utils import OpenApiResponse, extend_schema
 from netbox.api.authentication import TokenPermissions
 from rest_framework import status
 from rest_framework.decorators import action
-from rest_framework.exceptions import APIException, ValidationError
+from rest_framework.exceptions import APIException
 from rest_framework.generics import get_object_or_404
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from ..exceptions import DefinitionError
 from ..models import Webhook
 from ..services import feed as service
 from .action_serializers import FeedQuerySerializer, FeedSerializer
@@ -37,14 +36,12 @@ class FeedMixin:
     )
     @action(detail=True, methods=['get'], permission_classes=[ReadFeedPermission], pagination_class=None)
     def feed(self, request: Request, pk: str) -> Response:
-        """Read what a webhook without a URL has published after a cursor."""
+        """Read the changes that a feed has published after a cursor."""
         webhook = get_object_or_404(Webhook.objects.restrict(request.user, 'read_feed'), pk=pk)
         serializer = FeedQuerySerializer(data=request.query_params)
         serializer.is_valid(raise_exception=True)
         try:
             page = service.follow(webhook, request.user, **serializer.validated_data)
-        except DefinitionError as error:
-            raise ValidationError({error.field: [str(error)]}) from None
         except service.Gone as gone:
             raise Gone({'detail': str(gone), 'cursor': gone.cursor}) from None
         return Response(FeedSerializer(page).data)

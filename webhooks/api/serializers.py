@@ -1,4 +1,4 @@
-"""The models in the REST API. NetBox finds serializers here by name."""
+"""NetBox finds serializers here by name."""
 
 from typing import Any
 
@@ -238,7 +238,7 @@ class DeliverySerializer(RestrictedSerializer):
     webhook = WebhookSerializer(nested=True, read_only=True)
     event = EventSerializer(nested=True, read_only=True)
     status = serializers.ChoiceField(choices=StatusChoices, read_only=True)
-    # Of 1.0.0, whose batches were one delivery.
+    # In 1.0.0 a batch was one delivery.
     event_count = serializers.SerializerMethodField(help_text=_('Always 1.'))
     batch = serializers.IntegerField(
         read_only=True,

@@ -1,5 +1,4 @@
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +10,7 @@ from netbox.api.authentication import TokenPermissions
 from netbox.api.viewsets import BaseViewSet, NetBoxModelViewSet
 from rest_framework import status
 from rest_framework.decorators import action
-from rest_framework.exceptions import APIException, NotFound, ValidationError
+from rest_framework.exceptions import NotFound, ValidationError
 from rest_framework.filters import OrderingFilter
 from rest_framework.generics import get_object_or_404
 from rest_framework.mixins import ListModelMixin, RetrieveModelMixin
@@ -20,9 +19,7 @@ from rest_framework.response import Response
 from rest_framework.routers import APIRootView
 
 from .. import filtersets
-from ..exceptions import Busy, DefinitionError
 from ..models import Credential, Delivery, Event, Webhook, querysets
-from ..models.concurrent import ChangedMeanwhile
 from ..models.querysets import LONG_COLUMNS
 from ..permissions import visible_deliveries, visible_events
 from ..presentation import actions, progress
@@ -44,7 +41,7 @@ from .action_serializers import (
     WaitingSerializer,
 )
 from .feed import FeedMixin
-from .parsers import ParsingMixin
+from .refusals import Conflict, RefusingMixin
 
 
 class WebhooksRootView(APIRootView):
@@ -69,44 +66,6 @@ class StableOrderingFilter(OrderingFilter):
 FILTER_BACKENDS = (DjangoFilterBackend, StableOrderingFilter)
 
 
-class StillOpen(APIException):
-    status_code = status.HTTP_409_CONFLICT
-    default_detail = STILL_OPEN
-    default_code = 'still_open'
-
-
-class BackfillConflict(APIException):
-    status_code = status.HTTP_409_CONFLICT
-    default_code = 'backfill_state'
-
-
-class Conflict(APIException):
-    status_code = status.HTTP_409_CONFLICT
-    default_code = 'changed_meanwhile'
-
-
-class TryAgain(APIException):
-    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    default_code = 'busy'
-    wait = 5
-
-
-class BusyMixin:
-    def handle_exception(self, exc: Exception) -> Response:
-        return super().handle_exception(TryAgain(str(exc)) if isinstance(exc, Busy) else exc)
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    """Answer 400 for a DefinitionError, 409 for a wrong backfill state."""
-    try:
-        yield
-    except DefinitionError as error:
-        if error.field == backfill.STATE:
-            raise BackfillConflict(str(error)) from None
-        raise ValidationError({error.field: [str(error)]}) from None
-
-
 def moves_backfill(name: str, needed: Action) -> Callable[[Callable], Callable]:
     def decorate(method: Callable) -> Callable:
         permissions = [post_needs(needed.permission)]
@@ -116,20 +75,17 @@ def moves_backfill(name: str, needed: Action) -> Callable[[Callable], Callable]:
     return decorate
 
 
-class SecretiveViewSet(ParsingMixin, NetBoxModelViewSet):
+class SecretiveViewSet(RefusingMixin, NetBoxModelViewSet):
     # A job would expose secrets in Redis and on NetBox's pages.
     background_enabled = False
     filter_backends = FILTER_BACKENDS
-
-    def handle_exception(self, exc: Exception) -> Response:
-        return super().handle_exception(Conflict(exc.message) if isinstance(exc, ChangedMeanwhile) else exc)
 
     def _enqueue_bulk_job(self, request: Request, *args, **kwargs) -> Response:
         """NetBox 4.7.0 ignores `background_enabled`."""
         raise ValidationError({'detail': _('Background processing is not supported for this endpoint.')})
 
 
-class WebhookViewSet(BusyMixin, FeedMixin, SecretiveViewSet):
+class WebhookViewSet(FeedMixin, SecretiveViewSet):
     queryset = Webhook.objects.all()
     serializer_class = serializers.WebhookSerializer
     filterset_class = filtersets.WebhookFilterSet
@@ -145,8 +101,7 @@ class WebhookViewSet(BusyMixin, FeedMixin, SecretiveViewSet):
     @action(detail=True, methods=['post'], permission_classes=[post_needs(actions.TEST.permission)])
     def test(self, request: Request, pk: str) -> Response:
         """Send a test event now and return its delivery."""
-        with refusals():
-            delivery = trial.send_test(self._get_permitted('test', pk), request.user)
+        delivery = trial.send_test(self._get_permitted('test', pk), request.user)
         data = serializers.DeliverySerializer(delivery, nested=True, context={'request': request}).data
         return Response(data, status=status.HTTP_201_CREATED)
 
@@ -196,11 +151,10 @@ class WebhookViewSet(BusyMixin, FeedMixin, SecretiveViewSet):
         serializer = BackfillStartSerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         wanted = serializer.validated_data
-        with refusals():
-            choice = backfill.choose(webhook, wanted.get('object_types'), wanted.get('filter', ''), request.user)
-            if wanted['dry_run']:
-                return Response({'total': choice.total})
-            backfill.start(webhook, choice, request.user)
+        choice = backfill.choose(webhook, wanted.get('object_types'), wanted.get('filter', ''), request.user)
+        if wanted['dry_run']:
+            return Response({'total': choice.total})
+        backfill.start(webhook, choice, request.user)
         return self._progress(webhook, status.HTTP_201_CREATED)
 
     @moves_backfill('pause', actions.PAUSE_BACKFILL)
@@ -220,8 +174,7 @@ class WebhookViewSet(BusyMixin, FeedMixin, SecretiveViewSet):
 
     def _move(self, move: Callable[[Webhook], object], pk: str) -> Response:
         webhook = self._get_permitted(actions.BACKFILL.permission, pk)
-        with refusals():
-            move(webhook)
+        move(webhook)
         return self._progress(webhook)
 
     def _progress(self, webhook: Webhook, code: int = status.HTTP_200_OK) -> Response:
@@ -263,8 +216,7 @@ class WebhookViewSet(BusyMixin, FeedMixin, SecretiveViewSet):
         return self._preview(webhook, serializer.validated_data)
 
     def _preview(self, webhook: Webhook, changes: Mapping[str, Any]) -> Response:
-        with refusals():
-            shown = preview.show(webhook, changes, self.request.user)
+        shown = preview.show(webhook, changes, self.request.user)
         return Response(PreviewedSerializer(shown).data)
 
     def _get_permitted(self, name: str, pk: str) -> Webhook:
@@ -280,12 +232,11 @@ class CredentialViewSet(SecretiveViewSet):
     ordering_fields = ('id', 'name', 'description', 'type', 'created', 'last_updated')
 
 
-class LogViewSet(ParsingMixin, RetrieveModelMixin, ListModelMixin, BaseViewSet):
+class LogViewSet(RefusingMixin, RetrieveModelMixin, ListModelMixin, BaseViewSet):
     """NetBox's read-only viewset sends an ETag that never changes."""
 
     filter_backends = FILTER_BACKENDS
 
-    # Returns ids of records whose object the user may view.
     visible: Callable[[Any, Iterable[Model]], set[int]]
 
     def get_serializer(self, *args, **kwargs):
@@ -302,7 +253,7 @@ class EventViewSet(LogViewSet):
     ordering_fields = ('id', 'sequence', 'timestamp', 'object_id', 'object_repr', 'dispatched_at')
 
 
-class DeliveryViewSet(BusyMixin, LogViewSet):
+class DeliveryViewSet(LogViewSet):
     queryset = querysets.deliveries()
     visible = staticmethod(visible_deliveries)
     serializer_class = serializers.DeliverySerializer
@@ -317,5 +268,5 @@ class DeliveryViewSet(BusyMixin, LogViewSet):
         delivery = get_object_or_404(permitted, pk=pk)
         count = redelivery.redeliver(Delivery.objects.filter(pk=delivery.pk))
         if not count:
-            raise StillOpen
+            raise Conflict(STILL_OPEN)
         return Response({'count': count})

@@ -5,9 +5,7 @@ from typing import Any
 from core.signals import clear_events
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
-from django.contrib.admin.options import ActionLocation, IncorrectLookupParameters
-from django.contrib.admin.views.main import ChangeList
-from django.db import DataError
+from django.contrib.admin.options import ActionLocation
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -45,16 +43,6 @@ def _is_action(request: HttpRequest) -> bool:
     return f'{ActionLocation.CHANGE_FORM.value}-action' in request.POST and not buttons & request.POST.keys()
 
 
-class CheckedChangeList(ChangeList):
-    """Shows the whole list if a filter makes the query fail."""
-
-    def get_results(self, request: HttpRequest) -> None:
-        try:
-            super().get_results(request)
-        except (DataError, ValueError, OverflowError) as error:
-            raise IncorrectLookupParameters(error) from error
-
-
 class BaseAdmin(admin.ModelAdmin):
     changelist_view = or_explain(admin.ModelAdmin.changelist_view)
     delete_view = or_explain(admin.ModelAdmin.delete_view)
@@ -71,9 +59,6 @@ class BaseAdmin(admin.ModelAdmin):
         if object_id and _is_action(request):
             return self._changeform_view(request, object_id, form_url, extra_context)
         return super().changeform_view(request, object_id, form_url, extra_context)
-
-    def get_changelist(self, request: HttpRequest, **kwargs) -> type[ChangeList]:
-        return CheckedChangeList
 
     @admin.display(description=SafeString('<input type="checkbox" id="action-toggle">'))
     def action_checkbox(self, obj: Model) -> SafeString:

@@ -7,7 +7,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from ..forms.credential import NAMES, SecretMixin
+from ..forms.credential import NAMES
+from ..forms.masked import SecretMixin
 from ..models import Credential, Webhook
 from .base import BaseAdmin
 

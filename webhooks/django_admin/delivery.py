@@ -21,7 +21,7 @@ from ..presentation.states import marks_of
 from ..presentation.waits import wait_of
 from ..services import preview
 from ..storable import is_key
-from .base import EVERYWHERE, BaseAdmin, CheckedChangeList
+from .base import EVERYWHERE, BaseAdmin
 from .display import block, existing_objects, headers_block, object_link, reason_word, word
 from .filters import ObjectTypeFilter
 
@@ -64,9 +64,7 @@ class AttemptInline(ReadOnly, admin.TabularInline):
         )
 
 
-class DeliveryChangeList(CheckedChangeList):
-    """One query a model."""
-
+class DeliveryChangeList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         objects = existing_objects(self.result_list)

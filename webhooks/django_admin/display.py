@@ -44,7 +44,7 @@ def headers_block(headers: Mapping[str, str]) -> SafeString | str:
 
 
 def existing_objects(deliveries: Iterable[Delivery]) -> Objects:
-    """By object type's id and object's id. One query a model."""
+    """One query a model."""
     by_type: dict[int, set[int]] = defaultdict(set)
     for delivery in deliveries:
         by_type[delivery.object_type_id].add(delivery.object_id)
@@ -57,7 +57,6 @@ def existing_objects(deliveries: Iterable[Delivery]) -> Objects:
 
 
 def object_link(delivery: Delivery, objects: Objects) -> SafeString | str:
-    """With a link while the object exists."""
     text = delivery.event.object_repr or str(delivery.object_id)
     instance = objects.get((delivery.object_type_id, delivery.object_id))
     try:

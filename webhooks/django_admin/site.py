@@ -58,7 +58,6 @@ class WebhooksAdminSite(AdminSite):
         return redirect('account:change_password')
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
-        """`index` is the queue's number in URLs."""
         settings = conf.get()
         return {
             **super().each_context(request),

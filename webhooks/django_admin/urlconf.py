@@ -9,16 +9,13 @@ from django_rq.urls import app_name, get_admin_urlpatterns, get_api_urlpatterns
 
 from .. import metrics
 from .install import previous_urlconf
-from .status_page import answered, answered_to_programs
+from .status_page import answered
 
 _previous = import_module(previous_urlconf)
 
 # Like `django_rq.urls`, but with the admin's access check.
-_for_programs = get_api_urlpatterns()
-for _pattern in _for_programs:
-    _pattern.callback = answered_to_programs(_pattern.callback)
 _status_page = [
-    *_for_programs,
+    *get_api_urlpatterns(),
     *get_admin_urlpatterns(view_wrapper=lambda view: admin.site.admin_view(answered(view))),
 ]
 

@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import Truncator
-from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext, ngettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from .. import object_types
@@ -127,27 +127,26 @@ class WebhookAdmin(BaseAdmin):
 
     @admin.action(description=ENABLE.label)
     def enable(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
-        count = _switch(queryset, enabled=True)
-        text = ngettext('%d webhook enabled.', '%d webhooks enabled.', count)
-        self.message_user(request, text % count, messages.SUCCESS)
+        self._switch(request, queryset, ngettext_lazy('%d webhook enabled.', '%d webhooks enabled.'), enabled=True)
 
     @admin.action(description=DISABLE.label)
     def disable(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
-        count = _switch(queryset, enabled=False)
-        text = ngettext('%d webhook disabled.', '%d webhooks disabled.', count)
-        self.message_user(request, text % count, messages.SUCCESS)
+        self._switch(request, queryset, ngettext_lazy('%d webhook disabled.', '%d webhooks disabled.'), enabled=False)
 
     @admin.action(description=PAUSE.label, location=EVERYWHERE)
     def pause(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
-        count = _switch(queryset, paused=True)
-        text = ngettext('%d webhook paused.', '%d webhooks paused.', count)
-        self.message_user(request, text % count, messages.SUCCESS)
+        self._switch(request, queryset, ngettext_lazy('%d webhook paused.', '%d webhooks paused.'), paused=True)
 
     @admin.action(description=RESUME.label, location=EVERYWHERE)
     def resume(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
-        count = _switch(queryset, paused=False)
-        text = ngettext('%d webhook resumed.', '%d webhooks resumed.', count)
-        self.message_user(request, text % count, messages.SUCCESS)
+        self._switch(request, queryset, ngettext_lazy('%d webhook resumed.', '%d webhooks resumed.'), paused=False)
+
+    @transaction.atomic
+    def _switch(self, request: HttpRequest, queryset: QuerySet[Webhook], told: str, **wanted: bool) -> None:
+        webhooks = list(queryset.exclude(**wanted))
+        for webhook in webhooks:
+            switching.switch(webhook, **wanted)
+        self.message_user(request, told % len(webhooks), messages.SUCCESS)
 
     @admin.action(description=TEST.label, location=EVERYWHERE)
     def send_test(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
@@ -333,11 +332,3 @@ class WebhookAdmin(BaseAdmin):
 def _fieldset(group: Group, webhook: Webhook, absent: Container[str | Row], filled: Container[str]) -> tuple:
     rows = [row.names if isinstance(row, Row) else row for row in group.rows if row not in absent]
     return group.title, {'fields': rows, 'classes': () if group.is_open(webhook, filled) else ('collapse',)}
-
-
-@transaction.atomic
-def _switch(queryset: QuerySet[Webhook], **wanted: bool) -> int:
-    webhooks = list(queryset.exclude(**wanted))
-    for webhook in webhooks:
-        switching.switch(webhook, **wanted)
-    return len(webhooks)

@@ -1,7 +1,6 @@
 """Backfills: all present objects go to one webhook, slice by slice.
 
-Events and cursor share a transaction: a killed process repeats and loses nothing. The dispatcher waits for the filters,
-which are NetBox's own. So a filter that is slow, hangs or fails ends its own backfill.
+The dispatcher waits for the filters, which are NetBox's own. So one that is slow, hangs or fails ends its backfill.
 """
 
 import logging
@@ -30,16 +29,15 @@ from . import notifications, sql, time_limit, transactions
 
 logger = logging.getLogger('webhooks.backfill')
 
-# The field's name, for errors.
 FILTER = 'filter'
 
 RUNNING, COMPLETED, FAILED = BackfillStateChoices.RUNNING, BackfillStateChoices.COMPLETED, BackfillStateChoices.FAILED
 
-# Objects of a slice: their rows are locked together. The next is cut when fewer than MOST_OPEN are open.
+# Objects of a slice. None follows while so many are open.
 SLICE, MOST_OPEN = 200, 600
-# Rows that a filter sees at once, milliseconds for PostgreSQL, and seconds with the filter's Python.
+# Rows, PostgreSQL's milliseconds and all seconds for a filter.
 ROWS, MOST, LONGEST = 1_000, 3_000, 4.0
-# Seconds of rest after a slice was broken off. After a slice slower than SLOW, REST_AFTER times as long.
+# Seconds of rest after an error. After a slice slower than SLOW: REST_AFTER times as long.
 REST, SLOW, REST_AFTER = 1.0, 0.25, 9
 
 READY = f"""
@@ -172,7 +170,7 @@ def _keys(found: QuerySet, count: int, start: int = 0) -> list[int]:
 
 @contextmanager
 def _bounded(query: str) -> Iterator[None]:
-    """A bounded transaction, which tells the filter's errors from others."""
+    """Tells the filter's errors from others."""
     if query:
         load()  # a new process takes longer than a filter may
     try:

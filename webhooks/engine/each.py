@@ -1,5 +1,3 @@
-"""Work on many items: a bad item stops no other, and not too many are in memory."""
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ..interruptions import is_cache_away

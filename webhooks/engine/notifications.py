@@ -1,8 +1,6 @@
 """Chosen users and NetBox's event rules learn what happens to a webhook.
 
-Notifications share the transaction that records the cause, so they are not made twice. NetBox keeps the last one for a
-user and an object, unread again. An event rule may do anything, such as call Redis. So its news is noted in the
-transaction, and an idle process tells it.
+A rule may do anything, such as call Redis. So its news is noted in the transaction, and an idle process tells it.
 """
 
 import logging
@@ -57,19 +55,18 @@ EVENT_TYPES = (SUSPENDED, RESUMED, DISABLED, FAILED, BACKFILLED, BACKFILL_FAILED
 
 
 def register() -> None:
-    """Make the types of event known to NetBox."""
     for event_type in EVENT_TYPES:
         event_type.register()
 
 
 def tell(webhook: Webhook, event_type: EventType) -> None:
-    """Notify the webhook's groups, and note news for event rules. The open transaction goes on in any case."""
+    """The open transaction goes on in any case."""
     _try(_note, webhook, event_type)
     _try(_write, webhook, event_type)
 
 
 def tell_rules() -> bool:
-    """Tell event rules the news of one webhook. Returns whether there was any. Raises RedisError: the news waits."""
+    """Returns whether there was any news. Raises RedisError: it waits."""
     with transactions.short():
         told = sql.fetch(TAKE)
         for pk, names in told:
@@ -118,7 +115,6 @@ def _try(write: Callable[[Webhook, EventType], None], webhook: Webhook, event_ty
 
 
 def recipients(webhook: Webhook) -> QuerySet[User]:
-    """Return the active users of the webhook's groups, each once."""
     groups = webhook.notification_groups.all()
     chosen = Q(notification_groups__in=groups) | Q(groups__notification_groups__in=groups)
     return User.objects.filter(chosen, is_active=True).distinct()

@@ -55,7 +55,7 @@ class Member:
         deliveries: list[int] | None = None,
         seconds: float = ALIVE,
     ) -> None:
-        """Say that it is alive, with this in hand. None: as before. Raises Lost."""
+        """None: as before. Raises Lost."""
         began = time.monotonic()
         if not sql.execute(BEAT, {'id': self.pk, 'seconds': seconds, 'events': events, 'deliveries': deliveries}):
             raise Lost(self.name)
@@ -65,5 +65,5 @@ class Member:
         self.until = self._next
 
     def end(self) -> None:
-        """Leave, with nothing in hand: its lanes are free."""
+        """Its lanes are free."""
         sql.execute("DELETE FROM webhooks_worker WHERE id = %s AND role <> 'dead'", [self.pk])

@@ -42,7 +42,7 @@ KEEP = """
 
 
 def rescue(name: str | None = None, reason: str | None = None) -> bool:
-    """Rescue one dead worker's work. Returns whether there was any.
+    """Returns whether there was a dead worker.
 
     `name`: a worker whose process has ended, with the reason if that is its own fault.
     """

@@ -31,7 +31,7 @@ def execute(statement: str, parameters: Parameters = None) -> int:
 
 
 def session() -> object:
-    """Return the present connection: Django opens another if PostgreSQL ends it."""
+    """Django opens another if PostgreSQL ends it."""
     return connection.connection
 
 

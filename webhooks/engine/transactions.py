@@ -23,7 +23,7 @@ BOUNDS = """
 
 @contextmanager
 def short() -> Iterator[datetime]:
-    """A bounded transaction. Gives PostgreSQL's time, which all workers go by.
+    """Gives PostgreSQL's time, which all workers go by.
 
     Raises OperationalError or InternalError if PostgreSQL ends it.
     """
@@ -43,7 +43,6 @@ def is_lock_timeout(error: Exception) -> bool:
 
 
 def recover(error: Exception) -> None:
-    """Log why a transaction was broken off, and drop a dead connection."""
     logger.warning('transaction=broken off reason="%s" (it is done again)', str(error).strip())
     if not connection.is_usable():
         connection.close()

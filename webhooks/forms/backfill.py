@@ -34,7 +34,7 @@ class BackfillForm(forms.Form):
         self._webhook = webhook
 
     def start(self, user: User) -> bool:
-        """Return False, with the error on the form, if the backfill cannot start."""
+        """False: the error is on the form."""
         cleaned = self.cleaned_data
         try:
             choice = backfill.choose(self._webhook, cleaned['object_types'] or None, cleaned['filter'], user)

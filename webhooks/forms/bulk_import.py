@@ -26,10 +26,9 @@ from ..models import Credential, Webhook
 from ..presentation.fields import MORE_HELP, help_of, label, shown_in
 from ..storable import is_flat, is_key, is_storable, nodes, printable
 from .credential import NAMES as CREDENTIAL_NAMES
-from .credential import SecretMixin
 from .definition import check_expand
 from .fields import FlatDecoder
-from .masked import MaskedFieldsMixin
+from .masked import MaskedFieldsMixin, SecretMixin
 
 JSON_TYPES = str | int | float | list | dict
 MISSING = object()
@@ -206,7 +205,7 @@ class WebhookImportForm(MaskedFieldsMixin, StrictImportForm):
         decoder=FlatDecoder,
         help_text=help_of('success_conditions'),
     )
-    secret = forms.CharField(label=label('secret'), required=False, strip=False, help_text=help_of('secret'))
+    secret = forms.CharField(label=label('secret'), required=False, help_text=help_of('secret'))
 
     class Meta:
         model = Webhook
@@ -223,7 +222,7 @@ class WebhookImportForm(MaskedFieldsMixin, StrictImportForm):
 
 class CredentialImportForm(SecretMixin, StrictImportForm):
     type = CSVChoiceField(choices=CredentialTypeChoices)
-    secret = forms.CharField(required=False, strip=False, help_text=Credential._meta.get_field('secret').help_text)
+    secret = forms.CharField(required=False, help_text=Credential._meta.get_field('secret').help_text)
 
     class Meta:
         model = Credential

@@ -6,24 +6,12 @@ from netbox.forms import NetBoxModelForm
 from utilities.forms.rendering import FieldSet
 
 from ..models import Credential
-from ..models.fields import Sealed
+from .masked import SecretMixin
 
 NAMES = (
     'name', 'description', 'type', 'hosts', 'username', 'header', 'secret', 'token_url', 'scope', 'audience',
     'ca_file_path',
 )  # fmt: skip
-
-
-class SecretMixin(forms.ModelForm):
-    """A blank secret keeps the stored one."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.initial.pop('secret', None)
-        self.fields['secret'].strip = False
-
-    def clean_secret(self) -> Sealed | str:
-        return self.cleaned_data['secret'] or self.instance.secret
 
 
 class CredentialForm(SecretMixin, NetBoxModelForm):

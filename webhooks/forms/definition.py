@@ -29,7 +29,6 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
             # NetBox's JSON field has an empty placeholder.
             attrs['placeholder'] = attrs.get('placeholder') or example
         self.fields['object_types'].queryset = object_types.allowed()
-        self.fields['secret'].strip = False
         if self.instance.pk:
             self.fields['secret'].help_text = self._describe_secret()
 

@@ -11,10 +11,21 @@ from ..validation.moved import is_moved
 from ..validation.url import merge_url
 
 
-class MaskedFieldsMixin(forms.ModelForm):
+class SecretMixin(forms.ModelForm):
+    """A blank secret keeps the stored one."""
+
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.initial.pop('secret', None)
+        self.fields['secret'].strip = False
+
+    def clean_secret(self) -> Sealed | str:
+        return self.cleaned_data['secret'] or self.instance.secret
+
+
+class MaskedFieldsMixin(SecretMixin):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
         if self.instance.pk:
             self.initial['payload_url'] = self.instance.masked_url
             self.initial['additional_headers'] = self.instance.masked_headers
@@ -23,7 +34,7 @@ class MaskedFieldsMixin(forms.ModelForm):
         return merge_url(self.cleaned_data['payload_url'], self.instance.payload_url)
 
     def clean(self) -> dict[str, Any] | None:
-        """Headers come last: unmasking needs the other fields."""
+        """Headers come last: unmasking needs all fields."""
         cleaned = super().clean()
         if 'additional_headers' in self.cleaned_data:
             try:
@@ -36,7 +47,3 @@ class MaskedFieldsMixin(forms.ModelForm):
         stored = self.instance
         moved = bool(stored.pk) and is_moved(stored, self.cleaned_data)
         return merge_headers(self.cleaned_data['additional_headers'], stored.additional_headers, moved)
-
-    def clean_secret(self) -> Sealed | str:
-        """A blank field keeps the secret."""
-        return self.cleaned_data['secret'] or self.instance.secret

@@ -163,7 +163,7 @@ class DeliveryType(LogType):
 
     @strawberry_django.field(only=['id'])
     def event_count(self) -> int:
-        return 1  # of 1.0.0, whose batches were one delivery
+        return 1  # in 1.0.0 a batch was one delivery
 
     @strawberry_django.field(only=['part', 'parts'])
     def part(self) -> int | None:

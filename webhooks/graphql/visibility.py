@@ -1,4 +1,4 @@
-"""Checks who may see payloads, once for all rows of a query."""
+"""Asks once for all rows of a query."""
 
 from collections.abc import Callable, Iterable
 

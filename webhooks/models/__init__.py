@@ -1,4 +1,4 @@
-"""The stored models, one per file. docs/architecture.md defines the words."""
+"""docs/architecture.md defines the words."""
 
 from .attempt import Attempt
 from .backfill import Backfill

@@ -1,10 +1,6 @@
-"""A Backfill sends a webhook everything in its present state. A webhook has one row, for its last backfill.
+"""A webhook has one Backfill, its last. `position` and `last_id` are the cursor.
 
-    (start) ─▶ running ──▶ completed, failed, canceled
-                ▲ ▼
-              paused ─────▶ canceled
-
-`position` and `last_id` are its cursor. Without a foreign key, deletions wait for no worker.
+Without a foreign key, deletions wait for no worker.
 """
 
 from django.contrib.postgres.fields import ArrayField

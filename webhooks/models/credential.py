@@ -8,7 +8,6 @@ from django.db import models
 from django.db.models import ProtectedError
 from django.db.models.signals import pre_delete
 from django.dispatch import receiver
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
@@ -74,9 +73,6 @@ class Credential(ConcurrentModel, NetBoxModel):
     def __str__(self) -> str:
         return self.name
 
-    def get_absolute_url(self) -> str:
-        return reverse('plugins:webhooks:credential', args=[self.pk])
-
     @property
     def is_oauth2(self) -> bool:
         return self.type in CredentialTypeChoices.OAUTH2
@@ -103,7 +99,6 @@ class Credential(ConcurrentModel, NetBoxModel):
     save.alters_data = True
 
     def serialize_object(self, exclude: Iterable[str] | None = None) -> dict:
-        """Without the secret."""
         data = super().serialize_object(exclude=[*(exclude or ()), 'secret'])
         data['secret'] = str(self.secret)
         # Else its change would leave no trace.

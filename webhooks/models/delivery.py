@@ -1,15 +1,6 @@
-"""A Delivery is one event for one webhook.
+"""A Delivery is one event for one webhook. In hand it stays pending. `due_at` is null while it is parked.
 
-    (dispatch) ─▶ pending ──┬── status below 400, no redirect ─────────────────▶ delivered
-                    ▲  ▲    ├── no attempts left, expired, or cannot be sent ──▶ failed
-                    │  └────┤   retry at                                            │
-                    │       └── a later delivery shows the object ─────────────▶ superseded
-                    └─────────── redeliver ◀────────────────────────────────────────┘
-
-In hand it stays pending. Only tests are `sending`. `due_at` is null while it is parked (engine/deliver/order.py).
-
-Without a foreign key to the webhook, dispatch never waits for edits, and deletions leave the log to engine/tidy. Until
-then `objects` hides it.
+Without a foreign key to the webhook, dispatch never waits for edits. engine/tidy removes rows of a deleted one.
 """
 
 import uuid
@@ -51,7 +42,7 @@ class Delivery(models.Model):
     )
     object_id = models.BigIntegerField(_('object ID'))
     sequence = models.BigIntegerField(_('sequence'))
-    # The id of the first delivery in the same request. Null: sent alone.
+    # The first delivery of the same request. Null: sent alone.
     batch = models.BigIntegerField(_('batch'), null=True)
     expanded = models.BooleanField(default=False, db_default=False)
     status = models.CharField(_('status'), max_length=10, choices=StatusChoices, default=StatusChoices.PENDING)
@@ -68,10 +59,10 @@ class Delivery(models.Model):
     lapses = models.SmallIntegerField(default=0, db_default=0)
     # Changes go before a backfill. A later change replaces it while untried.
     backfill = models.BooleanField(_('backfill'), default=False, db_default=False)
-    # Its number in the feed of its webhook. Null: not published.
+    # Its number in the feed. Null: not published.
     position = models.BigIntegerField(null=True)
-    # For webhooks with `change_set`: the transaction, and which part it is in, of how many, of how many changes in all
-    # (engine/deliver/change_sets.py). Until the parts are made, the part is UNFORMED.
+    # For `change_set`: the transaction, the part, how many parts, how many changes. UNFORMED before the parts
+    # are made.
     change_set = models.BigIntegerField(_('change set'), null=True)
     part = models.SmallIntegerField(_('part'), null=True)
     parts = models.SmallIntegerField(_('parts'), null=True)
@@ -104,7 +95,7 @@ class Delivery(models.Model):
                 name='webhooks_delivery_odd',
             ),
             models.Index(fields=['batch'], condition=Q(batch__isnull=False), name='webhooks_delivery_batch'),
-            # What a feed has published.
+            # Published by a feed.
             models.Index(
                 fields=['webhook', 'position'], condition=Q(position__isnull=False), name='webhooks_delivery_published'
             ),
@@ -139,7 +130,7 @@ class Delivery(models.Model):
 
     @property
     def shown_part(self) -> str:
-        """Its part of a change set, such as '2/3'. Empty before the parts are made."""
+        """Such as '2/3'. Empty before the parts are made."""
         return f'{self.part}/{self.parts}' if self.parts else ''
 
     @property
@@ -152,7 +143,7 @@ class Delivery(models.Model):
         return self.due_at if self.status == StatusChoices.PENDING else None
 
     def together(self) -> list['Delivery']:
-        """Return the deliveries of its request with the same status, by sequence."""
+        """With the same status, by sequence."""
         if self.batch is None:
             return [self]
         others = Delivery.objects.filter(batch=self.batch, webhook=self.webhook_id, status=self.status)

@@ -35,8 +35,7 @@ class Event(models.Model):
     # Keys: id, path, path_info, method, GET, user.
     request = models.JSONField(null=True)
     changelog_message = models.TextField(_('changelog message'), null=True)
-    # Until rendered: {"row": {column: value}, "m2m": {field: [pk]}}, as in to_jsonb. A rendered deletion has "shown":
-    # {"data": JSON text, "display": text}.
+    # Until rendered: outbox/snapshots.py. A rendered deletion also has "shown" (rendering/batch.py).
     snapshot = models.JSONField(null=True)
     # The same, before the change.
     prechange = models.JSONField(null=True)

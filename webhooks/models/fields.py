@@ -58,8 +58,6 @@ class SealedAttribute(DeferredAttribute):
 
 
 class SealedField(models.TextField):
-    """Stores a Fernet token and returns a Sealed."""
-
     descriptor_class = SealedAttribute
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> Sealed:
@@ -108,8 +106,6 @@ class UrlAttribute(DeferredAttribute):
 
 
 class UrlField(models.CharField):
-    """Returns a MaskedUrl."""
-
     descriptor_class = UrlAttribute
 
     def from_db_value(self, value: str | None, expression: Any, connection: Any) -> MaskedUrl | None:

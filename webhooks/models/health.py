@@ -5,8 +5,8 @@ deleting the webhook locks no lane.
 """
 
 from django.contrib.postgres.fields import ArrayField
-from django.db import models, transaction
-from django.db.models.signals import m2m_changed, post_save
+from django.db import models
+from django.db.models.signals import post_save
 from django.dispatch import receiver
 from django.utils.translation import gettext_lazy as _
 
@@ -35,7 +35,7 @@ class Health(models.Model):
     last_success_at = models.DateTimeField(_('last success'), null=True)
     # Attempts in a row that reach no endpoint.
     unreachable = models.PositiveIntegerField(default=0)
-    # Since when each answer was a failure of its own (5xx), or that there are too many requests (429).
+    # Since when every answer was 5xx or 429.
     refused_since = models.DateTimeField(_('refused since'), null=True)
     suspended_since = models.DateTimeField(_('suspended since'), null=True)
     probe_at = models.DateTimeField(_('next try'), null=True)
@@ -47,9 +47,9 @@ class Health(models.Model):
     # Attempts in each bucket, and beyond. Total seconds.
     latency = ArrayField(models.BigIntegerField(), default=no_latency)
     latency_sum = models.FloatField(default=0)
-    # Of a feed: the number of the last published delivery.
+    # The last number that a feed published.
     position = models.BigIntegerField(default=0, db_default=0)
-    # Names of event types that event rules have yet to hear of.
+    # Event types that event rules have yet to hear of.
     news = ArrayField(models.CharField(max_length=50), default=list, db_default=[])
 
     _netbox_private = True
@@ -68,19 +68,3 @@ class Health(models.Model):
 def _webhook_saved(instance: Webhook, created: bool, **kwargs) -> None:
     if created:
         Health.objects.create(webhook=instance)
-
-
-@receiver(m2m_changed, sender=Webhook.notification_groups.through, dispatch_uid='webhooks.health')
-def _recipients_changed(instance: Webhook, action: str, **kwargs) -> None:
-    """New recipients were not told of today's failures."""
-    if action == 'post_add':
-        transaction.on_commit(lambda: _tell_again(instance.pk), robust=True)
-
-
-@transaction.atomic
-def _tell_again(webhook_id: int) -> None:
-    """If a worker holds the row, people are told tomorrow."""
-    told = Health.objects.filter(webhook=webhook_id, failure_told_on__isnull=False)
-    for health in told.select_for_update(skip_locked=True):
-        health.failure_told_on = None
-        health.save(update_fields=['failure_told_on'])

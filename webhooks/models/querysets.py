@@ -13,7 +13,6 @@ def events() -> QuerySet[Event]:
 
 
 def deliveries() -> QuerySet[Delivery]:
-    """With event, webhook, health and backfill."""
     webhooks = Webhook.objects.select_related('health', 'backfill')
     return Delivery.objects.prefetch_related(Prefetch('webhook', webhooks), Prefetch('event', events()))
 

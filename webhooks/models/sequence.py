@@ -1,6 +1,6 @@
-"""The sequence for events and subscriptions. No number ever repeats.
+"""The sequence for events and subscriptions.
 
-After a restore it would. Receivers would then ignore new changes, and no subscription would cover them. So each
+After a restore numbers would repeat: receivers would ignore changes, and no subscription would cover them. So each
 starting worker moves it up to a clock. Nobody draws a million a second.
 """
 

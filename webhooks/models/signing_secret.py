@@ -36,7 +36,7 @@ class SigningModel(models.Model):
 
     @property
     def public_key(self) -> str:
-        """'' if there is none."""
+        """'' without a key pair."""
         try:
             secret = self.secret.reveal()
             return signing.public_key(secret) if signing.is_asymmetric(secret) else ''

@@ -1,4 +1,4 @@
-"""A Subscription is a stretch of sequences in which a webhook wants one kind of change: docs/architecture.md.
+"""From one sequence to another, a webhook wants one kind of change: docs/architecture.md.
 
 Closed stretches stay: earlier changes are still sent.
 """

@@ -1,5 +1,3 @@
-"""A Webhook subscribes an endpoint to kinds of change."""
-
 from collections.abc import Iterable
 
 from django.conf import settings
@@ -7,7 +5,6 @@ from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import connection, models
-from django.urls import reverse
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
@@ -265,9 +262,6 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
 
     def __str__(self) -> str:
         return self.name
-
-    def get_absolute_url(self) -> str:
-        return reverse('plugins:webhooks:webhook', args=[self.pk])
 
     @property
     def kinds(self) -> list[str]:

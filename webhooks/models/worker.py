@@ -6,8 +6,7 @@ from django.db.models.functions import Now
 class Worker(models.Model):
     """A living process of the engine, and its work in hand.
 
-    It names its work before it begins, and moves `alive_until` on. After that time anybody may delete the row
-    (engine/rescue.py). Without it the worker records nothing.
+    After `alive_until` anybody may delete the row (engine/rescue.py). Without it the worker records nothing.
     """
 
     name = models.CharField(max_length=200)

@@ -6,16 +6,16 @@ from functools import cache
 from typing import Any
 
 from django.contrib.contenttypes.fields import GenericRelation
-from django.db import DEFAULT_DB_ALIAS
 from django.db.models import CASCADE, Model
 from django.db.models.deletion import get_candidate_relations_to_delete
 
+from .default_database import rows
 from .snapshots import object_type_id
 
 
 @dataclass(frozen=True)
 class Hanging:
-    """Objects of `model` that point to the deleted one: by a foreign key, or by a generic one to `of`."""
+    """`of`: the target of a generic key."""
 
     model: type[Model]
     column: str
@@ -26,8 +26,7 @@ class Hanging:
         filters: dict[str, Any] = {f'{self.column}__in': pks}
         if self.of is not None:
             filters[self.type_column] = object_type_id(self.of)
-        rows = self.model._base_manager.using(DEFAULT_DB_ALIAS).filter(**filters)
-        return set(rows.order_by().values_list('pk', flat=True))
+        return set(rows(self.model).filter(**filters).values_list('pk', flat=True))
 
 
 @cache
@@ -44,7 +43,7 @@ def reach(model: type[Model]) -> frozenset[type[Model]]:
 def going(
     model: type[Model], pks: Sequence[Any], wanted: Collection[type[Model]]
 ) -> Iterator[tuple[type[Model], list[Any]]]:
-    """Yield models with the pks to be deleted, dependent objects first."""
+    """Dependent objects first."""
     found: dict[type[Model], set[Any]] = {model: set(pks)}
     waiting = [(model, set(pks))]
     for owner, keys in waiting:

@@ -1,4 +1,4 @@
-"""While a deletion is rendered, a router could choose a replica or a branch."""
+"""A router could choose a replica or a branch."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, router
-from django.db.models import Model
+from django.db.models import Model, QuerySet
 
 _is_pinned: ContextVar[bool] = ContextVar('webhooks_is_pinned', default=False)
 
@@ -21,6 +21,10 @@ class PinnedRouter:
 
 
 ROUTER = PinnedRouter()
+
+
+def rows(model: type[Model]) -> QuerySet:
+    return model._base_manager.using(DEFAULT_DB_ALIAS).order_by()
 
 
 @contextmanager

@@ -25,13 +25,13 @@ from . import cascade, default_database, scope, snapshots
 logger = logging.getLogger('webhooks.outbox')
 
 DELETION = '_webhooks_deletion'
-# Seconds for a deletion, and for each object, which usually takes 1 to 2 ms.
+# Seconds for a deletion, and for each object (usually 1 to 2 ms).
 TIME, TIME_EACH = 2.0, 0.02
 # Milliseconds, for one query.
 LONGEST_QUERY = 2000
-# Objects rendered together: at first, and at most. In between, as many as take SLICE_TIME seconds.
+# Objects of the first slice and at most, and the seconds that a slice may take.
 FIRST_SLICE, LARGEST_SLICE, SLICE_TIME = 5, 200, 0.5
-# After a slower slice (seconds, plus TIME_EACH an object) the model rests for REST seconds.
+# Seconds: of a slow slice, beside TIME_EACH, and of its model's rest.
 SLOW_SLICE, REST = 1.0, 600.0
 
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
@@ -162,7 +162,7 @@ def _is_prepared(model: type[Model]) -> bool:
 
 @contextmanager
 def _or_later(model: type[Model], pks: Collection[Any] = ()) -> Iterator[None]:
-    """A job's end is no trouble of rendering."""
+    """RQ ends the job."""
     try:
         yield
     except BaseTimeoutException:
@@ -214,7 +214,6 @@ def _render(model: type[Model], texts: Sequence[str]) -> list[rendering.Rendered
 
 @contextmanager
 def _without_trace() -> Iterator[None]:
-    """Errors and the time limit leave no trace."""
     with transaction.atomic():
         with connection.cursor() as cursor:
             cursor.execute(f'SET LOCAL statement_timeout = {LONGEST_QUERY:d}')

@@ -5,11 +5,11 @@ from functools import partial
 from typing import Any
 
 from dcim.models import Module
-from django.db import DEFAULT_DB_ALIAS
-from django.db.models import Model, QuerySet
+from django.db.models import Model
 from django.db.models.signals import pre_save
 
 from . import before, scope, snapshots
+from .default_database import rows
 
 PLACE = frozenset({'device', 'device_id', 'module_bay', 'module_bay_id'})
 # Set on a module that is to adopt components.
@@ -35,7 +35,7 @@ def keep(
     asked = [model for model in group if scope.wants(model, using) and scope.needs_before(model)]
     if not asked:
         return
-    former = _rows(Module).filter(pk=instance.pk).values_list('device_id', 'module_bay_id').first()
+    former = rows(Module).filter(pk=instance.pk).values_list('device_id', 'module_bay_id').first()
     if former is None:
         if getattr(instance, ADOPTS, False):
             _keep(asked, device=instance.device_id, module=None)
@@ -49,14 +49,14 @@ def keep(
 def _keep(models: list[type[Model]], **of_components: Any) -> None:
     for model in models:
         if model is not Module:
-            pks = list(_rows(model).filter(**of_components).values_list('pk', flat=True))
+            pks = list(rows(model).filter(**of_components).values_list('pk', flat=True))
             before.keep(model, snapshots.take(model, pks) if pks else {})
 
 
 def _with_those_below(pk: int) -> set[int]:
     found = new = {pk}
     while new:
-        new = set(_rows(Module).filter(module_bay__module__in=new).values_list('pk', flat=True)) - found
+        new = set(rows(Module).filter(module_bay__module__in=new).values_list('pk', flat=True)) - found
         found = found | new
     return found
 
@@ -64,7 +64,3 @@ def _with_those_below(pk: int) -> set[int]:
 def _is_component(model: type[Model]) -> bool:
     fields = {field.name: field for field in model._meta.concrete_fields}
     return 'device' in fields and 'module' in fields and fields['module'].related_model is Module
-
-
-def _rows(model: type[Model]) -> QuerySet:
-    return model._base_manager.using(DEFAULT_DB_ALIAS).order_by()

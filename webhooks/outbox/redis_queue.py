@@ -1,5 +1,3 @@
-"""Our queue in Redis."""
-
 from functools import cache
 
 import django_rq
@@ -27,7 +25,7 @@ def get(connection: Redis | None = None) -> Queue:
 
 
 def job_timeout(queue: Queue) -> int:
-    """Seconds: the queue's own timeout, if long enough. Negative means none.
+    """Seconds; negative means none.
 
     A request may hang beyond the job's own time, and another may begin to hang then.
     """
@@ -45,7 +43,6 @@ def function(job: Job) -> str:
 
 
 def count_workers() -> int | None:
-    """None without Redis."""
     found = workers()
     return None if found is None else len(found)
 
@@ -67,7 +64,6 @@ def _patient_connection() -> Redis:
 
 @cache
 def impatient_connection() -> Redis:
-    """For callers that must not wait."""
     return _connect()
 
 

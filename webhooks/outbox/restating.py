@@ -1,4 +1,4 @@
-"""Records objects as they are now, for a webhook's backfill.
+"""Records the present state of objects, for a webhook's backfill.
 
 All statements are one text and so one transaction: a killed worker holds no lock. Sequences are drawn under the rows'
 locks, so the higher one has the newer state.

@@ -17,6 +17,7 @@ from virtualization.models import Cluster, VirtualDisk, VirtualMachine
 
 from ..choices import KindChoices
 from . import before, between_signals, recording, scope, signal_senders, snapshots
+from .default_database import rows
 
 LEFT, TAKEN = '_webhooks_left', '_webhooks_taken'
 GOING = '_webhooks_going'
@@ -47,18 +48,14 @@ class Followers:
         # A cluster without a site does not move its machines.
         if wanted is None or ('site_id' in copied and copied['site_id'] is None):
             return {}
-        rows = _rows(self.model).filter(**{column: wanted})
-        return self._values(rows.exclude(**copied) if copied else rows)
+        following = rows(self.model).filter(**{column: wanted})
+        return self._values(following.exclude(**copied) if copied else following)
 
     def now(self, pks: Collection[Any]) -> dict[Any, list[Any]]:
-        return self._values(_rows(self.model).filter(pk__in=pks)) if pks else {}
+        return self._values(rows(self.model).filter(pk__in=pks)) if pks else {}
 
-    def _values(self, rows: QuerySet) -> dict[Any, list[Any]]:
-        return {pk: values for pk, *values in rows.values_list('pk', *self.columns)}
-
-
-def _rows(model: type[Model]) -> QuerySet:
-    return model._base_manager.using(DEFAULT_DB_ALIAS).order_by()
+    def _values(self, found: QuerySet) -> dict[Any, list[Any]]:
+        return {pk: values for pk, *values in found.values_list('pk', *self.columns)}
 
 
 SITE = {'site_id': 'site_id'}
@@ -128,30 +125,28 @@ def hold_left(
             held[model].update(_pointing(model, field, instance))
     left = {model: recording.with_before(model, sorted(pks)) for model, pks in held.items() if pks}
     # NetBox itself saves some, such as a cable's ends.
-    for model, rows in left.items():
-        before.keep(model, rows)
+    for model, states in left.items():
+        before.keep(model, states)
     instance.__dict__[LEFT] = left
 
 
 def _pointing(model: type[Model], field: Pointer, instance: Model) -> QuerySet:
     if isinstance(field, ForeignKey):
-        return _rows(model).filter(**{field.attname: instance.pk}).values_list('pk', flat=True)
+        return rows(model).filter(**{field.attname: instance.pk}).values_list('pk', flat=True)
     return _links(model, field, instance).values_list(field.m2m_column_name(), flat=True)
 
 
 def _links(model: type[Model], field: ManyToManyField, instance: Model) -> QuerySet:
-    rows = _rows(field.remote_field.through).filter(**{field.m2m_reverse_name(): instance.pk})
-    if any(column.name == 'content_type' for column in rows.model._meta.concrete_fields):
-        rows = rows.filter(content_type=snapshots.object_type_id(model))
-    return rows
+    links = rows(field.remote_field.through).filter(**{field.m2m_reverse_name(): instance.pk})
+    return links.filter(content_type=snapshots.object_type_id(model)) if snapshots.is_generic(field) else links
 
 
 def record_left(instance: Model, **kwargs: Any) -> None:
     """Deleted objects have their own events."""
-    for model, rows in instance.__dict__.pop(LEFT, {}).items():
+    for model, states in instance.__dict__.pop(LEFT, {}).items():
         _cut_links(model, instance)
-        recording.record_touched(model, KindChoices.UPDATED, rows)
-        before.drop(model, rows)
+        recording.record_touched(model, KindChoices.UPDATED, states)
+        before.drop(model, states)
 
 
 def _cut_links(model: type[Model], instance: Model) -> None:
@@ -200,14 +195,14 @@ def hold_taken(group: list[Followers], instance: Model, using: str, **kwargs: An
     for followers in group:
         if scope.wants(followers.model, using):
             values = followers.of(instance)
-            rows = recording.with_before(followers.model, list(values))
-            before.keep(followers.model, rows)
-            taken[followers] = values, rows
+            states = recording.with_before(followers.model, list(values))
+            before.keep(followers.model, states)
+            taken[followers] = values, states
     between_signals.push(instance, TAKEN, taken)
 
 
 def record_taken(group: list[Followers], instance: Model, **kwargs: Any) -> None:
-    for followers, (former, rows) in between_signals.pop(instance, TAKEN, {}).items():
-        changed = {pk: rows[pk] for pk, values in followers.now(former).items() if former[pk] != values}
+    for followers, (former, states) in between_signals.pop(instance, TAKEN, {}).items():
+        changed = {pk: states[pk] for pk, values in followers.now(former).items() if former[pk] != values}
         recording.record_touched(followers.model, KindChoices.UPDATED, changed)
-        before.drop(followers.model, rows)
+        before.drop(followers.model, states)

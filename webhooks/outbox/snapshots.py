@@ -26,12 +26,12 @@ def _link(model: type[models.Model], field: ManyToManyField) -> str:
     table, target = quote(field.m2m_db_table()), quote(field.m2m_reverse_name())
     source, pk = quote(field.m2m_column_name()), quote(model._meta.pk.column)
     condition = f'x.{source} = t.{pk}'
-    if _is_generic(field):
+    if is_generic(field):
         condition += f' AND x.content_type_id = {object_type_id(model):d}'
     return f'(SELECT coalesce(jsonb_agg(x.{target} ORDER BY x.{target}), {EMPTY}) FROM {table} x WHERE {condition})'
 
 
-def _is_generic(field: ManyToManyField) -> bool:
+def is_generic(field: ManyToManyField) -> bool:
     return any(f.name == 'content_type' for f in field.remote_field.through._meta.concrete_fields)
 
 
@@ -62,12 +62,12 @@ def take(model: type[models.Model], pks: Collection[Any]) -> dict[Any, str]:
 
 
 def row(model: type[models.Model]) -> str:
-    """The FROM for row `t`; the parameter is its pk."""
+    """The parameter is its pk."""
     return f'FROM {_table(model)} t WHERE t.{_pk(model)} = %s'
 
 
 def rows(model: type[models.Model]) -> str:
-    """The FROM for rows `t` with earlier snapshots `b.before`; parameters are arrays of pks and snapshots."""
+    """With earlier snapshots `b.before`; parameters are arrays of pks and snapshots."""
     given = 'unnest(%s::bigint[], %s::jsonb[]) AS b(pk, before)'
     return f'FROM {given} JOIN {_table(model)} t ON t.{_pk(model)} = b.pk'
 

@@ -23,11 +23,8 @@ PAUSE = 10
 _unreachable_until = 0.0
 
 
-def wake(*, patient: bool = False) -> bool:
-    """Wake a worker, unless one is already told. Never raises.
-
-    `patient`: no user waits. Returns False if Redis failed: the worker's timer will do.
-    """
+def wake() -> bool:
+    """Wake a worker, unless one is already told. Never raises. False: Redis failed, so the worker's timer will do."""
     start = time.monotonic()
     if start < _unreachable_until:
         return False
@@ -36,7 +33,7 @@ def wake(*, patient: bool = False) -> bool:
     except (RedisError, OSError) as error:
         _pause('failed', error)
         return False
-    if not patient and (took := time.monotonic() - start) > SLOW:
+    if (took := time.monotonic() - start) > SLOW:
         _pause('slow', f'Redis took {took:.2f} s')
     return True
 

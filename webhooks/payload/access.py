@@ -23,6 +23,7 @@ from ..security import echoes
 from ..security.masking import MASK
 from ..storable import storable
 from ..transport.exchange import Outcome, Request
+from ..validation.body import FORM, is_form
 from ..validation.secret import reveal
 from ..version import VERSION
 
@@ -36,7 +37,6 @@ DEFAULT_VALIDITY, MIN_VALIDITY, MAX_VALIDITY = 300, 10, 86400
 # Characters.
 MAX_TOKEN = 16 * 1024
 
-FORM = 'application/x-www-form-urlencoded'
 USER_AGENT = f'netbox-webhooks/{VERSION}'
 
 
@@ -118,7 +118,7 @@ class Authorizer:
             wanted |= {'client_id': credential.username, 'client_secret': secret}
         else:
             # RFC 6749, 2.3.1: form-encoded first.
-            login = _login(quote_plus(credential.username), quote_plus(secret))
+            login = basic_login(quote_plus(credential.username), quote_plus(secret))
         grant = Grant(credential.pk, self._until)
         return TokenRequest(
             method='POST',
@@ -135,7 +135,6 @@ class Authorizer:
 
 
 def _renewed_at(row: AccessToken) -> datetime:
-    """A minute before the end, or half-way."""
     if row.expires_at is None or row.fetched_at is None:
         return timezone.now() - EARLY
     return row.expires_at - min(EARLY, (row.expires_at - row.fetched_at) / 2)
@@ -145,7 +144,7 @@ def _access(credential: Credential, secret: str) -> Access:
     match credential.type:
         case CredentialTypeChoices.BASIC:
             values = {'username': credential.username, 'password': secret}
-            return Access(values, _login(credential.username, secret))
+            return Access(values, basic_login(credential.username, secret))
         case CredentialTypeChoices.HEADER:
             return Access({'token': secret}, {credential.header: secret})
         case CredentialTypeChoices.TEMPLATE:
@@ -154,7 +153,7 @@ def _access(credential: Credential, secret: str) -> Access:
             return Access({'token': secret}, {'Authorization': f'Bearer {secret}'})
 
 
-def _login(user: str, password: str) -> dict[str, str]:
+def basic_login(user: str, password: str) -> dict[str, str]:
     """RFC 7617."""
     return {'Authorization': f'Basic {b64encode(f"{user}:{password}".encode()).decode()}'}
 
@@ -213,7 +212,7 @@ class TokenRequest(Request):
 
 
 def encoded(value: str, content_type: str) -> str:
-    media_type = content_type.partition(';')[0].strip().lower()
-    if media_type == FORM:
+    if is_form(content_type):
         return quote_plus(value)
-    return json.dumps(value, ensure_ascii=False)[1:-1] if 'json' in media_type else value
+    is_json = 'json' in content_type.partition(';')[0].lower()
+    return json.dumps(value, ensure_ascii=False)[1:-1] if is_json else value

@@ -1,4 +1,4 @@
-"""What a request with a change set says beside its changes: the transaction, and which part of the set it is."""
+"""The envelope of a change set: its transaction, and the part of it."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ from ..models import Delivery, Event, Webhook
 
 
 class Part(NamedTuple):
-    """The part of a change set that a request holds: `number` of `total`. The whole set has `count` changes."""
+    """`number` of `total` parts. The whole set has `count` changes."""
 
     number: int = 1
     total: int = 1
@@ -15,14 +15,13 @@ class Part(NamedTuple):
 
 
 def part_of(webhook: Webhook, delivery: Delivery, count: int) -> Part | None:
-    """Return the part that a delivery goes in, with so many changes. None: it is no change set."""
+    """None: it is no change set. `count` changes go in this request."""
     if delivery.parts is not None:
         return Part(delivery.part, delivery.parts, delivery.change_count)
     return Part(count=count) if webhook.change_set else None
 
 
 def envelope(events: Sequence[Event], changes: Sequence[Any], part: Part) -> dict[str, Any]:
-    """Return the body: each change is as it is alone."""
     event = next((event for event in events if event.request_id), events[0])
     transaction = {
         'id': _transaction_id(event),

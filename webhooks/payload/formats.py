@@ -46,9 +46,9 @@ class Raw(str):
 
 
 def body(webhook: Webhook, events: Sequence[Event], expand: Keys = (), part: Part | None = None) -> bytes:
-    """Return the body without a template, for one event, a batch or a part of a change set.
+    """Return the body without a template. `expand` holds keys.
 
-    `expand` holds keys. Webhooks with equal settings share the event's body.
+    Webhooks with equal settings share an event's body.
     """
     if part:
         return _encoded(webhook, _change_set(webhook, events, expand, part))

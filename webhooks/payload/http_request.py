@@ -1,4 +1,3 @@
-from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -21,7 +20,7 @@ from ..validation.headers import check_header_name, check_header_value, parse_he
 from ..validation.secret import check_signs, reveal
 from ..validation.url import check_rendered_url
 from . import answers, formats
-from .access import USER_AGENT, Access, Authorizer, TokenRequest, encoded
+from .access import USER_AGENT, Access, Authorizer, TokenRequest, basic_login, encoded
 from .change_set import part_of
 
 AUTHORIZATION = 'authorization'
@@ -224,12 +223,8 @@ def _merged(*headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _login(url: str) -> dict[str, str]:
-    """RFC 7617."""
     parts = urlsplit(url)
-    if parts.username is None:
-        return {}
-    pair = f'{unquote(parts.username)}:{unquote(parts.password or "")}'
-    return {'Authorization': f'Basic {b64encode(pair.encode()).decode()}'}
+    return {} if parts.username is None else basic_login(unquote(parts.username), unquote(parts.password or ''))
 
 
 def _header_value(name: str, value: str, context: Context) -> str:

@@ -26,6 +26,9 @@ FAILING = State(_('Failing'), 'red', Q(health__isnull=False) & ~Q(health__last_e
 UNUSED = State(_('Nothing is sent'), 'gray', Q(is_used=False))
 ACTIVE = State(_('Active'), 'green', Q())
 
+# Disabled webhooks are not probed.
+IS_SUSPENDED = Q(enabled=True) & SUSPENDED.query
+
 STATES = {
     'disabled': DISABLED,
     'paused': PAUSED,
@@ -69,7 +72,7 @@ def state_of(webhook: Webhook) -> State:
 
 
 def refuses(health: Health) -> bool:
-    """Return whether a suspended webhook's endpoint answers, but with nothing except failures."""
+    """Whether a suspended webhook's endpoint answers, but only with failures."""
     return health.refused_since is not None and not health.unreachable
 
 

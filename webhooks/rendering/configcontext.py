@@ -53,7 +53,7 @@ def _is_as_expected(model: type[Model]) -> bool:
 
 
 def attach(instances: Sequence[Model], tags: Sequence[Collection[Any]]) -> None:
-    """Make `get_config_context()` return the right contexts, given each instance's tags' primary keys."""
+    """`tags`: primary keys for each instance."""
     contexts = _limits_by_context()
     matching = cache(lambda scope: [pk for pk, limits in contexts.items() if _matches(scope, limits)])
     matches = [matching(_scope(instance, pks)) for instance, pks in zip(instances, tags, strict=True)]

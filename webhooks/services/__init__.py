@@ -1,17 +1,17 @@
-"""What people ask for. Pages, commands and the REST API call these.
+"""Actions behind pages, commands and the REST API.
 
-redelivery       sends closed deliveries again
-waiting          sends waiting deliveries now
-backfill         sends everything in its present state
-trial            sends a test event
-feed             shows what a webhook without a URL has published
-preview          shows a request without sending it
-expandable       checks keys to expand
-switching        enables, disables, pauses, resumes
-secret_rotation  makes a new secret, and shows it once
-builtin_import   imports NetBox's own webhooks
-failed_jobs      shows failed deliveries as RQ's failed jobs
-backlog  status  counts the backlog; lines of the status pages
-banners          says why a webhook does not send
-removal          removes everything
+redelivery: sends closed deliveries again.
+waiting: sends waiting deliveries now.
+backfill: sends all objects in their present state.
+trial: sends a test event.
+feed: shows the published changes of a feed.
+preview: shows a request without sending it.
+expandable: checks keys to expand.
+switching: switches webhooks on and off.
+secret_rotation: makes a new secret, and shows it once.
+builtin_import: imports NetBox's own webhooks.
+failed_jobs: shows failures on RQ's status page.
+backlog, status: count and describe the backlog.
+banners: say why a webhook does not send.
+removal: removes everything.
 """

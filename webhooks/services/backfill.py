@@ -31,8 +31,6 @@ DISCARD = """
 
 @dataclass(frozen=True)
 class Choice:
-    """`counts` has the number of objects for each type."""
-
     counts: dict[ContentType, int]
     query: str
 

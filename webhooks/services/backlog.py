@@ -5,14 +5,15 @@ from django.db.models import Count, Manager, Min, Q, QuerySet
 
 from .. import conf
 from ..choices import StatusChoices
-from ..models import Delivery, Event, Health, Webhook, Worker
+from ..models import Delivery, Event, Webhook, Worker
 from ..outbox import redis_queue
+from ..presentation.states import IS_SUSPENDED
 from ..visibility import Reader
 
 
 @dataclass(frozen=True)
 class Backlog:
-    """`oldest`: since when the oldest unsent change waits. Without Redis, `workers` is None."""
+    """`oldest`: since when the oldest unsent change waits. `workers` needs Redis."""
 
     undispatched: int
     suspect_events: int
@@ -43,7 +44,7 @@ def measure(user: Reader | None = None) -> Backlog:
         suspect_events=changes['suspects'],
         oldest=min(oldest, default=None),
         failed=log.filter(status=StatusChoices.FAILED).count(),
-        suspended=_suspended(user).count(),
+        suspended=_visible(Webhook.objects, user).filter(IS_SUSPENDED).count(),
         workers=workers,
         redis=workers is not None,
         sending=log.filter(pk__in=_in_hand()).count(),
@@ -57,12 +58,6 @@ def _in_hand() -> list[int]:
 
 def _visible(manager: Manager, user: Reader | None) -> QuerySet:
     return manager.all() if user is None else manager.restrict(user, 'view')
-
-
-def _suspended(user: Reader | None) -> QuerySet[Health]:
-    # Disabled webhooks are not probed.
-    suspended = Health.objects.filter(suspended_since__isnull=False, webhook__enabled=True)
-    return suspended if user is None else suspended.filter(webhook__in=Webhook.objects.restrict(user, 'view'))
 
 
 def waiting_since(deliveries: QuerySet[Delivery]) -> datetime | None:

@@ -1,6 +1,4 @@
-"""An event rule becomes a webhook with the same name. It leaves existing webhooks alone, and imports a rule whole or
-not at all.
-"""
+"""An event rule becomes a webhook with the same name, whole or not at all. Existing webhooks stay."""
 
 import uuid
 from collections.abc import Iterator, Sequence
@@ -81,7 +79,6 @@ class Plan:
 
 
 def plan() -> list[Plan]:
-    """For each event rule with a webhook."""
     rules = EventRule.objects.filter(action_type=EventRuleActionChoices.WEBHOOK).order_by('name')
     ours = {webhook.name: webhook for webhook in Webhook.objects.all()}
     return [_plan(rule, ours.get(rule.name)) for rule in rules.prefetch_related('object_types')]

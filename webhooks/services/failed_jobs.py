@@ -1,4 +1,4 @@
-"""Shows failed deliveries as failed jobs on RQ's status page. A job has its delivery's uuid.
+"""Failed deliveries are failed jobs on RQ's status page, with the delivery's uuid.
 
 After a loss of Redis the newest failures come back.
 """

@@ -1,7 +1,4 @@
-"""Shows what a feed has published after a cursor, as requests would have carried it.
-
-The numbers of a feed have no gap (engine/deliver/feed.py). So a missing number was deleted from the log.
-"""
+"""The numbers of a feed have no gap (engine/deliver/feed.py): a missing one was deleted from the log."""
 
 import logging
 import re
@@ -30,14 +27,14 @@ from ..visibility import Reader
 
 logger = logging.getLogger('webhooks.feed')
 
-# An answer ends after so many items, bytes (the first item always fits), and seconds.
+# Limits of an answer: items, bytes and seconds.
 MOST, BYTES, SECONDS = 1000, 8 * 1024 * 1024, 10.0
 # Seconds: the longest wait, and between two looks.
 LONGEST, POLL = 60, 0.1
-# For so long it is known how far a feed was read: for the metric alone.
+# For the metric of unread changes.
 KEPT = timedelta(days=30)
 
-# A number, and the first characters of its webhook-id: after a restore another change may have the number.
+# Number, and beginning of the webhook-id: after a restore numbers repeat.
 CURSOR = re.compile(r'([0-9]{1,18})(?:\.([0-9a-f]{8}))?')
 
 FIRST = 'SELECT min(position) FROM webhooks_delivery WHERE webhook_id = %s'
@@ -48,12 +45,12 @@ AFTER = """
     WHERE d.webhook_id = %(webhook)s AND d.position > %(position)s
     ORDER BY d.position LIMIT %(most)s"""
 
-# Threads of this process in which a reader waits.
+# Threads that hold a waiting reader.
 _waiting: set[int] = set()
 
 
 class Gone(WebhooksError):
-    """The log does not know what came after the cursor. `cursor` is that of now."""
+    """`cursor` is the present end of the feed."""
 
     def __init__(self, last: int):
         super().__init__(
@@ -79,7 +76,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Page:
-    """`unread`: how many changes follow, `unread_since`: when the first of them was published."""
+    """`unread` changes follow; the first was published at `unread_since`."""
 
     items: list[Item]
     cursor: str
@@ -100,10 +97,10 @@ class _Row(NamedTuple):
 
 
 def follow(webhook: Webhook, user: Reader, after: str | None = None, limit: int = MOST, wait: int = 0) -> Page:
-    """Return items after the cursor that the user may view. None: from the start of the log.
+    """Return the items after a cursor (None: all in the log) that the user may view.
 
-    If there are none, it waits so many seconds, without a transaction. Raises DefinitionError for a bad cursor or a
-    webhook that is no feed, Gone, and Busy if too many readers wait.
+    `wait`: seconds to wait for a first one, without a transaction. Raises DefinitionError for a bad cursor or a webhook
+    with a URL, Gone, and Busy if too many readers wait.
     """
     if not webhook.is_feed:
         raise DefinitionError('payload_url', _('This webhook has a URL, so it is no feed: it sends its changes.'))
@@ -129,7 +126,7 @@ def _key(webhook_id: int) -> str:
 
 
 def _last(webhook: Webhook) -> int:
-    """Return the number of the last item, 0 if there was none."""
+    """0: nothing was published."""
     return Health.objects.filter(webhook=webhook).values_list('position', flat=True).first() or 0
 
 
@@ -153,7 +150,7 @@ def _position(webhook: Webhook, after: str) -> int:
 
 
 def _wait(webhook: Webhook, position: int, seconds: int) -> None:
-    """Wait until something is published. Each reader holds a thread of this process, so there may be few."""
+    """Each reader holds a thread of this process."""
     end, thread = time.monotonic() + seconds, threading.get_ident()
     _waiting.add(thread)
     try:
@@ -182,7 +179,7 @@ def _page(webhook: Webhook, user: Reader, begin: int, limit: int, after: str) ->
 
 
 def _items(webhook: Webhook, user: Reader, rows: Sequence[_Row]) -> tuple[list[Item], int]:
-    """Return the items, and the number of rows that were read: not those that were deleted just now."""
+    """Return the items, and how many rows were read."""
     deliveries = Delivery.objects.prefetch_related('event').in_bulk([row.pk for row in rows])
     visible = visible_deliveries(user, deliveries.values())
     builder = Builder(webhook)

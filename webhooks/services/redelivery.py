@@ -55,12 +55,12 @@ def redeliver(
 
 
 def _together(pk: int, webhook_id: int, change_set: int | None, batch: int | None) -> Hashable:
-    """Return a key that all deliveries of a change set have, or of a batch."""
+    """The key of a change set or a batch."""
     return (webhook_id, change_set) if change_set else batch or pk
 
 
 def _parts(keys: Mapping[int, Hashable]) -> Iterator[list[int]]:
-    """Yield the ids in the same order, PART or more at a time. Deliveries with the same key are not divided."""
+    """Yield the ids, PART or more at a time. Equal keys stay together."""
     last = {key: pk for pk, key in keys.items()}
     part: list[int] = []
     unfinished: set[Hashable] = set()

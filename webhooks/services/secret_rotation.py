@@ -37,7 +37,7 @@ def is_waiting(session: SessionBase, webhook: Webhook) -> bool:
 
 
 def take(session: SessionBase, webhook: Webhook) -> str:
-    """Also forgets it. '' if there is none."""
+    """Also forgets it. '' without one."""
     token = session.pop(SESSION_KEY.format(webhook.pk), '')
     try:
         return encryption.decrypt(token) if token else ''

@@ -25,13 +25,15 @@ def lines(urls: Mapping[str, str], user: Reader | None = None) -> Iterator[Line]
     """`urls` has the keys 'workers', 'waiting', 'failed' and 'suspended'."""
     found = backlog.measure(user)
     if not conf.get().enabled:
-        yield Line(_('Webhooks'), urls['workers'], _('Off'), 'red', _off())
+        text = _('Changes are not recorded, and nothing is sent. Set WEBHOOKS_ENABLED = True in configuration.py.')
+        yield Line(_('Webhooks'), urls['workers'], _('Off'), 'red', text)
     yield _workers(urls['workers'], found)
     if _may_view(user, 'delivery'):
         yield Line(_('Waiting'), urls['waiting'], text=_waiting(found))
         if found.suspect_events or found.suspect_deliveries:
             yield _suspects(urls['waiting'], found)
-        yield _failed(urls['failed'], found)
+        color = 'red' if found.failed else 'green'
+        yield Line(_('Failed deliveries'), urls['failed'], intcomma(found.failed), color)
     if _may_view(user, 'webhook'):
         color = 'orange' if found.suspended else 'green'
         yield Line(_('Suspended webhooks'), urls['suspended'], intcomma(found.suspended), color)
@@ -39,10 +41,6 @@ def lines(urls: Mapping[str, str], user: Reader | None = None) -> Iterator[Line]
 
 def _may_view(user: Reader | None, model: str) -> bool:
     return user is None or user.has_perm(f'webhooks.view_{model}')
-
-
-def _off() -> str:
-    return _('Changes are not recorded, and nothing is sent. Set WEBHOOKS_ENABLED = True in configuration.py.')
 
 
 def _workers(url: str, found: Backlog) -> Line:
@@ -80,7 +78,3 @@ def _suspects(url: str, found: Backlog) -> Line:
     )
     text = _('A worker stopped while it worked on these. Each is tried alone, in its own process.')
     return Line(_('Suspects'), url, ' · '.join(words), 'orange', text)
-
-
-def _failed(url: str, found: Backlog) -> Line:
-    return Line(_('Failed deliveries'), url, intcomma(found.failed), 'red' if found.failed else 'green')

@@ -41,7 +41,7 @@ RETRY_NOW = """
 
 @dataclass(frozen=True)
 class Waiting:
-    """Changes, their objects, and the time of the oldest. MAX_COUNTED means that or more."""
+    """`since`: the oldest. MAX_COUNTED means that or more."""
 
     changes: int
     objects: int

@@ -60,7 +60,7 @@ class Environment:
     def _pieces(self, template: Template, context: dict[str, Any]) -> Iterator[Piece]:
         written = _constants(template)
         for text in template.generate(context):
-            # Python shares texts of one character.
+            # Python shares one-character texts.
             yield text, id(text) in written and text is not self._noted
 
 

@@ -1,6 +1,6 @@
 """Processes for users' templates, with limits that the kernel enforces.
 
-Forks copy the locks of other threads. So a process forks spawners before it starts threads.
+A fork copies locks that other threads hold. So spawners are forked before threads start.
 """
 
 import ctypes
@@ -182,18 +182,6 @@ def fork(work: Work, memory: int | None = None) -> tuple[socket.socket, int]:
         if pid:
             _end_unwatched(pid)
         raise
-
-
-def check_handles() -> None:
-    """Raise OSError if pidfds do not work: before Linux 5.4, or under a seccomp filter."""
-    handle = _open_handle(os.getpid())
-    try:
-        os.waitid(os.P_PIDFD, handle, os.WEXITED | os.WNOHANG)
-    except ChildProcessError:
-        # No process is its own child. Linux 5.3 raises another error.
-        pass
-    finally:
-        os.close(handle)
 
 
 def _end_unwatched(child: int) -> None:

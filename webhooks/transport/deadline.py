@@ -34,7 +34,7 @@ class Watched:
             self.sock.close()
 
     def cut(self) -> None:
-        """Shut the socket down: its reader gets an error. Never raises."""
+        """Its reader gets an error. Never raises."""
         self.is_overdue = True
         if self.sock is not None:
             with suppress(OSError):
@@ -67,7 +67,7 @@ class Watchdog:
 
     @contextmanager
     def watch(self, timeout: float) -> Iterator[Watched]:
-        """Watch this thread's request for `timeout` seconds."""
+        """`timeout` is in seconds."""
         watched = _under_way.watched = Watched(time.monotonic() + timeout)
         with self._changed:
             self._active[id(watched)] = watched

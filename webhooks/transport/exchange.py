@@ -50,7 +50,7 @@ class Outcome:
 
     @property
     def refused(self) -> bool:
-        """Whether the endpoint has answered that it cannot, now: a failure of its own, or too many requests."""
+        """Whether it answered with a failure of its own, or too many requests."""
         return self.status is not None and (self.status >= 500 or self.status == 429) and not self.unreachable
 
     @property

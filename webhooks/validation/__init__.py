@@ -1,11 +1,9 @@
 """Checks a webhook's definition. Knows nothing of the database."""
 
-from ..exceptions import DefinitionError
 from ..templating import renderer
 from . import body, conditions, credential, expand, headers, secret, timeout, tls, url
-from .definition import Definition
+from .definition import Definition, errors_of
 
-# Each raises DefinitionError for its first finding.
 CHECKS = (
     conditions.check_kinds,
     conditions.check_components,
@@ -29,11 +27,5 @@ CHECKS = (
 
 def errors(definition: Definition) -> dict[str, str]:
     """Return {field: error}, empty if all is well."""
-    found: dict[str, str] = {}
     with renderer.shared():
-        for check in CHECKS:
-            try:
-                check(definition)
-            except DefinitionError as error:
-                found.setdefault(error.field, str(error))
-    return found
+        return errors_of(definition, CHECKS)

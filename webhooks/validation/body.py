@@ -23,7 +23,6 @@ def check_content_type(definition: Definition) -> None:
 
 
 def check_format(definition: Definition) -> None:
-    """Format, content type, template and method must not conflict."""
     if definition.payload_format == FormatChoices.CLOUDEVENTS and is_form(definition.http_content_type):
         raise DefinitionError(
             'http_content_type', _('CloudEvents are JSON. Choose a JSON content type, such as application/json.')
@@ -43,7 +42,6 @@ def check_format(definition: Definition) -> None:
 
 
 def check_change_set(definition: Definition) -> None:
-    """Raise DefinitionError for a change set with options that contradict it."""
     if definition.change_set and definition.batch:
         raise DefinitionError('change_set', _('A change set holds all that a batch would: choose one of the two.'))
     if definition.change_set and definition.latest_only:

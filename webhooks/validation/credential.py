@@ -11,18 +11,17 @@ from ..choices import CredentialTypeChoices
 from ..constants import RESERVED_HEADERS
 from ..exceptions import DefinitionError
 from ..security.masking import MASK, whole_url
-from .definition import Definition
+from .definition import Definition, errors_of
 from .headers import check_header_name, check_header_value, parse_headers
 from .secret import reveal
 from .tls import check_file
-from .url import AUTHORITY, PORTS, check_plain_url
+from .url import AUTHORITY, check_plain_url, origin_of
 
 # Characters: a token may be long.
 MAX_HOSTS, MAX_SECRET = 50, 8192
 HOST = re.compile(r'https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?')
 NAMED = re.compile(r'\{[{%][^{}]*\bcredential\.(token|username|password)\b')
 ELSEWHERE = gettext_lazy('It would go where it did not go before: enter it again.')
-# Which fields each type needs.
 NEEDED = {
     CredentialTypeChoices.BASIC: ('username', 'secret'),
     CredentialTypeChoices.BEARER: ('secret',),
@@ -45,13 +44,7 @@ class Bound(Protocol):
 
 def errors(credential: Bound) -> dict[str, str]:
     """Return {field: error}."""
-    found: dict[str, str] = {}
-    for check in (_check_needed, _check_hosts, _check_header, _check_secret, _check_token_url):
-        try:
-            check(credential)
-        except DefinitionError as error:
-            found.setdefault(error.field, str(error))
-    return found
+    return errors_of(credential, (_check_needed, _check_hosts, _check_header, _check_secret, _check_token_url))
 
 
 def _check_needed(credential: Bound) -> None:
@@ -90,20 +83,14 @@ def _check_secret(credential: Bound) -> None:
         raise DefinitionError('secret', _('A secret has {number} characters at most.').format(number=MAX_SECRET))
     if secret == MASK:
         raise DefinitionError('secret', _('Enter the secret itself, or leave it out to keep it.'))
-    try:
-        goes_raw = credential.type in (CredentialTypeChoices.BEARER, CredentialTypeChoices.HEADER)
-        check_header_value('secret', secret if goes_raw else secret.encode('ascii', 'replace').decode())
-    except DefinitionError as error:
-        raise DefinitionError('secret', str(error)) from None
+    goes_raw = credential.type in (CredentialTypeChoices.BEARER, CredentialTypeChoices.HEADER)
+    check_header_value('secret', secret if goes_raw else secret.encode('ascii', 'replace').decode(), 'secret')
 
 
 def _check_token_url(credential: Bound) -> None:
     if credential.type not in CredentialTypeChoices.OAUTH2 or not credential.token_url:
         return
-    try:
-        check_plain_url(credential.token_url)
-    except DefinitionError as error:
-        raise DefinitionError('token_url', str(error)) from None
+    check_plain_url(credential.token_url, 'token_url')
     parts = urlsplit(credential.token_url)
     if '@' in parts.netloc or parts.query or parts.fragment:
         raise DefinitionError('token_url', _('Enter a URL without user, query and fragment.'))
@@ -115,21 +102,6 @@ def normalized(host: str) -> str:
     text = host.strip().rstrip('/').lower()
     text = text if '://' in text else f'https://{text}'
     return (origin_of(text) if HOST.fullmatch(text) else None) or text
-
-
-def origin_of(url: str, *, verified: bool = True) -> str | None:
-    """Return scheme, host and port, None of an invalid URL. HTTPS that is not verified counts as HTTP."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or PORTS[parts.scheme]
-    except (ValueError, KeyError):
-        return None
-    # Only some parsers end the host at a backslash.
-    if not host or '\\' in parts.netloc:
-        return None
-    scheme = 'http' if parts.scheme == 'https' and not verified else parts.scheme
-    shown = f'[{host}]' if ':' in host else host
-    return f'{scheme}://{shown}' if port == PORTS[scheme] else f'{scheme}://{shown}:{port}'
 
 
 def goes_elsewhere(before: Bound, after: Bound) -> bool:

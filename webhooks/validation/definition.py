@@ -1,4 +1,7 @@
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
+
+from ..exceptions import DefinitionError
 
 
 class Definition(Protocol):
@@ -26,3 +29,14 @@ class Definition(Protocol):
     timeout: int | None
     kinds: list[str]
     has_new_secret: bool
+
+
+def errors_of[T](checked: T, checks: Iterable[Callable[[T], None]]) -> dict[str, str]:
+    """Return {field: error}. Each check raises DefinitionError for its first finding."""
+    found: dict[str, str] = {}
+    for check in checks:
+        try:
+            check(checked)
+        except DefinitionError as error:
+            found.setdefault(error.field, str(error))
+    return found

@@ -91,19 +91,17 @@ def _plain(name: str) -> str:
     return name.lower().replace('_', '-').removeprefix('http-')
 
 
-def check_header_value(name: str, value: str) -> None:
+def check_header_value(name: str, value: str, field: str = 'additional_headers') -> None:
     """RFC 9110, 5.5; http.client sends Latin-1."""
     if HTTP_HEADER_INVALID_CHARS_RE.search(value):
         raise DefinitionError(
-            'additional_headers',
-            _('The value of {name} contains a control character or a line break.').format(name=name),
+            field, _('The value of {name} contains a control character or a line break.').format(name=name)
         )
     try:
         value.encode('latin-1')
     except UnicodeEncodeError:
         raise DefinitionError(
-            'additional_headers',
-            _('The value of {name} contains a character that is not allowed in headers.').format(name=name),
+            field, _('The value of {name} contains a character that is not allowed in headers.').format(name=name)
         ) from None
 
 

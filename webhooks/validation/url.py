@@ -26,7 +26,6 @@ def check(definition: Definition) -> None:
 
 
 def check_feed(definition: Definition) -> None:
-    """Raise DefinitionError for a field that a webhook without a URL cannot have."""
     if definition.payload_url:
         return
     for name in ('batch', 'change_set'):
@@ -48,18 +47,18 @@ def _check_whole_url(url: str) -> None:
     check_plain_url(url)
 
 
-def check_plain_url(url: str) -> None:
+def check_plain_url(url: str, field: str = 'payload_url') -> None:
     """An http(s) URL fit for a request line."""
     try:
         parts = urlsplit(url)
         port_is_valid = parts.port is None or parts.port > 0
     except ValueError:
         # urllib's message may hold user and password.
-        raise DefinitionError('payload_url', _('Enter a valid URL: its host or its port is not valid.')) from None
+        raise DefinitionError(field, _('Enter a valid URL: its host or its port is not valid.')) from None
     if parts.scheme not in SCHEMES or not parts.hostname:
-        raise DefinitionError('payload_url', _('Enter a URL that begins with http:// or https:// and has a host.'))
+        raise DefinitionError(field, _('Enter a URL that begins with http:// or https:// and has a host.'))
     if not port_is_valid or re.search(r'[\s\x00-\x1f\x7f]', url) or UNSTORABLE.search(url):
-        raise DefinitionError('payload_url', _('Enter a valid URL, without spaces, control characters and port 0.'))
+        raise DefinitionError(field, _('Enter a valid URL, without spaces, control characters and port 0.'))
 
 
 def check_rendered_url(url: str) -> None:
@@ -78,14 +77,24 @@ def leads_elsewhere(before: Any, after: Any) -> bool:
     return _origin(whole_url(before)) != _origin(whole_url(after))
 
 
-def _origin(url: str) -> Any:
+def _origin(url: str) -> str:
     """A template may make scheme, host or port."""
     fixed, template, _rest = url.partition('{')
-    # Only some parsers end the host at a backslash.
-    if (template and not AUTHORITY.match(fixed)) or '\\' in fixed:
+    if template and not AUTHORITY.match(fixed):
         return url
+    return origin_of(fixed) or url
+
+
+def origin_of(url: str, *, verified: bool = True) -> str | None:
+    """Return scheme, host and port, None of an invalid URL. HTTPS that is not verified counts as HTTP."""
     try:
-        parts = urlsplit(fixed)
-        return parts.scheme, parts.hostname, parts.port or PORTS.get(parts.scheme)
-    except ValueError:
-        return url
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or PORTS[parts.scheme]
+    except (ValueError, KeyError):
+        return None
+    # Only some parsers end the host at a backslash.
+    if not host or '\\' in parts.netloc:
+        return None
+    scheme = 'http' if parts.scheme == 'https' and not verified else parts.scheme
+    shown = f'[{host}]' if ':' in host else host
+    return f'{scheme}://{shown}' if port == PORTS[scheme] else f'{scheme}://{shown}:{port}'

@@ -9,12 +9,12 @@ from utilities.views import register_model_view
 from .. import filtersets, forms, tables
 from ..models import Credential
 from ..ui import panels
-from .checked_input import CheckedListMixin, CheckedRenameMixin, CheckedReturnMixin, CheckedSelectionMixin
+from .checked_input import CheckedSelectionMixin
 from .imports import ImportNowMixin
 
 
 @register_model_view(Credential, 'list', path='', detail=False)
-class CredentialListView(CheckedListMixin, generic.ObjectListView):
+class CredentialListView(generic.ObjectListView):
     queryset = Credential.objects.all()
     filterset = filtersets.CredentialFilterSet
     filterset_form = forms.CredentialFilterForm
@@ -40,13 +40,13 @@ class CredentialView(generic.ObjectView):
 
 @register_model_view(Credential, 'add', detail=False)
 @register_model_view(Credential, 'edit')
-class CredentialEditView(CheckedReturnMixin, generic.ObjectEditView):
+class CredentialEditView(generic.ObjectEditView):
     queryset = Credential.objects.all()
     form = forms.CredentialForm
 
 
 @register_model_view(Credential, 'delete')
-class CredentialDeleteView(CheckedReturnMixin, generic.ObjectDeleteView):
+class CredentialDeleteView(generic.ObjectDeleteView):
     queryset = Credential.objects.all()
 
 
@@ -65,7 +65,7 @@ class CredentialBulkEditView(CheckedSelectionMixin, generic.BulkEditView):
 
 
 @register_model_view(Credential, 'bulk_rename', path='rename', detail=False)
-class CredentialBulkRenameView(CheckedRenameMixin, generic.BulkRenameView):
+class CredentialBulkRenameView(CheckedSelectionMixin, generic.BulkRenameView):
     queryset = Credential.objects.all()
     filterset = filtersets.CredentialFilterSet
 

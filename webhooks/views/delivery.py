@@ -20,13 +20,14 @@ from ..models import Delivery, querysets
 from ..permissions import visible_deliveries
 from ..presentation.actions import REDELIVER, STILL_OPEN
 from ..services import preview, redelivery
+from ..storable import is_key
 from ..ui import panels
 from ..ui.buttons import BulkRedeliver, Redeliver
-from .checked_input import CheckedListMixin, CheckedReturnMixin, CheckedSelectionMixin, selected_keys
+from .checked_input import CheckedSelectionMixin
 
 
 @register_model_view(Delivery, 'list', path='', detail=False)
-class DeliveryListView(CheckedListMixin, generic.ObjectListView):
+class DeliveryListView(generic.ObjectListView):
     queryset = querysets.listed_deliveries()
     filterset = filtersets.DeliveryFilterSet
     filterset_form = forms.DeliveryFilterForm
@@ -71,7 +72,7 @@ def _body(delivery: Delivery) -> str:
         return str(busy)
 
 
-class RedeliverMixin(CheckedReturnMixin, GetReturnURLMixin):
+class RedeliverMixin(GetReturnURLMixin):
     queryset = Delivery.objects.all()
 
     def get_required_permission(self) -> str:
@@ -122,4 +123,4 @@ class DeliveryBulkRedeliverView(CheckedSelectionMixin, RedeliverMixin, BaseMulti
             # The receiver of a superseded delivery got a later one.
             is_asked = StatusChoices.SUPERSEDED in filterset.form.cleaned_data['status']
             return found if is_asked else found.exclude(status=StatusChoices.SUPERSEDED)
-        return self.queryset.filter(pk__in=selected_keys(request))
+        return self.queryset.filter(pk__in=[pk for pk in request.POST.getlist('pk') if is_key(pk)])

@@ -13,11 +13,10 @@ from ..models import Event, querysets
 from ..permissions import visible_events
 from ..services import preview
 from ..ui import panels
-from .checked_input import CheckedListMixin
 
 
 @register_model_view(Event, 'list', path='', detail=False)
-class EventListView(CheckedListMixin, generic.ObjectListView):
+class EventListView(generic.ObjectListView):
     queryset = querysets.events()
     filterset = filtersets.EventFilterSet
     filterset_form = forms.EventFilterForm

@@ -1,5 +1,3 @@
-"""Imports of objects that hold secrets."""
-
 from django.contrib import messages
 from django.forms import Form
 from django.http import HttpRequest, HttpResponse
@@ -8,10 +6,9 @@ from django.utils.translation import gettext as _
 from netbox.choices import ImportMethodChoices
 
 from .. import forms
-from .checked_input import CheckedReturnMixin
 
 
-class ImportNowMixin(CheckedReturnMixin):
+class ImportNowMixin:
     def post(self, request: HttpRequest) -> HttpResponse:
         """Import at once: a job would keep secrets in Redis."""
         form = forms.ImportedTextForm(request.POST, request.FILES)

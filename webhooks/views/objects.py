@@ -11,7 +11,6 @@ from utilities.views import ViewTab
 from .. import filtersets, tables
 from ..models import Delivery, querysets
 from ..ui.buttons import BulkRedeliver
-from .checked_input import CheckedListMixin
 
 
 def deliveries_of(instance: Model) -> QuerySet[Delivery]:
@@ -25,7 +24,7 @@ def _count(instance: Model) -> int:
     return (deliveries.restrict(request.user, 'view') if request else deliveries).count()
 
 
-class ObjectDeliveriesView(CheckedListMixin, generic.ObjectChildrenView):
+class ObjectDeliveriesView(generic.ObjectChildrenView):
     """ui/tabs.py registers it for each model."""
 
     child_model = Delivery

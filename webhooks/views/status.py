@@ -1,4 +1,4 @@
-"""The status page. Each line needs its own permission."""
+"""Each line needs its own permission."""
 
 from django.contrib.auth.mixins import PermissionRequiredMixin
 from django.http import HttpRequest, HttpResponse

@@ -16,14 +16,14 @@ from ..presentation.states import with_states
 from ..services import banners, feed, preview, secret_rotation
 from ..ui import panels
 from ..ui.buttons import More, Pause, Resume, SendTest
-from .checked_input import CheckedListMixin, CheckedRenameMixin, CheckedReturnMixin, CheckedSelectionMixin
+from .checked_input import CheckedSelectionMixin
 from .imports import ImportNowMixin
 
 WEBHOOK, STATE, SOME_CHANGES, REQUEST, RETRIES, *REST = panels.cards()
 
 
 @register_model_view(Webhook, 'list', path='', detail=False)
-class WebhookListView(CheckedListMixin, generic.ObjectListView):
+class WebhookListView(generic.ObjectListView):
     queryset = with_states(Webhook.objects.all())
     filterset = filtersets.WebhookFilterSet
     filterset_form = forms.WebhookFilterForm
@@ -68,7 +68,7 @@ class WebhookView(generic.ObjectView):
 
 @register_model_view(Webhook, 'add', detail=False)
 @register_model_view(Webhook, 'edit')
-class WebhookEditView(CheckedReturnMixin, generic.ObjectEditView):
+class WebhookEditView(generic.ObjectEditView):
     queryset = Webhook.objects.all()
     form = forms.WebhookForm
     template_name = 'webhooks/webhook_edit.html'
@@ -80,7 +80,7 @@ class WebhookEditView(CheckedReturnMixin, generic.ObjectEditView):
 
 
 @register_model_view(Webhook, 'delete')
-class WebhookDeleteView(CheckedReturnMixin, generic.ObjectDeleteView):
+class WebhookDeleteView(generic.ObjectDeleteView):
     queryset = Webhook.objects.all()
 
 
@@ -99,7 +99,7 @@ class WebhookBulkEditView(CheckedSelectionMixin, generic.BulkEditView):
 
 
 @register_model_view(Webhook, 'bulk_rename', path='rename', detail=False)
-class WebhookBulkRenameView(CheckedRenameMixin, generic.BulkRenameView):
+class WebhookBulkRenameView(CheckedSelectionMixin, generic.BulkRenameView):
     queryset = Webhook.objects.all()
     filterset = filtersets.WebhookFilterSet
 

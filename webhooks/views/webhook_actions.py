@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from datetime import datetime
 
 from core.signals import clear_events
 from django.contrib import messages
@@ -41,6 +40,9 @@ class WebhookActionView(BaseObjectView):
     def get_queryset(self, request: HttpRequest):
         return super().get_queryset(request).restrict(request.user, 'view')
 
+    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
+        return redirect(self.get_object(pk=pk).get_absolute_url())
+
     def render_form(self, request: HttpRequest, webhook: Webhook, form: Form, figures: object = '') -> HttpResponse:
         shown = {
             'object': webhook,
@@ -55,9 +57,6 @@ class WebhookActionView(BaseObjectView):
 @register_model_view(Webhook, 'test')
 class WebhookTestView(WebhookActionView):
     action = actions.TEST
-
-    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
-        return redirect(self.get_object(pk=pk).get_absolute_url())
 
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
         webhook = self.get_object(pk=pk)
@@ -74,9 +73,6 @@ class WebhookTestView(WebhookActionView):
 class WebhookSwitchView(WebhookActionView):
     is_paused: bool
     told: str
-
-    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
-        return redirect(self.get_object(pk=pk).get_absolute_url())
 
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
         webhook = self.get_object(pk=pk)
@@ -118,12 +114,10 @@ class WebhookReplayView(WebhookActionView):
         form = forms.ReplayForm(request.POST)
         if not form.is_valid():
             return self.render_form(request, webhook, form)
-        count = self._replay(webhook, **form.cleaned_data)
+        chosen = form.cleaned_data
+        count = redelivery.replay(webhook, chosen['since'], chosen['until'], chosen['status'] or None)
         messages.success(request, redelivery.announce(count))
         return redirect(webhook.get_absolute_url())
-
-    def _replay(self, webhook: Webhook, since: datetime, until: datetime, status: str) -> int:
-        return redelivery.replay(webhook, since, until, status or None)
 
 
 @register_model_view(Webhook, 'send_waiting', path='send-waiting')
@@ -162,9 +156,6 @@ class WebhookBackfillView(WebhookActionView):
 
 class WebhookMoveView(WebhookActionView):
     move: Callable[[Webhook], object]
-
-    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
-        return redirect(self.get_object(pk=pk).get_absolute_url())
 
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
         webhook = self.get_object(pk=pk)

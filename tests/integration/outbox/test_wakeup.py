@@ -290,14 +290,6 @@ class TestRedisSlow:
         assert (line.levelno, line.name) == (logging.WARNING, 'webhooks.queue')
         assert 'wake_up=slow' in line.getMessage()
 
-    def test_whoever_nobody_waits_for_asks_it_each_time(self, slow_redis):
-        """The worker's timer, which finds what such commits leave to it."""
-        slow_redis.delay = LATE
-        assert [wakeup.wake(patient=True) for _ in range(2)] == [True] * 2
-        assert slow_redis.asked == 2
-        assert [wakeup.wake() for _ in range(2)] == [True, False]
-        assert slow_redis.asked == 3
-
 
 class TestRedisDown:
     """NetBox itself looks into its tasks Redis at each save, and patiently. What is counted here is what we add."""

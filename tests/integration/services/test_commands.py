@@ -270,9 +270,6 @@ class TestReplay:
         'arguments',
         [
             ('--webhook', 'nobody'),
-            # As Python reads an argument that is not UTF-8.
-            ('--webhook', '\udcff'),
-            ('--model', '\udcff.site'),
             ('--model', 'dcim.nothing'),
             ('--model', 'site'),
             ('--status', 'pending'),
@@ -318,7 +315,6 @@ class TestBackfill:
         ('arguments', 'reason'),
         [
             (('Nobody',), "there is no webhook with the name 'Nobody'"),
-            (('\udcff',), 'there is no webhook'),
             (('{webhook}', '--model', 'dcim.planet'), '--model'),
             (('{webhook}', '--model', 'dcim.rack'), '--model'),
             (('{webhook}', '--filter', 'colour=red'), '--filter'),

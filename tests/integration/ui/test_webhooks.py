@@ -309,48 +309,6 @@ def test_all_of_a_filter_that_is_refused_is_none(admin_pages, view, sent, is_ref
     assert Webhook.objects.filter(name='Old', description='').exists() is is_refused
 
 
-@pytest.mark.parametrize(('view', 'sent'), ALL)
-def test_what_is_no_id_selects_nothing(admin_pages, view, sent):
-    webhook = subscribe(NOWHERE, Site, name='Old')
-    odd = ['inf', 'abc', '', '1' * 5000, '\u00b2', '\0']
-    assert admin_pages.post(f'{PAGES}webhooks/{view}/', sent | {'pk': odd}).status_code in (200, 302)
-    assert Webhook.objects.filter(name='Old', description='').exists()
-    assert admin_pages.post(f'{PAGES}webhooks/{view}/', sent | {'pk': [*odd, webhook.pk]}).status_code == 302
-    assert not Webhook.objects.filter(name='Old', description='').exists()
-
-
-@pytest.mark.parametrize('query', ['tableconfig_id=abc', 'sort=%00', 'sort=name&sort=%00', 'export=%00'])
-def test_a_list_that_cannot_be_asked_for_is_not_found(admin_pages, query):
-    for name in ('webhooks', 'deliveries', 'events'):
-        assert admin_pages.get(f'{PAGES}{name}/?{query}').status_code == 404
-    assert admin_pages.get(f'{PAGES}webhooks/?sort=name').status_code == 200
-
-
-@pytest.mark.parametrize('back', ['null', '__', 'true', '?page=2'])
-def test_what_is_no_address_leads_to_the_list(admin_pages, back):
-    webhook, other = subscribe(NOWHERE, Site), subscribe(NOWHERE, Site)
-    log, sent = delivery(event(site()), webhook, status='failed'), {'return_url': back, 'confirm': 'on'}
-    lists = {'webhooks': f'{PAGES}webhooks/', 'deliveries': f'{PAGES}deliveries/'}
-    for path in ('edit/', 'delete/', f'{other.pk}/delete/'):
-        answer = admin_pages.post(f'{PAGES}webhooks/{path}', sent)
-        assert (answer.status_code, answer.headers.get('Location')) == (302, lists['webhooks'])
-    for path in ('redeliver/', f'{log.pk}/redeliver/'):
-        answer = admin_pages.post(f'{PAGES}deliveries/{path}', sent)
-        assert (answer.status_code, answer.headers.get('Location')) == (302, lists['deliveries'])
-    # An address is one.
-    answer = admin_pages.post(f'{PAGES}webhooks/delete/', {'return_url': '/dcim/sites/?page=2'})
-    assert answer.headers['Location'] == '/dcim/sites/?page=2'
-
-
-@pytest.mark.parametrize(('length', 'is_renamed'), [(150, True), (151, False)])
-def test_a_name_that_becomes_too_long_is_refused(admin_pages, length, is_renamed):
-    webhook = subscribe(NOWHERE, Site, name='Old')
-    data = {'pk': webhook.pk, '_apply': '1', 'find': 'Old', 'replace': 'n' * length}
-    assert admin_pages.post(f'{PAGES}webhooks/rename/', data).status_code == 302
-    webhook.refresh_from_db()
-    assert (webhook.name != 'Old') is is_renamed
-
-
 #
 # Import
 #

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from webhooks.templating import process
-from webhooks.templating.process import check_handles, fork
+from webhooks.templating.process import fork
 
 # Seconds: longer than anything here takes.
 PATIENCE = 30
@@ -208,25 +208,3 @@ class TestWithoutHandles:
             with pytest.raises(OSError):
                 fork(lambda channel: channel.recv(1))
         assert (children(), descriptors()) == before
-
-    def test_it_is_told_beforehand(self, without_handles):
-        with pytest.raises(OSError):
-            check_handles()
-
-    def test_handles_that_cannot_be_waited_for_are_none(self, monkeypatch):
-        """Linux 5.3."""
-
-        def unknown(*_of_what: object) -> None:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-
-        before = descriptors()
-        monkeypatch.setattr(os, 'waitid', unknown)
-        with pytest.raises(OSError):
-            check_handles()
-        assert descriptors() == before
-
-
-def test_where_there_are_handles_nothing_is_raised():
-    before = descriptors()
-    check_handles()
-    assert descriptors() == before

@@ -1,8 +1,8 @@
 """Events become deliveries.
 
-loop        takes a batch, matches and renders it, and makes due deliveries
-claim       which events go next
-matching    which webhooks asked for an event
-render      renders events; expansions: related objects too
-components  a change of a component is a change of its device too
+loop: takes a batch, matches and renders it, and makes deliveries.
+claim: takes the next events in hand.
+matching: finds the webhooks that asked for an event.
+render, expansions: render events and related objects.
+components: tells owners of their components' changes.
 """

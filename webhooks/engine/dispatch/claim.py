@@ -98,7 +98,7 @@ def discard(ids: Collection[int]) -> None:
 
 
 def in_turn(ids: Collection[int]) -> list[int]:
-    """Return the ids of events that have no earlier one outside `ids`."""
+    """Return events without an earlier one outside `ids`."""
     return sql.fetch_column(IN_TURN, {'ids': list(ids)})
 
 

@@ -25,7 +25,7 @@ from . import claim
 
 logger = logging.getLogger('webhooks.dispatch')
 
-# (id of the object type, id of the object)
+# (object type, object)
 Reference = tuple[int, int]
 Row = Mapping[str, Any]
 
@@ -64,7 +64,7 @@ PUT_OFF = f"""
 
 
 def tell_owners(events: Sequence[Event]) -> None:
-    """Make an event for each owner, unless there is one. Plugins may change NetBox's models: that is logged."""
+    """Plugins may change NetBox's models: errors are logged."""
     each_or_alone(events, _tell_owners, _log)
 
 

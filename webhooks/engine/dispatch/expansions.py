@@ -21,7 +21,7 @@ from ..each import each_or_alone
 
 logger = logging.getLogger('webhooks.dispatch')
 
-# Seconds for one model's objects; seconds for which a slower model is left out.
+# Seconds: for one model's objects, and of a slower model's rest.
 LONGEST, REST = 3.0, 600.0
 
 # The data of each object's last deletion.

@@ -1,7 +1,4 @@
-"""Dispatches batches of events.
-
-taken in hand (committed) ──▶ matched ──▶ rendered (no lock, no transaction) ──▶ dispatched, slice by slice
-"""
+"""Events are taken in hand, matched, rendered without a lock or transaction, and dispatched slice by slice."""
 
 import logging
 import time
@@ -31,7 +28,7 @@ NOT_STORED = (DataError, ValueError)
 # Deliveries made together; seconds until no further slice is rendered.
 MOST, BUDGET = 1000, 0.3
 
-# Of the deliveries of a change set one is due: the others follow it (engine/deliver/change_sets.py).
+# One delivery of a change set is due, the rest follow it (engine/deliver/change_sets.py).
 MAKE = f"""
     INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence,
         expanded, status, error, created, due_at, expires_at, attempt_count, listed, backfill, change_set, part)
@@ -53,15 +50,13 @@ MAKE = f"""
 
 
 class Dispatcher:
-    """Dispatches events; with `suspects` only suspects."""
-
     def __init__(self, member: Member, *, suspects: bool = False) -> None:
         self._member = member
         self._take = claim.take_suspects if suspects else claim.Reading().take
         self._renderer = Renderer(lambda seconds: member.beat(seconds=seconds))
 
     def batch(self) -> int:
-        """Dispatch a batch. Returns its number of events, 0 if it was broken off."""
+        """Returns the number of events, 0 if it was broken off."""
         try:
             return self._batch()
         except BROKEN_OFF as error:
@@ -109,7 +104,7 @@ class Dispatcher:
                 break
 
     def _decide(self, part: Sequence[Shown], matches: Matches) -> list[Shown]:
-        """Return the first events with their webhooks: as many as the time allows, at least one."""
+        """As many as the time allows, at least one."""
         decided: list[Shown] = []
         until = time.monotonic() + BUDGET
         for shown in part:
@@ -137,7 +132,7 @@ class Dispatcher:
 def make_deliveries(pairs: Sequence[tuple[int, int]], *, keeps_backfill: bool = False) -> list[tuple[int, int, int]]:
     """Make due deliveries of (webhook id, event id). Returns (id, webhook id, event id) of each.
 
-    `keeps_backfill`: those of a backfill are its part.
+    `keeps_backfill` marks deliveries of backfills.
     """
     if not pairs:
         return []

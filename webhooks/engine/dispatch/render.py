@@ -26,7 +26,7 @@ logger = logging.getLogger('webhooks.dispatch')
 
 # Events rendered together; bytes of their snapshots, as stored: mostly compressed to a third.
 SLICE, BYTES = 50, 512 * 1024
-# Seconds for a slice. Its model is slow then: seconds for that; for each of its events, rendered alone.
+# Seconds: for a slice; its model is slow then; for each of its events alone.
 TOGETHER, SLOW, ALONE = 8.0, 60.0, 30.0
 # Seconds for other work between two beats.
 MARGIN = 4.0
@@ -72,7 +72,7 @@ class Shown:
 
 
 class Renderer:
-    """Renders events. `beat` keeps the worker alive for so many seconds."""
+    """`beat` keeps the worker alive for so many seconds."""
 
     def __init__(self, beat: Callable[[float], object] = lambda seconds: None) -> None:
         # A new process loads NetBox's pages for its first URL, which takes seconds.

@@ -1,9 +1,9 @@
 """The processes of a worker.
 
-supervisor   starts all processes, and replaces dead ones
-child        a process as its parent sees it
-dispatcher   RQ's worker of our queue, which dispatches
-sender       owns lanes, and sends
-suspects     tries suspects alone
-inline       all of it in one process
+supervisor: starts all processes, and replaces dead ones.
+child: a process as its parent sees it.
+dispatcher: RQ's worker of our queue, which dispatches.
+sender: owns lanes, and sends.
+suspects: tries suspects alone.
+inline: does it all in one process.
 """

@@ -1,5 +1,3 @@
-"""A process of a worker: as its parent sees it, and how it ends."""
-
 import logging
 import os
 import signal
@@ -19,7 +17,7 @@ Work = Callable[[str, socket.socket], object]
 
 
 class Child:
-    """A process. Raises OSError if none can be made."""
+    """Raises OSError."""
 
     def __init__(self, what: str, work: Work) -> None:
         self.name = name(what)
@@ -49,7 +47,7 @@ class Child:
 
 
 def begin(what: str, work: Work) -> Child | None:
-    """Make a process. Returns None if that fails."""
+    """Returns None if it fails."""
     try:
         return Child(what, work)
     except OSError as error:
@@ -63,7 +61,7 @@ def allow(seconds: float) -> None:
 
 
 def is_stopping() -> bool:
-    """Whether this process was told to stop. It begins nothing more, and finishes open requests."""
+    """It begins nothing more, and finishes open requests."""
     return _is_stopping
 
 

@@ -30,7 +30,7 @@ INTERVAL, TIDY_INTERVAL = 2.0, 1.0
 
 
 class Dispatching:
-    """Dispatches. `poke` wakes the sender, `publish` puts new failures on the status page."""
+    """`poke` wakes the sender, `publish` puts new failures on the status page."""
 
     def __init__(self, member: Member, poke: Callable[[], None], publish: Callable[[], None]) -> None:
         self._dispatcher = Dispatcher(member)
@@ -40,7 +40,6 @@ class Dispatching:
         self._tidied_at = self._looked_at = 0.0
 
     def look(self) -> None:
-        """Work, if the last work is INTERVAL ago."""
         if time.monotonic() < self._looked_at + INTERVAL:
             return
         try:
@@ -63,7 +62,7 @@ class Dispatching:
         return total
 
     def step(self) -> int | None:
-        """Dispatch a batch, or do what can wait. Returns the number of events, None if nothing is left."""
+        """Dispatch a batch, or record a backfill and tidy. Returns the number of events, None if nothing is left."""
         count = self._dispatcher.batch()
         self._poke()
         if count:
@@ -87,7 +86,7 @@ here: Dispatching | None = None
 
 
 class QueueWorker(SimpleWorker):
-    """RQ's worker, which also looks without a job: RQ calls `heartbeat` while it waits."""
+    """Looks without a job too: RQ calls `heartbeat` while it waits."""
 
     # Seconds between two tries while Redis is away.
     max_connection_wait_time = INTERVAL
@@ -126,7 +125,7 @@ def serve(
         member.begin()
     here = Dispatching(member, poke, publish)
     own = make_like(worker, QueueWorker, [conf.get().queue], f'{worker.name}-{name[-12:]}')
-    # One scheduler is enough: the worker of other queues has it.
+    # The worker for NetBox's queues has the scheduler.
     own.work(**options | {'with_scheduler': False})
     member.end()
 

@@ -16,7 +16,7 @@ from .sender import look_after_others
 
 
 def run(seconds: float = JOB_TIME) -> Tally:
-    """Dispatch and send until nothing is due, or for so long."""
+    """Until nothing is due, or for so long."""
     beside = child.begin('suspects', suspects.serve) if look_after_others() else None
     # Each forgets only its own work when it is declared dead.
     dispatching, sending = Member(name('dispatch'), DISPATCH), Member(name('send'), SEND)

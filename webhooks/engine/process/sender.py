@@ -24,7 +24,7 @@ SILENCE = 60.0
 
 
 def serve(pipe: int, name: str, channel: socket.socket) -> None:
-    """Send until told to stop. A byte in the `pipe` lets it look at once."""
+    """A byte in the `pipe` lets it look at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor tells
     child.heed()
     while not _is_migrated() and not child.is_stopping():
@@ -75,7 +75,7 @@ def _look_around(channel: socket.socket) -> None:
 
 
 def look_after_others() -> bool:
-    """Rescue dead workers' work. Returns whether there are suspects."""
+    """Returns whether there are suspects."""
     while rescue.rescue():
         pass
     queue.ensure_lanes()

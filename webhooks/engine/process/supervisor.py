@@ -61,12 +61,11 @@ class Supervisor:
         self._others = others
         self._publish = publish
         self._stops = 0
-        # Always filled; filled while there are any.
         self._posts: list[Post] = []
         self._suspects = Post('suspects', suspects.serve)
 
     def run(self, *args, **options) -> bool:
-        """Work until told to stop. Returns True, as RQ does."""
+        """Returns True, as RQ does."""
         # Once for all processes: it takes half a second. They share no connection or setting.
         get_resolver().url_patterns  # noqa: B018
         reset_db_connections()
@@ -115,7 +114,7 @@ class Supervisor:
             transactions.recover(error)
 
     def _stop(self, *_signal: object) -> None:
-        """Tell all to stop. Told twice, they end at once."""
+        """Told twice, they end at once."""
         self._stops += 1
         for post in self._present:
             post.child.signal(signal.SIGTERM if self._stops == 1 or post.what == 'others' else signal.SIGKILL)
@@ -126,6 +125,6 @@ class Supervisor:
 
 
 def _poke(pipe: int) -> None:
-    """Wake the sender. A full pipe does that already."""
+    """A full pipe wakes the sender already."""
     with suppress(BlockingIOError, BrokenPipeError):
         os.write(pipe, b'+')

@@ -54,7 +54,7 @@ def are_any() -> bool:
 
 
 def serve(name: str, _channel: socket.socket) -> None:
-    """Try suspects until none is left. An error is the suspect's death."""
+    """An error is the suspect's death."""
     child.heed()
     try:
         with renderer.shared():
@@ -87,7 +87,7 @@ def _allow(member: Member, seconds: float) -> None:
 
 
 def _deliver(member: Member) -> bool:
-    """Send one. Returns whether there was one."""
+    """Returns whether there was one."""
     taken = _take(member)
     if not taken:
         return False
@@ -107,7 +107,7 @@ def _deliver(member: Member) -> bool:
 
 
 def _take(member: Member) -> list[Delivery]:
-    """Take one, and after it the others of its part of a change set."""
+    """Take a suspect, then the rest of its part of a change set."""
     with transactions.short() as now:
         taken = sql.fetch_column(TAKE, {'now': now})
         parts = queue.parts_of(taken).values()

@@ -1,4 +1,4 @@
-"""People and event rules hear of client certificates that end soon. The daily job asks."""
+"""The daily job tells of client certificates that end soon."""
 
 import logging
 from datetime import datetime, timedelta
@@ -16,7 +16,6 @@ SOON = timedelta(days=14)
 
 
 def tell() -> None:
-    """Tell of enabled webhooks whose client certificate ends soon."""
     for webhook in Webhook.objects.filter(enabled=True).exclude(client_cert_path=''):
         end = _end_of(webhook.client_cert_path)
         if end and end < timezone.now() + SOON:
@@ -26,7 +25,7 @@ def tell() -> None:
 
 
 def _end_of(path: str) -> datetime | None:
-    """Return when the first certificate in the file ends. None: deliveries tell that it cannot be used."""
+    """None: deliveries tell that it cannot be used."""
     try:
         return x509.load_pem_x509_certificate(Path(path).read_bytes()).not_valid_after_utc
     except (OSError, ValueError):

@@ -61,7 +61,7 @@ LEFT_BEHIND = f"""
 
 
 def step() -> bool:
-    """Do a little. Returns whether there may be more."""
+    """Returns whether there may be more."""
     try:
         gone.disable()
         more = any([expire(), forget_deleted(), take_back()])
@@ -104,7 +104,7 @@ def untried(webhook_id: int) -> dict[int, datetime]:
 
 
 def remove_untried(webhook_id: int, now: datetime) -> list[datetime]:
-    """Remove a backfill's untried deliveries. Returns when each was created. Needs the lane's lock."""
+    """Returns when each was created. Needs the lane's lock."""
     found = untried(webhook_id)
     order.unpark(list(found), now)
     sql.execute('DELETE FROM webhooks_delivery WHERE id = ANY(%s)', [list(found)])

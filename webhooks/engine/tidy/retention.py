@@ -62,7 +62,6 @@ def prune_all(days: int | None = None) -> int:
 
 
 def slices(days: int | None = None) -> Iterator[int]:
-    """Yields the number of events in each slice."""
     Hour.objects.filter(start__lt=timezone.now() - KEPT).delete()
     yield from by_size(conf.get().retention_size)
     yield from by_age(timezone.now() - timedelta(days=conf.get().retention_days if days is None else days))
@@ -75,7 +74,6 @@ def by_size(size: int) -> Iterator[int]:
 
 
 def by_age(before: datetime) -> Iterator[int]:
-    """Delete older events without newer deliveries."""
     yield from _delete(OPEN_STATUSES, before)
 
 

@@ -11,7 +11,6 @@ from ...exceptions import Busy, DefinitionError
 from ...models import Webhook
 from ...presentation import progress
 from ...services import backfill
-from ...storable import storable
 
 # Seconds.
 INTERVAL = 0.5
@@ -55,7 +54,7 @@ class Command(BaseCommand):
             self._follow(webhook)
 
     def _follow(self, webhook: Webhook) -> None:
-        """Show the progress to its end. Ctrl-C stops only the display."""
+        """Ctrl-C stops only the display."""
         with Progress() as bar:
             task = bar.add_task('Sending')
             while found := progress.of(webhook):
@@ -77,7 +76,7 @@ def _announcement(total: int, dry_run: bool) -> str:
 
 def _webhook(name: str) -> Webhook:
     try:
-        return Webhook.objects.get(name=storable(name))
+        return Webhook.objects.get(name=name)
     except Webhook.DoesNotExist:
         raise CommandError(f'there is no webhook with the name {name!r}') from None
 

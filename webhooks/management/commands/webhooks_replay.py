@@ -12,7 +12,7 @@ from ...choices import StatusChoices
 from ...exceptions import Busy
 from ...models import Webhook
 from ...services import redelivery
-from ...storable import is_storable_time, storable
+from ...storable import is_storable_time
 
 
 def moment(text: str) -> datetime:
@@ -68,7 +68,7 @@ def _webhook(name: str | None) -> Webhook | None:
     if name is None:
         return None
     try:
-        return Webhook.objects.get(name=storable(name))
+        return Webhook.objects.get(name=name)
     except Webhook.DoesNotExist:
         raise CommandError(f'--webhook: there is no webhook with the name {name!r}') from None
 
@@ -77,6 +77,6 @@ def _object_type(label: str | None) -> int | None:
     if label is None:
         return None
     try:
-        return ContentType.objects.get_by_natural_key(*storable(label).lower().split('.')).pk
+        return ContentType.objects.get_by_natural_key(*label.lower().split('.')).pk
     except (ContentType.DoesNotExist, TypeError):
         raise CommandError(f'--model: there is no model {label!r}; write APP.MODEL, such as dcim.site') from None

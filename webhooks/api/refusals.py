@@ -1,0 +1,58 @@
+"""Answers for refusals by Django, a worker or another request."""
+
+from typing import Any
+
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
+from django.utils.translation import gettext as _
+from rest_framework import status
+from rest_framework.exceptions import APIException, ParseError, ValidationError
+from rest_framework.parsers import JSONParser, MultiPartParser
+from rest_framework.response import Response
+
+from ..exceptions import Busy, DefinitionError
+from ..models.concurrent import ChangedMeanwhile
+from ..services import backfill
+
+
+class Conflict(APIException):
+    status_code = status.HTTP_409_CONFLICT
+
+
+class TooLarge(APIException):
+    status_code = status.HTTP_413_REQUEST_ENTITY_TOO_LARGE
+
+
+class TryAgain(APIException):
+    status_code = status.HTTP_503_SERVICE_UNAVAILABLE
+    wait = 5
+
+
+class FlatJSONParser(JSONParser):
+    def parse(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().parse(*args, **kwargs)
+        except RecursionError:
+            raise ParseError(_('The JSON is nested too deeply.')) from None
+
+
+class RefusingMixin:
+    parser_classes = (FlatJSONParser, MultiPartParser)
+
+    def handle_exception(self, exc: Exception) -> Response:
+        return super().handle_exception(_answer(exc))
+
+
+def _answer(error: Exception) -> Exception:
+    match error:
+        case Busy():
+            return TryAgain(str(error))
+        case ChangedMeanwhile() | DefinitionError(field=backfill.STATE):
+            return Conflict(str(error))
+        case DefinitionError():
+            return ValidationError({error.field: [str(error)]})
+        case RequestDataTooBig():
+            return TooLarge(str(error))
+        case SuspiciousOperation():
+            return ParseError(str(error))
+        case _:
+            return error
