@@ -170,6 +170,11 @@ class Lane:
             self.used_at = now
 
     @property
+    def known(self) -> list[int]:
+        """Ids of the deliveries that need not be read."""
+        return [*self.in_hand, *(pk for one in self.waiting.values() for pk in one.pks)]
+
+    @property
     def unformed(self) -> list[Due]:
         """One delivery of each change set that is still to be formed."""
         return [one for one in self.waiting.values() if not one.is_formed]

@@ -210,7 +210,7 @@ class Lanes:
         wishes = [wish for lane in self.lanes.values() for wish in lane.wishes(everything=everything)]
         if not wishes:
             return
-        held = [pk for lane in self.lanes.values() for pk in (*lane.waiting, *lane.in_hand)]
+        held = [pk for lane in self.lanes.values() for pk in lane.known]
         due = queue.read(wishes, held, now)
         if everything:
             self._all_due.note(clock)
@@ -219,7 +219,7 @@ class Lanes:
             by_wish[one.webhook_id, one.backfill].append(one)
         for wish in wishes:
             self.lanes[wish.webhook_id].learn(wish, by_wish[wish.webhook_id, wish.backfill], clock)
-        order.park([(one.pk, one.webhook_id) for one in due if one.is_blocked])
+        order.park([(one.pk, one.webhook_id) for one in due if one.is_blocked], now)
         self._supersede(due, now)
 
     def _supersede(self, due: Sequence[Due], now: datetime) -> None:
