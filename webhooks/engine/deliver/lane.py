@@ -43,9 +43,9 @@ class Due(NamedTuple):
     transaction_id: int
     kind: str
     is_failed: bool
-    # Its transaction, if the changes of that go together (change_sets.py), and the ids of the others in its part.
-    # `size` and `is_blocked` are then of the whole part.
+    # Its transaction, if the changes of that go together (change_sets.py).
     change_set: int | None = None
+    # Ids of those that go in its request. `size` and `is_blocked` are then of all.
     others: Sequence[int] = ()
 
     @property
@@ -130,8 +130,8 @@ class Lane:
     answered: int = 0
     # By the id of the delivery, in the order in which they go.
     waiting: dict[int, Due] = field(default_factory=dict)
+    # By the id of each delivery in a request.
     in_hand: dict[int, Due] = field(default_factory=dict)
-    # How many are in hand. Several deliveries may go out in one.
     requests: int = 0
     began_at: float = 0.0
     bucket: Bucket = field(default_factory=Bucket)
@@ -204,24 +204,26 @@ class Lane:
         most = 1 if self.is_suspended else self.window + 2 * self.answered
         return max(min(most - self.requests, self.bucket.fill(self.rate_limit, now)), 0)
 
-    def next(self) -> Iterator[list[Due]]:
-        """Yield deliveries that may go, each list in one request: changes before backfills."""
+    def next(self) -> Iterator[Due]:
+        """Yield deliveries that may go, each with those in its request: changes before backfills."""
         for one in sorted(self.waiting.values(), key=lambda one: one.backfill):
             is_whole = not self.batch or one.batch is not None or one.transaction_id in self.whole
             if is_whole and one.is_formed and one.pk in self.waiting:
-                yield group(one, self.waiting.values()) if self.batch or one.batch else [one]
+                is_alone = one.others or not (self.batch or one.batch)
+                yield one if is_alone else together(one, self.waiting.values())
 
     def withdraw(self) -> list[int]:
         """Take out what a feed publishes: changes before backfills. What was not rendered stays: its request fails."""
         going = [one for one in self.waiting.values() if not one.is_failed]
         for one in going:
             del self.waiting[one.pk]
-        return [one.pk for one in sorted(going, key=lambda one: one.backfill)]
+        return [pk for one in sorted(going, key=lambda one: one.backfill) for pk in one.pks]
 
-    def begin(self, together: Sequence[Due], now: float) -> None:
-        """These go out in one request."""
-        for one in together:
-            self.in_hand |= dict.fromkeys(one.pks, self.waiting.pop(one.pk))
+    def begin(self, due: Due, now: float) -> None:
+        """A request begins."""
+        for pk in due.pks:
+            self.waiting.pop(pk, None)
+            self.in_hand[pk] = due
         self.requests += 1
         self.bucket.tokens -= 1
         self.used_at = self.began_at = now
@@ -256,20 +258,21 @@ class Lane:
         return sum(one.size for pk, one in self.in_hand.items() if pk == one.pk and one.size > LARGE)
 
 
-def group(first: Due, waiting: Iterable[Due]) -> list[Due]:
-    """Return the deliveries of one request: of one transaction, model and kind, or as they went together once.
+def together(first: Due, waiting: Iterable[Due]) -> Due:
+    """Return a delivery with others of its transaction, model and kind, or as they went together once.
 
-    In the order of their ids, after the delivery under whose id they go.
+    They go under its id. The others are in the order of theirs.
     """
-    together, size = [first], first.size
+    found, size = [first], first.size
     for one in waiting:
         if one.pk == first.pk or _key(one) != _key(first):
             continue
-        size += one.size
-        if first.batch is None and (size > BATCH_BYTES or len(together) == BATCH):
+        if first.batch is None and (size + one.size > BATCH_BYTES or len(found) == BATCH):
             break
-        together.append(one)
-    return sorted(together, key=lambda one: (one.pk != one.batch, one.pk))
+        found.append(one)
+        size += one.size
+    leader, *others = sorted(found, key=lambda one: (one.pk != one.batch, one.pk))
+    return leader._replace(others=[one.pk for one in others], size=size)
 
 
 def _key(one: Due) -> tuple:

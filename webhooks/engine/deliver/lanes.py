@@ -97,8 +97,8 @@ class Lanes:
             elif was_suspended:
                 lane.window = 1
 
-    def choose_next(self, free: int, now: datetime) -> list[list[Due]]:
-        """Return the deliveries that go next, each list in one request. `free`: how many threads are."""
+    def choose_next(self, free: int, now: datetime) -> list[Due]:
+        """Return the deliveries that go next, each with those in its request. `free`: how many threads are."""
         clock = time.monotonic()
         self._take(now, clock)
         self._define()
@@ -108,10 +108,10 @@ class Lanes:
         self._publish(now)
         return self._choose(free, clock)
 
-    def put_back(self, groups: Iterable[Sequence[Due]]) -> None:
+    def put_back(self, chosen: Iterable[Due]) -> None:
         """These requests do not begin."""
-        for group in groups:
-            self.lanes[group[0].webhook_id].put_back([pk for one in group for pk in one.pks])
+        for due in chosen:
+            self.lanes[due.webhook_id].put_back(due.pks)
 
     #
     # Which lanes
@@ -246,11 +246,11 @@ class Lanes:
         may_go = set(queue.ready(pks)) if pks else set()
         self.published = feed.publish([pk for pk in pks if pk in may_go], now)
 
-    def _choose(self, free: int, clock: float) -> list[list[Due]]:
+    def _choose(self, free: int, clock: float) -> list[Due]:
         lanes = self.lanes.values()
         changes_wait = any(lane.has_changes and lane.room(clock) for lane in lanes)
         chosen = choose(lanes, free, clock, self._share.room(free, changes_wait=changes_wait))
-        backfills = sum(group[0].backfill for group in chosen)
+        backfills = sum(due.backfill for due in chosen)
         self._share.note(len(chosen) - backfills, backfills)
         for lane in lanes:
             lane.answered = 0

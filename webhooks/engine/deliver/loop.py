@@ -198,7 +198,7 @@ class Sender:
     # The transaction
     #
 
-    def _persist(self, *, may_begin: bool) -> list[list[Due]]:
+    def _persist(self, *, may_begin: bool) -> list[Due]:
         try:
             return self._turn(self._answered, may_begin=may_begin)
         except DataError:
@@ -211,8 +211,8 @@ class Sender:
                     self._turn([sent], may_begin=False)
             return []
 
-    def _turn(self, answered: Iterable[Sent], *, may_begin: bool) -> list[list[Due]]:
-        chosen: list[list[Due]] = []
+    def _turn(self, answered: Iterable[Sent], *, may_begin: bool) -> list[Due]:
+        chosen: list[Due] = []
         published: list[Entry] = []
         try:
             with transactions.short() as now:
@@ -253,25 +253,24 @@ class Sender:
     # Requests
     #
 
-    def _begin(self, chosen: Sequence[Sequence[Due]]) -> None:
+    def _begin(self, chosen: Sequence[Due]) -> None:
         """Build and send the chosen deliveries. Those that were changed meanwhile are left."""
         if not chosen:
             return
         try:
-            found = _fetch([pk for group in chosen for one in group for pk in one.pks])
+            found = _fetch([pk for due in chosen for pk in due.pks])
         except BROKEN_OFF as error:
             transactions.recover(error)
             found = {}
         end = time.monotonic() + BUDGET
-        for group in chosen:
-            lane = self._lanes.lanes[group[0].webhook_id]
-            pks = [pk for one in group for pk in one.pks]
-            deliveries = [found[pk] for pk in pks if pk in found]
-            if len(deliveries) < len(pks):
-                lane.end(pks)
+        for due in chosen:
+            lane = self._lanes.lanes[due.webhook_id]
+            deliveries = [found[pk] for pk in due.pks if pk in found]
+            if len(deliveries) < len(due.pks):
+                lane.end(due.pks)
                 lane.forget()  # it is read anew
             elif time.monotonic() > end:
-                lane.put_back(pks)
+                lane.put_back(due.pks)
             else:
                 builder = self._lanes.builders[lane.webhook_id]
                 self._begin_one(lane, Sent(deliveries[0], builder, deliveries[1:], lane=lane))
