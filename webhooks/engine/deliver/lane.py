@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from ...payload.http_request import Builder
+
 # A worker knows at most so many deliveries of a lane. Below LOW it looks for more.
 MOST, LOW = 200, 64
 # This part of them are the newest, if more is due than it knows: so a change passes a backlog.
@@ -118,6 +120,8 @@ class Lane:
 
     webhook_id: int
     used_at: float
+    # Makes requests by this definition. None: it is still to be read.
+    builder: Builder | None = None
     concurrency: int = 1
     rate_limit: int | None = None
     batch: bool = False

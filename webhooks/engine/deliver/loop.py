@@ -16,7 +16,6 @@ from queue import Empty, SimpleQueue
 
 from django.db import DataError, connections
 
-from ...choices import StatusChoices
 from ...interruptions import BROKEN_OFF
 from ...models import Delivery, Health, Webhook
 from ...templating import renderer
@@ -87,7 +86,7 @@ class Sender:
     def turn(self, patience: float = 0.0, *, may_begin: bool = True) -> bool:
         """Do one turn, after waiting so long for an answer. Returns whether there is more to do at once."""
         heard = self._hear(patience)
-        self._lanes.superseded, self._lanes.published = 0, []
+        self._lanes.closed = []
         began = time.monotonic()
         try:
             chosen = self._persist(may_begin=may_begin)
@@ -102,7 +101,7 @@ class Sender:
             return True
         self._gather = min(max(time.monotonic() - began, SHORTEST), LONGEST)
         self._begin(chosen)
-        return bool(heard or chosen or self._lanes.superseded or self._lanes.published)
+        return bool(heard or chosen or self._lanes.closed)
 
     def end(self) -> None:
         """Give back requests that have not begun, and record the others."""
@@ -213,7 +212,6 @@ class Sender:
 
     def _turn(self, answered: Iterable[Sent], *, may_begin: bool) -> list[Due]:
         chosen: list[Due] = []
-        published: list[Entry] = []
         try:
             with transactions.short() as now:
                 # Nobody waits for a lane that somebody holds: its answers are recorded later.
@@ -223,17 +221,16 @@ class Sender:
                 written = self._write_health([*self._noted, *entries], now)
                 if may_begin:
                     chosen = self._lanes.choose_next(MOST - self._threads.busy, now)
-                    published = self._lanes.published
                 ended = _pks(answered)
                 self._member.beat(deliveries=[pk for pk in self._lanes.in_hand if pk not in ended])
         except BaseException:
             self._lanes.put_back(chosen)
             raise
         self._member.confirm()
-        self._noted = [one for one in (*self._noted, *entries) if one.webhook_id not in written] + published
-        for one in (*entries, *published):
+        closed = self._lanes.closed
+        self._noted = [one for one in (*self._noted, *entries) if one.webhook_id not in written] + closed
+        for one in (*entries, *closed):
             self.counts[one.status] += one.count
-        self.counts += Counter({StatusChoices.SUPERSEDED: self._lanes.superseded})
         self._answered = [sent for sent in self._answered if sent not in answered]
         for sent in answered:
             self._lanes.lanes[sent.delivery.webhook_id].end(sent.pks)
@@ -271,9 +268,8 @@ class Sender:
                 lane.forget()  # it is read anew
             elif time.monotonic() > end:
                 lane.put_back(due.pks)
-            else:
-                builder = self._lanes.builders[lane.webhook_id]
-                self._begin_one(lane, Sent(deliveries[0], builder, deliveries[1:], lane=lane))
+            elif lane.builder:
+                self._begin_one(lane, Sent(deliveries[0], lane.builder, deliveries[1:], lane=lane))
 
     def _begin_one(self, lane: Lane, sent: Sent) -> None:
         if sent.builder.is_templated or lane.is_slow:
