@@ -95,7 +95,7 @@ class TestLargePayloads:
         one, other = lane(1, waiting=0), lane(2, waiting=0)
         one.waiting, other.waiting = {1: due(1, size=2 * ROOM)}, {2: due(2, 2, size=LARGE + 1), 3: due(3, 2)}
         assert chosen([one, other]) == [[1]]
-        one.end([1])
+        one.end(1)
         assert chosen([one, other]) == [[2]]
 
     def test_none_goes_before_one_that_finds_no_room(self):
@@ -126,7 +126,7 @@ class TestBatches:
         ]
         one.waiting = {each.pk: each for each in changes}
         assert chosen([one]) == [[1, 3], [2], [4], [5]]
-        assert one.requests == 4
+        assert len(one.in_hand) == 4
 
     def test_what_went_together_once_does_so_again(self):
         one = lane(waiting=0, window=16)
@@ -137,15 +137,15 @@ class TestBatches:
         one = lane(waiting=0, batch=True, whole={7})
         one.waiting = {pk: due(pk, transaction_id=7) for pk in (1, 2)}
         (batch,) = choose([one], 128, 0.0, 0)
-        one.put_back(batch.pks)
+        one.put_back(batch.pk)
         assert one.known == [1, 2]
         assert chosen([one]) == [[1, 2]]
 
     def test_a_request_that_was_not_begun_goes_first_next_time(self):
         one = lane(waiting=3)
         one.begin(one.waiting[1000], 0.0)
-        one.put_back([1000])
-        assert (list(one.waiting), one.requests, one.in_hand) == ([1000, 1001, 1002], 0, {})
+        one.put_back(1000)
+        assert (list(one.waiting), one.in_hand) == ([1000, 1001, 1002], {})
 
 
 class TestChangeSets:
@@ -154,15 +154,15 @@ class TestChangeSets:
         one.waiting = {1: due(1, change_set=7), 2: due(2), 3: due(3, change_set=8, batch=3, others=[4, 5])}
         assert [each.pk for each in one.unformed] == [1]
         assert chosen([one]) == [[2], [3, 4, 5]]
-        assert sorted(one.in_hand) == [2, 3, 4, 5]
+        assert one.known == [2, 3, 4, 5, 1]
 
     def test_a_part_that_was_not_begun_goes_next_time(self):
         one = lane(waiting=0)
         part = due(3, change_set=8, batch=3, others=[4, 5])
         one.waiting = {3: part}
         one.begin(part, 0.0)
-        one.put_back(part.pks)
-        assert (one.waiting, one.in_hand, one.requests) == ({3: part}, {}, 0)
+        one.put_back(part.pk)
+        assert (one.waiting, one.in_hand) == ({3: part}, {})
 
     def test_a_large_part_counts_once(self):
         one = lane(waiting=0)

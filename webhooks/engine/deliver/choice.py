@@ -26,7 +26,7 @@ def choose(lanes: Iterable[Lane], free: int, now: float, backfills: int) -> list
     room = ROOM
     chosen: list[Due] = []
     heap = [
-        (lane.requests, lane.began_at, lane.webhook_id, lane, lane.next(), count)
+        (len(lane.in_hand), lane.began_at, lane.webhook_id, lane, lane.next(), count)
         for lane in lanes
         if lane.waiting and (count := lane.room(now))
     ]

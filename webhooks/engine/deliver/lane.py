@@ -7,9 +7,10 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from ...payload.http_request import Builder
+if TYPE_CHECKING:
+    from ...payload.http_request import Builder
 
 # A worker knows at most so many deliveries of a lane. Below LOW it looks for more.
 MOST, LOW = 200, 64
@@ -47,7 +48,7 @@ class Due(NamedTuple):
     is_failed: bool
     # Its transaction, if the changes of that go together (change_sets.py).
     change_set: int | None = None
-    # Ids of those that go in its request. `size` and `is_blocked` are then of all.
+    # Ids of the deliveries that go with it. `size` and `is_blocked` are then of all.
     others: Sequence[int] = ()
 
     @property
@@ -121,7 +122,7 @@ class Lane:
     webhook_id: int
     used_at: float
     # Makes requests by this definition. None: it is still to be read.
-    builder: Builder | None = None
+    builder: 'Builder | None' = None
     concurrency: int = 1
     rate_limit: int | None = None
     batch: bool = False
@@ -134,9 +135,8 @@ class Lane:
     answered: int = 0
     # By the id of the delivery, in the order in which they go.
     waiting: dict[int, Due] = field(default_factory=dict)
-    # By the id of each delivery in a request.
+    # Each goes in a request, with its others.
     in_hand: dict[int, Due] = field(default_factory=dict)
-    requests: int = 0
     began_at: float = 0.0
     bucket: Bucket = field(default_factory=Bucket)
     # No request begins before.
@@ -176,7 +176,7 @@ class Lane:
     @property
     def known(self) -> list[int]:
         """Ids of the deliveries that need not be read."""
-        return [*self.in_hand, *(pk for one in self.waiting.values() for pk in one.pks)]
+        return [pk for one in (*self.in_hand.values(), *self.waiting.values()) for pk in one.pks]
 
     @property
     def unformed(self) -> list[Due]:
@@ -206,7 +206,7 @@ class Lane:
         if self.is_left or now < self.rests_until:
             return 0
         most = 1 if self.is_suspended else self.window + 2 * self.answered
-        return max(min(most - self.requests, self.bucket.fill(self.rate_limit, now)), 0)
+        return max(min(most - len(self.in_hand), self.bucket.fill(self.rate_limit, now)), 0)
 
     def next(self) -> Iterator[Due]:
         """Yield deliveries that may go, each with those in its request: changes before backfills."""
@@ -227,19 +227,17 @@ class Lane:
         """A request begins."""
         for pk in due.pks:
             self.waiting.pop(pk, None)
-            self.in_hand[pk] = due
-        self.requests += 1
+        self.in_hand[due.pk] = due
         self.bucket.tokens -= 1
         self.used_at = self.began_at = now
 
-    def end(self, pks: Iterable[int]) -> list[Due]:
-        """A request is out of its hands. Returns its deliveries."""
-        self.requests -= 1
-        return [self.in_hand.pop(pk) for pk in pks]
+    def end(self, pk: int) -> Due:
+        """A request is out of its hands. Returns its delivery."""
+        return self.in_hand.pop(pk)
 
-    def put_back(self, pks: Iterable[int]) -> None:
-        """A request was not begun: its deliveries go first next time."""
-        self.waiting = {one.pk: one for one in self.end(pks)} | self.waiting
+    def put_back(self, pk: int) -> None:
+        """A request was not begun: it goes first next time."""
+        self.waiting = {pk: self.end(pk)} | self.waiting
         self.bucket.tokens += 1
 
     def note_answer(self, *, reached: bool) -> None:
@@ -259,7 +257,7 @@ class Lane:
     @property
     def large(self) -> int:
         """Bytes of the large payloads in hand."""
-        return sum(one.size for pk, one in self.in_hand.items() if pk == one.pk and one.size > LARGE)
+        return sum(one.size for one in self.in_hand.values() if one.size > LARGE)
 
 
 def together(first: Due, waiting: Iterable[Due]) -> Due:

@@ -59,7 +59,7 @@ class Lanes:
     @property
     def in_hand(self) -> list[int]:
         """Ids of the deliveries in hand."""
-        return [pk for lane in self.lanes.values() for pk in lane.in_hand]
+        return [pk for lane in self.lanes.values() for one in lane.in_hand.values() for pk in one.pks]
 
     @property
     def is_busy(self) -> bool:
@@ -107,7 +107,7 @@ class Lanes:
     def put_back(self, chosen: Iterable[Due]) -> None:
         """These requests do not begin."""
         for due in chosen:
-            self.lanes[due.webhook_id].put_back(due.pks)
+            self.lanes[due.webhook_id].put_back(due.pk)
 
     #
     # Which lanes

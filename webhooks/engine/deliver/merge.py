@@ -97,7 +97,7 @@ REPLACE_BACKFILLS = f"""
     RETURNING d.id, d.webhook_id"""
 
 
-def settle(objects: Iterable[Object], now: datetime, in_hand: Collection[int] = ()) -> Counter[int]:
+def settle(objects: Iterable[Object], now: datetime, in_hand: Collection[int]) -> Counter[int]:
     """Close needless ones of the first waiting deliveries of these objects. Returns how many, by the webhook's id.
 
     The caller knows which webhooks ask for it. This locks their lanes if anything may be closed.
@@ -109,7 +109,7 @@ def settle(objects: Iterable[Object], now: datetime, in_hand: Collection[int] = 
     return Counter(pk for portion in batched(several, OBJECTS) for pk in _settle(portion, now, in_hand))
 
 
-def replace_backfills(webhook_ids: Collection[int], now: datetime, in_hand: Collection[int] = ()) -> Counter[int]:
+def replace_backfills(webhook_ids: Collection[int], now: datetime, in_hand: Collection[int]) -> Counter[int]:
     """Close untried deliveries of backfills that a later one makes needless. Returns how many, by the webhook's id."""
     parameters = {'webhooks': list(webhook_ids), 'in_hand': list(in_hand), 'now': now}
     if not webhook_ids or not sql.fetch_value(IS_ANY_UNTRIED, parameters):
