@@ -134,12 +134,13 @@ class TestBatches:
         assert chosen([one]) == [[3, 1], [2]]
 
     def test_one_that_was_not_begun_goes_as_it_is(self):
-        one = lane(waiting=0, batch=True, whole={7})
+        one = lane(waiting=0, batch=True, window=2, whole={7})
         one.waiting = {pk: due(pk, transaction_id=7) for pk in (1, 2)}
         (batch,) = choose([one], 128, 0.0, 0)
         one.put_back(batch.pk)
-        assert one.known == [1, 2]
-        assert chosen([one]) == [[1, 2]]
+        one.waiting = {3: due(3, transaction_id=7)} | one.waiting
+        assert one.known == [3, 1, 2]
+        assert chosen([one]) == [[3], [1, 2]]
 
     def test_a_request_that_was_not_begun_goes_first_next_time(self):
         one = lane(waiting=3)

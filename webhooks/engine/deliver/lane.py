@@ -267,7 +267,7 @@ def together(first: Due, waiting: Iterable[Due]) -> Due:
     """
     found, size = [first], first.size
     for one in waiting:
-        if one.pk == first.pk or _key(one) != _key(first):
+        if one.pk == first.pk or one.others or _key(one) != _key(first):
             continue
         if first.batch is None and (size + one.size > BATCH_BYTES or len(found) == BATCH):
             break
