@@ -9,8 +9,9 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from ..choices import StatusChoices
 from ..engine import sql
-from ..engine.deliver import merge, order
+from ..engine.deliver import endpoint, merge, order
 from ..models import Delivery, Health, Webhook
 from ..outbox import wakeup
 from .backlog import waiting_since
@@ -95,7 +96,9 @@ def _settle(webhook: Webhook, objects: Collection[merge.Object]) -> int:
         order.hold([webhook.pk])
         in_hand = chain.from_iterable(sql.fetch_column(IN_HAND, {'webhook': webhook.pk}))
         now = sql.fetch_value('SELECT clock_timestamp()')
-        return len(merge.settle(objects, now, list(in_hand)))
+        closed = merge.settle(objects, now, list(in_hand))
+        endpoint.note(StatusChoices.SUPERSEDED, closed, now)
+        return closed.total()
 
 
 def _retry_now(webhook: Webhook) -> None:

@@ -286,6 +286,29 @@ class TestOrder:
         work()
         assert names(receiver.requests[-1]) == ['c', 'a**', 'b*']
 
+    def test_a_part_that_waits_for_a_redelivered_change_is_looked_at_later(self, receiver: Receiver, webhook):
+        switch(webhook, max_attempts=1)
+        receiver.answers('/', 500)
+        (place,) = make_sites('a')
+        work()
+        switch(webhook, max_attempts=5)
+        with transaction.atomic():
+            site(name='b')
+            rename(place)
+        work()
+        redelivery.redeliver(Delivery.objects.filter(status='failed'))
+        again, first, _second = deliveries()
+        Delivery.objects.filter(pk=again.pk).update(due_at=timezone.now() + timedelta(hours=1))
+        receiver.answers('/', 200)
+        pass_retry_waits(part=1, due_at__lt=timezone.now() + timedelta(minutes=1))
+        was_due_at = Delivery.objects.get(pk=first.pk).due_at
+        work()
+        assert Delivery.objects.get(pk=first.pk).due_at > was_due_at
+        assert len(receiver.requests) == 2
+        pass_retry_waits(pk=again.pk)
+        assert wait_until(lambda: work() and len(receiver.requests) == 4, PATIENCE)
+        assert [names(request) for request in receiver.requests[2:]] == [['a'], ['b', 'a*']]
+
     def test_a_set_of_other_objects_does_not_wait(self, receiver: Receiver, webhook):
         receiver.answers('/', 500, 200)
         make_sites('a')

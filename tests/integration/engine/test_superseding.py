@@ -70,7 +70,7 @@ def settle() -> int:
     objects = [(one.webhook_id, one.object_type_id, one.object_id) for one in deliveries(PENDING)]
     in_hand = [pk for worker in Worker.objects.all() for pk in worker.deliveries]
     with transactions.short() as now:
-        return len(merge.settle(objects, now, in_hand))
+        return merge.settle(objects, now, in_hand).total()
 
 
 STEPS = {

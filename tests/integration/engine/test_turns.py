@@ -1,5 +1,6 @@
 """What goes next, seen from outside: nothing waits for nothing, however much is before it, and whoever owns it."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,7 +9,7 @@ from dcim.models import Site
 from django.db import transaction
 from django.utils import timezone
 from support.builders import site, subscribe
-from support.engine import deliveries, dispatch_all, hold, pass_alive, pass_retry_waits, work
+from support.engine import deliveries, dispatch_all, expire, hold, pass_alive, pass_retry_waits, work
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Receiver
@@ -18,8 +19,10 @@ from webhooks.engine.deliver import loop
 from webhooks.engine.dispatch import claim
 from webhooks.engine.process import inline
 from webhooks.engine.registry import GIVEN_UP, SEND, SUSPECT, SUSPECTS, Member
+from webhooks.engine.tidy import loop as tidy
 from webhooks.models import Event, Health, Webhook, Worker
 from webhooks.services import redelivery
+from webhooks.transport.client import Client
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -166,3 +169,34 @@ def test_a_second_worker_gets_its_share_of_busy_webhooks(receiver):
             return owned(first_id) == owned(second_id) == 2
 
         assert wait_until(share, timeout=60)
+
+
+def test_a_part_goes_on_where_the_change_that_stands_for_it_expires(receiver, monkeypatch):
+    """A worker knows it, and its lane is busy."""
+    subscribe(receiver.url(HOOK), Site, change_set=True)
+    answers, send = threading.Event(), Client.send
+    monkeypatch.setattr(Client, 'send', lambda client, request: answers.wait(60) and send(client, request))
+    for count in (1, 3):
+        with transaction.atomic():
+            for _ in range(count):
+                site()
+    dispatch_all()
+    with sender() as (_pk, first):
+
+        def are_formed() -> bool:
+            first.turn(0.01)
+            return len(deliveries(parts=1)) == 4
+
+        assert wait_until(are_formed, timeout=60)
+        expire(pk=deliveries()[1].pk)
+        assert tidy.expire()
+        first.turn(0.01)
+        answers.set()
+
+        def are_sent() -> bool:
+            first.turn(0.01)
+            return not deliveries(PENDING)
+
+        assert wait_until(are_sent, timeout=60)
+    assert [len(request.json()['changes']) for request in receiver.requests] == [1, 2]
+    assert [one.status for one in deliveries()] == [DELIVERED, FAILED, DELIVERED, DELIVERED]

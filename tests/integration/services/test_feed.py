@@ -18,6 +18,7 @@ from support.engine import (
     is_anybody_blocked,
     open_transaction,
     pass_retry_waits,
+    suspect,
     work,
 )
 from support.settings import change_settings
@@ -343,6 +344,17 @@ class TestDefinition:
         publish('Basel')
         assert names(read(api_client, webhook)) == ['Basel']
         assert state_of(Webhook.objects.get(pk=webhook.pk)).label == 'Active'
+
+    def test_a_suspect_is_published_as_well(self, receiver, api_client):
+        webhook = subscribe(receiver.url('/hook'), Site)
+        site(name='A')
+        dispatch_all()
+        suspect(*deliveries())
+        webhook.payload_url = ''
+        webhook.save()
+        pass_retry_waits()
+        assert wait_until(lambda: work() and not deliveries('pending', lapses__gt=0), PATIENCE)
+        assert names(read(api_client, webhook)) == ['A']
 
     def test_what_waited_when_a_feed_gets_a_url_is_sent(self, feed, receiver, api_client):
         Webhook.objects.filter(pk=feed.pk).update(paused=True)

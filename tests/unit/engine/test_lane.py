@@ -25,7 +25,7 @@ def lane(webhook_id: int = 1, waiting: int = 5, **fields: object) -> Lane:
 
 
 def chosen(lanes: list[Lane], free: int = 128, now: float = 0.0, backfills: int = 100) -> list[list[int]]:
-    return [[one.pk for one in group] for group in choose(lanes, free, now, backfills)]
+    return [due.pks for due in choose(lanes, free, now, backfills)]
 
 
 class TestSlowStart:
@@ -95,7 +95,7 @@ class TestLargePayloads:
         one, other = lane(1, waiting=0), lane(2, waiting=0)
         one.waiting, other.waiting = {1: due(1, size=2 * ROOM)}, {2: due(2, 2, size=LARGE + 1), 3: due(3, 2)}
         assert chosen([one, other]) == [[1]]
-        one.end([1])
+        one.end(1)
         assert chosen([one, other]) == [[2]]
 
     def test_none_goes_before_one_that_finds_no_room(self):
@@ -126,18 +126,27 @@ class TestBatches:
         ]
         one.waiting = {each.pk: each for each in changes}
         assert chosen([one]) == [[1, 3], [2], [4], [5]]
-        assert one.requests == 4
+        assert len(one.in_hand) == 4
 
     def test_what_went_together_once_does_so_again(self):
         one = lane(waiting=0, window=16)
         one.waiting = {1: due(1, batch=3), 2: due(2), 3: due(3, batch=3)}
         assert chosen([one]) == [[3, 1], [2]]
 
+    def test_one_that_was_not_begun_goes_as_it_is(self):
+        one = lane(waiting=0, batch=True, window=2, whole={7})
+        one.waiting = {pk: due(pk, transaction_id=7) for pk in (1, 2)}
+        (batch,) = choose([one], 128, 0.0, 0)
+        one.put_back(batch.pk)
+        one.waiting = {3: due(3, transaction_id=7)} | one.waiting
+        assert one.known == [3, 1, 2]
+        assert chosen([one]) == [[3], [1, 2]]
+
     def test_a_request_that_was_not_begun_goes_first_next_time(self):
         one = lane(waiting=3)
-        one.begin([one.waiting[1000]], 0.0)
-        one.put_back([1000])
-        assert (list(one.waiting), one.requests, one.in_hand) == ([1000, 1001, 1002], 0, {})
+        one.begin(one.waiting[1000], 0.0)
+        one.put_back(1000)
+        assert (list(one.waiting), one.in_hand) == ([1000, 1001, 1002], {})
 
 
 class TestChangeSets:
@@ -145,22 +154,22 @@ class TestChangeSets:
         one = lane(waiting=0, window=16)
         one.waiting = {1: due(1, change_set=7), 2: due(2), 3: due(3, change_set=8, batch=3, others=[4, 5])}
         assert [each.pk for each in one.unformed] == [1]
-        assert chosen([one]) == [[2], [3]]
-        assert sorted(one.in_hand) == [2, 3, 4, 5]
+        assert chosen([one]) == [[2], [3, 4, 5]]
+        assert one.known == [2, 3, 4, 5, 1]
 
     def test_a_part_that_was_not_begun_goes_next_time(self):
         one = lane(waiting=0)
         part = due(3, change_set=8, batch=3, others=[4, 5])
         one.waiting = {3: part}
-        one.begin([part], 0.0)
-        one.put_back(part.pks)
-        assert (one.waiting, one.in_hand, one.requests) == ({3: part}, {}, 0)
+        one.begin(part, 0.0)
+        one.put_back(part.pk)
+        assert (one.waiting, one.in_hand) == ({3: part}, {})
 
     def test_a_large_part_counts_once(self):
         one = lane(waiting=0)
         part = due(3, change_set=8, batch=3, others=[4, 5], size=LARGE + 1)
         one.waiting = {3: part}
-        one.begin([part], 0.0)
+        one.begin(part, 0.0)
         assert one.large == LARGE + 1
 
 

@@ -14,8 +14,8 @@ SHARE, FLOOR, SAVED = 0.1, 10.0, 20.0
 KEPT_FREE = 16
 
 
-def choose(lanes: Iterable[Lane], free: int, now: float, backfills: int) -> list[list[Due]]:
-    """Return the deliveries that go next, each list in one request.
+def choose(lanes: Iterable[Lane], free: int, now: float, backfills: int) -> list[Due]:
+    """Return the deliveries that go next, each with those in its request.
 
     The lane with the fewest requests in hand comes first, then the one that has waited longest. `free` threads are
     there. A lane with nothing in hand gets one in any case: so endpoints that hang stop no other. At most `backfills`
@@ -24,30 +24,30 @@ def choose(lanes: Iterable[Lane], free: int, now: float, backfills: int) -> list
     lanes = list(lanes)
     large = sum(lane.large for lane in lanes)
     room = ROOM
-    chosen: list[list[Due]] = []
+    chosen: list[Due] = []
     heap = [
-        (lane.requests, lane.began_at, lane.webhook_id, lane, lane.next(), count)
+        (len(lane.in_hand), lane.began_at, lane.webhook_id, lane, lane.next(), count)
         for lane in lanes
         if lane.waiting and (count := lane.room(now))
     ]
     heapify(heap)
     while heap:
-        requests, began_at, webhook_id, lane, groups, count = heappop(heap)
-        group = next(groups, None)
-        if group is None or (requests and free <= len(chosen)) or (group[0].backfill and backfills <= 0):
+        requests, began_at, webhook_id, lane, waiting, count = heappop(heap)
+        due = next(waiting, None)
+        if due is None or (requests and free <= len(chosen)) or (due.backfill and backfills <= 0):
             continue
-        size = sum(one.size for one in group if one.size > LARGE)
+        size = due.size if due.size > LARGE else 0
         if size and lane.large and lane.large + size > ROOM_EACH:
             continue
         if size and large and large + size > room:
             room = 0
             continue
         large += size
-        backfills -= group[0].backfill
-        chosen.append(group)
-        lane.begin(group, now)
+        backfills -= due.backfill
+        chosen.append(due)
+        lane.begin(due, now)
         if count > 1:
-            heappush(heap, (requests + 1, began_at, webhook_id, lane, groups, count - 1))
+            heappush(heap, (requests + 1, began_at, webhook_id, lane, waiting, count - 1))
     return chosen
 
 

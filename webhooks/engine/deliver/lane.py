@@ -7,7 +7,10 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from ...payload.http_request import Builder
 
 # A worker knows at most so many deliveries of a lane. Below LOW it looks for more.
 MOST, LOW = 200, 64
@@ -43,9 +46,9 @@ class Due(NamedTuple):
     transaction_id: int
     kind: str
     is_failed: bool
-    # Its transaction, if the changes of that go together (change_sets.py), and the ids of the others in its part.
-    # `size` and `is_blocked` are then of the whole part.
+    # Its transaction, if the changes of that go together (change_sets.py).
     change_set: int | None = None
+    # Ids of the deliveries that go with it. `size` and `is_blocked` are then of all.
     others: Sequence[int] = ()
 
     @property
@@ -118,6 +121,8 @@ class Lane:
 
     webhook_id: int
     used_at: float
+    # Makes requests by this definition. None: it is still to be read.
+    builder: 'Builder | None' = None
     concurrency: int = 1
     rate_limit: int | None = None
     batch: bool = False
@@ -130,9 +135,8 @@ class Lane:
     answered: int = 0
     # By the id of the delivery, in the order in which they go.
     waiting: dict[int, Due] = field(default_factory=dict)
+    # Each goes in a request, with its others.
     in_hand: dict[int, Due] = field(default_factory=dict)
-    # How many are in hand. Several deliveries may go out in one.
-    requests: int = 0
     began_at: float = 0.0
     bucket: Bucket = field(default_factory=Bucket)
     # No request begins before.
@@ -170,6 +174,11 @@ class Lane:
             self.used_at = now
 
     @property
+    def known(self) -> list[int]:
+        """Ids of the deliveries that need not be read."""
+        return [pk for one in (*self.in_hand.values(), *self.waiting.values()) for pk in one.pks]
+
+    @property
     def unformed(self) -> list[Due]:
         """One delivery of each change set that is still to be formed."""
         return [one for one in self.waiting.values() if not one.is_formed]
@@ -197,38 +206,38 @@ class Lane:
         if self.is_left or now < self.rests_until:
             return 0
         most = 1 if self.is_suspended else self.window + 2 * self.answered
-        return max(min(most - self.requests, self.bucket.fill(self.rate_limit, now)), 0)
+        return max(min(most - len(self.in_hand), self.bucket.fill(self.rate_limit, now)), 0)
 
-    def next(self) -> Iterator[list[Due]]:
-        """Yield deliveries that may go, each list in one request: changes before backfills."""
+    def next(self) -> Iterator[Due]:
+        """Yield deliveries that may go, each with those in its request: changes before backfills."""
         for one in sorted(self.waiting.values(), key=lambda one: one.backfill):
             is_whole = not self.batch or one.batch is not None or one.transaction_id in self.whole
             if is_whole and one.is_formed and one.pk in self.waiting:
-                yield group(one, self.waiting.values()) if self.batch or one.batch else [one]
+                is_alone = one.others or not (self.batch or one.batch)
+                yield one if is_alone else together(one, self.waiting.values())
 
     def withdraw(self) -> list[int]:
         """Take out what a feed publishes: changes before backfills. What was not rendered stays: its request fails."""
         going = [one for one in self.waiting.values() if not one.is_failed]
         for one in going:
             del self.waiting[one.pk]
-        return [one.pk for one in sorted(going, key=lambda one: one.backfill)]
+        return [pk for one in sorted(going, key=lambda one: one.backfill) for pk in one.pks]
 
-    def begin(self, together: Sequence[Due], now: float) -> None:
-        """These go out in one request."""
-        for one in together:
-            self.in_hand |= dict.fromkeys(one.pks, self.waiting.pop(one.pk))
-        self.requests += 1
+    def begin(self, due: Due, now: float) -> None:
+        """A request begins."""
+        for pk in due.pks:
+            self.waiting.pop(pk, None)
+        self.in_hand[due.pk] = due
         self.bucket.tokens -= 1
         self.used_at = self.began_at = now
 
-    def end(self, pks: Iterable[int]) -> list[Due]:
-        """A request is out of its hands. Returns its deliveries."""
-        self.requests -= 1
-        return [self.in_hand.pop(pk) for pk in pks]
+    def end(self, pk: int) -> Due:
+        """A request is out of its hands. Returns its delivery."""
+        return self.in_hand.pop(pk)
 
-    def put_back(self, pks: Iterable[int]) -> None:
-        """A request was not begun: its deliveries go first next time."""
-        self.waiting = {one.pk: one for one in self.end(pks)} | self.waiting
+    def put_back(self, pk: int) -> None:
+        """A request was not begun: it goes first next time."""
+        self.waiting = {pk: self.end(pk)} | self.waiting
         self.bucket.tokens += 1
 
     def note_answer(self, *, reached: bool) -> None:
@@ -248,23 +257,24 @@ class Lane:
     @property
     def large(self) -> int:
         """Bytes of the large payloads in hand."""
-        return sum(one.size for pk, one in self.in_hand.items() if pk == one.pk and one.size > LARGE)
+        return sum(one.size for one in self.in_hand.values() if one.size > LARGE)
 
 
-def group(first: Due, waiting: Iterable[Due]) -> list[Due]:
-    """Return the deliveries of one request: of one transaction, model and kind, or as they went together once.
+def together(first: Due, waiting: Iterable[Due]) -> Due:
+    """Return a delivery with others of its transaction, model and kind, or as they went together once.
 
-    In the order of their ids, after the delivery under whose id they go.
+    They go under its id. The others are in the order of theirs.
     """
-    together, size = [first], first.size
+    found, size = [first], first.size
     for one in waiting:
-        if one.pk == first.pk or _key(one) != _key(first):
+        if one.pk == first.pk or one.others or _key(one) != _key(first):
             continue
-        size += one.size
-        if first.batch is None and (size > BATCH_BYTES or len(together) == BATCH):
+        if first.batch is None and (size + one.size > BATCH_BYTES or len(found) == BATCH):
             break
-        together.append(one)
-    return sorted(together, key=lambda one: (one.pk != one.batch, one.pk))
+        found.append(one)
+        size += one.size
+    leader, *others = sorted(found, key=lambda one: (one.pk != one.batch, one.pk))
+    return leader._replace(others=[one.pk for one in others], size=size)
 
 
 def _key(one: Due) -> tuple:

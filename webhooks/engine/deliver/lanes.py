@@ -2,9 +2,10 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
+from ...choices import StatusChoices
 from ...models import Health, Webhook
 from ...payload.http_request import Builder
 from ..registry import Member
@@ -43,13 +44,10 @@ class Lanes:
     """The lanes of one worker. `choose_next` is called in the transaction of a turn."""
 
     def __init__(self, member: Member) -> None:
-        # By webhook, as `builders`, which make requests by the present definition.
+        # By webhook.
         self.lanes: dict[int, Lane] = {}
-        self.builders: dict[int, Builder] = {}
-        # How many deliveries this turn has superseded.
-        self.superseded = 0
-        # What this turn has published.
-        self.published: list[Entry] = []
+        # What this turn has superseded or published.
+        self.closed: list[Entry] = []
         self._member = member
         self._share = Share()
         self._looked_at = self._balanced_at = 0.0
@@ -61,7 +59,7 @@ class Lanes:
     @property
     def in_hand(self) -> list[int]:
         """Ids of the deliveries in hand."""
-        return [pk for lane in self.lanes.values() for pk in lane.in_hand]
+        return [pk for lane in self.lanes.values() for one in lane.in_hand.values() for pk in one.pks]
 
     @property
     def is_busy(self) -> bool:
@@ -86,19 +84,17 @@ class Lanes:
 
     def note_health(self, webhook_id: int, health: Health) -> None:
         """The endpoint's health was written."""
-        if builder := self.builders.get(webhook_id):
-            builder.webhook.health = health
-        if lane := self.lanes.get(webhook_id):
-            was_suspended, lane.is_suspended = lane.is_suspended, health.suspended_since is not None
-            saved_at = health.webhook.last_updated
-            is_gone = health.gone_at is not None and (saved_at is None or health.gone_at > saved_at)
-            if lane.is_suspended or is_gone:
-                lane.forget()  # the queue knows what may go
-            elif was_suspended:
-                lane.window = 1
+        lane = self.lanes.get(webhook_id)
+        if not lane or not lane.builder:
+            return
+        lane.builder.webhook.health = health
+        saved_at = health.webhook.last_updated
+        is_gone = health.gone_at is not None and (saved_at is None or health.gone_at > saved_at)
+        if health.suspended_since or is_gone:
+            lane.forget()  # the queue knows what may go
 
-    def choose_next(self, free: int, now: datetime) -> list[list[Due]]:
-        """Return the deliveries that go next, each list in one request. `free`: how many threads are."""
+    def choose_next(self, free: int, now: datetime) -> list[Due]:
+        """Return the deliveries that go next, each with those in its request. `free`: how many threads are."""
         clock = time.monotonic()
         self._take(now, clock)
         self._define()
@@ -108,10 +104,10 @@ class Lanes:
         self._publish(now)
         return self._choose(free, clock)
 
-    def put_back(self, groups: Iterable[Sequence[Due]]) -> None:
+    def put_back(self, chosen: Iterable[Due]) -> None:
         """These requests do not begin."""
-        for group in groups:
-            self.lanes[group[0].webhook_id].put_back([pk for one in group for pk in one.pks])
+        for due in chosen:
+            self.lanes[due.webhook_id].put_back(due.pk)
 
     #
     # Which lanes
@@ -143,7 +139,6 @@ class Lanes:
     def _own(self, pks: Iterable[int], clock: float) -> None:
         for pk in pks:
             self.lanes[pk] = Lane(pk, used_at=clock)
-            self.builders.pop(pk, None)  # another worker may have written the endpoint's health since
 
     def _leave(self, clock: float) -> None:
         self._given = {pk: until for pk, until in self._given.items() if until > clock}
@@ -166,18 +161,17 @@ class Lanes:
         """Learn how the webhooks are defined now."""
         if not self.lanes:
             return
-        known = {pk: builder.webhook.last_updated for pk, builder in self.builders.items()}
-        found = Webhook.objects.filter(pk__in=list(self.lanes)).values_list('pk', 'last_updated', 'enabled', 'paused')
-        states = {pk: (saved_at, enabled and not paused) for pk, saved_at, enabled, paused in found}
-        stale = [pk for pk, (saved_at, _is_active) in states.items() if saved_at != known.get(pk)]
+        active = Webhook.objects.filter(pk__in=list(self.lanes), enabled=True, paused=False)
+        saved_at = dict(active.values_list('pk', 'last_updated'))
+        known = {pk: lane.builder.webhook.last_updated for pk, lane in self.lanes.items() if lane.builder}
+        stale = [pk for pk, at in saved_at.items() if pk not in known or known[pk] != at]
         for pk, webhook in Webhook.objects.select_related('health').in_bulk(stale).items():
-            self.builders[pk] = Builder(webhook)
+            self.lanes[pk].builder = Builder(webhook)
         for pk, lane in self.lanes.items():
-            _saved_at, is_active = states.get(pk, (None, False))
-            if not is_active or pk not in self.builders:
+            if pk not in saved_at or not lane.builder:
                 lane.forget()
                 continue
-            webhook = self.builders[pk].webhook
+            webhook = lane.builder.webhook
             lane.concurrency, lane.rate_limit = webhook.concurrency, webhook.rate_limit
             lane.batch, lane.latest_only, lane.is_feed = webhook.batch, webhook.latest_only, webhook.is_feed
             lane.is_suspended = webhook.health.suspended_since is not None
@@ -198,19 +192,18 @@ class Lanes:
         """Form the change sets of these transactions: their parts are read after that."""
         ready = [one for lane in self.lanes.values() for one in lane.unformed if one.transaction_id in lane.whole]
         # A set must not wait for a backfill of its objects.
-        merge.replace_backfills({one.webhook_id for one in ready}, now, self.in_hand)
+        self._note_superseded(merge.replace_backfills({one.webhook_id for one in ready}, now, self.in_hand))
         settled = change_sets.form({(one.webhook_id, one.change_set) for one in ready}, now)
         for one in ready:
             if (one.webhook_id, one.change_set) in settled:
                 del self.lanes[one.webhook_id].waiting[one.pk]
 
     def _read(self, now: datetime, clock: float) -> None:
-        self.superseded = 0
         everything = self._all_due.is_due(clock)
         wishes = [wish for lane in self.lanes.values() for wish in lane.wishes(everything=everything)]
         if not wishes:
             return
-        held = [pk for lane in self.lanes.values() for pk in (*lane.waiting, *lane.in_hand)]
+        held = [pk for lane in self.lanes.values() for pk in lane.known]
         due = queue.read(wishes, held, now)
         if everything:
             self._all_due.note(clock)
@@ -219,7 +212,7 @@ class Lanes:
             by_wish[one.webhook_id, one.backfill].append(one)
         for wish in wishes:
             self.lanes[wish.webhook_id].learn(wish, by_wish[wish.webhook_id, wish.backfill], clock)
-        order.park([(one.pk, one.webhook_id) for one in due if one.is_blocked])
+        order.park([(one.pk, one.webhook_id) for one in due if one.is_blocked], now)
         self._supersede(due, now)
 
     def _supersede(self, due: Sequence[Due], now: datetime) -> None:
@@ -230,11 +223,13 @@ class Lanes:
         in_hand = self.in_hand
         lanes = order.lock({webhook_id for webhook_id, *_ in objects})
         closed = merge.settle([one for one in objects if one[0] in lanes], now, in_hand)
-        closed |= merge.replace_backfills({one.webhook_id for one in due if not one.backfill}, now, in_hand)
-        self.superseded = len(closed)
-        if closed:
-            for pk in {one.webhook_id for one in due}:
-                self.lanes[pk].forget()
+        closed += merge.replace_backfills({one.webhook_id for one in due if not one.backfill}, now, in_hand)
+        self._note_superseded(closed)
+        for webhook_id in closed:
+            self.lanes[webhook_id].forget()
+
+    def _note_superseded(self, counts: Mapping[int, int]) -> None:
+        self.closed += [Entry(pk, StatusChoices.SUPERSEDED, count) for pk, count in counts.items()]
 
     def _publish(self, now: datetime) -> None:
         """Publish what is due of feeds. What waits in a lane that somebody holds is read anew."""
@@ -242,15 +237,13 @@ class Lanes:
         locked = order.lock(feeds)
         for pk in feeds.keys() - locked:
             feeds[pk].forget()
-        pks = [pk for webhook_id in locked for pk in feeds[webhook_id].withdraw()]
-        may_go = set(queue.ready(pks)) if pks else set()
-        self.published = feed.publish([pk for pk in pks if pk in may_go], now)
+        self.closed += feed.publish([pk for webhook_id in locked for pk in feeds[webhook_id].withdraw()], now)
 
-    def _choose(self, free: int, clock: float) -> list[list[Due]]:
+    def _choose(self, free: int, clock: float) -> list[Due]:
         lanes = self.lanes.values()
         changes_wait = any(lane.has_changes and lane.room(clock) for lane in lanes)
         chosen = choose(lanes, free, clock, self._share.room(free, changes_wait=changes_wait))
-        backfills = sum(group[0].backfill for group in chosen)
+        backfills = sum(due.backfill for due in chosen)
         self._share.note(len(chosen) - backfills, backfills)
         for lane in lanes:
             lane.answered = 0

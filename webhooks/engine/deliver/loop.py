@@ -16,7 +16,6 @@ from queue import Empty, SimpleQueue
 
 from django.db import DataError, connections
 
-from ...choices import StatusChoices
 from ...interruptions import BROKEN_OFF
 from ...models import Delivery, Health, Webhook
 from ...templating import renderer
@@ -26,7 +25,7 @@ from ..registry import Lost, Member
 from . import endpoint, order, queue, record
 from .build import Sent
 from .endpoint import Entry
-from .lane import Due, Lane
+from .lane import Due
 from .lanes import Lanes
 from .threads import Threads
 
@@ -87,7 +86,7 @@ class Sender:
     def turn(self, patience: float = 0.0, *, may_begin: bool = True) -> bool:
         """Do one turn, after waiting so long for an answer. Returns whether there is more to do at once."""
         heard = self._hear(patience)
-        self._lanes.superseded, self._lanes.published = 0, []
+        self._lanes.closed = []
         began = time.monotonic()
         try:
             chosen = self._persist(may_begin=may_begin)
@@ -102,12 +101,12 @@ class Sender:
             return True
         self._gather = min(max(time.monotonic() - began, SHORTEST), LONGEST)
         self._begin(chosen)
-        return bool(heard or chosen or self._lanes.superseded or self._lanes.published)
+        return bool(heard or chosen or self._lanes.closed)
 
     def end(self) -> None:
         """Give back requests that have not begun, and record the others."""
         for sent in [*self._threads.withdraw(), *self._builders.withdraw()]:
-            self._put_back(sent)
+            sent.lane.put_back(sent.delivery.pk)
         latest = time.monotonic() + LAST
         while (left := set(self._lanes.in_hand)) and (left > _pks(self._answered) or time.monotonic() < latest):
             self.turn(LONGEST, may_begin=False)
@@ -132,8 +131,8 @@ class Sender:
             is_built = context.run(_build, sent)
         finally:
             self._contexts.append(context)
-        if is_built:
-            self._threads.submit(sent, self._window(sent))
+        if is_built and self._is_mine(sent):
+            self._threads.submit(sent, sent.lane.window)
         else:
             self._mail.put(sent)
 
@@ -160,45 +159,35 @@ class Sender:
                 raise error  # the process ends: only that thread knew of its request
         if None in heard:
             self.look_again()
-        sents = [sent for sent in heard if sent and self._lane(sent)]
+        sents = [sent for sent in heard if sent and self._is_mine(sent)]
         for sent in sents:
             self._note(sent)
         return sents
 
-    def _lane(self, sent: Sent) -> Lane | None:
-        """Return its lane. None: this worker was declared dead meanwhile."""
-        is_owned = self._lanes.lanes.get(sent.delivery.webhook_id) is sent.lane
-        return sent.lane if is_owned else None
-
-    def _window(self, sent: Sent) -> int:
-        lane = self._lane(sent)
-        return lane.window if lane else 1
+    def _is_mine(self, sent: Sent) -> bool:
+        """Whether this worker was not declared dead meanwhile."""
+        return self._lanes.lanes.get(sent.delivery.webhook_id) is sent.lane
 
     def _note(self, sent: Sent) -> None:
-        lane = self._lane(sent)
-        now = time.monotonic()
+        lane, now = sent.lane, time.monotonic()
         _settle(sent)
         if lane.note_built(sent.seconds, now):
             logger.warning('webhook=%s its template takes too long: it rests', lane.webhook_id)
             for one in self._builders.withdraw(lane.webhook_id):
-                self._put_back(one)
+                lane.put_back(one.delivery.pk)
         if sent.outcome is None:
             lane.rests_until = max(lane.rests_until, now + (TOKEN if sent.needs_token else PAUSE))
-            self._put_back(sent)
+            lane.put_back(sent.delivery.pk)
             return
         if not sent.outcome.unsendable:
             lane.note_answer(reached=not sent.outcome.unreachable)
         self._answered.append(sent)
 
-    def _put_back(self, sent: Sent) -> None:
-        if lane := self._lane(sent):
-            lane.put_back(sent.pks)
-
     #
     # The transaction
     #
 
-    def _persist(self, *, may_begin: bool) -> list[list[Due]]:
+    def _persist(self, *, may_begin: bool) -> list[Due]:
         try:
             return self._turn(self._answered, may_begin=may_begin)
         except DataError:
@@ -211,9 +200,8 @@ class Sender:
                     self._turn([sent], may_begin=False)
             return []
 
-    def _turn(self, answered: Iterable[Sent], *, may_begin: bool) -> list[list[Due]]:
-        chosen: list[list[Due]] = []
-        published: list[Entry] = []
+    def _turn(self, answered: Iterable[Sent], *, may_begin: bool) -> list[Due]:
+        chosen: list[Due] = []
         try:
             with transactions.short() as now:
                 # Nobody waits for a lane that somebody holds: its answers are recorded later.
@@ -223,20 +211,19 @@ class Sender:
                 written = self._write_health([*self._noted, *entries], now)
                 if may_begin:
                     chosen = self._lanes.choose_next(MOST - self._threads.busy, now)
-                    published = self._lanes.published
                 ended = _pks(answered)
                 self._member.beat(deliveries=[pk for pk in self._lanes.in_hand if pk not in ended])
         except BaseException:
             self._lanes.put_back(chosen)
             raise
         self._member.confirm()
-        self._noted = [one for one in (*self._noted, *entries) if one.webhook_id not in written] + published
-        for one in (*entries, *published):
+        closed = self._lanes.closed
+        self._noted = [one for one in (*self._noted, *entries) if one.webhook_id not in written] + closed
+        for one in (*entries, *closed):
             self.counts[one.status] += one.count
-        self.counts += Counter({StatusChoices.SUPERSEDED: self._lanes.superseded})
         self._answered = [sent for sent in self._answered if sent not in answered]
         for sent in answered:
-            self._lanes.lanes[sent.delivery.webhook_id].end(sent.pks)
+            sent.lane.end(sent.delivery.pk)
         return chosen
 
     def _write_health(self, noted: Sequence[Entry], now: datetime) -> dict[int, Health]:
@@ -253,34 +240,32 @@ class Sender:
     # Requests
     #
 
-    def _begin(self, chosen: Sequence[Sequence[Due]]) -> None:
+    def _begin(self, chosen: Sequence[Due]) -> None:
         """Build and send the chosen deliveries. Those that were changed meanwhile are left."""
         if not chosen:
             return
         try:
-            found = _fetch([pk for group in chosen for one in group for pk in one.pks])
+            found = _fetch([pk for due in chosen for pk in due.pks])
         except BROKEN_OFF as error:
             transactions.recover(error)
             found = {}
         end = time.monotonic() + BUDGET
-        for group in chosen:
-            lane = self._lanes.lanes[group[0].webhook_id]
-            pks = [pk for one in group for pk in one.pks]
-            deliveries = [found[pk] for pk in pks if pk in found]
-            if len(deliveries) < len(pks):
-                lane.end(pks)
+        for due in chosen:
+            lane = self._lanes.lanes[due.webhook_id]
+            deliveries = [found[pk] for pk in due.pks if pk in found]
+            if len(deliveries) < len(due.pks):
+                lane.end(due.pk)
                 lane.forget()  # it is read anew
             elif time.monotonic() > end:
-                lane.put_back(pks)
+                lane.put_back(due.pk)
             else:
-                builder = self._lanes.builders[lane.webhook_id]
-                self._begin_one(lane, Sent(deliveries[0], builder, deliveries[1:], lane=lane))
+                self._begin_one(Sent(deliveries[0], lane.builder, deliveries[1:], lane=lane))
 
-    def _begin_one(self, lane: Lane, sent: Sent) -> None:
-        if sent.builder.is_templated or lane.is_slow:
+    def _begin_one(self, sent: Sent) -> None:
+        if sent.builder.is_templated or sent.lane.is_slow:
             self._builders.submit(sent)
         elif _build(sent):
-            self._threads.submit(sent, lane.window)
+            self._threads.submit(sent, sent.lane.window)
         else:
             self._note(sent)
 
@@ -321,10 +306,10 @@ def _fetch(pks: Sequence[int]) -> dict[int, Delivery]:
 
 
 @contextmanager
-def opened(member: Member, is_needed=Webhook.any_is_templated) -> Iterator[Sender]:
+def opened(member: Member) -> Iterator[Sender]:
     """A sender with its threads. To be entered while the process has one thread: renderers are forked before."""
     client = Client(MOST)
-    with renderer.kept(is_needed) as contexts:
+    with renderer.kept(Webhook.any_is_templated) as contexts:
         sender = Sender(member, client, contexts)
         try:
             yield sender

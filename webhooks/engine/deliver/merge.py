@@ -6,20 +6,15 @@ and failed events take no part. For every webhook, a later delivery replaces an 
 """
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from itertools import batched, groupby
 from operator import itemgetter
 
-from ...choices import StatusChoices
 from .. import sql
-from . import endpoint, order
+from . import order
 from .fold import Folded, Heir, Waiting, fold
-
-logger = logging.getLogger('webhooks.delivery')
-
 
 # Read at a time: objects, deliveries, and deliveries of one object.
 OBJECTS, MOST, MOST_OF_ONE = 1000, 20_000, 1000
@@ -66,7 +61,7 @@ READ = f"""
 
 CLOSE = f"""
     UPDATE webhooks_delivery d SET status = 'superseded', due_at = NULL, finished_at = %(now)s, error = ''
-    FROM unnest(%(ids)s::bigint[]) v(id) WHERE d.id = v.id AND d.{order.IS_PENDING} RETURNING d.id, d.webhook_id"""
+    FROM unnest(%(ids)s::bigint[]) v(id) WHERE d.id = v.id AND d.{order.IS_PENDING} RETURNING d.webhook_id"""
 
 # The object before the first, `f`: as that one tells it, or its event, or as the heir had it so far.
 INHERIT = """
@@ -102,42 +97,37 @@ REPLACE_BACKFILLS = f"""
     RETURNING d.id, d.webhook_id"""
 
 
-def settle(objects: Iterable[Object], now: datetime, in_hand: Collection[int] = ()) -> set[int]:
-    """Close needless ones of the first waiting deliveries of these objects. Returns the ids of the closed deliveries.
+def settle(objects: Iterable[Object], now: datetime, in_hand: Collection[int]) -> Counter[int]:
+    """Close needless ones of the first waiting deliveries of these objects. Returns how many, by the webhook's id.
 
     The caller knows which webhooks ask for it. This locks their lanes if anything may be closed.
     """
     several = sql.fetch(SEVERAL, {**_columns(set(objects)), 'in_hand': list(in_hand)})
     if not several:
-        return set()
+        return Counter()
     order.hold({webhook_id for webhook_id, *_ in several})
-    closed = [row for portion in batched(several, OBJECTS) for row in _settle(portion, now, in_hand)]
-    _note(closed, now)
-    return {pk for pk, _webhook_id in closed}
+    return Counter(pk for portion in batched(several, OBJECTS) for pk in _settle(portion, now, in_hand))
 
 
-def replace_backfills(webhook_ids: Collection[int], now: datetime, in_hand: Collection[int] = ()) -> set[int]:
-    """Close untried deliveries of backfills, in these lanes, that a later one makes needless. Returns their ids."""
+def replace_backfills(webhook_ids: Collection[int], now: datetime, in_hand: Collection[int]) -> Counter[int]:
+    """Close untried deliveries of backfills that a later one makes needless. Returns how many, by the webhook's id."""
     parameters = {'webhooks': list(webhook_ids), 'in_hand': list(in_hand), 'now': now}
     if not webhook_ids or not sql.fetch_value(IS_ANY_UNTRIED, parameters):
-        return set()
-    lanes = list(order.lock(webhook_ids))
-    closed = sql.fetch(REPLACE_BACKFILLS, parameters | {'webhooks': lanes}) if lanes else []
-    pks = {pk for pk, _webhook_id in closed}
-    order.unpark(pks, now)
-    _note(closed, now)
-    return pks
+        return Counter()
+    closed = sql.fetch(REPLACE_BACKFILLS, parameters | {'webhooks': list(order.lock(webhook_ids))})
+    order.unpark([pk for pk, _webhook_id in closed], now)
+    return Counter(webhook_id for _pk, webhook_id in closed)
 
 
-def _settle(objects: Sequence[Object], now: datetime, in_hand: Collection[int]) -> list[tuple[int, int]]:
-    """Return the ids of the closed deliveries, each with its webhook's."""
+def _settle(objects: Sequence[Object], now: datetime, in_hand: Collection[int]) -> list[int]:
+    """Return the id of the webhook of each closed delivery."""
     most = max(min(MOST // len(objects), MOST_OF_ONE), 2)
     rows = sql.fetch(READ, {**_columns(objects), 'in_hand': list(in_hand), 'most': most})
     lines = groupby(rows, key=itemgetter(0, 1, 2))
     folded = [one for _object, line in lines if (one := fold([Waiting(*row[3:]) for row in line])).closed]
     if not folded:
         return []
-    closed = sql.fetch(CLOSE, {'ids': [pk for one in folded for pk in one.closed], 'now': now})
+    closed = sql.fetch_column(CLOSE, {'ids': [pk for one in folded for pk in one.closed], 'now': now})
     _inherit(folded, now)
     # The first that is left of an object may go.
     order.unpark([one.closed[0] for one in folded], now)
@@ -156,10 +146,3 @@ def _row(heir: Heir) -> dict[str, object]:
 def _columns(objects: Collection[Object]) -> dict[str, list[int]]:
     webhooks, types, ids = zip(*objects, strict=True) if objects else ((), (), ())
     return {'webhooks': list(webhooks), 'types': list(types), 'objects': list(ids)}
-
-
-def _note(closed: Iterable[tuple[int, int]], now: datetime) -> None:
-    counts = Counter(webhook_id for _pk, webhook_id in closed)
-    endpoint.note(StatusChoices.SUPERSEDED, counts, now)
-    for webhook_id, count in counts.items():
-        logger.debug('webhook=%s superseded=%s', webhook_id, count)

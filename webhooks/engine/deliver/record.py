@@ -79,12 +79,14 @@ class Tally:
 def judge(sent: Sent, now: datetime) -> Judged:
     """Decide over a request. If an answer makes that raise, its deliveries fail."""
     try:
-        return _judged(sent, decide(sent.delivery, sent.outcome, now, random.random()))
+        verdict = decide(sent.delivery, sent.outcome, now, random.random())
+        return Judged(sent, verdict, row(sent, verdict))
     except INTERRUPTIONS:
         raise
     except Exception as error:
         give_up(sent, error)
-        return _judged(sent, fail(sent.delivery))
+        verdict = fail(sent.delivery)
+        return Judged(sent, verdict, row(sent, verdict))
 
 
 def give_up(sent: Sent, error: Exception) -> None:
@@ -111,10 +113,6 @@ def record(judged: Sequence[Judged], now: datetime) -> list[Entry]:
     for one in mine:
         _log(one.sent, one.verdict)
     return [endpoint.entry(one.sent, one.verdict.status) for one in mine]
-
-
-def _judged(sent: Sent, verdict: Verdict) -> Judged:
-    return Judged(sent, verdict, row(sent, verdict))
 
 
 def row(sent: Sent, verdict: Verdict, lapses: int = 0) -> list[dict[str, object]]:

@@ -15,7 +15,7 @@ from ...payload.http_request import Builder
 from ...templating import renderer
 from ...transport.client import Client
 from .. import registry, sql, transactions
-from ..deliver import endpoint, order, queue, record
+from ..deliver import endpoint, feed, order, queue, record
 from ..deliver.build import Sent
 from ..dispatch import claim
 from ..dispatch.loop import Dispatcher
@@ -95,7 +95,7 @@ def _deliver(member: Member) -> bool:
     webhook = Webhook.objects.select_related('health').get(pk=one.webhook_id)
     _allow(member, webhook.effective_timeout + MARGIN)
     sent = Sent(one, Builder(webhook), others)
-    if sent.build():
+    if sent.build() and not webhook.is_feed:
         _send(sent)
         sent.settle()
     try:
@@ -103,7 +103,7 @@ def _deliver(member: Member) -> bool:
     except DataError as error:
         record.give_up(sent, error)
         _record(sent, member)
-    return sent.outcome is not None
+    return True
 
 
 def _take(member: Member) -> list[Delivery]:
@@ -128,9 +128,11 @@ def _send(sent: Sent) -> None:
 
 def _record(sent: Sent, member: Member) -> None:
     with transactions.short() as now:
-        if sent.outcome is None:  # it waits for an access token
-            sql.execute(PUT_BACK, [sent.delivery.pk])
-        else:
-            order.hold([sent.delivery.webhook_id])
+        order.hold([sent.delivery.webhook_id])
+        if sent.outcome:
             endpoint.write(record.record([record.judge(sent, now)], now), now)
+        elif sent.builder.webhook.is_feed:
+            endpoint.write(feed.publish(sent.pks, now), now)
+        else:  # it waits for an access token
+            sql.execute(PUT_BACK, [sent.delivery.pk])
         member.beat(deliveries=[])
