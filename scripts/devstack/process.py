@@ -87,7 +87,8 @@ class Child:
                 raise StartFailed(f'{self.name} ended with code {self.popen.returncode}:\n{self.log_tail()}')
             return ready()
 
-        if not wait_until(ready_or_ended, timeout):
+        # A server starts for seconds: to look often would take of the processor that it needs.
+        if not wait_until(ready_or_ended, timeout, interval=0.1):
             raise StartFailed(f'{self.name} was not ready within {timeout:.0f} s:\n{self.log_tail()}')
 
 
