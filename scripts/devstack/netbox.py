@@ -163,7 +163,7 @@ class WebServer:
         )
 
     def wait_until_ready(self) -> None:
-        self.child.wait_until_ready(self._answers, timeout=120)
+        self.child.wait_until_ready(self._answers)
 
     def _answers(self) -> bool:
         try:

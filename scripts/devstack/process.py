@@ -84,7 +84,7 @@ class Child:
         text = self.log.read_text(errors='replace') if self.log.exists() else ''
         return '\n'.join(text.splitlines()[-lines:])
 
-    def wait_until_ready(self, ready: Callable[[], bool], timeout: float = 60) -> None:
+    def wait_until_ready(self, ready: Callable[[], bool], timeout: float = 180) -> None:
         def ready_or_ended() -> bool:
             if not self.running:
                 raise StartFailed(f'{self.name} ended with code {self.popen.returncode}:\n{self.log_tail()}')
