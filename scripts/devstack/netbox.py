@@ -21,6 +21,7 @@ from devstack.ports import LOOPBACK, free_port
 from devstack.postgres import DatabaseAddress
 from devstack.process import Child, Processes, descendants
 from devstack.redis import RedisAddress
+from devstack.warm import Warm
 
 PLUGIN = 'webhooks'
 QUEUES = ('high', 'default', 'low')
@@ -76,6 +77,8 @@ class NetBox:
     processes: Processes
     settings: str = ''
     plugin: bool = field(default_factory=plugin_exists)
+    # What workers are forked from, None: each loads NetBox.
+    warm: Warm | None = None
 
     def write_configuration(self) -> None:
         text = configuration(self.database, self.caching, self.tasks, plugin=self.plugin)
@@ -160,7 +163,7 @@ class WebServer:
         )
 
     def wait_until_ready(self) -> None:
-        self.child.wait_until_ready(self._answers, timeout=120)
+        self.child.wait_until_ready(self._answers)
 
     def _answers(self) -> bool:
         try:
@@ -184,7 +187,10 @@ class Worker:
     child: Child | None = None
 
     def start(self) -> None:
-        self.child = self.netbox.start_command('rqworker', 'rqworker', *self.queues)
+        if self.netbox.warm:
+            self.child = self.netbox.warm.start('rqworker', ['rqworker', *self.queues])
+        else:
+            self.child = self.netbox.start_command('rqworker', 'rqworker', *self.queues)
 
     @property
     def pid(self) -> int:

@@ -1,6 +1,7 @@
-"""Whole folders of tests, in parts: each part is a `scripts/test` of its own, with its own servers, two at a time.
+"""Whole folders of tests, in parts: each part is a `scripts/test` of its own, with its own servers, some at a time.
 
-A part is a folder that holds files of tests, with all below it. What it prints is shown when it has ended.
+A part is a folder that holds files of tests, with all below it, or a share of the files of a large one. What it prints
+is shown when it has ended.
 """
 
 import math
@@ -8,7 +9,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +17,20 @@ from devstack.console import say
 from devstack.folders import CHECKOUT
 from devstack.process import Child, Processes, wait_until
 
+# Half of its time a part waits for PostgreSQL and for the clock. So four keep two cores busy.
 # A Redis that the environment names is emptied by tests: no two parts can share it.
-AT_ONCE = 1 if os.environ.get('NETBOX_WEBHOOKS_TEST_REDIS_HOST') else 2
-# They take minutes. What is long starts first, so that nothing long is left when all else has ended.
-LONG = (
-    *('tests/integration/outbox', 'tests/integration/engine', 'tests/integration/installation'),
-    *('tests/hostile', 'tests/integration/rendering'),
-)
-# They come last and one by one: what they kill and watch needs the whole machine.
-ALONE = ('tests/chaos', 'tests/browser')
+AT_ONCE = 1 if os.environ.get('NETBOX_WEBHOOKS_TEST_REDIS_HOST') else 4
+# The folders that take minutes, and into how many parts each is divided. They start first, in this order.
+SHARES = {
+    'tests/chaos': 3,
+    'tests/integration/engine': 4,
+    'tests/integration/installation': 3,
+    'tests/integration/outbox': 2,
+    'tests/hostile': 1,
+    'tests/integration/payload': 1,
+    'tests/browser': 1,
+    'tests/integration/rendering': 1,
+}
 
 # No colours: the closing line is read.
 COMMAND = (sys.executable, '-m', 'devstack', 'test', '--color=no')
@@ -36,7 +42,7 @@ CLOSING_LINE = re.compile(rf'=* ?((?:.*, )?{COUNT.pattern}.* in [\d.]+s.*?) ?=*'
 class Part:
     """One that has ended."""
 
-    folder: str
+    name: str
     code: int
     output: str
 
@@ -49,7 +55,7 @@ class Part:
         ended = [self._closing_line] if self._closing_line else []
         if self.code:
             ended.append(f'exit code {self.code}')
-        return f'{self.folder}: {", ".join(ended)}'
+        return f'{self.name}: {", ".join(ended)}'
 
     @property
     def _closing_line(self) -> str:
@@ -58,26 +64,42 @@ class Part:
         return found[-1] if found else ''
 
 
-def parts_of(folders: Iterable[str]) -> list[str]:
-    """In the order of their start."""
-    found = {part for folder in folders for part in _parts_in(CHECKOUT / folder)}
-    return sorted(found, key=lambda part: (LONG.index(part) if part in LONG else len(LONG), part))
+def parts_of(folders: Iterable[str]) -> dict[str, list[str]]:
+    """By name, folders or files, in the order of their start."""
+    found = {str(part.relative_to(CHECKOUT)) for folder in folders for part in _with_tests(CHECKOUT / folder)}
+    order = list(SHARES)
+    ordered = sorted(found, key=lambda folder: (order.index(folder) if folder in order else len(order), folder))
+    return {name: paths for folder in ordered for name, paths in _shares(folder)}
 
 
-def _parts_in(folder: Path) -> list[str]:
+def _with_tests(folder: Path) -> list[Path]:
     if any(folder.glob('test_*.py')):
-        return [str(folder.relative_to(CHECKOUT))]
-    return [part for inner in folder.iterdir() if inner.is_dir() for part in _parts_in(inner)]
+        return [folder]
+    return [part for inner in folder.iterdir() if inner.is_dir() for part in _with_tests(inner)]
+
+
+def _shares(folder: str) -> list[tuple[str, list[str]]]:
+    """By size of the files, as a long file takes long."""
+    count = SHARES.get(folder, 1)
+    if count == 1:
+        return [(folder, [folder])]
+    sizes = {file: file.stat().st_size for file in (CHECKOUT / folder).rglob('test_*.py')}
+    shares: list[list[Path]] = [[] for _ in range(count)]
+    for file in sorted(sizes, key=lambda file: (-sizes[file], file)):
+        min(shares, key=lambda share: sum(sizes[other] for other in share)).append(file)
+    return [
+        (f'{folder} ({number} of {count})', sorted(str(file.relative_to(CHECKOUT)) for file in share))
+        for number, share in enumerate(shares, 1)
+    ]
 
 
 def run_parts(
-    parts: Sequence[str], folder: Path, options: Sequence[str] = (), command: Sequence[str] = COMMAND
+    parts: Mapping[str, Sequence[str]], folder: Path, options: Sequence[str] = (), command: Sequence[str] = COMMAND
 ) -> list[Part]:
     """Puts into `folder` what each prints, and the branches it took, if the options tell it to measure them."""
     runner = _Runner(folder, [*command, *options])
     try:
-        together = runner.run([part for part in parts if part not in ALONE], AT_ONCE)
-        return together + runner.run([part for part in parts if part in ALONE], 1)
+        return runner.run(parts)
     finally:
         runner.processes.stop_all()
 
@@ -88,30 +110,30 @@ class _Runner:
         self.command = command
         self.processes = Processes(folder)
 
-    def run(self, parts: Sequence[str], at_once: int) -> list[Part]:
-        waiting, ended = list(parts), []
+    def run(self, parts: Mapping[str, Sequence[str]]) -> list[Part]:
+        waiting, ended = list(parts.items()), []
         running: dict[str, Child] = {}
         while waiting or running:
-            while waiting and len(running) < at_once:
-                part = waiting.pop(0)
-                running[part] = self._start(part)
+            while waiting and len(running) < AT_ONCE:
+                name, paths = waiting.pop(0)
+                running[name] = self._start(name, paths)
             wait_until(lambda: any(not child.running for child in running.values()), math.inf, interval=0.1)
-            for part in [part for part, child in running.items() if not child.running]:
-                ended.append(self._end(part, running.pop(part)))
+            for name in [name for name, child in running.items() if not child.running]:
+                ended.append(self._end(name, running.pop(name)))
         return ended
 
-    def _start(self, part: str) -> Child:
-        say(f'{part} …')
-        name = part.strip('/').replace('/', '-')
-        environment = os.environ | {'COVERAGE_FILE': str(self.folder / f'{name}.coverage')}
-        command = [*self.command, part]
-        return self.processes.start(name, command, environment=environment, folder=CHECKOUT, client=True)
+    def _start(self, name: str, paths: Sequence[str]) -> Child:
+        say(f'{name} …')
+        file = re.sub(r'\W+', '-', name).strip('-')
+        environment = os.environ | {'COVERAGE_FILE': str(self.folder / f'{file}.coverage')}
+        command = [*self.command, *paths]
+        return self.processes.start(file, command, environment=environment, folder=CHECKOUT, client=True)
 
-    def _end(self, part: str, child: Child) -> Part:
+    def _end(self, name: str, child: Child) -> Part:
         self.processes.children.remove(child)
         output = child.log.read_text(errors='replace')
-        print(f'\n{part}\n{output}', flush=True)
-        return Part(part, child.popen.returncode, output)
+        print(f'\n{name}\n{output}', flush=True)
+        return Part(name, child.popen.returncode, output)
 
 
 def summarize(parts: Sequence[Part]) -> int:

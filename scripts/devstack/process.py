@@ -16,9 +16,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from devstack.failure import StartFailed
+
+if TYPE_CHECKING:
+    from devstack.warm import Forked
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
@@ -39,7 +42,7 @@ class Account:
 @dataclass
 class Child:
     name: str
-    popen: subprocess.Popen[bytes]
+    popen: 'subprocess.Popen[bytes] | Forked'
     log: Path
     stop_signal: signal.Signals = signal.SIGTERM
     client: bool = False
@@ -81,13 +84,14 @@ class Child:
         text = self.log.read_text(errors='replace') if self.log.exists() else ''
         return '\n'.join(text.splitlines()[-lines:])
 
-    def wait_until_ready(self, ready: Callable[[], bool], timeout: float = 60) -> None:
+    def wait_until_ready(self, ready: Callable[[], bool], timeout: float = 180) -> None:
         def ready_or_ended() -> bool:
             if not self.running:
                 raise StartFailed(f'{self.name} ended with code {self.popen.returncode}:\n{self.log_tail()}')
             return ready()
 
-        if not wait_until(ready_or_ended, timeout):
+        # A server starts for seconds: to look often would take of the processor that it needs.
+        if not wait_until(ready_or_ended, timeout, interval=0.1):
             raise StartFailed(f'{self.name} was not ready within {timeout:.0f} s:\n{self.log_tail()}')
 
 
@@ -121,7 +125,7 @@ class Processes:
                 env=environment,
                 cwd=folder,
                 process_group=0,
-                preexec_fn=_prepare_child(stop_signal),  # noqa: PLW1509 (nothing in it takes a lock)
+                preexec_fn=prepare_child(stop_signal),  # noqa: PLW1509 (nothing in it takes a lock)
                 **(account.as_options() if account else {}),
             )
         child = Child(name, popen, log, stop_signal, client)
@@ -143,7 +147,7 @@ class Processes:
         _kill_all(families)
 
 
-def _prepare_child(death_signal: signal.Signals) -> Callable[[], None]:
+def prepare_child(death_signal: signal.Signals) -> Callable[[], None]:
     def prepare() -> None:
         # Ignored signals would be inherited, and a server that ignores Ctrl-C's signal cannot be asked to end by it.
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,7 +1,7 @@
 """`scripts/test [unit | --fuzz [number] | --netbox [app …] | pytest arguments]`: pytest with a NetBox.
 
 It starts the servers first and stops them afterwards. The tests find them through NETBOX_ROOT and WEBHOOKS_STACK. Whole
-folders are tested in parts, two at a time (`parts`). A run of everything measures the branches taken in pytest's own
+folders are tested in parts, some at a time (`parts`). A run of everything measures the branches taken in pytest's own
 process.
 """
 
@@ -44,16 +44,16 @@ def main(arguments: list[str]) -> int:
         return _pytest(arguments, shell_environment(stack, netbox))
 
 
-def _parts(arguments: list[str]) -> list[str]:
+def _parts(arguments: list[str]) -> dict[str, list[str]]:
     """None if more than folders is asked for."""
     folders = [argument for argument in arguments if argument != WITHOUT_BROWSER]
     if not all((CHECKOUT / folder).is_dir() for folder in folders):
-        return []
+        return {}
     left_out = 'tests/browser' if WITHOUT_BROWSER in arguments else ''
-    return [part for part in parts_of(folders or ['tests']) if part != left_out]
+    return {name: paths for name, paths in parts_of(folders or ['tests']).items() if name != left_out}
 
 
-def _test(parts: list[str], measuring: bool) -> int:
+def _test(parts: dict[str, list[str]], measuring: bool) -> int:
     with running_stack():
         """The parts find a prepared database. Here, the progress of preparing it is seen."""
     with run_folder() as folder:

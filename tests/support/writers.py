@@ -49,10 +49,11 @@ class Writer(threading.Thread):
         return self
 
     def also(self, work: Callable[[], object]) -> None:
-        """Do something else in the same transaction."""
+        """Do something else in the same transaction. Where that fails, return when it is rolled back."""
         is_done = threading.Event()
         self._steps.put(lambda: (work(), is_done.set()))
-        assert is_done.wait(PATIENCE), self.error
+        assert wait_until(lambda: is_done.is_set() or not self.is_alive(), timeout=PATIENCE)
+        assert is_done.is_set(), self.error
 
     def finish(self) -> None:
         self._steps.put(None)

@@ -72,12 +72,13 @@ def test_a_change_does_not_wait_for_a_long_job_of_netbox(webhook, receiver, rqwo
 
 def test_a_job_of_netbox_does_not_wait_for_an_endpoint_that_hangs(webhook, receiver, rqworker):
     receiver.answers(HOOK, Answer(manner=Manner.HANG))
-    rqworker()
+    worker = rqworker()
     site()
     receiver.wait_for(1, timeout=PATIENCE)
     job = get_queue('default').enqueue_call('time.sleep', (0,))
     assert wait_until(lambda: job.get_status() == JobStatus.FINISHED, timeout=PATIENCE)
     assert len(in_hand()) == 1
+    end(worker)
 
 
 def test_it_uses_no_connection_of_its_parents_pool(webhook, rqworker, make_netbox):

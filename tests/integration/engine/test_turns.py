@@ -49,12 +49,14 @@ def suspect(event: Event, lapses: int) -> None:
 
 
 class TestDispatch:
-    def test_of_many_changes_of_one_object_none_is_left(self, webhook, monkeypatch):
+    def test_of_many_changes_of_one_object_none_is_left_and_none_is_passed(self, webhook, monkeypatch):
         """Each of the newest waits for one before it."""
         monkeypatch.setattr(claim, 'MOST', 2)
         changes(9)
         dispatch_all()
         assert not Event.objects.filter(dispatched_at=None).exists()
+        in_order_of_dispatch = sorted(deliveries(), key=lambda one: one.pk)
+        assert in_order_of_dispatch == deliveries()
 
     def test_what_is_older_than_the_newest_is_not_passed_over(self, webhook, monkeypatch):
         monkeypatch.setattr(claim, 'MOST', 2)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from core.models import ObjectChange
 from dcim.models import Site
+from django.db import transaction
 from extras.models import Tag
 from support.builders import site, subscribe
 from support.engine import work
@@ -44,6 +45,17 @@ def test_it_outlives_changes_of_tags_in_the_same_transaction(receiver: Receiver,
     (request,) = receiver.wait_for(1)
     assert request.json()['changelog_message'] == 'RFC 1'
     assert [tag['slug'] for tag in request.json()['data']['tags']] == ['t']
+
+
+def test_the_last_one_of_a_transaction_counts(receiver: Receiver):
+    place = site()
+    subscribe(receiver.url('/'), Site)
+    with transaction.atomic():
+        for message in ('RFC 1', 'RFC 2'):
+            place._changelog_message = message
+            place.save()
+    work()
+    assert [one.json()['changelog_message'] for one in receiver.wait_for(1)] == ['RFC 2']
 
 
 @pytest.mark.parametrize(('payload_format', 'name'), [('cloudevents', 'changelogmessage'), ('netbox', '')])

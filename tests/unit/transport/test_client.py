@@ -432,6 +432,31 @@ class TestDeadline:
             assert send(server.url(), timeout=SHORT).error == TOO_LATE
             assert server.connections == 1
 
+    def test_what_goes_again_over_a_new_connection_has_the_time_that_is_left(self, send, monkeypatch):
+        given, watch = [], deadline.Watchdog.watch
+
+        def watched(watchdog: deadline.Watchdog, timeout: float) -> object:
+            given.append(timeout)
+            return watch(watchdog, timeout)
+
+        monkeypatch.setattr(deadline.Watchdog, 'watch', watched)
+        with serving(OK, RESET, OK) as server:
+            assert send(server.url()).succeeded
+            assert send(server.url()).succeeded
+            assert server.connections == 2
+        assert given[:2] == [LONG, LONG]
+        assert given[2] < LONG
+
+    def test_a_connection_that_is_there_too_late_is_cut_at_once(self):
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            watched = deadline.Watched(0.0)
+            watched.cut()
+            watched.carry(ours)
+            watched.close()
+            theirs.setblocking(False)
+            assert theirs.recv(1) == b''
+
     def test_cutting_one_request_leaves_the_others_alone(self, client, send):
         with serving(None) as slow, serving(OK) as fast:
             outcomes: list[Outcome] = []

@@ -1,0 +1,138 @@
+"""Workers for tests, forked from a process that has loaded NetBox: that takes seconds of a processor.
+
+`Warm` is the side of the tests; `python -m devstack.warm` is the process. It forks as the plugin's own supervisor does.
+"""
+
+import contextlib
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
+
+from devstack.process import Child, Processes, prepare_child
+
+
+@dataclass
+class Forked:
+    """What `Child` needs of subprocess.Popen."""
+
+    pid: int
+    warm: 'Warm'
+    returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            self.returncode = self.warm.ask('poll', self.pid)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        end = None if timeout is None else time.monotonic() + timeout
+        while self.poll() is None:
+            if end is not None and time.monotonic() > end:
+                raise subprocess.TimeoutExpired('a forked command', timeout)
+            time.sleep(0.02)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+@dataclass
+class Warm:
+    """Made at the first start."""
+
+    environment: Mapping[str, str]
+    folder: Path
+    processes: Processes
+    _connection: Connection | None = None
+    _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
+
+    def start(self, name: str, arguments: Sequence[str]) -> Child:
+        """Run a management command."""
+        if self._connection is None:
+            self._connect()
+        log = self.processes.logs / f'{name}.log'
+        child = Child(name, Forked(self.ask('fork', str(log), list(arguments)), self), log, client=True)
+        self.processes.children.append(child)
+        return child
+
+    def ask(self, *question: object) -> int | None:
+        with self._one_at_a_time:
+            self._connection.send(question)
+            return self._connection.recv()
+
+    def _connect(self) -> None:
+        socket = self.folder / f'warm-{os.getpid()}'
+        command = [sys.executable, '-m', 'devstack.warm', str(socket)]
+        child = self.processes.start('warm', command, environment=self.environment, folder=self.folder, client=True)
+        child.wait_until_ready(socket.exists)
+        self._connection = Client(str(socket))
+
+
+def serve(socket: str) -> list[str]:
+    """Fork and tell of the forks, until the tests end. Returns the arguments of its command in each fork."""
+    with Listener(socket) as listener:
+        tests = listener.accept()
+    with contextlib.suppress(EOFError):
+        while True:
+            what, subject, *more = tests.recv()
+            if what == 'poll':
+                tests.send(_poll(subject))
+            elif pid := os.fork():
+                tests.send(pid)
+            else:
+                tests.close()
+                _begin(subject)
+                return more[0]
+    sys.exit()
+
+
+def _poll(pid: int) -> int | None:
+    found, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if found else None
+
+
+def _begin(log: str) -> None:
+    """As Processes.start does."""
+    os.setpgid(0, 0)
+    prepare_child(signal.SIGTERM)()
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.close(output)
+
+
+def load() -> None:
+    import django
+    from django.urls import get_resolver
+    from django_rq.utils import reset_db_connections
+    from netbox.config import clear_config
+
+    django.setup()
+    get_resolver().url_patterns  # noqa: B018
+    reset_db_connections()
+    clear_config()
+    gc.collect()
+    gc.freeze()
+
+
+def main() -> None:
+    from django.core.management import execute_from_command_line
+
+    load()
+    execute_from_command_line(['netbox', *serve(sys.argv[1])])
+
+
+if __name__ == '__main__':
+    main()
