@@ -38,15 +38,15 @@ SUSPECTS = f"""
       AND id <> ALL(ARRAY(SELECT unnest(events) FROM webhooks_worker WHERE id <> %(id)s))
     ORDER BY retry_at, sequence LIMIT %(most)s"""
 
-# Asked for the first of the rest, PostgreSQL finds it by its object. Asked whether any exists, it may read all that are
-# undispatched for each event, if its statistics know of few.
-IN_TURN = """
-    SELECT e.id FROM webhooks_event e
-    WHERE e.id = ANY(%(ids)s) AND coalesce(e.sequence <= (
-        SELECT min(p.sequence) FROM webhooks_event p
-        WHERE p.object_type_id = e.object_type_id AND p.object_id = e.object_id
-          AND p.dispatched_at IS NULL AND p.id <> ALL(%(ids)s)
-    ), true)"""
+OBJECTS = 'SELECT id, object_type_id, object_id, sequence FROM webhooks_event WHERE id = ANY(%s)'
+
+# The first of the rest of these objects. One question for all of them: with statistics of before an import, PostgreSQL
+# reads everything that is undispatched for it.
+FIRST_OF_REST = """
+    SELECT object_type_id, object_id, min(sequence) FROM webhooks_event
+    WHERE dispatched_at IS NULL AND object_type_id = ANY(%(types)s) AND object_id = ANY(%(objects)s)
+      AND id <> ALL(%(ids)s)
+    GROUP BY object_type_id, object_id"""
 
 # Not asked for, or created and deleted in one transaction.
 DISCARD = 'DELETE FROM webhooks_event WHERE id = ANY(%s) AND dispatched_at IS NULL'
@@ -98,8 +98,14 @@ def discard(ids: Collection[int]) -> None:
 
 
 def in_turn(ids: Collection[int]) -> list[int]:
-    """Return events without an earlier one outside `ids`."""
-    return sql.fetch_column(IN_TURN, {'ids': list(ids)})
+    """Return the ids of events that have no earlier one outside `ids`."""
+    mine = sql.fetch(OBJECTS, [list(ids)])
+    if not mine:
+        return []
+    _ids, types, objects, _sequences = (list(set(column)) for column in zip(*mine, strict=True))
+    rest = sql.fetch(FIRST_OF_REST, {'ids': list(ids), 'types': types, 'objects': objects})
+    first = {(object_type, object_id): sequence for object_type, object_id, sequence in rest}
+    return [pk for pk, *key, sequence in mine if sequence <= first.get(tuple(key), sequence)]
 
 
 def _take(member: Member, found: Iterable[tuple]) -> list[Event]:
