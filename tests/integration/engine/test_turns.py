@@ -10,6 +10,7 @@ from django.db import transaction
 from django.utils import timezone
 from support.builders import site, subscribe
 from support.engine import deliveries, dispatch_all, expire, hold, pass_alive, pass_retry_waits, work
+from support.tables import copy_row, fill_and_empty, rows_read
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Receiver
@@ -20,7 +21,7 @@ from webhooks.engine.dispatch import claim
 from webhooks.engine.process import inline
 from webhooks.engine.registry import GIVEN_UP, SEND, SUSPECT, SUSPECTS, Member
 from webhooks.engine.tidy import loop as tidy
-from webhooks.models import Event, Health, Webhook, Worker
+from webhooks.models import Delivery, Event, Health, Webhook, Worker
 from webhooks.services import redelivery
 from webhooks.transport.client import Client
 
@@ -202,3 +203,16 @@ def test_a_part_goes_on_where_the_change_that_stands_for_it_expires(receiver, mo
         assert wait_until(are_sent, timeout=60)
     assert [len(request.json()['changes']) for request in receiver.requests] == [1, 2]
     assert [one.status for one in deliveries()] == [DELIVERED, FAILED, DELIVERED, DELIVERED]
+
+
+def test_no_look_reads_the_deliveries_again_for_each_event(webhook, receiver):
+    site()
+    dispatch_all()
+    fill_and_empty(Event)
+    fill_and_empty(Delivery)
+    copy_row(Event, times=1000)
+    copy_row(Delivery, times=1000)
+    before = rows_read(Delivery)
+    with sender() as (_pk, first):
+        first.turn()
+        assert rows_read(Delivery) - before < 20 * 1000

@@ -32,7 +32,7 @@ IS_ANY_BLOCKED = f"""
     )"""
 
 READ = f"""
-    SELECT d.id, d.event_id, d.object_type_id, {queue.KIND}, {queue.SIZE}
+    SELECT d.id, d.event_id, d.object_type_id, coalesce(d.span ->> 'kind', e.kind), {queue.SIZE}
     FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
     WHERE d.webhook_id = %(webhook)s AND d.change_set = %(set)s AND d.part = {UNFORMED}
       AND d.status = 'pending' AND d.expires_at > %(now)s

@@ -16,9 +16,8 @@ ACTIVE = """
         OR w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s
     )"""
 
-# Of an event `e`: bytes of its payload, about. Of a delivery `d` of it: the kind of change that it tells of.
+# Of an event `e`: bytes of its payload, about.
 SIZE = 'octet_length(e.data) + 4 * coalesce(pg_column_size(e.snapshots), 0)'
-KIND = "coalesce(d.span ->> 'kind', e.kind)"
 
 # Free lanes with a delivery that became due since then.
 TAKE = f"""
@@ -64,8 +63,8 @@ IS_FIRST = """
     ))"""
 
 DUE = f"""
-    SELECT d.id, d.webhook_id, d.due_at, d.object_type_id, d.object_id, d.backfill, d.batch, d.event_id, d.span,
-        d.change_set, l.ordered AND {IS_BLOCKED} AS is_blocked
+    SELECT d.event_id, d.span ->> 'kind' AS kind, d.change_set, d.id, d.webhook_id, d.due_at, d.object_type_id,
+        d.object_id, d.backfill, d.batch, l.ordered AND {IS_BLOCKED} AS is_blocked
     FROM webhooks_delivery d
     WHERE d.webhook_id = l.id AND d.backfill = l.backfill AND d.status = 'pending' AND d.lapses = 0
       AND d.due_at <= %(now)s AND (d.due_at, d.id) > (l.since, l.since_id) AND d.id <> ALL(%(held)s)
@@ -73,9 +72,7 @@ DUE = f"""
 
 # The due deliveries of each lane after a mark, the oldest first, and some of the newest.
 READ = f"""
-    SELECT d.id, d.webhook_id, d.due_at, d.object_type_id, d.object_id, d.backfill, d.batch, d.is_blocked,
-        {SIZE}, e.transaction_id, {KIND}, e.error <> '', d.change_set
-    FROM (
+    SELECT d.* FROM (
         SELECT l.*, w.ordered FROM unnest(%(lanes)s::bigint[], %(backfill)s::bool[], %(rooms)s::int[],
             %(newest)s::int[], %(since)s::timestamptz[], %(since_id)s::bigint[])
             AS l(id, backfill, room, newest, since, since_id)
@@ -85,8 +82,10 @@ READ = f"""
         ({DUE} ORDER BY d.due_at, d.id LIMIT l.room)
         UNION ({DUE} ORDER BY d.due_at DESC, d.id DESC LIMIT l.newest)
     ) d
-    JOIN webhooks_event e ON e.id = d.event_id
     ORDER BY d.due_at, d.id"""
+
+# Asked by themselves: joined to the above, with old statistics PostgreSQL may read the deliveries again for each event.
+EVENTS = f"SELECT e.id, {SIZE}, e.transaction_id, e.kind, e.error <> '' FROM webhooks_event e WHERE e.id = ANY(%s)"
 
 # The other deliveries of the part of a change set that each of these stands for, and what is true of the whole part.
 PARTS = f"""
@@ -140,7 +139,13 @@ def read(wishes: Iterable[Wish], held: Collection[int], now: datetime) -> list[D
     """Return due deliveries, the oldest first, but for the `held` ones, which are known."""
     names = ('lanes', 'backfill', 'rooms', 'newest', 'since', 'since_id')
     columns = dict(zip(names, map(list, zip(*wishes, strict=True)), strict=True))
-    due = [Due(*row) for row in sql.fetch(READ, {**columns, 'held': list(held), 'now': now})]
+    rows = sql.fetch(READ, {**columns, 'held': list(held), 'now': now})
+    events = {pk: told for pk, *told in sql.fetch(EVENTS, [[event_id for event_id, *_delivery in rows]])}
+    due = [
+        Due(*delivery, size, transaction_id, kind or event_kind, is_failed, change_set)
+        for event_id, kind, change_set, *delivery in rows
+        for size, transaction_id, event_kind, is_failed in [events[event_id]]
+    ]
     parts = parts_of([one.pk for one in due if one.change_set and one.is_formed])
     return [one._replace(**parts.get(one.pk, {})) for one in due]
 
