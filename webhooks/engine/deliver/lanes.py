@@ -8,6 +8,7 @@ from datetime import datetime
 from ...choices import StatusChoices
 from ...models import Health, Webhook
 from ...payload.http_request import Builder
+from ..full_look import FullLook
 from ..registry import Member
 from . import change_sets, feed, merge, order, queue
 from .choice import Share, choose
@@ -16,28 +17,13 @@ from .lane import BEGINNING, LATE, Due, Lane
 
 # Lanes that are taken at a time.
 LANES = 200
-# Seconds between two looks for lanes, and between two full looks, or FULL_TIMES as long as the last one took.
-LOOK, FULL, FULL_TIMES = 0.05, 1.0, 20
+# Seconds between two looks for lanes.
+LOOK = 0.05
 # Seconds between two counts of all lanes: each worker is to have as many. A lane that is given up is for others
 # for a while: an idle worker looks twice a second.
 BALANCE, GIVEN = 1.0, 1.5
 # A worker that is to end waits for lanes that rest no longer than this, in seconds.
 SOON = 1.0
-
-
-class FullLook:
-    """When to look at everything."""
-
-    def __init__(self) -> None:
-        self._at = self._took = 0.0
-
-    def is_due(self, clock: float) -> bool:
-        return clock > self._at + max(FULL, FULL_TIMES * self._took)
-
-    def note(self, began: float) -> None:
-        """One has been done."""
-        self._at = time.monotonic()
-        self._took = self._at - began
 
 
 class Lanes:
@@ -128,7 +114,7 @@ class Lanes:
         taken = queue.take(self._member.pk, since, LANES, now, self._given)
         self._own(taken, clock)
         if everything and len(taken) < LANES:
-            self._all_lanes.note(clock)
+            self._all_lanes.note(clock, time.monotonic())
 
     def _learn_lanes(self, clock: float) -> None:
         """Ask PostgreSQL. Lanes with deliveries in hand are owned: nobody has declared this worker dead."""
@@ -206,7 +192,7 @@ class Lanes:
         held = [pk for lane in self.lanes.values() for pk in lane.known]
         due = queue.read(wishes, held, now)
         if everything:
-            self._all_due.note(clock)
+            self._all_due.note(clock, time.monotonic())
         by_wish: dict[tuple[int, bool], list[Due]] = defaultdict(list)
         for one in due:
             by_wish[one.webhook_id, one.backfill].append(one)

@@ -5,11 +5,10 @@ from collections.abc import Collection, Iterable
 
 from ...models import Event, querysets
 from .. import sql
+from ..full_look import FullLook
 from ..registry import GIVEN_UP, Member
 
 MOST = 200
-# Seconds between two full looks, or FULL_TIMES as long as the last one took.
-FULL, FULL_TIMES = 1.0, 20
 # Events whose commit lags by more sequences wait for a full look.
 LATE = 1000
 
@@ -57,7 +56,7 @@ class Reading:
 
     def __init__(self) -> None:
         self._since = 0
-        self._full_at = self._full_took = 0.0
+        self._everything = FullLook()
         self._newest = False
 
     def take(self, member: Member) -> list[Event]:
@@ -68,10 +67,10 @@ class Reading:
             self._newest = False
             return events
         began = time.monotonic()
-        is_full = began > self._full_at + max(FULL, FULL_TIMES * self._full_took)
+        is_full = self._everything.is_due(began)
         found = self._read(member, 0 if is_full else self._since, 'ASC')
         if is_full:
-            self._full_at, self._full_took = time.monotonic(), time.monotonic() - began
+            self._everything.note(began, time.monotonic())
             self._since = found[0][1] - LATE if found else self._since
         self._newest = len(found) == MOST
         return _take(member, found)
