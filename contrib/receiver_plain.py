@@ -1,7 +1,7 @@
 """A receiver: verifies each request, stores it once in SQLite, answers, and works afterwards.
 
 WEBHOOK_SECRET: of the webhook. PORT: on loopback, behind a server that does TLS. DATABASE: a file.
-Put your work into `handle`.
+Put your work into `handle`. It gets one change in the default format. If it fails, the next request tries it again.
 """
 
 import base64
@@ -11,6 +11,7 @@ import os
 import sqlite3
 import threading
 import time
+import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 KEY = base64.b64decode(os.environ['WEBHOOK_SECRET'].removeprefix('whsec_'))
@@ -71,7 +72,11 @@ def work() -> None:
         there_is_work.clear()
         rows = connection.execute('SELECT id, body FROM inbox WHERE done IS NULL ORDER BY received').fetchall()
         for identity, body in rows:
-            handle(json.loads(body))
+            try:
+                handle(json.loads(body))
+            except Exception:
+                traceback.print_exc()
+                continue
             connection.execute('UPDATE inbox SET done = ?, body = NULL WHERE id = ?', (time.time(), identity))
             connection.commit()
         connection.execute('DELETE FROM inbox WHERE done < ?', (time.time() - 7 * 86400,))

@@ -4,6 +4,7 @@ import base64
 import hmac
 import sys
 import time
+import urllib.error
 import urllib.request
 import uuid
 
@@ -18,4 +19,7 @@ headers = {
     'webhook-timestamp': timestamp,
     'webhook-signature': 'v1,' + base64.b64encode(digest).decode(),
 }
-print(urllib.request.urlopen(urllib.request.Request(url, body, headers)).status)
+try:
+    print(urllib.request.urlopen(urllib.request.Request(url, body, headers)).status)
+except urllib.error.HTTPError as error:
+    print(error.code)

@@ -1,4 +1,6 @@
+from core.signals import clear_events
 from django.contrib import messages
+from django.db import DataError
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.utils.translation import gettext as _
@@ -19,3 +21,14 @@ class CheckedSelectionMixin:
             return False
         messages.error(request, _('Nothing was selected, because the filter is not valid. Correct the filter.'))
         return True
+
+
+class CheckedRenameMixin(CheckedSelectionMixin):
+    def post(self, request: HttpRequest, *args, **kwargs) -> HttpResponse:
+        """A name that is too long crashes NetBox's view."""
+        try:
+            return super().post(request, *args, **kwargs)
+        except DataError as error:
+            clear_events.send(sender=type(self))
+            messages.error(request, str(error).partition('\n')[0])
+            return redirect(self.get_return_url(request))

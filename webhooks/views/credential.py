@@ -9,7 +9,7 @@ from utilities.views import register_model_view
 from .. import filtersets, forms, tables
 from ..models import Credential
 from ..ui import panels
-from .checked_input import CheckedSelectionMixin
+from .checked_input import CheckedRenameMixin, CheckedSelectionMixin
 from .imports import ImportNowMixin
 
 
@@ -65,7 +65,7 @@ class CredentialBulkEditView(CheckedSelectionMixin, generic.BulkEditView):
 
 
 @register_model_view(Credential, 'bulk_rename', path='rename', detail=False)
-class CredentialBulkRenameView(CheckedSelectionMixin, generic.BulkRenameView):
+class CredentialBulkRenameView(CheckedRenameMixin, generic.BulkRenameView):
     queryset = Credential.objects.all()
     filterset = filtersets.CredentialFilterSet
 

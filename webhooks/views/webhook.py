@@ -16,7 +16,7 @@ from ..presentation.states import with_states
 from ..services import banners, feed, preview, secret_rotation
 from ..ui import panels
 from ..ui.buttons import More, Pause, Resume, SendTest
-from .checked_input import CheckedSelectionMixin
+from .checked_input import CheckedRenameMixin, CheckedSelectionMixin
 from .imports import ImportNowMixin
 
 WEBHOOK, STATE, SOME_CHANGES, REQUEST, RETRIES, *REST = panels.cards()
@@ -99,7 +99,7 @@ class WebhookBulkEditView(CheckedSelectionMixin, generic.BulkEditView):
 
 
 @register_model_view(Webhook, 'bulk_rename', path='rename', detail=False)
-class WebhookBulkRenameView(CheckedSelectionMixin, generic.BulkRenameView):
+class WebhookBulkRenameView(CheckedRenameMixin, generic.BulkRenameView):
     queryset = Webhook.objects.all()
     filterset = filtersets.WebhookFilterSet
 

@@ -68,6 +68,8 @@ class TestBulkEdit:
         fields = {'pk': [made.pk], '_apply': '1', 'find': 'AWX', 'replace': 'Tower'}
         assert admin_pages.post(f'{PAGES}rename/', fields).status_code == 302
         assert Credential.objects.get().name == 'Tower'
+        fields = {'pk': [made.pk], '_apply': '1', 'find': 'Tower', 'replace': 'x' * 151}
+        assert admin_pages.post(f'{PAGES}rename/', fields).status_code == 302
 
 
 class TestImport:

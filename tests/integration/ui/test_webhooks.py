@@ -309,6 +309,15 @@ def test_all_of_a_filter_that_is_refused_is_none(admin_pages, view, sent, is_ref
     assert Webhook.objects.filter(name='Old', description='').exists() is is_refused
 
 
+@pytest.mark.parametrize(('length', 'is_renamed'), [(150, True), (151, False)])
+def test_a_name_that_becomes_too_long_is_refused(admin_pages, length, is_renamed):
+    webhook = subscribe(NOWHERE, Site, name='Old')
+    data = {'pk': webhook.pk, '_apply': '1', 'find': 'Old', 'replace': 'n' * length}
+    assert admin_pages.post(f'{PAGES}webhooks/rename/', data).status_code == 302
+    webhook.refresh_from_db()
+    assert (webhook.name != 'Old') is is_renamed
+
+
 #
 # Import
 #
