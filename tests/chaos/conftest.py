@@ -1,4 +1,4 @@
-"""support/chaos/audit.py says which promises hold, whatever is killed or crashes.
+"""Processes are killed and servers crash; support/chaos/audit.py lists the promises that hold all the same.
 
 Nothing is mocked: workers fork as RQ's jobs do, and SIGKILL comes at the same place in each run.
 """

@@ -37,7 +37,7 @@ STEADY, PAUSED, TOGGLED = '/steady', '/paused', '/toggled'
 WRITERS = 3
 PATIENCE = 120
 
-# Toggles come one after the other, so a number says which of them a view sees.
+# Toggles come one by one, so their number says which of them a view sees.
 SEEN = """
     SELECT v, (SELECT count(*) FROM unnest(%s::text[]) t WHERE pg_visible_in_snapshot(t::xid8, v::pg_snapshot))
     FROM unnest(%s::text[]) v"""
@@ -45,7 +45,7 @@ SEEN = """
 
 @dataclass
 class Findings:
-    """Of all webhooks together."""
+    """All webhooks together."""
 
     requests: int = 0
     lost: list[Any] = field(default_factory=list)

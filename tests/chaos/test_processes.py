@@ -1,4 +1,4 @@
-"""support/chaos/audit.py says what holds."""
+"""support/chaos/audit.py lists the promises that hold."""
 
 import ctypes
 import os
