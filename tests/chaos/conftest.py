@@ -1,8 +1,6 @@
-"""The chaos suite: processes are killed, servers crash, endpoints misbehave. What holds all the same is in
-support/chaos/audit.py.
+"""Processes are killed and servers crash; support/chaos/audit.py lists the promises that hold all the same.
 
-Nothing is mocked: workers are forked, as RQ forks its jobs, and killed by SIGKILL at a place or a moment that is the
-same in each run.
+Nothing is mocked: workers fork as RQ's jobs do, and SIGKILL comes at the same place in each run.
 """
 
 import random
@@ -16,7 +14,6 @@ from support.fixtures.servers import StackDescription
 from devstack.process import Processes
 
 
-# Of what is left to chance.
 @pytest.fixture(params=[1, 2, 3], ids='seed {}'.format)
 def chance(request: pytest.FixtureRequest) -> random.Random:
     return random.Random(request.param)
@@ -24,7 +21,6 @@ def chance(request: pytest.FixtureRequest) -> random.Random:
 
 @pytest.fixture(scope='session')
 def postgres(stack: StackDescription, processes: Processes) -> CrashingPostgres:
-    """The server of this run, to crash and to start again."""
     if not stack.private_postgres:
         pytest.skip('this PostgreSQL is not ours to crash')
     return CrashingPostgres(stack.folder / 'postgres', processes, stack.server)

@@ -1,7 +1,6 @@
-"""A backfill in the midst of everything. Who starts empty and lets the higher sequence win, ends with the truth.
+"""A receiver that lets the higher sequence win ends equal to the database, although much fails at random.
 
-A model of it: several people change, create and delete objects at random, some of them in long transactions, some of
-which are rolled back; workers are killed and endpoints fail. `--long`: fifty seeds.
+`--long`: fifty seeds.
 """
 
 import random
@@ -31,19 +30,19 @@ from webhooks.services import backfill
 
 pytestmark = [
     pytest.mark.usefixtures('committed'),
-    # The threads of the receiver, which the children do not use.
+    # The children do not use the receiver's threads.
     pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
 ]
 
 SINGLE, BATCHED, HASTY = '/single', '/batched', '/hasty'
 WRITERS, WORKERS, STEPS = 3, 3, 25
-# Objects that nobody changes, beside those of the crowd.
+# Objects that nobody changes.
 QUIET = 60
 
 
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a backfill takes many. The children that are forked have them too."""
+    """Forked children inherit it."""
     monkeypatch.setattr(engine, 'SLICE', 7)
 
 
@@ -68,7 +67,7 @@ def start(webhook: Webhook) -> None:
 
 
 class Turmoil:
-    """What happens to workers, endpoints and webhooks meanwhile: one thing at a time, at random."""
+    """Disturb workers, endpoints or webhooks at random."""
 
     def __init__(self, chance: random.Random, children: Children, receiver: Receiver, webhooks: list[Webhook]) -> None:
         self._chance, self._children, self._receiver, self._webhooks = chance, children, receiver, webhooks
@@ -112,7 +111,7 @@ def test_whoever_starts_empty_ends_equal_to_the_database(webhooks, journal, rece
     for _ in range(QUIET):
         site(description='quiet')
     people = [children.fork(lambda seed=seed + 100 * number: crowd.write(journal, seed)) for number in range(WRITERS)]
-    # What came before nobody is told of: as if the webhooks were new.
+    # Forget earlier events, as if the webhooks were new.
     time.sleep(chance.random())
     forget_events()
     for webhook in webhooks:
@@ -137,7 +136,7 @@ def test_whoever_starts_empty_ends_equal_to_the_database(webhooks, journal, rece
 
 
 def told(receiver: Receiver, path: str) -> list[tuple[int, int, str, str]]:
-    """Return (object id, sequence, kind, description) of what arrived, in that order."""
+    """Return (object id, sequence, kind, description) by arrival."""
     bodies = [request.json() for request in receiver.matching(lambda one: one.path == path and is_whole(one))]
     return [
         (data['id'], event['sequence'], body['event'], data['description'])
@@ -151,7 +150,7 @@ def _events(body: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]
 
 
 def copy_at(receiver: Receiver, path: str) -> dict[int, str]:
-    """Return what a receiver has that began with nothing, and lets the higher sequence win: {id: description}."""
+    """Return {object id: description} of a receiver that began empty and lets the higher sequence win."""
     held: dict[int, tuple[int, str, str]] = {}
     for pk, sequence, kind, description in told(receiver, path):
         if sequence >= held.get(pk, (0,))[0]:

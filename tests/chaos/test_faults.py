@@ -1,6 +1,6 @@
-"""Fault upon fault, at random, while people change a few objects. `--long` injects a thousand, in parts by seed.
+"""Random faults lose nothing, add nothing and keep the order of an object's changes.
 
-Afterwards nothing is lost, nothing else was sent, and each webhook got the changes of each object in their order.
+`--long` injects a thousand, in parts by seed.
 """
 
 import random
@@ -29,7 +29,7 @@ from webhooks.models import Delivery, Event, Webhook
 
 pytestmark = [
     pytest.mark.usefixtures('committed'),
-    # The threads of the receiver, which the children do not use.
+    # The children do not use the receiver's threads.
     pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
 ]
 
@@ -37,7 +37,7 @@ STEADY, PAUSED, TOGGLED = '/steady', '/paused', '/toggled'
 WRITERS = 3
 PATIENCE = 120
 
-# How many of the toggles a view sees: they come one after the other.
+# Toggles come one by one, so their number says which of them a view sees.
 SEEN = """
     SELECT v, (SELECT count(*) FROM unnest(%s::text[]) t WHERE pg_visible_in_snapshot(t::xid8, v::pg_snapshot))
     FROM unnest(%s::text[]) v"""
@@ -45,7 +45,7 @@ SEEN = """
 
 @dataclass
 class Findings:
-    """Of all webhooks together."""
+    """All webhooks together."""
 
     requests: int = 0
     lost: list[Any] = field(default_factory=list)
@@ -83,7 +83,7 @@ def test_nothing_is_lost_made_up_or_out_of_order(
 ):
     if not tasks_redis.private:
         pytest.skip('this Redis is not ours to kill')
-    Renderer()  # what a new process loads first takes long
+    Renderer()  # a first load takes long
     toggled = webhooks[TOGGLED]
     people = [children.fork(lambda seed=seed + number: crowd.write(journal, seed)) for number in range(WRITERS)]
     people.append(children.fork(lambda: crowd.toggle(journal, seed, toggled.pk)))
@@ -91,7 +91,7 @@ def test_nothing_is_lost_made_up_or_out_of_order(
 
     faults.inject(count)
 
-    # Each of them is told to two webhooks at least, however slow the machine is.
+    # Two webhooks at least get each change.
     assert wait_until(lambda: 2 * len(journal.changed()) > count, PATIENCE)
     assert all(map(children.is_running, people)), 'somebody who changes things has given up'
     for pid in people:
@@ -155,7 +155,7 @@ def _disorder(got: list[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
 
 
 def _in_force(changes: list[Change], toggles: list[dict[str, Any]]) -> tuple[set, set]:
-    """Return what the toggled webhook has to get, and that with what it may get: toggled while it was written."""
+    """Return the changes that the toggled webhook must get, and may get: it was toggled meanwhile."""
     views = [view for change in changes for pair in change.views for view in pair]
     seen = _seen(views, [toggle['id'] for toggle in toggles])
     is_enabled = [True, *(toggle['enabled'] for toggle in toggles)]

@@ -1,4 +1,4 @@
-"""Readers of a feed end with exactly what the database holds, whoever is killed: a reader, a worker, or NetBox."""
+"""Readers end equal to the database, although readers, workers and NetBox are killed."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from webhooks.models import Delivery, Health
 
 pytestmark = [
     pytest.mark.usefixtures('committed'),
-    # The threads of the receiver, which the children do not use.
+    # The children do not use the receiver's threads.
     pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
 ]
 
@@ -55,7 +55,6 @@ class Reader:
         self._process.send_signal(signal.SIGCONT)
 
     def inbox(self) -> list[tuple[str, str]]:
-        """Return the id and the body of each item."""
         if not self._database.exists():
             return []
         with sqlite3.connect(self._database, timeout=30) as copy:

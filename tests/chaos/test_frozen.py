@@ -1,7 +1,7 @@
-"""SIGSTOP at each stage of a worker's work: a paused machine, a host that is cut off. Whoever is left goes on.
+"""SIGSTOP, as where a machine pauses or a host is cut off: other workers go on.
 
-PostgreSQL ends the transaction in which the worker was frozen, and with it the locks. When the worker is thawed, it
-finds its connection closed, does again what was broken off, and sends nothing that others may have sent meanwhile.
+PostgreSQL ends the frozen transaction and its locks. A thawed worker repeats that step, and sends nothing that others
+may have sent.
 """
 
 import random
@@ -22,11 +22,11 @@ from webhooks.templating import renderer
 
 pytestmark = [
     pytest.mark.usefixtures('committed'),
-    # The threads of the receiver, which the children do not use.
+    # The children do not use the receiver's threads.
     pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
 ]
 
-# Of a job that does what is there: it makes more than these.
+# A job with work to do executes more.
 STATEMENTS = 60
 
 ENGINE = 'webhooks.engine'

@@ -1,5 +1,3 @@
-"""SIGKILL at each stage of a worker's work, and of a save."""
-
 import json
 import signal
 
@@ -18,7 +16,7 @@ from webhooks.outbox import redis_queue, wakeup
 
 pytestmark = [
     pytest.mark.usefixtures('committed'),
-    # The threads of the receiver, which the children do not use.
+    # The children do not use the receiver's threads.
     pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
 ]
 
@@ -27,7 +25,7 @@ POST = 'webhooks.transport.client.Client.send'
 BEAT = f'{ENGINE}.registry.Member.beat'
 SAVE = f'{ENGINE}.deliver.record.record'
 
-# Where the worker is killed, and at which call: the later ones find some deliveries sent and some not.
+# The number is the call at which it strikes: later calls find some deliveries sent.
 STAGES = {
     'before events are rendered': (strike_before, f'{ENGINE}.dispatch.render.Renderer.render', 1),
     'after events were taken, before the commit': (strike_after, f'{ENGINE}.dispatch.claim.Reading.take', 1),
@@ -60,7 +58,7 @@ def webhook(receiver: Receiver) -> Webhook:
 
 @pytest.fixture
 def ledger(webhook: Webhook) -> Ledger:
-    """Some objects with some changes each, one of which was rolled back."""
+    """One change is rolled back."""
     ledger = Ledger()
     pks = [ledger.create() for _ in range(8)]
     for turn in range(3):
@@ -82,7 +80,6 @@ def test_everything_arrives_although_a_worker_is_killed(ledger, receiver, childr
 
 
 def test_everything_arrives_although_one_worker_after_the_other_is_killed(ledger, receiver, children: Children):
-    """Each gets a little further."""
     for _how, target, call in STAGES.values():
 
         def doomed(target: str = target, call: int = call) -> None:
@@ -129,7 +126,7 @@ def test_a_change_set_arrives_in_its_parts_although_a_worker_is_killed(
 
 class TestSaves:
     def test_a_save_killed_after_its_commit_is_delivered(self, webhook, receiver, children: Children):
-        """The event is there, nobody knows of it, and the timer finds it."""
+        """Nobody was told of the event: the timer finds it."""
         pk = Ledger().create()
         finish()
         receiver.clear()
@@ -149,7 +146,7 @@ class TestSaves:
         check(ledger, receiver)
 
     def test_a_save_killed_before_its_commit_sends_nothing(self, webhook, receiver, children: Children):
-        """The event was written, and went with the change."""
+        """The event is rolled back with the change."""
         pk = Ledger().create()
         finish()
         receiver.clear()

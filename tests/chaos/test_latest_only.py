@@ -1,6 +1,6 @@
-"""A receiver that applies what comes by "the higher sequence wins" ends equal to the database, with `latest_only`.
+"""A receiver that lets the higher sequence win ends equal to the database, although faults strike.
 
-While people change a few objects, and fault comes upon fault. `--long` runs fifty seeds.
+`--long` runs fifty seeds.
 """
 
 import random
@@ -27,7 +27,7 @@ from webhooks.models import Event, Webhook
 
 pytestmark = [
     pytest.mark.usefixtures('committed'),
-    # The threads of the receiver, which the children do not use.
+    # The children do not use the receiver's threads.
     pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
 ]
 
@@ -38,7 +38,7 @@ PATIENCE = 120
 
 @dataclass
 class Told:
-    """What a request says of one object."""
+    """A request's part for each object."""
 
     pk: int
     kind: str
@@ -49,7 +49,7 @@ class Told:
 
 @dataclass
 class Follower:
-    """The receiver's own copy. `gaps`: what was told to have changed from a state that nobody had told of."""
+    """`gaps`: changes from a state that no request had shown."""
 
     objects: dict[int, Told] = field(default_factory=dict)
     created: set[int] = field(default_factory=set)
@@ -63,7 +63,7 @@ class Follower:
         if last is not None and told.sequence <= last.sequence:
             return  # a repetition
         heard = self._heard[told.pk]
-        # Who has not acted on a creation knows nothing of what is deleted.
+        # Without the creation, a receiver does not know the deleted object.
         if told.before is not None and told.before not in heard and (heard or told.kind != DELETED):
             self.gaps.append(told)
         heard.add(told.after)
@@ -77,7 +77,7 @@ class Follower:
 
 
 class Ear:
-    """Hears each request, and applies it for two receivers: one acts on what it answers well, the other on all."""
+    """Apply each request for two receivers: the careful receiver acts only if it answers 2xx."""
 
     def __init__(self, receiver: Receiver) -> None:
         self.careful: dict[str, Follower] = defaultdict(Follower)
@@ -132,7 +132,7 @@ def pause(webhook: Webhook) -> None:
 
 
 def wait_for_changes() -> None:
-    """More than there are objects, so that of one of them at least two wait."""
+    """More changes than objects: some object has two at least."""
     enough = Event.objects.count() + CHANGES
     assert wait_until(lambda: Event.objects.count() >= enough, timeout=PATIENCE)
 

@@ -1,4 +1,4 @@
-"""Many workers on few objects, with everything that people and accidents do meanwhile, at random."""
+"""People and accidents interfere at random."""
 
 import random
 import threading
@@ -22,7 +22,7 @@ from webhooks.services import redelivery
 
 pytestmark = [
     pytest.mark.usefixtures('committed'),
-    # The threads of the receiver, which the children do not use.
+    # The children do not use the receiver's threads.
     pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
 ]
 
@@ -33,7 +33,7 @@ WORKERS, STEPS = 4, 60
 
 @dataclass(frozen=True)
 class Counted(Answer):
-    """An answer that is told of when it goes out."""
+    """Tells when it goes out."""
 
     sent: Callable[[], None] = lambda: None
 
@@ -43,7 +43,7 @@ class Counted(Answer):
 
 
 class Gauge:
-    """How many requests are under way for each path, as the endpoint sees it, and the most there ever were."""
+    """Requests under way for each path, as the endpoint sees it, and their maximum."""
 
     def __init__(self, receiver: Receiver, chance: random.Random) -> None:
         self.most: Counter[str] = Counter()
@@ -85,7 +85,7 @@ def webhooks(receiver: Receiver) -> dict[str, Webhook]:
 
 
 class Turmoil:
-    """What happens meanwhile: one thing at a time, at random."""
+    """Interferes at random."""
 
     def __init__(self, webhooks: dict[str, Webhook], children: Children, chance: random.Random) -> None:
         self.ledger = Ledger()
@@ -122,7 +122,7 @@ class Turmoil:
         redelivery.replay(self._webhooks[REPEATED])
 
     def _save(self) -> None:
-        """The row only: what the test says of the webhook stays."""
+        """The test's own copy stays."""
         Webhook.objects.get(pk=self._chance.choice(list(self._webhooks.values())).pk).save()
 
     def _pause(self) -> None:
@@ -134,7 +134,6 @@ class Turmoil:
         retention.prune_all(0)
 
     def _hurry(self) -> None:
-        """Retries are due."""
         retried = Delivery.objects.filter(status=StatusChoices.PENDING, due_at__isnull=False, lapses=0)
         retried.exclude(error='').update(due_at='2000-01-01T00:00Z')
 

@@ -1,6 +1,6 @@
-"""What kills whoever has it in hand, as that does for which memory runs out: the others arrive, and it fails by name.
+"""A poison kills each process that works on it, as running out of memory does: it fails by name, all others arrive.
 
-What is in hand when somebody kills the worker is not to blame, however often that happens.
+A worker killed by somebody is never blamed on its work.
 """
 
 import ctypes
@@ -35,7 +35,7 @@ from webhooks.payload.http_request import Builder
 
 pytestmark = [
     pytest.mark.usefixtures('committed'),
-    # The threads of the receiver, which the children do not use.
+    # The children do not use the receiver's threads.
     pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
 ]
 
@@ -57,13 +57,13 @@ def tenant(number: int) -> Tenant:
 
 
 def hang() -> NoReturn:
-    """Without letting go of the interpreter: neither a handler of signals nor another thread runs meanwhile."""
+    """Python's lock is kept: neither signal handlers nor other threads run."""
     ctypes.PyDLL(None).sleep(1000)
     raise AssertionError('it goes on')
 
 
 def compute() -> NoReturn:
-    """In C, and without looking for signals."""
+    """C code, which looks for no signals."""
     left, right = [], []
     for _ in range(60):
         left, right = [left, left], [right, right]
@@ -71,7 +71,6 @@ def compute() -> NoReturn:
 
 
 def cut_off() -> None:
-    """PostgreSQL ends the connection."""
     with connection.cursor() as cursor:
         cursor.execute('SELECT pg_terminate_backend(pg_backend_pid())')
 
@@ -90,7 +89,7 @@ def is_alive(pid: int) -> bool:
 
 
 class Poison:
-    """A site that strikes whoever builds its delivery, or renders its event: the worker, or the process beside it."""
+    """A site that strikes where its delivery is built or its event rendered."""
 
     def __init__(self, stage: str, note: Path) -> None:
         self.stage = stage
@@ -98,8 +97,6 @@ class Poison:
         self._note = note
 
     def job(self, in_worker: Blow, beside: Blow) -> Callable[[], None]:
-        """Return a job in which the poison strikes."""
-
         def run() -> None:
             worker = os.getpid()
 
@@ -114,16 +111,14 @@ class Poison:
         return run
 
     def process(self) -> int:
-        """Return the id of the process beside the worker in which it strikes, once it does."""
+        """Wait until it strikes beside the worker, and return that process's id."""
         assert wait_until(lambda: self._note.exists() and self._note.read_text(), PATIENCE)
         return int(self._note.read_text())
 
     def count(self) -> int:
-        """Return how many deaths are counted."""
         return max(self.row().lapses - SUSPECT, 0)
 
     def is_in_hand(self) -> bool:
-        """Whether the process beside the worker has it."""
         rows = Worker.objects.filter(role=registry.SUSPECTS)
         return any(self.row().pk in (one.deliveries if self.stage == 'delivery' else one.events) for one in rows)
 
@@ -157,19 +152,19 @@ def poison(request: pytest.FixtureRequest, tmp_path: Path) -> Poison:
 
 @pytest.fixture
 def webhook(receiver: Receiver, poison: Poison) -> Webhook:
-    """With four sites to tell of, one of which is the poison."""
+    """Four sites wait, among them the poison."""
     webhook = subscribe(receiver.url(SITES), Site, max_attempts=2)
     subscribe(receiver.url(TENANTS), Tenant)
     with transaction.atomic():
         places = [site() for _ in range(4)]
     poison.pk = places[1].pk
-    render.Renderer()  # what a new process loads first takes long
+    render.Renderer()  # a first load takes long
     return webhook
 
 
 @pytest.fixture
 def suspects(webhook: Webhook, poison: Poison, children: Children) -> Iterator[Webhook]:
-    """Two workers have died with the poison in their hands, and with others."""
+    """Two workers died with the poison and others in hand."""
     for lapses in (0, SUSPECT):
         assert children.wait(children.fork(poison.job(die, die))) == signal.SIGKILL
         pass_lapses()
@@ -196,7 +191,7 @@ def test_it_fails_by_name_after_three_deaths_and_all_others_arrive(suspects, poi
         assert poison.count() == deaths
         assert len(deliveries(DELIVERED, webhook__payload_url=receiver.url(TENANTS))) == deaths
         pass_retry_waits()
-    for _ in range(2):  # an event makes its delivery now, and that fails
+    for _ in range(2):  # the first makes the event's delivery
         assert children.ends_well(children.fork(job)), 'the worker died'
     (failed,) = deliveries(FAILED)
     assert failed.object_id == poison.pk
@@ -210,7 +205,7 @@ def test_it_fails_by_name_after_three_deaths_and_all_others_arrive(suspects, poi
 def test_while_it_hangs_others_arrive_and_that_counts_once_its_time_is_over(
     suspects, poison, receiver, children, monkeypatch
 ):
-    """As long as its worker lives, nobody else rescues it."""
+    """While its worker lives, nobody rescues it."""
     monkeypatch.setattr(module, 'LONGEST', 12.0)
     monkeypatch.setattr(module, 'MARGIN', 11.0)
     monkeypatch.setattr(registry, 'ALIVE', 5.0)
@@ -251,7 +246,7 @@ def test_what_postgresql_breaks_off_is_not_counted(suspects, poison, children):
     for _ in range(4):
         assert children.ends_well(children.fork(poison.job(die, cut_off)))
         assert not is_alive(poison.process())
-        # An event goes alone after the first time, however often that happens.
+        # An event is counted once, then goes alone.
         assert poison.count() <= (poison.stage == 'event')
         pass_lapses()
     finish()
@@ -260,7 +255,7 @@ def test_what_postgresql_breaks_off_is_not_counted(suspects, poison, children):
 
 @pytest.mark.parametrize('poison', ['event'], indirect=True)
 def test_what_somebody_ends_is_not_counted_and_its_turn_comes_soon(suspects, poison, children):
-    """Not after two minutes, for which it may be rendered."""
+    """Rendering may take two minutes: it does not wait for that."""
     assert children.ends_well(children.fork(poison.job(die, lambda: os.kill(os.getpid(), signal.SIGINT))))
     assert not is_alive(poison.process())
     assert poison.count() == 0
@@ -302,7 +297,7 @@ def test_where_no_process_can_be_made_suspects_wait_and_all_others_arrive(suspec
     with redis_queue.get().connection as redis:
         redis.flushdb()
     assert children.ends_well(children.fork(job)), 'the worker died'
-    # What is left waits for the next look: a job that asked for the next one would be followed by one without end.
+    # Suspects wait for the next look: jobs that asked for a successor would never end.
     assert redis_queue.get().count == 0
     wakeup.wake()
     assert redis_queue.get().count == 1
@@ -325,7 +320,7 @@ def test_what_ends_well_is_a_suspect_no_longer(suspects, poison, children):
 def test_a_rendering_that_does_not_let_go_of_the_interpreter_is_ended_by_the_kernel(
     webhook, poison, children, monkeypatch
 ):
-    """The workers' own first, and then that of the process beside them, which counts."""
+    """First the workers end, then the process beside them, which counts."""
     monkeypatch.setattr(render, 'TOGETHER', 1.0)
     for _ in range(2):
         assert children.wait(children.fork(poison.job(compute, compute))) == signal.SIGPROF

@@ -1,4 +1,4 @@
-"""A real worker, whose processes are killed, frozen and told to stop. What holds is in support/chaos/audit.py."""
+"""support/chaos/audit.py lists the promises that hold."""
 
 import ctypes
 import os
@@ -25,7 +25,7 @@ from webhooks.worker import WebhooksWorker
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-# Seconds: until a frozen worker counts as dead, and for what it held to arrive by another one.
+# Seconds until a frozen worker counts as dead, and another has sent its deliveries.
 PATIENCE = 60
 ROLES = (DISPATCH, SEND)
 
@@ -36,7 +36,7 @@ def webhook(receiver: Receiver) -> Webhook:
 
 
 def pid_of(role: str, worker: int) -> int:
-    """Return the id of the process of a worker that has the role. It serves other queues as well."""
+    """The process may serve other queues as well."""
 
     def found() -> list[int]:
         own = sorted(one.pid for one in descendants(worker) if one.parent == worker)

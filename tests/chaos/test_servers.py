@@ -1,5 +1,3 @@
-"""Redis loses everything; PostgreSQL crashes."""
-
 import itertools
 from collections.abc import Iterator
 
@@ -24,7 +22,7 @@ from webhooks.outbox import wakeup
 
 pytestmark = [
     pytest.mark.usefixtures('committed'),
-    # The threads of the receiver, which the children do not use.
+    # The children do not use the receiver's threads.
     pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
 ]
 
@@ -62,7 +60,7 @@ class TestRedis:
     def test_everything_arrives_although_redis_loses_its_data_again_and_again(
         self, webhook, receiver, children: Children, stack, chance
     ):
-        """The worker that waits for its jobs does not notice; the log has the truth."""
+        """The log has the truth: waiting workers notice nothing."""
         ledger = Ledger()
         pks = [ledger.create() for _ in range(4)]
         worker = children.fork(toil)
@@ -78,7 +76,7 @@ class TestRedis:
 
 
 class TestCache:
-    """NetBox's cache, in which it looks for its configuration when it shows an address of a device."""
+    """NetBox's configuration is in it, which a device's address needs."""
 
     @pytest.fixture
     def cache(self, stack, processes) -> Iterator[RedisServer]:
@@ -106,7 +104,7 @@ class TestCache:
         cache.stop()
         work()
         assert not deliveries(StatusChoices.FAILED)
-        # No suspect: it goes with all others.
+        # Not a suspect: it goes with all others.
         assert not Event.objects.filter(dispatched_at=None).exclude(lapses=0).exists()
         cache.start()
         work()
@@ -144,7 +142,6 @@ class TestCache:
 
 
 def answers() -> bool:
-    """Whether PostgreSQL has recovered."""
     connection.close()
     try:
         connection.ensure_connection()
@@ -157,7 +154,7 @@ class TestPostgres:
     def test_everything_arrives_although_postgresql_crashes_while_a_worker_sends(
         self, webhook, receiver, children: Children, postgres, chance
     ):
-        """Each time it is killed soon afterwards, as by an error in RQ's own work, and another is started."""
+        """Killed soon after its look, as by an error in RQ, and replaced."""
         ledger = Ledger()
         pks = [ledger.create() for _ in range(6)]
         for _ in range(3):
@@ -167,7 +164,7 @@ class TestPostgres:
             ledger.note_interrupted()
             postgres.crash_by_its_own()
             assert wait_until(answers, timeout=PATIENCE)
-            # What it had in hand since, too: the crash came a moment after the look.
+            # The crash came a moment after the look.
             ledger.note_interrupted()
             children.kill(worker)
             pass_alive()
@@ -191,7 +188,7 @@ class TestPostgres:
         check(ledger, receiver)
 
     def test_a_real_worker_outlasts_a_postgresql_that_is_down_for_a_while(self, webhook, receiver, rqworker, postgres):
-        """Its processes outlive it, without anybody's help."""
+        """Nobody helps its processes."""
         worker = rqworker()
         ledger = Ledger()
         pk = ledger.create()
@@ -210,7 +207,7 @@ class TestPostgres:
 
 
 def test_everything_arrives_although_all_goes_wrong_at_once(webhook, receiver, children: Children, stack, chance):
-    """Two workers, one of which is killed now and then, by a seed; Redis forgets; the endpoint fails; changes go on."""
+    """The seed says when one of two workers is killed."""
     webhook.concurrency, webhook.max_attempts = 100, 100
     webhook.save()
     answers = [Answer(chance.choice([200, 200, 200, 500, 503]), delay=chance.random() / 50) for _ in range(200)]

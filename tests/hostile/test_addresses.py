@@ -1,7 +1,4 @@
-"""Attacks on the addresses that requests go to: other spellings, other forms, other headers.
-
-Each of them is sent for real, over a network of its own: what is blocked is 127.0.0.0/8, where the receiver is.
-"""
+"""Requests are really sent, on a separate network where the receiver's 127.0.0.0/8 is blocked."""
 
 import ipaddress
 import socket
@@ -24,7 +21,7 @@ from webhooks.transport.blocked_networks import is_blocked
 from webhooks.transport.client import Client
 from webhooks.transport.exchange import Outcome, Request
 
-# Where an attacker wants to get, and a name for it that only a proxy knows.
+# Attackers want these addresses.
 METADATA = '169.254.169.254'
 API = '/api/plugins/webhooks/webhooks/'
 
@@ -49,8 +46,6 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def _without_ipv6(known: Callable[..., list[tuple]]) -> Callable[..., list[tuple]]:
-    """What getaddrinfo says of an IPv6 address on a machine that has none."""
-
     def getaddrinfo(host: str, *args: Any) -> list[tuple]:
         if ':' in host:
             raise socket.gaierror(socket.EAI_FAMILY, 'Address family for hostname not supported')
@@ -60,7 +55,7 @@ def _without_ipv6(known: Callable[..., list[tuple]]) -> Callable[..., list[tuple
 
 
 class TestThroughAProxy:
-    """A proxy connects where we may not: what it is asked for has to be what was checked."""
+    """It must be asked for the checked address, because it connects where we may not."""
 
     @pytest.mark.parametrize(
         'url',
@@ -95,7 +90,7 @@ class TestThroughAProxy:
 
     @pytest.mark.parametrize('host', ['a%2Fb', 'a%00b', 'metadata%20', 'a_b%40c', '999.1.1.1', '1.2.3.4.5', '0x'])
     def test_a_host_that_is_neither_name_nor_address_is_not_asked_for(self, send, settings, host):
-        """Who knows what a proxy takes it for."""
+        """Nobody knows how a proxy reads it."""
         settings(proxy_resolves_names=True)
         with Receiver() as proxy:
             assert send(f'http://{host}/', proxies={'http': proxy.url()}).error
@@ -123,7 +118,7 @@ class TestThroughAProxy:
             assert send('http://[2001:db8::1]/', proxies={'http': proxy.url()}).succeeded
 
     def test_a_name_with_any_blocked_address_is_not_asked_for(self, send, settings, monkeypatch):
-        """The proxy takes whichever it likes."""
+        """The proxy may take any address."""
         addresses = {'mixed.example': ['10.1.2.3', METADATA], 'both.example': ['10.1.2.3', 'fd00:ec2::254']}
         known = socket.getaddrinfo
 
@@ -160,7 +155,7 @@ def part(value: int, width: int, base: str) -> str:
 
 @st.composite
 def written(draw: st.DrawFn, address: ipaddress.IPv4Address) -> str:
-    """An address as inet_aton(3) reads it: one to four parts, each decimal, octal or hexadecimal."""
+    """inet_aton(3) reads one to four parts, each decimal, octal or hexadecimal."""
     count = draw(st.integers(1, 4))
     numbers = [*address.packed[: count - 1], int.from_bytes(address.packed[count - 1 :])]
     bases = draw(st.lists(st.sampled_from('doxX'), min_size=count, max_size=count))
@@ -168,7 +163,7 @@ def written(draw: st.DrawFn, address: ipaddress.IPv4Address) -> str:
     return text + draw(st.sampled_from(['', '.']))
 
 
-# Characters that browsers take for others (UTS 46): the first digit and the letter a of each row, and other dots.
+# Browsers replace these (UTS 46): digit 0 and letter a of each row, and dots.
 DIGITS = '０𝟎𝟘𝟢𝟬𝟶₀'
 LETTERS = 'ａ𝐚𝑎𝒂𝗮𝚊'
 DOTS = '。．｡'
@@ -188,7 +183,6 @@ def _as_escape(_draw: st.DrawFn, character: str) -> str:
 
 @st.composite
 def disguised(draw: st.DrawFn, text: str, hide: Callable[[st.DrawFn, str], str]) -> str:
-    """A host in which some characters are written otherwise."""
     hidden = draw(st.lists(st.booleans(), min_size=len(text), max_size=len(text)))
     return ''.join(hide(draw, one) if is_hidden else one for one, is_hidden in zip(text, hidden, strict=True))
 
@@ -198,7 +192,6 @@ def _inside(prefix: str, number: int, shift: int = 0) -> ipaddress.IPv6Address:
 
 
 def _dotted(address: ipaddress.IPv6Address) -> str:
-    """Its last four bytes as an IPv4 address."""
     return f'{address.exploded[:30]}{ipaddress.IPv4Address(address.packed[12:])}'
 
 
@@ -220,7 +213,7 @@ FORMS: list[Callable[[int], ipaddress.IPv6Address]] = [
     lambda number: _inside('2001:db8::200:5efe:0:0', number),
 ]
 AUTHORITIES = ['{}', 'user@{}', 'user:pass%40word@{}', '127.0.0.1@{}', '{}:80', 'a@{}:8080']
-# Half of them at the edges of what is blocked.
+# Half are at the edges of blocked networks.
 EDGES = ['0.0.0.0', '0.255.255.255', '169.254.0.0', METADATA, '224.0.0.0', '255.255.255.255', '100.100.100.200']
 ADDRESSES = st.one_of(
     st.ip_addresses(v=4),
@@ -233,18 +226,18 @@ ADDRESSES = st.one_of(
 
 
 class Reached(Exception):
-    """The address was not blocked: the next thing would have been to connect."""
+    """The address was not blocked."""
 
 
 def is_refused(url: str, **fields: Any) -> bool:
-    """Whether the transport refuses a URL for its address. Nothing is connected to."""
+    """Nothing is connected to."""
     error = error_of(url, **fields)
     assert 'blocked_networks' in error or 'Reached' in error, f'{url}: {error}'
     return 'blocked_networks' in error
 
 
 def error_of(url: str, **fields: Any) -> str:
-    """Return why nothing was sent: the last thing is to connect, which raises Reached."""
+    """Instead of connecting, it raises Reached."""
     client, known = Client(1), socket.socket
 
     def connect(*_args: object) -> socket.socket:
@@ -271,7 +264,7 @@ class TestForms:
 
     @given(st.data(), ADDRESSES)
     def test_in_digits_and_dots_of_other_scripts_it_is_the_host_of_no_url(self, data, address):
-        """To browsers it is."""
+        """Browsers accept such a host."""
         text = data.draw(disguised(data.draw(written(address)), _as_unicode))
         assume(not text.isascii())
         assert 'not allowed' in error_of(f'http://{text}/')
@@ -296,7 +289,7 @@ class TestForms:
 
     @given(ADDRESSES, st.sampled_from([48, 56, 64]), st.integers(0, 2**8 - 1))
     def test_behind_a_local_nat64_of_any_length_it_is_blocked_if_its_plain_form_is(self, address, length, rest):
-        """Not only then: from outside nobody can tell where the address is (RFC 6052, 2.2)."""
+        """Nobody outside knows where it holds the address (RFC 6052, 2.2)."""
         packed = bytearray(ipaddress.IPv6Address('64:ff9b:1::').packed)
         places = [place for place in range(length // 8, 16) if place != 8][:4]
         for place, byte in zip(places, address.packed, strict=True):
@@ -329,7 +322,7 @@ class TestForms:
 
 @pytest.fixture
 def trusting(committed: None, make_netbox: Callable[..., Any], netbox_user: User) -> Iterator[str]:
-    """The address of a NetBox that believes a proxy of its who asks: REMOTE_AUTH_ENABLED."""
+    """With REMOTE_AUTH_ENABLED, it believes a proxy's header about the user."""
     server = make_netbox('REMOTE_AUTH_ENABLED = True\n').start_server()
     server.wait_until_ready()
     yield server.url
@@ -337,7 +330,7 @@ def trusting(committed: None, make_netbox: Callable[..., Any], netbox_user: User
 
 
 def test_nobody_acts_as_another_user_by_a_request_to_netboxs_own_port(trusting, netbox_user, api_client):
-    """What was stored before it was refused is not sent."""
+    """URLs stored before the check get nothing either."""
     site()
     webhook = subscribe(f'{trusting}api/users/users/', Site, http_method='GET')
     line = f'Remote-User: {netbox_user.username}'

@@ -1,5 +1,3 @@
-"""Conditions that would hold up whoever saves or evaluates them."""
-
 import json
 from typing import Any
 
@@ -17,7 +15,7 @@ pytestmark = pytest.mark.usefixtures('committed')
 
 API = '/api/plugins/webhooks/webhooks/'
 WITHOUT_END = {'attr': 'name', 'op': 'regex', 'value': '(a+)+$'}
-# Half a minute to compile: each range is gone through, character by character.
+# Compiling takes half a minute: each range is read character by character.
 SLOW_TO_COMPILE = {'attr': 'name', 'op': 'regex', 'value': '(?i)' + '[\x01-\U0010ffff]' * 100}
 
 
@@ -44,7 +42,7 @@ class TestSaving:
 
     def test_many_that_each_are_quick_to_compile_are_refused(self, api_client):
         webhook = subscribe(NOWHERE, Site)
-        # Some milliseconds each, and each is another one.
+        # Each is different, and takes some milliseconds.
         patterns = [f'(?i){number}[\x01-\u3fff]' for number in range(MAX_CONDITIONS)]
         for some, status in ((patterns, 400), (patterns[:2], 200)):
             value = {'or': [{'attr': 'name', 'op': 'regex', 'value': pattern} for pattern in some]}
@@ -53,7 +51,7 @@ class TestSaving:
             assert status == 200 or 'it takes more than 0.05 seconds' in str(answer.data['conditions'])
 
     def test_more_conditions_than_a_hundred_are_refused_however_they_are_nested(self, api_client):
-        """They are evaluated for each event, one webhook after the other, and each may look at thousands of VLANs."""
+        """Each event evaluates all of them, and each may read thousands of VLANs."""
         webhook = subscribe(NOWHERE, Site)
         condition = {'attr': 'name', 'value': 'x'}
         for count, status in ((20_000, 400), (51, 400), (50, 200)):

@@ -1,5 +1,3 @@
-"""Nobody takes a credential to another host, and no token server does harm."""
-
 import dataclasses
 import ipaddress
 from collections.abc import Callable

@@ -1,5 +1,3 @@
-"""Attacks by endpoints: answers that repeat secrets, answers that write into logs, and answers that never come."""
-
 import base64
 import html
 import json
@@ -30,7 +28,6 @@ MASK = '********'
 
 
 def everything(attempt: Attempt) -> str:
-    """What is kept of an attempt and its delivery, as one text."""
     shown = [attempt.url, attempt.request_headers, attempt.response_headers, attempt.error, attempt.delivery.error]
     return json.dumps([*shown, attempt.delivery.webhook.health.last_error], ensure_ascii=False) + attempt.response_body
 
@@ -82,7 +79,7 @@ class TestEchoes:
         assert MASK in attempt.response_headers['X-Echo']
 
     def test_an_endpoint_that_shows_requests_gives_nothing_away(self):
-        """As public test services do: all headers, the URL, and what they mean."""
+        """Public test services show headers, URL and their meaning."""
         with serving(echo_of_everything()) as server:
             server._answers = [echo_of_everything(server)]
             subscribed(server.url())
@@ -113,7 +110,7 @@ class TestEchoes:
         assert 'Zq' not in body
 
     def test_many_secrets_do_not_bring_forth_what_was_cut_off(self):
-        """A mask is shorter than what it hides: what moves up may end in the middle of the next one."""
+        """A mask is shorter than its secret, so the cut may move into the next."""
         secret = 'Zq' * 300
         with serving(echoing_body(secret * 100)) as server:
             subscribe(server.url(), Site, additional_headers=f'X-Token: {secret}', max_attempts=1)
@@ -195,7 +192,7 @@ class TestControlCharacters:
         assert '\x1b' not in page
 
     def test_a_reason_why_nothing_was_sent_is_one_line_too(self, caplog):
-        """As of a plugin that raises it while an object is rendered."""
+        """A plugin may raise it while rendering."""
         subscribe('http://127.0.0.1:9/', Site, max_attempts=1)
         site()
         dispatch_all()
@@ -210,7 +207,7 @@ class TestControlCharacters:
 class TestCharsets:
     @pytest.mark.parametrize('charset', ['punycode', 'idna', 'unicode_escape', 'rot13', 'undefined', 'none'])
     def test_what_is_no_charset_of_a_text_is_taken_for_utf8(self, charset: str):
-        """64 KiB of Punycode take a second of the processor, in which nobody else is served."""
+        """64 KiB of Punycode take a second of the processor, while nobody else is served."""
         body = 'Zürich \\x41'.encode()
         with serving(
             b'HTTP/1.1 500 Broken\r\nContent-Type: text/plain; charset=%b\r\nContent-Length: %d\r\n\r\n%b'
@@ -233,7 +230,7 @@ class TestCharsets:
 
 
 class TestChunks:
-    """What stands beside a chunk's length is read, and counts for no body."""
+    """Chunk extensions are read, but count for no body."""
 
     @pytest.mark.parametrize('size', [b'1', b'0'])
     def test_an_answer_that_has_more_beside_its_chunks_than_in_them_is_given_up(self, size: bytes):
@@ -260,7 +257,7 @@ class TestChunks:
 
 class TestSlowEndpoints:
     def test_a_test_waits_no_longer_than_a_web_thread_may(self, monkeypatch, receiver: Receiver):
-        """10 seconds; a moment here."""
+        """10 seconds, shortened here."""
         monkeypatch.setattr(trial, 'MAX_SECONDS', 0.2)
         site()
         receiver.answers('/', Answer(200, manner=Manner.HANG))

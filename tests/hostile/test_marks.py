@@ -1,4 +1,4 @@
-"""After a run of every feature with marked secrets, no mark is anywhere but where it has to be."""
+"""Every feature runs with marked secrets, then no unexpected place has a mark."""
 
 import base64
 import io
@@ -42,19 +42,19 @@ USER, PASSWORD, KEY = 'mArkUs3r000005', 'mArkPassw0rd006', 'mArkQu3ry000007'
 LOGIN = base64.b64encode(f'{USER}:{PASSWORD}'.encode()).decode()
 SEALED = (SECRET, FORMER, HEADER, SESSION)
 IN_URL = (USER, PASSWORD, KEY)
-# Of credentials: a token, a password, a client's secret, and the access token that it gets.
+# Credentials: token, password, client secret, access token.
 TOKEN, LOGIN_PASSWORD, CLIENT, ACCESS = 'mArkT0ken0000010', 'mArkPassw0rd0011', 'mArkCl1ent000012', 'mArkAcce55000013'
 BASIC = base64.b64encode(f'netbox:{LOGIN_PASSWORD}'.encode()).decode()
 GRANTED = json.dumps({'access_token': ACCESS, 'token_type': 'Bearer', 'expires_in': 3600}).encode()
 OF_CREDENTIALS = (TOKEN, LOGIN_PASSWORD, CLIENT, ACCESS, BASIC)
 MARKS = (*SEALED, *IN_URL, LOGIN, *OF_CREDENTIALS)
-# What NetBox keeps in clear in a table of its own, and shows on pages of its own.
+# NetBox stores and shows these in clear.
 BUILTIN_SECRET, BUILTIN_HEADER = 'mArkBu1lt1n0008', 'mArkBu1ltH3ad09'
 BUILTIN = (BUILTIN_SECRET, BUILTIN_HEADER)
 
 
 class Reader:
-    """Asks as somebody does, and keeps all that is answered."""
+    """It keeps all answers."""
 
     def __init__(self, pages: Client, api: APIClient):
         self._pages, self._api = pages, api
@@ -65,11 +65,9 @@ class Reader:
         return self.keep(address, ask(address, data, follow=data is not None))
 
     def admin(self, does: Any, *arguments: Any) -> Any:
-        """What somebody does in Django's admin, by a function of support.admin_browser."""
         return self.keep(f'admin {arguments}', does(self._pages, *arguments))
 
     def fill_in(self, webhook: Webhook, **changed: Any) -> Any:
-        """Change a webhook in Django's admin."""
         return self.page(page_of(webhook), shown(self._pages, webhook) | changed)
 
     def api(self, method: str, address: str, data: Any = None) -> Any:
@@ -90,8 +88,6 @@ class Reader:
 
 
 def echo(server_box: list[Any], status: bytes) -> Any:
-    """An answer that repeats the whole request, in its body, its reason and a header."""
-
     def parts() -> Iterator[bytes]:
         request = server_box[0].requests[-1]
         line = b' '.join(request.split(b'\r\n'))
@@ -136,7 +132,7 @@ def _values(client: Any, key: bytes) -> Iterator[bytes]:
 
 
 def _forms(value: bytes) -> Iterator[bytes]:
-    """RQ packs some of what it keeps, and spells some of that in base64."""
+    """RQ compresses some values, and encodes some in base64."""
     yield value
     with suppress(zlib.error):
         yield zlib.decompress(value)
@@ -162,7 +158,7 @@ def define(reader: Reader, url: str, name: str, **fields: Any) -> int:
 
 
 def use_everything(reader: Reader, user: Any, url: str, echoes: str, login: str) -> list[str]:
-    """Return the secrets that were made meanwhile."""
+    """Return the secrets made meanwhile."""
     good = define(reader, url, 'Good')
     bad = define(reader, echoes, 'Bad', max_attempts=2)
     define(reader, 'http://127.0.0.1:9/', 'Nowhere', max_attempts=1)
@@ -221,7 +217,7 @@ def use_everything(reader: Reader, user: Any, url: str, echoes: str, login: str)
 
 
 def use_credentials(reader: Reader, url: str, login: str, user: Any) -> None:
-    """`url` refuses everything, and repeats all that it was told."""
+    """`url` refuses everything, and repeats its requests."""
     host, closed = url.rstrip('/'), 'http://127.0.0.1:9'
     made = {'name': 'Token', 'type': 'template', 'secret': TOKEN, 'hosts': [host, closed]}
     pk = reader.api('post', f'{API}credentials/', made).json()['id']
@@ -287,7 +283,7 @@ TEMPLATE = """{% for one in queryset %}{{ one }} {{ one.payload_url }} {{ one.se
 
 
 def rotate(reader: Reader, pk: int) -> list[str]:
-    """Return the secrets that were made: each is shown in one answer, which is not kept here."""
+    """Return the secrets made. The answers that show them are not kept."""
     reader.api('post', f'{API}webhooks/{pk}/rotate-secret/', {'overlap': '01:00:00'})
     shown_once = [reader.answers.pop()]
     reader.page(ADD, filled(name='Of the admin', generate_secret='on', _addanother='1'))
@@ -301,7 +297,6 @@ def rotate(reader: Reader, pk: int) -> list[str]:
 
 
 def write_about(reader: Reader, model: str, pk: int, user: Any) -> None:
-    """Bookmark an object, subscribe to it, and write into its journal."""
     about = {'object_type': f'webhooks.{model}', 'object_id': pk, 'user': user.pk}
     reader.api('post', '/api/extras/bookmarks/', about)
     reader.api('post', '/api/extras/subscriptions/', about)
@@ -310,7 +305,6 @@ def write_about(reader: Reader, model: str, pk: int, user: Any) -> None:
 
 
 def use_netboxs_own(reader: Reader, user: Any, pk: int) -> None:
-    """What NetBox does with any object of its own, and with its own webhooks."""
     write_about(reader, 'webhook', pk, user)
     group = NotificationGroup.objects.create(name='Operators')
     group.users.add(user)
@@ -333,7 +327,6 @@ def use_the_admin(reader: Reader, good: int, bad: int) -> None:
 
 
 def redeliver(reader: Reader) -> None:
-    """By each of the ways that there are."""
     one, two, three = Delivery.objects.filter(status='failed')[:3]
     reader.api('post', f'{API}deliveries/{one.pk}/redeliver/')
     reader.page(f'{PAGES}deliveries/{two.pk}/redeliver/', {})
@@ -346,7 +339,6 @@ def redeliver(reader: Reader) -> None:
 
 
 def of_queue(name: str, *arguments: Any) -> str:
-    """An address on the status page."""
     return reverse(f'django_rq:{name}', args=[get_queues_map()[conf.get().queue], *arguments])
 
 
@@ -434,7 +426,7 @@ def ask_graphql(reader: Reader) -> None:
         assert 'errors' in said.json()
 
 
-# NetBox's own webhooks; ours, which are looked at by themselves.
+# Our own table is checked separately.
 IN_CLEAR = ('table extras_webhook', 'table webhooks_webhook')
 
 
@@ -452,7 +444,7 @@ def test_no_mark_is_found_in_any_table_redis_key_log_line_page_or_answer(
             asked = b''.join(login.requests).decode()
             received = b''.join(server.requests).decode('latin-1')
         look_at_everything(reader, netbox_user)
-    # They have been there.
+    # The marks were in use.
     assert all(mark in received for mark in (HEADER, SESSION, KEY, LOGIN, TOKEN, LOGIN_PASSWORD, ACCESS, BASIC))
     assert CLIENT in asked
     assert Notification.objects.exists()
@@ -466,7 +458,7 @@ def test_no_mark_is_found_in_any_table_redis_key_log_line_page_or_answer(
     assert len(reader.answers) > 50 and logged and len(redis) > 5 and len(tables) > 100
     kept = [*reader.answers, *logged, *redis, *tables]
     assert not {(place, mark) for place, text in kept for mark in (*MARKS, *BUILTIN, *rotated) if mark in text}
-    # The URL is stored in clear, which docs/security.md says; the rest is not.
+    # docs/security.md says that only the URL is in clear.
     rows = [row for place, row in in_tables() if place == 'table webhooks_webhook']
     assert not [mark for row in rows for mark in (*SEALED, *BUILTIN, *rotated, LOGIN, *OF_CREDENTIALS) if mark in row]
     assert [row for row in rows if KEY in row]

@@ -1,5 +1,3 @@
-"""Attacks by colleagues with some rights: on what they may not view, and on secrets that they may not read."""
-
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -22,20 +20,20 @@ from webhooks.models import Backfill, Delivery, Event, Webhook
 API = '/api/plugins/webhooks/'
 PAGES = '/plugins/webhooks/'
 MASK = '********'
-# Of an event whose object the reader may not view.
+# The reader may not view this event's object.
 HIDDEN, CULPRIT, REQUEST = 'Bunker 17', 'm.hatter', uuid.UUID('5ec2e7b0-1111-4222-8333-444455556666')
-# A number that is nothing else's.
+# It occurs nowhere else.
 NUMBER = 77001
 
 
 @pytest.fixture
 def log(committed: None, grant: Callable[..., None]) -> tuple[Delivery, Delivery]:
-    """Deliveries of two sites, the second of which the clerk may not view."""
+    """The clerk may not view the second site."""
     grant(Delivery, 'view')
     grant(Event, 'view')
     grant(Webhook, 'view')
     grant(Site, 'view', name='Bern')
-    # Before the webhook: none of this is recorded as a change.
+    # Before the webhook, changes are not recorded.
     bern, hidden = site(name='Bern'), site(pk=NUMBER, name=HIDDEN, slug='hidden')
     webhook = subscribe(NOWHERE, Site, name='CMDB')
     seen = delivery(event(bern, username='alice', request_id=uuid.uuid4()), webhook)
@@ -44,7 +42,6 @@ def log(committed: None, grant: Callable[..., None]) -> tuple[Delivery, Delivery
 
 @pytest.fixture
 def everyone(netbox_user: Any) -> Client:
-    """The pages of a superuser, in a browser beside the clerk's."""
     client = Client()
     client.force_login(netbox_user)
     return client
@@ -97,7 +94,7 @@ class TestWhatIsShown:
         assert [shown[name] for name in ('restricted', 'filter', 'total')] == [False, f'name={HIDDEN}', 1]
 
     def test_the_rows_are_still_there(self, log, clerk_api):
-        """That something is sent, and how, is no secret of the object."""
+        """Sending is no secret of the object."""
         for name in ('deliveries', 'events'):
             answer = clerk_api.get(f'{API}{name}/').json()
             assert answer['count'] == 2
@@ -167,7 +164,7 @@ def _queries(client: Client | APIClient, address: str) -> int:
 
 
 class TestWhatFiltersTell:
-    """A filter that matches a hidden row tells what is in it, letter by letter."""
+    """Matches in hidden rows would reveal them letter by letter."""
 
     @pytest.mark.parametrize(
         'query',
@@ -234,7 +231,6 @@ class TestWhatFiltersTell:
         assert [len(answer['data'][f'webhooks_{kind}_list']) for answer in found] == [0, 1], found
 
     def test_a_filter_that_is_turned_around_tells_nothing_of_a_hidden_row(self, log, clerk_api):
-        """Whatever the guess is, the row is there."""
         counts = []
         for guess in ('Bunk', 'Other'):
             query = f'{{ webhooks_event_list(filters: {{NOT: {{object_repr: {{starts_with: "{guess}"}}}}}}) {{ id }} }}'
@@ -244,7 +240,6 @@ class TestWhatFiltersTell:
 
     @pytest.mark.parametrize('ordering', ['object_repr', '-object_repr', 'object_id', '-object_id'])
     def test_no_order_tells_what_is_hidden(self, log, clerk_api, clerk_pages, ordering):
-        """Two hidden rows come in the same order, whatever is in them."""
         places = [site(name=name, slug=name, pk=pk) for name, pk in (('zz', 5), ('aa', 99001))]
         Event.objects.filter(dispatched_at=None).delete()
         more = [event(place).pk for place in places]
@@ -288,7 +283,7 @@ def certificates(tmp_path, monkeypatch) -> Any:
 
 
 class TestWeakerTransport:
-    """Whoever may change a webhook cannot have stored header values sent to who merely stands in between."""
+    """With weaker TLS, somebody in between could read stored headers."""
 
     @pytest.mark.parametrize(
         'changes',
@@ -343,7 +338,7 @@ class TestEventRules:
 
 class TestSignatures:
     def test_neither_the_log_nor_the_preview_shows_a_part_of_one(self, committed, api_client, receiver: Receiver):
-        """With 21 characters of one, whoever reads the log can try words until one fits."""
+        """From 21 characters of a signature, a reader could guess words offline."""
         webhook = subscribe(receiver.url('/'), Site, secret='summer2026')
         site()
         work()
@@ -358,7 +353,7 @@ class TestSignatures:
 
 
 class TestFoldedLines:
-    """A header that goes on in the next line is two headers to some servers."""
+    """Some servers read a folded header as two."""
 
     @pytest.mark.parametrize(
         ('name', 'value'),

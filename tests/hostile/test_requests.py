@@ -1,7 +1,6 @@
-"""Requests to the REST API that nobody thinks of: schemathesis makes them of its description, with ids that exist.
+"""schemathesis makes requests from the API's description, with existing ids.
 
-`scripts/test --fuzz` sends ten thousand of them, as a superuser and as a clerk; without it a few are sent, always the
-same.
+`scripts/test --fuzz` sends ten thousand as superuser and clerk; otherwise a few, always the same.
 """
 
 import itertools
@@ -31,14 +30,14 @@ from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Event, Health, Webhook
 
 HOME = 'api/plugins/webhooks/'
-# Of one operation, before the next one has its turn.
+# Requests for an operation in its turn.
 IN_A_ROW = 5
-# Seconds: nothing takes a web thread for longer.
+# Seconds: no request may hold a web thread longer.
 PATIENCE = 30
 
 
 class World:
-    """What the requests are about. A webhook that one of them deletes is there again for the next one."""
+    """A deleted webhook is made anew."""
 
     def __init__(self, receiver: Receiver, user: Any) -> None:
         self._url = receiver.url('/')
@@ -70,7 +69,7 @@ class World:
             'ordering': ['id', '-id', 'name', 'status', '-created', 'object_repr', '-object_id', 'dispatched_at'],
         }
         self._texts = {
-            # Requests go nowhere else: a URL that is made up is none.
+            # Made-up URLs are invalid, so requests go nowhere else.
             'payload_url': [
                 self._url,
                 f'{self._url}?key=k3y',
@@ -89,12 +88,12 @@ class World:
 
     def restore(self) -> None:
         for pk in set(self._webhooks) - set(Webhook.objects.values_list('pk', flat=True)):
-            # What a worker would do later. The log stays: it is found by the webhook's number.
+            # A worker would do this later. The log is found by the webhook's number.
             Health._base_manager.filter(webhook=pk).delete()
             subscribe(self._url, Site, name=f'Webhook {pk} again', pk=pk)
 
     def describe(self, schema: dict[str, Any]) -> None:
-        """Let what a description leaves open be something that is there."""
+        """Fill in existing values where the description leaves them open."""
         for operation in _operations(schema):
             operation.pop('security', None)
             for parameter in operation.get('parameters', ()):
@@ -136,7 +135,7 @@ def operations(world: World) -> list[Any]:
 
 @pytest.fixture
 def tokens(api_client: Any, clerk_api: Any, grant: Any) -> dict[str, str]:
-    """Of a superuser, and of somebody who may do everything with webhooks but view no object."""
+    """The clerk may do everything with webhooks, but view no object."""
     grant(Webhook, 'view', 'add', 'change', 'delete', 'test', 'replay')
     grant(Delivery, 'view', 'redeliver')
     grant(Event, 'view')
@@ -162,12 +161,11 @@ def test_no_request_is_answered_with_a_failure_of_the_server(
             if len(answers) >= wanted:
                 break
     assert not [request for status, request in answers if status >= 500]
-    # They went further than the door.
     assert {200, 201, 204, 400, 404} <= {status for status, _request in answers}
 
 
 def _cases(operation: Any, world: World, turn: int) -> list[Any]:
-    """Return requests that are as described, and those that are not, in turn; the same ones for a turn each time."""
+    """Return valid or invalid requests, the same for each turn."""
     mode = GenerationMode.NEGATIVE if turn % 3 == 2 else GenerationMode.POSITIVE
     fixed = {}
     if '{id}' in operation.path and turn % 5:
@@ -187,24 +185,24 @@ def _cases(operation: Any, world: World, turn: int) -> list[Any]:
     def collect(case: Any) -> None:
         made.append(case)
 
-    # Where nothing can be wrong with a request, as its one parameter is given, there is none.
+    # With its only parameter given, a request cannot be wrong.
     with suppress(hypothesis.errors.Unsatisfiable):
         collect()
     return made
 
 
 #
-# Shapes that no description tells of
+# Undescribed shapes
 #
 
-# Lists in a list, more than Python reads, and as many as it reads and then goes through by itself.
+# Nested lists: deeper than Python reads, and just within.
 TOO_DEEP, DEEP = ('[' * depth + ']' * depth for depth in (100_000, 900))
 OUT_OF_RANGE = 10**30
 
 
 @pytest.fixture
 def ask(db: None, api_client: Any, netbox_user: Any) -> Any:
-    """Asks as a superuser does; a failure is an answer, too."""
+    """A failure is an answer, too."""
     client = APIClient(raise_request_exception=False)
     client.force_login(netbox_user)
     client.credentials(**api_client._credentials)

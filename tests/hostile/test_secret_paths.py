@@ -1,4 +1,4 @@
-"""A path that is as good as a password, as that of Slack's URLs: nobody reads it, and nobody has it shown."""
+"""As with Slack's URLs, a path may be a password."""
 
 import json
 from typing import Any
@@ -36,7 +36,7 @@ def stored() -> tuple[str, bool]:
 
 class TestDisplay:
     def test_neither_the_log_nor_a_page_shows_it(self, committed, receiver: Receiver, api_client, admin_pages):
-        """Not even where the endpoint repeats it, or leads there by a redirect."""
+        """The endpoint repeats it, and redirects to it."""
         moved = {'Location': f'https://hooks.example.com/{PATH}', 'X-Path': f'/{PATH}'}
         receiver.answers(f'/{PATH}', Answer(302, f'no such hook: {PATH} (s3cr3tp4th)'.encode(), moved))
         webhook = subscribe(receiver.url(f'/{PATH}'), Site, secret_path=True, max_attempts=1)
@@ -89,7 +89,7 @@ class TestDisplay:
 
 
 class TestUnmasking:
-    """Whoever may change a webhook cannot have the path shown: it is asked for anew."""
+    """People who may change a webhook must enter its path again."""
 
     @pytest.mark.parametrize('sent', [{}, {'payload_url': SHOWN}])
     def test_the_api_asks_for_the_url(self, webhook, api_client, sent):

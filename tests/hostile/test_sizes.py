@@ -1,5 +1,3 @@
-"""Texts that NetBox's or Python's readers do not take: refused, and not answered with a failure of the server."""
-
 import datetime
 import json
 from typing import Any
@@ -25,7 +23,7 @@ DEFINITION = {'name': 'One', 'payload_url': NOWHERE, 'object_types': 'dcim.site'
 
 @pytest.fixture
 def ask(db: None, api_client: APIClient) -> APIClient:
-    """Asks as a superuser does; a failure is an answer, too."""
+    """A failure is an answer, too."""
     api_client.raise_request_exception = False
     return api_client
 

@@ -1,5 +1,4 @@
-"""Templates that would stop, starve or turn the process that renders them. They are run in processes of their own here
-as well, with an alarm that ends those that hang."""
+"""Templates run in children here, and an alarm ends a child that hangs."""
 
 import mmap
 import os
@@ -29,15 +28,15 @@ from webhooks.templating.errors import RenderError
 
 pytestmark = [
     pytest.mark.usefixtures('committed'),
-    # The threads of the receiver, which the children do not use.
+    # The children do not use the receiver's threads.
     pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
 ]
 
-# Seconds after which a child of these tests hangs.
+# Seconds until a child counts as hanging.
 HANGS = 20
 TOO_SLOW, TOO_LARGE = 'the template takes more than 2 seconds', 'the template needs too much memory'
 
-# Python cannot interrupt any of these, and no other thread runs meanwhile.
+# Python cannot interrupt these, and other threads stop meanwhile.
 ATTACKS = {
     'two lists nested forty deep are compared': (
         '{% set p=namespace(a=[1]) %}{% set q=namespace(a=[1]) %}'
@@ -60,7 +59,7 @@ def children() -> Iterator[Children]:
 
 @pytest.fixture
 def in_a_child(children: Children) -> Callable[[Callable[[], Any]], bool]:
-    """Runs a function in a child. Returns whether it came back without an error; after HANGS seconds it is killed."""
+    """Return whether the function came back without error. A child is killed after HANGS seconds."""
 
     def run(function: Callable[[], Any]) -> bool:
         def guarded() -> None:
@@ -91,7 +90,6 @@ def preview(client: Any, webhook: Webhook, template: str) -> Any:
 
 
 def of_this_process() -> dict[str, Callable]:
-    """Filters that tell where they run."""
     return {
         'pid': lambda _: os.getpid(),
         'parent': lambda _: os.getppid(),
@@ -113,7 +111,7 @@ def descriptors() -> list[int]:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs: neither gone nor a zombie."""
+    """It must not be gone or a zombie."""
     try:
         return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] not in 'ZX'
     except FileNotFoundError:
@@ -123,7 +121,7 @@ def is_alive(pid: int) -> bool:
 class TestPreview:
     @pytest.fixture
     def webhook(self, api_client) -> Webhook:
-        """One whose preview is shown: the first one takes long, and is not to count as part of the attack."""
+        """The first preview takes long, and must not count as attack."""
         site(name='Bern')
         webhook = subscribe(NOWHERE, Site)
         assert preview(api_client, webhook, '{{ data.name }}').data['body'] == 'Bern'
@@ -199,7 +197,7 @@ def children_of(pid: int) -> list[int]:
 
 
 class TestConnections:
-    """A renderer is a fork. What its parent has open is not used, and not closed."""
+    """A renderer is a fork: it neither uses nor closes its parent's connections."""
 
     def test_a_filter_asks_the_database_by_a_connection_of_its_own(self, api_client, settings):
         settings.JINJA_FILTERS = of_this_process()
@@ -234,7 +232,7 @@ class TestWorker:
         assert len(deliveries('delivered')) == 2
 
     def test_one_renderer_does_all(self, receiver: Receiver, settings, monkeypatch):
-        """Of webhooks that are slow to build there is another one."""
+        """Slow webhooks would get a second renderer."""
         monkeypatch.setattr(lane, 'SLOW', 60)
         settings.JINJA_FILTERS = of_this_process()
         subscribe(receiver.url('/'), Site, body_template='{{ 1|pid }} {{ 1|threads }}')
@@ -306,12 +304,12 @@ class TestWorker:
         assert in_a_child(lambda: job(0))
         Webhook.objects.update(body_template='{{ data.name }}')
         site()
-        assert in_a_child(lambda: job(3))  # one for each of the threads that render
+        assert in_a_child(lambda: job(3))  # one for each thread
         assert len(receiver.requests) == 2
 
 
 class TestContexts:
-    """What one template does to what it sees is seen by no other."""
+    """No template sees changes made by another."""
 
     def test_a_body_does_not_turn_the_host_to_which_a_stored_header_goes(self, receiver: Receiver):
         with Receiver() as thief:
@@ -331,7 +329,7 @@ class TestContexts:
 
 
 class TestHost:
-    """An object is named by whoever may change it. Its name may be part of a host, and is not to end the host."""
+    """An object's name may be part of a host, and must not end it."""
 
     @pytest.mark.parametrize(
         ('url', 'facility'),
@@ -401,7 +399,7 @@ class TestLength:
 
 
 class TestNumber:
-    """Each template is within its bounds. It is their number that holds up whoever renders them."""
+    """Each template keeps its limits; together they hold up the process."""
 
     # Half a second each.
     NAPS = '\n'.join(f'X-{number}: {{{{ 0.5|nap }}}}' for number in range(12))

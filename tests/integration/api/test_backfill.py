@@ -1,5 +1,3 @@
-"""The REST API of backfills."""
-
 import pytest
 from dcim.models import Site
 from support.builders import NOWHERE, site, subscribe
@@ -122,7 +120,7 @@ def test_each_needs_the_permission(clerk_api, grant, webhook, move):
 
 
 def test_a_filter_needs_the_permission_to_view_all_of_the_model(clerk_api, grant):
-    """Else the numbers would tell what the objects are."""
+    """Otherwise the numbers would reveal the objects."""
     webhook = subscribe(NOWHERE, Site)
     site(name='Bern')
     grant(Webhook, 'view', 'backfill')

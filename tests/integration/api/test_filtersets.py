@@ -1,5 +1,3 @@
-"""The filters of the lists."""
-
 import uuid
 from datetime import UTC, datetime
 
@@ -19,10 +17,10 @@ from utilities.testing import BaseFilterSetTestMixin, ChangeLoggedFilterSetTestM
 from webhooks.filtersets import DeliveryFilterSet, EventFilterSet, WebhookFilterSet
 from webhooks.models import Delivery, Event, Health, Webhook
 
-# NetBox's mixin looks for the filter sets in the package that its test's module is in.
+# NetBox's mixin looks for filter sets in its test's package.
 OURS = 'webhooks.tests'
 
-# Stored encrypted or shown masked: a filter would tell what they are.
+# Encrypted or masked: a filter would reveal them.
 UNTOLD = ('payload_url', 'additional_headers', 'secret', 'previous_secret', 'previous_secret_expires')
 
 
@@ -59,7 +57,7 @@ class TestWebhookFilterSet(TestCase, ChangeLoggedFilterSetTestMixin):
     def test_webhooks_are_found_by_state(self):
         self.check('enabled=false', 'Second')
         self.check('paused=true', 'Third')
-        # One that is disabled is not called suspended.
+        # A disabled webhook is not suspended.
         self.check('suspended=true', 'Third')
         self.check('suspended=false', 'First', 'Second')
 
@@ -90,7 +88,6 @@ class TestWebhookFilterSet(TestCase, ChangeLoggedFilterSetTestMixin):
 
 
 def looks_into(filterset):
-    """Return the fields that its filters name or look into, of whatever model."""
     paths = [(name, one.field_name or '') for name, one in filterset.get_filters().items()]
     return {part for pair in paths for path in pair for part in path.split('__')}
 
@@ -109,7 +106,7 @@ def test_a_filter_that_looks_into_what_is_masked_is_noticed_under_any_name():
 
 
 class TestDeliveryFilterSet(TestCase, BaseFilterSetTestMixin):
-    """Without the mixin's tests of the change log: there is none."""
+    """The mixin's tests of the change log are left out."""
 
     __module__ = OURS
     queryset = Delivery.objects.all()
@@ -144,8 +141,8 @@ class TestEventFilterSet(TestCase, BaseFilterSetTestMixin):
 
 @pytest.fixture
 def logs(db):
-    """Deliveries of a site and a rack by two webhooks: (failed, delivered, pending)."""
-    # First the objects, so that nobody is subscribed to their creation.
+    """Deliveries: (failed, delivered, pending)."""
+    # Created first, so that nobody hears of it.
     bern = site(name='Bern')
     rack = Rack.objects.create(name='R1', site=bern)
     cmdb, chat = subscribe(NOWHERE, Site, name='CMDB'), subscribe(NOWHERE, Site, name='Chat')
@@ -164,7 +161,7 @@ def logs(db):
     )
 
 
-# NetBox 4.7.0 takes a number where a filter of numbers is asked whether there is one.
+# NetBox 4.7.0 takes a number where `__empty` needs true or false.
 needs_boolean_lookups = pytest.mark.skipif(
     not hasattr(filtersets, 'BOOLEAN_LOOKUPS'), reason="this NetBox's own filters of numbers do not know __empty"
 )

@@ -1,5 +1,3 @@
-"""NetBox's GraphQL API of webhooks and their log: what is found, what is shown, and to whom."""
-
 import json
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,7 +43,7 @@ class TestWebhookQueries(APIViewTestCases.GraphQLTestCase):
         subscribe(NOWHERE, Rack, name='Webhook 2', payload_format='cloudevents', http_method='PUT', rate_limit=7)
 
     def _build_query_with_filter(self, name, filter_string):
-        """NetBox's asks everything related for its id. Health has none, and NetBox's notification groups show none."""
+        """Health and notification groups show no id."""
         query = super()._build_query_with_filter(name, filter_string)
         return query.replace('health { id }', 'health { delivered }').replace('_groups { id }', '_groups { display }')
 
@@ -80,12 +78,11 @@ class TestDeliveryQueries(APIViewTestCases.GraphQLTestCase):
 
 
 #
-# What is shown
+# Shown fields
 #
 
 
 def ask(client, query, *, errors=False):
-    """Return what is answered, once it is sure whether the answer has errors."""
     answer = client.post('/graphql/', {'query': query}, format='json')
     assert answer.status_code == 200, answer.content
     content = json.loads(answer.content)
@@ -94,7 +91,6 @@ def ask(client, query, *, errors=False):
 
 
 def names_of(client, name, kind):
-    """Return the names of a type's fields."""
     shown = ask(client, f'{{ __type(name: "{name}") {{ {kind} {{ name }} }} }}')
     return {field['name'] for field in shown['__type'][kind]}
 
@@ -189,7 +185,7 @@ def _queries(client, count):
 
 
 #
-# Who sees what
+# Permissions
 #
 
 

@@ -1,5 +1,3 @@
-"""The REST API of events and deliveries: what is told, to whom, and the actions."""
-
 from datetime import UTC, datetime
 
 import pytest
@@ -104,7 +102,7 @@ def _queries(client, address):
 
 
 #
-# Who sees what
+# Permissions
 #
 
 

@@ -1,4 +1,4 @@
-"""The description of our REST API that NetBox generates: sound, complete, and told apart from NetBox's own webhooks."""
+"""It must be told apart from NetBox's own webhooks."""
 
 import pytest
 import yaml
@@ -11,7 +11,7 @@ NETBOXS_OWN = {'Webhook', 'WebhookRequest', 'PatchedWebhookRequest', 'BriefWebho
 
 @pytest.fixture(scope='module')
 def generated(netbox, tmp_path_factory):
-    """What the generator says, and what it makes."""
+    """Return the generator's messages and its description."""
     path = tmp_path_factory.mktemp('openapi') / 'schema.yaml'
     made = netbox.run('spectacular', '--validate', '--file', str(path))
     assert made.returncode == 0, made.stderr
@@ -51,7 +51,7 @@ def test_our_components_have_names_of_their_own(generated, paths):
 
 
 def references(node, schemas, found=None):
-    """Return the names of the components that are used, by other components too."""
+    """Return used components, nested ones included."""
     found = set() if found is None else found
     for key, value in node.items() if isinstance(node, dict) else enumerate(node):
         if key == '$ref' and (name := value.rpartition('/')[2]) not in found:

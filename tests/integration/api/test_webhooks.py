@@ -1,5 +1,3 @@
-"""The REST API of webhooks, and NetBox's own tests of all three endpoints."""
-
 import json
 
 import pytest
@@ -171,7 +169,7 @@ def test_a_refused_change_changes_nothing(api_client, field, value):
 
 
 def _send(method, address, data):
-    # The client's own encoder knows no half of a surrogate pair.
+    # The client's encoder refuses half of a surrogate pair.
     return method(address, json.dumps(data), content_type='application/json')
 
 
@@ -343,7 +341,7 @@ def test_a_secret_is_replaced_and_cleared(api_client, secretive):
 
 @pytest.mark.parametrize('query', ['payload_url=user', 'payload_url__ic=t0ken', 'q=t0ken', 'secret=s3cret'])
 def test_no_filter_tells_what_is_masked(api_client, secretive, query):
-    """A filter that is not known is ignored, so all webhooks come or, of a search, none."""
+    """Unknown filters are ignored; a search finds nothing."""
     count = api_client.get(f'{WEBHOOKS}?{query}').json()['count']
     assert count == (0 if query.startswith('q=') else 1)
 
@@ -358,7 +356,7 @@ def test_no_order_tells_what_is_masked(api_client, db):
 
 @pytest.mark.parametrize('method', ['post', 'put', 'patch', 'delete'])
 def test_no_list_waits_in_redis_with_its_secrets(api_client, method):
-    """NetBox does what is sent with `background=true` in a job, which its pages of background tasks show."""
+    """NetBox's pages of background tasks show data sent with `background=true`."""
     webhook = subscribe(NOWHERE, Site)
     data = [VALID | {'id': webhook.pk, 'secret': 's3cret'}]
     answer = getattr(api_client, method)(f'{WEBHOOKS}?background=true', data, format='json')

@@ -1,5 +1,3 @@
-"""Custom fields of NetBox in the admin's form: shown, kept, and asked for where they are required."""
-
 from typing import Any
 
 from core.models import ObjectType
@@ -50,7 +48,7 @@ def test_choices_and_objects_are_chosen_without_the_scripts_of_netbox(admin_page
     custom('tiers', 'multiselect', choice_set=choices)
     custom('place', 'object', related_object_type=ObjectType.objects.get_for_model(Site))
     custom('places', 'multiobject', related_object_type=ObjectType.objects.get_for_model(Site))
-    # In the order of their names, as they are stored.
+    # Stored in the order of their names.
     basel, bern = site(name='Basel'), site(name='Bern')
     page = admin_pages.get(ADD).content.decode()
     assert page.count('>Gold</option>') == page.count('>Bern</option>') == 2

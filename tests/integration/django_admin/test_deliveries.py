@@ -1,5 +1,3 @@
-"""The log of deliveries in the admin."""
-
 import re
 import uuid
 from datetime import timedelta
@@ -26,7 +24,7 @@ from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Webhook
 from webhooks.presentation.moments import moment
 
-# In one transaction that is rolled back, but for those that ask for `committed`.
+# Without `committed`, the transaction is rolled back.
 pytestmark = pytest.mark.usefixtures('saves')
 
 

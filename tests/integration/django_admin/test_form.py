@@ -1,5 +1,3 @@
-"""The form of a webhook in the admin: what it takes, what it refuses, and that it gives away no secret."""
-
 import re
 from datetime import timedelta
 from typing import Any
@@ -38,7 +36,7 @@ PARAMETER = 'a-parameter-of-the-tests'
 REPLACEMENT = 'another secret of the tests'
 SENSITIVE = (SECRET, TOKEN, PARAMETER, REPLACEMENT)
 
-# In one transaction that is rolled back, but for those that ask for `committed`.
+# Without `committed`, the transaction is rolled back.
 pytestmark = pytest.mark.usefixtures('saves')
 
 
@@ -191,7 +189,7 @@ class TestSecret:
 
     @pytest.mark.parametrize('button', ['_save', '_continue', '_addanother'])
     def test_a_generated_secret_is_in_no_message(self, client, webhook, button):
-        """NetBox keeps messages in a cookie, unless it is told otherwise."""
+        """NetBox keeps messages in a cookie by default."""
         entered = shown(client, webhook) | {'generate_secret': 'on', button: ''}
         response = client.post(page_of(webhook), entered)
         webhook.refresh_from_db()
@@ -212,7 +210,7 @@ class TestSecret:
         assert Webhook.objects.get().secret.reveal() in response.content.decode()
 
     def test_the_old_secret_is_kept_for_a_while(self, client, webhook):
-        """A day, unless told otherwise."""
+        """A day by default."""
         self.change(client, webhook, secret='another')
         assert webhook.secrets() == ['another', SECRET]
         remaining = webhook.previous_secret_expires - timezone.now()

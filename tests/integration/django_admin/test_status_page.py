@@ -1,5 +1,3 @@
-"""The status page: django-rq's pages, the failed deliveries on them, and sending these again from there."""
-
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -36,14 +34,14 @@ def client(netbox_user: User) -> Client:
 
 @pytest.fixture
 def webhook(receiver: Receiver) -> Webhook:
-    """One that gives up at once, at an endpoint that refuses everything."""
+    """It gives up at once; its endpoint refuses everything."""
     receiver.answers('/hook', HTTPStatus.INTERNAL_SERVER_ERROR)
     return subscribe(receiver.url('/hook?key=swordfish'), Site, name='Receiver', max_attempts=1)
 
 
 @pytest.fixture
 def fail(webhook: Webhook, drain: Callable) -> Callable[..., list[Delivery]]:
-    """Create sites, and return their deliveries when these have failed."""
+    """Return the failed deliveries of new sites."""
 
     def run(count: int = 1) -> list[Delivery]:
         with transaction.atomic():
@@ -57,7 +55,6 @@ def fail(webhook: Webhook, drain: Callable) -> Callable[..., list[Delivery]]:
 
 
 def page(name: str, *arguments: Any) -> str:
-    """The address of one of django-rq's pages of our queue."""
     return reverse(f'django_rq:{name}', args=[get_queues_map()[conf.get().queue], *arguments])
 
 
@@ -109,7 +106,7 @@ class TestFailedDeliveries:
         assert set(rq_queue.failed_job_registry.get_job_ids(cleanup=False)) == {foreign.id, str(failed.uuid)}
 
     def test_a_worker_that_starts_takes_off_wake_ups_that_failed_and_leaves_the_rest(self, fail, rqworker):
-        """As those of a worker of 1.0.0, which finds its tables changed."""
+        """Workers of 1.0.0 left such jobs, because their tables changed."""
         [failed] = fail()
         rq_queue = redis_queue.get()
         jobs = {
@@ -190,12 +187,12 @@ class TestRequeueing:
 
 
 class TestMeanwhile:
-    """What happens while the page is brought up to date is on it the next time."""
+    """The next page shows changes made during its update."""
 
     @pytest.fixture
     def meanwhile(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
         def run(happens: Callable[[], None]) -> None:
-            """Let it happen once, just after a delivery was listed."""
+            """Once, just after a delivery was listed."""
             listing = failed_jobs._list
 
             def list_and_happen(delivery: Delivery) -> None:
@@ -325,7 +322,7 @@ class TestPages:
         assert answer.redirect_chain == [(page('job_detail', job.id), HTTPStatus.FOUND)]
 
     def test_all_are_requeued_but_what_somebody_else_has_requeued(self, client, fail):
-        """It is listed still: nobody else can be at it just between the two looks of a test."""
+        """It stays listed: a test cannot act between the two looks."""
         fail()
         [job] = client.get(page('failed_jobs')).context['jobs']
         job.origin = 'default'
@@ -347,7 +344,7 @@ class TestPages:
 
 
 def test_suspects_are_shown_where_there_are_any(client, webhook):
-    """What was in hand twice when a worker stopped."""
+    """It was in hand when two workers stopped."""
     site()
     dispatch_all()
     die(*deliveries())

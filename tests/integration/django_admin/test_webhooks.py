@@ -1,5 +1,3 @@
-"""Django's admin: who is let in, what the list of webhooks shows, and what can be done there."""
-
 import re
 
 import pytest
@@ -39,7 +37,7 @@ from webhooks.services import redelivery
 STATUS_PAGE = '/admin/webhook-backend-status/'
 FAILED_JOBS = f'{STATUS_PAGE}queues/0/failed/'
 
-# In one transaction that is rolled back, but for those that ask for `committed`.
+# Without `committed`, the transaction is rolled back.
 pytestmark = pytest.mark.usefixtures('saves')
 
 
@@ -56,7 +54,7 @@ def webhook(saves: None) -> Webhook:
 
 
 #
-# Who is let in
+# Access
 #
 
 

@@ -1,5 +1,3 @@
-"""A backfill sends a webhook everything as it is now, in the order of live changes, and delays nobody."""
-
 import subprocess
 import sys
 import threading
@@ -59,7 +57,7 @@ PENDING, DELIVERED, SUPERSEDED = StatusChoices.PENDING, StatusChoices.DELIVERED,
 
 @pytest.fixture(autouse=True)
 def no_slice_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Or its backfill would rest, and what is sent would depend on the machine."""
+    """A slow machine would let its backfill rest."""
     monkeypatch.setattr(engine, 'SLOW', 60)
 
 
@@ -70,13 +68,13 @@ def webhook(receiver: Receiver) -> Webhook:
 
 @pytest.fixture
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slice of three objects, and none while there are three that wait."""
+    """No slice starts while three objects wait."""
     monkeypatch.setattr(engine, 'SLICE', 3)
     monkeypatch.setattr(engine, 'READY', engine.READY.replace(str(engine.MOST_OPEN), '3'))
 
 
 def sites(count: int) -> list[int]:
-    """Return the primary keys of new sites, in their order."""
+    """Return the primary keys of new sites."""
     with transaction.atomic():
         made = [site().pk for _ in range(count)]
     forget_events()
@@ -84,7 +82,6 @@ def sites(count: int) -> list[int]:
 
 
 def in_hand() -> None:
-    """Somebody dispatches all that is to be dispatched."""
     hold(*Event.objects.filter(dispatched_at=None), role=DISPATCH)
 
 
@@ -100,12 +97,10 @@ def state(webhook: Webhook) -> str:
 
 
 def as_read() -> Backfill:
-    """Return the backfill as who goes on with it reads it."""
     return Backfill.objects.select_related('webhook').get()
 
 
 def cut(times: int = 1) -> None:
-    """Record so many slices, and dispatch them."""
     for _ in range(times):
         assert engine.Backfills().cut()
         dispatch_all()
@@ -125,7 +120,6 @@ def statuses(**filters: object) -> list[tuple[int, str]]:
 
 
 def sleeping(seconds: float) -> Callable[[QuerySet], QuerySet]:
-    """A filter that takes PostgreSQL so long for each site."""
     each = f'(SELECT pg_sleep({seconds}) WHERE dcim_site.id IS NOT NULL) IS NOT NULL'
     return lambda objects: objects.extra(where=[each])
 
@@ -144,7 +138,6 @@ class TestWhatIsSent:
         assert sorted(ids(receiver, HOOK)) == made
         assert {(body['event'], body['backfill'], body['username']) for body in bodies} == {('updated', True, None)}
         assert not ids(receiver, OTHER)
-        # A change goes to both, and says nothing of a backfill.
         Site.objects.get(pk=made[0]).save()
         work()
         assert ids(receiver, OTHER) == [made[0]]
@@ -509,7 +502,7 @@ class TestSlices:
         assert Event.objects.count() == 1
 
     def test_a_slice_leaves_no_setting_behind(self, webhook):
-        """It belongs to the transaction, which PostgreSQL has committed."""
+        """The setting is local to the committed transaction."""
         sites(1)
         start(webhook)
         engine.Backfills().cut()
@@ -519,7 +512,7 @@ class TestSlices:
             assert [value or '' for value in cursor.fetchone()] == ['0', '']
 
     def test_a_suspended_webhook_has_a_slice_to_be_probed_with(self, webhook, receiver, small_slices):
-        """What waited when its endpoint failed may have expired."""
+        """Deliveries from before the suspension may have expired."""
         made = sites(5)
         start(webhook)
         suspension = Health.objects.filter(webhook_id=webhook.pk)
@@ -546,7 +539,7 @@ class TestSlices:
 class TestFilters:
     @pytest.fixture
     def filtered(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[QuerySet], QuerySet]], None]:
-        """Let the list of sites be filtered as a plugin would."""
+        """Filter sites as a plugin would."""
 
         def by(narrow: Callable[[QuerySet], QuerySet]) -> None:
             class Filtered(SiteFilterSet):
@@ -589,7 +582,7 @@ class TestFilters:
         assert backfills.cut() == goes_on
 
     def test_where_postgresql_does_not_answer_it_is_tried_again(self, webhook, receiver, monkeypatch):
-        """That says nothing of what is looked for."""
+        """A timeout does not say that the filter is wrong."""
         monkeypatch.setattr(engine, 'LONGEST', 0.2)
         sites(1)
         start(webhook)
@@ -759,7 +752,6 @@ class TestWhatPeopleDo:
         assert not receiver.requests
         assert not Delivery.objects.exists()
         assert progress.of(webhook).sent == 0
-        # The next one begins at the beginning.
         start(webhook)
         work()
         assert len(receiver.requests) == 7
@@ -772,7 +764,7 @@ class TestWhatPeopleDo:
         assert backfill.cancel(webhook).recorded == 1
         assert statuses() == [(first, PENDING)]
         assert not tidy.step()
-        # It was not begun.
+        # Nobody had begun it.
         member.end()
         assert tidy.step()
         assert not deliveries()
@@ -787,7 +779,7 @@ class TestWhatPeopleDo:
         assert sorted(ids(receiver)) == made
 
     def test_what_is_canceled_while_its_deliveries_are_made_is_not_sent(self, webhook, receiver, monkeypatch):
-        """The dispatcher has looked already. What it makes goes with the next job, and no claim takes it before."""
+        """The dispatcher looked before the cancel; its deliveries are removed before any claim."""
         sites(3)
         start(webhook)
         engine.Backfills().cut()

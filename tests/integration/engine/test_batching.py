@@ -1,4 +1,4 @@
-"""Batches: the events of one transaction, model and kind in one request. Each is a delivery of its own."""
+"""A request takes the events of a single transaction, model and kind; each is its own delivery."""
 
 from typing import Any
 
@@ -37,7 +37,6 @@ def names(request: Received) -> list[str]:
 
 
 def make_sites(*names: str) -> list[Site]:
-    """Return sites that were made in one transaction."""
     with transaction.atomic():
         return [site(name=name) for name in names]
 
@@ -152,7 +151,7 @@ class TestSplit:
 
     @pytest.mark.parametrize('payload_format', ['default', 'netbox', 'cloudevents'])
     def test_all_that_an_event_takes_of_the_body_counts(self, receiver: Receiver, payload_format: str, monkeypatch):
-        """Of short objects the snapshots, the differences and an envelope are most."""
+        """Beside short objects, snapshots, differences and the envelope are large."""
         monkeypatch.setattr(lane, 'BATCH_BYTES', 40_000)
         subscribe(receiver.url('/'), Tenant, batch=True, include_snapshots=True, payload_format=payload_format)
         with transaction.atomic():
@@ -162,7 +161,6 @@ class TestSplit:
         bodies = [request.body for request in receiver.requests]
         assert len(bodies) > 1
         assert all(len(body) < lane.BATCH_BYTES for body in bodies)
-        # No more of them than it takes.
         assert max(map(len, bodies)) > lane.BATCH_BYTES * 0.5
 
     def test_an_event_larger_than_a_batch_goes_alone(self, receiver: Receiver, webhook):
@@ -203,7 +201,7 @@ class TestOrder:
         assert names(received(receiver, 2)[1]) == ['c']
 
     def test_batches_and_single_deliveries_keep_the_order(self, receiver: Receiver, webhook):
-        """The webhook is switched between the changes: a batch waits for a single one and a single one for a batch."""
+        """Batches wait for single deliveries, and single deliveries for batches."""
         places = make_sites(*'ab')
         receiver.answers('/', 500, 200)
         received(receiver, 1)
@@ -304,7 +302,7 @@ class TestAgain:
         assert len(deliveries('delivered')) == 6
 
     def test_later_deliveries_wait_behind_a_reopened_batch(self, receiver: Receiver, webhook):
-        """A later change of one of its objects that has not been tried yet waits for it again."""
+        """A later untried change of an object in the batch waits for it again."""
         switch(webhook, max_attempts=1)
         places = make_sites(*'ab')
         receiver.answers('/', 500, 200)

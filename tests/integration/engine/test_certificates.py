@@ -1,5 +1,3 @@
-"""People and event rules hear of a client certificate that ends soon."""
-
 from datetime import timedelta
 from pathlib import Path
 
@@ -25,7 +23,7 @@ NAME = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, 'netbox')])
 
 
 def certificate(path: Path, days: int) -> str:
-    """Write a key and a certificate that ends in so many days. Returns its path."""
+    """Write a key and a certificate that ends in that many days. Returns its path."""
     key, now = Ed25519PrivateKey.generate(), timezone.now()
     made = x509.CertificateBuilder(
         NAME, NAME, key.public_key(), 1, now - timedelta(days=400), now + timedelta(days=days)

@@ -1,5 +1,3 @@
-"""The order of a change set and its parts: pure functions over its changes."""
-
 import pytest
 
 from webhooks.engine.deliver import lane
@@ -31,12 +29,12 @@ def test_what_is_referred_to_comes_first_and_goes_last(earlier, later):
     ('keys', 'order'),
     [
         ({'site': {'region': LOOSE}, 'device': {'site': REQUIRED}}, ['region', 'site', 'device']),
-        # A device has a primary address, which is at an interface of it.
+        # A device's primary address is on its own interface.
         (
             {'device': {'address': LOOSE}, 'address': {'interface': OPTIONAL}, 'interface': {'device': REQUIRED}},
             ['device', 'interface', 'address'],
         ),
-        # A module is in a bay, which may be in another module.
+        # A bay may be in another module.
         ({'module': {'bay': REQUIRED}, 'bay': {'module': OPTIONAL, 'device': REQUIRED}}, ['device', 'bay', 'module']),
     ],
 )

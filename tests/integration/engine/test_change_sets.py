@@ -1,5 +1,3 @@
-"""Change sets: all changes of a transaction in one request, of all models and kinds."""
-
 import uuid
 from datetime import timedelta
 from typing import Any
@@ -37,7 +35,7 @@ from webhooks.services import redelivery, trial, waiting
 pytestmark = pytest.mark.usefixtures('committed')
 
 PATIENCE = 30
-# The other way round than they have to be sent, as far as that can be done.
+# Saved in reverse of the order to send, where possible.
 DEPLOY = """
 from dcim.models import Cable, Device, Interface, Rack, Region, Site
 from django.db import transaction
@@ -198,7 +196,7 @@ class TestWhatIsInIt:
         assert request.json()['transaction']['count'] == 2
 
     def test_what_a_component_tells_of_its_device_comes_alone(self, receiver: Receiver):
-        """It is recorded later than a next change may be: two sets could wait for each other."""
+        """It is recorded late, after another change perhaps: two sets could wait for each other."""
         subscribe(receiver.url('/'), Device, Interface, change_set=True, include_components=True)
         port = interface(device())
         work()
@@ -233,7 +231,7 @@ class TestParts:
         receiver.answers('/', 500, 200)
         make_sites(*'abcd')
         received(receiver, 1)
-        # The split was decided once.
+        # The split was decided at the first attempt.
         monkeypatch.setattr(lane, 'BATCH', 1000)
         pass_retry_waits()
         first, again, second = received(receiver, 3)
@@ -325,7 +323,6 @@ class TestOrder:
         assert names(received(receiver, 2)[1]) == ['a*']
 
     def test_a_set_goes_where_the_one_that_it_waited_for_has_expired(self, receiver: Receiver, webhook):
-        """What waits with it as well."""
         receiver.answers('/', 500, 200)
         (place,) = make_sites('a')
         received(receiver, 1)
@@ -384,7 +381,7 @@ class TestAgain:
         (first,) = received(receiver, 1)
         end(*deliveries(part=1))
         pass_retry_waits()
-        # Suspects are tried by another process.
+        # Another process tries suspects.
         assert wait_until(lambda: work() and len(receiver.requests) == 3, PATIENCE)
         assert [names(request) for request in receiver.requests] == [['a', 'b'], ['a', 'b'], ['c']]
         assert receiver.requests[1].header('webhook-id') == first.header('webhook-id')

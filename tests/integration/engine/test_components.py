@@ -1,4 +1,4 @@
-"""`include_components`: a change of what belongs to a device, module or virtual machine is also an update of that."""
+"""A component's change is also an update of its device, module or virtual machine."""
 
 import uuid
 from collections.abc import Callable
@@ -57,7 +57,7 @@ def sent(receiver: Receiver, path: str = '/') -> list[dict[str, Any]]:
 
 
 def told(receiver: Receiver, path: str = '/') -> list[tuple[int, list[str] | None]]:
-    """Return (id of the object, what it was caused by) of what has arrived."""
+    """Return (object id, causes) of each request."""
     return [(body['data']['id'], body.get('caused_by')) for body in sent(receiver, path)]
 
 
@@ -123,7 +123,7 @@ class TestWhatIsTold:
         assert told(receiver) == [(owner.pk, [label])] * 2
 
     def test_a_disk_is_a_component_and_changes_the_machine_itself_as_well(self, receiver: Receiver):
-        """NetBox sums up the disks: that is an update of the machine, and there is one for the transaction."""
+        """NetBox sums up the disks. The machine still has a single update for the transaction."""
         owner = machine()
         watch(receiver, VirtualMachine)
         with transaction.atomic():
@@ -398,7 +398,7 @@ class TestWhoGetsIt:
 
 
 def held(owner: Device) -> AbstractContextManager[None]:
-    """Somebody else has changed the owner, and has not committed."""
+    """Somebody else has an uncommitted change of the owner."""
     return open_transaction(lambda: Device.objects.filter(pk=owner.pk).update(comments='being edited'))
 
 
@@ -406,7 +406,7 @@ class TestALockedOwner:
     def test_it_waits_for_nobody_and_comes_back(self, receiver: Receiver, monkeypatch):
         monkeypatch.setattr(components, 'PUT_OFF', components.PUT_OFF.replace('1 second', '0'))
         owner, other = a_device(), a_device()
-        # Who creates one waits himself: NetBox counts them in the device.
+        # They are created before the lock, because NetBox counts ports in the device.
         ports = [ConsolePort.objects.create(device=one, name='c') for one in (owner, other)]
         watch(receiver)
         with held(owner):
@@ -452,7 +452,6 @@ class TestALockedOwner:
 
 class TestOrder:
     def test_the_sequence_is_drawn_with_the_snapshot(self, receiver: Receiver):
-        """What was saved between the change of the component and the moment of the lock goes first."""
         owner = a_device()
         watch(receiver)
         with transaction.atomic():
@@ -475,7 +474,6 @@ class TestOrder:
         take = components.take
 
         def meanwhile(*args: Any) -> Any:
-            """Between the claim and the lock somebody saves the owner."""
             monkeypatch.undo()
             with transaction.atomic():
                 owner.save()

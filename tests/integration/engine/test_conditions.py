@@ -1,5 +1,3 @@
-"""Who does not get a change: those whose conditions are not met, and those who ignore the user."""
-
 import hashlib
 import threading
 import time
@@ -29,7 +27,7 @@ SLOW = 'a' * 40 + '!'
 
 
 def dispatched() -> list[tuple[str, int]]:
-    """Return what was sent, as (kind, object's id), in order. Events that nobody asked for are no events."""
+    """Return (kind, object id) of each delivery."""
     dispatch_all()
     return [(one.event.kind, one.object_id) for one in deliveries()]
 
@@ -75,7 +73,7 @@ class TestData:
             ({'and': [ACTIVE, {'attr': 'name', 'value': 'Thun'}]}, False),
             ({'or': [ACTIVE, {'attr': 'name', 'value': 'Thun'}]}, True),
             ({'and': [{'or': [{'attr': 'name', 'value': 'x'}, ACTIVE]}, {'attr': 'slug', 'value': 'bern'}]}, True),
-            # What does not describe the data is not met, as in NetBox.
+            # As in NetBox, a condition that does not fit the data is not met.
             ({'attr': 'no.such.attribute', 'value': 1}, False),
             ({'attr': 'name', 'op': 'gt', 'value': 5}, False),
             ({'attr': 'name.more', 'value': 1, 'negate': True}, False),
@@ -121,7 +119,7 @@ class TestData:
 
 
 class TestSnapshots:
-    """`changed` and `unchanged` compare before and after; also outside a request."""
+    """`changed` and `unchanged` compare outside requests, too."""
 
     @pytest.fixture
     def place(self) -> Site:
@@ -189,7 +187,7 @@ class TestSnapshots:
 
 
 def test_the_builtin_decides_the_same(receiver: Receiver, netbox_user, drain):
-    """Rules and webhooks with the same conditions, over the same changes."""
+    """Rules and webhooks get the same conditions and changes."""
     conditions = [
         ACTIVE,
         {'attr': 'status', 'op': 'changed'},
@@ -275,8 +273,6 @@ class TestLater:
 
 
 class TestSlow:
-    """A regular expression may take longer than anybody waits: it is given up, and the others go on."""
-
     def test_it_is_not_met_and_stops_no_other(self, caplog: pytest.LogCaptureFixture):
         subscribe(NOWHERE, Site, conditions={'attr': 'comments', 'op': 'regex', 'value': '(a+)+$'})
         quick = subscribe(NOWHERE, Site, conditions={'attr': 'comments', 'op': 'regex', 'value': 'a+!'})
@@ -307,7 +303,7 @@ class TestSlow:
         subscribe(NOWHERE, Site, conditions=WITHOUT_END)
         for _ in range(4):
             site(comments=SLOW)
-            dispatch_all()  # each time with a decider of its own
+            dispatch_all()  # with a new decider
         assert caplog.text.count('it takes more than') == 3
         assert skipped() == [1] * 4
 
@@ -346,7 +342,7 @@ class TestSlow:
         assert dispatched() == [(CREATED, place.pk) for place in places]
 
     def test_what_other_threads_do_does_not_count(self):
-        """The timer is that of the process, in which 64 threads may send at the same time."""
+        """The timer measures the whole process, where 64 threads may send."""
 
         class Busy:
             def __contains__(self, item: object) -> bool:
@@ -368,5 +364,5 @@ class TestSlow:
 
 
 def burn() -> None:
-    """Use processor time, several times the limit, without holding Python's lock."""
+    """Use processor time, several times the limit, without Python's lock."""
     hashlib.pbkdf2_hmac('sha256', b'', b'', 1_000_000)

@@ -1,5 +1,3 @@
-"""From events to deliveries: what a batch costs, and what happens in its middle."""
-
 import dataclasses
 import math
 import threading
@@ -69,14 +67,11 @@ def test_those_who_do_not_take_it_are_counted_once_a_batch():
 
 
 def cut_off() -> None:
-    """PostgreSQL ends our connection."""
     with connection.cursor() as cursor:
         cursor.execute('SELECT pg_terminate_backend(pg_backend_pid())')
 
 
 class TestDeletedWebhook:
-    """A webhook is deleted while its events are dispatched: the others get theirs."""
-
     @pytest.fixture
     def goes(self) -> Webhook:
         return subscribe(NOWHERE, Site)
@@ -84,7 +79,7 @@ class TestDeletedWebhook:
     @pytest.fixture
     def meanwhile(self, goes: Webhook, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], None]:
         def at(module: Any, name: str) -> None:
-            """Let it be deleted by somebody else just before this function is called."""
+            """Somebody else deletes it just before this function runs."""
             function = getattr(module, name)
 
             def after_deletion(*args: Any) -> Any:
@@ -106,7 +101,7 @@ class TestDeletedWebhook:
 
 
 class TestNotStored:
-    """What PostgreSQL does not take is the fault of one event, and holds up no other."""
+    """PostgreSQL refuses a value: only its own event fails."""
 
     @pytest.fixture
     def places(self, receiver: Receiver) -> list[Site]:
@@ -115,7 +110,7 @@ class TestNotStored:
             return [site() for _ in range(3)]
 
     def spoil(self, monkeypatch: pytest.MonkeyPatch, name: str, spoilt: Callable[[Any], Any], at: int) -> None:
-        """Let the function of rendering return something else for the object with this id."""
+        """Let this function of rendering return another result for the object with this id."""
         function = getattr(rendering, name)
 
         def spoiling(model: type, snapshots: list, *deletions: Any) -> list:
@@ -173,11 +168,11 @@ def test_a_lost_connection_is_no_unmet_condition(monkeypatch):
 
 
 class TestDatabaseError:
-    """Rendering raises what PostgreSQL raises when it breaks off a transaction, or Redis when it is away."""
+    """Rendering meets a broken transaction or an absent Redis."""
 
     @pytest.fixture
     def place(self, receiver: Receiver) -> Site:
-        """Changed after a tenant."""
+        """A site changed after a tenant."""
         subscribe(receiver.url(), Site, Tenant)
         Tenant.objects.create(**named('tenant'))
         return site()
@@ -215,7 +210,7 @@ class TestDatabaseError:
         assert Event.objects.get(object_type__model='tenant').dispatched_at is None
 
     def test_a_suspect_that_is_broken_off_each_time_keeps_no_other_suspect(self, place, monkeypatch):
-        """Neither an event nor a delivery."""
+        """It holds up no event and no delivery."""
         suspect(*Event.objects.all())
         other = site()
         dispatch_all()
@@ -231,8 +226,6 @@ class TestDatabaseError:
 
 
 class TestHanging:
-    """Rendering that never ends fails one event by name; the others go on."""
-
     @pytest.fixture
     def places(self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> list[Site]:
         subscribe(receiver.url(), Site)
@@ -269,14 +262,11 @@ class TestHanging:
 
 
 class TestManyDispatchers:
-    """Each holds events of its own, and none waits for another."""
-
     @pytest.fixture(autouse=True)
     def webhook(self, committed: None, receiver: Receiver) -> Webhook:
         return subscribe(receiver.url(), Site)
 
     def dispatched(self) -> list[int]:
-        """Return the ids of the objects that a dispatcher makes deliveries of."""
         dispatch_all()
         return [one.object_id for one in deliveries()]
 
@@ -320,7 +310,7 @@ class TestManyDispatchers:
         render_, named_ = rendering.render, []
 
         def slowly(*args: Any) -> list:
-            """Somebody else has taken it up meanwhile, and has dispatched it."""
+            """Another worker rescues and dispatches it."""
             monkeypatch.undo()
             in_thread(take_over).join(60)
             return render_(*args)
@@ -360,7 +350,6 @@ class TestManyDispatchers:
         assert rows_read(Event) - before < 3 * 5000
 
     def test_what_takes_long_to_render_is_cut_and_keeps_its_order(self, monkeypatch):
-        """The later change of an object is not dispatched before the earlier one."""
         monkeypatch.setattr(loop, 'BUDGET', 0)
         monkeypatch.setattr(render, 'SLICE', 1)
         place = site()

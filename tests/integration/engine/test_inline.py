@@ -1,5 +1,3 @@
-"""The whole way of a change, in one process: dispatched, sent, recorded."""
-
 import pytest
 from dcim.models import Site
 from support.builders import site, subscribe

@@ -1,5 +1,3 @@
-"""What one webhook, endpoint, outcome or transaction does costs the others nothing that they could notice."""
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -47,9 +45,9 @@ pytestmark = pytest.mark.usefixtures('committed')
 
 PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
 BUSY, IDLE = '/busy', '/idle'
-# Also those of deleted webhooks.
+# Deleted webhooks have lanes, too.
 LANES = 'SELECT webhook_id FROM webhooks_health'
-# A tenth of a second and more on any machine, and within a template's two seconds.
+# At least a tenth of a second, within a template's two seconds.
 SLOW_TEMPLATE = '{% for j in range(80) %}{% for i in range(20000) %}{% set x = i * i %}{% endfor %}{% endfor %}slow'
 
 
@@ -88,7 +86,7 @@ class TestBacklog:
 
 @dataclass(frozen=True)
 class Gate:
-    """Files, for what waits is another process."""
+    """It uses files, because another process waits."""
 
     is_reached: Path
     is_open: Path
@@ -101,7 +99,6 @@ class Gate:
 
 @pytest.fixture
 def gate(settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Gate:
-    """Where templates with the filter `wait` wait until it is open."""
     gate = Gate(tmp_path / 'reached', tmp_path / 'open')
     settings.JINJA_FILTERS = {'wait': gate.wait}
     monkeypatch.setattr(renderer, 'TIME_LIMIT', 60)
@@ -128,7 +125,7 @@ class TestSlowTemplate:
         assert len(receiver.requests) == 13
 
     def test_no_other_waits_for_those_that_are_known_to_be_slow(self, receiver, gate):
-        """A webhook has one of the threads at most."""
+        """A webhook takes at most one thread."""
         subscribe(receiver.url(BUSY), Site, body_template='{{ data.name|wait }}')
         subscribe(receiver.url(IDLE), Tenant, body_template='{{ data.name }}')
         sites(2)
@@ -185,8 +182,6 @@ class TestSlowEndpoint:
 
 @pytest.mark.parametrize('template', ['', '{}'], ids=['at once', 'in the other thread'])
 class TestDatabaseErrorWhileBuilding:
-    """It ends no job."""
-
     def let_tenants(self, monkeypatch: pytest.MonkeyPatch, fail: Callable[[], object]) -> None:
         build = Builder.build
 
@@ -260,14 +255,13 @@ class TestOpenTransactions:
             assert work() == '1 delivered'
 
     def test_a_webhook_that_was_deleted_in_one_is_dispatched_and_sent_for_meanwhile(self, receiver):
-        """Who knows whether it is committed?"""
+        """Nobody knows yet whether the deletion commits."""
         webhook = subscribe(receiver.url(BUSY), Site)
         with open_transaction(Webhook.objects.get(pk=webhook.pk).delete):
             site()
             assert work() == '1 delivered'
 
     def test_an_answer_of_410_waits_for_no_edit_and_disables_when_that_is_over(self, receiver):
-        """What others have got is recorded meanwhile."""
         gone = subscribe(receiver.url(BUSY), Site)
         subscribe(receiver.url(IDLE), Site)
         receiver.answers(BUSY, 410)
@@ -289,7 +283,6 @@ class TestOpenTransactions:
             assert Webhook.objects.get(pk=gone.pk).enabled
 
     def test_what_cannot_be_tidied_because_of_one_is_left_and_all_answers_are_recorded(self, receiver, monkeypatch):
-        """PostgreSQL breaks it off, each time."""
         monkeypatch.setattr(
             transactions, 'BOUNDS', transactions.BOUNDS.replace("'lock_timeout', '5000'", "'lock_timeout', '50'")
         )
@@ -327,8 +320,6 @@ class TestOpenTransactions:
 
 
 class TestOutcomeThatCannotBeRecorded:
-    """Whatever is wrong with it, its delivery fails by it, and the others are recorded."""
-
     @pytest.fixture
     def victim(self, receiver: Receiver) -> Webhook:
         subscribe(receiver.url(IDLE), Site)
@@ -379,7 +370,7 @@ class TestOutcomeThatCannotBeRecorded:
         self.check(victim, 'its outcome cannot be recorded')
 
     def test_an_error_of_a_plugin_when_a_webhook_is_disabled_stops_no_other(self, victim, receiver):
-        """The webhook stays enabled until it can be saved; nothing else is lost."""
+        """The webhook stays enabled until it can be saved."""
         receiver.answers(BUSY, 410)
 
         def refuse(instance: Webhook, **kwargs: object) -> None:
@@ -425,12 +416,12 @@ class TestOutcomeThatCannotBeRecorded:
 
 
 def hold_lane(webhook: Webhook) -> Callable[[], None]:
-    """As a script does that closes deliveries, and goes on in its transaction."""
+    """A script may close deliveries and keep its transaction open."""
     return lambda: order.hold([webhook.pk])
 
 
 class TestLane:
-    """Somebody holds it for long."""
+    """Somebody holds a lane."""
 
     def test_what_is_due_in_it_is_left_and_the_others_go(self, receiver):
         busy, idle = subscribe(receiver.url(BUSY), Site), subscribe(receiver.url(IDLE), Site)
@@ -479,7 +470,7 @@ class TestLane:
 
     @pytest.fixture
     def held(self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Webhook:
-        """In whose lane is more than a slice, and older than what waits in the other's."""
+        """Its lane has more than a slice, all older than the second lane's."""
         monkeypatch.setattr(tidy, 'PART', 2)
         held = subscribe(receiver.url(BUSY), Site)
         subscribe(receiver.url(IDLE), Tenant)
@@ -489,7 +480,7 @@ class TestLane:
         return held
 
     def statuses(self, held: Webhook) -> tuple[set[str], set[str]]:
-        """Return those of the held one, and those of the other one."""
+        """Return the statuses in the held lane and in the second lane."""
         of_held = Delivery.objects.filter(webhook=held).values_list('status', flat=True)
         return set(of_held), set(Delivery.objects.exclude(webhook=held).values_list('status', flat=True))
 
@@ -523,14 +514,13 @@ class TestLane:
 
 
 class TestStopped:
-    """A worker stopped with a delivery in hand, which may be why."""
+    """A worker stopped, and the delivery in hand may be the reason."""
 
     @pytest.fixture
     def webhook(self, receiver: Receiver) -> Webhook:
         return subscribe(receiver.url(BUSY), Site, max_attempts=1)
 
     def stop(self, count: int = 1) -> None:
-        """Worker after worker has what waits in hand, and dies."""
         for _ in range(count):
             die(*deliveries(PENDING))
         pass_retry_waits()
@@ -552,7 +542,7 @@ class TestStopped:
         assert delivered.lapses == 0
 
     def test_however_many_they_are_no_failure_and_leave_as_many_attempts_as_before(self, webhook, receiver):
-        """Each may have been a worker that somebody killed."""
+        """Somebody may have killed each worker."""
         Webhook.objects.update(max_attempts=2)
         receiver.answers(BUSY, 500)
         dispatch_sites()
@@ -605,8 +595,6 @@ class TestStopped:
 
 
 class TestProbes:
-    """A suspended webhook is asked from time to time, whatever keeps its health from being written."""
-
     @pytest.fixture
     def suspended(self, receiver: Receiver) -> Webhook:
         webhook = subscribe(receiver.url(BUSY), Site)

@@ -1,4 +1,4 @@
-"""However many events there are and however large their payloads, what a worker holds at a time is bounded."""
+"""A worker's memory has bounds, however many or large its events."""
 
 from collections.abc import Collection
 from typing import Any
@@ -24,7 +24,7 @@ from webhooks.models.querysets import LONG_COLUMNS
 pytestmark = pytest.mark.usefixtures('committed')
 
 LARGE, SMALL = '/large', '/small'
-# A snapshot with it is some kilobytes, as PostgreSQL stores it: it compresses badly.
+# It compresses badly, so a stored snapshot has some kilobytes.
 LONG = ''.join(chr(0x4E00 + 7919 * number % 20000) for number in range(4000))
 
 
@@ -37,7 +37,6 @@ def sites(count: int, **fields: Any) -> None:
 class TestRendering:
     @pytest.fixture
     def slices(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-        """How many events were rendered together, each time."""
         found, shown = [], rendering.render
 
         def rendered(model: type, snapshots: Collection, *deletions: Any) -> list:
@@ -102,14 +101,13 @@ class TestSending:
         return Watched.requests(monkeypatch)
 
     def sizes(self, webhook: Webhook) -> dict[int, int]:
-        """Return the size of each payload, by the id of the object, as the owner of its lane reads it."""
+        """Return payload sizes by object id."""
         with transactions.short() as now:
             due = queue.read([Wish(webhook.pk, False, 10, 0, BEGINNING, 0)], [], now)
         return {one.object_id: one.size for one in due}
 
     @pytest.fixture
     def backlog(self, receiver: Receiver) -> None:
-        """Six large payloads for one webhook and six for another."""
         receiver.answers(LARGE, Answer(delay=0.1))
         for _ in range(2):
             subscribe(receiver.url(LARGE), Site, concurrency=6)
@@ -152,7 +150,6 @@ class TestSending:
         assert 1 < under_way.most < 5
 
     def test_small_ones_pass_large_ones_that_hang(self, receiver, monkeypatch):
-        """One hangs, and another one waits for its room."""
         monkeypatch.setattr(lane, 'LARGE', len(LONG))
         monkeypatch.setattr(choice, 'LARGE', len(LONG))
         monkeypatch.setattr(choice, 'ROOM', 1)

@@ -1,5 +1,3 @@
-"""Who was chosen is told when a webhook is suspended, is disabled by its endpoint, or fails first on a day."""
-
 from datetime import timedelta
 
 import pytest
@@ -43,14 +41,13 @@ def on_call(ann: User) -> NotificationGroup:
 
 @pytest.fixture
 def webhook(receiver: Receiver, on_call: NotificationGroup) -> Webhook:
-    """One that tries once, and so fails at once."""
     made = subscribe(receiver.url(HOOK), Site, max_attempts=1)
     made.notification_groups.add(on_call)
     return made
 
 
 def told(user: User) -> list[str]:
-    """Return what the user has been told and has not read, the latest last."""
+    """Return unread notifications, the latest last."""
     unread = Notification.objects.unread().filter(user=user, object_type=ContentType.objects.get_for_model(Webhook))
     return list(unread.order_by('created').values_list('event_type', flat=True))
 
@@ -60,7 +57,7 @@ def read_all() -> None:
 
 
 def drawn_ids() -> int:
-    """Return how many notifications have been written, those too that replaced another."""
+    """Count notifications ever written, replaced ones included."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT nextval('extras_notification_id_seq')")
         return cursor.fetchone()[0]
@@ -147,7 +144,7 @@ class TestFailure:
             thread.join(60)
         assert len(deliveries(StatusChoices.FAILED)) == 8
         assert told(ann) == [FAILED.name]
-        # Asking draws one too.
+        # Asking draws an id too.
         assert drawn_ids() == before + 2
 
 
@@ -218,7 +215,7 @@ class TestRecipients:
 class TestTrouble:
     @pytest.fixture
     def reader(self, webhook: Webhook, receiver: Receiver) -> Writer:
-        """Ann has been told something, and reads it in a transaction that stays open."""
+        """Ann reads her notification in a transaction that stays open."""
         fail(receiver)
         reader = Writer(read_all).has_written()
         Health.objects.update(failure_told_on=None)
@@ -241,7 +238,7 @@ class TestTrouble:
         reader.finish()
 
     def test_what_cannot_be_written_costs_the_record_nothing(self, webhook, receiver, ann):
-        """As if NetBox's table had changed: PostgreSQL refuses the row."""
+        """As if NetBox's table had changed, PostgreSQL refuses the row."""
         with connection.cursor() as cursor:
             cursor.execute('ALTER TABLE extras_notification ADD CONSTRAINT never CHECK (id IS NULL) NOT VALID')
         try:
@@ -258,11 +255,10 @@ class TestTrouble:
 class TestEventRules:
     @pytest.fixture
     def telling(self, receiver: Receiver) -> Webhook:
-        """A webhook that event rules send with."""
         return subscribe(receiver.url('/told'), name='Telling')
 
     def heard(self, receiver: Receiver) -> list[tuple[str, str]]:
-        """Return (event, name of the webhook) of each request."""
+        """Return (event, webhook's name) of each request."""
         work()
         bodies = [request.json() for request in receiver.matching(lambda request: request.path == '/told')]
         return [(body['event'], body['data']['name']) for body in bodies]
@@ -329,7 +325,6 @@ class TestEventRules:
         assert self.heard(receiver) == []
 
     def test_a_rule_that_raises_stops_nothing(self, webhook, telling, receiver, caplog):
-        """Its script has been deleted, say."""
         broken = rule(telling, Webhook, kinds=(FAILED.name,), action_type='webhooks.send')
         type(broken).objects.filter(pk=broken.pk).update(conditions={'and': 5})
         rule(telling, Webhook, kinds=(FAILED.name,), action_type='webhooks.send')

@@ -1,5 +1,3 @@
-"""Deliveries of one object go out one after the other; different objects do not wait for each other."""
-
 from datetime import timedelta
 
 import pytest
@@ -40,7 +38,7 @@ def webhook(receiver: Receiver) -> Webhook:
 
 
 def changes(place: Site, count: int) -> None:
-    """Each in a transaction of its own, and so an event of its own."""
+    """Each save is a transaction, and so its own event."""
     for _ in range(count):
         place.save()
 
@@ -110,7 +108,7 @@ class TestInOrder:
         assert disorder(arrivals(receiver)) == []
 
     def test_while_one_is_being_sent_the_next_waits(self, webhook, receiver):
-        """Also where the worker that sends it is dead."""
+        """Even if its worker is dead."""
         changes(site(), 1)
         dispatch_all()
         first, second = deliveries()
@@ -158,8 +156,6 @@ class TestInOrder:
 
 
 class TestItGoesOn:
-    """The next in line is sent when the one before it is closed, however that came."""
-
     def test_the_line_goes_on_after_a_failure_for_good(self, receiver):
         subscribe(receiver.url(HOOK), Site, max_attempts=1)
         receiver.answers(HOOK, 500, 200)
@@ -226,7 +222,6 @@ def test_what_is_paused_while_it_waits_goes_in_order(webhook, receiver):
 
 
 def test_they_go_one_after_the_other_where_all_are_due(webhook, receiver):
-    """As after a long suspension."""
     receiver.answers(HOOK, 500)
     changes(site(), 2)
     work()
@@ -238,7 +233,7 @@ def test_they_go_one_after_the_other_where_all_are_due(webhook, receiver):
 
 
 def test_one_that_is_sent_while_an_earlier_one_is_opened_again_is_followed_by_it(receiver):
-    """What is in hand cannot be called back. What comes after both waits for both."""
+    """A request under way cannot be called back: the third delivery waits for both."""
     subscribe(receiver.url(HOOK), Site, max_attempts=1)
     receiver.answers(HOOK, 500, Answer(delay=2), 200)
     place = site()

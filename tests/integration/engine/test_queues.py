@@ -1,4 +1,4 @@
-"""A worker of several queues has processes of its own for ours: NetBox's jobs and ours do not wait for each other."""
+"""NetBox's jobs and ours do not wait for each other."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures('committed')
 
 HOOK = '/hook'
 PATIENCE = 60
-# Seconds: longer than anybody here waits for it.
+# Seconds: longer than any test waits.
 LONG = 600
 
 
@@ -47,7 +47,6 @@ def process_of(worker: Worker, pid: int) -> ProcessId:
 
 
 def end(worker: Worker) -> None:
-    """At once, with its long job."""
     jobs = descendants(worker.pid)
     worker.kill()
     for job in jobs:
@@ -55,7 +54,6 @@ def end(worker: Worker) -> None:
 
 
 def begin_a_long_job() -> Job:
-    """A script of somebody, for instance."""
     job = get_queue('default').enqueue_call('time.sleep', (LONG,), timeout=2 * LONG)
     assert wait_until(lambda: job.get_status() == JobStatus.STARTED, timeout=PATIENCE)
     return job
@@ -138,7 +136,7 @@ def test_told_twice_it_ends_at_once(webhook, receiver, rqworker):
     receiver.wait_for(1, timeout=PATIENCE)
 
     def is_gone() -> bool:
-        """RQ takes no notice of a signal that comes within a second after the first."""
+        """RQ ignores a second signal within a second."""
         if worker.child.running:
             os.kill(worker.pid, signal.SIGTERM)
         return not worker.child.running and not process.is_alive
@@ -147,7 +145,7 @@ def test_told_twice_it_ends_at_once(webhook, receiver, rqworker):
 
 
 def test_there_is_one_scheduler(webhook, rqworker):
-    """For all queues: a second one could schedule no jobs of the queue that the first has."""
+    """The first scheduler has its queue's lock, so a second could not schedule its jobs."""
     rqworker()
     locks = [f'rq:scheduler-lock:{name}' for name in ('high', 'default')]
     connection = redis_queue.get().connection
@@ -164,7 +162,7 @@ def test_a_worker_that_ends_by_itself_has_none(webhook, receiver, netbox):
 
 @pytest.fixture
 def dual_stack() -> Device:
-    """A device whose payload shows a setting: which of its two addresses is the primary one."""
+    """A setting decides which of its two addresses is primary."""
     place = device()
     port = place.interfaces.create(name='eth0', type='virtual')
     place.primary_ip4 = IPAddress.objects.create(address='192.0.2.1/24', assigned_object=port)
@@ -186,7 +184,6 @@ def prefer_ipv4(committed: None) -> Iterator[Callable[[bool], None]]:
 
 
 def test_a_worker_sees_the_configuration_as_it_is_now(dual_stack, prefer_ipv4, receiver, rqworker):
-    """Its processes go on from change to change."""
     subscribe(receiver.url(HOOK), Device)
     rqworker('low')
     dual_stack.save()

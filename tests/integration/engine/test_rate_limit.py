@@ -1,5 +1,3 @@
-"""`rate_limit` is held by the owner of the lane, whichever worker that is: a token bucket."""
-
 import pytest
 from dcim.models import Site
 from django.db import transaction
@@ -14,12 +12,11 @@ from webhooks.models import Webhook
 pytestmark = pytest.mark.usefixtures('committed')
 
 RATE, COUNT = 20, 40
-# It holds a fifth of a second.
+# A fifth of a second fills it.
 BUCKET = RATE // 5
 
 
 def limited(receiver: Receiver, rate: int = RATE, count: int = COUNT) -> Webhook:
-    """A webhook with more to send than its bucket holds, and no limit but the rate."""
     webhook = subscribe(receiver.url('/limited'), Site, rate_limit=rate, concurrency=100)
     with transaction.atomic():
         for _ in range(count):
@@ -29,9 +26,9 @@ def limited(receiver: Receiver, rate: int = RATE, count: int = COUNT) -> Webhook
 
 
 def took(receiver: Receiver) -> float:
-    """Return the seconds from the first request to the last, on the receiver's clock.
+    """Return the seconds from first to last request, on the receiver's clock.
 
-    What came first came out of the bucket, the rest at the rate. The first request takes longer to arrive.
+    The first request takes longer to arrive.
     """
     moments = sorted(request.arrived for request in receiver.matching(lambda request: request.path == '/limited'))
     return moments[-1] - moments[0]

@@ -1,5 +1,3 @@
-"""What is old and closed goes, what is pending never does."""
-
 from datetime import timedelta
 
 import pytest
@@ -38,7 +36,7 @@ def webhook(receiver: Receiver) -> Webhook:
 
 
 def prune() -> int:
-    """Prune what is older than CUTOFF. Returns how many events went."""
+    """Returns how many events went."""
     return sum(retention.by_age(CUTOFF))
 
 
@@ -69,7 +67,6 @@ def test_what_is_new_stays(webhook):
 
 
 def test_an_event_stays_with_its_last_delivery(webhook, receiver):
-    """One webhook has got it, another one has not."""
     done = entry(webhook, OLD)
     waiting = delivery(done.event, subscribe(receiver.url(), Site), status=PENDING, created=OLD)
     prune()
@@ -172,7 +169,7 @@ def test_the_status_page_keeps_in_step(receiver):
 
 
 def test_a_delivery_that_is_sent_again_meanwhile_is_not_pruned(webhook):
-    """It is open by then, although it was not when it was chosen."""
+    """It was closed when chosen, and is open now."""
     failed = entry(webhook, OLD, FAILED)
     redelivery.redeliver(Delivery.objects.filter(pk=failed.pk))
     prune()
@@ -222,7 +219,7 @@ def test_a_webhook_that_is_deleted_takes_its_failures_off_the_status_page(receiv
 
 
 def test_what_was_made_for_a_webhook_while_it_was_deleted_goes_with_the_old(webhook):
-    """Nobody knows of it: it is of no webhook, and of no health."""
+    """It has neither webhook nor health."""
     entry(webhook, OLD, PENDING)
     Event.objects.filter(dispatched_at=None).delete()
     webhook.delete()

@@ -1,4 +1,4 @@
-"""A log that is longer than `retention_size` loses its oldest deliveries, successes before failures."""
+"""Beyond `retention_size`, the oldest deliveries go, successes before failures."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -35,7 +35,7 @@ def webhook(receiver: Receiver) -> Webhook:
 
 @pytest.fixture
 def entry(webhook: Webhook) -> Callable[..., Delivery]:
-    """Makes a delivery that is so many days old."""
+    """Make a delivery that is so many days old."""
     place = site()
     Event.objects.all().delete()
 
@@ -47,7 +47,7 @@ def entry(webhook: Webhook) -> Callable[..., Delivery]:
 
 
 def prune(size: int) -> int:
-    """Keep so many deliveries. Returns how many events went."""
+    """Returns how many events went."""
     return sum(retention.by_size(size))
 
 

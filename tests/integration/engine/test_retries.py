@@ -1,5 +1,3 @@
-"""When a failed attempt is repeated, and what becomes of a delivery in the end."""
-
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -22,7 +20,6 @@ OK, BROKEN, BUSY, SLOW_DOWN = 200, 500, 503, 429
 
 
 def try_until_closed() -> Delivery:
-    """Make one attempt after the other, without the waits."""
     site()
     work()
     while deliveries(PENDING):
@@ -32,7 +29,7 @@ def try_until_closed() -> Delivery:
     return closed
 
 
-# Answers of the endpoint, `max_attempts`, status in the end, and the answers that were asked for.
+# Answers, `max_attempts`, final status, answers used.
 ENDS = [
     ([OK], 8, DELIVERED, [OK]),
     ([BROKEN, OK], 8, DELIVERED, [BROKEN, OK]),
@@ -137,7 +134,7 @@ def at(moment: datetime) -> str:
 
 
 class TestRetryAfter:
-    """Within what the schedule asks for, or beyond it: the longer wait counts."""
+    """The longer wait counts: the schedule's or the endpoint's."""
 
     @pytest.mark.parametrize('status', [SLOW_DOWN, BUSY])
     @pytest.mark.parametrize('name', ['Retry-After', 'retry-after'])
@@ -169,7 +166,6 @@ class TestRetryAfter:
 
     @staticmethod
     def wait_after(receiver: Receiver, answer: Answer) -> float:
-        """Return the wait in seconds, as seen after it was decided."""
         subscribe(receiver.url(HOOK), Site)
         receiver.answers(HOOK, answer)
         site()

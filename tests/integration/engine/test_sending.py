@@ -1,5 +1,3 @@
-"""From a committed change to an endpoint that has got it, and what the log says of it."""
-
 from base64 import b64decode
 from collections.abc import Iterator
 from datetime import timedelta
@@ -44,7 +42,7 @@ pytestmark = pytest.mark.usefixtures('committed')
 
 PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
 HOOK = '/hook'
-# Seconds: the first change that a process renders takes long.
+# Seconds: a process takes long for its first change.
 PATIENCE = 60
 
 
@@ -87,7 +85,7 @@ class TestDelivered:
         assert attempt.duration > 0
 
     def test_the_log_has_no_signature(self, receiver):
-        """Whoever reads the log could send the request once more, or guess a typed secret in peace."""
+        """A reader of the log could repeat the request, or guess a typed secret offline."""
         subscribe(receiver.url(HOOK), Site, secret='swordfish')
         site()
         work()
@@ -147,7 +145,7 @@ class TestDelivered:
         ],
     )
     def test_each_header_is_sent_once_and_the_webhooks_own_wins(self, receiver, own, sent):
-        """Upper and lower case are the same to endpoints: of two values they take either, or refuse both."""
+        """Endpoints ignore case: of two values they take either, or refuse both."""
         subscribe(receiver.url(HOOK), Site, additional_headers=own)
         site(name='Bern')
         work()
@@ -247,7 +245,7 @@ class TestInHand:
         assert not receiver.requests
 
     def test_what_a_dead_one_had_in_hand_goes_once_its_request_must_have_ended(self, pending, receiver):
-        """With an attempt for the one that may have been under way, which is none of those that are allowed."""
+        """The interrupted request is an extra attempt beyond the limit."""
         hold(pending)
         before = timezone.now()
         pass_alive()
@@ -273,7 +271,6 @@ class TestInHand:
         assert len(receiver.requests) == 2
 
     def test_a_late_answer_does_not_open_what_is_closed(self, webhook, receiver):
-        """Somebody has closed it while its request was under way."""
         receiver.answers(HOOK, Answer(500, delay=1))
         site()
         with working():
@@ -313,7 +310,7 @@ class TestConcurrency:
         assert under_way.most == 3
 
     def test_requests_really_overlap(self, receiver):
-        """All but the first two are answered when four have arrived, or by the timeout."""
+        """The last four requests hang, so all four are under way at once."""
         subscribe(receiver.url(HOOK), Site, concurrency=4)
         receiver.answers(HOOK, 200, 200, 200, Answer(manner=Manner.HANG))
         sites(7)
@@ -322,7 +319,7 @@ class TestConcurrency:
             receiver.close()
 
     def test_an_endpoint_is_asked_for_one_thing_first(self, receiver):
-        """Whether it hangs is known then: it holds one thread."""
+        """If the endpoint hangs, it holds only one thread."""
         subscribe(receiver.url(HOOK), Site, concurrency=16)
         receiver.answers(HOOK, Answer(delay=1), 200)
         sites(5)
@@ -332,7 +329,7 @@ class TestConcurrency:
 
 
 def test_a_job_that_did_nothing_counts_nothing(webhook):
-    """By that RQ's job says whether it was in vain."""
+    """RQ's job shows by it whether it was in vain."""
     assert inline.run().counts == {}
     site()
     assert inline.run().counts == {DELIVERED: 1}
@@ -418,7 +415,7 @@ class TestDeletedWebhook:
         assert not Health._base_manager.exists()
 
     def test_a_webhook_may_be_deleted_while_its_requests_are_under_way(self, receiver):
-        """What the others have sent is recorded all the same, and once."""
+        """The remaining deliveries are recorded once."""
         slow = subscribe(receiver.url('/slow'), Site)
         other = subscribe(receiver.url('/other'), Tenant)
         receiver.answers('/slow', Answer(manner=Manner.HANG))
@@ -444,7 +441,6 @@ class TestDeletedWebhook:
 
 class TestFairness:
     def test_a_slow_endpoint_holds_up_nobody(self, receiver):
-        """What is saved while its requests are under way is dispatched, and sent, before they end."""
         slow = subscribe(receiver.url('/slow'), Site, timeout=60)
         subscribe(receiver.url('/fast'), Tenant)
         receiver.answers('/slow', Answer(manner=Manner.HANG))
@@ -465,7 +461,7 @@ class TestFairness:
         assert work() == '150 delivered'
 
     def test_a_job_ends_and_its_work_goes_on_in_another(self, webhook, receiver):
-        """NetBox's other jobs get their turn in between."""
+        """NetBox's other jobs run in between."""
         sites(30)
         redis_queue.get().empty()
         wakeup.accept()

@@ -1,4 +1,4 @@
-"""A worker that is asked to stop, as by Docker, Kubernetes, systemd and supervisord: SIGTERM, and SIGKILL later."""
+"""Service managers send SIGTERM, and later SIGKILL."""
 
 import os
 import signal
@@ -24,13 +24,12 @@ PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
 HOOK = '/hook'
 PATIENCE = 60
 BACKLOG = 20
-# Seconds: the worker hears of the signal before its first request is answered.
+# Seconds: the signal arrives before the first answer.
 DELAY = 5
 
 
 @pytest.fixture
 def webhook(receiver: Receiver) -> Webhook:
-    """One request at a time, of which the first is under way for a while."""
     receiver.answers(HOOK, Answer(delay=DELAY), 200)
     return subscribe(receiver.url(HOOK), Site, concurrency=1)
 
@@ -42,7 +41,7 @@ def make_backlog() -> None:
 
 
 def stop(worker: Worker) -> float:
-    """Ask it to stop as a service manager does, and return how many seconds it took."""
+    """Return the seconds taken."""
     began = time.monotonic()
     os.kill(worker.pid, signal.SIGTERM)
     assert wait_until(lambda: not worker.child.running, timeout=PATIENCE)
@@ -78,7 +77,7 @@ def test_another_worker_goes_on_with_what_it_left(webhook, receiver, rqworker):
 
 
 def test_where_all_of_its_processes_are_asked_it_is_the_same(webhook, receiver, rqworker):
-    """As systemd does it without KillMode=mixed."""
+    """As systemd does without KillMode=mixed."""
     worker = rqworker()
     make_backlog()
     receiver.wait_for(1, timeout=PATIENCE)
@@ -92,7 +91,7 @@ def test_where_all_of_its_processes_are_asked_it_is_the_same(webhook, receiver, 
 
 
 def test_of_suspects_it_finishes_the_one_under_way_and_begins_nothing_more(webhook, receiver, rqworker):
-    """Theirs is a process of its own, which sends one after the other."""
+    """A separate process sends suspects one by one."""
     receiver.answers(HOOK, Answer(delay=2), 200)
     Webhook.objects.update(paused=True)
     worker = rqworker()
@@ -140,5 +139,5 @@ def test_one_that_hangs_comes_back_where_the_period_is_too_short(receiver, rqwor
     assert wait_until(lambda: deliveries(DELIVERED), timeout=PATIENCE)
     first, second = receiver.requests
     assert first.header('webhook-id') == second.header('webhook-id')
-    # The first is in the log, and is none of those that the webhook allows.
+    # The interrupted request is in the log, and spends no allowed attempt.
     assert [attempt.response_status for attempt in Attempt.objects.order_by('pk')] == [None, 200]

@@ -1,4 +1,4 @@
-"""`latest_only`: of the waiting changes of an object only the last is sent, and it tells what was skipped."""
+"""Only an object's last waiting change is sent, and tells which it replaces."""
 
 import json
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def webhook(receiver: Receiver) -> Webhook:
 
 @contextmanager
 def away() -> Iterator[None]:
-    """Changes wait meanwhile: all of them are dispatched, and none is sent."""
+    """Changes are dispatched but not sent."""
     Webhook.objects.update(paused=True)
     yield
     dispatch_all()
@@ -42,7 +42,7 @@ def away() -> Iterator[None]:
 
 
 def existing(**fields: Any) -> Site:
-    """Return a site of which nothing is to be told any more."""
+    """Return a site whose changes are all sent."""
     place = site(**fields)
     work()
     Delivery.objects.all().delete()
@@ -57,7 +57,6 @@ def rename(place: Site, name: str) -> None:
 
 
 def told(receiver: Receiver) -> list[tuple[str, str]]:
-    """Return (kind, name) of each request, in the order of arrival."""
     return [(request.json()['event'], request.json()['data']['name']) for request in receiver.requests]
 
 
@@ -66,7 +65,7 @@ def statuses() -> list[str]:
 
 
 def settle() -> int:
-    """Close what is needless of all that waits, and send nothing. Returns how many were closed."""
+    """Send nothing. Returns how many were closed."""
     objects = [(one.webhook_id, one.object_type_id, one.object_id) for one in deliveries(PENDING)]
     in_hand = [pk for worker in Worker.objects.all() for pk in worker.deliveries]
     with transactions.short() as now:
@@ -91,14 +90,13 @@ STEPS = {
         ('ud', [(DELETED, '1')]),
         ('cd', []),
         ('cuud', []),
-        # The same primary key again: a deletion and a creation are two things to tell.
+        # Same primary key: both deletion and creation are sent.
         ('dcu', [(DELETED, '0'), (CREATED, '3')]),
         ('cdcu', [(CREATED, '4')]),
         ('dcd', [(DELETED, '0')]),
     ],
 )
 def test_what_is_sent_of_what_waits(webhook, receiver, steps, expected):
-    """The name of the object is the number of the step."""
     place = Site(name='0', slug='place') if steps[0] == 'c' else existing(name='0', slug='place')
     receiver.clear()
     with away():
@@ -137,7 +135,6 @@ class TestOption:
         assert sorted(told(receiver)) == [(CREATED, 'b'), (CREATED, 'c')]
 
     def test_nothing_waits_for_it(self, webhook, receiver):
-        """What is sent at once is sent as ever."""
         place = site(name='a')
         assert work() == '1 delivered'
         rename(place, 'b')
@@ -184,7 +181,7 @@ class TestOption:
         assert told(receiver) == [(CREATED, 'b')]
 
     def test_an_update_that_does_not_meet_the_conditions_supersedes_nothing(self, webhook, receiver):
-        """It was never made a delivery: what was accepted before is sent."""
+        """The earlier accepted change is sent."""
         Webhook.objects.update(conditions={'attr': 'name', 'value': 'no', 'negate': True})
         with away():
             place = site(name='a')
@@ -217,11 +214,10 @@ class TestOption:
 
 
 class TestInHand:
-    """What is under way is left alone, and what may have been seen is told to the end."""
+    """A receiver may have seen a change that is under way."""
 
     @pytest.fixture
     def place(self, webhook) -> Site:
-        """Its creation is in hand."""
         place = site(name='a')
         dispatch_all()
         (self.creation,) = deliveries()
@@ -230,7 +226,6 @@ class TestInHand:
 
     @pytest.fixture
     def refused(self, webhook, receiver) -> Site:
-        """Its creation was refused once."""
         receiver.answers(HOOK, 500, 200)
         place = site(name='a')
         assert work() == '1 to retry'
@@ -238,7 +233,6 @@ class TestInHand:
         return place
 
     def answered(self) -> None:
-        """The creation was delivered."""
         Delivery.objects.filter(pk=self.creation.pk).update(status=DELIVERED, attempt_count=1, due_at=None)
         self.worker.end()
 
@@ -263,7 +257,7 @@ class TestInHand:
         assert statuses() == [DELIVERED, SUPERSEDED, DELIVERED]
 
     def test_a_deletion_is_sent_although_the_creation_was_refused(self, refused, receiver):
-        """It has to be told: the receiver may have acted on the creation before it failed."""
+        """The receiver may have acted on the creation before it failed."""
         refused.delete()
         dispatch_all()
         pass_retry_waits()
@@ -298,7 +292,7 @@ class TestInHand:
         assert work() == '1 delivered, 1 superseded'
 
     def test_what_was_attempted_keeps_what_it_says(self, webhook, receiver):
-        """It went before its turn, and is repeated under its `webhook-id`: so it supersedes nothing."""
+        """It is repeated under its `webhook-id`, so it supersedes nothing."""
         with away():
             place = site(name='a')
             rename(place, 'b')
@@ -319,7 +313,7 @@ class TestInHand:
 
     @pytest.mark.parametrize('is_in_hand', [False, True], ids=['delivered', 'in hand'])
     def test_a_deletion_is_sent_where_a_later_change_went_before_the_creation(self, webhook, is_in_hand):
-        """As without `ordered` before the option was switched on."""
+        """As if `ordered` was off before."""
         with away():
             places = [site(name=name) for name in 'ab']
             for place in places:
@@ -348,7 +342,7 @@ class TestInHand:
         assert [one.status for one in deliveries(webhook=webhook)] == [SUPERSEDED] * 6
 
     def test_a_suspect_is_left_alone(self, place, receiver):
-        """A process of its own sends it, and knows nothing of later ones."""
+        """A separate process sends it, without knowing later changes."""
         suspect(self.creation)
         self.worker.end()
         for name in 'bc':
@@ -370,7 +364,7 @@ class TestInHand:
 
 
 class TestSpan:
-    """`snapshots` and `differences` go from before the first of the skipped changes to after the last."""
+    """`snapshots` and `differences` span all skipped changes."""
 
     @pytest.fixture
     def webhook(self, receiver: Receiver) -> Webhook:
@@ -433,7 +427,6 @@ class TestSpan:
         assert self.names(receiver) == ('a', None)
 
     def wait_unknown(self, place: Site, name: str) -> None:
-        """A change waits that was made when nobody asked for snapshots."""
         Webhook.objects.update(include_snapshots=False)
         rename(place, name)
         dispatch_all()
@@ -618,7 +611,7 @@ class TestBatch:
         assert statuses().count(SUPERSEDED) == 4
 
     def test_what_left_a_batch_holds_up_nothing(self, webhook, receiver):
-        """The batch is retried, and what left it is told by another."""
+        """The batch is retried, and another request tells of the object that left."""
         places = self.existing('ab', receiver)
         receiver.answers(HOOK, 500, 200)
         self.together(places)
@@ -678,10 +671,10 @@ class TestBatch:
 
 
 class TestLeftAlone:
-    """What takes no part: it is sent as it is."""
+    """These deliveries are sent unmerged."""
 
     def two(self, webhook: Webhook, **fields: Any) -> None:
-        """Two that wait for one object; the fields are of the second one's event."""
+        """Two deliveries wait for one object; the fields belong to the second event."""
         place = existing(name='a')
         for number in range(2):
             told = event(place, **(fields if number else {}))
@@ -749,7 +742,7 @@ class TestRedelivery:
 
     @pytest.mark.parametrize('which', [DELIVERED, SUPERSEDED])
     def test_a_deletion_behind_a_redelivered_creation_is_sent(self, webhook, receiver, which):
-        """The receiver has the object from before."""
+        """The receiver knows the object from before."""
         with away():
             place = site(name='a')
             rename(place, 'b')

@@ -1,4 +1,4 @@
-"""A webhook whose endpoint cannot be reached is suspended: one delivery probes it, the others wait unspent."""
+"""One delivery probes, while the rest wait and spend no attempts."""
 
 from datetime import timedelta
 
@@ -46,7 +46,6 @@ def webhook(receiver: Receiver) -> Webhook:
 
 @pytest.fixture
 def suspended(webhook: Webhook, receiver: Receiver) -> Webhook:
-    """One with many deliveries, whose endpoint is down."""
     receiver.close()
     sites(MANY)
     work()
@@ -61,7 +60,6 @@ def sites(count: int) -> None:
 
 
 def move(webhook: Webhook, url: str) -> None:
-    """Somebody saves the webhook with another URL."""
     moved = Webhook.objects.get(pk=webhook.pk)
     moved.payload_url = url
     moved.save()
@@ -78,7 +76,6 @@ def refuse_for_long(webhook: Webhook) -> None:
 class TestRefused:
     @pytest.fixture
     def refused(self, webhook: Webhook, receiver: Receiver) -> Webhook:
-        """One whose endpoint has answered everything with 500 for long."""
         receiver.answers(HOOK, 500)
         sites(2)
         work()
@@ -128,7 +125,7 @@ class TestRefused:
         assert health(webhook).suspended_since
 
     def test_a_single_delivery_that_is_refused_does_not(self, webhook, receiver):
-        """It may be what the endpoint cannot digest."""
+        """The endpoint may fail to digest this delivery alone."""
         receiver.answers(HOOK, 500)
         site()
         work()
@@ -244,7 +241,7 @@ class TestProbe:
         assert work() == 'nothing to send'
 
     def test_one_that_was_under_way_while_the_webhook_was_mended_puts_off_no_other(self, suspended, receiver):
-        """It says nothing of where the webhook sends to now."""
+        """It says nothing about the new URL."""
         Webhook.objects.filter(pk=suspended.pk).update(timeout=1)
         receiver.open()
         receiver.answers(HOOK, Answer(manner=Manner.HANG))
@@ -326,7 +323,7 @@ class TestProbe:
         assert (found.suspended_since, found.probe_at, found.unreachable, found.probes) == (None, None, 0, 0)
 
     def test_an_answer_that_is_no_success_lets_the_others_go(self, suspended, receiver):
-        """The endpoint is there: from now on its failures are spent and retried as any."""
+        """The endpoint is back: failures spend attempts again."""
         receiver.open()
         receiver.answers(HOOK, 500)
         pass_retry_waits()
@@ -352,7 +349,7 @@ class TestProbe:
 
 
 def test_a_probe_that_disables_leaves_an_edit_in_peace(suspended, receiver):
-    """Both write the webhook and its health. The worker waits for neither: the next answer disables the webhook."""
+    """Both write webhook and health. The worker does not wait: the next answer disables it."""
     receiver.open()
     receiver.answers(HOOK, 410)
     pass_probe_interval(suspended)

@@ -1,5 +1,3 @@
-"""What is left is tidied a little at a time, and holds up nobody."""
-
 from datetime import timedelta
 
 import pytest

@@ -1,5 +1,3 @@
-"""What goes next, seen from outside: nothing waits for nothing, however much is before it, and whoever owns it."""
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +35,6 @@ def webhook(receiver: Receiver) -> Webhook:
 
 
 def changes(count: int) -> list[Event]:
-    """Return the events of one object."""
     place = site()
     for _ in range(count - 1):
         place.save()
@@ -51,7 +48,6 @@ def suspect(event: Event, lapses: int) -> None:
 
 class TestDispatch:
     def test_of_many_changes_of_one_object_none_is_left_and_none_is_passed(self, webhook, monkeypatch):
-        """Each of the newest waits for one before it."""
         monkeypatch.setattr(claim, 'MOST', 2)
         changes(9)
         dispatch_all()
@@ -175,7 +171,7 @@ def test_a_second_worker_gets_its_share_of_busy_webhooks(receiver):
 
 
 def test_a_part_goes_on_where_the_change_that_stands_for_it_expires(receiver, monkeypatch):
-    """A worker knows it, and its lane is busy."""
+    """A worker knows the change, and its lane is busy."""
     subscribe(receiver.url(HOOK), Site, change_set=True)
     answers, send = threading.Event(), Client.send
     monkeypatch.setattr(Client, 'send', lambda client, request: answers.wait(60) and send(client, request))

@@ -1,5 +1,3 @@
-"""NetBox's own rqworker, as a process: what happens to it, and that nothing is lost by it."""
-
 import json
 import urllib.request
 from collections.abc import Callable
@@ -50,7 +48,6 @@ def kill_with_its_job(worker: Worker) -> None:
 
 
 def results() -> list[str]:
-    """What the status page shows of finished jobs."""
     queue = get_queue('low')
     found = [queue.fetch_job(job_id) for job_id in FinishedJobRegistry(queue=queue).get_job_ids()]
     return [job.return_value() for job in found if job]
@@ -78,7 +75,6 @@ def test_a_job_sends_nothing_while_webhooks_are_off(webhook, receiver, drain, mo
 class TestKilled:
     @pytest.fixture
     def sending(self, webhook, receiver, rqworker) -> Worker:
-        """A worker whose endpoint has got a request and does not answer."""
         receiver.answers(HOOK, HANG, 200)
         worker = rqworker('low')
         place = site()
@@ -96,17 +92,17 @@ class TestKilled:
         first, second, _third = receiver.requests
         assert first.header('webhook-id') == second.header('webhook-id')
         assert disorder(arrivals(receiver)) == []
-        # The one that it held when it was killed has an attempt for it.
+        # The delivery in hand at the kill has an extra attempt.
         assert [one.attempt_count for one in deliveries()] == [2, 1]
 
     def test_what_its_process_was_sending_is_sent_by_the_next_one_at_once(self, sending):
-        """The worker knows for certain that its process is dead: nobody waits for its time to be over."""
+        """The worker knows that its process is dead, so nobody waits for a timeout."""
         for process in descendants(sending.pid):
             process.kill()
         assert wait_until(is_delivered(2), timeout=PATIENCE)
 
     def test_while_its_request_may_be_under_way_nobody_else_sends_it(self, sending, receiver, rqworker, webhook):
-        """The next worker has other work, which it does meanwhile."""
+        """The next worker does other work."""
         kill_with_its_job(sending)
         rqworker()
         site()
@@ -116,7 +112,7 @@ class TestKilled:
 
 
 def test_a_job_of_others_that_cannot_be_read_does_not_end_it(webhook, receiver, rqworker):
-    """A script that was removed, an argument of a class that is gone."""
+    """As if a script or an argument's class were removed."""
     for name in ('default', conf.get().queue):
         job = get_queue(name).enqueue('time.time')
         job.connection.hset(job.key, 'data', b'no pickle')
@@ -139,7 +135,7 @@ class TestRedis:
     def test_what_was_saved_while_it_was_down_is_delivered(
         self, webhook, receiver, rqworker, netbox_server, api_token, tasks_redis
     ):
-        """RQ's worker may end with its Redis; supervisord and systemd start another."""
+        """RQ's worker may end with its Redis; service managers start another."""
         tasks_redis.stop()
         answers = [create_site(netbox_server, api_token, number) for number in range(5)]
         assert answers == [201] * 5
@@ -157,7 +153,7 @@ def create_site(server: WebServer, token: str, number: int) -> int:
 
 
 def test_four_workers_send_everything_once_and_in_order(webhook, receiver, rqworker):
-    """Events, deliveries, requests, attempts and counters agree, and each object's changes come in order."""
+    """Events, deliveries, requests, attempts and counters agree."""
     objects, rounds = 10, 20
     total = objects * (rounds + 1)
     for _ in range(4):
@@ -176,10 +172,9 @@ def test_four_workers_send_everything_once_and_in_order(webhook, receiver, rqwor
 
 
 def test_a_signal_right_after_a_job_ends_the_worker(monkeypatch):
-    """RQ has noted it, and then begins to wait for another job."""
     worker = get_worker('high', worker_class=QueueWorker)
     worker.register_birth()
-    monkeypatch.setattr(child, '_is_stopping', False)  # and so it is afterwards
+    monkeypatch.setattr(child, '_is_stopping', False)  # reset afterwards
     try:
         worker.handle_warm_shutdown_request()
         with pytest.raises(StopRequested):
