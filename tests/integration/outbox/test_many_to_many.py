@@ -1,4 +1,4 @@
-"""Tags and other many-to-many links, whichever end of them is edited."""
+"""Links count from either end."""
 
 import pytest
 from circuits.models import Provider
@@ -42,7 +42,7 @@ def tags(committed: None) -> list[Tag]:
 
 @pytest.fixture
 def webhook(sites, asns, tags):
-    """Everything is there before the webhook is."""
+    """The objects exist before, so their creation leaves no event."""
     return subscribe(NOWHERE, Site)
 
 
@@ -51,7 +51,7 @@ def pks(objects: list) -> list[int]:
 
 
 def links(field: str) -> dict[int, list[int]]:
-    """Return {object: what it points to} as recorded last."""
+    """Return {object: linked ids}."""
     return {event.object_id: event.snapshot['m2m'][field] for event in recorded()}
 
 
