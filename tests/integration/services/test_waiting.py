@@ -1,4 +1,4 @@
-"""What waits for a webhook whose endpoint was away, and sending it: all, or only the latest."""
+"""After an outage, all waiting deliveries can be sent, or only the latest."""
 
 from datetime import timedelta
 
@@ -25,7 +25,7 @@ API = '/api/plugins/webhooks/webhooks/'
 
 @pytest.fixture
 def webhook(receiver: Receiver) -> Webhook:
-    """Of which five changes of two objects wait, since its endpoint is away."""
+    """Its endpoint is away, and five changes wait."""
     webhook = subscribe(receiver.url(HOOK), Site)
     away(webhook)
     first, second = site(name='a'), site(name='b')
@@ -156,14 +156,12 @@ class TestRest:
 
 
 def age() -> None:
-    """Let all events have been two hours ago."""
     Event.objects.update(timestamp=F('timestamp') - timedelta(hours=2))
 
 
 class TestPages:
     @pytest.fixture
     def old(self, webhook: Webhook) -> Webhook:
-        """It waits for long."""
         age()
         return webhook
 
