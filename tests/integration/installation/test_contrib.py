@@ -1,5 +1,3 @@
-"""The dashboard and the alerts ask for existing metrics."""
-
 import json
 import os
 import re

@@ -49,7 +49,6 @@ BEFORE_A_COMMAND = re.compile(r'^(\$ |sudo (-u \w+ )?|\(|(\w+=\S* )+)+')
 # The docs call programs directly or as a module.
 PROGRAM = re.compile(r'(?:\S*/)?(?:python3?(?: -m| \S*/manage\.py| manage\.py)|[\w.-]+)')
 COMMAND = re.compile(r'(\$ )?(sudo|manage\.py|scripts/\w+|curl|docker|kubectl|helm|pip|python3?|/opt/netbox/\S+)( |$)')
-# Pages are named in sentences.
 PATH = re.compile(r'`(/(?:plugins/webhooks|admin)/[\w/-]*)`')
 EVERY_BLOCK = [
     pytest.param(language, text, id=f'{page.name}-{number}-{language or "plain"}')
@@ -109,7 +108,7 @@ def read_management_command(name: str, *arguments: str) -> None:
 
 
 class Curl:
-    """Turns curl into Django's test client."""
+    """Sends curl's request through Django's test client."""
 
     def __init__(self, line: str) -> None:
         arguments = iter(shlex.split(line)[1:])

@@ -60,7 +60,6 @@ def archive(dist: Path) -> set[str]:
 
 
 def tracked(folder: str) -> set[str]:
-    """Return the files that git tracks."""
     listed = subprocess.run(['git', 'ls-files', folder], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     return set(listed.stdout.split())
 
@@ -171,7 +170,7 @@ class TestInstalled:
 
 
 class TestDescription:
-    """NetBox's catalogue of plugins reads it."""
+    """NetBox's catalogue of plugins reads netbox-plugin.yaml."""
 
     def test_it_has_the_form_of_the_plugins_in_the_catalogue(self):
         assert PLUGIN.keys() == {'version', 'package_name', 'compatibility'}

@@ -1,4 +1,4 @@
-"""Readers of the docs run it."""
+"""contrib/receiver_copy.py runs as in the docs."""
 
 import json
 import sqlite3

@@ -1,5 +1,3 @@
-"""NetBox may find its tasks Redis through a Sentinel."""
-
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path

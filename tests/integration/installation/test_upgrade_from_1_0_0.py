@@ -206,7 +206,7 @@ def log(stack: StackDescription, processes: Processes) -> Iterator[str]:
 def make_former(
     log: str, stack: StackDescription, processes: Processes, receiver: Receiver
 ) -> Iterator[Callable[[], NetBox]]:
-    """Each NetBox gets a copy of that log."""
+    """The log is copied for each NetBox."""
     made: list[NetBox] = []
 
     def make() -> NetBox:
@@ -249,7 +249,6 @@ def count(connection: psycopg.Connection) -> dict[str, object]:
 
 
 def work(netbox: NetBox) -> dict[str, str]:
-    """Run a worker of this version, and return its figures."""
     with netbox.database.connect() as connection:
         answer = netbox.run('shell', '-c', WORK.format(now=one(connection, 'SELECT now()')))
     assert answer.returncode == 0, answer.stderr

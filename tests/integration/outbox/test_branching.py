@@ -1,5 +1,3 @@
-"""A branch of netbox-branching sends nothing, and its merge sends each change once."""
-
 import json
 from collections.abc import Callable
 from pathlib import Path

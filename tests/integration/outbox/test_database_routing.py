@@ -1,6 +1,6 @@
 """During a save, our queries name their database, so no router can redirect them.
 
-NetBox's own tests have a router that refuses unpinned queries. Ours refuses our package's.
+NetBox's own tests use the same kind of router.
 """
 
 import sys
@@ -71,8 +71,6 @@ def tag() -> Tag:
 
 
 class TestRouter:
-    """It notices unpinned queries."""
-
     def test_it_refuses_what_our_package_does_not_pin(self, strict):
         with pytest.raises(UnpinnedQuery, match='Site query of webhooks'):
             exec('Site.objects.first()', {'Site': Site, '__name__': 'webhooks.x'})

@@ -63,7 +63,7 @@ def nothing_rests() -> None:
 
 
 def shown(instance: Model, pk: int) -> dict[str, dict[str, Any]]:
-    """Return {kind: payload data of the object's event}."""
+    """Return {kind: payload data}."""
     return {event.kind: event.payload_data for event in recorded(type(instance)) if event.object_id == pk}
 
 

@@ -236,7 +236,7 @@ class TestJobs:
 
 
 class TestGained:
-    """NetBox's own action lacks all of these."""
+    """NetBox's own action lacks these."""
 
     def test_rules_gain_retries(self, receiver: Receiver, webhook, netbox_user):
         sending_rule(webhook, Site, kinds=JOBS)
@@ -353,8 +353,6 @@ class TestRule:
 
 
 class TestPages:
-    """NetBox's own pages list our event types."""
-
     ADDRESS = '/extras/event-rules/'
 
     @pytest.mark.parametrize('page', ['', 'add/', 'import/', '{}/', '{}/edit/', '{}/delete/', '{}/changelog/'])

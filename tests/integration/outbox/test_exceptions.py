@@ -1,6 +1,6 @@
 """Each change in the table of docs/troubleshooting.md is silent.
 
-NetBox's built-in webhooks stay silent too: ours has to see all that they see.
+NetBox's built-in webhooks are silent too.
 """
 
 import threading

@@ -88,8 +88,6 @@ class TestForward:
 
 @pytest.mark.usefixtures('webhook')
 class TestReverse:
-    """The ASN's form and `ASN.sites` change sites from the far side."""
-
     def test_adding_from_the_far_side_is_an_update_of_each_object(self, sites, asns):
         asns[0].sites.add(*sites[:2])
         assert sorted(changes()) == [(UPDATED, place.pk) for place in sites[:2]]

@@ -1,4 +1,4 @@
-"""Changes of an object merge into one event a transaction, and a rollback undoes its share."""
+"""Changes of an object merge into one event a transaction."""
 
 import uuid
 from collections.abc import Callable, Iterator

@@ -334,8 +334,6 @@ class TestBefore:
 
 
 class TestCost:
-    """Without a subscription, saving costs next to nothing."""
-
     def ours(self, context: CaptureQueriesContext) -> list[str]:
         return [query['sql'] for query in context.captured_queries if 'webhooks_' in query['sql']]
 

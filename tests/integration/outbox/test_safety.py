@@ -186,8 +186,6 @@ class TestNotWritten:
 
 @pytest.mark.usefixtures('committed')
 class TestNotRendered:
-    """The save succeeds, its delivery fails, and later ones continue."""
-
     @pytest.fixture(autouse=True)
     def webhook(self, committed: None, receiver: Receiver) -> None:
         subscribe(receiver.url(), Site)

@@ -1,4 +1,4 @@
-"""An object's sequences grow in the order of commits, and its last event shows its row."""
+"""An object's sequences grow in the order of commits."""
 
 import threading
 from collections.abc import Callable

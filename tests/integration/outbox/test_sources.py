@@ -1,5 +1,3 @@
-"""Each way to change objects leaves the same events, with the right user."""
-
 import json
 import threading
 import uuid
@@ -250,11 +248,8 @@ class Interrupted(Exception):
 
 
 class TestCascade:
-    """Deletions also record objects and links that they take along."""
-
     @pytest.fixture
     def equipped(self, committed: None) -> Device:
-        """It has a LAG of two ports, a primary address and a virtual chassis."""
         owner = device()
         lag = interface(owner, type='lag')
         ports = [interface(owner, lag=lag) for _ in range(2)]

@@ -263,8 +263,6 @@ class SlowRedis:
 
 
 class TestRedisSlow:
-    """Redis answers so late that users would notice."""
-
     @pytest.fixture
     def slow_redis(self, committed: None, tasks_redis: Any, other_redis: Any, monkeypatch) -> Iterator[SlowRedis]:
         monkeypatch.setattr(wakeup, 'PAUSE', 3600)

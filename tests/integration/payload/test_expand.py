@@ -1,5 +1,3 @@
-"""`expand` shows related objects as their own GET does."""
-
 import json
 from collections.abc import Callable
 from types import SimpleNamespace
