@@ -1,5 +1,3 @@
-"""docs/installation.md's files work with netbox-docker."""
-
 import os
 import shutil
 import signal

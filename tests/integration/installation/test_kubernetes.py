@@ -1,5 +1,3 @@
-"""docs/installation.md's files work with netbox-chart, and without internet."""
-
 import os
 import shutil
 import subprocess

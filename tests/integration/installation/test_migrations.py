@@ -1,5 +1,3 @@
-"""Saves continue during migrations."""
-
 import pytest
 from django.contrib.postgres.operations import RemoveIndexConcurrently
 from django.core.management import call_command

@@ -1,5 +1,3 @@
-"""`webhooks_remove` leaves nothing behind."""
-
 from typing import Any
 
 import pytest

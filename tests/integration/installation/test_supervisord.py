@@ -1,5 +1,3 @@
-"""A real supervisord runs docs/installation.md's configuration."""
-
 import configparser
 import os
 import re

@@ -23,7 +23,6 @@ WITHDRAWN = ('withdrawn.py', 'migrations/0999_withdrawn.py', 'templates/withdraw
 
 
 def commands(page: str, heading: str) -> str:
-    """Return the commands that install the package."""
     section = (ROOT / page).read_text().split(f'\n## {heading}\n')[1].split('\n## ')[0]
     blocks = re.findall(r'^```sh\n(.*?)^```$', section, re.MULTILINE | re.DOTALL)
     return next(block for block in blocks if ' pip install ' in block)
@@ -55,7 +54,6 @@ class Host:
         return folder.name.removeprefix('netbox_webhooks-').removesuffix('.dist-info')
 
     def withdrawn(self) -> list[str]:
-        """Return leftovers of the old version."""
         return [name for name in WITHDRAWN if (self.package / name).exists()]
 
     def local(self, text: str) -> str:

@@ -1,5 +1,3 @@
-"""Without the admin, NetBox's own URLs, users and apps stay."""
-
 import json
 from collections.abc import Callable
 from typing import Any

@@ -32,7 +32,6 @@ def describe(place: Site, text: str) -> None:
 
 
 def sent_to(webhook: Webhook) -> list[tuple[str, int]]:
-    """Return (kind, primary key)."""
     dispatch_all()
     deliveries = Delivery.objects.filter(webhook=webhook).order_by('sequence')
     return list(deliveries.values_list('event__kind', 'event__object_id'))

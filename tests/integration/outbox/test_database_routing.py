@@ -1,6 +1,6 @@
 """During a save, our queries name their database, so no router can redirect them.
 
-NetBox's own tests use the same kind of router.
+NetBox's own tests have such a router.
 """
 
 import sys

@@ -1,5 +1,3 @@
-"""Links count from either end."""
-
 import pytest
 from circuits.models import Provider
 from dcim.models import Interface, Site

@@ -1,5 +1,3 @@
-"""Changes of an object merge into one event a transaction."""
-
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext

@@ -1,5 +1,3 @@
-"""An object's sequences grow in the order of commits."""
-
 import threading
 from collections.abc import Callable
 
@@ -111,8 +109,6 @@ def _count(pk: int) -> None:
 
 
 class TestTwoWriters:
-    """The first writer holds the object until it commits."""
-
     def test_save_and_save(self, place):
         first = Writer(lambda: describe(place.pk, 'first')).has_written()
         second = Writer(lambda: describe(place.pk, 'second')).waits()

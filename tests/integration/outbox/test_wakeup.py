@@ -1,5 +1,3 @@
-"""A commit wakes a worker once and never waits for Redis."""
-
 import logging
 import socket
 import threading

@@ -1,5 +1,3 @@
-"""A superseded delivery is closed, but no failure."""
-
 from datetime import timedelta
 
 import pytest

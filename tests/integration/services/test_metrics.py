@@ -1,5 +1,3 @@
-"""/metrics counts the database's rows."""
-
 from datetime import timedelta
 
 import pytest

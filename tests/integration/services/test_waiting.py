@@ -1,5 +1,3 @@
-"""After an outage, all waiting deliveries can be sent, or only the latest."""
-
 from datetime import timedelta
 
 import pytest

@@ -1,5 +1,3 @@
-"""Templates read nothing secret and end in time."""
-
 import json
 import time
 from typing import Any

@@ -1,5 +1,3 @@
-"""Templates in URL, headers and body are rendered for the receiver."""
-
 import json
 import re
 from pathlib import Path

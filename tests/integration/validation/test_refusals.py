@@ -1,5 +1,3 @@
-"""The model, the REST API and the import refuse each bad definition by its field."""
-
 from typing import Any
 
 import pytest
