@@ -1,5 +1,3 @@
-"""System checks that warn of workers, and of an admin that hides another page."""
-
 import pytest
 from django.core import checks
 from django.http import HttpRequest, HttpResponse
@@ -14,14 +12,14 @@ pytestmark = pytest.mark.usefixtures('committed')
 
 
 class Inheriting(WebhooksWorker):
-    """As a company may have one."""
+    """A company may have its own worker class."""
 
 
 def another_admin(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
 
 
-# This module is a URLconf with something at the admin's address.
+# A URLconf with another page at the admin's address.
 urlpatterns = [path('admin/', another_admin)]
 
 

@@ -1,4 +1,4 @@
-"""COMPATIBILITY.md lists what of others' internals the plugin leans on: all of it, and it is there in this NetBox."""
+"""COMPATIBILITY.md lists all foreign internals in use, and they exist."""
 
 import ast
 import importlib
@@ -12,14 +12,14 @@ from devstack.folders import CHECKOUT
 
 TABLE = (CHECKOUT / 'COMPATIBILITY.md').read_text().partition('| of | name |')[2]
 WEBHOOKS = CHECKOUT / 'webhooks'
-# Packages of NetBox and of what it brings along.
+# NetBox and some of its dependencies.
 PACKAGES = (
     *('circuits', 'core', 'dcim', 'extras', 'ipam', 'netbox', 'tenancy', 'users', 'utilities', 'virtualization'),
     *('django_rq', 'rq', 'urllib3'),
 )
 NAME = re.compile(rf"`((?:django|{'|'.join(PACKAGES)})\.[\w.]+(?:\['\w+'\])?)`")
 MODEL = re.compile(r'\w+\.models\.[A-Z]\w+')
-# Modules, and some names alone, that are described in NetBox's docs for plugins.
+# NetBox's docs for plugins describe these.
 OF_NETBOX = (
     *('core.choices.JobIntervalChoices', 'extras.dashboard.utils', 'extras.dashboard.widgets', 'netbox.api.routers'),
     *('netbox.api.serializers', 'netbox.api.viewsets', 'netbox.events', 'netbox.filtersets', 'netbox.forms'),
@@ -28,21 +28,21 @@ OF_NETBOX = (
     *('utilities.filtersets', 'utilities.forms', 'utilities.forms.fields', 'utilities.forms.rendering'),
     *('utilities.urls', 'utilities.views'),
 )
-# What those name as theirs whose it is.
+# Their own docs describe these.
 OF_OTHERS = (
     *('django_rq', 'rq', 'rq.exceptions', 'rq.job', 'rq.registry', 'rq.results', 'urllib3', 'urllib3.exceptions'),
-    'netbox.settings',  # beside django.conf.settings, which is not there yet
+    'netbox.settings',  # django.conf.settings does not work there yet
 )
 
 
 def rows() -> list[tuple[str, str, str]]:
-    """Return (dotted name, where it is used, what is lost without it)."""
+    """Return (name, file that uses it, loss without it)."""
     cells = [[cell.strip() for cell in line.split('|')[1:-1]] for line in TABLE.splitlines() if line.startswith('| ')]
     return [(name, used, lost) for _of, names, used, lost in cells for name in NAME.findall(names)]
 
 
 def resolve(dotted: str) -> object:
-    """Import as much of the name as is a module, and take the rest from there."""
+    """Import the longest part that is a module."""
     dotted, _, key = dotted.removesuffix("']").partition("['")
     parts = dotted.split('.')
     for count in range(len(parts), 0, -1):
@@ -57,7 +57,7 @@ def resolve(dotted: str) -> object:
 
 
 def take(owner: object, name: str) -> object:
-    """Return an attribute, or of a class the line that gives it to an instance."""
+    """Only the source shows attributes of instances."""
     if isinstance(owner, type) and not hasattr(owner, name):
         source = '\n'.join(inspect.getsource(one) for one in owner.__mro__[:-1])
         if line := re.search(rf'self\.{name}(: [^=\n]+)? = .*', source):
@@ -66,7 +66,7 @@ def take(owner: object, name: str) -> object:
 
 
 def imports() -> Iterator[tuple[str, str]]:
-    """Yield (dotted name, file) of what the plugin imports from these packages."""
+    """Yield (dotted name, file)."""
     for path in sorted(WEBHOOKS.rglob('*.py')):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
@@ -86,7 +86,7 @@ def is_promised(name: str) -> bool:
 
 
 def is_listed(name: str, listed: set[str]) -> bool:
-    """Whether the table has the name, or something in it, or the module that it is in."""
+    """A listed name covers its module and its members."""
     return any(f'{one}.'.startswith(f'{name}.') or f'{name}.'.startswith(f'{one}.') for one in listed)
 
 

@@ -1,5 +1,3 @@
-"""contrib/: the dashboard and the alerts ask for metrics that exist, and the docs say what to do."""
-
 import json
 import os
 import re
@@ -20,7 +18,7 @@ ALERTS = CONTRIB / 'prometheus-rules.yml'
 RULES = yaml.safe_load(ALERTS.read_text())['groups'][0]['rules']
 DASHBOARD = json.loads((CONTRIB / 'grafana-dashboard.json').read_text())
 METRIC = re.compile(r'\bwebhooks_\w+')
-# What is in braces, and what is summed by.
+# Labels are in braces, or after "by".
 LABELS = re.compile(r'\{([^{}]*)\}|\bby \(([^)]*)\)')
 LABEL = re.compile(r'([a-z_]+)(?==|,|$)')
 
@@ -32,7 +30,7 @@ def queries() -> list[str]:
 
 @pytest.fixture
 def samples(saves: None) -> dict[str, set[str]]:
-    """Return {name: labels} of what is scraped."""
+    """Return {name: labels}."""
     subscribe(NOWHERE, Site)
     subscribe('', Site)
     metrics = WebhooksCollector().collect()
@@ -68,21 +66,21 @@ def test_the_docs_say_of_each_alert_what_to_do():
 # With Prometheus' own tool
 #
 
-# In a workflow nobody would see that they are skipped: CI is set there.
+# A workflow sets CI, where nobody sees skipped tests.
 with_promtool = pytest.mark.skipif(
     not shutil.which('promtool') and not os.environ.get('CI'), reason='promtool is not installed'
 )
 
 
 def buckets(counts: dict[str, int]) -> dict[str, str]:
-    """Return the series of a histogram, of which so many more are in each bucket a minute."""
+    """Each bucket grows by its count every minute."""
     return {
         f'webhooks_attempt_seconds_bucket{{webhook="A",le="{limit}"}}': f'0+{count}x30'
         for limit, count in counts.items()
     }
 
 
-# For half an hour, each minute: what lets an alert fire, and what it lets pass.
+# Half an hour that fires the alert, and another that does not.
 ALERTING = {
     'WebhooksNoWorker': ({'webhooks_workers': '0x30'}, {'webhooks_workers': '1x30'}),
     'WebhooksUndispatched': ({'webhooks_events_undispatched': '1001x30'}, {'webhooks_events_undispatched': '1000x30'}),
@@ -95,7 +93,7 @@ ALERTING = {
             'webhooks_deliveries_closed_total{outcome="delivered",webhook="A"}': '0+1x30',
         },
     ),
-    # Nine of ten take ten seconds at most, or 99 of a hundred.
+    # 90 % or 99 % take ten seconds at most.
     'WebhooksSlow': (buckets({'10': 9, '30': 10, '+Inf': 10}), buckets({'10': 99, '30': 100, '+Inf': 100})),
     'WebhooksFeedUnread': (
         {'webhooks_feed_unread{webhook="A"}': '101x30'},

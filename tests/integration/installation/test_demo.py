@@ -1,5 +1,3 @@
-"""`scripts/demo`: the first thing that anybody runs."""
-
 import os
 import pty
 import signal
@@ -22,7 +20,7 @@ COMMAND = str(CHECKOUT / 'scripts' / 'demo')
 
 
 class Terminal:
-    """The demo with a terminal of its own. What it starts carries a mark, and so is found wherever it went."""
+    """A mark in the environment finds all its processes."""
 
     def __init__(self, port: int) -> None:
         self.mark = uuid.uuid4().hex
@@ -46,7 +44,7 @@ class Terminal:
                 pytest.fail(f'The demo ended without {text!r}:\n{self.shown.decode()}')
 
     def interrupt(self) -> int:
-        """Ctrl-C, which reaches all of the session's first process group. Returns the exit code."""
+        """Send Ctrl-C to the first process group, and return the exit code."""
         os.killpg(self.process.pid, signal.SIGINT)
         return self.process.wait(PATIENCE)
 

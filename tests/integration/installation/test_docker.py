@@ -1,5 +1,3 @@
-"""The files that docs/installation.md has for Docker, with folders, commands and web server of netbox-docker."""
-
 import os
 import shutil
 import signal
@@ -34,7 +32,7 @@ THREADS = 4
 SECRETS = '/run/secrets/'
 # Nobody listens there.
 UNREACHABLE = {'DB_HOST': LOOPBACK, 'DB_PORT': '1', 'REDIS_HOST': LOOPBACK, 'REDIS_PORT': '1'}
-# netbox-docker reads all files of a folder, and looks a setting up in one after the other when it is asked for.
+# netbox-docker takes each setting from the last file with it.
 LOADER = """
 import importlib.util, pathlib
 _modules = []
@@ -71,7 +69,7 @@ REDIS = {
 
 @dataclass
 class Container:
-    """What `docker compose run` would start: a command in the image's folder, with the variables of netbox.env."""
+    """Behaves as `docker compose run` does."""
 
     netbox: NetBox
     folder: Path
@@ -105,7 +103,7 @@ class Container:
         )
 
     def build(self, command: str) -> subprocess.CompletedProcess[str]:
-        """Run a line of a Dockerfile, without servers."""
+        """Builds have no servers."""
         manage = f'{sys.executable} -m netbox '
         command = command.replace('/opt/netbox/venv/bin/python /opt/netbox/netbox/manage.py ', manage)
         return subprocess.run(
@@ -169,7 +167,7 @@ def compose() -> dict:
 
 
 def granian(port: int) -> list[str]:
-    """As netbox-docker starts it: a thread for each of the requests that it lets in."""
+    """netbox-docker starts a thread for each concurrent request."""
     options = f'--host {LOOPBACK} --port {port} --interface wsgi --no-ws --workers 1 --backpressure {THREADS}'
     return ['-m', 'granian', *options.split(), '--respawn-failed-workers', '--access-log', 'netbox.wsgi:application']
 
@@ -193,7 +191,7 @@ def commands_of_the_dockerfile() -> list[str]:
 
 class TestBuilding:
     def test_the_static_files_are_collected_without_servers_keys_and_secrets(self, container):
-        """The base image has no plugins.py that does anything; Compose mounts yours when a container starts."""
+        """Compose mounts plugins.py only at start."""
         with_a_secret = container.configuration / 'plugins.py'
         with_a_secret.write_text(block(PAGE, 'python', 'encryption_keys'))
         answer = container.run('-m', 'netbox', 'collectstatic', '--no-input', SECRET_KEY='k' * 50)
@@ -244,7 +242,7 @@ class TestRunning:
 
         api = Api(url)
         api.log_in('admin', 'admin')
-        # With a template, which a web process tries in a process of its own.
+        # A web process tries templates in another process.
         webhook = {'name': 'Receiver', 'object_types': ['dcim.site'], 'type_create': True, 'type_update': True}
         template = {'payload_url': receiver.url('/hook'), 'body_template': 'It is {{ data.name }}.'}
         api.post('plugins/webhooks/webhooks/', **webhook, **template, type_delete=True)
@@ -278,7 +276,7 @@ class TestRunning:
         (dispatcher,) = redis_queue.workers()
         os.kill(dispatcher.pid, signal.SIGSTOP)
         try:
-            # A hash that is not renewed goes after two minutes.
+            # A worker's hash expires two minutes after its last renewal.
             redis_queue.get().connection.delete(dispatcher.key)
             answer = container.run(check, **variables)
             assert (answer.returncode, answer.stderr) == (1, 'Nobody here serves low\n')

@@ -1,6 +1,6 @@
-"""Each block of code in the documents is read as its language; what can be run is run, here or in another test.
+"""Each block of code in the docs is parsed, and run where possible.
 
-A block without a language is output or a drawing, and no command.
+A block without a language is output or a drawing.
 """
 
 import ast
@@ -40,16 +40,15 @@ from webhooks import conf
 from webhooks.models import Credential, Webhook
 
 HOST = 'https://netbox.example.com'
-# What no test here can run: their lines are read by bash alone.
+# Only bash parses these.
 OTHERS = {
     *('cd', 'docker', 'echo', 'export', 'git', 'gunicorn', 'helm', 'kubectl', 'pip', 'rm', 'sed', 'sh'),
     *('sha256sum', 'supervisorctl', 'systemctl', 'tar'),
 }
 BEFORE_A_COMMAND = re.compile(r'^(\$ |sudo (-u \w+ )?|\(|(\w+=\S* )+)+')
-# The program as it is called in the docs; as a module of an interpreter, too.
+# The docs call programs directly or as a module.
 PROGRAM = re.compile(r'(?:\S*/)?(?:python3?(?: -m| \S*/manage\.py| manage\.py)|[\w.-]+)')
 COMMAND = re.compile(r'(\$ )?(sudo|manage\.py|scripts/\w+|curl|docker|kubectl|helm|pip|python3?|/opt/netbox/\S+)( |$)')
-# A page, in a sentence.
 PATH = re.compile(r'`(/(?:plugins/webhooks|admin)/[\w/-]*)`')
 EVERY_BLOCK = [
     pytest.param(language, text, id=f'{page.name}-{number}-{language or "plain"}')
@@ -59,13 +58,13 @@ EVERY_BLOCK = [
 
 
 def commands(text: str) -> list[str]:
-    """Return the commands, each in one line unless a quoted text has more."""
+    """Return the commands, each in one line unless it quotes more."""
     found, begun = [], ''
     for line in re.sub(r'\\\n\s*', '', text).splitlines():
         begun += line
         try:
             complete = shlex.split(begun, comments=True)
-        except ValueError:  # a quoted text goes on in the next line
+        except ValueError:  # a quoted text continues
             begun += '\n'
             continue
         if complete:
@@ -99,7 +98,7 @@ def read_command(line: str) -> None:
 
 
 def read_management_command(name: str, *arguments: str) -> None:
-    """With its arguments; a synopsis has its options in brackets."""
+    """A synopsis has its options in brackets."""
     app = get_commands()[name]
     parser = (load_command_class(app, name) if isinstance(app, str) else app).create_parser('manage.py', name)
     if not any(one.startswith('[') for one in arguments):
@@ -109,7 +108,7 @@ def read_management_command(name: str, *arguments: str) -> None:
 
 
 class Curl:
-    """A command of curl's, as a request that Django's test client can make."""
+    """Sends curl's request through Django's test client."""
 
     def __init__(self, line: str) -> None:
         arguments = iter(shlex.split(line)[1:])
@@ -133,7 +132,7 @@ class Curl:
 
 
 def read_http(text: str) -> None:
-    """NetBox's REST API is asked for what is there; a receiver for anything."""
+    """Only NetBox's REST API has known paths."""
     head, _, body = text.partition('\n{')
     method, path, *_version = head.splitlines()[0].split()
     assert method in ('GET', 'POST')
@@ -190,9 +189,9 @@ READERS: dict[str, Callable[[str], Any]] = {
     'graphql': graphql.parse,
     'http': read_http,
     'ini': read_ini,
-    'js': str.split,  # Node-RED runs it in the test of receivers
+    'js': str.split,  # the test of receivers runs it in Node-RED
     'json': read_json,
-    'layers': str.split,  # read by the test of the layers
+    'layers': str.split,  # the test of the layers reads it
     'python': ast.parse,
     'sh': read_commands,
     'sql': read_sql,
@@ -246,7 +245,7 @@ def test_a_mistake_in_a_block_is_noticed(language: str, text: str):
 
 def test_pages_that_are_named_are_there():
     named = {path for page in PAGES for path in PATH.findall(page.read_text())}
-    for path in named - {'/plugins/webhooks/metrics'}:  # with METRICS_ENABLED
+    for path in named - {'/plugins/webhooks/metrics'}:  # needs METRICS_ENABLED
         resolve(path)
     assert {'/plugins/webhooks/status/', '/admin/webhook-backend-status/'} <= named
     with pytest.raises(Resolver404):
@@ -271,7 +270,7 @@ def curls(page: str) -> list[Curl]:
 
 @pytest.fixture
 def third(db: None) -> Webhook:
-    """The webhook that the examples are about."""
+    """The examples are about webhook 3."""
     site(name='Berlin 1')
     return subscribe(NOWHERE, Site, pk=3, secret='whsec_' + 'A' * 32, additional_headers='Authorization: Token x')
 
@@ -312,7 +311,6 @@ def test_the_request_for_an_event_rule_makes_one(third: Webhook, api_client: API
 
 
 def python_of(page: str, what: str) -> str:
-    """Return the one block of the page that holds this."""
     (text,) = [text for text in blocks(page, 'python') if what in text]
     return text
 
@@ -372,8 +370,6 @@ def test_a_body_is_checked_by_its_schema_as_is_shown(tmp_path: Path, monkeypatch
 
 
 class TestReceivers:
-    """docs/receivers.md: contrib/receiver_plain.py, and the request to try it with."""
-
     @pytest.fixture
     def child(self, processes: Processes, tmp_path: Path) -> Iterator[Child]:
         (command,) = [text for text in blocks('receivers.md') if 'receiver_plain.py' in text]
@@ -403,11 +399,11 @@ class TestReceivers:
 
     @pytest.mark.parametrize('length', [-1, 2**40])
     def test_it_reads_no_more_than_it_should(self, child, length):
-        """The body of such a request is waited for without end, in memory."""
+        """It would wait for ever for such a body."""
         assert self.status(b'', {'Content-Length': str(length)}) == 413
 
     def send(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-        """Run the page's command, and return the program's names."""
+        """Return the names that the page's program defines."""
         (command,) = [text for text in blocks('receivers.md') if 'send_example.py' in text]
         _python, program, address, secret = shlex.split(command)
         assert ':9000/' in address

@@ -1,4 +1,4 @@
-"""The fixtures themselves: a test bed that leaks from test to test proves nothing."""
+"""A test bed that leaks from test to test proves nothing."""
 
 import json
 import urllib.request

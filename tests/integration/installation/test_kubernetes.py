@@ -1,5 +1,3 @@
-"""The files and commands of docs/installation.md, as netbox-chart and a host without internet use them."""
-
 import os
 import shutil
 import subprocess
@@ -17,12 +15,12 @@ from devstack.ports import LOOPBACK
 PAGE = 'installation.md'
 DOCKER, _SECRETS, VALUES, SECRET, EXTRA, PROBE = (yaml.safe_load(block) for block in blocks(PAGE, 'yaml'))
 COMMANDS = '\n'.join(blocks(PAGE))
-# Notes what it is asked, and copies an empty file.
+# Notes its arguments, and copies an empty file.
 KUBECTL = """#!/bin/bash
 echo "$*" >> asked
 if [ "$1" = cp ]; then touch "${@: -1}"; fi
 """
-# The chart's configuration.py: what is in YAML files becomes names of the module, mappings one in the other.
+# The chart's configuration.py merges YAML files into the module's names.
 CONFIGURATION = """
 import pathlib, yaml
 
@@ -62,7 +60,7 @@ def test_the_workers_have_the_time_and_the_heartbeat_that_they_have_under_docker
 
 
 def test_pods_of_several_nodes_can_use_the_media_volume():
-    """The chart mounts one claim into all of them. By default one node can have it at a time."""
+    """All pods mount one claim, which by default belongs to a single node."""
     assert VALUES['replicaCount'] > 1
     assert VALUES['worker']['replicaCount'] > 1
     assert VALUES.get('persistence', {}).get('accessMode') == 'ReadWriteMany'
@@ -81,7 +79,7 @@ def test_the_probe_finds_redis_by_the_files_of_the_chart(tmp_path, stack):
         (tmp_path / 'netbox.yaml').write_text(yaml.safe_dump({'REDIS': {'tasks': tasks}}))
         return subprocess.run([sys.executable, check], capture_output=True, text=True, timeout=30, check=False)
 
-    # Nobody works in this container; that is known only where Redis was asked.
+    # Without an answer from Redis, nobody can tell that no worker runs.
     assert (ask(stack.tasks.port).returncode, ask(1).returncode) == (1, 0)
 
 
@@ -93,7 +91,6 @@ def python(tmp_path_factory) -> Path:
 
 
 def run_in(folder: Path, python: Path, text: str) -> subprocess.CompletedProcess[str]:
-    """Run lines of the page, with the test's Python for that of NetBox."""
     text = text.replace('/opt/netbox/venv/bin/python3', str(python))
     text = text.replace('/opt/netbox-webhooks', str(CHECKOUT))
     text = text.replace('python3 -m pip wheel', f'{sys.executable} -m pip wheel')

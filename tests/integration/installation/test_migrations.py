@@ -1,5 +1,3 @@
-"""The migrations are as the models say, and let NetBox go on."""
-
 import pytest
 from django.contrib.postgres.operations import RemoveIndexConcurrently
 from django.core.management import call_command
@@ -9,14 +7,14 @@ from django.db.migrations.loader import MigrationLoader
 from webhooks.migrations._gently import BuildIndex, DropModel, Gently
 from webhooks.models import Webhook
 
-# Those that 1.0.0 has: nobody goes on saving while they are applied, for they make the tables.
+# These of 1.0.0 create the tables, so nobody saves yet.
 FIRST = ('0001_initial', '0002_sequence')
-# In short transactions, without the lock that keeps saves waiting, or without PostgreSQL.
+# Each uses short transactions, no lock against saves, or no PostgreSQL.
 GENTLE = (Gently, BuildIndex, DropModel, RemoveIndexConcurrently, RunPython, AlterModelOptions)
 
 
 def check_migrations() -> None:
-    """End the program with 1 where a migration is missing."""
+    """It exits with 1 where a migration is missing."""
     call_command('makemigrations', 'webhooks', '--check', '--dry-run', verbosity=0)
 
 

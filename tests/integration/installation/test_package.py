@@ -1,5 +1,3 @@
-"""What a package index gets: the wheel and the source archive, as scripts/package builds them."""
-
 import email
 import os
 import re
@@ -62,7 +60,6 @@ def archive(dist: Path) -> set[str]:
 
 
 def tracked(folder: str) -> set[str]:
-    """Return the files of the checkout below the folder, as git knows them."""
     listed = subprocess.run(['git', 'ls-files', folder], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     return set(listed.stdout.split())
 
@@ -112,7 +109,7 @@ def test_it_can_be_found(metadata):
 
 
 class Installation:
-    """A virtual environment with the package, beside the NetBox that is here. The checkout is not on its path."""
+    """The checkout must not be on its path."""
 
     def __init__(self, folder: Path, package: Path) -> None:
         self.root = folder / 'root'
@@ -128,11 +125,10 @@ class Installation:
         self._call(sys.executable, '-m', 'pip', '--python', self.python, 'install', '--quiet', '--no-deps', package)
 
     def run(self, *command: str) -> str:
-        """Run the environment's Python, and return all that it printed."""
         return self._call(self.python, *command)
 
     def _call(self, *command: str | Path) -> str:
-        # With the checkout on its path, pip takes what a build left there for the package, and installs nothing.
+        # On this path, pip would find the checkout's own build.
         ours = ('PYTHONPATH', 'NETBOX_CONFIGURATION')
         environment = {name: value for name, value in os.environ.items() if name not in ours}
         answer = subprocess.run(
@@ -156,13 +152,11 @@ def installation(request: pytest.FixtureRequest, dist: Path, tmp_path_factory: p
 
 
 class TestInstalled:
-    """NetBox with the package in place of the checkout."""
-
     def test_all_files_are_there(self, installation):
         assert [name for name in tracked('webhooks') if not (installation.packages / name).exists()] == []
 
     def test_netbox_runs_on_it(self, installation):
-        """The checks import all that a page, the API or a worker needs."""
+        """The checks import all modules of pages, API and workers."""
         assert 'webhooks.W001' in installation.run('-m', 'netbox', 'check')
         code = 'import webhooks; print(webhooks.__file__)'
         where = installation.run('-m', 'netbox', 'shell', '--no-imports', '-c', code)
@@ -176,7 +170,7 @@ class TestInstalled:
 
 
 class TestDescription:
-    """netbox-plugin.yaml, by which NetBox's catalogue of plugins tells what fits, and the matrices for people."""
+    """NetBox's catalogue of plugins reads netbox-plugin.yaml."""
 
     def test_it_has_the_form_of_the_plugins_in_the_catalogue(self):
         assert PLUGIN.keys() == {'version', 'package_name', 'compatibility'}
@@ -202,8 +196,6 @@ def test_a_newer_netbox_says_what_to_do():
 
 
 class TestSettings:
-    """The table of docs/configuration.md."""
-
     def test_it_has_every_setting_with_its_default(self):
         rows = re.findall(r'^\| `(\w+)`, `\w+` \| [^|]+ \| ([^|]+) \|', SETTINGS, re.MULTILINE)
         defaults = vars(conf.Settings())
@@ -224,7 +216,7 @@ class TestSettings:
 
 
 class Release:
-    """A copy of the checkout with everything that a release needs: the script may build and clean up there."""
+    """The script may build and clean up in this copy."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -257,7 +249,6 @@ class Release:
         self.git('commit', '--quiet', '--message', 'Release')
 
     def run(self) -> subprocess.CompletedProcess[str]:
-        """Run scripts/release of the copy."""
         return subprocess.run(
             [self.folder / 'scripts/release'], capture_output=True, text=True, timeout=300, check=False
         )
@@ -280,7 +271,7 @@ class TestRelease:
         assert answer.returncode == 0, answer.stderr
         assert f'Ready. Publish it with: git tag v{WebhooksConfig.version}' in answer.stdout
         assert len(list((release.folder / 'dist').iterdir())) == 2
-        assert not list(release.folder.glob('*.egg-info'))  # the next archive would hold what it names
+        assert not list(release.folder.glob('*.egg-info'))  # the next archive would hold its files
 
     def test_it_refuses_addresses_that_are_examples(self, release):
         names = ['.github/CODEOWNERS', 'CONTRIBUTING.md', 'README.md', 'pyproject.toml']

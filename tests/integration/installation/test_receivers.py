@@ -1,4 +1,4 @@
-"""contrib/receiver_copy.py, run as a reader of the docs would."""
+"""contrib/receiver_copy.py runs as in the docs."""
 
 import json
 import sqlite3
@@ -35,7 +35,7 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 
 def copied(folder: Path) -> dict[int, str | None]:
-    """Return {id: name} of the receiver's copy; None of what was deleted."""
+    """Return {id: name}, with None for deleted objects."""
     with sqlite3.connect(folder / 'copy.sqlite') as copy:
         rows = copy.execute("SELECT id, data FROM objects WHERE type = 'dcim.site'").fetchall()
     return {pk: data and json.loads(data)['name'] for pk, data in rows}

@@ -1,4 +1,4 @@
-"""A Redis user that may touch RQ's own keys only, as an operator gives NetBox one."""
+"""A Redis user may be limited to RQ's own keys."""
 
 from dcim.models import Site
 from django.db import transaction
@@ -31,7 +31,7 @@ def test_it_is_all_that_webhooks_need(other_redis: RedisServer, make_netbox, rqw
     worker = rqworker(netbox=netbox, redis=other_redis.address)
     receiver.wait_for(2, timeout=PATIENCE)
     with other_redis.address.client() as client:
-        # The page of failed jobs shows the one that failed.
+        # RQ's page of failed jobs reads this key.
         assert wait_until(lambda: client.zcard('rq:failed:low') == 1, timeout=PATIENCE)
         assert [one.status for one in deliveries()] == [StatusChoices.DELIVERED, StatusChoices.FAILED]
         worker.stop()

@@ -1,5 +1,3 @@
-"""Removal by `webhooks_remove`: nothing of the plugin is left in PostgreSQL or Redis, and NetBox works without it."""
-
 from typing import Any
 
 import pytest
@@ -94,7 +92,7 @@ dashboard.save()
 print('furnished', *Delivery.objects.order_by('pk').values_list('status', flat=True))
 """
 
-# As a logged in superuser sees it, in a NetBox without the plugin.
+# Runs without the plugin.
 LOOK = """
 from dcim.models import Site
 from django.test import Client
@@ -138,7 +136,7 @@ data {'shared': 'kept'} {'shared': 'kept'}
 
 
 def rows_that_name_us(database: DatabaseAddress) -> set[str]:
-    """Return tables, of all, with a row in which one of our names stands; and whatever is itself called so."""
+    """Return all tables that mention our names, and objects named after us."""
     with database.connect() as connection:
         found = connection.execute(
             'SELECT relname, relkind FROM pg_class '
@@ -161,7 +159,7 @@ def content_types(database: DatabaseAddress) -> set[tuple[str, str]]:
 
 @pytest.fixture
 def netbox(make_netbox: Any) -> NetBox:
-    """One with much in our tables, and switched off since."""
+    """Its tables are full and webhooks are off."""
     made = make_netbox(fresh=True)
     answer = made.run('shell', '-c', FURNISH)
     assert answer.stdout.splitlines()[-1:] == ['furnished failed'], answer.stderr
@@ -183,7 +181,7 @@ def test_nothing_is_left_and_netbox_works(netbox, stack):
     before = rows_that_name_us(netbox.database)
     assert {'webhooks_delivery', 'django_content_type', 'extras_dashboard', 'core_job'} <= before
 
-    # Django goes through all of NetBox's migrations to undo ours.
+    # Django runs through all of NetBox's migrations to undo ours.
     assert netbox.run('collectstatic', '--no-input').returncode == 0
     folders = [netbox.root / 'static' / app for app in ('webhooks', 'admin')]
     types_before = content_types(netbox.database)

@@ -1,4 +1,4 @@
-"""A backup that is restored, and copies of the rows: what is sent again, what is not, and what receivers see of it."""
+"""A restored backup sends its open deliveries again, and copied rows lose no change."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ Site.objects.create(name='Restored', slug='restored')
 
 @pytest.fixture
 def past(receiver: Receiver) -> tuple[Site, Site, Site]:
-    """Sites whose creation was delivered, is pending, and waits to be dispatched."""
+    """The creations are delivered, pending and undispatched."""
     subscribe(receiver.url(HOOK), Site)
     receiver.answers(HOOK, 200, 500, 200)
     delivered = site()
@@ -44,7 +44,7 @@ def past(receiver: Receiver) -> tuple[Site, Site, Site]:
 
 @pytest.fixture
 def restore(stack: StackDescription, processes: Processes, netbox: NetBox, tmp_path: Path) -> Iterator[Callable]:
-    """Dumps this test's database; what it returns restores it into a new one, and returns a NetBox on that."""
+    """Dumps this database; the result restores it for a new NetBox."""
     database = stack.server.named(f'{netbox.database.name}_restored')
 
     def dump(*options: str) -> Callable[[], NetBox]:
@@ -104,7 +104,7 @@ def test_a_backup_sends_again_what_was_open_in_it_and_nothing_else(past, receive
 
     shell(netbox, CHANGE)
     receiver.wait_for(count + 3, timeout=PATIENCE)
-    # Receivers that keep the highest number take it for new.
+    # Receivers that keep the highest number take it as new.
     last = receiver.requests[-1].json()
     assert last['data']['name'] == 'Restored'
     assert last['sequence'] > before[later.name].json()['sequence']

@@ -1,5 +1,3 @@
-"""NetBox's tasks Redis behind a Sentinel, as NetBox is configured for one."""
-
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -25,7 +23,7 @@ SAVE = "from dcim.models import Site; Site.objects.create(name='Bern', slug='ber
 
 @pytest.fixture
 def sentinel(other_redis: RedisServer, processes: Processes, tmp_path: Path) -> Iterator[RedisAddress]:
-    """One that watches the third Redis server, the only one of its service."""
+    """It watches the third Redis server."""
     address = RedisAddress(LOOPBACK, free_port())
     configuration = tmp_path / 'sentinel.conf'
     configuration.write_text(

@@ -1,4 +1,4 @@
-"""Settings in a real configuration.py, each in a process of its own: they are read while NetBox starts."""
+"""Each test starts a NetBox, which reads settings at start."""
 
 import json
 from collections.abc import Callable
@@ -28,8 +28,6 @@ SAVE = "from dcim.models import Site; Site.objects.create(name='Bern', slug='ber
 
 @pytest.fixture
 def configured(make_netbox: Callable[..., Any]) -> Callable[[str], dict[str, Any]]:
-    """Return what a NetBox with these lines in its configuration.py has for settings."""
-
     def run(lines: str) -> dict[str, Any]:
         answer = make_netbox(lines).run('shell', '-c', CONFIGURED)
         assert not answer.returncode, answer.stderr

@@ -1,5 +1,3 @@
-"""The configuration of docs/installation.md under a real supervisord, with other paths."""
-
 import configparser
 import os
 import re
@@ -57,7 +55,7 @@ def text_of_the_page() -> str:
 
 
 def with_paths_of_this_test(text: str, netbox: NetBox, folder: Path) -> str:
-    """The page's paths, and nothing else, become ours. As root, NetBox runs as root here."""
+    """Only paths change, and NetBox keeps the test's user."""
     binaries = Path(sys.executable).parent
     (folder / 'gunicorn.py').write_text(f"bind = '127.0.0.1:{free_port()}'\nworkers = 1\ntimeout = 120\n")
     environment = {**netbox.environment(), 'NETBOX_ROOT': str(netbox.root)}
@@ -88,7 +86,7 @@ class Supervisor:
         return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False).stdout
 
     def pid(self, program: str) -> int:
-        """Return the process id of a program, 0 while it does not run."""
+        """Return 0 while the program is not running."""
         answer = self.control('pid', program).strip()
         return int(answer) if answer.isdigit() else 0
 

@@ -1,4 +1,4 @@
-"""From 1.0.0 with a log to this version, while NetBox and workers of 1.0.0 go on: nobody fails, nothing is lost."""
+"""During the upgrade, NetBox and workers of 1.0.0 run on."""
 
 import threading
 from collections import Counter
@@ -25,7 +25,7 @@ from devstack.receiver import Receiver
 
 PATIENCE = 180
 
-# Four sites in line. What is dispatched waits; then each site is saved once more.
+# Dispatched events wait, and undispatched ones follow.
 FURNISH = """
 from dcim.models import Site
 from django.contrib.contenttypes.models import ContentType
@@ -55,9 +55,11 @@ leaving.type_create, leaving.type_update = True, False
 leaving.save()
 """
 
-# As 1.0.0 has them, of the webhook 'Hook': of Bern each waits for the one before it, and the first has lost its worker.
-# Of Basel the first is retried in an hour, the second may overtake it in an hour, and the third waits for that one. Of
-# Genf one has failed. The batches wait for each other; an attempt of the first has failed.
+# 1.0.0 has these states in webhook 'Hook'.
+# Bern: each waits for the previous, and the first lost its worker.
+# Basel: the first retries in an hour, the second may overtake it then, the third waits for the second.
+# Genf: the first has failed.
+# Batches wait for each other, and the first failed once.
 SHAPE = """
     CREATE TEMPORARY TABLE batch ON COMMIT DROP AS
         SELECT d.id, max(d.id) OVER together AS kept, count(*) OVER together AS number
@@ -103,17 +105,17 @@ print('open', Delivery.objects.filter(status__in=('pending', 'sending')).count()
 """
 
 IS_WAITED_FOR = 'SELECT EXISTS (SELECT 1 FROM pg_locks WHERE relation = %s::regclass AND NOT granted)'
-# Whoever waits for longer than a second has looked for a deadlock already, and would not be the one that dies of it.
+# After a second PostgreSQL has checked for deadlocks, and spares this session.
 HAS_LOOKED = """
     SELECT NOT EXISTS (
         SELECT 1 FROM pg_locks WHERE relation = %s::regclass AND NOT granted
           AND coalesce(waitstart, clock_timestamp()) > clock_timestamp() - interval '1.5 seconds'
     )"""
 COLUMN = 'SELECT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s)'
-# What the batches tell of beside their own events.
+# Batches of 1.0.0 carry further events.
 BATCHES = 'SELECT uuid::text FROM webhooks_delivery WHERE event_count > 1 ORDER BY id'
 OTHERS = 'SELECT sum(event_count - 1) FROM webhooks_delivery'
-# How many deliveries the first batch has become, how often each was tried, and what came of it.
+# (deliveries, attempts, status) of the first batch.
 FIRST_BATCH = """
     SELECT count(*), min(attempt_count), min(status) FROM webhooks_delivery GROUP BY batch ORDER BY batch LIMIT 1"""
 INVALID = """
@@ -132,7 +134,7 @@ def newest(loader: MigrationLoader) -> tuple[str, str]:
 
 @pytest.fixture(scope='module')
 def steps() -> list[Step]:
-    """What `migrate` does one after the other, with the models before and after: these take long to make."""
+    """The models before and after take long to compute."""
     loader, found = MigrationLoader(None), []
     state = loader.project_state(('webhooks', '0002_sequence'))
     for app, name in loader.graph.forwards_plan(newest(loader)):
@@ -145,7 +147,7 @@ def steps() -> list[Step]:
 
 
 class Migrating(threading.Thread):
-    """`migrate`, in a thread of this process: a process of its own takes ten seconds to start."""
+    """A new process would take ten seconds to start."""
 
     def __init__(self, database: DatabaseAddress, to: str = '', steps: Sequence[Step] = ()) -> None:
         super().__init__(daemon=True)
@@ -186,7 +188,7 @@ def _unblocked(django_db_blocker: Any) -> Iterator[None]:
 
 @pytest.fixture(scope='module')
 def log(stack: StackDescription, processes: Processes) -> Iterator[str]:
-    """The name of a database of 1.0.0 with a log."""
+    """Yield the name of a 1.0.0 database with a log."""
     database = copy_database(stack.server, stack.template, 'former')
     netbox = NetBox(stack.folder / 'former', database, stack.caching, stack.tasks, processes, 'WEBHOOKS_ENABLED = True')
     netbox.write_configuration()
@@ -204,7 +206,7 @@ def log(stack: StackDescription, processes: Processes) -> Iterator[str]:
 def make_former(
     log: str, stack: StackDescription, processes: Processes, receiver: Receiver
 ) -> Iterator[Callable[[], NetBox]]:
-    """Makes a NetBox whose database is a copy of that log. Its webhooks send to the receiver, to a path each."""
+    """The log is copied for each NetBox."""
     made: list[NetBox] = []
 
     def make() -> NetBox:
@@ -240,7 +242,6 @@ def one_row(netbox: NetBox, statement: str) -> tuple:
 
 
 def count(connection: psycopg.Connection) -> dict[str, object]:
-    """Return how many there are of each, and of the deliveries how many are closed."""
     tables = ('webhooks_event', 'webhooks_delivery', 'webhooks_webhook', 'webhooks_subscription')
     found = {table: one(connection, f'SELECT count(*) FROM {table}') for table in tables}
     failed = one(connection, "SELECT count(*) FROM webhooks_delivery WHERE status NOT IN ('pending', 'sending')")
@@ -248,7 +249,6 @@ def count(connection: psycopg.Connection) -> dict[str, object]:
 
 
 def work(netbox: NetBox) -> dict[str, str]:
-    """Let a worker of this version do all that waits, and return what it says."""
     with netbox.database.connect() as connection:
         answer = netbox.run('shell', '-c', WORK.format(now=one(connection, 'SELECT now()')))
     assert answer.returncode == 0, answer.stderr
@@ -271,7 +271,7 @@ def test_what_waits_in_a_log_of_1_0_0_is_delivered_in_order_after_the_upgrade(ma
 
     said = work(netbox)
 
-    # The one that is retried keeps its time; those behind it wait for it alone.
+    # A retry keeps its time, and only its followers wait for it.
     assert (said['put off'], said['open']) == ('1', '0')
     got = of_path(receiver, 'Hook')
     assert Counter(event['data']['name'] for event in got) == {'Bern': 5, 'Basel': 4, 'Genf': 3, 'Chur': 4}
@@ -307,7 +307,7 @@ def test_saves_go_on_while_it_waits_for_a_long_transaction(make_former):
             for _ in range(3):
                 assert wait_until(lambda: one(other, IS_WAITED_FOR, 'webhooks_subscription'), timeout=PATIENCE)
                 with other.transaction():
-                    # Without it, a save that waits for the long transaction would wait for ever here.
+                    # Behind the long transaction, a save would otherwise wait for ever.
                     other.execute("SET LOCAL lock_timeout = '20s'")
                     former.save(second)(other)
             assert migrating.is_alive()
@@ -315,7 +315,7 @@ def test_saves_go_on_while_it_waits_for_a_long_transaction(make_former):
 
 
 def test_who_would_be_in_a_deadlock_with_it_goes_on(make_former, steps):
-    """Somebody has read webhooks, whose lock the migration wants beside that of deliveries."""
+    """The migration wants locks on webhooks and deliveries, and a reader holds webhooks."""
     netbox = make_former()
     with netbox.database.connect() as person, netbox.database.connect() as other:
         migrating = Migrating(netbox.database, steps=steps)

@@ -1,6 +1,6 @@
-"""Upgrading by the commands of the README and the docs, which are taken from their text, installs the new version.
+"""The documented commands install the new version.
 
-With a virtual environment, a checkout and a cache of pip's of its own. pip gets setuptools from the registry.
+pip gets setuptools from the registry.
 """
 
 import os
@@ -17,13 +17,12 @@ from webhooks.version import VERSION
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ('webhooks', 'docs', *(path.name for path in ROOT.glob('*.*') if path.is_file()), 'LICENSE')
-# What 1.0.0's README said.
+# 1.0.0's README said this.
 FORMER_LINE = 'netbox-webhooks @ file:///opt/netbox-webhooks\n'
 WITHDRAWN = ('withdrawn.py', 'migrations/0999_withdrawn.py', 'templates/withdrawn.html', 'static/withdrawn.css')
 
 
 def commands(page: str, heading: str) -> str:
-    """Return those of a page's commands below a heading that install the package."""
     section = (ROOT / page).read_text().split(f'\n## {heading}\n')[1].split('\n## ')[0]
     blocks = re.findall(r'^```sh\n(.*?)^```$', section, re.MULTILINE | re.DOTALL)
     return next(block for block in blocks if ' pip install ' in block)
@@ -55,7 +54,6 @@ class Host:
         return folder.name.removeprefix('netbox_webhooks-').removesuffix('.dist-info')
 
     def withdrawn(self) -> list[str]:
-        """Which of the files that the new version no longer has are installed."""
         return [name for name in WITHDRAWN if (self.package / name).exists()]
 
     def local(self, text: str) -> str:
@@ -86,7 +84,7 @@ class Host:
 
 @pytest.fixture(scope='module')
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What takes time to make: a virtual environment, and a cache that soon has setuptools."""
+    """Both take long to make."""
     folder = tmp_path_factory.mktemp('shared')
     venv.create(folder / 'venv', with_pip=True, symlinks=True)
     return folder
@@ -103,7 +101,7 @@ def host(tmp_path: Path, shared: Path) -> Host:
 
 
 def leave_a_build(host: Host) -> None:
-    """As 1.0.0's setup.py did at each installation."""
+    """1.0.0's setup.py left this at each installation."""
     shutil.copytree(host.checkout / 'webhooks', host.checkout / 'build/lib/webhooks', dirs_exist_ok=True)
 
 
@@ -129,7 +127,7 @@ def test_upgrading_leaves_the_new_version_and_nothing_of_the_old_one(host, writt
 
 
 def test_a_wheel_takes_nothing_from_an_earlier_build(host):
-    """Nor does building leave anything in the checkout that the next one could take."""
+    """Building also leaves nothing in the checkout for a later build."""
     leave_a_build(host)
     host.check_out_this_version()
     host.run('/opt/netbox/venv/bin/python3 -m pip wheel --no-deps --wheel-dir dist /opt/netbox-webhooks')

@@ -1,5 +1,3 @@
-"""The setting `admin`: with it off, NetBox's own URLs, users and apps are as without the plugin."""
-
 import json
 from collections.abc import Callable
 from typing import Any
@@ -52,7 +50,7 @@ print('FOUND', json.dumps({
 
 @pytest.fixture(scope='module')
 def answered() -> dict[str, dict[str, Any]]:
-    """By settings: what one start of NetBox said serves all tests."""
+    """NetBox starts once for each set of settings."""
     return {}
 
 
@@ -80,7 +78,7 @@ def test_with_it_off_everything_is_on_netboxs_own_pages(found):
     shown = found(OFF)
     assert shown['pages'] == [200] * 5
     assert 'webhooks_workers' in shown['metrics']
-    # NetBox's own are at their own address alone, which an operator may have closed.
+    # Operators may have closed NetBox's own address.
     assert 'django_http_requests' not in shown['metrics']
     assert 'django_http_requests' in shown['netboxs_metrics']
     assert 'webhooks_workers' not in shown['netboxs_metrics']

@@ -1,5 +1,3 @@
-"""`allowed_models`: any model that the REST API shows, of NetBox or of a plugin."""
-
 import json
 from collections.abc import Callable
 
@@ -51,7 +49,6 @@ def subscribed(receiver: Receiver, *models: type[Model]) -> None:
 
 
 def labels(netbox: NetBox) -> set[str]:
-    """Return the models that it lets webhooks subscribe to."""
     result = netbox.run('shell', '-c', LIST)
     return set(json.loads(result.stdout.splitlines()[-1]))
 

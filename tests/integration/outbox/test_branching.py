@@ -1,5 +1,3 @@
-"""Beside netbox-branching: what is done in a branch is not sent, and merging it sends each change once."""
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +16,7 @@ WEBHOOKS_ALLOWED_MODELS = ['netbox_branching.branch']
 DATABASE_ROUTERS = ['netbox_branching.database.BranchAwareRouter']
 """
 
-# How a shell command is given an argument.
+# `shell -c` takes no arguments, so the code sets its own.
 CALL = """
 import sys
 sys.argv.append({url!r})
@@ -28,7 +26,7 @@ exec(compile(open({path!r}).read(), {path!r}, 'exec'), {{'__name__': 'scenario'}
 
 @pytest.fixture
 def told(make_netbox: Callable, receiver: Receiver) -> dict:
-    """What the scenario printed: one run for all tests of it, since a branch is a copy of all tables."""
+    """Run the scenario once, because a branch copies all tables."""
     netbox = make_netbox(SETTINGS, fresh=True)
     migrated = netbox.run('migrate', timeout=300)
     assert migrated.returncode == 0, migrated.stderr
@@ -52,12 +50,12 @@ def test_a_branch_sends_nothing_and_its_merge_sends_each_change_once(told: dict,
         assert created['request']['user'] == f'user-{strategy}'
         assert created['context'] == {'active_branch': None}
 
-        # A webhook that is defined while a branch is active is one for all.
+        # Webhooks belong to all branches.
         is_in_main, subscriptions = told[strategy]['defined']
         assert is_in_main
         assert subscriptions == 6
 
-    # Its own events come without a user, and with a name.
+    # Its own events have a user's name but no user.
     merges = [sent.json() for sent in receiver.requests if sent.path == '/merges']
     told_of = {body['data']['name']: (body['event'], body['username']) for body in merges}
     assert told_of == {name: ('branch_merged', f'user-{name}') for name in ('iterative', 'squash')}

@@ -1,4 +1,4 @@
-"""`webhooks.signals.bulk_operation`: for code that changes rows without Django's signals."""
+"""For code that changes rows without Django's signals."""
 
 import pytest
 from dcim.models import Location, Site
@@ -19,7 +19,6 @@ def make(count: int) -> list[Site]:
 
 
 def queries_of(count: int, event: str) -> int:
-    """Return how many queries the signal costs for `count` sites."""
     places = make(count)
     with transaction.atomic(), CaptureQueriesContext(connection) as captured:
         bulk_operation.send(sender=Site, instances=places, event=event)
@@ -132,7 +131,7 @@ class TestCost:
         subscribe(NOWHERE, Site)
         monkeypatch.setattr(deletions, 'FIRST_SLICE', 1000)
         monkeypatch.setattr(deletions, 'LARGEST_SLICE', 1000)
-        queries_of(2, 'deleted')  # the first in a process looks up more
+        queries_of(2, 'deleted')  # the first call fills caches
         assert queries_of(2, 'deleted') == queries_of(300, 'deleted') < 40
         assert len(changes()) == 304
 
@@ -172,7 +171,7 @@ class TestNotHeard:
         assert changes() == [(CREATED, places[0].pk)]
 
     def test_nothing_is_heard_while_webhooks_are_off(self, make_netbox):
-        """Nothing is connected then: not even a mistake is noticed."""
+        """No handler is connected, so even a wrong call passes."""
         other = make_netbox('WEBHOOKS_ENABLED = False')
         code = (
             'from dcim.models import Site\n'

@@ -1,5 +1,3 @@
-"""What a user says of a change, as NetBox's change log has it, is in the payload and can be asked for."""
-
 from typing import Any
 
 import pytest

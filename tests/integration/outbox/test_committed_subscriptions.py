@@ -1,6 +1,6 @@
-"""Which events a webhook gets is decided by what was committed when they were recorded, not by who drew a number first.
+"""Commits decide which events a webhook gets, not sequence numbers.
 
-Each test has transactions that are open at the same time, and a witness: a webhook that is subscribed all the while.
+The witness is a webhook that stays subscribed.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures('committed')
 
 
 def set_enabled(webhook: Webhook, enabled: bool) -> None:
-    """As a view does: on an instance of its own."""
+    """A view saves a fresh instance."""
     one = Webhook.objects.get(pk=webhook.pk)
     one.enabled = enabled
     one.save()
@@ -32,7 +32,6 @@ def describe(place: Site, text: str) -> None:
 
 
 def sent_to(webhook: Webhook) -> list[tuple[str, int]]:
-    """Return what is sent to the webhook, as (kind, primary key)."""
     dispatch_all()
     deliveries = Delivery.objects.filter(webhook=webhook).order_by('sequence')
     return list(deliveries.values_list('event__kind', 'event__object_id'))
@@ -64,7 +63,7 @@ class TestDisabling:
 
     @pytest.mark.parametrize('is_newest', [True, False], ids=['the newest', 'not the newest'])
     def test_so_is_one_whichever_transaction_of_the_server_is_the_newest(self, webhook, witness, is_newest):
-        """PostgreSQL lists those in progress only up to the newest that has ended."""
+        """PostgreSQL lists running transactions only up to the newest that ended."""
         closing = Writer(lambda: set_enabled(webhook, False)).has_written()
         if not is_newest:
             subscribe(NOWHERE, Site)
@@ -129,7 +128,7 @@ class TestDisabling:
 
 
 class TestLongTransaction:
-    """It changes one object again and again: one event, which draws anew each time."""
+    """Its changes merge into a single event, which draws a new number each time."""
 
     @pytest.fixture
     def place(self, committed: None) -> Site:
@@ -223,7 +222,7 @@ class TestEnabling:
 
 
 class TestOwnTransaction:
-    """What a transaction has done itself counts from the moment when it did it."""
+    """Its own subscription counts from the moment of the change."""
 
     def test_it_enables_and_then_changes(self, disabled, witness):
         with transaction.atomic():
@@ -250,11 +249,10 @@ class TestOwnTransaction:
 
 
 class TestOtherCluster:
-    """After a restore transaction ids begin again elsewhere: those of before say nothing."""
+    """After a restore, old transaction ids say nothing."""
 
     @pytest.fixture(params=[-1, 0, 1], ids=['lower ids', 'the same ids', 'higher ids'])
     def restored(self, webhook: Webhook, request: pytest.FixtureRequest) -> Webhook:
-        """The stretches have ids that were given to other transactions in another cluster."""
         set_enabled(webhook, False)
         set_enabled(webhook, True)
         ids = Subscription.objects.filter(webhook=webhook)
@@ -262,7 +260,7 @@ class TestOtherCluster:
             cursor.execute('SELECT pg_current_xact_id()::text::bigint')
             current = cursor.fetchone()[0]
         shift = request.param * current // 2
-        # 0: those of the transactions that come next.
+        # With 0 they equal the next transactions' ids.
         ids.update(cluster=F('cluster') + 1, opened_by=current + shift + 2, closed_by=current + shift + 2)
         return webhook
 
@@ -297,7 +295,7 @@ class TestOtherCluster:
 
 
 class TestOlderProcesses:
-    """A web process of an older version keeps none of it: the numbers decide, as they did."""
+    """They store no snapshot, so numbers decide."""
 
     def test_an_event_without_it_goes_by_its_number(self, webhook, witness):
         place = site()
@@ -318,7 +316,7 @@ class TestOlderProcesses:
 
 @pytest.fixture
 def plain_role(committed: None) -> Iterator[None]:
-    """This session's user may not ask which cluster it is in."""
+    """A plain user may not ask for the cluster."""
     grants = 'SELECT, INSERT, UPDATE, DELETE ON ALL TABLES', 'ALL ON ALL SEQUENCES'
     with connection.cursor() as cursor:
         cursor.execute('REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC; CREATE ROLE plain')

@@ -1,6 +1,6 @@
-"""On the way of a save, each of our queries names its database: no router decides where it goes.
+"""During a save, our queries name their database, so no router can redirect them.
 
-As in NetBox's own tests, a router refuses what is not pinned to a connection; this one, what our package asks.
+NetBox's own tests have such a router.
 """
 
 import sys
@@ -40,11 +40,9 @@ pytestmark = pytest.mark.usefixtures('committed')
 
 
 class RouterOfOurQueries(PinnedConnectionRouter):
-    """Refuses a query of any model if our package asks it, through Django or by itself."""
-
     def _check(self, model: type[Model], **hints: Any) -> None:
         frame = sys._getframe(1)
-        # Our query sets ask on behalf of whoever evaluates them.
+        # Our query sets run on behalf of their caller.
         while frame.f_globals['__name__'].startswith((__name__, 'django.', 'webhooks.models.confidential')):
             frame = frame.f_back
         if frame.f_globals['__name__'].startswith('webhooks.'):
@@ -56,9 +54,8 @@ class RouterOfOurQueries(PinnedConnectionRouter):
 
 @pytest.fixture
 def strict(committed: None, settings: Any) -> None:
-    """Everything is subscribed to, with what was before, and no query of ours is routed from now on."""
     subscribe(NOWHERE, *(object_type.model_class() for object_type in allowed()), include_snapshots=True)
-    # What is remembered would not be asked again.
+    # Cached answers would hide the queries.
     for remembered in (snapshots.object_type_id, snapshots.expression):
         remembered.cache_clear()
     ContentType.objects.clear_cache()
@@ -74,8 +71,6 @@ def tag() -> Tag:
 
 
 class TestRouter:
-    """It would notice."""
-
     def test_it_refuses_what_our_package_does_not_pin(self, strict):
         with pytest.raises(UnpinnedQuery, match='Site query of webhooks'):
             exec('Site.objects.first()', {'Site': Site, '__name__': 'webhooks.x'})

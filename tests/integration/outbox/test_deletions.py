@@ -1,4 +1,4 @@
-"""A deletion shows what the REST API showed an instant before; and so, of what went since, does what was before it."""
+"""An object's events still show the REST API's answers after its deletion."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -57,18 +57,17 @@ class RolledBack(Exception):
 
 @pytest.fixture(autouse=True)
 def nothing_rests() -> None:
-    """What was slow in one test is not slow in the next."""
+    """A slow earlier test would make rendering rest."""
     deletions._resting.clear()
     deletions._seconds_each.clear()
 
 
 def shown(instance: Model, pk: int) -> dict[str, dict[str, Any]]:
-    """Return {kind: what the event of the object shows}."""
+    """Return {kind: payload data}."""
     return {event.kind: event.payload_data for event in recorded(type(instance)) if event.object_id == pk}
 
 
 def is_rendered(event: Event) -> bool:
-    """Whether whoever deleted the object has rendered it."""
     return 'shown' in event.snapshot
 
 
@@ -78,7 +77,7 @@ def is_free(instance: Model) -> bool:
 
 
 def in_thread_for(function: Callable[[], Any]) -> Any:
-    """Return what the function does on a connection of its own."""
+    """The function needs a connection of its own."""
     results = []
     in_thread(lambda: results.append(function())).join(60)
     return results[0]
@@ -87,7 +86,7 @@ def in_thread_for(function: Callable[[], Any]) -> Any:
 class TestAllModels:
     @every_kind
     def test_each_change_is_as_the_api_showed_it_although_the_object_is_gone(self, api_client, make: Callable):
-        """Created, updated and deleted within one stretch of work, and rendered only then."""
+        """Rendering waits until the object is gone."""
         kind = type(make())
         subscribe(NOWHERE, kind)
         with transaction.atomic():
@@ -95,7 +94,7 @@ class TestAllModels:
             free(api_client, instance)
         instance = kind.objects.get(pk=instance.pk)
         expected = {CREATED: get(api_client, instance)}
-        # Not its name, which what points to it shows as well.
+        # The name would also change in related objects.
         instance.description = 'Changed'
         instance.save()
         expected |= dict.fromkeys((UPDATED, DELETED), get(api_client, instance))
@@ -128,7 +127,7 @@ class TestAllModels:
 
     @pytest.mark.parametrize('logged', [True, False])
     def test_what_a_custom_field_pointed_to_may_be_gone_since_long(self, api_client, netbox_user, logged: bool):
-        """NetBox lets the value be, and shows it no more."""
+        """NetBox keeps the dangling value and no longer shows it."""
         fields = [CustomField(name=kind, type=kind) for kind in ('object', 'multiobject')]
         for field in fields:
             field.related_object_type = ObjectType.objects.get_for_model(Site)
@@ -140,7 +139,7 @@ class TestAllModels:
             target.delete()
         subscribe(NOWHERE, Site)
         if logged:
-            place.tags.add(Tag.objects.create(**named('tag')))  # which leaves the time of its last change as it is
+            place.tags.add(Tag.objects.create(**named('tag')))  # leaves last_updated unchanged
         expected = get(api_client, place)
         pk = place.pk
         dispatch_all()
@@ -151,8 +150,6 @@ class TestAllModels:
 
 
 class TestBesideTheBuiltin:
-    """Both are subscribed to the same deletions: ours tells all that the built-in tells."""
-
     def compare(self, receiver: Receiver, drain: Callable, user: Any, doomed: Model, *models: type[Model]) -> None:
         subscribe(receiver.url('/ours'), *models, kinds=(DELETED,))
         builtin_rule(*models, kinds=('object_deleted',), payload_url=receiver.url('/builtin'))
@@ -218,7 +215,7 @@ class TestWhatGoesAlong:
         assert 'core.signals' in [receiver.__module__ for receiver in receivers[1:]]
 
     def test_queries_do_not_grow_with_what_goes_along(self, monkeypatch):
-        monkeypatch.setattr(deletions, 'SLICE_TIME', 60.0)  # two slices, however fast the machine is
+        monkeypatch.setattr(deletions, 'SLICE_TIME', 60.0)  # two slices on any machine
         subscribe(NOWHERE, Device, Interface, IPAddress)
         taken = []
         for count in (6, 6, 40):
@@ -253,8 +250,8 @@ class TestWhatGoesAlong:
         place, other = site(), site()
         with transaction.atomic():
             other.save()
-            assert not scope.wants(Rack, 'default')  # what is subscribed is asked of the first model, and then of all
-            deletions.begin(other, other, 'default')  # what the process looks up once
+            assert not scope.wants(Rack, 'default')  # asks for the first model alone, then for all
+            deletions.begin(other, other, 'default')  # fills caches
             with CaptureQueriesContext(connection) as queries:
                 deletions.begin(place, place, 'default')
         assert len(queries) == 0
@@ -367,7 +364,7 @@ class TestTransactions:
         assert expected['description'] == 'updated'
 
     def test_what_was_before_a_deletion_is_no_longer_than_the_row(self, receiver):
-        """What is shown is kept once."""
+        """The rendered part is stored once."""
         subscribe(receiver.url('/'), Site, include_snapshots=True)
         place = site()
         forget_events()
@@ -381,7 +378,7 @@ class TestTransactions:
 
 
 class TestTroubles:
-    """What cannot be rendered while somebody waits is rendered later: the deletion goes on."""
+    """A failed rendering is repeated later."""
 
     @pytest.fixture
     def doomed(self, committed: None) -> tuple[Device, list[Interface]]:
@@ -425,7 +422,7 @@ class TestTroubles:
         assert {is_rendered(event) for event in recorded(Device)} == {True}
 
     def test_below_a_prefix_of_the_web_server_it_is_rendered_too(self, doomed, unprepared):
-        """As with SCRIPT_NAME, in a process that has just started."""
+        """SCRIPT_NAME sets such a prefix in a new process."""
         owner, _ports = doomed
         batch._renderer.cache_clear()
         with override_script_prefix('/x/'):
@@ -504,7 +501,7 @@ class TestTroubles:
 
 
 class TestNobodyToldTheDeletion:
-    """Where no webhook asked for deletions, what cannot be known is shown in the field's own type, and named."""
+    """Lost values are empty, of their type, and listed in `partial`."""
 
     def bodies(self, receiver: Receiver) -> dict[str, dict[str, Any]]:
         return {request.json()['event']: request.json() for request in receiver.requests}
@@ -552,7 +549,7 @@ class TestNobodyToldTheDeletion:
         assert 'partial' not in body['events'][1]
 
     def test_a_deletion_that_was_told_already_is_known(self, receiver: Receiver, api_client):
-        """Rendered once more, long after it was delivered."""
+        """It is rendered again, long after delivery."""
         subscribe(receiver.url('/'), VLANGroup)
         with transaction.atomic():
             group = VLANGroup.objects.create(**named('vlans'))

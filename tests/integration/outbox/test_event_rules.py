@@ -1,5 +1,3 @@
-"""The second door: event rules whose action is to send with one of our webhooks."""
-
 import json
 import uuid
 from typing import Any
@@ -31,7 +29,7 @@ JOBS = ('job_started', 'job_completed')
 
 @pytest.fixture
 def webhook(receiver: Receiver) -> Webhook:
-    """One that is subscribed to nothing: it sends what event rules tell it to."""
+    """Without subscriptions it sends for event rules only."""
     return subscribe(receiver.url('/'), secret='hush')
 
 
@@ -56,7 +54,7 @@ def run_job(user: Any, data: Any = None, model: type = Site, **fields: Any) -> J
 
 class TestObjects:
     def test_whoever_changes_an_object_waits_for_no_worker(self, receiver: Receiver, webhook, netbox_user):
-        """Not even where the lane of the webhook is held, as by a worker that is frozen."""
+        """A frozen worker may hold the webhook's lane."""
         sending_rule(webhook, Site)
 
         def change() -> None:
@@ -203,7 +201,7 @@ class TestJobs:
         one, other = site(), site()
         run_job(netbox_user, object_id=one.pk)
         work()
-        # What `id` the data has is another thing's.
+        # An `id` in the data belongs to some other object.
         run_job(netbox_user, {'id': one.pk}, object_id=other.pk)
         work()
         assert [(sent.object_id, sent.status) for sent in deliveries()] == [
@@ -224,7 +222,7 @@ class TestJobs:
 
     @pytest.mark.parametrize(('model', 'data'), [(Site, {'output': 'x'}), (Location, None)])
     def test_what_is_of_no_object_and_of_no_known_job_does_not_wait(self, webhook, model, data):
-        """The job that was saved last has other data, or is for objects of another type."""
+        """The latest job has other data, or another object type."""
         kind = ObjectType.objects.get_for_model(model)
         saved = Job.objects.create(object_type=kind, object_id=5, name='x', job_id=uuid.uuid4(), data=data)
         context = {'object_type': ObjectType.objects.get_for_model(Site), 'event_type': 'job_completed', 'data': None}
@@ -238,7 +236,7 @@ class TestJobs:
 
 
 class TestGained:
-    """What NetBox's own action lacks."""
+    """NetBox's own action lacks these."""
 
     def test_rules_gain_retries(self, receiver: Receiver, webhook, netbox_user):
         sending_rule(webhook, Site, kinds=JOBS)
@@ -320,8 +318,6 @@ class TestNotSent:
 
 
 class TestRule:
-    """NetBox's own forms and API know the action."""
-
     def test_the_api_makes_a_rule(self, receiver: Receiver, webhook, api_client):
         fields = {
             'name': 'Tell the CMDB',
@@ -357,8 +353,6 @@ class TestRule:
 
 
 class TestPages:
-    """NetBox's own pages of event rules, which show our types of event among its own."""
-
     ADDRESS = '/extras/event-rules/'
 
     @pytest.mark.parametrize('page', ['', 'add/', 'import/', '{}/', '{}/edit/', '{}/delete/', '{}/changelog/'])

@@ -1,6 +1,6 @@
-"""Changes without an event: each in the table of docs/troubleshooting.md is silent. It is noticed if one speaks.
+"""Each change in the table of docs/troubleshooting.md is silent.
 
-NetBox's built-in webhooks are subscribed to the same, and silent as well: what they see, ours has to see.
+NetBox's built-in webhooks are silent too.
 """
 
 import threading
@@ -39,7 +39,7 @@ WATCHED = (Site, Device, Interface, Prefix)
 
 @dataclass
 class Change:
-    """Something that `happens`, by which the row or what is shown of `silent` changes."""
+    """`happens` changes `silent`, in its row or in related rows."""
 
     silent: Model
     happens: Callable[[], Any]
@@ -79,7 +79,7 @@ def raw_delete() -> Change:
 
 
 #
-# What NetBox changes along with something else
+# Changes that NetBox makes along with others
 #
 
 
@@ -141,7 +141,7 @@ def custom_field_with_a_default_is_added() -> Change:
 
 
 #
-# What is only derived
+# Derived values
 #
 
 
@@ -223,7 +223,7 @@ def test_what_the_docs_list_is_silent_beside_ours_and_beside_the_builtin(
 
     assert pk not in [object_id for _kind, object_id in changes(kind)]
     assert sent() == []
-    # Both would have told of it.
+    # Both are subscribed.
     with request_by(netbox_user):
         kind.objects.get(pk=pk).save()
     assert changes(kind)[-1] == (UPDATED, pk)

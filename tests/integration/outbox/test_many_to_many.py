@@ -1,5 +1,3 @@
-"""Tags and other many-to-many links, whichever end of them is edited."""
-
 import pytest
 from circuits.models import Provider
 from dcim.models import Interface, Site
@@ -42,7 +40,7 @@ def tags(committed: None) -> list[Tag]:
 
 @pytest.fixture
 def webhook(sites, asns, tags):
-    """Everything is there before the webhook is."""
+    """The objects exist before, so their creation leaves no event."""
     return subscribe(NOWHERE, Site)
 
 
@@ -51,7 +49,7 @@ def pks(objects: list) -> list[int]:
 
 
 def links(field: str) -> dict[int, list[int]]:
-    """Return {object: what it points to} as recorded last."""
+    """Return {object: linked ids}."""
     return {event.object_id: event.snapshot['m2m'][field] for event in recorded()}
 
 
@@ -88,8 +86,6 @@ class TestForward:
 
 @pytest.mark.usefixtures('webhook')
 class TestReverse:
-    """The ASN's form and `ASN.sites` change sites from the far side."""
-
     def test_adding_from_the_far_side_is_an_update_of_each_object(self, sites, asns):
         asns[0].sites.add(*sites[:2])
         assert sorted(changes()) == [(UPDATED, place.pk) for place in sites[:2]]

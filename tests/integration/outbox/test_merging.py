@@ -1,5 +1,3 @@
-"""One event per object and transaction: what becomes of several changes, and of those that are rolled back."""
-
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -59,7 +57,7 @@ def announce(pk: int) -> None:
 
 
 def resurrect(pk: int) -> None:
-    """The row is there again without a signal of it."""
+    """bulk_create() sends no signal."""
     Site.objects.bulk_create([Site(pk=pk, **NAME)])
 
 
@@ -72,7 +70,7 @@ class TestTable:
     @pytest.mark.parametrize(
         ('exists', 'steps', 'kind'),
         [
-            # of an object that was not there before
+            # the object is new
             (False, [create], CREATED),
             (False, [create, update], CREATED),
             (False, [create, tag], CREATED),
@@ -82,7 +80,7 @@ class TestTable:
             (False, [create, delete, create], CREATED),
             (False, [create, delete, create, delete], NOTHING),
             (False, [create, delete, announce], NOTHING),
-            # of one that was
+            # the object is old
             (True, [update], UPDATED),
             (True, [update, update], UPDATED),
             (True, [update, tag], UPDATED),
@@ -129,7 +127,7 @@ class TestTable:
         assert recorded()[0].snapshot['row']['description'] == 'x'
 
     def test_what_is_changed_before_it_is_announced_is_created(self):
-        """A receiver that is called before ours saves it again; NetBox links the bays of a module so."""
+        """When NetBox links a module's bays, an earlier receiver saves the object again."""
 
         def again(instance: Site, created: bool, **kwargs) -> None:
             if created:
@@ -177,7 +175,7 @@ class TestTable:
         assert changes() == [(CREATED, 1), (UPDATED, 1)]
 
     def test_what_was_dispatched_is_not_changed_any_more(self, webhook):
-        """Transaction ids start over after a restore."""
+        """After a restore, transaction ids come again."""
         create(1)
         dispatch_all()
         with transaction.atomic(), connection.cursor() as cursor:
@@ -224,7 +222,6 @@ class TestRollback:
         assert changes() == [(CREATED, outer.pk), (CREATED, later.pk)]
 
     def test_a_rollback_of_the_savepoint_with_the_first_change_forgets_it(self, webhook):
-        """What was known about the transaction goes with the savepoint."""
         with transaction.atomic():
             with pytest.raises(RolledBack), transaction.atomic():
                 site()
@@ -274,7 +271,7 @@ class TestRollback:
 
 @contextmanager
 def before_ours(signal: Signal, sender: type[Model], receiver: Callable[..., None]) -> Iterator[None]:
-    """Connect a receiver as a plugin does that stands before ours in PLUGINS: after NetBox's own ones."""
+    """Plugins before ours in PLUGINS connect after NetBox and before us."""
     signal.connect(receiver, sender=sender, weak=False, dispatch_uid='before ours')
     last = signal.receivers.pop()
     ours = {(uid, id(sender)) for uid in (f'webhooks.{sender._meta.label_lower}', 'webhooks.linked')}
@@ -288,7 +285,7 @@ def before_ours(signal: Signal, sender: type[Model], receiver: Callable[..., Non
 
 
 class TestNested:
-    """Another plugin changes an object again before we are told that it was changed."""
+    """Another plugin saves the object again before our receiver runs."""
 
     def test_a_rack_that_is_saved_again_takes_its_devices_along(self):
         rack = Rack.objects.create(site=site(), name='Rack')

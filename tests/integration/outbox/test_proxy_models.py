@@ -1,5 +1,3 @@
-"""A proxy is another class of the same rows: what is done through it is a change of the model."""
-
 import pytest
 from dcim.models import Rack, Site
 from django.db import transaction
@@ -16,7 +14,7 @@ pytestmark = pytest.mark.usefixtures('committed')
 
 
 class Branch(Site):
-    """Defined after NetBox has started, as in a script."""
+    """Scripts define a proxy after NetBox has started."""
 
     class Meta:
         proxy = True
@@ -43,7 +41,6 @@ class BranchOfBranches(Branch):
 
 @pytest.fixture
 def bern(committed: None) -> Branch:
-    """A site, that a webhook is subscribed to, as the proxy has it."""
     place = site(name='Bern')
     subscribe(NOWHERE, Site, include_snapshots=True)
     return Branch.objects.get(pk=place.pk)

@@ -1,5 +1,3 @@
-"""What is captured: every change of a subscribed model, with the row as it was saved."""
-
 from collections.abc import Iterator
 
 import pytest
@@ -116,7 +114,7 @@ class TestKinds:
 
 
 class TestRow:
-    """The snapshot is what is stored, whatever the instance in memory says."""
+    """The instance in memory may differ."""
 
     @pytest.fixture(autouse=True)
     def webhook(self, committed: None) -> None:
@@ -189,7 +187,7 @@ class TestRow:
 
 
 class TestRaw:
-    """Fixtures, and netbox-branching when it merges, save raw."""
+    """Fixtures and netbox-branching's merge save raw."""
 
     def test_loaddata_is_recorded(self, tmp_path):
         template = site()
@@ -205,7 +203,7 @@ class TestRaw:
 
 
 class TestOtherDatabase:
-    """A branch is a database of its own: its changes are sent when they are merged."""
+    """A branch is a database of its own, and only its merge sends changes."""
 
     @pytest.fixture
     def branch(self, committed: None) -> Iterator[str]:
@@ -228,7 +226,7 @@ class TestOtherDatabase:
 
 
 class TestBulkOperation:
-    """Django's bulk_create() and update() send no signal: code that uses them can say what it did."""
+    """Django's bulk_create() and update() send no signal, so callers announce changes."""
 
     def test_what_is_said_is_captured(self):
         subscribe(NOWHERE, Site)
@@ -279,7 +277,7 @@ class TestBulkOperation:
 
 
 class TestBefore:
-    """What an object was before the change is recorded only where a webhook asks for it."""
+    """They are taken only where a webhook asks for them."""
 
     def test_it_is_not_recorded_without_need(self):
         changed = site()
@@ -336,8 +334,6 @@ class TestBefore:
 
 
 class TestCost:
-    """Who does not subscribe pays next to nothing."""
-
     def ours(self, context: CaptureQueriesContext) -> list[str]:
         return [query['sql'] for query in context.captured_queries if 'webhooks_' in query['sql']]
 

@@ -1,5 +1,3 @@
-"""Where not all is well: no tables yet, events that cannot be written or rendered, webhooks that are off."""
-
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -89,7 +87,7 @@ for through in (Site.asns.through, Site.tags.through):
 
 
 class TestDisabled:
-    """Off, nothing is connected: counted in processes of their own, as it is decided when NetBox starts."""
+    """Handlers are connected at start, so each count needs a new process."""
 
     def handlers(self, netbox: Any) -> list[int]:
         answer = netbox.run('shell', '-c', HANDLERS)
@@ -103,7 +101,7 @@ class TestDisabled:
         assert self.handlers(make_netbox('del WEBHOOKS_ENABLED')) == [0] * 6
 
     def test_each_handler_is_connected_once_enabled(self, make_netbox):
-        """Of a deletion two: the first to hear of it, and one that comes after NetBox's."""
+        """Deletions have two: the first receiver of all, and another after NetBox's."""
         assert self.handlers(make_netbox('WEBHOOKS_ENABLED = True')) == [1, 1, 2, 1, 1, 1]
 
 
@@ -121,7 +119,7 @@ class TestNotMigrated:
 
 class TestRemoved:
     def test_tables_that_vanish_under_a_running_process_disturb_no_save(self, make_netbox):
-        """Nobody can be subscribed any more. It says so once a minute, and records again when they are back."""
+        """The log says so once a minute. Recording resumes when the tables are back."""
         answer = make_netbox(fresh=True).run('shell', '-c', REMOVED)
         lines = answer.stdout.splitlines()[-4:]
         assert lines == ['recorded 1', 'saved Basel Chur', 'left 1', 'recorded 1'], answer.stderr
@@ -130,7 +128,7 @@ class TestRemoved:
 
     @pytest.mark.usefixtures('committed')
     def test_they_cannot_vanish_between_the_look_and_the_event(self):
-        """Whoever removes them waits for the transaction."""
+        """Dropping the tables waits for the transaction."""
         subscribe(NOWHERE, Site, Tenant)
         other = connection.copy()
         with transaction.atomic(), closing(other), other.cursor() as cursor:
@@ -144,11 +142,11 @@ class TestRemoved:
 
 @pytest.mark.usefixtures('committed')
 class TestNotWritten:
-    """To swallow it would break the promise."""
+    """Swallowing the error would lose events."""
 
     @pytest.fixture(autouse=True)
     def broken(self, committed: None) -> Iterator[None]:
-        """PostgreSQL refuses events, as with a full disk."""
+        """A full disk makes PostgreSQL refuse events."""
         subscribe(NOWHERE, Site)
         self.existing = site(name='Genf')
         self.execute(
@@ -188,14 +186,12 @@ class TestNotWritten:
 
 @pytest.mark.usefixtures('committed')
 class TestNotRendered:
-    """The save is done; the delivery fails with the reason, and the others go on."""
-
     @pytest.fixture(autouse=True)
     def webhook(self, committed: None, receiver: Receiver) -> None:
         subscribe(receiver.url(), Site)
 
     def spoil(self, place: Site) -> None:
-        """NetBox's field cannot read a time zone that this machine does not know."""
+        """NetBox's field cannot read an unknown time zone."""
         with connection.cursor() as cursor:
             cursor.execute(
                 "UPDATE webhooks_event SET snapshot = jsonb_set(snapshot, '{row,time_zone}', %s) WHERE object_id = %s",
@@ -230,7 +226,7 @@ class TestNotRendered:
         assert statuses == {good.pk: 'delivered', broken.pk: 'failed', better.pk: 'delivered'}
 
     def test_a_snapshot_of_columns_that_are_gone_is_rendered(self):
-        """NetBox was upgraded between the change and its rendering."""
+        """An upgrade of NetBox may drop columns."""
         place = site()
         with connection.cursor() as cursor:
             cursor.execute("UPDATE webhooks_event SET snapshot = jsonb_set(snapshot, '{row,gone}', '1')")

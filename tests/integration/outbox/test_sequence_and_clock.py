@@ -1,4 +1,4 @@
-"""A sequence never comes twice, whatever becomes of the database: each start of a worker sets it to the clock."""
+"""A worker's start sets the sequence to the clock, so that a new database repeats no number."""
 
 import time
 from collections.abc import Callable

@@ -1,5 +1,3 @@
-"""The sequences of one object grow in the order of its commits, and its last event is its row."""
-
 import threading
 from collections.abc import Callable
 
@@ -53,7 +51,7 @@ def last(pk: int) -> dict:
 class TestManyWriters:
     @pytest.mark.parametrize('in_transaction', [True, False], ids=['in transactions', 'from shells'])
     def test_many_writers_of_one_object_draw_sequences_in_the_order_of_commits(self, place, in_transaction: bool):
-        """A counter in the row says in which order the rows were committed."""
+        """A counter in the row tells the order of commits."""
 
         def write() -> None:
             for _ in range(10):
@@ -71,7 +69,7 @@ class TestManyWriters:
         assert stored(Site, place.pk)['row']['latitude'] == 40
 
     def test_many_writers_of_its_links_draw_sequences_in_the_order_of_commits(self, place, asns):
-        """Each of these writes another row, so nothing but our lock keeps them in order."""
+        """Each changes another row, so only our lock keeps their order."""
 
         def link(number: int) -> Callable[[], None]:
             def work() -> None:
@@ -111,8 +109,6 @@ def _count(pk: int) -> None:
 
 
 class TestTwoWriters:
-    """One of them holds the object until it commits; the other gets the later sequence."""
-
     def test_save_and_save(self, place):
         first = Writer(lambda: describe(place.pk, 'first')).has_written()
         second = Writer(lambda: describe(place.pk, 'second')).waits()
@@ -146,7 +142,7 @@ class TestTwoWriters:
         assert (later.snapshot['row']['description'], later.snapshot['m2m']['asns']) == ('first', [asns[0].pk])
 
     def test_save_from_a_shell_and_save(self, place):
-        """Its row is committed before its event is written: the row is locked anew for that."""
+        """Autocommit releases the row before the event is written, so recording locks it again."""
         others: list[Writer] = []
         shell = {}
 
@@ -189,7 +185,7 @@ class TestTwoWriters:
         assert last(pk)['row']['description'] == 'first'
 
     def test_delete_and_tag(self, place):
-        """No event comes after the deletion."""
+        """No event may follow the deletion."""
         pk = place.pk
         late = Site.objects.get(pk=pk)
         first = Writer(place.delete).has_written()
@@ -227,7 +223,6 @@ class TestTwoWriters:
 
 
 def test_an_event_holds_up_nobody_else(committed):
-    """Writers of different objects do not wait for each other."""
     one, other = site(), site()
     subscribe(NOWHERE, Site)
     forget_events()

@@ -1,5 +1,3 @@
-"""Changes count wherever they are made: each way leaves exactly the events expected, and says who did it."""
-
 import json
 import threading
 import uuid
@@ -83,7 +81,7 @@ print(sorted((event.object_type.model, event.snapshot['row']['name']) for event 
 
 
 def counted(kind: str, *models: type) -> list[int]:
-    """Return the primary keys of what happened, once for each event."""
+    """Return the primary keys, one for each event."""
     found = recorded(*models)
     assert {event.kind for event in found} <= {kind}
     return sorted(event.object_id for event in found)
@@ -188,7 +186,7 @@ class TestPages:
 
 
 class BulkWrite(JobRunner):
-    """A background job, as a plugin has it: no request, no transaction of its own."""
+    """A plugin's background job has no request and no transaction."""
 
     def run(self, *args, **kwargs) -> None:
         for _ in range(3):
@@ -250,11 +248,8 @@ class Interrupted(Exception):
 
 
 class TestCascade:
-    """What goes along with an object that is deleted, once each; and what is left behind without it."""
-
     @pytest.fixture
     def equipped(self, committed: None) -> Device:
-        """A device with a LAG of two, addresses of which one is primary, and a place in a virtual chassis."""
         owner = device()
         lag = interface(owner, type='lag')
         ports = [interface(owner, lag=lag) for _ in range(2)]
@@ -276,7 +271,7 @@ class TestCascade:
         return sorted((event.object_type.model_class().__name__, event.object_id, event.kind) for event in recorded())
 
     def test_a_deletion_through_the_api_records_what_goes_along(self, equipped, expected, api_client):
-        """NetBox saves what points to an object that it deletes, and some of that is deleted as well."""
+        """NetBox saves related objects before it deletes some of them."""
         assert api_client.delete(f'/api/dcim/devices/{equipped.pk}/').status_code == 204
         assert self.found() == expected
 
@@ -290,7 +285,7 @@ class TestCascade:
     def test_what_goes_along_is_recorded_and_shown_as_before_the_deletion_began(
         self, equipped, expected, way, netbox_user
     ):
-        """NetBox takes the addresses from the device while it deletes it, with saves of its own."""
+        """During the deletion, NetBox saves the device without its addresses."""
         before = stored(Device, equipped.pk)
         equipped.refresh_from_db()
         delete = Device.objects.filter(pk=equipped.pk).delete if way == 'queryset' else equipped.delete
@@ -318,7 +313,7 @@ class TestCascade:
         assert event.snapshot['row']['oob_ip_id']
 
     def test_deleting_the_address_of_a_device_updates_the_device(self, equipped, expected, api_client):
-        """NetBox takes a primary address that is deleted from its device, and saves that."""
+        """NetBox takes a deleted primary address from its device with a save."""
         address = equipped.primary_ip4
         assert api_client.delete(f'/api/ipam/ip-addresses/{address.pk}/').status_code == 204
         assert self.found() == [('Device', equipped.pk, UPDATED), ('IPAddress', address.pk, DELETED)]
@@ -337,8 +332,6 @@ class TestCascade:
 
 
 class TestLeftBehind:
-    """What points to a deleted object loses the pointer, whoever deletes it."""
-
     @pytest.fixture(params=['api', 'shell'])
     def delete(self, request: pytest.FixtureRequest, api_client: Any) -> Callable[[Any, str], None]:
         def by_api(instance: Any, path: str) -> None:
@@ -376,7 +369,7 @@ class TestLeftBehind:
         assert recorded()[0].snapshot['m2m']['tags'] == []
 
     def test_no_link_is_left_where_what_goes_along_points_to_its_own_kind(self, delete):
-        """Django cannot tell then what goes first, and deletes the link after what it leads to."""
+        """Django finds no order within a model, and deletes the link after its target."""
         owner = device()
         address = IPAddress.objects.create(address='192.0.2.1/24', assigned_object=interface(owner))
         service = Service.objects.create(name='ssh', port_mappings=['tcp/22'], parent=device())
@@ -390,7 +383,7 @@ class TestLeftBehind:
 
 
 class TestCables:
-    """NetBox saves the ends of a cable that is deleted, once PostgreSQL has taken it from them."""
+    """NetBox saves both ends after PostgreSQL has cleared them."""
 
     CHANGED = {'attr': 'cable', 'op': 'changed'}
 
@@ -427,12 +420,12 @@ class TestCables:
         assert {port: shown['prechange']['cable'] for port, shown in arrived.items()} == {port.pk: pk for port in ports}
 
     def test_what_a_rolled_back_deletion_saw_is_forgotten(self, ports):
-        """There an end had a description that it never had."""
+        """It saw a description that was never committed."""
         subscribe(NOWHERE, Interface, include_snapshots=True)
         port = Interface.objects.get(pk=ports[0].pk)
         with transaction.atomic():
             port.description = 'saved'
-            port.save()  # so what is known of the transaction outlives the savepoint
+            port.save()  # keeps our notes beyond the savepoint
             forget_events()
             with pytest.raises(Interrupted), transaction.atomic():
                 Interface.objects.filter(pk=port.pk).update(description='never')
@@ -462,7 +455,7 @@ class TestCables:
 
 
 class TestModules:
-    """NetBox changes what is in a module by bulk_update(), and says so when it has."""
+    """NetBox changes parts by bulk_update() and signals it afterwards."""
 
     def make(self, owner: Device, **fields: Any) -> Module:
         maker = owner.device_type.manufacturer
@@ -532,7 +525,7 @@ class TestModules:
 
 
 class TestTakenAlong:
-    """NetBox moves what is in a place by update(), without a signal."""
+    """NetBox moves contents by update(), without a signal."""
 
     def test_a_rack_takes_its_devices_along(self):
         old, new = site(), site()
@@ -585,7 +578,7 @@ class TestTakenAlong:
         assert changes() == [(UPDATED, mounted.pk)]
 
     def test_nobody_looks_at_the_machines_of_a_cluster_that_does_not_move(self):
-        """A webhook asks what they were before: there may be thousands, and the user waits."""
+        """Snapshots of thousands of machines would make the user wait."""
         old, new = site(), site()
         cluster = Cluster.objects.create(name='Cluster', type=ClusterType.objects.create(**named('type')), scope=old)
         machines = [VirtualMachine.objects.create(name=f'Machine {n}', cluster=cluster) for n in range(3)]
@@ -625,7 +618,6 @@ class TestTakenAlong:
         assert places == [(old.pk, location.pk), (new.pk, location.pk if where is Location else None)]
 
     def snapshots_taken_by(self, save: Callable[[], None]) -> int:
-        """Return how many queries took snapshots of what may follow."""
         with CaptureQueriesContext(connection) as queries, transaction.atomic():
             save()
         return sum('jsonb_build_object' in one['sql'] and 'INSERT' not in one['sql'] for one in queries)

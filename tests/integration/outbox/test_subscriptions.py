@@ -1,5 +1,3 @@
-"""Which events a webhook gets: those since it was subscribed, while it was."""
-
 from collections.abc import Callable
 from functools import partial
 
@@ -18,7 +16,6 @@ pytestmark = pytest.mark.usefixtures('committed')
 
 
 def sent_to(webhook: Webhook) -> list[tuple[str, int]]:
-    """Return what is sent to the webhook, as (kind, primary key)."""
     dispatch_all()
     deliveries = Delivery.objects.filter(webhook=webhook).order_by('sequence')
     return list(deliveries.values_list('event__kind', 'event__object_id'))
@@ -124,7 +121,7 @@ class TestNobody:
 
 
 class TestSameTransaction:
-    """What is known of a transaction is looked up again where it changes the subscriptions itself."""
+    """A transaction that changes subscriptions reads them again."""
 
     def test_a_webhook_that_was_just_made_gets_what_follows(self):
         with transaction.atomic():
@@ -173,7 +170,7 @@ class TestSameTransaction:
         assert changes() == []
 
     def test_a_change_before_and_after_the_subscription_is_sent(self):
-        """An object changed before and after: the event is drawn anew, and belongs to the later one."""
+        """The later change draws a new sequence."""
         place = site()
         subscribe(NOWHERE, Site)
         with transaction.atomic():
@@ -184,7 +181,7 @@ class TestSameTransaction:
 
 
 class TestQuestions:
-    """What webhooks want is asked of the first model alone, and then of all: most transactions change one model."""
+    """Most transactions change one model, so the first is asked for alone."""
 
     def test_changes_of_whatever_model_are_recorded(self):
         subscribe(NOWHERE, Rack, Tenant)

@@ -1,5 +1,3 @@
-"""After the commit a worker is woken, once, and nobody waits for Redis."""
-
 import logging
 import socket
 import threading
@@ -21,7 +19,7 @@ from webhooks.outbox import redis_queue, wakeup
 pytestmark = pytest.mark.usefixtures('committed', 'closed_breaker')
 
 SITES = '/api/dcim/sites/'
-# Seconds: slow, and still an answer.
+# In seconds: slow, and still an answer.
 LATE = 0.5
 
 
@@ -31,7 +29,7 @@ class RolledBack(Exception):
 
 @pytest.fixture
 def closed_breaker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever an earlier test found of Redis is forgotten."""
+    """An earlier test may have found Redis unreachable."""
     monkeypatch.setattr(wakeup, '_unreachable_until', 0.0)
 
 
@@ -60,7 +58,7 @@ class TestWakeUp:
 
     @pytest.mark.parametrize(('setting', 'longest'), [(300, 300), ('10m', 600), (9000, MAX_TIMEOUT), (-1, MAX_TIMEOUT)])
     def test_its_job_may_take_as_long_as_the_longest_requests(self, setting: int | str, longest: int, monkeypatch):
-        """One that hangs keeps it, and another one may begin to hang at the end of that."""
+        """A second request may begin to hang at the end of the first."""
         monkeypatch.setattr(settings, 'RQ_DEFAULT_TIMEOUT', setting)
         site()
         (job,) = redis_queue.get().jobs
@@ -68,7 +66,7 @@ class TestWakeUp:
 
     @pytest.mark.parametrize(('setting', 'timeout'), [(60, 690), (90_000, 90_000), (-1, -1)])
     def test_the_queues_own_timeout_can_only_make_it_longer(self, setting: int, timeout: int, monkeypatch):
-        """REDIS_DEFAULT_TIMEOUT, else RQ_DEFAULT_TIMEOUT."""
+        """It is REDIS_DEFAULT_TIMEOUT, else RQ_DEFAULT_TIMEOUT."""
         name = conf.get().queue
         monkeypatch.setitem(settings.RQ_QUEUES, name, {**settings.RQ_QUEUES[name], 'DEFAULT_TIMEOUT': setting})
         site()
@@ -145,7 +143,7 @@ class TestWakeUp:
         assert waiting() == 1
 
     def test_a_worker_is_woken_although_another_hook_fails(self):
-        """Django drops the hooks that come after one that raises; those before it have run."""
+        """After an error Django drops only later hooks."""
         with pytest.raises(RolledBack), transaction.atomic():
             site()
             transaction.on_commit(_fail)
@@ -159,7 +157,7 @@ def _fail() -> None:
 class TestWithoutSubscription:
     @pytest.fixture
     def calls(self, stack: Any) -> Callable[[], dict[str, int]]:
-        """How often this Redis has carried out each command, those aside with which NetBox and clients look at it."""
+        """NetBox and clients look at Redis too."""
         looks = ('cmdstat_info', 'cmdstat_hello', 'cmdstat_client', 'cmdstat_select', 'cmdstat_smembers')
 
         def count() -> dict[str, int]:
@@ -188,7 +186,7 @@ class TestWithoutSubscription:
 
 
 class FalseRedis:
-    """In the place of a Redis: takes connections, and hangs up at once or says nothing. Counts them."""
+    """Hangs up at once, or stays silent."""
 
     def __init__(self, port: int, *, hangs_up: bool) -> None:
         self.connections: list[socket.socket] = []
@@ -214,7 +212,7 @@ class FalseRedis:
 
 
 class SlowRedis:
-    """In the place of a Redis: passes everything on to a real one, and its answers to our wake-ups late."""
+    """Forwards to a real Redis, and delays answers to our wake-ups."""
 
     def __init__(self, port: int, target: int) -> None:
         self.delay = 0.0
@@ -263,8 +261,6 @@ class SlowRedis:
 
 
 class TestRedisSlow:
-    """It answers, but so late that whoever saves would notice."""
-
     @pytest.fixture
     def slow_redis(self, committed: None, tasks_redis: Any, other_redis: Any, monkeypatch) -> Iterator[SlowRedis]:
         monkeypatch.setattr(wakeup, 'PAUSE', 3600)
@@ -274,7 +270,7 @@ class TestRedisSlow:
         server.close()
 
     def test_only_the_first_of_several_commits_waits_for_it(self, webhook, slow_redis, caplog):
-        """The wake-up itself is done. While Redis was quick, each commit woke a worker."""
+        """The slow wake-up itself succeeds, and later commits skip theirs."""
         for asked in (1, 2):
             site()
             assert slow_redis.asked == asked
@@ -292,7 +288,7 @@ class TestRedisSlow:
 
 
 class TestRedisDown:
-    """NetBox itself looks into its tasks Redis at each save, and patiently. What is counted here is what we add."""
+    """NetBox itself asks Redis at each save. These tests count our requests."""
 
     @pytest.fixture
     def lines(self, caplog: pytest.LogCaptureFixture) -> Callable[[], list[logging.LogRecord]]:

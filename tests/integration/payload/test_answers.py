@@ -1,5 +1,3 @@
-"""What counts as delivered, by `success_conditions` over an answer."""
-
 import json
 from typing import Any
 
@@ -58,7 +56,7 @@ def test_what_meets_them_is_delivered(conditions: Any, good: bytes):
         ({'attr': 'body.n', 'op': 'gt', 'value': 1}, answer({'n': 'x'}), NOT_MET),
         (OK, answer({'ok': True}, 500), 'HTTP 500 X'),
         (OK, answer({'ok': True}, 302), 'HTTP 302: redirect to nowhere is not followed'),
-        # What a hostile endpoint might answer.
+        # A hostile endpoint might answer this.
         (OK, answer(b'[' * 60_000), NOT_MET),
         (OK, answer(b'{"ok":' * 9_000 + b'1' + b'}' * 9_000), NOT_MET),
         (OK, answer(b'{"ok": ' + b'9' * 60_000 + b'}'), NOT_MET),

@@ -1,5 +1,3 @@
-"""`expand`: what an object points to, shown as its own GET shows it."""
-
 import json
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -42,7 +40,6 @@ def keys_of(model: type[Model]) -> list[str]:
 
 
 def pointed_to(value: Any) -> list[dict[str, Any]]:
-    """Return the objects that are shown as the value of a key."""
     values = value if isinstance(value, list) else [value]
     return [one for one in values if isinstance(one, dict) and {'id', 'url'} <= one.keys()]
 
@@ -59,7 +56,7 @@ def an_interface(**fields: Any) -> Interface:
 
 
 def save(instance: Model) -> None:
-    """Save it as a request does: NetBox saves an interface more than once."""
+    """NetBox saves an interface more than once; a request does so in one transaction."""
     with transaction.atomic():
         instance.save()
 
@@ -313,7 +310,7 @@ class TestTheSameBytes:
         assert 'serial' in body(receiver)['data']['device']
 
     def test_a_webhook_that_asks_later_gets_it_of_later_changes(self, receiver: Receiver):
-        """Else a delivery that was shown to some readers would hold what they may not see."""
+        """Otherwise a delivery already shown could gain data hidden from its readers."""
         made = an_interface()
         webhook = subscribe(receiver.url('/'), Interface)
         subscribe(receiver.url('/other'), Interface, expand=['device'])
@@ -407,7 +404,6 @@ def refuse() -> None:
 class TestWhatFails:
     @pytest.fixture
     def at_devices(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-        """Calls a function whenever devices are rendered."""
         render = rendering.render
 
         def at_devices(act: Callable[[], None]) -> None:
@@ -447,7 +443,7 @@ class TestWhatFails:
         assert 'partial' not in shown['/b']
 
     def test_a_deletion_does_not_fail_where_what_it_pointed_to_cannot_be_read(self, receiver: Receiver, monkeypatch):
-        """The table of a plugin's model may be in another database, for one."""
+        """A plugin may keep its table in another database."""
         made = make_interface()
         subscribe(receiver.url(), Interface, expand=['device', 'vrf'], kinds=(DELETED,))
         expression = snapshots.expression
@@ -505,7 +501,6 @@ class TestWhoSeesIt:
         return Delivery.objects.get()
 
     def shows(self, delivery: Delivery, clerk_api, clerk_pages) -> list[bool]:
-        """Return what REST API, GraphQL and page show of the payload or the answer to it."""
         query = f'{{ webhooks_delivery(id: {delivery.pk}) {{ restricted attempts {{ response_body }} }} }}'
         listed = '{ webhooks_delivery_list { restricted attempts { response_body } } }'
         answers = [
@@ -654,7 +649,7 @@ class TestRefusals:
             'http_content_type': 'application/json', 'payload_format': 'default', 'max_attempts': 1, 'concurrency': 1,
         }  # fmt: skip
         types = ContentType.objects.get_for_model(Interface).pk
-        # NetBox's list of choices has two boxes, of which the second holds what is chosen.
+        # The second of NetBox's two boxes holds the chosen types.
         for page, name in (('/plugins/webhooks/webhooks/add/', 'object_types_1'), (ADD, 'object_types')):
             wrong = admin_pages.post(page, {**fields, name: types, 'expand': 'device, nothing'})
             assert 'nothing: in the chosen object types, nothing' in wrong.content.decode()
@@ -678,8 +673,6 @@ class TestRefusals:
 
 
 class TestMerging:
-    """The pure part: trees of keys, and what takes the place of brief forms."""
-
     BRIEF = {'id': 1, 'url': '/api/dcim/devices/1/', 'display': 'D'}
 
     def test_the_same_object_at_two_places_is_as_deep_as_asked_for_at_each(self):

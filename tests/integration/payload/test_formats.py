@@ -1,4 +1,4 @@
-"""What the receiver gets in each format, and that it cannot tell ours from NetBox's own in the `netbox` format."""
+"""A receiver cannot tell `netbox` from NetBox's own webhooks."""
 
 import json
 import re
@@ -34,24 +34,24 @@ from webhooks.signals import bulk_operation
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-# In what the two differ; docs/payload.md tells of it:
-# - the time of the change, which the built-in replaces by that of its own queueing;
+# docs/payload.md describes these differences.
+# The built-in sends the time of its own queueing.
 SET_APART = {'timestamp'}
-# - what is derived from other rows: the built-in leaves most counts out, and has others as of another moment;
+# The built-in omits most counts, and reads derived values at another moment.
 DERIVED = re.compile(
     r'.*_count|count_.*|allocated_.*|utilization|children|_depth|connected_endpoints.*|mac_addresses|l2vpn_termination'
     r'|assignments'
 )
-# - a MAC address that code assigned as text, which the built-in shows as assigned and ours as saved;
+# The built-in shows a MAC address as code assigned it, ours as saved.
 MAC_ADDRESS = re.compile(r'([0-9a-f]{2}:){5}[0-9a-f]{2}', re.IGNORECASE)
-# - and headers that ours has in addition, as has the built-in's HTTP library.
+# Ours adds headers, as the built-in's HTTP library does.
 HEADERS_OF_EITHER = {'host', 'user-agent', 'webhook-id', 'webhook-timestamp', 'webhook-signature'}
 
 SAMPLES = [apps.get_model(label) for label in MAKERS]
 
 
 def bare_ones() -> list[Model]:
-    """Return objects that can be deleted, of the models whose others are protected by what surrounds them."""
+    """Related objects protect the usual samples from deletion."""
     return [
         site(**named('bare-site')),
         Rack.objects.create(name='bare', site=site(**named('bare-site'))),
@@ -67,10 +67,7 @@ def bare_ones() -> list[Model]:
 
 
 def live_through(user: Any, drain: Callable[[], None]) -> None:
-    """Create, update and delete objects of all models, each in a request of its own.
-
-    What both send is drained between these, since names of related objects are as of rendering.
-    """
+    """Both render names of related objects late, so each step is drained."""
     made = []
     for make in MAKERS.values():
         with request_by(user, '/add/?tab=main&tag=1&tag=2'):
@@ -95,7 +92,7 @@ def live_through(user: Any, drain: Callable[[], None]) -> None:
 
 
 def by_change(requests: list[Received]) -> dict[tuple, list[Received]]:
-    """Return the requests by the change they tell of; {(kind, model, id): […]}, in the order of arrival."""
+    """Return {(kind, model, id): requests in the order of arrival}."""
     found = defaultdict(list)
     for request in requests:
         body = request.json()
@@ -104,7 +101,7 @@ def by_change(requests: list[Received]) -> dict[tuple, list[Received]]:
 
 
 def emptied(ours: Any, theirs: Any) -> Any:
-    """Of a deletion the built-in shows as gone what pointed to the object, and ours shows what was there before."""
+    """The built-in shows relations of a deleted object as gone, and ours still shows them."""
     if theirs in ([], None):
         return theirs
     if not isinstance(ours, dict) or not isinstance(theirs, dict):
@@ -113,7 +110,6 @@ def emptied(ours: Any, theirs: Any) -> Any:
 
 
 def without(shown: Any) -> Any:
-    """Return what both have to say alike."""
     if isinstance(shown, list):
         return [without(value) for value in shown]
     if isinstance(shown, str) and MAC_ADDRESS.fullmatch(shown):
@@ -157,7 +153,7 @@ class TestBesideTheBuiltin:
         for key in one.keys() - SET_APART:
             assert without(shown[key]) == without(other[key]), key
         assert [key for key in one['data'] if key in other['data']] == list(other['data'])
-        # What both have of the derived ones is of the same type, so that nothing breaks.
+        # Receivers break where a derived value changes its type.
         assert not [
             key
             for key in other['data']
@@ -170,7 +166,7 @@ class TestBesideTheBuiltin:
     @staticmethod
     def headers(request: Received) -> dict[str, str]:
         kept = {name.lower(): value for name, value in request.headers if name.lower() not in HEADERS_OF_EITHER}
-        # These follow from the body, whose derived parts differ.
+        # These depend on the body's derived parts.
         return {name: value for name, value in kept.items() if name not in ('content-length', 'x-hook-signature')}
 
     def test_equal_bodies_have_equal_signatures(self, receiver: Receiver, netbox_user, drain):
@@ -259,7 +255,7 @@ def callbacks() -> Iterator[list]:
 
 
 #
-# The others
+# Other formats
 #
 
 
@@ -321,8 +317,6 @@ class TestDefault:
 
 
 class TestSnapshots:
-    """`include_snapshots`, for changes in and outside a request."""
-
     @pytest.fixture
     def webhook(self, receiver: Receiver) -> Webhook:
         return subscribe(receiver.url('/'), Site, Device, include_snapshots=True)

@@ -1,4 +1,4 @@
-"""`webhooks_schema`: what receivers get is what the schema says, and nothing that it does not."""
+"""Payloads fit `webhooks_schema`, which allows nothing else."""
 
 import json
 from io import StringIO
@@ -22,7 +22,7 @@ from devstack.receiver import Received, Receiver
 from webhooks.constants import DEFAULT_MODELS
 from webhooks.services.trial import send_test
 
-# `date-time` and `uri-reference` are not among these: they need packages that nothing else does.
+# `date-time` and `uri-reference` need additional packages.
 FORMATS = FormatChecker(['uuid', 'date'])
 
 
@@ -98,7 +98,7 @@ class TestPayloads:
         assert errors(of, body)
 
     def test_the_payload_of_an_object_whose_relations_went_along_fits(self, receiver: Receiver):
-        """Nothing but the id of the region is known any more."""
+        """Only the region's id is still known."""
         subscribe(receiver.url('/'), Site)
         region = make_region()
         place = make_site(region=region)

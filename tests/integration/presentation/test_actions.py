@@ -1,4 +1,4 @@
-"""What can be done has one name and one permission, in NetBox's pages and in Django's admin."""
+"""Both UIs give an action the same name and permission."""
 
 import pytest
 from dcim.models import Site

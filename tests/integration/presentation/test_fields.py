@@ -1,4 +1,4 @@
-"""Each field of a webhook is wherever it has to be, or presentation/fields.py says why it is not."""
+"""Each field is in all places, or presentation/fields.py gives the reason."""
 
 import re
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ from webhooks.ui import panels
 
 NEW = '/plugins/webhooks/webhooks/add/'
 CONFIGURATION = Path(webhooks.__file__).parents[1] / 'docs' / 'configuration.md'
-# Columns of the model that nobody sets.
+# Nobody sets these columns.
 NOT_SET = {
     'id', 'created', 'last_updated', 'custom_field_data', 'previous_secret', 'previous_secret_expires',
 }  # fmt: skip
@@ -48,7 +48,7 @@ def exported() -> Iterable[str]:
 
 
 def in_docs() -> Iterable[str]:
-    """Return what is named in the first cells of the docs' table of fields."""
+    """The first cells of the docs' table name the fields."""
     table = CONFIGURATION.read_text().partition('| field | default |')[2].partition('\n\n')[0]
     cells = [line.split('|')[1] for line in table.splitlines() if line.startswith('|')]
     return {name for cell in cells for name in re.findall(r'`(\w+)`|\b(tags)\b', cell) for name in name}
@@ -62,7 +62,7 @@ def graphql_filters() -> Iterable[str]:
     return {one.python_name for one in WebhookFilter.__strawberry_definition__.fields}
 
 
-# What is where, read as late as a test runs.
+# These are read only when a test runs.
 PLACES = {
     'form': lambda: WebhookForm().fields,
     'bulk edit': lambda: WebhookBulkEditForm.base_fields,
@@ -103,7 +103,7 @@ def test_the_filters_beside_the_list_are_those_that_are_chosen_from_something():
     offered = {filter_name(name) for name in NAMES if is_switch(name) or field(name).choices}
     assert offered <= WebhookFilterForm.base_fields.keys()
     assert WebhookFilterForm.base_fields.keys() & {'object_type_id', 'ignore_user_id', 'notification_group_id', 'tag'}
-    # A filter that the filter set does not know would do nothing.
+    # An unknown filter would do nothing.
     assert {filter_name(name) for name in NAMES} & WebhookFilterForm.base_fields.keys() <= (
         WebhookFilterSet.base_filters.keys()
     )
@@ -128,12 +128,10 @@ def test_both_forms_have_the_same_groups_in_the_same_order(admin_pages):
 
 
 def unfolded(page: str) -> list[str]:
-    """Return the titles of the folded groups that NetBox's form shows open."""
     return re.findall(r'<details class="field-group mb-3" open>\s*<summary[^>]*><h2[^>]*>([^<]+)', page)
 
 
 def test_a_new_webhook_is_asked_for_what_everybody_needs(admin_pages):
-    """All three kinds are ticked, and the other groups are folded."""
     page = admin_pages.get(NEW)
     assert unfolded(page.content.decode()) == []
     assert page.content.decode().count('<details class="field-group mb-3"') == len(GROUPS) - 1

@@ -1,5 +1,3 @@
-"""What an event is marked by, wherever it is shown: a test, a backfill, what caused it, what nobody knew any more."""
-
 import pytest
 from dcim.models import Rack, Site
 from support.admin_browser import DELIVERIES, page_of
@@ -14,19 +12,17 @@ PAGES = '/plugins/webhooks'
 
 @pytest.fixture
 def webhook(db) -> Webhook:
-    # Of other models, so that nothing else is recorded.
+    # Saving sites then records nothing.
     return subscribe(NOWHERE, Rack)
 
 
 @pytest.fixture
 def told(webhook) -> Delivery:
-    """Of a backfill."""
     return delivery(event(site(name='Told'), backfill_for=webhook.pk), webhook, backfill=True)
 
 
 @pytest.fixture
 def changed(webhook) -> Delivery:
-    """Of a change."""
     marks = {'caused_by': ['dcim.interface', 'ipam.ipaddress'], 'partial': ['rack_count']}
     return delivery(event(site(name='Changed'), **marks), webhook)
 
@@ -102,7 +98,7 @@ def test_a_test_is_marked_in_the_lists(admin_pages, webhook, changed):
 
 
 class TestCauses:
-    """What belongs to an object and was changed; and the keys of its payload that nobody knew any more."""
+    """`caused_by` names related models; `partial` names keys whose values were lost."""
 
     MARKS = ('dcim.interface, ipam.ipaddress', 'rack_count')
 
@@ -145,7 +141,7 @@ class TestCauses:
 
 
 class TestKind:
-    """With `latest_only` an update may be sent as the creation that it superseded."""
+    """With `latest_only`, an update may be sent as the creation that it superseded."""
 
     @pytest.fixture
     def as_created(self, webhook) -> Delivery:

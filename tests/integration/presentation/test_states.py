@@ -1,4 +1,4 @@
-"""A webhook's state has one word and one colour, in NetBox's pages and in Django's admin."""
+"""Both UIs give a state the same word and colour."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ from webhooks.presentation.states import STATES, in_state, state_of, with_states
 
 NOW = timezone.now()
 SUSPENDED = {'suspended_since': NOW, 'probe_at': NOW, 'last_error': 'refused'}
-# What brings a webhook into a state, beside what would bring it into a later one.
+# Each includes the cause of a later state.
 CAUSES = {
     'disabled': ({'enabled': False, 'paused': True}, SUSPENDED),
     'paused': ({'paused': True}, SUSPENDED),

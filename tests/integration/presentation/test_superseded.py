@@ -1,5 +1,3 @@
-"""A superseded delivery is closed and no failure, wherever it is shown, counted, redelivered or pruned."""
-
 from datetime import timedelta
 
 import pytest
@@ -36,7 +34,6 @@ def webhook(receiver) -> Webhook:
 
 @pytest.fixture
 def both(webhook) -> tuple[Delivery, Delivery]:
-    """A superseded and a failed one of two objects."""
     first, second = event(site()), event(site())
     forget_undispatched()
     superseded = delivery(first, webhook, attempts=0, status=SUPERSEDED, error='', response_status=None)
@@ -166,6 +163,6 @@ class TestPruned:
 
 
 def test_a_row_of_an_older_version_counts_none(webhook):
-    """Written by a worker that does not know the column."""
+    """Older workers do not know the column."""
     subscribe(NOWHERE, Site)
     assert set(Health.objects.values_list('superseded', flat=True)) == {0}

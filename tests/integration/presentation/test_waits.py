@@ -1,4 +1,4 @@
-"""A pending delivery says why it waits, in NetBox's pages, in Django's admin and in the REST API."""
+"""Both UIs and the REST API say why a delivery waits."""
 
 from datetime import timedelta
 from html import unescape
@@ -25,7 +25,7 @@ API = '/api/plugins/webhooks/deliveries/'
 
 
 def pending(webhook: Any = None, place: Site | None = None, **fields: Any) -> Delivery:
-    """Return a delivery that is due and untried, unless told otherwise."""
+    """Return a delivery that is due and untried by default."""
     untried = {'status': StatusChoices.PENDING, 'error': '', 'response_status': None, 'due_at': NOW}
     return delivery(event(place or site()), webhook, attempts=0, **untried | fields)
 
@@ -65,7 +65,7 @@ def due() -> Delivery:
     return pending()
 
 
-# What brings a delivery to wait: the word of the lists, and the sentence of its page.
+# Cause: (word in lists, sentence on the page).
 REASONS = {
     disabled: ('Disabled', 'The webhook is disabled. Enable it to send this delivery, before it expires at {expires}.'),
     paused: ('Paused', 'The webhook is paused. Resume it to send this delivery, before it expires at {expires}.'),
@@ -107,7 +107,7 @@ def test_a_closed_delivery_waits_for_nothing(admin_pages, api_client):
 
 
 def test_the_first_of_the_line_is_found():
-    """Neither what is closed, nor another webhook's, nor what tells of another object."""
+    """Closed deliveries do not count, nor do other webhooks or objects."""
     webhook, place = subscribe(NOWHERE, Site), site()
     delivery(event(place), webhook)
     pending(subscribe(NOWHERE, Site), place)

@@ -1,4 +1,4 @@
-"""What to_jsonb shows of a column becomes what the ORM would have read from it."""
+"""to_jsonb() writes columns, and decoding restores the ORM's values."""
 
 import json
 import uuid

@@ -1,5 +1,3 @@
-"""`allowed_models: ['*']`: each model that it takes can be sent."""
-
 import json
 import logging
 from typing import Any
@@ -22,7 +20,7 @@ def take(instance: Model) -> dict[str, Any]:
 
 
 def has_page(instance: Model) -> bool:
-    """Whether the REST API has one, and shows there what its serializer of the model does."""
+    """The REST API may show an object with another serializer."""
     try:
         return bool(api_url(instance)) and not isinstance(instance, Script)
     except NoReverseMatch:
@@ -33,14 +31,14 @@ def has_page(instance: Model) -> bool:
 def test_an_object_is_shown_as_the_api_shows_it_and_as_the_change_log_would(api_client, model: type[Model]):
     instance = make_anything(model)
     (shown,) = rendering.render(model, [take(instance)])
-    # A dashboard's has none.
+    # Dashboards are shown without an id.
     assert shown.data.get('id', instance.pk) == instance.pk
     if has_page(instance):
         assert shown.data == get(api_client, instance)
     (logged,) = rendering.change_log(model, [take(instance)])
     assert logged
     if not hasattr(instance, 'to_objectchange'):
-        # NetBox logs no change of it: passwords and tokens are not for the readers of snapshots.
+        # NetBox logs no change of the model, and snapshots must not add its passwords.
         assert logged.keys() <= shown.data.keys()
 
 
@@ -56,7 +54,7 @@ def test_a_job_with_a_log_is_shown_as_the_api_shows_it(api_client):
 
 
 def test_what_is_recorded_as_a_model_without_a_serializer_is_left_out():
-    """Modules of scripts have one; they are recorded as what they stand for, managed files, which have none."""
+    """Script modules are recorded as managed files, which have no serializer."""
     assert ScriptModule._meta.concrete_model is ManagedFile
     assert Script in every_model()
     assert not {ScriptModule, ManagedFile} & {*every_model()}

@@ -1,4 +1,4 @@
-"""On a NetBox whose internals are others, what rendering prepares for speed is left as NetBox has it, and is said."""
+"""Where NetBox's internals differ, rendering keeps NetBox's slower way and says so."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ Patch = pytest.MonkeyPatch
 
 @pytest.fixture(autouse=True)
 def as_in_a_new_process() -> Iterator[None]:
-    """What was prepared is kept for the process."""
+    """Prepared parts are kept for the whole process."""
     batch._renderer.cache_clear()
     before = dict(parts.left)
     parts.left.clear()
@@ -51,7 +51,7 @@ def warnings() -> list[checks.CheckMessage]:
 
 
 #
-# NetBoxes that are not as expected, and the part that each is left with
+# NetBoxes with other internals, each with the part that it loses
 #
 
 
@@ -64,7 +64,7 @@ def no_class(name: str) -> Callable[[Patch], str]:
 
 
 def no_attribute(monkeypatch: Patch) -> str:
-    """What a related field calls `nested` has another name."""
+    """`nested` has another name."""
     initialize = SerializedPKRelatedField.__init__
 
     def other(self: Any, *arguments: Any, **options: Any) -> None:
@@ -80,7 +80,7 @@ def no_attribute(monkeypatch: Patch) -> str:
 
 
 def no_method(monkeypatch: Patch) -> str:
-    """URLs are looked up by other names."""
+    """View names come from another method."""
 
     def get_url(self: Any, instance: Model, *_rest: Any) -> str:
         name = get_viewname(instance, 'detail', rest_api=isinstance(self, fields.NetBoxAPIHyperlinkedIdentityField))
@@ -94,7 +94,7 @@ def no_method(monkeypatch: Patch) -> str:
 
 
 def other_signature(monkeypatch: Patch) -> str:
-    """Custom fields are asked for with an argument, and kept for good."""
+    """The cached property is a method with an argument."""
     represent, kept = CustomFieldsDataField.to_representation, CustomFieldsDataField._get_custom_fields
 
     def with_argument(self: Any, values: Any) -> Any:
@@ -118,20 +118,19 @@ def no_function(monkeypatch: Patch) -> str:
 
 
 def other_function(monkeypatch: Patch) -> str:
-    """It names what cannot be prefetched."""
+    """It names a relation that cannot be prefetched."""
     monkeypatch.setattr(batch, 'get_prefetches_for_serializer', lambda _serializer_class: ['nothing_of_the_kind'])
     return 'prefetches'
 
 
 def other_rule(monkeypatch: Patch) -> str:
-    """Config contexts are limited by something that is not known here."""
+    """A limit of config contexts is unknown here."""
     monkeypatch.setattr(configcontext, 'LIMITS', configcontext.LIMITS[1:])
     assert len(ConfigContext._meta.many_to_many) > len(configcontext.LIMITS)
     return 'config contexts'
 
 
 def fails_at_rendering(monkeypatch: Patch) -> str:
-    """Nothing is missing while it is prepared."""
     get_for_model = CustomFieldManager.get_for_model
     monkeypatch.setattr(CustomFieldManager, 'get_for_model', lambda self, model, scope: get_for_model(self, model))
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""What is rendered is what the REST API shows, and of a past version what it was."""
+"""Past versions are shown as the API showed them."""
 
 import json
 import re
@@ -54,7 +54,7 @@ from webhooks.outbox import snapshots
 
 every_kind = pytest.mark.parametrize('make', [*MAKERS.values(), *VARIANTS.values()], ids=[*MAKERS, *VARIANTS])
 
-# What NetBox derives from rows that point to an object, and may change or go when it does.
+# NetBox derives these from related rows, which may change or go.
 DERIVED = re.compile(
     r'.*_count|count_.*|allocated_.*|utilization|connected_endpoints.*|_occupied|accounts|assignments|bridge_interfaces'
     r'|l2vpn_termination|link_peers|mac_addresses|nat_outside|parent_device'
@@ -228,7 +228,7 @@ class TestRenderedLater:
 
 
 class TestGoneRelatedObjects:
-    """`shown` is what the API showed while they were there. A deletion through the API is in NetBox's change log."""
+    """Only deletions by the API reach NetBox's change log."""
 
     def test_a_related_object_in_the_change_log_is_shown_as_it_was(self, api_client):
         site = make_site()
@@ -321,7 +321,7 @@ class TestGoneRelatedObjects:
 
 
 class TestQueries:
-    """A batch takes as many queries as two objects do."""
+    """A batch costs as many queries as two objects."""
 
     @every_kind
     def test_queries_for_new_objects_and_old_versions_do_not_grow(self, db, make: Make):
@@ -343,12 +343,12 @@ class TestQueries:
 
 
 #
-# What the tests need
+# Helpers
 #
 
 
 def config_context_limits(machine: Model) -> Iterator[tuple[str, Model]]:
-    """Yield each limit that a context may have with what the machine has of it, a parent of that, and another one."""
+    """Yield each limit with the machine's own value, its parent, and a foreign one."""
     location = getattr(machine, 'location', None) or make_location(machine.site)
     own = {
         'regions': machine.site.region,
@@ -375,7 +375,7 @@ def config_context_limits(machine: Model) -> Iterator[tuple[str, Model]]:
 
 
 def count_queries(model: type[Model], taken: list[dict[str, Any]]) -> int:
-    # Content types and the like are kept for the process.
+    # Fills caches, such as content types.
     render(*taken, model=model)
     with CaptureQueriesContext(connection) as queries:
         render(*taken, model=model)

@@ -1,4 +1,4 @@
-"""Credentials: what receivers get, where they go, and what nobody is shown."""
+"""Credentials go only to their hosts, and nobody is shown them."""
 
 import base64
 import json
@@ -227,7 +227,7 @@ def token_answer(token: str, **more: Any) -> bytes:
 
 @pytest.fixture
 def login() -> Iterator[Server]:
-    """An OAuth2 server that gives two tokens."""
+    """It gives two tokens."""
     with serving(token_answer('t0ken-one'), token_answer('t0ken-two')) as server:
         yield server
 
@@ -240,7 +240,6 @@ def client(receiver: Receiver, server: Server, **fields: Any) -> Credential:
 
 
 def pass_token_time() -> None:
-    """The token ends now."""
     AccessToken.objects.update(expires_at=timezone.now())
 
 
@@ -522,6 +521,6 @@ class TestPages:
 
 
 def pass_rests() -> None:
-    """Lanes that rested for a token go on: the next worker knows of no rest."""
+    """A new worker knows of no rest for a token."""
     while Delivery.objects.filter(status='pending').exists():
         work()

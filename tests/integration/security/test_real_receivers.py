@@ -1,4 +1,4 @@
-"""Receivers that others wrote take what is sent. `scripts/receivers` installs them, and runs this."""
+"""Third-party receivers accept our requests. `scripts/receivers` installs and runs them."""
 
 import json
 import os
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.usefixtures('committed'), pytest.mark.long]
 
 SECRET = 's3cret-of-ours'
 SIGNED = 'X-Hub-Signature-256: sha256={{ hmac() }}'
-# Verifies as GitHub's own library does, and keeps the last delivery.
+# Uses GitHub's own library, and prints each delivery.
 OCTOKIT = """
 import { createServer } from 'node:http'
 import { Webhooks, createNodeMiddleware } from '@octokit/webhooks'
@@ -81,7 +81,7 @@ await server.start(Number(process.env.PORT), '127.0.0.1')
 
 @contextmanager
 def running(*command: str, **options: Any) -> Iterator[tuple[int, subprocess.Popen]]:
-    """Run a program that listens on the port that $PORT names."""
+    """Run a program that listens on $PORT."""
     port = free_port()
     environment = {**os.environ, 'PORT': str(port), 'SECRET': SECRET}
     command = tuple(part.replace('$PORT', str(port)) for part in command)
@@ -94,7 +94,6 @@ def running(*command: str, **options: Any) -> Iterator[tuple[int, subprocess.Pop
 
 
 def installed(name: str) -> Path:
-    """A file that scripts/receivers installs."""
     path = Path(os.environ.get('RECEIVERS', '/nowhere')) / name
     if not path.exists():
         pytest.skip('scripts/receivers installs it')
@@ -108,7 +107,7 @@ def script(name: str, code: str) -> str:
 
 
 def line_with(process: subprocess.Popen, text: str) -> str:
-    """The next line that has the text; '' if the program ends before."""
+    """Return '' if the program ends before."""
     return next((line for line in process.stdout if text in line), '')
 
 
@@ -145,7 +144,7 @@ def test_debians_webhook_verifies_the_signature(tmp_path: Path, algorithm: str, 
         webhook.secret = 'another one'
         webhook.save()
         site()
-        # Debian's 2.8 says 500 where a signature is wrong.
+        # Debian's version 2.8 answers 500 to a wrong signature.
         assert outcome() == ('failed', 500)
 
 
@@ -184,7 +183,7 @@ def test_a_flow_of_node_red_verifies_the_signature(tmp_path: Path):
 
 
 def rulebook(folder: Path, admits: str) -> tuple[str, ...]:
-    """The command of ansible-rulebook, which has a virtual environment of its own."""
+    """ansible-rulebook has its own virtual environment."""
     path, programs = folder / 'rulebook.yml', installed('eda/bin/ansible-rulebook').parent
     path.write_text(RULEBOOK.replace('ADMITS', admits))
     command = (str(programs / 'ansible-rulebook'), '-r', str(path), '--env-vars', 'PORT,SECRET')
@@ -232,7 +231,7 @@ def test_zabbix_keeps_changes_and_what_it_refuses_is_no_success(tmp_path: Path, 
         preset = all_presets()['zabbix'].fields
         subscribe(server.url, Site, credential=made, max_attempts=5, **preset)
         site(name='Genève')
-        # Its server reads new items after a moment. Until then it answers 200, and the delivery fails.
+        # Zabbix reads new items after a moment. Until then it answers 200 and the delivery fails.
         assert wait_until(lambda: outcome() == ('delivered', 200) or pass_retry_waits(), timeout=60)
         wanted = {'history': 4, 'itemids': [item]}
         assert wait_until(lambda: server.call('history.get', **wanted), timeout=60, interval=0.2)

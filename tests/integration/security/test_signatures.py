@@ -1,4 +1,4 @@
-"""Signatures as a receiver verifies them, by code that this project did not write."""
+"""Third-party code verifies our signatures."""
 
 import base64
 import hashlib
@@ -38,7 +38,7 @@ def headers(request: Received) -> dict[str, str]:
 
 
 def verify_asymmetric(public_key: str, request: Received) -> None:
-    """As Standard Webhooks 1.0.0 describes it. Raises InvalidSignature."""
+    """Follows Standard Webhooks 1.0.0. Raises InvalidSignature."""
     found = headers(request)
     signed = f'{found["webhook-id"]}.{found["webhook-timestamp"]}.'.encode() + request.body
     signatures = [one.removeprefix('v1a,') for one in found['webhook-signature'].split(' ') if one.startswith('v1a,')]
@@ -141,7 +141,7 @@ def test_without_a_secret_there_is_no_signature(receiver: Receiver):
 
 
 def github(secret: str, body: bytes) -> str:
-    """As GitHub documents it: "Validating webhook deliveries"."""
+    """Follows GitHub's "Validating webhook deliveries"."""
     return f'sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}'
 
 

@@ -1,5 +1,3 @@
-"""Moving from NetBox's own webhooks: `webhooks_import`."""
-
 from io import StringIO
 from typing import Any
 
@@ -32,7 +30,7 @@ def run(*options: str) -> str:
 
 
 def state() -> list[dict[str, Any]]:
-    """Return all that an import may write."""
+    """Return all rows that an import may write."""
     return [
         *Webhook.objects.order_by('pk').values(),
         *Webhook.object_types.through.objects.order_by('pk').values(),

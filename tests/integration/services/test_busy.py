@@ -1,5 +1,3 @@
-"""While others hold what somebody needs, he is told so, or waits for nobody."""
-
 from datetime import timedelta
 
 import pytest
@@ -44,8 +42,6 @@ def test_who_redelivers_waits_for_no_worker(api_client, webhook, failed, action)
 
 
 class TestTrial:
-    """Others hold the place of tests: so it says."""
-
     @pytest.fixture(autouse=True)
     def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(trial, 'LOCK_TIMEOUT', 100)

@@ -1,4 +1,4 @@
-"""The management commands: what they print, and the exit codes that monitoring lives on."""
+"""Monitoring depends on these outputs and exit codes."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -34,7 +34,7 @@ OK, WARNING, CRITICAL = 0, 1, 2
 
 
 def command(name: str, *arguments: str) -> tuple[int, str]:
-    """Return exit code and output."""
+    """Return (exit code, output)."""
     output = StringIO()
     try:
         call_command(name, *arguments, stdout=output)
@@ -55,7 +55,7 @@ def webhook(receiver: Receiver) -> Webhook:
 
 @pytest.fixture
 def worker(stack) -> Iterator[None]:
-    """What RQ keeps of a worker that listens."""
+    """Imitates RQ's records of a listening worker."""
     worker = get_worker('high', 'default', 'low')
     worker.register_birth()
     yield
@@ -132,7 +132,7 @@ class TestStatus:
         assert status('--max-age', '2000')[0] == OK
 
     def test_what_waited_for_a_worker_waits_since_its_change(self, webhook, worker, receiver):
-        """It was dispatched just now."""
+        """Its dispatch is new."""
         site()
         Event.objects.update(timestamp=timezone.now() - timedelta(seconds=1000))
         Webhook.objects.update(paused=True)
@@ -141,7 +141,7 @@ class TestStatus:
 
     @pytest.mark.parametrize('closed', [DELIVERED, FAILED])
     def test_what_is_sent_again_waits_since_then(self, webhook, worker, receiver, closed):
-        """However old it is."""
+        """Its event may be old."""
         receiver.answers(HOOK, 200 if closed == DELIVERED else 500)
         site()
         work()
@@ -218,7 +218,6 @@ class TestPrune:
 class TestReplay:
     @pytest.fixture
     def closed(self, webhook, receiver) -> list[Delivery]:
-        """Three that were delivered, one that failed, and one of another webhook and model."""
         subscribe(receiver.url('/tenants'), Tenant, name='Tenants')
         receiver.answers(HOOK, 200, 200, 200, 500, 200)
         for _ in range(4):
@@ -232,7 +231,6 @@ class TestReplay:
     @pytest.fixture
     def replayed(self, closed, receiver) -> Callable[..., list[str]]:
         def run(*arguments: str) -> list[str]:
-            """Return the paths of what is redelivered."""
             code, output = command('webhooks_replay', *arguments)
             work()
             assert code == OK

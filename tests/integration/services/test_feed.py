@@ -1,4 +1,4 @@
-"""A webhook without a URL is a feed: nothing is sent, and receivers read its changes in order, by a cursor."""
+"""A webhook without a URL is a feed with a cursor."""
 
 import asyncio
 import importlib.util
@@ -228,7 +228,7 @@ class TestPermissions:
 
 class TestWaiting:
     def test_a_reader_that_waits_gets_what_arrives(self, feed, api_client):
-        """And holds no transaction until then."""
+        """A waiting reader must hold no transaction."""
         open_ones = []
 
         def act() -> None:

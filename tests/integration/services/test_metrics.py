@@ -1,5 +1,3 @@
-"""The figures of /metrics are those of the database."""
-
 from datetime import timedelta
 
 import pytest
@@ -27,7 +25,7 @@ def webhook() -> Webhook:
 
 
 def figures() -> dict[str, float]:
-    """Return what is scraped, by what it is called with its labels."""
+    """Return {name and labels: value}."""
     lines = generate_latest(metrics._registry).decode().splitlines()
     return {name: float(value) for name, _, value in (line.rpartition(' ') for line in lines if line[0] != '#')}
 
@@ -90,5 +88,5 @@ def test_the_log_is_not_read_anew_for_each_who_asks(webhook, rf):
 
 @pytest.mark.parametrize('address', ['/metrics', '/plugins/webhooks/metrics'])
 def test_where_netbox_shows_none_they_are_at_no_address(admin_pages, address):
-    """Where NetBox does, they are at one of them: installation/test_without_admin.py."""
+    """installation/test_without_admin.py turns NetBox's metrics on."""
     assert admin_pages.get(address).status_code == 404

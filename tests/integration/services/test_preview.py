@@ -1,5 +1,3 @@
-"""What a webhook would send: in the REST API, on NetBox's tab, and in Django's admin."""
-
 import json
 from datetime import timedelta
 
@@ -55,7 +53,7 @@ class TestWhatIsShown:
         assert shown['headers']['webhook-signature'] == shown['headers']['X-Hook-Signature'] == MASK
 
     def test_a_real_object_where_there_is_no_event(self, webhook, api_client):
-        """As it is, in all that NetBox's own serializer shows of it."""
+        """Its data equal the current answer of NetBox's own serializer."""
         site(name='Bern')
         newest = site(name='Genf')
         answer = api_client.post(api(webhook), {'include_snapshots': True}, format='json')
@@ -93,7 +91,7 @@ class TestWhatIsShown:
         assert (answer.status_code, list(answer.json())) == (400, ['expand'])
 
     def test_an_object_that_cannot_be_rendered(self, webhook, api_client, admin_pages):
-        """NetBox's field cannot read a time zone that this machine does not know; a plugin's may not read others."""
+        """NetBox's field cannot read an unknown time zone; fields of plugins may fail too."""
         with connection.cursor() as cursor:
             cursor.execute("UPDATE dcim_site SET time_zone = 'Nowhere/At_all' WHERE id = %s", [site().pk])
         answer = api_client.get(api(webhook))
@@ -137,7 +135,7 @@ class TestWhoSees:
         assert 'Genf' not in page
 
     def test_an_event_is_shown_to_those_only_who_may_view_events(self, clerk, clerk_api, grant):
-        """It tells who made the change, by which request, and how the object was before."""
+        """An event tells the user, the request and the former values."""
         webhook = subscribe(NOWHERE, Site, include_snapshots=True, name='Receiver')
         event(site(name='Lyon'), username='alice', snapshots={'prechange': {'name': 'Lugdunum'}, 'postchange': None})
         grant(Webhook, 'view', 'change')
@@ -176,8 +174,6 @@ class TestWhoSees:
 
 
 class TestPages:
-    """NetBox's tab and the admin's page say the same."""
-
     @pytest.fixture(params=['tab', 'admin'])
     def page(self, request, webhook, admin_pages):
         address = tab(webhook) if request.param == 'tab' else f'/admin/webhooks/webhook/{webhook.pk}/preview/'

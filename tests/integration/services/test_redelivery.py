@@ -1,8 +1,4 @@
-"""Redelivery: under the rules of everything else, whatever happens at the same time.
-
-What is sent, and under which id: engine/test_sending.py. Several failed ones in line:
-engine/test_ordering.py. Batches: engine/test_batching.py.
-"""
+"""Further tests of redelivery: engine/test_sending.py, test_ordering.py and test_batching.py."""
 
 from datetime import timedelta
 
@@ -50,7 +46,7 @@ def webhook(receiver: Receiver) -> Webhook:
 
 @pytest.fixture
 def failed(webhook: Webhook, receiver: Receiver) -> Delivery:
-    """One that failed; from now on the endpoint is well."""
+    """Its endpoint works again."""
     receiver.answers(HOOK, 500, 200)
     site()
     work()
@@ -73,7 +69,7 @@ class TestFailed:
         assert [request.header('webhook-id') for request in receiver.requests] == [str(failed.uuid)]
 
     def test_a_late_answer_from_before_does_not_close_it(self, failed, receiver):
-        """A worker had it in hand, stood still beyond its time, and comes back when all is over and begun anew."""
+        """A worker stood still beyond its lease, and wakes after the redelivery began."""
         receiver.answers(HOOK, Answer(delay=3), 500)
         redeliver()
         with working():
@@ -86,7 +82,7 @@ class TestFailed:
         assert [one.status for one in deliveries()] == [PENDING]
 
     def test_each_time_it_has_one_attempt_more(self, failed, receiver):
-        """However many its webhook allows, now or then."""
+        """`max_attempts` does not limit it."""
         Webhook.objects.update(max_attempts=3)
         receiver.answers(HOOK, 500)
         for attempts in (2, 3, 4):
@@ -113,7 +109,7 @@ class TestFailed:
 class TestDelivered:
     @pytest.fixture
     def place(self, webhook: Webhook, receiver: Receiver) -> Site:
-        """A delivered one's; the webhook is paused then, so that what comes can be looked at."""
+        """It is paused, so new deliveries stay pending."""
         place = site()
         work()
         receiver.clear()
@@ -166,8 +162,6 @@ def later() -> object:
 
 
 class TestPrune:
-    """What is redelivered must not be pruned, not even if both begin at the same time."""
-
     @pytest.fixture(params=[FAILED, DELIVERED])
     def old(self, failed: Delivery, request: pytest.FixtureRequest) -> Delivery:
         long_ago = timezone.now() - timedelta(days=40)
@@ -194,12 +188,10 @@ class TestPrune:
 
 
 class TestNotRendered:
-    """An event that could not be rendered is rendered anew: a later version of NetBox may be able to."""
+    """A later version of NetBox may render the event."""
 
     @pytest.fixture
     def broken(self, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-        """Nothing can be rendered, until it is undone."""
-
         def fail(*args: object) -> None:
             raise RuntimeError('no such field')
 
@@ -233,7 +225,7 @@ class TestNotRendered:
         assert receiver.requests[0].json()['snapshots']['postchange']
 
     def test_what_was_rendered_again_has_its_snapshots_for_later_redeliveries(self, webhook, receiver, broken):
-        """What it is rendered from is dropped then."""
+        """The source of the rendering is dropped then."""
         other = subscribe(receiver.url('/other'), Site, include_snapshots=True, max_attempts=1)
         site()
         work()
@@ -246,11 +238,11 @@ class TestNotRendered:
 
 
 class TestMany:
-    """Some at a time, so that others are not held up meanwhile."""
+    """Small parts hold nobody up."""
 
     @pytest.fixture
     def many(self, webhook: Webhook, receiver: Receiver) -> list[Delivery]:
-        """Five that are closed, of one object, the third failed."""
+        """The third of five has failed."""
         receiver.answers(HOOK, 200, 200, 500, 200)
         place = site()
         work()
@@ -288,7 +280,7 @@ class TestMany:
         assert len(taken_off) == 1
 
     def test_what_was_sent_again_meanwhile_is_left_alone(self, many):
-        """Somebody else was quicker: the failed one is no longer failed when its part comes."""
+        """Another user was quicker."""
 
         def and_somebody_else(parts: list) -> list:
             Delivery.objects.filter(pk=many[2].pk).update(status=DELIVERED)

@@ -1,4 +1,4 @@
-"""Rotation and generation: through the REST API and on NetBox's pages. The admin's are with its form."""
+"""The admin's form has its own tests."""
 
 import base64
 from datetime import timedelta
@@ -49,7 +49,7 @@ def test_after_a_rotation_both_secrets_verify_until_the_old_one_expires(webhook,
 
 
 def test_an_old_one_that_cannot_be_decrypted_is_named(webhook, receiver):
-    """As long as the receiver may rely on it."""
+    """The receiver may still rely on it."""
     tomorrow = timezone.now() + timedelta(days=1)
     Webhook.objects.filter(pk=webhook.pk).update(
         previous_secret=Sealed('of another key'), previous_secret_expires=tomorrow
@@ -61,7 +61,7 @@ def test_an_old_one_that_cannot_be_decrypted_is_named(webhook, receiver):
 
 
 class TestWhatIsKept:
-    """The keys in `encryption_keys` are rotated too."""
+    """`encryption_keys` rotate too."""
 
     def test_the_old_secret_is_encrypted_anew(self, webhook, monkeypatch):
         old, new = 'o' * 50, 'n' * 50
@@ -74,7 +74,7 @@ class TestWhatIsKept:
         assert Webhook.objects.get().secrets()[1] == 's3cret'
 
     def test_an_old_secret_that_cannot_be_decrypted_is_not_kept(self, webhook, receiver):
-        """Entering it anew is the way out, and must not fail deliveries for as long as the old one would be kept."""
+        """Rotating is the way out of such an error, and must end it at once."""
         Webhook.objects.update(secret=Sealed('of another key'))
         _webhook, secret = secret_rotation.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1))
         Site.objects.create(name='Bern', slug='bern')
@@ -84,7 +84,7 @@ class TestWhatIsKept:
 
 
 def test_a_rotation_keeps_what_others_change_meanwhile(webhook):
-    """It begins while their change is not committed, and after another rotation."""
+    """Another user's change is uncommitted when the second rotation begins."""
     _webhook, first = secret_rotation.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1))
     with transaction.atomic():
         Webhook.objects.update(description='changed meanwhile')
@@ -98,7 +98,6 @@ def test_a_rotation_keeps_what_others_change_meanwhile(webhook):
 
 @pytest.fixture
 def rotated(webhook) -> Webhook:
-    """Two secrets sign."""
     secret_rotation.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1))
     rotated = Webhook.objects.get()
     assert len(rotated.secrets()) == 2
@@ -106,7 +105,7 @@ def rotated(webhook) -> Webhook:
 
 
 class TestOtherDoors:
-    """A secret that is set without a rotation signs alone: not beside the one before the one that it replaces."""
+    """Without a rotation, the new secret replaces all former ones."""
 
     def test_the_api(self, rotated, api_client):
         answer = api_client.patch(f'{BASE}{rotated.pk}/', {'secret': 'new'}, format='json')
@@ -138,7 +137,7 @@ class TestOtherDoors:
 
 @pytest.fixture
 def meanwhile(webhook, monkeypatch) -> list[str]:
-    """Somebody rotates the secret while an edit is being checked: the new one is here then."""
+    """Another user rotates the secret while an edit is checked."""
     secrets, check = [], validation.errors
 
     def rotate_and_check(definition):
@@ -151,7 +150,7 @@ def meanwhile(webhook, monkeypatch) -> list[str]:
 
 
 class TestEdits:
-    """An edit writes all columns of what it has read, maybe seconds before."""
+    """An edit writes all columns, though it read them seconds before."""
 
     @pytest.mark.parametrize('door', ['api', 'form', 'bulk edit', 'admin'])
     def test_a_rotation_meanwhile_stays(self, webhook, meanwhile, api_client, admin_pages, door):
@@ -210,8 +209,6 @@ class TestEdits:
 
 @pytest.mark.parametrize('secret', ['********', 'x' * 1001])
 class TestRefused:
-    """The mask, which was sent back, and what is too long."""
-
     def test_a_bulk_edit_keeps_the_old_one(self, webhook, admin_pages, secret):
         answer = admin_pages.post(f'{PAGES}edit/', {'pk': webhook.pk, 'secret': secret, '_apply': ''})
         assert 'secret' in str(answer.context['form'].errors)
@@ -246,8 +243,6 @@ def test_a_rotation_needs_permission_to_change(webhook, clerk_api):
 
 
 class TestPages:
-    """NetBox's own pages."""
-
     def rotate(self, browser, webhook: Webhook, **entered: str):
         return browser.post(f'{PAGES}{webhook.pk}/rotate-secret/', entered, follow=True)
 

@@ -1,5 +1,3 @@
-"""What waits for a webhook whose endpoint was away, and sending it: all, or only the latest."""
-
 from datetime import timedelta
 
 import pytest
@@ -25,7 +23,7 @@ API = '/api/plugins/webhooks/webhooks/'
 
 @pytest.fixture
 def webhook(receiver: Receiver) -> Webhook:
-    """Of which five changes of two objects wait, since its endpoint is away."""
+    """Its endpoint is away, and five changes wait."""
     webhook = subscribe(receiver.url(HOOK), Site)
     away(webhook)
     first, second = site(name='a'), site(name='b')
@@ -156,14 +154,12 @@ class TestRest:
 
 
 def age() -> None:
-    """Let all events have been two hours ago."""
     Event.objects.update(timestamp=F('timestamp') - timedelta(hours=2))
 
 
 class TestPages:
     @pytest.fixture
     def old(self, webhook: Webhook) -> Webhook:
-        """It waits for long."""
         age()
         return webhook
 

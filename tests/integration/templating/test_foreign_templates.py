@@ -1,4 +1,4 @@
-"""What Jinja templates that are given our models can read: export templates, custom links, config templates."""
+"""Export templates, custom links and config templates can read our models."""
 
 from datetime import timedelta
 
@@ -16,7 +16,7 @@ from webhooks.security.masking import MASK
 
 SECRETS = ('pa55word', 't0ken', 'b3arer', 's3cret', 'whsk_', 'gAAAA')
 SHOWN_URL = f'https://{MASK}@a.example/in?key={MASK}'
-# `values_list()` reads the address without the switch that says whether its path is secret.
+# `values_list()` does not read whether the path is secret.
 SHOWN_WITHOUT_PATH = f'https://{MASK}@a.example/{MASK}?key={MASK}'
 
 pytestmark = pytest.mark.usefixtures('db')
@@ -91,7 +91,7 @@ def test_a_template_reaches_no_secret_behind_the_mask(webhook: Webhook, expressi
 
 
 def test_nothing_of_the_log_holds_a_secret(webhook: Webhook):
-    """Payloads are in reach: an export template is not asked who may view the object. The docs say so."""
+    """Export templates see payloads without object permissions, as the docs warn."""
     shown = export(of_each('obj.deliveries.all()[0].event.data ~ obj.deliveries.all()[0].attempts.all()[0].url'))
     assert 'Bern' in shown
     assert not [secret for secret in SECRETS if secret in shown]
@@ -105,6 +105,6 @@ def test_a_custom_link_shows_the_mask(webhook: Webhook):
 
 
 def test_a_config_template_shows_the_mask(webhook: Webhook):
-    """It sees all models by name."""
+    """Config templates see all models by name."""
     shown = ConfigTemplate(name='config', template_code='{{ webhooks.Webhook.objects.first().payload_url }}').render({})
     assert shown == SHOWN_URL

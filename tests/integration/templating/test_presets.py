@@ -1,4 +1,4 @@
-"""What a new webhook may begin with: what arrives is what Slack, Teams and AWX document, whatever is in a name."""
+"""Presets send each service's documented format."""
 
 import hmac
 import json
@@ -21,7 +21,7 @@ from webhooks.presets import all_presets
 pytestmark = pytest.mark.usefixtures('committed')
 
 WEBHOOKS = '/api/plugins/webhooks/webhooks/'
-# What counts as delivered.
+# Only these answers count as success.
 ANSWERS = {
     'mattermost': b'ok',
     'zabbix': b'{"jsonrpc": "2.0", "result": {"response": "success", "data": [{"itemid": "1"}]}, "id": 1}',

@@ -1,4 +1,4 @@
-"""Presets against schemas and libraries that the services publish. `scripts/receivers` installs them, and runs this."""
+"""Presets fit the services' published schemas. `scripts/receivers` installs these and runs the tests."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from webhooks.presets import all_presets
 pytestmark = [pytest.mark.usefixtures('committed'), pytest.mark.long]
 
 HARMFUL = '<!channel> & [link](https://evil.example.com) *x* {{ 7 * 7 }} "quoted" \\ \u2028'
-# Reads a card with the library of its authors, and prints its complaints and what it understood.
+# Uses the card authors' own library, and prints complaints and the parsed card.
 READ_CARD = """
 const { AdaptiveCard, SerializationContext } = require(process.argv[1])
 const context = new SerializationContext()
@@ -57,7 +57,7 @@ def test_github_takes_it(receiver: Receiver):
 
 
 def test_teams_shows_the_card(receiver: Receiver, tmp_path: Path):
-    # Its package says that it is a module, and is none.
+    # The package declares a module, but contains CommonJS.
     library = tmp_path / 'adaptivecards.cjs'
     library.write_text(installed('adaptivecards/dist/adaptivecards.js').read_text())
     card = sent(receiver, 'teams')['attachments'][0]['content']

@@ -1,5 +1,3 @@
-"""No template reads what it may not, and none runs on."""
-
 import json
 import time
 from typing import Any
@@ -18,12 +16,12 @@ pytestmark = pytest.mark.usefixtures('db')
 SECRET = 'in the settings'
 CONTEXT = {'event': 'updated', 'data': {'name': 'Bern', 'tags': [{'name': 'a'}, {'name': 'b'}], 'update': 1}}
 
-# A template may take TIME_LIMIT; what it does then may take a moment.
+# A template may take TIME_LIMIT, and ending it a moment more.
 PATIENCE = renderer.TIME_LIMIT + 3
 
-# Each of the two lists doubles 60 times: small in memory, but without end for whoever walks them.
+# Doubling 60 times takes little memory, but walking it never ends.
 NESTED = '{% set a=[0,0] %}{% set b=[0,0] %}' + '{% set a=[a,a] %}{% set b=[b,b] %}' * 60
-# As a key.
+# Tuples can be keys.
 NESTED_TUPLE = '{% set a=(0,0) %}' + '{% set a=(a,a) %}' * 60
 LONG = '(range(100000)|list) * 100'
 
@@ -101,7 +99,7 @@ class TestWhatWorks:
 
 
 class TestEscapes:
-    """The known ways out of a Jinja sandbox."""
+    """Jinja sandboxes had these escapes."""
 
     @pytest.mark.parametrize(
         'template',
@@ -198,7 +196,7 @@ class TestTime:
             '{% for x in ([range(100000)] * 100000)|map("sum") if false %}{% endfor %}',
             '{% for x in range(99999) %}{{ range(99999)|map("string")|join|length }}{% endfor %}',
             '{% for x in range(99999) %}{% set y = range(99999)|list %}{% endfor %}',
-            # A filter that gives empty lists without end, and whoever takes them without asking for the time.
+            # This filter yields endless empty lists, and these consumers never check the time.
             '{{ []|slice(1000000000000)|sum(start=[]) }}',
             '{{ []|slice(1000000000000)|max }}',
             '{{ []|slice(1000000000000)|select|list }}',
@@ -255,7 +253,7 @@ class TestTime:
         ],
     )  # fmt: skip
     def test_an_operation_that_python_cannot_interrupt_ends_in_time(self, template: str):
-        """Some of these end by themselves."""
+        """Some end by themselves."""
         began = time.monotonic()
         rendered_or_refused(template)
         assert time.monotonic() - began < PATIENCE
@@ -358,7 +356,7 @@ class TestErrors:
         asked = []
 
         def works_once(value: Any) -> Any:
-            asked.append(value)  # in the process that renders
+            asked.append(value)  # runs in the renderer's process
             if len(asked) > 1:
                 raise OperationalError('the connection is lost')
             return value

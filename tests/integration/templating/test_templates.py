@@ -1,5 +1,3 @@
-"""Templates in URL, headers and body, as the receiver gets what they render."""
-
 import json
 import re
 from pathlib import Path
@@ -32,7 +30,6 @@ def received(receiver: Receiver, count: int = 1) -> list[Received]:
 
 
 def failure() -> str:
-    """Return why the only delivery failed, which was not sent."""
     work()
     (delivery,) = deliveries('failed')
     assert delivery.attempts.get().error == delivery.error
@@ -186,7 +183,7 @@ class TestFailing:
 
 
 def test_a_template_that_changes_its_context_changes_no_other(receiver: Receiver):
-    """Each template of a request sees it as it is, as do those of other requests."""
+    """Other templates and requests see the original context."""
     change: dict[str, Any] = {'body_template': "{% set _ = data.update({'name': 'changed'}) %}{{ data.name }}"}
     subscribe(receiver.url('/'), Site, **change)
     subscribe(receiver.url('/'), Site, body_template='{{ data.name }}')
@@ -195,8 +192,6 @@ def test_a_template_that_changes_its_context_changes_no_other(receiver: Receiver
 
 
 class TestDocumentation:
-    """What docs/templates.md shows is what is sent."""
-
     @pytest.fixture
     def blocks(self) -> list[str]:
         text = DOCUMENTATION.read_text()

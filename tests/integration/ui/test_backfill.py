@@ -1,5 +1,3 @@
-"""Backfills on NetBox's pages and in Django's admin: how far one is, and what can be done with it."""
-
 import pytest
 from dcim.models import Site
 from django.contrib.messages import get_messages

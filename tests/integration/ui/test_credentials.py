@@ -1,5 +1,3 @@
-"""Credentials in bulk, in NetBox's pages: edited, imported, renamed, found, exported."""
-
 from typing import Any
 
 import pytest

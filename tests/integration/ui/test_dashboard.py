@@ -1,5 +1,3 @@
-"""The card on NetBox's dashboard, and the banners that say why a webhook does not send."""
-
 import re
 from dataclasses import replace
 from datetime import timedelta
@@ -33,9 +31,8 @@ def webhook() -> Webhook:
 
 
 def card(user: User) -> str:
-    """Return the card's text, its spaces as one."""
     request = RequestFactory().get('/')
-    # As another request has it, without the permissions that this user object had before.
+    # A cached user would keep former permissions.
     request.user = User.objects.get(pk=user.pk)
     return ' '.join(WebhooksWidget().render(request).split())
 

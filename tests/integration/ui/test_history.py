@@ -1,5 +1,3 @@
-"""The picture of a webhook's last day or week: what is counted, where it is shown, and what it costs."""
-
 import re
 from datetime import UTC, datetime, timedelta
 
@@ -34,7 +32,7 @@ def ended(webhook: Webhook, when: datetime, delivered: int = 0, failed: int = 0)
 
 
 def shown(webhook: Webhook, period: Period = DAY, now: datetime = NOW) -> dict[str, tuple[int, int]]:
-    """Return {begin of a slot in UTC: (delivered, failed)} of the slots in which something ended."""
+    """Return {begin of the slot in UTC: (delivered, failed)} without empty slots."""
     slots = history.read(webhook, period, now)
     return {f'{slot.since:%d %H:%M}': (slot.delivered, slot.failed) for slot in slots if slot.delivered or slot.failed}
 
@@ -70,7 +68,7 @@ class TestSlots:
         assert shown(webhook) == {'11 10:00': (0, 1)}
 
     def test_they_begin_at_midnight_where_netbox_is(self, webhook):
-        """Five and a half hours ahead."""
+        """Kolkata is five and a half hours ahead."""
         with timezone.override('Asia/Kolkata'):
             now = NOW.replace(minute=40)
             ended(webhook, now, delivered=1)

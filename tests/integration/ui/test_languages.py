@@ -1,5 +1,3 @@
-"""Our pages in another language: no text of ours on them is English."""
-
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -29,22 +27,22 @@ from webhooks.presentation.fields import NAMES
 pytestmark = pytest.mark.usefixtures('saves')
 
 LOCALE = CHECKOUT / 'webhooks' / 'locale'
-# As re.escape() leaves them.
+# re.escape() leaves these.
 PLACEHOLDER = re.compile(r'%\\\(\w+\\\)s|%d|\\\{\w*\\\}')
 NETBOX = ('/dcim/sites/', '/dcim/sites/add/', '/dcim/sites/import/')
-# What a page quotes, such as bodies and headers.
+# Pages quote bodies and headers in these.
 QUOTED = ('script', 'style', 'pre', 'code', 'textarea')
 JOBS = '/admin/webhook-backend-status/'
-# NetBox, Django and, on its own pages, django-rq do not translate these.
+# NetBox, Django and django-rq do not translate these.
 THEIRS = re.compile(r'Search|Are you sure you want to delete .*|Deleting the .*')
 OF_DJANGO_RQ = ('Created', 'Name', 'Status', 'Workers')
-# Pages that NetBox and Django make of the history of any object.
+# NetBox and Django make these pages for any object.
 NETBOXS = ('_changelog', '_history', '_journal')
 SHOWN = ('title', 'aria-label', 'placeholder', 'alt')
 
 
 class Texts(HTMLParser):
-    """Collects the texts of a page, tooltips and labels too."""
+    """Collects tooltips and labels too."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -72,7 +70,7 @@ class Texts(HTMLParser):
 
 @pytest.fixture
 def objects() -> list[Model]:
-    """One of each model, in many states."""
+    """They cover each model and many states."""
     now, bern = timezone.now(), site(name='Bern')
     credential = Credential.objects.create(name='awx', type='bearer', secret='t0ken', hosts=['http://127.0.0.1:9'])
     busy = subscribe(NOWHERE, Site, name='busy', secret='s3cret', credential=credential, timeout=7, batch=True)
@@ -102,7 +100,7 @@ def names(patterns: list[URLPattern | URLResolver]) -> Iterator[str]:
 
 
 def addresses(objects: list[Model]) -> Iterator[str]:
-    """Yield the address of each of our pages: of the first object of a model, and the main page of all."""
+    """Yield our pages' addresses, with the first object of each model."""
     ours = {f'plugins:webhooks:{name}' for name in names(urls.urlpatterns)}
     admins = {f'admin:{name}' for name in names(admin_site.get_urls()) if name.startswith(('index', 'webhooks_'))}
     mains = {name for name in ours | admins if not name.endswith(NETBOXS)}
@@ -131,7 +129,7 @@ def forms(text: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def messages(language: str) -> tuple[set[str], set[str]]:
-    """Return what stays English by mistake, and all translations."""
+    """Return (texts left in English by mistake, all translations)."""
     with (LOCALE / language / 'LC_MESSAGES' / 'django.po').open('rb') as file:
         found = [message for message in read_po(file, locale=language) if message.id]
     english = set(chain.from_iterable(forms(message.id) for message in found))
@@ -140,13 +138,13 @@ def messages(language: str) -> tuple[set[str], set[str]]:
 
 
 def pattern(texts: Iterable[str]) -> re.Pattern:
-    """Return a pattern of these texts, with anything in place of what is filled in."""
+    """Placeholders match any text."""
     return re.compile('|'.join(PLACEHOLDER.sub('.+', re.escape(' '.join(text.split()))) for text in texts))
 
 
 @pytest.mark.parametrize('language', ['de', 'ja'])
 def test_no_text_of_our_pages_is_english(admin_pages, objects, language):
-    """What NetBox's own pages say is left out: not all of that is translated."""
+    """NetBox's own pages are not fully translated."""
     netbox = texts(admin_pages, language, NETBOX)
     found = texts(admin_pages, language, addresses(objects))
     shown = {text: page for text, page in found.items() if text not in netbox and not THEIRS.fullmatch(text)}

@@ -1,5 +1,3 @@
-"""NetBox's pages of events and deliveries: what is shown, to whom, the actions, and the tab of objects."""
-
 import pytest
 from dcim.models import Rack, Site
 from django.contrib.messages import get_messages
@@ -17,7 +15,6 @@ PAGES = '/plugins/webhooks/'
 
 
 def said(answer):
-    """What the page told the user."""
     return ' '.join(str(message) for message in get_messages(answer.wsgi_request))
 
 
@@ -134,7 +131,7 @@ def test_the_body_of_an_event_that_could_not_be_rendered_is_the_reason(admin_pag
     assert 'data: the reason of the tests' in admin_pages.get(log.get_absolute_url()).content.decode()
 
 
-# JSON, and too deep for Python's; JSON, and half a character.
+# This is JSON too deep for Python, or with half a surrogate pair.
 @pytest.mark.parametrize('template', ['{{ "[" * 100000 }}{{ "]" * 100000 }}', '{{ "{" }}"a": "\\ud800"}'])
 def test_a_body_that_can_hardly_be_shown_breaks_no_page(admin_pages, template):
     log = delivery(event(site()), subscribe(NOWHERE, Site, body_template=template))
@@ -142,7 +139,7 @@ def test_a_body_that_can_hardly_be_shown_breaks_no_page(admin_pages, template):
 
 
 #
-# Who sees what
+# Permissions
 #
 
 

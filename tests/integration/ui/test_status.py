@@ -1,4 +1,4 @@
-"""The status page on NetBox's own pages, for those who may view the log; and that the admin's says the same."""
+"""NetBox's page says the same as the admin's."""
 
 import re
 from datetime import timedelta
@@ -31,7 +31,6 @@ def webhook() -> Webhook:
 
 @pytest.fixture
 def log(webhook: Webhook) -> None:
-    """One waits for three hours, two have failed, nobody has looked at one change, and the webhook is suspended."""
     now, last = timezone.now(), site()
     delivery(event(site()), webhook, status=StatusChoices.PENDING, created=now - timedelta(hours=3))
     delivery(event(site()), webhook, status=StatusChoices.FAILED, finished_at=now)
@@ -48,7 +47,7 @@ def text_of(pages: Client, address: str = PAGE) -> str:
 
 
 def lines(text: str) -> dict[str, str]:
-    """Return {label: what is said} of the table of figures."""
+    """Return {label: value} of the table."""
     rows = re.findall(r'<th scope="row"><a[^>]*>(.*?)</a></th>\s*<td>(.*?)</td>', text, re.DOTALL)
     return {label: ' '.join(unescape(re.sub(r'<[^>]+>', ' ', said)).split()) for label, said in rows}
 

@@ -1,4 +1,4 @@
-"""NetBox's pages of webhooks, and NetBox's own tests of all three models' views and tables."""
+"""NetBox's own tests cover our views and tables too."""
 
 import json
 import re
@@ -40,7 +40,7 @@ class TestWebhookViews(
     PluginViews, ViewTestCases.PrimaryObjectViewTestCase, ViewTestCases.BulkRenameObjectsViewTestCase
 ):
     model = Webhook
-    # Stored encrypted, so no text equals it.
+    # It is stored encrypted.
     validation_excluded_fields = ['secret', 'additional_headers']
 
     @classmethod
@@ -88,7 +88,7 @@ class TestWebhookViews(
         }
 
     def test_export_objects(self):
-        """NetBox's expects CSV, as of most models."""
+        """NetBox expects CSV, as most models export."""
         self.add_permissions('webhooks.view_webhook')
         address = self._get_url('list')
         for export, content_type in (('export', 'text/yaml'), ('export=table', 'text/csv; charset=utf-8')):
@@ -97,12 +97,12 @@ class TestWebhookViews(
             self.assertEqual(response.headers['Content-Type'], content_type)
 
     def test_get_object_changelog(self):
-        # NetBox's has no permission, since its own models are exempt.
+        # NetBox's own models are exempt and need no permission.
         self.add_permissions('webhooks.view_webhook')
         super().test_get_object_changelog()
 
 
-# Deliveries and events are read only and have no change log, so that only these two apply.
+# Deliveries and events are read only and have no change log.
 class TestDeliveryViews(PluginViews, ViewTestCases.GetObjectViewTestCase, ViewTestCases.ListObjectsViewTestCase):
     model = Delivery
 
@@ -153,7 +153,7 @@ def secretive(db):
 
 
 def fields_of(page):
-    """What a browser would send back of the form, had nobody touched it."""
+    """Return an untouched form's data, as a browser sends it."""
     form = page.context['form']
     data = {name: form[name].value() for name in form.fields}
     data['object_types_1'] = data.pop('object_types') or []
@@ -216,7 +216,7 @@ def test_a_wrong_field_is_named(admin_pages, secretive, field, value):
 
 
 def test_a_wrong_file_is_named(admin_pages, secretive):
-    """With another CA file the values of headers are asked for anew: here there are none."""
+    """Another CA file would ask for stored headers again."""
     address = f'{PAGES}webhooks/{secretive.pk}/edit/'
     entered = {'ca_file_path': '/etc/passwd', 'additional_headers': ''}
     answer = admin_pages.post(address, fields_of(admin_pages.get(address)) | entered)
@@ -376,7 +376,7 @@ def test_a_blank_cell_is_the_default_of_a_new_webhook(admin_pages, blank):
 
 
 def test_a_blank_cell_leaves_an_old_one_what_it_must_have(admin_pages):
-    """One that was switched off does not begin to send by it."""
+    """A switched off webhook must not begin to send."""
     chosen = {'max_attempts': 3, 'http_method': 'PUT', 'ssl_verification': False, 'enabled': False}
     webhook = subscribe(NOWHERE, Site, kinds=('created',), description='old', **chosen, concurrency=2)
     answer = import_csv(admin_pages, ','.join(('id', *chosen, 'description')), f'{webhook.pk},,,,,')
@@ -469,7 +469,7 @@ def test_an_import_does_not_unfold_aliases_without_end(admin_pages):
 
 
 #
-# Background jobs: they would keep what was entered in Redis
+# Background jobs: these would keep entered secrets in Redis
 #
 
 
@@ -501,7 +501,7 @@ def test_a_bulk_edit_is_done_at_once(default_queue, admin_pages):
 
 
 #
-# What NetBox loads without telling where it fails
+# Registrations, which NetBox skips silently on errors
 #
 
 
@@ -536,7 +536,7 @@ def test_the_menu_shows_what_its_reader_may_open(clerk_pages, grant):
 )
 def test_search_finds_a_webhook_by_what_is_shown_of_it(admin_pages, query, is_found):
     fields = {'name': 'Needle', 'description': 'Of the haystack', 'additional_headers': 'X-Header: header'}
-    # NetBox puts what is saved into its index once the request is answered.
+    # NetBox indexes saved objects after the request.
     search_backend.cache(subscribe('https://endpoint.example/', Site, **fields))
     page = admin_pages.get(f'/search/?q={query}').content.decode()
     assert bool(re.search(r'href="/plugins/webhooks/webhooks/\d+/"', page)) is is_found
@@ -591,7 +591,7 @@ def test_after_a_rotation_the_page_says_until_when_both_secrets_sign(admin_pages
     assert sentence not in admin_pages.get(secretive.get_absolute_url()).content.decode()
     admin_pages.post(f'{secretive.get_absolute_url()}rotate-secret/', {'prefix': 'whsec_', 'keep_previous': '24'})
     until = moment(Webhook.objects.get().previous_secret_expires)
-    # Once in the message, and once for as long as it holds.
+    # A rotation adds a message to the page's own sentence.
     assert admin_pages.get(secretive.get_absolute_url()).content.decode().count(f'{sentence}{until}') == 2
     assert admin_pages.get(secretive.get_absolute_url()).content.decode().count(f'{sentence}{until}') == 1
 
@@ -602,7 +602,7 @@ def test_after_a_rotation_the_page_says_until_when_both_secrets_sign(admin_pages
 
 
 def definitions() -> dict[int, dict]:
-    """Return the webhooks as in the change log. Stamps are left out: masked headers are encrypted anew."""
+    """Omit stamps, since masked headers are encrypted again."""
     rows = {one.pk: one.serialize_object(exclude=['last_updated']) for one in Webhook.objects.all()}
     return {pk: {name: value for name, value in row.items() if name != 'stamps'} for pk, row in rows.items()}
 

@@ -1,4 +1,4 @@
-"""Stored header values do not follow a webhook to another host: whoever may change one may not have them sent there."""
+"""Users who may change a webhook must not redirect its stored headers to their own host."""
 
 import pytest
 from dcim.models import Site
@@ -31,8 +31,6 @@ def stored() -> tuple[str, str]:
 
 
 class TestDoors:
-    """All of them refuse, and name the field."""
-
     @pytest.mark.parametrize('fields', [{}, {'additional_headers': KEPT}, {'additional_headers': f'X-A: b\n{KEPT}'}])
     def test_the_api_refuses(self, webhook, api_client, fields):
         answer = api_client.patch(f'{API}{webhook.pk}/', {'payload_url': ELSEWHERE, **fields}, format='json')
@@ -75,7 +73,7 @@ class TestDoors:
 
 @pytest.fixture
 def meanwhile(webhook, monkeypatch) -> list[Webhook]:
-    """While an edit is checked, somebody else sends the headers back as they are shown: they are encrypted anew."""
+    """Another user saves the masked headers during an edit, which encrypts them again."""
     saved, check = [], validation.errors
 
     def save_and_check(definition):
@@ -90,7 +88,7 @@ def meanwhile(webhook, monkeypatch) -> list[Webhook]:
 
 
 class TestMeanwhile:
-    """An edit is compared with the webhook that it has read, not with one that somebody saved since."""
+    """Edits are compared with the version that they read."""
 
     @pytest.mark.parametrize('changes', [{'payload_url': ELSEWHERE}, {'ssl_verification': False}])
     @pytest.mark.parametrize('door', ['api', 'bulk api', 'bulk form', 'import'])
@@ -169,7 +167,7 @@ def test_only_another_host_needs_the_headers_anew(webhook, api_client, fields, s
 
 
 def test_a_webhook_without_headers_may_move(webhook, api_client):
-    """The secret stays: it only signs."""
+    """The secret only signs, so it stays."""
     Webhook.objects.update(additional_headers='')
     assert api_client.patch(f'{API}{webhook.pk}/', {'payload_url': ELSEWHERE}, format='json').status_code == 200
     assert Webhook.objects.get().secret.reveal() == 's3cret'

@@ -1,4 +1,4 @@
-"""What is well-formed and yet beyond PostgreSQL's or Python's range: the field is named, nothing is a 500."""
+"""Values beyond the range of PostgreSQL or Python name their field and cause no error 500."""
 
 import pytest
 from dcim.models import Site
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures('log')
 
 @pytest.fixture
 def log(committed: None) -> None:
-    """Something to be found. A filter that PostgreSQL refuses breaks the transaction: so these tests are in none."""
+    """PostgreSQL errors break transactions, so these tests run in none."""
     delivery(event(site()), subscribe(NOWHERE, Site, name='Receiver'))
 
 
@@ -83,7 +83,7 @@ class TestNumbers:
 
 
 class TestExpressions:
-    """Of a condition. What the model and the API say is in test_definition_errors."""
+    """test_refusals.py covers the model and API."""
 
     def test_the_page_names_the_expression(self, admin_pages):
         answer = admin_pages.post(f'{PAGES}/webhooks/add/', filled(name='New', conditions=ENDLESS))

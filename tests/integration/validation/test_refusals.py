@@ -1,5 +1,3 @@
-"""Every bad definition is refused, by the field's name, in the model, the REST API and the import alike."""
-
 from typing import Any
 
 import pytest
@@ -130,7 +128,7 @@ BAD = [
     ({'concurrency': 101}, 'concurrency'),
 ]
 
-# As JSON these are sent by hand-made requests only, or mean something else.
+# As JSON these need hand-made requests, or mean something else.
 NOT_BY_API = ({'payload_url': 'http://********@a/'}, {'conditions': {'attr': 'name', 'value': '\ud800'}})
 GOOD = {'name': 'Webhook', 'payload_url': NOWHERE, 'type_create': True}
 
@@ -149,7 +147,7 @@ def test_the_model_names_the_bad_field(fields: dict[str, Any], name: str):
 
 
 def test_the_api_names_the_bad_field(api_client):
-    """One after the other in one test, since each costs a request."""
+    """A request for each case is slow, so a single test runs them all."""
     for fields, name in BAD:
         if fields in NOT_BY_API:
             continue
@@ -160,7 +158,6 @@ def test_the_api_names_the_bad_field(api_client):
 
 
 def test_an_edit_by_the_api_names_the_bad_field(api_client):
-    """What is good stays as it was."""
     webhook = subscribe(NOWHERE, Site, name='Good', secret='kept', additional_headers='X-A: kept')
     before = Webhook.objects.values().get()
     for fields, name in BAD:
