@@ -16,7 +16,7 @@ def measure(bed: Bed) -> Iterator[Row]:
 
 
 def _delays(bed: Bed, side: str) -> list[float]:
-    """Return milliseconds, one save after the other; the first is not counted."""
+    """Return milliseconds of one save after the other, without the first."""
     count = 4 if bed.quick else 40
     with bed.subscribed(side, Site), bed.worker():
         return [_delay(bed, number) for number in range(1, count + 2)][1:]

@@ -13,7 +13,7 @@ TIMEOUT = 1200
 
 
 class Sent(NamedTuple):
-    """`seconds` from the first dispatch to the last arrival; `peak` in MB, of the largest process of the worker."""
+    """`seconds` run from the first dispatch to the last arrival. `peak` in MB is of the worker's largest process."""
 
     seconds: float
     requests: int

@@ -1,4 +1,4 @@
-"""What processes cost: their CPU, their memory; and when workers have nothing to do."""
+"""CPU and memory of processes, and the idleness of workers."""
 
 import os
 import re
@@ -32,13 +32,13 @@ def postmaster() -> int:
 
 
 def cpu(pids: Sequence[int]) -> float:
-    """Return the CPU seconds of processes, of their children that have ended, and of all that descend from them."""
+    """Return the CPU seconds of processes, their ended children and their descendants."""
     ticks = sum(sum(map(int, _stat(pid)[11:15])) for pid in _with_descendants(pids))
     return ticks / os.sysconf('SC_CLK_TCK')
 
 
 def peak(pid: int) -> float:
-    """Return the most memory, in MB, that a process held, or one that descends from it and lives."""
+    """Return the peak memory in MB of a process or a living descendant."""
     return max(map(_peak, _with_descendants([pid])))
 
 
@@ -68,7 +68,7 @@ def _parent(pid: int) -> int:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of a process after its name, zeros where it has just ended."""
+    """Return the fields of a process after its name, or zeros if it has just ended."""
     try:
         return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
     except FileNotFoundError:
@@ -76,7 +76,7 @@ def _stat(pid: int) -> list[str]:
 
 
 def growth(function: Callable[[], object]) -> float:
-    """Return by how many MB a process grows that calls the function, a fork of this one."""
+    """Return the MB that a fork of this process grows by calling the function."""
     connection.close()
 
     def grown() -> float:

@@ -1,4 +1,4 @@
-"""How fast one rqworker sends, what it costs, and whether a dead endpoint holds up the others."""
+"""One rqworker's speed and cost, and whether a dead endpoint holds up others."""
 
 import subprocess
 import sys
@@ -75,7 +75,7 @@ def _rate(bed: Bed, side: str, count: int, path: str, **fields: object) -> float
 
 
 def _time_of_latest(bed: Bed, objects: int, times: int) -> float:
-    """Return the seconds from the end of a pause to the last request. All that waits is dispatched by then."""
+    """Return seconds from the end of a pause to the last request. Everything is dispatched before."""
     with bed.subscribed(OURS, Site):
         Webhook.objects.update(latest_only=True, paused=True)
         sites = bed.new_sites(objects)
@@ -105,7 +105,7 @@ def _rate_of_ten(bed: Bed, count: int) -> float:
 
 
 def _cpu(bed: Bed, side: str) -> float:
-    """Return CPU seconds of this process and of the worker, start-up aside, for 1,000 Devices."""
+    """Return CPU seconds of this process and the worker for 1,000 Devices, without start-up."""
     count = 20 if bed.quick else 1000 if side == OURS else 100
     with bed.subscribed(side, Device), bed.worker() as worker:
         wait_until_idle()
@@ -118,7 +118,7 @@ def _cpu(bed: Bed, side: str) -> float:
 
 
 def _growth(bed: Bed, count: int) -> float:
-    """Return by how many MB a process grows that drains so many deliveries, its first hundred aside."""
+    """Return the MB that a process grows by draining so many deliveries, after its first hundred."""
     with bed.subscribed(OURS, Site):
         bed.save(bed.new_sites(100))
         inline.run()

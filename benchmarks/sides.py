@@ -1,4 +1,4 @@
-"""The test bed: the same endpoint subscribed by ours, or by the built-in, or by neither; and a worker."""
+"""The test bed: a worker, and an endpoint subscribed by ours, the built-in or neither."""
 
 import itertools
 import os
@@ -43,9 +43,9 @@ class Bed:
 
     @contextmanager
     def subscribed(self, side: str, model: Models, count: int = 1, path: str = HOOK, **fields: Any) -> Iterator[None]:
-        """Have `count` webhooks of one side subscribed to the models, and start and end with empty queues.
+        """Subscribe `count` webhooks of one side to the models. Start and end with empty queues.
 
-        `fields` are further ones of a webhook of ours.
+        `fields` are more fields of our webhook.
         """
         self.reset()
         if side == OURS:
@@ -103,7 +103,7 @@ class Bed:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """What surrounds a request in NetBox: its built-in webhooks see no other changes."""
+        """Run as in a request: NetBox's built-in webhooks see no other changes."""
         fields = {'id': uuid.uuid4(), 'user': self.user, 'path': '/', 'path_info': '/', 'method': 'POST'}
         empty = {'GET': {}, 'POST': {}, 'COOKIES': {}, 'META': {}, 'FILES': {}}
         with event_tracking(NetBoxFakeRequest(fields | empty)):
@@ -132,7 +132,7 @@ class Bed:
 
     @contextmanager
     def worker(self) -> Iterator[subprocess.Popen]:
-        """NetBox's own rqworker, until the end of the block."""
+        """Run NetBox's own rqworker until the block ends."""
         child = subprocess.Popen(
             [sys.executable, '-m', 'netbox', 'rqworker'],
             env=os.environ | SETTINGS_FOR_WORKERS,
@@ -152,5 +152,5 @@ def _object_types(model: Models) -> list[ContentType]:
 
 
 def dispatch_began() -> float:
-    """Return when the first dispatch of the log began, in unix seconds."""
+    """Return the start of the log's first dispatch, in unix seconds."""
     return Event.objects.order_by('dispatched_at').values_list('dispatched_at', flat=True).first().timestamp()

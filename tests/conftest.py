@@ -1,4 +1,4 @@
-"""What pytest loads for all tests. Without `scripts/test` there is no NetBox, and only the unit tests are run."""
+"""Plugins for all tests. Without `scripts/test` there is no NetBox, and only unit tests run."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without a NetBox only the unit tests are run, and the others say why not."""
+    """Skip all but the unit tests without a NetBox, and say why."""
     for item in items:
         if item.get_closest_marker('long') and not item.config.getoption('--long'):
             item.add_marker(pytest.mark.skip('takes long: --long runs it'))

@@ -1,8 +1,8 @@
-"""What `scripts/demo`, `scripts/test` and `scripts/shell` stand on: a NetBox with PostgreSQL and Redis of its own.
+"""The base of `scripts/demo`, `scripts/test` and `scripts/shell`: a NetBox with its own PostgreSQL and Redis.
 
-Every run has a folder of its own under the temporary folder, with data, ports and logs, and leaves neither files nor
-processes behind. Only the prepared database and the virtual environment are kept, in the cache folder.
+Each run keeps its data, ports and logs in a temporary folder, and leaves neither files nor processes behind. Only the
+prepared database and the virtual environment stay, in the cache folder.
 
-`stack` puts the parts together; the parts are one noun a file. Nothing here imports Django or the plugin: NetBox runs
-in processes of its own.
+`stack` puts the parts together, one noun a file. Nothing here imports Django or the plugin: NetBox runs in its own
+processes.
 """

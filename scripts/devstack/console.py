@@ -1,4 +1,4 @@
-"""What the scripts tell a person: progress on standard error, so that their output can be read by programs."""
+"""Progress for people on standard error, so that programs can read the output."""
 
 import sys
 import time

@@ -2,8 +2,8 @@
 
 
 class Failure(Exception):
-    """Something that a person can act on."""
+    """A person can act on it."""
 
 
 class StartFailed(Failure):
-    """A server ended or stayed silent before it was ready; the text shows the end of its log."""
+    """A server ended or stayed silent before it was ready. The text shows the end of its log."""

@@ -1,4 +1,4 @@
-"""Where things lie: the checkout, the cache that outlives a run, and the folder of one run."""
+"""The folders: the checkout, the cache that outlives a run, and a run's own."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def cache_folder() -> Path:
-    """As in bootstrap.sh, which passes its choice on."""
+    """Choose as in bootstrap.sh, which passes its choice on."""
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     folder = Path(os.environ.get('NETBOX_WEBHOOKS_CACHE') or Path(base) / 'netbox-webhooks')
     folder.mkdir(parents=True, exist_ok=True)
@@ -22,7 +22,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def run_folder() -> Iterator[Path]:
-    """A private folder that a server under another account can pass through but not list."""
+    """Make a private folder that another account's server can pass through but not list."""
     folder = Path(tempfile.mkdtemp(prefix='netbox-webhooks-'))
     folder.chmod(0o711)
     try:
@@ -33,7 +33,7 @@ def run_folder() -> Iterator[Path]:
 
 @contextmanager
 def lock(name: str, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Held by one process at a time; the kernel releases it when that process dies."""
+    """Hold a lock as the only process. The kernel releases it when the process dies."""
     with (cache_folder() / f'{name}.lock').open('w') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,12 +44,12 @@ def lock(name: str, on_wait: Callable[[], None]) -> Iterator[None]:
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """Owners and modes included; where the file system can, it shares the blocks."""
+    """Keep owners and modes. Share the blocks if the file system can."""
     subprocess.run(['cp', '-a', '--reflink=auto', source, target], check=True)
 
 
 def store_tree(source: Path, target: Path) -> None:
-    """A copy that appears whole or not at all."""
+    """Copy so that the target appears whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix='.unfinished-', dir=target.parent))
     try:

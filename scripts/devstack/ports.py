@@ -5,8 +5,7 @@ import socket
 
 LOOPBACK = '127.0.0.1'
 
-# Below the range from which the kernel takes the ports of outgoing connections: one of those could otherwise take the
-# port between our look and the server's start.
+# The kernel takes outgoing ports above this range: such a connection could take the port before the server starts.
 _RANGE = range(20_000, 32_000)
 
 
@@ -21,7 +20,7 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A random one, so that runs that start together hardly meet."""
+    """Choose at random, so that runs that start together hardly meet."""
     while not is_free(port := random.choice(_RANGE)):
         pass
     return port

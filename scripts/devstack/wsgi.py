@@ -1,7 +1,7 @@
-"""NetBox's WSGI application, with the static files served straight from the installed packages.
+"""NetBox's WSGI application, with static files straight from the installed packages.
 
-In production a web server serves what `collectstatic` gathered. Django's own handler does it here without that step,
-and without DEBUG, which would change how NetBox answers errors and add a debug toolbar to every page.
+In production a web server serves the files that `collectstatic` gathered. Django's handler needs no such step here.
+DEBUG would change NetBox's answers to errors, and add a debug toolbar to every page.
 """
 
 from django.contrib.staticfiles.handlers import StaticFilesHandler

@@ -1,1 +1,1 @@
-"""What people do, in a real browser on a real NetBox. A package, so that its servers end with it."""
+"""People at a real browser and NetBox. It is a package, so its servers end with it."""

@@ -1,6 +1,6 @@
-"""Every page, light and wide, then dark and narrow: nothing broken, unreadable or beyond the edge, and no barrier.
+"""Every page, light and wide, then dark and narrow, is sound, readable, inside the edges and accessible.
 
-Barriers are what axe-core finds serious or critical: a field without a name, a contrast that is too small.
+axe-core must find no serious or critical problem, such as an unnamed field or a weak contrast.
 """
 
 import re
@@ -46,7 +46,7 @@ PAGES = (
 # NetBox's form and django-rq's page of a job are too wide for a telephone.
 WIDE_PAGES = ('plugins/webhooks/webhooks/import/', 'admin/webhook-backend-status/queues/2/{job}/')
 
-# For each text that can be seen: its contrast to what is behind it (WCAG 2.2, 1.4.3).
+# The contrast of each visible text to its background (WCAG 2.2, 1.4.3).
 CONTRASTS = """() => {
     const numbers = text => text.match(/[\\d.]+/g).map(Number);
     const rgba = text => numbers(text).map((part, i) => text.startsWith('color(srgb ') && i < 3 ? part * 255 : part);
@@ -71,7 +71,7 @@ CONTRASTS = """() => {
 }"""
 # The head of NetBox's column of buttons, and the search of Django's lists.
 OF_OTHERS = re.compile(r'sort=actions"|id="searchbar"')
-# What nobody could read, such as black on black; not the quiet grey of hints.
+# Catches black on black, but allows the quiet grey of hints.
 UNREADABLE = 2.0
 BEYOND_THE_EDGE = 'document.documentElement.scrollWidth - document.documentElement.clientWidth'
 
@@ -93,7 +93,7 @@ def ids(api, receiver) -> dict[str, object]:
 
 
 def look_at(person: Person, pages: Iterable[str], ids: dict[str, object]) -> list[str]:
-    """What is wrong with the looks of the pages."""
+    """Return the problems of the pages' looks."""
     found = []
     for page in pages:
         person.visit(page.format(**ids))
@@ -107,7 +107,7 @@ def look_at(person: Person, pages: Iterable[str], ids: dict[str, object]) -> lis
 
 
 def barriers(page: Page) -> list[str]:
-    """What is of our making: all but NetBox's colours, and what NetBox and Django put on each such page."""
+    """Return our own barriers: leave out NetBox's colours, and NetBox's and Django's parts of each page."""
     rules = {} if '/admin/' in page.url else {'color-contrast': {'enabled': False}}
     violations = Axe().run(page, options={'resultTypes': ['violations'], 'rules': rules}).response['violations']
     return [

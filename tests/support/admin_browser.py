@@ -1,4 +1,4 @@
-"""The admin as a browser sees it: what it sends, and what it is told."""
+"""The admin's forms and actions, as a browser would send them."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def type_id(model: type[Model]) -> int:
 
 
 def filled(**changed: Any) -> dict[str, Any]:
-    """What a browser sends for a new webhook."""
+    """Return a browser's form data for a new webhook."""
     values = {
         'name': 'Receiver',
         'enabled': 'on',
@@ -49,7 +49,7 @@ def filled(**changed: Any) -> dict[str, Any]:
 
 
 def shown(client: Client, of: Webhook) -> dict[str, Any]:
-    """What a browser sends back for a webhook of which nothing was changed."""
+    """Return a browser's form data for an unchanged webhook."""
     form = client.get(page_of(of)).context['adminform'].form
     values = {name: form[name].value() for name in form.fields}
     return {name: value for name, value in values.items() if value not in (None, False)}
@@ -60,7 +60,6 @@ def messages_of(response: HttpResponse) -> list[str]:
 
 
 def run(client: Client, page: str, action: str, *chosen: Webhook | Delivery, **more: Any) -> HttpResponse:
-    """Choose an action in a list."""
     data = {'action': action, '_selected_action': [one.pk for one in chosen]}
     return client.post(page, data | more, follow=True)
 

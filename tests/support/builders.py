@@ -1,6 +1,6 @@
-"""Small things that most tests need: a subscribed webhook, a site, and what the outbox says of them.
+"""A subscribed webhook, a site, and the events recorded for them.
 
-For objects as a real NetBox has them, with all that they can point to, see objects/.
+For objects with all their relations see objects/.
 """
 
 import itertools
@@ -25,7 +25,6 @@ _numbers = itertools.count(1)
 
 
 def subscribe(url: str, *models: type[Model], kinds: tuple[str, ...] = KINDS, **fields: Any) -> Webhook:
-    """Return an enabled webhook for changes of the models."""
     ignored_users = fields.pop('ignore_users', ())
     flags = {flag: kind in kinds for kind, flag in FLAGS.items()}
     webhook = Webhook(**{'name': f'Webhook {next(_numbers)}', 'payload_url': url} | flags | fields)
@@ -77,22 +76,22 @@ def named(prefix: str) -> dict[str, str]:
 
 
 def recorded(*models: type[Model]) -> list[Event]:
-    """Return the events of the models, of all if none is given, in the order of their sequence."""
+    """Return the events of the models, or all events, in sequence order."""
     types = [ContentType.objects.get_for_model(model) for model in models]
     events = Event.objects.filter(object_type__in=types) if models else Event.objects.all()
     return list(events.order_by('sequence'))
 
 
 def changes(*models: type[Model]) -> list[tuple[str, int]]:
-    """Return what `recorded` does as (kind, primary key)."""
+    """Return the recorded events as (kind, primary key)."""
     return [(event.kind, event.object_id) for event in recorded(*models)]
 
 
 def stored(model: type[Model], pk: int) -> dict[str, Any]:
-    """Return the snapshot of a row as it is now."""
+    """Return a snapshot of the current row."""
     return json.loads(snapshots.take(model, [pk])[pk])
 
 
 def forget_events() -> None:
-    """What a test has to prepare is no change that it is about."""
+    """Drop the events of a test's preparations."""
     Event.objects.all().delete()

@@ -1,15 +1,15 @@
-"""NetBox's own tests as a source of changes that nobody here has thought of: `scripts/test --netbox`.
+"""NetBox's own tests as a source of unexpected changes: `scripts/test --netbox`.
 
-When a test ends, and before its transaction is rolled back, what the outbox has recorded in it is rendered and compared
-with what the REST API answers for the object. Left out are
+Before a test's transaction is rolled back, its recorded events are rendered and compared with the REST API's objects.
+Exceptions:
 
-- objects that are gone by then: what a deletion shows is taken in the deletion;
-- objects that were changed after their event without a signal, as by QuerySet.update(). They are counted;
-- objects that the REST API fails to show itself, counted as well.
+- gone objects: a deletion takes its snapshot itself;
+- objects that changed later without a signal, as by QuerySet.update(). They are counted;
+- objects that the REST API itself fails to show, counted as well.
 
-Related objects that are gone are shown as their deletion held them, where the REST API shows null.
+Gone related objects are shown as their deletion held them, where the REST API shows null.
 
-The tests of NetBox themselves are not judged here: some count queries, of which the plugin makes more.
+NetBox's tests may fail here: some count queries, and the plugin makes more.
 """
 
 import json
@@ -32,7 +32,7 @@ from webhooks.object_types import every_model
 from webhooks.outbox import snapshots
 
 NAME = 'Everything'
-# What the page of one object shows otherwise than NetBox's webhooks do: the last job of a script in full.
+# An object's page differs here from NetBox's webhooks: it has a script's last job in full.
 OF_THE_PAGE = {'extras.script': {'result'}}
 
 
@@ -46,7 +46,7 @@ class Comparison:
         self.differing: list[str] = []
 
     def compare(self, test: TestCase) -> None:
-        """Compare what was recorded since the last call, unless the test has broken its transaction."""
+        """Compare the events since the last call, unless the test broke its transaction."""
         if connection.needs_rollback or connection.connection is None:
             return
         recorded = Event.objects.filter(dispatched_at=None, sequence__gt=self.last, kind__in=('created', 'updated'))
@@ -120,14 +120,14 @@ def _shown_by_the_api(client: APIClient, instance: Model) -> dict[str, Any] | No
 
 
 def _is_gone(shown: Any) -> bool:
-    """Whether it is an object that was deleted in this test; one that was made in it, too, has no kind of event."""
+    """Return whether this test deleted the object. If the test also made it, its event has no kind."""
     if not isinstance(shown, dict):
         return False
     return Event.objects.filter(kind__in=('deleted', ''), object_id=shown.get('id')).exists()
 
 
 def subscribe_to_everything() -> None:
-    """Anew after a test that empties all tables."""
+    """Subscribe again after a test has emptied all tables."""
     if Webhook.objects.filter(name=NAME).exists():
         return
     flags = {'type_create': True, 'type_update': True, 'type_delete': True}
@@ -136,7 +136,7 @@ def subscribe_to_everything() -> None:
 
 
 class Runner(DiscoverRunner):
-    """Fails where a change differs, or none was compared."""
+    """Fails if a change differs, or if nothing was compared."""
 
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:
         self.comparison = Comparison()

@@ -3,7 +3,7 @@
 from django.db import connection
 from django.db.models import Model
 
-# Each row has its own.
+# Each row needs its own value here.
 OWN = {'id', 'uuid', 'sequence', 'object_id'}
 
 
@@ -29,7 +29,7 @@ def fill_and_empty(model: type[Model]) -> None:
 
 
 def rows_read(model: type[Model]) -> int:
-    """Return how many rows of the table were read by this connection, and by those that are closed."""
+    """Return how many rows of the table this and closed connections have read."""
     with connection.cursor() as cursor:
         cursor.execute('SELECT pg_stat_force_next_flush()')
         cursor.execute(

@@ -52,11 +52,10 @@ class Zabbix:
     session: str = ''
 
     def log_in(self) -> None:
-        """As the administrator, with the password that Zabbix is delivered with."""
+        """Log in with Zabbix's default administrator and password."""
         self.session = self.call('user.login', username='Admin', password='zabbix')
 
     def call(self, method: str, *listed: Any, **named: Any) -> Any:
-        """Call the API."""
         body = json.dumps({'jsonrpc': '2.0', 'id': 1, 'method': method, 'params': listed or named}).encode()
         headers = {'Content-Type': 'application/json-rpc'}
         if self.session:
@@ -67,7 +66,7 @@ class Zabbix:
         return said['result']
 
     def make_item(self, host: str, key: str) -> tuple[str, str]:
-        """Make a trapper item, and a token of the administrator. Returns the token and the item's id."""
+        """Make a trapper item. Return an administrator's token and the item's id."""
         group = self.call('hostgroup.create', name='NetBox')['groupids'][0]
         host_id = self.call('host.create', host=host, groups=[{'groupid': group}])['hostids'][0]
         trapper, text = 2, 4
@@ -78,7 +77,7 @@ class Zabbix:
 
 @contextmanager
 def zabbix(folder: Path, address: DatabaseAddress) -> Iterator[Zabbix]:
-    """Run it on a database of its own."""
+    """Run Zabbix on a database of its own."""
     database = address.named('zabbix')
     address.execute('CREATE DATABASE {}', database.name)
     try:

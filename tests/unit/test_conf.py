@@ -1,4 +1,4 @@
-"""Settings: where they come from, what they may be, and what is said of those that are wrong."""
+"""Settings: their sources, valid values and errors."""
 
 import ipaddress
 from datetime import UTC, datetime, timedelta
@@ -217,7 +217,7 @@ class TestWrongValues:
 
 
 class TestOwnRedis:
-    """What is not set is as in NetBox's REDIS['tasks']."""
+    """Unset values are as in NetBox's REDIS['tasks']."""
 
     NETBOX = SimpleNamespace(
         TASKS_REDIS_HOST='netbox.example.com',

@@ -1,4 +1,4 @@
-"""The files are as CONTRIBUTING.md says: short, and each is in the map of its room, where the room has one."""
+"""The files are short, and the maps of the rooms are complete, as CONTRIBUTING.md says."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import webhooks
 ROOT = Path(webhooks.__file__).parent
 FILES = [path for path in sorted(ROOT.rglob('*.py')) if path.parent.name != 'migrations']
 LONGEST = 350
-# Rooms with so many files that their docstring shows a map of them.
+# Large rooms, whose docstring shows a map of their files.
 MAPPED = ('engine', 'services')
 
 

@@ -1,4 +1,4 @@
-"""The documentation site: it builds, each page is in its menu, and its links lead somewhere."""
+"""The documentation site builds. Its menu is complete, and its links work."""
 
 import re
 import subprocess

@@ -1,7 +1,6 @@
-"""People who change things, each in a process of its own, and the journal of what they did.
+"""People who change things in their own processes, and the journal of their changes.
 
-Each notes a transaction before its commit. Whether it was committed is asked of PostgreSQL afterwards: whoever is
-killed between the two cannot tell.
+Each notes a transaction before its commit. PostgreSQL tells later whether it was committed: a killed process cannot.
 """
 
 import json
@@ -20,20 +19,20 @@ from support.chaos.audit import Regret
 from webhooks.choices import KindChoices
 from webhooks.models import Webhook
 
-# Of what they write, drawn under the lock of the object: so the numbers of an object grow in the order of its commits.
+# Drawn under the object's lock, so an object's numbers grow in commit order.
 NUMBERS = 'webhooks_chaos_numbers'
 SLUGS = [f'crowded-{number}' for number in range(6)]
-# Of the transactions of a writer: those that stay open for a while, and those that are rolled back.
+# Shares of a writer's transactions: kept open for a while, and rolled back.
 LONG, REGRETTED = 0.1, 0.15
-# Of the changes: deletions, those that are made twice, and those in a savepoint that is rolled back.
+# Shares of the changes: deletions, made twice, and undone by a savepoint.
 DELETIONS, TWICE, UNDONE = 0.05, 0.15, 0.1
 
 
 @dataclass
 class Change:
-    """What a transaction made of an object. `number` is in the description that it left.
+    """A change of an object in a transaction. It left `number` in the description.
 
-    `views` are what it saw to be committed, before and after each statement that changed the object.
+    `views` are the committed states seen before and after each statement that changed the object.
     """
 
     pk: int
@@ -43,7 +42,7 @@ class Change:
 
 
 class Journal:
-    """What was noted, a line each, by any number of processes."""
+    """Notes of any number of processes, one a line."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -53,12 +52,12 @@ class Journal:
         os.write(self._file, json.dumps({'id': _ask('SELECT pg_current_xact_id()::text')} | what).encode() + b'\n')
 
     def committed(self) -> list[dict[str, Any]]:
-        """Return what was noted in transactions that were committed."""
+        """Return the notes of committed transactions."""
         entries = [json.loads(line) for line in self._path.read_text().splitlines()]
         return [one for one in entries if _ask('SELECT pg_xact_status(%s::xid8)', one['id']) == 'committed']
 
     def changed(self) -> list[dict[str, Any]]:
-        """Return those that changed objects."""
+        """Return the committed notes that changed objects."""
         return [one for one in self.committed() if 'changes' in one]
 
 
@@ -73,7 +72,6 @@ def drop_numbers() -> None:
 
 
 def write(journal: Journal, seed: int) -> NoReturn:
-    """Change some objects, again and again."""
     chance = random.Random(seed)
     while True:
         try:
@@ -92,7 +90,7 @@ def write(journal: Journal, seed: int) -> NoReturn:
 
 
 def toggle(journal: Journal, seed: int, webhook_id: int) -> NoReturn:
-    """Disable and enable a webhook, again and again, in transactions some of which stay open."""
+    """Disable and enable a webhook again and again. Some transactions stay open."""
     chance = random.Random(seed)
     while True:
         try:
@@ -116,7 +114,7 @@ def _change(chance: random.Random, slug: str) -> Change:
     if place is None:
         place = Site(name=slug, slug=slug)
         change = Change(0, 0, KindChoices.CREATED)
-        # Its unique name is what another one's creation waits for.
+        # Another creation waits for this unique name.
         _watch(change, place.save)
     else:
         change = Change(place.pk, 0, KindChoices.UPDATED)

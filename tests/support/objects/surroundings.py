@@ -1,4 +1,4 @@
-"""What the objects are surrounded by: tags, custom fields, owners, and models that are not among the 19."""
+"""Related objects: tags, custom fields, owners, and models beside the 19."""
 
 import itertools
 from typing import Any
@@ -74,7 +74,7 @@ def make_owner() -> Owner:
 
 
 def custom_field_values() -> dict[str, Any]:
-    """A value of every kind of custom field there is, as NetBox stores it."""
+    """Return a stored value for every kind of custom field."""
     _ensure_custom_fields()
     referred = [Site.objects.get_or_create(name=name, slug=name.lower())[0] for name in ('Zug', 'Aarau', 'Bern')]
     return {
@@ -95,7 +95,7 @@ def custom_field_values() -> dict[str, Any]:
 
 
 def _ensure_custom_fields() -> None:
-    """The fields are there for all of the 19 models, and for route targets, which a VRF shows with all they have."""
+    """Add the fields to the 19 models, and to route targets, which a VRF shows in full."""
     if CustomField.objects.filter(name='cf_text').exists():
         return
     choices = CustomFieldChoiceSet.objects.create(name='Choices', extra_choices=[[c, f'Choice {c}'] for c in 'abc'])
@@ -213,7 +213,7 @@ def make_config_template() -> ConfigTemplate:
 
 
 def make_config_contexts(machine: Model) -> None:
-    """Two contexts that apply to a device or virtual machine, and one that does not."""
+    """Make two contexts that apply to a device or virtual machine, and one that does not."""
     by_site, by_tag, elsewhere = (
         ConfigContext.objects.create(
             name=unique(name), weight=weight, data={name: True, 'winner': name, 'merged': {name: weight}}
@@ -231,7 +231,7 @@ def make_l2vpn_termination(assigned: Model) -> L2VPNTermination:
 
 
 def give_addresses(machine: Model, interface: Model) -> None:
-    """Primary addresses, one of which is translated both ways; `machine` remains to be saved."""
+    """Assign primary addresses with NAT both ways. The caller saves `machine`."""
     inside = some_ip(assigned_object=interface, dns_name='host.example.com', nat_inside=some_ip())
     some_ip(nat_inside=inside)
     machine.primary_ip4 = inside

@@ -1,4 +1,4 @@
-"""How much of backfills is sent while changes wait."""
+"""The share of backfills while changes wait."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from webhooks.engine.deliver.choice import KEPT_FREE, SAVED, Share
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time, in seconds, in a list of one."""
+    """The time in seconds, in a list that the test changes."""
     now = [0.0]
     monkeypatch.setattr(choice.time, 'monotonic', lambda: now[0])
     return now

@@ -1,4 +1,4 @@
-"""Where a connection may go: the edges, and what getaddrinfo's answers become. All the rest: test_client.py."""
+"""The edges of blocked networks, and getaddrinfo's answers. For the rest see test_client.py."""
 
 import ipaddress
 import socket
@@ -20,7 +20,7 @@ def block(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch):
-    """Lets a name have these addresses."""
+    """Let names resolve to the given addresses."""
 
     def answer(*addresses: str) -> None:
         known = socket.getaddrinfo
@@ -34,7 +34,7 @@ def addresses(host: str) -> list[str]:
     return [info[4][0] for info in allowed(host, 80)]
 
 
-# The last address of a blocked network, and the first one beyond; or the other way round.
+# An address at the edge of a blocked network, and its neighbour beyond.
 EDGES = [
     ('0.255.255.255', '1.0.0.0'),
     ('169.254.0.0', '169.253.255.255'),

@@ -1,4 +1,4 @@
-"""Is a definition sound, and what is shown of it? Templates are tested with the model: their filters are NetBox's."""
+"""Valid definitions, and masked values. Templates are tested with the model, as NetBox provides their filters."""
 
 import dataclasses
 import math
@@ -31,7 +31,7 @@ class Sealed:
 
 @dataclass
 class Sound:
-    """A definition with nothing wrong."""
+    """A definition without errors."""
 
     payload_url: str = 'https://example.com/hook'
     http_method: str = 'POST'
@@ -58,7 +58,7 @@ class Sound:
 
 
 def wrong(**fields: Any) -> set[str]:
-    """Return the names of the fields with which something is wrong."""
+    """Return the names of the wrong fields."""
     return set(validation.errors(Sound(**fields)))
 
 
@@ -144,7 +144,7 @@ class TestUrl:
 
 
 class TestElsewhere:
-    """Stored headers stay behind, also where a URL cannot be checked: the next check may pass."""
+    """Stored headers stay behind, even if a URL cannot be checked: the next check may pass."""
 
     @pytest.mark.parametrize(
         'url', ['https://b.example/{{ broken', 'https://b.example:port/', f'https://b.example/{MASK}']
@@ -161,7 +161,7 @@ class TestMaskedUrl:
 
     @pytest.mark.parametrize('sent', ['https://example.org/', f'https://{MASK}@example.org/?key={MASK}'])
     def test_sent_back_changed_does_not(self, sent: str):
-        """Another host must not be given the stored user and query."""
+        """Another host must not get the stored user and query."""
         assert merge_url(sent, 'https://user:password@example.com/?key=secret') == sent
 
 
