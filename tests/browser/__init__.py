@@ -1,1 +1,1 @@
-"""People at a real browser and NetBox. It is a package, so its servers end with it."""
+"""A package, so its servers end with it."""

@@ -6,7 +6,7 @@ from support.browser.steps import add_sites, add_webhook
 from devstack.receiver import Answer
 
 SITES = 40
-# Delay of an answer in seconds, so that slow machines can pause the backfill.
+# Seconds, so that slow machines can pause the backfill.
 SLOWLY = Answer(200, delay=3.0)
 
 
@@ -17,7 +17,7 @@ def webhook(api, receiver):
 
 
 def start(someone: Person, webhook: dict) -> Locator:
-    """Start it by the menu on the webhook's page. Return the card with its progress."""
+    """Return the card with the progress."""
     someone.visit(f'plugins/webhooks/webhooks/{webhook["id"]}/')
     # The arrow after its name is a character too.
     someone.page.get_by_role('button', name='More').click()

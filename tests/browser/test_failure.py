@@ -8,7 +8,6 @@ from devstack.receiver import Answer
 
 @pytest.fixture
 def webhook(api, receiver):
-    """Add a webhook that tries once, at a broken endpoint."""
     receiver.answers('/hook', Answer(500, b'out of order'))
     return add_webhook(api, receiver.url('/hook'), max_attempts=1)
 

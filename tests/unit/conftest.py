@@ -1,4 +1,4 @@
-"""Without a NetBox, Django gets the few settings that the tested modules read."""
+"""Without a NetBox, Django gets only the tested modules' settings."""
 
 import os
 

@@ -1,5 +1,3 @@
-"""Settings: their sources, valid values and errors."""
-
 import ipaddress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -217,7 +215,7 @@ class TestWrongValues:
 
 
 class TestOwnRedis:
-    """Unset values are as in NetBox's REDIS['tasks']."""
+    """Unset values come from NetBox's REDIS['tasks']."""
 
     NETBOX = SimpleNamespace(
         TASKS_REDIS_HOST='netbox.example.com',

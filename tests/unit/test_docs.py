@@ -1,5 +1,3 @@
-"""The docs' links, pictures and files exist."""
-
 import re
 import runpy
 import time
@@ -24,7 +22,7 @@ ARCHITECTURE = re.compile(r'(?<![\w/.-])(?:webhooks/)?([a-z_/]+\.py)')
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors that GitHub makes of the headings."""
+    """As GitHub makes them from headings."""
     headings = re.findall(r'^#+ (.+)$', page.read_text(), re.MULTILINE)
     return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
 
@@ -62,7 +60,7 @@ def number(figure: str) -> float:
 
 
 def is_right(term: str, result: str) -> bool:
-    """Return whether the result is right: to the shown digits, or to three hundredths."""
+    """It is right to the shown digits, or to three hundredths."""
     first, *others = re.split(r' (?=[×/] )', term)
     value = prod((number(one[2:]) if one[0] == '×' else 1 / number(one[2:]) for one in others), start=number(first))
     shown, _, unit = result.partition(' ')

@@ -1,4 +1,4 @@
-"""The files are short, and the maps of the rooms are complete, as CONTRIBUTING.md says."""
+"""The files are short and mapped, as CONTRIBUTING.md says."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import webhooks
 ROOT = Path(webhooks.__file__).parent
 FILES = [path for path in sorted(ROOT.rglob('*.py')) if path.parent.name != 'migrations']
 LONGEST = 350
-# Large rooms, whose docstring shows a map of their files.
+# Large rooms show a map of their files.
 MAPPED = ('engine', 'services')
 
 
@@ -19,7 +19,7 @@ def modules(room: str) -> set[str]:
 
 
 def on_the_map(text: str) -> set[str]:
-    """Return the names at the beginning of lines such as "claims, sql: …"."""
+    """Return the names before the colon, as in "claims, sql: …"."""
     heads = [line.partition(':')[0].split(', ') for line in text.splitlines() if ':' in line]
     return {name for names in heads if all(map(str.isidentifier, names)) for name in names}
 

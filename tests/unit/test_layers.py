@@ -14,13 +14,13 @@ CONTRIBUTING = ROOT.parent / 'CONTRIBUTING.md'
 
 
 def layers() -> list[list[str]]:
-    """Return the layers that CONTRIBUTING.md shows, the lowest first: its indented lines."""
+    """Return CONTRIBUTING.md's layers, the lowest first: its indented lines."""
     block = CONTRIBUTING.read_text().partition('```layers\n')[2].partition('```')[0]
     lines = [line.split() for line in block.splitlines() if line.startswith(' ')]
     return lines[::-1]
 
 
-# A folder (models, rendering, …) is one entry: its files may import each other.
+# A folder is one entry: its files may import each other.
 STOREYS = {name: number for number, line in enumerate(layers()) for name in line}
 # No settings, no models.
 PURE = (
@@ -34,7 +34,6 @@ CONFIGURATION = ROOT / '__init__.py'
 
 
 def top_of(path: Path) -> str:
-    """Return the file's entry in the list."""
     first = path.relative_to(ROOT).parts[0]
     return first.removesuffix('.py')
 
@@ -49,7 +48,7 @@ def tree(path: Path) -> ast.Module:
 
 
 def imports(node: ast.AST, path: Path) -> Iterator[str]:
-    """Yield the absolute dotted names of all imports below the node."""
+    """Yield the absolute names of all imports below the node."""
     package = ('webhooks', *path.relative_to(ROOT).parts[:-1])
     for found in ast.walk(node):
         if isinstance(found, ast.Import):
@@ -62,7 +61,6 @@ def imports(node: ast.AST, path: Path) -> Iterator[str]:
 
 
 def own(node: ast.AST, path: Path) -> set[str]:
-    """Return the imported entries of the list, without the file's own."""
     dotted = [name.split('.') for name in imports(node, path)]
     found = {parts[1] for parts in dotted if parts[0] == 'webhooks' and len(parts) > 1}
     return found & STOREYS.keys() - {top_of(path)}
@@ -107,7 +105,6 @@ def test_it_imports_its_own_at_the_top(path: Path):
 
 
 def impure(node: ast.AST, path: Path) -> list[str]:
-    """Return the imports that have settings or models, ours or others'."""
     return [found for found in imports(node, path) if found.startswith(IMPURE)]
 
 
@@ -134,7 +131,6 @@ def test_an_import_of_settings_or_models_is_noticed(code: str):
 
 
 def reads_settings(node: ast.AST) -> bool:
-    """Return whether code below the node reads the plugin's settings in any way."""
     attributes = {found.attr for found in ast.walk(node) if isinstance(found, ast.Attribute)}
     names = {found.id for found in ast.walk(node) if isinstance(found, ast.Name)}
     texts = {found.value for found in ast.walk(node) if isinstance(found, ast.Constant)}

@@ -1,4 +1,4 @@
-"""`scripts/test` runs every test in one part, and reports every failure."""
+"""`scripts/test` runs every test once, and reports every failure."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from devstack.folders import CHECKOUT
 from devstack.parts import Part, parts_of, run_parts, summarize
 
 PYTEST = (sys.executable, '-m', 'pytest', '-p', 'no:cacheprovider')
-# Notes its begin and its end, once the given number of parts have begun.
+# Ends once the given number of parts have begun.
 PROGRAM = """
 import pathlib, sys, time
 part, others = pathlib.Path(sys.argv[2]), int(sys.argv[1])
@@ -26,7 +26,7 @@ print(part.name, 'says so')
 
 @pytest.fixture(scope='module')
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Part]:
-    """Return ended parts by name: passing, failing, broken at import, and killed."""
+    """Run parts that pass, fail, break at import, and are killed."""
     tests = {
         'passing': 'def test_one(): pass\ndef test_two(): pass',
         'failing': 'def test_one(): pass\ndef test_two(): assert not "as it should be"',

@@ -1,5 +1,3 @@
-"""The documentation site builds. Its menu is complete, and its links work."""
-
 import re
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The workflows of a public forge and git's hooks only call existing scripts."""
+"""Workflows and git's hooks only call existing scripts."""
 
 import re
 import tomllib

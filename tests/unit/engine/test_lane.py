@@ -1,5 +1,3 @@
-"""Pure functions that choose the next deliveries from a worker's lanes."""
-
 from datetime import UTC, datetime, timedelta
 
 from webhooks.engine.deliver.choice import ROOM, ROOM_EACH, choose

@@ -1,4 +1,4 @@
-"""Which deliveries of an object are needless if only the latest is sent."""
+"""Latest-only webhooks drop needless deliveries."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ NEW = {'kind': CREATED, 'prechange': None}
 
 
 def waiting(steps: str) -> list[Waiting]:
-    """Return a delivery for each letter, from 1. 'u!' was attempted; 'u?' may have been seen otherwise."""
+    """A letter makes a delivery. 'u!' was attempted; 'u?' may have been seen otherwise."""
     found: list[Waiting] = []
     for letter in steps:
         if letter in KINDS:
@@ -26,7 +26,6 @@ def waiting(steps: str) -> list[Waiting]:
 
 
 def apply(before: Sequence[Waiting], folded: Folded) -> list[Waiting]:
-    """Return the deliveries that still wait afterwards."""
     heirs = {heir.pk: heir for heir in folded.heirs}
     return [_inherit(one, heirs.get(one.pk)) for one in before if one.pk not in folded.closed]
 
@@ -50,7 +49,7 @@ def _inherit(one: Waiting, heir: Heir | None) -> Waiting:
         ('uud', [(3, DELETED)]),
         ('cd', []),
         ('cuud', []),
-        # A reused primary key: both the deletion and the creation must be told.
+        # A reused primary key: receivers need both the deletion and the creation.
         ('dcu', [(1, DELETED), (3, CREATED)]),
         ('udcuu', [(2, DELETED), (5, CREATED)]),
         ('cdcu', [(4, CREATED)]),
@@ -133,7 +132,7 @@ ALL = [steps for history in histories() for steps in attempted(history)]
 
 
 def known_after(told: Sequence[Waiting]) -> int | None:
-    """Return the receiver's state of the object afterwards."""
+    """Return the receiver's state of the object."""
     last = told[-1]
     return None if last.kind == DELETED else last.pk
 
@@ -150,7 +149,7 @@ def test_the_receiver_ends_with_the_same():
 
 
 def test_neither_a_deletion_nor_a_creation_is_lost():
-    """For each life that is told at all, a creation is told unless its deletion is, and vice versa."""
+    """Told creations follow only deletions, and a known object's deletion is told."""
     for steps in ALL:
         before = waiting(steps)
         told = [one.kind for one in apply(before, fold(before))]

@@ -1,4 +1,4 @@
-"""A limit on work in the main thread. It leaves nothing behind in any case."""
+"""A limit on work in the main thread leaves nothing behind."""
 
 import os
 import signal
@@ -79,11 +79,10 @@ def test_while_the_process_is_frozen_no_time_passes():
 
 
 class TestStrikes:
-    """A thawed or waking process may find its time over at any point."""
+    """A thawed process may find its time over at any point."""
 
     @pytest.fixture
     def strike_after(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-        """End the time after so many calls that set the CPU timer."""
         set_timer, calls = signal.setitimer, []
 
         def strike_after(number: int) -> None:

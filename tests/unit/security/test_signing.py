@@ -1,5 +1,3 @@
-"""Other libraries verify our signatures."""
-
 import base64
 import hashlib
 import hmac

@@ -1,4 +1,4 @@
-"""A forked process, and its shares of its parent's signals, sockets and logs."""
+"""A fork must not disturb its parent."""
 
 import errno
 import logging
@@ -26,7 +26,7 @@ log = logging.getLogger('webhooks.drain')
 
 @contextmanager
 def forked(work: Callable[[socket.socket], object]) -> Iterator[socket.socket]:
-    """Fork a process that works, reports, and waits until it is let go. Yield the channel to it."""
+    """Yield the channel to a fork, which waits until it is let go."""
 
     def live(channel: socket.socket) -> None:
         work(channel)
@@ -112,7 +112,7 @@ def test_no_connection_stays_open_in_it():
 
 
 def test_an_encrypted_connection_of_a_log_handler_is_left_to_the_parent():
-    """Two processes that use the same such connection break it for both."""
+    """Two processes would break such a connection for both."""
 
     class Handler(logging.Handler):
         def __init__(self) -> None:

@@ -23,9 +23,9 @@ from webhooks.transport.client import Client
 from webhooks.transport.exchange import Outcome, Request
 
 BODY = b'{"event": "created"}'
-# Seconds. LONG limits must never be reached in a passing test.
+# Seconds. No passing test reaches LONG.
 SHORT, LONG = 0.4, 30.0
-# An endpoint drips for so many times SHORT that a busy machine does not matter.
+# Enough times SHORT that a busy machine does not matter.
 DRIPS = 20
 TOO_LATE = f'no answer within {SHORT:g} seconds'
 
@@ -139,7 +139,7 @@ class TestAnswer:
         assert [request.path for request in receiver.requests] == ['/']
 
     def test_secrets_in_the_target_of_a_redirect_are_not_shown(self, send, receiver):
-        """Often they repeat the webhook's URL with another scheme or an extra slash."""
+        """Often they repeat the webhook's URL with a small change."""
         receiver.answers('/', Answer(301, headers={'Location': 'https://user:sesame@a.example/hook?token=sesame'}))
         outcome = send(receiver.url())
         assert 'a.example/hook?token=' in outcome.error
@@ -246,7 +246,7 @@ INTERIM = [b'HTTP/1.1 100 Continue\r\n\r\n', b'HTTP/1.1 102 Processing\r\n\r\n',
 
 
 class TestInterimAnswers:
-    """An endpoint may send answers with a status below 200 before the final one."""
+    """Endpoints may send statuses below 200 before the final answer."""
 
     @pytest.mark.parametrize('interim', [*INTERIM, b''.join(INTERIM)], ids=['100', '102', '103', '199', 'all of them'])
     def test_the_final_answer_decides_and_is_kept(self, send, interim):
@@ -304,7 +304,7 @@ class TestInterimAnswers:
         assert outcome.error == f'HTTPException: the headers are longer than {MAX_RESPONSE_READ} bytes'
 
     def test_switching_to_another_protocol_is_a_failure(self, send):
-        """After 101 Switching Protocols the connection speaks another protocol, and is not reused."""
+        """After 101 the connection speaks another protocol, and is not reused."""
         switching = b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nContent-Length: 0\r\n\r\n'
         with serving(switching, OK) as server:
             refused, following = send(server.url()), send(server.url())
@@ -315,7 +315,7 @@ class TestInterimAnswers:
 
 
 def open_sockets() -> int:
-    """Return the number of this process's sockets, the servers' included."""
+    """Count the servers' sockets too."""
     return sum(is_socket(name) for name in os.listdir('/proc/self/fd'))
 
 
@@ -327,7 +327,7 @@ def is_socket(descriptor: str) -> bool:
 
 
 def drip(start: bytes, endless: bytes, server: list[Server]) -> object:
-    """Send byte by byte while the client listens, at most DRIPS times its time limit."""
+    """Send byte by byte while the client listens, or for DRIPS times its limit."""
 
     def parts() -> Iterator[bytes]:
         yield start
@@ -340,7 +340,7 @@ def drip(start: bytes, endless: bytes, server: list[Server]) -> object:
 
 
 class TestDeadline:
-    """These endpoints hold us for ever, or much longer than the deadline."""
+    """These endpoints hold us far longer than the deadline."""
 
     @pytest.mark.parametrize(
         ('start', 'endless'),
@@ -377,7 +377,7 @@ class TestDeadline:
             box.append(server)
             outcome = send(server.url(), timeout=SHORT)
         assert (outcome.error, outcome.status, outcome.unreachable) == (TOO_LATE, None, True)
-        # The endpoint goes on: a client that reads to its end is late as well.
+        # A client that reads to the end is late as well.
         assert outcome.duration < DRIPS * SHORT / 2
 
     @pytest.mark.parametrize('last', ['', 'Connection: close\r\n'])
@@ -468,7 +468,7 @@ class TestDeadline:
         assert outcomes[0].error == TOO_LATE
 
     def test_several_addresses_of_a_name_share_one_deadline(self, send, monkeypatch):
-        """None answers. The test reads the timeouts instead of waiting for them."""
+        """The test reads the timeouts instead of waiting for them."""
         given = []
 
         class Mute(socket.socket):
@@ -596,12 +596,10 @@ class TestBrokenEndpoint:
 
 
 def closes() -> Iterator[bytes]:
-    """Close the connection instead of an answer."""
     return iter(())
 
 
 def cuts() -> Iterator[bytes]:
-    """Close it after an interim answer."""
     yield EARLY_HINTS
 
 
@@ -686,7 +684,6 @@ class TestEnvironment:
 
 
 def resolve_to(*addresses: str) -> object:
-    """Let getaddrinfo return these addresses for any name."""
     known = socket.getaddrinfo
 
     def getaddrinfo(host: str, port: int, *args: object) -> list[tuple]:

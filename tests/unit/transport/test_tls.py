@@ -1,5 +1,3 @@
-"""Trust, server names and client certificates in TLS."""
-
 import socket
 import ssl
 import threading

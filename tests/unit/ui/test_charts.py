@@ -1,4 +1,4 @@
-"""The bars of a chart: success above the axis, failure below, told apart without colours."""
+"""Success is above the axis, failure below, without need of colours."""
 
 from itertools import pairwise
 from xml.etree.ElementTree import Element, fromstring

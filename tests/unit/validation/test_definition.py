@@ -1,4 +1,4 @@
-"""Valid definitions, and masked values. Templates are tested with the model, as NetBox provides their filters."""
+"""Templates are tested with the model, as NetBox provides their filters."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ from webhooks.validation.url import leads_elsewhere, merge_url
 
 @dataclass
 class Sealed:
-    """A stored secret. None cannot be decrypted."""
+    """None cannot be decrypted."""
 
     text: str | None = ''
 
@@ -58,7 +58,6 @@ class Sound:
 
 
 def wrong(**fields: Any) -> set[str]:
-    """Return the names of the wrong fields."""
     return set(validation.errors(Sound(**fields)))
 
 
@@ -144,7 +143,7 @@ class TestUrl:
 
 
 class TestElsewhere:
-    """Stored headers stay behind, even if a URL cannot be checked: the next check may pass."""
+    """Stored headers stay behind, even with a broken URL: the next check may pass."""
 
     @pytest.mark.parametrize(
         'url', ['https://b.example/{{ broken', 'https://b.example:port/', f'https://b.example/{MASK}']
