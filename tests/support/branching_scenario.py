@@ -1,4 +1,4 @@
-"""A NetBox with netbox-branching, for test_branching.py, in its own process. Prints one JSON object."""
+"""Runs for test_branching.py in its own process. Prints one JSON object."""
 
 import json
 import sys

@@ -1,7 +1,4 @@
-"""A subscribed webhook, a site, and the events recorded for them.
-
-For objects with all their relations see objects/.
-"""
+"""A subscribed webhook, a site, and their events. objects/ has objects with all relations."""
 
 import itertools
 import json
@@ -18,7 +15,7 @@ from webhooks.outbox import snapshots
 CREATED, UPDATED, DELETED = KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED
 KINDS = (CREATED, UPDATED, DELETED)
 FLAGS = {CREATED: 'type_create', UPDATED: 'type_update', DELETED: 'type_delete'}
-# Valid, and never called: for tests that look no further than the outbox.
+# Valid, and never called.
 NOWHERE = 'http://127.0.0.1:9/'
 
 _numbers = itertools.count(1)
@@ -76,7 +73,7 @@ def named(prefix: str) -> dict[str, str]:
 
 
 def recorded(*models: type[Model]) -> list[Event]:
-    """Return the events of the models, or all events, in sequence order."""
+    """Return the models' events, or all, in sequence order."""
     types = [ContentType.objects.get_for_model(model) for model in models]
     events = Event.objects.filter(object_type__in=types) if models else Event.objects.all()
     return list(events.order_by('sequence'))
@@ -88,10 +85,8 @@ def changes(*models: type[Model]) -> list[tuple[str, int]]:
 
 
 def stored(model: type[Model], pk: int) -> dict[str, Any]:
-    """Return a snapshot of the current row."""
     return json.loads(snapshots.take(model, [pk])[pk])
 
 
 def forget_events() -> None:
-    """Drop the events of a test's preparations."""
     Event.objects.all().delete()

@@ -1,5 +1,3 @@
-"""NetBox's own webhooks, to compare ours with."""
-
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +20,7 @@ OBJECT_EVENTS = (OBJECT_CREATED, OBJECT_UPDATED, OBJECT_DELETED)
 
 
 def builtin_rule(*models: type[Model], kinds: tuple[str, ...] = OBJECT_EVENTS, **fields: Any) -> EventRule:
-    """Return an event rule that sends a webhook. Fields named `rule_…` are the rule's."""
+    """Return a rule with its webhook. Fields named `rule_…` are the rule's."""
     of_rule = {name.removeprefix('rule_'): fields.pop(name) for name in list(fields) if name.startswith('rule_')}
     webhook = Webhook(**{'name': unique('Webhook'), 'payload_url': NOWHERE} | fields)
     webhook.save()
@@ -41,7 +39,7 @@ def rule(
 
 @contextmanager
 def request_by(user: User, path: str = '/dcim/sites/add/', method: str = 'POST') -> Iterator[None]:
-    """Run a request in one transaction, as NetBox's views do: the built-in webhooks need a request."""
+    """Run one request and transaction, which the built-in webhooks need."""
     request = RequestFactory().generic(method, path)
     request.user, request.id = user, uuid.uuid4()
     with event_tracking(request), transaction.atomic():

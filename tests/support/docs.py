@@ -1,4 +1,4 @@
-"""The files and commands of the documents, for tests that use them like a reader."""
+"""The files and commands that a reader of the docs would copy."""
 
 import re
 from pathlib import Path
@@ -11,12 +11,10 @@ BLOCK = re.compile(r'^```(\w*)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 
 
 def blocks(page: str, language: str = COMMANDS) -> list[str]:
-    """Return the code blocks of a page of docs/, in order."""
     return [text for name, text in all_blocks(DOCS / page) if name == language]
 
 
 def block(page: str, language: str, part: str) -> str:
-    """Return the only such block that contains the part."""
     (found,) = [text for text in blocks(page, language) if part in text]
     return found
 

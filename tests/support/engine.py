@@ -1,4 +1,4 @@
-"""The engine in this process: the test starts its jobs, and moves its clock."""
+"""The engine in this process, with a movable clock."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -23,14 +23,13 @@ from webhooks.transport.exchange import Outcome, Request
 
 
 def work() -> str:
-    """Work until nothing is due, and return the result."""
+    """Work until nothing is due."""
     tally = inline.run(seconds=300)
     failed_jobs.publish()
     return str(tally)
 
 
 def dispatch_all() -> None:
-    """Dispatch all events, and send nothing."""
     member = Member(inline.name('test'), DISPATCH)
     member.begin()
     dispatcher = Dispatcher(member)
@@ -40,7 +39,6 @@ def dispatch_all() -> None:
 
 
 def dispatch_batch() -> int:
-    """Dispatch one batch, and return its number of events."""
     member = Member(inline.name('test'), DISPATCH)
     member.begin()
     try:
@@ -71,19 +69,18 @@ def die(*held: Delivery | Event) -> None:
 
 
 def suspect(*held: Delivery | Event) -> None:
-    """Let two workers in a row die with these: from then on each is tried alone."""
+    """Let two workers die with these: then each is tried alone."""
     for _ in range(2):
         die(*held)
 
 
 def in_hand() -> list[Delivery]:
-    """Return all deliveries that workers hold."""
     held = [pk for worker in Worker.objects.all() for pk in worker.deliveries]
     return list(Delivery.objects.filter(pk__in=held).order_by('sequence', 'pk'))
 
 
 class Watched:
-    """Counts how many calls of a function run at once, at most."""
+    """Counts a function's most calls at once."""
 
     def __init__(self, function: Callable) -> None:
         self._function = function
@@ -93,7 +90,6 @@ class Watched:
 
     @classmethod
     def requests(cls, monkeypatch: pytest.MonkeyPatch) -> 'Watched':
-        """Watch the requests of this process."""
         watched = cls(Client.send)
 
         def send(client: Client, request: Request) -> Outcome:
@@ -117,7 +113,7 @@ class Watched:
 
 @contextmanager
 def working() -> Iterator[threading.Thread]:
-    """Run a drain job in a thread with its own connection. It must end by itself."""
+    """Run a drain job in a thread. It must end by itself."""
     thread = in_thread(work)
     yield thread
     thread.join(60)
@@ -138,7 +134,7 @@ def in_thread(function: Callable[[], Any]) -> threading.Thread:
 
 @contextmanager
 def open_transaction(prepare: Callable[[], Any]) -> Iterator[None]:
-    """Keep another transaction open after `prepare`, until the block ends."""
+    """Keep another transaction open until the block ends."""
     is_ready, goes_on = threading.Event(), threading.Event()
 
     def run() -> None:
@@ -157,7 +153,6 @@ def open_transaction(prepare: Callable[[], Any]) -> Iterator[None]:
 
 
 def is_anybody_blocked() -> bool:
-    """Return whether a session on this database waits for a lock."""
     with connection.cursor() as cursor:
         # Otherwise a transaction keeps its first view of the sessions.
         cursor.execute('SELECT pg_stat_clear_snapshot()')
@@ -174,14 +169,13 @@ def is_anybody_blocked() -> bool:
 
 
 def pass_retry_waits(**filters: Any) -> None:
-    """Make all retries due, but no parked delivery."""
+    """Make retries due, but no parked delivery."""
     pending = Delivery.objects.filter(status=StatusChoices.PENDING, due_at__isnull=False, **filters)
     pending.update(due_at=timezone.now())
     Event.objects.filter(retry_at__isnull=False).update(retry_at=timezone.now())
 
 
 def pass_alive() -> None:
-    """Let the time of all workers run out."""
     Worker.objects.update(alive_until=timezone.now() - timedelta(seconds=1))
 
 
@@ -200,7 +194,6 @@ def expire(**filters: Any) -> None:
 
 
 def deliveries(*statuses: str, **filters: Any) -> list[Delivery]:
-    """Return the deliveries with these statuses, or all, in sequence order."""
     found = Delivery.objects.filter(**filters).order_by('sequence', 'pk')
     return list(found.filter(status__in=statuses) if statuses else found)
 
@@ -210,7 +203,7 @@ def health(webhook: Webhook) -> Health:
 
 
 def arrivals(receiver: Receiver, path: str | None = None) -> list[tuple[int, int]]:
-    """Return (object id, sequence) of each request, in order of arrival."""
+    """Return (object id, sequence) in order of arrival."""
     return [
         (request.json()['data']['id'], request.json()['sequence'])
         for request in receiver.matching(lambda request: path is None or request.path == path)
@@ -222,7 +215,7 @@ def sequences(requests: list[Received]) -> list[int]:
 
 
 def disorder(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return arrivals that came after a later one of their object. Repetitions do not count."""
+    """Return arrivals after a later one of their object. Repetitions do not count."""
     highest: dict[int, int] = {}
     late = []
     for object_id, sequence in pairs:

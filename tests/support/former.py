@@ -1,4 +1,4 @@
-"""The SQL statements of 1.0.0, cut down to the tables and locks that they take."""
+"""SQL of 1.0.0, cut down to its tables and locks."""
 
 import threading
 from collections.abc import Callable
@@ -18,7 +18,7 @@ RECORD = """
     FROM snapshots s WHERE s.object_id = %s
     ON CONFLICT (transaction_id, transaction_time, object_type_id, object_id) WHERE dispatched_at IS NULL
     DO UPDATE SET sequence = EXCLUDED.sequence, snapshot = EXCLUDED.snapshot"""
-# Not in 1.0.0: the test keeps here the rows that it saves again and again.
+# Not in 1.0.0: the rows that the test saves again and again.
 SNAPSHOTS = """
     CREATE TABLE snapshots AS SELECT DISTINCT ON (object_id) object_type_id, object_id, snapshot FROM webhooks_event
     WHERE snapshot IS NOT NULL ORDER BY object_id, sequence DESC"""
@@ -51,13 +51,13 @@ FAIL_FOR_NOW = """
     SELECT ours.id, EXISTS (SELECT 1 FROM webhooks_wait w WHERE w.blocker_id = ours.id) FROM ours"""
 COUNT = 'UPDATE webhooks_health SET failed = failed + %s WHERE webhook_id = ANY(SELECT id FROM webhooks_webhook)'
 
-# Somebody redelivers failed deliveries, which reads webhooks first.
+# A redelivery reads webhooks first.
 LOOK = 'SELECT id, enabled FROM webhooks_webhook'
 REOPEN = "UPDATE webhooks_delivery SET attempt_limit = attempt_count + 1 WHERE status = 'failed'"
 
 
 class Former(threading.Thread):
-    """Repeats its work in its own transactions until it is stopped, or `until` demands it."""
+    """Repeats its work in own transactions until stopped."""
 
     def __init__(self, database: DatabaseAddress, work: Callable[[psycopg.Connection], int]) -> None:
         super().__init__(daemon=True)
@@ -84,8 +84,6 @@ class Former(threading.Thread):
 
 
 def save(object_id: int, *others: int) -> Callable[[psycopg.Connection], int]:
-    """Save some objects, as a request does."""
-
     def work(connection: psycopg.Connection) -> int:
         connection.execute(ASK)
         for pk in (object_id, *others):
@@ -97,7 +95,7 @@ def save(object_id: int, *others: int) -> Callable[[psycopg.Connection], int]:
 
 
 def turn(connection: psycopg.Connection) -> int:
-    """Work as with an endpoint that answers 500. The upgrade removes the claims' column, which ends it."""
+    """The endpoint answers 500. The upgrade drops the claims' column, which ends the turn."""
     try:
         with connection.transaction():
             connection.execute(HOLD_LINE)
@@ -110,7 +108,6 @@ def turn(connection: psycopg.Connection) -> int:
 
 
 def redeliver(connection: psycopg.Connection) -> int:
-    """Redeliver failed deliveries."""
     connection.execute(LOOK)
     connection.execute(HOLD_LINE)
     return connection.execute(REOPEN).rowcount

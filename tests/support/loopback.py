@@ -1,4 +1,4 @@
-"""A server on loopback that sends exact bytes, over TLS if given a context."""
+"""A server on loopback that sends exact bytes, with or without TLS."""
 
 import socket
 import ssl
@@ -13,9 +13,9 @@ OK = b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 
 
 class Server:
-    """Answers each request with the next of `answers`, and repeats the last.
+    """Gives `answers` in turn, and repeats the last.
 
-    An answer is bytes, or an iterator that decides when they go. `None` says nothing and keeps the connection open.
+    An answer is bytes, or an iterator that times them. `None` keeps silent and connected.
     """
 
     def __init__(self, *answers: bytes | Callable[[], Iterator[bytes]] | None, context: ssl.SSLContext | None = None):

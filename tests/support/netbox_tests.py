@@ -1,10 +1,9 @@
 """NetBox's own tests as a source of unexpected changes: `scripts/test --netbox`.
 
-Before a test's transaction is rolled back, its recorded events are rendered and compared with the REST API's objects.
-Exceptions:
+Before a test is rolled back, its rendered events are compared with the REST API. Exceptions:
 
 - gone objects: a deletion takes its snapshot itself;
-- objects that changed later without a signal, as by QuerySet.update(). They are counted;
+- objects changed later without a signal, as by QuerySet.update(). They are counted;
 - objects that the REST API itself fails to show, counted as well.
 
 Gone related objects are shown as their deletion held them, where the REST API shows null.
@@ -32,7 +31,7 @@ from webhooks.object_types import every_model
 from webhooks.outbox import snapshots
 
 NAME = 'Everything'
-# An object's page differs here from NetBox's webhooks: it has a script's last job in full.
+# The page has a script's last job in full, NetBox's webhooks do not.
 OF_THE_PAGE = {'extras.script': {'result'}}
 
 
@@ -46,7 +45,7 @@ class Comparison:
         self.differing: list[str] = []
 
     def compare(self, test: TestCase) -> None:
-        """Compare the events since the last call, unless the test broke its transaction."""
+        """A broken transaction allows no comparison."""
         if connection.needs_rollback or connection.connection is None:
             return
         recorded = Event.objects.filter(dispatched_at=None, sequence__gt=self.last, kind__in=('created', 'updated'))
@@ -120,14 +119,14 @@ def _shown_by_the_api(client: APIClient, instance: Model) -> dict[str, Any] | No
 
 
 def _is_gone(shown: Any) -> bool:
-    """Return whether this test deleted the object. If the test also made it, its event has no kind."""
+    """An object made and deleted in one test has an event without a kind."""
     if not isinstance(shown, dict):
         return False
     return Event.objects.filter(kind__in=('deleted', ''), object_id=shown.get('id')).exists()
 
 
 def subscribe_to_everything() -> None:
-    """Subscribe again after a test has emptied all tables."""
+    """A test may have emptied all tables."""
     if Webhook.objects.filter(name=NAME).exists():
         return
     flags = {'type_create': True, 'type_update': True, 'type_delete': True}
@@ -136,8 +135,6 @@ def subscribe_to_everything() -> None:
 
 
 class Runner(DiscoverRunner):
-    """Fails if a change differs, or if nothing was compared."""
-
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:
         self.comparison = Comparison()
         subscribe_to_everything()

@@ -1,11 +1,8 @@
-"""Facts about a plugin that NetBox's test mixins need."""
-
 from pathlib import Path
 
 from utilities.testing import query_counts
 
-# NetBox expects a list's number of queries in the app's folder `tests`. Ours are beside this file.
-# UPDATE_QUERY_COUNTS=1 writes them anew.
+# NetBox expects this file in the app's folder `tests`. UPDATE_QUERY_COUNTS=1 writes it anew.
 query_counts._baseline_path = lambda _app_label: Path(__file__).with_name('query_counts.json')
 
 

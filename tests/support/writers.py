@@ -12,14 +12,14 @@ PATIENCE = 30
 
 
 class Writer(threading.Thread):
-    """A transaction in a thread. It commits after `finish`, or when the block ends."""
+    """It commits after `finish`, or fails after PATIENCE seconds."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         super().__init__(daemon=True)
         self.error: Exception | None = None
         self.pid = 0
         self._work = work
-        # More work for the transaction. None means commit.
+        # None means commit.
         self._steps: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._has_written = threading.Event()
         self.start()
@@ -49,7 +49,7 @@ class Writer(threading.Thread):
         return self
 
     def also(self, work: Callable[[], object]) -> None:
-        """Do more in the same transaction. If that fails, return after the rollback."""
+        """Work in the same transaction. If that fails, return after the rollback."""
         is_done = threading.Event()
         self._steps.put(lambda: (work(), is_done.set()))
         assert wait_until(lambda: is_done.is_set() or not self.is_alive(), timeout=PATIENCE)
@@ -63,14 +63,13 @@ class Writer(threading.Thread):
 
 
 def is_blocked(pid: int) -> bool:
-    """Return whether the PostgreSQL session waits for another."""
     with connection.cursor() as cursor:
         cursor.execute('SELECT cardinality(pg_blocking_pids(%s)) > 0', [pid])
         return cursor.fetchone()[0]
 
 
 def in_parallel(workers: Iterable[Callable[[], None]]) -> None:
-    """Run the workers at once, on their own connections, and raise an error of any."""
+    """Run all at once, and raise one error of theirs."""
     errors: list[Exception] = []
 
     def run(work: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""Zabbix from Debian's packages: its server, and its API by PHP's own web server."""
+"""Zabbix from Debian's packages, with PHP's own web server."""
 
 import gzip
 import json
@@ -52,7 +52,6 @@ class Zabbix:
     session: str = ''
 
     def log_in(self) -> None:
-        """Log in with Zabbix's default administrator and password."""
         self.session = self.call('user.login', username='Admin', password='zabbix')
 
     def call(self, method: str, *listed: Any, **named: Any) -> Any:
@@ -66,7 +65,7 @@ class Zabbix:
         return said['result']
 
     def make_item(self, host: str, key: str) -> tuple[str, str]:
-        """Make a trapper item. Return an administrator's token and the item's id."""
+        """Return an administrator's token and the trapper item's id."""
         group = self.call('hostgroup.create', name='NetBox')['groupids'][0]
         host_id = self.call('host.create', host=host, groups=[{'groupid': group}])['hostids'][0]
         trapper, text = 2, 4
@@ -77,7 +76,6 @@ class Zabbix:
 
 @contextmanager
 def zabbix(folder: Path, address: DatabaseAddress) -> Iterator[Zabbix]:
-    """Run Zabbix on a database of its own."""
     database = address.named('zabbix')
     address.execute('CREATE DATABASE {}', database.name)
     try:

@@ -1,1 +1,1 @@
-"""A person at a browser, and the people and workers beside it."""
+"""A person at a browser, and the world beside it."""

@@ -1,10 +1,10 @@
-"""Somebody at a browser, who notices what goes wrong on the pages."""
+"""Somebody at a browser, who notices problems of the pages."""
 
 import re
 
 from playwright.sync_api import ConsoleMessage, Locator, Page, Request, Response
 
-# The browser reports this for requests that it dropped to open another page.
+# Reported for requests dropped for another page.
 ABORTED = 'net::ERR_ABORTED'
 
 
@@ -13,7 +13,7 @@ class Person:
         self.page = page
         self.base = base
         self.problems: list[str] = []
-        # Statuses that this person should get, such as 403.
+        # Expected statuses, such as 403.
         self.expected: set[int] = set()
         page.on('console', self._note_console)
         page.on('pageerror', lambda error: self.problems.append(f'{page.url}: {error}'))
@@ -48,11 +48,10 @@ class Person:
         return self.page.get_by_label(label, exact=True)
 
     def unfold(self, group: str) -> None:
-        """Unfold a group of a form, or fold it again."""
         self.page.locator('summary', has_text=group).click()
 
     def choose(self, field: str, option: str) -> None:
-        """NetBox's selectors (TomSelect) load their options only when opened."""
+        """NetBox's selectors (TomSelect) load options only when opened."""
         self.page.locator(f'#id_{field} + .ts-wrapper .ts-control').click()
         self.page.locator(f'#id_{field}-ts-dropdown').get_by_role('option', name=option).first.click()
 

@@ -1,5 +1,3 @@
-"""Changes and deliveries beside the pages."""
-
 import itertools
 from typing import Any
 

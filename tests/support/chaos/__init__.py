@@ -1,1 +1,1 @@
-"""Processes to kill, servers to crash, and an audit of the promises that must survive."""
+"""Processes to kill, servers to crash, and promises to keep."""

@@ -29,13 +29,13 @@ class Regret(Exception):
 
 @dataclass
 class Ledger:
-    """The changes by author: each change writes its own number into the description."""
+    """Each change writes its own number into the description."""
 
     committed: list[tuple[int, int]] = field(default_factory=list)
     rolled_back: set[int] = field(default_factory=set)
-    # The connection broke during the commit: it may have happened or not.
+    # Perhaps committed: the connection broke meanwhile.
     unknown: set[int] = field(default_factory=set)
-    # Deliveries whose worker was killed while it may have been sending them.
+    # The killed worker may have been sending these deliveries.
     interrupted: Counter = field(default_factory=Counter)
     _number: int = 0
 
@@ -92,13 +92,11 @@ def finish(rounds: int = 60) -> None:
 
 
 def is_anything_left() -> bool:
-    """Return whether anything is due, or a dead worker is left."""
     due = Delivery.objects.filter(status=StatusChoices.PENDING, due_at__lte=timezone.now())
     return Worker.objects.exists() or Event.objects.filter(dispatched_at=None).exists() or due.exists()
 
 
 def check(ledger: Ledger, receiver: Receiver) -> None:
-    """Assert all promises."""
     assert not Event.objects.filter(dispatched_at=None).exists(), 'events were left'
     assert not Delivery.objects.filter(status__in=OPEN_STATUSES).exists(), 'deliveries were left'
     requests = receiver.matching(is_whole)
@@ -111,7 +109,7 @@ def check(ledger: Ledger, receiver: Receiver) -> None:
 
 
 def is_whole(request: Received) -> bool:
-    """A killed worker may have sent half a request, and no endpoint acts on that."""
+    """A killed worker may have sent half a request, which no endpoint obeys."""
     return len(request.body) == int(request.header('Content-Length'))
 
 

@@ -1,6 +1,6 @@
-"""People who change things in their own processes, and the journal of their changes.
+"""People who change things in their own processes, and their journal.
 
-Each notes a transaction before its commit. PostgreSQL tells later whether it was committed: a killed process cannot.
+A killed process cannot tell whether it committed, so it notes its transaction before and PostgreSQL is asked later.
 """
 
 import json
@@ -19,10 +19,10 @@ from support.chaos.audit import Regret
 from webhooks.choices import KindChoices
 from webhooks.models import Webhook
 
-# Drawn under the object's lock, so an object's numbers grow in commit order.
+# Drawn under the object's lock, so its numbers grow in commit order.
 NUMBERS = 'webhooks_chaos_numbers'
 SLUGS = [f'crowded-{number}' for number in range(6)]
-# Shares of a writer's transactions: kept open for a while, and rolled back.
+# Shares of transactions: kept open for a while, and rolled back.
 LONG, REGRETTED = 0.1, 0.15
 # Shares of the changes: deletions, made twice, and undone by a savepoint.
 DELETIONS, TWICE, UNDONE = 0.05, 0.15, 0.1
@@ -30,9 +30,9 @@ DELETIONS, TWICE, UNDONE = 0.05, 0.15, 0.1
 
 @dataclass
 class Change:
-    """A change of an object in a transaction. It left `number` in the description.
+    """A change left `number` in the description.
 
-    `views` are the committed states seen before and after each statement that changed the object.
+    `views` are the committed states before and after each of its statements.
     """
 
     pk: int
@@ -42,8 +42,6 @@ class Change:
 
 
 class Journal:
-    """Notes of any number of processes, one a line."""
-
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -52,12 +50,10 @@ class Journal:
         os.write(self._file, json.dumps({'id': _ask('SELECT pg_current_xact_id()::text')} | what).encode() + b'\n')
 
     def committed(self) -> list[dict[str, Any]]:
-        """Return the notes of committed transactions."""
         entries = [json.loads(line) for line in self._path.read_text().splitlines()]
         return [one for one in entries if _ask('SELECT pg_xact_status(%s::xid8)', one['id']) == 'committed']
 
     def changed(self) -> list[dict[str, Any]]:
-        """Return the committed notes that changed objects."""
         return [one for one in self.committed() if 'changes' in one]
 
 
@@ -90,7 +86,7 @@ def write(journal: Journal, seed: int) -> NoReturn:
 
 
 def toggle(journal: Journal, seed: int, webhook_id: int) -> NoReturn:
-    """Disable and enable a webhook again and again. Some transactions stay open."""
+    """Disable and enable a webhook. Some transactions stay open."""
     chance = random.Random(seed)
     while True:
         try:

@@ -11,14 +11,14 @@ from devstack.redis import RedisAddress
 
 
 class CrashingPostgres:
-    """The test run's PostgreSQL server. After a restart it is a child of the tests."""
+    """The test run's server. After a restart it is a child of the tests."""
 
     def __init__(self, folder: Path, processes: Processes, address: DatabaseAddress) -> None:
         self._server = PostgresServer(folder, processes, port=address.port, password=address.password)
         self._pid_file = folder / 'data' / 'postmaster.pid'
 
     def crash(self) -> None:
-        """End all its processes without a write, so that the next start recovers from the log."""
+        """Without a final write, the next start recovers from the log."""
         os.kill(int(self._pid_file.read_text().split()[0]), signal.SIGQUIT)
         assert wait_until(lambda: not accepts(self._server.port), timeout=20)
 
@@ -27,7 +27,7 @@ class CrashingPostgres:
         self._server.start()
 
     def crash_by_its_own(self) -> None:
-        """Kill one of its processes, so that it ends the rest and recovers."""
+        """A killed process makes PostgreSQL end the rest and recover."""
         with self._server.address.connect() as connection:
             pid = connection.execute('SELECT pg_backend_pid()').fetchone()[0]
             os.kill(pid, signal.SIGKILL)
@@ -42,7 +42,7 @@ class CrashingPostgres:
 
 
 def kill_redis(address: RedisAddress) -> None:
-    """Kill it with SIGKILL, so that its data is lost."""
+    """SIGKILL loses its data."""
     with address.client() as client:
         pid = client.info('server')['process_id']
     os.kill(pid, signal.SIGKILL)

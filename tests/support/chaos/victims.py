@@ -1,4 +1,4 @@
-"""Processes to kill: forks of this process, as RQ's jobs are forks of its worker."""
+"""Processes to kill are forks, like RQ's jobs."""
 
 import functools
 import itertools
@@ -16,13 +16,11 @@ from support.engine import work
 
 
 class Children:
-    """The living children."""
-
     def __init__(self) -> None:
         self._pids: list[int] = []
 
     def fork(self, function: Callable[[], Any]) -> int:
-        """Run the function in a child, which must not share a database connection."""
+        """A child must not share a database connection."""
         connections.close_all()
         pid = os.fork()
         if pid:
@@ -38,13 +36,11 @@ class Children:
         self.wait(pid)
 
     def wait(self, pid: int) -> int | None:
-        """Return the signal that ended the child, or None."""
         self._pids.remove(pid)
         _pid, code = os.waitpid(pid, 0)
         return os.WTERMSIG(code) if os.WIFSIGNALED(code) else None
 
     def ends_well(self, pid: int) -> bool:
-        """Wait for the child. Return whether it ended without an error or a signal."""
         self._pids.remove(pid)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
@@ -66,7 +62,7 @@ class Children:
 
 
 def toil() -> NoReturn:
-    """Run one job after the other, until a kill or an error ends it like RQ's fork."""
+    """Work until a kill or an error ends it, like RQ's fork."""
     while True:
         work()
         time.sleep(0.02)
@@ -83,7 +79,7 @@ def freeze() -> None:
 
 
 def strike_before(target: str, call: int = 1, blow: Callable[[], Any] = die) -> None:
-    """Strike the process before the `call`-th call of 'module.name' or 'module.Class.name'."""
+    """Strike before the `call`-th call of 'module.name' or 'module.Class.name'."""
     owner, name = _find(target)
     original = getattr(owner, name)
     calls = itertools.count(1)
@@ -98,7 +94,6 @@ def strike_before(target: str, call: int = 1, blow: Callable[[], Any] = die) -> 
 
 
 def strike_after(target: str, call: int = 1, blow: Callable[[], Any] = die) -> None:
-    """Strike the process after that call."""
     owner, name = _find(target)
     original = getattr(owner, name)
     calls = itertools.count(1)
@@ -114,7 +109,6 @@ def strike_after(target: str, call: int = 1, blow: Callable[[], Any] = die) -> N
 
 
 def strike_at_statement(number: int, blow: Callable[[], Any] = die) -> None:
-    """Strike this process after so many SQL statements."""
     statements = itertools.count(1)
 
     def execute(inner: Callable, *args: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Objects of the 19 models, with all their relations, as in a real NetBox.
+"""Objects of the 19 models, with all their relations.
 
 `make_<model>(**fields)` saves one, `make_everything()` one per model. `change(instance)` makes a plausible update.
 Names are unique, so a database can hold any number.
@@ -67,12 +67,10 @@ VARIANTS: dict[str, Callable[..., Model]] = {
 
 
 def make_everything() -> dict[str, Model]:
-    """Return an object per model, by the model's label."""
     return {label: make() for label, make in MAKERS.items()}
 
 
 def change(instance: Model) -> Model:
-    """Update the instance as a person would."""
     for name in ('name', 'description', 'comments'):
         if hasattr(instance, name):
             setattr(instance, name, unique('Changed'))

@@ -16,7 +16,7 @@ from .surroundings import number, some_site, unique
 
 PIXEL = base64.b64decode('R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7')
 
-# By the class of a field, or its first base class in this table.
+# By the class of a field, or its first listed base class.
 VALUES: dict[str, Callable[[], Any]] = {
     'ArrayField': list,
     'DateTimeField': timezone.now,
@@ -32,7 +32,7 @@ VALUES: dict[str, Callable[[], Any]] = {
 
 
 def make_anything(model: type[models.Model]) -> models.Model:
-    """Save without NetBox's validation and signals, which reject random values."""
+    """NetBox's validation and signals would reject random values."""
     if model is Token:
         return Token.objects.create(user=make_anything(User))
     instance = model()

@@ -100,7 +100,6 @@ def make_rack(**fields: Any) -> Rack:
 
 
 def make_device(**fields: Any) -> Device:
-    """Make a device in a rack, cluster and virtual chassis, with interfaces, addresses and config contexts."""
     site = fields.get('site') or some_site()
     location = make_location(site)
     chassis = VirtualChassis.objects.create(name=unique('chassis'))
@@ -139,7 +138,7 @@ def make_device(**fields: Any) -> Device:
 
 
 def make_child_device(**fields: Any) -> Device:
-    """Make an unnamed device in another's bay: its display name comes from its type."""
+    """Its display name comes from its type."""
     site = some_site()
     device = dressed(Device(**{'device_type': make_device_type(), 'role': make_device_role(), 'site': site} | fields))
     DeviceBay.objects.create(device=some_device(site), name=unique('bay'), installed_device=device)
@@ -147,7 +146,6 @@ def make_child_device(**fields: Any) -> Device:
 
 
 def make_interface(**fields: Any) -> Interface:
-    """Make a cabled LAG member with VLANs, MAC and IP addresses, in a module and a virtual device context."""
     device = fields.get('device') or some_device(some_site())
     given = {
         'device': device,

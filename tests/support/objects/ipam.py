@@ -59,7 +59,7 @@ def make_vm_ip_address(**fields: Any) -> IPAddress:
 
 
 def make_prefix(**fields: Any) -> Prefix:
-    """Make a prefix with a site as its scope, between a larger and a smaller prefix."""
+    """It lies between a larger and a smaller prefix."""
     block, vrf = number() % 250, some_vrf()
     given = {
         'prefix': f'10.{block}.0.0/20',
@@ -135,6 +135,6 @@ def make_service(**fields: Any) -> Service:
 
 
 def make_vm_service(**fields: Any) -> Service:
-    """Make a service with only one protocol, which the API shows in its own fields."""
+    """With only one protocol the API fills its own fields."""
     machine = VirtualMachine.objects.create(name=unique('vm'), site=some_site())
     return make_service(**{'parent': machine, 'port_mappings': ['tcp/22', 'tcp/2222']} | fields)
