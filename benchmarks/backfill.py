@@ -1,4 +1,4 @@
-"""A backfill beside changes: its speed in one rqworker, its memory, and its cost to others."""
+"""A backfill beside changes: its speed, memory and cost to others."""
 
 from collections.abc import Iterator
 
@@ -64,7 +64,7 @@ def _fill(bed: Bed, count: int) -> None:
 
 
 def _growth(bed: Bed) -> float:
-    """Return the MB that a process grows by sending all of it, without its first job."""
+    """Return MB, without its first job."""
     with bed.subscribed(OURS, Site):
         _start()
         inline.run()

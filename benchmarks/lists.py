@@ -1,7 +1,7 @@
-"""A page of a long log, beside a page of NetBox's devices with as many rows.
+"""A page of a long log, beside a page of as many devices.
 
 One reader may view everything. The second may view a region's sites and devices, half of all. NetBox runs in this
-process, as its tests run it. Each turn asks for the page and for NetBox's own, one after the other.
+process, as in its tests.
 """
 
 import time
@@ -22,7 +22,7 @@ ROWS = 50
 WEBHOOKS = 10
 PAGES, API, ADMIN = '/plugins/webhooks/', '/api/plugins/webhooks/', '/admin/webhooks/'
 
-# All devices are copies of one row, and half of them are at the second site.
+# Half of the copies are at the second site.
 DEVICES = """
     INSERT INTO dcim_device SELECT (jsonb_populate_record(device, jsonb_build_object(
         'id', nextval('dcim_device_id_seq'), 'name', 'copy ' || n, 'site_id', (%(sites)s::bigint[])[1 + n %% 2]))).*
@@ -77,7 +77,6 @@ def _site_in_a_region() -> Site:
 
 
 def _reader(region: Region) -> User:
-    """Return a user who sees all of the log, and the sites and devices of a region."""
     user = User.objects.create_user('bench-reader')
     for model, constraints in (
         (Delivery, None),
@@ -95,7 +94,7 @@ def _reader(region: Region) -> User:
 
 
 def _pages(count: int, site: Site, reader: User) -> Iterator[tuple[str, str, str]]:
-    """Yield (name, address, address of NetBox's devices). A GraphQL query begins with a brace."""
+    """Yield (name, address, address of NetBox's devices). GraphQL queries begin with a brace."""
     seen = Device.objects.restrict(reader, 'view').count()
     devices = f'/dcim/devices/?per_page={ROWS}'
     listed, events = f'{PAGES}deliveries/?per_page={ROWS}', f'{PAGES}events/?per_page={ROWS}'
@@ -131,7 +130,7 @@ def _pages(count: int, site: Site, reader: User) -> Iterator[tuple[str, str, str
 
 
 def _times(client: Client, turns: int, *addresses: str) -> list[list[float]]:
-    """Return the milliseconds of each address, turn by turn, without the first turn."""
+    """Return milliseconds. Skip the first turn."""
     measured = [[_time(client, address) for address in addresses] for _ in range(turns + 1)][1:]
     return [list(times) for times in zip(*measured, strict=True)]
 
@@ -155,7 +154,6 @@ def _webhooks() -> list[int]:
 
 
 def _fill(bed: Bed, count: int, site: Site) -> None:
-    """Write that many devices, with as many events, deliveries and attempts."""
     bed.save(bed.new_devices(1))
     bed.reset()
     values = {

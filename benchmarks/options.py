@@ -1,4 +1,4 @@
-"""The cost of a webhook's options: for a worker per event, and for a save of a device's parts."""
+"""The cost of options for a worker, and for a save of a device's parts."""
 
 import time
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ COMPONENTS = {'include_components': True}
 def measure(bed: Bed) -> Iterator[Row]:
     count = 20 if bed.quick else 200
     what = f'dispatch and body of {count} Interfaces of one Device'
-    # A process looks up some facts of each model once: leave that out.
+    # A process looks up some facts only once: leave that out.
     for fields in ({}, *OPTIONS.values()):
         _dispatched(bed, count, fields)
     plain, added = [], {name: [] for name in OPTIONS}
@@ -41,7 +41,7 @@ def measure(bed: Bed) -> Iterator[Row]:
 
 
 def _dispatched(bed: Bed, count: int, fields: dict[str, Any]) -> float:
-    """Return a worker's milliseconds per event, without sending."""
+    """Return milliseconds per event, without sending."""
     (device,) = bed.new_devices(1)
     bed.save([device])
     with bed.subscribed(OURS, Interface, **fields):

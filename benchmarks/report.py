@@ -1,5 +1,3 @@
-"""The table: ours, the built-in's, and their ratio."""
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -7,7 +5,7 @@ from statistics import median
 
 @dataclass(frozen=True)
 class Row:
-    """`ours` and `builtin` are the figures of all turns. The table shows their medians."""
+    """Both hold the figures of all turns. The table shows medians."""
 
     what: str
     unit: str

@@ -1,4 +1,4 @@
-"""The time that a webhook adds to a save or a deletion, in that process. No worker runs meanwhile."""
+"""The time that a webhook adds to a save or a deletion, without a worker."""
 
 import math
 import time
@@ -30,10 +30,7 @@ def measure(bed: Bed) -> Iterator[Row]:
 
 
 def _added_to_single_saves(bed: Bed, pairs: int) -> Iterator[Row]:
-    """Yield the cost of one webhook for saving a Site, and of our handlers without a subscription.
-
-    Each save is compared with a neighbouring save without that cost.
-    """
+    """Each save is compared with a neighbouring one without that cost."""
     with bed.subscribed(OURS, Site):
         ours = _differences(bed, pairs, _disconnected)
     with bed.subscribed(BUILTIN, Site):
@@ -46,7 +43,7 @@ def _added_to_single_saves(bed: Bed, pairs: int) -> Iterator[Row]:
 
 
 def _differences(bed: Bed, pairs: int, without: Callable[[], AbstractContextManager]) -> list[float]:
-    """Return the extra milliseconds of each save. Its comparison comes before or after it, by turns."""
+    """Return milliseconds. The comparison comes before or after, by turns."""
     found = []
     for number in range(pairs + 10):
         times = {}
@@ -62,21 +59,21 @@ def _differences(bed: Bed, pairs: int, without: Callable[[], AbstractContextMana
 
 
 def _interval(values: Sequence[float]) -> str:
-    """Return an interval that holds the true median with a probability of 95 % (binomial ranks)."""
+    """It holds the true median with a probability of 95 % (binomial ranks)."""
     ordered, middle, half = sorted(values), len(values) / 2, 0.98 * math.sqrt(len(values))
     low, high = ordered[max(int(middle - half), 0)], ordered[min(int(middle + half), len(values) - 1)]
     return f' (95 %: {low:.2f} to {high:.2f})'
 
 
 def _added(bed: Bed, what: str, model: type, save: Callable[[], None], count: int) -> Iterator[Row]:
-    """Yield the cost of one and of ten webhooks, against a save without any in the same turn."""
+    """Compare with a save without webhooks in the same turn."""
     added: dict[tuple[str, int], list[float]] = {variant: [] for variant in VARIANTS}
     bare = []
     # The first save loads and compiles code.
     for side, webhooks in VARIANTS[:3]:
         _time(bed, side, webhooks, model, save)
     for turn in range(bed.turns):
-        # Change the order each time: the built-in leaves the servers busier than ours.
+        # Change the order: the built-in leaves the servers busier than ours.
         order = VARIANTS[turn % len(VARIANTS) :] + VARIANTS[: turn % len(VARIANTS)]
         times = {variant: _time(bed, *variant, model, save) / count for variant in order}
         bare.append(times[NEITHER, 0])
@@ -88,7 +85,6 @@ def _added(bed: Bed, what: str, model: type, save: Callable[[], None], count: in
 
 
 def _added_to_deletion(bed: Bed) -> Iterator[Row]:
-    """Yield the cost of one webhook for both models when a device goes with its interfaces."""
     what = f'deletion of a Device with {INTERFACES} interfaces'
     sides = (NEITHER, OURS, BUILTIN)
     times: dict[str, list[float]] = {side: [] for side in sides}
@@ -127,7 +123,7 @@ def _device_with_interfaces(bed: Bed) -> Device:
 
 
 def _imported(bed: Bed, count: int) -> Iterator[Row]:
-    """Yield the cost of an import in one transaction. Separate processes tell the memory apart."""
+    """Separate processes tell the memory apart."""
     seconds, grown = {}, {}
     for side in (NEITHER, OURS, BUILTIN):
         sites = bed.new_sites(count)
@@ -143,7 +139,7 @@ def _imported(bed: Bed, count: int) -> Iterator[Row]:
 
 
 def _time(bed: Bed, side: str, webhooks: int, model: Models, save: Callable[[], None]) -> float:
-    """Return the milliseconds of a save or a deletion."""
+    """Return milliseconds."""
     with bed.subscribed(side, model, webhooks):
         start = time.perf_counter()
         save()
@@ -152,7 +148,7 @@ def _time(bed: Bed, side: str, webhooks: int, model: Models, save: Callable[[], 
 
 @contextmanager
 def _disconnected() -> Iterator[None]:
-    """Disconnect our handlers from Site, as if webhooks were not enabled."""
+    """As if webhooks were not enabled."""
     for signal in (pre_save, post_save, pre_delete, post_delete):
         signal.disconnect(sender=Site, dispatch_uid=f'webhooks.{Site._meta.label_lower}')
     try:
@@ -163,14 +159,13 @@ def _disconnected() -> Iterator[None]:
 
 @contextmanager
 def _without_events() -> Iterator[None]:
-    """Keep NetBox from serializing objects for event rules, which it does even without any rule."""
+    """NetBox serializes objects for event rules, even without any rule."""
     with patch('core.signals.enqueue_event'):
         yield
 
 
 @contextmanager
 def _without_rules() -> Iterator[None]:
-    """Disable all event rules."""
     EventRule.objects.update(enabled=False)
     try:
         yield

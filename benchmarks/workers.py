@@ -1,4 +1,4 @@
-"""The gain from more workers: deliveries a second, and CPU per delivery."""
+"""The gain from more workers."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
