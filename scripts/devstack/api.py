@@ -10,7 +10,7 @@ from devstack.failure import Failure
 
 @dataclass
 class Api:
-    """`base` is NetBox's address, with the slash at its end."""
+    """`base` ends with a slash."""
 
     base: str
     authorization: str = ''
@@ -30,7 +30,7 @@ class Api:
         return self._call('PATCH', path, data)
 
     def post_all(self, path: str, objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Create all in one request, and so in one transaction."""
+        """One request is one transaction."""
         return self._call('POST', path, objects)
 
     def patch_all(self, path: str, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:

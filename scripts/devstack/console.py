@@ -1,4 +1,4 @@
-"""Progress for people on standard error, so that programs can read the output."""
+"""Progress goes to standard error, so that programs can read the output."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ def say(text: str) -> None:
 
 
 class Progress:
-    """One line that counts: rewritten on a terminal, otherwise repeated every few seconds."""
+    """A counting line: rewritten on a terminal, otherwise repeated every few seconds."""
 
     INTERVAL = 5.0
 

@@ -1,8 +1,8 @@
 """The migrated database, which all others are copied from.
 
-Migrating NetBox takes minutes, so the cache folder keeps a stopped server's data folder. Each run starts from its own
-copy. There are two levels, NetBox alone and then the plugin's migrations, so that editing a migration costs seconds.
-On a server named by the environment both are databases there.
+Migrating NetBox takes minutes, so the cache folder keeps a stopped server's data folder. There are two levels, NetBox
+alone and then the plugin's migrations, so that editing a migration costs seconds. On a server named by the environment
+both are databases there.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ def netbox_key() -> str:
 
 
 def plugin_key() -> str:
-    """Return a key of the migrations and the app's configuration, which may add apps with migrations."""
+    """It depends on the app's configuration too, which may add apps with migrations."""
     package = CHECKOUT / 'webhooks'
     files = [package / '__init__.py', *sorted((package / 'migrations').glob('*.py'))]
     return f'{netbox_key()}-{_digest(b"".join(path.name.encode() + path.read_bytes() for path in files))}'
@@ -52,7 +52,7 @@ def _alone() -> AbstractContextManager[None]:
 
 @dataclass
 class PrivateTemplate:
-    """Starts `server` on a copy of the prepared data, and prepares it first if missing."""
+    """Starts `server` on a copy of the prepared data."""
 
     server: PostgresServer
     netbox_on: NetBoxOn
@@ -110,7 +110,7 @@ def _forget_old_plugin_templates(folder: Path) -> None:
 
 
 def prepare_on_existing_server(server: DatabaseAddress, netbox_on: NetBoxOn) -> str:
-    """Prepare the two templates as databases on an existing server. Return the name to copy."""
+    """Return the name of the database to copy."""
     base = _database_name(netbox_key())
     with _alone():
         _create_migrated(server, base, 'template0', lambda address: migrate_netbox(netbox_on(address, False)))

@@ -28,7 +28,7 @@ from devstack.stack import netbox_in, running_stack
 USER = PASSWORD = 'admin'
 HOOK, BROKEN = '/netbox', '/broken'
 PATIENCE = 30.0
-# NetBox's front page, with the plugin's card on it.
+# NetBox's front page with our card.
 DASHBOARD = """
 DEFAULT_DASHBOARD = [
     {'widget': 'webhooks.WebhooksWidget', 'width': 4, 'height': 4, 'title': 'Webhooks', 'color': 'teal'},
@@ -128,7 +128,7 @@ class Demo:
         self._arrival(3, before=created)
 
     def _arrival(self, number: int, before: Received | None = None) -> Received:
-        """Show the hook's newest request, which should soon follow the answered change."""
+        """Show the hook's newest request. The change was just answered."""
         answered = time()
         request = self._wait(number)[-1]
         waited = f', {1000 * max(0, request.arrived - answered):.0f} ms after the answer to the change'

@@ -1,4 +1,4 @@
-"""Expected reasons to stop, told without a traceback."""
+"""Expected reasons to stop, without a traceback."""
 
 
 class Failure(Exception):
@@ -6,4 +6,4 @@ class Failure(Exception):
 
 
 class StartFailed(Failure):
-    """A server ended or stayed silent before it was ready. The text shows the end of its log."""
+    """The server never became ready. The text shows the end of its log."""

@@ -1,5 +1,3 @@
-"""The folders: the checkout, the cache that outlives a run, and a run's own."""
-
 import fcntl
 import os
 import shutil
@@ -22,7 +20,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def run_folder() -> Iterator[Path]:
-    """Make a private folder that another account's server can pass through but not list."""
+    """Another account's server can pass through it, but not list it."""
     folder = Path(tempfile.mkdtemp(prefix='netbox-webhooks-'))
     folder.chmod(0o711)
     try:
@@ -33,7 +31,7 @@ def run_folder() -> Iterator[Path]:
 
 @contextmanager
 def lock(name: str, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Hold a lock as the only process. The kernel releases it when the process dies."""
+    """The kernel releases the lock when the process dies."""
     with (cache_folder() / f'{name}.lock').open('w') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,12 +42,12 @@ def lock(name: str, on_wait: Callable[[], None]) -> Iterator[None]:
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """Keep owners and modes. Share the blocks if the file system can."""
+    """Keep owners and modes, and share the blocks if possible."""
     subprocess.run(['cp', '-a', '--reflink=auto', source, target], check=True)
 
 
 def store_tree(source: Path, target: Path) -> None:
-    """Copy so that the target appears whole or not at all."""
+    """The target appears whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix='.unfinished-', dir=target.parent))
     try:

@@ -1,4 +1,4 @@
-"""Ends a program cleanly after any stop: no traceback, the usual exit code, no process left behind."""
+"""A stopped program shows no traceback, and leaves no process behind."""
 
 import logging
 import signal
@@ -16,7 +16,7 @@ AGAIN = 0.01
 
 
 class Stopped(BaseException):
-    """A signal asked the program to end. As no `Exception`, it passes all handlers."""
+    """As no `Exception`, it passes all handlers."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -24,15 +24,15 @@ class Stopped(BaseException):
 
 
 def _raise_stopped(number: int, _frame: FrameType | None) -> None:
-    # Only once: a second Ctrl-C would stop the cleanup halfway.
+    # A second Ctrl-C would stop the cleanup halfway.
     _on_stop(signal.SIG_IGN)
-    # The database driver's complaint about the interruption is no news.
+    # The database driver's complaint about it is no news.
     logging.disable()
     raise Stopped(number)
 
 
 def _raise_again(dropped: 'sys.UnraisableHookArgs') -> None:
-    """Python drops exceptions in callbacks of a fork or the garbage collector: raise them again."""
+    """Python drops exceptions in callbacks of forks and the garbage collector."""
     if not isinstance(dropped.exc_value, Stopped):
         sys.__unraisablehook__(dropped)
         return
@@ -47,7 +47,7 @@ def _on_stop(handler: Callable[[int, FrameType | None], None] | signal.Handlers)
 
 
 def wait_in_foreground(child: subprocess.Popen[bytes]) -> int:
-    """Return the exit code, as a shell tells it. Until then Ctrl-C reaches only the child."""
+    """Return the exit code, as a shell tells it. Ctrl-C reaches only the child."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         code = child.wait()
@@ -57,7 +57,7 @@ def wait_in_foreground(child: subprocess.Popen[bytes]) -> int:
 
 
 def run(main: Callable[[list[str]], int], arguments: list[str]) -> int:
-    """Call `main` and return the exit code. End all leftover processes by their ids."""
+    """Return the exit code of `main`. End all leftover processes by their ids."""
     adopt_orphans()
     sys.unraisablehook = _raise_again
     _on_stop(_raise_stopped)

@@ -1,7 +1,6 @@
-"""Whole folders of tests, in parts: each part is a `scripts/test` with its own servers, some at a time.
+"""Folders of tests run in parts: each part is a `scripts/test` with its own servers.
 
-A part is a folder of test files with everything below it, or a share of a large folder's files. Its output is shown
-when it has ended.
+A part is a folder of test files, or a share of a large folder's files. Its output is shown when it has ended.
 """
 
 import math
@@ -17,10 +16,10 @@ from devstack.console import say
 from devstack.folders import CHECKOUT
 from devstack.process import Child, Processes, wait_until
 
-# A part waits half of its time for PostgreSQL and the clock, so four keep two cores busy.
+# Parts wait half of their time for PostgreSQL and the clock, so four keep two cores busy.
 # Tests empty a Redis that the environment names: no two parts can share it.
 AT_ONCE = 1 if os.environ.get('NETBOX_WEBHOOKS_TEST_REDIS_HOST') else 4
-# The folders that take minutes, and their numbers of parts. They start first, in this order.
+# Folders that take minutes start first, divided into so many parts.
 SHARES = {
     'tests/chaos': 3,
     'tests/integration/engine': 4,
@@ -40,8 +39,6 @@ CLOSING_LINE = re.compile(rf'=* ?((?:.*, )?{COUNT.pattern}.* in [\d.]+s.*?) ?=*'
 
 @dataclass(frozen=True)
 class Part:
-    """A part that has ended."""
-
     name: str
     code: int
     output: str
@@ -59,7 +56,7 @@ class Part:
 
     @property
     def _closing_line(self) -> str:
-        """Return pytest's closing line. A killed part has none."""
+        """A killed part has no closing line."""
         found = [match[1] for line in self.output.splitlines() if (match := CLOSING_LINE.fullmatch(line))]
         return found[-1] if found else ''
 
@@ -79,7 +76,7 @@ def _with_tests(folder: Path) -> list[Path]:
 
 
 def _shares(folder: str) -> list[tuple[str, list[str]]]:
-    """Divide by size, as a long file takes long."""
+    """A long file takes long, so divide by size."""
     count = SHARES.get(folder, 1)
     if count == 1:
         return [(folder, [folder])]
@@ -96,7 +93,7 @@ def _shares(folder: str) -> list[tuple[str, list[str]]]:
 def run_parts(
     parts: Mapping[str, Sequence[str]], folder: Path, options: Sequence[str] = (), command: Sequence[str] = COMMAND
 ) -> list[Part]:
-    """Put each part's output into `folder`, and its branches if the options measure them."""
+    """Put each part's output and measured branches into `folder`."""
     runner = _Runner(folder, [*command, *options])
     try:
         return runner.run(parts)
@@ -137,7 +134,7 @@ class _Runner:
 
 
 def summarize(parts: Sequence[Part]) -> int:
-    """Print a line a part and their sum. Return a failed part's exit code, else 0."""
+    """Return a failed part's exit code, else 0."""
     total: Counter[str] = Counter()
     for part in parts:
         total += part.counts

@@ -63,8 +63,6 @@ def main(arguments: list[str]) -> int:
 
 
 def ids(api: Api) -> dict[str, Any]:
-    """Return the ids of the objects in the pictures."""
-
     def first(path: str, **filters: Any) -> dict[str, Any]:
         return api.get(path, limit=1, **filters)['results'][0]
 
@@ -109,7 +107,7 @@ class Photographer:
 
 
 def _save(png: bytes, name: str) -> int:
-    """Keep the 256 colours that best cover the page, even rare ones such as a button's."""
+    """Even rare colours matter, such as a button's."""
     path = FOLDER / f'{name}.png'
     Image.open(io.BytesIO(png)).convert('RGB').quantize(method=Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
     return path.stat().st_size

@@ -1,8 +1,7 @@
 """A private PostgreSQL server from the distribution's binaries (Python wheels lack ICU, which NetBox needs).
 
 PostgreSQL refuses root, so for root it runs as `postgres` or `nobody`. Its socket needs no password, but only that
-account enters the folder. TCP, on loopback only, needs the run's random password. It trades durability for speed: its
-data are thrown away.
+account enters the folder. TCP, on loopback only, needs the run's random password. It trades durability for speed.
 """
 
 import os
@@ -63,13 +62,12 @@ class DatabaseAddress:
         )
 
     def execute(self, statement: str, *names: str) -> None:
-        """Put quoted names in place of each `{}`."""
+        """Names in place of `{}` are quoted."""
         with self.connect() as connection:
             connection.execute(sql.SQL(statement).format(*(sql.Identifier(name) for name in names)))
 
 
 def binaries() -> Path:
-    """Return the newest server's folder."""
     found = [path.parent for path in Path('/usr/lib/postgresql').glob('*/bin/initdb')]
     if found:
         return max(found, key=lambda path: int(path.parent.name))
@@ -174,7 +172,7 @@ class PostgresServer:
             shutil.rmtree(self._sockets, ignore_errors=True)
 
     def crash(self) -> None:
-        """Stop as in a power cut, except that the operating system's buffers survive."""
+        """Unlike in a power cut, the operating system's buffers survive."""
         self.child.popen.send_signal(signal.SIGQUIT)
         self.child.popen.wait()
         self.stop()

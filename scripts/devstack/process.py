@@ -4,7 +4,7 @@ Each child leads its own process group, so Ctrl-C reaches only the program, whic
 Three nets catch the rest:
 
 - A child gets a signal when the thread that started it dies. So servers start in main threads.
-- This process adopts a dead child's children. RQ's forked jobs have their own groups and outlive a killed worker.
+- This process adopts a dead child's children, such as RQ's forked jobs, which have their own groups.
 - `end_all_children` ends every child of this process.
 """
 
@@ -31,7 +31,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 @dataclass(frozen=True)
 class Account:
-    """The user of a server that must not run as root."""
+    """For servers that must not run as root."""
 
     uid: int
     gid: int
@@ -62,7 +62,7 @@ class Child:
             self.popen.send_signal(self.stop_signal)
 
     def stop(self, patience: float = 10) -> None:
-        """Ask, then insist. The child's own children end with it."""
+        """Ask, then insist. Its own children end with it."""
         family = self.orphans + descendants(self.pid)
         self.ask_to_stop()
         with suppress(subprocess.TimeoutExpired):
@@ -70,7 +70,7 @@ class Child:
         self._end(family)
 
     def kill(self) -> None:
-        """Send SIGKILL to the child alone. Its children live on until `stop`, as after a crash."""
+        """Its children live on until `stop`, as after a crash."""
         self.orphans += descendants(self.pid)
         self.popen.kill()
         self.popen.wait()
@@ -91,14 +91,12 @@ class Child:
                 raise StartFailed(f'{self.name} ended with code {self.popen.returncode}:\n{self.log_tail()}')
             return ready()
 
-        # A server starts for seconds, and needs the CPU that frequent looks would take.
+        # Frequent looks would take CPU that the starting server needs.
         if not wait_until(ready_or_ended, timeout, interval=0.1):
             raise StartFailed(f'{self.name} was not ready within {timeout:.0f} s:\n{self.log_tail()}')
 
 
 class Processes:
-    """The children of one stack, in the order of their start."""
-
     def __init__(self, logs: Path) -> None:
         self.logs = logs
         self.children: list[Child] = []
@@ -150,7 +148,7 @@ class Processes:
 
 def prepare_child(death_signal: signal.Signals) -> Callable[[], None]:
     def prepare() -> None:
-        # Children inherit ignored signals, and could then not be stopped by Ctrl-C's signal.
+        # Children inherit ignored signals, and Ctrl-C's could then not stop them.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -165,7 +163,7 @@ def adopt_orphans() -> None:
 
 @dataclass(frozen=True)
 class ProcessId:
-    """A process id with its start time, which tells later processes with that id apart."""
+    """Its start time tells it from a later process with the same id."""
 
     pid: int
     parent: int
@@ -174,7 +172,7 @@ class ProcessId:
 
     @property
     def is_alive(self) -> bool:
-        """Return whether it runs. An ended process may stay as a zombie until its parent looks."""
+        """An ended process may stay as a zombie."""
         present = _read_process(self.pid)
         return present is not None and present.started == self.started and present.state not in 'ZX'
 
@@ -215,7 +213,7 @@ def descendants(pid: int) -> list[ProcessId]:
 
 
 def end_all_children(patience: float = 10) -> None:
-    """Kill and reap every child, and their children, which this process adopts."""
+    """Their children end too, as this process adopts them."""
 
     def no_child_left() -> bool:
         for process in descendants(os.getpid()):
@@ -226,7 +224,7 @@ def end_all_children(patience: float = 10) -> None:
 
 
 def _reap() -> bool:
-    """Collect ended children. Return whether a child is left."""
+    """Return whether a child is left."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

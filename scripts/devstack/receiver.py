@@ -5,8 +5,8 @@
         … send to receiver.url('/hook') …
         first, second = receiver.wait_for(2)
 
-A path's last answer repeats. Other paths answer 200. It parses HTTP/1.1 by hand, as http.server would be the slowest
-part of a benchmark. Connections are kept alive.
+A path's last answer repeats. Other paths answer 200. It parses HTTP/1.1 by hand, as http.server would slow benchmarks
+down. Connections are kept alive.
 """
 
 import json
@@ -118,7 +118,7 @@ class _Server(ThreadingTCPServer):
     receiver: 'Receiver'
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is expected in tests, and no news."""
+        """Clients that go away are no news in tests."""
 
 
 class _Handler(StreamRequestHandler):
@@ -179,7 +179,7 @@ class Receiver:
         self.close()
 
     def open(self) -> None:
-        """Listen. After `close` use the same port again."""
+        """After `close` use the same port again."""
         self.closing.clear()
         self._server = _Server((LOOPBACK, self.port), _Handler)
         self._server.receiver = self
@@ -187,7 +187,7 @@ class Receiver:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
-        """Refuse new connections and end the present ones, as a stopped endpoint does."""
+        """End present connections too, as a stopped endpoint does."""
         self.closing.set()
         if self._server:
             self._server.shutdown()
@@ -204,7 +204,7 @@ class Receiver:
         return f'http://{LOOPBACK}:{self.port}{path}'
 
     def answers(self, path: str, *answers: Answer | int) -> None:
-        """Set the path's answers, in turn. The last repeats. A number is a status."""
+        """Answer in turn. The last repeats. A number is a status."""
         with self._news:
             self._answers[path] = [Answer(each) if isinstance(each, int) else each for each in answers]
 
@@ -242,8 +242,6 @@ _OK = Answer()
 
 
 class _Connected:
-    """Keeps the list of open connections."""
-
     def __init__(self, connections: set[socket.socket], lock: threading.Condition, connection: socket.socket) -> None:
         self.connections, self.lock, self.connection = connections, lock, connection
 

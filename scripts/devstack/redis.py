@@ -1,6 +1,6 @@
 """A private Redis server: loopback only, nothing kept. NetBox gets two, so that one can stop alone.
 
-Another process needs only `address` to control the server: it stops it through Redis itself.
+Other processes need only `address` to stop it through Redis itself.
 """
 
 import shutil
@@ -24,7 +24,7 @@ class RedisAddress:
     db: int = 0
 
     def client(self) -> redis.Redis:
-        """Make a client without retries: redis-py's own take 4 s to notice a dead server."""
+        """redis-py's own retries take 4 s to notice a dead server."""
         return redis.Redis(self.host, self.port, self.db, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0))
 
 
@@ -61,7 +61,7 @@ class RedisServer:
             return False
 
     def stop(self) -> None:
-        """Stop it, even if another process started it: tests stop the test run's server."""
+        """Tests also stop the server that the test run started."""
         with suppress(redis.RedisError), self.address.client() as client:
             client.shutdown(nosave=True, now=True, force=True)
         if not wait_until(lambda: not accepts(self.port), timeout=10):

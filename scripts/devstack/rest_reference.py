@@ -20,7 +20,7 @@ For people who write programs. All paths are below `{PREFIX}`. NetBox's own page
 | request | does |
 |---|---|
 """
-# NetBox's descriptions of the usual actions of every model.
+# NetBox's own descriptions of usual actions.
 USUAL = re.compile(r'^(Get|Post|Put|Patch|Delete) a .*objects?$')
 TAIL = """
 A webhook has [the fields of the forms](configuration.md#fields-of-a-webhook), and `preset` when it is new. In answers

@@ -1,7 +1,6 @@
 """A day in the life of some webhooks, for the demo's pages and the docs' pictures.
 
-Everything happened: the REST API changes objects, and the worker sends to the receiver. Only the times are not true.
-Each batch of changes is spread over SPAN, and everything before moves back by SPAN.
+Everything happened, except the times. Each batch of changes is spread over SPAN, and everything before moves back.
 """
 
 from dataclasses import dataclass, field
@@ -44,7 +43,7 @@ DAY = (
 )
 
 NEWEST = 'SELECT coalesce(max(id), 0) FROM webhooks_event'
-# Everything is sent, and counted, which comes a moment later.
+# Counting comes a moment after the last request.
 NOTHING_UNDER_WAY = """
     SELECT NOT EXISTS (SELECT FROM webhooks_event WHERE dispatched_at IS NULL)
         AND count(*) FILTER (WHERE status IN ('pending', 'sending')) = 0
@@ -116,7 +115,7 @@ class Showcase:
         self.providers += len(self.api.post_all('circuits/providers/', new))
 
     def _retry_later(self) -> None:
-        """The answer asks one delivery to come back in a quarter of an hour."""
+        """The endpoint asks for a retry in a quarter of an hour."""
         self.receiver.answers(ADDRESSES, Answer(503, b'maintenance', {'Retry-After': '900'}), Answer(201))
         self.api.patch(f'ipam/ip-addresses/{self.addresses[0]["id"]}/', status='deprecated')
         self._until(IS_RETRIED)

@@ -1,4 +1,4 @@
-"""A hook of MkDocs: adds root pages such as the README to the site, and adapts the links."""
+"""A hook of MkDocs: root pages such as the README join the site, and links adapt."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
-# Their names in the checkout and on the site.
+# Names in the checkout and on the site.
 PAGES = {
     'README.md': 'index.md',
     'CHANGELOG.md': 'changelog.md',
@@ -48,6 +48,6 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) 
 
 
 def link_from(page: str, target: str, repository: str) -> str:
-    """Return a site page's link to a file of the checkout, on the site or in the repository."""
+    """Link to the site, or else to the repository."""
     there = PAGES.get(target, target.removeprefix('docs/') if target.startswith('docs/') else None)
     return relpath(there, dirname(page) or '.') if there else f'{repository}/blob/main/{target}'

@@ -6,7 +6,7 @@ NETBOX_WEBHOOKS_TEST_REDIS_HOST, _PORT (6379)
     An existing Redis server. Database 0 is used for tasks, 1 for caching, and both are emptied. Tests that stop Redis
     are skipped.
 
-`Stack.description` describes the stack for other processes, as JSON in the file that WEBHOOKS_STACK names.
+Other processes find `Stack.description` as JSON in the file that WEBHOOKS_STACK names.
 """
 
 import json
@@ -40,7 +40,7 @@ class Stack:
         return NetBox(root, database, self.caching, self.tasks, self.processes, settings, plugin)
 
     def netbox(self, name: str, settings: str = '') -> NetBox:
-        """Return a NetBox with its own database, a copy of the template."""
+        """Its own database is a copy of the template."""
         netbox = self.netbox_on(copy_database(self.server, self.template, name), plugin_exists(), settings)
         netbox.write_configuration()
         return netbox
@@ -101,7 +101,7 @@ def _existing_postgres() -> DatabaseAddress | None:
 
 @contextmanager
 def netbox_in(stack: Stack, name: str, settings: str = '') -> Iterator[NetBox]:
-    """Drop the database afterwards, as an existing server outlives the run."""
+    """An existing server outlives the run, so drop the database."""
     netbox = stack.netbox(f'{name}_{os.getpid()}', settings)
     try:
         yield netbox

@@ -1,7 +1,7 @@
 """`scripts/test [unit | --fuzz [number] | --netbox [app …] | pytest arguments]`: pytest with a NetBox.
 
-It starts the servers first and stops them afterwards. Tests find them through NETBOX_ROOT and WEBHOOKS_STACK. Whole
-folders run in parts, some at a time (`parts`). A run of everything measures the branches taken in pytest's process.
+Tests find the servers through NETBOX_ROOT and WEBHOOKS_STACK. Whole folders run in parts, some at a time (`parts`).
+A run of everything measures the branches taken in pytest's process.
 """
 
 import os
@@ -23,7 +23,7 @@ FUZZ_TESTS = 'tests/hostile/test_requests.py'
 WITHOUT_LIMIT = ('-o', 'faulthandler_timeout=0')
 NETBOX = '--netbox'
 WITHOUT_BROWSER = '--ignore=tests/browser'
-# Each part takes only some branches: the floor is for all together.
+# The floor of branches is for all parts together.
 MEASURING = ('--cov', '--cov-report=', '--cov-fail-under=0')
 
 
@@ -62,7 +62,7 @@ def _test(parts: dict[str, list[str]], measuring: bool) -> int:
 
 
 def _report_branches(folder: Path) -> int:
-    """Return non-zero below pyproject.toml's floor. Keep the figures for `coverage html`."""
+    """Return non-zero below pyproject.toml's floor. `coverage html` needs the figures."""
     coverage = [sys.executable, '-m', 'coverage']
     print(flush=True)
     subprocess.run([*coverage, 'combine', '--quiet', *folder.glob('*.coverage')], cwd=CHECKOUT, check=False)

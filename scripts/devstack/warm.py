@@ -1,4 +1,4 @@
-"""Workers for tests, forked from a process that has loaded NetBox, which takes seconds of CPU.
+"""Workers for tests are forks of a process that has loaded NetBox, which takes seconds of CPU.
 
 `Warm` is for the tests; `python -m devstack.warm` is the process. It forks as the plugin's own supervisor does.
 """
@@ -81,7 +81,7 @@ class Warm:
 
 
 def serve(socket: str) -> list[str]:
-    """Fork and report the forks, until the tests end. Return the command's arguments in each fork."""
+    """Fork until the tests end. Return the command's arguments in each fork."""
     with Listener(socket) as listener:
         tests = listener.accept()
     with contextlib.suppress(EOFError):
@@ -104,7 +104,7 @@ def _poll(pid: int) -> int | None:
 
 
 def _begin(log: str) -> None:
-    """Prepare the fork as Processes.start does."""
+    """As Processes.start does."""
     os.setpgid(0, 0)
     prepare_child(signal.SIGTERM)()
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

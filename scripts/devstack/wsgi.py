@@ -1,6 +1,5 @@
-"""NetBox's WSGI application, with static files straight from the installed packages.
+"""NetBox's WSGI application with static files, for which production needs `collectstatic` and a web server.
 
-In production a web server serves the files that `collectstatic` gathered. Django's handler needs no such step here.
 DEBUG would change NetBox's answers to errors, and add a debug toolbar to every page.
 """
 
