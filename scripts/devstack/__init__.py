@@ -1,7 +1,5 @@
 """A NetBox with its own PostgreSQL and Redis, for `scripts/demo`, `scripts/test` and `scripts/shell`.
 
-Each run has a temporary folder, and leaves neither files nor processes behind. Only the prepared database and the
-virtual environment stay, in the cache folder.
-
-`stack` puts the parts together. Nothing here imports Django or the plugin: NetBox runs in its own processes.
+A run leaves neither files nor processes behind. Only the prepared database and the virtual environment stay, in the
+cache folder. Nothing here imports Django or the plugin: NetBox runs in its own processes.
 """

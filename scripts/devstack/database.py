@@ -1,8 +1,8 @@
 """The migrated database, which all others are copied from.
 
 Migrating NetBox takes minutes, so the cache folder keeps a stopped server's data folder. There are two levels, NetBox
-alone and then the plugin's migrations, so that editing a migration costs seconds. On a server named by the environment
-both are databases there.
+alone and then the plugin's migrations, so that editing a migration costs seconds. On an existing server both are
+databases.
 """
 
 import hashlib
@@ -52,8 +52,6 @@ def _alone() -> AbstractContextManager[None]:
 
 @dataclass
 class PrivateTemplate:
-    """Starts `server` on a copy of the prepared data."""
-
     server: PostgresServer
     netbox_on: NetBoxOn
 

@@ -16,7 +16,7 @@ AGAIN = 0.01
 
 
 class Stopped(BaseException):
-    """As no `Exception`, it passes all handlers."""
+    """No handler of `Exception` swallows it."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -57,7 +57,7 @@ def wait_in_foreground(child: subprocess.Popen[bytes]) -> int:
 
 
 def run(main: Callable[[list[str]], int], arguments: list[str]) -> int:
-    """Return the exit code of `main`. End all leftover processes by their ids."""
+    """Return the exit code. End all leftover processes by their ids."""
     adopt_orphans()
     sys.unraisablehook = _raise_again
     _on_stop(_raise_stopped)

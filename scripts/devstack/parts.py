@@ -1,6 +1,6 @@
 """Folders of tests run in parts: each part is a `scripts/test` with its own servers.
 
-A part is a folder of test files, or a share of a large folder's files. Its output is shown when it has ended.
+A part is a folder of test files, or a share of a large one. Its output is shown at its end.
 """
 
 import math
@@ -62,7 +62,6 @@ class Part:
 
 
 def parts_of(folders: Iterable[str]) -> dict[str, list[str]]:
-    """Return folders or files by part name, in starting order."""
     found = {str(part.relative_to(CHECKOUT)) for folder in folders for part in _with_tests(CHECKOUT / folder)}
     order = list(SHARES)
     ordered = sorted(found, key=lambda folder: (order.index(folder) if folder in order else len(order), folder))
@@ -93,7 +92,6 @@ def _shares(folder: str) -> list[tuple[str, list[str]]]:
 def run_parts(
     parts: Mapping[str, Sequence[str]], folder: Path, options: Sequence[str] = (), command: Sequence[str] = COMMAND
 ) -> list[Part]:
-    """Put each part's output and measured branches into `folder`."""
     runner = _Runner(folder, [*command, *options])
     try:
         return runner.run(parts)

@@ -62,7 +62,6 @@ class DatabaseAddress:
         )
 
     def execute(self, statement: str, *names: str) -> None:
-        """Names in place of `{}` are quoted."""
         with self.connect() as connection:
             connection.execute(sql.SQL(statement).format(*(sql.Identifier(name) for name in names)))
 

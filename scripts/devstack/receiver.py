@@ -187,7 +187,6 @@ class Receiver:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
-        """End present connections too, as a stopped endpoint does."""
         self.closing.set()
         if self._server:
             self._server.shutdown()
@@ -227,8 +226,6 @@ class Receiver:
     def wait_for(
         self, number: int, predicate: Callable[[Received], bool] | None = None, timeout: float = 10
     ) -> list[Received]:
-        """Return at least that many requests. The error tells their number."""
-
         def arrived() -> bool:
             return len(self.requests) >= number and len(self.matching(predicate)) >= number
 

@@ -56,7 +56,6 @@ def summary(operation: Mapping[str, Any]) -> str:
 
 
 def fields_of(operation: Mapping[str, Any], components: Mapping[str, Any]) -> list[str]:
-    """Return the fields of an action's own body."""
     content = operation.get('requestBody', {}).get('content', {}).get('application/json', {})
     component = content.get('schema', {}).get('$ref', '').rpartition('/')[2]
     return list(components[component]['properties']) if component.startswith('Webhook') else []

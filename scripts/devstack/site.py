@@ -48,6 +48,5 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) 
 
 
 def link_from(page: str, target: str, repository: str) -> str:
-    """Link to the site, or else to the repository."""
     there = PAGES.get(target, target.removeprefix('docs/') if target.startswith('docs/') else None)
     return relpath(there, dirname(page) or '.') if there else f'{repository}/blob/main/{target}'

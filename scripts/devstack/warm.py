@@ -1,6 +1,6 @@
 """Workers for tests are forks of a process that has loaded NetBox, which takes seconds of CPU.
 
-`Warm` is for the tests; `python -m devstack.warm` is the process. It forks as the plugin's own supervisor does.
+`Warm` is for the tests; `python -m devstack.warm` is the process.
 """
 
 import contextlib
@@ -59,7 +59,6 @@ class Warm:
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self, name: str, arguments: Sequence[str]) -> Child:
-        """Run a management command."""
         if self._connection is None:
             self._connect()
         log = self.processes.logs / f'{name}.log'

@@ -19,7 +19,7 @@ def modules(room: str) -> set[str]:
 
 
 def on_the_map(text: str) -> set[str]:
-    """Return the names before the colon, as in "claims, sql: …"."""
+    """Read lines such as "claims, sql: …"."""
     heads = [line.partition(':')[0].split(', ') for line in text.splitlines() if ':' in line]
     return {name for names in heads if all(map(str.isidentifier, names)) for name in names}
 

@@ -14,7 +14,7 @@ CONTRIBUTING = ROOT.parent / 'CONTRIBUTING.md'
 
 
 def layers() -> list[list[str]]:
-    """Return CONTRIBUTING.md's layers, the lowest first: its indented lines."""
+    """Return the indented lines, the lowest layer first."""
     block = CONTRIBUTING.read_text().partition('```layers\n')[2].partition('```')[0]
     lines = [line.split() for line in block.splitlines() if line.startswith(' ')]
     return lines[::-1]
@@ -48,7 +48,6 @@ def tree(path: Path) -> ast.Module:
 
 
 def imports(node: ast.AST, path: Path) -> Iterator[str]:
-    """Yield the absolute names of all imports below the node."""
     package = ('webhooks', *path.relative_to(ROOT).parts[:-1])
     for found in ast.walk(node):
         if isinstance(found, ast.Import):

@@ -26,7 +26,6 @@ print(part.name, 'says so')
 
 @pytest.fixture(scope='module')
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Part]:
-    """Run parts that pass, fail, break at import, and are killed."""
     tests = {
         'passing': 'def test_one(): pass\ndef test_two(): pass',
         'failing': 'def test_one(): pass\ndef test_two(): assert not "as it should be"',

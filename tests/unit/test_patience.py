@@ -9,7 +9,7 @@ from webhooks.patience import TICKS, Patience
 
 
 class Clock:
-    """Each attempt moves it on by the given seconds, or by its whole limit."""
+    """Attempts move it on by the given seconds, or by their limit."""
 
     def __init__(self, *seconds: float) -> None:
         self.now = 1000.0

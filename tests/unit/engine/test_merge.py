@@ -132,7 +132,6 @@ ALL = [steps for history in histories() for steps in attempted(history)]
 
 
 def known_after(told: Sequence[Waiting]) -> int | None:
-    """Return the receiver's state of the object."""
     last = told[-1]
     return None if last.kind == DELETED else last.pk
 

@@ -11,7 +11,7 @@ import pytest
 
 from webhooks.engine.time_limit import TooSlow, within
 
-# Seconds: longer than anything here takes.
+# Seconds, never reached.
 LONG = 60.0
 
 

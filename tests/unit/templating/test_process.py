@@ -17,7 +17,7 @@ import pytest
 from webhooks.templating import process
 from webhooks.templating.process import fork
 
-# Seconds: longer than anything here takes.
+# Seconds, never reached.
 PATIENCE = 30
 SAID = 'from another process'
 
@@ -26,7 +26,7 @@ log = logging.getLogger('webhooks.drain')
 
 @contextmanager
 def forked(work: Callable[[socket.socket], object]) -> Iterator[socket.socket]:
-    """Yield the channel to a fork, which waits until it is let go."""
+    """The fork waits until it is let go."""
 
     def live(channel: socket.socket) -> None:
         work(channel)
@@ -130,7 +130,6 @@ def test_an_encrypted_connection_of_a_log_handler_is_left_to_the_parent():
 
 
 def test_a_signal_at_its_start_is_its_own_and_not_taken_for_one_to_its_parent(monkeypatch):
-    """Somebody stops a worker while it forks."""
     monkeypatch.setattr(process, '_die_with', lambda _parent: time.sleep(0.5))
     struck = []
     before = signal.signal(signal.SIGTERM, lambda *_of_what: struck.append(True))

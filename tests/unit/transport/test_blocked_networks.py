@@ -1,4 +1,4 @@
-"""Edges of blocked networks, and getaddrinfo's answers. For the rest see test_client.py."""
+"""Edges of blocked networks, and getaddrinfo's answers. See also test_client.py."""
 
 import ipaddress
 import socket

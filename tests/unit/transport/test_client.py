@@ -1,4 +1,4 @@
-"""A request becomes an outcome, however badly the endpoint behaves."""
+"""Endpoints can behave badly in any way."""
 
 import ipaddress
 import json
@@ -401,7 +401,7 @@ class TestDeadline:
         assert (outcome.unreachable, outcome.error) == (True, TOO_LATE)
 
     def test_an_endpoint_that_takes_no_connection_is_given_up(self, send):
-        """The backlog of its socket is full, so the kernel does not answer."""
+        """Its backlog is full, so the kernel does not answer."""
         with socket.create_server(('127.0.0.1', 0), backlog=0) as full:
             fillers = [socket.socket() for _ in range(8)]
             for filler in fillers:
@@ -487,7 +487,6 @@ class TestDeadline:
         assert sum(given) < 3 * SHORT
 
     def test_the_time_of_the_name_look_up_counts(self, send, monkeypatch):
-        """A slow name server uses up the endpoint's time."""
         known = socket.getaddrinfo
 
         def slow(*args: object) -> object:

@@ -31,8 +31,6 @@ class Sealed:
 
 @dataclass
 class Sound:
-    """A definition without errors."""
-
     payload_url: str = 'https://example.com/hook'
     http_method: str = 'POST'
     http_content_type: str = 'application/json'
