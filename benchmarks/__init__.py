@@ -1,10 +1,10 @@
-"""Measurements of the plugin beside NetBox's built-in webhooks, both in the same run and on the same servers.
+"""Measurements beside NetBox's built-in webhooks, in the same run and on the same servers.
 
-sides      how the one and the other are subscribed, and where their requests go
-saves      what they add to a save
-sending    how fast one worker sends; fairness; memory and CPU
-arrival    from the answer of the save to the arrival
-storage    what a delivery leaves behind, and what a claim costs in a long queue
-lists      pages of a long log beside NetBox's own list of devices
+sides      subscriptions of both
+saves      time added to a save
+sending    a worker's speed, fairness, memory and CPU
+arrival    from the save's answer to the arrival
+storage    a delivery's rows and bytes, and claims in a long queue
+lists      pages of a long log beside NetBox's devices
 report     the table
 """

@@ -1,4 +1,4 @@
-"""From the answer of the save to the arrival at the endpoint, with an idle worker."""
+"""From the save's answer to the arrival, with an idle worker."""
 
 import time
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ def measure(bed: Bed) -> Iterator[Row]:
 
 
 def _delays(bed: Bed, side: str) -> list[float]:
-    """Return milliseconds, one save after the other; the first is not counted."""
+    """Return milliseconds. Skip the first save."""
     count = 4 if bed.quick else 40
     with bed.subscribed(side, Site), bed.worker():
         return [_delay(bed, number) for number in range(1, count + 2)][1:]

@@ -1,4 +1,4 @@
-"""A backfill beside changes: how fast one rqworker sends it, what it holds in memory, and what it takes from others."""
+"""A backfill beside changes: its speed, memory and cost to others."""
 
 from collections.abc import Iterator
 
@@ -38,7 +38,6 @@ def _changes(bed: Bed, count: int) -> float:
 
 
 def _backfill(bed: Bed) -> float:
-    """Of all Sites that there are."""
     with bed.subscribed(OURS, Site):
         count = _start().total
         with bed.worker():
@@ -47,7 +46,7 @@ def _backfill(bed: Bed) -> float:
 
 
 def _share(bed: Bed, count: int) -> float:
-    """As long as the last of the others has not arrived."""
+    """Measure until the last other delivery has arrived."""
     with bed.subscribed(OURS, Site), bed.subscribed(OURS, Tenant, path=OTHER):
         bed.save([Tenant(name=f'tenant {number}', slug=f'tenant-{number}') for number in range(count)])
         _start()
@@ -65,7 +64,7 @@ def _fill(bed: Bed, count: int) -> None:
 
 
 def _growth(bed: Bed) -> float:
-    """Return by how many MB a process grows that sends all of it, its first job aside."""
+    """Return MB, without its first job."""
     with bed.subscribed(OURS, Site):
         _start()
         inline.run()

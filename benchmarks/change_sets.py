@@ -1,4 +1,4 @@
-"""One large transaction, in a request for each change and as a change set."""
+"""A large transaction, as single requests and as a change set."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -13,7 +13,7 @@ TIMEOUT = 1200
 
 
 class Sent(NamedTuple):
-    """`seconds` from the first dispatch to the last arrival; `peak` in MB, of the largest process of the worker."""
+    """`seconds` run from the first dispatch to the last arrival. `peak` (MB) is the worker's largest process."""
 
     seconds: float
     requests: int

@@ -1,10 +1,8 @@
-"""Many rows that nobody has to make one by one: copies of one that is there."""
-
 from django.db import connection, models
 
 
 def make(model: type[models.Model], count: int, where: str = 'true', **columns: str) -> None:
-    """Copy the row that meets the condition. `columns` are SQL of other values, in which `n` goes from 1 to `count`."""
+    """Copy the matching row. `columns` are SQL of other values, with `n` from 1 to `count`."""
     names = [field.column for field in model._meta.concrete_fields if not field.primary_key]
     values = [columns.get(name, name) for name in names]
     table = model._meta.db_table

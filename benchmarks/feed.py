@@ -1,4 +1,4 @@
-"""How fast readers read a feed, alone and beside a worker that sends, and how soon a change is at a waiting reader."""
+"""Readers' speed, alone and beside a sending worker, and a change's delay."""
 
 import subprocess
 import sys
@@ -27,24 +27,21 @@ GUNICORN = '--workers 2 --threads 3 --log-level error devstack.wsgi:application'
 
 
 class Reader:
-    """A reader of the feed."""
-
     def __init__(self, url: str, token: str) -> None:
         self._url = url
         self._session = requests.Session()
-        # The server closes a connection that was idle for 2 s, maybe at the moment of the next request.
+        # The server closes connections after 2 idle seconds, maybe just before a request.
         self._session.mount('http://', HTTPAdapter(max_retries=Retry(3)))
         self._session.headers['Authorization'] = token
 
     def read(self, **asked: object) -> dict:
-        """Return a page. It asks again while no more readers may wait."""
+        """Ask again while too many readers wait."""
         while (answer := self._session.get(self._url, params=asked, timeout=TIMEOUT)).status_code == 503:
             time.sleep(0.1)
         answer.raise_for_status()
         return answer.json()
 
     def read_all(self) -> int:
-        """Return the number of all items."""
         page = self.read(limit=500)
         count = len(page['items'])
         while page['unread']:
@@ -85,7 +82,7 @@ def measure(bed: Bed) -> Iterator[Row]:
 
 @contextmanager
 def _server(bed: Bed):
-    """NetBox's web server. Gives a function that makes a reader."""
+    """Yield a function that makes a reader."""
     token = Token.objects.create(user=bed.user)
     port = free_port()
     command = [sys.executable, '-m', 'gunicorn', '--bind', f'{LOOPBACK}:{port}', *GUNICORN.split()]
@@ -119,7 +116,7 @@ def _rate(readers: Sequence[Reader]) -> float:
 
 
 def _sending(bed: Bed, count: int) -> float:
-    """Return how many deliveries a second the worker sends."""
+    """Return deliveries a second."""
     bed.receiver.clear()
     bed.save(_new_tenants(count))
     got = bed.receiver.wait_for(count, timeout=TIMEOUT)
@@ -143,7 +140,7 @@ def _delays_of_requests(bed: Bed, count: int) -> list[float]:
 
 
 def _delays(bed: Bed, reader: Reader, count: int) -> list[float]:
-    """Return milliseconds, one save after the other."""
+    """Return milliseconds."""
     cursor = reader.read(limit=1)['cursor']
     while (page := reader.read(after=cursor, limit=1000))['items']:
         cursor = page['cursor']

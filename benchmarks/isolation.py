@@ -1,4 +1,4 @@
-"""How long a change for an idle webhook takes to arrive, alone and beside what others do: the worst of twenty."""
+"""An idle webhook's delay, alone and beside other load: the worst of twenty."""
 
 import threading
 import time
@@ -65,7 +65,7 @@ def _import(bed: Bed, count: int) -> Iterator[None]:
 
 
 def _rate_of_import(bed: Bed, count: int, *, beside: bool) -> float:
-    """Return the objects of an import that arrive a second, while one change after the other is made beside it."""
+    """Return arriving objects a second, with other changes beside the import."""
     with _import(bed, count):
         number = 0
         while beside and len(bed.receiver.matching(_is_busy)) < count:
@@ -92,7 +92,7 @@ def _backfilled(bed: Bed, count: int) -> Iterator[None]:
 
 @contextmanager
 def _log(bed: Bed, count: int, status: str) -> Iterator[Webhook]:
-    """A worker beside a webhook with a long log: over, or pending and expired while it is paused."""
+    """The log is over, or pending and expired during a pause."""
     with bed.subscribed(OURS, Site, path=BUSY), bed.subscribed(OURS, Tenant, path=IDLE):
         webhook = Webhook.objects.get(object_types__model='site')
         with bed.worker():
@@ -107,7 +107,7 @@ def _log(bed: Bed, count: int, status: str) -> Iterator[Webhook]:
 
 @contextmanager
 def _renamed() -> Iterator[None]:
-    """Somebody's transaction has renamed the busy webhook, and is not over."""
+    """The transaction stays open."""
     ready, over = threading.Event(), threading.Event()
 
     def rename() -> None:
@@ -133,7 +133,7 @@ def _row(what: str, worst: float) -> Row:
 
 @contextmanager
 def _busy(bed: Bed, webhooks: int, count: int, **fields: object) -> Iterator[None]:
-    """While the block lasts, a worker has `count` changes to send for each of other webhooks."""
+    """A worker has `count` changes for each of the other webhooks."""
     with bed.subscribed(OURS, Site, webhooks, path=BUSY), bed.subscribed(OURS, Tenant, path=IDLE):
         Webhook.objects.filter(object_types__model='site').update(**fields)
         bed.save(bed.new_sites(count))
@@ -144,7 +144,7 @@ def _busy(bed: Bed, webhooks: int, count: int, **fields: object) -> Iterator[Non
 
 
 def _worst(bed: Bed, count: int) -> float:
-    """Return milliseconds. The first change is not counted: the worker starts with it."""
+    """Return milliseconds. The worker starts with the first change, which does not count."""
     return max([_delay(bed, number) for number in range(1, count + 2)][1:])
 
 

@@ -1,8 +1,7 @@
-"""A page of the log, while the log is long, beside a page of NetBox's devices with as many rows, of as many devices.
+"""A page of a long log, beside a page of as many devices.
 
-Two readers ask: one who may view everything, and one who may view the sites of one region and their devices, half of
-them. NetBox runs in this process, as its tests run it. Each turn asks for the page and for NetBox's own, one after the
-other.
+One reader may view everything. The second may view a region's sites and devices, half of all. NetBox runs in this
+process, as in its tests.
 """
 
 import time
@@ -23,13 +22,13 @@ ROWS = 50
 WEBHOOKS = 10
 PAGES, API, ADMIN = '/plugins/webhooks/', '/api/plugins/webhooks/', '/admin/webhooks/'
 
-# Each device is a copy of one; every other one is at another site.
+# Half of the copies are at the second site.
 DEVICES = """
     INSERT INTO dcim_device SELECT (jsonb_populate_record(device, jsonb_build_object(
         'id', nextval('dcim_device_id_seq'), 'name', 'copy ' || n, 'site_id', (%(sites)s::bigint[])[1 + n %% 2]))).*
     FROM dcim_device device, generate_series(1, %(count)s) n WHERE device.id = %(device)s"""
 
-# One delivery an event, a month's, of which nine in a hundred failed and one waits.
+# A month's events with one delivery each: nine in a hundred failed, and one waits.
 EVENTS = """
     INSERT INTO webhooks_event (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username, data,
         error, skipped, test, dispatched_at, transaction_id, transaction_time)
@@ -78,7 +77,6 @@ def _site_in_a_region() -> Site:
 
 
 def _reader(region: Region) -> User:
-    """Return a user who sees all of the log, and the sites and devices of a region."""
     user = User.objects.create_user('bench-reader')
     for model, constraints in (
         (Delivery, None),
@@ -96,7 +94,7 @@ def _reader(region: Region) -> User:
 
 
 def _pages(count: int, site: Site, reader: User) -> Iterator[tuple[str, str, str]]:
-    """Yield (what, address, address of NetBox's devices); a query of GraphQL begins with a brace."""
+    """Yield (name, address, address of NetBox's devices). GraphQL queries begin with a brace."""
     seen = Device.objects.restrict(reader, 'view').count()
     devices = f'/dcim/devices/?per_page={ROWS}'
     listed, events = f'{PAGES}deliveries/?per_page={ROWS}', f'{PAGES}events/?per_page={ROWS}'
@@ -132,7 +130,7 @@ def _pages(count: int, site: Site, reader: User) -> Iterator[tuple[str, str, str
 
 
 def _times(client: Client, turns: int, *addresses: str) -> list[list[float]]:
-    """Return the milliseconds of each address, turn by turn; the first turn is not counted."""
+    """Return milliseconds. Skip the first turn."""
     measured = [[_time(client, address) for address in addresses] for _ in range(turns + 1)][1:]
     return [list(times) for times in zip(*measured, strict=True)]
 
@@ -156,7 +154,6 @@ def _webhooks() -> list[int]:
 
 
 def _fill(bed: Bed, count: int, site: Site) -> None:
-    """Write that many devices, and as many events, deliveries and attempts of them."""
     bed.save(bed.new_devices(1))
     bed.reset()
     values = {

@@ -1,4 +1,4 @@
-"""What a webhook's options cost: for a worker, of each event; and for whoever saves what belongs to a device."""
+"""The cost of options for a worker, and for a save of a device's parts."""
 
 import time
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ COMPONENTS = {'include_components': True}
 def measure(bed: Bed) -> Iterator[Row]:
     count = 20 if bed.quick else 200
     what = f'dispatch and body of {count} Interfaces of one Device'
-    # What a process looks up of each model once is not what an option costs.
+    # A process looks up some facts only once: leave that out.
     for fields in ({}, *OPTIONS.values()):
         _dispatched(bed, count, fields)
     plain, added = [], {name: [] for name in OPTIONS}
@@ -41,7 +41,7 @@ def measure(bed: Bed) -> Iterator[Row]:
 
 
 def _dispatched(bed: Bed, count: int, fields: dict[str, Any]) -> float:
-    """Return the milliseconds of a worker for each event, without sending."""
+    """Return milliseconds per event, without sending."""
     (device,) = bed.new_devices(1)
     bed.save([device])
     with bed.subscribed(OURS, Interface, **fields):
@@ -59,7 +59,7 @@ def _dispatched(bed: Bed, count: int, fields: dict[str, Any]) -> float:
 
 
 def _components(bed: Bed, count: int) -> Iterator[Row]:
-    """A webhook of devices: its interfaces are recorded only where it includes components."""
+    """A webhook of devices records interfaces only if it includes components."""
     sides = {'off': (OURS, {}), 'on': (OURS, COMPONENTS), 'none': (NEITHER, {})}
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _turn in range(bed.turns):

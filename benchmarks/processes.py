@@ -1,5 +1,3 @@
-"""What processes cost: their CPU, their memory; and when workers have nothing to do."""
-
 import os
 import re
 import resource
@@ -14,8 +12,6 @@ from devstack.process import wait_until
 
 
 def wait_until_idle(number: int = 1) -> None:
-    """Wait for so many workers without a job. Raises TimeoutError."""
-
     def idle() -> bool:
         workers = Worker.all(queue=get_queue('low'))
         return [worker.get_state() for worker in workers].count('idle') >= number
@@ -25,20 +21,20 @@ def wait_until_idle(number: int = 1) -> None:
 
 
 def postmaster() -> int:
-    """Return the id of PostgreSQL's first process: all others descend from it."""
+    """All others descend from it."""
     with connection.cursor() as cursor:
         cursor.execute('SELECT pg_backend_pid()')
         return _parent(cursor.fetchone()[0])
 
 
 def cpu(pids: Sequence[int]) -> float:
-    """Return the CPU seconds of processes, of their children that have ended, and of all that descend from them."""
+    """Return CPU seconds, with ended children and descendants."""
     ticks = sum(sum(map(int, _stat(pid)[11:15])) for pid in _with_descendants(pids))
     return ticks / os.sysconf('SC_CLK_TCK')
 
 
 def peak(pid: int) -> float:
-    """Return the most memory, in MB, that a process held, or one that descends from it and lives."""
+    """Return MB of a process or a living descendant."""
     return max(map(_peak, _with_descendants([pid])))
 
 
@@ -68,7 +64,7 @@ def _parent(pid: int) -> int:
 
 
 def _stat(pid: int) -> list[str]:
-    """Return the fields of a process after its name, zeros where it has just ended."""
+    """Return the fields after the name, or zeros after its end."""
     try:
         return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
     except FileNotFoundError:
@@ -76,7 +72,7 @@ def _stat(pid: int) -> list[str]:
 
 
 def growth(function: Callable[[], object]) -> float:
-    """Return by how many MB a process grows that calls the function, a fork of this one."""
+    """Return MB, as a fork of this process grows."""
     connection.close()
 
     def grown() -> float:

@@ -1,5 +1,3 @@
-"""The table: ours, the built-in's, and what the one is of the other."""
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -7,7 +5,7 @@ from statistics import median
 
 @dataclass(frozen=True)
 class Row:
-    """`ours` and `builtin` are the figures of all turns; their medians are shown."""
+    """Both hold the figures of all turns. The table shows medians."""
 
     what: str
     unit: str
@@ -23,7 +21,6 @@ class Row:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Return the rows as a Markdown table."""
     head = ['', 'unit', 'ours', 'built-in', 'ours / built-in']
     return '\n'.join([_join(head), _join(['---'] * len(head)), *map(line, rows)])
 

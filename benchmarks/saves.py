@@ -1,4 +1,4 @@
-"""What a subscribed webhook adds to a save or a deletion, in the process that does it. No worker runs meanwhile."""
+"""The time that a webhook adds to a save or a deletion, without a worker."""
 
 import math
 import time
@@ -30,10 +30,7 @@ def measure(bed: Bed) -> Iterator[Row]:
 
 
 def _added_to_single_saves(bed: Bed, pairs: int) -> Iterator[Row]:
-    """Yield what one webhook adds to the save of a Site, and what our handlers do where nothing is subscribed.
-
-    Each save is compared with another one right after it, to which nothing is added.
-    """
+    """Each save is compared with a neighbouring one without that cost."""
     with bed.subscribed(OURS, Site):
         ours = _differences(bed, pairs, _disconnected)
     with bed.subscribed(BUILTIN, Site):
@@ -46,7 +43,7 @@ def _added_to_single_saves(bed: Bed, pairs: int) -> Iterator[Row]:
 
 
 def _differences(bed: Bed, pairs: int, without: Callable[[], AbstractContextManager]) -> list[float]:
-    """Return by how many milliseconds each save took longer than the one beside it, by turns before and after it."""
+    """Return milliseconds. The comparison comes before or after, by turns."""
     found = []
     for number in range(pairs + 10):
         times = {}
@@ -57,26 +54,26 @@ def _differences(bed: Bed, pairs: int, without: Callable[[], AbstractContextMana
                 bed.save([site])
                 times[bool(is_bare)] = time.perf_counter() - start
         found.append((times[False] - times[True]) * 1000)
-    # What is loaded and compiled at the first saves is not what a webhook costs.
+    # The first saves load and compile code.
     return found[10:]
 
 
 def _interval(values: Sequence[float]) -> str:
-    """Return between which of the values their true median is, with a probability of 95 % (binomial ranks)."""
+    """It holds the true median with a probability of 95 % (binomial ranks)."""
     ordered, middle, half = sorted(values), len(values) / 2, 0.98 * math.sqrt(len(values))
     low, high = ordered[max(int(middle - half), 0)], ordered[min(int(middle + half), len(values) - 1)]
     return f' (95 %: {low:.2f} to {high:.2f})'
 
 
 def _added(bed: Bed, what: str, model: type, save: Callable[[], None], count: int) -> Iterator[Row]:
-    """Yield what one and ten webhooks add, each turn compared with a save without any in the same turn."""
+    """Compare with a save without webhooks in the same turn."""
     added: dict[tuple[str, int], list[float]] = {variant: [] for variant in VARIANTS}
     bare = []
-    # What is loaded and compiled at the first save is not what a webhook costs.
+    # The first save loads and compiles code.
     for side, webhooks in VARIANTS[:3]:
         _time(bed, side, webhooks, model, save)
     for turn in range(bed.turns):
-        # In another order each time: a run of the built-in leaves the servers busier than one of ours.
+        # Change the order: the built-in leaves the servers busier than ours.
         order = VARIANTS[turn % len(VARIANTS) :] + VARIANTS[: turn % len(VARIANTS)]
         times = {variant: _time(bed, *variant, model, save) / count for variant in order}
         bare.append(times[NEITHER, 0])
@@ -88,7 +85,6 @@ def _added(bed: Bed, what: str, model: type, save: Callable[[], None], count: in
 
 
 def _added_to_deletion(bed: Bed) -> Iterator[Row]:
-    """Yield what one webhook for both models adds to the deletion of a device with its interfaces."""
     what = f'deletion of a Device with {INTERFACES} interfaces'
     sides = (NEITHER, OURS, BUILTIN)
     times: dict[str, list[float]] = {side: [] for side in sides}
@@ -127,7 +123,7 @@ def _device_with_interfaces(bed: Bed) -> Device:
 
 
 def _imported(bed: Bed, count: int) -> Iterator[Row]:
-    """Yield what an import takes, in one transaction. Each is a process of its own, so that its memory can be told."""
+    """Separate processes tell the memory apart."""
     seconds, grown = {}, {}
     for side in (NEITHER, OURS, BUILTIN):
         sites = bed.new_sites(count)
@@ -143,7 +139,7 @@ def _imported(bed: Bed, count: int) -> Iterator[Row]:
 
 
 def _time(bed: Bed, side: str, webhooks: int, model: Models, save: Callable[[], None]) -> float:
-    """Return the milliseconds that a save, or a deletion, takes."""
+    """Return milliseconds."""
     with bed.subscribed(side, model, webhooks):
         start = time.perf_counter()
         save()
@@ -152,7 +148,7 @@ def _time(bed: Bed, side: str, webhooks: int, model: Models, save: Callable[[], 
 
 @contextmanager
 def _disconnected() -> Iterator[None]:
-    """Have no handler of ours on Site, as where webhooks are not enabled."""
+    """As if webhooks were not enabled."""
     for signal in (pre_save, post_save, pre_delete, post_delete):
         signal.disconnect(sender=Site, dispatch_uid=f'webhooks.{Site._meta.label_lower}')
     try:
@@ -163,14 +159,13 @@ def _disconnected() -> Iterator[None]:
 
 @contextmanager
 def _without_events() -> Iterator[None]:
-    """Have NetBox serialize no object for its event rules: it does so for each, whether there is a rule or not."""
+    """NetBox serializes objects for event rules, even without any rule."""
     with patch('core.signals.enqueue_event'):
         yield
 
 
 @contextmanager
 def _without_rules() -> Iterator[None]:
-    """Have no event rule that sends."""
     EventRule.objects.update(enabled=False)
     try:
         yield

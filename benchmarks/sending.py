@@ -1,4 +1,4 @@
-"""How fast one rqworker sends, what it costs, and whether a dead endpoint holds up the others."""
+"""A worker's speed and cost, and the effect of a dead endpoint."""
 
 import subprocess
 import sys
@@ -75,7 +75,7 @@ def _rate(bed: Bed, side: str, count: int, path: str, **fields: object) -> float
 
 
 def _time_of_latest(bed: Bed, objects: int, times: int) -> float:
-    """Return the seconds from the end of a pause to the last request. All that waits is dispatched by then."""
+    """Return seconds from the end of a pause, with everything dispatched, to the last request."""
     with bed.subscribed(OURS, Site):
         Webhook.objects.update(latest_only=True, paused=True)
         sites = bed.new_sites(objects)
@@ -90,7 +90,7 @@ def _time_of_latest(bed: Bed, objects: int, times: int) -> float:
 
 
 def _fairness(bed: Bed, count: int) -> float:
-    """Return the rate of ten healthy webhooks beside a dead one, as a share of their rate without it."""
+    """Return ten healthy webhooks' rate beside a dead one, as a share of their own."""
     with bed.subscribed(OURS, Site, 10):
         alone = _rate_of_ten(bed, count // 10)
     with bed.subscribed(OURS, Site, path=DEAD, timeout=2), bed.subscribed(OURS, Site, 10):
@@ -105,7 +105,7 @@ def _rate_of_ten(bed: Bed, count: int) -> float:
 
 
 def _cpu(bed: Bed, side: str) -> float:
-    """Return CPU seconds of this process and of the worker, start-up aside, for 1,000 Devices."""
+    """Return CPU seconds for 1,000 Devices, without start-up."""
     count = 20 if bed.quick else 1000 if side == OURS else 100
     with bed.subscribed(side, Device), bed.worker() as worker:
         wait_until_idle()
@@ -118,7 +118,7 @@ def _cpu(bed: Bed, side: str) -> float:
 
 
 def _growth(bed: Bed, count: int) -> float:
-    """Return by how many MB a process grows that drains so many deliveries, its first hundred aside."""
+    """Return MB, after the first hundred deliveries."""
     with bed.subscribed(OURS, Site):
         bed.save(bed.new_sites(100))
         inline.run()

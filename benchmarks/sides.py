@@ -1,4 +1,4 @@
-"""The test bed: the same endpoint subscribed by ours, or by the built-in, or by neither; and a worker."""
+"""The test bed: ours, the built-in or neither, and a worker."""
 
 import itertools
 import os
@@ -43,10 +43,7 @@ class Bed:
 
     @contextmanager
     def subscribed(self, side: str, model: Models, count: int = 1, path: str = HOOK, **fields: Any) -> Iterator[None]:
-        """Have `count` webhooks of one side subscribed to the models, and start and end with empty queues.
-
-        `fields` are further ones of a webhook of ours.
-        """
+        """Start and end with empty queues. `fields` are for our webhook."""
         self.reset()
         if side == OURS:
             made = [self._ours(model, path, **fields) for _ in range(count)]
@@ -91,7 +88,6 @@ class Bed:
         return [webhook, rule]
 
     def reset(self) -> None:
-        """Empty the queues, the log and the receiver."""
         for name in ('high', 'default', 'low'):
             queue = get_queue(name)
             queue.empty()
@@ -103,7 +99,7 @@ class Bed:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """What surrounds a request in NetBox: its built-in webhooks see no other changes."""
+        """NetBox's built-in webhooks see no other changes."""
         fields = {'id': uuid.uuid4(), 'user': self.user, 'path': '/', 'path_info': '/', 'method': 'POST'}
         empty = {'GET': {}, 'POST': {}, 'COOKIES': {}, 'META': {}, 'FILES': {}}
         with event_tracking(NetBoxFakeRequest(fields | empty)):
@@ -120,19 +116,17 @@ class Bed:
         return [Site(name=f'site {number}', slug=f'site-{number}') for number in numbers]
 
     def save(self, objects: Sequence[models.Model]) -> None:
-        """Save objects as one request does, in one transaction."""
+        """Save in one transaction, as one request does."""
         with self.request(), transaction.atomic():
             for one in objects:
                 one.save()
 
     def delete(self, one: models.Model) -> None:
-        """Delete an object as a request does."""
         with self.request(), transaction.atomic():
             one.delete()
 
     @contextmanager
     def worker(self) -> Iterator[subprocess.Popen]:
-        """NetBox's own rqworker, until the end of the block."""
         child = subprocess.Popen(
             [sys.executable, '-m', 'netbox', 'rqworker'],
             env=os.environ | SETTINGS_FOR_WORKERS,
@@ -152,5 +146,5 @@ def _object_types(model: Models) -> list[ContentType]:
 
 
 def dispatch_began() -> float:
-    """Return when the first dispatch of the log began, in unix seconds."""
+    """Return unix seconds."""
     return Event.objects.order_by('dispatched_at').values_list('dispatched_at', flat=True).first().timestamp()

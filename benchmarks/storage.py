@@ -1,4 +1,4 @@
-"""What a delivery leaves in the database, and what a look costs when the queue is long."""
+"""A delivery's traces in the database, and a look at a long queue."""
 
 import time
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from webhooks.models import Attempt, Delivery, Event, Health, Webhook
 
 TABLES = ('webhooks_event', 'webhooks_delivery', 'webhooks_attempt')
 
-# What was written so far: rows, and bytes of WAL.
+# Totals so far: rows, and bytes of WAL.
 WRITTEN = """
     SELECT sum(n_tup_ins), sum(n_tup_upd), sum(n_tup_upd - n_tup_hot_upd), sum(n_tup_upd + n_tup_del),
         (SELECT pg_current_wal_lsn() - '0/0')
@@ -34,7 +34,7 @@ WRITES = (
 )
 
 SUSPENDED = 'due, of a suspended webhook'
-# Copies of a delivery that is over.
+# Copies of a finished delivery.
 KINDS = {
     'due, of many objects': {'object_id': 'n', 'due_at': 'now()'},
     'waiting for one object': {'object_id': '1', 'due_at': 'NULL'},
@@ -54,7 +54,7 @@ def measure(bed: Bed) -> Iterator[Row]:
 
 
 def _written(bed: Bed, count: int) -> Iterator[Row]:
-    """Yield what the worker writes for a delivery, and what stays of it. What the save writes is not counted."""
+    """The save's own writes do not count."""
     bed.save(bed.new_sites(count))
     before = _written_so_far()
     inline.run()
@@ -75,7 +75,6 @@ def _written_so_far() -> list[float]:
 
 
 def _beside_a_log(bed: Bed, length: int, count: int) -> Iterator[Row]:
-    """Yield PostgreSQL's CPU for a delivery, with an empty and with a long log."""
     bed.reset()
     empty = _cpu_of_postgres(bed, count)
     bed.reset()
@@ -91,7 +90,7 @@ def _beside_a_log(bed: Bed, length: int, count: int) -> Iterator[Row]:
 
 
 def _cpu_of_postgres(bed: Bed, count: int) -> float:
-    """Return the median of some turns, in some of which PostgreSQL cleans up."""
+    """PostgreSQL cleans up in some turns."""
     return median(_cpu_of_turn(bed, count) for _ in range(bed.turns))
 
 
@@ -103,7 +102,7 @@ def _cpu_of_turn(bed: Bed, count: int) -> float:
 
 
 def _claim(bed: Bed, count: int, what: str) -> float:
-    """Return the milliseconds of a claim, the median of some, each of which is undone."""
+    """Return milliseconds: the median of several claims, each undone."""
     bed.reset()
     bed.save(bed.new_sites(1))
     inline.run()
@@ -116,7 +115,7 @@ def _claim(bed: Bed, count: int, what: str) -> float:
 
 
 def _time_of_look() -> float:
-    """Return the milliseconds of a full look at all lanes, and at what is due in them."""
+    """Return milliseconds."""
     now = timezone.now()
     with transaction.atomic():
         lanes = [Lane(pk, used_at=0.0) for pk in Webhook.objects.values_list('pk', flat=True)]

@@ -1,4 +1,4 @@
-"""What more workers bring: deliveries a second, and what one costs them and PostgreSQL."""
+"""The gain from more workers."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -41,7 +41,7 @@ def measure(bed: Bed) -> Iterator[Row]:
 
 
 def _run(bed: Bed, load: Load, number: int) -> tuple[float, float, float]:
-    """Return deliveries a second, and seconds of CPU for each: of the workers, and of PostgreSQL."""
+    """Return deliveries a second, and CPU seconds per delivery: of the workers, and of PostgreSQL."""
     count = load.webhooks * load.sites
     with bed.subscribed(OURS, Site, load.webhooks, path=load.path), ExitStack() as stack:
         workers = [stack.enter_context(bed.worker()).pid for _ in range(number)]

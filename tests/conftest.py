@@ -1,4 +1,4 @@
-"""What pytest loads for all tests. Without `scripts/test` there is no NetBox, and only the unit tests are run."""
+"""Without `scripts/test` there is no NetBox, and only unit tests run."""
 
 import os
 from pathlib import Path
@@ -18,7 +18,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Without a NetBox only the unit tests are run, and the others say why not."""
     for item in items:
         if item.get_closest_marker('long') and not item.config.getoption('--long'):
             item.add_marker(pytest.mark.skip('takes long: --long runs it'))

@@ -1,8 +1,5 @@
-"""What `scripts/demo`, `scripts/test` and `scripts/shell` stand on: a NetBox with PostgreSQL and Redis of its own.
+"""A NetBox with its own PostgreSQL and Redis, for `scripts/demo`, `scripts/test` and `scripts/shell`.
 
-Every run has a folder of its own under the temporary folder, with data, ports and logs, and leaves neither files nor
-processes behind. Only the prepared database and the virtual environment are kept, in the cache folder.
-
-`stack` puts the parts together; the parts are one noun a file. Nothing here imports Django or the plugin: NetBox runs
-in processes of its own.
+A run leaves neither files nor processes behind. Only the prepared database and the virtual environment stay, in the
+cache folder. Nothing here imports Django or the plugin: NetBox runs in its own processes.
 """

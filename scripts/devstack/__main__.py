@@ -2,7 +2,7 @@
 
 import signal
 
-# First of all, so that Ctrl-C while the rest is imported ends the program without a traceback. `run` takes over.
+# Do this first, so that Ctrl-C during the imports shows no traceback. `run` takes over.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import sys  # noqa: E402

@@ -1,5 +1,3 @@
-"""A client of NetBox's REST API, as a script would use it."""
-
 import json
 import urllib.error
 import urllib.parse
@@ -12,7 +10,7 @@ from devstack.failure import Failure
 
 @dataclass
 class Api:
-    """`base` is NetBox's address, with the slash at its end."""
+    """`base` ends with a slash."""
 
     base: str
     authorization: str = ''
@@ -32,11 +30,11 @@ class Api:
         return self._call('PATCH', path, data)
 
     def post_all(self, path: str, objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """In one request, and so in one transaction."""
+        """One request is one transaction."""
         return self._call('POST', path, objects)
 
     def patch_all(self, path: str, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Each has the `id` of its object."""
+        """Each change has the `id` of its object."""
         return self._call('PATCH', path, changes)
 
     def delete(self, path: str) -> None:

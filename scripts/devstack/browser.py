@@ -1,4 +1,4 @@
-"""Chromium without a window, as the distribution packages it, driven by Playwright. It reaches loopback only."""
+"""The distribution's Chromium without a window. It reaches loopback only."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from devstack.failure import StartFailed
 from devstack.ports import LOOPBACK
 
-# Nothing of its own to the network, and no name to be resolved: a page that asks for something elsewhere fails.
+# Chromium sends nothing of its own, and pages that ask elsewhere fail.
 # Containers have a small /dev/shm.
 _OPTIONS = [
     '--disable-gpu',
@@ -30,7 +30,7 @@ def running_browser() -> Iterator[Browser]:
     if not path:
         raise StartFailed('chromium was not found: please install it')
     with sync_playwright() as playwright:
-        # No sandbox, which root has none of: it shows our own pages only.
+        # The sandbox fails as root, and all pages are our own.
         browser = playwright.chromium.launch(executable_path=path, args=_OPTIONS, chromium_sandbox=False)
         try:
             yield browser
@@ -39,7 +39,6 @@ def running_browser() -> Iterator[Browser]:
 
 
 def log_in(page: Page, base: str, username: str, password: str) -> None:
-    """By NetBox's form."""
     page.goto(f'{base}login/')
     page.get_by_label('Username').fill(username)
     page.get_by_label('Password').fill(password)

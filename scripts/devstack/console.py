@@ -1,4 +1,4 @@
-"""What the scripts tell a person: progress on standard error, so that their output can be read by programs."""
+"""Progress goes to standard error, so that programs can read the output."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ def say(text: str) -> None:
 
 
 class Progress:
-    """One line that counts: rewritten on a terminal, otherwise repeated every few seconds."""
+    """A counting line: rewritten on a terminal, otherwise repeated every few seconds."""
 
     INTERVAL = 5.0
 

@@ -1,9 +1,8 @@
-"""The migrated database that every other one is copied from.
+"""The migrated database, which all others are copied from.
 
-Migrating NetBox takes minutes, so its result is kept in the cache folder, as a stopped server's data folder: a run
-starts from a copy of it and is independent of all others. There are two levels, NetBox alone and the plugin's
-migrations on top of it, so that editing one of those costs seconds. On a server named by the environment both are
-databases there.
+Migrating NetBox takes minutes, so the cache folder keeps a stopped server's data folder. There are two levels, NetBox
+alone and then the plugin's migrations, so that editing a migration costs seconds. On an existing server both are
+databases.
 """
 
 import hashlib
@@ -37,7 +36,7 @@ def netbox_key() -> str:
 
 
 def plugin_key() -> str:
-    """Changes with the migrations, and with the app's configuration, which may add apps that have some."""
+    """It depends on the app's configuration too, which may add apps with migrations."""
     package = CHECKOUT / 'webhooks'
     files = [package / '__init__.py', *sorted((package / 'migrations').glob('*.py'))]
     return f'{netbox_key()}-{_digest(b"".join(path.name.encode() + path.read_bytes() for path in files))}'
@@ -53,8 +52,6 @@ def _alone() -> AbstractContextManager[None]:
 
 @dataclass
 class PrivateTemplate:
-    """Starts `server` on a copy of the prepared data, which it prepares first where they are not there."""
-
     server: PostgresServer
     netbox_on: NetBoxOn
 
@@ -111,7 +108,7 @@ def _forget_old_plugin_templates(folder: Path) -> None:
 
 
 def prepare_on_existing_server(server: DatabaseAddress, netbox_on: NetBoxOn) -> str:
-    """The same on a server of somebody else's, where the two templates are databases. Returns the name to copy."""
+    """Return the name of the database to copy."""
     base = _database_name(netbox_key())
     with _alone():
         _create_migrated(server, base, 'template0', lambda address: migrate_netbox(netbox_on(address, False)))
@@ -129,7 +126,7 @@ def _database_name(key: str) -> str:
 def _create_migrated(
     server: DatabaseAddress, name: str, source: str, migrate_it: Callable[[DatabaseAddress], None]
 ) -> None:
-    """It gets its name when it is complete."""
+    """The database gets its name only when it is complete."""
     if database_exists(server, name):
         return
     unfinished = f'{name}_unfinished'

@@ -1,7 +1,7 @@
 """`scripts/demo [--once] [--port N]`: the plugin at work, from a saved object to the endpoint, and a failed delivery.
 
-On a terminal NetBox stays up until Ctrl-C, and what the endpoint gets is shown as it arrives. Otherwise, or with
---once, the exit code tells whether everything arrived.
+On a terminal NetBox stays up until Ctrl-C, and shows each request as it arrives. Otherwise, or with --once, the exit
+code tells whether everything arrived.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from devstack.stack import netbox_in, running_stack
 USER = PASSWORD = 'admin'
 HOOK, BROKEN = '/netbox', '/broken'
 PATIENCE = 30.0
-# NetBox's front page, with the plugin's card on it.
+# NetBox's front page with our card.
 DASHBOARD = """
 DEFAULT_DASHBOARD = [
     {'widget': 'webhooks.WebhooksWidget', 'width': 4, 'height': 4, 'title': 'Webhooks', 'color': 'teal'},
@@ -128,7 +128,7 @@ class Demo:
         self._arrival(3, before=created)
 
     def _arrival(self, number: int, before: Received | None = None) -> Received:
-        """Shows the newest request to the hook, which is to come soon after the change that was just answered."""
+        """Show the hook's newest request. The change was just answered."""
         answered = time()
         request = self._wait(number)[-1]
         waited = f', {1000 * max(0, request.arrived - answered):.0f} ms after the answer to the change'

@@ -1,9 +1,9 @@
-"""Expected reasons to stop, told without a traceback."""
+"""Expected reasons to stop, without a traceback."""
 
 
 class Failure(Exception):
-    """Something that a person can act on."""
+    """A person can act on it."""
 
 
 class StartFailed(Failure):
-    """A server ended or stayed silent before it was ready; the text shows the end of its log."""
+    """The server never became ready. The text shows the end of its log."""

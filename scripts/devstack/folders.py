@@ -1,5 +1,3 @@
-"""Where things lie: the checkout, the cache that outlives a run, and the folder of one run."""
-
 import fcntl
 import os
 import shutil
@@ -13,7 +11,7 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def cache_folder() -> Path:
-    """As in bootstrap.sh, which passes its choice on."""
+    """Choose as in bootstrap.sh, which passes its choice on."""
     base = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
     folder = Path(os.environ.get('NETBOX_WEBHOOKS_CACHE') or Path(base) / 'netbox-webhooks')
     folder.mkdir(parents=True, exist_ok=True)
@@ -22,7 +20,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def run_folder() -> Iterator[Path]:
-    """A private folder that a server under another account can pass through but not list."""
+    """Another account's server can pass through it, but not list it."""
     folder = Path(tempfile.mkdtemp(prefix='netbox-webhooks-'))
     folder.chmod(0o711)
     try:
@@ -33,7 +31,7 @@ def run_folder() -> Iterator[Path]:
 
 @contextmanager
 def lock(name: str, on_wait: Callable[[], None]) -> Iterator[None]:
-    """Held by one process at a time; the kernel releases it when that process dies."""
+    """The kernel releases the lock when the process dies."""
     with (cache_folder() / f'{name}.lock').open('w') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -44,12 +42,12 @@ def lock(name: str, on_wait: Callable[[], None]) -> Iterator[None]:
 
 
 def copy_tree(source: Path, target: Path) -> None:
-    """Owners and modes included; where the file system can, it shares the blocks."""
+    """Keep owners and modes, and share the blocks if possible."""
     subprocess.run(['cp', '-a', '--reflink=auto', source, target], check=True)
 
 
 def store_tree(source: Path, target: Path) -> None:
-    """A copy that appears whole or not at all."""
+    """The target appears whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix='.unfinished-', dir=target.parent))
     try:

@@ -1,4 +1,4 @@
-"""Ends a program cleanly however it is stopped: no traceback, the usual exit code, no process left behind."""
+"""A stopped program shows no traceback, and leaves no process behind."""
 
 import logging
 import signal
@@ -11,12 +11,12 @@ from devstack.failure import Failure
 from devstack.process import adopt_orphans, end_all_children
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-# Seconds until what Python has dropped is raised again.
+# Seconds until a dropped exception is raised again.
 AGAIN = 0.01
 
 
 class Stopped(BaseException):
-    """A signal asked the program to end. No `Exception`, so that no handler on the way swallows it."""
+    """No handler of `Exception` swallows it."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -24,15 +24,15 @@ class Stopped(BaseException):
 
 
 def _raise_stopped(number: int, _frame: FrameType | None) -> None:
-    # Once only: what follows is cleaning up, which a second Ctrl-C would leave half done.
+    # A second Ctrl-C would stop the cleanup halfway.
     _on_stop(signal.SIG_IGN)
-    # What the database driver says to being interrupted is no news.
+    # The database driver's complaint about it is no news.
     logging.disable()
     raise Stopped(number)
 
 
 def _raise_again(dropped: 'sys.UnraisableHookArgs') -> None:
-    """A signal may strike in a callback, of a fork or of the garbage collector, whose exceptions Python drops."""
+    """Python drops exceptions in callbacks of forks and the garbage collector."""
     if not isinstance(dropped.exc_value, Stopped):
         sys.__unraisablehook__(dropped)
         return
@@ -47,7 +47,7 @@ def _on_stop(handler: Callable[[int, FrameType | None], None] | signal.Handlers)
 
 
 def wait_in_foreground(child: subprocess.Popen[bytes]) -> int:
-    """Its exit code, as a shell tells it; Ctrl-C meanwhile is for the child alone."""
+    """Return the exit code, as a shell tells it. Ctrl-C reaches only the child."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         code = child.wait()
@@ -57,7 +57,7 @@ def wait_in_foreground(child: subprocess.Popen[bytes]) -> int:
 
 
 def run(main: Callable[[list[str]], int], arguments: list[str]) -> int:
-    """Calls `main` and returns the exit code; whatever it started and did not stop is ended by process id."""
+    """Return the exit code. End all leftover processes by their ids."""
     adopt_orphans()
     sys.unraisablehook = _raise_again
     _on_stop(_raise_stopped)

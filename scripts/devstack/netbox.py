@@ -1,7 +1,6 @@
-"""One NetBox: a NETBOX_ROOT with its configuration, its management commands, its web server and its workers.
+"""One NetBox: a NETBOX_ROOT with its configuration, commands, web server and workers.
 
-The web server is gunicorn with `devstack.wsgi`: NetBox as in production, except that the static files come straight
-from the installed packages, as there is no nginx here.
+Gunicorn serves `devstack.wsgi` as in production, but also the static files, without nginx.
 """
 
 import os
@@ -26,7 +25,7 @@ from devstack.warm import Warm
 PLUGIN = 'webhooks'
 QUEUES = ('high', 'default', 'low')
 
-# For development only, and known to everybody; the servers listen on loopback.
+# Publicly known, so the servers listen on loopback.
 _SECRET_KEY = 'development-only-' * 4
 _PEPPER = 'development-only-pepper-' * 3
 
@@ -68,7 +67,7 @@ def _redis_setting(address: RedisAddress) -> dict[str, object]:
 
 @dataclass
 class NetBox:
-    """`settings` is Python text that is appended to the configuration, and so may replace any of it."""
+    """`settings` is Python text, and may replace any of the configuration."""
 
     root: Path
     database: DatabaseAddress
@@ -77,7 +76,7 @@ class NetBox:
     processes: Processes
     settings: str = ''
     plugin: bool = field(default_factory=plugin_exists)
-    # What workers are forked from, None: each loads NetBox.
+    # Workers are its forks. Without it each loads NetBox.
     warm: Warm | None = None
 
     def write_configuration(self) -> None:
@@ -100,7 +99,7 @@ class NetBox:
     def run(
         self, *arguments: str, timeout: float = 240, environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """A management command, whatever it answers; its output and errors come back as text."""
+        """Return output and errors as text, even if it fails."""
         return subprocess.run(
             self.command(*arguments),
             env=self.environment() | (environment or {}),
@@ -152,7 +151,7 @@ class WebServer:
         return f'http://{LOOPBACK}:{self.port}/{self.base_path}'
 
     def start(self) -> None:
-        # While the application is being loaded, a worker does not listen to requests to stop.
+        # A loading worker does not listen to requests to stop.
         options = f'--bind {LOOPBACK}:{self.port} --threads {self.threads} --graceful-timeout 1 --no-control-socket'
         self.child = self.netbox.processes.start(
             f'netbox-{self.port}',
@@ -179,7 +178,7 @@ class WebServer:
 
 @dataclass
 class Worker:
-    """NetBox's own `rqworker`. `kill` is SIGKILL to it alone: the job it was running goes on in its fork."""
+    """`kill` sends SIGKILL to it alone: its running job goes on in its fork."""
 
     netbox: NetBox
     queues: tuple[str, ...]
@@ -197,12 +196,12 @@ class Worker:
         return self.child.pid
 
     def wait_until_ready(self) -> None:
-        # One client: to make many would take much of the processor that the worker needs to start.
+        # Many clients would take CPU that the starting worker needs.
         with self.redis.client() as client:
             self.child.wait_until_ready(lambda: self._listens(client))
 
     def _listens(self, client: Redis) -> bool:
-        """RQ keeps a hash of each worker. The one of the last queue is the worker itself, or one of its processes."""
+        """RQ keeps a hash of each worker. The last queue's worker is our child or its descendant."""
         wanted = self.queues[-1] if self.queues else 'low'
         ours = {str(process.pid).encode() for process in (self.child, *descendants(self.pid))}
         workers = [client.hmget(key, 'pid', 'state', 'queues') for key in client.smembers('rq:workers')]

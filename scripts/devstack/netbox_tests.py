@@ -1,6 +1,6 @@
 """`scripts/test --netbox [app …]`: NetBox's own tests, of these apps or of all, with each change compared.
 
-The plugin is asked for all changes of all models. tests/support/netbox_tests.py says what is compared with what.
+See tests/support/netbox_tests.py for the comparison.
 """
 
 import os
@@ -11,8 +11,7 @@ from devstack.interrupt import wait_in_foreground
 from devstack.stack import netbox_in, running_stack
 
 APPS = ('circuits', 'core', 'dcim', 'extras', 'ipam', 'tenancy', 'users', 'virtualization', 'vpn', 'wireless')
-# The tests' database is the prepared one, which is not migrated again. RQ and permissions: as in the configuration that
-# NetBox tests with (netbox/configuration_testing.py).
+# The database is already migrated. RQ and permissions are as in NetBox's netbox/configuration_testing.py.
 SETTINGS = """
 PLUGINS_CONFIG = {'webhooks': {'enabled': True, 'allowed_models': ['*']}}
 RQ = {'COMMIT_MODE': 'auto'}

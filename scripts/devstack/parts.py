@@ -1,7 +1,6 @@
-"""Whole folders of tests, in parts: each part is a `scripts/test` of its own, with its own servers, some at a time.
+"""Folders of tests run in parts: each part is a `scripts/test` with its own servers.
 
-A part is a folder that holds files of tests, with all below it, or a share of the files of a large one. What it prints
-is shown when it has ended.
+A part is a folder of test files, or a share of a large one. Its output is shown at its end.
 """
 
 import math
@@ -17,10 +16,10 @@ from devstack.console import say
 from devstack.folders import CHECKOUT
 from devstack.process import Child, Processes, wait_until
 
-# Half of its time a part waits for PostgreSQL and for the clock. So four keep two cores busy.
-# A Redis that the environment names is emptied by tests: no two parts can share it.
+# Parts wait half of their time for PostgreSQL and the clock, so four keep two cores busy.
+# Tests empty a Redis that the environment names: no two parts can share it.
 AT_ONCE = 1 if os.environ.get('NETBOX_WEBHOOKS_TEST_REDIS_HOST') else 4
-# The folders that take minutes, and into how many parts each is divided. They start first, in this order.
+# Folders that take minutes start first, divided into so many parts.
 SHARES = {
     'tests/chaos': 3,
     'tests/integration/engine': 4,
@@ -40,8 +39,6 @@ CLOSING_LINE = re.compile(rf'=* ?((?:.*, )?{COUNT.pattern}.* in [\d.]+s.*?) ?=*'
 
 @dataclass(frozen=True)
 class Part:
-    """One that has ended."""
-
     name: str
     code: int
     output: str
@@ -59,13 +56,12 @@ class Part:
 
     @property
     def _closing_line(self) -> str:
-        """pytest's. A part that was killed has none."""
+        """A killed part has no closing line."""
         found = [match[1] for line in self.output.splitlines() if (match := CLOSING_LINE.fullmatch(line))]
         return found[-1] if found else ''
 
 
 def parts_of(folders: Iterable[str]) -> dict[str, list[str]]:
-    """By name, folders or files, in the order of their start."""
     found = {str(part.relative_to(CHECKOUT)) for folder in folders for part in _with_tests(CHECKOUT / folder)}
     order = list(SHARES)
     ordered = sorted(found, key=lambda folder: (order.index(folder) if folder in order else len(order), folder))
@@ -79,7 +75,7 @@ def _with_tests(folder: Path) -> list[Path]:
 
 
 def _shares(folder: str) -> list[tuple[str, list[str]]]:
-    """By size of the files, as a long file takes long."""
+    """A long file takes long, so divide by size."""
     count = SHARES.get(folder, 1)
     if count == 1:
         return [(folder, [folder])]
@@ -96,7 +92,6 @@ def _shares(folder: str) -> list[tuple[str, list[str]]]:
 def run_parts(
     parts: Mapping[str, Sequence[str]], folder: Path, options: Sequence[str] = (), command: Sequence[str] = COMMAND
 ) -> list[Part]:
-    """Puts into `folder` what each prints, and the branches it took, if the options tell it to measure them."""
     runner = _Runner(folder, [*command, *options])
     try:
         return runner.run(parts)
@@ -137,7 +132,7 @@ class _Runner:
 
 
 def summarize(parts: Sequence[Part]) -> int:
-    """A line a part and their sum, on standard output. Returns the exit code of a part that failed, else 0."""
+    """Return a failed part's exit code, else 0."""
     total: Counter[str] = Counter()
     for part in parts:
         total += part.counts

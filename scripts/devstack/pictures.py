@@ -1,4 +1,4 @@
-"""`scripts/pictures [name …]`: the docs' pictures, or those named, of the pages of a demo of its own."""
+"""`scripts/pictures [name …]`: all pictures of the docs, or the named ones, from a demo of its own."""
 
 import io
 from typing import Any, NamedTuple
@@ -18,12 +18,12 @@ from devstack.showcase import Showcase
 
 FOLDER = CHECKOUT / 'docs' / 'images'
 WIDTH = 1280
-# So that the pictures show the same from time to time, if nothing else has it.
+# A fixed port, if it is free, keeps the pictures the same.
 RECEIVER_PORT = 8080
 
 
 class Picture(NamedTuple):
-    """The upper part of a page; `path` may name what `ids` finds."""
+    """The upper part of a page. `path` may contain names from `ids`."""
 
     name: str
     path: str
@@ -63,8 +63,6 @@ def main(arguments: list[str]) -> int:
 
 
 def ids(api: Api) -> dict[str, Any]:
-    """What the pictures are of."""
-
     def first(path: str, **filters: Any) -> dict[str, Any]:
         return api.get(path, limit=1, **filters)['results'][0]
 
@@ -109,7 +107,7 @@ class Photographer:
 
 
 def _save(png: bytes, name: str) -> int:
-    """With the 256 colours that cover a page's best, rare ones such as a button's too."""
+    """Even rare colours matter, such as a button's."""
     path = FOLDER / f'{name}.png'
     Image.open(io.BytesIO(png)).convert('RGB').quantize(method=Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
     return path.stat().st_size

@@ -1,12 +1,9 @@
-"""Free loopback ports for private servers."""
-
 import random
 import socket
 
 LOOPBACK = '127.0.0.1'
 
-# Below the range from which the kernel takes the ports of outgoing connections: one of those could otherwise take the
-# port between our look and the server's start.
+# Below the kernel's outgoing ports: a connection could take the port before the server starts.
 _RANGE = range(20_000, 32_000)
 
 
@@ -21,7 +18,7 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A random one, so that runs that start together hardly meet."""
+    """Runs that start together hardly meet at random ports."""
     while not is_free(port := random.choice(_RANGE)):
         pass
     return port

@@ -1,8 +1,7 @@
-"""A private PostgreSQL server from the distribution's binaries (those in Python wheels lack ICU, which NetBox needs).
+"""A private PostgreSQL server from the distribution's binaries (Python wheels lack ICU, which NetBox needs).
 
-It runs as `postgres`, or `nobody`, where we are root, which PostgreSQL refuses. Its socket lies in a folder that only
-that account enters and needs no password; TCP, on loopback only, needs the run's random one. It trades durability for
-speed: its data are thrown away.
+PostgreSQL refuses root, so for root it runs as `postgres` or `nobody`. Its socket needs no password, but only that
+account enters the folder. TCP, on loopback only, needs the run's random password. It trades durability for speed.
 """
 
 import os
@@ -63,13 +62,11 @@ class DatabaseAddress:
         )
 
     def execute(self, statement: str, *names: str) -> None:
-        """`{}` in the statement stand for the names, which are quoted."""
         with self.connect() as connection:
             connection.execute(sql.SQL(statement).format(*(sql.Identifier(name) for name in names)))
 
 
 def binaries() -> Path:
-    """The newest server's folder."""
     found = [path.parent for path in Path('/usr/lib/postgresql').glob('*/bin/initdb')]
     if found:
         return max(found, key=lambda path: int(path.parent.name))
@@ -156,7 +153,7 @@ class PostgresServer:
         return folder
 
     def _sets_password(self) -> bool:
-        """The copied data have another run's password; the socket lets us set ours."""
+        """The copied data have another run's password. The socket lets us set ours."""
         statement = sql.SQL('ALTER ROLE {} PASSWORD {}').format(sql.Identifier(USER), sql.Literal(self.password))
         socket = replace(self.address, host=str(self._sockets))
         try:
@@ -174,7 +171,7 @@ class PostgresServer:
             shutil.rmtree(self._sockets, ignore_errors=True)
 
     def crash(self) -> None:
-        """As in a power cut, except that the operating system's buffers survive."""
+        """Unlike in a power cut, the operating system's buffers survive."""
         self.child.popen.send_signal(signal.SIGQUIT)
         self.child.popen.wait()
         self.stop()

@@ -1,10 +1,11 @@
 """Starts the servers as children and ends them by their process ids, never by a name.
 
-Each child leads a process group of its own, so that Ctrl-C in the terminal reaches only the program itself, which then
-stops its children in reverse order. Three nets catch what that misses: a child gets a signal when its parent dies
-(more precisely the thread that started it, so servers are started in main threads); what a dead child leaves behind is
-adopted by this process (RQ's forked jobs are in groups of their own and outlive a killed worker); and
-`end_all_children` ends everything whose parent this process is.
+Each child leads its own process group, so Ctrl-C reaches only the program, which stops its children in reverse order.
+Three nets catch the rest:
+
+- A child gets a signal when the thread that started it dies. So servers start in main threads.
+- This process adopts a dead child's children, such as RQ's forked jobs, which have their own groups.
+- `end_all_children` ends every child of this process.
 """
 
 import ctypes
@@ -30,7 +31,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 
 @dataclass(frozen=True)
 class Account:
-    """The user that a server runs as, where it must not be root."""
+    """For servers that must not run as root."""
 
     uid: int
     gid: int
@@ -61,7 +62,7 @@ class Child:
             self.popen.send_signal(self.stop_signal)
 
     def stop(self, patience: float = 10) -> None:
-        """Asks, then insists; what the child had started ends with it."""
+        """Ask, then insist. Its own children end with it."""
         family = self.orphans + descendants(self.pid)
         self.ask_to_stop()
         with suppress(subprocess.TimeoutExpired):
@@ -69,7 +70,7 @@ class Child:
         self._end(family)
 
     def kill(self) -> None:
-        """SIGKILL to the child alone: what it had started lives on, as after a real crash, until `stop`."""
+        """Its children live on until `stop`, as after a crash."""
         self.orphans += descendants(self.pid)
         self.popen.kill()
         self.popen.wait()
@@ -90,14 +91,12 @@ class Child:
                 raise StartFailed(f'{self.name} ended with code {self.popen.returncode}:\n{self.log_tail()}')
             return ready()
 
-        # A server starts for seconds: to look often would take of the processor that it needs.
+        # Frequent looks would take CPU that the starting server needs.
         if not wait_until(ready_or_ended, timeout, interval=0.1):
             raise StartFailed(f'{self.name} was not ready within {timeout:.0f} s:\n{self.log_tail()}')
 
 
 class Processes:
-    """The children of one stack, in the order of their start."""
-
     def __init__(self, logs: Path) -> None:
         self.logs = logs
         self.children: list[Child] = []
@@ -149,7 +148,7 @@ class Processes:
 
 def prepare_child(death_signal: signal.Signals) -> Callable[[], None]:
     def prepare() -> None:
-        # Ignored signals would be inherited, and a server that ignores Ctrl-C's signal cannot be asked to end by it.
+        # Children inherit ignored signals, and Ctrl-C's could then not stop them.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -164,7 +163,7 @@ def adopt_orphans() -> None:
 
 @dataclass(frozen=True)
 class ProcessId:
-    """A process id with its start time, so that a later process with the same id is never mistaken for it."""
+    """Its start time tells it from a later process with the same id."""
 
     pid: int
     parent: int
@@ -173,7 +172,7 @@ class ProcessId:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it still runs. One that has ended may stay as a zombie until its parent looks."""
+        """An ended process may stay as a zombie."""
         present = _read_process(self.pid)
         return present is not None and present.started == self.started and present.state not in 'ZX'
 
@@ -214,7 +213,7 @@ def descendants(pid: int) -> list[ProcessId]:
 
 
 def end_all_children(patience: float = 10) -> None:
-    """Kills and reaps every child, and what these leave behind, which is adopted and therefore found again."""
+    """Their children end too, as this process adopts them."""
 
     def no_child_left() -> bool:
         for process in descendants(os.getpid()):
@@ -225,7 +224,7 @@ def end_all_children(patience: float = 10) -> None:
 
 
 def _reap() -> bool:
-    """Collects what has ended; true while a child is left."""
+    """Return whether a child is left."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass

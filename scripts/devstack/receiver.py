@@ -1,12 +1,12 @@
-"""A loopback HTTP endpoint that records what it gets and answers as told, for tests, benchmarks and the demo.
+"""A loopback HTTP endpoint that records requests and answers as told, for tests, benchmarks and the demo.
 
     with Receiver() as receiver:
         receiver.answers('/hook', Answer(500), Answer(503, headers={'Retry-After': '1'}), Answer(200))
         … send to receiver.url('/hook') …
         first, second = receiver.wait_for(2)
 
-The last answer of a path repeats; a path that nothing was said about answers 200. It parses HTTP/1.1 by hand, since
-http.server would be the slowest part of a benchmark; connections are kept alive.
+A path's last answer repeats. Other paths answer 200. It parses HTTP/1.1 by hand, as http.server would slow benchmarks
+down. Connections are kept alive.
 """
 
 import json
@@ -27,8 +27,6 @@ from devstack.ports import LOOPBACK
 
 
 class Manner(StrEnum):
-    """How an answer is given."""
-
     WHOLE = 'whole'
     DRIP = 'drip'  # a byte at a time, `delay` apart
     HANG = 'hang'  # never, until the client or the receiver closes
@@ -81,7 +79,7 @@ class MalformedRequest(ValueError):
 
 
 def read_request(stream: BinaryIO, connection: int) -> Received | None:
-    """None at the end of the connection."""
+    """Return None at the end of the connection."""
     start = stream.readline()
     if not start:
         return None
@@ -120,7 +118,7 @@ class _Server(ThreadingTCPServer):
     receiver: 'Receiver'
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is what the tests are about, and no news."""
+        """Clients that go away are no news in tests."""
 
 
 class _Handler(StreamRequestHandler):
@@ -136,7 +134,7 @@ class _Handler(StreamRequestHandler):
                     return
 
     def _give(self, answer: Answer) -> bool:
-        """False where the connection ends with it."""
+        """Return False if the answer ends the connection."""
         if answer.manner is Manner.HANG:
             self._wait_for_the_end()
             return False
@@ -181,7 +179,7 @@ class Receiver:
         self.close()
 
     def open(self) -> None:
-        """Listens, after `close` on the same port again."""
+        """After `close` use the same port again."""
         self.closing.clear()
         self._server = _Server((LOOPBACK, self.port), _Handler)
         self._server.receiver = self
@@ -189,7 +187,6 @@ class Receiver:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
-        """Refuses new connections and ends the present ones, as a stopped endpoint does."""
         self.closing.set()
         if self._server:
             self._server.shutdown()
@@ -206,7 +203,7 @@ class Receiver:
         return f'http://{LOOPBACK}:{self.port}{path}'
 
     def answers(self, path: str, *answers: Answer | int) -> None:
-        """What the path answers, in turn; the last one repeats. A number is a status."""
+        """Answer in turn. The last repeats. A number is a status."""
         with self._news:
             self._answers[path] = [Answer(each) if isinstance(each, int) else each for each in answers]
 
@@ -229,8 +226,6 @@ class Receiver:
     def wait_for(
         self, number: int, predicate: Callable[[Received], bool] | None = None, timeout: float = 10
     ) -> list[Received]:
-        """At least that many requests, or an error that tells how many there were."""
-
         def arrived() -> bool:
             return len(self.requests) >= number and len(self.matching(predicate)) >= number
 
@@ -244,8 +239,6 @@ _OK = Answer()
 
 
 class _Connected:
-    """Keeps the list of open connections."""
-
     def __init__(self, connections: set[socket.socket], lock: threading.Condition, connection: socket.socket) -> None:
         self.connections, self.lock, self.connection = connections, lock, connection
 

@@ -1,6 +1,6 @@
-"""A private Redis server: loopback only, nothing kept. NetBox gets two, so that one can be stopped without the other.
+"""A private Redis server: loopback only, nothing kept. NetBox gets two, so that one can stop alone.
 
-`address` is all that another process needs to control the server, too: it stops it through Redis itself.
+Other processes need only `address` to stop it through Redis itself.
 """
 
 import shutil
@@ -24,7 +24,7 @@ class RedisAddress:
     db: int = 0
 
     def client(self) -> redis.Redis:
-        """One that does not try again: redis-py's own retries take 4 s to notice that a server is gone."""
+        """redis-py's own retries take 4 s to notice a dead server."""
         return redis.Redis(self.host, self.port, self.db, socket_connect_timeout=2, retry=Retry(NoBackoff(), 0))
 
 
@@ -61,7 +61,7 @@ class RedisServer:
             return False
 
     def stop(self) -> None:
-        """Whoever started it: a test stops the server that the test run started."""
+        """Tests also stop the server that the test run started."""
         with suppress(redis.RedisError), self.address.client() as client:
             client.shutdown(nosave=True, now=True, force=True)
         if not wait_until(lambda: not accepts(self.port), timeout=10):

@@ -20,7 +20,7 @@ For people who write programs. All paths are below `{PREFIX}`. NetBox's own page
 | request | does |
 |---|---|
 """
-# How NetBox describes what each of its models has.
+# NetBox's own descriptions of usual actions.
 USUAL = re.compile(r'^(Get|Post|Put|Patch|Delete) a .*objects?$')
 TAIL = """
 A webhook has [the fields of the forms](configuration.md#fields-of-a-webhook), and `preset` when it is new. In answers
@@ -56,7 +56,6 @@ def summary(operation: Mapping[str, Any]) -> str:
 
 
 def fields_of(operation: Mapping[str, Any], components: Mapping[str, Any]) -> list[str]:
-    """Return the fields of a body that is an action's own."""
     content = operation.get('requestBody', {}).get('content', {}).get('application/json', {})
     component = content.get('schema', {}).get('$ref', '').rpartition('/')[2]
     return list(components[component]['properties']) if component.startswith('Webhook') else []

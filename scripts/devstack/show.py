@@ -1,4 +1,4 @@
-"""Shows a request to a person: what it says first, all of its headers, and its body one key a line."""
+"""Shows a request to a person, with the body one key a line."""
 
 import base64
 import hashlib
@@ -31,7 +31,7 @@ def title(text: str) -> None:
 
 
 def show_request(request: Received, secret: str, note: str = '', before: dict[str, Any] | None = None) -> None:
-    """`before` is an earlier payload: of `data` only what differs from it is shown."""
+    """An earlier payload as `before` limits `data` to the differences."""
     arrived = datetime.fromtimestamp(request.arrived).strftime('%H:%M:%S.%f')[:-3]
     title(f'{request.method} {request.target}   {arrived}{note}')
     for name, value in request.headers:
@@ -67,7 +67,6 @@ def _data_lines(data: dict[str, Any], before: dict[str, Any] | None) -> list[lis
 
 
 def _braced(items: list[list[str]]) -> list[str]:
-    """Indented, with a comma after all but the last."""
     with_commas = [[*lines[:-1], f'{lines[-1]},'] for lines in items[:-1]] + items[-1:]
     return ['{', *(f'  {line}' for lines in with_commas for line in lines), '}']
 
@@ -90,7 +89,7 @@ def signature_line(request: Received, secret: str) -> str:
 
 
 def is_signed(request: Received, secret: str) -> bool:
-    """As a receiver checks it, on purpose without the plugin's own code."""
+    """Receivers verify without the plugin's own code."""
     signed = f'{request.header("webhook-id")}.{request.header("webhook-timestamp")}.'.encode() + request.body
     key = base64.b64decode(secret.removeprefix('whsec_'))
     standard = base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()

@@ -1,7 +1,6 @@
-"""A day in the life of some webhooks, so that the demo's pages and the docs' pictures have something to show.
+"""A day in the life of some webhooks, for the demo's pages and the docs' pictures.
 
-All of it happened: objects are changed through the REST API, and the worker sends to the receiver. Only the times are
-not true. After the changes of some hours, these are spread over the hours and all that was before is put back by them.
+Everything happened, except the times. Each batch of changes is spread over SPAN, and everything before moves back.
 """
 
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ PATIENCE = 60.0
 
 
 class Hours(NamedTuple):
-    """What happens in SPAN. Without `billing` that endpoint is out of order."""
+    """Changes within SPAN. Without `billing` that endpoint is out of order."""
 
     new_addresses: int
     changed_addresses: int
@@ -30,7 +29,7 @@ class Hours(NamedTuple):
     billing: bool = True
 
 
-# All together a bit less than the day that charts show.
+# Together a bit less than the day that charts show.
 SPAN = timedelta(minutes=170)
 DAY = (
     Hours(3, 0, 1),
@@ -44,7 +43,7 @@ DAY = (
 )
 
 NEWEST = 'SELECT coalesce(max(id), 0) FROM webhooks_event'
-# All is sent, and counted, which comes a moment later.
+# Counting comes a moment after the last request.
 NOTHING_UNDER_WAY = """
     SELECT NOT EXISTS (SELECT FROM webhooks_event WHERE dispatched_at IS NULL)
         AND count(*) FILTER (WHERE status IN ('pending', 'sending')) = 0
@@ -116,7 +115,7 @@ class Showcase:
         self.providers += len(self.api.post_all('circuits/providers/', new))
 
     def _retry_later(self) -> None:
-        """One delivery is answered that it may come back in a quarter of an hour."""
+        """The endpoint asks for a retry in a quarter of an hour."""
         self.receiver.answers(ADDRESSES, Answer(503, b'maintenance', {'Retry-After': '900'}), Answer(201))
         self.api.patch(f'ipam/ip-addresses/{self.addresses[0]["id"]}/', status='deprecated')
         self._until(IS_RETRIED)

@@ -1,4 +1,4 @@
-"""A hook of MkDocs: pages of the root, such as the README, are pages of the site too, and links between all fit."""
+"""A hook of MkDocs: root pages such as the README join the site, and links adapt."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
-# Their names in the checkout and on the site.
+# Names in the checkout and on the site.
 PAGES = {
     'README.md': 'index.md',
     'CHANGELOG.md': 'changelog.md',
@@ -23,7 +23,7 @@ LINK = re.compile(r'(\]\(|src="|href=")(?!https?:|#)([^)"#\s]+)')
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """The address of the repository stands in pyproject.toml alone."""
+    """Only pyproject.toml holds the repository's address."""
     found = re.search(r'^Source = "(.+)"$', (ROOT / 'pyproject.toml').read_text(), re.MULTILINE)
     assert found
     config.repo_url = found[1]
@@ -48,6 +48,5 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, **_: Any) 
 
 
 def link_from(page: str, target: str, repository: str) -> str:
-    """Return the link from a page of the site to a file of the checkout, on the site or in the repository."""
     there = PAGES.get(target, target.removeprefix('docs/') if target.startswith('docs/') else None)
     return relpath(there, dirname(page) or '.') if there else f'{repository}/blob/main/{target}'

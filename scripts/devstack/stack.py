@@ -1,12 +1,12 @@
-"""PostgreSQL and two Redis servers, private or those named by the environment, and NetBoxes on them.
+"""PostgreSQL and two Redis servers, private or named by the environment, and NetBoxes on them.
 
 NETBOX_WEBHOOKS_TEST_DB_HOST, _PORT (5432), _USER (postgres), _PASSWORD
     An existing PostgreSQL server. The user must be able to create databases (and be a superuser for the tests).
 NETBOX_WEBHOOKS_TEST_REDIS_HOST, _PORT (6379)
-    An existing Redis server, of which database 0 is used for tasks and 1 for caching, and emptied. The tests that stop
-    Redis are skipped then.
+    An existing Redis server. Database 0 is used for tasks, 1 for caching, and both are emptied. Tests that stop Redis
+    are skipped.
 
-`Stack.description` is what other processes need to know; they find it as JSON in the file that WEBHOOKS_STACK names.
+Other processes find `Stack.description` as JSON in the file that WEBHOOKS_STACK names.
 """
 
 import json
@@ -40,7 +40,7 @@ class Stack:
         return NetBox(root, database, self.caching, self.tasks, self.processes, settings, plugin)
 
     def netbox(self, name: str, settings: str = '') -> NetBox:
-        """One with a database of its own, a copy of the template."""
+        """Its own database is a copy of the template."""
         netbox = self.netbox_on(copy_database(self.server, self.template, name), plugin_exists(), settings)
         netbox.write_configuration()
         return netbox
@@ -101,7 +101,7 @@ def _existing_postgres() -> DatabaseAddress | None:
 
 @contextmanager
 def netbox_in(stack: Stack, name: str, settings: str = '') -> Iterator[NetBox]:
-    """Dropped afterwards, which matters on a server that outlives the run."""
+    """An existing server outlives the run, so drop the database."""
     netbox = stack.netbox(f'{name}_{os.getpid()}', settings)
     try:
         yield netbox

@@ -1,8 +1,7 @@
 """`scripts/test [unit | --fuzz [number] | --netbox [app …] | pytest arguments]`: pytest with a NetBox.
 
-It starts the servers first and stops them afterwards. The tests find them through NETBOX_ROOT and WEBHOOKS_STACK. Whole
-folders are tested in parts, some at a time (`parts`). A run of everything measures the branches taken in pytest's own
-process.
+Tests find the servers through NETBOX_ROOT and WEBHOOKS_STACK. Whole folders run in parts, some at a time (`parts`).
+A run of everything measures the branches taken in pytest's process.
 """
 
 import os
@@ -24,7 +23,7 @@ FUZZ_TESTS = 'tests/hostile/test_requests.py'
 WITHOUT_LIMIT = ('-o', 'faulthandler_timeout=0')
 NETBOX = '--netbox'
 WITHOUT_BROWSER = '--ignore=tests/browser'
-# Each part takes a part of the branches: the floor is that of them all.
+# The floor of branches is for all parts together.
 MEASURING = ('--cov', '--cov-report=', '--cov-fail-under=0')
 
 
@@ -45,7 +44,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _parts(arguments: list[str]) -> dict[str, list[str]]:
-    """None if more than folders is asked for."""
+    """Return no parts if the arguments contain more than folders."""
     folders = [argument for argument in arguments if argument != WITHOUT_BROWSER]
     if not all((CHECKOUT / folder).is_dir() for folder in folders):
         return {}
@@ -63,7 +62,7 @@ def _test(parts: dict[str, list[str]], measuring: bool) -> int:
 
 
 def _report_branches(folder: Path) -> int:
-    """Not zero if there are fewer than pyproject.toml demands. The figures are kept, for `coverage html`."""
+    """Return non-zero below pyproject.toml's floor. `coverage html` needs the figures."""
     coverage = [sys.executable, '-m', 'coverage']
     print(flush=True)
     subprocess.run([*coverage, 'combine', '--quiet', *folder.glob('*.coverage')], cwd=CHECKOUT, check=False)

@@ -1,6 +1,6 @@
-"""Workers for tests, forked from a process that has loaded NetBox: that takes seconds of a processor.
+"""Workers for tests are forks of a process that has loaded NetBox, which takes seconds of CPU.
 
-`Warm` is the side of the tests; `python -m devstack.warm` is the process. It forks as the plugin's own supervisor does.
+`Warm` is for the tests; `python -m devstack.warm` is the process.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from devstack.process import Child, Processes, prepare_child
 
 @dataclass
 class Forked:
-    """What `Child` needs of subprocess.Popen."""
+    """The part of subprocess.Popen that `Child` needs."""
 
     pid: int
     warm: 'Warm'
@@ -50,7 +50,7 @@ class Forked:
 
 @dataclass
 class Warm:
-    """Made at the first start."""
+    """Starts its process at the first use."""
 
     environment: Mapping[str, str]
     folder: Path
@@ -59,7 +59,6 @@ class Warm:
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
     def start(self, name: str, arguments: Sequence[str]) -> Child:
-        """Run a management command."""
         if self._connection is None:
             self._connect()
         log = self.processes.logs / f'{name}.log'
@@ -81,7 +80,7 @@ class Warm:
 
 
 def serve(socket: str) -> list[str]:
-    """Fork and tell of the forks, until the tests end. Returns the arguments of its command in each fork."""
+    """Fork until the tests end. Return the command's arguments in each fork."""
     with Listener(socket) as listener:
         tests = listener.accept()
     with contextlib.suppress(EOFError):

@@ -1,7 +1,6 @@
-"""NetBox's WSGI application, with the static files served straight from the installed packages.
+"""NetBox's WSGI application with static files, for which production needs `collectstatic` and a web server.
 
-In production a web server serves what `collectstatic` gathered. Django's own handler does it here without that step,
-and without DEBUG, which would change how NetBox answers errors and add a debug toolbar to every page.
+DEBUG would change NetBox's answers to errors, and add a debug toolbar to every page.
 """
 
 from django.contrib.staticfiles.handlers import StaticFilesHandler

@@ -1,1 +1,1 @@
-"""What people do, in a real browser on a real NetBox. A package, so that its servers end with it."""
+"""A package, so its servers end with it."""

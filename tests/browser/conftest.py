@@ -1,7 +1,6 @@
-"""A NetBox with a worker and a browser, shared by the tests of this folder, and people who use them.
+"""A shared NetBox with a worker and a browser, and its users.
 
-Nothing here touches Django: what a test needs it gets through NetBox's pages and its REST API. Playwright runs an
-event loop in this thread, in which Django would refuse to work. So both end with the package.
+Tests use only pages and the REST API: Django refuses Playwright's event loop in this thread.
 """
 
 import os
@@ -23,20 +22,20 @@ from devstack.redis import RedisAddress, RedisServer
 
 ADMIN = 'admin'
 PASSWORD = 'correct-Horse-4-battery'
-# Milliseconds for whatever is waited for, on the slowest machine.
+# Milliseconds, on the slowest machine.
 PATIENCE = 60_000
 
 
 @dataclass
 class Place:
-    """A running NetBox. `logins` are the cookies of those who logged in, so that each does it once."""
+    """With `logins`, cookies, each person logs in once."""
 
     server: WebServer
     api: Api
     logins: dict[str, StorageState] = field(default_factory=dict)
 
     def add_user(self, name: str, **actions: list[str]) -> None:
-        """With permissions, an underscore for the dot: webhooks_webhook=['view']."""
+        """Permissions have an underscore for the dot: webhooks_webhook=['view']."""
         user = self.api.post('users/users/', username=name, password=PASSWORD)
         for label, allowed in actions.items():
             types = [label.replace('_', '.', 1)]
@@ -47,7 +46,7 @@ class Place:
 
 @pytest.fixture(scope='package')
 def place(stack: StackDescription, processes: Processes) -> Iterator[Place]:
-    """With a database and a Redis of its own, so that no other test meets its worker."""
+    """Its own database and Redis keep its worker from other tests."""
     redis = RedisServer('redis-browser', stack.folder, processes)
     redis.start()
     database = copy_database(stack.server, stack.template, f'browser_{os.getpid()}')
@@ -61,7 +60,7 @@ def place(stack: StackDescription, processes: Processes) -> Iterator[Place]:
     place = Place(server, Api(server.url))
     place.api.log_in(ADMIN, PASSWORD)
     yield place
-    # At once, and not when the drain under way has ended.
+    # Its stop would wait for a running drain.
     worker.kill()
     worker.stop()
     server.stop()
@@ -78,7 +77,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def api(place: Place) -> Iterator[Api]:
-    """The superuser's. Afterwards there is no webhook left, and so no delivery."""
+    """Afterwards delete all webhooks and so all deliveries."""
     yield place.api
     for webhook in place.api.get('plugins/webhooks/webhooks/', limit=0)['results']:
         place.api.delete(f'plugins/webhooks/webhooks/{webhook["id"]}/')
@@ -86,7 +85,7 @@ def api(place: Place) -> Iterator[Api]:
 
 @pytest.fixture
 def person(place: Place, chromium: Browser, api: Api) -> Iterator[Callable[..., Person]]:
-    """`person('clerk')` sits down at a browser of their own, logged in. Whatever went wrong in it fails the test."""
+    """Open a browser for `person('clerk')`, logged in. Its problems fail the test."""
     people: list[Person] = []
 
     def sit_down(name: str, **options: object) -> Person:

@@ -1,5 +1,3 @@
-"""A backfill on the pages: it is started, followed, held and canceled."""
-
 import pytest
 from playwright.sync_api import Locator, expect
 from support.browser.person import Person
@@ -8,7 +6,7 @@ from support.browser.steps import add_sites, add_webhook
 from devstack.receiver import Answer
 
 SITES = 40
-# Seconds of an answer: somebody has the time to hold the backfill, on any machine.
+# Seconds, so that slow machines can pause the backfill.
 SLOWLY = Answer(200, delay=3.0)
 
 
@@ -19,7 +17,7 @@ def webhook(api, receiver):
 
 
 def start(someone: Person, webhook: dict) -> Locator:
-    """By the menu on the webhook's page. Returns the card that shows the progress."""
+    """Return the card with the progress."""
     someone.visit(f'plugins/webhooks/webhooks/{webhook["id"]}/')
     # The arrow after its name is a character too.
     someone.page.get_by_role('button', name='More').click()
@@ -75,5 +73,4 @@ def test_the_admin_starts_follows_and_cancels_it(admin, webhook, receiver):
     expect(admin.page.get_by_text('Paused')).to_be_visible()
     admin.button('Cancel').click()
     expect(admin.page.get_by_text('Canceled')).to_be_visible()
-    # It can be started again.
     expect(admin.button('Backfill')).to_be_visible()

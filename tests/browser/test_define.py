@@ -1,5 +1,3 @@
-"""Webhooks are defined by hand, and work."""
-
 from playwright.sync_api import expect
 from support.browser.steps import PATIENCE, add_site, delivery_of
 
@@ -25,7 +23,7 @@ def test_a_webhook_is_defined_in_the_django_admin_and_works(admin, api, receiver
 
 
 def test_a_field_that_is_wrong_is_shown_though_its_group_is_folded(admin, api):
-    """The browser refuses the number itself, and NetBox the file."""
+    """The browser refuses the number, and NetBox the file."""
     admin.visit('plugins/webhooks/webhooks/add/')
     admin.field('Name').fill('Folded')
     admin.field('URL').fill('http://127.0.0.1:9/')

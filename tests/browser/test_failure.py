@@ -1,5 +1,3 @@
-"""From a failure to its delivery, on the pages alone."""
-
 import pytest
 from playwright.sync_api import expect
 from support.browser.steps import PATIENCE, add_site, add_webhook, delivery_of
@@ -10,7 +8,6 @@ from devstack.receiver import Answer
 
 @pytest.fixture
 def webhook(api, receiver):
-    """One that tries once, at an endpoint that is out of order."""
     receiver.answers('/hook', Answer(500, b'out of order'))
     return add_webhook(api, receiver.url('/hook'), max_attempts=1)
 
@@ -53,7 +50,6 @@ def test_a_failure_is_seen_and_requeued(admin, api, receiver, webhook):
 
 
 def test_the_page_of_a_delivery_follows_it(admin, api, receiver, webhook):
-    """Redelivered by its button, and seen to arrive without a reload."""
     failed = delivery_of(api, add_site(api), 'failed')
     receiver.answers('/hook', Answer(200, delay=1.0))
     admin.visit(f'plugins/webhooks/deliveries/{failed["id"]}/')

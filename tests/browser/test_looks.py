@@ -1,6 +1,6 @@
-"""Every page, light and wide, then dark and narrow: nothing broken, unreadable or beyond the edge, and no barrier.
+"""Every page, light and wide, then dark and narrow, is sound, readable and accessible.
 
-Barriers are what axe-core finds serious or critical: a field without a name, a contrast that is too small.
+axe-core finds no serious or critical problem.
 """
 
 import re
@@ -43,10 +43,10 @@ PAGES = (
     'admin/webhook-backend-status/queues/2/failed/',
     'admin/webhook-backend-status/queues/2/finished/',
 )
-# NetBox's form and django-rq's page of a job are too wide for a telephone.
+# NetBox's form and django-rq's page are too wide for a telephone.
 WIDE_PAGES = ('plugins/webhooks/webhooks/import/', 'admin/webhook-backend-status/queues/2/{job}/')
 
-# For each text that can be seen: its contrast to what is behind it (WCAG 2.2, 1.4.3).
+# Contrast of visible texts to their background (WCAG 2.2, 1.4.3).
 CONTRASTS = """() => {
     const numbers = text => text.match(/[\\d.]+/g).map(Number);
     const rgba = text => numbers(text).map((part, i) => text.startsWith('color(srgb ') && i < 3 ? part * 255 : part);
@@ -69,9 +69,9 @@ CONTRASTS = """() => {
     }
     return found;
 }"""
-# The head of NetBox's column of buttons, and the search of Django's lists.
+# NetBox's column of buttons, and the search of Django's lists.
 OF_OTHERS = re.compile(r'sort=actions"|id="searchbar"')
-# What nobody could read, such as black on black; not the quiet grey of hints.
+# Black on black is below, the quiet grey of hints above.
 UNREADABLE = 2.0
 BEYOND_THE_EDGE = 'document.documentElement.scrollWidth - document.documentElement.clientWidth'
 
@@ -93,7 +93,6 @@ def ids(api, receiver) -> dict[str, object]:
 
 
 def look_at(person: Person, pages: Iterable[str], ids: dict[str, object]) -> list[str]:
-    """What is wrong with the looks of the pages."""
     found = []
     for page in pages:
         person.visit(page.format(**ids))
@@ -107,7 +106,7 @@ def look_at(person: Person, pages: Iterable[str], ids: dict[str, object]) -> lis
 
 
 def barriers(page: Page) -> list[str]:
-    """What is of our making: all but NetBox's colours, and what NetBox and Django put on each such page."""
+    """Leave out NetBox's colours, and NetBox's and Django's parts of each page."""
     rules = {} if '/admin/' in page.url else {'color-contrast': {'enabled': False}}
     violations = Axe().run(page, options={'resultTypes': ['violations'], 'rules': rules}).response['violations']
     return [

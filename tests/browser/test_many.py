@@ -1,5 +1,3 @@
-"""Several webhooks or deliveries at once."""
-
 from playwright.sync_api import expect
 from support.browser.steps import PATIENCE, add_site, add_webhook, delivery_of
 

@@ -1,5 +1,3 @@
-"""What those see who are not superusers."""
-
 from playwright.sync_api import expect
 from support.browser.steps import add_site, add_webhook, delivery_of
 

@@ -1,1 +1,1 @@
-"""What tests share. Its modules have one name each, `support.…`; no test imports from another test."""
+"""Helpers of all tests. Tests import them as `support.…`, and never from each other."""

@@ -1,4 +1,4 @@
-"""The admin as a browser sees it: what it sends, and what it is told."""
+"""The admin's pages, as a browser would use them."""
 
 from typing import Any
 
@@ -30,7 +30,6 @@ def type_id(model: type[Model]) -> int:
 
 
 def filled(**changed: Any) -> dict[str, Any]:
-    """What a browser sends for a new webhook."""
     values = {
         'name': 'Receiver',
         'enabled': 'on',
@@ -49,7 +48,7 @@ def filled(**changed: Any) -> dict[str, Any]:
 
 
 def shown(client: Client, of: Webhook) -> dict[str, Any]:
-    """What a browser sends back for a webhook of which nothing was changed."""
+    """Return the form data of an unchanged webhook."""
     form = client.get(page_of(of)).context['adminform'].form
     values = {name: form[name].value() for name in form.fields}
     return {name: value for name, value in values.items() if value not in (None, False)}
@@ -60,13 +59,12 @@ def messages_of(response: HttpResponse) -> list[str]:
 
 
 def run(client: Client, page: str, action: str, *chosen: Webhook | Delivery, **more: Any) -> HttpResponse:
-    """Choose an action in a list."""
     data = {'action': action, '_selected_action': [one.pk for one in chosen]}
     return client.post(page, data | more, follow=True)
 
 
 def press(client: Client, instance: Webhook | Delivery, action: str) -> HttpResponse:
-    """Press a button on the object's own page."""
+    """Press a button on the object's page."""
     page = client.get(page_of(instance))
     name = page.context['action_form']['action'].html_name
     return client.post(page_of(instance), {name: action, '_selected_action': instance.pk}, follow=True)

@@ -1,4 +1,4 @@
-"""What test_branching.py has a NetBox with netbox-branching do, in a process of its own. Prints one JSON object."""
+"""Runs for test_branching.py in its own process. Prints one JSON object."""
 
 import json
 import sys
@@ -48,7 +48,6 @@ def tell_of_merges(url: str) -> None:
 
 
 def work_in(branch: Branch, user: User, new: str) -> None:
-    """Create, edit, tag and delete in the branch."""
     with activate_branch(branch):
         with request_by(user, branch.connection_name):
             place = Site.objects.create(name=new, slug=new)

@@ -1,7 +1,4 @@
-"""Small things that most tests need: a subscribed webhook, a site, and what the outbox says of them.
-
-For objects as a real NetBox has them, with all that they can point to, see objects/.
-"""
+"""A subscribed webhook, a site, and their events. objects/ has objects with all relations."""
 
 import itertools
 import json
@@ -18,14 +15,13 @@ from webhooks.outbox import snapshots
 CREATED, UPDATED, DELETED = KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED
 KINDS = (CREATED, UPDATED, DELETED)
 FLAGS = {CREATED: 'type_create', UPDATED: 'type_update', DELETED: 'type_delete'}
-# Valid, and never called: for tests that look no further than the outbox.
+# Valid, and never called.
 NOWHERE = 'http://127.0.0.1:9/'
 
 _numbers = itertools.count(1)
 
 
 def subscribe(url: str, *models: type[Model], kinds: tuple[str, ...] = KINDS, **fields: Any) -> Webhook:
-    """Return an enabled webhook for changes of the models."""
     ignored_users = fields.pop('ignore_users', ())
     flags = {flag: kind in kinds for kind, flag in FLAGS.items()}
     webhook = Webhook(**{'name': f'Webhook {next(_numbers)}', 'payload_url': url} | flags | fields)
@@ -77,22 +73,20 @@ def named(prefix: str) -> dict[str, str]:
 
 
 def recorded(*models: type[Model]) -> list[Event]:
-    """Return the events of the models, of all if none is given, in the order of their sequence."""
+    """Return the models' events, or all, in sequence order."""
     types = [ContentType.objects.get_for_model(model) for model in models]
     events = Event.objects.filter(object_type__in=types) if models else Event.objects.all()
     return list(events.order_by('sequence'))
 
 
 def changes(*models: type[Model]) -> list[tuple[str, int]]:
-    """Return what `recorded` does as (kind, primary key)."""
+    """Return the recorded events as (kind, primary key)."""
     return [(event.kind, event.object_id) for event in recorded(*models)]
 
 
 def stored(model: type[Model], pk: int) -> dict[str, Any]:
-    """Return the snapshot of a row as it is now."""
     return json.loads(snapshots.take(model, [pk])[pk])
 
 
 def forget_events() -> None:
-    """What a test has to prepare is no change that it is about."""
     Event.objects.all().delete()

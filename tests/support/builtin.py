@@ -1,5 +1,3 @@
-"""NetBox's own webhooks, for tests that put ours beside them."""
-
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +20,7 @@ OBJECT_EVENTS = (OBJECT_CREATED, OBJECT_UPDATED, OBJECT_DELETED)
 
 
 def builtin_rule(*models: type[Model], kinds: tuple[str, ...] = OBJECT_EVENTS, **fields: Any) -> EventRule:
-    """Return an event rule that sends a webhook; fields that begin with `rule_` are the rule's."""
+    """Return a rule with its webhook. Fields named `rule_…` are the rule's."""
     of_rule = {name.removeprefix('rule_'): fields.pop(name) for name in list(fields) if name.startswith('rule_')}
     webhook = Webhook(**{'name': unique('Webhook'), 'payload_url': NOWHERE} | fields)
     webhook.save()
@@ -32,7 +30,6 @@ def builtin_rule(*models: type[Model], kinds: tuple[str, ...] = OBJECT_EVENTS, *
 def rule(
     action_object: Model, *models: type[Model], kinds: tuple[str, ...] = OBJECT_EVENTS, **fields: Any
 ) -> EventRule:
-    """Return an event rule for changes of the models."""
     defaults = {'name': unique('Rule'), 'action_type': 'webhook', 'event_types': list(kinds)}
     made = EventRule(**defaults | fields, action_object=action_object)
     made.save()
@@ -42,7 +39,7 @@ def rule(
 
 @contextmanager
 def request_by(user: User, path: str = '/dcim/sites/add/', method: str = 'POST') -> Iterator[None]:
-    """A request in one transaction, as NetBox's views make it: the built-in sends only what such a one changes."""
+    """Run one request and transaction, which the built-in webhooks need."""
     request = RequestFactory().generic(method, path)
     request.user, request.id = user, uuid.uuid4()
     with event_tracking(request), transaction.atomic():

@@ -1,4 +1,4 @@
-"""The engine, run by hand in this process: a job when the test says so, and a clock that can be put forward."""
+"""The engine in this process, with a movable clock."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -23,14 +23,13 @@ from webhooks.transport.exchange import Outcome, Request
 
 
 def work() -> str:
-    """Do what a worker does until nothing is due, and return its result."""
+    """Work until nothing is due."""
     tally = inline.run(seconds=300)
     failed_jobs.publish()
     return str(tally)
 
 
 def dispatch_all() -> None:
-    """Make deliveries of what is recorded, and send none."""
     member = Member(inline.name('test'), DISPATCH)
     member.begin()
     dispatcher = Dispatcher(member)
@@ -40,7 +39,6 @@ def dispatch_all() -> None:
 
 
 def dispatch_batch() -> int:
-    """Let a worker dispatch one batch, and return of how many events."""
     member = Member(inline.name('test'), DISPATCH)
     member.begin()
     try:
@@ -50,7 +48,7 @@ def dispatch_batch() -> int:
 
 
 def hold(*held: Delivery | Event, role: str = SEND) -> Member:
-    """Return a worker that has these in hand, with their lanes, and does nothing."""
+    """Return an idle worker that holds these and their lanes."""
     member = Member(inline.name('test'), role)
     member.begin()
     webhooks = [one.webhook_id for one in held if isinstance(one, Delivery)]
@@ -63,7 +61,7 @@ def hold(*held: Delivery | Event, role: str = SEND) -> Member:
 
 
 def die(*held: Delivery | Event) -> None:
-    """A worker stops with these in hand, and others find it."""
+    """Let a worker die with these, and others find it."""
     hold(*held)
     pass_alive()
     while rescue.rescue():
@@ -71,19 +69,18 @@ def die(*held: Delivery | Event) -> None:
 
 
 def suspect(*held: Delivery | Event) -> None:
-    """Twice in a row a worker stops with these in hand: each is tried alone from now on."""
+    """Let two workers die with these: then each is tried alone."""
     for _ in range(2):
         die(*held)
 
 
 def in_hand() -> list[Delivery]:
-    """Return what any worker sends just now."""
     held = [pk for worker in Worker.objects.all() for pk in worker.deliveries]
     return list(Delivery.objects.filter(pk__in=held).order_by('sequence', 'pk'))
 
 
 class Watched:
-    """How many calls of a function are under way at a time, at most."""
+    """Counts a function's most calls at once."""
 
     def __init__(self, function: Callable) -> None:
         self._function = function
@@ -93,7 +90,6 @@ class Watched:
 
     @classmethod
     def requests(cls, monkeypatch: pytest.MonkeyPatch) -> 'Watched':
-        """Watch the requests of this process."""
         watched = cls(Client.send)
 
         def send(client: Client, request: Request) -> Outcome:
@@ -117,7 +113,7 @@ class Watched:
 
 @contextmanager
 def working() -> Iterator[threading.Thread]:
-    """A drain job beside the test, in a thread with a connection of its own. It has to end by itself."""
+    """Run a drain job in a thread. It must end by itself."""
     thread = in_thread(work)
     yield thread
     thread.join(60)
@@ -138,7 +134,7 @@ def in_thread(function: Callable[[], Any]) -> threading.Thread:
 
 @contextmanager
 def open_transaction(prepare: Callable[[], Any]) -> Iterator[None]:
-    """Somebody else's transaction that has done `prepare` and goes on until the block ends."""
+    """Keep another transaction open until the block ends."""
     is_ready, goes_on = threading.Event(), threading.Event()
 
     def run() -> None:
@@ -157,9 +153,8 @@ def open_transaction(prepare: Callable[[], Any]) -> Iterator[None]:
 
 
 def is_anybody_blocked() -> bool:
-    """Whether a session on this database waits for another's lock."""
     with connection.cursor() as cursor:
-        # In a transaction the first look at the sessions is kept, otherwise.
+        # Otherwise a transaction keeps its first view of the sessions.
         cursor.execute('SELECT pg_stat_clear_snapshot()')
         cursor.execute(
             'SELECT count(*) FROM pg_stat_activity '
@@ -174,14 +169,13 @@ def is_anybody_blocked() -> bool:
 
 
 def pass_retry_waits(**filters: Any) -> None:
-    """Whatever waits for a retry is due; what is parked is not."""
+    """Make retries due, but no parked delivery."""
     pending = Delivery.objects.filter(status=StatusChoices.PENDING, due_at__isnull=False, **filters)
     pending.update(due_at=timezone.now())
     Event.objects.filter(retry_at__isnull=False).update(retry_at=timezone.now())
 
 
 def pass_alive() -> None:
-    """The time of each worker is over."""
     Worker.objects.update(alive_until=timezone.now() - timedelta(seconds=1))
 
 
@@ -200,7 +194,6 @@ def expire(**filters: Any) -> None:
 
 
 def deliveries(*statuses: str, **filters: Any) -> list[Delivery]:
-    """Return the deliveries, of these statuses if given, in the order of the sequence."""
     found = Delivery.objects.filter(**filters).order_by('sequence', 'pk')
     return list(found.filter(status__in=statuses) if statuses else found)
 
@@ -210,7 +203,7 @@ def health(webhook: Webhook) -> Health:
 
 
 def arrivals(receiver: Receiver, path: str | None = None) -> list[tuple[int, int]]:
-    """Return (object id, sequence) of each request, in the order of arrival."""
+    """Return (object id, sequence) in order of arrival."""
     return [
         (request.json()['data']['id'], request.json()['sequence'])
         for request in receiver.matching(lambda request: path is None or request.path == path)
@@ -222,7 +215,7 @@ def sequences(requests: list[Received]) -> list[int]:
 
 
 def disorder(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the arrivals that came after a later one of the same object. A repetition is none."""
+    """Return arrivals after a later one of their object. Repetitions do not count."""
     highest: dict[int, int] = {}
     late = []
     for object_id, sequence in pairs:

@@ -1,4 +1,4 @@
-"""What processes of 1.0.0 do in PostgreSQL: their own statements, cut down to the tables and locks that they take."""
+"""SQL of 1.0.0, cut down to its tables and locks."""
 
 import threading
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from psycopg.errors import UndefinedColumn
 
 from devstack.postgres import DatabaseAddress
 
-# A save of a subscribed model, by a web process.
+# A web process saves a subscribed model.
 ASK = 'SELECT object_type_id, before FROM webhooks_subscription WHERE until IS NULL'
 RECORD = """
     INSERT INTO webhooks_event AS e (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username,
@@ -18,7 +18,7 @@ RECORD = """
     FROM snapshots s WHERE s.object_id = %s
     ON CONFLICT (transaction_id, transaction_time, object_type_id, object_id) WHERE dispatched_at IS NULL
     DO UPDATE SET sequence = EXCLUDED.sequence, snapshot = EXCLUDED.snapshot"""
-# Not 1.0.0's: the test keeps here what it saves again and again.
+# Not in 1.0.0: the rows that the test saves again and again.
 SNAPSHOTS = """
     CREATE TABLE snapshots AS SELECT DISTINCT ON (object_id) object_type_id, object_id, snapshot FROM webhooks_event
     WHERE snapshot IS NOT NULL ORDER BY object_id, sequence DESC"""
@@ -51,13 +51,13 @@ FAIL_FOR_NOW = """
     SELECT ours.id, EXISTS (SELECT 1 FROM webhooks_wait w WHERE w.blocker_id = ours.id) FROM ours"""
 COUNT = 'UPDATE webhooks_health SET failed = failed + %s WHERE webhook_id = ANY(SELECT id FROM webhooks_webhook)'
 
-# Somebody looks at failed deliveries and has them sent again, which reads webhooks first.
+# A redelivery reads webhooks first.
 LOOK = 'SELECT id, enabled FROM webhooks_webhook'
 REOPEN = "UPDATE webhooks_delivery SET attempt_limit = attempt_count + 1 WHERE status = 'failed'"
 
 
 class Former(threading.Thread):
-    """Does the same again and again in transactions of its own until it is stopped, or `until` says that it has to."""
+    """Repeats its work in own transactions until stopped."""
 
     def __init__(self, database: DatabaseAddress, work: Callable[[psycopg.Connection], int]) -> None:
         super().__init__(daemon=True)
@@ -84,8 +84,6 @@ class Former(threading.Thread):
 
 
 def save(object_id: int, *others: int) -> Callable[[psycopg.Connection], int]:
-    """A request that saves some objects."""
-
     def work(connection: psycopg.Connection) -> int:
         connection.execute(ASK)
         for pk in (object_id, *others):
@@ -97,7 +95,7 @@ def save(object_id: int, *others: int) -> Callable[[psycopg.Connection], int]:
 
 
 def turn(connection: psycopg.Connection) -> int:
-    """A worker whose endpoint answers 500. Its end, once the column of its claims is gone, is part of the upgrade."""
+    """The endpoint answers 500. The upgrade drops the claims' column, which ends the turn."""
     try:
         with connection.transaction():
             connection.execute(HOLD_LINE)
@@ -110,7 +108,6 @@ def turn(connection: psycopg.Connection) -> int:
 
 
 def redeliver(connection: psycopg.Connection) -> int:
-    """Somebody who opens failed deliveries again."""
     connection.execute(LOOK)
     connection.execute(HOLD_LINE)
     return connection.execute(REOPEN).rowcount

@@ -1,4 +1,4 @@
-"""Rows of the log as dispatch and delivery leave them, for tests that look at the log and not at the engine."""
+"""Rows of the log, without the engine."""
 
 import itertools
 import json
@@ -18,7 +18,7 @@ _numbers = itertools.count(1)
 
 
 def event(instance: Model, **fields: Any) -> Event:
-    """Return a dispatched event of the instance, whose payload holds its name."""
+    """Return a dispatched event with the instance's name as payload."""
     number = next(_numbers)
     defaults = {
         'sequence': number,
@@ -36,7 +36,7 @@ def event(instance: Model, **fields: Any) -> Event:
 
 
 def delivery(of: Event, webhook: Webhook | None = None, attempts: int = 1, **fields: Any) -> Delivery:
-    """Return a delivery of the event that failed, with attempts that were answered with 500, unless told otherwise."""
+    """Return a failed delivery. By default its attempts got 500."""
     defaults = {
         'webhook': webhook or subscribe(NOWHERE, Site),
         'event': of,
@@ -57,7 +57,7 @@ def delivery(of: Event, webhook: Webhook | None = None, attempts: int = 1, **fie
 
 
 def batch(events: list[Event], webhook: Webhook, attempts: int = 1, **fields: Any) -> list[Delivery]:
-    """Return deliveries of all these events, which went out in one request. The first has its attempts."""
+    """Return deliveries sent in one request. The first has the attempts."""
     made = [delivery(one, webhook, attempts=0, **{'attempt_count': attempts} | fields) for one in events]
     for one in made:
         one.batch = made[0].pk

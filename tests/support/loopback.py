@@ -1,4 +1,4 @@
-"""A server on loopback that says exactly what it is told to, byte by byte, over TLS where it is given a context."""
+"""A server on loopback that sends exact bytes, with or without TLS."""
 
 import socket
 import ssl
@@ -7,15 +7,15 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-# In place of an answer: the connection is reset.
+# As an answer it resets the connection.
 RESET = b''
 OK = b'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 
 
 class Server:
-    """Answers each request with the next of `answers`, the last one again and again.
+    """Gives `answers` in turn, and repeats the last.
 
-    An answer is bytes, or an iterator of them that decides when they go. `None` says nothing and keeps the line open.
+    An answer is bytes, or an iterator that times them. `None` keeps silent and connected.
     """
 
     def __init__(self, *answers: bytes | Callable[[], Iterator[bytes]] | None, context: ssl.SSLContext | None = None):
@@ -68,7 +68,7 @@ class Server:
                     return
 
     def _answer(self, connection: socket.socket) -> bool:
-        """Returns whether the connection stays open: it does after a whole answer."""
+        """Return whether the connection stays open: only after a whole answer."""
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if answer is None:
             self.closing.wait()

@@ -1,15 +1,14 @@
-"""NetBox's own tests as a source of changes that nobody here has thought of: `scripts/test --netbox`.
+"""NetBox's own tests as a source of unexpected changes: `scripts/test --netbox`.
 
-When a test ends, and before its transaction is rolled back, what the outbox has recorded in it is rendered and compared
-with what the REST API answers for the object. Left out are
+Before a test is rolled back, its rendered events are compared with the REST API. Exceptions:
 
-- objects that are gone by then: what a deletion shows is taken in the deletion;
-- objects that were changed after their event without a signal, as by QuerySet.update(). They are counted;
-- objects that the REST API fails to show itself, counted as well.
+- gone objects: a deletion takes its snapshot itself;
+- objects changed later without a signal, as by QuerySet.update(). They are counted;
+- objects that the REST API itself fails to show, counted as well.
 
-Related objects that are gone are shown as their deletion held them, where the REST API shows null.
+Gone related objects are shown as their deletion held them, where the REST API shows null.
 
-The tests of NetBox themselves are not judged here: some count queries, of which the plugin makes more.
+NetBox's tests may fail here: some count queries, and the plugin makes more.
 """
 
 import json
@@ -32,7 +31,7 @@ from webhooks.object_types import every_model
 from webhooks.outbox import snapshots
 
 NAME = 'Everything'
-# What the page of one object shows otherwise than NetBox's webhooks do: the last job of a script in full.
+# The page has a script's last job in full, NetBox's webhooks do not.
 OF_THE_PAGE = {'extras.script': {'result'}}
 
 
@@ -46,7 +45,7 @@ class Comparison:
         self.differing: list[str] = []
 
     def compare(self, test: TestCase) -> None:
-        """Compare what was recorded since the last call, unless the test has broken its transaction."""
+        """A broken transaction allows no comparison."""
         if connection.needs_rollback or connection.connection is None:
             return
         recorded = Event.objects.filter(dispatched_at=None, sequence__gt=self.last, kind__in=('created', 'updated'))
@@ -120,14 +119,14 @@ def _shown_by_the_api(client: APIClient, instance: Model) -> dict[str, Any] | No
 
 
 def _is_gone(shown: Any) -> bool:
-    """Whether it is an object that was deleted in this test; one that was made in it, too, has no kind of event."""
+    """An object made and deleted in one test has an event without a kind."""
     if not isinstance(shown, dict):
         return False
     return Event.objects.filter(kind__in=('deleted', ''), object_id=shown.get('id')).exists()
 
 
 def subscribe_to_everything() -> None:
-    """Anew after a test that empties all tables."""
+    """A test may have emptied all tables."""
     if Webhook.objects.filter(name=NAME).exists():
         return
     flags = {'type_create': True, 'type_update': True, 'type_delete': True}
@@ -136,8 +135,6 @@ def subscribe_to_everything() -> None:
 
 
 class Runner(DiscoverRunner):
-    """Fails where a change differs, or none was compared."""
-
     def run_suite(self, suite: Any, **kwargs: Any) -> Any:
         self.comparison = Comparison()
         subscribe_to_everything()

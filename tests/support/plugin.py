@@ -1,11 +1,8 @@
-"""What NetBox's own test mixins must be told of a plugin."""
-
 from pathlib import Path
 
 from utilities.testing import query_counts
 
-# NetBox looks for the number of queries that a list may cost in a folder `tests` of the app; ours are beside this file.
-# UPDATE_QUERY_COUNTS=1 writes them anew.
+# NetBox expects this file in the app's folder `tests`. UPDATE_QUERY_COUNTS=1 writes it anew.
 query_counts._baseline_path = lambda _app_label: Path(__file__).with_name('query_counts.json')
 
 

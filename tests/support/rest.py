@@ -1,4 +1,4 @@
-"""Objects as NetBox's REST API shows them and deletes them, without the host in front of their URLs."""
+"""REST API objects, without the host in their URLs."""
 
 import json
 from typing import Any
@@ -32,13 +32,12 @@ def without_host(shown: Any) -> Any:
 
 
 def delete(client: APIClient, instance: Model) -> None:
-    """Delete it through the API, and before that what protects it."""
+    """First delete everything that protects it."""
     free(client, instance)
     assert client.delete(api_url(instance)).status_code == 204
 
 
 def free(client: APIClient, instance: Model) -> None:
-    """Delete what protects it from being deleted."""
     try:
         Collector(using=DEFAULT_DB_ALIAS).collect([instance])
     except (ProtectedError, RestrictedError) as error:

@@ -7,5 +7,4 @@ from webhooks import conf
 
 
 def change_settings(monkeypatch: pytest.MonkeyPatch, **values: Any) -> None:
-    """Change the plugin's settings until the test ends."""
     monkeypatch.setattr(conf, '_settings', dataclasses.replace(conf.get(), **values))

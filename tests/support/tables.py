@@ -1,14 +1,13 @@
-"""Tables with the statistics of an emptied log: PostgreSQL counts rows a minute apart, and an import takes seconds."""
+"""Tables with an emptied log's statistics: PostgreSQL counts rows a minute apart, and an import takes seconds."""
 
 from django.db import connection
 from django.db.models import Model
 
-# Each row has its own.
+# Unique columns.
 OWN = {'id', 'uuid', 'sequence', 'object_id'}
 
 
 def copy_row(model: type[Model], times: int) -> None:
-    """Copy a table's only row for as many other objects."""
     table = model._meta.db_table
     columns = ', '.join(f'"{one.column}"' for one in model._meta.fields if one.column not in OWN)
     with connection.cursor() as cursor:
@@ -20,7 +19,7 @@ def copy_row(model: type[Model], times: int) -> None:
 
 
 def fill_and_empty(model: type[Model]) -> None:
-    """Leave the only row, as retention does, and let PostgreSQL count then."""
+    """Leave one row, as retention does, and let PostgreSQL count."""
     copy_row(model, times=20_000)
     table = model._meta.db_table
     with connection.cursor() as cursor:
@@ -29,7 +28,7 @@ def fill_and_empty(model: type[Model]) -> None:
 
 
 def rows_read(model: type[Model]) -> int:
-    """Return how many rows of the table were read by this connection, and by those that are closed."""
+    """Count the rows read by this and by closed connections."""
     with connection.cursor() as cursor:
         cursor.execute('SELECT pg_stat_force_next_flush()')
         cursor.execute(

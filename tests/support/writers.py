@@ -1,4 +1,4 @@
-"""Transactions beside the test's own, each on a connection of its own."""
+"""Transactions beside the test's own, on their own connections."""
 
 import threading
 from collections.abc import Callable, Iterable
@@ -12,14 +12,14 @@ PATIENCE = 30
 
 
 class Writer(threading.Thread):
-    """A transaction in a thread, on a connection of its own. It commits when `finish` is called, or at its end."""
+    """It commits after `finish`, or fails after PATIENCE seconds."""
 
     def __init__(self, work: Callable[[], object]) -> None:
         super().__init__(daemon=True)
         self.error: Exception | None = None
         self.pid = 0
         self._work = work
-        # What it does besides, None: commit.
+        # None means commit.
         self._steps: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._has_written = threading.Event()
         self.start()
@@ -49,7 +49,7 @@ class Writer(threading.Thread):
         return self
 
     def also(self, work: Callable[[], object]) -> None:
-        """Do something else in the same transaction. Where that fails, return when it is rolled back."""
+        """Work in the same transaction. If that fails, return after the rollback."""
         is_done = threading.Event()
         self._steps.put(lambda: (work(), is_done.set()))
         assert wait_until(lambda: is_done.is_set() or not self.is_alive(), timeout=PATIENCE)
@@ -63,14 +63,13 @@ class Writer(threading.Thread):
 
 
 def is_blocked(pid: int) -> bool:
-    """Whether the PostgreSQL session waits for another."""
     with connection.cursor() as cursor:
         cursor.execute('SELECT cardinality(pg_blocking_pids(%s)) > 0', [pid])
         return cursor.fetchone()[0]
 
 
 def in_parallel(workers: Iterable[Callable[[], None]]) -> None:
-    """Run the workers at the same time, each on a connection of its own, and raise what one of them raised."""
+    """Run all at once, and raise one error of theirs."""
     errors: list[Exception] = []
 
     def run(work: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""Zabbix from Debian's packages: its server, and its API by PHP's own web server."""
+"""Zabbix from Debian's packages, with PHP's own web server."""
 
 import gzip
 import json
@@ -52,11 +52,9 @@ class Zabbix:
     session: str = ''
 
     def log_in(self) -> None:
-        """As the administrator, with the password that Zabbix is delivered with."""
         self.session = self.call('user.login', username='Admin', password='zabbix')
 
     def call(self, method: str, *listed: Any, **named: Any) -> Any:
-        """Call the API."""
         body = json.dumps({'jsonrpc': '2.0', 'id': 1, 'method': method, 'params': listed or named}).encode()
         headers = {'Content-Type': 'application/json-rpc'}
         if self.session:
@@ -67,7 +65,7 @@ class Zabbix:
         return said['result']
 
     def make_item(self, host: str, key: str) -> tuple[str, str]:
-        """Make a trapper item, and a token of the administrator. Returns the token and the item's id."""
+        """Return an administrator's token and the trapper item's id."""
         group = self.call('hostgroup.create', name='NetBox')['groupids'][0]
         host_id = self.call('host.create', host=host, groups=[{'groupid': group}])['hostids'][0]
         trapper, text = 2, 4
@@ -78,7 +76,6 @@ class Zabbix:
 
 @contextmanager
 def zabbix(folder: Path, address: DatabaseAddress) -> Iterator[Zabbix]:
-    """Run it on a database of its own."""
     database = address.named('zabbix')
     address.execute('CREATE DATABASE {}', database.name)
     try:

@@ -1,4 +1,4 @@
-"""Where there is no NetBox, Django gets the few settings that the modules under test look at."""
+"""Without a NetBox, Django gets only the tested modules' settings."""
 
 import os
 

@@ -1,5 +1,3 @@
-"""Settings: where they come from, what they may be, and what is said of those that are wrong."""
-
 import ipaddress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -217,7 +215,7 @@ class TestWrongValues:
 
 
 class TestOwnRedis:
-    """What is not set is as in NetBox's REDIS['tasks']."""
+    """Unset values come from NetBox's REDIS['tasks']."""
 
     NETBOX = SimpleNamespace(
         TASKS_REDIS_HOST='netbox.example.com',

@@ -1,5 +1,3 @@
-"""The docs' links lead somewhere, and the pictures and files that they name are there."""
-
 import re
 import runpy
 import time
@@ -14,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / 'docs'
 PAGES = [*sorted(ROOT.glob('*.md')), *sorted(DOCS.rglob('*.md'))]
 LINK = re.compile(r'\[[^\]]*\]\(([^)\s]+)\)')
-# In architecture.md without webhooks/ in front.
+# architecture.md leaves out the `webhooks/` in front.
 OURS = re.compile(r'(?<![\w/.-])webhooks/([\w/]+\.py|[\w/]+/(?=`))')
 # A product or quotient of figures, and its result: `167 × 0.2 ms = 0.03`.
 UNITS = {'': 1, 'ms': 1e-3, 's': 1, 'kB': 1e3, 'GB': 1e9}
@@ -24,7 +22,7 @@ ARCHITECTURE = re.compile(r'(?<![\w/.-])(?:webhooks/)?([a-z_/]+\.py)')
 
 
 def anchors(page: Path) -> set[str]:
-    """As GitHub makes them of headings."""
+    """As GitHub makes them from headings."""
     headings = re.findall(r'^#+ (.+)$', page.read_text(), re.MULTILINE)
     return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
 
@@ -62,7 +60,7 @@ def number(figure: str) -> float:
 
 
 def is_right(term: str, result: str) -> bool:
-    """Return whether it is, but for rounding to the digits that are shown, or to three hundredths."""
+    """It is right to the shown digits, or to three hundredths."""
     first, *others = re.split(r' (?=[×/] )', term)
     value = prod((number(one[2:]) if one[0] == '×' else 1 / number(one[2:]) for one in others), start=number(first))
     shown, _, unit = result.partition(' ')
@@ -100,7 +98,7 @@ def test_the_receiver_in_contrib_verifies_a_signature_and_refuses_a_request_with
 
     def headers(moment: int) -> dict[str, str]:
         signature = signing.standard([secret], 'an-id', moment, body)
-        other = 'v1a,b3RoZXI='  # of a secret that is replaced
+        other = 'v1a,b3RoZXI='  # from a replaced secret
         return {
             'webhook-id': 'an-id',
             'webhook-timestamp': str(moment),
@@ -131,7 +129,7 @@ def test_every_page_is_in_the_readme():
 
 
 def test_every_logger_is_in_the_operations_page():
-    """By its own name: a program that watches one logger needs to know it."""
+    """A program that watches a logger needs its exact name."""
     files = (ROOT / 'webhooks').rglob('*.py')
     used = {name for file in files for name in re.findall(r"getLogger\('(.+?)'\)", file.read_text())}
     listed = (DOCS / 'operations.md').read_text().partition('| logger |')[2].partition('\n\n')[0]

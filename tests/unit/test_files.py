@@ -1,4 +1,4 @@
-"""The files are as CONTRIBUTING.md says: short, and each is in the map of its room, where the room has one."""
+"""The files are short and mapped, as CONTRIBUTING.md says."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import webhooks
 ROOT = Path(webhooks.__file__).parent
 FILES = [path for path in sorted(ROOT.rglob('*.py')) if path.parent.name != 'migrations']
 LONGEST = 350
-# Rooms with so many files that their docstring shows a map of them.
+# Large rooms show a map of their files.
 MAPPED = ('engine', 'services')
 
 
@@ -19,7 +19,7 @@ def modules(room: str) -> set[str]:
 
 
 def on_the_map(text: str) -> set[str]:
-    """Return the names at the beginning of lines such as "claims, sql: …"."""
+    """Read lines such as "claims, sql: …"."""
     heads = [line.partition(':')[0].split(', ') for line in text.splitlines() if ':' in line]
     return {name for names in heads if all(map(str.isidentifier, names)) for name in names}
 

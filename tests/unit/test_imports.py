@@ -1,4 +1,4 @@
-"""Each file of the tests has one name in Python, and what tests share is in `support`."""
+"""Each test file has one name in Python. Shared code is in `support`."""
 
 import ast
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ def relative(path: Path) -> str:
 
 
 def imports(code: str) -> Iterator[tuple[int, str]]:
-    """Yield the dots and the dotted name of each import, and of what is imported from it, which may be a module."""
+    """Yield dots and dotted names. An imported name may be a module."""
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             yield from ((0, alias.name) for alias in node.names)
@@ -25,14 +25,12 @@ def imports(code: str) -> Iterator[tuple[int, str]]:
 
 
 def found_in_tests(name: str) -> bool:
-    """Whether the name, or the module that it is in, is a file or folder of the tests."""
     parts = name.split('.')
     paths = [base.joinpath(*parts[:length]) for base in ON_THE_PATH for length in (len(parts), len(parts) - 1)]
     return any(TESTS in path.parents and (path.is_dir() or path.with_suffix('.py').exists()) for path in paths)
 
 
 def wrong_imports(path: Path, code: str) -> list[str]:
-    """Return the imports that reach a file of the tests by another way than `support.…`."""
     in_support = TESTS / 'support' in path.parents
     return [
         '.' * dots + name

@@ -1,11 +1,9 @@
-"""A program of ours ends whenever it is asked to."""
-
 import subprocess
 import sys
 
 import pytest
 
-# The signal strikes where Python drops what is raised, and it waits for nothing else.
+# The signal strikes where Python drops exceptions, and nothing else ends the wait.
 PROGRAM = """
 import os, signal, subprocess, sys
 from devstack.interrupt import run

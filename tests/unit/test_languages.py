@@ -1,4 +1,4 @@
-"""The catalogues in webhooks/locale/: complete, compiled, and with the same placeholders as the code."""
+"""Catalogues in webhooks/locale/ are complete, compiled, and keep placeholders."""
 
 import re
 import subprocess
@@ -12,7 +12,7 @@ from babel.messages.pofile import read_po
 ROOT = Path(__file__).parents[2]
 LOCALE = ROOT / 'webhooks' / 'locale'
 LANGUAGES = ('de', 'es', 'fr', 'ja', 'pt')
-# What the code fills in, and what people copy: markup, masks, and names of settings and fields.
+# Never translated: placeholders, markup, masks and names.
 FIXED = re.compile(
     r'%\(\w+\)\w|%[sd%]|\{\{.*?\}\}|\{\w*\}|</?(?:a|code|strong)\b[^>]*>|&\w+;|\*{8}|https?://|[A-Za-z]+_\w+|webhook-id'
 )
@@ -28,7 +28,6 @@ def messages(language: str) -> list[Message]:
 
 
 def forms(text: str | tuple[str, ...]) -> tuple[str, ...]:
-    """Return the forms of a text, one if it has no plural."""
     return (text,) if isinstance(text, str) else text
 
 

@@ -1,4 +1,4 @@
-"""The layers that CONTRIBUTING.md shows are kept: a file imports only from lines below its own."""
+"""A file imports only from lower layers, as CONTRIBUTING.md shows them."""
 
 import ast
 from collections.abc import Iterator
@@ -14,13 +14,13 @@ CONTRIBUTING = ROOT.parent / 'CONTRIBUTING.md'
 
 
 def layers() -> list[list[str]]:
-    """Return the layers that CONTRIBUTING.md shows, the lowest first: its indented lines."""
+    """Return the indented lines, the lowest layer first."""
     block = CONTRIBUTING.read_text().partition('```layers\n')[2].partition('```')[0]
     lines = [line.split() for line in block.splitlines() if line.startswith(' ')]
     return lines[::-1]
 
 
-# A folder (models, rendering, …) is one entry; inside it its files import each other as they need.
+# A folder is one entry: its files may import each other.
 STOREYS = {name: number for number, line in enumerate(layers()) for name in line}
 # No settings, no models.
 PURE = (
@@ -29,12 +29,11 @@ PURE = (
     'security/signing.py', 'ui/charts.py',
 )  # fmt: skip
 IMPURE = ('django.conf', 'django.db', 'django.apps', 'netbox', 'extras', 'core', 'webhooks.conf', 'webhooks.models')
-# The app's configuration imports when NetBox calls it: before that no model can be imported.
+# It imports inside functions: models exist only when NetBox calls it.
 CONFIGURATION = ROOT / '__init__.py'
 
 
 def top_of(path: Path) -> str:
-    """Return the entry of the list that a file belongs to."""
     first = path.relative_to(ROOT).parts[0]
     return first.removesuffix('.py')
 
@@ -49,7 +48,6 @@ def tree(path: Path) -> ast.Module:
 
 
 def imports(node: ast.AST, path: Path) -> Iterator[str]:
-    """Yield the dotted names of what is imported anywhere below the node, absolute."""
     package = ('webhooks', *path.relative_to(ROOT).parts[:-1])
     for found in ast.walk(node):
         if isinstance(found, ast.Import):
@@ -62,7 +60,6 @@ def imports(node: ast.AST, path: Path) -> Iterator[str]:
 
 
 def own(node: ast.AST, path: Path) -> set[str]:
-    """Return the entries of the list that are imported, other than the file's own."""
     dotted = [name.split('.') for name in imports(node, path)]
     found = {parts[1] for parts in dotted if parts[0] == 'webhooks' and len(parts) > 1}
     return found & STOREYS.keys() - {top_of(path)}
@@ -107,7 +104,6 @@ def test_it_imports_its_own_at_the_top(path: Path):
 
 
 def impure(node: ast.AST, path: Path) -> list[str]:
-    """Return what is imported that has settings or models, ours or others'."""
     return [found for found in imports(node, path) if found.startswith(IMPURE)]
 
 
@@ -134,7 +130,6 @@ def test_an_import_of_settings_or_models_is_noticed(code: str):
 
 
 def reads_settings(node: ast.AST) -> bool:
-    """Whether something below the node reads the plugin's settings by any of the ways there are."""
     attributes = {found.attr for found in ast.walk(node) if isinstance(found, ast.Attribute)}
     names = {found.id for found in ast.walk(node) if isinstance(found, ast.Name)}
     texts = {found.value for found in ast.walk(node) if isinstance(found, ast.Constant)}
@@ -156,7 +151,7 @@ def test_reading_the_plugins_settings_is_noticed(code: str):
 
 @pytest.mark.parametrize('path', files(), ids=relative)
 def test_only_conf_reads_the_plugins_settings(path: Path):
-    """What the rest asks of Django's settings is NetBox's."""
+    """The rest may read NetBox's settings only."""
     if top_of(path) != 'conf':
         assert not reads_settings(tree(path))
 

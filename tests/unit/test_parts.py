@@ -1,4 +1,4 @@
-"""`scripts/test` runs all tests in parts: none is left out, and none fails unseen."""
+"""`scripts/test` runs every test once, and reports every failure."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from devstack.folders import CHECKOUT
 from devstack.parts import Part, parts_of, run_parts, summarize
 
 PYTEST = (sys.executable, '-m', 'pytest', '-p', 'no:cacheprovider')
-# Says when it begins and ends. It ends when as many have begun as it is told.
+# Ends once the given number of parts have begun.
 PROGRAM = """
 import pathlib, sys, time
 part, others = pathlib.Path(sys.argv[2]), int(sys.argv[1])
@@ -26,7 +26,6 @@ print(part.name, 'says so')
 
 @pytest.fixture(scope='module')
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Part]:
-    """By name, parts whose tests pass, fail, cannot be collected, and end their process."""
     tests = {
         'passing': 'def test_one(): pass\ndef test_two(): pass',
         'failing': 'def test_one(): pass\ndef test_two(): assert not "as it should be"',
@@ -80,7 +79,7 @@ def test_parts_run_at_once_and_no_more_than_it_says(
 ):
     monkeypatch.setattr(parts, 'AT_ONCE', 2)
     named = {name: [str(tmp_path / name)] for name in 'abcd'}
-    # Each of the first two waits for the other.
+    # Each of the first two waits for its neighbour.
     assert [part.code for part in run_parts(named, tmp_path, command=(sys.executable, '-c', PROGRAM, '2'))] == [0] * 4
     assert capsys.readouterr().out.count('says so') == 4
     steps = (tmp_path / 'journal').read_text().split()[::2]

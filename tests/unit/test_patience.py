@@ -9,7 +9,7 @@ from webhooks.patience import TICKS, Patience
 
 
 class Clock:
-    """A clock that each attempt moves on by so many seconds, or by as many as it may take."""
+    """Attempts move it on by the given seconds, or by their limit."""
 
     def __init__(self, *seconds: float) -> None:
         self.now = 1000.0

@@ -1,5 +1,3 @@
-"""The documentation site: it builds, each page is in its menu, and its links lead somewhere."""
-
 import re
 import subprocess
 import sys

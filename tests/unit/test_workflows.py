@@ -1,4 +1,4 @@
-"""The workflows of a public forge, and git's hooks, call what is there and repeat nothing of it."""
+"""Workflows and git's hooks only call existing scripts."""
 
 import re
 import tomllib
@@ -15,7 +15,6 @@ PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
 
 
 def jobs() -> dict[str, Any]:
-    """Return the jobs of all workflows by name."""
     return {name: job for path in WORKFLOWS for name, job in yaml.safe_load(path.read_text())['jobs'].items()}
 
 

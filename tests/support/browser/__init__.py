@@ -1,1 +1,1 @@
-"""A person at a browser, and what happens beside the pages."""
+"""A person at a browser, and the world beside it."""

@@ -1,10 +1,10 @@
-"""Somebody at a browser, who notices what goes wrong on the pages."""
+"""Somebody at a browser, who notices problems of the pages."""
 
 import re
 
 from playwright.sync_api import ConsoleMessage, Locator, Page, Request, Response
 
-# What the browser says of requests that it gave up because another page was asked for.
+# Reported for requests dropped for another page.
 ABORTED = 'net::ERR_ABORTED'
 
 
@@ -13,7 +13,7 @@ class Person:
         self.page = page
         self.base = base
         self.problems: list[str] = []
-        # Statuses that this person is to get, as where a page is forbidden.
+        # Expected statuses, such as 403.
         self.expected: set[int] = set()
         page.on('console', self._note_console)
         page.on('pageerror', lambda error: self.problems.append(f'{page.url}: {error}'))
@@ -21,7 +21,7 @@ class Person:
         page.on('response', self._note_response)
 
     def _note_console(self, message: ConsoleMessage) -> None:
-        """Of refused requests the browser writes too; they are noted as responses."""
+        """Skip refused requests: they are noted as responses."""
         if message.type == 'error' and 'Failed to load resource' not in message.text:
             self.problems.append(f'{self.page.url}: {message.text}')
 
@@ -48,11 +48,10 @@ class Person:
         return self.page.get_by_label(label, exact=True)
 
     def unfold(self, group: str) -> None:
-        """Unfold a group of a form, or fold it again."""
         self.page.locator('summary', has_text=group).click()
 
     def choose(self, field: str, option: str) -> None:
-        """In NetBox's selectors (TomSelect), which load their options when they are opened."""
+        """NetBox's selectors (TomSelect) load options only when opened."""
         self.page.locator(f'#id_{field} + .ts-wrapper .ts-control').click()
         self.page.locator(f'#id_{field}-ts-dropdown').get_by_role('option', name=option).first.click()
 
@@ -62,5 +61,5 @@ class Person:
 
 
 def _named(name: str) -> re.Pattern[str]:
-    """The whole name, but for the icon before it, which is a character too."""
+    """Match the whole name after an icon, which is a character too."""
     return re.compile(rf'(^|\W\s){re.escape(name)}\s*$')

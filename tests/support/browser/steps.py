@@ -1,5 +1,3 @@
-"""What happens beside the pages: others change objects, and the worker delivers."""
-
 import itertools
 from typing import Any
 
@@ -28,7 +26,7 @@ def add_sites(api: Api, count: int) -> None:
 
 
 def delivery_of(api: Api, site: dict[str, Any], status: str) -> dict[str, Any]:
-    """Wait until the one delivery of the site has that status."""
+    """Wait until the site's only delivery has that status."""
 
     def found() -> list[dict[str, Any]]:
         return api.get('plugins/webhooks/deliveries/', object_id=site['id'], status=status)['results']

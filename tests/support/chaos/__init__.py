@@ -1,1 +1,1 @@
-"""Victims, servers to crash, and the audit of what must hold whatever was killed."""
+"""Processes to kill, servers to crash, and promises to keep."""

@@ -1,9 +1,9 @@
-"""What must hold whatever was killed.
+"""The promises that hold, whatever was killed.
 
 1. Every committed change arrives at least once.
-2. Nothing else does: nothing of a transaction that was rolled back.
-3. The changes of one object arrive in the order in which they were made, repetitions aside.
-4. A request is repeated only where the outcome of the one before was a failure, or could not be known.
+2. No change of a rolled back transaction arrives.
+3. The changes of an object arrive in their order, apart from repetitions.
+4. A request is repeated only after a failure or an unknown outcome.
 """
 
 import random
@@ -29,13 +29,13 @@ class Regret(Exception):
 
 @dataclass
 class Ledger:
-    """What was done, by whom it was done: each change writes a number of its own into the description."""
+    """Each change writes its own number into the description."""
 
     committed: list[tuple[int, int]] = field(default_factory=list)
     rolled_back: set[int] = field(default_factory=set)
-    # The connection broke during the commit: it may have happened or not.
+    # Perhaps committed: the connection broke meanwhile.
     unknown: set[int] = field(default_factory=set)
-    # Deliveries whose worker was killed while it may have been sending them.
+    # The killed worker may have been sending these deliveries.
     interrupted: Counter = field(default_factory=Counter)
     _number: int = 0
 
@@ -67,7 +67,7 @@ class Ledger:
             self.change(chance.choice(pks), regret=chance.random() < 0.15)
 
     def note_interrupted(self) -> None:
-        """Called when a worker was just killed."""
+        """Call it right after a worker was killed."""
         in_hand = [pk for held in Worker.objects.values_list('deliveries', flat=True) for pk in held]
         open_ones = Delivery.objects.filter(pk__in=in_hand, status=StatusChoices.PENDING)
         self.interrupted.update(str(uuid) for uuid in open_ones.values_list('uuid', flat=True))
@@ -78,7 +78,7 @@ class Ledger:
 
 
 def finish(rounds: int = 60) -> None:
-    """Let all times pass, and do what is left."""
+    """Let all times pass, and finish the rest."""
     for _ in range(rounds):
         pass_alive()
         past = timezone.now() - timedelta(seconds=1)
@@ -92,13 +92,11 @@ def finish(rounds: int = 60) -> None:
 
 
 def is_anything_left() -> bool:
-    """Whether anything waits to be dispatched or sent, or a worker has died."""
     due = Delivery.objects.filter(status=StatusChoices.PENDING, due_at__lte=timezone.now())
     return Worker.objects.exists() or Event.objects.filter(dispatched_at=None).exists() or due.exists()
 
 
 def check(ledger: Ledger, receiver: Receiver) -> None:
-    """Assert all of it."""
     assert not Event.objects.filter(dispatched_at=None).exists(), 'events were left'
     assert not Delivery.objects.filter(status__in=OPEN_STATUSES).exists(), 'deliveries were left'
     requests = receiver.matching(is_whole)
@@ -111,7 +109,7 @@ def check(ledger: Ledger, receiver: Receiver) -> None:
 
 
 def is_whole(request: Received) -> bool:
-    """Whoever was killed while it sent has sent a part, on which no endpoint acts."""
+    """A killed worker may have sent half a request, which no endpoint obeys."""
     return len(request.body) == int(request.header('Content-Length'))
 
 

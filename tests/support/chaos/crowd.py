@@ -1,7 +1,6 @@
-"""People who change things, each in a process of its own, and the journal of what they did.
+"""People who change things in their own processes, and their journal.
 
-Each notes a transaction before its commit. Whether it was committed is asked of PostgreSQL afterwards: whoever is
-killed between the two cannot tell.
+A killed process cannot tell whether it committed, so it notes its transaction before and PostgreSQL is asked later.
 """
 
 import json
@@ -20,20 +19,20 @@ from support.chaos.audit import Regret
 from webhooks.choices import KindChoices
 from webhooks.models import Webhook
 
-# Of what they write, drawn under the lock of the object: so the numbers of an object grow in the order of its commits.
+# Drawn under the object's lock, so its numbers grow in commit order.
 NUMBERS = 'webhooks_chaos_numbers'
 SLUGS = [f'crowded-{number}' for number in range(6)]
-# Of the transactions of a writer: those that stay open for a while, and those that are rolled back.
+# Shares of transactions: kept open for a while, and rolled back.
 LONG, REGRETTED = 0.1, 0.15
-# Of the changes: deletions, those that are made twice, and those in a savepoint that is rolled back.
+# Shares of the changes: deletions, made twice, and undone by a savepoint.
 DELETIONS, TWICE, UNDONE = 0.05, 0.15, 0.1
 
 
 @dataclass
 class Change:
-    """What a transaction made of an object. `number` is in the description that it left.
+    """A change left `number` in the description.
 
-    `views` are what it saw to be committed, before and after each statement that changed the object.
+    `views` are the committed states before and after each of its statements.
     """
 
     pk: int
@@ -43,8 +42,6 @@ class Change:
 
 
 class Journal:
-    """What was noted, a line each, by any number of processes."""
-
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -53,12 +50,10 @@ class Journal:
         os.write(self._file, json.dumps({'id': _ask('SELECT pg_current_xact_id()::text')} | what).encode() + b'\n')
 
     def committed(self) -> list[dict[str, Any]]:
-        """Return what was noted in transactions that were committed."""
         entries = [json.loads(line) for line in self._path.read_text().splitlines()]
         return [one for one in entries if _ask('SELECT pg_xact_status(%s::xid8)', one['id']) == 'committed']
 
     def changed(self) -> list[dict[str, Any]]:
-        """Return those that changed objects."""
         return [one for one in self.committed() if 'changes' in one]
 
 
@@ -73,7 +68,6 @@ def drop_numbers() -> None:
 
 
 def write(journal: Journal, seed: int) -> NoReturn:
-    """Change some objects, again and again."""
     chance = random.Random(seed)
     while True:
         try:
@@ -92,7 +86,7 @@ def write(journal: Journal, seed: int) -> NoReturn:
 
 
 def toggle(journal: Journal, seed: int, webhook_id: int) -> NoReturn:
-    """Disable and enable a webhook, again and again, in transactions some of which stay open."""
+    """Disable and enable a webhook. Some transactions stay open."""
     chance = random.Random(seed)
     while True:
         try:
@@ -116,7 +110,7 @@ def _change(chance: random.Random, slug: str) -> Change:
     if place is None:
         place = Site(name=slug, slug=slug)
         change = Change(0, 0, KindChoices.CREATED)
-        # Its unique name is what another one's creation waits for.
+        # Another creation waits for this unique name.
         _watch(change, place.save)
     else:
         change = Change(place.pk, 0, KindChoices.UPDATED)

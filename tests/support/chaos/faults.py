@@ -1,4 +1,4 @@
-"""Faults, one after the other, at random: in workers, PostgreSQL's sessions, Redis, and the endpoint."""
+"""Random faults in workers, PostgreSQL's sessions, Redis and the endpoint."""
 
 import random
 import time
@@ -20,7 +20,7 @@ from webhooks.models import Delivery, Health, Webhook
 WORKERS = 3
 # Seconds between two faults.
 INTERVAL = 0.25
-# How many faults later at most a frozen worker is thawed. Some longer than PostgreSQL bears an idle transaction.
+# Frozen for at most so many faults, longer than PostgreSQL bears an idle transaction.
 THAWED_AFTER = 30
 
 MOODS: dict[str, list[Answer]] = {
@@ -38,8 +38,6 @@ END_SESSION = """
 
 
 class Faults:
-    """Does one at a time, and counts them by name."""
-
     def __init__(
         self,
         chance: random.Random,
@@ -53,7 +51,7 @@ class Faults:
         self._chance, self._children, self._receiver, self._redis = chance, children, receiver, redis
         self._paths, self._paused_id = paths, paused_id
         self._workers = [self._start() for _ in range(WORKERS)]
-        # {process: at which fault it is thawed}
+        # {process: number of the fault that thaws it}
         self._frozen: dict[int, int] = {}
 
     def inject(self, count: int) -> None:
@@ -72,7 +70,7 @@ class Faults:
             time.sleep(INTERVAL * 2 * self._chance.random())
 
     def end(self) -> None:
-        """Nobody works any more, and everything is well."""
+        """Stop all workers, and repair everything."""
         for pid in self._workers:
             self._children.kill(pid)
         self._redis.start()
@@ -88,7 +86,7 @@ class Faults:
         return self._children.fork(toil)
 
     def _tend(self, number: int) -> None:
-        """Somebody replaces the workers that have ended, and thaws the frozen."""
+        """Replace ended workers, and thaw frozen ones."""
         for pid, until in list(self._frozen.items()):
             if number >= until:
                 del self._frozen[pid]
@@ -107,7 +105,6 @@ class Faults:
         self._replace(pid)
 
     def _lose_all_workers(self) -> None:
-        """And with them so much time that they count as dead."""
         for pid in list(self._workers):
             self._children.kill(pid)
         pass_alive()
@@ -120,7 +117,7 @@ class Faults:
         self._frozen[pid] = self.done.total() + self._chance.randrange(1, THAWED_AFTER)
 
     def _end_session(self) -> None:
-        """Of a worker, of somebody who saves, or of whoever edits a webhook."""
+        """It belongs to a worker, a writer or an editor."""
         with connection.cursor() as cursor:
             cursor.execute(END_SESSION, [str(self._chance.random())])
 
@@ -133,7 +130,6 @@ class Faults:
         self._redis.start()
 
     def _change_mood(self) -> None:
-        """Of the endpoint, for some requests."""
         bad = self._chance.choice(list(MOODS.values()))
         answers = [self._chance.choice(bad) for _ in range(self._chance.randrange(1, 15))]
         self._receiver.answers(self._chance.choice(self._paths), *answers, *MOODS['well'])
@@ -144,7 +140,7 @@ class Faults:
         webhook.save()
 
     def _pass_time(self) -> None:
-        """Retries and probes are due. The workers lock the same rows, in another order."""
+        """Make retries and probes due. Workers lock these rows in another order."""
         retried = Delivery.objects.filter(status=StatusChoices.PENDING, due_at__isnull=False).exclude(error='')
         with suppress(OperationalError):
             now = timezone.now()

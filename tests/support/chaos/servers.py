@@ -1,5 +1,3 @@
-"""Servers to crash."""
-
 import os
 import signal
 from pathlib import Path
@@ -13,14 +11,14 @@ from devstack.redis import RedisAddress
 
 
 class CrashingPostgres:
-    """The PostgreSQL server that the test run started. Started again it is a child of the tests."""
+    """The test run's server. After a restart it is a child of the tests."""
 
     def __init__(self, folder: Path, processes: Processes, address: DatabaseAddress) -> None:
         self._server = PostgresServer(folder, processes, port=address.port, password=address.password)
         self._pid_file = folder / 'data' / 'postmaster.pid'
 
     def crash(self) -> None:
-        """Ends all its processes at once and writes nothing: the next start recovers from the log."""
+        """Without a final write, the next start recovers from the log."""
         os.kill(int(self._pid_file.read_text().split()[0]), signal.SIGQUIT)
         assert wait_until(lambda: not accepts(self._server.port), timeout=20)
 
@@ -29,7 +27,7 @@ class CrashingPostgres:
         self._server.start()
 
     def crash_by_its_own(self) -> None:
-        """One of its processes dies hard: it ends all others, recovers, and is there again."""
+        """A killed process makes PostgreSQL end the rest and recover."""
         with self._server.address.connect() as connection:
             pid = connection.execute('SELECT pg_backend_pid()').fetchone()[0]
             os.kill(pid, signal.SIGKILL)
@@ -44,7 +42,7 @@ class CrashingPostgres:
 
 
 def kill_redis(address: RedisAddress) -> None:
-    """SIGKILL: what it held is gone."""
+    """SIGKILL loses its data."""
     with address.client() as client:
         pid = client.info('server')['process_id']
     os.kill(pid, signal.SIGKILL)

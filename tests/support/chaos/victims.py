@@ -1,4 +1,4 @@
-"""Processes that are killed: forks of this one, as RQ's jobs are forks of its worker."""
+"""Processes to kill are forks, like RQ's jobs."""
 
 import functools
 import itertools
@@ -16,13 +16,11 @@ from support.engine import work
 
 
 class Children:
-    """The living ones."""
-
     def __init__(self) -> None:
         self._pids: list[int] = []
 
     def fork(self, function: Callable[[], Any]) -> int:
-        """Run the function in a child. A connection to the database is not to be shared with it."""
+        """A child must not share a database connection."""
         connections.close_all()
         pid = os.fork()
         if pid:
@@ -38,13 +36,11 @@ class Children:
         self.wait(pid)
 
     def wait(self, pid: int) -> int | None:
-        """Return the signal that ended the child, None where none did."""
         self._pids.remove(pid)
         _pid, code = os.waitpid(pid, 0)
         return os.WTERMSIG(code) if os.WIFSIGNALED(code) else None
 
     def ends_well(self, pid: int) -> bool:
-        """Wait for the child. Returns whether it came to its end, without an error and without a signal."""
         self._pids.remove(pid)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
@@ -66,7 +62,7 @@ class Children:
 
 
 def toil() -> NoReturn:
-    """One job after the other, until it is killed or an error ends it, as one ends RQ's fork."""
+    """Work until a kill or an error ends it, like RQ's fork."""
     while True:
         work()
         time.sleep(0.02)
@@ -78,12 +74,12 @@ def die() -> NoReturn:
 
 
 def freeze() -> None:
-    """All threads stop, as on a machine that is paused, until somebody sends SIGCONT."""
+    """Stop all threads until SIGCONT, as on a paused machine."""
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def strike_before(target: str, call: int = 1, blow: Callable[[], Any] = die) -> None:
-    """From now on, the `call`-th call of a function, 'module.name' or 'module.Class.name', strikes the process."""
+    """Strike before the `call`-th call of 'module.name' or 'module.Class.name'."""
     owner, name = _find(target)
     original = getattr(owner, name)
     calls = itertools.count(1)
@@ -98,7 +94,6 @@ def strike_before(target: str, call: int = 1, blow: Callable[[], Any] = die) -> 
 
 
 def strike_after(target: str, call: int = 1, blow: Callable[[], Any] = die) -> None:
-    """The same, when the call has done its work."""
     owner, name = _find(target)
     original = getattr(owner, name)
     calls = itertools.count(1)
@@ -114,7 +109,6 @@ def strike_after(target: str, call: int = 1, blow: Callable[[], Any] = die) -> N
 
 
 def strike_at_statement(number: int, blow: Callable[[], Any] = die) -> None:
-    """From now on, this process is struck after so many SQL statements, wherever that is."""
     statements = itertools.count(1)
 
     def execute(inner: Callable, *args: Any) -> Any:

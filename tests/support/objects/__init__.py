@@ -1,7 +1,7 @@
-"""Objects of the 19 models as a real NetBox has them: all that a model can point to or be pointed to by is there.
+"""Objects of the 19 models, with all their relations.
 
-`make_<model>(**fields)` saves one, `make_everything()` one of each, and `change(instance)` makes a plausible update.
-Names are unique, so that any number of them go into one database.
+`make_<model>(**fields)` saves one, `make_everything()` one per model. `change(instance)` makes a plausible update.
+Names are unique, so a database can hold any number.
 """
 
 from collections.abc import Callable
@@ -67,12 +67,10 @@ VARIANTS: dict[str, Callable[..., Model]] = {
 
 
 def make_everything() -> dict[str, Model]:
-    """Return one object of each of the 19 models, by the label of its model."""
     return {label: make() for label, make in MAKERS.items()}
 
 
 def change(instance: Model) -> Model:
-    """Update the instance as somebody who edits it would."""
     for name in ('name', 'description', 'comments'):
         if hasattr(instance, name):
             setattr(instance, name, unique('Changed'))
@@ -89,7 +87,7 @@ def empty_relations(instance: Model) -> None:
 
 
 def strip(instance: Model) -> None:
-    """Take away all that the object can be without."""
+    """Remove all optional values."""
     for field in instance._meta.concrete_fields:
         if field.null and field.editable and field.name != 'cable':
             setattr(instance, field.attname, None)

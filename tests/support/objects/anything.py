@@ -1,4 +1,4 @@
-"""An object of any model at all, with what it must have and no more."""
+"""An object of any model, with only its required values."""
 
 import base64
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from .surroundings import number, some_site, unique
 
 PIXEL = base64.b64decode('R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7')
 
-# By the class of a field, or the first of its base classes that is here.
+# By the class of a field, or its first listed base class.
 VALUES: dict[str, Callable[[], Any]] = {
     'ArrayField': list,
     'DateTimeField': timezone.now,
@@ -32,7 +32,7 @@ VALUES: dict[str, Callable[[], Any]] = {
 
 
 def make_anything(model: type[models.Model]) -> models.Model:
-    """Save an object without NetBox's validation and signals, which know better what belongs together."""
+    """NetBox's validation and signals would reject random values."""
     if model is Token:
         return Token.objects.create(user=make_anything(User))
     instance = model()

@@ -1,5 +1,3 @@
-"""Circuits and providers."""
-
 from datetime import date
 from decimal import Decimal
 from typing import Any

@@ -1,5 +1,3 @@
-"""Sites, racks, devices and interfaces."""
-
 from decimal import Decimal
 from typing import Any
 
@@ -102,7 +100,6 @@ def make_rack(**fields: Any) -> Rack:
 
 
 def make_device(**fields: Any) -> Device:
-    """A device in a rack, a cluster and a virtual chassis, with interfaces, addresses and config contexts."""
     site = fields.get('site') or some_site()
     location = make_location(site)
     chassis = VirtualChassis.objects.create(name=unique('chassis'))
@@ -133,7 +130,7 @@ def make_device(**fields: Any) -> Device:
     device = dressed(Device(**given | fields))
     make_config_contexts(device)
     give_addresses(device, Interface.objects.create(device=device, name='mgmt', type='1000base-t'))
-    # Its count of interfaces changed in the table.
+    # The database changed its count of interfaces.
     device.refresh_from_db(fields=['interface_count'])
     device.oob_ip = some_ip(assigned_object=device.interfaces.first())
     device.save()
@@ -141,7 +138,7 @@ def make_device(**fields: Any) -> Device:
 
 
 def make_child_device(**fields: Any) -> Device:
-    """An unnamed device in a bay of another one: what it is called comes from its type."""
+    """Its display name comes from its type."""
     site = some_site()
     device = dressed(Device(**{'device_type': make_device_type(), 'role': make_device_role(), 'site': site} | fields))
     DeviceBay.objects.create(device=some_device(site), name=unique('bay'), installed_device=device)
@@ -149,7 +146,6 @@ def make_child_device(**fields: Any) -> Device:
 
 
 def make_interface(**fields: Any) -> Interface:
-    """A cabled member of a LAG with VLANs, MAC and IP addresses, in a module and a virtual device context."""
     device = fields.get('device') or some_device(some_site())
     given = {
         'device': device,

@@ -1,5 +1,3 @@
-"""VRFs, addresses, prefixes, aggregates, VLANs and services."""
-
 from datetime import date
 from typing import Any
 
@@ -61,7 +59,7 @@ def make_vm_ip_address(**fields: Any) -> IPAddress:
 
 
 def make_prefix(**fields: Any) -> Prefix:
-    """A prefix between a larger and a smaller one, with a site as its scope."""
+    """It lies between a larger and a smaller prefix."""
     block, vrf = number() % 250, some_vrf()
     given = {
         'prefix': f'10.{block}.0.0/20',
@@ -77,7 +75,7 @@ def make_prefix(**fields: Any) -> Prefix:
     Prefix.objects.create(prefix=f'10.{block}.0.0/16', vrf=vrf)
     prefix = dressed(Prefix(**given | fields))
     Prefix.objects.create(prefix=f'10.{block}.1.0/24', vrf=vrf)
-    # Its place among the others changed in the table.
+    # The other prefixes changed its depth and children in the database.
     prefix.refresh_from_db()
     return prefix
 
@@ -137,6 +135,6 @@ def make_service(**fields: Any) -> Service:
 
 
 def make_vm_service(**fields: Any) -> Service:
-    """A service of one protocol, for which the API has fields of their own."""
+    """With only one protocol the API fills its own fields."""
     machine = VirtualMachine.objects.create(name=unique('vm'), site=some_site())
     return make_service(**{'parent': machine, 'port_mappings': ['tcp/22', 'tcp/2222']} | fields)

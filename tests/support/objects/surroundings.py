@@ -1,4 +1,4 @@
-"""What the objects are surrounded by: tags, custom fields, owners, and models that are not among the 19."""
+"""Objects around the 19 models: tags, custom fields, owners and others."""
 
 import itertools
 from typing import Any
@@ -49,7 +49,7 @@ def named(prefix: str) -> dict[str, str]:
 
 
 def dressed(instance: Model) -> Model:
-    """Save the instance with tags, an owner and every kind of custom field."""
+    """Add tags, an owner and every kind of custom field."""
     instance.custom_field_data = custom_field_values()
     instance.owner = make_owner()
     for name, text in (('description', 'As described'), ('comments', '# Comments')):
@@ -61,7 +61,7 @@ def dressed(instance: Model) -> Model:
 
 
 def make_tags() -> list[Tag]:
-    """Three tags, whose orders by weight, by name and by id differ."""
+    """Their orders by weight, by name and by id differ."""
     return [
         Tag.objects.get_or_create(slug=slug, defaults={'name': slug.capitalize(), 'weight': weight})[0]
         for slug, weight in (('gamma', 100), ('alpha', 300), ('beta', 200))
@@ -74,7 +74,6 @@ def make_owner() -> Owner:
 
 
 def custom_field_values() -> dict[str, Any]:
-    """A value of every kind of custom field there is, as NetBox stores it."""
     _ensure_custom_fields()
     referred = [Site.objects.get_or_create(name=name, slug=name.lower())[0] for name in ('Zug', 'Aarau', 'Bern')]
     return {
@@ -95,7 +94,7 @@ def custom_field_values() -> dict[str, Any]:
 
 
 def _ensure_custom_fields() -> None:
-    """The fields are there for all of the 19 models, and for route targets, which a VRF shows with all they have."""
+    """Route targets too: a VRF shows them in full."""
     if CustomField.objects.filter(name='cf_text').exists():
         return
     choices = CustomFieldChoiceSet.objects.create(name='Choices', extra_choices=[[c, f'Choice {c}'] for c in 'abc'])
@@ -213,7 +212,7 @@ def make_config_template() -> ConfigTemplate:
 
 
 def make_config_contexts(machine: Model) -> None:
-    """Two contexts that apply to a device or virtual machine, and one that does not."""
+    """Two contexts apply, and one does not."""
     by_site, by_tag, elsewhere = (
         ConfigContext.objects.create(
             name=unique(name), weight=weight, data={name: True, 'winner': name, 'merged': {name: weight}}
@@ -231,7 +230,7 @@ def make_l2vpn_termination(assigned: Model) -> L2VPNTermination:
 
 
 def give_addresses(machine: Model, interface: Model) -> None:
-    """Primary addresses, one of which is translated both ways; `machine` remains to be saved."""
+    """The addresses have NAT both ways. The caller saves `machine`."""
     inside = some_ip(assigned_object=interface, dns_name='host.example.com', nat_inside=some_ip())
     some_ip(nat_inside=inside)
     machine.primary_ip4 = inside

@@ -1,5 +1,3 @@
-"""Tenants and their groups."""
-
 from typing import Any
 
 from dcim.models import Site

@@ -1,5 +1,3 @@
-"""Clusters and virtual machines."""
-
 from decimal import Decimal
 from typing import Any
 
@@ -79,7 +77,7 @@ def make_virtual_machine(**fields: Any) -> VirtualMachine:
     make_config_contexts(machine)
     VirtualDisk.objects.create(virtual_machine=machine, name='disk0', size=50)
     interface = VMInterface.objects.create(virtual_machine=machine, name='eth0')
-    # The disk's size and the counts changed in the table.
+    # The database changed the disk's size and the counts.
     machine.refresh_from_db()
     give_addresses(machine, interface)
     machine.save()

@@ -1,5 +1,3 @@
-"""When the next attempt is made."""
-
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -22,7 +20,7 @@ class TestDelay:
             (5, timedelta(hours=1)),
             (6, timedelta(hours=3)),
             (7, timedelta(hours=6)),
-            # more attempts than the schedule has entries
+            # The schedule has fewer entries than attempts.
             (8, timedelta(hours=6)),
             (99, timedelta(hours=6)),
         ],
@@ -54,7 +52,7 @@ class TestRetryAfter:
             ('Wed, 25 Nov 2026 12:01:00 GMT', 60),
             ('Wednesday, 25-Nov-26 12:01:00 GMT', 60),
             ('Wed Nov 25 12:01:00 2026', 60),
-            # one that is over
+            # a past date
             ('Wed, 25 Nov 2026 11:00:00 GMT', 0),
             ('Fri, 25 Nov 2027 12:00:00 GMT', 86400),
         ],

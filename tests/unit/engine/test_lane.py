@@ -1,5 +1,3 @@
-"""What goes next: pure functions over what a worker knows of its lanes."""
-
 from datetime import UTC, datetime, timedelta
 
 from webhooks.engine.deliver.choice import ROOM, ROOM_EACH, choose
@@ -85,7 +83,7 @@ class TestChoice:
 
 class TestLargePayloads:
     def test_all_of_a_webhook_have_half_of_the_room(self):
-        """Its endpoint may hang: there is room for those of others."""
+        """Its endpoint may hang: room is left for other webhooks."""
         one, other = lane(1, waiting=0, window=16), lane(2, waiting=0, window=16)
         one.waiting = {pk: due(pk, size=ROOM_EACH // 2) for pk in (1, 2, 3)}
         other.waiting = {pk: due(pk, 2, size=ROOM_EACH // 2) for pk in (4, 5, 6)}

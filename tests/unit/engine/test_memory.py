@@ -1,5 +1,3 @@
-"""How much a worker holds at a time."""
-
 from webhooks.engine.each import first_within, portions
 
 

@@ -1,4 +1,4 @@
-"""Which deliveries of an object are needless where only the latest is sent."""
+"""Latest-only webhooks drop needless deliveries."""
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ NEW = {'kind': CREATED, 'prechange': None}
 
 
 def waiting(steps: str) -> list[Waiting]:
-    """One delivery for each letter, from 1. 'u!' was attempted; 'u?' may have been seen otherwise."""
+    """A letter makes a delivery. 'u!' was attempted; 'u?' may have been seen otherwise."""
     found: list[Waiting] = []
     for letter in steps:
         if letter in KINDS:
@@ -26,7 +26,6 @@ def waiting(steps: str) -> list[Waiting]:
 
 
 def apply(before: Sequence[Waiting], folded: Folded) -> list[Waiting]:
-    """Return what waits after that."""
     heirs = {heir.pk: heir for heir in folded.heirs}
     return [_inherit(one, heirs.get(one.pk)) for one in before if one.pk not in folded.closed]
 
@@ -50,21 +49,21 @@ def _inherit(one: Waiting, heir: Heir | None) -> Waiting:
         ('uud', [(3, DELETED)]),
         ('cd', []),
         ('cuud', []),
-        # The same primary key again: a deletion and a creation are two things to tell.
+        # A reused primary key: receivers need both the deletion and the creation.
         ('dcu', [(1, DELETED), (3, CREATED)]),
         ('udcuu', [(2, DELETED), (5, CREATED)]),
         ('cdcu', [(4, CREATED)]),
         ('dcd', [(1, DELETED)]),
-        # The conditions were not met by the creation.
+        # The creation did not meet the conditions.
         ('udu', [(2, DELETED), (3, UPDATED)]),
         # The deletion before is in hand.
         ('ucu', [(1, UPDATED), (3, CREATED)]),
-        # It may know the object.
+        # The receiver may know the object.
         ('c!d', [(2, DELETED)]),
         ('c?ud', [(3, DELETED)]),
         ('cu!d', [(3, DELETED)]),
         ('c?u', [(2, CREATED)]),
-        # What was attempted is closed, and closes nothing.
+        # An attempted delivery is closed, but closes no other.
         ('u!u', [(2, UPDATED)]),
         ('uu!', [(1, UPDATED), (2, UPDATED)]),
         ('uuu!', [(2, UPDATED), (3, UPDATED)]),
@@ -113,7 +112,7 @@ def test_the_heir_is_of_a_backfill_if_all_were(backfills: tuple[bool, ...]):
 
 
 #
-# Of each history of an object, each part of which may have been attempted
+# Every history of an object, with any part attempted
 #
 
 
@@ -133,7 +132,6 @@ ALL = [steps for history in histories() for steps in attempted(history)]
 
 
 def known_after(told: Sequence[Waiting]) -> int | None:
-    """Return the state in which the receiver has the object after that."""
     last = told[-1]
     return None if last.kind == DELETED else last.pk
 
@@ -150,7 +148,7 @@ def test_the_receiver_ends_with_the_same():
 
 
 def test_neither_a_deletion_nor_a_creation_is_lost():
-    """Of each life that is told at all: its creation is, unless its deletion is, and the other way round."""
+    """Told creations follow only deletions, and a known object's deletion is told."""
     for steps in ALL:
         before = waiting(steps)
         told = [one.kind for one in apply(before, fold(before))]

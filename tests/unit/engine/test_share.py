@@ -1,5 +1,3 @@
-"""How much of backfills is sent while changes wait."""
-
 import pytest
 
 from webhooks.engine.deliver import choice
@@ -8,7 +6,7 @@ from webhooks.engine.deliver.choice import KEPT_FREE, SAVED, Share
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time, in seconds, in a list of one."""
+    """The test changes the seconds in this list."""
     now = [0.0]
     monkeypatch.setattr(choice.time, 'monotonic', lambda: now[0])
     return now

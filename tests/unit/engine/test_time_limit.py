@@ -1,4 +1,4 @@
-"""A limit on what runs in the main thread. Whatever happens, nothing of it is left behind."""
+"""A limit on work in the main thread leaves nothing behind."""
 
 import os
 import signal
@@ -11,13 +11,13 @@ import pytest
 
 from webhooks.engine.time_limit import TooSlow, within
 
-# Seconds: longer than anything here takes.
+# Seconds, never reached.
 LONG = 60.0
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
-    """A timer that goes on kills the process later, and a strike hits whoever comes next."""
+    """A leftover timer kills the process later, and a late strike hits other code."""
     before = signal.getsignal(signal.SIGVTALRM)
     threads = threading.active_count()
     yield
@@ -79,11 +79,10 @@ def test_while_the_process_is_frozen_no_time_passes():
 
 
 class TestStrikes:
-    """The time may be up wherever the process is when it is thawed, or gets the processor again."""
+    """A thawed process may find its time over at any point."""
 
     @pytest.fixture
     def strike_after(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-        """Let the time be up after so many calls that set the timer of the processor's time."""
         set_timer, calls = signal.setitimer, []
 
         def strike_after(number: int) -> None:

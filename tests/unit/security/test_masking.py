@@ -1,5 +1,3 @@
-"""What is shown of a URL."""
-
 import pytest
 
 from webhooks.constants import MAX_URL
@@ -34,17 +32,17 @@ def test_neither_user_nor_query_is_shown(url: str, shown: str):
         ('{{ data.url }}', '{{ data.url }}'),
         ('{{ data.url }}?key=secret', f'{{{{ data.url }}}}?key={MASK}'),
         ('https://{{ data.host }}/x?a={{ data.name }}', f'https://{{{{ data.host }}}}/x?a={MASK}'),
-        # What is inside a template does not end the host, and is no host itself.
+        # Text inside a template does not end the host, and is no host itself.
         ('https://u:secret@{{ data["host"] }}/x', f'https://{MASK}@{{{{ data["host"] }}}}/x'),
         ('https://u:{{ "/?#" }}secret@example.com/', f'https://{MASK}@example.com/'),
         ('https://u:secret@[{{ data.address }}/', f'https://{MASK}'),
-        # Without it there is no scheme.
+        # Without the template there is no scheme.
         ('{{ scheme }}://u:secret@example.com/x', f'{{{{ scheme }}}}://{MASK}@example.com/x'),
         (
             '{% if x %}https://u:secret@a{% else %}http://u:secret@b{% endif %}/x?key=secret',
             f'{{% if x %}}https://{MASK}@a{{% else %}}http://{MASK}@b{{% endif %}}/x?key={MASK}',
         ),
-        # Of one that is too long, and never stored, nothing is looked at.
+        # A URL that is too long is never stored, so nothing of it is read.
         ('{' * (MAX_URL + 1), MASK),
     ],
 )

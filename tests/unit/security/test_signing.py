@@ -1,5 +1,3 @@
-"""Signatures, as others verify them."""
-
 import base64
 import hashlib
 import hmac
@@ -97,7 +95,7 @@ class TestAsymmetric:
         assert signing.standard([long], ID, 1, BODY) == signing.standard([self.SECRET], ID, 1, BODY)
 
     def test_each_kind_of_secret_verifies_while_both_are_valid(self):
-        """Changing to an asymmetric key, and back."""
+        """The secret changes to an asymmetric key, and back."""
         timestamp = now()
         signature = signing.standard([self.SECRET, SECRET], ID, timestamp, BODY)
         asymmetric, symmetric = signature.split(' ')

@@ -1,4 +1,4 @@
-"""A process of its own: what it has of its parent's, and what it leaves to it."""
+"""A fork must not disturb its parent."""
 
 import errno
 import logging
@@ -17,7 +17,7 @@ import pytest
 from webhooks.templating import process
 from webhooks.templating.process import fork
 
-# Seconds: longer than anything here takes.
+# Seconds, never reached.
 PATIENCE = 30
 SAID = 'from another process'
 
@@ -26,7 +26,7 @@ log = logging.getLogger('webhooks.drain')
 
 @contextmanager
 def forked(work: Callable[[socket.socket], object]) -> Iterator[socket.socket]:
-    """A process that works, says so, and then waits until it is let go. Gives the channel to it."""
+    """The fork waits until it is let go."""
 
     def live(channel: socket.socket) -> None:
         work(channel)
@@ -85,7 +85,7 @@ def test_it_logs_to_syslog_over_a_connection():
 
 
 def test_it_logs_where_a_library_holds_the_socket(tmp_path):
-    """libsystemd's is no object of Python's, and is opened once."""
+    """libsystemd's socket is no Python object, and is opened once."""
     path = str(tmp_path / 'journal')
     server, unseen = (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2))
     with server, unseen:
@@ -98,7 +98,7 @@ def test_it_logs_where_a_library_holds_the_socket(tmp_path):
 
 
 def test_no_connection_stays_open_in_it():
-    """Its other end hears at once that the parent has closed it, or is dead: PostgreSQL, Redis."""
+    """PostgreSQL and Redis notice at once that the parent has closed, or is dead."""
     with socket.create_server(('127.0.0.1', 0)) as server:
         ours = socket.create_connection(server.getsockname())
         theirs, _address = server.accept()
@@ -112,7 +112,7 @@ def test_no_connection_stays_open_in_it():
 
 
 def test_an_encrypted_connection_of_a_log_handler_is_left_to_the_parent():
-    """Two processes that go on with one such connection break it for both."""
+    """Two processes would break such a connection for both."""
 
     class Handler(logging.Handler):
         def __init__(self) -> None:
@@ -130,7 +130,6 @@ def test_an_encrypted_connection_of_a_log_handler_is_left_to_the_parent():
 
 
 def test_a_signal_at_its_start_is_its_own_and_not_taken_for_one_to_its_parent(monkeypatch):
-    """As when a worker forks while somebody stops it."""
     monkeypatch.setattr(process, '_die_with', lambda _parent: time.sleep(0.5))
     struck = []
     before = signal.signal(signal.SIGTERM, lambda *_of_what: struck.append(True))
@@ -143,7 +142,7 @@ def test_a_signal_at_its_start_is_its_own_and_not_taken_for_one_to_its_parent(mo
         result = os.waitid(os.P_PIDFD, handle, os.WEXITED)
         os.close(handle)
         assert (result.si_code, result.si_status) == (os.CLD_KILLED, signal.SIGTERM)
-        # Here it is heard as before.
+        # The parent hears it as before.
         signal.raise_signal(signal.SIGTERM)
         assert struck == [True]
     finally:
@@ -176,12 +175,12 @@ def test_what_strikes_its_parent_while_it_is_forked_leaves_nothing_behind(monkey
 
 
 def missing(_pid: int, _flags: int = 0) -> int:
-    """As on a kernel before Linux 5.3."""
+    """Fail as on a kernel before Linux 5.3."""
     raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
 
 def forbidden(_pid: int, _flags: int = 0) -> int:
-    """As by a seccomp filter."""
+    """Fail as with a seccomp filter."""
     raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 

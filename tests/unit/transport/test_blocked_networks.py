@@ -1,4 +1,4 @@
-"""Where a connection may go: the edges, and what getaddrinfo's answers become. All the rest: test_client.py."""
+"""Edges of blocked networks, and getaddrinfo's answers. See also test_client.py."""
 
 import ipaddress
 import socket
@@ -20,8 +20,6 @@ def block(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture
 def answer(monkeypatch: pytest.MonkeyPatch):
-    """Lets a name have these addresses."""
-
     def answer(*addresses: str) -> None:
         known = socket.getaddrinfo
         found = [info for address in addresses for info in known(address, 80, 0, socket.SOCK_STREAM)]
@@ -34,7 +32,7 @@ def addresses(host: str) -> list[str]:
     return [info[4][0] for info in allowed(host, 80)]
 
 
-# The last address of a blocked network, and the first one beyond; or the other way round.
+# An edge of a blocked network, and its neighbour outside.
 EDGES = [
     ('0.255.255.255', '1.0.0.0'),
     ('169.254.0.0', '169.253.255.255'),

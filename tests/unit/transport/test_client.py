@@ -1,4 +1,4 @@
-"""One request to an outcome: what an endpoint can do to us, and what it cannot."""
+"""Endpoints can behave badly in any way."""
 
 import ipaddress
 import json
@@ -23,9 +23,9 @@ from webhooks.transport.client import Client
 from webhooks.transport.exchange import Outcome, Request
 
 BODY = b'{"event": "created"}'
-# Seconds. Long where it must not be reached: the test then ends by what it is about.
+# Seconds. No passing test reaches LONG.
 SHORT, LONG = 0.4, 30.0
-# Times SHORT that an endpoint drips: so much more that a busy machine does not matter.
+# Enough times SHORT that a busy machine does not matter.
 DRIPS = 20
 TOO_LATE = f'no answer within {SHORT:g} seconds'
 
@@ -139,7 +139,7 @@ class TestAnswer:
         assert [request.path for request in receiver.requests] == ['/']
 
     def test_secrets_in_the_target_of_a_redirect_are_not_shown(self, send, receiver):
-        """Often they are those of the URL itself, which is repeated with another scheme or a slash more."""
+        """Often they repeat the webhook's URL with a small change."""
         receiver.answers('/', Answer(301, headers={'Location': 'https://user:sesame@a.example/hook?token=sesame'}))
         outcome = send(receiver.url())
         assert 'a.example/hook?token=' in outcome.error
@@ -223,7 +223,7 @@ class TestAnswer:
         with serving(endless) as server:
             outcome = send(server.url())
         assert (outcome.status, outcome.body) == (200, 'x' * MAX_RESPONSE_KEPT)
-        # What the kernel's buffers took in between is not ours to count.
+        # Kernel buffers may take some more.
         assert sent < MAX_RESPONSE_READ + 16 * 2**20
 
     def test_a_gigabyte_that_is_announced_is_not_read(self, send):
@@ -246,7 +246,7 @@ INTERIM = [b'HTTP/1.1 100 Continue\r\n\r\n', b'HTTP/1.1 102 Processing\r\n\r\n',
 
 
 class TestInterimAnswers:
-    """An endpoint may send answers with a status below 200 before the one that counts."""
+    """Endpoints may send statuses below 200 before the final answer."""
 
     @pytest.mark.parametrize('interim', [*INTERIM, b''.join(INTERIM)], ids=['100', '102', '103', '199', 'all of them'])
     def test_the_final_answer_decides_and_is_kept(self, send, interim):
@@ -304,7 +304,7 @@ class TestInterimAnswers:
         assert outcome.error == f'HTTPException: the headers are longer than {MAX_RESPONSE_READ} bytes'
 
     def test_switching_to_another_protocol_is_a_failure(self, send):
-        """After 101 Switching Protocols the connection speaks something else, and is not used again."""
+        """After 101 the connection speaks another protocol, and is not reused."""
         switching = b'HTTP/1.1 101 Switching Protocols\r\nUpgrade: other\r\nContent-Length: 0\r\n\r\n'
         with serving(switching, OK) as server:
             refused, following = send(server.url()), send(server.url())
@@ -315,7 +315,7 @@ class TestInterimAnswers:
 
 
 def open_sockets() -> int:
-    """Of this process, those of the servers among them."""
+    """Count the servers' sockets too."""
     return sum(is_socket(name) for name in os.listdir('/proc/self/fd'))
 
 
@@ -323,11 +323,11 @@ def is_socket(descriptor: str) -> bool:
     try:
         return os.readlink(f'/proc/self/fd/{descriptor}').startswith('socket:')
     except FileNotFoundError:
-        return False  # closed meanwhile, or the one that listed them
+        return False  # closed meanwhile, or the descriptor of the listing
 
 
 def drip(start: bytes, endless: bytes, server: list[Server]) -> object:
-    """One byte at a time, for as long as the other side listens, or DRIPS times as long as it may."""
+    """Send byte by byte while the client listens, or for DRIPS times its limit."""
 
     def parts() -> Iterator[bytes]:
         yield start
@@ -340,7 +340,7 @@ def drip(start: bytes, endless: bytes, server: list[Server]) -> object:
 
 
 class TestDeadline:
-    """Each of these endpoints would keep us for ever, or for so long that nobody can take its end for the deadline."""
+    """These endpoints hold us far longer than the deadline."""
 
     @pytest.mark.parametrize(
         ('start', 'endless'),
@@ -377,7 +377,7 @@ class TestDeadline:
             box.append(server)
             outcome = send(server.url(), timeout=SHORT)
         assert (outcome.error, outcome.status, outcome.unreachable) == (TOO_LATE, None, True)
-        # The endpoint would have gone on. Whoever listens to its end says that it was too late as well.
+        # A client that reads to the end is late as well.
         assert outcome.duration < DRIPS * SHORT / 2
 
     @pytest.mark.parametrize('last', ['', 'Connection: close\r\n'])
@@ -401,7 +401,7 @@ class TestDeadline:
         assert (outcome.unreachable, outcome.error) == (True, TOO_LATE)
 
     def test_an_endpoint_that_takes_no_connection_is_given_up(self, send):
-        """The backlog of its socket is full, so the kernel does not answer."""
+        """Its backlog is full, so the kernel does not answer."""
         with socket.create_server(('127.0.0.1', 0), backlog=0) as full:
             fillers = [socket.socket() for _ in range(8)]
             for filler in fillers:
@@ -468,7 +468,7 @@ class TestDeadline:
         assert outcomes[0].error == TOO_LATE
 
     def test_several_addresses_of_a_name_share_one_deadline(self, send, monkeypatch):
-        """None of them answers; the time that each would get is seen, not awaited."""
+        """The test reads the timeouts instead of waiting for them."""
         given = []
 
         class Mute(socket.socket):
@@ -487,7 +487,6 @@ class TestDeadline:
         assert sum(given) < 3 * SHORT
 
     def test_the_time_of_the_name_look_up_counts(self, send, monkeypatch):
-        """Whoever answers late for the name has used up the time of the endpoint, which drips."""
         known = socket.getaddrinfo
 
         def slow(*args: object) -> object:
@@ -560,7 +559,7 @@ class TestBrokenEndpoint:
 
     @pytest.mark.parametrize('lines', HEADERS_WITHOUT_END)
     def test_headers_that_are_cut_are_a_failure(self, send, lines):
-        """A success so far, but who knows what the rest would have said: the end of the body, or where it is."""
+        """The lost headers might have said where the body ends."""
         with serving(lines) as server:
             outcome = send(server.url())
         assert (outcome.succeeded, outcome.status, outcome.unreachable) == (False, None, False)
@@ -596,12 +595,10 @@ class TestBrokenEndpoint:
 
 
 def closes() -> Iterator[bytes]:
-    """Closes the connection instead of an answer."""
     return iter(())
 
 
 def cuts() -> Iterator[bytes]:
-    """Closes it after an interim answer."""
     yield EARLY_HINTS
 
 
@@ -686,7 +683,6 @@ class TestEnvironment:
 
 
 def resolve_to(*addresses: str) -> object:
-    """What getaddrinfo says of any name that is not an address itself."""
     known = socket.getaddrinfo
 
     def getaddrinfo(host: str, port: int, *args: object) -> list[tuple]:
@@ -805,7 +801,7 @@ class TestBlockedNetworks:
             assert server.connections == 1
 
     def test_the_name_is_looked_up_once(self, send, receiver, monkeypatch):
-        """Two look-ups, one to check and one to connect, are what DNS rebinding lives on."""
+        """DNS rebinding needs two look-ups: a check and a connection."""
         known = socket.getaddrinfo
         answers = ['127.0.0.1', '169.254.169.254']
 

@@ -1,5 +1,3 @@
-"""TLS: whom we trust, whom we name, and who we say we are."""
-
 import socket
 import ssl
 import threading
@@ -112,7 +110,7 @@ def test_an_expired_certificate_is_refused(send, authority, ca_file):
 
 
 def test_the_server_is_named(send, server, ca_file):
-    """SNI: several endpoints live behind one address."""
+    """SNI: several endpoints share an address."""
     send(server.url(host=HOST), verify=ca_file)
     assert server.server_names == [HOST]
 
@@ -129,7 +127,7 @@ def test_silence_ends_at_the_deadline(send, authority, ca_file):
 
 
 def test_an_endpoint_that_never_shakes_hands_is_given_up(send, ca_file):
-    """It listens, and says nothing: TLS waits for its half of the handshake."""
+    """TLS waits for the silent endpoint's half of the handshake."""
     with serving(None) as server:
         url = server.url(host=HOST).replace('http:', 'https:')
         assert send(url, verify=ca_file, timeout=0.5).error == 'no answer within 0.5 seconds'

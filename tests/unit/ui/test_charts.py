@@ -1,4 +1,4 @@
-"""The bars of a chart: what went well above the axis, what failed below it, told apart without colours."""
+"""Success is above the axis, failure below, without need of colours."""
 
 from itertools import pairwise
 from xml.etree.ElementTree import Element, fromstring
@@ -50,7 +50,7 @@ class TestBars:
         assert heights(striped(svg)) == [PLOT * 2 / 8, PLOT * 1 / 8]
 
     def test_one_failure_among_a_million_is_seen(self):
-        """Three pixels are seen, and can be pointed at."""
+        """Three pixels can be seen and pointed at."""
         assert heights(striped(drawn(Bar(1_000_000, 1, ''))))[0] >= 3
 
     def test_nothing_is_drawn_of_nothing(self):

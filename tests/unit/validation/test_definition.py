@@ -1,4 +1,4 @@
-"""Is a definition sound, and what is shown of it? Templates are tested with the model: their filters are NetBox's."""
+"""Templates are tested with the model, as NetBox provides their filters."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ from webhooks.validation.url import leads_elsewhere, merge_url
 
 @dataclass
 class Sealed:
-    """A stored secret. None cannot be decrypted."""
+    """None cannot be decrypted."""
 
     text: str | None = ''
 
@@ -31,8 +31,6 @@ class Sealed:
 
 @dataclass
 class Sound:
-    """A definition with nothing wrong."""
-
     payload_url: str = 'https://example.com/hook'
     http_method: str = 'POST'
     http_content_type: str = 'application/json'
@@ -58,7 +56,6 @@ class Sound:
 
 
 def wrong(**fields: Any) -> set[str]:
-    """Return the names of the fields with which something is wrong."""
     return set(validation.errors(Sound(**fields)))
 
 
@@ -144,7 +141,7 @@ class TestUrl:
 
 
 class TestElsewhere:
-    """Stored headers stay behind, also where a URL cannot be checked: the next check may pass."""
+    """Stored headers stay behind, even with a broken URL: the next check may pass."""
 
     @pytest.mark.parametrize(
         'url', ['https://b.example/{{ broken', 'https://b.example:port/', f'https://b.example/{MASK}']
@@ -161,7 +158,7 @@ class TestMaskedUrl:
 
     @pytest.mark.parametrize('sent', ['https://example.org/', f'https://{MASK}@example.org/?key={MASK}'])
     def test_sent_back_changed_does_not(self, sent: str):
-        """Another host must not be given the stored user and query."""
+        """Another host must not get the stored user and query."""
         assert merge_url(sent, 'https://user:password@example.com/?key=secret') == sent
 
 
