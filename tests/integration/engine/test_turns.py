@@ -13,7 +13,7 @@ from support.tables import copy_row, fill_and_empty, rows_read
 from devstack.process import wait_until
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import rescue
+from webhooks.engine import full_look, rescue
 from webhooks.engine.deliver import loop
 from webhooks.engine.dispatch import claim
 from webhooks.engine.process import inline
@@ -58,7 +58,8 @@ class TestDispatch:
     def test_what_is_older_than_the_newest_is_not_passed_over(self, webhook, monkeypatch):
         monkeypatch.setattr(claim, 'MOST', 2)
         monkeypatch.setattr(claim, 'LATE', 0)
-        monkeypatch.setattr(claim, 'FULL', 1000.0)
+        monkeypatch.setattr(full_look, 'LEAST', 1000.0)
+        monkeypatch.setattr(full_look, 'MOST', 1000.0)
         with transaction.atomic():
             for _ in range(9):
                 site()
@@ -212,3 +213,27 @@ def test_no_look_reads_the_deliveries_again_for_each_event(webhook, receiver):
     with sender() as (_pk, first):
         first.turn()
         assert rows_read(Delivery) - before < 20 * 1000
+
+
+def test_a_webhook_that_becomes_a_feed_keeps_the_order(receiver):
+    """A worker knows of the later change already, and an earlier one is redelivered."""
+    webhook = subscribe(receiver.url(HOOK), Site, rate_limit=1, max_attempts=1)
+    receiver.answers(HOOK, 400)
+    place = site()
+    work()
+    site()
+    place.save()
+    dispatch_all()
+    with sender() as (_pk, first):
+        first.turn()
+        redelivery.redeliver(Delivery.objects.filter(status=FAILED))
+        webhook.payload_url = ''
+        webhook.save()
+
+        def are_published() -> bool:
+            first.turn(0.01)
+            return Delivery.objects.filter(object_id=place.pk, position__isnull=False).count() == 2
+
+        assert wait_until(are_published, timeout=60)
+    published = Delivery.objects.filter(object_id=place.pk).order_by('position')
+    assert [one.sequence for one in published] == sorted(one.sequence for one in published)

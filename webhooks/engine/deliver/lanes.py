@@ -153,8 +153,11 @@ class Lanes:
         stale = [pk for pk, at in saved_at.items() if pk not in known or known[pk] != at]
         for pk, webhook in Webhook.objects.select_related('health').in_bulk(stale).items():
             self.lanes[pk].builder = Builder(webhook)
+            self.lanes[pk].forget()  # other deliveries may go now
         for pk, lane in self.lanes.items():
-            if pk not in saved_at or not lane.builder:
+            if pk not in saved_at:
+                lane.builder = None
+            if not lane.builder:
                 lane.forget()
                 continue
             webhook = lane.builder.webhook
@@ -186,7 +189,7 @@ class Lanes:
 
     def _read(self, now: datetime, clock: float) -> None:
         everything = self._all_due.is_due(clock)
-        wishes = [wish for lane in self.lanes.values() for wish in lane.wishes(everything=everything)]
+        wishes = [wish for lane in self.lanes.values() if lane.builder for wish in lane.wishes(everything=everything)]
         if not wishes:
             return
         held = [pk for lane in self.lanes.values() for pk in lane.known]

@@ -131,14 +131,14 @@ class Sender:
             is_built = context.run(_build, sent)
         finally:
             self._contexts.append(context)
-        if is_built and self._is_mine(sent):
+        if is_built:
             self._threads.submit(sent, sent.lane.window)
         else:
             self._mail.put(sent)
 
     def _send(self, sent: Sent) -> None:
         # After this worker's time others may have it, and its outcome could not be recorded.
-        if time.monotonic() < self._member.until:
+        if self._is_mine(sent) and time.monotonic() < self._member.until:
             sent.send(self._client.send)
         self._mail.put(sent)
 

@@ -144,6 +144,7 @@ def read(wishes: Iterable[Wish], held: Collection[int], now: datetime) -> list[D
     due = [
         Due(*delivery, size, transaction_id, kind or event_kind, is_failed, change_set)
         for event_id, kind, change_set, *delivery in rows
+        if event_id in events
         for size, transaction_id, event_kind, is_failed in [events[event_id]]
     ]
     parts = parts_of([one.pk for one in due if one.change_set and one.is_formed])
