@@ -17,12 +17,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from devstack.failure import StartFailed
-
-if TYPE_CHECKING:
-    from devstack.warm import Forked
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _PR_SET_PDEATHSIG = 1
@@ -40,10 +37,25 @@ class Account:
         return {'user': self.uid, 'group': self.gid, 'extra_groups': []}
 
 
+class Started(Protocol):
+    """The part of subprocess.Popen that `Child` needs."""
+
+    pid: int
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, sig: int) -> None: ...
+
+    def kill(self) -> None: ...
+
+
 @dataclass
 class Child:
     name: str
-    popen: 'subprocess.Popen[bytes] | Forked'
+    popen: Started
     log: Path
     stop_signal: signal.Signals = signal.SIGTERM
     client: bool = False

@@ -21,7 +21,7 @@ from devstack.process import Child, Processes, prepare_child
 
 @dataclass
 class Forked:
-    """The part of subprocess.Popen that `Child` needs."""
+    """What subprocess.Popen is for other children."""
 
     pid: int
     warm: 'Warm'
@@ -40,9 +40,9 @@ class Forked:
             time.sleep(0.02)
         return self.returncode
 
-    def send_signal(self, number: int) -> None:
+    def send_signal(self, sig: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            os.kill(self.pid, sig)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
