@@ -21,7 +21,7 @@ class KindChoices(ChoiceSet):
 
 
 class StatusChoices(ChoiceSet):
-    """`pending` and `sending` (tests only) are open. `superseded`: a later delivery shows the object."""
+    """`pending` and `sending` (a test by *Send a test*) are open. `superseded`: a later delivery shows the object."""
 
     PENDING = 'pending'
     SENDING = 'sending'

@@ -24,14 +24,14 @@ def get(connection: Redis | None = None) -> Queue:
     return django_rq.get_queue(conf.get().queue, connection=connection or _patient_connection())
 
 
-def job_timeout(queue: Queue) -> int:
+def job_timeout() -> int:
     """Seconds; negative means none.
 
     A request may hang beyond the job's own time, and another may begin to hang then.
     """
+    own = parse_job_timeout(settings.RQ_QUEUES[conf.get().queue].get('DEFAULT_TIMEOUT'))
     longest = parse_job_timeout(settings.RQ_DEFAULT_TIMEOUT) or MAX_TIMEOUT
-    needed = int(JOB_TIME) + 2 * min(longest, MAX_TIMEOUT) + 60
-    return queue._default_timeout if queue._default_timeout < 0 else max(queue._default_timeout, needed)
+    return -1 if own is None else max(own, int(JOB_TIME) + 2 * min(longest, MAX_TIMEOUT) + 60)
 
 
 def function(job: Job) -> str:

@@ -49,7 +49,7 @@ def _enqueue_once() -> None:
     # The worker deletes the token before it looks for work.
     if connection.set(_token(), 1, nx=True, ex=TOKEN_TTL):
         queue = get(connection)
-        queue.enqueue_call(JOB, timeout=job_timeout(queue), description='Send webhooks', failure_ttl=3600)
+        queue.enqueue_call(JOB, timeout=job_timeout(), description='Send webhooks', failure_ttl=3600)
 
 
 def accept() -> None:

@@ -125,7 +125,7 @@ def _list(delivery: Delivery) -> None:
         origin=rq_queue.name,
         status=JobStatus.FAILED,
         description=str(delivery),
-        timeout=redis_queue.job_timeout(rq_queue),
+        timeout=redis_queue.job_timeout(),
         failure_ttl=FAILURE_TTL,
         meta=describe(delivery),
     )

@@ -88,7 +88,7 @@ class TestFailedDeliveries:
 
     def test_it_has_the_time_that_a_request_may_take(self, fail):
         [failed] = fail()
-        assert redis_queue.get().fetch_job(str(failed.uuid)).timeout == redis_queue.job_timeout(redis_queue.get())
+        assert redis_queue.get().fetch_job(str(failed.uuid)).timeout == redis_queue.job_timeout()
 
     def test_it_leads_to_the_delivery(self, client, fail):
         [failed] = fail()

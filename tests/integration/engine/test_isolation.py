@@ -31,7 +31,7 @@ from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Received, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import registry, rescue, sql, transactions
-from webhooks.engine.deliver import order, record
+from webhooks.engine.deliver import loop, order, record
 from webhooks.engine.deliver.build import Sent
 from webhooks.engine.registry import STOPPED, SUSPECT
 from webhooks.engine.tidy import loop as tidy
@@ -162,6 +162,22 @@ class TestSlowEndpoint:
             tenant()
             receiver.wait_for(1, to_idle, timeout=60)
             assert not Attempt.objects.filter(delivery__object_type__model='site').exists()
+            receiver.close()
+
+    def test_the_one_request_of_each_takes_no_room_from_others(self, receiver, monkeypatch):
+        """The last two requests of another webhook hang, so both are under way at once."""
+        monkeypatch.setattr(loop, 'MOST', 2)
+        receiver.answers(BUSY, Answer(manner=Manner.HANG))
+        receiver.answers(IDLE, 200, 200, Answer(manner=Manner.HANG))
+        for _ in range(3):
+            subscribe(receiver.url(BUSY), Site, timeout=120)
+        subscribe(receiver.url(IDLE), Tenant, timeout=120, concurrency=2)
+        site()
+        with working():
+            receiver.wait_for(3, timeout=60)
+            for number in range(4):
+                Tenant.objects.create(name=str(number), slug=str(number))
+            receiver.wait_for(7, timeout=60)
             receiver.close()
 
     @pytest.mark.parametrize('answer', [Answer(manner=Manner.HANG), Answer(delay=0.5)], ids=['hanging', 'slow'])

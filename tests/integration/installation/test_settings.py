@@ -18,7 +18,7 @@ shown = {name: found[name] for name in found if isinstance(found[name], (bool, i
 shown['blocked_networks'] = [str(network) for network in found['blocked_networks']]
 options = redis_queue.get().connection.connection_pool.connection_kwargs
 shown['port'], shown['db'], shown['password'] = options['port'], options['db'], options.get('password')
-shown['job_timeout'] = redis_queue.get()._default_timeout
+shown['job_timeout'] = settings.RQ_QUEUES[conf.get().queue]['DEFAULT_TIMEOUT']
 shown['queues'] = sorted(settings.RQ_QUEUES)
 print('FOUND', json.dumps(shown))
 """

@@ -32,6 +32,13 @@ def test_beside_slow_changes_it_has_ten_a_second(clock):
     assert one.room(100, changes_wait=True) == 10
 
 
+def test_threads_that_slow_endpoints_hold_do_not_end_it(clock):
+    one = Share()
+    clock[0] = 1.0
+    one.note(0, 0)
+    assert one.room(0, changes_wait=True) == one.room(0, changes_wait=False) == 10
+
+
 def test_no_more_than_a_little_is_saved_up(clock):
     one = Share()
     clock[0] = 1000.0

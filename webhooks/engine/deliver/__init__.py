@@ -9,5 +9,5 @@ change_sets  the deliveries of a transaction go together      ranks
 build      deliveries get their request      threads
 record     the outcome is written            verdict  backoff
 feed       a webhook without a URL: its deliveries are published
-endpoint   an endpoint's health              circuit_breaker
+endpoint   an endpoint's health              circuit_breaker  gone
 """

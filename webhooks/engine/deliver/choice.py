@@ -10,7 +10,7 @@ from .lane import LARGE, Due, Lane
 ROOM, ROOM_EACH = 32 * 1024 * 1024, 16 * 1024 * 1024
 # While changes wait, backfills get this part of the requests, or so many a second. They can save up a few.
 SHARE, FLOOR, SAVED = 0.1, 10.0, 20.0
-# Threads that send no backfill: a change may come at any time.
+# Threads that are kept for changes: one may come at any time.
 KEPT_FREE = 16
 
 
@@ -60,8 +60,8 @@ class Share:
 
     def room(self, free: int, *, changes_wait: bool) -> int:
         """Return how many requests of backfills may begin."""
-        room = max(free - KEPT_FREE, 0)
-        return min(room, int(self._credit)) if changes_wait else room
+        room = int(self._credit)
+        return room if changes_wait else max(room, free - KEPT_FREE)
 
     def note(self, changes: int, backfills: int) -> None:
         """So many requests have begun."""

@@ -31,7 +31,7 @@ from .threads import Threads
 
 logger = logging.getLogger('webhooks.sender')
 
-# Requests under way, beside one of each webhook that has no other; and threads for all of these.
+# Requests under way, beside one of each webhook; and threads for all of these.
 MOST, LIMIT = 128, 2000
 # Seconds to wait for more answers: as long as the last turn took, within these bounds.
 SHORTEST, LONGEST = 0.005, 0.05
@@ -210,7 +210,7 @@ class Sender:
                 entries = record.record([record.judge(sent, now) for sent in answered], now)
                 written = self._write_health([*self._noted, *entries], now)
                 if may_begin:
-                    chosen = self._lanes.choose_next(MOST - self._threads.busy, now)
+                    chosen = self._lanes.choose_next(MOST - self._threads.shared, now)
                 ended = _pks(answered)
                 self._member.beat(deliveries=[pk for pk in self._lanes.in_hand if pk not in ended])
         except BaseException:

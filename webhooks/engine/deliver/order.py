@@ -14,7 +14,8 @@ from .. import sql
 # is pending, if its statistics know of few.
 IS_PENDING = "status IN ('pending', '')"
 
-# A job event, a test or an error does not show its object. It passes a paused backfill, which may wait for days.
+# A delivery `d` has to wait. A job event, a test or an error does not show its object. It passes a paused backfill,
+# which may wait for days.
 IS_BLOCKED = f"""
     EXISTS (
         SELECT FROM webhooks_delivery p

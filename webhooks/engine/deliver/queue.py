@@ -9,7 +9,7 @@ from .. import sql
 from .lane import Due, Wish
 from .order import IS_BLOCKED, IS_PENDING
 
-# A webhook may be sent to. A suspended one: if its probe is due, or somebody has just saved it.
+# A webhook `w` with its health `h` may be sent to. A suspended one: if its probe is due, or somebody has just saved it.
 ACTIVE = """
     w.enabled AND NOT w.paused AND (h.gone_at > w.last_updated) IS NOT TRUE AND (
         h.suspended_since IS NULL OR h.probe_at <= %(now)s
@@ -42,7 +42,7 @@ LEAVE = """
 
 OWNED = 'SELECT webhook_id FROM webhooks_health WHERE owner_id = %s'
 
-# How many lanes are owned, and how many senders are not frozen: each beats every two seconds.
+# How many lanes are owned, and how many senders have beaten in the last four seconds.
 OWNERS = """
     SELECT (SELECT count(*) FROM webhooks_health WHERE owner_id IS NOT NULL),
         (SELECT count(*) FROM webhooks_worker
@@ -54,7 +54,7 @@ IS_HELD = """
         SELECT FROM webhooks_backfill b WHERE b.webhook_id = d.webhook_id AND b.state IN ('paused', 'canceled')
     ))"""
 
-# One delivery stands for a change set that is not formed yet, and then for its next part. The others follow it.
+# One delivery `d` stands for a change set that is not formed yet, and then for its next part. The others follow it.
 IS_FIRST = """
     (d.change_set IS NULL OR NOT EXISTS (
         SELECT FROM webhooks_delivery p

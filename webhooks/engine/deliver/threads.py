@@ -28,10 +28,10 @@ class Threads:
         self._busy: Counter[int] = Counter()
 
     @property
-    def busy(self) -> int:
-        """Return the number of busy threads."""
+    def shared(self) -> int:
+        """Return the number of busy threads, beside one of each webhook."""
         with self._lock:
-            return self._busy.total()
+            return sum(count - 1 for count in self._busy.values() if count)
 
     def submit(self, sent: Sent, window: int = 1) -> None:
         """Let a thread do it, as soon as fewer than `window` are busy for its webhook."""

@@ -1,6 +1,6 @@
 """The log stays bounded, and nothing waits for ever.
 
-loop: expires deliveries, and removes logs of deleted webhooks, canceled backfills and old counts.
-retention: prunes the log, by number and by age.
+loop: expires deliveries, removes logs of deleted webhooks and canceled backfills, and tells event rules.
+retention: prunes the log, by number and by age, and old counts.
 certificates: tells of client certificates that end soon.
 """
