@@ -7,6 +7,7 @@ import random
 from collections.abc import Iterator
 
 import pytest
+from support.chaos.seeds import seeds
 from support.chaos.servers import CrashingPostgres
 from support.chaos.victims import Children
 from support.fixtures.servers import StackDescription
@@ -14,7 +15,7 @@ from support.fixtures.servers import StackDescription
 from devstack.process import Processes
 
 
-@pytest.fixture(params=[1, 2, 3], ids='seed {}'.format)
+@pytest.fixture(params=seeds(3), ids='seed {}'.format)
 def chance(request: pytest.FixtureRequest) -> random.Random:
     return random.Random(request.param)
 

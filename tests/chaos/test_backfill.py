@@ -18,6 +18,7 @@ from support.chaos import crowd
 from support.chaos.audit import finish, is_whole
 from support.chaos.crowd import Journal
 from support.chaos.faults import MOODS
+from support.chaos.seeds import seeds
 from support.chaos.victims import Children, strike_after, strike_before, toil
 from support.engine import deliveries, disorder, work
 
@@ -105,7 +106,7 @@ class Turmoil:
             backfill.resume(webhook)
 
 
-@pytest.mark.parametrize('seed', [1, 2, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 51))])
+@pytest.mark.parametrize('seed', seeds(50))
 def test_whoever_starts_empty_ends_equal_to_the_database(webhooks, journal, receiver, children, seed):
     chance = random.Random(seed)
     for _ in range(QUIET):

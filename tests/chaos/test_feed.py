@@ -15,6 +15,7 @@ import pytest
 from dcim.models import Site
 from support.builders import subscribe
 from support.chaos.audit import Ledger, finish
+from support.chaos.seeds import seeds
 from support.chaos.victims import Children, toil
 from users.models import Token
 
@@ -78,7 +79,7 @@ def feed(committed: None):
     return subscribe('', Site)
 
 
-@pytest.mark.parametrize('seed', [1, pytest.param(2, marks=pytest.mark.long), pytest.param(3, marks=pytest.mark.long)])
+@pytest.mark.parametrize('seed', seeds(3))
 def test_readers_end_with_what_the_database_holds(feed, readers, netbox_server, children: Children, seed: int):
     chance, ledger = random.Random(seed), Ledger()
     pks = [ledger.create() for _ in range(4)]

@@ -12,6 +12,7 @@ import pytest
 from dcim.models import Site
 from support.builders import site, subscribe
 from support.chaos.audit import Ledger, check, finish
+from support.chaos.seeds import seeds
 from support.chaos.victims import Children, freeze, strike_after, strike_at_statement, strike_before
 from support.engine import work
 
@@ -48,11 +49,6 @@ def webhook(receiver: Receiver) -> Webhook:
     return subscribe(receiver.url('/hook'), Site)
 
 
-def seeds(short: int, all_of_them: int) -> list:
-    marks = [()] * short + [pytest.mark.long] * (all_of_them - short)
-    return [pytest.param(seed, marks=mark, id=f'seed {seed}') for seed, mark in enumerate(marks, 1)]
-
-
 def check_others_go_on(receiver: Receiver, children: Children, strike: Callable[[], None]) -> None:
     ledger = Ledger()
     pks = [ledger.create() for _ in range(8)]
@@ -84,7 +80,7 @@ def test_other_workers_go_on_where_one_is_frozen(webhook, receiver, children: Ch
     check_others_go_on(receiver, children, lambda: strike(target, call, freeze))
 
 
-@pytest.mark.parametrize('seed', seeds(3, 20))
+@pytest.mark.parametrize('seed', seeds(20))
 def test_other_workers_go_on_after_whichever_statement_one_is_frozen(webhook, receiver, children: Children, seed):
     number = random.Random(seed).randrange(STATEMENTS)
     check_others_go_on(receiver, children, lambda: strike_at_statement(number, freeze))

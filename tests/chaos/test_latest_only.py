@@ -17,6 +17,7 @@ from support.chaos import crowd
 from support.chaos.audit import finish, is_whole
 from support.chaos.crowd import Journal
 from support.chaos.faults import Faults
+from support.chaos.seeds import seeds
 from support.chaos.victims import Children
 from support.engine import deliveries, health
 
@@ -137,7 +138,7 @@ def wait_for_changes() -> None:
     assert wait_until(lambda: Event.objects.count() >= enough, timeout=PATIENCE)
 
 
-@pytest.mark.parametrize('seed', [1, 2, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(3, 51))])
+@pytest.mark.parametrize('seed', seeds(50))
 def test_the_receiver_ends_equal_to_the_database(webhooks, journal, receiver, children: Children, tasks_redis, seed):
     if not tasks_redis.private:
         pytest.skip('this Redis is not ours to kill')
