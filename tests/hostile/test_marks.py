@@ -161,11 +161,7 @@ def use_everything(reader: Reader, user: Any, url: str, echoes: str, login: str)
     """Return the secrets made meanwhile."""
     good = define(reader, url, 'Good')
     bad = define(reader, echoes, 'Bad', max_attempts=2)
-    define(reader, 'http://127.0.0.1:9/', 'Nowhere', max_attempts=1)
-    define(reader, url, 'Broken', additional_headers=f'X-Token: {HEADER}{{{{ 1 / 0 }}}}', max_attempts=1)
-    define(reader, f'{echoes}elsewhere', 'Form', http_content_type='application/x-www-form-urlencoded')
-    define(reader, url, 'Batch', batch=True, payload_format='cloudevents')
-    define(reader, echoes, 'Like NetBox', payload_format='netbox', include_snapshots=True, max_attempts=1)
+    define_more(reader, url, echoes)
     begin_with_presets(reader, echoes, login, user)
     conditions = {'attr': 'name', 'op': 'regex', 'value': 'B'}
     define(reader, url, 'Template', body_template='{{ data.name }}', conditions=conditions, max_attempts=1)
@@ -216,6 +212,17 @@ def use_everything(reader: Reader, user: Any, url: str, echoes: str, login: str)
     return rotated
 
 
+def define_more(reader: Reader, url: str, echoes: str) -> None:
+    define(reader, 'http://127.0.0.1:9/', 'Nowhere', max_attempts=1)
+    define(reader, url, 'Broken', additional_headers=f'X-Token: {HEADER}{{{{ 1 / 0 }}}}', max_attempts=1)
+    define(reader, f'{echoes}elsewhere', 'Form', http_content_type='application/x-www-form-urlencoded')
+    define(reader, url, 'Batch', batch=True, payload_format='cloudevents')
+    define(reader, echoes, 'Like NetBox', payload_format='netbox', include_snapshots=True, max_attempts=1)
+    define(reader, url, 'Feed', payload_url='')
+    define(reader, url, 'Broken feed', payload_url='', additional_headers=f'X-Token: {HEADER}{{{{ 1 / 0 }}}}')
+    define(reader, url, 'Signing feed', payload_url='', body_template='{{ data.name }} {{ hmac() }}')
+
+
 def use_credentials(reader: Reader, url: str, login: str, user: Any) -> None:
     """`url` refuses everything, and repeats its requests."""
     host, closed = url.rstrip('/'), 'http://127.0.0.1:9'
@@ -237,6 +244,9 @@ def use_credentials(reader: Reader, url: str, login: str, user: Any) -> None:
     reader.api('patch', f'{API}credentials/{pk}/', {'description': 'changed', 'secret': TOKEN})
     assert Credential.objects.count() == 7
     write_about(reader, 'credential', pk, user)
+    in_set = {'payload_url': f'{url}{{{{ credential.token }}}}', 'credential': pk, 'max_attempts': 2}
+    headers = f'X-Token: {HEADER} {{{{ credential.token }}}}'
+    define(reader, url, 'Change set', change_set=True, additional_headers=headers, **in_set)
     lost = {'payload_url': f'{closed}/{{{{ credential.token }}}}', 'credential': pk, 'max_attempts': 1}
     define(reader, closed, 'Closed', **lost)
     for credential in Credential.objects.all():
@@ -363,6 +373,7 @@ def look_at_everything(reader: Reader, user: Any) -> None:
             reader.page(f'{PAGES}webhooks/{webhook.pk}/{page}')
         reader.page(f'/admin/webhooks/webhook/{webhook.pk}/change/')
         reader.page(f'/admin/webhooks/webhook/{webhook.pk}/preview/')
+    read_feeds(reader)
     for delivery in Delivery.objects.filter(status='failed'):
         reader.page(of_queue('job_detail', str(delivery.uuid)))
         reader.page(f'/core/background-tasks/{delivery.uuid}/')
@@ -414,6 +425,11 @@ def look_at_everything(reader: Reader, user: Any) -> None:
     ask_graphql(reader)
 
 
+def read_feeds(reader: Reader) -> None:
+    for webhook in Webhook.objects.filter(payload_url=''):
+        assert reader.api('get', f'{API}webhooks/{webhook.pk}/feed/').json()['items']
+
+
 def ask_graphql(reader: Reader) -> None:
     fields = 'name payload_url additional_headers public_key health { last_error }'
     attempts = 'error attempts { url request_headers response_headers response_body error }'
@@ -447,6 +463,7 @@ def test_no_mark_is_found_in_any_table_redis_key_log_line_page_or_answer(
     # The marks were in use.
     assert all(mark in received for mark in (HEADER, SESSION, KEY, LOGIN, TOKEN, LOGIN_PASSWORD, ACCESS, BASIC))
     assert CLIENT in asked
+    assert '"change_set"' in received
     assert Notification.objects.exists()
     assert Attempt.objects.filter(response_body__contains='X-Token: ********').exists()
     refused = Attempt.objects.filter(error__startswith='no access token', response_body__contains='********')

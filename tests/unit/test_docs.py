@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from webhooks.presets import all_presets
 from webhooks.security import signing
 
 ROOT = Path(__file__).parents[2]
@@ -126,6 +127,13 @@ def test_the_readme_names_the_oldest_netbox_that_is_tested():
 def test_every_page_is_in_the_readme():
     listed = set(LINK.findall((ROOT / 'README.md').read_text()))
     assert {f'docs/{page.name}' for page in DOCS.glob('*.md')} <= listed
+
+
+def test_every_product_has_a_preset():
+    _top, *sections = (DOCS / 'receivers' / 'services.md').read_text().split('\n## ')
+    named = [set(re.findall(r'preset\s+`(\w+)`', section)) for section in sections]
+    assert all(named)
+    assert set().union(*named) == all_presets().keys()
 
 
 def test_every_logger_is_in_the_operations_page():

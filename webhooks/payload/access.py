@@ -14,6 +14,7 @@ from urllib.parse import quote_plus, urlencode
 from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from utilities.proxy import resolve_proxies
 
 from ..choices import CredentialTypeChoices
 from ..exceptions import WebhooksError
@@ -61,6 +62,7 @@ class Access:
 
 class Authorizer:
     def __init__(self, webhook: Webhook) -> None:
+        self._webhook = webhook
         self._credential: Credential | None = webhook.credential
         self._row: AccessToken | None = None
         # Several requests may have used this token.
@@ -128,6 +130,7 @@ class Authorizer:
             body=urlencode({name: value for name, value in wanted.items() if value}).encode(),
             timeout=TIMEOUT,
             verify=credential.ca_file_path or True,
+            proxies=proxies_for(self._webhook, credential.token_url),
             judge=grant.judge,
             secrets=(secret, *echoes.of_headers(login.values())),
             grant=grant,
@@ -151,6 +154,10 @@ def _access(credential: Credential, secret: str) -> Access:
             return Access({'token': secret})
         case _:
             return Access({'token': secret}, {'Authorization': f'Bearer {secret}'})
+
+
+def proxies_for(webhook: Webhook, url: str) -> Mapping[str, str]:
+    return resolve_proxies(url=url, context={'client': webhook}) or {}
 
 
 def basic_login(user: str, password: str) -> dict[str, str]:

@@ -5,7 +5,6 @@ from urllib.parse import quote, unquote, urlsplit
 
 from django.utils.translation import gettext as _
 from utilities.jinja2 import JINJA2_TEMPLATE_RE
-from utilities.proxy import resolve_proxies
 
 from ..exceptions import DecryptionError, DefinitionError
 from ..models import Delivery, Event, Webhook
@@ -20,7 +19,7 @@ from ..validation.headers import check_header_name, check_header_value, parse_he
 from ..validation.secret import check_signs, reveal
 from ..validation.url import check_rendered_url
 from . import answers, formats
-from .access import USER_AGENT, Access, Authorizer, TokenRequest, basic_login, encoded
+from .access import USER_AGENT, Access, Authorizer, TokenRequest, basic_login, encoded, proxies_for
 from .change_set import part_of
 
 AUTHORIZATION = 'authorization'
@@ -171,8 +170,7 @@ class Builder:
         bare = [secret.partition('_')[2] for secret in self._secrets]
         in_url = echoes.of_url(url, self.webhook.secret_path)
         secrets = (*self._secrets, *bare, *in_url, *echoes.of_headers(headers.values()))
-        proxies = resolve_proxies(url=url, context={'client': self.webhook}) or {}
-        return _Target(url, headers, proxies, secrets)
+        return _Target(url, headers, proxies_for(self.webhook, url), secrets)
 
 
 @dataclass(frozen=True)

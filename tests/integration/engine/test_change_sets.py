@@ -8,6 +8,7 @@ from django.db import transaction
 from django.utils import timezone
 from netbox.context_managers import event_tracking
 from support.builders import device, device_type, interface, named, site, subscribe
+from support.builtin import request_by
 from support.engine import (
     deliveries,
     die,
@@ -19,6 +20,7 @@ from support.engine import (
     work,
 )
 from tenancy.models import Tenant
+from users.models import User
 from utilities.request import NetBoxFakeRequest
 
 from devstack.process import wait_until
@@ -194,6 +196,24 @@ class TestWhatIsInIt:
         (request,) = received(receiver, 1)
         assert names(request) == ['a', 'c']
         assert request.json()['transaction']['count'] == 2
+
+    def test_an_ignored_user_s_changes_are_left_out_and_a_set_of_them_alone_is_not_sent(
+        self, receiver: Receiver, netbox_user
+    ):
+        robot = User.objects.create_user(username='robot')
+        subscribe(receiver.url('/'), Site, change_set=True, ignore_users=[robot])
+        with transaction.atomic():
+            with request_by(robot):
+                site(name='a')
+            with request_by(netbox_user):
+                site(name='b')
+        with request_by(robot):
+            site(name='c')
+            site(name='d')
+        (request,) = received(receiver, 1)
+        assert names(request) == ['b']
+        shown = request.json()['transaction']
+        assert (shown['username'], shown['count']) == (netbox_user.username, 1)
 
     def test_what_a_component_tells_of_its_device_comes_alone(self, receiver: Receiver):
         """It is recorded late, after another change perhaps: two sets could wait for each other."""

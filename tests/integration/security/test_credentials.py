@@ -15,7 +15,7 @@ from django.db.models import ProtectedError
 from django.utils import timezone
 from support.builders import NOWHERE, site, subscribe
 from support.engine import dispatch_all, pass_retry_waits, work
-from support.loopback import Server, serving
+from support.loopback import OK, Server, serving
 
 from devstack.receiver import Receiver
 from webhooks.models import AccessToken, Attempt, Credential, Delivery, Event, Webhook
@@ -239,6 +239,16 @@ def client(receiver: Receiver, server: Server, **fields: Any) -> Credential:
     )
 
 
+def router_to(proxy: Server, subscribed: str) -> type:
+    """Return a router that knows one webhook."""
+
+    class Router:
+        def route(self, url: str, protocol: str | None, context: dict[str, Any]) -> dict[str, str] | None:
+            return {'http': proxy.url()} if context['client'].payload_url == subscribed else None
+
+    return Router
+
+
 def pass_token_time() -> None:
     AccessToken.objects.update(expires_at=timezone.now())
 
@@ -409,6 +419,17 @@ class TestOAuth2:
         site()
         work()
         assert 'is in blocked_networks' in Delivery.objects.get().error
+
+    def test_it_goes_through_the_proxy_of_the_webhook(self, settings):
+        target = 'http://10.20.30.40/in'
+        with serving(token_answer('t0ken-one'), OK) as proxy:
+            settings.PROXY_ROUTERS = [router_to(proxy, subscribed=target)]
+            made = credential(target, type='oauth2', username='c', token_url='http://10.20.30.41/token')
+            subscribe(target, Site, credential=made)
+            site()
+            assert work() == '1 delivered'
+            asked = [request.decode().split()[1] for request in proxy.requests]
+        assert asked == ['http://10.20.30.41/token', target]
 
     def test_a_test_fetches_one_too(self, receiver: Receiver, login: Server, api_client):
         webhook = subscribe(receiver.url('/'), Site, credential=client(receiver, login))

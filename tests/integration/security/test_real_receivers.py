@@ -17,6 +17,8 @@ from support.engine import pass_retry_waits, work
 from support.fixtures.servers import StackDescription
 from support.zabbix import is_installed, zabbix
 
+from devstack.folders import CHECKOUT
+from devstack.netbox import WebServer
 from devstack.ports import LOOPBACK, accepts, free_port
 from devstack.process import wait_until
 from devstack.receiver import Receiver
@@ -71,6 +73,22 @@ RULEBOOK = """
         debug:
           msg: "seen {{ event.payload.data.display }}"
 """
+FEED = """
+- name: NetBox
+  hosts: all
+  sources:
+    - ansible_rulebook_feed:
+        url: "{{ URL }}"
+        token: "{{ TOKEN }}"
+        state: "{{ STATE }}"
+        wait: 1
+  rules:
+    - name: A site is made
+      condition: event.event == "created" and event.object_type == "dcim.site"
+      action:
+        debug:
+          msg: "seen {{ event.data.display }}"
+"""
 OAUTH2 = """
 import { OAuth2Server } from 'oauth2-mock-server'
 const server = new OAuth2Server()
@@ -80,17 +98,23 @@ await server.start(Number(process.env.PORT), '127.0.0.1')
 
 
 @contextmanager
+def started(*command: str, **options: Any) -> Iterator[subprocess.Popen]:
+    with subprocess.Popen(command, text=True, **options) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
 def running(*command: str, **options: Any) -> Iterator[tuple[int, subprocess.Popen]]:
     """Run a program that listens on $PORT."""
     port = free_port()
     environment = {**os.environ, 'PORT': str(port), 'SECRET': SECRET}
     command = tuple(part.replace('$PORT', str(port)) for part in command)
-    with subprocess.Popen(command, env=environment, text=True, **options) as process:
-        try:
-            assert wait_until(lambda: accepts(port), timeout=60)
-            yield port, process
-        finally:
-            process.kill()
+    with started(*command, env=environment, **options) as process:
+        assert wait_until(lambda: accepts(port), timeout=60)
+        yield port, process
 
 
 def installed(name: str) -> Path:
@@ -172,7 +196,7 @@ def test_a_flow_of_node_red_verifies_the_signature(tmp_path: Path):
     with running(*command, stdout=subprocess.PIPE) as (port, process):
         assert line_with(process, 'Started flows')
         url = f'http://{LOOPBACK}:{port}/netbox'
-        webhook = subscribe(url, Site, secret=SECRET, additional_headers=SIGNED, max_attempts=1)
+        webhook = subscribe(url, Site, secret=SECRET, max_attempts=1, **all_presets()['nodered'].fields)
         site(name='Genève')
         assert outcome() == ('delivered', 204)
         assert line_with(process, 'Genève')
@@ -182,16 +206,17 @@ def test_a_flow_of_node_red_verifies_the_signature(tmp_path: Path):
         assert outcome() == ('failed', 401)
 
 
-def rulebook(folder: Path, admits: str) -> tuple[str, ...]:
+def rulebook(folder: Path, text: str, variables: str, *options: str) -> tuple[str, ...]:
     """ansible-rulebook has its own virtual environment."""
     path, programs = folder / 'rulebook.yml', installed('eda/bin/ansible-rulebook').parent
-    path.write_text(RULEBOOK.replace('ADMITS', admits))
-    command = (str(programs / 'ansible-rulebook'), '-r', str(path), '--env-vars', 'PORT,SECRET')
+    path.write_text(text)
+    command = (str(programs / 'ansible-rulebook'), '-r', str(path), '--env-vars', variables, *options)
     return ('env', f'PATH={programs}:{os.environ["PATH"]}', 'PYTHONUNBUFFERED=1', *command)
 
 
 def test_event_driven_ansible_verifies_the_signature(tmp_path: Path):
-    with running(*rulebook(tmp_path, 'hmac_secret'), stdout=subprocess.PIPE) as (port, process):
+    command = rulebook(tmp_path, RULEBOOK.replace('ADMITS', 'hmac_secret'), 'PORT,SECRET')
+    with running(*command, stdout=subprocess.PIPE) as (port, process):
         preset = all_presets()['eda'].fields
         url = f'http://{LOOPBACK}:{port}/endpoint'
         webhook = subscribe(url, Site, secret=SECRET, max_attempts=1, **preset)
@@ -209,7 +234,8 @@ def test_event_driven_ansible_verifies_the_signature(tmp_path: Path):
 
 
 def test_event_driven_ansible_takes_a_token(tmp_path: Path):
-    with running(*rulebook(tmp_path, 'token'), stdout=subprocess.PIPE) as (port, process):
+    command = rulebook(tmp_path, RULEBOOK.replace('ADMITS', 'token'), 'PORT,SECRET')
+    with running(*command, stdout=subprocess.PIPE) as (port, process):
         host = f'http://{LOOPBACK}:{port}'
         made = Credential.objects.create(name='EDA', type='bearer', secret=SECRET, hosts=[host])
         subscribe(f'{host}/endpoint', Site, credential=made, max_attempts=1)
@@ -220,6 +246,29 @@ def test_event_driven_ansible_takes_a_token(tmp_path: Path):
         made.save()
         site()
         assert outcome() == ('failed', 401)
+
+
+def cursor(state: Path) -> str:
+    """Return its number."""
+    return state.read_text().partition('.')[0] if state.exists() else ''
+
+
+def test_event_driven_ansible_reads_a_feed_and_goes_on_after_its_cursor(
+    tmp_path: Path, netbox_server: WebServer, api_token: str
+):
+    feed, state = subscribe('', Site), tmp_path / 'cursor'
+    values = {
+        'URL': f'{netbox_server.url}api/plugins/webhooks/webhooks/{feed.pk}/feed/',
+        'TOKEN': api_token.removeprefix('Bearer '),
+        'STATE': str(state),
+    }
+    command = rulebook(tmp_path, FEED, ','.join(values), '--source-dir', str(CHECKOUT / 'contrib'))
+    for name in ('Genève', 'Bern'):
+        site(name=name)
+        assert outcome() == ('delivered', None)
+        with started(*command, env={**os.environ, **values}, stdout=subprocess.PIPE) as process:
+            assert line_with(process, 'seen ').strip().endswith(name)
+            assert wait_until(lambda: cursor(state) == f'{Delivery.objects.latest("pk").position}', timeout=60)
 
 
 @pytest.mark.skipif(not is_installed(), reason='scripts/receivers installs it')

@@ -37,7 +37,7 @@ def create(api_client: Any, receiver: Receiver, preset: str, **fields: Any) -> d
         fields = {'additional_headers': TOKEN, **fields}
     if 'hmac(' in begun.get('additional_headers', ''):
         fields = {'secret': 's3cret', **fields}
-    if 'credential.' in begun.get('body_template', ''):
+    if 'credential.' in str(begun):
         host = receiver.url().rstrip('/')
         made = Credential(name=preset, type='template', secret='t0ken', hosts=[host])
         made.save()
@@ -105,8 +105,9 @@ class TestBodies:
         assert variables['sequence'] > 0
         assert f'Authorization: {receiver.requests[0].header("Authorization")}' == TOKEN
 
-    def test_event_driven_ansible_gets_a_signature(self, receiver: Receiver, api_client):
-        create(api_client, receiver, 'eda')
+    @pytest.mark.parametrize('preset', ['eda', 'nodered'])
+    def test_the_default_payload_is_signed(self, receiver: Receiver, api_client, preset: str):
+        create(api_client, receiver, preset)
         _place, body = sent(receiver)
         assert body['data']['name'] == HARMFUL
         signature = hmac.digest(b's3cret', receiver.requests[0].body, 'sha256').hex()
@@ -126,6 +127,26 @@ class TestBodies:
         assert (body['token'], body['ref'], list(body['variables'])) == ('t0ken', 'main', ['NETBOX'])
         variable = json.loads(body['variables']['NETBOX'])
         assert (variable['id'], variable['display'], variable['event']) == (place.pk, HARMFUL, 'created')
+
+    @pytest.mark.parametrize('preset', ['jenkins', 'n8n', 'stackstorm'])
+    def test_the_default_payload_is_not_changed(self, receiver: Receiver, api_client, preset: str):
+        create(api_client, receiver, preset)
+        place, body = sent(receiver)
+        assert (body['event'], body['data']['id'], body['data']['name']) == ('created', place.pk, HARMFUL)
+
+    def test_stackstorm_gets_a_key(self, receiver: Receiver, api_client):
+        create(api_client, receiver, 'stackstorm')
+        sent(receiver)
+        assert receiver.requests[0].header('St2-Api-Key') == 't0ken'
+
+    def test_logstash_gets_no_field_that_it_sets_itself(self, receiver: Receiver, api_client):
+        """It sets `event`, `host`, `http`, `url` and `user_agent`, and parses nothing if one is a text."""
+        create(api_client, receiver, 'logstash')
+        place, body = sent(receiver)
+        assert body.keys() == {'netbox'}
+        change = body['netbox']
+        assert (change['event'], change['object_type'], change['id']) == ('created', 'dcim.site', place.pk)
+        assert (change['data']['name'], datetime.fromisoformat(change['timestamp']).tzinfo is None) == (HARMFUL, False)
 
     def test_mattermost_gets_names_as_code(self, receiver: Receiver, api_client):
         create(api_client, receiver, 'mattermost')
