@@ -426,6 +426,21 @@ class TestSpan:
         work()
         assert self.names(receiver) == ('a', None)
 
+    def test_of_a_deletion_step_by_step_after_a_creation_that_may_have_been_seen(self, webhook, receiver):
+        """The receiver may know only what was attempted."""
+        receiver.answers(HOOK, 500, 200)
+        place = site(name='a')
+        work()
+        receiver.clear()
+        with away():
+            for name in 'bc':
+                rename(place, name)
+                dispatch_all()
+                settle()
+            place.delete()
+        work()
+        assert self.names(receiver) == ('a', None)
+
     def wait_unknown(self, place: Site, name: str) -> None:
         Webhook.objects.update(include_snapshots=False)
         rename(place, name)

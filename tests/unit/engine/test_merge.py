@@ -83,9 +83,11 @@ def test_what_is_left(steps: str, left: list[tuple[int, str]]):
         ('uu', {}, 1, 'prechange'),
         ('ud', {}, 1, 'prechange'),
         ('cu', NEW, None, 'postchange'),
-        ('c!u', NEW | {'seen': True}, None, 'postchange'),
-        ('cu?u', NEW | {'seen': True}, None, 'postchange'),
+        ('c!u', NEW | {'seen': True}, 1, 'postchange'),
+        ('cu?u', NEW | {'seen': True}, 1, 'postchange'),
         ('c!ud', {}, 1, 'postchange'),
+        ('c!u!ud', {}, 2, 'postchange'),
+        ('u!u!ud', {}, 1, 'prechange'),
         ('dcu', NEW, None, 'postchange'),
     ],
 )

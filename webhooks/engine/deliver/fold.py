@@ -38,8 +38,8 @@ class Waiting(NamedTuple):
 class Heir(NamedTuple):
     """A delivery that stays in place of earlier ones, and its new state.
 
-    `span`: it tells this beside its own event. The object before it is on the `side` of the snapshots of the delivery
-    `first`. None: there was no object.
+    `span`: it tells this beside its own event. The object as the receiver knows it is on the `side` of the snapshots of
+    the delivery `first`, and is kept under this `key` of the span. None: the receiver knows of no object.
     """
 
     pk: int
@@ -48,6 +48,7 @@ class Heir(NamedTuple):
     backfill: bool
     first: int | None
     side: str
+    key: str
 
 
 class Folded(NamedTuple):
@@ -89,14 +90,17 @@ def _is_nothing(life: Sequence[Waiting]) -> bool:
 def _heir(life: Sequence[Waiting], heir: Waiting) -> Heir:
     is_new = life[0].kind == CREATED
     tells_creation = is_new and heir.kind != DELETED
+    is_unknown = tells_creation and not any(one.is_seen for one in life)
     span: dict[str, Any] = {'kind': CREATED, 'prechange': None} if tells_creation else {}
-    if tells_creation and any(one.is_seen for one in life):
-        span['seen'] = True
+    if tells_creation and not is_unknown:
+        span['seen'] = True  # or the object, if there are snapshots
+    attempted = [one.pk for one in life if one.is_attempted and is_new]
     return Heir(
         pk=heir.pk,
         span=span,
         due_at=min((one.due_at for one in life if one.due_at), default=None),
         backfill=all(one.backfill for one in life),
-        first=None if tells_creation else life[0].pk,
+        first=None if is_unknown else attempted[-1] if attempted else life[0].pk,
         side='postchange' if is_new else 'prechange',
+        key='seen' if tells_creation else 'prechange',
     )

@@ -47,7 +47,7 @@ SEVERAL = f"""
 READ = f"""
     SELECT d.webhook_id, d.object_type_id, d.object_id, d.id, coalesce(d.span ->> 'kind', e.kind), d.due_at, d.backfill,
         d.attempt_count > 0,
-        d.attempt_count > 0 OR d.attempt_limit IS NOT NULL OR (d.span @> '{{"seen": true}}') IS TRUE
+        d.attempt_count > 0 OR d.attempt_limit IS NOT NULL OR (d.span ? 'seen') IS TRUE
         OR coalesce(d.span ->> 'kind', e.kind) = 'created' AND EXISTS (
             SELECT FROM webhooks_delivery g
             WHERE g.webhook_id = d.webhook_id AND g.object_type_id = d.object_type_id AND g.object_id = d.object_id
@@ -68,13 +68,15 @@ INHERIT = """
     UPDATE webhooks_delivery d
     SET due_at = least(h.due_at, %(now)s), attempt_limit = NULL, backfill = h.backfill,
         span = nullif(
-            CASE WHEN h.before IS NOT NULL THEN jsonb_build_object('prechange', h.before)
-                 WHEN d.span ? 'prechange' THEN jsonb_build_object('prechange', d.span -> 'prechange')
-                 ELSE '{}' END || h.span, '{}')
+            CASE WHEN d.span ? 'prechange' THEN jsonb_build_object('prechange', d.span -> 'prechange') ELSE '{}' END
+            || h.span || CASE WHEN h.before IS NULL THEN '{}' ELSE jsonb_build_object(h.key, h.before) END, '{}')
     FROM (
-        SELECT h.*, coalesce(nullif(f.span -> 'prechange', 'null'), nullif(e.snapshots -> h.side, 'null')) AS before
+        SELECT h.*, coalesce(
+            nullif(f.span -> 'prechange', 'null'),
+            CASE WHEN f.attempt_count = 0 THEN nullif(f.span -> 'seen', 'true') END,
+            nullif(e.snapshots -> h.side, 'null')) AS before
         FROM json_to_recordset(%(heirs)s::json)
-            AS h(pk bigint, span jsonb, due_at timestamptz, backfill boolean, first bigint, side text)
+            AS h(pk bigint, span jsonb, due_at timestamptz, backfill boolean, first bigint, side text, key text)
         LEFT JOIN webhooks_delivery f ON f.id = h.first LEFT JOIN webhooks_event e ON e.id = f.event_id
     ) h
     WHERE d.id = h.pk AND d.status = 'pending'"""
