@@ -97,7 +97,7 @@ class NetBox:
         return [sys.executable, '-m', 'netbox', *arguments]
 
     def run(
-        self, *arguments: str, timeout: float = 240, environment: Mapping[str, str] | None = None
+        self, *arguments: str, timeout: float = 600, environment: Mapping[str, str] | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Return output and errors as text, even if it fails."""
         return subprocess.run(

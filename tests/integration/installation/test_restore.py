@@ -20,7 +20,7 @@ from devstack.receiver import Received, Receiver
 pytestmark = pytest.mark.usefixtures('committed')
 
 HOOK = '/hook'
-PATIENCE = 180
+PATIENCE = 600
 ON = 'WEBHOOKS_ENABLED = True'
 WITHOUT_SEQUENCE = '--exclude-table-data=webhooks_event_sequence'
 

@@ -23,7 +23,7 @@ from devstack.postgres import DatabaseAddress
 from devstack.process import Processes, wait_until
 from devstack.receiver import Receiver
 
-PATIENCE = 180
+PATIENCE = 600
 
 # Dispatched events wait, and undispatched ones follow.
 FURNISH = """
