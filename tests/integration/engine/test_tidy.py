@@ -10,6 +10,8 @@ from support.log import delivery, event
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine.deliver import order
+from webhooks.engine.process import dispatcher, inline
+from webhooks.engine.registry import DISPATCH, Member
 from webhooks.engine.tidy import loop as tidy
 from webhooks.engine.tidy import retention
 from webhooks.models import Backfill, Delivery, Health, Hour, Webhook
@@ -28,6 +30,29 @@ def webhook(receiver: Receiver) -> Webhook:
 def tidy_all() -> None:
     while tidy.step():
         pass
+
+
+def test_beside_events_it_goes_on_after_its_interval_and_without_events_at_once(receiver, monkeypatch):
+    monkeypatch.setattr(tidy, 'PART', 1)
+    monkeypatch.setattr(dispatcher, 'TIDY_INTERVAL', 60)
+    place = site()
+    deleted = subscribe(receiver.url('/old'), Site)
+    for _ in range(3):
+        delivery(event(place), deleted)
+    deleted_id = deleted.pk
+    deleted.delete()
+    subscribe(receiver.url('/hook'), Site)
+    member = Member(inline.name('test'), DISPATCH)
+    member.begin()
+    dispatching = dispatcher.Dispatching(member, lambda: None, lambda: None)
+    left = []
+    for is_busy in (True, True, False, False):
+        if is_busy:
+            site()
+        assert dispatching.step() == is_busy
+        left.append(Delivery._base_manager.filter(webhook_id=deleted_id).count())
+    member.end()
+    assert left == [2, 2, 1, 0]
 
 
 def test_what_expires_fails_and_the_next_of_its_object_goes(webhook, receiver):
