@@ -1,6 +1,6 @@
 """Chosen users and NetBox's event rules learn what happens to a webhook.
 
-A rule may do anything, such as call Redis. So its news is noted in the transaction, and an idle process tells it.
+A rule may do anything, such as call Redis. So its news is noted in the transaction, and told when things are tidied.
 """
 
 import logging
@@ -50,8 +50,9 @@ TAKE = """
 CERTIFICATE_ENDS = TranslatedEventType(
     'webhook_certificate_ends', _('Client certificate ends soon'), EVENT_TYPE_KIND_WARNING
 )
+CREDENTIAL_ENDS = TranslatedEventType('webhook_credential_ends', _('Credential ends soon'), EVENT_TYPE_KIND_WARNING)
 
-EVENT_TYPES = (SUSPENDED, RESUMED, DISABLED, FAILED, BACKFILLED, BACKFILL_FAILED, CERTIFICATE_ENDS)
+EVENT_TYPES = (SUSPENDED, RESUMED, DISABLED, FAILED, BACKFILLED, BACKFILL_FAILED, CERTIFICATE_ENDS, CREDENTIAL_ENDS)
 
 
 def register() -> None:
