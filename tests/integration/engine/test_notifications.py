@@ -10,8 +10,17 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from extras.models import Notification, NotificationGroup, ScriptModule
 from support.builders import site, subscribe
-from support.builtin import rule
-from support.engine import deliveries, expire, health, in_thread, pass_probe_interval, pass_retry_waits, work
+from support.builtin import builtin_rule, rule
+from support.engine import (
+    deliveries,
+    dispatching,
+    expire,
+    health,
+    in_thread,
+    pass_probe_interval,
+    pass_retry_waits,
+    work,
+)
 from support.writers import Writer
 from users.models import Group, User
 
@@ -21,9 +30,6 @@ from webhooks.choices import StatusChoices
 from webhooks.engine import notifications
 from webhooks.engine.deliver.circuit_breaker import SUSPEND_AFTER
 from webhooks.engine.notifications import BACKFILLED, DISABLED, FAILED, RESUMED, SUSPENDED, recipients
-from webhooks.engine.process import inline
-from webhooks.engine.process.dispatcher import Dispatching
-from webhooks.engine.registry import DISPATCH, Member
 from webhooks.models import Delivery, Health, Webhook
 from webhooks.services import backfill, trial
 
@@ -341,13 +347,24 @@ class TestEventRules:
         rule(telling, Webhook, kinds=(FAILED.name,), action_type='webhooks.send')
         with transaction.atomic():
             notifications.tell(webhook, FAILED)
-        member = Member(inline.name('test'), DISPATCH)
-        member.begin()
         site()
-        assert Dispatching(member, lambda: None, lambda: None).step() == 1
-        member.end()
+        with dispatching() as its:
+            assert its.step() == 1
         assert health(webhook).news == []
         assert self.heard(receiver) == [('delivery_failed', webhook.name)]
+
+    def test_while_redis_is_away_news_waits_and_changes_do_not(self, webhook, tasks_redis):
+        builtin_rule(Webhook, kinds=(FAILED.name,))
+        with transaction.atomic():
+            notifications.tell(webhook, FAILED)
+        site()
+        tasks_redis.stop()
+        with dispatching() as its:
+            assert its.step() == 1
+        assert health(webhook).news == [FAILED.name]
+        tasks_redis.start()
+        work()
+        assert health(webhook).news == []
 
     def test_what_a_rule_sends_has_no_secrets(self, webhook, telling, receiver):
         Webhook.objects.filter(pk=webhook.pk).update(additional_headers='X-Key: sesame')

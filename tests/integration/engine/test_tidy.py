@@ -4,14 +4,13 @@ import pytest
 from dcim.models import Site
 from django.utils import timezone
 from support.builders import site, subscribe
-from support.engine import deliveries, dispatch_all, expire, health, hold, open_transaction, work
+from support.engine import deliveries, dispatch_all, dispatching, expire, health, hold, open_transaction, work
 from support.log import delivery, event
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine.deliver import order
-from webhooks.engine.process import dispatcher, inline
-from webhooks.engine.registry import DISPATCH, Member
+from webhooks.engine.process import dispatcher
 from webhooks.engine.tidy import loop as tidy
 from webhooks.engine.tidy import retention
 from webhooks.models import Backfill, Delivery, Health, Hour, Webhook
@@ -42,16 +41,13 @@ def test_beside_events_it_goes_on_after_its_interval_and_without_events_at_once(
     deleted_id = deleted.pk
     deleted.delete()
     subscribe(receiver.url('/hook'), Site)
-    member = Member(inline.name('test'), DISPATCH)
-    member.begin()
-    dispatching = dispatcher.Dispatching(member, lambda: None, lambda: None)
     left = []
-    for is_busy in (True, True, False, False):
-        if is_busy:
-            site()
-        assert dispatching.step() == is_busy
-        left.append(Delivery._base_manager.filter(webhook_id=deleted_id).count())
-    member.end()
+    with dispatching() as its:
+        for is_busy in (True, True, False, False):
+            if is_busy:
+                site()
+            assert its.step() == is_busy
+            left.append(Delivery._base_manager.filter(webhook_id=deleted_id).count())
     assert left == [2, 2, 1, 0]
 
 
