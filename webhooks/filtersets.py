@@ -124,7 +124,7 @@ class CredentialFilterSet(NamedFilterSet):
     class Meta:
         model = Credential
         form = FilterForm
-        fields = ('id', 'name', 'description', 'username', 'header', 'token_url', 'scope', 'audience')
+        fields = ('id', 'name', 'description', 'username', 'header', 'valid_until', 'token_url', 'scope', 'audience')
 
     def filter_hosts(self, queryset: QuerySet, name: str, value: list[str]) -> QuerySet:
         """Take a host as people enter it."""

@@ -6,7 +6,7 @@ from core.choices import JobIntervalChoices
 from netbox.jobs import JobRunner, system_job
 
 from .constants import JOB_TIME
-from .engine.tidy import certificates, retention
+from .engine.tidy import endings, retention
 
 
 @system_job(interval=JobIntervalChoices.INTERVAL_DAILY)
@@ -15,7 +15,7 @@ class WebhooksRetentionJob(JobRunner):
         name = 'Webhooks: prune the delivery log'
 
     def run(self, *args, **kwargs) -> None:
-        """A new job does the rest, so other jobs get their turn. The last one tells of certificates."""
+        """A new job does the rest, so other jobs get their turn. The last one tells of endings."""
         end, pruned = time.monotonic() + JOB_TIME, 0
         for count in retention.slices():
             pruned += count
@@ -23,5 +23,5 @@ class WebhooksRetentionJob(JobRunner):
                 self.enqueue()
                 break
         else:
-            certificates.tell()
+            endings.tell()
         self.logger.info(f'Events deleted from the delivery log: {pruned}')

@@ -145,10 +145,10 @@ class CredentialTable(NetBoxTable):
     class Meta(NetBoxTable.Meta):
         model = Credential
         fields = (
-            'pk', 'id', 'name', 'description', 'type', 'hosts', 'username', 'header', 'token_url', 'scope', 'audience',
-            'ca_file_path', 'tags', 'created', 'last_updated',
+            'pk', 'id', 'name', 'description', 'type', 'hosts', 'username', 'header', 'valid_until', 'token_url',
+            'scope', 'audience', 'ca_file_path', 'tags', 'created', 'last_updated',
         )  # fmt: skip
-        default_columns = ('pk', 'name', 'type', 'hosts', 'description')
+        default_columns = ('pk', 'name', 'type', 'hosts', 'valid_until', 'description')
 
 
 class DeliveryTable(NetBoxTable):

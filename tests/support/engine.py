@@ -15,6 +15,7 @@ from webhooks.choices import OPEN_STATUSES, StatusChoices
 from webhooks.engine import rescue
 from webhooks.engine.dispatch.loop import Dispatcher
 from webhooks.engine.process import inline
+from webhooks.engine.process.dispatcher import Dispatching
 from webhooks.engine.registry import DISPATCH, SEND, Member
 from webhooks.models import Delivery, Event, Health, Webhook, Worker
 from webhooks.services import failed_jobs
@@ -45,6 +46,15 @@ def dispatch_batch() -> int:
         return Dispatcher(member).batch()
     finally:
         member.end()
+
+
+@contextmanager
+def dispatching() -> Iterator[Dispatching]:
+    """Its steps are the caller's."""
+    member = Member(inline.name('test'), DISPATCH)
+    member.begin()
+    yield Dispatching(member, lambda: None, lambda: None)
+    member.end()
 
 
 def hold(*held: Delivery | Event, role: str = SEND) -> Member:

@@ -71,8 +71,8 @@ class CredentialSerializer(StorableMixin, NetBoxModelSerializer):
         model = Credential
         fields = (
             'id', 'url', 'display_url', 'display', 'name', 'description', 'type', 'hosts', 'username', 'header',
-            'secret', 'token_url', 'scope', 'audience', 'ca_file_path', 'tags', 'custom_fields', 'created',
-            'last_updated',
+            'secret', 'valid_until', 'token_url', 'scope', 'audience', 'ca_file_path', 'tags', 'custom_fields',
+            'created', 'last_updated',
         )  # fmt: skip
         brief_fields = ('id', 'url', 'display', 'name', 'description')
 

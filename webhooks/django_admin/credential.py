@@ -26,7 +26,7 @@ class CredentialForm(SecretMixin, forms.ModelForm):
 
 class CredentialAdmin(BaseAdmin):
     form = CredentialForm
-    list_display = ('name', 'type', 'where', 'description')
+    list_display = ('name', 'type', 'where', 'valid_until', 'description')
     list_filter = ('type',)
     search_fields = ('name', 'description')
 

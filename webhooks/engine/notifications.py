@@ -1,6 +1,6 @@
 """Chosen users and NetBox's event rules learn what happens to a webhook.
 
-A rule may do anything, such as call Redis. So its news is noted in the transaction, and an idle process tells it.
+A rule may do anything, such as call Redis. So its news is noted in the transaction, and told when things are tidied.
 """
 
 import logging
@@ -11,6 +11,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.db.models import Q, QuerySet
 from django.utils.translation import gettext_lazy as _
+from django_rq import get_connection
 from extras.events import EventContext, process_event_rules
 from extras.models import EventRule, Notification
 from netbox.events import EVENT_TYPE_KIND_DANGER, EVENT_TYPE_KIND_SUCCESS, EVENT_TYPE_KIND_WARNING, EventType
@@ -50,8 +51,9 @@ TAKE = """
 CERTIFICATE_ENDS = TranslatedEventType(
     'webhook_certificate_ends', _('Client certificate ends soon'), EVENT_TYPE_KIND_WARNING
 )
+CREDENTIAL_ENDS = TranslatedEventType('webhook_credential_ends', _('Credential ends soon'), EVENT_TYPE_KIND_WARNING)
 
-EVENT_TYPES = (SUSPENDED, RESUMED, DISABLED, FAILED, BACKFILLED, BACKFILL_FAILED, CERTIFICATE_ENDS)
+EVENT_TYPES = (SUSPENDED, RESUMED, DISABLED, FAILED, BACKFILLED, BACKFILL_FAILED, CERTIFICATE_ENDS, CREDENTIAL_ENDS)
 
 
 def register() -> None:
@@ -69,6 +71,8 @@ def tell_rules() -> bool:
     """Returns whether there was any news. Raises RedisError: it waits."""
     with transactions.short():
         told = sql.fetch(TAKE)
+        if told:
+            get_connection().ping()  # rules enqueue after the commit only: then it would be too late to wait
         for pk, names in told:
             for webhook in Webhook.objects.filter(pk=pk):
                 for name in names:

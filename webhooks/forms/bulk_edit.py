@@ -1,10 +1,11 @@
 from django import forms
-from django.db.models import BooleanField, Field
+from django.db.models import BooleanField, DateField, Field
 from django.utils.text import capfirst
 from netbox.forms import NetBoxModelBulkEditForm
 from utilities.forms import add_blank_choice
 from utilities.forms.fields import DynamicModelMultipleChoiceField
 from utilities.forms.rendering import FieldSet
+from utilities.forms.widgets import DatePicker
 
 from ..models import Credential, Webhook
 from ..models.fields import SealedField
@@ -29,6 +30,8 @@ def form_field(of_model: Field) -> forms.Field:
     made = of_model.formfield(required=False, initial=None)
     if isinstance(of_model, SealedField):
         made.strip, made.widget = False, forms.PasswordInput(attrs={'autocomplete': 'new-password'})
+    if isinstance(of_model, DateField):
+        made.widget = DatePicker()
     return made
 
 
@@ -50,4 +53,6 @@ class CredentialBulkEditForm(BulkEditForm):
     vars().update({name: form_field(Credential._meta.get_field(name)) for name in OF_CREDENTIAL})
 
     fieldsets = (FieldSet(*OF_CREDENTIAL),)
-    nullable_fields = ('description', 'username', 'header', 'token_url', 'scope', 'audience', 'ca_file_path')
+    nullable_fields = (
+        'description', 'username', 'header', 'valid_until', 'token_url', 'scope', 'audience', 'ca_file_path',
+    )  # fmt: skip

@@ -4,13 +4,14 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import pgettext_lazy
 from netbox.forms import NetBoxModelForm
 from utilities.forms.rendering import FieldSet
+from utilities.forms.widgets import DatePicker
 
 from ..models import Credential
 from .masked import SecretMixin
 
 NAMES = (
-    'name', 'description', 'type', 'hosts', 'username', 'header', 'secret', 'token_url', 'scope', 'audience',
-    'ca_file_path',
+    'name', 'description', 'type', 'hosts', 'username', 'header', 'secret', 'valid_until', 'token_url', 'scope',
+    'audience', 'ca_file_path',
 )  # fmt: skip
 
 
@@ -29,3 +30,4 @@ class CredentialForm(SecretMixin, NetBoxModelForm):
     class Meta:
         model = Credential
         fields = (*NAMES, 'tags')
+        widgets = {'valid_until': DatePicker()}

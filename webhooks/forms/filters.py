@@ -6,6 +6,7 @@ from netbox.forms.mixins import SavedFiltersMixin
 from utilities.forms import FilterForm
 from utilities.forms.fields import ContentTypeMultipleChoiceField, DynamicModelMultipleChoiceField, TagFilterField
 from utilities.forms.rendering import FieldSet
+from utilities.forms.widgets import DatePicker
 
 from .. import object_types
 from ..choices import CredentialTypeChoices, KindChoices, StatusChoices
@@ -61,8 +62,12 @@ class CredentialFilterForm(NetBoxModelFilterSetForm):
     type = forms.MultipleChoiceField(label=_('Type'), choices=CredentialTypeChoices, required=False)
     host = forms.CharField(label=_('Host'), required=False)
     username = forms.CharField(label=_('User'), required=False)
+    valid_until__lte = forms.DateField(label=_('Ends by'), required=False, widget=DatePicker)
     tag = TagFilterField(model)
-    fieldsets = (FieldSet('q', 'filter_id', 'tag'), FieldSet('type', 'host', 'username', name=_('Credential')))
+    fieldsets = (
+        FieldSet('q', 'filter_id', 'tag'),
+        FieldSet('type', 'host', 'username', 'valid_until__lte', name=_('Credential')),
+    )
 
 
 class DeliveryFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):

@@ -12,7 +12,7 @@ from extras.graphql.enums import WebhookHttpMethodEnum
 from netbox.graphql.filters import BaseModelFilter, NetBoxModelFilter, register_filter
 from strawberry import ID
 from strawberry.types import Info
-from strawberry_django import BaseFilterLookup, DatetimeFilterLookup, FilterLookup, StrFilterLookup
+from strawberry_django import BaseFilterLookup, DateFilterLookup, DatetimeFilterLookup, FilterLookup, StrFilterLookup
 
 from .. import visibility
 from ..choices import CredentialTypeChoices, FormatChoices, KindChoices, StatusChoices
@@ -53,6 +53,7 @@ class CredentialFilter(NetBoxModelFilter):
     name: StrFilterLookup | None = strawberry_django.filter_field()
     description: StrFilterLookup | None = strawberry_django.filter_field()
     type: BaseFilterLookup[CredentialTypeEnum] | None = strawberry_django.filter_field()
+    valid_until: DateFilterLookup | None = strawberry_django.filter_field()
 
 
 @register_filter(Webhook, name='WebhooksWebhookFilter', lookups=True)

@@ -44,8 +44,8 @@ class HealthType:
     Credential,
     name='WebhooksCredentialType',
     fields=[
-        'id', 'name', 'description', 'type', 'hosts', 'username', 'header', 'token_url', 'scope', 'audience',
-        'ca_file_path', 'created', 'last_updated',
+        'id', 'name', 'description', 'type', 'hosts', 'username', 'header', 'valid_until', 'token_url', 'scope',
+        'audience', 'ca_file_path', 'created', 'last_updated',
     ],
     filters=CredentialFilter,
     pagination=True,

@@ -42,6 +42,7 @@ class Migration(migrations.Migration):
                     ('username', models.CharField(blank=True, max_length=300)),
                     ('header', models.CharField(blank=True, max_length=100)),
                     ('secret', webhooks.models.fields.SealedField(blank=True)),
+                    ('valid_until', models.DateField(blank=True, null=True)),
                     ('token_url', models.CharField(blank=True, max_length=500)),
                     ('scope', models.CharField(blank=True, max_length=500)),
                     ('audience', models.CharField(blank=True, max_length=500)),

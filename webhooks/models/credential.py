@@ -47,6 +47,12 @@ class Credential(ConcurrentModel, NetBoxModel):
         blank=True,
         help_text=_('The password, the token, or the client secret of OAuth2. Stored encrypted and never shown.'),
     )
+    valid_until = models.DateField(
+        _('valid until'),
+        null=True,
+        blank=True,
+        help_text=_('Notification groups are told daily from two weeks before. Blank: no known end.'),
+    )
     token_url = models.CharField(
         _('token URL'), max_length=MAX_URL, blank=True, help_text=_('Where OAuth2 gives an access token.')
     )

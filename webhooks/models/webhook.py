@@ -231,8 +231,9 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         blank=True,
         verbose_name=_('notification groups'),
         help_text=_(
-            'These groups are notified when the webhook is suspended, when its receiver disables it, when the first '
-            'delivery of a day fails, and when a backfill ends.'
+            'These groups are notified when the webhook is suspended, resumed or disabled by its receiver, when the '
+            'first delivery of a day fails, when a backfill ends, and when its client certificate or credential ends '
+            'soon.'
         ),
     )
 

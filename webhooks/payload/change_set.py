@@ -43,7 +43,7 @@ def extensions(event: Event, part: Part) -> dict[str, Any]:
     """Return the further attributes of a CloudEvent."""
     transaction_id = _transaction_id(event)
     more = {'transaction': transaction_id} if transaction_id else {}
-    return {**more, 'part': part.number, 'parts': part.total}
+    return {**more, 'transactioncount': part.count, 'part': part.number, 'parts': part.total}
 
 
 def _transaction_id(event: Event) -> str | None:

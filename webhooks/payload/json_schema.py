@@ -157,6 +157,7 @@ def _cloudevents(model: type[Model], label: str, batch: bool) -> Schema:
 def _change_set(shape: Schema, payload_format: str) -> Schema:
     numbers = {'part': NUMBERED, 'parts': NUMBERED}
     if payload_format == FormatChoices.CLOUDEVENTS:
+        numbers['transactioncount'] = NUMBERED
         shape['properties'] |= {'transaction': TEXT, **numbers}
         shape['required'] += numbers
         return {'type': 'array', 'items': _of_any_model(shape, 'type'), 'minItems': 1}

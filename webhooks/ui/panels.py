@@ -129,6 +129,7 @@ class CredentialPanel(panels.ObjectAttributesPanel):
     username = attrs.TextAttr('username', label=_('User'), style='text-break')
     header = attrs.TextAttr('header', label=_('Header'))
     secret = attrs.TextAttr('secret', label=pgettext_lazy('webhooks', 'Secret'))
+    valid_until = attrs.DateTimeAttr('valid_until', label=_('Valid until'), spec='date')
     token_url = attrs.TextAttr('token_url', label=_('Token URL'), style=MONOSPACE)
     scope = attrs.TextAttr('scope', label=_('Scope'), style='text-break')
     audience = attrs.TextAttr('audience', label=_('Audience'), style='text-break')

@@ -153,13 +153,13 @@ class TestBody:
         assert (shown['username'], shown['request_id']) == (netbox_user.username, str(request.id))
         assert (shown['message'], shown['count']) == ('As agreed', 2)
 
-    def test_cloudevents_are_a_batch_with_three_attributes_more(self, receiver: Receiver, webhook):
+    def test_cloudevents_are_a_batch_with_four_attributes_more(self, receiver: Receiver, webhook):
         switch(webhook, payload_format='cloudevents')
         make_sites('a', 'b')
         (request,) = received(receiver, 1)
         assert request.header('Content-Type') == 'application/cloudevents-batch+json'
-        shown = [(one['part'], one['parts'], one['data']['name']) for one in request.json()]
-        assert shown == [(1, 1, 'a'), (1, 1, 'b')]
+        shown = [(one['transactioncount'], one['part'], one['parts'], one['data']['name']) for one in request.json()]
+        assert shown == [(2, 1, 1, 'a'), (2, 1, 1, 'b')]
         assert len({one['transaction'] for one in request.json()}) == 1
 
     def test_the_netbox_format_has_netbox_s_bodies_in_it(self, receiver: Receiver, webhook):

@@ -3,13 +3,24 @@ from datetime import timedelta
 import pytest
 from dcim.models import Site
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection
+from django.core.files.base import ContentFile
+from django.core.files.storage import storages
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
-from extras.models import Notification, NotificationGroup
+from extras.models import Notification, NotificationGroup, ScriptModule
 from support.builders import site, subscribe
-from support.builtin import rule
-from support.engine import deliveries, expire, health, in_thread, pass_probe_interval, pass_retry_waits, work
+from support.builtin import builtin_rule, rule
+from support.engine import (
+    deliveries,
+    dispatching,
+    expire,
+    health,
+    in_thread,
+    pass_probe_interval,
+    pass_retry_waits,
+    work,
+)
 from support.writers import Writer
 from users.models import Group, User
 
@@ -18,13 +29,20 @@ from webhooks import rendering
 from webhooks.choices import StatusChoices
 from webhooks.engine import notifications
 from webhooks.engine.deliver.circuit_breaker import SUSPEND_AFTER
-from webhooks.engine.notifications import DISABLED, FAILED, RESUMED, SUSPENDED, recipients
+from webhooks.engine.notifications import BACKFILLED, DISABLED, FAILED, RESUMED, SUSPENDED, recipients
 from webhooks.models import Delivery, Health, Webhook
-from webhooks.services import trial
+from webhooks.services import backfill, trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
 HOOK = '/hook'
+SCRIPT = b"""
+from extras.scripts import Script
+
+class Telling(Script):
+    def run(self, data, commit):
+        return data['name']
+"""
 
 
 @pytest.fixture
@@ -294,6 +312,59 @@ class TestEventRules:
         assert health(webhook).suspended_since is None
         assert self.heard(receiver) == [('resumed', webhook.name)]
         assert told(ann) == [RESUMED.name]
+
+    def test_a_rule_fires_when_a_backfill_is_completed(self, webhook, telling, receiver, ann):
+        rule(telling, Webhook, kinds=(BACKFILLED.name,), action_type='webhooks.send')
+        site()
+        backfill.start(webhook, backfill.choose(webhook))
+        work()
+        assert self.heard(receiver) == [('backfilled', webhook.name)]
+        assert told(ann) == [BACKFILLED.name]
+
+    def test_a_rule_notifies_a_group(self, webhook, receiver):
+        bob = User.objects.create_user('bob')
+        others = NotificationGroup.objects.create(name='Others')
+        others.users.add(bob)
+        rule(others, Webhook, kinds=(FAILED.name,), action_type='notification')
+        fail(receiver)
+        assert told(bob) == [FAILED.name]
+        notification = Notification.objects.get(user=bob)
+        assert (notification.object, notification.event) == (webhook, FAILED)
+
+    def test_a_rule_runs_a_script(self, webhook, receiver, settings, drain):
+        in_memory = {'BACKEND': 'django.core.files.storage.InMemoryStorage'}
+        settings.STORAGES = {**settings.STORAGES, 'scripts': in_memory}
+        storages['scripts'].save('telling.py', ContentFile(SCRIPT))
+        script = ScriptModule.objects.create(file_path='telling.py').scripts.get()
+        rule(script, Webhook, kinds=(FAILED.name,), action_type='script')
+        fail(receiver)
+        drain()
+        job = script.jobs.get()
+        assert (job.status, job.data['output']) == ('completed', webhook.name)
+
+    def test_a_rule_fires_beside_changes_without_end(self, webhook, telling, receiver):
+        """As in an import: the dispatcher is never idle."""
+        rule(telling, Webhook, kinds=(FAILED.name,), action_type='webhooks.send')
+        with transaction.atomic():
+            notifications.tell(webhook, FAILED)
+        site()
+        with dispatching() as its:
+            assert its.step() == 1
+        assert health(webhook).news == []
+        assert self.heard(receiver) == [('delivery_failed', webhook.name)]
+
+    def test_while_redis_is_away_news_waits_and_changes_do_not(self, webhook, tasks_redis):
+        builtin_rule(Webhook, kinds=(FAILED.name,))
+        with transaction.atomic():
+            notifications.tell(webhook, FAILED)
+        site()
+        tasks_redis.stop()
+        with dispatching() as its:
+            assert its.step() == 1
+        assert health(webhook).news == [FAILED.name]
+        tasks_redis.start()
+        work()
+        assert health(webhook).news == []
 
     def test_what_a_rule_sends_has_no_secrets(self, webhook, telling, receiver):
         Webhook.objects.filter(pk=webhook.pk).update(additional_headers='X-Key: sesame')

@@ -4,12 +4,13 @@ import pytest
 from dcim.models import Site
 from django.utils import timezone
 from support.builders import site, subscribe
-from support.engine import deliveries, dispatch_all, expire, health, hold, open_transaction, work
+from support.engine import deliveries, dispatch_all, dispatching, expire, health, hold, open_transaction, work
 from support.log import delivery, event
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine.deliver import order
+from webhooks.engine.process import dispatcher
 from webhooks.engine.tidy import loop as tidy
 from webhooks.engine.tidy import retention
 from webhooks.models import Backfill, Delivery, Health, Hour, Webhook
@@ -28,6 +29,26 @@ def webhook(receiver: Receiver) -> Webhook:
 def tidy_all() -> None:
     while tidy.step():
         pass
+
+
+def test_beside_events_it_goes_on_after_its_interval_and_without_events_at_once(receiver, monkeypatch):
+    monkeypatch.setattr(tidy, 'PART', 1)
+    monkeypatch.setattr(dispatcher, 'TIDY_INTERVAL', 60)
+    place = site()
+    deleted = subscribe(receiver.url('/old'), Site)
+    for _ in range(3):
+        delivery(event(place), deleted)
+    deleted_id = deleted.pk
+    deleted.delete()
+    subscribe(receiver.url('/hook'), Site)
+    left = []
+    with dispatching() as its:
+        for is_busy in (True, True, False, False):
+            if is_busy:
+                site()
+            assert its.step() == is_busy
+            left.append(Delivery._base_manager.filter(webhook_id=deleted_id).count())
+    assert left == [2, 2, 1, 0]
 
 
 def test_what_expires_fails_and_the_next_of_its_object_goes(webhook, receiver):

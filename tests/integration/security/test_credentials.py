@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -498,11 +498,20 @@ class TestApi:
         wrong = api_client.post('/graphql/', {'query': '{webhooks_credential_list {secret}}'}, format='json').json()
         assert 'errors' in wrong
 
+    def test_graphql_finds_those_that_end(self, api_client):
+        credential(NOWHERE, name='Soon', valid_until='2027-01-31')
+        credential(NOWHERE, name='Later', valid_until='2027-02-01')
+        credential(NOWHERE, name='Never')
+        query = '{webhooks_credential_list(filters: {valid_until: {lte: "2027-01-31"}}) {name valid_until}}'
+        answer = api_client.post('/graphql/', {'query': query}, format='json').json()
+        assert answer['data']['webhooks_credential_list'] == [{'name': 'Soon', 'valid_until': '2027-01-31'}]
+
 
 class TestPages:
     @pytest.mark.parametrize('place', ['/plugins/webhooks/credentials/', '/admin/webhooks/credential/'])
     def test_it_is_made_shown_and_changed(self, admin_pages, place: str):
         fields = {'name': 'AWX', 'type': 'bearer', 'hosts': 'awx.example.com, b.example.com', 'secret': 'tok3n-of-awx'}
+        fields['valid_until'] = '2047-01-31'
         answer = admin_pages.post(f'{place}add/', fields)
         assert answer.status_code == 302, answer.content.decode()
         made = Credential.objects.get()
@@ -515,11 +524,13 @@ class TestPages:
             shown = admin_pages.get(page)
             assert shown.status_code == 200
             assert 'AWX' in shown.content.decode()
+            assert '2047' in shown.content.decode()
             assert 'tok3n-of-awx' not in shown.content.decode()
         answer = admin_pages.post(change, {**fields, 'secret': '', 'description': 'changed'})
         assert answer.status_code == 302, answer.content.decode()
         changed = Credential.objects.get()
         assert (changed.description, changed.secret.reveal()) == ('changed', 'tok3n-of-awx')
+        assert changed.valid_until == date(2047, 1, 31)
         refused = admin_pages.post(change, {**fields, 'secret': '', 'hosts': 'evil.example.com'})
         assert 'enter it again' in refused.content.decode()
 

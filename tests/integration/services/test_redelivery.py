@@ -69,7 +69,7 @@ class TestFailed:
         assert [request.header('webhook-id') for request in receiver.requests] == [str(failed.uuid)]
 
     def test_a_late_answer_from_before_does_not_close_it(self, failed, receiver):
-        """A worker stood still beyond its lease, and wakes after the redelivery began."""
+        """A worker was taken for dead, and its request ends after the redelivery began."""
         receiver.answers(HOOK, Answer(delay=3), 500)
         redeliver()
         with working():

@@ -1,3 +1,4 @@
+from datetime import date
 from typing import Any
 
 import pytest
@@ -49,6 +50,13 @@ class TestBulkEdit:
         made = Credential.objects.get()
         assert (made.description, made.secret.reveal()) == ('x', TOKEN)
 
+    def test_an_end_is_set_and_removed(self, admin_pages):
+        made = credential()
+        assert self.edit(admin_pages, made, valid_until='2027-01-31').status_code == 302
+        assert Credential.objects.get().valid_until == date(2027, 1, 31)
+        assert self.edit(admin_pages, made, _nullify=['valid_until']).status_code == 302
+        assert Credential.objects.get().valid_until is None
+
     def test_a_new_host_needs_the_secret(self, admin_pages):
         made = credential()
         answer = self.edit(admin_pages, made, hosts='evil.example.com')
@@ -91,6 +99,7 @@ class TestImport:
   hosts: [eda.example.com]
   username: netbox
   secret: cl1ent
+  valid_until: 2027-01-31
   token_url: https://login.example.com/token
   scope: hooks
   tags: [ours]
@@ -99,6 +108,7 @@ class TestImport:
         made = Credential.objects.get()
         assert made.token_url == 'https://login.example.com/token'
         assert (made.scope, made.secret.reveal()) == ('hooks', 'cl1ent')
+        assert made.valid_until == date(2027, 1, 31)
         assert made.tags.count() == 1
 
     def test_by_id_the_rest_stays(self, admin_pages):
@@ -164,11 +174,13 @@ class TestList:
             ('username__ic=net', ['Login']),
             ('tag=ours', ['AWX']),
             ('q=log', ['Login']),
+            ('valid_until__lte=2027-01-31', ['Login']),
+            ('valid_until__lte=2027-01-30', []),
         ],
     )
     def test_filters(self, admin_pages, api_client, query: str, found: list[str]):
         credential().tags.add(Tag.objects.create(name='Ours', slug='ours'))
-        credential('Login', type='basic', username='netbox', hosts=['login.example.com:8443'])
+        credential('Login', type='basic', username='netbox', hosts=['login.example.com:8443'], valid_until='2027-01-31')
         assert [one['name'] for one in api_client.get(f'/api{PAGES}?{query}').json()['results']] == found
         rows = admin_pages.get(f'{PAGES}?{query}').context['table'].rows
         assert [row.record.name for row in rows] == found

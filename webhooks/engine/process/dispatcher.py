@@ -25,7 +25,7 @@ from ..registry import DISPATCH, Member
 from ..tidy import loop as tidy
 from . import child
 
-# Seconds between looks without a wake-up; between idle ones for tidying.
+# Seconds between looks without a wake-up; between looks for something to tidy.
 INTERVAL, TIDY_INTERVAL = 2.0, 1.0
 
 
@@ -38,6 +38,7 @@ class Dispatching:
         self._poke = poke
         self._publish = publish
         self._tidied_at = self._looked_at = 0.0
+        self._has_more = False
 
     def look(self) -> None:
         if time.monotonic() < self._looked_at + INTERVAL:
@@ -62,23 +63,31 @@ class Dispatching:
         return total
 
     def step(self) -> int | None:
-        """Dispatch a batch, or record a backfill and tidy. Returns the number of events, None if nothing is left."""
+        """Dispatch a batch, or record a backfill. Returns the number of events, None if nothing is left.
+
+        It tidies beside events too: else event rules would hear of a suspension after an import only.
+        """
         count = self._dispatcher.batch()
         self._poke()
-        if count:
-            return count
         try:
-            return 0 if any([self._backfills.cut(), self._tidy()]) else None
-        except INTERRUPTIONS as error:
+            if count:
+                self._tidy(is_busy=True)
+                return count
+            return 0 if any([self._backfills.cut(), self._tidy(is_busy=False)]) else None
+        except (*INTERRUPTIONS, RedisError) as error:
             transactions.recover(error)
-            return None
+            return count or None
 
-    def _tidy(self) -> bool:
-        if time.monotonic() < self._tidied_at + TIDY_INTERVAL:
+    def _tidy(self, *, is_busy: bool) -> bool:
+        """Goes on at once only without events: they come first."""
+        goes_on = self._has_more and not is_busy
+        if not goes_on and time.monotonic() < self._tidied_at + TIDY_INTERVAL:
             return False
-        more = tidy.step()
-        self._tidied_at = 0.0 if more else time.monotonic()
-        return more
+        try:
+            self._has_more = tidy.step()
+        finally:
+            self._tidied_at = time.monotonic()
+        return self._has_more
 
 
 # Jobs find it here. Other processes have None.

@@ -2,5 +2,5 @@
 
 loop: expires deliveries, removes logs of deleted webhooks and canceled backfills, and tells event rules.
 retention: prunes the log, by number and by age, and old counts.
-certificates: tells of client certificates that end soon.
+endings: tells of client certificates and credentials that end soon.
 """

@@ -1,4 +1,4 @@
-"""Tidies a little at a time, when the dispatcher is idle."""
+"""Tidies a little at a time, between batches of the dispatcher."""
 
 from collections import Counter
 from datetime import datetime
