@@ -3,11 +3,12 @@
 from core.exceptions import IncompatiblePluginError
 from netbox.plugins import PluginConfig
 
+from .version import COMPATIBILITY
 from .version import VERSION as __version__
 
 NOT_LOADED = (
     'Webhooks are off: changes are not recorded, and nothing is sent. '
-    'Install the version of netbox-webhooks that COMPATIBILITY.md names for this NetBox.'
+    f'Install the version of netbox-webhooks for this NetBox: {COMPATIBILITY}'
 )
 
 

@@ -10,6 +10,7 @@ from django.utils.module_loading import import_string
 
 from . import conf, object_types, rendering
 from .outbox import redis_queue, scope
+from .version import COMPATIBILITY
 
 TAG = 'webhooks'
 
@@ -73,7 +74,7 @@ def rendering_is_prepared(app_configs: Any, **kwargs: Any) -> list[CheckWarning]
     return [
         CheckWarning(
             f'Payloads are correct, but take longer to build: no shortcut for {part}. {reason}',
-            hint='Use a NetBox version from COMPATIBILITY.md, or report this message.',
+            hint=f'Use a NetBox version from {COMPATIBILITY}, or report this message.',
             id='webhooks.W004',
         )
         for part, reason in rendering.left_as_netbox_has_it(object_types.allowed_models()).items()

@@ -43,7 +43,8 @@ PICTURES = (
     Picture('object', 'ipam/ip-addresses/{address}/webhooks/', 600),
     Picture('admin', 'admin/webhooks/webhook/', 640),
     Picture('admin-form', 'admin/webhooks/webhook/add/', 1000),
-    Picture('status', 'admin/webhook-backend-status/', 620),
+    Picture('status', 'plugins/webhooks/status/', 900),
+    Picture('queues', 'admin/webhook-backend-status/', 620),
     Picture('failed', 'admin/webhook-backend-status/queues/2/failed/', 600),
 )
 

@@ -50,6 +50,9 @@ NOTHING_UNDER_WAY = """
         AND count(*) = (SELECT coalesce(sum(delivered + failed), 0) FROM webhooks_health)
     FROM webhooks_delivery"""
 IS_RETRIED = "SELECT EXISTS (SELECT FROM webhooks_delivery WHERE status = 'pending' AND attempt_count > 0)"
+IS_HEALTHY = """
+    SELECT last_error = '' FROM webhooks_health JOIN webhooks_webhook w ON w.id = webhook_id
+    WHERE name = 'Address management'"""
 IS_SUSPENDED = 'SELECT EXISTS (SELECT FROM webhooks_health WHERE suspended_since IS NOT NULL)'
 # Nothing is under way, so nobody else writes these.
 PUT_BACK = """
@@ -115,10 +118,12 @@ class Showcase:
         self.providers += len(self.api.post_all('circuits/providers/', new))
 
     def _retry_later(self) -> None:
-        """The endpoint asks for a retry in a quarter of an hour."""
+        """The endpoint asks for a retry in a quarter of an hour, and takes the next change."""
         self.receiver.answers(ADDRESSES, Answer(503, b'maintenance', {'Retry-After': '900'}), Answer(201))
         self.api.patch(f'ipam/ip-addresses/{self.addresses[0]["id"]}/', status='deprecated')
         self._until(IS_RETRIED)
+        self.api.patch(f'ipam/ip-addresses/{self.addresses[1]["id"]}/', status='deprecated')
+        self._until(IS_HEALTHY)
 
     def _suspend(self) -> None:
         self._define('Switches', 'Configures VLANs', ['ipam.vlan'], '', payload_url=NOBODY)

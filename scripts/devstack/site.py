@@ -1,6 +1,7 @@
 """A hook of MkDocs: root pages such as the README join the site, and links adapt."""
 
 import re
+import tomllib
 from pathlib import Path
 from posixpath import dirname, normpath, relpath
 from typing import Any
@@ -23,10 +24,9 @@ LINK = re.compile(r'(\]\(|src="|href=")(?!https?:|#)([^)"#\s]+)')
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Only pyproject.toml holds the repository's address."""
-    found = re.search(r'^Source = "(.+)"$', (ROOT / 'pyproject.toml').read_text(), re.MULTILINE)
-    assert found
-    config.repo_url = found[1]
+    """Only pyproject.toml holds the addresses of the repository and the site."""
+    urls = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['urls']
+    config.repo_url, config.site_url = urls['Source'], urls['Documentation']
     return config
 
 

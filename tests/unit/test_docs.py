@@ -1,3 +1,4 @@
+import base64
 import re
 import runpy
 import time
@@ -25,7 +26,11 @@ ARCHITECTURE = re.compile(r'(?<![\w/.-])(?:webhooks/)?([a-z_/]+\.py)')
 def anchors(page: Path) -> set[str]:
     """As GitHub makes them from headings."""
     headings = re.findall(r'^#+ (.+)$', page.read_text(), re.MULTILINE)
-    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+    return {anchor(heading) for heading in headings}
+
+
+def anchor(heading: str) -> str:
+    return re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-')
 
 
 def links(page: Path) -> list[str]:
@@ -111,6 +116,42 @@ def test_the_receiver_in_contrib_verifies_a_signature_and_refuses_a_request_with
     assert not verify(headers(now - 3600), body)
     assert not verify({**headers(now), 'webhook-timestamp': 'now'}, body)
     assert not verify({}, body)
+
+
+def test_the_file_in_contrib_verifies_by_the_public_key(monkeypatch: pytest.MonkeyPatch):
+    verify = runpy.run_path(str(ROOT / 'contrib/verify_public_key.py'))['verify']
+    secret = f'whsk_{base64.b64encode(bytes(range(32))).decode()}'
+    key, body, now = signing.public_key(secret), b'{"name": "\xc3\xa9"}', int(time.time())
+
+    def headers(moment: int, *secrets: str) -> dict[str, str]:
+        signature = signing.standard(secrets, 'an-id', moment, body)
+        return {'webhook-id': 'an-id', 'webhook-timestamp': str(moment), 'webhook-signature': signature}
+
+    assert verify(key, headers(now, 'whsec_' + 'A' * 32, secret), body)
+    assert not verify(key, headers(now, secret), body + b' ')
+    assert not verify(key, headers(now - 3600, secret), body)
+    assert not verify(key, headers(now, f'whsk_{base64.b64encode(bytes(32)).decode()}'), body)
+    assert not verify(key, headers(now, 'whsec_' + 'A' * 32), body)
+    assert not verify(key, headers(now, secret) | {'webhook-signature': 'v1a,x'}, body)
+    assert not verify(key, {}, body)
+
+
+def test_every_product_is_in_the_table_of_receivers():
+    products = re.findall(r'^## (.+)$', (DOCS / 'receivers/services.md').read_text(), re.MULTILINE)
+    table = (DOCS / 'receivers.md').read_text().partition('| receiver |')[2].partition('\n\n')[0]
+    assert len(products) > 10
+    assert [one for one in products if f'(receivers/services.md#{anchor(one)})' not in table] == []
+
+
+def test_troubleshooting_has_the_words_of_the_screen():
+    page = (DOCS / 'troubleshooting.md').read_text()
+    waits = re.findall(r"gettext_lazy\('(.+)'\)", (ROOT / 'webhooks/presentation/waits.py').read_text())
+    assert waits
+    assert [label for label in waits if f'| *{label}* |' not in page] == []
+    engine = '\n'.join(path.read_text() for path in (ROOT / 'webhooks/engine').rglob('*.py'))
+    errors = [one for one in re.findall(r'`(it[^`]*)`', page) if ' ' in one]
+    assert len(errors) == 3
+    assert [one for one in errors if one.removesuffix(' …') not in engine] == []
 
 
 def test_every_picture_is_shown():

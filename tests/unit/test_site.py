@@ -9,7 +9,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCE = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['urls']['Source']
+URLS = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['urls']
+SOURCE = URLS['Source']
 HREF = re.compile(r'<(?:a|img|link|script)\b[^>]*?\b(?:href|src)="?([^"\s>]+)')
 
 
@@ -49,6 +50,11 @@ def test_every_page_of_the_docs_is_on_it(site: Path):
 
 def test_the_readme_is_its_front_door(site: Path):
     assert 'Every committed change is sent' in (site / 'index.html').read_text()
+
+
+def test_its_pages_name_their_address(site: Path):
+    page = (site / 'payload' / 'index.html').read_text()
+    assert f'<link rel="canonical" href="{URLS["Documentation"]}payload/">' in page
 
 
 def test_each_link_leads_somewhere(site: Path):

@@ -243,6 +243,11 @@ def test_a_mistake_in_a_block_is_noticed(language: str, text: str):
         READERS[language](text)
 
 
+@pytest.mark.parametrize('name', ['supervisord.conf', 'netbox-webhooks-rq.service'])
+def test_the_files_for_init_systems_start_commands_that_exist(name: str):
+    read_ini((ROOT / 'contrib' / name).read_text())
+
+
 def test_pages_that_are_named_are_there():
     named = {path for page in PAGES for path in PATH.findall(page.read_text())}
     for path in named - {'/plugins/webhooks/metrics'}:  # needs METRICS_ENABLED
@@ -315,9 +320,28 @@ def python_of(page: str, what: str) -> str:
     return text
 
 
-@pytest.mark.parametrize('page', ['README.md', 'docs/configuration.md', 'docs/extending.md', 'docs/operations.md'])
+@pytest.mark.parametrize(
+    'before, plugins',
+    [
+        ('', ['webhooks']),
+        ('PLUGINS = []\n', ['webhooks']),
+        ("PLUGINS = ['netbox_branching']", ['netbox_branching', 'webhooks']),
+    ],
+)
+def test_the_readme_switches_it_on_beside_other_plugins(tmp_path: Path, before: str, plugins: list[str]):
+    (command,) = [text for language, text in all_blocks(ROOT / 'README.md') if language == 'sh' and 'tee' in text]
+    path = tmp_path / 'configuration.py'
+    path.write_text(before)
+    command = command.replace('sudo ', '').replace('/opt/netbox/netbox/netbox/configuration.py', str(path))
+    subprocess.run(['bash', '-c', command], check=True, capture_output=True)
+    found = runpy.run_path(str(path))
+    assert found['PLUGINS'] == plugins
+    assert conf.resolve({}, types.SimpleNamespace(**found)).enabled
+
+
+@pytest.mark.parametrize('page', ['configuration.md', 'extending.md', 'operations.md'])
 def test_settings_are_taken(page: str):
-    found = [text for language, text in all_blocks(ROOT / page) if language == 'python']
+    found = blocks(page, 'python')
     texts = [text for text in found if re.match(r'(PLUGINS|PLUGINS_CONFIG|WEBHOOKS_\w+) = ', text)]
     assert texts
     for text in texts:
@@ -370,16 +394,17 @@ def test_a_body_is_checked_by_its_schema_as_is_shown(tmp_path: Path, monkeypatch
 
 
 class TestReceivers:
+    SECRET = 'whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw'  # as in the example of the library
+
     @pytest.fixture
     def child(self, processes: Processes, tmp_path: Path) -> Iterator[Child]:
         (command,) = [text for text in blocks('receivers.md') if 'receiver_plain.py' in text]
-        *settings, _python, program = shlex.split(command)
-        secret = dict(one.split('=', 1) for one in settings)['WEBHOOK_SECRET']
+        command = command.replace('cd /tmp\n', '').replace('/opt/netbox-webhooks', str(ROOT))
         self.port = free_port()
         child = processes.start(
             'receiver-plain',
-            [sys.executable, str(ROOT / program)],
-            environment=os.environ | {'WEBHOOK_SECRET': secret, 'PORT': str(self.port)},
+            ['bash', '-c', f'exec env {command.replace("<your-secret>", self.SECRET)}'],
+            environment=os.environ | {'PORT': str(self.port)},
             folder=tmp_path,
             client=True,
         )
@@ -406,8 +431,8 @@ class TestReceivers:
         """Return the names that the page's program defines."""
         (command,) = [text for text in blocks('receivers.md') if 'send_example.py' in text]
         _python, program, address, secret = shlex.split(command)
-        assert ':9000/' in address
-        monkeypatch.setattr(sys, 'argv', [program, address.replace(':9000/', f':{self.port}/'), secret])
+        assert (address, secret) == (f'http://{LOOPBACK}:9000', '<your-secret>')
+        monkeypatch.setattr(sys, 'argv', [program, f'http://{LOOPBACK}:{self.port}', self.SECRET])
         return runpy.run_path(str(ROOT / program))
 
     def test_a_request_as_the_page_makes_it_is_taken_once(

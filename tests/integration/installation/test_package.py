@@ -15,6 +15,7 @@ import django
 import pytest
 import yaml
 from core.exceptions import IncompatiblePluginError
+from packaging.version import Version
 
 from devstack.folders import CHECKOUT
 from devstack.netbox import configuration
@@ -24,7 +25,10 @@ from devstack.redis import RedisAddress
 from webhooks import WebhooksConfig, conf
 
 PLUGIN = yaml.safe_load((CHECKOUT / 'netbox-plugin.yaml').read_text())
+CHANGELOG = (CHECKOUT / 'CHANGELOG.md').read_text()
 SETTINGS = (CHECKOUT / 'docs/configuration.md').read_text()
+# Beside the docs and .github/.
+ADDRESSED = ('pyproject.toml', 'webhooks/version.py')
 MATRIX = '| Release | NetBox from | NetBox to | Python |\n|---|---|---|---|\n'
 PROJECT = tomllib.loads((CHECKOUT / 'pyproject.toml').read_text())['project']
 
@@ -189,9 +193,15 @@ class TestDescription:
         expected = [(*row.values(), ', '.join(named)) for row in PLUGIN['compatibility']]
         assert found == [(*row[:2], row[2].replace('.99', '.x'), row[3]) for row in expected]
 
+    def test_no_release_before_names_a_netbox_on_which_it_delivered_nothing(self):
+        (last,) = re.findall(r'Nothing was delivered on NetBox [\d.]+ to ([\d.]+)', CHANGELOG)
+        assert [row for row in PLUGIN['compatibility'][1:] if Version(row['netbox_min']) <= Version(last)] == []
+        assert f'For NetBox {PLUGIN["compatibility"][1]["netbox_min"]}:' in CHANGELOG
+
 
 def test_a_newer_netbox_says_what_to_do():
-    with pytest.raises(IncompatiblePluginError, match=r'maximum version 4\.7\.99 .*not recorded.*COMPATIBILITY\.md'):
+    page = re.escape(f'{PROJECT["urls"]["Source"]}/blob/main/COMPATIBILITY.md')
+    with pytest.raises(IncompatiblePluginError, match=rf'maximum version 4\.7\.99 .*not recorded.*{page}'):
         WebhooksConfig.validate({}, '4.8.0')
 
 
@@ -223,7 +233,7 @@ class Release:
         for name in tracked('.'):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(CHECKOUT / name, folder / name)
-            if name.endswith('.md') or name == 'pyproject.toml' or name.startswith('.github/'):
+            if name.endswith('.md') or name in ADDRESSED or name.startswith('.github/'):
                 self.replace(name, 'git.example.com', 'forge.example.org')
         self.replace('CHANGELOG.md', 'Unreleased', '2026-01-31')
         self.git('init', '--quiet')
@@ -274,7 +284,7 @@ class TestRelease:
         assert not list(release.folder.glob('*.egg-info'))  # the next archive would hold its files
 
     def test_it_refuses_addresses_that_are_examples(self, release):
-        names = ['.github/CODEOWNERS', 'CONTRIBUTING.md', 'README.md', 'pyproject.toml']
+        names = ['.github/CODEOWNERS', 'README.md', *ADDRESSED]
         for name in names:
             release.replace(name, 'forge.example.org', 'git.example.com')
         release.commit()

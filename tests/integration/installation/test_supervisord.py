@@ -1,6 +1,5 @@
 import configparser
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -26,8 +25,7 @@ pytestmark = [
     pytest.mark.skipif(not shutil.which('supervisord'), reason='supervisord is not installed'),
 ]
 
-PAGE = CHECKOUT / 'docs/installation.md'
-BLOCK = re.compile(r'^```ini\n(\[group:netbox\]\n.*?)^```$', re.MULTILINE | re.DOTALL)
+TEXT = (CHECKOUT / 'contrib/supervisord.conf').read_text()
 WORKER = 'netbox:netbox-rq'
 PATIENCE = 90
 HEADER = """
@@ -48,12 +46,6 @@ supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
 """
 
 
-def text_of_the_page() -> str:
-    blocks = BLOCK.findall(PAGE.read_text())
-    assert len(blocks) == 1
-    return blocks[0]
-
-
 def with_paths_of_this_test(text: str, netbox: NetBox, folder: Path) -> str:
     """Only paths change, and NetBox keeps the test's user."""
     binaries = Path(sys.executable).parent
@@ -71,7 +63,7 @@ def with_paths_of_this_test(text: str, netbox: NetBox, folder: Path) -> str:
         'user=netbox\n': '',
     }
     for ours, theirs in replaced.items():
-        assert ours in text, f'the page no longer has {ours}'
+        assert ours in text, f'the file no longer has {ours}'
         text = text.replace(ours, theirs)
     return text
 
@@ -98,7 +90,7 @@ class Supervisor:
 def supervisor(stack, netbox, processes, tmp_path) -> Iterator[Supervisor]:
     folder = tmp_path
     configuration = folder / 'supervisord.conf'
-    text = with_paths_of_this_test(text_of_the_page(), netbox, folder)
+    text = with_paths_of_this_test(TEXT, netbox, folder)
     configuration.write_text(HEADER.format(folder=folder) + text)
     command = [shutil.which('supervisord'), '-c', str(configuration)]
     child = processes.start('supervisord', command, folder=folder, client=True)
@@ -110,7 +102,7 @@ def supervisor(stack, netbox, processes, tmp_path) -> Iterator[Supervisor]:
 
 def test_the_text_is_what_supervisord_reads():
     parser = configparser.RawConfigParser()
-    parser.read_string(text_of_the_page())
+    parser.read_string(TEXT)
     assert set(parser.sections()) == {'group:netbox', 'program:netbox', 'program:netbox-rq'}
 
 
