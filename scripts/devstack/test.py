@@ -1,7 +1,7 @@
 """`scripts/test [unit | --fuzz [number] | --netbox [app …] | pytest arguments]`: pytest with a NetBox.
 
 Tests find the servers through NETBOX_ROOT and WEBHOOKS_STACK. Whole folders run in parts, some at a time (`parts`).
-A run of everything measures the branches taken in pytest's process.
+A run of everything measures the lines run in pytest's process.
 """
 
 import os
@@ -23,7 +23,7 @@ FUZZ_TESTS = 'tests/hostile/test_requests.py'
 WITHOUT_LIMIT = ('-o', 'faulthandler_timeout=0')
 NETBOX = '--netbox'
 WITHOUT_BROWSER = '--ignore=tests/browser'
-# The floor of branches is for all parts together.
+# The floor of lines is for all parts together.
 MEASURING = ('--cov', '--cov-report=', '--cov-fail-under=0')
 
 
@@ -57,11 +57,11 @@ def _test(parts: dict[str, list[str]], measuring: bool) -> int:
         """The parts find a prepared database. Here, the progress of preparing it is seen."""
     with run_folder() as folder:
         ended = run_parts(parts, folder, MEASURING if measuring else ())
-        floor = _report_branches(folder) if measuring else 0
+        floor = _report_lines(folder) if measuring else 0
     return summarize(ended) or floor
 
 
-def _report_branches(folder: Path) -> int:
+def _report_lines(folder: Path) -> int:
     """Return non-zero below pyproject.toml's floor. `coverage html` needs the figures."""
     coverage = [sys.executable, '-m', 'coverage']
     print(flush=True)
