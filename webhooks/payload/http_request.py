@@ -144,7 +144,7 @@ class Builder:
 
     @cached_property
     def _lines(self) -> list[tuple[str, str]]:
-        return list(parse_headers(reveal('additional_headers', self.webhook.additional_headers)))
+        return [] if self.webhook.is_feed else list(parse_headers(reveal('additional_headers', self.webhook.additional_headers)))
 
     @cached_property
     def _secret_names(self) -> set[str]:

@@ -91,6 +91,11 @@ class TestItems:
         assert 'sesame' not in shown
         assert 'signature' not in shown
 
+    def test_headers_that_fail_have_no_effect(self, feed, api_client):
+        Webhook.objects.filter(pk=feed.pk).update(additional_headers='X-Name: {{ data.name / 0 }}')
+        publish('Bern')
+        assert names(read(api_client, feed)) == ['Bern']
+
     def test_each_feed_has_numbers_of_its_own(self, feed, api_client):
         other = subscribe('', Site)
         publish('Bern', 'Basel')
