@@ -21,6 +21,8 @@ logger = logging.getLogger('webhooks.worker')
 FOUND = 'SELECT id, role, events, deliveries, alive_until - make_interval(secs => %(alive)s) FROM webhooks_worker'
 DEAD = f'{FOUND} WHERE alive_until < clock_timestamp() LIMIT 1 FOR UPDATE SKIP LOCKED'
 REST = timedelta(seconds=30)
+# Deliveries in a transaction.
+MOST = 2000
 
 # PostgreSQL may take a moment to end the worker's transaction.
 ENDED = f'{FOUND} WHERE name = %(name)s FOR UPDATE'
@@ -34,10 +36,11 @@ FORGET = """
     DELETE FROM webhooks_worker w
     WHERE id = %(id)s AND NOT EXISTS (SELECT FROM webhooks_health h WHERE h.owner_id = w.id)"""
 
-# Deliveries of locked lanes wait, but the worker is dead.
+# Further deliveries, and those of locked lanes, wait, but the worker is dead.
 KEEP = """
     UPDATE webhooks_worker
-    SET role = 'dead', events = '{}', deliveries = %(left)s, alive_until = clock_timestamp() + interval '1 second'
+    SET role = 'dead', events = '{}', deliveries = %(left)s,
+        alive_until = clock_timestamp() + make_interval(secs => %(seconds)s)
     WHERE id = %(id)s"""
 
 
@@ -51,10 +54,12 @@ def rescue(name: str | None = None, reason: str | None = None) -> bool:
         for pk, role, events, deliveries, since in found:
             blame = reason if role == SUSPECTS else None
             _rescue_events(events, now, blame)
-            left = _rescue_deliveries(deliveries, now, None if name else since, blame)
-            sql.execute(FREE, {'id': pk})
-            if left or not sql.execute(FORGET, {'id': pk}):
-                sql.execute(KEEP, {'id': pk, 'left': left})
+            rest = deliveries[MOST:]
+            locked = _rescue_deliveries(deliveries[:MOST], now, None if name else since, blame)
+            if not rest:
+                sql.execute(FREE, {'id': pk})
+            if rest or locked or not sql.execute(FORGET, {'id': pk}):
+                sql.execute(KEEP, {'id': pk, 'left': rest + locked, 'seconds': 0 if rest and not locked else 1})
             logger.warning('worker=%s dead events=%d deliveries=%d', pk, len(events), len(deliveries))
     return bool(found)
 

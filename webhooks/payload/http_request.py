@@ -144,7 +144,9 @@ class Builder:
 
     @cached_property
     def _lines(self) -> list[tuple[str, str]]:
-        return [] if self.webhook.is_feed else list(parse_headers(reveal('additional_headers', self.webhook.additional_headers)))
+        if self.webhook.is_feed:
+            return []
+        return list(parse_headers(reveal('additional_headers', self.webhook.additional_headers)))
 
     @cached_property
     def _secret_names(self) -> set[str]:

@@ -61,10 +61,10 @@ def note(status: str, counts: Mapping[int, int], now: datetime) -> None:
     write([Entry(pk, status, count) for pk, count in counts.items()], now)
 
 
-def write(entries: Iterable[Entry], now: datetime, *, tells_failures: bool = True) -> dict[int, Health]:
-    """Write entries, and tell people. Returns the health of each webhook that nobody has locked, by the webhook's id.
+def write(entries: Iterable[Entry], now: datetime, *, tells_failures: bool = True) -> dict[int, Health | None]:
+    """Write entries, and tell people. Returns the health of each webhook, None if it is deleted, by the webhook's id.
 
-    Entries of the others are left.
+    A webhook that somebody has locked is left out, with its entries.
     """
     by_webhook: dict[int, list[Entry]] = defaultdict(list)
     for one in entries:
@@ -84,7 +84,8 @@ def write(entries: Iterable[Entry], now: datetime, *, tells_failures: bool = Tru
     Hour.objects.count_all(closed, now)
     for health, told in news:
         notifications.tell(health.webhook, told)
-    return {health.pk: health for health in healths}
+    deleted = by_webhook.keys() - set(rows.values_list('pk', flat=True)) if len(healths) < len(by_webhook) else ()
+    return {**dict.fromkeys(deleted), **{health.pk: health for health in healths}}
 
 
 def _record(health: Health, entries: Iterable[Entry], now: datetime) -> Counter[str]:

@@ -90,6 +90,11 @@ class Lanes:
         self._publish(now)
         return self._choose(free, clock)
 
+    def note_batches(self, chosen: Iterable[Due]) -> None:
+        """Note which deliveries go together: also after a crash a request with their id says the same."""
+        new = [due for due in chosen if due.batch is None and self.lanes[due.webhook_id].batch]
+        queue.note_batches([(pk, due.pk) for due in new for pk in due.pks])
+
     def put_back(self, chosen: Iterable[Due]) -> None:
         """These requests do not begin."""
         for due in chosen:

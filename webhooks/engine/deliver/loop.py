@@ -86,6 +86,7 @@ class Sender:
     def turn(self, patience: float = 0.0, *, may_begin: bool = True) -> bool:
         """Do one turn, after waiting so long for an answer. Returns whether there is more to do at once."""
         heard = self._hear(patience)
+        self._withdraw()
         self._lanes.closed = []
         began = time.monotonic()
         try:
@@ -183,6 +184,13 @@ class Sender:
             lane.note_answer(reached=not sent.outcome.unreachable)
         self._answered.append(sent)
 
+    def _withdraw(self) -> None:
+        """Take back what waits for a thread, if its webhook is inactive or suspended."""
+        for pk, lane in self._lanes.lanes.items():
+            if lane.builder is None or lane.is_suspended:
+                for sent in self._threads.withdraw(pk):
+                    lane.put_back(sent.delivery.pk)
+
     #
     # The transaction
     #
@@ -211,6 +219,7 @@ class Sender:
                 written = self._write_health([*self._noted, *entries], now)
                 if may_begin:
                     chosen = self._lanes.choose_next(MOST - self._threads.shared, now)
+                    self._lanes.note_batches(chosen)
                 ended = _pks(answered)
                 self._member.beat(deliveries=[pk for pk in self._lanes.in_hand if pk not in ended])
         except BaseException:
@@ -226,14 +235,15 @@ class Sender:
             sent.lane.end(sent.delivery.pk)
         return chosen
 
-    def _write_health(self, noted: Sequence[Entry], now: datetime) -> dict[int, Health]:
+    def _write_health(self, noted: Sequence[Entry], now: datetime) -> dict[int, Health | None]:
         clock = time.monotonic()
         if not any(one.is_urgent for one in noted) and clock < self._written_at + BEHIND:
             return {}
         self._written_at = clock
         written = endpoint.write(noted, now)
         for pk, health in written.items():
-            self._lanes.note_health(pk, health)
+            if health:
+                self._lanes.note_health(pk, health)
         return written
 
     #
@@ -245,7 +255,9 @@ class Sender:
         if not chosen:
             return
         try:
-            found = _fetch([pk for due in chosen for pk in due.pks])
+            # Somebody who holds a lane does not know yet that these are in hand.
+            free = order.lock({due.webhook_id for due in chosen})
+            found = _fetch([pk for due in chosen if due.webhook_id in free for pk in due.pks])
         except BROKEN_OFF as error:
             transactions.recover(error)
             found = {}

@@ -97,6 +97,10 @@ PARTS = f"""
     JOIN webhooks_event e ON e.id = d.event_id
     WHERE f.id = ANY(%(ids)s) GROUP BY f.id"""
 
+BATCH = """
+    UPDATE webhooks_delivery d SET batch = v.batch
+    FROM unnest(%s::bigint[], %s::bigint[]) AS v(id, batch) WHERE d.id = v.id"""
+
 # The deliveries that may still go.
 READY = f"""
     SELECT d.id FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id
@@ -106,9 +110,11 @@ READY = f"""
 # The transactions with events that are still to be dispatched. The event of a component's owner may be put off for
 # long: somebody holds the owner's row.
 UNFINISHED = """
-    SELECT DISTINCT transaction_id FROM webhooks_event
-    WHERE transaction_id = ANY(%(transactions)s) AND dispatched_at IS NULL AND lapses = 0
-      AND (caused_by IS NULL OR retry_at IS NULL)"""
+    SELECT t.id FROM unnest(%s::bigint[]) AS t(id) WHERE EXISTS (
+        SELECT FROM webhooks_event e
+        WHERE e.transaction_id = t.id AND e.dispatched_at IS NULL AND e.lapses = 0
+          AND (e.caused_by IS NULL OR e.retry_at IS NULL)
+    )"""
 
 
 def take(owner: int, since: datetime, most: int, now: datetime, given: Iterable[int] = ()) -> list[int]:
@@ -157,6 +163,12 @@ def parts_of(pks: Collection[int]) -> dict[int, dict[str, Any]]:
     return {pk: {'others': others, 'size': size, 'is_blocked': is_blocked} for pk, others, size, is_blocked in rows}
 
 
+def note_batches(batches: Collection[tuple[int, int]]) -> None:
+    """Note the batch of each delivery, given as (id, batch)."""
+    if batches:
+        sql.execute(BATCH, [list(column) for column in zip(*batches, strict=True)])
+
+
 def ready(pks: Collection[int]) -> list[int]:
     """Return the deliveries that may still go: somebody may have paused, canceled or redelivered."""
     return sql.fetch_column(READY, {'ids': list(pks)})
@@ -164,7 +176,7 @@ def ready(pks: Collection[int]) -> list[int]:
 
 def unfinished(transactions: Collection[int]) -> set[int]:
     """Return the ids of the transactions with events that are still to be dispatched."""
-    return set(sql.fetch_column(UNFINISHED, {'transactions': list(transactions)})) if transactions else set()
+    return set(sql.fetch_column(UNFINISHED, [list(transactions)])) if transactions else set()
 
 
 def ensure_lanes() -> None:

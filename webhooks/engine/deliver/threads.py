@@ -64,8 +64,9 @@ class Threads:
     def _serve(self, webhook_id: int) -> None:
         with self._lock:
             queue = self._queues.get(webhook_id)
-            if not queue:
-                self._queues.pop(webhook_id, None)
+            if not queue or self._busy[webhook_id] > queue[0].lane.window:  # it has become smaller
+                if not queue:
+                    self._queues.pop(webhook_id, None)
                 self._busy[webhook_id] -= 1
                 if not self._busy.total():
                     self.is_idle.set()

@@ -39,12 +39,12 @@ SUSPECTS = f"""
 
 OBJECTS = 'SELECT id, object_type_id, object_id, sequence FROM webhooks_event WHERE id = ANY(%s)'
 
-# The first of the rest of these objects. One question for all of them: with statistics of before an import, PostgreSQL
-# reads everything that is undispatched for it.
+# The first of the rest of these objects, before the last of these. One question for all of them: with statistics of
+# before an import, PostgreSQL reads everything that is undispatched for it.
 FIRST_OF_REST = """
     SELECT object_type_id, object_id, min(sequence) FROM webhooks_event
     WHERE dispatched_at IS NULL AND object_type_id = ANY(%(types)s) AND object_id = ANY(%(objects)s)
-      AND id <> ALL(%(ids)s)
+      AND id <> ALL(%(ids)s) AND sequence < %(last)s
     GROUP BY object_type_id, object_id"""
 
 # Not asked for, or created and deleted in one transaction.
@@ -101,8 +101,9 @@ def in_turn(ids: Collection[int]) -> list[int]:
     mine = sql.fetch(OBJECTS, [list(ids)])
     if not mine:
         return []
-    _ids, types, objects, _sequences = (list(set(column)) for column in zip(*mine, strict=True))
-    rest = sql.fetch(FIRST_OF_REST, {'ids': list(ids), 'types': types, 'objects': objects})
+    _ids, types, objects, sequences = (list(set(column)) for column in zip(*mine, strict=True))
+    columns = {'ids': list(ids), 'types': types, 'objects': objects, 'last': max(sequences)}
+    rest = sql.fetch(FIRST_OF_REST, columns)
     first = {(object_type, object_id): sequence for object_type, object_id, sequence in rest}
     return [pk for pk, *key, sequence in mine if sequence <= first.get(tuple(key), sequence)]
 

@@ -54,13 +54,13 @@ DRAW = f"""
     UPDATE webhooks_event e
     SET sequence = nextval('{SEQUENCE}'), snapshot = now_.snapshot, prechange = now_.snapshot
     FROM (SELECT t.id, {{snapshot}} AS snapshot FROM {{table}} t WHERE t.id = ANY(%s)) now_
-    WHERE e.id = ANY(%s) AND e.object_id = now_.id
+    WHERE e.id = ANY(%s) AND e.dispatched_at IS NULL AND e.object_id = now_.id
     RETURNING e.id, e.sequence"""
 
 # Somebody holds the owner's row. By the new sequence the owner's other events pass.
 PUT_OFF = f"""
     UPDATE webhooks_event SET sequence = nextval('{SEQUENCE}'), retry_at = now() + interval '1 second'
-    WHERE id = ANY(%s)"""
+    WHERE id = ANY(%s) AND dispatched_at IS NULL"""
 
 
 def tell_owners(events: Sequence[Event]) -> None:
