@@ -18,7 +18,7 @@ from . import child, suspects
 logger = logging.getLogger('webhooks.worker')
 
 # Seconds between looks at other workers, for lanes while idle, and with lanes.
-INTERVAL, IDLE, SOON = 2.0, 0.5, 0.1
+INTERVAL, IDLE, SOON = 1.0, 0.5, 0.1
 # Seconds of silence that mean a hang, for example in a plugin's C code.
 SILENCE = 60.0
 
