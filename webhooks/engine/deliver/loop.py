@@ -111,10 +111,13 @@ class Sender:
         latest = time.monotonic() + LAST
         while (left := set(self._lanes.in_hand)) and (left > _pks(self._answered) or time.monotonic() < latest):
             self.turn(LONGEST, may_begin=False)
-        with transactions.short() as now:
-            endpoint.write(self._noted, now)
-            if not self._lanes.in_hand:  # otherwise it counts as dead soon
-                self._member.end()
+        try:
+            with transactions.short() as now:
+                endpoint.write(self._noted, now)
+                if not self._lanes.in_hand:  # otherwise it counts as dead soon
+                    self._member.end()
+        except BROKEN_OFF as error:
+            transactions.recover(error)  # the same
 
     def close(self) -> None:
         """End the threads."""
