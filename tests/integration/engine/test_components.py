@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
@@ -31,14 +31,16 @@ from ipam.models import IPAddress, Service
 from jsonschema import Draft202012Validator
 from support.builders import CREATED, DELETED, KINDS, UPDATED, device, forget_events, interface, recorded, subscribe
 from support.builtin import request_by
-from support.engine import deliveries, dispatch_all, dispatch_batch, open_transaction, work
+from support.engine import deliveries, dispatch_all, dispatch_batch, hold, open_transaction, pass_alive, work
 from support.objects.surroundings import make_module
 from support.rest import get
 from virtualization.models import VirtualDisk, VirtualMachine, VMInterface
 
 from devstack.receiver import Receiver
 from webhooks.components import COMPONENTS
+from webhooks.engine import rescue
 from webhooks.engine.dispatch import claim, components
+from webhooks.engine.registry import DISPATCH
 from webhooks.models import Event, Webhook
 from webhooks.models.subscription import COMPONENT
 from webhooks.payload import json_schema
@@ -402,6 +404,10 @@ def held(owner: Device) -> AbstractContextManager[None]:
     return open_transaction(lambda: Device.objects.filter(pk=owner.pk).update(comments='being edited'))
 
 
+def take_in_hand() -> None:
+    hold(*recorded(Device), role=DISPATCH)
+
+
 class TestALockedOwner:
     def test_it_waits_for_nobody_and_comes_back(self, receiver: Receiver, monkeypatch):
         monkeypatch.setattr(components, 'PUT_OFF', components.PUT_OFF.replace('1 second', '0'))
@@ -483,6 +489,31 @@ class TestOrder:
         dispatch_batch()
         assert deliveries() == []
         assert [body.get('caused_by') for body in sent(receiver)] == [None, ['dcim.consoleport']]
+
+    @pytest.mark.parametrize('row', [nullcontext, held], ids=['free', 'held'])
+    @pytest.mark.parametrize('go_on', [dispatch_all, take_in_hand], ids=['dispatched', 'in hand'])
+    def test_one_that_others_have_by_then_keeps_its_sequence(self, receiver: Receiver, monkeypatch, go_on, row):
+        """A dispatcher was frozen for so long that it counted as dead."""
+        owner = a_device()
+        watch(receiver)
+        with transaction.atomic():
+            ConsolePort.objects.create(device=owner, name='c')
+        dispatch_batch()
+        take, told = components.take, []
+
+        def freeze(*args: Any) -> Any:
+            monkeypatch.undo()
+            pass_alive()
+            assert rescue.rescue()
+            go_on()
+            told.extend(recorded(Device))
+            with row(owner):
+                return take(*args)
+
+        monkeypatch.setattr(components, 'take', freeze)
+        dispatch_batch()
+        assert [one.sequence for one in recorded(Device)] == [one.sequence for one in told]
+        assert len(told) == 1
 
     def test_an_owner_that_is_gone_by_then_is_not_told_of(self, receiver: Receiver):
         owner = a_device()

@@ -21,6 +21,7 @@ from ...models.sequence import SEQUENCE
 from ...outbox import snapshots
 from .. import sql, transactions
 from ..each import each_or_alone
+from ..registry import Member
 from . import claim
 
 logger = logging.getLogger('webhooks.dispatch')
@@ -54,13 +55,13 @@ DRAW = f"""
     UPDATE webhooks_event e
     SET sequence = nextval('{SEQUENCE}'), snapshot = now_.snapshot, prechange = now_.snapshot
     FROM (SELECT t.id, {{snapshot}} AS snapshot FROM {{table}} t WHERE t.id = ANY(%s)) now_
-    WHERE e.id = ANY(%s) AND e.dispatched_at IS NULL AND e.object_id = now_.id
+    WHERE e.id = ANY(%s) AND e.object_id = now_.id
     RETURNING e.id, e.sequence"""
 
 # Somebody holds the owner's row. By the new sequence the owner's other events pass.
 PUT_OFF = f"""
     UPDATE webhooks_event SET sequence = nextval('{SEQUENCE}'), retry_at = now() + interval '1 second'
-    WHERE id = ANY(%s) AND dispatched_at IS NULL"""
+    WHERE id = ANY(%s)"""
 
 
 def tell_owners(events: Sequence[Event]) -> None:
@@ -147,23 +148,27 @@ def _type_id(label: str) -> int:
     return ContentType.objects.get_by_natural_key(*label.split('.')).pk
 
 
-def take(events: Sequence[Event], in_hand: Collection[int]) -> set[int]:
-    """Give owners' events their sequence and snapshot. Returns the ids of events that wait, or whose owner is gone."""
+def take(events: Sequence[Event], in_hand: Collection[int], member: Member) -> set[int]:
+    """Give owners' events their sequence and snapshot. Returns the ids of events that wait, or whose owner is gone.
+
+    Raises Lost.
+    """
     by_type: dict[int, list[Event]] = defaultdict(list)
     for event in events:
         by_type[event.object_type_id].append(event)
     drawn: set[int] = set()
     for type_id, group in by_type.items():
-        drawn |= _draw(ContentType.objects.get_for_id(type_id).model_class(), group)
+        drawn |= _draw(ContentType.objects.get_for_id(type_id).model_class(), group, member)
     # A change committed since has a lower sequence and goes first.
     return {event.pk for event in events} - (drawn.intersection(claim.in_turn(in_hand)) if drawn else drawn)
 
 
-def _draw(model: type[Model], events: Sequence[Event]) -> set[int]:
+def _draw(model: type[Model], events: Sequence[Event], member: Member) -> set[int]:
     """The lock lasts no longer than the draw."""
     owners = model._base_manager.using(DEFAULT_DB_ALIAS).filter(pk__in=[event.object_id for event in events])
     draw = DRAW.format(table=connection.ops.quote_name(model._meta.db_table), snapshot=snapshots.expression(model))
     with transactions.short():
+        member.beat()  # others may have them, if this process was frozen
         free = owners.order_by('pk').select_for_update(skip_locked=True, no_key=True)
         locked = list(free.values_list('pk', flat=True))
         there = set(owners.values_list('pk', flat=True))

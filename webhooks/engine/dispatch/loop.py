@@ -89,7 +89,7 @@ class Dispatcher:
         matches, changed = match(events)
         components.tell_owners(changed)
         told = [event for event in events if event.caused_by and matches[event.pk]]
-        waiting = components.take(told, [event.pk for event in events])
+        waiting = components.take(told, [event.pk for event in events], self._member)
         # Components in the next batch must find their creation.
         kept = {event.pk for event in changed if components.is_new_owner(event)}
         unwanted = {event.pk for event in events if event.pk not in kept and not matches[event.pk]}
