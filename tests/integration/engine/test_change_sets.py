@@ -29,6 +29,7 @@ from webhooks.engine import rescue
 from webhooks.engine.deliver import change_sets, lane
 from webhooks.engine.dispatch import loop, render
 from webhooks.engine.registry import GIVEN_UP, SUSPECTS
+from webhooks.engine.tidy import loop as tidy
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.outbox import wakeup
 from webhooks.presentation import waits
@@ -341,6 +342,19 @@ class TestOrder:
         received(receiver, 1)
         rename(place)
         assert names(received(receiver, 2)[1]) == ['a*']
+
+    def test_a_set_that_waits_goes_when_order_is_switched_off(self, receiver: Receiver, webhook):
+        receiver.answers('/', 500, 200)
+        (place,) = make_sites('a')
+        received(receiver, 1)
+        with transaction.atomic():
+            rename(place)
+            site(name='b')
+        work()
+        assert not deliveries(attempt_count=0, due_at__isnull=False)
+        switch(webhook, ordered=False)
+        assert tidy.step()
+        assert names(received(receiver, 2)[1]) == ['b', 'a*']
 
     def test_a_set_goes_where_the_one_that_it_waited_for_has_expired(self, receiver: Receiver, webhook):
         receiver.answers('/', 500, 200)

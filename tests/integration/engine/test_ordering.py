@@ -23,8 +23,9 @@ from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine.dispatch import claim
 from webhooks.engine.registry import DISPATCH
+from webhooks.engine.tidy import loop as tidy
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.services import redelivery, trial
+from webhooks.services import redelivery, switching, trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -153,6 +154,16 @@ class TestInOrder:
         changes(site(), 2)
         assert work() == '2 delivered, 1 to retry'
         assert not parked()
+
+    def test_what_waits_goes_when_order_is_switched_off(self, webhook, receiver):
+        receiver.answers(HOOK, 500, 200)
+        changes(site(), 2)
+        assert work() == '1 to retry'
+        assert len(parked()) == 2
+        switching.switch(webhook, ordered=False)
+        assert tidy.step()
+        assert work() == '2 delivered'
+        assert statuses() == [PENDING, DELIVERED, DELIVERED]
 
 
 class TestItGoesOn:

@@ -1,5 +1,5 @@
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -7,25 +7,36 @@ from dcim.models import Site
 from django.db import transaction
 from django.utils import timezone
 from support.builders import site, subscribe
-from support.engine import deliveries, dispatch_all, expire, hold, pass_alive, pass_retry_waits, work
+from support.engine import (
+    deliveries,
+    dispatch_all,
+    expire,
+    hold,
+    in_hand,
+    open_transaction,
+    pass_alive,
+    pass_retry_waits,
+    work,
+)
 from support.tables import copy_row, fill_and_empty, rows_read
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
+from webhooks.engine import backfill as engine
 from webhooks.engine import full_look, rescue
-from webhooks.engine.deliver import loop
+from webhooks.engine.deliver import endpoint, lane, loop, order
 from webhooks.engine.dispatch import claim
 from webhooks.engine.process import inline
 from webhooks.engine.registry import GIVEN_UP, SEND, SUSPECT, SUSPECTS, Member
 from webhooks.engine.tidy import loop as tidy
 from webhooks.models import Delivery, Event, Health, Webhook, Worker
-from webhooks.services import redelivery
+from webhooks.services import backfill, redelivery, waiting
 from webhooks.transport.client import Client
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, DELIVERED, FAILED = StatusChoices.PENDING, StatusChoices.DELIVERED, StatusChoices.FAILED
+PENDING, _SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
 HOOK = '/hook'
 
 
@@ -120,6 +131,74 @@ def sender() -> Iterator[tuple[int, loop.Sender]]:
     with loop.opened(member) as opened:
         yield member.pk, opened
         opened.end()
+
+
+class TestBesideAnOwner:
+    @pytest.fixture
+    def owner(self, webhook: Webhook, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Iterator[loop.Sender]:
+        """It owns the webhook's lane, and has nothing in hand."""
+        monkeypatch.setattr(lane, 'IDLE', 60)
+        site()
+        dispatch_all()
+        with sender() as (_pk, first):
+            assert self.turns(first, lambda: bool(deliveries(DELIVERED)))
+            receiver.clear()
+            yield first
+
+    def turns(self, owner: loop.Sender, condition: Callable[[], bool]) -> bool:
+        """Turn until nothing is in hand and the condition holds."""
+
+        def are_done() -> bool:
+            owner.turn(0.01)
+            return not in_hand() and condition()
+
+        return wait_until(are_done, timeout=60)
+
+    def test_of_what_is_created_and_deleted_nothing_is_sent_where_somebody_closes_both(self, owner, webhook, receiver):
+        place = site()
+        place.delete()
+        dispatch_all()
+        with open_transaction(lambda: waiting.send(webhook, latest_only=True)):
+            owner.turn()
+        assert self.turns(owner, lambda: not deliveries(PENDING))
+        assert [one.status for one in deliveries()] == [DELIVERED, SUPERSEDED, SUPERSEDED]
+        assert not receiver.requests
+
+    def test_of_a_backfill_that_somebody_cancels_nothing_is_sent_that_is_not_in_the_log(self, owner, webhook, receiver):
+        backfill.start(webhook, backfill.choose(webhook))
+        assert engine.Backfills().cut()
+        dispatch_all()
+        assert deliveries(PENDING, backfill=True)
+        with open_transaction(lambda: backfill.cancel(webhook)):
+            owner.turn()
+        assert self.turns(owner, lambda: not deliveries(PENDING))
+        assert len(receiver.requests) == len(deliveries(backfill=True))
+
+    def test_while_somebody_holds_its_lane_a_worker_rests(self, owner, webhook, receiver):
+        site()
+        dispatch_all()
+        with open_transaction(lambda: order.hold([webhook.pk])):
+            assert owner.turn()
+            assert wait_until(lambda: not owner.turn(), timeout=10)
+            assert not receiver.requests
+        assert self.turns(owner, lambda: not deliveries(PENDING))
+        assert len(receiver.requests) == 1
+
+    def test_what_came_of_a_deleted_webhook_s_request_is_not_written_again(self, owner, webhook, receiver, monkeypatch):
+        receiver.answers(HOOK, 500)
+        answers, send, write = threading.Event(), Client.send, endpoint.write
+        monkeypatch.setattr(Client, 'send', lambda client, request: answers.wait(60) and send(client, request))
+        site()
+        dispatch_all()
+        owner.turn()
+        assert in_hand()
+        webhook.delete()
+        answers.set()
+        assert self.turns(owner, lambda: len(receiver.requests) == 1)
+        written = []
+        monkeypatch.setattr(endpoint, 'write', lambda entries, now: written.extend(entries) or write(entries, now))
+        owner.turn()
+        assert not written
 
 
 def test_a_worker_learns_that_another_one_has_suspended_a_webhook(webhook, receiver):

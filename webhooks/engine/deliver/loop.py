@@ -39,7 +39,7 @@ SHORTEST, LONGEST = 0.005, 0.05
 BEHIND = 1.0
 # Seconds that a worker waits at its end for lanes that somebody holds, to record answers.
 LAST = 5.0
-# Seconds until a broken transaction is done again, or a request that could not be built.
+# Seconds until a broken transaction is done again, a request that could not be built, or a look at a held lane.
 PAUSE = 0.2
 # Seconds of rest for a webhook whose access token somebody else fetches.
 TOKEN = 2.0
@@ -263,10 +263,12 @@ class Sender:
             found = _fetch([pk for due in chosen if due.webhook_id in free for pk in due.pks])
         except BROKEN_OFF as error:
             transactions.recover(error)
-            found = {}
+            free, found = set(), {}
         end = time.monotonic() + BUDGET
         for due in chosen:
             lane = self._lanes.lanes[due.webhook_id]
+            if due.webhook_id not in free:
+                lane.rests_until = max(lane.rests_until, time.monotonic() + PAUSE)
             deliveries = [found[pk] for pk in due.pks if pk in found]
             if len(deliveries) < len(due.pks):
                 lane.end(due.pk)
