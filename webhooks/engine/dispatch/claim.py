@@ -39,8 +39,8 @@ SUSPECTS = f"""
 
 OBJECTS = 'SELECT id, object_type_id, object_id, sequence FROM webhooks_event WHERE id = ANY(%s)'
 
-# The first of the rest of these objects, before the last of these. One question for all of them: with statistics of
-# before an import, PostgreSQL reads everything that is undispatched for it.
+# For each object, its first event outside a batch that comes before the end of the batch. One question for all objects:
+# with statistics of before an import, PostgreSQL reads everything that is undispatched for it.
 FIRST_OF_REST = """
     SELECT object_type_id, object_id, min(sequence) FROM webhooks_event
     WHERE dispatched_at IS NULL AND object_type_id = ANY(%(types)s) AND object_id = ANY(%(objects)s)
