@@ -6,14 +6,16 @@ import pytest
 from dcim.models import Rack, Site
 from django.db import transaction
 from support.builders import CREATED, DELETED, UPDATED, site, subscribe
-from support.engine import deliveries, dispatch_all, pass_retry_waits, work
+from support.engine import deliveries, dispatch_all, pass_retry_waits, work, working
 from tenancy.models import Tenant
 
-from devstack.receiver import Received, Receiver
+from devstack.receiver import Answer, Received, Receiver
+from webhooks.engine import rescue
 from webhooks.engine.deliver import lane
 from webhooks.engine.deliver.lane import BATCH_BYTES
 from webhooks.engine.dispatch import loop, render
-from webhooks.models import Delivery, Event, Webhook
+from webhooks.engine.registry import SEND
+from webhooks.models import Delivery, Event, Webhook, Worker
 from webhooks.services import redelivery
 from webhooks.signals import bulk_operation
 
@@ -267,6 +269,39 @@ class TestAgain:
         _first, second = received(receiver, 2)
         assert first.body == second.body
         assert first.header('webhook-id') == second.header('webhook-id')
+
+    def test_a_retry_is_whole_where_a_worker_has_no_room_for_all_that_is_due(self, receiver, webhook, monkeypatch):
+        make_sites(*'abc')
+        receiver.answers('/', 500, 200)
+        (first,) = received(receiver, 1)
+        monkeypatch.setattr(lane, 'BATCH', 2)
+        pass_retry_waits()
+        _first, second = received(receiver, 2)
+        assert second.body == first.body
+
+    def test_after_a_crash_it_is_the_same_batch_under_the_same_id(self, receiver: Receiver, webhook, monkeypatch):
+        """The endpoint may have acted on it. The rest of its transaction is due before it."""
+        monkeypatch.setattr(lane, 'BATCH', 2)
+        switch(webhook, timeout=200)
+        make_sites(*'abc')
+        receiver.answers('/', Answer(delay=150), 200)
+        with working():
+            receiver.wait_for(1, timeout=60)
+            assert rescue.rescue(Worker.objects.get(role=SEND).name)
+            receiver.closing.set()
+        requests = received(receiver, 3)
+        assert sorted(names(request) for request in requests) == [['a', 'b'], ['a', 'b'], ['c']]
+        assert len({request.header('webhook-id') for request in requests}) == 2
+
+    def test_a_change_that_went_alone_takes_no_others_along(self, receiver: Receiver, webhook):
+        """The rest of its transaction was not due yet."""
+        make_sites(*'abc')
+        dispatch_all()
+        Delivery.objects.exclude(pk=deliveries()[0].pk).update(due_at='2099-01-01T00:00Z')
+        receiver.answers('/', 500, 200)
+        received(receiver, 1)
+        pass_retry_waits()
+        assert sorted(names(request) for request in received(receiver, 3)) == [['a'], ['a'], ['b', 'c']]
 
     @pytest.mark.parametrize('payload_format', ['default', 'netbox', 'cloudevents'])
     def test_a_batch_stays_one_after_the_option_is_switched_off(self, receiver: Receiver, webhook, payload_format: str):

@@ -136,6 +136,21 @@ class TestSlowTemplate:
             gate.is_open.touch()
         assert len(deliveries(DELIVERED)) == 3
 
+    def test_what_waits_to_be_built_does_not_go_once_its_webhook_is_paused(self, receiver, gate):
+        template = '{% if data.name != "first" %}{{ data.name|wait }}{% endif %}'
+        subscribe(receiver.url(BUSY), Site, body_template=template)
+        with transaction.atomic():
+            site(name='first')
+            for _ in range(4):
+                site()
+        with working():
+            assert wait_until(gate.is_reached.exists, timeout=60)
+            assert len(in_hand()) > 1
+            Webhook.objects.update(paused=True)
+            assert wait_until(lambda: len(in_hand()) == 1, timeout=20)
+            gate.is_open.touch()
+        assert len(receiver.requests) == 2
+
     def test_what_waits_to_be_built_leaves_threads_to_others(self, receiver, gate):
         for _ in range(5):
             subscribe(receiver.url(BUSY), Site, body_template='{{ data.name|wait }}')

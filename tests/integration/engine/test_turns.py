@@ -1,6 +1,8 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from queue import SimpleQueue
 
 import pytest
 from dcim.models import Site
@@ -11,6 +13,7 @@ from support.engine import (
     deliveries,
     dispatch_all,
     expire,
+    health,
     hold,
     in_hand,
     open_transaction,
@@ -25,10 +28,13 @@ from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import backfill as engine
 from webhooks.engine import full_look, rescue
-from webhooks.engine.deliver import endpoint, lane, loop, order
+from webhooks.engine.deliver import circuit_breaker, endpoint, lane, loop, order
+from webhooks.engine.deliver.build import Sent
+from webhooks.engine.deliver.lane import Lane
+from webhooks.engine.deliver.threads import Threads
 from webhooks.engine.dispatch import claim
 from webhooks.engine.process import inline
-from webhooks.engine.registry import GIVEN_UP, SEND, SUSPECT, SUSPECTS, Member
+from webhooks.engine.registry import GIVEN_UP, SEND, STOPPED, SUSPECT, SUSPECTS, Member
 from webhooks.engine.tidy import loop as tidy
 from webhooks.models import Delivery, Event, Health, Webhook, Worker
 from webhooks.services import backfill, redelivery, waiting
@@ -123,6 +129,40 @@ class TestRescue:
         assert [one.role for one in Worker.objects.all()] == [SEND]
         assert [one.lapses for one in deliveries()] == [0]
 
+    def test_of_one_with_much_in_hand_the_lanes_are_free_after_the_last_part(self, webhook, monkeypatch):
+        monkeypatch.setattr(rescue, 'MOST', 2)
+        changes(5)
+        dispatch_all()
+        dead = hold(*deliveries())
+        pass_alive()
+        for rescued in (2, 4):
+            assert rescue.rescue()
+            assert len(deliveries(error=STOPPED)) == rescued
+            assert Health.objects.get().owner_id == dead.pk
+        assert rescue.rescue()
+        assert len(deliveries(error=STOPPED)) == 5
+        assert Health.objects.get().owner_id is None
+        assert not Worker.objects.exists()
+
+    def test_while_somebody_holds_a_lane_the_rest_of_its_worker_is_looked_at_once_a_second(
+        self, webhook, receiver, monkeypatch
+    ):
+        monkeypatch.setattr(rescue, 'MOST', 1)
+        other = subscribe(receiver.url('/other'), Site)
+        changes(1)
+        dispatch_all()
+        (held,), (free,) = deliveries(webhook=webhook), deliveries(webhook=other)
+        hold(held, free)
+        with open_transaction(lambda: order.hold([webhook.pk])):
+            for calls, left in ((1, [free.pk, held.pk]), (2, [held.pk]), (1, [held.pk])):
+                pass_alive()
+                before = timezone.now()
+                for _ in range(calls):
+                    assert rescue.rescue()
+                worker = Worker.objects.get()
+                assert worker.deliveries == left
+                assert worker.alive_until >= before + timedelta(seconds=1)
+
 
 @contextmanager
 def sender() -> Iterator[tuple[int, loop.Sender]]:
@@ -199,6 +239,78 @@ class TestBesideAnOwner:
         monkeypatch.setattr(endpoint, 'write', lambda entries, now: written.extend(entries) or write(entries, now))
         owner.turn()
         assert not written
+
+
+def take_turns(first: loop.Sender, until: Callable[[], object]) -> bool:
+    def is_done() -> bool:
+        first.turn(0.01)
+        return bool(until())
+
+    return wait_until(is_done, timeout=60)
+
+
+class TestThreads:
+    @pytest.fixture
+    def first(self, receiver: Receiver) -> Iterator[loop.Sender]:
+        """Its next turn begins three requests, and there is one thread for them."""
+        subscribe(receiver.url(HOOK), Site, concurrency=1, timeout=200)
+        with transaction.atomic():
+            for _ in range(10):
+                site()
+        dispatch_all()
+        with sender() as (_pk, first):
+            for _ in range(2):
+                first.turn()
+                assert wait_until(first._threads.is_idle.is_set, timeout=60)
+            yield first
+
+    @pytest.mark.parametrize(
+        'stop',
+        [lambda: Webhook.objects.update(paused=True), lambda: Webhook.objects.get().delete()],
+        ids=['paused', 'deleted'],
+    )
+    def test_what_waits_for_one_does_not_go_once_its_webhook_is(self, first, receiver, stop: Callable[[], object]):
+        receiver.answers(HOOK, Answer(delay=150))
+        first.turn()
+        receiver.wait_for(4)
+        assert len(in_hand()) == 3
+        stop()
+        for _ in range(2):
+            first.turn()
+        receiver.closing.set()
+        assert take_turns(first, lambda: not first.is_busy)
+        assert len(receiver.requests) == 4
+
+    def test_what_waits_for_one_does_not_go_once_its_webhook_is_suspended(self, first, receiver, monkeypatch):
+        monkeypatch.setattr(circuit_breaker, 'SUSPEND_AFTER', 1)
+        receiver.answers(HOOK, 502, Answer(502, delay=150))
+        first.turn()
+        receiver.wait_for(5)
+        assert take_turns(first, lambda: health(Webhook.objects.get()).suspended_since)
+        first.turn()
+        receiver.closing.set()
+        assert take_turns(first, lambda: not first.is_busy)
+        assert len(receiver.requests) == 5
+
+    def test_where_a_window_has_become_smaller_fewer_go_on(self):
+        begun, goes_on = SimpleQueue(), SimpleQueue()
+        threads = Threads(2, 'test', lambda sent: begun.put(sent) or goes_on.get(), begun.put)
+        lane = Lane(1, used_at=0.0, window=2)
+        sents = [Sent(Delivery(webhook_id=1), None, lane=lane) for _ in range(3)]
+        try:
+            for sent in sents:
+                threads.submit(sent, lane.window)
+            assert {begun.get(timeout=60), begun.get(timeout=60)} == set(sents[:2])
+            lane.window = 1
+            goes_on.put(None)
+            assert wait_until(lambda: not threads.shared, timeout=20)
+            assert begun.empty()
+            goes_on.put(None)
+            assert begun.get(timeout=60) is sents[2]
+        finally:
+            for _ in sents:
+                goes_on.put(None)
+            threads.close()
 
 
 def test_a_worker_learns_that_another_one_has_suspended_a_webhook(webhook, receiver):

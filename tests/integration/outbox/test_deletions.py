@@ -318,6 +318,28 @@ class TestTransactions:
         dispatch_all()
         assert shown(place, pk)[DELETED]['description'] == 'later'
 
+    def test_one_of_several_that_is_begun_anew_in_the_same_transaction_tells_the_later_state(self):
+        def fail(**kwargs: Any) -> None:
+            raise RolledBack
+
+        subscribe(NOWHERE, Site)
+        first, second = site(), site()
+        forget_events()
+        both = Site.objects.filter(pk__in=[first.pk, second.pk])
+        with transaction.atomic():
+            first.save()
+            pre_delete.connect(fail, sender=Site)
+            try:
+                with pytest.raises(RolledBack), transaction.atomic():
+                    both.delete()
+            finally:
+                pre_delete.disconnect(fail, sender=Site)
+            second.description = 'later'
+            second.save()
+            both.delete()
+        dispatch_all()
+        assert shown(second, second.pk)[DELETED]['description'] == 'later'
+
     def test_a_deletion_that_failed_is_not_told_when_somebody_else_has_deleted_the_object(self):
         def fail(**kwargs: Any) -> None:
             raise RolledBack

@@ -405,6 +405,13 @@ class TestSnapshots:
         shown = body['differences'][0] if batch and payload_format != 'cloudevents' else body['differences']
         assert shown['changed']['name'] == ['Before', 'After']
 
+    def test_a_template_sees_none_that_another_webhook_asks_for(self, receiver: Receiver, webhook):
+        subscribe(receiver.url('/template'), Site, body_template='{{ snapshots|tojson }}')
+        site()
+        by_path = {request.path: request.json() for request in received(receiver, 2)}
+        assert by_path['/template'] is None
+        assert by_path['/']['snapshots']
+
     def test_without_the_option_there_are_none(self, receiver: Receiver):
         webhook = subscribe(receiver.url('/'), Site)
         site()

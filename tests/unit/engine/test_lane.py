@@ -1,5 +1,8 @@
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from webhooks.engine.deliver import choice
 from webhooks.engine.deliver.choice import ROOM, ROOM_EACH, choose
 from webhooks.engine.deliver.lane import IDLE, LARGE, MOST, Bucket, Due, Lane, Mark, Wish
 
@@ -169,6 +172,28 @@ class TestChangeSets:
         one.waiting = {3: part}
         one.begin(part, 0.0)
         assert one.large == LARGE + 1
+
+
+class TestRequestsOfMany:
+    @pytest.fixture
+    def parts(self, monkeypatch: pytest.MonkeyPatch) -> list[Lane]:
+        """Each has three deliveries in a request."""
+        monkeypatch.setattr(choice, 'TOGETHER', 6)
+        lanes = [lane(number, waiting=0) for number in (1, 2, 3)]
+        for number, one in enumerate(lanes, 1):
+            one.waiting = {number: due(number, number, change_set=7, batch=number, others=[10 * number, 11 * number])}
+        return lanes
+
+    def test_what_is_too_much_for_a_turn_goes_in_the_next(self, parts):
+        assert chosen(parts) == [[1, 10, 11], [2, 20, 22]]
+        assert chosen(parts) == [[3, 30, 33]]
+
+    def test_they_keep_no_plain_one_back(self, parts):
+        assert chosen([*parts, lane(4, waiting=1)]) == [[1, 10, 11], [2, 20, 22], [4000]]
+
+    def test_one_of_more_than_fit_goes(self, parts, monkeypatch):
+        monkeypatch.setattr(choice, 'TOGETHER', 1)
+        assert chosen(parts) == [[1, 10, 11]]
 
 
 class TestRateLimit:

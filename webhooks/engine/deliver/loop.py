@@ -188,11 +188,12 @@ class Sender:
         self._answered.append(sent)
 
     def _withdraw(self) -> None:
-        """Take back what waits for a thread, if its webhook is inactive or suspended."""
+        """Take back what waits for a thread, if its webhook is inactive or suspended. A probe is alone."""
         for pk, lane in self._lanes.lanes.items():
-            if lane.builder is None or lane.is_suspended:
-                for sent in self._threads.withdraw(pk):
-                    lane.put_back(sent.delivery.pk)
+            if lane.builder is None or (lane.is_suspended and len(lane.in_hand) > 1):
+                for sent in [*self._builders.withdraw(pk), *self._threads.withdraw(pk)]:
+                    sent.lane.put_back(sent.delivery.pk)
+                lane.forget()  # the queue knows what may go
 
     #
     # The transaction

@@ -62,13 +62,18 @@ IS_FIRST = """
           AND (p.part, p.id) < (d.part, d.id) AND (p.parts IS NOT NULL OR p.due_at IS NOT NULL)
     ))"""
 
+COLUMNS = f"""
+    d.event_id, d.span ->> 'kind' AS kind, d.change_set, d.id, d.webhook_id, d.due_at, d.object_type_id, d.object_id,
+    d.backfill, d.batch, l.ordered AND {IS_BLOCKED} AS is_blocked"""
+
+IS_DUE = f"""
+    d.status = 'pending' AND d.lapses = 0 AND d.due_at <= %(now)s AND d.id <> ALL(%(held)s)
+    AND d.expires_at > %(now)s AND NOT {IS_HELD}"""
+
 DUE = f"""
-    SELECT d.event_id, d.span ->> 'kind' AS kind, d.change_set, d.id, d.webhook_id, d.due_at, d.object_type_id,
-        d.object_id, d.backfill, d.batch, l.ordered AND {IS_BLOCKED} AS is_blocked
-    FROM webhooks_delivery d
-    WHERE d.webhook_id = l.id AND d.backfill = l.backfill AND d.status = 'pending' AND d.lapses = 0
-      AND d.due_at <= %(now)s AND (d.due_at, d.id) > (l.since, l.since_id) AND d.id <> ALL(%(held)s)
-      AND d.expires_at > %(now)s AND {IS_FIRST} AND NOT {IS_HELD}"""
+    SELECT {COLUMNS} FROM webhooks_delivery d
+    WHERE d.webhook_id = l.id AND d.backfill = l.backfill AND (d.due_at, d.id) > (l.since, l.since_id)
+      AND {IS_DUE} AND {IS_FIRST}"""
 
 # The due deliveries of each lane after a mark, the oldest first, and some of the newest.
 READ = f"""
@@ -83,6 +88,11 @@ READ = f"""
         UNION ({DUE} ORDER BY d.due_at DESC, d.id DESC LIMIT l.newest)
     ) d
     ORDER BY d.due_at, d.id"""
+
+# The rest of these batches: a retry says the same as before, however many others are due.
+REST = f"""
+    SELECT {COLUMNS} FROM webhooks_delivery d JOIN webhooks_webhook l ON l.id = d.webhook_id
+    WHERE d.batch = ANY(%(batches)s) AND {IS_DUE} ORDER BY d.id"""
 
 # Asked by themselves: joined to the above, with old statistics PostgreSQL may read the deliveries again for each event.
 EVENTS = f"SELECT e.id, {SIZE}, e.transaction_id, e.kind, e.error <> '' FROM webhooks_event e WHERE e.id = ANY(%s)"
@@ -146,6 +156,7 @@ def read(wishes: Iterable[Wish], held: Collection[int], now: datetime) -> list[D
     names = ('lanes', 'backfill', 'rooms', 'newest', 'since', 'since_id')
     columns = dict(zip(names, map(list, zip(*wishes, strict=True)), strict=True))
     rows = sql.fetch(READ, {**columns, 'held': list(held), 'now': now})
+    rows += _rest(rows, held, now)
     events = {pk: told for pk, *told in sql.fetch(EVENTS, [[event_id for event_id, *_delivery in rows]])}
     due = [
         Due(*delivery, size, transaction_id, kind or event_kind, is_failed, change_set)
@@ -155,6 +166,13 @@ def read(wishes: Iterable[Wish], held: Collection[int], now: datetime) -> list[D
     ]
     parts = parts_of([one.pk for one in due if one.change_set and one.is_formed])
     return [one._replace(**parts.get(one.pk, {})) for one in due]
+
+
+def _rest(rows: Collection[tuple], held: Collection[int], now: datetime) -> list[tuple]:
+    """Return the rows of the deliveries that went with these once, and that no lane had room for."""
+    batches = {batch for _event, _kind, change_set, *_others, batch, _blocked in rows if batch and not change_set}
+    known = [*held, *(pk for _event, _kind, _set, pk, *_others in rows)]
+    return sql.fetch(REST, {'batches': list(batches), 'held': known, 'now': now}) if batches else []
 
 
 def parts_of(pks: Collection[int]) -> dict[int, dict[str, Any]]:
