@@ -30,7 +30,6 @@ from webhooks.engine import backfill as engine
 from webhooks.engine import full_look, rescue
 from webhooks.engine.deliver import circuit_breaker, endpoint, lane, loop, order
 from webhooks.engine.deliver.build import Sent
-from webhooks.engine.deliver.lane import Lane
 from webhooks.engine.deliver.threads import Threads
 from webhooks.engine.dispatch import claim
 from webhooks.engine.process import inline
@@ -295,13 +294,13 @@ class TestThreads:
     def test_where_a_window_has_become_smaller_fewer_go_on(self):
         begun, goes_on = SimpleQueue(), SimpleQueue()
         threads = Threads(2, 'test', lambda sent: begun.put(sent) or goes_on.get(), begun.put)
-        lane = Lane(1, used_at=0.0, window=2)
-        sents = [Sent(Delivery(webhook_id=1), None, lane=lane) for _ in range(3)]
+        owned = lane.Lane(1, used_at=0.0, window=2)
+        sents = [Sent(Delivery(webhook_id=1), None, lane=owned) for _ in range(3)]
         try:
             for sent in sents:
-                threads.submit(sent, lane.window)
+                threads.submit(sent, owned.window)
             assert {begun.get(timeout=60), begun.get(timeout=60)} == set(sents[:2])
-            lane.window = 1
+            owned.window = 1
             goes_on.put(None)
             assert wait_until(lambda: not threads.shared, timeout=20)
             assert begun.empty()
