@@ -260,7 +260,9 @@ class EventPanel(panels.ObjectAttributesPanel):
 
 class BatchPanel(panels.ObjectsTablePanel):
     def should_render(self, context: dict[str, Any]) -> bool:
-        return context['object'].batch is not None and super().should_render(context)
+        delivery = context['object']
+        others = Delivery.objects.filter(batch=delivery.batch).exclude(pk=delivery.pk)
+        return delivery.batch is not None and others.exists() and super().should_render(context)
 
 
 class EventStatePanel(panels.ObjectAttributesPanel):
