@@ -402,6 +402,11 @@ def refuse() -> None:
 
 @pytest.mark.usefixtures('committed')
 class TestWhatFails:
+    @pytest.fixture(autouse=True)
+    def patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A busy machine takes longer than a user may wait."""
+        monkeypatch.setattr(deletions, 'TIME', 60.0)
+
     @pytest.fixture
     def at_devices(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
         render = rendering.render
