@@ -27,7 +27,7 @@ from devstack.process import wait_until
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import backfill as engine
-from webhooks.engine import full_look, rescue
+from webhooks.engine import full_look, rescue, sql
 from webhooks.engine.deliver import circuit_breaker, endpoint, lane, loop, order
 from webhooks.engine.deliver.build import Sent
 from webhooks.engine.deliver.threads import Threads
@@ -238,6 +238,15 @@ class TestBesideAnOwner:
         monkeypatch.setattr(endpoint, 'write', lambda entries, now: written.extend(entries) or write(entries, now))
         owner.turn()
         assert not written
+
+
+def test_a_sender_ends_although_its_last_transaction_is_broken_off(monkeypatch):
+    with sender() as (pk, first):
+        monkeypatch.setattr(endpoint, 'write', lambda *_: sql.execute('SELECT pg_terminate_backend(pg_backend_pid())'))
+        first.end()
+        monkeypatch.undo()
+        assert Worker.objects.filter(pk=pk).exists()
+    assert not Worker.objects.exists()
 
 
 def take_turns(first: loop.Sender, until: Callable[[], object]) -> bool:

@@ -97,7 +97,7 @@ REST = f"""
 # Asked by themselves: joined to the above, with old statistics PostgreSQL may read the deliveries again for each event.
 EVENTS = f"SELECT e.id, {SIZE}, e.transaction_id, e.kind, e.error <> '' FROM webhooks_event e WHERE e.id = ANY(%s)"
 
-# The other deliveries of the part of a change set that each of these stands for, and what is true of the whole part.
+# Each of these stands for a part of a change set: its other deliveries, the size of the part, whether one is blocked.
 PARTS = f"""
     SELECT f.id, array_remove(array_agg(d.id ORDER BY d.id), f.id), sum({SIZE})::bigint,
         bool_or(w.ordered AND {IS_BLOCKED})
