@@ -55,13 +55,6 @@ class RolledBack(Exception):
     """Raised to roll back."""
 
 
-@pytest.fixture(autouse=True)
-def nothing_rests() -> None:
-    """A slow earlier test would make rendering rest."""
-    deletions._resting.clear()
-    deletions._seconds_each.clear()
-
-
 def shown(instance: Model, pk: int) -> dict[str, dict[str, Any]]:
     """Return {kind: payload data}."""
     return {event.kind: event.payload_data for event in recorded(type(instance)) if event.object_id == pk}
@@ -497,7 +490,6 @@ class TestTroubles:
 
         monkeypatch.setattr(InterfaceSerializer, 'get_link_peers_type', fails_late)
         monkeypatch.setattr(deletions, 'time', SimpleNamespace(monotonic=lambda: clock[0]))
-        monkeypatch.setattr(deletions, '_resting', {})
         owner.delete()
         assert len(tried) == 1
         assert not any(is_rendered(event) for event in recorded(Interface) if event.kind == DELETED)

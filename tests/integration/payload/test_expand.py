@@ -402,11 +402,6 @@ def refuse() -> None:
 
 @pytest.mark.usefixtures('committed')
 class TestWhatFails:
-    @pytest.fixture(autouse=True)
-    def patient(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A busy machine takes longer than a user may wait."""
-        monkeypatch.setattr(deletions, 'TIME', 60.0)
-
     @pytest.fixture
     def at_devices(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
         render = rendering.render
@@ -461,7 +456,6 @@ class TestWhatFails:
     def test_what_is_slow_to_expand_is_not_the_object_that_is_deleted(self, receiver, monkeypatch, at_devices):
         clock = [1.0]
         monkeypatch.setattr(deletions, 'time', SimpleNamespace(monotonic=lambda: clock[0]))
-        monkeypatch.setattr(deletions, '_resting', {})
         subscribe(receiver.url(), Interface, expand=['device'], kinds=(DELETED,))
 
         def be_slow() -> None:
