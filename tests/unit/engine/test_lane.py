@@ -4,22 +4,23 @@ import pytest
 
 from webhooks.engine.deliver import choice
 from webhooks.engine.deliver.choice import ROOM, ROOM_EACH, choose
-from webhooks.engine.deliver.lane import IDLE, LARGE, MOST, Bucket, Due, Lane, Mark, Wish
+from webhooks.engine.deliver.lane import IDLE, INACTIVE, LARGE, MOST, Bucket, Due, Lane, Mark, State, Wish
 
 MORNING = datetime(2026, 1, 1, 8, tzinfo=UTC)
+ACTIVE = State(MORNING, is_active=True, is_suspended=False, is_backfill_held=False)
 
 
 def due(pk: int, webhook_id: int = 1, **fields: object) -> Due:
     values = {
         'due_at': MORNING + timedelta(seconds=pk), 'object_type_id': 1, 'object_id': pk, 'backfill': False,
-        'batch': None, 'is_blocked': False, 'size': 100, 'transaction_id': pk, 'kind': 'updated',
+        'batch': None, 'size': 100, 'transaction_id': pk, 'kind': 'updated',
         'is_failed': False,
     }  # fmt: skip
     return Due(pk=pk, webhook_id=webhook_id, **values | fields)
 
 
 def lane(webhook_id: int = 1, waiting: int = 5, **fields: object) -> Lane:
-    made = Lane(webhook_id, used_at=0.0, concurrency=16, **fields)
+    made = Lane(webhook_id, used_at=0.0, **{'concurrency': 16, 'state': ACTIVE} | fields)
     first = webhook_id * 1000
     made.waiting = {pk: due(pk, webhook_id) for pk in range(first, first + waiting)}
     return made
@@ -71,7 +72,7 @@ class TestChoice:
         assert len(chosen(lanes, backfills=2)) == 2
 
     def test_a_suspended_lane_sends_one_at_a_time(self):
-        one = lane(window=16, is_suspended=True)
+        one = lane(window=16, state=ACTIVE._replace(is_suspended=True))
         assert len(chosen([one])) == 1
         assert chosen([one]) == []
 
@@ -229,9 +230,22 @@ class TestReading:
     def test_a_lane_that_knows_enough_reads_nothing(self):
         assert [wish.backfill for wish in lane(waiting=MOST).wishes(everything=True)] == [True]
 
+    def test_nothing_is_read_for_an_inactive_webhook_and_what_waited_is_forgotten(self):
+        one = lane()
+        one.note_state(INACTIVE)
+        assert not one.waiting
+        assert list(one.wishes(everything=True)) == []
+
+    def test_of_a_held_backfill_only_what_was_tried_is_read_and_the_rest_is_forgotten(self):
+        one = lane()
+        one.note_state(ACTIVE._replace(is_backfill_held=True))
+        assert not one.waiting
+        changes, backfill = one.wishes(everything=True)
+        assert (changes.only_tried, backfill.only_tried) == (False, True)
+
     def test_what_has_to_wait_for_an_earlier_one_is_not_taken_in(self):
         one = lane(waiting=0)
-        one.learn(Wish(1, False, 10, 0, MORNING, 0), [due(1), due(2, is_blocked=True)], 0.0)
+        one.learn(Wish(1, False, 10, 0, MORNING, 0), [due(1), due(2)], 0.0, {2})
         assert list(one.waiting) == [1]
 
     def test_a_lane_is_idle_when_nothing_was_due_for_a_while(self):

@@ -41,14 +41,13 @@ class Due(NamedTuple):
     object_id: int
     backfill: bool
     batch: int | None
-    is_blocked: bool
     size: int
     transaction_id: int
     kind: str
     is_failed: bool
     # Its transaction, if the changes of that go together (change_sets.py).
     change_set: int | None = None
-    # Ids of the deliveries that go with it. `size` and `is_blocked` are then of all.
+    # Ids of the deliveries that go with it. `size` is then of all.
     others: Sequence[int] = ()
 
     @property
@@ -62,7 +61,10 @@ class Due(NamedTuple):
 
 
 class Wish(NamedTuple):
-    """Read this of a lane, changes or a backfill: the oldest after the mark, and some of the newest."""
+    """Read this of a lane, changes or a backfill: the oldest after the mark, and some of the newest.
+
+    `only_tried`: those that were never tried are held back.
+    """
 
     webhook_id: int
     backfill: bool
@@ -70,6 +72,19 @@ class Wish(NamedTuple):
     newest: int
     since: datetime
     since_id: int
+    only_tried: bool = False
+
+
+class State(NamedTuple):
+    """A webhook's state. `is_backfill_held`: its backfill is paused or canceled."""
+
+    saved_at: datetime | None
+    is_active: bool
+    is_suspended: bool
+    is_backfill_held: bool
+
+
+INACTIVE = State(None, False, False, False)
 
 
 @dataclass
@@ -128,7 +143,7 @@ class Lane:
     batch: bool = False
     latest_only: bool = False
     is_feed: bool = False
-    is_suspended: bool = False
+    state: State = INACTIVE
     # Requests that may be under way: one, and as many more as were answered, up to the concurrency (slow start).
     window: int = 1
     # Requests that were answered since the last turn. Twice as many may wait for a thread: the endpoint is not idle.
@@ -150,13 +165,26 @@ class Lane:
     whole: Collection[int] = ()
     marks: dict[bool, Mark] = field(default_factory=_no_marks)
 
+    def define(self, builder: 'Builder') -> None:
+        """Its webhook was saved: other deliveries may go now."""
+        self.builder = builder
+        for name in ('concurrency', 'rate_limit', 'batch', 'latest_only', 'is_feed'):
+            setattr(self, name, getattr(builder.webhook, name))
+        self.forget()
+
+    def note_state(self, state: State) -> None:
+        """Note the state of its webhook now."""
+        if not state.is_active or state.is_backfill_held != self.state.is_backfill_held:
+            self.forget()
+        self.state = state
+
     #
     # What waits
     #
 
     def wishes(self, *, everything: bool) -> Iterator[Wish]:
         """Yield the wishes of it."""
-        if self.is_left:
+        if self.is_left or not self.state.is_active:
             return
         for backfill, mark in self.marks.items():
             # All of a batch has to be known together.
@@ -164,11 +192,13 @@ class Lane:
             room = most - sum(one.backfill == backfill for one in self.waiting.values())
             if room > most - low:
                 newest = int(room * NEWEST) if mark.has_more and not backfill else 0
-                yield Wish(self.webhook_id, backfill, room, newest, *mark.since(everything=everything))
+                since = mark.since(everything=everything)
+                only_tried = backfill and self.state.is_backfill_held
+                yield Wish(self.webhook_id, backfill, room, newest, *since, only_tried)
 
-    def learn(self, wish: Wish, due: Sequence[Due], now: float) -> None:
-        """Take in deliveries that were read for a wish."""
-        self.waiting |= {one.pk: one for one in due if not one.is_blocked}
+    def learn(self, wish: Wish, due: Sequence[Due], now: float, parked: Collection[int] = ()) -> None:
+        """Take in deliveries that were read for a wish. Those that are parked do not wait here."""
+        self.waiting |= {one.pk: one for one in due if one.pk not in parked}
         self.marks[wish.backfill].move(due, wish.room)
         if due:
             self.used_at = now
@@ -205,7 +235,7 @@ class Lane:
         """Return how many requests may come into its hands."""
         if self.is_left or now < self.rests_until:
             return 0
-        most = 1 if self.is_suspended else self.window + 2 * self.answered
+        most = 1 if self.state.is_suspended else self.window + 2 * self.answered
         return max(min(most - len(self.in_hand), self.bucket.fill(self.rate_limit, now)), 0)
 
     def next(self) -> Iterator[Due]:

@@ -13,7 +13,7 @@ from ..registry import Member
 from . import change_sets, feed, merge, order, queue
 from .choice import Share, choose
 from .endpoint import Entry
-from .lane import BEGINNING, LATE, Due, Lane
+from .lane import BEGINNING, INACTIVE, LATE, Due, Lane
 
 # Lanes that are taken at a time.
 LANES = 200
@@ -71,19 +71,14 @@ class Lanes:
     def note_health(self, webhook_id: int, health: Health) -> None:
         """The endpoint's health was written."""
         lane = self.lanes.get(webhook_id)
-        if not lane or not lane.builder:
-            return
-        lane.builder.webhook.health = health
-        saved_at = health.webhook.last_updated
-        is_gone = health.gone_at is not None and (saved_at is None or health.gone_at > saved_at)
-        if health.suspended_since or is_gone:
-            lane.forget()  # the queue knows what may go
+        if lane and lane.builder:
+            lane.builder.webhook.health = health
 
     def choose_next(self, free: int, now: datetime) -> list[Due]:
         """Return the deliveries that go next, each with those in its request. `free`: how many threads are."""
         clock = time.monotonic()
         self._take(now, clock)
-        self._define()
+        self._define(now)
         self._note_whole()
         self._form(now)
         self._read(now, clock)
@@ -148,27 +143,15 @@ class Lanes:
             lane.is_left = True
             lane.forget()
 
-    def _define(self) -> None:
-        """Learn how the webhooks are defined now."""
-        if not self.lanes:
-            return
-        active = Webhook.objects.filter(pk__in=list(self.lanes), enabled=True, paused=False)
-        saved_at = dict(active.values_list('pk', 'last_updated'))
+    def _define(self, now: datetime) -> None:
+        """Learn how the webhooks are defined now, and which may be sent to."""
+        states = queue.states(self.lanes, now) if self.lanes else {}
         known = {pk: lane.builder.webhook.last_updated for pk, lane in self.lanes.items() if lane.builder}
-        stale = [pk for pk, at in saved_at.items() if pk not in known or known[pk] != at]
+        stale = [pk for pk, state in states.items() if pk not in known or known[pk] != state.saved_at]
         for pk, webhook in Webhook.objects.select_related('health').in_bulk(stale).items():
-            self.lanes[pk].builder = Builder(webhook)
-            self.lanes[pk].forget()  # other deliveries may go now
+            self.lanes[pk].define(Builder(webhook))
         for pk, lane in self.lanes.items():
-            if pk not in saved_at:
-                lane.builder = None
-            if not lane.builder:
-                lane.forget()
-                continue
-            webhook = lane.builder.webhook
-            lane.concurrency, lane.rate_limit = webhook.concurrency, webhook.rate_limit
-            lane.batch, lane.latest_only, lane.is_feed = webhook.batch, webhook.latest_only, webhook.is_feed
-            lane.is_suspended = webhook.health.suspended_since is not None
+            lane.note_state(states[pk] if lane.builder and pk in states else INACTIVE)
 
     #
     # What is due
@@ -194,29 +177,40 @@ class Lanes:
 
     def _read(self, now: datetime, clock: float) -> None:
         everything = self._all_due.is_due(clock)
-        wishes = [wish for lane in self.lanes.values() if lane.builder for wish in lane.wishes(everything=everything)]
+        wishes = [wish for lane in self.lanes.values() for wish in lane.wishes(everything=everything)]
         if not wishes:
             return
         held = [pk for lane in self.lanes.values() for pk in lane.known]
         due = queue.read(wishes, held, now)
         if everything:
             self._all_due.note(clock, time.monotonic())
+        lanes = {one.webhook_id for one in due}
+        # Somebody may be closing deliveries there: they are read another time.
+        locked = lanes - order.lock(lanes)
+        due = [one for one in due if one.webhook_id not in locked]
+        parked = self._park(due, now)
         by_wish: dict[tuple[int, bool], list[Due]] = defaultdict(list)
         for one in due:
             by_wish[one.webhook_id, one.backfill].append(one)
         for wish in wishes:
-            self.lanes[wish.webhook_id].learn(wish, by_wish[wish.webhook_id, wish.backfill], clock)
-        order.park([(one.pk, one.webhook_id) for one in due if one.is_blocked], now)
+            if wish.webhook_id not in locked:
+                self.lanes[wish.webhook_id].learn(wish, by_wish[wish.webhook_id, wish.backfill], clock, parked)
         self._supersede(due, now)
 
+    def _park(self, due: Sequence[Due], now: datetime) -> set[int]:
+        """Park those that have to wait for an earlier one of their object. Returns their ids."""
+        blocked = order.blocked([pk for one in due for pk in one.pks])
+        parked = {one.pk for one in due if not blocked.isdisjoint(one.pks)}
+        order.park(parked, now)
+        return parked
+
     def _supersede(self, due: Sequence[Due], now: datetime) -> None:
-        """Close deliveries that later ones make needless. Then these lanes are read anew."""
+        """Close deliveries that later ones make needless. Then these lanes are read anew. They are locked."""
         objects = [
             (one.webhook_id, one.object_type_id, one.object_id) for one in due if self.lanes[one.webhook_id].latest_only
         ]
         in_hand = self.in_hand
-        lanes = order.lock({webhook_id for webhook_id, *_ in objects})
-        closed = merge.settle([one for one in objects if one[0] in lanes], now, in_hand)
+        closed = merge.settle(objects, now, in_hand)
         closed += merge.replace_backfills({one.webhook_id for one in due if not one.backfill}, now, in_hand)
         self._note_superseded(closed)
         for webhook_id in closed:

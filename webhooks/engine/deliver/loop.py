@@ -18,11 +18,12 @@ from django.db import DataError, connections
 
 from ...interruptions import BROKEN_OFF
 from ...models import Delivery, Health, Webhook
+from ...models.delivery import PENDING
 from ...templating import renderer
 from ...transport.client import Client
 from .. import transactions
 from ..registry import Lost, Member
-from . import endpoint, order, queue, record
+from . import endpoint, order, record
 from .build import Sent
 from .endpoint import Entry
 from .lane import Due
@@ -39,7 +40,7 @@ SHORTEST, LONGEST = 0.005, 0.05
 BEHIND = 1.0
 # Seconds that a worker waits at its end for lanes that somebody holds, to record answers.
 LAST = 5.0
-# Seconds until a broken transaction is done again, a request that could not be built, or a look at a held lane.
+# Seconds until a broken transaction is done again, or a request that could not be built.
 PAUSE = 0.2
 # Seconds of rest for a webhook whose access token somebody else fetches.
 TOKEN = 2.0
@@ -190,7 +191,7 @@ class Sender:
     def _withdraw(self) -> None:
         """Take back what waits for a thread, if its webhook is inactive or suspended. A probe is alone."""
         for pk, lane in self._lanes.lanes.items():
-            if lane.builder is None or (lane.is_suspended and len(lane.in_hand) > 1):
+            if not lane.state.is_active or (lane.state.is_suspended and len(lane.in_hand) > 1):
                 for sent in [*self._builders.withdraw(pk), *self._threads.withdraw(pk)]:
                     sent.lane.put_back(sent.delivery.pk)
                 lane.forget()  # the queue knows what may go
@@ -264,12 +265,10 @@ class Sender:
             found = _fetch([pk for due in chosen if due.webhook_id in free for pk in due.pks])
         except BROKEN_OFF as error:
             transactions.recover(error)
-            free, found = set(), {}
+            found = {}
         end = time.monotonic() + BUDGET
         for due in chosen:
             lane = self._lanes.lanes[due.webhook_id]
-            if due.webhook_id not in free:
-                lane.rests_until = max(lane.rests_until, time.monotonic() + PAUSE)
             deliveries = [found[pk] for pk in due.pks if pk in found]
             if len(deliveries) < len(due.pks):
                 lane.end(due.pk)
@@ -318,9 +317,9 @@ def _pks(sents: Iterable[Sent]) -> set[int]:
 
 
 def _fetch(pks: Sequence[int]) -> dict[int, Delivery]:
-    """Return the deliveries that may still go, with their events, by id."""
+    """Return the deliveries that are still pending, with their events, by id."""
     # Not by a join: it would read an event's long columns once for each webhook.
-    return {one.pk: one for one in Delivery.objects.filter(pk__in=queue.ready(pks)).prefetch_related('event')}
+    return {one.pk: one for one in Delivery.objects.filter(PENDING, pk__in=pks).prefetch_related('event')}
 
 
 @contextmanager

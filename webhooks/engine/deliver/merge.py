@@ -104,7 +104,8 @@ def settle(objects: Iterable[Object], now: datetime, in_hand: Collection[int]) -
 
     The caller knows which webhooks ask for it. This locks their lanes if anything may be closed.
     """
-    several = sql.fetch(SEVERAL, {**_columns(set(objects)), 'in_hand': list(in_hand)})
+    objects = set(objects)
+    several = sql.fetch(SEVERAL, {**_columns(objects), 'in_hand': list(in_hand)}) if objects else []
     if not several:
         return Counter()
     order.hold({webhook_id for webhook_id, *_ in several})
@@ -146,5 +147,5 @@ def _row(heir: Heir) -> dict[str, object]:
 
 
 def _columns(objects: Collection[Object]) -> dict[str, list[int]]:
-    webhooks, types, ids = zip(*objects, strict=True) if objects else ((), (), ())
+    webhooks, types, ids = zip(*objects, strict=True)
     return {'webhooks': list(webhooks), 'types': list(types), 'objects': list(ids)}

@@ -33,10 +33,14 @@ IS_BLOCKED = f"""
 LOCK = 'SELECT webhook_id FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) FOR UPDATE SKIP LOCKED'
 HOLD = 'SELECT 1 FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) ORDER BY webhook_id FOR UPDATE'
 
+BLOCKED = f"""
+    SELECT d.id FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id
+    WHERE d.id = ANY(%s) AND w.ordered AND {IS_BLOCKED}"""
+
 # A part of a change set is looked at again later: another of its changes may be blocked.
 PARK = f"""
-    UPDATE webhooks_delivery d SET due_at = CASE WHEN d.parts IS NOT NULL THEN %(now)s + interval '1 second' END
-    WHERE d.id = ANY(%(ids)s) AND d.{IS_PENDING} AND (d.parts IS NOT NULL OR {IS_BLOCKED})"""
+    UPDATE webhooks_delivery SET due_at = CASE WHEN parts IS NOT NULL THEN %(now)s + interval '1 second' END
+    WHERE id = ANY(%(ids)s) AND {IS_PENDING}"""
 
 # These are closed: the next of each object is due, and the next of each change set. Not suspects: they may be in hand.
 # A redelivered event has several deliveries of one sequence.
@@ -72,10 +76,15 @@ def hold(webhook_ids: Collection[int]) -> None:
     sql.fetch(HOLD, {'lanes': list(webhook_ids)})
 
 
-def park(blocked: Collection[tuple[int, int]], now: datetime) -> None:
-    """Park deliveries, given as (id, id of the webhook), in lanes that nobody has locked."""
-    if lanes := lock({webhook_id for _pk, webhook_id in blocked}):
-        sql.execute(PARK, {'ids': [pk for pk, webhook_id in blocked if webhook_id in lanes], 'now': now})
+def blocked(ids: Collection[int]) -> set[int]:
+    """Return which deliveries have to wait for an earlier one of their object."""
+    return set(sql.fetch_column(BLOCKED, [list(ids)])) if ids else set()
+
+
+def park(ids: Collection[int], now: datetime) -> None:
+    """Park blocked deliveries. The caller has locked their lanes since before it saw that they are blocked."""
+    if ids:
+        sql.execute(PARK, {'ids': list(ids), 'now': now})
 
 
 def unpark(ids: Collection[int], now: datetime) -> None:

@@ -6,8 +6,7 @@ from typing import Any
 
 from ...models import Health, Webhook
 from .. import sql
-from .lane import Due, Wish
-from .order import IS_BLOCKED, IS_PENDING
+from .lane import Due, State, Wish
 
 # A webhook `w` with its health `h` may be sent to. A suspended one: if its probe is due, or somebody has just saved it.
 ACTIVE = """
@@ -40,6 +39,13 @@ LEAVE = """
     ))
     RETURNING webhook_id"""
 
+# A backfill that is paused or canceled sends nothing that is untried.
+STATES = f"""
+    SELECT w.id, w.last_updated, {ACTIVE}, h.suspended_since IS NOT NULL, EXISTS (
+        SELECT FROM webhooks_backfill b WHERE b.webhook_id = w.id AND b.state IN ('paused', 'canceled')
+    )
+    FROM webhooks_webhook w JOIN webhooks_health h ON h.webhook_id = w.id WHERE w.id = ANY(%(lanes)s)"""
+
 OWNED = 'SELECT webhook_id FROM webhooks_health WHERE owner_id = %s'
 
 # How many lanes are owned, and how many senders have beaten in the last four seconds.
@@ -47,12 +53,6 @@ OWNERS = """
     SELECT (SELECT count(*) FROM webhooks_health WHERE owner_id IS NOT NULL),
         (SELECT count(*) FROM webhooks_worker
          WHERE role = 'send' AND alive_until > clock_timestamp() + interval '6 seconds')"""
-
-# An untried delivery `d` of a backfill that is paused or canceled.
-IS_HELD = """
-    (d.backfill AND d.attempt_count = 0 AND d.attempt_limit IS NULL AND EXISTS (
-        SELECT FROM webhooks_backfill b WHERE b.webhook_id = d.webhook_id AND b.state IN ('paused', 'canceled')
-    ))"""
 
 # One delivery `d` stands for a change set that is not formed yet, and then for its next part. The others follow it.
 IS_FIRST = """
@@ -62,46 +62,36 @@ IS_FIRST = """
           AND (p.part, p.id) < (d.part, d.id) AND (p.parts IS NOT NULL OR p.due_at IS NOT NULL)
     ))"""
 
-COLUMNS = f"""
+COLUMNS = """
     d.event_id, d.span ->> 'kind' AS kind, d.change_set, d.id, d.webhook_id, d.due_at, d.object_type_id, d.object_id,
-    d.backfill, d.batch, l.ordered AND {IS_BLOCKED} AS is_blocked"""
+    d.backfill, d.batch"""
 
-IS_DUE = f"""
-    d.status = 'pending' AND d.lapses = 0 AND d.due_at <= %(now)s AND d.id <> ALL(%(held)s)
-    AND d.expires_at > %(now)s AND NOT {IS_HELD}"""
+IS_DUE = """
+    d.status = 'pending' AND d.lapses = 0 AND d.due_at <= %(now)s AND d.expires_at > %(now)s
+    AND d.id <> ALL(%(held)s)"""
 
-DUE = f"""
-    SELECT {COLUMNS} FROM webhooks_delivery d
-    WHERE d.webhook_id = l.id AND d.backfill = l.backfill AND (d.due_at, d.id) > (l.since, l.since_id)
-      AND {IS_DUE} AND {IS_FIRST}"""
-
-# The due deliveries of each lane after a mark, the oldest first, and some of the newest.
+# The due deliveries of each lane after a mark, from one end.
 READ = f"""
-    SELECT d.* FROM (
-        SELECT l.*, w.ordered FROM unnest(%(lanes)s::bigint[], %(backfill)s::bool[], %(rooms)s::int[],
-            %(newest)s::int[], %(since)s::timestamptz[], %(since_id)s::bigint[])
-            AS l(id, backfill, room, newest, since, since_id)
-        JOIN webhooks_webhook w ON w.id = l.id JOIN webhooks_health h ON h.webhook_id = l.id
-        WHERE {ACTIVE}
-    ) l CROSS JOIN LATERAL (
-        ({DUE} ORDER BY d.due_at, d.id LIMIT l.room)
-        UNION ({DUE} ORDER BY d.due_at DESC, d.id DESC LIMIT l.newest)
-    ) d
-    ORDER BY d.due_at, d.id"""
+    SELECT d.* FROM unnest(%(lanes)s::bigint[], %(backfill)s::bool[], %(tried)s::bool[], %(since)s::timestamptz[],
+        %(since_id)s::bigint[], %(rooms)s::int[]) AS l(id, backfill, tried, since, since_id, room)
+    CROSS JOIN LATERAL (
+        SELECT {COLUMNS} FROM webhooks_delivery d
+        WHERE d.webhook_id = l.id AND d.backfill = l.backfill AND (d.due_at, d.id) > (l.since, l.since_id)
+          AND (NOT l.tried OR d.attempt_count > 0 OR d.attempt_limit IS NOT NULL) AND {IS_DUE} AND {IS_FIRST}
+        ORDER BY %(order)s LIMIT l.room
+    ) d"""
+OLDEST, NEWEST = (READ.replace('%(order)s', order) for order in ('d.due_at, d.id', 'd.due_at DESC, d.id DESC'))
 
 # The rest of these batches: a retry says the same as before, however many others are due.
 REST = f"""
-    SELECT {COLUMNS} FROM webhooks_delivery d JOIN webhooks_webhook l ON l.id = d.webhook_id
-    WHERE d.batch = ANY(%(batches)s) AND {IS_DUE} ORDER BY d.id"""
+    SELECT {COLUMNS} FROM webhooks_delivery d WHERE d.batch = ANY(%(batches)s) AND {IS_DUE} ORDER BY d.id"""
 
 # Asked by themselves: joined to the above, with old statistics PostgreSQL may read the deliveries again for each event.
 EVENTS = f"SELECT e.id, {SIZE}, e.transaction_id, e.kind, e.error <> '' FROM webhooks_event e WHERE e.id = ANY(%s)"
 
-# Each of these stands for a part of a change set: its other deliveries, the size of the part, whether one is blocked.
+# Each of these stands for a part of a change set: its other deliveries, the size of the part.
 PARTS = f"""
-    SELECT f.id, array_remove(array_agg(d.id ORDER BY d.id), f.id), sum({SIZE})::bigint,
-        bool_or(w.ordered AND {IS_BLOCKED})
-    FROM webhooks_delivery f JOIN webhooks_webhook w ON w.id = f.webhook_id
+    SELECT f.id, array_remove(array_agg(d.id ORDER BY d.id), f.id), sum({SIZE})::bigint FROM webhooks_delivery f
     JOIN webhooks_delivery d ON d.webhook_id = f.webhook_id AND d.change_set = f.change_set AND d.part = f.part
         AND d.batch = f.batch AND d.status = 'pending'
     JOIN webhooks_event e ON e.id = d.event_id
@@ -110,12 +100,6 @@ PARTS = f"""
 BATCH = """
     UPDATE webhooks_delivery d SET batch = v.batch
     FROM unnest(%s::bigint[], %s::bigint[]) AS v(id, batch) WHERE d.id = v.id"""
-
-# The deliveries that may still go.
-READY = f"""
-    SELECT d.id FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id
-    WHERE d.id = ANY(%(ids)s) AND d.{IS_PENDING} AND (d.due_at IS NOT NULL OR d.parts IS NOT NULL)
-      AND NOT (w.ordered AND {IS_BLOCKED}) AND NOT {IS_HELD}"""
 
 # The transactions with events that are still to be dispatched. The event of a component's owner may be put off for
 # long: somebody holds the owner's row.
@@ -151,11 +135,16 @@ def share(mine: int) -> int:
     return -(-lanes // workers) if workers > 1 else max(lanes, mine)
 
 
-def read(wishes: Iterable[Wish], held: Collection[int], now: datetime) -> list[Due]:
+def states(lanes: Collection[int], now: datetime) -> dict[int, State]:
+    """Return the states of these webhooks, by id. Deleted ones have none."""
+    return {pk: State(*state) for pk, *state in sql.fetch(STATES, {'lanes': list(lanes), 'now': now})}
+
+
+def read(wishes: Collection[Wish], held: Collection[int], now: datetime) -> list[Due]:
     """Return due deliveries, the oldest first, but for the `held` ones, which are known."""
-    names = ('lanes', 'backfill', 'rooms', 'newest', 'since', 'since_id')
-    columns = dict(zip(names, map(list, zip(*wishes, strict=True)), strict=True))
-    rows = sql.fetch(READ, {**columns, 'held': list(held), 'now': now})
+    rows = _read(OLDEST, wishes, held, now)
+    if newest := [wish._replace(room=wish.newest) for wish in wishes if wish.newest]:
+        rows += reversed(_read(NEWEST, newest, [*held, *_pks(rows)], now))
     rows += _rest(rows, held, now)
     events = {pk: told for pk, *told in sql.fetch(EVENTS, [[event_id for event_id, *_delivery in rows]])}
     due = [
@@ -168,28 +157,32 @@ def read(wishes: Iterable[Wish], held: Collection[int], now: datetime) -> list[D
     return [one._replace(**parts.get(one.pk, {})) for one in due]
 
 
+def _read(statement: str, wishes: Iterable[Wish], held: Collection[int], now: datetime) -> list[tuple]:
+    names = ('lanes', 'backfill', 'rooms', 'newest', 'since', 'since_id', 'tried')
+    columns = dict(zip(names, map(list, zip(*wishes, strict=True)), strict=True))
+    return sql.fetch(statement, {**columns, 'held': list(held), 'now': now})
+
+
+def _pks(rows: Iterable[tuple]) -> list[int]:
+    return [pk for _event, _kind, _set, pk, *_others in rows]
+
+
 def _rest(rows: Collection[tuple], held: Collection[int], now: datetime) -> list[tuple]:
     """Return the rows of the deliveries that went with these once, and that no lane had room for."""
-    batches = {batch for _event, _kind, change_set, *_others, batch, _blocked in rows if batch and not change_set}
-    known = [*held, *(pk for _event, _kind, _set, pk, *_others in rows)]
-    return sql.fetch(REST, {'batches': list(batches), 'held': known, 'now': now}) if batches else []
+    batches = {batch for _event, _kind, change_set, *_others, batch in rows if batch and not change_set}
+    return sql.fetch(REST, {'batches': list(batches), 'held': [*held, *_pks(rows)], 'now': now}) if batches else []
 
 
 def parts_of(pks: Collection[int]) -> dict[int, dict[str, Any]]:
     """Return the fields of Due that tell of the part of a change set that a delivery stands for, by its id."""
     rows = sql.fetch(PARTS, {'ids': list(pks)}) if pks else []
-    return {pk: {'others': others, 'size': size, 'is_blocked': is_blocked} for pk, others, size, is_blocked in rows}
+    return {pk: {'others': others, 'size': size} for pk, others, size in rows}
 
 
 def note_batches(batches: Collection[tuple[int, int]]) -> None:
     """Note the batch of each delivery, given as (id, batch)."""
     if batches:
         sql.execute(BATCH, [list(column) for column in zip(*batches, strict=True)])
-
-
-def ready(pks: Collection[int]) -> list[int]:
-    """Return the deliveries that may still go: somebody may have paused, canceled or redelivered."""
-    return sql.fetch_column(READY, {'ids': list(pks)})
 
 
 def unfinished(transactions: Collection[int]) -> set[int]:

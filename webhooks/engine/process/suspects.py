@@ -110,11 +110,11 @@ def _take(member: Member) -> list[Delivery]:
     """Take a suspect, then the rest of its part of a change set."""
     with transactions.short() as now:
         taken = sql.fetch_column(TAKE, {'now': now})
-        parts = queue.parts_of(taken).values()
-        if any(part['is_blocked'] for part in parts):
+        others = [pk for part in queue.parts_of(taken).values() for pk in part['others']]
+        if order.blocked(others):
             sql.execute(PUT_BACK, taken)
             return []
-        pks = [*taken, *(pk for part in parts for pk in part['others'])]
+        pks = [*taken, *others]
         member.beat(deliveries=pks)
     found = Delivery.objects.prefetch_related('event').in_bulk(pks)
     return [found[pk] for pk in pks if pk in found]
