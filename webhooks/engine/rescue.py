@@ -27,9 +27,14 @@ MOST = 2000
 # PostgreSQL may take a moment to end the worker's transaction.
 ENDED = f'{FOUND} WHERE name = %(name)s FOR UPDATE'
 
+# A lane stays with the dead worker while any of its deliveries does.
 FREE = """
     UPDATE webhooks_health SET owner_id = NULL WHERE webhook_id = ANY(ARRAY(
-        SELECT webhook_id FROM webhooks_health WHERE owner_id = %(id)s FOR UPDATE SKIP LOCKED
+        SELECT webhook_id FROM webhooks_health
+        WHERE owner_id = %(id)s AND webhook_id <> ALL(ARRAY(
+            SELECT webhook_id FROM webhooks_delivery WHERE id = ANY(%(left)s)
+        ))
+        FOR UPDATE SKIP LOCKED
     ))"""
 
 FORGET = """
@@ -56,10 +61,10 @@ def rescue(name: str | None = None, reason: str | None = None) -> bool:
             _rescue_events(events, now, blame)
             rest = deliveries[MOST:]
             locked = _rescue_deliveries(deliveries[:MOST], now, None if name else since, blame)
-            if not rest:
-                sql.execute(FREE, {'id': pk})
-            if rest or locked or not sql.execute(FORGET, {'id': pk}):
-                sql.execute(KEEP, {'id': pk, 'left': rest + locked, 'seconds': 0 if rest and not locked else 1})
+            left = rest + locked
+            sql.execute(FREE, {'id': pk, 'left': left})
+            if left or not sql.execute(FORGET, {'id': pk}):
+                sql.execute(KEEP, {'id': pk, 'left': left, 'seconds': 0 if rest and not locked else 1})
             logger.warning('worker=%s dead events=%d deliveries=%d', pk, len(events), len(deliveries))
     return bool(found)
 

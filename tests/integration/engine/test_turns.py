@@ -228,6 +228,41 @@ class TestBesideAnOwner:
         assert self.turns(owner, lambda: not deliveries(PENDING))
         assert len(receiver.requests) == 4
 
+    def test_it_is_busy_while_somebody_holds_a_lane_with_something_due(self, owner, webhook):
+        site()
+        dispatch_all()
+        with open_transaction(lambda: order.hold([webhook.pk])):
+            owner.turn()
+            assert owner.is_busy
+        assert self.turns(owner, lambda: not deliveries(PENDING))
+        assert not owner.is_busy
+
+    def test_a_redelivered_change_passes_a_later_one_that_the_owner_knows(self, owner, webhook, receiver, monkeypatch):
+        webhook.concurrency = webhook.max_attempts = 1
+        webhook.save()
+        place, other = site(), site()
+        receiver.answers(HOOK, 500)
+        self.change(place, 'first')
+        assert self.turns(owner, lambda: not deliveries(PENDING))
+        receiver.answers(HOOK, 200)
+        answers, send = threading.Event(), Client.send
+        monkeypatch.setattr(Client, 'send', lambda client, request: answers.wait(60) and send(client, request))
+        self.change(other, 'no room for others')
+        owner.turn()
+        self.change(place, 'second')
+        owner.turn()
+        receiver.clear()
+        redelivery.redeliver(Delivery.objects.filter(status=FAILED))
+        answers.set()
+        assert self.turns(owner, lambda: not deliveries(PENDING))
+        told = [request.json()['data']['description'] for request in receiver.requests]
+        assert told.index('first') < told.index('second')
+
+    def change(self, place: Site, description: str) -> None:
+        place.description = description
+        place.save()
+        dispatch_all()
+
     def test_what_came_of_a_deleted_webhook_s_request_is_not_written_again(self, owner, webhook, receiver, monkeypatch):
         receiver.answers(HOOK, 500)
         answers, send, write = threading.Event(), Client.send, endpoint.write

@@ -243,6 +243,14 @@ class TestReading:
         changes, backfill = one.wishes(everything=True)
         assert (changes.only_tried, backfill.only_tried) == (False, True)
 
+    def test_a_request_of_a_held_backfill_that_did_not_begin_is_read_anew(self):
+        one = lane(state=ACTIVE._replace(is_backfill_held=True))
+        one.waiting[7] = due(7, backfill=True)
+        for pk in (1000, 7):
+            one.begin(one.waiting[pk], 0.0)
+            one.put_back(pk)
+        assert not one.waiting
+
     def test_what_has_to_wait_for_an_earlier_one_is_not_taken_in(self):
         one = lane(waiting=0)
         one.learn(Wish(1, False, 10, 0, MORNING, 0), [due(1), due(2)], 0.0, {2})

@@ -266,9 +266,13 @@ class Lane:
         return self.in_hand.pop(pk)
 
     def put_back(self, pk: int) -> None:
-        """A request was not begun: it goes first next time."""
-        self.waiting = {pk: self.end(pk)} | self.waiting
+        """A request was not begun: it goes first next time, if it is not held."""
+        due = self.end(pk)
         self.bucket.tokens += 1
+        if due.backfill and self.state.is_backfill_held:
+            self.forget()  # it is read anew if it was tried
+        else:
+            self.waiting = {pk: due} | self.waiting
 
     def note_answer(self, *, reached: bool) -> None:
         """A request has ended. `reached`: the endpoint has answered it."""

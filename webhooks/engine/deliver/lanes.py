@@ -38,6 +38,8 @@ class Lanes:
         self._share = Share()
         self._looked_at = self._balanced_at = 0.0
         self._all_lanes, self._all_due = FullLook(), FullLook()
+        # Lanes with due deliveries that somebody has locked.
+        self._locked: set[int] = set()
         # Lanes for others, and until when.
         self._given: dict[int, float] = {}
         self._since = BEGINNING
@@ -51,7 +53,9 @@ class Lanes:
     def is_busy(self) -> bool:
         """Whether anything is in hand, or soon may be."""
         soon = time.monotonic() + SOON
-        return any(lane.in_hand or (lane.waiting and soon >= lane.rests_until) for lane in self.lanes.values())
+        return bool(self._locked) or any(
+            lane.in_hand or (lane.waiting and soon >= lane.rests_until) for lane in self.lanes.values()
+        )
 
     def look_again(self) -> None:
         """Look for lanes in the next turn."""
@@ -176,6 +180,7 @@ class Lanes:
                 del self.lanes[one.webhook_id].waiting[one.pk]
 
     def _read(self, now: datetime, clock: float) -> None:
+        self._locked = set()
         everything = self._all_due.is_due(clock)
         wishes = [wish for lane in self.lanes.values() for wish in lane.wishes(everything=everything)]
         if not wishes:
@@ -186,15 +191,18 @@ class Lanes:
             self._all_due.note(clock, time.monotonic())
         lanes = {one.webhook_id for one in due}
         # Somebody may be closing deliveries there: they are read another time.
-        locked = lanes - order.lock(lanes)
-        due = [one for one in due if one.webhook_id not in locked]
+        self._locked = lanes - order.lock(lanes)
+        due = [one for one in due if one.webhook_id not in self._locked]
         parked = self._park(due, now)
         by_wish: dict[tuple[int, bool], list[Due]] = defaultdict(list)
         for one in due:
             by_wish[one.webhook_id, one.backfill].append(one)
         for wish in wishes:
-            if wish.webhook_id not in locked:
-                self.lanes[wish.webhook_id].learn(wish, by_wish[wish.webhook_id, wish.backfill], clock, parked)
+            lane = self.lanes[wish.webhook_id]
+            if wish.webhook_id in self._locked:
+                lane.used_at = clock
+            else:
+                lane.learn(wish, by_wish[wish.webhook_id, wish.backfill], clock, parked)
         self._supersede(due, now)
 
     def _park(self, due: Sequence[Due], now: datetime) -> set[int]:

@@ -266,6 +266,7 @@ class Sender:
         except BROKEN_OFF as error:
             transactions.recover(error)
             found = {}
+            time.sleep(PAUSE)
         end = time.monotonic() + BUDGET
         for due in chosen:
             lane = self._lanes.lanes[due.webhook_id]
@@ -317,9 +318,13 @@ def _pks(sents: Iterable[Sent]) -> set[int]:
 
 
 def _fetch(pks: Sequence[int]) -> dict[int, Delivery]:
-    """Return the deliveries that are still pending, with their events, by id."""
+    """Return the deliveries that may still go, with their events, by id.
+
+    Somebody may have closed one, or redelivered an earlier one of its object.
+    """
     # Not by a join: it would read an event's long columns once for each webhook.
-    return {one.pk: one for one in Delivery.objects.filter(PENDING, pk__in=pks).prefetch_related('event')}
+    pending = Delivery.objects.filter(PENDING, pk__in=pks).prefetch_related('event').in_bulk()
+    return {pk: pending[pk] for pk in pending.keys() - order.blocked(pending)}
 
 
 @contextmanager

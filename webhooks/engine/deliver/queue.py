@@ -1,5 +1,6 @@
 """The questions of a lane's owner to PostgreSQL: which lanes are free, and which deliveries are due."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any
@@ -143,7 +144,9 @@ def states(lanes: Collection[int], now: datetime) -> dict[int, State]:
 def read(wishes: Collection[Wish], held: Collection[int], now: datetime) -> list[Due]:
     """Return due deliveries, the oldest first, but for the `held` ones, which are known."""
     rows = _read(OLDEST, wishes, held, now)
-    if newest := [wish._replace(room=wish.newest) for wish in wishes if wish.newest]:
+    counts = Counter((webhook_id, backfill) for *_, webhook_id, _due_at, _type, _object, backfill, _batch in rows)
+    full = [wish for wish in wishes if counts[wish.webhook_id, wish.backfill] == wish.room]
+    if newest := [wish._replace(room=wish.newest) for wish in full if wish.newest]:
         rows += reversed(_read(NEWEST, newest, [*held, *_pks(rows)], now))
     rows += _rest(rows, held, now)
     events = {pk: told for pk, *told in sql.fetch(EVENTS, [[event_id for event_id, *_delivery in rows]])}
