@@ -12,7 +12,6 @@ from django.apps import apps
 from django.conf import settings
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
-from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.recorder import MigrationRecorder
 from django.db.models import Model, Q, QuerySet
 from django_rq import get_queue
@@ -37,13 +36,14 @@ from users.models import ObjectPermission
 from .. import conf
 from ..engine import notifications
 from ..jobs import WebhooksRetentionJob
+from ..models.sequence import SEQUENCE
 from ..outbox import redis_queue, wakeup
 from . import builtin_import, failed_jobs
 
 NAMING = (CustomField, CustomLink, EventRule, ExportTemplate, ObjectPermission, SavedFilter)
 # From version 1.0.0.
 OLD_MARKER = 'webhooks:listed'
-# NetBox creates this type during the migration. Django would query dropped tables.
+# NetBox creates this type for the removed migrations. Django would query dropped tables.
 FORGET_MIGRATIONS = """
     DELETE FROM core_objecttype o USING django_content_type t
     WHERE t.id = o.contenttype_ptr_id AND t.app_label = 'migrations' AND t.model = 'migration';
@@ -76,12 +76,7 @@ def carry_out() -> None:
     remove_jobs()
     with transaction.atomic():
         _remove_rows()
-    # Unlike `migrate webhooks zero`, it sends no signal: NetBox would create our content types again.
-    MigrationExecutor(connection).migrate([('webhooks', None)])
-    if conf.get().admin:
-        _drop_admin()
-    with connection.cursor() as cursor:
-        cursor.execute(FORGET_MIGRATIONS)
+    _drop_tables()
 
 
 def static_folders() -> list[Path]:
@@ -102,13 +97,16 @@ def _apps() -> tuple[str, ...]:
 #
 
 
-def _drop_admin() -> None:
-    """Undoing its first migration takes many minutes."""
+def _drop_tables() -> None:
+    """To undo the migrations takes minutes, and their signal would make NetBox create our content types again."""
     with connection.schema_editor() as editor:
-        for model in apps.get_app_config('admin').get_models():
-            if model._meta.db_table in connection.introspection.table_names():
+        tables = connection.introspection.table_names()
+        for model in _models():
+            if model._meta.db_table in tables:
                 editor.delete_model(model)
-    MigrationRecorder(connection).migration_qs.filter(app='admin').delete()
+        editor.execute(f'DROP SEQUENCE IF EXISTS {SEQUENCE}')
+        MigrationRecorder(connection).migration_qs.filter(app__in=_apps()).delete()
+        editor.execute(FORGET_MIGRATIONS)
 
 
 def _remove_rows() -> Counter[str]:

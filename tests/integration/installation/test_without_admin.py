@@ -98,9 +98,8 @@ def test_removing_the_plugin_leaves_an_admin_alone_that_is_not_ours(found, setti
     assert found(settings)['removed'] == apps
 
 
-@pytest.mark.parametrize('settings', [OFF, ON], ids=['off', 'on'])
-def test_checks_pass_and_no_migration_is_missing(make_netbox, settings):
-    netbox = make_netbox(settings)
+def test_with_it_off_checks_pass_and_no_migration_is_missing(make_netbox):
+    netbox = make_netbox(OFF)
     for command in (['check'], ['makemigrations', '--check', '--dry-run', 'webhooks']):
         answer = netbox.run(*command)
         assert answer.returncode == 0, answer.stderr
@@ -137,7 +136,7 @@ print('FOUND', sorted(model._meta.label for model in admin.site._registry if mod
         assert theirs.stdout.partition('FOUND ')[2].strip() == '[]', theirs.stderr
 
     def test_removing_our_plugin_keeps_its_tables(self, company):
-        removed = company.run('webhooks_remove', '--yes', timeout=240)
+        removed = company.run('webhooks_remove', '--yes')
         assert removed.returncode == 0, removed.stderr
         assert '- the tables of webhooks' in removed.stdout
         with company.database.connect() as connection:
