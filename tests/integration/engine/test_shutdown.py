@@ -15,6 +15,8 @@ from devstack.netbox import Worker
 from devstack.process import descendants, wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import StatusChoices
+from webhooks.engine.process import supervisor
+from webhooks.engine.process.child import Child, begin
 from webhooks.models import Attempt, Delivery, Webhook
 from webhooks.outbox import redis_queue
 
@@ -117,6 +119,24 @@ def test_without_anything_to_do_it_ends_with_all_of_its_processes(receiver, rqwo
     stop(worker)
     assert wait_until(lambda: not any(one.is_alive for one in family), timeout=PATIENCE)
     assert 'Traceback' not in worker.child.log_tail(100)
+
+
+def test_a_signal_while_a_process_is_started_reaches_it(monkeypatch):
+    one = supervisor.Supervisor(None, [], lambda: None)
+    one._posts = [supervisor.Post('sleeper', lambda name, channel: time.sleep(PATIENCE))]
+
+    def begin_and_hear(*what: object) -> Child | None:
+        begun = begin(*what)
+        one._stop()
+        return begun
+
+    monkeypatch.setattr(supervisor, 'begin', begin_and_hear)
+
+    def has_ended() -> bool:
+        one._look()
+        return not one._present
+
+    assert wait_until(has_ended, timeout=PATIENCE / 2)
 
 
 def test_one_that_hangs_comes_back_where_the_period_is_too_short(receiver, rqworker):

@@ -18,7 +18,7 @@ from devstack.receiver import Answer, Manner, Receiver
 from webhooks import conf
 from webhooks.choices import StatusChoices
 from webhooks.engine.process import child
-from webhooks.engine.process.dispatcher import QueueWorker
+from webhooks.engine.process.dispatcher import OthersWorker, QueueWorker
 from webhooks.models import Attempt, Webhook
 from webhooks.outbox import redis_queue, wakeup
 
@@ -171,8 +171,9 @@ def test_four_workers_send_everything_once_and_in_order(webhook, receiver, rqwor
     assert wait_until(lambda: health(webhook).delivered == total, timeout=PATIENCE)
 
 
-def test_a_signal_right_after_a_job_ends_the_worker(monkeypatch):
-    worker = get_worker('high', worker_class=QueueWorker)
+@pytest.mark.parametrize('worker_class', [QueueWorker, OthersWorker])
+def test_a_signal_right_after_a_job_ends_the_worker(monkeypatch, worker_class):
+    worker = get_worker('high', worker_class=worker_class)
     worker.register_birth()
     monkeypatch.setattr(child, '_is_stopping', False)  # reset afterwards
     try:

@@ -11,7 +11,8 @@ from netbox.config import clear_config
 from redis import RedisError
 from rq import SimpleWorker, Worker
 from rq.exceptions import StopRequested
-from rq.worker import WorkerStatus
+from rq.worker import BaseWorker, WorkerStatus
+from utilities.rqworker import NetBoxRQWorker
 
 from ... import conf
 from ...constants import JOB_TIME
@@ -94,21 +95,20 @@ class Dispatching:
 here: Dispatching | None = None
 
 
-class QueueWorker(SimpleWorker):
-    """Looks without a job too: RQ calls `heartbeat` while it waits."""
-
-    # Seconds between two tries while Redis is away.
-    max_connection_wait_time = INTERVAL
+class PromptWorker(BaseWorker):
+    """Stops also if the signal comes at the end of a job: RQ would wait for another one first."""
 
     def heartbeat(self, *args: Any, **kwargs: Any) -> None:
+        """RQ calls it while it waits."""
         try:
             super().heartbeat(*args, **kwargs)
         finally:
-            if here:
-                here.look()
+            self.look()
         if child.is_stopping() and self.get_state() == WorkerStatus.IDLE:
-            # The signal came at the end of a job: RQ would wait for ever.
             raise StopRequested
+
+    def look(self) -> None:
+        pass
 
     @property
     def dequeue_timeout(self) -> int:
@@ -117,6 +117,21 @@ class QueueWorker(SimpleWorker):
     def handle_warm_shutdown_request(self) -> None:
         super().handle_warm_shutdown_request()
         child.stop()
+
+
+class QueueWorker(PromptWorker, SimpleWorker):
+    """Looks without a job too."""
+
+    # Seconds between two tries while Redis is away.
+    max_connection_wait_time = INTERVAL
+
+    def look(self) -> None:
+        if here:
+            here.look()
+
+
+class OthersWorker(PromptWorker, NetBoxRQWorker):
+    """For the queues that are not ours."""
 
 
 def serve(

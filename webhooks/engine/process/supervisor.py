@@ -15,7 +15,6 @@ from django.urls import get_resolver
 from django_rq.utils import reset_db_connections
 from netbox.config import clear_config
 from rq import Worker
-from utilities.rqworker import NetBoxRQWorker
 
 from .. import rescue, transactions
 from . import dispatcher, sender, suspects
@@ -93,7 +92,7 @@ class Supervisor:
     def _look(self) -> None:
         if not self._stops:
             for post in self._posts:
-                post.fill()
+                self._fill(post)
         # Until a process has ended or said something.
         heard = [one for post in self._present for one in (post.child.handle, post.child.channel)]
         select.select(heard, [], [], INTERVAL)
@@ -103,8 +102,13 @@ class Supervisor:
                 if post.what == 'others' and not self._stops and child.cause is None:
                     self._stop()  # any worker can be told to stop
             elif post.child.has_found_suspects() and not self._stops:
-                self._suspects.fill()
+                self._fill(self._suspects)
         connection.close()  # a fork must not share it
+
+    def _fill(self, post: Post) -> None:
+        post.fill()
+        if self._stops:
+            self._tell()  # the signal came before the new process was known; RQ ignores another within a second
 
     def _rescue(self, child: Child) -> None:
         """If PostgreSQL is away, others do it later."""
@@ -116,11 +120,14 @@ class Supervisor:
     def _stop(self, *_signal: object) -> None:
         """Told twice, they end at once."""
         self._stops += 1
+        self._tell()
+
+    def _tell(self) -> None:
         for post in self._present:
             post.child.signal(signal.SIGTERM if self._stops == 1 or post.what == 'others' else signal.SIGKILL)
 
     def _serve_others(self, args: Sequence[object], options: dict[str, object], *_child: object) -> None:
-        own = dispatcher.make_like(self._worker, NetBoxRQWorker, self._others, self._worker.name)
+        own = dispatcher.make_like(self._worker, dispatcher.OthersWorker, self._others, self._worker.name)
         own.work(*args, **options)
 
 
