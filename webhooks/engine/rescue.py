@@ -27,7 +27,7 @@ MOST = 2000
 # PostgreSQL may take a moment to end the worker's transaction.
 ENDED = f'{FOUND} WHERE name = %(name)s FOR UPDATE'
 
-# A lane stays with the dead worker while any of its deliveries does.
+# A dead worker keeps a lane as long as it keeps one of its deliveries.
 FREE = """
     UPDATE webhooks_health SET owner_id = NULL WHERE webhook_id = ANY(ARRAY(
         SELECT webhook_id FROM webhooks_health

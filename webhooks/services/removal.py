@@ -98,7 +98,7 @@ def _apps() -> tuple[str, ...]:
 
 
 def _drop_tables() -> None:
-    """To undo the migrations takes minutes, and their signal would make NetBox create our content types again."""
+    """Undoing migrations takes minutes, and its signal makes NetBox create our content types again."""
     with connection.schema_editor() as editor:
         tables = connection.introspection.table_names()
         for model in _models():

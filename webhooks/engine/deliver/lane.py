@@ -197,7 +197,7 @@ class Lane:
                 yield Wish(self.webhook_id, backfill, room, newest, *since, only_tried)
 
     def learn(self, wish: Wish, due: Sequence[Due], now: float, parked: Collection[int] = ()) -> None:
-        """Take in deliveries that were read for a wish. Those that are parked do not wait here."""
+        """Take in deliveries that were read for a wish. Parked deliveries do not wait here."""
         self.waiting |= {one.pk: one for one in due if one.pk not in parked}
         self.marks[wish.backfill].move(due, wish.room)
         if due:
@@ -266,7 +266,7 @@ class Lane:
         return self.in_hand.pop(pk)
 
     def put_back(self, pk: int) -> None:
-        """A request was not begun: it goes first next time, if it is not held."""
+        """A request did not begin: it goes first next time, unless its backfill is held."""
         due = self.end(pk)
         self.bucket.tokens += 1
         if due.backfill and self.state.is_backfill_held:

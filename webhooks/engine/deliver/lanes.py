@@ -206,14 +206,14 @@ class Lanes:
         self._supersede(due, now)
 
     def _park(self, due: Sequence[Due], now: datetime) -> set[int]:
-        """Park those that have to wait for an earlier one of their object. Returns their ids."""
+        """Park deliveries that wait for an earlier one of their object. Returns their ids."""
         blocked = order.blocked([pk for one in due for pk in one.pks])
         parked = {one.pk for one in due if not blocked.isdisjoint(one.pks)}
         order.park(parked, now)
         return parked
 
     def _supersede(self, due: Sequence[Due], now: datetime) -> None:
-        """Close deliveries that later ones make needless. Then these lanes are read anew. They are locked."""
+        """Close needless deliveries of locked lanes. These lanes are read anew."""
         objects = [
             (one.webhook_id, one.object_type_id, one.object_id) for one in due if self.lanes[one.webhook_id].latest_only
         ]

@@ -82,7 +82,7 @@ def blocked(ids: Collection[int]) -> set[int]:
 
 
 def park(ids: Collection[int], now: datetime) -> None:
-    """Park blocked deliveries. The caller has locked their lanes since before it saw that they are blocked."""
+    """Park blocked deliveries. The caller locked their lanes before it asked for them."""
     if ids:
         sql.execute(PARK, {'ids': list(ids), 'now': now})
 

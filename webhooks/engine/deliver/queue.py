@@ -40,7 +40,7 @@ LEAVE = """
     ))
     RETURNING webhook_id"""
 
-# A backfill that is paused or canceled sends nothing that is untried.
+# A paused or canceled backfill sends no untried delivery.
 STATES = f"""
     SELECT w.id, w.last_updated, {ACTIVE}, h.suspended_since IS NOT NULL, EXISTS (
         SELECT FROM webhooks_backfill b WHERE b.webhook_id = w.id AND b.state IN ('paused', 'canceled')
@@ -71,7 +71,7 @@ IS_DUE = """
     d.status = 'pending' AND d.lapses = 0 AND d.due_at <= %(now)s AND d.expires_at > %(now)s
     AND d.id <> ALL(%(held)s)"""
 
-# The due deliveries of each lane after a mark, from one end.
+# The oldest or the newest due deliveries of each lane, after a mark.
 READ = f"""
     SELECT d.* FROM unnest(%(lanes)s::bigint[], %(backfill)s::bool[], %(tried)s::bool[], %(since)s::timestamptz[],
         %(since_id)s::bigint[], %(rooms)s::int[]) AS l(id, backfill, tried, since, since_id, room)
@@ -90,7 +90,7 @@ REST = f"""
 # Asked by themselves: joined to the above, with old statistics PostgreSQL may read the deliveries again for each event.
 EVENTS = f"SELECT e.id, {SIZE}, e.transaction_id, e.kind, e.error <> '' FROM webhooks_event e WHERE e.id = ANY(%s)"
 
-# Each of these stands for a part of a change set: its other deliveries, the size of the part.
+# For each delivery that stands for a part of a change set: the other deliveries and the size of the part.
 PARTS = f"""
     SELECT f.id, array_remove(array_agg(d.id ORDER BY d.id), f.id), sum({SIZE})::bigint FROM webhooks_delivery f
     JOIN webhooks_delivery d ON d.webhook_id = f.webhook_id AND d.change_set = f.change_set AND d.part = f.part

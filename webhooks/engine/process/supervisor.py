@@ -108,7 +108,7 @@ class Supervisor:
     def _fill(self, post: Post) -> None:
         post.fill()
         if self._stops:
-            self._tell()  # the signal came before the new process was known; RQ ignores another within a second
+            self._tell()  # it came before the new process was known; RQ ignores a second signal within a second
 
     def _rescue(self, child: Child) -> None:
         """If PostgreSQL is away, others do it later."""
