@@ -9,15 +9,26 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
 from dcim.models import Site
 from django.db import connection, transaction
+from support import log
 from support.builders import site, subscribe
 from support.chaos.audit import finish
 from support.chaos.victims import Children, die
-from support.engine import deliveries, health, pass_alive, pass_retry_waits, work
+from support.engine import (
+    deliveries,
+    health,
+    hold,
+    open_transaction,
+    pass_alive,
+    pass_retry_waits,
+    suspect,
+    work,
+)
 from tenancy.models import Tenant
 
 from devstack.process import wait_until
@@ -25,13 +36,16 @@ from devstack.receiver import Received, Receiver
 from webhooks import rendering
 from webhooks.choices import StatusChoices
 from webhooks.engine import registry, rescue
+from webhooks.engine.deliver import order
 from webhooks.engine.dispatch import render
 from webhooks.engine.process import child
 from webhooks.engine.process import suspects as module
+from webhooks.engine.process.supervisor import Supervisor
 from webhooks.engine.registry import SUSPECT
 from webhooks.models import Delivery, Event, Webhook, Worker
 from webhooks.outbox import redis_queue, wakeup
 from webhooks.payload.http_request import Builder
+from webhooks.templating import process
 
 pytestmark = [
     pytest.mark.usefixtures('committed'),
@@ -267,7 +281,7 @@ def test_what_somebody_ends_is_not_counted_and_its_turn_comes_soon(suspects, poi
 def test_an_error_of_its_process_counts_and_is_named_by_the_exit_status(
     suspects, poison, receiver, children, monkeypatch, capfd
 ):
-    monkeypatch.setattr(module.logger, 'exception', lambda what: os.write(2, what.encode()))
+    monkeypatch.setattr(process.logger, 'exception', lambda what: os.write(2, what.encode()))
 
     def fail(*arguments: object) -> NoReturn:
         raise RuntimeError('no error of the suspect, which would be its outcome')
@@ -280,7 +294,7 @@ def test_an_error_of_its_process_counts_and_is_named_by_the_exit_status(
     rows = Delivery.objects.all() if poison.stage == 'delivery' else Event.objects.filter(dispatched_at=None)
     died = [row.error for row in rows.filter(lapses__gt=SUSPECT)]
     assert died == ['its process died once (exit status 70)']
-    assert 'suspects=failed' in capfd.readouterr().err
+    assert 'process=failed' in capfd.readouterr().err
     finish()
     assert {one.object_id for one in deliveries(DELIVERED)} == all_but(poison) | {poison.pk}
 
@@ -305,6 +319,20 @@ def test_where_no_process_can_be_made_suspects_wait_and_all_others_arrive(suspec
     assert poison.row().lapses == SUSPECT
     finish()
     assert len(deliveries(DELIVERED, webhook=suspects)) == len(all_but(poison)) + 1
+
+
+def test_a_death_counts_although_somebody_holds_the_lane(receiver):
+    webhook = subscribe(receiver.url('/hook'), Site)
+    poisonous = log.delivery(log.event(site()), webhook, status=StatusChoices.PENDING)
+    suspect(poisonous)
+    member = hold(poisonous, role=registry.SUSPECTS)
+    supervisor = Supervisor(None, [], lambda: None)
+    supervisor._ended.append(SimpleNamespace(name=member.name, cause='signal 11'))
+    with open_transaction(lambda: order.hold([webhook.pk])):
+        supervisor._rescue()
+    supervisor._rescue()
+    poisonous.refresh_from_db()
+    assert poisonous.error == 'its process died once (signal 11)'
 
 
 def test_what_ends_well_is_a_suspect_no_longer(suspects, poison, children):

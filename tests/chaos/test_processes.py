@@ -91,6 +91,29 @@ def test_a_process_that_is_killed_is_started_again_and_nothing_is_lost(webhook, 
     assert_whole(ledger, receiver)
 
 
+def test_where_rq_gives_up_on_other_queues_nobody_notices(webhook, receiver, rqworker, stack):
+    worker = rqworker('high', 'default', 'low')
+    dispatcher = pid_of(DISPATCH, worker.pid)
+    family = {one.pid for one in descendants(worker.pid)}
+    with stack.tasks.client() as client:
+        client.set('rq:queue:high', 'no list, which RQ does not expect')
+        assert wait_until(lambda: not all(map(is_alive, family)), PATIENCE)
+        client.delete('rq:queue:high')
+    ledger = Ledger()
+    change_all(ledger)
+    assert_whole(ledger, receiver)
+    assert is_alive(dispatcher)
+
+
+def test_one_process_evaluates_all_regular_expressions_of_conditions(receiver, rqworker):
+    subscribe(receiver.url('/hook'), Site, conditions={'attr': 'slug', 'op': 'regex', 'value': '^[a-z]'})
+    worker = rqworker('high', 'default', 'low')
+    ledger = Ledger()
+    change_all(ledger)
+    assert_whole(ledger, receiver)
+    assert len(descendants(pid_of(DISPATCH, worker.pid))) == 1
+
+
 def test_where_the_supervisor_is_killed_all_of_its_processes_end_and_another_worker_goes_on(
     webhook, receiver, rqworker
 ):

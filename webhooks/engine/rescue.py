@@ -85,7 +85,10 @@ def _rescue_deliveries(ids: Collection[int], now: datetime, since: datetime | No
     unread = [f'event__{name}' for name in LONG_COLUMNS]
     pending = Delivery.objects.filter(pk__in=ids, status=StatusChoices.PENDING)
     held = list(pending.select_related('webhook__health', 'event').defer(*unread))
-    lanes = order.lock({one.webhook_id for one in held})
+    wanted = {one.webhook_id for one in held}
+    if blame:
+        order.hold(wanted)  # only now is it known that this was its own death
+    lanes = order.lock(wanted)
     judged = [_judge(one, now, since, blame) for one in held if one.webhook_id in lanes]
     failed = [entry for entry in record.record(judged, now) if entry.status == StatusChoices.FAILED]
     endpoint.write([entry._replace(outcome=None) for entry in failed], now)

@@ -198,6 +198,7 @@ def _open_handle(pid: int) -> int:
 
 
 def _live(work: Work, channel: socket.socket, parent: int, memory: int | None, mask: set[int]) -> NoReturn:
+    status = os.EX_SOFTWARE
     try:
         _die_with(parent)
         _let_go(channel.fileno())
@@ -205,12 +206,13 @@ def _live(work: Work, channel: socket.socket, parent: int, memory: int | None, m
         if memory:
             _bound_memory(memory)
         work(channel)
+        status = os.EX_OK
     except ConnectionError:
-        pass
+        status = os.EX_OK
     except BaseException:
         logger.exception('process=failed')
     finally:
-        os._exit(0)
+        os._exit(status)
 
 
 def _die_with(parent: int) -> None:

@@ -18,7 +18,7 @@ from rq import Worker
 
 from .. import rescue, transactions
 from . import dispatcher, sender, suspects
-from .child import Child, Work, begin
+from .child import Child, Work, begin, is_stopping
 
 logger = logging.getLogger('webhooks.worker')
 
@@ -61,6 +61,7 @@ class Supervisor:
         self._publish = publish
         self._stops = 0
         self._posts: list[Post] = []
+        self._ended: list[Child] = []
         self._suspects = Post('suspects', suspects.serve)
 
     def run(self, *args, **options) -> bool:
@@ -98,11 +99,12 @@ class Supervisor:
         select.select(heard, [], [], INTERVAL)
         for post in self._present:
             if child := post.lose():
-                self._rescue(child)
+                self._ended.append(child)
                 if post.what == 'others' and not self._stops and child.cause is None:
                     self._stop()  # any worker can be told to stop
             elif post.child.has_found_suspects() and not self._stops:
                 self._fill(self._suspects)
+        self._rescue()
         connection.close()  # a fork must not share it
 
     def _fill(self, post: Post) -> None:
@@ -110,12 +112,16 @@ class Supervisor:
         if self._stops:
             self._tell()  # it came before the new process was known; RQ ignores a second signal within a second
 
-    def _rescue(self, child: Child) -> None:
-        """If PostgreSQL is away, others do it later."""
-        try:
-            rescue.rescue(child.name, None if self._stops else child.cause)
-        except (DatabaseError, InterfaceError) as error:
-            transactions.recover(error)
+    def _rescue(self) -> None:
+        """Until PostgreSQL is away, or somebody holds a suspect's lane: next time the others come first."""
+        while self._ended:
+            child = self._ended.pop(0)
+            try:
+                rescue.rescue(child.name, None if self._stops else child.cause)
+            except (DatabaseError, InterfaceError) as error:
+                transactions.recover(error)
+                self._ended.append(child)
+                return
 
     def _stop(self, *_signal: object) -> None:
         """Told twice, they end at once."""
@@ -129,6 +135,8 @@ class Supervisor:
     def _serve_others(self, args: Sequence[object], options: dict[str, object], *_child: object) -> None:
         own = dispatcher.make_like(self._worker, dispatcher.OthersWorker, self._others, self._worker.name)
         own.work(*args, **options)
+        if not is_stopping():
+            os._exit(os.EX_TEMPFAIL)  # RQ gives up if Redis hangs
 
 
 def _poke(pipe: int) -> None:

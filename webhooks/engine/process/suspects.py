@@ -1,7 +1,6 @@
 """Tries suspects alone, in a process of their own. After three deaths a suspect fails by name (rescue.py)."""
 
 import logging
-import os
 import socket
 import time
 from contextlib import closing
@@ -61,9 +60,6 @@ def serve(name: str, _channel: socket.socket) -> None:
             _work(Member(name, registry.SUSPECTS))
     except (*INTERRUPTIONS, RedisError, Lost) as error:
         logger.warning('suspects=broken off reason="%s"', str(error).strip())
-    except Exception:
-        logger.exception('suspects=failed')
-        os._exit(os.EX_SOFTWARE)
 
 
 def _work(member: Member) -> None:
