@@ -110,6 +110,7 @@ def _try(write: Callable[[Webhook, EventType], None], webhook: Webhook, event_ty
             write(webhook, event_type)
             # Otherwise a user deleted just now would undo the whole transaction.
             connection.check_constraints()
+            transactions.set_lock_timeout()
     except INTERRUPTIONS as error:
         if not transactions.is_lock_timeout(error):
             raise

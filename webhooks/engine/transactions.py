@@ -34,7 +34,7 @@ def short() -> Iterator[datetime]:
         yield sql.fetch(BOUNDS)[0][-1]
 
 
-def set_lock_timeout(milliseconds: int) -> None:
+def set_lock_timeout(milliseconds: int = 5000) -> None:
     sql.fetch("SELECT set_config('lock_timeout', %s, true)", [str(milliseconds)])
 
 

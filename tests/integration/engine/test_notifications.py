@@ -27,7 +27,7 @@ from users.models import Group, User
 from devstack.receiver import Answer, Receiver
 from webhooks import rendering
 from webhooks.choices import StatusChoices
-from webhooks.engine import notifications
+from webhooks.engine import notifications, sql, transactions
 from webhooks.engine.deliver.circuit_breaker import SUSPEND_AFTER
 from webhooks.engine.notifications import BACKFILLED, DISABLED, FAILED, RESUMED, SUSPENDED, recipients
 from webhooks.models import Delivery, Health, Webhook
@@ -143,6 +143,12 @@ class TestFailure:
         fail(receiver)
         assert len(deliveries(StatusChoices.FAILED)) == 1
         assert any('nobody was notified' in record.getMessage() for record in caplog.records)
+
+    def test_telling_leaves_the_limits_of_the_transaction(self, webhook):
+        with transactions.short():
+            before = sql.fetch_value('SHOW lock_timeout')
+            notifications.tell(webhook, SUSPENDED)
+            assert sql.fetch_value('SHOW lock_timeout') == before
 
     def test_a_test_is_not_told(self, webhook, receiver, ann):
         receiver.answers(HOOK, 500)

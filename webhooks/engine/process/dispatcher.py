@@ -19,6 +19,7 @@ from ...constants import JOB_TIME
 from ...interruptions import INTERRUPTIONS
 from ...models import sequence
 from ...outbox.scope import is_migrated, look_again
+from ...templating import renderer
 from .. import transactions
 from ..backfill import Backfills
 from ..dispatch.loop import Dispatcher
@@ -47,7 +48,6 @@ class Dispatching:
         try:
             if is_migrated():  # the tables may not be there yet
                 self.work()
-                self._publish()
         except (DatabaseError, InterfaceError, RedisError) as error:
             transactions.recover(error)
             look_again()  # the tables may have been removed
@@ -86,6 +86,7 @@ class Dispatching:
             return False
         try:
             self._has_more = tidy.step()
+            self._publish()
         finally:
             self._tidied_at = time.monotonic()
         return self._has_more
@@ -99,16 +100,14 @@ class PromptWorker(BaseWorker):
     """Stops also if the signal comes at the end of a job: RQ would wait for another one first."""
 
     def heartbeat(self, *args: Any, **kwargs: Any) -> None:
-        """RQ calls it while it waits."""
+        """RQ calls it while it waits: the dispatcher looks without a job too."""
         try:
             super().heartbeat(*args, **kwargs)
         finally:
-            self.look()
+            if here:
+                here.look()
         if child.is_stopping() and self.get_state() == WorkerStatus.IDLE:
             raise StopRequested
-
-    def look(self) -> None:
-        pass
 
     @property
     def dequeue_timeout(self) -> int:
@@ -120,14 +119,8 @@ class PromptWorker(BaseWorker):
 
 
 class QueueWorker(PromptWorker, SimpleWorker):
-    """Looks without a job too."""
-
     # Seconds between two tries while Redis is away.
     max_connection_wait_time = INTERVAL
-
-    def look(self) -> None:
-        if here:
-            here.look()
 
 
 class OthersWorker(PromptWorker, NetBoxRQWorker):
@@ -150,7 +143,8 @@ def serve(
     here = Dispatching(member, poke, publish)
     own = make_like(worker, QueueWorker, [conf.get().queue], f'{worker.name}-{name[-12:]}')
     # The worker for NetBox's queues has the scheduler.
-    own.work(**options | {'with_scheduler': False})
+    with renderer.shared():
+        own.work(**options | {'with_scheduler': False})
     member.end()
 
 
