@@ -128,5 +128,5 @@ def _growth(bed: Bed, count: int) -> float:
 
 
 def _drain() -> None:
-    while inline.run().counts:
+    while inline.run():
         pass

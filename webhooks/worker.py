@@ -1,8 +1,10 @@
+from collections import Counter
+
 from rq import get_current_job
 from utilities.rqworker import NetBoxRQWorker
 
 from . import conf
-from .engine.deliver.record import Tally
+from .choices import StatusChoices
 from .engine.process import dispatcher, inline
 from .engine.process.supervisor import Supervisor
 from .exceptions import DeliveryFailed
@@ -29,8 +31,8 @@ def drain() -> str:
         count = dispatcher.here.work()
         result = f'events processed: {count}'
     else:
-        tally = _send()
-        count, result = tally.counts.total(), str(tally)
+        counts = _send()
+        count, result = counts.total(), told(counts)
     if not count:
         get_current_job().result_ttl = 0
         return result
@@ -50,10 +52,20 @@ def redeliver(delivery_uuid: str) -> str:
     return _tell(redelivery.outcome(delivery_uuid))
 
 
-def _send(except_for: str | None = None) -> Tally:
-    tally = inline.run()
+def _send(except_for: str | None = None) -> Counter[str]:
+    counts = inline.run()
     failed_jobs.publish(except_for)
-    return tally
+    return counts
+
+
+def told(counts: Counter[str]) -> str:
+    parts = [
+        (StatusChoices.DELIVERED, 'delivered'),
+        (StatusChoices.PENDING, 'to retry'),
+        (StatusChoices.FAILED, 'failed'),
+        (StatusChoices.SUPERSEDED, 'superseded'),
+    ]
+    return ', '.join(f'{counts[key]} {words}' for key, words in parts if counts[key]) or 'nothing to send'
 
 
 def _tell(result: str) -> str:

@@ -21,13 +21,14 @@ from webhooks.models import Delivery, Event, Health, Webhook, Worker
 from webhooks.services import failed_jobs
 from webhooks.transport.client import Client
 from webhooks.transport.exchange import Outcome, Request
+from webhooks.worker import told
 
 
 def work() -> str:
     """Work until nothing is due."""
-    tally = inline.run(seconds=300)
+    counts = inline.run(seconds=300)
     failed_jobs.publish()
-    return str(tally)
+    return told(counts)
 
 
 def dispatch_all() -> None:
@@ -49,11 +50,11 @@ def dispatch_batch() -> int:
 
 
 @contextmanager
-def dispatching() -> Iterator[Dispatching]:
+def dispatching(publish: Callable[[], None] = lambda: None) -> Iterator[Dispatching]:
     """Its steps are the caller's."""
     member = Member(inline.name('test'), DISPATCH)
     member.begin()
-    yield Dispatching(member, lambda: None, lambda: None)
+    yield Dispatching(member, lambda: None, publish)
     member.end()
 
 

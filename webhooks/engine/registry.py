@@ -1,12 +1,9 @@
 """Who is at work, and each worker's work in hand. A worker whose row is gone or `dead` records nothing."""
 
-import logging
 import math
 import time
 
 from . import sql
-
-logger = logging.getLogger('webhooks.worker')
 
 SEND, DISPATCH, SUSPECTS = 'send', 'dispatch', 'suspects'
 

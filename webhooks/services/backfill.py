@@ -28,6 +28,12 @@ DISCARD = """
         SELECT id FROM webhooks_event WHERE dispatched_at IS NULL AND backfill_for = %s FOR UPDATE SKIP LOCKED
     ))"""
 
+# Of a paused backfill nothing is due. The dispatcher goes by the same rule.
+PARK = 'UPDATE webhooks_delivery SET due_at = NULL WHERE id = ANY(%s)'
+UNPARK = """
+    UPDATE webhooks_delivery SET due_at = %s
+    WHERE webhook_id = %s AND backfill AND status = 'pending' AND due_at IS NULL AND lapses = 0"""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -140,7 +146,9 @@ def _move(webhook: Webhook, states: Sequence[str], state: str) -> Backfill:
     backfill.save(update_fields=['state', 'finished_at', 'recorded'])
     if state == BackfillStateChoices.PAUSED:
         order.hold([webhook.pk])
-        order.unpark(list(tidy.untried(webhook.pk)), now)
+        sql.execute(PARK, [list(tidy.untried(webhook.pk))])
+    if state == BackfillStateChoices.RUNNING:
+        sql.execute(UNPARK, [now, webhook.pk])
     transaction.on_commit(wakeup.wake, robust=True)
     return backfill
 

@@ -384,25 +384,6 @@ class TestOrder:
         assert health(webhook).superseded == 1
 
     @pytest.mark.parametrize('batch', [False, True])
-    @pytest.mark.parametrize('fields', [{'transaction_id': 0}, {'error': 'not rendered'}], ids=['rule', 'error'])
-    @pytest.mark.parametrize('due_at', [None, timezone.now()], ids=['parked', 'due'])
-    def test_what_does_not_show_an_object_passes_what_a_paused_backfill_holds(self, receiver, batch, fields, due_at):
-        webhook = subscribe(receiver.url(HOOK), Site, batch=batch)
-        made, other = sites(2)
-        start(webhook)
-        cut()
-        later = log.event(Site.objects.get(pk=made), sequence=draw(), **fields)
-        log.delivery(later, webhook, attempts=0, error='', status=PENDING, due_at=due_at)
-        backfill.pause(webhook)
-        work()
-        assert {one.status for one in deliveries(backfill=True)} == {PENDING}
-        assert not deliveries(PENDING, backfill=False)
-        receiver.clear()
-        backfill.resume(webhook)
-        work()
-        assert sorted(batched_ids(receiver)) == [made, other]
-
-    @pytest.mark.parametrize('batch', [False, True])
     @pytest.mark.parametrize('ask', [backfill.pause, backfill.cancel])
     def test_with_latest_only_what_replaces_a_change_is_no_longer_of_the_backfill(self, receiver, ask, batch):
         made = sites(2)

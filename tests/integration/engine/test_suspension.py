@@ -26,7 +26,7 @@ from webhooks.engine import transactions
 from webhooks.engine.deliver import endpoint
 from webhooks.engine.deliver.circuit_breaker import PROBE_INTERVALS, REFUSED, SUSPEND_AFTER
 from webhooks.engine.deliver.endpoint import Entry
-from webhooks.models import Health, Webhook
+from webhooks.models import Delivery, Health, Webhook
 from webhooks.presentation import waits
 from webhooks.services import trial
 from webhooks.transport.exchange import Outcome
@@ -253,6 +253,13 @@ class TestProbe:
         work()
         assert health(suspended).suspended_since is None
         assert {request.path for request in receiver.requests[1:]} == {'/mended'}
+
+    def test_a_probe_without_end_fails_before_its_number_is_too_large(self, suspended):
+        Delivery.objects.update(attempt_count=31_999, attempt_limit=32_100)
+        pass_retry_waits()
+        pass_probe_interval(suspended)
+        work()
+        assert [one.attempt_count for one in deliveries(FAILED)] == [32_000]
 
     def test_a_failed_probe_spends_no_attempt(self, suspended):
         limits = {one.pk: one.webhook.max_attempts - one.attempt_count for one in deliveries()}

@@ -1,16 +1,29 @@
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from dcim.models import Site
 from django.utils import timezone
 from support.builders import site, subscribe
-from support.engine import deliveries, dispatch_all, dispatching, expire, health, hold, open_transaction, work
+from support.engine import (
+    deliveries,
+    dispatch_all,
+    dispatching,
+    expire,
+    health,
+    hold,
+    in_thread,
+    open_transaction,
+    work,
+)
 from support.log import delivery, event
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
+from webhooks.engine import sql
 from webhooks.engine.deliver import order
 from webhooks.engine.process import dispatcher
+from webhooks.engine.registry import SEND, Member
 from webhooks.engine.tidy import loop as tidy
 from webhooks.engine.tidy import retention
 from webhooks.models import Backfill, Delivery, Health, Hour, Webhook
@@ -49,6 +62,35 @@ def test_beside_events_it_goes_on_after_its_interval_and_without_events_at_once(
             assert its.step() == is_busy
             left.append(Delivery._base_manager.filter(webhook_id=deleted_id).count())
     assert left == [2, 2, 1, 0]
+
+
+def test_failures_are_listed_while_changes_keep_coming(webhook):
+    listed: list[None] = []
+    with dispatching(lambda: listed.append(None)) as its:
+        for _ in range(3):
+            site()
+            assert its.step()
+    assert listed
+
+
+def test_what_is_in_hand_does_not_expire_although_it_was_not_when_somebody_looked(webhook, monkeypatch):
+    one = delivery(event(site()), webhook, status=PENDING, error='', expires_at=timezone.now() - timedelta(hours=1))
+    fetch = sql.fetch_column
+
+    def begin() -> None:
+        member = Member('owner', SEND)
+        member.begin()
+        member.beat(deliveries=[one.pk])
+
+    def look(statement: str, *parameters: Any) -> list[Any]:
+        found = fetch(statement, *parameters)
+        if statement == tidy.OVERDUE:
+            in_thread(begin).join(30)
+        return found
+
+    monkeypatch.setattr(sql, 'fetch_column', look)
+    tidy.expire()
+    assert deliveries(PENDING)
 
 
 def test_what_expires_fails_and_the_next_of_its_object_goes(webhook, receiver):

@@ -233,9 +233,9 @@ class TestBesideAnOwner:
         dispatch_all()
         with open_transaction(lambda: order.hold([webhook.pk])):
             owner.turn()
-            assert owner.is_busy
+            assert owner.lanes.is_busy
         assert self.turns(owner, lambda: not deliveries(PENDING))
-        assert not owner.is_busy
+        assert not owner.lanes.is_busy
 
     def test_a_redelivered_change_passes_a_later_one_that_the_owner_knows(self, owner, webhook, receiver, monkeypatch):
         webhook.concurrency = webhook.max_attempts = 1
@@ -326,7 +326,7 @@ class TestThreads:
         for _ in range(2):
             first.turn()
         receiver.closing.set()
-        assert take_turns(first, lambda: not first.is_busy)
+        assert take_turns(first, lambda: not first.lanes.is_busy)
         assert len(receiver.requests) == 4
 
     def test_what_waits_for_one_does_not_go_once_its_webhook_is_suspended(self, first, receiver, monkeypatch):
@@ -337,7 +337,7 @@ class TestThreads:
         assert take_turns(first, lambda: health(Webhook.objects.get()).suspended_since)
         first.turn()
         receiver.closing.set()
-        assert take_turns(first, lambda: not first.is_busy)
+        assert take_turns(first, lambda: not first.lanes.is_busy)
         assert len(receiver.requests) == 5
 
     def test_where_a_window_has_become_smaller_fewer_go_on(self):

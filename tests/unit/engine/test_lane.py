@@ -7,7 +7,7 @@ from webhooks.engine.deliver.choice import ROOM, ROOM_EACH, choose
 from webhooks.engine.deliver.lane import IDLE, INACTIVE, LARGE, MOST, Bucket, Due, Lane, Mark, State, Wish
 
 MORNING = datetime(2026, 1, 1, 8, tzinfo=UTC)
-ACTIVE = State(MORNING, is_active=True, is_suspended=False, is_backfill_held=False)
+ACTIVE = State(MORNING, is_active=True, is_suspended=False)
 
 
 def due(pk: int, webhook_id: int = 1, **fields: object) -> Due:
@@ -235,21 +235,6 @@ class TestReading:
         one.note_state(INACTIVE)
         assert not one.waiting
         assert list(one.wishes(everything=True)) == []
-
-    def test_of_a_held_backfill_only_what_was_tried_is_read_and_the_rest_is_forgotten(self):
-        one = lane()
-        one.note_state(ACTIVE._replace(is_backfill_held=True))
-        assert not one.waiting
-        changes, backfill = one.wishes(everything=True)
-        assert (changes.only_tried, backfill.only_tried) == (False, True)
-
-    def test_a_request_of_a_held_backfill_that_did_not_begin_is_read_anew(self):
-        one = lane(state=ACTIVE._replace(is_backfill_held=True))
-        one.waiting[7] = due(7, backfill=True)
-        for pk in (1000, 7):
-            one.begin(one.waiting[pk], 0.0)
-            one.put_back(pk)
-        assert not one.waiting
 
     def test_what_has_to_wait_for_an_earlier_one_is_not_taken_in(self):
         one = lane(waiting=0)

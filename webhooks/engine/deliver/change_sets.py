@@ -24,13 +24,6 @@ MOST = 10_000
 # (id of a webhook, id of a transaction)
 Key = tuple[int, int]
 
-IS_ANY_BLOCKED = f"""
-    SELECT EXISTS (
-        SELECT FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id
-        WHERE d.webhook_id = %(webhook)s AND d.change_set = %(set)s AND d.part = {UNFORMED}
-          AND d.status = 'pending' AND w.ordered AND {order.IS_BLOCKED}
-    )"""
-
 READ = f"""
     SELECT d.id, d.event_id, d.object_type_id, coalesce(d.span ->> 'kind', e.kind), {queue.SIZE}
     FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
@@ -78,9 +71,9 @@ def form(keys: Collection[Key], now: datetime) -> set[Key]:
 
 def _settle(key: dict[str, int], now: datetime) -> int:
     """Return how many changes there are."""
-    if sql.fetch_value(IS_ANY_BLOCKED, key):
-        return sql.execute(PARK, key)
     changes = [Change(*row) for row in sql.fetch(READ, {**key, 'most': MOST, 'now': now})]
+    if order.blocked([change.pk for change in changes]):
+        return sql.execute(PARK, key)
     _form(sorted(changes, key=place_of), now)
     return len(changes)
 

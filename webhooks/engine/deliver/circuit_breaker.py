@@ -16,11 +16,6 @@ REFUSED = timedelta(minutes=10)
 PROBE_INTERVALS = (10, 30, 60, 120, 300, 600)
 
 
-def is_suspended(webhook: Webhook) -> bool:
-    """Whether the circuit is open, as its health was read: it costs a query where that was not."""
-    return webhook.health.suspended_since is not None
-
-
 def count(health: Health, outcome: Outcome, now: datetime) -> None:
     """Note whether the endpoint was there. Its answer closes the circuit. Saves nothing."""
     if outcome.unreachable:

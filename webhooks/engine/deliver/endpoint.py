@@ -1,6 +1,5 @@
 """An endpoint's health: outcomes are counted, and people are told of trouble."""
 
-import logging
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,13 +11,11 @@ from netbox.events import EventType
 
 from ...choices import StatusChoices
 from ...constants import GONE, LATENCY_BUCKETS
-from ...models import Health, Hour
+from ...models import Health, Hour, Webhook
 from ...transport.exchange import Outcome
 from .. import notifications, sql
 from . import circuit_breaker
 from .build import Sent
-
-logger = logging.getLogger('webhooks.health')
 
 WRITTEN = (
     'delivered', 'failed', 'superseded', 'last_status', 'last_error', 'last_attempt_at', 'last_success_at',
@@ -73,17 +70,16 @@ def write(entries: Iterable[Entry], now: datetime, *, tells_failures: bool = Tru
         return {}
     rows = Health.objects.filter(webhook__in=by_webhook).select_related('webhook').order_by('webhook')
     healths = list(rows.select_for_update(of=('self',), skip_locked=True))
-    suspended = {health.pk for health in healths if health.suspended_since}
-    closed = {health.pk: _record(health, by_webhook[health.pk], now) for health in healths}
-    news = [
-        (health, told)
-        for health in healths
-        for told in _news(health, health.pk in suspended, closed[health.pk], now, tells_failures)
-    ]
+    closed: dict[int, Counter[str]] = {}
+    news: list[tuple[Webhook, EventType]] = []
+    for health in healths:
+        was_suspended = health.suspended_since is not None
+        counts = closed[health.pk] = _record(health, by_webhook[health.pk], now)
+        news += [(health.webhook, told) for told in _news(health, was_suspended, counts, now, tells_failures)]
     Health.objects.bulk_update(healths, WRITTEN)
     Hour.objects.count_all(closed, now)
-    for health, told in news:
-        notifications.tell(health.webhook, told)
+    for webhook, told in news:
+        notifications.tell(webhook, told)
     deleted = by_webhook.keys() - set(rows.values_list('pk', flat=True)) if len(healths) < len(by_webhook) else ()
     return {**dict.fromkeys(deleted), **{health.pk: health for health in healths}}
 

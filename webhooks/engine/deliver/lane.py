@@ -61,10 +61,7 @@ class Due(NamedTuple):
 
 
 class Wish(NamedTuple):
-    """Read this of a lane, changes or a backfill: the oldest after the mark, and some of the newest.
-
-    `only_tried`: those that were never tried are held back.
-    """
+    """Read this of a lane, changes or a backfill: the oldest after the mark, and some of the newest."""
 
     webhook_id: int
     backfill: bool
@@ -72,19 +69,17 @@ class Wish(NamedTuple):
     newest: int
     since: datetime
     since_id: int
-    only_tried: bool = False
 
 
 class State(NamedTuple):
-    """A webhook's state. `is_backfill_held`: its backfill is paused or canceled."""
+    """A webhook's state."""
 
     saved_at: datetime | None
     is_active: bool
     is_suspended: bool
-    is_backfill_held: bool
 
 
-INACTIVE = State(None, False, False, False)
+INACTIVE = State(None, False, False)
 
 
 @dataclass
@@ -174,7 +169,7 @@ class Lane:
 
     def note_state(self, state: State) -> None:
         """Note the state of its webhook now."""
-        if not state.is_active or state.is_backfill_held != self.state.is_backfill_held:
+        if not state.is_active:
             self.forget()
         self.state = state
 
@@ -193,8 +188,7 @@ class Lane:
             if room > most - low:
                 newest = int(room * NEWEST) if mark.has_more and not backfill else 0
                 since = mark.since(everything=everything)
-                only_tried = backfill and self.state.is_backfill_held
-                yield Wish(self.webhook_id, backfill, room, newest, *since, only_tried)
+                yield Wish(self.webhook_id, backfill, room, newest, *since)
 
     def learn(self, wish: Wish, due: Sequence[Due], now: float, parked: Collection[int] = ()) -> None:
         """Take in deliveries that were read for a wish. Parked deliveries do not wait here."""
@@ -266,13 +260,10 @@ class Lane:
         return self.in_hand.pop(pk)
 
     def put_back(self, pk: int) -> None:
-        """A request did not begin: it goes first next time, unless its backfill is held."""
+        """A request did not begin: it goes first next time."""
         due = self.end(pk)
         self.bucket.tokens += 1
-        if due.backfill and self.state.is_backfill_held:
-            self.forget()  # it is read anew if it was tried
-        else:
-            self.waiting = {pk: due} | self.waiting
+        self.waiting = {pk: due} | self.waiting
 
     def note_answer(self, *, reached: bool) -> None:
         """A request has ended. `reached`: the endpoint has answered it."""

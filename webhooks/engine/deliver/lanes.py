@@ -11,6 +11,7 @@ from ...payload.http_request import Builder
 from ..full_look import FullLook
 from ..registry import Member
 from . import change_sets, feed, merge, order, queue
+from .build import Sent
 from .choice import Share, choose
 from .endpoint import Entry
 from .lane import BEGINNING, INACTIVE, LATE, Due, Lane
@@ -31,7 +32,7 @@ class Lanes:
 
     def __init__(self, member: Member) -> None:
         # By webhook.
-        self.lanes: dict[int, Lane] = {}
+        self.owned: dict[int, Lane] = {}
         # What this turn has superseded or published.
         self.closed: list[Entry] = []
         self._member = member
@@ -40,6 +41,7 @@ class Lanes:
         self._all_lanes, self._all_due = FullLook(), FullLook()
         # Lanes with due deliveries that somebody has locked.
         self._locked: set[int] = set()
+        self._chosen: list[Due] = []
         # Lanes for others, and until when.
         self._given: dict[int, float] = {}
         self._since = BEGINNING
@@ -47,14 +49,14 @@ class Lanes:
     @property
     def in_hand(self) -> list[int]:
         """Ids of the deliveries in hand."""
-        return [pk for lane in self.lanes.values() for one in lane.in_hand.values() for pk in one.pks]
+        return [pk for lane in self.owned.values() for one in lane.in_hand.values() for pk in one.pks]
 
     @property
     def is_busy(self) -> bool:
         """Whether anything is in hand, or soon may be."""
         soon = time.monotonic() + SOON
         return bool(self._locked) or any(
-            lane.in_hand or (lane.waiting and soon >= lane.rests_until) for lane in self.lanes.values()
+            lane.in_hand or (lane.waiting and soon >= lane.rests_until) for lane in self.owned.values()
         )
 
     def look_again(self) -> None:
@@ -64,22 +66,25 @@ class Lanes:
     def forget(self) -> None:
         """A transaction was broken off: read everything again."""
         self._looked_at, self._since = 0.0, BEGINNING
-        for lane in self.lanes.values():
+        for lane in self.owned.values():
             lane.forget()
 
     def clear(self) -> None:
         """Others have the lanes."""
-        self.lanes.clear()
+        self.owned.clear()
         self.forget()
 
     def note_health(self, webhook_id: int, health: Health) -> None:
         """The endpoint's health was written."""
-        lane = self.lanes.get(webhook_id)
+        lane = self.owned.get(webhook_id)
         if lane and lane.builder:
             lane.builder.webhook.health = health
 
-    def choose_next(self, free: int, now: datetime) -> list[Due]:
-        """Return the deliveries that go next, each with those in its request. `free`: how many threads are."""
+    def begin_turn(self) -> None:
+        self.closed, self._chosen = [], []
+
+    def choose_next(self, free: int, now: datetime) -> list[Sent]:
+        """Return the requests that go next. `free`: how many threads are."""
         clock = time.monotonic()
         self._take(now, clock)
         self._define(now)
@@ -87,17 +92,15 @@ class Lanes:
         self._form(now)
         self._read(now, clock)
         self._publish(now)
-        return self._choose(free, clock)
+        self._choose(free, clock)
+        return self._fetch()
 
-    def note_batches(self, chosen: Iterable[Due]) -> None:
-        """Note which deliveries go together: also after a crash a request with their id says the same."""
-        new = [due for due in chosen if due.batch is None and self.lanes[due.webhook_id].batch]
-        queue.note_batches([(pk, due.pk) for due in new for pk in due.pks])
-
-    def put_back(self, chosen: Iterable[Due]) -> None:
-        """These requests do not begin."""
-        for due in chosen:
-            self.lanes[due.webhook_id].put_back(due.pk)
+    def put_back_chosen(self) -> None:
+        """The requests of this turn do not begin."""
+        for due in self._chosen:
+            lane = self.owned[due.webhook_id]
+            if due.pk in lane.in_hand:  # not put back yet
+                lane.put_back(due.pk)
 
     #
     # Which lanes
@@ -123,38 +126,38 @@ class Lanes:
     def _learn_lanes(self, clock: float) -> None:
         """Ask PostgreSQL. Lanes with deliveries in hand are owned: nobody has declared this worker dead."""
         owned = queue.owned(self._member.pk)
-        self.lanes = {pk: lane for pk, lane in self.lanes.items() if pk in owned or lane.in_hand}
-        self._own(owned - self.lanes.keys(), clock)
+        self.owned = {pk: lane for pk, lane in self.owned.items() if pk in owned or lane.in_hand}
+        self._own(owned - self.owned.keys(), clock)
 
     def _own(self, pks: Iterable[int], clock: float) -> None:
         for pk in pks:
-            self.lanes[pk] = Lane(pk, used_at=clock)
+            self.owned[pk] = Lane(pk, used_at=clock)
 
     def _leave(self, clock: float) -> None:
         self._given = {pk: until for pk, until in self._given.items() if until > clock}
-        idle = [pk for pk, lane in self.lanes.items() if lane.is_idle(clock) or (lane.is_left and not lane.in_hand)]
+        idle = [pk for pk, lane in self.owned.items() if lane.is_idle(clock) or (lane.is_left and not lane.in_hand)]
         for pk in queue.leave(self._member.pk, idle):
-            if self.lanes.pop(pk).is_left:
+            if self.owned.pop(pk).is_left:
                 self._given[pk] = clock + GIVEN
 
     def _balance(self, clock: float) -> None:
         """Give up lanes if this worker has more than others."""
-        if clock < self._balanced_at + BALANCE or not self.lanes:
+        if clock < self._balanced_at + BALANCE or not self.owned:
             return
         self._balanced_at = clock
-        surplus = len(self.lanes) - queue.share(len(self.lanes))
-        for lane in list(self.lanes.values())[: max(surplus, 0)]:
+        surplus = len(self.owned) - queue.share(len(self.owned))
+        for lane in list(self.owned.values())[: max(surplus, 0)]:
             lane.is_left = True
             lane.forget()
 
     def _define(self, now: datetime) -> None:
         """Learn how the webhooks are defined now, and which may be sent to."""
-        states = queue.states(self.lanes, now) if self.lanes else {}
-        known = {pk: lane.builder.webhook.last_updated for pk, lane in self.lanes.items() if lane.builder}
+        states = queue.states(self.owned, now) if self.owned else {}
+        known = {pk: lane.builder.webhook.last_updated for pk, lane in self.owned.items() if lane.builder}
         stale = [pk for pk, state in states.items() if pk not in known or known[pk] != state.saved_at]
         for pk, webhook in Webhook.objects.select_related('health').in_bulk(stale).items():
-            self.lanes[pk].define(Builder(webhook))
-        for pk, lane in self.lanes.items():
+            self.owned[pk].define(Builder(webhook))
+        for pk, lane in self.owned.items():
             lane.note_state(states[pk] if lane.builder and pk in states else INACTIVE)
 
     #
@@ -163,7 +166,7 @@ class Lanes:
 
     def _note_whole(self) -> None:
         """Learn which transactions are dispatched to the end. All their deliveries are read after that."""
-        lanes = [lane for lane in self.lanes.values() if lane.batch or lane.unformed]
+        lanes = [lane for lane in self.owned.values() if lane.batch or lane.unformed]
         known = {one.transaction_id for lane in lanes for one in lane.waiting.values() if one.batch is None}
         whole = known - queue.unfinished(known)
         for lane in lanes:
@@ -171,21 +174,21 @@ class Lanes:
 
     def _form(self, now: datetime) -> None:
         """Form the change sets of these transactions: their parts are read after that."""
-        ready = [one for lane in self.lanes.values() for one in lane.unformed if one.transaction_id in lane.whole]
+        ready = [one for lane in self.owned.values() for one in lane.unformed if one.transaction_id in lane.whole]
         # A set must not wait for a backfill of its objects.
         self._note_superseded(merge.replace_backfills({one.webhook_id for one in ready}, now, self.in_hand))
         settled = change_sets.form({(one.webhook_id, one.change_set) for one in ready}, now)
         for one in ready:
             if (one.webhook_id, one.change_set) in settled:
-                del self.lanes[one.webhook_id].waiting[one.pk]
+                del self.owned[one.webhook_id].waiting[one.pk]
 
     def _read(self, now: datetime, clock: float) -> None:
         self._locked = set()
         everything = self._all_due.is_due(clock)
-        wishes = [wish for lane in self.lanes.values() for wish in lane.wishes(everything=everything)]
+        wishes = [wish for lane in self.owned.values() for wish in lane.wishes(everything=everything)]
         if not wishes:
             return
-        held = [pk for lane in self.lanes.values() for pk in lane.known]
+        held = [pk for lane in self.owned.values() for pk in lane.known]
         due = queue.read(wishes, held, now)
         if everything:
             self._all_due.note(clock, time.monotonic())
@@ -198,7 +201,7 @@ class Lanes:
         for one in due:
             by_wish[one.webhook_id, one.backfill].append(one)
         for wish in wishes:
-            lane = self.lanes[wish.webhook_id]
+            lane = self.owned[wish.webhook_id]
             if wish.webhook_id in self._locked:
                 lane.used_at = clock
             else:
@@ -215,32 +218,52 @@ class Lanes:
     def _supersede(self, due: Sequence[Due], now: datetime) -> None:
         """Close needless deliveries of locked lanes. These lanes are read anew."""
         objects = [
-            (one.webhook_id, one.object_type_id, one.object_id) for one in due if self.lanes[one.webhook_id].latest_only
+            (one.webhook_id, one.object_type_id, one.object_id) for one in due if self.owned[one.webhook_id].latest_only
         ]
         in_hand = self.in_hand
         closed = merge.settle(objects, now, in_hand)
         closed += merge.replace_backfills({one.webhook_id for one in due if not one.backfill}, now, in_hand)
         self._note_superseded(closed)
         for webhook_id in closed:
-            self.lanes[webhook_id].forget()
+            self.owned[webhook_id].forget()
 
     def _note_superseded(self, counts: Mapping[int, int]) -> None:
         self.closed += [Entry(pk, StatusChoices.SUPERSEDED, count) for pk, count in counts.items()]
 
     def _publish(self, now: datetime) -> None:
         """Publish what is due of feeds. What waits in a lane that somebody holds is read anew."""
-        feeds = {pk: lane for pk, lane in self.lanes.items() if lane.is_feed and lane.waiting}
+        feeds = {pk: lane for pk, lane in self.owned.items() if lane.is_feed and lane.waiting}
         locked = order.lock(feeds)
         for pk in feeds.keys() - locked:
             feeds[pk].forget()
         self.closed += feed.publish([pk for webhook_id in locked for pk in feeds[webhook_id].withdraw()], now)
 
-    def _choose(self, free: int, clock: float) -> list[Due]:
-        lanes = self.lanes.values()
+    def _choose(self, free: int, clock: float) -> None:
+        lanes = self.owned.values()
         changes_wait = any(lane.has_changes and lane.room(clock) for lane in lanes)
-        chosen = choose(lanes, free, clock, self._share.room(free, changes_wait=changes_wait))
-        backfills = sum(due.backfill for due in chosen)
-        self._share.note(len(chosen) - backfills, backfills)
+        self._chosen = choose(lanes, free, clock, self._share.room(free, changes_wait=changes_wait))
+        backfills = sum(due.backfill for due in self._chosen)
+        self._share.note(len(self._chosen) - backfills, backfills)
         for lane in lanes:
             lane.answered = 0
-        return chosen
+
+    def _fetch(self) -> list[Sent]:
+        """Return the requests that are still to go: somebody may have closed a delivery, or opened an earlier one.
+
+        Nobody does so from here on: the lanes stay locked until it is known that these are in hand.
+        """
+        locked = order.lock({due.webhook_id for due in self._chosen})
+        found = queue.fetch([pk for due in self._chosen if due.webhook_id in locked for pk in due.pks])
+        sents: list[Sent] = []
+        for due in self._chosen:
+            lane = self.owned[due.webhook_id]
+            deliveries = [found[pk] for pk in due.pks if pk in found]
+            if len(deliveries) == len(due.pks):
+                sents.append(Sent(deliveries[0], lane.builder, deliveries[1:], lane=lane))
+            else:
+                lane.put_back(due.pk)
+                lane.forget()  # it is read anew
+        # Also after a crash a request with this id says the same.
+        new = [sent for sent in sents if sent.delivery.batch is None and sent.lane.batch]
+        queue.note_batches([(pk, sent.delivery.pk) for sent in new for pk in sent.pks])
+        return sents

@@ -17,8 +17,7 @@ from queue import Empty, SimpleQueue
 from django.db import DataError, connections
 
 from ...interruptions import BROKEN_OFF
-from ...models import Delivery, Health, Webhook
-from ...models.delivery import PENDING
+from ...models import Health, Webhook
 from ...templating import renderer
 from ...transport.client import Client
 from .. import transactions
@@ -26,7 +25,6 @@ from ..registry import Lost, Member
 from . import endpoint, order, record
 from .build import Sent
 from .endpoint import Entry
-from .lane import Due
 from .lanes import Lanes
 from .threads import Threads
 
@@ -56,7 +54,7 @@ class Sender:
         self._member = member
         self._client = client
         self._contexts = list(contexts)
-        self._lanes = Lanes(member)
+        self.lanes = Lanes(member)
         # Threads tell of a request that has ended, or of an exception. None: look now.
         self._mail: SimpleQueue[Sent | BaseException | None] = SimpleQueue()
         self._threads = Threads(LIMIT, 'webhooks-send', self._send, self._mail.put)
@@ -67,19 +65,6 @@ class Sender:
         self._noted: list[Entry] = []
         self._written_at = time.monotonic()
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether anything is in hand, or soon may be."""
-        return self._lanes.is_busy
-
-    @property
-    def has_lanes(self) -> bool:
-        return bool(self._lanes.lanes)
-
-    def look_again(self) -> None:
-        """Something may be due: look in the next turn."""
-        self._lanes.look_again()
-
     def poke(self) -> None:
         """Called by any thread: let it look now."""
         self._mail.put(None)
@@ -88,13 +73,13 @@ class Sender:
         """Do one turn, after waiting so long for an answer. Returns whether there is more to do at once."""
         heard = self._hear(patience)
         self._withdraw()
-        self._lanes.closed = []
+        self.lanes.begin_turn()
         began = time.monotonic()
         try:
             chosen = self._persist(may_begin=may_begin)
         except BROKEN_OFF as error:
             transactions.recover(error)
-            self._lanes.forget()
+            self.lanes.forget()
             time.sleep(PAUSE)
             return True
         except Lost:
@@ -103,19 +88,19 @@ class Sender:
             return True
         self._gather = min(max(time.monotonic() - began, SHORTEST), LONGEST)
         self._begin(chosen)
-        return bool(heard or chosen or self._lanes.closed)
+        return bool(heard or chosen or self.lanes.closed)
 
     def end(self) -> None:
         """Give back requests that have not begun, and record the others."""
         for sent in [*self._threads.withdraw(), *self._builders.withdraw()]:
             sent.lane.put_back(sent.delivery.pk)
         latest = time.monotonic() + LAST
-        while (left := set(self._lanes.in_hand)) and (left > _pks(self._answered) or time.monotonic() < latest):
+        while (left := set(self.lanes.in_hand)) and (left > _pks(self._answered) or time.monotonic() < latest):
             self.turn(LONGEST, may_begin=False)
         try:
             with transactions.short() as now:
                 endpoint.write(self._noted, now)
-                if not self._lanes.in_hand:  # otherwise it counts as dead soon
+                if not self.lanes.in_hand:  # otherwise it counts as dead soon
                     self._member.end()
         except BROKEN_OFF as error:
             transactions.recover(error)  # the same
@@ -163,7 +148,7 @@ class Sender:
             if isinstance(error, BaseException):
                 raise error  # the process ends: only that thread knew of its request
         if None in heard:
-            self.look_again()
+            self.lanes.look_again()
         sents = [sent for sent in heard if sent and self._is_mine(sent)]
         for sent in sents:
             self._note(sent)
@@ -171,7 +156,7 @@ class Sender:
 
     def _is_mine(self, sent: Sent) -> bool:
         """Whether this worker was not declared dead meanwhile."""
-        return self._lanes.lanes.get(sent.delivery.webhook_id) is sent.lane
+        return self.lanes.owned.get(sent.delivery.webhook_id) is sent.lane
 
     def _note(self, sent: Sent) -> None:
         lane, now = sent.lane, time.monotonic()
@@ -190,7 +175,7 @@ class Sender:
 
     def _withdraw(self) -> None:
         """Take back what waits for a thread, if its webhook is inactive or suspended. A probe is alone."""
-        for pk, lane in self._lanes.lanes.items():
+        for pk, lane in self.lanes.owned.items():
             if not lane.state.is_active or (lane.state.is_suspended and len(lane.in_hand) > 1):
                 for sent in [*self._builders.withdraw(pk), *self._threads.withdraw(pk)]:
                     sent.lane.put_back(sent.delivery.pk)
@@ -200,7 +185,7 @@ class Sender:
     # The transaction
     #
 
-    def _persist(self, *, may_begin: bool) -> list[Due]:
+    def _persist(self, *, may_begin: bool) -> list[Sent]:
         try:
             return self._turn(self._answered, may_begin=may_begin)
         except DataError:
@@ -213,8 +198,8 @@ class Sender:
                     self._turn([sent], may_begin=False)
             return []
 
-    def _turn(self, answered: Iterable[Sent], *, may_begin: bool) -> list[Due]:
-        chosen: list[Due] = []
+    def _turn(self, answered: Iterable[Sent], *, may_begin: bool) -> list[Sent]:
+        chosen: list[Sent] = []
         try:
             with transactions.short() as now:
                 # Nobody waits for a lane that somebody holds: its answers are recorded later.
@@ -223,15 +208,14 @@ class Sender:
                 entries = record.record([record.judge(sent, now) for sent in answered], now)
                 written = self._write_health([*self._noted, *entries], now)
                 if may_begin:
-                    chosen = self._lanes.choose_next(MOST - self._threads.shared, now)
-                    self._lanes.note_batches(chosen)
+                    chosen = self.lanes.choose_next(MOST - self._threads.shared, now)
                 ended = _pks(answered)
-                self._member.beat(deliveries=[pk for pk in self._lanes.in_hand if pk not in ended])
+                self._member.beat(deliveries=[pk for pk in self.lanes.in_hand if pk not in ended])
         except BaseException:
-            self._lanes.put_back(chosen)
+            self.lanes.put_back_chosen()
             raise
         self._member.confirm()
-        closed = self._lanes.closed
+        closed = self.lanes.closed
         self._noted = [one for one in (*self._noted, *entries) if one.webhook_id not in written] + closed
         for one in (*entries, *closed):
             self.counts[one.status] += one.count
@@ -248,36 +232,21 @@ class Sender:
         written = endpoint.write(noted, now)
         for pk, health in written.items():
             if health:
-                self._lanes.note_health(pk, health)
+                self.lanes.note_health(pk, health)
         return written
 
     #
     # Requests
     #
 
-    def _begin(self, chosen: Sequence[Due]) -> None:
-        """Build and send the chosen deliveries. Those that were changed meanwhile are left."""
-        if not chosen:
-            return
-        try:
-            # Somebody who holds a lane does not know yet that these are in hand.
-            free = order.lock({due.webhook_id for due in chosen})
-            found = _fetch([pk for due in chosen if due.webhook_id in free for pk in due.pks])
-        except BROKEN_OFF as error:
-            transactions.recover(error)
-            found = {}
-            time.sleep(PAUSE)
+    def _begin(self, chosen: Sequence[Sent]) -> None:
+        """Build and send the chosen requests, as many as the time allows."""
         end = time.monotonic() + BUDGET
-        for due in chosen:
-            lane = self._lanes.lanes[due.webhook_id]
-            deliveries = [found[pk] for pk in due.pks if pk in found]
-            if len(deliveries) < len(due.pks):
-                lane.end(due.pk)
-                lane.forget()  # it is read anew
-            elif time.monotonic() > end:
-                lane.put_back(due.pk)
+        for sent in chosen:
+            if time.monotonic() > end:
+                sent.lane.put_back(sent.delivery.pk)
             else:
-                self._begin_one(Sent(deliveries[0], lane.builder, deliveries[1:], lane=lane))
+                self._begin_one(sent)
 
     def _begin_one(self, sent: Sent) -> None:
         if sent.builder.is_templated or sent.lane.is_slow:
@@ -290,7 +259,7 @@ class Sender:
     def _begin_anew(self) -> None:
         self._threads.withdraw()
         self._builders.withdraw()
-        self._lanes.clear()
+        self.lanes.clear()
         self._answered.clear()
         self._noted.clear()
         self._member.begin()
@@ -315,16 +284,6 @@ def _settle(sent: Sent) -> None:
 
 def _pks(sents: Iterable[Sent]) -> set[int]:
     return {pk for sent in sents for pk in sent.pks}
-
-
-def _fetch(pks: Sequence[int]) -> dict[int, Delivery]:
-    """Return the deliveries that may still go, with their events, by id.
-
-    Somebody may have closed one, or redelivered an earlier one of its object.
-    """
-    # Not by a join: it would read an event's long columns once for each webhook.
-    pending = Delivery.objects.filter(PENDING, pk__in=pks).prefetch_related('event').in_bulk()
-    return {pk: pending[pk] for pk in pending.keys() - order.blocked(pending)}
 
 
 @contextmanager

@@ -81,10 +81,7 @@ INHERIT = """
     ) h
     WHERE d.id = h.pk AND d.status = 'pending'"""
 
-# An untried delivery `d` of a backfill: no receiver has heard of it, and nobody has asked for it.
-UNTRIED = """
-    d.webhook_id = ANY(%(webhooks)s) AND d.backfill AND d.status = 'pending' AND d.lapses = 0
-    AND d.attempt_count = 0 AND d.attempt_limit IS NULL AND d.id <> ALL(%(in_hand)s)"""
+UNTRIED = f'd.webhook_id = ANY(%(webhooks)s) AND {order.IS_UNTRIED} AND d.id <> ALL(%(in_hand)s)'
 
 IS_ANY_UNTRIED = f'SELECT EXISTS (SELECT FROM webhooks_delivery d WHERE {UNTRIED})'
 

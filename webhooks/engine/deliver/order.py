@@ -14,28 +14,24 @@ from .. import sql
 # is pending, if its statistics know of few.
 IS_PENDING = "status IN ('pending', '')"
 
-# A delivery `d` has to wait. A job event, a test or an error does not show its object. It passes a paused backfill,
-# which may wait for days.
-IS_BLOCKED = f"""
-    EXISTS (
-        SELECT FROM webhooks_delivery p
-        WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
-          AND p.{IS_PENDING} AND p.sequence < d.sequence
-          AND NOT (
-              p.backfill AND p.attempt_count = 0 AND p.attempt_limit IS NULL
-              AND EXISTS (SELECT FROM webhooks_backfill b WHERE b.webhook_id = p.webhook_id AND b.state = 'paused')
-              AND EXISTS (
-                  SELECT FROM webhooks_event e WHERE e.id = d.event_id AND (e.transaction_id = 0 OR e.error <> '')
-              )
-          )
-    )"""
+# A delivery for which a delivery `d` has to wait.
+EARLIER = f"""
+    SELECT FROM webhooks_delivery p
+    WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
+      AND p.{IS_PENDING} AND p.sequence < d.sequence
+    LIMIT 1"""
+
+# An untried delivery `d` of a backfill: no receiver has heard of it, and nobody has asked for it.
+IS_UNTRIED = """
+    d.backfill AND d.status = 'pending' AND d.lapses = 0 AND d.attempt_count = 0 AND d.attempt_limit IS NULL"""
 
 LOCK = 'SELECT webhook_id FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) FOR UPDATE SKIP LOCKED'
 HOLD = 'SELECT 1 FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) ORDER BY webhook_id FOR UPDATE'
 
 BLOCKED = f"""
     SELECT d.id FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id
-    WHERE d.id = ANY(%s) AND w.ordered AND {IS_BLOCKED}"""
+    CROSS JOIN LATERAL ({EARLIER}) p
+    WHERE d.id = ANY(%s) AND w.ordered"""
 
 # A part of a change set is looked at again later: another of its changes may be blocked.
 PARK = f"""

@@ -5,8 +5,10 @@ from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any
 
-from ...models import Health, Webhook
+from ...models import Delivery, Health, Webhook
+from ...models.delivery import PENDING
 from .. import sql
+from . import order
 from .lane import Due, State, Wish
 
 # A webhook `w` with its health `h` may be sent to. A suspended one: if its probe is due, or somebody has just saved it.
@@ -40,11 +42,8 @@ LEAVE = """
     ))
     RETURNING webhook_id"""
 
-# A paused or canceled backfill sends no untried delivery.
 STATES = f"""
-    SELECT w.id, w.last_updated, {ACTIVE}, h.suspended_since IS NOT NULL, EXISTS (
-        SELECT FROM webhooks_backfill b WHERE b.webhook_id = w.id AND b.state IN ('paused', 'canceled')
-    )
+    SELECT w.id, w.last_updated, {ACTIVE}, h.suspended_since IS NOT NULL
     FROM webhooks_webhook w JOIN webhooks_health h ON h.webhook_id = w.id WHERE w.id = ANY(%(lanes)s)"""
 
 OWNED = 'SELECT webhook_id FROM webhooks_health WHERE owner_id = %s'
@@ -73,12 +72,12 @@ IS_DUE = """
 
 # The oldest or the newest due deliveries of each lane, after a mark.
 READ = f"""
-    SELECT d.* FROM unnest(%(lanes)s::bigint[], %(backfill)s::bool[], %(tried)s::bool[], %(since)s::timestamptz[],
-        %(since_id)s::bigint[], %(rooms)s::int[]) AS l(id, backfill, tried, since, since_id, room)
+    SELECT d.* FROM unnest(%(lanes)s::bigint[], %(backfill)s::bool[], %(since)s::timestamptz[], %(since_id)s::bigint[],
+        %(rooms)s::int[]) AS l(id, backfill, since, since_id, room)
     CROSS JOIN LATERAL (
         SELECT {COLUMNS} FROM webhooks_delivery d
         WHERE d.webhook_id = l.id AND d.backfill = l.backfill AND (d.due_at, d.id) > (l.since, l.since_id)
-          AND (NOT l.tried OR d.attempt_count > 0 OR d.attempt_limit IS NOT NULL) AND {IS_DUE} AND {IS_FIRST}
+          AND {IS_DUE} AND {IS_FIRST}
         ORDER BY %(order)s LIMIT l.room
     ) d"""
 OLDEST, NEWEST = (READ.replace('%(order)s', order) for order in ('d.due_at, d.id', 'd.due_at DESC, d.id DESC'))
@@ -161,7 +160,7 @@ def read(wishes: Collection[Wish], held: Collection[int], now: datetime) -> list
 
 
 def _read(statement: str, wishes: Iterable[Wish], held: Collection[int], now: datetime) -> list[tuple]:
-    names = ('lanes', 'backfill', 'rooms', 'newest', 'since', 'since_id', 'tried')
+    names = ('lanes', 'backfill', 'rooms', 'newest', 'since', 'since_id')
     columns = dict(zip(names, map(list, zip(*wishes, strict=True)), strict=True))
     return sql.fetch(statement, {**columns, 'held': list(held), 'now': now})
 
@@ -180,6 +179,14 @@ def parts_of(pks: Collection[int]) -> dict[int, dict[str, Any]]:
     """Return the fields of Due that tell of the part of a change set that a delivery stands for, by its id."""
     rows = sql.fetch(PARTS, {'ids': list(pks)}) if pks else []
     return {pk: {'others': others, 'size': size} for pk, others, size in rows}
+
+
+def fetch(pks: Collection[int]) -> dict[int, Delivery]:
+    """Return the deliveries that may still go, with their events, by id."""
+    # Not by a join: it would read an event's long columns once for each webhook.
+    pending = Delivery.objects.filter(PENDING, pk__in=pks).exclude(backfill=True, due_at=None)  # its backfill is paused
+    found = pending.prefetch_related('event').in_bulk()
+    return {pk: found[pk] for pk in found.keys() - order.blocked(found)}
 
 
 def note_batches(batches: Collection[tuple[int, int]]) -> None:

@@ -3,9 +3,7 @@
 import json
 import logging
 import random
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -23,14 +21,9 @@ from .verdict import Verdict, decide, fail
 
 logger = logging.getLogger('webhooks.delivery')
 
-# The columns hold no more. A webhook that stays suspended is probed without end.
-MOST_ATTEMPTS = 32767
-
-# Not recorded yet. A commit may have been cut off after it was done: then it is done again.
-IS_NEW = f'(d.attempt_count < v.attempt_count OR v.attempt_count = {MOST_ATTEMPTS})'
-
-# A row for each delivery: its new state, and the attempt, which is one for each request.
-RECORD = f"""
+# A row for each delivery: its new state, and the attempt, which is one for each request. One with as many attempts is
+# recorded already: a commit may have been cut off after it was done.
+RECORD = """
     WITH v AS MATERIALIZED (
         SELECT * FROM json_to_recordset(%(rows)s::json) AS v(
             id bigint, status text, error text, response_status int, due_at timestamptz, attempt_count int,
@@ -42,13 +35,13 @@ RECORD = f"""
             response_status, response_headers, response_body, error)
         SELECT v.id, v.attempt_count, v.started_at, v.duration, v.method, v.url, v.request_headers,
             v.response_status, v.response_headers, v.response_body, v.error
-        FROM v JOIN webhooks_delivery d USING (id) WHERE v.started_at IS NOT NULL AND {IS_NEW}
+        FROM v JOIN webhooks_delivery d USING (id) WHERE v.started_at IS NOT NULL AND d.attempt_count < v.attempt_count
     )
     UPDATE webhooks_delivery d
     SET status = v.status, error = v.error, response_status = v.response_status, due_at = v.due_at,
         attempt_count = v.attempt_count, attempt_limit = v.attempt_limit, lapses = v.lapses, batch = v.batch,
         listed = false, finished_at = CASE WHEN v.status = 'pending' THEN NULL ELSE now() END
-    FROM v WHERE d.id = v.id AND d.status IN ('pending', 'sending') AND {IS_NEW}
+    FROM v WHERE d.id = v.id AND d.status IN ('pending', 'sending') AND d.attempt_count < v.attempt_count
     RETURNING d.id"""
 
 
@@ -58,22 +51,6 @@ class Judged(NamedTuple):
     sent: Sent
     verdict: Verdict
     rows: list[dict[str, object]]
-
-
-@dataclass
-class Tally:
-    """The result of a job, as the status page shows it."""
-
-    counts: Counter = field(default_factory=Counter)
-
-    def __str__(self) -> str:
-        parts = [
-            (StatusChoices.DELIVERED, 'delivered'),
-            (StatusChoices.PENDING, 'to retry'),
-            (StatusChoices.FAILED, 'failed'),
-            (StatusChoices.SUPERSEDED, 'superseded'),
-        ]
-        return ', '.join(f'{self.counts[key]} {words}' for key, words in parts if self.counts[key]) or 'nothing to send'
 
 
 def judge(sent: Sent, now: datetime) -> Judged:
@@ -131,8 +108,8 @@ def _delivery(one: Delivery, sent: Sent, verdict: Verdict, lapses: int, batch: i
         'error': outcome.error,
         'response_status': outcome.status,
         'due_at': verdict.due_at.isoformat() if verdict.due_at and is_due else None,
-        'attempt_count': min(one.attempt_count + 1, MOST_ATTEMPTS),
-        'attempt_limit': verdict.attempt_limit and min(verdict.attempt_limit, MOST_ATTEMPTS),
+        'attempt_count': one.attempt_count + 1,
+        'attempt_limit': verdict.attempt_limit,
         'lapses': lapses,
         'batch': batch,
     }

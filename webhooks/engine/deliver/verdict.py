@@ -11,6 +11,9 @@ from ...models import Delivery
 from ...transport.exchange import Outcome
 from . import backoff, circuit_breaker
 
+# Attempts. The column holds some more, for redeliveries.
+MOST = 32_000
+
 
 @dataclass
 class Verdict:
@@ -38,8 +41,10 @@ def decide(delivery: Delivery, outcome: Outcome, now: datetime, chance: float) -
     limit = delivery.attempt_limit
     if outcome.succeeded:
         return Verdict(StatusChoices.DELIVERED, limit)
+    if tries >= MOST:
+        return fail(delivery)
     is_out = outcome.unreachable or outcome.refused
-    if is_out and not delivery.event.test and circuit_breaker.is_suspended(delivery.webhook):
+    if is_out and not delivery.event.test and delivery.webhook.health.suspended_since:
         # A probe spends no attempt. It is not due at once: the time of the next probe may not be written yet.
         shortest = timedelta(seconds=circuit_breaker.PROBE_INTERVALS[0])
         return try_again(delivery, now + max(shortest, _asked(outcome, now)))

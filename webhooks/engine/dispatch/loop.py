@@ -28,13 +28,17 @@ NOT_STORED = (DataError, ValueError)
 # Deliveries made together; seconds until no further slice is rendered.
 MOST, BUDGET = 1000, 0.3
 
-# One delivery of a change set is due, the rest follow it (engine/deliver/change_sets.py).
+# One delivery of a change set is due, the rest follow it (engine/deliver/change_sets.py). Of a paused backfill none is.
 MAKE = f"""
     INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence,
         expanded, status, error, created, due_at, expires_at, attempt_count, listed, backfill, change_set, part)
     SELECT gen_random_uuid(), w.id, e.id, e.object_type_id, e.object_id, e.sequence, w.expand <> '{{}}',
         'pending', '', now(),
-        CASE WHEN s.change_set IS NULL OR row_number() OVER (PARTITION BY w.id, s.change_set ORDER BY v.position) = 1
+        CASE WHEN %(keeps_backfill)s AND EXISTS (
+                 SELECT FROM webhooks_backfill b
+                 WHERE b.webhook_id = e.backfill_for AND b.state IN ('paused', 'canceled')
+             ) THEN NULL
+             WHEN s.change_set IS NULL OR row_number() OVER (PARTITION BY w.id, s.change_set ORDER BY v.position) = 1
              THEN clock_timestamp() END,
         now() + make_interval(secs => %(expire_after)s), 0, false,
         %(keeps_backfill)s AND e.backfill_for IS NOT NULL,
@@ -80,7 +84,6 @@ class Dispatcher:
     def _batch(self) -> int:
         with transactions.short():
             events = self._take(self._member)
-        self._member.confirm()
         if events:
             self._dispatch(events)
         return len(events)
@@ -122,7 +125,6 @@ class Dispatcher:
             render.save(going)
             pairs = [(webhook.pk, one.event.pk) for one in going for webhook in one.webhooks]
             make_deliveries(pairs, keeps_backfill=True)
-        self._member.confirm()
         return ()
 
     def _make_failed(self, shown: Shown, error: Exception) -> None:

@@ -1,12 +1,12 @@
 """All of a worker in one process: for --burst, and for tests."""
 
 import time
+from collections import Counter
 
 from ...constants import JOB_TIME
 from ...outbox import wakeup
 from .. import rescue
 from ..deliver import loop as deliver
-from ..deliver.record import Tally
 from ..registry import DISPATCH, SEND, Member
 from ..tidy import loop as tidy
 from . import child, suspects
@@ -15,8 +15,8 @@ from .dispatcher import Dispatching
 from .sender import look_after_others
 
 
-def run(seconds: float = JOB_TIME) -> Tally:
-    """Until nothing is due, or for so long."""
+def run(seconds: float = JOB_TIME) -> Counter[str]:
+    """Until nothing is due, or for so long. Returns how many deliveries got which status."""
     beside = child.begin('suspects', suspects.serve) if look_after_others() else None
     # Each forgets only its own work when it is declared dead.
     dispatching, sending = Member(name('dispatch'), DISPATCH), Member(name('send'), SEND)
@@ -24,18 +24,18 @@ def run(seconds: float = JOB_TIME) -> Tally:
     sending.begin()
     end = time.monotonic() + seconds
     with deliver.opened(sending) as sender:
-        dispatcher = Dispatching(dispatching, sender.look_again, lambda: None)
+        dispatcher = Dispatching(dispatching, sender.lanes.look_again, lambda: None)
         while time.monotonic() < end and not child.is_stopping():
             if beside and beside.has_ended():
                 rescue.rescue(beside.name, beside.cause)
                 beside = None
             is_idle = dispatcher.step() is None
             worked = sender.turn(deliver.LONGEST if is_idle else 0)
-            if is_idle and not worked and not sender.is_busy and not beside:
+            if is_idle and not worked and not sender.lanes.is_busy and not beside:
                 break
         else:
             wakeup.wake()  # the rest goes in another job
         tidy.step()
         sender.end()
         dispatching.end()
-        return Tally(sender.counts)
+        return sender.counts

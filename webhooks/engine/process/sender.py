@@ -44,7 +44,7 @@ def serve(pipe: int, name: str, channel: socket.socket) -> None:
 def _work(sender: loop.Sender, channel: socket.socket) -> None:
     looked_at, patience = 0.0, 0.0
     while not child.is_stopping():
-        patience = 0.0 if sender.turn(patience) else SOON if sender.has_lanes else IDLE
+        patience = 0.0 if sender.turn(patience) else SOON if sender.lanes.owned else IDLE
         if time.monotonic() > looked_at + INTERVAL:
             looked_at = time.monotonic()
             child.allow(SILENCE)

@@ -32,7 +32,7 @@ READY = f"""
     SELECT d.id FROM webhooks_delivery d
     JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN webhooks_health h ON h.webhook_id = w.id
     WHERE d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(now)s AND {queue.ACTIVE} AND {queue.IS_FIRST}
-      AND NOT (w.ordered AND {order.IS_BLOCKED})
+      AND NOT (w.ordered AND EXISTS ({order.EARLIER}))
     ORDER BY d.due_at, d.id LIMIT 1"""
 
 # No `due_at` while in hand: nobody else takes it.

@@ -11,25 +11,26 @@ from ..deliver import endpoint, gone, order
 # Rows in a transaction, and for each webhook in it.
 PART, EACH = 500, 50
 
-# Not those in hand.
 OVERDUE = """
     SELECT o.id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id CROSS JOIN LATERAL (
         SELECT d.id FROM webhooks_delivery d
         WHERE d.webhook_id = h.webhook_id AND d.status = 'pending' AND d.expires_at < %(now)s
-          AND d.id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
         ORDER BY d.expires_at, d.id LIMIT %(each)s
     ) o
     LIMIT %(part)s
     FOR UPDATE OF h SKIP LOCKED"""
 
+# Of 1.0.0.
 UNANSWERED = "SELECT id FROM webhooks_delivery WHERE status = 'sending' AND expires_at < %(now)s LIMIT %(part)s"
 
+# Not those in hand, which is known under the lanes' locks only.
 EXPIRE = """
     UPDATE webhooks_delivery SET status = 'failed', due_at = NULL, finished_at = now(), listed = false,
         error = CASE WHEN status = 'sending' THEN 'it was cut off before an outcome was recorded'
             WHEN error = '' THEN 'it expired before it could be delivered'
             ELSE 'it expired before it could be delivered; last: ' || error END
     WHERE status IN ('pending', 'sending') AND expires_at < %(now)s AND id = ANY(%(ids)s)
+      AND id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
     RETURNING id, webhook_id"""
 
 # Nobody records these any more: a lane is left a second after its last answer.
@@ -52,7 +53,7 @@ LET_PASS = """
     UPDATE webhooks_delivery SET due_at = %(now)s WHERE status = 'pending' AND due_at IS NULL AND id = ANY(ARRAY(
         SELECT d.id FROM webhooks_webhook w JOIN webhooks_health h ON h.webhook_id = w.id CROSS JOIN LATERAL (
             SELECT id FROM webhooks_delivery
-            WHERE webhook_id = w.id AND backfill IN (false, true) AND status = 'pending' AND due_at IS NULL
+            WHERE webhook_id = w.id AND NOT backfill AND status = 'pending' AND due_at IS NULL
               AND lapses = 0 AND parts IS NULL
             LIMIT %(each)s
         ) d
@@ -60,10 +61,9 @@ LET_PASS = """
         FOR UPDATE OF h SKIP LOCKED
     ))"""
 
-UNTRIED = """
+UNTRIED = f"""
     SELECT d.id, d.created FROM webhooks_delivery d
-    WHERE d.webhook_id = {webhook} AND d.backfill AND d.status = 'pending'
-      AND d.attempt_count = 0 AND d.attempt_limit IS NULL AND d.lapses = 0
+    WHERE d.webhook_id = {{webhook}} AND {order.IS_UNTRIED}
       AND d.id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))"""
 
 # Deliveries that were in hand or dispatched during a cancel. Nobody parks or starts a backfill meanwhile.
