@@ -27,7 +27,7 @@ Key = tuple[int, int]
 READ = f"""
     SELECT d.id, d.event_id, d.object_type_id, coalesce(d.span ->> 'kind', e.kind), {queue.SIZE}
     FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
-    WHERE d.webhook_id = %(webhook)s AND d.change_set = %(set)s AND d.part = {UNFORMED}
+    WHERE d.webhook_id = %(webhook)s AND d.change_set = %(set)s AND d.part = %(unformed)s
       AND d.status = 'pending' AND d.expires_at > %(now)s
     ORDER BY d.id LIMIT %(most)s"""
 
@@ -38,9 +38,9 @@ FORM = """
     FROM unnest(%(ids)s::bigint[], %(batches)s::bigint[], %(numbers)s::int[]) AS v(id, batch, part)
     WHERE d.id = v.id"""
 
-PARK = f"""
+PARK = """
     UPDATE webhooks_delivery SET due_at = NULL
-    WHERE webhook_id = %(webhook)s AND change_set = %(set)s AND part = {UNFORMED}
+    WHERE webhook_id = %(webhook)s AND change_set = %(set)s AND part = %(unformed)s
       AND status = 'pending' AND due_at IS NOT NULL"""
 
 
@@ -65,7 +65,7 @@ def form(keys: Collection[Key], now: datetime) -> set[Key]:
     for webhook_id, transaction in keys:
         if webhook_id in lanes and count < MOST:
             settled.add((webhook_id, transaction))
-            count += _settle({'webhook': webhook_id, 'set': transaction}, now)
+            count += _settle({'webhook': webhook_id, 'set': transaction, 'unformed': UNFORMED}, now)
     return settled
 
 

@@ -29,10 +29,10 @@ NOT_STORED = (DataError, ValueError)
 MOST, BUDGET = 1000, 0.3
 
 # One delivery of a change set is due, the rest follow it (engine/deliver/change_sets.py). Of a paused backfill none is.
-MAKE = f"""
+MAKE = """
     INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence,
         expanded, status, error, created, due_at, expires_at, attempt_count, listed, backfill, change_set, part)
-    SELECT gen_random_uuid(), w.id, e.id, e.object_type_id, e.object_id, e.sequence, w.expand <> '{{}}',
+    SELECT gen_random_uuid(), w.id, e.id, e.object_type_id, e.object_id, e.sequence, w.expand <> '{}',
         'pending', '', now(),
         CASE WHEN %(keeps_backfill)s AND EXISTS (
                  SELECT FROM webhooks_backfill b
@@ -42,7 +42,7 @@ MAKE = f"""
              THEN clock_timestamp() END,
         now() + make_interval(secs => %(expire_after)s), 0, false,
         %(keeps_backfill)s AND e.backfill_for IS NOT NULL,
-        s.change_set, CASE WHEN s.change_set IS NOT NULL THEN {UNFORMED} END
+        s.change_set, CASE WHEN s.change_set IS NOT NULL THEN %(unformed)s END
     FROM unnest(%(webhooks)s::bigint[], %(events)s::bigint[]) WITH ORDINALITY AS v(webhook_id, event_id, position)
     JOIN webhooks_event e ON e.id = v.event_id JOIN webhooks_webhook w ON w.id = v.webhook_id
     CROSS JOIN LATERAL (
@@ -139,5 +139,5 @@ def make_deliveries(pairs: Sequence[tuple[int, int]], *, keeps_backfill: bool = 
     if not pairs:
         return []
     webhooks, events = map(list, zip(*pairs, strict=True))
-    parameters = {'webhooks': webhooks, 'events': events}
-    return sql.fetch(MAKE, {**parameters, 'expire_after': conf.get().expire_after, 'keeps_backfill': keeps_backfill})
+    parameters = {'webhooks': webhooks, 'events': events, 'unformed': UNFORMED, 'keeps_backfill': keeps_backfill}
+    return sql.fetch(MAKE, {**parameters, 'expire_after': conf.get().expire_after})
