@@ -87,7 +87,9 @@ def _rescue_deliveries(ids: Collection[int], now: datetime, since: datetime | No
     held = list(pending.select_related('webhook__health', 'event').defer(*unread))
     wanted = {one.webhook_id for one in held}
     if blame:
-        order.hold(wanted)  # only now is it known that this was its own death
+        # Only now is it known that this was its own death. Whoever asks tries again.
+        transactions.set_lock_timeout(500)
+        order.hold(wanted)
     lanes = order.lock(wanted)
     judged = [_judge(one, now, since, blame) for one in held if one.webhook_id in lanes]
     failed = [entry for entry in record.record(judged, now) if entry.status == StatusChoices.FAILED]

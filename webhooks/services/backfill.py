@@ -28,8 +28,7 @@ DISCARD = """
         SELECT id FROM webhooks_event WHERE dispatched_at IS NULL AND backfill_for = %s FOR UPDATE SKIP LOCKED
     ))"""
 
-# Of a paused backfill nothing is due. The dispatcher goes by the same rule.
-PARK = 'UPDATE webhooks_delivery SET due_at = NULL WHERE id = ANY(%s)'
+# While a backfill is paused, the lane's owner parks its deliveries.
 UNPARK = """
     UPDATE webhooks_delivery SET due_at = %s
     WHERE webhook_id = %s AND backfill AND status = 'pending' AND due_at IS NULL AND lapses = 0"""
@@ -144,10 +143,8 @@ def _move(webhook: Webhook, states: Sequence[str], state: str) -> Backfill:
         backfill.finished_at = now
         backfill.recorded = max(backfill.recorded - _take_back(backfill, now), 0)
     backfill.save(update_fields=['state', 'finished_at', 'recorded'])
-    if state == BackfillStateChoices.PAUSED:
-        order.hold([webhook.pk])
-        sql.execute(PARK, [list(tidy.untried(webhook.pk))])
     if state == BackfillStateChoices.RUNNING:
+        order.hold([webhook.pk])
         sql.execute(UNPARK, [now, webhook.pk])
     transaction.on_commit(wakeup.wake, robust=True)
     return backfill

@@ -208,7 +208,7 @@ def _live(work: Work, channel: socket.socket, parent: int, memory: int | None, m
         work(channel)
         status = os.EX_OK
     except ConnectionError:
-        status = os.EX_OK
+        pass
     except BaseException:
         logger.exception('process=failed')
     finally:

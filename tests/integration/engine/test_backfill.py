@@ -723,6 +723,44 @@ class TestWhatPeopleDo:
         work()
         assert sorted(ids(receiver)) == made
 
+    @pytest.mark.parametrize(('is_paused', 'sent'), [(False, 0), (True, 2)], ids=['pause', 'resume'])
+    def test_what_is_asked_while_deliveries_are_made_is_obeyed(self, webhook, receiver, monkeypatch, is_paused, sent):
+        sites(2)
+        start(webhook)
+        engine.Backfills().cut()
+        if is_paused:
+            backfill.pause(webhook)
+        make = dispatch.make_deliveries
+
+        def make_and_ask(*args: Any, **kwargs: Any) -> Any:
+            made = make(*args, **kwargs)
+            in_thread(lambda: (backfill.resume if is_paused else backfill.pause)(webhook)).join(30)
+            return made
+
+        monkeypatch.setattr(dispatch, 'make_deliveries', make_and_ask)
+        dispatch_all()
+        work()
+        assert len(receiver.requests) == sent
+
+    def test_no_earlier_change_lets_go_what_a_pause_holds(self, webhook, receiver):
+        site()
+        dispatch_all()
+        start(webhook)
+        cut()
+        backfill.pause(webhook)
+        work()
+        assert [request.json().get('backfill') for request in receiver.requests] == [None]
+
+    def test_what_is_given_back_during_a_pause_is_held(self, webhook, receiver):
+        sites(2)
+        start(webhook)
+        cut()
+        member = hold(*deliveries())
+        backfill.pause(webhook)
+        member.end()
+        work()
+        assert not receiver.requests
+
     def test_canceling_takes_back_what_was_not_tried(self, webhook, receiver, small_slices):
         sites(7)
         start(webhook)

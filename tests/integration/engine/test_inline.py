@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures('committed')
 def test_a_change_is_sent(receiver):
     webhook = subscribe(receiver.url('/hook'), Site)
     site(name='Bern')
-    assert str(inline.run()) == '1 delivered'
+    assert inline.run() == {StatusChoices.DELIVERED: 1}
     assert [request.json()['data']['name'] for request in receiver.requests] == ['Bern']
     assert Delivery.objects.get().status == StatusChoices.DELIVERED
     assert Event.objects.get().dispatched_at
@@ -37,7 +37,7 @@ def test_a_failure_is_retried(receiver):
     receiver.answers('/hook', 500)
     subscribe(receiver.url('/hook'), Site)
     site()
-    assert str(inline.run()) == '1 to retry'
+    assert inline.run() == {StatusChoices.PENDING: 1}
     delivery = Delivery.objects.get()
     assert delivery.status == StatusChoices.PENDING
     assert delivery.attempts.get().response_status == 500

@@ -330,9 +330,9 @@ class TestConcurrency:
 
 def test_a_job_that_did_nothing_counts_nothing(webhook):
     """RQ's job shows by it whether it was in vain."""
-    assert inline.run().counts == {}
+    assert inline.run() == {}
     site()
-    assert inline.run().counts == {DELIVERED: 1}
+    assert inline.run() == {DELIVERED: 1}
 
 
 class TestHeldBack:

@@ -69,7 +69,7 @@ def test_failures_are_listed_while_changes_keep_coming(webhook):
     with dispatching(lambda: listed.append(None)) as its:
         for _ in range(3):
             site()
-            assert its.step()
+            assert its.work()
     assert listed
 
 

@@ -252,7 +252,9 @@ class Lanes:
 
         Nobody does so from here on: the lanes stay locked until it is known that these are in hand.
         """
-        locked = order.lock({due.webhook_id for due in self._chosen})
+        wanted = {due.webhook_id for due in self._chosen}
+        locked = order.lock(wanted)
+        self._locked |= wanted - locked
         found = queue.fetch([pk for due in self._chosen if due.webhook_id in locked for pk in due.pks])
         sents: list[Sent] = []
         for due in self._chosen:

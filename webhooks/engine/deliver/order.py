@@ -31,7 +31,10 @@ HOLD = 'SELECT 1 FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) ORDER BY
 BLOCKED = f"""
     SELECT d.id FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id
     CROSS JOIN LATERAL ({EARLIER}) p
-    WHERE d.id = ANY(%s) AND w.ordered"""
+    WHERE d.id = ANY(%(ids)s) AND w.ordered
+    UNION ALL
+    SELECT d.id FROM webhooks_delivery d JOIN webhooks_backfill b ON b.webhook_id = d.webhook_id
+    WHERE d.id = ANY(%(ids)s) AND b.state IN ('paused', 'canceled') AND {IS_UNTRIED}"""
 
 # A part of a change set is looked at again later: another of its changes may be blocked.
 PARK = f"""
@@ -73,8 +76,8 @@ def hold(webhook_ids: Collection[int]) -> None:
 
 
 def blocked(ids: Collection[int]) -> set[int]:
-    """Return which deliveries have to wait for an earlier one of their object."""
-    return set(sql.fetch_column(BLOCKED, [list(ids)])) if ids else set()
+    """Return which deliveries have to wait: for an earlier one of their object, or for the end of a pause."""
+    return set(sql.fetch_column(BLOCKED, {'ids': list(ids)})) if ids else set()
 
 
 def park(ids: Collection[int], now: datetime) -> None:

@@ -184,8 +184,7 @@ def parts_of(pks: Collection[int]) -> dict[int, dict[str, Any]]:
 def fetch(pks: Collection[int]) -> dict[int, Delivery]:
     """Return the deliveries that may still go, with their events, by id."""
     # Not by a join: it would read an event's long columns once for each webhook.
-    pending = Delivery.objects.filter(PENDING, pk__in=pks).exclude(backfill=True, due_at=None)  # its backfill is paused
-    found = pending.prefetch_related('event').in_bulk()
+    found = Delivery.objects.filter(PENDING, pk__in=pks).prefetch_related('event').in_bulk()
     return {pk: found[pk] for pk in found.keys() - order.blocked(found)}
 
 

@@ -28,17 +28,13 @@ NOT_STORED = (DataError, ValueError)
 # Deliveries made together; seconds until no further slice is rendered.
 MOST, BUDGET = 1000, 0.3
 
-# One delivery of a change set is due, the rest follow it (engine/deliver/change_sets.py). Of a paused backfill none is.
+# One delivery of a change set is due, the rest follow it (engine/deliver/change_sets.py).
 MAKE = """
     INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence,
         expanded, status, error, created, due_at, expires_at, attempt_count, listed, backfill, change_set, part)
     SELECT gen_random_uuid(), w.id, e.id, e.object_type_id, e.object_id, e.sequence, w.expand <> '{}',
         'pending', '', now(),
-        CASE WHEN %(keeps_backfill)s AND EXISTS (
-                 SELECT FROM webhooks_backfill b
-                 WHERE b.webhook_id = e.backfill_for AND b.state IN ('paused', 'canceled')
-             ) THEN NULL
-             WHEN s.change_set IS NULL OR row_number() OVER (PARTITION BY w.id, s.change_set ORDER BY v.position) = 1
+        CASE WHEN s.change_set IS NULL OR row_number() OVER (PARTITION BY w.id, s.change_set ORDER BY v.position) = 1
              THEN clock_timestamp() END,
         now() + make_interval(secs => %(expire_after)s), 0, false,
         %(keeps_backfill)s AND e.backfill_for IS NOT NULL,

@@ -27,7 +27,7 @@ from ..registry import DISPATCH, Member
 from ..tidy import loop as tidy
 from . import child
 
-# Seconds between looks without a wake-up; between looks for something to tidy.
+# Seconds between looks without a wake-up; between looks for something to tidy or to list.
 INTERVAL, TIDY_INTERVAL = 2.0, 1.0
 
 
@@ -39,7 +39,7 @@ class Dispatching:
         self._backfills = Backfills()
         self._poke = poke
         self._publish = publish
-        self._tidied_at = self._looked_at = 0.0
+        self._tidied_at = self._looked_at = self._listed_at = 0.0
         self._has_more = False
 
     def look(self) -> None:
@@ -61,6 +61,7 @@ class Dispatching:
         while time.monotonic() < end and not child.is_stopping() and (count := self.step()) is not None:
             total += count
         self._looked_at = time.monotonic()
+        self._list_failures()
         return total
 
     def step(self) -> int | None:
@@ -79,6 +80,16 @@ class Dispatching:
             transactions.recover(error)
             return count or None
 
+    def _list_failures(self) -> None:
+        if time.monotonic() < self._listed_at + TIDY_INTERVAL:
+            return
+        try:
+            self._publish()
+        except (DatabaseError, InterfaceError, RedisError) as error:
+            transactions.recover(error)
+        finally:
+            self._listed_at = time.monotonic()
+
     def _tidy(self, *, is_busy: bool) -> bool:
         """Goes on at once only without events: they come first."""
         goes_on = self._has_more and not is_busy
@@ -86,7 +97,6 @@ class Dispatching:
             return False
         try:
             self._has_more = tidy.step()
-            self._publish()
         finally:
             self._tidied_at = time.monotonic()
         return self._has_more

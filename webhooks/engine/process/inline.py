@@ -4,8 +4,9 @@ import time
 from collections import Counter
 
 from ...constants import JOB_TIME
+from ...interruptions import BROKEN_OFF
 from ...outbox import wakeup
-from .. import rescue
+from .. import rescue, transactions
 from ..deliver import loop as deliver
 from ..registry import DISPATCH, SEND, Member
 from ..tidy import loop as tidy
@@ -27,7 +28,7 @@ def run(seconds: float = JOB_TIME) -> Counter[str]:
         dispatcher = Dispatching(dispatching, sender.lanes.look_again, lambda: None)
         while time.monotonic() < end and not child.is_stopping():
             if beside and beside.has_ended():
-                rescue.rescue(beside.name, beside.cause)
+                _rescue(beside)
                 beside = None
             is_idle = dispatcher.step() is None
             worked = sender.turn(deliver.LONGEST if is_idle else 0)
@@ -39,3 +40,10 @@ def run(seconds: float = JOB_TIME) -> Counter[str]:
         sender.end()
         dispatching.end()
         return sender.counts
+
+
+def _rescue(suspects: child.Child) -> None:
+    try:
+        rescue.rescue(suspects.name, suspects.cause)
+    except BROKEN_OFF as error:
+        transactions.recover(error)  # somebody finds it when its time is over

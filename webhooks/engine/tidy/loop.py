@@ -117,13 +117,9 @@ def let_pass() -> bool:
         return bool(sql.execute(LET_PASS, {'now': now, 'part': PART, 'each': EACH}))
 
 
-def untried(webhook_id: int) -> dict[int, datetime]:
-    return dict(sql.fetch(UNTRIED.format(webhook='%s'), [webhook_id]))
-
-
 def remove_untried(webhook_id: int, now: datetime) -> list[datetime]:
     """Returns when each was created. Needs the lane's lock."""
-    found = untried(webhook_id)
+    found = dict(sql.fetch(UNTRIED.format(webhook='%s'), [webhook_id]))
     order.unpark(list(found), now)
     sql.execute('DELETE FROM webhooks_delivery WHERE id = ANY(%s)', [list(found)])
     return list(found.values())
