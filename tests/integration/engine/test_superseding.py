@@ -650,6 +650,22 @@ class TestBatch:
         work()
         assert self.told(receiver) == [(UPDATED, ['a**']), (UPDATED, ['b*'])]
 
+    @pytest.mark.parametrize('names', ['ab', 'abc'])
+    def test_a_rest_that_failed_at_last_is_redelivered_alone(self, webhook, receiver, names):
+        places = self.existing(names, receiver)
+        Webhook.objects.update(max_attempts=2)
+        receiver.answers(HOOK, 500, 200, 500, 200)
+        self.together(places)
+        work()
+        self.together(places[:1])
+        work()
+        pass_retry_waits()
+        work()
+        receiver.clear()
+        redelivery.redeliver(Delivery.objects.filter(status=FAILED))
+        work()
+        assert self.told(receiver) == [(UPDATED, [f'{name}*' for name in names[1:]])]
+
     def test_a_delivered_rest_is_replayed_without_what_left(self, webhook, receiver):
         places = self.existing('abc', receiver)
         with away():

@@ -265,7 +265,7 @@ class Lanes:
             else:
                 lane.put_back(due.pk)
                 lane.forget()  # it is read anew
-        # Also after a crash a request with this id says the same.
-        new = [sent for sent in sents if sent.delivery.batch is None and sent.lane.batch]
-        queue.note_batches([(pk, sent.delivery.pk) for sent in new for pk in sent.pks])
+        # Also after a crash a request with this id says the same. If some have left a batch, the rest is another one.
+        new = [one for one in sents if one.delivery.batch != one.delivery.pk and (one.delivery.batch or one.lane.batch)]
+        queue.note_batches([(pk, one.delivery.pk) for one in new for pk in one.pks])
         return sents

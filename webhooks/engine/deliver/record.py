@@ -27,7 +27,7 @@ RECORD = """
     WITH v AS MATERIALIZED (
         SELECT * FROM json_to_recordset(%(rows)s::json) AS v(
             id bigint, status text, error text, response_status int, due_at timestamptz, attempt_count int,
-            attempt_limit int, lapses int, batch bigint, started_at timestamptz, duration float, method text, url text,
+            attempt_limit int, lapses int, started_at timestamptz, duration float, method text, url text,
             request_headers jsonb, response_headers jsonb, response_body text
         )
     ), logged AS (
@@ -39,8 +39,8 @@ RECORD = """
     )
     UPDATE webhooks_delivery d
     SET status = v.status, error = v.error, response_status = v.response_status, due_at = v.due_at,
-        attempt_count = v.attempt_count, attempt_limit = v.attempt_limit, lapses = v.lapses, batch = v.batch,
-        listed = false, finished_at = CASE WHEN v.status = 'pending' THEN NULL ELSE now() END
+        attempt_count = v.attempt_count, attempt_limit = v.attempt_limit, lapses = v.lapses, listed = false,
+        finished_at = CASE WHEN v.status = 'pending' THEN NULL ELSE now() END
     FROM v WHERE d.id = v.id AND d.status IN ('pending', 'sending') AND d.attempt_count < v.attempt_count
     RETURNING d.id"""
 
@@ -94,12 +94,11 @@ def record(judged: Sequence[Judged], now: datetime) -> list[Entry]:
 
 def row(sent: Sent, verdict: Verdict, lapses: int = 0) -> list[dict[str, object]]:
     """Return the deliveries and their attempt as RECORD names them."""
-    batch = sent.delivery.pk if sent.others else sent.delivery.batch
-    first, *others = [_delivery(one, sent, verdict, lapses, batch) for one in sent.deliveries]
+    first, *others = [_delivery(one, sent, verdict, lapses) for one in sent.deliveries]
     return [first | _attempt(sent), *others]
 
 
-def _delivery(one: Delivery, sent: Sent, verdict: Verdict, lapses: int, batch: int | None) -> dict[str, object]:
+def _delivery(one: Delivery, sent: Sent, verdict: Verdict, lapses: int) -> dict[str, object]:
     outcome = sent.outcome
     is_due = one.parts is None or one is sent.delivery  # the others go with it
     return {
@@ -111,7 +110,6 @@ def _delivery(one: Delivery, sent: Sent, verdict: Verdict, lapses: int, batch: i
         'attempt_count': one.attempt_count + 1,
         'attempt_limit': verdict.attempt_limit,
         'lapses': lapses,
-        'batch': batch,
     }
 
 
