@@ -18,6 +18,7 @@ from support.engine import (
     in_hand,
     open_transaction,
     pass_alive,
+    pass_probe_interval,
     pass_retry_waits,
     work,
 )
@@ -28,7 +29,7 @@ from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import backfill as engine
 from webhooks.engine import full_look, rescue, sql
-from webhooks.engine.deliver import circuit_breaker, endpoint, lane, loop, order
+from webhooks.engine.deliver import circuit_breaker, endpoint, lane, lanes, loop, order
 from webhooks.engine.deliver.build import Sent
 from webhooks.engine.deliver.threads import Threads
 from webhooks.engine.dispatch import claim
@@ -162,6 +163,17 @@ class TestRescue:
                 assert worker.deliveries == left
                 assert worker.alive_until >= before + timedelta(seconds=1)
 
+    def test_its_events_are_free_once_although_somebody_holds_its_lane(self, webhook):
+        changes(1)
+        dispatch_all()
+        (event,) = changes(1)
+        hold(event, *deliveries())
+        with open_transaction(lambda: order.hold([webhook.pk])):
+            for _ in range(2):
+                pass_alive()
+                assert rescue.rescue()
+        assert Event.objects.get(pk=event.pk).lapses == 0
+
 
 @contextmanager
 def sender() -> Iterator[tuple[int, loop.Sender]]:
@@ -278,6 +290,17 @@ class TestBesideAnOwner:
         monkeypatch.setattr(endpoint, 'write', lambda entries, now: written.extend(entries) or write(entries, now))
         owner.turn()
         assert not written
+
+    def test_the_answer_after_a_suspension_spends_no_attempt(self, owner, webhook, receiver, monkeypatch):
+        monkeypatch.setattr(circuit_breaker, 'SUSPEND_AFTER', 1)
+        receiver.answers(HOOK, 502)
+        site()
+        dispatch_all()
+        assert self.turns(owner, lambda: health(webhook).suspended_since)
+        pass_retry_waits()
+        pass_probe_interval(webhook)
+        assert self.turns(owner, lambda: bool(deliveries(PENDING, attempt_count=2)))
+        assert deliveries(PENDING)[0].attempt_limit == webhook.max_attempts + 1
 
 
 def test_a_sender_ends_although_its_last_transaction_is_broken_off(monkeypatch):
@@ -408,6 +431,22 @@ def test_a_second_worker_gets_its_share_of_busy_webhooks(receiver):
             return owned(first_id) == owned(second_id) == 2
 
         assert wait_until(share, timeout=60)
+
+
+def test_lanes_that_a_worker_gives_up_are_for_others(receiver, monkeypatch):
+    monkeypatch.setattr(lanes, 'GIVEN', 60)
+    for _ in range(4):
+        subscribe(receiver.url(HOOK), Site, concurrency=1, rate_limit=1)
+    with transaction.atomic():
+        for _ in range(20):
+            site()
+    dispatch_all()
+    with sender() as (pk, first):
+        hold()
+        assert take_turns(first, lambda: Health.objects.filter(owner=pk).count() == 2)
+        first.lanes.look_again()
+        first.turn()
+        assert Health.objects.filter(owner=pk).count() == 2
 
 
 def test_a_part_goes_on_where_the_change_that_stands_for_it_expires(receiver, monkeypatch):
