@@ -10,6 +10,7 @@ from django.utils import timezone
 from support.builders import site, subscribe
 from support.engine import (
     deliveries,
+    dispatch_all,
     health,
     in_hand,
     in_thread,
@@ -131,6 +132,19 @@ class TestRefused:
         work()
         refuse_for_long(webhook)
         pass_retry_waits()
+        work()
+        assert len(receiver.requests) == 2
+        assert health(webhook).suspended_since is None
+
+    def test_a_change_that_comes_after_the_turn_began_does_not_count(self, webhook, receiver):
+        receiver.answers(HOOK, 500)
+        site()
+        work()
+        site()
+        dispatch_all()
+        refuse_for_long(webhook)
+        pass_retry_waits(attempt_count=1)
+        Delivery.objects.filter(attempt_count=0).update(due_at=timezone.now() + REFUSED)
         work()
         assert len(receiver.requests) == 2
         assert health(webhook).suspended_since is None
