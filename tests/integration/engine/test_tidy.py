@@ -129,6 +129,14 @@ def test_what_a_worker_has_in_hand_does_not_expire(webhook):
     assert deliveries(FAILED) == [held]
 
 
+def test_a_delivery_that_was_redelivered_meanwhile_does_not_expire(webhook, monkeypatch):
+    site()
+    dispatch_all()
+    monkeypatch.setattr(tidy, 'OVERDUE', 'SELECT id FROM webhooks_delivery')
+    assert not tidy.expire()
+    assert deliveries(PENDING)
+
+
 def test_a_test_that_was_cut_off_fails(webhook):
     tested = delivery(event(site(), test=True), webhook, attempts=0, status=SENDING)
     tidy_all()
@@ -148,6 +156,18 @@ def test_a_lane_that_somebody_has_locked_keeps_no_other_from_it(webhook, receive
         assert [one.webhook_id for one in deliveries(PENDING)] == [webhook.pk]
     tidy_all()
     assert {one.webhook_id for one in deliveries(FAILED)} == {webhook.pk, other.pk}
+
+
+def test_in_a_lane_that_somebody_has_locked_nothing_passes(webhook):
+    place = site()
+    place.save()
+    dispatch_all()
+    Webhook.objects.update(ordered=False)
+    _first, second = deliveries(PENDING)
+    Delivery.objects.filter(pk=second.pk).update(due_at=None)
+    with open_transaction(lambda: order.hold([webhook.pk])):
+        assert not tidy.let_pass()
+    assert tidy.let_pass()
 
 
 def test_the_log_of_a_deleted_webhook_goes_a_part_at_a_time(webhook, receiver, monkeypatch):
