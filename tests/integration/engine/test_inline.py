@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 from dcim.models import Site
 from support.builders import site, subscribe
@@ -18,6 +20,14 @@ def test_a_change_is_sent(receiver):
     assert Event.objects.get().dispatched_at
     assert Health.objects.get(webhook=webhook).delivered == 1
     assert not Worker.objects.exists()
+
+
+def test_it_leaves_no_thread_behind(receiver):
+    subscribe(receiver.url('/hook'), Site)
+    site()
+    before = set(threading.enumerate())
+    assert inline.run() == {StatusChoices.DELIVERED: 1}
+    assert set(threading.enumerate()) <= before
 
 
 def test_many_changes_of_objects_are_sent_in_order(receiver):

@@ -18,6 +18,7 @@ from devstack.netbox import Worker
 from devstack.process import ProcessId, descendants, wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import StatusChoices
+from webhooks.engine.process import supervisor
 from webhooks.models import Webhook
 from webhooks.outbox import redis_queue
 
@@ -105,6 +106,15 @@ def test_one_that_was_killed_is_replaced(webhook, receiver, rqworker, busy):
     assert wait_until(is_delivered(1), timeout=PATIENCE)
     assert worker.child.running
     end(worker)
+
+
+def test_a_sender_that_hangs_stops_no_dispatcher():
+    listening, wake = os.pipe2(os.O_NONBLOCK)
+    for _ in range(2**17):
+        supervisor._poke(wake)
+    assert 0 < len(os.read(listening, 2**17)) < 2**17
+    os.close(listening)
+    os.close(wake)
 
 
 def test_it_ends_with_a_worker_that_is_killed(webhook, rqworker):
