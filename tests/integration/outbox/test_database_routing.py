@@ -102,6 +102,11 @@ class TestSaves:
         made.delete()
         assert (DELETED, pk) in changes(type(made))
 
+    def test_the_deletion_of_a_query_is_pinned(self, strict):
+        pk = site().pk
+        Site.objects.filter(pk=pk).delete()
+        assert (DELETED, pk) in changes(Site)
+
     def test_saves_outside_a_transaction_are_pinned(self, strict):
         place = site()
         assert changes() == [(CREATED, place.pk)]
