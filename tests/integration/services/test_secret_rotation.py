@@ -48,6 +48,12 @@ def test_after_a_rotation_both_secrets_verify_until_the_old_one_expires(webhook,
     assert ' ' not in receiver.wait_for(2)[1].header('webhook-signature')
 
 
+@pytest.mark.parametrize('overlap', ['-00:00:01', '365 00:00:01'])
+def test_an_overlap_of_less_than_nothing_or_more_than_a_year_is_refused(webhook, api_client, overlap):
+    answer = api_client.post(f'{BASE}{webhook.pk}/rotate-secret/', {'overlap': overlap}, format='json')
+    assert (answer.status_code, list(answer.data)) == (400, ['overlap'])
+
+
 def test_an_old_one_that_cannot_be_decrypted_is_named(webhook, receiver):
     """The receiver may still rely on it."""
     tomorrow = timezone.now() + timedelta(days=1)
