@@ -1,5 +1,6 @@
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -288,6 +289,11 @@ class TestMemory:
         for template in ("{{ 'x'|center(9999999999) }}", '{{ ("a" * 10)|replace("a", "b") }}', NESTED + '{{ a == b }}'):
             renderer.check(template)
         assert time.monotonic() - began < PATIENCE
+
+    def test_a_filter_does_not_run_when_a_template_is_checked(self, settings, tmp_path):
+        settings.JINJA_FILTERS = {'make': lambda path: Path(path).touch()}
+        renderer.check(f"{{{{ '{tmp_path / 'made'}' | make }}}}")
+        assert not list(tmp_path.iterdir())
 
 
 class TestErrors:
