@@ -476,6 +476,13 @@ class TestApi:
         assert (answer.status_code, list(answer.json())) == (400, ['credential'])
         assert api_client.post(WEBHOOKS, definition, format='json').status_code == 201
 
+    def test_who_may_not_view_it_can_keep_it(self, clerk_api, grant):
+        made = credential(NOWHERE)
+        webhook = subscribe(NOWHERE, Site, credential=made)
+        grant(Webhook, 'change', 'view')
+        changed = {'name': 'New', 'credential': made.pk}
+        assert clerk_api.patch(f'{WEBHOOKS}{webhook.pk}/', changed, format='json').status_code == 200
+
     def test_one_that_is_used_stays(self, api_client, admin_pages):
         made = credential(NOWHERE)
         webhook = subscribe(NOWHERE, Site, credential=made)
