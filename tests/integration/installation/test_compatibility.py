@@ -4,7 +4,7 @@ import ast
 import importlib
 import inspect
 import re
-from collections.abc import Iterator
+from functools import cache
 
 import pytest
 
@@ -65,8 +65,10 @@ def take(owner: object, name: str) -> object:
     return getattr(owner, name)
 
 
-def imports() -> Iterator[tuple[str, str]]:
-    """Yield (dotted name, file)."""
+@cache
+def imports() -> list[tuple[str, str]]:
+    """Return (dotted name, file)."""
+    found = []
     for path in sorted(WEBHOOKS.rglob('*.py')):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
@@ -75,9 +77,9 @@ def imports() -> Iterator[tuple[str, str]]:
                 names = [f'{node.module}.{alias.name}' for alias in node.names]
             else:
                 continue
-            for name in names:
-                if name.partition('.')[0] in PACKAGES:
-                    yield name, str(path.relative_to(WEBHOOKS))
+            file = str(path.relative_to(WEBHOOKS))
+            found += [(name, file) for name in names if name.partition('.')[0] in PACKAGES]
+    return found
 
 
 def is_promised(name: str) -> bool:
