@@ -2,12 +2,13 @@
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
 import pytest
 from django.db import connections
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
@@ -146,14 +147,24 @@ def steps() -> list[Step]:
     return found
 
 
-class Migrating(threading.Thread):
-    """A new process would take ten seconds to start."""
+def forwards(editor: BaseDatabaseSchemaEditor, steps: list[Step]) -> None:
+    for operation, before, after in steps:
+        operation.database_forwards('webhooks', editor, before, after)
 
-    def __init__(self, database: DatabaseAddress, to: str = '', steps: Sequence[Step] = ()) -> None:
+
+def backwards(editor: BaseDatabaseSchemaEditor, steps: list[Step]) -> None:
+    for operation, before, after in reversed(steps):
+        operation.database_backwards('webhooks', editor, after, before)
+
+
+class Migrating(threading.Thread):
+    """A new process would take ten seconds to start, and Django's executor computes the states of all models."""
+
+    def __init__(self, database: DatabaseAddress, steps: list[Step] | None, way: Callable = forwards) -> None:
         super().__init__(daemon=True)
         self._database = database
-        self._to = to
         self._steps = steps
+        self._way = way
         self._error: Exception | None = None
         self.start()
 
@@ -163,11 +174,10 @@ class Migrating(threading.Thread):
         try:
             if self._steps:
                 with mine.schema_editor(atomic=False) as editor:
-                    for operation, before, after in self._steps:
-                        operation.database_forwards('webhooks', editor, before, after)
+                    self._way(editor, self._steps)
             else:
                 executor = MigrationExecutor(mine)
-                executor.migrate([('webhooks', self._to) if self._to else newest(executor.loader)])
+                executor.migrate([newest(executor.loader)])
         except Exception as error:
             self._error = error
         finally:
@@ -187,15 +197,16 @@ def _unblocked(django_db_blocker: Any) -> Iterator[None]:
 
 
 @pytest.fixture(scope='module')
-def log(stack: StackDescription, processes: Processes) -> Iterator[str]:
+def log(stack: StackDescription, processes: Processes, steps: list[Step]) -> Iterator[str]:
     """Yield the name of a 1.0.0 database with a log."""
     database = copy_database(stack.server, stack.template, 'former')
     netbox = NetBox(stack.folder / 'former', database, stack.caching, stack.tasks, processes, 'WEBHOOKS_ENABLED = True')
     netbox.write_configuration()
     answer = netbox.run('shell', '-c', FURNISH)
     assert answer.returncode == 0, answer.stderr
-    Migrating(database, '0002_sequence').finish()
+    Migrating(database, steps, backwards).finish()
     with database.connect() as connection, connection.transaction():
+        connection.execute("DELETE FROM django_migrations WHERE app = 'webhooks' AND name > '0002_sequence'")
         connection.execute(SHAPE)
     database.execute(former.SNAPSHOTS)
     yield database.name
@@ -286,10 +297,10 @@ def test_what_waits_in_a_log_of_1_0_0_is_delivered_in_order_after_the_upgrade(ma
     assert len(of_path(receiver, 'Leaving')) == 16
 
 
-def test_a_sequence_goes_on_where_a_clock_is_after_the_upgrade(make_former):
+def test_a_sequence_goes_on_where_a_clock_is_after_the_upgrade(make_former, steps):
     netbox = make_former()
     netbox.database.execute("SELECT setval('webhooks_event_sequence', 4711)")
-    Migrating(netbox.database).finish()
+    Migrating(netbox.database, steps).finish()
     with netbox.database.connect() as connection:
         drawn = one(connection, "SELECT nextval('webhooks_event_sequence')")
         microseconds = one(connection, "SELECT extract(epoch FROM now() - '2020-01-01 00:00Z') * 1000000")
@@ -297,13 +308,13 @@ def test_a_sequence_goes_on_where_a_clock_is_after_the_upgrade(make_former):
     assert microseconds - drawn < 3_600_000_000
 
 
-def test_saves_go_on_while_it_waits_for_a_long_transaction(make_former):
+def test_saves_go_on_while_it_waits_for_a_long_transaction(make_former, steps):
     netbox = make_former()
     with netbox.database.connect() as long, netbox.database.connect() as other:
         ((first,), (second,)) = other.execute('SELECT object_id FROM snapshots LIMIT 2').fetchall()
         with long.transaction():
             former.save(first)(long)
-            migrating = Migrating(netbox.database)
+            migrating = Migrating(netbox.database, steps)
             for _ in range(3):
                 assert wait_until(lambda: one(other, IS_WAITED_FOR, 'webhooks_subscription'), timeout=PATIENCE)
                 with other.transaction():
@@ -318,7 +329,7 @@ def test_who_would_be_in_a_deadlock_with_it_goes_on(make_former, steps):
     """The migration wants locks on webhooks and deliveries, and a reader holds webhooks."""
     netbox = make_former()
     with netbox.database.connect() as person, netbox.database.connect() as other:
-        migrating = Migrating(netbox.database, steps=steps)
+        migrating = Migrating(netbox.database, steps)
         assert wait_until(lambda: one(other, COLUMN, 'webhooks_event', 'backfill_for'), timeout=PATIENCE)
         with person.transaction():
             person.execute(former.LOOK)
@@ -341,7 +352,7 @@ def test_it_can_be_killed_and_run_again(make_former):
         assert one(other, COLUMN, 'webhooks_hour', 'superseded')
         assert not one(other, COLUMN, 'webhooks_delivery', 'span')
 
-        Migrating(netbox.database).finish()
+        Migrating(netbox.database, steps=None).finish()
 
         assert one(other, COLUMN, 'webhooks_delivery', 'span')
         assert '(object_type_id, object_id, sequence)' in one(other, CHAIN)
@@ -358,7 +369,7 @@ def test_nobody_fails_and_nothing_is_lost_beside_saves_and_workers_of_1_0_0(make
     others = [Former(netbox.database, work) for work in (former.turn, former.redeliver)]
     assert wait_until(lambda: all(one_of_them.done for one_of_them in (*savers, *others)), timeout=PATIENCE)
 
-    Migrating(netbox.database, steps=steps).finish()
+    Migrating(netbox.database, steps).finish()
 
     for one_of_them in (*savers, *others):
         one_of_them.stop()
