@@ -23,7 +23,12 @@ shown['queues'] = sorted(settings.RQ_QUEUES)
 print('FOUND', json.dumps(shown))
 """
 
-SAVE = "from dcim.models import Site; Site.objects.create(name='Bern', slug='bern')"
+SAVE = """
+import django_rq
+from dcim.models import Site
+Site.objects.create(name='Bern', slug='bern')
+django_rq.get_queue('default').enqueue('time.time')
+"""
 
 
 @pytest.fixture
@@ -37,33 +42,23 @@ def configured(make_netbox: Callable[..., Any]) -> Callable[[str], dict[str, Any
 
 
 class TestPlaces:
-    def test_settings_at_the_top_level_are_read(self, configured):
+    def test_settings_are_read_at_the_top_level_and_the_plugins_own_win(self, configured):
         found = configured(
-            "WEBHOOKS_ENABLED = True\nREDIS_HOST = '127.0.0.1'\nREDIS_PORT = 7001\nREDIS_DB = 5\n"
-            "REDIS_PASSWORD = 'pass'\nREDIS_DEFAULT_TIMEOUT = 77\nWEBHOOKS_ORDER_WAIT = 9"
+            "WEBHOOKS_ENABLED = False\nREDIS_HOST = '127.0.0.1'\nREDIS_PORT = 7001\nREDIS_DB = 5\n"
+            "REDIS_PASSWORD = 'pass'\nREDIS_DEFAULT_TIMEOUT = 77\nWEBHOOKS_ORDER_WAIT = 9\n"
+            "PLUGINS_CONFIG = {'webhooks': {'enabled': True, 'redis_port': 7002, 'blocked_networks': ['10.0.0.0/8']}}"
         )
-        assert (found['enabled'], found['order_wait']) == (True, 9)
-        assert (found['port'], found['db'], found['password'], found['job_timeout']) == (7001, 5, 'pass', 77)
+        assert (found['enabled'], found['order_wait'], found['blocked_networks']) == (True, 9, ['10.0.0.0/8'])
+        assert (found['port'], found['db'], found['password'], found['job_timeout']) == (7002, 5, 'pass', 77)
         assert found['queue'] == 'webhooks'
         assert 'webhooks' in found['queues']
 
-    def test_the_plugins_own_win(self, configured):
-        found = configured(
-            'WEBHOOKS_ENABLED = False\nREDIS_PORT = 7001\n'
-            "PLUGINS_CONFIG = {'webhooks': {'enabled': True, 'redis_port': 7002, 'blocked_networks': ['10.0.0.0/8']}}"
-        )
-        assert (found['enabled'], found['port'], found['blocked_networks']) == (True, 7002, ['10.0.0.0/8'])
-
     def test_webhooks_are_off_and_use_netboxs_redis_with_a_timeout_of_their_own(self, configured, stack):
-        found = configured('del WEBHOOKS_ENABLED\nREDIS_DEFAULT_TIMEOUT = 77')
+        netboxs = "REDIS['tasks']['PASSWORD'] = 'of netbox'\n"
+        found = configured(f'{netboxs}del WEBHOOKS_ENABLED\nREDIS_DEFAULT_TIMEOUT = 77')
         assert (found['enabled'], found['queue'], found['port']) == (False, 'low', stack.tasks.port)
         assert (found['job_timeout'], found['queues']) == (77, ['default', 'high', 'low'])
-
-    def test_another_redis_does_not_get_netboxs_password(self, configured):
-        netboxs = "REDIS['tasks']['PASSWORD'] = 'of netbox'\n"
-        assert configured(netboxs)['password'] == 'of netbox'
-        found = configured(netboxs + "REDIS_HOST = '127.0.0.1'\nREDIS_PORT = 7001\nREDIS_PASSWORD = ''")
-        assert not found['password']
+        assert found['password'] == 'of netbox'
 
     def test_another_database_is_used_where_netbox_has_a_url(self, configured, stack):
         found = configured(
@@ -98,28 +93,20 @@ class TestWrongValues:
         assert name.removeprefix('WEBHOOKS_').lower() in last.lower()
 
 
-class TestOtherRedis:
-    def test_the_queue_is_in_the_other_redis_and_a_worker_serves_it(
-        self, other_redis, make_netbox, rqworker, receiver, stack
-    ):
-        netbox = make_netbox(f"REDIS_HOST = '127.0.0.1'\nREDIS_PORT = {other_redis.port}")
-        subscribe(receiver.url('/hook'), Site)
-        answer = netbox.run('shell', '-c', SAVE)
-        assert not answer.returncode, answer.stderr
-        with other_redis.address.client() as other, stack.tasks.client() as tasks:
-            assert other.llen('rq:queue:webhooks') == 1
-            assert not [key for key in tasks.keys('*') if b'webhooks' in key or key.startswith(b'rq:queue')]
-        rqworker('webhooks', netbox=netbox, redis=other_redis.address)
-        (received,) = receiver.wait_for(1)
-        assert received.json()['data']['name'] == 'Bern'
-
-    def test_netboxs_own_jobs_stay_in_its_redis(self, other_redis, make_netbox, committed, stack):
-        netbox = make_netbox(f"REDIS_HOST = '127.0.0.1'\nREDIS_PORT = {other_redis.port}")
-        answer = netbox.run('shell', '-c', "import django_rq; django_rq.get_queue('default').enqueue('time.time')")
-        assert not answer.returncode, answer.stderr
-        with other_redis.address.client() as other, stack.tasks.client() as tasks:
-            assert not other.exists('rq:queue:default')
-            assert tasks.llen('rq:queue:default') == 1
+def test_the_queue_is_in_the_other_redis_and_a_worker_serves_it(other_redis, make_netbox, rqworker, receiver, stack):
+    netbox = make_netbox(f"REDIS_HOST = '127.0.0.1'\nREDIS_PORT = {other_redis.port}")
+    subscribe(receiver.url('/hook'), Site)
+    answer = netbox.run('shell', '-c', SAVE)
+    assert not answer.returncode, answer.stderr
+    with other_redis.address.client() as other, stack.tasks.client() as tasks:
+        assert other.llen('rq:queue:webhooks') == 1
+        assert not [key for key in tasks.keys('*') if b'webhooks' in key]
+        # NetBox's own jobs stay in its Redis.
+        assert not other.exists('rq:queue:default')
+        assert tasks.keys('rq:queue:*') == [b'rq:queue:default']
+    rqworker('webhooks', netbox=netbox, redis=other_redis.address)
+    (received,) = receiver.wait_for(1)
+    assert received.json()['data']['name'] == 'Bern'
 
 
 def test_without_settings_the_queue_is_in_netboxs_redis(committed, stack):
