@@ -29,19 +29,70 @@ CHANGELOG = (CHECKOUT / 'CHANGELOG.md').read_text()
 SETTINGS = (CHECKOUT / 'docs/configuration.md').read_text()
 # Beside the docs and .github/.
 ADDRESSED = ('pyproject.toml', 'webhooks/version.py')
+EXAMPLE, REAL = 'git.example.com', 'forge.example.org'
 MATRIX = '| Release | NetBox from | NetBox to | Python |\n|---|---|---|---|\n'
 PROJECT = tomllib.loads((CHECKOUT / 'pyproject.toml').read_text())['project']
 
 
+def tracked(folder: str) -> set[str]:
+    listed = subprocess.run(['git', 'ls-files', folder], cwd=CHECKOUT, capture_output=True, text=True, check=True)
+    return set(listed.stdout.split())
+
+
+class Release:
+    """The script may build and clean up in this copy."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in tracked('.'):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(CHECKOUT / name, folder / name)
+            if name.endswith('.md') or name in ADDRESSED or name.startswith('.github/'):
+                self.replace(name, EXAMPLE, REAL)
+        self.replace('CHANGELOG.md', 'Unreleased', '2026-01-31')
+        self.git('init', '--quiet')
+        self.commit()
+        self.git('branch', 'complete')
+
+    def restore(self) -> None:
+        self.git('reset', '--quiet', '--hard', 'complete')
+        self.git('clean', '--quiet', '-xfd')
+        for tag in (self.folder / '.git/refs/tags').iterdir():
+            self.git('tag', '--delete', tag.name)
+
+    def replace(self, name: str, old: str, new: str) -> None:
+        text = (self.folder / name).read_text()
+        (self.folder / name).write_text(text.replace(old, new))
+
+    def git(self, *arguments: str) -> None:
+        person = ('-c', 'user.name=Somebody', '-c', 'user.email=somebody@example.com')
+        subprocess.run(['git', *person, *arguments], cwd=self.folder, check=True)
+
+    def commit(self) -> None:
+        self.git('add', '--all')
+        self.git('commit', '--quiet', '--message', 'Release')
+
+    def run(self) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self.folder / 'scripts/release'], capture_output=True, text=True, timeout=300, check=False
+        )
+
+
 @pytest.fixture(scope='module')
-def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp('dist')
-    answer = subprocess.run(
-        [CHECKOUT / 'scripts/package', folder], capture_output=True, text=True, timeout=300, check=False
-    )
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Release:
+    return Release(tmp_path_factory.mktemp('release'))
+
+
+@pytest.fixture(scope='module')
+def dist(complete: Release, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The release builds what is complete."""
+    answer = complete.run()
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert answer.stdout.count('PASSED') == 2
-    return folder
+    assert f'Ready. Publish it with: git tag v{WebhooksConfig.version}' in answer.stdout
+    assert not list(complete.folder.glob('*.egg-info'))  # the next archive would hold its files
+    # Tests clean the copy up.
+    return shutil.copytree(complete.folder / 'dist', tmp_path_factory.mktemp('dist') / 'dist')
 
 
 @pytest.fixture(scope='module')
@@ -61,11 +112,6 @@ def archive(dist: Path) -> set[str]:
     (path,) = dist.glob('*.tar.gz')
     with tarfile.open(path) as found:
         return {name.partition('/')[2] for name in found.getnames()}
-
-
-def tracked(folder: str) -> set[str]:
-    listed = subprocess.run(['git', 'ls-files', folder], cwd=CHECKOUT, capture_output=True, text=True, check=True)
-    return set(listed.stdout.split())
 
 
 def test_the_wheel_has_the_whole_plugin_and_nothing_else(wheel):
@@ -96,7 +142,7 @@ def test_its_page_has_no_link_that_leads_to_a_file_of_the_checkout(metadata):
 
 
 def test_the_links_of_its_page_lead_to_the_files_of_its_version(metadata):
-    source, version = PROJECT['urls']['Source'], f'v{WebhooksConfig.version}'
+    source, version = PROJECT['urls']['Source'].replace(EXAMPLE, REAL), f'v{WebhooksConfig.version}'
     text = metadata.get_payload()
     for name in ('docs/receivers.md', 'LICENSE'):
         assert f']({source}/blob/{version}/{name})' in text
@@ -149,28 +195,26 @@ class Installation:
         return answer.stdout
 
 
-@pytest.fixture(scope='module', params=['*.whl', '*.tar.gz'], ids=['wheel', 'archive'])
-def installation(request: pytest.FixtureRequest, dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    (package,) = dist.glob(request.param)
-    return Installation(tmp_path_factory.mktemp('installed'), package)
-
-
-class TestInstalled:
-    def test_all_files_are_there(self, installation):
-        assert [name for name in tracked('webhooks') if not (installation.packages / name).exists()] == []
-
-    def test_netbox_runs_on_it(self, installation):
-        """The checks import all modules of pages, API and workers."""
-        assert 'webhooks.W001' in installation.run('-m', 'netbox', 'check')
-        code = 'import webhooks; print(webhooks.__file__)'
-        where = installation.run('-m', 'netbox', 'shell', '--no-imports', '-c', code)
-        assert where.splitlines()[-1] == str(installation.packages / 'webhooks/__init__.py')
-
-    def test_its_static_files_are_collected(self, installation):
-        installation.run('-m', 'netbox', 'collectstatic', '--no-input')
-        static = {Path(name).relative_to('webhooks/static') for name in tracked('webhooks/static')}
-        assert static
-        assert [name for name in static if not (installation.root / 'static' / name).exists()] == []
+@pytest.mark.parametrize('form', ['*.whl', '*.tar.gz'], ids=['wheel', 'archive'])
+def test_all_files_are_installed(dist, tmp_path, form):
+    (package,) = dist.glob(form)
+    installation = Installation(tmp_path, package)
+    assert [name for name in tracked('webhooks') if not (installation.packages / name).exists()] == []
+    if form == '*.tar.gz':
+        return  # a wheel was made from it
+    # The checks import all modules of pages, API and workers.
+    code = """
+from django.core.management import call_command
+import webhooks
+call_command('check')
+call_command('collectstatic', interactive=False)
+print(webhooks.__file__)"""
+    said = installation.run('-m', 'netbox', 'shell', '--no-imports', '-c', code)
+    assert 'webhooks.W001' in said
+    assert said.splitlines()[-1] == str(installation.packages / 'webhooks/__init__.py')
+    static = {Path(name).relative_to('webhooks/static') for name in tracked('webhooks/static')}
+    assert static
+    assert [name for name in static if not (installation.root / 'static' / name).exists()] == []
 
 
 class TestDescription:
@@ -225,50 +269,6 @@ class TestSettings:
         assert networks.split() == [str(network) for network in conf.Settings().blocked_networks]
 
 
-class Release:
-    """The script may build and clean up in this copy."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        for name in tracked('.'):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(CHECKOUT / name, folder / name)
-            if name.endswith('.md') or name in ADDRESSED or name.startswith('.github/'):
-                self.replace(name, 'git.example.com', 'forge.example.org')
-        self.replace('CHANGELOG.md', 'Unreleased', '2026-01-31')
-        self.git('init', '--quiet')
-        self.commit()
-        self.git('branch', 'complete')
-
-    def restore(self) -> None:
-        self.git('reset', '--quiet', '--hard', 'complete')
-        self.git('clean', '--quiet', '-xfd')
-        for tag in (self.folder / '.git/refs/tags').iterdir():
-            self.git('tag', '--delete', tag.name)
-
-    def replace(self, name: str, old: str, new: str) -> None:
-        text = (self.folder / name).read_text()
-        (self.folder / name).write_text(text.replace(old, new))
-
-    def git(self, *arguments: str) -> None:
-        person = ('-c', 'user.name=Somebody', '-c', 'user.email=somebody@example.com')
-        subprocess.run(['git', *person, *arguments], cwd=self.folder, check=True)
-
-    def commit(self) -> None:
-        self.git('add', '--all')
-        self.git('commit', '--quiet', '--message', 'Release')
-
-    def run(self) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [self.folder / 'scripts/release'], capture_output=True, text=True, timeout=300, check=False
-        )
-
-
-@pytest.fixture(scope='module')
-def complete(tmp_path_factory: pytest.TempPathFactory) -> Release:
-    return Release(tmp_path_factory.mktemp('release'))
-
-
 @pytest.fixture
 def release(complete: Release) -> Iterator[Release]:
     yield complete
@@ -276,21 +276,14 @@ def release(complete: Release) -> Iterator[Release]:
 
 
 class TestRelease:
-    def test_it_builds_what_is_complete(self, release):
-        answer = release.run()
-        assert answer.returncode == 0, answer.stderr
-        assert f'Ready. Publish it with: git tag v{WebhooksConfig.version}' in answer.stdout
-        assert len(list((release.folder / 'dist').iterdir())) == 2
-        assert not list(release.folder.glob('*.egg-info'))  # the next archive would hold its files
-
     def test_it_refuses_addresses_that_are_examples(self, release):
         names = ['.github/CODEOWNERS', 'README.md', *ADDRESSED]
         for name in names:
-            release.replace(name, 'forge.example.org', 'git.example.com')
+            release.replace(name, REAL, EXAMPLE)
         release.commit()
         answer = release.run()
         assert answer.returncode == 1
-        expected = [f'Not yet: write the real address in place of git.example.com into {name}.' for name in names]
+        expected = [f'Not yet: write the real address in place of {EXAMPLE} into {name}.' for name in names]
         assert answer.stderr.splitlines() == expected
 
     def test_it_refuses_a_changelog_without_a_date(self, release):
