@@ -165,7 +165,7 @@ def test_there_is_one_scheduler(webhook, rqworker):
 
 def test_a_worker_that_ends_by_itself_has_none(webhook, receiver, netbox):
     site()
-    assert netbox.run('rqworker', '--burst').returncode == 0
+    assert netbox.start_worker('--burst').child.popen.wait(PATIENCE) == 0
     assert is_delivered(1)()
     assert len(receiver.requests) == 1
 
