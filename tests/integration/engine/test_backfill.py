@@ -552,6 +552,14 @@ class TestFilters:
         assert sorted(ids(receiver)) == [made[2], made[4]]
         assert state(webhook) == COMPLETED
 
+    def test_more_than_a_slice_of_the_rows_leaves_none_out(self, webhook, receiver, monkeypatch):
+        monkeypatch.setattr(engine, 'SLICE', 2)
+        monkeypatch.setattr(engine, 'ROWS', 4)
+        made = sites(5)
+        start(webhook, query='status=active')
+        work()
+        assert sorted(ids(receiver)) == made
+
     @pytest.mark.parametrize(('slow', 'goes_on'), [(0.0, False), (60.0, True)])
     def test_after_a_slow_one_others_have_time(self, webhook, monkeypatch, slow, goes_on):
         monkeypatch.setattr(engine, 'SLICE', 3)
