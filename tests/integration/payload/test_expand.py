@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 from support.admin_browser import ADD
 from support.builders import DELETED, UPDATED, device, forget_events, interface, recorded, subscribe
 from support.engine import deliveries, dispatch_all, pass_retry_waits, work
+from support.log import event
 from support.objects import MAKERS, VARIANTS, change, make_interface
 from support.rest import get
 
@@ -213,6 +214,12 @@ class TestWhatIsGone:
         shown = body(receiver, '/interfaces')
         assert shown['data']['device']['id'] == made.device_id
         assert 'device' in shown['partial']
+
+    def test_of_two_deletions_the_last_counts(self):
+        made = device()
+        for serial in ('old', 'new'):
+            event(made, kind=DELETED, data=json.dumps({'serial': serial}))
+        assert expansions.deletions(Device, [made.pk]) == {made.pk: {'serial': 'new'}}
 
     def test_a_test_of_a_webhook_for_deletions_is_no_deletion(self, receiver: Receiver):
         made = an_interface()
