@@ -29,7 +29,7 @@ from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import backfill as engine
 from webhooks.engine import full_look, rescue, sql
-from webhooks.engine.deliver import circuit_breaker, endpoint, lane, lanes, loop, order
+from webhooks.engine.deliver import circuit_breaker, endpoint, lane, lanes, loop, order, queue
 from webhooks.engine.deliver.build import Sent
 from webhooks.engine.deliver.threads import Threads
 from webhooks.engine.dispatch import claim
@@ -38,6 +38,7 @@ from webhooks.engine.registry import GIVEN_UP, SEND, STOPPED, SUSPECT, SUSPECTS,
 from webhooks.engine.tidy import loop as tidy
 from webhooks.models import Delivery, Event, Health, Webhook, Worker
 from webhooks.services import backfill, redelivery, waiting
+from webhooks.templating import renderer
 from webhooks.transport.client import Client
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -236,7 +237,7 @@ class TestBesideAnOwner:
             receiver.wait_for(begun)
             assert wait_until(owner.turn, timeout=10)
             assert wait_until(lambda: not owner.turn(), timeout=10)
-            assert len(receiver.requests) == begun < 4
+            assert len(receiver.requests) == len(in_hand()) == begun < 4
         assert self.turns(owner, lambda: not deliveries(PENDING))
         assert len(receiver.requests) == 4
 
@@ -382,6 +383,51 @@ class TestThreads:
             for _ in sents:
                 goes_on.put(None)
             threads.close()
+
+    def test_requests_of_one_webhook_are_taken_back_alone(self):
+        begun, goes_on = SimpleQueue(), SimpleQueue()
+        threads = Threads(1, 'test', lambda sent: begun.put(sent) or goes_on.get(), begun.put)
+        first, second, other = (
+            Sent(Delivery(webhook_id=pk), None, lane=lane.Lane(pk, used_at=0.0)) for pk in (1, 1, 2)
+        )
+        try:
+            threads.submit(first)
+            assert begun.get(timeout=60) is first
+            for sent in (second, other):
+                threads.submit(sent)
+            assert threads.withdraw(1) == [second]
+        finally:
+            for _ in (first, second, other):
+                goes_on.put(None)
+            threads.close()
+
+
+def test_behind_templates_without_end_none_is_lost(receiver, monkeypatch):
+    monkeypatch.setattr(renderer, 'TIME_LIMIT', 0.3)
+    monkeypatch.setattr(lane, 'ENDLESS', 0.2)
+    monkeypatch.setattr(lane, 'REST', 0.0)
+    loops = '{% for i in range(99999) %}' * 2 + '{% endfor %}' * 2
+    subscribe(receiver.url(HOOK), Site, body_template=f'{{% if data.facility %}}{loops}{{% endif %}}')
+    with transaction.atomic():
+        for facility in [''] * 4 + ['endless'] * 6:
+            site(facility=facility)
+    dispatch_all()
+    with sender() as (_pk, first):
+        assert take_turns(first, lambda: not deliveries(PENDING))
+
+
+@pytest.mark.parametrize(('module', 'step', 'result'), [(loop, '_build', False), (queue, 'fetch', {})])
+def test_a_request_that_cannot_begin_goes_in_another_turn(webhook, receiver, monkeypatch, module, step, result):
+    monkeypatch.setattr(full_look, 'LEAST', 1000.0)
+    monkeypatch.setattr(full_look, 'MOST', 1000.0)
+    for _ in range(2):
+        site()
+    dispatch_all()
+    Delivery.objects.filter(pk=deliveries()[0].pk).update(due_at=timezone.now() - timedelta(hours=1))
+    once, take = [result], getattr(module, step)
+    monkeypatch.setattr(module, step, lambda given: once.pop() if once else take(given))
+    with sender() as (_pk, first):
+        assert take_turns(first, lambda: not deliveries(PENDING))
 
 
 def test_a_worker_learns_that_another_one_has_suspended_a_webhook(webhook, receiver):
