@@ -400,17 +400,21 @@ class TestDeadline:
             outcome = send(server.url(), timeout=SHORT)
         assert (outcome.unreachable, outcome.error) == (True, TOO_LATE)
 
-    def test_an_endpoint_that_takes_no_connection_is_given_up(self, send):
+    @pytest.mark.parametrize(
+        ('connect', 'timeout', 'error'), [(LONG, SHORT, TOO_LATE), (SHORT, LONG, 'TimeoutError: timed out')]
+    )
+    def test_an_endpoint_that_takes_no_connection_is_given_up(self, send, monkeypatch, connect, timeout, error):
         """Its backlog is full, so the kernel does not answer."""
+        monkeypatch.setattr('webhooks.transport.client.CONNECT_TIMEOUT', connect)
         with socket.create_server(('127.0.0.1', 0), backlog=0) as full:
             fillers = [socket.socket() for _ in range(8)]
             for filler in fillers:
                 filler.setblocking(False)
                 filler.connect_ex(full.getsockname())
-            outcome = send(f'http://127.0.0.1:{full.getsockname()[1]}/', timeout=SHORT)
+            outcome = send(f'http://127.0.0.1:{full.getsockname()[1]}/', timeout=timeout)
             for filler in fillers:
                 filler.close()
-        assert (outcome.unreachable, outcome.error) == (True, TOO_LATE)
+        assert (outcome.unreachable, outcome.error) == (True, error)
 
     def test_an_endpoint_that_does_not_read_is_given_up(self, send):
         with socket.create_server(('127.0.0.1', 0)) as server:
