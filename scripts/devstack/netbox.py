@@ -186,10 +186,12 @@ class Worker:
     child: Child | None = None
 
     def start(self) -> None:
+        # Django's checks take longer than all else of a start.
+        arguments = ['rqworker', '--skip-checks', *self.queues]
         if self.netbox.warm:
-            self.child = self.netbox.warm.start('rqworker', ['rqworker', *self.queues])
+            self.child = self.netbox.warm.start('rqworker', arguments)
         else:
-            self.child = self.netbox.start_command('rqworker', 'rqworker', *self.queues)
+            self.child = self.netbox.start_command('rqworker', *arguments)
 
     @property
     def pid(self) -> int:

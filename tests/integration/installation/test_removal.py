@@ -220,7 +220,7 @@ def test_it_lists_what_goes_and_leaves_nothing_and_netbox_works(netbox, stack):
         assert redis.keys('rq:job:*') == [foreign.key.encode()]
         assert not redis.keys('*webhooks*')
         assert not redis.keys('rq:results:*')
-    again = netbox.run('webhooks_remove', '--yes')
+    again = netbox.run('webhooks_remove', '--yes', '--skip-checks')
     assert (again.returncode, 'The tables of webhooks do not exist' in again.stderr) == (1, True)
     configure(netbox, plugin=False)
     lines = netbox.run('shell', '-c', LOOK)

@@ -25,7 +25,7 @@ with transaction.atomic():
 print('saved', Site.objects.count())
 place.delete()
 print('left', Site.objects.count())
-call_command('check', databases=['default'])
+call_command('check', databases=['default'], tags=['webhooks'])
 """
 
 DROP_TABLES = r"""
