@@ -21,8 +21,8 @@ from devstack.process import Child, Processes, wait_until
 AT_ONCE = 1 if os.environ.get('NETBOX_WEBHOOKS_TEST_REDIS_HOST') else 4
 # Folders that take minutes start first, divided into so many parts.
 SHARES = {
-    'tests/chaos': 3,
-    'tests/integration/engine': 4,
+    'tests/chaos': 2,
+    'tests/integration/engine': 3,
     'tests/integration/installation': 3,
     'tests/integration/outbox': 2,
     'tests/hostile': 1,
