@@ -21,6 +21,7 @@ from support.objects.surroundings import make_region, named
 from devstack.receiver import Received, Receiver
 from webhooks.constants import DEFAULT_MODELS
 from webhooks.services.trial import send_test
+from webhooks.storable import nodes
 
 # `date-time` and `uri-reference` need additional packages.
 FORMATS = FormatChecker(['uuid', 'date'])
@@ -196,3 +197,9 @@ class TestCommand:
         assert '#/components/' not in text
         referred = {part.split('"')[0] for part in text.split('#/$defs/')[1:]}
         assert referred <= shown['$defs'].keys()
+
+
+def test_no_choice_is_named_twice(db):
+    choices = [node['anyOf'] for node in nodes(schema('dcim.site')) if isinstance(node, dict) and 'anyOf' in node]
+    assert choices
+    assert not [one for one in choices if any(one.count(choice) > 1 for choice in one)]
