@@ -87,7 +87,7 @@ def _rescue_deliveries(ids: Collection[int], now: datetime, since: datetime | No
     held = list(pending.select_related('webhook__health', 'event').defer(*unread))
     wanted = {one.webhook_id for one in held}
     if blame:
-        # Only now is it known that this was its own death. Whoever asks tries again.
+        # A death that is not counted now is never counted. If time runs out, the supervisor tries again.
         transactions.set_lock_timeout(500)
         order.hold(wanted)
     lanes = order.lock(wanted)

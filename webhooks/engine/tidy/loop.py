@@ -20,7 +20,7 @@ OVERDUE = """
     LIMIT %(part)s
     FOR UPDATE OF h SKIP LOCKED"""
 
-# Of 1.0.0.
+# A worker of 1.0.0 has left these.
 UNANSWERED = "SELECT id FROM webhooks_delivery WHERE status = 'sending' AND expires_at < %(now)s LIMIT %(part)s"
 
 # Not those in hand, which is known under the lanes' locks only.
