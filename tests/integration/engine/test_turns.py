@@ -16,6 +16,7 @@ from support.engine import (
     health,
     hold,
     in_hand,
+    in_thread,
     open_transaction,
     pass_alive,
     pass_probe_interval,
@@ -414,6 +415,19 @@ def test_behind_templates_without_end_none_is_lost(receiver, monkeypatch):
     dispatch_all()
     with sender() as (_pk, first):
         assert take_turns(first, lambda: not deliveries(PENDING))
+
+
+def test_a_turn_that_is_broken_off_takes_back_no_request_of_an_earlier_one(webhook, receiver):
+    receiver.answers(HOOK, Answer(200, delay=1))
+    site()
+    dispatch_all()
+    with sender() as (_pk, first):
+        first.turn()
+        assert first.lanes.in_hand
+        session = sql.fetch_value('SELECT pg_backend_pid()')
+        in_thread(lambda: sql.fetch('SELECT pg_terminate_backend(%s)', [session])).join(30)
+        assert take_turns(first, lambda: not deliveries(PENDING))
+    assert len(receiver.requests) == 1
 
 
 @pytest.mark.parametrize(('module', 'step', 'result'), [(loop, '_build', False), (queue, 'fetch', {})])
