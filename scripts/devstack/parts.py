@@ -45,7 +45,9 @@ class Part:
 
     @property
     def counts(self) -> Counter[str]:
-        return Counter({outcome: int(number) for number, outcome in COUNT.findall(self._closing_line)})
+        """How many tests had each outcome. A part that was broken off counts as one error."""
+        found = {outcome: int(number) for number, outcome in COUNT.findall(self._closing_line)}
+        return Counter(found or {'error': int(self.code != 0)})
 
     @property
     def summary(self) -> str:
