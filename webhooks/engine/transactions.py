@@ -8,6 +8,7 @@ from datetime import datetime
 from django.db import OperationalError, connection, transaction
 from psycopg.errors import LockNotAvailable
 
+from ..interruptions import BROKEN_OFF
 from . import sql
 
 logger = logging.getLogger('webhooks.worker')
@@ -42,7 +43,17 @@ def is_lock_timeout(error: Exception) -> bool:
     return isinstance(error, OperationalError) and isinstance(error.__cause__, LockNotAvailable)
 
 
+@contextmanager
+def may_break_off(*errors: type[Exception]) -> Iterator[None]:
+    """What breaks off the block, or one of these errors, is logged: the work is done another time."""
+    try:
+        yield
+    except (*BROKEN_OFF, *errors) as error:
+        recover(error)
+
+
 def recover(error: Exception) -> None:
+    """Log it, and close a connection that has ended."""
     logger.warning('transaction=broken off reason="%s" (it is done again)', str(error).strip())
     if not connection.is_usable():
         connection.close()

@@ -97,13 +97,11 @@ class Sender:
         latest = time.monotonic() + LAST
         while (left := set(self.lanes.in_hand)) and (left > _pks(self._answered) or time.monotonic() < latest):
             self.turn(LONGEST, may_begin=False)
-        try:
-            with transactions.short() as now:
-                endpoint.write(self._noted, now)
-                if not self.lanes.in_hand:  # otherwise it counts as dead soon
-                    self._member.end()
-        except BROKEN_OFF as error:
-            transactions.recover(error)  # the same
+        # If it is broken off, this worker counts as dead soon.
+        with transactions.may_break_off(), transactions.short() as now:
+            endpoint.write(self._noted, now)
+            if not self.lanes.in_hand:
+                self._member.end()
 
     def close(self) -> None:
         """End the threads."""
@@ -160,7 +158,8 @@ class Sender:
 
     def _note(self, sent: Sent) -> None:
         lane, now = sent.lane, time.monotonic()
-        _settle(sent)
+        if not _settle(sent):
+            sent.outcome = None
         if lane.note_built(sent.seconds, now):
             logger.warning('webhook=%s its template takes too long: it rests', lane.webhook_id)
             for one in self._builders.withdraw(lane.webhook_id):
@@ -267,19 +266,16 @@ class Sender:
 
 def _build(sent: Sent) -> bool:
     """Build a request. Returns whether there is one to send. Without an outcome it is built another time."""
-    try:
+    with transactions.may_break_off():
         return sent.build()
-    except BROKEN_OFF as error:
-        transactions.recover(error)
-        return False
+    return False
 
 
-def _settle(sent: Sent) -> None:
-    try:
+def _settle(sent: Sent) -> bool:
+    with transactions.may_break_off():
         sent.settle()
-    except BROKEN_OFF as error:
-        transactions.recover(error)
-        sent.outcome = None
+        return True
+    return False
 
 
 def _pks(sents: Iterable[Sent]) -> set[int]:

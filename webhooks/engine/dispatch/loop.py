@@ -71,11 +71,9 @@ class Dispatcher:
 
     def _let_go(self) -> None:
         """One event may break off every transaction. So this counts as a death."""
-        try:
+        with transactions.may_break_off():
             rescue.rescue(self._member.name)
             self._member.begin()
-        except BROKEN_OFF as error:
-            transactions.recover(error)
 
     def _batch(self) -> int:
         with transactions.short():

@@ -38,7 +38,6 @@ SAVE = """
     UPDATE webhooks_event e
     SET data = v.data, object_repr = v.display, error = v.error, snapshots = v.snapshots, dispatched_at = now(),
         partial = v.partial, expanded = v.expanded, expanded_types = v.expanded_types, skipped = v.skipped,
-        retry_at = NULL,
         first_sequence = NULL, visible = NULL, first_visible = NULL,
         -- A later version may render what this one cannot.
         snapshot = CASE WHEN v.error = '' THEN NULL ELSE e.snapshot END,

@@ -51,8 +51,7 @@ class Dispatching:
         except (DatabaseError, InterfaceError, RedisError) as error:
             transactions.recover(error)
             look_again()  # the tables may have been removed
-        finally:
-            self._looked_at = time.monotonic()
+        self._looked_at = time.monotonic()
 
     def work(self) -> int:
         """Dispatch until nothing is left, or JOB_TIME is over. Returns the number of events."""
@@ -71,24 +70,19 @@ class Dispatching:
         """
         count = self._dispatcher.batch()
         self._poke()
-        try:
+        with transactions.may_break_off(*INTERRUPTIONS, RedisError):
             if count:
                 self._tidy(is_busy=True)
                 return count
             return 0 if any([self._backfills.cut(), self._tidy(is_busy=False)]) else None
-        except (*INTERRUPTIONS, RedisError) as error:
-            transactions.recover(error)
-            return count or None
+        return count or None
 
     def _list_failures(self) -> None:
         if time.monotonic() < self._listed_at + TIDY_INTERVAL:
             return
-        try:
+        with transactions.may_break_off(DatabaseError, RedisError):
             self._publish()
-        except (DatabaseError, InterfaceError, RedisError) as error:
-            transactions.recover(error)
-        finally:
-            self._listed_at = time.monotonic()
+        self._listed_at = time.monotonic()
 
     def _tidy(self, *, is_busy: bool) -> bool:
         """Goes on at once only without events: they come first."""

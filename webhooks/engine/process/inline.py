@@ -4,7 +4,6 @@ import time
 from collections import Counter
 
 from ...constants import JOB_TIME
-from ...interruptions import BROKEN_OFF
 from ...outbox import wakeup
 from .. import rescue, transactions
 from ..deliver import loop as deliver
@@ -28,7 +27,8 @@ def run(seconds: float = JOB_TIME) -> Counter[str]:
         dispatcher = Dispatching(dispatching, sender.lanes.look_again, lambda: None)
         while time.monotonic() < end and not child.is_stopping():
             if beside and beside.has_ended():
-                _rescue(beside)
+                with transactions.may_break_off():  # somebody finds it when its time is over
+                    rescue.rescue(beside.name, beside.cause)
                 beside = None
             is_idle = dispatcher.step() is None
             worked = sender.turn(deliver.LONGEST if is_idle else 0)
@@ -40,10 +40,3 @@ def run(seconds: float = JOB_TIME) -> Counter[str]:
         sender.end()
         dispatching.end()
         return sender.counts
-
-
-def _rescue(suspects: child.Child) -> None:
-    try:
-        rescue.rescue(suspects.name, suspects.cause)
-    except BROKEN_OFF as error:
-        transactions.recover(error)  # somebody finds it when its time is over

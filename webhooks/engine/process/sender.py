@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 
-from django.db import DatabaseError, InterfaceError
+from django.db import DatabaseError
 
 from ...outbox.scope import is_migrated
 from .. import rescue, transactions
@@ -54,11 +54,9 @@ def _work(sender: loop.Sender, channel: socket.socket) -> None:
 
 
 def _is_migrated() -> bool:
-    try:
+    with transactions.may_break_off(DatabaseError):
         return is_migrated()
-    except (DatabaseError, InterfaceError) as error:
-        transactions.recover(error)
-        return False
+    return False
 
 
 def _listen(pipe: int, sender: loop.Sender) -> None:
@@ -67,11 +65,9 @@ def _listen(pipe: int, sender: loop.Sender) -> None:
 
 
 def _look_around(channel: socket.socket) -> None:
-    try:
+    with transactions.may_break_off(DatabaseError):
         if look_after_others():
             channel.send(b'+')
-    except (DatabaseError, InterfaceError) as error:
-        transactions.recover(error)
 
 
 def look_after_others() -> bool:

@@ -12,7 +12,6 @@ from functools import partial
 
 from django.db import DatabaseError, InterfaceError, connection
 from django.urls import get_resolver
-from django_rq.utils import reset_db_connections
 from netbox.config import clear_config
 from rq import Worker
 
@@ -68,7 +67,6 @@ class Supervisor:
         """Returns True, as RQ does."""
         # Once for all processes: it takes half a second. They share no connection or setting.
         get_resolver().url_patterns  # noqa: B018
-        reset_db_connections()
         clear_config()
         gc.collect()
         gc.freeze()

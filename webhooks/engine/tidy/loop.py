@@ -4,7 +4,6 @@ from collections import Counter
 from datetime import datetime
 
 from ...choices import StatusChoices
-from ...interruptions import BROKEN_OFF
 from .. import notifications, sql, transactions
 from ..deliver import endpoint, gone, order
 
@@ -75,13 +74,11 @@ LEFT_BEHIND = f"""
 
 def step() -> bool:
     """Returns whether there may be more."""
-    try:
+    with transactions.may_break_off():
         gone.disable()
         more = any([expire(), forget_deleted(), take_back(), let_pass()])
         return notifications.tell_rules() or more
-    except BROKEN_OFF as error:
-        transactions.recover(error)
-        return False
+    return False
 
 
 def expire() -> bool:
