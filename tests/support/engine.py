@@ -10,6 +10,7 @@ import pytest
 from django.db import connection, connections, transaction
 from django.utils import timezone
 
+from devstack.process import wait_until
 from devstack.receiver import Received, Receiver
 from webhooks.choices import OPEN_STATUSES, StatusChoices
 from webhooks.engine import rescue
@@ -75,8 +76,9 @@ def die(*held: Delivery | Event) -> None:
     """Let a worker die with these, and others find it."""
     hold(*held)
     pass_alive()
-    while rescue.rescue():
-        pass
+    overdue = Worker.objects.filter(alive_until__lt=timezone.now()).exclude(role='dead')
+    # PostgreSQL may take a moment to end the transaction of a killed worker.
+    wait_until(lambda: not rescue.rescue() and not overdue.exists(), timeout=10)
 
 
 def suspect(*held: Delivery | Event) -> None:

@@ -45,7 +45,7 @@ def is_lock_timeout(error: Exception) -> bool:
 
 @contextmanager
 def may_break_off(*errors: type[Exception]) -> Iterator[None]:
-    """What breaks off the block, or one of these errors, is logged: the work is done another time."""
+    """Log an interruption of the block, or one of these errors. The work is done another time."""
     try:
         yield
     except (*BROKEN_OFF, *errors) as error:
@@ -53,7 +53,6 @@ def may_break_off(*errors: type[Exception]) -> Iterator[None]:
 
 
 def recover(error: Exception) -> None:
-    """Log it, and close a connection that has ended."""
     logger.warning('transaction=broken off reason="%s" (it is done again)', str(error).strip())
     if not connection.is_usable():
         connection.close()

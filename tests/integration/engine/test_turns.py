@@ -17,6 +17,7 @@ from support.engine import (
     hold,
     in_hand,
     in_thread,
+    is_anybody_blocked,
     open_transaction,
     pass_alive,
     pass_probe_interval,
@@ -46,6 +47,7 @@ pytestmark = pytest.mark.usefixtures('committed')
 
 PENDING, _SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
 HOOK = '/hook'
+PATIENCE = 30
 
 
 @pytest.fixture
@@ -130,6 +132,19 @@ class TestRescue:
         assert rescue.rescue(ended.name, 'signal 9')
         assert [one.role for one in Worker.objects.all()] == [SEND]
         assert [one.lapses for one in deliveries()] == [0]
+
+    def test_the_turn_of_a_killed_worker_keeps_no_lane(self, webhook):
+        """PostgreSQL may take a moment to end its transaction."""
+        changes(1)
+        dispatch_all()
+        killed = hold(*deliveries())
+        with open_transaction(lambda: queue.lock(killed.pk, [webhook.pk])):
+            rescuing = in_thread(lambda: rescue.rescue(killed.name))
+            assert wait_until(is_anybody_blocked, PATIENCE)
+        rescuing.join(PATIENCE)
+        (delivery,) = deliveries(error=STOPPED)
+        assert delivery.due_at <= timezone.now()
+        assert not Worker.objects.exists()
 
     def test_of_one_with_much_in_hand_the_lanes_are_free_after_the_last_part(self, webhook, monkeypatch):
         monkeypatch.setattr(rescue, 'MOST', 2)

@@ -57,13 +57,12 @@ class Change(NamedTuple):
 def form(keys: Collection[Key], now: datetime) -> set[Key]:
     """Form the change sets of transactions that are dispatched to the end, or park them.
 
-    Returns which: not all if there are many, and none of lanes that somebody has locked. The caller owns the lanes.
+    Returns which: not all if there are many. The caller owns the lanes, and has locked them.
     """
-    lanes = order.lock({webhook_id for webhook_id, _transaction in keys})
     settled: set[Key] = set()
     count = 0
     for webhook_id, transaction in keys:
-        if webhook_id in lanes and count < MOST:
+        if count < MOST:
             settled.add((webhook_id, transaction))
             count += _settle({'webhook': webhook_id, 'set': transaction, 'unformed': UNFORMED}, now)
     return settled

@@ -28,7 +28,7 @@ SOON = 1.0
 
 
 class Lanes:
-    """The lanes of one worker. `choose_next` is called in the transaction of a turn."""
+    """The lanes of one worker. A turn calls `lock`, then `choose_next`, in its transaction."""
 
     def __init__(self, member: Member) -> None:
         # By webhook.
@@ -39,7 +39,7 @@ class Lanes:
         self._share = Share()
         self._looked_at = self._balanced_at = 0.0
         self._all_lanes, self._all_due = FullLook(), FullLook()
-        # Lanes with due deliveries that somebody has locked.
+        # This turn has locked these, and works on no others.
         self._locked: set[int] = set()
         self._chosen: list[Due] = []
         # Lanes for others, and until when.
@@ -52,10 +52,14 @@ class Lanes:
         return [pk for lane in self.owned.values() for one in lane.in_hand.values() for pk in one.pks]
 
     @property
+    def _held(self) -> list[Lane]:
+        return [lane for pk, lane in self.owned.items() if pk in self._locked]
+
+    @property
     def is_busy(self) -> bool:
         """Whether anything is in hand, or soon may be."""
         soon = time.monotonic() + SOON
-        return bool(self._locked) or any(
+        return bool(self.owned.keys() - self._locked) or any(
             lane.in_hand or (lane.waiting and soon >= lane.rests_until) for lane in self.owned.values()
         )
 
@@ -82,6 +86,12 @@ class Lanes:
 
     def begin_turn(self) -> None:
         self.closed, self._chosen = [], []
+
+    def lock(self) -> set[int]:
+        self._locked = queue.lock(self._member.pk, self.owned)
+        for pk in self.owned.keys() - self._locked:
+            self.owned[pk].used_at = time.monotonic()  # it may have due deliveries
+        return self._locked
 
     def choose_next(self, free: int, now: datetime) -> list[Sent]:
         """Return the requests that go next. `free`: how many threads are."""
@@ -120,6 +130,7 @@ class Lanes:
         self._since = now
         taken = queue.take(self._member.pk, since, LANES, now, self._given)
         self._own(taken, clock)
+        self._locked |= set(taken)
         if everything and len(taken) < LANES:
             self._all_lanes.note(clock, time.monotonic())
 
@@ -174,7 +185,7 @@ class Lanes:
 
     def _form(self, now: datetime) -> None:
         """Form the change sets of these transactions: their parts are read after that."""
-        ready = [one for lane in self.owned.values() for one in lane.unformed if one.transaction_id in lane.whole]
+        ready = [one for lane in self._held for one in lane.unformed if one.transaction_id in lane.whole]
         # A set must not wait for a backfill of its objects.
         self._note_superseded(merge.replace_backfills({one.webhook_id for one in ready}, now, self.in_hand))
         settled = change_sets.form({(one.webhook_id, one.change_set) for one in ready}, now)
@@ -183,29 +194,19 @@ class Lanes:
                 del self.owned[one.webhook_id].waiting[one.pk]
 
     def _read(self, now: datetime, clock: float) -> None:
-        self._locked = set()
         everything = self._all_due.is_due(clock)
-        wishes = [wish for lane in self.owned.values() for wish in lane.wishes(everything=everything)]
+        wishes = [wish for lane in self._held for wish in lane.wishes(everything=everything)]
         if not wishes:
             return
-        held = [pk for lane in self.owned.values() for pk in lane.known]
-        due = queue.read(wishes, held, now)
+        due = queue.read(wishes, [pk for lane in self._held for pk in lane.known], now)
         if everything:
             self._all_due.note(clock, time.monotonic())
-        lanes = {one.webhook_id for one in due}
-        # Somebody may be closing deliveries there: they are read another time.
-        self._locked = lanes - order.lock(lanes)
-        due = [one for one in due if one.webhook_id not in self._locked]
         parked = self._park(due, now)
         by_wish: dict[tuple[int, bool], list[Due]] = defaultdict(list)
         for one in due:
             by_wish[one.webhook_id, one.backfill].append(one)
         for wish in wishes:
-            lane = self.owned[wish.webhook_id]
-            if wish.webhook_id in self._locked:
-                lane.used_at = clock
-            else:
-                lane.learn(wish, by_wish[wish.webhook_id, wish.backfill], clock, parked)
+            self.owned[wish.webhook_id].learn(wish, by_wish[wish.webhook_id, wish.backfill], clock, parked)
         self._supersede(due, now)
 
     def _park(self, due: Sequence[Due], now: datetime) -> set[int]:
@@ -216,7 +217,7 @@ class Lanes:
         return parked
 
     def _supersede(self, due: Sequence[Due], now: datetime) -> None:
-        """Close needless deliveries of locked lanes. These lanes are read anew."""
+        """Close needless deliveries. Their lanes are read anew."""
         objects = [
             (one.webhook_id, one.object_type_id, one.object_id) for one in due if self.owned[one.webhook_id].latest_only
         ]
@@ -231,15 +232,11 @@ class Lanes:
         self.closed += [Entry(pk, StatusChoices.SUPERSEDED, count) for pk, count in counts.items()]
 
     def _publish(self, now: datetime) -> None:
-        """Publish what is due of feeds. What waits in a lane that somebody holds is read anew."""
-        feeds = {pk: lane for pk, lane in self.owned.items() if lane.is_feed and lane.waiting}
-        locked = order.lock(feeds)
-        for pk in feeds.keys() - locked:
-            feeds[pk].forget()
-        self.closed += feed.publish([pk for webhook_id in locked for pk in feeds[webhook_id].withdraw()], now)
+        """Publish what is due of feeds."""
+        self.closed += feed.publish([pk for lane in self._held if lane.is_feed for pk in lane.withdraw()], now)
 
     def _choose(self, free: int, clock: float) -> None:
-        lanes = self.owned.values()
+        lanes = self._held
         changes_wait = any(lane.has_changes and lane.room(clock) for lane in lanes)
         self._chosen = choose(lanes, free, clock, self._share.room(free, changes_wait=changes_wait))
         backfills = sum(due.backfill for due in self._chosen)
@@ -252,10 +249,7 @@ class Lanes:
 
         Nobody does so from here on: the lanes stay locked until it is known that these are in hand.
         """
-        wanted = {due.webhook_id for due in self._chosen}
-        locked = order.lock(wanted)
-        self._locked |= wanted - locked
-        found = queue.fetch([pk for due in self._chosen if due.webhook_id in locked for pk in due.pks])
+        found = queue.fetch([pk for due in self._chosen for pk in due.pks])
         sents: list[Sent] = []
         for due in self._chosen:
             lane = self.owned[due.webhook_id]

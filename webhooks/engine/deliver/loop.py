@@ -22,7 +22,7 @@ from ...templating import renderer
 from ...transport.client import Client
 from .. import transactions
 from ..registry import Lost, Member
-from . import endpoint, order, record
+from . import endpoint, record
 from .build import Sent
 from .endpoint import Entry
 from .lanes import Lanes
@@ -202,8 +202,8 @@ class Sender:
         try:
             with transactions.short() as now:
                 # Nobody waits for a lane that somebody holds: its answers are recorded later.
-                lanes = order.lock({sent.delivery.webhook_id for sent in answered})
-                answered = [sent for sent in answered if sent.delivery.webhook_id in lanes]
+                locked = self.lanes.lock()
+                answered = [sent for sent in answered if sent.delivery.webhook_id in locked]
                 entries = record.record([record.judge(sent, now) for sent in answered], now)
                 written = self._write_health([*self._noted, *entries], now)
                 if may_begin:

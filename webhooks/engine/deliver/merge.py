@@ -99,22 +99,22 @@ REPLACE_BACKFILLS = f"""
 def settle(objects: Iterable[Object], now: datetime, in_hand: Collection[int]) -> Counter[int]:
     """Close needless ones of the first waiting deliveries of these objects. Returns how many, by the webhook's id.
 
-    The caller knows which webhooks ask for it. This locks their lanes if anything may be closed.
+    The caller knows which webhooks ask for it, and has locked their lanes.
     """
     objects = set(objects)
     several = sql.fetch(SEVERAL, {**_columns(objects), 'in_hand': list(in_hand)}) if objects else []
-    if not several:
-        return Counter()
-    order.hold({webhook_id for webhook_id, *_ in several})
     return Counter(pk for portion in batched(several, OBJECTS) for pk in _settle(portion, now, in_hand))
 
 
 def replace_backfills(webhook_ids: Collection[int], now: datetime, in_hand: Collection[int]) -> Counter[int]:
-    """Close untried deliveries of backfills that a later one makes needless. Returns how many, by the webhook's id."""
+    """Close untried deliveries of backfills that a later one makes needless. Returns how many, by the webhook's id.
+
+    The lanes are locked.
+    """
     parameters = {'webhooks': list(webhook_ids), 'in_hand': list(in_hand), 'now': now}
     if not webhook_ids or not sql.fetch_value(IS_ANY_UNTRIED, parameters):
         return Counter()
-    closed = sql.fetch(REPLACE_BACKFILLS, parameters | {'webhooks': list(order.lock(webhook_ids))})
+    closed = sql.fetch(REPLACE_BACKFILLS, parameters)
     order.unpark([pk for pk, _webhook_id in closed], now)
     return Counter(webhook_id for _pk, webhook_id in closed)
 

@@ -35,6 +35,12 @@ TAKE = f"""
     ))
     RETURNING webhook_id"""
 
+# The worker's row too: rescue.py waits for that row, then finds these lanes free.
+LOCK = """
+    SELECT h.webhook_id FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
+    WHERE w.id = %(owner)s AND h.webhook_id = ANY(%(lanes)s)
+    FOR UPDATE SKIP LOCKED"""
+
 LEAVE = """
     UPDATE webhooks_health SET owner_id = NULL WHERE webhook_id = ANY(ARRAY(
         SELECT webhook_id FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) AND owner_id = %(owner)s
@@ -122,6 +128,11 @@ def take(owner: int, since: datetime, most: int, now: datetime, given: Iterable[
 def owned(owner: int) -> set[int]:
     """Return the ids of the webhooks whose lanes a worker owns."""
     return set(sql.fetch_column(OWNED, [owner]))
+
+
+def lock(owner: int, lanes: Collection[int]) -> set[int]:
+    """Lock a worker's lanes. Returns which: not those that somebody has locked."""
+    return set(sql.fetch_column(LOCK, {'owner': owner, 'lanes': list(lanes)})) if lanes else set()
 
 
 def leave(owner: int, lanes: Collection[int]) -> list[int]:
