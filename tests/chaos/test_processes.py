@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import rq
 from dcim.models import Site
-from django_rq import get_worker
+from django_rq import get_connection, get_worker
 from support.builders import subscribe
 from support.chaos.audit import Ledger, check_order, is_whole
 
@@ -19,7 +19,6 @@ from devstack.receiver import Answer, Receiver
 from webhooks.engine.process import sender
 from webhooks.engine.registry import DISPATCH, SEND
 from webhooks.models import Health, Webhook, Worker
-from webhooks.outbox import redis_queue
 from webhooks.payload.http_request import Builder
 from webhooks.worker import WebhooksWorker
 
@@ -40,11 +39,11 @@ def pid_of(role: str, worker: int) -> int:
 
     def found() -> list[int]:
         own = sorted(one.pid for one in descendants(worker) if one.parent == worker)
-        served = {one.pid: one.name for one in rq.Worker.all(redis_queue.get().connection) if one.pid in own}
+        served = {one.pid: one.queue_names() for one in rq.Worker.all(get_connection()) if one.pid in own}
         if len(served) < 2 or not Worker.objects.filter(role=role).exists():
             return []
         if role == DISPATCH:
-            return [pid for pid, name in served.items() if name.endswith('.dispatch')]
+            return [pid for pid, names in served.items() if names == ['low']]
         return [pid for pid in own if pid not in served]
 
     assert wait_until(found, PATIENCE)

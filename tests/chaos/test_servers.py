@@ -1,5 +1,8 @@
 import itertools
+import os
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from dcim.models import Device, Site
@@ -14,8 +17,9 @@ from support.engine import deliveries, dispatch_all, pass_alive, pass_retry_wait
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Receiver
-from devstack.redis import RedisServer
+from devstack.redis import RedisAddress, RedisServer
 from webhooks.choices import StatusChoices
+from webhooks.engine import sql
 from webhooks.engine.registry import STOPPED, SUSPECT
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.outbox import wakeup
@@ -28,6 +32,10 @@ pytestmark = [
 
 PATIENCE = 60
 
+END_OTHERS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+
 
 @pytest.fixture
 def webhook(receiver: Receiver) -> Webhook:
@@ -37,6 +45,38 @@ def webhook(receiver: Receiver) -> Webhook:
 
 def has_got(receiver: Receiver, ledger: Ledger) -> bool:
     return len({request.header('webhook-id') for request in receiver.matching()}) >= len(ledger.committed)
+
+
+@contextmanager
+def hung(address: RedisAddress) -> Iterator[None]:
+    with address.client() as client:
+        pid = client.info('server')['process_id']
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def full(address: RedisAddress) -> Iterator[None]:
+    with address.client() as client:
+        client.config_set('maxmemory', 1)
+        try:
+            yield
+        finally:
+            client.config_set('maxmemory', 0)
+
+
+@contextmanager
+def without_master(address: RedisAddress) -> Iterator[None]:
+    """Then it takes no writes."""
+    with address.client() as client:
+        client.replicaof('127.0.0.1', 9)
+        try:
+            yield
+        finally:
+            client.replicaof('no', 'one')
 
 
 class TestRedis:
@@ -56,6 +96,16 @@ class TestRedis:
             ledger.change(pk)
         finish()
         check(ledger, receiver)
+
+    @pytest.mark.parametrize('harm', [hung, full, without_master])
+    def test_a_change_is_sent_although_redis_takes_nothing(self, webhook, receiver, rqworker, tasks_redis, harm):
+        if not tasks_redis.private:
+            pytest.skip('this Redis is not ours to harm')
+        rqworker()
+        with harm(tasks_redis.server.address):
+            for number in (1, 2):
+                site()
+                assert receiver.wait_for(number, timeout=PATIENCE)
 
     def test_everything_arrives_although_redis_loses_its_data_again_and_again(
         self, webhook, receiver, children: Children, stack, chance
@@ -204,6 +254,18 @@ class TestPostgres:
         ledger.note_interrupted()
         finish()
         check(ledger, receiver)
+
+    def test_a_real_worker_outlasts_a_database_that_is_read_only_for_a_while(self, webhook, receiver, rqworker):
+        worker = rqworker()
+        database = connection.ops.quote_name(connection.settings_dict['NAME'])
+        sql.execute(f'ALTER DATABASE {database} SET default_transaction_read_only = on')
+        try:
+            sql.execute(END_OTHERS)
+            assert wait_until(lambda: 'read-only transaction' in worker.child.log.read_text(), timeout=PATIENCE)
+        finally:
+            sql.execute(f'ALTER DATABASE {database} RESET default_transaction_read_only')
+        site()
+        assert receiver.wait_for(1, timeout=PATIENCE)
 
 
 def test_everything_arrives_although_all_goes_wrong_at_once(webhook, receiver, children: Children, stack, chance):

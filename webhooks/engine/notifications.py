@@ -11,7 +11,6 @@ from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.db.models import Q, QuerySet
 from django.utils.translation import gettext_lazy as _
-from django_rq import get_connection
 from extras.events import EventContext, process_event_rules
 from extras.models import EventRule, Notification
 from netbox.events import EVENT_TYPE_KIND_DANGER, EVENT_TYPE_KIND_SUCCESS, EVENT_TYPE_KIND_WARNING, EventType
@@ -20,6 +19,7 @@ from users.models import User
 
 from ..interruptions import INTERRUPTIONS
 from ..models import Webhook
+from ..outbox import redis_queue
 from . import sql, transactions
 
 logger = logging.getLogger('webhooks.notifications')
@@ -72,7 +72,8 @@ def tell_rules() -> bool:
     with transactions.short():
         told = sql.fetch(TAKE)
         if told:
-            get_connection().ping()  # rules enqueue after the commit only: then it would be too late to wait
+            # Rules enqueue after the commit, too late to wait.
+            redis_queue.connect('default').ping()
         for pk, names in told:
             for webhook in Webhook.objects.filter(pk=pk):
                 for name in names:

@@ -39,4 +39,12 @@ def is_broken_off(error: Exception, before: object) -> bool:
     """Whether the error is not the work's fault: time is up, or the session `before` is gone."""
     if not isinstance(error, BROKEN_OFF):
         return isinstance(error, INTERRUPTIONS)
-    return session() is not before or not connection.is_usable()
+    return session() is not before or not _is_there()
+
+
+def _is_there() -> bool:
+    try:
+        connection.ensure_connection()
+    except BROKEN_OFF:
+        return False
+    return connection.is_usable()

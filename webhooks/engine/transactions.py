@@ -54,5 +54,4 @@ def may_break_off(*errors: type[Exception]) -> Iterator[None]:
 
 def recover(error: Exception) -> None:
     logger.warning('transaction=broken off reason="%s" (it is done again)', str(error).strip())
-    if not connection.is_usable():
-        connection.close()
+    connection.close()  # it may have ended, or stay read-only

@@ -14,14 +14,13 @@ from rq.job import Job
 from .. import conf
 from ..constants import JOB_TIME, MAX_TIMEOUT
 
-# Seconds, for callers that must not wait.
+# Seconds. A stock connection waits for ever.
 CONNECT_TIMEOUT = 0.5
 ANSWER_TIMEOUT = 1.0
 
 
-def get(connection: Redis | None = None) -> Queue:
-    """By default on a patient connection."""
-    return django_rq.get_queue(conf.get().queue, connection=connection or _patient_connection())
+def get() -> Queue:
+    return django_rq.get_queue(conf.get().queue, connection=connection())
 
 
 def job_timeout() -> int:
@@ -52,31 +51,25 @@ def workers() -> list[Worker] | None:
     name = conf.get().queue
     try:
         # RQ's Worker changes its connection's timeouts.
-        return [worker for worker in Worker.all(connection=_connect()) if name in worker.queue_names()]
+        return [worker for worker in Worker.all(connection=connect(name)) if name in worker.queue_names()]
     except (RedisError, OSError):
         return None
 
 
 @cache
-def _patient_connection() -> Redis:
-    return get_redis_connection(settings.RQ_QUEUES[conf.get().queue])
+def connection() -> Redis:
+    return connect(conf.get().queue)
 
 
-@cache
-def impatient_connection() -> Redis:
-    return _connect()
-
-
-def _connect() -> Redis:
-    """A stock connection retries for seconds."""
+def connect(queue: str) -> Redis:
     limits = {
         'socket_connect_timeout': CONNECT_TIMEOUT,
         'socket_timeout': ANSWER_TIMEOUT,
         'retry': Retry(NoBackoff(), 0),
     }
-    config = dict(settings.RQ_QUEUES[conf.get().queue])
+    config = dict(settings.RQ_QUEUES[queue])
     if 'SENTINELS' in config:
         config['SENTINEL_KWARGS'] = {**config.get('SENTINEL_KWARGS', {}), **limits}
-    connection = get_redis_connection(config)
-    connection.connection_pool.connection_kwargs.update(limits)
-    return connection
+    made = get_redis_connection(config)
+    made.connection_pool.connection_kwargs.update(limits)
+    return made

@@ -6,7 +6,7 @@ import time
 from redis import RedisError
 
 from .. import conf
-from .redis_queue import get, impatient_connection, job_timeout
+from .redis_queue import connection, get, job_timeout
 
 logger = logging.getLogger('webhooks.queue')
 
@@ -45,15 +45,13 @@ def _pause(result: str, reason: object) -> None:
 
 
 def _enqueue_once() -> None:
-    connection = impatient_connection()
     # The worker deletes the token before it looks for work.
-    if connection.set(_token(), 1, nx=True, ex=TOKEN_TTL):
-        queue = get(connection)
-        queue.enqueue_call(JOB, timeout=job_timeout(), description='Send webhooks', failure_ttl=3600)
+    if connection().set(_token(), 1, nx=True, ex=TOKEN_TTL):
+        get().enqueue_call(JOB, timeout=job_timeout(), description='Send webhooks', failure_ttl=3600)
 
 
 def accept() -> None:
-    get().connection.delete(_token())
+    connection().delete(_token())
 
 
 def _token() -> str:

@@ -79,7 +79,7 @@ def forget_wakeups() -> None:
 
 
 def _recover() -> None:
-    redis = redis_queue.get().connection
+    redis = redis_queue.connection()
     if redis.exists(MARKER):
         return
     newest = Delivery.objects.filter(status=StatusChoices.FAILED).order_by('-pk')[:STATUS_PAGE_LIMIT]

@@ -40,7 +40,7 @@ def is_delivered(count: int) -> Callable[[], bool]:
 
 
 def dispatchers() -> list[RQWorker]:
-    return [one for one in RQWorker.all(queue=redis_queue.get()) if one.pid]
+    return [one for one in RQWorker.all(queue=get_queue('low')) if one.pid]
 
 
 def process_of(worker: Worker, pid: int) -> ProcessId:
@@ -104,6 +104,17 @@ def test_one_that_was_killed_is_replaced(webhook, receiver, rqworker, busy):
     process_of(worker, first.pid).kill()
     site()
     assert wait_until(is_delivered(1), timeout=PATIENCE)
+    assert worker.child.running
+    end(worker)
+
+
+def test_netboxs_own_that_was_killed_is_replaced(webhook, rqworker):
+    worker = rqworker()
+    (first,) = RQWorker.all(queue=get_queue('default'))
+    for process in (process_of(worker, first.pid), *descendants(first.pid)):  # RQ's scheduler outlives it
+        process.kill()
+    # RQ keeps the dead one for minutes.
+    assert wait_until(lambda: {first.name} < {one.name for one in RQWorker.all(queue=get_queue('default'))}, PATIENCE)
     assert worker.child.running
     end(worker)
 

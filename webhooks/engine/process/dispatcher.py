@@ -9,6 +9,8 @@ from django.db import DatabaseError, InterfaceError
 from django_rq import get_worker
 from netbox.config import clear_config
 from redis import RedisError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from rq import SimpleWorker, Worker
 from rq.exceptions import StopRequested
 from rq.worker import BaseWorker, WorkerStatus
@@ -18,6 +20,7 @@ from ... import conf
 from ...constants import JOB_TIME
 from ...interruptions import INTERRUPTIONS
 from ...models import sequence
+from ...outbox import redis_queue
 from ...outbox.scope import is_migrated, look_again
 from ...templating import renderer
 from .. import transactions
@@ -123,8 +126,9 @@ class PromptWorker(BaseWorker):
 
 
 class QueueWorker(PromptWorker, SimpleWorker):
-    # Seconds between two tries while Redis is away.
+    # Seconds between two tries, and for an answer.
     max_connection_wait_time = INTERVAL
+    connection_timeout = int(INTERVAL) + 1
 
 
 class OthersWorker(PromptWorker, NetBoxRQWorker):
@@ -145,20 +149,30 @@ def serve(
         sequence.advance()
         member.begin()
     here = Dispatching(member, poke, publish)
-    own = make_like(worker, QueueWorker, [conf.get().queue], f'{worker.name}-{name[-12:]}')
-    # The worker for NetBox's queues has the scheduler.
     with renderer.shared():
-        own.work(**options | {'with_scheduler': False})
+        while not child.is_stopping():
+            here.look()
+            # RQ gives up if Redis hangs or takes no writes.
+            with transactions.may_break_off(RedisError):
+                redis_queue.connection().ping()
+                own = make_like(worker, QueueWorker, [conf.get().queue])
+                own.connection.set_retry(Retry(NoBackoff(), 0))
+                # The worker for NetBox's queues has the scheduler.
+                own.work(**options | {'with_scheduler': False})
+            child.heed()
+            if not child.is_stopping():
+                time.sleep(INTERVAL)
     member.end()
 
 
-def make_like(worker: Worker, worker_class: type[Worker], queues: Sequence[str], name: str) -> Worker:
+def make_like(worker: Worker, worker_class: type[Worker], queues: Sequence[str]) -> Worker:
+    """Under a new name: RQ keeps a dead worker's for minutes."""
     return get_worker(
         *queues,
         worker_class=worker_class,
         queue_class=worker.queue_class,
         job_class=worker.job_class,
-        name=name,
+        name=f'{worker.name}-{time.time_ns()}',
         worker_ttl=worker.worker_ttl,
         serializer=worker.serializer,
     )

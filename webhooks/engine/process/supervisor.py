@@ -131,10 +131,10 @@ class Supervisor:
             post.child.signal(signal.SIGTERM if self._stops == 1 or post.what == 'others' else signal.SIGKILL)
 
     def _serve_others(self, args: Sequence[object], options: dict[str, object], *_child: object) -> None:
-        own = dispatcher.make_like(self._worker, dispatcher.OthersWorker, self._others, self._worker.name)
+        own = dispatcher.make_like(self._worker, dispatcher.OthersWorker, self._others)
         own.work(*args, **options)
         if not is_stopping():
-            os._exit(os.EX_TEMPFAIL)  # RQ gives up if Redis hangs
+            os._exit(os.EX_TEMPFAIL)  # RQ gave up
 
 
 def _poke(pipe: int) -> None:
