@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
-import pytest
 from django.db import connection, connections, transaction
 from django.utils import timezone
 
@@ -20,8 +19,6 @@ from webhooks.engine.process.dispatcher import Dispatching
 from webhooks.engine.registry import DISPATCH, SEND, Member
 from webhooks.models import Delivery, Event, Health, Webhook, Worker
 from webhooks.services import failed_jobs
-from webhooks.transport.client import Client
-from webhooks.transport.exchange import Outcome, Request
 from webhooks.worker import told
 
 
@@ -90,38 +87,6 @@ def suspect(*held: Delivery | Event) -> None:
 def in_hand() -> list[Delivery]:
     held = [pk for worker in Worker.objects.all() for pk in worker.deliveries]
     return list(Delivery.objects.filter(pk__in=held).order_by('sequence', 'pk'))
-
-
-class Watched:
-    """Counts a function's most calls at once."""
-
-    def __init__(self, function: Callable) -> None:
-        self._function = function
-        self._lock = threading.Lock()
-        self._now = 0
-        self.most = 0
-
-    @classmethod
-    def requests(cls, monkeypatch: pytest.MonkeyPatch) -> 'Watched':
-        watched = cls(Client.send)
-
-        def send(client: Client, request: Request) -> Outcome:
-            return watched(client, request)
-
-        monkeypatch.setattr(Client, 'send', send)
-        return watched
-
-    def __call__(self, *args: Any) -> Any:
-        self._count(1)
-        try:
-            return self._function(*args)
-        finally:
-            self._count(-1)
-
-    def _count(self, change: int) -> None:
-        with self._lock:
-            self._now += change
-            self.most = max(self.most, self._now)
 
 
 @contextmanager
@@ -225,6 +190,12 @@ def arrivals(receiver: Receiver, path: str | None = None) -> list[tuple[int, int
 
 def sequences(requests: list[Received]) -> list[int]:
     return [request.json()['sequence'] for request in requests]
+
+
+def most_at_once(receiver: Receiver, delay: float) -> int:
+    """Return how many requests were surely under way at once, where each answer came after such a delay."""
+    arrived = [request.arrived for request in receiver.requests]
+    return max(sum(one - delay < other <= one for other in arrived) for one in arrived)
 
 
 def disorder(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:

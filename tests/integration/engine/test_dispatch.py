@@ -1,7 +1,5 @@
-import dataclasses
 import math
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,17 +19,17 @@ from support.engine import (
     suspect,
     work,
 )
+from support.others_code import at_each, at_first
 from support.tables import copy_row, fill_and_empty, rows_read
 from tenancy.models import Tenant
 from users.models import User
 
 from devstack.receiver import Receiver
-from webhooks import rendering
 from webhooks.engine import rescue
 from webhooks.engine.dispatch import claim, loop, matching, render
 from webhooks.engine.process import inline
 from webhooks.engine.registry import DISPATCH, Member
-from webhooks.models import Delivery, Event, Hour, Webhook, Worker
+from webhooks.models import Delivery, Event, Hour, Subscription, Webhook, Worker
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -66,36 +64,19 @@ def test_those_who_do_not_take_it_are_counted_once_a_batch():
     assert len([query for query in queries.captured_queries if 'skipped = v.skipped' in query['sql']]) == 1
 
 
-def cut_off() -> None:
+def cut_off(*_instance: object) -> None:
     with connection.cursor() as cursor:
         cursor.execute('SELECT pg_terminate_backend(pg_backend_pid())')
 
 
 class TestDeletedWebhook:
-    @pytest.fixture
-    def goes(self) -> Webhook:
-        return subscribe(NOWHERE, Site)
-
-    @pytest.fixture
-    def meanwhile(self, goes: Webhook, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any, str], None]:
-        def at(module: Any, name: str) -> None:
-            """Somebody else deletes it just before this function runs."""
-            function = getattr(module, name)
-
-            def after_deletion(*args: Any) -> Any:
-                in_thread(lambda: Webhook.objects.filter(pk=goes.pk).delete()).join(30)
-                return function(*args)
-
-            monkeypatch.setattr(module, name, after_deletion)
-
-        return at
-
-    @pytest.mark.parametrize(('module', 'name'), [(loop, 'match'), (rendering, 'render')])
-    def test_the_other_webhooks_get_their_deliveries(self, goes, meanwhile, module, name):
-        stays = subscribe(NOWHERE, Site)
+    @pytest.mark.parametrize('model', [Event, Subscription, Webhook, Site], ids=lambda model: model.__name__)
+    def test_the_other_webhooks_get_their_deliveries(self, model):
+        """Somebody else deletes it as soon as a dispatcher has read the first of these."""
+        goes, stays = subscribe(NOWHERE, Site), subscribe(NOWHERE, Site)
         site()
-        meanwhile(module, name)
-        dispatch_all()
+        with at_first(model, lambda: in_thread(Webhook.objects.filter(pk=goes.pk).delete).join(30)):
+            dispatch_all()
         assert not Webhook.objects.filter(pk=goes.pk).exists()
         assert [one.webhook for one in Delivery.objects.all()] == [stays]
 
@@ -109,49 +90,38 @@ class TestNotStored:
         with transaction.atomic():
             return [site() for _ in range(3)]
 
-    def spoil(self, monkeypatch: pytest.MonkeyPatch, name: str, spoilt: Callable[[Any], Any], at: int) -> None:
-        """Let this function of rendering return another result for the object with this id."""
-        function = getattr(rendering, name)
-
-        def spoiling(model: type, snapshots: list, *deletions: Any) -> list:
-            pairs = zip(function(model, snapshots, *deletions), snapshots, strict=True)
-            return [spoilt(one) if snapshot and snapshot['row']['id'] == at else one for one, snapshot in pairs]
-
-        monkeypatch.setattr(rendering, name, spoiling)
-
     @pytest.mark.parametrize(
-        ('name', 'spoilt'),
-        [
-            ('change_log', lambda shown: {**shown, 'latitude': math.nan}),
-            ('change_log', lambda shown: {**shown, 'name': '\x00'}),
-            ('render', lambda shown: dataclasses.replace(shown, display='\ud800')),
-        ],
+        ('name', 'value'), [('latitude', math.nan), ('comments', '\x00'), ('name', '\x00'), ('name', '\ud800')]
     )
-    def test_an_event_that_cannot_be_stored_fails_and_the_others_go_on(self, places, monkeypatch, name, spoilt):
-        self.spoil(monkeypatch, name, spoilt, places[1].pk)
-        work()
+    def test_an_event_that_cannot_be_stored_fails_and_the_others_go_on(self, places, name, value):
+        def spoil(place: Site) -> None:
+            if place.pk == places[1].pk:
+                setattr(place, name, value)
+
+        with at_each(Site, spoil):
+            work()
         statuses = dict(Delivery.objects.values_list('object_id', 'status'))
         assert statuses == {place.pk: 'failed' if place == places[1] else 'delivered' for place in places}
 
-    def test_a_reason_is_made_storable(self, places, monkeypatch):
-        def fail(*args: Any) -> None:
+    def test_a_reason_is_made_storable(self, places):
+        def fail(_place: Site) -> None:
             raise RuntimeError('a \x00 and a \ud800')
 
-        monkeypatch.setattr(rendering, 'render', fail)
-        dispatch_all()
+        with at_each(Site, fail):
+            dispatch_all()
         assert all(event.error.endswith('a \ufffd and a \ufffd') for event in Event.objects.all())
 
 
-def test_what_cannot_be_rendered_counts_as_failed(monkeypatch):
-    def fail(*args: Any) -> None:
+def test_what_cannot_be_rendered_counts_as_failed():
+    def fail(_place: Site) -> None:
         raise RuntimeError('no')
 
     webhook, other = subscribe(NOWHERE, Site), subscribe(NOWHERE, Site)
-    monkeypatch.setattr(rendering, 'render', fail)
     with transaction.atomic():
         for _ in range(2):
             site()
-    work()
+    with at_each(Site, fail):
+        work()
     assert [health(one).failed for one in (webhook, other)] == [2, 2]
     assert [hour.failed for hour in Hour.objects.all()] == [2, 2]
 
@@ -177,39 +147,29 @@ class TestDatabaseError:
         Tenant.objects.create(**named('tenant'))
         return site()
 
-    def let_tenants(self, monkeypatch: pytest.MonkeyPatch, fail: Callable[[], Any]) -> None:
-        render = rendering.render
-
-        def failing(model: type, *args: Any) -> list:
-            if model is Tenant:
-                fail()
-            return render(model, *args)
-
-        monkeypatch.setattr(rendering, 'render', failing)
-
     @pytest.mark.parametrize('error', [OperationalError, InternalError, RedisConnectionError])
-    def test_it_fails_one_event_as_long_as_our_own_connection_answers(self, place, monkeypatch, error):
-        def fail() -> None:
+    def test_it_fails_one_event_as_long_as_our_own_connection_answers(self, place, error):
+        def fail(_tenant: Tenant) -> None:
             raise error("a plugin's database is down")
 
-        self.let_tenants(monkeypatch, fail)
-        assert work() == '1 delivered, 1 failed'
+        with at_each(Tenant, fail):
+            assert work() == '1 delivered, 1 failed'
         assert [one.object_id for one in deliveries('delivered')] == [place.pk]
         assert "a plugin's database is down" in Event.objects.get(object_type__model='tenant').error
 
-    def test_where_our_connection_is_lost_no_event_fails(self, place, monkeypatch):
-        self.let_tenants(monkeypatch, cut_off)
-        dispatch_all()
+    def test_where_our_connection_is_lost_no_event_fails(self, place):
+        with at_each(Tenant, cut_off):
+            dispatch_all()
         assert Event.objects.filter(dispatched_at=None, lapses=0).count() == 2
 
-    def test_one_that_is_broken_off_each_time_keeps_no_other(self, place, monkeypatch):
-        self.let_tenants(monkeypatch, cut_off)
-        for _ in range(4):
-            work()
+    def test_one_that_is_broken_off_each_time_keeps_no_other(self, place):
+        with at_each(Tenant, cut_off):
+            for _ in range(4):
+                work()
         assert [one.object_id for one in deliveries('delivered')] == [place.pk]
         assert Event.objects.get(object_type__model='tenant').dispatched_at is None
 
-    def test_a_suspect_that_is_broken_off_each_time_keeps_no_other_suspect(self, place, monkeypatch):
+    def test_a_suspect_that_is_broken_off_each_time_keeps_no_other_suspect(self, place):
         """It holds up no event and no delivery."""
         suspect(*Event.objects.all())
         other = site()
@@ -217,10 +177,10 @@ class TestDatabaseError:
         (delivery,) = deliveries()
         assert delivery.object_id == other.pk
         suspect(delivery)
-        self.let_tenants(monkeypatch, cut_off)
         pass_retry_waits()
-        for _ in range(4):
-            work()
+        with at_each(Tenant, cut_off):
+            for _ in range(4):
+                work()
         assert {one.object_id for one in deliveries('delivered')} == {place.pk, other.pk}
         assert Event.objects.get(object_type__model='tenant').dispatched_at is None
 
@@ -234,16 +194,6 @@ class TestHanging:
         with transaction.atomic():
             return [site() for _ in range(4)]
 
-    def hang(self, monkeypatch: pytest.MonkeyPatch, pk: int, how: Callable[[], Any]) -> None:
-        render = rendering.render
-
-        def hanging(model: type, snapshots: list, *deletions: Any) -> list:
-            if pk in [snapshot['row']['id'] for snapshot in snapshots]:
-                how()
-            return render(model, snapshots, *deletions)
-
-        monkeypatch.setattr(rendering, 'render', hanging)
-
     def query() -> None:
         with connection.cursor() as cursor:
             cursor.execute('SELECT pg_sleep(300)')
@@ -253,9 +203,13 @@ class TestHanging:
             cursor.execute("SET LOCAL statement_timeout = '50ms'; SELECT pg_sleep(300)")
 
     @pytest.mark.parametrize('how', [lambda: threading.Event().wait(300), query, cancelled])
-    def test_an_event_that_hangs_fails_by_name_and_the_others_arrive(self, places, receiver, monkeypatch, how):
-        self.hang(monkeypatch, places[1].pk, how)
-        assert work() == '3 delivered, 1 failed'
+    def test_an_event_that_hangs_fails_by_name_and_the_others_arrive(self, places, receiver, how):
+        def hang(place: Site) -> None:
+            if place.pk == places[1].pk:
+                how()
+
+        with at_each(Site, hang):
+            assert work() == '3 delivered, 1 failed'
         failed = Delivery.objects.get(status='failed')
         assert failed.object_id == places[1].pk
         assert 'the payload cannot be built' in failed.error
@@ -305,23 +259,18 @@ class TestManyDispatchers:
         assert work() == '1 delivered'
         assert Event.objects.get().error == ''
 
-    def test_one_that_was_declared_dead_makes_no_second_delivery(self, receiver, monkeypatch):
+    def test_one_that_was_declared_dead_makes_no_second_delivery(self, receiver):
         site()
-        render_, named_ = rendering.render, []
-
-        def slowly(*args: Any) -> list:
-            """Another worker rescues and dispatches it."""
-            monkeypatch.undo()
-            in_thread(take_over).join(60)
-            return render_(*args)
+        told = []
 
         def take_over() -> None:
+            """Another worker rescues and dispatches it."""
             assert rescue.rescue(Worker.objects.get().name)
-            named_.append(work())
+            told.append(work())
 
-        monkeypatch.setattr(rendering, 'render', slowly)
-        dispatch_batch()
-        assert named_ == ['1 delivered']
+        with at_first(Webhook, lambda: in_thread(take_over).join(60)):
+            dispatch_batch()
+        assert told == ['1 delivered']
         assert Delivery.objects.count() == 1
         assert work() == 'nothing to send'
         assert len(receiver.requests) == 1

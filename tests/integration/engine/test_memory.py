@@ -1,17 +1,17 @@
 """A worker's memory has bounds, however many or large its events."""
 
-from collections.abc import Collection
+from collections import defaultdict
 from typing import Any
 
 import pytest
 from dcim.models import Site
 from django.db import transaction
 from support.builders import NOWHERE, recorded, site, subscribe
-from support.engine import Watched, deliveries, dispatch_all, hold, in_hand, work, working
+from support.engine import deliveries, dispatch_all, hold, in_hand, most_at_once, work, working
+from support.others_code import at_each
 from tenancy.models import Tenant
 
 from devstack.receiver import Answer, Receiver
-from webhooks import rendering
 from webhooks.choices import StatusChoices
 from webhooks.engine import transactions
 from webhooks.engine.deliver import choice, lane, queue
@@ -24,6 +24,8 @@ from webhooks.models.querysets import LONG_COLUMNS
 pytestmark = pytest.mark.usefixtures('committed')
 
 LARGE, SMALL = '/large', '/small'
+# Seconds.
+SLOW = 0.1
 # It compresses badly, so a stored snapshot has some kilobytes.
 LONG = ''.join(chr(0x4E00 + 7919 * number % 20000) for number in range(4000))
 
@@ -35,16 +37,12 @@ def sites(count: int, **fields: Any) -> None:
 
 
 class TestRendering:
-    @pytest.fixture
-    def slices(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-        found, shown = [], rendering.render
-
-        def rendered(model: type, snapshots: Collection, *deletions: Any) -> list:
-            found.append(len(snapshots))
-            return shown(model, snapshots, *deletions)
-
-        monkeypatch.setattr(rendering, 'render', rendered)
-        return found
+    def slices(self) -> list[int]:
+        """Dispatch all, and return how many objects are rendered before the next deliveries are made."""
+        rendered = defaultdict(set)
+        with at_each(Site, lambda place: rendered[Delivery.objects.count()].add(place.pk)):
+            dispatch_all()
+        return [len(pks) for pks in rendered.values()]
 
     def test_a_claim_reads_no_long_columns(self):
         subscribe(NOWHERE, Site)
@@ -53,53 +51,37 @@ class TestRendering:
             events = claim.Reading().take(hold(role=DISPATCH))
         assert [event.get_deferred_fields() for event in events] == [set(LONG_COLUMNS)] * 2
 
-    def test_large_snapshots_are_read_a_few_at_a_time(self, slices, monkeypatch):
+    def test_large_snapshots_are_read_a_few_at_a_time(self, monkeypatch):
         subscribe(NOWHERE, Site, include_snapshots=True)
         sites(6, comments=LONG)
-        dispatch_all()
-        assert slices == [6]
+        assert self.slices() == [6]
         assert all(event.payload_data['comments'] == LONG for event in recorded())
-        slices.clear()
         monkeypatch.setattr(render, 'BYTES', 3 * len(LONG.encode()))
         sites(6, comments=LONG)
-        dispatch_all()
-        assert max(slices) < 4
-        assert sum(slices) == 6
+        found = self.slices()
+        assert max(found) < 4
+        assert sum(found) == 6
         assert all(event.payload_data['comments'] == LONG for event in recorded())
 
-    def test_what_was_before_counts_as_well(self, slices, monkeypatch):
+    def test_what_was_before_counts_as_well(self, monkeypatch):
         subscribe(NOWHERE, Site, include_snapshots=True)
         sites(4, comments=LONG)
         dispatch_all()
-        slices.clear()
         monkeypatch.setattr(render, 'BYTES', 3 * len(LONG.encode()))
         with transaction.atomic():
             for place in Site.objects.all():
                 place.comments = ''
                 place.save()
-        dispatch_all()
-        assert max(slices) < 4
+        assert max(self.slices()) < 4
 
     def test_what_is_rendered_is_written_before_there_is_more_of_it(self, monkeypatch):
         subscribe(NOWHERE, Site)
         monkeypatch.setattr(render, 'BYTES', 1)
         sites(4, comments=LONG)
-        written, shown = [], rendering.render
-
-        def rendered(*args: Any) -> list:
-            written.append(Delivery.objects.count())
-            return shown(*args)
-
-        monkeypatch.setattr(rendering, 'render', rendered)
-        dispatch_all()
-        assert written == [0, 1, 2, 3]
+        assert self.slices() == [1, 1, 1, 1]
 
 
 class TestSending:
-    @pytest.fixture
-    def under_way(self, monkeypatch: pytest.MonkeyPatch) -> Watched:
-        return Watched.requests(monkeypatch)
-
     def sizes(self, webhook: Webhook) -> dict[int, int]:
         """Return payload sizes by object id."""
         with transactions.short() as now:
@@ -108,7 +90,7 @@ class TestSending:
 
     @pytest.fixture
     def backlog(self, receiver: Receiver) -> None:
-        receiver.answers(LARGE, Answer(delay=0.1))
+        receiver.answers(LARGE, Answer(delay=SLOW))
         for _ in range(2):
             subscribe(receiver.url(LARGE), Site, concurrency=6)
         sites(6, comments=LONG)
@@ -134,20 +116,21 @@ class TestSending:
 
     @pytest.mark.parametrize(('large', 'most'), [(1, 1), (lane.LARGE, None)])
     def test_large_ones_go_one_after_the_other_where_there_is_room_for_one(
-        self, backlog, under_way, monkeypatch, large, most
+        self, backlog, receiver, monkeypatch, large, most
     ):
         monkeypatch.setattr(lane, 'LARGE', large)
         monkeypatch.setattr(choice, 'LARGE', large)
         monkeypatch.setattr(choice, 'ROOM', 1)
         assert work() == '12 delivered'
-        assert under_way.most == 1 if most else under_way.most > 1
+        found = most_at_once(receiver, SLOW)
+        assert found == 1 if most else found > 1
 
-    def test_all_go_in_one_job_where_there_is_room_for_some(self, backlog, under_way, monkeypatch):
+    def test_all_go_in_one_job_where_there_is_room_for_some(self, backlog, receiver, monkeypatch):
         monkeypatch.setattr(lane, 'LARGE', 1)
         monkeypatch.setattr(choice, 'LARGE', 1)
         monkeypatch.setattr(choice, 'ROOM', 4 * len(LONG.encode()))
         assert work() == '12 delivered'
-        assert 1 < under_way.most < 5
+        assert 1 < most_at_once(receiver, SLOW) < 5
 
     def test_small_ones_pass_large_ones_that_hang(self, receiver, monkeypatch):
         monkeypatch.setattr(lane, 'LARGE', len(LONG))

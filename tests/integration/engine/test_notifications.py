@@ -21,11 +21,11 @@ from support.engine import (
     pass_retry_waits,
     work,
 )
+from support.others_code import at_each
 from support.writers import Writer
 from users.models import Group, User
 
 from devstack.receiver import Answer, Receiver
-from webhooks import rendering
 from webhooks.choices import StatusChoices
 from webhooks.engine import notifications, sql, transactions
 from webhooks.engine.deliver.circuit_breaker import SUSPEND_AFTER
@@ -87,6 +87,10 @@ def fail(receiver: Receiver) -> None:
     work()
 
 
+def refuse(_instance: object) -> None:
+    raise RuntimeError('no')
+
+
 class TestFailure:
     def test_the_first_failure_of_the_day_is_told(self, webhook, receiver, ann):
         fail(receiver)
@@ -126,21 +130,15 @@ class TestFailure:
         assert told(ann) == [FAILED.name]
         assert health(webhook).failed == 1
 
-    def test_an_event_that_could_not_be_rendered_counts_as_a_failure(self, webhook, ann, monkeypatch):
-        def fail(*args: object) -> None:
-            raise RuntimeError('no')
-
-        monkeypatch.setattr(rendering, 'render', fail)
+    def test_an_event_that_could_not_be_rendered_counts_as_a_failure(self, webhook, ann):
         site()
-        work()
+        with at_each(Site, refuse):
+            work()
         assert told(ann) == [FAILED.name]
 
-    def test_what_goes_wrong_in_telling_is_logged_and_undoes_nothing(self, webhook, receiver, monkeypatch, caplog):
-        def fail_too(*args: object) -> None:
-            raise RuntimeError('no')
-
-        monkeypatch.setattr(notifications, '_write', fail_too)
-        fail(receiver)
+    def test_what_goes_wrong_in_telling_is_logged_and_undoes_nothing(self, webhook, receiver, caplog):
+        with at_each(Notification, refuse):
+            fail(receiver)
         assert len(deliveries(StatusChoices.FAILED)) == 1
         assert any('nobody was notified' in record.getMessage() for record in caplog.records)
 

@@ -10,7 +10,6 @@ from django.utils import timezone
 from extras.models import JournalEntry
 from support.builders import CREATED, DELETED, UPDATED, site, subscribe
 from support.engine import (
-    Watched,
     arrivals,
     deliveries,
     dispatch_all,
@@ -19,6 +18,7 @@ from support.engine import (
     hold,
     in_hand,
     in_thread,
+    most_at_once,
     pass_alive,
     pass_retry_waits,
     work,
@@ -280,34 +280,30 @@ class TestInHand:
 
 
 class TestConcurrency:
-    @pytest.fixture
-    def under_way(self, monkeypatch: pytest.MonkeyPatch) -> Watched:
-        return Watched.requests(monkeypatch)
-
     @pytest.mark.parametrize('concurrency', [1, 3])
-    def test_no_more_are_under_way_than_the_webhook_says(self, receiver, under_way, concurrency):
+    def test_no_more_are_under_way_than_the_webhook_says(self, receiver, concurrency):
         subscribe(receiver.url(HOOK), Site, concurrency=concurrency)
         receiver.answers(HOOK, Answer(delay=0.05))
         sites(20)
         assert work() == '20 delivered'
-        assert under_way.most == concurrency
+        assert most_at_once(receiver, 0.05) == concurrency
 
-    def test_concurrency_counts_across_workers(self, receiver, under_way):
+    def test_concurrency_counts_across_workers(self, receiver):
         subscribe(receiver.url(HOOK), Site, concurrency=3)
         receiver.answers(HOOK, Answer(delay=0.05))
         sites(30)
         for thread in [in_thread(work) for _ in range(3)]:
             thread.join(60)
         assert len(deliveries(DELIVERED)) == 30
-        assert under_way.most <= 3
+        assert most_at_once(receiver, 0.05) <= 3
 
-    def test_concurrency_counts_for_each_webhook_separately(self, receiver, under_way):
+    def test_concurrency_counts_for_each_webhook_separately(self, receiver):
         for _ in range(3):
             subscribe(receiver.url(HOOK), Site, concurrency=1)
         receiver.answers(HOOK, Answer(delay=0.2))
         sites(5)
         assert work() == '15 delivered'
-        assert under_way.most == 3
+        assert most_at_once(receiver, 0.2) == 3
 
     def test_requests_really_overlap(self, receiver):
         """The last four requests hang, so all four are under way at once."""
