@@ -13,13 +13,13 @@ from dcim.models import Site
 from django_rq import get_connection, get_worker
 from support.builders import subscribe
 from support.chaos.audit import Ledger, check_order, is_whole
+from support.others_code import proxy_router
 
 from devstack.process import descendants, wait_until
 from devstack.receiver import Answer, Receiver
 from webhooks.engine.process import sender
 from webhooks.engine.registry import DISPATCH, SEND
 from webhooks.models import Health, Webhook, Worker
-from webhooks.payload.http_request import Builder
 from webhooks.worker import WebhooksWorker
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -152,17 +152,18 @@ def test_all_that_a_frozen_worker_held_arrives_by_another_one(webhook, receiver,
 
 
 @pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
-def test_a_sender_that_hangs_is_killed_and_another_one_goes_on(webhook, receiver, children, monkeypatch, tmp_path):
+def test_a_sender_that_hangs_is_killed_and_another_one_goes_on(
+    webhook, receiver, children, monkeypatch, settings, tmp_path
+):
     monkeypatch.setattr(sender, 'SILENCE', 5.0)
-    build, note = Builder.build, tmp_path / 'pid'
+    note = tmp_path / 'pid'
 
-    def hang(*arguments: object) -> object:
+    def hang(_webhook: Webhook) -> None:
         if not note.exists():
             note.write_text(str(os.getpid()))
             ctypes.PyDLL(None).sleep(1000)  # nothing else in this process goes on
-        return build(*arguments)
 
-    monkeypatch.setattr(Builder, 'build', hang)
+    settings.PROXY_ROUTERS = [proxy_router(hang)]
     children.fork(get_worker('high', 'default', 'low', worker_class=WebhooksWorker).work)
     ledger = Ledger()
     change_all(ledger)

@@ -1,4 +1,10 @@
-"""Tables with an emptied log's statistics: PostgreSQL counts rows a minute apart, and an import takes seconds."""
+"""Tables with an emptied log's statistics: PostgreSQL counts rows a minute apart, and an import takes seconds.
+
+And tables that refuse a row.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from django.db import connection
 from django.db.models import Model
@@ -35,3 +41,21 @@ def rows_read(model: type[Model]) -> int:
             'SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_user_tables WHERE relname = %s', [model._meta.db_table]
         )
         return cursor.fetchone()[0]
+
+
+@contextmanager
+def refusing(change: str, condition: str = 'true', code: str = 'P0001') -> Iterator[None]:
+    """PostgreSQL refuses each such row, as `refusing('INSERT ON webhooks_event')`."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            'CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS '
+            f"$$ BEGIN RAISE EXCEPTION 'it is refused' USING ERRCODE = '{code}'; END $$"
+        )
+        cursor.execute(
+            f'CREATE TRIGGER refuse BEFORE {change} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION refuse()'
+        )
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute('DROP FUNCTION refuse CASCADE')

@@ -25,6 +25,8 @@ from support.engine import (
     work,
     working,
 )
+from support.others_code import proxy_router
+from support.tables import refusing
 from tenancy.models import Tenant
 
 from devstack.process import wait_until
@@ -32,7 +34,6 @@ from devstack.receiver import Answer, Manner, Received, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import registry, rescue, sql, transactions
 from webhooks.engine.deliver import loop, order, record
-from webhooks.engine.deliver.build import Sent
 from webhooks.engine.registry import STOPPED, SUSPECT
 from webhooks.engine.tidy import loop as tidy
 from webhooks.models import Attempt, Delivery, Health, Webhook, Worker
@@ -213,30 +214,28 @@ class TestSlowEndpoint:
 
 @pytest.mark.parametrize('template', ['', '{}'], ids=['at once', 'in the other thread'])
 class TestDatabaseErrorWhileBuilding:
-    def let_tenants(self, monkeypatch: pytest.MonkeyPatch, fail: Callable[[], object]) -> None:
-        build = Builder.build
-
-        def failing(builder: Builder, delivery: Delivery, *others: object) -> object:
-            if delivery.object_type.model == 'tenant':
-                fail()
-            return build(builder, delivery, *others)
-
-        monkeypatch.setattr(Builder, 'build', failing)
-
-    def test_it_fails_one_delivery_where_our_own_connection_answers(self, receiver, monkeypatch, template):
-        def fail() -> None:
-            raise OperationalError("a plugin's database is down")
-
-        subscribe(receiver.url(BUSY), Site, Tenant, body_template=template)
+    @pytest.fixture(autouse=True)
+    def changed(self, committed: None, receiver: Receiver, template: str) -> None:
+        subscribe(receiver.url(BUSY), Tenant, body_template=template)
+        subscribe(receiver.url(IDLE), Site, body_template=template)
         tenant()
         site()
-        self.let_tenants(monkeypatch, fail)
+
+    def for_tenants(self, fail: Callable[[], object]) -> list[type]:
+        return [proxy_router(lambda webhook: webhook.payload_url.endswith(BUSY) and fail())]
+
+    def test_it_fails_one_delivery_where_our_own_connection_answers(self, settings):
+        def fail() -> None:
+            Tenant.objects.get()  # it asks ours as well
+            raise OperationalError("a plugin's database is down")
+
+        settings.PROXY_ROUTERS = self.for_tenants(fail)
         assert work() == '1 delivered, 1 failed'
         (failed,) = deliveries(FAILED)
         assert failed.error == "not sent: OperationalError: a plugin's database is down"
 
     @pytest.mark.parametrize('times', [1, 2], ids=['once', 'and goes back while it is away'])
-    def test_what_postgresql_breaks_off_is_built_again(self, receiver, monkeypatch, template, times):
+    def test_what_postgresql_breaks_off_is_built_again(self, settings, times):
         struck = []
 
         def fail() -> None:
@@ -244,10 +243,7 @@ class TestDatabaseErrorWhileBuilding:
                 struck.append(None)
                 sql.execute('SELECT pg_terminate_backend(pg_backend_pid())')
 
-        subscribe(receiver.url(BUSY), Site, Tenant, body_template=template)
-        tenant()
-        site()
-        self.let_tenants(monkeypatch, fail)
+        settings.PROXY_ROUTERS = self.for_tenants(fail)
         assert work() == '2 delivered'
         assert len(struck) == times
 
@@ -387,18 +383,11 @@ class TestOutcomeThatCannotBeRecorded:
         site()
         self.check(victim, 'ValueError: no mask')
 
-    def test_an_error_of_postgresql_stops_no_other(self, victim, receiver, monkeypatch):
-        original = record.row
-
-        def row(sent: Sent, *args: object) -> list[dict]:
-            rows = original(sent, *args)
-            is_spoilt = sent.delivery.webhook_id == victim.pk and sent.outcome.succeeded
-            # PostgreSQL stores no NUL.
-            return [{**values, 'error': 'a\x00b'} if is_spoilt else values for values in rows]
-
-        monkeypatch.setattr(record, 'row', row)
+    def test_an_error_of_postgresql_stops_no_other(self, victim):
         site()
-        self.check(victim, 'its outcome cannot be recorded')
+        data_exception = '22000'
+        with refusing('INSERT ON webhooks_attempt', f"NEW.url LIKE '%{BUSY}' AND NEW.error = ''", data_exception):
+            self.check(victim, 'its outcome cannot be recorded')
 
     def test_an_error_of_a_plugin_when_a_webhook_is_disabled_stops_no_other(self, victim, receiver):
         """The webhook stays enabled until it can be saved."""

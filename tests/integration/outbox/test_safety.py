@@ -7,11 +7,12 @@ from django.core import checks
 from django.db import DatabaseError, connection, transaction
 from support.builders import CREATED, DELETED, NOWHERE, UPDATED, changes, recorded, site, subscribe
 from support.engine import dispatch_all, work
+from support.others_code import proxy_router
+from support.tables import refusing
 from tenancy.models import Tenant
 
 from devstack.receiver import Receiver
-from webhooks.models import Delivery
-from webhooks.payload import http_request
+from webhooks.models import Delivery, Webhook
 from webhooks.transport.exchange import MAX_ERROR
 
 SAVES = """
@@ -156,17 +157,8 @@ class TestNotWritten:
         """A full disk makes PostgreSQL refuse events."""
         subscribe(NOWHERE, Site)
         self.existing = site(name='Genf')
-        self.execute(
-            'CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS '
-            "$$ BEGIN RAISE EXCEPTION 'no event is written'; END $$"
-        )
-        self.execute('CREATE TRIGGER refuse BEFORE INSERT ON webhooks_event EXECUTE FUNCTION refuse()')
-        yield
-        self.execute('DROP FUNCTION refuse CASCADE')
-
-    def execute(self, statement: str) -> None:
-        with connection.cursor() as cursor:
-            cursor.execute(statement)
+        with refusing('INSERT ON webhooks_event'):
+            yield
 
     @pytest.mark.parametrize(
         'change',
@@ -180,7 +172,7 @@ class TestNotWritten:
     )
     def test_a_change_whose_event_cannot_be_written_fails(self, change):
         before = list(Site.objects.values())
-        with pytest.raises(DatabaseError, match='no event is written'), transaction.atomic():
+        with pytest.raises(DatabaseError, match='it is refused'), transaction.atomic():
             change(self.existing)
         assert list(Site.objects.values()) == before
 
@@ -214,11 +206,11 @@ class TestNotRendered:
         (delivery,) = Delivery.objects.all()
         assert (delivery.status, delivery.error) == ('failed', event.error)
 
-    def test_a_reason_that_cannot_be_stored_is_made_so(self, monkeypatch):
-        def fail(*args: object) -> None:
+    def test_a_reason_that_cannot_be_stored_is_made_so(self, settings):
+        def fail(_webhook: Webhook) -> None:
             raise RuntimeError('a \x00, ' + 'and so on' * 1000)
 
-        monkeypatch.setattr(http_request.Builder, 'build', fail)
+        settings.PROXY_ROUTERS = [proxy_router(fail)]
         site()
         work()
         reason = Delivery.objects.get().error
