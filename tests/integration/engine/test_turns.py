@@ -1,4 +1,3 @@
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -6,7 +5,8 @@ from queue import SimpleQueue
 
 import pytest
 from dcim.models import Site
-from django.db import transaction
+from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from support.builders import site, subscribe
 from support.engine import (
@@ -24,6 +24,7 @@ from support.engine import (
     pass_retry_waits,
     work,
 )
+from support.others_code import proxy_router
 from support.tables import copy_row, fill_and_empty, rows_read
 
 from devstack.process import wait_until
@@ -31,7 +32,7 @@ from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import backfill as engine
 from webhooks.engine import full_look, rescue, sql
-from webhooks.engine.deliver import circuit_breaker, endpoint, lane, lanes, loop, order, queue
+from webhooks.engine.deliver import circuit_breaker, lane, lanes, loop, order
 from webhooks.engine.deliver.build import Sent
 from webhooks.engine.deliver.threads import Threads
 from webhooks.engine.dispatch import claim
@@ -41,7 +42,6 @@ from webhooks.engine.tidy import loop as tidy
 from webhooks.models import Delivery, Event, Health, Webhook, Worker
 from webhooks.services import backfill, redelivery, waiting
 from webhooks.templating import renderer
-from webhooks.transport.client import Client
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -266,23 +266,23 @@ class TestBesideAnOwner:
         assert self.turns(owner, lambda: not deliveries(PENDING))
         assert not owner.lanes.is_busy
 
-    def test_a_redelivered_change_passes_a_later_one_that_the_owner_knows(self, owner, webhook, receiver, monkeypatch):
+    def test_a_redelivered_change_passes_a_later_one_that_the_owner_knows(self, owner, webhook, receiver):
         webhook.concurrency = webhook.max_attempts = 1
+        webhook.timeout = 200
         webhook.save()
         place, other = site(), site()
         receiver.answers(HOOK, 500)
         self.change(place, 'first')
         assert self.turns(owner, lambda: not deliveries(PENDING))
-        receiver.answers(HOOK, 200)
-        answers, send = threading.Event(), Client.send
-        monkeypatch.setattr(Client, 'send', lambda client, request: answers.wait(60) and send(client, request))
+        receiver.clear()
+        receiver.answers(HOOK, Answer(delay=150), 200)
         self.change(other, 'no room for others')
         owner.turn()
+        receiver.wait_for(1)
         self.change(place, 'second')
         owner.turn()
-        receiver.clear()
         redelivery.redeliver(Delivery.objects.filter(status=FAILED))
-        answers.set()
+        receiver.closing.set()
         assert self.turns(owner, lambda: not deliveries(PENDING))
         told = [request.json()['data']['description'] for request in receiver.requests]
         assert told.index('first') < told.index('second')
@@ -292,21 +292,23 @@ class TestBesideAnOwner:
         place.save()
         dispatch_all()
 
-    def test_what_came_of_a_deleted_webhook_s_request_is_not_written_again(self, owner, webhook, receiver, monkeypatch):
-        receiver.answers(HOOK, 500)
-        answers, send, write = threading.Event(), Client.send, endpoint.write
-        monkeypatch.setattr(Client, 'send', lambda client, request: answers.wait(60) and send(client, request))
+    def test_what_came_of_a_deleted_webhook_s_request_is_not_written_again(self, owner, webhook, receiver):
+        Webhook.objects.update(timeout=200)
+        receiver.answers(HOOK, Answer(500, delay=150))
         site()
         dispatch_all()
         owner.turn()
-        assert in_hand()
+        receiver.wait_for(1)
         webhook.delete()
-        answers.set()
-        assert self.turns(owner, lambda: len(receiver.requests) == 1)
-        written = []
-        monkeypatch.setattr(endpoint, 'write', lambda entries, now: written.extend(entries) or write(entries, now))
-        owner.turn()
-        assert not written
+        receiver.closing.set()
+
+        def are_written(until: Callable[[], bool]) -> bool:
+            with CaptureQueriesContext(connection) as queries:
+                assert take_turns(owner, until)
+            return any('FROM "webhooks_health"' in query['sql'] for query in queries.captured_queries)
+
+        assert are_written(lambda: not in_hand())
+        assert not are_written(lambda: True)
 
     def test_the_answer_after_a_suspension_spends_no_attempt(self, owner, webhook, receiver, monkeypatch):
         monkeypatch.setattr(circuit_breaker, 'SUSPEND_AFTER', 1)
@@ -320,11 +322,16 @@ class TestBesideAnOwner:
         assert deliveries(PENDING)[0].attempt_limit == webhook.max_attempts + 1
 
 
-def test_a_sender_ends_although_its_last_transaction_is_broken_off(monkeypatch):
+def end_session() -> None:
+    """Let PostgreSQL end this thread's."""
+    session = sql.fetch_value('SELECT pg_backend_pid()')
+    in_thread(lambda: sql.fetch('SELECT pg_terminate_backend(%s, 30000)', [session])).join(30)
+
+
+def test_a_sender_ends_although_its_last_transaction_is_broken_off():
     with sender() as (pk, first):
-        monkeypatch.setattr(endpoint, 'write', lambda *_: sql.execute('SELECT pg_terminate_backend(pg_backend_pid())'))
+        end_session()
         first.end()
-        monkeypatch.undo()
         assert Worker.objects.filter(pk=pk).exists()
     assert not Worker.objects.exists()
 
@@ -439,22 +446,20 @@ def test_a_turn_that_is_broken_off_takes_back_no_request_of_an_earlier_one(webho
     with sender() as (_pk, first):
         first.turn()
         assert first.lanes.in_hand
-        session = sql.fetch_value('SELECT pg_backend_pid()')
-        in_thread(lambda: sql.fetch('SELECT pg_terminate_backend(%s)', [session])).join(30)
+        end_session()
         assert take_turns(first, lambda: not deliveries(PENDING))
     assert len(receiver.requests) == 1
 
 
-@pytest.mark.parametrize(('module', 'step', 'result'), [(loop, '_build', False), (queue, 'fetch', {})])
-def test_a_request_that_cannot_begin_goes_in_another_turn(webhook, receiver, monkeypatch, module, step, result):
+def test_a_request_that_cannot_begin_goes_in_another_turn(webhook, monkeypatch, settings):
     monkeypatch.setattr(full_look, 'LEAST', 1000.0)
     monkeypatch.setattr(full_look, 'MOST', 1000.0)
     for _ in range(2):
         site()
     dispatch_all()
     Delivery.objects.filter(pk=deliveries()[0].pk).update(due_at=timezone.now() - timedelta(hours=1))
-    once, take = [result], getattr(module, step)
-    monkeypatch.setattr(module, step, lambda given: once.pop() if once else take(given))
+    once = [lambda: sql.execute('SELECT pg_terminate_backend(pg_backend_pid())')]
+    settings.PROXY_ROUTERS = [proxy_router(lambda _webhook: once and once.pop()())]
     with sender() as (_pk, first):
         assert take_turns(first, lambda: not deliveries(PENDING))
 
@@ -524,11 +529,10 @@ def test_lanes_that_a_worker_gives_up_are_for_others(receiver, monkeypatch):
         assert Health.objects.filter(owner=pk).count() == 2
 
 
-def test_a_part_goes_on_where_the_change_that_stands_for_it_expires(receiver, monkeypatch):
+def test_a_part_goes_on_where_the_change_that_stands_for_it_expires(receiver):
     """A worker knows the change, and its lane is busy."""
-    subscribe(receiver.url(HOOK), Site, change_set=True)
-    answers, send = threading.Event(), Client.send
-    monkeypatch.setattr(Client, 'send', lambda client, request: answers.wait(60) and send(client, request))
+    subscribe(receiver.url(HOOK), Site, change_set=True, timeout=200)
+    receiver.answers(HOOK, Answer(delay=150), 200)
     for count in (1, 3):
         with transaction.atomic():
             for _ in range(count):
@@ -544,7 +548,7 @@ def test_a_part_goes_on_where_the_change_that_stands_for_it_expires(receiver, mo
         expire(pk=deliveries()[1].pk)
         assert tidy.expire()
         first.turn(0.01)
-        answers.set()
+        receiver.closing.set()
 
         def are_sent() -> bool:
             first.turn(0.01)
