@@ -1,8 +1,10 @@
 """Transactions beside the test's own, on their own connections."""
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from queue import SimpleQueue
+from typing import Any
 
 from django.db import connection, connections, transaction
 
@@ -68,11 +70,11 @@ def is_blocked(pid: int) -> bool:
         return cursor.fetchone()[0]
 
 
-def in_parallel(workers: Iterable[Callable[[], None]]) -> None:
+def in_parallel(workers: Iterable[Callable[[], object]]) -> None:
     """Run all at once, and raise one error of theirs."""
     errors: list[Exception] = []
 
-    def run(work: Callable[[], None]) -> None:
+    def run(work: Callable[[], object]) -> None:
         try:
             work()
         except Exception as error:
@@ -87,3 +89,18 @@ def in_parallel(workers: Iterable[Callable[[], None]]) -> None:
         thread.join(PATIENCE)
     if errors:
         raise errors[0]
+
+
+@contextmanager
+def before_statement(text: str, work: Callable[[], object]) -> Iterator[None]:
+    """Work on another connection, once, just before this thread's next statement with this text."""
+    left = [work]
+
+    def execute(inner: Callable[..., Any], statement: str, *rest: Any) -> Any:
+        if left and text in statement:
+            in_parallel([left.pop()])
+        return inner(statement, *rest)
+
+    with connection.execute_wrapper(execute):
+        yield
+    assert not left, 'there was no such statement'

@@ -13,6 +13,7 @@ from django_rq.settings import get_queues_map
 from rq.job import Job
 from support.builders import site, subscribe
 from support.engine import deliveries, die, dispatch_all
+from support.writers import before_statement
 from users.models import User
 
 from devstack.receiver import Receiver
@@ -189,45 +190,32 @@ class TestRequeueing:
 class TestMeanwhile:
     """The next page shows changes made during its update."""
 
-    @pytest.fixture
-    def meanwhile(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
-        def run(happens: Callable[[], None]) -> None:
-            """Once, just after a delivery was listed."""
-            listing = failed_jobs._list
+    def publish_while(self, happens: Callable[[], None]) -> None:
+        """It happens once the deliveries are on the page, and before PostgreSQL knows."""
+        with before_statement('SET listed = true', happens):
+            failed_jobs.publish()
 
-            def list_and_happen(delivery: Delivery) -> None:
-                listing(delivery)
-                monkeypatch.undo()
-                happens()
-
-            monkeypatch.setattr(failed_jobs, '_list', list_and_happen)
-
-        return run
-
-    def test_an_older_delivery_that_fails_is_listed_the_next_time(self, client, fail, meanwhile):
+    def test_an_older_delivery_that_fails_is_listed_the_next_time(self, client, fail):
         older, newer = sorted(fail(2), key=lambda one: one.pk)
         Delivery.objects.update(listed=False)
         Delivery.objects.filter(pk=older.pk).update(status=StatusChoices.PENDING)
         client.post(page('delete_failed_jobs'))
-        meanwhile(lambda: Delivery.objects.filter(pk=older.pk).update(status=StatusChoices.FAILED))
-        failed_jobs.publish()
+        self.publish_while(lambda: Delivery.objects.filter(pk=older.pk).update(status=StatusChoices.FAILED))
         assert listed(client) == {str(newer.uuid)}
         failed_jobs.publish()
         assert listed(client) == {str(older.uuid), str(newer.uuid)}
 
-    def test_a_delivery_that_fails_again_is_listed_with_its_new_reason(self, client, fail, meanwhile):
+    def test_a_delivery_that_fails_again_is_listed_with_its_new_reason(self, client, fail):
         [failed] = fail()
         Delivery.objects.update(listed=False)
-        meanwhile(lambda: Delivery.objects.update(error='another reason', finished_at=timezone.now()))
-        failed_jobs.publish()
+        self.publish_while(lambda: Delivery.objects.update(error='another reason', finished_at=timezone.now()))
         failed_jobs.publish()
         assert 'another reason' in text_of(client.get(job_page(failed)))
 
-    def test_what_is_sent_again_does_not_stay(self, client, fail, meanwhile):
+    def test_what_is_sent_again_does_not_stay(self, client, fail):
         [failed] = fail()
         Delivery.objects.update(listed=False)
-        meanwhile(lambda: Delivery.objects.update(status=StatusChoices.PENDING))
-        failed_jobs.publish()
+        self.publish_while(lambda: Delivery.objects.update(status=StatusChoices.PENDING))
         assert listed(client) == {str(failed.uuid)}
         failed_jobs.publish()
         assert not listed(client)

@@ -6,7 +6,6 @@ from core.choices import ObjectChangeActionChoices
 from dcim.models import Rack, Site
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
-from django.db import connection
 from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
@@ -24,9 +23,11 @@ from support.admin_browser import (
     run,
 )
 from support.builders import NOWHERE, site, subscribe
+from support.engine import in_thread, is_anybody_blocked, open_transaction
 from support.log import delivery, event
 from users.models import User
 
+from devstack.process import wait_until
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
 from webhooks.django_admin.webhook import WebhookAdmin
@@ -227,14 +228,16 @@ class TestWebhookActions:
 
     def test_a_button_opens_no_transaction_around_its_parts(self, committed, client, monkeypatch):
         """A part holds up all sending until its transaction ends."""
-        seen, redeliver = [], redelivery._redeliver
-        monkeypatch.setattr(
-            redelivery, '_redeliver', lambda *part: seen.append(connection.in_atomic_block) or redeliver(*part)
-        )
+        monkeypatch.setattr(redelivery, 'PART', 1)
         webhook = subscribe(NOWHERE, Site)
-        delivery(event(site()), webhook)
-        assert messages_of(press(client, webhook, 'redeliver_failed')) == ['1 delivery is being redelivered.']
-        assert seen == [False]
+        first, second = (delivery(event(site()), webhook) for _ in range(2))
+        told: list[str] = []
+        with open_transaction(lambda: Delivery.objects.select_for_update().get(pk=second.pk)):
+            pressed = in_thread(lambda: told.extend(messages_of(press(client, webhook, 'redeliver_failed'))))
+            assert wait_until(is_anybody_blocked, timeout=30)
+            assert Delivery.objects.get(pk=first.pk).status == StatusChoices.PENDING
+        pressed.join(30)
+        assert told == ['2 deliveries are being redelivered.']
 
     def test_a_test_is_sent_and_its_answer_shown(self, committed, client, receiver: Receiver):
         receiver.answers('/bad', 500)

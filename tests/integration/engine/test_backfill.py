@@ -3,7 +3,6 @@ import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from dcim.filtersets import SiteFilterSet
@@ -34,12 +33,12 @@ from support.writers import Writer
 from tenancy.models import Tenant
 from users.models import User
 
+from devstack.process import wait_until
 from devstack.receiver import Receiver
 from webhooks.choices import BackfillStateChoices, StatusChoices
 from webhooks.engine import backfill as engine
 from webhooks.engine import notifications, sql
 from webhooks.engine.deliver import choice
-from webhooks.engine.dispatch import loop as dispatch
 from webhooks.engine.registry import DISPATCH
 from webhooks.engine.tidy import loop as tidy
 from webhooks.exceptions import DefinitionError
@@ -71,6 +70,16 @@ def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """No slice starts while three objects wait."""
     monkeypatch.setattr(engine, 'SLICE', 3)
     monkeypatch.setattr(engine, 'READY', engine.READY.replace(str(engine.MOST_OPEN), '3'))
+
+
+def dispatch_all_while(ask: Callable[[], object]) -> None:
+    """Somebody asks while the dispatcher makes deliveries."""
+    asking = Writer(lambda: sql.execute('LOCK webhooks_delivery IN SHARE MODE')).has_written()
+    dispatcher = in_thread(dispatch_all)
+    assert wait_until(is_anybody_blocked, timeout=30)
+    asking.also(ask)
+    asking.finish()
+    dispatcher.join(30)
 
 
 def sites(count: int) -> list[int]:
@@ -732,21 +741,13 @@ class TestWhatPeopleDo:
         assert sorted(ids(receiver)) == made
 
     @pytest.mark.parametrize(('is_paused', 'sent'), [(False, 0), (True, 2)], ids=['pause', 'resume'])
-    def test_what_is_asked_while_deliveries_are_made_is_obeyed(self, webhook, receiver, monkeypatch, is_paused, sent):
+    def test_what_is_asked_while_deliveries_are_made_is_obeyed(self, webhook, receiver, is_paused, sent):
         sites(2)
         start(webhook)
         engine.Backfills().cut()
         if is_paused:
             backfill.pause(webhook)
-        make = dispatch.make_deliveries
-
-        def make_and_ask(*args: Any, **kwargs: Any) -> Any:
-            made = make(*args, **kwargs)
-            in_thread(lambda: (backfill.resume if is_paused else backfill.pause)(webhook)).join(30)
-            return made
-
-        monkeypatch.setattr(dispatch, 'make_deliveries', make_and_ask)
-        dispatch_all()
+        dispatch_all_while(lambda: (backfill.resume if is_paused else backfill.pause)(webhook))
         work()
         assert len(receiver.requests) == sent
 
@@ -805,19 +806,12 @@ class TestWhatPeopleDo:
         work()
         assert sorted(ids(receiver)) == made
 
-    def test_what_is_canceled_while_its_deliveries_are_made_is_not_sent(self, webhook, receiver, monkeypatch):
+    def test_what_is_canceled_while_its_deliveries_are_made_is_not_sent(self, webhook, receiver):
         """The dispatcher looked before the cancel; its deliveries are removed before any claim."""
         sites(3)
         start(webhook)
         engine.Backfills().cut()
-        make = dispatch.make_deliveries
-
-        def make_after_cancel(*args: Any, **kwargs: Any) -> Any:
-            in_thread(lambda: backfill.cancel(webhook)).join(30)
-            return make(*args, **kwargs)
-
-        monkeypatch.setattr(dispatch, 'make_deliveries', make_after_cancel)
-        dispatch_all()
+        dispatch_all_while(lambda: backfill.cancel(webhook))
         assert len(deliveries(PENDING)) == 3
         work()
         assert not receiver.requests

@@ -14,6 +14,8 @@ from support.engine import (
     die,
     expire,
     hold,
+    in_thread,
+    is_anybody_blocked,
     open_transaction,
     pass_retry_waits,
     suspect,
@@ -31,7 +33,6 @@ from webhooks.engine.dispatch import loop, render
 from webhooks.engine.registry import GIVEN_UP, SUSPECTS
 from webhooks.engine.tidy import loop as tidy
 from webhooks.models import Delivery, Event, Webhook
-from webhooks.outbox import wakeup
 from webhooks.presentation import waits
 from webhooks.services import redelivery, trial, waiting
 
@@ -426,8 +427,13 @@ class TestAgain:
         receiver.answers('/', 500, 200)
         make_sites(*'abcde')
         (first,) = received(receiver, 1)
-        monkeypatch.setattr(wakeup, 'wake', work)  # a worker looks after each commit
-        assert redelivery.redeliver(Delivery.objects.all()) == 5
+        counts: list[int] = []
+        with open_transaction(lambda: Delivery.objects.select_for_update().get(pk=deliveries()[-1].pk)):
+            redelivering = in_thread(lambda: counts.append(redelivery.redeliver(Delivery.objects.all())))
+            assert wait_until(is_anybody_blocked, PATIENCE)
+            work()  # nothing is committed yet
+        redelivering.join(PATIENCE)
+        assert counts == [5]
         assert received(receiver, 2)[1].body == first.body
 
     def test_what_was_switched_on_afterwards_leaves_nothing_out(self, receiver: Receiver, webhook):

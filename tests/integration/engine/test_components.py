@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import pytest
@@ -33,6 +33,7 @@ from support.builders import CREATED, DELETED, KINDS, UPDATED, device, forget_ev
 from support.builtin import request_by
 from support.engine import deliveries, dispatch_all, dispatch_batch, hold, open_transaction, pass_alive, work
 from support.objects.surroundings import make_module
+from support.others_code import at_first
 from support.rest import get
 from virtualization.models import VirtualDisk, VirtualMachine, VMInterface
 
@@ -471,47 +472,37 @@ class TestOrder:
         assert [body['data']['comments'] for body in bodies] == ['later', 'later']
         assert bodies[0]['sequence'] < bodies[1]['sequence']
 
-    def test_one_whose_earlier_change_is_in_other_hands_goes_after_it(self, receiver: Receiver, monkeypatch):
+    def test_one_whose_earlier_change_is_in_other_hands_goes_after_it(self, receiver: Receiver):
         owner = a_device()
         watch(receiver)
         with transaction.atomic():
             ConsolePort.objects.create(device=owner, name='c')
         dispatch_batch()
-        take = components.take
-
-        def meanwhile(*args: Any) -> Any:
-            monkeypatch.undo()
-            with transaction.atomic():
-                owner.save()
-            return take(*args)
-
-        monkeypatch.setattr(components, 'take', meanwhile)
-        dispatch_batch()
+        with at_first(Webhook, transaction.atomic(owner.save)):
+            dispatch_batch()
         assert deliveries() == []
         assert [body.get('caused_by') for body in sent(receiver)] == [None, ['dcim.consoleport']]
 
     @pytest.mark.parametrize('row', [nullcontext, held], ids=['free', 'held'])
     @pytest.mark.parametrize('go_on', [dispatch_all, take_in_hand], ids=['dispatched', 'in hand'])
-    def test_one_that_others_have_by_then_keeps_its_sequence(self, receiver: Receiver, monkeypatch, go_on, row):
+    def test_one_that_others_have_by_then_keeps_its_sequence(self, receiver: Receiver, go_on, row):
         """A dispatcher was frozen for so long that it counted as dead."""
         owner = a_device()
         watch(receiver)
         with transaction.atomic():
             ConsolePort.objects.create(device=owner, name='c')
         dispatch_batch()
-        take, told = components.take, []
+        told = []
 
-        def freeze(*args: Any) -> Any:
-            monkeypatch.undo()
+        def freeze() -> None:
             pass_alive()
             assert rescue.rescue()
             go_on()
             told.extend(recorded(Device))
-            with row(owner):
-                return take(*args)
+            thawed.enter_context(row(owner))
 
-        monkeypatch.setattr(components, 'take', freeze)
-        dispatch_batch()
+        with ExitStack() as thawed, at_first(Webhook, freeze):
+            dispatch_batch()
         assert [one.sequence for one in recorded(Device)] == [one.sequence for one in told]
         assert len(told) == 1
 
@@ -527,13 +518,15 @@ class TestOrder:
 
 
 class TestWhatFails:
-    def test_a_component_that_is_not_as_expected_holds_up_nothing(self, receiver: Receiver, monkeypatch):
+    def test_a_component_that_is_not_as_expected_holds_up_nothing(self, receiver: Receiver):
         owner = a_device()
         watch(receiver)
         watch(receiver, Interface, path='/interfaces', kinds=(CREATED,), include_components=False)
-        monkeypatch.setattr(components, '_direct', lambda row: 1 / 0)
         with transaction.atomic():
             interface(owner)
+        no_such_type = "jsonb_set(snapshot, '{row,parent_object_type_id}', '0')"
+        with connection.cursor() as cursor:
+            cursor.execute(f'UPDATE webhooks_event SET snapshot = {no_such_type}')
         assert len(sent(receiver, '/interfaces')) == 1
         assert not Event.objects.filter(dispatched_at=None).exists()
 

@@ -1,5 +1,4 @@
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from dcim.models import Site
@@ -12,15 +11,14 @@ from support.engine import (
     expire,
     health,
     hold,
-    in_thread,
     open_transaction,
     work,
 )
 from support.log import delivery, event
+from support.writers import before_statement
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine import sql
 from webhooks.engine.deliver import order
 from webhooks.engine.process import dispatcher
 from webhooks.engine.registry import SEND, Member
@@ -73,23 +71,16 @@ def test_failures_are_listed_while_changes_keep_coming(webhook):
     assert listed
 
 
-def test_what_is_in_hand_does_not_expire_although_it_was_not_when_somebody_looked(webhook, monkeypatch):
+def test_what_is_in_hand_does_not_expire_although_it_was_not_when_somebody_looked(webhook):
     one = delivery(event(site()), webhook, status=PENDING, error='', expires_at=timezone.now() - timedelta(hours=1))
-    fetch = sql.fetch_column
 
     def begin() -> None:
         member = Member('owner', SEND)
         member.begin()
         member.beat(deliveries=[one.pk])
 
-    def look(statement: str, *parameters: Any) -> list[Any]:
-        found = fetch(statement, *parameters)
-        if statement == tidy.OVERDUE:
-            in_thread(begin).join(30)
-        return found
-
-    monkeypatch.setattr(sql, 'fetch_column', look)
-    tidy.expire()
+    with before_statement("SET status = 'failed'", begin):
+        tidy.expire()
     assert deliveries(PENDING)
 
 
