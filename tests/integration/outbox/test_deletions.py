@@ -1,5 +1,6 @@
 """An object's events still show the REST API's answers after its deletion."""
 
+import signal
 from collections.abc import Callable
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from django.test.utils import CaptureQueriesContext, override_script_prefix
 from django.urls import reverse
 from extras.models import CustomField, Tag
 from ipam.models import VLAN, IPAddress, VLANGroup
-from rq.timeouts import JobTimeoutException
+from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from support.builders import (
     CREATED,
     DELETED,
@@ -40,7 +41,6 @@ from support.rest import delete, free, get, without_host
 from virtualization.models import VirtualDisk, VirtualMachine
 
 from devstack.receiver import Receiver
-from webhooks import rendering
 from webhooks.models import Event
 from webhooks.outbox import deletions, scope
 from webhooks.rendering import batch
@@ -403,6 +403,7 @@ class TestTroubles:
     @pytest.fixture
     def unprepared(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(deletions, '_prepared', set())
+        batch._renderer.cache_clear()
 
     def test_a_serializer_that_raises_fails_no_deletion(self, doomed, monkeypatch):
         owner, ports = doomed
@@ -424,11 +425,10 @@ class TestTroubles:
     def test_a_model_that_cannot_be_prepared_fails_no_deletion(self, doomed, unprepared, monkeypatch):
         owner, _ports = doomed
 
-        def raises(model: type[Model]) -> None:
-            if model is Interface:
-                raise RuntimeError('a plugin')
+        def raises(self: Any) -> None:
+            raise RuntimeError('a plugin')
 
-        monkeypatch.setattr(rendering, 'prepare', raises)
+        monkeypatch.setattr(InterfaceSerializer, 'get_fields', raises)
         with transaction.atomic():
             owner.delete()
         assert {is_rendered(event) for event in recorded(Interface) if event.kind == DELETED} == {False}
@@ -437,22 +437,18 @@ class TestTroubles:
     def test_below_a_prefix_of_the_web_server_it_is_rendered_too(self, doomed, unprepared):
         """SCRIPT_NAME sets such a prefix in a new process."""
         owner, _ports = doomed
-        batch._renderer.cache_clear()
         with override_script_prefix('/x/'):
             assert reverse('dcim-api:device-list').startswith('/x/')
             with transaction.atomic():
                 owner.delete()
         assert [is_rendered(event) for event in recorded() if event.kind == DELETED] == [True] * 4
 
-    @pytest.mark.parametrize('where', ['prepare', 'render'])
+    @pytest.mark.parametrize('where', ['get_fields', 'get_link_peers_type'], ids=['preparing', 'rendering'])
     def test_the_end_of_a_job_s_time_is_no_trouble_of_rendering(self, doomed, unprepared, monkeypatch, where: str):
         owner, _ports = doomed
 
-        def ends(*arguments: Any) -> None:
-            raise JobTimeoutException
-
-        monkeypatch.setattr(rendering, where, ends)
-        with pytest.raises(JobTimeoutException):
+        monkeypatch.setattr(InterfaceSerializer, where, lambda *_arguments: signal.raise_signal(signal.SIGALRM))
+        with pytest.raises(JobTimeoutException), UnixSignalDeathPenalty(600, JobTimeoutException):
             owner.delete()
         assert recorded() == []
 

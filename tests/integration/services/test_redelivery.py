@@ -1,5 +1,7 @@
 """Further tests of redelivery: engine/test_sending.py, test_ordering.py and test_batching.py."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
@@ -20,16 +22,17 @@ from support.engine import (
     work,
     working,
 )
+from support.others_code import at_each
 
 from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
-from webhooks import rendering
 from webhooks.choices import StatusChoices
 from webhooks.engine import registry, rescue
 from webhooks.engine.deliver import order
 from webhooks.engine.registry import SEND
 from webhooks.engine.tidy import retention
 from webhooks.models import Delivery, Event, Webhook, Worker
+from webhooks.outbox import redis_queue
 from webhooks.services import failed_jobs, redelivery
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -191,12 +194,16 @@ class TestNotRendered:
     """A later version of NetBox may render the event."""
 
     @pytest.fixture
-    def broken(self, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-        def fail(*args: object) -> None:
-            raise RuntimeError('no such field')
+    def broken(self) -> Iterator[ExitStack]:
+        """Until it is closed."""
 
-        monkeypatch.setattr(rendering, 'render', fail)
-        return monkeypatch
+        def fail(place: Site) -> None:
+            if place.pk:  # it is saved
+                raise RuntimeError('no such field')
+
+        with ExitStack() as broken:
+            broken.enter_context(at_each(Site, fail))
+            yield broken
 
     def test_while_it_cannot_be_it_fails_again_and_nothing_is_sent(self, webhook, receiver, broken):
         site()
@@ -211,7 +218,7 @@ class TestNotRendered:
         site()
         work()
         Event.objects.update(lapses=registry.GIVEN_UP)
-        broken.undo()
+        broken.close()
         assert redeliver() == 1
         assert work() == '1 delivered'
 
@@ -219,7 +226,7 @@ class TestNotRendered:
         Webhook.objects.update(include_snapshots=True)
         site()
         work()
-        broken.undo()
+        broken.close()
         redeliver()
         assert work() == '1 delivered'
         assert receiver.requests[0].json()['snapshots']['postchange']
@@ -229,7 +236,7 @@ class TestNotRendered:
         other = subscribe(receiver.url('/other'), Site, include_snapshots=True, max_attempts=1)
         site()
         work()
-        broken.undo()
+        broken.close()
         redeliver(webhook=webhook)
         redeliver(webhook=other)
         work()
@@ -270,14 +277,16 @@ class TestMany:
             assert redeliver(status=DELIVERED) == 4
         assert not [query['sql'] for query in captured.captured_queries if '"webhooks_event"."data"' in query['sql']]
 
-    def test_those_on_the_status_page_are_taken_off_it_and_no_others_looked_for(self, many, monkeypatch):
-        taken_off: list[str] = []
-        monkeypatch.setattr(failed_jobs, 'unlist', taken_off.extend)
+    def test_those_on_the_status_page_are_taken_off_it_and_no_others_looked_for(self, many):
+        page = redis_queue.get().failed_job_registry
+        assert page.get_job_ids() == [str(many[2].uuid)]
         redeliver(status=FAILED)
-        assert taken_off == [str(many[2].uuid)]
-        Delivery.objects.update(status=FAILED, listed=False)
+        assert page.get_job_ids() == []
+        Delivery.objects.update(status=FAILED)
+        failed_jobs.publish()
+        Delivery.objects.update(listed=False)
         redeliver(status=FAILED)
-        assert len(taken_off) == 1
+        assert len(page.get_job_ids()) == 5
 
     def test_what_was_sent_again_meanwhile_is_left_alone(self, many):
         """Another user was quicker."""
