@@ -131,6 +131,10 @@ def open_transaction(prepare: Callable[[], Any]) -> Iterator[None]:
 
 
 def is_anybody_blocked() -> bool:
+    return count_blocked() > 0
+
+
+def count_blocked() -> int:
     with connection.cursor() as cursor:
         # Otherwise a transaction keeps its first view of the sessions.
         cursor.execute('SELECT pg_stat_clear_snapshot()')
@@ -138,7 +142,7 @@ def is_anybody_blocked() -> bool:
             'SELECT count(*) FROM pg_stat_activity '
             'WHERE datname = current_database() AND cardinality(pg_blocking_pids(pid)) > 0'
         )
-        return cursor.fetchone()[0] > 0
+        return cursor.fetchone()[0]
 
 
 #

@@ -1,6 +1,7 @@
 """The admin's form has its own tests."""
 
 import base64
+from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
@@ -9,15 +10,14 @@ from dcim.models import Site
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 from django.utils import timezone
+from netbox.signals import post_clean
 from standardwebhooks import Webhook as Verifier
 from support.admin_browser import changes_of, filled, page_of
 from support.builders import subscribe
-from support.engine import in_thread, is_anybody_blocked
+from support.engine import count_blocked, in_thread, is_anybody_blocked, open_transaction
 from support.settings import change_settings
 
 from devstack.process import wait_until
-from webhooks import validation
-from webhooks.api.views import WebhookViewSet
 from webhooks.engine.process import inline
 from webhooks.models import Delivery, Webhook
 from webhooks.models.fields import Sealed
@@ -142,17 +142,17 @@ class TestOtherDoors:
 
 
 @pytest.fixture
-def meanwhile(webhook, monkeypatch) -> list[str]:
+def meanwhile(webhook) -> Iterator[list[str]]:
     """Another user rotates the secret while an edit is checked."""
-    secrets, check = [], validation.errors
+    secrets = []
 
-    def rotate_and_check(definition):
+    def rotate(**_kwargs: object) -> None:
         if not secrets:
             secrets.append(secret_rotation.rotate(webhook.pk, signing.SYMMETRIC, timedelta(hours=1))[1])
-        return check(definition)
 
-    monkeypatch.setattr(validation, 'errors', rotate_and_check)
-    return secrets
+    post_clean.connect(rotate, sender=Webhook)
+    yield secrets
+    post_clean.disconnect(rotate, sender=Webhook)
 
 
 class TestEdits:
@@ -227,12 +227,21 @@ class TestRefused:
         assert Webhook.objects.get().secret.reveal() == secret
 
 
-def test_two_rotations_of_what_was_read_once_both_sign(webhook, api_client, monkeypatch):
-    stale = [Webhook.objects.get() for _ in range(2)]
-    monkeypatch.setattr(WebhookViewSet, '_get_permitted', lambda *_: stale.pop())
-    answers = [api_client.post(f'{BASE}{webhook.pk}/rotate-secret/', {}, format='json') for _ in range(2)]
-    assert Webhook.objects.get().secrets() == [answers[1].data['secret'], answers[0].data['secret']]
-    assert answers[1].data['previous_until'] is not None
+def test_two_rotations_of_what_was_read_once_both_sign(webhook, api_client):
+    answers = {}
+
+    def rotate() -> None:
+        answer = api_client.post(f'{BASE}{webhook.pk}/rotate-secret/', {}, format='json')
+        answers[answer.data['secret']] = answer.data['previous_until']
+
+    with open_transaction(lambda: Webhook.objects.select_for_update().get()):
+        rotating = [in_thread(rotate) for _ in range(2)]
+        assert wait_until(lambda: count_blocked() == 2, timeout=30)
+    for thread in rotating:
+        thread.join(30)
+    last, first = Webhook.objects.get().secrets()
+    assert answers.keys() == {last, first}
+    assert answers[last] is not None
 
 
 def test_an_asymmetric_key_shows_its_public_half(webhook, api_client):

@@ -1,11 +1,13 @@
 """Users who may change a webhook must not redirect its stored headers to their own host."""
 
+from collections.abc import Iterator
+
 import pytest
 from dcim.models import Site
+from netbox.signals import post_clean
 from support.admin_browser import filled, page_of, shown
 from support.builders import subscribe
 
-from webhooks import validation
 from webhooks.models import Webhook
 from webhooks.models.concurrent import ChangedMeanwhile
 from webhooks.security.masking import MASK
@@ -72,19 +74,19 @@ class TestDoors:
 
 
 @pytest.fixture
-def meanwhile(webhook, monkeypatch) -> list[Webhook]:
+def meanwhile(webhook) -> Iterator[list[Webhook]]:
     """Another user saves the masked headers during an edit, which encrypts them again."""
-    saved, check = [], validation.errors
+    saved = []
 
-    def save_and_check(definition):
+    def save(**_kwargs: object) -> None:
         if not saved:
             saved.append(Webhook.objects.get())
             saved[0].additional_headers = STORED
             saved[0].save()
-        return check(definition)
 
-    monkeypatch.setattr(validation, 'errors', save_and_check)
-    return saved
+    post_clean.connect(save, sender=Webhook)
+    yield saved
+    post_clean.disconnect(save, sender=Webhook)
 
 
 class TestMeanwhile:
