@@ -1,4 +1,3 @@
-import dataclasses
 import ipaddress
 from collections.abc import Callable
 from datetime import timedelta
@@ -10,9 +9,9 @@ from django.utils import timezone
 from support.builders import NOWHERE, site, subscribe
 from support.engine import work
 from support.loopback import serving
+from support.settings import change_settings
 
 from devstack.receiver import Answer, Receiver
-from webhooks import conf
 from webhooks.models import AccessToken, Credential, Delivery, Webhook
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -247,8 +246,7 @@ class TestTokenServers:
         with serving(answered(b'{"access_token": "t0ken"}')) as server:
             made = credential(receiver.url(), type='oauth2', username='c', token_url=server.url('/'))
             subscribe(receiver.url('/'), Site, credential=made)
-            blocked = dataclasses.replace(conf.get(), blocked_networks=(ipaddress.ip_network('127.0.0.0/8'),))
-            monkeypatch.setattr(conf, '_settings', blocked)
+            change_settings(monkeypatch, blocked_networks=(ipaddress.ip_network('127.0.0.0/8'),))
             site()
             work()
             error = Delivery.objects.get().error

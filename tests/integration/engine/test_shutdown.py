@@ -16,7 +16,6 @@ from devstack.process import descendants, wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine.process import supervisor
-from webhooks.engine.process.child import Child, begin
 from webhooks.models import Attempt, Delivery, Webhook
 from webhooks.outbox import redis_queue
 
@@ -125,12 +124,14 @@ def test_a_signal_while_a_process_is_started_reaches_it(monkeypatch):
     one = supervisor.Supervisor(None, [], lambda: None)
     one._posts = [supervisor.Post('sleeper', lambda name, channel: time.sleep(PATIENCE))]
 
-    def begin_and_hear(*what: object) -> Child | None:
-        begun = begin(*what)
-        one._stop()
-        return begun
+    pidfd_open, once = os.pidfd_open, [one._stop]
 
-    monkeypatch.setattr(supervisor, 'begin', begin_and_hear)
+    def hear(*process: int) -> int:
+        if once:
+            once.pop()()
+        return pidfd_open(*process)
+
+    monkeypatch.setattr(os, 'pidfd_open', hear)
 
     def has_ended() -> bool:
         one._look()

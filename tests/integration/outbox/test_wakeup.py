@@ -16,7 +16,7 @@ from webhooks import conf
 from webhooks.constants import JOB_TIME, MAX_TIMEOUT
 from webhooks.outbox import redis_queue, wakeup
 
-pytestmark = pytest.mark.usefixtures('committed', 'closed_breaker')
+pytestmark = pytest.mark.usefixtures('committed')
 
 SITES = '/api/dcim/sites/'
 # In seconds: slow, and still an answer.
@@ -25,12 +25,6 @@ LATE = 0.5
 
 class RolledBack(Exception):
     """Raised to roll back."""
-
-
-@pytest.fixture
-def closed_breaker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An earlier test may have found Redis unreachable."""
-    monkeypatch.setattr(wakeup, '_unreachable_until', 0.0)
 
 
 @pytest.fixture
