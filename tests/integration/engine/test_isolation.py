@@ -226,7 +226,6 @@ class TestDatabaseErrorWhileBuilding:
 
     def test_it_fails_one_delivery_where_our_own_connection_answers(self, settings):
         def fail() -> None:
-            Tenant.objects.get()  # it asks ours as well
             raise OperationalError("a plugin's database is down")
 
         settings.PROXY_ROUTERS = self.for_tenants(fail)

@@ -32,7 +32,7 @@ from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import backfill as engine
 from webhooks.engine import full_look, rescue, sql
-from webhooks.engine.deliver import circuit_breaker, lane, lanes, loop, order
+from webhooks.engine.deliver import circuit_breaker, lane, lanes, loop, order, queue
 from webhooks.engine.deliver.build import Sent
 from webhooks.engine.deliver.threads import Threads
 from webhooks.engine.dispatch import claim
