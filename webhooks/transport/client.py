@@ -47,11 +47,11 @@ class UnknownHost(Exception):
 
 
 class Client:
-    """Keeps up to `connections` per host alive. Threads may share it."""
+    """Keeps up to `connections` per host alive for a while. Threads may share it."""
 
     def __init__(self, connections: int):
-        self._watchdog = deadline.Watchdog()
         self._adapter = _adapter(connections)
+        self._watchdog = deadline.Watchdog(self._adapter.close_idle)
 
     def close(self) -> None:
         self._adapter.close()

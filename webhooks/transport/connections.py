@@ -2,6 +2,8 @@
 
 import http.client
 import socket
+import time
+from queue import LifoQueue
 from typing import Any, BinaryIO
 
 from requests import PreparedRequest
@@ -22,6 +24,8 @@ INTERIM = frozenset(range(100, 200)) - {http.HTTPStatus.SWITCHING_PROTOCOLS}
 MAX_CHUNK_LINES = 8 * MAX_RESPONSE_READ
 # Bytes.
 MAX_TOGETHER = 64 * 1024
+# Seconds: some receivers close after five.
+IDLE = 4.0
 
 
 class Unanswered(Exception):
@@ -88,6 +92,7 @@ class _Watched:
     response_class = _Response
     _unsent: bytes | None = None
     _has_answered = False
+    answered_at = 0.0
 
     def _new_conn(self) -> socket.socket:
         self._has_answered = False
@@ -117,6 +122,7 @@ class _Watched:
                 raise Unanswered from error
             raise
         self._has_answered = True
+        self.answered_at = time.monotonic()
         return response
 
     def send(self, data: bytes) -> None:
@@ -185,6 +191,11 @@ class GuardedAdapter(HTTPAdapter):
             timeout=timeout,
         )
 
+    def close_idle(self) -> None:
+        for manager in (self.poolmanager, *list(self.proxy_manager.values())):
+            for pool in filter(None, map(manager.pools.get, manager.pools.keys())):
+                _close_idle(pool.pool)
+
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> ProxyManager:
         """The operator chose the proxy."""
         known = proxy in self.proxy_manager
@@ -192,6 +203,14 @@ class GuardedAdapter(HTTPAdapter):
         if not known:
             _connect_by(_Watched, manager)
         return manager
+
+
+def _close_idle(kept: LifoQueue) -> None:
+    latest = time.monotonic() - IDLE
+    with kept.mutex:  # nobody takes one meanwhile
+        for connection in kept.queue:
+            if connection and connection.answered_at <= latest:
+                connection.close()  # its next request opens it again
 
 
 def _connect_by(kind: type[_Watched], manager: PoolManager) -> None:

@@ -1,13 +1,16 @@
-"""Ends overdue requests. A socket's timeout restarts with each byte."""
+"""Ends overdue requests, and tidies. A socket's timeout restarts with each byte."""
 
 import math
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+
+# Seconds between calls of `tidy`.
+INTERVAL = 1.0
 
 
 @dataclass
@@ -57,7 +60,8 @@ def time_left() -> float:
 
 
 class Watchdog:
-    def __init__(self) -> None:
+    def __init__(self, tidy: Callable[[], None]) -> None:
+        self._tidy = tidy
         self._active: dict[int, Watched] = {}
         self._changed = threading.Condition()
         self._wakes_at = math.inf
@@ -89,12 +93,17 @@ class Watchdog:
         self._thread.join()
 
     def _run(self) -> None:
+        tidied_at = time.monotonic()
         with self._changed:
             while not self._stopped:
-                self._cut_overdue(time.monotonic())
-                self._wakes_at = min((watched.deadline for watched in self._active.values()), default=math.inf)
-                wait = None if self._wakes_at == math.inf else max(self._wakes_at - time.monotonic(), 0)
-                self._changed.wait(wait)
+                now = time.monotonic()
+                self._cut_overdue(now)
+                if now >= tidied_at + INTERVAL:
+                    self._tidy()
+                    tidied_at = now
+                deadlines = (watched.deadline for watched in self._active.values())
+                self._wakes_at = min(deadlines, default=math.inf)
+                self._changed.wait(max(min(self._wakes_at, tidied_at + INTERVAL) - time.monotonic(), 0))
 
     def _cut_overdue(self, now: float) -> None:
         for key, watched in list(self._active.items()):

@@ -1,0 +1,91 @@
+"""Sockets are given back."""
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from support.descriptors import sockets_to
+from support.loopback import OK, serving
+
+from devstack.process import wait_until
+from webhooks.transport import connections, deadline
+from webhooks.transport.client import Client
+from webhooks.transport.exchange import Outcome, Request
+
+# Seconds. No passing test reaches LONG.
+SHORT, LONG = 0.05, 30.0
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    client = Client(16)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def send(client: Client) -> Callable[..., Outcome]:
+    def send(url: str, **fields: object) -> Outcome:
+        return client.send(Request(method='POST', url=url, headers={}, body=b'{}', **{'timeout': LONG} | fields))
+
+    return send
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    def kept(seconds: float) -> None:
+        monkeypatch.setattr(connections, 'IDLE', seconds)
+        monkeypatch.setattr(deadline, 'INTERVAL', SHORT)
+
+    return kept
+
+
+def answers_and_closes() -> Iterator[bytes]:
+    yield OK
+
+
+class TestIdle:
+    @pytest.mark.parametrize('answer', [OK, answers_and_closes], ids=['open', 'closed by the endpoint'])
+    @pytest.mark.parametrize('is_proxy', [False, True], ids=['direct', 'proxy'])
+    def test_connections_without_a_request_are_closed(self, send, kept, answer, is_proxy):
+        kept(LONG)
+        with serving(answer) as server:
+            fields = {'proxies': {'http': server.url()}} if is_proxy else {}
+            url = 'http://10.20.30.40/' if is_proxy else server.url()
+            threads = [threading.Thread(target=send, args=[url], kwargs=fields) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert sockets_to(server.port)
+            kept(0)
+            assert wait_until(lambda: not sockets_to(server.port), timeout=LONG)
+
+    def test_what_is_in_use_stays_open(self, send, kept):
+        kept(0)
+        may_end = threading.Event()
+
+        def parts() -> Iterator[bytes]:
+            yield OK[:-1]
+            assert may_end.wait(LONG)
+            yield OK[-1:]
+
+        with serving(parts) as server, serving(OK) as other:
+            outcomes: list[Outcome] = []
+            thread = threading.Thread(target=lambda: outcomes.append(send(server.url())))
+            thread.start()
+            assert wait_until(lambda: server.requests, timeout=LONG)
+            send(other.url())
+            assert wait_until(lambda: not sockets_to(other.port), timeout=LONG)
+            assert sockets_to(server.port) == 1
+            may_end.set()
+            thread.join()
+        assert outcomes[0].succeeded
+
+    def test_what_was_used_just_now_is_used_again(self, client, send, kept, monkeypatch):
+        kept(LONG)
+        sweeps, close = [], connections._close_idle
+        monkeypatch.setattr(connections, '_close_idle', lambda kept: sweeps.append(close(kept)))
+        with serving(OK) as server:
+            assert wait_until(lambda: send(server.url()).succeeded and len(sweeps) > 3, timeout=LONG)
+            assert server.connections == 1
