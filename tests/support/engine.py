@@ -13,6 +13,7 @@ from devstack.process import wait_until
 from devstack.receiver import Received, Receiver
 from webhooks.choices import OPEN_STATUSES, StatusChoices
 from webhooks.engine import rescue
+from webhooks.engine.deliver import loop
 from webhooks.engine.dispatch.loop import Dispatcher
 from webhooks.engine.process import inline
 from webhooks.engine.process.dispatcher import Dispatching
@@ -82,6 +83,23 @@ def suspect(*held: Delivery | Event) -> None:
     """Let two workers die with these: then each is tried alone."""
     for _ in range(2):
         die(*held)
+
+
+@contextmanager
+def sender() -> Iterator[tuple[int, loop.Sender]]:
+    member = Member(inline.name('test'), SEND)
+    member.begin()
+    with loop.opened(member) as opened:
+        yield member.pk, opened
+        opened.end()
+
+
+def take_turns(first: loop.Sender, until: Callable[[], object]) -> bool:
+    def is_done() -> bool:
+        first.turn(0.01)
+        return bool(until())
+
+    return wait_until(is_done, timeout=60)
 
 
 def in_hand() -> list[Delivery]:

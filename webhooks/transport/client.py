@@ -1,8 +1,10 @@
 import codecs
+import errno
 import functools
 import re
 import socket
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from http import HTTPStatus
 from typing import Any
@@ -28,6 +30,8 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # A proxy's answers while its endpoint is down.
 AWAY = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
 CONNECT_TIMEOUT = 10
+# Of this machine.
+SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # Characters.
 MAX_HEADER = 1000
 # No text is sent in these codecs. Punycode takes a second for 64 KiB.
@@ -193,6 +197,8 @@ def _late(request: Request) -> dict[str, Any]:
 
 
 def _failure(error: Exception, request: Request) -> dict[str, Any]:
+    if any(isinstance(one, OSError) and one.errno in SHORTAGES for one in _causes(error)):
+        return {'error': _reason(error), 'starved': True}
     if blocked := _find(error, blocked_networks.Blocked):
         return {'error': str(blocked)}
     if isinstance(error, UnknownHost):
@@ -204,21 +210,21 @@ def _failure(error: Exception, request: Request) -> dict[str, Any]:
     return {'error': _reason(error), 'unreachable': _find(error, unreachable) is not None}
 
 
-def _find(
-    error: BaseException | None, kind: type[BaseException] | tuple[type[BaseException], ...]
-) -> BaseException | None:
+def _find(error: BaseException, kind: type[BaseException] | tuple[type[BaseException], ...]) -> BaseException | None:
+    return next((one for one in _causes(error) if isinstance(one, kind)), None)
+
+
+def _causes(error: BaseException) -> Sequence[BaseException | None]:
     """urllib3 wraps errors as cause, context, reason or argument."""
     seen: list[BaseException | None] = [error]
     for one in seen:
-        if isinstance(one, kind):
-            return one
         if one is not None and len(seen) < 20:
             seen += [
                 one.__cause__,
                 one.__context__,
                 *(a for a in (*one.args, getattr(one, 'reason', None)) if isinstance(a, BaseException)),
             ]
-    return None
+    return seen
 
 
 def _reason(error: BaseException) -> str:

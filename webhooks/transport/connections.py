@@ -97,7 +97,11 @@ class _Watched:
     def _new_conn(self) -> socket.socket:
         self._has_answered = False
         sock = self._connect()
-        deadline.watch(sock)
+        try:
+            deadline.watch(sock)
+        except OSError:
+            sock.close()
+            raise
         return sock
 
     def _connect(self) -> socket.socket:

@@ -42,6 +42,8 @@ class Outcome:
     body: str = ''
     error: str = ''
     unreachable: bool = False
+    # This machine had no descriptor or memory left.
+    starved: bool = False
     # Somebody has to mend the definition.
     unsendable: bool = False
 

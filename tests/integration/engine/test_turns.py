@@ -1,5 +1,4 @@
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from queue import SimpleQueue
 
@@ -22,6 +21,8 @@ from support.engine import (
     pass_alive,
     pass_probe_interval,
     pass_retry_waits,
+    sender,
+    take_turns,
     work,
 )
 from support.others_code import proxy_router
@@ -192,15 +193,6 @@ class TestRescue:
         assert Event.objects.get(pk=event.pk).lapses == 0
 
 
-@contextmanager
-def sender() -> Iterator[tuple[int, loop.Sender]]:
-    member = Member(inline.name('test'), SEND)
-    member.begin()
-    with loop.opened(member) as opened:
-        yield member.pk, opened
-        opened.end()
-
-
 class TestBesideAnOwner:
     @pytest.fixture
     def owner(self, webhook: Webhook, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Iterator[loop.Sender]:
@@ -334,14 +326,6 @@ def test_a_sender_ends_although_its_last_transaction_is_broken_off():
         first.end()
         assert Worker.objects.filter(pk=pk).exists()
     assert not Worker.objects.exists()
-
-
-def take_turns(first: loop.Sender, until: Callable[[], object]) -> bool:
-    def is_done() -> bool:
-        first.turn(0.01)
-        return bool(until())
-
-    return wait_until(is_done, timeout=60)
 
 
 class TestThreads:

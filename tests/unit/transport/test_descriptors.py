@@ -1,10 +1,12 @@
-"""Sockets are given back."""
+"""Sockets are given back, and a machine without any left is not the endpoint's fault."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 
+import certifi
 import pytest
-from support.descriptors import sockets_to
+from support.descriptors import left, sockets_to
 from support.loopback import OK, serving
 
 from devstack.process import wait_until
@@ -89,3 +91,40 @@ class TestIdle:
         with serving(OK) as server:
             assert wait_until(lambda: send(server.url()).succeeded and len(sweeps) > 3, timeout=LONG)
             assert server.connections == 1
+
+
+class TestShortage:
+    @pytest.mark.parametrize('count', [0, 1])
+    def test_without_descriptors_nothing_is_said_about_the_endpoint(self, send, count):
+        with socket.create_server(('127.0.0.1', 0)) as listener:
+            port = listener.getsockname()[1]
+            with left(count):
+                outcome = send(f'http://127.0.0.1:{port}/')
+            assert not sockets_to(port)
+        assert (outcome.starved, outcome.unreachable, outcome.succeeded) == (True, False, False)
+        assert outcome.error == 'OSError: Too many open files'
+
+    def test_a_name_that_cannot_be_looked_up_for_that_reason_is_not_unknown(self, send):
+        outcome = send('http://nowhere.invalid/')
+        assert (outcome.starved, outcome.unreachable) == (False, True)
+        with left(0):
+            outcome = send('http://nowhere.invalid/')
+        assert (outcome.starved, outcome.unreachable) == (True, False)
+
+    def test_a_kept_connection_needs_one_too(self, send):
+        with serving(OK) as server:
+            assert send(server.url()).succeeded
+            with left(0):
+                assert send(server.url()).starved
+            assert send(server.url()).succeeded
+
+    def test_a_refused_connection_is_no_shortage(self, send):
+        with socket.create_server(('127.0.0.1', 0)) as listener:
+            port = listener.getsockname()[1]
+        outcome = send(f'http://127.0.0.1:{port}/')
+        assert (outcome.starved, outcome.unreachable) == (False, True)
+
+    def test_a_ca_file_that_cannot_be_opened_for_that_reason_is_not_missing(self, send):
+        with socket.create_server(('127.0.0.1', 0)) as listener, left(2):
+            outcome = send(f'https://127.0.0.1:{listener.getsockname()[1]}/', verify=certifi.where())
+        assert (outcome.starved, outcome.error) == (True, 'OSError: Too many open files')

@@ -32,7 +32,7 @@ class Sent:
     others: Sequence[Delivery] = ()
     request: Request | None = None
     outcome: Outcome | None = None
-    # The lane in whose hand it is, of a worker that owns it.
+    # Of a worker that owns it.
     lane: Lane | None = None
     # Whether somebody else fetches the access token that it needs.
     needs_token: bool = False
@@ -46,6 +46,11 @@ class Sent:
     @property
     def pks(self) -> list[int]:
         return [one.pk for one in self.deliveries]
+
+    @property
+    def goes_again(self) -> bool:
+        """Whether this time does not count."""
+        return self.outcome is None or self.outcome.starved
 
     def build(self) -> bool:
         """Build the request. Returns whether there is one to send. Raises BROKEN_OFF."""

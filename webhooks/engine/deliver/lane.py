@@ -168,7 +168,6 @@ class Lane:
         self.forget()
 
     def note_state(self, state: State) -> None:
-        """Note the state of its webhook now."""
         if not state.is_active:
             self.forget()
         self.state = state
@@ -178,7 +177,6 @@ class Lane:
     #
 
     def wishes(self, *, everything: bool) -> Iterator[Wish]:
-        """Yield the wishes of it."""
         if self.is_left or not self.state.is_active:
             return
         for backfill, mark in self.marks.items():
@@ -248,7 +246,6 @@ class Lane:
         return [pk for one in sorted(going, key=lambda one: one.backfill) for pk in one.pks]
 
     def begin(self, due: Due, now: float) -> None:
-        """A request begins."""
         for pk in due.pks:
             self.waiting.pop(pk, None)
         self.in_hand[due.pk] = due

@@ -1,8 +1,7 @@
 """The loop that sends: turn after turn, for the lanes that this worker owns.
 
-A turn is one transaction. It records answers, reads and chooses due deliveries, and notes all that are in hand.
-Requests begin after its commit. If it is broken off, nothing has happened, and it is done again. If others have
-declared this worker dead, it forgets everything and begins anew: its deliveries are theirs.
+A turn is one transaction. Requests begin after its commit. If it is broken off, nothing has happened, and it is done
+again. If others have declared this worker dead, it begins anew: its deliveries are theirs.
 """
 
 import logging
@@ -36,12 +35,14 @@ MOST, LIMIT = 128, 2000
 SHORTEST, LONGEST = 0.005, 0.05
 # Seconds for which counters of plain success may be behind.
 BEHIND = 1.0
-# Seconds that a worker waits at its end for lanes that somebody holds, to record answers.
+# Seconds to wait at the end for lanes that somebody holds.
 LAST = 5.0
 # Seconds until a broken transaction is done again, or a request that could not be built.
 PAUSE = 0.2
 # Seconds of rest for a webhook whose access token somebody else fetches.
 TOKEN = 2.0
+# The same if this machine lacks descriptors.
+SHORTAGE = 1.0
 # Seconds after which the next requests are built in the next turn.
 BUDGET = 0.1
 
@@ -164,13 +165,21 @@ class Sender:
             logger.warning('webhook=%s its template takes too long: it rests', lane.webhook_id)
             for one in self._builders.withdraw(lane.webhook_id):
                 lane.put_back(one.delivery.pk)
-        if sent.outcome is None:
-            lane.rests_until = max(lane.rests_until, now + (TOKEN if sent.needs_token else PAUSE))
-            lane.put_back(sent.delivery.pk)
+        if sent.goes_again:
+            self._put_back(sent, now)
             return
         if not sent.outcome.unsendable:
             lane.note_answer(reached=not sent.outcome.unreachable)
         self._answered.append(sent)
+
+    def _put_back(self, sent: Sent, now: float) -> None:
+        lane, rest = sent.lane, TOKEN if sent.needs_token else PAUSE
+        if sent.outcome:
+            logger.warning('webhook=%s it rests error="%s"', lane.webhook_id, sent.outcome.error)
+            lane.note_answer(reached=False)  # fewer at once
+            rest = SHORTAGE
+        lane.rests_until = max(lane.rests_until, now + rest)
+        lane.put_back(sent.delivery.pk)
 
     def _withdraw(self) -> None:
         """Take back what waits for a thread, if its webhook is inactive or suspended. A probe is alone."""
@@ -201,7 +210,7 @@ class Sender:
         chosen: list[Sent] = []
         try:
             with transactions.short() as now:
-                # Nobody waits for a lane that somebody holds: its answers are recorded later.
+                # Answers of lanes that somebody holds are recorded later.
                 locked = self.lanes.lock()
                 answered = [sent for sent in answered if sent.delivery.webhook_id in locked]
                 entries = record.record([record.judge(sent, now) for sent in answered], now)
@@ -265,7 +274,7 @@ class Sender:
 
 
 def _build(sent: Sent) -> bool:
-    """Build a request. Returns whether there is one to send. Without an outcome it is built another time."""
+    """Returns whether there is a request to send. Without an outcome it is built another time."""
     with transactions.may_break_off():
         return sent.build()
     return False
@@ -284,7 +293,7 @@ def _pks(sents: Iterable[Sent]) -> set[int]:
 
 @contextmanager
 def opened(member: Member) -> Iterator[Sender]:
-    """A sender with its threads. To be entered while the process has one thread: renderers are forked before."""
+    """To be entered while the process has one thread: renderers are forked before."""
     client = Client(MOST)
     with renderer.kept(Webhook.any_is_templated) as contexts:
         sender = Sender(member, client, contexts)

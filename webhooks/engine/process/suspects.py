@@ -125,10 +125,10 @@ def _send(sent: Sent) -> None:
 def _record(sent: Sent, member: Member) -> None:
     with transactions.short() as now:
         order.hold([sent.delivery.webhook_id])
-        if sent.outcome:
+        if not sent.goes_again:
             endpoint.write(record.record([record.judge(sent, now)], now), now)
         elif sent.builder.webhook.is_feed:
             endpoint.write(feed.publish(sent.pks, now), now)
-        else:  # it waits for an access token
+        else:
             sql.execute(PUT_BACK, [sent.delivery.pk])
         member.beat(deliveries=[])
