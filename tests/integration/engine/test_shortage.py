@@ -1,5 +1,7 @@
 """This machine may have no descriptor left for a socket. That is not the endpoint's fault."""
 
+import resource
+
 import pytest
 from dcim.models import Site
 from support.builders import site, subscribe
@@ -88,3 +90,18 @@ def test_a_suspect_waits_too(webhook, receiver):
     pass_retry_waits()
     work()
     assert deliveries(DELIVERED)
+
+
+@pytest.mark.parametrize(('most', 'expected'), [(2**20, lambda hard: hard), (500, lambda hard: 500)])
+def test_a_sender_raises_the_soft_limit_within_reason(monkeypatch, most, expected):
+    monkeypatch.setattr(loop, 'FILES', most)
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with left(100), sender():
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (expected(hard), hard)
+
+
+def test_a_sender_lowers_no_limit(monkeypatch):
+    monkeypatch.setattr(loop, 'FILES', 500)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with sender():
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == before

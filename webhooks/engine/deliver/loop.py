@@ -5,6 +5,7 @@ again. If others have declared this worker dead, it begins anew: its deliveries 
 """
 
 import logging
+import resource
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,6 +44,8 @@ PAUSE = 0.2
 TOKEN = 2.0
 # The same if this machine lacks descriptors.
 SHORTAGE = 1.0
+# Descriptors: a request needs two.
+FILES = 65_536
 # Seconds after which the next requests are built in the next turn.
 BUDGET = 0.1
 
@@ -294,6 +297,7 @@ def _pks(sents: Iterable[Sent]) -> set[int]:
 @contextmanager
 def opened(member: Member) -> Iterator[Sender]:
     """To be entered while the process has one thread: renderers are forked before."""
+    _allow_files()
     client = Client(MOST)
     with renderer.kept(Webhook.any_is_templated) as contexts:
         sender = Sender(member, client, contexts)
@@ -302,3 +306,9 @@ def opened(member: Member) -> Iterator[Sender]:
         finally:
             sender.close()
             client.close()
+
+
+def _allow_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < (wanted := min(hard, FILES)):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
