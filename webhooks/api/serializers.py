@@ -187,6 +187,8 @@ class RestrictedSerializer(BaseModelSerializer):
 
 @extend_schema_serializer(component_name='WebhookEvent')
 class EventSerializer(RestrictedSerializer):
+    # Event rules bring other names than the choices.
+    kind = serializers.CharField(read_only=True)
     object_type = ContentTypeField(read_only=True)
     object_id = serializers.IntegerField(read_only=True, allow_null=True)
     backfill = serializers.BooleanField(read_only=True)

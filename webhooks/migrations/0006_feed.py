@@ -1,4 +1,4 @@
-"""Feeds: webhooks without a URL, whose deliveries have numbers. And news of webhooks, for NetBox's event rules."""
+"""Feeds: webhooks without a URL, whose deliveries have numbers. And event rules: news of webhooks, and long names."""
 
 import django.contrib.postgres.fields
 from django.db import migrations, models
@@ -41,6 +41,8 @@ class Migration(migrations.Migration):
                 django.contrib.postgres.fields.ArrayField(models.CharField(max_length=50), db_default=[], default=list),
             ),
         ),
+        # PostgreSQL rewrites neither the table nor an index for it.
+        Gently(['event'], migrations.AlterField('event', 'kind', models.TextField(blank=True))),
         Gently(['delivery'], migrations.AddField('delivery', 'position', models.BigIntegerField(null=True))),
         BuildIndex(
             'delivery',

@@ -24,8 +24,8 @@ class Event(models.Model):
     uuid = models.UUIDField('UUID', default=uuid.uuid4, unique=True, editable=False)
     # Grows with each change of an object, not with time.
     sequence = models.BigIntegerField(_('sequence'))
-    # Empty: it came and went in one transaction.
-    kind = models.CharField(pgettext_lazy('webhooks', 'event'), max_length=20, choices=KindChoices, blank=True)
+    # Empty: it came and went in one transaction. An event rule also brings names of plugins' event types.
+    kind = models.TextField(pgettext_lazy('webhooks', 'event'), choices=KindChoices, blank=True)
     object_type = models.ForeignKey(ContentType, on_delete=models.DB_CASCADE, related_name='+', verbose_name=_('model'))
     object_id = models.BigIntegerField(_('object ID'))
     object_repr = models.CharField(_('object'), max_length=200, blank=True)

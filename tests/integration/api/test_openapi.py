@@ -78,6 +78,13 @@ def test_what_may_be_restricted_is_nullable(generated):
         assert schemas['WebhookAttempt']['properties'][name]['nullable']
 
 
+def test_an_event_may_have_the_name_of_any_event_type(generated):
+    schemas = generated[1]['components']['schemas']
+    assert 'enum' in schemas['WebhookDelivery']['properties']['status']
+    for name in ('WebhookEvent', 'BriefWebhookEvent'):
+        assert 'enum' not in schemas[name]['properties']['kind']
+
+
 def test_no_secret_is_answered(generated):
     schemas = generated[1]['components']['schemas']
     assert 'secret' in schemas['ReliableWebhookRequest']['properties']

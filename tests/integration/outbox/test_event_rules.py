@@ -8,8 +8,12 @@ from dcim.models import Location, Site
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.utils.translation import gettext_lazy, override
+from extras.events import enqueue_event
 from extras.models import EventRule
+from netbox.context import current_request, events_queue
 from netbox.event_rules import get_event_rule_action
+from netbox.events import EventType
+from netbox.registry import registry
 from support.builders import site, subscribe
 from support.builtin import builtin_rule, request_by, rule
 from support.engine import deliveries, in_thread, pass_retry_waits, work
@@ -233,6 +237,48 @@ class TestJobs:
         first, second = [sent.object_id for sent in deliveries()]
         assert second < first < 0
         assert -saved.pk not in (first, second)
+
+
+class TestOthersTypes:
+    """Plugins register event types of their own."""
+
+    NAME = 'inventory_' * 6
+
+    @pytest.fixture(autouse=True)
+    def _registered(self, monkeypatch):
+        monkeypatch.setitem(registry['event_types'], self.NAME, EventType(self.NAME, 'Inventory compared'))
+
+    def happen(self, user: Any) -> Site:
+        place = site(name='Bern')
+        with request_by(user):
+            enqueue_event(events_queue.get(), place, current_request.get(), self.NAME)
+        return place
+
+    @pytest.mark.parametrize(
+        ('payload_format', 'key', 'told'),
+        [('default', 'event', NAME), ('netbox', 'event', NAME), ('cloudevents', 'type', f'netbox.dcim.site.{NAME}')],
+    )
+    def test_a_long_name_is_sent_in_full(self, receiver: Receiver, netbox_user, payload_format, key, told):
+        webhook = subscribe(receiver.url('/'), payload_format=payload_format)
+        sending_rule(webhook, Site, kinds=(self.NAME,))
+        self.happen(netbox_user)
+        (request,) = received(receiver)
+        assert request.json()[key] == told
+
+    def test_the_log_shows_the_name(self, receiver: Receiver, webhook, netbox_user, api_client, admin_pages):
+        sending_rule(webhook, Site, kinds=(self.NAME,))
+        receiver.answers('/', 400)
+        place = self.happen(netbox_user)
+        work()
+        (delivery,) = deliveries()
+        for kind, pk in (('events', delivery.event_id), ('deliveries', delivery.pk)):
+            assert self.NAME in api_client.get(f'/api/plugins/webhooks/{kind}/{pk}/').content.decode()
+            for page in (f'{kind}/', f'{kind}/{pk}/'):
+                assert self.NAME in admin_pages.get(f'/plugins/webhooks/{page}').content.decode()
+        assert self.NAME in admin_pages.get(f'/dcim/sites/{place.pk}/webhooks/').content.decode()
+        asked = {'query': '{ webhooks_event_list { kind } }'}
+        answer = api_client.post('/graphql/', asked, format='json').json()
+        assert answer['data']['webhooks_event_list'] == [{'kind': self.NAME}]
 
 
 class TestGained:
