@@ -328,14 +328,19 @@ def test_saves_go_on_while_it_waits_for_a_long_transaction(make_former, steps):
 def test_who_would_be_in_a_deadlock_with_it_goes_on(make_former, steps):
     """The migration wants locks on webhooks and deliveries, and a reader holds webhooks."""
     netbox = make_former()
-    with netbox.database.connect() as person, netbox.database.connect() as other:
-        migrating = Migrating(netbox.database, steps)
-        assert wait_until(lambda: one(other, COLUMN, 'webhooks_event', 'backfill_for'), timeout=PATIENCE)
-        with person.transaction():
+    connect = netbox.database.connect
+    with connect() as person, connect() as other, connect() as long:
+        with long.transaction():
+            long.execute('SELECT 1 FROM webhooks_event LIMIT 1')
+            migrating = Migrating(netbox.database, steps)
+            assert wait_until(lambda: one(other, IS_WAITED_FOR, 'webhooks_event'), timeout=PATIENCE)
+            # An index that is begun during this statement would wait for the reader's end.
+            person.execute('BEGIN')
             person.execute(former.LOOK)
-            assert wait_until(lambda: one(other, IS_WAITED_FOR, 'webhooks_webhook'), timeout=PATIENCE)
-            assert wait_until(lambda: one(other, HAS_LOOKED, 'webhooks_webhook'), timeout=PATIENCE)
-            assert person.execute(former.REOPEN).rowcount == 1
+        assert wait_until(lambda: one(other, IS_WAITED_FOR, 'webhooks_webhook'), timeout=PATIENCE)
+        assert wait_until(lambda: one(other, HAS_LOOKED, 'webhooks_webhook'), timeout=PATIENCE)
+        assert person.execute(former.REOPEN).rowcount == 1
+        person.execute('COMMIT')
         migrating.finish()
 
 
