@@ -3,6 +3,7 @@
 import http.client
 import socket
 import time
+from contextlib import suppress
 from queue import LifoQueue
 from typing import Any, BinaryIO
 
@@ -214,7 +215,8 @@ def _close_idle(kept: LifoQueue) -> None:
     with kept.mutex:  # nobody takes one meanwhile
         for connection in kept.queue:
             if connection and connection.answered_at <= latest:
-                connection.close()  # its next request opens it again
+                with suppress(OSError):
+                    connection.close()  # its next request opens it again
 
 
 def _connect_by(kind: type[_Watched], manager: PoolManager) -> None:

@@ -48,7 +48,6 @@ class Lanes:
 
     @property
     def in_hand(self) -> list[int]:
-        """Ids of the deliveries in hand."""
         return [pk for lane in self.owned.values() for one in lane.in_hand.values() for pk in one.pks]
 
     @property
@@ -64,7 +63,6 @@ class Lanes:
         )
 
     def look_again(self) -> None:
-        """Look for lanes in the next turn."""
         self._looked_at = 0.0
 
     def forget(self) -> None:
@@ -79,7 +77,6 @@ class Lanes:
         self.forget()
 
     def note_health(self, webhook_id: int, health: Health) -> None:
-        """The endpoint's health was written."""
         lane = self.owned.get(webhook_id)
         if lane and lane.builder:
             lane.builder.webhook.health = health
