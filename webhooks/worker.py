@@ -1,10 +1,12 @@
 from collections import Counter
 
+from redis import RedisError
 from rq import get_current_job
 from utilities.rqworker import NetBoxRQWorker
 
 from . import conf
 from .choices import StatusChoices
+from .engine import transactions
 from .engine.process import dispatcher, inline
 from .engine.process.supervisor import Supervisor
 from .exceptions import DeliveryFailed
@@ -23,7 +25,8 @@ def drain() -> str:
 
     Returns a sentence for the status page, '' if nothing was done.
     """
-    wakeup.accept()
+    with transactions.may_break_off(RedisError):  # it ends by itself
+        wakeup.accept()
     if not conf.get().enabled:
         get_current_job().result_ttl = 0
         return OFF
@@ -54,7 +57,8 @@ def redeliver(delivery_uuid: str) -> str:
 
 def _send(except_for: str | None = None) -> Counter[str]:
     counts = inline.run()
-    failed_jobs.publish(except_for)
+    with transactions.may_break_off(RedisError):
+        failed_jobs.publish(except_for)
     return counts
 
 

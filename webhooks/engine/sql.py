@@ -39,7 +39,7 @@ def is_broken_off(error: Exception, before: object) -> bool:
     """Whether the error is not the work's fault: time is up, or the session `before` is gone."""
     if not isinstance(error, BROKEN_OFF):
         return isinstance(error, INTERRUPTIONS)
-    return session() is not before or not _is_there()
+    return (before is not None and session() is not before) or not _is_there()
 
 
 def _is_there() -> bool:

@@ -1,4 +1,4 @@
-"""Ends overdue requests, and tidies. A socket's timeout restarts with each byte."""
+"""Ends overdue requests. A socket's timeout restarts with each byte."""
 
 import math
 import os
@@ -93,17 +93,18 @@ class Watchdog:
         self._thread.join()
 
     def _run(self) -> None:
-        tidied_at = time.monotonic()
-        with self._changed:
-            while not self._stopped:
-                now = time.monotonic()
-                self._cut_overdue(now)
-                if now >= tidied_at + INTERVAL:
-                    self._tidy()
-                    tidied_at = now
+        tidies_at = time.monotonic() + INTERVAL
+        while True:
+            with self._changed:
+                if self._stopped:
+                    return
+                self._cut_overdue(time.monotonic())
                 deadlines = (watched.deadline for watched in self._active.values())
                 self._wakes_at = min(deadlines, default=math.inf)
-                self._changed.wait(max(min(self._wakes_at, tidied_at + INTERVAL) - time.monotonic(), 0))
+                self._changed.wait(max(min(self._wakes_at, tidies_at) - time.monotonic(), 0))
+            if time.monotonic() >= tidies_at:
+                self._tidy()
+                tidies_at = time.monotonic() + INTERVAL
 
     def _cut_overdue(self, now: float) -> None:
         for key, watched in list(self._active.items()):

@@ -224,8 +224,11 @@ class TestDatabaseErrorWhileBuilding:
     def for_tenants(self, fail: Callable[[], object]) -> list[type]:
         return [proxy_router(lambda webhook: webhook.payload_url.endswith(BUSY) and fail())]
 
-    def test_it_fails_one_delivery_where_our_own_connection_answers(self, settings):
+    @pytest.mark.parametrize('asks_ours', [False, True])
+    def test_it_fails_one_delivery_where_our_own_connection_answers(self, settings, asks_ours):
         def fail() -> None:
+            if asks_ours:
+                Tenant.objects.get()
             raise OperationalError("a plugin's database is down")
 
         settings.PROXY_ROUTERS = self.for_tenants(fail)

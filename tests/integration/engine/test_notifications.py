@@ -17,6 +17,7 @@ from support.engine import (
     expire,
     health,
     in_thread,
+    open_transaction,
     pass_probe_interval,
     pass_retry_waits,
     work,
@@ -28,8 +29,10 @@ from users.models import Group, User
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import notifications, sql, transactions
+from webhooks.engine.deliver import order
 from webhooks.engine.deliver.circuit_breaker import SUSPEND_AFTER
 from webhooks.engine.notifications import BACKFILLED, DISABLED, FAILED, RESUMED, SUSPENDED, recipients
+from webhooks.engine.tidy import loop as tidy
 from webhooks.models import Delivery, Health, Webhook
 from webhooks.services import backfill, trial
 
@@ -307,6 +310,15 @@ class TestEventRules:
         work()
         work()
         assert self.heard(receiver) == [('suspended', webhook.name), ('disabled', webhook.name)]
+
+    def test_a_rule_hears_of_a_410_although_somebody_held_the_lane(self, webhook, telling, receiver):
+        rule(telling, Webhook, kinds=(DISABLED.name,), action_type='webhooks.send')
+        Health.objects.filter(webhook=webhook).update(gone_at=timezone.now())
+        with open_transaction(lambda: order.hold([webhook.pk])):
+            tidy.step()
+        work()
+        assert not Webhook.objects.get(pk=webhook.pk).enabled
+        assert self.heard(receiver) == [('disabled', webhook.name)]
 
     def test_a_rule_fires_when_sending_resumes(self, webhook, telling, receiver, ann):
         rule(telling, Webhook, kinds=(RESUMED.name,), action_type='webhooks.send')

@@ -32,7 +32,7 @@ class Sent:
     others: Sequence[Delivery] = ()
     request: Request | None = None
     outcome: Outcome | None = None
-    # Of a worker that owns it.
+    # Of its worker.
     lane: Lane | None = None
     # Whether somebody else fetches the access token that it needs.
     needs_token: bool = False

@@ -105,7 +105,7 @@ def _record(health: Health, entries: Iterable[Entry], now: datetime) -> Counter[
 
 def _note_outcomes(health: Health, outcomes: Sequence[Outcome], now: datetime) -> None:
     # A request that was not sent says nothing of the endpoint.
-    for outcome in (sent := [outcome for outcome in outcomes if not outcome.unsendable]):
+    for outcome in (sent := [one for one in outcomes if not (one.unsendable or one.starved)]):
         circuit_breaker.count(health, outcome, now)
         health.latency[bisect_left(LATENCY_BUCKETS, outcome.duration)] += 1
         health.latency_sum += outcome.duration

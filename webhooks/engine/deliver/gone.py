@@ -1,7 +1,7 @@
 """410 Gone (RFC 9110, 15.5.11): the endpoint asks not to be called again, so its webhook is disabled.
 
-The answer is noted on the health while the lane is held. The webhook is disabled later, in a transaction that holds no
-lane: its row may be a user's just now, and then it waits for another time.
+The answer is noted on the health while the lane is held. The webhook is disabled later: its row may be a user's just
+now, and then it waits for another time.
 """
 
 import logging
@@ -12,6 +12,7 @@ from extras.models import JournalEntry
 
 from ...models import Webhook
 from .. import notifications, sql, transactions
+from . import order
 
 logger = logging.getLogger('webhooks.sender')
 
@@ -26,7 +27,9 @@ def disable() -> None:
         session = sql.session()
         try:
             with transactions.short():
-                for webhook in told.filter(pk=pk).select_for_update(of=('self',), no_key=True, skip_locked=True):
+                locked = order.lock([pk])  # for its news
+                free = told.filter(pk__in=locked).select_for_update(of=('self',), no_key=True, skip_locked=True)
+                for webhook in free:
                     _disable(webhook)
         except Exception as error:
             # For a row that somebody holds it would wait anew with each of them.

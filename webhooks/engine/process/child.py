@@ -71,6 +71,7 @@ def stop(*_signal: object) -> None:
 
 
 def heed() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor tells
     signal.signal(signal.SIGTERM, stop)
 
 

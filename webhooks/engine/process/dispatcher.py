@@ -144,6 +144,7 @@ def serve(
     _channel: socket.socket,
 ) -> None:
     global here  # noqa: PLW0603  (it belongs to the process)
+    child.heed()
     member = Member(name, DISPATCH)
     if is_migrated():
         sequence.advance()
@@ -153,16 +154,24 @@ def serve(
         while not child.is_stopping():
             here.look()
             # RQ gives up if Redis hangs or takes no writes.
-            with transactions.may_break_off(RedisError):
-                redis_queue.connection().ping()
-                own = make_like(worker, QueueWorker, [conf.get().queue])
-                own.connection.set_retry(Retry(NoBackoff(), 0))
-                # The worker for NetBox's queues has the scheduler.
-                own.work(**options | {'with_scheduler': False})
+            with transactions.may_break_off(RedisError, StopRequested):
+                _serve_queue(worker, options)
             child.heed()
             if not child.is_stopping():
                 time.sleep(INTERVAL)
     member.end()
+
+
+def _serve_queue(worker: Worker, options: dict[str, Any]) -> None:
+    redis_queue.connection().ping()
+    own = make_like(worker, QueueWorker, [conf.get().queue])
+    own.connection.set_retry(Retry(NoBackoff(), 0))
+    try:
+        # The worker for NetBox's queues has the scheduler.
+        own.work(**options | {'with_scheduler': False})
+    finally:
+        if own.pubsub_thread:  # RQ may leave it
+            own.pubsub_thread.stop()
 
 
 def make_like(worker: Worker, worker_class: type[Worker], queues: Sequence[str]) -> Worker:

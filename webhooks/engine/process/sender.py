@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import socket
 import threading
 import time
@@ -25,7 +24,6 @@ SILENCE = 60.0
 
 def serve(pipe: int, name: str, channel: socket.socket) -> None:
     """A byte in the `pipe` lets it look at once."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor tells
     child.heed()
     while not _is_migrated() and not child.is_stopping():
         time.sleep(INTERVAL)
