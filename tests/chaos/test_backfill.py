@@ -45,6 +45,7 @@ QUIET = 60
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forked children inherit it."""
     monkeypatch.setattr(engine, 'SLICE', 7)
+    monkeypatch.setattr(engine, 'SLOW', 60.0)  # no rests on a busy machine
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ from django.utils import timezone
 from devstack.receiver import Received, Receiver
 from support.builders import named
 from support.engine import pass_alive, work
-from webhooks.choices import OPEN_STATUSES, StatusChoices
+from webhooks.choices import OPEN_STATUSES, BackfillStateChoices, StatusChoices
 from webhooks.engine import registry
-from webhooks.models import Attempt, Delivery, Event, Health, Worker
+from webhooks.models import Attempt, Backfill, Delivery, Event, Health, Worker
 
 
 class Regret(Exception):
@@ -93,7 +93,10 @@ def finish(rounds: int = 60) -> None:
 
 def is_anything_left() -> bool:
     due = Delivery.objects.filter(status=StatusChoices.PENDING, due_at__lte=timezone.now())
-    return Worker.objects.exists() or Event.objects.filter(dispatched_at=None).exists() or due.exists()
+    undispatched = Event.objects.filter(dispatched_at=None)
+    # A backfill rests after a slow slice.
+    backfills = Backfill.objects.filter(state=BackfillStateChoices.RUNNING)
+    return any(one.exists() for one in (Worker.objects, undispatched, due, backfills))
 
 
 def check(ledger: Ledger, receiver: Receiver) -> None:
