@@ -3,7 +3,12 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# The machine may be busy.
+hypothesis.settings.register_profile('patient', deadline=None)
+hypothesis.settings.load_profile('patient')
 
 pytest_plugins = ['support.fixtures.servers', 'support.fixtures.database', 'support.fixtures.users']
 
