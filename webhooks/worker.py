@@ -25,7 +25,7 @@ def drain() -> str:
 
     Returns a sentence for the status page, '' if nothing was done.
     """
-    with transactions.may_break_off(RedisError):  # it ends by itself
+    with transactions.may_break_off(RedisError):  # the token expires
         wakeup.accept()
     if not conf.get().enabled:
         get_current_job().result_ttl = 0
