@@ -33,6 +33,8 @@ from webhooks.rendering.keys import may_be_expanded, targets
 from webhooks.services import preview, redelivery, trial
 
 API = '/api/plugins/webhooks/'
+# Longer than what a page's random tokens contain by chance.
+SERIAL = 'serial-of-the-device'
 every_kind = pytest.mark.parametrize('make', [*MAKERS.values(), *VARIANTS.values()], ids=[*MAKERS, *VARIANTS])
 
 
@@ -485,9 +487,9 @@ class TestWhoSeesIt:
     def delivery(self, receiver: Receiver, grant) -> Delivery:
         for model in (Delivery, Event, Interface):
             grant(model, 'view')
-        receiver.answers('/', Answer(200, body=b'thanks for S1'))
+        receiver.answers('/', Answer(200, body=f'thanks for {SERIAL}'.encode()))
         made = an_interface()
-        Device.objects.filter(pk=made.device_id).update(serial='S1')
+        Device.objects.filter(pk=made.device_id).update(serial=SERIAL)
         subscribe(receiver.url('/'), Interface, expand=['device.site'])
         save(made)
         work()
@@ -504,7 +506,7 @@ class TestWhoSeesIt:
             clerk_pages.get(delivery.get_absolute_url()),
         ]
         assert [answer.status_code for answer in answers] == [200] * 5
-        return ['S1' in answer.content.decode() for answer in answers]
+        return [SERIAL in answer.content.decode() for answer in answers]
 
     def test_only_who_may_view_every_expanded_model_without_constraint(self, delivery, clerk_api, clerk_pages, grant):
         assert self.shows(delivery, clerk_api, clerk_pages) == [False] * 5
@@ -518,7 +520,7 @@ class TestWhoSeesIt:
     def test_what_another_webhook_expands_hides_nothing_of_one_that_does_not(
         self, delivery, receiver: Receiver, clerk_api, clerk_pages
     ):
-        receiver.answers('/plain', Answer(200, body=b'thanks for S1'))
+        receiver.answers('/plain', Answer(200, body=f'thanks for {SERIAL}'.encode()))
         subscribe(receiver.url('/plain'), Interface)
         save(Interface.objects.get())
         work()
@@ -569,7 +571,7 @@ class TestWhoSeesIt:
         grant(Device, 'view')
         grant(Site, 'view')
         fresh = type(clerk_user).objects.get()
-        assert '"S1"' in preview.show(webhook, {}, fresh).body
+        assert SERIAL in preview.show(webhook, {}, fresh).body
 
 
 @pytest.mark.usefixtures('committed')
