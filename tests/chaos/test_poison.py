@@ -9,7 +9,6 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
@@ -327,7 +326,7 @@ def test_a_death_counts_although_somebody_holds_the_lane(receiver):
     suspect(poisonous)
     member = hold(poisonous, role=registry.SUSPECTS)
     supervisor = Supervisor(None, [], lambda: None)
-    supervisor._ended.append(SimpleNamespace(name=member.name, cause='signal 11'))
+    supervisor._ended.append((member.name, 'signal 11'))
     with open_transaction(lambda: order.hold([webhook.pk])):
         supervisor._rescue()
     supervisor._rescue()

@@ -122,7 +122,7 @@ def test_without_anything_to_do_it_ends_with_all_of_its_processes(receiver, rqwo
 
 def test_a_signal_while_a_process_is_started_reaches_it(monkeypatch):
     one = supervisor.Supervisor(None, [], lambda: None)
-    one._posts = [supervisor.Post('sleeper', lambda name, channel: time.sleep(PATIENCE))]
+    one._children = [supervisor.Child('sleeper', lambda name, channel: time.sleep(PATIENCE))]
 
     pidfd_open, once = os.pidfd_open, [one._stop]
 
@@ -135,7 +135,7 @@ def test_a_signal_while_a_process_is_started_reaches_it(monkeypatch):
 
     def has_ended() -> bool:
         one._look()
-        return not one._present
+        return not one._running
 
     assert wait_until(has_ended, timeout=PATIENCE / 2)
 

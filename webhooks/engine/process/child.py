@@ -1,14 +1,19 @@
 import logging
+import math
 import os
 import signal
 import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from ...templating.process import fork
 
 logger = logging.getLogger('webhooks.worker')
+
+# Seconds from one start to the next.
+PAUSE = 5.0
 
 _is_stopping = False
 
@@ -17,23 +22,41 @@ Work = Callable[[str, socket.socket], object]
 
 
 class Child:
-    """Raises OSError."""
+    """A process, as its parent sees it. Once it has ended, it can be started again."""
 
     def __init__(self, what: str, work: Work) -> None:
-        self.name = name(what)
+        self.what = what
+        self.is_running = False
         # Why it ended. None: not by its own fault.
         self.cause: str | None = None
-        self.channel, self.handle = fork(lambda channel: work(self.name, channel))
+        self._work = work
+        self._started_at = -math.inf
+
+    def start(self) -> None:
+        """If it fails, or the last start is not long ago, try again later."""
+        if self.is_running or time.monotonic() < self._started_at + PAUSE:
+            return
+        self._started_at = time.monotonic()
+        self.name = name(self.what)
+        try:
+            self.channel, self.handle = fork(partial(self._work, self.name))
+        except OSError as error:
+            logger.warning('process=%s failed reason="%s" (it is tried again)', self.what, error)
+            return
         self.channel.setblocking(False)
+        self.is_running = True
 
     def has_ended(self) -> bool:
-        """Not to be called after it was true."""
-        ended = os.waitid(os.P_PIDFD, self.handle, os.WEXITED | os.WNOHANG)
+        """True once for each start."""
+        ended = os.waitid(os.P_PIDFD, self.handle, os.WEXITED | os.WNOHANG) if self.is_running else None
         if ended is None:
             return False
-        self.cause = _cause(ended.si_code, ended.si_status)
+        self.is_running = False
         os.close(self.handle)
         self.channel.close()
+        self.cause = _cause(ended.si_code, ended.si_status)
+        if self.cause:
+            logger.warning('process=%s ended reason="%s"', self.what, self.cause)
         return True
 
     def has_found_suspects(self) -> bool:
@@ -44,15 +67,6 @@ class Child:
     def signal(self, number: int) -> None:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.handle, number)
-
-
-def begin(what: str, work: Work) -> Child | None:
-    """Returns None if it fails."""
-    try:
-        return Child(what, work)
-    except OSError as error:
-        logger.warning('process=%s failed reason="%s" (it is tried again)', what, error)
-        return None
 
 
 def allow(seconds: float) -> None:

@@ -17,7 +17,9 @@ from .sender import look_after_others
 
 def run(seconds: float = JOB_TIME) -> Counter[str]:
     """Until nothing is due, or for so long. Returns how many deliveries got which status."""
-    beside = child.begin('suspects', suspects.serve) if look_after_others() else None
+    beside = child.Child('suspects', suspects.serve)
+    if look_after_others():
+        beside.start()
     # Each forgets only its own work when it is declared dead.
     dispatching, sending = Member(name('dispatch'), DISPATCH), Member(name('send'), SEND)
     dispatching.begin()
@@ -26,13 +28,12 @@ def run(seconds: float = JOB_TIME) -> Counter[str]:
     with deliver.opened(sending) as sender:
         dispatcher = Dispatching(dispatching, sender.lanes.look_again, lambda: None)
         while time.monotonic() < end and not child.is_stopping():
-            if beside and beside.has_ended():
+            if beside.has_ended():
                 with transactions.may_break_off():  # somebody finds it when its time is over
                     rescue.rescue(beside.name, beside.cause)
-                beside = None
             is_idle = dispatcher.step() is None
             worked = sender.turn(deliver.LONGEST if is_idle else 0)
-            if is_idle and not worked and not sender.lanes.is_busy and not beside:
+            if is_idle and not worked and not sender.lanes.is_busy and not beside.is_running:
                 break
         else:
             wakeup.wake()  # the rest goes in another job
