@@ -11,7 +11,6 @@ from .engine.process import dispatcher, inline
 from .engine.process.supervisor import Supervisor
 from .exceptions import DeliveryFailed
 from .outbox import wakeup
-from .outbox.scope import is_migrated
 from .services import failed_jobs, redelivery
 
 OFF = 'nothing is sent, because WEBHOOKS_ENABLED is not True'
@@ -89,7 +88,5 @@ class WebhooksWorker(NetBoxRQWorker):
         ours = conf.get().queue
         if ours not in self.queue_names() or not conf.get().enabled or any(map(options.get, ENDS)):
             return super().work(*args, **options)
-        if is_migrated():
-            failed_jobs.forget_wakeups()
         others = [name for name in self.queue_names() if name != ours]
         return Supervisor(self, others, failed_jobs.publish).run(*args, **options)

@@ -20,7 +20,7 @@ from ..choices import StatusChoices
 from ..constants import STATUS_PAGE_LIMIT
 from ..engine import sql
 from ..models import Delivery
-from ..outbox import redis_queue, wakeup
+from ..outbox import redis_queue
 
 logger = logging.getLogger('webhooks.status')
 
@@ -68,14 +68,6 @@ def unlist(uuids: Iterable[str]) -> None:
             _remove(registry, str(one))
     except RedisError as error:
         logger.warning('status_page=unreachable reason="%s"', error)
-
-
-def forget_wakeups() -> None:
-    """The calling worker does their work."""
-    registry = _registry()
-    for job in Job.fetch_many(registry.get_job_ids(cleanup=False), connection=registry.connection):
-        if job is not None and redis_queue.function(job) == wakeup.JOB:
-            _remove(registry, job.id)
 
 
 def _recover() -> None:

@@ -106,22 +106,6 @@ class TestFailedDeliveries:
         failed_jobs.publish()
         assert set(rq_queue.failed_job_registry.get_job_ids(cleanup=False)) == {foreign.id, str(failed.uuid)}
 
-    def test_a_worker_that_starts_takes_off_wake_ups_that_failed_and_leaves_the_rest(self, fail, rqworker):
-        """Workers of 1.0.0 left such jobs, because their tables changed."""
-        [failed] = fail()
-        rq_queue = redis_queue.get()
-        jobs = {
-            name: Job.create(name, connection=rq_queue.connection, origin=rq_queue.name)
-            for name in (wakeup.JOB, 'gone.function')
-        }
-        for job in jobs.values():
-            job.save()
-            rq_queue.failed_job_registry.add(job, exc_string='relation "webhooks_wait" does not exist')
-        left = {jobs['gone.function'].id, str(failed.uuid)}
-        assert set(rq_queue.failed_job_registry.get_job_ids(cleanup=False)) == left | {jobs[wakeup.JOB].id}
-        rqworker('low')
-        assert set(rq_queue.failed_job_registry.get_job_ids(cleanup=False)) == left
-
     def test_the_reason_is_a_result_of_the_job(self, client, fail):
         [failed] = fail()
         [result] = client.get(job_page(failed)).context['job'].results()
