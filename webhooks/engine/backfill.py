@@ -177,13 +177,11 @@ def _bounded(query: str) -> Iterator[None]:
         with time_limit.within(LONGEST), transactions.short():
             sql.fetch(BOUND, [MOST])
             yield
-    except DefinitionError:
-        raise
-    except Exception as error:
+    except OperationalError as error:
         if query and isinstance(error.__cause__, QueryCanceled):
             raise DefinitionError(FILTER, _('PostgreSQL takes too long to find the objects.')) from error
-        if isinstance(error, INTERRUPTIONS):
+        raise
+    except time_limit.TooSlow as error:
+        if query:
             raise
-        if not query and isinstance(error, time_limit.TooSlow):
-            raise OperationalError(str(error)) from error
-        raise DefinitionError(FILTER, f'{type(error).__name__}: {error}') from error
+        raise OperationalError(str(error)) from error
