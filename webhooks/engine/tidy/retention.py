@@ -4,9 +4,9 @@ Beyond `retention_size` the oldest events go, first those without a failed deliv
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.utils import timezone
 
@@ -17,7 +17,7 @@ from .. import sql, transactions
 from ..each import first_within
 
 # Events in one look; deliveries in one transaction.
-LOOK, CHUNK = 5000, 500
+LOOK, CHUNK = 200, 500
 
 NOT_FAILED = (*OPEN_STATUSES, StatusChoices.FAILED)
 
@@ -80,29 +80,21 @@ def by_age(before: datetime) -> Iterator[int]:
 def _delete(kept: Sequence[str], before: datetime | str, excess: float = math.inf) -> Iterator[int]:
     """Delete events without deliveries in the statuses `kept` or made since `before`.
 
-    `excess`: only until so many deliveries are gone. Yields each slice's number of events.
+    `excess`: only until so many deliveries are gone. Yields each transaction's number of events.
     """
-    for old in _find(kept, before) if excess > 0 else ():
-        rest = [one for one in old if one.counted] if excess < math.inf else old
-        while excess > 0 and rest:
-            chunk = first_within(rest, lambda one: max(one.deliveries, 1), int(min(CHUNK, excess)))
-            rest = rest[len(chunk) :]
-            went = _prune(chunk, kept, before)
-            excess -= sum(one.counted for one in chunk if one.pk in went)
+    bounds = {'kept': list(kept), 'before': before, 'look': LOOK, 'timestamp': '-infinity', 'id': 0}
+    while excess > 0 and (rows := [Old(*row) for row in sql.fetch(READ, bounds)]):
+        going = [one for one in rows if one.may_go and (one.counted or excess == math.inf)]
+        chunk = first_within(going, lambda one: max(one.deliveries, 1), int(min(CHUNK, excess)))
+        went = _prune([one.pk for one in chunk], bounds)
+        excess -= sum(one.counted for one in chunk if one.pk in went)
+        last = rows[-1] if len(chunk) == len(going) else chunk[-1]
+        bounds |= {'timestamp': last.timestamp, 'id': last.pk}
+        if went:
             yield len(went)
-        if excess <= 0:
-            return
 
 
-def _find(kept: Sequence[str], before: datetime | str) -> Iterator[list[Old]]:
-    after = {'timestamp': '-infinity', 'id': 0}
-    bounds = {'kept': list(kept), 'before': before, 'look': LOOK}
-    while rows := [Old(*row) for row in sql.fetch(READ, {**bounds, **after})]:
-        after = {'timestamp': rows[-1].timestamp, 'id': rows[-1].pk}
-        yield [one for one in rows if one.may_go]
-
-
-def _prune(chunk: Sequence[Old], kept: Sequence[str], before: datetime | str) -> set[int]:
+def _prune(ids: Sequence[int], bounds: Mapping[str, Any]) -> set[int]:
     with transactions.short():
-        locked = sql.fetch_column(LOCK, {'ids': [one.pk for one in chunk]})
-        return set(sql.fetch_column(PRUNE, {'ids': locked, 'kept': list(kept), 'before': before}))
+        locked = sql.fetch_column(LOCK, {'ids': ids})
+        return set(sql.fetch_column(PRUNE, {**bounds, 'ids': locked}))
