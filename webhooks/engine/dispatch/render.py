@@ -42,9 +42,10 @@ SAVE = """
         -- A later version may render what this one cannot.
         snapshot = CASE WHEN v.error = '' THEN NULL ELSE e.snapshot END,
         prechange = CASE WHEN v.error = '' THEN NULL ELSE e.prechange END
-    FROM unnest(%s::bigint[], {texts}::text[], %s::text[], %s::text[], {texts}::jsonb[], %s::jsonb[], {texts}::text[],
-        %s::jsonb[], %s::int[])
-        AS v(id, data, display, error, snapshots, partial, expanded, expanded_types, skipped)
+    FROM json_to_recordset(%s::json) AS v(
+        id bigint, data text, display text, error text, snapshots jsonb, partial jsonb, expanded text,
+        expanded_types jsonb, skipped int
+    )
     WHERE e.id = v.id"""
 
 SIZES = """
@@ -135,22 +136,21 @@ def render_again(events: Sequence[Event], matches: Matches) -> None:
 
 
 def save(shown: Sequence[Shown]) -> None:
-    if not shown:
-        return
-    # Separate parameters for long values: a list takes four times as long.
-    texts = f'ARRAY[{", ".join(["%s"] * len(shown))}]'
-    parameters = [
-        [one.event.pk for one in shown],
-        *[_dumps(one.data) or '' for one in shown],
-        [one.display for one in shown],
-        [one.error for one in shown],
-        *[_dumps(one.snapshots) for one in shown],
-        [_dumps(one.partial) for one in shown],
-        *[_dumps(one.expanded) for one in shown],
-        [_dumps(expansions.types_of(one.expanded)) for one in shown],
-        [one.skipped for one in shown],
+    rows = [
+        {
+            'id': one.event.pk,
+            'data': _dumps(one.data) or '',
+            'display': one.display,
+            'error': one.error,
+            'snapshots': one.snapshots or None,
+            'partial': one.partial or None,
+            'expanded': _dumps(one.expanded),
+            'expanded_types': expansions.types_of(one.expanded) or None,
+            'skipped': one.skipped,
+        }
+        for one in shown
     ]
-    sql.execute(SAVE.format(texts=texts), parameters)
+    sql.execute(SAVE, [ENCODER.encode(rows)])
 
 
 def _dumps(value: object) -> str | None:
