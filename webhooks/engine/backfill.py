@@ -33,10 +33,10 @@ FILTER = 'filter'
 
 RUNNING, COMPLETED, FAILED = BackfillStateChoices.RUNNING, BackfillStateChoices.COMPLETED, BackfillStateChoices.FAILED
 
-# Objects of a slice. None follows while so many are open.
+# Objects that a slice looks at. None follows while so many are open.
 SLICE, MOST_OPEN = 200, 600
-# Rows, PostgreSQL's milliseconds and all seconds for a filter.
-ROWS, MOST, LONGEST = 1_000, 3_000, 4.0
+# PostgreSQL's milliseconds and all seconds for a filter.
+MOST, LONGEST = 3_000, 4.0
 # Seconds of rest after an error. After a slice slower than SLOW: REST_AFTER times as long.
 REST, SLOW, REST_AFTER = 1.0, 0.25, 9
 
@@ -96,7 +96,7 @@ def _step(backfill: Backfill) -> bool:
     model = ContentType.objects.get_for_id(object_type_id).model_class()
     if model is None:
         raise DefinitionError('object_types', _('A model is no longer installed.'))
-    pks, last_id = after(model, backfill.query, backfill.last_id, SLICE, ROWS)
+    pks, last_id = after(model, backfill.query, backfill.last_id, SLICE)
     if last_id is None:
         return _move(backfill, position=backfill.position + 1, last_id=0)
     if not pks:
@@ -150,29 +150,19 @@ def objects(model: type[Model], query: str) -> QuerySet:
     return filterset.qs.distinct()
 
 
-def after(model: type[Model], query: str, last_id: int, count: int, rows: int) -> tuple[list[int], int | None]:
-    """Return the next `count` primary keys at most, and where to go on: None at the table's end.
-
-    With a query it looks at so many `rows`.
-    """
+def after(model: type[Model], query: str, last_id: int, count: int) -> tuple[list[int], int | None]:
+    """Return which of the next `count` objects match, and the last key among all of them: None at the table's end."""
     with _bounded(query):
-        left = objects(model, query).filter(pk__gt=last_id)
-        ends = _keys(objects(model, '').filter(pk__gt=last_id), 1, rows - 1) if query else []
-        pks = _keys(left.filter(pk__lte=ends[0]) if ends else left, count)
-    if ends and len(pks) < count:
-        return pks, ends[0]
-    return pks, pks[-1] if pks else None
-
-
-def _keys(found: QuerySet, count: int, start: int = 0) -> list[int]:
-    return list(found.order_by('pk').values_list('pk', flat=True)[start : start + count])
+        matching = objects(model, query)
+        following = objects(model, '').filter(pk__gt=last_id).order_by('pk').values_list('pk', flat=True)
+        keys = list(following[:count])
+        pks = list(matching.filter(pk__in=keys).values_list('pk', flat=True)) if query else keys
+    return pks, keys[-1] if keys else None
 
 
 @contextmanager
 def _bounded(query: str) -> Iterator[None]:
     """Tells the filter's errors from others."""
-    if query:
-        load()  # a new process takes longer than a filter may
     try:
         with time_limit.within(LONGEST), transactions.short():
             sql.fetch(BOUND, [MOST])

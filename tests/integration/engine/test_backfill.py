@@ -551,7 +551,7 @@ class TestFilters:
         assert 'PostgreSQL takes too long' in Backfill.objects.get().error
 
     def test_it_looks_at_so_many_rows_at_once(self, webhook, receiver, monkeypatch):
-        monkeypatch.setattr(engine, 'ROWS', 2)
+        monkeypatch.setattr(engine, 'SLICE', 2)
         made = sites(5)
         Site.objects.filter(pk__in=[made[2], made[4]]).update(status='retired')
         start(webhook, query='status=retired')
@@ -563,7 +563,6 @@ class TestFilters:
 
     def test_more_than_a_slice_of_the_rows_leaves_none_out(self, webhook, receiver, monkeypatch):
         monkeypatch.setattr(engine, 'SLICE', 2)
-        monkeypatch.setattr(engine, 'ROWS', 4)
         made = sites(5)
         start(webhook, query='status=active')
         work()
