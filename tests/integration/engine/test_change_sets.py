@@ -30,7 +30,8 @@ from devstack.receiver import Received, Receiver
 from webhooks.engine import rescue
 from webhooks.engine.deliver import change_sets, lane
 from webhooks.engine.dispatch import loop, render
-from webhooks.engine.registry import GIVEN_UP, SUSPECTS
+from webhooks.engine.process import suspects
+from webhooks.engine.registry import GIVEN_UP, SUSPECTS, Member
 from webhooks.engine.tidy import loop as tidy
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.presentation import waits
@@ -420,6 +421,25 @@ class TestAgain:
         assert wait_until(lambda: work() and len(receiver.requests) == 3, PATIENCE)
         assert [names(request) for request in receiver.requests] == [['a', 'b'], ['a', 'b'], ['c']]
         assert receiver.requests[1].header('webhook-id') == first.header('webhook-id')
+
+    def test_a_suspected_part_waits_where_an_earlier_change_was_redelivered(self, receiver: Receiver, webhook):
+        a, b = make_sites('a', 'b')
+        received(receiver, 1)
+        switch(webhook, max_attempts=1)
+        receiver.answers('/', 500)
+        rename(b)
+        received(receiver, 2)
+        earlier = Delivery.objects.filter(status='failed')
+        switch(webhook, max_attempts=5)
+        rename(a, b)
+        received(receiver, 3)
+        suspect(*deliveries(status='pending'))
+        redelivery.redeliver(earlier)
+        pass_retry_waits()
+        Delivery.objects.filter(lapses=0, status='pending').update(due_at=timezone.now() + timedelta(hours=1))
+        suspects._work(Member('test', SUSPECTS))
+        assert len(receiver.requests) == 3
+        assert {one.attempt_count for one in deliveries(lapses__gt=0)} == {3}
 
     def test_a_part_of_many_is_redelivered_whole(self, receiver: Receiver, webhook, monkeypatch):
         monkeypatch.setattr(redelivery, 'PART', 2)

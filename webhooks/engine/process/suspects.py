@@ -106,14 +106,13 @@ def _take(member: Member) -> list[Delivery]:
     """Take a suspect, then the rest of its part of a change set."""
     with transactions.short() as now:
         taken = sql.fetch_column(TAKE, {'now': now})
-        others = [pk for part in queue.parts_of(taken).values() for pk in part['others']]
-        if order.blocked(others):
+        pks = [*taken, *(pk for part in queue.parts_of(taken).values() for pk in part['others'])]
+        found = queue.fetch(pks)
+        if len(found) < len(pks):
             sql.execute(PUT_BACK, taken)
             return []
-        pks = [*taken, *others]
         member.beat(deliveries=pks)
-    found = Delivery.objects.prefetch_related('event').in_bulk(pks)
-    return [found[pk] for pk in pks if pk in found]
+    return [found[pk] for pk in pks]
 
 
 def _send(sent: Sent) -> None:
