@@ -4,7 +4,6 @@ The dispatcher waits for the filters, which are NetBox's own. So one that is slo
 """
 
 import logging
-import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,8 +63,7 @@ class Backfills:
         """Record a slice for one backfill, or end one. Returns whether it did anything."""
         now = time.monotonic()
         ready = [pk for pk in sql.fetch_column(READY) if self._rests.get(pk, 0.0) <= now]
-        found = list(Backfill.objects.select_related('webhook').filter(pk__in=ready, state=RUNNING)) if ready else []
-        random.shuffle(found)
+        found = Backfill.objects.select_related('webhook').filter(pk__in=ready, state=RUNNING).order_by('?')
         return any(self._go_on(backfill) for backfill in found)
 
     def _go_on(self, backfill: Backfill) -> bool:
