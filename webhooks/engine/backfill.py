@@ -5,14 +5,14 @@ The dispatcher waits for the filters, which are NetBox's own. So one that is slo
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 
 from django.conf import settings
 from django.contrib.contenttypes.models import ContentType
 from django.db import DEFAULT_DB_ALIAS, OperationalError
-from django.db.models import Model, QuerySet
+from django.db.models import F, Model, QuerySet
 from django.http import QueryDict
 from django.utils.translation import gettext as _
 from netbox.registry import registry
@@ -99,12 +99,24 @@ def _step(backfill: Backfill) -> bool:
         return _move(backfill, position=backfill.position + 1, last_id=0)
     if not pks:
         return _move(backfill, last_id=last_id)
-    return restating.restate(backfill, model, pks, last_id)
+    return _record(backfill, model, pks, last_id)
+
+
+def _record(backfill: Backfill, model: type[Model], pks: Collection[int], last_id: int) -> bool:
+    with transactions.short() as now:
+        if not _move(backfill, last_id=last_id):
+            return False
+        recorded = restating.restate(backfill.webhook, model, pks, now)
+        Backfill._base_manager.filter(pk=backfill.pk).update(recorded=F('recorded') + recorded)
+    return True
 
 
 def _move(backfill: Backfill, **changes: object) -> bool:
+    """Returns False if somebody has moved or ended it. Raises OperationalError if somebody holds it for long."""
     same = {name: getattr(backfill, name) for name in ('started_at', 'position', 'last_id')}
-    return bool(Backfill._base_manager.filter(pk=backfill.pk, state=RUNNING, **same).update(**changes))
+    with transactions.short():
+        transactions.set_lock_timeout(200)
+        return bool(Backfill._base_manager.filter(pk=backfill.pk, state=RUNNING, **same).update(**changes))
 
 
 def _end(backfill: Backfill, state: str, error: str = '') -> bool:

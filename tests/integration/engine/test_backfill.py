@@ -8,7 +8,7 @@ import pytest
 from dcim.filtersets import SiteFilterSet
 from dcim.models import Region, Site
 from django.contrib.contenttypes.models import ContentType
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, transaction
 from django.db.models import F, Model, QuerySet
 from django.utils import timezone
 from extras.models import Notification, NotificationGroup, Tag
@@ -491,15 +491,12 @@ class TestSlices:
         engine._step(as_read())
         assert Event.objects.count() == 1
 
-    def test_a_slice_leaves_no_setting_behind(self, webhook):
-        """The setting is local to the committed transaction."""
-        sites(1)
+    def test_while_somebody_holds_it_the_dispatcher_does_not_wait(self, webhook):
         start(webhook)
-        engine.Backfills().cut()
-        assert Event.objects.count() == 1
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT current_setting('lock_timeout'), current_setting('webhooks.held', true)")
-            assert [value or '' for value in cursor.fetchone()] == ['0', '']
+        with open_transaction(lambda: backfill.pause(webhook)):
+            assert not engine.Backfills().cut()
+            assert state(webhook) == RUNNING
+        assert state(webhook) == PAUSED
 
     def test_a_suspended_webhook_has_a_slice_to_be_probed_with(self, webhook, receiver, small_slices):
         """Deliveries from before the suspension may have expired."""
