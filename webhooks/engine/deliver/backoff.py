@@ -1,7 +1,8 @@
 """How long to wait before the next attempt. Pure: the time and the random number are arguments."""
 
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
+
+from django.utils.http import parse_http_date_safe
 
 # Waits before attempt 2, 3, …, in seconds, each ±JITTER.
 BACKOFF = (5, 30, 120, 600, 3600, 10800, 21600)
@@ -25,21 +26,11 @@ def retry_after(header: str | None, now: datetime) -> timedelta | None:
 
     At most a day; None where the header is absent or cannot be read.
     """
-    if not header:
-        return None
-    header = header.strip()
-    seconds = float(header) if header.isascii() and header.isdigit() else _seconds_until(header, now)
-    if seconds is None:
+    header = (header or '').strip()
+    if header.isascii() and header.isdigit():
+        seconds = float(header)
+    elif (moment := parse_http_date_safe(header)) is not None:
+        seconds = moment - now.timestamp()
+    else:
         return None
     return timedelta(seconds=min(max(seconds, 0), MAX_RETRY_AFTER))
-
-
-def _seconds_until(http_date: str, now: datetime) -> float | None:
-    try:
-        moment = parsedate_to_datetime(http_date)
-    except (ValueError, OverflowError):
-        # OverflowError: a day or an offset that no calendar has.
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return (moment - now).total_seconds()
