@@ -36,7 +36,7 @@ def webhook(receiver: Receiver) -> Webhook:
 
 
 def test_deliveries_wait_in_order_and_spend_no_attempt(webhook, receiver, caplog, monkeypatch):
-    monkeypatch.setattr(loop, 'SHORTAGE', 3600)
+    monkeypatch.setattr(loop, 'PAUSE', 3600)
     first, second = site(), site()
     for one in (first, second, first):
         one.save()
@@ -60,7 +60,7 @@ def test_deliveries_wait_in_order_and_spend_no_attempt(webhook, receiver, caplog
 
 
 def test_fewer_requests_go_at_once(webhook, receiver, caplog, monkeypatch):
-    monkeypatch.setattr(loop, 'SHORTAGE', 3600)
+    monkeypatch.setattr(loop, 'PAUSE', 3600)
     site()
     dispatch_all()
     with sender() as (_pk, opened):

@@ -261,7 +261,6 @@ class TestOAuth2:
         for _number in range(3):
             site()
         work()
-        pass_rests()
         assert [one.header('Authorization') for one in receiver.wait_for(6)] == ['Bearer t0ken-one'] * 6
         (asked,) = login.requests
         head, _, body = asked.decode().rpartition('\r\n')
@@ -345,13 +344,13 @@ class TestOAuth2:
 
     def test_what_waits_for_anothers_token_costs_no_attempt(self, receiver: Receiver, login: Server):
         subscribe(receiver.url('/'), Site, credential=client(receiver, login), max_attempts=1)
-        AccessToken.objects.update(fetching_until=timezone.now() + timedelta(seconds=60))
+        until = timezone.now() + timedelta(seconds=2)
+        AccessToken.objects.update(fetching_until=until)
         site()
-        work()
-        delivery = Delivery.objects.get()
-        assert (delivery.status, delivery.attempt_count, login.requests) == ('pending', 0, [])
-        AccessToken.objects.update(fetching_until=timezone.now())
         assert received(receiver).header('Authorization') == 'Bearer t0ken-one'
+        assert timezone.now() > until
+        delivery = Delivery.objects.get()
+        assert (delivery.status, delivery.attempt_count) == ('delivered', 1)
 
     def test_a_token_that_is_refused_is_replaced_at_once(self, receiver: Receiver, login: Server):
         subscribe(receiver.url('/'), Site, credential=client(receiver, login), max_attempts=1)
@@ -557,9 +556,3 @@ class TestPages:
         for text in (json.dumps(shown), page):
             assert 'tok3n' not in text
             assert 't-o-k-3-n' not in text
-
-
-def pass_rests() -> None:
-    """A new worker knows of no rest for a token."""
-    while Delivery.objects.filter(status='pending').exists():
-        work()

@@ -34,8 +34,6 @@ class Sent:
     outcome: Outcome | None = None
     # Of its worker.
     lane: Lane | None = None
-    # Whether somebody else fetches the access token that it needs.
-    needs_token: bool = False
     # Seconds that building took.
     seconds: float = 0.0
 
@@ -77,7 +75,6 @@ class Sent:
             together = change_sets.in_order(self.deliveries)
             return self.builder.build(self.delivery, now, [one.told for one in together])
         except TokenPending:
-            self.needs_token = True
             return None
         except DefinitionError as error:
             reason = self.delivery.event.error or f'not sent: {error.field}: {error}'

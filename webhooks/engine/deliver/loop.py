@@ -38,12 +38,8 @@ SHORTEST, LONGEST = 0.005, 0.05
 BEHIND = 1.0
 # Seconds to wait at the end for lanes that somebody holds.
 LAST = 5.0
-# Seconds until a broken transaction is done again, or a request that could not be built.
-PAUSE = 0.2
-# Seconds of rest for a webhook whose access token somebody else fetches.
-TOKEN = 2.0
-# The same if this machine lacks descriptors.
-SHORTAGE = 1.0
+# Seconds until a broken transaction is done again, or a request that could not begin.
+PAUSE = 0.5
 # Descriptors: a request needs two.
 FILES = 65_536
 # Seconds after which the next requests are built in the next turn.
@@ -176,12 +172,11 @@ class Sender:
         self._answered.append(sent)
 
     def _put_back(self, sent: Sent, now: float) -> None:
-        lane, rest = sent.lane, TOKEN if sent.needs_token else PAUSE
+        lane = sent.lane
         if sent.outcome:
             logger.warning('webhook=%s it rests error="%s"', lane.webhook_id, sent.outcome.error)
             lane.note_answer(reached=False)  # fewer at once
-            rest = SHORTAGE
-        lane.rests_until = max(lane.rests_until, now + rest)
+        lane.rests_until = max(lane.rests_until, now + PAUSE)
         lane.put_back(sent.delivery.pk)
 
     def _withdraw(self) -> None:
