@@ -38,7 +38,6 @@ from devstack.receiver import Receiver
 from webhooks.choices import BackfillStateChoices, StatusChoices
 from webhooks.engine import backfill as engine
 from webhooks.engine import notifications, sql
-from webhooks.engine.deliver import choice
 from webhooks.engine.registry import DISPATCH
 from webhooks.engine.tidy import loop as tidy
 from webhooks.exceptions import DefinitionError
@@ -657,7 +656,7 @@ class TestShare:
         assert sorted(ids(receiver)[:3]) == changed
         assert sorted(ids(receiver)[3:]) == made
 
-    def test_others_wait_for_a_tenth_more_at_most(self, receiver):
+    def test_beside_changes_of_others_it_is_slow(self, receiver):
         count = 250
         sites(count)
         webhook = subscribe(receiver.url(HOOK), Site)
@@ -671,8 +670,7 @@ class TestShare:
         work()
         live = [request.arrived for request in receiver.matching(lambda request: request.path == OTHER)]
         beside = receiver.matching(lambda request: request.path == HOOK and request.arrived < max(live))
-        of_changes, floor = count * choice.SHARE, (max(live) - min(live)) * choice.FLOOR
-        assert len(beside) <= of_changes + floor + choice.SAVED
+        assert len(beside) < count / 4
         assert len(receiver.requests) == 2 * count
 
     def test_what_hangs_of_its_own_holds_it_and_no_other(self, webhook, receiver, small_slices):
@@ -684,15 +682,13 @@ class TestShare:
         start(subscribe(receiver.url(OTHER), Site))
         assert engine.Backfills().cut()
 
-    def test_it_has_all_there_is_where_nobody_waits(self, webhook, receiver, monkeypatch):
-        monkeypatch.setattr(choice, 'SAVED', 0)
+    def test_it_has_all_there_is_where_nobody_waits(self, webhook, receiver):
         made = sites(30)
         start(webhook)
         work()
         assert sorted(ids(receiver)) == made
 
-    def test_who_waits_for_an_own_rate_limit_takes_nothing_from_it(self, webhook, receiver, monkeypatch):
-        monkeypatch.setattr(choice, 'SAVED', 0)
+    def test_who_waits_for_an_own_rate_limit_takes_nothing_from_it(self, webhook, receiver):
         subscribe(receiver.url(OTHER), Tenant, rate_limit=1)
         for _ in range(30):
             Tenant.objects.create(**named('tenant'))

@@ -26,8 +26,8 @@ def lane(webhook_id: int = 1, waiting: int = 5, **fields: object) -> Lane:
     return made
 
 
-def chosen(lanes: list[Lane], free: int = 128, now: float = 0.0, backfills: int = 100) -> list[list[int]]:
-    return [due.pks for due in choose(lanes, free, now, backfills)]
+def chosen(lanes: list[Lane], free: int = 128, now: float = 0.0) -> list[list[int]]:
+    return [due.pks for due in choose(lanes, free, now)]
 
 
 class TestSlowStart:
@@ -52,24 +52,18 @@ class TestSlowStart:
 class TestChoice:
     def test_the_lane_with_the_fewest_requests_goes_first(self):
         busy, idle = lane(1, window=4), lane(2, window=4)
-        choose([busy], 2, 0.0, 0)
+        choose([busy], 2, 0.0)
         assert chosen([busy, idle], free=3) == [[2000], [2001], [1002]]
 
     def test_a_lane_without_any_request_gets_one_where_no_thread_is_free(self):
         busy, idle = lane(1, window=4), lane(2, window=4)
-        choose([busy], 1, 0.0, 0)
+        choose([busy], 1, 0.0)
         assert chosen([busy, idle], free=0) == [[2000]]
 
     def test_changes_go_before_a_backfill(self):
         one = lane(waiting=0, window=1)
         one.waiting = {1: due(1, backfill=True), 2: due(2)}
         assert chosen([one]) == [[2]]
-
-    def test_of_backfills_no_more_go_than_may(self):
-        lanes = [lane(number, waiting=0) for number in range(1, 4)]
-        for number, one in enumerate(lanes, 1):
-            one.waiting = {number: due(number, number, backfill=True)}
-        assert len(chosen(lanes, backfills=2)) == 2
 
     def test_a_suspended_lane_sends_one_at_a_time(self):
         one = lane(window=16, state=ACTIVE._replace(is_suspended=True))
@@ -83,6 +77,29 @@ class TestChoice:
     def test_what_waits_for_a_thread_is_twice_as_much_as_was_answered(self):
         one = lane(waiting=100, window=4, answered=2)
         assert len(chosen([one])) == 8
+
+
+class TestBackfills:
+    def backfill(self, webhook_id: int, **fields: object) -> Lane:
+        one = lane(webhook_id, waiting=0, window=200, **fields)
+        first = webhook_id * 1000
+        one.waiting = {pk: due(pk, webhook_id, backfill=True) for pk in range(first, first + 100)}
+        return one
+
+    def test_where_no_change_waits_it_has_all_threads(self):
+        assert len(chosen([self.backfill(1)], free=40)) == 40
+
+    def test_beside_changes_each_webhook_has_one_request(self):
+        lanes = [self.backfill(1), self.backfill(2), lane(3, waiting=1)]
+        assert chosen(lanes) == [[1000], [2000], [3000]]
+
+    def test_a_change_that_waits_for_its_rate_limit_takes_nothing_from_it(self):
+        limited = lane(2, window=16, rate_limit=1)
+        assert chosen([limited]) == [[2000]]
+        assert len(chosen([self.backfill(1), limited], free=40)) == 40
+
+    def test_threads_that_slow_endpoints_hold_do_not_end_it(self):
+        assert chosen([self.backfill(1)], free=0) == [[1000]]
 
 
 class TestLargePayloads:
@@ -104,7 +121,7 @@ class TestLargePayloads:
         """Otherwise the largest would wait for ever."""
         busy, first, second = (lane(number, waiting=0) for number in (1, 2, 3))
         busy.waiting = {1: due(1, size=ROOM_EACH)}
-        choose([busy], 128, 0.0, 0)
+        choose([busy], 128, 0.0)
         second.began_at = 1.0
         first.waiting, second.waiting = {2: due(2, 2, size=ROOM)}, {3: due(3, 3, size=LARGE + 1), 4: due(4, 3)}
         assert chosen([busy, first, second]) == []
@@ -138,7 +155,7 @@ class TestBatches:
     def test_one_that_was_not_begun_goes_as_it_is(self):
         one = lane(waiting=0, batch=True, window=2, whole={7})
         one.waiting = {pk: due(pk, transaction_id=7) for pk in (1, 2)}
-        (batch,) = choose([one], 128, 0.0, 0)
+        (batch,) = choose([one], 128, 0.0)
         one.put_back(batch.pk)
         one.waiting = {3: due(3, transaction_id=7)} | one.waiting
         assert one.known == [3, 1, 2]

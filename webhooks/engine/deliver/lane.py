@@ -215,6 +215,10 @@ class Lane:
         """Whether anything waits that is no backfill."""
         return any(not one.backfill for one in self.waiting.values())
 
+    @property
+    def sends_backfill(self) -> bool:
+        return any(one.backfill for one in self.in_hand.values())
+
     def is_idle(self, now: float) -> bool:
         """Whether nothing was due for a while."""
         return not self.in_hand and not self.waiting and now > self.used_at + IDLE

@@ -12,7 +12,7 @@ from ..full_look import FullLook
 from ..registry import Member
 from . import change_sets, feed, merge, order, queue
 from .build import Sent
-from .choice import Share, choose
+from .choice import choose
 from .endpoint import Entry
 from .lane import BEGINNING, INACTIVE, LATE, Due, Lane
 
@@ -36,7 +36,6 @@ class Lanes:
         # What this turn has superseded or published.
         self.closed: list[Entry] = []
         self._member = member
-        self._share = Share()
         self._looked_at = self._balanced_at = 0.0
         self._all_lanes, self._all_due = FullLook(), FullLook()
         # This turn has locked these, and works on no others.
@@ -233,12 +232,8 @@ class Lanes:
         self.closed += feed.publish([pk for lane in self._held if lane.is_feed for pk in lane.withdraw()], now)
 
     def _choose(self, free: int, clock: float) -> None:
-        lanes = self._held
-        changes_wait = any(lane.has_changes and lane.room(clock) for lane in lanes)
-        self._chosen = choose(lanes, free, clock, self._share.room(free, changes_wait=changes_wait))
-        backfills = sum(due.backfill for due in self._chosen)
-        self._share.note(len(self._chosen) - backfills, backfills)
-        for lane in lanes:
+        self._chosen = choose(self._held, free, clock)
+        for lane in self._held:
             lane.answered = 0
 
     def _fetch(self) -> list[Sent]:
