@@ -14,7 +14,7 @@ from contextvars import Context
 from datetime import datetime
 from queue import Empty, SimpleQueue
 
-from django.db import DataError, connections
+from django.db import connections
 
 from ...interruptions import BROKEN_OFF
 from ...models import Health, Webhook
@@ -76,7 +76,7 @@ class Sender:
         self.lanes.begin_turn()
         began = time.monotonic()
         try:
-            chosen = self._persist(may_begin=may_begin)
+            chosen = self._turn(may_begin=may_begin)
         except BROKEN_OFF as error:
             transactions.recover(error)
             self.lanes.forget()
@@ -191,27 +191,14 @@ class Sender:
     # The transaction
     #
 
-    def _persist(self, *, may_begin: bool) -> list[Sent]:
-        try:
-            return self._turn(self._answered, may_begin=may_begin)
-        except DataError:
-            # PostgreSQL does not take one of the outcomes. Each is recorded alone, or fails by name.
-            for sent in list(self._answered):
-                try:
-                    self._turn([sent], may_begin=False)
-                except DataError as error:
-                    record.give_up(sent, error)
-                    self._turn([sent], may_begin=False)
-            return []
-
-    def _turn(self, answered: Iterable[Sent], *, may_begin: bool) -> list[Sent]:
+    def _turn(self, *, may_begin: bool) -> list[Sent]:
         chosen: list[Sent] = []
         try:
             with transactions.short() as now:
                 # Answers of lanes that somebody holds are recorded later.
                 locked = self.lanes.lock()
-                answered = [sent for sent in answered if sent.delivery.webhook_id in locked]
-                entries = record.record([record.judge(sent, now) for sent in answered], now)
+                answered = [sent for sent in self._answered if sent.delivery.webhook_id in locked]
+                entries = record.conclude(answered, now)
                 written = self._write_health([*self._noted, *entries], now)
                 if may_begin:
                     chosen = self.lanes.choose_next(MOST - self._threads.shared, now)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from django.db import transaction
+
 from ...choices import StatusChoices
 from ...interruptions import INTERRUPTIONS
 from ...models import Delivery
@@ -53,27 +55,36 @@ class Judged(NamedTuple):
     rows: list[dict[str, object]]
 
 
-def judge(sent: Sent, now: datetime) -> Judged:
-    """Decide over a request. If an answer makes that raise, its deliveries fail."""
+def conclude(sents: Sequence[Sent], now: datetime) -> list[Entry]:
+    """Decide over requests, and record that. One that cannot be recorded fails by name, and stops no other.
+
+    As record() for the rest.
+    """
+    if not sents:
+        return []
     try:
-        verdict = decide(sent.delivery, sent.outcome, now, random.random())
-        return Judged(sent, verdict, row(sent, verdict))
+        with transaction.atomic():
+            return record([_judge(sent, now) for sent in sents], now)
     except INTERRUPTIONS:
         raise
     except Exception as error:
-        give_up(sent, error)
-        verdict = fail(sent.delivery)
-        return Judged(sent, verdict, row(sent, verdict))
+        if len(sents) == 1:
+            return record([_give_up(*sents, error)], now)
+    return [entry for sent in sents for entry in conclude([sent], now)]
 
 
-def give_up(sent: Sent, error: Exception) -> None:
-    """Replace an outcome that cannot be recorded: its deliveries fail."""
+def _judge(sent: Sent, now: datetime) -> Judged:
+    verdict = decide(sent.delivery, sent.outcome, now, random.random())
+    return Judged(sent, verdict, row(sent, verdict))
+
+
+def _give_up(sent: Sent, error: Exception) -> Judged:
     logger.exception('delivery=%s its outcome cannot be recorded', sent.delivery.uuid)
     reason = storable(f'its outcome cannot be recorded: {type(error).__name__}: {error}')[:MAX_ERROR]
-    sent.request = None
-    sent.outcome = Outcome(
-        started_at=sent.outcome.started_at, duration=sent.outcome.duration, error=reason, unsendable=True
-    )
+    before, sent.request = sent.outcome, None
+    sent.outcome = Outcome(started_at=before.started_at, duration=before.duration, error=reason, unsendable=True)
+    verdict = fail(sent.delivery)
+    return Judged(sent, verdict, row(sent, verdict))
 
 
 def record(judged: Sequence[Judged], now: datetime) -> list[Entry]:

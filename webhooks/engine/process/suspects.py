@@ -5,7 +5,6 @@ import socket
 import time
 from contextlib import closing
 
-from django.db import DataError
 from redis import RedisError
 
 from ...interruptions import INTERRUPTIONS
@@ -94,11 +93,7 @@ def _deliver(member: Member) -> bool:
     if sent.build() and not webhook.is_feed:
         _send(sent)
         sent.settle()
-    try:
-        _record(sent, member)
-    except DataError as error:
-        record.give_up(sent, error)
-        _record(sent, member)
+    _record(sent, member)
     return True
 
 
@@ -125,7 +120,7 @@ def _record(sent: Sent, member: Member) -> None:
     with transactions.short() as now:
         order.hold([sent.delivery.webhook_id])
         if not sent.goes_again:
-            endpoint.write(record.record([record.judge(sent, now)], now), now)
+            endpoint.write(record.conclude([sent], now), now)
         elif sent.builder.webhook.is_feed:
             endpoint.write(feed.publish(sent.pks, now), now)
         else:
