@@ -13,7 +13,7 @@ from . import sql, transactions
 from .deliver import endpoint, order, record
 from .deliver.backoff import delay
 from .deliver.build import Sent
-from .deliver.verdict import fail, try_again
+from .deliver.verdict import Verdict, fail, try_again
 from .registry import ALIVE, BEGINS, GIVEN_UP, STOPPED, SUSPECT, SUSPECTS
 
 logger = logging.getLogger('webhooks.worker')
@@ -97,7 +97,7 @@ def _rescue_deliveries(ids: Collection[int], now: datetime, since: datetime | No
     return [one.pk for one in held if one.webhook_id not in lanes]
 
 
-def _judge(one: Delivery, now: datetime, since: datetime | None, blame: str | None) -> record.Judged:
+def _judge(one: Delivery, now: datetime, since: datetime | None, blame: str | None) -> tuple[Sent, Verdict]:
     lapses, wait, error = _state(one, blame)
     sent = Sent(one, Builder(one.webhook))
     sent.outcome = Outcome(started_at=now.timestamp(), duration=0, error=error)
@@ -105,7 +105,8 @@ def _judge(one: Delivery, now: datetime, since: datetime | None, blame: str | No
     over = since + timedelta(seconds=BEGINS + one.webhook.effective_timeout) if since else now
     gives_up = lapses >= GIVEN_UP or one.event.test
     verdict = fail(one) if gives_up else try_again(one, max(now, over) + wait)
-    return record.Judged(sent, verdict, record.row(sent, verdict, lapses))
+    verdict.lapses = lapses
+    return sent, verdict
 
 
 def _state(one: Event | Delivery, blame: str | None) -> tuple[int, timedelta, str]:

@@ -5,7 +5,6 @@ import logging
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 from django.db import transaction
 
@@ -47,14 +46,6 @@ RECORD = """
     RETURNING d.id"""
 
 
-class Judged(NamedTuple):
-    """A request, the verdict over its deliveries, and their rows for RECORD."""
-
-    sent: Sent
-    verdict: Verdict
-    rows: list[dict[str, object]]
-
-
 def conclude(sents: Sequence[Sent], now: datetime) -> list[Entry]:
     """Decide over requests, and record that. One that cannot be recorded fails by name, and stops no other.
 
@@ -64,52 +55,46 @@ def conclude(sents: Sequence[Sent], now: datetime) -> list[Entry]:
         return []
     try:
         with transaction.atomic():
-            return record([_judge(sent, now) for sent in sents], now)
+            return record([(sent, decide(sent.delivery, sent.outcome, now, random.random())) for sent in sents], now)
     except INTERRUPTIONS:
         raise
     except Exception as error:
         if len(sents) == 1:
-            return record([_give_up(*sents, error)], now)
+            _give_up(*sents, error)
+            return record([(one, fail(one.delivery)) for one in sents], now)
     return [entry for sent in sents for entry in conclude([sent], now)]
 
 
-def _judge(sent: Sent, now: datetime) -> Judged:
-    verdict = decide(sent.delivery, sent.outcome, now, random.random())
-    return Judged(sent, verdict, row(sent, verdict))
-
-
-def _give_up(sent: Sent, error: Exception) -> Judged:
+def _give_up(sent: Sent, error: Exception) -> None:
     logger.exception('delivery=%s its outcome cannot be recorded', sent.delivery.uuid)
     reason = storable(f'its outcome cannot be recorded: {type(error).__name__}: {error}')[:MAX_ERROR]
     before, sent.request = sent.outcome, None
     sent.outcome = Outcome(started_at=before.started_at, duration=before.duration, error=reason, unsendable=True)
-    verdict = fail(sent.delivery)
-    return Judged(sent, verdict, row(sent, verdict))
 
 
-def record(judged: Sequence[Judged], now: datetime) -> list[Entry]:
+def record(judged: Sequence[tuple[Sent, Verdict]], now: datetime) -> list[Entry]:
     """Write the new state of deliveries, and let the next of their objects go. Returns the entries for endpoint.py.
 
     The caller owns the lanes, or has locked their rows. Deliveries that were closed meanwhile are left.
     """
-    rows = [row for one in judged for row in one.rows]
+    rows = [row for sent, verdict in judged for row in _rows(sent, verdict)]
     if not rows:
         return []
     recorded = set(sql.fetch_column(RECORD, {'rows': json.dumps(rows)}))
     order.unpark([row['id'] for row in rows if row['status'] != StatusChoices.PENDING], now)
-    mine = [one for one in judged if one.sent.delivery.pk in recorded]
-    for one in mine:
-        _log(one.sent, one.verdict)
-    return [endpoint.entry(one.sent, one.verdict.status) for one in mine]
+    mine = [(sent, verdict) for sent, verdict in judged if sent.delivery.pk in recorded]
+    for sent, verdict in mine:
+        _log(sent, verdict)
+    return [endpoint.entry(sent, verdict.status) for sent, verdict in mine]
 
 
-def row(sent: Sent, verdict: Verdict, lapses: int = 0) -> list[dict[str, object]]:
+def _rows(sent: Sent, verdict: Verdict) -> list[dict[str, object]]:
     """Return the deliveries and their attempt as RECORD names them."""
-    first, *others = [_delivery(one, sent, verdict, lapses) for one in sent.deliveries]
+    first, *others = [_delivery(one, sent, verdict) for one in sent.deliveries]
     return [first | _attempt(sent), *others]
 
 
-def _delivery(one: Delivery, sent: Sent, verdict: Verdict, lapses: int) -> dict[str, object]:
+def _delivery(one: Delivery, sent: Sent, verdict: Verdict) -> dict[str, object]:
     outcome = sent.outcome
     is_due = one.parts is None or one is sent.delivery  # the others go with it
     return {
@@ -120,7 +105,7 @@ def _delivery(one: Delivery, sent: Sent, verdict: Verdict, lapses: int) -> dict[
         'due_at': verdict.due_at.isoformat() if verdict.due_at and is_due else None,
         'attempt_count': one.attempt_count + 1,
         'attempt_limit': verdict.attempt_limit,
-        'lapses': lapses,
+        'lapses': verdict.lapses,
     }
 
 
@@ -139,10 +124,8 @@ def _attempt(sent: Sent) -> dict[str, object]:
 
 
 def _log(sent: Sent, verdict: Verdict) -> None:
-    if verdict.status == StatusChoices.DELIVERED:
-        logger.debug('delivery=%s webhook=%s status=delivered', sent.delivery.uuid, sent.delivery.webhook_id)
-        return
-    logger.warning(
+    logger.log(
+        logging.DEBUG if verdict.status == StatusChoices.DELIVERED else logging.WARNING,
         'delivery=%s webhook=%s status=%s attempt=%s retry_at=%s error="%s"',
         sent.delivery.uuid,
         sent.delivery.webhook_id,

@@ -22,6 +22,7 @@ class Verdict:
     status: str
     attempt_limit: int | None
     due_at: datetime | None = None
+    lapses: int = 0
 
 
 def fail(delivery: Delivery) -> Verdict:
