@@ -323,7 +323,7 @@ class TestProbe:
         before = health(suspended)
         failure = Outcome(started_at=0, duration=seconds, error='no answer', unreachable=True)
         with transactions.short() as now:
-            endpoint.write([Entry(suspended.pk, PENDING, 1, failure, suspended.last_updated)] * SUSPEND_AFTER, now)
+            endpoint.write([Entry(suspended.pk, PENDING, 1, failure, suspended)] * SUSPEND_AFTER, now)
         after = health(suspended)
         assert (after.probes, after.probe_at) == (before.probes, before.probe_at)
         assert after.unreachable == MANY

@@ -15,7 +15,6 @@ from ...models import Health, Hour, Webhook
 from ...transport.exchange import Outcome
 from .. import notifications, sql
 from . import circuit_breaker
-from .build import Sent
 
 WRITTEN = (
     'delivered', 'failed', 'superseded', 'last_status', 'last_error', 'last_attempt_at', 'last_success_at',
@@ -33,55 +32,58 @@ REFUSED = """
 
 
 class Entry(NamedTuple):
-    """So many deliveries got a status by an outcome. None: there was no request."""
+    """So many deliveries got a status by an outcome, with this webhook's definition. None: there was no request."""
 
     webhook_id: int
     status: str
     count: int = 1
     outcome: Outcome | None = None
-    # When the webhook was saved that it was sent by.
-    saved_at: datetime | None = None
-    # Whether it has to be written at once. Plain success need not.
-    is_urgent: bool = False
+    webhook: Webhook | None = None
+
+    @property
+    def is_urgent(self) -> bool:
+        """Whether it has to be written at once. Plain success need not."""
+        if self.outcome is None:
+            return False
+        health = self.webhook.health
+        return not self.outcome.succeeded or health.unreachable > 0 or health.refused_since is not None
 
 
-def entry(sent: Sent, status: str) -> Entry:
-    """Return the entry of a request."""
-    webhook, outcome = sent.delivery.webhook, sent.outcome
-    had_trouble = webhook.health.unreachable > 0 or webhook.health.refused_since is not None
-    is_urgent = not outcome.succeeded or had_trouble
-    return Entry(webhook.pk, status, len(sent.deliveries), outcome, webhook.last_updated, is_urgent)
+def entries(status: str, counts: Mapping[int, int]) -> list[Entry]:
+    """Return the entries of deliveries that were closed without a request. `counts` are by the webhook's id."""
+    return [Entry(pk, status, count) for pk, count in counts.items()]
 
 
 def note(status: str, counts: Mapping[int, int], now: datetime) -> None:
-    """Count deliveries that were closed without a request, by the webhook's id."""
-    write([Entry(pk, status, count) for pk, count in counts.items()], now)
+    """Write these entries."""
+    write(entries(status, counts), now)
 
 
-def write(entries: Iterable[Entry], now: datetime, *, tells_failures: bool = True) -> dict[int, Health | None]:
-    """Write entries, and tell people. Returns the health of each webhook, None if it is deleted, by the webhook's id.
-
-    A webhook that somebody has locked is left out, with its entries.
-    """
+def write(noted: Sequence[Entry], now: datetime, *, tells_failures: bool = True) -> list[Entry]:
+    """Write entries, and tell people. Returns the entries of webhooks that somebody has locked."""
     by_webhook: dict[int, list[Entry]] = defaultdict(list)
-    for one in entries:
+    for one in noted:
         by_webhook[one.webhook_id].append(one)
     if not by_webhook:
-        return {}
+        return []
     rows = Health.objects.filter(webhook__in=by_webhook).select_related('webhook').order_by('webhook')
-    healths = list(rows.select_for_update(of=('self',), skip_locked=True))
+    healths = {health.pk: health for health in rows.select_for_update(of=('self',), skip_locked=True)}
     closed: dict[int, Counter[str]] = {}
     news: list[tuple[Webhook, EventType]] = []
-    for health in healths:
+    for pk, health in healths.items():
         was_suspended = health.suspended_since is not None
-        counts = closed[health.pk] = _record(health, by_webhook[health.pk], now)
-        news += [(health.webhook, told) for told in _news(health, was_suspended, counts, now, tells_failures)]
-    Health.objects.bulk_update(healths, WRITTEN)
+        closed[pk] = _record(health, by_webhook[pk], now)
+        news += [(health.webhook, told) for told in _news(health, was_suspended, closed[pk], now, tells_failures)]
+    Health.objects.bulk_update(healths.values(), WRITTEN)
     Hour.objects.count_all(closed, now)
     for webhook, told in news:
         notifications.tell(webhook, told)
-    deleted = by_webhook.keys() - set(rows.values_list('pk', flat=True)) if len(healths) < len(by_webhook) else ()
-    return {**dict.fromkeys(deleted), **{health.pk: health for health in healths}}
+    for one in noted:
+        if one.webhook and one.webhook_id in healths:
+            one.webhook.health = healths[one.webhook_id]  # the next verdicts need it
+    # None of deleted ones.
+    locked = set(rows.values_list('pk', flat=True)) - healths.keys() if len(healths) < len(by_webhook) else ()
+    return [one for one in noted if one.webhook_id in locked]
 
 
 def _record(health: Health, entries: Iterable[Entry], now: datetime) -> Counter[str]:
@@ -93,7 +95,8 @@ def _record(health: Health, entries: Iterable[Entry], now: datetime) -> Counter[
     health.failed += closed[StatusChoices.FAILED]
     health.superseded += closed[StatusChoices.SUPERSEDED]
     # The webhook may have been saved since, with another endpoint.
-    current = [one.outcome for one in entries if one.outcome and one.saved_at == health.webhook.last_updated]
+    saved_at = health.webhook.last_updated
+    current = [one.outcome for one in entries if one.outcome and one.webhook.last_updated == saved_at]
     if current:
         _note_outcomes(health, current, now)
     if health.webhook.is_feed and closed[StatusChoices.DELIVERED]:

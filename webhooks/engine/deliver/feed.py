@@ -9,7 +9,7 @@ from datetime import datetime
 
 from ...choices import StatusChoices
 from .. import sql
-from . import order
+from . import endpoint, order
 from .endpoint import Entry
 
 # Numbers follow the given order.
@@ -42,5 +42,4 @@ def publish(ids: Collection[int], now: datetime) -> list[Entry]:
         return []
     published = sql.fetch(PUBLISH, {'ids': list(ids), 'now': now})
     order.unpark([pk for pk, _webhook_id in published], now)
-    counts = Counter(webhook_id for _pk, webhook_id in published)
-    return [Entry(webhook_id, StatusChoices.DELIVERED, count) for webhook_id, count in counts.items()]
+    return endpoint.entries(StatusChoices.DELIVERED, Counter(webhook_id for _pk, webhook_id in published))

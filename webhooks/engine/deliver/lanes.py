@@ -2,15 +2,15 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from ...choices import StatusChoices
-from ...models import Health, Webhook
+from ...models import Webhook
 from ...payload.http_request import Builder
 from ..full_look import FullLook
 from ..registry import Member
-from . import change_sets, feed, merge, order, queue
+from . import change_sets, endpoint, feed, merge, order, queue
 from .build import Sent
 from .choice import choose
 from .endpoint import Entry
@@ -74,11 +74,6 @@ class Lanes:
         """Others have the lanes."""
         self.owned.clear()
         self.forget()
-
-    def note_health(self, webhook_id: int, health: Health) -> None:
-        lane = self.owned.get(webhook_id)
-        if lane and lane.builder:
-            lane.builder.webhook.health = health
 
     def begin_turn(self) -> None:
         self.closed, self._chosen = [], []
@@ -183,7 +178,8 @@ class Lanes:
         """Form the change sets of these transactions: their parts are read after that."""
         ready = [one for lane in self._held for one in lane.unformed if one.transaction_id in lane.whole]
         # A set must not wait for a backfill of its objects.
-        self._note_superseded(merge.replace_backfills({one.webhook_id for one in ready}, now, self.in_hand))
+        closed = merge.replace_backfills({one.webhook_id for one in ready}, now, self.in_hand)
+        self.closed += endpoint.entries(StatusChoices.SUPERSEDED, closed)
         settled = change_sets.form({(one.webhook_id, one.change_set) for one in ready}, now)
         for one in ready:
             if (one.webhook_id, one.change_set) in settled:
@@ -220,12 +216,9 @@ class Lanes:
         in_hand = self.in_hand
         closed = merge.settle(objects, now, in_hand)
         closed += merge.replace_backfills({one.webhook_id for one in due if not one.backfill}, now, in_hand)
-        self._note_superseded(closed)
+        self.closed += endpoint.entries(StatusChoices.SUPERSEDED, closed)
         for webhook_id in closed:
             self.owned[webhook_id].forget()
-
-    def _note_superseded(self, counts: Mapping[int, int]) -> None:
-        self.closed += [Entry(pk, StatusChoices.SUPERSEDED, count) for pk, count in counts.items()]
 
     def _publish(self, now: datetime) -> None:
         """Publish what is due of feeds."""

@@ -17,7 +17,7 @@ from queue import Empty, SimpleQueue
 from django.db import connections
 
 from ...interruptions import BROKEN_OFF
-from ...models import Health, Webhook
+from ...models import Webhook
 from ...templating import renderer
 from ...transport.client import Client
 from .. import transactions
@@ -199,7 +199,7 @@ class Sender:
                 locked = self.lanes.lock()
                 answered = [sent for sent in self._answered if sent.delivery.webhook_id in locked]
                 entries = record.conclude(answered, now)
-                written = self._write_health([*self._noted, *entries], now)
+                noted = self._write_health([*self._noted, *entries], now)
                 if may_begin:
                     chosen = self.lanes.choose_next(MOST - self._threads.shared, now)
                 ended = _pks(answered)
@@ -209,7 +209,7 @@ class Sender:
             raise
         self._member.confirm()
         closed = self.lanes.closed
-        self._noted = [one for one in (*self._noted, *entries) if one.webhook_id not in written] + closed
+        self._noted = noted + closed
         for one in (*entries, *closed):
             self.counts[one.status] += one.count
         self._answered = [sent for sent in self._answered if sent not in answered]
@@ -217,16 +217,13 @@ class Sender:
             sent.lane.end(sent.delivery.pk)
         return chosen
 
-    def _write_health(self, noted: Sequence[Entry], now: datetime) -> dict[int, Health | None]:
+    def _write_health(self, noted: list[Entry], now: datetime) -> list[Entry]:
+        """Returns the entries that are to be written later."""
         clock = time.monotonic()
         if not any(one.is_urgent for one in noted) and clock < self._written_at + BEHIND:
-            return {}
+            return noted
         self._written_at = clock
-        written = endpoint.write(noted, now)
-        for pk, health in written.items():
-            if health:
-                self.lanes.note_health(pk, health)
-        return written
+        return endpoint.write(noted, now)
 
     #
     # Requests

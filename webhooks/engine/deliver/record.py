@@ -15,7 +15,7 @@ from ...payload import http_request
 from ...storable import storable
 from ...transport.exchange import MAX_ERROR, Outcome
 from .. import sql
-from . import endpoint, order
+from . import order
 from .build import Sent
 from .endpoint import Entry
 from .verdict import Verdict, decide, fail
@@ -85,7 +85,10 @@ def record(judged: Sequence[tuple[Sent, Verdict]], now: datetime) -> list[Entry]
     mine = [(sent, verdict) for sent, verdict in judged if sent.delivery.pk in recorded]
     for sent, verdict in mine:
         _log(sent, verdict)
-    return [endpoint.entry(sent, verdict.status) for sent, verdict in mine]
+    return [
+        Entry(sent.delivery.webhook_id, verdict.status, len(sent.deliveries), sent.outcome, sent.delivery.webhook)
+        for sent, verdict in mine
+    ]
 
 
 def _rows(sent: Sent, verdict: Verdict) -> list[dict[str, object]]:
