@@ -1,6 +1,7 @@
 """The rank of each installed model in a change set: a model ranks above the models that it points to."""
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
@@ -12,9 +13,6 @@ from django.db.models import DB_SET_NULL, SET_NULL, Field, Model
 
 # How loosely a model points to another one. A cycle is broken where that is loosest: there the key may be empty.
 REQUIRED, OPTIONAL, LOOSE = range(3)
-
-# {model: {model that it points to: how loosely}}, by label.
-Keys = dict[str, dict[str, int]]
 
 # A cable points to what it connects in a table of its own.
 PART_OF = {'dcim.cabletermination': 'dcim.cable'}
@@ -28,11 +26,15 @@ def rank_of(object_type_id: int) -> int:
 
 @cache
 def _of_installed_models() -> dict[str, int]:
-    return ranks(_keys_of(apps.get_models()))
+    keys: defaultdict[str, dict[str, int]] = defaultdict(dict)
+    for model, target, looseness in _arrows():
+        if model != target:
+            keys[model][target] = min(looseness, keys[model].get(target, LOOSE))
+    return ranks(keys)
 
 
 def ranks(keys: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    """Return the rank of each model."""
+    """Return the rank of each model. `keys`: how loosely a model points to others, {model: {other: looseness}}."""
     left = {model: dict(keys[model]) for model in sorted(keys)}
     while True:
         try:
@@ -44,24 +46,16 @@ def ranks(keys: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
             del left[model][target]
 
 
-def _keys_of(models: Iterable[type[Model]]) -> Keys:
-    keys: Keys = {}
-    for model in models:
+def _arrows() -> Iterator[tuple[str, str, int]]:
+    """Yield each model, a model that it points to, and how loosely."""
+    for model in apps.get_models():
         for field in (*model._meta.fields, *model._meta.many_to_many):
             if field.related_model:
-                _add(keys, model, field.related_model, _looseness(field))
+                yield _label(model), _label(field.related_model), _looseness(field)
         for field in model._meta.private_fields:
             # What may point to it by a generic key says so here alone.
             if isinstance(field, GenericRelation):
-                _add(keys, field.related_model, model, OPTIONAL)
-    return keys
-
-
-def _add(keys: Keys, model: type[Model], target: type[Model], looseness: int) -> None:
-    pointing, pointed = _label(model), _label(target)
-    of_model = keys.setdefault(pointing, {})
-    if pointing != pointed:
-        of_model[pointed] = min(looseness, of_model.get(pointed, LOOSE))
+                yield _label(field.related_model), _label(model), OPTIONAL
 
 
 def _looseness(field: Field) -> int:
