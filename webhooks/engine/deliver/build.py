@@ -12,7 +12,7 @@ from ...payload.access import TokenPending, TokenRequest
 from ...payload.http_request import Builder
 from ...storable import storable
 from ...transport.exchange import MAX_ERROR, Outcome, Request
-from .. import sql
+from .. import sql, transactions
 from . import change_sets
 from .lane import Lane
 
@@ -62,10 +62,13 @@ class Sent:
 
     def settle(self) -> None:
         """Note the answer about an access token. Without an outcome the deliveries go again, with the next token."""
-        if isinstance(self.request, TokenRequest) and self.outcome:
-            self.outcome = self.request.grant.settle(self.outcome)
-        elif self.request and self.outcome and self.outcome.status == HTTPStatus.UNAUTHORIZED:
-            self.outcome = None if self.builder.forget_token(self.request) else self.outcome
+        outcome, self.outcome = self.outcome, None
+        with transactions.may_break_off():
+            if isinstance(self.request, TokenRequest) and outcome:
+                outcome = self.request.grant.settle(outcome)
+            elif self.request and outcome and outcome.status == HTTPStatus.UNAUTHORIZED:
+                outcome = None if self.builder.forget_token(self.request) else outcome
+            self.outcome = outcome
 
     def _build(self, now: float) -> Request | None:
         for one in self.deliveries:

@@ -158,8 +158,7 @@ class Sender:
 
     def _note(self, sent: Sent) -> None:
         lane, now = sent.lane, time.monotonic()
-        if not _settle(sent):
-            sent.outcome = None
+        sent.settle()
         if lane.note_built(sent.seconds, now):
             logger.warning('webhook=%s its template takes too long: it rests', lane.webhook_id)
             for one in self._builders.withdraw(lane.webhook_id):
@@ -259,13 +258,6 @@ def _build(sent: Sent) -> bool:
     """Returns whether there is a request to send. Without an outcome it is built another time."""
     with transactions.may_break_off():
         return sent.build()
-    return False
-
-
-def _settle(sent: Sent) -> bool:
-    with transactions.may_break_off():
-        sent.settle()
-        return True
     return False
 
 
