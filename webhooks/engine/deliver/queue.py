@@ -1,6 +1,5 @@
 """The questions of a lane's owner to PostgreSQL: which lanes are free, and which deliveries are due."""
 
-from collections import Counter
 from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any
@@ -76,17 +75,21 @@ IS_DUE = """
     d.status = 'pending' AND d.lapses = 0 AND d.due_at <= %(now)s AND d.expires_at > %(now)s
     AND d.id <> ALL(%(held)s)"""
 
-# The oldest or the newest due deliveries of each lane, after a mark.
+# After the mark of a wish `l`.
+IS_WANTED = f"""
+    d.webhook_id = l.id AND d.backfill = l.backfill AND (d.due_at, d.id) > (l.since, l.since_id)
+    AND {IS_DUE} AND {IS_FIRST}"""
+
+# The oldest and the newest due deliveries of each wish.
 READ = f"""
-    SELECT d.* FROM unnest(%(lanes)s::bigint[], %(backfill)s::bool[], %(since)s::timestamptz[], %(since_id)s::bigint[],
-        %(rooms)s::int[]) AS l(id, backfill, since, since_id, room)
+    SELECT d.* FROM unnest(%(lanes)s::bigint[], %(backfill)s::bool[], %(rooms)s::int[], %(newest)s::int[],
+        %(since)s::timestamptz[], %(since_id)s::bigint[]) AS l(id, backfill, room, newest, since, since_id)
     CROSS JOIN LATERAL (
-        SELECT {COLUMNS} FROM webhooks_delivery d
-        WHERE d.webhook_id = l.id AND d.backfill = l.backfill AND (d.due_at, d.id) > (l.since, l.since_id)
-          AND {IS_DUE} AND {IS_FIRST}
-        ORDER BY %(order)s LIMIT l.room
-    ) d"""
-OLDEST, NEWEST = (READ.replace('%(order)s', order) for order in ('d.due_at, d.id', 'd.due_at DESC, d.id DESC'))
+        (SELECT {COLUMNS} FROM webhooks_delivery d WHERE {IS_WANTED} ORDER BY d.due_at, d.id LIMIT l.room)
+        UNION
+        (SELECT {COLUMNS} FROM webhooks_delivery d WHERE {IS_WANTED} ORDER BY d.due_at DESC, d.id DESC LIMIT l.newest)
+    ) d
+    ORDER BY d.due_at, d.id"""
 
 # The rest of these batches: a retry says the same as before, however many others are due.
 REST = f"""
@@ -153,11 +156,9 @@ def states(lanes: Collection[int], now: datetime) -> dict[int, State]:
 
 def read(wishes: Collection[Wish], held: Collection[int], now: datetime) -> list[Due]:
     """Return due deliveries, the oldest first, but for the `held` ones, which are known."""
-    rows = _read(OLDEST, wishes, held, now)
-    counts = Counter((webhook_id, backfill) for *_, webhook_id, _due_at, _type, _object, backfill, _batch in rows)
-    full = [wish for wish in wishes if counts[wish.webhook_id, wish.backfill] == wish.room]
-    if newest := [wish._replace(room=wish.newest) for wish in full if wish.newest]:
-        rows += reversed(_read(NEWEST, newest, [*held, *_pks(rows)], now))
+    names = ('lanes', 'backfill', 'rooms', 'newest', 'since', 'since_id')
+    columns = dict(zip(names, map(list, zip(*wishes, strict=True)), strict=True))
+    rows = sql.fetch(READ, {**columns, 'held': list(held), 'now': now})
     rows += _rest(rows, held, now)
     events = {pk: told for pk, *told in sql.fetch(EVENTS, [[event_id for event_id, *_delivery in rows]])}
     due = [
@@ -170,20 +171,11 @@ def read(wishes: Collection[Wish], held: Collection[int], now: datetime) -> list
     return [one._replace(**parts.get(one.pk, {})) for one in due]
 
 
-def _read(statement: str, wishes: Iterable[Wish], held: Collection[int], now: datetime) -> list[tuple]:
-    names = ('lanes', 'backfill', 'rooms', 'newest', 'since', 'since_id')
-    columns = dict(zip(names, map(list, zip(*wishes, strict=True)), strict=True))
-    return sql.fetch(statement, {**columns, 'held': list(held), 'now': now})
-
-
-def _pks(rows: Iterable[tuple]) -> list[int]:
-    return [pk for _event, _kind, _set, pk, *_others in rows]
-
-
 def _rest(rows: Collection[tuple], held: Collection[int], now: datetime) -> list[tuple]:
     """Return the rows of the deliveries that went with these once, and that no lane had room for."""
     batches = {batch for _event, _kind, change_set, *_others, batch in rows if batch and not change_set}
-    return sql.fetch(REST, {'batches': list(batches), 'held': [*held, *_pks(rows)], 'now': now}) if batches else []
+    known = [*held, *(pk for _event, _kind, _set, pk, *_others in rows)]
+    return sql.fetch(REST, {'batches': list(batches), 'held': known, 'now': now}) if batches else []
 
 
 def parts_of(pks: Collection[int]) -> dict[int, dict[str, Any]]:
