@@ -8,12 +8,14 @@
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import NamedTuple
 
 from ...choices import KindChoices
 from ...models import Delivery
 from ...models.delivery import UNFORMED
 from .. import sql
+from ..each import portions
 from . import lane, order, queue, ranks
 
 KINDS = (KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED)
@@ -85,18 +87,9 @@ def _form(changes: Sequence[Change], now: datetime) -> None:
     sql.execute(FORM, {**parameters, 'parts': len(parts), 'count': len(changes), 'now': now})
 
 
-def split(changes: Iterable[Change]) -> Iterator[list[Change]]:
+def split(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
     """Yield the parts. The first change of each always fits."""
-    part: list[Change] = []
-    size = 0
-    for change in changes:
-        size += change.size
-        if part and (size > lane.BATCH_BYTES or len(part) == lane.BATCH):
-            yield part
-            part, size = [], change.size
-        part.append(change)
-    if part:
-        yield part
+    return portions(changes, attrgetter('size'), lane.BATCH_BYTES, lane.BATCH)
 
 
 def in_order(deliveries: Iterable[Delivery]) -> list[Delivery]:

@@ -92,8 +92,10 @@ class Lanes:
         self._note_whole()
         self._form(now)
         self._read(now, clock)
-        self._publish(now)
-        self._choose(free, clock)
+        self.closed += feed.publish([pk for lane in self._held if lane.is_feed for pk in lane.withdraw()], now)
+        self._chosen = choose(self._held, free, clock)
+        for lane in self._held:
+            lane.answered = 0
         return self._fetch()
 
     def put_back_chosen(self) -> None:
@@ -219,15 +221,6 @@ class Lanes:
         self.closed += endpoint.entries(StatusChoices.SUPERSEDED, closed)
         for webhook_id in closed:
             self.owned[webhook_id].forget()
-
-    def _publish(self, now: datetime) -> None:
-        """Publish what is due of feeds."""
-        self.closed += feed.publish([pk for lane in self._held if lane.is_feed for pk in lane.withdraw()], now)
-
-    def _choose(self, free: int, clock: float) -> None:
-        self._chosen = choose(self._held, free, clock)
-        for lane in self._held:
-            lane.answered = 0
 
     def _fetch(self) -> list[Sent]:
         """Return the requests that are still to go: somebody may have closed a delivery, or opened an earlier one.
