@@ -88,7 +88,7 @@ class Sender:
             return True
         self._gather = min(max(time.monotonic() - began, SHORTEST), LONGEST)
         self._begin(chosen)
-        return bool(heard or chosen or self.lanes.closed)
+        return heard or bool(chosen or self.lanes.closed)
 
     def end(self) -> None:
         """Give back requests that have not begun, and record the others."""
@@ -105,7 +105,6 @@ class Sender:
 
     def close(self) -> None:
         """End the threads."""
-        self._builders.in_each(connections.close_all)
         self._builders.close()
         self._threads.close()
 
@@ -119,6 +118,7 @@ class Sender:
             is_built = context.run(_build, sent)
         finally:
             self._contexts.append(context)
+            connections.close_all()
         if is_built:
             self._threads.submit(sent, sent.lane.window)
         else:
@@ -134,23 +134,23 @@ class Sender:
     # What is heard
     #
 
-    def _hear(self, patience: float) -> list[Sent]:
+    def _hear(self, patience: float) -> bool:
+        """Returns whether any request has ended."""
         try:
             heard = [self._mail.get(timeout=patience) if patience > 0 else self._mail.get_nowait()]
         except Empty:
-            return []
+            return False
         self._threads.is_idle.wait(self._gather)
         while not self._mail.empty():
             heard.append(self._mail.get_nowait())
-        for error in heard:
-            if isinstance(error, BaseException):
-                raise error  # the process ends: only that thread knew of its request
-        if None in heard:
-            self.lanes.look_again()
-        sents = [sent for sent in heard if sent and self._is_mine(sent)]
-        for sent in sents:
-            self._note(sent)
-        return sents
+        for one in heard:
+            if isinstance(one, BaseException):
+                raise one  # the process ends: only that thread knew of its request
+            if one is None:
+                self.lanes.look_again()
+            elif self._is_mine(one):
+                self._note(one)
+        return any(heard)
 
     def _is_mine(self, sent: Sent) -> bool:
         """Whether this worker was not declared dead meanwhile."""
@@ -246,8 +246,6 @@ class Sender:
             self._note(sent)
 
     def _begin_anew(self) -> None:
-        self._threads.withdraw()
-        self._builders.withdraw()
         self.lanes.clear()
         self._answered.clear()
         self._noted.clear()

@@ -18,7 +18,6 @@ class Threads:
         # Set while nothing is under way.
         self.is_idle = threading.Event()
         self.is_idle.set()
-        self._most = most
         self._do = do
         self._fail = fail
         self._pool = ThreadPoolExecutor(most, thread_name_prefix=name)
@@ -51,15 +50,8 @@ class Threads:
             return [sent for pk in wanted for sent in self._queues.pop(pk, ())]
 
     def close(self) -> None:
-        """Drop waiting requests, and wait for the others."""
-        self.withdraw()
+        """Wait for what is under way, and drop the rest."""
         self._pool.shutdown()
-
-    def in_each(self, step: Callable[[], None]) -> None:
-        """Take a step in each thread."""
-        together = threading.Barrier(self._most)
-        for _ in range(self._most):
-            self._pool.submit(lambda: (together.wait(), step()))
 
     def _serve(self, webhook_id: int) -> None:
         with self._lock:
