@@ -243,11 +243,11 @@ class Lane:
                 yield one if is_alone else together(one, self.waiting.values())
 
     def withdraw(self) -> list[int]:
-        """Take out what a feed publishes: changes before backfills. What was not rendered stays: its request fails."""
+        """Take out what a feed publishes. What was not rendered stays: its request fails."""
         going = [one for one in self.waiting.values() if not one.is_failed]
         for one in going:
             del self.waiting[one.pk]
-        return [pk for one in sorted(going, key=lambda one: one.backfill) for pk in one.pks]
+        return [pk for one in going for pk in one.pks]
 
     def begin(self, due: Due, now: float) -> None:
         for pk in due.pks:
