@@ -157,8 +157,7 @@ class Lanes:
     def _define(self, now: datetime) -> None:
         """Learn how the webhooks are defined now, and which may be sent to."""
         states = queue.states(self.owned, now) if self.owned else {}
-        known = {pk: lane.builder.webhook.last_updated for pk, lane in self.owned.items() if lane.builder}
-        stale = [pk for pk, state in states.items() if pk not in known or known[pk] != state.saved_at]
+        stale = [pk for pk, state in states.items() if state.saved_at != self.owned[pk].state.saved_at]
         for pk, webhook in Webhook.objects.select_related('health').in_bulk(stale).items():
             self.owned[pk].define(Builder(webhook))
         for pk, lane in self.owned.items():
