@@ -391,23 +391,6 @@ class TestThreads:
                 goes_on.put(None)
             threads.close()
 
-    def test_requests_of_one_webhook_are_taken_back_alone(self):
-        begun, goes_on = SimpleQueue(), SimpleQueue()
-        threads = Threads(1, 'test', lambda sent: begun.put(sent) or goes_on.get(), begun.put)
-        first, second, other = (
-            Sent(Delivery(webhook_id=pk), None, lane=lane.Lane(pk, used_at=0.0)) for pk in (1, 1, 2)
-        )
-        try:
-            threads.submit(first)
-            assert begun.get(timeout=60) is first
-            for sent in (second, other):
-                threads.submit(sent)
-            assert threads.withdraw(1) == [second]
-        finally:
-            for _ in (first, second, other):
-                goes_on.put(None)
-            threads.close()
-
 
 def test_behind_templates_without_end_none_is_lost(receiver, monkeypatch):
     monkeypatch.setattr(renderer, 'TIME_LIMIT', 0.3)

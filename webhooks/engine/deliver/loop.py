@@ -72,7 +72,6 @@ class Sender:
     def turn(self, patience: float = 0.0, *, may_begin: bool = True) -> bool:
         """Do one turn, after waiting so long for an answer. Returns whether there is more to do at once."""
         heard = self._hear(patience)
-        self._withdraw()
         self.lanes.begin_turn()
         began = time.monotonic()
         try:
@@ -113,9 +112,10 @@ class Sender:
     #
 
     def _build(self, sent: Sent) -> None:
+        rests = time.monotonic() < sent.lane.rests_until
         context = self._contexts.pop()
         try:
-            is_built = context.run(_build, sent)
+            is_built = self._may_go(sent) and not rests and context.run(_build, sent)
         finally:
             self._contexts.append(context)
             connections.close_all()
@@ -126,9 +126,13 @@ class Sender:
 
     def _send(self, sent: Sent) -> None:
         # After this worker's time others may have it, and its outcome could not be recorded.
-        if self._is_mine(sent) and time.monotonic() < self._member.until:
+        if self._may_go(sent) and time.monotonic() < self._member.until:
             sent.send(self._client.send)
         self._mail.put(sent)
+
+    def _may_go(self, sent: Sent) -> bool:
+        """Whether a request that waited for a thread is still to go."""
+        return self._is_mine(sent) and sent.lane.state.is_active
 
     #
     # What is heard
@@ -159,10 +163,8 @@ class Sender:
     def _note(self, sent: Sent) -> None:
         lane, now = sent.lane, time.monotonic()
         sent.settle()
-        if lane.note_built(sent.seconds, now):
+        if sent.seconds and lane.note_built(sent.seconds, now):
             logger.warning('webhook=%s its template takes too long: it rests', lane.webhook_id)
-            for one in self._builders.withdraw(lane.webhook_id):
-                lane.put_back(one.delivery.pk)
         if sent.goes_again:
             self._put_back(sent, now)
             return
@@ -177,14 +179,6 @@ class Sender:
             lane.note_answer(reached=False)  # fewer at once
         lane.rests_until = max(lane.rests_until, now + PAUSE)
         lane.put_back(sent.delivery.pk)
-
-    def _withdraw(self) -> None:
-        """Take back what waits for a thread, if its webhook is inactive or suspended. A probe is alone."""
-        for pk, lane in self.lanes.owned.items():
-            if not lane.state.is_active or (lane.state.is_suspended and len(lane.in_hand) > 1):
-                for sent in [*self._builders.withdraw(pk), *self._threads.withdraw(pk)]:
-                    sent.lane.put_back(sent.delivery.pk)
-                lane.forget()  # the queue knows what may go
 
     #
     # The transaction
@@ -234,16 +228,12 @@ class Sender:
         for sent in chosen:
             if time.monotonic() > end:
                 sent.lane.put_back(sent.delivery.pk)
+            elif sent.builder.is_templated or sent.lane.is_slow:
+                self._builders.submit(sent)
+            elif _build(sent):
+                self._threads.submit(sent, sent.lane.window)
             else:
-                self._begin_one(sent)
-
-    def _begin_one(self, sent: Sent) -> None:
-        if sent.builder.is_templated or sent.lane.is_slow:
-            self._builders.submit(sent)
-        elif _build(sent):
-            self._threads.submit(sent, sent.lane.window)
-        else:
-            self._note(sent)
+                self._note(sent)
 
     def _begin_anew(self) -> None:
         self.lanes.clear()

@@ -1,7 +1,7 @@
 """Threads build and send requests: for each webhook as many at a time as its window allows."""
 
 import threading
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,7 +23,7 @@ class Threads:
         self._pool = ThreadPoolExecutor(most, thread_name_prefix=name)
         self._lock = threading.Lock()
         # By webhook: what waits for a thread, and how many have one.
-        self._queues: dict[int, deque[Sent]] = {}
+        self._queues: defaultdict[int, deque[Sent]] = defaultdict(deque)
         self._busy: Counter[int] = Counter()
 
     @property
@@ -36,18 +36,17 @@ class Threads:
         """Let a thread do it, as soon as fewer than `window` are busy for its webhook."""
         webhook_id = sent.delivery.webhook_id
         with self._lock:
-            self._queues.setdefault(webhook_id, deque()).append(sent)
+            self._queues[webhook_id].append(sent)
             if self._busy[webhook_id] >= window:
                 return
             self._busy[webhook_id] += 1
             self.is_idle.clear()
         self._pool.submit(self._serve, webhook_id)
 
-    def withdraw(self, webhook_id: int | None = None) -> list[Sent]:
-        """Take back requests that wait for a thread, of one webhook or of all."""
+    def withdraw(self) -> list[Sent]:
+        """Take back requests that wait for a thread."""
         with self._lock:
-            wanted = list(self._queues) if webhook_id is None else [webhook_id]
-            return [sent for pk in wanted for sent in self._queues.pop(pk, ())]
+            return [queue.popleft() for queue in self._queues.values() for _ in range(len(queue))]
 
     def close(self) -> None:
         """Wait for what is under way, and drop the rest."""
@@ -55,10 +54,8 @@ class Threads:
 
     def _serve(self, webhook_id: int) -> None:
         with self._lock:
-            queue = self._queues.get(webhook_id)
+            queue = self._queues[webhook_id]
             if not queue or self._busy[webhook_id] > queue[0].lane.window:  # it has become smaller
-                if not queue:
-                    self._queues.pop(webhook_id, None)
                 self._busy[webhook_id] -= 1
                 if not self._busy.total():
                     self.is_idle.set()
