@@ -139,7 +139,7 @@ class TestRescue:
         changes(1)
         dispatch_all()
         killed = hold(*deliveries())
-        with open_transaction(lambda: queue.lock(killed.pk, [webhook.pk])):
+        with open_transaction(lambda: queue.lock(killed.pk)):
             rescuing = in_thread(lambda: rescue.rescue(killed.name))
             assert wait_until(is_anybody_blocked, PATIENCE)
         rescuing.join(PATIENCE)
@@ -416,6 +416,38 @@ def test_a_turn_that_is_broken_off_takes_back_no_request_of_an_earlier_one(webho
         end_session()
         assert take_turns(first, lambda: not deliveries(PENDING))
     assert len(receiver.requests) == 1
+
+
+def test_a_lane_that_was_taken_unknown_to_its_worker_is_served(webhook):
+    """The answer to a commit was cut off."""
+    site()
+    dispatch_all()
+    with sender() as (pk, first):
+        Health.objects.update(owner=pk)
+        assert take_turns(first, lambda: deliveries(DELIVERED))
+
+
+def test_a_lane_that_was_taken_in_vain_may_have_another_owner(webhook, monkeypatch):
+    take = queue.take
+    struck = []
+
+    def take_in_vain(*args: object) -> set[int]:
+        taken = take(*args)
+        if taken and not struck:
+            struck.append(taken)
+            end_session()
+        return taken
+
+    monkeypatch.setattr(queue, 'take', take_in_vain)
+    site()
+    dispatch_all()
+    with sender() as (_pk, first):
+        assert take_turns(first, lambda: struck)
+        Health.objects.update(owner=hold().pk)
+        first.turn()
+        assert not first.lanes.is_busy
+        Health.objects.update(owner=None)
+        assert take_turns(first, lambda: deliveries(DELIVERED))
 
 
 def test_a_request_that_cannot_begin_goes_in_another_turn(webhook, monkeypatch, settings):

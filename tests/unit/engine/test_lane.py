@@ -70,8 +70,8 @@ class TestChoice:
         assert len(chosen([one])) == 1
         assert chosen([one]) == []
 
-    def test_nothing_goes_of_a_lane_that_rests_or_is_left(self):
-        assert chosen([lane(rests_until=10.0), lane(2, is_left=True)]) == []
+    def test_nothing_goes_of_a_lane_that_rests(self):
+        assert chosen([lane(rests_until=10.0)]) == []
         assert chosen([lane(rests_until=10.0)], now=10.0) == [[1000]]
 
     def test_what_waits_for_a_thread_is_twice_as_much_as_was_answered(self):

@@ -18,7 +18,7 @@ MOST, LOW = 200, 64
 NEWEST = 1 / 4
 # A commit may come so long after the time at which its deliveries are due.
 LATE = timedelta(seconds=2)
-BEGINNING = datetime(1, 1, 1, tzinfo=UTC)
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 # Seconds without work after which a lane is left: any worker may have the next change.
 IDLE = 1.0
 # Deliveries of a batch, and bytes of their payloads. The first always fits.
@@ -108,7 +108,7 @@ class Mark:
 
     def since(self, *, everything: bool) -> tuple[datetime, int]:
         """Return (due_at, id) of the last delivery that need not be read again."""
-        if everything or self.due_at == BEGINNING:
+        if everything:
             return BEGINNING, 0
         return (self.due_at, self.pk) if self.has_more else (self.due_at - LATE, 0)
 
@@ -154,8 +154,6 @@ class Lane:
     # Whether its last request was slow to build, and how many templates in a row ran out of time.
     is_slow: bool = False
     endless: int = 0
-    # Whether another worker is to have it.
-    is_left: bool = False
     # Transactions whose deliveries are all known: a batch waits for that.
     whole: Collection[int] = ()
     marks: dict[bool, Mark] = field(default_factory=_no_marks)
@@ -177,7 +175,7 @@ class Lane:
     #
 
     def wishes(self, *, everything: bool) -> Iterator[Wish]:
-        if self.is_left or not self.state.is_active:
+        if not self.state.is_active:
             return
         for backfill, mark in self.marks.items():
             # All of a batch has to be known together.
@@ -229,7 +227,7 @@ class Lane:
 
     def room(self, now: float) -> int:
         """Return how many requests may come into its hands."""
-        if self.is_left or now < self.rests_until:
+        if now < self.rests_until:
             return 0
         most = 1 if self.state.is_suspended else self.window + 2 * self.answered
         return max(min(most - len(self.in_hand), self.bucket.fill(self.rate_limit, now)), 0)

@@ -20,9 +20,8 @@ from .lane import BEGINNING, INACTIVE, LATE, Due, Lane
 LANES = 200
 # Seconds between two looks for lanes.
 LOOK = 0.05
-# Seconds between two counts of all lanes: each worker is to have as many. A lane that is given up is for others
-# for a while: an idle worker looks twice a second.
-BALANCE, GIVEN = 1.0, 1.5
+# Seconds for which a lane that is given up is for others: each looks at all lanes once a second.
+GIVEN = 2.0
 # A worker that is to end waits for lanes that rest no longer than this, in seconds.
 SOON = 1.0
 
@@ -36,10 +35,11 @@ class Lanes:
         # What this turn has superseded or published.
         self.closed: list[Entry] = []
         self._member = member
-        self._looked_at = self._balanced_at = 0.0
-        self._all_lanes, self._all_due = FullLook(), FullLook()
+        self._looked_at = 0.0
+        self._full_look = FullLook()
         # This turn has locked these, and works on no others.
         self._locked: set[int] = set()
+        self._taken: set[int] = set()
         self._chosen: list[Due] = []
         # Lanes for others, and until when.
         self._given: dict[int, float] = {}
@@ -51,7 +51,7 @@ class Lanes:
 
     @property
     def _held(self) -> list[Lane]:
-        return [lane for pk, lane in self.owned.items() if pk in self._locked]
+        return [lane for pk, lane in self.owned.items() if pk in self._locked and pk not in self._given]
 
     @property
     def is_busy(self) -> bool:
@@ -65,8 +65,10 @@ class Lanes:
         self._looked_at = 0.0
 
     def forget(self) -> None:
-        """A transaction was broken off: read everything again."""
+        """A transaction was broken off: read everything again. If lanes were taken all the same, a lock tells."""
         self._looked_at, self._since = 0.0, BEGINNING
+        for pk in self._taken:
+            self.owned.pop(pk, None)
         for lane in self.owned.values():
             lane.forget()
 
@@ -76,22 +78,27 @@ class Lanes:
         self.forget()
 
     def begin_turn(self) -> None:
-        self.closed, self._chosen = [], []
+        self.closed, self._chosen, self._taken = [], [], set()
 
     def lock(self) -> set[int]:
-        self._locked = queue.lock(self._member.pk, self.owned)
+        clock = time.monotonic()
+        self._locked = queue.lock(self._member.pk)
+        self._own(self._locked - self.owned.keys(), clock)
         for pk in self.owned.keys() - self._locked:
-            self.owned[pk].used_at = time.monotonic()  # it may have due deliveries
+            self.owned[pk].used_at = clock  # it may have due deliveries
         return self._locked
 
     def choose_next(self, free: int, now: datetime) -> list[Sent]:
         """Return the requests that go next. `free`: how many threads are."""
         clock = time.monotonic()
-        self._take(now, clock)
+        everything = self._full_look.is_due(clock)
+        self._take(now, clock, everything=everything)
         self._define(now)
         self._note_whole()
         self._form(now)
-        self._read(now, clock)
+        self._read(now, clock, everything=everything)
+        if everything:
+            self._full_look.note(clock, time.monotonic())
         self.closed += feed.publish([pk for lane in self._held if lane.is_feed for pk in lane.withdraw()], now)
         self._chosen = choose(self._held, free, clock)
         for lane in self._held:
@@ -109,50 +116,38 @@ class Lanes:
     # Which lanes
     #
 
-    def _take(self, now: datetime, clock: float) -> None:
+    def _take(self, now: datetime, clock: float, *, everything: bool) -> None:
         """Own lanes with due deliveries, as many as others own, and leave idle ones."""
-        if clock < self._looked_at + LOOK:
+        if clock < self._looked_at + LOOK and not everything:
             return
         self._looked_at = clock
-        if self._since == BEGINNING:
-            self._learn_lanes(clock)
+        if everything:
+            self._give(clock)
         self._leave(clock)
-        self._balance(clock)
-        everything = self._all_lanes.is_due(clock) or self._since == BEGINNING
         since = BEGINNING if everything else self._since - LATE
-        self._since = now
-        taken = queue.take(self._member.pk, since, LANES, now, self._given)
-        self._own(taken, clock)
-        self._locked |= set(taken)
-        if everything and len(taken) < LANES:
-            self._all_lanes.note(clock, time.monotonic())
+        self._taken = queue.take(self._member.pk, since, LANES, now, self._given)
+        # If there are more, the next look goes on.
+        self._since = now if len(self._taken) < LANES else since
+        self._own(self._taken, clock)
+        self._locked |= self._taken
 
-    def _learn_lanes(self, clock: float) -> None:
-        """Ask PostgreSQL. Lanes with deliveries in hand are owned: nobody has declared this worker dead."""
-        owned = queue.owned(self._member.pk)
-        self.owned = {pk: lane for pk, lane in self.owned.items() if pk in owned or lane.in_hand}
-        self._own(owned - self.owned.keys(), clock)
+    def _give(self, clock: float) -> None:
+        """Give up lanes if this worker has more than others."""
+        self._given = {pk: until for pk, until in self._given.items() if until > clock}
+        surplus = len(self.owned) - queue.share(len(self.owned))
+        for pk in list(self.owned)[: max(surplus, 0)]:
+            self._given[pk] = clock + GIVEN
+            self.owned[pk].forget()
+
+    def _leave(self, clock: float) -> None:
+        given = {pk for pk in self._given.keys() & self.owned.keys() if not self.owned[pk].in_hand}
+        idle = {pk for pk, lane in self.owned.items() if lane.is_idle(clock)}
+        for pk in queue.leave(self._member.pk, given | idle):
+            del self.owned[pk]
 
     def _own(self, pks: Iterable[int], clock: float) -> None:
         for pk in pks:
             self.owned[pk] = Lane(pk, used_at=clock)
-
-    def _leave(self, clock: float) -> None:
-        self._given = {pk: until for pk, until in self._given.items() if until > clock}
-        idle = [pk for pk, lane in self.owned.items() if lane.is_idle(clock) or (lane.is_left and not lane.in_hand)]
-        for pk in queue.leave(self._member.pk, idle):
-            if self.owned.pop(pk).is_left:
-                self._given[pk] = clock + GIVEN
-
-    def _balance(self, clock: float) -> None:
-        """Give up lanes if this worker has more than others."""
-        if clock < self._balanced_at + BALANCE or not self.owned:
-            return
-        self._balanced_at = clock
-        surplus = len(self.owned) - queue.share(len(self.owned))
-        for lane in list(self.owned.values())[: max(surplus, 0)]:
-            lane.is_left = True
-            lane.forget()
 
     def _define(self, now: datetime) -> None:
         """Learn how the webhooks are defined now, and which may be sent to."""
@@ -186,14 +181,11 @@ class Lanes:
             if (one.webhook_id, one.change_set) in settled:
                 del self.owned[one.webhook_id].waiting[one.pk]
 
-    def _read(self, now: datetime, clock: float) -> None:
-        everything = self._all_due.is_due(clock)
+    def _read(self, now: datetime, clock: float, *, everything: bool) -> None:
         wishes = [wish for lane in self._held for wish in lane.wishes(everything=everything)]
         if not wishes:
             return
         due = queue.read(wishes, [pk for lane in self._held for pk in lane.known], now)
-        if everything:
-            self._all_due.note(clock, time.monotonic())
         parked = self._park(due, now)
         by_wish: dict[tuple[int, bool], list[Due]] = defaultdict(list)
         for one in due:

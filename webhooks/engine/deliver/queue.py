@@ -37,8 +37,7 @@ TAKE = f"""
 # The worker's row too: rescue.py waits for that row, then finds these lanes free.
 LOCK = """
     SELECT h.webhook_id FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
-    WHERE w.id = %(owner)s AND h.webhook_id = ANY(%(lanes)s)
-    FOR UPDATE SKIP LOCKED"""
+    WHERE w.id = %s FOR UPDATE SKIP LOCKED"""
 
 LEAVE = """
     UPDATE webhooks_health SET owner_id = NULL WHERE webhook_id = ANY(ARRAY(
@@ -50,8 +49,6 @@ LEAVE = """
 STATES = f"""
     SELECT w.id, w.last_updated, {ACTIVE}, h.suspended_since IS NOT NULL
     FROM webhooks_webhook w JOIN webhooks_health h ON h.webhook_id = w.id WHERE w.id = ANY(%(lanes)s)"""
-
-OWNED = 'SELECT webhook_id FROM webhooks_health WHERE owner_id = %s'
 
 # How many lanes are owned, and how many senders have beaten in the last four seconds.
 OWNERS = """
@@ -120,22 +117,18 @@ UNFINISHED = """
     )"""
 
 
-def take(owner: int, since: datetime, most: int, now: datetime, given: Iterable[int] = ()) -> list[int]:
+def take(owner: int, since: datetime, most: int, now: datetime, given: Iterable[int] = ()) -> set[int]:
     """Own free lanes with a delivery that became due since then. Returns their webhooks' ids.
 
     `given`: lanes for others.
     """
-    return sql.fetch_column(TAKE, {'owner': owner, 'since': since, 'most': most, 'now': now, 'given': list(given)})
+    parameters = {'owner': owner, 'since': since, 'most': most, 'now': now, 'given': list(given)}
+    return set(sql.fetch_column(TAKE, parameters))
 
 
-def owned(owner: int) -> set[int]:
-    """Return the ids of the webhooks whose lanes a worker owns."""
-    return set(sql.fetch_column(OWNED, [owner]))
-
-
-def lock(owner: int, lanes: Collection[int]) -> set[int]:
+def lock(owner: int) -> set[int]:
     """Lock a worker's lanes. Returns which: not those that somebody has locked."""
-    return set(sql.fetch_column(LOCK, {'owner': owner, 'lanes': list(lanes)})) if lanes else set()
+    return set(sql.fetch_column(LOCK, [owner]))
 
 
 def leave(owner: int, lanes: Collection[int]) -> list[int]:
