@@ -140,10 +140,12 @@ class Lanes:
             self.owned[pk].forget()
 
     def _leave(self, clock: float) -> None:
-        given = {pk for pk in self._given.keys() & self.owned.keys() if not self.owned[pk].in_hand}
-        idle = {pk for pk, lane in self.owned.items() if lane.is_idle(clock)}
-        for pk in queue.leave(self._member.pk, given | idle):
+        left = {pk for pk in self._locked if self.owned[pk].is_idle(clock)}
+        left |= {pk for pk in self._locked & self._given.keys() if not self.owned[pk].in_hand}
+        queue.leave(left)
+        for pk in left:
             del self.owned[pk]
+        self._locked -= left
 
     def _own(self, pks: Iterable[int], clock: float) -> None:
         for pk in pks:

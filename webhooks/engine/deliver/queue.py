@@ -39,12 +39,7 @@ LOCK = """
     SELECT h.webhook_id FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
     WHERE w.id = %s FOR UPDATE SKIP LOCKED"""
 
-LEAVE = """
-    UPDATE webhooks_health SET owner_id = NULL WHERE webhook_id = ANY(ARRAY(
-        SELECT webhook_id FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) AND owner_id = %(owner)s
-        FOR UPDATE SKIP LOCKED
-    ))
-    RETURNING webhook_id"""
+LEAVE = 'UPDATE webhooks_health SET owner_id = NULL WHERE webhook_id = ANY(%s)'
 
 STATES = f"""
     SELECT w.id, w.last_updated, {ACTIVE}, h.suspended_since IS NOT NULL
@@ -131,9 +126,10 @@ def lock(owner: int) -> set[int]:
     return set(sql.fetch_column(LOCK, [owner]))
 
 
-def leave(owner: int, lanes: Collection[int]) -> list[int]:
-    """Let others have the lanes. Returns which: not those that somebody has locked."""
-    return sql.fetch_column(LEAVE, {'owner': owner, 'lanes': list(lanes)}) if lanes else []
+def leave(lanes: Collection[int]) -> None:
+    """Let others have lanes that this turn has locked."""
+    if lanes:
+        sql.execute(LEAVE, [list(lanes)])
 
 
 def share(mine: int) -> int:
