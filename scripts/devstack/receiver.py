@@ -224,7 +224,7 @@ class Receiver:
         return [request for request in self.requests if predicate is None or predicate(request)]
 
     def wait_for(
-        self, number: int, predicate: Callable[[Received], bool] | None = None, timeout: float = 10
+        self, number: int, predicate: Callable[[Received], bool] | None = None, timeout: float = 60
     ) -> list[Received]:
         def arrived() -> bool:
             return len(self.requests) >= number and len(self.matching(predicate)) >= number

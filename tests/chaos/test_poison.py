@@ -55,7 +55,7 @@ pytestmark = [
 PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
 SITES, TENANTS = '/sites', '/tenants'
 ROUNDS = 10
-PATIENCE = 30
+PATIENCE = 60
 DIED = ['its process died once (signal 9)', 'its process died twice (signal 9)', 'its process died 3 times (signal 9)']
 
 Blow = Callable[[], object]

@@ -76,7 +76,7 @@ def die(*held: Delivery | Event) -> None:
     pass_alive()
     overdue = Worker.objects.filter(alive_until__lt=timezone.now()).exclude(role='dead')
     # PostgreSQL may take a moment to end the transaction of a killed worker.
-    wait_until(lambda: not rescue.rescue() and not overdue.exists(), timeout=10)
+    wait_until(lambda: not rescue.rescue() and not overdue.exists(), timeout=60)
 
 
 def suspect(*held: Delivery | Event) -> None:

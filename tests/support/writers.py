@@ -10,7 +10,7 @@ from django.db import connection, connections, transaction
 
 from devstack.process import wait_until
 
-PATIENCE = 30
+PATIENCE = 60
 
 
 class Writer(threading.Thread):

@@ -31,6 +31,6 @@ sys.exit(run(main, sys.argv[1:]))
 @pytest.mark.parametrize('where', ['at_a_fork', 'at_a_collection'])
 def test_a_signal_is_not_dropped(where: str):
     answer = subprocess.run(
-        [sys.executable, '-c', PROGRAM, where], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, '-c', PROGRAM, where], capture_output=True, text=True, timeout=60, check=False
     )
     assert (answer.returncode, answer.stderr) == (143, '')

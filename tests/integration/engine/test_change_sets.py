@@ -39,7 +39,7 @@ from webhooks.services import redelivery, trial, waiting
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PATIENCE = 30
+PATIENCE = 60
 # Saved in reverse of the order to send, where possible.
 DEPLOY = """
 from dcim.models import Cable, Device, Interface, Rack, Region, Site

@@ -48,7 +48,7 @@ pytestmark = pytest.mark.usefixtures('committed')
 
 PENDING, _SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
 HOOK = '/hook'
-PATIENCE = 30
+PATIENCE = 60
 
 
 @pytest.fixture
@@ -243,8 +243,8 @@ class TestBesideAnOwner:
         # Answers make room for the others.
         with open_transaction(lambda: order.hold([webhook.pk])):
             receiver.wait_for(begun)
-            assert wait_until(owner.turn, timeout=10)
-            assert wait_until(lambda: not owner.turn(), timeout=10)
+            assert wait_until(owner.turn, timeout=60)
+            assert wait_until(lambda: not owner.turn(), timeout=60)
             assert len(receiver.requests) == len(in_hand()) == begun < 4
         assert self.turns(owner, lambda: not deliveries(PENDING))
         assert len(receiver.requests) == 4
@@ -382,7 +382,7 @@ class TestThreads:
             assert {begun.get(timeout=60), begun.get(timeout=60)} == set(sents[:2])
             owned.window = 1
             goes_on.put(None)
-            assert wait_until(lambda: not threads.shared, timeout=20)
+            assert wait_until(lambda: not threads.shared, timeout=60)
             assert begun.empty()
             goes_on.put(None)
             assert begun.get(timeout=60) is sents[2]

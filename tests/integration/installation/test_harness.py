@@ -43,7 +43,7 @@ def test_a_worker_of_its_own_takes_jobs(rqworker, stack):
     assert worker.child.running
     from devstack.process import wait_until
 
-    assert wait_until(lambda: job.get_status(refresh=True) == 'finished', timeout=20)
+    assert wait_until(lambda: job.get_status(refresh=True) == 'finished', timeout=60)
     assert not Job.objects.filter(status='failed').exists()
 
 

@@ -163,7 +163,7 @@ class TestStatus:
         lock = ADVISORY_LOCK_KEYS['job-schedules']
         with advisory_lock(lock):
             waiting = in_thread(advisory_lock(lock)(int))
-            assert wait_until(lambda: status()[1]['blocked_workers'] == 1, 10)
+            assert wait_until(lambda: status()[1]['blocked_workers'] == 1, 60)
             code, found = status()
         waiting.join()
         assert (code, found['blocked_workers']) == (WARNING, 1)

@@ -38,7 +38,7 @@ from webhooks.services import redelivery, trial
 pytestmark = pytest.mark.usefixtures('committed')
 
 WEBHOOKS = '/api/plugins/webhooks/webhooks/'
-PATIENCE = 30
+PATIENCE = 60
 
 
 @pytest.fixture

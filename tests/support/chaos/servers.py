@@ -20,10 +20,10 @@ class CrashingPostgres:
     def crash(self) -> None:
         """Without a final write, the next start recovers from the log."""
         os.kill(int(self._pid_file.read_text().split()[0]), signal.SIGQUIT)
-        assert wait_until(lambda: not accepts(self._server.port), timeout=20)
+        assert wait_until(lambda: not accepts(self._server.port), timeout=60)
 
     def start(self) -> None:
-        assert wait_until(lambda: not self._pid_file.exists(), timeout=20)
+        assert wait_until(lambda: not self._pid_file.exists(), timeout=60)
         self._server.start()
 
     def crash_by_its_own(self) -> None:
@@ -31,7 +31,9 @@ class CrashingPostgres:
         with self._server.address.connect() as connection:
             pid = connection.execute('SELECT pg_backend_pid()').fetchone()[0]
             os.kill(pid, signal.SIGKILL)
-        assert wait_until(self._answers, timeout=30)
+        # Until then it takes connections, and ends them a moment later.
+        assert wait_until(lambda: not Path(f'/proc/{pid}').exists(), timeout=60)
+        assert wait_until(self._answers, timeout=60)
 
     def _answers(self) -> bool:
         try:
@@ -46,4 +48,4 @@ def kill_redis(address: RedisAddress) -> None:
     with address.client() as client:
         pid = client.info('server')['process_id']
     os.kill(pid, signal.SIGKILL)
-    assert wait_until(lambda: not accepts(address.port), timeout=20)
+    assert wait_until(lambda: not accepts(address.port), timeout=60)

@@ -17,7 +17,7 @@ import pytest
 from webhooks.templating.process import fork
 
 # Seconds, never reached.
-PATIENCE = 30
+PATIENCE = 60
 SAID = 'from another process'
 
 log = logging.getLogger('webhooks.drain')
