@@ -6,8 +6,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# The machine may be busy.
-hypothesis.settings.register_profile('patient', deadline=None)
+# The machine may be busy. Each run tries the same examples.
+hypothesis.settings.register_profile(
+    'patient', deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile('patient')
 
 pytest_plugins = ['support.fixtures.servers', 'support.fixtures.database', 'support.fixtures.users']

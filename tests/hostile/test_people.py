@@ -22,8 +22,8 @@ PAGES = '/plugins/webhooks/'
 MASK = '********'
 # The reader may not view this event's object.
 HIDDEN, CULPRIT, REQUEST = 'Bunker 17', 'm.hatter', uuid.UUID('5ec2e7b0-1111-4222-8333-444455556666')
-# It occurs nowhere else.
-NUMBER = 77001
+# It occurs nowhere else: no random token or time has as many digits.
+NUMBER = 7_700_177_001
 
 
 @pytest.fixture

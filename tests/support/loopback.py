@@ -27,6 +27,7 @@ class Server:
         self._answers = list(answers) or [OK]
         self._context = context
         self._open: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
         if context:
             context.sni_callback = lambda _socket, name, _context: self.server_names.append(name)
         self._listener = socket.create_server(('127.0.0.1', 0))
@@ -43,7 +44,9 @@ class Server:
                 return
             self.connections += 1
             self._open.append(connection)
-            threading.Thread(target=self._talk, args=(connection,), daemon=True).start()
+            thread = threading.Thread(target=self._talk, args=(connection,), daemon=True)
+            thread.start()
+            self._threads.append(thread)
 
     def close(self) -> None:
         self.closing.set()
@@ -54,6 +57,9 @@ class Server:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
             connection.close()
+        # A thread closes descriptors, which later tests count.
+        for thread in self._threads:
+            thread.join(10)
 
     def _talk(self, connection: socket.socket) -> None:
         with suppress(OSError):
