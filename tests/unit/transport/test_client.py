@@ -13,6 +13,7 @@ import requests
 from support.loopback import OK, RESET, Server, serving
 from support.settings import change_settings
 
+from devstack.process import wait_until
 from devstack.receiver import Answer, Manner, Receiver
 from webhooks.constants import MAX_RESPONSE_KEPT, MAX_RESPONSE_READ
 from webhooks.security.masking import MASK
@@ -382,8 +383,8 @@ class TestDeadline:
             box.append(late)
             client = Client(4)
             for server in (late, broken, whole) * 3:
-                fields = {'method': 'POST', 'headers': {}, 'body': BODY, 'timeout': SHORT}
-                client.send(Request(url=server.url(), **fields))
+                timeout = SHORT if server is late else LONG
+                client.send(Request(method='POST', url=server.url(), headers={}, body=BODY, timeout=timeout))
             assert connections_to(whole) == (0 if last else 1)
             client.close()
             assert connections_to(whole, late, broken) == 0
@@ -425,7 +426,7 @@ class TestDeadline:
 
     def test_a_reused_connection_has_the_deadline_as_well(self, send):
         with serving(OK, None) as server:
-            assert send(server.url(), timeout=SHORT).succeeded
+            assert send(server.url()).succeeded
             assert send(server.url(), timeout=SHORT).error == TOO_LATE
             assert server.connections == 1
 
@@ -501,6 +502,7 @@ class TestDeadline:
         with serving(drip(b'HTTP/1.1 200 OK\r\nX-Slow: ', b'x', box)) as proxy, serving(OK) as target:
             box.append(proxy)
             outcome = send(target.url('/hook'), timeout=SHORT, proxies={'http': proxy.url()})
+            assert wait_until(lambda: proxy.requests, timeout=LONG)
             assert proxy.requests[0].startswith(f'POST {target.url("/hook")} '.encode())
         assert (outcome.unreachable, outcome.error) == (True, TOO_LATE)
 
