@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 from django_rq import get_queue
+from support.elsewhere import run
 
 from devstack.netbox import NetBox
 from devstack.postgres import DatabaseAddress
@@ -171,9 +172,8 @@ def content_types(database: DatabaseAddress) -> set[tuple[str, str]]:
 def netbox(make_netbox: Any) -> NetBox:
     """Its tables are full and webhooks are off."""
     made = make_netbox(fresh=True)
-    answer = made.run('shell', '-c', FURNISH)
-    furnished, refused = answer.stdout.splitlines()[-2:]
-    assert furnished == 'furnished failed', answer.stderr
+    furnished, refused = run(made.database, FURNISH)[-2:]
+    assert furnished == 'furnished failed'
     assert refused.startswith('refused WEBHOOKS_ENABLED is True')
     configure(made, 'WEBHOOKS_ENABLED = False')
     return made

@@ -9,6 +9,7 @@ import pytest
 from dcim.models import Site
 from django.core.management import call_command
 from support.builders import site, subscribe
+from support.elsewhere import run
 from support.engine import pass_retry_waits, work
 from support.fixtures.servers import StackDescription
 
@@ -85,12 +86,6 @@ def _postgres(command: str, database: DatabaseAddress, *arguments: str) -> None:
     assert answer.returncode == 0, answer.stderr
 
 
-def shell(netbox: NetBox, code: str) -> str:
-    answer = netbox.run('shell', '-c', code)
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout
-
-
 def by_name(requests: list[Received]) -> dict[str, Received]:
     """Return {name of the site: its last request}."""
     return {request.json()['data']['name']: request for request in requests}
@@ -114,7 +109,7 @@ def test_a_backup_sends_again_what_was_open_in_it_and_nothing_else(past, receive
     same = {name: request.header('webhook-id') == before[name].header('webhook-id') for name, request in again.items()}
     assert same == {pending.name: True, undispatched.name: False}
 
-    shell(netbox, CHANGE)
+    run(netbox.database, CHANGE)
     receiver.wait_for(count + 3, timeout=PATIENCE)
     # Receivers that keep the highest number take it as new.
     last = receiver.requests[-1].json()
@@ -129,7 +124,7 @@ def test_a_copy_without_its_sequence_loses_no_change_once_a_worker_has_started(p
     highest = receiver.requests[-1].json()['sequence']
     netbox = restore(WITHOUT_SEQUENCE)()
 
-    shell(netbox, WORK)
+    run(netbox.database, WORK)
 
     sent = by_name(receiver.requests[count:])
     numbers = {name: request.json()['sequence'] for name, request in sent.items()}
@@ -144,6 +139,6 @@ def test_a_dump_of_rows_that_is_loaded_loses_no_change(past, receiver, make_netb
     file = str(tmp_path / 'webhooks.json')
     call_command('dumpdata', 'webhooks', output=file)
 
-    shell(make_netbox(ON, fresh=True), LOAD.format(file=file) + WORK)
+    run(make_netbox(fresh=True).database, LOAD.format(file=file) + WORK)
 
     assert by_name(receiver.requests[count:]).keys() == {pending.name, undispatched.name, 'Restored'}

@@ -15,6 +15,7 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 from psycopg.errors import UndefinedColumn
 from support import former
+from support.elsewhere import run
 from support.fixtures.servers import StackDescription
 from support.former import Former
 
@@ -197,13 +198,10 @@ def _unblocked(django_db_blocker: Any) -> Iterator[None]:
 
 
 @pytest.fixture(scope='module')
-def log(stack: StackDescription, processes: Processes, steps: list[Step]) -> Iterator[str]:
+def log(stack: StackDescription, steps: list[Step]) -> Iterator[str]:
     """Yield the name of a 1.0.0 database with a log."""
     database = copy_database(stack.server, stack.template, 'former')
-    netbox = NetBox(stack.folder / 'former', database, stack.caching, stack.tasks, processes, 'WEBHOOKS_ENABLED = True')
-    netbox.write_configuration()
-    answer = netbox.run('shell', '-c', FURNISH)
-    assert answer.returncode == 0, answer.stderr
+    run(database, FURNISH)
     Migrating(database, steps, backwards).finish()
     with database.connect() as connection, connection.transaction():
         connection.execute("DELETE FROM django_migrations WHERE app = 'webhooks' AND name > '0002_sequence'")
@@ -236,11 +234,6 @@ def make_former(
         drop_database(stack.server, netbox.database.name)
 
 
-def upgrade(netbox: NetBox) -> None:
-    answer = netbox.run('migrate', 'webhooks', '--skip-checks')
-    assert answer.returncode == 0, answer.stderr
-
-
 def one(connection: psycopg.Connection, statement: str, *parameters: object) -> object:
     ((value,),) = connection.execute(statement, parameters).fetchall()
     return value
@@ -261,20 +254,19 @@ def count(connection: psycopg.Connection) -> dict[str, object]:
 
 def work(netbox: NetBox) -> dict[str, str]:
     with netbox.database.connect() as connection:
-        answer = netbox.run('shell', '-c', WORK.format(now=one(connection, 'SELECT now()')))
-    assert answer.returncode == 0, answer.stderr
-    return dict(line.rsplit(' ', 1) for line in answer.stdout.splitlines()[-2:])
+        code = WORK.format(now=one(connection, 'SELECT now()'))
+    return dict(line.rsplit(' ', 1) for line in run(netbox.database, code)[-2:])
 
 
 def of_path(receiver: Receiver, name: str) -> list[dict]:
     return [request.json() for request in receiver.matching(lambda request: request.path.endswith(f'/{name}'))]
 
 
-def test_what_waits_in_a_log_of_1_0_0_is_delivered_in_order_after_the_upgrade(make_former, receiver):
+def test_what_waits_in_a_log_of_1_0_0_is_delivered_in_order_after_the_upgrade(make_former, receiver, steps):
     netbox = make_former()
     with netbox.database.connect() as connection:
         ids = connection.execute(BATCHES).fetchall()
-    upgrade(netbox)
+    Migrating(netbox.database, steps).finish()
     with netbox.database.connect() as connection:
         connection.execute(former.RECORD, [one(connection, "SELECT id FROM dcim_site WHERE name = 'Bern'")])
         with pytest.raises(UndefinedColumn, match='lease'):
