@@ -14,7 +14,7 @@ from support.builders import site, subscribe
 from support.chaos.audit import Ledger, check, finish
 from support.chaos.seeds import seeds
 from support.chaos.victims import Children, freeze, strike_after, strike_at_statement, strike_before
-from support.engine import work
+from support.engine import pass_alive, work
 
 from devstack.process import descendants, wait_until
 from devstack.receiver import Receiver
@@ -63,6 +63,7 @@ def check_others_go_on(receiver: Receiver, children: Children, strike: Callable[
     assert wait_until(lambda: children.is_frozen(pid), timeout=60)
     ledger.note_interrupted()
     new = ledger.create()
+    pass_alive()
 
     def arrives() -> bool:
         work()

@@ -201,6 +201,8 @@ class TestPostgres:
         self, webhook, receiver, children: Children, postgres, chance
     ):
         """Killed soon after its look, as by an error in RQ, and replaced."""
+        # The next worker waits as long for what was in hand.
+        Webhook.objects.update(timeout=2)
         ledger = Ledger()
         pks = [ledger.create() for _ in range(6)]
         for _ in range(3):

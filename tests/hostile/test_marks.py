@@ -369,7 +369,7 @@ def look_at_everything(reader: Reader, user: Any) -> None:
         reader.page(f'/admin/webhooks/credential/{credential.pk}/change/')
     for webhook in Webhook.objects.all():
         reader.api('get', f'{API}webhooks/{webhook.pk}/')
-        for page in ('', 'edit/', 'changelog/', 'preview/', 'rotate-secret/', 'journal/'):
+        for page in ('', 'edit/', 'preview/'):
             reader.page(f'{PAGES}webhooks/{webhook.pk}/{page}')
         reader.page(f'/admin/webhooks/webhook/{webhook.pk}/change/')
         reader.page(f'/admin/webhooks/webhook/{webhook.pk}/preview/')
@@ -407,6 +407,7 @@ def look_at_everything(reader: Reader, user: Any) -> None:
         '/search/?q=Better',
         '/graphql/',
         f'/dcim/sites/{Site.objects.get(name="Bern").pk}/webhooks/',
+        *(f'{PAGES}webhooks/{webhook.pk}/{tab}/' for tab in ('changelog', 'journal', 'rotate-secret')),
         '/',
     ):
         reader.page(page)

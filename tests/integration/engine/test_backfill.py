@@ -691,7 +691,7 @@ class TestShare:
 
     def test_who_waits_for_an_own_rate_limit_takes_nothing_from_it(self, webhook, receiver):
         subscribe(receiver.url(OTHER), Tenant, rate_limit=1)
-        for _ in range(30):
+        for _ in range(12):
             Tenant.objects.create(**named('tenant'))
         dispatch_all()
         made = [site().pk for _ in range(30)]
@@ -699,8 +699,7 @@ class TestShare:
         start(webhook)
         work()
         assert sorted(ids(receiver, HOOK)) == made
-        first = [request.path for request in receiver.requests[:45]]
-        assert first.count(HOOK) == len(made)
+        assert receiver.requests[-1].path == OTHER
 
 
 class TestWhatPeopleDo:

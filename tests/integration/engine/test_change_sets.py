@@ -3,7 +3,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from dcim.models import Cable, Device, DeviceRole, Interface, Rack, Region, Site
+from dcim.models import Cable, Device, DeviceRole, Interface, Rack, Site
 from django.db import transaction
 from django.utils import timezone
 from netbox.context_managers import event_tracking
@@ -21,7 +21,7 @@ from support.engine import (
     suspect,
     work,
 )
-from tenancy.models import Tenant
+from tenancy.models import Tenant, TenantGroup
 from users.models import User
 from utilities.request import NetBoxFakeRequest
 
@@ -40,23 +40,7 @@ from webhooks.services import redelivery, trial, waiting
 pytestmark = pytest.mark.usefixtures('committed')
 
 PATIENCE = 60
-# Saved in reverse of the order to send, where possible.
-DEPLOY = """
-from dcim.models import Cable, Device, Interface, Rack, Region, Site
-from django.db import transaction
-with transaction.atomic():
-    gone, moved = Device.objects.get(name='gone'), Device.objects.get(name='moved')
-    gone.delete()
-    place = Site.objects.create(name='place', slug='place')
-    moved.site, moved.rack = place, Rack.objects.create(name='rack', site=place)
-    moved.save()
-    new = Device.objects.create(name='new', site=place, device_type=moved.device_type, role=moved.role)
-    ends = [Interface.objects.create(device=new, name=name, type='other') for name in 'ab']
-    Cable(a_terminations=ends[:1], b_terminations=ends[1:]).save()
-    place.region = Region.objects.create(name='region', slug='region')
-    place.save()
-"""
-MODELS = (Region, Site, Rack, Device, Interface, Cable, Tenant)
+MODELS = (TenantGroup, Tenant, Site, Rack, Device, Interface, Cable)
 
 
 @pytest.fixture
@@ -99,17 +83,30 @@ def switch(webhook: Webhook, **fields: Any) -> None:
 
 
 class TestOrderInside:
-    def test_what_others_refer_to_comes_first_and_goes_last(self, receiver: Receiver, make_netbox):
+    def test_what_others_refer_to_comes_first_and_goes_last(self, receiver: Receiver):
         subscribe(receiver.url('/'), *MODELS, change_set=True)
         kind, role = device_type(), DeviceRole.objects.create(**named('role'))
-        device(name='moved', device_type=kind, role=role)
-        interface(device(name='gone', device_type=kind, role=role))
+        moved, gone = (device(device_type=kind, role=role) for _ in range(2))
+        interface(gone)
         work()
         so_far = len(receiver.requests)
-        make_netbox("PLUGINS_CONFIG = {'webhooks': {'allowed_models': ['dcim.region']}}").run('shell', '-c', DEPLOY)
+        # Saved in reverse of the order to send, where possible.
+        with transaction.atomic():
+            gone.delete()
+            place = site()
+            moved.site, moved.rack = place, Rack.objects.create(name='rack', site=place)
+            moved.save()
+            new = device(site=place, device_type=kind, role=role)
+            ends = [interface(new) for _ in range(2)]
+            Cable(a_terminations=ends[:1], b_terminations=ends[1:]).save()
+            place.tenant = tenant = Tenant.objects.create(**named('tenant'))
+            place.save()
+            tenant.group = TenantGroup.objects.create(**named('group'))
+            tenant.save()
         request = received(receiver, so_far + 1)[-1]
         assert told(request) == [
-            ('created', 'Region'),
+            ('created', 'TenantGroup'),
+            ('created', 'Tenant'),
             ('created', 'Site'),
             ('created', 'Rack'),
             ('created', 'Device'),

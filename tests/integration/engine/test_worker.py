@@ -143,7 +143,7 @@ class TestRedis:
 
 def test_four_workers_send_everything_once_and_in_order(webhook, receiver, rqworker):
     """Events, deliveries, requests, attempts and counters agree."""
-    objects, rounds = 10, 20
+    objects, rounds = 10, 10
     total = objects * (rounds + 1)
     for _ in range(4):
         rqworker()

@@ -19,6 +19,7 @@ from support.loopback import OK, Server, serving
 
 from devstack.receiver import Receiver
 from webhooks.models import AccessToken, Attempt, Credential, Delivery, Event, Webhook
+from webhooks.payload import access
 from webhooks.payload.access import TokenPending, TokenRequest
 from webhooks.payload.http_request import Builder
 from webhooks.transport.exchange import Outcome
@@ -332,7 +333,8 @@ class TestOAuth2:
         request.grant.settle(Outcome(started_at=0, duration=0, status=200))
         assert not AccessToken.objects.get().token
 
-    def test_a_token_server_that_hangs_stops_nobody_else(self, receiver: Receiver):
+    def test_a_token_server_that_hangs_stops_nobody_else(self, receiver: Receiver, monkeypatch):
+        monkeypatch.setattr(access, 'TIMEOUT', 1)
         with serving(None) as silent:
             subscribe(receiver.url('/a'), Site, name='a', credential=client(receiver, silent))
             subscribe(receiver.url('/b'), Site, name='b')
@@ -340,7 +342,7 @@ class TestOAuth2:
             work()
             assert [request.path for request in receiver.wait_for(1)] == ['/b']
             waiting = Delivery.objects.get(webhook__name='a')
-            assert (waiting.status, waiting.error) == ('pending', 'no access token: no answer within 10 seconds')
+            assert (waiting.status, waiting.error) == ('pending', 'no access token: no answer within 1 seconds')
 
     def test_what_waits_for_anothers_token_costs_no_attempt(self, receiver: Receiver, login: Server):
         subscribe(receiver.url('/'), Site, credential=client(receiver, login), max_attempts=1)
