@@ -112,11 +112,12 @@ def _record(backfill: Backfill, model: type[Model], pks: Collection[int], last_i
 
 
 def _move(backfill: Backfill, **changes: object) -> bool:
-    """Returns False if somebody has moved or ended it. Raises OperationalError if somebody holds it for long."""
+    """Returns False if somebody has moved, ended or locked it."""
     same = {name: getattr(backfill, name) for name in ('started_at', 'position', 'last_id')}
+    found = Backfill._base_manager.filter(pk=backfill.pk, state=RUNNING, **same)
     with transactions.short():
-        transactions.set_lock_timeout(200)
-        return bool(Backfill._base_manager.filter(pk=backfill.pk, state=RUNNING, **same).update(**changes))
+        is_mine = found.select_for_update(skip_locked=True).values_list('pk').first()
+        return is_mine is not None and bool(found.update(**changes))
 
 
 def _end(backfill: Backfill, state: str, error: str = '') -> bool:

@@ -5,7 +5,8 @@ import time
 
 from . import sql
 
-SEND, DISPATCH, SUSPECTS = 'send', 'dispatch', 'suspects'
+# A sender that is ending owns no more lanes than it has work in hand.
+SEND, DISPATCH, SUSPECTS, ENDING = 'send', 'dispatch', 'suspects', 'ending'
 
 # Seconds after a beat: a worker is alive; it may begin requests.
 ALIVE, BEGINS = 10.0, 2.0
@@ -22,7 +23,7 @@ BEGIN = """
 
 BEAT = """
     UPDATE webhooks_worker
-    SET alive_until = greatest(alive_until, clock_timestamp() + make_interval(secs => %(seconds)s)),
+    SET role = %(role)s, alive_until = greatest(alive_until, clock_timestamp() + make_interval(secs => %(seconds)s)),
         events = coalesce(%(events)s::bigint[], events), deliveries = coalesce(%(deliveries)s::bigint[], deliveries)
     WHERE id = %(id)s AND role <> 'dead'"""
 
@@ -34,7 +35,7 @@ class Lost(Exception):
 class Member:
     def __init__(self, name: str, role: str) -> None:
         self.name = name
-        self._role = role
+        self.role = role
         self.pk: int | None = None
         # Nothing may begin after this, by time.monotonic().
         self.until = -math.inf
@@ -42,7 +43,7 @@ class Member:
 
     def begin(self) -> None:
         began = time.monotonic()
-        self.pk = sql.fetch_value(BEGIN, {'name': self.name, 'role': self._role, 'seconds': ALIVE})
+        self.pk = sql.fetch_value(BEGIN, {'name': self.name, 'role': self.role, 'seconds': ALIVE})
         self.until = self._next = began + BEGINS
 
     def beat(
@@ -54,7 +55,8 @@ class Member:
     ) -> None:
         """None: as before. Raises Lost."""
         began = time.monotonic()
-        if not sql.execute(BEAT, {'id': self.pk, 'seconds': seconds, 'events': events, 'deliveries': deliveries}):
+        said = {'id': self.pk, 'role': self.role, 'seconds': seconds, 'events': events, 'deliveries': deliveries}
+        if not sql.execute(BEAT, said):
             raise Lost(self.name)
         self._next = began + BEGINS
 

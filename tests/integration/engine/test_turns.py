@@ -360,6 +360,17 @@ class TestThreads:
         assert take_turns(first, lambda: not first.lanes.is_busy)
         assert len(receiver.requests) == 4
 
+    def test_what_waits_for_one_goes_as_its_webhook_was_saved_last(self, first, receiver):
+        receiver.answers(HOOK, Answer(delay=150))
+        first.turn()
+        receiver.wait_for(4)
+        assert len(in_hand()) == 3
+        Webhook.objects.update(payload_url=receiver.url('/new'), last_updated=timezone.now())
+        first.turn()
+        receiver.closing.set()
+        assert take_turns(first, lambda: not first.lanes.is_busy)
+        assert [request.path for request in receiver.requests] == [HOOK] * 4 + ['/new'] * 6
+
     def test_what_waits_for_one_does_not_go_once_its_webhook_is_suspended(self, first, receiver, monkeypatch):
         monkeypatch.setattr(circuit_breaker, 'SUSPEND_AFTER', 1)
         receiver.answers(HOOK, 502, Answer(502, delay=150))
@@ -463,6 +474,14 @@ def test_a_request_that_cannot_begin_goes_in_another_turn(webhook, monkeypatch, 
         assert take_turns(first, lambda: not deliveries(PENDING))
 
 
+def test_a_webhook_that_was_loaded_without_the_time_of_its_save_is_served(webhook):
+    Webhook.objects.update(last_updated=None)
+    site()
+    dispatch_all()
+    with sender() as (_pk, first):
+        assert take_turns(first, lambda: deliveries(DELIVERED))
+
+
 def test_a_worker_learns_that_another_one_has_suspended_a_webhook(webhook, receiver):
     site()
     dispatch_all()
@@ -526,6 +545,48 @@ def test_lanes_that_a_worker_gives_up_are_for_others(receiver, monkeypatch):
         first.lanes.look_again()
         first.turn()
         assert Health.objects.filter(owner=pk).count() == 2
+
+
+class TestHangingEndpoint:
+    """One webhook's endpoint hangs, another webhook has more to send than its rate limit allows."""
+
+    @pytest.fixture
+    def hanging(self, receiver: Receiver) -> Webhook:
+        receiver.answers('/hangs', Answer(delay=150))
+        return subscribe(receiver.url('/hangs'), Site, timeout=200)
+
+    @pytest.fixture
+    def busy(self, hanging: Webhook, receiver: Receiver) -> Webhook:
+        return subscribe(receiver.url(HOOK), Site, rate_limit=1)
+
+    @pytest.fixture
+    def first(self, hanging: Webhook, busy: Webhook, receiver: Receiver) -> Iterator[loop.Sender]:
+        """It has taken the lane of the hanging one first."""
+        for _ in range(20):
+            site()
+        Webhook.objects.filter(pk=busy.pk).update(paused=True)
+        dispatch_all()
+        with sender() as (_pk, first):
+            assert take_turns(first, lambda: len(receiver.requests) == 1)
+            Webhook.objects.filter(pk=busy.pk).update(paused=False)
+            assert take_turns(first, lambda: len(receiver.requests) == 2)
+            yield first
+            receiver.closing.set()
+
+    def test_a_worker_with_too_many_lanes_gives_up_another_one(self, first, hanging, busy):
+        hold()
+        assert take_turns(first, lambda: health(busy).owner is None)
+        assert health(hanging).owner is not None
+        assert deliveries(PENDING, webhook=busy)
+
+    def test_a_worker_that_ends_leaves_all_others(self, first, hanging, busy, receiver):
+        ending = in_thread(first.end)
+        assert wait_until(lambda: health(busy).owner is None, timeout=60)
+        assert health(hanging).owner is not None
+        Health.objects.filter(pk=busy.pk).update(owner=hold().pk)
+        assert queue.share(1) == 2, 'it is to have all lanes'
+        receiver.closing.set()
+        ending.join(60)
 
 
 def test_a_part_goes_on_where_the_change_that_stands_for_it_expires(receiver):

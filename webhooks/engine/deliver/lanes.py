@@ -36,7 +36,7 @@ class Lanes:
         self.closed: list[Entry] = []
         self._member = member
         self._looked_at = 0.0
-        self._full_look = FullLook()
+        self._all_lanes, self._all_due = FullLook(), FullLook()
         # This turn has locked these, and works on no others.
         self._locked: set[int] = set()
         self._taken: set[int] = set()
@@ -91,14 +91,11 @@ class Lanes:
     def choose_next(self, free: int, now: datetime) -> list[Sent]:
         """Return the requests that go next. `free`: how many threads are."""
         clock = time.monotonic()
-        everything = self._full_look.is_due(clock)
-        self._take(now, clock, everything=everything)
+        self._take(now, clock)
         self._define(now)
         self._note_whole()
         self._form(now)
-        self._read(now, clock, everything=everything)
-        if everything:
-            self._full_look.note(clock, time.monotonic())
+        self._read(now)
         self.closed += feed.publish([pk for lane in self._held if lane.is_feed for pk in lane.withdraw()], now)
         self._chosen = choose(self._held, free, clock)
         for lane in self._held:
@@ -116,11 +113,12 @@ class Lanes:
     # Which lanes
     #
 
-    def _take(self, now: datetime, clock: float, *, everything: bool) -> None:
+    def _take(self, now: datetime, clock: float) -> None:
         """Own lanes with due deliveries, as many as others own, and leave idle ones."""
-        if clock < self._looked_at + LOOK and not everything:
+        if clock < self._looked_at + LOOK:
             return
         self._looked_at = clock
+        everything = self._all_lanes.is_due(clock)
         if everything:
             self._give(clock)
         self._leave(clock)
@@ -130,18 +128,26 @@ class Lanes:
         self._since = now if len(self._taken) < LANES else since
         self._own(self._taken, clock)
         self._locked |= self._taken
+        if everything:
+            self._all_lanes.note(clock, time.monotonic())
 
     def _give(self, clock: float) -> None:
-        """Give up lanes if this worker has more than others."""
-        self._given = {pk: until for pk, until in self._given.items() if until > clock}
+        """Give up lanes if this worker has more than others: first those that it can leave soonest."""
         surplus = len(self.owned) - queue.share(len(self.owned))
-        for pk in list(self.owned)[: max(surplus, 0)]:
+        for pk in sorted(self.owned, key=lambda pk: len(self.owned[pk].in_hand))[: max(surplus, 0)]:
             self._given[pk] = clock + GIVEN
             self.owned[pk].forget()
 
     def _leave(self, clock: float) -> None:
-        left = {pk for pk in self._locked if self.owned[pk].is_idle(clock)}
-        left |= {pk for pk in self._locked & self._given.keys() if not self.owned[pk].in_hand}
+        self._given = {pk: until for pk, until in self._given.items() if until > clock}
+        given = {pk for pk in self._locked & self._given.keys() if not self.owned[pk].in_hand}
+        self._let_go(given | {pk for pk in self._locked if self.owned[pk].is_idle(clock)})
+
+    def leave_all(self) -> None:
+        """Let others have all lanes with nothing in hand."""
+        self._let_go({pk for pk in self._locked if not self.owned[pk].in_hand})
+
+    def _let_go(self, left: set[int]) -> None:
         queue.leave(left)
         for pk in left:
             del self.owned[pk]
@@ -154,7 +160,8 @@ class Lanes:
     def _define(self, now: datetime) -> None:
         """Learn how the webhooks are defined now, and which may be sent to."""
         states = queue.states(self.owned, now) if self.owned else {}
-        stale = [pk for pk, state in states.items() if state.saved_at != self.owned[pk].state.saved_at]
+        lanes = {pk: self.owned[pk] for pk in states}
+        stale = [pk for pk, lane in lanes.items() if not lane.builder or lane.state.saved_at != states[pk].saved_at]
         for pk, webhook in Webhook.objects.select_related('health').in_bulk(stale).items():
             self.owned[pk].define(Builder(webhook))
         for pk, lane in self.owned.items():
@@ -183,11 +190,15 @@ class Lanes:
             if (one.webhook_id, one.change_set) in settled:
                 del self.owned[one.webhook_id].waiting[one.pk]
 
-    def _read(self, now: datetime, clock: float, *, everything: bool) -> None:
+    def _read(self, now: datetime) -> None:
+        clock = time.monotonic()
+        everything = self._all_due.is_due(clock)
         wishes = [wish for lane in self._held for wish in lane.wishes(everything=everything)]
         if not wishes:
             return
         due = queue.read(wishes, [pk for lane in self._held for pk in lane.known], now)
+        if everything:
+            self._all_due.note(clock, time.monotonic())
         parked = self._park(due, now)
         by_wish: dict[tuple[int, bool], list[Due]] = defaultdict(list)
         for one in due:

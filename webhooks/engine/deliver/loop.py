@@ -21,7 +21,7 @@ from ...models import Webhook
 from ...templating import renderer
 from ...transport.client import Client
 from .. import transactions
-from ..registry import Lost, Member
+from ..registry import ENDING, Lost, Member
 from . import endpoint, record
 from .build import Sent
 from .endpoint import Entry
@@ -90,7 +90,8 @@ class Sender:
         return heard or bool(chosen or self.lanes.closed)
 
     def end(self) -> None:
-        """Give back requests that have not begun, and record the others."""
+        """Give back requests that have not begun, and record the others. Other workers get all other lanes at once."""
+        self._member.role = ENDING
         for sent in [*self._threads.withdraw(), *self._builders.withdraw()]:
             sent.lane.put_back(sent.delivery.pk)
         latest = time.monotonic() + LAST
@@ -131,8 +132,10 @@ class Sender:
         self._mail.put(sent)
 
     def _may_go(self, sent: Sent) -> bool:
-        """Whether a request that waited for a thread is still to go."""
-        return self._is_mine(sent) and sent.lane.state.is_active
+        """Whether a request that waited for a thread is still to go: as it was built, and a probe alone."""
+        lane = sent.lane
+        is_alone = len(lane.in_hand) == 1 or not lane.state.is_suspended
+        return self._is_mine(sent) and lane.state.is_active and sent.builder is lane.builder and is_alone
 
     #
     # What is heard
@@ -195,6 +198,8 @@ class Sender:
                 noted = self._write_health([*self._noted, *entries], now)
                 if may_begin:
                     chosen = self.lanes.choose_next(MOST - self._threads.shared, now)
+                else:
+                    self.lanes.leave_all()
                 ended = _pks(answered)
                 self._member.beat(deliveries=[pk for pk in self.lanes.in_hand if pk not in ended])
         except BaseException:

@@ -86,7 +86,7 @@ def _delete(kept: Sequence[str], before: datetime | str, excess: float = math.in
     while excess > 0 and (rows := [Old(*row) for row in sql.fetch(READ, bounds)]):
         going = [one for one in rows if one.may_go and (one.counted or excess == math.inf)]
         chunk = first_within(going, lambda one: max(one.deliveries, 1), int(min(CHUNK, excess)))
-        went = _prune([one.pk for one in chunk], bounds)
+        went = _prune([one.pk for one in chunk], bounds) if chunk else set()
         excess -= sum(one.counted for one in chunk if one.pk in went)
         last = rows[-1] if len(chunk) == len(going) else chunk[-1]
         bounds |= {'timestamp': last.timestamp, 'id': last.pk}
