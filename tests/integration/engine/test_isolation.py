@@ -18,10 +18,13 @@ from support.engine import (
     health,
     hold,
     in_hand,
+    in_thread,
     open_transaction,
     pass_alive,
     pass_retry_waits,
+    sender,
     suspect,
+    take_turns,
     work,
     working,
 )
@@ -34,7 +37,7 @@ from devstack.receiver import Answer, Manner, Received, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import registry, rescue, sql, transactions
 from webhooks.engine.deliver import loop, order, record
-from webhooks.engine.registry import SEND, STOPPED, SUSPECT
+from webhooks.engine.registry import ENDING, SEND, STOPPED, SUSPECT
 from webhooks.engine.tidy import loop as tidy
 from webhooks.models import Attempt, Delivery, Health, Webhook, Worker
 from webhooks.outbox import redis_queue
@@ -165,6 +168,18 @@ class TestSlowTemplate:
             pass_turn()
             gate.is_open.touch()
         assert len(receiver.requests) == 1
+
+    def test_what_is_being_built_does_not_go_once_its_worker_ends(self, receiver, gate):
+        subscribe(receiver.url(BUSY), Site, body_template='{{ data.name|wait }}')
+        dispatch_sites()
+        with sender() as (pk, first):
+            assert take_turns(first, gate.is_reached.exists)
+            ending = in_thread(first.end)
+            assert wait_until(lambda: Worker.objects.get(pk=pk).role == ENDING, timeout=60)
+            gate.is_open.touch()
+            ending.join(60)
+        assert not receiver.requests
+        assert len(deliveries(PENDING)) == 1
 
     def test_what_waits_to_be_built_leaves_threads_to_others(self, receiver, gate):
         for _ in range(5):

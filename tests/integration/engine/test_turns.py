@@ -588,6 +588,18 @@ class TestHangingEndpoint:
         receiver.closing.set()
         ending.join(60)
 
+    def test_a_worker_that_ends_counts_what_it_has_sent_before_others_have_the_lane(
+        self, first, busy, receiver, monkeypatch
+    ):
+        monkeypatch.setattr(loop, 'BEHIND', 1000.0)
+        assert take_turns(first, lambda: deliveries(DELIVERED, webhook=busy))
+        ending = in_thread(first.end)
+        assert wait_until(lambda: health(busy).owner is None, timeout=60)
+        with open_transaction(lambda: order.hold([busy.pk])):
+            receiver.closing.set()
+            ending.join(60)
+        assert health(busy).delivered == len(deliveries(DELIVERED, webhook=busy))
+
 
 def test_a_part_goes_on_where_the_change_that_stands_for_it_expires(receiver):
     """A worker knows the change, and its lane is busy."""

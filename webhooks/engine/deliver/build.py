@@ -53,8 +53,10 @@ class Sent:
     def build(self) -> bool:
         """Build the request. Returns whether there is one to send. Raises BROKEN_OFF."""
         began = time.monotonic()
-        self.request = self._build(time.time())
-        self.seconds = time.monotonic() - began
+        try:
+            self.request = self._build(time.time())
+        finally:
+            self.seconds = time.monotonic() - began
         return self.request is not None
 
     def send(self, send: Callable[[Request], Outcome]) -> None:

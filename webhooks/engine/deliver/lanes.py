@@ -119,9 +119,9 @@ class Lanes:
             return
         self._looked_at = clock
         everything = self._all_lanes.is_due(clock)
+        self._leave(clock)
         if everything:
             self._give(clock)
-        self._leave(clock)
         since = BEGINNING if everything else self._since - LATE
         self._taken = queue.take(self._member.pk, since, LANES, now, self._given)
         # If there are more, the next look goes on.
@@ -132,9 +132,10 @@ class Lanes:
             self._all_lanes.note(clock, time.monotonic())
 
     def _give(self, clock: float) -> None:
-        """Give up lanes if this worker has more than others: first those that it can leave soonest."""
+        """Give up lanes if this worker has more than others: those that it can leave soonest, each in its turn."""
         surplus = len(self.owned) - queue.share(len(self.owned))
-        for pk in sorted(self.owned, key=lambda pk: len(self.owned[pk].in_hand))[: max(surplus, 0)]:
+        by_wait = sorted(self.owned, key=lambda pk: (pk in self._given, len(self.owned[pk].in_hand)))
+        for pk in by_wait[: max(surplus, 0)]:
             self._given[pk] = clock + GIVEN
             self.owned[pk].forget()
 

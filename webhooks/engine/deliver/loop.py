@@ -134,8 +134,10 @@ class Sender:
     def _may_go(self, sent: Sent) -> bool:
         """Whether a request that waited for a thread is still to go: as it was built, and a probe alone."""
         lane = sent.lane
+        if not self._is_mine(sent) or self._member.role == ENDING:
+            return False
         is_alone = len(lane.in_hand) == 1 or not lane.state.is_suspended
-        return self._is_mine(sent) and lane.state.is_active and sent.builder is lane.builder and is_alone
+        return lane.state.is_active and sent.builder is lane.builder and is_alone
 
     #
     # What is heard
@@ -180,7 +182,8 @@ class Sender:
         if sent.outcome:
             logger.warning('webhook=%s it rests error="%s"', lane.webhook_id, sent.outcome.error)
             lane.note_answer(reached=False)  # fewer at once
-        lane.rests_until = max(lane.rests_until, now + PAUSE)
+        if sent.seconds:  # it was tried
+            lane.rests_until = max(lane.rests_until, now + PAUSE)
         lane.put_back(sent.delivery.pk)
 
     #
@@ -195,7 +198,7 @@ class Sender:
                 locked = self.lanes.lock()
                 answered = [sent for sent in self._answered if sent.delivery.webhook_id in locked]
                 entries = record.conclude(answered, now)
-                noted = self._write_health([*self._noted, *entries], now)
+                noted = self._write_health([*self._noted, *entries], now, at_once=not may_begin)
                 if may_begin:
                     chosen = self.lanes.choose_next(MOST - self._threads.shared, now)
                 else:
@@ -215,10 +218,11 @@ class Sender:
             sent.lane.end(sent.delivery.pk)
         return chosen
 
-    def _write_health(self, noted: list[Entry], now: datetime) -> list[Entry]:
+    def _write_health(self, noted: list[Entry], now: datetime, *, at_once: bool) -> list[Entry]:
         """Returns the entries that are to be written later."""
         clock = time.monotonic()
-        if not any(one.is_urgent for one in noted) and clock < self._written_at + BEHIND:
+        at_once = at_once or any(one.is_urgent for one in noted)
+        if not at_once and clock < self._written_at + BEHIND:
             return noted
         self._written_at = clock
         return endpoint.write(noted, now)
