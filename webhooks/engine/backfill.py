@@ -39,7 +39,7 @@ MOST, LONGEST = 3_000, 4.0
 # Seconds of rest after an error. After a slice slower than SLOW: REST_AFTER times as long.
 REST, SLOW, REST_AFTER = 1.0, 0.25, 9
 
-READY = f"""
+READY_BACKFILLS = f"""
     SELECT b.webhook_id FROM webhooks_backfill b JOIN webhooks_webhook w ON w.id = b.webhook_id
     WHERE b.state = 'running' AND w.enabled AND NOT w.paused AND (
         SELECT count(*) FROM (
@@ -62,7 +62,7 @@ class Backfills:
     def cut(self) -> bool:
         """Record a slice for one backfill, or end one. Returns whether it did anything."""
         now = time.monotonic()
-        ready = [pk for pk in sql.fetch_column(READY) if self._rests.get(pk, 0.0) <= now]
+        ready = [pk for pk in sql.fetch_column(READY_BACKFILLS) if self._rests.get(pk, 0.0) <= now]
         found = Backfill.objects.select_related('webhook').filter(pk__in=ready, state=RUNNING).order_by('?')
         return any(self._go_on(backfill) for backfill in found)
 

@@ -41,7 +41,7 @@ BACKFILL_FAILED = TranslatedEventType('webhook_backfill_failed', _('Backfill fai
 
 NOTE = 'UPDATE webhooks_health SET news = news || %(name)s::text WHERE webhook_id = %(webhook)s'
 
-TAKE = """
+TAKE_NEWS = """
     WITH told AS (
         SELECT webhook_id, news FROM webhooks_health WHERE news <> '{}' LIMIT 1 FOR UPDATE SKIP LOCKED
     )
@@ -70,7 +70,7 @@ def tell(webhook: Webhook, event_type: EventType) -> None:
 def tell_rules() -> bool:
     """Returns whether there was any news. Raises RedisError: it waits."""
     with transactions.short():
-        told = sql.fetch(TAKE)
+        told = sql.fetch(TAKE_NEWS)
         if told:
             # Rules enqueue after the commit, too late to wait.
             redis_queue.connect('default').ping()

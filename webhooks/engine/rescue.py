@@ -37,7 +37,7 @@ FREE = """
         FOR UPDATE SKIP LOCKED
     ))"""
 
-FORGET = """
+FORGET_WORKER = """
     DELETE FROM webhooks_worker w
     WHERE id = %(id)s AND NOT EXISTS (SELECT FROM webhooks_health h WHERE h.owner_id = w.id)"""
 
@@ -63,7 +63,7 @@ def rescue(name: str | None = None, reason: str | None = None) -> bool:
             locked = _rescue_deliveries(deliveries[:MOST], now, None if name else since, blame)
             left = rest + locked
             sql.execute(FREE, {'id': pk, 'left': left})
-            if left or not sql.execute(FORGET, {'id': pk}):
+            if left or not sql.execute(FORGET_WORKER, {'id': pk}):
                 sql.execute(KEEP, {'id': pk, 'left': left, 'seconds': 0 if rest and not locked else 1})
             logger.warning('worker=%s dead events=%d deliveries=%d', pk, len(events), len(deliveries))
     return bool(found)

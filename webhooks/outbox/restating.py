@@ -12,9 +12,9 @@ from ..choices import KindChoices
 from ..models import Webhook
 from . import recording, snapshots
 
-LOCK = 'SELECT FROM {table} t WHERE t.{pk} = ANY(%s) FOR NO KEY UPDATE NOWAIT'
+LOCK_OBJECTS = 'SELECT FROM {table} t WHERE t.{pk} = ANY(%s) FOR NO KEY UPDATE NOWAIT'
 
-RECORD = f"""
+RESTATE = f"""
     INSERT INTO webhooks_event (backfill_for, {recording.COLUMNS})
     SELECT %s, {{values}}, s.snapshot
     FROM (SELECT t.{{pk}} AS pk, {{snapshot}} AS snapshot FROM {{table}} t WHERE t.{{pk}} = ANY(%s)) s"""
@@ -31,6 +31,6 @@ def restate(webhook: Webhook, model: type[models.Model], pks: Collection[int], n
     # Nobody's request, without a message.
     told = [KindChoices.UPDATED, snapshots.object_type_id(model), now, None, None, None, None]
     with connection.cursor() as cursor:
-        cursor.execute(LOCK.format(**names), [list(pks)])
-        cursor.execute(RECORD.format(**names), [webhook.pk, *told, list(pks)])
+        cursor.execute(LOCK_OBJECTS.format(**names), [list(pks)])
+        cursor.execute(RESTATE.format(**names), [webhook.pk, *told, list(pks)])
         return cursor.rowcount

@@ -47,7 +47,7 @@ class TimedOut(Exception):
     pass
 
 
-class Renderer:
+class TemplateProcess:
     def __init__(self, channel: socket.socket, handle: int, is_own_child: bool) -> None:
         self._channel = channel
         self._handle = handle
@@ -88,8 +88,8 @@ class Fork:
     def __init__(self, work: Work) -> None:
         self._work = work
 
-    def make(self) -> Renderer:
-        return Renderer(*fork(self._work, MEMORY_LIMIT), is_own_child=True)
+    def make(self) -> TemplateProcess:
+        return TemplateProcess(*fork(self._work, MEMORY_LIMIT), is_own_child=True)
 
     def close(self) -> None:
         pass
@@ -102,7 +102,7 @@ class Spawner:
         self._work = work
         self._start()
 
-    def make(self) -> Renderer:
+    def make(self) -> TemplateProcess:
         try:
             return self._ask()
         except (EOFError, OSError):
@@ -120,13 +120,13 @@ class Spawner:
         self._channel, self._handle = fork(lambda channel: _spawn(channel, self._work))
         self._channel.settimeout(FORK_LIMIT)
 
-    def _ask(self) -> Renderer:
+    def _ask(self) -> TemplateProcess:
         self._channel.sendall(b'+')
         said, descriptors, _flags, _address = socket.recv_fds(self._channel, 1, 2)
         if not said:
             raise EOFError
         channel, handle = descriptors
-        return Renderer(socket.socket(fileno=channel), handle, is_own_child=False)
+        return TemplateProcess(socket.socket(fileno=channel), handle, is_own_child=False)
 
 
 def _spawn(channel: socket.socket, work: Work) -> None:

@@ -18,7 +18,7 @@ from ..patience import TICKS, Patience
 from . import conditions, process
 from .environment import ERROR_LIMIT, Environment, described
 from .errors import RenderError, TimeUp
-from .process import Fork, ProcessEnded, Renderer, Spawner, TimedOut
+from .process import Fork, ProcessEnded, Spawner, TemplateProcess, TimedOut
 
 # Seconds for one template, and for all of a request.
 TIME_LIMIT = 2.0
@@ -79,7 +79,7 @@ class _Supply:
     def __init__(self, source_class: type[Fork | Spawner]) -> None:
         self._source_class = source_class
         self._source: Fork | Spawner | None = None
-        self._renderer: Renderer | None = None
+        self._renderer: TemplateProcess | None = None
         self._filters: Filters = {}
 
     @property
@@ -94,7 +94,7 @@ class _Supply:
             self._filters = filters
             self._source = self._source_class(lambda channel: _serve(channel, filters))
 
-    def renderer(self) -> Renderer:
+    def renderer(self) -> TemplateProcess:
         self.prepare()
         if self._renderer is None or not self._renderer.is_there:
             self._renderer = self._source.make()

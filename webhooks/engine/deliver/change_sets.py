@@ -26,7 +26,7 @@ MOST = 10_000
 # (id of a webhook, id of a transaction)
 Key = tuple[int, int]
 
-READ = f"""
+READ_SET = f"""
     SELECT d.id, d.event_id, d.object_type_id, coalesce(d.span ->> 'kind', e.kind), {queue.SIZE}
     FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
     WHERE d.webhook_id = %(webhook)s AND d.change_set = %(set)s AND d.part = %(unformed)s
@@ -40,7 +40,7 @@ FORM = """
     FROM unnest(%(ids)s::bigint[], %(batches)s::bigint[], %(numbers)s::int[]) AS v(id, batch, part)
     WHERE d.id = v.id"""
 
-PARK = """
+PARK_SET = """
     UPDATE webhooks_delivery SET due_at = NULL
     WHERE webhook_id = %(webhook)s AND change_set = %(set)s AND part = %(unformed)s
       AND status = 'pending' AND due_at IS NOT NULL"""
@@ -72,9 +72,9 @@ def form(keys: Collection[Key], now: datetime) -> set[Key]:
 
 def _settle(key: dict[str, int], now: datetime) -> int:
     """Return how many changes there are."""
-    changes = [Change(*row) for row in sql.fetch(READ, {**key, 'most': MOST, 'now': now})]
+    changes = [Change(*row) for row in sql.fetch(READ_SET, {**key, 'most': MOST, 'now': now})]
     if order.blocked([change.pk for change in changes]):
-        return sql.execute(PARK, key)
+        return sql.execute(PARK_SET, key)
     _form(sorted(changes, key=place_of), now)
     return len(changes)
 

@@ -44,7 +44,7 @@ SEVERAL = f"""
     )"""
 
 # The first waiting deliveries of each object. A receiver may know of a creation by a later delivery that went before.
-READ = f"""
+READ_LINES = f"""
     SELECT d.webhook_id, d.object_type_id, d.object_id, d.id, coalesce(d.span ->> 'kind', e.kind), d.due_at, d.backfill,
         d.attempt_count > 0,
         d.attempt_count > 0 OR d.attempt_limit IS NOT NULL OR (d.span ? 'seen') IS TRUE
@@ -122,7 +122,7 @@ def replace_backfills(webhook_ids: Collection[int], now: datetime, in_hand: Coll
 def _settle(objects: Sequence[Object], now: datetime, in_hand: Collection[int]) -> list[int]:
     """Return the id of the webhook of each closed delivery."""
     most = max(min(MOST // len(objects), MOST_OF_ONE), 2)
-    rows = sql.fetch(READ, {**_columns(objects), 'in_hand': list(in_hand), 'most': most})
+    rows = sql.fetch(READ_LINES, {**_columns(objects), 'in_hand': list(in_hand), 'most': most})
     lines = groupby(rows, key=itemgetter(0, 1, 2))
     folded = [one for _object, line in lines if (one := fold([Waiting(*row[3:]) for row in line])).closed]
     if not folded:

@@ -25,7 +25,7 @@ EARLIER = f"""
 IS_UNTRIED = """
     d.backfill AND d.status = 'pending' AND d.lapses = 0 AND d.attempt_count = 0 AND d.attempt_limit IS NULL"""
 
-LOCK = 'SELECT webhook_id FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) FOR UPDATE SKIP LOCKED'
+LOCK_LANES = 'SELECT webhook_id FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) FOR UPDATE SKIP LOCKED'
 HOLD = 'SELECT 1 FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) ORDER BY webhook_id FOR UPDATE'
 
 BLOCKED = f"""
@@ -67,7 +67,7 @@ UNPARK = f"""
 
 def lock(webhook_ids: Collection[int]) -> set[int]:
     """Lock the lanes that nobody has locked, and return their webhooks' ids. It waits for nobody."""
-    return set(sql.fetch_column(LOCK, {'lanes': list(webhook_ids)})) if webhook_ids else set()
+    return set(sql.fetch_column(LOCK_LANES, {'lanes': list(webhook_ids)})) if webhook_ids else set()
 
 
 def hold(webhook_ids: Collection[int]) -> None:

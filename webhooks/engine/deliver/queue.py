@@ -21,7 +21,7 @@ ACTIVE = """
 SIZE = 'octet_length(e.data) + 4 * coalesce(pg_column_size(e.snapshots), 0)'
 
 # Free lanes with a delivery that became due since then.
-TAKE = f"""
+TAKE_LANES = f"""
     UPDATE webhooks_health SET owner_id = %(owner)s WHERE webhook_id = ANY(ARRAY(
         SELECT h.webhook_id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
         WHERE h.owner_id IS NULL AND h.webhook_id <> ALL(%(given)s) AND {ACTIVE} AND EXISTS (
@@ -35,7 +35,7 @@ TAKE = f"""
     RETURNING webhook_id"""
 
 # The worker's row too: rescue.py waits for that row, then finds these lanes free.
-LOCK = """
+LOCK_OWNED = """
     SELECT h.webhook_id FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
     WHERE w.id = %s FOR UPDATE SKIP LOCKED"""
 
@@ -59,7 +59,7 @@ IS_FIRST = """
           AND (p.part, p.id) < (d.part, d.id) AND (p.parts IS NOT NULL OR p.due_at IS NOT NULL)
     ))"""
 
-COLUMNS = """
+FIELDS = """
     d.event_id, d.span ->> 'kind' AS kind, d.change_set, d.id, d.webhook_id, d.due_at, d.object_type_id, d.object_id,
     d.backfill, d.batch"""
 
@@ -73,19 +73,19 @@ IS_WANTED = f"""
     AND {IS_DUE} AND {IS_FIRST}"""
 
 # The oldest and the newest due deliveries of each wish.
-READ = f"""
+READ_DUE = f"""
     SELECT d.* FROM unnest(%(lanes)s::bigint[], %(backfill)s::bool[], %(rooms)s::int[], %(newest)s::int[],
         %(since)s::timestamptz[], %(since_id)s::bigint[]) AS l(id, backfill, room, newest, since, since_id)
     CROSS JOIN LATERAL (
-        (SELECT {COLUMNS} FROM webhooks_delivery d WHERE {IS_WANTED} ORDER BY d.due_at, d.id LIMIT l.room)
+        (SELECT {FIELDS} FROM webhooks_delivery d WHERE {IS_WANTED} ORDER BY d.due_at, d.id LIMIT l.room)
         UNION
-        (SELECT {COLUMNS} FROM webhooks_delivery d WHERE {IS_WANTED} ORDER BY d.due_at DESC, d.id DESC LIMIT l.newest)
+        (SELECT {FIELDS} FROM webhooks_delivery d WHERE {IS_WANTED} ORDER BY d.due_at DESC, d.id DESC LIMIT l.newest)
     ) d
     ORDER BY d.due_at, d.id"""
 
 # The rest of these batches: a retry says the same as before, however many others are due.
 REST = f"""
-    SELECT {COLUMNS} FROM webhooks_delivery d WHERE d.batch = ANY(%(batches)s) AND {IS_DUE} ORDER BY d.id"""
+    SELECT {FIELDS} FROM webhooks_delivery d WHERE d.batch = ANY(%(batches)s) AND {IS_DUE} ORDER BY d.id"""
 
 # Asked by themselves: joined to the above, with old statistics PostgreSQL may read the deliveries again for each event.
 EVENTS = f"SELECT e.id, {SIZE}, e.transaction_id, e.kind, e.error <> '' FROM webhooks_event e WHERE e.id = ANY(%s)"
@@ -118,12 +118,12 @@ def take(owner: int, since: datetime, most: int, now: datetime, given: Iterable[
     `given`: lanes for others.
     """
     parameters = {'owner': owner, 'since': since, 'most': most, 'now': now, 'given': list(given)}
-    return set(sql.fetch_column(TAKE, parameters))
+    return set(sql.fetch_column(TAKE_LANES, parameters))
 
 
 def lock(owner: int) -> set[int]:
     """Lock a worker's lanes. Returns which: not those that somebody has locked."""
-    return set(sql.fetch_column(LOCK, [owner]))
+    return set(sql.fetch_column(LOCK_OWNED, [owner]))
 
 
 def leave(lanes: Collection[int]) -> None:
@@ -147,7 +147,7 @@ def read(wishes: Collection[Wish], held: Collection[int], now: datetime) -> list
     """Return due deliveries, the oldest first, but for the `held` ones, which are known."""
     names = ('lanes', 'backfill', 'rooms', 'newest', 'since', 'since_id')
     columns = dict(zip(names, map(list, zip(*wishes, strict=True)), strict=True))
-    rows = sql.fetch(READ, {**columns, 'held': list(held), 'now': now})
+    rows = sql.fetch(READ_DUE, {**columns, 'held': list(held), 'now': now})
     rows += _rest(rows, held, now)
     events = {pk: told for pk, *told in sql.fetch(EVENTS, [[event_id for event_id, *_delivery in rows]])}
     due = [

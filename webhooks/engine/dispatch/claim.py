@@ -12,10 +12,10 @@ MOST = 200
 # Events whose commit lags by more sequences wait for a full look.
 LATE = 1000
 
-LOCK = "SELECT pg_advisory_xact_lock('webhooks_event'::regclass::oid::integer, 0)"
+LOCK_CLAIMS = "SELECT pg_advisory_xact_lock('webhooks_event'::regclass::oid::integer, 0)"
 
 # An object's events wait behind one in other hands, or a suspect.
-READY = f"""
+READY_EVENTS = f"""
     WITH held AS MATERIALIZED (
         SELECT object_type_id, object_id, sequence FROM webhooks_event
         WHERE dispatched_at IS NULL AND id = ANY(ARRAY(SELECT unnest(events) FROM webhooks_worker WHERE id <> %(id)s))
@@ -61,7 +61,7 @@ class Reading:
 
     def take(self, member: Member) -> list[Event]:
         """Take events in hand, by sequence. Oldest and newest take turns: a change passes an import."""
-        sql.execute(LOCK)
+        sql.execute(LOCK_CLAIMS)
         # Every newest event may wait for an earlier one.
         if self._newest and (events := _take(member, self._read(member, self._since, 'DESC'))):
             self._newest = False
@@ -76,11 +76,11 @@ class Reading:
         return _take(member, found)
 
     def _read(self, member: Member, since: int, direction: str) -> list[tuple[int, int]]:
-        return sql.fetch(READY.format(direction=direction), {'id': member.pk, 'since': since, 'most': MOST})
+        return sql.fetch(READY_EVENTS.format(direction=direction), {'id': member.pk, 'since': since, 'most': MOST})
 
 
 def take_suspects(member: Member) -> list[Event]:
-    sql.execute(LOCK)
+    sql.execute(LOCK_CLAIMS)
     for row in sql.fetch(SUSPECTS, {'id': member.pk, 'most': MOST}):
         if events := _take(member, [row]):
             return events

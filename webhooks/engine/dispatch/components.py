@@ -31,7 +31,7 @@ Reference = tuple[int, int]
 Row = Mapping[str, Any]
 
 # No second event for the same transaction: the first is rendered already.
-MAKE = f"""
+MAKE_EVENTS = f"""
     INSERT INTO webhooks_event AS e (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username,
         request_id, request, changelog_message, data, error, skipped, transaction_id, transaction_time, visible,
         first_sequence, first_visible, caused_by)
@@ -88,7 +88,7 @@ def _tell_owners(events: Sequence[Event]) -> Sequence[None]:
     rows = [(*key[:2], changes[key], json.dumps(sorted(causes[key]))) for key in sorted(changes)]
     if rows:
         with transactions.short():
-            sql.execute(MAKE, [list(column) for column in zip(*rows, strict=True)])
+            sql.execute(MAKE_EVENTS, [list(column) for column in zip(*rows, strict=True)])
     return ()
 
 

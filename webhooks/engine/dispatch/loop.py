@@ -29,7 +29,7 @@ NOT_STORED = (DataError, ValueError)
 MOST, BUDGET = 1000, 0.3
 
 # One delivery of a change set is due, the rest follow it (engine/deliver/change_sets.py).
-MAKE = """
+MAKE_DELIVERIES = """
     INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence,
         expanded, status, error, created, due_at, expires_at, attempt_count, listed, backfill, change_set, part)
     SELECT gen_random_uuid(), w.id, e.id, e.object_type_id, e.object_id, e.sequence, w.expand <> '{}',
@@ -134,4 +134,4 @@ def make_deliveries(pairs: Sequence[tuple[int, int]], *, keeps_backfill: bool = 
         return []
     webhooks, events = map(list, zip(*pairs, strict=True))
     parameters = {'webhooks': webhooks, 'events': events, 'unformed': UNFORMED, 'keeps_backfill': keeps_backfill}
-    return sql.fetch(MAKE, {**parameters, 'expire_after': conf.get().expire_after})
+    return sql.fetch(MAKE_DELIVERIES, {**parameters, 'expire_after': conf.get().expire_after})

@@ -27,7 +27,7 @@ LONGEST, MARGIN = 60.0, 25.0
 # Looks for free lanes, and seconds between two: busy lanes are mostly locked.
 LOOKS, PAUSE = 10, 0.05
 
-READY = f"""
+READY_SUSPECTS = f"""
     SELECT d.id FROM webhooks_delivery d
     JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN webhooks_health h ON h.webhook_id = w.id
     WHERE d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(now)s AND {queue.ACTIVE} AND {queue.IS_FIRST}
@@ -35,8 +35,8 @@ READY = f"""
     ORDER BY d.due_at, d.id LIMIT 1"""
 
 # No `due_at` while in hand: nobody else takes it.
-TAKE = f"""
-    UPDATE webhooks_delivery SET due_at = NULL WHERE id = ANY(ARRAY({READY} FOR UPDATE OF d, h SKIP LOCKED))
+TAKE_SUSPECT = f"""
+    UPDATE webhooks_delivery SET due_at = NULL WHERE id = ANY(ARRAY({READY_SUSPECTS} FOR UPDATE OF d, h SKIP LOCKED))
     RETURNING id"""
 
 PUT_BACK = """
@@ -48,7 +48,7 @@ def are_any() -> bool:
     if claim.is_any_suspect():
         return True
     with transactions.short() as now:
-        return bool(sql.fetch(READY, {'now': now}))
+        return bool(sql.fetch(READY_SUSPECTS, {'now': now}))
 
 
 def serve(name: str, _channel: socket.socket) -> None:
@@ -100,7 +100,7 @@ def _deliver(member: Member) -> bool:
 def _take(member: Member) -> list[Delivery]:
     """Take a suspect, then the rest of its part of a change set."""
     with transactions.short() as now:
-        taken = sql.fetch_column(TAKE, {'now': now})
+        taken = sql.fetch_column(TAKE_SUSPECT, {'now': now})
         pks = [*taken, *(pk for part in queue.parts_of(taken).values() for pk in part['others'])]
         found = queue.fetch(pks)
         if len(found) < len(pks):

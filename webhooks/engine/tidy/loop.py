@@ -38,7 +38,7 @@ DELETED = """
     WHERE owner_id IS NULL AND NOT EXISTS (SELECT FROM webhooks_webhook w WHERE w.id = h.webhook_id) LIMIT 1
     FOR UPDATE OF h SKIP LOCKED"""
 
-FORGET = """
+FORGET_LOG = """
     DELETE FROM webhooks_delivery WHERE id = ANY(ARRAY(
         SELECT id FROM webhooks_delivery WHERE webhook_id = %(webhook)s ORDER BY id DESC LIMIT %(part)s
     ))"""
@@ -96,7 +96,7 @@ def forget_deleted() -> bool:
         found = sql.fetch_column(DELETED)
         for webhook_id in found:
             bounds = {'webhook': webhook_id, 'part': PART}
-            if not sql.execute(FORGET, bounds):
+            if not sql.execute(FORGET_LOG, bounds):
                 sql.execute(FORGET_LAST, bounds)
     return bool(found)
 

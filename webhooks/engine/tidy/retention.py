@@ -26,7 +26,7 @@ COUNT = """
     WHERE EXISTS (SELECT FROM webhooks_webhook w WHERE w.id = d.webhook_id)"""
 
 # Deliveries of deleted webhooks do not count.
-READ = """
+READ_OLD = """
     SELECT e.*, d.* FROM (
         SELECT id, timestamp FROM webhooks_event
         WHERE dispatched_at IS NOT NULL AND timestamp < %(before)s AND (timestamp, id) > (%(timestamp)s, %(id)s)
@@ -38,7 +38,7 @@ READ = """
     ORDER BY e.timestamp, e.id"""
 
 # A redelivery locks the event too. So the next statement looks again.
-LOCK = 'SELECT id FROM webhooks_event WHERE id = ANY(%(ids)s) FOR UPDATE SKIP LOCKED'
+LOCK_EVENTS = 'SELECT id FROM webhooks_event WHERE id = ANY(%(ids)s) FOR UPDATE SKIP LOCKED'
 
 PRUNE = """
     DELETE FROM webhooks_event e WHERE e.id = ANY(%(ids)s) AND NOT EXISTS (
@@ -83,7 +83,7 @@ def _delete(kept: Sequence[str], before: datetime | str, excess: float = math.in
     `excess`: only until so many deliveries are gone. Yields each transaction's number of events.
     """
     bounds = {'kept': list(kept), 'before': before, 'look': LOOK, 'timestamp': '-infinity', 'id': 0}
-    while excess > 0 and (rows := [Old(*row) for row in sql.fetch(READ, bounds)]):
+    while excess > 0 and (rows := [Old(*row) for row in sql.fetch(READ_OLD, bounds)]):
         going = [one for one in rows if one.may_go and (one.counted or excess == math.inf)]
         chunk = first_within(going, lambda one: max(one.deliveries, 1), int(min(CHUNK, excess)))
         went = _prune([one.pk for one in chunk], bounds) if chunk else set()
@@ -96,5 +96,5 @@ def _delete(kept: Sequence[str], before: datetime | str, excess: float = math.in
 
 def _prune(ids: Sequence[int], bounds: Mapping[str, Any]) -> set[int]:
     with transactions.short():
-        locked = sql.fetch_column(LOCK, {'ids': ids})
+        locked = sql.fetch_column(LOCK_EVENTS, {'ids': ids})
         return set(sql.fetch_column(PRUNE, {**bounds, 'ids': locked}))
