@@ -134,8 +134,8 @@ class Lanes:
     def _give(self, clock: float) -> None:
         """Give up lanes if this worker has more than others: those that it can leave soonest, each in its turn."""
         surplus = len(self.owned) - queue.share(len(self.owned))
-        by_wait = sorted(self.owned, key=lambda pk: (pk in self._given, len(self.owned[pk].in_hand)))
-        for pk in by_wait[: max(surplus, 0)]:
+        soonest = sorted(self.owned, key=lambda pk: (pk in self._given, len(self.owned[pk].in_hand)))
+        for pk in soonest[: max(surplus, 0)]:
             self._given[pk] = clock + GIVEN
             self.owned[pk].forget()
 
