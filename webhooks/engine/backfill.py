@@ -39,16 +39,16 @@ MOST, LONGEST = 3_000, 4.0
 # Seconds of rest after an error. After a slice slower than SLOW: REST_AFTER times as long.
 REST, SLOW, REST_AFTER = 1.0, 0.25, 9
 
-READY_BACKFILLS = f"""
+READY_BACKFILLS = """
     SELECT b.webhook_id FROM webhooks_backfill b JOIN webhooks_webhook w ON w.id = b.webhook_id
     WHERE b.state = 'running' AND w.enabled AND NOT w.paused AND (
         SELECT count(*) FROM (
             SELECT FROM webhooks_event e WHERE e.backfill_for = b.webhook_id AND e.dispatched_at IS NULL
             UNION ALL
             SELECT FROM webhooks_delivery d WHERE d.webhook_id = b.webhook_id AND d.backfill AND d.status = 'pending'
-            LIMIT {MOST_OPEN}
+            LIMIT %(most)s
         ) is_open
-    ) < CASE WHEN b.position < cardinality(b.object_types) THEN {MOST_OPEN} ELSE 1 END"""
+    ) < CASE WHEN b.position < cardinality(b.object_types) THEN %(most)s ELSE 1 END"""
 
 # A locked table is not the filter's fault.
 BOUND = "SELECT set_config('statement_timeout', %s::text, true), set_config('lock_timeout', '200', true)"
@@ -62,7 +62,7 @@ class Backfills:
     def cut(self) -> bool:
         """Record a slice for one backfill, or end one. Returns whether it did anything."""
         now = time.monotonic()
-        ready = [pk for pk in sql.fetch_column(READY_BACKFILLS) if self._rests.get(pk, 0.0) <= now]
+        ready = [pk for pk in sql.fetch_column(READY_BACKFILLS, {'most': MOST_OPEN}) if self._rests.get(pk, 0.0) <= now]
         found = Backfill.objects.select_related('webhook').filter(pk__in=ready, state=RUNNING).order_by('?')
         return any(self._go_on(backfill) for backfill in found)
 

@@ -18,14 +18,16 @@ from .registry import ALIVE, BEGINS, GIVEN_UP, STOPPED, SUSPECT, SUSPECTS
 
 logger = logging.getLogger('webhooks.worker')
 
-FOUND = 'SELECT id, role, events, deliveries, alive_until - make_interval(secs => %(alive)s) FROM webhooks_worker'
-DEAD = f'{FOUND} WHERE alive_until < clock_timestamp() LIMIT 1 FOR UPDATE SKIP LOCKED'
+# With the time of its last beat.
+DEAD = """
+    SELECT id, role, events, deliveries, alive_until - make_interval(secs => %(alive)s) FROM webhooks_worker
+    WHERE alive_until < clock_timestamp() LIMIT 1 FOR UPDATE SKIP LOCKED"""
 REST = timedelta(seconds=30)
 # Deliveries in a transaction.
 MOST = 2000
 
 # PostgreSQL may take a moment to end the worker's transaction.
-ENDED = f'{FOUND} WHERE name = %(name)s FOR UPDATE'
+ENDED = 'SELECT id, role, events, deliveries, NULL FROM webhooks_worker WHERE name = %(name)s FOR UPDATE'
 
 # A dead worker keeps a lane as long as it keeps one of its deliveries.
 FREE = """
@@ -60,7 +62,7 @@ def rescue(name: str | None = None, reason: str | None = None) -> bool:
             blame = reason if role == SUSPECTS else None
             _rescue_events(events, now, blame)
             rest = deliveries[MOST:]
-            locked = _rescue_deliveries(deliveries[:MOST], now, None if name else since, blame)
+            locked = _rescue_deliveries(deliveries[:MOST], now, since, blame)
             left = rest + locked
             sql.execute(FREE, {'id': pk, 'left': left})
             if left or not sql.execute(FORGET_WORKER, {'id': pk}):

@@ -16,7 +16,7 @@ from ...models import Delivery
 from ...models.delivery import UNFORMED
 from .. import sql
 from ..each import portions
-from . import lane, order, queue, ranks
+from . import lane, order, ranks
 
 KINDS = (KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED)
 
@@ -26,8 +26,9 @@ MOST = 10_000
 # (id of a webhook, id of a transaction)
 Key = tuple[int, int]
 
-READ_SET = f"""
-    SELECT d.id, d.event_id, d.object_type_id, coalesce(d.span ->> 'kind', e.kind), {queue.SIZE}
+READ_SET = """
+    SELECT d.id, d.event_id, d.object_type_id, coalesce(d.span ->> 'kind', e.kind),
+        octet_length(e.data) + 4 * coalesce(pg_column_size(e.snapshots), 0)
     FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
     WHERE d.webhook_id = %(webhook)s AND d.change_set = %(set)s AND d.part = %(unformed)s
       AND d.status = 'pending' AND d.expires_at > %(now)s

@@ -22,29 +22,26 @@ OBJECTS, MOST, MOST_OF_ONE = 1000, 20_000, 1000
 # The ids of webhook, model and object.
 Object = tuple[int, int, int]
 
-GIVEN = """
-    unnest(%(webhooks)s::bigint[], %(types)s::bigint[], %(objects)s::bigint[])
-        AS o(webhook_id, object_type_id, object_id)"""
-
-# A delivery `d` of an object `o` that waits. A change set leaves out nothing.
-WAITS = """
-    d.webhook_id = o.webhook_id AND d.object_type_id = o.object_type_id AND d.object_id = o.object_id
-    AND d.status = 'pending' AND d.lapses = 0 AND d.change_set IS NULL AND d.id <> ALL(%(in_hand)s)"""
-
-# An event `e` that shows its object: recorded with a change, or for a backfill, and rendered.
-SHOWS_OBJECT = "e.transaction_id <> 0 AND e.error = ''"
-
-# The objects with several waiting deliveries, and none in a change set.
-SEVERAL = f"""
-    SELECT o.* FROM {GIVEN}
-    WHERE (SELECT count(*) FROM (SELECT FROM webhooks_delivery d WHERE {WAITS} LIMIT 2) d) = 2 AND NOT EXISTS (
+# The objects with several waiting deliveries, and none in a change set: that leaves out nothing.
+SEVERAL = """
+    SELECT o.* FROM unnest(%(webhooks)s::bigint[], %(types)s::bigint[], %(objects)s::bigint[])
+        AS o(webhook_id, object_type_id, object_id)
+    WHERE (
+        SELECT count(*) FROM (
+            SELECT FROM webhooks_delivery d
+            WHERE d.webhook_id = o.webhook_id AND d.object_type_id = o.object_type_id AND d.object_id = o.object_id
+              AND d.status = 'pending' AND d.lapses = 0 AND d.id <> ALL(%(in_hand)s)
+            LIMIT 2
+        ) d
+    ) = 2 AND NOT EXISTS (
         SELECT FROM webhooks_delivery s
         WHERE s.webhook_id = o.webhook_id AND s.object_type_id = o.object_type_id AND s.object_id = o.object_id
-          AND s.{order.IS_PENDING} AND s.change_set IS NOT NULL
+          AND s.status IN ('pending', '') AND s.change_set IS NOT NULL
     )"""
 
-# The first waiting deliveries of each object. A receiver may know of a creation by a later delivery that went before.
-READ_LINES = f"""
+# The first waiting deliveries of each object, if their events show it. A receiver may know of a creation by a later
+# delivery that went before.
+READ_LINES = """
     SELECT d.webhook_id, d.object_type_id, d.object_id, d.id, coalesce(d.span ->> 'kind', e.kind), d.due_at, d.backfill,
         d.attempt_count > 0,
         d.attempt_count > 0 OR d.attempt_limit IS NOT NULL OR (d.span ? 'seen') IS TRUE
@@ -53,15 +50,20 @@ READ_LINES = f"""
             WHERE g.webhook_id = d.webhook_id AND g.object_type_id = d.object_type_id AND g.object_id = d.object_id
               AND g.sequence > d.sequence AND (g.attempt_count > 0 OR g.id = ANY(%(in_hand)s))
         )
-    FROM {GIVEN} CROSS JOIN LATERAL (
-        SELECT * FROM webhooks_delivery d WHERE {WAITS} ORDER BY d.sequence, d.id LIMIT %(most)s
+    FROM unnest(%(webhooks)s::bigint[], %(types)s::bigint[], %(objects)s::bigint[])
+        AS o(webhook_id, object_type_id, object_id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM webhooks_delivery d
+        WHERE d.webhook_id = o.webhook_id AND d.object_type_id = o.object_type_id AND d.object_id = o.object_id
+          AND d.status = 'pending' AND d.lapses = 0 AND d.id <> ALL(%(in_hand)s)
+        ORDER BY d.sequence, d.id LIMIT %(most)s
     ) d JOIN webhooks_event e ON e.id = d.event_id
-    WHERE {SHOWS_OBJECT}
+    WHERE e.transaction_id <> 0 AND e.error = ''
     ORDER BY d.webhook_id, d.object_type_id, d.object_id, d.sequence, d.id"""
 
-CLOSE = f"""
+CLOSE = """
     UPDATE webhooks_delivery d SET status = 'superseded', due_at = NULL, finished_at = %(now)s, error = ''
-    FROM unnest(%(ids)s::bigint[]) v(id) WHERE d.id = v.id AND d.{order.IS_PENDING} RETURNING d.webhook_id"""
+    FROM unnest(%(ids)s::bigint[]) v(id) WHERE d.id = v.id AND d.status IN ('pending', '') RETURNING d.webhook_id"""
 
 # The object before the first, `f`: as that one tells it, or its event, or as the heir had it so far.
 INHERIT = """
@@ -81,18 +83,24 @@ INHERIT = """
     ) h
     WHERE d.id = h.pk AND d.status = 'pending'"""
 
-UNTRIED = f'd.webhook_id = ANY(%(webhooks)s) AND {order.IS_UNTRIED} AND d.id <> ALL(%(in_hand)s)'
+# Untried deliveries of backfills: no receiver has heard of them, and nobody has asked for them.
+IS_ANY_UNTRIED = """
+    SELECT EXISTS (
+        SELECT FROM webhooks_delivery
+        WHERE webhook_id = ANY(%(webhooks)s) AND id <> ALL(%(in_hand)s)
+          AND backfill AND status = 'pending' AND lapses = 0 AND attempt_count = 0 AND attempt_limit IS NULL
+    )"""
 
-IS_ANY_UNTRIED = f'SELECT EXISTS (SELECT FROM webhooks_delivery d WHERE {UNTRIED})'
-
-# Untried deliveries of backfills, if a later one is pending that shows the object.
-REPLACE_BACKFILLS = f"""
+# The same ones, if a later delivery is pending that shows the object.
+REPLACE_BACKFILLS = """
     UPDATE webhooks_delivery d SET status = 'superseded', due_at = NULL, finished_at = %(now)s
-    WHERE {UNTRIED} AND EXISTS (
-        SELECT FROM webhooks_delivery p JOIN webhooks_event e ON e.id = p.event_id
-        WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
-          AND p.{order.IS_PENDING} AND p.sequence > d.sequence AND {SHOWS_OBJECT}
-    )
+    WHERE webhook_id = ANY(%(webhooks)s) AND id <> ALL(%(in_hand)s)
+      AND backfill AND status = 'pending' AND lapses = 0 AND attempt_count = 0 AND attempt_limit IS NULL
+      AND EXISTS (
+          SELECT FROM webhooks_delivery p JOIN webhooks_event e ON e.id = p.event_id
+          WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
+            AND p.status IN ('pending', '') AND p.sequence > d.sequence AND e.transaction_id <> 0 AND e.error = ''
+      )
     RETURNING d.id, d.webhook_id"""
 
 

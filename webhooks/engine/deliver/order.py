@@ -10,42 +10,34 @@ from datetime import datetime
 
 from .. import sql
 
-# 'pending', where the object or the ids are known; no status is ''. Without it PostgreSQL may take an index of all that
-# is pending, if its statistics know of few.
-IS_PENDING = "status IN ('pending', '')"
-
-# A delivery for which a delivery `d` has to wait.
-EARLIER = f"""
-    SELECT FROM webhooks_delivery p
-    WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
-      AND p.{IS_PENDING} AND p.sequence < d.sequence
-    LIMIT 1"""
-
-# An untried delivery `d` of a backfill: no receiver has heard of it, and nobody has asked for it.
-IS_UNTRIED = """
-    d.backfill AND d.status = 'pending' AND d.lapses = 0 AND d.attempt_count = 0 AND d.attempt_limit IS NULL"""
-
 LOCK_LANES = 'SELECT webhook_id FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) FOR UPDATE SKIP LOCKED'
 HOLD = 'SELECT 1 FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) ORDER BY webhook_id FOR UPDATE'
 
-BLOCKED = f"""
+# No status is ''. With 'pending' alone PostgreSQL may read all pending deliveries, if it expects few.
+BLOCKED = """
     SELECT d.id FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id
-    CROSS JOIN LATERAL ({EARLIER}) p
+    CROSS JOIN LATERAL (
+        SELECT FROM webhooks_delivery p
+        WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
+          AND p.status IN ('pending', '') AND p.sequence < d.sequence
+        LIMIT 1
+    ) p
     WHERE d.id = ANY(%(ids)s) AND w.ordered
     UNION ALL
     SELECT d.id FROM webhooks_delivery d JOIN webhooks_backfill b ON b.webhook_id = d.webhook_id
-    WHERE d.id = ANY(%(ids)s) AND b.state IN ('paused', 'canceled') AND {IS_UNTRIED}"""
+    WHERE d.id = ANY(%(ids)s) AND b.state IN ('paused', 'canceled')
+      AND d.backfill AND d.status = 'pending' AND d.lapses = 0 AND d.attempt_count = 0 AND d.attempt_limit IS NULL"""
 
 # A part of a change set is looked at again later: another of its changes may be blocked.
-PARK = f"""
+PARK = """
     UPDATE webhooks_delivery SET due_at = CASE WHEN parts IS NOT NULL THEN %(now)s + interval '1 second' END
-    WHERE id = ANY(%(ids)s) AND {IS_PENDING}"""
+    WHERE id = ANY(%(ids)s) AND status IN ('pending', '')"""
 
 # These are closed: the next of each object is due, and the next of each change set. Not suspects: they may be in hand.
 # A redelivered event has several deliveries of one sequence.
-UNPARK = f"""
+UNPARK = """
     UPDATE webhooks_delivery SET due_at = %(now)s
-    WHERE {IS_PENDING} AND due_at IS NULL AND lapses = 0 AND id = ANY(ARRAY(
+    WHERE status IN ('pending', '') AND due_at IS NULL AND lapses = 0 AND id = ANY(ARRAY(
         SELECT n.id FROM webhooks_delivery d CROSS JOIN LATERAL (
             SELECT n.id FROM webhooks_delivery n
             WHERE n.webhook_id = d.webhook_id AND n.object_type_id = d.object_type_id AND n.object_id = d.object_id

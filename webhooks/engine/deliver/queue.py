@@ -10,25 +10,20 @@ from .. import sql
 from . import order
 from .lane import Due, State, Wish
 
-# A webhook `w` with its health `h` may be sent to. A suspended one: if its probe is due, or somebody has just saved it.
-ACTIVE = """
-    w.enabled AND NOT w.paused AND (h.gone_at > w.last_updated) IS NOT TRUE AND (
-        h.suspended_since IS NULL OR h.probe_at <= %(now)s
-        OR w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s
-    )"""
-
-# Of an event `e`: bytes of its payload, about.
-SIZE = 'octet_length(e.data) + 4 * coalesce(pg_column_size(e.snapshots), 0)'
-
-# Free lanes with a delivery that became due since then.
-TAKE_LANES = f"""
+# Free lanes with a delivery that became due since then, of webhooks that may be sent to. A suspended one may if its
+# probe is due, or if somebody has just saved it.
+TAKE_LANES = """
     UPDATE webhooks_health SET owner_id = %(owner)s WHERE webhook_id = ANY(ARRAY(
         SELECT h.webhook_id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
-        WHERE h.owner_id IS NULL AND h.webhook_id <> ALL(%(given)s) AND {ACTIVE} AND EXISTS (
-            SELECT FROM webhooks_delivery d
-            WHERE d.webhook_id = h.webhook_id AND d.status = 'pending' AND d.lapses = 0
-              AND d.backfill IN (false, true) AND d.due_at > %(since)s AND d.due_at <= %(now)s
-        )
+        WHERE h.owner_id IS NULL AND h.webhook_id <> ALL(%(given)s)
+          AND w.enabled AND NOT w.paused AND (h.gone_at > w.last_updated) IS NOT TRUE AND (
+              h.suspended_since IS NULL OR h.probe_at <= %(now)s
+              OR w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s
+          ) AND EXISTS (
+              SELECT FROM webhooks_delivery d
+              WHERE d.webhook_id = h.webhook_id AND d.status = 'pending' AND d.lapses = 0
+                AND d.backfill IN (false, true) AND d.due_at > %(since)s AND d.due_at <= %(now)s
+          )
         ORDER BY random() LIMIT %(most)s
         FOR UPDATE OF h SKIP LOCKED
     ))
@@ -41,8 +36,14 @@ LOCK_OWNED = """
 
 LEAVE = 'UPDATE webhooks_health SET owner_id = NULL WHERE webhook_id = ANY(%s)'
 
-STATES = f"""
-    SELECT w.id, w.last_updated, {ACTIVE}, h.suspended_since IS NOT NULL
+# May these be sent to, as above, and are they suspended?
+STATES = """
+    SELECT w.id, w.last_updated,
+        w.enabled AND NOT w.paused AND (h.gone_at > w.last_updated) IS NOT TRUE AND (
+            h.suspended_since IS NULL OR h.probe_at <= %(now)s
+            OR w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s
+        ),
+        h.suspended_since IS NOT NULL
     FROM webhooks_webhook w JOIN webhooks_health h ON h.webhook_id = w.id WHERE w.id = ANY(%(lanes)s)"""
 
 # How many lanes are owned, and how many senders have beaten in the last four seconds.
@@ -51,48 +52,57 @@ OWNERS = """
         (SELECT count(*) FROM webhooks_worker
          WHERE role = 'send' AND alive_until > clock_timestamp() + interval '6 seconds')"""
 
-# One delivery `d` stands for a change set that is not formed yet, and then for its next part. The others follow it.
-IS_FIRST = """
-    (d.change_set IS NULL OR NOT EXISTS (
-        SELECT FROM webhooks_delivery p
-        WHERE p.webhook_id = d.webhook_id AND p.change_set = d.change_set AND p.status = 'pending'
-          AND (p.part, p.id) < (d.part, d.id) AND (p.parts IS NOT NULL OR p.due_at IS NOT NULL)
-    ))"""
-
-FIELDS = """
-    d.event_id, d.span ->> 'kind' AS kind, d.change_set, d.id, d.webhook_id, d.due_at, d.object_type_id, d.object_id,
-    d.backfill, d.batch"""
-
-IS_DUE = """
-    d.status = 'pending' AND d.lapses = 0 AND d.due_at <= %(now)s AND d.expires_at > %(now)s
-    AND d.id <> ALL(%(held)s)"""
-
-# After the mark of a wish `l`.
-IS_WANTED = f"""
-    d.webhook_id = l.id AND d.backfill = l.backfill AND (d.due_at, d.id) > (l.since, l.since_id)
-    AND {IS_DUE} AND {IS_FIRST}"""
-
-# The oldest and the newest due deliveries of each wish.
-READ_DUE = f"""
+# The oldest and the newest due deliveries of each wish, after its mark. One delivery stands for a change set that is
+# not formed yet, and then for its next part. The others follow it.
+READ_DUE = """
     SELECT d.* FROM unnest(%(lanes)s::bigint[], %(backfill)s::bool[], %(rooms)s::int[], %(newest)s::int[],
         %(since)s::timestamptz[], %(since_id)s::bigint[]) AS l(id, backfill, room, newest, since, since_id)
     CROSS JOIN LATERAL (
-        (SELECT {FIELDS} FROM webhooks_delivery d WHERE {IS_WANTED} ORDER BY d.due_at, d.id LIMIT l.room)
+        (SELECT d.event_id, d.span ->> 'kind' AS kind, d.change_set, d.id, d.webhook_id, d.due_at, d.object_type_id,
+             d.object_id, d.backfill, d.batch
+         FROM webhooks_delivery d
+         WHERE d.webhook_id = l.id AND d.backfill = l.backfill AND (d.due_at, d.id) > (l.since, l.since_id)
+           AND d.status = 'pending' AND d.lapses = 0 AND d.due_at <= %(now)s AND d.expires_at > %(now)s
+           AND d.id <> ALL(%(held)s) AND (d.change_set IS NULL OR NOT EXISTS (
+               SELECT FROM webhooks_delivery p
+               WHERE p.webhook_id = d.webhook_id AND p.change_set = d.change_set AND p.status = 'pending'
+                 AND (p.part, p.id) < (d.part, d.id) AND (p.parts IS NOT NULL OR p.due_at IS NOT NULL)
+           ))
+         ORDER BY d.due_at, d.id LIMIT l.room)
         UNION
-        (SELECT {FIELDS} FROM webhooks_delivery d WHERE {IS_WANTED} ORDER BY d.due_at DESC, d.id DESC LIMIT l.newest)
+        (SELECT d.event_id, d.span ->> 'kind' AS kind, d.change_set, d.id, d.webhook_id, d.due_at, d.object_type_id,
+             d.object_id, d.backfill, d.batch
+         FROM webhooks_delivery d
+         WHERE d.webhook_id = l.id AND d.backfill = l.backfill AND (d.due_at, d.id) > (l.since, l.since_id)
+           AND d.status = 'pending' AND d.lapses = 0 AND d.due_at <= %(now)s AND d.expires_at > %(now)s
+           AND d.id <> ALL(%(held)s) AND (d.change_set IS NULL OR NOT EXISTS (
+               SELECT FROM webhooks_delivery p
+               WHERE p.webhook_id = d.webhook_id AND p.change_set = d.change_set AND p.status = 'pending'
+                 AND (p.part, p.id) < (d.part, d.id) AND (p.parts IS NOT NULL OR p.due_at IS NOT NULL)
+           ))
+         ORDER BY d.due_at DESC, d.id DESC LIMIT l.newest)
     ) d
     ORDER BY d.due_at, d.id"""
 
 # The rest of these batches: a retry says the same as before, however many others are due.
-REST = f"""
-    SELECT {FIELDS} FROM webhooks_delivery d WHERE d.batch = ANY(%(batches)s) AND {IS_DUE} ORDER BY d.id"""
+REST = """
+    SELECT event_id, span ->> 'kind', change_set, id, webhook_id, due_at, object_type_id, object_id, backfill, batch
+    FROM webhooks_delivery
+    WHERE batch = ANY(%(batches)s) AND status = 'pending' AND lapses = 0 AND due_at <= %(now)s
+      AND expires_at > %(now)s AND id <> ALL(%(held)s)
+    ORDER BY id"""
 
-# Asked by themselves: joined to the above, with old statistics PostgreSQL may read the deliveries again for each event.
-EVENTS = f"SELECT e.id, {SIZE}, e.transaction_id, e.kind, e.error <> '' FROM webhooks_event e WHERE e.id = ANY(%s)"
+# With the bytes of its payload, about. Asked by themselves: joined to the above, with old statistics PostgreSQL may
+# read the deliveries again for each event.
+EVENTS = """
+    SELECT id, octet_length(data) + 4 * coalesce(pg_column_size(snapshots), 0), transaction_id, kind, error <> ''
+    FROM webhooks_event WHERE id = ANY(%s)"""
 
 # For each delivery that stands for a part of a change set: the other deliveries and the size of the part.
-PARTS = f"""
-    SELECT f.id, array_remove(array_agg(d.id ORDER BY d.id), f.id), sum({SIZE})::bigint FROM webhooks_delivery f
+PARTS = """
+    SELECT f.id, array_remove(array_agg(d.id ORDER BY d.id), f.id),
+        sum(octet_length(e.data) + 4 * coalesce(pg_column_size(e.snapshots), 0))::bigint
+    FROM webhooks_delivery f
     JOIN webhooks_delivery d ON d.webhook_id = f.webhook_id AND d.change_set = f.change_set AND d.part = f.part
         AND d.batch = f.batch AND d.status = 'pending'
     JOIN webhooks_event e ON e.id = d.event_id

@@ -14,26 +14,34 @@ LATE = 1000
 
 LOCK_CLAIMS = "SELECT pg_advisory_xact_lock('webhooks_event'::regclass::oid::integer, 0)"
 
-# An object's events wait behind one in other hands, or a suspect.
-READY_EVENTS = f"""
+# The oldest and the newest events. An object's events wait behind one in other hands, or a suspect.
+READY_EVENTS = """
     WITH held AS MATERIALIZED (
         SELECT object_type_id, object_id, sequence FROM webhooks_event
         WHERE dispatched_at IS NULL AND id = ANY(ARRAY(SELECT unnest(events) FROM webhooks_worker WHERE id <> %(id)s))
         UNION ALL
         SELECT object_type_id, object_id, sequence FROM webhooks_event
-        WHERE dispatched_at IS NULL AND lapses > 0 AND lapses < {GIVEN_UP}
+        WHERE dispatched_at IS NULL AND lapses > 0 AND lapses < %(given_up)s
     )
-    SELECT e.id, e.sequence FROM webhooks_event e
-    WHERE e.dispatched_at IS NULL AND e.sequence > %(since)s AND (e.retry_at IS NULL OR e.retry_at <= now())
-      AND NOT EXISTS (
-          SELECT FROM held h
-          WHERE h.object_type_id = e.object_type_id AND h.object_id = e.object_id AND h.sequence <= e.sequence
-      )
-    ORDER BY e.sequence {{direction}} LIMIT %(most)s"""
+    (SELECT e.id, e.sequence FROM webhooks_event e
+     WHERE e.dispatched_at IS NULL AND e.sequence > %(since)s AND (e.retry_at IS NULL OR e.retry_at <= now())
+       AND NOT EXISTS (
+           SELECT FROM held h
+           WHERE h.object_type_id = e.object_type_id AND h.object_id = e.object_id AND h.sequence <= e.sequence
+       )
+     ORDER BY e.sequence LIMIT %(oldest)s)
+    UNION ALL
+    (SELECT e.id, e.sequence FROM webhooks_event e
+     WHERE e.dispatched_at IS NULL AND e.sequence > %(since)s AND (e.retry_at IS NULL OR e.retry_at <= now())
+       AND NOT EXISTS (
+           SELECT FROM held h
+           WHERE h.object_type_id = e.object_type_id AND h.object_id = e.object_id AND h.sequence <= e.sequence
+       )
+     ORDER BY e.sequence DESC LIMIT %(newest)s)"""
 
-SUSPECTS = f"""
+SUSPECTS = """
     SELECT id FROM webhooks_event
-    WHERE dispatched_at IS NULL AND lapses > 0 AND lapses < {GIVEN_UP} AND retry_at <= now()
+    WHERE dispatched_at IS NULL AND lapses > 0 AND lapses < %(given_up)s AND retry_at <= now()
       AND id <> ALL(ARRAY(SELECT unnest(events) FROM webhooks_worker WHERE id <> %(id)s))
     ORDER BY retry_at, sequence LIMIT %(most)s"""
 
@@ -63,32 +71,37 @@ class Reading:
         """Take events in hand, by sequence. Oldest and newest take turns: a change passes an import."""
         sql.execute(LOCK_CLAIMS)
         # Every newest event may wait for an earlier one.
-        if self._newest and (events := _take(member, self._read(member, self._since, 'DESC'))):
+        if self._newest and (events := _take(member, self._read(member, self._since, newest=MOST))):
             self._newest = False
             return events
         began = time.monotonic()
         is_full = self._everything.is_due(began)
-        found = self._read(member, 0 if is_full else self._since, 'ASC')
+        found = self._read(member, 0 if is_full else self._since, oldest=MOST)
         if is_full:
             self._everything.note(began, time.monotonic())
-            self._since = found[0][1] - LATE if found else self._since
+            self._since = min(sequence for _id, sequence in found) - LATE if found else self._since
         self._newest = len(found) == MOST
         return _take(member, found)
 
-    def _read(self, member: Member, since: int, direction: str) -> list[tuple[int, int]]:
-        return sql.fetch(READY_EVENTS.format(direction=direction), {'id': member.pk, 'since': since, 'most': MOST})
+    def _read(self, member: Member, since: int, oldest: int = 0, newest: int = 0) -> list[tuple[int, int]]:
+        bounds = {'since': since, 'oldest': oldest, 'newest': newest, 'given_up': GIVEN_UP}
+        return sql.fetch(READY_EVENTS, {'id': member.pk, **bounds})
 
 
 def take_suspects(member: Member) -> list[Event]:
     sql.execute(LOCK_CLAIMS)
-    for row in sql.fetch(SUSPECTS, {'id': member.pk, 'most': MOST}):
+    for row in _suspects(member.pk, MOST):
         if events := _take(member, [row]):
             return events
     return []
 
 
 def is_any_suspect() -> bool:
-    return bool(sql.fetch(SUSPECTS, {'id': 0, 'most': 1}))
+    return bool(_suspects(0, 1))
+
+
+def _suspects(worker: int, most: int) -> list[tuple]:
+    return sql.fetch(SUSPECTS, {'id': worker, 'most': most, 'given_up': GIVEN_UP})
 
 
 def discard(ids: Collection[int]) -> None:

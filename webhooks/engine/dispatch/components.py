@@ -17,7 +17,6 @@ from django.db.models import Model
 from ...choices import KindChoices
 from ...components import CABLE, COLUMNS, COMPONENTS, EVERY_COMPONENT
 from ...models import Event
-from ...models.sequence import SEQUENCE
 from ...outbox import snapshots
 from .. import sql, transactions
 from ..each import each_or_alone
@@ -31,13 +30,14 @@ Reference = tuple[int, int]
 Row = Mapping[str, Any]
 
 # No second event for the same transaction: the first is rendered already.
-MAKE_EVENTS = f"""
+MAKE_EVENTS = """
     INSERT INTO webhooks_event AS e (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username,
         request_id, request, changelog_message, data, error, skipped, transaction_id, transaction_time, visible,
         first_sequence, first_visible, caused_by)
-    SELECT gen_random_uuid(), nextval('{SEQUENCE}'), 'updated', v.object_type_id, v.object_id, '', c.timestamp,
-        c.username, c.request_id, c.request, c.changelog_message, '', '', 0, c.transaction_id, c.transaction_time,
-        c.visible, coalesce(c.first_sequence, c.sequence), coalesce(c.first_visible, c.visible), v.caused_by
+    SELECT gen_random_uuid(), nextval('webhooks_event_sequence'), 'updated', v.object_type_id, v.object_id, '',
+        c.timestamp, c.username, c.request_id, c.request, c.changelog_message, '', '', 0, c.transaction_id,
+        c.transaction_time, c.visible, coalesce(c.first_sequence, c.sequence), coalesce(c.first_visible, c.visible),
+        v.caused_by
     FROM unnest(%s::int[], %s::bigint[], %s::bigint[], %s::jsonb[]) AS v(object_type_id, object_id, event_id, caused_by)
     JOIN webhooks_event c ON c.id = v.event_id
     WHERE NOT EXISTS (
@@ -51,16 +51,16 @@ MAKE_EVENTS = f"""
         e.caused_by || EXCLUDED.caused_by) AS label)
     WHERE e.caused_by IS NOT NULL"""
 
-DRAW = f"""
+DRAW = """
     UPDATE webhooks_event e
-    SET sequence = nextval('{SEQUENCE}'), snapshot = now_.snapshot, prechange = now_.snapshot
-    FROM (SELECT t.id, {{snapshot}} AS snapshot FROM {{table}} t WHERE t.id = ANY(%s)) now_
+    SET sequence = nextval('webhooks_event_sequence'), snapshot = now_.snapshot, prechange = now_.snapshot
+    FROM (SELECT t.id, {snapshot} AS snapshot FROM {table} t WHERE t.id = ANY(%s)) now_
     WHERE e.id = ANY(%s) AND e.object_id = now_.id
     RETURNING e.id, e.sequence"""
 
 # Somebody holds the owner's row. By the new sequence the owner's other events pass.
-PUT_OFF = f"""
-    UPDATE webhooks_event SET sequence = nextval('{SEQUENCE}'), retry_at = now() + interval '1 second'
+PUT_OFF = """
+    UPDATE webhooks_event SET sequence = nextval('webhooks_event_sequence'), retry_at = now() + interval '1 second'
     WHERE id = ANY(%s)"""
 
 

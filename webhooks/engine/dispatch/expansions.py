@@ -12,7 +12,6 @@ from django.db.models import Model
 from psycopg.errors import QueryCanceled
 
 from ... import rendering
-from ...choices import KindChoices
 from ...outbox import snapshots
 from ...rendering import expansion
 from ...rendering.keys import may_be_expanded
@@ -25,11 +24,11 @@ logger = logging.getLogger('webhooks.dispatch')
 LONGEST, REST = 3.0, 600.0
 
 # The data of each object's last deletion.
-DELETIONS = f"""
+DELETIONS = """
     SELECT DISTINCT ON (object_id) object_id,
-        coalesce(CASE WHEN partial IS NULL THEN nullif(data, '') END, snapshot #>> '{{{rendering.SHOWN},data}}')
+        coalesce(CASE WHEN partial IS NULL THEN nullif(data, '') END, snapshot #>> %s)
     FROM webhooks_event
-    WHERE object_type_id = %s AND object_id = ANY(%s) AND kind = '{KindChoices.DELETED}' AND NOT test
+    WHERE object_type_id = %s AND object_id = ANY(%s) AND kind = 'deleted' AND NOT test
     ORDER BY object_id, sequence DESC"""
 
 
@@ -65,7 +64,8 @@ def types_of(objects: Mapping[str, object]) -> list[int]:
 
 
 def deletions(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
-    rows = sql.fetch(DELETIONS, [ContentType.objects.get_for_model(model).pk, list(pks)])
+    shown = [rendering.SHOWN, 'data']
+    rows = sql.fetch(DELETIONS, [shown, ContentType.objects.get_for_model(model).pk, list(pks)])
     return {pk: json.loads(text) for pk, text in rows if text}
 
 

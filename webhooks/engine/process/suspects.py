@@ -4,6 +4,8 @@ import logging
 import socket
 import time
 from contextlib import closing
+from datetime import datetime
+from itertools import islice
 
 from redis import RedisError
 
@@ -26,18 +28,33 @@ logger = logging.getLogger('webhooks.suspects')
 LONGEST, MARGIN = 60.0, 25.0
 # Looks for free lanes, and seconds between two: busy lanes are mostly locked.
 LOOKS, PAUSE = 10, 0.05
+# Suspects in a look.
+MOST = 1000
 
-READY_SUSPECTS = f"""
-    SELECT d.id FROM webhooks_delivery d
+# Of webhooks that may be sent to, first of their change set, and not behind an earlier delivery of their object: as
+# deliver/queue.py and deliver/order.py have it.
+READY_SUSPECTS = """
+    SELECT d.id, d.webhook_id FROM webhooks_delivery d
     JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN webhooks_health h ON h.webhook_id = w.id
-    WHERE d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(now)s AND {queue.ACTIVE} AND {queue.IS_FIRST}
-      AND NOT (w.ordered AND EXISTS ({order.EARLIER}))
-    ORDER BY d.due_at, d.id LIMIT 1"""
+    WHERE d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(now)s
+      AND w.enabled AND NOT w.paused AND (h.gone_at > w.last_updated) IS NOT TRUE AND (
+          h.suspended_since IS NULL OR h.probe_at <= %(now)s
+          OR w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s
+      ) AND (d.change_set IS NULL OR NOT EXISTS (
+          SELECT FROM webhooks_delivery p
+          WHERE p.webhook_id = d.webhook_id AND p.change_set = d.change_set AND p.status = 'pending'
+            AND (p.part, p.id) < (d.part, d.id) AND (p.parts IS NOT NULL OR p.due_at IS NOT NULL)
+      )) AND NOT (w.ordered AND EXISTS (
+          SELECT FROM webhooks_delivery p
+          WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
+            AND p.status IN ('pending', '') AND p.sequence < d.sequence
+      ))
+    ORDER BY d.due_at, d.id LIMIT %(most)s"""
 
 # No `due_at` while in hand: nobody else takes it.
-TAKE_SUSPECT = f"""
-    UPDATE webhooks_delivery SET due_at = NULL WHERE id = ANY(ARRAY({READY_SUSPECTS} FOR UPDATE OF d, h SKIP LOCKED))
-    RETURNING id"""
+TAKE_SUSPECT = """
+    UPDATE webhooks_delivery SET due_at = NULL
+    WHERE id = %(id)s AND status = 'pending' AND lapses > 0 AND due_at <= %(now)s RETURNING id"""
 
 PUT_BACK = """
     UPDATE webhooks_delivery SET due_at = now() + interval '1 second'
@@ -48,7 +65,7 @@ def are_any() -> bool:
     if claim.is_any_suspect():
         return True
     with transactions.short() as now:
-        return bool(sql.fetch(READY_SUSPECTS, {'now': now}))
+        return bool(_ready(now, 1))
 
 
 def serve(name: str, _channel: socket.socket) -> None:
@@ -97,10 +114,18 @@ def _deliver(member: Member) -> bool:
     return True
 
 
+def _ready(now: datetime, most: int) -> list[tuple[int, int]]:
+    """Return (id, webhook's id) of each, the oldest first."""
+    return sql.fetch(READY_SUSPECTS, {'now': now, 'most': most})
+
+
 def _take(member: Member) -> list[Delivery]:
     """Take a suspect, then the rest of its part of a change set."""
     with transactions.short() as now:
-        taken = sql.fetch_column(TAKE_SUSPECT, {'now': now})
+        ready = _ready(now, MOST)
+        lanes = order.lock({webhook_id for _pk, webhook_id in ready})
+        free = (pk for pk, webhook_id in ready if webhook_id in lanes)
+        taken = [pk for pk in islice(free, 1) if sql.execute(TAKE_SUSPECT, {'id': pk, 'now': now})]
         pks = [*taken, *(pk for part in queue.parts_of(taken).values() for pk in part['others'])]
         found = queue.fetch(pks)
         if len(found) < len(pks):

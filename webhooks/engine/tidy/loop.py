@@ -60,15 +60,19 @@ LET_PASS = """
         FOR UPDATE OF h SKIP LOCKED
     ))"""
 
-UNTRIED = f"""
-    SELECT d.id, d.created FROM webhooks_delivery d
-    WHERE d.webhook_id = {{webhook}} AND {order.IS_UNTRIED}
-      AND d.id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))"""
+UNTRIED = """
+    SELECT id, created FROM webhooks_delivery
+    WHERE webhook_id = %s AND id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
+      AND backfill AND status = 'pending' AND lapses = 0 AND attempt_count = 0 AND attempt_limit IS NULL"""
 
 # Deliveries that were in hand or dispatched during a cancel. Nobody parks or starts a backfill meanwhile.
-LEFT_BEHIND = f"""
+LEFT_BEHIND = """
     SELECT b.webhook_id FROM webhooks_backfill b JOIN webhooks_health h USING (webhook_id)
-    WHERE b.state = 'canceled' AND EXISTS ({UNTRIED.format(webhook='b.webhook_id')})
+    WHERE b.state = 'canceled' AND EXISTS (
+        SELECT FROM webhooks_delivery d
+        WHERE d.webhook_id = b.webhook_id AND d.id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
+          AND d.backfill AND d.status = 'pending' AND d.lapses = 0 AND d.attempt_count = 0 AND d.attempt_limit IS NULL
+    )
     FOR UPDATE OF b, h SKIP LOCKED"""
 
 
@@ -116,7 +120,7 @@ def let_pass() -> bool:
 
 def remove_untried(webhook_id: int, now: datetime) -> list[datetime]:
     """Returns when each was created. Needs the lane's lock."""
-    found = dict(sql.fetch(UNTRIED.format(webhook='%s'), [webhook_id]))
+    found = dict(sql.fetch(UNTRIED, [webhook_id]))
     order.unpark(list(found), now)
     sql.execute('DELETE FROM webhooks_delivery WHERE id = ANY(%s)', [list(found)])
     return list(found.values())
