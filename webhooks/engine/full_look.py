@@ -5,7 +5,7 @@ LEAST, MOST, TIMES = 1.0, 10.0, 20
 
 
 class FullLook:
-    """Times are those of time.monotonic()."""
+    """Times are by time.monotonic()."""
 
     def __init__(self) -> None:
         self._due_at = 0.0

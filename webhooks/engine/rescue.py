@@ -43,7 +43,7 @@ FORGET_WORKER = """
     DELETE FROM webhooks_worker w
     WHERE id = %(id)s AND NOT EXISTS (SELECT FROM webhooks_health h WHERE h.owner_id = w.id)"""
 
-# Further deliveries, and those of locked lanes, wait, but the worker is dead.
+# Further deliveries wait, as do locked lanes. The worker is dead all the same.
 KEEP = """
     UPDATE webhooks_worker
     SET role = 'dead', events = '{}', deliveries = %(left)s,

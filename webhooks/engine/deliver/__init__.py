@@ -1,13 +1,13 @@
 """Deliveries are sent. A worker owns the lane of a webhook for a while, and alone decides which delivery goes next.
 
-loop       a turn: record answers, choose, begin requests
-lanes      the lanes of a worker             queue: its questions to PostgreSQL
-lane       the state of one lane             choice: the webhook that is served next
-order      the deliveries of an object go one after the other
-merge      a later change replaces earlier ones of its object (`latest_only`)      fold
-change_sets  the deliveries of a transaction go together      ranks
-build      deliveries get their request      threads
-record     the outcome is written            verdict  backoff
-feed       a webhook without a URL: its deliveries are published
-endpoint   an endpoint's health              circuit_breaker  gone
+loop: does a turn: records answers, chooses, begins requests.
+lanes: takes and leaves lanes, and reads due deliveries. queue has its statements.
+lane: holds a lane's state. choice picks the webhook that is served next.
+order: sends an object's deliveries in turn.
+merge: lets a later change replace earlier ones (`latest_only`). fold says which.
+change_sets: sends a transaction's deliveries together. ranks orders them.
+build: makes requests. threads sends them.
+record: writes outcomes. verdict and backoff decide over them.
+feed: publishes deliveries of webhooks without a URL.
+endpoint: keeps an endpoint's health. circuit_breaker suspends it, gone disables its webhook.
 """

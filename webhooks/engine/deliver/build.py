@@ -23,7 +23,7 @@ logger = logging.getLogger('webhooks.delivery')
 class Sent:
     """A delivery on its way, with its request and the outcome. `others` go out in the same request, under its id.
 
-    `request` is None until it is built. Where none can be built, the outcome says why. It may be one for an access
+    Without a `request` it is still to be built, or the outcome says why it cannot be. A request may ask for an access
     token.
     """
 
@@ -32,7 +32,7 @@ class Sent:
     others: Sequence[Delivery] = ()
     request: Request | None = None
     outcome: Outcome | None = None
-    # Of its worker.
+    # The worker's.
     lane: Lane | None = None
     # Seconds that building took.
     seconds: float = 0.0

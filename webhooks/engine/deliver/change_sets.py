@@ -3,7 +3,7 @@
 1. While a transaction is dispatched, its deliveries are UNFORMED.
 2. When it is dispatched to the end, they get their parts, once. If one has to wait for an earlier delivery of its
    object, all are parked instead. When that one is closed, the set is looked at again.
-3. Of a part one delivery is due, and stands for it. When the part is closed, the next part becomes due (order.py).
+3. One delivery of a part is due, and stands for it. When the part is closed, the next part becomes due (order.py).
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ from . import lane, order, ranks
 
 KINDS = (KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED)
 
-# Changes of a set, and about as many in a turn, which has ten seconds. The others of a set are the next one.
+# Changes of a set, and about as many in a turn, which has ten seconds. The rest of a set is the next set.
 MOST = 10_000
 
 # (id of a webhook, id of a transaction)
@@ -106,6 +106,6 @@ def place_of(change: Change | Delivery) -> tuple[int, int, int]:
 def place(kind: str, rank: int, event_id: int) -> tuple[int, int, int]:
     """Creations come first, then updates, then deletions. A model comes after the models that it points to.
 
-    With deletions it is the other way round. Objects of the same model keep the order of their first saves.
+    Deletions go in reverse. Objects of the same model keep the order of their first saves.
     """
     return KINDS.index(kind), -rank if kind == KindChoices.DELETED else rank, event_id

@@ -15,7 +15,7 @@ TOGETHER = 2000
 def choose(lanes: Iterable[Lane], free: int, now: float) -> list[Due]:
     """Return the deliveries that go next, each with those in its request.
 
-    The lane with the fewest requests in hand comes first, then the one that has waited longest. `free` threads are
+    The lane with the fewest requests in hand comes first, then the lane that has waited longest. `free` threads are
     there. A lane with nothing in hand gets one in any case: so endpoints that hang stop no other. While changes wait
     in any lane, each lane sends one request of its backfill at a time. A lane waits if its large payload finds no room.
     No other large payload passes it. Requests of very many deliveries wait for the next turn: a turn has seconds.

@@ -2,7 +2,7 @@
 
 Closed: all is sent. Open, after SUSPEND_AFTER attempts in a row that found no endpoint, or when each answer for as long
 as REFUSED was a failure of the endpoint's own (5xx, 429): nothing is sent until the next probe. Half-open: one delivery
-probes the endpoint at growing intervals, while the others wait and use up no attempt. The first other answer closes it.
+probes the endpoint at growing intervals, while all others wait and use up no attempt. The first other answer closes it.
 A proxy's answer that the endpoint is away (502, 503, 504) counts as none.
 """
 
@@ -45,7 +45,7 @@ def suspend(health: Health, webhook: Webhook, began: datetime, now: datetime, *,
     """Open the circuit if the endpoint is away or there `is_outage`, or put off the next probe. Saves nothing.
 
     `began` is when the last of the attempts did. Before `probe_at` it was no probe: it was under way when the circuit
-    opened, or it was a test. Many of these would put off the first probe by minutes.
+    opened, or it was a test. Many such would put off the first probe by minutes.
     """
     if health.suspended_since is None:
         if (health.unreachable < SUSPEND_AFTER and not is_outage) or webhook.max_attempts == 1:

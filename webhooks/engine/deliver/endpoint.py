@@ -124,7 +124,7 @@ def _note_outcomes(health: Health, outcomes: Sequence[Outcome], now: datetime) -
 
 
 def _are_several_refused(health: Health) -> bool:
-    """Whether several requests wait for a retry. A single one may be what the endpoint cannot digest."""
+    """Whether several requests wait for a retry. The endpoint may be unable to digest a single one."""
     return sql.fetch_value(REFUSED, {'webhook': health.pk}) > 1
 
 

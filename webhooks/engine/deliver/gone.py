@@ -20,7 +20,7 @@ logger = logging.getLogger('webhooks.sender')
 def disable() -> None:
     """Disable webhooks whose endpoints are gone.
 
-    One that a plugin does not let be saved is left for another time, and the others are disabled.
+    If a plugin forbids to save one, that waits for another time.
     """
     told = Webhook.objects.filter(enabled=True, health__gone_at__gt=F('last_updated')).order_by('pk')
     for pk in told.values_list('pk', flat=True):

@@ -45,7 +45,7 @@ class Due(NamedTuple):
     transaction_id: int
     kind: str
     is_failed: bool
-    # Its transaction, if the changes of that go together (change_sets.py).
+    # Its transaction, if its changes go together (change_sets.py).
     change_set: int | None = None
     # Ids of the deliveries that go with it. `size` is then of all.
     others: Sequence[int] = ()
@@ -56,7 +56,7 @@ class Due(NamedTuple):
 
     @property
     def is_formed(self) -> bool:
-        """Whether it is known what goes with it."""
+        """Whether its companions are known."""
         return self.change_set is None or self.batch is not None
 
 
@@ -121,13 +121,13 @@ class Mark:
 
 
 def _no_marks() -> dict[bool, Mark]:
-    """Of changes, and of a backfill."""
+    """For changes, and for a backfill."""
     return {False: Mark(), True: Mark()}
 
 
 @dataclass(eq=False)
 class Lane:
-    """A webhook that this worker sends to. The first fields are those of its definition."""
+    """A webhook that this worker sends to. The first fields come from its definition."""
 
     webhook_id: int
     used_at: float
@@ -143,7 +143,7 @@ class Lane:
     window: int = 1
     # Requests that were answered since the last turn. Twice as many may wait for a thread: the endpoint is not idle.
     answered: int = 0
-    # By the id of the delivery, in the order in which they go.
+    # {id of the delivery: it}, the next one first.
     waiting: dict[int, Due] = field(default_factory=dict)
     # Each goes in a request, with its others.
     in_hand: dict[int, Due] = field(default_factory=dict)
@@ -171,7 +171,7 @@ class Lane:
         self.state = state
 
     #
-    # What waits
+    # Waiting deliveries
     #
 
     def wishes(self, *, everything: bool) -> Iterator[Wish]:
@@ -222,7 +222,7 @@ class Lane:
         return not self.in_hand and not self.waiting and now > self.used_at + IDLE
 
     #
-    # What goes
+    # Requests
     #
 
     def room(self, now: float) -> int:
@@ -241,7 +241,7 @@ class Lane:
                 yield one if is_alone else together(one, self.waiting.values())
 
     def withdraw(self) -> list[int]:
-        """Take out what a feed publishes. What was not rendered stays: its request fails."""
+        """Take out deliveries for a feed to publish. Those without data stay: their requests fail."""
         going = [one for one in self.waiting.values() if not one.is_failed]
         for one in going:
             del self.waiting[one.pk]
@@ -287,7 +287,7 @@ class Lane:
 def together(first: Due, waiting: Iterable[Due]) -> Due:
     """Return a delivery with others of its transaction, model and kind, or as they went together once.
 
-    They go under its id. The others are in the order of theirs.
+    They go under its id. The others follow by their ids.
     """
     found, size = [first], first.size
     for one in waiting:

@@ -20,19 +20,19 @@ from .lane import BEGINNING, INACTIVE, LATE, Due, Lane
 LANES = 200
 # Seconds between two looks for lanes.
 LOOK = 0.05
-# Seconds for which a lane that is given up is for others: each looks at all lanes once a second.
+# A lane that is given up is for others so many seconds: each looks at all lanes once a second.
 GIVEN = 2.0
 # A worker that is to end waits for lanes that rest no longer than this, in seconds.
 SOON = 1.0
 
 
 class Lanes:
-    """The lanes of one worker. A turn calls `lock`, then `choose_next`, in its transaction."""
+    """A worker's lanes. A turn calls `lock`, then `choose_next`, in its transaction."""
 
     def __init__(self, member: Member) -> None:
         # By webhook.
         self.owned: dict[int, Lane] = {}
-        # What this turn has superseded or published.
+        # Superseded or published in this turn.
         self.closed: list[Entry] = []
         self._member = member
         self._looked_at = 0.0
@@ -132,7 +132,7 @@ class Lanes:
             self._all_lanes.note(clock, time.monotonic())
 
     def _give(self, clock: float) -> None:
-        """Give up lanes if this worker has more than others: those that it can leave soonest, each in its turn."""
+        """Give up lanes if this worker has more than others: the ones it can leave soonest, each in its turn."""
         surplus = len(self.owned) - queue.share(len(self.owned))
         soonest = sorted(self.owned, key=lambda pk: (pk in self._given, len(self.owned[pk].in_hand)))
         for pk in soonest[: max(surplus, 0)]:
@@ -169,7 +169,7 @@ class Lanes:
             lane.note_state(states[pk] if lane.builder and pk in states else INACTIVE)
 
     #
-    # What is due
+    # Due deliveries
     #
 
     def _note_whole(self) -> None:
@@ -242,7 +242,7 @@ class Lanes:
             else:
                 lane.put_back(due.pk)
                 lane.forget()  # it is read anew
-        # Also after a crash a request with this id says the same. If some have left a batch, the rest is another one.
+        # Also after a crash a request with this id says the same. If some have left a batch, the rest is a new batch.
         new = [one for one in sents if one.delivery.batch != one.delivery.pk and (one.delivery.batch or one.lane.batch)]
         queue.note_batches([(pk, one.delivery.pk) for one in new for pk in one.pks])
         return sents

@@ -30,11 +30,11 @@ from .threads import Threads
 
 logger = logging.getLogger('webhooks.sender')
 
-# Requests under way, beside one of each webhook; and threads for all of these.
+# Requests under way, beside one of each webhook; and all threads.
 MOST, LIMIT = 128, 2000
 # Seconds to wait for more answers: as long as the last turn took, within these bounds.
 SHORTEST, LONGEST = 0.005, 0.05
-# Seconds for which counters of plain success may be behind.
+# Counters of plain success may be behind by so many seconds.
 BEHIND = 1.0
 # Seconds to wait at the end for lanes that somebody holds.
 LAST = 5.0
@@ -90,7 +90,7 @@ class Sender:
         return heard or bool(chosen or self.lanes.closed)
 
     def end(self) -> None:
-        """Give back requests that have not begun, and record the others. Other workers get all other lanes at once."""
+        """Give back requests that have not begun, and record the rest. Other workers get all free lanes at once."""
         self._member.role = ENDING
         for sent in [*self._threads.withdraw(), *self._builders.withdraw()]:
             sent.lane.put_back(sent.delivery.pk)
@@ -132,7 +132,7 @@ class Sender:
         self._mail.put(sent)
 
     def _may_go(self, sent: Sent) -> bool:
-        """Whether a request that waited for a thread is still to go: as it was built, and a probe alone."""
+        """Whether a request that waited for a thread is still to go: by the same definition, and a probe alone."""
         lane = sent.lane
         if not self._is_mine(sent) or self._member.role == ENDING:
             return False
@@ -140,7 +140,7 @@ class Sender:
         return lane.state.is_active and sent.builder is lane.builder and is_alone
 
     #
-    # What is heard
+    # Answers
     #
 
     def _hear(self, patience: float) -> bool:

@@ -1,4 +1,4 @@
-"""Order: for one webhook, the deliveries of an object go one after the other, by their sequence.
+"""Order: for each webhook, an object's deliveries go by their sequence, one at a time.
 
 A delivery that has to wait for an earlier one is parked: without a `due_at` no look passes over it. When the earlier
 one is closed, the next becomes due. Deliveries are parked, and closed by anybody but the owner, only under the lock of

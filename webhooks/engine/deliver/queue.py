@@ -84,7 +84,7 @@ READ_DUE = """
     ) d
     ORDER BY d.due_at, d.id"""
 
-# The rest of these batches: a retry says the same as before, however many others are due.
+# The rest of some batches: a retry says the same as before, however many others are due.
 REST = """
     SELECT event_id, span ->> 'kind', change_set, id, webhook_id, due_at, object_type_id, object_id, backfill, batch
     FROM webhooks_delivery
@@ -132,7 +132,7 @@ def take(owner: int, since: datetime, most: int, now: datetime, given: Iterable[
 
 
 def lock(owner: int) -> set[int]:
-    """Lock a worker's lanes. Returns which: not those that somebody has locked."""
+    """Lock a worker's lanes. Returns which: not what somebody else has locked."""
     return set(sql.fetch_column(LOCK_OWNED, [owner]))
 
 
@@ -149,7 +149,7 @@ def share(mine: int) -> int:
 
 
 def states(lanes: Collection[int], now: datetime) -> dict[int, State]:
-    """Return the states of these webhooks, by id. Deleted ones have none."""
+    """Return the webhooks' states, by id. Deleted ones have none."""
     return {pk: State(*state) for pk, *state in sql.fetch(STATES, {'lanes': list(lanes), 'now': now})}
 
 

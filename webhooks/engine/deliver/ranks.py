@@ -14,7 +14,7 @@ from django.db.models import DB_SET_NULL, SET_NULL, Field, Model
 # How loosely a model points to another one. A cycle is broken where that is loosest: there the key may be empty.
 REQUIRED, OPTIONAL, LOOSE = range(3)
 
-# A cable points to what it connects in a table of its own.
+# A cable points to its ends in a table of its own.
 PART_OF = {'dcim.cabletermination': 'dcim.cable'}
 
 
@@ -53,7 +53,7 @@ def _arrows() -> Iterator[tuple[str, str, int]]:
             if field.related_model:
                 yield _label(model), _label(field.related_model), _looseness(field)
         for field in model._meta.private_fields:
-            # What may point to it by a generic key says so here alone.
+            # Only here do models say that they point to it by a generic key.
             if isinstance(field, GenericRelation):
                 yield _label(field.related_model), _label(model), OPTIONAL
 

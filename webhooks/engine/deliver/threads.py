@@ -22,7 +22,7 @@ class Threads:
         self._fail = fail
         self._pool = ThreadPoolExecutor(most, thread_name_prefix=name)
         self._lock = threading.Lock()
-        # By webhook: what waits for a thread, and how many have one.
+        # By webhook: requests that wait for a thread, and the number of busy threads.
         self._queues: defaultdict[int, deque[Sent]] = defaultdict(deque)
         self._busy: Counter[int] = Counter()
 
@@ -49,7 +49,7 @@ class Threads:
             return [queue.popleft() for queue in self._queues.values() for _ in range(len(queue))]
 
     def close(self) -> None:
-        """Wait for what is under way, and drop the rest."""
+        """Wait for requests under way, and drop the rest."""
         self._pool.shutdown()
 
     def _serve(self, webhook_id: int) -> None:

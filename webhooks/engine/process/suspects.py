@@ -31,8 +31,8 @@ LOOKS, PAUSE = 10, 0.05
 # Suspects in a look.
 MOST = 1000
 
-# Of webhooks that may be sent to, first of their change set, and not behind an earlier delivery of their object: as
-# deliver/queue.py and deliver/order.py have it.
+# As in deliver/queue.py and deliver/order.py: the webhook may be sent to, it is the first of its change set, and no
+# earlier delivery of its object waits.
 READY_SUSPECTS = """
     SELECT d.id, d.webhook_id FROM webhooks_delivery d
     JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN webhooks_health h ON h.webhook_id = w.id
