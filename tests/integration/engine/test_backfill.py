@@ -68,7 +68,7 @@ def webhook(receiver: Receiver) -> Webhook:
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """No slice starts while three objects wait."""
     monkeypatch.setattr(engine, 'SLICE', 3)
-    monkeypatch.setattr(engine, 'READY_BACKFILLS', engine.READY_BACKFILLS.replace(str(engine.MOST_OPEN), '3'))
+    monkeypatch.setattr(engine, 'MOST_OPEN', 3)
 
 
 def dispatch_all_while(ask: Callable[[], object]) -> None:
