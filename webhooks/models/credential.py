@@ -1,10 +1,11 @@
 """A Credential admits requests of many webhooks, to its own hosts only."""
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import connection, models
 from django.db.models import ProtectedError
 from django.db.models.signals import pre_delete
 from django.dispatch import receiver
@@ -118,6 +119,28 @@ def _protect(instance: Credential, **kwargs) -> None:
         raise ProtectedError(_('Webhooks use this credential.'), users)
 
 
+# Whoever saves or deletes the credential holds the row until the commit. No worker waits for that.
+CLAIM = """
+    UPDATE webhooks_accesstoken SET fetching_until = %(until)s WHERE credential_id = (
+        SELECT credential_id FROM webhooks_accesstoken
+        WHERE credential_id = %(credential)s AND fetched_at IS NOT DISTINCT FROM %(fetched_at)s
+          AND (fetching_until IS NULL OR fetching_until < %(now)s)
+        FOR UPDATE SKIP LOCKED
+    )"""
+KEEP = """
+    UPDATE webhooks_accesstoken
+    SET token = %(token)s, fetched_at = %(now)s, expires_at = %(expires_at)s, fetching_until = NULL
+    WHERE credential_id = (
+        SELECT credential_id FROM webhooks_accesstoken
+        WHERE credential_id = %(credential)s AND fetching_until = %(until)s FOR UPDATE SKIP LOCKED
+    )"""
+END = """
+    UPDATE webhooks_accesstoken SET expires_at = %(now)s WHERE credential_id = (
+        SELECT credential_id FROM webhooks_accesstoken
+        WHERE credential_id = %(credential)s AND fetched_at = %(fetched_at)s FOR UPDATE SKIP LOCKED
+    )"""
+
+
 class AccessToken(models.Model):
     """One worker fetches it for all."""
 
@@ -139,3 +162,23 @@ class AccessToken(models.Model):
 
     def __str__(self) -> str:
         return str(self.credential)
+
+    def claim(self, now: datetime, until: datetime) -> bool:
+        """Returns whether this worker is to fetch the next one."""
+        return _write(CLAIM, credential=self.pk, fetched_at=self.fetched_at, now=now, until=until)
+
+    @staticmethod
+    def keep(credential_id: int, token: str, until: datetime, now: datetime, expires_at: datetime) -> None:
+        """Keep a fetched one. `until` identifies the claim: a later worker's counts."""
+        sealed = SealedField().get_prep_value(token)
+        _write(KEEP, credential=credential_id, token=sealed, until=until, now=now, expires_at=expires_at)
+
+    def end(self, now: datetime) -> None:
+        """Nobody uses it any more."""
+        _write(END, credential=self.pk, fetched_at=self.fetched_at, now=now)
+
+
+def _write(statement: str, **values: object) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(statement, values)
+        return cursor.rowcount > 0

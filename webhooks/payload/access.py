@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
-from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from utilities.proxy import resolve_proxies
@@ -19,7 +18,6 @@ from utilities.proxy import resolve_proxies
 from ..choices import CredentialTypeChoices
 from ..exceptions import WebhooksError
 from ..models import AccessToken, Credential, Webhook
-from ..models.fields import Sealed
 from ..security import echoes
 from ..security.masking import MASK
 from ..storable import storable
@@ -65,8 +63,6 @@ class Authorizer:
         self._webhook = webhook
         self._credential: Credential | None = webhook.credential
         self._row: AccessToken | None = None
-        # Several requests may have used this token.
-        self._refused: str | None = None
 
     def access(self) -> 'Access | TokenRequest':
         """Return the access, or the request to send first. Raises DefinitionError and TokenPending."""
@@ -83,15 +79,16 @@ class Authorizer:
         return _access(self._credential, MASK).masked() if self._credential else Access()
 
     def forget(self, request: Request) -> bool:
-        """Returns whether a new one may help."""
-        row = self._row
-        if self._refused in request.secrets:
-            return True
-        if row is None or row.fetched_at is None or timezone.now() < row.fetched_at + NEW:
+        """Its token was refused. Returns whether a new one may help."""
+        if not (self._credential and self._credential.is_oauth2):
             return False
-        self._refused, self._row = row.token.reveal(), None
-        known = AccessToken.objects.filter(credential=self._credential, fetched_at=row.fetched_at)
-        known.update(expires_at=timezone.now())
+        row, now = self._row, timezone.now()
+        if row is None or row.token.reveal() not in request.secrets:
+            return True  # another request has told already
+        if now < row.fetched_at + NEW:
+            return False
+        row.end(now)
+        self._row = None
         return True
 
     def _token(self, credential: Credential) -> str:
@@ -101,17 +98,12 @@ class Authorizer:
             self._row, _created = AccessToken.objects.get_or_create(credential=credential)
         if now <= _renewed_at(self._row):
             return reveal('credential', self._row.token)
-        if self._claim(credential, now):
+        self._until = now + FETCH
+        if self._row.claim(now, self._until):
             return ''
         if self._row.expires_at and now < self._row.expires_at - LAST:
             return reveal('credential', self._row.token)
         raise TokenPending
-
-    def _claim(self, credential: Credential, now: datetime) -> bool:
-        self._until = now + FETCH
-        free = Q(fetching_until=None) | Q(fetching_until__lt=now)
-        row = AccessToken.objects.filter(free, credential=credential, fetched_at=self._row.fetched_at)
-        return bool(row.update(fetching_until=self._until))
 
     def _token_request(self, credential: Credential, secret: str) -> 'TokenRequest':
         wanted = {'grant_type': 'client_credentials', 'scope': credential.scope, 'audience': credential.audience}
@@ -191,13 +183,8 @@ class Grant:
         """Returns the delivery's outcome if there is no token."""
         if outcome.succeeded:
             now = timezone.now()
-            claimed = AccessToken.objects.filter(credential=self.credential_id, fetching_until=self.until)
-            claimed.update(
-                token=Sealed.of(self.token),
-                fetched_at=now,
-                expires_at=now + timedelta(seconds=self.seconds),
-                fetching_until=None,
-            )
+            expires_at = now + timedelta(seconds=self.seconds)
+            AccessToken.keep(self.credential_id, self.token, self.until, now, expires_at)
             return None
         error = storable(_('no access token: {error}').format(error=outcome.error))
         # 410 here does not mean the endpoint. Below 400 the body may hold a token.

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, timedelta
 from typing import Any
 from urllib.parse import parse_qs
@@ -14,7 +15,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import ProtectedError
 from django.utils import timezone
 from support.builders import NOWHERE, site, subscribe
-from support.engine import dispatch_all, pass_retry_waits, work
+from support.engine import dispatch_all, in_thread, open_transaction, pass_retry_waits, work, working
 from support.loopback import OK, Server, serving
 
 from devstack.receiver import Receiver
@@ -254,6 +255,50 @@ def pass_token_time() -> None:
     AccessToken.objects.update(expires_at=timezone.now())
 
 
+@contextmanager
+def held(shared: Credential) -> Iterator[None]:
+    """Somebody saves the credential in a transaction that is still open after the block."""
+
+    def rename() -> None:
+        shared.name += ', renamed'
+        shared.save()
+
+    with open_transaction(rename):
+        yield
+        assert not Credential.objects.filter(name=shared.name).exists()
+
+
+class TestOpenTransactions:
+    def test_one_that_saved_a_credential_stops_no_other_webhook(self, receiver: Receiver, login: Server):
+        shared = client(receiver, login)
+        subscribe(receiver.url('/a'), Site, name='a', credential=shared)
+        subscribe(receiver.url('/b'), Site, name='b')
+        site()
+        with held(shared):
+            worker = in_thread(work)
+            assert [one.path for one in receiver.wait_for(1)] == ['/b']
+        worker.join(60)
+        assert [one.path for one in receiver.wait_for(2)] == ['/b', '/a']
+
+    def test_nobody_waits_for_it_with_a_new_token_or_a_refused_one(self, receiver: Receiver, login: Server):
+        shared = client(receiver, login)
+        builder = Builder(subscribe(receiver.url('/'), Site, credential=shared))
+        site()
+        dispatch_all()
+        request = builder.build(Delivery.objects.get(), 0)
+        request.judge(200, {}, json.dumps({'access_token': 't0ken-one'}))
+        with held(shared):
+            request.grant.settle(Outcome(started_at=0, duration=0, status=200))
+        AccessToken.objects.update(
+            token='t0ken-one',
+            fetched_at=timezone.now() - timedelta(hours=1),
+            expires_at=timezone.now() + timedelta(hours=1),
+        )
+        request = builder.build(Delivery.objects.get(), 0)
+        with held(shared):
+            builder.forget_token(request)
+
+
 class TestOAuth2:
     def test_one_token_serves_all(self, receiver: Receiver, login: Server):
         shared = client(receiver, login, scope='a b', audience='awx')
@@ -375,6 +420,19 @@ class TestOAuth2:
         requests = [builder.build(delivery, 0) for _number in range(2)]
         assert [builder.forget_token(request) for request in requests] == [True, True]
         assert isinstance(builder.build(delivery, 0), TokenRequest)
+
+    def test_the_same_one_again_that_is_refused_is_a_failure(self, receiver: Receiver):
+        """Some servers give the same token as long as it is valid."""
+        with serving(token_answer('t0ken-one'), token_answer('t0ken-one')) as server:
+            subscribe(receiver.url('/'), Site, credential=client(receiver, server), max_attempts=1)
+            site()
+            received(receiver)
+            AccessToken.objects.update(fetched_at=timezone.now() - timedelta(hours=1))
+            receiver.answers('/', 401)
+            site()
+            with working():
+                receiver.wait_for(3)
+        assert Delivery.objects.filter(status='failed', response_status=401).count() == 1
 
     def test_a_new_one_that_is_refused_is_a_failure(self, receiver: Receiver, login: Server):
         receiver.answers('/', 401)
