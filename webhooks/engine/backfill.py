@@ -173,7 +173,7 @@ def after(model: type[Model], query: str, last_id: int, count: int) -> tuple[lis
 
 @contextmanager
 def _bounded(query: str) -> Iterator[None]:
-    """Tells the filter's errors from others."""
+    """Limit the time. If it runs out with a filter, that is the filter's error."""
     try:
         with time_limit.within(LONGEST), transactions.short():
             sql.fetch(BOUND, [MOST])

@@ -5,7 +5,7 @@ import time
 
 from . import sql
 
-# A sender that is ending owns no more lanes than it has work in hand.
+# Roles. An ending sender takes no lanes, and keeps those with work in hand.
 SEND, DISPATCH, SUSPECTS, ENDING = 'send', 'dispatch', 'suspects', 'ending'
 
 # Seconds after a beat: a worker is alive; it may begin requests.

@@ -82,7 +82,7 @@ def _rescue_events(ids: Collection[int], now: datetime, blame: str | None) -> No
 def _rescue_deliveries(ids: Collection[int], now: datetime, since: datetime | None, blame: str | None) -> list[int]:
     """Give each an attempt without an answer. Returns the ids with locked lanes.
 
-    `since`: the worker's last beat; its requests may still be open.
+    `since`: after its last beat. Its requests may still be open.
     """
     unread = [f'event__{name}' for name in LONG_COLUMNS]
     pending = Delivery.objects.filter(pk__in=ids, status=StatusChoices.PENDING)

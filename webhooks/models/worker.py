@@ -15,7 +15,7 @@ class Worker(models.Model):
     # Ids of events to dispatch, and of deliveries to send.
     events = ArrayField(models.BigIntegerField(), default=list, db_default=[])
     deliveries = ArrayField(models.BigIntegerField(), default=list, db_default=[])
-    # send, dispatch or suspects; dead while somebody holds one of its lanes.
+    # engine/registry.py. Dead while some of its deliveries or lanes are still to be freed.
     role = models.CharField(max_length=10)
 
     _netbox_private = True

@@ -20,14 +20,14 @@ from .lane import BEGINNING, INACTIVE, LATE, Due, Lane
 LANES = 200
 # Seconds between two looks for lanes.
 LOOK = 0.05
-# A lane that is given up is for others so many seconds: each looks at all lanes once a second.
+# A lane that is given up is for others so many seconds: each looks at all lanes within that time, if it is not slow.
 GIVEN = 2.0
 # A worker that is to end waits for lanes that rest no longer than this, in seconds.
 SOON = 1.0
 
 
 class Lanes:
-    """A worker's lanes. A turn calls `lock`, then `choose_next`, in its transaction."""
+    """A worker's lanes. A turn calls `lock`, then `choose_next` or `leave_all`, in its transaction."""
 
     def __init__(self, member: Member) -> None:
         # By webhook.
@@ -65,7 +65,7 @@ class Lanes:
         self._looked_at = 0.0
 
     def forget(self) -> None:
-        """A transaction was broken off: read everything again. If lanes were taken all the same, a lock tells."""
+        """A transaction was broken off: read everything again. If it was committed all the same, lock() finds out."""
         self._looked_at, self._since = 0.0, BEGINNING
         for pk in self._taken:
             self.owned.pop(pk, None)

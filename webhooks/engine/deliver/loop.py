@@ -168,7 +168,7 @@ class Sender:
     def _note(self, sent: Sent) -> None:
         lane, now = sent.lane, time.monotonic()
         sent.settle()
-        if sent.seconds and lane.note_built(sent.seconds, now):
+        if (sent.request or sent.outcome) and lane.note_built(sent.seconds, now):
             logger.warning('webhook=%s its template takes too long: it rests', lane.webhook_id)
         if sent.goes_again:
             self._put_back(sent, now)
@@ -182,7 +182,7 @@ class Sender:
         if sent.outcome:
             logger.warning('webhook=%s it rests error="%s"', lane.webhook_id, sent.outcome.error)
             lane.note_answer(reached=False)  # fewer at once
-        if sent.seconds:  # it was tried
+        if sent.seconds:  # else it has not been built
             lane.rests_until = max(lane.rests_until, now + PAUSE)
         lane.put_back(sent.delivery.pk)
 

@@ -29,7 +29,7 @@ TAKE_LANES = """
     ))
     RETURNING webhook_id"""
 
-# The worker's row too: rescue.py waits for that row, then finds these lanes free.
+# The worker's row too: its rescue waits for the commit, or passes by.
 LOCK_OWNED = """
     SELECT h.webhook_id FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
     WHERE w.id = %s FOR UPDATE SKIP LOCKED"""
@@ -52,12 +52,13 @@ OWNERS = """
         (SELECT count(*) FROM webhooks_worker
          WHERE role = 'send' AND alive_until > clock_timestamp() + interval '6 seconds')"""
 
-# The oldest and the newest due deliveries of each wish, after its mark. One delivery stands for a change set that is
-# not formed yet, and then for its next part. The others follow it.
+# The oldest due deliveries of each wish, after its mark, and the newest if there are more. One delivery stands for a
+# change set that is not formed yet, and then for its next part. The others follow it.
 READ_DUE = """
     SELECT d.* FROM unnest(%(lanes)s::bigint[], %(backfill)s::bool[], %(rooms)s::int[], %(newest)s::int[],
         %(since)s::timestamptz[], %(since_id)s::bigint[]) AS l(id, backfill, room, newest, since, since_id)
     CROSS JOIN LATERAL (
+        WITH oldest AS MATERIALIZED (
         (SELECT d.event_id, d.span ->> 'kind' AS kind, d.change_set, d.id, d.webhook_id, d.due_at, d.object_type_id,
              d.object_id, d.backfill, d.batch
          FROM webhooks_delivery d
@@ -69,11 +70,14 @@ READ_DUE = """
                  AND (p.part, p.id) < (d.part, d.id) AND (p.parts IS NOT NULL OR p.due_at IS NOT NULL)
            ))
          ORDER BY d.due_at, d.id LIMIT l.room)
+        )
+        SELECT * FROM oldest
         UNION
         (SELECT d.event_id, d.span ->> 'kind' AS kind, d.change_set, d.id, d.webhook_id, d.due_at, d.object_type_id,
              d.object_id, d.backfill, d.batch
          FROM webhooks_delivery d
-         WHERE d.webhook_id = l.id AND d.backfill = l.backfill AND (d.due_at, d.id) > (l.since, l.since_id)
+         WHERE (SELECT count(*) FROM oldest) >= l.room
+           AND d.webhook_id = l.id AND d.backfill = l.backfill AND (d.due_at, d.id) > (l.since, l.since_id)
            AND d.status = 'pending' AND d.lapses = 0 AND d.due_at <= %(now)s AND d.expires_at > %(now)s
            AND d.id <> ALL(%(held)s) AND (d.change_set IS NULL OR NOT EXISTS (
                SELECT FROM webhooks_delivery p

@@ -49,7 +49,7 @@ class Threads:
             return [queue.popleft() for queue in self._queues.values() for _ in range(len(queue))]
 
     def close(self) -> None:
-        """Wait for requests under way, and drop the rest."""
+        """Wait for requests under way, and drop the rest: no thread can go on, as submit() raises."""
         self._pool.shutdown()
 
     def _serve(self, webhook_id: int) -> None:

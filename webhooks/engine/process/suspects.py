@@ -51,7 +51,7 @@ READY_SUSPECTS = """
       ))
     ORDER BY d.due_at, d.id LIMIT %(most)s"""
 
-# No `due_at` while in hand: nobody else takes it.
+# No `due_at` while in hand: no other worker takes it.
 TAKE_SUSPECT = """
     UPDATE webhooks_delivery SET due_at = NULL
     WHERE id = %(id)s AND status = 'pending' AND lapses > 0 AND due_at <= %(now)s RETURNING id"""

@@ -19,7 +19,7 @@ OVERDUE = """
     LIMIT %(part)s
     FOR UPDATE OF h SKIP LOCKED"""
 
-# A worker of 1.0.0 has left these.
+# Tests whose process died, and deliveries of a worker of 1.0.0.
 UNANSWERED = "SELECT id FROM webhooks_delivery WHERE status = 'sending' AND expires_at < %(now)s LIMIT %(part)s"
 
 # Not those in hand, which is known under the lanes' locks only.
