@@ -1,6 +1,7 @@
 from collections.abc import Iterable
 
 from django.conf import settings
+from django.contrib.contenttypes.fields import GenericRelation
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
@@ -236,6 +237,9 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
             'soon.'
         ),
     )
+
+    # As with NetBox's own webhooks, they are deleted with it.
+    event_rules = GenericRelation('extras.EventRule', 'action_object_id', 'action_object_type')
 
     # Others rotate secrets and disable.
     guarded = (('secret', 'previous_secret', 'previous_secret_expires'), ('enabled',), ENDPOINT)

@@ -5,7 +5,7 @@ After a loss of Redis the newest failures come back.
 
 import logging
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from django.db import transaction
 from django.utils import timezone
@@ -60,12 +60,12 @@ def publish(except_for: str | None = None) -> None:
         _trim()
 
 
-def unlist(uuids: Iterable[str]) -> None:
+def unlist(uuids: Collection[str]) -> None:
     """Does nothing without Redis."""
     try:
         registry = _registry()
-        for one in uuids:
-            _remove(registry, str(one))
+        for one in set(registry.get_job_ids(cleanup=False)).intersection(uuids):
+            _remove(registry, one)
     except RedisError as error:
         logger.warning('status_page=unreachable reason="%s"', error)
 

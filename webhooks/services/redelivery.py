@@ -1,9 +1,10 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from operator import itemgetter
 
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, QuerySet
 from django.db.models.functions import Least
 from django.utils.translation import ngettext
 
@@ -45,12 +46,15 @@ def redeliver(
     """
     # Later parts must not redeliver new deliveries.
     closed = deliveries.exclude(status__in=OPEN_STATUSES)
+    columns = ('sequence', 'pk', 'status', 'webhook_id', 'change_set', 'batch')
+    found = set(closed.values_list(*columns))
     batches = closed.filter(batch__isnull=False, status__in=AS_ITSELF).values('batch')
-    with_others = Delivery.objects.filter(Q(pk__in=closed.values('pk')) | Q(batch__in=batches, status__in=AS_ITSELF))
-    columns = ('pk', 'status', 'webhook_id', 'change_set', 'batch')
-    found = list(with_others.order_by('sequence', 'pk').values_list(*columns))
-    delivered = {pk for pk, status, *_ in found if status == StatusChoices.DELIVERED}
-    parts = list(_parts({pk: _together(pk, *row) for pk, _status, *row in found}))
+    if any(batch for *_, batch in found):
+        found.update(Delivery.objects.filter(batch__in=batches, status__in=AS_ITSELF).values_list(*columns))
+    delivered = {pk for _sequence, pk, status, *_ in found if status == StatusChoices.DELIVERED}
+    parts = list(
+        _parts({pk: _together(pk, *row) for _sequence, pk, _status, *row in sorted(found, key=itemgetter(0, 1))})
+    )
     return sum(_redeliver(part, delivered.intersection(part)) for part in watch(parts))
 
 

@@ -345,12 +345,14 @@ class TestNotSent:
         assert Event.objects.count() == 1
 
     def test_a_deleted_webhook_sends_nothing(self, receiver: Receiver, webhook, netbox_user):
+        """Its rules go with it, as with NetBox's own webhooks."""
         sending_rule(webhook, Site)
         webhook.delete()
         with request_by(netbox_user):
             place = site()
         assert Site.objects.filter(pk=place.pk).exists()
         assert not Event.objects.exists()
+        assert not EventRule.objects.exists()
 
     def test_a_paused_webhook_waits(self, receiver: Receiver, webhook, netbox_user):
         sending_rule(webhook, Site)

@@ -278,6 +278,27 @@ class TestMany:
             assert redeliver(status=DELIVERED) == 4
         assert not [query['sql'] for query in captured.captured_queries if '"webhooks_event"."data"' in query['sql']]
 
+    @pytest.mark.parametrize('batch', [None, 7])
+    def test_the_log_is_not_read(self, many, batch: int | None):
+        Delivery.objects.update(batch=batch)
+        with CaptureQueriesContext(connection) as captured:
+            assert redelivery.redeliver(Delivery.objects.filter(pk=many[2].pk)) == 1
+        asked = [query['sql'] for query in captured.captured_queries if query['sql'].startswith('SELECT')]
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute('SET LOCAL enable_seqscan = off')  # else a small table is read as a whole
+            for statement in asked:
+                cursor.execute(f'EXPLAIN {statement}')
+                plan = str(cursor.fetchall())
+                assert 'Seq Scan on webhooks_delivery' not in plan, statement
+                assert 'hashed SubPlan' not in plan, statement
+
+    def test_of_those_that_are_not_on_the_status_page_redis_is_not_asked(self, many, monkeypatch):
+        asked: list[str] = []
+        monkeypatch.setattr(failed_jobs, '_remove', lambda _registry, job_id: asked.append(job_id))
+        Delivery.objects.update(status=FAILED, listed=True)
+        redeliver(status=FAILED)
+        assert asked == [str(many[2].uuid)]
+
     def test_those_on_the_status_page_are_taken_off_it_and_no_others_looked_for(self, many):
         page = redis_queue.get().failed_job_registry
         assert page.get_job_ids() == [str(many[2].uuid)]
