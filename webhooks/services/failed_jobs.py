@@ -5,13 +5,13 @@ After a loss of Redis the newest failures come back.
 
 import logging
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import batched
 
 from django.db import transaction
 from django.utils import timezone
 from redis import RedisError
 from rq import get_current_job
-from rq.exceptions import NoSuchJobError
 from rq.job import Job, JobStatus
 from rq.registry import FailedJobRegistry
 from rq.results import Result
@@ -28,6 +28,8 @@ REDELIVER = 'webhooks.worker.redeliver'
 # Missing after a loss of Redis.
 MARKER = 'rq:webhooks:listed'
 FAILURE_TTL = 365 * 24 * 3600
+# Deliveries that are listed in one round trip.
+TOGETHER = 100
 RELATED = ('webhook', 'event', 'object_type')
 
 # Skip rows that a redelivery or another worker holds.
@@ -53,8 +55,8 @@ def publish(except_for: str | None = None) -> None:
     if except_for:
         unlisted.filter(uuid=except_for).update(listed=True)
     newest = list(unlisted.select_related(*RELATED).order_by('-pk')[:STATUS_PAGE_LIMIT])
-    for delivery in reversed(newest):
-        _list(delivery)
+    for some in batched(reversed(newest), TOGETHER):
+        _list(some)
     if newest:
         _mark_listed(newest)
         _trim()
@@ -64,8 +66,7 @@ def unlist(uuids: Collection[str]) -> None:
     """Does nothing without Redis."""
     try:
         registry = _registry()
-        for one in set(registry.get_job_ids(cleanup=False)).intersection(uuids):
-            _remove(registry, one)
+        _remove(registry, set(registry.get_job_ids(cleanup=False)).intersection(uuids))
     except RedisError as error:
         logger.warning('status_page=unreachable reason="%s"', error)
 
@@ -76,7 +77,7 @@ def _recover() -> None:
         return
     newest = Delivery.objects.filter(status=StatusChoices.FAILED).order_by('-pk')[:STATUS_PAGE_LIMIT]
     with transaction.atomic():
-        free = Delivery.objects.filter(pk__in=list(newest.values_list('pk', flat=True)))
+        free = Delivery.objects.filter(pk__in=list(newest.values_list('pk', flat=True)), listed=True)
         locked = free.select_for_update(skip_locked=True).values_list('pk', flat=True)
         Delivery.objects.filter(pk__in=list(locked)).update(listed=False)
     redis.set(MARKER, 1)
@@ -94,9 +95,7 @@ def _sweep() -> None:
     failed = Delivery.objects.filter(uuid__in=listed, status=StatusChoices.FAILED).values_list('uuid', flat=True)
     there = set(map(str, failed))
     gone = Job.fetch_many([job_id for job_id in listed if job_id not in there], connection=registry.connection)
-    for job in gone:
-        if job is not None and redis_queue.function(job) == REDELIVER:
-            _remove(registry, job.id)
+    _remove(registry, [job.id for job in gone if job is not None and redis_queue.function(job) == REDELIVER])
 
 
 def _is_uuid(text: str) -> bool:
@@ -107,7 +106,18 @@ def _is_uuid(text: str) -> bool:
     return True
 
 
-def _list(delivery: Delivery) -> None:
+def _list(deliveries: Iterable[Delivery]) -> None:
+    registry = _registry()
+    with registry.connection.pipeline() as pipeline:
+        for delivery in deliveries:
+            job = _job_of(delivery)
+            job.save(pipeline=pipeline)
+            registry.add(job, ttl=FAILURE_TTL, exc_string=delivery.error, pipeline=pipeline)
+            Result.create_failure(job, FAILURE_TTL, exc_string=delivery.error, pipeline=pipeline)
+        pipeline.execute()
+
+
+def _job_of(delivery: Delivery) -> Job:
     rq_queue = redis_queue.get()
     job = Job.create(
         REDELIVER,
@@ -124,11 +134,7 @@ def _list(delivery: Delivery) -> None:
     job.created_at = delivery.created
     job.enqueued_at = delivery.created
     job.ended_at = delivery.finished_at or timezone.now()
-    with rq_queue.connection.pipeline() as pipeline:
-        job.save(pipeline=pipeline)
-        _registry().add(job, ttl=FAILURE_TTL, exc_string=delivery.error, pipeline=pipeline)
-        Result.create_failure(job, FAILURE_TTL, exc_string=delivery.error, pipeline=pipeline)
-        pipeline.execute()
+    return job
 
 
 def renew(delivery_uuid: str) -> None:
@@ -155,18 +161,17 @@ def _trim() -> None:
     if surplus <= 0:
         return
     oldest = Delivery.objects.filter(status=StatusChoices.FAILED, listed=True).order_by('-pk')
-    for delivery_uuid in oldest[STATUS_PAGE_LIMIT : STATUS_PAGE_LIMIT + surplus].values_list('uuid', flat=True):
-        _remove(registry, str(delivery_uuid))
+    uuids = oldest[STATUS_PAGE_LIMIT : STATUS_PAGE_LIMIT + surplus].values_list('uuid', flat=True)
+    _remove(registry, map(str, uuids))
 
 
-def _remove(registry: FailedJobRegistry, job_id: str) -> None:
-    registry.connection.zrem(registry.key, job_id)
-    try:
-        job = Job.fetch(job_id, connection=registry.connection)
-    except NoSuchJobError:
-        return
-    Result.delete_all(job)  # RQ keeps them a year
-    job.delete()
+def _remove(registry: FailedJobRegistry, job_ids: Iterable[str]) -> None:
+    """In one round trip. RQ asks for each job several times, and raises if somebody else has just deleted it."""
+    with registry.connection.pipeline() as pipeline:
+        for job_id in job_ids:
+            pipeline.zrem(registry.key, job_id)
+            pipeline.delete(Job.key_for(job_id), Result.get_key(job_id))
+        pipeline.execute()
 
 
 def _registry() -> FailedJobRegistry:

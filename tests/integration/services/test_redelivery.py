@@ -294,7 +294,7 @@ class TestMany:
 
     def test_of_those_that_are_not_on_the_status_page_redis_is_not_asked(self, many, monkeypatch):
         asked: list[str] = []
-        monkeypatch.setattr(failed_jobs, '_remove', lambda _registry, job_id: asked.append(job_id))
+        monkeypatch.setattr(failed_jobs, '_remove', lambda _registry, job_ids: asked.extend(job_ids))
         Delivery.objects.update(status=FAILED, listed=True)
         redeliver(status=FAILED)
         assert asked == [str(many[2].uuid)]
