@@ -173,9 +173,10 @@ class AccessToken(models.Model):
         sealed = SealedField().get_prep_value(token)
         _write(KEEP, credential=credential_id, token=sealed, until=until, now=now, expires_at=expires_at)
 
-    def end(self, now: datetime) -> None:
-        """Nobody uses it any more."""
-        _write(END, credential=self.pk, fetched_at=self.fetched_at, now=now)
+    def end(self, now: datetime) -> bool:
+        """Let nobody use it any more. Returns False if somebody holds the row: then it stays."""
+        is_ended = _write(END, credential=self.pk, fetched_at=self.fetched_at, now=now)
+        return is_ended or not type(self).objects.filter(pk=self.pk, fetched_at=self.fetched_at).exists()
 
 
 def _write(statement: str, **values: object) -> bool:

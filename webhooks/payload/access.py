@@ -16,7 +16,7 @@ from django.utils.translation import gettext as _
 from utilities.proxy import resolve_proxies
 
 from ..choices import CredentialTypeChoices
-from ..exceptions import WebhooksError
+from ..exceptions import DecryptionError, WebhooksError
 from ..models import AccessToken, Credential, Webhook
 from ..security import echoes
 from ..security.masking import MASK
@@ -72,8 +72,8 @@ class Authorizer:
         secret = reveal('credential', credential.secret)
         if not credential.is_oauth2:
             return _access(credential, secret)
-        token = self._token(credential)
-        return _access(credential, token) if token else self._token_request(credential, secret)
+        token, until = self._token(credential)
+        return self._token_request(credential, secret, until) if until else _access(credential, token)
 
     def preview(self) -> Access:
         return _access(self._credential, MASK).masked() if self._credential else Access()
@@ -83,29 +83,29 @@ class Authorizer:
         if not (self._credential and self._credential.is_oauth2):
             return False
         row, now = self._row, timezone.now()
-        if row is None or row.token.reveal() not in request.secrets:
+        if row is None or _readable(row) not in request.secrets:
             return True  # another request has told already
-        if now < row.fetched_at + NEW:
+        if row.fetched_at <= now < row.fetched_at + NEW:
             return False
-        row.end(now)
         self._row = None
-        return True
+        return row.end(now)
 
-    def _token(self, credential: Credential) -> str:
-        """Return '' if this worker must fetch the token."""
-        now = timezone.now()
-        if not self._row or now > _renewed_at(self._row):
-            self._row, _created = AccessToken.objects.get_or_create(credential=credential)
-        if now <= _renewed_at(self._row):
-            return reveal('credential', self._row.token)
-        self._until = now + FETCH
-        if self._row.claim(now, self._until):
-            return ''
-        if self._row.expires_at and now < self._row.expires_at - LAST:
-            return reveal('credential', self._row.token)
+    def _token(self, credential: Credential) -> tuple[str, datetime | None]:
+        """Return the token, or '' and until when this worker may fetch it."""
+        row, now = self._row, timezone.now()
+        if row is None or now > _renewed_at(row):
+            row, _created = AccessToken.objects.get_or_create(credential=credential)
+            self._row = row
+        token, until = _readable(row), now + FETCH
+        if now <= _renewed_at(row):
+            return token, None
+        if row.claim(now, until):
+            return '', until
+        if token and row.expires_at and now < row.expires_at - LAST:
+            return token, None
         raise TokenPending
 
-    def _token_request(self, credential: Credential, secret: str) -> 'TokenRequest':
+    def _token_request(self, credential: Credential, secret: str, until: datetime) -> 'TokenRequest':
         wanted = {'grant_type': 'client_credentials', 'scope': credential.scope, 'audience': credential.audience}
         login = {}
         if credential.type == CredentialTypeChoices.OAUTH2_BODY:
@@ -113,7 +113,7 @@ class Authorizer:
         else:
             # RFC 6749, 2.3.1: form-encoded first.
             login = basic_login(quote_plus(credential.username), quote_plus(secret))
-        grant = Grant(credential.pk, self._until)
+        grant = Grant(credential.pk, until)
         return TokenRequest(
             method='POST',
             url=credential.token_url,
@@ -129,8 +129,16 @@ class Authorizer:
         )
 
 
+def _readable(row: AccessToken) -> str:
+    """Return the token. While keys are replaced, other processes may not know its key: '' then."""
+    try:
+        return row.token.reveal()
+    except DecryptionError:
+        return ''
+
+
 def _renewed_at(row: AccessToken) -> datetime:
-    if row.expires_at is None or row.fetched_at is None:
+    if row.expires_at is None or row.fetched_at is None or not _readable(row):
         return timezone.now() - EARLY
     return row.expires_at - min(EARLY, (row.expires_at - row.fetched_at) / 2)
 

@@ -15,11 +15,21 @@ from django.core.exceptions import ValidationError
 from django.db.models import ProtectedError
 from django.utils import timezone
 from support.builders import NOWHERE, site, subscribe
-from support.engine import dispatch_all, in_thread, open_transaction, pass_retry_waits, work, working
+from support.engine import (
+    dispatch_all,
+    in_thread,
+    open_transaction,
+    pass_retry_waits,
+    sender,
+    take_turns,
+    work,
+    working,
+)
 from support.loopback import OK, Server, serving
 
 from devstack.receiver import Receiver
 from webhooks.models import AccessToken, Attempt, Credential, Delivery, Event, Webhook
+from webhooks.models.fields import Sealed
 from webhooks.payload import access
 from webhooks.payload.access import TokenPending, TokenRequest
 from webhooks.payload.http_request import Builder
@@ -296,7 +306,7 @@ class TestOpenTransactions:
         )
         request = builder.build(Delivery.objects.get(), 0)
         with held(shared):
-            builder.forget_token(request)
+            assert not builder.forget_token(request)  # it would be used again
 
 
 class TestOAuth2:
@@ -333,6 +343,23 @@ class TestOAuth2:
         received(receiver)
         soon, hour = timezone.now() + timedelta(seconds=30), timedelta(hours=1)
         AccessToken.objects.update(expires_at=soon, fetched_at=soon - hour)
+        site()
+        assert received(receiver, 2).header('Authorization') == 'Bearer t0ken-two'
+
+    def test_after_it_was_fetched_the_webhook_does_not_rest(self, receiver: Receiver, login: Server):
+        webhook = subscribe(receiver.url('/'), Site, credential=client(receiver, login))
+        site()
+        dispatch_all()
+        with sender() as (_pk, own):
+            assert take_turns(own, lambda: login.requests and not own.lanes.in_hand)
+            assert own.lanes.owned[webhook.pk].rests_until == 0
+
+    def test_one_that_another_key_has_sealed_is_fetched_anew(self, receiver: Receiver, login: Server):
+        """While keys are replaced, not all processes know the new one."""
+        subscribe(receiver.url('/'), Site, credential=client(receiver, login))
+        site()
+        received(receiver)
+        AccessToken.objects.update(token=Sealed('by another key'))
         site()
         assert received(receiver, 2).header('Authorization') == 'Bearer t0ken-two'
 

@@ -182,7 +182,7 @@ class Sender:
         if sent.outcome:
             logger.warning('webhook=%s it rests error="%s"', lane.webhook_id, sent.outcome.error)
             lane.note_answer(reached=False)  # fewer at once
-        if sent.seconds:  # else it has not been built
+        if sent.seconds and (sent.outcome or not sent.request):  # it was tried in vain
             lane.rests_until = max(lane.rests_until, now + PAUSE)
         lane.put_back(sent.delivery.pk)
 
