@@ -21,7 +21,7 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import object_types
 from ..choices import StatusChoices
-from ..exceptions import Busy, WebhooksError
+from ..exceptions import WebhooksError
 from ..forms import BackfillForm
 from ..models import Delivery, Webhook
 from ..models.webhook import SEALED_FIELDS
@@ -187,13 +187,9 @@ class WebhookAdmin(BaseAdmin):
 
     def _send_waiting(self, request: HttpRequest, queryset: QuerySet[Webhook], *, latest_only: bool) -> None:
         for webhook in queryset:
-            try:
-                superseded = waiting.send(webhook, latest_only=latest_only)
-            except Busy as busy:
-                self.message_user(request, f'{webhook}: {busy}', messages.ERROR)
-            else:
-                told = waiting.announce(webhook, superseded, latest_only=latest_only)
-                self.message_user(request, told, messages.SUCCESS)
+            superseded = waiting.send(webhook, latest_only=latest_only)
+            told = waiting.announce(webhook, superseded, latest_only=latest_only)
+            self.message_user(request, told, messages.SUCCESS)
 
     #
     # Change and delete

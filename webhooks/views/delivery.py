@@ -82,12 +82,7 @@ class RedeliverMixin(GetReturnURLMixin):
         return super().get_queryset(request).restrict(request.user, 'view')
 
     def redeliver(self, deliveries: QuerySet[Delivery]) -> None:
-        try:
-            count = redelivery.redeliver(deliveries)
-        except Busy as busy:
-            messages.error(self.request, str(busy))
-        else:
-            messages.success(self.request, redelivery.announce(count))
+        messages.success(self.request, redelivery.announce(redelivery.redeliver(deliveries)))
 
 
 @register_model_view(Delivery, 'redeliver')

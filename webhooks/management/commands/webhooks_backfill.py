@@ -7,7 +7,7 @@ from rich.progress import Progress
 
 from ... import object_types
 from ...choices import BackfillStateChoices
-from ...exceptions import Busy, DefinitionError
+from ...exceptions import DefinitionError
 from ...models import Webhook
 from ...presentation import progress
 from ...services import backfill
@@ -47,8 +47,6 @@ class Command(BaseCommand):
                 backfill.start(webhook, choice)
         except DefinitionError as error:
             raise CommandError(f'{OPTIONS.get(error.field, webhook)}: {error}') from None
-        except Busy as busy:
-            raise CommandError(f'{webhook}: {busy}') from None
         self.stdout.write(_announcement(choice.total, options['dry_run']))
         if not options['dry_run'] and self.stdout.isatty():
             self._follow(webhook)

@@ -9,7 +9,6 @@ from django.utils.translation import ngettext
 from rich.progress import track
 
 from ...choices import StatusChoices
-from ...exceptions import Busy
 from ...models import Webhook
 from ...services import redelivery
 from ...storable import is_storable_time
@@ -57,11 +56,7 @@ class Command(BaseCommand):
             self.stdout.write(told % count)
             return
         bar = partial(track, description='Redelivering', disable=not self.stdout.isatty())
-        try:
-            sent = redelivery.redeliver(chosen, watch=bar)
-        except Busy as busy:
-            raise CommandError(str(busy)) from None
-        self.stdout.write(redelivery.announce(sent))
+        self.stdout.write(redelivery.announce(redelivery.redeliver(chosen, watch=bar)))
 
 
 def _webhook(name: str | None) -> Webhook | None:
