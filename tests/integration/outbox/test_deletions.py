@@ -527,6 +527,16 @@ class TestNobodyToldTheDeletion:
         assert not {'name', 'type', 'id', 'cable', 'link_peers', 'tags'} & set(body['partial'])
         assert body['partial'] == [name for name in body['data'] if name in body['partial']]
 
+    def test_a_generic_key_is_known_if_it_points_nowhere_or_to_what_is_there(self, receiver: Receiver):
+        subscribe(receiver.url('/'), IPAddress, kinds=(CREATED,))
+        port = interface(device())
+        for index, target in enumerate([None, port]):
+            IPAddress.objects.create(address=f'192.0.2.{index}/24', assigned_object=target).delete()
+        work()
+        bodies = [request.json() for request in receiver.wait_for(2)]
+        assert {body['data']['assigned_object_id'] for body in bodies} == {None, port.pk}
+        assert not any('assigned_object' in body['partial'] for body in bodies)
+
     def test_numbers_are_numbers(self, receiver: Receiver):
         subscribe(receiver.url('/'), VLANGroup, kinds=(CREATED,))
         VLANGroup.objects.create(**named('vlans')).delete()
