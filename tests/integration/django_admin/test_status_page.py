@@ -12,13 +12,14 @@ from django.utils import timezone
 from django_rq.settings import get_queues_map
 from rq.job import Job
 from support.builders import site, subscribe
-from support.engine import deliveries, die, dispatch_all
+from support.engine import deliveries, die, dispatch_all, open_transaction
 from support.writers import before_statement
 from users.models import User
 
 from devstack.receiver import Receiver
 from webhooks import conf
 from webhooks.choices import StatusChoices
+from webhooks.engine import sql
 from webhooks.models import Delivery, Webhook
 from webhooks.outbox import redis_queue, wakeup
 from webhooks.services import failed_jobs
@@ -203,6 +204,17 @@ class TestMeanwhile:
         assert listed(client) == {str(failed.uuid)}
         failed_jobs.publish()
         assert not listed(client)
+
+    def test_no_change_waits_because_somebody_holds_a_failed_delivery(self, client, fail):
+        """The process that publishes also dispatches."""
+        held, free = fail(2)
+        Delivery.objects.update(listed=False)
+        with open_transaction(lambda: Delivery.objects.select_for_update().get(pk=held.pk)), transaction.atomic():
+            sql.execute("SET LOCAL lock_timeout = '100ms'")
+            failed_jobs.publish()
+        assert list(Delivery.objects.filter(listed=False)) == [held]
+        failed_jobs.publish()
+        assert listed(client) == {str(held.uuid), str(free.uuid)}
 
     def test_there_is_room_for_the_newest_only(self, client, fail, monkeypatch):
         monkeypatch.setattr(failed_jobs, 'STATUS_PAGE_LIMIT', 2)
