@@ -147,6 +147,18 @@ class TestRescue:
         assert delivery.due_at <= timezone.now()
         assert not Worker.objects.exists()
 
+    def test_while_somebody_holds_a_dead_worker_the_others_are_rescued(self, webhook):
+        changes(2)
+        dispatch_all()
+        held, _dead = (hold(one) for one in deliveries())
+        pass_alive()
+        with open_transaction(lambda: Worker.objects.select_for_update().get(pk=held.pk)):
+            assert rescue.rescue()
+            assert not rescue.rescue()
+            assert Worker.objects.get().pk == held.pk
+        assert rescue.rescue()
+        assert not Worker.objects.exists()
+
     def test_of_one_with_much_in_hand_the_lanes_are_free_after_the_last_part(self, webhook, monkeypatch):
         monkeypatch.setattr(rescue, 'MOST', 2)
         changes(5)
