@@ -38,7 +38,7 @@ from support.objects import MAKERS, VARIANTS, make_device, make_interface, make_
 from support.objects.dcim import connect
 from support.objects.surroundings import some_device, some_site
 from support.rest import delete, free, get, without_host
-from virtualization.models import VirtualDisk, VirtualMachine
+from virtualization.models import Cluster, ClusterType, VirtualDisk, VirtualMachine
 
 from devstack.receiver import Receiver
 from webhooks.models import Event
@@ -544,6 +544,15 @@ class TestNobodyToldTheDeletion:
         body = self.bodies(receiver)[CREATED]
         assert (body['data']['utilization'], body['data']['vlan_count']) == ('0.0', 0)
         assert {'utilization', 'vlan_count'} <= set(body['partial'])
+
+    def test_a_sum_of_nothing_is_null(self, receiver: Receiver):
+        subscribe(receiver.url('/'), Cluster, kinds=(CREATED,))
+        Cluster.objects.create(name='cluster', type=ClusterType.objects.create(**named('type'))).delete()
+        work()
+        body = self.bodies(receiver)[CREATED]
+        sums = ('allocated_vcpus', 'allocated_memory', 'allocated_disk')
+        assert [body['data'][name] for name in sums] == [None] * len(sums)
+        assert set(sums) <= set(body['partial'])
 
     def test_where_all_is_known_there_is_no_such_key(self, receiver: Receiver):
         subscribe(receiver.url('/'), VLANGroup)
