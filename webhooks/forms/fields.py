@@ -4,7 +4,9 @@ from datetime import datetime
 from typing import Any
 
 from django import forms
+from django.db.models import Model, QuerySet
 from utilities.forms import BOOLEAN_WITH_BLANK_CHOICES
+from utilities.forms.fields import DynamicModelChoiceField, DynamicModelMultipleChoiceField
 from utilities.forms.widgets import DateTimePicker
 
 from ..storable import NO_SUCH_OFFSET, is_flat, is_storable_time
@@ -30,3 +32,28 @@ class FlatDecoder(json.JSONDecoder):
             if is_flat(value):
                 return value
         raise json.JSONDecodeError('nested too deeply', text, 0)
+
+
+class HiddenChoicesMixin:
+    """Keep stored objects that the user may not view. NetBox offers only the rest."""
+
+    def get_bound_field(self, form: forms.ModelForm, field_name: str) -> forms.BoundField:
+        # NetBox's field then narrows its choices to the entered ones.
+        self._hidden = self._stored(form.instance, field_name).exclude(pk__in=self.queryset)
+        return super().get_bound_field(form, field_name)
+
+
+class ModelChoiceField(HiddenChoicesMixin, DynamicModelChoiceField):
+    def _stored(self, instance: Model, name: str) -> QuerySet:
+        return self.model.objects.filter(pk=getattr(instance, f'{name}_id'))
+
+    def clean(self, value: Any) -> Model | None:
+        return super().clean(value) or self._hidden.first()
+
+
+class ModelMultipleChoiceField(HiddenChoicesMixin, DynamicModelMultipleChoiceField):
+    def _stored(self, instance: Model, name: str) -> QuerySet:
+        return getattr(instance, name).all() if instance.pk else self.model.objects.none()
+
+    def clean(self, value: Any) -> list[Model]:
+        return [*super().clean(value), *self._hidden]

@@ -7,12 +7,7 @@ from django.utils.translation import gettext as _
 from extras.models import NotificationGroup
 from netbox.forms import NetBoxModelForm
 from users.models import User
-from utilities.forms.fields import (
-    ContentTypeMultipleChoiceField,
-    DynamicModelChoiceField,
-    DynamicModelMultipleChoiceField,
-    JSONField,
-)
+from utilities.forms.fields import ContentTypeMultipleChoiceField, JSONField
 from utilities.forms.rendering import FieldSet
 from utilities.forms.widgets import SplitMultiSelectWidget
 
@@ -22,7 +17,7 @@ from ..presentation.fields import GROUPS, NAMES, Row, label
 from ..presets import Preset, all_presets
 from ..services import secret_rotation
 from .definition import DefinitionForm, fieldset, fieldsets
-from .fields import FlatDecoder
+from .fields import FlatDecoder, ModelChoiceField, ModelMultipleChoiceField
 
 MONOSPACE = {'class': 'font-monospace'}
 
@@ -41,11 +36,9 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
         widget=SplitMultiSelectWidget(choices=object_types.by_app),
         required=False,
     )
-    credential = DynamicModelChoiceField(label=label('credential'), queryset=Credential.objects.all(), required=False)
-    ignore_users = DynamicModelMultipleChoiceField(
-        label=label('ignore_users'), queryset=User.objects.all(), required=False
-    )
-    notification_groups = DynamicModelMultipleChoiceField(
+    credential = ModelChoiceField(label=label('credential'), queryset=Credential.objects.all(), required=False)
+    ignore_users = ModelMultipleChoiceField(label=label('ignore_users'), queryset=User.objects.all(), required=False)
+    notification_groups = ModelMultipleChoiceField(
         label=label('notification_groups'), queryset=NotificationGroup.objects.all(), required=False
     )
     secret = forms.CharField(
