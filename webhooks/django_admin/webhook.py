@@ -288,14 +288,17 @@ class WebhookAdmin(BaseAdmin):
         }
         return TemplateResponse(request, 'admin/webhooks/preview.html', context)
 
-    def save_model(self, request: HttpRequest, obj: Webhook, form: WebhookForm, change: bool) -> None:
-        super().save_model(request, obj, form, change)
+    def save_related(self, request: HttpRequest, form: WebhookForm, formsets: list, change: bool) -> None:
+        """Show a secret only now: the change may be refused until here."""
+        super().save_related(request, form, formsets, change)
+        if not form.generated_secret:
+            return
+        webhook = form.instance
         # Not as a message: Django may keep it in a cookie.
-        if form.generated_secret:
-            secret_rotation.show_once(request.session, obj, form.generated_secret)
-            if '_addanother' in request.POST:
-                text = _('The secret of “{webhook}” is shown once, when you open its page.').format(webhook=obj)
-                self.message_user(request, text, messages.WARNING)
+        secret_rotation.show_once(request.session, webhook, form.generated_secret)
+        if '_addanother' in request.POST:
+            text = _('The secret of “{webhook}” is shown once, when you open its page.').format(webhook=webhook)
+            self.message_user(request, text, messages.WARNING)
 
     def response_post_save_add(self, request: HttpRequest, obj: Webhook) -> HttpResponse:
         return self._show_secret(request, obj) or super().response_post_save_add(request, obj)

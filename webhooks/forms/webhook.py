@@ -3,6 +3,7 @@ from typing import NamedTuple
 
 from django import forms
 from django.contrib.contenttypes.models import ContentType
+from django.db import transaction
 from django.utils.translation import gettext as _
 from extras.models import NotificationGroup
 from netbox.forms import NetBoxModelForm
@@ -86,6 +87,7 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
 
     def save(self, commit: bool = True) -> Webhook:
         webhook = super().save(commit)
-        if self.generated_secret:
-            secret_rotation.show_once(webhook._session, webhook, self.generated_secret)
+        if secret := self.generated_secret:
+            # NetBox may still refuse the change.
+            transaction.on_commit(lambda: secret_rotation.show_once(webhook._session, webhook, secret))
         return webhook

@@ -8,6 +8,7 @@ from dcim.models import Rack, Site
 from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
 from django.contrib.messages import get_messages
+from django.db.models.signals import m2m_changed
 from django.http import HttpResponse
 from django.test import Client
 from django.utils import timezone
@@ -19,6 +20,7 @@ from support.admin_browser import (
     WEBHOOKS,
     changes_of,
     filled,
+    messages_of,
     page_of,
     shown,
     type_id,
@@ -26,6 +28,7 @@ from support.admin_browser import (
 from support.builders import CREATED, UPDATED, named, site, subscribe
 from support.log import delivery, event
 from users.models import User
+from utilities.exceptions import AbortRequest
 
 from webhooks.models import Webhook
 from webhooks.security import signing
@@ -198,6 +201,19 @@ class TestSecret:
         assert webhook.secret.reveal() not in ' '.join(messages)
         assert webhook.secret.reveal() not in str(dict(client.session))
         assert webhook.secret.reveal() in client.get(page_of(webhook)).content.decode()
+
+    def test_a_refused_change_shows_no_new_secret(self, client, webhook, netbox_user):
+        def refuse(**_kwargs: Any) -> None:
+            raise AbortRequest('not these users')
+
+        m2m_changed.connect(refuse, sender=Webhook.ignore_users.through)
+        try:
+            response = self.change(client, webhook, generate_secret='on', ignore_users=[netbox_user.pk])
+        finally:
+            m2m_changed.disconnect(refuse, sender=Webhook.ignore_users.through)
+        assert messages_of(response) == ['not these users']
+        assert webhook.secrets() == [SECRET]
+        assert not response.context['new_secret']
 
     def test_of_a_new_webhook_one_is_generated_unless_one_is_entered(self, client):
         assert client.get(ADD).context['adminform'].form['generate_secret'].value() is True

@@ -9,6 +9,7 @@ from support.builders import subscribe
 from users.models import User
 
 from webhooks.models import Credential, Webhook
+from webhooks.services import secret_rotation
 
 pytestmark = pytest.mark.usefixtures('saves')
 
@@ -97,3 +98,12 @@ class TestHiddenObjects:
         entered = {'ignore_users': [hidden.pk], 'credential': credential('Another').pk}
         answer = save(pages, webhook, **entered)
         assert set(answer.context['form'].errors) == set(entered)
+
+
+def test_a_refused_change_shows_no_new_secret(clerk_pages, grant, webhook):
+    grant(Webhook, 'view')
+    grant(Webhook, 'change', name__startswith='dev-')
+    answer = save(clerk_pages, webhook, name='prod-receiver', generate_secret='on')
+    assert answer.context['form'].non_field_errors()
+    assert (webhook.name, bool(webhook.secret)) == ('dev-receiver', False)
+    assert not secret_rotation.is_waiting(clerk_pages.session, webhook)
