@@ -19,6 +19,7 @@ WEBHOOKS = '/admin/webhooks/webhook/'
 ADD = f'{WEBHOOKS}add/'
 DELIVERIES = '/admin/webhooks/delivery/'
 MASK = '********'
+INIT_TIME = r'<input type="hidden" name="_init_time" value="([0-9.]+)"'
 
 
 def page_of(instance: Webhook | Delivery, view: str = 'change') -> str:

@@ -3,16 +3,19 @@ from functools import wraps
 from typing import Any
 
 from core.signals import clear_events
+from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.options import ActionLocation
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from utilities.exceptions import AbortRequest
+from utilities.forms.mixins import CheckLastUpdatedMixin
 
 from ..exceptions import Busy
 from ..models import Delivery
@@ -41,6 +44,13 @@ def or_explain(view: Callable) -> Callable:
 def _is_action(request: HttpRequest) -> bool:
     buttons = {'_save', '_continue', '_addanother', '_saveasnew'}
     return f'{ActionLocation.CHANGE_FORM.value}-action' in request.POST and not buttons & request.POST.keys()
+
+
+class BaseForm(CheckLastUpdatedMixin, forms.ModelForm):
+    @cached_property
+    def changed_data(self) -> list[str]:
+        """The admin's history names the changed fields."""
+        return [name for name in super().changed_data if name != '_init_time']
 
 
 class BaseAdmin(admin.ModelAdmin):

@@ -10,10 +10,10 @@ from django.utils.translation import gettext_lazy as _
 from ..forms.credential import NAMES
 from ..forms.masked import SecretMixin
 from ..models import Credential, Webhook
-from .base import BaseAdmin
+from .base import BaseAdmin, BaseForm
 
 
-class CredentialForm(SecretMixin, forms.ModelForm):
+class CredentialForm(BaseForm, SecretMixin):
     class Meta:
         model = Credential
         fields = NAMES

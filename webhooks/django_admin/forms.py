@@ -11,10 +11,11 @@ from ..forms.definition import DefinitionForm
 from ..forms.fields import FlatDecoder
 from ..models import Webhook
 from ..presentation.fields import label
+from .base import BaseForm
 from .custom_fields import CustomFieldsForm
 
 
-class WebhookForm(CustomFieldsForm, DefinitionForm):
+class WebhookForm(BaseForm, CustomFieldsForm, DefinitionForm):
     object_types = forms.ModelMultipleChoiceField(
         queryset=ContentType.objects.none(),
         label=label('object_types'),

@@ -209,7 +209,7 @@ class WebhookAdmin(BaseAdmin):
         groups = [_fieldset(group, obj or Webhook(), absent, filled) for group in GROUPS]
         if names := custom_fields.names():
             groups.append((_('Custom Fields'), {'fields': names}))
-        return [(None, {'fields': self.readonly_fields}), *groups] if obj else groups
+        return [(None, {'fields': (*self.readonly_fields, '_init_time')}), *groups] if obj else groups
 
     def get_form(
         self, request: HttpRequest, obj: Webhook | None = None, change: bool = False, **kwargs

@@ -16,6 +16,7 @@ from extras.models import Tag
 from support.admin_browser import (
     ADD,
     DELIVERIES,
+    INIT_TIME,
     MASK,
     WEBHOOKS,
     changes_of,
@@ -146,6 +147,18 @@ class TestChanging:
         before, after = change.prechange_data, change.postchange_data
         assert (before['description'], after['description']) == ('', 'new')
         assert (before['object_types'], after['object_types']) == ([type_id(Site)], [type_id(Rack)])
+
+    def test_a_save_of_an_outdated_page_is_refused(self, client, webhook):
+        page = shown(client, webhook)
+        [page['_init_time']] = re.findall(INIT_TIME, client.get(page_of(webhook)).content.decode())
+        Webhook.objects.get().save()
+        response = client.post(page_of(webhook), page | {'description': 'entered', 'timeout': 7})
+        form = response.context['adminform'].form
+        assert 'has been modified since the form was rendered' in form.non_field_errors()[0]
+        assert (form['description'].value(), form['timeout'].value()) == ('entered', '7')
+        webhook.refresh_from_db()
+        assert (webhook.description, webhook.timeout) == ('', None)
+        assert client.post(page_of(webhook), shown(client, webhook) | {'timeout': 7}).status_code == 302
 
     def test_a_line_of_headers_is_added_to_those_that_are_kept(self, client, webhook):
         lines = f'Authorization: {MASK}\nX-Team: network'

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
@@ -14,6 +15,7 @@ from dcim.models import Site
 from django.core.exceptions import ValidationError
 from django.db.models import ProtectedError
 from django.utils import timezone
+from support.admin_browser import INIT_TIME
 from support.builders import NOWHERE, site, subscribe
 from support.engine import (
     dispatch_all,
@@ -626,6 +628,20 @@ class TestPages:
         assert changed.valid_until == date(2047, 1, 31)
         refused = admin_pages.post(change, {**fields, 'secret': '', 'hosts': 'evil.example.com'})
         assert 'enter it again' in refused.content.decode()
+
+    @pytest.mark.parametrize('page', ['plugins/webhooks/credentials/{}/edit/', 'admin/webhooks/credential/{}/change/'])
+    def test_a_save_of_an_outdated_page_is_refused(self, admin_pages, page: str):
+        made = credential(NOWHERE)
+        address = f'/{page.format(made.pk)}'
+        entered = {'name': made.name, 'type': made.type, 'hosts': ','.join(made.hosts), 'description': 'entered'}
+        [entered['_init_time']] = re.findall(INIT_TIME, admin_pages.get(address).content.decode())
+        made.save()
+        answer = admin_pages.post(address, entered)
+        assert 'has been modified since the form was rendered' in answer.content.decode()
+        assert Credential.objects.get().description == ''
+        assert answer.status_code == 200
+        del entered['_init_time']
+        assert admin_pages.post(address, entered).status_code == 302
 
     def test_the_preview_shows_none(self, admin_pages, api_client):
         webhook = subscribe(
