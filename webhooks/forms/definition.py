@@ -8,7 +8,7 @@ from utilities.forms.rendering import FieldSet, InlineFields
 from .. import object_types, presets
 from ..exceptions import DefinitionError
 from ..presentation.fields import EXAMPLES, GROUPS, KINDS, NAMES, Group, Row, help_of, shown_in
-from ..presentation.states import both_sign
+from ..presentation.states import rotation_warning
 from ..services import expandable
 from .masked import MaskedFieldsMixin
 from .secret import SecretFieldsMixin
@@ -55,8 +55,8 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
             facts.append(
                 _('The receiver verifies signatures with the public key {key}.').format(key=self.instance.public_key)
             )
-        if told := both_sign(self.instance):
-            facts.append(told)
+        if warning := rotation_warning(self.instance):
+            facts.append(warning)
         return ' '.join(str(fact) for fact in facts)
 
 

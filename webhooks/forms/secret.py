@@ -6,6 +6,7 @@ from django.utils.translation import gettext_lazy as _
 
 from ..models import Webhook
 from ..models.fields import Sealed
+from ..presentation.states import rotation_warning
 from ..security import signing
 
 WISHES = ('secret', 'generate_secret', 'clear_secret')
@@ -90,6 +91,8 @@ class RotateSecretForm(forms.Form):
         super().__init__(*args, **kwargs)
         if not webhook.secret:
             del self.fields['keep_previous']
+        elif warning := rotation_warning(webhook):
+            self.fields['keep_previous'].help_text += f' {warning}'
 
     @property
     def overlap(self) -> timedelta:

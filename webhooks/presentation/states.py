@@ -93,6 +93,16 @@ def both_sign(webhook: Webhook) -> str:
     )
 
 
+def rotation_warning(webhook: Webhook) -> str:
+    if not webhook.is_previous_secret_valid:
+        return ''
+    text = gettext(
+        'If you replace the secret now, the previous one ends at once, and receivers that still use it refuse the '
+        'requests.'
+    )
+    return f'{both_sign(webhook)} {text}'
+
+
 def marks_of(event: Event) -> list[str]:
     marks = ((event.test, gettext('Test')), (event.backfill, gettext('Backfill')))
     return [mark for is_marked, mark in marks if is_marked]

@@ -21,6 +21,7 @@ from devstack.process import wait_until
 from webhooks.engine.process import inline
 from webhooks.models import Delivery, Webhook
 from webhooks.models.fields import Sealed
+from webhooks.presentation.moments import moment
 from webhooks.security import signing
 from webhooks.services import secret_rotation
 
@@ -276,6 +277,20 @@ class TestPages:
         assert form['keep_previous'].value() == '24'
         self.rotate(admin_pages, webhook, prefix='whsec_', keep_previous='0')
         assert len(Webhook.objects.get().secrets()) == 1
+
+    def test_a_page_warns_that_a_rotation_ends_a_previous_secret(self, webhook, admin_pages):
+        pages = [f'{PAGES}{webhook.pk}/rotate-secret/', f'{PAGES}{webhook.pk}/edit/', page_of(webhook)]
+
+        def warning() -> list[str]:
+            return [page for page in pages if 'the previous one ends at once' in admin_pages.get(page).content.decode()]
+
+        assert warning() == []
+        self.rotate(admin_pages, webhook, prefix='whsec_', keep_previous='24')
+        assert warning() == pages
+        until = moment(Webhook.objects.get().previous_secret_expires)
+        assert all(until in admin_pages.get(page).content.decode() for page in pages)
+        Webhook.objects.update(previous_secret_expires=timezone.now())
+        assert warning() == []
 
     def test_the_public_key_of_a_pair_stays_on_the_page(self, webhook, admin_pages):
         self.rotate(admin_pages, webhook, prefix='whsk_', keep_previous='0')
