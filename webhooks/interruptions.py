@@ -5,9 +5,16 @@ from django.db import InterfaceError, InternalError, OperationalError
 from redis import RedisError
 from rq.timeouts import BaseTimeoutException
 
+from .exceptions import Busy
+
+
+class Shortage(Busy):
+    """This machine can start no process at the moment."""
+
+
 # PostgreSQL ends a transaction that is idle too long.
 BROKEN_OFF = (OperationalError, InterfaceError, InternalError)
-INTERRUPTIONS = (*BROKEN_OFF, BaseTimeoutException)
+INTERRUPTIONS = (*BROKEN_OFF, BaseTimeoutException, Shortage)
 
 
 def is_cache_away(error: Exception) -> bool:

@@ -106,15 +106,14 @@ class Spawner:
         try:
             return self._ask()
         except (EOFError, OSError):
-            # The new spawner may inherit locks of threads.
-            self.close()
+            before = self._channel, self._handle
+            # The new spawner may inherit locks of threads. If it cannot be forked, the next call tries again.
             self._start()
+            _close(*before)
             return self._ask()
 
     def close(self) -> None:
-        self._channel.close()
-        _end_child(self._handle)
-        os.close(self._handle)
+        _close(self._channel, self._handle)
 
     def _start(self) -> None:
         self._channel, self._handle = fork(lambda channel: _spawn(channel, self._work))
@@ -125,8 +124,18 @@ class Spawner:
         said, descriptors, _flags, _address = socket.recv_fds(self._channel, 1, 2)
         if not said:
             raise EOFError
+        if len(descriptors) < 2:  # this process can open no more
+            for one in descriptors:
+                os.close(one)
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         channel, handle = descriptors
         return TemplateProcess(socket.socket(fileno=channel), handle, is_own_child=False)
+
+
+def _close(channel: socket.socket, handle: int) -> None:
+    channel.close()
+    _end_child(handle)
+    os.close(handle)
 
 
 def _spawn(channel: socket.socket, work: Work) -> None:

@@ -1,3 +1,4 @@
+import errno
 import itertools
 import os
 import signal
@@ -13,7 +14,7 @@ from extras.conditions import InvalidCondition
 from netbox.registry import registry
 from utilities.jinja2 import DEFAULT_JINJA2_FILTERS, sanitize_http_header
 
-from ..interruptions import BROKEN_OFF
+from ..interruptions import BROKEN_OFF, Shortage
 from ..patience import TICKS, Patience
 from . import conditions, process
 from .environment import ERROR_LIMIT, Environment, described
@@ -31,6 +32,8 @@ TOO_SLOW = f'the template takes more than {TIME_LIMIT:g} seconds'
 TOO_SLOW_TOGETHER = f'the templates of this webhook take more than {TIME_LIMIT:g} seconds together'
 TOO_LARGE = 'the template needs too much memory'
 ENDED = 'the template stopped the process that rendered it'
+# Of an old kernel, or a seccomp filter. Any other error of a fork may be gone soon.
+FOR_GOOD = frozenset({errno.ENOSYS, errno.EPERM, errno.EACCES})
 
 DONE, REFUSED, UNFIT, SLOW, NO_MEMORY, INTERRUPTED = b'+', b'-', b'?', b's', b'm', b'!'
 # A new renderer may succeed, with free memory or a new connection.
@@ -40,7 +43,7 @@ Filters = dict[str, Callable]
 
 
 def render(template: str, context: str) -> str:
-    """`context` is a JSON object. Raises RenderError."""
+    """`context` is a JSON object. Raises RenderError and Shortage, as do the next two."""
     return _ask_in_time('render', template, context)
 
 
@@ -55,7 +58,7 @@ def check(template: str) -> None:
 
 
 def are_met(wanted: str, data: str) -> bool:
-    """Both are JSON. Raises InvalidCondition or conditions.SlowCondition."""
+    """Both are JSON. Raises InvalidCondition, conditions.SlowCondition or Shortage."""
     try:
         return bool(_ask('are_met', wanted, data, seconds=PATIENCE))
     except RenderError:
@@ -68,6 +71,8 @@ def check_patterns(patterns: Iterable[str]) -> None:
         _ask('check_patterns', *patterns, seconds=PATIENCE)
     except RenderError:
         raise InvalidCondition('a regular expression needs too much time or memory') from None
+    except Shortage as error:
+        raise InvalidCondition(str(error)) from error
 
 
 #
@@ -207,7 +212,8 @@ def _ask(task: str, *texts: str, seconds: float, too_slow: str = TOO_SLOW) -> st
             try:
                 renderer = supply.renderer()
             except (OSError, EOFError) as error:
-                raise RenderError(f'no process can be started to render the template: {error}') from error
+                kind = RenderError if getattr(error, 'errno', None) in FOR_GOOD else Shortage
+                raise kind(f'no process can be started to render the template: {error}') from error
             was_new, patience = renderer.is_new, Patience(seconds)
             try:
                 status, answer = renderer.ask(question, patience)

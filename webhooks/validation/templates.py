@@ -3,6 +3,7 @@ from utilities.jinja2 import JINJA2_TEMPLATE_RE
 
 from ..constants import MAX_TEMPLATE
 from ..exceptions import DefinitionError
+from ..interruptions import Shortage
 from ..templating import renderer
 from ..templating.errors import RenderError
 
@@ -16,5 +17,5 @@ def check_template(field: str, text: str) -> None:
         return
     try:
         renderer.check(text)
-    except RenderError as error:
+    except (RenderError, Shortage) as error:
         raise DefinitionError(field, _('Invalid template: {error}').format(error=error)) from None

@@ -1,15 +1,25 @@
-"""This machine may have no descriptor left for a socket. That is not the endpoint's fault."""
+"""This machine may have no descriptor left, or no process. That is not the endpoint's or the template's fault."""
 
+import errno
+import os
 import resource
+import signal
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import NoReturn
+from unittest.mock import patch
 
 import pytest
 from dcim.models import Site
+from extras.conditions import InvalidCondition
 from support.builders import site, subscribe
 from support.descriptors import left
 from support.engine import (
     arrivals,
     deliveries,
     dispatch_all,
+    dispatch_batch,
     health,
     pass_retry_waits,
     sender,
@@ -22,7 +32,13 @@ from support.engine import (
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine.deliver import loop
-from webhooks.models import Attempt, Webhook
+from webhooks.engine.dispatch import matching
+from webhooks.exceptions import DefinitionError
+from webhooks.interruptions import Shortage
+from webhooks.models import Attempt, Event, Webhook
+from webhooks.templating import renderer
+from webhooks.templating.errors import RenderError
+from webhooks.validation.templates import check_template
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -32,6 +48,17 @@ PENDING, DELIVERED = StatusChoices.PENDING, StatusChoices.DELIVERED
 @pytest.fixture
 def webhook(receiver: Receiver) -> Webhook:
     return subscribe(receiver.url('/hook'), Site, max_attempts=1)
+
+
+def fail(number: int = errno.EAGAIN) -> NoReturn:
+    raise OSError(number, os.strerror(number))
+
+
+@pytest.fixture(params=['no descriptors', 'too many processes'])
+def no_process(request: pytest.FixtureRequest) -> Callable[[], AbstractContextManager]:
+    if request.param == 'no descriptors':
+        return lambda: left(0)
+    return lambda: patch.object(os, 'fork', fail)
 
 
 def test_deliveries_wait_in_order_and_spend_no_attempt(webhook, receiver, caplog, monkeypatch):
@@ -88,6 +115,99 @@ def test_a_suspect_waits_too(webhook, receiver):
     pass_retry_waits()
     work()
     assert deliveries(DELIVERED)
+
+
+class TestRenderer:
+    """A template or a regular expression needs a process."""
+
+    @pytest.fixture
+    def templated(self, receiver: Receiver) -> Webhook:
+        return subscribe(receiver.url('/hook'), Site, max_attempts=1, body_template='{{ data.name }}')
+
+    @pytest.mark.parametrize('count', [0, 1])
+    def test_deliveries_wait_and_spend_no_attempt(self, templated, caplog, monkeypatch, count):
+        monkeypatch.setattr(loop, 'PAUSE', 3600)
+        site()
+        dispatch_all()
+        with sender() as (_pk, opened):
+            with left(count):
+                assert take_turns(opened, lambda: 'Too many open files' in caplog.text)
+                for _ in range(5):
+                    opened.turn()
+                    assert not opened.lanes.in_hand, 'it rests'
+            assert caplog.text.count('Too many open files') == 1
+            assert [(one.status, one.attempt_count) for one in deliveries()] == [(PENDING, 0)]
+            assert (health(templated).unreachable, health(templated).last_error) == (0, '')
+            opened.lanes.owned[templated.pk].rests_until = 0
+            assert take_turns(opened, lambda: deliveries(DELIVERED))
+        assert Attempt.objects.count() == 1
+
+    def test_a_suspect_waits_too(self, templated, no_process):
+        site()
+        dispatch_all()
+        suspect(*deliveries())
+        pass_retry_waits()
+        (before,) = deliveries()
+        with no_process():
+            try_suspects()
+        (after,) = deliveries()
+        assert (after.status, after.attempt_count, after.lapses) == (PENDING, before.attempt_count, before.lapses)
+        assert after.due_at > before.due_at
+        pass_retry_waits()
+        work()
+        assert deliveries(DELIVERED)
+
+    def test_changes_wait_until_their_conditions_can_be_evaluated(self, receiver, no_process):
+        webhook = subscribe(receiver.url('/hook'), Site, conditions={'attr': 'name', 'op': 'regex', 'value': '^B'})
+        site(name='Aarau')
+        dispatch_all()  # what rendering imports
+        site(name='Bern')
+        with no_process():
+            assert [dispatch_batch() for _ in range(matching.TIME_OUTS + 1)] == [0] * (matching.TIME_OUTS + 1)
+        assert not matching.are_undecided(webhook)
+        waiting = Event.objects.filter(dispatched_at=None)
+        assert list(waiting.values_list('lapses', 'error')) == [(0, '')]
+        assert work() == '1 delivered'
+
+    def test_a_suspect_event_waits_too(self, receiver, no_process):
+        subscribe(receiver.url('/hook'), Site, conditions={'attr': 'name', 'op': 'regex', 'value': '^B'})
+        site(name='Bern')
+        suspect(*Event.objects.all())
+        pass_retry_waits()
+        (before,) = Event.objects.values_list('lapses', 'error')
+        with no_process():
+            try_suspects()
+        assert list(Event.objects.values_list('lapses', 'error')) == [before]
+        work()
+        assert deliveries(DELIVERED)
+
+    def test_a_spawner_that_cannot_be_replaced_is_replaced_later(self, settings):
+        def die(_value: object) -> None:
+            os.kill(os.getppid(), signal.SIGKILL)
+            time.sleep(60)  # it dies with its spawner
+
+        settings.JINJA_FILTERS = {'die': die}
+        with renderer.kept(lambda: True):
+            with pytest.raises(RenderError, match='stopped the process'):
+                renderer.render('{{ 1|die }}', '{}')
+            with left(0):
+                for _ in range(2):
+                    with pytest.raises(Shortage):
+                        renderer.render('{{ 1 }}', '{}')
+            assert renderer.render('{{ 1 }}', '{}') == '1'
+
+    def test_an_author_is_told(self, no_process):
+        with no_process(), pytest.raises(InvalidCondition, match='no process can be started'):
+            renderer.check_patterns(['a'])
+        with no_process(), pytest.raises(DefinitionError, match='no process can be started'):
+            check_template('body_template', '{{ 1 }}')
+
+    @pytest.mark.parametrize('number', [errno.ENOSYS, errno.EPERM])
+    def test_an_error_that_stays_is_no_shortage(self, monkeypatch, number):
+        """An old kernel, or a seccomp filter."""
+        monkeypatch.setattr(os, 'pidfd_open', lambda _pid: fail(number))
+        with pytest.raises(RenderError, match='no process can be started'):
+            renderer.render('{{ 1 }}', '{}')
 
 
 @pytest.mark.parametrize(('most', 'expected'), [(2**20, lambda hard: hard), (500, lambda hard: 500)])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 
 from ...exceptions import DefinitionError
+from ...interruptions import Shortage
 from ...models import Delivery
 from ...payload.access import TokenPending, TokenRequest
 from ...payload.http_request import Builder
@@ -80,6 +81,9 @@ class Sent:
             together = change_sets.in_order(self.deliveries)
             return self.builder.build(self.delivery, now, [one.told for one in together])
         except TokenPending:
+            return None
+        except Shortage as error:
+            self.outcome = Outcome(started_at=now, duration=0, error=str(error), starved=True)
             return None
         except DefinitionError as error:
             reason = self.delivery.event.error or f'not sent: {error.field}: {error}'

@@ -10,7 +10,7 @@ from django.db import DataError
 from redis import RedisError
 
 from ... import conf
-from ...interruptions import BROKEN_OFF
+from ...interruptions import BROKEN_OFF, Shortage
 from ...models import Event
 from ...models.delivery import UNFORMED
 from .. import rescue, sql, transactions
@@ -64,6 +64,9 @@ class Dispatcher:
             self._let_go()
         except RedisError as error:
             transactions.recover(error)
+        except Shortage as error:
+            # The connection stays open: another one would need a descriptor.
+            logger.warning('conditions=undecided reason="%s" (the batch is tried again)', error)
         except Lost:
             logger.warning('worker=%s lost: it begins anew', self._member.pk)
             self._member.begin()
