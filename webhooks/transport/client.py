@@ -1,4 +1,4 @@
-import codecs
+import encodings
 import errno
 import functools
 import re
@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Sequence
 from contextlib import closing
+from encodings.aliases import aliases
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,8 +35,8 @@ CONNECT_TIMEOUT = 10
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # Characters.
 MAX_HEADER = 1000
-# No text is sent in these codecs. Punycode takes a second for 64 KiB.
-NO_CHARSETS = frozenset({'punycode', 'idna', 'unicode-escape', 'raw-unicode-escape'})
+# Python would keep the look-up of any other name. Punycode, which takes a second for 64 KiB, is not among them.
+CHARSETS = frozenset(aliases.values())
 # http.client would send folded lines.
 BREAK = re.compile(r'[\r\n]')
 # Every proxy reads these as the same host.
@@ -160,12 +161,12 @@ def _read(response: BaseHTTPResponse) -> str:
 
 
 def _decode(content: bytes, charset: str) -> str:
+    name = encodings.normalize_encoding(charset).lower()
+    name = aliases.get(name, name)
     try:
-        if codecs.lookup(charset).name not in NO_CHARSETS:
-            return content.decode(charset, errors='replace')
-    except (LookupError, ValueError):  # unknown, or not for text
-        pass
-    return content.decode(errors='replace')
+        return content.decode(name if name in CHARSETS else 'utf-8', errors='replace')
+    except (LookupError, ValueError):  # not for text
+        return content.decode(errors='replace')
 
 
 def _headers(response: BaseHTTPResponse, echoes: Echoes) -> CaseInsensitiveDict:

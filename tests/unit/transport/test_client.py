@@ -1,5 +1,6 @@
 """Endpoints can behave badly in any way."""
 
+import encodings
 import ipaddress
 import json
 import socket
@@ -161,6 +162,16 @@ class TestAnswer:
     def test_an_unknown_charset_does_not_fail_the_request(self, send, charset):
         with serving(response(b'answer.', Content_Type=f'text/plain; charset={charset}')) as server:
             assert send(server.url()).status == 200
+
+    def test_no_name_that_an_endpoint_chooses_stays_in_memory(self, send):
+        """Python keeps the result of each look-up."""
+        odd = [response(b'answer', Content_Type=f'text/plain; charset={name}') for name in ('x-1', 'cp-1-2', 'cp--1252')]
+        with serving(response(b'answer', Content_Type='text/plain; charset=cp1252'), *odd) as server:
+            send(server.url())
+            before = set(encodings._cache)
+            for _ in odd:
+                assert send(server.url()).body == 'answer'
+        assert set(encodings._cache) == before
 
     @pytest.mark.parametrize(
         'answer',
