@@ -166,10 +166,20 @@ class _Guarded(_Watched):
         raise NewConnectionError(self, str(problem)) from problem
 
 
+class _ProxyManagers(dict[str, ProxyManager]):
+    """No thread finds one that is incomplete."""
+
+    def __setitem__(self, proxy: str, manager: ProxyManager) -> None:
+        # Not guarded: the operator chose the proxy.
+        _connect_by(_Watched, manager)
+        super().__setitem__(proxy, manager)
+
+
 class GuardedAdapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         _connect_by(_Guarded, self.poolmanager)
+        self.proxy_manager = _ProxyManagers()
 
     def exchange(
         self,
@@ -200,14 +210,6 @@ class GuardedAdapter(HTTPAdapter):
         for manager in (self.poolmanager, *list(self.proxy_manager.values())):
             for pool in filter(None, map(manager.pools.get, manager.pools.keys())):
                 _close_idle(pool.pool)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> ProxyManager:
-        """The operator chose the proxy."""
-        known = proxy in self.proxy_manager
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        if not known:
-            _connect_by(_Watched, manager)
-        return manager
 
 
 def _close_idle(kept: LifoQueue) -> None:

@@ -1,5 +1,6 @@
 """Ends overdue requests. A socket's timeout restarts with each byte."""
 
+import logging
 import math
 import os
 import socket
@@ -8,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+
+logger = logging.getLogger('webhooks.sender')
 
 # Seconds between calls of `tidy`.
 INTERVAL = 1.0
@@ -103,8 +106,15 @@ class Watchdog:
                 self._wakes_at = min(deadlines, default=math.inf)
                 self._changed.wait(max(min(self._wakes_at, tidies_at) - time.monotonic(), 0))
             if time.monotonic() >= tidies_at:
-                self._tidy()
+                self._tidy_up()
                 tidies_at = time.monotonic() + INTERVAL
+
+    def _tidy_up(self) -> None:
+        try:
+            self._tidy()
+        except Exception:
+            # Without this thread no request has a deadline.
+            logger.exception('connections=not tidied')
 
     def _cut_overdue(self, now: float) -> None:
         for key, watched in list(self._active.items()):

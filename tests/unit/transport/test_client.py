@@ -456,6 +456,21 @@ class TestDeadline:
         assert given[:2] == [LONG, LONG]
         assert given[2] < LONG
 
+    def test_an_error_while_it_tidies_lifts_no_deadline(self, monkeypatch, caplog):
+        monkeypatch.setattr(deadline, 'INTERVAL', 0.05)
+        tidied: list[None] = []
+
+        def fail() -> None:
+            tidied.append(None)
+            raise AttributeError('answered_at')
+
+        watchdog = deadline.Watchdog(fail)
+        assert wait_until(lambda: tidied, timeout=LONG)
+        with watchdog.watch(0) as watched:
+            assert wait_until(lambda: watched.is_overdue, timeout=LONG)
+        watchdog.stop()
+        assert 'answered_at' in caplog.text
+
     def test_a_connection_that_is_there_too_late_is_cut_at_once(self):
         ours, theirs = socket.socketpair()
         with ours, theirs:

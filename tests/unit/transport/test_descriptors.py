@@ -63,6 +63,27 @@ class TestIdle:
             kept(0)
             assert wait_until(lambda: not sockets_to(server.port), timeout=LONG)
 
+    def test_threads_that_use_a_proxy_first_get_connections_that_it_knows(self, monkeypatch):
+        adapter = connections.GuardedAdapter()
+        made, connect_by = [], connections._connect_by
+
+        def take() -> None:
+            manager = adapter.proxy_manager_for('http://10.20.30.40:3128')
+            made.append(manager.pool_classes_by_scheme['http'].ConnectionCls)
+
+        def connect(*args: object) -> None:
+            """Another thread comes in between."""
+            monkeypatch.setattr(connections, '_connect_by', connect_by)
+            thread = threading.Thread(target=take)
+            thread.start()
+            thread.join(LONG)
+            connect_by(*args)
+
+        monkeypatch.setattr(connections, '_connect_by', connect)
+        take()
+        assert len(made) == 2
+        assert all(hasattr(one, 'answered_at') for one in made)
+
     def test_what_is_in_use_stays_open(self, send, kept):
         kept(0)
         may_end = threading.Event()
