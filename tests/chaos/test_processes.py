@@ -171,6 +171,29 @@ def test_a_sender_that_hangs_is_killed_and_another_one_goes_on(
     assert not is_alive(int(note.read_text()))
 
 
+@pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
+def test_a_sender_whose_thread_hangs_is_killed_and_another_one_goes_on(
+    webhook, receiver, children, monkeypatch, settings, tmp_path
+):
+    """Requests with a template are built in threads."""
+    monkeypatch.setattr(sender, 'SILENCE', 5.0)
+    webhook.additional_headers = 'X-Name: {{ data.name }}'
+    webhook.save()
+    note = tmp_path / 'pid'
+
+    def hang(_webhook: Webhook) -> None:
+        if not note.exists():
+            note.write_text(str(os.getpid()))
+            time.sleep(1000)  # all else in this process goes on
+
+    settings.PROXY_ROUTERS = [proxy_router(hang)]
+    children.fork(get_worker('high', 'default', 'low', worker_class=WebhooksWorker).work)
+    ledger = Ledger()
+    change_all(ledger)
+    assert_whole(ledger, receiver)
+    assert not is_alive(int(note.read_text()))
+
+
 def test_a_worker_that_is_told_to_stop_leaves_nothing_in_hand(webhook, receiver, rqworker):
     worker = rqworker('high', 'default', 'low')
     ledger = Ledger()

@@ -65,6 +65,11 @@ class Sender:
         self._noted: list[Entry] = []
         self._written_at = time.monotonic()
 
+    @property
+    def builds_since(self) -> float:
+        """Return when the oldest build in a thread began, by time.monotonic()."""
+        return self._builders.since
+
     def poke(self) -> None:
         """Called by any thread: let it look now."""
         self._mail.put(None)

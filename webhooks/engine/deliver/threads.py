@@ -1,6 +1,7 @@
 """Threads build and send requests: for each webhook as many at a time as its window allows."""
 
 import threading
+import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,12 +26,20 @@ class Threads:
         # By webhook: requests that wait for a thread, and the number of busy threads.
         self._queues: defaultdict[int, deque[Sent]] = defaultdict(deque)
         self._busy: Counter[int] = Counter()
+        # {request under way: since when}
+        self._begun: dict[Sent, float] = {}
 
     @property
     def shared(self) -> int:
         """Return the number of busy threads, beside one of each webhook."""
         with self._lock:
             return sum(count - 1 for count in self._busy.values() if count)
+
+    @property
+    def since(self) -> float:
+        """Return when the oldest request under way began, by time.monotonic(). Without any, that is now."""
+        with self._lock:
+            return min(self._begun.values(), default=time.monotonic())
 
     def submit(self, sent: Sent, window: int = 1) -> None:
         """Let a thread do it, as soon as fewer than `window` are busy for its webhook."""
@@ -61,8 +70,11 @@ class Threads:
                     self.is_idle.set()
                 return
             sent = queue.popleft()
+            self._begun[sent] = time.monotonic()
         try:
             self._do(sent)
         except BaseException as error:
             self._fail(error)
+        with self._lock:
+            del self._begun[sent]
         self._pool.submit(self._serve, webhook_id)  # behind the others
