@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from queue import SimpleQueue
@@ -393,6 +394,19 @@ class TestThreads:
         receiver.closing.set()
         assert take_turns(first, lambda: not first.lanes.is_busy)
         assert len(receiver.requests) == 5
+
+    def test_they_know_since_when_the_oldest_is_under_way(self):
+        begun, goes_on = SimpleQueue(), SimpleQueue()
+        threads = Threads(1, 'test', lambda sent: begun.put(sent) or goes_on.get(), begun.put)
+        threads.submit(Sent(Delivery(webhook_id=1), None, lane=lane.Lane(1, used_at=0.0)))
+        try:
+            begun.get(timeout=60)
+            reached = time.monotonic()
+            assert threads.since <= reached
+        finally:
+            goes_on.put(None)
+        assert threads.is_idle.wait(60)
+        assert threads.since > reached
 
     def test_where_a_window_has_become_smaller_fewer_go_on(self):
         begun, goes_on = SimpleQueue(), SimpleQueue()
