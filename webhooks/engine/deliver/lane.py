@@ -1,7 +1,4 @@
-"""A lane, as its owner knows it: the deliveries that wait, those in hand, and how many more may go.
-
-Pure: no database, no clock. `now` is that of time.monotonic().
-"""
+"""A lane, as its owner knows it. Pure: no database, no clock. `now` is by time.monotonic()."""
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -12,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from ...payload.http_request import Builder
 
-# A worker knows at most so many deliveries of a lane. Below LOW it looks for more.
+# Deliveries of a lane that a worker knows. Below LOW it looks for more.
 MOST, LOW = 200, 64
-# This part of them are the newest, if more is due than it knows: so a change passes a backlog.
+# The newest among them, if there are more: so a change passes a backlog.
 NEWEST = 1 / 4
-# A commit may come so long after the time at which its deliveries are due.
+# A commit may come so long after its deliveries are due.
 LATE = timedelta(seconds=2)
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 # Seconds without work after which a lane is left: any worker may have the next change.
@@ -25,14 +22,14 @@ IDLE = 1.0
 BATCH, BATCH_BYTES = 1000, 1024 * 1024
 # Bytes from which a payload is large.
 LARGE = 256 * 1024
-# A request that took longer to build, in seconds, makes its webhook slow: a thread builds from then on.
+# Seconds of a build that make its webhook slow: a thread builds from then on.
 SLOW = 0.02
-# Seconds after which a template has run out of time (templating/renderer.py). After two in a row the webhook rests.
+# Seconds of a build that ran out of time (templating/renderer.py). After two in a row the webhook rests.
 ENDLESS, REST = 1.9, 60.0
 
 
 class Due(NamedTuple):
-    """A delivery that is due. `size`: of its payload, about, in bytes. `is_failed`: its event was not rendered."""
+    """A due delivery. `size`: of its payload, about, in bytes. `is_failed`: its event was not rendered."""
 
     pk: int
     webhook_id: int
@@ -47,7 +44,7 @@ class Due(NamedTuple):
     is_failed: bool
     # Its transaction, if its changes go together (change_sets.py).
     change_set: int | None = None
-    # Ids of the deliveries that go with it. `size` is then of all.
+    # Its companions' ids. `size` is of all.
     others: Sequence[int] = ()
 
     @property
@@ -61,7 +58,7 @@ class Due(NamedTuple):
 
 
 class Wish(NamedTuple):
-    """Read this of a lane, changes or a backfill: the oldest after the mark, and some of the newest."""
+    """Read changes or a backfill: the oldest after the mark, and some of the newest."""
 
     webhook_id: int
     backfill: bool
@@ -72,8 +69,6 @@ class Wish(NamedTuple):
 
 
 class State(NamedTuple):
-    """A webhook's state."""
-
     saved_at: datetime | None
     is_active: bool
     is_suspended: bool
@@ -84,7 +79,7 @@ INACTIVE = State(None, False, False)
 
 @dataclass
 class Bucket:
-    """The token bucket of a rate limit. It holds a fifth of a second: no second sees many more than the rate."""
+    """A rate limit. It holds a fifth of a second: no second sees many more than the rate."""
 
     tokens: float = math.inf
     filled_at: float = 0.0
@@ -113,7 +108,7 @@ class Mark:
         return (self.due_at, self.pk) if self.has_more else (self.due_at - LATE, 0)
 
     def move(self, due: Sequence[Due], room: int) -> None:
-        """These were read, the oldest first, where there was room for so many."""
+        """These were read, the oldest first."""
         self.has_more = len(due) >= room
         if due:
             last = due[:room][-1]
@@ -131,7 +126,7 @@ class Lane:
 
     webhook_id: int
     used_at: float
-    # Makes requests by this definition. None: it is still to be read.
+    # None: the definition is still to be read.
     builder: 'Builder | None' = None
     concurrency: int = 1
     rate_limit: int | None = None
@@ -139,9 +134,9 @@ class Lane:
     latest_only: bool = False
     is_feed: bool = False
     state: State = INACTIVE
-    # Requests that may be under way: one, and as many more as were answered, up to the concurrency (slow start).
+    # Requests that may be under way: one more for each answer, up to the concurrency (slow start).
     window: int = 1
-    # Requests that were answered since the last turn. Twice as many may wait for a thread: the endpoint is not idle.
+    # Answers since the last turn. Twice as many requests may wait for a thread: the endpoint is not idle.
     answered: int = 0
     # {id of the delivery: it}, the next one first.
     waiting: dict[int, Due] = field(default_factory=dict)
@@ -187,7 +182,7 @@ class Lane:
                 yield Wish(self.webhook_id, backfill, room, newest, *since)
 
     def learn(self, wish: Wish, due: Sequence[Due], now: float, parked: Collection[int] = ()) -> None:
-        """Take in deliveries that were read for a wish. Parked deliveries do not wait here."""
+        """Take in deliveries that were read for a wish, but no parked ones."""
         self.waiting |= {one.pk: one for one in due if one.pk not in parked}
         self.marks[wish.backfill].move(due, wish.room)
         if due:
@@ -195,7 +190,6 @@ class Lane:
 
     @property
     def known(self) -> list[int]:
-        """Ids of the deliveries that need not be read."""
         return [pk for one in (*self.in_hand.values(), *self.waiting.values()) for pk in one.pks]
 
     @property
@@ -204,13 +198,12 @@ class Lane:
         return [one for one in self.waiting.values() if not one.is_formed]
 
     def forget(self) -> None:
-        """Forget waiting deliveries: they are read anew when they may go."""
+        """Waiting deliveries are read anew when they may go."""
         self.waiting.clear()
         self.marks = _no_marks()
 
     @property
     def has_changes(self) -> bool:
-        """Whether anything waits that is no backfill."""
         return any(not one.backfill for one in self.waiting.values())
 
     @property
@@ -218,7 +211,6 @@ class Lane:
         return any(one.backfill for one in self.in_hand.values())
 
     def is_idle(self, now: float) -> bool:
-        """Whether nothing was due for a while."""
         return not self.in_hand and not self.waiting and now > self.used_at + IDLE
 
     #
@@ -226,7 +218,7 @@ class Lane:
     #
 
     def room(self, now: float) -> int:
-        """Return how many requests may come into its hands."""
+        """Return how many more requests may go."""
         if now < self.rests_until:
             return 0
         most = 1 if self.state.is_suspended else self.window + 2 * self.answered
@@ -255,7 +247,6 @@ class Lane:
         self.used_at = self.began_at = now
 
     def end(self, pk: int) -> Due:
-        """A request is out of its hands. Returns its delivery."""
         return self.in_hand.pop(pk)
 
     def put_back(self, pk: int) -> None:
@@ -265,12 +256,12 @@ class Lane:
         self.waiting = {pk: due} | self.waiting
 
     def note_answer(self, *, reached: bool) -> None:
-        """A request has ended. `reached`: the endpoint has answered it."""
+        """`reached`: the endpoint has answered."""
         self.answered += reached
         self.window = min(self.window + 1, self.concurrency) if reached else max(self.window // 2, 1)
 
     def note_built(self, seconds: float, now: float) -> bool:
-        """A request took so long to build. Returns whether the lane rests from now on: its template is endless."""
+        """Returns whether the lane rests from now on: its template is endless."""
         self.is_slow = seconds > SLOW
         self.endless = self.endless + 1 if seconds > ENDLESS else 0
         if self.endless < 2:

@@ -132,7 +132,7 @@ class Lanes:
             self._all_lanes.note(clock, time.monotonic())
 
     def _give(self, clock: float) -> None:
-        """Give up lanes if this worker has more than others: the ones it can leave soonest, each in its turn."""
+        """Give up surplus lanes: the ones it can leave soonest, each in its turn."""
         surplus = len(self.owned) - queue.share(len(self.owned))
         soonest = sorted(self.owned, key=lambda pk: (pk in self._given, len(self.owned[pk].in_hand)))
         for pk in soonest[: max(surplus, 0)]:
@@ -159,7 +159,6 @@ class Lanes:
             self.owned[pk] = Lane(pk, used_at=clock)
 
     def _define(self, now: datetime) -> None:
-        """Learn how the webhooks are defined now, and which may be sent to."""
         states = queue.states(self.owned, now) if self.owned else {}
         lanes = {pk: self.owned[pk] for pk in states}
         stale = [pk for pk, lane in lanes.items() if not lane.builder or lane.state.saved_at != states[pk].saved_at]
@@ -181,7 +180,7 @@ class Lanes:
             lane.whole = whole
 
     def _form(self, now: datetime) -> None:
-        """Form the change sets of these transactions: their parts are read after that."""
+        """Form the change sets of whole transactions: their parts are read after that."""
         ready = [one for lane in self._held for one in lane.unformed if one.transaction_id in lane.whole]
         # A set must not wait for a backfill of its objects.
         closed = merge.replace_backfills({one.webhook_id for one in ready}, now, self.in_hand)

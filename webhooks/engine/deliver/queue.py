@@ -127,10 +127,7 @@ UNFINISHED = """
 
 
 def take(owner: int, since: datetime, most: int, now: datetime, given: Iterable[int] = ()) -> set[int]:
-    """Own free lanes with a delivery that became due since then. Returns their webhooks' ids.
-
-    `given`: lanes for others.
-    """
+    """Own free lanes. Returns their webhooks' ids. `given`: lanes for others."""
     parameters = {'owner': owner, 'since': since, 'most': most, 'now': now, 'given': list(given)}
     return set(sql.fetch_column(TAKE_LANES, parameters))
 
@@ -153,7 +150,7 @@ def share(mine: int) -> int:
 
 
 def states(lanes: Collection[int], now: datetime) -> dict[int, State]:
-    """Return the webhooks' states, by id. Deleted ones have none."""
+    """By webhook's id. Deleted ones have none."""
     return {pk: State(*state) for pk, *state in sql.fetch(STATES, {'lanes': list(lanes), 'now': now})}
 
 
@@ -201,7 +198,6 @@ def note_batches(batches: Collection[tuple[int, int]]) -> None:
 
 
 def unfinished(transactions: Collection[int]) -> set[int]:
-    """Return the ids of the transactions with events that are still to be dispatched."""
     return set(sql.fetch_column(UNFINISHED, [list(transactions)])) if transactions else set()
 
 
