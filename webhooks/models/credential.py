@@ -120,21 +120,21 @@ def _protect(instance: Credential, **kwargs) -> None:
 
 
 # Whoever saves or deletes the credential holds the row until the commit. No worker waits for that.
-CLAIM = """
+CLAIM_TOKEN = """
     UPDATE webhooks_accesstoken SET fetching_until = %(until)s WHERE credential_id = (
         SELECT credential_id FROM webhooks_accesstoken
         WHERE credential_id = %(credential)s AND fetched_at IS NOT DISTINCT FROM %(fetched_at)s
           AND (fetching_until IS NULL OR fetching_until < %(now)s)
         FOR UPDATE SKIP LOCKED
     )"""
-KEEP = """
+KEEP_TOKEN = """
     UPDATE webhooks_accesstoken
     SET token = %(token)s, fetched_at = %(now)s, expires_at = %(expires_at)s, fetching_until = NULL
     WHERE credential_id = (
         SELECT credential_id FROM webhooks_accesstoken
         WHERE credential_id = %(credential)s AND fetching_until = %(until)s FOR UPDATE SKIP LOCKED
     )"""
-END = """
+END_TOKEN = """
     UPDATE webhooks_accesstoken SET expires_at = %(now)s WHERE credential_id = (
         SELECT credential_id FROM webhooks_accesstoken
         WHERE credential_id = %(credential)s AND fetched_at = %(fetched_at)s FOR UPDATE SKIP LOCKED
@@ -165,17 +165,17 @@ class AccessToken(models.Model):
 
     def claim(self, now: datetime, until: datetime) -> bool:
         """Returns whether this worker is to fetch the next one."""
-        return _write(CLAIM, credential=self.pk, fetched_at=self.fetched_at, now=now, until=until)
+        return _write(CLAIM_TOKEN, credential=self.pk, fetched_at=self.fetched_at, now=now, until=until)
 
     @staticmethod
     def keep(credential_id: int, token: str, until: datetime, now: datetime, expires_at: datetime) -> None:
         """Keep a fetched one. `until` identifies the claim: a later worker's counts."""
         sealed = SealedField().get_prep_value(token)
-        _write(KEEP, credential=credential_id, token=sealed, until=until, now=now, expires_at=expires_at)
+        _write(KEEP_TOKEN, credential=credential_id, token=sealed, until=until, now=now, expires_at=expires_at)
 
     def end(self, now: datetime) -> bool:
         """Let nobody use it any more. Returns False if somebody holds the row: then it stays."""
-        is_ended = _write(END, credential=self.pk, fetched_at=self.fetched_at, now=now)
+        is_ended = _write(END_TOKEN, credential=self.pk, fetched_at=self.fetched_at, now=now)
         return is_ended or not type(self).objects.filter(pk=self.pk, fetched_at=self.fetched_at).exists()
 
 

@@ -23,13 +23,13 @@ from ..outbox import wakeup
 STATE = 'state'
 
 # Skip rows of dispatchers: they make no deliveries of them, or engine/tidy removes those.
-DISCARD = """
+DISCARD_UNDISPATCHED = """
     DELETE FROM webhooks_event WHERE id = ANY(ARRAY(
         SELECT id FROM webhooks_event WHERE dispatched_at IS NULL AND backfill_for = %s FOR UPDATE SKIP LOCKED
     ))"""
 
 # While a backfill is paused, the lane's owner parks its deliveries.
-UNPARK = """
+UNPARK_UNTRIED = """
     UPDATE webhooks_delivery SET due_at = %s
     WHERE webhook_id = %s AND backfill AND status = 'pending' AND due_at IS NULL AND lapses = 0"""
 
@@ -145,7 +145,7 @@ def _move(webhook: Webhook, states: Sequence[str], state: str) -> Backfill:
     backfill.save(update_fields=['state', 'finished_at', 'recorded'])
     if state == BackfillStateChoices.RUNNING:
         order.hold([webhook.pk])
-        sql.execute(UNPARK, [now, webhook.pk])
+        sql.execute(UNPARK_UNTRIED, [now, webhook.pk])
     transaction.on_commit(wakeup.wake, robust=True)
     return backfill
 
@@ -170,7 +170,7 @@ def _take_back(backfill: Backfill, now: datetime) -> int:
     """Remove untried objects, also of earlier backfills. Returns the number of the backfill's own."""
     undispatched = Event.objects.filter(dispatched_at=None, backfill_for=backfill.pk)
     count = undispatched.filter(timestamp__gte=backfill.started_at).count()
-    sql.execute(DISCARD, [backfill.pk])
+    sql.execute(DISCARD_UNDISPATCHED, [backfill.pk])
     order.hold([backfill.pk])
     removed = tidy.remove_untried(backfill.pk, now)
     return count + sum(made_at >= backfill.started_at for made_at in removed)

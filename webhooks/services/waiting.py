@@ -19,13 +19,13 @@ from .backlog import waiting_since
 # A page must not read millions of rows.
 MAX_COUNTED = 100_000
 
-COUNT = """
+COUNT_WAITING = """
     SELECT count(*), count(DISTINCT (object_type_id, object_id)) FROM (
         SELECT object_type_id, object_id FROM webhooks_delivery
         WHERE webhook_id = %(webhook)s AND status = 'pending' LIMIT %(most)s
     ) d"""
 
-SEVERAL = """
+READ_SEVERAL = """
     SELECT webhook_id, object_type_id, object_id FROM webhooks_delivery
     WHERE webhook_id = %(webhook)s AND status = 'pending'
     GROUP BY webhook_id, object_type_id, object_id HAVING count(*) > 1"""
@@ -59,7 +59,7 @@ def _shown(count: int) -> str:
 
 
 def measure(webhook: Webhook) -> Waiting:
-    changes, objects = sql.fetch(COUNT, {'webhook': webhook.pk, 'most': MAX_COUNTED})[0]
+    changes, objects = sql.fetch(COUNT_WAITING, {'webhook': webhook.pk, 'most': MAX_COUNTED})[0]
     since = waiting_since(Delivery.objects.filter(webhook=webhook)) if changes else None
     return Waiting(changes, objects, since)
 
@@ -85,7 +85,7 @@ def announce(webhook: Webhook, superseded: int, *, latest_only: bool) -> str:
 
 def _supersede(webhook: Webhook) -> int:
     total = 0
-    for portion in batched(sql.fetch(SEVERAL, {'webhook': webhook.pk}), merge.OBJECTS):
+    for portion in batched(sql.fetch(READ_SEVERAL, {'webhook': webhook.pk}), merge.OBJECTS):
         while closed := _settle(webhook, portion):
             total += closed
     return total

@@ -23,7 +23,7 @@ WRITTEN = (
 )  # fmt: skip
 
 
-REFUSED = """
+COUNT_REFUSED = """
     SELECT count(DISTINCT coalesce(batch, id)) FROM (
         SELECT id, batch FROM webhooks_delivery
         WHERE webhook_id = %(webhook)s AND status = 'pending' AND due_at > now() AND attempt_count > 0
@@ -125,7 +125,7 @@ def _note_outcomes(health: Health, outcomes: Sequence[Outcome], now: datetime) -
 
 def _are_several_refused(health: Health) -> bool:
     """Whether several requests wait for a retry. The endpoint may be unable to digest a single one."""
-    return sql.fetch_value(REFUSED, {'webhook': health.pk}) > 1
+    return sql.fetch_value(COUNT_REFUSED, {'webhook': health.pk}) > 1
 
 
 def _news(

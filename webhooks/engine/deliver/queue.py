@@ -37,7 +37,7 @@ LOCK_OWNED = """
 LEAVE = 'UPDATE webhooks_health SET owner_id = NULL WHERE webhook_id = ANY(%s)'
 
 # May these be sent to, as above, and are they suspended?
-STATES = """
+READ_STATES = """
     SELECT w.id, w.last_updated,
         w.enabled AND NOT w.paused AND (h.gone_at > w.last_updated) IS NOT TRUE AND (
             h.suspended_since IS NULL OR h.probe_at <= %(now)s
@@ -47,7 +47,7 @@ STATES = """
     FROM webhooks_webhook w JOIN webhooks_health h ON h.webhook_id = w.id WHERE w.id = ANY(%(lanes)s)"""
 
 # How many lanes are owned, and how many senders have beaten in the last four seconds.
-OWNERS = """
+COUNT_OWNERS = """
     SELECT (SELECT count(*) FROM webhooks_health WHERE owner_id IS NOT NULL),
         (SELECT count(*) FROM webhooks_worker
          WHERE role = 'send' AND alive_until > clock_timestamp() + interval '6 seconds')"""
@@ -89,7 +89,7 @@ READ_DUE = """
     ORDER BY d.due_at, d.id"""
 
 # The rest of some batches: a retry says the same as before, however many others are due.
-REST = """
+READ_BATCHES = """
     SELECT event_id, span ->> 'kind', change_set, id, webhook_id, due_at, object_type_id, object_id, backfill, batch
     FROM webhooks_delivery
     WHERE batch = ANY(%(batches)s) AND status = 'pending' AND lapses = 0 AND due_at <= %(now)s
@@ -98,12 +98,12 @@ REST = """
 
 # With the bytes of its payload, about. Asked by themselves: joined to the above, with old statistics PostgreSQL may
 # read the deliveries again for each event.
-EVENTS = """
+READ_EVENTS = """
     SELECT id, octet_length(data) + 4 * coalesce(pg_column_size(snapshots), 0), transaction_id, kind, error <> ''
     FROM webhooks_event WHERE id = ANY(%s)"""
 
 # For each delivery that stands for a part of a change set: the other deliveries and the size of the part.
-PARTS = """
+READ_PARTS = """
     SELECT f.id, array_remove(array_agg(d.id ORDER BY d.id), f.id),
         sum(octet_length(e.data) + 4 * coalesce(pg_column_size(e.snapshots), 0))::bigint
     FROM webhooks_delivery f
@@ -112,13 +112,13 @@ PARTS = """
     JOIN webhooks_event e ON e.id = d.event_id
     WHERE f.id = ANY(%(ids)s) GROUP BY f.id"""
 
-BATCH = """
+NOTE_BATCHES = """
     UPDATE webhooks_delivery d SET batch = v.batch
     FROM unnest(%s::bigint[], %s::bigint[]) AS v(id, batch) WHERE d.id = v.id"""
 
 # The transactions with events that are still to be dispatched. The event of a component's owner may be put off for
 # long: somebody holds the owner's row.
-UNFINISHED = """
+READ_UNFINISHED = """
     SELECT t.id FROM unnest(%s::bigint[]) AS t(id) WHERE EXISTS (
         SELECT FROM webhooks_event e
         WHERE e.transaction_id = t.id AND e.dispatched_at IS NULL AND e.lapses = 0
@@ -145,13 +145,13 @@ def leave(lanes: Collection[int]) -> None:
 
 def share(mine: int) -> int:
     """Return how many lanes a worker with `mine` lanes is to have: as many as each other worker."""
-    lanes, workers = sql.fetch(OWNERS)[0]
+    lanes, workers = sql.fetch(COUNT_OWNERS)[0]
     return -(-lanes // workers) if workers > 1 else max(lanes, mine)
 
 
 def states(lanes: Collection[int], now: datetime) -> dict[int, State]:
     """By webhook's id. Deleted ones have none."""
-    return {pk: State(*state) for pk, *state in sql.fetch(STATES, {'lanes': list(lanes), 'now': now})}
+    return {pk: State(*state) for pk, *state in sql.fetch(READ_STATES, {'lanes': list(lanes), 'now': now})}
 
 
 def read(wishes: Collection[Wish], held: Collection[int], now: datetime) -> list[Due]:
@@ -160,7 +160,7 @@ def read(wishes: Collection[Wish], held: Collection[int], now: datetime) -> list
     columns = dict(zip(names, map(list, zip(*wishes, strict=True)), strict=True))
     rows = sql.fetch(READ_DUE, {**columns, 'held': list(held), 'now': now})
     rows += _rest(rows, held, now)
-    events = {pk: told for pk, *told in sql.fetch(EVENTS, [[event_id for event_id, *_delivery in rows]])}
+    events = {pk: told for pk, *told in sql.fetch(READ_EVENTS, [[event_id for event_id, *_delivery in rows]])}
     due = [
         Due(*delivery, size, transaction_id, kind or event_kind, is_failed, change_set)
         for event_id, kind, change_set, *delivery in rows
@@ -175,12 +175,12 @@ def _rest(rows: Collection[tuple], held: Collection[int], now: datetime) -> list
     """Return the rows of the deliveries that went with these once, and that no lane had room for."""
     batches = {batch for _event, _kind, change_set, *_others, batch in rows if batch and not change_set}
     known = [*held, *(pk for _event, _kind, _set, pk, *_others in rows)]
-    return sql.fetch(REST, {'batches': list(batches), 'held': known, 'now': now}) if batches else []
+    return sql.fetch(READ_BATCHES, {'batches': list(batches), 'held': known, 'now': now}) if batches else []
 
 
 def parts_of(pks: Collection[int]) -> dict[int, dict[str, Any]]:
     """Return the fields of Due that tell of the part of a change set that a delivery stands for, by its id."""
-    rows = sql.fetch(PARTS, {'ids': list(pks)}) if pks else []
+    rows = sql.fetch(READ_PARTS, {'ids': list(pks)}) if pks else []
     return {pk: {'others': others, 'size': size} for pk, others, size in rows}
 
 
@@ -194,11 +194,11 @@ def fetch(pks: Collection[int]) -> dict[int, Delivery]:
 def note_batches(batches: Collection[tuple[int, int]]) -> None:
     """Note the batch of each delivery, given as (id, batch)."""
     if batches:
-        sql.execute(BATCH, [list(column) for column in zip(*batches, strict=True)])
+        sql.execute(NOTE_BATCHES, [list(column) for column in zip(*batches, strict=True)])
 
 
 def unfinished(transactions: Collection[int]) -> set[int]:
-    return set(sql.fetch_column(UNFINISHED, [list(transactions)])) if transactions else set()
+    return set(sql.fetch_column(READ_UNFINISHED, [list(transactions)])) if transactions else set()
 
 
 def ensure_lanes() -> None:

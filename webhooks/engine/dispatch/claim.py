@@ -45,18 +45,18 @@ SUSPECTS = """
       AND id <> ALL(ARRAY(SELECT unnest(events) FROM webhooks_worker WHERE id <> %(id)s))
     ORDER BY retry_at, sequence LIMIT %(most)s"""
 
-OBJECTS = 'SELECT id, object_type_id, object_id, sequence FROM webhooks_event WHERE id = ANY(%s)'
+READ_OBJECTS = 'SELECT id, object_type_id, object_id, sequence FROM webhooks_event WHERE id = ANY(%s)'
 
 # For each object, its first event outside a batch that comes before the end of the batch. One question for all objects:
 # with statistics of before an import, PostgreSQL reads everything that is undispatched for it.
-FIRST_OF_REST = """
+READ_FIRST_OF_REST = """
     SELECT object_type_id, object_id, min(sequence) FROM webhooks_event
     WHERE dispatched_at IS NULL AND object_type_id = ANY(%(types)s) AND object_id = ANY(%(objects)s)
       AND id <> ALL(%(ids)s) AND sequence < %(last)s
     GROUP BY object_type_id, object_id"""
 
 # Not asked for, or created and deleted in one transaction.
-DISCARD = 'DELETE FROM webhooks_event WHERE id = ANY(%s) AND dispatched_at IS NULL'
+DISCARD_EVENTS = 'DELETE FROM webhooks_event WHERE id = ANY(%s) AND dispatched_at IS NULL'
 
 
 class Reading:
@@ -106,17 +106,17 @@ def _suspects(worker: int, most: int) -> list[tuple]:
 
 def discard(ids: Collection[int]) -> None:
     if ids:
-        sql.execute(DISCARD, [list(ids)])
+        sql.execute(DISCARD_EVENTS, [list(ids)])
 
 
 def in_turn(ids: Collection[int]) -> list[int]:
     """Return the ids of events that have no earlier one outside `ids`."""
-    mine = sql.fetch(OBJECTS, [list(ids)])
+    mine = sql.fetch(READ_OBJECTS, [list(ids)])
     if not mine:
         return []
     _ids, types, objects, sequences = (list(set(column)) for column in zip(*mine, strict=True))
     columns = {'ids': list(ids), 'types': types, 'objects': objects, 'last': max(sequences)}
-    rest = sql.fetch(FIRST_OF_REST, columns)
+    rest = sql.fetch(READ_FIRST_OF_REST, columns)
     first = {(object_type, object_id): sequence for object_type, object_id, sequence in rest}
     return [pk for pk, *key, sequence in mine if sequence <= first.get(tuple(key), sequence)]
 

@@ -51,7 +51,7 @@ MAKE_EVENTS = """
         e.caused_by || EXCLUDED.caused_by) AS label)
     WHERE e.caused_by IS NOT NULL"""
 
-DRAW = """
+DRAW_SEQUENCE = """
     UPDATE webhooks_event e
     SET sequence = nextval('webhooks_event_sequence'), snapshot = now_.snapshot, prechange = now_.snapshot
     FROM (SELECT t.id, {snapshot} AS snapshot FROM {table} t WHERE t.id = ANY(%s)) now_
@@ -166,7 +166,9 @@ def take(events: Sequence[Event], in_hand: Collection[int], member: Member) -> s
 def _draw(model: type[Model], events: Sequence[Event], member: Member) -> set[int]:
     """The lock lasts no longer than the draw."""
     owners = model._base_manager.using(DEFAULT_DB_ALIAS).filter(pk__in=[event.object_id for event in events])
-    draw = DRAW.format(table=connection.ops.quote_name(model._meta.db_table), snapshot=snapshots.expression(model))
+    draw = DRAW_SEQUENCE.format(
+        table=connection.ops.quote_name(model._meta.db_table), snapshot=snapshots.expression(model)
+    )
     with transactions.short():
         member.beat()  # others may have them, if this process was frozen
         free = owners.order_by('pk').select_for_update(skip_locked=True, no_key=True)

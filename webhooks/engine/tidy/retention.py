@@ -21,7 +21,7 @@ LOOK, CHUNK = 200, 500
 
 NOT_FAILED = (*OPEN_STATUSES, StatusChoices.FAILED)
 
-COUNT = """
+COUNT_DELIVERIES = """
     SELECT count(*) FROM webhooks_delivery d
     WHERE EXISTS (SELECT FROM webhooks_webhook w WHERE w.id = d.webhook_id)"""
 
@@ -70,7 +70,7 @@ def slices(days: int | None = None) -> Iterator[int]:
 def by_size(size: int) -> Iterator[int]:
     """Keep so many deliveries; 0: no bound."""
     for kept in (NOT_FAILED, OPEN_STATUSES) if size else ():
-        yield from _delete(kept, 'infinity', sql.fetch_value(COUNT) - size)
+        yield from _delete(kept, 'infinity', sql.fetch_value(COUNT_DELIVERIES) - size)
 
 
 def by_age(before: datetime) -> Iterator[int]:
