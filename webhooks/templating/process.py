@@ -182,6 +182,7 @@ def fork(work: Work, memory: int | None = None) -> tuple[socket.socket, int]:
             try:
                 pid = os.fork()
                 if not pid:
+                    ours.close()
                     _live(work, theirs, parent, memory, mask)
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -240,11 +241,13 @@ def _let_go(kept: int) -> None:
     for one in connections.all(initialized_only=True):
         _inherited.append(one)
         del connections[one.alias]
-    # With this copy open, Redis would not notice the parent's end.
+    # With this copy open, Redis would not notice the parent's end. One descriptor at a time: it may be the last.
+    descriptors = {*map(int, os.listdir('/proc/self/fd'))} - {0, 1, 2, kept, *_of_logging()}
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in {*map(int, os.listdir('/proc/self/fd'))} - {0, 1, 2, kept, *_of_logging()}:
+    for descriptor in descriptors:
         if _is_connection(descriptor):
             os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def _leave_pools() -> None:

@@ -6,7 +6,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import NoReturn
 from unittest.mock import patch
 
@@ -168,6 +168,12 @@ class TestRenderer:
         waiting = Event.objects.filter(dispatched_at=None)
         assert list(waiting.values_list('lapses', 'error')) == [(0, '')]
         assert work() == '1 delivered'
+
+    @pytest.mark.parametrize('count', [1, 2, 3, 4])
+    def test_a_renderer_that_can_be_forked_has_the_descriptors_that_it_needs(self, count):
+        renderer.are_met('{"attr": "a", "op": "regex", "value": "b"}', '{"a": "b"}')  # what it imports
+        with left(count), suppress(Shortage):
+            assert renderer.are_met('{"attr": "a", "op": "regex", "value": "b"}', '{"a": "b"}')
 
     def test_a_suspect_event_waits_too(self, receiver, no_process):
         subscribe(receiver.url('/hook'), Site, conditions={'attr': 'name', 'op': 'regex', 'value': '^B'})
