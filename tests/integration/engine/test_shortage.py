@@ -187,7 +187,7 @@ class TestRenderer:
         work()
         assert deliveries(DELIVERED)
 
-    def test_a_spawner_that_cannot_be_replaced_is_replaced_later(self, settings):
+    def test_a_spawner_that_cannot_be_replaced_is_replaced_later(self, settings, no_process):
         def die(_value: object) -> None:
             os.kill(os.getppid(), signal.SIGKILL)
             time.sleep(60)  # it dies with its spawner
@@ -196,7 +196,7 @@ class TestRenderer:
         with renderer.kept(lambda: True):
             with pytest.raises(RenderError, match='stopped the process'):
                 renderer.render('{{ 1|die }}', '{}')
-            with left(0):
+            with no_process():
                 for _ in range(2):
                     with pytest.raises(Shortage):
                         renderer.render('{{ 1 }}', '{}')
