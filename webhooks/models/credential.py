@@ -119,7 +119,7 @@ def _protect(instance: Credential, **kwargs) -> None:
         raise ProtectedError(_('Webhooks use this credential.'), users)
 
 
-# Whoever saves or deletes the credential holds the row until the commit. No worker waits for that.
+# Whoever saves or deletes the credential holds the row until the commit. These do not wait for that.
 CLAIM_TOKEN = """
     UPDATE webhooks_accesstoken SET fetching_until = %(until)s WHERE credential_id = (
         SELECT credential_id FROM webhooks_accesstoken
@@ -137,7 +137,8 @@ KEEP_TOKEN = """
 END_TOKEN = """
     UPDATE webhooks_accesstoken SET expires_at = %(now)s WHERE credential_id = (
         SELECT credential_id FROM webhooks_accesstoken
-        WHERE credential_id = %(credential)s AND fetched_at = %(fetched_at)s FOR UPDATE SKIP LOCKED
+        WHERE credential_id = %(credential)s AND fetched_at = %(fetched_at)s AND expires_at > %(now)s
+        FOR UPDATE SKIP LOCKED
     )"""
 
 
@@ -176,7 +177,8 @@ class AccessToken(models.Model):
     def end(self, now: datetime) -> bool:
         """Let nobody use it any more. Returns False if somebody holds the row: then it stays."""
         is_ended = _write(END_TOKEN, credential=self.pk, fetched_at=self.fetched_at, now=now)
-        return is_ended or not type(self).objects.filter(pk=self.pk, fetched_at=self.fetched_at).exists()
+        in_use = type(self).objects.filter(pk=self.pk, fetched_at=self.fetched_at, expires_at__gt=now)
+        return is_ended or not in_use.exists()
 
 
 def _write(statement: str, **values: object) -> bool:

@@ -83,7 +83,7 @@ class Authorizer:
         if not (self._credential and self._credential.is_oauth2):
             return False
         row, now = self._row, timezone.now()
-        if row is None or _readable(row) not in request.secrets:
+        if row is None or row.fetched_at is None or _readable(row) not in request.secrets:
             return True  # another request has told already
         if row.fetched_at <= now < row.fetched_at + NEW:
             return False

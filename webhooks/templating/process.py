@@ -95,6 +95,10 @@ class Fork:
         pass
 
 
+class NoFork(OSError):
+    """The spawner is well, but this machine lacks something."""
+
+
 class Spawner:
     """Makes renderers through a process with one thread."""
 
@@ -105,6 +109,8 @@ class Spawner:
     def make(self) -> TemplateProcess:
         try:
             return self._ask()
+        except NoFork:
+            raise
         except (EOFError, OSError):
             before = self._channel, self._handle
             # The new spawner may inherit locks of threads. If it cannot be forked, the next call tries again.
@@ -124,10 +130,11 @@ class Spawner:
         said, descriptors, _flags, _address = socket.recv_fds(self._channel, 1, 2)
         if not said:
             raise EOFError
-        if len(descriptors) < 2:  # this process can open no more
+        if len(descriptors) < 2:
             for one in descriptors:
                 os.close(one)
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            number = said[0] or errno.EMFILE  # this process can open no more
+            raise NoFork(number, os.strerror(number))
         channel, handle = descriptors
         return TemplateProcess(socket.socket(fileno=channel), handle, is_own_child=False)
 
@@ -139,10 +146,15 @@ def _close(channel: socket.socket, handle: int) -> None:
 
 
 def _spawn(channel: socket.socket, work: Work) -> None:
+    """Answer with a new renderer, or with the number of the error."""
     while channel.recv(1):
-        _reap()
-        theirs, handle = fork(work, MEMORY_LIMIT)
-        socket.send_fds(channel, [b'+'], [theirs.fileno(), handle])
+        try:
+            _reap()
+            theirs, handle = fork(work, MEMORY_LIMIT)
+        except OSError as error:
+            channel.sendall(bytes([error.errno or errno.EAGAIN]))
+            continue
+        socket.send_fds(channel, [bytes([0])], [theirs.fileno(), handle])
         theirs.close()
         os.close(handle)
 

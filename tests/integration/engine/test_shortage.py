@@ -28,6 +28,7 @@ from support.engine import (
     try_suspects,
     work,
 )
+from tenancy.models import Tenant
 
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
@@ -35,8 +36,8 @@ from webhooks.engine.deliver import loop
 from webhooks.engine.dispatch import matching
 from webhooks.exceptions import DefinitionError
 from webhooks.interruptions import Shortage
-from webhooks.models import Attempt, Event, Webhook
-from webhooks.templating import renderer
+from webhooks.models import Attempt, Delivery, Event, Webhook
+from webhooks.templating import process, renderer
 from webhooks.templating.errors import RenderError
 from webhooks.validation.templates import check_template
 
@@ -163,11 +164,29 @@ class TestRenderer:
         dispatch_all()  # what rendering imports
         site(name='Bern')
         with no_process():
-            assert [dispatch_batch() for _ in range(matching.TIME_OUTS + 1)] == [0] * (matching.TIME_OUTS + 1)
+            for _ in range(matching.TIME_OUTS + 1):
+                dispatch_batch()
+                pass_retry_waits()
         assert not matching.are_undecided(webhook)
         waiting = Event.objects.filter(dispatched_at=None)
         assert list(waiting.values_list('lapses', 'error')) == [(0, '')]
         assert work() == '1 delivered'
+
+    def test_meanwhile_other_changes_go(self, receiver, no_process):
+        subscribe(receiver.url('/hook'), Site, conditions={'attr': 'name', 'op': 'regex', 'value': '^B'})
+        subscribe(receiver.url('/other'), Tenant)
+        place = site(name='Aarau')
+        Tenant.objects.create(name='a', slug='a')
+        dispatch_all()  # what rendering imports
+        Delivery.objects.all().delete()
+        place.save()
+        Tenant.objects.create(name='b', slug='b')
+        with no_process():
+            dispatch_batch()
+        assert [one.event.object_repr for one in deliveries()] == ['b']
+        pass_retry_waits()
+        dispatch_all()
+        assert not Event.objects.filter(dispatched_at=None).exists()
 
     @pytest.mark.parametrize('count', [1, 2, 3, 4])
     def test_a_renderer_that_can_be_forked_has_the_descriptors_that_it_needs(self, count):
@@ -184,6 +203,7 @@ class TestRenderer:
         with no_process():
             try_suspects()
         assert list(Event.objects.values_list('lapses', 'error')) == [before]
+        pass_retry_waits()
         work()
         assert deliveries(DELIVERED)
 
@@ -201,6 +221,23 @@ class TestRenderer:
                     with pytest.raises(Shortage):
                         renderer.render('{{ 1 }}', '{}')
             assert renderer.render('{{ 1 }}', '{}') == '1'
+
+    def test_a_spawner_that_cannot_fork_goes_on(self, monkeypatch, tmp_path):
+        is_short, reap = tmp_path / 'short', process._reap
+
+        def reap_if_possible() -> None:
+            if is_short.exists():
+                fail(errno.EAGAIN)
+            reap()
+
+        monkeypatch.setattr(process, '_reap', reap_if_possible)
+        with renderer.kept(lambda: True), patch.object(os, 'fork', side_effect=fail) as fork:
+            is_short.touch()
+            with pytest.raises(Shortage):
+                renderer.render('{{ 1 }}', '{}')
+            is_short.unlink()
+            assert renderer.render('{{ 1 }}', '{}') == '1'
+        fork.assert_not_called()
 
     def test_an_author_is_told(self, no_process):
         with no_process(), pytest.raises(InvalidCondition, match='no process can be started'):

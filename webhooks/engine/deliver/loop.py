@@ -8,7 +8,7 @@ import logging
 import resource
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context
 from datetime import datetime
@@ -94,14 +94,18 @@ class Sender:
         self._begin(chosen)
         return heard or bool(chosen or self.lanes.closed)
 
-    def end(self) -> None:
-        """Give back requests that have not begun, and record the rest. Other workers get all free lanes at once."""
+    def end(self, stay: Callable[[], None] = lambda: None) -> None:
+        """Give back requests that have not begun, and record the rest. Other workers get all free lanes at once.
+
+        `stay` is called in each turn: open requests may take long.
+        """
         self._member.role = ENDING
         for sent in [*self._threads.withdraw(), *self._builders.withdraw()]:
             sent.lane.put_back(sent.delivery.pk)
         latest = time.monotonic() + LAST
         while (left := set(self.lanes.in_hand)) and (left > _pks(self._answered) or time.monotonic() < latest):
             self.turn(LONGEST, may_begin=False)
+            stay()
         # If it is broken off, this worker counts as dead soon.
         with transactions.may_break_off(), transactions.short() as now:
             endpoint.write(self._noted, now)

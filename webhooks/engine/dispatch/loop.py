@@ -2,21 +2,24 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from operator import attrgetter
 
 from django.db import DataError
+from django.db.models.functions import Now
 from redis import RedisError
 
 from ... import conf
 from ...interruptions import BROKEN_OFF, Shortage
-from ...models import Event
+from ...models import Event, Webhook
 from ...models.delivery import UNFORMED
 from .. import rescue, sql, transactions
 from ..each import each_or_alone, portions
 from ..registry import Lost, Member
 from . import claim, components, render
+from .components import Reference
 from .matching import accepts, match
 from .render import Matches, Renderer, Shown
 
@@ -27,6 +30,8 @@ NOT_STORED = (DataError, ValueError)
 
 # Deliveries made together; seconds until no further slice is rendered.
 MOST, BUDGET = 1000, 0.3
+# Until undecided conditions are tried again.
+PAUSE = timedelta(seconds=1)
 
 # One delivery of a change set is due, the rest follow it (engine/deliver/change_sets.py).
 MAKE_DELIVERIES = """
@@ -64,9 +69,6 @@ class Dispatcher:
             self._let_go()
         except RedisError as error:
             transactions.recover(error)
-        except Shortage as error:
-            # The connection stays open: another one would need a descriptor.
-            logger.warning('conditions=undecided reason="%s" (the batch is tried again)', error)
         except Lost:
             logger.warning('worker=%s lost: it begins anew', self._member.pk)
             self._member.begin()
@@ -96,25 +98,42 @@ class Dispatcher:
         claim.discard(unwanted)
         wanted = [event for event in events if event.pk not in waiting | unwanted]
         until = time.monotonic() + BUDGET
+        undecided: set[Reference] = set()
         for part in self._renderer.render(sorted(wanted, key=attrgetter('sequence')), matches):
-            decided = self._decide(part, matches)
+            decided, is_all = self._decide(part, matches, undecided)
             for some in portions(decided, lambda one: len(one.webhooks), MOST):
                 each_or_alone(some, self._make, self._make_failed, NOT_STORED)
-            if len(decided) < len(part) or time.monotonic() > until:
+            if not is_all or time.monotonic() > until:
                 break
 
-    def _decide(self, part: Sequence[Shown], matches: Matches) -> list[Shown]:
-        """As many as the time allows, at least one."""
+    def _decide(self, part: Sequence[Shown], matches: Matches, undecided: set[Reference]) -> tuple[list[Shown], bool]:
+        """As many as the time allows, at least one. Returns also whether that was all.
+
+        `undecided`: objects whose events wait, as no renderer can be started.
+        """
         decided: list[Shown] = []
         until = time.monotonic() + BUDGET
-        for shown in part:
-            asking = matches[shown.event.pk]
-            shown.webhooks = [webhook for webhook in asking if accepts(webhook, shown)]
-            shown.skipped = len(asking) - len(shown.webhooks)
-            decided.append(shown)
+        for number, shown in enumerate(part, 1):
+            if self._is_decided(shown, matches[shown.event.pk], undecided):
+                decided.append(shown)
             if time.monotonic() > until:
-                break
-        return decided
+                return decided, number == len(part)
+        return decided, True
+
+    def _is_decided(self, shown: Shown, asking: Collection[Webhook], undecided: set[Reference]) -> bool:
+        event = shown.event
+        reference = event.object_type_id, event.object_id
+        if reference in undecided:
+            return False
+        try:
+            shown.webhooks = [webhook for webhook in asking if accepts(webhook, shown)]
+        except Shortage as error:
+            logger.warning('event=%s conditions=undecided reason="%s" (it is tried again)', event.uuid, error)
+            undecided.add(reference)
+            Event.objects.filter(pk=event.pk).update(retry_at=Now() + PAUSE)
+            return False
+        shown.skipped = len(asking) - len(shown.webhooks)
+        return True
 
     def _make(self, going: Sequence[Shown]) -> Sequence[None]:
         with transactions.short():

@@ -5,6 +5,7 @@ import os
 import socket
 import threading
 import time
+from functools import partial
 
 from django.db import DatabaseError
 
@@ -18,7 +19,7 @@ logger = logging.getLogger('webhooks.worker')
 
 # Seconds between looks at other workers, for lanes while idle, and with lanes.
 INTERVAL, IDLE, SOON = 1.0, 0.5, 0.1
-# Seconds of silence that mean a hang, for example in a plugin's C code; also seconds for a build in a thread.
+# Seconds of silence that mean a hang, for example in a plugin's C code; and for a build in a thread.
 SILENCE = 60.0
 
 
@@ -45,11 +46,15 @@ def _work(sender: loop.Sender, channel: socket.socket) -> None:
         patience = 0.0 if sender.turn(patience) else SOON if sender.lanes.owned else IDLE
         if time.monotonic() > looked_at + INTERVAL:
             looked_at = time.monotonic()
-            if looked_at < sender.builds_since + SILENCE:  # else a plugin's code hangs in a thread
-                child.allow(SILENCE)
+            _stay(sender)
             _look_around(channel)
-    child.allow(0)  # open requests may take long
-    sender.end()
+    sender.end(partial(_stay, sender))
+
+
+def _stay(sender: loop.Sender) -> None:
+    """Without it the kernel ends this process: it hangs, or a plugin's code hangs in a thread."""
+    if time.monotonic() < sender.builds_since + SILENCE:
+        child.allow(SILENCE)
 
 
 def _is_migrated() -> bool:
