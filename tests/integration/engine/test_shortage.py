@@ -30,6 +30,7 @@ from support.engine import (
 )
 from tenancy.models import Tenant
 
+from devstack.process import wait_until
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine.deliver import loop
@@ -182,7 +183,7 @@ class TestRenderer:
         place.save()
         Tenant.objects.create(name='b', slug='b')
         with no_process():
-            dispatch_batch()
+            assert wait_until(lambda: dispatch_batch() and deliveries(), timeout=60)
         assert [one.event.object_repr for one in deliveries()] == ['b']
         pass_retry_waits()
         dispatch_all()
