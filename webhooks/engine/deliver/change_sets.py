@@ -1,7 +1,7 @@
 """Change sets: all changes of a transaction go to a webhook in one request, or in numbered parts.
 
 1. While a transaction is dispatched, its deliveries are UNFORMED.
-2. When it is dispatched to the end, they get their parts, once. If one has to wait for an earlier delivery of its
+2. When all is dispatched, they get their parts, once. If one has to wait for an earlier delivery of its
    object, all are parked instead. When that one is closed, the set is looked at again.
 3. One delivery of a part is due, and stands for it. When the part is closed, the next part becomes due (order.py).
 """
@@ -106,6 +106,6 @@ def place_of(change: Change | Delivery) -> tuple[int, int, int]:
 def place(kind: str, rank: int, event_id: int) -> tuple[int, int, int]:
     """Creations come first, then updates, then deletions. A model comes after the models that it points to.
 
-    Deletions go in reverse. Objects of the same model keep the order of their first saves.
+    Deletions go in reverse. Objects of a model keep the order of their first saves.
     """
     return KINDS.index(kind), -rank if kind == KindChoices.DELETED else rank, event_id

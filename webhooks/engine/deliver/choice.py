@@ -17,8 +17,8 @@ def choose(lanes: Iterable[Lane], free: int, now: float) -> list[Due]:
 
     The lane with the fewest requests in hand comes first, then the lane that has waited longest. `free` threads are
     there. A lane with nothing in hand gets one in any case: so endpoints that hang stop no other. While changes wait
-    in any lane, each lane sends one request of its backfill at a time. A lane waits if its large payload finds no room.
-    No other large payload passes it. Requests of very many deliveries wait for the next turn: a turn has seconds.
+    in any lane, each lane sends one request of its backfill at a time. If a large payload finds no room, its lane
+    waits, and no other large one passes it. Requests of very many deliveries wait for the next turn.
     """
     lanes = list(lanes)
     large = sum(lane.large for lane in lanes)

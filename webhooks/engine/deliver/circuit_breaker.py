@@ -44,8 +44,8 @@ def is_refused(health: Health, now: datetime) -> bool:
 def suspend(health: Health, webhook: Webhook, began: datetime, now: datetime, *, is_outage: bool) -> None:
     """Open the circuit if the endpoint is away or there `is_outage`, or put off the next probe. Saves nothing.
 
-    `began` is when the last of the attempts did. Before `probe_at` it was no probe: it was under way when the circuit
-    opened, or it was a test. Many such would put off the first probe by minutes.
+    `began`: when the last attempt did. Before `probe_at` it was no probe: it was under way when the circuit opened, or
+    it was a test.
     """
     if health.suspended_since is None:
         if (health.unreachable < SUSPEND_AFTER and not is_outage) or webhook.max_attempts == 1:

@@ -8,8 +8,8 @@ It looks at lives of the object, each from its creation to its deletion:
     created, …, deleted           nothing, if the receiver cannot have heard of the creation; otherwise deleted
     …, deleted | created, …       both lives: neither a deletion nor a creation is lost
 
-The receiver may have seen an attempted delivery. A later one tells more, so it closes that as well. But an attempted
-delivery closes none itself: a request that is repeated under its `webhook-id` must say the same.
+A later delivery closes an attempted one too, which the receiver may have seen. But an attempted one closes none: a
+request that is repeated under its `webhook-id` must say the same.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,7 +1,6 @@
 """410 Gone (RFC 9110, 15.5.11): the endpoint asks not to be called again, so its webhook is disabled.
 
-The answer is noted on the health while the lane is held. The webhook is disabled later: its row may be a user's just
-now, and then it waits for another time.
+The answer is noted on the health while the lane is held. The webhook is disabled later: a user may hold its row.
 """
 
 import logging

@@ -65,7 +65,7 @@ class Lanes:
         self._looked_at = 0.0
 
     def forget(self) -> None:
-        """A transaction was broken off: read everything again. If it was committed all the same, lock() finds out."""
+        """A transaction was broken off. If it was committed all the same, lock() finds out."""
         self._looked_at, self._since = 0.0, BEGINNING
         for pk in self._taken:
             self.owned.pop(pk, None)

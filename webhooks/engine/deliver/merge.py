@@ -1,8 +1,8 @@
 """A later change replaces earlier ones of its object that wait.
 
 For webhooks with `latest_only`, and for others when somebody asks for it once (services/waiting.py). fold.py says which
-deliveries are needless. Those in hand are left alone, and count as seen by the receiver. Suspects, tests, job events
-and failed events take no part. For every webhook, a later delivery replaces an untried one of a backfill.
+are needless. Deliveries in hand are left alone, and count as seen. Suspects, tests, job events and failed events take
+no part. For every webhook, a later delivery replaces an untried one of a backfill.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 A delivery that has to wait for an earlier one is parked: without a `due_at` no look passes over it. When the earlier
 one is closed, the next becomes due. Deliveries are parked, and closed by anybody but the owner, only under the lock of
-the lane's row. So none is parked behind one that has just been closed.
+the lane's row. So none is parked behind a closed one.
 """
 
 from collections.abc import Collection

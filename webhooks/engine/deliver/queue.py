@@ -53,7 +53,7 @@ COUNT_OWNERS = """
          WHERE role = 'send' AND alive_until > clock_timestamp() + interval '6 seconds')"""
 
 # The oldest due deliveries of each wish, after its mark, and the newest if there are more. One delivery stands for a
-# change set that is not formed yet, and then for its next part. The others follow it.
+# change set that is not formed yet, and then for its next part.
 READ_DUE = """
     SELECT d.* FROM unnest(%(lanes)s::bigint[], %(backfill)s::bool[], %(rooms)s::int[], %(newest)s::int[],
         %(since)s::timestamptz[], %(since_id)s::bigint[]) AS l(id, backfill, room, newest, since, since_id)

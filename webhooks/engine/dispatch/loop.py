@@ -107,10 +107,7 @@ class Dispatcher:
                 break
 
     def _decide(self, part: Sequence[Shown], matches: Matches, undecided: set[Reference]) -> tuple[list[Shown], bool]:
-        """As many as the time allows, at least one. Returns also whether that was all.
-
-        `undecided`: objects whose events wait, as no renderer can be started.
-        """
+        """As many as the time allows. Returns also whether that was all. `undecided`: objects whose events wait."""
         decided: list[Shown] = []
         until = time.monotonic() + BUDGET
         for number, shown in enumerate(part, 1):
