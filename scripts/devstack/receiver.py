@@ -117,6 +117,14 @@ class _Server(ThreadingTCPServer):
     request_queue_size = 128
     receiver: 'Receiver'
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.receiver.opened(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        super().shutdown_request(request)
+        self.receiver.closed(request)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that go away are no news in tests."""
 
@@ -126,12 +134,10 @@ class _Handler(StreamRequestHandler):
     server: _Server
 
     def handle(self) -> None:
-        receiver = self.server.receiver
-        with receiver.connected(self.connection):
-            while request := read_request(self.rfile, id(self)):
-                answer = receiver.record(request)
-                if not self._give(answer):
-                    return
+        while request := read_request(self.rfile, id(self)):
+            answer = self.server.receiver.record(request)
+            if not self._give(answer):
+                return
 
     def _give(self, answer: Answer) -> bool:
         """Return False if the answer ends the connection."""
@@ -187,6 +193,7 @@ class Receiver:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:
+        """Raises TimeoutError if a connection stays open."""
         self.closing.set()
         if self._server:
             self._server.shutdown()
@@ -195,9 +202,17 @@ class Receiver:
         with self._news:
             for connection in self._connections:
                 _shut(connection)
+            if not self._news.wait_for(lambda: not self._connections, timeout=60):
+                raise TimeoutError(f'{len(self._connections)} connections are still open')
 
-    def connected(self, connection: socket.socket) -> '_Connected':
-        return _Connected(self._connections, self._news, connection)
+    def opened(self, connection: socket.socket) -> None:
+        with self._news:
+            self._connections.add(connection)
+
+    def closed(self, connection: socket.socket) -> None:
+        with self._news:
+            self._connections.discard(connection)
+            self._news.notify_all()
 
     def url(self, path: str = '/') -> str:
         return f'http://{LOOPBACK}:{self.port}{path}'
@@ -236,19 +251,6 @@ class Receiver:
 
 
 _OK = Answer()
-
-
-class _Connected:
-    def __init__(self, connections: set[socket.socket], lock: threading.Condition, connection: socket.socket) -> None:
-        self.connections, self.lock, self.connection = connections, lock, connection
-
-    def __enter__(self) -> None:
-        with self.lock:
-            self.connections.add(self.connection)
-
-    def __exit__(self, *_: object) -> None:
-        with self.lock:
-            self.connections.discard(self.connection)
 
 
 def _shut(connection: socket.socket) -> None:
