@@ -33,7 +33,7 @@ from tenancy.models import Tenant
 from devstack.process import wait_until
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine.deliver import loop
+from webhooks.engine.deliver import lane, loop
 from webhooks.engine.dispatch import matching
 from webhooks.exceptions import DefinitionError
 from webhooks.interruptions import Shortage
@@ -93,14 +93,14 @@ def test_fewer_requests_go_at_once(webhook, receiver, caplog, monkeypatch):
     dispatch_all()
     with sender() as (_pk, opened):
         assert take_turns(opened, lambda: deliveries(DELIVERED))
-        lane = opened.lanes.owned[webhook.pk]
-        lane.window = 8
+        owned = opened.lanes.owned[webhook.pk]
+        owned.window = 8
         site()
         dispatch_all()
         opened.poke()
         with left(0):
             assert take_turns(opened, lambda: 'Too many open files' in caplog.text)
-        assert lane.window == 4
+        assert owned.window == 4
 
 
 def test_a_suspect_waits_too(webhook, receiver):
@@ -145,6 +145,14 @@ class TestRenderer:
             opened.lanes.owned[templated.pk].rests_until = 0
             assert take_turns(opened, lambda: deliveries(DELIVERED))
         assert Attempt.objects.count() == 1
+
+    def test_it_is_no_slow_template(self, templated, caplog, monkeypatch):
+        monkeypatch.setattr(lane, 'ENDLESS', 0)
+        site()
+        dispatch_all()
+        with sender() as (_pk, opened), left(0):
+            assert take_turns(opened, lambda: caplog.text.count('Too many open files') == 2)
+        assert 'takes too long' not in caplog.text
 
     def test_a_suspect_waits_too(self, templated, no_process):
         site()

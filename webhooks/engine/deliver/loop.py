@@ -177,7 +177,7 @@ class Sender:
     def _note(self, sent: Sent) -> None:
         lane, now = sent.lane, time.monotonic()
         sent.settle()
-        if (sent.request or sent.outcome) and lane.note_built(sent.seconds, now):
+        if (sent.request or not sent.goes_again) and lane.note_built(sent.seconds, now):
             logger.warning('webhook=%s its template takes too long: it rests', lane.webhook_id)
         if sent.goes_again:
             self._put_back(sent, now)
