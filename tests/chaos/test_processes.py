@@ -3,6 +3,7 @@
 import ctypes
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,10 @@ from support.builders import subscribe
 from support.chaos.audit import Ledger, check_order, is_whole
 from support.others_code import proxy_router
 
+from devstack.ports import LOOPBACK
 from devstack.process import descendants, wait_until
 from devstack.receiver import Answer, Receiver
+from webhooks.engine.deliver import loop
 from webhooks.engine.process import sender
 from webhooks.engine.registry import DISPATCH, SEND
 from webhooks.models import Health, Webhook, Worker
@@ -191,6 +194,29 @@ def test_a_sender_whose_thread_hangs_is_killed_and_another_one_goes_on(
     ledger = Ledger()
     change_all(ledger)
     assert_whole(ledger, receiver)
+    assert not is_alive(int(note.read_text()))
+
+
+@pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
+def test_a_sender_with_an_error_ends_although_a_request_hangs(webhook, receiver, children, monkeypatch, tmp_path):
+    note, turn = tmp_path / 'pid', loop.Sender.turn
+
+    def fail_once(its: loop.Sender, *args: float, **kwargs: bool) -> bool:
+        if not note.exists() and hanging.pk in its.lanes.owned and its.lanes.owned[hanging.pk].in_hand:
+            note.write_text(str(os.getpid()))
+            raise RuntimeError('nobody expected it')
+        return turn(its, *args, **kwargs)
+
+    monkeypatch.setattr(loop.Sender, 'turn', fail_once)
+    monkeypatch.setattr(sender, 'SILENCE', 600.0)
+    with socket.create_server((LOOPBACK, 0)) as silent:
+        hanging = subscribe(f'http://{LOOPBACK}:{silent.getsockname()[1]}/', Site, timeout=200)
+        children.fork(get_worker('high', 'default', 'low', worker_class=WebhooksWorker).work)
+        ledger = Ledger()
+        change_all(ledger)
+        assert wait_until(note.exists, PATIENCE)
+        change_all(ledger)
+        assert_whole(ledger, receiver)
     assert not is_alive(int(note.read_text()))
 
 
