@@ -175,8 +175,9 @@ def test_a_sender_that_hangs_is_killed_and_another_one_goes_on(
 
 
 @pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
+@pytest.mark.parametrize('is_to_stop', [False, True])
 def test_a_sender_whose_thread_hangs_is_killed_and_another_one_goes_on(
-    webhook, receiver, children, monkeypatch, settings, tmp_path
+    webhook, receiver, children, monkeypatch, settings, tmp_path, is_to_stop
 ):
     """Requests with a template are built in threads."""
     monkeypatch.setattr(sender, 'SILENCE', 5.0)
@@ -190,9 +191,15 @@ def test_a_sender_whose_thread_hangs_is_killed_and_another_one_goes_on(
             time.sleep(1000)  # all else in this process goes on
 
     settings.PROXY_ROUTERS = [proxy_router(hang)]
-    children.fork(get_worker('high', 'default', 'low', worker_class=WebhooksWorker).work)
+    work = get_worker('high', 'default', 'low', worker_class=WebhooksWorker).work
+    worker = children.fork(work)
     ledger = Ledger()
     change_all(ledger)
+    assert wait_until(note.exists, PATIENCE)
+    if is_to_stop:
+        os.kill(worker, signal.SIGTERM)
+        assert wait_until(lambda: not children.is_running(worker), PATIENCE)
+        children.fork(work)
     assert_whole(ledger, receiver)
     assert not is_alive(int(note.read_text()))
 
