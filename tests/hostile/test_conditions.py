@@ -44,7 +44,7 @@ class TestSaving:
         webhook = subscribe(NOWHERE, Site)
         # Each is different, and takes some milliseconds.
         patterns = [f'(?i){number}[\x01-\u3fff]' for number in range(MAX_CONDITIONS)]
-        for some, status in ((patterns, 400), (patterns[:2], 200)):
+        for some, status in ((patterns, 400), (patterns[:1], 200)):
             value = {'or': [{'attr': 'name', 'op': 'regex', 'value': pattern} for pattern in some]}
             answer = api_client.patch(f'{API}{webhook.pk}/', {'conditions': value}, format='json')
             assert answer.status_code == status
@@ -72,7 +72,7 @@ class TestEvaluating:
                 reasons.append(str(error))
 
         thread = in_thread(evaluate)
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
         assert 'it takes more than 0.05 seconds' in reasons[0]
 

@@ -128,7 +128,8 @@ def _values(client: Any, key: bytes) -> Iterator[bytes]:
         'stream': lambda: [part for _id, entry in client.xrange(key) for pair in entry.items() for part in pair],
     }
     yield key
-    yield from filter(None, read[kind]())
+    # It may have expired.
+    yield from filter(None, read.get(kind, list)())
 
 
 def _forms(value: bytes) -> Iterator[bytes]:

@@ -182,13 +182,20 @@ class TestPreview:
         assert not is_alive(second)
         assert is_alive(os.getpid())
 
-    def test_a_renderer_dies_with_its_web_process(self, webhook: Webhook, api_client, children: Children, settings):
-        settings.JINJA_FILTERS = {'wait': lambda _: threading.Event().wait()}
+    def test_a_renderer_dies_with_its_web_process(
+        self, webhook: Webhook, api_client, children: Children, settings, tmp_path
+    ):
+        note = tmp_path / 'pid'
+
+        def wait(_value: object) -> None:
+            note.write_text(str(os.getpid()))
+            threading.Event().wait()
+
+        settings.JINJA_FILTERS = {'wait': wait}
         pid = children.fork(lambda: preview(api_client, webhook, '{{ 1|wait }}'))
-        assert appears(lambda: children_of(pid))
-        (renderer,) = children_of(pid)
+        assert appears(lambda: note.exists() and note.read_text())
         children.kill(pid)
-        assert appears(lambda: not is_alive(renderer))
+        assert appears(lambda: not is_alive(int(note.read_text())))
 
 
 def children_of(pid: int) -> list[int]:

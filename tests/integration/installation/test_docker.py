@@ -255,7 +255,7 @@ class TestRunning:
         assert wait_until(lambda: len(deliveries(StatusChoices.DELIVERED)) == len(names), timeout=PATIENCE)
 
         assert container.files() == before
-        assert 'Send webhooks' in worker.log_tail(100)
+        assert wait_until(lambda: 'Send webhooks' in worker.log_tail(100), timeout=PATIENCE)
 
     def test_the_health_check_knows_whether_a_worker_lives_and_serves_the_queue_of_webhooks(self, container, compose):
         check, variables = str(container.root / 'worker_alive.py'), container.environment

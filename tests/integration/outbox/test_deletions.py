@@ -462,7 +462,7 @@ class TestTroubles:
             return ''
 
         monkeypatch.setattr(InterfaceSerializer, 'get_link_peers_type', sleeps)
-        monkeypatch.setattr(deletions, 'LONGEST_QUERY', 200)
+        monkeypatch.setattr(deletions, 'LONGEST_QUERY', 1_000)
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute('SHOW statement_timeout')
             before = cursor.fetchone()

@@ -19,7 +19,7 @@ from webhooks.presentation.waits import wait_of
 pytestmark = pytest.mark.usefixtures('db')
 
 NOW = timezone.now()
-LATER = NOW + timedelta(minutes=10)
+LATER = NOW + timedelta(days=1)
 LISTS = ('/plugins/webhooks/deliveries/', DELIVERIES)
 API = '/api/plugins/webhooks/deliveries/'
 

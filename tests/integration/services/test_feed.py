@@ -234,23 +234,26 @@ class TestPermissions:
 class TestWaiting:
     def test_a_reader_that_waits_gets_what_arrives(self, feed, api_client):
         """A waiting reader must hold no transaction."""
-        open_ones = []
+        idle = []
 
-        def act() -> None:
-            assert wait_until(lambda: service._waiting, 60)
+        def holds_nothing() -> bool:
             with connection.cursor() as cursor:
                 cursor.execute(
                     'SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() '
                     "AND pid <> pg_backend_pid() AND (state = 'idle in transaction' OR backend_xmin IS NOT NULL)"
                 )
-                open_ones.append(cursor.fetchone()[0])
+                return cursor.fetchone() == (0,)
+
+        def act() -> None:
+            assert wait_until(lambda: service._waiting, 60)
+            idle.append(wait_until(holds_nothing, 30))  # between its queries
             publish('Bern')
 
         thread = in_thread(act)
         page = read(api_client, feed, wait=60)
         thread.join()
         assert names(page) == ['Bern']
-        assert open_ones == [0]
+        assert idle == [True]
         assert not service._waiting
 
     def test_where_nothing_comes_it_is_answered_in_the_end(self, feed, api_client):
