@@ -176,6 +176,8 @@ class Receiver:
         self._answers: dict[str, list[Answer]] = defaultdict(list)
         self._connections: set[socket.socket] = set()
         self._server: _Server | None = None
+        # Bound, but not listening: while the receiver is closed, nobody else gets its port.
+        self._held: socket.socket | None = None
 
     def __enter__(self) -> Self:
         self.open()
@@ -183,13 +185,19 @@ class Receiver:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+        if self._held:
+            self._held.close()
 
     def open(self) -> None:
         """After `close` use the same port again."""
         self.closing.clear()
+        if not self._held:
+            self._held = socket.socket()
+            self._held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._held.bind((LOOPBACK, self.port))
+            self.port = self._held.getsockname()[1]
         self._server = _Server((LOOPBACK, self.port), _Handler)
         self._server.receiver = self
-        self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def close(self) -> None:

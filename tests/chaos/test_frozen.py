@@ -88,10 +88,11 @@ def test_other_workers_go_on_after_whichever_statement_one_is_frozen(webhook, re
 
 
 def test_a_template_that_is_rendered_when_all_is_frozen_has_its_time_afterwards(
-    receiver, children: Children, settings, tmp_path
+    receiver, children: Children, settings, tmp_path, monkeypatch
 ):
     """As where a container is paused. It must not fail for good."""
     is_reached, is_open = tmp_path / 'reached', tmp_path / 'open'
+    monkeypatch.setattr(renderer, 'TIME_LIMIT', 6.0)
 
     def wait(text: str) -> str:
         is_reached.touch()

@@ -35,7 +35,7 @@ from devstack.receiver import Received, Receiver
 from webhooks import rendering
 from webhooks.choices import StatusChoices
 from webhooks.engine import registry, rescue
-from webhooks.engine.deliver import order
+from webhooks.engine.deliver import lane, order
 from webhooks.engine.dispatch import render
 from webhooks.engine.process import child
 from webhooks.engine.process import suspects as module
@@ -164,8 +164,10 @@ def poison(request: pytest.FixtureRequest, tmp_path: Path) -> Poison:
 
 
 @pytest.fixture
-def webhook(receiver: Receiver, poison: Poison) -> Webhook:
+def webhook(receiver: Receiver, poison: Poison, monkeypatch: pytest.MonkeyPatch) -> Webhook:
     """Four sites wait, among them the poison."""
+    # The process for suspects looks ten times for a lane that nobody holds.
+    monkeypatch.setattr(lane, 'IDLE', 0.0)
     webhook = subscribe(receiver.url(SITES), Site, max_attempts=2)
     subscribe(receiver.url(TENANTS), Tenant)
     with transaction.atomic():

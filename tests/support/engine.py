@@ -183,12 +183,6 @@ def pass_retry_waits(**filters: Any) -> None:
     Event.objects.filter(retry_at__isnull=False).update(retry_at=timezone.now())
 
 
-def hold_retries() -> None:
-    """A busy machine may take as long as the first wait."""
-    retries = Delivery.objects.filter(status=StatusChoices.PENDING, due_at__isnull=False, attempt_count__gt=0)
-    retries.update(due_at=timezone.now() + timedelta(hours=1))
-
-
 def pass_alive() -> None:
     Worker.objects.update(alive_until=timezone.now() - timedelta(seconds=1))
 

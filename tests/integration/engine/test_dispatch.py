@@ -199,7 +199,7 @@ class TestHanging:
 
     def query() -> None:
         with connection.cursor() as cursor:
-            cursor.execute('SELECT pg_sleep(300)')
+            cursor.execute('SELECT pg_sleep(20)')  # PostgreSQL goes on with it
 
     def cancelled() -> None:
         with connection.cursor() as cursor:

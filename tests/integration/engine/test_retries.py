@@ -9,7 +9,8 @@ from support.engine import deliveries, health, pass_retry_waits, work
 
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
-from webhooks.engine.deliver.backoff import BACKOFF, JITTER, MAX_RETRY_AFTER
+from webhooks.engine.deliver import backoff
+from webhooks.engine.deliver.backoff import JITTER, MAX_RETRY_AFTER
 from webhooks.models import Delivery
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -75,13 +76,13 @@ def test_the_waits_follow_the_schedule(receiver):
     receiver.answers(HOOK, BROKEN)
     site()
     waits = []
-    for _ in BACKOFF:
+    for _ in backoff.BACKOFF:
         pass_retry_waits()
         earliest = timezone.now()
         work()
         (pending,) = deliveries(PENDING)
         waits.append((pending.due_at - timezone.now(), pending.due_at - earliest))
-    for (at_least, at_most), delay in zip(waits, BACKOFF, strict=True):
+    for (at_least, at_most), delay in zip(waits, backoff.BACKOFF, strict=True):
         assert at_most >= timedelta(seconds=delay * (1 - JITTER))
         assert at_least <= timedelta(seconds=delay * (1 + JITTER))
 
@@ -105,7 +106,7 @@ def test_the_clock_of_the_workers_host_does_not_matter(receiver, monkeypatch, ho
     work()
     monkeypatch.undo()
     (pending,) = deliveries(PENDING)
-    longest = timedelta(seconds=BACKOFF[0] * (1 + JITTER))
+    longest = timedelta(seconds=backoff.BACKOFF[0] * (1 + JITTER))
     assert before < pending.due_at <= known() + longest
 
 
@@ -157,12 +158,12 @@ class TestRetryAfter:
         if value == '9' * 400:
             assert wait > MAX_RETRY_AFTER - 60
         else:
-            assert wait <= BACKOFF[0] * (1 + JITTER)
+            assert wait <= backoff.BACKOFF[0] * (1 + JITTER)
 
     @pytest.mark.parametrize('status', [BROKEN, 404, 302])
     def test_other_statuses_cannot_ask_for_a_wait(self, receiver, status):
         wait = self.wait_after(receiver, Answer(status, headers={'Retry-After': '2000'}))
-        assert wait <= BACKOFF[0] * (1 + JITTER)
+        assert wait <= backoff.BACKOFF[0] * (1 + JITTER)
 
     @staticmethod
     def wait_after(receiver: Receiver, answer: Answer) -> float:

@@ -557,6 +557,14 @@ def test_a_second_worker_gets_its_share_of_busy_webhooks(receiver):
         assert wait_until(share, timeout=60)
 
 
+def while_lives(other: Member, is_done: Callable[[], bool]) -> Callable[[], bool]:
+    def look() -> bool:
+        other.beat()
+        return is_done()
+
+    return look
+
+
 def test_lanes_that_a_worker_gives_up_are_for_others(receiver, monkeypatch):
     monkeypatch.setattr(lanes, 'GIVEN', 60)
     for _ in range(4):
@@ -566,8 +574,7 @@ def test_lanes_that_a_worker_gives_up_are_for_others(receiver, monkeypatch):
             site()
     dispatch_all()
     with sender() as (pk, first):
-        hold()
-        assert take_turns(first, lambda: Health.objects.filter(owner=pk).count() == 2)
+        assert take_turns(first, while_lives(hold(), lambda: Health.objects.filter(owner=pk).count() == 2))
         first.lanes.look_again()
         first.turn()
         assert Health.objects.filter(owner=pk).count() == 2
@@ -595,13 +602,12 @@ class TestHangingEndpoint:
         with sender() as (_pk, first):
             assert take_turns(first, lambda: len(receiver.requests) == 1)
             Webhook.objects.filter(pk=busy.pk).update(paused=False)
-            assert take_turns(first, lambda: len(receiver.requests) == 2)
+            assert take_turns(first, lambda: len(receiver.requests) >= 2)
             yield first
             receiver.closing.set()
 
     def test_a_worker_with_too_many_lanes_gives_up_another_one(self, first, hanging, busy):
-        hold()
-        assert take_turns(first, lambda: health(busy).owner is None)
+        assert take_turns(first, while_lives(hold(), lambda: health(busy).owner is None))
         assert health(hanging).owner is not None
         assert deliveries(PENDING, webhook=busy)
 

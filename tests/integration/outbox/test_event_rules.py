@@ -16,7 +16,7 @@ from netbox.events import EventType
 from netbox.registry import registry
 from support.builders import site, subscribe
 from support.builtin import builtin_rule, request_by, rule
-from support.engine import deliveries, hold_retries, in_thread, pass_retry_waits, work
+from support.engine import deliveries, in_thread, pass_retry_waits, work
 from support.settings import change_settings
 
 from devstack.receiver import Received, Receiver
@@ -205,7 +205,6 @@ class TestJobs:
         one, other = site(), site()
         run_job(netbox_user, object_id=one.pk)
         work()
-        hold_retries()
         # An `id` in the data belongs to some other object.
         run_job(netbox_user, {'id': one.pk}, object_id=other.pk)
         work()
@@ -313,7 +312,6 @@ class TestGained:
         with request_by(netbox_user):
             place = site()
         work()
-        hold_retries()
         with request_by(netbox_user):
             place.snapshot()
             place.save()
