@@ -13,7 +13,7 @@ from .exceptions import DeliveryFailed
 from .outbox import wakeup
 from .services import failed_jobs, redelivery
 
-OFF = 'nothing is sent, because WEBHOOKS_ENABLED is not True'
+OFF = 'nothing is sent, because the setting "enabled" (or WEBHOOKS_ENABLED) is not True'
 
 # A worker that ends by itself does all in its own jobs.
 ENDS = ('burst', 'max_jobs', 'max_idle_time')

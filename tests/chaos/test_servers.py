@@ -103,6 +103,13 @@ class TestRedis:
                 site()
                 assert receiver.wait_for(number, timeout=PATIENCE)
 
+    def test_a_change_is_sent_although_redis_is_stopped(self, webhook, receiver, rqworker, tasks_redis):
+        rqworker()
+        tasks_redis.stop()
+        for number in (1, 2):
+            site()
+            assert receiver.wait_for(number, timeout=PATIENCE)
+
     def test_everything_arrives_although_redis_loses_its_data_again_and_again(
         self, webhook, receiver, children: Children, stack, chance
     ):

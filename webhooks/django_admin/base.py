@@ -88,5 +88,5 @@ class BaseAdmin(admin.ModelAdmin):
         if count:
             self.message_user(request, redelivery.announce(count), messages.SUCCESS)
         else:
-            text = _('Nothing to redeliver. Pending deliveries are sent automatically.')
+            text = _('Nothing to redeliver: only finished deliveries can be redelivered.')
             self.message_user(request, text, messages.WARNING)

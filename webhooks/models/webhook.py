@@ -41,7 +41,7 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         help_text=_('Off: new changes are not recorded. Pending deliveries wait until they expire.'),
     )
     paused = models.BooleanField(
-        _('paused'), default=False, help_text=_('Changes are recorded, but sent only after you resume the webhook.')
+        _('paused'), default=False, help_text=_('Changes are recorded, not sent. Resume it before they expire.')
     )
     object_types = models.ManyToManyField(
         'contenttypes.ContentType',
@@ -190,7 +190,7 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         default=False,
         db_default=False,
         help_text=_(
-            'If several changes of an object wait, send only the latest. Creations and deletions are never lost.'
+            'If several changes of an object wait, send only the latest; if it was created and deleted, nothing.'
         ),
     )
     batch = models.BooleanField(

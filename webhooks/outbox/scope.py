@@ -117,4 +117,4 @@ def _say_gone() -> None:
     global _said_at  # noqa: PLW0603
     if time.monotonic() - _said_at > GONE_INTERVAL:
         _said_at = time.monotonic()
-        logger.warning('tables=gone changes are not recorded: restart NetBox with WEBHOOKS_ENABLED = False')
+        logger.warning('tables=gone changes are not recorded: run migrate, or switch the plugin off')

@@ -77,4 +77,4 @@ MOVES = {
     BackfillStateChoices.PAUSED: (RESUME_BACKFILL, CANCEL_BACKFILL),
 }
 
-STILL_OPEN = _('This delivery is not finished yet: it is sent automatically.')
+STILL_OPEN = _('This delivery is still pending. Only finished deliveries can be redelivered.')

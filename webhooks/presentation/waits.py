@@ -38,7 +38,8 @@ def _of_webhook(delivery: Delivery) -> Wait | None:
         text = _('The webhook is paused. Resume it to send this delivery, before it expires at {time}.')
         return Wait(str(states.PAUSED.label), text.format(time=moment(delivery.expires_at)))
     if _is_held_by_backfill(delivery):
-        return Wait(str(states.PAUSED.label), _('The backfill is paused. Resume it to send this delivery.'))
+        text = _('The backfill is paused. Resume it to send this delivery, before it expires at {time}.')
+        return Wait(str(states.PAUSED.label), text.format(time=moment(delivery.expires_at)))
     if health and health.suspended_since:
         if states.refuses(health):
             text = _('The receiver has refused everything since {since}. The next try is at {time}.')

@@ -23,7 +23,7 @@ def decrypt(token: str) -> str:
     try:
         return _box().decrypt(token.encode()).decode()
     except InvalidToken:
-        raise DecryptionError(_('no key in the setting encryption_keys fits')) from None
+        raise DecryptionError(_('its key has changed (encryption_keys or SECRET_KEY)')) from None
 
 
 def _box() -> MultiFernet:

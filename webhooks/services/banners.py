@@ -48,8 +48,8 @@ def of(webhook: Webhook) -> list[Banner]:
 
 def _definition(webhook: Webhook) -> Iterator[Banner]:
     way_out = _(
-        'No key in the setting encryption_keys fits. All deliveries fail until you enter the value again, or put the '
-        'missing key back into encryption_keys.'
+        'The key has changed. All deliveries fail until you enter the value again, or put the old key (or the old '
+        'SECRET_KEY) into the setting encryption_keys.'
     )
     for name in ('secret', 'additional_headers'):
         if not _is_readable(getattr(webhook, name)):
@@ -73,8 +73,8 @@ def _undecryptable(name: str, way_out: str) -> Banner:
 
 def _until_it_expires(webhook: Webhook) -> str:
     return _(
-        'No key in the setting encryption_keys fits. All deliveries fail until {until}, when this value expires. To '
-        'send earlier, rotate the secret, or put the missing key back into encryption_keys.'
+        'The key has changed. All deliveries fail until {until}, when this value expires. To send earlier, rotate the '
+        'secret, or put the old key (or the old SECRET_KEY) into the setting encryption_keys.'
     ).format(until=moment(webhook.previous_secret_expires))
 
 
@@ -87,7 +87,7 @@ def _state(webhook: Webhook) -> Iterator[Banner]:
             'warning',
             'pause-circle-outline',
             states.PAUSED.label,
-            _('Changes are recorded, but not sent. Resume the webhook to send them.'),
+            _('Changes are recorded, not sent. Resume it before they expire.'),
         )
     elif health and health.suspended_since:
         yield _suspended(health)
@@ -164,20 +164,22 @@ def _installation(webhook: Webhook) -> Iterator[Banner]:
             'danger',
             'power-plug-off-outline',
             _('Webhooks are off'),
-            _('Changes are not recorded, and nothing is sent. Set WEBHOOKS_ENABLED = True in configuration.py.'),
+            _(
+                'Changes are not recorded, and nothing is sent. To switch the plugin on, set "enabled" (or '
+                'WEBHOOKS_ENABLED) to True.'
+            ),
         )
     elif webhook.enabled and not (workers := redis_queue.count_workers()):
         yield _no_redis() if workers is None else _no_worker()
 
 
 def _waiting(webhook: Webhook) -> Iterator[Banner]:
+    if waiting.is_held(webhook):
+        return
     found = waiting.measure(webhook)
     if found.since is None or timezone.now() - found.since < LONG:
         return
-    text = _(
-        'The oldest change waits for {age}. Everything will be sent. You can also send it '
-        'now, or only the latest changes.'
-    )
+    text = _('The oldest change has waited for {age}. You can send all now, or only the latest changes.')
     yield Banner(
         'info',
         'tray-full',
@@ -192,7 +194,7 @@ def _no_redis() -> Banner:
         'danger',
         'database-off-outline',
         _('Redis cannot be reached'),
-        _('Changes are recorded, and sent later. Check that Redis is running.'),
+        _('Changes are recorded, and running workers send them. Check that Redis is running.'),
     )
 
 

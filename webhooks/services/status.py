@@ -25,7 +25,10 @@ def lines(urls: Mapping[str, str], user: Reader | None = None) -> Iterator[Line]
     """`urls` has the keys 'workers', 'waiting', 'failed' and 'suspended'."""
     found = backlog.measure(user)
     if not conf.get().enabled:
-        text = _('Changes are not recorded, and nothing is sent. Set WEBHOOKS_ENABLED = True in configuration.py.')
+        text = _(
+            'Changes are not recorded, and nothing is sent. To switch the plugin on, set "enabled" (or '
+            'WEBHOOKS_ENABLED) to True.'
+        )
         yield Line(_('Webhooks'), urls['workers'], _('Off'), 'red', text)
     yield _workers(urls['workers'], found)
     if _may_view(user, 'delivery'):
@@ -49,7 +52,7 @@ def _workers(url: str, found: Backlog) -> Line:
         word = ngettext('%(count)s is running', '%(count)s are running', found.workers) % {'count': found.workers}
         return Line(label, url, word, 'green')
     if found.workers is None:
-        text = _('Changes are recorded, and sent later. Check that Redis is running.')
+        text = _('Changes are recorded, and running workers send them. Check that Redis is running.')
         return Line(label, url, _('Redis cannot be reached'), 'red', text)
     text = _('Nothing is sent. Start the service {worker}.').format(worker=conf.get().worker)
     return Line(label, url, _('None is running'), 'red', text)

@@ -64,6 +64,10 @@ def measure(webhook: Webhook) -> Waiting:
     return Waiting(changes, objects, since)
 
 
+def is_held(webhook: Webhook) -> bool:
+    return webhook.paused or not webhook.enabled
+
+
 def send(webhook: Webhook, *, latest_only: bool = False) -> int:
     """Make waiting deliveries due, without a probe or retry first. Returns how many were superseded."""
     superseded = _supersede(webhook) if latest_only else 0
@@ -73,6 +77,9 @@ def send(webhook: Webhook, *, latest_only: bool = False) -> int:
 
 
 def announce(webhook: Webhook, superseded: int, *, latest_only: bool) -> str:
+    if is_held(webhook):
+        text = _('{webhook} is disabled or paused: nothing is sent yet. Replaced deliveries: {count}.')
+        return text.format(webhook=webhook, count=intcomma(superseded))
     if not latest_only:
         return _('{webhook}: all waiting deliveries are sent now.').format(webhook=webhook)
     text = ngettext(

@@ -93,7 +93,7 @@ class WebhookSwitchView(WebhookActionView):
 @register_model_view(Webhook, 'pause')
 class WebhookPauseView(WebhookSwitchView):
     action, is_paused = actions.PAUSE, True
-    told = gettext_lazy('Paused. Changes are recorded, but not sent.')
+    told = gettext_lazy('Paused. Resume the webhook before its changes expire.')
 
 
 @register_model_view(Webhook, 'resume')

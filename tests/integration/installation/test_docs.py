@@ -81,7 +81,7 @@ def read_commands(text: str) -> None:
 
 
 def read_command(line: str) -> None:
-    program, *arguments = shlex.split(line, comments=True)
+    program, *arguments = shlex.split(re.sub(r' > \S+$', '', line), comments=True)
     if Path(program).name.startswith('python'):
         program, *arguments = [one for one in arguments if one != '-m']
     name = Path(program).name

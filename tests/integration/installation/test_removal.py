@@ -174,7 +174,7 @@ def netbox(make_netbox: Any) -> NetBox:
     made = make_netbox(fresh=True)
     furnished, refused = run(made.database, FURNISH)[-2:]
     assert furnished == 'furnished failed'
-    assert refused.startswith('refused WEBHOOKS_ENABLED is True')
+    assert refused.startswith('refused The setting "enabled" (or WEBHOOKS_ENABLED) is True')
     configure(made, 'WEBHOOKS_ENABLED = False')
     return made
 

@@ -70,7 +70,10 @@ REASONS = {
     disabled: ('Disabled', 'The webhook is disabled. Enable it to send this delivery, before it expires at {expires}.'),
     paused: ('Paused', 'The webhook is paused. Resume it to send this delivery, before it expires at {expires}.'),
     suspended: ('Suspended', 'The receiver cannot be reached. The next try is at {later}.'),
-    held_by_its_backfill: ('Paused', 'The backfill is paused. Resume it to send this delivery.'),
+    held_by_its_backfill: (
+        'Paused',
+        'The backfill is paused. Resume it to send this delivery, before it expires at {expires}.',
+    ),
     retried: ('Retrying', 'The last attempt failed. Attempt 3 of 8 is at {later}.'),
     parked: (
         'Waits for an earlier change',
@@ -129,7 +132,7 @@ def test_without_order_nothing_waits_for_an_earlier_one():
 def test_a_button_that_cannot_be_pressed_says_why_and_is_renewed_with_the_page(admin_pages):
     made = pending()
     page = admin_pages.get(made.get_absolute_url()).content.decode()
-    assert 'title="This delivery is not finished yet: it is sent automatically."' in page
+    assert 'title="This delivery is still pending. Only finished deliveries can be redelivered."' in page
     assert 'hx-select-oob="#button-redeliver"' in page
     Delivery.objects.update(status=StatusChoices.DELIVERED)
-    assert 'sent automatically' not in admin_pages.get(made.get_absolute_url()).content.decode()
+    assert 'still pending' not in admin_pages.get(made.get_absolute_url()).content.decode()

@@ -347,7 +347,7 @@ class TestDisableBuiltin:
         builtin_rule()
         before = state()
         change_settings(monkeypatch, enabled=False)
-        with pytest.raises(CommandError, match='WEBHOOKS_ENABLED is not True'):
+        with pytest.raises(CommandError, match=r'WEBHOOKS_ENABLED\) is not True'):
             run('--disable-builtin', *options)
         assert state() == before
 

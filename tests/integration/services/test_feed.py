@@ -317,7 +317,7 @@ class TestStates:
         read(api_client, feed, after=cursor)
         assert f'webhooks_feed_unread{{webhook="{feed.name}"}} 2.0' in generate_latest(metrics._registry).decode()
         for page in ('/plugins/webhooks/webhooks/{}/', '/admin/webhooks/webhook/{}/change/'):
-            assert 'nobody has read yet: 2' in admin_pages.get(page.format(feed.pk)).content.decode()
+            assert 'the last reader has not read: 2' in admin_pages.get(page.format(feed.pk)).content.decode()
 
 
 class TestDefinition:

@@ -175,6 +175,15 @@ class TestPages:
         age()
         assert 'Waiting: ' in admin_pages.get(webhook.get_absolute_url()).content.decode()
 
+    @pytest.mark.parametrize('held', [{'enabled': False}, {'paused': True}])
+    def test_a_disabled_or_paused_webhook_does_not_promise_to_send_now(self, admin_pages, old, held):
+        assert 'Waiting: 5 changes' in admin_pages.get(old.get_absolute_url()).content.decode()
+        Webhook.objects.update(**held)
+        assert 'Waiting: 5 changes' not in admin_pages.get(old.get_absolute_url()).content.decode()
+        answer = admin_pages.post(f'{old.get_absolute_url()}send-waiting/', {'what': 'latest'}, follow=True)
+        told = f'{old} is disabled or paused: nothing is sent yet. Replaced deliveries: 3.'
+        assert messages_of(answer) == [told]
+
     def test_whoever_may_not_change_it_is_told_only(self, clerk_pages, grant, old):
         grant(Webhook, 'view')
         page = clerk_pages.get(old.get_absolute_url()).content.decode()

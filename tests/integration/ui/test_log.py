@@ -173,7 +173,7 @@ def test_a_failed_delivery_is_sent_again_from_its_page(committed, admin_pages):
 
 def test_an_open_delivery_is_left_alone(admin_pages):
     log = delivery(event(site()), status=StatusChoices.PENDING)
-    assert 'sent automatically' in said(admin_pages.post(f'{log.get_absolute_url()}redeliver/'))
+    assert 'still pending' in said(admin_pages.post(f'{log.get_absolute_url()}redeliver/'))
 
 
 def test_selected_deliveries_are_sent_again_and_no_others(committed, admin_pages):

@@ -24,8 +24,8 @@ class Command(BaseCommand):
     def handle(self, *args, **options) -> None:
         if options['disable_builtin'] and not conf.get().enabled:
             raise CommandError(
-                'WEBHOOKS_ENABLED is not True, so nothing would be sent once the event rules are '
-                'disabled. Set it to True first'
+                'The setting "enabled" (or WEBHOOKS_ENABLED) is not True, so nothing would be sent once the event '
+                'rules are disabled. Set it to True first'
             )
         plans = builtin_import.plan()
         if not plans:

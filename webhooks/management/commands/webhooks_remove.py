@@ -11,8 +11,8 @@ from ...services import removal
 
 BY_HAND = """
 All data of webhooks is removed. Do the rest by hand:
-  - configuration.py: remove 'webhooks' from PLUGINS and PLUGINS_CONFIG, the settings WEBHOOKS_... and REDIS_..., and
-    the widget from DEFAULT_DASHBOARD
+  - configuration.py: remove 'webhooks' from PLUGINS and PLUGINS_CONFIG, the widget from DEFAULT_DASHBOARD, and the
+    settings WEBHOOKS_... and REDIS_HOST, REDIS_PORT and so on; keep NetBox's own REDIS
   - local_requirements.txt: remove the line of netbox-webhooks, then run: pip uninstall netbox-webhooks
   - if there is a worker for webhooks alone (rqworker webhooks), remove it
   - restart NetBox and its workers"""
@@ -58,8 +58,8 @@ class Command(BaseCommand):
 def _check() -> None:
     if conf.get().enabled:
         raise CommandError(
-            'WEBHOOKS_ENABLED is True, so the data is still in use. Set it to False, restart NetBox and its workers, '
-            'and run this command again'
+            'The setting "enabled" (or WEBHOOKS_ENABLED) is True, so the data is still in use. Set it to False, '
+            'restart NetBox and its workers, and run this command again'
         )
     if not scope.is_migrated():
         raise CommandError(
