@@ -66,7 +66,7 @@ def told(counts: Counter[str]) -> str:
         (StatusChoices.DELIVERED, 'delivered'),
         (StatusChoices.PENDING, 'to retry'),
         (StatusChoices.FAILED, 'failed'),
-        (StatusChoices.SUPERSEDED, 'superseded'),
+        (StatusChoices.SUPERSEDED, 'replaced'),
     ]
     return ', '.join(f'{counts[key]} {words}' for key, words in parts if counts[key]) or 'nothing to send'
 

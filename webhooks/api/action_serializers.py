@@ -44,7 +44,7 @@ class FeedQuerySerializer(StorableMixin, serializers.Serializer):
         min_value=0,
         max_value=feed.LONGEST,
         default=0,
-        help_text=_('Seconds to wait for something, if there is nothing.'),
+        help_text=_('Seconds to wait if nothing is new.'),
     )
 
 

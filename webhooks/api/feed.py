@@ -29,7 +29,7 @@ class FeedMixin:
         parameters=[FeedQuerySerializer],
         responses={
             200: FeedSerializer,
-            410: OpenApiResponse(description=_('The cursor is older than the log. `cursor` is that of now.')),
+            410: OpenApiResponse(description=_('The cursor is older than the log. Read on after `cursor`.')),
             503: OpenApiResponse(description=_('Nothing is new, and no more readers may wait.')),
         },
         filters=False,

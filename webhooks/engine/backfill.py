@@ -149,7 +149,7 @@ def objects(model: type[Model], query: str) -> QuerySet:
         parameters.pop(beside, None)
     filterset = filterset_class(parameters, queryset=everything)
     if not is_storable([list(pair) for pair in parameters.lists()]):
-        raise DefinitionError(FILTER, _('A value holds a null character or half a surrogate pair.'))
+        raise DefinitionError(FILTER, _('Remove the character that cannot be stored.'))
     unknown = sorted(parameters.keys() - filterset.filters.keys())
     if unknown:
         text = _('The list of the model {model} has no filter {names}.')
@@ -180,7 +180,8 @@ def _bounded(query: str) -> Iterator[None]:
             yield
     except OperationalError as error:
         if query and isinstance(error.__cause__, QueryCanceled):
-            raise DefinitionError(FILTER, _('PostgreSQL takes too long to find the objects.')) from error
+            reason = _('PostgreSQL takes too long to find the objects. Use a simpler filter.')
+            raise DefinitionError(FILTER, reason) from error
         raise
     except time_limit.TooSlow as error:
         if query:

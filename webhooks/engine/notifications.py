@@ -115,7 +115,7 @@ def _try(write: Callable[[Webhook, EventType], None], webhook: Webhook, event_ty
     except INTERRUPTIONS as error:
         if not transactions.is_lock_timeout(error):
             raise
-        logger.warning('webhook=%s event=%s nobody was notified: somebody holds a row', webhook.pk, event_type.name)
+        logger.warning('webhook=%s event=%s nobody was notified: a row was locked', webhook.pk, event_type.name)
     except Exception:
         logger.exception('webhook=%s event=%s nobody was notified', webhook.pk, event_type.name)
 

@@ -24,11 +24,11 @@ PREFIXES = (
 
 
 class KeepPreviousField(forms.ChoiceField):
-    """How long requests are also signed with the old secret; a timedelta."""
+    """How long requests are also signed with the present secret; a timedelta."""
 
     def __init__(self, **kwargs):
         defaults = {
-            'label': _('Also sign with the old secret'),
+            'label': _('Also sign with the present secret'),
             'choices': KEEP_PREVIOUS,
             'initial': A_DAY,
             'required': False,

@@ -33,8 +33,8 @@ class Credential(ConcurrentModel, NetBoxModel):
         models.CharField(max_length=300),
         verbose_name=_('hosts'),
         help_text=_(
-            'Where it may go, separated by commas: awx.example.com, or awx.example.com:8443. For HTTP, or HTTPS that '
-            'is not verified, http://awx.example.com:8000. To add one, enter the secret again.'
+            'Hosts that may get the secret, separated by commas: awx.example.com, awx.example.com:8443. For HTTP, or '
+            'HTTPS without verification: http://awx.example.com:8000. To add a host, enter the secret again.'
         ),
     )
     username = models.CharField(
@@ -52,7 +52,7 @@ class Credential(ConcurrentModel, NetBoxModel):
         _('valid until'),
         null=True,
         blank=True,
-        help_text=_('Notification groups are told daily from two weeks before. Blank: no known end.'),
+        help_text=_('Last day. In the two weeks before, notification groups are told daily. Blank: no known end.'),
     )
     token_url = models.CharField(
         _('token URL'), max_length=MAX_URL, blank=True, help_text=_('Where OAuth2 gives an access token.')

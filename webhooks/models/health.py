@@ -36,9 +36,9 @@ class Health(models.Model):
     # Attempts in a row that reach no endpoint.
     unreachable = models.PositiveIntegerField(default=0)
     # Since when every answer was 5xx or 429.
-    refused_since = models.DateTimeField(_('refused since'), null=True)
+    refused_since = models.DateTimeField(_('errors since'), null=True)
     suspended_since = models.DateTimeField(_('suspended since'), null=True)
-    probe_at = models.DateTimeField(_('next try'), null=True)
+    probe_at = models.DateTimeField(_('next attempt'), null=True)
     probes = models.PositiveIntegerField(default=0)
     # A later save of the webhook overrides it.
     gone_at = models.DateTimeField(null=True)

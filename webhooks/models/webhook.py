@@ -125,7 +125,7 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         null=True,
         blank=True,
         verbose_name=_('credential'),
-        help_text=_('Admits the requests. Templates of URL, headers and body may use it: {{ credential.token }}.'),
+        help_text=_('Login or token for requests. Templates of URL, headers and body may use {{ credential.token }}.'),
     )
     standard_headers = models.BooleanField(
         _('standard headers'),

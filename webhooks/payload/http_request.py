@@ -193,7 +193,7 @@ def mask_signatures(headers: Mapping[str, str]) -> dict[str, str]:
 def _check_rendered(events: Sequence[Event]) -> None:
     for event in events:
         if not event.data:
-            raise DefinitionError('data', event.error or _('The event has not been rendered.'))
+            raise DefinitionError('data', event.error or _('The event has no data yet.'))
 
 
 #

@@ -38,7 +38,7 @@ SEND_WAITING = Action(
     'tray-arrow-up',
     _('Send Waiting Deliveries'),
     _(
-        'Use this when the receiver works again. Waiting deliveries are sent now, not at their next retry. If the '
+        'Use this when the receiver works again. Waiting deliveries are sent now, not at their next attempt. If the '
         'receiver needs only the latest state, send only the latest change of each object. It replaces earlier changes.'
     ),
 )

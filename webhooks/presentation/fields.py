@@ -90,8 +90,8 @@ MORE_HELP = {
         'update of its device. Off: only changes of the device itself are sent.'
     ),
     'max_attempts': _(
-        'Number of attempts before a delivery fails for good. Waits between attempts: 5 and 30 seconds, 2 and 10 '
-        'minutes, 1 and 3 hours, then always 6 hours. 1: a failed delivery is not tried again automatically.'
+        'Number of attempts before a delivery fails for good. Waits between attempts: 5 s, 30 s, 2 min, 10 min, 1 h, '
+        '3 h, then always 6 h. 1: a failed delivery is not tried again automatically.'
     ),
     'http_content_type': _('Value of the Content-Type header.'),
     'payload_format': _('Format of the body. Not used with a body template.'),

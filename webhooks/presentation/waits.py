@@ -42,9 +42,9 @@ def _of_webhook(delivery: Delivery) -> Wait | None:
         return Wait(str(states.PAUSED.label), text.format(time=moment(delivery.expires_at)))
     if health and health.suspended_since:
         if states.refuses(health):
-            text = _('The receiver has refused everything since {since}. The next try is at {time}.')
+            text = _('The receiver has refused everything since {since}. The next attempt is at {time}.')
         else:
-            text = _('The receiver cannot be reached. The next try is at {time}.')
+            text = _('The receiver is away. The next attempt is at {time}.')
         told = text.format(since=moment(health.refused_since), time=moment(health.probe_at))
         return Wait(str(states.SUSPENDED.label), told)
     return None

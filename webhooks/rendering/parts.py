@@ -26,7 +26,7 @@ def part(name: str) -> Iterator[None]:
 def leave(name: str, error: Exception) -> None:
     if name not in left:
         left[name] = f'{type(error).__name__}: {error}'
-        logger.warning('part=%s is left as NetBox has it: %s', name, left[name])
+        logger.warning('part=%s works, but slowly: %s', name, left[name])
 
 
 def find(module: str, name: str) -> Any:

@@ -118,13 +118,13 @@ def _suspended(health: Health) -> Banner:
     if states.refuses(health):
         since = health.refused_since
         text = _(
-            'The receiver has refused everything since {since}: {error}. The next try is at {probe}. All waiting '
+            'The receiver has refused everything since {since}: {error}. The next attempt is at {probe}. All waiting '
             'deliveries are sent as soon as it accepts one. To try now, send a test.'
         )
     else:
         since = health.suspended_since
         text = _(
-            'The receiver cannot be reached since {since}: {error}. The next try is at {probe}. All waiting '
+            'The receiver has been away since {since}: {error}. The next attempt is at {probe}. All waiting '
             'deliveries are sent as soon as it answers. To try now, send a test.'
         )
     told = text.format(since=moment(since), error=health.last_error.rstrip('.'), probe=moment(health.probe_at))

@@ -68,7 +68,7 @@ def unlist(uuids: Collection[str]) -> None:
         registry = _registry()
         _remove(registry, set(registry.get_job_ids(cleanup=False)).intersection(uuids))
     except RedisError as error:
-        logger.warning('status_page=unreachable reason="%s"', error)
+        logger.warning('redis=unreachable reason="%s"', error)
 
 
 def _recover() -> None:

@@ -61,7 +61,8 @@ def _sent(delivery: Delivery, builder: Builder, webhook: Webhook) -> Sent:
             # It fetched an access token, or the endpoint refused the old one.
             sent = _send(delivery, sent.builder, client)
     if sent.outcome is None:
-        sent.outcome = Outcome(started_at=time.time(), duration=0, error=_('Somebody else fetches the access token.'))
+        error = _('The access token is being fetched. Test again.')
+        sent.outcome = Outcome(started_at=time.time(), duration=0, error=error)
     sent.outcome = _explain(sent.outcome, webhook)
     return sent
 

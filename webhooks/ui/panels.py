@@ -148,9 +148,9 @@ class HealthPanel(panels.ObjectAttributesPanel):
     last_success_at = attrs.DateTimeAttr('health.last_success_at', label=_('Last success'))
     last_status = attrs.NumericAttr('health.last_status', label=_('Last response status'))
     last_error = attrs.TextAttr('health.last_error', label=_('Last error'), style='text-break')
-    refused_since = attrs.DateTimeAttr('health.refused_since', label=_('Refused since'))
+    refused_since = attrs.DateTimeAttr('health.refused_since', label=_('Errors since'))
     suspended_since = attrs.DateTimeAttr('health.suspended_since', label=_('Suspended since'))
-    probe_at = attrs.DateTimeAttr('health.probe_at', label=_('Next try'))
+    probe_at = attrs.DateTimeAttr('health.probe_at', label=_('Next attempt'))
 
 
 class HistoryPanel(panels.Panel):

@@ -45,7 +45,7 @@ def check_change_set(definition: Definition) -> None:
     if definition.change_set and definition.batch:
         raise DefinitionError('change_set', _('A change set holds all that a batch would: choose one of the two.'))
     if definition.change_set and definition.latest_only:
-        raise DefinitionError('change_set', _('A change set sends every change, latest only does not: choose one.'))
+        raise DefinitionError('change_set', _('“Change set” sends every change, “Latest only” does not: choose one.'))
 
 
 def check_body_template(definition: Definition) -> None:

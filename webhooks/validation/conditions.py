@@ -61,10 +61,10 @@ def _check(field: str, conditions: Any, check_one: Callable[[Any], None] = lambd
 
 def _check_of_answer(node: Any) -> None:
     if not OF_ANSWER.fullmatch(node['attr']):
-        raise ValueError(_('attr is status, text, headers.<name in lower case> or body.<key>'))
+        raise ValueError(_('attr must be status, text, headers.<name in lower case> or body.<key>'))
     # They could take for ever where answers are awaited, and nothing was changed.
     if node.get('op') in (Condition.REGEX, *Condition.SNAPSHOT_OPERATORS):
-        raise ValueError(_('an answer cannot be asked for {op}').format(op=node['op']))
+        raise ValueError(_('{op} cannot be used here').format(op=node['op']))
 
 
 def _check_node(node: Any) -> None:

@@ -21,7 +21,7 @@ from .url import AUTHORITY, check_plain_url, origin_of
 MAX_HOSTS, MAX_SECRET = 50, 8192
 HOST = re.compile(r'https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?')
 NAMED = re.compile(r'\{[{%][^{}]*\bcredential\.(token|username|password)\b')
-ELSEWHERE = gettext_lazy('It would go where it did not go before: enter it again.')
+ELSEWHERE = gettext_lazy('Enter the secret again: it would go to a new place.')
 NEEDED = {
     CredentialTypeChoices.BASIC: ('username', 'secret'),
     CredentialTypeChoices.BEARER: ('secret',),
@@ -52,12 +52,12 @@ def _check_needed(credential: Bound) -> None:
         if not getattr(credential, name):
             raise DefinitionError(name, _('A credential of this type needs it.'))
     if credential.type == CredentialTypeChoices.BASIC and ':' in credential.username:
-        raise DefinitionError('username', _('A user has no colon.'))
+        raise DefinitionError('username', _('Remove the colon.'))
 
 
 def _check_hosts(credential: Bound) -> None:
     if not credential.hosts:
-        raise DefinitionError('hosts', _('Name a host at least.'))
+        raise DefinitionError('hosts', _('Enter a host.'))
     if len(credential.hosts) > MAX_HOSTS:
         raise DefinitionError('hosts', _('There are {limit} hosts at most.').format(limit=MAX_HOSTS))
     for host in credential.hosts:
@@ -118,7 +118,7 @@ def check(definition: Definition) -> None:
     if not definition.credential:
         headers = reveal('additional_headers', definition.additional_headers)
         if any(map(NAMED.search, (whole_url(definition.payload_url), definition.body_template, headers))):
-            raise DefinitionError('credential', _('Choose one: a template names it.'))
+            raise DefinitionError('credential', _('Choose one: a template needs it.'))
         return
     url = whole_url(definition.payload_url)
     fixed, template, _rest = url.partition('{')
@@ -129,4 +129,6 @@ def check(definition: Definition) -> None:
 
 def check_host(credential: Bound, url: str, *, verified: bool) -> None:
     if origin_of(url, verified=verified) not in credential.hosts:
-        raise DefinitionError('credential', _('It is not for this host, or not without verified TLS.'))
+        raise DefinitionError(
+            'credential', _('The credential is not for this host. Add the host to its hosts, or verify TLS.')
+        )

@@ -36,7 +36,7 @@ def _check_new(secret: str) -> None:
 def check_signs(secret: str) -> None:
     """For hmac() in a header's template."""
     if not secret or signing.is_asymmetric(secret):
-        raise DefinitionError('secret', _('hmac() in a header needs a secret that the receiver shares.'))
+        raise DefinitionError('secret', _('Enter a secret without whsk_: hmac() in a header needs it.'))
 
 
 def reveal(field: str, sealed: Any) -> str:

@@ -58,7 +58,7 @@ def check_plain_url(url: str, field: str = 'payload_url') -> None:
     if parts.scheme not in SCHEMES or not parts.hostname:
         raise DefinitionError(field, _('Enter a URL that begins with http:// or https:// and has a host.'))
     if not port_is_valid or re.search(r'[\s\x00-\x1f\x7f]', url) or UNSTORABLE.search(url):
-        raise DefinitionError(field, _('Enter a valid URL, without spaces, control characters and port 0.'))
+        raise DefinitionError(field, _('Enter a valid URL, without spaces, control characters or port 0.'))
 
 
 def check_rendered_url(url: str) -> None:

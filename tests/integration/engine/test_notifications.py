@@ -249,7 +249,7 @@ class TestTrouble:
     def test_while_somebody_reads_what_was_told_a_failure_is_counted(self, webhook, receiver, reader, caplog):
         fail(receiver)
         assert (health(webhook).failed, health(webhook).last_status) == (2, 500)
-        assert 'nobody was notified: somebody holds a row' in caplog.text
+        assert 'nobody was notified: a row was locked' in caplog.text
         reader.finish()
 
     def test_while_somebody_reads_what_was_told_an_endpoint_that_is_gone_is_disabled(
@@ -259,7 +259,7 @@ class TestTrouble:
         site()
         work()
         assert not Webhook.objects.get(pk=webhook.pk).enabled
-        assert 'nobody was notified: somebody holds a row' in caplog.text
+        assert 'nobody was notified: a row was locked' in caplog.text
         reader.finish()
 
     def test_what_cannot_be_written_costs_the_record_nothing(self, webhook, receiver, ann):

@@ -124,7 +124,7 @@ class TestOption:
         with away():
             place = site(name='a')
             rename(place, 'b')
-        assert work() == '3 delivered, 1 superseded'
+        assert work() == '3 delivered, 1 replaced'
         assert [request.path for request in receiver.requests].count('/all') == 2
 
     def test_objects_are_kept_apart(self, webhook, receiver):
@@ -157,7 +157,7 @@ class TestOption:
             for number in range(17):
                 for place in places:
                     rename(place, f'{place.pk}-{number}')
-        assert work() == '12 delivered, 204 superseded'
+        assert work() == '12 delivered, 204 replaced'
         assert sorted(told(receiver)) == sorted((CREATED, f'{place.pk}-16') for place in places)
 
     @pytest.mark.parametrize('steps', ['uuuuuuuu', 'uuuuuuud'])
@@ -169,7 +169,7 @@ class TestOption:
             for number, step in enumerate(steps, 1):
                 place.name = str(number) if step == 'u' else place.name
                 STEPS[step](place)
-        assert work() == '1 delivered, 7 superseded'
+        assert work() == '1 delivered, 7 replaced'
         assert len(receiver.requests) == 1
 
     def test_with_a_rate_limit_each_object_is_sent_once(self, webhook, receiver):
@@ -187,7 +187,7 @@ class TestOption:
             place = site(name='a')
             rename(place, 'b')
             rename(place, 'no')
-        assert work() == '1 delivered, 1 superseded'
+        assert work() == '1 delivered, 1 replaced'
         assert told(receiver) == [(CREATED, 'b')]
 
     def test_a_deletion_is_sent_where_the_creation_after_it_does_not_meet_the_conditions(self, webhook, receiver):
@@ -267,7 +267,7 @@ class TestInHand:
 
     def test_a_creation_that_may_not_have_been_seen_is_told_again(self, refused, receiver):
         rename(refused, 'b')
-        assert work() == '1 delivered, 1 superseded'
+        assert work() == '1 delivered, 1 replaced'
         assert told(receiver) == [(CREATED, 'b')]
 
     def test_that_it_may_have_been_seen_is_not_forgotten(self, refused, receiver):
@@ -283,13 +283,13 @@ class TestInHand:
         self.worker.end()
         place.delete()
         dispatch_all()
-        assert work() == '2 superseded'
+        assert work() == '2 replaced'
         assert not receiver.requests
 
     def test_a_change_that_comes_does_not_wait_for_the_retry_of_one_before(self, refused):
         assert deliveries()[0].due_at > timezone.now()
         rename(refused, 'b')
-        assert work() == '1 delivered, 1 superseded'
+        assert work() == '1 delivered, 1 replaced'
 
     def test_what_was_attempted_keeps_what_it_says(self, webhook, receiver):
         """It is repeated under its `webhook-id`, so it supersedes nothing."""
@@ -567,7 +567,7 @@ class TestBatch:
         with away():
             for _ in range(3):
                 self.together(places)
-        assert work() == '3 delivered, 6 superseded'
+        assert work() == '3 delivered, 6 replaced'
         assert self.told(receiver) == [(UPDATED, ['a***', 'b***', 'c***'])]
         (request,) = receiver.requests
         assert [shown['prechange']['name'] for shown in request.json()['snapshots']] == ['a', 'b', 'c']
@@ -578,7 +578,7 @@ class TestBatch:
         with away():
             self.together(places)
             self.together(places[:1])
-        assert work() == '3 delivered, 1 superseded'
+        assert work() == '3 delivered, 1 replaced'
         assert self.told(receiver) == [(UPDATED, ['a**']), (UPDATED, ['b*', 'c*'])]
 
     def test_those_that_leave_a_batch_one_by_one_leave_the_others_in_it(self, webhook, receiver):
@@ -596,7 +596,7 @@ class TestBatch:
         with away():
             places = self.make('abc')
             self.together(places)
-        assert work() == '3 delivered, 3 superseded'
+        assert work() == '3 delivered, 3 replaced'
         assert self.told(receiver) == [(CREATED, ['a*', 'b*', 'c*'])]
         assert [shown['prechange'] for shown in receiver.requests[0].json()['snapshots']] == [None] * 3
 
@@ -632,7 +632,7 @@ class TestBatch:
         self.together(places)
         assert work() == '2 to retry'
         self.together(places[:1])
-        assert work() == '1 delivered, 1 superseded'
+        assert work() == '1 delivered, 1 replaced'
         pass_retry_waits()
         work()
         assert [data['name'] for data in receiver.requests[-1].json()['data']] == ['b*']
@@ -685,7 +685,7 @@ class TestBatch:
         Delivery.objects.filter(pk__in=[one.pk for one in deliveries()[2:]]).update(status=FAILED)
         receiver.answers(HOOK, 500)
         redelivery.redeliver(Delivery.objects.filter(status=FAILED))
-        assert work() == '2 to retry, 2 superseded'
+        assert work() == '2 to retry, 2 replaced'
 
     def test_a_superseded_batch_is_shown_and_redelivered_whole(self, webhook, receiver):
         places = self.existing('ab', receiver)
@@ -746,7 +746,7 @@ class TestRedelivery:
         with away():
             redelivery.redeliver(Delivery.objects.filter(status=SUPERSEDED))
             rename(place, 'c')
-        assert work() == '1 delivered, 1 superseded'
+        assert work() == '1 delivered, 1 replaced'
         assert told(receiver) == [(CREATED, 'c')]
 
     def test_a_replay_ends_with_one_request_an_object(self, webhook, receiver):
@@ -809,4 +809,4 @@ class TestRedelivery:
         receiver.clear()
         receiver.answers(HOOK, 500)
         redelivery.redeliver(Delivery.objects.filter(status=FAILED))
-        assert work() == '1 to retry, 1 superseded'
+        assert work() == '1 to retry, 1 replaced'

@@ -209,7 +209,7 @@ class TestInAHeader:
         webhook.secret = secret
         with pytest.raises(ValidationError) as error:
             webhook.full_clean()
-        assert error.value.message_dict == {'secret': ['hmac() in a header needs a secret that the receiver shares.']}
+        assert error.value.message_dict == {'secret': ['Enter a secret without whsk_: hmac() in a header needs it.']}
         webhook.secret = 's3cret of ours'
         webhook.full_clean()
 

@@ -220,7 +220,7 @@ class TestBanners:
         for address in (webhook.get_absolute_url(), page_of(webhook)):
             page = admin_pages.get(address).content.decode()
             assert 'role="alert"' in page
-            assert 'The receiver cannot be reached since' in page
+            assert 'The receiver has been away since' in page
 
     def test_both_pages_say_that_nothing_asks_for_a_webhook(self, admin_pages, webhook):
         addresses = (webhook.get_absolute_url(), page_of(webhook))

@@ -178,7 +178,7 @@ class Sender:
         lane, now = sent.lane, time.monotonic()
         sent.settle()
         if (sent.request or not sent.goes_again) and lane.note_built(sent.seconds, now):
-            logger.warning('webhook=%s its template takes too long: it rests', lane.webhook_id)
+            logger.warning('webhook=%s template too slow: it waits a minute', lane.webhook_id)
         if sent.goes_again:
             self._put_back(sent, now)
             return
@@ -189,7 +189,7 @@ class Sender:
     def _put_back(self, sent: Sent, now: float) -> None:
         lane = sent.lane
         if sent.outcome:
-            logger.warning('webhook=%s it rests error="%s"', lane.webhook_id, sent.outcome.error)
+            logger.warning('webhook=%s waits error="%s"', lane.webhook_id, sent.outcome.error)
             lane.note_answer(reached=False)  # fewer at once
         if sent.seconds and (sent.outcome or not sent.request):  # it was tried in vain
             lane.rests_until = max(lane.rests_until, now + PAUSE)

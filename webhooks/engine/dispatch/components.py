@@ -74,7 +74,7 @@ def is_new_owner(event: Event) -> bool:
 
 
 def _log(event: Event, error: Exception) -> None:
-    logger.error('event=%s its owner is not told of', event.uuid, exc_info=error)
+    logger.error('event=%s its device gets no event', event.uuid, exc_info=error)
 
 
 def _tell_owners(events: Sequence[Event]) -> Sequence[None]:
