@@ -41,7 +41,7 @@ def wake() -> bool:
 def _pause(result: str, reason: object) -> None:
     global _unreachable_until  # noqa: PLW0603  (it belongs to the process)
     _unreachable_until = time.monotonic() + PAUSE
-    logger.warning('wake_up=%s reason="%s" (events are safe in the database and go out later)', result, reason)
+    logger.warning('wake_up=%s reason="%s" (events are recorded, and running workers send them)', result, reason)
 
 
 def _enqueue_once() -> None:
