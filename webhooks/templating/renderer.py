@@ -61,8 +61,8 @@ def are_met(wanted: str, data: str) -> bool:
     """Both are JSON. Raises InvalidCondition, conditions.SlowCondition or Shortage."""
     try:
         return bool(_ask('are_met', wanted, data, seconds=PATIENCE))
-    except RenderError:
-        raise conditions.SlowCondition('they need too much time or memory') from None
+    except RenderError as error:
+        raise conditions.SlowCondition('they need too much time or memory') from error
 
 
 def check_patterns(patterns: Iterable[str]) -> None:
