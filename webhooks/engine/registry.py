@@ -3,6 +3,7 @@
 import math
 import time
 
+from ..outbox.scope import is_migrated
 from . import sql
 
 # Roles. An ending sender takes no lanes, and keeps those with work in hand.
@@ -17,6 +18,9 @@ STOPPED = 'its worker stopped, or was cut off, before an outcome was recorded'
 # A suspect's `lapses`, one more for each death by it; at GIVEN_UP it fails.
 SUSPECT, GIVEN_UP = 1, 4
 
+# Before, deliveries are as 1.0.0 makes them, and its workers work (migrations/0004_engine.py).
+IS_UPGRADED = "SELECT to_regclass('webhooks_batchitem') IS NULL"
+
 BEGIN = """
     INSERT INTO webhooks_worker (name, role, alive_until)
     VALUES (%(name)s, %(role)s, clock_timestamp() + make_interval(secs => %(seconds)s)) RETURNING id"""
@@ -30,6 +34,10 @@ BEAT = """
 
 class Lost(Exception):
     """This worker was declared dead."""
+
+
+def may_begin() -> bool:
+    return is_migrated() and sql.fetch_value(IS_UPGRADED)
 
 
 class Member:

@@ -1,7 +1,7 @@
 import pytest
 from django.contrib.postgres.operations import RemoveIndexConcurrently
 from django.core.management import call_command
-from django.db.migrations import AlterModelOptions, RunPython
+from django.db.migrations import AddField, AlterModelOptions, CreateModel, Migration, RunPython
 from django.db.migrations.loader import MigrationLoader
 
 from webhooks.migrations._gently import BuildIndex, DropModel, Gently
@@ -11,6 +11,9 @@ from webhooks.models import Webhook
 FIRST = ('0001_initial', '0002_sequence')
 # Each uses short transactions, no lock against saves, or no PostgreSQL.
 GENTLE = (Gently, BuildIndex, DropModel, RemoveIndexConcurrently, RunPython, AlterModelOptions)
+
+# With a big log.
+LONG = (BuildIndex, RemoveIndexConcurrently, RunPython)
 
 
 def check_migrations() -> None:
@@ -26,10 +29,21 @@ def test_no_migration_is_missing_and_a_missing_one_is_noticed(db, monkeypatch):
         check_migrations()
 
 
-def test_all_that_comes_after_1_0_0_lets_saves_go_on(db):
-    loader = MigrationLoader(None)
-    later = [one for (app, name), one in loader.disk_migrations.items() if app == 'webhooks' and name not in FIRST]
+@pytest.fixture
+def later(db) -> list[Migration]:
+    found = MigrationLoader(None).disk_migrations
+    return [found[key] for key in sorted(found) if key[0] == 'webhooks' and key[1] not in FIRST]
+
+
+def test_all_that_comes_after_1_0_0_lets_saves_go_on(later):
     assert later
     for migration in later:
         assert not migration.atomic
         assert [one for one in migration.operations if not isinstance(one, GENTLE)] == []
+
+
+def test_new_processes_find_all_columns_before_what_takes_long(later):
+    operations = [one for migration in later for one in migration.operations]
+    first_long = next(number for number, one in enumerate(operations) if isinstance(one, LONG))
+    rest = [part for one in operations[first_long:] for part in getattr(one, 'operations', [one])]
+    assert [one for one in rest if isinstance(one, AddField | CreateModel)] == []

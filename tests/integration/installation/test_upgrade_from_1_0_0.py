@@ -3,27 +3,35 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import pytest
+from dcim.models import Site
 from django.db import connections
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
+from django.test import Client
+from django.urls import reverse
 from psycopg.errors import UndefinedColumn
 from support import former
-from support.elsewhere import run
+from support.builders import subscribe
+from support.elsewhere import run, using
 from support.fixtures.servers import StackDescription
 from support.former import Former
+from users.models import User
 
 from devstack.database import copy_database, drop_database
 from devstack.netbox import NetBox
 from devstack.postgres import DatabaseAddress
 from devstack.process import Processes, wait_until
 from devstack.receiver import Receiver
+from webhooks.models import Delivery, Event, Webhook
+from webhooks.services import backfill, redelivery, trial
 
 PATIENCE = 600
 
@@ -106,6 +114,15 @@ while inline.run():
 print('open', Delivery.objects.filter(status__in=('pending', 'sending')).count())
 """
 
+BURST = """
+from webhooks.engine.process import inline
+print(inline.run().total())
+"""
+RETRY = "UPDATE webhooks_delivery SET due_at = now() WHERE status = 'pending' AND error <> ''"
+IS_DONE = """
+    SELECT NOT EXISTS (SELECT 1 FROM webhooks_delivery WHERE status = 'pending')
+       AND NOT EXISTS (SELECT 1 FROM webhooks_event WHERE dispatched_at IS NULL)"""
+
 IS_WAITED_FOR = 'SELECT EXISTS (SELECT 1 FROM pg_locks WHERE relation = %s::regclass AND NOT granted)'
 # After a second PostgreSQL has checked for deadlocks, and spares this session.
 HAS_LOOKED = """
@@ -113,6 +130,15 @@ HAS_LOOKED = """
         SELECT 1 FROM pg_locks WHERE relation = %s::regclass AND NOT granted
           AND coalesce(waitstart, clock_timestamp()) > clock_timestamp() - interval '1.5 seconds'
     )"""
+# An index waits for the end of each transaction that began before it.
+LONG = 'SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT 1'
+IS_BUILDING = """
+    SELECT EXISTS (
+        SELECT 1 FROM pg_stat_progress_create_index
+        WHERE datname = current_database() AND phase = 'waiting for old snapshots'
+    )"""
+# PostgreSQL gives a rewritten table another file.
+FILES = "SELECT pg_relation_filenode('webhooks_event'), pg_relation_filenode('webhooks_delivery')"
 COLUMN = 'SELECT EXISTS (SELECT 1 FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s)'
 # Batches of 1.0.0 carry further events.
 BATCHES = 'SELECT uuid::text FROM webhooks_delivery WHERE event_count > 1 ORDER BY id'
@@ -300,6 +326,14 @@ def test_a_sequence_goes_on_where_a_clock_is_after_the_upgrade(make_former, step
     assert microseconds - drawn < 3_600_000_000
 
 
+def test_no_table_is_rewritten(make_former, steps):
+    netbox = make_former()
+    with netbox.database.connect() as connection:
+        before = connection.execute(FILES).fetchall()
+        Migrating(netbox.database, steps).finish()
+        assert connection.execute(FILES).fetchall() == before
+
+
 def test_saves_go_on_while_it_waits_for_a_long_transaction(make_former, steps):
     netbox = make_former()
     with netbox.database.connect() as long, netbox.database.connect() as other:
@@ -308,7 +342,7 @@ def test_saves_go_on_while_it_waits_for_a_long_transaction(make_former, steps):
             former.save(first)(long)
             migrating = Migrating(netbox.database, steps)
             for _ in range(3):
-                assert wait_until(lambda: one(other, IS_WAITED_FOR, 'webhooks_subscription'), timeout=PATIENCE)
+                assert wait_until(lambda: one(other, IS_WAITED_FOR, 'webhooks_event'), timeout=PATIENCE)
                 with other.transaction():
                     # Behind the long transaction, a save would otherwise wait for ever.
                     other.execute("SET LOCAL lock_timeout = '20s'")
@@ -323,9 +357,9 @@ def test_who_would_be_in_a_deadlock_with_it_goes_on(make_former, steps):
     connect = netbox.database.connect
     with connect() as person, connect() as other, connect() as long:
         with long.transaction():
-            long.execute('SELECT 1 FROM webhooks_event LIMIT 1')
+            long.execute('SELECT 1 FROM webhooks_delivery LIMIT 1')
             migrating = Migrating(netbox.database, steps)
-            assert wait_until(lambda: one(other, IS_WAITED_FOR, 'webhooks_event'), timeout=PATIENCE)
+            assert wait_until(lambda: one(other, IS_WAITED_FOR, 'webhooks_delivery'), timeout=PATIENCE)
             # An index that is begun during this statement would wait for the reader's end.
             person.execute('BEGIN')
             person.execute(former.LOOK)
@@ -383,3 +417,63 @@ def test_nobody_fails_and_nothing_is_lost_beside_saves_and_workers_of_1_0_0(make
     for pk in sites:
         numbers = [event['sequence'] for event in got if event['data']['id'] == pk]
         assert numbers == sorted(numbers)
+
+
+@contextmanager
+def building(netbox: NetBox, steps: list[Step]) -> Iterator[psycopg.Connection]:
+    """The migration builds its first index. With a big log, it goes on like that for long."""
+    with netbox.database.connect() as long, netbox.database.connect() as other:
+        with long.transaction():
+            long.execute(LONG)
+            migrating = Migrating(netbox.database, steps)
+            assert wait_until(lambda: one(other, IS_BUILDING), timeout=PATIENCE)
+            yield other
+            assert migrating.is_alive()
+        migrating.finish()
+
+
+def pages() -> list[str]:
+    names = ('webhook_list', 'webhook_add', 'credential_list', 'delivery_list', 'event_list', 'status')
+    shown = [Webhook.objects.get(name='Hook'), Delivery.objects.latest('pk'), Event.objects.latest('pk')]
+    api = [reverse(f'plugins-api:webhooks-api:{name}-list') for name in ('webhook', 'delivery', 'event')]
+    return [
+        *(reverse(f'plugins:webhooks:{name}') for name in names),
+        *(instance.get_absolute_url() for instance in shown),
+        *api,
+        reverse('core:objectchange_list'),
+    ]
+
+
+def test_processes_of_this_version_save_delete_and_show_while_it_builds_indexes(make_former, receiver, steps):
+    netbox, browser = make_former(), Client()
+    with building(netbox, steps), using(netbox.database):
+        Site.objects.get(name='Basel').save()
+        subscribe(receiver.url('/New'), Site)
+        Site.objects.get(name='Bern').save()
+        Site.objects.get(name='Chur').delete()
+        Webhook.objects.get(name='Leaving').delete()
+        assert redelivery.redeliver(Delivery.objects.filter(status='failed')) == 1
+        hook = Webhook.objects.get(name='Hook')
+        assert trial.send_test(hook).status == 'delivered'
+        backfill.start(hook, backfill.choose(hook))
+        browser.force_login(User.objects.create(username='admin', is_superuser=True))
+        assert {path: browser.get(path).status_code for path in pages()} == dict.fromkeys(pages(), 200)
+    assert work(netbox)['open'] == '0'
+    assert [event['event'] for event in of_path(receiver, 'New')] == ['updated', 'deleted']
+
+
+def test_workers_of_this_version_wait_for_its_end(make_former, receiver, steps):
+    netbox = make_former()
+    worker = netbox.start_worker('low')
+    try:
+        with building(netbox, steps) as connection:
+            worker.wait_until_ready()
+            assert run(netbox.database, BURST) == ['0']
+            assert one(connection, 'SELECT count(*) FROM webhooks_worker') == 0
+        with netbox.database.connect() as connection:
+            connection.execute(RETRY)
+            assert wait_until(lambda: one(connection, IS_DONE), timeout=PATIENCE)
+    finally:
+        worker.stop()
+    batches = [event['data'] for event in of_path(receiver, 'Batch') if isinstance(event['data'], list)]
+    assert [len(batch) for batch in batches[:3]] == [4, 4, 4]

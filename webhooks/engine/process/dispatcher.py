@@ -26,7 +26,7 @@ from ...templating import renderer
 from .. import transactions
 from ..backfill import Backfills
 from ..dispatch.loop import Dispatcher
-from ..registry import DISPATCH, Member
+from ..registry import DISPATCH, Member, may_begin
 from ..tidy import loop as tidy
 from . import child
 
@@ -38,6 +38,7 @@ class Dispatching:
     """`poke` wakes the sender, `publish` puts new failures on the status page."""
 
     def __init__(self, member: Member, poke: Callable[[], None], publish: Callable[[], None]) -> None:
+        self._member = member
         self._dispatcher = Dispatcher(member)
         self._backfills = Backfills()
         self._poke = poke
@@ -49,6 +50,9 @@ class Dispatching:
         if time.monotonic() < self._looked_at + INTERVAL:
             return
         try:
+            if self._member.pk is None and may_begin():
+                sequence.advance()
+                self._member.begin()
             if is_migrated():  # the tables may not be there yet
                 self.work()
         except (DatabaseError, InterfaceError, RedisError) as error:
@@ -58,6 +62,8 @@ class Dispatching:
 
     def work(self) -> int:
         """Dispatch until nothing is left, or JOB_TIME is over. Returns the number of events."""
+        if self._member.pk is None:
+            return 0
         clear_config()  # somebody may have changed it
         total, end = 0, time.monotonic() + JOB_TIME
         while time.monotonic() < end and not child.is_stopping() and (count := self.step()) is not None:
@@ -146,9 +152,6 @@ def serve(
     global here  # noqa: PLW0603  (it belongs to the process)
     child.heed()
     member = Member(name, DISPATCH)
-    if is_migrated():
-        sequence.advance()
-        member.begin()
     here = Dispatching(member, poke, publish)
     with renderer.shared():
         while not child.is_stopping():

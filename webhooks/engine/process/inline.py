@@ -7,7 +7,7 @@ from ...constants import JOB_TIME
 from ...outbox import wakeup
 from .. import rescue, transactions
 from ..deliver import loop as deliver
-from ..registry import DISPATCH, SEND, Member
+from ..registry import DISPATCH, SEND, Member, may_begin
 from ..tidy import loop as tidy
 from . import child, suspects
 from .child import name
@@ -17,6 +17,8 @@ from .sender import look_after_others
 
 def run(seconds: float = JOB_TIME) -> Counter[str]:
     """Until nothing is due, or for so long. Returns how many deliveries got which status."""
+    if not may_begin():
+        return Counter()
     beside = child.Child('suspects', suspects.serve)
     if look_after_others():
         beside.start()

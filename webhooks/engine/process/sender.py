@@ -9,10 +9,9 @@ from functools import partial
 
 from django.db import DatabaseError
 
-from ...outbox.scope import is_migrated
 from .. import rescue, transactions
 from ..deliver import loop, queue
-from ..registry import SEND, Member
+from ..registry import SEND, Member, may_begin
 from . import child, suspects
 
 logger = logging.getLogger('webhooks.worker')
@@ -26,7 +25,9 @@ SILENCE = 60.0
 def serve(pipe: int, name: str, channel: socket.socket) -> None:
     """A byte in the `pipe` lets it look at once."""
     child.heed()
-    while not _is_migrated() and not child.is_stopping():
+    while not _may_begin():
+        if child.is_stopping():
+            return
         time.sleep(INTERVAL)
     member = Member(name, SEND)
     member.begin()
@@ -57,9 +58,9 @@ def _stay(sender: loop.Sender) -> None:
         child.allow(SILENCE)
 
 
-def _is_migrated() -> bool:
+def _may_begin() -> bool:
     with transactions.may_break_off(DatabaseError):
-        return is_migrated()
+        return may_begin()
     return False
 
 

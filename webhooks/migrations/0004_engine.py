@@ -1,0 +1,207 @@
+"""From the workers of 1.0.0 to those of this version, which takes long with a big log.
+
+Meanwhile NetBox goes on in both versions. Workers of 1.0.0 go on until the column of their claims is dropped: from then
+on they send nothing, and each of their jobs fails. What they had in hand goes out again when their requests must have
+ended. Workers of this version wait until BatchItem is dropped (engine/registry.py). A step that is done is passed over
+(_gently.py).
+"""
+
+from django.contrib.postgres.operations import RemoveIndexConcurrently
+from django.db import migrations, models
+from django.db.models import DO_NOTHING, Q
+
+from webhooks.migrations._gently import BuildIndex, DropModel, Gently, columns_of, in_parts
+from webhooks.models import sequence
+
+# What 1.0.0 has let wait for an earlier delivery of its object, for `order_wait` or for as long as that takes. The
+# owner of its lane looks at it anew, the oldest first.
+LOOK_ANEW = """
+    WITH part AS (
+        SELECT id FROM webhooks_delivery
+        WHERE status = 'pending' AND id > %s AND (due_at IS NULL OR error = '' AND due_at > now())
+        ORDER BY id LIMIT 1000
+    ), looked_at AS (
+        UPDATE webhooks_delivery d SET due_at = created FROM part WHERE d.id = part.id
+    )
+    SELECT max(id) FROM part"""
+
+# What a worker of 1.0.0 had in hand: its request may go on until then, and must not arrive after a later one.
+GIVE_BACK = """
+    WITH part AS (
+        SELECT id FROM webhooks_delivery WHERE status = 'sending' AND id > %s ORDER BY id LIMIT 1000
+    ), given_back AS (
+        UPDATE webhooks_delivery d SET status = 'pending', due_at = coalesce(lease_until, now())
+        FROM part WHERE d.id = part.id
+    )
+    SELECT max(id) FROM part"""
+
+# A batch of 1.0.0 is one delivery of many events. It stays for the last one, and each other one gets a delivery.
+SPLIT = """
+    WITH part AS (
+        SELECT DISTINCT delivery_id AS id FROM (
+            SELECT delivery_id FROM webhooks_batchitem WHERE delivery_id > %s ORDER BY delivery_id LIMIT 1000
+        ) items
+    ), others AS (
+        INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence, batch, status,
+            error, response_status, created, due_at, expires_at, finished_at, attempt_count, attempt_limit, listed)
+        SELECT gen_random_uuid(), d.webhook_id, i.event_id, i.object_type_id, i.object_id, i.sequence, d.id, d.status,
+            d.error, d.response_status, d.created, d.due_at, d.expires_at, d.finished_at, d.attempt_count,
+            d.attempt_limit, d.listed
+        FROM part JOIN webhooks_delivery d USING (id) JOIN webhooks_batchitem i ON i.delivery_id = d.id
+        WHERE d.event_count > 1 AND i.event_id <> d.event_id
+        ORDER BY d.id, i.sequence
+    ), last AS (
+        UPDATE webhooks_delivery d SET batch = d.id, event_count = 1 FROM part WHERE d.id = part.id AND event_count > 1
+    )
+    SELECT max(id) FROM part"""
+
+
+def hand_over(apps, schema_editor) -> None:
+    if columns_of('webhooks_batchitem', schema_editor):
+        for statement in (GIVE_BACK, SPLIT, LOOK_ANEW):
+            in_parts(schema_editor, statement)
+
+
+def advance(apps, schema_editor) -> None:
+    sequence.advance()
+
+
+class Migration(migrations.Migration):
+    atomic = False
+
+    dependencies = [('webhooks', '0003_columns')]
+
+    operations = [
+        BuildIndex(
+            'subscription',
+            models.Index(
+                fields=['object_type'], condition=Q(until=None, kind='deleted'), name='webhooks_subscription_deletion'
+            ),
+        ),
+        BuildIndex(
+            'event',
+            models.Index(
+                fields=['sequence'], condition=Q(dispatched_at=None, lapses__gt=0), name='webhooks_event_suspect'
+            ),
+        ),
+        BuildIndex(
+            'event',
+            models.Index(
+                fields=['object_type', 'object_id', 'sequence'],
+                condition=Q(dispatched_at=None),
+                name='webhooks_event_chain',
+            ),
+        ),
+        BuildIndex(
+            'event',
+            models.Index(
+                fields=['backfill_for'],
+                condition=Q(dispatched_at=None, backfill_for__isnull=False),
+                name='webhooks_event_backfill',
+            ),
+        ),
+        BuildIndex(
+            'delivery',
+            models.Index(
+                fields=['webhook', 'backfill', 'due_at', 'id'],
+                condition=Q(status='pending'),
+                name='webhooks_delivery_next',
+            ),
+        ),
+        BuildIndex(
+            'delivery',
+            models.Index(
+                fields=['object_type', 'object_id', 'webhook', 'status', 'sequence'], name='webhooks_delivery_order'
+            ),
+        ),
+        BuildIndex(
+            'delivery',
+            models.Index(
+                fields=['webhook', 'expires_at', 'id'],
+                condition=Q(status='pending'),
+                name='webhooks_delivery_overdue',
+            ),
+        ),
+        BuildIndex(
+            'delivery',
+            models.Index(
+                fields=['status', 'id'],
+                condition=Q(status='pending') & Q(lapses__gt=0) | Q(status='failed') & Q(listed=False),
+                name='webhooks_delivery_odd',
+            ),
+        ),
+        BuildIndex(
+            'delivery', models.Index(fields=['batch'], condition=Q(batch__isnull=False), name='webhooks_delivery_batch')
+        ),
+        BuildIndex(
+            'delivery',
+            models.Index(fields=['status', '-id'], condition=~Q(status='pending'), name='webhooks_delivery_closed'),
+        ),
+        BuildIndex(
+            'delivery',
+            models.Index(
+                fields=['webhook', 'change_set', 'part', 'id'],
+                condition=Q(status='pending') & Q(change_set__isnull=False),
+                name='webhooks_delivery_change_set',
+            ),
+        ),
+        BuildIndex(
+            'delivery',
+            models.Index(
+                fields=['webhook', 'position'],
+                condition=Q(position__isnull=False),
+                name='webhooks_delivery_published',
+            ),
+        ),
+        migrations.RunPython(advance, migrations.RunPython.noop),
+        # The log outlives its webhook: no edit and no deletion of a webhook holds up whoever writes the log.
+        Gently(
+            ['delivery', 'webhook'],
+            migrations.AlterField(
+                'delivery',
+                'webhook',
+                models.ForeignKey(
+                    db_constraint=False,
+                    db_index=False,
+                    on_delete=DO_NOTHING,
+                    related_name='deliveries',
+                    to='webhooks.webhook',
+                ),
+            ),
+        ),
+        Gently(
+            ['health', 'webhook'],
+            migrations.AlterField(
+                'health',
+                'webhook',
+                models.OneToOneField(
+                    db_constraint=False,
+                    on_delete=DO_NOTHING,
+                    primary_key=True,
+                    related_name='health',
+                    serialize=False,
+                    to='webhooks.webhook',
+                ),
+            ),
+        ),
+        # From here on no worker of 1.0.0 claims or records anything, and after the next step none makes a delivery.
+        Gently(['delivery'], migrations.RemoveField('delivery', 'lease')),
+        DropModel('Wait'),
+        *(
+            RemoveIndexConcurrently('delivery', f'webhooks_delivery_{name}')
+            for name in ('due', 'line', 'lease', 'expiry', 'unlisted', 'object', 'created', 'status')
+        ),
+        migrations.RunPython(hand_over, migrations.RunPython.noop),
+        # From here on workers of this version work.
+        DropModel('BatchItem'),
+        Gently(
+            ['delivery'],
+            migrations.RemoveField('delivery', 'lease_until'),
+            migrations.RemoveField('delivery', 'event_count'),
+        ),
+        Gently(
+            ['health'],
+            migrations.RemoveField('health', 'tokens'),
+            migrations.RemoveField('health', 'tokens_at'),
+        ),
+    ]
