@@ -58,7 +58,7 @@ SPLIT = """
 
 def hand_over(apps, schema_editor) -> None:
     if columns_of('webhooks_batchitem', schema_editor):
-        for statement in (GIVE_BACK, SPLIT, LOOK_ANEW):
+        for statement in (LOOK_ANEW, GIVE_BACK, SPLIT):
             in_parts(schema_editor, statement)
 
 

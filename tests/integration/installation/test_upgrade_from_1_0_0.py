@@ -146,6 +146,8 @@ OTHERS = 'SELECT sum(event_count - 1) FROM webhooks_delivery'
 # (deliveries, attempts, status) of the first batch.
 FIRST_BATCH = """
     SELECT count(*), min(attempt_count), min(status) FROM webhooks_delivery GROUP BY batch ORDER BY batch LIMIT 1"""
+UNDER_WAY = "UPDATE webhooks_delivery SET lease_until = now() + interval '1 hour' WHERE status = 'sending'"
+PUT_OFF = "SELECT count(*) FROM webhooks_delivery WHERE status = 'pending' AND error = '' AND due_at > now()"
 INVALID = """
     CREATE INDEX webhooks_event_chain ON webhooks_event (id);
     UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'webhooks_event_chain'::regclass"""
@@ -313,6 +315,14 @@ def test_what_waits_in_a_log_of_1_0_0_is_delivered_in_order_after_the_upgrade(ma
     assert [request.header('webhook-id') for request in requests[:3]] == [one for (one,) in ids]
     assert one_row(netbox, FIRST_BATCH) == (4, 2, 'delivered')
     assert len(of_path(receiver, 'Leaving')) == 16
+
+
+def test_what_a_worker_of_1_0_0_had_in_hand_waits_for_the_end_of_its_request(make_former, steps):
+    netbox = make_former()
+    netbox.database.execute(UNDER_WAY)
+    Migrating(netbox.database, steps).finish()
+    with netbox.database.connect() as connection:
+        assert one(connection, PUT_OFF) == 1
 
 
 def test_a_sequence_goes_on_where_a_clock_is_after_the_upgrade(make_former, steps):
