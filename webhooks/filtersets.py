@@ -30,6 +30,7 @@ from . import visibility
 from .choices import CredentialTypeChoices, FormatChoices, KindChoices, StatusChoices
 from .models import Credential, Delivery, Event, Webhook
 from .models.confidential import CONFIDENTIAL, EVENT
+from .models.delivery import in_visible_requests
 from .presentation.fields import field, shown_in
 from .presentation.states import IS_SUSPENDED
 from .storable import NO_SUCH_OFFSET, is_storable_time
@@ -217,12 +218,13 @@ class DeliveryFilterSet(LogFilterSet):
         fields = ('id', 'backfill')
 
     def search(self, queryset: QuerySet, name: str, value: str) -> QuerySet:
+        shown = in_visible_requests(self.request.user) if self.request else Q()
         return _search(
             queryset,
             value,
             (Q(event__object_repr__icontains=value) & self.visible(EVENT))
             | Q(webhook__name__icontains=value)
-            | Q(error__icontains=value),
+            | (Q(error__icontains=value) & shown),
         )
 
     def filter_events(self, queryset: QuerySet, name: str, value: list[Event]) -> QuerySet:

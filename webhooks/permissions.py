@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import chain
+from typing import Any
 
 from django.apps import apps
 from django.conf import settings
@@ -10,9 +11,14 @@ from django.contrib.contenttypes.models import ContentType
 from django.db.models import Q
 
 from .models import Delivery, Event
+from .models.confidential import beginning
 from .visibility import Reader, Reference, may_view_all, sees_everything, visible_objects
 
 RESTRICTED_OF_ATTEMPT = ('url', 'request_headers', 'response_headers', 'response_body')
+
+
+def restricted_attempt(error: str) -> dict[str, Any]:
+    return dict.fromkeys(RESTRICTED_OF_ATTEMPT) | {'error': beginning(error)}
 
 
 def never_exempt() -> None:

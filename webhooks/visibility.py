@@ -1,7 +1,7 @@
 """Applies current permissions to objects in the log. Deleted objects need unconstrained permission of their model."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from django.apps import apps
 from django.contrib.auth.models import AnonymousUser
@@ -55,16 +55,22 @@ def query(user: Reader, prefix: str = '') -> Q:
     """`prefix` leads to `object_type` and `object_id`."""
     if sees_everything(user):
         return Q()
-    whole: list[type[Model]] = []
-    found = Q(pk__in=[])
-    for model in apps.get_models():
-        if model._meta.proxy or not isinstance(model._meta.pk, AutoField | IntegerField):
-            continue
-        if may_view_all(user, model):
-            whole.append(model)
-        elif user.has_perm(get_permission_for_model(model, 'view')):
+    found = Q(**{f'{prefix}object_type__in': whole_types(user)})
+    for model in _models():
+        if not may_view_all(user, model) and user.has_perm(get_permission_for_model(model, 'view')):
             # EXISTS lets PostgreSQL check a filter's few rows.
             seen = Exists(viewable(user, model).order_by().filter(pk=OuterRef(f'{prefix}object_id')))
             found |= Q(seen, **{f'{prefix}object_type': ContentType.objects.get_for_model(model)})
-    types = ContentType.objects.get_for_models(*whole).values()
-    return found | Q(**{f'{prefix}object_type__in': [object_type.pk for object_type in types]})
+    return found
+
+
+def whole_types(user: Reader) -> list[int]:
+    """The user may view all their objects."""
+    whole = [model for model in _models() if may_view_all(user, model)]
+    return [object_type.pk for object_type in ContentType.objects.get_for_models(*whole).values()]
+
+
+def _models() -> Iterator[type[Model]]:
+    for model in apps.get_models():
+        if not model._meta.proxy and isinstance(model._meta.pk, AutoField | IntegerField):
+            yield model

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from dcim.models import Location, Site
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
@@ -12,10 +13,10 @@ from support.admin_browser import page_of, shown
 from support.builders import NOWHERE, site, subscribe
 from support.builtin import request_by, rule
 from support.engine import work
-from support.log import batch, delivery, event
+from support.log import attempt, batch, delivery, event
 
-from devstack.receiver import Receiver
-from webhooks.models import Backfill, Delivery, Event, Webhook
+from devstack.receiver import Answer, Receiver
+from webhooks.models import Attempt, Backfill, Delivery, Event, Webhook
 
 API = '/api/plugins/webhooks/'
 PAGES = '/plugins/webhooks/'
@@ -163,6 +164,106 @@ def _queries(client: Client | APIClient, address: str) -> int:
     return len(queries)
 
 
+class TestErrors:
+    """They may quote what a template read."""
+
+    @pytest.fixture
+    def places(self, committed: None, grant: Callable[..., None]) -> tuple[Site, Site]:
+        for model in (Delivery, Event, Webhook):
+            grant(model, 'view')
+        grant(Site, 'view', name='Bern')
+        return site(name='Bern'), site(pk=NUMBER, name=HIDDEN, slug='hidden')
+
+    def test_a_redirect_to_a_templated_path_names_its_host_alone(self, places, receiver, clerk_api, clerk_pages):
+        address = receiver.url(f'/sites/{NUMBER}')
+        receiver.answers(f'/sites/{NUMBER}', Answer(301, headers={'Location': f'{address}/'}))
+        webhook = subscribe(receiver.url('/sites/{{ data.id }}'), Site, max_attempts=1)
+        places[1].save()
+        work()
+        assert Delivery.objects.get().error == f'HTTP 301: redirect to {receiver.url("")} is not followed'
+        assert not leaks(_text(clerk_api.get(f'{API}webhooks/{webhook.pk}/')))
+        assert not leaks(_text(clerk_pages.get(webhook.get_absolute_url())))
+
+    @pytest.fixture
+    def quoting(self, places) -> Delivery:
+        subscribe(NOWHERE, Site, body_template="{{ {'a': 1}[data.name].x }}", max_attempts=1)
+        places[1].save()
+        work()
+        failed = Delivery.objects.get()
+        assert HIDDEN in failed.error
+        Event.objects.update(error=f'the payload cannot be built: {HIDDEN}')
+        attempt(failed, 2)
+        Attempt.objects.filter(number=2).update(error=f'HTTP 404 {HIDDEN}')
+        return failed
+
+    def test_of_a_hidden_object_the_beginning_is_shown(self, quoting, clerk_api, clerk_pages, api_client):
+        query = '{ webhooks_delivery_list { error attempts { error } event { error } } webhooks_event_list { error } }'
+        addresses = [
+            *ADDRESSES,
+            f'{API}deliveries/{quoting.pk}/',
+            f'{API}events/{quoting.event_id}/',
+            quoting.get_absolute_url(),
+            quoting.event.get_absolute_url(),
+        ]
+        for address in addresses:
+            reader = clerk_api if address.startswith(API) else clerk_pages
+            answer = reader.get(address)
+            assert not leaks(_text(answer)), address
+        shown = clerk_api.get(f'{API}deliveries/{quoting.pk}/').json()
+        assert (shown['error'], [one['error'] for one in shown['attempts']]) == ('not sent', ['not sent', 'HTTP 404'])
+        graphql = clerk_api.post('/graphql/', {'query': query}, format='json').content.decode()
+        assert not leaks(graphql)
+        assert 'the payload cannot be built' in graphql
+        assert leaks(api_client.post('/graphql/', {'query': query}, format='json').content.decode())
+
+    def test_of_a_batch_with_a_hidden_object_too(self, places, grant, clerk_api, clerk_pages):
+        webhook = subscribe(NOWHERE, Site)
+        events = [event(place) for place in places]
+        seen, _hidden = batch(events, webhook, error=f'not sent: no {HIDDEN}')
+        addresses = [f'{API}deliveries/', f'{API}deliveries/{seen.pk}/', f'{PAGES}deliveries/', seen.get_absolute_url()]
+        for address in addresses:
+            assert not leaks(_text((clerk_api if address.startswith(API) else clerk_pages).get(address))), address
+        assert clerk_api.get(f'{API}deliveries/?q=Bunk').json()['count'] == 0
+        grant(Site, 'view')
+        assert [one['error'] for one in clerk_api.get(f'{API}deliveries/').json()['results']] == [
+            f'not sent: no {HIDDEN}'
+        ] * 2
+        assert clerk_api.get(f'{API}deliveries/?q=Bunk').json()['count'] == 2
+
+    def test_with_a_hidden_expanded_object_too(self, places, grant, clerk_api):
+        types = [ContentType.objects.get_for_model(Location).pk]
+        told = event(places[0], expanded_types=types)
+        delivery(told, error=f'not sent: no {HIDDEN}', expanded=True)
+        assert clerk_api.get(f'{API}deliveries/').json()['results'][0]['error'] == 'not sent'
+        assert clerk_api.get(f'{API}deliveries/?q=Bunk').json()['count'] == 0
+        grant(Location, 'view')
+        assert leaks(_text(clerk_api.get(f'{API}deliveries/')))
+        assert clerk_api.get(f'{API}deliveries/?q=Bunk').json()['count'] == 1
+
+    def test_no_search_finds_a_hidden_part(self, quoting, clerk_api, clerk_pages, api_client):
+        assert api_client.get(f'{API}deliveries/?q=has no attribute').json()['count'] == 1
+        assert clerk_api.get(f'{API}deliveries/?q=has no attribute').json()['count'] == 0
+        for kind, filters in (
+            ('event', '{error: {contains: "Bunk"}}'),
+            ('delivery', '{error: {contains: "Bunk"}}'),
+            ('delivery', '{event: {error: {contains: "Bunk"}}}'),
+        ):
+            query = {'query': f'{{ webhooks_{kind}_list(filters: {filters}) {{ id }} }}'}
+            found = [reader.post('/graphql/', query, format='json').json() for reader in (clerk_api, api_client)]
+            assert [len(answer['data'][f'webhooks_{kind}_list']) for answer in found] == [0, 1], found
+
+    def test_no_order_tells_it(self, places, clerk_pages):
+        webhook = subscribe(NOWHERE, Site)
+        made = [delivery(event(places[1]), webhook, error=f'not sent: {name}') for name in 'ba']
+        orders = []
+        for errors in ('ba', 'ab'):
+            for one, name in zip(made, errors, strict=True):
+                Delivery.objects.filter(pk=one.pk).update(error=f'not sent: {name}')
+            rows = clerk_pages.get(f'{PAGES}deliveries/?sort=error').context['table'].rows
+            orders.append([row.record.pk for row in rows])
+        assert orders[0] == orders[1]
+
+
 class TestWhatFiltersTell:
     """Matches in hidden rows would reveal them letter by letter."""
 
@@ -201,12 +302,13 @@ class TestWhatFiltersTell:
         assert clerk_api.get(f'{API}events/?{query}').json()['count'] == 0
         assert api_client.get(f'{API}events/?{query}').json()['count'] == 1
 
-    @pytest.mark.parametrize('query', ['q=CMDB', 'q=HTTP 500', 'status=failed', 'object_type=dcim.site'])
+    @pytest.mark.parametrize('query', ['q=CMDB', 'response_status=500', 'status=failed', 'object_type=dcim.site'])
     def test_what_is_shown_of_a_hidden_row_is_found(self, log, clerk_api, query):
         assert clerk_api.get(f'{API}deliveries/?{query}').json()['count'] == 2
 
     def test_a_row_that_the_reader_sees_is_found(self, log, clerk_api):
         seen, _hidden = log
+        assert clerk_api.get(f'{API}deliveries/?q=HTTP 500').json()['count'] == 1
         for query in ('q=Bern', 'q=alice', f'object_id={seen.object_id}', 'username=alice', 'object_repr__ic=ern'):
             assert clerk_api.get(f'{API}events/?{query}').json()['count'] == 1
 

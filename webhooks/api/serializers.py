@@ -18,7 +18,7 @@ from .. import object_types
 from ..choices import StatusChoices
 from ..exceptions import DefinitionError
 from ..models import Attempt, Credential, Delivery, Event, Health, Webhook, querysets
-from ..permissions import RESTRICTED_OF_ATTEMPT
+from ..permissions import restricted_attempt
 from ..presentation.fields import MORE_HELP, help_of, shown_in
 from ..presentation.waits import wait_of
 from ..presets import all_presets
@@ -279,6 +279,5 @@ class DeliverySerializer(RestrictedSerializer):
     def to_representation(self, delivery: Delivery) -> dict[str, Any]:
         data = super().to_representation(delivery)
         if 'attempts' in data and self.get_restricted(delivery):
-            blank = dict.fromkeys(RESTRICTED_OF_ATTEMPT)
-            data['attempts'] = [{**attempt, **blank} for attempt in data['attempts']]
+            data['attempts'] = [{**attempt, **restricted_attempt(attempt['error'])} for attempt in data['attempts']]
         return data

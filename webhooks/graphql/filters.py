@@ -17,6 +17,7 @@ from strawberry_django import BaseFilterLookup, DateFilterLookup, DatetimeFilter
 from .. import visibility
 from ..choices import CredentialTypeChoices, FormatChoices, KindChoices, StatusChoices
 from ..models import Credential, Delivery, Event, Health, Webhook
+from ..models.delivery import in_visible_requests
 
 if TYPE_CHECKING:
     from core.graphql.filters import ContentTypeFilter
@@ -103,7 +104,6 @@ class LogFilter(BaseModelFilter):
     sequence: BigInteger | None = strawberry_django.filter_field()
     object_type: ObjectTypeFilter | None = strawberry_django.filter_field()
     object_type_id: ID | None = strawberry_django.filter_field()
-    error: StrFilterLookup | None = strawberry_django.filter_field()
 
 
 @register_filter(Event, name='WebhooksEventFilter', lookups=True)
@@ -126,6 +126,10 @@ class EventFilter(LogFilter):
     @strawberry_django.filter_field
     def request_id(self, info: Info, queryset: QuerySet, value: BaseFilterLookup[UUID], prefix: str) -> Found:
         return _where_visible('request_id', info, queryset, value, prefix)
+
+    @strawberry_django.filter_field
+    def error(self, info: Info, queryset: QuerySet, value: StrFilterLookup, prefix: str) -> Found:
+        return _where_visible('error', info, queryset, value, prefix)
 
     @strawberry_django.filter_field
     def backfill(self, value: bool, prefix: str) -> Q:
@@ -157,3 +161,8 @@ class DeliveryFilter(LogFilter):
     @strawberry_django.filter_field
     def object_id(self, info: Info, queryset: QuerySet, value: BigInteger, prefix: str) -> Found:
         return _where_visible('object_id', info, queryset, value, prefix)
+
+    @strawberry_django.filter_field
+    def error(self, info: Info, queryset: QuerySet, value: StrFilterLookup, prefix: str) -> Found:
+        queryset, found = strawberry_django.process_filters(value, queryset, info, prefix=f'{prefix}error__')
+        return queryset, found & in_visible_requests(info.context.request.user)

@@ -10,7 +10,7 @@ from strawberry.scalars import JSON
 from strawberry.types import Info
 
 from ..models import Attempt, Credential, Delivery, Event, Health, Webhook
-from ..permissions import RESTRICTED_OF_ATTEMPT, visible_deliveries, visible_events
+from ..permissions import restricted_attempt, visible_deliveries, visible_events
 from ..presentation.fields import field, shown_in
 from .filters import CredentialFilter, DeliveryFilter, EventFilter, WebhookFilter
 from .visibility import is_visible
@@ -182,5 +182,5 @@ class DeliveryType(LogType):
         attempts = list(self.attempts.all())
         if not is_visible(self, info, visible_deliveries):
             for attempt in attempts:
-                vars(attempt).update(dict.fromkeys(RESTRICTED_OF_ATTEMPT))
+                vars(attempt).update(restricted_attempt(attempt.error))
         return attempts

@@ -1,10 +1,11 @@
 """Hides an event's object and user from people who may not view the object. Filters must ask for it."""
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import batched
 from typing import Any
 
-from django.db.models import Case, F, Model, When
+from django.db.models import Case, F, Model, Q, When
 from django.db.models.query import ModelIterable
 from utilities.querysets import RestrictedQuerySet
 
@@ -21,6 +22,8 @@ BLANK: dict[str, Any] = {
 CONFIDENTIAL = frozenset(BLANK)
 EVENT = 'event__'
 CHUNK = 2000
+# The rest may quote an object.
+BEGINNING = re.compile(r'HTTP \d+|[^:]*')
 
 
 class LogQuerySet(RestrictedQuerySet):
@@ -41,7 +44,7 @@ class LogQuerySet(RestrictedQuerySet):
             yield from rows
             return
         for chunk in batched(rows, CHUNK):
-            conceal(self._reader, chunk)
+            self._conceal(chunk)
             yield from chunk
 
     def _clone(self) -> 'LogQuerySet':
@@ -53,7 +56,7 @@ class LogQuerySet(RestrictedQuerySet):
         is_fresh = self._result_cache is None
         super()._fetch_all()
         if is_fresh and self._is_confidential():
-            conceal(self._reader, self._result_cache)
+            self._conceal(self._result_cache)
 
     def _is_confidential(self) -> bool:
         is_limited = self._reader is not None and not visibility.sees_everything(self._reader)
@@ -64,22 +67,36 @@ class LogQuerySet(RestrictedQuerySet):
         if not isinstance(name, str) or self._reader is None or visibility.sees_everything(self._reader):
             return name
         bare = name.removeprefix('-')
-        prefix = EVENT if bare.startswith(EVENT) else ''
-        if bare.removeprefix(prefix) not in CONFIDENTIAL:
+        if bare.removeprefix(EVENT) not in {*CONFIDENTIAL, 'error'}:
             return name
-        shown = Case(When(visibility.query(self._reader, prefix), then=F(bare)))
+        shown = Case(When(self._where_shown(self._reader, bare), then=F(bare)))
         return shown.desc(nulls_last=True) if name.startswith('-') else shown.asc(nulls_last=True)
 
+    def _where_shown(self, reader: visibility.Reader, name: str) -> Q:
+        return visibility.query(reader, EVENT if name.startswith(EVENT) else '')
 
-def conceal(reader: visibility.Reader, rows: Sequence[Model]) -> None:
-    visible = visibility.visible_objects(reader, {(row.object_type_id, row.object_id) for row in rows})
-    for row in rows:
-        if (row.object_type_id, row.object_id) in visible:
-            continue
-        # Else a deferred column would be read later.
-        vars(row).update({name: value for name, value in BLANK.items() if _has(row, name)})
-        if event := row._state.fields_cache.get('event'):
-            vars(event).update(BLANK)
+    def _conceal(self, rows: Sequence[Any]) -> None:
+        visible = visibility.visible_objects(self._reader, {(row.object_type_id, row.object_id) for row in rows})
+        for row in rows:
+            if (row.object_type_id, row.object_id) in visible:
+                continue
+            _blank(row)
+            if event := row._state.fields_cache.get('event'):
+                _blank(event)
+
+
+def _blank(row: Model) -> None:
+    # Else a deferred column would be read later.
+    vars(row).update({name: value for name, value in BLANK.items() if _has(row, name)})
+    shorten_error(row)
+
+
+def shorten_error(row: Model) -> None:
+    vars(row)['error'] = beginning(vars(row).get('error', ''))
+
+
+def beginning(error: str) -> str:
+    return BEGINNING.match(error)[0]
 
 
 def _has(row: Model, name: str) -> bool:

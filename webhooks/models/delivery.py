@@ -4,15 +4,18 @@ Without a foreign key to the webhook, dispatch never waits for edits. engine/tid
 """
 
 import uuid
+from collections.abc import Sequence
+from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
+from .. import visibility
 from ..choices import OPEN_STATUSES, KindChoices, StatusChoices
-from .confidential import LogQuerySet
+from .confidential import LogQuerySet, shorten_error
 from .event import Event
 from .of_webhook import OfWebhookManager
 from .webhook import Webhook
@@ -27,6 +30,31 @@ UNFORMED = 32767
 class DeliveryQuerySet(LogQuerySet):
     def closed(self) -> 'DeliveryQuerySet':
         return self.exclude(status__in=OPEN_STATUSES)
+
+    def _where_shown(self, reader: visibility.Reader, name: str) -> Q:
+        return in_visible_requests(reader) if name == 'error' else super()._where_shown(reader, name)
+
+    def _conceal(self, rows: Sequence[Any]) -> None:
+        """A request's deliveries share the error."""
+        super()._conceal(rows)
+        more = [row for row in rows if vars(row).get('error') and (row.batch or row.expanded)]
+        if not more:
+            return
+        shown = Delivery.objects.filter(in_visible_requests(self._reader), pk__in=[row.pk for row in more])
+        pks = set(shown.values_list('pk', flat=True))
+        for row in more:
+            if row.pk not in pks:
+                shorten_error(row)
+
+
+def in_visible_requests(user: visibility.Reader) -> Q:
+    """As permissions.visible_deliveries."""
+    if visibility.sees_everything(user):
+        return Q()
+    whole = visibility.query(user) & (
+        Q(expanded=False) | Q(event__expanded_types__contained_by=visibility.whole_types(user))
+    )
+    return whole & ~Exists(Delivery.objects.filter(batch=OuterRef('batch')).exclude(whole))
 
 
 class Delivery(models.Model):

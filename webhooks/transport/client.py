@@ -4,12 +4,12 @@ import functools
 import re
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from encodings.aliases import aliases
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import requests
 import urllib3
@@ -141,11 +141,18 @@ def _normalize(url: str) -> str:
 
 def _verdict(response: BaseHTTPResponse) -> str:
     if response.status in REDIRECTS:
-        target = mask_url(response.headers.get('Location', 'nowhere'))
-        return f'HTTP {response.status}: redirect to {target} is not followed'
+        return f'HTTP {response.status}: redirect to {_place(response.headers)} is not followed'
     if response.status >= HTTPStatus.BAD_REQUEST or response.status == HTTPStatus.SWITCHING_PROTOCOLS:
         return f'HTTP {response.status} {response.reason or ""}'.strip()
     return ''
+
+
+def _place(headers: Mapping[str, str]) -> str:
+    """Scheme and host alone: a path may name an object."""
+    if 'Location' not in headers:
+        return 'nowhere'
+    target = urlsplit(mask_url(headers['Location']))
+    return urlunsplit((target.scheme, target.netloc, '', '', '')) if target.netloc else 'another path'
 
 
 def _read(response: BaseHTTPResponse) -> str:

@@ -17,7 +17,7 @@ from .. import filtersets, forms, tables
 from ..choices import StatusChoices
 from ..exceptions import Busy, DefinitionError
 from ..models import Delivery, querysets
-from ..permissions import visible_deliveries
+from ..permissions import restricted_attempt, visible_deliveries
 from ..presentation.actions import REDELIVER, STILL_OPEN
 from ..services import preview, redelivery
 from ..storable import is_key
@@ -56,9 +56,13 @@ class DeliveryView(generic.ObjectView):
 
     def get_extra_context(self, request: HttpRequest, instance: Delivery) -> dict[str, Any]:
         visible = visible_deliveries(request.user, [instance])
+        attempts = list(instance.attempts.order_by('-pk'))
+        if not visible:
+            for attempt in attempts:
+                vars(attempt).update(restricted_attempt(attempt.error))
         return {
             'visible': bool(visible),
-            'attempts': instance.attempts.order_by('-pk'),
+            'attempts': attempts,
             'body': _body(instance) if visible else '',
         }
 

@@ -137,18 +137,19 @@ class TestAnswer:
         assert (outcome.body, outcome.headers['retry-after']) == ('why', '7')
 
     @pytest.mark.parametrize('status', [301, 302, 303, 307, 308])
-    def test_a_redirect_is_not_followed_and_names_its_target(self, send, receiver, status):
+    def test_a_redirect_is_not_followed_and_names_its_host(self, send, receiver, status):
         receiver.answers('/', Answer(status, headers={'Location': receiver.url('/elsewhere')}))
         outcome = send(receiver.url())
         assert not outcome.succeeded
-        assert receiver.url('/elsewhere') in outcome.error
+        assert outcome.error == f'HTTP {status}: redirect to {receiver.url("")} is not followed'
         assert [request.path for request in receiver.requests] == ['/']
 
     def test_secrets_in_the_target_of_a_redirect_are_not_shown(self, send, receiver):
         """Often they repeat the webhook's URL with a small change."""
         receiver.answers('/', Answer(301, headers={'Location': 'https://user:sesame@a.example/hook?token=sesame'}))
         outcome = send(receiver.url())
-        assert 'a.example/hook?token=' in outcome.error
+        assert f'redirect to https://{MASK}@a.example is not followed' in outcome.error
+        assert 'a.example/hook?token=' in outcome.headers['Location']
         assert 'sesame' not in outcome.error + outcome.headers['Location']
 
     def test_a_redirect_without_a_target_fails_and_says_so(self, send, receiver):
@@ -222,9 +223,9 @@ class TestAnswer:
         assert outcome.error == f'HTTPException: the headers are longer than {MAX_RESPONSE_READ} bytes'
 
     def test_a_long_error_is_kept_in_part(self, send):
-        with serving(response(status='302 Found', Location='x' * 60000)) as server:
+        with serving(response(status='302 Found', Location='//' + 'x' * 60000)) as server:
             error = send(server.url()).error
-        assert error.startswith('HTTP 302: redirect to xxx')
+        assert error.startswith('HTTP 302: redirect to //xxx')
         assert len(error) < 5000
 
     def test_a_body_that_never_ends_is_not_read(self, send):
