@@ -9,6 +9,7 @@ from django.shortcuts import get_object_or_404
 from ..exceptions import DecryptionError
 from ..models import Webhook
 from ..security import encryption, signing
+from ..validation.secret import check
 
 DEFAULT_OVERLAP = timedelta(hours=24)
 SESSION_KEY = '_webhooks_secret_{}'
@@ -18,12 +19,14 @@ SESSION_KEY = '_webhooks_secret_{}'
 def rotate(pk: int, prefix: str, overlap: timedelta) -> tuple[Webhook, str]:
     """For `overlap` both secrets sign. Returns the new secret too.
 
-    `prefix` is signing.SYMMETRIC or signing.PRIVATE. The lock prevents lost updates. Raises Http404.
+    `prefix` is signing.SYMMETRIC or signing.PRIVATE. The lock prevents lost updates. Raises Http404, and
+    DefinitionError for a secret that does not fit the webhook.
     """
     secret = signing.generate(prefix)
     webhook = get_object_or_404(Webhook.objects.select_for_update(no_key=True), pk=pk)
     webhook.snapshot()
     webhook.rotate_secret(secret, overlap)
+    check(webhook)
     webhook.save()
     return webhook, secret
 

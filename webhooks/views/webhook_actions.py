@@ -194,7 +194,11 @@ class WebhookRotateSecretView(WebhookActionView):
         form = forms.RotateSecretForm(request.POST, webhook=webhook)
         if not form.is_valid():
             return self.render_form(request, webhook, form)
-        webhook, secret = secret_rotation.rotate(webhook.pk, form.cleaned_data['prefix'], form.overlap)
+        try:
+            webhook, secret = secret_rotation.rotate(webhook.pk, form.cleaned_data['prefix'], form.overlap)
+        except DefinitionError as error:
+            form.add_error(None, str(error))
+            return self.render_form(request, webhook, form)
         secret_rotation.show_once(request.session, webhook, secret)
         told = [_('Requests are signed with the new secret from now on.'), both_sign(webhook)]
         messages.success(request, ' '.join(filter(None, told)))

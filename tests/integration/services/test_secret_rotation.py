@@ -253,6 +253,30 @@ def test_an_asymmetric_key_shows_its_public_half(webhook, api_client):
     assert 'secret' not in shown
 
 
+class TestKeyPairBesideHmac:
+    """hmac() needs a secret that the receiver shares."""
+
+    @pytest.fixture
+    def signing_itself(self, webhook) -> Webhook:
+        webhook.additional_headers = 'X-Hub-Signature-256: sha256={{ hmac() }}'
+        webhook.save()
+        return webhook
+
+    def test_the_api_refuses_it(self, signing_itself, api_client):
+        answer = api_client.post(f'{BASE}{signing_itself.pk}/rotate-secret/', {'prefix': 'whsk_'}, format='json')
+        assert (answer.status_code, list(answer.data)) == (400, ['secret'])
+        assert Webhook.objects.get().secrets() == signing_itself.secrets()
+
+    def test_the_page_refuses_it(self, signing_itself, admin_pages):
+        entered = {'prefix': 'whsk_', 'keep_previous': '0'}
+        answer = admin_pages.post(f'{PAGES}{signing_itself.pk}/rotate-secret/', entered)
+        assert 'hmac() in a header needs a secret' in answer.content.decode()
+        assert Webhook.objects.get().secrets() == signing_itself.secrets()
+
+    def test_another_shared_secret_signs(self, signing_itself, api_client):
+        assert api_client.post(f'{BASE}{signing_itself.pk}/rotate-secret/', {}, format='json').status_code == 200
+
+
 def test_a_rotation_needs_permission_to_change(webhook, clerk_api):
     assert clerk_api.post(f'{BASE}{webhook.pk}/rotate-secret/', {}, format='json').status_code in (403, 404)
     assert Webhook.objects.get(pk=webhook.pk).previous_secret.reveal() == ''
