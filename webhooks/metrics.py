@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 from django.core.cache import cache
 from django.http import HttpRequest, HttpResponse
@@ -9,6 +10,7 @@ from django_prometheus.exports import ExportToDjangoView
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from redis import RedisError
 
 from .constants import LATENCY_BUCKETS
 from .models import Health
@@ -31,7 +33,12 @@ def export_ours(_request: HttpRequest) -> HttpResponse:
 
 def _ours() -> bytes:
     # Anybody may ask.
-    return cache.get_or_set(CACHE_KEY, lambda: generate_latest(_registry), KEPT)
+    if known := cache.get(CACHE_KEY):
+        return known
+    made = generate_latest(_registry)
+    with suppress(RedisError):  # it is full
+        cache.set(CACHE_KEY, made, KEPT)
+    return made
 
 
 class WebhooksCollector(Collector):

@@ -6,7 +6,9 @@ from contextlib import contextmanager
 
 import pytest
 from dcim.models import Device, Site
+from django.core.cache import cache as shared
 from django.db import OperationalError, connection
+from django.test import RequestFactory
 from ipam.models import IPAddress
 from netbox.config import clear_config
 from support.builders import device, site, subscribe
@@ -18,6 +20,7 @@ from support.engine import deliveries, dispatch_all, pass_alive, pass_retry_wait
 from devstack.process import wait_until
 from devstack.receiver import Answer, Receiver
 from devstack.redis import RedisAddress, RedisServer
+from webhooks import metrics
 from webhooks.choices import StatusChoices
 from webhooks.engine import sql
 from webhooks.engine.registry import STOPPED, SUSPECT
@@ -165,6 +168,19 @@ class TestCache:
         (shown,) = (one.json()['data'] for one in receiver.requests if one.path == '/hook')
         assert shown['primary_ip']['address'] == '2001:db8::1/64'
         assert len(deliveries(StatusChoices.DELIVERED)) == len(deliveries()) == 2
+
+    @pytest.mark.parametrize('harm', [full, without_master])
+    def test_feeds_and_metrics_are_shown_although_it_takes_nothing(self, cache, api_client, harm):
+        feed = subscribe('', Site)
+        site()
+        work()
+        # A former feed may have had the same id.
+        shared.delete_many([metrics.CACHE_KEY, f'webhooks.feed.{feed.pk}'])
+        with harm(cache.address):
+            page = api_client.get(f'/api/plugins/webhooks/webhooks/{feed.pk}/feed/')
+            figures = metrics.export_ours(RequestFactory().get('/metrics')).content.decode()
+        assert (page.status_code, len(page.data['items'])) == (200, 1)
+        assert f'webhooks_feed_unread{{webhook="{feed.name}"}} 1.0' in figures
 
     def test_a_suspect_that_cannot_be_shown_while_it_is_away_is_not_to_blame(self, place, receiver, cache):
         place.save()

@@ -5,6 +5,7 @@ import re
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from uuid import UUID
 
 from django.core.cache import cache
 from django.utils.translation import gettext as _
+from redis import RedisError
 
 from .. import conf
 from ..engine import sql
@@ -105,7 +107,9 @@ def follow(webhook: Webhook, user: Reader, after: str | None = None, limit: int 
     if not webhook.is_feed:
         raise DefinitionError('payload_url', _('This webhook has a URL, so it is no feed: it sends its changes.'))
     begin = _start(webhook) if after is None else _position(webhook, after)
-    cache.set(_key(webhook.pk), begin, KEPT.total_seconds())
+    # A full Redis takes no writes.
+    with suppress(RedisError):
+        cache.set(_key(webhook.pk), begin, KEPT.total_seconds())
     if wait and _last(webhook) <= begin:
         _wait(webhook, begin, wait)
     return _page(webhook, user, begin, limit, after or str(begin))
