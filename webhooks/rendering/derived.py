@@ -13,7 +13,7 @@ from utilities.fields import CounterCacheField
 from . import gone
 
 # NetBox updates these without saving the instance.
-MAINTAINED = {'_depth', '_children', 'termination_a_id', 'termination_z_id'}
+MAINTAINED = {'_depth', '_children'}
 # They identify an endpoint's cable path.
 LINKS = ('cable_id', 'wireless_link_id')
 

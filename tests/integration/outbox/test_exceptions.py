@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from circuits.models import Circuit, CircuitTermination, CircuitType, Provider
 from core.models import ObjectType
 from dcim.models import Cable, Device, Interface, MACAddress, Region, Site
 from django.db import connection, transaction
@@ -34,7 +35,9 @@ from devstack.receiver import Receiver
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-WATCHED = (Site, Device, Interface, Prefix)
+WATCHED = (Site, Device, Interface, Prefix, Circuit)
+# Since NetBox 4.7.3 the circuit is saved.
+SAVES_CIRCUITS = hasattr(CircuitTermination, 'clear_cached_references')
 
 
 @dataclass
@@ -95,6 +98,20 @@ def channelized_interface_is_connected() -> Change:
         assert channel.cable_id
 
     return Change(channel, plug)
+
+
+def circuit_is_terminated() -> Change:
+    provider = Provider.objects.create(**named('provider'))
+    kind = CircuitType.objects.create(**named('type'))
+    circuit = Circuit.objects.create(cid='1', provider=provider, type=kind)
+    place = site()
+
+    def terminate() -> None:
+        CircuitTermination.objects.create(circuit=circuit, term_side='A', termination=place)
+        circuit.refresh_from_db()
+        assert circuit.termination_a_id
+
+    return Change(circuit, terminate)
 
 
 def custom_field(**fields: Any) -> CustomField:
@@ -202,6 +219,7 @@ SILENT = (
     custom_field_is_deleted, custom_field_is_renamed, custom_field_with_a_default_is_added,
     interface_count_of_a_device, children_of_a_prefix, depth_of_a_prefix, mac_addresses_of_an_interface,
     config_context_of_a_device, name_of_a_region, name_of_a_tag,
+    *(() if SAVES_CIRCUITS else (circuit_is_terminated,)),
 )  # fmt: skip
 
 

@@ -177,14 +177,24 @@ class TestRenderedLater:
         assert later['rack_count'] == render_now(site)['rack_count'] == 2
 
     def test_what_netbox_keeps_in_the_row_of_other_objects_is_that_of_now(self, db):
-        prefix, circuit, device = make_prefix(), make_circuit(), some_device(some_site())
-        before = [take(prefix), take(circuit), take(device)]
+        prefix, device = make_prefix(), some_device(some_site())
+        before = [take(prefix), take(device)]
         Prefix.objects.create(prefix=f'{prefix.prefix.network}/30', vrf=prefix.vrf)
-        circuit.terminations.get(term_side='A').delete()
         Interface.objects.create(device=device, name='eth0', type='virtual')
         assert render(before[0], model=Prefix)[0]['children'] == 2
-        assert render(before[1], model=Circuit)[0]['termination_a'] is None
-        assert render(before[2], model=Device)[0]['interface_count'] == 1
+        assert render(before[1], model=Device)[0]['interface_count'] == 1
+
+    def test_a_circuit_shows_the_terminations_that_it_had(self, db):
+        circuit = make_circuit()
+        both, gone = take(circuit), circuit.termination_z_id
+        circuit.terminations.get(term_side='Z').delete()
+        one = circuit.terminations.get()
+        one.term_side = 'Z'
+        one.save()
+        circuit.refresh_from_db()
+        then, now = render(both, take(circuit), model=Circuit)
+        assert (then['termination_a']['id'], then['termination_z']['id']) == (one.pk, gone)
+        assert (now['termination_a'], now['termination_z']['id']) == (None, one.pk)
 
     def test_names_of_related_objects_are_those_of_now(self, db):
         site = make_site()
