@@ -93,7 +93,9 @@ def _model_of(source: Model | QuerySet) -> type[Model]:
 
 def _pks(source: Model | QuerySet) -> list[Any]:
     if isinstance(source, QuerySet):
-        return list(source.using(DEFAULT_DB_ALIAS).order_by().values_list('pk', flat=True))
+        found = source.using(DEFAULT_DB_ALIAS).order_by()
+        found.query.select_for_update = False  # as in QuerySet.delete()
+        return list(found.values_list('pk', flat=True))
     return [source.pk]
 
 

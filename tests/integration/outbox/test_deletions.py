@@ -251,6 +251,14 @@ class TestWhatGoesAlong:
             deletions.begin(place, place, 'default')
         assert len(queries) > 5
 
+    def test_a_query_set_that_locks_its_rows_is_deleted(self):
+        owner = some_device(some_site())
+        subscribe(NOWHERE, Device)
+        with transaction.atomic():
+            # With an outer join, PostgreSQL locks no rows.
+            Device.objects.select_for_update().filter(tenant__group=None).delete()
+        assert changes(Device) == [(DELETED, owner.pk)]
+
     def test_objects_that_are_deleted_one_after_the_other_are_each_as_they_were(self, api_client):
         owner = self.equipped(0)
         ports = [interface(owner) for _ in range(2)]
