@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from circuits.models import Circuit, CircuitTermination, CircuitType, Provider
 from core.models import ObjectType
-from dcim.models import Cable, Device, Interface, MACAddress, Region, Site
+from dcim.models import Cable, Device, FrontPort, Interface, MACAddress, PortMapping, RearPort, Region, Site
 from django.db import connection, transaction
 from django.db.models import Model
 from extras.models import ConfigContext, CustomField, Tag
-from ipam.models import Prefix
+from ipam.models import IPAddress, Prefix
 from support.builders import (
     CREATED,
     NOWHERE,
@@ -30,12 +30,13 @@ from support.builders import (
     subscribe,
 )
 from support.builtin import builtin_rule, request_by
+from support.objects.surroundings import make_l2vpn_termination
 
 from devstack.receiver import Receiver
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-WATCHED = (Site, Device, Interface, Prefix, Circuit)
+WATCHED = (Site, Device, Interface, Prefix, Circuit, IPAddress)
 # Since NetBox 4.7.3 the circuit is saved.
 SAVES_CIRCUITS = hasattr(CircuitTermination, 'clear_cached_references')
 
@@ -182,6 +183,34 @@ def mac_addresses_of_an_interface() -> Change:
     return Change(port, lambda: MACAddress.objects.create(mac_address='02:00:00:00:00:01', assigned_object=port))
 
 
+def nat_outside_of_an_address() -> Change:
+    inside = IPAddress.objects.create(address='192.0.2.1/32')
+    return Change(inside, lambda: IPAddress.objects.create(address='192.0.2.2/32', nat_inside=inside))
+
+
+def l2vpn_termination_of_an_interface() -> Change:
+    port = interface(device())
+    return Change(port, lambda: make_l2vpn_termination(port))
+
+
+def far_end_behind_panels() -> Change:
+    ports, rears = [interface(device()) for _ in range(2)], []
+    for port in ports:
+        panel = device()
+        rears.append(RearPort.objects.create(device=panel, name='rear', type='lc', positions=1))
+        front = FrontPort.objects.create(device=panel, name='front', type='lc', positions=1)
+        PortMapping.objects.create(
+            device=panel, front_port=front, front_port_position=1, rear_port=rears[-1], rear_port_position=1
+        )
+        Cable(a_terminations=[port], b_terminations=[front]).save()
+
+    def plug() -> None:
+        Cable(a_terminations=rears[:1], b_terminations=rears[1:]).save()
+        assert Interface.objects.get(pk=ports[0].pk).connected_endpoints == [ports[1]]
+
+    return Change(ports[0], plug)
+
+
 def config_context_of_a_device() -> Change:
     context = ConfigContext.objects.create(name='context', data={'old': True})
     owner = device()
@@ -218,6 +247,7 @@ SILENT = (
     update_of_a_query_set, bulk_update, bulk_create, raw_sql, raw_delete, channelized_interface_is_connected,
     custom_field_is_deleted, custom_field_is_renamed, custom_field_with_a_default_is_added,
     interface_count_of_a_device, children_of_a_prefix, depth_of_a_prefix, mac_addresses_of_an_interface,
+    nat_outside_of_an_address, l2vpn_termination_of_an_interface, far_end_behind_panels,
     config_context_of_a_device, name_of_a_region, name_of_a_tag,
     *(() if SAVES_CIRCUITS else (circuit_is_terminated,)),
 )  # fmt: skip
