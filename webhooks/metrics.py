@@ -36,7 +36,7 @@ def _ours() -> bytes:
     if known := cache.get(CACHE_KEY):
         return known
     made = generate_latest(_registry)
-    with suppress(RedisError):  # it is full
+    with suppress(RedisError):
         cache.set(CACHE_KEY, made, KEPT)
     return made
 

@@ -18,7 +18,7 @@ STOPPED = 'its worker stopped, or was cut off, before an outcome was recorded'
 # A suspect's `lapses`, one more for each death by it; at GIVEN_UP it fails.
 SUSPECT, GIVEN_UP = 1, 4
 
-# Before, deliveries are as 1.0.0 makes them, and its workers work (migrations/0004_engine.py).
+# Before, workers of 1.0.0 work.
 IS_UPGRADED = "SELECT to_regclass('webhooks_batchitem') IS NULL"
 
 BEGIN = """

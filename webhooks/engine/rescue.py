@@ -89,7 +89,7 @@ def _rescue_deliveries(ids: Collection[int], now: datetime, since: datetime | No
     held = list(pending.select_related('webhook__health', 'event').defer(*unread))
     wanted = {one.webhook_id for one in held}
     if blame:
-        # A death that is not counted now is never counted. If time runs out, the supervisor tries again.
+        # A death that is not counted now never is.
         transactions.set_lock_timeout(500)
         order.hold(wanted)
     lanes = order.lock(wanted)

@@ -1,8 +1,7 @@
 """All columns and tables that processes of this version need. What takes long follows (0004_engine.py).
 
-A process of this version fails to save until the columns of events are there: they come first. What is new is null or
-has a constant default: no table is rewritten or read, and processes of 1.0.0 go on without it. Each step is a short
-transaction, and is passed over if it is done (_gently.py).
+Without the columns of events, a process of this version fails to save: they come first. New columns are null or have a
+constant default: no table is rewritten, and processes of 1.0.0 go on. A step that is done is passed over (_gently.py).
 """
 
 import django.contrib.postgres.fields
@@ -16,8 +15,8 @@ from django.db.models import CASCADE, DO_NOTHING
 import webhooks.models.fields
 from webhooks.migrations._gently import Gently
 
-# PostgreSQL keeps no figures of what is waiting. In a quiet moment they say that nothing is, and after an import it
-# would read all that waits for each event that it looks up. Without figures it uses the indexes as they are meant.
+# In a quiet moment, statistics say that nothing waits. After an import PostgreSQL would read all of it for each event.
+# So it keeps none here.
 KEEP_FIGURES = 'ALTER TABLE {table} ALTER COLUMN {column} SET STATISTICS -1'
 KEEP_NO_FIGURES = 'ALTER TABLE {table} ALTER COLUMN {column} SET STATISTICS 0'
 OF_EVENTS = {'table': 'webhooks_event', 'column': 'dispatched_at'}
@@ -32,7 +31,7 @@ class Migration(migrations.Migration):
     operations = [
         Gently(
             ['event'],
-            # PostgreSQL rewrites neither the table nor an index for it.
+            # It rewrites nothing.
             migrations.AlterField('event', 'kind', models.TextField(blank=True)),
             migrations.AddField('event', 'changelog_message', models.TextField(null=True)),
             migrations.AddField('event', 'lapses', models.SmallIntegerField(db_default=0, default=0)),
@@ -49,7 +48,7 @@ class Migration(migrations.Migration):
         ),
         Gently(
             ['subscription'],
-            # Of those that are there it is the time of the migration: they were open by then.
+            # Present ones get the time of the migration.
             migrations.AddField(
                 'subscription', 'opened_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())
             ),
@@ -177,7 +176,7 @@ class Migration(migrations.Migration):
         ),
         Gently(
             ['webhook', 'credential'],
-            # Of the form alone: the column stays as it is.
+            # Only the form changes.
             migrations.AlterField('webhook', 'payload_url', models.CharField(blank=True, max_length=500)),
             migrations.AddField('webhook', 'latest_only', models.BooleanField(db_default=False, default=False)),
             migrations.AddField(

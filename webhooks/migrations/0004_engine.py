@@ -2,8 +2,7 @@
 
 Meanwhile NetBox goes on in both versions. Workers of 1.0.0 go on until the column of their claims is dropped: from then
 on they send nothing, and each of their jobs fails. What they had in hand goes out again when their requests must have
-ended. Workers of this version wait until BatchItem is dropped (engine/registry.py). A step that is done is passed over
-(_gently.py).
+ended. Workers of this version wait until BatchItem is dropped (engine/registry.py).
 """
 
 from django.contrib.postgres.operations import RemoveIndexConcurrently
@@ -13,8 +12,7 @@ from django.db.models import DO_NOTHING, Q
 from webhooks.migrations._gently import BuildIndex, DropModel, Gently, columns_of, in_parts
 from webhooks.models import sequence
 
-# What 1.0.0 has let wait for an earlier delivery of its object, for `order_wait` or for as long as that takes. The
-# owner of its lane looks at it anew, the oldest first.
+# What 1.0.0 lets wait for an earlier delivery of its object. The lane's owner looks at it anew, the oldest first.
 LOOK_ANEW = """
     WITH part AS (
         SELECT id FROM webhooks_delivery
@@ -154,7 +152,7 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.RunPython(advance, migrations.RunPython.noop),
-        # The log outlives its webhook: no edit and no deletion of a webhook holds up whoever writes the log.
+        # The log outlives its webhook, and no edit of a webhook holds up those who write it.
         Gently(
             ['delivery', 'webhook'],
             migrations.AlterField(

@@ -1,8 +1,8 @@
 """Changes of tables beside a NetBox that goes on: nobody waits longer than a moment, and nobody dies of a deadlock.
 
 An ALTER TABLE that waits for its lock keeps all who come after it waiting: every save of a subscribed model, until the
-slowest transaction ends. So it waits a moment only, lets them go on, and tries again. A migration that was broken off is
-run again, and passes over the steps that are done.
+slowest transaction ends. So it waits a moment only, lets them go on, and tries again. Run again, a migration passes over
+steps that are done.
 """
 
 import sys

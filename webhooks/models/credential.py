@@ -119,7 +119,7 @@ def _protect(instance: Credential, **kwargs) -> None:
         raise ProtectedError(_('Webhooks use this credential.'), users)
 
 
-# Whoever saves or deletes the credential holds the row until the commit. These do not wait for that.
+# A save of the credential holds the row until its commit. These do not wait.
 CLAIM_TOKEN = """
     UPDATE webhooks_accesstoken SET fetching_until = %(until)s WHERE credential_id = (
         SELECT credential_id FROM webhooks_accesstoken

@@ -133,7 +133,7 @@ def _rendered(taken: Mapping[type[Model], Mapping[Any, str]]) -> dict[Key, str]:
                 rendered[model, pk] = _with_shown(texts[pk], one)
                 if tree:
                     wanted[model, pk] = one, tree
-        # Last: it may be slow or fail, which must not harm other webhooks.
+        # Last: it may be slow or fail.
         for (model, pk), objects in _expanded(wanted, end or 0.0).items():
             rendered[model, pk] = _with_shown(taken[model][pk], wanted[model, pk][0], objects)
     return rendered

@@ -163,7 +163,7 @@ def _going(origin: Any) -> set[tuple[type[Model], Any]]:
 
 
 def with_cleared(snapshot: str, instance: Model, origin: Any) -> str:
-    """NetBox deletes a device's addresses first, and saves the device without them. The instance still has them."""
+    """NetBox deletes a device's addresses first. The instance still has them."""
     going = _going(origin)
     keys = {field.column: _target(instance, field) for field in _silent_keys(type(instance))}
     cleared = {column: target for column, target in keys.items() if target in going}

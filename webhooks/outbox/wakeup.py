@@ -15,7 +15,7 @@ JOB = 'webhooks.worker.drain'
 TOKEN = 'rq:webhooks:woken:{queue}'
 # Seconds. A lost wake-up delays the next one.
 TOKEN_TTL = 30
-# Seconds; slower wake-ups are failures. A distant Redis takes 0.15, and the worker's timer about one.
+# Seconds; slower wake-ups are failures. The worker's timer takes about one.
 SLOW = 0.25
 # Seconds without wake-ups after a failure.
 PAUSE = 10

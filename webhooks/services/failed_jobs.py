@@ -166,7 +166,7 @@ def _trim() -> None:
 
 
 def _remove(registry: FailedJobRegistry, job_ids: Iterable[str]) -> None:
-    """In one round trip. RQ asks for each job several times, and raises if somebody else has just deleted it."""
+    """In one round trip. RQ's own way raises if somebody has just deleted one."""
     with registry.connection.pipeline() as pipeline:
         for job_id in job_ids:
             pipeline.zrem(registry.key, job_id)

@@ -36,7 +36,7 @@ COUNTING = 0x7765626B
 TAKE_ROOM = 'SELECT n FROM generate_series(1, %s) AS n WHERE pg_try_advisory_xact_lock(%s, n) LIMIT 1'
 
 LATEST = 50
-# Events to look at, of all models: no index finds the latest that have a snapshot.
+# No index finds events with a snapshot.
 RECENT = 10_000
 
 

@@ -19,8 +19,8 @@ SESSION_KEY = '_webhooks_secret_{}'
 def rotate(pk: int, prefix: str, overlap: timedelta) -> tuple[Webhook, str]:
     """For `overlap` both secrets sign. Returns the new secret too.
 
-    `prefix` is signing.SYMMETRIC or signing.PRIVATE. The lock prevents lost updates. Raises Http404, and
-    DefinitionError for a secret that does not fit the webhook.
+    `prefix` is signing.SYMMETRIC or signing.PRIVATE. The lock prevents lost updates. Raises Http404 and
+    DefinitionError.
     """
     secret = signing.generate(prefix)
     webhook = get_object_or_404(Webhook.objects.select_for_update(no_key=True), pk=pk)

@@ -90,7 +90,7 @@ class Sent:
         except Exception as error:
             if sql.is_broken_off(error, before):
                 raise
-            # A plugin's callback or filter may raise anything. It must not stop other deliveries.
+            # A plugin's callback may raise anything.
             logger.exception('delivery=%s cannot be built', self.delivery.uuid)
             reason = f'not sent: {type(error).__name__}: {error}'
         self.outcome = Outcome(started_at=now, duration=0, error=storable(reason)[:MAX_ERROR], unsendable=True)

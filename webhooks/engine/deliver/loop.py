@@ -135,7 +135,7 @@ class Sender:
             self._mail.put(sent)
 
     def _send(self, sent: Sent) -> None:
-        # After this worker's time others may have it, and its outcome could not be recorded.
+        # After this worker's time others may have it.
         if self._may_go(sent) and time.monotonic() < self._member.until:
             sent.send(self._client.send)
         self._mail.put(sent)

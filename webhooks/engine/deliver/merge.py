@@ -22,7 +22,7 @@ OBJECTS, MOST, MOST_OF_ONE = 1000, 20_000, 1000
 # The ids of webhook, model and object.
 Object = tuple[int, int, int]
 
-# The objects with several waiting deliveries, and none in a change set: that leaves out nothing.
+# The objects with several waiting deliveries, and none in a change set.
 SEVERAL = """
     SELECT o.* FROM unnest(%(webhooks)s::bigint[], %(types)s::bigint[], %(objects)s::bigint[])
         AS o(webhook_id, object_type_id, object_id)
