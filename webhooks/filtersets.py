@@ -30,7 +30,7 @@ from . import visibility
 from .choices import CredentialTypeChoices, FormatChoices, KindChoices, StatusChoices
 from .models import Credential, Delivery, Event, Webhook
 from .models.confidential import CONFIDENTIAL, EVENT
-from .models.delivery import in_visible_requests
+from .models.delivery import where_error_is_found
 from .presentation.fields import field, shown_in
 from .presentation.states import IS_SUSPENDED
 from .storable import NO_SUCH_OFFSET, is_storable_time
@@ -218,7 +218,7 @@ class DeliveryFilterSet(LogFilterSet):
         fields = ('id', 'backfill')
 
     def search(self, queryset: QuerySet, name: str, value: str) -> QuerySet:
-        shown = in_visible_requests(self.request.user) if self.request else Q()
+        shown = where_error_is_found(self.request.user) if self.request else Q()
         return _search(
             queryset,
             value,

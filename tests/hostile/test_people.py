@@ -236,6 +236,10 @@ class TestErrors:
         delivery(told, error=f'not sent: no {HIDDEN}', expanded=True)
         assert clerk_api.get(f'{API}deliveries/').json()['results'][0]['error'] == 'not sent'
         assert clerk_api.get(f'{API}deliveries/?q=Bunk').json()['count'] == 0
+        Event.objects.update(expanded_types=None)
+        assert leaks(_text(clerk_api.get(f'{API}deliveries/'))), 'its key was empty'
+        assert clerk_api.get(f'{API}deliveries/?q=Bunk').json()['count'] == 1
+        Event.objects.update(expanded_types=types)
         grant(Location, 'view')
         assert leaks(_text(clerk_api.get(f'{API}deliveries/')))
         assert clerk_api.get(f'{API}deliveries/?q=Bunk').json()['count'] == 1
@@ -259,7 +263,7 @@ class TestErrors:
         for errors in ('ba', 'ab'):
             for one, name in zip(made, errors, strict=True):
                 Delivery.objects.filter(pk=one.pk).update(error=f'not sent: {name}')
-            rows = clerk_pages.get(f'{PAGES}deliveries/?sort=error').context['table'].rows
+            rows = clerk_pages.get(f'{PAGES}deliveries/?sort=error&sort=created').context['table'].rows
             orders.append([row.record.pk for row in rows])
         assert orders[0] == orders[1]
 

@@ -17,7 +17,7 @@ from strawberry_django import BaseFilterLookup, DateFilterLookup, DatetimeFilter
 from .. import visibility
 from ..choices import CredentialTypeChoices, FormatChoices, KindChoices, StatusChoices
 from ..models import Credential, Delivery, Event, Health, Webhook
-from ..models.delivery import in_visible_requests
+from ..models.delivery import where_error_is_found
 
 if TYPE_CHECKING:
     from core.graphql.filters import ContentTypeFilter
@@ -165,4 +165,4 @@ class DeliveryFilter(LogFilter):
     @strawberry_django.filter_field
     def error(self, info: Info, queryset: QuerySet, value: StrFilterLookup, prefix: str) -> Found:
         queryset, found = strawberry_django.process_filters(value, queryset, info, prefix=f'{prefix}error__')
-        return queryset, found & in_visible_requests(info.context.request.user)
+        return queryset, found & where_error_is_found(info.context.request.user)

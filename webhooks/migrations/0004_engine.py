@@ -17,6 +17,7 @@ LOOK_ANEW = """
     WITH part AS (
         SELECT id FROM webhooks_delivery
         WHERE status = 'pending' AND id > %s AND (due_at IS NULL OR error = '' AND due_at > now())
+            AND (lease_until IS NULL OR lease_until <= now())
         ORDER BY id LIMIT 1000
     ), looked_at AS (
         UPDATE webhooks_delivery d SET due_at = created FROM part WHERE d.id = part.id

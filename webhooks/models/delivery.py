@@ -32,7 +32,7 @@ class DeliveryQuerySet(LogQuerySet):
         return self.exclude(status__in=OPEN_STATUSES)
 
     def _where_shown(self, reader: visibility.Reader, name: str) -> Q:
-        return in_visible_requests(reader) if name == 'error' else super()._where_shown(reader, name)
+        return where_error_is_found(reader) if name == 'error' else super()._where_shown(reader, name)
 
     def _conceal(self, rows: Sequence[Any]) -> None:
         """A request's deliveries share the error."""
@@ -40,21 +40,30 @@ class DeliveryQuerySet(LogQuerySet):
         more = [row for row in rows if vars(row).get('error') and (row.batch or row.expanded)]
         if not more:
             return
-        shown = Delivery.objects.filter(in_visible_requests(self._reader), pk__in=[row.pk for row in more])
+        shown = Delivery.objects.filter(_in_visible_requests(self._reader), pk__in=[row.pk for row in more])
         pks = set(shown.values_list('pk', flat=True))
         for row in more:
             if row.pk not in pks:
                 shorten_error(row)
 
 
-def in_visible_requests(user: visibility.Reader) -> Q:
-    """As permissions.visible_deliveries."""
+def where_error_is_found(user: visibility.Reader) -> Q:
+    """Others of a request would take too long to read. So the user must be allowed to view all of their model."""
     if visibility.sees_everything(user):
         return Q()
-    whole = visibility.query(user) & (
-        Q(expanded=False) | Q(event__expanded_types__contained_by=visibility.whole_types(user))
-    )
-    return whole & ~Exists(Delivery.objects.filter(batch=OuterRef('batch')).exclude(whole))
+    together = Q(object_type__in=visibility.whole_types(user), change_set=None, expanded=False)
+    return _visible(user) & (Q(batch=None) | together)
+
+
+def _in_visible_requests(user: visibility.Reader) -> Q:
+    """As permissions.visible_deliveries."""
+    visible = _visible(user)
+    return visible & ~Exists(Delivery.objects.filter(batch=OuterRef('batch')).exclude(visible))
+
+
+def _visible(user: visibility.Reader) -> Q:
+    types = Q(event__expanded_types__isnull=True) | Q(event__expanded_types__contained_by=visibility.whole_types(user))
+    return visibility.query(user) & (Q(expanded=False) | types)
 
 
 class Delivery(models.Model):

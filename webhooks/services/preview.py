@@ -140,10 +140,13 @@ def _latest_event(webhook: Webhook, user: User) -> Event | None:
 
 def _events(webhook: Webhook, user: User) -> QuerySet[Event]:
     types = list(webhook.object_types.values_list('pk', flat=True))
-    newest = Event.objects.values_list('pk', flat=True).first() or 0
-    viewable = Event.objects.restrict(user, 'view').filter(pk__gt=newest - RECENT)
-    # A webhook of event rules has no types.
-    events = viewable.filter(object_type__in=types) if types else viewable.filter(deliveries__webhook=webhook)
+    viewable = Event.objects.restrict(user, 'view')
+    if types:
+        newest = Event.objects.values_list('pk', flat=True).first() or 0
+        events = viewable.filter(pk__gt=newest - RECENT, object_type__in=types)
+    else:  # event rules use it
+        sent = Delivery.objects.filter(webhook=webhook).order_by('-pk').values_list('event', flat=True)
+        events = viewable.filter(pk__in=list(sent[:RECENT]))
     if webhook.needs_before:
         events = events.filter(snapshots__isnull=False)
     return events.exclude(data='').filter(test=False).order_by('-pk')

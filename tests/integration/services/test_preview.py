@@ -13,6 +13,7 @@ from support.log import delivery, event
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.fields import Sealed
 from webhooks.security.masking import MASK
+from webhooks.services import preview
 
 URL = 'https://a.example/in?token=t0ken'
 HEADERS = 'Authorization: Bearer b3arer\nX-Site: {{ data.name }}'
@@ -72,6 +73,14 @@ class TestWhatIsShown:
         other = subscribe(NOWHERE, body_template='{{ data.name }}')
         assert list(api_client.get(api(other)).data) == ['object_types']
         delivery(event(site(name='Bern')), other)
+        assert api_client.get(api(other)).data['body'] == 'Bern'
+
+    def test_of_one_that_only_event_rules_use_and_seldom(self, api_client, monkeypatch):
+        monkeypatch.setattr(preview, 'RECENT', 2)
+        other = subscribe(NOWHERE, body_template='{{ data.name }}')
+        delivery(event(site(name='Bern')), other)
+        for _ in range(3):
+            event(site())
         assert api_client.get(api(other)).data['body'] == 'Bern'
 
     def test_an_error_with_its_line(self, webhook, api_client):

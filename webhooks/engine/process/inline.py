@@ -1,5 +1,6 @@
 """All of a worker in one process: for --burst, and for tests."""
 
+import logging
 import time
 from collections import Counter
 
@@ -12,12 +13,15 @@ from ..tidy import loop as tidy
 from . import child, suspects
 from .child import name
 from .dispatcher import Dispatching
-from .sender import look_after_others
+from .sender import WAITS, look_after_others
+
+logger = logging.getLogger('webhooks.worker')
 
 
 def run(seconds: float = JOB_TIME) -> Counter[str]:
     """Until nothing is due, or for so long. Returns how many deliveries got which status."""
     if not may_begin():
+        logger.warning(WAITS)
         return Counter()
     beside = child.Child('suspects', suspects.serve)
     if look_after_others():

@@ -16,6 +16,8 @@ from . import child, suspects
 
 logger = logging.getLogger('webhooks.worker')
 
+WAITS = 'migrate has not ended: nothing is sent until then'
+
 # Seconds between looks at other workers, for lanes while idle, and with lanes.
 INTERVAL, IDLE, SOON = 1.0, 0.5, 0.1
 # Seconds of silence that mean a hang, for example in a plugin's C code; and for a build in a thread.
@@ -25,6 +27,8 @@ SILENCE = 60.0
 def serve(pipe: int, name: str, channel: socket.socket) -> None:
     """A byte in the `pipe` lets it look at once."""
     child.heed()
+    if not _may_begin():
+        logger.warning(WAITS)
     while not _may_begin():
         if child.is_stopping():
             return
