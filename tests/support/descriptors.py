@@ -13,13 +13,16 @@ def sockets_to(port: int) -> int:
 
 @contextmanager
 def left(count: int) -> Iterator[None]:
-    """Let this process open so many more files and sockets."""
-    lowest = [os.dup(0) for _ in range(count + 1)]
-    for one in lowest:
-        os.close(one)
+    """Let this process open so many more files and sockets. The limit is above all that are open, as it is elsewhere."""
+    highest = max(map(int, os.listdir('/proc/self/fd')))
+    filling = [os.dup(0)]
+    while filling[-1] < highest:
+        filling.append(os.dup(0))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest[-1], hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (filling[-1] + 1 + count, hard))
     try:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for one in filling:
+            os.close(one)
