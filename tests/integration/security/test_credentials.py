@@ -633,7 +633,7 @@ class TestPages:
         assert (changed.description, changed.secret.reveal()) == ('changed', 'tok3n-of-awx')
         assert changed.valid_until == date(2047, 1, 31)
         refused = admin_pages.post(change, {**fields, 'secret': '', 'hosts': 'evil.example.com'})
-        assert 'enter it again' in refused.content.decode()
+        assert 'Enter the secret again' in refused.content.decode()
 
     @pytest.mark.parametrize('page', ['plugins/webhooks/credentials/{}/edit/', 'admin/webhooks/credential/{}/change/'])
     def test_a_save_of_an_outdated_page_is_refused(self, admin_pages, page: str):

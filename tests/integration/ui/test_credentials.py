@@ -60,7 +60,7 @@ class TestBulkEdit:
     def test_a_new_host_needs_the_secret(self, admin_pages):
         made = credential()
         answer = self.edit(admin_pages, made, hosts='evil.example.com')
-        assert 'enter it again' in answer.content.decode()
+        assert 'Enter the secret again' in answer.content.decode()
         assert TOKEN not in answer.content.decode()
         assert Credential.objects.get().hosts == ['https://awx.example.com']
 
@@ -141,7 +141,7 @@ class TestImport:
         lines = ','.join(columns) + '\n' + ','.join(values[name] for name in columns)
         answer = self.post(admin_pages, lines)
         assert answer.status_code == 200
-        assert 'enter it again' in str(answer.context['form'].non_field_errors())
+        assert 'Enter the secret again' in str(answer.context['form'].non_field_errors())
         assert Credential.objects.get().hosts == ['https://awx.example.com']
 
     def test_no_job_keeps_the_secret(self, admin_pages):
