@@ -13,7 +13,7 @@ def sockets_to(port: int) -> int:
 
 @contextmanager
 def left(count: int) -> Iterator[None]:
-    """Let this process open so many more files and sockets. The limit is above all that are open, as it is elsewhere."""
+    """Let this process open so many more files and sockets. No open one is above the limit, as elsewhere."""
     highest = max(map(int, os.listdir('/proc/self/fd')))
     filling = [os.dup(0)]
     while filling[-1] < highest:

@@ -48,7 +48,7 @@ class DeliveryQuerySet(LogQuerySet):
 
 
 def where_error_is_found(user: visibility.Reader) -> Q:
-    """Others of a request would take too long to read. So the user must be allowed to view all of their model."""
+    """Cheap: of a request with others, the user must view the whole model."""
     if visibility.sees_everything(user):
         return Q()
     together = Q(object_type__in=visibility.whole_types(user), change_set=None, expanded=False)

@@ -35,7 +35,7 @@ CONNECT_TIMEOUT = 10
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # Characters.
 MAX_HEADER = 1000
-# Python would keep the look-up of any other name. Punycode, which takes a second for 64 KiB, is not among them.
+# Python would keep the look-up of any other name. Punycode is too slow.
 CHARSETS = frozenset({*aliases.values(), 'cp874', 'koi8_u'})
 # http.client would send folded lines.
 BREAK = re.compile(r'[\r\n]')
