@@ -20,6 +20,7 @@ UNIT = Path(__file__).parent / 'unit'
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption('--long', action='store_true', help='run what takes long as well: more seeds of what is random')
+    parser.addoption('--release', action='store_true', help='also check what has to be done when a release is made')
     parser.addoption(
         '--fuzz', type=int, nargs='?', const=10_000, default=200, help='how many requests schemathesis makes (10,000)'
     )
@@ -42,6 +43,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker('long') and not item.config.getoption('--long'):
             item.add_marker(pytest.mark.skip('takes long: --long runs it'))
+        if item.get_closest_marker('release') and not item.config.getoption('--release'):
+            item.add_marker(pytest.mark.skip('for a release: --release runs it'))
     if 'WEBHOOKS_STACK' in os.environ:
         return
     for item in items:

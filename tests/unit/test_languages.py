@@ -1,4 +1,4 @@
-"""Catalogues in webhooks/locale/ are complete, compiled, and keep placeholders."""
+"""What the catalogues in webhooks/locale/ translate keeps its placeholders. For a release they are complete."""
 
 import re
 import subprocess
@@ -27,6 +27,10 @@ def messages(language: str) -> list[Message]:
     return [message for message in catalogue(language) if message.id]
 
 
+def finished(language: str) -> list[Message]:
+    return [message for message in messages(language) if all(forms(message.string)) and not message.fuzzy]
+
+
 def forms(text: str | tuple[str, ...]) -> tuple[str, ...]:
     return (text,) if isinstance(text, str) else text
 
@@ -41,26 +45,28 @@ def test_these_languages_are_there():
 
 @pytest.mark.parametrize('language', LANGUAGES)
 class TestCatalogue:
+    @pytest.mark.release
     def test_every_text_is_translated(self, language):
         found = messages(language)
         assert len(found) > 500
         assert [message.id for message in found if not all(forms(message.string))] == []
 
+    @pytest.mark.release
     def test_no_guess_of_msgmerge_is_left(self, language):
         assert [message.id for message in messages(language) if message.fuzzy] == []
 
     def test_what_is_filled_in_is_the_same(self, language):
-        for message in messages(language):
+        for message in finished(language):
             expected = {fixed(text) for text in forms(message.id)}
             assert {fixed(text) for text in forms(message.string)} <= expected, message.id
 
     def test_plurals_have_all_forms(self, language):
-        plurals = [message for message in messages(language) if not isinstance(message.id, str)]
+        plurals = [message for message in finished(language) if not isinstance(message.id, str)]
         assert {len(message.string) for message in plurals} == {catalogue(language).num_plurals}
 
     def test_it_is_compiled(self, language):
         compiled = translation('django', LOCALE, [language])
-        single = [message for message in messages(language) if isinstance(message.id, str)]
+        single = [message for message in finished(language) if isinstance(message.id, str)]
         for message in single:
             found = compiled.pgettext(message.context, message.id) if message.context else compiled.gettext(message.id)
             assert found == message.string, 'run scripts/messages'
@@ -86,6 +92,7 @@ def test_the_right_form_is_chosen(language, count, text):
     assert compiled.ngettext('%(shown)s object', '%(shown)s objects', count) % {'shown': count} == text
 
 
+@pytest.mark.release
 def test_there_is_no_text_that_the_catalogues_lack():
     command = [ROOT / 'scripts' / 'messages', '--check']
     answer = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

@@ -69,15 +69,16 @@ def relative(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
-@pytest.mark.parametrize('path', files(), ids=relative)
-def test_every_file_has_its_place(path: Path):
-    assert top_of(path) in STOREYS, 'give it a place in CONTRIBUTING.md'
+def test_every_entry_of_the_list_exists_and_every_file_has_its_place():
+    assert {top_of(path) for path in files()} == STOREYS.keys(), 'give it a place in CONTRIBUTING.md'
 
 
-@pytest.mark.parametrize('path', files(), ids=relative)
-def test_it_imports_from_lines_below(path: Path):
-    own_storey = STOREYS[top_of(path)]
-    assert not {name for name in own(tree(path), path) if STOREYS[name] >= own_storey}
+def test_a_file_imports_only_from_lines_below():
+    upward = {
+        relative(path): [name for name in own(tree(path), path) if STOREYS[name] >= STOREYS[top_of(path)]]
+        for path in files()
+    }
+    assert {path: names for path, names in upward.items() if names} == {}
 
 
 @pytest.mark.parametrize(
@@ -96,11 +97,15 @@ def test_an_import_from_above_is_noticed(code: str):
     assert STOREYS['services'] >= STOREYS[top_of(path)]
 
 
-@pytest.mark.parametrize('path', files(), ids=relative)
-def test_it_imports_its_own_at_the_top(path: Path):
-    """An import inside a function hides a circle."""
+def imports_in_functions(path: Path) -> set[str]:
     functions = [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.Lambda)]
-    assert not set().union(*(own(function, path) for function in functions))
+    return set().union(*(own(function, path) for function in functions))
+
+
+def test_a_file_imports_its_own_at_the_top():
+    """An import inside a function hides a circle."""
+    hidden = {relative(path): found for path in files() if (found := imports_in_functions(path))}
+    assert hidden == {}
 
 
 def impure(node: ast.AST, path: Path) -> list[str]:
@@ -149,12 +154,6 @@ def test_reading_the_plugins_settings_is_noticed(code: str):
     assert reads_settings(ast.parse(code))
 
 
-@pytest.mark.parametrize('path', files(), ids=relative)
-def test_only_conf_reads_the_plugins_settings(path: Path):
+def test_only_conf_reads_the_plugins_settings():
     """The rest may read NetBox's settings only."""
-    if top_of(path) != 'conf':
-        assert not reads_settings(tree(path))
-
-
-def test_every_entry_of_the_list_exists():
-    assert {top_of(path) for path in files()} == STOREYS.keys()
+    assert [relative(path) for path in files() if top_of(path) != 'conf' and reads_settings(tree(path))] == []

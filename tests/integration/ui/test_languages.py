@@ -142,6 +142,7 @@ def pattern(texts: Iterable[str]) -> re.Pattern:
     return re.compile('|'.join(PLACEHOLDER.sub('.+', re.escape(' '.join(text.split()))) for text in texts))
 
 
+@pytest.mark.release
 @pytest.mark.parametrize('language', ['de', 'ja'])
 def test_no_text_of_our_pages_is_english(admin_pages, objects, language):
     """NetBox's own pages are not fully translated."""
