@@ -170,7 +170,7 @@ make_venv() {
         quietly "$BASE_PYTHON" -m venv --clear "$VENV"
         touch "$VENV/complete"
     fi
-    say "Installing $NETBOX_REQUIREMENT and the test requirements (about two minutes)"
+    say "Installing $NETBOX_REQUIREMENT and the test requirements (about a minute)"
     quietly "$VENV/bin/python" -m pip install --no-input "$NETBOX_REQUIREMENT" -r "$CHECKOUT/requirements-dev.txt"
     stamp >"$VENV/stamp"
 }

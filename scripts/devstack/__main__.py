@@ -1,4 +1,4 @@
-"""`python -m devstack demo|pictures|test|shell …`, as the scripts call it."""
+"""`python -m devstack demo|dump|pictures|test|shell …`, as the scripts call it."""
 
 import signal
 
@@ -10,7 +10,7 @@ from importlib import import_module  # noqa: E402
 
 from devstack.interrupt import run  # noqa: E402
 
-COMMANDS = ('demo', 'pictures', 'test', 'shell')
+COMMANDS = ('demo', 'dump', 'pictures', 'test', 'shell')
 
 if __name__ == '__main__':
     if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:

@@ -1,8 +1,8 @@
 """The migrated database, which all others are copied from.
 
-Migrating NetBox takes minutes, so the cache folder keeps a stopped server's data folder. There are two levels, NetBox
-alone and then the plugin's migrations, so that editing a migration costs seconds. On an existing server both are
-databases.
+It begins with a dump of an empty NetBox (empty_netbox.py). The cache folder keeps a stopped server's data folder. There
+are two levels, NetBox alone and then the plugin's migrations, so that editing a migration costs seconds. On an existing
+server both are databases.
 """
 
 import hashlib
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from devstack import empty_netbox
 from devstack.console import Progress, say
 from devstack.failure import StartFailed
 from devstack.folders import CHECKOUT, cache_folder, copy_tree, lock, store_tree
@@ -61,10 +62,19 @@ class PrivateTemplate:
                 self._prepare_alone()
         self.server.start()
 
-    def _prepare_alone(self) -> None:
+    def prepare_netbox(self) -> None:
+        """Start the server with the database of a NetBox that has no plugin."""
+        with _alone():
+            self._prepare_netbox()
+        self.server.start()
+
+    def _prepare_netbox(self) -> None:
         if not self._restore(netbox_key()):
             self.server.initialize()
             self._build(self._create_and_migrate, netbox_key())
+
+    def _prepare_alone(self) -> None:
+        self._prepare_netbox()
         if plugin_exists() and not self._restore(plugin_key()):
             self._build(self._migrate_plugin, plugin_key())
             _forget_old_plugin_templates(self._folder('').parent)
@@ -94,7 +104,7 @@ class PrivateTemplate:
 
     def _create_and_migrate(self, address: DatabaseAddress) -> None:
         address.execute('CREATE DATABASE {}', TEMPLATE)
-        migrate_netbox(self.netbox_on(address.named(TEMPLATE), False))
+        fill_and_migrate(self.netbox_on(address.named(TEMPLATE), False))
 
     def _migrate_plugin(self, address: DatabaseAddress) -> None:
         migrate_plugin(self.netbox_on(address.named(TEMPLATE), True))
@@ -111,7 +121,7 @@ def prepare_on_existing_server(server: DatabaseAddress, netbox_on: NetBoxOn) -> 
     """Return the name of the database to copy."""
     base = _database_name(netbox_key())
     with _alone():
-        _create_migrated(server, base, 'template0', lambda address: migrate_netbox(netbox_on(address, False)))
+        _create_migrated(server, base, 'template0', lambda address: fill_and_migrate(netbox_on(address, False)))
         if not plugin_exists():
             return base
         name = _database_name(plugin_key())
@@ -150,9 +160,17 @@ def drop_database(server: DatabaseAddress, name: str) -> None:
     server.execute('DROP DATABASE IF EXISTS {} WITH (FORCE)', name)
 
 
+def fill_and_migrate(netbox: NetBox) -> None:
+    """Make NetBox's tables in an empty database: from a dump, if there is one for this NetBox, and by migrations."""
+    say('Restoring an empty NetBox')
+    if not empty_netbox.restore(netbox.database):
+        say('There is no dump of this NetBox: its migrations take some four minutes')
+    migrate_netbox(netbox)
+
+
 def migrate_netbox(netbox: NetBox) -> None:
     netbox.write_configuration()
-    _migrate(netbox, 'Migrating NetBox (once, some minutes)', f' of {_count_planned(netbox)}')
+    _migrate(netbox, 'Migrating NetBox', f' of {_count_planned(netbox)}')
 
 
 def migrate_plugin(netbox: NetBox) -> None:
