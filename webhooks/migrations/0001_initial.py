@@ -13,6 +13,7 @@ from django.db import migrations, models
 
 import webhooks.models.fields
 import webhooks.models.health
+from webhooks.migrations._gently import Once
 
 
 class Migration(migrations.Migration):
@@ -25,454 +26,441 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.CreateModel(
-            name='Webhook',
-            fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
-                ('created', models.DateTimeField(auto_now_add=True, null=True)),
-                ('last_updated', models.DateTimeField(auto_now=True, null=True)),
-                (
-                    'custom_field_data',
-                    models.JSONField(blank=True, default=dict, encoder=utilities.json.CustomFieldJSONEncoder),
-                ),
-                ('name', models.CharField(max_length=150, unique=True)),
-                ('description', models.CharField(blank=True, max_length=200)),
-                ('enabled', models.BooleanField(default=True)),
-                ('paused', models.BooleanField(default=False)),
-                ('type_create', models.BooleanField(default=False)),
-                ('type_update', models.BooleanField(default=False)),
-                ('type_delete', models.BooleanField(default=False)),
-                ('payload_url', models.CharField(max_length=500)),
-                ('http_method', models.CharField(default='POST', max_length=30)),
-                ('http_content_type', models.CharField(default='application/json', max_length=100)),
-                ('payload_format', models.CharField(default='default', max_length=30)),
-                ('additional_headers', webhooks.models.fields.SealedField(blank=True)),
-                ('body_template', models.TextField(blank=True)),
-                ('conditions', models.JSONField(blank=True, null=True)),
-                ('secret', webhooks.models.fields.SealedField(blank=True)),
-                ('previous_secret', webhooks.models.fields.SealedField(blank=True, editable=False)),
-                ('previous_secret_expires', models.DateTimeField(blank=True, editable=False, null=True)),
-                ('ssl_verification', models.BooleanField(default=True)),
-                ('ca_file_path', models.CharField(blank=True, max_length=4096)),
-                ('client_cert_path', models.CharField(blank=True, max_length=4096)),
-                ('client_key_path', models.CharField(blank=True, max_length=4096)),
-                (
-                    'timeout',
-                    models.PositiveSmallIntegerField(
-                        blank=True,
-                        null=True,
-                        validators=[
-                            django.core.validators.MinValueValidator(1),
-                            django.core.validators.MaxValueValidator(3600),
-                        ],
+        Once(
+            migrations.CreateModel(
+                name='Webhook',
+                fields=[
+                    ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                    ('created', models.DateTimeField(auto_now_add=True, null=True)),
+                    ('last_updated', models.DateTimeField(auto_now=True, null=True)),
+                    (
+                        'custom_field_data',
+                        models.JSONField(blank=True, default=dict, encoder=utilities.json.CustomFieldJSONEncoder),
                     ),
-                ),
-                (
-                    'max_attempts',
-                    models.PositiveSmallIntegerField(
-                        default=8,
-                        validators=[
-                            django.core.validators.MinValueValidator(1),
-                            django.core.validators.MaxValueValidator(100),
-                        ],
+                    ('name', models.CharField(max_length=150, unique=True)),
+                    ('description', models.CharField(blank=True, max_length=200)),
+                    ('enabled', models.BooleanField(default=True)),
+                    ('paused', models.BooleanField(default=False)),
+                    ('type_create', models.BooleanField(default=False)),
+                    ('type_update', models.BooleanField(default=False)),
+                    ('type_delete', models.BooleanField(default=False)),
+                    ('payload_url', models.CharField(max_length=500)),
+                    ('http_method', models.CharField(default='POST', max_length=30)),
+                    ('http_content_type', models.CharField(default='application/json', max_length=100)),
+                    ('payload_format', models.CharField(default='default', max_length=30)),
+                    ('additional_headers', webhooks.models.fields.SealedField(blank=True)),
+                    ('body_template', models.TextField(blank=True)),
+                    ('conditions', models.JSONField(blank=True, null=True)),
+                    ('secret', webhooks.models.fields.SealedField(blank=True)),
+                    ('previous_secret', webhooks.models.fields.SealedField(blank=True, editable=False)),
+                    ('previous_secret_expires', models.DateTimeField(blank=True, editable=False, null=True)),
+                    ('ssl_verification', models.BooleanField(default=True)),
+                    ('ca_file_path', models.CharField(blank=True, max_length=4096)),
+                    ('client_cert_path', models.CharField(blank=True, max_length=4096)),
+                    ('client_key_path', models.CharField(blank=True, max_length=4096)),
+                    (
+                        'timeout',
+                        models.PositiveSmallIntegerField(
+                            blank=True,
+                            null=True,
+                            validators=[
+                                django.core.validators.MinValueValidator(1),
+                                django.core.validators.MaxValueValidator(3600),
+                            ],
+                        ),
                     ),
-                ),
-                (
-                    'rate_limit',
-                    models.PositiveIntegerField(
-                        blank=True, null=True, validators=[django.core.validators.MinValueValidator(1)]
+                    (
+                        'max_attempts',
+                        models.PositiveSmallIntegerField(
+                            default=8,
+                            validators=[
+                                django.core.validators.MinValueValidator(1),
+                                django.core.validators.MaxValueValidator(100),
+                            ],
+                        ),
                     ),
-                ),
-                (
-                    'concurrency',
-                    models.PositiveSmallIntegerField(
-                        default=16,
-                        validators=[
-                            django.core.validators.MinValueValidator(1),
-                            django.core.validators.MaxValueValidator(100),
-                        ],
+                    (
+                        'rate_limit',
+                        models.PositiveIntegerField(
+                            blank=True, null=True, validators=[django.core.validators.MinValueValidator(1)]
+                        ),
                     ),
-                ),
-                ('ordered', models.BooleanField(default=True)),
-                ('batch', models.BooleanField(default=False)),
-                ('include_snapshots', models.BooleanField(default=False)),
-                (
-                    'notification_groups',
-                    models.ManyToManyField(blank=True, related_name='+', to='extras.notificationgroup'),
-                ),
-                ('ignore_users', models.ManyToManyField(blank=True, related_name='+', to=settings.AUTH_USER_MODEL)),
-                ('object_types', models.ManyToManyField(blank=True, related_name='+', to='contenttypes.contenttype')),
-                ('tags', taggit.managers.TaggableManager(through='extras.TaggedItem', to='extras.Tag')),
-            ],
-            options={
-                'verbose_name': 'webhook',
-                'verbose_name_plural': 'webhooks',
-                'ordering': ('name',),
-                'permissions': [('test', 'Send a test event'), ('replay', 'Replay past events')],
-            },
-            bases=(netbox.models.deletion.DeleteMixin, models.Model),
-        ),
-        migrations.CreateModel(
-            name='Delivery',
-            fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
-                ('uuid', models.UUIDField(default=uuid.uuid4, editable=False, unique=True)),
-                ('object_id', models.BigIntegerField()),
-                ('sequence', models.BigIntegerField()),
-                ('event_count', models.PositiveIntegerField(db_default=1, default=1)),
-                ('status', models.CharField(default='pending', max_length=10)),
-                ('error', models.TextField(blank=True)),
-                ('response_status', models.PositiveSmallIntegerField(null=True)),
-                ('created', models.DateTimeField()),
-                ('due_at', models.DateTimeField(null=True)),
-                ('expires_at', models.DateTimeField()),
-                ('finished_at', models.DateTimeField(null=True)),
-                ('attempt_count', models.PositiveSmallIntegerField(default=0)),
-                ('attempt_limit', models.PositiveSmallIntegerField(null=True)),
-                ('lease', models.UUIDField(null=True)),
-                ('lease_until', models.DateTimeField(null=True)),
-                ('listed', models.BooleanField(default=False)),
-                (
-                    'object_type',
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.DB_CASCADE,
-                        related_name='+',
-                        to='contenttypes.contenttype',
+                    (
+                        'concurrency',
+                        models.PositiveSmallIntegerField(
+                            default=16,
+                            validators=[
+                                django.core.validators.MinValueValidator(1),
+                                django.core.validators.MaxValueValidator(100),
+                            ],
+                        ),
                     ),
-                ),
-            ],
-            options={
-                'verbose_name': 'delivery',
-                'verbose_name_plural': 'deliveries',
-                'ordering': ('-pk',),
-                'permissions': [('redeliver', 'Send a delivery again')],
-            },
-        ),
-        migrations.CreateModel(
-            name='Attempt',
-            fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
-                ('number', models.PositiveSmallIntegerField()),
-                ('started_at', models.DateTimeField()),
-                ('duration', models.FloatField()),
-                ('method', models.CharField(max_length=30)),
-                ('url', models.TextField()),
-                ('request_headers', models.JSONField(default=dict)),
-                ('response_status', models.PositiveSmallIntegerField(null=True)),
-                ('response_headers', models.JSONField(default=dict)),
-                ('response_body', models.TextField(blank=True)),
-                ('error', models.TextField(blank=True)),
-                (
-                    'delivery',
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.DB_CASCADE, related_name='attempts', to='webhooks.delivery'
+                    ('ordered', models.BooleanField(default=True)),
+                    ('batch', models.BooleanField(default=False)),
+                    ('include_snapshots', models.BooleanField(default=False)),
+                    (
+                        'notification_groups',
+                        models.ManyToManyField(blank=True, related_name='+', to='extras.notificationgroup'),
                     ),
-                ),
-            ],
-            options={
-                'verbose_name': 'attempt',
-                'verbose_name_plural': 'attempts',
-                'ordering': ('pk',),
-            },
-        ),
-        migrations.CreateModel(
-            name='Event',
-            fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
-                ('uuid', models.UUIDField(default=uuid.uuid4, editable=False, unique=True)),
-                ('sequence', models.BigIntegerField()),
-                ('kind', models.CharField(blank=True, max_length=20)),
-                ('object_id', models.BigIntegerField()),
-                ('object_repr', models.CharField(blank=True, max_length=200)),
-                ('timestamp', models.DateTimeField()),
-                ('username', models.CharField(max_length=150, null=True)),
-                ('request_id', models.UUIDField(null=True)),
-                ('request', models.JSONField(null=True)),
-                ('snapshot', models.JSONField(null=True)),
-                ('prechange', models.JSONField(null=True)),
-                ('snapshots', models.JSONField(null=True)),
-                ('data', models.TextField(blank=True)),
-                ('error', models.TextField(blank=True)),
-                ('skipped', models.PositiveIntegerField(default=0)),
-                ('test', models.BooleanField(db_default=False, default=False)),
-                ('dispatched_at', models.DateTimeField(null=True)),
-                ('transaction_id', models.BigIntegerField()),
-                ('transaction_time', models.DateTimeField()),
-                (
-                    'object_type',
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.DB_CASCADE, related_name='+', to='contenttypes.contenttype'
+                    ('ignore_users', models.ManyToManyField(blank=True, related_name='+', to=settings.AUTH_USER_MODEL)),
+                    (
+                        'object_types',
+                        models.ManyToManyField(blank=True, related_name='+', to='contenttypes.contenttype'),
                     ),
-                ),
-            ],
-            options={
-                'verbose_name': 'event',
-                'verbose_name_plural': 'events',
-                'ordering': ('-pk',),
-            },
-        ),
-        migrations.AddField(
-            model_name='delivery',
-            name='event',
-            field=models.ForeignKey(
-                on_delete=django.db.models.deletion.DB_CASCADE, related_name='deliveries', to='webhooks.event'
+                    ('tags', taggit.managers.TaggableManager(through='extras.TaggedItem', to='extras.Tag')),
+                ],
+                options={
+                    'verbose_name': 'webhook',
+                    'verbose_name_plural': 'webhooks',
+                    'ordering': ('name',),
+                    'permissions': [('test', 'Send a test event'), ('replay', 'Replay past events')],
+                },
+                bases=(netbox.models.deletion.DeleteMixin, models.Model),
             ),
-        ),
-        migrations.CreateModel(
-            name='Health',
-            fields=[
-                (
-                    'webhook',
-                    models.OneToOneField(
-                        on_delete=django.db.models.deletion.DB_CASCADE,
-                        primary_key=True,
-                        related_name='health',
-                        serialize=False,
-                        to='webhooks.webhook',
+            migrations.CreateModel(
+                name='Event',
+                fields=[
+                    ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                    ('uuid', models.UUIDField(default=uuid.uuid4, editable=False, unique=True)),
+                    ('sequence', models.BigIntegerField()),
+                    ('kind', models.CharField(blank=True, max_length=20)),
+                    ('object_id', models.BigIntegerField()),
+                    ('object_repr', models.CharField(blank=True, max_length=200)),
+                    ('timestamp', models.DateTimeField()),
+                    ('username', models.CharField(max_length=150, null=True)),
+                    ('request_id', models.UUIDField(null=True)),
+                    ('request', models.JSONField(null=True)),
+                    ('snapshot', models.JSONField(null=True)),
+                    ('prechange', models.JSONField(null=True)),
+                    ('snapshots', models.JSONField(null=True)),
+                    ('data', models.TextField(blank=True)),
+                    ('error', models.TextField(blank=True)),
+                    ('skipped', models.PositiveIntegerField(default=0)),
+                    ('test', models.BooleanField(db_default=False, default=False)),
+                    ('dispatched_at', models.DateTimeField(null=True)),
+                    ('transaction_id', models.BigIntegerField()),
+                    ('transaction_time', models.DateTimeField()),
+                    (
+                        'object_type',
+                        models.ForeignKey(
+                            on_delete=django.db.models.deletion.DB_CASCADE,
+                            related_name='+',
+                            to='contenttypes.contenttype',
+                        ),
                     ),
-                ),
-                ('delivered', models.PositiveBigIntegerField(default=0)),
-                ('failed', models.PositiveBigIntegerField(default=0)),
-                ('last_status', models.PositiveSmallIntegerField(null=True)),
-                ('last_error', models.TextField(blank=True)),
-                ('last_attempt_at', models.DateTimeField(null=True)),
-                ('last_success_at', models.DateTimeField(null=True)),
-                ('unreachable', models.PositiveIntegerField(default=0)),
-                ('suspended_since', models.DateTimeField(null=True)),
-                ('probe_at', models.DateTimeField(null=True)),
-                ('probes', models.PositiveIntegerField(default=0)),
-                ('failure_told_on', models.DateField(null=True)),
-                (
-                    'latency',
-                    django.contrib.postgres.fields.ArrayField(
-                        base_field=models.BigIntegerField(), default=webhooks.models.health.no_latency
+                ],
+                options={
+                    'indexes': [
+                        models.Index(
+                            condition=models.Q(('dispatched_at', None)),
+                            fields=['sequence'],
+                            name='webhooks_event_undispatched',
+                        ),
+                        models.Index(fields=['object_type', 'object_id', '-sequence'], name='webhooks_event_object'),
+                        models.Index(fields=['timestamp'], name='webhooks_event_timestamp'),
+                    ],
+                    'constraints': [
+                        models.UniqueConstraint(
+                            condition=models.Q(('dispatched_at', None)),
+                            fields=('transaction_id', 'transaction_time', 'object_type', 'object_id'),
+                            name='webhooks_event_merge',
+                        )
+                    ],
+                    'verbose_name': 'event',
+                    'verbose_name_plural': 'events',
+                    'ordering': ('-pk',),
+                },
+            ),
+            migrations.CreateModel(
+                name='Delivery',
+                fields=[
+                    ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                    ('uuid', models.UUIDField(default=uuid.uuid4, editable=False, unique=True)),
+                    ('object_id', models.BigIntegerField()),
+                    ('sequence', models.BigIntegerField()),
+                    ('event_count', models.PositiveIntegerField(db_default=1, default=1)),
+                    ('status', models.CharField(default='pending', max_length=10)),
+                    ('error', models.TextField(blank=True)),
+                    ('response_status', models.PositiveSmallIntegerField(null=True)),
+                    ('created', models.DateTimeField()),
+                    ('due_at', models.DateTimeField(null=True)),
+                    ('expires_at', models.DateTimeField()),
+                    ('finished_at', models.DateTimeField(null=True)),
+                    ('attempt_count', models.PositiveSmallIntegerField(default=0)),
+                    ('attempt_limit', models.PositiveSmallIntegerField(null=True)),
+                    ('lease', models.UUIDField(null=True)),
+                    ('lease_until', models.DateTimeField(null=True)),
+                    ('listed', models.BooleanField(default=False)),
+                    (
+                        'object_type',
+                        models.ForeignKey(
+                            db_index=False,
+                            on_delete=django.db.models.deletion.DB_CASCADE,
+                            related_name='+',
+                            to='contenttypes.contenttype',
+                        ),
                     ),
-                ),
-                ('latency_sum', models.FloatField(default=0)),
-                ('tokens', models.FloatField(default=0)),
-                ('tokens_at', models.DateTimeField(null=True)),
-            ],
-            options={
-                'verbose_name': 'health',
-                'verbose_name_plural': 'health',
-            },
-        ),
-        migrations.CreateModel(
-            name='Hour',
-            fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
-                ('start', models.DateTimeField()),
-                ('delivered', models.PositiveIntegerField(default=0)),
-                ('failed', models.PositiveIntegerField(default=0)),
-                (
-                    'health',
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.DB_CASCADE,
-                        related_name='hours',
-                        to='webhooks.health',
+                    (
+                        'event',
+                        models.ForeignKey(
+                            on_delete=django.db.models.deletion.DB_CASCADE,
+                            related_name='deliveries',
+                            to='webhooks.event',
+                        ),
                     ),
-                ),
-            ],
-        ),
-        migrations.AddField(
-            model_name='delivery',
-            name='webhook',
-            field=models.ForeignKey(
-                db_index=False,
-                on_delete=django.db.models.deletion.DB_CASCADE,
-                related_name='deliveries',
-                to='webhooks.webhook',
-            ),
-        ),
-        migrations.CreateModel(
-            name='BatchItem',
-            fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
-                ('object_id', models.BigIntegerField()),
-                ('sequence', models.BigIntegerField()),
-                ('open', models.BooleanField(default=True)),
-                (
-                    'object_type',
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.DB_CASCADE,
-                        related_name='+',
-                        to='contenttypes.contenttype',
+                    (
+                        'webhook',
+                        models.ForeignKey(
+                            db_index=False,
+                            on_delete=django.db.models.deletion.DB_CASCADE,
+                            related_name='deliveries',
+                            to='webhooks.webhook',
+                        ),
                     ),
-                ),
-                (
-                    'delivery',
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.DB_CASCADE, related_name='items', to='webhooks.delivery'
+                ],
+                options={
+                    'indexes': [
+                        models.Index(
+                            condition=models.Q(('status', 'pending'), ('due_at__isnull', False)),
+                            fields=['webhook', 'due_at', 'id'],
+                            name='webhooks_delivery_due',
+                        ),
+                        models.Index(
+                            condition=models.Q(('event_count', 1), ('status__in', ('pending', 'sending'))),
+                            fields=['webhook', 'object_type', 'object_id', 'sequence'],
+                            name='webhooks_delivery_line',
+                        ),
+                        models.Index(
+                            condition=models.Q(('status', 'sending')),
+                            fields=['webhook', 'lease_until'],
+                            name='webhooks_delivery_lease',
+                        ),
+                        models.Index(
+                            condition=models.Q(('status', 'pending')),
+                            fields=['expires_at'],
+                            name='webhooks_delivery_expiry',
+                        ),
+                        models.Index(
+                            condition=models.Q(('status', 'failed'), ('listed', False)),
+                            fields=['id'],
+                            name='webhooks_delivery_unlisted',
+                        ),
+                        models.Index(fields=['webhook', '-id'], name='webhooks_delivery_webhook'),
+                        models.Index(fields=['status', '-id'], name='webhooks_delivery_status'),
+                        models.Index(fields=['object_type', 'object_id', '-id'], name='webhooks_delivery_object'),
+                        models.Index(fields=['created'], name='webhooks_delivery_created'),
+                    ],
+                    'verbose_name': 'delivery',
+                    'verbose_name_plural': 'deliveries',
+                    'ordering': ('-pk',),
+                    'permissions': [('redeliver', 'Send a delivery again')],
+                },
+            ),
+            migrations.CreateModel(
+                name='Attempt',
+                fields=[
+                    ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                    ('number', models.PositiveSmallIntegerField()),
+                    ('started_at', models.DateTimeField()),
+                    ('duration', models.FloatField()),
+                    ('method', models.CharField(max_length=30)),
+                    ('url', models.TextField()),
+                    ('request_headers', models.JSONField(default=dict)),
+                    ('response_status', models.PositiveSmallIntegerField(null=True)),
+                    ('response_headers', models.JSONField(default=dict)),
+                    ('response_body', models.TextField(blank=True)),
+                    ('error', models.TextField(blank=True)),
+                    (
+                        'delivery',
+                        models.ForeignKey(
+                            on_delete=django.db.models.deletion.DB_CASCADE,
+                            related_name='attempts',
+                            to='webhooks.delivery',
+                        ),
                     ),
-                ),
-                (
-                    'event',
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.DB_CASCADE, related_name='batch_items', to='webhooks.event'
+                ],
+                options={
+                    'verbose_name': 'attempt',
+                    'verbose_name_plural': 'attempts',
+                    'ordering': ('pk',),
+                },
+            ),
+            migrations.CreateModel(
+                name='Health',
+                fields=[
+                    (
+                        'webhook',
+                        models.OneToOneField(
+                            on_delete=django.db.models.deletion.DB_CASCADE,
+                            primary_key=True,
+                            related_name='health',
+                            serialize=False,
+                            to='webhooks.webhook',
+                        ),
                     ),
-                ),
-                (
-                    'webhook',
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.DB_CASCADE,
-                        related_name='+',
-                        to='webhooks.webhook',
+                    ('delivered', models.PositiveBigIntegerField(default=0)),
+                    ('failed', models.PositiveBigIntegerField(default=0)),
+                    ('last_status', models.PositiveSmallIntegerField(null=True)),
+                    ('last_error', models.TextField(blank=True)),
+                    ('last_attempt_at', models.DateTimeField(null=True)),
+                    ('last_success_at', models.DateTimeField(null=True)),
+                    ('unreachable', models.PositiveIntegerField(default=0)),
+                    ('suspended_since', models.DateTimeField(null=True)),
+                    ('probe_at', models.DateTimeField(null=True)),
+                    ('probes', models.PositiveIntegerField(default=0)),
+                    ('failure_told_on', models.DateField(null=True)),
+                    (
+                        'latency',
+                        django.contrib.postgres.fields.ArrayField(
+                            base_field=models.BigIntegerField(), default=webhooks.models.health.no_latency
+                        ),
                     ),
-                ),
-            ],
-        ),
-        migrations.CreateModel(
-            name='Subscription',
-            fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
-                ('kind', models.CharField(max_length=20)),
-                ('since', models.BigIntegerField()),
-                ('until', models.BigIntegerField(null=True)),
-                ('before', models.BooleanField(default=False)),
-                (
-                    'object_type',
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.DB_CASCADE, related_name='+', to='contenttypes.contenttype'
+                    ('latency_sum', models.FloatField(default=0)),
+                    ('tokens', models.FloatField(default=0)),
+                    ('tokens_at', models.DateTimeField(null=True)),
+                ],
+                options={
+                    'verbose_name': 'health',
+                    'verbose_name_plural': 'health',
+                },
+            ),
+            migrations.CreateModel(
+                name='Hour',
+                fields=[
+                    ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                    ('start', models.DateTimeField()),
+                    ('delivered', models.PositiveIntegerField(default=0)),
+                    ('failed', models.PositiveIntegerField(default=0)),
+                    (
+                        'health',
+                        models.ForeignKey(
+                            db_index=False,
+                            on_delete=django.db.models.deletion.DB_CASCADE,
+                            related_name='hours',
+                            to='webhooks.health',
+                        ),
                     ),
-                ),
-                (
-                    'webhook',
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.DB_CASCADE,
-                        related_name='subscriptions',
-                        to='webhooks.webhook',
+                ],
+                options={
+                    'constraints': [models.UniqueConstraint(fields=('health', 'start'), name='webhooks_hour_unique')],
+                },
+            ),
+            migrations.CreateModel(
+                name='BatchItem',
+                fields=[
+                    ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                    ('object_id', models.BigIntegerField()),
+                    ('sequence', models.BigIntegerField()),
+                    ('open', models.BooleanField(default=True)),
+                    (
+                        'object_type',
+                        models.ForeignKey(
+                            db_index=False,
+                            on_delete=django.db.models.deletion.DB_CASCADE,
+                            related_name='+',
+                            to='contenttypes.contenttype',
+                        ),
                     ),
-                ),
-            ],
-        ),
-        migrations.CreateModel(
-            name='Wait',
-            fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
-                (
-                    'blocker',
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.DB_CASCADE, related_name='waiting', to='webhooks.delivery'
+                    (
+                        'delivery',
+                        models.ForeignKey(
+                            on_delete=django.db.models.deletion.DB_CASCADE, related_name='items', to='webhooks.delivery'
+                        ),
                     ),
-                ),
-                (
-                    'delivery',
-                    models.ForeignKey(
-                        on_delete=django.db.models.deletion.DB_CASCADE, related_name='waits', to='webhooks.delivery'
+                    (
+                        'event',
+                        models.ForeignKey(
+                            on_delete=django.db.models.deletion.DB_CASCADE,
+                            related_name='batch_items',
+                            to='webhooks.event',
+                        ),
                     ),
-                ),
-            ],
-        ),
-        migrations.AddIndex(
-            model_name='event',
-            index=models.Index(
-                condition=models.Q(('dispatched_at', None)), fields=['sequence'], name='webhooks_event_undispatched'
+                    (
+                        'webhook',
+                        models.ForeignKey(
+                            db_index=False,
+                            on_delete=django.db.models.deletion.DB_CASCADE,
+                            related_name='+',
+                            to='webhooks.webhook',
+                        ),
+                    ),
+                ],
+                options={
+                    'indexes': [
+                        models.Index(
+                            condition=models.Q(('open', True)),
+                            fields=['webhook', 'object_type', 'object_id', 'sequence'],
+                            name='webhooks_batchitem_line',
+                        )
+                    ],
+                },
             ),
-        ),
-        migrations.AddIndex(
-            model_name='event',
-            index=models.Index(fields=['object_type', 'object_id', '-sequence'], name='webhooks_event_object'),
-        ),
-        migrations.AddIndex(
-            model_name='event',
-            index=models.Index(fields=['timestamp'], name='webhooks_event_timestamp'),
-        ),
-        migrations.AddConstraint(
-            model_name='event',
-            constraint=models.UniqueConstraint(
-                condition=models.Q(('dispatched_at', None)),
-                fields=('transaction_id', 'transaction_time', 'object_type', 'object_id'),
-                name='webhooks_event_merge',
+            migrations.CreateModel(
+                name='Subscription',
+                fields=[
+                    ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                    ('kind', models.CharField(max_length=20)),
+                    ('since', models.BigIntegerField()),
+                    ('until', models.BigIntegerField(null=True)),
+                    ('before', models.BooleanField(default=False)),
+                    (
+                        'object_type',
+                        models.ForeignKey(
+                            on_delete=django.db.models.deletion.DB_CASCADE,
+                            related_name='+',
+                            to='contenttypes.contenttype',
+                        ),
+                    ),
+                    (
+                        'webhook',
+                        models.ForeignKey(
+                            on_delete=django.db.models.deletion.DB_CASCADE,
+                            related_name='subscriptions',
+                            to='webhooks.webhook',
+                        ),
+                    ),
+                ],
+                options={
+                    'indexes': [
+                        models.Index(
+                            condition=models.Q(('before', True), ('until', None)),
+                            fields=['object_type'],
+                            name='webhooks_subscription_before',
+                        )
+                    ],
+                    'constraints': [
+                        models.UniqueConstraint(
+                            condition=models.Q(('until', None)),
+                            fields=('object_type', 'webhook', 'kind'),
+                            name='webhooks_subscription_open',
+                        )
+                    ],
+                },
             ),
-        ),
-        migrations.AddIndex(
-            model_name='delivery',
-            index=models.Index(
-                condition=models.Q(('status', 'pending'), ('due_at__isnull', False)),
-                fields=['webhook', 'due_at', 'id'],
-                name='webhooks_delivery_due',
+            migrations.CreateModel(
+                name='Wait',
+                fields=[
+                    ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                    (
+                        'blocker',
+                        models.ForeignKey(
+                            on_delete=django.db.models.deletion.DB_CASCADE,
+                            related_name='waiting',
+                            to='webhooks.delivery',
+                        ),
+                    ),
+                    (
+                        'delivery',
+                        models.ForeignKey(
+                            on_delete=django.db.models.deletion.DB_CASCADE, related_name='waits', to='webhooks.delivery'
+                        ),
+                    ),
+                ],
+                options={
+                    'constraints': [
+                        models.UniqueConstraint(fields=('delivery', 'blocker'), name='webhooks_wait_unique')
+                    ],
+                },
             ),
-        ),
-        migrations.AddIndex(
-            model_name='delivery',
-            index=models.Index(
-                condition=models.Q(('event_count', 1), ('status__in', ('pending', 'sending'))),
-                fields=['webhook', 'object_type', 'object_id', 'sequence'],
-                name='webhooks_delivery_line',
-            ),
-        ),
-        migrations.AddIndex(
-            model_name='delivery',
-            index=models.Index(
-                condition=models.Q(('status', 'sending')),
-                fields=['webhook', 'lease_until'],
-                name='webhooks_delivery_lease',
-            ),
-        ),
-        migrations.AddIndex(
-            model_name='delivery',
-            index=models.Index(
-                condition=models.Q(('status', 'pending')), fields=['expires_at'], name='webhooks_delivery_expiry'
-            ),
-        ),
-        migrations.AddIndex(
-            model_name='delivery',
-            index=models.Index(
-                condition=models.Q(('status', 'failed'), ('listed', False)),
-                fields=['id'],
-                name='webhooks_delivery_unlisted',
-            ),
-        ),
-        migrations.AddIndex(
-            model_name='delivery',
-            index=models.Index(fields=['webhook', '-id'], name='webhooks_delivery_webhook'),
-        ),
-        migrations.AddIndex(
-            model_name='delivery',
-            index=models.Index(fields=['status', '-id'], name='webhooks_delivery_status'),
-        ),
-        migrations.AddIndex(
-            model_name='delivery',
-            index=models.Index(fields=['object_type', 'object_id', '-id'], name='webhooks_delivery_object'),
-        ),
-        migrations.AddIndex(
-            model_name='delivery',
-            index=models.Index(fields=['created'], name='webhooks_delivery_created'),
-        ),
-        migrations.AddIndex(
-            model_name='batchitem',
-            index=models.Index(
-                condition=models.Q(('open', True)),
-                fields=['webhook', 'object_type', 'object_id', 'sequence'],
-                name='webhooks_batchitem_line',
-            ),
-        ),
-        migrations.AddIndex(
-            model_name='subscription',
-            index=models.Index(
-                condition=models.Q(('before', True), ('until', None)),
-                fields=['object_type'],
-                name='webhooks_subscription_before',
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name='subscription',
-            constraint=models.UniqueConstraint(
-                condition=models.Q(('until', None)),
-                fields=('object_type', 'webhook', 'kind'),
-                name='webhooks_subscription_open',
-            ),
-        ),
-        migrations.AddConstraint(
-            model_name='hour',
-            constraint=models.UniqueConstraint(fields=('health', 'start'), name='webhooks_hour_unique'),
-        ),
-        migrations.AddConstraint(
-            model_name='wait',
-            constraint=models.UniqueConstraint(fields=('delivery', 'blocker'), name='webhooks_wait_unique'),
-        ),
+        )
     ]

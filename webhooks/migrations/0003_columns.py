@@ -13,7 +13,7 @@ from django.db import migrations, models
 from django.db.models import CASCADE, DO_NOTHING
 
 import webhooks.models.fields
-from webhooks.migrations._gently import Gently
+from webhooks.migrations._gently import Gently, Once
 
 # In a quiet moment, statistics say that nothing waits. After an import PostgreSQL would read all of it for each event.
 # So it keeps none here.
@@ -29,217 +29,225 @@ class Migration(migrations.Migration):
     dependencies = [('webhooks', '0002_sequence')]
 
     operations = [
-        Gently(
-            ['event'],
-            # It rewrites nothing.
-            migrations.AlterField('event', 'kind', models.TextField(blank=True)),
-            migrations.AddField('event', 'changelog_message', models.TextField(null=True)),
-            migrations.AddField('event', 'lapses', models.SmallIntegerField(db_default=0, default=0)),
-            migrations.AddField('event', 'retry_at', models.DateTimeField(null=True)),
-            migrations.AddField('event', 'visible', models.TextField(null=True)),
-            migrations.AddField('event', 'first_sequence', models.BigIntegerField(null=True)),
-            migrations.AddField('event', 'first_visible', models.TextField(null=True)),
-            migrations.AddField('event', 'partial', models.JSONField(null=True)),
-            migrations.AddField('event', 'caused_by', models.JSONField(null=True)),
-            migrations.AddField('event', 'expanded', models.TextField(null=True)),
-            migrations.AddField('event', 'expanded_types', models.JSONField(null=True)),
-            migrations.AddField('event', 'backfill_for', models.BigIntegerField(null=True)),
-            migrations.RunSQL(KEEP_NO_FIGURES.format(**OF_EVENTS), KEEP_FIGURES.format(**OF_EVENTS)),
-        ),
-        Gently(
-            ['subscription'],
-            # Present ones get the time of the migration.
-            migrations.AddField(
-                'subscription', 'opened_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())
+        Once(
+            Gently(
+                ['event'],
+                # It rewrites nothing.
+                migrations.AlterField('event', 'kind', models.TextField(blank=True)),
+                migrations.AddField('event', 'changelog_message', models.TextField(null=True)),
+                migrations.AddField('event', 'lapses', models.SmallIntegerField(db_default=0, default=0)),
+                migrations.AddField('event', 'retry_at', models.DateTimeField(null=True)),
+                migrations.AddField('event', 'visible', models.TextField(null=True)),
+                migrations.AddField('event', 'first_sequence', models.BigIntegerField(null=True)),
+                migrations.AddField('event', 'first_visible', models.TextField(null=True)),
+                migrations.AddField('event', 'partial', models.JSONField(null=True)),
+                migrations.AddField('event', 'caused_by', models.JSONField(null=True)),
+                migrations.AddField('event', 'expanded', models.TextField(null=True)),
+                migrations.AddField('event', 'expanded_types', models.JSONField(null=True)),
+                migrations.AddField('event', 'backfill_for', models.BigIntegerField(null=True)),
+                migrations.RunSQL(KEEP_NO_FIGURES.format(**OF_EVENTS), KEEP_FIGURES.format(**OF_EVENTS)),
             ),
-            migrations.AddField('subscription', 'opened_by', models.BigIntegerField(null=True)),
-            migrations.AddField('subscription', 'closed_by', models.BigIntegerField(null=True)),
-            migrations.AddField('subscription', 'cluster', models.BigIntegerField(null=True)),
-        ),
-        Gently(
-            [],
-            migrations.CreateModel(
-                'Credential',
-                [
-                    ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
-                    ('created', models.DateTimeField(auto_now_add=True, null=True)),
-                    ('last_updated', models.DateTimeField(auto_now=True, null=True)),
-                    (
-                        'custom_field_data',
-                        models.JSONField(blank=True, default=dict, encoder=utilities.json.CustomFieldJSONEncoder),
-                    ),
-                    ('name', models.CharField(max_length=150, unique=True)),
-                    ('description', models.CharField(blank=True, max_length=200)),
-                    ('type', models.CharField(max_length=30)),
-                    ('hosts', django.contrib.postgres.fields.ArrayField(models.CharField(max_length=300))),
-                    ('username', models.CharField(blank=True, max_length=300)),
-                    ('header', models.CharField(blank=True, max_length=100)),
-                    ('secret', webhooks.models.fields.SealedField(blank=True)),
-                    ('valid_until', models.DateField(blank=True, null=True)),
-                    ('token_url', models.CharField(blank=True, max_length=500)),
-                    ('scope', models.CharField(blank=True, max_length=500)),
-                    ('audience', models.CharField(blank=True, max_length=500)),
-                    ('ca_file_path', models.CharField(blank=True, max_length=4096)),
-                    ('tags', taggit.managers.TaggableManager(through='extras.TaggedItem', to='extras.Tag')),
-                ],
+            Gently(
+                ['subscription'],
+                # Present ones get the time of the migration.
+                migrations.AddField(
+                    'subscription',
+                    'opened_at',
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now()),
+                ),
+                migrations.AddField('subscription', 'opened_by', models.BigIntegerField(null=True)),
+                migrations.AddField('subscription', 'closed_by', models.BigIntegerField(null=True)),
+                migrations.AddField('subscription', 'cluster', models.BigIntegerField(null=True)),
+            ),
+            Gently(
+                [],
+                migrations.CreateModel(
+                    'Credential',
+                    [
+                        ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                        ('created', models.DateTimeField(auto_now_add=True, null=True)),
+                        ('last_updated', models.DateTimeField(auto_now=True, null=True)),
+                        (
+                            'custom_field_data',
+                            models.JSONField(blank=True, default=dict, encoder=utilities.json.CustomFieldJSONEncoder),
+                        ),
+                        ('name', models.CharField(max_length=150, unique=True)),
+                        ('description', models.CharField(blank=True, max_length=200)),
+                        ('type', models.CharField(max_length=30)),
+                        ('hosts', django.contrib.postgres.fields.ArrayField(models.CharField(max_length=300))),
+                        ('username', models.CharField(blank=True, max_length=300)),
+                        ('header', models.CharField(blank=True, max_length=100)),
+                        ('secret', webhooks.models.fields.SealedField(blank=True)),
+                        ('valid_until', models.DateField(blank=True, null=True)),
+                        ('token_url', models.CharField(blank=True, max_length=500)),
+                        ('scope', models.CharField(blank=True, max_length=500)),
+                        ('audience', models.CharField(blank=True, max_length=500)),
+                        ('ca_file_path', models.CharField(blank=True, max_length=4096)),
+                        ('tags', taggit.managers.TaggableManager(through='extras.TaggedItem', to='extras.Tag')),
+                    ],
+                    {
+                        'ordering': ('name',),
+                        'verbose_name': 'credential',
+                        'verbose_name_plural': 'credentials',
+                    },
+                    bases=(netbox.models.deletion.DeleteMixin, models.Model),
+                ),
+                migrations.CreateModel(
+                    'AccessToken',
+                    [
+                        (
+                            'credential',
+                            models.OneToOneField(
+                                on_delete=CASCADE,
+                                primary_key=True,
+                                related_name='access_token',
+                                serialize=False,
+                                to='webhooks.credential',
+                            ),
+                        ),
+                        ('token', webhooks.models.fields.SealedField(blank=True)),
+                        ('fetched_at', models.DateTimeField(null=True)),
+                        ('expires_at', models.DateTimeField(null=True)),
+                        ('fetching_until', models.DateTimeField(null=True)),
+                    ],
+                    {'verbose_name': 'access token', 'verbose_name_plural': 'access tokens'},
+                ),
+                migrations.CreateModel(
+                    'Worker',
+                    [
+                        ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                        ('name', models.CharField(max_length=200)),
+                        ('started_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
+                        ('alive_until', models.DateTimeField()),
+                        (
+                            'events',
+                            django.contrib.postgres.fields.ArrayField(
+                                models.BigIntegerField(), db_default=[], default=list
+                            ),
+                        ),
+                        (
+                            'deliveries',
+                            django.contrib.postgres.fields.ArrayField(
+                                models.BigIntegerField(), db_default=[], default=list
+                            ),
+                        ),
+                        ('role', models.CharField(max_length=10)),
+                    ],
+                ),
+                migrations.CreateModel(
+                    'Backfill',
+                    [
+                        (
+                            'webhook',
+                            models.OneToOneField(
+                                db_constraint=False,
+                                on_delete=DO_NOTHING,
+                                primary_key=True,
+                                related_name='backfill',
+                                serialize=False,
+                                to='webhooks.webhook',
+                            ),
+                        ),
+                        ('state', models.CharField(max_length=10)),
+                        ('error', models.TextField(blank=True)),
+                        ('object_types', django.contrib.postgres.fields.ArrayField(models.BigIntegerField())),
+                        ('query', models.TextField(blank=True)),
+                        ('position', models.PositiveSmallIntegerField(default=0)),
+                        ('last_id', models.BigIntegerField(default=0)),
+                        ('total', models.PositiveBigIntegerField()),
+                        ('recorded', models.PositiveBigIntegerField(default=0)),
+                        ('username', models.CharField(blank=True, max_length=150)),
+                        ('started_at', models.DateTimeField()),
+                        ('finished_at', models.DateTimeField(null=True)),
+                    ],
+                    {'verbose_name': 'backfill', 'verbose_name_plural': 'backfills'},
+                ),
+            ),
+            migrations.AlterModelOptions(
+                'webhook',
                 {
                     'ordering': ('name',),
-                    'verbose_name': 'credential',
-                    'verbose_name_plural': 'credentials',
+                    'verbose_name': 'webhook',
+                    'verbose_name_plural': 'webhooks',
+                    'permissions': [
+                        ('test', 'Send a test event'),
+                        ('replay', 'Replay past events'),
+                        ('backfill', 'Send everything as it is now'),
+                        ('read_feed', 'Read a feed'),
+                    ],
                 },
-                bases=(netbox.models.deletion.DeleteMixin, models.Model),
             ),
-            migrations.CreateModel(
-                'AccessToken',
-                [
-                    (
-                        'credential',
-                        models.OneToOneField(
-                            on_delete=CASCADE,
-                            primary_key=True,
-                            related_name='access_token',
-                            serialize=False,
-                            to='webhooks.credential',
-                        ),
+            Gently(
+                ['webhook', 'credential'],
+                # Only the form changes.
+                migrations.AlterField('webhook', 'payload_url', models.CharField(blank=True, max_length=500)),
+                migrations.AddField('webhook', 'latest_only', models.BooleanField(db_default=False, default=False)),
+                migrations.AddField(
+                    'webhook',
+                    'expand',
+                    django.contrib.postgres.fields.ArrayField(
+                        models.CharField(max_length=150), blank=True, default=list, db_default=[]
                     ),
-                    ('token', webhooks.models.fields.SealedField(blank=True)),
-                    ('fetched_at', models.DateTimeField(null=True)),
-                    ('expires_at', models.DateTimeField(null=True)),
-                    ('fetching_until', models.DateTimeField(null=True)),
-                ],
-                {'verbose_name': 'access token', 'verbose_name_plural': 'access tokens'},
-            ),
-            migrations.CreateModel(
-                'Worker',
-                [
-                    ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
-                    ('name', models.CharField(max_length=200)),
-                    ('started_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                    ('alive_until', models.DateTimeField()),
-                    (
-                        'events',
-                        django.contrib.postgres.fields.ArrayField(
-                            models.BigIntegerField(), db_default=[], default=list
-                        ),
+                ),
+                migrations.AddField(
+                    'webhook', 'include_components', models.BooleanField(default=False, db_default=False)
+                ),
+                migrations.AddField('webhook', 'secret_path', models.BooleanField(db_default=False, default=False)),
+                migrations.AddField('webhook', 'standard_headers', models.BooleanField(default=True, db_default=True)),
+                migrations.AddField('webhook', 'success_conditions', models.JSONField(blank=True, null=True)),
+                migrations.AddField('webhook', 'change_set', models.BooleanField(db_default=False, default=False)),
+                migrations.AddField(
+                    'webhook',
+                    'credential',
+                    models.ForeignKey(
+                        blank=True, null=True, on_delete=DO_NOTHING, related_name='+', to='webhooks.credential'
                     ),
-                    (
-                        'deliveries',
-                        django.contrib.postgres.fields.ArrayField(
-                            models.BigIntegerField(), db_default=[], default=list
-                        ),
-                    ),
-                    ('role', models.CharField(max_length=10)),
-                ],
-            ),
-            migrations.CreateModel(
-                'Backfill',
-                [
-                    (
-                        'webhook',
-                        models.OneToOneField(
-                            db_constraint=False,
-                            on_delete=DO_NOTHING,
-                            primary_key=True,
-                            related_name='backfill',
-                            serialize=False,
-                            to='webhooks.webhook',
-                        ),
-                    ),
-                    ('state', models.CharField(max_length=10)),
-                    ('error', models.TextField(blank=True)),
-                    ('object_types', django.contrib.postgres.fields.ArrayField(models.BigIntegerField())),
-                    ('query', models.TextField(blank=True)),
-                    ('position', models.PositiveSmallIntegerField(default=0)),
-                    ('last_id', models.BigIntegerField(default=0)),
-                    ('total', models.PositiveBigIntegerField()),
-                    ('recorded', models.PositiveBigIntegerField(default=0)),
-                    ('username', models.CharField(blank=True, max_length=150)),
-                    ('started_at', models.DateTimeField()),
-                    ('finished_at', models.DateTimeField(null=True)),
-                ],
-                {'verbose_name': 'backfill', 'verbose_name_plural': 'backfills'},
-            ),
-        ),
-        migrations.AlterModelOptions(
-            'webhook',
-            {
-                'ordering': ('name',),
-                'verbose_name': 'webhook',
-                'verbose_name_plural': 'webhooks',
-                'permissions': [
-                    ('test', 'Send a test event'),
-                    ('replay', 'Replay past events'),
-                    ('backfill', 'Send everything as it is now'),
-                    ('read_feed', 'Read a feed'),
-                ],
-            },
-        ),
-        Gently(
-            ['webhook', 'credential'],
-            # Only the form changes.
-            migrations.AlterField('webhook', 'payload_url', models.CharField(blank=True, max_length=500)),
-            migrations.AddField('webhook', 'latest_only', models.BooleanField(db_default=False, default=False)),
-            migrations.AddField(
-                'webhook',
-                'expand',
-                django.contrib.postgres.fields.ArrayField(
-                    models.CharField(max_length=150), blank=True, default=list, db_default=[]
                 ),
             ),
-            migrations.AddField('webhook', 'include_components', models.BooleanField(default=False, db_default=False)),
-            migrations.AddField('webhook', 'secret_path', models.BooleanField(db_default=False, default=False)),
-            migrations.AddField('webhook', 'standard_headers', models.BooleanField(default=True, db_default=True)),
-            migrations.AddField('webhook', 'success_conditions', models.JSONField(blank=True, null=True)),
-            migrations.AddField('webhook', 'change_set', models.BooleanField(db_default=False, default=False)),
-            migrations.AddField(
-                'webhook',
-                'credential',
-                models.ForeignKey(
-                    blank=True, null=True, on_delete=DO_NOTHING, related_name='+', to='webhooks.credential'
+            Gently(
+                ['health', 'worker'],
+                # Processes of this version do not know it.
+                migrations.AlterField('health', 'tokens', models.FloatField(db_default=0, default=0)),
+                migrations.AddField(
+                    'health',
+                    'owner',
+                    models.ForeignKey(
+                        db_index=False,
+                        null=True,
+                        on_delete=models.DB_SET_NULL,
+                        related_name='lanes',
+                        to='webhooks.worker',
+                    ),
+                ),
+                migrations.AddField('health', 'gone_at', models.DateTimeField(null=True)),
+                migrations.AddField('health', 'superseded', models.PositiveBigIntegerField(db_default=0, default=0)),
+                migrations.AddField('health', 'refused_since', models.DateTimeField(null=True)),
+                migrations.AddField('health', 'position', models.BigIntegerField(db_default=0, default=0)),
+                migrations.AddField(
+                    'health',
+                    'news',
+                    django.contrib.postgres.fields.ArrayField(
+                        models.CharField(max_length=50), db_default=[], default=list
+                    ),
                 ),
             ),
-        ),
-        Gently(
-            ['health', 'worker'],
-            # Processes of this version do not know it.
-            migrations.AlterField('health', 'tokens', models.FloatField(db_default=0, default=0)),
-            migrations.AddField(
-                'health',
-                'owner',
-                models.ForeignKey(
-                    db_index=False,
-                    null=True,
-                    on_delete=models.DB_SET_NULL,
-                    related_name='lanes',
-                    to='webhooks.worker',
-                ),
+            Gently(
+                ['hour'],
+                migrations.AddField('hour', 'superseded', models.PositiveIntegerField(db_default=0, default=0)),
             ),
-            migrations.AddField('health', 'gone_at', models.DateTimeField(null=True)),
-            migrations.AddField('health', 'superseded', models.PositiveBigIntegerField(db_default=0, default=0)),
-            migrations.AddField('health', 'refused_since', models.DateTimeField(null=True)),
-            migrations.AddField('health', 'position', models.BigIntegerField(db_default=0, default=0)),
-            migrations.AddField(
-                'health',
-                'news',
-                django.contrib.postgres.fields.ArrayField(models.CharField(max_length=50), db_default=[], default=list),
+            Gently(
+                ['delivery'],
+                migrations.AddField('delivery', 'batch', models.BigIntegerField(null=True)),
+                migrations.AddField('delivery', 'lapses', models.SmallIntegerField(db_default=0, default=0)),
+                migrations.AddField('delivery', 'span', models.JSONField(null=True)),
+                migrations.AddField('delivery', 'expanded', models.BooleanField(default=False, db_default=False)),
+                migrations.AddField('delivery', 'backfill', models.BooleanField(db_default=False, default=False)),
+                migrations.AddField('delivery', 'change_set', models.BigIntegerField(null=True)),
+                migrations.AddField('delivery', 'part', models.SmallIntegerField(null=True)),
+                migrations.AddField('delivery', 'parts', models.SmallIntegerField(null=True)),
+                migrations.AddField('delivery', 'change_count', models.IntegerField(null=True)),
+                migrations.AddField('delivery', 'position', models.BigIntegerField(null=True)),
+                migrations.RunSQL(KEEP_NO_FIGURES.format(**OF_DELIVERIES), KEEP_FIGURES.format(**OF_DELIVERIES)),
             ),
-        ),
-        Gently(
-            ['hour'],
-            migrations.AddField('hour', 'superseded', models.PositiveIntegerField(db_default=0, default=0)),
-        ),
-        Gently(
-            ['delivery'],
-            migrations.AddField('delivery', 'batch', models.BigIntegerField(null=True)),
-            migrations.AddField('delivery', 'lapses', models.SmallIntegerField(db_default=0, default=0)),
-            migrations.AddField('delivery', 'span', models.JSONField(null=True)),
-            migrations.AddField('delivery', 'expanded', models.BooleanField(default=False, db_default=False)),
-            migrations.AddField('delivery', 'backfill', models.BooleanField(db_default=False, default=False)),
-            migrations.AddField('delivery', 'change_set', models.BigIntegerField(null=True)),
-            migrations.AddField('delivery', 'part', models.SmallIntegerField(null=True)),
-            migrations.AddField('delivery', 'parts', models.SmallIntegerField(null=True)),
-            migrations.AddField('delivery', 'change_count', models.IntegerField(null=True)),
-            migrations.AddField('delivery', 'position', models.BigIntegerField(null=True)),
-            migrations.RunSQL(KEEP_NO_FIGURES.format(**OF_DELIVERIES), KEEP_FIGURES.format(**OF_DELIVERIES)),
-        ),
+        )
     ]

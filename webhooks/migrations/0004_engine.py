@@ -9,7 +9,7 @@ from django.contrib.postgres.operations import RemoveIndexConcurrently
 from django.db import migrations, models
 from django.db.models import DO_NOTHING, Q
 
-from webhooks.migrations._gently import BuildIndex, DropModel, Gently, columns_of, in_parts
+from webhooks.migrations._gently import BuildIndex, DropModel, Gently, Once, columns_of, in_parts
 from webhooks.models import sequence
 
 # What 1.0.0 lets wait for an earlier delivery of its object. The lane's owner looks at it anew, the oldest first.
@@ -71,136 +71,141 @@ class Migration(migrations.Migration):
     dependencies = [('webhooks', '0003_columns')]
 
     operations = [
-        BuildIndex(
-            'subscription',
-            models.Index(
-                fields=['object_type'], condition=Q(until=None, kind='deleted'), name='webhooks_subscription_deletion'
+        Once(
+            BuildIndex(
+                'subscription',
+                models.Index(
+                    fields=['object_type'],
+                    condition=Q(until=None, kind='deleted'),
+                    name='webhooks_subscription_deletion',
+                ),
             ),
-        ),
-        BuildIndex(
-            'event',
-            models.Index(
-                fields=['sequence'], condition=Q(dispatched_at=None, lapses__gt=0), name='webhooks_event_suspect'
+            BuildIndex(
+                'event',
+                models.Index(
+                    fields=['sequence'], condition=Q(dispatched_at=None, lapses__gt=0), name='webhooks_event_suspect'
+                ),
             ),
-        ),
-        BuildIndex(
-            'event',
-            models.Index(
-                fields=['object_type', 'object_id', 'sequence'],
-                condition=Q(dispatched_at=None),
-                name='webhooks_event_chain',
+            BuildIndex(
+                'event',
+                models.Index(
+                    fields=['object_type', 'object_id', 'sequence'],
+                    condition=Q(dispatched_at=None),
+                    name='webhooks_event_chain',
+                ),
             ),
-        ),
-        BuildIndex(
-            'event',
-            models.Index(
-                fields=['backfill_for'],
-                condition=Q(dispatched_at=None, backfill_for__isnull=False),
-                name='webhooks_event_backfill',
+            BuildIndex(
+                'event',
+                models.Index(
+                    fields=['backfill_for'],
+                    condition=Q(dispatched_at=None, backfill_for__isnull=False),
+                    name='webhooks_event_backfill',
+                ),
             ),
-        ),
-        BuildIndex(
-            'delivery',
-            models.Index(
-                fields=['webhook', 'backfill', 'due_at', 'id'],
-                condition=Q(status='pending'),
-                name='webhooks_delivery_next',
-            ),
-        ),
-        BuildIndex(
-            'delivery',
-            models.Index(
-                fields=['object_type', 'object_id', 'webhook', 'status', 'sequence'], name='webhooks_delivery_order'
-            ),
-        ),
-        BuildIndex(
-            'delivery',
-            models.Index(
-                fields=['webhook', 'expires_at', 'id'],
-                condition=Q(status='pending'),
-                name='webhooks_delivery_overdue',
-            ),
-        ),
-        BuildIndex(
-            'delivery',
-            models.Index(
-                fields=['status', 'id'],
-                condition=Q(status='pending') & Q(lapses__gt=0) | Q(status='failed') & Q(listed=False),
-                name='webhooks_delivery_odd',
-            ),
-        ),
-        BuildIndex(
-            'delivery', models.Index(fields=['batch'], condition=Q(batch__isnull=False), name='webhooks_delivery_batch')
-        ),
-        BuildIndex(
-            'delivery',
-            models.Index(fields=['status', '-id'], condition=~Q(status='pending'), name='webhooks_delivery_closed'),
-        ),
-        BuildIndex(
-            'delivery',
-            models.Index(
-                fields=['webhook', 'change_set', 'part', 'id'],
-                condition=Q(status='pending') & Q(change_set__isnull=False),
-                name='webhooks_delivery_change_set',
-            ),
-        ),
-        BuildIndex(
-            'delivery',
-            models.Index(
-                fields=['webhook', 'position'],
-                condition=Q(position__isnull=False),
-                name='webhooks_delivery_published',
-            ),
-        ),
-        migrations.RunPython(advance, migrations.RunPython.noop),
-        # The log outlives its webhook, and no edit of a webhook holds up those who write it.
-        Gently(
-            ['delivery', 'webhook'],
-            migrations.AlterField(
+            BuildIndex(
                 'delivery',
-                'webhook',
-                models.ForeignKey(
-                    db_constraint=False,
-                    db_index=False,
-                    on_delete=DO_NOTHING,
-                    related_name='deliveries',
-                    to='webhooks.webhook',
+                models.Index(
+                    fields=['webhook', 'backfill', 'due_at', 'id'],
+                    condition=Q(status='pending'),
+                    name='webhooks_delivery_next',
                 ),
             ),
-        ),
-        Gently(
-            ['health', 'webhook'],
-            migrations.AlterField(
-                'health',
-                'webhook',
-                models.OneToOneField(
-                    db_constraint=False,
-                    on_delete=DO_NOTHING,
-                    primary_key=True,
-                    related_name='health',
-                    serialize=False,
-                    to='webhooks.webhook',
+            BuildIndex(
+                'delivery',
+                models.Index(
+                    fields=['object_type', 'object_id', 'webhook', 'status', 'sequence'], name='webhooks_delivery_order'
                 ),
             ),
-        ),
-        # From here on no worker of 1.0.0 claims or records anything, and after the next step none makes a delivery.
-        Gently(['delivery'], migrations.RemoveField('delivery', 'lease')),
-        DropModel('Wait'),
-        *(
-            RemoveIndexConcurrently('delivery', f'webhooks_delivery_{name}')
-            for name in ('due', 'line', 'lease', 'expiry', 'unlisted', 'object', 'created', 'status')
-        ),
-        migrations.RunPython(hand_over, migrations.RunPython.noop),
-        # From here on workers of this version work.
-        DropModel('BatchItem'),
-        Gently(
-            ['delivery'],
-            migrations.RemoveField('delivery', 'lease_until'),
-            migrations.RemoveField('delivery', 'event_count'),
-        ),
-        Gently(
-            ['health'],
-            migrations.RemoveField('health', 'tokens'),
-            migrations.RemoveField('health', 'tokens_at'),
-        ),
+            BuildIndex(
+                'delivery',
+                models.Index(
+                    fields=['webhook', 'expires_at', 'id'],
+                    condition=Q(status='pending'),
+                    name='webhooks_delivery_overdue',
+                ),
+            ),
+            BuildIndex(
+                'delivery',
+                models.Index(
+                    fields=['status', 'id'],
+                    condition=Q(status='pending') & Q(lapses__gt=0) | Q(status='failed') & Q(listed=False),
+                    name='webhooks_delivery_odd',
+                ),
+            ),
+            BuildIndex(
+                'delivery',
+                models.Index(fields=['batch'], condition=Q(batch__isnull=False), name='webhooks_delivery_batch'),
+            ),
+            BuildIndex(
+                'delivery',
+                models.Index(fields=['status', '-id'], condition=~Q(status='pending'), name='webhooks_delivery_closed'),
+            ),
+            BuildIndex(
+                'delivery',
+                models.Index(
+                    fields=['webhook', 'change_set', 'part', 'id'],
+                    condition=Q(status='pending') & Q(change_set__isnull=False),
+                    name='webhooks_delivery_change_set',
+                ),
+            ),
+            BuildIndex(
+                'delivery',
+                models.Index(
+                    fields=['webhook', 'position'],
+                    condition=Q(position__isnull=False),
+                    name='webhooks_delivery_published',
+                ),
+            ),
+            migrations.RunPython(advance, migrations.RunPython.noop),
+            # The log outlives its webhook, and no edit of a webhook holds up those who write it.
+            Gently(
+                ['delivery', 'webhook'],
+                migrations.AlterField(
+                    'delivery',
+                    'webhook',
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=DO_NOTHING,
+                        related_name='deliveries',
+                        to='webhooks.webhook',
+                    ),
+                ),
+            ),
+            Gently(
+                ['health', 'webhook'],
+                migrations.AlterField(
+                    'health',
+                    'webhook',
+                    models.OneToOneField(
+                        db_constraint=False,
+                        on_delete=DO_NOTHING,
+                        primary_key=True,
+                        related_name='health',
+                        serialize=False,
+                        to='webhooks.webhook',
+                    ),
+                ),
+            ),
+            # From here on no worker of 1.0.0 claims or records anything, and after the next step none makes a delivery.
+            Gently(['delivery'], migrations.RemoveField('delivery', 'lease')),
+            DropModel('Wait'),
+            *(
+                RemoveIndexConcurrently('delivery', f'webhooks_delivery_{name}')
+                for name in ('due', 'line', 'lease', 'expiry', 'unlisted', 'object', 'created', 'status')
+            ),
+            migrations.RunPython(hand_over, migrations.RunPython.noop),
+            # From here on workers of this version work.
+            DropModel('BatchItem'),
+            Gently(
+                ['delivery'],
+                migrations.RemoveField('delivery', 'lease_until'),
+                migrations.RemoveField('delivery', 'event_count'),
+            ),
+            Gently(
+                ['health'],
+                migrations.RemoveField('health', 'tokens'),
+                migrations.RemoveField('health', 'tokens_at'),
+            ),
+        )
     ]

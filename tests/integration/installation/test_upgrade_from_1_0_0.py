@@ -31,6 +31,7 @@ from devstack.netbox import NetBox
 from devstack.postgres import DatabaseAddress
 from devstack.process import Processes, wait_until
 from devstack.receiver import Receiver
+from webhooks.migrations._gently import Once
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.services import backfill, redelivery, trial
 
@@ -174,7 +175,8 @@ def steps() -> list[Step]:
             for operation in loader.graph.nodes[app, name].operations:
                 before = state.clone()
                 operation.state_forwards('webhooks', state)
-                found.append((operation, before, state.clone()))
+                parts = operation.operations if type(operation) is Once else [operation]
+                found += [(part, before, state.clone()) for part in parts]
     return found
 
 
