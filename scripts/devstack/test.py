@@ -1,4 +1,4 @@
-"""`scripts/test [unit | --fuzz [number] | --netbox [app …] | pytest arguments]`: pytest with a NetBox.
+"""`scripts/test [unit | changed | --fuzz [number] | --netbox [app …] | pytest arguments]`: pytest with a NetBox.
 
 Tests find the servers through NETBOX_ROOT and WEBHOOKS_STACK. Whole folders run in parts, some at a time (`parts`).
 A run of everything measures the lines run in pytest's process.
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from devstack import netbox_tests
+from devstack.changed import find_changed_tests
 from devstack.folders import CHECKOUT, run_folder
 from devstack.interrupt import wait_in_foreground
 from devstack.parts import parts_of, run_parts, summarize
@@ -17,6 +18,7 @@ from devstack.shell import shell_environment
 from devstack.stack import netbox_in, running_stack
 
 UNIT_TESTS = 'tests/unit'
+CHANGED = 'changed'
 FUZZ = '--fuzz'
 FUZZ_TESTS = 'tests/hostile/test_requests.py'
 # Ten thousand requests take minutes.
@@ -30,6 +32,8 @@ MEASURING = ('--cov', '--cov-report=', '--cov-fail-under=0')
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ['unit']:
         arguments = [UNIT_TESTS, *arguments[1:]]
+    if arguments[:1] == [CHANGED]:
+        arguments = [*find_changed_tests(), *arguments[1:]]
     if arguments[:1] == [FUZZ]:
         arguments = [FUZZ_TESTS, *WITHOUT_LIMIT, *arguments]
     if arguments[:1] == [NETBOX]:
