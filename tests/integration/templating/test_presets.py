@@ -24,6 +24,8 @@ WEBHOOKS = '/api/plugins/webhooks/webhooks/'
 # Only these answers count as success.
 ANSWERS = {
     'mattermost': b'ok',
+    'rabbitmq': b'{"routed": true}',
+    'splunk': b'{"text": "Success", "code": 0}',
     'zabbix': b'{"jsonrpc": "2.0", "result": {"response": "success", "data": [{"itemid": "1"}]}, "id": 1}',
 }
 TOKEN = 'Authorization: Bearer t0ken'
@@ -56,7 +58,7 @@ def sent(receiver: Receiver, name: str = HARMFUL) -> Any:
     place = site(name=name)
     assert work() == '1 delivered'
     (request,) = receiver.requests
-    assert request.header('Content-Type') in ('application/json', 'application/json-rpc')
+    assert request.header('Content-Type').partition(';')[0] in ('application/json', 'application/json-rpc')
     return place, request.json()
 
 
@@ -105,7 +107,7 @@ class TestBodies:
         assert variables['sequence'] > 0
         assert f'Authorization: {receiver.requests[0].header("Authorization")}' == TOKEN
 
-    @pytest.mark.parametrize('preset', ['eda', 'nodered'])
+    @pytest.mark.parametrize('preset', ['eda', 'github_form', 'nodered'])
     def test_the_default_payload_is_signed(self, receiver: Receiver, api_client, preset: str):
         create(api_client, receiver, preset)
         _place, body = sent(receiver)
@@ -152,6 +154,57 @@ class TestBodies:
         create(api_client, receiver, 'mattermost')
         _place, body = sent(receiver, '@channel `x` *y*')
         assert body == {'text': "`dcim.site @channel 'x' *y*` was created, not in a request"}
+
+    @pytest.mark.parametrize(('preset', 'key'), [('discord', 'content'), ('googlechat', 'text')])
+    def test_a_chat_gets_names_as_code(self, receiver: Receiver, api_client, preset: str, key: str):
+        create(api_client, receiver, preset)
+        _place, body = sent(receiver, '@everyone `x` *y*')
+        assert body[key] == "`dcim.site @everyone 'x' *y*` was created, not in a request"
+        assert preset != 'discord' or body['allowed_mentions'] == {'parse': []}
+
+    def test_githubs_form_names_event_and_delivery(self, receiver: Receiver, api_client):
+        create(api_client, receiver, 'github_form')
+        sent(receiver)
+        (request,) = receiver.requests
+        assert request.header('X-GitHub-Event') == 'netbox'
+        assert request.header('X-GitHub-Delivery') == request.header('webhook-id')
+
+    def test_splunk_gets_the_whole_change_as_event(self, receiver: Receiver, api_client):
+        create(api_client, receiver, 'splunk')
+        place, body = sent(receiver)
+        assert receiver.requests[0].header('Authorization') == 'Splunk t0ken'
+        assert body['time'] == Event.objects.get().timestamp.timestamp()
+        assert (body['event']['event'], body['event']['data']['id']) == ('created', place.pk)
+
+    def test_elasticsearch_gets_one_document_for_each_change(self, receiver: Receiver, api_client):
+        url = receiver.url('/netbox-changes/_doc/{{ id }}')
+        create(api_client, receiver, 'elasticsearch', payload_url=url)
+        place, body = sent(receiver)
+        (request,) = receiver.requests
+        assert (request.method, request.path) == ('PUT', f'/netbox-changes/_doc/{Event.objects.get().uuid}')
+        assert request.header('Authorization') == 'ApiKey t0ken'
+        assert (body['event']['action'], body['netbox']['id']) == ('created', place.pk)
+        assert datetime.fromisoformat(body['@timestamp']) == Event.objects.get().timestamp
+
+    def test_loki_gets_a_line_with_few_labels(self, receiver: Receiver, api_client):
+        create(api_client, receiver, 'loki')
+        place, body = sent(receiver)
+        (stream,) = body['streams']
+        assert stream['stream'] == {'job': 'netbox', 'event': 'created', 'object_type': 'dcim.site'}
+        ((moment, line),) = stream['values']
+        assert abs(int(moment) / 1e9 - Event.objects.get().timestamp.timestamp()) < 1e-5
+        assert (json.loads(line)['id'], json.loads(line)['display']) == (place.pk, HARMFUL)
+
+    def test_rabbitmq_gets_a_message_and_says_whether_a_queue_took_it(self, receiver: Receiver, api_client):
+        create(api_client, receiver, 'rabbitmq')
+        place, body = sent(receiver)
+        assert body['routing_key'] == 'dcim.site.created'
+        assert body['properties']['message_id'] == str(Delivery.objects.get().uuid)
+        assert json.loads(body['payload'])['data']['id'] == place.pk
+        receiver.answers('/', Answer(200, b'{"routed": false}'))
+        site(name='Bern', slug='bern')
+        work()
+        assert Delivery.objects.order_by('pk').last().status == 'pending'
 
     def test_pagerduty_gets_a_change_event(self, receiver: Receiver, api_client):
         create(api_client, receiver, 'pagerduty')
@@ -207,7 +260,7 @@ class TestBodies:
         if preset in ('slack', 'teams'):
             assert text.count('by admin') == (2 if preset == 'slack' else 1)
             assert 'not in a request' not in text
-        elif preset == 'mattermost':
+        elif preset in ('discord', 'googlechat', 'mattermost'):
             assert 'by `admin`' in text
         else:
             assert 'admin' in text
