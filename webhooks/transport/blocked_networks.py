@@ -4,6 +4,7 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 from urllib3.util.connection import allowed_gai_family
 
@@ -14,6 +15,9 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 # A number as the last label makes it an IPv4 address (WHATWG URL, 3.5).
 NUMBER = re.compile(r'(.+\.)?([0-9]+|0x[0-9a-f]*)\.*', re.IGNORECASE | re.ASCII)
 
+# A look-up has so many descriptors open at once: a file, and a socket to the service that knows names.
+LOOK_UP_DESCRIPTORS = 2
+
 
 class Blocked(Exception):
     pass
@@ -21,8 +25,7 @@ class Blocked(Exception):
 
 def allowed(host: str, port: int) -> list[tuple]:
     """Return getaddrinfo's results that are allowed. Raises Blocked if none is."""
-    asked = host.rstrip('.') if is_number(host) else host
-    found = socket.getaddrinfo(asked, port, allowed_gai_family(), socket.SOCK_STREAM)
+    found = _look_up(host, port, allowed_gai_family())
     kept = [info for info in found if not is_blocked(info[4][0])]
     if not kept:
         raise Blocked(f'{host} is at {found[0][4][0]}, which is in blocked_networks')
@@ -41,8 +44,22 @@ def _addresses(host: str) -> list[str]:
     if ':' in host:
         # A look-up fails on machines without IPv6.
         return [str(ipaddress.IPv6Address(host))]
+    return [info[4][0] for info in _look_up(host, 0, socket.AF_UNSPEC)]
+
+
+def _look_up(host: str, port: int, family: int) -> list[tuple]:
+    """Return getaddrinfo's results. Raises gaierror for an unknown name, OSError if this machine is short of something.
+
+    What a look-up without descriptors raises depends on the machine's services for names. So it is asked for here.
+    """
     asked = host.rstrip('.') if is_number(host) else host
-    return [info[4][0] for info in socket.getaddrinfo(asked, 0, socket.AF_UNSPEC, socket.SOCK_STREAM)]
+    try:
+        return socket.getaddrinfo(asked, port, family, socket.SOCK_STREAM)
+    except OSError:
+        with ExitStack() as opened:
+            for _ in range(LOOK_UP_DESCRIPTORS):
+                opened.enter_context(socket.socket())
+        raise
 
 
 def is_number(host: str) -> bool:

@@ -1,5 +1,6 @@
 """Sockets are given back, and a machine without any left is not the endpoint's fault."""
 
+import errno
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -125,12 +126,28 @@ class TestShortage:
         assert (outcome.starved, outcome.unreachable, outcome.succeeded) == (True, False, False)
         assert outcome.error == 'OSError: Too many open files'
 
-    def test_a_name_that_cannot_be_looked_up_for_that_reason_is_not_unknown(self, send):
-        outcome = send('http://nowhere.invalid/')
+    @pytest.mark.parametrize('count', [0, 1])
+    @pytest.mark.parametrize('proxies', [{}, {'http': 'http://127.0.0.1:9'}], ids=['direct', 'proxy'])
+    def test_a_name_that_cannot_be_looked_up_for_that_reason_is_not_unknown(self, send, count, proxies):
+        outcome = send('http://nowhere.invalid/', proxies=proxies)
         assert (outcome.starved, outcome.unreachable) == (False, True)
+        with left(count):
+            outcome = send('http://nowhere.invalid/', proxies=proxies)
+        assert (outcome.starved, outcome.unreachable) == (True, False)
+
+    @pytest.mark.parametrize('code', [errno.EINVAL, socket.EAI_NONAME, socket.EAI_SYSTEM])
+    def test_it_does_not_matter_what_the_machine_says_of_such_a_look_up(self, send, monkeypatch, code):
+        """Each service for names (nsswitch.conf) has an error of its own for it."""
+
+        def look_up(*_args: object) -> None:
+            raise socket.gaierror(code, 'Invalid argument')
+
+        monkeypatch.setattr(socket, 'getaddrinfo', look_up)
         with left(0):
             outcome = send('http://nowhere.invalid/')
         assert (outcome.starved, outcome.unreachable) == (True, False)
+        outcome = send('http://nowhere.invalid/')
+        assert (outcome.starved, outcome.unreachable) == (False, True)
 
     def test_a_kept_connection_needs_one_too(self, send):
         with serving(OK) as server:
