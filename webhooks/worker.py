@@ -79,6 +79,13 @@ def _tell(result: str) -> str:
     return result
 
 
+def _look() -> None:
+    """Enqueue a job that looks at the tables. Redis may have lost all others, but the mark that there is one."""
+    with transactions.may_break_off(RedisError):
+        wakeup.accept()
+        wakeup.wake()
+
+
 class WebhooksWorker(NetBoxRQWorker):
     """For our queue it starts the supervisor, unless it ends by itself."""
 
@@ -86,7 +93,10 @@ class WebhooksWorker(NetBoxRQWorker):
 
     def work(self, *args, **options) -> bool:
         ours = conf.get().queue
-        if ours not in self.queue_names() or not conf.get().enabled or any(map(options.get, ENDS)):
+        if ours not in self.queue_names() or not conf.get().enabled:
+            return super().work(*args, **options)
+        if any(map(options.get, ENDS)):
+            _look()
             return super().work(*args, **options)
         others = [name for name in self.queue_names() if name != ours]
         return Supervisor(self, others, failed_jobs.publish).run(*args, **options)

@@ -20,7 +20,7 @@ from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine.process import supervisor
 from webhooks.models import Webhook
-from webhooks.outbox import redis_queue
+from webhooks.outbox import redis_queue, wakeup
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -187,6 +187,16 @@ def test_a_worker_that_ends_by_itself_has_none(webhook, receiver, netbox):
     assert netbox.start_worker('--burst').child.popen.wait(PATIENCE) == 0
     assert is_delivered(1)()
     assert len(receiver.requests) == 1
+
+
+@pytest.mark.parametrize('is_told', [False, True], ids=['all is lost', 'the job is lost'])
+def test_a_worker_that_ends_by_itself_sends_what_no_job_mentions(webhook, receiver, netbox, is_told):
+    site()
+    redis_queue.get().empty()
+    if not is_told:
+        wakeup.accept()
+    assert netbox.start_worker('--burst').child.popen.wait(PATIENCE) == 0
+    assert is_delivered(1)()
 
 
 @pytest.fixture
