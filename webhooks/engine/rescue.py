@@ -18,10 +18,10 @@ from .registry import ALIVE, BEGINS, GIVEN_UP, STOPPED, SUSPECT, SUSPECTS
 
 logger = logging.getLogger('webhooks.worker')
 
-# With the time of its last beat.
+# A worker whose time is over, with the time of its last beat. Not the caller: it is alive, and only late.
 DEAD = """
     SELECT id, role, events, deliveries, alive_until - make_interval(secs => %(alive)s) FROM webhooks_worker
-    WHERE alive_until < clock_timestamp() LIMIT 1 FOR UPDATE SKIP LOCKED"""
+    WHERE alive_until < clock_timestamp() AND id IS DISTINCT FROM %(caller)s LIMIT 1 FOR UPDATE SKIP LOCKED"""
 REST = timedelta(seconds=30)
 # Deliveries in a transaction.
 MOST = 2000
@@ -51,13 +51,14 @@ KEEP = """
     WHERE id = %(id)s"""
 
 
-def rescue(name: str | None = None, reason: str | None = None) -> bool:
+def rescue(name: str | None = None, reason: str | None = None, *, caller: int | None = None) -> bool:
     """Returns whether there was a dead worker.
 
-    `name`: a worker whose process has ended, with the reason if that is its own fault.
+    `name`: a worker whose process has ended, with the reason if that is its own fault. Without it, any worker but the
+    `caller` (its id): that one is alive.
     """
     with transactions.short() as now:
-        found = sql.fetch(ENDED if name else DEAD, {'alive': ALIVE, 'name': name})
+        found = sql.fetch(ENDED if name else DEAD, {'alive': ALIVE, 'name': name, 'caller': caller})
         for pk, role, events, deliveries, since in found:
             blame = reason if role == SUSPECTS else None
             _rescue_events(events, now, blame)

@@ -1,3 +1,4 @@
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -33,17 +34,20 @@ from devstack.process import wait_until
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import backfill as engine
-from webhooks.engine import full_look, rescue, sql
-from webhooks.engine.deliver import circuit_breaker, lane, lanes, loop, order, queue
+from webhooks.engine import full_look, rescue, sql, transactions
+from webhooks.engine.deliver import circuit_breaker, endpoint, lane, lanes, loop, order, queue
 from webhooks.engine.deliver.build import Sent
+from webhooks.engine.deliver.endpoint import Entry
 from webhooks.engine.deliver.threads import Threads
 from webhooks.engine.dispatch import claim
 from webhooks.engine.process import inline
+from webhooks.engine.process import sender as sender_process
 from webhooks.engine.registry import GIVEN_UP, SEND, STOPPED, SUSPECT, SUSPECTS, Member
 from webhooks.engine.tidy import loop as tidy
 from webhooks.models import Delivery, Event, Health, Webhook, Worker
 from webhooks.services import backfill, redelivery, waiting
 from webhooks.templating import renderer
+from webhooks.transport.exchange import Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -204,6 +208,46 @@ class TestRescue:
                 pass_alive()
                 assert rescue.rescue()
         assert Event.objects.get(pk=event.pk).lapses == 0
+
+    def test_a_late_sender_that_looks_for_dead_ones_is_alive_itself(self, webhook):
+        changes(1)
+        dispatch_all()
+        late = hold(*deliveries())
+        pass_alive()
+        sender_process.look_after_others(late.pk)
+        assert [one.pk for one in Worker.objects.all()] == [late.pk]
+        late.beat()
+        assert [one.attempt_count for one in deliveries()] == [0]
+        pass_alive()
+        sender_process.look_after_others(late.pk + 1)
+        assert not Worker.objects.exists()
+        assert [one.attempt_count for one in deliveries()] == [1]
+
+
+def test_one_more_endpoint_that_fails_costs_a_turn_no_statement_and_little_work(receiver):
+    """A thousand may fail at once."""
+    webhooks = [subscribe(receiver.url(HOOK), Site) for _ in range(20)]
+    failure = Outcome(started_at=0, duration=0.1, status=500, error='HTTP 500')
+    costs = []
+    for some in (webhooks[:2], webhooks):
+        calls = 0
+
+        def count(_frame: object, kind: str, _argument: object) -> None:
+            nonlocal calls
+            calls += kind == 'call'
+
+        with transactions.short() as now, CaptureQueriesContext(connection) as asked:
+            sys.setprofile(count)
+            try:
+                endpoint.write([Entry(one.pk, PENDING, 1, failure, one) for one in some], now)
+            finally:
+                sys.setprofile(None)
+        costs.append((len(asked), calls))
+    (statements_of_2, calls_of_2), (statements, calls) = costs
+    assert statements == statements_of_2
+    assert (calls - calls_of_2) / 18 < 1000
+    assert {(one.last_status, one.last_error) for one in Health.objects.all()} == {(500, 'HTTP 500')}
+    assert [sum(one.latency) for one in Health.objects.order_by('pk')] == [2, 2, *[1] * 18]
 
 
 class TestBesideAnOwner:

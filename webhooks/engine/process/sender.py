@@ -38,21 +38,21 @@ def serve(pipe: int, name: str, channel: socket.socket) -> None:
     with loop.opened(member) as sender:
         threading.Thread(target=_listen, args=[pipe, sender], daemon=True).start()
         try:
-            _work(sender, channel)
+            _work(sender, member, channel)
         except Exception:
             # At once: open requests may hang, and nobody would send meanwhile.
             logger.exception('sender=failed (another one is started)')
             os._exit(os.EX_SOFTWARE)
 
 
-def _work(sender: loop.Sender, channel: socket.socket) -> None:
+def _work(sender: loop.Sender, member: Member, channel: socket.socket) -> None:
     looked_at, patience = 0.0, 0.0
     while not child.is_stopping():
         patience = 0.0 if sender.turn(patience) else SOON if sender.lanes.owned else IDLE
         if time.monotonic() > looked_at + INTERVAL:
             looked_at = time.monotonic()
             _stay(sender)
-            _look_around(channel)
+            _look_around(member, channel)
     sender.end(partial(_stay, sender))
 
 
@@ -73,15 +73,18 @@ def _listen(pipe: int, sender: loop.Sender) -> None:
         sender.poke()
 
 
-def _look_around(channel: socket.socket) -> None:
+def _look_around(member: Member, channel: socket.socket) -> None:
     with transactions.may_break_off(DatabaseError):
-        if look_after_others():
+        if look_after_others(member.pk):
             channel.send(b'+')
 
 
-def look_after_others() -> bool:
-    """Returns whether there are suspects."""
-    while rescue.rescue():
+def look_after_others(caller: int | None = None) -> bool:
+    """Rescue dead workers' work, and make missing lanes. `caller` is the own worker's id.
+
+    Returns whether there are suspects.
+    """
+    while rescue.rescue(caller=caller):
         pass
     queue.ensure_lanes()
     return suspects.are_any()
