@@ -12,7 +12,7 @@ SEND, DISPATCH, SUSPECTS, ENDING = 'send', 'dispatch', 'suspects', 'ending'
 # Seconds after a beat: a worker is alive; it may begin requests.
 ALIVE, BEGINS = 10.0, 2.0
 
-# The error of work in hand when a worker stopped. Twice in a row makes it suspect.
+# The error of work in hand when a worker stopped, beside the column `stopped`. Twice in a row makes it suspect.
 STOPPED = 'its worker stopped, or was cut off, before an outcome was recorded'
 
 # A suspect's `lapses`, one more for each death by it; at GIVEN_UP it fails.

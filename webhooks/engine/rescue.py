@@ -77,7 +77,7 @@ def _rescue_events(ids: Collection[int], now: datetime, blame: str | None) -> No
         lapses, wait, error = _state(event, blame)
         if event.lapses >= SUSPECT and not blame:
             wait = REST  # PostgreSQL itself may die of it
-        Event.objects.filter(pk=event.pk).update(lapses=lapses, retry_at=now + wait, error=error)
+        Event.objects.filter(pk=event.pk).update(lapses=lapses, retry_at=now + wait, error=error, stopped=blame is None)
 
 
 def _rescue_deliveries(ids: Collection[int], now: datetime, since: datetime | None, blame: str | None) -> list[int]:
@@ -108,14 +108,14 @@ def _judge(one: Delivery, now: datetime, since: datetime | None, blame: str | No
     over = since + timedelta(seconds=BEGINS + one.webhook.effective_timeout) if since else now
     gives_up = lapses >= GIVEN_UP or one.event.test
     verdict = fail(one) if gives_up else try_again(one, max(now, over) + wait)
-    verdict.lapses = lapses
+    verdict.lapses, verdict.stopped = lapses, blame is None
     return sent, verdict
 
 
 def _state(one: Event | Delivery, blame: str | None) -> tuple[int, timedelta, str]:
     """Return its `lapses`, its wait and its error."""
     if not blame:
-        return max(one.lapses, SUSPECT) if one.error == STOPPED else one.lapses, timedelta(), STOPPED
+        return max(one.lapses, SUSPECT) if one.stopped else one.lapses, timedelta(), STOPPED
     deaths = one.lapses + 1 - SUSPECT
     times = {1: 'once', 2: 'twice'}.get(deaths, f'{deaths} times')
     wait = delay(deaths, 0.5) if one.lapses + 1 < GIVEN_UP else timedelta()

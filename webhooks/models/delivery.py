@@ -94,6 +94,8 @@ class Delivery(models.Model):
     attempt_limit = models.PositiveSmallIntegerField(null=True)
     # 0: no suspect. 1: in hand at two deaths in a row. More: deaths of its own process (engine/rescue.py).
     lapses = models.SmallIntegerField(default=0, db_default=0)
+    # Its worker stopped at the last attempt, so there is no outcome. Its request may still be under way until `due_at`.
+    stopped = models.BooleanField(default=False, db_default=False)
     # Changes go before a backfill. A later change replaces it while untried.
     backfill = models.BooleanField(_('backfill'), default=False, db_default=False)
     # Its number in the feed. Null: not published.

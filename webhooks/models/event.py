@@ -59,6 +59,7 @@ class Event(models.Model):
     dispatched_at = models.DateTimeField(_('processed'), null=True)
     # As in Delivery.
     lapses = models.SmallIntegerField(default=0, db_default=0)
+    stopped = models.BooleanField(default=False, db_default=False)
     retry_at = models.DateTimeField(null=True)
     # After a restore ids repeat, so the time belongs to the key.
     transaction_id = models.BigIntegerField()

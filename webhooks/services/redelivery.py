@@ -120,6 +120,7 @@ def _reopen(pks: Sequence[int]) -> int:
         error='',
         attempt_limit=F('attempt_count') + 1,
         lapses=Least(F('lapses'), SUSPECT),
+        stopped=False,
         backfill=False,
         listed=False,
     )

@@ -34,10 +34,10 @@ IN_HAND = """
     SELECT w.deliveries FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
     WHERE h.webhook_id = %(webhook)s"""
 
-# Suspects' requests may still be under way.
+# The requests of suspects and of stopped workers may still be under way.
 RETRY_NOW = """
     UPDATE webhooks_delivery SET due_at = now()
-    WHERE webhook_id = %(webhook)s AND status = 'pending' AND lapses = 0 AND due_at > now()"""
+    WHERE webhook_id = %(webhook)s AND status = 'pending' AND lapses = 0 AND NOT stopped AND due_at > now()"""
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ import pytest
 from dcim.models import Site
 from django.utils import timezone
 from support.builders import site, subscribe
-from support.engine import deliveries, health, pass_retry_waits, work
+from support.engine import deliveries, die, health, pass_probe_interval, pass_retry_waits, work
 
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine.deliver import backoff
 from webhooks.engine.deliver.backoff import JITTER, MAX_RETRY_AFTER
+from webhooks.engine.deliver.circuit_breaker import SUSPEND_AFTER
 from webhooks.models import Delivery
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -85,6 +86,49 @@ def test_the_waits_follow_the_schedule(receiver):
     for (at_least, at_most), delay in zip(waits, backoff.BACKOFF, strict=True):
         assert at_most >= timedelta(seconds=delay * (1 - JITTER))
         assert at_least <= timedelta(seconds=delay * (1 + JITTER))
+
+
+def due_within(attempt: int, delivery: Delivery) -> bool:
+    """Whether it waits as after so many answers."""
+    longest = timedelta(seconds=backoff.BACKOFF[attempt - 1] * (1 + JITTER))
+    return timezone.now() < delivery.due_at <= timezone.now() + longest
+
+
+def test_an_attempt_of_a_worker_that_stopped_makes_the_next_wait_no_longer(receiver):
+    subscribe(receiver.url(HOOK), Site)
+    receiver.answers(HOOK, BROKEN)
+    site()
+    work()
+    for _ in range(4):
+        pass_retry_waits()
+        die(*deliveries(PENDING))
+        Delivery.objects.update(lapses=0, stopped=False)  # no suspect
+    pass_retry_waits()
+    work()
+    (pending,) = deliveries(PENDING)
+    assert pending.attempt_count == 6
+    assert due_within(2, pending)
+
+
+def test_probes_make_the_next_wait_no_longer(receiver):
+    webhook = subscribe(receiver.url(HOOK), Site, concurrency=SUSPEND_AFTER)
+    receiver.answers(HOOK, 502)
+    for _ in range(SUSPEND_AFTER):
+        site()
+    work()
+    (first, *others) = deliveries(PENDING)
+    Delivery.objects.filter(pk__in=[one.pk for one in others]).update(due_at=timezone.now() + timedelta(days=1))
+    for _ in range(4):
+        pass_retry_waits(pk=first.pk)
+        pass_probe_interval(webhook)
+        assert work() == '1 to retry'
+    receiver.answers(HOOK, BROKEN)
+    pass_retry_waits(pk=first.pk)
+    pass_probe_interval(webhook)
+    work()
+    first.refresh_from_db()
+    assert (first.attempt_count, first.response_status) == (6, BROKEN)
+    assert due_within(2, first)
 
 
 def test_a_retry_waits_for_its_time(receiver):

@@ -36,6 +36,14 @@ def close(health: Health) -> None:
     health.suspended_since = health.probe_at = None
 
 
+def is_open(health: Health, now: datetime) -> bool:
+    """Whether the endpoint is away, or has refused everything for long. A single delivery that is refused opens none.
+
+    But the first other answer says that it is worth trying again.
+    """
+    return health.suspended_since is not None or is_refused(health, now)
+
+
 def is_refused(health: Health, now: datetime) -> bool:
     """Whether the endpoint has refused everything for long."""
     return health.refused_since is not None and now - health.refused_since >= REFUSED

@@ -72,6 +72,8 @@ class State(NamedTuple):
     saved_at: datetime | None
     is_active: bool
     is_suspended: bool
+    # Since the last attempt.
+    is_saved: bool = False
 
 
 INACTIVE = State(None, False, False)

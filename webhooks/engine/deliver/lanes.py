@@ -126,6 +126,8 @@ class Lanes:
         self._taken = queue.take(self._member.pk, since, LANES, now, self._given)
         # If there are more, the next look goes on.
         self._since = now if len(self._taken) < LANES else since
+        if everything:
+            self._taken |= queue.take_saved(self._member.pk, LANES, now, self._given)
         self._own(self._taken, clock)
         self._locked |= self._taken
         if everything:
@@ -166,6 +168,7 @@ class Lanes:
             self.owned[pk].define(Builder(webhook))
         for pk, lane in self.owned.items():
             lane.note_state(states[pk] if lane.builder and pk in states else INACTIVE)
+        queue.retry([lane.webhook_id for lane in self._held if lane.state.is_saved], now)
 
     #
     # Due deliveries

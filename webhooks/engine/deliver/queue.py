@@ -10,16 +10,29 @@ from .. import sql
 from . import order
 from .lane import Due, State, Wish
 
-# Free lanes with a delivery that became due since then, of webhooks that may be sent to. A suspended one may if its
-# probe is due, or if somebody has just saved it.
-TAKE_LANES = """
+# Deliveries of a lane that are retried together: a turn has ten seconds. More of them go at their own time.
+RETRIES = 10_000
+
+# Somebody has saved the webhook `w` after the last attempt of its lane `h`: what was tried may do better now.
+IS_SAVED = 'w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s'
+
+# The webhook `w` with the lane `h` may be sent to. A suspended one may if its probe is due, or if somebody has just
+# saved it.
+MAY_SEND = f"""w.enabled AND NOT w.paused AND (h.gone_at > w.last_updated) IS NOT TRUE AND (
+        h.suspended_since IS NULL OR h.probe_at <= %(now)s OR {IS_SAVED}
+    )"""
+
+# The delivery `d` was tried, and waits for its next attempt. Not suspects, nor what a stopped worker had in hand: their
+# requests may still be under way.
+IS_TRIED = """d.status = 'pending' AND d.lapses = 0 AND NOT d.stopped AND d.attempt_count > 0
+        AND d.backfill IN (false, true) AND d.due_at > %(now)s"""
+
+# Free lanes with a delivery that became due since then, of webhooks that may be sent to.
+TAKE_LANES = f"""
     UPDATE webhooks_health SET owner_id = %(owner)s WHERE webhook_id = ANY(ARRAY(
         SELECT h.webhook_id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
         WHERE h.owner_id IS NULL AND h.webhook_id <> ALL(%(given)s)
-          AND w.enabled AND NOT w.paused AND (h.gone_at > w.last_updated) IS NOT TRUE AND (
-              h.suspended_since IS NULL OR h.probe_at <= %(now)s
-              OR w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s
-          ) AND EXISTS (
+          AND {MAY_SEND} AND EXISTS (
               SELECT FROM webhooks_delivery d
               WHERE d.webhook_id = h.webhook_id AND d.status = 'pending' AND d.lapses = 0
                 AND d.backfill IN (false, true) AND d.due_at > %(since)s AND d.due_at <= %(now)s
@@ -29,21 +42,40 @@ TAKE_LANES = """
     ))
     RETURNING webhook_id"""
 
+# Free lanes of webhooks that were saved, with deliveries that RETRY makes due.
+TAKE_SAVED = f"""
+    UPDATE webhooks_health SET owner_id = %(owner)s WHERE webhook_id = ANY(ARRAY(
+        SELECT h.webhook_id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
+        CROSS JOIN LATERAL (
+            SELECT FROM webhooks_delivery d WHERE d.webhook_id = h.webhook_id AND {IS_TRIED} LIMIT 1
+        ) d
+        WHERE h.owner_id IS NULL AND h.webhook_id <> ALL(%(given)s) AND {MAY_SEND} AND {IS_SAVED}
+        LIMIT %(most)s
+        FOR UPDATE OF h SKIP LOCKED
+    ))
+    RETURNING webhook_id"""
+
 # The worker's row too: its rescue waits for the commit, or passes by.
 LOCK_OWNED = """
     SELECT h.webhook_id FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
     WHERE w.id = %s FOR UPDATE SKIP LOCKED"""
 
+# What was tried in these lanes is due now, but not what was just `answered`, or got one of the `spared` statuses.
+RETRY = f"""
+    UPDATE webhooks_delivery SET due_at = %(now)s WHERE status IN ('pending', '') AND id = ANY(ARRAY(
+        SELECT d.id FROM unnest(%(lanes)s::bigint[]) AS l(id) CROSS JOIN LATERAL (
+            SELECT d.id FROM webhooks_delivery d
+            WHERE d.webhook_id = l.id AND {IS_TRIED} AND d.id <> ALL(%(answered)s)
+              AND coalesce(d.response_status, 0) <> ALL(%(spared)s)
+            LIMIT %(most)s
+        ) d
+    ))"""
+
 LEAVE = 'UPDATE webhooks_health SET owner_id = NULL WHERE webhook_id = ANY(%s)'
 
-# May these be sent to, as above, and are they suspended?
-READ_STATES = """
-    SELECT w.id, w.last_updated,
-        w.enabled AND NOT w.paused AND (h.gone_at > w.last_updated) IS NOT TRUE AND (
-            h.suspended_since IS NULL OR h.probe_at <= %(now)s
-            OR w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s
-        ),
-        h.suspended_since IS NOT NULL
+# May these be sent to, are they suspended, and were they saved since their last attempt?
+READ_STATES = f"""
+    SELECT w.id, w.last_updated, {MAY_SEND}, h.suspended_since IS NOT NULL, ({IS_SAVED}) IS TRUE
     FROM webhooks_webhook w JOIN webhooks_health h ON h.webhook_id = w.id WHERE w.id = ANY(%(lanes)s)"""
 
 # How many lanes are owned, and how many senders have beaten in the last four seconds.
@@ -127,9 +159,14 @@ READ_UNFINISHED = """
 
 
 def take(owner: int, since: datetime, most: int, now: datetime, given: Iterable[int] = ()) -> set[int]:
-    """Own free lanes. Returns their webhooks' ids. `given`: lanes for others."""
+    """Own free lanes with due deliveries. Returns their webhooks' ids. `given`: lanes for others."""
     parameters = {'owner': owner, 'since': since, 'most': most, 'now': now, 'given': list(given)}
     return set(sql.fetch_column(TAKE_LANES, parameters))
+
+
+def take_saved(owner: int, most: int, now: datetime, given: Iterable[int] = ()) -> set[int]:
+    """Own free lanes of webhooks that were saved while deliveries wait for their next attempt. As take()."""
+    return set(sql.fetch_column(TAKE_SAVED, {'owner': owner, 'most': most, 'now': now, 'given': list(given)}))
 
 
 def lock(owner: int) -> set[int]:
@@ -147,6 +184,18 @@ def share(mine: int) -> int:
     """Return how many lanes a worker with `mine` lanes is to have: as many as each other worker."""
     lanes, workers = sql.fetch(COUNT_OWNERS)[0]
     return -(-lanes // workers) if workers > 1 else max(lanes, mine)
+
+
+def retry(
+    lanes: Collection[int], now: datetime, *, spared: Collection[int] = (), answered: Collection[int] = ()
+) -> None:
+    """Let what was tried in these lanes go now, RETRIES of each at most. The caller has locked them.
+
+    What got one of the `spared` statuses waits on: the endpoint may have asked for it. So do the `answered` ids.
+    """
+    parameters = {'lanes': list(lanes), 'now': now, 'spared': list(spared), 'answered': list(answered)}
+    if lanes:
+        sql.execute(RETRY, {**parameters, 'most': RETRIES})
 
 
 def states(lanes: Collection[int], now: datetime) -> dict[int, State]:

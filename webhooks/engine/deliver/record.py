@@ -28,8 +28,8 @@ RECORD = """
     WITH v AS MATERIALIZED (
         SELECT * FROM json_to_recordset(%(rows)s::json) AS v(
             id bigint, status text, error text, response_status int, due_at timestamptz, attempt_count int,
-            attempt_limit int, lapses int, started_at timestamptz, duration float, method text, url text,
-            request_headers jsonb, response_headers jsonb, response_body text
+            attempt_limit int, lapses int, stopped boolean, started_at timestamptz, duration float, method text,
+            url text, request_headers jsonb, response_headers jsonb, response_body text
         )
     ), logged AS (
         INSERT INTO webhooks_attempt (delivery_id, number, started_at, duration, method, url, request_headers,
@@ -40,7 +40,8 @@ RECORD = """
     )
     UPDATE webhooks_delivery d
     SET status = v.status, error = v.error, response_status = v.response_status, due_at = v.due_at,
-        attempt_count = v.attempt_count, attempt_limit = v.attempt_limit, lapses = v.lapses, listed = false,
+        attempt_count = v.attempt_count, attempt_limit = v.attempt_limit, lapses = v.lapses,
+        stopped = v.stopped, listed = false,
         finished_at = CASE WHEN v.status = 'pending' THEN NULL ELSE now() END
     FROM v WHERE d.id = v.id AND d.status IN ('pending', 'sending') AND d.attempt_count < v.attempt_count
     RETURNING d.id"""
@@ -86,7 +87,14 @@ def record(judged: Sequence[tuple[Sent, Verdict]], now: datetime) -> list[Entry]
     for sent, verdict in mine:
         _log(sent, verdict)
     return [
-        Entry(sent.delivery.webhook_id, verdict.status, len(sent.deliveries), sent.outcome, sent.delivery.webhook)
+        Entry(
+            sent.delivery.webhook_id,
+            verdict.status,
+            len(sent.deliveries),
+            sent.outcome,
+            sent.delivery.webhook,
+            sent.pks,
+        )
         for sent, verdict in mine
     ]
 
@@ -109,6 +117,7 @@ def _delivery(one: Delivery, sent: Sent, verdict: Verdict) -> dict[str, object]:
         'attempt_count': one.attempt_count + 1,
         'attempt_limit': verdict.attempt_limit,
         'lapses': verdict.lapses,
+        'stopped': verdict.stopped,
     }
 
 

@@ -11,6 +11,8 @@ from ...models import Delivery
 from ...transport.exchange import Outcome
 from . import backoff, circuit_breaker
 
+# Answers that may ask for a wait (Retry-After).
+ASKING = (429, 503)
 # Attempts. The column holds some more, for redeliveries.
 MOST = 32_000
 
@@ -23,6 +25,8 @@ class Verdict:
     attempt_limit: int | None
     due_at: datetime | None = None
     lapses: int = 0
+    # Its worker stopped before there was an outcome.
+    stopped: bool = False
 
 
 def fail(delivery: Delivery) -> Verdict:
@@ -51,10 +55,21 @@ def decide(delivery: Delivery, outcome: Outcome, now: datetime, chance: float) -
         return try_again(delivery, now + max(shortest, _asked(outcome, now)))
     if outcome.unsendable or tries >= (limit or delivery.webhook.max_attempts):
         return fail(delivery)
-    return Verdict(StatusChoices.PENDING, limit, now + max(backoff.delay(tries, chance), _asked(outcome, now)))
+    wait = backoff.delay(_spent(delivery) + 1, chance)
+    return Verdict(StatusChoices.PENDING, limit, now + max(wait, _asked(outcome, now)))
+
+
+def _spent(delivery: Delivery) -> int:
+    """Return how many attempts it has spent. A probe, and the attempt of a stopped worker, raised its limit instead.
+
+    If somebody has changed `max_attempts` since, the number is off by the difference.
+    """
+    most = delivery.webhook.max_attempts
+    left = (delivery.attempt_limit or most) - delivery.attempt_count
+    return min(max(most - left, 0), delivery.attempt_count)
 
 
 def _asked(outcome: Outcome, now: datetime) -> timedelta:
     """Return the wait that the endpoint asks for."""
-    asked = backoff.retry_after(outcome.headers.get('Retry-After'), now) if outcome.status in (429, 503) else None
+    asked = backoff.retry_after(outcome.headers.get('Retry-After'), now) if outcome.status in ASKING else None
     return asked or timedelta()

@@ -33,14 +33,11 @@ MOST = 1000
 
 # As in deliver/queue.py and deliver/order.py: the webhook may be sent to, it is the first of its change set, and no
 # earlier delivery of its object waits.
-READY_SUSPECTS = """
+READY_SUSPECTS = f"""
     SELECT d.id, d.webhook_id FROM webhooks_delivery d
     JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN webhooks_health h ON h.webhook_id = w.id
     WHERE d.status = 'pending' AND d.lapses > 0 AND d.due_at <= %(now)s
-      AND w.enabled AND NOT w.paused AND (h.gone_at > w.last_updated) IS NOT TRUE AND (
-          h.suspended_since IS NULL OR h.probe_at <= %(now)s
-          OR w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s
-      ) AND (d.change_set IS NULL OR NOT EXISTS (
+      AND {queue.MAY_SEND} AND (d.change_set IS NULL OR NOT EXISTS (
           SELECT FROM webhooks_delivery p
           WHERE p.webhook_id = d.webhook_id AND p.change_set = d.change_set AND p.status = 'pending'
             AND (p.part, p.id) < (d.part, d.id) AND (p.parts IS NOT NULL OR p.due_at IS NOT NULL)

@@ -1,0 +1,21 @@
+"""What a rescue knows of a worker that stopped."""
+
+from django.db import migrations, models
+
+from webhooks.migrations._gently import Gently
+
+
+class Migration(migrations.Migration):
+    atomic = False
+
+    dependencies = [('webhooks', '0004_engine')]
+
+    operations = [
+        Gently(
+            ['event'], migrations.AddField('event', 'stopped', models.BooleanField(db_default=False, default=False))
+        ),
+        Gently(
+            ['delivery'],
+            migrations.AddField('delivery', 'stopped', models.BooleanField(db_default=False, default=False)),
+        ),
+    ]
