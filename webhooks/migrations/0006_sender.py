@@ -1,4 +1,4 @@
-"""What a rescue knows of a worker that stopped."""
+"""What the sender has to know of a worker that stopped, and of a webhook with the id of a deleted one."""
 
 from django.db import migrations, models
 
@@ -18,4 +18,5 @@ class Migration(migrations.Migration):
             ['delivery'],
             migrations.AddField('delivery', 'stopped', models.BooleanField(db_default=False, default=False)),
         ),
+        Gently(['health'], migrations.AddField('health', 'former_until', models.BigIntegerField(null=True))),
     ]

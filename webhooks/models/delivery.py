@@ -17,7 +17,7 @@ from .. import visibility
 from ..choices import OPEN_STATUSES, KindChoices, StatusChoices
 from .confidential import LogQuerySet, shorten_error
 from .event import Event
-from .of_webhook import OfWebhookManager
+from .of_webhook import LogManager
 from .webhook import Webhook
 
 PENDING = Q(status=StatusChoices.PENDING)
@@ -110,7 +110,7 @@ class Delivery(models.Model):
     # Changes its event, in place of superseded deliveries (engine/deliver/merge.py).
     span = models.JSONField(null=True)
 
-    objects = OfWebhookManager.from_queryset(DeliveryQuerySet)()
+    objects = LogManager.from_queryset(DeliveryQuerySet)()
 
     class Meta:
         ordering = ('-pk',)

@@ -5,19 +5,48 @@ deleting the webhook locks no lane.
 """
 
 from django.contrib.postgres.fields import ArrayField
-from django.db import models
+from django.db import connection, models
 from django.db.models.signals import post_save
 from django.dispatch import receiver
 from django.utils.translation import gettext_lazy as _
 
 from ..constants import LATENCY_BUCKETS
+from . import sequence
 from .of_webhook import OfWebhookManager
 from .webhook import Webhook
 from .worker import Worker
 
+# Whether a deleted webhook with this id has left anything.
+IS_LEFT = """
+    SELECT EXISTS (SELECT FROM webhooks_health WHERE webhook_id = %(webhook)s)
+        OR EXISTS (SELECT FROM webhooks_delivery WHERE webhook_id = %(webhook)s)"""
+
+# What it has left beside its log, which may be long.
+REMOVE_LEFT = """
+    WITH backfill AS (DELETE FROM webhooks_backfill WHERE webhook_id = %(webhook)s)
+    DELETE FROM webhooks_hour WHERE health_id = %(webhook)s"""
+
 
 def no_latency() -> list[int]:
     return [0] * (len(LATENCY_BUCKETS) + 1)
+
+
+class HealthManager(OfWebhookManager):
+    def begin(self, webhook: Webhook) -> None:
+        """Make the lane of a new webhook.
+
+        Fixtures and restored changes may bring the id of a deleted webhook. That one's lane is made anew then, and
+        engine/tidy removes its log before anything is sent. A worker that still owns the lane leaves it by itself.
+        """
+        its = {'webhook': webhook.pk}
+        with connection.cursor() as cursor:
+            cursor.execute(IS_LEFT, its)
+            (is_left,) = cursor.fetchone()
+            if is_left:
+                cursor.execute(REMOVE_LEFT, its)
+        health = self.model(webhook=webhook, former_until=sequence.draw() if is_left else None)
+        names = [field.name for field in self.model._meta.concrete_fields if field.name not in ('webhook', 'owner')]
+        self.bulk_create([health], update_conflicts=True, unique_fields=['webhook'], update_fields=names)
 
 
 class Health(models.Model):
@@ -52,9 +81,12 @@ class Health(models.Model):
     # Event types that event rules have yet to hear of.
     news = ArrayField(models.CharField(max_length=50), default=list, db_default=[])
 
+    # The log up to this sequence is that of a deleted webhook with the same id. Until it is removed, nothing is sent.
+    former_until = models.BigIntegerField(null=True)
+
     _netbox_private = True
 
-    objects = OfWebhookManager()
+    objects = HealthManager()
 
     class Meta:
         verbose_name = _('health')
@@ -67,4 +99,4 @@ class Health(models.Model):
 @receiver(post_save, sender=Webhook, dispatch_uid='webhooks.health')
 def _webhook_saved(instance: Webhook, created: bool, **kwargs) -> None:
     if created:
-        Health.objects.create(webhook=instance)
+        Health.objects.begin(instance)

@@ -17,8 +17,8 @@ RETRIES = 10_000
 IS_SAVED = 'w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s'
 
 # The webhook `w` with the lane `h` may be sent to. A suspended one may if its probe is due, or if somebody has just
-# saved it.
-MAY_SEND = f"""w.enabled AND NOT w.paused AND (h.gone_at > w.last_updated) IS NOT TRUE AND (
+# saved it. One with the id of a deleted one may once that one's log is removed (engine/tidy).
+MAY_SEND = f"""w.enabled AND NOT w.paused AND (h.gone_at > w.last_updated) IS NOT TRUE AND h.former_until IS NULL AND (
         h.suspended_since IS NULL OR h.probe_at <= %(now)s OR {IS_SAVED}
     )"""
 
@@ -253,4 +253,4 @@ def unfinished(transactions: Collection[int]) -> set[int]:
 def ensure_lanes() -> None:
     """Give a lane to webhooks that were made without signals."""
     for webhook in Webhook.objects.filter(health=None):
-        Health.objects.get_or_create(webhook=webhook)
+        Health.objects.begin(webhook)

@@ -4,6 +4,7 @@ from collections import Counter
 from datetime import datetime
 
 from ...choices import StatusChoices
+from ...models.sequence import SEQUENCE
 from .. import notifications, sql, transactions
 from ..deliver import endpoint, gone, order
 
@@ -16,6 +17,7 @@ OVERDUE = """
         WHERE d.webhook_id = h.webhook_id AND d.status = 'pending' AND d.expires_at < %(now)s
         ORDER BY d.expires_at, d.id LIMIT %(each)s
     ) o
+    WHERE h.former_until IS NULL
     LIMIT %(part)s
     FOR UPDATE OF h SKIP LOCKED"""
 
@@ -32,20 +34,48 @@ EXPIRE = """
       AND id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
     RETURNING id, webhook_id"""
 
-# Nobody records these any more: a lane is left a second after its last answer.
-DELETED = """
-    SELECT webhook_id FROM webhooks_health h
-    WHERE owner_id IS NULL AND NOT EXISTS (SELECT FROM webhooks_webhook w WHERE w.id = h.webhook_id) LIMIT 1
-    FOR UPDATE OF h SKIP LOCKED"""
+# A deleted webhook's lane. What was matched before the deletion has a lower sequence.
+MARK_DELETED = f"""
+    UPDATE webhooks_health SET former_until = nextval('{SEQUENCE}') WHERE webhook_id = ANY(ARRAY(
+        SELECT webhook_id FROM webhooks_health h
+        WHERE former_until IS NULL AND NOT EXISTS (SELECT FROM webhooks_webhook w WHERE w.id = h.webhook_id)
+        FOR UPDATE OF h SKIP LOCKED
+    ))"""
 
+# A lane with the log of a deleted webhook. Another webhook may have the id by now. Nobody adds to that log any more: a
+# lane is left a second after its last answer, and no dispatcher has an earlier event in hand.
+FORMER = """
+    SELECT webhook_id, former_until FROM webhooks_health h
+    WHERE former_until IS NOT NULL AND owner_id IS NULL AND NOT EXISTS (
+        SELECT FROM webhooks_event e
+        WHERE e.id = ANY(ARRAY(SELECT unnest(events) FROM webhooks_worker)) AND e.dispatched_at IS NULL
+          AND e.sequence <= h.former_until
+    )
+    LIMIT 1 FOR UPDATE OF h SKIP LOCKED"""
+
+FORGET_BACKFILL = """
+    DELETE FROM webhooks_event WHERE backfill_for = %(webhook)s AND dispatched_at IS NULL AND sequence <= %(until)s"""
+
+# The deleted webhook's deliveries have the lowest ids.
 FORGET_LOG = """
     DELETE FROM webhooks_delivery WHERE id = ANY(ARRAY(
-        SELECT id FROM webhooks_delivery WHERE webhook_id = %(webhook)s ORDER BY id DESC LIMIT %(part)s
+        SELECT id FROM webhooks_delivery WHERE webhook_id = %(webhook)s AND (
+            sequence <= %(until)s OR NOT EXISTS (SELECT FROM webhooks_webhook WHERE id = %(webhook)s)
+        )
+        ORDER BY id LIMIT %(part)s
     ))"""
+
 # Last: an interrupted removal goes on.
-FORGET_LAST = """
-    WITH backfills AS (DELETE FROM webhooks_backfill WHERE webhook_id = %(webhook)s)
-    DELETE FROM webhooks_health WHERE webhook_id = %(webhook)s"""
+FORGET_LANE = """
+    WITH gone AS (
+        DELETE FROM webhooks_health h
+        WHERE webhook_id = %(webhook)s AND NOT EXISTS (SELECT FROM webhooks_webhook w WHERE w.id = h.webhook_id)
+        RETURNING webhook_id
+    )
+    DELETE FROM webhooks_backfill WHERE webhook_id IN (SELECT webhook_id FROM gone)"""
+
+# To the webhook that has the id now anything may be sent.
+FREE_LANE = 'UPDATE webhooks_health SET former_until = NULL WHERE webhook_id = %(webhook)s'
 
 # Parked before `ordered` was switched off. A later part of a change set goes after the earlier one.
 LET_PASS = """
@@ -96,12 +126,16 @@ def expire() -> bool:
 
 
 def forget_deleted() -> bool:
+    """Remove a part of a deleted webhook's log, and at last its lane. Returns whether there was any."""
     with transactions.short():
-        found = sql.fetch_column(DELETED)
-        for webhook_id in found:
-            bounds = {'webhook': webhook_id, 'part': PART}
+        sql.execute(MARK_DELETED)
+        found = sql.fetch(FORMER)
+        for webhook_id, until in found:
+            bounds = {'webhook': webhook_id, 'until': until, 'part': PART}
+            sql.execute(FORGET_BACKFILL, bounds)
             if not sql.execute(FORGET_LOG, bounds):
-                sql.execute(FORGET_LAST, bounds)
+                sql.execute(FORGET_LANE, bounds)
+                sql.execute(FREE_LANE, bounds)
     return bool(found)
 
 
