@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 from dcim.models import Site
+from django.db import transaction
 from django.utils import timezone
 from support.builders import site, subscribe
 from support.engine import (
@@ -23,6 +24,7 @@ from support.engine import (
 
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
+from webhooks.engine import transactions
 from webhooks.engine.deliver import queue
 from webhooks.engine.deliver.circuit_breaker import REFUSED
 from webhooks.models import Delivery, Health, Webhook
@@ -115,6 +117,26 @@ class TestOutage:
         assert work() == 'nothing to send'
         assert len(receiver.requests) == so_far
 
+    def test_a_batch_is_a_probe_as_a_whole(self, receiver):
+        """Each time its request says the same."""
+        webhook = subscribe(receiver.url(HOOK), Site, batch=True)
+        receiver.answers(HOOK, 500)
+        for _ in range(2):
+            with transaction.atomic():
+                site()
+                site()
+            work()
+        refuse_for_long(webhook)
+        pass_retry_waits()
+        work()
+        assert health(webhook).suspended_since
+        put_off()
+        with transactions.short() as now:
+            queue.let_probe([webhook.pk], now)
+        pass_probe_interval(webhook)
+        assert work() == '2 to retry'
+        assert {len(request.json()['data']) for request in receiver.requests} == {2}
+
     def test_the_one_whose_failure_ended_the_outage_waits_for_its_next_attempt(self, suspended, receiver):
         receiver.answers(HOOK, 404, 200)
         pass_probe_interval(suspended)
@@ -147,6 +169,8 @@ class TestOutage:
     def test_of_very_many_the_rest_go_at_their_own_time(self, suspended, receiver, monkeypatch):
         monkeypatch.setattr(queue, 'RETRIES', 2)
         put_off()
+        for number, one in enumerate(deliveries(PENDING, attempt_count__gt=0)):
+            Delivery.objects.filter(pk=one.pk).update(due_at=one.due_at + timedelta(seconds=number))
         receiver.answers(HOOK, 200)
         site()
         pass_probe_interval(suspended)

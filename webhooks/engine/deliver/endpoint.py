@@ -17,7 +17,6 @@ from ...models import Health, Hour, Webhook
 from ...transport.exchange import Outcome
 from .. import notifications, sql
 from . import circuit_breaker, queue
-from .verdict import ASKING
 
 # What outcomes change, and its type in PostgreSQL.
 WRITTEN = {
@@ -95,22 +94,18 @@ def write(noted: Sequence[Entry], now: datetime, *, tells_failures: bool = True)
         return []
     rows = Health.objects.filter(webhook__in=by_webhook).select_related('webhook').order_by('webhook')
     healths = {health.pk: health for health in rows.select_for_update(of=('self',), skip_locked=True)}
-    closed: dict[int, Counter[str]] = {}
-    opened: list[int] = []
-    mended: list[int] = []
-    news: list[tuple[Webhook, EventType]] = []
-    for pk, health in healths.items():
-        was_open, was_suspended = circuit_breaker.is_open(health, now), health.suspended_since is not None
-        closed[pk] = _record(health, by_webhook[pk], now)
-        if was_open and not circuit_breaker.is_open(health, now):
-            mended.append(pk)
-        if health.suspended_since == now:
-            opened.append(pk)
-        news += [(health.webhook, told) for told in _news(health, was_suspended, closed[pk], now, tells_failures)]
+    was_open = {pk for pk, health in healths.items() if circuit_breaker.is_open(health, now)}
+    was_suspended = {pk for pk, health in healths.items() if health.suspended_since}
+    closed = {pk: _record(health, by_webhook[pk], now) for pk, health in healths.items()}
+    news = [
+        (health.webhook, told)
+        for pk, health in healths.items()
+        for told in _news(health, pk in was_suspended, closed[pk], now, tells_failures)
+    ]
     _save(healths.values())
-    # One of what was tried is the next probe. Later all of it goes, at the first sign that the endpoint is well.
-    queue.retry(opened, now, spared=ASKING)
-    queue.retry(mended, now, answered=[pk for one in noted for pk in one.pks])
+    queue.let_probe([pk for pk, health in healths.items() if health.suspended_since == now], now)
+    mended = [pk for pk in was_open if not circuit_breaker.is_open(healths[pk], now)]
+    queue.retry(mended, now, [pk for one in noted for pk in one.pks])
     Hour.objects.count_all(closed, now)
     for webhook, told in news:
         notifications.tell(webhook, told)

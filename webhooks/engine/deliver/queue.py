@@ -9,8 +9,9 @@ from ...models.delivery import PENDING
 from .. import sql
 from . import order
 from .lane import Due, State, Wish
+from .verdict import ASKING
 
-# Deliveries of a lane that are retried together: a turn has ten seconds. More of them go at their own time.
+# Deliveries that RETRY makes due, of all lanes together: a turn has ten seconds. More of them go at their own time.
 RETRIES = 10_000
 
 # Somebody has saved the webhook `w` after the last attempt of its lane `h`: what was tried may do better now.
@@ -60,14 +61,15 @@ LOCK_OWNED = """
     SELECT h.webhook_id FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
     WHERE w.id = %s FOR UPDATE SKIP LOCKED"""
 
-# What was tried in these lanes is due now, but not what was just `answered`, or got one of the `spared` statuses.
+# What was tried in these lanes is due now, but not what was just `answered`, or got one of the `spared` statuses. What
+# went in one request has one time: it stays together.
 RETRY = f"""
     UPDATE webhooks_delivery SET due_at = %(now)s WHERE status IN ('pending', '') AND id = ANY(ARRAY(
         SELECT d.id FROM unnest(%(lanes)s::bigint[]) AS l(id) CROSS JOIN LATERAL (
             SELECT d.id FROM webhooks_delivery d
             WHERE d.webhook_id = l.id AND {IS_TRIED} AND d.id <> ALL(%(answered)s)
               AND coalesce(d.response_status, 0) <> ALL(%(spared)s)
-            LIMIT %(most)s
+            ORDER BY d.due_at FETCH FIRST %(most)s ROWS WITH TIES
         ) d
     ))"""
 
@@ -186,16 +188,20 @@ def share(mine: int) -> int:
     return -(-lanes // workers) if workers > 1 else max(lanes, mine)
 
 
-def retry(
-    lanes: Collection[int], now: datetime, *, spared: Collection[int] = (), answered: Collection[int] = ()
-) -> None:
-    """Let what was tried in these lanes go now, RETRIES of each at most. The caller has locked them.
-
-    What got one of the `spared` statuses waits on: the endpoint may have asked for it. So do the `answered` ids.
-    """
-    parameters = {'lanes': list(lanes), 'now': now, 'spared': list(spared), 'answered': list(answered)}
+def retry(lanes: Collection[int], now: datetime, answered: Collection[int] = ()) -> None:
+    """Let what was tried in these lanes go now, but for the `answered` ids. The caller has locked the lanes."""
     if lanes:
-        sql.execute(RETRY, {**parameters, 'most': RETRIES})
+        most = max(RETRIES // len(lanes), 1)
+        sql.execute(RETRY, {'lanes': list(lanes), 'now': now, 'most': most, 'spared': [], 'answered': list(answered)})
+
+
+def let_probe(lanes: Collection[int], now: datetime) -> None:
+    """Let one request that was tried in each of these lanes be the next probe, unless the endpoint asked it to wait.
+
+    The caller has locked the lanes.
+    """
+    if lanes:
+        sql.execute(RETRY, {'lanes': list(lanes), 'now': now, 'most': 1, 'spared': list(ASKING), 'answered': []})
 
 
 def states(lanes: Collection[int], now: datetime) -> dict[int, State]:
