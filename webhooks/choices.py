@@ -21,8 +21,13 @@ class KindChoices(ChoiceSet):
 
 
 class StatusChoices(ChoiceSet):
-    """`pending` and `sending` (a test by *Send a test*) are open. `superseded`: a later delivery shows the object."""
+    """States of a delivery.
 
+    `undecided`, `pending` and `sending` (a test by *Send a test*) are open. `undecided`: a regular expression in the
+    webhook's conditions is still to be evaluated. `superseded`: a later delivery shows the object.
+    """
+
+    UNDECIDED = 'undecided'
     PENDING = 'pending'
     SENDING = 'sending'
     DELIVERED = 'delivered'
@@ -30,6 +35,7 @@ class StatusChoices(ChoiceSet):
     SUPERSEDED = 'superseded'
 
     CHOICES = [
+        (UNDECIDED, _('Undecided'), 'purple'),
         (PENDING, _('Pending'), 'cyan'),
         (SENDING, _('Sending'), 'blue'),
         (DELIVERED, _('Delivered'), 'green'),
@@ -57,7 +63,8 @@ class BackfillStateChoices(ChoiceSet):
 
 
 OBJECT_KINDS = (KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED)
-OPEN_STATUSES = (StatusChoices.PENDING, StatusChoices.SENDING)
+OPEN_STATUSES = (StatusChoices.UNDECIDED, StatusChoices.PENDING, StatusChoices.SENDING)
+WAITING_STATUSES = (StatusChoices.UNDECIDED, StatusChoices.PENDING)
 CLOSED_CHOICES = [(value, label) for value, label in StatusChoices if value not in OPEN_STATUSES]  # pyright: ignore[reportGeneralTypeIssues]
 
 

@@ -45,7 +45,8 @@ READY_BACKFILLS = """
         SELECT count(*) FROM (
             SELECT FROM webhooks_event e WHERE e.backfill_for = b.webhook_id AND e.dispatched_at IS NULL
             UNION ALL
-            SELECT FROM webhooks_delivery d WHERE d.webhook_id = b.webhook_id AND d.backfill AND d.status = 'pending'
+            SELECT FROM webhooks_delivery d
+            WHERE d.webhook_id = b.webhook_id AND d.backfill AND d.status IN ('pending', 'undecided')
             LIMIT %(most)s
         ) is_open
     ) < CASE WHEN b.position < cardinality(b.object_types) THEN %(most)s ELSE 1 END"""

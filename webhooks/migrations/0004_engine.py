@@ -151,6 +151,12 @@ class Migration(migrations.Migration):
             BuildIndex(
                 'delivery',
                 models.Index(
+                    fields=['webhook', 'id'], condition=Q(status='undecided'), name='webhooks_delivery_undecided'
+                ),
+            ),
+            BuildIndex(
+                'delivery',
+                models.Index(
                     fields=['webhook', 'position'],
                     condition=Q(position__isnull=False),
                     name='webhooks_delivery_published',

@@ -7,7 +7,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
-from ..choices import BackfillStateChoices, StatusChoices
+from ..choices import WAITING_STATUSES, BackfillStateChoices
 from .delivery import Delivery
 from .event import Event
 from .of_webhook import OfWebhookManager
@@ -50,5 +50,5 @@ class Backfill(models.Model):
 
     def count_open(self) -> int:
         undispatched = Event.objects.filter(dispatched_at=None, backfill_for=self.pk).count()
-        waiting = Delivery.objects.filter(webhook=self.pk, backfill=True, status=StatusChoices.PENDING).count()
+        waiting = Delivery.objects.filter(webhook=self.pk, backfill=True, status__in=WAITING_STATUSES).count()
         return undispatched + waiting

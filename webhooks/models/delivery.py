@@ -134,6 +134,12 @@ class Delivery(models.Model):
                 name='webhooks_delivery_odd',
             ),
             models.Index(fields=['batch'], condition=Q(batch__isnull=False), name='webhooks_delivery_batch'),
+            # Whose regular expressions are to be evaluated.
+            models.Index(
+                fields=['webhook', 'id'],
+                condition=Q(status=StatusChoices.UNDECIDED),
+                name='webhooks_delivery_undecided',
+            ),
             # Published by a feed.
             models.Index(
                 fields=['webhook', 'position'], condition=Q(position__isnull=False), name='webhooks_delivery_published'

@@ -2,7 +2,7 @@
 
 from django.db.models import Prefetch, QuerySet
 
-from ..choices import StatusChoices
+from ..choices import WAITING_STATUSES
 from . import Attempt, Delivery, Event, Webhook
 
 LONG_COLUMNS = ('data', 'expanded', 'snapshot', 'prechange', 'snapshots', 'request')
@@ -29,7 +29,7 @@ def earlier_of(delivery: Delivery) -> Delivery | None:
         object_type=delivery.object_type_id,
         object_id=delivery.object_id,
         webhook=delivery.webhook_id,
-        status=StatusChoices.PENDING,
+        status__in=WAITING_STATUSES,
         sequence__lt=delivery.sequence,
     )
     return earlier.order_by('sequence').first()

@@ -24,6 +24,8 @@ RETRYING = gettext_lazy('Retrying')
 
 def wait_of(delivery: Delivery, now: datetime, earlier: Delivery | None = None) -> Wait | None:
     """`earlier` comes from models.querysets.earlier_of. No query if the webhook's health and backfill are loaded."""
+    if delivery.status == StatusChoices.UNDECIDED:
+        return Wait('', _('A worker evaluates the regular expressions in the conditions. Then it is sent, or goes.'))
     if delivery.status != StatusChoices.PENDING:
         return None
     return _of_webhook(delivery) or _of_delivery(delivery, now, earlier)

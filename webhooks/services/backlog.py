@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from django.db.models import Count, Manager, Min, Q, QuerySet
 
 from .. import conf
-from ..choices import StatusChoices
+from ..choices import WAITING_STATUSES, StatusChoices
 from ..models import Delivery, Event, Webhook, Worker
 from ..outbox import redis_queue
 from ..presentation.states import IS_SUSPENDED
@@ -34,7 +34,7 @@ def measure(user: Reader | None = None) -> Backlog:
         count=Count('pk'), suspects=Count('pk', filter=Q(lapses__gt=0)), oldest=Min('timestamp')
     )
     log = _visible(Delivery.objects, user)
-    deliveries = log.filter(status=StatusChoices.PENDING).aggregate(
+    deliveries = log.filter(status__in=WAITING_STATUSES).aggregate(
         pending=Count('pk'), suspect_deliveries=Count('pk', filter=Q(lapses__gt=0))
     )
     oldest = [moment for moment in (changes['oldest'], waiting_since(log)) if moment]

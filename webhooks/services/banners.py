@@ -10,7 +10,6 @@ from django.utils.translation import gettext as _
 
 from .. import conf
 from ..constants import GONE
-from ..engine.dispatch import matching
 from ..exceptions import DecryptionError
 from ..models import Health, Webhook
 from ..models.fields import Sealed
@@ -40,7 +39,6 @@ def of(webhook: Webhook) -> list[Banner]:
         *_definition(webhook),
         *_state(webhook),
         *_subscription(webhook),
-        *_conditions(webhook),
         *_installation(webhook),
         *_waiting(webhook),
     ]
@@ -143,19 +141,6 @@ def _subscription(webhook: Webhook) -> Iterator[Banner]:
             'types, or choose it in an event rule.'
         ),
     )
-
-
-def _conditions(webhook: Webhook) -> Iterator[Banner]:
-    if webhook.conditions and matching.are_undecided(webhook):
-        yield Banner(
-            'danger',
-            'timer-alert-outline',
-            _('Conditions take too long'),
-            _(
-                'A regular expression took too long, {count} times in a row. For a minute, the conditions count as not '
-                'met. Changes in that time are never sent. Simplify the regular expression.'
-            ).format(count=matching.TIME_OUTS),
-        )
 
 
 def _installation(webhook: Webhook) -> Iterator[Banner]:

@@ -1,6 +1,8 @@
 import hashlib
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -10,14 +12,15 @@ from extras.conditions import InvalidCondition
 from extras.models import Tag
 from support.builders import CREATED, DELETED, NOWHERE, UPDATED, device, site, subscribe
 from support.builtin import builtin_rule, request_by
-from support.engine import deliveries, dispatch_all, dispatch_batch, work
+from support.engine import deliveries, dispatch_all, dispatch_batch, sender, work
 from users.models import User
 
 from devstack.process import wait_until
 from devstack.receiver import Receiver
-from webhooks.engine.dispatch import loop, matching
+from webhooks.engine.dispatch import loop, matching, undecided
+from webhooks.engine.dispatch.undecided import Undecided
 from webhooks.models import Event, Webhook
-from webhooks.services import banners, redelivery
+from webhooks.services import redelivery
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -287,45 +290,82 @@ class TestSlow:
         _slow, place = site(comments='a' * 40 + '!'), site(comments='aaa')
         assert dispatched() == [(CREATED, place.pk)]
 
-    def test_after_three_in_a_row_they_are_undecided_for_a_while(self, caplog: pytest.LogCaptureFixture):
+    def test_each_change_is_decided_however_slow_earlier_ones_were(self, caplog: pytest.LogCaptureFixture):
         webhook, plain = subscribe(NOWHERE, Site, conditions=WITHOUT_END), subscribe(NOWHERE, Site)
-        for _ in range(5):
-            site(comments=SLOW)
+        for comments in (*[SLOW] * 4, 'aaa'):
+            site(comments=comments)
         dispatch_all()
-        assert caplog.text.count('it takes more than') == 3
-        assert f'webhook={webhook.pk} conditions=undecided' in caplog.text
-        assert skipped() == [1] * 5
-        assert [one.webhook for one in deliveries()] == [plain] * 5
-        assert [banner.title for banner in banners.of(webhook)].count('Conditions take too long') == 1
-        assert 'Conditions take too long' not in [banner.title for banner in banners.of(plain)]
+        assert caplog.text.count('it takes more than') == 4
+        assert skipped() == [1, 1, 1, 1, 0]
+        assert [one.webhook for one in deliveries()].count(plain) == 5
+        assert [one.webhook for one in deliveries()].count(webhook) == 1
 
-    def test_what_is_undecided_is_so_for_other_workers_too(self, caplog: pytest.LogCaptureFixture):
-        subscribe(NOWHERE, Site, conditions=WITHOUT_END)
-        for _ in range(4):
-            site(comments=SLOW)
-            dispatch_all()  # with a new decider
-        assert caplog.text.count('it takes more than') == 3
-        assert skipped() == [1] * 4
+    def test_other_webhooks_get_a_change_before_a_regular_expression_is_evaluated(self):
+        plain = subscribe(NOWHERE, Site)
+        slow = subscribe(NOWHERE, Site, conditions=WITHOUT_END)
+        with evaluation_stopped():
+            site(comments='aaa')
+            dispatch_all()
+        assert {one.webhook: one.status for one in deliveries()} == {plain: 'pending', slow: 'undecided'}
+        dispatch_all()
+        assert {one.webhook: one.status for one in deliveries()} == {plain: 'pending', slow: 'pending'}
 
-    def test_they_are_decided_again_after_it(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(matching, 'REST', 1)
-        webhook = subscribe(NOWHERE, Site, conditions=WITHOUT_END)
-        for _ in range(4):
-            site(comments=SLOW)
-        assert dispatched() == []
-        assert wait_until(lambda: not matching.are_undecided(webhook), timeout=30)
+    def test_a_later_change_waits_for_an_undecided_one_of_its_object(self, receiver: Receiver):
+        webhook = subscribe(receiver.url('/hook'), Site, conditions={**WITHOUT_END, 'value': 'a+$'})
         place = site(comments='aaa')
-        assert dispatched() == [(CREATED, place.pk)]
+        with evaluation_stopped():
+            dispatch_all()
+            edit(webhook, conditions=None)
+            edit(place, name='Bern')
+            dispatch_all()
+            with sender() as (_pk, opened):
+                assert not opened.turn()
+        assert receiver.requests == []
+        assert work() == '2 delivered'
+        assert [one.json()['event'] for one in receiver.requests] == [CREATED, UPDATED]
 
-    def test_once_mended_they_are_decided_at_once(self):
-        webhook = subscribe(NOWHERE, Site, conditions=WITHOUT_END)
-        for _ in range(4):
-            site(comments=SLOW)
-        assert dispatched() == []
-        assert matching.are_undecided(webhook)
-        edit(webhook, conditions={**WITHOUT_END, 'value': 'a+!'})
-        place = site(comments=SLOW)
-        assert dispatched() == [(CREATED, place.pk)]
+    def test_a_later_change_goes_when_an_undecided_one_is_not_met(self, receiver: Receiver):
+        webhook = subscribe(receiver.url('/hook'), Site, conditions={**WITHOUT_END, 'value': 'b'})
+        place = site(comments='aaa')
+        with evaluation_stopped():
+            dispatch_all()
+            Webhook.objects.filter(pk=webhook.pk).update(conditions=ACTIVE)
+            edit(place, name='Bern')
+            dispatch_all()
+            with sender() as (_pk, opened):
+                assert not opened.turn()
+        Webhook.objects.filter(pk=webhook.pk).update(conditions={**WITHOUT_END, 'value': 'b'})
+        assert work() == '1 delivered'
+        assert [one.json()['event'] for one in receiver.requests] == [UPDATED]
+
+    def test_a_change_set_waits_until_all_of_it_is_decided(self, receiver: Receiver):
+        subscribe(receiver.url('/hook'), Site, change_set=True, conditions={**WITHOUT_END, 'value': 'a+$'})
+        with transaction.atomic():
+            for number, comments in enumerate(('aaa', 'bbb', 'aa')):
+                site(name=str(number), slug=str(number), comments=comments)
+        with evaluation_stopped(after=1):
+            dispatch_all()
+            with sender() as (_pk, opened):
+                opened.turn()
+        assert receiver.requests == []
+        work()
+        (request,) = receiver.requests
+        assert [one['data']['comments'] for one in request.json()['changes']] == ['aaa', 'aa']
+
+    def test_webhooks_take_turns(self, monkeypatch: pytest.MonkeyPatch):
+        slow, quick = [
+            subscribe(NOWHERE, Site, conditions={**WITHOUT_END, 'value': value}) for value in ('(a+)+$', 'a+!')
+        ]
+        with evaluation_stopped():
+            for _ in range(10):
+                site(comments=SLOW)
+            dispatch_all()
+        turns = Undecided()
+        monkeypatch.setattr(undecided, 'STEP_SECONDS', 0)
+        assert turns.step() and turns.step()
+        left = [one.webhook for one in deliveries() if one.status == 'undecided']
+        assert left.count(slow) < 10
+        assert left.count(quick) < 10
 
     def test_those_that_are_decided_in_between_go_on(self):
         subscribe(NOWHERE, Site, conditions=WITHOUT_END)
@@ -361,6 +401,15 @@ class TestSlow:
         with pytest.raises(InvalidCondition, match='it takes more than'):
             matching.are_met({'attr': 'name', 'op': 'regex', 'value': '(a+)+$'}, {'name': 'a' * 40 + '!'})
         burning.join()
+
+
+@contextmanager
+def evaluation_stopped(after: int = 0) -> Iterator[None]:
+    """No time for regular expressions is left, but for so many deliveries."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(undecided, 'TURN_DELIVERIES', after)
+        patch.setattr(undecided, 'STEP_SECONDS', 0)
+        yield
 
 
 def burn() -> None:

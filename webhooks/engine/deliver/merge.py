@@ -22,7 +22,7 @@ OBJECTS, MOST, MOST_OF_ONE = 1000, 20_000, 1000
 # The ids of webhook, model and object.
 Object = tuple[int, int, int]
 
-# The objects with several waiting deliveries, and none in a change set.
+# The objects with several waiting deliveries, and none in a change set or undecided.
 SEVERAL = """
     SELECT o.* FROM unnest(%(webhooks)s::bigint[], %(types)s::bigint[], %(objects)s::bigint[])
         AS o(webhook_id, object_type_id, object_id)
@@ -36,7 +36,7 @@ SEVERAL = """
     ) = 2 AND NOT EXISTS (
         SELECT FROM webhooks_delivery s
         WHERE s.webhook_id = o.webhook_id AND s.object_type_id = o.object_type_id AND s.object_id = o.object_id
-          AND s.status IN ('pending', '') AND s.change_set IS NOT NULL
+          AND (s.status IN ('pending', '') AND s.change_set IS NOT NULL OR s.status = 'undecided')
     )"""
 
 # The first waiting deliveries of each object, if their events show it. A receiver may know of a creation by a later

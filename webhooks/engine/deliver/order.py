@@ -14,12 +14,13 @@ LOCK_LANES = 'SELECT webhook_id FROM webhooks_health WHERE webhook_id = ANY(%(la
 HOLD = 'SELECT 1 FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) ORDER BY webhook_id FOR UPDATE'
 
 # No status is ''. With 'pending' alone PostgreSQL may read all pending deliveries, if it expects few.
+# An undecided delivery blocks as a pending one does: it may become one.
 BLOCKED = """
     SELECT d.id FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id
     CROSS JOIN LATERAL (
         SELECT FROM webhooks_delivery p
         WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
-          AND p.status IN ('pending', '') AND p.sequence < d.sequence
+          AND p.status IN ('pending', 'undecided') AND p.sequence < d.sequence
         LIMIT 1
     ) p
     WHERE d.id = ANY(%(ids)s) AND w.ordered

@@ -150,13 +150,15 @@ NOTE_BATCHES = """
     UPDATE webhooks_delivery d SET batch = v.batch
     FROM unnest(%s::bigint[], %s::bigint[]) AS v(id, batch) WHERE d.id = v.id"""
 
-# The transactions with events that are still to be dispatched. The event of a component's owner may be put off for
-# long: somebody holds the owner's row.
+# The transactions with events that are still to be dispatched, or with undecided deliveries of a change set. The event
+# of a component's owner may be put off for long: somebody holds the owner's row.
 READ_UNFINISHED = """
     SELECT t.id FROM unnest(%s::bigint[]) AS t(id) WHERE EXISTS (
         SELECT FROM webhooks_event e
         WHERE e.transaction_id = t.id AND e.dispatched_at IS NULL AND e.lapses = 0
           AND (e.caused_by IS NULL OR e.retry_at IS NULL)
+    ) OR EXISTS (
+        SELECT FROM webhooks_delivery d WHERE d.status = 'undecided' AND d.change_set = t.id
     )"""
 
 

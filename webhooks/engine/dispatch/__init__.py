@@ -3,6 +3,7 @@
 loop: takes a batch, matches and renders it, and makes deliveries.
 claim: takes the next events in hand.
 matching: finds the webhooks that asked for an event.
+undecided: evaluates regular expressions, each webhook in its turn.
 render, expansions: render events and related objects.
 components: tells owners of their components' changes.
 """

@@ -2,26 +2,24 @@
 
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
 from operator import attrgetter
 
 from django.db import DataError
-from django.db.models.functions import Now
 from redis import RedisError
 
 from ... import conf
-from ...interruptions import BROKEN_OFF, Shortage
-from ...models import Event, Webhook
+from ...interruptions import BROKEN_OFF
+from ...models import Event
 from ...models.delivery import UNFORMED
 from .. import rescue, sql, transactions
 from ..each import each_or_alone, portions
 from ..registry import Lost, Member
 from . import claim, components, render
-from .components import Reference
 from .matching import accepts, match
 from .render import Matches, Renderer, Shown
+from .undecided import Undecided
 
 logger = logging.getLogger('webhooks.dispatch')
 
@@ -30,21 +28,21 @@ NOT_STORED = (DataError, ValueError)
 
 # Deliveries made together; seconds until no further slice is rendered.
 MOST, BUDGET = 1000, 0.3
-# Until undecided conditions are tried again.
-PAUSE = timedelta(seconds=1)
 
 # One delivery of a change set is due, the rest follow it (engine/deliver/change_sets.py).
 MAKE_DELIVERIES = """
     INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence,
         expanded, status, error, created, due_at, expires_at, attempt_count, listed, backfill, change_set, part)
     SELECT gen_random_uuid(), w.id, e.id, e.object_type_id, e.object_id, e.sequence, w.expand <> '{}',
-        'pending', '', now(),
-        CASE WHEN s.change_set IS NULL OR row_number() OVER (PARTITION BY w.id, s.change_set ORDER BY v.position) = 1
-             THEN clock_timestamp() END,
+        CASE WHEN v.undecided THEN 'undecided' ELSE 'pending' END, '', now(),
+        CASE WHEN NOT v.undecided AND (
+            s.change_set IS NULL OR row_number() OVER (PARTITION BY w.id, s.change_set ORDER BY v.position) = 1
+        ) THEN clock_timestamp() END,
         now() + make_interval(secs => %(expire_after)s), 0, false,
         %(keeps_backfill)s AND e.backfill_for IS NOT NULL,
         s.change_set, CASE WHEN s.change_set IS NOT NULL THEN %(unformed)s END
-    FROM unnest(%(webhooks)s::bigint[], %(events)s::bigint[]) WITH ORDINALITY AS v(webhook_id, event_id, position)
+    FROM unnest(%(webhooks)s::bigint[], %(events)s::bigint[], %(undecided)s::bool[]) WITH ORDINALITY
+        AS v(webhook_id, event_id, undecided, position)
     JOIN webhooks_event e ON e.id = v.event_id JOIN webhooks_webhook w ON w.id = v.webhook_id
     CROSS JOIN LATERAL (
         SELECT CASE WHEN w.change_set AND e.transaction_id <> 0 AND e.backfill_for IS NULL AND e.caused_by IS NULL
@@ -59,11 +57,12 @@ class Dispatcher:
         self._member = member
         self._take = claim.take_suspects if suspects else claim.Reading().take
         self._renderer = Renderer(lambda seconds: member.beat(seconds=seconds))
+        self._undecided = None if suspects else Undecided()
 
     def batch(self) -> int:
-        """Returns the number of events, 0 if it was broken off."""
+        """Dispatch some events, and decide some deliveries. Returns how many of both, 0 if it was broken off."""
         try:
-            return self._batch()
+            return self._batch() + (self._undecided.step() if self._undecided else 0)
         except BROKEN_OFF as error:
             transactions.recover(error)
             self._let_go()
@@ -98,59 +97,58 @@ class Dispatcher:
         claim.discard(unwanted)
         wanted = [event for event in events if event.pk not in waiting | unwanted]
         until = time.monotonic() + BUDGET
-        undecided: set[Reference] = set()
         for part in self._renderer.render(sorted(wanted, key=attrgetter('sequence')), matches):
-            decided, is_all = self._decide(part, matches, undecided)
-            for some in portions(decided, lambda one: len(one.webhooks), MOST):
+            decided, is_all = _decide(part, matches)
+            for some in portions(decided, lambda one: len(one.webhooks) + len(one.undecided), MOST):
                 each_or_alone(some, self._make, self._make_failed, NOT_STORED)
             if not is_all or time.monotonic() > until:
                 break
-
-    def _decide(self, part: Sequence[Shown], matches: Matches, undecided: set[Reference]) -> tuple[list[Shown], bool]:
-        """As many as the time allows. Returns also whether that was all. `undecided`: objects whose events wait."""
-        decided: list[Shown] = []
-        until = time.monotonic() + BUDGET
-        for number, shown in enumerate(part, 1):
-            if self._is_decided(shown, matches[shown.event.pk], undecided):
-                decided.append(shown)
-            if time.monotonic() > until:
-                return decided, number == len(part)
-        return decided, True
-
-    def _is_decided(self, shown: Shown, asking: Collection[Webhook], undecided: set[Reference]) -> bool:
-        event = shown.event
-        reference = event.object_type_id, event.object_id
-        if reference in undecided:
-            return False
-        try:
-            shown.webhooks = [webhook for webhook in asking if accepts(webhook, shown)]
-        except Shortage as error:
-            logger.warning('event=%s conditions=undecided reason="%s" (it is tried again)', event.uuid, error)
-            undecided.add(reference)
-            Event.objects.filter(pk=event.pk).update(retry_at=Now() + PAUSE)
-            return False
-        shown.skipped = len(asking) - len(shown.webhooks)
-        return True
 
     def _make(self, going: Sequence[Shown]) -> Sequence[None]:
         with transactions.short():
             self._member.beat()
             render.save(going)
             pairs = [(webhook.pk, one.event.pk) for one in going for webhook in one.webhooks]
-            make_deliveries(pairs, keeps_backfill=True)
+            undecided = [(webhook.pk, one.event.pk) for one in going for webhook in one.undecided]
+            make_deliveries(pairs, undecided, keeps_backfill=True)
         return ()
 
     def _make_failed(self, shown: Shown, error: Exception) -> None:
-        self._make([replace(render.failed(shown.event, error), webhooks=shown.webhooks)])
+        # Without data there is nothing to evaluate.
+        webhooks = [*shown.webhooks, *shown.undecided]
+        self._make([replace(render.failed(shown.event, error), webhooks=webhooks)])
 
 
-def make_deliveries(pairs: Sequence[tuple[int, int]], *, keeps_backfill: bool = False) -> list[tuple[int, int, int]]:
-    """Make due deliveries of (webhook id, event id). Returns (id, webhook id, event id) of each.
+def _decide(part: Sequence[Shown], matches: Matches) -> tuple[list[Shown], bool]:
+    """Note which webhooks take each event, for as many events as the time allows, and return these.
+
+    Returns also whether that was all.
+    """
+    until = time.monotonic() + BUDGET
+    for number, shown in enumerate(part, 1):
+        verdicts = [(webhook, accepts(webhook, shown)) for webhook in matches[shown.event.pk]]
+        shown.webhooks = [webhook for webhook, verdict in verdicts if verdict]
+        shown.undecided = [webhook for webhook, verdict in verdicts if verdict is None]
+        shown.skipped = len(verdicts) - len(shown.webhooks) - len(shown.undecided)
+        if time.monotonic() > until:
+            return list(part[:number]), number == len(part)
+    return list(part), True
+
+
+def make_deliveries(
+    pairs: Sequence[tuple[int, int]], undecided: Sequence[tuple[int, int]] = (), *, keeps_backfill: bool = False
+) -> list[tuple[int, int, int]]:
+    """Make deliveries of (webhook id, event id), due at once or undecided. Returns (id, webhook id, event id) of each.
 
     `keeps_backfill` marks deliveries of backfills.
     """
-    if not pairs:
+    every = [*pairs, *undecided]
+    if not every:
         return []
-    webhooks, events = map(list, zip(*pairs, strict=True))
-    parameters = {'webhooks': webhooks, 'events': events, 'unformed': UNFORMED, 'keeps_backfill': keeps_backfill}
+    webhooks, events = map(list, zip(*every, strict=True))
+    is_undecided = [False] * len(pairs) + [True] * len(undecided)
+    parameters = {
+        'webhooks': webhooks, 'events': events, 'undecided': is_undecided, 'unformed': UNFORMED,
+        'keeps_backfill': keeps_backfill,
+    }  # fmt: skip
     return sql.fetch(MAKE_DELIVERIES, {**parameters, 'expire_after': conf.get().expire_after})

@@ -1,30 +1,22 @@
-"""Which webhooks asked for an event, and are their conditions met?
-
-A renderer evaluates regular expressions. After TIME_OUTS in a row the conditions rest for REST seconds: not met.
-"""
+"""Tells which webhooks asked for an event, and whether their conditions are met."""
 
 import json
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
-from django.core.cache import cache
 from extras.conditions import Condition, ConditionSet
-from redis import RedisError
 
 from ...interruptions import INTERRUPTIONS
 from ...models import Event, Subscription, Webhook
 from ...models.subscription import COMPONENT
 from ...storable import nodes, printable
 from ...templating import renderer
-from ...templating.conditions import SlowCondition
 from .render import Shown
 
 logger = logging.getLogger('webhooks.dispatch')
 
-TIME_OUTS, REST = 3, 60
 ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
@@ -54,14 +46,29 @@ def match(events: Sequence[Event]) -> tuple[dict[int, list[Webhook]], list[Event
     return matches, [event for event in own if asking(event, COMPONENT)]
 
 
-def accepts(webhook: Webhook, shown: Shown) -> bool:
+def accepts(webhook: Webhook, shown: Shown) -> bool | None:
+    """Return whether a webhook takes a rendered event, by its user and by the webhook's conditions.
+
+    None: a regular expression decides, which may take long. undecided.py evaluates it when it is the webhook's turn.
+    """
     if any(user.username == shown.event.username for user in webhook.ignore_users.all()):
         return False
-    if not webhook.conditions or (data := shown.data_for(webhook)) is None:
+    if not webhook.conditions or shown.data is None:
         return True
+    return None if _has_pattern(webhook.conditions) else meets(webhook, shown)
+
+
+def meets(webhook: Webhook, shown: Shown) -> bool:
+    """Return whether a rendered event meets a webhook's conditions. Conditions that do not fit it are not met.
+
+    Raises Shortage if there is no process for regular expressions, and errors of a connection that is lost.
+    """
+    if not webhook.conditions:
+        return True  # somebody has removed them since
     message = shown.event.changelog_message or ''
     try:
-        return _decide(webhook, {**data, 'snapshots': shown.snapshots, 'changelog_message': message})
+        data = {**shown.data_for(webhook), 'snapshots': shown.snapshots, 'changelog_message': message}
+        return are_met(webhook.conditions, data)
     except INTERRUPTIONS:
         raise
     except Exception as error:
@@ -69,25 +76,6 @@ def accepts(webhook: Webhook, shown: Shown) -> bool:
         reason = printable(f'{type(error).__name__}: {error}')
         logger.warning('webhook=%s event=%s conditions="%s"', webhook.pk, shown.event.uuid, reason)
         return False
-
-
-def _decide(webhook: Webhook, data: dict[str, Any]) -> bool:
-    # Only patterns can take long.
-    time_outs = _count(webhook) if _has_pattern(webhook.conditions) else 0
-    if time_outs >= TIME_OUTS:
-        return False
-    try:
-        met = are_met(webhook.conditions, data)
-    except SlowCondition:
-        _note(webhook, time_outs + 1)
-        raise
-    if time_outs:
-        _note(webhook, 0)
-    return met
-
-
-def are_undecided(webhook: Webhook) -> bool:
-    return _count(webhook) >= TIME_OUTS
 
 
 def are_met(conditions: dict[str, Any], data: dict[str, Any]) -> bool:
@@ -99,21 +87,3 @@ def are_met(conditions: dict[str, Any], data: dict[str, Any]) -> bool:
 
 def _has_pattern(conditions: dict[str, Any]) -> bool:
     return any(isinstance(node, dict) and node.get('op') == Condition.REGEX for node in nodes(conditions))
-
-
-def _key(webhook: Webhook) -> str:
-    # An edit begins a new count.
-    return f'webhooks:conditions:{webhook.pk}:{webhook.last_updated}'
-
-
-def _count(webhook: Webhook) -> int:
-    with suppress(RedisError):
-        return cache.get(_key(webhook), 0)
-    return 0
-
-
-def _note(webhook: Webhook, time_outs: int) -> None:
-    with suppress(RedisError):
-        cache.set(_key(webhook), time_outs, REST)
-    if time_outs == TIME_OUTS:
-        logger.warning('webhook=%s conditions=undecided (not met) for=%ss', webhook.pk, REST)

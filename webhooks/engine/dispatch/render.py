@@ -63,7 +63,15 @@ class Shown:
     partial: Sequence[str] = ()
     expanded: Mapping[str, expansion.Data] = field(default_factory=dict)
     webhooks: Sequence[Webhook] = ()
+    # Whose regular expressions are still to be evaluated.
+    undecided: Sequence[Webhook] = ()
     skipped: int = 0
+
+    @classmethod
+    def of_dispatched(cls, event: Event) -> 'Shown':
+        """Return what was saved of a dispatched event."""
+        expanded = json.loads(event.expanded or '{}')
+        return cls(event, event.payload_data, event.object_repr, snapshots=event.snapshots, expanded=expanded)
 
     def data_for(self, webhook: Webhook) -> dict | None:
         if self.data is None or not webhook.expand:

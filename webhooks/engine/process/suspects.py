@@ -44,7 +44,7 @@ READY_SUSPECTS = f"""
       )) AND NOT (w.ordered AND EXISTS (
           SELECT FROM webhooks_delivery p
           WHERE p.webhook_id = d.webhook_id AND p.object_type_id = d.object_type_id AND p.object_id = d.object_id
-            AND p.status IN ('pending', '') AND p.sequence < d.sequence
+            AND p.status IN ('pending', 'undecided') AND p.sequence < d.sequence
       ))
     ORDER BY d.due_at, d.id LIMIT %(most)s"""
 

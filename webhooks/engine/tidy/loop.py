@@ -93,7 +93,8 @@ LET_PASS = """
 UNTRIED = """
     SELECT id, created FROM webhooks_delivery
     WHERE webhook_id = %s AND id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
-      AND backfill AND status = 'pending' AND lapses = 0 AND attempt_count = 0 AND attempt_limit IS NULL"""
+      AND backfill AND status IN ('pending', 'undecided') AND lapses = 0 AND attempt_count = 0
+      AND attempt_limit IS NULL"""
 
 # Deliveries that were in hand or dispatched during a cancel. Nobody parks or starts a backfill meanwhile.
 LEFT_BEHIND = """
@@ -101,7 +102,8 @@ LEFT_BEHIND = """
     WHERE b.state = 'canceled' AND EXISTS (
         SELECT FROM webhooks_delivery d
         WHERE d.webhook_id = b.webhook_id AND d.id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
-          AND d.backfill AND d.status = 'pending' AND d.lapses = 0 AND d.attempt_count = 0 AND d.attempt_limit IS NULL
+          AND d.backfill AND d.status IN ('pending', 'undecided') AND d.lapses = 0 AND d.attempt_count = 0
+          AND d.attempt_limit IS NULL
     )
     FOR UPDATE OF b, h SKIP LOCKED"""
 
