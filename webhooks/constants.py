@@ -37,8 +37,11 @@ MAX_EXPAND_KEYS, MAX_EXPAND_LEVELS = 20, 3
 # Characters.
 MAX_SECRET = 1000
 
-# Characters, also of all headers, and of conditions as JSON.
+# Characters, also of all headers with their templates, and of conditions as JSON.
 MAX_TEMPLATE = 64 * 1024
+
+# Characters that are sent, with values in place of templates. Web servers take about as many.
+MAX_HEADER_VALUE, MAX_HEADERS, MAX_SENT_URL = 8 * 1024, 32 * 1024, 8 * 1024
 
 # On 4,094 VLANs, each takes half a millisecond an event.
 MAX_CONDITIONS = 100

@@ -21,7 +21,7 @@ from ..models import AccessToken, Credential, Webhook
 from ..security import echoes
 from ..security.masking import MASK
 from ..storable import storable
-from ..transport.exchange import Outcome, Request
+from ..transport.exchange import Answer, Outcome, Request
 from ..validation.body import FORM, is_form
 from ..validation.secret import reveal
 from ..version import VERSION
@@ -174,10 +174,10 @@ class Grant:
     token: str = field(default='', repr=False)
     seconds: int = 0
 
-    def judge(self, _status: int, _headers: Mapping[str, str], text: str) -> str:
+    def judge(self, said: Answer) -> str:
         """Read the token (RFC 6749, 5.1). Returns the error, or ''."""
         try:
-            answer = json.loads(text)
+            answer = json.loads(said.whole)
             token, kind = answer['access_token'], answer.get('token_type', 'bearer')
             is_sound = 0 < len(token) <= MAX_TOKEN and token.isascii() and token.isprintable() and ' ' not in token
             if not is_sound or kind.lower() != 'bearer':

@@ -1,26 +1,32 @@
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable
 from typing import Any
 
 from django.utils.translation import gettext as _
 from extras.conditions import ConditionSet, InvalidCondition
 
+from ..security.masking import MASK
 from ..storable import is_flat
+from ..transport.exchange import Answer
 
-# Takes status, headers and text. Returns the reason of a failure, or ''.
-Judge = Callable[[int, Mapping[str, str], str], str]
+# Returns the reason of a failure, or ''.
+Judge = Callable[[Answer], str]
+# A text of JSON, or another value. Each character is read once.
+VALUE = re.compile(r'"(?:\\.|[^"\\])*+"?|[^\s"{}\[\]:,]++', re.DOTALL)
 
 
 def judge_by(conditions: dict[str, Any] | None) -> Judge:
     """Raises ValueError and other errors for unchecked conditions."""
     if not conditions:
-        return lambda *answer: ''
+        return lambda answer: ''
     wanted = ConditionSet(conditions)
 
-    def judge(status: int, headers: Mapping[str, str], text: str) -> str:
-        by_name = {name.lower(): value for name, value in headers.items()}
+    def judge(answer: Answer) -> str:
+        text = answer.text
+        by_name = {name.lower(): value for name, value in answer.headers.items()}
         try:
-            met = wanted.eval({'status': status, 'headers': by_name, 'body': _parsed(text), 'text': text})
+            met = wanted.eval({'status': answer.status, 'headers': by_name, 'body': _parsed(text), 'text': text})
         except InvalidCondition as error:
             return _('the answer does not meet success_conditions: {error}').format(error=error)
         return '' if met else _('the answer does not meet success_conditions')
@@ -31,7 +37,12 @@ def judge_by(conditions: dict[str, Any] | None) -> Judge:
 def _parsed(text: str) -> Any:
     """Deep JSON counts as none: a comparison recurses."""
     try:
-        value = json.loads(text)
+        value = json.loads(_with_texts(text) if MASK in text else text)
         return value if is_flat(value) else None
     except (ValueError, RecursionError):
         return None
+
+
+def _with_texts(text: str) -> str:
+    """Make texts of masked numbers: JSON has no masks."""
+    return VALUE.sub(lambda found: f'"{found[0]}"' if found[0][0] != '"' and MASK in found[0] else found[0], text)

@@ -15,7 +15,7 @@ from ..templating.errors import RenderError
 from ..templating.placeholders import Placeholders, placeholder
 from ..transport.exchange import Request
 from ..validation.credential import check_host
-from ..validation.headers import check_header_name, check_header_value, parse_headers
+from ..validation.headers import check_header_name, check_header_value, check_sizes, parse_headers
 from ..validation.secret import check_signs, reveal
 from ..validation.url import check_rendered_url
 from . import answers, formats
@@ -169,6 +169,7 @@ class Builder:
         return self._target(url, _headers(self._lines, cache(str), url))
 
     def _target(self, url: str, headers: dict[str, str]) -> '_Target':
+        check_sizes(headers.items())
         bare = [secret.partition('_')[2] for secret in self._secrets]
         in_url = echoes.of_url(url, self.webhook.secret_path)
         secrets = (*self._secrets, *bare, *in_url, *echoes.of_headers(headers.values()))

@@ -5,9 +5,11 @@ import binascii
 import html
 import json
 import re
-from collections.abc import Iterable, Iterator
-from functools import lru_cache
-from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property, lru_cache
+from itertools import accumulate
+from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
 from .masking import MASK
 
@@ -18,7 +20,23 @@ SHORTEST_PART = 8
 PARTS = re.compile(r'[\s,;:=&"]+')
 STRETCHES = re.compile(r'[^A-Za-z0-9]+')
 SAFE_IN_URL = "!#$%&'()*+,/:;=?@[]~"
-ESCAPE = re.compile('%[0-9A-F]{2}')
+# Words of JSON and of Python: no secrets, and JSON without them is none.
+WORDS = frozenset({'true', 'false', 'null', 'True', 'False', 'None'})
+# One character as JSON, a URL or HTML escapes it.
+ESCAPE = re.compile(
+    r'(\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|\\u[0-9a-f]{4}|\\[^u]'
+    r'|%[cd][0-9a-f]%[89ab][0-9a-f]|%e[0-9a-f](?:%[89ab][0-9a-f]){2}|%f[0-7](?:%[89ab][0-9a-f]){3}|%[0-9a-f]{2}'
+    r'|&(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z]{2,8});)',
+    re.IGNORECASE | re.DOTALL,
+)
+# Characters of the longest escape.
+LONGEST_ESCAPE = 12
+# Their spellings differ.
+DIFFERS = re.compile(r'[\\%&+]|[^\x00-\x7f]')
+# Characters: as many of a longer secret are enough to know it.
+ENOUGH = 128
+# Characters of an answer, times texts to look for in it: some hundredths of a second.
+MOST_COMPARISONS = 8_000_000
 # Keeps the length of a text until it is cut.
 HIDDEN = '\ue000'
 RUN = re.compile(f'{HIDDEN}+')
@@ -67,33 +85,97 @@ def of_url(url: str, hides_path: bool = False) -> Iterator[str]:
 
 
 class Echoes:
+    """Masks `texts` in an answer, however JSON, HTML, URLs or a wrong charset spell them."""
+
     def __init__(self, texts: Iterable[str]):
-        found = {spelling for text in set(texts) if len(text) >= SHORTEST for spelling in _spellings(text)}
-        self._spellings = sorted((one for one in found if len(one) >= SHORTEST), key=len, reverse=True)
-        self._longest = len(self._spellings[0]) if self._spellings else 0
+        self._texts = {text for text in texts if len(text) >= SHORTEST and text not in WORDS}
+
+    @cached_property
+    def _wanted(self) -> list[str]:
+        """Return what to look for in a plain text, the longest first."""
+        return sorted({form for text in self._texts for form in _plain_forms(text)}, key=len, reverse=True)
 
     def beginning(self, text: str, limit: int) -> str:
-        """Secrets are masked even at the cut."""
-        kept = text[: limit + self._longest]
-        for spelling in self._spellings:
-            if spelling in kept:
-                kept = kept.replace(spelling, HIDDEN * len(spelling))
-        return RUN.sub(MASK, kept[:limit])[:limit]
+        """Return the first `limit` characters, masked. A secret is masked even at the cut.
+
+        If there is too much to look for, all is masked.
+        """
+        if len(text) < SHORTEST or not self._texts:
+            return text[:limit]
+        kept = text[: limit + LONGEST_ESCAPE * ENOUGH]
+        if len(kept) * len(self._texts) > MOST_COMPARISONS:
+            return MASK[:limit]
+        parts = ESCAPE.split(kept)
+        plain = hidden = _plain(parts)
+        for wanted in self._wanted:
+            hidden = _hide(wanted, hidden)
+        return text[:limit] if hidden == plain else _masked(parts, hidden, limit)
+
+
+def _hide(wanted: str, text: str) -> str:
+    """Hide it in the text: of a long one also a beginning, for endpoints shorten what they repeat."""
+    if len(wanted) <= ENOUGH:
+        return text.replace(wanted, HIDDEN * len(wanted))
+    start = -1
+    while (start := text.find(wanted[:ENOUGH], start + 1)) >= 0:
+        length = _agreement(wanted, text, start)
+        text = text[:start] + HIDDEN * length + text[start + length :]
+    return text
+
+
+def _agreement(wanted: str, text: str, start: int) -> int:
+    """Return how many characters agree from `start` on. ENOUGH do."""
+    fewest, most = ENOUGH, len(wanted)
+    while fewest < most:
+        middle = (fewest + most + 1) // 2
+        fewest, most = (middle, most) if text.startswith(wanted[:middle], start) else (fewest, middle - 1)
+    return fewest
+
+
+def _masked(parts: Sequence[str], hidden: str, limit: int) -> str:
+    """Return the first `limit` characters of the parts, with a mask for each run of hidden ones."""
+    spelled = [one for index, part in enumerate(parts) for one in ([part] if index % 2 else part)]
+    end, at, shown = bisect_right(list(accumulate(map(len, spelled))), limit), 0, []
+    for run in RUN.finditer(hidden, 0, end):
+        shown += [*spelled[at : run.start()], MASK]
+        at = run.end()
+    return ''.join([*shown, *spelled[at:end]])[:limit]
+
+
+def _plain(parts: Sequence[str]) -> str:
+    """Return what the parts mean: every other one is an escape, of one character. A plus may be a space in a URL."""
+    return ''.join([_unescaped(part) if index % 2 else part for index, part in enumerate(parts)]).replace('+', ' ')
 
 
 @lru_cache(1024)
-def _spellings(text: str) -> frozenset[str]:
-    """Return the text as JSON, HTML, URLs and a wrong charset show it."""
-    if text.isascii() and text.isalnum():
+def _unescaped(escape: str) -> str:
+    """Return the one character."""
+    match escape[0]:
+        case '%':
+            meant = unquote(escape)
+        case '&':
+            meant = html.unescape(escape)
+        case _:
+            meant = _of_json(escape)
+    return meant if len(meant) == 1 else '\ufffd'
+
+
+def _of_json(escape: str) -> str:
+    try:
+        return json.loads(f'"{escape}"')
+    except ValueError:
+        return escape[1:]
+
+
+@lru_cache(1024)
+def _plain_forms(text: str) -> frozenset[str]:
+    """Return what the text's spellings mean. Mostly it is the text: but a spelling may leave escapes in it as they are."""
+    if not DIFFERS.search(text):
         return frozenset({text})
-    escaped = {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]}
-    escaped |= {one.replace('/', '\\/') for one in escaped}
-    quoted = {quote(text), quote(text, safe=''), quote(text, safe=SAFE_IN_URL), quote_plus(text)}
-    quoted |= {ESCAPE.sub(lambda found: found[0].lower(), one) for one in quoted}
-    marked = html.escape(text)
-    marked_by_number = marked.replace('&#x27;', '&#39;').replace('&quot;', '&#34;')
-    mistaken = {
+    spellings = [text, json.dumps(text, ensure_ascii=False)[1:-1], html.escape(text), quote(text, safe=SAFE_IN_URL)]
+    mistaken = [
         text.encode('latin-1', 'replace').decode('utf-8', 'replace'),
         text.encode('utf-8', 'replace').decode('latin-1'),
-    }
-    return frozenset({text, marked, marked_by_number, html.escape(text, quote=False), *escaped, *quoted, *mistaken})
+    ]
+    forms = {_plain(ESCAPE.split(spelling)) for spelling in (*spellings, *mistaken)} | {text.replace('+', ' ')}
+    return frozenset(form for form in forms if len(form) >= SHORTEST)

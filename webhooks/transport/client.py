@@ -25,7 +25,7 @@ from ..security.masking import MASK, mask_url
 from ..storable import printable, storable
 from . import blocked_networks, deadline
 from .connections import GuardedAdapter, Unanswered
-from .exchange import MAX_ERROR, Outcome, Request
+from .exchange import MAX_ERROR, Answer, Outcome, Request
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # A proxy's answers while its endpoint is down.
@@ -64,20 +64,20 @@ class Client:
 
     def send(self, request: Request) -> Outcome:
         """Never raises for the endpoint or the network."""
-        started_at, start = time.time(), time.monotonic()
+        started_at, start, echoes = time.time(), time.monotonic(), Echoes(request.secrets)
         try:
-            result = self._attempt(request, request.timeout, self._adapter)
+            result = self._attempt(request, request.timeout, self._adapter, echoes)
         except Unanswered:
             with closing(_adapter(1)) as unused:
-                result = self._attempt(request, request.timeout - (time.monotonic() - start), unused)
+                result = self._attempt(request, request.timeout - (time.monotonic() - start), unused, echoes)
         if result['error']:
-            result['error'] = Echoes(request.secrets).beginning(result['error'], MAX_ERROR)
+            result['error'] = echoes.beginning(result['error'], MAX_ERROR)
         return Outcome(started_at=started_at, duration=time.monotonic() - start, **result)
 
-    def _attempt(self, request: Request, seconds: float, adapter: GuardedAdapter) -> dict[str, Any]:
+    def _attempt(self, request: Request, seconds: float, adapter: GuardedAdapter, echoes: Echoes) -> dict[str, Any]:
         with self._watchdog.watch(seconds) as watched:
             try:
-                result = _exchange(request, adapter)
+                result = _exchange(request, adapter, echoes)
             except Exception as error:
                 if isinstance(error, Unanswered) and not watched.is_overdue:
                     raise
@@ -91,7 +91,7 @@ def _adapter(connections: int) -> GuardedAdapter:
     return GuardedAdapter(pool_connections=connections, pool_maxsize=connections, max_retries=0)
 
 
-def _exchange(request: Request, adapter: GuardedAdapter) -> dict[str, Any]:
+def _exchange(request: Request, adapter: GuardedAdapter, echoes: Echoes) -> dict[str, Any]:
     prepared = _prepare(request)
     if request.proxies:
         _check_target(prepared.url)
@@ -103,14 +103,12 @@ def _exchange(request: Request, adapter: GuardedAdapter) -> dict[str, Any]:
         proxies=dict(request.proxies),
     )
     try:
-        echoes = Echoes(request.secrets)
-        text = _read(response)
-        body = echoes.beginning(text, MAX_RESPONSE_KEPT)
+        text, headers = _read(response), _headers(response, echoes)
         return {
             'status': response.status,
-            'headers': _headers(response, echoes),
-            'body': storable(body),
-            'error': _verdict(response) or request.judge(response.status, response.headers, text),
+            'headers': headers,
+            'body': storable(echoes.beginning(text, MAX_RESPONSE_KEPT)),
+            'error': _verdict(response) or request.judge(Answer(response.status, headers, text, echoes)),
             'unreachable': response.status in AWAY,
         }
     except BaseException:

@@ -1,10 +1,27 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from ..constants import MAX_RESPONSE_READ
+from ..security.echoes import Echoes
 from ..storable import printable
 
 # Characters.
 MAX_ERROR = 1000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`headers` are masked as the log shows them. Only a token server's `whole` text may be read."""
+
+    status: int
+    headers: Mapping[str, str]
+    whole: str = field(repr=False)
+    echoes: Echoes = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        """The text, masked as the log shows it: whoever sees what it meets must not learn a secret from that."""
+        return self.echoes.beginning(self.whole, MAX_RESPONSE_READ)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +40,8 @@ class Request:
     verify: bool | str = True
     certificate: str | tuple[str, str] | None = None
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
-    # Why an answer (status, headers, text) below 400 is a failure, or ''.
-    judge: Callable[[int, Mapping[str, str], str], str] = field(default=lambda *answer: '', repr=False)
+    # Why an answer below 400 is a failure, or ''.
+    judge: Callable[[Answer], str] = field(default=lambda answer: '', repr=False)
     # Masked in the answer.
     secrets: tuple[str, ...] = field(default=(), repr=False)
 

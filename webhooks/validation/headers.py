@@ -1,12 +1,19 @@
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from django.conf import settings
 from django.utils.translation import gettext_lazy as _
-from utilities.jinja2 import HTTP_HEADER_INVALID_CHARS_RE
+from utilities.jinja2 import HTTP_HEADER_INVALID_CHARS_RE, JINJA2_TEMPLATE_RE
 
-from ..constants import FORWARDED_HEADERS, FORWARDED_PREFIX, MAX_TEMPLATE, RESERVED_HEADERS
+from ..constants import (
+    FORWARDED_HEADERS,
+    FORWARDED_PREFIX,
+    MAX_HEADER_VALUE,
+    MAX_HEADERS,
+    MAX_TEMPLATE,
+    RESERVED_HEADERS,
+)
 from ..exceptions import DecryptionError, DefinitionError
 from ..security.masking import MASK
 from .definition import Definition
@@ -35,12 +42,29 @@ def check(definition: Definition) -> None:
     if len(text) > MAX_TEMPLATE:
         reason = _('Headers can have no more than {limit} characters together.')
         raise DefinitionError('additional_headers', reason.format(limit=MAX_TEMPLATE))
-    for name, value in parse_headers(text):
+    headers = list(parse_headers(text))
+    for name, value in headers:
         check_header_name(name)
         if PLACEHOLDER in value:
             reason = _('{name}: replace {placeholder} with your own token.')
             raise DefinitionError('additional_headers', reason.format(name=name, placeholder=PLACEHOLDER))
         check_template('additional_headers', value)
+    check_sizes((name, value) for name, value in headers if not JINJA2_TEMPLATE_RE.search(value))
+
+
+def check_sizes(headers: Iterable[tuple[str, str]]) -> None:
+    """Refuse headers that no web server takes: all that is in them is looked for in each answer."""
+    total = 0
+    for name, value in headers:
+        total += len(name) + len(value)
+        if len(value) > MAX_HEADER_VALUE:
+            reason = _('The value of {name} has {length} characters, but no more than {limit} are possible.')
+            shown = reason.format(name=name, length=len(value), limit=MAX_HEADER_VALUE)
+            raise DefinitionError('additional_headers', shown)
+        if total > MAX_HEADERS:
+            reason = _('The headers up to {name} have {length} characters, but no more than {limit} are possible.')
+            shown = reason.format(name=name, length=total, limit=MAX_HEADERS)
+            raise DefinitionError('additional_headers', shown)
 
 
 def parse_headers(text: str) -> Iterator[tuple[str, str]]:

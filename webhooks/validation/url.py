@@ -6,6 +6,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from utilities.jinja2 import JINJA2_TEMPLATE_RE
 
+from ..constants import MAX_SENT_URL
 from ..exceptions import DefinitionError
 from ..security.masking import MASK, shown_url, whole_url
 from ..storable import UNSTORABLE
@@ -49,6 +50,9 @@ def _check_whole_url(url: str) -> None:
 
 def check_plain_url(url: str, field: str = 'payload_url') -> None:
     """An http(s) URL fit for a request line."""
+    if len(url) > MAX_SENT_URL:
+        reason = _('The URL has {length} characters, but no more than {limit} are possible.')
+        raise DefinitionError(field, reason.format(length=len(url), limit=MAX_SENT_URL))
     try:
         parts = urlsplit(url)
         port_is_valid = parts.port is None or parts.port > 0

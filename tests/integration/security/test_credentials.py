@@ -35,7 +35,8 @@ from webhooks.models.fields import Sealed
 from webhooks.payload import access
 from webhooks.payload.access import TokenPending, TokenRequest
 from webhooks.payload.http_request import Builder
-from webhooks.transport.exchange import Outcome
+from webhooks.security.echoes import Echoes
+from webhooks.transport.exchange import Answer, Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -298,7 +299,7 @@ class TestOpenTransactions:
         site()
         dispatch_all()
         request = builder.build(Delivery.objects.get(), 0)
-        request.judge(200, {}, json.dumps({'access_token': 't0ken-one'}))
+        request.judge(Answer(200, {}, json.dumps({'access_token': 't0ken-one'}), Echoes(())))
         with held(shared):
             request.grant.settle(Outcome(started_at=0, duration=0, status=200))
         AccessToken.objects.update(
@@ -398,7 +399,7 @@ class TestOAuth2:
         assert isinstance(request, TokenRequest)
         with pytest.raises(TokenPending):
             other.build(delivery, 0)
-        request.judge(200, {}, json.dumps({'access_token': 't0ken-one', 'expires_in': '3600'}))
+        request.judge(Answer(200, {}, json.dumps({'access_token': 't0ken-one', 'expires_in': '3600'}), Echoes(())))
         assert request.grant.settle(Outcome(started_at=0, duration=0, status=200)) is None
         for builder in (one, other):
             assert builder.build(delivery, 0).headers['Authorization'] == 'Bearer t0ken-one'
@@ -408,7 +409,7 @@ class TestOAuth2:
         site()
         dispatch_all()
         request = Builder(webhook).build(Delivery.objects.get(), 0)
-        request.judge(200, {}, json.dumps({'access_token': 'lat3'}))
+        request.judge(Answer(200, {}, json.dumps({'access_token': 'lat3'}), Echoes(())))
         AccessToken.objects.update(fetching_until=timezone.now() + timedelta(hours=1))
         request.grant.settle(Outcome(started_at=0, duration=0, status=200))
         assert not AccessToken.objects.get().token
