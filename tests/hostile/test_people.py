@@ -1,13 +1,17 @@
+import re
 import uuid
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from dcim.models import Location, Site
+from django.contrib.auth.models import AnonymousUser
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection
-from django.test import Client
+from django.http import QueryDict
+from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
+from extras.dashboard.widgets import ObjectCountsWidget
 from rest_framework.test import APIClient
 from support.admin_browser import page_of, shown
 from support.builders import NOWHERE, site, subscribe
@@ -16,6 +20,7 @@ from support.engine import work
 from support.log import attempt, batch, delivery, event
 
 from devstack.receiver import Answer, Receiver
+from webhooks.filtersets import EventFilterSet
 from webhooks.models import Attempt, Backfill, Delivery, Event, Webhook
 
 API = '/api/plugins/webhooks/'
@@ -364,6 +369,52 @@ class TestWhatFiltersTell:
     def test_a_reader_who_sees_everything_orders_by_everything(self, log, api_client):
         assert _ids(api_client.get(f'{API}events/?ordering=object_repr')) == [one.event_id for one in log]
         assert _ids(api_client.get(f'{API}events/?ordering=-object_id')) == [one.event_id for one in reversed(log)]
+
+
+class TestWithoutARequest:
+    """NetBox's widget *Object Counts* restricts the rows, but names no request. Scripts do neither."""
+
+    @pytest.mark.parametrize(
+        ('model', 'hidden', 'seen'),
+        [
+            ('event', {'object_repr__isw': 'Bunk'}, {'object_repr__isw': 'Ber'}),
+            ('event', {'username': [CULPRIT]}, {'username': ['alice']}),
+            ('event', {'object_id': [NUMBER]}, {'object_id__lt': [NUMBER]}),
+            ('event', {'q': HIDDEN}, {'q': 'alice'}),
+            ('delivery', {'q': 'Bunk'}, {'q': 'Bern'}),
+            ('delivery', {'object_id': [NUMBER]}, {'object_id__lt': [NUMBER]}),
+            ('delivery', {'q': 'no Bunker'}, {'q': 'no Bern'}),
+        ],
+    )
+    def test_a_widget_counts_what_its_reader_may_view(
+        self, log, clerk_user, netbox_user, model: str, hidden: dict[str, Any], seen: dict[str, Any]
+    ):
+        for one, name in zip(log, ('Bern', HIDDEN), strict=True):
+            Delivery.objects.filter(pk=one.pk).update(error=f'not sent: no {name}')
+        assert [counted(user, model, **hidden) for user in (clerk_user, netbox_user)] == [0, 1]
+        assert [counted(user, model, **seen) for user in (clerk_user, netbox_user)] == [1, 1]
+        assert counted(clerk_user, model, object_type='dcim.site') == 2
+
+    @pytest.mark.parametrize('query', ['object_repr__isw=b', f'object_id={NUMBER}', 'username__ic=a', f'q={HIDDEN}'])
+    def test_of_rows_that_nobody_restricted_nothing_hidden_is_found(self, log, netbox_user, query: str):
+        assert not EventFilterSet(QueryDict(query), Event.objects.all()).qs.exists()
+        assert EventFilterSet(QueryDict(query), Event.objects.restrict(netbox_user, 'view')).qs.exists()
+        everything = EventFilterSet(QueryDict('object_type=dcim.site'), Event.objects.all())
+        assert everything.qs.count() == 2
+
+    def test_an_anonymous_one_finds_nothing_hidden(self, log):
+        request = RequestFactory().get('/')
+        request.user = AnonymousUser()
+        for query in ('q=Bern', 'username=alice'):
+            assert not EventFilterSet(QueryDict(query), Event.objects.all(), request=request).qs.exists()
+
+
+def counted(user: Any, model: str, **filters: Any) -> int:
+    """Return what the widget shows to the user."""
+    request = RequestFactory().get('/')
+    request.user = type(user).objects.get(pk=user.pk)
+    shown = ObjectCountsWidget(config={'models': [f'webhooks.{model}'], 'filters': filters}).render(request)
+    return int(re.search(r'>(\d+)<', shown)[1])
 
 
 def _ids(answer: Any) -> list[int]:

@@ -29,6 +29,11 @@ BEGINNING = re.compile(r'HTTP \d+|[^:]*')
 class LogQuerySet(RestrictedQuerySet):
     _reader: visibility.Reader | None = None
 
+    @property
+    def reader(self) -> visibility.Reader | None:
+        """Who asked for the rows, if the query is restricted."""
+        return self._reader
+
     def restrict(self, user: visibility.Reader, action: str = 'view') -> 'LogQuerySet':
         # All requests share the view's queryset.
         restricted = super().restrict(user, action).all()

@@ -198,8 +198,8 @@ needs_boolean_lookups = pytest.mark.skipif(
         ('q= ', [0, 1, 2]),
     ],
 )
-def test_deliveries_are_found(logs, query, expected):
-    found = DeliveryFilterSet(QueryDict(_fill(query, logs[0])), Delivery.objects.all())
+def test_deliveries_are_found(logs, netbox_user, query, expected):
+    found = DeliveryFilterSet(QueryDict(_fill(query, logs[0])), Delivery.objects.restrict(netbox_user))
     assert found.is_valid(), found.errors
     assert set(found.qs) == {logs[index] for index in expected}
 
@@ -224,8 +224,8 @@ def test_deliveries_are_found(logs, query, expected):
         ('q={event_uuid}', [0]),
     ],
 )
-def test_events_are_found(logs, query, expected):
-    found = EventFilterSet(QueryDict(_fill(query, logs[0])), Event.objects.all())
+def test_events_are_found(logs, netbox_user, query, expected):
+    found = EventFilterSet(QueryDict(_fill(query, logs[0])), Event.objects.restrict(netbox_user))
     assert found.is_valid(), found.errors
     assert set(found.qs) == {logs[index].event for index in expected}
 
@@ -263,6 +263,6 @@ def test_a_filter_that_makes_no_sense_is_named(db, filterset, query):
     assert list(found.errors) == [query.partition('=')[0]]
 
 
-def test_regular_expressions_are_postgresqls(logs):
-    found = EventFilterSet(QueryDict(r'object_repr__regex=^B\w%2Bn\M'), Event.objects.all())
+def test_regular_expressions_are_postgresqls(logs, netbox_user):
+    found = EventFilterSet(QueryDict(r'object_repr__regex=^B\w%2Bn\M'), Event.objects.restrict(netbox_user))
     assert found.qs.count() == 2
