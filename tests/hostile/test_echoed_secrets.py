@@ -1,4 +1,4 @@
-"""Who may edit and test a webhook, but sees no header and no credential, learns neither from what the endpoint repeats."""
+"""Who may edit and test a webhook, but sees no secret, learns none from what the endpoint repeats."""
 
 import json
 from collections.abc import Iterator

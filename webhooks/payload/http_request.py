@@ -17,7 +17,7 @@ from ..transport.exchange import Request
 from ..validation.credential import check_host
 from ..validation.headers import check_header_name, check_header_value, check_sizes, parse_headers
 from ..validation.secret import check_signs, reveal
-from ..validation.url import check_rendered_url
+from ..validation.url import check_plain_url
 from . import answers, formats
 from .access import USER_AGENT, Access, Authorizer, TokenRequest, basic_login, encoded, proxies_for
 from .change_set import part_of
@@ -105,7 +105,7 @@ class Builder:
             body = placeholders.fill(text, in_body).encode()
         whole = placeholders.fill(url, partial(_value, 'payload_url', access, partial(quote, safe='')))
         if url:  # a feed has none
-            check_rendered_url(whole)
+            check_plain_url(whole)
         shown = placeholders.fill(url, lambda _key: MASK)
         sign = partial(_sign, self._secrets, now, body)
         filled = {name: placeholders.fill(value, partial(_in_header, access, sign)) for name, value in headers.items()}
@@ -207,7 +207,7 @@ def _url(webhook: Webhook, context: Context) -> str:
     if not JINJA2_TEMPLATE_RE.search(url):
         return url
     url = _render('payload_url', url, context, renderer.render_url).strip()
-    check_rendered_url(url)
+    check_plain_url(url)
     return url
 
 

@@ -169,7 +169,7 @@ def _of_json(escape: str) -> str:
 
 @lru_cache(1024)
 def _plain_forms(text: str) -> frozenset[str]:
-    """Return what the text's spellings mean. Mostly it is the text: but a spelling may leave escapes in it as they are."""
+    """Return what the text's spellings mean: mostly itself, but a spelling may leave escapes in it as they are."""
     if not DIFFERS.search(text):
         return frozenset({text})
     spellings = [text, json.dumps(text, ensure_ascii=False)[1:-1], html.escape(text), quote(text, safe=SAFE_IN_URL)]

@@ -19,6 +19,15 @@ from webhooks.security.masking import MASK, mask_template, mask_url
         ('http://[::1?key=secret', f'http://{MASK}'),
         ('/hook?key=secret', f'/hook?key={MASK}'),
         ('', ''),
+        # requests ends the host at a backslash, and unescapes it.
+        ('http://127.0.0.1:8425\\@trusted.example.com/hook', f'http://127.0.0.1:8425/{MASK}'),
+        ('http://127.0.0.1\\/@trusted.example.com/?key=secret', f'http://127.0.0.1/{MASK}?key={MASK}'),
+        ('http://u:secret@127.0.0.1\\@trusted.example.com/', f'http://{MASK}@127.0.0.1/{MASK}'),
+        ('http://user:secret\\@trusted.example.com/', f'http://{MASK}/{MASK}'),
+        ('http://[::1]:80\\@trusted.example.com/', f'http://{MASK}'),
+        ('http://%31%32%37.0.0.1:80/hook', 'http://127.0.0.1:80/hook'),
+        ('http://a%2Fb.example/', 'http://a%2Fb.example/'),
+        ('http://[fe80::1%25eth0]/', 'http://[fe80::1%25eth0]/'),
         ('http://user:\ue0007\ue001@a.example/\ue0007\ue001', f'http://{MASK}@a.example/\ue0007\ue001'),
     ],
 )
@@ -30,6 +39,8 @@ def test_neither_user_nor_query_is_shown(url: str, shown: str):
     ('url', 'shown'),
     [
         ('{{ data.url }}', '{{ data.url }}'),
+        ('http://{{ data.host }}:{{ data.port }}/x', 'http://{{ data.host }}:{{ data.port }}/x'),
+        ('http://127.0.0.1\\@{{ data.host }}/x', f'http://127.0.0.1/{MASK}'),
         ('{{ data.url }}?key=secret', f'{{{{ data.url }}}}?key={MASK}'),
         ('https://{{ data.host }}/x?a={{ data.name }}', f'https://{{{{ data.host }}}}/x?a={MASK}'),
         # Text inside a template does not end the host, and is no host itself.

@@ -5,8 +5,12 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import requests
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.settings import change_settings
 
 from webhooks import conf, validation
@@ -55,6 +59,12 @@ class Sound:
     has_new_secret: bool = True
 
 
+PARTS_OF_URLS = (
+    *'@:/?#\\%[].-_~!$&+,;=|^`<>"éß。／＠℀', 'a', '80', '0', '127.0.0.1', '[::1]', 'trusted.example.com', '%31', '%40',
+    '%2f', '%5c', '%25eth0', '１２７', 'xn--',
+)  # fmt: skip
+
+
 def wrong(**fields: Any) -> set[str]:
     return set(validation.errors(Sound(**fields)))
 
@@ -92,6 +102,10 @@ class TestUrl:
             'http://10.0.0.1/',
             'http://localhost:8000/',
             'http://müller.example/',
+            'http://a_b-c.example.:80/',
+            'http://[fe80::1%25eth0]/',
+            'http://user:p%40ss|word@example.com/a\\b',
+            'http://example.com/a\\@b{{ data.name }}',
         ],
     )
     def test_that_can_be_called(self, url: str):
@@ -122,10 +136,41 @@ class TestUrl:
             'http://example.com/\t',
             ' http://example.com/',
             'http://example.com/\ud800',
+            # requests calls another host than urlsplit() reads.
+            'http://127.0.0.1:8425\\@trusted.example.com/hook',
+            'http://127.0.0.1\\.trusted.example.com/',
+            'http://user:p\\w@example.com/',
+            'http://%31%32%37.0.0.1/',
+            'http://a\u3002example/',
+            'http://exam\u00adple.com/',
+            'http://a|b.example/',
+            # So it is with what stands before a template.
+            'http://127.0.0.1:8425\\@trusted.example.com/{{ data.name }}',
+            'http://%31%32%37.0.0.1/{{ data.name }}',
+            'http://example.com:port/{{ data.name }}',
+            f'http://example.com/{"x" * 8192}',
         ],
     )
     def test_that_cannot(self, url: str):
         assert wrong(payload_url=url) == {'payload_url'}
+
+    @settings(max_examples=500, deadline=None)
+    @given(st.lists(st.sampled_from([*PARTS_OF_URLS]), min_size=1, max_size=8).map(''.join))
+    def test_what_is_accepted_is_called_where_it_says(self, rest: str):
+        url = f'http://{rest}'
+        shown = urlsplit(mask_template(url, hides_path=True))
+        if wrong(payload_url=url):
+            return
+        called, alone = requests.PreparedRequest(), requests.PreparedRequest()
+        try:
+            called.prepare_url(url, None)
+        except requests.RequestException:
+            return  # nothing is called
+        alone.prepare_url(f'http://{shown.netloc.rpartition("@")[2]}', None)
+        assert (urlsplit(called.url).hostname, urlsplit(called.url).port) == (
+            urlsplit(alone.url).hostname,
+            urlsplit(alone.url).port,
+        )
 
     def test_without_one_it_is_a_feed_which_has_no_batches(self):
         assert wrong(payload_url='') == set()
