@@ -7,13 +7,16 @@ import weakref
 from typing import Any
 
 from core.models import Job
+from django.core.exceptions import ValidationError
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import transaction
+from django.db.models import QuerySet
 from django.db.models.signals import post_save
 from django.dispatch import receiver
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from extras.constants import WEBHOOK_EVENT_TYPES
+from netbox.context import current_request
 from netbox.event_rules import EventRuleAction
 
 from . import conf, object_types
@@ -53,8 +56,18 @@ class SendWithWebhooks(EventRuleAction):
             make_deliveries([(action_object.pk, event.pk)])
             transaction.on_commit(wakeup.wake, robust=True)
 
+    def get_object_queryset(self) -> QuerySet[Webhook]:
+        """Return the webhooks that whoever saves a rule may choose: those they may view. A shell may choose all."""
+        request = current_request.get()
+        return Webhook.objects.restrict(request.user, 'view') if request else Webhook.objects.all()
+
+    def validate(self, *, action_object: Webhook, action_data: Any) -> None:
+        """The rule sends with the webhook's stored headers, and its answers name the webhook."""
+        if not self.get_object_queryset().filter(pk=action_object.pk).exists():
+            raise ValidationError({'action_object_id': _('You may not view this webhook.')})
+
     def resolve_import_object(self, value: str) -> Webhook:
-        return Webhook.objects.get(name=value)
+        return self.get_object_queryset().get(name=value)
 
 
 def _is_its_own(context: Any, webhook: Webhook) -> bool:
