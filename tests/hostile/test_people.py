@@ -1,7 +1,7 @@
 import re
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from dcim.models import Location, Site
@@ -12,16 +12,18 @@ from django.http import QueryDict
 from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from extras.dashboard.widgets import ObjectCountsWidget
+from extras.models import EventRule, NotificationGroup
 from rest_framework.test import APIClient
 from support.admin_browser import page_of, shown
 from support.builders import NOWHERE, site, subscribe
 from support.builtin import request_by, rule
 from support.engine import work
 from support.log import attempt, batch, delivery, event
+from users.models import User
 
 from devstack.receiver import Answer, Receiver
 from webhooks.filtersets import EventFilterSet
-from webhooks.models import Attempt, Backfill, Delivery, Event, Webhook
+from webhooks.models import Attempt, Backfill, Credential, Delivery, Event, Webhook
 
 API = '/api/plugins/webhooks/'
 PAGES = '/plugins/webhooks/'
@@ -98,6 +100,20 @@ class TestWhatIsShown:
         grant(Site, 'view')
         shown = clerk_api.get(address).json()
         assert [shown[name] for name in ('restricted', 'filter', 'total')] == [False, f'name={HIDDEN}', 1]
+
+    def test_nor_are_numbers_of_a_backfill_without_a_filter(self, log, clerk_api, api_client, grant):
+        webhook = log[0].webhook
+        grant(Webhook, 'backfill')
+        address = f'{API}webhooks/{webhook.pk}/backfill/'
+        for reader, total in ((clerk_api, None), (api_client, 2)):
+            answer = reader.post(address, {'dry_run': True}, format='json')
+            assert (answer.status_code, answer.json()) == (200, {'total': total})
+        answer = clerk_api.post(address, {}, format='json')
+        assert (answer.status_code, answer.json()['total'], answer.json()['restricted']) == (201, None, True)
+        assert api_client.get(address).json()['total'] == 2
+        grant(Site, 'view')
+        assert clerk_api.get(address).json()['total'] == 2
+        assert clerk_api.post(address, {'dry_run': True}, format='json').json() == {'total': 2}
 
     def test_the_rows_are_still_there(self, log, clerk_api):
         """Sending is no secret of the object."""
@@ -261,6 +277,22 @@ class TestErrors:
             found = [reader.post('/graphql/', query, format='json').json() for reader in (clerk_api, api_client)]
             assert [len(answer['data'][f'webhooks_{kind}_list']) for answer in found] == [0, 1], found
 
+    def test_nor_does_a_test(self, places, grant, clerk_api, clerk_pages, api_client):
+        grant(Webhook, 'test')
+        Site.objects.filter(pk=NUMBER).update(description=HIDDEN)
+        webhook = subscribe(NOWHERE, Site, body_template='{{ data[data.description].x }}')
+        address = f'{API}webhooks/{webhook.pk}/test/'
+        answer = clerk_api.post(address)
+        assert (answer.status_code, answer.json()['status']) == (201, 'failed')
+        assert not leaks(_text(answer))
+        clerk_pages.post(f'{webhook.get_absolute_url()}test/')
+        page = _text(clerk_pages.get(f'{PAGES}deliveries/'))
+        assert 'failed: not sent' in page
+        assert not leaks(page)
+        assert leaks(_text(api_client.post(address)))
+        Site.objects.filter(pk=NUMBER).delete()
+        assert 'has no attribute' in _text(clerk_api.post(address)), 'the reader may view it'
+
     def test_no_order_tells_it(self, places, clerk_pages):
         webhook = subscribe(NOWHERE, Site)
         made = [delivery(event(places[1]), webhook, error=f'not sent: {name}') for name in 'ba']
@@ -348,6 +380,83 @@ class TestWhatFiltersTell:
             answer = clerk_api.post('/graphql/', {'query': query}, format='json').json()
             counts.append(len(answer['data']['webhooks_event_list']))
         assert counts == [2, 2]
+
+    @pytest.fixture
+    def related(self, log, grant: Callable[..., None]) -> Webhook:
+        """The clerk may view the webhook, and the second of each two related objects."""
+        webhook = log[0].webhook
+        users, groups = [], []
+        for name in ('hidden', 'shown'):
+            users.append(User.objects.create(username=name, email=f'{name}@example.com'))
+            groups.append(NotificationGroup.objects.create(name=name, description=f'{name} group'))
+            groups[-1].users.add(users[-1])
+        webhook.ignore_users.set(users)
+        webhook.notification_groups.set(groups)
+        made = Credential(name='hidden', type='header', header='X-Key', hosts=['http://127.0.0.1:9'], secret='s3cret')
+        made.save()
+        Webhook.objects.filter(pk=webhook.pk).update(credential=made)
+        grant(User, 'view', username='shown')
+        grant(NotificationGroup, 'view', name='shown')
+        return webhook
+
+    @pytest.mark.parametrize(
+        ('kind', 'filters'),
+        [
+            ('webhook', '{credential: {name: {starts_with: "hid"}}}'),
+            ('webhook', '{credential: {type: {exact: TYPE_HEADER}}}'),
+            ('webhook', '{ignore_users: {email: {starts_with: "hidden@"}}}'),
+            ('webhook', '{ignore_users: {username: {exact: "hidden"}}}'),
+            ('webhook', '{notification_groups: {description: {contains: "hidden"}}}'),
+            ('delivery', '{webhook: {credential: {name: {exact: "hidden"}}}, id: {exact: FIRST}}'),
+            ('delivery', '{webhook: {ignore_users: {username: {exact: "hidden"}}}, id: {exact: FIRST}}'),
+        ],
+    )
+    def test_of_graphql_none_confirms_a_hidden_related_object(
+        self, related, log, clerk_api, api_client, kind: str, filters: str
+    ):
+        query = f'{{ webhooks_{kind}_list(filters: {filters.replace("FIRST", str(log[0].pk))}) {{ id }} }}'
+        found = [reader.post('/graphql/', {'query': query}, format='json').json() for reader in (clerk_api, api_client)]
+        assert [len(answer['data'][f'webhooks_{kind}_list']) for answer in found] == [0, 1], found
+
+    @pytest.mark.parametrize(
+        'filters',
+        [
+            '{ignore_users: {NOT: {username: {exact: "GUESS"}}}}',
+            '{NOT: {ignore_users: {email: {starts_with: "GUESS"}}}}',
+            '{notification_groups: {NOT: {name: {exact: "GUESS"}}}}',
+            '{NOT: {credential: {name: {exact: "GUESS"}}}}',
+        ],
+    )
+    def test_turned_around_it_does_not_either(self, related, clerk_api, filters: str):
+        answers = []
+        for guess in ('hidden', 'wrong'):
+            query = f'{{ webhooks_webhook_list(filters: {filters.replace("GUESS", guess)}) {{ id }} }}'
+            answers.append(clerk_api.post('/graphql/', {'query': query}, format='json').json())
+        assert answers[0] == answers[1]
+        assert 'errors' not in answers[0]
+
+    @pytest.mark.parametrize(
+        'filters',
+        ['{ignore_users: {username: {exact: "shown"}}}', '{notification_groups: {name: {exact: "shown"}}}'],
+    )
+    def test_what_the_reader_may_view_is_found(self, related, clerk_api, filters: str):
+        query = f'{{ webhooks_webhook_list(filters: {filters}) {{ id }} }}'
+        answer = clerk_api.post('/graphql/', {'query': query}, format='json').json()
+        assert len(answer['data']['webhooks_webhook_list']) == 1
+
+    def test_a_filter_through_a_webhook_or_event_needs_its_view(self, committed, clerk_api, grant):
+        grant(Delivery, 'view')
+        grant(Site, 'view')
+        delivery(event(site(), kind='created'), subscribe(NOWHERE, Site, description='for the CMDB'))
+        counts = []
+        for _times in range(2):
+            for filters in ('{webhook: {description: {contains: "CMDB"}}}', '{event: {kind: {exact: KIND_CREATED}}}'):
+                query = f'{{ webhooks_delivery_list(filters: {filters}) {{ id }} }}'
+                answer = clerk_api.post('/graphql/', {'query': query}, format='json').json()
+                counts.append(len(answer['data']['webhooks_delivery_list']))
+            grant(Webhook, 'view')
+            grant(Event, 'view')
+        assert counts == [0, 0, 1, 1]
 
     @pytest.mark.parametrize('ordering', ['object_repr', '-object_repr', 'object_id', '-object_id'])
     def test_no_order_tells_what_is_hidden(self, log, clerk_api, clerk_pages, ordering):
@@ -491,6 +600,68 @@ class TestEventRules:
         work()
         assert [request.json()['model'] for request in receiver.wait_for(1)] == ['Site']
         assert not Event.objects.filter(object_type__model='location').exists()
+
+    RULES = '/api/extras/event-rules/'
+    SAVED: ClassVar[dict[str, Any]] = {
+        'name': 'Mine',
+        'object_types': ['dcim.site'],
+        'event_types': ['object_created'],
+        'action_type': 'webhooks.send',
+        'action_object_type': 'webhooks.webhook',
+    }
+
+    @pytest.fixture
+    def theirs(self, db, grant: Callable[..., None]) -> Webhook:
+        """The clerk writes rules, and may not view it."""
+        grant(EventRule, 'view', 'add', 'change')
+        grant(Webhook, 'view', name='Mine')
+        subscribe(NOWHERE, name='Mine')
+        return subscribe(f'{NOWHERE}th3irs', name='Theirs')
+
+    def test_whoever_makes_one_must_be_allowed_to_view_the_webhook(self, theirs, clerk_api, grant):
+        """He would send with its stored headers, and the answer would name it."""
+        fields = self.SAVED | {'action_object_id': theirs.pk}
+        answer = clerk_api.post(self.RULES, fields, format='json')
+        assert (answer.status_code, list(answer.json())) == (400, ['action_object_id'])
+        assert not [text for text in ('Theirs', 'th3irs') if text in _text(answer)]
+        mine = Webhook.objects.get(name='Mine')
+        made = clerk_api.post(self.RULES, fields | {'action_object_id': mine.pk}, format='json')
+        assert made.status_code == 201
+        address = f'{self.RULES}{made.json()["id"]}/'
+        answer = clerk_api.patch(address, {'action_object_id': theirs.pk}, format='json')
+        assert answer.status_code == 400
+        assert EventRule.objects.get().action_object == mine
+        grant(Webhook, 'view')
+        assert clerk_api.post(self.RULES, fields | {'name': 'Other'}, format='json').status_code == 201
+
+    def test_whoever_changes_one_too(self, theirs, clerk_api, clerk_pages, netbox_user):
+        """Other object types or conditions would send what its maker did not want."""
+        made = rule(theirs, Site, action_type='webhooks.send')
+        for changes in ({'object_types': ['dcim.site', 'dcim.location']}, {'enabled': True}, {'conditions': None}):
+            assert clerk_api.patch(f'{self.RULES}{made.pk}/', changes, format='json').status_code == 400
+        bulk = {'pk': [made.pk], '_apply': '1', 'description': 'changed'}
+        clerk_pages.post('/extras/event-rules/edit/', bulk)
+        made.refresh_from_db()
+        assert made.description == ''
+        assert clerk_pages.get(f'/extras/event-rules/{made.pk}/edit/').status_code == 200
+
+    def test_the_pages_let_nobody_choose_another(self, theirs, clerk_pages):
+        mine = Webhook.objects.get(name='Mine')
+        page = {name: value for name, value in self.SAVED.items() if name != 'action_object_type'}
+        page['object_types'] = [ContentType.objects.get_for_model(Site).pk]
+        for pk, count in ((theirs.pk, 0), (mine.pk, 1)):
+            clerk_pages.post('/extras/event-rules/add/', page | {'action_choice': pk})
+            assert EventRule.objects.count() == count
+        heads = 'name,object_types,event_types,action_type,action_object'
+        for name, count in (('Theirs', 1), ('Mine', 2)):
+            line = f'Imported,dcim.site,object_created,webhooks.send,{name}'
+            data = {'data': f'{heads}\n{line}', 'format': 'csv', 'csv_delimiter': ','}
+            answer = clerk_pages.post('/extras/event-rules/import/', data)
+            assert EventRule.objects.count() == count, _text(answer)
+
+    def test_a_script_without_a_request_may_choose_any(self, theirs):
+        made = rule(theirs, Site, action_type='webhooks.send')
+        made.full_clean()
 
 
 class TestSignatures:

@@ -146,7 +146,11 @@ class BackfillSerializer(serializers.Serializer):
 
 @extend_schema_serializer(component_name='WebhookBackfillCount')
 class BackfillCountSerializer(serializers.Serializer):
-    total = serializers.IntegerField(read_only=True, help_text=_('Number of objects that would be sent.'))
+    total = serializers.IntegerField(
+        read_only=True,
+        allow_null=True,
+        help_text=_('Number of objects that would be sent. Null: you may not view all of them.'),
+    )
 
 
 @extend_schema_serializer(component_name='WebhookRotation')

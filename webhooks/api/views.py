@@ -153,7 +153,8 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
         wanted = serializer.validated_data
         choice = backfill.choose(webhook, wanted.get('object_types'), wanted.get('filter', ''), request.user)
         if wanted['dry_run']:
-            return Response({'total': choice.total})
+            shown = choice.total if progress.may_view_objects(request.user, choice.counts) else None
+            return Response({'total': shown})
         backfill.start(webhook, choice, request.user)
         return self._progress(webhook, status.HTTP_201_CREATED)
 

@@ -7,12 +7,14 @@ from uuid import UUID
 
 import strawberry
 import strawberry_django
-from django.db.models import Q, QuerySet
+from django.db.models import Model, Q, QuerySet
 from extras.graphql.enums import WebhookHttpMethodEnum
+from extras.models import NotificationGroup
 from netbox.graphql.filters import BaseModelFilter, NetBoxModelFilter, register_filter
 from strawberry import ID
 from strawberry.types import Info
 from strawberry_django import BaseFilterLookup, DateFilterLookup, DatetimeFilterLookup, FilterLookup, StrFilterLookup
+from users.models import User
 
 from .. import visibility
 from ..choices import CredentialTypeChoices, FormatChoices, KindChoices, StatusChoices
@@ -57,6 +59,16 @@ class CredentialFilter(NetBoxModelFilter):
     valid_until: DateFilterLookup | None = strawberry_django.filter_field()
 
 
+Found = tuple[QuerySet, Q]
+
+
+def _where_viewable(name: str, model: type[Model], info: Info, queryset: QuerySet, value: Any, prefix: str) -> Found:
+    """Look for related objects among those that the asker may view: a match would confirm what others hold."""
+    viewable = visibility.viewable(info.context.request.user, model)
+    viewable, found = strawberry_django.process_filters(value, viewable, info)
+    return queryset, Q(**{f'{prefix}{name}__in': viewable.filter(found).values('pk')})
+
+
 @register_filter(Webhook, name='WebhooksWebhookFilter', lookups=True)
 class WebhookFilter(NetBoxModelFilter):
     name: StrFilterLookup | None = strawberry_django.filter_field()
@@ -71,11 +83,8 @@ class WebhookFilter(NetBoxModelFilter):
     http_method: BaseFilterLookup[WebhookHttpMethodEnum] | None = strawberry_django.filter_field()
     http_content_type: StrFilterLookup | None = strawberry_django.filter_field()
     payload_format: BaseFilterLookup[FormatEnum] | None = strawberry_django.filter_field()
-    credential: CredentialFilter | None = strawberry_django.filter_field()
     credential_id: ID | None = strawberry_django.filter_field()
     standard_headers: FilterLookup[bool] | None = strawberry_django.filter_field()
-    ignore_users: IgnoredUserFilter | None = strawberry_django.filter_field()
-    notification_groups: NotifiedFilter | None = strawberry_django.filter_field()
     ssl_verification: FilterLookup[bool] | None = strawberry_django.filter_field()
     timeout: Integer | None = strawberry_django.filter_field()
     max_attempts: Integer | None = strawberry_django.filter_field()
@@ -89,8 +98,17 @@ class WebhookFilter(NetBoxModelFilter):
     include_components: FilterLookup[bool] | None = strawberry_django.filter_field()
     health: HealthFilter | None = strawberry_django.filter_field()
 
+    @strawberry_django.filter_field
+    def credential(self, info: Info, queryset: QuerySet, value: CredentialFilter, prefix: str) -> Found:
+        return _where_viewable('credential', Credential, info, queryset, value, prefix)
 
-Found = tuple[QuerySet, Q]
+    @strawberry_django.filter_field
+    def ignore_users(self, info: Info, queryset: QuerySet, value: IgnoredUserFilter, prefix: str) -> Found:
+        return _where_viewable('ignore_users', User, info, queryset, value, prefix)
+
+    @strawberry_django.filter_field
+    def notification_groups(self, info: Info, queryset: QuerySet, value: NotifiedFilter, prefix: str) -> Found:
+        return _where_viewable('notification_groups', NotificationGroup, info, queryset, value, prefix)
 
 
 def _where_visible(name: str, info: Info, queryset: QuerySet, value: Any, prefix: str) -> Found:
@@ -142,9 +160,7 @@ class EventFilter(LogFilter):
 
 @register_filter(Delivery, name='WebhooksDeliveryFilter', lookups=True)
 class DeliveryFilter(LogFilter):
-    webhook: WebhookFilter | None = strawberry_django.filter_field()
     webhook_id: ID | None = strawberry_django.filter_field()
-    event: EventFilter | None = strawberry_django.filter_field()
     event_id: ID | None = strawberry_django.filter_field()
     batch: BigInteger | None = strawberry_django.filter_field()
     change_set: BigInteger | None = strawberry_django.filter_field()
@@ -157,6 +173,14 @@ class DeliveryFilter(LogFilter):
     due_at: DatetimeFilterLookup | None = strawberry_django.filter_field()
     finished_at: DatetimeFilterLookup | None = strawberry_django.filter_field()
     expires_at: DatetimeFilterLookup | None = strawberry_django.filter_field()
+
+    @strawberry_django.filter_field
+    def webhook(self, info: Info, queryset: QuerySet, value: WebhookFilter, prefix: str) -> Found:
+        return _where_viewable('webhook', Webhook, info, queryset, value, prefix)
+
+    @strawberry_django.filter_field
+    def event(self, info: Info, queryset: QuerySet, value: EventFilter, prefix: str) -> Found:
+        return _where_viewable('event', Event, info, queryset, value, prefix)
 
     @strawberry_django.filter_field
     def object_id(self, info: Info, queryset: QuerySet, value: BigInteger, prefix: str) -> Found:

@@ -35,10 +35,14 @@ class LogQuerySet(RestrictedQuerySet):
         return self._reader
 
     def restrict(self, user: visibility.Reader, action: str = 'view') -> 'LogQuerySet':
+        return super().restrict(user, action).seen_by(user)
+
+    def seen_by(self, reader: visibility.Reader) -> 'LogQuerySet':
+        """Return the same rows without what the reader may not view."""
         # All requests share the view's queryset.
-        restricted = super().restrict(user, action).all()
-        restricted._reader = user
-        return restricted
+        seen = self.all()
+        seen._reader = reader
+        return seen
 
     def order_by(self, *names: Any) -> 'LogQuerySet':
         return super().order_by(*map(self._as_shown, names))

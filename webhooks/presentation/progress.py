@@ -1,7 +1,9 @@
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 from django.contrib.contenttypes.models import ContentType
+from django.db.models import Model
 
 from .. import object_types
 from ..choices import BackfillStateChoices
@@ -18,9 +20,7 @@ class Progress:
 
     @cached_property
     def is_restricted(self) -> bool:
-        if not self.backfill.query or self.reader is None:
-            return False
-        return not all(_may_view_all(self.reader, one) for one in self._types())
+        return self.reader is not None and not may_view_objects(self.reader, self._types())
 
     @property
     def query(self) -> str:
@@ -62,8 +62,12 @@ class Progress:
         return [found[pk] for pk in self.backfill.object_types if pk in found]
 
 
-def _may_view_all(reader: Reader, object_type: ContentType) -> bool:
-    model = object_type.model_class()
+def may_view_objects(reader: Reader, types: Iterable[ContentType]) -> bool:
+    """Whether the reader may view all objects of these types."""
+    return all(_may_view_all(reader, one.model_class()) for one in types)
+
+
+def _may_view_all(reader: Reader, model: type[Model] | None) -> bool:
     return sees_everything(reader) if model is None else may_view_all(reader, model)
 
 

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from django.contrib import messages
 from django.contrib.contenttypes.models import ContentType
 from django.db import OperationalError, transaction
-from django.db.models import Model
 from django.utils import timezone
 from django.utils.translation import gettext as _
+from users.models import User
 
 from ..choices import StatusChoices
 from ..engine import sql, transactions
@@ -36,8 +36,8 @@ LOCK_TIMEOUT = 5_000
 COUNTING = 0x7765626A
 
 
-def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
-    """Send a test event of the newest subscribed object, and return its closed delivery.
+def send_test(webhook: Webhook, user: User | None = None) -> Delivery:
+    """Send a test event of the newest subscribed object, and return its closed delivery as the user may see it.
 
     A disabled webhook is tested too. There is one attempt, of MAX_SECONDS seconds. Raises DefinitionError without an
     object, and Busy.
@@ -50,8 +50,8 @@ def send_test(webhook: Webhook, user: Model | None = None) -> Delivery:
         _publish(delivery)
     else:
         _record(sent)
-    delivery.refresh_from_db()
-    return delivery
+    log = Delivery.objects.select_related('webhook', 'event')
+    return (log.seen_by(user) if user else log).get(pk=delivery.pk)
 
 
 def _sent(delivery: Delivery, builder: Builder, webhook: Webhook) -> Sent:
@@ -127,7 +127,7 @@ def _check_room(webhook: Webhook, now: datetime) -> None:
 
 
 @transaction.atomic
-def _make_test(webhook: Webhook, user: Model | None) -> Delivery:
+def _make_test(webhook: Webhook, user: User | None) -> Delivery:
     event = _test_event(webhook, user)
     now = timezone.now()
     _check_room(webhook, now)
@@ -145,7 +145,7 @@ def _make_test(webhook: Webhook, user: Model | None) -> Delivery:
     )
 
 
-def _test_event(webhook: Webhook, user: Model | None) -> Event:
+def _test_event(webhook: Webhook, user: User | None) -> Event:
     for object_type in webhook.object_types.order_by('pk'):
         model = object_type.model_class()
         newest = model._base_manager.order_by('-pk').values_list('pk', flat=True).first() if model else None
@@ -157,7 +157,7 @@ def _test_event(webhook: Webhook, user: Model | None) -> Event:
     )
 
 
-def _save_test_event(object_type: ContentType, pk: int, snapshot: str, webhook: Webhook, user: Model | None) -> Event:
+def _save_test_event(object_type: ContentType, pk: int, snapshot: str, webhook: Webhook, user: User | None) -> Event:
     event = Event(
         sequence=draw(),
         kind=webhook.kinds[0],
