@@ -31,12 +31,12 @@ ESCAPE = re.compile(
 )
 # Characters of the longest escape.
 LONGEST_ESCAPE = 12
-# Their spellings differ.
-DIFFERS = re.compile(r'[\\%&+]|[^\x00-\x7f]')
 # Characters: as many of a longer secret are enough to know it.
 ENOUGH = 128
 # Characters of an answer, times texts to look for in it: some hundredths of a second.
-MOST_COMPARISONS = 8_000_000
+MOST_COMPARISONS = 16_000_000
+# Characters that take as long as a call.
+CALL = 50
 # Keeps the length of a text until it is cut.
 HIDDEN = '\ue000'
 RUN = re.compile(f'{HIDDEN}+')
@@ -85,10 +85,11 @@ def of_url(url: str, hides_path: bool = False) -> Iterator[str]:
 
 
 class Echoes:
-    """Masks `texts` in an answer, however JSON, HTML, URLs or a wrong charset spell them."""
+    """Masks `texts` in one answer, however JSON, HTML, URLs or a wrong charset spell them."""
 
     def __init__(self, texts: Iterable[str]):
         self._texts = {text for text in texts if len(text) >= SHORTEST and text not in WORDS}
+        self._room = MOST_COMPARISONS
 
     @cached_property
     def _wanted(self) -> list[str]:
@@ -98,12 +99,13 @@ class Echoes:
     def beginning(self, text: str, limit: int) -> str:
         """Return the first `limit` characters, masked. A secret is masked even at the cut.
 
-        If there is too much to look for, all is masked.
+        When too much was looked for in an answer, the rest is masked as a whole.
         """
         if len(text) < SHORTEST or not self._texts:
             return text[:limit]
         kept = text[: limit + LONGEST_ESCAPE * ENOUGH]
-        if len(kept) * len(self._texts) > MOST_COMPARISONS:
+        self._room -= (len(kept) + CALL) * len(self._texts)
+        if self._room < 0:
             return MASK[:limit]
         parts = ESCAPE.split(kept)
         plain = hidden = _plain(parts)
@@ -170,12 +172,12 @@ def _of_json(escape: str) -> str:
 @lru_cache(1024)
 def _plain_forms(text: str) -> frozenset[str]:
     """Return what the text's spellings mean: mostly itself, but a spelling may leave escapes in it as they are."""
-    if not DIFFERS.search(text):
-        return frozenset({text})
+    if text.isascii() and not ESCAPE.search(text):
+        return frozenset({text.replace('+', ' ')})
     spellings = [text, json.dumps(text, ensure_ascii=False)[1:-1], html.escape(text), quote(text, safe=SAFE_IN_URL)]
     mistaken = [
         text.encode('latin-1', 'replace').decode('utf-8', 'replace'),
         text.encode('utf-8', 'replace').decode('latin-1'),
     ]
-    forms = {_plain(ESCAPE.split(spelling)) for spelling in (*spellings, *mistaken)} | {text.replace('+', ' ')}
+    forms = {text.replace('+', ' '), *(_plain(ESCAPE.split(spelling)) for spelling in (*spellings, *mistaken))}
     return frozenset(form for form in forms if len(form) >= SHORTEST)

@@ -70,8 +70,6 @@ class Client:
         except Unanswered:
             with closing(_adapter(1)) as unused:
                 result = self._attempt(request, request.timeout - (time.monotonic() - start), unused, echoes)
-        if result['error']:
-            result['error'] = echoes.beginning(result['error'], MAX_ERROR)
         return Outcome(started_at=started_at, duration=time.monotonic() - start, **result)
 
     def _attempt(self, request: Request, seconds: float, adapter: GuardedAdapter, echoes: Echoes) -> dict[str, Any]:
@@ -83,6 +81,7 @@ class Client:
                     raise
                 # One request must never stop others.
                 result = _failure(error, request)
+                result['error'] = echoes.beginning(result['error'], MAX_ERROR)
             return _late(request) if watched.is_overdue else result
 
 
@@ -103,12 +102,13 @@ def _exchange(request: Request, adapter: GuardedAdapter, echoes: Echoes) -> dict
         proxies=dict(request.proxies),
     )
     try:
-        text, headers = _read(response), _headers(response, echoes)
+        text, error = _read(response), echoes.beginning(_verdict(response), MAX_ERROR)
+        headers, body = _headers(response, echoes), echoes.beginning(text, MAX_RESPONSE_KEPT)
         return {
             'status': response.status,
             'headers': headers,
-            'body': storable(echoes.beginning(text, MAX_RESPONSE_KEPT)),
-            'error': _verdict(response) or request.judge(Answer(response.status, headers, text, echoes)),
+            'body': storable(body),
+            'error': error or request.judge(Answer(response.status, headers, text, echoes)),
             'unreachable': response.status in AWAY,
         }
     except BaseException:

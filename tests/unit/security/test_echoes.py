@@ -100,11 +100,21 @@ class TestWork:
         hide = echoes._hide
         monkeypatch.setattr(echoes, '_hide', lambda wanted, text: looked.append(wanted) or hide(wanted, text))
         masked = Echoes(of_headers([' '.join(self.VALUES)]))
-        assert masked.beginning('x' * MAX_RESPONSE_READ, MAX_RESPONSE_KEPT) == MASK
-        assert looked == []
-        # A short answer, or a reason, is looked through.
+        # The reason comes first, and is looked through.
         assert masked.beginning('HTTP 500 at 00012345', 100) == f'HTTP 500 at {MASK}'
         assert len(looked) == len(self.VALUES) + 1
+        assert masked.beginning('x' * MAX_RESPONSE_READ, MAX_RESPONSE_KEPT) == MASK
+        for _times in range(100):
+            masked.beginning('X-Name', 1000)
+        assert len(looked) <= 20 * len(self.VALUES)
+
+    def test_an_ordinary_answer_is_looked_through_however_many_headers_it_has(self):
+        masked = Echoes(of_headers(f's3cret-{number}' for number in range(30)))
+        for _times in range(100):
+            assert masked.beginning('text/html' * 4, 1000) == 'text/html' * 4
+        text = f'{"." * (MAX_RESPONSE_READ - 10)}s3cret-7'
+        assert masked.beginning(text, MAX_RESPONSE_KEPT) == '.' * MAX_RESPONSE_KEPT
+        assert masked.beginning(text, MAX_RESPONSE_READ).endswith(f'.{MASK}')
 
     def test_it_grows_with_what_is_kept_and_not_with_what_is_read(self, monkeypatch):
         lengths: list[int] = []
