@@ -122,12 +122,12 @@ def test_probes_make_the_next_wait_no_longer(receiver):
         pass_retry_waits(pk=first.pk)
         pass_probe_interval(webhook)
         assert work() == '1 to retry'
-    receiver.answers(HOOK, BROKEN)
+    receiver.answers(HOOK, 404)
     pass_retry_waits(pk=first.pk)
     pass_probe_interval(webhook)
     work()
     first.refresh_from_db()
-    assert (first.attempt_count, first.response_status) == (6, BROKEN)
+    assert (first.attempt_count, first.response_status) == (6, 404)
     assert due_within(2, first)
 
 
