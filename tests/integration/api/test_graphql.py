@@ -67,8 +67,18 @@ class TestDeliveryQueries(APIViewTestCases.GraphQLTestCase):
     graphql_base_name = 'webhooks_delivery'
     graphql_filter_tests = (
         GraphQLFilterTest('status', 'status: {in_list: [STATUS_PENDING]}', {'status': 'pending'}),
-        GraphQLFilterTest('webhook', 'webhook: {name: {exact: "Webhook 1"}}', {'webhook__name': 'Webhook 1'}),
-        GraphQLFilterTest('event', 'event: {kind: {exact: KIND_UPDATED}}', {'event__kind': 'updated'}),
+        GraphQLFilterTest(
+            'webhook',
+            'webhook: {name: {exact: "Webhook 1"}}',
+            {'webhook__name': 'Webhook 1'},
+            permissions=('webhooks.view_webhook',),
+        ),
+        GraphQLFilterTest(
+            'event',
+            'event: {kind: {exact: KIND_UPDATED}}',
+            {'event__kind': 'updated'},
+            permissions=('webhooks.view_event',),
+        ),
     )
 
     @classmethod
