@@ -12,9 +12,17 @@ class Shortage(Busy):
     """This machine can start no process at the moment."""
 
 
+class Locked(Busy):
+    """Somebody holds a table that the work has to read, as `VACUUM FULL` and `ALTER TABLE` do."""
+
+
+class Lost(Exception):
+    """This worker was declared dead."""
+
+
 # PostgreSQL ends a transaction that is idle too long.
 BROKEN_OFF = (OperationalError, InterfaceError, InternalError)
-INTERRUPTIONS = (*BROKEN_OFF, BaseTimeoutException, Shortage)
+INTERRUPTIONS = (*BROKEN_OFF, BaseTimeoutException, Shortage, Locked, Lost)
 
 
 def is_cache_away(error: Exception) -> bool:

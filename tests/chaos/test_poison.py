@@ -14,6 +14,7 @@ from typing import NoReturn
 import pytest
 from dcim.models import Site
 from django.db import connection, transaction
+from django_rq import get_worker
 from support import log
 from support.builders import site, subscribe
 from support.chaos.audit import finish
@@ -37,7 +38,7 @@ from webhooks.choices import StatusChoices
 from webhooks.engine import registry, rescue
 from webhooks.engine.deliver import lane, order
 from webhooks.engine.dispatch import render
-from webhooks.engine.process import child
+from webhooks.engine.process import child, dispatcher
 from webhooks.engine.process import suspects as module
 from webhooks.engine.process.supervisor import Supervisor
 from webhooks.engine.registry import SUSPECT
@@ -45,6 +46,7 @@ from webhooks.models import Delivery, Event, Webhook, Worker
 from webhooks.outbox import redis_queue, wakeup
 from webhooks.payload.http_request import Builder
 from webhooks.templating import process
+from webhooks.worker import WebhooksWorker
 
 pytestmark = [
     pytest.mark.usefixtures('committed'),
@@ -349,10 +351,21 @@ def test_what_ends_well_is_a_suspect_no_longer(suspects, poison, children):
 def test_a_rendering_that_does_not_let_go_of_the_interpreter_is_ended_by_the_kernel(
     webhook, poison, children, monkeypatch
 ):
-    """First the workers end, then the process beside them, which counts."""
-    monkeypatch.setattr(render, 'TOGETHER', 1.0)
-    for _ in range(2):
-        assert children.wait(children.fork(poison.job(compute, compute))) == signal.SIGPROF
-        pass_lapses()
-    assert children.ends_well(children.fork(poison.job(compute, compute)))
-    assert poison.row().error == f'its process died once (signal {int(signal.SIGPROF)})'
+    """First dispatchers end, then the processes beside them, which counts."""
+    monkeypatch.setattr(dispatcher, 'SILENCE', 4.0)
+    monkeypatch.setattr(module, 'LONGEST', 6.0)
+
+    def job() -> None:
+        poison._arm(compute)
+        get_worker('low', worker_class=WebhooksWorker).work()
+
+    def has_failed() -> bool:
+        pass_retry_waits()
+        return bool(deliveries(FAILED))
+
+    children.fork(job)
+    assert wait_until(has_failed, 2 * PATIENCE)
+    (failed,) = deliveries(FAILED)
+    assert failed.object_id == poison.pk
+    assert failed.error.endswith('its process died 3 times (it took too long)')
+    assert wait_until(lambda: {one.object_id for one in deliveries(DELIVERED)} == all_but(poison), PATIENCE)

@@ -3,6 +3,7 @@
 import math
 import time
 
+from ..interruptions import Lost
 from ..outbox.scope import is_migrated
 from . import sql
 
@@ -30,10 +31,6 @@ BEAT = """
     SET role = %(role)s, alive_until = greatest(alive_until, clock_timestamp() + make_interval(secs => %(seconds)s)),
         events = coalesce(%(events)s::bigint[], events), deliveries = coalesce(%(deliveries)s::bigint[], deliveries)
     WHERE id = %(id)s AND role <> 'dead'"""
-
-
-class Lost(Exception):
-    """This worker was declared dead."""
 
 
 def may_begin() -> bool:

@@ -1,7 +1,7 @@
 """Limits work in a worker's main thread: Python, a query or an endless wait.
 
-A watchdog thread sends SIGVTALRM, as RQ uses SIGALRM. C code may keep the handler from running: the kernel ends the
-process after LAST times as much processor time.
+A watchdog thread sends SIGVTALRM, as RQ uses SIGALRM. C code may keep the handler from running: then the timer of the
+process ends it (process/child.py).
 """
 
 import signal
@@ -11,9 +11,6 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from ..patience import TICKS
-
-# Processor seconds for each second of the limit.
-LAST = 2
 
 
 class TooSlow(Exception): ...
@@ -42,14 +39,12 @@ def within(seconds: float) -> Iterator[None]:
     try:
         # Inside: a process frozen in these lines is struck in them.
         watchdog.start()
-        signal.setitimer(signal.ITIMER_PROF, LAST * seconds)
         try:
             yield
         finally:
             # Ignored from here: a late strike would hit other code.
             signal.signal(signal.SIGVTALRM, signal.SIG_IGN)
     finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
         if watchdog.ident is not None:
             is_over.set()
             watchdog.join()

@@ -8,10 +8,15 @@ from datetime import datetime
 from django.db import OperationalError, connection, transaction
 from psycopg.errors import LockNotAvailable
 
-from ..interruptions import BROKEN_OFF
+from ..interruptions import BROKEN_OFF, Locked
 from . import sql
 
 logger = logging.getLogger('webhooks.worker')
+
+# For libpq: a connection over TCP ends some ten seconds after packets began to vanish, and not after hours.
+CONNECTION_BOUNDS = {'tcp_user_timeout': 8000, 'keepalives_idle': 5, 'keepalives_interval': 2, 'keepalives_count': 2}
+# Milliseconds to wait for a lock of one of NetBox's tables.
+LOCK_WAIT = 200
 
 # Each statement has to see earlier commits, also with another default.
 ISOLATION = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED'
@@ -20,6 +25,12 @@ BOUNDS = """
     SELECT set_config('idle_in_transaction_session_timeout', '5000', true),
         set_config('tcp_user_timeout', '8000', true), set_config('lock_timeout', '5000', true),
         set_config('statement_timeout', '10000', true), clock_timestamp()"""
+
+
+def bound_connections() -> None:
+    """Let later connections of this process and its forks notice that packets vanish. The operator's options win."""
+    settings = connection.settings_dict
+    settings['OPTIONS'] = CONNECTION_BOUNDS | settings['OPTIONS']
 
 
 @contextmanager
@@ -33,6 +44,22 @@ def short() -> Iterator[datetime]:
         if is_outermost:
             sql.execute(ISOLATION)
         yield sql.fetch(BOUNDS)[0][-1]
+
+
+@contextmanager
+def reading() -> Iterator[None]:
+    """Read NetBox's tables. Raises Locked if somebody holds one of them: the work is done another time.
+
+    Inside another transaction, its later statements wait as shortly for a lock.
+    """
+    try:
+        with transaction.atomic():
+            set_lock_timeout(LOCK_WAIT)
+            yield
+    except OperationalError as error:
+        if is_lock_timeout(error):
+            raise Locked(str(error).strip()) from error
+        raise
 
 
 def set_lock_timeout(milliseconds: int = 5000) -> None:

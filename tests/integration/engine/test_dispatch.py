@@ -18,6 +18,7 @@ from support.engine import (
     in_thread,
     pass_retry_waits,
     suspect,
+    try_suspects,
     work,
 )
 from support.others_code import at_each, at_first
@@ -30,7 +31,7 @@ from devstack.receiver import Receiver
 from webhooks.engine import rescue
 from webhooks.engine.dispatch import claim, loop, render
 from webhooks.engine.process import inline
-from webhooks.engine.registry import DISPATCH, Member
+from webhooks.engine.registry import DISPATCH, SUSPECT, Member
 from webhooks.models import Delivery, Event, Hour, Subscription, Webhook, Worker
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -193,7 +194,6 @@ class TestHanging:
     def places(self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> list[Site]:
         subscribe(receiver.url(), Site)
         monkeypatch.setattr(render, 'TOGETHER', 1.0)
-        monkeypatch.setattr(render, 'ALONE', 2.0)
         with transaction.atomic():
             return [site() for _ in range(4)]
 
@@ -201,17 +201,38 @@ class TestHanging:
         with connection.cursor() as cursor:
             cursor.execute('SELECT pg_sleep(20)')  # PostgreSQL goes on with it
 
-    def cancelled() -> None:
-        with connection.cursor() as cursor:
-            cursor.execute("SET LOCAL statement_timeout = '50ms'; SELECT pg_sleep(300)")
+    @pytest.mark.parametrize('how', [lambda: threading.Event().wait(300), query])
+    def test_an_event_that_hangs_is_a_suspect_and_the_others_arrive(self, places, receiver, how):
+        """A process of its own tries it (process/suspects.py)."""
 
-    @pytest.mark.parametrize('how', [lambda: threading.Event().wait(300), query, cancelled])
-    def test_an_event_that_hangs_fails_by_name_and_the_others_arrive(self, places, receiver, how):
         def hang(place: Site) -> None:
             if place.pk == places[1].pk:
                 how()
 
         with at_each(Site, hang):
+            assert work() == '3 delivered'
+        (left,) = Event.objects.filter(dispatched_at=None)
+        assert (left.object_id, left.lapses, left.error) == (places[1].pk, SUSPECT, 'it takes more than 2 seconds')
+        try_suspects()
+        assert work() == '1 delivered'
+
+    def test_a_later_change_of_what_hangs_waits_for_it(self, places, receiver):
+        def hang(place: Site) -> None:
+            if place.pk == places[1].pk:
+                threading.Event().wait(300)
+
+        places[1].save()
+        with at_each(Site, hang):
+            assert work() == '3 delivered'
+        assert Event.objects.filter(dispatched_at=None, object_id=places[1].pk).count() == 2
+
+    def test_a_query_that_is_cancelled_fails_its_event_by_name_and_the_others_arrive(self, places, receiver):
+        def cancel(place: Site) -> None:
+            if place.pk == places[1].pk:
+                with connection.cursor() as cursor:
+                    cursor.execute("SET LOCAL statement_timeout = '50ms'; SELECT pg_sleep(300)")
+
+        with at_each(Site, cancel):
             assert work() == '3 delivered, 1 failed'
         failed = Delivery.objects.get(status='failed')
         assert failed.object_id == places[1].pk

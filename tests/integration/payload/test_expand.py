@@ -23,6 +23,7 @@ from support.rest import get
 
 from devstack.receiver import Answer, Receiver
 from webhooks.engine.dispatch import expansions
+from webhooks.engine.dispatch.put_off import PutOff
 from webhooks.engine.dispatch.render import Renderer
 from webhooks.forms import WebhookImportForm
 from webhooks.models import Delivery, Event, Webhook
@@ -353,7 +354,7 @@ class TestCost:
                     for _ in range(count):
                         interface(owner)
             with CaptureQueriesContext(connection) as captured:
-                list(Renderer().render(recorded(), {event.pk: [webhook] for event in recorded()}))
+                list(Renderer().render(recorded(), {event.pk: [webhook] for event in recorded()}, PutOff()))
             return len(captured)
 
         queries(1)

@@ -16,6 +16,7 @@ from django.db.models import Model
 
 from ...choices import KindChoices
 from ...components import CABLE, COLUMNS, COMPONENTS, EVERY_COMPONENT
+from ...interruptions import Locked
 from ...models import Event
 from ...outbox import snapshots
 from .. import sql, transactions
@@ -65,7 +66,7 @@ PUT_OFF = """
 
 
 def tell_owners(events: Sequence[Event]) -> None:
-    """Plugins may change NetBox's models: errors are logged."""
+    """Record an event for each owner. Plugins may change NetBox's models: errors are logged. Raises Locked."""
     each_or_alone(events, _tell_owners, _log)
 
 
@@ -80,7 +81,9 @@ def _log(event: Event, error: Exception) -> None:
 def _tell_owners(events: Sequence[Event]) -> Sequence[None]:
     changes: dict[tuple, int] = {}
     causes: dict[tuple, set[str]] = defaultdict(set)
-    for event, reference, label in _owners(events):
+    with transactions.reading():
+        owners = list(_owners(events))
+    for event, reference, label in owners:
         key = (*reference, event.transaction_id, event.transaction_time)
         changes[key] = event.pk
         causes[key].add(label)
@@ -158,7 +161,10 @@ def take(events: Sequence[Event], in_hand: Collection[int], member: Member) -> s
         by_type[event.object_type_id].append(event)
     drawn: set[int] = set()
     for type_id, group in by_type.items():
-        drawn |= _draw(ContentType.objects.get_for_id(type_id).model_class(), group, member)
+        try:
+            drawn |= _draw(ContentType.objects.get_for_id(type_id).model_class(), group, member)
+        except Locked:
+            sql.execute(PUT_OFF, [[event.pk for event in group]])
     # A change committed since has a lower sequence and goes first.
     return {event.pk for event in events} - (drawn.intersection(claim.in_turn(in_hand)) if drawn else drawn)
 
@@ -169,7 +175,7 @@ def _draw(model: type[Model], events: Sequence[Event], member: Member) -> set[in
     draw = DRAW_SEQUENCE.format(
         table=connection.ops.quote_name(model._meta.db_table), snapshot=snapshots.expression(model)
     )
-    with transactions.short():
+    with transactions.short(), transactions.reading():
         member.beat()  # others may have them, if this process was frozen
         free = owners.order_by('pk').select_for_update(skip_locked=True, no_key=True)
         locked = list(free.values_list('pk', flat=True))

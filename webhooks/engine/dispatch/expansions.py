@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
 from django.contrib.contenttypes.models import ContentType
-from django.db import transaction
 from django.db.models import Model
 from psycopg.errors import QueryCanceled
 
@@ -15,7 +14,7 @@ from ... import rendering
 from ...outbox import snapshots
 from ...rendering import expansion
 from ...rendering.keys import may_be_expanded
-from .. import sql, time_limit
+from .. import sql, time_limit, transactions
 from ..each import each_or_alone
 
 logger = logging.getLogger('webhooks.dispatch')
@@ -47,7 +46,7 @@ class Expander:
 
     def _show(self, model: type[Model], pks: Sequence[int]) -> Collection[tuple[int, expansion.Data]]:
         try:
-            with time_limit.within(LONGEST), transaction.atomic():
+            with time_limit.within(LONGEST), transactions.reading():
                 return _shown(model, pks).items()
         except Exception as error:
             # PostgreSQL may have a shorter limit.

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from operator import attrgetter
 
@@ -10,7 +10,7 @@ from django.db import DataError
 from redis import RedisError
 
 from ... import conf
-from ...interruptions import BROKEN_OFF
+from ...interruptions import BROKEN_OFF, Locked
 from ...models import Event
 from ...models.delivery import UNFORMED
 from .. import rescue, sql, transactions
@@ -18,6 +18,7 @@ from ..each import each_or_alone, portions
 from ..registry import Lost, Member
 from . import claim, components, render
 from .matching import accepts, match
+from .put_off import PutOff
 from .render import Matches, Renderer, Shown
 from .undecided import Undecided
 
@@ -53,10 +54,13 @@ MAKE_DELIVERIES = """
 
 
 class Dispatcher:
-    def __init__(self, member: Member, *, suspects: bool = False) -> None:
+    """`stay` is called while it makes progress."""
+
+    def __init__(self, member: Member, stay: Callable[[], object] = lambda: None, *, suspects: bool = False) -> None:
         self._member = member
+        self._stay = stay
         self._take = claim.take_suspects if suspects else claim.Reading().take
-        self._renderer = Renderer(lambda seconds: member.beat(seconds=seconds))
+        self._renderer = Renderer(self._live, limit=not suspects)
         self._undecided = None if suspects else Undecided()
 
     def batch(self) -> int:
@@ -66,12 +70,16 @@ class Dispatcher:
         except BROKEN_OFF as error:
             transactions.recover(error)
             self._let_go()
-        except RedisError as error:
+        except (RedisError, Locked) as error:
             transactions.recover(error)
         except Lost:
             logger.warning('worker=%s lost: it begins anew', self._member.pk)
             self._member.begin()
         return 0
+
+    def _live(self) -> None:
+        self._stay()
+        self._member.beat()
 
     def _let_go(self) -> None:
         """One event may break off every transaction. So this counts as a death."""
@@ -87,22 +95,31 @@ class Dispatcher:
         return len(events)
 
     def _dispatch(self, events: Sequence[Event]) -> None:
-        matches, changed = match(events)
-        components.tell_owners(changed)
+        put_off = PutOff()
+        with transactions.reading():
+            matches, changed = match(events)
+        self._tell_owners(changed, put_off)
         told = [event for event in events if event.caused_by and matches[event.pk]]
         waiting = components.take(told, [event.pk for event in events], self._member)
         # Components in the next batch must find their creation.
-        kept = {event.pk for event in changed if components.is_new_owner(event)}
+        kept = {event.pk for event in changed if event in put_off or components.is_new_owner(event)}
         unwanted = {event.pk for event in events if event.pk not in kept and not matches[event.pk]}
         claim.discard(unwanted)
         wanted = [event for event in events if event.pk not in waiting | unwanted]
         until = time.monotonic() + BUDGET
-        for part in self._renderer.render(sorted(wanted, key=attrgetter('sequence')), matches):
-            decided, is_all = _decide(part, matches)
+        for part in self._renderer.render(sorted(wanted, key=attrgetter('sequence')), matches, put_off):
+            decided, is_all = _decide([one for one in part if one.event not in put_off], matches)
             for some in portions(decided, lambda one: len(one.webhooks) + len(one.undecided), MOST):
                 each_or_alone(some, self._make, self._make_failed, NOT_STORED)
             if not is_all or time.monotonic() > until:
                 break
+
+    def _tell_owners(self, changed: Sequence[Event], put_off: PutOff) -> None:
+        try:
+            components.tell_owners(changed)
+        except Locked as error:
+            for event in changed:
+                put_off.add(event, error)
 
     def _make(self, going: Sequence[Shown]) -> Sequence[None]:
         with transactions.short():

@@ -5,31 +5,31 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 from django.contrib.contenttypes.models import ContentType
-from django.db import transaction
 from django.db.models import Model
 from django.urls import reverse
 
 from ... import rendering
 from ...choices import KindChoices
+from ...interruptions import Locked
 from ...models import Event, Webhook
 from ...rendering import expansion
 from ...storable import storable
-from .. import sql, time_limit
+from .. import sql, time_limit, transactions
 from ..each import each_or_alone, portions
 from ..registry import GIVEN_UP
 from . import expansions
+from .put_off import PutOff
 
 logger = logging.getLogger('webhooks.dispatch')
 
 # Events rendered together; bytes of their snapshots, as stored: mostly compressed to a third.
 SLICE, BYTES = 50, 512 * 1024
-# Seconds: for a slice; its model is slow then; for each of its events alone.
-TOGETHER, SLOW, ALONE = 8.0, 60.0, 30.0
-# Seconds for other work between two beats.
-MARGIN = 4.0
+# Seconds for a slice. After it was broken off, its model goes one by one for so long, with so many seconds for each.
+TOGETHER, SLOW, ALONE = 6.0, 60.0, 2.0
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 Matches = Mapping[int, Collection[Webhook]]
@@ -80,17 +80,21 @@ class Shown:
 
 
 class Renderer:
-    """`beat` keeps the worker alive for so many seconds."""
+    """Renders events in slices. It puts off what takes too long, or needs a table that somebody holds.
 
-    def __init__(self, beat: Callable[[float], object] = lambda seconds: None) -> None:
+    It calls `stay` before each slice. Without `limit`, the timer of the process ends what takes too long.
+    """
+
+    def __init__(self, stay: Callable[[], object] = lambda: None, *, limit: bool = True) -> None:
         # A new process loads NetBox's pages for its first URL, which takes seconds.
         reverse('api-root')
-        self._beat = beat
+        self._stay = stay
+        self._limit = limit
         self._expander = expansions.Expander()
         self._slow: dict[type[Model], float] = {}
 
-    def render(self, events: Sequence[Event], matches: Matches) -> Iterator[list[Shown]]:
-        """Yield slices of rendered events. After a slow slice, the rest of its model is left out."""
+    def render(self, events: Sequence[Event], matches: Matches, put_off: PutOff) -> Iterator[list[Shown]]:
+        """Yield slices of rendered events. After a slice that was broken off, the rest of its model is left out."""
         sizes = dict(sql.fetch(SIZES, [[event.pk for event in events]]))
         by_model = defaultdict(list)
         for event in events:
@@ -99,36 +103,41 @@ class Renderer:
         for model, group in sorted(by_model.items(), key=lambda one: (self._is_slow(one[0]), len(one[1]))):
             count = 1 if self._is_slow(model) else SLICE
             for part in portions(group, lambda event: sizes.get(event.pk, 0), BYTES, count):
-                shown = self._render(model, part, matches)
-                yield shown
-                if len(shown) < len(part):
+                yield self._render(model, part, matches, put_off)
+                if count > 1 and self._is_slow(model):
                     break
 
     def _is_slow(self, model: type[Model] | None) -> bool:
         return model is not None and self._slow.get(model, 0.0) > time.monotonic()
 
-    def _render(self, model: type[Model] | None, events: Sequence[Event], matches: Matches) -> list[Shown]:
+    def _render(
+        self, model: type[Model] | None, events: Sequence[Event], matches: Matches, put_off: PutOff
+    ) -> list[Shown]:
         if model is None:
             return [Shown(event, error='the model is no longer installed') for event in events]
         given_up = [_without_data(event, event.error) for event in events if event.lapses >= GIVEN_UP]
         others = [event for event in events if event.lapses < GIVEN_UP]
-        is_slow = self._is_slow(model)
-        seconds = ALONE if is_slow else TOGETHER
-        self._beat(seconds + MARGIN)
 
         def show(some: Sequence[Event]) -> Sequence[Shown]:
-            try:
-                with time_limit.within(seconds), transaction.atomic():
-                    shown = _show(model, some, matches)
-            except time_limit.TooSlow:
-                if is_slow or len(some) < len(others):
-                    raise
-                self._slow[model] = time.monotonic() + SLOW
+            ready = [event for event in some if event not in put_off]
+            if not ready:
                 return ()
-            self._expand(shown, matches)
+            self._stay()
+            try:
+                with self._within(ALONE if self._is_slow(model) else TOGETHER), transactions.reading():
+                    shown = _show(model, ready, matches)
+                self._expand(shown, matches)
+            except (time_limit.TooSlow, Locked) as error:
+                self._slow[model] = time.monotonic() + SLOW
+                if len(ready) == 1:
+                    put_off.add(ready[0], error)
+                return ()
             return shown
 
         return given_up + each_or_alone(others, show, failed)
+
+    def _within(self, seconds: float) -> AbstractContextManager[None]:
+        return time_limit.within(seconds) if self._limit else nullcontext()
 
     def _expand(self, shown: Sequence[Shown], matches: Matches) -> None:
         keys = [{key for webhook in matches[one.event.pk] for key in webhook.expand} for one in shown]
@@ -139,8 +148,11 @@ class Renderer:
 
 def render_again(events: Sequence[Event], matches: Matches) -> None:
     """Render dispatched events and save them; `skipped` stays."""
-    for part in Renderer().render(events, matches):
+    put_off = PutOff()
+    for part in Renderer().render(events, matches, put_off):
         save([replace(one, skipped=one.event.skipped) for one in part])
+    left = [failed(event, put_off.reason(event)) for event in events if event in put_off]
+    save([replace(one, skipped=one.event.skipped) for one in left])
 
 
 def save(shown: Sequence[Shown]) -> None:

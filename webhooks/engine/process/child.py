@@ -70,7 +70,11 @@ class Child:
 
 
 def allow(seconds: float) -> None:
-    """Let the kernel end this process after so long, even in C code. 0: never."""
+    """Let the kernel end this process after so long, even in C code. 0: never.
+
+    A process calls it again while it makes progress. RQ uses the same timer for its jobs.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
@@ -84,7 +88,9 @@ def stop(*_signal: object) -> None:
     _is_stopping = True
 
 
-def heed() -> None:
+def heed(seconds: float) -> None:
+    """Begin to listen to the supervisor, with so many seconds until the first progress."""
+    allow(seconds)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor tells
     signal.signal(signal.SIGTERM, stop)
 

@@ -3,6 +3,7 @@
 import socket
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from django.db import DatabaseError, InterfaceError
@@ -32,14 +33,23 @@ from . import child
 
 # Seconds between looks without a wake-up; between looks for something to tidy or to list.
 INTERVAL, TIDY_INTERVAL = 2.0, 1.0
+# Seconds without progress that mean a hang: in C code, or of a connection whose packets vanish.
+SILENCE = 30.0
 
 
 class Dispatching:
-    """`poke` wakes the sender, `publish` puts new failures on the status page."""
+    """`poke` wakes the sender, `publish` puts new failures on the status page. `stay` is called at each progress."""
 
-    def __init__(self, member: Member, poke: Callable[[], None], publish: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        member: Member,
+        poke: Callable[[], None],
+        publish: Callable[[], None],
+        stay: Callable[[], None] = lambda: None,
+    ) -> None:
         self._member = member
-        self._dispatcher = Dispatcher(member)
+        self._stay = stay
+        self._dispatcher = Dispatcher(member, stay)
         self._backfills = Backfills()
         self._poke = poke
         self._publish = publish
@@ -47,6 +57,7 @@ class Dispatching:
         self._has_more = False
 
     def look(self) -> None:
+        self._stay()
         if time.monotonic() < self._looked_at + INTERVAL:
             return
         try:
@@ -77,8 +88,10 @@ class Dispatching:
 
         It tidies beside events too: else event rules would hear of a suspension after an import only.
         """
+        self._stay()
         count = self._dispatcher.batch()
         self._poke()
+        self._stay()
         with transactions.may_break_off(*INTERRUPTIONS, RedisError):
             if count:
                 self._tidy(is_busy=True)
@@ -89,6 +102,7 @@ class Dispatching:
     def _list_failures(self) -> None:
         if time.monotonic() < self._listed_at + TIDY_INTERVAL:
             return
+        self._stay()
         with transactions.may_break_off(DatabaseError, RedisError):
             self._publish()
         self._listed_at = time.monotonic()
@@ -150,16 +164,16 @@ def serve(
     _channel: socket.socket,
 ) -> None:
     global here  # noqa: PLW0603  (it belongs to the process)
-    child.heed()
+    child.heed(SILENCE)
     member = Member(name, DISPATCH)
-    here = Dispatching(member, poke, publish)
+    here = Dispatching(member, poke, publish, partial(child.allow, SILENCE))
     with renderer.shared():
         while not child.is_stopping():
             here.look()
             # RQ gives up if Redis hangs or takes no writes.
             with transactions.may_break_off(RedisError, StopRequested):
                 _serve_queue(worker, options)
-            child.heed()
+            child.heed(SILENCE)
             if not child.is_stopping():
                 time.sleep(INTERVAL)
     member.end()

@@ -26,12 +26,13 @@ SILENCE = 60.0
 
 def serve(pipe: int, name: str, channel: socket.socket) -> None:
     """A byte in the `pipe` lets it look at once."""
-    child.heed()
+    child.heed(SILENCE)
     if not _may_begin():
         logger.warning(WAITS)
     while not _may_begin():
         if child.is_stopping():
             return
+        child.allow(SILENCE)
         time.sleep(INTERVAL)
     member = Member(name, SEND)
     member.begin()

@@ -12,11 +12,13 @@ from django.urls import get_resolver
 from netbox.config import clear_config
 from rq import Worker
 
-from .. import rescue, transactions
+from .. import rescue, time_limit, transactions
 from . import dispatcher, sender, suspects
 from .child import Child, is_stopping
 
 INTERVAL = 1.0
+# Seconds for a rescue, whose connection may fall silent.
+LONGEST = 15.0
 
 
 class Supervisor:
@@ -34,6 +36,7 @@ class Supervisor:
 
     def run(self, *args, **options) -> bool:
         """Returns True, as RQ does."""
+        transactions.bound_connections()
         # Once for all processes: it takes half a second. They share no connection or setting.
         get_resolver().url_patterns  # noqa: B018
         clear_config()
@@ -83,8 +86,9 @@ class Supervisor:
         while self._ended:
             name, cause = self._ended.pop(0)
             try:
-                rescue.rescue(name, None if self._stops else cause)
-            except (DatabaseError, InterfaceError) as error:
+                with time_limit.within(LONGEST):
+                    rescue.rescue(name, None if self._stops else cause)
+            except (DatabaseError, InterfaceError, time_limit.TooSlow) as error:
                 transactions.recover(error)
                 self._ended.append((name, cause))
                 return

@@ -67,7 +67,7 @@ def are_any() -> bool:
 
 def serve(name: str, _channel: socket.socket) -> None:
     """An error is the suspect's death."""
-    child.heed()
+    child.heed(LONGEST)
     try:
         with renderer.shared():
             _work(Member(name, registry.SUSPECTS))

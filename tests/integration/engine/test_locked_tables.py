@@ -1,0 +1,148 @@
+"""Somebody holds a table of NetBox, as `VACUUM FULL` and `ALTER TABLE` do: what needs it waits, all else goes on."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import pytest
+from circuits.models import Provider
+from dcim.models import Device, Interface, Site
+from django.db import connection, transaction
+from ipam.models import VLAN
+from support.builders import UPDATED, device, interface, named, site, subscribe
+from support.engine import deliveries, open_transaction, pass_retry_waits, suspect, try_suspects, work
+from tenancy.models import Tenant
+from users.models import User
+
+from devstack.receiver import Receiver
+from webhooks.engine.registry import SUSPECT
+from webhooks.models import Event
+from webhooks.services import trial
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+BUSY, IDLE = '/busy', '/idle'
+
+
+def locked(*models: type) -> AbstractContextManager[None]:
+    tables = ', '.join(model._meta.db_table for model in models)
+
+    def lock() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f'LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE')
+
+    return open_transaction(lock)
+
+
+@pytest.fixture
+def tenant() -> Tenant:
+    return Tenant.objects.create(**named('tenant'))
+
+
+def waiting() -> list[tuple[int, str]]:
+    """Return `lapses` and `error` of each event that waits."""
+    return list(Event.objects.filter(dispatched_at=None).values_list('lapses', 'error'))
+
+
+def unlocked(receiver: Receiver, path: str = BUSY) -> list[dict[str, Any]]:
+    pass_retry_waits()
+    work()
+    return [request.json() for request in receiver.matching(lambda request: request.path == path)]
+
+
+def test_a_change_that_needs_it_waits_unblamed_and_all_others_arrive(receiver, tenant):
+    subscribe(receiver.url(BUSY), VLAN, Provider)
+    with transaction.atomic():
+        needs = VLAN.objects.create(vid=1, name='needs it', tenant=tenant)
+        needs_it_not = VLAN.objects.create(vid=2, name='needs it not')
+        provider = Provider.objects.create(**named('provider'))
+    with locked(Tenant):
+        for _ in range(3):
+            work()
+            pass_retry_waits()
+        assert {one.object_id for one in deliveries('delivered')} == {needs_it_not.pk, provider.pk}
+        assert waiting() == [(0, '')]
+    assert unlocked(receiver)[-1]['data']['tenant']['name'] == tenant.name
+    assert deliveries('delivered')[0].object_id == needs.pk
+    assert not deliveries('failed')
+
+
+def test_a_later_change_of_the_same_object_waits_too(receiver, tenant):
+    subscribe(receiver.url(BUSY), VLAN)
+    vlan = VLAN.objects.create(vid=1, name='first', tenant=tenant)
+    vlan.name, vlan.tenant = 'second', None
+    vlan.save()
+    with locked(Tenant):
+        assert work() == 'nothing to send'
+    assert [body['data']['name'] for body in unlocked(receiver)] == ['first', 'second']
+
+
+def test_what_a_webhook_expands_is_whole_once_it_can_be_read(receiver, tenant):
+    """The VLAN's own payload does not read the tenant of its site."""
+    subscribe(receiver.url(BUSY), VLAN, expand=['site.tenant'])
+    VLAN.objects.create(vid=1, name='VLAN', site=site(tenant=tenant))
+    with locked(Tenant):
+        assert work() == 'nothing to send'
+    (body,) = unlocked(receiver)
+    assert body['data']['site']['tenant']['slug'] == tenant.slug
+    assert 'created' in body['data']['site']['tenant']
+    assert 'partial' not in body
+
+
+class TestComponents:
+    @pytest.fixture
+    def port(self, receiver: Receiver) -> Interface:
+        port = interface(device())
+        subscribe(receiver.url(BUSY), Device, include_components=True, kinds=(UPDATED,))
+        subscribe(receiver.url(IDLE), Provider)
+        return port
+
+    def test_a_device_hears_of_its_component_once_it_can_be_read(self, receiver, port):
+        with transaction.atomic():
+            port.save()
+        Provider.objects.create(**named('provider'))
+        with locked(Device):
+            for _ in range(3):
+                work()
+                pass_retry_waits()
+            assert [request.path for request in receiver.requests] == [IDLE]
+        assert [body['caused_by'] for body in unlocked(receiver)] == [['dcim.interface']]
+
+    def test_a_device_hears_of_an_address_once_its_interface_can_be_read(self, receiver, port):
+        port.ip_addresses.create(address='192.0.2.1/24')
+        Provider.objects.create(**named('provider'))
+        with locked(Interface):
+            work()
+            assert [request.path for request in receiver.requests] == [IDLE]
+        assert [body['caused_by'] for body in unlocked(receiver)] == [['ipam.ipaddress']]
+
+
+def test_while_users_cannot_be_read_nothing_is_blamed_and_nothing_lost(receiver):
+    subscribe(receiver.url(BUSY), Site, ignore_users=[User.objects.create_user('robot')])
+    site()
+    with locked(User):
+        for _ in range(3):
+            assert work() == 'nothing to send'
+        assert waiting() == [(0, '')]
+    assert len(unlocked(receiver)) == 1
+
+
+def test_a_suspect_that_needs_it_is_not_blamed(receiver, tenant):
+    subscribe(receiver.url(BUSY), VLAN)
+    VLAN.objects.create(vid=1, name='VLAN', tenant=tenant)
+    suspect(Event.objects.get())
+    pass_retry_waits()
+    with locked(Tenant):
+        try_suspects()
+        assert [lapses for lapses, _error in waiting()] == [SUSPECT]
+    pass_retry_waits()
+    try_suspects()
+    assert len(deliveries('pending')) == 1
+
+
+def test_a_test_says_why_it_has_no_payload(receiver, tenant):
+    webhook = subscribe(receiver.url(BUSY), VLAN)
+    VLAN.objects.create(vid=1, name='VLAN', tenant=tenant)
+    with locked(Tenant):
+        sent = trial.send_test(webhook)
+    assert 'lock timeout' in sent.error
+    assert not receiver.requests
