@@ -24,7 +24,7 @@ ENDLESS = '{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% 
 def measure(bed: Bed) -> Iterator[Row]:
     bed.receiver.answers(BUSY, Answer(200, delay=0.02))
     count = 3 if bed.quick else 20
-    backlog = 100 if bed.quick else 2400
+    backlog = 125 if bed.quick else 3000
     slow = 5 if bed.quick else 200
     turns, some = (1, 50) if bed.quick else (3, 5000)
     long = 1000 if bed.quick else 300_000
@@ -32,8 +32,8 @@ def measure(bed: Bed) -> Iterator[Row]:
     with bed.subscribed(OURS, Tenant, path=IDLE), bed.worker():
         alone = _worst(bed, count)
     yield _row('alone', alone)
-    with _busy(bed, 10, backlog):
-        yield _row(f'beside {10 * backlog:,} deliveries that wait for a healthy endpoint of 20 ms', _worst(bed, count))
+    with _busy(bed, 8, backlog):
+        yield _row(f'beside {8 * backlog:,} deliveries that wait for a healthy endpoint of 20 ms', _worst(bed, count))
     with _busy(bed, 1, slow, body_template=ENDLESS):
         yield _row(f'beside {slow} deliveries whose template takes its 2 s', _worst(bed, count))
     with _import(bed, large):

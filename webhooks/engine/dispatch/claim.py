@@ -8,7 +8,8 @@ from .. import sql
 from ..full_look import FullLook
 from ..registry import GIVEN_UP, Member
 
-MOST = 200
+# Events in a batch of the oldest, and in one of the newest: a new change waits for all of its batch.
+MOST, NEWEST = 200, 20
 # Events whose commit lags by more sequences wait for a full look.
 LATE = 1000
 
@@ -71,7 +72,7 @@ class Reading:
         """Take events in hand, by sequence. Oldest and newest take turns: a change passes an import."""
         sql.execute(LOCK_CLAIMS)
         # Every newest event may wait for an earlier one.
-        if self._newest and (events := _take(member, self._read(member, self._since, newest=MOST))):
+        if self._newest and (events := _take(member, self._read(member, self._since, newest=NEWEST))):
             self._newest = False
             return events
         began = time.monotonic()

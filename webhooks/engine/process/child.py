@@ -12,8 +12,8 @@ from ...templating.process import fork
 
 logger = logging.getLogger('webhooks.worker')
 
-# Seconds from one start to the next.
-PAUSE = 5.0
+# Seconds from one start to the next. What kills a process kills the next one too, before it is tried alone.
+PAUSE = 1.0
 
 _is_stopping = False
 
