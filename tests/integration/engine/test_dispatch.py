@@ -194,6 +194,7 @@ class TestHanging:
     def places(self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> list[Site]:
         subscribe(receiver.url(), Site)
         monkeypatch.setattr(render, 'TOGETHER', 1.0)
+        monkeypatch.setattr(render, 'ALONE', 2.0)
         with transaction.atomic():
             return [site() for _ in range(4)]
 

@@ -5,5 +5,6 @@ claim: takes the next events in hand.
 matching: finds the webhooks that asked for an event.
 undecided: evaluates regular expressions, each webhook in its turn.
 render, expansions: render events and related objects.
+put_off: events that are tried later.
 components: tells owners of their components' changes.
 """

@@ -28,8 +28,10 @@ logger = logging.getLogger('webhooks.dispatch')
 
 # Events rendered together; bytes of their snapshots, as stored: mostly compressed to a third.
 SLICE, BYTES = 50, 512 * 1024
-# Seconds for a slice. After it was broken off, its model goes one by one for so long, with so many seconds for each.
-TOGETHER, SLOW, ALONE = 6.0, 60.0, 2.0
+# Seconds: for a slice; for each event alone, while its model goes one by one.
+TOGETHER, ALONE = 6.0, 2.0
+# For so many seconds a model goes one by one: after a slice that took too long; after one that needed a held table.
+SLOW, HELD = 60.0, 5.0
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 Matches = Mapping[int, Collection[Webhook]]
@@ -91,6 +93,7 @@ class Renderer:
         self._stay = stay
         self._limit = limit
         self._expander = expansions.Expander()
+        # {model: until when it goes one by one}
         self._slow: dict[type[Model], float] = {}
 
     def render(self, events: Sequence[Event], matches: Matches, put_off: PutOff) -> Iterator[list[Shown]]:
@@ -123,12 +126,13 @@ class Renderer:
             if not ready:
                 return ()
             self._stay()
+            rendering.prepare(model)  # not its events' fault
             try:
                 with self._within(ALONE if self._is_slow(model) else TOGETHER), transactions.reading():
                     shown = _show(model, ready, matches)
                 self._expand(shown, matches)
             except (time_limit.TooSlow, Locked) as error:
-                self._slow[model] = time.monotonic() + SLOW
+                self._slow[model] = time.monotonic() + (HELD if isinstance(error, Locked) else SLOW)
                 if len(ready) == 1:
                     put_off.add(ready[0], error)
                 return ()
