@@ -47,15 +47,24 @@ class WebhooksConfig(PluginConfig):
         if not conf.get().admin:
             cls.django_apps = []
 
+    def import_models(self):
+        """Load our models, then register our event types.
+
+        NetBox's forms of event rules list the types that are known when they are imported: when NetBox's own apps
+        become ready. That is before `ready()` of a plugin.
+        """
+        super().import_models()
+        from . import event_types
+
+        event_types.register()
+
     def ready(self):
         super().ready()
         from . import branching, checks, conf, dashboard, jobs, permissions  # noqa: F401  (importing checks, dashboard and jobs registers them)
         from .django_admin import install
-        from .engine import notifications
 
         if conf.get().admin:
             install.install()
-        notifications.register()
         permissions.never_exempt()
         branching.stay_in_main()
         if conf.get().enabled:

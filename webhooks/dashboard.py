@@ -7,6 +7,7 @@ from django.http import HttpRequest
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from extras.dashboard.utils import register_widget
 from extras.dashboard.widgets import DashboardWidget
@@ -25,11 +26,15 @@ WEBHOOKS_NAMED = 5
 
 @register_widget
 class WebhooksWidget(DashboardWidget):
-    default_title = _('Webhooks')
     description = _('Shows how many deliveries wait and fail, and which webhooks are suspended.')
     template_name = 'webhooks/dashboard/webhooks.html'
     width = 4
     height = 3
+
+    @property
+    def default_title(self) -> str:
+        """Return the title in the user's language. NetBox calls `str()` of it, and stores it as JSON: no lazy text."""
+        return gettext('Webhooks')
 
     def render(self, request: HttpRequest) -> str:
         user = request.user

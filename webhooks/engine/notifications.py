@@ -10,13 +10,24 @@ from core.models import ObjectType
 from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from django.db.models import Q, QuerySet
-from django.utils.translation import gettext_lazy as _
 from extras.events import EventContext, process_event_rules
 from extras.models import EventRule, Notification
-from netbox.events import EVENT_TYPE_KIND_DANGER, EVENT_TYPE_KIND_SUCCESS, EVENT_TYPE_KIND_WARNING, EventType
+from netbox.events import EventType
 from redis import RedisError
 from users.models import User
 
+from ..event_types import (  # noqa: F401  (who tells them names them here)
+    BACKFILL_FAILED,
+    BACKFILLED,
+    CERTIFICATE_ENDS,
+    CREDENTIAL_ENDS,
+    DISABLED,
+    EVENT_TYPES,
+    FAILED,
+    RESUMED,
+    SUSPENDED,
+    TranslatedEventType,
+)
 from ..interruptions import INTERRUPTIONS
 from ..models import Webhook
 from ..outbox import redis_queue
@@ -24,20 +35,6 @@ from . import sql, transactions
 
 logger = logging.getLogger('webhooks.notifications')
 
-
-class TranslatedEventType(EventType):
-    """Translates its text for each reader. NetBox's page of a rule calls str()."""
-
-    def __str__(self) -> str:
-        return str(self.text)
-
-
-SUSPENDED = TranslatedEventType('webhook_suspended', _('Webhook suspended'), EVENT_TYPE_KIND_WARNING)
-RESUMED = TranslatedEventType('webhook_resumed', _('Webhook resumed'), EVENT_TYPE_KIND_SUCCESS)
-DISABLED = TranslatedEventType('webhook_disabled', _('Webhook disabled'), EVENT_TYPE_KIND_DANGER)
-FAILED = TranslatedEventType('webhook_delivery_failed', _('Delivery failed'), EVENT_TYPE_KIND_DANGER)
-BACKFILLED = TranslatedEventType('webhook_backfilled', _('Backfill completed'), EVENT_TYPE_KIND_SUCCESS)
-BACKFILL_FAILED = TranslatedEventType('webhook_backfill_failed', _('Backfill failed'), EVENT_TYPE_KIND_DANGER)
 
 NOTE = 'UPDATE webhooks_health SET news = news || %(name)s::text WHERE webhook_id = %(webhook)s'
 
@@ -47,18 +44,6 @@ TAKE_NEWS = """
     )
     UPDATE webhooks_health h SET news = '{}' FROM told WHERE h.webhook_id = told.webhook_id
     RETURNING told.webhook_id, told.news"""
-
-CERTIFICATE_ENDS = TranslatedEventType(
-    'webhook_certificate_ends', _('Client certificate ends soon'), EVENT_TYPE_KIND_WARNING
-)
-CREDENTIAL_ENDS = TranslatedEventType('webhook_credential_ends', _('Credential ends soon'), EVENT_TYPE_KIND_WARNING)
-
-EVENT_TYPES = (SUSPENDED, RESUMED, DISABLED, FAILED, BACKFILLED, BACKFILL_FAILED, CERTIFICATE_ENDS, CREDENTIAL_ENDS)
-
-
-def register() -> None:
-    for event_type in EVENT_TYPES:
-        event_type.register()
 
 
 def tell(webhook: Webhook, event_type: EventType) -> None:
