@@ -1,7 +1,8 @@
 """Reads a feed of the NetBox plugin webhooks into SQLite: each change once, in order, whoever is killed meanwhile.
 
 FEED: the address that the webhook's page shows. TOKEN: of a user who may read it. DATABASE: a file.
-A change and the cursor behind it are stored in one transaction. `--skip` accepts that changes were missed (410).
+A change and the cursor behind it are stored in one transaction. Two clients may share the file: an `id` is stored
+once. `--skip` accepts that changes were missed (410).
 """
 
 import os
@@ -14,7 +15,7 @@ import requests
 WAIT = 25  # seconds; less than proxies allow
 
 db = sqlite3.connect(os.environ.get('DATABASE', 'feed.sqlite'), timeout=10)
-db.execute('CREATE TABLE IF NOT EXISTS inbox (number INTEGER PRIMARY KEY, id TEXT, body TEXT, error TEXT)')
+db.execute('CREATE TABLE IF NOT EXISTS inbox (number INTEGER PRIMARY KEY, id TEXT UNIQUE, body TEXT, error TEXT)')
 db.execute('CREATE TABLE IF NOT EXISTS cursor (one INTEGER PRIMARY KEY CHECK (one = 1), value TEXT)')
 db.commit()
 session = requests.Session()
@@ -22,8 +23,9 @@ session.headers['Authorization'] = f'Bearer {os.environ["TOKEN"]}'
 
 
 def handle(item: dict) -> None:
-    """Your work. Do it in `db`, or so that it may be done twice."""
-    db.execute('INSERT INTO inbox (id, body, error) VALUES (?, ?, ?)', (item['id'], item['body'], item['error']))
+    """Your work. Do it in `db`, or so that it may be done twice: another client may have stored the item."""
+    columns = (item['id'], item['body'], item['error'])
+    db.execute('INSERT INTO inbox (id, body, error) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING', columns)
 
 
 def store(cursor: str) -> None:

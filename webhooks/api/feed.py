@@ -2,13 +2,14 @@
 
 from django.utils.translation import gettext_lazy as _
 from drf_spectacular.utils import OpenApiResponse, extend_schema
-from netbox.api.authentication import TokenPermissions
+from netbox.api.authentication import TokenAuthentication, TokenPermissions
 from rest_framework import status
 from rest_framework.decorators import action
-from rest_framework.exceptions import APIException
+from rest_framework.exceptions import APIException, PermissionDenied
 from rest_framework.generics import get_object_or_404
 from rest_framework.request import Request
 from rest_framework.response import Response
+from users.models import User
 
 from ..models import Webhook
 from ..services import feed as service
@@ -29,6 +30,7 @@ class FeedMixin:
         parameters=[FeedQuerySerializer],
         responses={
             200: FeedSerializer,
+            403: OpenApiResponse(description=_('You may not read feeds, or not view all objects of its types.')),
             410: OpenApiResponse(description=_('The cursor is older than the log. Read on after `cursor`.')),
             503: OpenApiResponse(description=_('Nothing is new, and no more readers may wait.')),
         },
@@ -37,11 +39,32 @@ class FeedMixin:
     @action(detail=True, methods=['get'], permission_classes=[ReadFeedPermission], pagination_class=None)
     def feed(self, request: Request, pk: str) -> Response:
         """Read the changes that a feed has published after a cursor."""
-        webhook = get_object_or_404(Webhook.objects.restrict(request.user, 'read_feed'), pk=pk)
+        webhook = _readable(request, pk)
         serializer = FeedQuerySerializer(data=request.query_params)
         serializer.is_valid(raise_exception=True)
+        after, seconds = serializer.validated_data.get('after'), serializer.validated_data['wait']
         try:
-            page = service.follow(webhook, request.user, **serializer.validated_data)
+            if seconds:
+                service.wait(webhook, request.user, after, seconds)
+                _authenticate_again(request)
+                self.check_permissions(request)
+                webhook = _readable(request, pk)
+            page = service.follow(webhook, request.user, after, serializer.validated_data['limit'])
         except service.Gone as gone:
             raise Gone({'detail': str(gone), 'cursor': gone.cursor}) from None
+        except service.Hidden as hidden:
+            raise PermissionDenied(str(hidden)) from None
         return Response(FeedSerializer(page).data)
+
+
+def _readable(request: Request, pk: str) -> Webhook:
+    return get_object_or_404(Webhook.objects.restrict(request.user, 'read_feed'), pk=pk)
+
+
+def _authenticate_again(request: Request) -> None:
+    """Read user, token and permissions anew: somebody may have taken them away while the request waited."""
+    found = TokenAuthentication().authenticate(request)
+    if found:
+        request.user, request.auth = found
+    else:  # a session
+        request.user = get_object_or_404(User, pk=request.user.pk, is_active=True)

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
+from django.contrib.contenttypes.models import ContentType
 from django.core.cache import cache
 from django.utils.translation import gettext as _
 from redis import RedisError
@@ -22,7 +23,7 @@ from ..exceptions import Busy, DefinitionError, WebhooksError
 from ..interruptions import INTERRUPTIONS
 from ..models import Delivery, Health, Webhook
 from ..payload.http_request import Builder, mask_signatures
-from ..permissions import visible_deliveries
+from ..permissions import may_see_expanded
 from ..security.masking import MASK
 from ..templating import renderer
 from ..visibility import Reader
@@ -39,7 +40,13 @@ KEPT = timedelta(days=30)
 # Number, and beginning of the webhook-id: after a restore numbers repeat.
 CURSOR = re.compile(r'([0-9]{1,18})(?:\.([0-9a-f]{8}))?')
 
-FIRST = 'SELECT min(position) FROM webhooks_delivery WHERE webhook_id = %s'
+# The first number after the last gap, and the last number. Both null: the log is empty.
+UNBROKEN = """
+    SELECT max(position) FILTER (WHERE before IS DISTINCT FROM position - 1), max(position)
+    FROM (
+        SELECT position, lag(position) OVER (ORDER BY position) AS before
+        FROM webhooks_delivery WHERE webhook_id = %s AND position IS NOT NULL
+    ) numbered"""
 
 AFTER = """
     SELECT d.position, d.id, d.uuid, d.finished_at, octet_length(e.data) + 4 * coalesce(pg_column_size(e.snapshots), 0)
@@ -62,6 +69,18 @@ class Gone(WebhooksError):
             )
         )
         self.cursor = str(last)
+
+
+class Hidden(WebhooksError):
+    """The reader may not view all objects of these types."""
+
+    def __init__(self, labels: Iterable[str]):
+        super().__init__(
+            _(
+                'A feed needs permission to view all objects of its types, without constraints. It is missing for: '
+                '{types}. To give somebody a part of the objects, make a webhook with conditions.'
+            ).format(types=', '.join(sorted(labels)))
+        )
 
 
 @dataclass(frozen=True)
@@ -98,21 +117,45 @@ class _Row(NamedTuple):
         return f'{self.position}.{self.uuid.hex[:8]}'
 
 
-def follow(webhook: Webhook, user: Reader, after: str | None = None, limit: int = MOST, wait: int = 0) -> Page:
-    """Return the items after a cursor (None: all in the log) that the user may view.
+def wait(webhook: Webhook, user: Reader, after: str | None, seconds: int) -> None:
+    """Wait up to `seconds` for an item after the cursor, without a transaction. Meanwhile permissions may change.
 
-    `wait`: seconds to wait for a first one, without a transaction. Raises DefinitionError for a bad cursor or a webhook
-    with a URL, Gone, and Busy if too many readers wait.
+    Raises Busy if too many readers wait, and what `follow` raises.
     """
+    begin = _begin(webhook, user, after)
+    if _last(webhook) <= begin:
+        _wait(webhook, begin, seconds)
+
+
+def follow(webhook: Webhook, user: Reader, after: str | None = None, limit: int = MOST) -> Page:
+    """Return the items after a cursor (None: after the last gap in the log).
+
+    Raises DefinitionError for a bad cursor or a webhook with a URL, Hidden, and Gone.
+    """
+    begin = _begin(webhook, user, after)
+    return _page(webhook, user, begin, limit, after or str(begin))
+
+
+def _begin(webhook: Webhook, user: Reader, after: str | None) -> int:
+    """Return the number after which to read, and note for the metric that the reader has come so far."""
     if not webhook.is_feed:
         raise DefinitionError('payload_url', _('This webhook has a URL, so it is no feed: it sends its changes.'))
+    _check(user, webhook.object_types.values_list('pk', flat=True))
     begin = _start(webhook) if after is None else _position(webhook, after)
     # A full Redis takes no writes.
     with suppress(RedisError):
         cache.set(_key(webhook.pk), begin, KEPT.total_seconds())
-    if wait and _last(webhook) <= begin:
-        _wait(webhook, begin, wait)
-    return _page(webhook, user, begin, limit, after or str(begin))
+    return begin
+
+
+def _check(user: Reader, type_ids: Iterable[int]) -> None:
+    """Raise Hidden unless the user may view all objects of these types.
+
+    Leaving out single items would not do: nobody is told when an object is deleted, or leaves what he may view.
+    """
+    hidden = [pk for pk in type_ids if not may_see_expanded(user, [pk])]
+    if hidden:
+        raise Hidden('.'.join(ContentType.objects.get_for_id(pk).natural_key()) for pk in hidden)
 
 
 def unread(feeds: Iterable[Health]) -> list[int]:
@@ -135,8 +178,10 @@ def _last(webhook: Webhook) -> int:
 
 
 def _start(webhook: Webhook) -> int:
-    first = sql.fetch_value(FIRST, [webhook.pk])
-    return _last(webhook) if first is None else first - 1
+    """Return the number before the first item after which none is missing."""
+    last = _last(webhook)
+    ((first, newest),) = sql.fetch(UNBROKEN, [webhook.pk])
+    return first - 1 if first and newest >= last else last
 
 
 def _position(webhook: Webhook, after: str) -> int:
@@ -185,7 +230,7 @@ def _page(webhook: Webhook, user: Reader, begin: int, limit: int, after: str) ->
 def _items(webhook: Webhook, user: Reader, rows: Sequence[_Row]) -> tuple[list[Item], int]:
     """Return the items, and how many rows were read."""
     deliveries = Delivery.objects.prefetch_related('event').in_bulk([row.pk for row in rows])
-    visible = visible_deliveries(user, deliveries.values())
+    _check(user, _types_in(deliveries.values()))
     builder = Builder(webhook)
     items: list[Item] = []
     size, end = 0, time.monotonic() + SECONDS
@@ -193,10 +238,19 @@ def _items(webhook: Webhook, user: Reader, rows: Sequence[_Row]) -> tuple[list[I
         for read, row in enumerate(rows):
             if row.pk not in deliveries or size > BYTES or time.monotonic() > end:
                 return items, read
-            if row.pk in visible:
-                items.append(_item(builder, deliveries[row.pk], row))
-                size += len(items[-1].body or '')
+            items.append(_item(builder, deliveries[row.pk], row))
+            size += len(items[-1].body or '')
     return items, len(rows)
+
+
+def _types_in(deliveries: Iterable[Delivery]) -> set[int]:
+    """Return the types of all objects in these items. The webhook may have had other types than now."""
+    types: set[int] = set()
+    for delivery in deliveries:
+        types.add(delivery.object_type_id)
+        if delivery.expanded:
+            types.update(delivery.event.expanded_types or ())
+    return types
 
 
 def _item(builder: Builder, delivery: Delivery, row: _Row) -> Item:

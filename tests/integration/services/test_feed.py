@@ -3,10 +3,13 @@
 import asyncio
 import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-from dcim.models import Site
+from dcim.models import Rack, Site
+from django.contrib.contenttypes.models import ContentType
 from django.db import connection, transaction
 from prometheus_client import generate_latest
 from support.builders import NOWHERE, site, subscribe
@@ -22,7 +25,8 @@ from support.engine import (
     work,
 )
 from support.settings import change_settings
-from users.models import Token
+from tenancy.models import Tenant
+from users.models import ObjectPermission, Token, User
 
 from devstack.folders import CHECKOUT
 from devstack.process import wait_until
@@ -60,6 +64,15 @@ def publish(*wanted: str) -> list[Site]:
     made = [site(name=name) for name in wanted]
     work()
     return made
+
+
+def publish_and(take_away: Callable[[], object]) -> None:
+    """Take it away in the transaction that publishes: a reader sees both or none."""
+    site(name='Bern')
+    dispatch_all()
+    with transaction.atomic():
+        work()
+        take_away()
 
 
 class TestItems:
@@ -181,7 +194,18 @@ class TestCursor:
         assert 'backfill' in gone['detail']
         publish('E')
         assert names(read(api_client, feed, after=gone['cursor'])) == ['E']
-        assert names(read(api_client, feed)) == ['B']
+
+    def test_a_reader_without_a_cursor_begins_after_the_last_gap(self, feed, api_client):
+        publish('A', 'B', 'C', 'D', 'E')
+        assert names(read(api_client, feed)) == ['A', 'B', 'C', 'D', 'E']
+        Event.objects.filter(object_repr__in=('B', 'D')).delete()
+        page = read(api_client, feed)
+        assert (names(page), page['unread']) == (['E'], 0)
+        Event.objects.filter(object_repr='E').delete()
+        page = read(api_client, feed)
+        assert (page['items'], page['cursor']) == ([], '5')
+        publish('F')
+        assert names(read(api_client, feed)) == names(read(api_client, feed, after=page['cursor'])) == ['F']
 
     def test_where_all_was_deleted_readers_go_on_with_what_comes(self, feed, api_client):
         publish('A', 'B')
@@ -215,17 +239,42 @@ class TestPermissions:
     def test_it_may_be_for_some_feeds(self, feed, clerk_api, grant):
         other = subscribe('', Site, name='Other')
         grant(Webhook, 'read_feed', name='Other')
+        grant(Site, 'view')
         read(clerk_api, feed, 404)
         read(clerk_api, other)
 
-    def test_what_a_reader_may_not_view_is_left_out_and_passed(self, feed, clerk_api, api_client, grant):
+    @pytest.mark.parametrize('wait', [0, 60])
+    def test_a_reader_has_to_view_all_objects_of_its_types(self, clerk_api, grant, wait):
+        feed = subscribe('', Site, Rack)
+        publish('Bern', 'Basel')
         grant(Webhook, 'read_feed')
-        publish('Bern', 'Basel', 'Genf')
-        last = read(api_client, feed)['cursor']
-        page = read(clerk_api, feed)
-        assert (page['items'], page['cursor'], page['unread']) == ([], last, 0)
         grant(Site, 'view', name='Basel')
-        assert names(read(clerk_api, feed)) == ['Basel']
+        refused = read(clerk_api, feed, 403, wait=wait)['detail']
+        assert 'dcim.rack, dcim.site' in refused
+        assert 'conditions' in refused
+        grant(Site, 'view')
+        assert 'dcim.site' not in read(clerk_api, feed, 403, wait=wait)['detail']
+        grant(Rack, 'view')
+        assert names(read(clerk_api, feed, wait=wait)) == ['Bern', 'Basel']
+
+    def test_an_item_of_a_type_that_the_feed_had_once_needs_its_view(self, feed, clerk_api, grant):
+        publish('Bern')
+        feed.object_types.set([ContentType.objects.get_for_model(Rack)])
+        grant(Webhook, 'read_feed')
+        grant(Rack, 'view')
+        assert 'dcim.site' in read(clerk_api, feed, 403)['detail']
+        grant(Site, 'view')
+        assert names(read(clerk_api, feed)) == ['Bern']
+
+    def test_an_expanded_item_needs_the_view_of_its_objects(self, clerk_api, grant):
+        feed = subscribe('', Site, expand=['tenant'])
+        grant(Webhook, 'read_feed')
+        grant(Site, 'view')
+        site(name='Bern', tenant=Tenant.objects.create(name='A', slug='a'))
+        work()
+        assert 'tenancy.tenant' in read(clerk_api, feed, 403)['detail']
+        grant(Tenant, 'view')
+        assert names(read(clerk_api, feed)) == ['Bern']
 
     def test_a_webhook_with_a_url_has_no_feed(self, api_client):
         assert 'payload_url' in read(api_client, subscribe(NOWHERE, Site), 400)
@@ -255,6 +304,42 @@ class TestWaiting:
         assert names(page) == ['Bern']
         assert idle == [True]
         assert not service._waiting
+
+    @pytest.mark.parametrize(
+        ('take_away', 'status'),
+        [
+            (lambda: ObjectPermission.objects.filter(actions=['view']).delete(), 403),
+            (lambda: ObjectPermission.objects.filter(actions=['read_feed']).delete(), 403),
+            (lambda: Token.objects.update(enabled=False), 403),
+            (lambda: User.objects.update(is_active=False), 403),
+            (lambda: Webhook.objects.get().delete(), 404),
+            (lambda: None, 200),
+        ],
+    )
+    def test_what_is_taken_away_while_a_reader_waits_counts(self, feed, clerk_api, grant, take_away, status):
+        grant(Webhook, 'read_feed')
+        grant(Site, 'view')
+
+        def act() -> None:
+            assert wait_until(lambda: service._waiting, 60)
+            publish_and(take_away)
+
+        thread = in_thread(act)
+        answer = read(clerk_api, feed, status, wait=60)
+        thread.join()
+        assert ('Bern' in json.dumps(answer)) is (status == 200)
+
+    def test_a_session_that_waits_is_asked_again_too(self, feed, clerk_pages, grant):
+        grant(Webhook, 'read_feed')
+        grant(Site, 'view')
+
+        def act() -> None:
+            assert wait_until(lambda: service._waiting, 60)
+            publish_and(lambda: ObjectPermission.objects.filter(actions=['view']).delete())
+
+        thread = in_thread(act)
+        assert 'dcim.site' in read(clerk_pages, feed, 403, wait=60)['detail']
+        thread.join()
 
     def test_where_nothing_comes_it_is_answered_in_the_end(self, feed, api_client):
         page = read(api_client, feed, wait=1)
@@ -427,9 +512,27 @@ class TestDefinition:
         assert 'alert-danger' not in told
 
 
-def event_source():
-    path = CHECKOUT / 'contrib' / 'ansible_rulebook_feed.py'
-    spec = importlib.util.spec_from_file_location('ansible_rulebook_feed', path)
+def test_two_clients_on_one_file_store_each_change_once(feed, netbox_server, netbox_user, tmp_path, monkeypatch):
+    token = Token.objects.create(user=netbox_user)
+    monkeypatch.setenv('FEED', f'{netbox_server.url.rstrip("/")}{WEBHOOKS}{feed.pk}/feed/')
+    monkeypatch.setenv('TOKEN', f'{token.get_auth_header_prefix()}{token.token}'.removeprefix('Bearer '))
+    monkeypatch.setenv('DATABASE', str(tmp_path / 'feed.sqlite'))
+    first, second = contributed('feed_client'), contributed('feed_client')
+    publish('Bern', 'Basel')
+    first.read()
+    first.db.execute('DELETE FROM cursor')  # as the second knew it when it asked
+    first.db.commit()
+    publish('Chur')
+    second.read()
+    first.read()
+    inbox = [json.loads(body)['data']['name'] for (body,) in first.db.execute('SELECT body FROM inbox ORDER BY number')]
+    assert inbox == ['Bern', 'Basel', 'Chur']
+    assert first.db.execute('SELECT value FROM cursor').fetchone()[0].startswith('3.')
+
+
+def contributed(name: str) -> ModuleType:
+    path = CHECKOUT / 'contrib' / f'{name}.py'
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -445,7 +548,7 @@ def test_the_event_source_of_ansible_rulebook_goes_on_after_its_cursor(
         'state': str(tmp_path / 'cursor'),
         'wait': 1,
     }
-    source = event_source()
+    source = contributed('ansible_rulebook_feed')
 
     def first() -> dict:
         async def run() -> dict:
