@@ -69,8 +69,9 @@ def held(instance: Model, origin: Model | QuerySet | None) -> str | None:
 
 def take(model: type[Model], pks: Sequence[Any]) -> dict[Any, str]:
     """Lock rows and return {pk: snapshot}, with their data if asked for."""
+    wants_data = bool(pks) and scope.wants_deletions(model) and _is_prepared(model)
     taken = snapshots.take(model, snapshots.lock(model, pks))
-    if not scope.wants_deletions(model):
+    if not wants_data:
         return taken
     return {pk: snapshot for (_model, pk), snapshot in _rendered({model: taken}).items()}
 
@@ -79,10 +80,11 @@ def _take_all(source: Model | QuerySet, possible: frozenset[type[Model]]) -> dic
     wanted = {model for model in possible if scope.wants_deletions(model)}
     if not wanted:
         return {}
-    taken = {
-        model: snapshots.take(model, snapshots.lock(model, pks))
-        for model, pks in cascade.going(_model_of(source), _pks(source), wanted)
-    }
+    going = dict(cascade.going(_model_of(source), _pks(source), wanted))
+    # The first time it imports all of NetBox's URLs, which takes seconds. Meanwhile nobody must wait for the rows.
+    for model in going:
+        _is_prepared(model)
+    taken = {model: snapshots.take(model, snapshots.lock(model, pks)) for model, pks in going.items()}
     return _rendered(taken)
 
 

@@ -597,3 +597,29 @@ class TestNobodyToldTheDeletion:
         dispatch_all()
         event = Event.objects.get(pk=pk)
         assert (event.payload_data, event.partial) == (expected, None)
+
+
+FIRST_DELETION = """
+import sys
+from dcim.models import Site
+from django.db import connection, transaction
+
+def watch(execute, sql, *others):
+    if 'FOR NO KEY UPDATE' in sql:
+        print('the row is locked, URLs are loaded:', 'netbox.urls' in sys.modules)
+    return execute(sql, *others)
+
+print('the process begins, URLs are loaded:', 'netbox.urls' in sys.modules)
+with connection.execute_wrapper(watch), transaction.atomic():
+    Site.objects.get().delete()
+"""
+
+
+def test_the_first_deletion_of_a_process_loads_no_urls_while_it_holds_the_row(netbox):
+    subscribe(NOWHERE, Site)
+    site()
+    shown = netbox.run('shell', '-c', FIRST_DELETION)
+    assert 'the process begins, URLs are loaded: False' in shown.stdout, shown.stderr
+    assert 'the row is locked, URLs are loaded: True' in shown.stdout
+    assert 'the row is locked, URLs are loaded: False' not in shown.stdout
+    assert changes(Site)[-1][0] == DELETED
