@@ -94,6 +94,8 @@ def install(user_config: Mapping[str, Any]) -> None:
 
 def resolve(user_config: Mapping[str, Any], configuration: Any) -> Settings:
     """Raises ImproperlyConfigured."""
+    if not isinstance(user_config, Mapping):
+        raise ImproperlyConfigured(f"PLUGINS_CONFIG['webhooks']: must be a dictionary, not {user_config!r}")
     known = {field.name for field in fields(Settings)}
     if unknown := sorted(set(user_config) - known):
         raise ImproperlyConfigured(f'{_name(unknown[0])}: there is no such setting')

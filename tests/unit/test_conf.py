@@ -135,6 +135,11 @@ class TestValues:
 
 
 class TestWrongValues:
+    @pytest.mark.parametrize('value', [[], None, 'webhooks', {'enabled'}])
+    def test_what_is_no_dictionary_is_named(self, value: Any):
+        with pytest.raises(ImproperlyConfigured, match=r"PLUGINS_CONFIG\['webhooks'\]: must be a dictionary, not "):
+            resolve(value, SimpleNamespace())
+
     @pytest.mark.parametrize(
         ('name', 'value'),
         [

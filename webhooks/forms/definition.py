@@ -15,7 +15,7 @@ from .secret import SecretFieldsMixin
 
 
 class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
-    # From the page's address.
+    # From the page's address; when the form is sent, from a hidden field.
     chosen_preset: presets.Preset | None = None
 
     def __init__(self, *args, initial: dict[str, Any] | None = None, **kwargs):
@@ -35,7 +35,7 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
     def _begin(self, given: Mapping[str, Any]) -> None:
         """Values in the page's address win."""
         begun = dict.fromkeys(KINDS, True) if given.keys().isdisjoint(KINDS) else {}
-        self.chosen_preset = presets.all_presets().get(str(given.get('preset')))
+        self.chosen_preset = presets.all_presets().get(str(given.get('preset') or self.data.get('preset')))
         begun['generate_secret'] = not self.chosen_preset or self.chosen_preset.is_signed
         if self.chosen_preset:
             begun |= self.chosen_preset.fields
@@ -44,6 +44,9 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
 
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean()
+        if self.chosen_preset and not self.cleaned_data.get('payload_url') and 'payload_url' not in self.errors:
+            reason = _('Enter the URL of {product}. Without a URL the webhook would be a feed.')
+            self.add_error('payload_url', reason.format(product=self.chosen_preset.label))
         check_expand(self)
         return cleaned
 

@@ -5,7 +5,7 @@ back for a moment.
 import dataclasses
 import json
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -184,7 +184,7 @@ class Grant:
                 raise ValueError
             self.token, self.seconds = token, _seconds(answer)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return _('the answer holds no bearer token')
+            return ': '.join([_('the answer holds no bearer token'), *_refusal(text)])
         return ''
 
     def settle(self, outcome: Outcome) -> Outcome | None:
@@ -198,6 +198,16 @@ class Grant:
         # 410 here does not mean the endpoint. Below 400 the body may hold a token.
         body = outcome.body if (outcome.status or 0) >= 400 else ''
         return dataclasses.replace(outcome, status=None, error=error, body=body)
+
+
+def _refusal(text: str) -> Iterator[str]:
+    """Yield the answer's `error` and `error_description`: some servers refuse with status 200."""
+    try:
+        answer = json.loads(text)
+        told = [answer.get('error'), answer.get('error_description')]
+    except (ValueError, AttributeError, RecursionError):
+        return
+    yield from (one for one in told if one and isinstance(one, str))
 
 
 def _seconds(answer: Mapping[str, Any]) -> int:

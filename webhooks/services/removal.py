@@ -67,8 +67,9 @@ def _names() -> dict[str, dict[int, str]]:
 
 
 def switched_off() -> list[str]:
-    """Event rules that nobody will replace."""
-    return [one.rule.name for one in builtin_import.plan() if one.existing and not one.rule.enabled]
+    """Return the event rules that an import switched off. A rule that was off became a disabled webhook."""
+    plans = builtin_import.plan()
+    return [one.rule.name for one in plans if one.existing and one.existing.enabled and not one.rule.enabled]
 
 
 def carry_out() -> None:

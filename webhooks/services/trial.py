@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from users.models import User
 
+from .. import conf
 from ..choices import StatusChoices
 from ..engine import sql, transactions
 from ..engine.deliver import endpoint, feed, order, record
@@ -88,6 +89,15 @@ def _record(sent: Sent) -> None:
 
 
 def announce(delivery: Delivery) -> tuple[int, str]:
+    """Return the level and the text of the message to the tester."""
+    level, text = _result(delivery)
+    if not conf.get().enabled:
+        off = _('Changes are not sent: the setting "enabled" (or WEBHOOKS_ENABLED) is not True.')
+        text = f'{text} {off}'
+    return level, text
+
+
+def _result(delivery: Delivery) -> tuple[int, str]:
     if delivery.error:
         return messages.ERROR, _('The test of {webhook} failed: {error}').format(
             webhook=delivery.webhook, error=delivery.error

@@ -58,6 +58,7 @@ def test_with_a_backlog_it_finishes_what_is_under_way_and_begins_nothing_more(we
     make_backlog()
     receiver.wait_for(1, timeout=PATIENCE)
     print(f'stopped after {stop(worker):.1f} s')
+    assert worker.child.log_tail().rstrip().endswith('has ended')
 
     assert len(receiver.requests) == 1
     assert (len(deliveries(DELIVERED)), len(deliveries(PENDING)), len(deliveries())) == (1, BACKLOG - 1, BACKLOG)

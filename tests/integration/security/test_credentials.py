@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, timedelta
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, parse_qsl
 
 import pytest
 from core.models import ObjectChange
@@ -233,6 +233,11 @@ class TestHosts:
         answer = api_client.post(CREDENTIALS, body, format='json')
         assert (answer.status_code, list(answer.json())) == (400, [wrong])
         assert not Credential.objects.exists()
+
+
+def refusal(form: str) -> bytes:
+    body = json.dumps(dict(parse_qsl(form))).encode()
+    return b'HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b' % (len(body), body)
 
 
 def token_answer(token: str, **more: Any) -> bytes:
@@ -484,6 +489,11 @@ class TestOAuth2:
             (b'HTTP/1.1 401 Unauthorized\r\nContent-Length: 7\r\n\r\ns3cret&', 'HTTP 401 Unauthorized'),
             (b'HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n', 'HTTP 410 Gone'),
             (token_answer('t0ken-one', token_type='mac'), 'the answer holds no bearer token'),
+            (
+                refusal('error=invalid_client&error_description=No s3cret'),
+                'the answer holds no bearer token: invalid_client: No ********',
+            ),
+            (refusal('error_description=Come back later'), 'the answer holds no bearer token: Come back later'),
             (token_answer('t0ken\none'), 'the answer holds no bearer token'),
             (token_answer('t' * 20_000), 'the answer holds no bearer token'),
             (b'HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n' + b'[' * 60_000, 'the answer holds no bearer token'),

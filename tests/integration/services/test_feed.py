@@ -467,6 +467,13 @@ class TestDefinition:
         assert second['id'] == str(delivery.uuid)
         assert 'feed' in trial.announce(delivery)[1]
 
+    def test_a_test_says_that_changes_are_not_sent_while_webhooks_are_off(self, feed, monkeypatch):
+        publish('Bern')
+        delivery = trial.send_test(feed)
+        assert 'Changes are not sent' not in trial.announce(delivery)[1]
+        change_settings(monkeypatch, enabled=False)
+        assert 'Changes are not sent' in trial.announce(delivery)[1]
+
     def test_a_test_waits_for_a_turn_that_publishes(self, feed, api_client):
         publish('Bern')
         with open_transaction(lambda: order.lock([feed.pk])):

@@ -249,6 +249,19 @@ class TestBodies:
             assert 'with your own token' in answer.content.decode()
         assert not Webhook.objects.exists()
 
+    def test_a_preset_without_a_url_makes_no_feed(self, netbox_user, client):
+        client.force_login(netbox_user)
+        for path in ('/plugins/webhooks/webhooks/add/', '/admin/webhooks/webhook/add/'):
+            assert 'name="preset" value="slack"' in client.get(path, {'preset': 'slack'}).content.decode()
+            body = {**filled(), 'payload_url': '', **all_presets()['slack'].fields}
+            for _again in range(2):
+                answer = client.post(path, {**body, 'preset': 'slack'}).content.decode()
+                assert 'Enter the URL of Slack' in answer
+                assert 'name="preset" value="slack"' in answer
+            assert not Webhook.objects.exists()
+        client.post('/plugins/webhooks/webhooks/add/', body)
+        assert Webhook.objects.get().is_feed
+
     @pytest.mark.parametrize('preset', list(all_presets()))
     def test_who_changed_it_is_named(self, receiver: Receiver, api_client, netbox_user, preset: str):
         create(api_client, receiver, preset)

@@ -138,9 +138,10 @@ def _attempt(sent: Sent) -> dict[str, object]:
 def _log(sent: Sent, verdict: Verdict) -> None:
     logger.log(
         logging.DEBUG if verdict.status == StatusChoices.DELIVERED else logging.WARNING,
-        'delivery=%s webhook=%s status=%s attempt=%s retry_at=%s error="%s"',
+        'delivery=%s webhook=%s name=%r status=%s attempt=%s retry_at=%s error="%s"',
         sent.delivery.uuid,
         sent.delivery.webhook_id,
+        sent.delivery.webhook.name,
         verdict.status,
         sent.delivery.attempt_count + 1,
         verdict.due_at.isoformat() if verdict.due_at else '-',

@@ -52,6 +52,7 @@ class Supervisor:
             signal.signal(number, self._stop)
         while not self._stops or self._running:
             self._look()
+        self._worker.log.info('Worker %s: has ended', self._worker.name)
         return True
 
     @property
