@@ -14,7 +14,7 @@ from .models import Delivery, Event
 from .models.confidential import beginning
 from .visibility import Reader, Reference, may_view_all, sees_everything, visible_objects
 
-RESTRICTED_OF_ATTEMPT = ('url', 'request_headers', 'response_headers', 'response_body')
+RESTRICTED_OF_ATTEMPT = ('url', 'request_headers', 'response_headers', 'response_body', 'request_body')
 
 
 def restricted_attempt(error: str) -> dict[str, Any]:

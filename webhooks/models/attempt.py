@@ -4,6 +4,12 @@ from django.utils.translation import gettext_lazy as _
 from .delivery import Delivery
 
 
+class AttemptManager(models.Manager):
+    def get_queryset(self) -> models.QuerySet['Attempt']:
+        """Bodies are read one by one: a list needs none."""
+        return super().get_queryset().defer('request_body')
+
+
 class Attempt(models.Model):
     """One HTTP request. `duration` is in seconds."""
 
@@ -15,11 +21,17 @@ class Attempt(models.Model):
     # Secrets are masked.
     url = models.TextField(_('URL'))
     request_headers = models.JSONField(_('request headers'), default=dict)
+    # The body that was sent, for payload/kept.py: compressed, or what makes it again from its event. An attempt without
+    # a request, or of an older version, has neither.
+    request_body = models.BinaryField(null=True)
+    made_from = models.JSONField(null=True)
     # Null: no response came.
     response_status = models.PositiveSmallIntegerField(_('response status'), null=True)
     response_headers = models.JSONField(_('response headers'), default=dict)
     response_body = models.TextField(_('response body'), blank=True)
     error = models.TextField(_('error'), blank=True)
+
+    objects = AttemptManager()
 
     _netbox_private = True
 

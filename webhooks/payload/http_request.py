@@ -48,9 +48,9 @@ class Builder:
             return access
         expand = webhook.expand if delivery.expanded else []
         part = part_of(webhook, delivery, len(events))
-        shown_url = ''
+        shown_url, shown_body = '', None
         if self.is_templated:
-            target, body, shown_url = self._render(delivery, int(now), events, expand, access)
+            target, body, shown_url, shown_body = self._render(delivery, int(now), events, expand, access)
         else:
             target, body = self._plain_target, formats.body(webhook, events, expand, part)
         signatures = _signatures(self._secrets, str(delivery.uuid), int(now), body) if webhook.standard_headers else {}
@@ -58,6 +58,7 @@ class Builder:
             method=webhook.http_method,
             url=target.url,
             shown_url=shown_url,
+            shown_body=shown_body,
             headers=_merged(
                 {'Content-Type': formats.content_type(webhook, events, part), 'User-Agent': USER_AGENT},
                 target.headers,
@@ -79,8 +80,9 @@ class Builder:
 
     def _render(
         self, delivery: Delivery, now: int, events: Sequence[Event], expand: formats.Keys, access: Access
-    ) -> 'tuple[_Target, bytes, str]':
-        """Return URL and headers, the body, and the masked URL."""
+    ) -> 'tuple[_Target, bytes, str, bytes | None]':
+        """Return URL and headers, the body, and URL and body masked: '' if the
+        URL holds no credential, None if the body has no template."""
         webhook, placeholders = self.webhook, Placeholders()
         part = part_of(webhook, delivery, len(events))
         more: dict[str, object] = {
@@ -98,9 +100,11 @@ class Builder:
         # Before secrets are filled in: they must not make the host.
         self._check_host(url)
         content_type = formats.content_type(webhook, events, part)
+        shown_body = None
         if text is None:
             body = formats.body(webhook, events, expand, part)
         else:
+            shown_body = placeholders.fill(text, lambda _key: MASK).encode()
             in_body = partial(_value, 'body_template', access, partial(encoded, content_type=content_type))
             body = placeholders.fill(text, in_body).encode()
         whole = placeholders.fill(url, partial(_value, 'payload_url', access, partial(quote, safe='')))
@@ -109,7 +113,8 @@ class Builder:
         shown = placeholders.fill(url, lambda _key: MASK)
         sign = partial(_sign, self._secrets, now, body)
         filled = {name: placeholders.fill(value, partial(_in_header, access, sign)) for name, value in headers.items()}
-        return self._target(whole, filled), body, mask_url(shown, webhook.secret_path) if shown != whole else ''
+        shown_url = mask_url(shown, webhook.secret_path) if shown != whole else ''
+        return self._target(whole, filled), body, shown_url, shown_body
 
     def _check_host(self, url: str) -> None:
         if self.webhook.credential:

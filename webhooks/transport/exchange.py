@@ -37,6 +37,8 @@ class Request:
     timeout: float
     # If more of it is secret than usual.
     shown_url: str = ''
+    # Of a template: the body with masked credentials.
+    shown_body: bytes | None = field(default=None, repr=False)
     verify: bool | str = True
     certificate: str | tuple[str, str] | None = None
     proxies: Mapping[str, str] = field(default_factory=dict, repr=False)

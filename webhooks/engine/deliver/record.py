@@ -11,7 +11,7 @@ from django.db import transaction
 from ...choices import StatusChoices
 from ...interruptions import INTERRUPTIONS
 from ...models import Delivery
-from ...payload import http_request
+from ...payload import http_request, kept
 from ...storable import storable
 from ...transport.exchange import MAX_ERROR, Outcome
 from .. import sql
@@ -29,13 +29,15 @@ RECORD = """
         SELECT * FROM json_to_recordset(%(rows)s::json) AS v(
             id bigint, status text, error text, response_status int, due_at timestamptz, attempt_count int,
             attempt_limit int, lapses int, stopped boolean, started_at timestamptz, duration float, method text,
-            url text, request_headers jsonb, response_headers jsonb, response_body text
+            url text, request_headers jsonb, response_headers jsonb, response_body text, request_body text,
+            made_from jsonb
         )
     ), logged AS (
         INSERT INTO webhooks_attempt (delivery_id, number, started_at, duration, method, url, request_headers,
-            response_status, response_headers, response_body, error)
+            response_status, response_headers, response_body, error, request_body, made_from)
         SELECT v.id, v.attempt_count, v.started_at, v.duration, v.method, v.url, v.request_headers,
-            v.response_status, v.response_headers, v.response_body, v.error
+            v.response_status, v.response_headers, v.response_body, v.error, decode(v.request_body, 'base64'),
+            v.made_from
         FROM v JOIN webhooks_delivery d USING (id) WHERE v.started_at IS NOT NULL AND d.attempt_count < v.attempt_count
     )
     UPDATE webhooks_delivery d
@@ -132,6 +134,7 @@ def _attempt(sent: Sent) -> dict[str, object]:
         'request_headers': http_request.mask_signatures(headers),
         'response_headers': dict(outcome.headers),
         'response_body': outcome.body,
+        **kept.columns(webhook, sent.deliveries, sent.request),
     }
 
 
