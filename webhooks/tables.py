@@ -76,6 +76,14 @@ class StatusColumn(columns.ChoiceFieldColumn):
         return format_html('{} <span class="text-secondary">{}</span>', badge, wait.label) if wait else badge
 
 
+class NextAttemptColumn(columns.DateTimeColumn):
+    def render(self, record: Delivery, value: str) -> str | None:
+        return super().render(waits.next_attempt_at(record))
+
+    def value(self, record: Delivery, value: str) -> str | None:
+        return super().value(waits.next_attempt_at(record))
+
+
 class ListColumn(tables.Column):
     def render(self, value: list[str]) -> str:
         return ', '.join(value)
@@ -171,9 +179,7 @@ class DeliveryTable(NetBoxTable):
     )
     # In order of ids, which have an index.
     created = columns.DateTimeColumn(verbose_name=_('Created'), linkify=True, order_by='pk', attrs=ONE_LINE)
-    due_at = columns.DateTimeColumn(
-        verbose_name=_('Next Attempt'), accessor='next_attempt_at', order_by='due_at', attrs=ONE_LINE
-    )
+    due_at = NextAttemptColumn(verbose_name=_('Next Attempt'), accessor='status', order_by='due_at', attrs=ONE_LINE)
     finished_at = columns.DateTimeColumn(verbose_name=_('Finished'))
     error = tables.Column(verbose_name=_('Error'), attrs=WHOLE)
     actions = columns.ActionsColumn(actions=(), orderable=False)

@@ -5,7 +5,7 @@ from typing import Any
 from django.db.models import Model
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
-from drf_spectacular.utils import extend_schema_serializer
+from drf_spectacular.utils import extend_schema_field, extend_schema_serializer
 from extras.api.serializers import NotificationGroupSerializer
 from extras.models import NotificationGroup
 from netbox.api.fields import ContentTypeField, SerializedPKRelatedField
@@ -18,11 +18,12 @@ from .. import object_types
 from ..choices import StatusChoices
 from ..exceptions import DefinitionError
 from ..models import Attempt, Credential, Delivery, Event, Health, Webhook, querysets
+from ..payload import kept
 from ..permissions import restricted_attempt
 from ..presentation.fields import MORE_HELP, help_of, shown_in
-from ..presentation.waits import wait_of
+from ..presentation.waits import next_attempt_at, wait_of
 from ..presets import all_presets
-from ..services import expandable
+from ..services import expandable, sent
 from ..storable import is_storable
 from ..validation.headers import merge_headers
 from ..validation.moved import is_moved
@@ -226,13 +227,20 @@ class AttemptSerializer(serializers.ModelSerializer):
     request_headers = serializers.DictField(child=serializers.CharField(), read_only=True, allow_null=True)
     response_headers = serializers.DictField(child=serializers.CharField(), read_only=True, allow_null=True)
     response_body = serializers.CharField(read_only=True, allow_null=True)
+    request_body = serializers.SerializerMethodField(
+        help_text=_('What was sent, with masked credentials, up to 64 KiB. Null in lists, and if it is not known.')
+    )
 
     class Meta:
         model = Attempt
         fields = (
-            'number', 'started_at', 'duration', 'method', 'url', 'request_headers', 'response_status',
+            'number', 'started_at', 'duration', 'method', 'url', 'request_headers', 'request_body', 'response_status',
             'response_headers', 'response_body', 'error',
         )  # fmt: skip
+
+    def get_request_body(self, attempt: Attempt) -> str | None:
+        # In a list this would make each body again.
+        return kept.known_body_of(attempt) if self.context.get('with_bodies') else None
 
 
 @extend_schema_serializer(component_name='WebhookDelivery')
@@ -251,7 +259,9 @@ class DeliverySerializer(RestrictedSerializer):
         read_only=True, allow_null=True, help_text=_('The transaction whose changes are sent together.')
     )
     part = serializers.SerializerMethodField(help_text=_('Its part of the change set. Null before the parts are made.'))
-    next_attempt_at = serializers.DateTimeField(read_only=True, allow_null=True)
+    next_attempt_at = serializers.SerializerMethodField(
+        help_text=_('Null if nothing is planned: it is closed, held, or behind an earlier change of its object.')
+    )
     waiting = serializers.SerializerMethodField(help_text=_('Why a pending delivery is not sent yet.'))
     attempts = AttemptSerializer(many=True, read_only=True)
 
@@ -270,6 +280,10 @@ class DeliverySerializer(RestrictedSerializer):
     def get_part(self, delivery: Delivery) -> int | None:
         return delivery.part if delivery.parts else None
 
+    @extend_schema_field(serializers.DateTimeField(allow_null=True))
+    def get_next_attempt_at(self, delivery: Delivery) -> str | None:
+        return serializers.DateTimeField().to_representation(next_attempt_at(delivery))
+
     def get_waiting(self, delivery: Delivery) -> str:
         # In a list this would cost one query a row.
         earlier = None if self.parent else querysets.earlier_of(delivery)
@@ -278,6 +292,10 @@ class DeliverySerializer(RestrictedSerializer):
 
     def to_representation(self, delivery: Delivery) -> dict[str, Any]:
         data = super().to_representation(delivery)
+        if 'attempts' in data and not self.parent:
+            context = {**self.context, 'with_bodies': not self.get_restricted(delivery)}
+            attempts = reversed(sent.attempts_of(delivery))
+            data['attempts'] = AttemptSerializer(attempts, many=True, context=context).data
         if 'attempts' in data and self.get_restricted(delivery):
             data['attempts'] = [{**attempt, **restricted_attempt(attempt['error'])} for attempt in data['attempts']]
         return data

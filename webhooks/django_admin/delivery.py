@@ -18,7 +18,7 @@ from ..models import Attempt, Delivery, querysets
 from ..presentation.actions import REDELIVER, REDELIVER_SELECTED
 from ..presentation.moments import moment
 from ..presentation.states import marks_of
-from ..presentation.waits import wait_of
+from ..presentation.waits import next_attempt_at, wait_of
 from ..services import preview
 from ..storable import is_key
 from .base import EVERYWHERE, BaseAdmin
@@ -189,7 +189,8 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
 
     @admin.display(description=_('Next attempt'))
     def next_attempt(self, delivery: Delivery) -> str:
-        return moment(delivery.next_attempt_at) if delivery.next_attempt_at else ''
+        planned = next_attempt_at(delivery)
+        return moment(planned) if planned else ''
 
     @admin.display(description=_('User'))
     def user(self, delivery: Delivery) -> str:

@@ -11,6 +11,7 @@ from strawberry.types import Info
 
 from ..models import Attempt, Credential, Delivery, Event, Health, Webhook
 from ..permissions import restricted_attempt, visible_deliveries, visible_events
+from ..presentation import waits
 from ..presentation.fields import field, shown_in
 from .filters import CredentialFilter, DeliveryFilter, EventFilter, WebhookFilter
 from .visibility import is_visible
@@ -24,6 +25,8 @@ SHOWN_OTHERWISE = ('payload_url', 'additional_headers', 'conditions', 'success_c
 COLUMNS = [name for name in shown_in('GraphQL') if name not in SHOWN_OTHERWISE and not field(name).many_to_many]
 
 REFERENCE = ['object_type', 'object_id']
+# Of presentation.waits.
+WAIT = ['status', 'webhook', 'due_at', 'expires_at', 'attempt_count', 'attempt_limit', 'lapses', 'backfill', 'parts']
 
 
 @register_type(
@@ -169,9 +172,12 @@ class DeliveryType(LogType):
     def part(self) -> int | None:
         return self.part if self.parts else None
 
-    @strawberry_django.field(only=['status', 'due_at'])
+    @strawberry_django.field(only=WAIT)
     def next_attempt_at(self) -> datetime | None:
-        return self.next_attempt_at
+        try:
+            return waits.next_attempt_at(self)
+        except Webhook.DoesNotExist:  # the reader may not view it, nor why it waits
+            return self.due_at if self.is_open else None
 
     @strawberry_django.field(only=['batch', *REFERENCE])
     def restricted(self, info: Info) -> bool:

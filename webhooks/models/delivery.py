@@ -182,11 +182,6 @@ class Delivery(models.Model):
     def is_open(self) -> bool:
         return self.status in OPEN_STATUSES
 
-    @property
-    def next_attempt_at(self):
-        """None while it is parked or closed."""
-        return self.due_at if self.status == StatusChoices.PENDING else None
-
     def together(self) -> list['Delivery']:
         """With the same status, by sequence."""
         if self.batch is None:

@@ -69,6 +69,7 @@ ROTATE_SECRET = Action(
 ENABLE = Action('enable', _('Enable'), 'change')
 DISABLE = Action('disable', _('Disable'), 'change')
 REDELIVER = Action('redeliver', _('Redeliver'), 'redeliver', 'send')
+REDELIVER_FROM_HERE = Action('replay', _('Redeliver everything from here on'), 'replay', 'history')
 REDELIVER_SELECTED = Action('bulk_redeliver', _('Redeliver selected'), 'redeliver', 'send')
 REDELIVER_FAILED = Action('redeliver_failed', _('Redeliver failed deliveries'), 'redeliver', 'send')
 

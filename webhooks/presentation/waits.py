@@ -1,6 +1,7 @@
 from datetime import datetime
 from typing import NamedTuple
 
+from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
@@ -11,11 +12,12 @@ from .moments import moment
 
 
 class Wait(NamedTuple):
-    """`label` is '' if only its turn is missing. `earlier` goes first, if known."""
+    """`label` is '' if only its turn is missing. `earlier` goes first, if known. `at`: when it is tried, if planned."""
 
     label: str
     text: str
     earlier: Delivery | None = None
+    at: datetime | None = None
 
 
 BEHIND = gettext_lazy('Waits for an earlier change')
@@ -29,6 +31,14 @@ def wait_of(delivery: Delivery, now: datetime, earlier: Delivery | None = None) 
     if delivery.status != StatusChoices.PENDING:
         return None
     return _of_webhook(delivery) or _of_delivery(delivery, now, earlier)
+
+
+def next_attempt_at(delivery: Delivery) -> datetime | None:
+    """Return when it is tried: at once if that is over. None: nothing is planned, because it is closed, held, or
+    behind another one.
+    """
+    wait = wait_of(delivery, timezone.now())
+    return wait.at if wait else None
 
 
 def _of_webhook(delivery: Delivery) -> Wait | None:
@@ -48,7 +58,7 @@ def _of_webhook(delivery: Delivery) -> Wait | None:
         else:
             text = _('The receiver is away. The next attempt is at {time}.')
         told = text.format(since=moment(health.refused_since), time=moment(health.probe_at))
-        return Wait(str(states.SUSPENDED.label), told)
+        return Wait(str(states.SUSPENDED.label), told, at=health.probe_at)
     return None
 
 
@@ -65,13 +75,13 @@ def _of_delivery(delivery: Delivery, now: datetime, earlier: Delivery | None) ->
     if delivery.webhook.ordered and (due is None or (earlier and due <= now)):
         return _behind(delivery, earlier)
     if due is None or due <= now:
-        return Wait('', _('A worker sends it as soon as it can.'))
+        return Wait('', _('A worker sends it as soon as it can.'), at=due)
     if not delivery.attempt_count:
-        return Wait('', _('It is sent at {time}.').format(time=moment(due)))
+        return Wait('', _('It is sent at {time}.').format(time=moment(due)), at=due)
     limit = delivery.attempt_limit or delivery.webhook.max_attempts
     text = _('The last attempt failed. Attempt {number} of {limit} is at {time}.')
     told = text.format(number=delivery.attempt_count + 1, limit=limit, time=moment(due))
-    return Wait(str(RETRYING), told)
+    return Wait(str(RETRYING), told, at=due)
 
 
 def _behind(delivery: Delivery, earlier: Delivery | None) -> Wait:

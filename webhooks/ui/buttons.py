@@ -1,5 +1,7 @@
 from typing import Any
 
+from django.urls import reverse
+from django.utils.http import urlencode
 from django.utils.translation import gettext_lazy as _
 from netbox.object_actions import ObjectAction
 from utilities.permissions import get_permission_for_model
@@ -7,6 +9,7 @@ from utilities.permissions import get_permission_for_model
 from ..models import Delivery, Webhook
 from ..presentation import actions
 from ..presentation.actions import STILL_OPEN, Action
+from ..presentation.moments import moment
 
 
 class Button(ObjectAction):
@@ -16,7 +19,8 @@ class Button(ObjectAction):
 
     def __init_subclass__(cls) -> None:
         if 'action' in vars(cls):
-            cls.name, cls.label, cls.permissions_required = cls.action.name, cls.action.label, {cls.action.permission}
+            cls.name, cls.label = cls.action.name, cls.action.label
+            cls.permissions_required = vars(cls).get('permissions_required', {cls.action.permission})
 
     @classmethod
     def get_context(cls, context: Any, obj: Any) -> dict[str, Any]:
@@ -37,6 +41,24 @@ class Redeliver(PostButton):
     @classmethod
     def get_context(cls, context: Any, obj: Delivery) -> dict[str, Any]:
         return super().get_context(context, obj) | {'disabled': STILL_OPEN if obj.is_open else ''}
+
+
+class RedeliverFromHere(Button):
+    """Leads to the form of its webhook, filled in."""
+
+    action = actions.REDELIVER_FROM_HERE
+    # Not of the delivery: `render` asks for the webhook's.
+    permissions_required = set()
+
+    @classmethod
+    def get_url(cls, obj: Delivery) -> str:
+        url = reverse('plugins:webhooks:webhook_replay', args=[obj.webhook_id])
+        return f'{url}?{urlencode({"since": moment(obj.event.timestamp)})}'
+
+    @classmethod
+    def render(cls, context: Any, obj: Delivery, **kwargs: Any) -> str:
+        is_allowed = context['request'].user.has_perm('webhooks.replay_webhook', obj.webhook)
+        return super().render(context, obj, **kwargs) if is_allowed else ''
 
 
 class Pause(PostButton):

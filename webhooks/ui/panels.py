@@ -1,3 +1,4 @@
+from datetime import datetime
 from typing import Any
 
 from django.urls import reverse
@@ -9,12 +10,14 @@ from netbox.ui import attrs, panels
 from utilities.object_types import object_type_name
 
 from ..choices import StatusChoices
-from ..models import Delivery, Event, querysets
+from ..constants import MAX_RESPONSE_KEPT
+from ..models import Attempt, Delivery, Event, querysets
 from ..presentation import actions, progress
 from ..presentation.actions import Action
 from ..presentation.fields import GROUPS, Group, field, is_switch, label, shown_in
 from ..presentation.states import both_sign
-from ..presentation.waits import wait_of
+from ..presentation.waits import next_attempt_at, wait_of
+from ..services import preview
 from ..tables import object_url, state_badge
 from . import history
 
@@ -217,7 +220,49 @@ class StatusAttr(attrs.TemplatedAttr):
         return {**super().get_context(obj, attr, value, context), 'wait': wait}
 
 
-class DeliveryPanel(panels.ObjectAttributesPanel):
+class NextAttemptAttr(attrs.DateTimeAttr):
+    def get_value(self, obj: Delivery) -> datetime | None:
+        return next_attempt_at(obj)
+
+
+class FilledPanel(panels.ObjectAttributesPanel):
+    """Leaves out empty rows."""
+
+    def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
+        own = super().get_context(context)
+        return {**own, 'attrs': [attr for attr in own['attrs'] if attr['value'] != attrs.PLACEHOLDER_HTML]}
+
+
+class AnswerPanel(panels.Panel):
+    """The last answer. `is_cut`: the receiver said more than is kept."""
+
+    title = _('Last Answer')
+    template_name = 'webhooks/panels/answer.html'
+
+    def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
+        attempt = next(iter(context['attempts']), None)
+        text = attempt.response_body if attempt else ''
+        return {
+            **super().get_context(context),
+            'attempt': attempt,
+            'outcome': _outcome(attempt) if attempt else '',
+            'text': preview.readable(text or ''),
+            'is_cut': len(text or '') >= MAX_RESPONSE_KEPT,
+        }
+
+    def should_render(self, context: dict[str, Any]) -> bool:
+        return context['attempt'] is not None
+
+
+def _outcome(attempt: Attempt) -> str:
+    """Return the answer's status with its name, if it failed for that."""
+    if attempt.response_status is None:
+        return _('No response')
+    status = f'HTTP {attempt.response_status}'
+    return attempt.error if attempt.error.startswith(status) else status
+
+
+class DeliveryPanel(FilledPanel):
     title = _('Delivery')
 
     status = StatusAttr('status', label=_('Status'))
@@ -225,7 +270,6 @@ class DeliveryPanel(panels.ObjectAttributesPanel):
     kind = attrs.ChoiceAttr('kind', label=_('Event'))
     webhook = attrs.RelatedObjectAttr('webhook', linkify=True, label=_('Webhook'))
     uuid = attrs.TextAttr('uuid', label='webhook-id', style='font-monospace', copy_button=True)
-    response_status = attrs.NumericAttr('response_status', label=_('Response status'))
     attempt_count = attrs.NumericAttr('attempt_count', label=_('Attempts'))
     batch = attrs.NumericAttr('batch', label=_('Batch'))
     change_set = attrs.NumericAttr('change_set', label=_('Change set'))
@@ -233,12 +277,12 @@ class DeliveryPanel(panels.ObjectAttributesPanel):
     position = attrs.NumericAttr('position', label=_('Position in the feed'))
     backfill = attrs.BooleanAttr('backfill', label=_('Backfill'), display_false=False)
     created = attrs.DateTimeAttr('created', label=_('Created'))
-    next_attempt_at = attrs.DateTimeAttr('next_attempt_at', label=_('Next attempt'))
+    next_attempt_at = NextAttemptAttr('status', label=_('Next attempt'))
     finished_at = attrs.DateTimeAttr('finished_at', label=_('Finished'))
     expires_at = attrs.DateTimeAttr('expires_at', label=_('Expires'))
 
 
-class EventPanel(panels.ObjectAttributesPanel):
+class EventPanel(FilledPanel):
     title = _('Event')
 
     kind = attrs.ChoiceAttr('kind', label=_('Event'))
@@ -265,7 +309,7 @@ class BatchPanel(panels.ObjectsTablePanel):
         return delivery.batch is not None and others.exists() and super().should_render(context)
 
 
-class EventStatePanel(panels.ObjectAttributesPanel):
+class EventStatePanel(FilledPanel):
     title = _('Processing')
 
     dispatched_at = attrs.DateTimeAttr('dispatched_at', label=_('Processed'))

@@ -15,14 +15,14 @@ from utilities.views import GetReturnURLMixin, register_model_view
 
 from .. import filtersets, forms, tables
 from ..choices import StatusChoices
-from ..exceptions import Busy, DefinitionError
 from ..models import Delivery, querysets
 from ..permissions import restricted_attempt, visible_deliveries
 from ..presentation.actions import REDELIVER, STILL_OPEN
-from ..services import preview, redelivery
+from ..presentation.headlines import headline
+from ..services import redelivery, sent
 from ..storable import is_key
 from ..ui import panels
-from ..ui.buttons import BulkRedeliver, Redeliver
+from ..ui.buttons import BulkRedeliver, Redeliver, RedeliverFromHere
 from .checked_input import CheckedSelectionMixin
 
 
@@ -39,13 +39,16 @@ class DeliveryListView(generic.ObjectListView):
 @register_model_view(Delivery)
 class DeliveryView(generic.ObjectView):
     queryset = Delivery.objects.select_related('webhook', 'event')
-    actions = (Redeliver,)
+    actions = (Redeliver, RedeliverFromHere)
+    template_name = 'webhooks/delivery.html'
     layout = layout.SimpleLayout(
-        left_panels=[panels.DeliveryPanel()],
-        right_panels=[panels.EventPanel(accessor='object.event')],
+        left_panels=[
+            panels.AnswerPanel(),
+            TemplatePanel('webhooks/panels/body.html', title=gettext_lazy('Request Body')),
+        ],
+        right_panels=[panels.DeliveryPanel(), panels.EventPanel(accessor='object.event', exclude=['kind'])],
         bottom_panels=[
             TemplatePanel('webhooks/panels/attempts.html', title=gettext_lazy('Attempts')),
-            TemplatePanel('webhooks/panels/body.html', title=gettext_lazy('Body')),
             panels.BatchPanel(
                 'webhooks.delivery',
                 title=gettext_lazy('Deliveries of the Batch'),
@@ -56,24 +59,17 @@ class DeliveryView(generic.ObjectView):
 
     def get_extra_context(self, request: HttpRequest, instance: Delivery) -> dict[str, Any]:
         visible = visible_deliveries(request.user, [instance])
-        attempts = list(instance.attempts.order_by('-pk'))
+        attempts = sent.attempts_of(instance)
+        shown = {'headline': headline(instance), 'visible': bool(visible), 'attempts': attempts}
         if not visible:
             for attempt in attempts:
                 vars(attempt).update(restricted_attempt(attempt.error))
-        return {
-            'visible': bool(visible),
-            'attempts': attempts,
-            'body': _body(instance) if visible else '',
-        }
-
-
-def _body(delivery: Delivery) -> str:
-    try:
-        return preview.body_of(delivery)
-    except DefinitionError as error:
-        return f'{error.field}: {error}'
-    except Busy as busy:
-        return str(busy)
+            return shown
+        body = sent.last_body(instance, attempts)
+        for attempt in attempts[1:]:
+            # The page shows the last one above.
+            attempt.other_body = sent.other_body_of(attempt, body)
+        return {**shown, 'body': body, 'next_body': sent.next_body(instance, body)}
 
 
 class RedeliverMixin(GetReturnURLMixin):

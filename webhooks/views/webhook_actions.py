@@ -107,7 +107,8 @@ class WebhookReplayView(WebhookActionView):
     action = actions.REPLAY
 
     def get(self, request: HttpRequest, pk: int) -> HttpResponse:
-        return self.render_form(request, self.get_object(pk=pk), forms.ReplayForm())
+        form = forms.ReplayForm(initial={'since': request.GET.get('since')})
+        return self.render_form(request, self.get_object(pk=pk), form)
 
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
         webhook = self.get_object(pk=pk)

@@ -35,7 +35,12 @@ WAYS = {
     'cloudevents with snapshots': {'payload_format': FormatChoices.CLOUDEVENTS, 'include_snapshots': True},
     'without standard headers': {'standard_headers': False},
 }
-OTHER_WAY = {'http_content_type': 'application/json', 'payload_format': FormatChoices.CLOUDEVENTS, 'include_snapshots': True, 'expand': ['tenant']}
+OTHER_WAY = {
+    'http_content_type': 'application/json',
+    'payload_format': FormatChoices.CLOUDEVENTS,
+    'include_snapshots': True,
+    'expand': ['tenant'],
+}
 
 
 def attempts() -> list[Attempt]:

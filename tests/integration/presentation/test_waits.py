@@ -1,17 +1,21 @@
 """Both UIs and the REST API say why a delivery waits."""
 
+import re
 from datetime import timedelta
 from html import unescape
 from typing import Any
 
 import pytest
 from dcim.models import Site
+from django.contrib import admin
 from django.utils import timezone
+from django.utils.dateparse import parse_datetime
 from support.admin_browser import DELIVERIES, page_of
 from support.builders import NOWHERE, site, subscribe
 from support.log import delivery, event
 
 from webhooks.choices import BackfillStateChoices, StatusChoices
+from webhooks.django_admin.delivery import DeliveryAdmin
 from webhooks.models import Backfill, Delivery, Health, querysets
 from webhooks.presentation.moments import moment
 from webhooks.presentation.waits import wait_of
@@ -20,6 +24,7 @@ pytestmark = pytest.mark.usefixtures('db')
 
 NOW = timezone.now()
 LATER = NOW + timedelta(days=1)
+NEXT_ATTEMPT = re.compile(r'>Next attempt</th>(.*?)</tr>', re.DOTALL)
 LISTS = ('/plugins/webhooks/deliveries/', DELIVERIES)
 API = '/api/plugins/webhooks/deliveries/'
 
@@ -133,6 +138,37 @@ def test_a_button_that_cannot_be_pressed_says_why_and_is_renewed_with_the_page(a
     made = pending()
     page = admin_pages.get(made.get_absolute_url()).content.decode()
     assert 'title="This delivery is still pending. Only finished deliveries can be redelivered."' in page
-    assert 'hx-select-oob="#button-redeliver"' in page
+    assert 'hx-select-oob="#delivery-header"' in page
+    assert page.index('id="delivery-header"') < page.index('id="button-redeliver"') < page.index('id="delivery"')
     Delivery.objects.update(status=StatusChoices.DELIVERED)
     assert 'still pending' not in admin_pages.get(made.get_absolute_url()).content.decode()
+
+
+# Cause: what is planned.
+PLANNED = {
+    disabled: None,
+    paused: None,
+    suspended: LATER,
+    held_by_its_backfill: None,
+    retried: LATER,
+    parked: None,
+    due: NOW,
+}
+
+
+@pytest.mark.parametrize('make', PLANNED)
+def test_one_time_is_told_as_the_next_attempt_wherever_it_is_shown(admin_pages, api_client, make):
+    made, planned = make(), PLANNED[make]
+    told = moment(planned) if planned else ''
+    page = admin_pages.get(made.get_absolute_url()).content.decode()
+    row = NEXT_ATTEMPT.search(page)
+    assert ' '.join(re.sub(r'<[^>]*>', ' ', row[1]).split()) == told if row else not told
+    table = admin_pages.get(f'{LISTS[0]}?id={made.pk}').context['table']
+    assert (table.rows[0].get_cell('due_at') or '') in (told, '—')
+    (row,) = [one for one in admin_pages.get(LISTS[1]).context['cl'].result_list if one.pk == made.pk]
+    assert DeliveryAdmin(Delivery, admin.site).next_attempt(row) == told
+    shown = api_client.get(f'{API}{made.pk}/').json()['next_attempt_at']
+    assert (parse_datetime(shown) if shown else None) == planned
+    query = {'query': f'{{ webhooks_delivery(id: {made.pk}) {{ next_attempt_at }} }}'}
+    shown = api_client.post('/graphql/', query, format='json').json()['data']['webhooks_delivery']['next_attempt_at']
+    assert (parse_datetime(shown) if shown else None) == planned

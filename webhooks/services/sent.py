@@ -1,0 +1,86 @@
+"""What a delivery has sent, and what it would send now."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from django.utils.translation import gettext as _
+
+from ..exceptions import Busy, DefinitionError
+from ..models import Attempt, Delivery
+from ..payload import kept
+from ..payload.kept import Origin
+from ..security.masking import MASK
+from . import preview
+
+
+class Body(NamedTuple):
+    """A text for people, and a sentence about where it comes from. `is_sent`: the receiver got it."""
+
+    text: str
+    note: str
+    is_sent: bool = True
+
+
+def attempts_of(delivery: Delivery) -> list[Attempt]:
+    """Return the requests that it went out in, the newest first. In a batch, its first delivery has them."""
+    own = list(delivery.attempts.order_by('-pk'))
+    shared = delivery.attempt_count - len(own)
+    if delivery.batch in (None, delivery.pk) or shared <= 0:
+        return own
+    return [*Attempt.objects.filter(delivery=delivery.batch).order_by('-pk')[:shared], *own]
+
+
+def body_of(attempt: Attempt) -> Body | None:
+    """Return what the attempt has sent. None: nobody knows."""
+    text, origin = kept.body_of(attempt)
+    if origin is Origin.UNKNOWN:
+        return None
+    notes = {
+        Origin.KEPT: _('This is what was sent.'),
+        Origin.CUT: _('This is the beginning of what was sent: only the first 64 KiB are kept.'),
+        Origin.SAME: _('This is what was sent. It was rebuilt from the event, and has the same checksum.'),
+        Origin.OTHER: _('Something else was sent, and was not kept. This is rebuilt from the event.'),
+    }
+    masked = _('Credentials are masked.') if MASK in text and attempt.request_body is not None else ''
+    return Body(preview.readable(text), ' '.join(filter(None, [notes[origin], masked])), origin is not Origin.OTHER)
+
+
+def last_body(delivery: Delivery, attempts: Sequence[Attempt]) -> Body:
+    """Return what the newest of its attempts has sent, else what it would send now."""
+    return (body_of(attempts[0]) if attempts else None) or Body(_now(delivery), _note(delivery, attempts), False)
+
+
+def other_body_of(attempt: Attempt, last: Body) -> Body | None:
+    """Return what the attempt has sent, if that is another body than the last one."""
+    body = body_of(attempt)
+    return None if body is None or body.text == last.text else body
+
+
+def next_body(delivery: Delivery, last: Body) -> str:
+    """Return what it would send now, if that is another body than the last one, else ''."""
+    if not last.is_sent or not (delivery.is_open or delivery.error):
+        return ''
+    text = _now(delivery)
+    return '' if text == last.text else text
+
+
+def _note(delivery: Delivery, attempts: Sequence[Attempt]) -> str:
+    settings = _('It is built from the present settings of the webhook.')
+    if attempts:
+        told = _('What was sent is not known. It would be this body now.')
+    elif delivery.position:
+        told = _('Readers of the feed get this body.')
+    elif delivery.is_open:
+        told = _('The next attempt would send this body.')
+    else:
+        told = _('Nothing was sent. It would be this body.')
+    return f'{told} {settings}'
+
+
+def _now(delivery: Delivery) -> str:
+    try:
+        return preview.body_of(delivery)
+    except DefinitionError as error:
+        return f'{error.field}: {error}'
+    except Busy as busy:
+        return str(busy)
