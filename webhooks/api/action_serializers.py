@@ -13,6 +13,11 @@ from ..services import feed, secret_rotation
 from .fields import AllowedTypeField
 from .serializers import ExpandMixin, StorableMixin
 
+SOURCE_HELP = _(
+    'What to show: event:<id>, or object:<model>:<id>, such as object:dcim.site:7. Default: the latest event of the '
+    "webhook's types, else their newest object."
+)
+
 
 @extend_schema_serializer(component_name='WebhookReplay')
 class ReplaySerializer(StorableMixin, serializers.Serializer):
@@ -176,13 +181,24 @@ class SecretSerializer(serializers.Serializer):
     previous_until = serializers.DateTimeField(read_only=True, allow_null=True)
 
 
+class PreviewSourceSerializer(StorableMixin, serializers.Serializer):
+    source = serializers.CharField(required=False, allow_blank=True, max_length=200, help_text=SOURCE_HELP)
+
+
 @extend_schema_serializer(component_name='WebhookPreview')
 class PreviewSerializer(ExpandMixin, StorableMixin, serializers.ModelSerializer):
     """The fields of a request. Others keep the webhook's values."""
 
+    source = serializers.CharField(
+        write_only=True, required=False, allow_blank=True, max_length=200, help_text=SOURCE_HELP
+    )
+
     class Meta:
         model = Webhook
-        fields = ('body_template', 'payload_format', 'http_content_type', 'include_snapshots', 'expand')
+        fields = (
+            'source', 'type_create', 'type_update', 'type_delete', 'conditions', 'body_template', 'payload_format',
+            'http_content_type', 'include_snapshots', 'expand',
+        )  # fmt: skip
         extra_kwargs = {'body_template': {'trim_whitespace': False}}
 
     def validate(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -196,3 +212,10 @@ class PreviewedSerializer(serializers.Serializer):
     url = serializers.CharField(read_only=True)
     headers = serializers.DictField(read_only=True)
     body = serializers.CharField(read_only=True)
+    is_sent = serializers.BooleanField(read_only=True, help_text=_('Whether the webhook takes this event.'))
+    reasons = serializers.ListField(
+        child=serializers.CharField(), read_only=True, help_text=_('Why the webhook does not take this event.')
+    )
+    warnings = serializers.ListField(
+        child=serializers.CharField(), read_only=True, help_text=_('What is probably a mistake in the definition.')
+    )

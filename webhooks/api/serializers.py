@@ -137,6 +137,8 @@ class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerialize
             raise serializers.ValidationError({'preset': _('A preset can be used only for a new webhook.')})
         if name:
             data = {**all_presets()[name].fields, **data}
+            if not data['payload_url']:
+                raise serializers.ValidationError({'payload_url': _('A preset needs the URL of the receiver.')})
         self._check_expand(data)
         if 'additional_headers' in data:
             data['additional_headers'] = self._merged_headers(data)

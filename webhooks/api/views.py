@@ -33,6 +33,7 @@ from .action_serializers import (
     CountSerializer,
     PreviewedSerializer,
     PreviewSerializer,
+    PreviewSourceSerializer,
     ReplaySerializer,
     RotateSerializer,
     SecretSerializer,
@@ -201,11 +202,13 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
         shown = {'secret': secret, 'public_key': webhook.public_key, 'previous_until': webhook.previous_secret_expires}
         return Response(SecretSerializer(shown).data)
 
-    @extend_schema(responses=PreviewedSerializer)
+    @extend_schema(parameters=[PreviewSourceSerializer], responses=PreviewedSerializer)
     @action(detail=True, methods=['get'], permission_classes=[post_needs('change')])
     def preview(self, request: Request, pk: str) -> Response:
         """Show the request for the latest event."""
-        return self._preview(self._get_permitted('view', pk), {})
+        serializer = PreviewSourceSerializer(data=request.query_params)
+        serializer.is_valid(raise_exception=True)
+        return self._preview(self._get_permitted('view', pk), serializer.validated_data)
 
     @extend_schema(request=PreviewSerializer, responses=PreviewedSerializer)
     @preview.mapping.post
@@ -217,7 +220,9 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
         return self._preview(webhook, serializer.validated_data)
 
     def _preview(self, webhook: Webhook, changes: Mapping[str, Any]) -> Response:
-        shown = preview.show(webhook, changes, self.request.user)
+        fields = dict(changes)
+        source = fields.pop('source', '')
+        shown = preview.show(preview.Draft.of(webhook), self.request.user, source, fields)
         return Response(PreviewedSerializer(shown).data)
 
     def _get_permitted(self, name: str, pk: str) -> Webhook:

@@ -281,7 +281,7 @@ class WebhookAdmin(BaseAdmin):
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
         context = {
             **self.admin_site.each_context(request),
-            **preview.context(webhook, request.user),
+            **preview.context(preview.Draft.of(webhook), request.user),
             'opts': self.opts,
             'original': webhook,
             'title': _('Preview'),

@@ -5,23 +5,26 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 from utilities.forms.rendering import FieldSet, InlineFields
 
-from .. import object_types, presets
+from .. import object_types
 from ..exceptions import DefinitionError
 from ..presentation.fields import EXAMPLES, GROUPS, KINDS, NAMES, Group, Row, help_of, shown_in
 from ..presentation.states import rotation_warning
+from ..presets import Preset, all_presets
 from ..services import expandable
 from .masked import MaskedFieldsMixin
 from .secret import SecretFieldsMixin
 
 
 class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
-    # From the page's address; when the form is sent, from a hidden field.
-    chosen_preset: presets.Preset | None = None
+    # From the page's address, or a hidden field.
+    chosen_preset: Preset | None = None
 
     def __init__(self, *args, initial: dict[str, Any] | None = None, **kwargs):
         super().__init__(*args, initial=initial, **kwargs)
         if not self.instance.pk:
             self._begin(initial or {})
+            chosen = all_presets().get(self.data.get('preset', ''))
+            self.chosen_preset = self.chosen_preset or chosen
         for name in NAMES:
             self.fields[name].help_text = help_of(name)
         for name, example in EXAMPLES.items():
@@ -35,7 +38,7 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
     def _begin(self, given: Mapping[str, Any]) -> None:
         """Values in the page's address win."""
         begun = dict.fromkeys(KINDS, True) if given.keys().isdisjoint(KINDS) else {}
-        self.chosen_preset = presets.all_presets().get(str(given.get('preset') or self.data.get('preset')))
+        self.chosen_preset = all_presets().get(str(given.get('preset')))
         begun['generate_secret'] = not self.chosen_preset or self.chosen_preset.is_signed
         if self.chosen_preset:
             begun |= self.chosen_preset.fields
@@ -44,10 +47,10 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
 
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean()
-        if self.chosen_preset and not self.cleaned_data.get('payload_url') and 'payload_url' not in self.errors:
-            reason = _('Enter the URL of {product}. Without a URL the webhook would be a feed.')
-            self.add_error('payload_url', reason.format(product=self.chosen_preset.label))
         check_expand(self)
+        if self.chosen_preset and not self.cleaned_data.get('payload_url') and 'payload_url' not in self.errors:
+            text = _('Enter the address that {receiver} gave you, such as {url}')
+            self.add_error('payload_url', text.format(receiver=self.chosen_preset.label, url=self.chosen_preset.url))
         return cleaned
 
     def _describe_secret(self) -> str:

@@ -1,9 +1,10 @@
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from django import forms
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
+from django.forms.fields import InvalidJSONInput
 from django.utils.translation import gettext as _
 from extras.models import NotificationGroup
 from netbox.forms import NetBoxModelForm
@@ -14,9 +15,10 @@ from utilities.forms.widgets import SplitMultiSelectWidget
 
 from .. import object_types
 from ..models import Credential, Webhook
-from ..presentation.fields import GROUPS, NAMES, Row, label
+from ..presentation.fields import GROUPS, NAMES, SECRET_WISHES, Group, Row, label
 from ..presets import Preset, all_presets
 from ..services import secret_rotation
+from ..services.preview_sources import Draft
 from .definition import DefinitionForm, fieldset, fieldsets
 from .fields import FlatDecoder, ModelChoiceField, ModelMultipleChoiceField
 
@@ -28,6 +30,17 @@ class Section(NamedTuple):
     title: str
     is_folded: bool
     is_open: bool
+
+
+def _is_same(entered: Any, given: Any) -> bool:
+    """Browsers send other ends of lines."""
+    return isinstance(given, str) and isinstance(entered, str) and entered.split() == given.split()
+
+
+def _begun(value: Any, field: forms.Field) -> Any:
+    if isinstance(field, JSONField):
+        return InvalidJSONInput(value)
+    return value
 
 
 class WebhookForm(DefinitionForm, NetBoxModelForm):
@@ -77,13 +90,46 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
 
     def sections(self) -> Iterator[Section]:
         """NetBox's own template cannot fold groups."""
-        chosen = self.chosen_preset.fields if self.chosen_preset else {}
-        for group in GROUPS:
-            is_open = group.is_open(self.instance, {*self.errors, *chosen})
+        for group in self._groups():
+            is_open = group.is_open(self.instance, self.errors)
             yield Section(fieldset(group, not group.is_folded), group.title, group.is_folded, is_open)
+
+    def _groups(self) -> Sequence[Group]:
+        """With a preset, what is left to enter is first, and all else is folded."""
+        preset = self.chosen_preset
+        if preset is None:
+            return GROUPS
+        unsigned = () if preset.is_signed else ('secret', *SECRET_WISHES)
+        done = {*preset.fields, 'description', *unsigned}.difference(preset.asks)
+        first, *others = (
+            group._replace(rows=tuple(row for row in group.rows if row not in preset.asks)) for group in GROUPS
+        )
+        left = first._replace(rows=(*(row for row in first.rows if row not in done), *preset.asks))
+        more = Group(_('More of the Webhook'), tuple(row for row in first.rows if row in done))
+        return [left, more, *others]
+
+    def typed(self) -> dict[str, Any]:
+        """Return what was entered, as another form's `initial`: all that differs from what the form began with."""
+        given = self.chosen_preset.fields if self.chosen_preset else {}
+        return {
+            name: _begun(self[name].data, self.fields[name])
+            for name in self.changed_data
+            if name != 'secret' and not _is_same(self[name].data, given.get(name))
+        }
 
     def presets(self) -> Iterable[Preset]:
         return () if self.instance.pk else all_presets().values()
+
+    def errors_before_preview(self) -> list[tuple[str, str]]:
+        """Return (label, error) of what keeps the draft from being shown. A name is not needed for that."""
+        wrong = {name: errors for name, errors in self.errors.items() if name != 'name'}
+        labels = {name: str(self.fields[name].label) if name in self.fields else '' for name in wrong}
+        return [(labels[name], str(error)) for name, errors in wrong.items() for error in errors]
+
+    def draft(self) -> Draft:
+        """Return the unsaved webhook. The form has no errors but of its name."""
+        users = [user.username for user in self.cleaned_data['ignore_users']]
+        return Draft(self.instance, list(self.cleaned_data['object_types']), users)
 
     def save(self, commit: bool = True) -> Webhook:
         webhook = super().save(commit)

@@ -9,12 +9,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Preset:
-    """`fields` are by a webhook's field names; `url` is an example."""
+    """`fields` are by a webhook's field names; `url` is an example. `asks`: fields that are left to enter, beside
+    those of each webhook.
+    """
 
     name: str
     label: str
     url: str
     fields: dict[str, Any]
+    asks: tuple[str, ...] = ()
 
     @property
     def is_signed(self) -> bool:

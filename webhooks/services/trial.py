@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from django.contrib import messages
 from django.contrib.contenttypes.models import ContentType
 from django.db import OperationalError, transaction
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from users.models import User
@@ -18,7 +19,7 @@ from ..engine import sql, transactions
 from ..engine.deliver import endpoint, feed, order, record
 from ..engine.deliver.build import Sent
 from ..engine.dispatch import render
-from ..exceptions import Busy, DefinitionError
+from ..exceptions import Busy
 from ..models import Delivery, Event, Webhook
 from ..models.sequence import draw
 from ..outbox import snapshots
@@ -35,13 +36,14 @@ LOST_AFTER = 60
 # Milliseconds.
 LOCK_TIMEOUT = 5_000
 COUNTING = 0x7765626A
+# In place of a kind of change.
+PING = 'test'
 
 
 def send_test(webhook: Webhook, user: User | None = None) -> Delivery:
-    """Send a test event of the newest subscribed object, and return its closed delivery as the user may see it.
+    """Send a test event of the newest subscribed object, else a ping. Return its closed delivery as the user may see it.
 
-    A disabled webhook is tested too. There is one attempt, of MAX_SECONDS seconds. Raises DefinitionError without an
-    object, and Busy.
+    A disabled webhook is tested too. There is one attempt, of MAX_SECONDS seconds. Raises Busy.
     """
     tried = copy.copy(webhook)
     tried.timeout = min(webhook.effective_timeout, MAX_SECONDS)
@@ -162,8 +164,33 @@ def _test_event(webhook: Webhook, user: User | None) -> Event:
         snapshot = None if newest is None else snapshots.take(model, [newest]).get(newest)
         if snapshot is not None:
             return _save_test_event(object_type, newest, snapshot, webhook, user)
-    raise DefinitionError(
-        'object_types', _('There is no object to test with. Create an object of one of these types first.')
+    return _save_ping(webhook, user)
+
+
+def _save_ping(webhook: Webhook, user: User | None) -> Event:
+    """Save an event that tells of the webhook itself: there is no object of its types."""
+    now = timezone.now()
+    data = {
+        'id': webhook.pk,
+        'url': reverse('plugins-api:webhooks-api:webhook-detail', args=[webhook.pk]),
+        'display_url': webhook.get_absolute_url(),
+        'display': webhook.name,
+        'name': webhook.name,
+        'description': webhook.description,
+    }
+    return Event.objects.create(
+        sequence=draw(),
+        kind=PING,
+        object_type=ContentType.objects.get_for_model(Webhook),
+        object_id=webhook.pk,
+        object_repr=webhook.name,
+        timestamp=now,
+        username=user.username if user else None,
+        data=json.dumps(data, ensure_ascii=False),
+        test=True,
+        transaction_id=0,
+        transaction_time=now,
+        dispatched_at=now,
     )
 
 

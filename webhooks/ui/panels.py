@@ -309,6 +309,17 @@ class BatchPanel(panels.ObjectsTablePanel):
         return delivery.batch is not None and others.exists() and super().should_render(context)
 
 
+class RefusalsPanel(panels.Panel):
+    title = _('Webhooks That Did Not Take It')
+    template_name = 'webhooks/panels/refusals.html'
+
+    def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
+        return {**super().get_context(context), 'refusals': context['refusals']}
+
+    def should_render(self, context: dict[str, Any]) -> bool:
+        return context['refusals'] is not None
+
+
 class EventStatePanel(FilledPanel):
     title = _('Processing')
 

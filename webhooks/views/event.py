@@ -11,7 +11,7 @@ from utilities.views import register_model_view
 from .. import filtersets, forms, tables
 from ..models import Event, querysets
 from ..permissions import visible_events
-from ..services import preview
+from ..services import decision, preview
 from ..ui import panels
 
 
@@ -38,9 +38,15 @@ class EventView(generic.ObjectView):
                 filters={'event_id': lambda context: context['object'].pk},
                 exclude_columns=['kind', 'object_type', 'object'],
             ),
+            panels.RefusalsPanel(),
         ],
     )
 
     def get_extra_context(self, request: HttpRequest, instance: Event) -> dict[str, Any]:
         visible = visible_events(request.user, [instance])
-        return {'visible': bool(visible), 'data': preview.readable(instance.data)}
+        is_told = bool(visible) and instance.skipped and not instance.test
+        return {
+            'visible': bool(visible),
+            'data': preview.readable(instance.data),
+            'refusals': decision.refusals_of(instance, request.user) if is_told else None,
+        }

@@ -250,9 +250,10 @@ class TestWebhookActions:
         assert 'HTTP 200' in told[1]
         assert page_of(good.deliveries.get()) in told[1]
 
-    def test_a_test_without_an_object_says_so(self, client, webhook):
-        [told] = messages_of(press(client, webhook, 'send_test'))
-        assert 'no object' in told
+    def test_a_test_without_an_object_is_a_ping(self, committed, client, receiver: Receiver):
+        [told] = messages_of(press(client, subscribe(receiver.url('/')), 'send_test'))
+        assert 'HTTP 200' in told
+        assert receiver.wait_for(1)[0].json()['event'] == 'test'
 
     def test_enter_in_the_form_presses_no_action(self, client, webhook):
         page = client.get(page_of(webhook)).content.decode()

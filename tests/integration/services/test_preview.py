@@ -13,7 +13,7 @@ from support.log import delivery, event
 from webhooks.models import Delivery, Event, Webhook
 from webhooks.models.fields import Sealed
 from webhooks.security.masking import MASK
-from webhooks.services import preview
+from webhooks.services import preview_sources
 
 URL = 'https://a.example/in?token=t0ken'
 HEADERS = 'Authorization: Bearer b3arer\nX-Site: {{ data.name }}'
@@ -76,7 +76,7 @@ class TestWhatIsShown:
         assert api_client.get(api(other)).data['body'] == 'Bern'
 
     def test_of_one_that_only_event_rules_use_and_seldom(self, api_client, monkeypatch):
-        monkeypatch.setattr(preview, 'RECENT', 2)
+        monkeypatch.setattr(preview_sources, 'RECENT', 2)
         other = subscribe(NOWHERE, body_template='{{ data.name }}')
         delivery(event(site(name='Bern')), other)
         for _ in range(3):
@@ -202,7 +202,7 @@ class TestPages:
 
     def test_of_an_object(self, page):
         site(name='Bern')
-        assert 'This request would be sent for Bern, as there is no event yet.' in page()
+        assert 'Bern created, with the object as it is now' in page()
 
     def test_a_problem(self, page, webhook):
         Webhook.objects.update(body_template='a\n\n{{ data.x.y }}')

@@ -7,7 +7,8 @@ from datetime import datetime
 from typing import Any
 
 import pytest
-from dcim.models import Site
+from dcim.models import Device, Site
+from django.contrib.contenttypes.models import ContentType
 from django.test import Client
 from support.admin_browser import filled
 from support.builders import NOWHERE, site, subscribe
@@ -256,7 +257,7 @@ class TestBodies:
             body = {**filled(), 'payload_url': '', **all_presets()['slack'].fields}
             for _again in range(2):
                 answer = client.post(path, {**body, 'preset': 'slack'}).content.decode()
-                assert 'Enter the URL of Slack' in answer
+                assert 'Enter the address that Slack gave you' in answer
                 assert 'name="preset" value="slack"' in answer
             assert not Webhook.objects.exists()
         client.post('/plugins/webhooks/webhooks/add/', body)
@@ -315,13 +316,78 @@ class TestChosen:
         assert browser.get(f'{path}?preset=nobody').status_code == 200
         assert Site.objects.count() == 0
 
-    def test_the_page_says_which_is_chosen_and_shows_what_it_fills_in(self, netbox_user):
+    def test_the_page_says_which_is_chosen_and_folds_what_it_fills_in(self, netbox_user):
         browser = Client()
         browser.force_login(netbox_user)
         path = '/plugins/webhooks/webhooks/add/'
         plain, filled = [browser.get(path + query).content.decode() for query in ('', '?preset=teams')]
         assert [page.count('aria-current="true"') for page in (plain, filled)] == [0, 1]
-        assert [len(re.findall(r'<details[^>]* open', page)) for page in (plain, filled)] == [0, 1]
+        assert [len(re.findall(r'<details[^>]* open', page)) for page in (plain, filled)] == [0, 0]
+
+    @pytest.mark.parametrize('name', list(all_presets()))
+    def test_what_is_left_to_enter_stands_first(self, netbox_user, name: str):
+        browser = Client()
+        browser.force_login(netbox_user)
+        page = browser.get(f'/plugins/webhooks/webhooks/add/?preset={name}').content.decode()
+        first = page[: page.index('<details')]
+        preset = all_presets()[name]
+        for asked in ('name', 'payload_url', *preset.asks):
+            assert f'name="{asked}"' in first
+        assert 'name="object_types_1"' in first
+        for given in {*preset.fields}.difference(preset.asks):
+            assert f'name="{given}"' not in first
+            assert f'name="{given}"' in page
+        assert ('name="generate_secret"' in first) is preset.is_signed
+
+    def test_one_that_uses_a_credential_asks_for_it(self):
+        for preset in all_presets().values():
+            uses = any('credential.' in value for value in preset.fields.values() if isinstance(value, str))
+            assert not uses or 'credential' in preset.asks
+
+    def test_another_keeps_what_was_typed(self, netbox_user):
+        browser = Client()
+        browser.force_login(netbox_user)
+        types = ContentType.objects.get_for_models(Site, Device).values()
+        typed = {
+            **filled(),
+            'name': 'CMDB <1>',
+            'payload_url': 'https://a.example/in',
+            'object_types_1': [one.pk for one in types],
+            'conditions': '{"attr": "name", "value": "é"}',
+            'type_update': '',
+            'preset': 'teams',
+            **all_presets()['teams'].fields,
+            # As a browser sends it.
+            'body_template': all_presets()['teams'].fields['body_template'].replace('\n', '\r\n'),
+        }
+        answer = browser.post(
+            '/plugins/webhooks/webhooks/add/', {**typed, '_preset': 'slack'}, headers={'HX-Request': 'true'}
+        )
+        form = answer.context['form']
+        assert form.chosen_preset.name == 'slack'
+        page = answer.content.decode()
+        assert 'value="CMDB &lt;1&gt;"' in page
+        assert 'value="https://a.example/in"' in page
+        assert '{&quot;attr&quot;: &quot;name&quot;, &quot;value&quot;: &quot;é&quot;}' in page
+        assert 'AdaptiveCard' not in page
+        assert 'rich_text' in page
+        assert sorted(map(int, form['object_types'].value())) == sorted(one.pk for one in types)
+        assert not form['type_update'].value()
+        assert form['type_create'].value()
+        assert not Webhook.objects.exists()
+
+    @pytest.mark.parametrize('path', ['/plugins/webhooks/webhooks/add/', '/admin/webhooks/webhook/add/'])
+    def test_it_needs_a_url(self, netbox_user, path: str):
+        browser = Client()
+        browser.force_login(netbox_user)
+        answer = browser.post(path, {**filled(), 'payload_url': '', 'preset': 'teams'})
+        assert 'Enter the address that Microsoft Teams gave you' in answer.content.decode()
+        assert not Webhook.objects.exists()
+
+    def test_it_needs_a_url_in_the_rest_api_too(self, api_client):
+        body = {'name': 'x', 'preset': 'teams', 'payload_url': '', 'type_create': True}
+        answer = api_client.post(WEBHOOKS, body, format='json')
+        assert (answer.status_code, list(answer.json())) == (400, ['payload_url'])
 
     def test_the_page_of_a_webhook_that_is_there_offers_none(self, netbox_user):
         browser = Client()

@@ -112,7 +112,7 @@ class TestFromHereOn:
     def test_it_leads_to_the_form_that_is_filled_in(self, admin_pages):
         webhook = subscribe(NOWHERE, Site)
         noon = timezone.now() - timedelta(days=1)
-        early, here, late = (
+        _early, here, late = (
             delivery(event(site(), timestamp=noon + timedelta(minutes=minutes)), webhook) for minutes in (-5, 0, 5)
         )
         page = shown(admin_pages, here)

@@ -1,0 +1,158 @@
+"""An event names the webhooks that did not take it, and why."""
+
+import pytest
+from dcim.models import Region, Site
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from netbox.context_managers import event_tracking
+from support.builders import CREATED, DELETED, NOWHERE, site, subscribe
+from support.builtin import request_by
+from support.engine import dispatch_all
+from users.models import User
+
+from webhooks.models import Event, Webhook
+from webhooks.services import decision
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+IS_ACTIVE = {'attr': 'status.value', 'value': 'active'}
+
+
+def refusals(user: User) -> dict[str, list[str]]:
+    found = decision.refusals_of(Event.objects.get(), user)
+    return {one.webhook.name: one.reasons for one in found.shown}
+
+
+@pytest.mark.parametrize(
+    ('conditions', 'parts'),
+    [
+        (IS_ACTIVE, ['status.value is planned']),
+        ({**IS_ACTIVE, 'value': 'planned', 'negate': True}, ['status.value is planned']),
+        ({'and': [IS_ACTIVE, {'attr': 'name', 'value': 'Bern'}]}, ['status.value is planned']),
+        ({'or': [IS_ACTIVE, {'attr': 'tenant', 'value': 7}]}, ['status.value is planned', 'tenant is null']),
+        ({'and': [{'or': [IS_ACTIVE]}, {'attr': 'name', 'value': 'x'}]}, ['status.value is planned', 'name is Bern']),
+        ({'attr': 'name', 'op': 'regex', 'value': '^Z'}, ['name is Bern']),
+        ({'attr': 'asns', 'op': 'contains', 'value': 5}, ['asns is []']),
+        ({'attr': 'facility', 'value': 'x'}, ['facility is ""']),
+        ({'attr': 'staus.value', 'value': 'x'}, ['staus.value does not exist']),
+        ({'or': []}, ['{"or": []} is never met.']),
+        ({'attr': 'changelog_message', 'value': 'x'}, ['changelog_message is ""']),
+    ],
+)
+def test_each_part_of_the_conditions_that_is_not_met_is_named_with_its_value(netbox_user, conditions, parts):
+    subscribe(NOWHERE, Site, name='CMDB', conditions=conditions)
+    site(name='Bern', status='planned')
+    dispatch_all()
+    assert Event.objects.get().skipped == 1
+    assert refusals(netbox_user) == {'CMDB': [f'Conditions: {part}' for part in parts]}
+
+
+@pytest.mark.parametrize(('operator', 'told'), [('changed', 'status did not change'), ('unchanged', 'status changed')])
+def test_what_changed_is_named(netbox_user, operator, told):
+    bern = Site.objects.create(name='Bern', slug='bern', status='planned')
+    subscribe(NOWHERE, Site, name='CMDB', conditions={'attr': 'status', 'op': operator})
+    bern.snapshot()
+    bern.status = 'planned' if operator == 'changed' else 'active'
+    bern.save()
+    dispatch_all()
+    assert refusals(netbox_user) == {'CMDB': [f'Conditions: {told}']}
+
+
+def test_an_ignored_user_is_named(netbox_user):
+    subscribe(NOWHERE, Site, name='CMDB', ignore_users=[netbox_user])
+    with event_tracking(request_by(netbox_user)):
+        site()
+    dispatch_all()
+    assert refusals(netbox_user) == {'CMDB': ['Ignored user: admin']}
+
+
+def test_only_those_are_named_that_asked_for_it_and_did_not_take_it(netbox_user):
+    subscribe(NOWHERE, Site, name='takes it')
+    subscribe(NOWHERE, Site, name='of deletions', kinds=(DELETED,), conditions=IS_ACTIVE)
+    subscribe(NOWHERE, Region, name='of regions', conditions=IS_ACTIVE)
+    subscribe(NOWHERE, Site, name='did not', kinds=(CREATED,), conditions=IS_ACTIVE)
+    site(status='planned')
+    dispatch_all()
+    subscribe(NOWHERE, Site, name='came later', conditions=IS_ACTIVE)
+    assert list(refusals(netbox_user)) == ['did not']
+
+
+def test_one_that_was_saved_since_says_so(netbox_user, admin_pages):
+    webhook = subscribe(NOWHERE, Site, conditions=IS_ACTIVE)
+    site(status='planned')
+    dispatch_all()
+    (one,) = decision.refusals_of(Event.objects.get(), netbox_user).shown
+    assert one.saved_at is None
+    webhook.conditions = {**IS_ACTIVE, 'value': 'planned'}
+    webhook.save()
+    (one,) = decision.refusals_of(Event.objects.get(), netbox_user).shown
+    assert (one.reasons, one.saved_at) == ([], Webhook.objects.get().last_updated)
+    page = admin_pages.get(Event.objects.get().get_absolute_url()).content.decode()
+    assert 'By its present settings, it would take the event.' in page
+    assert 'The webhook was saved since' in page
+
+
+def test_the_page_tells_it_and_writes_nothing(admin_pages):
+    subscribe(NOWHERE, Site, name='CMDB', conditions={'attr': 'name', 'op': 'regex', 'value': '^Z'})
+    site(name='Bern')
+    dispatch_all()
+    with CaptureQueriesContext(connection) as captured:
+        page = admin_pages.get(Event.objects.get().get_absolute_url()).content.decode()
+    assert 'Conditions: name is Bern' in page
+    written = [query['sql'] for query in captured if query['sql'].startswith(('INSERT', 'UPDATE', 'DELETE'))]
+    assert written == []
+
+
+def test_an_event_that_everybody_took_has_no_such_list(admin_pages):
+    subscribe(NOWHERE, Site)
+    site()
+    dispatch_all()
+    assert 'Did Not Take' not in admin_pages.get(Event.objects.get().get_absolute_url()).content.decode()
+
+
+def test_it_is_for_those_who_may_view_the_object_and_the_webhook(clerk_pages, clerk_user, grant):
+    for name in ('Mine', 'Other'):
+        subscribe(NOWHERE, Site, name=name, conditions=IS_ACTIVE)
+    bern = site(name='Bern', status='planned')
+    dispatch_all()
+    address = Event.objects.get().get_absolute_url()
+    grant(Event, 'view')
+    assert 'status.value' not in clerk_pages.get(address).content.decode()
+    grant(Site, 'view', name=bern.name)
+    grant(Webhook, 'view', name='Mine')
+    page = clerk_pages.get(address).content.decode()
+    assert page.count('Conditions: status.value is planned') == 1
+    assert 'Mine' in page
+    assert 'Other' not in page
+    assert '1 more webhook, which was deleted' in page
+
+
+class TestWarnings:
+    DATA = {
+        'status': {'value': 'planned'},
+        'tenant': None,
+        'tags': [{'slug': 'a'}],
+        'snapshots': {'prechange': None, 'postchange': {'status': 'planned'}},
+    }
+
+    @pytest.mark.parametrize(
+        ('conditions', 'told'),
+        [
+            (None, []),
+            (IS_ACTIVE, []),
+            ({'attr': 'staus.value', 'value': 'x'}, ['The object has no attribute staus.value.']),
+            ({'attr': 'status.valu', 'value': 'x'}, ['The object has no attribute status.valu.']),
+            ({'attr': 'status.value.x', 'value': 'x'}, ['The object has no attribute status.value.x.']),
+            # Other objects may have a tenant.
+            ({'attr': 'tenant.slug', 'value': 'x'}, []),
+            ({'attr': 'tags.slug', 'op': 'contains', 'value': 'x'}, []),
+            ({'attr': 'tags.slag', 'op': 'contains', 'value': 'x'}, ['The object has no attribute tags.slag.']),
+            ({'attr': 'status', 'op': 'changed'}, []),
+            ({'attr': 'staus', 'op': 'changed'}, ['The object has no attribute staus.']),
+            ({'attr': 'snapshots.prechange.status', 'value': 'x'}, []),
+            ({'or': []}, ['{"or": []} is never met.']),
+            ({'and': [{'and': []}]}, ['{"and": []} is always met.']),
+        ],
+    )
+    def test_what_is_probably_a_mistake_is_named(self, conditions, told):
+        assert decision.warnings(conditions, self.DATA) == told

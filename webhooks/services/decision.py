@@ -1,0 +1,193 @@
+"""Why a webhook takes an event or not: decided anew, and nothing is written."""
+
+import json
+from collections.abc import Collection, Iterator, Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from django.db.models import Q
+from django.utils.text import Truncator
+from django.utils.translation import gettext as _
+from extras.conditions import Condition
+from users.models import User
+
+from ..engine.dispatch import matching
+from ..engine.dispatch.render import Shown
+from ..exceptions import Busy
+from ..interruptions import INTERRUPTIONS
+from ..models import Delivery, Event, Subscription, Webhook
+from ..models.subscription import COMPONENT
+from ..permissions import may_see_expanded
+from . import preview_room
+
+# In a reason.
+MAX_VALUE_CHARS = 80
+# Webhooks whose reasons a page tells.
+MAX_WEBHOOKS = 20
+
+LOGIC = {'and', 'or'}
+# Where the object has no such key. Unlike null, which it may have elsewhere.
+ABSENT = object()
+
+
+class Refusal(NamedTuple):
+    """A webhook that did not take an event. `saved_at`: its settings are newer than that decision."""
+
+    webhook: Webhook
+    reasons: list[str]
+    saved_at: datetime | None
+
+
+class Refusals(NamedTuple):
+    """`hidden`: how many more webhooks did not take it, which the reader may not view, or which are gone."""
+
+    shown: list[Refusal]
+    hidden: int
+    problem: str = ''
+
+
+def refusals_of(event: Event, user: User) -> Refusals:
+    """Return the webhooks that did not take an event, and why. The user may view the event's object."""
+    kind = COMPONENT if event.caused_by else event.kind
+    asked = Subscription.objects.filter(
+        Q(until=None) | Q(until__gte=event.sequence),
+        object_type=event.object_type_id,
+        kind=kind,
+        since__lt=event.sequence,
+    )
+    wanting = Q(pk=event.backfill_for) if event.backfill else Q(pk__in=asked.values('webhook'))
+    taken = Delivery.objects.filter(event=event).values('webhook')
+    webhooks = Webhook.objects.restrict(user, 'view').filter(wanting).exclude(pk__in=taken)
+    try:
+        with preview_room.taken():
+            found = webhooks.prefetch_related('ignore_users')[:MAX_WEBHOOKS]
+            shown = [_refusal(webhook, event, user) for webhook in found]
+    except Busy as busy:
+        return Refusals([], event.skipped, str(busy))
+    return Refusals(shown, max(event.skipped - len(shown), 0))
+
+
+def _refusal(webhook: Webhook, event: Event, reader: User) -> Refusal:
+    if webhook.expand and not may_see_expanded(reader, event.expanded_types or ()):
+        return Refusal(webhook, [_('Hidden, because you may not view the object.')], None)
+    names = [user.username for user in webhook.ignore_users.all()]
+    is_newer = webhook.last_updated and event.dispatched_at and webhook.last_updated > event.dispatched_at
+    return Refusal(webhook, reasons(webhook, event, names), webhook.last_updated if is_newer else None)
+
+
+def reasons(webhook: Webhook, event: Event, ignored: Collection[str]) -> list[str]:
+    """Return why the webhook does not take the event, one sentence each. Empty: it takes it.
+
+    `ignored` are names of users. Regular expressions run in the renderer's process.
+    """
+    found = []
+    if event.username in ignored:
+        found.append(_('Ignored user: {name}').format(name=event.username))
+    if webhook.conditions and (data := data_of(webhook, event)) is not None:
+        found += [_('Conditions: {part}').format(part=part) for part in unmet(webhook.conditions, data)]
+    return found
+
+
+def data_of(webhook: Webhook, event: Event) -> dict[str, Any] | None:
+    """Return what conditions are about. None: the event has no data, and is taken whatever the conditions say."""
+    expanded = json.loads(event.expanded) if event.expanded else {}
+    shown = Shown(event, event.payload_data, snapshots=event.snapshots, expanded=expanded)
+    data = shown.data_for(webhook)
+    if data is None:
+        return None
+    return {**data, 'snapshots': event.snapshots, 'changelog_message': event.changelog_message or ''}
+
+
+def unmet(conditions: Mapping[str, Any], data: Mapping[str, Any]) -> list[str]:
+    """Return the parts of the conditions that are not met, with their values. Empty: all is met."""
+    is_met, problem = _evaluate(conditions, data)
+    if is_met:
+        return []
+    return list(_unmet_parts(conditions, data)) or [problem or _('they are not met')]
+
+
+def warnings(conditions: Any, data: Mapping[str, Any]) -> list[str]:
+    """Return what is probably a mistake: attributes that the object does not have, and lists without conditions."""
+    return list(_warnings(conditions, data)) if isinstance(conditions, dict) else []
+
+
+def _evaluate(conditions: Mapping[str, Any], data: Mapping[str, Any]) -> tuple[bool, str]:
+    """Return whether they are met, and else the error, if there is one."""
+    try:
+        return matching.are_met(dict(conditions), dict(data)), ''
+    except INTERRUPTIONS:
+        raise
+    except Exception as error:
+        # A script may have saved unchecked conditions.
+        return False, str(error)
+
+
+def _unmet_parts(node: Mapping[str, Any], data: Mapping[str, Any]) -> Iterator[str]:
+    if not _is_set(node):
+        yield _describe(node, data)
+        return
+    ((logic, parts),) = node.items()
+    if not parts:
+        yield _without_parts(logic)
+    for part in parts:
+        if not _evaluate(part, data)[0]:
+            yield from _unmet_parts(part, data)
+
+
+def _describe(leaf: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    name, operator = leaf.get('attr', ''), leaf.get('op')
+    if operator in Condition.SNAPSHOT_OPERATORS:
+        text = _('{name} did not change') if operator == Condition.CHANGED else _('{name} changed')
+        return text.format(name=name)
+    value = _value(data, name)
+    if value is ABSENT:
+        return _('{name} does not exist').format(name=name)
+    shown = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+    return _('{name} is {value}').format(name=name, value=Truncator(shown).chars(MAX_VALUE_CHARS))
+
+
+def _warnings(node: Any, data: Mapping[str, Any]) -> Iterator[str]:
+    if _is_set(node):
+        ((logic, parts),) = node.items()
+        if not parts:
+            yield _without_parts(logic)
+        for part in parts:
+            yield from _warnings(part, data)
+    elif 'attr' in node and _is_unknown(node, data):
+        yield _('The object has no attribute {name}.').format(name=node['attr'])
+
+
+def _is_unknown(leaf: Mapping[str, Any], data: Mapping[str, Any]) -> bool:
+    if leaf.get('op') not in Condition.SNAPSHOT_OPERATORS:
+        # Of creations and deletions, one of the snapshots is null.
+        return _value(data, leaf['attr']) is ABSENT
+    snapshots = [one for one in (data.get('snapshots') or {}).values() if one is not None]
+    return bool(snapshots) and all(_value(one, leaf['attr']) is ABSENT for one in snapshots)
+
+
+def _without_parts(logic: str) -> str:
+    if logic.lower() == 'or':
+        return _('{"or": []} is never met.')
+    return _('{"and": []} is always met.')
+
+
+def _is_set(node: Mapping[str, Any]) -> bool:
+    return len(node) == 1 and str(next(iter(node))).lower() in LOGIC
+
+
+def _value(data: Any, name: str) -> Any:
+    """Return what NetBox compares: null if something on the way is null."""
+    for key in name.split('.'):
+        if data is None:
+            return None
+        if isinstance(data, list):
+            data = [one.get(key, ABSENT) if isinstance(one, dict) else ABSENT for one in data]
+            if ABSENT in data:
+                return ABSENT
+        elif isinstance(data, dict):
+            data = data.get(key, ABSENT)
+            if data is ABSENT:
+                return ABSENT
+        else:
+            return ABSENT
+    return data

@@ -1,0 +1,215 @@
+"""The events and objects that a preview can show."""
+
+import json
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from django.contrib.contenttypes.models import ContentType
+from django.db import transaction
+from django.db.models import Model, QuerySet
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from netbox.registry import registry
+from users.models import User
+
+from .. import object_types, permissions, rendering, visibility
+from ..choices import KindChoices
+from ..exceptions import DefinitionError
+from ..interruptions import INTERRUPTIONS
+from ..models import Delivery, Event, Webhook
+from ..outbox import snapshots
+from ..presentation.moments import moment
+from ..storable import is_key
+
+logger = logging.getLogger('webhooks.preview')
+
+LATEST = 50
+# No index finds events with a snapshot.
+RECENT = 10_000
+# In a list of choices: events, object types, and objects of each.
+EVENTS, TYPES, OBJECTS = 15, 5, 5
+EVENT, OBJECT = 'event', 'object'
+WITHOUT_TYPES = gettext_lazy('None are chosen. Without them, only event rules send something through this webhook.')
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A webhook that need not be saved, with its relations. `ignored` are names of users."""
+
+    webhook: Webhook
+    object_types: Sequence[ContentType]
+    ignored: Collection[str] = ()
+
+    @classmethod
+    def of(cls, webhook: Webhook) -> 'Draft':
+        """Return a saved one."""
+        types = list(webhook.object_types.order_by('pk'))
+        return cls(webhook, types, list(webhook.ignore_users.values_list('username', flat=True)))
+
+
+class Choice(NamedTuple):
+    """`value` is a source for `find`."""
+
+    value: str
+    label: str
+
+
+def find(draft: Draft, source: str, user: User) -> Event:
+    """Return the event of a source, or one that is made of an object and not saved.
+
+    `source` is 'event:<id>' or 'object:<model>:<id>', such as 'object:dcim.site:7'. '' is the latest event of the
+    webhook's types, else their newest object. Raises DefinitionError if it does not exist, or the user may not view it.
+    """
+    if not source:
+        event = _latest_event(draft, user) or _event_of_newest(draft, user)
+        if event is None:
+            reason = _('There is no object to show: none exists, or you may not view it.')
+            raise DefinitionError('object_types', reason if draft.object_types else WITHOUT_TYPES)
+        return event
+    kind, _colon, name = source.partition(':')
+    event = _event(name, user) if kind == EVENT else _event_of_object(draft, name, user) if kind == OBJECT else None
+    if event is None:
+        raise DefinitionError('source', _('There is no such event or object, or you may not view it.'))
+    return event
+
+
+def choices(draft: Draft, user: User, text: str = '') -> list[tuple[str, list[Choice]]]:
+    """Return titles with what can be shown: the latest events, and objects of the types, as they are now.
+
+    With a `text`, those whose names contain it.
+    """
+    groups = [(_('Events'), _event_choices(draft, user, text))]
+    groups += [(object_types.name_of(one), _object_choices(one, user, text)) for one in draft.object_types[:TYPES]]
+    return [(title, found) for title, found in groups if found]
+
+
+def _event_choices(draft: Draft, user: User, text: str) -> list[Choice]:
+    named = _events(draft, user).filter(object_repr__icontains=text) if text else _events(draft, user)
+    latest = list(named.only('object_type', 'object_id', 'object_repr', 'kind', 'timestamp')[:LATEST])
+    visible = permissions.visible_events(user, latest)
+    shown = [event for event in latest if event.pk in visible][:EVENTS]
+    return [Choice(f'{EVENT}:{event.pk}', f'{event} · {moment(event.timestamp)}') for event in shown]
+
+
+def _object_choices(object_type: ContentType, user: User, text: str) -> list[Choice]:
+    model = object_type.model_class()
+    if model is None:
+        return []
+    label = '.'.join(object_type.natural_key())
+    found = visibility.viewable(user, model).order_by('-pk')
+    filterset = registry['filtersets'].get(label)
+    if text and filterset:
+        found = filterset({'q': text}, found).qs
+    return [Choice(f'{OBJECT}:{label}:{pk}', name) for pk, name in _names(found[:OBJECTS])]
+
+
+def _names(found: QuerySet) -> list[tuple[int, str]]:
+    try:
+        return [(one.pk, str(one)) for one in found]
+    except INTERRUPTIONS:
+        raise
+    except Exception:
+        # A plugin's model may raise anything.
+        logger.exception('model=%s names failed', found.model._meta.label)
+        return [(pk, f'ID {pk}') for pk in found.values_list('pk', flat=True)]
+
+
+def _event(pk: str, user: User) -> Event | None:
+    event = Event.objects.restrict(user, 'view').filter(pk=pk).exclude(data='').first() if is_key(pk) else None
+    return event if event and permissions.visible_events(user, [event]) else None
+
+
+def _event_of_object(draft: Draft, name: str, user: User) -> Event | None:
+    label, _colon, pk = name.partition(':')
+    object_type = object_types.by_label().get(label)
+    model = object_type.model_class() if object_type else None
+    if model is None or not is_key(pk) or not visibility.viewable(user, model).filter(pk=pk).exists():
+        return None
+    return _event_of(draft, object_type, int(pk), user)
+
+
+#
+# An event that was
+#
+
+
+def _latest_event(draft: Draft, user: User) -> Event | None:
+    latest = list(_events(draft, user).only('object_type', 'object_id')[:LATEST])
+    visible = permissions.visible_events(user, latest)
+    pk = next((event.pk for event in latest if event.pk in visible), None)
+    return Event.objects.filter(pk=pk).first()
+
+
+def _events(draft: Draft, user: User) -> QuerySet[Event]:
+    types = [one.pk for one in draft.object_types]
+    viewable = Event.objects.restrict(user, 'view')
+    if types:
+        newest = Event.objects.values_list('pk', flat=True).first() or 0
+        events = viewable.filter(pk__gt=newest - RECENT, object_type__in=types)
+    else:  # event rules use it
+        sent = Delivery.objects.filter(webhook=draft.webhook.pk).order_by('-pk').values_list('event', flat=True)
+        events = viewable.filter(pk__in=list(sent[:RECENT]))
+    if draft.webhook.needs_before:
+        events = events.filter(snapshots__isnull=False)
+    return events.exclude(data='').filter(test=False).order_by('-pk')
+
+
+#
+# An event that never was
+#
+
+
+def _event_of_newest(draft: Draft, user: User) -> Event | None:
+    found = (_event_of(draft, object_type, pk, user) for object_type, pk in _newest(draft, user))
+    return next(filter(None, found), None)
+
+
+def _event_of(draft: Draft, object_type: ContentType, pk: int, user: User) -> Event | None:
+    taken = snapshots.take(object_type.model_class(), [pk]).get(pk)
+    return _rendered(draft.webhook, object_type, pk, json.loads(taken), user) if taken else None
+
+
+def _newest(draft: Draft, user: User) -> Iterator[tuple[ContentType, int]]:
+    for object_type in draft.object_types:
+        model = object_type.model_class()
+        viewable = visibility.viewable(user, model) if model else Event.objects.none()
+        if (pk := viewable.order_by('-pk').values_list('pk', flat=True).first()) is not None:
+            yield object_type, pk
+
+
+def _rendered(webhook: Webhook, object_type: ContentType, pk: int, snapshot: Any, user: Model) -> Event:
+    kind = next(iter(webhook.kinds), KindChoices.UPDATED)
+    display, data, logged = _render(object_type.model_class(), snapshot)
+    return Event(
+        sequence=0,
+        kind=kind,
+        object_type=object_type,
+        object_id=pk,
+        object_repr=display,
+        timestamp=timezone.now(),
+        username=user.username,
+        data=data,
+        snapshots={
+            'prechange': None if kind == KindChoices.CREATED else logged,
+            'postchange': None if kind == KindChoices.DELETED else logged,
+        },
+    )
+
+
+def _render(model: type[Model], snapshot: Any) -> tuple[str, str, Any]:
+    """Return name, payload, and change log data."""
+    try:
+        with transaction.atomic():
+            (shown,) = rendering.render(model, [snapshot])
+            (logged,) = rendering.change_log(model, [snapshot])
+            return shown.display, json.dumps(shown.data, ensure_ascii=False), logged
+    except INTERRUPTIONS:
+        raise
+    except Exception as error:
+        # A plugin's serializer may raise anything.
+        logger.exception('model=%s rendering failed', model._meta.label)
+        reason = _('The payload cannot be built: {error}').format(error=f'{type(error).__name__}: {error}')
+        raise DefinitionError('object_types', reason) from error
