@@ -3,6 +3,7 @@ import uuid
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import Model, Q, QuerySet
+from django.forms import BaseInlineFormSet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
@@ -13,13 +14,12 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import object_types
 from ..choices import StatusChoices
-from ..exceptions import Busy, DefinitionError
 from ..models import Attempt, Delivery, querysets
 from ..presentation.actions import REDELIVER, REDELIVER_SELECTED
 from ..presentation.moments import moment
 from ..presentation.states import marks_of
 from ..presentation.waits import next_attempt_at, wait_of
-from ..services import preview
+from ..services import preview, sent
 from ..storable import is_key
 from .base import EVERYWHERE, BaseAdmin
 from .display import block, existing_objects, headers_block, object_link, reason_word, word
@@ -33,8 +33,18 @@ class ReadOnly:
     has_change_permission = has_delete_permission = has_add_permission
 
 
+class AttemptFormSet(BaseInlineFormSet):
+    """Of a batch, each delivery shows the attempts of its request."""
+
+    def get_queryset(self) -> list[Attempt]:
+        if not hasattr(self, '_queryset'):
+            self._queryset = sent.attempts_of(self.instance)[::-1]
+        return self._queryset
+
+
 class AttemptInline(ReadOnly, admin.TabularInline):
     model = Attempt
+    formset = AttemptFormSet
     fields = ('number', 'started', 'took', 'outcome', 'answer')
     readonly_fields = fields
 
@@ -102,7 +112,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
             _('Request'),
             {
                 'fields': ('request_line', 'request_headers', 'request_body', 'partial'),
-                'description': _('URL and headers of the last attempt. The body is the one that would be sent now.'),
+                'description': _('Of the last attempt.'),
             },
         ),
         (_('Response'), {'fields': ('response_status', 'response_headers', 'response_body')}),
@@ -129,7 +139,8 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
         delivery = super().get_object(request, object_id, from_field)
         if delivery is not None:
             delivery.existing_objects = existing_objects([delivery])
-            delivery.last_attempt = delivery.attempts.last()
+            delivery.all_attempts = sent.attempts_of(delivery)
+            delivery.last_attempt = next(iter(delivery.all_attempts), None)
         return delivery
 
     def get_search_results(
@@ -221,10 +232,8 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
 
     @admin.display(description=_('Body'))
     def request_body(self, delivery: Delivery) -> SafeString | str:
-        try:
-            return block(preview.body_of(delivery))
-        except (Busy, DefinitionError) as error:
-            return reason_word(str(error))
+        body = sent.last_body(delivery, delivery.all_attempts)
+        return format_html('<p class="wh-quiet">{}</p>{}', body.note, block(body.text))
 
     @admin.display(description=_('Headers'))
     def response_headers(self, delivery: Delivery) -> SafeString | str:

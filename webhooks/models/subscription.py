@@ -252,8 +252,10 @@ def _cluster() -> str:
 
 
 @receiver(post_save, sender=Webhook, dispatch_uid='webhooks.subscribe')
-def _definition_saved(instance: Webhook, **kwargs) -> None:
-    Subscription.objects.sync(instance)
+def _definition_saved(instance: Webhook, created: bool, **kwargs) -> None:
+    # A new one has no object types yet.
+    if not created:
+        Subscription.objects.sync(instance)
 
 
 @receiver(m2m_changed, sender=Webhook.object_types.through, dispatch_uid='webhooks.subscribe')

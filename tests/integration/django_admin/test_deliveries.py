@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 from dcim.models import Rack, Site
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -17,9 +17,11 @@ from support.admin_browser import (
     run,
 )
 from support.builders import NOWHERE, site, subscribe
+from support.engine import work
 from support.log import batch, delivery, event
 from users.models import User
 
+from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
 from webhooks.models import Delivery, Webhook
 from webhooks.presentation.moments import moment
@@ -188,3 +190,17 @@ class TestRedelivering:
     def test_an_open_delivery_is_left_alone(self, client):
         of = delivery(event(site()), status=StatusChoices.SENDING)
         assert 'Nothing to redeliver' in messages_of(run(client, DELIVERIES, 'redeliver', of))[0]
+
+
+class TestTogether:
+    def test_each_member_of_a_batch_shows_the_attempts_of_its_request(self, committed, client, receiver: Receiver):
+        subscribe(receiver.url('/'), Site, batch=True)
+        with transaction.atomic():
+            for _ in range(2):
+                site()
+        work()
+        assert Delivery.objects.count() == 2
+        for one in Delivery.objects.all():
+            text = text_of(client.get(page_of(one)))
+            assert text.count('HTTP 200') == 1
+            assert 'This is what was sent.' in text
