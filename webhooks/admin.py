@@ -5,10 +5,12 @@ from django.contrib import admin
 from . import conf
 from .django_admin.credential import CredentialAdmin
 from .django_admin.delivery import DeliveryAdmin
+from .django_admin.event import EventAdmin
 from .django_admin.webhook import WebhookAdmin
-from .models import Credential, Delivery, Webhook
+from .models import Credential, Delivery, Event, Webhook
 
 if conf.get().admin:
     admin.site.register(Webhook, WebhookAdmin)
     admin.site.register(Delivery, DeliveryAdmin)
+    admin.site.register(Event, EventAdmin)
     admin.site.register(Credential, CredentialAdmin)

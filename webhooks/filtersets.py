@@ -3,6 +3,8 @@
 import uuid
 from collections.abc import Iterator
 from datetime import datetime
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import django_filters
@@ -31,13 +33,15 @@ from . import visibility
 from .choices import CredentialTypeChoices, FormatChoices, KindChoices, StatusChoices
 from .models import Credential, Delivery, Event, Webhook
 from .models.confidential import CONFIDENTIAL, EVENT
-from .models.delivery import where_error_is_found
+from .models.delivery import CAUSE_CHARS, where_error_is_found
 from .presentation.fields import field, shown_in
-from .presentation.states import IS_SUSPENDED
+from .presentation.states import IS_SUSPENDED, STATES, in_state, with_states
 from .storable import NO_SUCH_OFFSET, is_storable_time
 from .validation.credential import normalized
 
 REGEX_LOOKUPS = ('regex', 'iregex')
+# With more matches, PostgreSQL joins faster than it looks them up.
+MAX_EVENTS_FOUND = 10_000
 TEXT_LOOKUPS = ('ic', 'nic', 'iew', 'niew', 'isw', 'nisw', *REGEX_LOOKUPS)
 
 
@@ -107,12 +111,21 @@ class WebhookFilterSet(NamedFilterSet):
         distinct=False,
         label=_('Credential (name)'),
     )
+    state = django_filters.MultipleChoiceFilter(
+        choices=[(key, state.label) for key, state in STATES.items()], method='filter_state', label=_('State')
+    )
     suspended = django_filters.BooleanFilter(method='filter_suspended', label=_('Suspended'))
 
     class Meta:
         model = Webhook
         form = FilterForm
         fields = ('id', *(name for name in shown_in('filters') if not field(name).many_to_many))
+
+    def filter_state(self, queryset: QuerySet, name: str, value: list[str]) -> QuerySet:
+        if not value:
+            return queryset
+        found = reduce(or_, map(in_state, value))
+        return with_states(queryset).filter(found)
 
     def filter_suspended(self, queryset: QuerySet, name: str, value: bool) -> QuerySet:
         return queryset.filter(IS_SUSPENDED) if value else queryset.exclude(IS_SUSPENDED)
@@ -185,8 +198,10 @@ class EventFilterSet(LogFilterSet):
         fields = ('id', 'test')
 
     def search(self, queryset: QuerySet, name: str, value: str) -> QuerySet:
-        found = Q(object_repr__icontains=value) | Q(username__icontains=value)
-        return _search(queryset, value, found & self.visible())
+        if found := _uuid(value):
+            return queryset.filter(uuid=found)
+        named = Q(object_repr__icontains=value) | Q(username__icontains=value)
+        return queryset.filter(named & self.visible())
 
     def filter_deliveries(self, queryset: QuerySet, name: str, value: list[Delivery]) -> QuerySet:
         if not value:
@@ -216,6 +231,7 @@ class DeliveryFilterSet(LogFilterSet):
     status = django_filters.MultipleChoiceFilter(choices=StatusChoices, distinct=False)
     response_status = MultiValueNumberFilter(distinct=False)
     attempt_count = MultiValueNumberFilter(distinct=False)
+    error = MultiValueCharFilter(method='filter_error', label=_('Error'))
     batch = MultiValueBigNumberFilter(distinct=False)
     change_set = MultiValueBigNumberFilter(distinct=False)
     position = MultiValueBigNumberFilter(distinct=False)
@@ -228,13 +244,25 @@ class DeliveryFilterSet(LogFilterSet):
         fields = ('id', 'backfill')
 
     def search(self, queryset: QuerySet, name: str, value: str) -> QuerySet:
-        return _search(
-            queryset,
-            value,
-            (Q(event__object_repr__icontains=value) & self.visible(EVENT))
-            | Q(webhook__name__icontains=value)
-            | (Q(error__icontains=value) & where_error_is_found(self.reader)),
-        )
+        if found := _uuid(value):
+            return queryset.filter(uuid=found)
+        webhooks = Webhook.objects.filter(name__icontains=value).values_list('pk', flat=True)
+        errors = Q(error__icontains=value) & ~Q(error='') & where_error_is_found(self.reader)
+        return queryset.filter(self._of_object(value) | Q(webhook__in=list(webhooks)) | errors)
+
+    def _of_object(self, value: str) -> Q:
+        """Look for the object's name once, not once for the page and once for its count."""
+        found = Event.objects.filter(self.visible(), object_repr__icontains=value).order_by()
+        first = list(found.values_list('pk', flat=True)[: MAX_EVENTS_FOUND + 1])
+        if len(first) <= MAX_EVENTS_FOUND:
+            return Q(event__in=first)
+        return Q(event__object_repr__icontains=value) & self.visible(EVENT)
+
+    def filter_error(self, queryset: QuerySet, name: str, value: list[str]) -> QuerySet:
+        """Take errors as the reader sees them. Their first CAUSE_CHARS characters count."""
+        if not value:
+            return queryset
+        return queryset.with_cause(self.reader).filter(cause__in=[text[:CAUSE_CHARS] for text in value])
 
     def filter_events(self, queryset: QuerySet, name: str, value: list[Event]) -> QuerySet:
         if not value:
@@ -242,8 +270,8 @@ class DeliveryFilterSet(LogFilterSet):
         return queryset.filter(event__in=value)
 
 
-def _search(queryset: QuerySet, value: str, query: Q) -> QuerySet:
+def _uuid(value: str) -> uuid.UUID | None:
     try:
-        return queryset.filter(uuid=uuid.UUID(value))
+        return uuid.UUID(value)
     except ValueError:
-        return queryset.filter(query)
+        return None

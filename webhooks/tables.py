@@ -3,17 +3,19 @@ from typing import Any
 
 import django_tables2 as tables
 from django.contrib.contenttypes.models import ContentType
+from django.contrib.humanize.templatetags.humanize import intcomma
 from django.db.models import Model
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join, strip_tags
+from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from netbox.tables import NetBoxTable, columns
 from utilities.object_types import object_type_name
 from utilities.views import get_viewname
 
-from .choices import KindChoices
+from .choices import KindChoices, StatusChoices
 from .models import Credential, Delivery, Event, Webhook
 from .presentation import states, waits
 from .presentation.fields import is_switch, label, shown_in
@@ -112,9 +114,34 @@ class StateColumn(tables.Column):
         return str(states.state_of(record).label)
 
 
+class ReasonColumn(tables.Column):
+    def render(self, record: Webhook) -> str:
+        return states.reason_of(record)
+
+    def value(self, record: Webhook) -> str:
+        return states.reason_of(record)
+
+
+class WaitingColumn(tables.Column):
+    """Empty where nobody has asked for it (states.with_waiting)."""
+
+    def render(self, record: Webhook) -> str:
+        waiting = self.value(record)
+        if not waiting:
+            return '' if waiting is None else '0'
+        filters = urlencode({'webhook_id': record.pk, 'status': StatusChoices.PENDING})
+        address = f'{reverse("plugins:webhooks:delivery_list")}?{filters}'
+        return format_html('<a href="{}">{}</a>', address, intcomma(waiting))
+
+    def value(self, record: Webhook) -> int | None:
+        return vars(record).get('waiting')
+
+
 class WebhookTable(NetBoxTable):
     name = tables.Column(verbose_name=label('name'), linkify=True)
     state = StateColumn(verbose_name=_('State'), accessor='health__suspended_since', empty_values=(), orderable=False)
+    reason = ReasonColumn(verbose_name=_('Reason'), accessor='health__last_error', orderable=False, attrs=WHOLE)
+    waiting = WaitingColumn(verbose_name=_('Waiting'), empty_values=(), orderable=False)
     object_types = columns.ContentTypesColumn(verbose_name=label('object_types'), separator=', ', orderable=False)
     events = tables.Column(verbose_name=_('Events'), accessor='kind_labels', orderable=False)
     # Its order would reveal masked values.
@@ -136,11 +163,12 @@ class WebhookTable(NetBoxTable):
     class Meta(NetBoxTable.Meta):
         model = Webhook
         fields = (
-            'pk', 'id', *shown_in('list'), 'state', 'events', 'delivered', 'failed', 'superseded', 'last_status',
-            'last_success_at', 'created', 'last_updated',
+            'pk', 'id', *shown_in('list'), 'state', 'reason', 'waiting', 'events', 'delivered', 'failed', 'superseded',
+            'last_status', 'last_success_at', 'created', 'last_updated',
         )  # fmt: skip
         default_columns = (
-            'pk', 'name', 'state', 'object_types', 'events', 'payload_url', 'delivered', 'failed', 'last_success_at',
+            'pk', 'name', 'state', 'reason', 'waiting', 'object_types', 'payload_url', 'delivered', 'failed',
+            'last_success_at',
         )  # fmt: skip
 
 

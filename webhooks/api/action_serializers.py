@@ -10,6 +10,7 @@ from ..constants import MAX_QUERY
 from ..models import Webhook
 from ..security import signing
 from ..services import feed, secret_rotation
+from ..services.redelivery import Figures
 from .fields import AllowedTypeField
 from .serializers import ExpandMixin, StorableMixin
 
@@ -30,6 +31,7 @@ class ReplaySerializer(StorableMixin, serializers.Serializer):
         required=False,
         help_text=_('Only deliveries with this status. Default: all except replaced ones (superseded).'),
     )
+    dry_run = serializers.BooleanField(default=False, help_text=_('Only count the deliveries. Nothing is sent.'))
 
     def validate(self, data: dict[str, Any]) -> dict[str, Any]:
         if 'until' in data and data['since'] >= data['until']:
@@ -78,6 +80,31 @@ class FeedSerializer(serializers.Serializer):
 @extend_schema_serializer(component_name='WebhookDeliveryCount')
 class CountSerializer(serializers.Serializer):
     count = serializers.IntegerField(read_only=True, help_text=_('Number of deliveries that are redelivered.'))
+
+
+@extend_schema_serializer(component_name='WebhookRedeliveryFigures')
+class FiguresSerializer(CountSerializer):
+    """Only `count`, unless it was a dry run."""
+
+    webhooks = serializers.IntegerField(
+        read_only=True, required=False, help_text=_('Number of webhooks to which they go.')
+    )
+    oldest = serializers.DateTimeField(
+        read_only=True, required=False, allow_null=True, help_text=_('Time of the oldest change among them.')
+    )
+    outdated = serializers.IntegerField(
+        read_only=True,
+        required=False,
+        help_text=_('Number of those that are older than a later delivered change of their object.'),
+    )
+    delivered = serializers.IntegerField(
+        read_only=True, required=False, help_text=_('Number of those that were delivered: they get a new webhook-id.')
+    )
+
+
+def figures_of(figures: Figures) -> dict[str, Any]:
+    values = {name: getattr(figures, name) for name in ('count', 'oldest', 'outdated', 'delivered')}
+    return dict(FiguresSerializer(values | {'webhooks': len(figures.by_webhook)}).data)
 
 
 @extend_schema_serializer(component_name='WebhookWaiting')

@@ -1,6 +1,6 @@
 from netbox.api.routers import NetBoxRouter
 
-from . import views
+from . import failures, views
 
 router = NetBoxRouter()
 router.APIRootView = views.WebhooksRootView
@@ -8,4 +8,5 @@ router.register('webhooks', views.WebhookViewSet)
 router.register('credentials', views.CredentialViewSet)
 router.register('events', views.EventViewSet)
 router.register('deliveries', views.DeliveryViewSet)
+router.register('failures', failures.FailureViewSet, basename='failure')
 urlpatterns = router.urls

@@ -6,7 +6,6 @@ from django.db.models import Model, QuerySet
 from django.utils.translation import gettext_lazy as _
 from django_filters.rest_framework import DjangoFilterBackend
 from drf_spectacular.utils import OpenApiResponse, extend_schema
-from netbox.api.authentication import TokenPermissions
 from netbox.api.viewsets import BaseViewSet, NetBoxModelViewSet
 from rest_framework import status
 from rest_framework.decorators import action
@@ -31,6 +30,7 @@ from .action_serializers import (
     BackfillSerializer,
     BackfillStartSerializer,
     CountSerializer,
+    FiguresSerializer,
     PreviewedSerializer,
     PreviewSerializer,
     PreviewSourceSerializer,
@@ -40,20 +40,16 @@ from .action_serializers import (
     SendWaitingSerializer,
     SentWaitingSerializer,
     WaitingSerializer,
+    figures_of,
 )
 from .feed import FeedMixin
+from .permissions import post_needs
 from .refusals import Conflict, RefusingMixin
 
 
 class WebhooksRootView(APIRootView):
     def get_view_name(self) -> str:
         return 'Webhooks'
-
-
-def post_needs(action: str) -> type[TokenPermissions]:
-    """For POST, not 'add'."""
-    needed = {**TokenPermissions.perms_map, 'POST': [f'%(app_label)s.{action}_%(model_name)s']}
-    return type(f'{action.title()}Permission', (TokenPermissions,), {'perms_map': needed})
 
 
 class StableOrderingFilter(OrderingFilter):
@@ -106,16 +102,18 @@ class WebhookViewSet(FeedMixin, SecretiveViewSet):
         data = serializers.DeliverySerializer(delivery, nested=True, context={'request': request}).data
         return Response(data, status=status.HTTP_201_CREATED)
 
-    @extend_schema(request=ReplaySerializer, responses=CountSerializer)
+    @extend_schema(request=ReplaySerializer, responses=FiguresSerializer)
     @action(detail=True, methods=['post'], permission_classes=[post_needs(actions.REPLAY.permission)])
     def replay(self, request: Request, pk: str) -> Response:
-        """Redeliver past events."""
+        """Redeliver past events, or only count them."""
         webhook = self._get_permitted('replay', pk)
         serializer = ReplaySerializer(data=request.data)
         serializer.is_valid(raise_exception=True)
         wanted = serializer.validated_data
-        count = redelivery.replay(webhook, wanted['since'], wanted.get('until'), wanted.get('status'))
-        return Response({'count': count})
+        chosen = redelivery.select(webhook, wanted['since'], wanted.get('until'), wanted.get('status'))
+        if wanted['dry_run']:
+            return Response(figures_of(redelivery.foretell(chosen)))
+        return Response({'count': redelivery.redeliver(chosen)})
 
     @extend_schema(responses=WaitingSerializer)
     @action(detail=True, methods=['get'], permission_classes=[post_needs(actions.SEND_WAITING.permission)])

@@ -10,6 +10,7 @@ from django.contrib.admin.options import ActionLocation
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.template.response import TemplateResponse
 from django.utils.functional import cached_property
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -19,7 +20,8 @@ from utilities.forms.mixins import CheckLastUpdatedMixin
 
 from ..exceptions import Busy
 from ..models import Delivery
-from ..services import redelivery
+from ..presentation.actions import Action
+from ..services import confirmation, redelivery
 
 EVERYWHERE = [ActionLocation.CHANGE_LIST, ActionLocation.CHANGE_FORM]
 
@@ -83,8 +85,24 @@ class BaseAdmin(admin.ModelAdmin):
     def view_on_site(self, obj: Model) -> str:
         return obj.get_absolute_url()
 
-    def redeliver_all(self, request: HttpRequest, deliveries: QuerySet[Delivery]) -> None:
-        count = redelivery.redeliver(deliveries)
+    def confirm_or_redeliver(
+        self, request: HttpRequest, deliveries: QuerySet[Delivery], action: Action, return_url: str = ''
+    ) -> HttpResponse | None:
+        """Ask with the numbers first. Once these are confirmed, redeliver what they counted, and return None."""
+        counted_at = confirmation.confirmed_at(request)
+        if counted_at is None:
+            shown = {
+                **self.admin_site.each_context(request),
+                **confirmation.context(request, redelivery.foretell(deliveries), action),
+                'opts': self.opts,
+                'title': action.label,
+                'return_url': return_url or request.get_full_path(),
+            }
+            return TemplateResponse(request, 'admin/webhooks/redeliver.html', shown)
+        self.tell_redelivered(request, redelivery.redeliver(deliveries, counted_at=counted_at))
+        return None
+
+    def tell_redelivered(self, request: HttpRequest, count: int) -> None:
         if count:
             self.message_user(request, redelivery.announce(count), messages.SUCCESS)
         else:

@@ -1,11 +1,13 @@
 import uuid
 
 from django.contrib import admin
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import Model, Q, QuerySet
 from django.forms import BaseInlineFormSet
-from django.http import HttpRequest
-from django.urls import reverse
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -19,9 +21,9 @@ from ..presentation.actions import REDELIVER, REDELIVER_SELECTED
 from ..presentation.moments import moment
 from ..presentation.states import marks_of
 from ..presentation.waits import next_attempt_at, wait_of
-from ..services import preview, sent
+from ..services import preview, redelivery, sent
 from ..storable import is_key
-from .base import EVERYWHERE, BaseAdmin
+from .base import EVERYWHERE, BaseAdmin, or_explain
 from .display import block, existing_objects, headers_block, object_link, reason_word, word
 from .filters import ObjectTypeFilter
 
@@ -74,12 +76,26 @@ class AttemptInline(ReadOnly, admin.TabularInline):
         )
 
 
-class DeliveryChangeList(ChangeList):
+class ObjectChangeList(ChangeList):
+    """Its rows have an object of NetBox's each."""
+
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
         objects = existing_objects(self.result_list)
-        for delivery in self.result_list:
-            delivery.existing_objects = objects
+        for row in self.result_list:
+            row.existing_objects = objects
+
+
+def search_log(queryset: QuerySet, search_term: str, name: str) -> QuerySet:
+    """`name` leads to the object's name."""
+    term = search_term.strip()
+    if not term:
+        return queryset
+    try:
+        return queryset.filter(uuid=uuid.UUID(term))
+    except ValueError:
+        named = Q(**{f'{name}__icontains': term})
+        return queryset.filter(named | Q(object_id=int(term)) if is_key(term) else named)
 
 
 class DeliveryAdmin(ReadOnly, BaseAdmin):
@@ -119,18 +135,41 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     )
 
     @admin.action(description=REDELIVER.label, description_plural=REDELIVER_SELECTED.label, location=EVERYWHERE)
-    def redeliver(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> None:
-        # The receiver of a superseded delivery got a later one.
-        if request.POST.get('select_across') == '1' and request.GET.get('status__exact') != StatusChoices.SUPERSEDED:
-            queryset = queryset.exclude(status=StatusChoices.SUPERSEDED)
-        self.redeliver_all(request, queryset)
+    def redeliver(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> HttpResponse | None:
+        if request.resolver_match.url_name == 'webhooks_delivery_change':
+            self.tell_redelivered(request, redelivery.redeliver(queryset))
+            return None
+        if request.POST.get('select_across') == '1':
+            queryset = self._unless_superseded(request, queryset)
+        return self.confirm_or_redeliver(request, queryset, REDELIVER)
+
+    def _unless_superseded(self, request: HttpRequest, queryset: QuerySet[Delivery]) -> QuerySet[Delivery]:
+        """The receiver of a superseded delivery got a later one."""
+        is_asked = request.GET.get('status__exact') == StatusChoices.SUPERSEDED
+        return queryset if is_asked else queryset.exclude(status=StatusChoices.SUPERSEDED)
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(self.redeliver_view)
+        return [path('redeliver/', view, name='webhooks_delivery_redeliver'), *super().get_urls()]
+
+    @or_explain
+    def redeliver_view(self, request: HttpRequest) -> HttpResponse:
+        """Redeliver what the filters in the address find, as in the list, and ask first."""
+        listed = f'{reverse("admin:webhooks_delivery_changelist")}?{request.GET.urlencode()}'
+        try:
+            found = self.get_changelist_instance(request).queryset
+        except IncorrectLookupParameters:
+            return redirect(listed)
+        found = self._unless_superseded(request, found)
+        asked = self.confirm_or_redeliver(request, found, REDELIVER, listed)
+        return asked or redirect('admin:webhooks_delivery_changelist')
 
     #
     # Reading
     #
 
     def get_changelist(self, request: HttpRequest, **kwargs) -> type[ChangeList]:
-        return DeliveryChangeList
+        return ObjectChangeList
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Delivery]:
         return querysets.deliveries().select_related('object_type')
@@ -146,14 +185,7 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Delivery], search_term: str
     ) -> tuple[QuerySet[Delivery], bool]:
-        term = search_term.strip()
-        if not term:
-            return queryset, False
-        try:
-            return queryset.filter(uuid=uuid.UUID(term)), False
-        except ValueError:
-            named = Q(event__object_repr__icontains=term)
-            return queryset.filter(named | Q(object_id=int(term)) if is_key(term) else named), False
+        return search_log(queryset, search_term, 'event__object_repr'), False
 
     #
     # Columns and fields

@@ -10,7 +10,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from ..choices import StatusChoices
-from ..models import Delivery, Webhook
+from ..models import Delivery, Event, Webhook
 from ..presentation import states
 from ..presentation.moments import moment
 
@@ -21,10 +21,7 @@ def last_call(webhook: Webhook) -> str:
     health = getattr(webhook, 'health', None)
     if health is None or health.last_attempt_at is None:
         return _('no request yet')
-    if health.suspended_since:
-        since = health.refused_since if states.refuses(health) else health.suspended_since
-        return _('since {since}: {error}').format(since=moment(since), error=health.last_error)
-    return health.last_error or _('last request {when}').format(when=moment(health.last_attempt_at))
+    return states.reason_of(webhook) or _('last request {when}').format(when=moment(health.last_attempt_at))
 
 
 def word(text: str, color: str, title: str = '') -> SafeString:
@@ -43,11 +40,11 @@ def headers_block(headers: Mapping[str, str]) -> SafeString | str:
     return block('\n'.join(f'{name}: {value}' for name, value in sorted(headers.items())))
 
 
-def existing_objects(deliveries: Iterable[Delivery]) -> Objects:
+def existing_objects(rows: Iterable[Delivery | Event]) -> Objects:
     """One query a model."""
     by_type: dict[int, set[int]] = defaultdict(set)
-    for delivery in deliveries:
-        by_type[delivery.object_type_id].add(delivery.object_id)
+    for row in rows:
+        by_type[row.object_type_id].add(row.object_id)
     return {
         (type_id, pk): instance
         for type_id, pks in by_type.items()
@@ -56,9 +53,10 @@ def existing_objects(deliveries: Iterable[Delivery]) -> Objects:
     }
 
 
-def object_link(delivery: Delivery, objects: Objects) -> SafeString | str:
-    text = delivery.event.object_repr or str(delivery.object_id)
-    instance = objects.get((delivery.object_type_id, delivery.object_id))
+def object_link(row: Delivery | Event, objects: Objects) -> SafeString | str:
+    event = row.event if isinstance(row, Delivery) else row
+    text = event.object_repr or str(row.object_id)
+    instance = objects.get((row.object_type_id, row.object_id))
     try:
         return format_html('<a href="{}">{}</a>', instance.get_absolute_url(), text) if instance else text
     except (AttributeError, NoReverseMatch):  # a plugin's model

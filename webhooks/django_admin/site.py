@@ -15,6 +15,7 @@ from django_rq.settings import get_queues_map
 from .. import conf
 from ..choices import StatusChoices
 from ..services import status
+from .causes import causes_for_admin
 
 
 class WebhooksAdminSite(AdminSite):
@@ -67,6 +68,7 @@ class WebhooksAdminSite(AdminSite):
                 'worker': settings.worker,
             },
             'webhooks_status': lambda: status.lines(_urls()),
+            'webhooks_causes': causes_for_admin,
         }
 
     def _turn_away(self, request: HttpRequest, wanted: str) -> HttpResponse:

@@ -8,6 +8,7 @@ from django.urls import include, path
 from django_rq.urls import app_name, get_admin_urlpatterns, get_api_urlpatterns
 
 from .. import metrics
+from .failed_jobs import REPLACED
 from .install import previous_urlconf
 from .status_page import answered
 
@@ -16,7 +17,7 @@ _previous = import_module(previous_urlconf)
 # Like `django_rq.urls`, but with the admin's access check.
 _status_page = [
     *get_api_urlpatterns(),
-    *get_admin_urlpatterns(view_wrapper=lambda view: admin.site.admin_view(answered(view))),
+    *get_admin_urlpatterns(view_wrapper=lambda view: admin.site.admin_view(answered(REPLACED.get(view, view)))),
 ]
 
 urlpatterns = [

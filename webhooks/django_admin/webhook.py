@@ -47,9 +47,11 @@ from ..services import backfill, banners, feed, preview, secret_rotation, switch
 from ..ui import history
 from . import custom_fields
 from .base import EVERYWHERE, BaseAdmin, or_explain
+from .causes import causes_for_admin
 from .display import failed_url, last_call, word
 from .filters import StateFilter, SubscribedTypeFilter
 from .forms import WebhookForm
+from .replay import ReplayMixin
 
 MASKED = ('payload_url', *SEALED_FIELDS)
 MODELS_SHOWN = 3
@@ -62,7 +64,7 @@ BACKFILL_MOVES = {
 }
 
 
-class WebhookAdmin(BaseAdmin):
+class WebhookAdmin(ReplayMixin, BaseAdmin):
     form = WebhookForm
     list_display = ('name', 'state', 'models', 'events', 'url')
     list_filter = (StateFilter, SubscribedTypeFilter)
@@ -173,9 +175,9 @@ class WebhookAdmin(BaseAdmin):
         self.message_user(request, format_html('{} <a href="{}">{}</a>', told, page, _('Show the delivery')), level)
 
     @admin.action(description=REDELIVER_FAILED.label, location=EVERYWHERE)
-    def redeliver_failed(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
+    def redeliver_failed(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> HttpResponse | None:
         failed = Delivery.objects.filter(webhook__in=queryset, status=StatusChoices.FAILED)
-        self.redeliver_all(request, failed)
+        return self.confirm_or_redeliver(request, failed, REDELIVER_FAILED)
 
     @admin.action(description=SEND_ALL.label, location=EVERYWHERE)
     def send_all(self, request: HttpRequest, queryset: QuerySet[Webhook]) -> None:
@@ -225,6 +227,7 @@ class WebhookAdmin(BaseAdmin):
         if obj is not None:
             context |= {
                 'banners': banners.of(obj),
+                'causes': causes_for_admin(obj),
                 'feed_unread': feed.unread_of(obj) if obj.is_feed else None,
                 'new_secret': secret_rotation.take(request.session, obj),
             }

@@ -2,7 +2,13 @@ from .backfill import BackfillForm
 from .bulk_edit import CredentialBulkEditForm, WebhookBulkEditForm
 from .bulk_import import CredentialImportForm, ImportedTextForm, WebhookImportForm
 from .credential import CredentialForm
-from .filters import CredentialFilterForm, DeliveryFilterForm, EventFilterForm, WebhookFilterForm
+from .filters import (
+    CredentialFilterForm,
+    DeliveryFilterForm,
+    EventFilterForm,
+    WebhookDeliveryFilterForm,
+    WebhookFilterForm,
+)
 from .replay import ReplayForm
 from .secret import RotateSecretForm
 from .waiting import SendWaitingForm
@@ -21,6 +27,7 @@ __all__ = (
     'RotateSecretForm',
     'SendWaitingForm',
     'WebhookBulkEditForm',
+    'WebhookDeliveryFilterForm',
     'WebhookFilterForm',
     'WebhookForm',
     'WebhookImportForm',

@@ -12,6 +12,7 @@ from .. import object_types
 from ..choices import CredentialTypeChoices, KindChoices, StatusChoices
 from ..models import Credential, Delivery, Event, Webhook
 from ..presentation.fields import GROUPS, Group, field, is_switch, label, shown_in
+from ..presentation.states import STATES
 from .fields import TimeField, switch
 
 
@@ -49,10 +50,13 @@ def _filters(group: Group) -> list[str]:
 class WebhookFilterForm(ObjectTypeFilterMixin, NetBoxModelFilterSetForm):
     model = Webhook
     vars().update(dict(filter(None, map(form_field, shown_in('filters')))))
+    state = forms.MultipleChoiceField(
+        label=_('State'), required=False, choices=[(key, state.label) for key, state in STATES.items()]
+    )
     suspended = switch(_('Suspended'))
     tag = TagFilterField(model)
     fieldsets = (
-        FieldSet('q', 'filter_id', 'tag', 'suspended'),
+        FieldSet('q', 'filter_id', 'tag', 'state', 'suspended'),
         *(FieldSet(*_filters(group), name=group.title) for group in GROUPS),
     )
 
@@ -74,18 +78,30 @@ class DeliveryFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):
     model = Delivery
     fieldsets = (
         FieldSet('q', 'filter_id'),
-        FieldSet('status', 'webhook_id', 'kind', 'response_status', 'backfill', name=_('Delivery')),
+        FieldSet('status', 'webhook_id', 'error', 'kind', 'response_status', 'backfill', name=_('Delivery')),
         FieldSet('object_type_id', 'object_id', name=_('Object')),
         FieldSet('created__gte', 'created__lte', name=_('Time')),
     )
     status = forms.MultipleChoiceField(label=_('Status'), choices=StatusChoices, required=False)
     webhook_id = DynamicModelMultipleChoiceField(label=_('Webhook'), queryset=Webhook.objects.all(), required=False)
+    error = forms.CharField(label=_('Error'), required=False)
     kind = forms.MultipleChoiceField(label=_('Event'), choices=KindChoices, required=False)
     response_status = forms.IntegerField(label=_('Response status'), required=False)
     backfill = switch(_('Backfill'))
     object_id = forms.IntegerField(label=_('Object ID'), required=False)
     created__gte = TimeField(label=_('After'), required=False)
     created__lte = TimeField(label=_('Before'), required=False)
+
+
+class WebhookDeliveryFilterForm(DeliveryFilterForm):
+    """On the page of one webhook."""
+
+    fieldsets = (
+        FieldSet('q', 'filter_id'),
+        FieldSet('status', 'error', 'kind', 'response_status', 'backfill', name=_('Delivery')),
+        *DeliveryFilterForm.fieldsets[2:],
+    )
+    webhook_id = None
 
 
 class EventFilterForm(ObjectTypeFilterMixin, SavedFiltersMixin, FilterForm):

@@ -2,10 +2,13 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
 from django.utils.translation import gettext_lazy as _
 from utilities.forms import add_blank_choice
 
 from ..choices import CLOSED_CHOICES
+from ..models import Delivery, Webhook
+from ..services import redelivery
 from .fields import TimeField
 
 
@@ -26,3 +29,8 @@ class ReplayForm(forms.Form):
         if cleaned.get('since') and cleaned.get('until') and cleaned['since'] >= cleaned['until']:
             raise ValidationError({'until': _('"Until" must be later than "Since".')})
         return cleaned
+
+    def select(self, webhook: Webhook) -> QuerySet[Delivery]:
+        """Return the deliveries that a valid form asks for."""
+        chosen = self.cleaned_data
+        return redelivery.select(webhook, chosen['since'], chosen['until'], chosen['status'] or None)

@@ -9,7 +9,8 @@ from typing import Any
 
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
-from django.db.models import Exists, OuterRef, Q
+from django.db.models import Case, Exists, F, Func, OuterRef, Q, Value, When
+from django.db.models.functions import Left
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
@@ -26,10 +27,26 @@ FAILED = Q(status=StatusChoices.FAILED)
 # In place of a part: it comes after all parts.
 UNFORMED = 32767
 
+# Errors that begin alike have one cause. So the text fits into an address.
+CAUSE_CHARS = 200
+# As confidential.BEGINNING. PostgreSQL's alternatives take the longest match, so each is a case of its own.
+BEGINNING_OF_ERROR = Case(
+    When(error__regex=r'^HTTP \d+', then=Func(F('error'), Value(r'^HTTP \d+'), function='SUBSTRING')),
+    default=Func(F('error'), Value(':'), Value(1), function='SPLIT_PART'),
+    output_field=models.TextField(),
+)
+
 
 class DeliveryQuerySet(LogQuerySet):
     def closed(self) -> 'DeliveryQuerySet':
         return self.exclude(status__in=OPEN_STATUSES)
+
+    def with_cause(self, reader: visibility.Reader | None = None) -> 'DeliveryQuerySet':
+        """Annotate `cause`: the beginning of the error, CAUSE_CHARS long. A reader gets no more than the rows show."""
+        if reader is None or visibility.sees_everything(reader):
+            return self.annotate(cause=Left('error', CAUSE_CHARS))
+        shown = Case(When(where_error_is_found(reader), then=F('error')), default=BEGINNING_OF_ERROR)
+        return self.annotate(cause=Left(shown, CAUSE_CHARS))
 
     def _where_shown(self, reader: visibility.Reader, name: str) -> Q:
         return where_error_is_found(reader) if name == 'error' else super()._where_shown(reader, name)

@@ -184,7 +184,7 @@ class Grant:
                 raise ValueError
             self.token, self.seconds = token, _seconds(answer)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            return ': '.join([_('the answer holds no bearer token'), *_refusal(text)])
+            return ': '.join([_('the answer holds no bearer token'), *_refusal(said.whole)])
         return ''
 
     def settle(self, outcome: Outcome) -> Outcome | None:

@@ -1,11 +1,14 @@
 from typing import NamedTuple
 
-from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.db.models import Count, Exists, OuterRef, Q, QuerySet, Subquery
+from django.db.models.functions import Coalesce
 from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 from extras.models import EventRule
 
-from ..models import Event, Health, Webhook
+from .. import constants
+from ..choices import StatusChoices
+from ..models import Delivery, Event, Health, Webhook
 from .moments import moment
 
 
@@ -17,7 +20,8 @@ class State(NamedTuple):
     query: Q
 
 
-# The first matching state counts.
+# The first matching state counts. An answer 410 has disabled it, and nobody has enabled it since.
+GONE = State(_('Disabled by its receiver'), 'red', Q(enabled=False, health__last_status=constants.GONE))
 DISABLED = State(pgettext_lazy('webhooks', 'Disabled'), 'gray', Q(enabled=False))
 PAUSED = State(_('Paused'), 'yellow', Q(paused=True))
 SUSPENDED = State(_('Suspended'), 'orange', Q(health__suspended_since__isnull=False))
@@ -30,6 +34,7 @@ ACTIVE = State(_('Active'), 'green', Q())
 IS_SUSPENDED = Q(enabled=True) & SUSPENDED.query
 
 STATES = {
+    'gone': GONE,
     'disabled': DISABLED,
     'paused': PAUSED,
     'suspended': SUSPENDED,
@@ -51,6 +56,25 @@ def with_states(webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:
     return webhooks.annotate(is_used=Exists(types) | Exists(rules))
 
 
+def with_waiting(webhooks: QuerySet[Webhook]) -> QuerySet[Webhook]:
+    """Annotate `waiting`, how many deliveries are pending. An index alone has them."""
+    pending = Delivery.objects.filter(webhook=OuterRef('pk'), status=StatusChoices.PENDING).order_by()
+    return webhooks.annotate(
+        waiting=Coalesce(Subquery(pending.values('webhook').annotate(n=Count('pk')).values('n')), 0)
+    )
+
+
+def reason_of(webhook: Webhook) -> str:
+    """Return in one line why the webhook does not send, or how its last request went. '' if nothing is wrong."""
+    health = getattr(webhook, 'health', None)
+    if health is None or not health.last_error:
+        return ''
+    if not health.suspended_since:
+        return health.last_error
+    since = health.refused_since if refuses(health) else health.suspended_since
+    return gettext('since {since}: {error}').format(since=moment(since), error=health.last_error)
+
+
 def is_used(webhook: Webhook) -> bool:
     if 'is_used' in vars(webhook):
         return vars(webhook)['is_used']
@@ -61,7 +85,7 @@ def state_of(webhook: Webhook) -> State:
     """No query after `with_states`."""
     health = getattr(webhook, 'health', None)
     if not webhook.enabled:
-        return DISABLED
+        return GONE if health and health.last_status == constants.GONE else DISABLED
     if webhook.paused:
         return PAUSED
     if health and health.suspended_since:

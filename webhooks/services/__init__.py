@@ -1,6 +1,8 @@
 """Actions behind pages, commands and the REST API.
 
-redelivery: sends closed deliveries again.
+redelivery: sends closed deliveries again, and counts them before.
+confirmation: asks before many deliveries are sent again.
+causes: groups failed deliveries by webhook and error.
 waiting: sends waiting deliveries now.
 backfill: sends all objects in their present state.
 trial: sends a test event.

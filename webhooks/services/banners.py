@@ -9,7 +9,6 @@ from django.utils.timesince import timesince
 from django.utils.translation import gettext as _
 
 from .. import conf
-from ..constants import GONE
 from ..exceptions import DecryptionError
 from ..models import Health, Webhook
 from ..models.fields import Sealed
@@ -79,7 +78,7 @@ def _until_it_expires(webhook: Webhook) -> str:
 def _state(webhook: Webhook) -> Iterator[Banner]:
     health = getattr(webhook, 'health', None)
     if not webhook.enabled:
-        yield _gone(health) if health and health.last_status == GONE else _disabled()
+        yield _gone(health) if health and states.state_of(webhook) is states.GONE else _disabled()
     elif webhook.paused:
         yield Banner(
             'warning',
@@ -95,7 +94,7 @@ def _gone(health: Health) -> Banner:
     return Banner(
         'danger',
         'link-variant-off',
-        _('Disabled by its receiver'),
+        states.GONE.label,
         _(
             'The receiver answered “410 Gone” on {when}: it wants no more requests. Since then, changes are not '
             'recorded. Check the URL, then edit the webhook to enable it.'

@@ -1,11 +1,15 @@
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from operator import itemgetter
+from typing import NamedTuple
 
+from django.contrib.humanize.templatetags.humanize import intcomma
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.db.models.functions import Least
+from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from .. import conf
@@ -17,6 +21,7 @@ from ..engine.registry import SUSPECT
 from ..exceptions import DeliveryFailed
 from ..models import Delivery, Webhook, querysets
 from ..outbox import wakeup
+from ..presentation.moments import moment
 from . import failed_jobs
 
 # No receiver has confirmed these: they keep their id.
@@ -36,31 +41,120 @@ TELL_AGAIN = """
     WHERE n.id = v.new AND (d.span IS NOT NULL OR e.kind = 'created')"""
 
 
+# What a redelivery of these would bring about. A later change of the same object has arrived at the same webhook.
+FORETELL = """
+    SELECT min(e.timestamp), count(*) FILTER (WHERE EXISTS (
+        SELECT 1 FROM webhooks_delivery l JOIN webhooks_event le ON le.id = l.event_id
+        WHERE (l.object_type_id, l.object_id, l.webhook_id) = (d.object_type_id, d.object_id, d.webhook_id)
+            AND l.status = 'delivered' AND l.sequence > d.sequence AND NOT le.test
+    ))
+    FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id WHERE d.id = ANY(%(ids)s)"""
+
+
+class Found(NamedTuple):
+    sequence: int
+    pk: int
+    status: str
+    webhook_id: int
+    change_set: int | None
+    batch: int | None
+
+    @property
+    def together(self) -> Hashable:
+        """The key of a change set or a batch."""
+        return (self.webhook_id, self.change_set) if self.change_set else self.batch or self.pk
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a redelivery would send. `counted_at`: `redeliver` then leaves out what is closed later.
+
+    `outdated` deliveries are older than a later delivered change of their object. `delivered` ones get a new id.
+    """
+
+    count: int
+    by_webhook: Mapping[int, int]
+    oldest: datetime | None
+    outdated: int
+    delivered: int
+    counted_at: datetime
+
+    @property
+    def sentences(self) -> list[str]:
+        """The number first, then what may surprise."""
+        if not self.count:
+            return [_('Nothing to redeliver: only finished deliveries can be redelivered.')]
+        told = [f'{self._what_is_sent} {self._age}']
+        if self.delivered:
+            text = ngettext(
+                '%(shown)s was delivered before. It gets a new webhook-id, or the receiver might ignore it.',
+                '%(shown)s were delivered before. They get a new webhook-id, or the receiver might ignore them.',
+                self.delivered,
+            )
+            told.append(text % {'shown': intcomma(self.delivered)})
+        return told
+
+    @property
+    def _what_is_sent(self) -> str:
+        deliveries = ngettext('%(shown)s delivery', '%(shown)s deliveries', self.count)
+        webhooks = ngettext('%(shown)s webhook', '%(shown)s webhooks', len(self.by_webhook))
+        return _('{deliveries} to {webhooks} will be sent again.').format(
+            deliveries=deliveries % {'shown': intcomma(self.count)},
+            webhooks=webhooks % {'shown': intcomma(len(self.by_webhook))},
+        )
+
+    @property
+    def _age(self) -> str:
+        oldest = moment(self.oldest)
+        if not self.outdated:
+            text = _('The oldest is from {time}; none is older than a later delivered change of its object.')
+            return text.format(time=oldest)
+        text = ngettext(
+            'The oldest is from {time}; {count} of them is older than a later delivered change of its object.',
+            'The oldest is from {time}; {count} of them are older than a later delivered change of their object.',
+            self.outdated,
+        )
+        return text.format(time=oldest, count=intcomma(self.outdated))
+
+
+def foretell(deliveries: QuerySet[Delivery]) -> Figures:
+    """Count what `redeliver` would send again. Sends and changes nothing."""
+    now = sql.fetch_value('SELECT clock_timestamp()')
+    found = _find(deliveries)
+    oldest, outdated = sql.fetch(FORETELL, {'ids': [one.pk for one in found]})[0]
+    delivered = sum(one.status == StatusChoices.DELIVERED for one in found)
+    return Figures(len(found), Counter(one.webhook_id for one in found), oldest, outdated, delivered, now)
+
+
 def redeliver(
-    deliveries: QuerySet[Delivery], watch: Callable[[Sequence[Sequence[int]]], Iterable[Sequence[int]]] = iter
+    deliveries: QuerySet[Delivery],
+    watch: Callable[[Sequence[Sequence[int]]], Iterable[Sequence[int]]] = iter,
+    counted_at: datetime | None = None,
 ) -> int:
     """Redeliver closed deliveries in parts, by sequence, and return their number.
 
     A failed or superseded delivery keeps its `webhook-id` and gets one more attempt, with its batch. A delivered one
-    gets a new id: receivers may ignore known ids. `watch` wraps the parts, for a progress bar.
+    gets a new id: receivers may ignore known ids. `watch` wraps the parts, for a progress bar. `counted_at` is from
+    Figures: while a person reads these, more may fail.
     """
     # Later parts must not redeliver new deliveries.
-    closed = deliveries.exclude(status__in=OPEN_STATUSES)
-    columns = ('sequence', 'pk', 'status', 'webhook_id', 'change_set', 'batch')
-    found = set(closed.values_list(*columns))
-    batches = closed.filter(batch__isnull=False, status__in=AS_ITSELF).values('batch')
-    if any(batch for *_, batch in found):
-        found.update(Delivery.objects.filter(batch__in=batches, status__in=AS_ITSELF).values_list(*columns))
-    delivered = {pk for _sequence, pk, status, *_ in found if status == StatusChoices.DELIVERED}
-    parts = list(
-        _parts({pk: _together(pk, *row) for _sequence, pk, _status, *row in sorted(found, key=itemgetter(0, 1))})
-    )
+    found = sorted(_find(deliveries, counted_at), key=itemgetter(0, 1))
+    delivered = {one.pk for one in found if one.status == StatusChoices.DELIVERED}
+    parts = list(_parts({one.pk: one.together for one in found}))
     return sum(_redeliver(part, delivered.intersection(part)) for part in watch(parts))
 
 
-def _together(pk: int, webhook_id: int, change_set: int | None, batch: int | None) -> Hashable:
-    """The key of a change set or a batch."""
-    return (webhook_id, change_set) if change_set else batch or pk
+def _find(deliveries: QuerySet[Delivery], closed_until: datetime | None = None) -> set[Found]:
+    """Return the closed ones, and those that share a request with one that goes again as itself."""
+    closed = deliveries.exclude(status__in=OPEN_STATUSES)
+    if closed_until is not None:
+        closed = closed.filter(Q(finished_at__lte=closed_until) | Q(finished_at=None))
+    found = {Found(*row) for row in closed.values_list(*Found._fields)}
+    batches = {one.batch for one in found if one.batch and one.status in AS_ITSELF}
+    if batches:
+        shared = Delivery.objects.filter(batch__in=batches, status__in=AS_ITSELF)
+        found.update(Found(*row) for row in shared.values_list(*Found._fields))
+    return found
 
 
 def _parts(keys: Mapping[int, Hashable]) -> Iterator[list[int]]:

@@ -41,7 +41,7 @@ PING = 'test'
 
 
 def send_test(webhook: Webhook, user: User | None = None) -> Delivery:
-    """Send a test event of the newest subscribed object, else a ping. Return its closed delivery as the user may see it.
+    """Send a test event of the newest subscribed object, else a ping. Return its delivery as the user may see it.
 
     A disabled webhook is tested too. There is one attempt, of MAX_SECONDS seconds. Raises Busy.
     """

@@ -90,7 +90,6 @@ SHOWN = {
 # Extra rows, each below the field that is its key.
 DERIVED = {
     'type_delete': {'kinds': attrs.TextAttr('kind_labels', label=_('Events'))},
-    'paused': {'state': StateAttr('pk', label=_('State'))},
     'secret': {'public_key': attrs.TextAttr('public_key', label=_('Public key'), style=MONOSPACE, copy_button=True)},
 }
 
@@ -140,10 +139,11 @@ class CredentialPanel(panels.ObjectAttributesPanel):
 
 
 class HealthPanel(panels.ObjectAttributesPanel):
-    """A webhook without deliveries has no health."""
+    """How it goes. What did not happen has no row."""
 
     title = _('Health')
 
+    state = StateAttr('pk', label=_('State'))
     delivered = attrs.NumericAttr('health.delivered', label=_('Delivered'))
     failed = attrs.NumericAttr('health.failed', label=_('Failed'))
     superseded = attrs.NumericAttr('health.superseded', label=_('Replaced'))
@@ -154,6 +154,11 @@ class HealthPanel(panels.ObjectAttributesPanel):
     refused_since = attrs.DateTimeAttr('health.refused_since', label=_('Errors since'))
     suspended_since = attrs.DateTimeAttr('health.suspended_since', label=_('Suspended since'))
     probe_at = attrs.DateTimeAttr('health.probe_at', label=_('Next attempt'))
+
+    def get_context(self, context: dict[str, Any]) -> dict[str, Any]:
+        own = super().get_context(context)
+        rows = zip(self._attrs.values(), own['attrs'], strict=True)
+        return {**own, 'attrs': [row for attr, row in rows if attr.get_value(own['object']) not in (None, '')]}
 
 
 class HistoryPanel(panels.Panel):

@@ -3,7 +3,7 @@ from typing import Any
 from django.contrib import messages
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
+from django.shortcuts import redirect, render
 from django.utils.translation import gettext_lazy
 from netbox.object_actions import BulkExport
 from netbox.ui import layout
@@ -17,9 +17,9 @@ from .. import filtersets, forms, tables
 from ..choices import StatusChoices
 from ..models import Delivery, querysets
 from ..permissions import restricted_attempt, visible_deliveries
-from ..presentation.actions import REDELIVER, STILL_OPEN
+from ..presentation.actions import REDELIVER, STILL_OPEN, Action
 from ..presentation.headlines import headline
-from ..services import redelivery, sent
+from ..services import confirmation, redelivery, sent
 from ..storable import is_key
 from ..ui import panels
 from ..ui.buttons import BulkRedeliver, Redeliver, RedeliverFromHere
@@ -99,23 +99,45 @@ class DeliveryRedeliverView(RedeliverMixin, BaseObjectView):
         return redirect(self.get_return_url(request, delivery))
 
 
+def confirm_or_redeliver(
+    request: HttpRequest, deliveries: QuerySet[Delivery], action: Action, return_url: str, **more: str
+) -> HttpResponse:
+    """Ask with the numbers first. Once these are confirmed, redeliver what they counted."""
+    counted_at = confirmation.confirmed_at(request)
+    if counted_at is None:
+        shown = confirmation.context(request, redelivery.foretell(deliveries), action, **more)
+        return render(request, 'webhooks/redeliver.html', {**shown, 'return_url': return_url})
+    count = redelivery.redeliver(deliveries, counted_at=counted_at)
+    messages.success(request, redelivery.announce(count))
+    return redirect(return_url)
+
+
 @register_model_view(Delivery, 'bulk_redeliver', path='redeliver', detail=False)
 class DeliveryBulkRedeliverView(CheckedSelectionMixin, RedeliverMixin, BaseMultiObjectView):
+    """POST: what a list has selected. GET: what the filter in the address finds. Both ask first."""
+
     filterset = filtersets.DeliveryFilterSet
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        return redirect(self.get_return_url(request))
+        is_filtered = any(name in self.filterset.base_filters and value for name, value in request.GET.items())
+        if not is_filtered:
+            return redirect(self.get_return_url(request))
+        return self._filtered(request)
 
     def post(self, request: HttpRequest) -> HttpResponse:
-        if not self.is_refused(request):
-            self.redeliver(self._selected(request))
-        return redirect(self.get_return_url(request))
-
-    def _selected(self, request: HttpRequest) -> QuerySet[Delivery]:
         if request.POST.get('_all'):
-            filterset = self.filterset(request.GET, self.queryset, request=request)
-            found = filterset.qs
-            # The receiver of a superseded delivery got a later one.
-            is_asked = StatusChoices.SUPERSEDED in filterset.form.cleaned_data['status']
-            return found if is_asked else found.exclude(status=StatusChoices.SUPERSEDED)
-        return self.queryset.filter(pk__in=[pk for pk in request.POST.getlist('pk') if is_key(pk)])
+            return self._filtered(request)
+        pks = [pk for pk in request.POST.getlist('pk') if is_key(pk)]
+        return self._answer(request, self.queryset.filter(pk__in=pks))
+
+    def _filtered(self, request: HttpRequest) -> HttpResponse:
+        filterset = self.filterset(request.GET, self.queryset, request=request)
+        if self.is_refused(request, filterset):
+            return redirect(self.get_return_url(request))
+        # The receiver of a superseded delivery got a later one.
+        is_asked = StatusChoices.SUPERSEDED in filterset.form.cleaned_data['status']
+        found = filterset.qs if is_asked else filterset.qs.exclude(status=StatusChoices.SUPERSEDED)
+        return self._answer(request, found, _all='1')
+
+    def _answer(self, request: HttpRequest, deliveries: QuerySet[Delivery], **more: str) -> HttpResponse:
+        return confirm_or_redeliver(request, deliveries, REDELIVER, self.get_return_url(request), **more)

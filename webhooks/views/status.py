@@ -7,9 +7,9 @@ from django.urls import reverse
 from django.views.generic import View
 
 from ..choices import StatusChoices
-from ..models import Delivery
 from ..outbox import redis_queue
 from ..services import status
+from .causes import causes_for
 
 
 class StatusView(PermissionRequiredMixin, View):
@@ -20,11 +20,10 @@ class StatusView(PermissionRequiredMixin, View):
         return any(map(self.request.user.has_perm, self.get_permission_required()))
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        failed = Delivery.objects.restrict(request.user, 'view').filter(status=StatusChoices.FAILED)
         shown = {
             'lines': status.lines(_urls(), request.user),
             'workers': redis_queue.workers(),
-            'has_failed': failed.exists(),
+            'causes': causes_for(request.user, request.path),
         }
         return render(request, 'webhooks/status.html', shown)
 

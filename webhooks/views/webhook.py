@@ -1,36 +1,42 @@
 import copy
 from typing import Any
 
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.translation import gettext_lazy
 from extras.ui.panels import CustomFieldsPanel, TagsPanel
-from netbox.object_actions import CloneObject, DeleteObject, EditObject
+from netbox.object_actions import CloneObject, DeleteObject, EditObject, ObjectAction
 from netbox.ui import layout
-from netbox.ui.panels import ObjectsTablePanel
+from netbox.ui.panels import ObjectsTablePanel, PluginContentPanel, TemplatePanel
 from netbox.views import generic
 from netbox.views.generic.base import BaseObjectView
+from users.models import User
 from utilities.forms import restrict_form_fields
 from utilities.permissions import get_permission_for_model
 from utilities.views import ViewTab, register_model_view
 
 from .. import filtersets, forms, tables
-from ..models import Webhook
+from ..models import Delivery, Webhook, querysets
+from ..presentation.actions import REDELIVER
 from ..presentation.fields import label
-from ..presentation.states import with_states
+from ..presentation.states import with_states, with_waiting
 from ..services import banners, feed, preview, preview_sources, secret_rotation
 from ..ui import panels
-from ..ui.buttons import More, Pause, Resume, SendTest
+from ..ui.buttons import BulkRedeliver
+from .causes import causes_for
 from .checked_input import CheckedRenameMixin, CheckedSelectionMixin
 from .imports import ImportNowMixin
 
 WEBHOOK, STATE, SOME_CHANGES, REQUEST, RETRIES, *REST = panels.cards()
+# The last deliveries on the webhook's page. All are on a tab.
+RECENT = 10
 
 
 @register_model_view(Webhook, 'list', path='', detail=False)
 class WebhookListView(generic.ObjectListView):
-    queryset = with_states(Webhook.objects.all())
+    queryset = with_waiting(with_states(Webhook.objects.select_related('health')))
     filterset = filtersets.WebhookFilterSet
     filterset_form = forms.WebhookFilterForm
     table = tables.WebhookTable
@@ -39,37 +45,84 @@ class WebhookListView(generic.ObjectListView):
 @register_model_view(Webhook)
 class WebhookView(generic.ObjectView):
     queryset = Webhook.objects.select_related('health')
-    actions = (SendTest, Pause, Resume, More, CloneObject, EditObject, DeleteObject)
-    layout = layout.SimpleLayout(
-        left_panels=[WEBHOOK, STATE, REQUEST, RETRIES],
-        right_panels=[
-            panels.HealthPanel(),
-            panels.BackfillPanel(),
-            panels.HistoryPanel(),
-            SOME_CHANGES,
-            panels.ConditionsPanel('conditions', title=label('conditions')),
-            panels.ConditionsPanel('success_conditions', title=label('success_conditions')),
-            panels.BodyTemplatePanel('body_template', title=label('body_template')),
-            *REST,
-            CustomFieldsPanel(),
-            TagsPanel(),
-        ],
-        bottom_panels=[
-            ObjectsTablePanel(
-                'webhooks.delivery',
-                title=gettext_lazy('Deliveries'),
-                filters={'webhook_id': lambda context: context['object'].pk},
-                exclude_columns=['webhook'],
+    # Others are on all tabs: template_content.py.
+    actions = (CloneObject, EditObject, DeleteObject)
+    # How it goes, then what was sent, then how it is set.
+    layout = layout.Layout(
+        layout.Row(
+            layout.Column(panels.HealthPanel(), panels.BackfillPanel()),
+            layout.Column(panels.HistoryPanel()),
+        ),
+        layout.Row(
+            layout.Column(
+                TemplatePanel('webhooks/panels/causes.html', title=gettext_lazy('Why Deliveries Failed')),
+                ObjectsTablePanel(
+                    'webhooks.delivery',
+                    title=gettext_lazy('Last Deliveries'),
+                    filters={'webhook_id': lambda context: context['object'].pk, 'per_page': RECENT},
+                    exclude_columns=['webhook'],
+                ),
+            )
+        ),
+        layout.Row(
+            layout.Column(WEBHOOK, STATE, REQUEST, RETRIES, PluginContentPanel('left_page')),
+            layout.Column(
+                SOME_CHANGES,
+                panels.ConditionsPanel('conditions', title=label('conditions')),
+                panels.ConditionsPanel('success_conditions', title=label('success_conditions')),
+                panels.BodyTemplatePanel('body_template', title=label('body_template')),
+                *REST,
+                CustomFieldsPanel(),
+                TagsPanel(),
+                PluginContentPanel('right_page'),
             ),
-        ],
+        ),
+        layout.Row(layout.Column(PluginContentPanel('full_width_page'))),
     )
 
     def get_extra_context(self, request: HttpRequest, instance: Webhook) -> dict[str, Any]:
         return {
+            'causes': causes_for(request.user, instance.get_absolute_url(), instance),
             'banners': banners.of(instance),
             'feed_unread': feed.unread_of(instance) if instance.is_feed else None,
             'new_secret': secret_rotation.take(request.session, instance),
         }
+
+
+@register_model_view(Webhook, 'deliveries')
+class WebhookDeliveriesView(generic.ObjectChildrenView):
+    """The list of deliveries, of one webhook."""
+
+    queryset = Webhook.objects.all()
+    child_model = Delivery
+    table = tables.DeliveryTable
+    filterset = filtersets.DeliveryFilterSet
+    filterset_form = forms.WebhookDeliveryFilterForm
+    actions = (CloneObject, EditObject, DeleteObject, BulkRedeliver)
+    template_name = 'webhooks/webhook_deliveries.html'
+    tab = ViewTab(label=gettext_lazy('Deliveries'), permission='webhooks.view_delivery', weight=400)
+    additional_permissions = ['webhooks.view_delivery']
+
+    def get_permitted_actions(self, user: User, model: type[Model] | None = None) -> list[type[ObjectAction]]:
+        """NetBox asks for permissions of the children, but buttons beside the title are about the webhook."""
+        of_webhook = super().get_permitted_actions(user, Webhook)
+        of_deliveries = super().get_permitted_actions(user, Delivery)
+        return [one for one in self.actions if one in (of_deliveries if one.multi else of_webhook)]
+
+    def get_children(self, request: HttpRequest, parent: Webhook) -> QuerySet[Delivery]:
+        return querysets.listed_deliveries().filter(webhook=parent).restrict(request.user, 'view')
+
+    def get_table(self, data: QuerySet, request: HttpRequest, bulk_actions: bool = True) -> tables.DeliveryTable:
+        table = super().get_table(data, request, bulk_actions)
+        table.columns.hide('webhook')
+        return table
+
+    def get_extra_context(self, request: HttpRequest, instance: Webhook) -> dict[str, Any]:
+        if not request.user.has_perm(get_permission_for_model(Delivery, REDELIVER.permission)):
+            return {}
+        filters = request.GET.copy()
+        filters['webhook_id'], filters['return_url'] = instance.pk, request.get_full_path()
+        return {'redeliver_url': f'{reverse("plugins:webhooks:delivery_bulk_redeliver")}?{filters.urlencode()}'}
 
 
 @register_model_view(Webhook, 'add', detail=False)

@@ -19,7 +19,8 @@ from ..models import Delivery, Webhook
 from ..presentation import actions
 from ..presentation.actions import Action
 from ..presentation.states import both_sign
-from ..services import backfill, redelivery, secret_rotation, switching, trial, waiting
+from ..services import backfill, secret_rotation, switching, trial, waiting
+from .delivery import confirm_or_redeliver
 
 
 class WebhookActionView(BaseObjectView):
@@ -115,10 +116,7 @@ class WebhookReplayView(WebhookActionView):
         form = forms.ReplayForm(request.POST)
         if not form.is_valid():
             return self.render_form(request, webhook, form)
-        chosen = form.cleaned_data
-        count = redelivery.replay(webhook, chosen['since'], chosen['until'], chosen['status'] or None)
-        messages.success(request, redelivery.announce(count))
-        return redirect(webhook.get_absolute_url())
+        return confirm_or_redeliver(request, form.select(webhook), self.action, webhook.get_absolute_url())
 
 
 @register_model_view(Webhook, 'send_waiting', path='send-waiting')

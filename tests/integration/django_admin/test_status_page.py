@@ -12,6 +12,7 @@ from django.utils import timezone
 from django_rq.settings import get_queues_map
 from rq.job import Job
 from support.builders import site, subscribe
+from support.confirming import confirm
 from support.engine import deliveries, die, dispatch_all, open_transaction
 from support.writers import before_statement
 from users.models import User
@@ -168,7 +169,7 @@ class TestRequeueing:
         [failed] = fail()
         assert listed(client) == {str(failed.uuid)}
         list_page = reverse('admin:webhooks_delivery_changelist')
-        client.post(list_page, {'action': 'redeliver', '_selected_action': failed.pk})
+        confirm(client, client.post(list_page, {'action': 'redeliver', '_selected_action': failed.pk}))
         assert not listed(client)
 
 

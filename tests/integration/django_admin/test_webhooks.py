@@ -23,6 +23,7 @@ from support.admin_browser import (
     run,
 )
 from support.builders import NOWHERE, site, subscribe
+from support.confirming import confirm
 from support.engine import in_thread, is_anybody_blocked, open_transaction
 from support.log import delivery, event
 from users.models import User
@@ -31,7 +32,7 @@ from devstack.process import wait_until
 from devstack.receiver import Receiver
 from webhooks.choices import StatusChoices
 from webhooks.django_admin.webhook import WebhookAdmin
-from webhooks.models import Credential, Delivery, Health, Webhook
+from webhooks.models import Credential, Delivery, Event, Health, Webhook
 from webhooks.presentation.states import STATES
 from webhooks.services import redelivery
 
@@ -101,7 +102,7 @@ class TestDoor:
         assert client.get('/admin/password_change/').url == reverse('account:change_password')
 
     def test_only_our_models_are_there(self):
-        assert set(admin.site._registry) == {Webhook, Delivery, Credential}
+        assert set(admin.site._registry) == {Webhook, Delivery, Event, Credential}
 
     def test_the_front_page_leads_to_the_status_page_and_to_netbox(self, client):
         page = client.get(INDEX).content.decode()
@@ -221,7 +222,7 @@ class TestWebhookActions:
     def test_what_failed_is_sent_again(self, client, webhook):
         failed, of_another = delivery(event(site()), webhook), delivery(event(site()))
         delivered = delivery(event(site()), webhook, status=StatusChoices.DELIVERED)
-        response = run(client, WEBHOOKS, 'redeliver_failed', webhook)
+        response = confirm(client, run(client, WEBHOOKS, 'redeliver_failed', webhook), follow=True)
         assert messages_of(response) == ['1 delivery is being redelivered.']
         statuses = [Delivery.objects.get(pk=one.pk).status for one in (failed, of_another, delivered)]
         assert statuses == [StatusChoices.PENDING, StatusChoices.FAILED, StatusChoices.DELIVERED]
@@ -233,7 +234,8 @@ class TestWebhookActions:
         first, second = (delivery(event(site()), webhook) for _ in range(2))
         told: list[str] = []
         with open_transaction(lambda: Delivery.objects.select_for_update().get(pk=second.pk)):
-            pressed = in_thread(lambda: told.extend(messages_of(press(client, webhook, 'redeliver_failed'))))
+            asked = press(client, webhook, 'redeliver_failed')
+            pressed = in_thread(lambda: told.extend(messages_of(confirm(client, asked, follow=True))))
             assert wait_until(is_anybody_blocked, timeout=30)
             assert Delivery.objects.get(pk=first.pk).status == StatusChoices.PENDING
         pressed.join(30)

@@ -5,6 +5,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from netbox.registry import registry
 from support.builders import DELETED, NOWHERE, site, subscribe
+from support.confirming import confirm, first_sentence
 from support.engine import work
 from support.log import batch, delivery, event
 
@@ -178,7 +179,8 @@ def test_an_open_delivery_is_left_alone(admin_pages):
 
 def test_selected_deliveries_are_sent_again_and_no_others(committed, admin_pages):
     logs = [delivery(event(site()), subscribe(NOWHERE, Site)) for _ in range(3)]
-    answer = admin_pages.post(f'{PAGES}deliveries/redeliver/', {'pk': [logs[0].pk, logs[2].pk, 'x']})
+    asked = admin_pages.post(f'{PAGES}deliveries/redeliver/', {'pk': [logs[0].pk, logs[2].pk, 'x']})
+    answer = confirm(admin_pages, asked)
     assert '2 deliveries are being redelivered' in said(answer)
     statuses = [Delivery.objects.get(pk=log.pk).status for log in logs]
     assert statuses == ['pending', 'failed', 'pending']
@@ -188,7 +190,7 @@ def test_all_deliveries_of_the_filter_are_sent_again(committed, admin_pages):
     kept, wanted = (subscribe(NOWHERE, Site, name=name) for name in ('Kept', 'Wanted'))
     for webhook in (kept, wanted, wanted):
         delivery(event(site()), webhook)
-    admin_pages.post(f'{PAGES}deliveries/redeliver/?webhook_id={wanted.pk}', {'_all': 'on'})
+    confirm(admin_pages, admin_pages.post(f'{PAGES}deliveries/redeliver/?webhook_id={wanted.pk}', {'_all': 'on'}))
     assert set(Delivery.objects.filter(status='pending').values_list('webhook__name', flat=True)) == {'Wanted'}
     assert Delivery.objects.filter(status='pending').count() == 2
 
@@ -205,15 +207,15 @@ def test_all_of_a_filter_that_is_refused_is_none(committed, admin_pages, refused
 def test_superseded_ones_are_not_among_all_unless_they_are_asked_for(committed, admin_pages):
     webhook = subscribe(NOWHERE, Site)
     failed, superseded = (delivery(event(site()), webhook, status=status) for status in ('failed', 'superseded'))
-    admin_pages.post(f'{PAGES}deliveries/redeliver/?webhook_id={webhook.pk}', {'_all': 'on'})
+    confirm(admin_pages, admin_pages.post(f'{PAGES}deliveries/redeliver/?webhook_id={webhook.pk}', {'_all': 'on'}))
     assert Delivery.objects.get(status='pending') == failed
-    admin_pages.post(f'{PAGES}deliveries/redeliver/?status=superseded', {'_all': 'on'})
+    confirm(admin_pages, admin_pages.post(f'{PAGES}deliveries/redeliver/?status=superseded', {'_all': 'on'}))
     assert superseded in Delivery.objects.filter(status='pending')
 
 
 def test_a_superseded_one_that_is_selected_is_redelivered(committed, admin_pages):
     superseded = delivery(event(site()), subscribe(NOWHERE, Site), status='superseded')
-    admin_pages.post(f'{PAGES}deliveries/redeliver/', {'pk': superseded.pk})
+    confirm(admin_pages, admin_pages.post(f'{PAGES}deliveries/redeliver/', {'pk': superseded.pk}))
     assert Delivery.objects.get(status='pending') == superseded
 
 
@@ -225,7 +227,7 @@ def test_redelivery_needs_its_permission_for_each_delivery(clerk_pages, grant):
     assert 'redeliver/' not in clerk_pages.get(mine.get_absolute_url()).content.decode()
     grant(Delivery, 'redeliver', webhook__name='Mine')
     assert clerk_pages.post(f'{other.get_absolute_url()}redeliver/').status_code == 404
-    clerk_pages.post(f'{PAGES}deliveries/redeliver/', {'_all': 'on'})
+    confirm(clerk_pages, clerk_pages.post(f'{PAGES}deliveries/redeliver/', {'_all': 'on'}))
     assert Delivery.objects.get(status='pending') == mine
 
 
@@ -262,8 +264,10 @@ def test_a_range_of_time_is_replayed(committed, admin_pages):
     assert admin_pages.get(address).status_code == 200
     wrong = admin_pages.post(address, {'since': '2026-02-01 00:00', 'until': '2026-01-01 00:00'})
     assert list(wrong.context['form'].errors) == ['until']
-    answer = admin_pages.post(address, {'since': '2020-01-01 00:00', 'status': 'failed'})
-    assert '1 delivery is being redelivered' in said(answer)
+    asked = admin_pages.post(address, {'since': '2020-01-01 00:00', 'status': 'failed'})
+    assert first_sentence(asked).startswith('1 delivery to 1 webhook will be sent again.')
+    assert not Delivery.objects.filter(status='pending').exists()
+    assert '1 delivery is being redelivered' in said(confirm(admin_pages, asked))
 
 
 @pytest.mark.parametrize('action', ['test', 'replay', 'backfill'])

@@ -5,7 +5,6 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
-from django.utils.translation import ngettext
 from rich.progress import track
 
 from ...choices import StatusChoices
@@ -51,9 +50,7 @@ class Command(BaseCommand):
             object_type=_object_type(options['model']),
         )
         if options['dry_run']:
-            count = chosen.count()
-            told = ngettext('%d delivery would be redelivered', '%d deliveries would be redelivered', count)
-            self.stdout.write(told % count)
+            self.stdout.write('\n'.join(redelivery.foretell(chosen).sentences))
             return
         bar = partial(track, description='Redelivering', disable=not self.stdout.isatty())
         self.stdout.write(redelivery.announce(redelivery.redeliver(chosen, watch=bar)))

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -7,7 +8,9 @@ from django.utils import timezone
 from netbox.constants import ADVISORY_LOCK_KEYS
 
 from ... import conf
+from ...services import causes
 from ...services.backlog import Backlog, measure
+from ...services.causes import Cause, Causes
 
 OK, WARNING, CRITICAL = 0, 1, 2
 # A worker takes this lock of NetBox's for a moment when it starts.
@@ -39,6 +42,7 @@ class Command(BaseCommand):
     def handle(self, *args, **options) -> None:
         try:
             found, blocked = measure(), _blocked()
+            failures = causes.find()
         except Error as error:
             # A traceback would exit with 1, a warning.
             raise CommandError(f'PostgreSQL does not answer: {error}', returncode=CRITICAL) from None
@@ -51,8 +55,12 @@ class Command(BaseCommand):
             'oldest': found.oldest.isoformat() if found.oldest else None,
             'oldest_age': round(age, 1),
             'exit_code': code,
+            'failures': [_described(cause) for cause in failures.shown],
         }
-        self.stdout.write(json.dumps(report) if options['json'] else _table(report))
+        if options['json']:
+            self.stdout.write(json.dumps(report))
+        else:
+            self.stdout.write('\n'.join([_table(report), *_reasons(failures)]))
         if code:
             raise SystemExit(code)
 
@@ -86,6 +94,24 @@ def _table(report: dict) -> str:
         'redis': 'Redis reachable',
     }
     return '\n'.join(f'{label:<40}{_word(report[key])}' for key, label in words.items())
+
+
+def _described(cause: Cause) -> dict[str, object]:
+    """Without the answer: monitoring keeps what it reads, and people see it who may not see the object."""
+    return {
+        'webhook': cause.webhook.name,
+        'error': cause.error,
+        'count': cause.count,
+        'first': cause.first.isoformat(),
+        'last': cause.last.isoformat(),
+    }
+
+
+def _reasons(failures: Causes) -> Iterator[str]:
+    for cause in failures.shown:
+        yield f'  {cause.webhook}: {cause.error} · {cause.figures} · {cause.period}'
+    if failures.note:
+        yield f'  {failures.note}'
 
 
 def _word(value: object) -> object:

@@ -1,0 +1,162 @@
+"""Failed deliveries by cause: the same webhook, and errors that begin alike (models/delivery.py, CAUSE_CHARS)."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from django.contrib.humanize.templatetags.humanize import intcomma
+from django.db.models import Count, Max, Min, QuerySet
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+from django.utils.text import Truncator
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from ..choices import StatusChoices
+from ..models import Attempt, Delivery, Webhook
+from ..models.delivery import CAUSE_CHARS
+from ..permissions import visible_deliveries
+from ..presentation.moments import moment
+from ..storable import storable
+from ..visibility import Reader
+
+# The newest failures that are read and grouped. A page must not read millions of rows.
+MAX_FAILURES_READ = 20_000
+MAX_CAUSES_SHOWN = 50
+MAX_ANSWER_CHARS = 200
+
+
+@dataclass(frozen=True)
+class Cause:
+    """`answer`: what the receiver said last, '' if it said nothing or the reader may not see it."""
+
+    webhook: Webhook
+    error: str
+    count: int
+    first: datetime
+    last: datetime
+    answer: str = ''
+
+    @property
+    def is_cut(self) -> bool:
+        return len(self.error) == CAUSE_CHARS
+
+    @property
+    def figures(self) -> str:
+        shown = {'shown': intcomma(self.count)}
+        return ngettext('%(shown)s delivery', '%(shown)s deliveries', self.count) % shown
+
+    @property
+    def period(self) -> str:
+        """Such as '10:57 – 10:59' today, with the date on other days."""
+        (first_day, first), (last_day, last) = (moment(when)[:16].split() for when in (self.first, self.last))
+        if first_day != last_day:
+            return f'{first_day} {first} – {last_day} {last}'
+        span = first if first == last else f'{first} – {last}'
+        return span if first_day == moment(timezone.now())[:10] else f'{first_day} {span}'
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        """For the filters of the list of deliveries, in NetBox and in REST."""
+        return {'status': StatusChoices.FAILED, 'webhook_id': self.webhook.pk, 'error': self.error}
+
+
+@dataclass(frozen=True)
+class Causes:
+    """The causes with most failures, and how many others there are. `is_bounded`: older failures were not read."""
+
+    shown: list[Cause]
+    others: int
+    is_bounded: bool
+
+    @property
+    def note(self) -> str:
+        parts = []
+        if self.is_bounded:
+            text = _('Only the newest {count} failures are grouped.')
+            parts.append(text.format(count=intcomma(MAX_FAILURES_READ)))
+        if self.others:
+            text = ngettext('%(count)s more cause is not shown.', '%(count)s more causes are not shown.', self.others)
+            parts.append(text % {'count': intcomma(self.others)})
+        return ' '.join(parts)
+
+
+class Row(NamedTuple):
+    """A row of webhooks/inc/causes.html. NetBox's pages and the admin have lists of their own.
+
+    `redeliver_url` is '' without the permission.
+    """
+
+    cause: Cause
+    webhook_url: str
+    list_url: str
+    redeliver_url: str
+
+
+class Table(NamedTuple):
+    rows: list[Row]
+    note: str
+
+
+def table(found: Causes, row: Callable[[Cause], Row]) -> Table | None:
+    """None: nothing has failed."""
+    return Table([row(cause) for cause in found.shown], found.note) if found.shown else None
+
+
+def find(reader: Reader | None = None, webhook: Webhook | None = None, action: str = 'view') -> Causes:
+    """Group the newest failures that the reader may view; None may view all.
+
+    Reads MAX_FAILURES_READ rows at most, by an index. Takes four queries, whatever there is.
+    """
+    newest = failed(reader, action)
+    if webhook is not None:
+        newest = newest.filter(webhook=webhook)
+    pks = newest.order_by('-pk').values('pk')[:MAX_FAILURES_READ]
+    grouped = Delivery.objects.filter(pk__in=pks).with_cause(reader).order_by().values('webhook_id', 'cause')
+    closed = Coalesce('finished_at', 'created')
+    found = list(
+        grouped.annotate(count=Count('pk'), first=Min(closed), last=Max(closed), newest=Max('pk')).order_by(
+            '-count', '-last', 'webhook_id', 'cause'
+        )
+    )
+    rows = found[:MAX_CAUSES_SHOWN]
+    answers = _answers(reader, [row['newest'] for row in rows])
+    webhooks = Webhook.objects.select_related('health').in_bulk({row['webhook_id'] for row in rows})
+    return Causes(
+        [_cause(row, webhooks, answers) for row in rows],
+        others=len(found) - len(rows),
+        is_bounded=sum(row['count'] for row in found) >= MAX_FAILURES_READ,
+    )
+
+
+def failed(reader: Reader | None = None, action: str = 'view') -> QuerySet[Delivery]:
+    """Return the failed deliveries that the reader may view, and may act on."""
+    log = Delivery.objects.filter(status=StatusChoices.FAILED)
+    if reader is None:
+        return log
+    return log.restrict(reader, action).restrict(reader, 'view')
+
+
+def of(reader: Reader | None, webhook: Webhook, error: str, action: str = 'view') -> QuerySet[Delivery]:
+    """Return the deliveries of one cause, as the reader sees errors."""
+    return failed(reader, action).filter(webhook=webhook).with_cause(reader).filter(cause=error[:CAUSE_CHARS])
+
+
+def _cause(row: Mapping[str, Any], webhooks: Mapping[int, Webhook], answers: Mapping[int, str]) -> Cause:
+    webhook, answer = webhooks[row['webhook_id']], answers.get(row['newest'], '')
+    return Cause(webhook, row['cause'], row['count'], row['first'], row['last'], answer)
+
+
+def _answers(reader: Reader | None, pks: Iterable[int]) -> dict[int, str]:
+    """Return the last answers to these deliveries, in one line each. The request of a batch is its first delivery's."""
+    deliveries = list(Delivery.objects.filter(pk__in=list(pks)).only('pk', 'batch'))
+    visible = {one.pk for one in deliveries} if reader is None else visible_deliveries(reader, deliveries)
+    requests = {one.pk: one.batch or one.pk for one in deliveries if one.pk in visible}
+    last = Attempt.objects.filter(delivery__in=requests.values()).order_by('delivery_id', '-pk').distinct('delivery_id')
+    bodies = dict(last.values_list('delivery_id', 'response_body'))
+    return {pk: _line(bodies.get(request, '')) for pk, request in requests.items()}
+
+
+def _line(body: str) -> str:
+    return storable(Truncator(' '.join(body.split())).chars(MAX_ANSWER_CHARS))

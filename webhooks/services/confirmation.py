@@ -1,0 +1,74 @@
+"""The page that is shown before many deliveries are sent again. NetBox's pages and the admin share what it says."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from django.contrib.humanize.templatetags.humanize import intcomma
+from django.http import HttpRequest
+from django.utils.dateparse import parse_datetime
+from django.utils.timezone import is_aware
+from django.utils.translation import gettext as _
+
+from ..models import Webhook
+from ..presentation import states
+from ..presentation.actions import Action
+from ..presentation.states import State
+from ..storable import is_storable_time
+from .redelivery import Figures
+
+# The form's field: when the figures were counted that the user has read. Without it nothing is sent.
+COUNTED_AT = '_counted_at'
+CSRF = 'csrfmiddlewaretoken'
+MAX_WEBHOOKS_NAMED = 20
+
+
+@dataclass(frozen=True)
+class Line:
+    webhook: Webhook
+    count: str
+    state: State
+    # Why nothing is sent now, '' if it is.
+    hindrance: str
+
+
+def confirmed_at(request: HttpRequest) -> datetime | None:
+    """Return when the figures were counted that the user confirms, None before."""
+    try:
+        found = parse_datetime(request.POST.get(COUNTED_AT, ''))
+    except ValueError:
+        return None
+    return found if found and is_aware(found) and is_storable_time(found) else None
+
+
+def context(request: HttpRequest, figures: Figures, action: Action, **more: str) -> dict[str, object]:
+    """For webhooks/inc/redeliver.html: the form posts again what was posted, `more`, and the time of the figures."""
+    left_out = {CSRF, COUNTED_AT, *more}
+    kept = [(name, value) for name, values in request.POST.lists() if name not in left_out for value in values]
+    return {
+        'figures': figures,
+        'webhooks': list(_lines(figures)),
+        'others': max(len(figures.by_webhook) - MAX_WEBHOOKS_NAMED, 0),
+        'action': action,
+        'kept': [*kept, *more.items(), (COUNTED_AT, figures.counted_at.isoformat())],
+    }
+
+
+def _lines(figures: Figures) -> Iterator[Line]:
+    """The webhooks with most deliveries first."""
+    first = sorted(figures.by_webhook.items(), key=lambda item: (-item[1], item[0]))[:MAX_WEBHOOKS_NAMED]
+    found = states.with_states(Webhook.objects.select_related('health')).in_bulk([pk for pk, _count in first])
+    for pk, count in first:
+        if webhook := found.get(pk):
+            state = states.state_of(webhook)
+            yield Line(webhook, intcomma(count), state, _hindrance(webhook, state))
+
+
+def _hindrance(webhook: Webhook, state: State) -> str:
+    if not webhook.enabled:
+        return _('Nothing is sent until you enable it.')
+    if webhook.paused:
+        return _('Nothing is sent until you resume it.')
+    if state is states.SUSPENDED:
+        return _('The receiver is away: they wait until it answers.')
+    return ''

@@ -1,0 +1,22 @@
+"""Buttons that stay on all tabs of a webhook: NetBox's own tabs know no buttons of plugins."""
+
+from netbox.plugins import PluginTemplateExtension
+from utilities.permissions import get_permission_for_model
+
+from .ui.buttons import Button, More, Pause, Resume, SendTest
+
+BUTTONS = (SendTest, Pause, Resume)
+
+
+class WebhookButtons(PluginTemplateExtension):
+    models = ['webhooks.webhook']
+
+    def buttons(self) -> str:
+        return ''.join(one.render(self.context, self.context['object']) for one in (*filter(self._may, BUTTONS), More))
+
+    def _may(self, button: type[Button]) -> bool:
+        permission = get_permission_for_model(self.context['object'], button.action.permission)
+        return self.context['request'].user.has_perm(permission)
+
+
+template_extensions = [WebhookButtons]

@@ -1,0 +1,28 @@
+"""Causes of failures on NetBox's pages."""
+
+from django.urls import reverse
+from django.utils.http import urlencode
+
+from ..models import Webhook
+from ..presentation.actions import REDELIVER
+from ..services.causes import Cause, Row, Table, find, table
+from ..visibility import Reader
+
+
+def causes_for(reader: Reader, return_url: str, webhook: Webhook | None = None) -> Table | None:
+    """None: nothing has failed, or the reader may not view deliveries."""
+    if not reader.has_perm('webhooks.view_delivery'):
+        return None
+    may_redeliver = reader.has_perm(f'webhooks.{REDELIVER.permission}_delivery')
+
+    def row(cause: Cause) -> Row:
+        filters = urlencode(cause.filters)
+        back = urlencode({'return_url': return_url})
+        return Row(
+            cause,
+            cause.webhook.get_absolute_url(),
+            f'{reverse("plugins:webhooks:delivery_list")}?{filters}',
+            f'{reverse("plugins:webhooks:delivery_bulk_redeliver")}?{filters}&{back}' if may_redeliver else '',
+        )
+
+    return table(find(reader, webhook), row)
