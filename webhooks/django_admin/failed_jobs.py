@@ -19,7 +19,8 @@ from .. import conf
 from ..choices import StatusChoices
 from ..models import Delivery
 from ..models.delivery import CAUSE_CHARS
-from ..services import redelivery
+from ..presentation.actions import REDELIVER
+from ..services import confirmation, redelivery
 from ..storable import is_key
 from .causes import causes_for_admin
 
@@ -97,14 +98,15 @@ def _confirm(
     request: HttpRequest, queue_index: int, jobs: Sequence[Job], action: str, *, is_all: bool = False
 ) -> HttpResponse:
     deliveries = _deliveries([job.id for job in jobs])
+    figures = redelivery.foretell(deliveries) if action == REQUEUE else None
     shown = {
         **admin.site.each_context(request),
+        **(confirmation.context(request, figures, REDELIVER) if figures else {}),
         'queue_index': queue_index,
         'queue': get_queue_by_index(queue_index),
         'action': action,
         'jobs': jobs,
         'is_all': is_all,
-        'figures': redelivery.foretell(deliveries) if action == REQUEUE else None,
     }
     return render(request, 'admin/webhooks/confirm_jobs.html', shown)
 

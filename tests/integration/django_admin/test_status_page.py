@@ -12,7 +12,7 @@ from django.utils import timezone
 from django_rq.settings import get_queues_map
 from rq.job import Job
 from support.builders import site, subscribe
-from support.confirming import confirm
+from support.confirming import confirm, first_sentence
 from support.engine import deliveries, die, dispatch_all, open_transaction
 from support.writers import before_statement
 from users.models import User
@@ -130,7 +130,7 @@ class TestRequeueing:
     def test_all_jobs_are_requeued_at_once(self, client, fail, drain, receiver):
         failed = fail(3)
         receiver.answers('/hook', HTTPStatus.OK)
-        assert '3 jobs' in text_of(client.get(page('requeue_all')))
+        assert '3 deliveries to 1 webhook will be sent again.' in text_of(client.get(page('requeue_all')))
         client.post(page('requeue_all'))
         drain()
         receiver.wait_for(6)
@@ -171,6 +171,69 @@ class TestRequeueing:
         list_page = reverse('admin:webhooks_delivery_changelist')
         confirm(client, client.post(list_page, {'action': 'redeliver', '_selected_action': failed.pk}))
         assert not listed(client)
+
+
+class TestTheList:
+    """Of our queue it is ours."""
+
+    def test_it_is_filtered_by_webhook_reason_and_words(self, client, fail, webhook):
+        one, other = fail(2)
+        Delivery.objects.filter(pk=other.pk).update(error='no connection: refused')
+        for asked, found in (
+            ({'webhook': webhook.pk}, {one, other}),
+            ({'webhook': webhook.pk + 1}, set()),
+            ({'webhook': 'garbage'}, set()),
+            ({'reason': 'no connection: refused'}, {other}),
+            ({'q': one.event.object_repr}, {one}),
+            ({'q': 'refused'}, {other}),
+            ({'q': str(one.uuid)}, {one}),
+            ({'q': str(other.object_id), 'reason': one.error}, set()),
+        ):
+            jobs = client.get(page('failed_jobs'), asked).context['jobs']
+            assert {job.id for job in jobs} == {str(one.uuid) for one in found}, asked
+
+    def test_it_offers_the_webhooks_and_reasons_that_are_in_it(self, client, fail, webhook):
+        fail(2)
+        subscribe('http://127.0.0.1:9/', Site, name='Without failures')
+        context = client.get(page('failed_jobs')).context
+        assert context['webhooks_listed'] == [(webhook.pk, webhook.name)]
+        assert [reason[:8] for reason in context['reasons_listed']] == ['HTTP 500']
+
+    def test_it_shows_the_causes(self, client, fail):
+        fail(2)
+        [row] = client.get(page('failed_jobs')).context['causes'].rows
+        assert row.cause.count == 2
+
+    def test_its_columns_differ_from_row_to_row(self, client, fail):
+        fail()
+        text = text_of(client.get(page('failed_jobs')))
+        assert 'Callable' not in text
+        assert 'Enqueued' not in text
+
+    def test_the_confirmation_names_webhook_and_reason_and_the_numbers(self, client, fail):
+        chosen, _other = fail(2)
+        asked = client.post(page('confirm_action'), {'action': 'requeue', '_selected_action': [chosen.uuid]})
+        assert first_sentence(asked).startswith('1 delivery to 1 webhook will be sent again.')
+        for words in ('Receiver', 'HTTP 500', chosen.event.object_repr):
+            assert words in text_of(asked)
+        assert f'>{chosen.uuid}<' not in text_of(asked)
+
+    def test_a_deletion_tells_that_the_log_keeps_them(self, client, fail):
+        [failed] = fail()
+        asked = client.post(page('confirm_action'), {'action': 'delete', '_selected_action': [failed.uuid]})
+        assert 'stay in the log' in text_of(asked)
+        client.post(page('actions'), {'action': 'delete', 'job_ids': [failed.uuid]})
+        assert not listed(client)
+        assert Delivery.objects.filter(pk=failed.pk).exists()
+
+    def test_nothing_chosen_leads_back_to_the_list(self, client, fail):
+        fail()
+        assert client.post(page('confirm_action'), {'action': 'requeue'}).status_code == HTTPStatus.FOUND
+
+    def test_other_queues_have_their_own_page(self, client):
+        index = get_queues_map()['default']
+        assert 'wh-filter' not in text_of(client.get(reverse('django_rq:failed_jobs', args=[index])))
+        assert 'wh-filter' in text_of(client.get(page('failed_jobs')))
 
 
 class TestMeanwhile:

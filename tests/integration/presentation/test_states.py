@@ -18,6 +18,7 @@ NOW = timezone.now()
 SUSPENDED = {'suspended_since': NOW, 'probe_at': NOW, 'last_error': 'refused'}
 # Each includes the cause of a later state.
 CAUSES = {
+    'gone': ({'enabled': False, 'paused': True}, {'last_status': 410, 'last_error': 'HTTP 410 Gone'}),
     'disabled': ({'enabled': False, 'paused': True}, SUSPENDED),
     'paused': ({'paused': True}, SUSPENDED),
     'suspended': ({}, SUSPENDED),
@@ -46,6 +47,30 @@ def test_the_filter_of_a_state_finds_what_is_in_it(key):
     webhooks = {name: in_the_state(name) for name in STATES}
     assert state_of(webhooks[key]) is STATES[key]
     assert list(with_states(Webhook.objects.all()).filter(in_state(key))) == [webhooks[key]]
+
+
+@pytest.mark.parametrize('address', ['/plugins/webhooks/webhooks/', '/api/plugins/webhooks/webhooks/'])
+def test_lists_are_filtered_by_one_or_more_states(admin_pages, address):
+    for name in STATES:
+        in_the_state(name)
+
+    def found(**filters: object) -> set[str]:
+        answer = admin_pages.get(address, filters)
+        assert answer.status_code == 200
+        if answer.context:
+            return {row.record.name for row in answer.context['table'].rows}
+        return {one['name'] for one in answer.json()['results']}
+
+    assert found(state='gone') == {'gone'}
+    assert found(state=['paused', 'suspended']) == {'paused', 'suspended'}
+    assert found() == set(STATES)
+    assert found(state='disabled', enabled='true') == set()
+
+
+def test_a_webhook_that_its_receiver_disabled_looks_so_until_it_is_enabled():
+    webhook = in_the_state('gone')
+    Webhook.objects.filter(pk=webhook.pk).update(enabled=True, paused=False)
+    assert state_of(Webhook.objects.get(pk=webhook.pk)) is STATES['failing']
 
 
 @pytest.mark.parametrize('key', STATES)
