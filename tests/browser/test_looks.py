@@ -18,6 +18,7 @@ PAGES = (
     'plugins/webhooks/webhooks/',
     'plugins/webhooks/webhooks/add/',
     'plugins/webhooks/webhooks/{webhook}/',
+    'plugins/webhooks/webhooks/{webhook}/deliveries/',
     'plugins/webhooks/webhooks/{webhook}/edit/',
     'plugins/webhooks/webhooks/{webhook}/preview/',
     'plugins/webhooks/webhooks/{webhook}/rotate-secret/',
@@ -26,6 +27,7 @@ PAGES = (
     'plugins/webhooks/webhooks/{webhook}/changelog/',
     'plugins/webhooks/webhooks/{webhook}/delete/',
     'plugins/webhooks/deliveries/',
+    'plugins/webhooks/deliveries/redeliver/?webhook_id={webhook}',
     'plugins/webhooks/deliveries/{delivery}/',
     'plugins/webhooks/events/',
     'plugins/webhooks/events/{event}/',
@@ -37,11 +39,16 @@ PAGES = (
     'admin/webhooks/webhook/{webhook}/preview/',
     'admin/webhooks/webhook/{webhook}/delete/',
     'admin/webhooks/webhook/{webhook}/backfill/',
+    'admin/webhooks/webhook/{webhook}/replay/',
     'admin/webhooks/delivery/',
     'admin/webhooks/delivery/{delivery}/change/',
+    'admin/webhooks/delivery/redeliver/?webhook__id__exact={webhook}',
+    'admin/webhooks/event/',
+    'admin/webhooks/event/{event}/change/',
     'admin/webhook-backend-status/',
     'admin/webhook-backend-status/queues/2/failed/',
     'admin/webhook-backend-status/queues/2/finished/',
+    'admin/webhook-backend-status/queues/2/requeue-all/',
 )
 # NetBox's form and django-rq's page are too wide for a telephone.
 WIDE_PAGES = ('plugins/webhooks/webhooks/import/', 'admin/webhook-backend-status/queues/2/{job}/')

@@ -27,6 +27,8 @@ def test_selected_deliveries_are_redelivered(admin, api, receiver):
     admin.visit(f'plugins/webhooks/deliveries/?status=failed&webhook_id={webhook["id"]}')
     admin.page.locator('th input.toggle').check()
     admin.button('Redeliver selected').first.click()
+    expect(admin.page.get_by_text('2 deliveries to 1 webhook will be sent again.')).to_be_visible()
+    admin.button('Redeliver').click()
     expect(admin.page.get_by_role('alert')).to_contain_text('2')
     again = [request.header('webhook-id') for request in receiver.wait_for(4, timeout=PATIENCE)[2:]]
     assert set(again) == {delivery['uuid'] for delivery in failed}

@@ -26,6 +26,7 @@ from rq import SimpleWorker
 from support.admin_browser import ADD, filled, page_of, press, run, shown, type_id
 from support.builders import site
 from support.builtin import builtin_rule, request_by, rule
+from support.confirming import address_of, fields_of
 from support.engine import expire, pass_retry_waits, work
 from support.loopback import serving
 
@@ -66,6 +67,9 @@ class Reader:
 
     def admin(self, does: Any, *arguments: Any) -> Any:
         return self.keep(f'admin {arguments}', does(self._pages, *arguments))
+
+    def confirm(self, asked: Any) -> Any:
+        return self.page(address_of(asked), fields_of(asked))
 
     def fill_in(self, webhook: Webhook, **changed: Any) -> Any:
         return self.page(page_of(webhook), shown(self._pages, webhook) | changed)
@@ -196,7 +200,8 @@ def use_everything(reader: Reader, user: Any, url: str, echoes: str, login: str)
     work()
     use_the_admin(reader, good, bad)
     redeliver(reader)
-    reader.page(f'{PAGES}deliveries/redeliver/?status=failed', {'_all': '1', 'return_url': f'{PAGES}status/'})
+    reader.confirm(reader.page(f'{PAGES}deliveries/redeliver/?status=failed&return_url={PAGES}status/'))
+    reader.api('get', f'{API}failures/')
     for command in COMMANDS:
         reader.command(*command)
     imported = Webhook.objects.get(name='Of NetBox')
@@ -341,8 +346,9 @@ def redeliver(reader: Reader) -> None:
     one, two, three = Delivery.objects.filter(status='failed')[:3]
     reader.api('post', f'{API}deliveries/{one.pk}/redeliver/')
     reader.page(f'{PAGES}deliveries/{two.pk}/redeliver/', {})
-    reader.page(f'{PAGES}deliveries/redeliver/', {'pk': [two.pk, three.pk]})
-    reader.admin(run, '/admin/webhooks/delivery/', 'redeliver', Delivery.objects.filter(status='delivered').first())
+    reader.confirm(reader.page(f'{PAGES}deliveries/redeliver/', {'pk': [two.pk, three.pk]}))
+    delivered = Delivery.objects.filter(status='delivered').first()
+    reader.confirm(reader.admin(run, '/admin/webhooks/delivery/', 'redeliver', delivered))
     work()
     failed = Delivery.objects.filter(status='failed').first()
     reader.page(of_queue('requeue_job', str(failed.uuid)), {'requeue': 'Requeue'})

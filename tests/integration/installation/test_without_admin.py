@@ -94,7 +94,7 @@ def test_by_default_the_admin_is_there(found):
     assert shown['urlconf'] == 'webhooks.django_admin.urlconf'
     assert (shown['apps'], shown['is_staff']) == (['webhooks.django_admin.app.WebhooksAdminConfig'], True)
     assert (shown['admin'], shown['old_status'], shown['pages']) == (200, 200, [200] * 5)
-    assert shown['registered'] == ['webhooks.Credential', 'webhooks.Delivery', 'webhooks.Webhook']
+    assert shown['registered'] == ['webhooks.Credential', 'webhooks.Delivery', 'webhooks.Event', 'webhooks.Webhook']
     assert shown['own_address'] == 404
     assert 'webhooks_workers' in shown['netboxs_metrics']
 
