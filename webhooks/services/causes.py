@@ -138,11 +138,6 @@ def failed(reader: Reader | None = None, action: str = 'view') -> QuerySet[Deliv
     return log.restrict(reader, action).restrict(reader, 'view')
 
 
-def of(reader: Reader | None, webhook: Webhook, error: str, action: str = 'view') -> QuerySet[Delivery]:
-    """Return the deliveries of one cause, as the reader sees errors."""
-    return failed(reader, action).filter(webhook=webhook).with_cause(reader).filter(cause=error[:CAUSE_CHARS])
-
-
 def _cause(row: Mapping[str, Any], webhooks: Mapping[int, Webhook], answers: Mapping[int, str]) -> Cause:
     webhook, answer = webhooks[row['webhook_id']], answers.get(row['newest'], '')
     return Cause(webhook, row['cause'], row['count'], row['first'], row['last'], answer)
