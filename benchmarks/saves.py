@@ -25,6 +25,7 @@ def measure(bed: Bed) -> Iterator[Row]:
         bed, f'{devices} Devices in one transaction', Device, lambda: bed.save(bed.new_devices(devices)), devices
     )
     yield from _added_to_single_saves(bed, pairs)
+    yield from _compared(bed, devices)
     yield from _added_to_deletion(bed)
     yield from _imported(bed, 100 if bed.quick else 10_000)
 
@@ -82,6 +83,35 @@ def _added(bed: Bed, what: str, model: type, save: Callable[[], None], count: in
     yield Row(f'{what}: without webhooks', 'ms an object', bare)
     yield Row(f'{what}: added by 1 webhook', 'ms an object', added[OURS, 1], added[BUILTIN, 1])
     yield Row(f'{what}: added by 10 webhooks', 'ms an object', added[OURS, 10], added[BUILTIN, 10])
+
+
+def _compared(bed: Bed, count: int) -> Iterator[Row]:
+    """Updates, with and without `only_real_changes`. The turns of both sides are neighbours."""
+    sides = {NEITHER: {}, 'every save': {'only_real_changes': False}, 'only real': {'only_real_changes': True}}
+    for change, what in (('x', 'real update'), ('', 'save without a change')):
+        objects = bed.new_devices(count)
+        bed.save(objects)
+        times: dict[str, list[float]] = {name: [] for name in sides}
+        for turn in range(bed.turns + 1):
+            names = list(sides)
+            for name in names[turn % 3 :] + names[: turn % 3]:
+                times[name].append(_time_updates(bed, objects, change, sides[name], is_bare=name == NEITHER) / count)
+        # The first turn loads code.
+        bare, every, real = (figures[1:] for figures in times.values())
+        of = f'{what} of {count} Devices in one transaction'
+        yield Row(f'{of}: without webhooks', 'ms an object', bare)
+        for title, figures in (('each save', every), ('only_real_changes', real)):
+            yield Row(f'{of}: added, {title}', 'ms an object', [a - b for a, b in zip(figures, bare, strict=True)])
+
+
+def _time_updates(bed: Bed, objects: list[Device], change: str, fields: dict[str, bool], *, is_bare: bool) -> float:
+    """Return milliseconds."""
+    for one in objects:
+        one.comments += change
+    with bed.subscribed(NEITHER if is_bare else OURS, Device, **fields):
+        start = time.perf_counter()
+        bed.save(objects)
+        return (time.perf_counter() - start) * 1000
 
 
 def _added_to_deletion(bed: Bed) -> Iterator[Row]:

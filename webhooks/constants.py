@@ -32,6 +32,7 @@ MAX_TIMEOUT = 3600
 # Characters, with its templates.
 MAX_URL = 500
 
+MAX_CHANGED_KEYS = 50
 MAX_EXPAND_KEYS, MAX_EXPAND_LEVELS = 20, 3
 
 # Characters.

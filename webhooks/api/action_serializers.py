@@ -12,7 +12,7 @@ from ..security import signing
 from ..services import feed, secret_rotation
 from ..services.redelivery import Figures
 from .fields import AllowedTypeField
-from .serializers import ExpandMixin, StorableMixin
+from .serializers import KeysMixin, StorableMixin
 
 SOURCE_HELP = _(
     'What to show: event:<id>, or object:<model>:<id>, such as object:dcim.site:7. Default: the latest event of the '
@@ -213,7 +213,7 @@ class PreviewSourceSerializer(StorableMixin, serializers.Serializer):
 
 
 @extend_schema_serializer(component_name='WebhookPreview')
-class PreviewSerializer(ExpandMixin, StorableMixin, serializers.ModelSerializer):
+class PreviewSerializer(KeysMixin, StorableMixin, serializers.ModelSerializer):
     """The fields of a request. Others keep the webhook's values."""
 
     source = serializers.CharField(
@@ -229,7 +229,7 @@ class PreviewSerializer(ExpandMixin, StorableMixin, serializers.ModelSerializer)
         extra_kwargs = {'body_template': {'trim_whitespace': False}}
 
     def validate(self, data: dict[str, Any]) -> dict[str, Any]:
-        self._check_expand(data)
+        self._check_keys(data)
         return super().validate(data)
 
 

@@ -1,5 +1,6 @@
 """NetBox finds serializers here by name."""
 
+from collections.abc import Callable
 from typing import Any
 
 from django.db.models import Model
@@ -23,7 +24,8 @@ from ..permissions import restricted_attempt
 from ..presentation.fields import MORE_HELP, help_of, shown_in
 from ..presentation.waits import next_attempt_at, wait_of
 from ..presets import all_presets
-from ..services import expandable, sent
+from ..services import sent
+from ..services.keys import KEYS
 from ..storable import is_storable
 from ..validation.headers import merge_headers
 from ..validation.moved import is_moved
@@ -53,14 +55,17 @@ class HealthSerializer(serializers.ModelSerializer):
         )  # fmt: skip
 
 
-class ExpandMixin:
-    def _check_expand(self, data: dict[str, Any]) -> None:
-        if data.keys().isdisjoint({'expand', 'object_types'}):
-            return
+class KeysMixin:
+    def _check_keys(self, data: dict[str, Any]) -> None:
+        for name, check in KEYS.items():
+            if not data.keys().isdisjoint({name, 'object_types'}):
+                self._check_each(name, check, data)
+
+    def _check_each(self, name: str, check: Callable[..., None], data: dict[str, Any]) -> None:
         stored = self.instance or Webhook()
         types = data.get('object_types', stored.object_types.all() if stored.pk else ())
         try:
-            expandable.check_keys(data.get('expand', stored.expand), object_types.models_of(types))
+            check(data.get(name, getattr(stored, name)), object_types.models_of(types))
         except DefinitionError as error:
             raise serializers.ValidationError({error.field: str(error)}) from None
 
@@ -78,7 +83,7 @@ class CredentialSerializer(StorableMixin, NetBoxModelSerializer):
         brief_fields = ('id', 'url', 'display', 'name', 'description')
 
 
-class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerializer):
+class ReliableWebhookSerializer(KeysMixin, StorableMixin, NetBoxModelSerializer):
     object_types = AllowedTypeField(many=True, required=False, help_text=help_of('object_types'))
     ignore_users = SerializedPKRelatedField(
         queryset=User.objects.all(),
@@ -139,7 +144,7 @@ class ReliableWebhookSerializer(ExpandMixin, StorableMixin, NetBoxModelSerialize
             data = {**all_presets()[name].fields, **data}
             if not data['payload_url']:
                 raise serializers.ValidationError({'payload_url': _('A preset needs the URL of the receiver.')})
-        self._check_expand(data)
+        self._check_keys(data)
         if 'additional_headers' in data:
             data['additional_headers'] = self._merged_headers(data)
         if data.get('credential'):

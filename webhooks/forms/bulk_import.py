@@ -26,7 +26,7 @@ from ..models import Credential, Webhook
 from ..presentation.fields import MORE_HELP, help_of, label, shown_in
 from ..storable import is_flat, is_key, is_storable, nodes, printable
 from .credential import NAMES as CREDENTIAL_NAMES
-from .definition import check_expand
+from .definition import check_keys
 from .fields import FlatDecoder
 from .masked import MaskedFieldsMixin, SecretMixin
 
@@ -216,7 +216,7 @@ class WebhookImportForm(MaskedFieldsMixin, StrictImportForm):
         if not self.instance.pk and 'payload_url' not in self.data:
             self.add_error('payload_url', _('Name a URL, or leave it blank for a feed.'))
         cleaned = super().clean()
-        check_expand(self)
+        check_keys(self)
         return cleaned
 
 

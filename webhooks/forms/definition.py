@@ -10,7 +10,7 @@ from ..exceptions import DefinitionError
 from ..presentation.fields import EXAMPLES, GROUPS, KINDS, NAMES, Group, Row, help_of, shown_in
 from ..presentation.states import rotation_warning
 from ..presets import Preset, all_presets
-from ..services import expandable
+from ..services.keys import KEYS
 from .masked import MaskedFieldsMixin
 from .secret import SecretFieldsMixin
 
@@ -47,7 +47,7 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
 
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean()
-        check_expand(self)
+        check_keys(self)
         if self.chosen_preset and not self.cleaned_data.get('payload_url') and 'payload_url' not in self.errors:
             text = _('Enter the address that {receiver} gave you, such as {url}')
             self.add_error('payload_url', text.format(receiver=self.chosen_preset.label, url=self.chosen_preset.url))
@@ -66,15 +66,17 @@ class DefinitionForm(MaskedFieldsMixin, SecretFieldsMixin, forms.ModelForm):
         return ' '.join(str(fact) for fact in facts)
 
 
-def check_expand(form: forms.ModelForm) -> None:
-    keys = form.cleaned_data.get('expand', form.instance.expand)
+def check_keys(form: forms.ModelForm) -> None:
+    """Keys depend on the object types."""
     types = form.cleaned_data.get('object_types')
     if types is None:
         types = form.instance.object_types.all() if form.instance.pk else ()
-    try:
-        expandable.check_keys(keys, object_types.models_of(types))
-    except DefinitionError as error:
-        form.add_error('expand' if 'expand' in form.fields else None, str(error))
+    models = object_types.models_of(types)
+    for name, check in KEYS.items():
+        try:
+            check(form.cleaned_data.get(name, getattr(form.instance, name)), models)
+        except DefinitionError as error:
+            form.add_error(name if name in form.fields else None, str(error))
 
 
 def fieldset(group: Group, is_titled: bool = True) -> FieldSet:

@@ -95,6 +95,7 @@ class WebhookFilter(NetBoxModelFilter):
     batch: FilterLookup[bool] | None = strawberry_django.filter_field()
     change_set: FilterLookup[bool] | None = strawberry_django.filter_field()
     include_snapshots: FilterLookup[bool] | None = strawberry_django.filter_field()
+    only_real_changes: FilterLookup[bool] | None = strawberry_django.filter_field()
     include_components: FilterLookup[bool] | None = strawberry_django.filter_field()
     health: HealthFilter | None = strawberry_django.filter_field()
 

@@ -39,6 +39,8 @@ class Event(models.Model):
     snapshot = models.JSONField(null=True)
     # The same, before the change.
     prechange = models.JSONField(null=True)
+    # Headers of W3C Trace Context of the request that made the change.
+    trace = models.JSONField(null=True)
     # {"prechange": …, "postchange": …}, as in the change log.
     snapshots = models.JSONField(null=True)
     # JSON text: jsonb would lose the order of keys.

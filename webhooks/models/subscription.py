@@ -36,7 +36,7 @@ OPEN_OBJECT_TYPES = """
 # For less than MANY rows, PostgreSQL plans OF_ONE in half the time.
 MANY = 30
 OF_ONE = f"""
-    SELECT before, kind = 'deleted' FROM webhooks_subscription
+    SELECT before, kind = 'deleted', unchanged FROM webhooks_subscription
     WHERE until IS NULL AND object_type_id = {{object_type_id:d}} LIMIT {MANY}"""
 ASKED = """
     SELECT t.object_type_id, EXISTS (
@@ -45,6 +45,9 @@ ASKED = """
     ), EXISTS (
         SELECT 1 FROM webhooks_subscription d
         WHERE d.object_type_id = t.object_type_id AND d.until IS NULL AND d.kind = 'deleted'
+    ), EXISTS (
+        SELECT 1 FROM webhooks_subscription u
+        WHERE u.object_type_id = t.object_type_id AND u.until IS NULL AND u.unchanged
     )
     FROM ({object_types}) t"""
 # One round trip. A user's transaction survives if the table is gone.
@@ -72,6 +75,7 @@ class Asked(NamedTuple):
 
     before: bool
     deletions: bool
+    unchanged: bool
 
 
 class SubscriptionManager(models.Manager):
@@ -82,7 +86,9 @@ class SubscriptionManager(models.Manager):
             wanted = self._wanted(webhook)
             held = {(s.object_type_id, s.kind): s for s in self.filter(webhook=webhook, until=None)}
             own = self.filter(webhook=webhook, until=None).exclude(kind=COMPONENT)
-            own.exclude(before=webhook.needs_before).update(before=webhook.needs_before)
+            own.exclude(before=webhook.records_before).update(before=webhook.records_before)
+            others = self.filter(webhook=webhook, until=None).exclude(unchanged=webhook.wants_unchanged)
+            others.update(unchanged=webhook.wants_unchanged)
             if wanted == held.keys():
                 return
             now, transaction_id, cluster = _draw()
@@ -98,7 +104,8 @@ class SubscriptionManager(models.Manager):
                     object_type_id=object_type_id,
                     kind=kind,
                     since=now,
-                    before=webhook.needs_before or kind == COMPONENT,
+                    before=webhook.records_before or kind == COMPONENT,
+                    unchanged=webhook.wants_unchanged,
                     opened_by=transaction_id,
                     cluster=cluster,
                 )
@@ -164,6 +171,8 @@ class Subscription(models.Model):
     # PostgreSQL's clock, after `since` was drawn.
     opened_at = models.DateTimeField(db_default=Now())
     before = models.BooleanField(default=False)
+    # Saves that change nothing. 1.0.0 wants them.
+    unchanged = models.BooleanField(default=True, db_default=True)
 
     _netbox_private = True
 
@@ -181,6 +190,9 @@ class Subscription(models.Model):
             ),
             models.Index(
                 fields=['object_type'], condition=Q(until=None, kind='deleted'), name='webhooks_subscription_deletion'
+            ),
+            models.Index(
+                fields=['object_type'], condition=Q(until=None, unchanged=True), name='webhooks_subscription_any_save'
             ),
         ]
 

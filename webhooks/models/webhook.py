@@ -103,6 +103,21 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
         null=True,
         help_text=_('An answer counts as delivered only if it meets these conditions, too.'),
     )
+    only_real_changes = models.BooleanField(
+        _('only real changes'),
+        default=True,
+        # For what 1.0.0 has stored.
+        db_default=False,
+        help_text=_('An update is sent only if a value, a tag or a link is new. Off: each save is sent.'),
+    )
+    only_if_changed = ArrayField(
+        models.CharField(max_length=150),
+        verbose_name=_('only if changed'),
+        blank=True,
+        default=list,
+        db_default=[],
+        help_text=_('An update is sent only if one of these keys is new. Separated by commas, such as status, site.'),
+    )
     ignore_users = models.ManyToManyField(
         settings.AUTH_USER_MODEL,
         related_name='+',
@@ -249,9 +264,9 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
     clone_fields = (
         'description', 'object_types', 'type_create', 'type_update', 'type_delete', 'payload_url', 'secret_path',
         'credential', 'http_method', 'http_content_type', 'payload_format', 'standard_headers', 'body_template',
-        'conditions', 'success_conditions', 'ssl_verification', 'ca_file_path', 'timeout', 'max_attempts', 'rate_limit',
-        'concurrency', 'ordered', 'latest_only', 'batch', 'change_set', 'include_snapshots', 'expand',
-        'include_components', 'ignore_users', 'notification_groups',
+        'conditions', 'only_real_changes', 'only_if_changed', 'success_conditions', 'ssl_verification', 'ca_file_path',
+        'timeout', 'max_attempts', 'rate_limit', 'concurrency', 'ordered', 'latest_only', 'batch', 'change_set',
+        'include_snapshots', 'expand', 'include_components', 'ignore_users', 'notification_groups',
     )  # fmt: skip
 
     class Meta:
@@ -284,7 +299,21 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
 
     @property
     def needs_before(self) -> bool:
+        """Whether it shows what was before, or asks for it in its conditions."""
         return self.include_snapshots or bool(self.conditions) or self.payload_format == FormatChoices.NETBOX
+
+    @property
+    def compares(self) -> bool:
+        """Whether saves that change nothing are no updates to it."""
+        return self.only_real_changes or bool(self.only_if_changed)
+
+    @property
+    def wants_unchanged(self) -> bool:
+        return self.type_update and not self.compares
+
+    @property
+    def records_before(self) -> bool:
+        return self.needs_before or (self.type_update and self.compares)
 
     @property
     def is_feed(self) -> bool:

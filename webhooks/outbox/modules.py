@@ -43,14 +43,14 @@ def keep(
         modules = _with_those_below(instance.pk)
         _keep(asked, module__in=modules)
         if Module in asked:
-            before.keep(Module, snapshots.take(Module, modules - {instance.pk}))
+            before.keep(Module, snapshots.take_before(Module, modules - {instance.pk}))
 
 
 def _keep(models: list[type[Model]], **of_components: Any) -> None:
     for model in models:
         if model is not Module:
             pks = list(rows(model).filter(**of_components).values_list('pk', flat=True))
-            before.keep(model, snapshots.take(model, pks) if pks else {})
+            before.keep(model, snapshots.take_before(model, pks) if pks else {})
 
 
 def _with_those_below(pk: int) -> set[int]:

@@ -16,7 +16,7 @@ from .. import rendering
 from ..choices import KindChoices
 from ..models.sequence import SEQUENCE
 from ..storable import storable, storable_json
-from . import before, scope, snapshots
+from . import before, scope, snapshots, unchanged
 from .snapshots import object_type_id
 
 CREATED, UPDATED, DELETED = KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED
@@ -67,7 +67,7 @@ def with_before(model: type[models.Model], pks: Sequence[Any]) -> dict[Any, str 
         return dict.fromkeys(pks)
     states = {pk: before.find(model, pk) for pk in pks}
     unknown = [pk for pk, state in states.items() if state is None]
-    return states | (snapshots.take(model, unknown) if unknown else {})
+    return states | (snapshots.take_before(model, unknown) if unknown else {})
 
 
 def record(model: type[models.Model], kind: str, rows: Mapping[Any, str | None], message: str | None = None) -> None:
@@ -78,9 +78,22 @@ def record(model: type[models.Model], kind: str, rows: Mapping[Any, str | None],
         before, source, parameters = '%s::jsonb', snapshots.row(model), [state, pk]
     else:
         before, source, parameters = 'b.before', snapshots.rows(model), [list(rows), list(rows.values())]
-    statement = f"""{INSERT} SELECT {VALUES.format(pk='t.' + model._meta.pk.column, before=before)},
-        {snapshots.expression(model)} {source} {ON_CONFLICT}"""
+    if kind == UPDATED and not scope.wants_unchanged(model):
+        statement = _if_news(model, before, source)
+    else:
+        statement = f"""{INSERT} SELECT {VALUES.format(pk='t.' + model._meta.pk.column, before=before)},
+            {snapshots.expression(model)} {source} {ON_CONFLICT}"""
     _execute(statement, [kind, object_type_id(model), *_circumstances(), message, *parameters])
+
+
+def _if_news(model: type[models.Model], before: str, source: str) -> str:
+    """PostgreSQL must not compute a row's snapshot for each use: OFFSET 0."""
+    return f"""{INSERT} SELECT {VALUES.format(pk='s.pk', before='s.before')}, s.snapshot
+        FROM (
+            SELECT t.{model._meta.pk.column} AS pk, {before} AS before, {snapshots.expression(model)} AS snapshot
+            {source} OFFSET 0
+        ) s
+        WHERE {unchanged.is_news(model, object_type_id(model))} {ON_CONFLICT}"""
 
 
 def record_touched(
@@ -105,7 +118,8 @@ def record_deleted(model: type[models.Model], snapshots: Mapping[Any, str], mess
 def _execute(statement: str, parameters: list[Any]) -> None:
     with connection.cursor() as cursor:
         cursor.execute(statement, parameters)
-    scope.current().recorded = True
+        is_recorded = cursor.rowcount > 0
+    scope.current().recorded |= is_recorded
 
 
 def message_of(instance: models.Model) -> str | None:

@@ -77,6 +77,12 @@ def needs_before(model: type[models.Model]) -> bool:
     return asked is not None and asked.before
 
 
+def wants_unchanged(model: type[models.Model]) -> bool:
+    """Whether saves that change nothing are asked for."""
+    asked = current().asked(model)
+    return asked is not None and asked.unchanged
+
+
 def wants_deletions(model: type[models.Model]) -> bool:
     asked = current().asked(model)
     return asked is not None and asked.deletions

@@ -12,6 +12,8 @@ from django.db import DEFAULT_DB_ALIAS, connection, models
 from django.db.models import ManyToManyField
 
 EMPTY = "'[]'::jsonb"
+# In a snapshot that was taken without a lock, before a change.
+UNLOCKED = 'unlocked'
 
 
 @functools.cache
@@ -56,6 +58,23 @@ def take(model: type[models.Model], pks: Collection[Any]) -> dict[Any, str]:
     with connection.cursor() as cursor:
         cursor.execute(
             f'SELECT t.{_pk(model)}, ({expression(model)})::text FROM {_table(model)} t WHERE t.{_pk(model)} = ANY(%s)',
+            [list(pks)],
+        )
+        return dict(cursor.fetchall())
+
+
+def take_before(model: type[models.Model], pks: Collection[Any]) -> dict[Any, str]:
+    """Return {pk: snapshot as JSON text} of rows that this transaction is about to change, and lock them.
+
+    Outside any transaction no lock holds, so the snapshots are marked: others may change the rows before this save.
+    """
+    is_held = connection.in_atomic_block or not connection.get_autocommit()
+    mark = '' if is_held else f' || \'{{"{UNLOCKED}": true}}\''
+    lock = f'ORDER BY t.{_pk(model)} FOR NO KEY UPDATE' if is_held else ''
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f'SELECT t.{_pk(model)}, ({expression(model)}{mark})::text FROM {_table(model)} t '
+            f'WHERE t.{_pk(model)} = ANY(%s) {lock}',
             [list(pks)],
         )
         return dict(cursor.fetchall())

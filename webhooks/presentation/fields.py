@@ -41,7 +41,7 @@ GROUPS = (
         is_folded=False,
     ),
     Group(_('State and Tags'), (Row(('enabled', 'paused'), _('State')), 'tags')),
-    Group(_('Only Some Changes'), ('conditions', 'ignore_users')),
+    Group(_('Only Some Changes'), ('only_real_changes', 'only_if_changed', 'conditions', 'ignore_users')),
     Group(
         _('Request and Body'),
         (
@@ -66,6 +66,7 @@ EXAMPLES = {
     'additional_headers': 'Authorization: Bearer …',
     'body_template': '{"text": "{{ data.name }}: {{ event }}"}',
     'expand': 'device, device.site',
+    'only_if_changed': 'status, site.slug, custom_fields.owner',
     'conditions': '{"attr": "status.value", "value": "active"}',
     'success_conditions': '{"attr": "body.ok", "value": true}',
 }
@@ -84,6 +85,14 @@ MORE_HELP = {
     'expand': _(
         'Related objects are sent in brief: ID, name, URL. To send some with all their fields, enter their keys, '
         'separated by commas. Example, for interfaces: device, device.site'
+    ),
+    'only_real_changes': _(
+        'An update is sent only if a value, a tag or a link of the object is new. The time of the last update and '
+        'counters do not count. Off: each save is sent, even one that changes nothing.'
+    ),
+    'only_if_changed': _(
+        'An update is sent only if one of these keys is new. Keys of the payload, separated by commas. Example: '
+        'status, site.slug, custom_fields.owner. Creations and deletions are sent all the same.'
     ),
     'include_components': _(
         'For devices, modules and virtual machines. On: a change of an interface, port or address is also sent, as an '
@@ -116,6 +125,7 @@ LEFT_OUT = {
         'success_conditions': _OF_ONE,
         'object_types': 'would replace all of them: the import does that',
         'expand': _OF_TYPES,
+        'only_if_changed': _OF_TYPES,
     },
     'form': {},
     'import': {},
@@ -128,6 +138,7 @@ LEFT_OUT = {
         'conditions': _LONG,
         'success_conditions': _LONG,
         'expand': _LIST,
+        'only_if_changed': _LIST,
     },
     'list': {
         'secret': 'encrypted',
@@ -136,6 +147,7 @@ LEFT_OUT = {
         'conditions': _LONG,
         'success_conditions': _LONG,
         'expand': _LIST,
+        'only_if_changed': _LIST,
         'ignore_users': 'a query for each row',
         'ca_file_path': _OF_ONE,
         'client_cert_path': _OF_ONE,
@@ -160,6 +172,7 @@ LEFT_OUT = {
         'conditions': _LONG,
         'success_conditions': _LONG,
         'expand': _LIST,
+        'only_if_changed': _LIST,
         'ca_file_path': _OF_ONE,
         'client_cert_path': _OF_ONE,
         'client_key_path': _OF_ONE,

@@ -4,12 +4,18 @@ import re
 from functools import cache
 
 from django.db.models import Model
-from rest_framework.fields import Field, SerializerMethodField
+from rest_framework.fields import DictField, Field, JSONField, SerializerMethodField
 from rest_framework.relations import ManyRelatedField
 from rest_framework.serializers import ListSerializer
 from utilities.api import get_serializer_for_model
+from utilities.fields import CounterCacheField
 
+from .derived import MAINTAINED
+from .parts import find
 from .serializer import BaseModelSerializer, GFKSerializerField, SerializedPKRelatedField
+
+ChoiceField = find('netbox.api.fields', 'ChoiceField')
+CustomFieldsDataField = find('extras.api.customfields', 'CustomFieldsDataField')
 
 # Models of people and their sign-in.
 HIDDEN_APPS = frozenset({'account', 'social_django', 'users'})
@@ -18,6 +24,8 @@ SECRET = re.compile(
     'secret|password|passphrase|psk|preshared_key|auth_key|private_key|plaintext|token|credential|^parameters$|headers'
 )
 DISPLAY = 'display'
+# Any key may follow.
+FREE = (DictField, JSONField, SerializerMethodField, GFKSerializerField, CustomFieldsDataField)
 
 
 @cache
@@ -36,6 +44,43 @@ def _target(field: Field) -> type[Model] | None:
     if isinstance(field, SerializedPKRelatedField):
         return field.serializer.Meta.model
     return field.Meta.model if isinstance(field, BaseModelSerializer) else None
+
+
+@cache
+def stored(model: type[Model]) -> dict[str, Field]:
+    """Return {key: field of the serializer} of what a snapshot holds: columns, generic and many-to-many relations."""
+    own = {*model._meta.concrete_fields, *model._meta.many_to_many, *model._meta.private_fields}
+    names = {name for field in own for name in (field.name, getattr(field, 'attname', field.name))}
+    fields = get_serializer_for_model(model)().fields
+    return {name: field for name, field in fields.items() if field.source in names and not field.write_only}
+
+
+@cache
+def comparable(model: type[Model]) -> dict[str, frozenset[str] | None]:
+    """Return {key of `stored`: the keys below it}. None: any key may follow, as in JSON."""
+    counters = {field.name for field in model._meta.concrete_fields if isinstance(field, CounterCacheField)}
+    left_out = {'id', 'last_updated', *MAINTAINED, *counters}
+    return {name: _below(field) for name, field in stored(model).items() if name not in left_out}
+
+
+def _below(field: Field) -> frozenset[str] | None:
+    field = field.child if isinstance(field, ListSerializer) else field
+    field = field.child_relation if isinstance(field, ManyRelatedField) else field
+    if isinstance(field, SerializedPKRelatedField):
+        field = field.serializer(nested=field.nested)
+    if isinstance(field, BaseModelSerializer):
+        return frozenset(field.fields)
+    if isinstance(field, ChoiceField):
+        return frozenset(('value', 'label'))
+    return None if isinstance(field, FREE) else frozenset()
+
+
+@cache
+def is_stored_whole(model: type[Model]) -> bool:
+    """Whether a snapshot holds all that a client may set. A cable's ends and a provider's accounts are other rows."""
+    fields = get_serializer_for_model(model)().fields
+    lists = {name: field for name, field in fields.items() if isinstance(field, ListSerializer | ManyRelatedField)}
+    return all(name in stored(model) for name, field in lists.items() if not field.read_only)
 
 
 @cache

@@ -27,7 +27,10 @@ from ..security import signing
 FLAGS = {OBJECT_CREATED: 'type_create', OBJECT_UPDATED: 'type_update', OBJECT_DELETED: 'type_delete'}
 COPIED = ('payload_url', 'http_method', 'http_content_type', 'additional_headers', 'body_template', 'secret')
 # NetBox's own webhooks lack these.
-OURS = ('batch', 'change_set', 'latest_only', 'include_components', 'expand', 'include_snapshots')
+OURS = (
+    'batch', 'change_set', 'latest_only', 'include_components', 'expand', 'include_snapshots', 'only_if_changed',
+    'only_real_changes',
+)  # fmt: skip
 COMPARED = (*OURS, *COPIED, 'payload_format', 'ssl_verification', 'ca_file_path')
 MAX_ATTEMPTS = 100
 # A command has no user.
@@ -129,6 +132,8 @@ def _translate(rule: EventRule, builtin: BuiltinWebhook) -> Webhook:
         payload_format=FormatChoices.DEFAULT if has_template else FormatChoices.NETBOX,
         include_snapshots=has_template,
         conditions=rule.conditions,
+        # NetBox's own webhooks send each save.
+        only_real_changes=False,
         ssl_verification=builtin.ssl_verification,
         ca_file_path=builtin.ca_file_path or '',
         timeout=builtin.timeout,

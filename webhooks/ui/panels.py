@@ -84,6 +84,7 @@ SHOWN = {
     'additional_headers': LinesAttr('masked_headers', label=label('additional_headers'), style='font-monospace'),
     'secret': SecretAttr('secret', label=label('secret')),
     'expand': ListAttr('expand', label=label('expand'), style='text-break'),
+    'only_if_changed': ListAttr('only_if_changed', label=label('only_if_changed'), style='text-break'),
     'timeout': TimeoutAttr('timeout', label=label('timeout')),
     'rate_limit': attrs.TextAttr('rate_limit', label=label('rate_limit'), format_string=_('{} per second')),
 }

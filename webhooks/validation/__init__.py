@@ -1,7 +1,7 @@
 """Checks a webhook's definition. Knows nothing of the database."""
 
 from ..templating import renderer
-from . import body, conditions, credential, expand, headers, secret, timeout, tls, url
+from . import body, conditions, credential, expand, headers, only_if_changed, secret, timeout, tls, url
 from .definition import Definition, errors_of
 
 CHECKS = (
@@ -17,6 +17,7 @@ CHECKS = (
     conditions.check_conditions,
     conditions.check_success_conditions,
     expand.check,
+    only_if_changed.check,
     secret.check,
     credential.check,
     timeout.check,

@@ -21,6 +21,7 @@ class Definition(Protocol):
     credential: Any
     expand: list[str]
     include_components: bool
+    only_if_changed: list[str]
     secret: Any
     ssl_verification: bool
     ca_file_path: str

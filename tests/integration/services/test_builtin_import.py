@@ -287,6 +287,8 @@ class TestDisableBuiltin:
             ({'include_components': True}, 'include_components'),
             ({'include_snapshots': True}, 'include_snapshots'),
             ({'expand': ['region']}, 'expand'),
+            ({'only_real_changes': True}, 'only_real_changes'),
+            ({'only_if_changed': ['status']}, 'only_if_changed'),
             ({'ssl_verification': True}, 'ssl_verification'),
         ],
     )

@@ -46,6 +46,7 @@ class Sound:
     credential: Any = None
     expand: list[str] = dataclasses.field(default_factory=list)
     include_components: bool = False
+    only_if_changed: list[str] = dataclasses.field(default_factory=list)
     batch: bool = False
     change_set: bool = False
     latest_only: bool = False
@@ -82,6 +83,12 @@ def test_too_many_keys_or_levels_are_refused(keys: list[str]):
 def test_changes_of_components_need_updates():
     assert wrong(include_components=True) == {'include_components'}
     assert wrong(include_components=True, kinds=['updated']) == set()
+
+
+def test_keys_that_must_change_are_bounded_and_exclude_components():
+    assert wrong(only_if_changed=['status'] * 50) == set()
+    assert wrong(only_if_changed=['status'] * 51) == {'only_if_changed'}
+    assert wrong(only_if_changed=['status'], include_components=True, kinds=['updated']) == {'only_if_changed'}
 
 
 def test_all_errors_are_found_at_once():

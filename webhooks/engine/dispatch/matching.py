@@ -11,8 +11,10 @@ from extras.conditions import Condition, ConditionSet
 from ...interruptions import INTERRUPTIONS
 from ...models import Event, Subscription, Webhook
 from ...models.subscription import COMPONENT
+from ...outbox import unchanged
 from ...storable import nodes, printable
 from ...templating import renderer
+from . import changed_keys
 from .render import Shown
 
 logger = logging.getLogger('webhooks.dispatch')
@@ -30,7 +32,7 @@ def match(events: Sequence[Event]) -> tuple[dict[int, list[Webhook]], list[Event
     for subscription in near:
         by_change[subscription.object_type_id, subscription.kind].append(subscription)
 
-    def asking(event: Event, kind: str) -> list[Webhook]:
+    def subscribed(event: Event, kind: str) -> list[Webhook]:
         if event.backfill:
             pks = [event.backfill_for]
         else:
@@ -39,6 +41,11 @@ def match(events: Sequence[Event]) -> tuple[dict[int, list[Webhook]], list[Event
             pks = dict.fromkeys(one.webhook_id for one in found if one.covers(event))
         # Somebody may have deleted the webhook since.
         return [webhooks[pk] for pk in pks if pk in webhooks]
+
+    same = unchanged.among(changes) if any(webhook.compares for webhook in webhooks.values()) else set()
+
+    def asking(event: Event, kind: str) -> list[Webhook]:
+        return [one for one in subscribed(event, kind) if event.pk not in same or not one.compares]
 
     matches = {event.pk: asking(event, COMPONENT if event.caused_by else event.kind) for event in events}
     # Otherwise it was created and deleted in one transaction.
@@ -52,6 +59,8 @@ def accepts(webhook: Webhook, shown: Shown) -> bool | None:
     None: a regular expression decides, which may take long. undecided.py evaluates it when it is the webhook's turn.
     """
     if any(user.username == shown.event.username for user in webhook.ignore_users.all()):
+        return False
+    if not changed_keys.accepts(webhook, shown.before, shown.data):
         return False
     if not webhook.conditions or shown.data is None:
         return True

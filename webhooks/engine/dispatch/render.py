@@ -14,14 +14,14 @@ from django.urls import reverse
 
 from ... import rendering
 from ...choices import KindChoices
-from ...interruptions import Locked
+from ...interruptions import INTERRUPTIONS, Locked
 from ...models import Event, Webhook
 from ...rendering import expansion
 from ...storable import storable
 from .. import sql, time_limit, transactions
 from ..each import each_or_alone, portions
 from ..registry import GIVEN_UP
-from . import expansions
+from . import changed_keys, expansions
 from .put_off import PutOff
 
 logger = logging.getLogger('webhooks.dispatch')
@@ -61,6 +61,8 @@ class Shown:
     data: dict | None = None
     display: str = ''
     error: str = ''
+    # `data` before the change, for `only_if_changed`. None: unknown, or nobody asks.
+    before: dict | None = None
     snapshots: dict | None = None
     partial: Sequence[str] = ()
     expanded: Mapping[str, expansion.Data] = field(default_factory=dict)
@@ -206,11 +208,13 @@ def _show(model: type[Model], events: Sequence[Event], matches: Matches) -> list
         event.pk: {'prechange': prechange, 'postchange': postchange}
         for event, prechange, postchange in zip(told, before, rendering.change_log(model, after), strict=True)
     }
+    earlier = _data_before(model, events, matches, states)
     return [
         Shown(
             event,
             one.data,
             one.display,
+            before=earlier.get(event.pk),
             snapshots=changes.get(event.pk),
             partial=one.partial,
             # A deletion keeps its related objects.
@@ -218,3 +222,20 @@ def _show(model: type[Model], events: Sequence[Event], matches: Matches) -> list
         )
         for event, one in zip(events, results, strict=True)
     ]
+
+
+def _data_before(
+    model: type[Model], events: Sequence[Event], matches: Matches, states: Mapping[int, tuple[dict, dict | None]]
+) -> dict[int, dict | None]:
+    """Return {event id: data before}. {} if it cannot be rendered: then these changes are sent."""
+    asked = [event.pk for event in events if changed_keys.asks(event, matches[event.pk])]
+    if not asked:
+        return {}
+    try:
+        found = changed_keys.data_before(model, [states[pk][1] for pk in asked])
+    except (*INTERRUPTIONS, time_limit.TooSlow):
+        raise
+    except Exception:
+        logger.exception('model=%s its data before the change cannot be rendered', model._meta.label_lower)
+        return {}
+    return dict(zip(asked, found, strict=True))

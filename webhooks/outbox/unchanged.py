@@ -1,0 +1,63 @@
+"""Tells saves that change nothing from real changes: of columns and many-to-many links.
+
+`last_updated` does not count, nor does what NetBox keeps by itself, such as counters.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection, models
+from utilities.fields import CounterCacheField
+
+from ..choices import KindChoices
+from ..models import Event
+from ..rendering.derived import MAINTAINED
+from ..rendering.keys import is_stored_whole
+from .snapshots import UNLOCKED
+
+KEPT = ('last_updated', *sorted(MAINTAINED), '_config_context_data', '_config_context_generation')
+
+# The merged event of the transaction gets the object's last state, even if the last save changes nothing.
+IS_NEWS = """({is_same}) IS NOT TRUE OR EXISTS (
+    SELECT FROM webhooks_event o
+    WHERE o.transaction_id = pg_current_xact_id()::text::bigint AND o.transaction_time = now()
+      AND o.object_type_id = {type_id:d} AND o.object_id = s.pk AND o.dispatched_at IS NULL)"""
+
+FIND_UNCHANGED = """
+    SELECT e.id FROM webhooks_event e WHERE e.id = ANY(%s) AND {is_same}"""
+
+
+def is_news(model: type[models.Model], type_id: int) -> str:
+    """Return SQL over `s.pk`, `s.before` and `s.snapshot`: whether a save has to be recorded. Unknown is true."""
+    if not is_stored_whole(model):
+        return 'true'
+    return IS_NEWS.format(is_same=_is_same(model, 's.before', 's.snapshot'), type_id=type_id)
+
+
+def among(events: Iterable[Event]) -> set[int]:
+    """Return the ids of updates that surely changed nothing. Components' owners and backfills show no change."""
+    by_type: dict[int, list[int]] = defaultdict(list)
+    for event in events:
+        if event.kind == KindChoices.UPDATED and not event.backfill and not event.caused_by:
+            by_type[event.object_type_id].append(event.pk)
+    return {pk for type_id, pks in by_type.items() for pk in _among(type_id, pks)}
+
+
+def _among(type_id: int, pks: Sequence[int]) -> list[int]:
+    model = ContentType.objects.get_for_id(type_id).model_class()
+    if model is None or not is_stored_whole(model):
+        return []
+    with connection.cursor() as cursor:
+        cursor.execute(FIND_UNCHANGED.format(is_same=_is_same(model, 'e.prechange', 'e.snapshot')), [pks])
+        return [pk for (pk,) in cursor.fetchall()]
+
+
+@cache
+def _is_same(model: type[models.Model], before: str, after: str) -> str:
+    """Return SQL: null if the state before is unknown."""
+    counters = [field.attname for field in model._meta.concrete_fields if isinstance(field, CounterCacheField)]
+    kept = f"'{{{','.join((*KEPT, *counters))}}}'::text[]"
+    return f"""{before} -> 'm2m' = {after} -> 'm2m' AND ({before} -> 'row') - {kept} = ({after} -> 'row') - {kept}
+        AND NOT {before} ? '{UNLOCKED}'"""
