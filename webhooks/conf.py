@@ -15,6 +15,8 @@ from .constants import DEFAULT_BLOCKED_NETWORKS, DEFAULT_MODELS
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MODEL_LABEL = re.compile(r'^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$')
+# A `%` begins two hexadecimal digits.
+URI_REFERENCE = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2}){1,500}")
 ALL_MODELS = '*'
 REDIS_ADDRESS = ('redis_host', 'redis_port', 'redis_db')
 # PostgreSQL and Python take times so far away.
@@ -50,6 +52,7 @@ class Settings:
     proxy_resolves_names: bool = False
     encryption_keys: tuple[str, ...] = ()
     certificate_root: Path | None = None
+    cloudevents_source: str | None = None
 
     @property
     def has_own_redis(self) -> bool:
@@ -223,6 +226,13 @@ def _keys(value: Any) -> tuple[str, ...]:
     return tuple(keys)
 
 
+def _uri_reference(value: Any) -> str:
+    """RFC 3986, section 4.1, in ASCII."""
+    if not isinstance(value, str) or not URI_REFERENCE.fullmatch(value):
+        raise ValueError(f'must be a URI such as "https://netbox.example.com/", not {value!r}')
+    return value
+
+
 def _folder(value: Any) -> Path:
     path = Path(value)
     if not path.is_absolute() or not path.is_dir():
@@ -250,4 +260,5 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     'proxy_resolves_names': _bool,
     'encryption_keys': _keys,
     'certificate_root': _folder,
+    'cloudevents_source': _uri_reference,
 }

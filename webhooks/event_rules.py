@@ -87,6 +87,7 @@ def _fields(context: Any, data: dict) -> dict[str, Any]:
         'username': _username(context),
         'request_id': getattr(request, 'id', None),
         'request': recording.shown(request) if request else None,
+        'trace': recording.trace_of(request),
         'snapshots': json.loads(_dumps(context.get('snapshots'))),
         'data': _dumps(data),
         'dispatched_at': now,

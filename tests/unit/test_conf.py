@@ -117,6 +117,10 @@ class TestValues:
         link.symlink_to(tmp_path / 'real')
         assert settings(certificate_root=str(link)).certificate_root == (tmp_path / 'real').resolve()
 
+    def test_a_source_of_cloudevents_is_a_uri_reference(self):
+        for source in ('https://netbox.example.com/', 'urn:netbox:berlin', '/netbox%20berlin'):
+            assert settings(cloudevents_source=source).cloudevents_source == source
+
     def test_the_longest_times_are_times(self):
         found = settings(retention_days=MAX_DAYS, order_wait=MAX_SECONDS, expire_after=MAX_SECONDS)
         now = datetime.now(UTC)
@@ -196,6 +200,11 @@ class TestWrongValues:
             ('certificate_root', __file__),
             ('certificate_root', 5),
             ('certificate_root', '/' + 300 * 'x'),
+            ('cloudevents_source', ''),
+            ('cloudevents_source', 'NetBox 1'),
+            ('cloudevents_source', 'urn:netbox:%zz'),
+            ('cloudevents_source', 'https://netbox.example.com/\n'),
+            ('cloudevents_source', 5),
         ],
     )
     def test_the_line_names_the_setting(self, name: str, value: Any):

@@ -14,7 +14,7 @@ from extras.constants import HTTP_CONTENT_TYPE_JSON
 from netbox.models import NetBoxModel
 
 from .. import validation
-from ..choices import FormatChoices, KindChoices
+from ..choices import FormatChoices
 from ..constants import DEFAULT_MAX_ATTEMPTS, MAX_TIMEOUT, MAX_URL
 from ..validation.headers import MOVED, mask_headers
 from ..validation.moved import IDENTIFYING, is_moved
@@ -23,6 +23,7 @@ from .concurrent import ConcurrentModel
 from .exported import ExportedModel
 from .fields import SealedField, UrlField
 from .signing_secret import SigningModel
+from .wishes import Wishes
 
 ANY_TEMPLATE = """
     SELECT EXISTS (
@@ -32,7 +33,7 @@ ENDPOINT = ('payload_url', 'secret_path', 'additional_headers', 'ssl_verificatio
 SEALED_FIELDS = ('secret', 'previous_secret', 'additional_headers')
 
 
-class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
+class Webhook(Wishes, SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
     name = models.CharField(_('name'), max_length=150, unique=True)
     description = models.CharField(_('description'), max_length=200, blank=True)
     enabled = models.BooleanField(
@@ -282,38 +283,6 @@ class Webhook(SigningModel, ExportedModel, ConcurrentModel, NetBoxModel):
 
     def __str__(self) -> str:
         return self.name
-
-    @property
-    def kinds(self) -> list[str]:
-        flags = (
-            (KindChoices.CREATED, self.type_create),
-            (KindChoices.UPDATED, self.type_update),
-            (KindChoices.DELETED, self.type_delete),
-        )
-        return [kind for kind, wanted in flags if wanted]
-
-    @property
-    def kind_labels(self) -> str:
-        labels = dict(KindChoices)
-        return ', '.join(str(labels[kind]) for kind in self.kinds)
-
-    @property
-    def needs_before(self) -> bool:
-        """Whether it shows what was before, or asks for it in its conditions."""
-        return self.include_snapshots or bool(self.conditions) or self.payload_format == FormatChoices.NETBOX
-
-    @property
-    def compares(self) -> bool:
-        """Whether saves that change nothing are no updates to it."""
-        return self.only_real_changes or bool(self.only_if_changed)
-
-    @property
-    def wants_unchanged(self) -> bool:
-        return self.type_update and not self.compares
-
-    @property
-    def records_before(self) -> bool:
-        return self.needs_before or (self.type_update and self.compares)
 
     @property
     def is_feed(self) -> bool:

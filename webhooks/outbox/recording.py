@@ -16,7 +16,7 @@ from .. import rendering
 from ..choices import KindChoices
 from ..models.sequence import SEQUENCE
 from ..storable import storable, storable_json
-from . import before, scope, snapshots, unchanged
+from . import before, scope, snapshots, trace, unchanged
 from .snapshots import object_type_id
 
 CREATED, UPDATED, DELETED = KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED
@@ -33,9 +33,9 @@ MERGE = {
 }
 
 COLUMNS = """uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username, request_id, request,
-    changelog_message, data, error, skipped, transaction_id, transaction_time, visible, prechange, snapshot"""
+    trace, changelog_message, data, error, skipped, transaction_id, transaction_time, visible, prechange, snapshot"""
 VALUES = f"""gen_random_uuid(), nextval('{SEQUENCE}'), %s, %s, {{pk}}, '', %s, %s, %s, %s::jsonb,
-    %s, '', '', 0, pg_current_xact_id()::text::bigint, now(), pg_current_snapshot()::text, {{before}}"""
+    %s::jsonb, %s, '', '', 0, pg_current_xact_id()::text::bigint, now(), pg_current_snapshot()::text, {{before}}"""
 ON_CONFLICT = f"""
     ON CONFLICT (transaction_id, transaction_time, object_type_id, object_id) WHERE dispatched_at IS NULL
     DO UPDATE SET
@@ -47,6 +47,7 @@ ON_CONFLICT = f"""
         username = EXCLUDED.username,
         request_id = EXCLUDED.request_id,
         request = EXCLUDED.request,
+        trace = EXCLUDED.trace,
         changelog_message = coalesce(EXCLUDED.changelog_message, e.changelog_message),
         -- NetBox saves objects that it already announced as deleted: they stay as they were then.
         snapshot = CASE WHEN e.kind = '{DELETED}' AND EXCLUDED.kind = '{UPDATED}' THEN e.snapshot
@@ -127,14 +128,20 @@ def message_of(instance: models.Model) -> str | None:
     return storable(message) if isinstance(message, str) and message else None
 
 
-def _circumstances() -> tuple[datetime, str | None, Any, str | None]:
+def _circumstances() -> tuple[datetime, str | None, Any, str | None, str | None]:
     now = datetime.fromtimestamp(time.time(), UTC)
     request = current_request.get()
     if request is None:
-        return now, None, None, None
+        return now, None, None, None, None
     user = getattr(request, 'user', None)
     username = user.username if user and user.is_authenticated else None
-    return now, username, getattr(request, 'id', None), json.dumps(shown(request))
+    context = trace_of(request)
+    return now, username, getattr(request, 'id', None), json.dumps(shown(request)), context and json.dumps(context)
+
+
+def trace_of(request: Any) -> dict[str, str] | None:
+    """A background job's request has no headers."""
+    return trace.context_of(getattr(request, 'META', None) or {})
 
 
 def shown(request: Any) -> dict[str, Any] | None:

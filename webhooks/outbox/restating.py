@@ -29,7 +29,7 @@ def restate(webhook: Webhook, model: type[models.Model], pks: Collection[int], n
         'values': recording.VALUES.format(pk='s.pk', before='s.snapshot' if webhook.needs_before else 'NULL::jsonb'),
     }
     # Nobody's request, without a message.
-    told = [KindChoices.UPDATED, snapshots.object_type_id(model), now, None, None, None, None]
+    told = [KindChoices.UPDATED, snapshots.object_type_id(model), now, None, None, None, None, None]
     with connection.cursor() as cursor:
         cursor.execute(LOCK_OBJECTS.format(**names), [list(pks)])
         cursor.execute(RESTATE.format(**names), [webhook.pk, *told, list(pks)])

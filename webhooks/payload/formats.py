@@ -24,6 +24,7 @@ from users.models import User
 from utilities.querydict import dict_to_querydict
 from utilities.request import NetBoxFakeRequest
 
+from .. import conf
 from ..choices import FormatChoices, KindChoices
 from ..models import Event, Webhook
 from ..rendering import expansion
@@ -36,6 +37,8 @@ logger = logging.getLogger('webhooks.formats')
 JSON = 'application/json'
 CLOUDEVENT, CLOUDEVENT_BATCH = 'application/cloudevents+json', 'application/cloudevents-batch+json'
 Keys = Sequence[str]
+# Of PostgreSQL's bigint. With as many each, sequences sort as text.
+SEQUENCE_DIGITS = 19
 OBJECT_EVENTS = {'created': 'object_created', 'updated': 'object_updated', 'deleted': 'object_deleted'}
 
 ENCODER = JSONEncoder(ensure_ascii=False)
@@ -168,24 +171,31 @@ def _cloudevent(webhook: Webhook, event: Event, expand: Keys) -> dict[str, Any]:
     data, _unknown = _shown(event, expand)
     optional = {
         'subject': str(event.object_id) if event.object_id > 0 else None,
+        'partitionkey': f'{object_type(event)}:{event.object_id}' if event.object_id > 0 else None,
         'username': event.username,
         'requestid': str(event.request_id) if event.request_id else None,
         'changelogmessage': event.changelog_message,
         'causedby': ','.join(event.caused_by) if event.caused_by else None,
+        **(event.trace or {}),
         'test': True if event.test else None,
         'backfill': True if event.backfill else None,
     }
     return {
         'specversion': '1.0',
         'id': str(event.uuid),
-        'source': f'//{settings.HOSTNAME}/{settings.BASE_PATH}',
+        'source': source(),
         'type': f'netbox.{object_type(event)}.{event.kind}',
         'time': event.timestamp.isoformat(),
         'datacontenttype': JSON,
-        'sequence': str(event.sequence),
+        'sequence': f'{event.sequence:0{SEQUENCE_DIGITS}}',
         **{key: value for key, value in optional.items() if value is not None},
         'data': _with_snapshots(data, event) if webhook.include_snapshots else data,
     }
+
+
+def source() -> str:
+    """The same from every worker, and after every redeployment with the same SECRET_KEY."""
+    return conf.get().cloudevents_source or f'urn:netbox:{settings.DEPLOYMENT_ID}'
 
 
 def _with_snapshots(data: Raw, event: Event) -> dict[str, Any]:

@@ -60,6 +60,7 @@ class Builder:
             shown_url=shown_url,
             shown_body=shown_body,
             headers=_merged(
+                _trace(events),
                 {'Content-Type': formats.content_type(webhook, events, part), 'User-Agent': USER_AGENT},
                 target.headers,
                 access.headers,
@@ -253,6 +254,11 @@ def _of_signatures(signatures: Mapping[str, str]) -> Iterator[str]:
     for name, value in signatures.items():
         if name.lower() in SIGNATURES:
             yield from echoes.of_signature(value)
+
+
+def _trace(events: Sequence[Event]) -> Mapping[str, str]:
+    """Of the first event that has one: a batch is of one transaction."""
+    return next((event.trace for event in events if event.trace), {})
 
 
 def _signatures(secrets: Sequence[str], delivery_id: str, timestamp: int, body: bytes) -> dict[str, str]:

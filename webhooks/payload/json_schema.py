@@ -139,7 +139,8 @@ def _cloudevents(model: type[Model], label: str, batch: bool) -> Schema:
             'subject': TEXT,
             'time': TIME,
             'datacontenttype': {'const': 'application/json'},
-            'sequence': {'type': 'string', 'pattern': '^[1-9][0-9]*$'},
+            'partitionkey': TEXT,
+            'sequence': {'type': 'string', 'pattern': '^[0-9]{19}$'},
             'data': {'anyOf': [DATA, with_snapshots]},
         },
         optional={
@@ -147,6 +148,8 @@ def _cloudevents(model: type[Model], label: str, batch: bool) -> Schema:
             'requestid': UUID,
             'changelogmessage': TEXT,
             'causedby': TEXT,
+            'traceparent': TEXT,
+            'tracestate': TEXT,
             'test': TRUE,
             'backfill': TRUE,
         },

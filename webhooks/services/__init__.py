@@ -8,7 +8,7 @@ backfill: sends all objects in their present state.
 trial: sends a test event.
 feed: shows the published changes of a feed.
 preview: shows a request without sending it.
-expandable: checks keys to expand.
+expandable, comparable, keys: check keys of the payload that a webhook names.
 switching: switches webhooks on and off.
 secret_rotation: makes a new secret, and shows it once.
 builtin_import: imports NetBox's own webhooks.

@@ -7,10 +7,11 @@ import pytest
 from cloudevents.core.bindings.http import HTTPMessage, from_http_event
 from cloudevents.core.v1.event import CloudEvent
 from dcim.models import Site
-from django.db import transaction
+from django.db import connection, transaction
 from support.builders import site, subscribe
 from support.builtin import request_by
 from support.engine import work
+from support.settings import change_settings
 
 from devstack.receiver import Received, Receiver
 from webhooks.models import Event
@@ -38,15 +39,38 @@ class TestCloudEvents:
         assert isinstance(event, CloudEvent)
         assert event.get_specversion() == '1.0'
         assert event.get_id() == str(recorded.uuid)
-        assert event.get_source() == f'//{settings.HOSTNAME}/'
+        assert event.get_source() == f'urn:netbox:{settings.DEPLOYMENT_ID}'
         assert event.get_type() == 'netbox.dcim.site.created'
         assert event.get_subject() == str(place.pk)
         assert event.get_time() == recorded.timestamp
         assert event.get_datacontenttype() == 'application/json'
         assert event.get_data()['name'] == 'Genève'
-        assert event.get_extension('sequence') == str(recorded.sequence)
+        assert int(event.get_extension('sequence')) == recorded.sequence
+        assert event.get_extension('partitionkey') == f'dcim.site:{place.pk}'
         assert event.get_extension('username') == 'admin'
         assert uuid.UUID(event.get_extension('requestid')) == recorded.request_id
+
+    def test_sequences_sort_as_text(self, receiver: Receiver):
+        subscribe(receiver.url('/'), Site, payload_format='cloudevents')
+        place = site()
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT setval('webhooks_event_sequence', 10000000000000000)")
+        place.save()
+        earlier, later = (self.event(one).get_extension('sequence') for one in received(receiver, 2))
+        assert len(earlier) == len(later) == 19
+        assert earlier < later
+        assert earlier.lstrip('0') > later.lstrip('0')  # unpadded ones do not
+
+    def test_the_source_is_the_same_for_every_host_and_may_be_set(self, receiver: Receiver, settings, monkeypatch):
+        subscribe(receiver.url('/'), Site, payload_format='cloudevents')
+        for host in ('worker-1', 'worker-2'):
+            settings.HOSTNAME = host
+            site()
+            work()
+        change_settings(monkeypatch, cloudevents_source='https://netbox.example.com/')
+        site()
+        sources = [self.event(one).get_source() for one in received(receiver, 3)]
+        assert sources == [f'urn:netbox:{settings.DEPLOYMENT_ID}'] * 2 + ['https://netbox.example.com/']
 
     def test_outside_a_request_what_is_not_known_is_left_out(self, receiver: Receiver):
         subscribe(receiver.url('/'), Site, payload_format='cloudevents')
@@ -54,7 +78,7 @@ class TestCloudEvents:
         created, deleted = received(receiver, 2)
         assert self.event(created).get_type() == 'netbox.dcim.site.created'
         assert self.event(deleted).get_type() == 'netbox.dcim.site.deleted'
-        assert {'username', 'requestid', 'test'}.isdisjoint(created.json())
+        assert {'username', 'requestid', 'test', 'traceparent', 'tracestate'}.isdisjoint(created.json())
 
     def test_snapshots_are_in_its_data(self, receiver: Receiver):
         subscribe(receiver.url('/'), Site, payload_format='cloudevents', include_snapshots=True)

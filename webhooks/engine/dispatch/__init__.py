@@ -6,5 +6,6 @@ matching: finds the webhooks that asked for an event.
 undecided: evaluates regular expressions, each webhook in its turn.
 render, expansions: render events and related objects.
 put_off: events that are tried later.
+changed_keys: compares keys before and after a change.
 components: tells owners of their components' changes.
 """

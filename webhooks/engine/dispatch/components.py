@@ -33,10 +33,10 @@ Row = Mapping[str, Any]
 # No second event for the same transaction: the first is rendered already.
 MAKE_EVENTS = """
     INSERT INTO webhooks_event AS e (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username,
-        request_id, request, changelog_message, data, error, skipped, transaction_id, transaction_time, visible,
+        request_id, request, trace, changelog_message, data, error, skipped, transaction_id, transaction_time, visible,
         first_sequence, first_visible, caused_by)
     SELECT gen_random_uuid(), nextval('webhooks_event_sequence'), 'updated', v.object_type_id, v.object_id, '',
-        c.timestamp, c.username, c.request_id, c.request, c.changelog_message, '', '', 0, c.transaction_id,
+        c.timestamp, c.username, c.request_id, c.request, c.trace, c.changelog_message, '', '', 0, c.transaction_id,
         c.transaction_time, c.visible, coalesce(c.first_sequence, c.sequence), coalesce(c.first_visible, c.visible),
         v.caused_by
     FROM unnest(%s::int[], %s::bigint[], %s::bigint[], %s::jsonb[]) AS v(object_type_id, object_id, event_id, caused_by)

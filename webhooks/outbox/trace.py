@@ -1,0 +1,36 @@
+"""W3C Trace Context (level 1) of the request that makes a change: it goes on to the receiver.
+
+It comes from a client, so it is checked. What is not valid is left out, as the standard asks for.
+"""
+
+import re
+from collections.abc import Mapping
+
+# Trace and parent are not all zeros. Version 00 has these four parts, later versions may add more.
+IDS = '(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}'
+TRACEPARENT = re.compile(f'00-{IDS}|(?!00|ff)[0-9a-f]{{2}}-{IDS}(-[!-~]*)?')
+KEY = '[a-z0-9][a-z0-9_*/-]{0,255}(@[a-z][a-z0-9_*/-]{0,13})?'
+# Printable, without comma and equals sign; the last one is no space.
+MEMBER = re.compile(f'{KEY}=[ -+\\--<>-~]{{0,255}}[!-+\\--<>-~]')
+# Bounds of the standard.
+MAX_STATE_CHARS, MAX_STATE_MEMBERS = 512, 32
+MAX_PARENT_CHARS = 256
+
+
+def context_of(headers: Mapping[str, str]) -> dict[str, str] | None:
+    """Return the headers `traceparent` and, if there is one, `tracestate`. `headers`: as Django's request.META."""
+    parent = headers.get('HTTP_TRACEPARENT', '').strip()
+    if len(parent) > MAX_PARENT_CHARS or not TRACEPARENT.fullmatch(parent):
+        return None
+    state = _state(headers.get('HTTP_TRACESTATE', ''))
+    return {'traceparent': parent, 'tracestate': state} if state else {'traceparent': parent}
+
+
+def _state(text: str) -> str:
+    """Return '' for a list that is not valid."""
+    members = [one.strip(' \t') for one in text.split(',')]
+    members = [one for one in members if one]
+    keys = {one.partition('=')[0] for one in members}
+    is_valid = len(keys) == len(members) <= MAX_STATE_MEMBERS and all(map(MEMBER.fullmatch, members))
+    joined = ','.join(members)
+    return joined if is_valid and len(joined) <= MAX_STATE_CHARS else ''
