@@ -109,6 +109,15 @@ ensure_services() {
     [ ${#packages[@]} = 0 ] || install_packages "${packages[@]}"
 }
 
+# Message brokers for tests and the demo. They run as children, never as services.
+ensure_brokers() {
+    local packages=()
+    [ -x /usr/sbin/nats-server ] || command -v nats-server >/dev/null || packages+=(nats-server)
+    [ "${1:-}" = nats ] || [ -e /usr/lib/rabbitmq/bin/rabbitmq-server ] || packages+=(rabbitmq-server)
+    [ "${1:-}" = nats ] || [ -x /usr/sbin/mosquitto ] || command -v mosquitto >/dev/null || packages+=(mosquitto)
+    [ ${#packages[@]} = 0 ] || install_packages "${packages[@]}"
+}
+
 # Prints the first browser that runs. Ubuntu's chromium-browser is a script that asks for a snap, and no package.
 find_browser() {
     local name

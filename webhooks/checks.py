@@ -1,5 +1,6 @@
 """Operators find the ids in docs/installation.md."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from django.conf import settings
@@ -9,7 +10,11 @@ from django.db import DatabaseError
 from django.utils.module_loading import import_string
 
 from . import conf, object_types, rendering
+from .brokers import registry
+from .exceptions import DefinitionError
+from .models import Webhook
 from .outbox import redis_queue, scope
+from .validation import url
 from .version import COMPATIBILITY
 
 TAG = 'webhooks'
@@ -79,3 +84,43 @@ def rendering_is_prepared(app_configs: Any, **kwargs: Any) -> list[CheckWarning]
         )
         for part, reason in rendering.left_as_netbox_has_it(object_types.allowed_models()).items()
     ]
+
+
+@register(TAG)
+def brokers_are_usable(app_configs: Any, **kwargs: Any) -> list[CheckWarning]:
+    return [
+        CheckWarning(reason, hint='Until then deliveries to this broker wait.', id='webhooks.W006')
+        for reason in _unusable_brokers()
+        if conf.get().enabled
+    ]
+
+
+def _unusable_brokers() -> Iterator[str]:
+    for one in registry.configured():
+        try:
+            one.check_library()
+        except registry.Unusable as error:
+            yield str(error)
+
+
+@register(TAG, 'database')
+def webhooks_have_their_brokers(app_configs: Any, databases: Any = None, **kwargs: Any) -> list[CheckWarning]:
+    """`check` needs `--database default` for it."""
+    if not conf.get().enabled or not databases or not _is_migrated():
+        return []
+    return [
+        CheckWarning(
+            f'The webhook {webhook.name} cannot publish: {reason}',
+            hint="Mend its URL, or PLUGINS_CONFIG['webhooks']['brokers'].",
+            id='webhooks.W007',
+        )
+        for webhook, reason in _without_broker()
+    ]
+
+
+def _without_broker() -> Iterator[tuple[Webhook, str]]:
+    for webhook in Webhook.objects.filter(enabled=True).exclude(payload_url__istartswith='http'):
+        try:
+            url.check(webhook)
+        except DefinitionError as error:
+            yield webhook, str(error)

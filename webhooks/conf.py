@@ -3,14 +3,15 @@
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
-from .constants import DEFAULT_BLOCKED_NETWORKS, DEFAULT_MODELS
+from .constants import BROKER_DRIVERS, DEFAULT_BLOCKED_NETWORKS, DEFAULT_MODELS, DRIVER_ENTRY_POINTS
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -18,6 +19,8 @@ MODEL_LABEL = re.compile(r'^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$')
 # A `%` begins two hexadecimal digits.
 URI_REFERENCE = re.compile(r"(?:[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]|%[0-9A-Fa-f]{2}){1,500}")
 ALL_MODELS = '*'
+# A broker's name is the host of a webhook's URL.
+BROKER_NAME = re.compile(r'[a-z0-9]([a-z0-9_-]*[a-z0-9])?')
 REDIS_ADDRESS = ('redis_host', 'redis_port', 'redis_db')
 # PostgreSQL and Python take times so far away.
 MAX_DAYS = 36_500
@@ -53,6 +56,8 @@ class Settings:
     encryption_keys: tuple[str, ...] = ()
     certificate_root: Path | None = None
     cloudevents_source: str | None = None
+    # {name: options}, with secrets.
+    brokers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, repr=False)
 
     @property
     def has_own_redis(self) -> bool:
@@ -240,6 +245,27 @@ def _folder(value: Any) -> Path:
     return path.resolve()
 
 
+def _brokers(value: Any) -> dict[str, dict[str, Any]]:
+    """Errors show no option: any may be a secret."""
+    if not isinstance(value, Mapping):
+        raise ValueError('must be a dictionary: the options of each broker, by its name')
+    return {name: _broker(name, options) for name, options in value.items()}
+
+
+def _broker(name: Any, options: Any) -> dict[str, Any]:
+    if not isinstance(name, str) or not BROKER_NAME.fullmatch(name):
+        raise ValueError(f'{name!r} is not a name of a broker: use lower-case letters, digits, "-" and "_"')
+    if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
+        raise ValueError(f'{name!r} must be a dictionary of options')
+    drivers = {*BROKER_DRIVERS, *(found.name for found in entry_points(group=DRIVER_ENTRY_POINTS))}
+    if options.get('driver') not in drivers:
+        raise ValueError(f"the 'driver' of {name!r} must be one of {', '.join(sorted(drivers))}")
+    addresses = options.get('addresses', [])
+    if isinstance(addresses, str) or not all(isinstance(one, str) for one in _list(addresses)):
+        raise ValueError(f"the 'addresses' of {name!r} must be a list of patterns, such as 'netbox.*'")
+    return dict(options)
+
+
 PARSERS: dict[str, Callable[[Any], Any]] = {
     'enabled': _bool,
     'admin': _bool,
@@ -261,4 +287,5 @@ PARSERS: dict[str, Callable[[Any], Any]] = {
     'encryption_keys': _keys,
     'certificate_root': _folder,
     'cloudevents_source': _uri_reference,
+    'brokers': _brokers,
 }

@@ -99,3 +99,13 @@ DEFAULT_BLOCKED_NETWORKS = (
     'fd00:a9fe:a9fe::1/128',  # Akamai: "Use the Metadata service API"
     'fd00:c1::a9fe:a9fe/128',  # Oracle Cloud, from scripts
 )
+
+# {driver: class}. Packages add others as entry points of this group.
+BROKER_DRIVERS = {
+    'amqp': 'webhooks.brokers.amqp:Amqp',
+    'kafka': 'webhooks.brokers.kafka:Kafka',
+    'mqtt': 'webhooks.brokers.mqtt:Mqtt',
+    'nats': 'webhooks.brokers.nats:Nats',
+    'redis': 'webhooks.brokers.redis:Redis',
+}
+DRIVER_ENTRY_POINTS = 'netbox_webhooks.drivers'

@@ -62,11 +62,11 @@ class AttemptInline(ReadOnly, admin.TabularInline):
     def outcome(self, attempt: Attempt) -> SafeString:
         if attempt.error:
             return reason_word(attempt.error)
-        return word(f'HTTP {attempt.response_status}', 'green')
+        return word(_('confirmed') if attempt.response_status is None else f'HTTP {attempt.response_status}', 'green')
 
     @admin.display(description=_('Response'))
     def answer(self, attempt: Attempt) -> SafeString | str:
-        if attempt.response_status is None:
+        if attempt.response_status is None and not attempt.response_headers:
             return ''
         return format_html(
             '<details><summary>{}</summary>{}{}</details>',

@@ -198,6 +198,16 @@ def source() -> str:
     return conf.get().cloudevents_source or f'urn:netbox:{settings.DEPLOYMENT_ID}'
 
 
+def key(webhook: Webhook, events: Sequence[Event]) -> str:
+    """Return the key of a broker's message: messages of one key stay in order.
+
+    Batches and change sets hold several objects. All of a webhook have one key.
+    """
+    if webhook.change_set or _is_batch(webhook, events):
+        return f'webhook:{webhook.pk}'
+    return f'{object_type(events[-1])}:{events[-1].object_id}'
+
+
 def _with_snapshots(data: Raw, event: Event) -> dict[str, Any]:
     return {'object': data, 'snapshots': event.snapshots, 'differences': differences(event)}
 

@@ -6,6 +6,7 @@ from urllib.parse import quote, unquote, urlsplit
 from django.utils.translation import gettext as _
 from utilities.jinja2 import JINJA2_TEMPLATE_RE
 
+from ..brokers import address
 from ..exceptions import DecryptionError, DefinitionError
 from ..models import Delivery, Event, Webhook
 from ..security import echoes, signing
@@ -17,12 +18,14 @@ from ..transport.exchange import Request
 from ..validation.credential import check_host
 from ..validation.headers import check_header_name, check_header_value, check_sizes, parse_headers
 from ..validation.secret import check_signs, reveal
-from ..validation.url import check_plain_url
+from ..validation.url import check_rendered_url
 from . import answers, formats
 from .access import USER_AGENT, Access, Authorizer, TokenRequest, basic_login, encoded, proxies_for
 from .change_set import part_of
 
 AUTHORIZATION = 'authorization'
+# Stands for the method of a request to a broker.
+PUBLISH = 'PUBLISH'
 SIGNATURES = ('webhook-signature', 'x-hook-signature')
 
 # Returns the templates' context as JSON.
@@ -55,7 +58,7 @@ class Builder:
             target, body = self._plain_target, formats.body(webhook, events, expand, part)
         signatures = _signatures(self._secrets, str(delivery.uuid), int(now), body) if webhook.standard_headers else {}
         return Request(
-            method=webhook.http_method,
+            method=PUBLISH if self.is_to_broker else webhook.http_method,
             url=target.url,
             shown_url=shown_url,
             shown_body=shown_body,
@@ -73,6 +76,8 @@ class Builder:
             proxies=target.proxies,
             judge=self._judge,
             secrets=(*target.secrets, *access.secrets, *_of_signatures(signatures)),
+            key=formats.key(webhook, events) if self.is_to_broker else '',
+            id=str(delivery.uuid),
         )
 
     def forget_token(self, request: Request) -> bool:
@@ -110,7 +115,7 @@ class Builder:
             body = placeholders.fill(text, in_body).encode()
         whole = placeholders.fill(url, partial(_value, 'payload_url', access, partial(quote, safe='')))
         if url:  # a feed has none
-            check_plain_url(whole)
+            check_rendered_url(whole, whole_url(webhook.payload_url))
         shown = placeholders.fill(url, lambda _key: MASK)
         sign = partial(_sign, self._secrets, now, body)
         filled = {name: placeholders.fill(value, partial(_in_header, access, sign)) for name, value in headers.items()}
@@ -130,6 +135,10 @@ class Builder:
     @cached_property
     def _authorizer(self) -> Authorizer:
         return Authorizer(self.webhook)
+
+    @cached_property
+    def is_to_broker(self) -> bool:
+        return address.split(whole_url(self.webhook.payload_url)) is not None
 
     @cached_property
     def is_templated(self) -> bool:
@@ -172,6 +181,8 @@ class Builder:
     def _plain_target(self) -> '_Target':
         url = whole_url(self.webhook.payload_url)
         self._check_host(url)
+        if self.is_to_broker:
+            check_rendered_url(url, url)
         return self._target(url, _headers(self._lines, cache(str), url))
 
     def _target(self, url: str, headers: dict[str, str]) -> '_Target':
@@ -179,7 +190,8 @@ class Builder:
         bare = [secret.partition('_')[2] for secret in self._secrets]
         in_url = echoes.of_url(url, self.webhook.secret_path)
         secrets = (*self._secrets, *bare, *in_url, *echoes.of_headers(headers.values()))
-        return _Target(url, headers, proxies_for(self.webhook, url), secrets)
+        proxies = {} if self.is_to_broker else proxies_for(self.webhook, url)
+        return _Target(url, headers, proxies, secrets)
 
 
 @dataclass(frozen=True)
@@ -213,7 +225,7 @@ def _url(webhook: Webhook, context: Context) -> str:
     if not JINJA2_TEMPLATE_RE.search(url):
         return url
     url = _render('payload_url', url, context, renderer.render_url).strip()
-    check_plain_url(url)
+    check_rendered_url(url, whole_url(webhook.payload_url))
     return url
 
 

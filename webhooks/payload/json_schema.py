@@ -152,6 +152,7 @@ def _cloudevents(model: type[Model], label: str, batch: bool) -> Schema:
             'tracestate': TEXT,
             'test': TRUE,
             'backfill': TRUE,
+            'partitionkey': TEXT,
         },
     )
     return _one_or_many(event, batch)

@@ -106,6 +106,10 @@ def _result(delivery: Delivery) -> tuple[int, str]:
         )
     if delivery.position:
         return messages.SUCCESS, _('The test of {webhook} is in its feed.').format(webhook=delivery.webhook)
+    if delivery.response_status is None:
+        return messages.SUCCESS, _('The test of {webhook} succeeded: the broker confirmed it.').format(
+            webhook=delivery.webhook
+        )
     return messages.SUCCESS, _('The test of {webhook} succeeded: the receiver answered HTTP {status}.').format(
         webhook=delivery.webhook, status=delivery.response_status
     )

@@ -1,5 +1,4 @@
 import encodings
-import errno
 import functools
 import re
 import socket
@@ -19,26 +18,22 @@ from urllib3 import BaseHTTPResponse, Timeout
 from urllib3.exceptions import NewConnectionError
 
 from .. import conf
+from ..brokers import address
 from ..constants import MAX_RESPONSE_KEPT, MAX_RESPONSE_READ
 from ..security.echoes import Echoes
 from ..security.masking import MASK, mask_url
 from ..storable import printable, storable
 from . import blocked_networks, deadline
 from .connections import GuardedAdapter, Unanswered
-from .exchange import MAX_ERROR, Answer, Outcome, Request
+from .exchange import MAX_ERROR, MAX_HEADER, SHORTAGES, Answer, Outcome, Request, check_headers
+from .publishing import Publisher
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # A proxy's answers while its endpoint is down.
 AWAY = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
 CONNECT_TIMEOUT = 10
-# Of this machine.
-SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-# Characters.
-MAX_HEADER = 1000
 # Python would keep the look-up of any other name. Punycode is too slow.
 CHARSETS = frozenset({*aliases.values(), 'cp874', 'koi8_u'})
-# http.client would send folded lines.
-BREAK = re.compile(r'[\r\n]')
 # Every proxy reads these as the same host.
 HOST = re.compile(r'[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?|[0-9a-f:.]+(%[a-z0-9_.-]+)?', re.IGNORECASE | re.ASCII)
 # They often repeat the URL.
@@ -57,13 +52,17 @@ class Client:
     def __init__(self, connections: int):
         self._adapter = _adapter(connections)
         self._watchdog = deadline.Watchdog(self._adapter.close_idle)
+        self._publisher = Publisher()
 
     def close(self) -> None:
         self._adapter.close()
         self._watchdog.stop()
+        self._publisher.close()
 
     def send(self, request: Request) -> Outcome:
-        """Never raises for the endpoint or the network."""
+        """Send to an endpoint, or publish to a broker. Never raises for these or the network."""
+        if place := address.split(request.url):
+            return self._publisher.send(request, place)
         started_at, start, echoes = time.time(), time.monotonic(), Echoes(request.secrets)
         try:
             result = self._attempt(request, request.timeout, self._adapter, echoes)
@@ -119,8 +118,7 @@ def _exchange(request: Request, adapter: GuardedAdapter, echoes: Echoes) -> dict
 
 
 def _prepare(request: Request) -> requests.PreparedRequest:
-    if folded := [name for name, value in request.headers.items() if BREAK.search(value)]:
-        raise ValueError(f'the value of the header {folded[0]} contains a line break')
+    check_headers(request.headers)
     prepared = requests.PreparedRequest()
     prepared.method = request.method
     prepared.url = _normalize(request.url)

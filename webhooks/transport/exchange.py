@@ -1,3 +1,5 @@
+import errno
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -7,6 +9,18 @@ from ..storable import printable
 
 # Characters.
 MAX_ERROR = 1000
+# Characters.
+MAX_HEADER = 1000
+# Of this machine.
+SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+# http.client would send folded lines, and a broker's client might take the rest for another header.
+BREAK = re.compile(r'[\r\n]')
+
+
+def check_headers(headers: Mapping[str, str]) -> None:
+    """Raises ValueError."""
+    if folded := [name for name, value in headers.items() if BREAK.search(value)]:
+        raise ValueError(f'the value of the header {folded[0]} contains a line break')
 
 
 @dataclass(frozen=True)
@@ -46,12 +60,15 @@ class Request:
     judge: Callable[[Answer], str] = field(default=lambda answer: '', repr=False)
     # Masked in the answer.
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    # For brokers: the object, such as dcim.site:1, and the delivery.
+    key: str = ''
+    id: str = ''
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """`error` is '' on success. `unreachable`: no connection, no answer in time, or a proxy says so. `started_at`
-    (Unix) and `duration` are in seconds.
+    (Unix) and `duration` are in seconds. A broker has no `status`; its confirmation is in `headers`.
     """
 
     started_at: float

@@ -1,7 +1,7 @@
 """Checks a webhook's definition. Knows nothing of the database."""
 
 from ..templating import renderer
-from . import body, conditions, credential, expand, headers, only_if_changed, secret, timeout, tls, url
+from . import body, broker, conditions, credential, expand, headers, only_if_changed, secret, timeout, tls, url
 from .definition import Definition, errors_of
 
 CHECKS = (
@@ -9,6 +9,7 @@ CHECKS = (
     conditions.check_components,
     url.check,
     url.check_feed,
+    broker.check,
     body.check_content_type,
     body.check_format,
     body.check_change_set,

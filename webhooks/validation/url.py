@@ -6,10 +6,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from utilities.jinja2 import JINJA2_TEMPLATE_RE
 
+from ..brokers import address
 from ..constants import MAX_SENT_URL
 from ..exceptions import DefinitionError
 from ..security.masking import MASK, shown_url, whole_url
 from ..storable import UNSTORABLE
+from . import broker
 from .definition import Definition
 from .templates import check_template
 
@@ -44,12 +46,18 @@ def _check_whole_url(url: str) -> None:
         raise DefinitionError('payload_url', _('Enter the whole URL: replace ******** with the real text.'))
     if JINJA2_TEMPLATE_RE.search(url):
         check_template('payload_url', url)
+        if address.is_broker(url):
+            broker.check_url(url)
+            return
         scheme = re.match(r'^([a-zA-Z][a-zA-Z0-9+.-]*):', url)
         if scheme and scheme[1].lower() not in SCHEMES:
             raise DefinitionError('payload_url', _('Enter a URL that begins with http:// or https://.'))
         fixed = url.partition('{')[0]
         if AUTHORITY.match(fixed):
             check_plain_url(fixed)
+        return
+    if address.is_broker(url):
+        broker.check_url(url)
         return
     check_plain_url(url)
 
@@ -73,6 +81,15 @@ def check_plain_url(url: str, field: str = 'payload_url') -> None:
         raise DefinitionError(field, _('Enter a valid URL, without spaces, control characters or port 0.'))
 
 
+def check_rendered_url(url: str, template: str) -> None:
+    """Raises DefinitionError. Only the `template` itself may name a broker, never an object's data."""
+    named = address.split(template)
+    if named and (place := address.split(url)) and place.origin == named.origin:
+        broker.check_address(place, url)
+        return
+    check_plain_url(url)
+
+
 def merge_url(url: str, stored: str) -> str:
     """Return the stored URL if `url` is its masked form."""
     return stored if MASK in url and url == shown_url(stored) else url
@@ -86,6 +103,8 @@ def leads_elsewhere(before: Any, after: Any) -> bool:
 def _origin(url: str) -> str:
     """A template may make scheme, host or port."""
     fixed, template, _rest = url.partition('{')
+    if place := address.split(url):
+        return place.origin
     if template and not AUTHORITY.match(fixed):
         return url
     return origin_of(fixed) or url

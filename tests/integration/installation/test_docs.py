@@ -12,6 +12,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+import tomllib
 import types
 import urllib.error
 import urllib.request
@@ -195,6 +196,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     'python': ast.parse,
     'sh': read_commands,
     'sql': read_sql,
+    'toml': tomllib.loads,
     'yaml': read_yaml,
 }
 
@@ -339,7 +341,7 @@ def test_the_readme_switches_it_on_beside_other_plugins(tmp_path: Path, before: 
     assert conf.resolve({}, types.SimpleNamespace(**found)).enabled
 
 
-@pytest.mark.parametrize('page', ['configuration.md', 'extending.md', 'operations.md'])
+@pytest.mark.parametrize('page', ['brokers.md', 'configuration.md', 'extending.md', 'operations.md'])
 def test_settings_are_taken(page: str):
     found = blocks(page, 'python')
     texts = [text for text in found if re.match(r'(PLUGINS|PLUGINS_CONFIG|WEBHOOKS_\w+) = ', text)]

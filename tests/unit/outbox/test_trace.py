@@ -20,7 +20,8 @@ def test_a_valid_parent_is_taken_as_it_is(parent):
     [
         '', '-', 'x' * 55, f'{VALID}-more', f'{VALID}\r\nX: y', VALID.upper(), f'ff-{TRACE}-{PARENT}-01',
         f'00-{"0" * 32}-{PARENT}-01', f'00-{TRACE}-{"0" * 16}-01', f'00-{TRACE}-{PARENT}',
-        f'00-{TRACE[1:]}-{PARENT}-01', f'cc-{TRACE}-{PARENT}-01later', f'cc-{TRACE}-{PARENT}-01-' + 'x' * 300, f'٠٠-{TRACE}-{PARENT}-01',
+        f'00-{TRACE[1:]}-{PARENT}-01', f'cc-{TRACE}-{PARENT}-01later', f'cc-{TRACE}-{PARENT}-01-' + 'x' * 300,
+        f'٠٠-{TRACE}-{PARENT}-01',
     ],
 )  # fmt: skip
 def test_any_other_parent_is_none(parent):

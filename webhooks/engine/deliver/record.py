@@ -129,7 +129,7 @@ def _attempt(sent: Sent) -> dict[str, object]:
     return {
         'started_at': datetime.fromtimestamp(outcome.started_at, UTC).isoformat(),
         'duration': outcome.duration,
-        'method': webhook.http_method,
+        'method': sent.request.method if sent.request else webhook.http_method,
         'url': storable(url),
         'request_headers': http_request.mask_signatures(headers),
         'response_headers': dict(outcome.headers),

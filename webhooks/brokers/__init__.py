@@ -1,0 +1,1 @@
+"""Message brokers, beside HTTP: takes a Message, and returns what the broker confirmed. Knows no models."""

@@ -1,0 +1,202 @@
+"""AMQP 0.9.1 (RabbitMQ): the address is exchange/routing key, and the confirmation the broker's ack."""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+from .background import Background
+from .driver import Away, Driver, Lost, Message, Refused
+
+PERSISTENT = 2
+
+
+class Amqp(Driver):
+    """Options are those of pika.ConnectionParameters or a `url`, and `username`, `password`, `tls` (an
+    ssl.SSLContext or True).
+    """
+
+    module, package = 'pika', 'netbox-webhooks[amqp]'
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._parameters = _parameters(dict(options))
+        self._connection: Any = None
+        # A broker closes the channel of a wrong message: no other exchange's messages go with it.
+        self._channels: dict[str, _Channel] = {}
+        self._opening = asyncio.Lock()
+        self._background = Background('webhooks-amqp')
+
+    @classmethod
+    def check_address(cls, address: str) -> None:
+        exchange, slash, key = address.partition('/')
+        if not slash or not (exchange or key) or max(len(exchange.encode()), len(key.encode())) > 255:
+            raise ValueError('write exchange/routing key, of 255 bytes each, or /queue')
+
+    def publish(self, message: Message, timeout: float) -> Mapping[str, object]:
+        return self._background.run(self._publish(message), timeout)
+
+    async def _publish(self, message: Message) -> Mapping[str, object]:
+        exchange, _slash, key = message.address.partition('/')
+        channel = await self._channel(exchange)
+        tag = await channel.publish(exchange, key, message)
+        return {'exchange': exchange, 'routing_key': key, 'delivery_tag': tag}
+
+    async def _channel(self, exchange: str) -> '_Channel':
+        async with self._opening:
+            if self._connection is None or not self._connection.is_open:
+                self._channels.clear()
+                self._connection = await self._connect()
+            channel = self._channels.get(exchange)
+            if channel is None or not channel.is_open:
+                channel = self._channels[exchange] = await _Channel.open(self._connection)
+            return channel
+
+    async def _connect(self) -> Any:
+        from pika.adapters.asyncio_connection import AsyncioConnection
+
+        opened = asyncio.get_running_loop().create_future()
+        connection = AsyncioConnection(
+            self._parameters,
+            on_open_callback=lambda connection: _settle(opened, connection),
+            on_open_error_callback=lambda _connection, error: _settle(opened, _unopened(error)),
+            on_close_callback=self._lose,
+        )
+        try:
+            return await opened
+        except asyncio.CancelledError:
+            if not connection.is_closed and not connection.is_closing:
+                connection.close()
+            raise
+
+    def _lose(self, _connection: Any, error: Any) -> None:
+        for channel in self._channels.values():
+            channel.lose(Lost(f'the connection was lost: {_words(error)}'))
+
+    def close(self) -> None:
+        self._background.close(self._goodbye())
+
+    async def _goodbye(self) -> None:
+        if self._connection is not None and self._connection.is_open:
+            self._connection.close()
+            while not self._connection.is_closed:
+                await asyncio.sleep(0.01)
+
+
+class _Channel:
+    """A channel that confirms: the broker answers each message by its number on the channel."""
+
+    def __init__(self, connection: Any) -> None:
+        self._last = 0
+        self._waiting: dict[int, asyncio.Future] = {}
+        # Ids of messages that no queue takes. The broker tells of it before it acknowledges.
+        self._returned: dict[str, str] = {}
+        self._is_ready = asyncio.get_running_loop().create_future()
+        self._channel = connection.channel(on_open_callback=self._confirm)
+        self._channel.add_on_close_callback(self._lose)
+
+    @classmethod
+    async def open(cls, connection: Any) -> '_Channel':
+        channel = cls(connection)
+        await channel._is_ready
+        return channel
+
+    @property
+    def is_open(self) -> bool:
+        return self._channel.is_open
+
+    async def publish(self, exchange: str, key: str, message: Message) -> int:
+        """Return the message's number, after the broker has confirmed it."""
+        self._last += 1
+        tag, answer = self._last, asyncio.get_running_loop().create_future()
+        self._waiting[tag] = answer
+        try:
+            self._channel.basic_publish(exchange, key, message.body, _properties(message), mandatory=True)
+            await answer
+        finally:
+            self._waiting.pop(tag, None)
+            returned = self._returned.pop(message.id, None)
+        if returned:
+            raise Refused(returned)
+        return tag
+
+    def lose(self, error: Exception) -> None:
+        for answer in self._waiting.values():
+            _settle(answer, error)
+
+    def _confirm(self, channel: Any) -> None:
+        channel.add_on_return_callback(self._note_return)
+        channel.confirm_delivery(self._note, callback=lambda _frame: _settle(self._is_ready, True))
+
+    def _lose(self, _channel: Any, error: Any) -> None:
+        """The reply says what is wrong: no such exchange, or no right."""
+        is_refused = getattr(error, 'reply_code', 0) in (403, 404, 406)
+        reason = Refused(_words(error)) if is_refused else Lost(f'the channel was closed: {_words(error)}')
+        _settle(self._is_ready, reason)
+        self.lose(reason)
+
+    def _note_return(self, _channel: Any, method: Any, properties: Any, _body: bytes) -> None:
+        self._returned[properties.message_id] = f'{method.reply_code} {method.reply_text}'
+
+    def _note(self, frame: Any) -> None:
+        from pika.spec import Basic
+
+        method = frame.method
+        is_taken = isinstance(method, Basic.Ack)
+        for tag, answer in self._waiting.items():
+            if tag == method.delivery_tag or (method.multiple and tag < method.delivery_tag):
+                _settle(answer, tag if is_taken else Away('a queue is full, or cannot take the message'))
+
+
+def _settle(future: asyncio.Future, result: Any) -> None:
+    if future.done():
+        return
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+def _unopened(error: Any) -> Exception:
+    from pika.exceptions import AuthenticationError, ProbableAccessDeniedError, ProbableAuthenticationError
+
+    refusals = (AuthenticationError, ProbableAuthenticationError, ProbableAccessDeniedError)
+    return (Refused if isinstance(error, refusals) else Away)(f'no connection: {_words(error)}')
+
+
+def _words(error: Any) -> str:
+    code, text = getattr(error, 'reply_code', None), getattr(error, 'reply_text', None)
+    if code is not None:
+        return f'{code} {text}'
+    inner = [one for one in getattr(error, 'args', ()) if isinstance(one, BaseException)]
+    return _words(inner[0]) if inner else f'{type(error).__name__}: {error}'
+
+
+def _parameters(options: dict[str, Any]) -> Any:
+    import pika
+
+    username, password, tls = (options.pop(name, None) for name in ('username', 'password', 'tls'))
+    if 'url' in options:
+        parameters = pika.URLParameters(options.pop('url'))
+        for name, value in options.items():
+            setattr(parameters, name, value)
+    else:
+        parameters = pika.ConnectionParameters(**options)
+    if username is not None:
+        parameters.credentials = pika.PlainCredentials(username, password or '')
+    if tls:
+        context = tls if isinstance(tls, ssl.SSLContext) else ssl.create_default_context()
+        parameters.ssl_options = pika.SSLOptions(context, parameters.host)
+        if 'port' not in options:
+            parameters.port = parameters.DEFAULT_SSL_PORT
+    return parameters
+
+
+def _properties(message: Message) -> Any:
+    import pika
+
+    return pika.BasicProperties(
+        content_type=message.headers.get('content-type'),
+        headers={**message.headers, 'key': message.key},
+        message_id=message.id,
+        delivery_mode=PERSISTENT,
+    )

@@ -1,0 +1,175 @@
+"""Kafka: the address is the topic, the key the message's key, and the confirmation partition and offset."""
+
+import logging
+import re
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+from .driver import Away, Driver, Lost, Message, Refused
+
+logger = logging.getLogger('webhooks.kafka')
+
+TOPIC = re.compile(r'[A-Za-z0-9._-]{1,249}')
+# Only these confirm that all replicas have a message, once and in order.
+SAFE = {'enable.idempotence': True, 'acks': 'all'}
+# Milliseconds that the client tries by itself, and waits for more messages.
+DEFAULTS = {'delivery.timeout.ms': 30_000, 'linger.ms': 0, 'client.id': 'netbox-webhooks'}
+# Seconds.
+POLL, LAST = 0.2, 2.0
+
+
+class Kafka(Driver):
+    """Options are those of librdkafka's producer."""
+
+    module, package = 'confluent_kafka', 'netbox-webhooks[kafka]'
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self._options = {**DEFAULTS, **options, **SAFE}
+        self._opening = threading.Lock()
+        self._line: _Line | None = None
+
+    @classmethod
+    def check_address(cls, address: str) -> None:
+        if not TOPIC.fullmatch(address):
+            raise ValueError('a topic has up to 249 letters, digits, ".", "_" and "-"')
+
+    def publish(self, message: Message, timeout: float) -> Mapping[str, object]:
+        line = self._open()
+        answer = line.produce(message)
+        try:
+            if not answer.has_come.wait(timeout):
+                raise line.late(timeout)
+        finally:
+            line.waiting.discard(answer)
+        if answer.error is not None:
+            raise line.judged(answer.error)
+        return {'topic': message.address, 'partition': answer.partition, 'offset': answer.offset}
+
+    def _open(self) -> '_Line':
+        with self._opening:
+            if self._line is None or self._line.is_dead:
+                self._line = _Line(self._options)
+            return self._line
+
+    def close(self) -> None:
+        if self._line is not None:
+            self._line.close()
+
+
+class _Answer:
+    """The broker's answer to one message."""
+
+    def __init__(self) -> None:
+        self.has_come = threading.Event()
+        self.error: Any = None
+        self.partition = self.offset = -1
+
+    def take(self, error: Any, message: Any) -> None:
+        self.error = error
+        if error is None:
+            self.partition, self.offset = message.partition(), message.offset()
+        self.has_come.set()
+
+    def lose(self) -> None:
+        self.error = self.error or Lost('the client cannot go on, and is started anew')
+        self.has_come.set()
+
+
+class _Line:
+    """A producer and the thread of its callbacks. After a fatal error it is dead, as Kafka's idempotence asks."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        from confluent_kafka import Producer
+
+        self.is_dead = False
+        self.waiting: set[_Answer] = set()
+        # What the client said last of its connections.
+        self._trouble: Any = None
+        self._patience = options['delivery.timeout.ms'] / 1000
+        self._producer = Producer({**options, 'error_cb': self._note}, logger=logger)
+        self._thread = threading.Thread(target=self._poll, name='webhooks-kafka', daemon=True)
+        self._thread.start()
+
+    def produce(self, message: Message) -> _Answer:
+        """Raises Away and Refused."""
+        from confluent_kafka import KafkaException
+
+        answer = _Answer()
+        self.waiting.add(answer)
+        headers = [(name, value.encode()) for name, value in {**message.headers, 'id': message.id}.items()]
+        try:
+            self._producer.produce(message.address, message.body, message.key, headers=headers, on_delivery=answer.take)
+        except BufferError as error:
+            raise Away('too many messages wait in the client') from error
+        except KafkaException as error:
+            raise self.judged(error.args[0]) from error
+        if self.is_dead:
+            answer.lose()
+        return answer
+
+    def _poll(self) -> None:
+        from confluent_kafka import KafkaException
+
+        try:
+            while not self.is_dead:
+                self._producer.poll(POLL)
+        except KafkaException:
+            logger.exception('producer=fatal error')
+        self.is_dead = True
+        for answer in list(self.waiting):
+            answer.lose()
+
+    def _note(self, error: Any) -> None:
+        self._trouble = error
+
+    def late(self, timeout: float) -> Exception:
+        from confluent_kafka import KafkaError
+
+        trouble = self._trouble
+        if trouble is not None and trouble.code() in (
+            KafkaError._AUTHENTICATION,
+            KafkaError.SASL_AUTHENTICATION_FAILED,
+        ):
+            return Refused(trouble.str())
+        return Away(f'no confirmation within {timeout:g} seconds' + (f': {trouble.str()}' if trouble else ''))
+
+    def judged(self, error: Any) -> Exception:
+        """Return what the client's error means."""
+        from confluent_kafka import KafkaError
+
+        if isinstance(error, Exception):
+            return error
+        if error.fatal():
+            self.is_dead = True
+            return Lost(error.str())
+        if error.code() == KafkaError._MSG_TIMED_OUT:
+            # It may know a cluster that is no more, and would go on with its numbers for ever.
+            self.is_dead = True
+            return self.late(self._patience)
+        return (Away if error.retriable() or error.code() in _away() else Refused)(error.str())
+
+    def close(self) -> None:
+        if not self.is_dead:
+            self._producer.purge()
+            self._producer.flush(LAST)
+        self.is_dead = True
+        self._thread.join(LAST)
+
+
+def _away() -> tuple[int, ...]:
+    from confluent_kafka import KafkaError
+
+    return (
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._TRANSPORT,
+        KafkaError._RESOLVE,
+        KafkaError._TIMED_OUT,
+        KafkaError._PURGE_QUEUE,
+        KafkaError._PURGE_INFLIGHT,
+        KafkaError.NOT_ENOUGH_REPLICAS,
+        KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+    )

@@ -1,0 +1,171 @@
+"""MQTT 5: the address is the topic, and the confirmation the broker's reason code, by QoS 1 or 2."""
+
+import ssl
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from .driver import Away, Driver, Lost, Message, Refused
+
+PORT, PORT_OF_TLS = 1883, 8883
+# MQTT 5.0, 2.4: the broker is busy, shuts down, or has reached a limit.
+BUSY = frozenset({0x88, 0x89, 0x8B, 0x93, 0x96, 0x97})
+# Bytes: of any message, and of its beginning.
+LARGEST, MARGIN = 268_435_455, 16
+NAMES = frozenset({'host', 'port', 'username', 'password', 'tls', 'qos', 'keepalive', 'transport'})
+
+
+class Mqtt(Driver):
+    """Options: `host`, `port`, `username`, `password`, `keepalive`, `transport`, `tls` (an ssl.SSLContext or True), and
+    `qos` (1 or 2).
+    """
+
+    module, package = 'paho.mqtt', 'netbox-webhooks[mqtt]'
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        if unknown := sorted(set(options) - NAMES):
+            raise ValueError(f'there is no option {unknown[0]}')
+        if 'host' not in options:
+            raise ValueError('host is missing')
+        self._options = dict(options)
+        self._qos = options.get('qos', 1)
+        if self._qos not in (1, 2):
+            raise ValueError('qos must be 1 or 2: with 0 a broker confirms nothing')
+        self._opening = threading.Lock()
+        self._link: _Link | None = None
+
+    @classmethod
+    def check_address(cls, address: str) -> None:
+        super().check_address(address)
+        if any(letter in address for letter in '+#\x00') or address.startswith('$') or len(address.encode()) > 65_535:
+            raise ValueError('a topic has no + and #, and does not begin with $')
+
+    def publish(self, message: Message, timeout: float) -> Mapping[str, object]:
+        end = time.monotonic() + timeout
+        link = self._open(end)
+        reason = link.publish(message, self._qos, end - time.monotonic(), timeout)
+        return {'topic': message.address, 'qos': self._qos, 'reason': str(reason)}
+
+    def _open(self, end: float) -> '_Link':
+        if not self._opening.acquire(timeout=max(end - time.monotonic(), 0)):
+            raise Away('no connection: another message still waits for it')
+        try:
+            if self._link is None or self._link.is_lost.is_set():
+                if self._link:
+                    self._link.close()
+                self._link = None
+                self._link = _Link(self._options, end - time.monotonic())
+            return self._link
+        finally:
+            self._opening.release()
+
+    def close(self) -> None:
+        if self._link:
+            self._link.close()
+
+
+class _Link:
+    """One connection. After it is lost it publishes nothing more: a repetition could overtake later messages."""
+
+    def __init__(self, options: Mapping[str, Any], timeout: float) -> None:
+        from paho.mqtt.client import CallbackAPIVersion, Client, MQTTv5
+
+        self.is_lost = threading.Event()
+        self._changed = threading.Condition()
+        self._code: Any = None
+        # Bytes. A broker ends the connection of a larger message.
+        self._largest = LARGEST
+        # By the client's number of a message. Nobody waits any more for those that were given up.
+        self._answers: dict[int, Any] = {}
+        self._given_up: set[int] = set()
+        self._client = client = Client(
+            CallbackAPIVersion.VERSION2,
+            protocol=MQTTv5,
+            transport=options.get('transport', 'tcp'),
+            reconnect_on_failure=False,
+        )
+        if 'username' in options:
+            client.username_pw_set(options['username'], options.get('password'))
+        tls = options.get('tls')
+        if tls:
+            client.tls_set_context(tls if isinstance(tls, ssl.SSLContext) else ssl.create_default_context())
+        client.on_connect, client.on_disconnect, client.on_publish = self._connected, self._disconnected, self._taken
+        client.connect_timeout = max(timeout, 0.1)
+        try:
+            self._connect(options, PORT_OF_TLS if tls else PORT, timeout)
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self, options: Mapping[str, Any], port: int, timeout: float) -> None:
+        end = time.monotonic() + timeout
+        self._client.connect(options['host'], options.get('port', port), options.get('keepalive', 60))
+        self._client.loop_start()
+        with self._changed:
+            self._changed.wait_for(lambda: self._code is not None or self.is_lost.is_set(), end - time.monotonic())
+        if self._code is None:
+            raise Away('the broker does not answer')
+        if self._code.is_failure:
+            raise (Away if self._code.value in BUSY else Refused)(f'no connection: {self._code}')
+
+    def publish(self, message: Message, qos: int, patience: float, timeout: float) -> Any:
+        """Return the broker's reason code. `patience` is in seconds."""
+        from paho.mqtt.client import MQTT_ERR_SUCCESS
+
+        properties = _properties(message)
+        if len(message.body) + len(message.address) + len(properties.pack()) + MARGIN > self._largest:
+            raise Refused(f'the message is larger than {self._largest} bytes')
+        # Without the lock, which the client's thread takes inside locks of its own.
+        info = self._client.publish(message.address, message.body, qos, properties=properties)
+        if info.rc != MQTT_ERR_SUCCESS:
+            self.is_lost.set()
+            raise Lost('the connection was lost')
+        with self._changed:
+            self._changed.wait_for(lambda: info.mid in self._answers or self.is_lost.is_set(), patience)
+            answer = self._answers.pop(info.mid, None)
+            if answer is None:
+                self._given_up.add(info.mid)
+        if answer is None and self.is_lost.is_set():
+            raise Lost('the connection was lost')
+        if answer is None:
+            raise Away(f'no confirmation within {timeout:g} seconds')
+        if answer.is_failure:
+            raise (Away if answer.value in BUSY else Refused)(str(answer))
+        return answer
+
+    def close(self) -> None:
+        self.is_lost.set()
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    # The client's thread calls these.
+
+    def _connected(self, _client: Any, _data: Any, _flags: Any, code: Any, properties: Any) -> None:
+        with self._changed:
+            self._largest = getattr(properties, 'MaximumPacketSize', LARGEST)
+            self._code = code
+            self._changed.notify_all()
+
+    def _disconnected(self, _client: Any, _data: Any, _flags: Any, _code: Any, _properties: Any) -> None:
+        with self._changed:
+            self.is_lost.set()
+            self._changed.notify_all()
+
+    def _taken(self, _client: Any, _data: Any, number: int, code: Any, _properties: Any) -> None:
+        with self._changed:
+            if number in self._given_up:
+                self._given_up.discard(number)
+                return
+            self._answers[number] = code
+            self._changed.notify_all()
+
+
+def _properties(message: Message) -> Any:
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+
+    properties = Properties(PacketTypes.PUBLISH)
+    properties.ContentType = message.headers.get('content-type', '')
+    properties.UserProperty = [*message.headers.items(), ('key', message.key), ('id', message.id)]
+    return properties

@@ -1,0 +1,61 @@
+"""Redis Streams: the address is the stream, and the confirmation the entry's id."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from .background import Background
+from .driver import Away, Driver, Message
+
+# Connections, for messages that are under way at once.
+MAX_CONNECTIONS = 16
+# Redis takes no entry now: it starts, fails over, or has no memory, disk or replicas.
+BUSY = ('CLUSTERDOWN', 'MASTERDOWN', 'MISCONF', 'NOREPLICAS', 'TRYAGAIN')
+
+
+class Redis(Driver):
+    """Options are those of redis.Redis or a `url`, and `maxlen`: about so many entries stay in a stream."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        from redis.asyncio import Redis as Client
+
+        # NetBox's redis: the asynchronous class of Retry has the same name.
+        from redis.asyncio.retry import Retry
+        from redis.backoff import NoBackoff
+
+        kept = {'max_connections': MAX_CONNECTIONS, 'retry': Retry(NoBackoff(), 0)} | dict(options)
+        self._maxlen = kept.pop('maxlen', None)
+        if self._maxlen is not None and not isinstance(self._maxlen, int):
+            raise ValueError('maxlen must be a whole number')
+        url = kept.pop('url', None)
+        self._client = Client(**kept) if url is None else Client.from_url(url, **kept)
+        self._background = Background('webhooks-redis')
+
+    def publish(self, message: Message, timeout: float) -> Mapping[str, object]:
+        return self._background.run(self._add(message), timeout)
+
+    async def _add(self, message: Message) -> Mapping[str, object]:
+        from redis import exceptions
+
+        entry = {
+            'id': message.id,
+            'key': message.key,
+            'headers': json.dumps(dict(message.headers), ensure_ascii=False),
+            'body': message.body,
+        }
+        try:
+            added = await self._client.xadd(message.address, entry, maxlen=self._maxlen)
+        except (exceptions.AuthenticationError, exceptions.AuthorizationError):
+            raise
+        except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+            raise Away(str(error)) from error
+        except (exceptions.OutOfMemoryError, exceptions.ReadOnlyError, exceptions.ClusterError) as error:
+            raise Away(str(error)) from error
+        except exceptions.ResponseError as error:
+            if not str(error).startswith(BUSY):
+                raise
+            raise Away(str(error)) from error
+        return {'stream': message.address, 'id': added.decode() if isinstance(added, bytes) else added}
+
+    def close(self) -> None:
+        self._background.close(self._client.aclose())
