@@ -9,13 +9,15 @@ import base64
 import secrets
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from time import monotonic, time
 
 from devstack.api import Api
+from devstack.brokers import Nats
 from devstack.console import say
+from devstack.demo_broker import ADDRESS, running_nats, settings_of, show_messages
 from devstack.failure import Failure
 from devstack.netbox import WebServer
 from devstack.ports import is_free
@@ -47,8 +49,8 @@ def main(arguments: list[str]) -> int:
     options = _parse(arguments)
     if not is_free(options.port):
         raise Failure(f'Port {options.port} is in use; choose another: scripts/demo --port {options.port + 1}')
-    with running_netbox(options.port) as server, Receiver() as receiver:
-        demo = Demo(Api(server.url), receiver, new_secret())
+    with running_netbox(options.port, options.broker) as (server, broker), Receiver() as receiver:
+        demo = Demo(Api(server.url), receiver, new_secret(), broker)
         demo.begin()
         if options.stay:
             say('Making a day of deliveries to look at')
@@ -67,6 +69,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser('scripts/demo', description='Shows the plugin at work on a NetBox of its own.')
     parser.add_argument('--once', action='store_true', help='exit when everything has arrived')
     parser.add_argument('--port', type=_port, default=8000, help="NetBox's port (8000)")
+    parser.add_argument('--broker', choices=['nats'], help='also publish the changes to a message broker')
     options = parser.parse_args(arguments)
     options.stay = sys.stdout.isatty() and sys.stdin.isatty() and not options.once
     return options
@@ -79,17 +82,21 @@ def _port(text: str) -> int:
 
 
 @contextmanager
-def running_netbox(port: int) -> Iterator[WebServer]:
+def running_netbox(port: int, driver: str | None = None) -> Iterator[tuple[WebServer, Nats | None]]:
     started = monotonic()
     say('Starting PostgreSQL and Redis')
-    with running_stack() as stack, netbox_in(stack, 'netbox_demo', DASHBOARD) as netbox:
+    with ExitStack() as cleanup:
+        stack = cleanup.enter_context(running_stack())
+        broker = cleanup.enter_context(running_nats(stack)) if driver else None
+        settings = DASHBOARD + (settings_of(broker) if broker else '')
+        netbox = cleanup.enter_context(netbox_in(stack, 'netbox_demo', settings))
         say('Starting NetBox and rqworker')
         worker, server = netbox.start_worker(), netbox.start_server(port)
         netbox.create_superuser(USER, PASSWORD)
         server.wait_until_ready()
         worker.wait_until_ready()
         say(f'Ready after {monotonic() - started:.0f} s')
-        yield server
+        yield server, broker
 
 
 @dataclass
@@ -97,6 +104,7 @@ class Demo:
     api: Api
     receiver: Receiver
     secret: str
+    broker: Nats | None = None
 
     def begin(self) -> None:
         self.api.log_in(USER, PASSWORD)
@@ -105,6 +113,8 @@ class Demo:
     def run(self) -> None:
         self._define_webhooks()
         self._change_a_site()
+        if self.broker:
+            show_messages(self.broker, 3)
         self._fail_a_delivery()
 
     def _define_webhooks(self) -> None:
@@ -112,11 +122,13 @@ class Demo:
         title(f'A webhook sends every change of a site to {url}')
         every_change = {'type_create': True, 'type_update': True, 'type_delete': True}
         self._define('Sites', 'dcim.site', HOOK, **every_change)
+        if self.broker:
+            self._define('Sites to NATS', 'dcim.site', '', payload_url=self.broker.url(ADDRESS), **every_change)
         show(f'  {self.api.base}plugins/webhooks/webhooks/')
 
     def _define(self, name: str, object_type: str, path: str, **fields: object) -> None:
         common = {'payload_url': self.receiver.url(path), 'secret': self.secret, 'object_types': [object_type]}
-        self.api.post('plugins/webhooks/webhooks/', name=name, **common, **fields)
+        self.api.post('plugins/webhooks/webhooks/', name=name, **common | fields)
 
     def _change_a_site(self) -> None:
         title('A site is created, updated and deleted through the REST API')

@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     if unknown := set(arguments) - {picture.name for picture in PICTURES}:
         raise Failure(f'No such picture: {", ".join(sorted(unknown))}')
     receiver = Receiver(RECEIVER_PORT if is_free(RECEIVER_PORT) else 0)
-    with running_netbox(free_port()) as server, receiver, running_browser() as browser:
+    with running_netbox(free_port()) as (server, _broker), receiver, running_browser() as browser:
         api = Api(server.url)
         api.log_in(USER, PASSWORD)
         say('Making a day of deliveries to look at')

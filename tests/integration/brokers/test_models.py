@@ -50,5 +50,6 @@ def test_every_change_of_the_19_models_arrives_as_over_http(
     for driver, reader in readers.items():
         got = reader.wait_for(before[driver] + len(over_http))[before[driver] :]
         assert {one.json()['id']: one.json() for one in got} == over_http, driver
-        assert disorder([(one.json()['data']['id'], one.json()['sequence']) for one in got]) == [], driver
+        shown = [one.json() for one in got]
+        assert disorder([((one['object_type'], one['data']['id']), one['sequence']) for one in shown]) == [], driver
     assert {one.status for one in deliveries()} == {StatusChoices.DELIVERED}

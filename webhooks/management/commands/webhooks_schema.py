@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 from django.apps import apps
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -6,15 +7,17 @@ from django.db.models import Model
 
 from ...choices import FormatChoices
 from ...exceptions import DefinitionError
-from ...payload import json_schema
+from ...models import Webhook
+from ...payload import asyncapi, json_schema
 from ...services.expandable import check_keys
 
 
 class Command(BaseCommand):
-    help = "Print the JSON Schema of a model's payload."
+    help = "Print the JSON Schema of a model's payload, or an AsyncAPI document of all webhooks."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument('model', metavar='APP.MODEL', help='the model, such as dcim.site')
+        parser.add_argument('model', metavar='APP.MODEL', nargs='?', help='the model, such as dcim.site')
+        parser.add_argument('--asyncapi', action='store_true', help='an AsyncAPI 3 document of all webhooks that send')
         parser.add_argument(
             '--format',
             choices=FormatChoices.values(),
@@ -33,6 +36,11 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args, **options) -> None:
+        if options['asyncapi'] == bool(options['model']):
+            raise CommandError('name a model, or write --asyncapi')
+        if options['asyncapi']:
+            self._print(asyncapi.document(Webhook.objects.order_by('pk')))
+            return
         model, keys = _model(options['model']), options['expand']
         try:
             check_keys(keys, [model])
@@ -40,7 +48,10 @@ class Command(BaseCommand):
             schema = json_schema.payload(model, options['format'], **together, expand=keys)
         except (json_schema.NoSchema, DefinitionError) as error:
             raise CommandError(str(error)) from None
-        self.stdout.write(json.dumps(schema, indent=2, ensure_ascii=False))
+        self._print(schema)
+
+    def _print(self, shown: dict[str, Any]) -> None:
+        self.stdout.write(json.dumps(shown, indent=2, ensure_ascii=False))
 
 
 def _model(label: str) -> type[Model]:

@@ -1,0 +1,107 @@
+"""The AsyncAPI document, checked by AsyncAPI's own parser where npm installed it (scripts/receivers)."""
+
+import json
+import os
+import subprocess
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from dcim.models import Device, Site
+from django.core.management import CommandError, call_command
+from support.builders import NOWHERE, site, subscribe
+from support.engine import work
+from support.settings import change_settings
+
+from devstack.receiver import Receiver
+
+pytestmark = pytest.mark.usefixtures('committed')
+
+BROKERS = {
+    'bus': {'driver': 'nats', 'servers': ['nats://nats.example.com'], 'password': 'a-secret-of-the-broker'},
+    'log': {'driver': 'kafka', 'bootstrap.servers': 'kafka.example.com'},
+}
+PARSE = """
+const { Parser } = require('@asyncapi/parser');
+new Parser().parse(require('fs').readFileSync(0, 'utf8')).then(({ diagnostics, document }) => {
+  const wrong = diagnostics.filter((one) => one.severity === 0).map((one) => [one.message, one.path]);
+  console.log(JSON.stringify({ wrong, channels: document ? document.channels().all().length : 0 }));
+});
+"""
+
+
+@pytest.fixture(autouse=True)
+def brokers(monkeypatch: pytest.MonkeyPatch) -> None:
+    change_settings(monkeypatch, brokers=BROKERS)
+
+
+def document() -> dict[str, Any]:
+    output = StringIO()
+    call_command('webhooks_schema', asyncapi=True, stdout=output)
+    return json.loads(output.getvalue())
+
+
+def all_webhooks() -> None:
+    subscribe('nats://bus/netbox.{{ object_type }}.{{ event }}', Site, Device, secret='0123456789abcdef')
+    subscribe('kafka://log/netbox-changes', Site, payload_format='cloudevents', description='For the lake')
+    subscribe('kafka://log/netbox-sets', Site, change_set=True)
+    subscribe('nats://bus/{% if event == "created" %}new{% else %}old{% endif %}', Site, body_template='{{ event }}')
+    subscribe('https://user:word@example.com:8443/hook?token=abc', Site, payload_format='netbox', batch=True)
+    subscribe('', Site)
+
+
+def test_it_names_channels_servers_keys_and_no_secret():
+    all_webhooks()
+    shown = document()
+    nats, kafka, sets, computed, http = shown['channels'].values()
+    assert nats['address'] == 'netbox.{object_type}.{event}'
+    assert nats['parameters']['object_type'] == {'description': '{{ object_type }}'}
+    assert nats['messages'].keys() == {'dcim.site', 'dcim.device'}
+    assert computed['address'] == '{address}'
+    assert kafka['servers'] == [{'$ref': '#/servers/kafka-log'}]
+    assert http['address'].startswith('/hook')
+    assert shown['servers']['nats-bus']['host'] == 'bus'
+    keys = [
+        one['bindings']['kafka']['key']['pattern']
+        for one in shown['components']['messages'].values()
+        if 'bindings' in one
+    ]
+    assert keys[0] == '^dcim.site:[0-9]+$'
+    assert keys[1].startswith('^webhook:')
+    text = json.dumps(shown)
+    assert not [
+        one for one in ('example.com"', 'a-secret', 'word', 'abc') if one in text.replace('example.com:8443', '')
+    ]
+    assert sets['messages']
+
+
+def test_a_payload_fits_its_schema(receiver: Receiver):
+    subscribe(receiver.url('/hook'), Site)
+    site()
+    work()
+    shown = document()
+    (message,) = shown['components']['messages'].values()
+    schema = message['payload'] | {'components': shown['components']}
+    payload = receiver.requests[0].json()
+    jsonschema.validate(payload, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(payload | {'event': 'renamed'}, schema)
+
+
+@pytest.mark.skipif('RECEIVERS' not in os.environ, reason='scripts/receivers installs the parser')
+def test_its_own_parser_finds_nothing_wrong():
+    all_webhooks()
+    folder = Path(os.environ['RECEIVERS'])
+    answer = subprocess.run(
+        ['node', '-e', PARSE], input=json.dumps(document()), capture_output=True, text=True, check=True, cwd=folder
+    )
+    assert json.loads(answer.stdout) == {'wrong': [], 'channels': 5}
+
+
+@pytest.mark.parametrize('arguments', [[], ['dcim.site', '--asyncapi']])
+def test_a_model_or_asyncapi_is_asked_for(arguments: list[str]):
+    subscribe(NOWHERE, Site)
+    with pytest.raises(CommandError, match='name a model, or write --asyncapi'):
+        call_command('webhooks_schema', *arguments)

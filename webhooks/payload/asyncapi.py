@@ -1,0 +1,166 @@
+"""An AsyncAPI 3 document of webhooks: channels, keys, and schemas of the payloads."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.contrib.contenttypes.models import ContentType
+from django.utils.translation import gettext as _
+from utilities.jinja2 import JINJA2_TEMPLATE_RE
+
+from ..brokers import address
+from ..models import Webhook
+from ..security.masking import whole_url
+from ..version import VERSION
+from . import formats, json_schema
+from .change_set import Part
+
+Document = dict[str, Any]
+
+# Names of components.
+UNFIT = re.compile(r'[^\w.-]')
+EXPRESSION = re.compile(r'\{\{(.*?)\}\}', re.DOTALL)
+TEXT: Document = {'type': 'string'}
+
+
+def document(webhooks: Iterable[Webhook]) -> Document:
+    """Return the document of webhooks that send. Feeds are left out, as readers ask for these."""
+    parts = [_Channel(webhook) for webhook in webhooks if not webhook.is_feed]
+    servers: Document = {}
+    components: Document = {'messages': {}, 'schemas': {}}
+    channels: Document = {}
+    operations: Document = {}
+    for part in parts:
+        servers |= {part.server: part.server_object()}
+        channels |= {part.name: part.channel(components)}
+        operations |= {f'send-{part.name}': part.operation()}
+    return {
+        'asyncapi': '3.0.0',
+        'info': {
+            'title': f'NetBox at {settings.HOSTNAME}',
+            'version': VERSION,
+            'description': _('Changes of objects.'),
+        },
+        'servers': servers,
+        'channels': channels,
+        'operations': operations,
+        'components': components,
+    }
+
+
+class _Channel:
+    """A webhook as a channel. Only masked URLs are shown."""
+
+    def __init__(self, webhook: Webhook) -> None:
+        self.webhook = webhook
+        self.name = f'webhook-{webhook.pk}'
+        self.place = address.split(whole_url(webhook.payload_url))
+        parts = urlsplit(webhook.masked_url)
+        self._host = self.place.name if self.place else parts.netloc or 'unknown'
+        self._protocol = self.place.driver if self.place else parts.scheme or 'http'
+        # As shown: a template may hold what Python would take for a query.
+        _scheme, _slashes, rest = webhook.masked_url.partition('://')
+        self._path = rest.partition('/')[2]
+
+    @property
+    def server(self) -> str:
+        return UNFIT.sub('-', f'{self._protocol}-{self._host}')
+
+    def server_object(self) -> Document:
+        shown: Document = {'host': UNFIT.sub('-', self._host) if '{' in self._host else self._host}
+        shown['protocol'] = self._protocol
+        if self.place:
+            shown['description'] = _('The broker {name} of the settings.').format(name=self.place.name)
+        return shown
+
+    def channel(self, components: Document) -> Document:
+        shown_address, parameters = _address(self._path if self.place else f'/{self._path}')
+        messages = {}
+        for object_type in self.webhook.object_types.order_by('app_label', 'model'):
+            name = f'{self.name}.{".".join(object_type.natural_key())}'
+            components['messages'][name] = self._message(object_type, name, components['schemas'])
+            messages[UNFIT.sub('-', '.'.join(object_type.natural_key()))] = {'$ref': f'#/components/messages/{name}'}
+        shown: Document = {
+            'title': self.webhook.name,
+            'address': shown_address,
+            'servers': [{'$ref': f'#/servers/{self.server}'}],
+            'messages': messages,
+        }
+        if self.webhook.description:
+            shown['description'] = self.webhook.description
+        if parameters:
+            shown['parameters'] = parameters
+        return shown
+
+    def operation(self) -> Document:
+        return {'action': 'send', 'channel': {'$ref': f'#/channels/{self.name}'}, 'title': self.webhook.name}
+
+    def _message(self, object_type: ContentType, name: str, schemas: Document) -> Document:
+        webhook = self.webhook
+        kinds = ', '.join(webhook.kinds)
+        part = Part() if webhook.change_set else None
+        shown: Document = {
+            'name': '.'.join(object_type.natural_key()),
+            'title': f'{".".join(object_type.natural_key())}: {kinds}',
+            'contentType': formats.content_type(webhook, [], part),
+            'headers': _headers(webhook),
+        }
+        if payload := self._payload(object_type, name, schemas):
+            shown['payload'] = payload
+        if self.place and self.place.driver == 'kafka':
+            pattern = f'webhook:{webhook.pk}' if webhook.change_set or webhook.batch else f'{shown["name"]}:[0-9]+'
+            shown['bindings'] = {'kafka': {'key': {'type': 'string', 'pattern': f'^{pattern}$'}}}
+        return shown
+
+    def _payload(self, object_type: ContentType, name: str, schemas: Document) -> Document | None:
+        """A template may make any body, and a model of a removed plugin has none."""
+        webhook, model = self.webhook, object_type.model_class()
+        if webhook.body_template or model is None:
+            return None
+        together = {'batch': webhook.batch and not webhook.change_set, 'change_set': webhook.change_set}
+        schema = json_schema.payload(model, webhook.payload_format, **together, expand=webhook.expand)
+        definitions = schema.pop('$defs')
+        schema.pop('$schema')
+        names = {f'{json_schema.DEFINITIONS}{key}': f'{name}.{UNFIT.sub("-", key)}' for key in definitions}
+        for key, definition in definitions.items():
+            schemas[names[f'{json_schema.DEFINITIONS}{key}']] = _moved(definition, names)
+        return _moved(schema, names)
+
+
+def _moved(node: Any, names: Mapping[str, str]) -> Any:
+    """Return the schema with its references to the document's components."""
+    if isinstance(node, list):
+        return [_moved(item, names) for item in node]
+    if not isinstance(node, dict):
+        return node
+    moved = {key: _moved(value, names) for key, value in node.items()}
+    if isinstance(reference := moved.get('$ref'), str) and reference in names:
+        moved['$ref'] = f'#/components/schemas/{names[reference]}'
+    return moved
+
+
+def _address(path: str) -> tuple[str, Document]:
+    """Return the address with its parameters: the expressions of the template."""
+    parameters: Document = {}
+
+    def name(found: re.Match[str]) -> str:
+        expression = found[1].strip()
+        wanted = re.sub(r'\W+', '_', expression).strip('_') or 'value'
+        parameters[wanted] = {'description': f'{{{{ {expression} }}}}'}
+        return f'{{{wanted}}}'
+
+    shown = EXPRESSION.sub(name, path)
+    if JINJA2_TEMPLATE_RE.search(shown):
+        return '{address}', {'address': {'description': path}}
+    return shown, parameters
+
+
+def _headers(webhook: Webhook) -> Document:
+    shown = {'content-type': TEXT, 'user-agent': TEXT}
+    if webhook.standard_headers:
+        shown |= {'webhook-id': {'type': 'string', 'format': 'uuid'}, 'webhook-timestamp': TEXT}
+        if webhook.secret:
+            shown |= {'webhook-signature': TEXT, 'x-hook-signature': TEXT}
+    return {'type': 'object', 'properties': shown}
