@@ -58,7 +58,7 @@ def reading() -> Iterator[None]:
             yield
     except OperationalError as error:
         if is_lock_timeout(error):
-            raise Locked(str(error).strip()) from error
+            raise Locked(str(error).partition('\n')[0]) from error
         raise
 
 

@@ -1,6 +1,7 @@
 """Somebody holds a table of NetBox, as `VACUUM FULL` and `ALTER TABLE` do: what needs it waits, all else goes on."""
 
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tenancy.models import Tenant
 from users.models import User
 
 from devstack.receiver import Receiver
+from webhooks.engine.dispatch import put_off
 from webhooks.engine.registry import SUSPECT
 from webhooks.models import Event
 from webhooks.services import trial
@@ -126,7 +128,8 @@ def test_while_users_cannot_be_read_nothing_is_blamed_and_nothing_lost(receiver)
     assert len(unlocked(receiver)) == 1
 
 
-def test_a_suspect_that_needs_it_is_not_blamed(receiver, tenant):
+def test_a_suspect_that_needs_it_is_not_blamed(receiver, tenant, monkeypatch):
+    monkeypatch.setattr(put_off, 'PAUSE', timedelta(hours=1))
     subscribe(receiver.url(BUSY), VLAN)
     VLAN.objects.create(vid=1, name='VLAN', tenant=tenant)
     suspect(Event.objects.get())
