@@ -22,6 +22,9 @@ KEEP_NO_FIGURES = 'ALTER TABLE {table} ALTER COLUMN {column} SET STATISTICS 0'
 OF_EVENTS = {'table': 'webhooks_event', 'column': 'dispatched_at'}
 OF_DELIVERIES = {'table': 'webhooks_delivery', 'column': 'status'}
 
+# It is compressed already.
+STORE_AS_IS = 'ALTER TABLE webhooks_attempt ALTER COLUMN request_body SET STORAGE EXTERNAL'
+
 
 class Migration(migrations.Migration):
     atomic = False
@@ -46,6 +49,8 @@ class Migration(migrations.Migration):
                 migrations.AddField('event', 'expanded_types', models.JSONField(null=True)),
                 migrations.AddField('event', 'backfill_for', models.BigIntegerField(null=True)),
                 migrations.RunSQL(KEEP_NO_FIGURES.format(**OF_EVENTS), KEEP_FIGURES.format(**OF_EVENTS)),
+                migrations.AddField('event', 'stopped', models.BooleanField(db_default=False, default=False)),
+                migrations.AddField('event', 'trace', models.JSONField(null=True)),
             ),
             Gently(
                 ['subscription'],
@@ -58,6 +63,7 @@ class Migration(migrations.Migration):
                 migrations.AddField('subscription', 'opened_by', models.BigIntegerField(null=True)),
                 migrations.AddField('subscription', 'closed_by', models.BigIntegerField(null=True)),
                 migrations.AddField('subscription', 'cluster', models.BigIntegerField(null=True)),
+                migrations.AddField('subscription', 'unchanged', models.BooleanField(default=True, db_default=True)),
             ),
             Gently(
                 [],
@@ -203,6 +209,17 @@ class Migration(migrations.Migration):
                         blank=True, null=True, on_delete=DO_NOTHING, related_name='+', to='webhooks.credential'
                     ),
                 ),
+                # On for new webhooks, off for stored ones.
+                migrations.AddField(
+                    'webhook', 'only_real_changes', models.BooleanField(default=True, db_default=False)
+                ),
+                migrations.AddField(
+                    'webhook',
+                    'only_if_changed',
+                    django.contrib.postgres.fields.ArrayField(
+                        models.CharField(max_length=150), blank=True, default=list, db_default=[]
+                    ),
+                ),
             ),
             Gently(
                 ['health', 'worker'],
@@ -230,6 +247,7 @@ class Migration(migrations.Migration):
                         models.CharField(max_length=50), db_default=[], default=list
                     ),
                 ),
+                migrations.AddField('health', 'former_until', models.BigIntegerField(null=True)),
             ),
             Gently(
                 ['hour'],
@@ -248,6 +266,13 @@ class Migration(migrations.Migration):
                 migrations.AddField('delivery', 'change_count', models.IntegerField(null=True)),
                 migrations.AddField('delivery', 'position', models.BigIntegerField(null=True)),
                 migrations.RunSQL(KEEP_NO_FIGURES.format(**OF_DELIVERIES), KEEP_FIGURES.format(**OF_DELIVERIES)),
+                migrations.AddField('delivery', 'stopped', models.BooleanField(db_default=False, default=False)),
+            ),
+            Gently(
+                ['attempt'],
+                migrations.AddField('attempt', 'request_body', models.BinaryField(null=True)),
+                migrations.RunSQL(STORE_AS_IS, migrations.RunSQL.noop),
+                migrations.AddField('attempt', 'made_from', models.JSONField(null=True)),
             ),
         )
     ]

@@ -76,6 +76,14 @@ class Migration(migrations.Migration):
                 'subscription',
                 models.Index(
                     fields=['object_type'],
+                    condition=Q(until=None, unchanged=True),
+                    name='webhooks_subscription_any_save',
+                ),
+            ),
+            BuildIndex(
+                'subscription',
+                models.Index(
+                    fields=['object_type'],
                     condition=Q(until=None, kind='deleted'),
                     name='webhooks_subscription_deletion',
                 ),
