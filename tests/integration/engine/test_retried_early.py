@@ -97,9 +97,14 @@ class TestOutage:
         assert len(receiver.requests) == so_far + 2 * TRIED + 1
         assert disorder(arrivals(receiver)[so_far:]) == []
 
-    def test_without_a_new_change_one_of_what_was_tried_is_the_probe(self, suspended, receiver):
+    def test_without_a_new_change_one_of_what_was_tried_is_the_probe(self, webhook, tried, receiver):
+        refuse_for_long(webhook)
+        put_off()
+        site()
+        work()
+        assert health(webhook).suspended_since
         receiver.answers(HOOK, 200)
-        pass_probe_interval(suspended)
+        pass_probe_interval(webhook)
         work()
         assert not deliveries(PENDING)
 
