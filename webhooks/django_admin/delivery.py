@@ -18,10 +18,11 @@ from .. import object_types
 from ..choices import StatusChoices
 from ..models import Attempt, Delivery, querysets
 from ..presentation.actions import REDELIVER, REDELIVER_SELECTED
+from ..presentation.json_text import readable
 from ..presentation.moments import moment
 from ..presentation.states import marks_of
 from ..presentation.waits import next_attempt_at, wait_of
-from ..services import preview, redelivery, sent
+from ..services import redelivery, sent
 from ..storable import is_key
 from .base import EVERYWHERE, BaseAdmin, or_explain
 from .display import block, existing_objects, headers_block, object_link, reason_word, word
@@ -273,4 +274,4 @@ class DeliveryAdmin(ReadOnly, BaseAdmin):
 
     @admin.display(description=_('Body'))
     def response_body(self, delivery: Delivery) -> SafeString | str:
-        return block(preview.readable(delivery.last_attempt.response_body)) if delivery.last_attempt else ''
+        return block(readable(delivery.last_attempt.response_body)) if delivery.last_attempt else ''

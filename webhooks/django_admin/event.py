@@ -9,10 +9,10 @@ from django.utils.translation import gettext_lazy as _
 
 from .. import object_types
 from ..models import Delivery, Event, querysets
+from ..presentation.json_text import readable
 from ..presentation.moments import moment
 from ..presentation.states import marks_of
 from ..presentation.waits import wait_of
-from ..services import preview
 from .base import BaseAdmin
 from .delivery import ObjectChangeList, ReadOnly, search_log
 from .display import block, existing_objects, object_link, word
@@ -101,4 +101,4 @@ class EventAdmin(ReadOnly, BaseAdmin):
 
     @admin.display(description=_('Data'))
     def shown_data(self, event: Event) -> SafeString | str:
-        return block(preview.readable(event.data))
+        return block(readable(event.data))

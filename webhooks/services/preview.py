@@ -18,7 +18,7 @@ from ..engine.dispatch.expansions import Expander, types_of
 from ..exceptions import Busy, DefinitionError
 from ..models import Delivery, Event, Webhook
 from ..payload import http_request
-from ..storable import storable
+from ..presentation.json_text import readable
 from . import decision, preview_room, preview_sources
 from .preview_sources import Draft
 
@@ -133,12 +133,3 @@ def body_of(delivery: Delivery) -> str:
     with preview_room.taken() if builder.is_templated else nullcontext():
         request = builder.build(delivery, time.time(), events)
     return readable(request.body.decode(errors='replace'))
-
-
-def readable(body: str) -> str:
-    """Leaves other text than JSON unchanged."""
-    try:
-        # JSON may hold half a surrogate pair, pages may not.
-        return storable(json.dumps(json.loads(body), indent=4, ensure_ascii=False))
-    except (ValueError, RecursionError):
-        return body

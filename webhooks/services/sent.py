@@ -9,6 +9,7 @@ from ..exceptions import Busy, DefinitionError
 from ..models import Attempt, Delivery
 from ..payload import kept
 from ..payload.kept import Origin
+from ..presentation.json_text import readable
 from ..security.masking import MASK
 from . import preview
 
@@ -42,7 +43,7 @@ def body_of(attempt: Attempt) -> Body | None:
         Origin.OTHER: _('Something else was sent, and was not kept. This is rebuilt from the event.'),
     }
     masked = _('Credentials are masked.') if MASK in text and attempt.request_body is not None else ''
-    return Body(preview.readable(text), ' '.join(filter(None, [notes[origin], masked])), origin is not Origin.OTHER)
+    return Body(readable(text), ' '.join(filter(None, [notes[origin], masked])), origin is not Origin.OTHER)
 
 
 def last_body(delivery: Delivery, attempts: Sequence[Attempt]) -> Body:

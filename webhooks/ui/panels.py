@@ -15,9 +15,9 @@ from ..models import Attempt, Delivery, Event, querysets
 from ..presentation import actions, progress
 from ..presentation.actions import Action
 from ..presentation.fields import GROUPS, Group, field, is_switch, label, shown_in
+from ..presentation.json_text import readable
 from ..presentation.states import both_sign
 from ..presentation.waits import next_attempt_at, wait_of
-from ..services import preview
 from ..tables import object_url, state_badge
 from . import history
 
@@ -252,7 +252,7 @@ class AnswerPanel(panels.Panel):
             **super().get_context(context),
             'attempt': attempt,
             'outcome': _outcome(attempt) if attempt else '',
-            'text': preview.readable(text or ''),
+            'text': readable(text or ''),
             'is_cut': len(text or '') >= MAX_RESPONSE_KEPT,
         }
 

@@ -11,7 +11,8 @@ from utilities.views import register_model_view
 from .. import filtersets, forms, tables
 from ..models import Event, querysets
 from ..permissions import visible_events
-from ..services import decision, preview
+from ..presentation.json_text import readable
+from ..services import decision
 from ..ui import panels
 
 
@@ -47,6 +48,6 @@ class EventView(generic.ObjectView):
         is_told = bool(visible) and instance.skipped and not instance.test
         return {
             'visible': bool(visible),
-            'data': preview.readable(instance.data),
+            'data': readable(instance.data),
             'refusals': decision.refusals_of(instance, request.user) if is_told else None,
         }

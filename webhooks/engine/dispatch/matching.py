@@ -76,7 +76,7 @@ def meets(webhook: Webhook, shown: Shown) -> bool:
         return True  # somebody has removed them since
     message = shown.event.changelog_message or ''
     try:
-        data = {**shown.data_for(webhook), 'snapshots': shown.snapshots, 'changelog_message': message}
+        data = {**(shown.data_for(webhook) or {}), 'snapshots': shown.snapshots, 'changelog_message': message}
         return are_met(webhook.conditions, data)
     except INTERRUPTIONS:
         raise

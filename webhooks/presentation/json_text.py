@@ -1,0 +1,14 @@
+"""Lays out JSON for people."""
+
+import json
+
+from ..storable import storable
+
+
+def readable(body: str) -> str:
+    """Return JSON with a key a line. Any other text comes back as it is."""
+    try:
+        # JSON may hold half a surrogate pair, pages may not.
+        return storable(json.dumps(json.loads(body), indent=4, ensure_ascii=False))
+    except (ValueError, RecursionError):
+        return body
