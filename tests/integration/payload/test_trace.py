@@ -1,7 +1,5 @@
 """W3C Trace Context goes from the request that made a change to the receiver."""
 
-import json
-
 import pytest
 from dcim.models import Device, Site
 from django.db import transaction
@@ -90,7 +88,7 @@ def test_a_feed_has_it_in_its_headers(api_client):
     site()
     work()
     answer = api_client.get(f'/api/plugins/webhooks/webhooks/{webhook.pk}/feed/')
-    traces = [item['headers'].get('traceparent') for item in json.loads(answer.content)['results']]
+    traces = [item['headers'].get('traceparent') for item in answer.json()['items']]
     assert traces == [PARENT, None]
 
 
