@@ -69,7 +69,8 @@ class _Link:
     """One connection. After it is lost it publishes nothing more: a repetition could overtake later messages."""
 
     def __init__(self, options: Mapping[str, Any], timeout: float) -> None:
-        from paho.mqtt.client import CallbackAPIVersion, Client, MQTTv5
+        from paho.mqtt.client import Client, MQTTv5
+        from paho.mqtt.enums import CallbackAPIVersion
 
         self.is_lost = threading.Event()
         self._changed = threading.Condition()

@@ -41,7 +41,7 @@ class HealthManager(OfWebhookManager):
         its = {'webhook': webhook.pk}
         with connection.cursor() as cursor:
             cursor.execute(IS_LEFT, its)
-            (is_left,) = cursor.fetchone()
+            ((is_left,),) = cursor.fetchall()
             if is_left:
                 cursor.execute(REMOVE_LEFT, its)
         health = self.model(webhook=webhook, former_until=sequence.draw() if is_left else None)
