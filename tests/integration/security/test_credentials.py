@@ -490,7 +490,7 @@ class TestOAuth2:
             (b'HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n', 'HTTP 410 Gone'),
             (token_answer('t0ken-one', token_type='mac'), 'the answer holds no bearer token'),
             (
-                refusal('error=invalid_client&error_description=No s3cret'),
+                refusal('error=invalid_client&error_description=No s3cret%26'),
                 'the answer holds no bearer token: invalid_client: No ********',
             ),
             (refusal('error_description=Come back later'), 'the answer holds no bearer token: Come back later'),
