@@ -59,8 +59,8 @@ class Webhook(Wishes, SigningModel, ExportedModel, ConcurrentModel, NetBoxModel)
         max_length=MAX_URL,
         blank=True,
         help_text=_(
-            'Address of the receiver. It begins with http:// or https://. Leave it blank for a feed: receivers read '
-            'the changes from NetBox.'
+            'Address of the receiver. It begins with http:// or https://, or names a message broker of the settings. '
+            'Leave it blank for a feed: receivers read the changes from NetBox.'
         ),
     )
     secret_path = models.BooleanField(

@@ -89,6 +89,15 @@ def test_once_it_shows_what_arrived_and_ends_well(port):
         assert word in answer.stdout
 
 
+@pytest.mark.long
+def test_with_a_broker_it_shows_the_stream(port):
+    answer = run('--once', '--broker', 'nats', '--port', str(port))
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    shown = answer.stdout.partition('stream NETBOX of NATS')[2]
+    for word in ('netbox.dcim.site.created', 'netbox.dcim.site.updated', 'netbox.dcim.site.deleted', 'Nats-Msg-Id'):
+        assert word in shown
+
+
 def test_on_a_terminal_it_stays_up_with_a_day_to_look_at(terminal, port):
     terminal.wait_for('Ctrl-C ends it all')
     api = Api(f'http://{LOOPBACK}:{port}/')
