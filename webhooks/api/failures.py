@@ -56,9 +56,9 @@ class FailureRedeliverySerializer(StorableMixin, serializers.Serializer):
     dry_run = serializers.BooleanField(default=False, help_text=_('Only count the deliveries. Nothing is sent.'))
 
 
+# NetBox's viewsets are for rows of a model. A docstring here would stand in the schema in place of the methods' own.
 class FailureViewSet(RefusingMixin, GenericViewSet):
-    """NetBox's viewsets are for rows of a model. The queryset names it for permissions."""
-
+    # Permissions are about this model.
     queryset = Delivery.objects.all()
     serializer_class = FailureSerializer
     pagination_class = None
