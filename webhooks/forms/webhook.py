@@ -15,7 +15,7 @@ from utilities.forms.widgets import SplitMultiSelectWidget
 
 from .. import object_types
 from ..models import Credential, Webhook
-from ..presentation.fields import GROUPS, NAMES, SECRET_WISHES, Group, Row, label
+from ..presentation.fields import GROUPS, KINDS, NAMES, SECRET_WISHES, Group, Row, label
 from ..presets import Preset, all_presets
 from ..services import secret_rotation
 from ..services.preview_sources import Draft
@@ -111,9 +111,12 @@ class WebhookForm(DefinitionForm, NetBoxModelForm):
     def typed(self) -> dict[str, Any]:
         """Return what was entered, as another form's `initial`: all that differs from what the form began with."""
         given = self.chosen_preset.fields if self.chosen_preset else {}
+        names = {*self.changed_data}
+        if not names.isdisjoint(KINDS):  # a form with one of them begins with none of the others
+            names.update(KINDS)
         return {
             name: _begun(self[name].data, self.fields[name])
-            for name in self.changed_data
+            for name in names
             if name != 'secret' and not _is_same(self[name].data, given.get(name))
         }
 
