@@ -27,20 +27,20 @@ class StatusChoices(ChoiceSet):
     webhook's conditions is still to be evaluated. `superseded`: a later delivery shows the object.
     """
 
-    UNDECIDED = 'undecided'
     PENDING = 'pending'
     SENDING = 'sending'
     DELIVERED = 'delivered'
     FAILED = 'failed'
     SUPERSEDED = 'superseded'
+    UNDECIDED = 'undecided'
 
     CHOICES = [
-        (UNDECIDED, _('Undecided'), 'purple'),
         (PENDING, _('Pending'), 'cyan'),
         (SENDING, _('Sending'), 'blue'),
         (DELIVERED, _('Delivered'), 'green'),
         (FAILED, _('Failed'), 'red'),
         (SUPERSEDED, _('Replaced'), 'gray'),
+        (UNDECIDED, _('Undecided'), 'purple'),
     ]
 
 

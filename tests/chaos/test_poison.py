@@ -54,7 +54,7 @@ pytestmark = [
     pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
 ]
 
-PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
+PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED, _UNDECIDED = StatusChoices.values()
 SITES, TENANTS = '/sites', '/tenants'
 ROUNDS = 10
 PATIENCE = 60

@@ -47,7 +47,7 @@ from webhooks.templating import renderer
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
+PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED, _UNDECIDED = StatusChoices.values()
 BUSY, IDLE = '/busy', '/idle'
 # Deleted webhooks have lanes, too.
 LANES = 'SELECT webhook_id FROM webhooks_health'

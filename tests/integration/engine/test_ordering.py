@@ -29,7 +29,7 @@ from webhooks.services import redelivery, switching, trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
+PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED, _UNDECIDED = StatusChoices.values()
 HOOK = '/hook'
 
 

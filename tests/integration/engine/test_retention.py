@@ -25,7 +25,7 @@ from webhooks.services import redelivery
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
+PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED, _UNDECIDED = StatusChoices.values()
 HOOK = '/hook'
 OLD, CUTOFF, NEW = (timezone.now() - timedelta(days=days) for days in (40, 30, 20))
 

@@ -16,7 +16,7 @@ from webhooks.models import Delivery
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
+PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED, _UNDECIDED = StatusChoices.values()
 HOOK = '/hook'
 OK, BROKEN, BUSY, SLOW_DOWN = 200, 500, 503, 429
 

@@ -41,7 +41,7 @@ from webhooks.services import redelivery, trial
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
+PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED, _UNDECIDED = StatusChoices.values()
 HOOK = '/hook'
 # Seconds: a process takes long for its first change.
 PATIENCE = 60

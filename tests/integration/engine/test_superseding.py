@@ -23,7 +23,7 @@ from webhooks.services import preview, redelivery
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, _SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
+PENDING, _SENDING, DELIVERED, FAILED, SUPERSEDED, _UNDECIDED = StatusChoices.values()
 HOOK = '/hook'
 
 

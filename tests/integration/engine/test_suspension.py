@@ -34,7 +34,7 @@ from webhooks.transport.exchange import Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
+PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED, _UNDECIDED = StatusChoices.values()
 HOOK = '/hook'
 PATIENCE = 30
 MANY = 2 * SUSPEND_AFTER

@@ -51,7 +51,7 @@ from webhooks.transport.exchange import Outcome
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, _SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
+PENDING, _SENDING, DELIVERED, FAILED, SUPERSEDED, _UNDECIDED = StatusChoices.values()
 HOOK = '/hook'
 PATIENCE = 60
 

@@ -22,7 +22,7 @@ from webhooks.outbox import redis_queue, wakeup
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
+PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED, _UNDECIDED = StatusChoices.values()
 HOOK = '/hook'
 PATIENCE = 60
 HANG = Answer(manner=Manner.HANG)

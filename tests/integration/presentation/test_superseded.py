@@ -21,7 +21,7 @@ from webhooks.ui import history
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
+PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED, _UNDECIDED = StatusChoices.values()
 HOOK = '/hook'
 DELIVERIES = '/plugins/webhooks/deliveries/'
 API = '/api/plugins/webhooks/'

@@ -37,7 +37,7 @@ from webhooks.services import failed_jobs, redelivery
 
 pytestmark = pytest.mark.usefixtures('committed')
 
-PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED = StatusChoices.values()
+PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED, _UNDECIDED = StatusChoices.values()
 HOOK = '/hook'
 PATIENCE = 60
 
