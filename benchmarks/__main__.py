@@ -10,6 +10,7 @@ django.setup()
 from benchmarks import (  # noqa: E402
     arrival,
     backfill,
+    brokers,
     change_sets,
     feed,
     isolation,
@@ -36,6 +37,7 @@ SECTIONS = {
     'feed': feed.measure,
     'storage': storage.measure,
     'lists': lists.measure,
+    'brokers': brokers.measure,
 }
 
 

@@ -22,15 +22,18 @@ def running_nats(stack: Stack) -> Iterator[Nats]:
     """Start a server with a stream that takes netbox.>."""
     broker = Nats(stack.folder / 'nats', stack.processes)
     broker.start()
-
-    async def add(stream: Any) -> None:
-        await stream.add_stream(name=STREAM, subjects=['netbox.>'])
-
-    _with_stream(broker, add)
+    make_stream(broker)
     try:
         yield broker
     finally:
         broker.stop()
+
+
+def make_stream(broker: Nats) -> None:
+    async def add(stream: Any) -> None:
+        await stream.add_stream(name=STREAM, subjects=['netbox.>'])
+
+    _with_stream(broker, add)
 
 
 def settings_of(broker: Nats) -> str:
