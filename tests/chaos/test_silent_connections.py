@@ -11,6 +11,7 @@ from django_rq import get_worker
 from support.builders import site, subscribe
 from support.silence import Way, way_to_postgresql
 
+from devstack.process import wait_until
 from devstack.receiver import Receiver
 from webhooks.engine import transactions
 from webhooks.engine.process import dispatcher, sender, supervisor
@@ -48,7 +49,11 @@ def test_changes_arrive_although_each_connection_of_a_worker_falls_silent(
     assert receiver.wait_for(1, timeout=PATIENCE)
     for number in (2, 3):
         connection.close()
+        # Dispatcher and sender look by themselves, outside of a job, whose time limit would end a hang.
+        way.used.clear()
+        assert wait_until(lambda: len(way.used) >= 4, timeout=PATIENCE)  # both ends of two connections
         way.fall_silent()
+        assert wait_until(lambda: len(way.lost) >= 2, timeout=PATIENCE)
         site()
         assert receiver.wait_for(number, timeout=PATIENCE)
 

@@ -18,12 +18,16 @@ class Way:
         self._listener = socket.create_server((LOOPBACK, 0))
         self._ends: list[socket.socket] = []
         self._silent: set[socket.socket] = set()
+        # Clients' ends that have sent something, and those of which it has vanished.
+        self.used: set[socket.socket] = set()
+        self.lost: set[socket.socket] = set()
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._serve, daemon=True).start()
 
     def fall_silent(self) -> None:
         """Lose everything that open connections send from here on, either way."""
         self._silent |= set(self._ends)
+        self.lost.clear()
 
     def close(self) -> None:
         for one in (self._listener, *self._ends):
@@ -43,7 +47,10 @@ class Way:
     def _forward(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
-                if source not in self._silent:
+                self.used.add(source)
+                if source in self._silent:
+                    self.lost.add(source)
+                else:
                     sink.sendall(data)
             if source not in self._silent:
                 sink.shutdown(socket.SHUT_WR)
