@@ -50,9 +50,14 @@ class Release:
             if name.endswith('.md') or name in ADDRESSED or name.startswith('.github/'):
                 self.replace(name, EXAMPLE, REAL)
         self.replace('CHANGELOG.md', 'Unreleased', '2026-01-31')
+        self.translate()
         self.git('init', '--quiet')
         self.commit()
         self.git('branch', 'complete')
+
+    def translate(self) -> None:
+        """Translations are finished when a release is made, not before these tests."""
+        (self.folder / 'scripts/messages').write_text('#!/bin/sh\n')
 
     def restore(self) -> None:
         self.git('reset', '--quiet', '--hard', 'complete')
@@ -277,6 +282,13 @@ def release(complete: Release) -> Iterator[Release]:
 
 
 class TestRelease:
+    def test_it_refuses_texts_without_a_translation(self, release):
+        release.replace('scripts/messages', '#!/bin/sh\n', '#!/bin/sh\nexit 1\n')
+        release.commit()
+        answer = release.run()
+        assert answer.returncode == 1
+        assert answer.stderr == 'Not yet: translate all texts: scripts/messages --check names them.\n'
+
     def test_it_refuses_addresses_that_are_examples(self, release):
         names = ['.github/CODEOWNERS', 'README.md', *ADDRESSED]
         for name in names:
