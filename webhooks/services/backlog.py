@@ -1,5 +1,6 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import attrgetter
 
 from django.db.models import Count, Manager, Min, Q, QuerySet
 
@@ -61,13 +62,18 @@ def _visible(manager: Manager, user: Reader | None) -> QuerySet:
 
 
 def waiting_since(deliveries: QuerySet[Delivery]) -> datetime | None:
-    """An index finds the first to expire."""
-    waiting = deliveries.filter(status=StatusChoices.PENDING)
-    first = waiting.order_by('expires_at').only('created', 'expires_at', 'attempt_limit').first()
+    """Return since when the oldest of these deliveries waits, None if none does. Indexes find the first to expire."""
+    orders = {StatusChoices.PENDING: 'expires_at', StatusChoices.UNDECIDED: 'pk'}
+    columns = ('status', 'created', 'expires_at', 'attempt_limit')
+    firsts = [
+        deliveries.filter(status=status).order_by(order).only(*columns).first() for status, order in orders.items()
+    ]
+    first = min(filter(None, firsts), key=attrgetter('expires_at'), default=None)
     if first is None:
         return None
     reopened = first.expires_at - timedelta(seconds=conf.get().expire_after)
     since = first.created if first.attempt_limit is None else max(first.created, reopened)
     # The event may have waited for dispatch. A redelivery waits since it was asked for.
-    at_dispatch = waiting.filter(expires_at=first.expires_at, created=since, event__dispatched_at=since)
+    alike = deliveries.filter(status=first.status, expires_at=first.expires_at, created=since)
+    at_dispatch = alike.filter(event__dispatched_at=since)
     return at_dispatch.aggregate(oldest=Min('event__timestamp'))['oldest'] or since

@@ -3,24 +3,27 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from dcim.models import Device, Site
 from django.db import transaction
+from django.utils import timezone
 from extras.conditions import InvalidCondition
 from extras.models import Tag
 from support.builders import CREATED, DELETED, NOWHERE, UPDATED, device, site, subscribe
 from support.builtin import builtin_rule, request_by
-from support.engine import deliveries, dispatch_all, dispatch_batch, sender, work
+from support.engine import deliveries, dispatch_all, dispatch_batch, sender, take_turns, work
 from users.models import User
 
 from devstack.process import wait_until
 from devstack.receiver import Receiver
 from webhooks.engine.dispatch import loop, matching, undecided
 from webhooks.engine.dispatch.undecided import Undecided
-from webhooks.models import Event, Webhook
-from webhooks.services import redelivery
+from webhooks.engine.tidy import loop as tidy
+from webhooks.models import Delivery, Event, Health, Webhook
+from webhooks.services import backlog, redelivery
 
 pytestmark = pytest.mark.usefixtures('committed')
 
@@ -351,6 +354,47 @@ class TestSlow:
         work()
         (request,) = receiver.requests
         assert [one['data']['comments'] for one in request.json()['changes']] == ['aaa', 'aa']
+
+    def test_the_change_sets_of_others_do_not_wait_until_it_is_decided(self, receiver: Receiver):
+        subscribe(receiver.url('/hook'), Site, change_set=True)
+        subscribe(NOWHERE, Site, change_set=True, conditions={**WITHOUT_END, 'value': 'a+$'})
+        with evaluation_stopped():
+            site(comments='aaa')
+            dispatch_all()
+            with sender() as (_pk, opened):
+                assert take_turns(opened, lambda: receiver.requests)
+
+    def test_a_batch_waits_until_all_of_it_is_decided(self, receiver: Receiver):
+        subscribe(receiver.url('/hook'), Site, batch=True, conditions={**WITHOUT_END, 'value': 'a+$'})
+        with transaction.atomic():
+            for number in range(3):
+                site(name=str(number), slug=str(number), comments='aaa')
+        with evaluation_stopped(after=1):
+            dispatch_batch()
+            with sender() as (_pk, opened):
+                opened.turn()
+        assert receiver.requests == []
+        work()
+        assert [len(one.json()['data']) for one in receiver.requests] == [3]
+
+    def test_an_undecided_delivery_expires_too(self):
+        subscribe(NOWHERE, Site, conditions=WITHOUT_END)
+        with evaluation_stopped():
+            site(comments='aaa')
+            dispatch_all()
+            assert backlog.measure().oldest
+            Delivery.objects.update(expires_at=timezone.now() - timedelta(seconds=1))
+            tidy.expire()
+        assert [one.status for one in deliveries()] == ['failed']
+
+    def test_a_webhook_that_decides_nothing_keeps_no_other_from_its_turn(self):
+        stuck, _other = [subscribe(NOWHERE, Site, conditions={**WITHOUT_END, 'value': 'b'}) for _ in range(2)]
+        with evaluation_stopped():
+            site(comments='aaa')
+            dispatch_all()
+        Health.objects.filter(webhook=stuck).delete()  # nobody can lock its lane
+        Undecided().step()
+        assert [one.webhook for one in deliveries()] == [stuck]
 
     def test_webhooks_take_turns(self, monkeypatch: pytest.MonkeyPatch):
         slow, quick = [

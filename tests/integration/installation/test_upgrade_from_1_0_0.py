@@ -387,6 +387,15 @@ def test_who_would_be_in_a_deadlock_with_it_goes_on(make_former, steps):
         migrating.finish()
 
 
+def test_the_checks_before_a_migration_work_with_the_tables_of_1_0_0(make_former):
+    """`migrate` makes them first, unless it is told not to."""
+    netbox = make_former()
+    netbox.database.execute("UPDATE webhooks_webhook SET payload_url = 'nats://bus/netbox' WHERE name = 'Hook'")
+    answer = netbox.run('check', '--database', 'default')
+    assert answer.returncode == 0, answer.stderr
+    assert 'The webhook Hook cannot publish' in answer.stderr
+
+
 def test_it_can_be_killed_and_run_again(make_former):
     netbox = make_former()
     netbox.database.execute(INVALID)

@@ -179,8 +179,9 @@ class Lanes:
         lanes = [lane for lane in self.owned.values() if lane.batch or lane.unformed]
         known = {one.transaction_id for lane in lanes for one in lane.waiting.values() if one.batch is None}
         whole = known - queue.unfinished(known)
+        undecided = queue.undecided([lane.webhook_id for lane in lanes], whole)
         for lane in lanes:
-            lane.whole = whole
+            lane.whole = {one for one in whole if (lane.webhook_id, one) not in undecided}
 
     def _form(self, now: datetime) -> None:
         """Form the change sets of whole transactions: their parts are read after that."""

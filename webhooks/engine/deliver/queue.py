@@ -150,16 +150,19 @@ NOTE_BATCHES = """
     UPDATE webhooks_delivery d SET batch = v.batch
     FROM unnest(%s::bigint[], %s::bigint[]) AS v(id, batch) WHERE d.id = v.id"""
 
-# The transactions with events that are still to be dispatched, or with undecided deliveries of a change set. The event
-# of a component's owner may be put off for long: somebody holds the owner's row.
+# The transactions with events that are still to be dispatched. The event of a component's owner may be put off for
+# long: somebody holds the owner's row.
 READ_UNFINISHED = """
     SELECT t.id FROM unnest(%s::bigint[]) AS t(id) WHERE EXISTS (
         SELECT FROM webhooks_event e
         WHERE e.transaction_id = t.id AND e.dispatched_at IS NULL AND e.lapses = 0
           AND (e.caused_by IS NULL OR e.retry_at IS NULL)
-    ) OR EXISTS (
-        SELECT FROM webhooks_delivery d WHERE d.status = 'undecided' AND d.change_set = t.id
     )"""
+
+# The transactions with undecided deliveries of some webhooks: more may come into their batches and change sets.
+READ_UNDECIDED = """
+    SELECT DISTINCT d.webhook_id, e.transaction_id FROM webhooks_delivery d JOIN webhooks_event e ON e.id = d.event_id
+    WHERE d.status = 'undecided' AND d.webhook_id = ANY(%(webhooks)s) AND e.transaction_id = ANY(%(transactions)s)"""
 
 
 def take(owner: int, since: datetime, most: int, now: datetime, given: Iterable[int] = ()) -> set[int]:
@@ -255,7 +258,14 @@ def note_batches(batches: Collection[tuple[int, int]]) -> None:
 
 
 def unfinished(transactions: Collection[int]) -> set[int]:
+    """Return which of these transactions have events that are still to be dispatched."""
     return set(sql.fetch_column(READ_UNFINISHED, [list(transactions)])) if transactions else set()
+
+
+def undecided(webhook_ids: Collection[int], transactions: Collection[int]) -> set[tuple[int, int]]:
+    """Return the (webhook id, transaction id) with a regular expression that is still to be evaluated."""
+    asked = {'webhooks': list(webhook_ids), 'transactions': list(transactions)}
+    return set(sql.fetch(READ_UNDECIDED, asked)) if transactions else set()
 
 
 def ensure_lanes() -> None:

@@ -56,11 +56,13 @@ class Undecided:
         Raises OperationalError or InternalError if PostgreSQL ends a transaction: what it held stays undecided.
         """
         until = time.monotonic() + STEP_SECONDS
-        decided = 0
-        while (webhook_id := self._next_webhook()) is not None:
+        decided, in_vain = 0, set()
+        while (webhook_id := self._next_webhook()) not in {None, *in_vain}:
             count = _decide_some(webhook_id)
             decided += count
-            if not count or time.monotonic() > until:
+            # A deleted webhook, or a locked lane, must not keep others from their turn.
+            in_vain = set() if count else in_vain | {webhook_id}
+            if time.monotonic() > until:
                 break
         return decided
 

@@ -13,9 +13,13 @@ PART, EACH = 500, 50
 
 OVERDUE = """
     SELECT o.id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id CROSS JOIN LATERAL (
-        SELECT d.id FROM webhooks_delivery d
-        WHERE d.webhook_id = h.webhook_id AND d.status = 'pending' AND d.expires_at < %(now)s
-        ORDER BY d.expires_at, d.id LIMIT %(each)s
+        (SELECT d.id FROM webhooks_delivery d
+         WHERE d.webhook_id = h.webhook_id AND d.status = 'pending' AND d.expires_at < %(now)s
+         ORDER BY d.expires_at, d.id LIMIT %(each)s)
+        UNION ALL
+        (SELECT d.id FROM webhooks_delivery d
+         WHERE d.webhook_id = h.webhook_id AND d.status = 'undecided' AND d.expires_at < %(now)s
+         ORDER BY d.id LIMIT %(each)s)
     ) o
     WHERE h.former_until IS NULL
     LIMIT %(part)s
@@ -30,7 +34,7 @@ EXPIRE = """
         error = CASE WHEN status = 'sending' THEN 'it was cut off before an outcome was recorded'
             WHEN error = '' THEN 'it expired before it could be delivered'
             ELSE 'it expired before it could be delivered; last: ' || error END
-    WHERE status IN ('pending', 'sending') AND expires_at < %(now)s AND id = ANY(%(ids)s)
+    WHERE status IN ('pending', 'sending', 'undecided') AND expires_at < %(now)s AND id = ANY(%(ids)s)
       AND id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
     RETURNING id, webhook_id"""
 
