@@ -353,7 +353,8 @@ class TestOrder:
         assert not deliveries(attempt_count=0, due_at__isnull=False)
         switch(webhook, ordered=False)
         assert tidy.step()
-        assert names(received(receiver, 2)[1]) == ['b', 'a*']
+        # The first is tried again at once: the webhook was saved.
+        assert [names(request) for request in received(receiver, 3)].count(['b', 'a*']) == 1
 
     def test_a_set_goes_where_the_one_that_it_waited_for_has_expired(self, receiver: Receiver, webhook):
         receiver.answers('/', 500, 200)
