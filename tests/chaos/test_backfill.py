@@ -44,8 +44,8 @@ QUIET = 60
 @pytest.fixture(autouse=True)
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forked children inherit it."""
-    monkeypatch.setattr(engine, 'SLICE', 7)
-    monkeypatch.setattr(engine, 'SLOW', 60.0)  # no rests on a busy machine
+    monkeypatch.setattr(engine, 'OBJECTS_PER_SLICE', 7)
+    monkeypatch.setattr(engine, 'SLOW_SLICE_SECONDS', 60.0)  # no rests on a busy machine
 
 
 @pytest.fixture

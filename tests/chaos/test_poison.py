@@ -169,7 +169,7 @@ def poison(request: pytest.FixtureRequest, tmp_path: Path) -> Poison:
 def webhook(receiver: Receiver, poison: Poison, monkeypatch: pytest.MonkeyPatch) -> Webhook:
     """Four sites wait, among them the poison."""
     # The process for suspects looks ten times for a lane that nobody holds.
-    monkeypatch.setattr(lane, 'IDLE', 0.0)
+    monkeypatch.setattr(lane, 'IDLE_SECONDS', 0.0)
     webhook = subscribe(receiver.url(SITES), Site, max_attempts=2)
     subscribe(receiver.url(TENANTS), Tenant)
     with transaction.atomic():
@@ -223,9 +223,9 @@ def test_while_it_hangs_others_arrive_and_that_counts_once_its_time_is_over(
     suspects, poison, receiver, children, monkeypatch
 ):
     """While its worker lives, nobody rescues it."""
-    monkeypatch.setattr(module, 'LONGEST', 12.0)
-    monkeypatch.setattr(module, 'MARGIN', 11.0)
-    monkeypatch.setattr(registry, 'ALIVE', 5.0)
+    monkeypatch.setattr(module, 'DISPATCH_SECONDS', 12.0)
+    monkeypatch.setattr(module, 'SEND_MARGIN_SECONDS', 11.0)
+    monkeypatch.setattr(registry, 'ALIVE_SECONDS', 5.0)
     Webhook.objects.update(timeout=1)
     worker = children.fork(poison.job(hang, hang))
     assert wait_until(poison.is_in_hand, PATIENCE)
@@ -352,8 +352,8 @@ def test_a_rendering_that_does_not_let_go_of_the_interpreter_is_ended_by_the_ker
     webhook, poison, children, monkeypatch
 ):
     """First dispatchers end, then the processes beside them, which counts."""
-    monkeypatch.setattr(dispatcher, 'SILENCE', 4.0)
-    monkeypatch.setattr(module, 'LONGEST', 6.0)
+    monkeypatch.setattr(dispatcher, 'HANG_SECONDS', 4.0)
+    monkeypatch.setattr(module, 'DISPATCH_SECONDS', 6.0)
 
     def job() -> None:
         poison._arm(compute)

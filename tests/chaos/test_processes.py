@@ -158,7 +158,7 @@ def test_all_that_a_frozen_worker_held_arrives_by_another_one(webhook, receiver,
 def test_a_sender_that_hangs_is_killed_and_another_one_goes_on(
     webhook, receiver, children, monkeypatch, settings, tmp_path
 ):
-    monkeypatch.setattr(sender, 'SILENCE', 5.0)
+    monkeypatch.setattr(sender, 'HANG_SECONDS', 5.0)
     note = tmp_path / 'pid'
 
     def hang(_webhook: Webhook) -> None:
@@ -180,7 +180,7 @@ def test_a_sender_whose_thread_hangs_is_killed_and_another_one_goes_on(
     webhook, receiver, children, monkeypatch, settings, tmp_path, is_to_stop
 ):
     """Requests with a template are built in threads."""
-    monkeypatch.setattr(sender, 'SILENCE', 5.0)
+    monkeypatch.setattr(sender, 'HANG_SECONDS', 5.0)
     webhook.additional_headers = 'X-Name: {{ data.name }}'
     webhook.save()
     note = tmp_path / 'pid'
@@ -215,7 +215,7 @@ def test_a_sender_with_an_error_ends_although_a_request_hangs(webhook, receiver,
         return turn(its, *args, **kwargs)
 
     monkeypatch.setattr(loop.Sender, 'turn', fail_once)
-    monkeypatch.setattr(sender, 'SILENCE', 600.0)
+    monkeypatch.setattr(sender, 'HANG_SECONDS', 600.0)
     with socket.create_server((LOOPBACK, 0)) as silent:
         hanging = subscribe(f'http://{LOOPBACK}:{silent.getsockname()[1]}/', Site, timeout=200)
         children.fork(get_worker('high', 'default', 'low', worker_class=WebhooksWorker).work)

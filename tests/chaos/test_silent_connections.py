@@ -43,7 +43,7 @@ def test_changes_arrive_although_each_connection_of_a_worker_falls_silent(
     webhook, receiver, children, monkeypatch, way
 ):
     for module in (dispatcher, sender):
-        monkeypatch.setattr(module, 'SILENCE', 5.0)
+        monkeypatch.setattr(module, 'HANG_SECONDS', 5.0)
     children.fork(get_worker('high', 'default', 'low', worker_class=WebhooksWorker).work)
     site()
     assert receiver.wait_for(1, timeout=PATIENCE)
@@ -69,7 +69,7 @@ def test_the_kernel_watches_the_connections_of_a_worker(monkeypatch, way):
 
 
 def test_a_rescue_whose_connection_falls_silent_is_done_with_another_one(webhook, monkeypatch, way):
-    monkeypatch.setattr(supervisor, 'LONGEST', 1.0)
+    monkeypatch.setattr(supervisor, 'RESCUE_SECONDS', 1.0)
     one = Supervisor(None, [], lambda: None)
     one._ended.append(('a process', None))
     connection.ensure_connection()

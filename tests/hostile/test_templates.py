@@ -240,7 +240,7 @@ class TestWorker:
 
     def test_one_renderer_does_all(self, receiver: Receiver, settings, monkeypatch):
         """Slow webhooks would get a second renderer."""
-        monkeypatch.setattr(lane, 'SLOW', 60)
+        monkeypatch.setattr(lane, 'SLOW_BUILD_SECONDS', 60)
         settings.JINJA_FILTERS = of_this_process()
         subscribe(receiver.url('/'), Site, body_template='{{ 1|pid }} {{ 1|threads }}')
         for _ in range(5):

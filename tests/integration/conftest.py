@@ -9,5 +9,5 @@ from webhooks.engine.deliver import backoff
 def first_retry_waits_a_minute() -> Iterator[None]:
     """A busy machine may take five seconds from one step of a test to the next."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backoff, 'BACKOFF', (60, *backoff.BACKOFF[1:]))
+        patch.setattr(backoff, 'BACKOFF_SECONDS', (60, *backoff.BACKOFF_SECONDS[1:]))
         yield

@@ -1,4 +1,4 @@
-"""Events become deliveries, and deliveries become attempts: docs/architecture.md.
+"""Turns events into deliveries, and deliveries into attempts: docs/architecture.md.
 
 process: runs the processes of a worker.
 dispatch: makes deliveries.

@@ -1,6 +1,6 @@
-"""Backfills: all present objects go to one webhook, slice by slice.
+"""Records all present objects for one webhook, slice by slice: a backfill. An idle dispatcher does it.
 
-The dispatcher waits for the filters, which are NetBox's own. So one that is slow, hangs or fails ends its backfill.
+It waits for the filters, which are NetBox's own. So one that is slow, hangs or fails ends its backfill.
 """
 
 import logging
@@ -28,17 +28,27 @@ from . import notifications, sql, time_limit, transactions
 
 logger = logging.getLogger('webhooks.backfill')
 
+# The field that a DefinitionError names if the filter is wrong.
 FILTER = 'filter'
 
-RUNNING, COMPLETED, FAILED = BackfillStateChoices.RUNNING, BackfillStateChoices.COMPLETED, BackfillStateChoices.FAILED
+RUNNING = BackfillStateChoices.RUNNING
+COMPLETED = BackfillStateChoices.COMPLETED
+FAILED = BackfillStateChoices.FAILED
 
-# Objects that a slice looks at. None follows while so many are open.
-SLICE, MOST_OPEN = 200, 600
-# PostgreSQL's milliseconds and all seconds for a filter.
-MOST, LONGEST = 3_000, 4.0
-# Seconds of rest after an error. After a slice slower than SLOW: REST_AFTER times as long.
-REST, SLOW, REST_AFTER = 1.0, 0.25, 9
+# Objects that a slice looks at. Objects that the filter leaves out count too.
+OBJECTS_PER_SLICE = 200
+# While a backfill has so many undispatched events and unsent deliveries, no further slice is recorded.
+MAX_OPEN_OBJECTS = 600
+# A filter may keep the dispatcher waiting: milliseconds in PostgreSQL, and seconds in all, for a slice.
+FILTER_MS = 3_000
+FILTER_SECONDS = 4.0
+# After an interruption a backfill rests, so that other backfills have their turn.
+ERROR_REST_SECONDS = 1.0
+# If a slice takes longer, its backfill rests nine times as long: changes have nine tenths of the time.
+SLOW_SLICE_SECONDS = 0.25
+REST_PER_SLOW_SECOND = 9
 
+# The running backfills of active webhooks that can go on: few of their objects are open, or, at the end, none.
 READY_BACKFILLS = """
     SELECT b.webhook_id FROM webhooks_backfill b JOIN webhooks_webhook w ON w.id = b.webhook_id
     WHERE b.state = 'running' AND w.enabled AND NOT w.paused AND (
@@ -51,19 +61,32 @@ READY_BACKFILLS = """
         ) is_open
     ) < CASE WHEN b.position < cardinality(b.object_types) THEN %(most)s ELSE 1 END"""
 
-# A locked table is not the filter's fault.
-BOUND = "SELECT set_config('statement_timeout', %s::text, true), set_config('lock_timeout', '200', true)"
+# Limits a filter's statements in the open transaction. If a table is locked, that is not the filter's fault: it ends
+# sooner, with another error.
+BOUND_FILTER = f"""
+    SELECT set_config('statement_timeout', %s::text, true),
+        set_config('lock_timeout', '{transactions.TABLE_LOCK_MS}', true)"""
 
 
 class Backfills:
+    """All running backfills, as one dispatcher advances them: it knows which ones rest."""
+
     def __init__(self) -> None:
-        # {webhook id: end of its rest}
+        # {webhook id: end of its rest, by time.monotonic()}
         self._rests: dict[int, float] = {}
 
     def cut(self) -> bool:
-        """Record a slice for one backfill, or end one. Returns whether it did anything."""
+        """Record a slice of a random backfill as events, or end that backfill. Returns whether anything was done.
+
+        A backfill whose filter or model is at fault gets the state `failed` with its reason. Raises INTERRUPTIONS, but
+        not BROKEN_OFF: after that the backfill rests.
+        """
         now = time.monotonic()
-        ready = [pk for pk in sql.fetch_column(READY_BACKFILLS, {'most': MOST_OPEN}) if self._rests.get(pk, 0.0) <= now]
+        ready = [
+            pk
+            for pk in sql.fetch_column(READY_BACKFILLS, {'most': MAX_OPEN_OBJECTS})
+            if self._rests.get(pk, 0.0) <= now
+        ]
         found = Backfill.objects.select_related('webhook').filter(pk__in=ready, state=RUNNING).order_by('?')
         return any(self._go_on(backfill) for backfill in found)
 
@@ -73,7 +96,7 @@ class Backfills:
             return _step(backfill)
         except BROKEN_OFF as error:
             transactions.recover(error)
-            self._rests[backfill.pk] = time.monotonic() + REST
+            self._rests[backfill.pk] = time.monotonic() + ERROR_REST_SECONDS
             return False
         except INTERRUPTIONS:
             raise
@@ -82,8 +105,8 @@ class Backfills:
             reason = str(error) if isinstance(error, DefinitionError) else f'{type(error).__name__}: {error}'
             return _end(backfill, FAILED, storable(reason))
         finally:
-            if (took := time.monotonic() - began) > SLOW:
-                self._rests[backfill.pk] = time.monotonic() + REST_AFTER * took
+            if (took := time.monotonic() - began) > SLOW_SLICE_SECONDS:
+                self._rests[backfill.pk] = time.monotonic() + REST_PER_SLOW_SECOND * took
 
 
 def _step(backfill: Backfill) -> bool:
@@ -95,7 +118,7 @@ def _step(backfill: Backfill) -> bool:
     model = ContentType.objects.get_for_id(object_type_id).model_class()
     if model is None:
         raise DefinitionError('object_types', _('A model is no longer installed.'))
-    pks, last_id = after(model, backfill.query, backfill.last_id, SLICE)
+    pks, last_id = after(model, backfill.query, backfill.last_id, OBJECTS_PER_SLICE)
     if last_id is None:
         return _move(backfill, position=backfill.position + 1, last_id=0)
     if not pks:
@@ -113,7 +136,7 @@ def _record(backfill: Backfill, model: type[Model], pks: Collection[int], last_i
 
 
 def _move(backfill: Backfill, **changes: object) -> bool:
-    """Returns False if somebody has moved, ended or locked it."""
+    """Write the changes to the backfill's row. Returns False if somebody has moved, ended or locked it."""
     same = {name: getattr(backfill, name) for name in ('started_at', 'position', 'last_id')}
     found = Backfill._base_manager.filter(pk=backfill.pk, state=RUNNING, **same)
     with transactions.short():
@@ -131,12 +154,16 @@ def _end(backfill: Backfill, state: str, error: str = '') -> bool:
 
 
 def load() -> None:
-    """Import NetBox's pages, which register the filters."""
+    """Import NetBox's pages, which register the filters of its lists. Without it the registry lacks most of them."""
     import_module(settings.ROOT_URLCONF)
 
 
 def objects(model: type[Model], query: str) -> QuerySet:
-    """Return the model's objects that match the query, all if it is blank. Raises DefinitionError."""
+    """Return the model's objects that match the query: all if it is blank, each once. It reads no object yet.
+
+    `query` is that of the model's list in NetBox (`status=active&site=bern`). Its keys for order and pages are ignored.
+    Raises DefinitionError for the field `filter` if the model has no such filter, or refuses the value.
+    """
     everything = model._default_manager.using(DEFAULT_DB_ALIAS).all()
     if not query:
         return everything
@@ -163,7 +190,11 @@ def objects(model: type[Model], query: str) -> QuerySet:
 
 
 def after(model: type[Model], query: str, last_id: int, count: int) -> tuple[list[int], int | None]:
-    """Return which of the next `count` objects match, and the last key among all of them: None at the table's end."""
+    """Return which of the next `count` objects after the key `last_id` match, and the last key that was looked at.
+
+    The key is None at the table's end. Raises DefinitionError if the filter is wrong, or too slow in PostgreSQL;
+    TooSlow if a filter takes FILTER_SECONDS; OperationalError if somebody holds a table.
+    """
     with _bounded(query):
         matching = objects(model, query)
         following = objects(model, '').filter(pk__gt=last_id).order_by('pk').values_list('pk', flat=True)
@@ -174,10 +205,10 @@ def after(model: type[Model], query: str, last_id: int, count: int) -> tuple[lis
 
 @contextmanager
 def _bounded(query: str) -> Iterator[None]:
-    """Limit the time. If it runs out with a filter, that is the filter's error."""
+    """Limit the time of the block. If it runs out with a filter, that is the filter's error."""
     try:
-        with time_limit.within(LONGEST), transactions.short():
-            sql.fetch(BOUND, [MOST])
+        with time_limit.within(FILTER_SECONDS), transactions.short():
+            sql.fetch(BOUND_FILTER, [FILTER_MS])
             yield
     except OperationalError as error:
         if query and isinstance(error.__cause__, QueryCanceled):

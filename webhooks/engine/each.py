@@ -1,3 +1,5 @@
+"""Works on many items together, so that a bad one stops no other and none are too many at a time."""
+
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from ..interruptions import is_cache_away
@@ -12,9 +14,10 @@ def each_or_alone[T, R](
     failed: Callable[[T, Exception], R],
     blames: Errors = (Exception,),
 ) -> list[R]:
-    """Return work(items). If that raises, try each item alone: failed(item, error) stands for a bad one.
+    """Return the list of work(items). If that raises, try each item alone: failed(item, error) stands for a bad one.
 
-    Raises errors outside `blames`, or without a culprit: PostgreSQL or the cache is away.
+    So `work` may be called twice for an item: it undoes everything before it raises. Raises errors outside `blames`, and
+    errors that are no item's fault: PostgreSQL ended the session, time is up, or the cache is away.
     """
     if not items:
         return []
@@ -30,7 +33,7 @@ def each_or_alone[T, R](
 
 
 def first_within[T](items: Sequence[T], weigh: Callable[[T], int], most: int) -> Sequence[T]:
-    """Return the first items that together weigh `most` or less, at least one."""
+    """Return the first items that together weigh `most` or less: at least one, if there is any."""
     total = 0
     for position, item in enumerate(items):
         total += weigh(item)
@@ -42,7 +45,7 @@ def first_within[T](items: Sequence[T], weigh: Callable[[T], int], most: int) ->
 def portions[T](
     items: Sequence[T], weigh: Callable[[T], int], most: int, count: int | None = None
 ) -> Iterator[Sequence[T]]:
-    """Yield the items in portions that weigh `most` and hold `count` at most."""
+    """Yield the items in portions that weigh `most` and hold `count` at most. A heavier item goes alone."""
     while items:
         portion = first_within(items[:count], weigh, most)
         yield portion

@@ -1,18 +1,25 @@
-"""When to look at everything, instead of on after a mark."""
+"""Tells when a reader looks at everything, instead of reading on after its mark.
 
-# Seconds between two full looks: so many times as long as the last one took, within these limits.
-LEAST, MOST, TIMES = 1.0, 10.0, 20
+A commit may come late, with rows before the mark. So the reader looks at everything now and then.
+"""
+
+# Between two full looks it waits twenty times as long as the last one took, within these limits. So full looks cost a
+# twentieth of the time at most, if they take no longer than half a second.
+PAUSE_PER_LOOK_SECOND = 20
+MIN_PAUSE_SECONDS = 1.0
+MAX_PAUSE_SECONDS = 10.0
 
 
 class FullLook:
-    """Times are by time.monotonic()."""
+    """When one reader's next full look is due: at first at once. Times are seconds, by time.monotonic()."""
 
     def __init__(self) -> None:
         self._due_at = 0.0
 
     def is_due(self, now: float) -> bool:
+        """Whether the reader is to look at everything this time. Then it calls note()."""
         return now > self._due_at
 
     def note(self, began: float, ended: float) -> None:
-        """One has been done."""
-        self._due_at = ended + min(max(LEAST, TIMES * (ended - began)), MOST)
+        """Note that a full look was done, and so when the next one is due."""
+        self._due_at = ended + min(max(MIN_PAUSE_SECONDS, PAUSE_PER_LOOK_SECOND * (ended - began)), MAX_PAUSE_SECONDS)

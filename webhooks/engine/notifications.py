@@ -1,4 +1,4 @@
-"""Chosen users and NetBox's event rules learn what happens to a webhook.
+"""Tells chosen users and NetBox's event rules of a webhook's trouble, such as a suspension.
 
 A rule may do anything, such as call Redis. So its news is noted in the transaction, and told when things are tidied.
 """
@@ -35,9 +35,10 @@ from . import sql, transactions
 
 logger = logging.getLogger('webhooks.notifications')
 
+# A lane without the news to a lane with them, for tell_rules().
+NOTE_NEWS = 'UPDATE webhooks_health SET news = news || %(name)s::text WHERE webhook_id = %(webhook)s'
 
-NOTE = 'UPDATE webhooks_health SET news = news || %(name)s::text WHERE webhook_id = %(webhook)s'
-
+# A lane with news to one without. It returns them.
 TAKE_NEWS = """
     WITH told AS (
         SELECT webhook_id, news FROM webhooks_health WHERE news <> '{}' LIMIT 1 FOR UPDATE SKIP LOCKED
@@ -47,13 +48,20 @@ TAKE_NEWS = """
 
 
 def tell(webhook: Webhook, event_type: EventType) -> None:
-    """The open transaction goes on in any case."""
+    """Notify the webhook's recipients, and note the news for event rules, both in the open transaction.
+
+    If a row is locked, or anything else fails, that is logged and the transaction goes on. Raises INTERRUPTIONS: then
+    the transaction cannot go on anyway.
+    """
     _try(_note, webhook, event_type)
     _try(_write, webhook, event_type)
 
 
 def tell_rules() -> bool:
-    """Returns whether there was any news. Raises RedisError: it waits."""
+    """Take one webhook's news from its lane, and let NetBox's event rules act on them. Returns whether there was any.
+
+    A rule that fails is logged. Raises RedisError if NetBox's Redis is away: the news stay until the next call.
+    """
     with transactions.short():
         told = sql.fetch(TAKE_NEWS)
         if told:
@@ -86,7 +94,7 @@ def _rules(name: str) -> QuerySet[EventRule]:
 
 def _note(webhook: Webhook, event_type: EventType) -> None:
     if _rules(event_type.name).exists():
-        sql.execute(NOTE, {'webhook': webhook.pk, 'name': event_type.name})
+        sql.execute(NOTE_NEWS, {'webhook': webhook.pk, 'name': event_type.name})
 
 
 def _try(write: Callable[[Webhook, EventType], None], webhook: Webhook, event_type: EventType) -> None:
@@ -106,6 +114,7 @@ def _try(write: Callable[[Webhook, EventType], None], webhook: Webhook, event_ty
 
 
 def recipients(webhook: Webhook) -> QuerySet[User]:
+    """Return the active users in the webhook's notification groups, themselves or by a group of users."""
     groups = webhook.notification_groups.all()
     chosen = Q(notification_groups__in=groups) | Q(groups__notification_groups__in=groups)
     return User.objects.filter(chosen, is_active=True).distinct()

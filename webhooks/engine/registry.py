@@ -1,4 +1,7 @@
-"""Who is at work, and each worker's work in hand. A worker whose row is gone or `dead` records nothing."""
+"""Keeps each worker's row: that it is alive, and which events and deliveries it has in hand.
+
+A worker whose row is gone or `dead` was declared dead (rescue.py). It records nothing more, and begins anew.
+"""
 
 import math
 import time
@@ -7,25 +10,33 @@ from ..interruptions import Lost
 from ..outbox.scope import is_migrated
 from . import sql
 
-# Roles. An ending sender takes no lanes, and keeps those with work in hand.
-SEND, DISPATCH, SUSPECTS, ENDING = 'send', 'dispatch', 'suspects', 'ending'
+# A worker's roles. A sender that is told to end takes no lanes, and keeps those with work in hand.
+SEND = 'send'
+DISPATCH = 'dispatch'
+SUSPECTS = 'suspects'
+ENDING = 'ending'
 
-# Seconds after a beat: a worker is alive; it may begin requests.
-ALIVE, BEGINS = 10.0, 2.0
+# A worker that has not beaten for so long is dead, and others may have its work.
+ALIVE_SECONDS = 10.0
+# After a beat requests begin for so long only. So they have begun, or never will, long before others have the work.
+BEGIN_SECONDS = 2.0
 
-# The error of work in hand when a worker stopped, beside the column `stopped`. Twice in a row makes it suspect.
+# The error of an event or a delivery that was in hand when its worker stopped. Twice in a row makes it suspect.
 STOPPED = 'its worker stopped, or was cut off, before an outcome was recorded'
 
-# A suspect's `lapses`, one more for each death by it; at GIVEN_UP it fails.
-SUSPECT, GIVEN_UP = 1, 4
+# The `lapses` of a new suspect. Each death of the process that tries it alone adds one; at the third it fails.
+SUSPECT = 1
+GIVEN_UP = SUSPECT + 3
 
-# Before, workers of 1.0.0 work.
+# While this table of 1.0.0 is there, workers of 1.0.0 may still be at work.
 IS_UPGRADED = "SELECT to_regclass('webhooks_batchitem') IS NULL"
 
-BEGIN = """
+# No row to a living worker.
+ADD_WORKER = """
     INSERT INTO webhooks_worker (name, role, alive_until)
     VALUES (%(name)s, %(role)s, clock_timestamp() + make_interval(secs => %(seconds)s)) RETURNING id"""
 
+# A living worker stays alive, with this work in hand. A dead one gets no row.
 BEAT = """
     UPDATE webhooks_worker
     SET role = %(role)s, alive_until = greatest(alive_until, clock_timestamp() + make_interval(secs => %(seconds)s)),
@@ -34,40 +45,51 @@ BEAT = """
 
 
 def may_begin() -> bool:
+    """Whether workers may begin: the tables are there, and no migration from 1.0.0 is left."""
     return is_migrated() and sql.fetch_value(IS_UPGRADED)
 
 
 class Member:
+    """A process as one of the workers, which keeps its own row.
+
+    `name`: unique, as by child.name(). `role`: one of the above; a later one is written by the next beat. `pk`: the
+    row's id, None until begin(). `until`: no request may begin after that, by time.monotonic().
+    """
+
     def __init__(self, name: str, role: str) -> None:
         self.name = name
         self.role = role
         self.pk: int | None = None
-        # Nothing may begin after this, by time.monotonic().
         self.until = -math.inf
         self._next = self.until
 
     def begin(self) -> None:
+        """Add the worker's row, with nothing in hand: at the start, and again after it was declared dead."""
         began = time.monotonic()
-        self.pk = sql.fetch_value(BEGIN, {'name': self.name, 'role': self.role, 'seconds': ALIVE})
-        self.until = self._next = began + BEGINS
+        self.pk = sql.fetch_value(ADD_WORKER, {'name': self.name, 'role': self.role, 'seconds': ALIVE_SECONDS})
+        self.until = self._next = began + BEGIN_SECONDS
 
     def beat(
         self,
         *,
         events: list[int] | None = None,
         deliveries: list[int] | None = None,
-        seconds: float = ALIVE,
+        seconds: float = ALIVE_SECONDS,
     ) -> None:
-        """None: as before. Raises Lost."""
+        """Write that it is alive for so many `seconds`, and the ids in hand. With None they stay.
+
+        Call confirm() after the commit. Raises Lost if this worker was declared dead: roll back, then begin() anew.
+        """
         began = time.monotonic()
         said = {'id': self.pk, 'role': self.role, 'seconds': seconds, 'events': events, 'deliveries': deliveries}
         if not sql.execute(BEAT, said):
             raise Lost(self.name)
-        self._next = began + BEGINS
+        self._next = began + BEGIN_SECONDS
 
     def confirm(self) -> None:
+        """Move `until` on after the last beat: it is committed now."""
         self.until = self._next
 
     def end(self) -> None:
-        """Its lanes are free."""
+        """Delete the worker's row, which sets its lanes free. Nothing may be in hand."""
         sql.execute("DELETE FROM webhooks_worker WHERE id = %s AND role <> 'dead'", [self.pk])

@@ -1,4 +1,4 @@
-"""A dead worker's lanes are free, and its work in hand is due again."""
+"""Frees a dead worker's lanes, and makes its work in hand due again."""
 
 import logging
 from collections.abc import Collection
@@ -14,23 +14,25 @@ from .deliver import endpoint, order, record
 from .deliver.backoff import delay
 from .deliver.build import Sent
 from .deliver.verdict import Verdict, fail, try_again
-from .registry import ALIVE, BEGINS, GIVEN_UP, STOPPED, SUSPECT, SUSPECTS
+from .registry import ALIVE_SECONDS, BEGIN_SECONDS, GIVEN_UP, STOPPED, SUSPECT, SUSPECTS
 
 logger = logging.getLogger('webhooks.worker')
 
-# A worker whose time is over, with the time of its last beat. Not the caller: it is alive, and only late.
-DEAD = """
+# A worker that has not beaten in time, and when it last did. Not the caller: it is alive, and only late.
+LOCK_DEAD = """
     SELECT id, role, events, deliveries, alive_until - make_interval(secs => %(alive)s) FROM webhooks_worker
     WHERE alive_until < clock_timestamp() AND id IS DISTINCT FROM %(caller)s LIMIT 1 FOR UPDATE SKIP LOCKED"""
-REST = timedelta(seconds=30)
-# Deliveries in a transaction.
-MOST = 2000
 
-# PostgreSQL may take a moment to end the worker's transaction.
-ENDED = 'SELECT id, role, events, deliveries, NULL FROM webhooks_worker WHERE name = %(name)s FOR UPDATE'
+# An event that was in hand at a crash of PostgreSQL itself may be its cause. So it waits before it is tried again.
+SUSPECT_EVENT_WAIT = timedelta(seconds=30)
+# If a worker had more in hand, another transaction does the rest.
+DELIVERIES_PER_TRANSACTION = 2000
 
-# A dead worker keeps a lane as long as it keeps one of its deliveries.
-FREE = """
+# The worker whose process has ended. It waits for the row: PostgreSQL may end the worker's transaction a moment later.
+LOCK_ENDED = 'SELECT id, role, events, deliveries, NULL FROM webhooks_worker WHERE name = %(name)s FOR UPDATE'
+
+# A dead worker's lanes to free ones, but not those with deliveries that are left.
+FREE_LANES = """
     UPDATE webhooks_health SET owner_id = NULL WHERE webhook_id = ANY(ARRAY(
         SELECT webhook_id FROM webhooks_health
         WHERE owner_id = %(id)s AND webhook_id <> ALL(ARRAY(
@@ -39,12 +41,13 @@ FREE = """
         FOR UPDATE SKIP LOCKED
     ))"""
 
+# A dead worker without lanes to no row.
 FORGET_WORKER = """
     DELETE FROM webhooks_worker w
     WHERE id = %(id)s AND NOT EXISTS (SELECT FROM webhooks_health h WHERE h.owner_id = w.id)"""
 
-# Further deliveries wait, as do locked lanes. The worker is dead all the same.
-KEEP = """
+# A worker to a dead one, with the deliveries and lanes that are left for the next rescue, in so many seconds.
+KEEP_DEAD = """
     UPDATE webhooks_worker
     SET role = 'dead', events = '{}', deliveries = %(left)s,
         alive_until = clock_timestamp() + make_interval(secs => %(seconds)s)
@@ -52,22 +55,23 @@ KEEP = """
 
 
 def rescue(name: str | None = None, reason: str | None = None, *, caller: int | None = None) -> bool:
-    """Returns whether there was a dead worker.
+    """Free a dead worker's lanes and its work in hand, and delete its row. Returns whether there was one.
 
-    `name`: a worker whose process has ended, with the reason if that is its own fault. Without it, any worker but the
-    `caller` (its id): that one is alive.
+    `name`: a worker whose process has ended, with the reason if that is its own fault: its suspect gets the blame.
+    Without it, any worker that has not beaten in time, but not the `caller` (its id): that one is alive. If too much
+    is left, or locked, the row stays as `dead` for another call. Raises OperationalError if PostgreSQL breaks it off.
     """
     with transactions.short() as now:
-        found = sql.fetch(ENDED if name else DEAD, {'alive': ALIVE, 'name': name, 'caller': caller})
+        found = sql.fetch(LOCK_ENDED if name else LOCK_DEAD, {'alive': ALIVE_SECONDS, 'name': name, 'caller': caller})
         for pk, role, events, deliveries, since in found:
             blame = reason if role == SUSPECTS else None
             _rescue_events(events, now, blame)
-            rest = deliveries[MOST:]
-            locked = _rescue_deliveries(deliveries[:MOST], now, since, blame)
+            rest = deliveries[DELIVERIES_PER_TRANSACTION:]
+            locked = _rescue_deliveries(deliveries[:DELIVERIES_PER_TRANSACTION], now, since, blame)
             left = rest + locked
-            sql.execute(FREE, {'id': pk, 'left': left})
+            sql.execute(FREE_LANES, {'id': pk, 'left': left})
             if left or not sql.execute(FORGET_WORKER, {'id': pk}):
-                sql.execute(KEEP, {'id': pk, 'left': left, 'seconds': 0 if rest and not locked else 1})
+                sql.execute(KEEP_DEAD, {'id': pk, 'left': left, 'seconds': 0 if rest and not locked else 1})
             logger.warning('worker=%s dead events=%d deliveries=%d', pk, len(events), len(deliveries))
     return bool(found)
 
@@ -76,7 +80,7 @@ def _rescue_events(ids: Collection[int], now: datetime, blame: str | None) -> No
     for event in Event.objects.filter(pk__in=ids, dispatched_at=None).defer(*LONG_COLUMNS):
         lapses, wait, error = _state(event, blame)
         if event.lapses >= SUSPECT and not blame:
-            wait = REST  # PostgreSQL itself may die of it
+            wait = SUSPECT_EVENT_WAIT
         Event.objects.filter(pk=event.pk).update(lapses=lapses, retry_at=now + wait, error=error, stopped=blame is None)
 
 
@@ -90,7 +94,7 @@ def _rescue_deliveries(ids: Collection[int], now: datetime, since: datetime | No
     held = list(pending.select_related('webhook__health', 'event').defer(*unread))
     wanted = {one.webhook_id for one in held}
     if blame:
-        # A death that is not counted now never is.
+        # If a lane is locked, the death must be counted all the same: nobody would count it later. So wait for it.
         transactions.set_lock_timeout(500)
         order.hold(wanted)
     lanes = order.lock(wanted)
@@ -105,7 +109,7 @@ def _judge(one: Delivery, now: datetime, since: datetime | None, blame: str | No
     sent = Sent(one, Builder(one.webhook))
     sent.outcome = Outcome(started_at=now.timestamp(), duration=0, error=error)
     # Its request must not arrive after a later change.
-    over = since + timedelta(seconds=BEGINS + one.webhook.effective_timeout) if since else now
+    over = since + timedelta(seconds=BEGIN_SECONDS + one.webhook.effective_timeout) if since else now
     gives_up = lapses >= GIVEN_UP or one.event.test
     verdict = fail(one) if gives_up else try_again(one, max(now, over) + wait)
     verdict.lapses, verdict.stopped = lapses, blame is None

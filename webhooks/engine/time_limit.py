@@ -1,6 +1,6 @@
 """Limits work in a worker's main thread: Python, a query or an endless wait.
 
-A watchdog thread sends SIGVTALRM, as RQ uses SIGALRM. C code may keep the handler from running: then the timer of the
+A watchdog thread sends SIGVTALRM, as RQ uses SIGALRM. While C code runs, no handler can run: then the timer of the
 process ends it (process/child.py).
 """
 
@@ -13,12 +13,16 @@ from typing import NoReturn
 from ..patience import TICKS
 
 
-class TooSlow(Exception): ...
+class TooSlow(Exception):
+    """The work in within() has taken longer than its time. It was broken off at any line."""
 
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Raise TooSlow inside the block once the seconds are over."""
+    """Raise TooSlow inside the block once the seconds are over. In other threads than the main one it does nothing.
+
+    While the process is frozen no time passes. It replaces the handler of SIGVTALRM meanwhile.
+    """
     main = threading.main_thread()
     if threading.current_thread() is not main:
         yield
@@ -30,19 +34,19 @@ def within(seconds: float) -> Iterator[None]:
     is_over = threading.Event()
 
     def watch() -> None:
-        # While the process is frozen no time passes (patience.py).
+        # A process that was frozen must not be struck when it thaws. So each tick counts once (patience.py).
         if not any(is_over.wait(seconds / TICKS) for _ in range(TICKS)):
             signal.pthread_kill(main.ident, signal.SIGVTALRM)
 
     watchdog = threading.Thread(target=watch, daemon=True)
     previous = signal.signal(signal.SIGVTALRM, strike)
     try:
-        # Inside: a process frozen in these lines is struck in them.
+        # If the process is frozen in these lines, the strike comes in them. So they are inside the `try`.
         watchdog.start()
         try:
             yield
         finally:
-            # Ignored from here: a late strike would hit other code.
+            # If the strike came after the block, it would hit other code. So it is ignored from here.
             signal.signal(signal.SIGVTALRM, signal.SIG_IGN)
     finally:
         if watchdog.ident is not None:

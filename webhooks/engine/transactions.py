@@ -1,4 +1,4 @@
-"""The engine's transactions: a frozen process holds its locks for seconds only."""
+"""Opens the engine's transactions, with limits: a frozen process holds its locks for seconds only."""
 
 import logging
 from collections.abc import Iterator
@@ -13,17 +13,27 @@ from . import sql
 
 logger = logging.getLogger('webhooks.worker')
 
+# If packets vanish for so long, PostgreSQL and this process end the connection.
+TCP_SILENCE_MS = 8000
 # For libpq: a connection over TCP ends some ten seconds after packets began to vanish, and not after hours.
-CONNECTION_BOUNDS = {'tcp_user_timeout': 8000, 'keepalives_idle': 5, 'keepalives_interval': 2, 'keepalives_count': 2}
-# Milliseconds to wait for a lock of one of NetBox's tables.
-LOCK_WAIT = 200
+CONNECTION_BOUNDS = {
+    'tcp_user_timeout': TCP_SILENCE_MS,
+    'keepalives_idle': 5,
+    'keepalives_interval': 2,
+    'keepalives_count': 2,
+}
+# Somebody may hold one of NetBox's tables for minutes (VACUUM FULL). The work waits no longer, and is done later.
+TABLE_LOCK_MS = 200
+# The engine's own rows are locked for moments, so it waits longer for them.
+ROW_LOCK_MS = 5000
 
-# Each statement has to see earlier commits, also with another default.
+# If the database's default is another level, statements would not see earlier commits. So each transaction sets it.
 ISOLATION = 'SET TRANSACTION ISOLATION LEVEL READ COMMITTED'
-# Milliseconds: idle between statements, for a client that does not read, for a lock, for a statement.
-BOUNDS = """
+# Limits the open transaction, in milliseconds: idle between statements, for a client that does not read, for a lock,
+# for a statement. It returns PostgreSQL's time.
+BOUNDS = f"""
     SELECT set_config('idle_in_transaction_session_timeout', '5000', true),
-        set_config('tcp_user_timeout', '8000', true), set_config('lock_timeout', '5000', true),
+        set_config('tcp_user_timeout', '{TCP_SILENCE_MS}', true), set_config('lock_timeout', '{ROW_LOCK_MS}', true),
         set_config('statement_timeout', '10000', true), clock_timestamp()"""
 
 
@@ -35,9 +45,10 @@ def bound_connections() -> None:
 
 @contextmanager
 def short() -> Iterator[datetime]:
-    """Gives PostgreSQL's time, which all workers go by.
+    """Open a transaction with BOUNDS, or a savepoint in the open one. Gives PostgreSQL's time, which all workers go by.
 
-    Raises OperationalError or InternalError if PostgreSQL ends it.
+    Raises OperationalError or InternalError if PostgreSQL ends it. Then all of it is undone, unless the commit itself
+    was cut off.
     """
     is_outermost = not connection.in_atomic_block
     with transaction.atomic():
@@ -48,13 +59,14 @@ def short() -> Iterator[datetime]:
 
 @contextmanager
 def reading() -> Iterator[None]:
-    """Read NetBox's tables. Raises Locked if somebody holds one of them: the work is done another time.
+    """Open a transaction in which statements wait TABLE_LOCK_MS for a lock: for reading NetBox's tables.
 
-    Inside another transaction, its later statements wait as shortly for a lock.
+    Raises Locked if somebody holds one of them: the work is done another time. Inside another transaction, its later
+    statements wait as shortly.
     """
     try:
         with transaction.atomic():
-            set_lock_timeout(LOCK_WAIT)
+            set_lock_timeout(TABLE_LOCK_MS)
             yield
     except OperationalError as error:
         if is_lock_timeout(error):
@@ -62,17 +74,22 @@ def reading() -> Iterator[None]:
         raise
 
 
-def set_lock_timeout(milliseconds: int = 5000) -> None:
+def set_lock_timeout(milliseconds: int = ROW_LOCK_MS) -> None:
+    """Let later statements of the open transaction wait so long for a lock. Without a number: as long as at first."""
     sql.fetch("SELECT set_config('lock_timeout', %s, true)", [str(milliseconds)])
 
 
 def is_lock_timeout(error: Exception) -> bool:
+    """Whether a statement gave up to wait for a lock. Its session goes on."""
     return isinstance(error, OperationalError) and isinstance(error.__cause__, LockNotAvailable)
 
 
 @contextmanager
 def may_break_off(*errors: type[Exception]) -> Iterator[None]:
-    """Log an interruption of the block, or one of these errors. The work is done another time."""
+    """Swallow and log an interruption of the block by PostgreSQL, or one of these errors. The work is done later.
+
+    The connection is closed then.
+    """
     try:
         yield
     except (*BROKEN_OFF, *errors) as error:
@@ -80,5 +97,6 @@ def may_break_off(*errors: type[Exception]) -> Iterator[None]:
 
 
 def recover(error: Exception) -> None:
+    """Log that the error broke off a transaction, and close the connection: Django opens a new one."""
     logger.warning('transaction=broken off reason="%s" (it is done again)', str(error).strip())
     connection.close()  # it may have ended, or stay read-only

@@ -92,7 +92,7 @@ def announce(webhook: Webhook, superseded: int, *, latest_only: bool) -> str:
 
 def _supersede(webhook: Webhook) -> int:
     total = 0
-    for portion in batched(sql.fetch(READ_SEVERAL, {'webhook': webhook.pk}), merge.OBJECTS):
+    for portion in batched(sql.fetch(READ_SEVERAL, {'webhook': webhook.pk}), merge.OBJECTS_PER_READ):
         while closed := _settle(webhook, portion):
             total += closed
     return total

@@ -56,7 +56,7 @@ PENDING, DELIVERED, SUPERSEDED = StatusChoices.PENDING, StatusChoices.DELIVERED,
 @pytest.fixture(autouse=True)
 def no_slice_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow machine would let its backfill rest."""
-    monkeypatch.setattr(engine, 'SLOW', 60)
+    monkeypatch.setattr(engine, 'SLOW_SLICE_SECONDS', 60)
 
 
 @pytest.fixture
@@ -67,8 +67,8 @@ def webhook(receiver: Receiver) -> Webhook:
 @pytest.fixture
 def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
     """No slice starts while three objects wait."""
-    monkeypatch.setattr(engine, 'SLICE', 3)
-    monkeypatch.setattr(engine, 'MOST_OPEN', 3)
+    monkeypatch.setattr(engine, 'OBJECTS_PER_SLICE', 3)
+    monkeypatch.setattr(engine, 'MAX_OPEN_OBJECTS', 3)
 
 
 def dispatch_all_while(ask: Callable[[], object]) -> None:
@@ -538,7 +538,7 @@ class TestFilters:
         return by
 
     def test_where_the_rows_take_too_long_it_ends_with_the_reason(self, webhook, filtered, monkeypatch):
-        monkeypatch.setattr(engine, 'MOST', 300)
+        monkeypatch.setattr(engine, 'FILTER_MS', 300)
         sites(1)
         start(webhook, query='status=active')
         filtered(sleeping(60))
@@ -547,7 +547,7 @@ class TestFilters:
         assert 'PostgreSQL takes too long' in Backfill.objects.get().error
 
     def test_it_looks_at_so_many_rows_at_once(self, webhook, receiver, monkeypatch):
-        monkeypatch.setattr(engine, 'SLICE', 2)
+        monkeypatch.setattr(engine, 'OBJECTS_PER_SLICE', 2)
         made = sites(5)
         Site.objects.filter(pk__in=[made[2], made[4]]).update(status='retired')
         start(webhook, query='status=retired')
@@ -558,7 +558,7 @@ class TestFilters:
         assert state(webhook) == COMPLETED
 
     def test_more_than_a_slice_of_the_rows_leaves_none_out(self, webhook, receiver, monkeypatch):
-        monkeypatch.setattr(engine, 'SLICE', 2)
+        monkeypatch.setattr(engine, 'OBJECTS_PER_SLICE', 2)
         made = sites(5)
         start(webhook, query='status=active')
         work()
@@ -566,8 +566,8 @@ class TestFilters:
 
     @pytest.mark.parametrize(('slow', 'goes_on'), [(0.0, False), (60.0, True)])
     def test_after_a_slow_one_others_have_time(self, webhook, monkeypatch, slow, goes_on):
-        monkeypatch.setattr(engine, 'SLICE', 3)
-        monkeypatch.setattr(engine, 'SLOW', slow)
+        monkeypatch.setattr(engine, 'OBJECTS_PER_SLICE', 3)
+        monkeypatch.setattr(engine, 'SLOW_SLICE_SECONDS', slow)
         sites(6)
         start(webhook)
         backfills = engine.Backfills()
@@ -579,8 +579,8 @@ class TestFilters:
         sites(1)
         start(webhook)
         with monkeypatch.context() as stalled:
-            stalled.setattr(engine, 'LONGEST', 0.5)
-            stalled.setattr(engine, 'BOUND', 'SELECT pg_sleep(30), %s')
+            stalled.setattr(engine, 'FILTER_SECONDS', 0.5)
+            stalled.setattr(engine, 'BOUND_FILTER', 'SELECT pg_sleep(30), %s')
             assert not engine.Backfills().cut()
         assert state(webhook) == RUNNING
         work()
@@ -593,7 +593,7 @@ class TestFilters:
         start(other)
         filtered(lambda _: threading.Event().wait())
         with monkeypatch.context() as hasty:
-            hasty.setattr(engine, 'LONGEST', 0.2)
+            hasty.setattr(engine, 'FILTER_SECONDS', 0.2)
             assert engine.Backfills().cut()
         work()
         assert (state(webhook), state(other)) == (FAILED, COMPLETED)

@@ -104,8 +104,8 @@ class TestTogether:
         assert [one.attempt_count for one in together] == [1, 1, 1]
 
     def test_one_that_is_dispatched_in_parts_goes_together(self, receiver: Receiver, webhook, monkeypatch):
-        monkeypatch.setattr(loop, 'BUDGET', 0)
-        monkeypatch.setattr(render, 'SLICE', 10)
+        monkeypatch.setattr(loop, 'BATCH_SECONDS', 0)
+        monkeypatch.setattr(render, 'EVENTS_PER_SLICE', 10)
         made = [one.name for one in make_sites(*(f'site {number:02}' for number in range(30)))]
         (request,) = received(receiver, 1)
         assert names(request) == made
@@ -174,7 +174,7 @@ class TestSplit:
         assert sorted(names(request) for request in requests) == [['large'], ['little'], ['small']]
 
     def test_each_part_has_its_own_id(self, receiver: Receiver, webhook, monkeypatch):
-        monkeypatch.setattr(lane, 'BATCH', 2)
+        monkeypatch.setattr(lane, 'BATCH_DELIVERIES', 2)
         make_sites(*'abcde')
         requests = received(receiver, 3)
         assert len({request.header('webhook-id') for request in requests}) == 3
@@ -276,14 +276,14 @@ class TestAgain:
         make_sites(*'abc')
         receiver.answers('/', 500, 200)
         (first,) = received(receiver, 1)
-        monkeypatch.setattr(lane, 'BATCH', 2)
+        monkeypatch.setattr(lane, 'BATCH_DELIVERIES', 2)
         pass_retry_waits()
         _first, second = received(receiver, 2)
         assert second.body == first.body
 
     def test_after_a_crash_it_is_the_same_batch_under_the_same_id(self, receiver: Receiver, webhook, monkeypatch):
         """The endpoint may have acted on it. The rest of its transaction is due before it."""
-        monkeypatch.setattr(lane, 'BATCH', 2)
+        monkeypatch.setattr(lane, 'BATCH_DELIVERIES', 2)
         switch(webhook, timeout=200)
         make_sites(*'abc')
         receiver.answers('/', Answer(delay=150), 200)

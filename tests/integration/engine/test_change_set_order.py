@@ -64,5 +64,5 @@ def changes(*sizes: int) -> list[Change]:
 )
 def test_it_is_split_by_bytes_and_by_number(monkeypatch, sizes, parts):
     monkeypatch.setattr(lane, 'BATCH_BYTES', 100)
-    monkeypatch.setattr(lane, 'BATCH', 10)
+    monkeypatch.setattr(lane, 'BATCH_DELIVERIES', 10)
     assert [[one.pk for one in part] for part in split(changes(*sizes))] == parts

@@ -229,8 +229,8 @@ class TestWhatIsInIt:
         assert shown == [[('updated', 'Device')], [('updated', 'Interface')]]
 
     def test_one_that_is_dispatched_in_slices_is_whole(self, receiver: Receiver, webhook, monkeypatch):
-        monkeypatch.setattr(loop, 'BUDGET', 0)
-        monkeypatch.setattr(render, 'SLICE', 10)
+        monkeypatch.setattr(loop, 'BATCH_SECONDS', 0)
+        monkeypatch.setattr(render, 'EVENTS_PER_SLICE', 10)
         made = [one.name for one in make_sites(*(f'site {number:02}' for number in range(30)))]
         (request,) = received(receiver, 1)
         assert names(request) == made
@@ -238,7 +238,7 @@ class TestWhatIsInIt:
 
 class TestParts:
     def test_parts_come_in_order_each_under_its_own_id(self, receiver: Receiver, webhook, monkeypatch):
-        monkeypatch.setattr(lane, 'BATCH', 2)
+        monkeypatch.setattr(lane, 'BATCH_DELIVERIES', 2)
         make_sites(*'abcde')
         requests = received(receiver, 3)
         assert [names(request) for request in requests] == [['a', 'b'], ['c', 'd'], ['e']]
@@ -247,19 +247,19 @@ class TestParts:
         assert len({request.header('webhook-id') for request in requests}) == 3
 
     def test_a_part_waits_while_the_one_before_is_retried(self, receiver: Receiver, webhook, monkeypatch):
-        monkeypatch.setattr(lane, 'BATCH', 2)
+        monkeypatch.setattr(lane, 'BATCH_DELIVERIES', 2)
         receiver.answers('/', 500, 200)
         make_sites(*'abcd')
         received(receiver, 1)
         # The split was decided at the first attempt.
-        monkeypatch.setattr(lane, 'BATCH', 1000)
+        monkeypatch.setattr(lane, 'BATCH_DELIVERIES', 1000)
         pass_retry_waits()
         first, again, second = received(receiver, 3)
         assert (again.body, again.header('webhook-id')) == (first.body, first.header('webhook-id'))
         assert names(second) == ['c', 'd']
 
     def test_the_next_goes_when_one_has_failed(self, receiver: Receiver, webhook, monkeypatch):
-        monkeypatch.setattr(lane, 'BATCH', 2)
+        monkeypatch.setattr(lane, 'BATCH_DELIVERIES', 2)
         switch(webhook, max_attempts=1)
         receiver.answers('/', 500, 200)
         make_sites(*'abc')
@@ -274,7 +274,7 @@ class TestParts:
         assert [names(request) for request in requests] == [['s0', 's1', 's2'], ['s3', 's4']]
 
     def test_very_many_are_several_sets_and_others_wait_a_turn(self, receiver: Receiver, webhook, monkeypatch):
-        monkeypatch.setattr(change_sets, 'MOST', 3)
+        monkeypatch.setattr(change_sets, 'MAX_CHANGES', 3)
         make_sites(*'abcde')
         make_sites('f', 'g')
         make_sites('h', 'i')
@@ -409,7 +409,7 @@ class TestAgain:
 
     @pytest.mark.parametrize('end', [die, suspect])
     def test_a_part_in_hand_when_its_worker_died_goes_whole_and_first(self, receiver, webhook, monkeypatch, end):
-        monkeypatch.setattr(lane, 'BATCH', 2)
+        monkeypatch.setattr(lane, 'BATCH_DELIVERIES', 2)
         receiver.answers('/', 500, 200)
         make_sites('a', 'b', 'c')
         (first,) = received(receiver, 1)

@@ -244,7 +244,7 @@ class TestOnceATransaction:
         with transaction.atomic():
             for _ in range(5):
                 interface(owner)
-        monkeypatch.setattr(claim, 'MOST', 2)
+        monkeypatch.setattr(claim, 'EVENTS_PER_BATCH', 2)
         assert told(receiver) == [(owner.pk, ['dcim.interface'])]
 
     def test_one_that_is_changed_itself_is_told_of_once(self, receiver: Receiver):
@@ -274,7 +274,7 @@ class TestOnceATransaction:
             owner = device()
             for _ in range(5):
                 interface(owner)
-        monkeypatch.setattr(claim, 'MOST', 2)
+        monkeypatch.setattr(claim, 'EVENTS_PER_BATCH', 2)
         assert told(receiver) == []
         assert len(sent(receiver, '/interfaces')) == 5 * wants_interfaces
         interface(owner)

@@ -418,7 +418,7 @@ class TestSlow:
         assert len(dispatched()) == 2
 
     def test_others_need_not_wait_until_a_slice_is_decided(self, monkeypatch: pytest.MonkeyPatch):
-        monkeypatch.setattr(loop, 'BUDGET', 0)
+        monkeypatch.setattr(loop, 'BATCH_SECONDS', 0)
         subscribe(NOWHERE, Site, conditions=ACTIVE)
         places = [site(status='active') for _ in range(3)]
         assert dispatch_batch() == 3

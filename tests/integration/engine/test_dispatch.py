@@ -47,7 +47,7 @@ def queries_for(count: int) -> int:
 
 
 def test_a_large_batch_takes_no_more_queries_than_a_small_one(monkeypatch):
-    monkeypatch.setattr(loop, 'BUDGET', 60)
+    monkeypatch.setattr(loop, 'BATCH_SECONDS', 60)
     subscribe(NOWHERE, Site)
     queries_for(2)
     few = queries_for(3)
@@ -193,8 +193,8 @@ class TestHanging:
     @pytest.fixture
     def places(self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> list[Site]:
         subscribe(receiver.url(), Site)
-        monkeypatch.setattr(render, 'TOGETHER', 1.0)
-        monkeypatch.setattr(render, 'ALONE', 2.0)
+        monkeypatch.setattr(render, 'SLICE_SECONDS', 1.0)
+        monkeypatch.setattr(render, 'LONE_EVENT_SECONDS', 2.0)
         with transaction.atomic():
             return [site() for _ in range(4)]
 
@@ -268,7 +268,7 @@ class TestManyDispatchers:
 
     @pytest.mark.parametrize('stop', [hold, suspect])
     def test_what_waits_for_others_is_not_all_that_is_found(self, monkeypatch, stop):
-        monkeypatch.setattr(claim, 'MOST', 2)
+        monkeypatch.setattr(claim, 'EVENTS_PER_BATCH', 2)
         place = site()
         stop(Event.objects.get())
         for _ in range(5):
@@ -301,8 +301,8 @@ class TestManyDispatchers:
         assert len(receiver.requests) == 1
 
     def test_a_change_passes_an_import(self, monkeypatch):
-        monkeypatch.setattr(claim, 'MOST', 5)
-        monkeypatch.setattr(claim, 'NEWEST', 2)
+        monkeypatch.setattr(claim, 'EVENTS_PER_BATCH', 5)
+        monkeypatch.setattr(claim, 'NEWEST_EVENTS_PER_BATCH', 2)
         with transaction.atomic():
             for _ in range(60):
                 site()
@@ -325,8 +325,8 @@ class TestManyDispatchers:
         assert rows_read(Event) - before < 3 * 5000
 
     def test_what_takes_long_to_render_is_cut_and_keeps_its_order(self, monkeypatch):
-        monkeypatch.setattr(loop, 'BUDGET', 0)
-        monkeypatch.setattr(render, 'SLICE', 1)
+        monkeypatch.setattr(loop, 'BATCH_SECONDS', 0)
+        monkeypatch.setattr(render, 'EVENTS_PER_SLICE', 1)
         place = site()
         place.save()
         site()

@@ -212,7 +212,7 @@ class TestSlowEndpoint:
 
     def test_the_one_request_of_each_takes_no_room_from_others(self, receiver, monkeypatch):
         """The last two requests of another webhook hang, so both are under way at once."""
-        monkeypatch.setattr(loop, 'MOST', 2)
+        monkeypatch.setattr(loop, 'MAX_SHARED_REQUESTS', 2)
         receiver.answers(BUSY, Answer(manner=Manner.HANG))
         receiver.answers(IDLE, 200, 200, Answer(manner=Manner.HANG))
         for _ in range(3):
@@ -525,7 +525,7 @@ class TestLane:
     @pytest.fixture
     def held(self, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Webhook:
         """Its lane has more than a slice, all older than the second lane's."""
-        monkeypatch.setattr(tidy, 'PART', 2)
+        monkeypatch.setattr(tidy, 'ROWS_PER_TRANSACTION', 2)
         held = subscribe(receiver.url(BUSY), Site)
         subscribe(receiver.url(IDLE), Tenant)
         sites(3)
@@ -683,7 +683,7 @@ class TestProbes:
 
 
 def test_what_expires_is_failed_a_little_at_a_time_while_others_are_sent(receiver, monkeypatch):
-    monkeypatch.setattr(tidy, 'PART', 1)
+    monkeypatch.setattr(tidy, 'ROWS_PER_TRANSACTION', 1)
     subscribe(receiver.url(BUSY), Site, paused=True)
     dispatch_sites(5)
     expire()

@@ -129,7 +129,7 @@ def test_while_users_cannot_be_read_nothing_is_blamed_and_nothing_lost(receiver)
 
 
 def test_a_suspect_that_needs_it_is_not_blamed(receiver, tenant, monkeypatch):
-    monkeypatch.setattr(put_off, 'PAUSE', timedelta(hours=1))
+    monkeypatch.setattr(put_off, 'PUT_OFF_PAUSE', timedelta(hours=1))
     subscribe(receiver.url(BUSY), VLAN)
     VLAN.objects.create(vid=1, name='VLAN', tenant=tenant)
     suspect(Event.objects.get())

@@ -56,7 +56,7 @@ class TestRendering:
         sites(6, comments=LONG)
         assert self.slices() == [6]
         assert all(event.payload_data['comments'] == LONG for event in recorded())
-        monkeypatch.setattr(render, 'BYTES', 3 * len(LONG.encode()))
+        monkeypatch.setattr(render, 'SNAPSHOT_BYTES_PER_SLICE', 3 * len(LONG.encode()))
         sites(6, comments=LONG)
         found = self.slices()
         assert max(found) < 4
@@ -67,7 +67,7 @@ class TestRendering:
         subscribe(NOWHERE, Site, include_snapshots=True)
         sites(4, comments=LONG)
         dispatch_all()
-        monkeypatch.setattr(render, 'BYTES', 3 * len(LONG.encode()))
+        monkeypatch.setattr(render, 'SNAPSHOT_BYTES_PER_SLICE', 3 * len(LONG.encode()))
         with transaction.atomic():
             for place in Site.objects.all():
                 place.comments = ''
@@ -76,7 +76,7 @@ class TestRendering:
 
     def test_what_is_rendered_is_written_before_there_is_more_of_it(self, monkeypatch):
         subscribe(NOWHERE, Site)
-        monkeypatch.setattr(render, 'BYTES', 1)
+        monkeypatch.setattr(render, 'SNAPSHOT_BYTES_PER_SLICE', 1)
         sites(4, comments=LONG)
         assert self.slices() == [1, 1, 1, 1]
 
@@ -114,28 +114,28 @@ class TestSending:
             webhook.delete()
         assert sizes[1] > 2 * sizes[0]
 
-    @pytest.mark.parametrize(('large', 'most'), [(1, 1), (lane.LARGE, None)])
+    @pytest.mark.parametrize(('large', 'most'), [(1, 1), (lane.LARGE_BYTES, None)])
     def test_large_ones_go_one_after_the_other_where_there_is_room_for_one(
         self, backlog, receiver, monkeypatch, large, most
     ):
-        monkeypatch.setattr(lane, 'LARGE', large)
-        monkeypatch.setattr(choice, 'LARGE', large)
-        monkeypatch.setattr(choice, 'ROOM', 1)
+        monkeypatch.setattr(lane, 'LARGE_BYTES', large)
+        monkeypatch.setattr(choice, 'LARGE_BYTES', large)
+        monkeypatch.setattr(choice, 'MAX_LARGE_BYTES', 1)
         assert work() == '12 delivered'
         found = most_at_once(receiver, SLOW)
         assert found == 1 if most else found > 1
 
     def test_all_go_in_one_job_where_there_is_room_for_some(self, backlog, receiver, monkeypatch):
-        monkeypatch.setattr(lane, 'LARGE', 1)
-        monkeypatch.setattr(choice, 'LARGE', 1)
-        monkeypatch.setattr(choice, 'ROOM', 4 * len(LONG.encode()))
+        monkeypatch.setattr(lane, 'LARGE_BYTES', 1)
+        monkeypatch.setattr(choice, 'LARGE_BYTES', 1)
+        monkeypatch.setattr(choice, 'MAX_LARGE_BYTES', 4 * len(LONG.encode()))
         assert work() == '12 delivered'
         assert 1 < most_at_once(receiver, SLOW) < 5
 
     def test_small_ones_pass_large_ones_that_hang(self, receiver, monkeypatch):
-        monkeypatch.setattr(lane, 'LARGE', len(LONG))
-        monkeypatch.setattr(choice, 'LARGE', len(LONG))
-        monkeypatch.setattr(choice, 'ROOM', 1)
+        monkeypatch.setattr(lane, 'LARGE_BYTES', len(LONG))
+        monkeypatch.setattr(choice, 'LARGE_BYTES', len(LONG))
+        monkeypatch.setattr(choice, 'MAX_LARGE_BYTES', 1)
         receiver.answers(LARGE, Answer(delay=150))
         for _ in range(2):
             subscribe(receiver.url(LARGE), Site, timeout=200)

@@ -30,7 +30,7 @@ from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import notifications, sql, transactions
 from webhooks.engine.deliver import order
-from webhooks.engine.deliver.circuit_breaker import SUSPEND_AFTER
+from webhooks.engine.deliver.circuit_breaker import SUSPEND_AFTER_ATTEMPTS
 from webhooks.engine.notifications import BACKFILLED, DISABLED, FAILED, RESUMED, SUSPENDED, recipients
 from webhooks.engine.tidy import loop as tidy
 from webhooks.models import Delivery, Health, Webhook
@@ -175,9 +175,9 @@ class TestFailure:
 
 class TestState:
     def test_a_suspension_is_told_once(self, webhook, receiver, ann):
-        Webhook.objects.update(max_attempts=8, concurrency=SUSPEND_AFTER)
+        Webhook.objects.update(max_attempts=8, concurrency=SUSPEND_AFTER_ATTEMPTS)
         receiver.close()
-        for _ in range(SUSPEND_AFTER):
+        for _ in range(SUSPEND_AFTER_ATTEMPTS):
             site()
         work()
         assert told(ann) == [SUSPENDED.name]
@@ -298,9 +298,9 @@ class TestEventRules:
     def test_a_rule_fires_on_a_suspension_and_on_a_410(self, webhook, telling, receiver):
         rule(telling, Webhook, kinds=(SUSPENDED.name, DISABLED.name), action_type='webhooks.send')
         Webhook.objects.filter(pk=webhook.pk).update(max_attempts=100)
-        receiver.answers(HOOK, *[503] * SUSPEND_AFTER)
+        receiver.answers(HOOK, *[503] * SUSPEND_AFTER_ATTEMPTS)
         site()
-        for _ in range(SUSPEND_AFTER):
+        for _ in range(SUSPEND_AFTER_ATTEMPTS):
             work()
             pass_retry_waits()
         assert health(webhook).suspended_since

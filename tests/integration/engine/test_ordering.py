@@ -68,7 +68,7 @@ class TestInOrder:
         assert disorder(arrivals(receiver)) == []
 
     def test_the_order_holds_from_one_dispatched_batch_to_the_next(self, webhook, receiver, monkeypatch):
-        monkeypatch.setattr(claim, 'MOST', 2)
+        monkeypatch.setattr(claim, 'EVENTS_PER_BATCH', 2)
         changes(site(), 9)
         assert work() == '10 delivered'
         got = sequences(receiver.requests)

@@ -94,7 +94,7 @@ def test_an_event_that_nobody_wanted_goes(webhook):
 
 
 def test_it_goes_in_chunks(webhook, monkeypatch):
-    monkeypatch.setattr(retention, 'CHUNK', 2)
+    monkeypatch.setattr(retention, 'DELIVERIES_PER_TRANSACTION', 2)
     for _ in range(5):
         entry(webhook, OLD)
     kept = entry(webhook, NEW)
@@ -103,7 +103,7 @@ def test_it_goes_in_chunks(webhook, monkeypatch):
 
 
 def test_a_chunk_is_as_large_as_its_events_whatever_webhooks_there_are(webhook, receiver, monkeypatch):
-    monkeypatch.setattr(retention, 'CHUNK', 6)
+    monkeypatch.setattr(retention, 'DELIVERIES_PER_TRANSACTION', 6)
     for number in range(5):
         subscribe(receiver.url(f'/{number}'), Tenant)
     shared = [entry(webhook, OLD) for _ in range(4)]
@@ -186,7 +186,7 @@ def test_the_daily_job_keeps_as_many_days_as_are_set(webhook, monkeypatch):
 
 
 def test_the_daily_job_goes_on_in_another_one_when_its_time_is_over(webhook, monkeypatch, drain):
-    monkeypatch.setattr(retention, 'CHUNK', 2)
+    monkeypatch.setattr(retention, 'DELIVERIES_PER_TRANSACTION', 2)
     monkeypatch.setattr('webhooks.jobs.JOB_TIME', 0)
     for _ in range(5):
         entry(webhook, OLD)

@@ -130,8 +130,8 @@ def test_what_a_deleted_webhook_has_left_costs_the_others_nothing(entry, receive
 
 
 def test_it_goes_in_chunks(entry, monkeypatch):
-    monkeypatch.setattr(retention, 'CHUNK', 2)
-    monkeypatch.setattr(retention, 'LOOK', 3)
+    monkeypatch.setattr(retention, 'DELIVERIES_PER_TRANSACTION', 2)
+    monkeypatch.setattr(retention, 'EVENTS_PER_LOOK', 3)
     made = [entry(days) for days in range(20, 9, -1)]
     assert prune(1) == 10
     assert left() == {made[-1].pk}

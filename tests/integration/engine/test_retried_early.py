@@ -26,7 +26,7 @@ from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import transactions
 from webhooks.engine.deliver import queue
-from webhooks.engine.deliver.circuit_breaker import REFUSED
+from webhooks.engine.deliver.circuit_breaker import REFUSED_TOO_LONG
 from webhooks.models import Delivery, Health, Webhook
 from webhooks.services import feed, waiting
 
@@ -51,7 +51,7 @@ def put_off() -> datetime:
 
 
 def refuse_for_long(webhook: Webhook) -> None:
-    Health.objects.filter(webhook=webhook).update(refused_since=timezone.now() - REFUSED)
+    Health.objects.filter(webhook=webhook).update(refused_since=timezone.now() - REFUSED_TOO_LONG)
 
 
 def save(webhook: Webhook, **fields: object) -> None:
@@ -172,7 +172,7 @@ class TestOutage:
         assert len(deliveries(DELIVERED)) == 1
 
     def test_of_very_many_the_rest_go_at_their_own_time(self, suspended, receiver, monkeypatch):
-        monkeypatch.setattr(queue, 'RETRIES', 2)
+        monkeypatch.setattr(queue, 'MAX_RETRIED', 2)
         put_off()
         for number, one in enumerate(deliveries(PENDING, attempt_count__gt=0)):
             Delivery.objects.filter(pk=one.pk).update(due_at=one.due_at + timedelta(seconds=number))

@@ -10,8 +10,8 @@ from support.engine import deliveries, die, health, pass_probe_interval, pass_re
 from devstack.receiver import Answer, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine.deliver import backoff
-from webhooks.engine.deliver.backoff import JITTER, MAX_RETRY_AFTER
-from webhooks.engine.deliver.circuit_breaker import SUSPEND_AFTER
+from webhooks.engine.deliver.backoff import JITTER_SHARE, MAX_RETRY_AFTER_SECONDS
+from webhooks.engine.deliver.circuit_breaker import SUSPEND_AFTER_ATTEMPTS
 from webhooks.models import Delivery
 
 pytestmark = pytest.mark.usefixtures('committed')
@@ -77,20 +77,20 @@ def test_the_waits_follow_the_schedule(receiver):
     receiver.answers(HOOK, BROKEN)
     site()
     waits = []
-    for _ in backoff.BACKOFF:
+    for _ in backoff.BACKOFF_SECONDS:
         pass_retry_waits()
         earliest = timezone.now()
         work()
         (pending,) = deliveries(PENDING)
         waits.append((pending.due_at - timezone.now(), pending.due_at - earliest))
-    for (at_least, at_most), delay in zip(waits, backoff.BACKOFF, strict=True):
-        assert at_most >= timedelta(seconds=delay * (1 - JITTER))
-        assert at_least <= timedelta(seconds=delay * (1 + JITTER))
+    for (at_least, at_most), delay in zip(waits, backoff.BACKOFF_SECONDS, strict=True):
+        assert at_most >= timedelta(seconds=delay * (1 - JITTER_SHARE))
+        assert at_least <= timedelta(seconds=delay * (1 + JITTER_SHARE))
 
 
 def due_within(attempt: int, delivery: Delivery) -> bool:
     """Whether it waits as after so many answers."""
-    longest = timedelta(seconds=backoff.BACKOFF[attempt - 1] * (1 + JITTER))
+    longest = timedelta(seconds=backoff.BACKOFF_SECONDS[attempt - 1] * (1 + JITTER_SHARE))
     return timezone.now() < delivery.due_at <= timezone.now() + longest
 
 
@@ -111,9 +111,9 @@ def test_an_attempt_of_a_worker_that_stopped_makes_the_next_wait_no_longer(recei
 
 
 def test_probes_make_the_next_wait_no_longer(receiver):
-    webhook = subscribe(receiver.url(HOOK), Site, concurrency=SUSPEND_AFTER)
+    webhook = subscribe(receiver.url(HOOK), Site, concurrency=SUSPEND_AFTER_ATTEMPTS)
     receiver.answers(HOOK, 502)
-    for _ in range(SUSPEND_AFTER):
+    for _ in range(SUSPEND_AFTER_ATTEMPTS):
         site()
     work()
     (first, *others) = deliveries(PENDING)
@@ -150,7 +150,7 @@ def test_the_clock_of_the_workers_host_does_not_matter(receiver, monkeypatch, ho
     work()
     monkeypatch.undo()
     (pending,) = deliveries(PENDING)
-    longest = timedelta(seconds=backoff.BACKOFF[0] * (1 + JITTER))
+    longest = timedelta(seconds=backoff.BACKOFF_SECONDS[0] * (1 + JITTER_SHARE))
     assert before < pending.due_at <= known() + longest
 
 
@@ -194,20 +194,20 @@ class TestRetryAfter:
     @pytest.mark.parametrize('value', [str(10**6), at(datetime(2099, 1, 1, tzinfo=UTC))])
     def test_no_longer_than_a_day_is_waited(self, receiver, value):
         wait = self.wait_after(receiver, Answer(BUSY, headers={'Retry-After': value}))
-        assert MAX_RETRY_AFTER - 60 < wait <= MAX_RETRY_AFTER
+        assert MAX_RETRY_AFTER_SECONDS - 60 < wait <= MAX_RETRY_AFTER_SECONDS
 
     @pytest.mark.parametrize('value', ['0', '-5', 'soon', '', '1e9', 'Wed, 01 Jan 2020 00:00:00 GMT', '9' * 400, '²'])
     def test_what_asks_for_less_or_for_nothing_leaves_the_schedule(self, receiver, value):
         wait = self.wait_after(receiver, Answer(BUSY, headers={'Retry-After': value}))
         if value == '9' * 400:
-            assert wait > MAX_RETRY_AFTER - 60
+            assert wait > MAX_RETRY_AFTER_SECONDS - 60
         else:
-            assert wait <= backoff.BACKOFF[0] * (1 + JITTER)
+            assert wait <= backoff.BACKOFF_SECONDS[0] * (1 + JITTER_SHARE)
 
     @pytest.mark.parametrize('status', [BROKEN, 404, 302])
     def test_other_statuses_cannot_ask_for_a_wait(self, receiver, status):
         wait = self.wait_after(receiver, Answer(status, headers={'Retry-After': '2000'}))
-        assert wait <= backoff.BACKOFF[0] * (1 + JITTER)
+        assert wait <= backoff.BACKOFF_SECONDS[0] * (1 + JITTER_SHARE)
 
     @staticmethod
     def wait_after(receiver: Receiver, answer: Answer) -> float:

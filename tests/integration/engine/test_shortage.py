@@ -61,7 +61,7 @@ def no_process(request: pytest.FixtureRequest) -> Callable[[], AbstractContextMa
 
 
 def test_deliveries_wait_in_order_and_spend_no_attempt(webhook, receiver, caplog, monkeypatch):
-    monkeypatch.setattr(loop, 'PAUSE', 3600)
+    monkeypatch.setattr(loop, 'TRY_AGAIN_SECONDS', 3600)
     first, second = site(), site()
     for one in (first, second, first):
         one.save()
@@ -85,7 +85,7 @@ def test_deliveries_wait_in_order_and_spend_no_attempt(webhook, receiver, caplog
 
 
 def test_fewer_requests_go_at_once(webhook, receiver, caplog, monkeypatch):
-    monkeypatch.setattr(loop, 'PAUSE', 3600)
+    monkeypatch.setattr(loop, 'TRY_AGAIN_SECONDS', 3600)
     site()
     dispatch_all()
     with sender() as (_pk, opened):
@@ -127,7 +127,7 @@ class TestRenderer:
 
     @pytest.mark.parametrize('count', [0, 1])
     def test_deliveries_wait_and_spend_no_attempt(self, templated, caplog, monkeypatch, count):
-        monkeypatch.setattr(loop, 'PAUSE', 3600)
+        monkeypatch.setattr(loop, 'TRY_AGAIN_SECONDS', 3600)
         site()
         dispatch_all()
         with sender() as (_pk, opened):
@@ -144,7 +144,7 @@ class TestRenderer:
         assert Attempt.objects.count() == 1
 
     def test_it_is_no_slow_template(self, templated, caplog, monkeypatch):
-        monkeypatch.setattr(lane, 'ENDLESS', 0)
+        monkeypatch.setattr(lane, 'ENDLESS_BUILD_SECONDS', 0)
         site()
         dispatch_all()
         with sender() as (_pk, opened), left(0):
@@ -253,14 +253,14 @@ class TestRenderer:
 
 @pytest.mark.parametrize(('most', 'expected'), [(2**20, lambda hard: hard), (500, lambda hard: 500)])
 def test_a_sender_raises_the_soft_limit_within_reason(monkeypatch, most, expected):
-    monkeypatch.setattr(loop, 'FILES', most)
+    monkeypatch.setattr(loop, 'MAX_OPEN_FILES', most)
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with left(100), sender():
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (expected(hard), hard)
 
 
 def test_a_sender_lowers_no_limit(monkeypatch):
-    monkeypatch.setattr(loop, 'FILES', 500)
+    monkeypatch.setattr(loop, 'MAX_OPEN_FILES', 500)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     with sender():
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == before

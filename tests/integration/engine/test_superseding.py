@@ -162,7 +162,7 @@ class TestOption:
 
     @pytest.mark.parametrize('steps', ['uuuuuuuu', 'uuuuuuud'])
     def test_more_waits_for_one_object_than_one_look_sees(self, webhook, receiver, monkeypatch, steps):
-        monkeypatch.setattr(merge, 'MOST_OF_ONE', 3)
+        monkeypatch.setattr(merge, 'DELIVERIES_PER_OBJECT', 3)
         place = existing(name='0', slug='place')
         receiver.clear()
         with away():

@@ -25,7 +25,7 @@ from devstack.receiver import Answer, Manner, Receiver
 from webhooks.choices import StatusChoices
 from webhooks.engine import transactions
 from webhooks.engine.deliver import endpoint
-from webhooks.engine.deliver.circuit_breaker import PROBE_INTERVALS, REFUSED, SUSPEND_AFTER
+from webhooks.engine.deliver.circuit_breaker import PROBE_SECONDS, REFUSED_TOO_LONG, SUSPEND_AFTER_ATTEMPTS
 from webhooks.engine.deliver.endpoint import Entry
 from webhooks.models import Delivery, Health, Webhook
 from webhooks.presentation import waits
@@ -37,12 +37,12 @@ pytestmark = pytest.mark.usefixtures('committed')
 PENDING, SENDING, DELIVERED, FAILED, SUPERSEDED, _UNDECIDED = StatusChoices.values()
 HOOK = '/hook'
 PATIENCE = 30
-MANY = 2 * SUSPEND_AFTER
+MANY = 2 * SUSPEND_AFTER_ATTEMPTS
 
 
 @pytest.fixture
 def webhook(receiver: Receiver) -> Webhook:
-    return subscribe(receiver.url(HOOK), Site, concurrency=SUSPEND_AFTER)
+    return subscribe(receiver.url(HOOK), Site, concurrency=SUSPEND_AFTER_ATTEMPTS)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def spent() -> int:
 
 
 def refuse_for_long(webhook: Webhook) -> None:
-    Health.objects.filter(webhook=webhook).update(refused_since=timezone.now() - REFUSED)
+    Health.objects.filter(webhook=webhook).update(refused_since=timezone.now() - REFUSED_TOO_LONG)
 
 
 class TestRefused:
@@ -144,7 +144,7 @@ class TestRefused:
         dispatch_all()
         refuse_for_long(webhook)
         pass_retry_waits(attempt_count=1)
-        Delivery.objects.filter(attempt_count=0).update(due_at=timezone.now() + REFUSED)
+        Delivery.objects.filter(attempt_count=0).update(due_at=timezone.now() + REFUSED_TOO_LONG)
         work()
         assert len(receiver.requests) == 2
         assert health(webhook).suspended_since is None
@@ -156,8 +156,8 @@ class TestRefused:
 
 class TestSuspended:
     def test_after_some_failures_the_others_are_not_tried(self, suspended):
-        assert spent() == SUSPEND_AFTER
-        assert [one.attempt_count for one in deliveries()].count(0) == MANY - SUSPEND_AFTER
+        assert spent() == SUSPEND_AFTER_ATTEMPTS
+        assert [one.attempt_count for one in deliveries()].count(0) == MANY - SUSPEND_AFTER_ATTEMPTS
 
     def test_nothing_is_tried_before_the_probe(self, suspended, receiver):
         receiver.open()
@@ -223,7 +223,7 @@ class TestSuspended:
         sites(MANY)
         work()
         assert health(webhook).suspended_since
-        assert spent() == SUSPEND_AFTER
+        assert spent() == SUSPEND_AFTER_ATTEMPTS
 
     def test_without_a_second_attempt_nothing_is_suspended(self, receiver):
         webhook = subscribe(receiver.url(HOOK), Site, max_attempts=1)
@@ -239,7 +239,7 @@ class TestSuspended:
         work()
         assert health(webhook).suspended_since is None
         receiver.answers(HOOK, 502)
-        sites(SUSPEND_AFTER)
+        sites(SUSPEND_AFTER_ATTEMPTS)
         work()
         assert health(webhook).suspended_since
 
@@ -301,7 +301,7 @@ class TestProbe:
 
     def test_a_probe_that_is_asked_to_wait_waits(self, webhook, receiver):
         receiver.answers(HOOK, 503)
-        sites(SUSPEND_AFTER)
+        sites(SUSPEND_AFTER_ATTEMPTS)
         work()
         receiver.answers(HOOK, Answer(503, headers={'Retry-After': '2000'}))
         pass_retry_waits()
@@ -311,7 +311,7 @@ class TestProbe:
 
     def test_the_intervals_grow(self, suspended):
         before = health(suspended).suspended_since
-        for expected in (*PROBE_INTERVALS, PROBE_INTERVALS[-1]):
+        for expected in (*PROBE_SECONDS, PROBE_SECONDS[-1]):
             probe_at, interval = health(suspended).probe_at, timedelta(seconds=expected)
             assert before + interval / 2 < probe_at <= timezone.now() + interval
             pass_retry_waits()
@@ -324,7 +324,7 @@ class TestProbe:
         before = health(suspended)
         failure = Outcome(started_at=0, duration=seconds, error='no answer', unreachable=True)
         with transactions.short() as now:
-            endpoint.write([Entry(suspended.pk, PENDING, 1, failure, suspended)] * SUSPEND_AFTER, now)
+            endpoint.write([Entry(suspended.pk, PENDING, 1, failure, suspended)] * SUSPEND_AFTER_ATTEMPTS, now)
         after = health(suspended)
         assert (after.probes, after.probe_at) == (before.probes, before.probe_at)
         assert after.unreachable == MANY

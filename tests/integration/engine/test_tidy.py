@@ -43,8 +43,8 @@ def tidy_all() -> None:
 
 
 def test_beside_events_it_goes_on_after_its_interval_and_without_events_at_once(receiver, monkeypatch):
-    monkeypatch.setattr(tidy, 'PART', 1)
-    monkeypatch.setattr(dispatcher, 'TIDY_INTERVAL', 60)
+    monkeypatch.setattr(tidy, 'ROWS_PER_TRANSACTION', 1)
+    monkeypatch.setattr(dispatcher, 'TIDY_SECONDS', 60)
     place = site()
     deleted = subscribe(receiver.url('/old'), Site)
     for _ in range(3):
@@ -162,7 +162,7 @@ def test_in_a_lane_that_somebody_has_locked_nothing_passes(webhook):
 
 
 def test_the_log_of_a_deleted_webhook_goes_a_part_at_a_time(webhook, receiver, monkeypatch):
-    monkeypatch.setattr(tidy, 'PART', 2)
+    monkeypatch.setattr(tidy, 'ROWS_PER_TRANSACTION', 2)
     kept = delivery(event(site()), subscribe(receiver.url('/other'), Site))
     for _ in range(5):
         delivery(event(site()), webhook)

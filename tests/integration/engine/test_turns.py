@@ -75,7 +75,7 @@ def suspect(event: Event, lapses: int) -> None:
 
 class TestDispatch:
     def test_of_many_changes_of_one_object_none_is_left_and_none_is_passed(self, webhook, monkeypatch):
-        monkeypatch.setattr(claim, 'MOST', 2)
+        monkeypatch.setattr(claim, 'EVENTS_PER_BATCH', 2)
         changes(9)
         dispatch_all()
         assert not Event.objects.filter(dispatched_at=None).exists()
@@ -83,10 +83,10 @@ class TestDispatch:
         assert in_order_of_dispatch == deliveries()
 
     def test_what_is_older_than_the_newest_is_not_passed_over(self, webhook, monkeypatch):
-        monkeypatch.setattr(claim, 'MOST', 2)
-        monkeypatch.setattr(claim, 'LATE', 0)
-        monkeypatch.setattr(full_look, 'LEAST', 1000.0)
-        monkeypatch.setattr(full_look, 'MOST', 1000.0)
+        monkeypatch.setattr(claim, 'EVENTS_PER_BATCH', 2)
+        monkeypatch.setattr(claim, 'LATE_SEQUENCES', 0)
+        monkeypatch.setattr(full_look, 'MIN_PAUSE_SECONDS', 1000.0)
+        monkeypatch.setattr(full_look, 'MAX_PAUSE_SECONDS', 1000.0)
         with transaction.atomic():
             for _ in range(9):
                 site()
@@ -165,7 +165,7 @@ class TestRescue:
         assert not Worker.objects.exists()
 
     def test_of_one_with_much_in_hand_the_lanes_are_free_after_the_last_part(self, webhook, monkeypatch):
-        monkeypatch.setattr(rescue, 'MOST', 2)
+        monkeypatch.setattr(rescue, 'DELIVERIES_PER_TRANSACTION', 2)
         changes(5)
         dispatch_all()
         dead = hold(*deliveries())
@@ -182,7 +182,7 @@ class TestRescue:
     def test_while_somebody_holds_a_lane_the_rest_of_its_worker_is_looked_at_once_a_second(
         self, webhook, receiver, monkeypatch
     ):
-        monkeypatch.setattr(rescue, 'MOST', 1)
+        monkeypatch.setattr(rescue, 'DELIVERIES_PER_TRANSACTION', 1)
         other = subscribe(receiver.url('/other'), Site)
         changes(1)
         dispatch_all()
@@ -254,7 +254,7 @@ class TestBesideAnOwner:
     @pytest.fixture
     def owner(self, webhook: Webhook, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> Iterator[loop.Sender]:
         """It owns the webhook's lane, and has nothing in hand."""
-        monkeypatch.setattr(lane, 'IDLE', 60)
+        monkeypatch.setattr(lane, 'IDLE_SECONDS', 60)
         site()
         dispatch_all()
         with sender() as (_pk, first):
@@ -360,7 +360,7 @@ class TestBesideAnOwner:
         assert not are_written(lambda: True)
 
     def test_the_answer_after_a_suspension_spends_no_attempt(self, owner, webhook, receiver, monkeypatch):
-        monkeypatch.setattr(circuit_breaker, 'SUSPEND_AFTER', 1)
+        monkeypatch.setattr(circuit_breaker, 'SUSPEND_AFTER_ATTEMPTS', 1)
         receiver.answers(HOOK, 502)
         site()
         dispatch_all()
@@ -429,7 +429,7 @@ class TestThreads:
         assert [request.path for request in receiver.requests] == [HOOK] * 4 + ['/new'] * 6
 
     def test_what_waits_for_one_does_not_go_once_its_webhook_is_suspended(self, first, receiver, monkeypatch):
-        monkeypatch.setattr(circuit_breaker, 'SUSPEND_AFTER', 1)
+        monkeypatch.setattr(circuit_breaker, 'SUSPEND_AFTER_ATTEMPTS', 1)
         receiver.answers(HOOK, 502, Answer(502, delay=150))
         first.turn()
         receiver.wait_for(5)
@@ -475,8 +475,8 @@ class TestThreads:
 
 def test_behind_templates_without_end_none_is_lost(receiver, monkeypatch):
     monkeypatch.setattr(renderer, 'TIME_LIMIT', 0.3)
-    monkeypatch.setattr(lane, 'ENDLESS', 0.2)
-    monkeypatch.setattr(lane, 'REST', 0.0)
+    monkeypatch.setattr(lane, 'ENDLESS_BUILD_SECONDS', 0.2)
+    monkeypatch.setattr(lane, 'ENDLESS_REST_SECONDS', 0.0)
     loops = '{% for i in range(99999) %}' * 2 + '{% endfor %}' * 2
     subscribe(receiver.url(HOOK), Site, body_template=f'{{% if data.facility %}}{loops}{{% endif %}}')
     with transaction.atomic():
@@ -532,8 +532,8 @@ def test_a_lane_that_was_taken_in_vain_may_have_another_owner(webhook, monkeypat
 
 
 def test_a_request_that_cannot_begin_goes_in_another_turn(webhook, monkeypatch, settings):
-    monkeypatch.setattr(full_look, 'LEAST', 1000.0)
-    monkeypatch.setattr(full_look, 'MOST', 1000.0)
+    monkeypatch.setattr(full_look, 'MIN_PAUSE_SECONDS', 1000.0)
+    monkeypatch.setattr(full_look, 'MAX_PAUSE_SECONDS', 1000.0)
     for _ in range(2):
         site()
     dispatch_all()
@@ -610,7 +610,7 @@ def while_lives(other: Member, is_done: Callable[[], bool]) -> Callable[[], bool
 
 
 def test_lanes_that_a_worker_gives_up_are_for_others(receiver, monkeypatch):
-    monkeypatch.setattr(lanes, 'GIVEN', 60)
+    monkeypatch.setattr(lanes, 'GIVEN_SECONDS', 60)
     for _ in range(4):
         subscribe(receiver.url(HOOK), Site, concurrency=1, rate_limit=1)
     with transaction.atomic():
@@ -667,7 +667,7 @@ class TestHangingEndpoint:
     def test_a_worker_that_ends_counts_what_it_has_sent_before_others_have_the_lane(
         self, first, busy, receiver, monkeypatch
     ):
-        monkeypatch.setattr(loop, 'BEHIND', 1000.0)
+        monkeypatch.setattr(loop, 'COUNTERS_BEHIND_SECONDS', 1000.0)
         assert take_turns(first, lambda: deliveries(DELIVERED, webhook=busy))
         ending = in_thread(first.end)
         assert wait_until(lambda: health(busy).owner is None, timeout=60)

@@ -468,7 +468,7 @@ class TestWhatFails:
     def test_what_takes_too_long_is_left_out_for_a_while(self, receiver: Receiver, monkeypatch, at_devices, caplog):
         made = an_interface()
         subscribe(receiver.url('/'), Interface, expand=['device.site', 'device'])
-        monkeypatch.setattr(expansions, 'LONGEST', 0.5)
+        monkeypatch.setattr(expansions, 'LOOK_UP_SECONDS', 0.5)
 
         def hang() -> None:
             while True:

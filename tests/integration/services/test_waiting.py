@@ -87,8 +87,8 @@ class TestSend:
         assert not Webhook.objects.get().latest_only
 
     def test_it_is_done_in_parts(self, webhook, receiver, monkeypatch):
-        monkeypatch.setattr(merge, 'OBJECTS', 1)
-        monkeypatch.setattr(merge, 'MOST', 2)
+        monkeypatch.setattr(merge, 'OBJECTS_PER_READ', 1)
+        monkeypatch.setattr(merge, 'DELIVERIES_PER_READ', 2)
         for _ in range(2):
             for place in Site.objects.all():
                 place.save()

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from webhooks.constants import DEFAULT_MAX_ATTEMPTS
-from webhooks.engine.deliver.backoff import BACKOFF, delay, retry_after
+from webhooks.engine.deliver.backoff import BACKOFF_SECONDS, delay, retry_after
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)
 MIDDLE, LEAST, MOST = 0.5, 0.0, 1 - 2**-53
@@ -29,11 +29,11 @@ class TestDelay:
         assert delay(failures, MIDDLE) == wait
 
     def test_there_is_one_for_each_attempt_but_the_first(self):
-        assert len(BACKOFF) == DEFAULT_MAX_ATTEMPTS - 1 == 7
+        assert len(BACKOFF_SECONDS) == DEFAULT_MAX_ATTEMPTS - 1 == 7
 
     @pytest.mark.parametrize(('chance', 'factor'), [(LEAST, 0.8), (0.25, 0.9), (MIDDLE, 1), (0.75, 1.1), (MOST, 1.2)])
     def test_delays_are_spread_over_a_fifth_to_both_sides(self, chance: float, factor: float):
-        for failures, wait in enumerate(BACKOFF, 1):
+        for failures, wait in enumerate(BACKOFF_SECONDS, 1):
             assert delay(failures, chance).total_seconds() == pytest.approx(wait * factor)
 
 

@@ -3,8 +3,19 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from webhooks.engine.deliver import choice
-from webhooks.engine.deliver.choice import ROOM, ROOM_EACH, choose
-from webhooks.engine.deliver.lane import IDLE, INACTIVE, LARGE, MOST, Bucket, Due, Lane, Mark, State, Wish
+from webhooks.engine.deliver.choice import MAX_LARGE_BYTES, MAX_LARGE_BYTES_PER_LANE, choose
+from webhooks.engine.deliver.lane import (
+    DELIVERIES_PER_LANE,
+    IDLE_SECONDS,
+    INACTIVE,
+    LARGE_BYTES,
+    Bucket,
+    Due,
+    Lane,
+    Mark,
+    State,
+    Wish,
+)
 
 MORNING = datetime(2026, 1, 1, 8, tzinfo=UTC)
 ACTIVE = State(MORNING, is_active=True, is_suspended=False)
@@ -106,13 +117,16 @@ class TestLargePayloads:
     def test_all_of_a_webhook_have_half_of_the_room(self):
         """Its endpoint may hang: room is left for other webhooks."""
         one, other = lane(1, waiting=0, window=16), lane(2, waiting=0, window=16)
-        one.waiting = {pk: due(pk, size=ROOM_EACH // 2) for pk in (1, 2, 3)}
-        other.waiting = {pk: due(pk, 2, size=ROOM_EACH // 2) for pk in (4, 5, 6)}
+        one.waiting = {pk: due(pk, size=MAX_LARGE_BYTES_PER_LANE // 2) for pk in (1, 2, 3)}
+        other.waiting = {pk: due(pk, 2, size=MAX_LARGE_BYTES_PER_LANE // 2) for pk in (4, 5, 6)}
         assert sorted(map(sorted, chosen([one, other]))) == [[1], [2], [4], [5]]
 
     def test_one_that_is_larger_than_the_room_goes_alone(self):
         one, other = lane(1, waiting=0), lane(2, waiting=0)
-        one.waiting, other.waiting = {1: due(1, size=2 * ROOM)}, {2: due(2, 2, size=LARGE + 1), 3: due(3, 2)}
+        one.waiting, other.waiting = (
+            {1: due(1, size=2 * MAX_LARGE_BYTES)},
+            {2: due(2, 2, size=LARGE_BYTES + 1), 3: due(3, 2)},
+        )
         assert chosen([one, other]) == [[1]]
         one.end(1)
         assert chosen([one, other]) == [[2]]
@@ -120,15 +134,18 @@ class TestLargePayloads:
     def test_none_goes_before_one_that_finds_no_room(self):
         """Otherwise the largest would wait for ever."""
         busy, first, second = (lane(number, waiting=0) for number in (1, 2, 3))
-        busy.waiting = {1: due(1, size=ROOM_EACH)}
+        busy.waiting = {1: due(1, size=MAX_LARGE_BYTES_PER_LANE)}
         choose([busy], 128, 0.0)
         second.began_at = 1.0
-        first.waiting, second.waiting = {2: due(2, 2, size=ROOM)}, {3: due(3, 3, size=LARGE + 1), 4: due(4, 3)}
+        first.waiting, second.waiting = (
+            {2: due(2, 2, size=MAX_LARGE_BYTES)},
+            {3: due(3, 3, size=LARGE_BYTES + 1), 4: due(4, 3)},
+        )
         assert chosen([busy, first, second]) == []
 
     def test_small_ones_go_all_the_same(self):
         busy, other = lane(1, waiting=0), lane(2)
-        busy.waiting = {1: due(1, size=2 * ROOM)}
+        busy.waiting = {1: due(1, size=2 * MAX_LARGE_BYTES)}
         assert chosen([busy, other]) == [[1], [2000]]
 
 
@@ -186,17 +203,17 @@ class TestChangeSets:
 
     def test_a_large_part_counts_once(self):
         one = lane(waiting=0)
-        part = due(3, change_set=8, batch=3, others=[4, 5], size=LARGE + 1)
+        part = due(3, change_set=8, batch=3, others=[4, 5], size=LARGE_BYTES + 1)
         one.waiting = {3: part}
         one.begin(part, 0.0)
-        assert one.large == LARGE + 1
+        assert one.large == LARGE_BYTES + 1
 
 
 class TestRequestsOfMany:
     @pytest.fixture
     def parts(self, monkeypatch: pytest.MonkeyPatch) -> list[Lane]:
         """Each has three deliveries in a request."""
-        monkeypatch.setattr(choice, 'TOGETHER', 6)
+        monkeypatch.setattr(choice, 'GROUPED_DELIVERIES_PER_TURN', 6)
         lanes = [lane(number, waiting=0) for number in (1, 2, 3)]
         for number, one in enumerate(lanes, 1):
             one.waiting = {number: due(number, number, change_set=7, batch=number, others=[10 * number, 11 * number])}
@@ -210,7 +227,7 @@ class TestRequestsOfMany:
         assert chosen([*parts, lane(4, waiting=1)]) == [[1, 10, 11], [2, 20, 22], [4000]]
 
     def test_one_of_more_than_fit_goes(self, parts, monkeypatch):
-        monkeypatch.setattr(choice, 'TOGETHER', 1)
+        monkeypatch.setattr(choice, 'GROUPED_DELIVERIES_PER_TURN', 1)
         assert chosen(parts) == [[1, 10, 11]]
 
 
@@ -245,7 +262,7 @@ class TestReading:
         assert mark.since(everything=True) < (MORNING, 0)
 
     def test_a_lane_that_knows_enough_reads_nothing(self):
-        assert [wish.backfill for wish in lane(waiting=MOST).wishes(everything=True)] == [True]
+        assert [wish.backfill for wish in lane(waiting=DELIVERIES_PER_LANE).wishes(everything=True)] == [True]
 
     def test_nothing_is_read_for_an_inactive_webhook_and_what_waited_is_forgotten(self):
         one = lane()
@@ -260,6 +277,6 @@ class TestReading:
 
     def test_a_lane_is_idle_when_nothing_was_due_for_a_while(self):
         one = lane(waiting=0)
-        assert not one.is_idle(IDLE)
-        assert one.is_idle(IDLE + 0.1)
-        assert not lane(waiting=1).is_idle(IDLE + 0.1)
+        assert not one.is_idle(IDLE_SECONDS)
+        assert one.is_idle(IDLE_SECONDS + 0.1)
+        assert not lane(waiting=1).is_idle(IDLE_SECONDS + 0.1)

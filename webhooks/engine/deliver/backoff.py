@@ -5,10 +5,10 @@ from datetime import datetime, timedelta
 from django.utils.http import parse_http_date_safe
 
 # Waits before attempt 2, 3, …, in seconds, each ±JITTER.
-BACKOFF = (5, 30, 120, 600, 3600, 10800, 21600)
-JITTER = 0.2
+BACKOFF_SECONDS = (5, 30, 120, 600, 3600, 10800, 21600)
+JITTER_SHARE = 0.2
 # The longest wait that an endpoint may ask for, in seconds.
-MAX_RETRY_AFTER = 24 * 3600
+MAX_RETRY_AFTER_SECONDS = 24 * 3600
 
 
 def delay(failures: int, chance: float) -> timedelta:
@@ -17,8 +17,8 @@ def delay(failures: int, chance: float) -> timedelta:
     Beyond the end of the schedule its last entry repeats. `chance` is uniform in [0, 1) and spreads the
     wait over ±20 %, so that deliveries which failed together do not come back together.
     """
-    base = BACKOFF[min(failures, len(BACKOFF)) - 1]
-    return timedelta(seconds=base * (1 - JITTER + 2 * JITTER * chance))
+    base = BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1]
+    return timedelta(seconds=base * (1 - JITTER_SHARE + 2 * JITTER_SHARE * chance))
 
 
 def retry_after(header: str | None, now: datetime) -> timedelta | None:
@@ -33,4 +33,4 @@ def retry_after(header: str | None, now: datetime) -> timedelta | None:
         seconds = moment - now.timestamp()
     else:
         return None
-    return timedelta(seconds=min(max(seconds, 0), MAX_RETRY_AFTER))
+    return timedelta(seconds=min(max(seconds, 0), MAX_RETRY_AFTER_SECONDS))

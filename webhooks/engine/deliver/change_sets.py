@@ -21,7 +21,7 @@ from . import lane, order, ranks
 KINDS = (KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED)
 
 # Changes of a set, and about as many in a turn, which has ten seconds. The rest of a set is the next set.
-MOST = 10_000
+MAX_CHANGES = 10_000
 
 # (id of a webhook, id of a transaction)
 Key = tuple[int, int]
@@ -65,7 +65,7 @@ def form(keys: Collection[Key], now: datetime) -> set[Key]:
     settled: set[Key] = set()
     count = 0
     for webhook_id, transaction in keys:
-        if count < MOST:
+        if count < MAX_CHANGES:
             settled.add((webhook_id, transaction))
             count += _settle({'webhook': webhook_id, 'set': transaction, 'unformed': UNFORMED}, now)
     return settled
@@ -73,7 +73,7 @@ def form(keys: Collection[Key], now: datetime) -> set[Key]:
 
 def _settle(key: dict[str, int], now: datetime) -> int:
     """Return how many changes there are."""
-    changes = [Change(*row) for row in sql.fetch(READ_SET, {**key, 'most': MOST, 'now': now})]
+    changes = [Change(*row) for row in sql.fetch(READ_SET, {**key, 'most': MAX_CHANGES, 'now': now})]
     if order.blocked([change.pk for change in changes]):
         return sql.execute(PARK_SET, key)
     _form(sorted(changes, key=place_of), now)
@@ -90,7 +90,7 @@ def _form(changes: Sequence[Change], now: datetime) -> None:
 
 def split(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
     """Yield the parts. The first change of each always fits."""
-    return portions(changes, attrgetter('size'), lane.BATCH_BYTES, lane.BATCH)
+    return portions(changes, attrgetter('size'), lane.BATCH_BYTES, lane.BATCH_DELIVERIES)
 
 
 def in_order(deliveries: Iterable[Delivery]) -> list[Delivery]:

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 from itertools import islice
 
-from .lane import LARGE, Due, Lane
+from .lane import LARGE_BYTES, Due, Lane
 
 # Bytes of all large payloads in hand, and of one webhook's: its endpoint may hang. One payload always fits.
-ROOM, ROOM_EACH = 32 * 1024 * 1024, 16 * 1024 * 1024
+MAX_LARGE_BYTES, MAX_LARGE_BYTES_PER_LANE = 32 * 1024 * 1024, 16 * 1024 * 1024
 # Deliveries of requests with several that begin in a turn. The first request always fits.
-TOGETHER = 2000
+GROUPED_DELIVERIES_PER_TURN = 2000
 
 
 def choose(lanes: Iterable[Lane], free: int, now: float) -> list[Due]:
@@ -22,7 +22,7 @@ def choose(lanes: Iterable[Lane], free: int, now: float) -> list[Due]:
     """
     lanes = list(lanes)
     large = sum(lane.large for lane in lanes)
-    room = ROOM
+    room = MAX_LARGE_BYTES
     together = 0
     chosen: list[Due] = []
     able = [(lane, count) for lane in lanes if lane.waiting and (count := lane.room(now))]
@@ -38,10 +38,10 @@ def choose(lanes: Iterable[Lane], free: int, now: float) -> list[Due]:
             continue
         if due.backfill and changes_wait and lane.sends_backfill:
             continue
-        if due.others and together and together + len(due.pks) > TOGETHER:
+        if due.others and together and together + len(due.pks) > GROUPED_DELIVERIES_PER_TURN:
             continue
-        size = due.size if due.size > LARGE else 0
-        if size and lane.large and lane.large + size > ROOM_EACH:
+        size = due.size if due.size > LARGE_BYTES else 0
+        if size and lane.large and lane.large + size > MAX_LARGE_BYTES_PER_LANE:
             continue
         if size and large and large + size > room:
             room = 0

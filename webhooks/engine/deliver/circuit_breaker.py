@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from ...models import Health, Webhook
 from ...transport.exchange import Outcome
 
-SUSPEND_AFTER = 5
-REFUSED = timedelta(minutes=10)
-PROBE_INTERVALS = (10, 30, 60, 120, 300, 600)
+SUSPEND_AFTER_ATTEMPTS = 5
+REFUSED_TOO_LONG = timedelta(minutes=10)
+PROBE_SECONDS = (10, 30, 60, 120, 300, 600)
 
 
 def count(health: Health, outcome: Outcome, now: datetime) -> None:
@@ -46,7 +46,7 @@ def is_open(health: Health, now: datetime) -> bool:
 
 def is_refused(health: Health, now: datetime) -> bool:
     """Whether the endpoint has refused everything for long."""
-    return health.refused_since is not None and now - health.refused_since >= REFUSED
+    return health.refused_since is not None and now - health.refused_since >= REFUSED_TOO_LONG
 
 
 def suspend(health: Health, webhook: Webhook, began: datetime, now: datetime, *, is_outage: bool) -> None:
@@ -56,11 +56,11 @@ def suspend(health: Health, webhook: Webhook, began: datetime, now: datetime, *,
     it was a test.
     """
     if health.suspended_since is None:
-        if (health.unreachable < SUSPEND_AFTER and not is_outage) or webhook.max_attempts == 1:
+        if (health.unreachable < SUSPEND_AFTER_ATTEMPTS and not is_outage) or webhook.max_attempts == 1:
             return
         health.suspended_since = now
     elif health.probe_at and began < health.probe_at:
         return
-    interval = PROBE_INTERVALS[min(health.probes, len(PROBE_INTERVALS) - 1)]
+    interval = PROBE_SECONDS[min(health.probes, len(PROBE_SECONDS) - 1)]
     health.probe_at = now + timedelta(seconds=interval)
     health.probes += 1

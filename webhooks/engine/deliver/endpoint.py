@@ -19,7 +19,7 @@ from .. import notifications, sql
 from . import circuit_breaker, queue
 
 # What outcomes change, and its type in PostgreSQL.
-WRITTEN = {
+WRITTEN_COLUMNS = {
     'delivered': 'bigint',
     'failed': 'bigint',
     'superseded': 'bigint',
@@ -40,12 +40,12 @@ WRITTEN = {
 
 # The new state of some lanes. One statement for all: a thousand endpoints may fail in a turn.
 WRITE_HEALTH = f"""
-    UPDATE webhooks_health h SET {', '.join(f'{name} = v.{name}' for name in WRITTEN)}
+    UPDATE webhooks_health h SET {', '.join(f'{name} = v.{name}' for name in WRITTEN_COLUMNS)}
     FROM json_to_recordset(%(rows)s::json)
-        AS v(webhook_id bigint, {', '.join(f'{name} {kind}' for name, kind in WRITTEN.items())})
+        AS v(webhook_id bigint, {', '.join(f'{name} {kind}' for name, kind in WRITTEN_COLUMNS.items())})
     WHERE h.webhook_id = v.webhook_id"""
 
-COUNT_REFUSED = """
+COUNT_RETRIED_REQUESTS = """
     SELECT count(DISTINCT coalesce(batch, id)) FROM (
         SELECT id, batch FROM webhooks_delivery
         WHERE webhook_id = %(webhook)s AND status = 'pending' AND due_at > now() AND attempt_count > 0
@@ -118,7 +118,7 @@ def write(noted: Sequence[Entry], now: datetime, *, tells_failures: bool = True)
 
 
 def _save(healths: Iterable[Health]) -> None:
-    rows = [{'webhook_id': one.pk} | {name: getattr(one, name) for name in WRITTEN} for one in healths]
+    rows = [{'webhook_id': one.pk} | {name: getattr(one, name) for name in WRITTEN_COLUMNS} for one in healths]
     if rows:
         sql.execute(WRITE_HEALTH, {'rows': json.dumps(rows, default=methodcaller('isoformat'))})
 
@@ -163,7 +163,7 @@ def _note_outcomes(health: Health, outcomes: Sequence[Outcome], now: datetime) -
 
 def _are_several_refused(health: Health) -> bool:
     """Whether several requests wait for a retry. The endpoint may be unable to digest a single one."""
-    return sql.fetch_value(COUNT_REFUSED, {'webhook': health.pk}) > 1
+    return sql.fetch_value(COUNT_RETRIED_REQUESTS, {'webhook': health.pk}) > 1
 
 
 def _news(

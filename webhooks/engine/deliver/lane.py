@@ -10,22 +10,22 @@ if TYPE_CHECKING:
     from ...payload.http_request import Builder
 
 # Deliveries of a lane that a worker knows. Below LOW it looks for more.
-MOST, LOW = 200, 64
+DELIVERIES_PER_LANE, LOW_DELIVERIES = 200, 64
 # The newest among them, if there are more: so a change passes a backlog.
-NEWEST = 1 / 4
+NEWEST_SHARE = 1 / 4
 # A commit may come so long after its deliveries are due.
-LATE = timedelta(seconds=2)
+COMMIT_LAG = timedelta(seconds=2)
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 # Seconds without work after which a lane is left: any worker may have the next change.
-IDLE = 1.0
+IDLE_SECONDS = 1.0
 # Deliveries of a batch, and bytes of their payloads. The first always fits.
-BATCH, BATCH_BYTES = 1000, 1024 * 1024
+BATCH_DELIVERIES, BATCH_BYTES = 1000, 1024 * 1024
 # Bytes from which a payload is large.
-LARGE = 256 * 1024
+LARGE_BYTES = 256 * 1024
 # Seconds of a build that make its webhook slow: a thread builds from then on.
-SLOW = 0.02
+SLOW_BUILD_SECONDS = 0.02
 # Seconds of a build that ran out of time (templating/renderer.py). After two in a row the webhook rests.
-ENDLESS, REST = 1.9, 60.0
+ENDLESS_BUILD_SECONDS, ENDLESS_REST_SECONDS = 1.9, 60.0
 
 
 class Due(NamedTuple):
@@ -107,7 +107,7 @@ class Mark:
         """Return (due_at, id) of the last delivery that need not be read again."""
         if everything:
             return BEGINNING, 0
-        return (self.due_at, self.pk) if self.has_more else (self.due_at - LATE, 0)
+        return (self.due_at, self.pk) if self.has_more else (self.due_at - COMMIT_LAG, 0)
 
     def move(self, due: Sequence[Due], room: int) -> None:
         """These were read, the oldest first."""
@@ -176,10 +176,10 @@ class Lane:
             return
         for backfill, mark in self.marks.items():
             # All of a batch has to be known together.
-            most, low = (BATCH, BATCH) if self.batch else (MOST, LOW)
+            most, low = (BATCH_DELIVERIES, BATCH_DELIVERIES) if self.batch else (DELIVERIES_PER_LANE, LOW_DELIVERIES)
             room = most - sum(one.backfill == backfill for one in self.waiting.values())
             if room > most - low:
-                newest = int(room * NEWEST) if mark.has_more and not backfill else 0
+                newest = int(room * NEWEST_SHARE) if mark.has_more and not backfill else 0
                 since = mark.since(everything=everything)
                 yield Wish(self.webhook_id, backfill, room, newest, *since)
 
@@ -213,7 +213,7 @@ class Lane:
         return any(one.backfill for one in self.in_hand.values())
 
     def is_idle(self, now: float) -> bool:
-        return not self.in_hand and not self.waiting and now > self.used_at + IDLE
+        return not self.in_hand and not self.waiting and now > self.used_at + IDLE_SECONDS
 
     #
     # Requests
@@ -264,17 +264,17 @@ class Lane:
 
     def note_built(self, seconds: float, now: float) -> bool:
         """Returns whether the lane rests from now on: its template is endless."""
-        self.is_slow = seconds > SLOW
-        self.endless = self.endless + 1 if seconds > ENDLESS else 0
+        self.is_slow = seconds > SLOW_BUILD_SECONDS
+        self.endless = self.endless + 1 if seconds > ENDLESS_BUILD_SECONDS else 0
         if self.endless < 2:
             return False
-        self.rests_until = now + REST
+        self.rests_until = now + ENDLESS_REST_SECONDS
         return True
 
     @property
     def large(self) -> int:
         """Bytes of the large payloads in hand."""
-        return sum(one.size for one in self.in_hand.values() if one.size > LARGE)
+        return sum(one.size for one in self.in_hand.values() if one.size > LARGE_BYTES)
 
 
 def together(first: Due, waiting: Iterable[Due]) -> Due:
@@ -286,7 +286,7 @@ def together(first: Due, waiting: Iterable[Due]) -> Due:
     for one in waiting:
         if one.pk == first.pk or one.others or _key(one) != _key(first):
             continue
-        if first.batch is None and (size + one.size > BATCH_BYTES or len(found) == BATCH):
+        if first.batch is None and (size + one.size > BATCH_BYTES or len(found) == BATCH_DELIVERIES):
             break
         found.append(one)
         size += one.size

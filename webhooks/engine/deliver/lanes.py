@@ -14,16 +14,16 @@ from . import change_sets, endpoint, feed, merge, order, queue
 from .build import Sent
 from .choice import choose
 from .endpoint import Entry
-from .lane import BEGINNING, INACTIVE, LATE, Due, Lane
+from .lane import BEGINNING, COMMIT_LAG, INACTIVE, Due, Lane
 
 # Lanes that are taken at a time.
-LANES = 200
+LANES_PER_TAKE = 200
 # Seconds between two looks for lanes.
-LOOK = 0.05
+TAKE_SECONDS = 0.05
 # A lane that is given up is for others so many seconds: each looks at all lanes within that time, if it is not slow.
-GIVEN = 2.0
+GIVEN_SECONDS = 2.0
 # A worker that is to end waits for lanes that rest no longer than this, in seconds.
-SOON = 1.0
+SHORT_REST_SECONDS = 1.0
 
 
 class Lanes:
@@ -56,7 +56,7 @@ class Lanes:
     @property
     def is_busy(self) -> bool:
         """Whether anything is in hand, or soon may be."""
-        soon = time.monotonic() + SOON
+        soon = time.monotonic() + SHORT_REST_SECONDS
         return bool(self.owned.keys() - self._locked) or any(
             lane.in_hand or (lane.waiting and soon >= lane.rests_until) for lane in self.owned.values()
         )
@@ -115,19 +115,19 @@ class Lanes:
 
     def _take(self, now: datetime, clock: float) -> None:
         """Own lanes with due deliveries, as many as others own, and leave idle ones."""
-        if clock < self._looked_at + LOOK:
+        if clock < self._looked_at + TAKE_SECONDS:
             return
         self._looked_at = clock
         everything = self._all_lanes.is_due(clock)
         self._leave(clock)
         if everything:
             self._give(clock)
-        since = BEGINNING if everything else self._since - LATE
-        self._taken = queue.take(self._member.pk, since, LANES, now, self._given)
+        since = BEGINNING if everything else self._since - COMMIT_LAG
+        self._taken = queue.take(self._member.pk, since, LANES_PER_TAKE, now, self._given)
         # If there are more, the next look goes on.
-        self._since = now if len(self._taken) < LANES else since
+        self._since = now if len(self._taken) < LANES_PER_TAKE else since
         if everything:
-            self._taken |= queue.take_saved(self._member.pk, LANES, now, self._given)
+            self._taken |= queue.take_saved(self._member.pk, LANES_PER_TAKE, now, self._given)
         self._own(self._taken, clock)
         self._locked |= self._taken
         if everything:
@@ -138,7 +138,7 @@ class Lanes:
         surplus = len(self.owned) - queue.share(len(self.owned))
         soonest = sorted(self.owned, key=lambda pk: (pk in self._given, len(self.owned[pk].in_hand)))
         for pk in soonest[: max(surplus, 0)]:
-            self._given[pk] = clock + GIVEN
+            self._given[pk] = clock + GIVEN_SECONDS
             self.owned[pk].forget()
 
     def _leave(self, clock: float) -> None:

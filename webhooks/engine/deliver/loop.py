@@ -31,19 +31,19 @@ from .threads import Threads
 logger = logging.getLogger('webhooks.sender')
 
 # Requests under way, beside one of each webhook; and all threads.
-MOST, LIMIT = 128, 2000
+MAX_SHARED_REQUESTS, MAX_THREADS = 128, 2000
 # Seconds to wait for more answers: as long as the last turn took, within these bounds.
-SHORTEST, LONGEST = 0.005, 0.05
+MIN_GATHER_SECONDS, MAX_GATHER_SECONDS = 0.005, 0.05
 # Counters of plain success may be behind by so many seconds.
-BEHIND = 1.0
+COUNTERS_BEHIND_SECONDS = 1.0
 # Seconds to wait at the end for lanes that somebody holds.
-LAST = 5.0
+END_SECONDS = 5.0
 # Seconds until a broken transaction is done again, or a request that could not begin.
-PAUSE = 0.5
+TRY_AGAIN_SECONDS = 0.5
 # Descriptors: a request needs two.
-FILES = 65_536
+MAX_OPEN_FILES = 65_536
 # Seconds after which the next requests are built in the next turn.
-BUDGET = 0.1
+BUILD_SECONDS_PER_TURN = 0.1
 
 
 class Sender:
@@ -57,10 +57,10 @@ class Sender:
         self.lanes = Lanes(member)
         # Threads tell of a request that has ended, or of an exception. None: look now.
         self._mail: SimpleQueue[Sent | BaseException | None] = SimpleQueue()
-        self._threads = Threads(LIMIT, 'webhooks-send', self._send, self._mail.put)
+        self._threads = Threads(MAX_THREADS, 'webhooks-send', self._send, self._mail.put)
         self._builders = Threads(len(self._contexts), 'webhooks-build', self._build, self._mail.put)
         self._answered: list[Sent] = []
-        self._gather = SHORTEST
+        self._gather = MIN_GATHER_SECONDS
         # To be written to the endpoints' health.
         self._noted: list[Entry] = []
         self._written_at = time.monotonic()
@@ -84,13 +84,13 @@ class Sender:
         except BROKEN_OFF as error:
             transactions.recover(error)
             self.lanes.forget()
-            time.sleep(PAUSE)
+            time.sleep(TRY_AGAIN_SECONDS)
             return True
         except Lost:
             logger.warning('worker=%s lost: it begins anew', self._member.pk)
             self._begin_anew()
             return True
-        self._gather = min(max(time.monotonic() - began, SHORTEST), LONGEST)
+        self._gather = min(max(time.monotonic() - began, MIN_GATHER_SECONDS), MAX_GATHER_SECONDS)
         self._begin(chosen)
         return heard or bool(chosen or self.lanes.closed)
 
@@ -102,9 +102,9 @@ class Sender:
         self._member.role = ENDING
         for sent in [*self._threads.withdraw(), *self._builders.withdraw()]:
             sent.lane.put_back(sent.delivery.pk)
-        latest = time.monotonic() + LAST
+        latest = time.monotonic() + END_SECONDS
         while (left := set(self.lanes.in_hand)) and (left > _pks(self._answered) or time.monotonic() < latest):
-            self.turn(LONGEST, may_begin=False)
+            self.turn(MAX_GATHER_SECONDS, may_begin=False)
             stay()
         # If it is broken off, this worker counts as dead soon.
         with transactions.may_break_off(), transactions.short() as now:
@@ -192,7 +192,7 @@ class Sender:
             logger.warning('webhook=%s waits error="%s"', lane.webhook_id, sent.outcome.error)
             lane.note_answer(reached=False)  # fewer at once
         if sent.seconds and (sent.outcome or not sent.request):  # it was tried in vain
-            lane.rests_until = max(lane.rests_until, now + PAUSE)
+            lane.rests_until = max(lane.rests_until, now + TRY_AGAIN_SECONDS)
         lane.put_back(sent.delivery.pk)
 
     #
@@ -209,7 +209,7 @@ class Sender:
                 entries = record.conclude(answered, now)
                 noted = self._write_health([*self._noted, *entries], now, at_once=not may_begin)
                 if may_begin:
-                    chosen = self.lanes.choose_next(MOST - self._threads.shared, now)
+                    chosen = self.lanes.choose_next(MAX_SHARED_REQUESTS - self._threads.shared, now)
                 else:
                     self.lanes.leave_all()
                 ended = _pks(answered)
@@ -231,7 +231,7 @@ class Sender:
         """Returns the entries that are to be written later."""
         clock = time.monotonic()
         at_once = at_once or any(one.is_urgent for one in noted)
-        if not at_once and clock < self._written_at + BEHIND:
+        if not at_once and clock < self._written_at + COUNTERS_BEHIND_SECONDS:
             return noted
         self._written_at = clock
         return endpoint.write(noted, now)
@@ -242,7 +242,7 @@ class Sender:
 
     def _begin(self, chosen: Sequence[Sent]) -> None:
         """Build and send the chosen requests, as many as the time allows."""
-        end = time.monotonic() + BUDGET
+        end = time.monotonic() + BUILD_SECONDS_PER_TURN
         for sent in chosen:
             if time.monotonic() > end:
                 sent.lane.put_back(sent.delivery.pk)
@@ -275,7 +275,7 @@ def _pks(sents: Iterable[Sent]) -> set[int]:
 def opened(member: Member) -> Iterator[Sender]:
     """To be entered while the process has one thread: renderers are forked before."""
     _allow_files()
-    client = Client(MOST)
+    client = Client(MAX_SHARED_REQUESTS)
     with renderer.kept(Webhook.any_is_templated) as contexts:
         sender = Sender(member, client, contexts)
         try:
@@ -287,5 +287,5 @@ def opened(member: Member) -> Iterator[Sender]:
 
 def _allow_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < (wanted := min(hard, FILES)):
+    if soft < (wanted := min(hard, MAX_OPEN_FILES)):
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -17,7 +17,7 @@ from . import order
 from .fold import Folded, Heir, Waiting, fold
 
 # Read at a time: objects, deliveries, and deliveries of one object.
-OBJECTS, MOST, MOST_OF_ONE = 1000, 20_000, 1000
+OBJECTS_PER_READ, DELIVERIES_PER_READ, DELIVERIES_PER_OBJECT = 1000, 20_000, 1000
 
 # The ids of webhook, model and object.
 Object = tuple[int, int, int]
@@ -61,7 +61,7 @@ READ_LINES = """
     WHERE e.transaction_id <> 0 AND e.error = ''
     ORDER BY d.webhook_id, d.object_type_id, d.object_id, d.sequence, d.id"""
 
-CLOSE = """
+SUPERSEDE = """
     UPDATE webhooks_delivery d SET status = 'superseded', due_at = NULL, finished_at = %(now)s, error = ''
     FROM unnest(%(ids)s::bigint[]) v(id) WHERE d.id = v.id AND d.status IN ('pending', '') RETURNING d.webhook_id"""
 
@@ -111,7 +111,7 @@ def settle(objects: Iterable[Object], now: datetime, in_hand: Collection[int]) -
     """
     objects = set(objects)
     several = sql.fetch(SEVERAL, {**_columns(objects), 'in_hand': list(in_hand)}) if objects else []
-    return Counter(pk for portion in batched(several, OBJECTS) for pk in _settle(portion, now, in_hand))
+    return Counter(pk for portion in batched(several, OBJECTS_PER_READ) for pk in _settle(portion, now, in_hand))
 
 
 def replace_backfills(webhook_ids: Collection[int], now: datetime, in_hand: Collection[int]) -> Counter[int]:
@@ -129,13 +129,13 @@ def replace_backfills(webhook_ids: Collection[int], now: datetime, in_hand: Coll
 
 def _settle(objects: Sequence[Object], now: datetime, in_hand: Collection[int]) -> list[int]:
     """Return the id of the webhook of each closed delivery."""
-    most = max(min(MOST // len(objects), MOST_OF_ONE), 2)
+    most = max(min(DELIVERIES_PER_READ // len(objects), DELIVERIES_PER_OBJECT), 2)
     rows = sql.fetch(READ_LINES, {**_columns(objects), 'in_hand': list(in_hand), 'most': most})
     lines = groupby(rows, key=itemgetter(0, 1, 2))
     folded = [one for _object, line in lines if (one := fold([Waiting(*row[3:]) for row in line])).closed]
     if not folded:
         return []
-    closed = sql.fetch_column(CLOSE, {'ids': [pk for one in folded for pk in one.closed], 'now': now})
+    closed = sql.fetch_column(SUPERSEDE, {'ids': [pk for one in folded for pk in one.closed], 'now': now})
     _inherit(folded, now)
     # The first that is left of an object may go.
     order.unpark([one.closed[0] for one in folded], now)

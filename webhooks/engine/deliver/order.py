@@ -11,7 +11,7 @@ from datetime import datetime
 from .. import sql
 
 LOCK_LANES = 'SELECT webhook_id FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) FOR UPDATE SKIP LOCKED'
-HOLD = 'SELECT 1 FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) ORDER BY webhook_id FOR UPDATE'
+HOLD_LANES = 'SELECT 1 FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) ORDER BY webhook_id FOR UPDATE'
 
 # No status is ''. With 'pending' alone PostgreSQL may read all pending deliveries, if it expects few.
 # An undecided delivery blocks as a pending one does: it may become one.
@@ -65,7 +65,7 @@ def lock(webhook_ids: Collection[int]) -> set[int]:
 
 def hold(webhook_ids: Collection[int]) -> None:
     """Lock the lanes, in one order, until the open transaction ends. It waits for them."""
-    sql.fetch(HOLD, {'lanes': list(webhook_ids)})
+    sql.fetch(HOLD_LANES, {'lanes': list(webhook_ids)})
 
 
 def blocked(ids: Collection[int]) -> set[int]:

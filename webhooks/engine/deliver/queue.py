@@ -9,10 +9,10 @@ from ...models.delivery import PENDING
 from .. import sql
 from . import order
 from .lane import Due, State, Wish
-from .verdict import ASKING
+from .verdict import RETRY_AFTER_STATUSES
 
 # Deliveries that RETRY makes due, of all lanes together: a turn has ten seconds. More of them go at their own time.
-RETRIES = 10_000
+MAX_RETRIED = 10_000
 
 # Somebody has saved the webhook `w` after the last attempt of its lane `h`: what was tried may do better now.
 IS_SAVED = 'w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s'
@@ -73,7 +73,7 @@ RETRY = f"""
         ) d
     ))"""
 
-LEAVE = 'UPDATE webhooks_health SET owner_id = NULL WHERE webhook_id = ANY(%s)'
+LEAVE_LANES = 'UPDATE webhooks_health SET owner_id = NULL WHERE webhook_id = ANY(%s)'
 
 # May these be sent to, are they suspended, and were they saved since their last attempt?
 READ_STATES = f"""
@@ -184,7 +184,7 @@ def lock(owner: int) -> set[int]:
 def leave(lanes: Collection[int]) -> None:
     """Let others have lanes that this turn has locked."""
     if lanes:
-        sql.execute(LEAVE, [list(lanes)])
+        sql.execute(LEAVE_LANES, [list(lanes)])
 
 
 def share(mine: int) -> int:
@@ -196,7 +196,7 @@ def share(mine: int) -> int:
 def retry(lanes: Collection[int], now: datetime, answered: Collection[int] = ()) -> None:
     """Let what was tried in these lanes go now, but for the `answered` ids. The caller has locked the lanes."""
     if lanes:
-        most = max(RETRIES // len(lanes), 1)
+        most = max(MAX_RETRIED // len(lanes), 1)
         sql.execute(RETRY, {'lanes': list(lanes), 'now': now, 'most': most, 'spared': [], 'answered': list(answered)})
 
 
@@ -206,7 +206,9 @@ def let_probe(lanes: Collection[int], now: datetime) -> None:
     The caller has locked the lanes.
     """
     if lanes:
-        sql.execute(RETRY, {'lanes': list(lanes), 'now': now, 'most': 1, 'spared': list(ASKING), 'answered': []})
+        sql.execute(
+            RETRY, {'lanes': list(lanes), 'now': now, 'most': 1, 'spared': list(RETRY_AFTER_STATUSES), 'answered': []}
+        )
 
 
 def states(lanes: Collection[int], now: datetime) -> dict[int, State]:

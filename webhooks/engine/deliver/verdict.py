@@ -12,9 +12,9 @@ from ...transport.exchange import Outcome
 from . import backoff, circuit_breaker
 
 # Answers that may ask for a wait (Retry-After).
-ASKING = (429, 503)
+RETRY_AFTER_STATUSES = (429, 503)
 # Attempts. The column holds some more, for redeliveries.
-MOST = 32_000
+MAX_ATTEMPTS = 32_000
 
 
 @dataclass
@@ -46,12 +46,12 @@ def decide(delivery: Delivery, outcome: Outcome, now: datetime, chance: float) -
     limit = delivery.attempt_limit
     if outcome.succeeded:
         return Verdict(StatusChoices.DELIVERED, limit)
-    if tries >= MOST:
+    if tries >= MAX_ATTEMPTS:
         return fail(delivery)
     is_out = outcome.unreachable or outcome.refused
     if is_out and not delivery.event.test and delivery.webhook.health.suspended_since:
         # A probe spends no attempt. It is not due at once: the time of the next probe may not be written yet.
-        shortest = timedelta(seconds=circuit_breaker.PROBE_INTERVALS[0])
+        shortest = timedelta(seconds=circuit_breaker.PROBE_SECONDS[0])
         return try_again(delivery, now + max(shortest, _asked(outcome, now)))
     if outcome.unsendable or tries >= (limit or delivery.webhook.max_attempts):
         return fail(delivery)
@@ -71,5 +71,7 @@ def _spent(delivery: Delivery) -> int:
 
 def _asked(outcome: Outcome, now: datetime) -> timedelta:
     """Return the wait that the endpoint asks for."""
-    asked = backoff.retry_after(outcome.headers.get('Retry-After'), now) if outcome.status in ASKING else None
+    asked = (
+        backoff.retry_after(outcome.headers.get('Retry-After'), now) if outcome.status in RETRY_AFTER_STATUSES else None
+    )
     return asked or timedelta()

@@ -9,9 +9,9 @@ from ..full_look import FullLook
 from ..registry import GIVEN_UP, Member
 
 # Events in a batch of the oldest, and in one of the newest: a new change waits for all of its batch.
-MOST, NEWEST = 200, 20
+EVENTS_PER_BATCH, NEWEST_EVENTS_PER_BATCH = 200, 20
 # Events whose commit lags by more sequences wait for a full look.
-LATE = 1000
+LATE_SEQUENCES = 1000
 
 LOCK_CLAIMS = "SELECT pg_advisory_xact_lock('webhooks_event'::regclass::oid::integer, 0)"
 
@@ -40,7 +40,7 @@ READY_EVENTS = """
        )
      ORDER BY e.sequence DESC LIMIT %(newest)s)"""
 
-SUSPECTS = """
+READY_SUSPECTS = """
     SELECT id FROM webhooks_event
     WHERE dispatched_at IS NULL AND lapses > 0 AND lapses < %(given_up)s AND retry_at <= now()
       AND id <> ALL(ARRAY(SELECT unnest(events) FROM webhooks_worker WHERE id <> %(id)s))
@@ -72,16 +72,16 @@ class Reading:
         """Take events in hand, by sequence. Oldest and newest take turns: a change passes an import."""
         sql.execute(LOCK_CLAIMS)
         # Every newest event may wait for an earlier one.
-        if self._newest and (events := _take(member, self._read(member, self._since, newest=NEWEST))):
+        if self._newest and (events := _take(member, self._read(member, self._since, newest=NEWEST_EVENTS_PER_BATCH))):
             self._newest = False
             return events
         began = time.monotonic()
         is_full = self._everything.is_due(began)
-        found = self._read(member, 0 if is_full else self._since, oldest=MOST)
+        found = self._read(member, 0 if is_full else self._since, oldest=EVENTS_PER_BATCH)
         if is_full:
             self._everything.note(began, time.monotonic())
-            self._since = min(sequence for _id, sequence in found) - LATE if found else self._since
-        self._newest = len(found) == MOST
+            self._since = min(sequence for _id, sequence in found) - LATE_SEQUENCES if found else self._since
+        self._newest = len(found) == EVENTS_PER_BATCH
         return _take(member, found)
 
     def _read(self, member: Member, since: int, oldest: int = 0, newest: int = 0) -> list[tuple[int, int]]:
@@ -91,7 +91,7 @@ class Reading:
 
 def take_suspects(member: Member) -> list[Event]:
     sql.execute(LOCK_CLAIMS)
-    for row in _suspects(member.pk, MOST):
+    for row in _suspects(member.pk, EVENTS_PER_BATCH):
         if events := _take(member, [row]):
             return events
     return []
@@ -102,7 +102,7 @@ def is_any_suspect() -> bool:
 
 
 def _suspects(worker: int, most: int) -> list[tuple]:
-    return sql.fetch(SUSPECTS, {'id': worker, 'most': most, 'given_up': GIVEN_UP})
+    return sql.fetch(READY_SUSPECTS, {'id': worker, 'most': most, 'given_up': GIVEN_UP})
 
 
 def discard(ids: Collection[int]) -> None:

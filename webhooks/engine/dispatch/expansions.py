@@ -20,10 +20,10 @@ from ..each import each_or_alone
 logger = logging.getLogger('webhooks.dispatch')
 
 # Seconds: for one model's objects, and of a slower model's rest.
-LONGEST, REST = 3.0, 600.0
+LOOK_UP_SECONDS, SLOW_MODEL_REST_SECONDS = 3.0, 600.0
 
 # The data of each object's last deletion.
-DELETIONS = """
+READ_DELETIONS = """
     SELECT DISTINCT ON (object_id) object_id,
         coalesce(CASE WHEN partial IS NULL THEN nullif(data, '') END, snapshot #>> %s)
     FROM webhooks_event
@@ -46,14 +46,18 @@ class Expander:
 
     def _show(self, model: type[Model], pks: Sequence[int]) -> Collection[tuple[int, expansion.Data]]:
         try:
-            with time_limit.within(LONGEST), transactions.reading():
+            with time_limit.within(LOOK_UP_SECONDS), transactions.reading():
                 return _shown(model, pks).items()
         except Exception as error:
             # PostgreSQL may have a shorter limit.
             if not isinstance(error, time_limit.TooSlow) and not isinstance(error.__cause__, QueryCanceled):
                 raise
-        logger.error('model=%s takes too long to expand: it is left out for %d s', model._meta.label_lower, REST)
-        self._resting[model] = time.monotonic() + REST
+        logger.error(
+            'model=%s takes too long to expand: it is left out for %d s',
+            model._meta.label_lower,
+            SLOW_MODEL_REST_SECONDS,
+        )
+        self._resting[model] = time.monotonic() + SLOW_MODEL_REST_SECONDS
         return ()
 
 
@@ -64,7 +68,7 @@ def types_of(objects: Mapping[str, object]) -> list[int]:
 
 def deletions(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
     shown = [rendering.SHOWN, 'data']
-    rows = sql.fetch(DELETIONS, [shown, ContentType.objects.get_for_model(model).pk, list(pks)])
+    rows = sql.fetch(READ_DELETIONS, [shown, ContentType.objects.get_for_model(model).pk, list(pks)])
     return {pk: json.loads(text) for pk, text in rows if text}
 
 

@@ -28,7 +28,7 @@ logger = logging.getLogger('webhooks.dispatch')
 NOT_STORED = (DataError, ValueError)
 
 # Deliveries made together; seconds until no further slice is rendered.
-MOST, BUDGET = 1000, 0.3
+DELIVERIES_PER_TRANSACTION, BATCH_SECONDS = 1000, 0.3
 
 # One delivery of a change set is due, the rest follow it (engine/deliver/change_sets.py).
 MAKE_DELIVERIES = """
@@ -106,10 +106,12 @@ class Dispatcher:
         unwanted = {event.pk for event in events if event.pk not in kept and not matches[event.pk]}
         claim.discard(unwanted)
         wanted = [event for event in events if event.pk not in waiting | unwanted]
-        until = time.monotonic() + BUDGET
+        until = time.monotonic() + BATCH_SECONDS
         for part in self._renderer.render(sorted(wanted, key=attrgetter('sequence')), matches, put_off):
             decided, is_all = _decide([one for one in part if one.event not in put_off], matches)
-            for some in portions(decided, lambda one: len(one.webhooks) + len(one.undecided), MOST):
+            for some in portions(
+                decided, lambda one: len(one.webhooks) + len(one.undecided), DELIVERIES_PER_TRANSACTION
+            ):
                 each_or_alone(some, self._make, self._make_failed, NOT_STORED)
             if not is_all or time.monotonic() > until:
                 break
@@ -141,7 +143,7 @@ def _decide(part: Sequence[Shown], matches: Matches) -> tuple[list[Shown], bool]
 
     Returns also whether that was all.
     """
-    until = time.monotonic() + BUDGET
+    until = time.monotonic() + BATCH_SECONDS
     for number, shown in enumerate(part, 1):
         verdicts = [(webhook, accepts(webhook, shown)) for webhook in matches[shown.event.pk]]
         shown.webhooks = [webhook for webhook, verdict in verdicts if verdict]

@@ -11,7 +11,7 @@ from ..time_limit import TooSlow
 
 logger = logging.getLogger('webhooks.dispatch')
 
-PAUSE = timedelta(seconds=1)
+PUT_OFF_PAUSE = timedelta(seconds=1)
 
 
 class PutOff:
@@ -30,7 +30,7 @@ class PutOff:
         if isinstance(reason, TooSlow):
             found.update(retry_at=Now(), lapses=SUSPECT, error=str(reason))
         else:
-            found.update(retry_at=Now() + PAUSE)
+            found.update(retry_at=Now() + PUT_OFF_PAUSE)
 
     def reason(self, event: Event) -> Exception:
         return self._reasons[_object(event)]

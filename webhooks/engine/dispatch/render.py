@@ -27,16 +27,16 @@ from .put_off import PutOff
 logger = logging.getLogger('webhooks.dispatch')
 
 # Events rendered together; bytes of their snapshots, as stored: mostly compressed to a third.
-SLICE, BYTES = 50, 512 * 1024
+EVENTS_PER_SLICE, SNAPSHOT_BYTES_PER_SLICE = 50, 512 * 1024
 # Seconds: for a slice; for each event alone, while its model goes one by one.
-TOGETHER, ALONE = 6.0, 2.0
+SLICE_SECONDS, LONE_EVENT_SECONDS = 6.0, 2.0
 # For so many seconds a model goes one by one: after a slice that took too long; after one that needed a held table.
-SLOW, HELD = 60.0, 5.0
+SLOW_MODEL_SECONDS, HELD_TABLE_SECONDS = 60.0, 5.0
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 Matches = Mapping[int, Collection[Webhook]]
 
-SAVE = """
+SAVE_RENDERED = """
     UPDATE webhooks_event e
     SET data = v.data, object_repr = v.display, error = v.error, snapshots = v.snapshots, dispatched_at = now(),
         partial = v.partial, expanded = v.expanded, expanded_types = v.expanded_types, skipped = v.skipped,
@@ -50,7 +50,7 @@ SAVE = """
     )
     WHERE e.id = v.id"""
 
-SIZES = """
+READ_SNAPSHOT_BYTES = """
     SELECT id, coalesce(pg_column_size(snapshot), 0) + coalesce(pg_column_size(prechange), 0)
     FROM webhooks_event WHERE id = ANY(%s)"""
 
@@ -100,14 +100,14 @@ class Renderer:
 
     def render(self, events: Sequence[Event], matches: Matches, put_off: PutOff) -> Iterator[list[Shown]]:
         """Yield slices of rendered events. After a slice that was broken off, the rest of its model is left out."""
-        sizes = dict(sql.fetch(SIZES, [[event.pk for event in events]]))
+        sizes = dict(sql.fetch(READ_SNAPSHOT_BYTES, [[event.pk for event in events]]))
         by_model = defaultdict(list)
         for event in events:
             by_model[ContentType.objects.get_for_id(event.object_type_id).model_class()].append(event)
         # Small groups first: they do not wait for an import.
         for model, group in sorted(by_model.items(), key=lambda one: (self._is_slow(one[0]), len(one[1]))):
-            count = 1 if self._is_slow(model) else SLICE
-            for part in portions(group, lambda event: sizes.get(event.pk, 0), BYTES, count):
+            count = 1 if self._is_slow(model) else EVENTS_PER_SLICE
+            for part in portions(group, lambda event: sizes.get(event.pk, 0), SNAPSHOT_BYTES_PER_SLICE, count):
                 yield self._render(model, part, matches, put_off)
                 if count > 1 and self._is_slow(model):
                     break
@@ -130,11 +130,16 @@ class Renderer:
             self._stay()
             rendering.prepare(model)  # not its events' fault
             try:
-                with self._within(ALONE if self._is_slow(model) else TOGETHER), transactions.reading():
+                with (
+                    self._within(LONE_EVENT_SECONDS if self._is_slow(model) else SLICE_SECONDS),
+                    transactions.reading(),
+                ):
                     shown = _show(model, ready, matches)
                 self._expand(shown, matches)
             except (time_limit.TooSlow, Locked) as error:
-                self._slow[model] = time.monotonic() + (HELD if isinstance(error, Locked) else SLOW)
+                self._slow[model] = time.monotonic() + (
+                    HELD_TABLE_SECONDS if isinstance(error, Locked) else SLOW_MODEL_SECONDS
+                )
                 if len(ready) == 1:
                     put_off.add(ready[0], error)
                 return ()
@@ -176,7 +181,7 @@ def save(shown: Sequence[Shown]) -> None:
         }
         for one in shown
     ]
-    sql.execute(SAVE, [ENCODER.encode(rows)])
+    sql.execute(SAVE_RENDERED, [ENCODER.encode(rows)])
 
 
 def _dumps(value: object) -> str | None:

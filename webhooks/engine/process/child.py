@@ -13,7 +13,7 @@ from ...templating.process import fork
 logger = logging.getLogger('webhooks.worker')
 
 # Seconds from one start to the next. What kills a process kills the next one too, before it is tried alone.
-PAUSE = 1.0
+RESTART_SECONDS = 1.0
 
 _is_stopping = False
 
@@ -34,7 +34,7 @@ class Child:
 
     def start(self) -> None:
         """If it fails, or the last start is not long ago, try again later."""
-        if self.is_running or time.monotonic() < self._started_at + PAUSE:
+        if self.is_running or time.monotonic() < self._started_at + RESTART_SECONDS:
             return
         self._started_at = time.monotonic()
         self.name = name(self.what)

@@ -32,9 +32,9 @@ from ..tidy import loop as tidy
 from . import child
 
 # Seconds between looks without a wake-up; between looks for something to tidy or to list.
-INTERVAL, TIDY_INTERVAL = 2.0, 1.0
+LOOK_SECONDS, TIDY_SECONDS = 2.0, 1.0
 # Seconds without progress that mean a hang: in C code, or of a connection whose packets vanish.
-SILENCE = 30.0
+HANG_SECONDS = 30.0
 
 
 class Dispatching:
@@ -58,7 +58,7 @@ class Dispatching:
 
     def look(self) -> None:
         self._stay()
-        if time.monotonic() < self._looked_at + INTERVAL:
+        if time.monotonic() < self._looked_at + LOOK_SECONDS:
             return
         try:
             if self._member.pk is None and may_begin():
@@ -100,7 +100,7 @@ class Dispatching:
         return count or None
 
     def _list_failures(self) -> None:
-        if time.monotonic() < self._listed_at + TIDY_INTERVAL:
+        if time.monotonic() < self._listed_at + TIDY_SECONDS:
             return
         self._stay()
         with transactions.may_break_off(DatabaseError, RedisError):
@@ -110,7 +110,7 @@ class Dispatching:
     def _tidy(self, *, is_busy: bool) -> bool:
         """Goes on at once only without events: they come first."""
         goes_on = self._has_more and not is_busy
-        if not goes_on and time.monotonic() < self._tidied_at + TIDY_INTERVAL:
+        if not goes_on and time.monotonic() < self._tidied_at + TIDY_SECONDS:
             return False
         try:
             self._has_more = tidy.step()
@@ -138,7 +138,7 @@ class PromptWorker(BaseWorker):
 
     @property
     def dequeue_timeout(self) -> int:
-        return int(INTERVAL)
+        return int(LOOK_SECONDS)
 
     def handle_warm_shutdown_request(self) -> None:
         super().handle_warm_shutdown_request()
@@ -147,8 +147,8 @@ class PromptWorker(BaseWorker):
 
 class QueueWorker(PromptWorker, SimpleWorker):
     # Seconds between two tries, and for an answer.
-    max_connection_wait_time = INTERVAL
-    connection_timeout = int(INTERVAL) + 1
+    max_connection_wait_time = LOOK_SECONDS
+    connection_timeout = int(LOOK_SECONDS) + 1
 
 
 class OthersWorker(PromptWorker, NetBoxRQWorker):
@@ -164,18 +164,18 @@ def serve(
     _channel: socket.socket,
 ) -> None:
     global here  # noqa: PLW0603  (it belongs to the process)
-    child.heed(SILENCE)
+    child.heed(HANG_SECONDS)
     member = Member(name, DISPATCH)
-    here = Dispatching(member, poke, publish, partial(child.allow, SILENCE))
+    here = Dispatching(member, poke, publish, partial(child.allow, HANG_SECONDS))
     with renderer.shared():
         while not child.is_stopping():
             here.look()
             # RQ gives up if Redis hangs or takes no writes.
             with transactions.may_break_off(RedisError, StopRequested):
                 _serve_queue(worker, options)
-            child.heed(SILENCE)
+            child.heed(HANG_SECONDS)
             if not child.is_stopping():
-                time.sleep(INTERVAL)
+                time.sleep(LOOK_SECONDS)
     member.end()
 
 

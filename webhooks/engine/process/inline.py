@@ -13,7 +13,7 @@ from ..tidy import loop as tidy
 from . import child, suspects
 from .child import name
 from .dispatcher import Dispatching
-from .sender import WAITS, look_after_others
+from .sender import WAITS_FOR_MIGRATE, look_after_others
 
 logger = logging.getLogger('webhooks.worker')
 
@@ -21,7 +21,7 @@ logger = logging.getLogger('webhooks.worker')
 def run(seconds: float = JOB_TIME) -> Counter[str]:
     """Until nothing is due, or for so long. Returns how many deliveries got which status."""
     if not may_begin():
-        logger.warning(WAITS)
+        logger.warning(WAITS_FOR_MIGRATE)
         return Counter()
     beside = child.Child('suspects', suspects.serve)
     if look_after_others():
@@ -38,7 +38,7 @@ def run(seconds: float = JOB_TIME) -> Counter[str]:
                 with transactions.may_break_off():  # somebody finds it when its time is over
                     rescue.rescue(beside.name, beside.cause)
             is_idle = dispatcher.step() is None
-            worked = sender.turn(deliver.LONGEST if is_idle else 0)
+            worked = sender.turn(deliver.MAX_GATHER_SECONDS if is_idle else 0)
             if is_idle and not worked and not sender.lanes.is_busy and not beside.is_running:
                 break
         else:

@@ -16,24 +16,24 @@ from . import child, suspects
 
 logger = logging.getLogger('webhooks.worker')
 
-WAITS = 'migrate has not ended: nothing is sent until then'
+WAITS_FOR_MIGRATE = 'migrate has not ended: nothing is sent until then'
 
 # Seconds between looks at other workers, for lanes while idle, and with lanes.
-INTERVAL, IDLE, SOON = 1.0, 0.5, 0.1
+LOOK_AROUND_SECONDS, IDLE_PATIENCE_SECONDS, LANES_PATIENCE_SECONDS = 1.0, 0.5, 0.1
 # Seconds of silence that mean a hang, for example in a plugin's C code; and for a build in a thread.
-SILENCE = 60.0
+HANG_SECONDS = 60.0
 
 
 def serve(pipe: int, name: str, channel: socket.socket) -> None:
     """A byte in the `pipe` lets it look at once."""
-    child.heed(SILENCE)
+    child.heed(HANG_SECONDS)
     if not _may_begin():
-        logger.warning(WAITS)
+        logger.warning(WAITS_FOR_MIGRATE)
     while not _may_begin():
         if child.is_stopping():
             return
-        child.allow(SILENCE)
-        time.sleep(INTERVAL)
+        child.allow(HANG_SECONDS)
+        time.sleep(LOOK_AROUND_SECONDS)
     member = Member(name, SEND)
     member.begin()
     with loop.opened(member) as sender:
@@ -49,8 +49,10 @@ def serve(pipe: int, name: str, channel: socket.socket) -> None:
 def _work(sender: loop.Sender, member: Member, channel: socket.socket) -> None:
     looked_at, patience = 0.0, 0.0
     while not child.is_stopping():
-        patience = 0.0 if sender.turn(patience) else SOON if sender.lanes.owned else IDLE
-        if time.monotonic() > looked_at + INTERVAL:
+        patience = (
+            0.0 if sender.turn(patience) else LANES_PATIENCE_SECONDS if sender.lanes.owned else IDLE_PATIENCE_SECONDS
+        )
+        if time.monotonic() > looked_at + LOOK_AROUND_SECONDS:
             looked_at = time.monotonic()
             _stay(sender)
             _look_around(member, channel)
@@ -59,8 +61,8 @@ def _work(sender: loop.Sender, member: Member, channel: socket.socket) -> None:
 
 def _stay(sender: loop.Sender) -> None:
     """Without it the kernel ends this process: it hangs, or a plugin's code hangs in a thread."""
-    if time.monotonic() < sender.builds_since + SILENCE:
-        child.allow(SILENCE)
+    if time.monotonic() < sender.builds_since + HANG_SECONDS:
+        child.allow(HANG_SECONDS)
 
 
 def _may_begin() -> bool:

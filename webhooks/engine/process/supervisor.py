@@ -16,9 +16,9 @@ from .. import rescue, time_limit, transactions
 from . import dispatcher, sender, suspects
 from .child import Child, is_stopping
 
-INTERVAL = 1.0
+LOOK_SECONDS = 1.0
 # Seconds for a rescue, whose connection may fall silent.
-LONGEST = 15.0
+RESCUE_SECONDS = 15.0
 
 
 class Supervisor:
@@ -64,7 +64,7 @@ class Supervisor:
             self._start(child)
         # Until a process has ended or said something.
         heard = [one for child in self._running for one in (child.handle, child.channel)]
-        select.select(heard, [], [], INTERVAL)
+        select.select(heard, [], [], LOOK_SECONDS)
         for child in self._running:
             if child.has_ended():
                 self._ended.append((child.name, child.cause))
@@ -87,7 +87,7 @@ class Supervisor:
         while self._ended:
             name, cause = self._ended.pop(0)
             try:
-                with time_limit.within(LONGEST):
+                with time_limit.within(RESCUE_SECONDS):
                     rescue.rescue(name, None if self._stops else cause)
             except (DatabaseError, InterfaceError, time_limit.TooSlow) as error:
                 transactions.recover(error)

@@ -25,11 +25,11 @@ from . import child
 logger = logging.getLogger('webhooks.suspects')
 
 # Seconds to dispatch one; seconds to send one, beyond its timeout.
-LONGEST, MARGIN = 60.0, 25.0
+DISPATCH_SECONDS, SEND_MARGIN_SECONDS = 60.0, 25.0
 # Looks for free lanes, and seconds between two: busy lanes are mostly locked.
-LOOKS, PAUSE = 10, 0.05
+LOOKS_FOR_FREE_LANES, LOOK_PAUSE_SECONDS = 10, 0.05
 # Suspects in a look.
-MOST = 1000
+SUSPECTS_PER_LOOK = 1000
 
 # As in deliver/queue.py and deliver/order.py: the webhook may be sent to, it is the first of its change set, and no
 # earlier delivery of its object waits.
@@ -67,7 +67,7 @@ def are_any() -> bool:
 
 def serve(name: str, _channel: socket.socket) -> None:
     """An error is the suspect's death."""
-    child.heed(LONGEST)
+    child.heed(DISPATCH_SECONDS)
     try:
         with renderer.shared():
             _work(Member(name, registry.SUSPECTS))
@@ -79,20 +79,20 @@ def _work(member: Member) -> None:
     member.begin()
     dispatcher = Dispatcher(member, suspects=True)
     misses = 0
-    while misses < LOOKS and not child.is_stopping():
-        _allow(member, LONGEST)
+    while misses < LOOKS_FOR_FREE_LANES and not child.is_stopping():
+        _allow(member, DISPATCH_SECONDS)
         if any([dispatcher.batch(), _deliver(member)]):
             misses = 0
         else:
             misses += 1
-            time.sleep(PAUSE)
+            time.sleep(LOOK_PAUSE_SECONDS)
     member.end()
 
 
 def _allow(member: Member, seconds: float) -> None:
     """Others leave its work alone until the kernel has ended it, also if it was frozen meanwhile."""
     child.allow(seconds)
-    member.beat(seconds=seconds + registry.ALIVE)
+    member.beat(seconds=seconds + registry.ALIVE_SECONDS)
 
 
 def _deliver(member: Member) -> bool:
@@ -102,7 +102,7 @@ def _deliver(member: Member) -> bool:
         return False
     one, *others = taken
     webhook = Webhook.objects.select_related('health').get(pk=one.webhook_id)
-    _allow(member, webhook.effective_timeout + MARGIN)
+    _allow(member, webhook.effective_timeout + SEND_MARGIN_SECONDS)
     sent = Sent(one, Builder(webhook), others)
     if sent.build() and not webhook.is_feed:
         _send(sent)
@@ -119,7 +119,7 @@ def _ready(now: datetime, most: int) -> list[tuple[int, int]]:
 def _take(member: Member) -> list[Delivery]:
     """Take a suspect, then the rest of its part of a change set."""
     with transactions.short() as now:
-        ready = _ready(now, MOST)
+        ready = _ready(now, SUSPECTS_PER_LOOK)
         lanes = order.lock({webhook_id for _pk, webhook_id in ready})
         free = (pk for pk, webhook_id in ready if webhook_id in lanes)
         taken = [pk for pk in islice(free, 1) if sql.execute(TAKE_SUSPECT, {'id': pk, 'now': now})]

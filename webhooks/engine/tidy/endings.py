@@ -14,11 +14,11 @@ from .. import notifications, transactions
 
 logger = logging.getLogger('webhooks.endings')
 
-SOON = timedelta(days=14)
+TOLD_BEFORE = timedelta(days=14)
 
 
 def tell() -> None:
-    soon = timezone.localdate() + SOON
+    soon = timezone.localdate() + TOLD_BEFORE
     for webhook in Webhook.objects.filter(enabled=True).select_related('credential'):
         for event_type, end in _ends_of(webhook):
             if end <= soon:

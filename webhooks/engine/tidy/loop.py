@@ -9,7 +9,7 @@ from .. import notifications, sql, transactions
 from ..deliver import endpoint, gone, order
 
 # Rows in a transaction, and for each webhook in it.
-PART, EACH = 500, 50
+ROWS_PER_TRANSACTION, ROWS_PER_WEBHOOK = 500, 50
 
 OVERDUE = """
     SELECT o.id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id CROSS JOIN LATERAL (
@@ -123,7 +123,7 @@ def step() -> bool:
 
 def expire() -> bool:
     with transactions.short() as now:
-        bounds = {'now': now, 'part': PART, 'each': EACH}
+        bounds = {'now': now, 'part': ROWS_PER_TRANSACTION, 'each': ROWS_PER_WEBHOOK}
         overdue = sql.fetch_column(OVERDUE, bounds) + sql.fetch_column(UNANSWERED, bounds)
         expired = dict(sql.fetch(EXPIRE, {'now': now, 'ids': overdue})) if overdue else {}
         order.unpark(list(expired), now)
@@ -137,7 +137,7 @@ def forget_deleted() -> bool:
         sql.execute(MARK_DELETED)
         found = sql.fetch(FORMER)
         for webhook_id, until in found:
-            bounds = {'webhook': webhook_id, 'until': until, 'part': PART}
+            bounds = {'webhook': webhook_id, 'until': until, 'part': ROWS_PER_TRANSACTION}
             sql.execute(FORGET_BACKFILL, bounds)
             if not sql.execute(FORGET_LOG, bounds):
                 sql.execute(FORGET_LANE, bounds)
@@ -155,7 +155,7 @@ def take_back() -> bool:
 
 def let_pass() -> bool:
     with transactions.short() as now:
-        return bool(sql.execute(LET_PASS, {'now': now, 'part': PART, 'each': EACH}))
+        return bool(sql.execute(LET_PASS, {'now': now, 'part': ROWS_PER_TRANSACTION, 'each': ROWS_PER_WEBHOOK}))
 
 
 def remove_untried(webhook_id: int, now: datetime) -> list[datetime]:

@@ -17,9 +17,9 @@ from .. import sql, transactions
 from ..each import first_within
 
 # Events in one look; deliveries in one transaction.
-LOOK, CHUNK = 200, 500
+EVENTS_PER_LOOK, DELIVERIES_PER_TRANSACTION = 200, 500
 
-NOT_FAILED = (*OPEN_STATUSES, StatusChoices.FAILED)
+OPEN_OR_FAILED = (*OPEN_STATUSES, StatusChoices.FAILED)
 
 COUNT_DELIVERIES = """
     SELECT count(*) FROM webhooks_delivery d
@@ -69,7 +69,7 @@ def slices(days: int | None = None) -> Iterator[int]:
 
 def by_size(size: int) -> Iterator[int]:
     """Keep so many deliveries; 0: no bound."""
-    for kept in (NOT_FAILED, OPEN_STATUSES) if size else ():
+    for kept in (OPEN_OR_FAILED, OPEN_STATUSES) if size else ():
         yield from _delete(kept, 'infinity', sql.fetch_value(COUNT_DELIVERIES) - size)
 
 
@@ -82,10 +82,10 @@ def _delete(kept: Sequence[str], before: datetime | str, excess: float = math.in
 
     `excess`: only until so many deliveries are gone. Yields each transaction's number of events.
     """
-    bounds = {'kept': list(kept), 'before': before, 'look': LOOK, 'timestamp': '-infinity', 'id': 0}
+    bounds = {'kept': list(kept), 'before': before, 'look': EVENTS_PER_LOOK, 'timestamp': '-infinity', 'id': 0}
     while excess > 0 and (rows := [Old(*row) for row in sql.fetch(READ_OLD, bounds)]):
         going = [one for one in rows if one.may_go and (one.counted or excess == math.inf)]
-        chunk = first_within(going, lambda one: max(one.deliveries, 1), int(min(CHUNK, excess)))
+        chunk = first_within(going, lambda one: max(one.deliveries, 1), int(min(DELIVERIES_PER_TRANSACTION, excess)))
         went = _prune([one.pk for one in chunk], bounds) if chunk else set()
         excess -= sum(one.counted for one in chunk if one.pk in went)
         last = rows[-1] if len(chunk) == len(going) else chunk[-1]
