@@ -16,8 +16,8 @@ def each_or_alone[T, R](
 ) -> list[R]:
     """Return the list of work(items). If that raises, try each item alone: failed(item, error) stands for a bad one.
 
-    So `work` may be called twice for an item: it undoes everything before it raises. Raises errors outside `blames`, and
-    errors that are no item's fault: PostgreSQL ended the session, time is up, or the cache is away.
+    So `work` may be called twice for an item: it undoes everything before it raises. Raises errors outside `blames`,
+    and errors that are no item's fault: PostgreSQL ended the session, time is up, or the cache is away.
     """
     if not items:
         return []

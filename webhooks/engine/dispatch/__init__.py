@@ -1,4 +1,4 @@
-"""Events become deliveries.
+"""Turns events into deliveries.
 
 loop: takes a batch, matches and renders it, and makes deliveries.
 claim: takes the next events in hand.

@@ -1,4 +1,4 @@
-"""For `only_if_changed`: the values of keys, before and after a change, as the payload shows both."""
+"""Compares the values of keys before and after a change, as the payload shows both: for `only_if_changed`."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,15 +15,19 @@ Data = dict[str, Any]
 
 
 def asks(event: Event, webhooks: Iterable[Webhook]) -> bool:
-    """Whether a webhook asks for the values before. Backfills and components' owners show no change."""
+    """Whether a webhook among these needs data_before() of the event.
+
+    Events of backfills and of components' owners show no change, so they are sent in any case.
+    """
     is_change = event.kind == KindChoices.UPDATED and not event.backfill and not event.caused_by
     return is_change and any(webhook.only_if_changed for webhook in webhooks)
 
 
 def data_before(model: type[Model], prechanges: Sequence[Any]) -> list[Data | None]:
-    """Return the payload's data of these snapshots. None: what was before is unknown, so the change is sent.
+    """Return the `data` that a payload would have shown before each change, from the snapshots before them.
 
-    Related objects are as they are now: else their own changes would count.
+    None: the object's state before is unknown, so the change is sent. Related objects are shown as they are now: else
+    their own changes would count. Raises the errors of NetBox's serializer.
     """
     known = [one for one in prechanges if one and UNLOCKED not in one]
     with transaction.atomic():
@@ -32,14 +36,20 @@ def data_before(model: type[Model], prechanges: Sequence[Any]) -> list[Data | No
 
 
 def accepts(webhook: Webhook, before: Data | None, after: Data | None) -> bool:
-    """Whether one of the webhook's keys is new, or unknown."""
+    """Whether the webhook takes the change: a value at its keys `only_if_changed` differs between the two.
+
+    It also does if it has no such keys, or if a state is unknown (None).
+    """
     if not webhook.only_if_changed or before is None or after is None:
         return True
     return any(value_at(before, key) != value_at(after, key) for key in webhook.only_if_changed)
 
 
 def value_at(data: Any, key: str) -> Any:
-    """Of a list, the values in each of its items. None where there is no such key."""
+    """Return the value at a dotted key, such as `status.value`. None if there is no such key.
+
+    Where a list is on the way, it is the list of the values in its items.
+    """
     for name in key.split('.'):
         if isinstance(data, list):
             data = [one.get(name) for one in data if isinstance(one, dict)]

@@ -8,14 +8,18 @@ from .. import sql
 from ..full_look import FullLook
 from ..registry import GIVEN_UP, Member
 
-# Events in a batch of the oldest, and in one of the newest: a new change waits for all of its batch.
-EVENTS_PER_BATCH, NEWEST_EVENTS_PER_BATCH = 200, 20
-# Events whose commit lags by more sequences wait for a full look.
+# Events in a batch of the oldest.
+EVENTS_PER_BATCH = 200
+# Events in a batch of the newest. A new change waits for all of its batch, so these are few.
+NEWEST_EVENTS_PER_BATCH = 20
+# A commit may come after others that drew a higher sequence. So a reader begins so many sequences before its mark. If a
+# commit lags by more, its events wait for a full look.
 LATE_SEQUENCES = 1000
 
+# One dispatcher at a time chooses events, until its transaction ends.
 LOCK_CLAIMS = "SELECT pg_advisory_xact_lock('webhooks_event'::regclass::oid::integer, 0)"
 
-# The oldest and the newest events. An object's events wait behind one in other hands, or a suspect.
+# The oldest and the newest undispatched events. An object's events wait behind one in other hands, or a suspect.
 READY_EVENTS = """
     WITH held AS MATERIALIZED (
         SELECT object_type_id, object_id, sequence FROM webhooks_event
@@ -40,12 +44,14 @@ READY_EVENTS = """
        )
      ORDER BY e.sequence DESC LIMIT %(newest)s)"""
 
+# Suspects that are due and in nobody else's hands, the longest due first.
 READY_SUSPECTS = """
     SELECT id FROM webhooks_event
     WHERE dispatched_at IS NULL AND lapses > 0 AND lapses < %(given_up)s AND retry_at <= now()
       AND id <> ALL(ARRAY(SELECT unnest(events) FROM webhooks_worker WHERE id <> %(id)s))
     ORDER BY retry_at, sequence LIMIT %(most)s"""
 
+# The objects of events.
 READ_OBJECTS = 'SELECT id, object_type_id, object_id, sequence FROM webhooks_event WHERE id = ANY(%s)'
 
 # For each object, its first event outside a batch that comes before the end of the batch. One question for all objects:
@@ -56,12 +62,16 @@ READ_FIRST_OF_REST = """
       AND id <> ALL(%(ids)s) AND sequence < %(last)s
     GROUP BY object_type_id, object_id"""
 
-# Not asked for, or created and deleted in one transaction.
+# An undispatched event to no row: nobody asks for it, or its object came and went in one transaction.
 DISCARD_EVENTS = 'DELETE FROM webhooks_event WHERE id = ANY(%s) AND dispatched_at IS NULL'
 
 
 class Reading:
-    """How far the outbox was read: while any transaction is open, PostgreSQL's index keeps dispatched events."""
+    """How far a dispatcher has read the outbox. Each call of take() goes on from there.
+
+    While any transaction stays open, PostgreSQL's index keeps entries of dispatched events. So it does not read from
+    the beginning each time.
+    """
 
     def __init__(self) -> None:
         self._since = 0
@@ -69,9 +79,13 @@ class Reading:
         self._newest = False
 
     def take(self, member: Member) -> list[Event]:
-        """Take events in hand, by sequence. Oldest and newest take turns: a change passes an import."""
+        """Take a batch of events in hand, and return them by sequence. [] if there is nothing to do.
+
+        Batches of the oldest and of the newest take turns: so a change passes an import. The member's beat names them,
+        in the open transaction. Their LONG_COLUMNS are not read. Raises Lost.
+        """
         sql.execute(LOCK_CLAIMS)
-        # Every newest event may wait for an earlier one.
+        # If all of the newest events wait for an earlier one of their object, the oldest are read after all.
         if self._newest and (events := _take(member, self._read(member, self._since, newest=NEWEST_EVENTS_PER_BATCH))):
             self._newest = False
             return events
@@ -90,6 +104,7 @@ class Reading:
 
 
 def take_suspects(member: Member) -> list[Event]:
+    """Take one suspect in hand, as Reading.take(). [] if all wait for an earlier event."""
     sql.execute(LOCK_CLAIMS)
     for row in _suspects(member.pk, EVENTS_PER_BATCH):
         if events := _take(member, [row]):
@@ -98,6 +113,7 @@ def take_suspects(member: Member) -> list[Event]:
 
 
 def is_any_suspect() -> bool:
+    """Whether a suspect event is due, and in nobody's hands."""
     return bool(_suspects(0, 1))
 
 
@@ -106,12 +122,13 @@ def _suspects(worker: int, most: int) -> list[tuple]:
 
 
 def discard(ids: Collection[int]) -> None:
+    """Delete these events, but for dispatched ones: nobody asks for them."""
     if ids:
         sql.execute(DISCARD_EVENTS, [list(ids)])
 
 
 def in_turn(ids: Collection[int]) -> list[int]:
-    """Return the ids of events that have no earlier one outside `ids`."""
+    """Return the ids of events whose object has no earlier undispatched event outside `ids`."""
     mine = sql.fetch(READ_OBJECTS, [list(ids)])
     if not mine:
         return []

@@ -1,4 +1,4 @@
-"""A change of a component is also an update of its owner (device, module, virtual machine), once a transaction.
+"""Records a change of a component as an update of its owner (device, module, virtual machine), once a transaction.
 
 The owner's event gets its sequence and snapshot under a lock of the owner's row, as by a save.
 """
@@ -26,11 +26,13 @@ from . import claim
 
 logger = logging.getLogger('webhooks.dispatch')
 
-# (object type, object)
+# The ids of a model and an object.
 Reference = tuple[int, int]
+# A row of an object's snapshot, {column: value}.
 Row = Mapping[str, Any]
 
-# No second event for the same transaction: the first is rendered already.
+# No event to an owner's, with the component's transaction. If there is an undispatched one, it names this component
+# too. If there is a dispatched one, it stays alone: the owner was told already.
 MAKE_EVENTS = """
     INSERT INTO webhooks_event AS e (uuid, sequence, kind, object_type_id, object_id, object_repr, timestamp, username,
         request_id, request, trace, changelog_message, data, error, skipped, transaction_id, transaction_time, visible,
@@ -52,6 +54,7 @@ MAKE_EVENTS = """
         e.caused_by || EXCLUDED.caused_by) AS label)
     WHERE e.caused_by IS NOT NULL"""
 
+# An owner's event to one with a new sequence and the owner's present snapshot. The owner's row is locked.
 DRAW_SEQUENCE = """
     UPDATE webhooks_event e
     SET sequence = nextval('webhooks_event_sequence'), snapshot = now_.snapshot, prechange = now_.snapshot
@@ -59,18 +62,23 @@ DRAW_SEQUENCE = """
     WHERE e.id = ANY(%s) AND e.object_id = now_.id
     RETURNING e.id, e.sequence"""
 
-# Somebody holds the owner's row. By the new sequence the owner's other events pass.
+# An owner's event to one that waits: somebody holds the owner's row. By the new sequence its other events pass.
 PUT_OFF = """
     UPDATE webhooks_event SET sequence = nextval('webhooks_event_sequence'), retry_at = now() + interval '1 second'
     WHERE id = ANY(%s)"""
 
 
 def tell_owners(events: Sequence[Event]) -> None:
-    """Record an event for each owner. Plugins may change NetBox's models: errors are logged. Raises Locked."""
+    """Record an undispatched event for each owner of the changed components, as updated, in a transaction of its own.
+
+    Other events than components' bring none. An event whose owner cannot be found is logged: a plugin may have changed
+    NetBox's models. Raises Locked if somebody holds a table of components.
+    """
     each_or_alone(events, _tell_owners, _log)
 
 
 def is_new_owner(event: Event) -> bool:
+    """Whether the event creates an object that may own components. Their events may be in a later batch."""
     return event.kind == KindChoices.CREATED and _label(event.object_type_id) not in EVERY_COMPONENT
 
 
@@ -87,7 +95,7 @@ def _tell_owners(events: Sequence[Event]) -> Sequence[None]:
         key = (*reference, event.transaction_id, event.transaction_time)
         changes[key] = event.pk
         causes[key].add(label)
-    # The same order everywhere: no deadlock.
+    # If two dispatchers wrote in different orders, they could wait for each other. So all write in this one.
     rows = [(*key[:2], changes[key], json.dumps(sorted(causes[key]))) for key in sorted(changes)]
     if rows:
         with transactions.short():
@@ -104,7 +112,7 @@ def _owners(events: Sequence[Event]) -> Iterator[tuple[Event, Reference, str]]:
     states_of = {pk: list(filter(None, states)) for pk, *states in columns}
     for event in events:
         label = _label(event.object_type_id)
-        # A module belongs to a device, but is no component.
+        # A module belongs to a device, but is no component: its changes are not told to the device.
         states = states_of.get(event.pk, []) if label in EVERY_COMPONENT else []
         is_recabled = len({state.get('cable_id') for state in states}) > 1
         for state in states:
@@ -152,9 +160,11 @@ def _type_id(label: str) -> int:
 
 
 def take(events: Sequence[Event], in_hand: Collection[int], member: Member) -> set[int]:
-    """Give owners' events their sequence and snapshot. Returns the ids of events that wait, or whose owner is gone.
+    """Give owners' events their sequence and snapshot, each model in a transaction of its own.
 
-    Raises Lost.
+    `in_hand`: the ids of all events of the batch. Returns the ids of events that are not to be dispatched now: somebody
+    holds the owner's row, so the event is tried a second later; or the owner is gone, and the event with it; or an
+    earlier event of the owner came meanwhile. Raises Lost.
     """
     by_type: dict[int, list[Event]] = defaultdict(list)
     for event in events:
@@ -170,13 +180,13 @@ def take(events: Sequence[Event], in_hand: Collection[int], member: Member) -> s
 
 
 def _draw(model: type[Model], events: Sequence[Event], member: Member) -> set[int]:
-    """The lock lasts no longer than the draw."""
+    """Draw sequences under a lock of the owners' rows, which lasts no longer. Returns the ids of the events."""
     owners = model._base_manager.using(DEFAULT_DB_ALIAS).filter(pk__in=[event.object_id for event in events])
     draw = DRAW_SEQUENCE.format(
         table=connection.ops.quote_name(model._meta.db_table), snapshot=snapshots.expression(model)
     )
     with transactions.short(), transactions.reading():
-        member.beat()  # others may have them, if this process was frozen
+        member.beat()  # if this process was frozen, others may have the events: then it raises Lost
         free = owners.order_by('pk').select_for_update(skip_locked=True, no_key=True)
         locked = list(free.values_list('pk', flat=True))
         there = set(owners.values_list('pk', flat=True))

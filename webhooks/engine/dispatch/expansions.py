@@ -19,10 +19,12 @@ from ..each import each_or_alone
 
 logger = logging.getLogger('webhooks.dispatch')
 
-# Seconds: for one model's objects, and of a slower model's rest.
-LOOK_UP_SECONDS, SLOW_MODEL_REST_SECONDS = 3.0, 600.0
+# Time to look up one model's objects for a slice of events.
+LOOK_UP_SECONDS = 3.0
+# A model that takes longer is not looked up for so long.
+SLOW_MODEL_REST_SECONDS = 600.0
 
-# The data of each object's last deletion.
+# The data of each object's last deletion: the payload's if it is complete, or else the snapshot's.
 READ_DELETIONS = """
     SELECT DISTINCT ON (object_id) object_id,
         coalesce(CASE WHEN partial IS NULL THEN nullif(data, '') END, snapshot #>> %s)
@@ -32,11 +34,16 @@ READ_DELETIONS = """
 
 
 class Expander:
+    """Looks up related objects for `expand`. It knows which models were too slow, and leaves these out for a while."""
+
     def __init__(self) -> None:
         self._resting: dict[type[Model], float] = {}
 
     def find(self, shown: Sequence[tuple[expansion.Data, Collection[str]]]) -> list[dict[str, expansion.Data]]:
-        """Return for each object {URL: GET's data}."""
+        """Return {URL: data as GET shows it now} of the related objects, for each (data, keys to expand) of `shown`.
+
+        Objects are missing that are slow, cannot be rendered, or may not be expanded. Raises Locked.
+        """
         return expansion.find([(data, expansion.tree_of(keys)) for data, keys in shown], self._look_up)
 
     def _look_up(self, model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
@@ -49,7 +56,7 @@ class Expander:
             with time_limit.within(LOOK_UP_SECONDS), transactions.reading():
                 return _shown(model, pks).items()
         except Exception as error:
-            # PostgreSQL may have a shorter limit.
+            # If PostgreSQL's own limit is shorter, it cancels the query first: that is too slow as well.
             if not isinstance(error, time_limit.TooSlow) and not isinstance(error.__cause__, QueryCanceled):
                 raise
         logger.error(
@@ -62,11 +69,13 @@ class Expander:
 
 
 def types_of(objects: Mapping[str, object]) -> list[int]:
+    """Return the ids of the models of objects that are given by their URLs, each once, in order."""
     models = filter(None, map(expansion.model_at, objects))
     return sorted({ContentType.objects.get_for_model(model).pk for model in models})
 
 
 def deletions(model: type[Model], pks: Collection[int]) -> dict[int, expansion.Data]:
+    """Return {id: data} of deleted objects, as the event of their last deletion shows them, if it is in the log."""
     shown = [rendering.SHOWN, 'data']
     rows = sql.fetch(READ_DELETIONS, [shown, ContentType.objects.get_for_model(model).pk, list(pks)])
     return {pk: json.loads(text) for pk, text in rows if text}

@@ -1,4 +1,7 @@
-"""Events are taken in hand, matched, rendered without a lock or transaction, and dispatched slice by slice."""
+"""Dispatches events batch by batch: takes them in hand, matches and renders them, and makes their deliveries.
+
+Between the transactions of a batch it holds no lock. Each slice of rendered events is saved by itself.
+"""
 
 import logging
 import time
@@ -24,13 +27,16 @@ from .undecided import Undecided
 
 logger = logging.getLogger('webhooks.dispatch')
 
-# Errors for values that JSON, UTF-8 or PostgreSQL refuses.
+# JSON, UTF-8 or PostgreSQL refuses a value: an event with such an error fails alone.
 NOT_STORED = (DataError, ValueError)
 
-# Deliveries made together; seconds until no further slice is rendered.
-DELIVERIES_PER_TRANSACTION, BATCH_SECONDS = 1000, 0.3
+# Deliveries that are made together.
+DELIVERIES_PER_TRANSACTION = 1000
+# After so long no further slice of a batch is rendered. The rest is for the next batch, with newer changes.
+BATCH_SECONDS = 0.3
 
-# One delivery of a change set is due, the rest follow it (engine/deliver/change_sets.py).
+# No row to a pending or undecided delivery, for each pair of a webhook and an event. One delivery of a change set is
+# due, and the rest follow it (engine/deliver/change_sets.py).
 MAKE_DELIVERIES = """
     INSERT INTO webhooks_delivery (uuid, webhook_id, event_id, object_type_id, object_id, sequence,
         expanded, status, error, created, due_at, expires_at, attempt_count, listed, backfill, change_set, part)
@@ -54,7 +60,10 @@ MAKE_DELIVERIES = """
 
 
 class Dispatcher:
-    """`stay` is called while it makes progress."""
+    """Dispatches for one worker. `suspects`: it takes suspects only, one at a time and without a time limit.
+
+    `stay` is called while it makes progress.
+    """
 
     def __init__(self, member: Member, stay: Callable[[], object] = lambda: None, *, suspects: bool = False) -> None:
         self._member = member
@@ -64,7 +73,11 @@ class Dispatcher:
         self._undecided = None if suspects else Undecided()
 
     def batch(self) -> int:
-        """Dispatch some events, and decide some deliveries. Returns how many of both, 0 if it was broken off."""
+        """Dispatch a batch of events, and decide some deliveries. Returns how many of both, 0 if it was broken off.
+
+        Each event's data are saved, with a delivery for each webhook that takes it. If PostgreSQL breaks it off, that
+        counts as a death of this worker. If this worker was declared dead, it begins anew.
+        """
         try:
             return self._batch() + (self._undecided.step() if self._undecided else 0)
         except BROKEN_OFF as error:
@@ -82,7 +95,10 @@ class Dispatcher:
         self._member.beat()
 
     def _let_go(self) -> None:
-        """One event may break off every transaction. So this counts as a death."""
+        """Rescue its own events like a dead worker's, and begin anew.
+
+        If one event breaks off every transaction, it becomes a suspect by this, and no longer stops other events.
+        """
         with transactions.may_break_off():
             rescue.rescue(self._member.name)
             self._member.begin()
@@ -101,7 +117,7 @@ class Dispatcher:
         self._tell_owners(changed, put_off)
         told = [event for event in events if event.caused_by and matches[event.pk]]
         waiting = components.take(told, [event.pk for event in events], self._member)
-        # Components in the next batch must find their creation.
+        # If a component follows in the next batch, it must find the creation of its owner. So that event stays.
         kept = {event.pk for event in changed if event in put_off or components.is_new_owner(event)}
         unwanted = {event.pk for event in events if event.pk not in kept and not matches[event.pk]}
         claim.discard(unwanted)
@@ -133,7 +149,7 @@ class Dispatcher:
         return ()
 
     def _make_failed(self, shown: Shown, error: Exception) -> None:
-        # Without data there is nothing to evaluate.
+        # Without data there is nothing to evaluate: each webhook gets a delivery that fails.
         webhooks = [*shown.webhooks, *shown.undecided]
         self._make([replace(render.failed(shown.event, error), webhooks=webhooks)])
 
@@ -157,9 +173,10 @@ def _decide(part: Sequence[Shown], matches: Matches) -> tuple[list[Shown], bool]
 def make_deliveries(
     pairs: Sequence[tuple[int, int]], undecided: Sequence[tuple[int, int]] = (), *, keeps_backfill: bool = False
 ) -> list[tuple[int, int, int]]:
-    """Make deliveries of (webhook id, event id), due at once or undecided. Returns (id, webhook id, event id) of each.
+    """Make a delivery for each (webhook id, event id), due at once if in `pairs`, and return their ids.
 
-    `keeps_backfill` marks deliveries of backfills.
+    Returns (id, webhook id, event id) of each delivery. A deleted webhook or event gets none. `keeps_backfill`:
+    deliveries of a backfill's events are marked as such, so changes go before them.
     """
     every = [*pairs, *undecided]
     if not every:

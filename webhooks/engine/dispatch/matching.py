@@ -23,7 +23,10 @@ ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 def match(events: Sequence[Event]) -> tuple[dict[int, list[Webhook]], list[Event]]:
-    """Return {event id: its webhooks}, and the events that `include_components` needs."""
+    """Return {event id: webhooks that asked for it}, and the events that owners of components may have to be told of.
+
+    It asks by model, kind and sequence, and whether the object is unchanged. accepts() asks for the rest.
+    """
     changes = [event for event in events if not event.backfill]
     near = Subscription.objects.near(changes) if changes else ()
     webhook_ids = {one.webhook_id for one in near} | {event.backfill_for for event in events if event.backfill}
@@ -48,7 +51,7 @@ def match(events: Sequence[Event]) -> tuple[dict[int, list[Webhook]], list[Event
         return [one for one in subscribed(event, kind) if event.pk not in same or not one.compares]
 
     matches = {event.pk: asking(event, COMPONENT if event.caused_by else event.kind) for event in events}
-    # Otherwise it was created and deleted in one transaction.
+    # An event without a kind was created and deleted in one transaction: nobody is told.
     own = [event for event in changes if event.kind and not event.caused_by]
     return matches, [event for event in own if asking(event, COMPONENT)]
 
@@ -88,7 +91,10 @@ def meets(webhook: Webhook, shown: Shown) -> bool:
 
 
 def are_met(conditions: dict[str, Any], data: dict[str, Any]) -> bool:
-    """Raises InvalidCondition for conditions that do not fit the data, and its subclass SlowCondition."""
+    """Return whether the data meet NetBox's conditions. Those with a regular expression go to a process of their own.
+
+    Raises InvalidCondition for conditions that do not fit the data, its subclass SlowCondition, and Shortage.
+    """
     if _has_pattern(conditions):
         return renderer.are_met(ENCODER.encode(conditions), ENCODER.encode(data))
     return ConditionSet(conditions).eval(data)

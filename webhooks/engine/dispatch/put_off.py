@@ -1,4 +1,4 @@
-"""Events of a batch that cannot be dispatched now. They are tried later, and so is what follows of their objects."""
+"""Puts off events of a batch that cannot be dispatched now, with the later events of their objects."""
 
 import logging
 from datetime import timedelta
@@ -11,19 +11,25 @@ from ..time_limit import TooSlow
 
 logger = logging.getLogger('webhooks.dispatch')
 
+# An event whose table somebody holds is tried again after this.
 PUT_OFF_PAUSE = timedelta(seconds=1)
 
 
 class PutOff:
+    """The objects of a batch whose events wait. `event in put_off`: an event of its object waits."""
+
     def __init__(self) -> None:
-        # By object.
+        # {(id of the model, id of the object): why}
         self._reasons: dict[tuple[int, int], Exception] = {}
 
     def __contains__(self, event: Event) -> bool:
         return _object(event) in self._reasons
 
     def add(self, event: Event, reason: Exception) -> None:
-        """Let the event wait a second. One that takes too long is a suspect at once: it goes on alone elsewhere."""
+        """Write to the event that it is due again in a second. `reason`: TooSlow, or mostly Locked.
+
+        An event that takes too long is a suspect at once: another process tries it alone.
+        """
         logger.warning('event=%s waits reason="%s" (it is tried again)', event.uuid, reason)
         self._reasons[_object(event)] = reason
         found = Event.objects.filter(pk=event.pk, dispatched_at=None)
@@ -33,6 +39,7 @@ class PutOff:
             found.update(retry_at=Now() + PUT_OFF_PAUSE)
 
     def reason(self, event: Event) -> Exception:
+        """Return why events of its object wait. Raises KeyError if they do not."""
         return self._reasons[_object(event)]
 
 

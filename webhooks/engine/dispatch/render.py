@@ -1,4 +1,4 @@
-"""Renders events: each gets `data` or an error."""
+"""Renders events: each gets its `data` as NetBox's REST API shows the object, or an error."""
 
 import json
 import logging
@@ -26,22 +26,28 @@ from .put_off import PutOff
 
 logger = logging.getLogger('webhooks.dispatch')
 
-# Events rendered together; bytes of their snapshots, as stored: mostly compressed to a third.
-EVENTS_PER_SLICE, SNAPSHOT_BYTES_PER_SLICE = 50, 512 * 1024
-# Seconds: for a slice; for each event alone, while its model goes one by one.
-SLICE_SECONDS, LONE_EVENT_SECONDS = 6.0, 2.0
-# For so many seconds a model goes one by one: after a slice that took too long; after one that needed a held table.
-SLOW_MODEL_SECONDS, HELD_TABLE_SECONDS = 60.0, 5.0
+# A slice is rendered together: so many events, and bytes of their snapshots as stored, mostly compressed to a third.
+EVENTS_PER_SLICE = 50
+SNAPSHOT_BYTES_PER_SLICE = 512 * 1024
+# If a slice takes longer, it is broken off, and its model's events go one by one.
+SLICE_SECONDS = 6.0
+# If an event of such a model takes longer, it is a suspect.
+LONE_EVENT_SECONDS = 2.0
+# A model goes one by one for so long: after a slice that took too long, and after one that needed a held table.
+SLOW_MODEL_SECONDS = 60.0
+HELD_TABLE_SECONDS = 5.0
 ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
+# {event id: webhooks that asked for it}
 Matches = Mapping[int, Collection[Webhook]]
 
+# Events to dispatched ones, with their data or error. Snapshots go, unless there was an error.
 SAVE_RENDERED = """
     UPDATE webhooks_event e
     SET data = v.data, object_repr = v.display, error = v.error, snapshots = v.snapshots, dispatched_at = now(),
         partial = v.partial, expanded = v.expanded, expanded_types = v.expanded_types, skipped = v.skipped,
         first_sequence = NULL, visible = NULL, first_visible = NULL,
-        -- A later version may render what this one cannot.
+        -- If this version cannot render it, a later one may: so its snapshots stay.
         snapshot = CASE WHEN v.error = '' THEN NULL ELSE e.snapshot END,
         prechange = CASE WHEN v.error = '' THEN NULL ELSE e.prechange END
     FROM json_to_recordset(%s::json) AS v(
@@ -50,6 +56,7 @@ SAVE_RENDERED = """
     )
     WHERE e.id = v.id"""
 
+# The bytes of each event's snapshots, as stored.
 READ_SNAPSHOT_BYTES = """
     SELECT id, coalesce(pg_column_size(snapshot), 0) + coalesce(pg_column_size(prechange), 0)
     FROM webhooks_event WHERE id = ANY(%s)"""
@@ -57,40 +64,49 @@ READ_SNAPSHOT_BYTES = """
 
 @dataclass
 class Shown:
+    """A rendered event, as save() writes it. With an `error` it has no `data`."""
+
     event: Event
     data: dict | None = None
+    # The object's name.
     display: str = ''
     error: str = ''
     # `data` before the change, for `only_if_changed`. None: unknown, or nobody asks.
     before: dict | None = None
+    # {"prechange": …, "postchange": …}, as in the change log. None: nobody asks.
     snapshots: dict | None = None
+    # Keys of `data` whose value nobody knew.
     partial: Sequence[str] = ()
+    # {URL: data} of related objects, for `expand`.
     expanded: Mapping[str, expansion.Data] = field(default_factory=dict)
+    # Each gets a delivery.
     webhooks: Sequence[Webhook] = ()
-    # Whose regular expressions are still to be evaluated.
+    # Each gets an undecided delivery: its regular expressions are still to be evaluated.
     undecided: Sequence[Webhook] = ()
+    # How many other webhooks asked for it.
     skipped: int = 0
 
     @classmethod
     def of_dispatched(cls, event: Event) -> 'Shown':
-        """Return what was saved of a dispatched event."""
+        """Return a dispatched event, read from its row. It lacks `before`, and says nothing of webhooks."""
         expanded = json.loads(event.expanded or '{}')
         return cls(event, event.payload_data, event.object_repr, snapshots=event.snapshots, expanded=expanded)
 
     def data_for(self, webhook: Webhook) -> dict | None:
+        """Return `data` with the related objects that the webhook expands. None after an error."""
         if self.data is None or not webhook.expand:
             return self.data
         return expansion.merge(self.data, expansion.tree_of(webhook.expand), self.expanded)[0]
 
 
 class Renderer:
-    """Renders events in slices. It puts off what takes too long, or needs a table that somebody holds.
+    """Renders events in slices. It puts off events that take too long, or need a table that somebody holds.
 
-    It calls `stay` before each slice. Without `limit`, the timer of the process ends what takes too long.
+    It calls `stay` before each slice. Without `limit` only the timer of the process ends an event that takes too long.
     """
 
     def __init__(self, stay: Callable[[], object] = lambda: None, *, limit: bool = True) -> None:
-        # A new process loads NetBox's pages for its first URL, which takes seconds.
+        # A new process loads NetBox's pages for its first URL, which takes seconds. So that is done before any limit.
         reverse('api-root')
         self._stay = stay
         self._limit = limit
@@ -99,7 +115,11 @@ class Renderer:
         self._slow: dict[type[Model], float] = {}
 
     def render(self, events: Sequence[Event], matches: Matches, put_off: PutOff) -> Iterator[list[Shown]]:
-        """Yield slices of rendered events. After a slice that was broken off, the rest of its model is left out."""
+        """Yield slices of rendered events, unsaved. Each has a single model.
+
+        An event that cannot be rendered has an error. Left out are events that are put off, and after a slice that was broken off the rest of its model: the next
+        batch finds them. Raises INTERRUPTIONS, but not Locked in a slice.
+        """
         sizes = dict(sql.fetch(READ_SNAPSHOT_BYTES, [[event.pk for event in events]]))
         by_model = defaultdict(list)
         for event in events:
@@ -158,7 +178,10 @@ class Renderer:
 
 
 def render_again(events: Sequence[Event], matches: Matches) -> None:
-    """Render dispatched events and save them; `skipped` stays."""
+    """Render dispatched events once more, and save them: their data and errors are replaced, and `skipped` stays.
+
+    An event that is put off, or goes on too long, is saved with that as its error.
+    """
     put_off = PutOff()
     for part in Renderer().render(events, matches, put_off):
         save([replace(one, skipped=one.event.skipped) for one in part])
@@ -167,6 +190,10 @@ def render_again(events: Sequence[Event], matches: Matches) -> None:
 
 
 def save(shown: Sequence[Shown]) -> None:
+    """Write rendered events, which are dispatched by that, in the open transaction.
+
+    Raises ValueError or DataError if a value cannot be stored.
+    """
     rows = [
         {
             'id': one.event.pk,
@@ -189,6 +216,7 @@ def _dumps(value: object) -> str | None:
 
 
 def failed(event: Event, error: Exception) -> Shown:
+    """Log the error, and return the event without data, with the error as its reason."""
     logger.error('event=%s failed', event.uuid, exc_info=error)
     return _without_data(event, f'{type(error).__name__}: {error}')
 
@@ -232,7 +260,7 @@ def _show(model: type[Model], events: Sequence[Event], matches: Matches) -> list
 def _data_before(
     model: type[Model], events: Sequence[Event], matches: Matches, states: Mapping[int, tuple[dict, dict | None]]
 ) -> dict[int, dict | None]:
-    """Return {event id: data before}. {} if it cannot be rendered: then these changes are sent."""
+    """Return {event id: data before the change}. {} if they cannot be rendered: then these changes are sent."""
     asked = [event.pk for event in events if changed_keys.asks(event, matches[event.pk])]
     if not asked:
         return {}

@@ -19,11 +19,13 @@ from .render import Shown
 
 logger = logging.getLogger('webhooks.dispatch')
 
-# All webhooks together, between two batches of events; one webhook in its turn, if its first evaluation is not longer.
-STEP_SECONDS, TURN_SECONDS = 0.1, 0.02
+# All webhooks together have so long between two batches of events.
+STEP_SECONDS = 0.1
+# A webhook has so long in its turn, but at least one evaluation. So it reads no more deliveries than that may take.
+TURN_SECONDS = 0.02
 TURN_DELIVERIES = 50
 
-# The next webhook after another one with an undecided delivery.
+# The next webhook by id that has an undecided delivery.
 FIND_NEXT_WEBHOOK = """
     SELECT webhook_id FROM webhooks_delivery WHERE status = 'undecided' AND webhook_id > %s
     ORDER BY webhook_id LIMIT 1"""
@@ -45,15 +47,15 @@ REMOVE_UNMET = """
 
 
 class Undecided:
-    """The webhooks' turns. A dispatcher has one."""
+    """Whose turn it is to have undecided deliveries decided. Each dispatcher has its own."""
 
     def __init__(self) -> None:
         self._last_webhook = 0
 
     def step(self) -> int:
-        """Decide deliveries of webhooks in turn, for STEP_SECONDS. Returns how many were decided.
+        """Decide deliveries of webhooks in turn, for STEP_SECONDS: each is pending, or gone. Returns how many.
 
-        Raises OperationalError or InternalError if PostgreSQL ends a transaction: what it held stays undecided.
+        Raises OperationalError or InternalError if PostgreSQL ends a transaction: its deliveries stay undecided.
         """
         until = time.monotonic() + STEP_SECONDS
         decided, in_vain = 0, set()

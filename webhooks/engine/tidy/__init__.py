@@ -1,4 +1,4 @@
-"""The log stays bounded, and nothing waits for ever.
+"""Keeps the log bounded, and lets nothing wait for ever.
 
 loop: expires deliveries, removes logs of deleted webhooks and canceled backfills, and tells event rules.
 retention: prunes the log, by number and by age, and old counts.

@@ -1,4 +1,4 @@
-"""The daily job tells of client certificates and credentials that end soon."""
+"""Tells of client certificates and credentials that end soon. The daily job does it."""
 
 import logging
 from collections.abc import Iterator
@@ -14,10 +14,16 @@ from .. import notifications, transactions
 
 logger = logging.getLogger('webhooks.endings')
 
+# How long before the end people are told, each day.
 TOLD_BEFORE = timedelta(days=14)
 
 
 def tell() -> None:
+    """Log, and tell people and event rules, of each end within TOLD_BEFORE. Ends in the past count too.
+
+    It looks at enabled webhooks, and tells of each end in a transaction of its own. Raises OperationalError if
+    PostgreSQL breaks it off.
+    """
     soon = timezone.localdate() + TOLD_BEFORE
     for webhook in Webhook.objects.filter(enabled=True).select_related('credential'):
         for event_type, end in _ends_of(webhook):
@@ -35,7 +41,10 @@ def _ends_of(webhook: Webhook) -> Iterator[tuple[EventType, date]]:
 
 
 def _end_of_certificate(path: str) -> date | None:
-    """None: there is no certificate, or deliveries tell that it cannot be used."""
+    """Return the certificate's last day, in NetBox's time zone. None: none is set, or the file cannot be read.
+
+    In the second case deliveries fail, and tell why.
+    """
     if not path:
         return None
     try:

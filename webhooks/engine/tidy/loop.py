@@ -1,4 +1,4 @@
-"""Tidies a little at a time, between batches of the dispatcher."""
+"""Tidies a little at a time, between batches of the dispatcher: one transaction for each kind of rest."""
 
 from collections import Counter
 from datetime import datetime
@@ -8,9 +8,12 @@ from ...models.sequence import SEQUENCE
 from .. import notifications, sql, transactions
 from ..deliver import endpoint, gone, order
 
-# Rows in a transaction, and for each webhook in it.
-ROWS_PER_TRANSACTION, ROWS_PER_WEBHOOK = 500, 50
+# Deliveries that a transaction changes.
+ROWS_PER_TRANSACTION = 500
+# One webhook has no more of them: so others have their share.
+ROWS_PER_WEBHOOK = 50
 
+# Pending deliveries whose time is over, of webhooks that exist. Their lanes are locked, and locked lanes left out.
 OVERDUE = """
     SELECT o.id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id CROSS JOIN LATERAL (
         (SELECT d.id FROM webhooks_delivery d
@@ -28,7 +31,7 @@ OVERDUE = """
 # Tests whose process died, and deliveries of a worker of 1.0.0.
 UNANSWERED = "SELECT id FROM webhooks_delivery WHERE status = 'sending' AND expires_at < %(now)s LIMIT %(part)s"
 
-# Not those in hand, which is known under the lanes' locks only.
+# Pending and sending to failed: their time is over. Not those in hand, which is known under the lanes' locks only.
 EXPIRE = """
     UPDATE webhooks_delivery SET status = 'failed', due_at = NULL, finished_at = now(), listed = false,
         error = CASE WHEN status = 'sending' THEN 'it was cut off before an outcome was recorded'
@@ -38,7 +41,7 @@ EXPIRE = """
       AND id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
     RETURNING id, webhook_id"""
 
-# A deleted webhook's lane. What was matched before the deletion has a lower sequence.
+# A deleted webhook's lane to a former one. Its log has lower sequences: its events were matched before.
 MARK_DELETED = f"""
     UPDATE webhooks_health SET former_until = nextval('{SEQUENCE}') WHERE webhook_id = ANY(ARRAY(
         SELECT webhook_id FROM webhooks_health h
@@ -57,10 +60,11 @@ FORMER = """
     )
     LIMIT 1 FOR UPDATE OF h SKIP LOCKED"""
 
+# A deleted webhook's backfill: undispatched events to no rows.
 FORGET_BACKFILL = """
     DELETE FROM webhooks_event WHERE backfill_for = %(webhook)s AND dispatched_at IS NULL AND sequence <= %(until)s"""
 
-# The deleted webhook's deliveries have the lowest ids.
+# A deleted webhook's deliveries to no rows, the first ones of its id. A new webhook with the id keeps its own.
 FORGET_LOG = """
     DELETE FROM webhooks_delivery WHERE id = ANY(ARRAY(
         SELECT id FROM webhooks_delivery WHERE webhook_id = %(webhook)s AND (
@@ -69,7 +73,8 @@ FORGET_LOG = """
         ORDER BY id LIMIT %(part)s
     ))"""
 
-# Last: an interrupted removal goes on.
+# A former lane and its backfill to no rows, unless a webhook has the id. It comes last, so an interrupted removal goes
+# on.
 FORGET_LANE = """
     WITH gone AS (
         DELETE FROM webhooks_health h
@@ -78,10 +83,10 @@ FORGET_LANE = """
     )
     DELETE FROM webhooks_backfill WHERE webhook_id IN (SELECT webhook_id FROM gone)"""
 
-# To the webhook that has the id now anything may be sent.
+# A former lane to one of the webhook that has the id now: from here on its deliveries are sent.
 FREE_LANE = 'UPDATE webhooks_health SET former_until = NULL WHERE webhook_id = %(webhook)s'
 
-# Parked before `ordered` was switched off. A later part of a change set goes after the earlier one.
+# Parked to due: `ordered` was switched off since. Not parts of change sets: each waits for the part before it.
 LET_PASS = """
     UPDATE webhooks_delivery SET due_at = %(now)s WHERE status = 'pending' AND due_at IS NULL AND id = ANY(ARRAY(
         SELECT d.id FROM webhooks_webhook w JOIN webhooks_health h ON h.webhook_id = w.id CROSS JOIN LATERAL (
@@ -94,13 +99,15 @@ LET_PASS = """
         FOR UPDATE OF h SKIP LOCKED
     ))"""
 
+# A webhook's untried deliveries of backfills that nobody has in hand, and when each was made.
 UNTRIED = """
     SELECT id, created FROM webhooks_delivery
     WHERE webhook_id = %s AND id <> ALL(ARRAY(SELECT unnest(deliveries) FROM webhooks_worker))
       AND backfill AND status IN ('pending', 'undecided') AND lapses = 0 AND attempt_count = 0
       AND attempt_limit IS NULL"""
 
-# Deliveries that were in hand or dispatched during a cancel. Nobody parks or starts a backfill meanwhile.
+# Canceled backfills that left untried deliveries: these were in hand or in dispatch during the cancel. The backfill and
+# its lane are locked, so nobody parks or starts a backfill meanwhile.
 LEFT_BEHIND = """
     SELECT b.webhook_id FROM webhooks_backfill b JOIN webhooks_health h USING (webhook_id)
     WHERE b.state = 'canceled' AND EXISTS (
@@ -113,7 +120,11 @@ LEFT_BEHIND = """
 
 
 def step() -> bool:
-    """Returns whether there may be more."""
+    """Do a part of all that is to be tidied. Returns whether there may be more.
+
+    It disables webhooks whose endpoints are gone, does each function below once, and tells event rules. If PostgreSQL
+    breaks it off, that is logged. Raises RedisError if rules cannot be told.
+    """
     with transactions.may_break_off():
         gone.disable()
         more = any([expire(), forget_deleted(), take_back(), let_pass()])
@@ -122,6 +133,10 @@ def step() -> bool:
 
 
 def expire() -> bool:
+    """Fail a part of the deliveries whose time is over, and let the next of their objects go. Returns whether any was.
+
+    Lanes that somebody has locked come another time.
+    """
     with transactions.short() as now:
         bounds = {'now': now, 'part': ROWS_PER_TRANSACTION, 'each': ROWS_PER_WEBHOOK}
         overdue = sql.fetch_column(OVERDUE, bounds) + sql.fetch_column(UNANSWERED, bounds)
@@ -132,7 +147,10 @@ def expire() -> bool:
 
 
 def forget_deleted() -> bool:
-    """Remove a part of a deleted webhook's log, and at last its lane. Returns whether there was any."""
+    """Delete a part of a deleted webhook's log, and at last its lane. Returns whether there was such a lane.
+
+    If another webhook has the id by now, its lane stays, and may send from then on.
+    """
     with transactions.short():
         sql.execute(MARK_DELETED)
         found = sql.fetch(FORMER)
@@ -146,6 +164,7 @@ def forget_deleted() -> bool:
 
 
 def take_back() -> bool:
+    """Delete the untried deliveries that canceled backfills have left. Returns whether there were any."""
     with transactions.short() as now:
         found = sql.fetch_column(LEFT_BEHIND)
         for webhook_id in found:
@@ -154,12 +173,16 @@ def take_back() -> bool:
 
 
 def let_pass() -> bool:
+    """Make a part of the parked deliveries due whose webhooks are not `ordered` any more. Returns whether any was."""
     with transactions.short() as now:
         return bool(sql.execute(LET_PASS, {'now': now, 'part': ROWS_PER_TRANSACTION, 'each': ROWS_PER_WEBHOOK}))
 
 
 def remove_untried(webhook_id: int, now: datetime) -> list[datetime]:
-    """Returns when each was created. Needs the lane's lock."""
+    """Delete the webhook's untried deliveries of backfills, but those in hand. Returns when each was created.
+
+    The next of their objects are due. The caller has locked the lane.
+    """
     found = dict(sql.fetch(UNTRIED, [webhook_id]))
     order.unpark(list(found), now)
     sql.execute('DELETE FROM webhooks_delivery WHERE id = ANY(%s)', [list(found)])

@@ -1,5 +1,6 @@
-"""Bounds the log by number and by age. Deliveries go with their event. Pending deliveries never go.
+"""Prunes the log, by number and by age. It deletes events, and their deliveries go with them.
 
+An event with a pending delivery never goes.
 Beyond `retention_size` the oldest events go, first those without a failed delivery.
 """
 
@@ -16,16 +17,20 @@ from ...models.hour import KEPT, Hour
 from .. import sql, transactions
 from ..each import first_within
 
-# Events in one look; deliveries in one transaction.
-EVENTS_PER_LOOK, DELIVERIES_PER_TRANSACTION = 200, 500
+# Events that are read at a time.
+EVENTS_PER_LOOK = 200
+# Deliveries that are deleted at a time. An event with more goes alone.
+DELIVERIES_PER_TRANSACTION = 500
 
+# At first events with a failed delivery stay too.
 OPEN_OR_FAILED = (*OPEN_STATUSES, StatusChoices.FAILED)
 
+# How many deliveries of existing webhooks the log has.
 COUNT_DELIVERIES = """
     SELECT count(*) FROM webhooks_delivery d
     WHERE EXISTS (SELECT FROM webhooks_webhook w WHERE w.id = d.webhook_id)"""
 
-# Deliveries of deleted webhooks do not count.
+# The next events of the log by age, how many deliveries each has, how many of existing webhooks, and whether it may go.
 READ_OLD = """
     SELECT e.*, d.* FROM (
         SELECT id, timestamp FROM webhooks_event
@@ -37,9 +42,10 @@ READ_OLD = """
     ) d
     ORDER BY e.timestamp, e.id"""
 
-# A redelivery locks the event too. So the next statement looks again.
+# Locks events, but leaves out locked ones. A redelivery locks its event too, so the next statement looks again.
 LOCK_EVENTS = 'SELECT id FROM webhooks_event WHERE id = ANY(%(ids)s) FOR UPDATE SKIP LOCKED'
 
+# Events to no rows, with their deliveries, if no delivery keeps them.
 PRUNE = """
     DELETE FROM webhooks_event e WHERE e.id = ANY(%(ids)s) AND NOT EXISTS (
         SELECT FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id
@@ -49,6 +55,8 @@ PRUNE = """
 
 
 class Old(NamedTuple):
+    """An event as READ_OLD finds it. `counted`: its deliveries of existing webhooks."""
+
     pk: int
     timestamp: datetime
     deliveries: int
@@ -57,28 +65,36 @@ class Old(NamedTuple):
 
 
 def prune_all(days: int | None = None) -> int:
-    """`days` replaces `retention_days`. Returns the number of deleted events."""
+    """Prune the whole log, as slices(). Returns the number of deleted events."""
     return sum(slices(days))
 
 
 def slices(days: int | None = None) -> Iterator[int]:
+    """Prune old counts, then the log by size, then by age. `days` replaces the setting `retention_days`.
+
+    Yields each transaction's number of deleted events. A caller may stop after any, and prune the rest later.
+    """
     Hour.objects.filter(start__lt=timezone.now() - KEPT).delete()
     yield from by_size(conf.get().retention_size)
     yield from by_age(timezone.now() - timedelta(days=conf.get().retention_days if days is None else days))
 
 
 def by_size(size: int) -> Iterator[int]:
-    """Keep so many deliveries; 0: no bound."""
+    """Delete the oldest events until so many deliveries are left, first those without a failed one. 0: no bound.
+
+    Yields as slices().
+    """
     for kept in (OPEN_OR_FAILED, OPEN_STATUSES) if size else ():
         yield from _delete(kept, 'infinity', sql.fetch_value(COUNT_DELIVERIES) - size)
 
 
 def by_age(before: datetime) -> Iterator[int]:
+    """Delete the events from before that time whose deliveries were all made before it too. Yields as slices()."""
     yield from _delete(OPEN_STATUSES, before)
 
 
 def _delete(kept: Sequence[str], before: datetime | str, excess: float = math.inf) -> Iterator[int]:
-    """Delete events without deliveries in the statuses `kept` or made since `before`.
+    """Delete events from before a time without deliveries in the statuses `kept` or made since, the oldest first.
 
     `excess`: only until so many deliveries are gone. Yields each transaction's number of events.
     """
