@@ -117,8 +117,8 @@ class Renderer:
     def render(self, events: Sequence[Event], matches: Matches, put_off: PutOff) -> Iterator[list[Shown]]:
         """Yield slices of rendered events, unsaved. Each has a single model.
 
-        An event that cannot be rendered has an error. Left out are events that are put off, and after a slice that was broken off the rest of its model: the next
-        batch finds them. Raises INTERRUPTIONS, but not Locked in a slice.
+        An event that cannot be rendered has an error. Left out are events that are put off, and after a slice that was
+        broken off the rest of its model: the next batch finds them. Raises INTERRUPTIONS, but not Locked in a slice.
         """
         sizes = dict(sql.fetch(READ_SNAPSHOT_BYTES, [[event.pk for event in events]]))
         by_model = defaultdict(list)

@@ -1,4 +1,4 @@
-"""The processes of a worker.
+"""Runs the processes of a worker.
 
 supervisor: starts all processes, and replaces dead ones.
 child: a process as its parent sees it.

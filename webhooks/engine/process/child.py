@@ -1,3 +1,5 @@
+"""Starts a process of a worker, and sees how it ends. Its own side: allow, is_stopping, stop, heed."""
+
 import logging
 import math
 import os
@@ -12,28 +14,32 @@ from ...templating.process import fork
 
 logger = logging.getLogger('webhooks.worker')
 
-# Seconds from one start to the next. What kills a process kills the next one too, before it is tried alone.
+# From one start of a process to the next. An event that kills a process may kill the next one too, before it is tried
+# alone. So there is a pause between.
 RESTART_SECONDS = 1.0
 
 _is_stopping = False
 
-# It gets its name, and a channel: a byte tells the parent of suspects.
+# The work of the process. It gets its name, and a channel: a byte tells the parent of suspects.
 Work = Callable[[str, socket.socket], object]
 
 
 class Child:
-    """A process, as its parent sees it. Once it has ended, it can be started again."""
+    """A process, as its parent sees it. Once it has ended, it can be started again.
+
+    `what`: its task, for logs, such as "send". `name`, `channel` and `handle` (a pidfd) are those of the last start.
+    `cause`: why it ended; None if not by its own fault.
+    """
 
     def __init__(self, what: str, work: Work) -> None:
         self.what = what
         self.is_running = False
-        # Why it ended. None: not by its own fault.
         self.cause: str | None = None
         self._work = work
         self._started_at = -math.inf
 
     def start(self) -> None:
-        """If it fails, or the last start is not long ago, try again later."""
+        """Fork the process, unless it runs. If that fails, or the last start was just now, the caller calls again."""
         if self.is_running or time.monotonic() < self._started_at + RESTART_SECONDS:
             return
         self._started_at = time.monotonic()
@@ -47,7 +53,7 @@ class Child:
         self.is_running = True
 
     def has_ended(self) -> bool:
-        """True once for each start."""
+        """Whether the process has ended since the last call: so True once for each start. It notes the `cause`."""
         ended = os.waitid(os.P_PIDFD, self.handle, os.WEXITED | os.WNOHANG) if self.is_running else None
         if ended is None:
             return False
@@ -60,11 +66,13 @@ class Child:
         return True
 
     def has_found_suspects(self) -> bool:
+        """Whether the process has told of suspects since the last call. It waits for nothing."""
         with suppress(BlockingIOError, ConnectionError):
             return bool(self.channel.recv(4096))
         return False
 
     def signal(self, number: int) -> None:
+        """Send the signal to the process. It does nothing if the process has just ended."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.handle, number)
 
@@ -79,11 +87,12 @@ def allow(seconds: float) -> None:
 
 
 def is_stopping() -> bool:
-    """It begins nothing more, and finishes open requests."""
+    """Whether this process was told to stop: it begins nothing more, and finishes open requests."""
     return _is_stopping
 
 
 def stop(*_signal: object) -> None:
+    """Tell this process to stop. It is also the handler of SIGTERM."""
     global _is_stopping  # noqa: PLW0603  (it belongs to the process)
     _is_stopping = True
 
@@ -96,6 +105,7 @@ def heed(seconds: float) -> None:
 
 
 def name(what: str) -> str:
+    """Return a new name for a worker's row, unlike any other: its host, process, time and task."""
     return f'{socket.gethostname()}.{os.getpid()}.{time.time_ns()}.{what}'
 
 

@@ -1,4 +1,4 @@
-"""The dispatcher: RQ's worker of our queue, whose jobs are wake-ups. It also looks every two seconds."""
+"""Runs the dispatcher: RQ's worker of our queue, whose jobs are wake-ups. It also looks every two seconds."""
 
 import socket
 import time
@@ -31,14 +31,19 @@ from ..registry import DISPATCH, Member, may_begin
 from ..tidy import loop as tidy
 from . import child
 
-# Seconds between looks without a wake-up; between looks for something to tidy or to list.
-LOOK_SECONDS, TIDY_SECONDS = 2.0, 1.0
-# Seconds without progress that mean a hang: in C code, or of a connection whose packets vanish.
+# Between two looks without a wake-up, as without Redis.
+LOOK_SECONDS = 2.0
+# Between two looks for something to tidy, or for failures to list.
+TIDY_SECONDS = 1.0
+# Without progress for so long it hangs, in C code or on a connection whose packets vanish: the kernel ends it.
 HANG_SECONDS = 30.0
 
 
 class Dispatching:
-    """`poke` wakes the sender, `publish` puts new failures on the status page. `stay` is called at each progress."""
+    """The work of a dispatcher: it dispatches, and beside that tidies, records backfills and lists failures.
+
+    `poke` wakes the sender, `publish` puts new failures on the status page. `stay` is called at each progress.
+    """
 
     def __init__(
         self,
@@ -57,6 +62,10 @@ class Dispatching:
         self._has_more = False
 
     def look(self) -> None:
+        """Work, if the last look is LOOK_SECONDS ago. As soon as the tables are there, it adds the worker's row.
+
+        If PostgreSQL or Redis is away, that is logged, and the next look is as usual.
+        """
         self._stay()
         if time.monotonic() < self._looked_at + LOOK_SECONDS:
             return
@@ -68,11 +77,14 @@ class Dispatching:
                 self.work()
         except (DatabaseError, InterfaceError, RedisError) as error:
             transactions.recover(error)
-            look_again()  # the tables may have been removed
+            look_again()  # somebody may have removed the tables: the next look asks
         self._looked_at = time.monotonic()
 
     def work(self) -> int:
-        """Dispatch until nothing is left, or JOB_TIME is over. Returns the number of events."""
+        """Dispatch until nothing is left, or JOB_TIME is over, then list failures. Returns the number of events.
+
+        Wake-ups call it too. Before the tables are there it does nothing.
+        """
         if self._member.pk is None:
             return 0
         clear_config()  # somebody may have changed it
@@ -84,9 +96,10 @@ class Dispatching:
         return total
 
     def step(self) -> int | None:
-        """Dispatch a batch, or record a backfill. Returns the number of events, None if nothing is left.
+        """Dispatch a batch, and tidy. Without events, also record a slice of a backfill.
 
-        It tidies beside events too: else event rules would hear of a suspension after an import only.
+        Returns the number of events and decided deliveries, None if nothing is left. It tidies beside events too: else
+        event rules would hear of a suspension after an import only.
         """
         self._stay()
         count = self._dispatcher.batch()
@@ -108,7 +121,7 @@ class Dispatching:
         self._listed_at = time.monotonic()
 
     def _tidy(self, *, is_busy: bool) -> bool:
-        """Goes on at once only without events: they come first."""
+        """Tidy, mostly once a second. Returns whether there may be more, which goes on at once without events only."""
         goes_on = self._has_more and not is_busy
         if not goes_on and time.monotonic() < self._tidied_at + TIDY_SECONDS:
             return False
@@ -119,15 +132,21 @@ class Dispatching:
         return self._has_more
 
 
-# Jobs find it here. Other processes have None.
+# The dispatching of this process, for RQ's jobs in it. None: this process is no dispatcher.
 here: Dispatching | None = None
 
 
 class PromptWorker(BaseWorker):
-    """Stops also if the signal comes at the end of a job: RQ would wait for another one first."""
+    """RQ's worker in a process of ours. While it waits for a job, the dispatcher looks, and it stops when told.
+
+    If the signal comes at the end of a job, RQ itself would wait for another job first.
+    """
 
     def heartbeat(self, *args: Any, **kwargs: Any) -> None:
-        """RQ calls it while it waits: the dispatcher looks without a job too."""
+        """Let the dispatcher look, after RQ's own heartbeat: RQ calls it while it waits for a job.
+
+        Raises StopRequested if the worker was told to stop, and is idle.
+        """
         try:
             super().heartbeat(*args, **kwargs)
         finally:
@@ -138,21 +157,25 @@ class PromptWorker(BaseWorker):
 
     @property
     def dequeue_timeout(self) -> int:
+        """Return for how many seconds RQ waits for a job, before it calls heartbeat()."""
         return int(LOOK_SECONDS)
 
     def handle_warm_shutdown_request(self) -> None:
+        """Note also here that this process stops: RQ calls it when the signal comes."""
         super().handle_warm_shutdown_request()
         child.stop()
 
 
 class QueueWorker(PromptWorker, SimpleWorker):
-    # Seconds between two tries, and for an answer.
+    """RQ's worker for our queue. It runs jobs in its own process, and notices soon that Redis is away."""
+
+    # Seconds between two tries to connect, and for an answer.
     max_connection_wait_time = LOOK_SECONDS
     connection_timeout = int(LOOK_SECONDS) + 1
 
 
 class OthersWorker(PromptWorker, NetBoxRQWorker):
-    """For the queues that are not ours."""
+    """RQ's worker, as NetBox has it, for queues that are not ours."""
 
 
 def serve(
@@ -163,6 +186,11 @@ def serve(
     name: str,
     _channel: socket.socket,
 ) -> None:
+    """Be the dispatcher until told to stop: the supervisor forks a process for it. At the end its row goes.
+
+    `worker`: as the operator started it, with RQ's `options`. `poke` and `publish`: as in Dispatching. While Redis is
+    away, it goes on without jobs.
+    """
     global here  # noqa: PLW0603  (it belongs to the process)
     child.heed(HANG_SECONDS)
     member = Member(name, DISPATCH)
@@ -170,7 +198,7 @@ def serve(
     with renderer.shared():
         while not child.is_stopping():
             here.look()
-            # RQ gives up if Redis hangs or takes no writes.
+            # If Redis hangs or takes no writes, RQ gives up. Then the dispatcher looks, and begins again.
             with transactions.may_break_off(RedisError, StopRequested):
                 _serve_queue(worker, options)
             child.heed(HANG_SECONDS)
@@ -192,7 +220,10 @@ def _serve_queue(worker: Worker, options: dict[str, Any]) -> None:
 
 
 def make_like(worker: Worker, worker_class: type[Worker], queues: Sequence[str]) -> Worker:
-    """Under a new name: RQ keeps a dead worker's for minutes."""
+    """Return an RQ worker of this class for these queues, otherwise like the operator's.
+
+    It has a new name: RQ keeps the name of a dead worker for minutes.
+    """
     return get_worker(
         *queues,
         worker_class=worker_class,

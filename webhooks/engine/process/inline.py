@@ -1,4 +1,4 @@
-"""All of a worker in one process: for --burst, and for tests."""
+"""Does all the work of a worker in one process: for `rqworker --burst`, and for tests."""
 
 import logging
 import time
@@ -19,14 +19,18 @@ logger = logging.getLogger('webhooks.worker')
 
 
 def run(seconds: float = JOB_TIME) -> Counter[str]:
-    """Until nothing is due, or for so long. Returns how many deliveries got which status."""
+    """Dispatch and send until nothing is due, or for so many seconds. Returns how many deliveries got which status.
+
+    If time runs out, a wake-up leaves the rest to another job. Suspects still have a process of their own. Until the
+    tables are migrated it does nothing.
+    """
     if not may_begin():
         logger.warning(WAITS_FOR_MIGRATE)
         return Counter()
     beside = child.Child('suspects', suspects.serve)
     if look_after_others():
         beside.start()
-    # Each forgets only its own work when it is declared dead.
+    # If one of them is declared dead, only its own work is lost. So each has a row.
     dispatching, sending = Member(name('dispatch'), DISPATCH), Member(name('send'), SEND)
     dispatching.begin()
     sending.begin()
@@ -35,7 +39,7 @@ def run(seconds: float = JOB_TIME) -> Counter[str]:
         dispatcher = Dispatching(dispatching, sender.lanes.look_again, lambda: None)
         while time.monotonic() < end and not child.is_stopping():
             if beside.has_ended():
-                with transactions.may_break_off():  # somebody finds it when its time is over
+                with transactions.may_break_off():  # if it fails, somebody finds the row when its time is over
                     rescue.rescue(beside.name, beside.cause)
             is_idle = dispatcher.step() is None
             worked = sender.turn(deliver.MAX_GATHER_SECONDS if is_idle else 0)

@@ -1,4 +1,4 @@
-"""The sender, in its own process, without RQ or Redis."""
+"""Runs the sender, in its own process, without RQ or Redis. It also looks after dead workers."""
 
 import logging
 import os
@@ -18,14 +18,21 @@ logger = logging.getLogger('webhooks.worker')
 
 WAITS_FOR_MIGRATE = 'migrate has not ended: nothing is sent until then'
 
-# Seconds between looks at other workers, for lanes while idle, and with lanes.
-LOOK_AROUND_SECONDS, IDLE_PATIENCE_SECONDS, LANES_PATIENCE_SECONDS = 1.0, 0.5, 0.1
-# Seconds of silence that mean a hang, for example in a plugin's C code; and for a build in a thread.
+# Between two looks at other workers.
+LOOK_AROUND_SECONDS = 1.0
+# A turn with nothing to do waits so long for an answer: without lanes, and with some.
+IDLE_PATIENCE_SECONDS = 0.5
+LANES_PATIENCE_SECONDS = 0.1
+# Without progress for so long it hangs, for example in a plugin's C code, in the main thread or in one that builds.
 HANG_SECONDS = 60.0
 
 
 def serve(pipe: int, name: str, channel: socket.socket) -> None:
-    """A byte in the `pipe` lets it look at once."""
+    """Be the sender until told to stop: the supervisor forks a process for it. At the end its row goes.
+
+    A byte in the `pipe` lets it look for deliveries at once. Through the `channel` it tells the supervisor of suspects.
+    After an unexpected error the process ends at once, and the supervisor starts a new one.
+    """
     child.heed(HANG_SECONDS)
     if not _may_begin():
         logger.warning(WAITS_FOR_MIGRATE)
@@ -41,7 +48,7 @@ def serve(pipe: int, name: str, channel: socket.socket) -> None:
         try:
             _work(sender, member, channel)
         except Exception:
-            # At once: open requests may hang, and nobody would send meanwhile.
+            # Open requests may hang, and nobody would send meanwhile. So it does not wait for its threads.
             logger.exception('sender=failed (another one is started)')
             os._exit(os.EX_SOFTWARE)
 
@@ -60,7 +67,7 @@ def _work(sender: loop.Sender, member: Member, channel: socket.socket) -> None:
 
 
 def _stay(sender: loop.Sender) -> None:
-    """Without it the kernel ends this process: it hangs, or a plugin's code hangs in a thread."""
+    """Put off the kernel's timer, unless a build hangs in a thread. Without that the kernel ends this process."""
     if time.monotonic() < sender.builds_since + HANG_SECONDS:
         child.allow(HANG_SECONDS)
 
@@ -83,9 +90,9 @@ def _look_around(member: Member, channel: socket.socket) -> None:
 
 
 def look_after_others(caller: int | None = None) -> bool:
-    """Rescue dead workers' work, and make missing lanes. `caller` is the own worker's id.
+    """Rescue the work of all dead workers, and make missing lanes. Returns whether there are suspects.
 
-    Returns whether there are suspects.
+    `caller`: the id of this process's own worker, which is alive. Raises DatabaseError.
     """
     while rescue.rescue(caller=caller):
         pass

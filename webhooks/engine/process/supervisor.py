@@ -1,4 +1,4 @@
-"""The supervisor starts all other processes, and replaces dead ones. It has one thread, so it can fork at any time."""
+"""Starts all other processes of a worker, and replaces dead ones. It has one thread, so it can fork at any time."""
 
 import os
 import select
@@ -16,13 +16,18 @@ from .. import rescue, time_limit, transactions
 from . import dispatcher, sender, suspects
 from .child import Child, is_stopping
 
+# It looks at its processes so often, also if none has said anything.
 LOOK_SECONDS = 1.0
-# Seconds for a rescue, whose connection may fall silent.
+# A rescue's connection may fall silent. After so long it is tried with a new one.
 RESCUE_SECONDS = 15.0
 
 
 class Supervisor:
-    """`worker`: as the operator started it. `others`: its queues beside ours."""
+    """The process that the operator started, if it serves our queue. It only watches the processes that work.
+
+    `worker`: RQ's worker, as the operator started it. `others`: its queues beside ours. `publish` puts new failures on
+    the status page.
+    """
 
     def __init__(self, worker: Worker, others: Sequence[str], publish: Callable[[], None]) -> None:
         self._worker = worker
@@ -31,13 +36,16 @@ class Supervisor:
         self._stops = 0
         self._children: list[Child] = []
         self._suspects = Child('suspects', suspects.serve)
-        # Names, and causes.
+        # Name and cause of each process whose work is still to be rescued.
         self._ended: list[tuple[str, str | None]] = []
 
     def run(self, *args, **options) -> bool:
-        """Returns True, as RQ does."""
+        """Run all processes until told to stop (SIGTERM, SIGINT), and they have ended. Returns True, as RQ does.
+
+        It gets the arguments of RQ's Worker.work(). Told twice, it kills the processes that are ours.
+        """
         transactions.bound_connections()
-        # Once for all processes: it takes half a second. They share no connection or setting.
+        # Loading the pages takes half a second. So it is done before all forks. These share no connection or setting.
         get_resolver().url_patterns  # noqa: B018
         clear_config()
         look, wake = os.pipe()
@@ -83,7 +91,10 @@ class Supervisor:
             self._tell()  # it came before the new process was known; RQ ignores a second signal within a second
 
     def _rescue(self) -> None:
-        """Until PostgreSQL is away, or somebody holds a suspect's lane: next time the others come first."""
+        """Rescue the work of processes that have ended. It stops if PostgreSQL is away, or a suspect's lane is held.
+
+        Then that process comes last the next time.
+        """
         while self._ended:
             name, cause = self._ended.pop(0)
             try:
@@ -95,7 +106,7 @@ class Supervisor:
                 return
 
     def _stop(self, *_signal: object) -> None:
-        """Told twice, they end at once."""
+        """Tell the processes to stop: it is the handler of signals. Told twice, they end at once."""
         self._stops += 1
         self._tell()
 
@@ -111,6 +122,6 @@ class Supervisor:
 
 
 def _poke(pipe: int) -> None:
-    """A full pipe wakes the sender already."""
+    """Wake the sender. If the pipe is full, it is awake, or will be."""
     with suppress(BlockingIOError, BrokenPipeError):
         os.write(pipe, b'+')

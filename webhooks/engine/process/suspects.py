@@ -24,15 +24,17 @@ from . import child
 
 logger = logging.getLogger('webhooks.suspects')
 
-# Seconds to dispatch one; seconds to send one, beyond its timeout.
-DISPATCH_SECONDS, SEND_MARGIN_SECONDS = 60.0, 25.0
-# Looks for free lanes, and seconds between two: busy lanes are mostly locked.
-LOOKS_FOR_FREE_LANES, LOOK_PAUSE_SECONDS = 10, 0.05
-# Suspects in a look.
+# A suspect that takes longer has killed its process: to dispatch it, and to send it, beyond its webhook's timeout.
+DISPATCH_SECONDS = 60.0
+SEND_MARGIN_SECONDS = 25.0
+# After so many looks in a row that find nothing the process ends. A busy lane is mostly locked, so one is too few.
+LOOKS_FOR_FREE_LANES = 10
+LOOK_PAUSE_SECONDS = 0.05
+# Deliveries that a look reads: it takes the first with a free lane.
 SUSPECTS_PER_LOOK = 1000
 
-# As in deliver/queue.py and deliver/order.py: the webhook may be sent to, it is the first of its change set, and no
-# earlier delivery of its object waits.
+# Suspects that are due and may be sent. As in deliver/queue.py and deliver/order.py: the webhook may be sent to, it is
+# the first of its change set, and no earlier delivery of its object waits.
 READY_SUSPECTS = f"""
     SELECT d.id, d.webhook_id FROM webhooks_delivery d
     JOIN webhooks_webhook w ON w.id = d.webhook_id JOIN webhooks_health h ON h.webhook_id = w.id
@@ -48,17 +50,19 @@ READY_SUSPECTS = f"""
       ))
     ORDER BY d.due_at, d.id LIMIT %(most)s"""
 
-# No `due_at` while in hand: no other worker takes it.
+# A due suspect to one in hand: without `due_at` no other worker takes it.
 TAKE_SUSPECT = """
     UPDATE webhooks_delivery SET due_at = NULL
     WHERE id = %(id)s AND status = 'pending' AND lapses > 0 AND due_at <= %(now)s RETURNING id"""
 
+# A suspect in hand to one that is due in a second.
 PUT_BACK = """
     UPDATE webhooks_delivery SET due_at = now() + interval '1 second'
     WHERE id = %s AND status = 'pending' AND due_at IS NULL"""
 
 
 def are_any() -> bool:
+    """Whether an event or a delivery is a suspect that can be tried now."""
     if claim.is_any_suspect():
         return True
     with transactions.short() as now:
@@ -66,7 +70,10 @@ def are_any() -> bool:
 
 
 def serve(name: str, _channel: socket.socket) -> None:
-    """An error is the suspect's death."""
+    """Try all suspects: the supervisor forks a process for it. At the end its row goes.
+
+    An unexpected error ends the process, and so counts as the suspect's death. An interruption does not.
+    """
     child.heed(DISPATCH_SECONDS)
     try:
         with renderer.shared():
@@ -90,13 +97,16 @@ def _work(member: Member) -> None:
 
 
 def _allow(member: Member, seconds: float) -> None:
-    """Others leave its work alone until the kernel has ended it, also if it was frozen meanwhile."""
+    """Let the suspect take so long: then the kernel ends this process.
+
+    Its beat lasts longer. So nobody has its work before, also if it was frozen meanwhile.
+    """
     child.allow(seconds)
     member.beat(seconds=seconds + registry.ALIVE_SECONDS)
 
 
 def _deliver(member: Member) -> bool:
-    """Returns whether there was one."""
+    """Send a suspect delivery, and record the outcome. Returns whether there was one."""
     taken = _take(member)
     if not taken:
         return False
@@ -117,7 +127,7 @@ def _ready(now: datetime, most: int) -> list[tuple[int, int]]:
 
 
 def _take(member: Member) -> list[Delivery]:
-    """Take a suspect, then the rest of its part of a change set."""
+    """Take a suspect in hand, then the rest of its part of a change set. [] if none is ready with a free lane."""
     with transactions.short() as now:
         ready = _ready(now, SUSPECTS_PER_LOOK)
         lanes = order.lock({webhook_id for _pk, webhook_id in ready})
@@ -133,7 +143,7 @@ def _take(member: Member) -> list[Delivery]:
 
 
 def _send(sent: Sent) -> None:
-    # Its threads end here: a renderer is forked by a process with one thread.
+    # A renderer is forked by a process with one thread. So the client's threads end before the next suspect.
     with closing(Client(1)) as client:
         sent.send(client.send)
 
