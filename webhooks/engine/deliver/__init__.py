@@ -1,4 +1,4 @@
-"""Deliveries are sent. A worker owns the lane of a webhook for a while, and alone decides which delivery goes next.
+"""Sends deliveries. A worker owns the lane of a webhook for a while, and alone decides which delivery goes next.
 
 loop: does a turn: records answers, chooses, begins requests.
 lanes: takes and leaves lanes, and reads due deliveries. queue has its statements.

@@ -1,13 +1,14 @@
-"""How long to wait before the next attempt. Pure: the time and the random number are arguments."""
+"""Computes how long to wait before the next attempt. Pure: the time and the random number are arguments."""
 
 from datetime import datetime, timedelta
 
 from django.utils.http import parse_http_date_safe
 
-# Waits before attempt 2, 3, …, in seconds, each ±JITTER.
+# Waits before attempt 2, 3, …
 BACKOFF_SECONDS = (5, 30, 120, 600, 3600, 10800, 21600)
+# A wait is shorter or longer by up to this share of it.
 JITTER_SHARE = 0.2
-# The longest wait that an endpoint may ask for, in seconds.
+# An endpoint may ask for a wait of a day at most.
 MAX_RETRY_AFTER_SECONDS = 24 * 3600
 
 
@@ -24,7 +25,7 @@ def delay(failures: int, chance: float) -> timedelta:
 def retry_after(header: str | None, now: datetime) -> timedelta | None:
     """Return the wait that a Retry-After header asks for: seconds or an HTTP date (RFC 9110, 10.2.3).
 
-    At most a day; None where the header is absent or cannot be read.
+    At least nothing, at most a day; None if the header is absent or cannot be read.
     """
     header = (header or '').strip()
     if header.isascii() and header.isdigit():

@@ -1,4 +1,4 @@
-"""Deliveries get their request, and it is sent. Threads do both."""
+"""Builds the request of a delivery, sends it, and keeps the outcome. Threads do it, or the sender itself."""
 
 import logging
 import time
@@ -33,26 +33,32 @@ class Sent:
     others: Sequence[Delivery] = ()
     request: Request | None = None
     outcome: Outcome | None = None
-    # The worker's.
+    # The worker's lane. None: it is sent without one, as suspects and tests are.
     lane: Lane | None = None
-    # Seconds that building took.
+    # Time that the last build took.
     seconds: float = 0.0
 
     @property
     def deliveries(self) -> list[Delivery]:
+        """Return all deliveries of the request. The first gives the request its id."""
         return [self.delivery, *self.others]
 
     @property
     def pks(self) -> list[int]:
+        """Return the ids of all deliveries of the request, as in `deliveries`."""
         return [one.pk for one in self.deliveries]
 
     @property
     def goes_again(self) -> bool:
-        """Whether this time does not count."""
+        """Whether this time does not count: there is no outcome, or this machine was short of processes or memory."""
         return self.outcome is None or self.outcome.starved
 
     def build(self) -> bool:
-        """Build the request. Returns whether there is one to send. Raises BROKEN_OFF."""
+        """Build the request by the builder's definition. Returns whether there is one to send.
+
+        If not, the outcome says why it fails. Without an outcome it goes again: another worker gets the access token.
+        Raises INTERRUPTIONS, but not Shortage.
+        """
         began = time.monotonic()
         try:
             self.request = self._build(time.time())
@@ -61,10 +67,14 @@ class Sent:
         return self.request is not None
 
     def send(self, send: Callable[[Request], Outcome]) -> None:
+        """Send the request with this function, and keep its outcome. It touches no database."""
         self.outcome = send(self.request)
 
     def settle(self) -> None:
-        """Note the answer about an access token. Without an outcome the deliveries go again, with the next token."""
+        """Keep a new access token, or forget one that was refused (401). To be called once after send().
+
+        Then there is no outcome: the deliveries go again, with the next token. So they do if PostgreSQL breaks it off.
+        """
         outcome, self.outcome = self.outcome, None
         with transactions.may_break_off():
             if isinstance(self.request, TokenRequest) and outcome:
@@ -90,7 +100,7 @@ class Sent:
         except Exception as error:
             if sql.is_broken_off(error, before):
                 raise
-            # A plugin's callback may raise anything.
+            # A plugin's callback may raise anything. So any error fails the deliveries of this request only.
             logger.exception('delivery=%s cannot be built', self.delivery.uuid)
             reason = f'not sent: {type(error).__name__}: {error}'
         self.outcome = Outcome(started_at=now, duration=0, error=storable(reason)[:MAX_ERROR], unsendable=True)

@@ -1,4 +1,4 @@
-"""Change sets: all changes of a transaction go to a webhook in one request, or in numbered parts.
+"""Forms change sets: all changes of a transaction go to a webhook in one request, or in numbered parts.
 
 1. While a transaction is dispatched, its deliveries are UNFORMED.
 2. When all is dispatched, they get their parts, once. If one has to wait for an earlier delivery of its
@@ -18,6 +18,7 @@ from .. import sql
 from ..each import portions
 from . import lane, order, ranks
 
+# The order of changes in a set.
 KINDS = (KindChoices.CREATED, KindChoices.UPDATED, KindChoices.DELETED)
 
 # Changes of a set, and about as many in a turn, which has ten seconds. The rest of a set is the next set.
@@ -26,6 +27,7 @@ MAX_CHANGES = 10_000
 # (id of a webhook, id of a transaction)
 Key = tuple[int, int]
 
+# The unformed changes of a set, with their sizes in bytes, about.
 READ_SET = """
     SELECT d.id, d.event_id, d.object_type_id, coalesce(d.span ->> 'kind', e.kind),
         octet_length(e.data) + 4 * coalesce(pg_column_size(e.snapshots), 0)
@@ -34,6 +36,7 @@ READ_SET = """
       AND d.status = 'pending' AND d.expires_at > %(now)s
     ORDER BY d.id LIMIT %(most)s"""
 
+# Unformed deliveries to parts. The first delivery of the first part is due.
 FORM = """
     UPDATE webhooks_delivery d
     SET batch = v.batch, part = v.part, parts = %(parts)s, change_count = %(count)s,
@@ -41,6 +44,7 @@ FORM = """
     FROM unnest(%(ids)s::bigint[], %(batches)s::bigint[], %(numbers)s::int[]) AS v(id, batch, part)
     WHERE d.id = v.id"""
 
+# The unformed deliveries of a set to parked ones.
 PARK_SET = """
     UPDATE webhooks_delivery SET due_at = NULL
     WHERE webhook_id = %(webhook)s AND change_set = %(set)s AND part = %(unformed)s
@@ -48,7 +52,7 @@ PARK_SET = """
 
 
 class Change(NamedTuple):
-    """A delivery of a change set. `size`: of its payload, about, in bytes."""
+    """A delivery of a change set, before it has a part. `size`: of its payload, about, in bytes."""
 
     pk: int
     event_id: int
@@ -60,7 +64,8 @@ class Change(NamedTuple):
 def form(keys: Collection[Key], now: datetime) -> set[Key]:
     """Form the change sets of transactions that are dispatched to the end, or park them.
 
-    Returns which: not all if there are many. The caller owns the lanes, and has locked them.
+    A set is parked if one of its changes has to wait for an earlier delivery of its object. Returns the sets that were
+    formed or parked: not all if there are many changes. The caller owns the lanes, and has locked them.
     """
     settled: set[Key] = set()
     count = 0
@@ -89,23 +94,24 @@ def _form(changes: Sequence[Change], now: datetime) -> None:
 
 
 def split(changes: Sequence[Change]) -> Iterator[Sequence[Change]]:
-    """Yield the parts. The first change of each always fits."""
+    """Yield the parts of a set. Each is a request, as large as a batch may be. A larger change is a part alone."""
     return portions(changes, attrgetter('size'), lane.BATCH_BYTES, lane.BATCH_DELIVERIES)
 
 
 def in_order(deliveries: Iterable[Delivery]) -> list[Delivery]:
-    """Return the deliveries of a request as its body shows them."""
+    """Return the deliveries of a request in the order of its body: of a change set by place, of a batch by sequence."""
     return sorted(deliveries, key=lambda one: place_of(one) if one.parts else (one.sequence,))
 
 
 def place_of(change: Change | Delivery) -> tuple[int, int, int]:
-    """Return the place of a change in its set."""
+    """Return the place of a change in its set, to sort by: of a Change, or of a delivery with its event."""
     return place(change.kind, ranks.rank_of(change.object_type_id), change.event_id)
 
 
 def place(kind: str, rank: int, event_id: int) -> tuple[int, int, int]:
-    """Creations come first, then updates, then deletions. A model comes after the models that it points to.
+    """Return the place of a change in its set, to sort by. `rank`: of its model (ranks.py).
 
-    Deletions go in reverse. Objects of a model keep the order of their first saves.
+    Creations come first, then updates, then deletions. A model comes after the models that it points to. Deletions go in
+    reverse. Objects of a model keep the order of their first saves.
     """
     return KINDS.index(kind), -rank if kind == KindChoices.DELETED else rank, event_id

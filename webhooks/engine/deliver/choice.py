@@ -1,4 +1,4 @@
-"""Which webhook is served next, and with what. Pure."""
+"""Chooses the webhooks that are served next, and their deliveries. Pure: all of it is in memory."""
 
 from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
@@ -6,14 +6,16 @@ from itertools import islice
 
 from .lane import LARGE_BYTES, Due, Lane
 
-# Bytes of all large payloads in hand, and of one webhook's: its endpoint may hang. One payload always fits.
-MAX_LARGE_BYTES, MAX_LARGE_BYTES_PER_LANE = 32 * 1024 * 1024, 16 * 1024 * 1024
-# Deliveries of requests with several that begin in a turn. The first request always fits.
+# All large payloads in hand together. A single one always fits.
+MAX_LARGE_BYTES = 32 * 1024 * 1024
+# One webhook's share of it: its endpoint may hang. A single payload always fits.
+MAX_LARGE_BYTES_PER_LANE = 16 * 1024 * 1024
+# Deliveries that begin in a turn in requests with several. The first such request always fits.
 GROUPED_DELIVERIES_PER_TURN = 2000
 
 
 def choose(lanes: Iterable[Lane], free: int, now: float) -> list[Due]:
-    """Return the deliveries that go next, each with those in its request.
+    """Return the deliveries that go next, each with its companions. Their lanes have them in hand from now on.
 
     The lane with the fewest requests in hand comes first, then the lane that has waited longest. `free` threads are
     there. A lane with nothing in hand gets one in any case: so endpoints that hang stop no other. While changes wait

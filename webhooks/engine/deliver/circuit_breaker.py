@@ -1,8 +1,9 @@
-"""The circuit breaker of an endpoint: a webhook whose endpoint is away, or refuses everything, is suspended.
+"""Suspends a webhook whose endpoint is away, or refuses everything: a circuit breaker.
 
-Closed: all is sent. Open, after SUSPEND_AFTER attempts in a row that found no endpoint, or when each answer for as long
-as REFUSED was a failure of the endpoint's own (5xx, 429): nothing is sent until the next probe. Half-open: one delivery
-probes the endpoint at growing intervals, while all others wait and use up no attempt. The first other answer closes it.
+Closed: all is sent. Open: nothing is sent until the next probe. It opens after SUSPEND_AFTER_ATTEMPTS that found no
+endpoint, or when each answer for REFUSED_TOO_LONG was a failure of the endpoint's own (5xx, 429). Half-open: one
+delivery probes the endpoint at growing intervals, while all others wait and use up no attempt. The first other answer
+closes it.
 A proxy's answer that the endpoint is away (502, 503, 504) counts as none.
 """
 
@@ -11,13 +12,19 @@ from datetime import datetime, timedelta
 from ...models import Health, Webhook
 from ...transport.exchange import Outcome
 
+# Attempts in a row that found no endpoint.
 SUSPEND_AFTER_ATTEMPTS = 5
+# Refusals only, for so long.
 REFUSED_TOO_LONG = timedelta(minutes=10)
+# Waits before the first probe, the second, …; the last one repeats.
 PROBE_SECONDS = (10, 30, 60, 120, 300, 600)
 
 
 def count(health: Health, outcome: Outcome, now: datetime) -> None:
-    """Note whether the endpoint was there. Its answer closes the circuit. Saves nothing."""
+    """Note an outcome on the health: whether the endpoint was there, or refused. Saves nothing.
+
+    An answer closes the circuit, but not one of refusals that have gone on too long.
+    """
     if outcome.unreachable:
         health.unreachable += 1
         return
@@ -31,7 +38,7 @@ def count(health: Health, outcome: Outcome, now: datetime) -> None:
 
 
 def close(health: Health) -> None:
-    """Close the circuit. Saves nothing."""
+    """Close the circuit of this health: its webhook is no longer suspended. Saves nothing."""
     health.unreachable = health.probes = 0
     health.suspended_since = health.probe_at = None
 

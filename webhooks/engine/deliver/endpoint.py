@@ -1,4 +1,4 @@
-"""An endpoint's health: outcomes are counted, and people are told of trouble."""
+"""Keeps an endpoint's health: it counts outcomes, suspends and resumes webhooks, and tells people of trouble."""
 
 import json
 from bisect import bisect_left
@@ -18,7 +18,7 @@ from ...transport.exchange import Outcome
 from .. import notifications, sql
 from . import circuit_breaker, queue
 
-# What outcomes change, and its type in PostgreSQL.
+# The columns that outcomes change, and their types in PostgreSQL.
 WRITTEN_COLUMNS = {
     'delivered': 'bigint',
     'failed': 'bigint',
@@ -38,13 +38,14 @@ WRITTEN_COLUMNS = {
     'failure_told_on': 'date',
 }
 
-# The new state of some lanes. One statement for all: a thousand endpoints may fail in a turn.
+# Lanes to their new health. A thousand endpoints may fail in a turn, so it is one statement for all.
 WRITE_HEALTH = f"""
     UPDATE webhooks_health h SET {', '.join(f'{name} = v.{name}' for name in WRITTEN_COLUMNS)}
     FROM json_to_recordset(%(rows)s::json)
         AS v(webhook_id bigint, {', '.join(f'{name} {kind}' for name, kind in WRITTEN_COLUMNS.items())})
     WHERE h.webhook_id = v.webhook_id"""
 
+# How many requests of a webhook wait for their next attempt, among the first 2,000 deliveries.
 COUNT_RETRIED_REQUESTS = """
     SELECT count(DISTINCT coalesce(batch, id)) FROM (
         SELECT id, batch FROM webhooks_delivery
@@ -54,9 +55,9 @@ COUNT_RETRIED_REQUESTS = """
 
 
 class Entry(NamedTuple):
-    """So many deliveries got a status by an outcome, with this webhook's definition. None: there was no request.
+    """A note for a webhook's health: `count` deliveries got a status, which may be `pending` for a later attempt.
 
-    `pks`: the deliveries of that request.
+    After a request it has the `outcome`, the webhook as it was sent with, and the ids of the request's deliveries.
     """
 
     webhook_id: int
@@ -68,7 +69,7 @@ class Entry(NamedTuple):
 
     @property
     def is_urgent(self) -> bool:
-        """Whether it has to be written at once. Plain success need not."""
+        """Whether it has to be written at once: after trouble. Plain success may wait for the next entries."""
         if self.outcome is None:
             return False
         health = self.webhook.health
@@ -81,12 +82,17 @@ def entries(status: str, counts: Mapping[int, int]) -> list[Entry]:
 
 
 def note(status: str, counts: Mapping[int, int], now: datetime) -> None:
-    """Count deliveries that were closed without a request. `counts` are by the webhook's id."""
+    """Count deliveries that were closed without a request, as write() does. `counts` are by the webhook's id."""
     write(entries(status, counts), now)
 
 
 def write(noted: Sequence[Entry], now: datetime, *, tells_failures: bool = True) -> list[Entry]:
-    """Write entries, and tell people. Returns the entries of webhooks that somebody has locked."""
+    """Write entries to the healths and hourly counts, and tell people of news, all in the open transaction.
+
+    If a circuit opens, a tried delivery becomes the next probe. If it closes, all tried deliveries are due. The webhooks
+    of the entries get their new health. Returns the entries of lanes that somebody has locked, for another call.
+    Without `tells_failures` nobody is told that a delivery has failed.
+    """
     by_webhook: dict[int, list[Entry]] = defaultdict(list)
     for one in noted:
         by_webhook[one.webhook_id].append(one)
@@ -112,7 +118,7 @@ def write(noted: Sequence[Entry], now: datetime, *, tells_failures: bool = True)
     for one in noted:
         if one.webhook and one.webhook_id in healths:
             one.webhook.health = healths[one.webhook_id]  # the next verdicts need it
-    # None of deleted ones.
+    # A deleted webhook's entries are dropped.
     locked = set(rows.values_list('pk', flat=True)) - healths.keys() if len(healths) < len(by_webhook) else ()
     return [one for one in noted if one.webhook_id in locked]
 
@@ -131,13 +137,13 @@ def _record(health: Health, entries: Iterable[Entry], now: datetime) -> Counter[
     health.delivered += closed[StatusChoices.DELIVERED]
     health.failed += closed[StatusChoices.FAILED]
     health.superseded += closed[StatusChoices.SUPERSEDED]
-    # The webhook may have been saved since, with another endpoint.
+    # If the webhook was saved since, it may have another endpoint: the outcome is not about that.
     saved_at = health.webhook.last_updated
     current = [one.outcome for one in entries if one.outcome and one.webhook.last_updated == saved_at]
     if current:
         _note_outcomes(health, current, now)
     if health.webhook.is_feed and closed[StatusChoices.DELIVERED]:
-        # It may have had a URL, and been suspended.
+        # A feed may have had a URL, and been suspended. It is not any more.
         circuit_breaker.close(health)
         health.refused_since, health.last_error, health.last_success_at = None, '', now
     return closed
@@ -152,7 +158,7 @@ def _note_outcomes(health: Health, outcomes: Sequence[Outcome], now: datetime) -
     last = outcomes[-1]
     health.last_status, health.last_error, health.last_attempt_at = last.status, last.error, now
     if sent:
-        # By PostgreSQL's clock, as the time of the probe.
+        # `probe_at` is by PostgreSQL's clock. So this is too.
         began = now - timedelta(seconds=min(outcome.duration for outcome in sent))
         is_outage = not health.suspended_since and circuit_breaker.is_refused(health, now)
         is_outage = is_outage and _are_several_refused(health)

@@ -1,4 +1,4 @@
-"""A feed is a webhook without a URL. Its due deliveries are published: they get the next numbers of their webhook.
+"""Publishes the due deliveries of a feed, a webhook without a URL: they get the next numbers of their webhook.
 
 The lane's row keeps the last number, and stays locked until the commit. So nobody sees a number before a lower one.
 """
@@ -12,7 +12,7 @@ from .. import sql
 from . import endpoint, order
 from .endpoint import Entry
 
-# Numbers follow the given order.
+# Pending deliveries to delivered ones, with the next numbers of their lanes in the given order.
 PUBLISH = """
     WITH due AS MATERIALIZED (
         SELECT d.id, d.webhook_id, v.n FROM unnest(%(ids)s::bigint[]) WITH ORDINALITY AS v(id, n)
@@ -34,9 +34,9 @@ PUBLISH = """
 
 
 def publish(ids: Collection[int], now: datetime) -> list[Entry]:
-    """Publish these deliveries, in this order. Returns the entries for endpoint.py.
+    """Publish these deliveries, in this order: each is delivered. Returns the entries for endpoint.write().
 
-    The caller has locked the rows of their lanes.
+    Closed or locked ones are left out. The next of their objects are due. The caller has locked their lanes' rows.
     """
     if not ids:
         return []

@@ -1,4 +1,4 @@
-"""Which waiting deliveries of one object are needless, if only the latest is to be sent. Pure.
+"""Finds the needless ones among an object's waiting deliveries, if only the latest is to be sent. Pure.
 
 It looks at lives of the object, each from its creation to its deletion:
 
@@ -52,14 +52,14 @@ class Heir(NamedTuple):
 
 
 class Folded(NamedTuple):
-    """The ids of needless deliveries, in order, and their heirs."""
+    """The ids of an object's needless deliveries, in order, and the heirs that stay in their place."""
 
     closed: list[int]
     heirs: list[Heir]
 
 
 def fold(waiting: Sequence[Waiting]) -> Folded:
-    """Look at the waiting deliveries of one object, in order of sequence."""
+    """Return which of an object's waiting deliveries are needless. They are given in order of sequence."""
     folded = Folded([], [])
     for life in _lives(waiting):
         last = max((place for place, one in enumerate(life) if not one.is_attempted), default=0)
@@ -93,7 +93,7 @@ def _heir(life: Sequence[Waiting], heir: Waiting) -> Heir:
     is_unknown = tells_creation and not any(one.is_seen for one in life)
     span: dict[str, Any] = {'kind': CREATED, 'prechange': None} if tells_creation else {}
     if tells_creation and not is_unknown:
-        span['seen'] = True  # or the object, if there are snapshots
+        span['seen'] = True  # INHERIT puts the object in its place, if there are snapshots
     attempted = [one.pk for one in life if one.is_attempted and is_new]
     return Heir(
         pk=heir.pk,

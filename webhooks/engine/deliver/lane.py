@@ -1,4 +1,7 @@
-"""A lane, as its owner knows it. Pure: no database, no clock. `now` is by time.monotonic()."""
+"""Keeps a lane's state in its owner's memory: due deliveries, requests in hand, and how many may go.
+
+Pure: no database, no clock. `now` is in seconds by time.monotonic().
+"""
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -9,27 +12,35 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from ...payload.http_request import Builder
 
-# Deliveries of a lane that a worker knows. Below LOW it looks for more.
-DELIVERIES_PER_LANE, LOW_DELIVERIES = 200, 64
-# The newest among them, if there are more: so a change passes a backlog.
+# A worker knows so many waiting deliveries of a lane's changes, and of its backfill. Below the second it reads more.
+DELIVERIES_PER_LANE = 200
+LOW_DELIVERIES = 64
+# If there are more, it reads this share from the newest: so a change passes a backlog.
 NEWEST_SHARE = 1 / 4
-# A commit may come so long after its deliveries are due.
+# A commit may come so long after its deliveries are due. So a look begins so long before the mark.
 COMMIT_LAG = timedelta(seconds=2)
+# A mark from which everything is read.
 BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-# Seconds without work after which a lane is left: any worker may have the next change.
+# A lane without work for so long is left: any worker may have the next change.
 IDLE_SECONDS = 1.0
-# Deliveries of a batch, and bytes of their payloads. The first always fits.
-BATCH_DELIVERIES, BATCH_BYTES = 1000, 1024 * 1024
-# Bytes from which a payload is large.
+# A batch, and a part of a change set, holds so many deliveries and bytes of their payloads. The first always fits.
+BATCH_DELIVERIES = 1000
+BATCH_BYTES = 1024 * 1024
+# Payloads above this are large: choice.py bounds how many are in hand.
 LARGE_BYTES = 256 * 1024
-# Seconds of a build that make its webhook slow: a thread builds from then on.
+# After a build that took longer, a thread builds the webhook's next request.
 SLOW_BUILD_SECONDS = 0.02
-# Seconds of a build that ran out of time (templating/renderer.py). After two in a row the webhook rests.
-ENDLESS_BUILD_SECONDS, ENDLESS_REST_SECONDS = 1.9, 60.0
+# A build that took longer ran out of time (TIME_LIMIT in templating/renderer.py). After two in a row the webhook rests.
+ENDLESS_BUILD_SECONDS = 1.9
+ENDLESS_REST_SECONDS = 60.0
 
 
 class Due(NamedTuple):
-    """A due delivery. `size`: of its payload, about, in bytes. `is_failed`: its event was not rendered."""
+    """A due delivery, which may stand for others. `size`: of its payload, about, in bytes.
+
+    `batch`: the id of its request's first delivery. None: not known yet, or it goes alone. `kind`: of the change that
+    it tells of. `is_failed`: its event was not rendered.
+    """
 
     pk: int
     webhook_id: int
@@ -49,16 +60,21 @@ class Due(NamedTuple):
 
     @property
     def pks(self) -> list[int]:
+        """Return the ids of all deliveries of the request, its own first."""
         return [self.pk, *self.others]
 
     @property
     def is_formed(self) -> bool:
-        """Whether its companions are known."""
+        """Whether its companions are known: its change set has parts, or it is in none."""
         return self.change_set is None or self.batch is not None
 
 
 class Wish(NamedTuple):
-    """Read changes or a backfill: the oldest after the mark, and some of the newest."""
+    """A lane's wish to read due deliveries, of changes or of a backfill.
+
+    `room`: how many of the oldest after the mark, which is (`since`, `since_id`). `newest`: how many of the newest, if
+    there are more.
+    """
 
     webhook_id: int
     backfill: bool
@@ -69,13 +85,18 @@ class Wish(NamedTuple):
 
 
 class State(NamedTuple):
+    """A webhook's state, as a turn reads it: when it was saved, whether it may be sent to, and only a probe at a time.
+
+    `is_saved`: somebody has saved it since its last attempt.
+    """
+
     saved_at: datetime | None
     is_active: bool
     is_suspended: bool
-    # Since the last attempt.
     is_saved: bool = False
 
 
+# The state of a lane whose definition is not read yet, or whose webhook is deleted.
 INACTIVE = State(None, False, False)
 
 
@@ -87,7 +108,7 @@ class Bucket:
     filled_at: float = 0.0
 
     def fill(self, rate: int | None, now: float) -> float:
-        """Return how many requests may begin."""
+        """Add tokens since the last call, `rate` a second (None: no limit). Returns how many requests may begin."""
         if rate is None:
             return math.inf
         self.tokens = min(self.tokens + rate * (now - self.filled_at), max(rate / 5, 1.0))
@@ -97,7 +118,7 @@ class Bucket:
 
 @dataclass
 class Mark:
-    """How far a lane was read, and whether there was more."""
+    """How far a lane was read, by the time that deliveries are due, and whether there was more."""
 
     due_at: datetime = BEGINNING
     pk: int = 0
@@ -110,7 +131,7 @@ class Mark:
         return (self.due_at, self.pk) if self.has_more else (self.due_at - COMMIT_LAG, 0)
 
     def move(self, due: Sequence[Due], room: int) -> None:
-        """These were read, the oldest first."""
+        """Note the deliveries that were read for a wish with so much room, the oldest first."""
         self.has_more = len(due) >= room
         if due:
             last = due[:room][-1]
@@ -118,15 +139,19 @@ class Mark:
 
 
 def _no_marks() -> dict[bool, Mark]:
-    """For changes, and for a backfill."""
+    """Return new marks: for changes (False), and for a backfill (True)."""
     return {False: Mark(), True: Mark()}
 
 
 @dataclass(eq=False)
 class Lane:
-    """A webhook that this worker sends to. The first fields come from its definition."""
+    """A webhook that this worker sends to: `builder` to `is_feed` come from its definition.
+
+    A delivery is first in `waiting`, then in `in_hand` from begin() to end().
+    """
 
     webhook_id: int
+    # When it last had work.
     used_at: float
     # None: the definition is still to be read.
     builder: 'Builder | None' = None
@@ -140,10 +165,11 @@ class Lane:
     window: int = 1
     # Answers since the last turn. Twice as many requests may wait for a thread: the endpoint is not idle.
     answered: int = 0
-    # {id of the delivery: it}, the next one first.
+    # Due deliveries that are read, by id, the next one first.
     waiting: dict[int, Due] = field(default_factory=dict)
-    # Each goes in a request, with its others.
+    # Those whose request is under way, or is to begin: by id, each with its others.
     in_hand: dict[int, Due] = field(default_factory=dict)
+    # When the last request began.
     began_at: float = 0.0
     bucket: Bucket = field(default_factory=Bucket)
     # No request begins before.
@@ -156,13 +182,14 @@ class Lane:
     marks: dict[bool, Mark] = field(default_factory=_no_marks)
 
     def define(self, builder: 'Builder') -> None:
-        """Its webhook was saved: other deliveries may go now."""
+        """Take over a webhook's definition, new or saved anew. Other deliveries may go now, so all are read anew."""
         self.builder = builder
         for name in ('concurrency', 'rate_limit', 'batch', 'latest_only', 'is_feed'):
             setattr(self, name, getattr(builder.webhook, name))
         self.forget()
 
     def note_state(self, state: State) -> None:
+        """Take over the state of this turn. If the webhook is not active, its waiting deliveries are forgotten."""
         if not state.is_active:
             self.forget()
         self.state = state
@@ -172,6 +199,7 @@ class Lane:
     #
 
     def wishes(self, *, everything: bool) -> Iterator[Wish]:
+        """Yield which deliveries are to be read, as few are known. `everything`: from the beginning, not the mark."""
         if not self.state.is_active:
             return
         for backfill, mark in self.marks.items():
@@ -184,7 +212,7 @@ class Lane:
                 yield Wish(self.webhook_id, backfill, room, newest, *since)
 
     def learn(self, wish: Wish, due: Sequence[Due], now: float, parked: Collection[int] = ()) -> None:
-        """Take in deliveries that were read for a wish, but no parked ones."""
+        """Take in the deliveries that were read for a wish, but not the `parked` ids, and move the mark."""
         self.waiting |= {one.pk: one for one in due if one.pk not in parked}
         self.marks[wish.backfill].move(due, wish.room)
         if due:
@@ -192,27 +220,31 @@ class Lane:
 
     @property
     def known(self) -> list[int]:
+        """Return the ids of all deliveries that wait or are in hand: they need not be read."""
         return [pk for one in (*self.in_hand.values(), *self.waiting.values()) for pk in one.pks]
 
     @property
     def unformed(self) -> list[Due]:
-        """One delivery of each change set that is still to be formed."""
+        """Return the waiting deliveries that stand for a change set without parts, one for each set."""
         return [one for one in self.waiting.values() if not one.is_formed]
 
     def forget(self) -> None:
-        """Waiting deliveries are read anew when they may go."""
+        """Forget waiting deliveries and marks: all are read anew once they may go."""
         self.waiting.clear()
         self.marks = _no_marks()
 
     @property
     def has_changes(self) -> bool:
+        """Whether a delivery waits that is not of a backfill."""
         return any(not one.backfill for one in self.waiting.values())
 
     @property
     def sends_backfill(self) -> bool:
+        """Whether a request of a backfill is in hand."""
         return any(one.backfill for one in self.in_hand.values())
 
     def is_idle(self, now: float) -> bool:
+        """Whether the lane is to be left: it has had no work for IDLE_SECONDS."""
         return not self.in_hand and not self.waiting and now > self.used_at + IDLE_SECONDS
 
     #
@@ -220,14 +252,17 @@ class Lane:
     #
 
     def room(self, now: float) -> int:
-        """Return how many more requests may go."""
+        """Return how many more requests may go: by the window, a suspension, the rate limit and a rest."""
         if now < self.rests_until:
             return 0
         most = 1 if self.state.is_suspended else self.window + 2 * self.answered
         return max(min(most - len(self.in_hand), self.bucket.fill(self.rate_limit, now)), 0)
 
     def next(self) -> Iterator[Due]:
-        """Yield deliveries that may go, each with those in its request: changes before backfills."""
+        """Yield the waiting deliveries that may go, each with its companions: changes before backfills.
+
+        Between two steps the caller may begin() the delivery. Batches and change sets wait until they are whole.
+        """
         for one in sorted(self.waiting.values(), key=lambda one: one.backfill):
             is_whole = not self.batch or one.batch is not None or one.transaction_id in self.whole
             if is_whole and one.is_formed and one.pk in self.waiting:
@@ -235,13 +270,17 @@ class Lane:
                 yield one if is_alone else together(one, self.waiting.values())
 
     def withdraw(self) -> list[int]:
-        """Take out deliveries for a feed to publish. Those without data stay: their requests fail."""
+        """Take out all waiting deliveries that have data, for a feed to publish, and return their ids.
+
+        The rest stays: their requests fail, which records the reason.
+        """
         going = [one for one in self.waiting.values() if not one.is_failed]
         for one in going:
             del self.waiting[one.pk]
         return [pk for one in going for pk in one.pks]
 
     def begin(self, due: Due, now: float) -> None:
+        """Take a delivery and its companions in hand: their request is to begin. It uses up one of the rate limit."""
         for pk in due.pks:
             self.waiting.pop(pk, None)
         self.in_hand[due.pk] = due
@@ -249,21 +288,22 @@ class Lane:
         self.used_at = self.began_at = now
 
     def end(self, pk: int) -> Due:
+        """Take a delivery out of hand, by the id of its request's first, and return it. Raises KeyError."""
         return self.in_hand.pop(pk)
 
     def put_back(self, pk: int) -> None:
-        """A request did not begin: it goes first next time."""
+        """Let a delivery in hand wait again, as the first: its request did not begin. Its place is free again."""
         due = self.end(pk)
         self.bucket.tokens += 1
         self.waiting = {pk: due} | self.waiting
 
     def note_answer(self, *, reached: bool) -> None:
-        """`reached`: the endpoint has answered."""
+        """Widen the window by one if the endpoint has answered (`reached`), or else halve it (slow start)."""
         self.answered += reached
         self.window = min(self.window + 1, self.concurrency) if reached else max(self.window // 2, 1)
 
     def note_built(self, seconds: float, now: float) -> bool:
-        """Returns whether the lane rests from now on: its template is endless."""
+        """Note how long a build took. Returns whether the lane rests from now on: its template seems endless."""
         self.is_slow = seconds > SLOW_BUILD_SECONDS
         self.endless = self.endless + 1 if seconds > ENDLESS_BUILD_SECONDS else 0
         if self.endless < 2:
@@ -273,14 +313,14 @@ class Lane:
 
     @property
     def large(self) -> int:
-        """Bytes of the large payloads in hand."""
+        """Return the bytes of the large payloads in hand."""
         return sum(one.size for one in self.in_hand.values() if one.size > LARGE_BYTES)
 
 
 def together(first: Due, waiting: Iterable[Due]) -> Due:
-    """Return a delivery with others of its transaction, model and kind, or as they went together once.
+    """Return a delivery with its companions: others of its transaction, model and kind, as many as a batch may hold.
 
-    They go under its id. The others follow by their ids.
+    If they went together once, the same go again, under the same id. Otherwise the lowest id leads.
     """
     found, size = [first], first.size
     for one in waiting:

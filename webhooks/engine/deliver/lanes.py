@@ -1,4 +1,4 @@
-"""The lanes that a worker owns: it takes and leaves them, reads due deliveries, and chooses."""
+"""Takes and leaves lanes for a worker, reads their due deliveries, and chooses the requests that go next."""
 
 import time
 from collections import defaultdict
@@ -16,21 +16,24 @@ from .choice import choose
 from .endpoint import Entry
 from .lane import BEGINNING, COMMIT_LAG, INACTIVE, Due, Lane
 
-# Lanes that are taken at a time.
+# Lanes that a look takes at most.
 LANES_PER_TAKE = 200
-# Seconds between two looks for lanes.
+# Between two looks for free lanes.
 TAKE_SECONDS = 0.05
-# A lane that is given up is for others so many seconds: each looks at all lanes within that time, if it is not slow.
+# A lane that is given up is for others so long: each looks at all lanes within that time, if it is not slow.
 GIVEN_SECONDS = 2.0
-# A worker that is to end waits for lanes that rest no longer than this, in seconds.
+# A worker that ends when nothing is due waits for lanes that rest no longer than this.
 SHORT_REST_SECONDS = 1.0
 
 
 class Lanes:
-    """A worker's lanes. A turn calls `lock`, then `choose_next` or `leave_all`, in its transaction."""
+    """The lanes that a worker owns. A turn calls begin_turn(), and in its transaction lock(), then choose_next() or
+    leave_all().
+
+    `owned`: each lane by its webhook's id. `closed`: this turn's entries, without requests.
+    """
 
     def __init__(self, member: Member) -> None:
-        # By webhook.
         self.owned: dict[int, Lane] = {}
         # Superseded or published in this turn.
         self.closed: list[Entry] = []
@@ -47,6 +50,7 @@ class Lanes:
 
     @property
     def in_hand(self) -> list[int]:
+        """Return the ids of all deliveries whose requests have begun, or are to begin in this turn."""
         return [pk for lane in self.owned.values() for one in lane.in_hand.values() for pk in one.pks]
 
     @property
@@ -55,17 +59,21 @@ class Lanes:
 
     @property
     def is_busy(self) -> bool:
-        """Whether anything is in hand, or soon may be."""
+        """Whether anything is in hand, or soon may be: a worker that ends when nothing is due waits for that."""
         soon = time.monotonic() + SHORT_REST_SECONDS
         return bool(self.owned.keys() - self._locked) or any(
             lane.in_hand or (lane.waiting and soon >= lane.rests_until) for lane in self.owned.values()
         )
 
     def look_again(self) -> None:
+        """Let the next turn look for free lanes, however short ago the last one did."""
         self._looked_at = 0.0
 
     def forget(self) -> None:
-        """A transaction was broken off. If it was committed all the same, lock() finds out."""
+        """Forget which lanes and deliveries the turn has read: its transaction was broken off.
+
+        If it was committed all the same, lock() finds the lanes.
+        """
         self._looked_at, self._since = 0.0, BEGINNING
         for pk in self._taken:
             self.owned.pop(pk, None)
@@ -73,14 +81,19 @@ class Lanes:
             lane.forget()
 
     def clear(self) -> None:
-        """Others have the lanes."""
+        """Forget all lanes: this worker was declared dead, and others have them."""
         self.owned.clear()
         self.forget()
 
     def begin_turn(self) -> None:
+        """Forget the results of the last turn."""
         self.closed, self._chosen, self._taken = [], [], set()
 
     def lock(self) -> set[int]:
+        """Lock the worker's lanes, but those that somebody holds, and return their webhooks' ids.
+
+        A lane that PostgreSQL knows as this worker's, and this object does not, is owned from now on.
+        """
         clock = time.monotonic()
         self._locked = queue.lock(self._member.pk)
         self._own(self._locked - self.owned.keys(), clock)
@@ -89,7 +102,11 @@ class Lanes:
         return self._locked
 
     def choose_next(self, free: int, now: datetime) -> list[Sent]:
-        """Return the requests that go next. `free`: how many threads are."""
+        """Return the requests that go next, not built. Their deliveries are in hand now. `free`: how many threads are.
+
+        On the way it takes and leaves lanes, forms change sets, and parks, merges and publishes deliveries, all in the
+        open transaction. If that is broken off, call put_back_chosen(), then forget().
+        """
         clock = time.monotonic()
         self._take(now, clock)
         self._define(now)
@@ -103,7 +120,7 @@ class Lanes:
         return self._fetch()
 
     def put_back_chosen(self) -> None:
-        """The requests of this turn do not begin."""
+        """Let the deliveries that this turn has chosen wait again: their requests do not begin."""
         for due in self._chosen:
             lane = self.owned[due.webhook_id]
             if due.pk in lane.in_hand:  # not put back yet

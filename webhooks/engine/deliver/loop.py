@@ -1,4 +1,4 @@
-"""The loop that sends: turn after turn, for the lanes that this worker owns.
+"""Sends, turn after turn, for the lanes that this worker owns.
 
 A turn is one transaction. Requests begin after its commit. If it is broken off, nothing has happened, and it is done
 again. If others have declared this worker dead, it begins anew: its deliveries are theirs.
@@ -30,24 +30,29 @@ from .threads import Threads
 
 logger = logging.getLogger('webhooks.sender')
 
-# Requests under way, beside one of each webhook; and all threads.
-MAX_SHARED_REQUESTS, MAX_THREADS = 128, 2000
-# Seconds to wait for more answers: as long as the last turn took, within these bounds.
-MIN_GATHER_SECONDS, MAX_GATHER_SECONDS = 0.005, 0.05
-# Counters of plain success may be behind by so many seconds.
+# Each webhook has one request under way. So many further ones share the rest of the threads.
+MAX_SHARED_REQUESTS = 128
+MAX_THREADS = 2000
+# After an answer a turn waits for more answers as long as the last turn took, within these bounds.
+MIN_GATHER_SECONDS = 0.005
+MAX_GATHER_SECONDS = 0.05
+# Counters of plain success are written so often, and may be behind by that.
 COUNTERS_BEHIND_SECONDS = 1.0
-# Seconds to wait at the end for lanes that somebody holds.
+# At its end a sender waits so long to record answers of lanes that somebody holds.
 END_SECONDS = 5.0
-# Seconds until a broken transaction is done again, or a request that could not begin.
+# After so long a turn that was broken off is done again, or a request that could not be built or begin.
 TRY_AGAIN_SECONDS = 0.5
-# Descriptors: a request needs two.
+# A request needs two descriptors. So the limit of the process is raised to this, if the operator's limit allows.
 MAX_OPEN_FILES = 65_536
-# Seconds after which the next requests are built in the next turn.
+# After so long the remaining requests are built in the next turn: answers must not wait to be recorded.
 BUILD_SECONDS_PER_TURN = 0.1
 
 
 class Sender:
-    """A process that sends. `contexts`: one for each thread that renders templates."""
+    """A worker that sends: its lanes, its threads, and the answers that are still to be recorded.
+
+    `contexts`: one for each thread that renders templates. `counts`: how many deliveries got which status so far.
+    """
 
     def __init__(self, member: Member, client: Client, contexts: Sequence[Context]) -> None:
         self.counts: Counter[str] = Counter()
@@ -67,15 +72,19 @@ class Sender:
 
     @property
     def builds_since(self) -> float:
-        """Return when the oldest build in a thread began, by time.monotonic()."""
+        """Return when the oldest build in a thread began, by time.monotonic(). Without any, that is now."""
         return self._builders.since
 
     def poke(self) -> None:
-        """Called by any thread: let it look now."""
+        """Let a turn look for free lanes at once, also if it waits for answers. Any thread may call it."""
         self._mail.put(None)
 
     def turn(self, patience: float = 0.0, *, may_begin: bool = True) -> bool:
-        """Do one turn, after waiting so long for an answer. Returns whether there is more to do at once."""
+        """Do one turn, after waiting for an answer for `patience` seconds. Returns whether there is more to do at once.
+
+        It records answers, and begins requests if it `may_begin`. If PostgreSQL breaks it off, nothing was recorded,
+        and the next turn does it again. Raises the error of a thread that failed.
+        """
         heard = self._hear(patience)
         self.lanes.begin_turn()
         began = time.monotonic()
@@ -95,9 +104,10 @@ class Sender:
         return heard or bool(chosen or self.lanes.closed)
 
     def end(self, stay: Callable[[], None] = lambda: None) -> None:
-        """Give back requests that have not begun, and record the rest. Other workers get all free lanes at once.
+        """Give back requests that have not begun, wait for the others and record them, then delete the worker's row.
 
-        `stay` is called in each turn: open requests may take long.
+        Other workers get the lanes as soon as nothing of theirs is in hand. `stay` is called in each turn: open
+        requests may take long.
         """
         self._member.role = ENDING
         for sent in [*self._threads.withdraw(), *self._builders.withdraw()]:
@@ -113,7 +123,7 @@ class Sender:
                 self._member.end()
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads, after the requests that are under way."""
         self._builders.close()
         self._threads.close()
 
@@ -135,7 +145,7 @@ class Sender:
             self._mail.put(sent)
 
     def _send(self, sent: Sent) -> None:
-        # After this worker's time others may have it.
+        # If this worker has not beaten in time, others may have the delivery. So the request does not begin.
         if self._may_go(sent) and time.monotonic() < self._member.until:
             sent.send(self._client.send)
         self._mail.put(sent)
@@ -153,7 +163,7 @@ class Sender:
     #
 
     def _hear(self, patience: float) -> bool:
-        """Returns whether any request has ended."""
+        """Note the requests that have ended, after waiting for the first. Returns whether there are any."""
         try:
             heard = [self._mail.get(timeout=patience) if patience > 0 else self._mail.get_nowait()]
         except Empty:
@@ -228,7 +238,7 @@ class Sender:
         return chosen
 
     def _write_health(self, noted: list[Entry], now: datetime, *, at_once: bool) -> list[Entry]:
-        """Returns the entries that are to be written later."""
+        """Write the entries, unless they can wait. Returns the entries that are to be written later."""
         clock = time.monotonic()
         at_once = at_once or any(one.is_urgent for one in noted)
         if not at_once and clock < self._written_at + COUNTERS_BEHIND_SECONDS:
@@ -261,7 +271,7 @@ class Sender:
 
 
 def _build(sent: Sent) -> bool:
-    """Returns whether there is a request to send. Without an outcome it is built another time."""
+    """Build the request. Returns whether there is one to send. Without an outcome it is built another time."""
     with transactions.may_break_off():
         return sent.build()
     return False
@@ -273,7 +283,10 @@ def _pks(sents: Iterable[Sent]) -> set[int]:
 
 @contextmanager
 def opened(member: Member) -> Iterator[Sender]:
-    """To be entered while the process has one thread: renderers are forked before."""
+    """Give a sender for the member's lanes, and close it at the end.
+
+    To be entered while the process has one thread: renderers are forked before the others start.
+    """
     _allow_files()
     client = Client(MAX_SHARED_REQUESTS)
     with renderer.kept(Webhook.any_is_templated) as contexts:

@@ -1,4 +1,4 @@
-"""A later change replaces earlier ones of its object that wait.
+"""Closes waiting deliveries that a later change of their object replaces.
 
 For webhooks with `latest_only`, and for others when somebody asks for it once (services/waiting.py). fold.py says which
 are needless. Deliveries in hand are left alone, and count as seen. Suspects, tests, job events and failed events take
@@ -16,8 +16,11 @@ from .. import sql
 from . import order
 from .fold import Folded, Heir, Waiting, fold
 
-# Read at a time: objects, deliveries, and deliveries of one object.
-OBJECTS_PER_READ, DELIVERIES_PER_READ, DELIVERIES_PER_OBJECT = 1000, 20_000, 1000
+# Objects whose deliveries are read together.
+OBJECTS_PER_READ = 1000
+# Deliveries that are read for them, and for each. So many objects have fewer each, but two at least.
+DELIVERIES_PER_READ = 20_000
+DELIVERIES_PER_OBJECT = 1000
 
 # The ids of webhook, model and object.
 Object = tuple[int, int, int]
@@ -61,11 +64,13 @@ READ_LINES = """
     WHERE e.transaction_id <> 0 AND e.error = ''
     ORDER BY d.webhook_id, d.object_type_id, d.object_id, d.sequence, d.id"""
 
+# Needless deliveries from pending to superseded.
 SUPERSEDE = """
     UPDATE webhooks_delivery d SET status = 'superseded', due_at = NULL, finished_at = %(now)s, error = ''
     FROM unnest(%(ids)s::bigint[]) v(id) WHERE d.id = v.id AND d.status IN ('pending', '') RETURNING d.webhook_id"""
 
-# The object before the first, `f`: as that one tells it, or its event, or as the heir had it so far.
+# Heirs get their new state. They show the object before the first delivery `f`: as that one tells it, or its event, or
+# as the heir had it so far.
 INHERIT = """
     UPDATE webhooks_delivery d
     SET due_at = least(h.due_at, %(now)s), attempt_limit = NULL, backfill = h.backfill,
@@ -83,7 +88,7 @@ INHERIT = """
     ) h
     WHERE d.id = h.pk AND d.status = 'pending'"""
 
-# Untried deliveries of backfills: no receiver has heard of them, and nobody has asked for them.
+# Whether a backfill has untried deliveries: no receiver has heard of them, and nobody has asked for them.
 IS_ANY_UNTRIED = """
     SELECT EXISTS (
         SELECT FROM webhooks_delivery
@@ -91,7 +96,7 @@ IS_ANY_UNTRIED = """
           AND backfill AND status = 'pending' AND lapses = 0 AND attempt_count = 0 AND attempt_limit IS NULL
     )"""
 
-# The same ones, if a later delivery is pending that shows the object.
+# Untried deliveries of backfills from pending to superseded, if a later one is pending that shows the object.
 REPLACE_BACKFILLS = """
     UPDATE webhooks_delivery d SET status = 'superseded', due_at = NULL, finished_at = %(now)s
     WHERE webhook_id = ANY(%(webhooks)s) AND id <> ALL(%(in_hand)s)
@@ -105,9 +110,10 @@ REPLACE_BACKFILLS = """
 
 
 def settle(objects: Iterable[Object], now: datetime, in_hand: Collection[int]) -> Counter[int]:
-    """Close needless ones of the first waiting deliveries of these objects. Returns how many, by the webhook's id.
+    """Supersede the needless ones among the first waiting deliveries of these objects.
 
-    The caller knows which webhooks ask for it, and has locked their lanes.
+    Returns how many, by the webhook's id. The next of each object is due, and tells what the closed ones told. Those
+    `in_hand` (ids) stay, and count as seen by the receiver. The caller knows which webhooks ask for it, and has locked their lanes.
     """
     objects = set(objects)
     several = sql.fetch(SEVERAL, {**_columns(objects), 'in_hand': list(in_hand)}) if objects else []
@@ -115,9 +121,9 @@ def settle(objects: Iterable[Object], now: datetime, in_hand: Collection[int]) -
 
 
 def replace_backfills(webhook_ids: Collection[int], now: datetime, in_hand: Collection[int]) -> Counter[int]:
-    """Close untried deliveries of backfills that a later one makes needless. Returns how many, by the webhook's id.
+    """Supersede untried deliveries of backfills that a later delivery of their object makes needless.
 
-    The lanes are locked.
+    Returns how many, by the webhook's id. Those `in_hand` (ids) stay. The caller has locked the lanes.
     """
     parameters = {'webhooks': list(webhook_ids), 'in_hand': list(in_hand), 'now': now}
     if not webhook_ids or not sql.fetch_value(IS_ANY_UNTRIED, parameters):

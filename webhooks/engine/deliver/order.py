@@ -1,4 +1,4 @@
-"""Order: for each webhook, an object's deliveries go by their sequence, one at a time.
+"""Keeps an object's deliveries in order: for each webhook they go by their sequence, one at a time.
 
 A delivery that has to wait for an earlier one is parked: without a `due_at` no look passes over it. When the earlier
 one is closed, the next becomes due. Deliveries are parked, and closed by anybody but the owner, only under the lock of
@@ -10,11 +10,13 @@ from datetime import datetime
 
 from .. import sql
 
+# Locks lanes that nobody has locked.
 LOCK_LANES = 'SELECT webhook_id FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) FOR UPDATE SKIP LOCKED'
+# Locks lanes, and waits for others. All lock them in the same order, so no two wait for each other.
 HOLD_LANES = 'SELECT 1 FROM webhooks_health WHERE webhook_id = ANY(%(lanes)s) ORDER BY webhook_id FOR UPDATE'
 
+# Which deliveries have to wait. An undecided delivery blocks as a pending one does: it may become one.
 # No status is ''. With 'pending' alone PostgreSQL may read all pending deliveries, if it expects few.
-# An undecided delivery blocks as a pending one does: it may become one.
 BLOCKED = """
     SELECT d.id FROM webhooks_delivery d JOIN webhooks_webhook w ON w.id = d.webhook_id
     CROSS JOIN LATERAL (
@@ -29,13 +31,14 @@ BLOCKED = """
     WHERE d.id = ANY(%(ids)s) AND b.state IN ('paused', 'canceled')
       AND d.backfill AND d.status = 'pending' AND d.lapses = 0 AND d.attempt_count = 0 AND d.attempt_limit IS NULL"""
 
-# A part of a change set is looked at again later: another of its changes may be blocked.
+# Pending deliveries to parked ones. A part of a change set stays due, but later: then it is looked at again, as another
+# of its changes may be blocked.
 PARK = """
     UPDATE webhooks_delivery SET due_at = CASE WHEN parts IS NOT NULL THEN %(now)s + interval '1 second' END
     WHERE id = ANY(%(ids)s) AND status IN ('pending', '')"""
 
-# These are closed: the next of each object is due, and the next of each change set. Not suspects: they may be in hand.
-# A redelivered event has several deliveries of one sequence.
+# Parked deliveries to due ones: the next of each object, and the next of each change set, of these closed ones. Suspects
+# stay: they may be in hand. A redelivered event has several deliveries of one sequence, so the id decides.
 UNPARK = """
     UPDATE webhooks_delivery SET due_at = %(now)s
     WHERE status IN ('pending', '') AND due_at IS NULL AND lapses = 0 AND id = ANY(ARRAY(
@@ -59,12 +62,15 @@ UNPARK = """
 
 
 def lock(webhook_ids: Collection[int]) -> set[int]:
-    """Lock the lanes that nobody has locked, and return their webhooks' ids. It waits for nobody."""
+    """Lock the lanes that nobody has locked, until the open transaction ends. Returns their webhooks' ids.
+
+    It waits for nobody.
+    """
     return set(sql.fetch_column(LOCK_LANES, {'lanes': list(webhook_ids)})) if webhook_ids else set()
 
 
 def hold(webhook_ids: Collection[int]) -> None:
-    """Lock the lanes, in one order, until the open transaction ends. It waits for them."""
+    """Lock the lanes until the open transaction ends. It waits for whoever holds one."""
     sql.fetch(HOLD_LANES, {'lanes': list(webhook_ids)})
 
 
@@ -74,12 +80,12 @@ def blocked(ids: Collection[int]) -> set[int]:
 
 
 def park(ids: Collection[int], now: datetime) -> None:
-    """Park blocked deliveries. The caller locked their lanes before it asked for them."""
+    """Park deliveries that are blocked. The caller locked their lanes before it asked blocked()."""
     if ids:
         sql.execute(PARK, {'ids': list(ids), 'now': now})
 
 
 def unpark(ids: Collection[int], now: datetime) -> None:
-    """These deliveries are closed: the next of their objects are due."""
+    """Make the next delivery of each object due, after these, which the caller closes in the same transaction."""
     if ids:
         sql.execute(UNPARK, {'ids': list(ids), 'now': now})

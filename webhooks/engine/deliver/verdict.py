@@ -14,7 +14,7 @@ from . import backoff, circuit_breaker
 # Answers that may ask for a wait (Retry-After).
 RETRY_AFTER_STATUSES = (429, 503)
 # Attempts. The column holds some more, for redeliveries.
-MAX_ATTEMPTS = 32_000
+MAX_DELIVERY_ATTEMPTS = 32_000
 
 
 @dataclass
@@ -46,7 +46,7 @@ def decide(delivery: Delivery, outcome: Outcome, now: datetime, chance: float) -
     limit = delivery.attempt_limit
     if outcome.succeeded:
         return Verdict(StatusChoices.DELIVERED, limit)
-    if tries >= MAX_ATTEMPTS:
+    if tries >= MAX_DELIVERY_ATTEMPTS:
         return fail(delivery)
     is_out = outcome.unreachable or outcome.refused
     if is_out and not delivery.event.test and delivery.webhook.health.suspended_since:
