@@ -111,7 +111,7 @@ def place_of(change: Change | Delivery) -> tuple[int, int, int]:
 def place(kind: str, rank: int, event_id: int) -> tuple[int, int, int]:
     """Return the place of a change in its set, to sort by. `rank`: of its model (ranks.py).
 
-    Creations come first, then updates, then deletions. A model comes after the models that it points to. Deletions go in
-    reverse. Objects of a model keep the order of their first saves.
+    Creations come first, then updates, then deletions. A model comes after the models that it points to. Deletions go
+    in reverse. Objects of a model keep the order of their first saves.
     """
     return KINDS.index(kind), -rank if kind == KindChoices.DELETED else rank, event_id

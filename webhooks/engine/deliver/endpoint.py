@@ -57,7 +57,7 @@ COUNT_RETRIED_REQUESTS = """
 class Entry(NamedTuple):
     """A note for a webhook's health: `count` deliveries got a status, which may be `pending` for a later attempt.
 
-    After a request it has the `outcome`, the webhook as it was sent with, and the ids of the request's deliveries.
+    After a request it has the `outcome`, the webhook by whose definition it was sent, and the deliveries' ids (`pks`).
     """
 
     webhook_id: int
@@ -89,8 +89,8 @@ def note(status: str, counts: Mapping[int, int], now: datetime) -> None:
 def write(noted: Sequence[Entry], now: datetime, *, tells_failures: bool = True) -> list[Entry]:
     """Write entries to the healths and hourly counts, and tell people of news, all in the open transaction.
 
-    If a circuit opens, a tried delivery becomes the next probe. If it closes, all tried deliveries are due. The webhooks
-    of the entries get their new health. Returns the entries of lanes that somebody has locked, for another call.
+    If a circuit opens, a tried delivery becomes the next probe. If it closes, all tried deliveries are due. The
+    webhooks of the entries get their new health. Returns the entries of lanes that somebody has locked, for another call.
     Without `tells_failures` nobody is told that a delivery has failed.
     """
     by_webhook: dict[int, list[Entry]] = defaultdict(list)

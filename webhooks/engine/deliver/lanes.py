@@ -90,7 +90,7 @@ class Lanes:
         self.closed, self._chosen, self._taken = [], [], set()
 
     def lock(self) -> set[int]:
-        """Lock the worker's lanes, but those that somebody holds, and return their webhooks' ids.
+        """Lock the worker's lanes, unless somebody holds them, and return their webhooks' ids.
 
         A lane that PostgreSQL knows as this worker's, and this object does not, is owned from now on.
         """

@@ -104,7 +104,7 @@ class Sender:
         return heard or bool(chosen or self.lanes.closed)
 
     def end(self, stay: Callable[[], None] = lambda: None) -> None:
-        """Give back requests that have not begun, wait for the others and record them, then delete the worker's row.
+        """Give back requests that have not begun, wait for all under way and record them, then delete the worker's row.
 
         Other workers get the lanes as soon as nothing of theirs is in hand. `stay` is called in each turn: open
         requests may take long.
@@ -285,7 +285,7 @@ def _pks(sents: Iterable[Sent]) -> set[int]:
 def opened(member: Member) -> Iterator[Sender]:
     """Give a sender for the member's lanes, and close it at the end.
 
-    To be entered while the process has one thread: renderers are forked before the others start.
+    To be entered while the process has one thread: renderers are forked before other threads start.
     """
     _allow_files()
     client = Client(MAX_SHARED_REQUESTS)

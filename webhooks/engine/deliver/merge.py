@@ -110,10 +110,11 @@ REPLACE_BACKFILLS = """
 
 
 def settle(objects: Iterable[Object], now: datetime, in_hand: Collection[int]) -> Counter[int]:
-    """Supersede the needless ones among the first waiting deliveries of these objects.
+    """Supersede needless deliveries among the first waiting ones of each object.
 
-    Returns how many, by the webhook's id. The next of each object is due, and tells what the closed ones told. Those
-    `in_hand` (ids) stay, and count as seen by the receiver. The caller knows which webhooks ask for it, and has locked their lanes.
+    Returns how many, by the webhook's id. A delivery that stays tells the closed changes too, and the first one left of
+    each object is due. Those `in_hand` (ids) stay, and count as seen by the receiver. The caller knows which webhooks
+    ask for it, and has locked their lanes.
     """
     objects = set(objects)
     several = sql.fetch(SEVERAL, {**_columns(objects), 'in_hand': list(in_hand)}) if objects else []

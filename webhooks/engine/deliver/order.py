@@ -37,8 +37,8 @@ PARK = """
     UPDATE webhooks_delivery SET due_at = CASE WHEN parts IS NOT NULL THEN %(now)s + interval '1 second' END
     WHERE id = ANY(%(ids)s) AND status IN ('pending', '')"""
 
-# Parked deliveries to due ones: the next of each object, and the next of each change set, of these closed ones. Suspects
-# stay: they may be in hand. A redelivered event has several deliveries of one sequence, so the id decides.
+# Parked deliveries to due ones: after these closed ones, the next of each object, and the next of each change set.
+# Suspects stay: they may be in hand. If an event was redelivered, its deliveries have one sequence: there the id decides.
 UNPARK = """
     UPDATE webhooks_delivery SET due_at = %(now)s
     WHERE status IN ('pending', '') AND due_at IS NULL AND lapses = 0 AND id = ANY(ARRAY(
@@ -70,7 +70,7 @@ def lock(webhook_ids: Collection[int]) -> set[int]:
 
 
 def hold(webhook_ids: Collection[int]) -> None:
-    """Lock the lanes until the open transaction ends. It waits for whoever holds one."""
+    """Lock the lanes until the open transaction ends. It waits for others that hold one."""
     sql.fetch(HOLD_LANES, {'lanes': list(webhook_ids)})
 
 

@@ -1,4 +1,4 @@
-"""The questions of a lane's owner to PostgreSQL: which lanes are free, and which deliveries are due."""
+"""Asks PostgreSQL for a lane's owner: which lanes are free, and which deliveries are due. It writes that too."""
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
@@ -7,14 +7,15 @@ from typing import Any
 from ...models import Delivery, Health, Webhook
 from ...models.delivery import PENDING
 from .. import sql
+from ..registry import ALIVE_SECONDS
 from . import order
 from .lane import Due, State, Wish
 from .verdict import RETRY_AFTER_STATUSES
 
-# Deliveries that RETRY makes due, of all lanes together: a turn has ten seconds. More of them go at their own time.
+# Deliveries that RETRY makes due, in all lanes together: a turn has ten seconds. More of them go at their own time.
 MAX_RETRIED = 10_000
 
-# Somebody has saved the webhook `w` after the last attempt of its lane `h`: what was tried may do better now.
+# Somebody has saved the webhook `w` after the last attempt of its lane `h`: a retry may do better now.
 IS_SAVED = 'w.last_updated > h.last_attempt_at AND w.last_updated <= %(now)s'
 
 # The webhook `w` with the lane `h` may be sent to. A suspended one may if its probe is due, or if somebody has just
@@ -23,12 +24,12 @@ MAY_SEND = f"""w.enabled AND NOT w.paused AND (h.gone_at > w.last_updated) IS NO
         h.suspended_since IS NULL OR h.probe_at <= %(now)s OR {IS_SAVED}
     )"""
 
-# The delivery `d` was tried, and waits for its next attempt. Not suspects, nor what a stopped worker had in hand: their
-# requests may still be under way.
+# The delivery `d` was tried, and waits for its next attempt. Not a suspect, nor one that a stopped worker had in hand:
+# its request may still be under way.
 IS_TRIED = """d.status = 'pending' AND d.lapses = 0 AND NOT d.stopped AND d.attempt_count > 0
         AND d.backfill IN (false, true) AND d.due_at > %(now)s"""
 
-# Free lanes with a delivery that became due since then, of webhooks that may be sent to.
+# Free lanes to the owner's: with a delivery that became due since then, of webhooks that may be sent to.
 TAKE_LANES = f"""
     UPDATE webhooks_health SET owner_id = %(owner)s WHERE webhook_id = ANY(ARRAY(
         SELECT h.webhook_id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
@@ -43,7 +44,7 @@ TAKE_LANES = f"""
     ))
     RETURNING webhook_id"""
 
-# Free lanes of webhooks that were saved, with deliveries that RETRY makes due.
+# Free lanes to the owner's: of webhooks that were saved, with deliveries that RETRY makes due.
 TAKE_SAVED = f"""
     UPDATE webhooks_health SET owner_id = %(owner)s WHERE webhook_id = ANY(ARRAY(
         SELECT h.webhook_id FROM webhooks_health h JOIN webhooks_webhook w ON w.id = h.webhook_id
@@ -56,13 +57,13 @@ TAKE_SAVED = f"""
     ))
     RETURNING webhook_id"""
 
-# The worker's row too: its rescue waits for the commit, or passes by.
+# Locks a worker's lanes. The worker's row too: so its rescue waits for the commit, or passes by.
 LOCK_OWNED = """
     SELECT h.webhook_id FROM webhooks_worker w JOIN webhooks_health h ON h.owner_id = w.id
     WHERE w.id = %s FOR UPDATE SKIP LOCKED"""
 
-# What was tried in these lanes is due now, but not what was just `answered`, or got one of the `spared` statuses. What
-# went in one request has one time: it stays together.
+# Tried deliveries of these lanes are due now, but not those just `answered`, nor any with one of the `spared` statuses.
+# Deliveries of one request have one time, so they stay together.
 RETRY = f"""
     UPDATE webhooks_delivery SET due_at = %(now)s WHERE status IN ('pending', '') AND id = ANY(ARRAY(
         SELECT d.id FROM unnest(%(lanes)s::bigint[]) AS l(id) CROSS JOIN LATERAL (
@@ -73,6 +74,7 @@ RETRY = f"""
         ) d
     ))"""
 
+# The owner's lanes to free ones.
 LEAVE_LANES = 'UPDATE webhooks_health SET owner_id = NULL WHERE webhook_id = ANY(%s)'
 
 # May these be sent to, are they suspended, and were they saved since their last attempt?
@@ -80,11 +82,15 @@ READ_STATES = f"""
     SELECT w.id, w.last_updated, {MAY_SEND}, h.suspended_since IS NOT NULL, ({IS_SAVED}) IS TRUE
     FROM webhooks_webhook w JOIN webhooks_health h ON h.webhook_id = w.id WHERE w.id = ANY(%(lanes)s)"""
 
-# How many lanes are owned, and how many senders have beaten in the last four seconds.
-COUNT_OWNERS = """
+# A sender that has not beaten for so long does not count for a fair share of lanes: it may be frozen.
+BEATEN_WITHIN_SECONDS = 4.0
+
+# How many lanes are owned, and how many senders have beaten lately.
+COUNT_OWNERS = f"""
     SELECT (SELECT count(*) FROM webhooks_health WHERE owner_id IS NOT NULL),
         (SELECT count(*) FROM webhooks_worker
-         WHERE role = 'send' AND alive_until > clock_timestamp() + interval '6 seconds')"""
+         WHERE role = 'send'
+           AND alive_until > clock_timestamp() + interval '{ALIVE_SECONDS - BEATEN_WITHIN_SECONDS:g} seconds')"""
 
 # The oldest due deliveries of each wish, after its mark, and the newest if there are more. One delivery stands for a
 # change set that is not formed yet, and then for its next part.
@@ -130,13 +136,13 @@ READ_BATCHES = """
       AND expires_at > %(now)s AND id <> ALL(%(held)s)
     ORDER BY id"""
 
-# With the bytes of its payload, about. Asked by themselves: joined to the above, with old statistics PostgreSQL may
-# read the deliveries again for each event.
+# Events of due deliveries, with the bytes of their payloads, about. If they were joined to the above, PostgreSQL might
+# read the deliveries again for each event, by old statistics. So it is a statement of its own.
 READ_EVENTS = """
     SELECT id, octet_length(data) + 4 * coalesce(pg_column_size(snapshots), 0), transaction_id, kind, error <> ''
     FROM webhooks_event WHERE id = ANY(%s)"""
 
-# For each delivery that stands for a part of a change set: the other deliveries and the size of the part.
+# For each delivery that stands for a part of a change set: the rest of the part, and the part's size.
 READ_PARTS = """
     SELECT f.id, array_remove(array_agg(d.id ORDER BY d.id), f.id),
         sum(octet_length(e.data) + 4 * coalesce(pg_column_size(e.snapshots), 0))::bigint
@@ -146,6 +152,7 @@ READ_PARTS = """
     JOIN webhooks_event e ON e.id = d.event_id
     WHERE f.id = ANY(%(ids)s) GROUP BY f.id"""
 
+# Deliveries to members of a batch, before its first attempt.
 NOTE_BATCHES = """
     UPDATE webhooks_delivery d SET batch = v.batch
     FROM unnest(%s::bigint[], %s::bigint[]) AS v(id, batch) WHERE d.id = v.id"""
@@ -166,42 +173,45 @@ READ_UNDECIDED = """
 
 
 def take(owner: int, since: datetime, most: int, now: datetime, given: Iterable[int] = ()) -> set[int]:
-    """Own free lanes with due deliveries. Returns their webhooks' ids. `given`: lanes for others."""
+    """Make free lanes with due deliveries the owner's, `most` of them, at random. Returns their webhooks' ids.
+
+    `owner`: the worker's id. `since`: only lanes with a delivery that became due after that. `given`: lanes for others.
+    """
     parameters = {'owner': owner, 'since': since, 'most': most, 'now': now, 'given': list(given)}
     return set(sql.fetch_column(TAKE_LANES, parameters))
 
 
 def take_saved(owner: int, most: int, now: datetime, given: Iterable[int] = ()) -> set[int]:
-    """Own free lanes of webhooks that were saved while deliveries wait for their next attempt. As take()."""
+    """Make free lanes the owner's as take(), of webhooks that were saved while deliveries wait for a next attempt."""
     return set(sql.fetch_column(TAKE_SAVED, {'owner': owner, 'most': most, 'now': now, 'given': list(given)}))
 
 
 def lock(owner: int) -> set[int]:
-    """Lock a worker's lanes. Returns which: not what somebody else has locked."""
+    """Lock a worker's lanes that nobody else has locked. Returns their webhooks' ids."""
     return set(sql.fetch_column(LOCK_OWNED, [owner]))
 
 
 def leave(lanes: Collection[int]) -> None:
-    """Let others have lanes that this turn has locked."""
+    """Set these lanes free for other workers. The caller owns them, and has locked them."""
     if lanes:
         sql.execute(LEAVE_LANES, [list(lanes)])
 
 
 def share(mine: int) -> int:
-    """Return how many lanes a worker with `mine` lanes is to have: as many as each other worker."""
+    """Return how many lanes a sender with `mine` lanes is to have: as many as each other sender that beats."""
     lanes, workers = sql.fetch(COUNT_OWNERS)[0]
     return -(-lanes // workers) if workers > 1 else max(lanes, mine)
 
 
 def retry(lanes: Collection[int], now: datetime, answered: Collection[int] = ()) -> None:
-    """Let what was tried in these lanes go now, but for the `answered` ids. The caller has locked the lanes."""
+    """Make tried deliveries of these lanes due now, except the `answered` ids. The caller has locked the lanes."""
     if lanes:
         most = max(MAX_RETRIED // len(lanes), 1)
         sql.execute(RETRY, {'lanes': list(lanes), 'now': now, 'most': most, 'spared': [], 'answered': list(answered)})
 
 
 def let_probe(lanes: Collection[int], now: datetime) -> None:
-    """Let one request that was tried in each of these lanes be the next probe, unless the endpoint asked it to wait.
+    """Make one tried request of each lane due, as the next probe, but none that the endpoint asked to wait.
 
     The caller has locked the lanes.
     """
@@ -212,12 +222,16 @@ def let_probe(lanes: Collection[int], now: datetime) -> None:
 
 
 def states(lanes: Collection[int], now: datetime) -> dict[int, State]:
-    """By webhook's id. Deleted ones have none."""
+    """Return the states of the webhooks with these ids, by id. A deleted webhook has none."""
     return {pk: State(*state) for pk, *state in sql.fetch(READ_STATES, {'lanes': list(lanes), 'now': now})}
 
 
 def read(wishes: Collection[Wish], held: Collection[int], now: datetime) -> list[Due]:
-    """Return due deliveries, the oldest first, but for the `held` ones, which are known."""
+    """Return due deliveries, as many as each lane wishes, the oldest first, but not the `held` ids, which are known.
+
+    Retries of a batch come whole, beyond the wish. A part of a change set comes as its first delivery, with the rest
+    as its companions.
+    """
     names = ('lanes', 'backfill', 'rooms', 'newest', 'since', 'since_id')
     columns = dict(zip(names, map(list, zip(*wishes, strict=True)), strict=True))
     rows = sql.fetch(READ_DUE, {**columns, 'held': list(held), 'now': now})
@@ -241,20 +255,20 @@ def _rest(rows: Collection[tuple], held: Collection[int], now: datetime) -> list
 
 
 def parts_of(pks: Collection[int]) -> dict[int, dict[str, Any]]:
-    """Return the fields of Due that tell of the part of a change set that a delivery stands for, by its id."""
+    """Return the fields of Due, by id, for deliveries that stand for a part of a change set: companions and size."""
     rows = sql.fetch(READ_PARTS, {'ids': list(pks)}) if pks else []
     return {pk: {'others': others, 'size': size} for pk, others, size in rows}
 
 
 def fetch(pks: Collection[int]) -> dict[int, Delivery]:
-    """Return the deliveries that may still go, with their events, by id."""
-    # Not by a join: it would read an event's long columns once for each webhook.
+    """Return the deliveries that may still go, with their events, by id. Closed and blocked ones are missing."""
+    # A join would read an event's long columns once for each webhook. So the events are read by themselves.
     found = Delivery.objects.filter(PENDING, pk__in=pks).prefetch_related('event').in_bulk()
     return {pk: found[pk] for pk in found.keys() - order.blocked(found)}
 
 
 def note_batches(batches: Collection[tuple[int, int]]) -> None:
-    """Note the batch of each delivery, given as (id, batch)."""
+    """Write the batch of each delivery, given as (id, batch): a retry sends the same ones together."""
     if batches:
         sql.execute(NOTE_BATCHES, [list(column) for column in zip(*batches, strict=True)])
 
@@ -271,6 +285,6 @@ def undecided(webhook_ids: Collection[int], transactions: Collection[int]) -> se
 
 
 def ensure_lanes() -> None:
-    """Give a lane to webhooks that were made without signals."""
+    """Make a lane for each webhook without one: it was made without signals."""
     for webhook in Webhook.objects.filter(health=None):
         Health.objects.begin(webhook)

@@ -1,4 +1,4 @@
-"""The rank of each installed model in a change set: a model ranks above the models that it points to."""
+"""Ranks each installed model in a change set: a model ranks above the models that it points to."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -11,15 +11,15 @@ from django.contrib.contenttypes.fields import GenericRelation
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import DB_SET_NULL, SET_NULL, Field, Model
 
-# How loosely a model points to another one. A cycle is broken where that is loosest: there the key may be empty.
+# How loosely a model points to a second one. A cycle is broken where that is loosest: there the key may be empty.
 REQUIRED, OPTIONAL, LOOSE = range(3)
 
-# A cable points to its ends in a table of its own.
+# A cable points to its ends in a table of its own. So this one counts as a part of the cable.
 PART_OF = {'dcim.cabletermination': 'dcim.cable'}
 
 
 def rank_of(object_type_id: int) -> int:
-    """Return the rank of a model. One that is no longer installed comes first."""
+    """Return the rank of a model, given by its id: -1 if it is no longer installed, so it comes first."""
     model = ContentType.objects.get_for_id(object_type_id).model_class()
     return _of_installed_models().get(_label(model), -1) if model else -1
 
@@ -34,13 +34,16 @@ def _of_installed_models() -> dict[str, int]:
 
 
 def ranks(keys: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    """Return the rank of each model. `keys`: how loosely a model points to others, {model: {other: looseness}}."""
+    """Return the rank of each model, from 0. `keys`: how loosely a model points to others, {model: {other: looseness}}.
+
+    A cycle is broken at its loosest key.
+    """
     left = {model: dict(keys[model]) for model in sorted(keys)}
     while True:
         try:
             return {model: rank for rank, model in enumerate(TopologicalSorter(left).static_order())}
         except CycleError as error:
-            # Each in the list is pointed to by the next one.
+            # In the list of a cycle the next model points to each one.
             arrows = [(model, target) for target, model in pairwise(error.args[1])]
             model, target = max(arrows, key=lambda arrow: left[arrow[0]][arrow[1]])
             del left[model][target]

@@ -1,4 +1,4 @@
-"""Outcomes are recorded, and the next delivery of each object becomes due."""
+"""Records outcomes: new states and attempts. The next delivery of each object becomes due."""
 
 import json
 import logging
@@ -22,8 +22,8 @@ from .verdict import Verdict, decide, fail
 
 logger = logging.getLogger('webhooks.delivery')
 
-# A row for each delivery: its new state, and the attempt, which is one for each request. One with as many attempts is
-# recorded already: a commit may have been cut off after it was done.
+# Deliveries to their new states, and no row to an attempt for each request. If a delivery has as many attempts already,
+# a commit was cut off after it was done: it is left out.
 RECORD = """
     WITH v AS MATERIALIZED (
         SELECT * FROM json_to_recordset(%(rows)s::json) AS v(
@@ -50,9 +50,9 @@ RECORD = """
 
 
 def conclude(sents: Sequence[Sent], now: datetime) -> list[Entry]:
-    """Decide over requests, and record that. One that cannot be recorded fails by name, and stops no other.
+    """Decide over requests that have an outcome, and record that. Returns the entries, as record().
 
-    As record() for the rest.
+    A request that cannot be recorded fails with the reason, and stops no other. Raises INTERRUPTIONS.
     """
     if not sents:
         return []
@@ -76,9 +76,10 @@ def _give_up(sent: Sent, error: Exception) -> None:
 
 
 def record(judged: Sequence[tuple[Sent, Verdict]], now: datetime) -> list[Entry]:
-    """Write the new state of deliveries, and let the next of their objects go. Returns the entries for endpoint.py.
+    """Write the new state of requests' deliveries, and their attempts. Make the next of each object due.
 
-    The caller owns the lanes, or has locked their rows. Deliveries that were closed meanwhile are left.
+    Returns the entries for endpoint.write(). Deliveries that were closed meanwhile are left, and have no entry. The
+    caller owns the lanes, or has locked their rows.
     """
     rows = [row for sent, verdict in judged for row in _rows(sent, verdict)]
     if not rows:
@@ -109,7 +110,7 @@ def _rows(sent: Sent, verdict: Verdict) -> list[dict[str, object]]:
 
 def _delivery(one: Delivery, sent: Sent, verdict: Verdict) -> dict[str, object]:
     outcome = sent.outcome
-    is_due = one.parts is None or one is sent.delivery  # the others go with it
+    is_due = one.parts is None or one is sent.delivery  # its companions go with it
     return {
         'id': one.pk,
         'status': verdict.status,

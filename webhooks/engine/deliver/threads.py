@@ -1,4 +1,4 @@
-"""Threads build and send requests: for each webhook as many at a time as its window allows."""
+"""Runs requests in threads, to build or send them: for each webhook as many at a time as its window allows."""
 
 import threading
 import time
@@ -10,13 +10,13 @@ from .build import Sent
 
 
 class Threads:
-    """They call `do` with each request, and `fail` with an exception that it raises.
+    """A pool of `most` threads that call `do` with each request, and `fail` with an exception that it raises.
 
-    Webhooks have their turns: a thread goes on with another webhook after each request.
+    `is_idle` is set while nothing is under way. Webhooks have their turns: a thread goes on with another webhook after
+    each request.
     """
 
     def __init__(self, most: int, name: str, do: Callable[[Sent], None], fail: Callable[[BaseException], None]) -> None:
-        # Set while nothing is under way.
         self.is_idle = threading.Event()
         self.is_idle.set()
         self._do = do
@@ -31,7 +31,7 @@ class Threads:
 
     @property
     def shared(self) -> int:
-        """Return the number of busy threads, beside one of each webhook."""
+        """Return the number of busy threads, not counting one of each webhook."""
         with self._lock:
             return sum(count - 1 for count in self._busy.values() if count)
 
@@ -42,7 +42,7 @@ class Threads:
             return min(self._begun.values(), default=time.monotonic())
 
     def submit(self, sent: Sent, window: int = 1) -> None:
-        """Let a thread do it, as soon as fewer than `window` are busy for its webhook."""
+        """Let a thread do the request, as soon as fewer than `window` are busy for its webhook."""
         webhook_id = sent.delivery.webhook_id
         with self._lock:
             self._queues[webhook_id].append(sent)
@@ -53,7 +53,7 @@ class Threads:
         self._pool.submit(self._serve, webhook_id)
 
     def withdraw(self) -> list[Sent]:
-        """Take back requests that wait for a thread."""
+        """Take back all requests that wait for a thread, and return them."""
         with self._lock:
             return [queue.popleft() for queue in self._queues.values() for _ in range(len(queue))]
 
@@ -77,4 +77,4 @@ class Threads:
             self._fail(error)
         with self._lock:
             del self._begun[sent]
-        self._pool.submit(self._serve, webhook_id)  # behind the others
+        self._pool.submit(self._serve, webhook_id)  # behind other webhooks

@@ -1,4 +1,4 @@
-"""The verdict over a delivery after an attempt.
+"""Decides over a delivery after an attempt: delivered, failed, or pending until the next attempt.
 
 It reads the delivery, its event, its webhook and the webhook's health, and changes nothing.
 """
@@ -13,13 +13,13 @@ from . import backoff, circuit_breaker
 
 # Answers that may ask for a wait (Retry-After).
 RETRY_AFTER_STATUSES = (429, 503)
-# Attempts. The column holds some more, for redeliveries.
+# A delivery fails after so many. The column holds some more, for redeliveries.
 MAX_DELIVERY_ATTEMPTS = 32_000
 
 
 @dataclass
 class Verdict:
-    """The new state of a delivery, with one attempt more."""
+    """The new state of a delivery, with one attempt more. `due_at`: when it is tried again, None if it is closed."""
 
     status: str
     attempt_limit: int | None
@@ -30,7 +30,7 @@ class Verdict:
 
 
 def fail(delivery: Delivery) -> Verdict:
-    """Return the verdict that nothing more is tried."""
+    """Return the verdict that the delivery has failed: nothing more is tried."""
     return Verdict(StatusChoices.FAILED, delivery.attempt_limit)
 
 
@@ -41,7 +41,7 @@ def try_again(delivery: Delivery, due_at: datetime) -> Verdict:
 
 
 def decide(delivery: Delivery, outcome: Outcome, now: datetime, chance: float) -> Verdict:
-    """Return the verdict after an attempt. `chance` is uniform in [0, 1)."""
+    """Return the verdict after an attempt with this outcome. `chance`, uniform in [0, 1), spreads the wait."""
     tries = delivery.attempt_count + 1
     limit = delivery.attempt_limit
     if outcome.succeeded:
