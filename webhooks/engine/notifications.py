@@ -100,7 +100,7 @@ def _note(webhook: Webhook, event_type: EventType) -> None:
 def _try(write: Callable[[Webhook, EventType], None], webhook: Webhook, event_type: EventType) -> None:
     try:
         with transaction.atomic():
-            transactions.set_lock_timeout(200)
+            transactions.set_lock_timeout(transactions.TABLE_LOCK_MS)
             write(webhook, event_type)
             # Otherwise a user deleted just now would undo the whole transaction.
             connection.check_constraints()

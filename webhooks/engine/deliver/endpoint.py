@@ -90,7 +90,7 @@ def write(noted: Sequence[Entry], now: datetime, *, tells_failures: bool = True)
     """Write entries to the healths and hourly counts, and tell people of news, all in the open transaction.
 
     If a circuit opens, a tried delivery becomes the next probe. If it closes, all tried deliveries are due. The
-    webhooks of the entries get their new health. Returns the entries of lanes that somebody has locked, for another call.
+    webhooks of the entries get their new health. Returns the entries of lanes that somebody has locked, to try again.
     Without `tells_failures` nobody is told that a delivery has failed.
     """
     by_webhook: dict[int, list[Entry]] = defaultdict(list)

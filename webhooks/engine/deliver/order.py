@@ -38,7 +38,7 @@ PARK = """
     WHERE id = ANY(%(ids)s) AND status IN ('pending', '')"""
 
 # Parked deliveries to due ones: after these closed ones, the next of each object, and the next of each change set.
-# Suspects stay: they may be in hand. If an event was redelivered, its deliveries have one sequence: there the id decides.
+# Suspects stay: they may be in hand. If an event was redelivered, its deliveries have one sequence: the id decides.
 UNPARK = """
     UPDATE webhooks_delivery SET due_at = %(now)s
     WHERE status IN ('pending', '') AND due_at IS NULL AND lapses = 0 AND id = ANY(ARRAY(
