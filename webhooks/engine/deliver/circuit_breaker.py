@@ -1,9 +1,9 @@
 """Suspends a webhook whose endpoint is away, or refuses everything: a circuit breaker.
 
-Closed: all is sent. Open: nothing is sent until the next probe. It opens after SUSPEND_AFTER_ATTEMPTS that found no
-endpoint, or when each answer for REFUSED_TOO_LONG was a failure of the endpoint's own (5xx, 429). Half-open: one
-delivery probes the endpoint at growing intervals, while all others wait and use up no attempt. The first other answer
-closes it.
+Closed: all is sent. Open: nothing is sent until the next probe. It opens after SUSPEND_AFTER_ATTEMPTS in a row that
+found no endpoint, or when each answer for REFUSED_TOO_LONG was a failure of the endpoint's own (5xx, 429). Half-open:
+one delivery probes the endpoint at growing intervals, while all others wait and use up no attempt. The first other
+answer closes it.
 A proxy's answer that the endpoint is away (502, 503, 504) counts as none.
 """
 

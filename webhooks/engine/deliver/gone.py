@@ -27,7 +27,7 @@ def disable() -> None:
         session = sql.session()
         try:
             with transactions.short():
-                locked = order.lock([pk])  # its news are written to the lane
+                locked = order.lock([pk])  # its news is written to the lane
                 free = told.filter(pk__in=locked).select_for_update(of=('self',), no_key=True, skip_locked=True)
                 for webhook in free:
                     _disable(webhook)

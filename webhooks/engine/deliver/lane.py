@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from ...payload.http_request import Builder
 
-# A worker knows so many waiting deliveries of a lane's changes, and of its backfill. Below the second it reads more.
+# A worker knows so many waiting deliveries of a lane's changes, and as many of its backfill.
 DELIVERIES_PER_LANE = 200
+# If it knows fewer, it reads more.
 LOW_DELIVERIES = 64
 # If there are more, it reads this share from the newest: so a change passes a backlog.
 NEWEST_SHARE = 1 / 4

@@ -30,7 +30,7 @@ from .threads import Threads
 
 logger = logging.getLogger('webhooks.sender')
 
-# Each webhook has one request under way. So many further ones share the rest of the threads.
+# Each webhook may have one request under way. So many further requests share the rest of the threads.
 MAX_SHARED_REQUESTS = 128
 MAX_THREADS = 2000
 # After an answer a turn waits for more answers as long as the last turn took, within these bounds.
@@ -106,7 +106,7 @@ class Sender:
     def end(self, stay: Callable[[], None] = lambda: None) -> None:
         """Give back requests that have not begun, wait for all under way and record them, then delete the worker's row.
 
-        Other workers get the lanes as soon as nothing of theirs is in hand. `stay` is called in each turn: open
+        Other workers get each lane as soon as nothing in it is in hand. `stay` is called in each turn: open
         requests may take long.
         """
         self._member.role = ENDING

@@ -18,7 +18,7 @@ from .fold import Folded, Heir, Waiting, fold
 
 # Objects whose deliveries are read together.
 OBJECTS_PER_READ = 1000
-# Deliveries that are read for them, and for each. So many objects have fewer each, but two at least.
+# Deliveries that are read for them together, and for each. Of many objects fewer are read, but two at least.
 DELIVERIES_PER_READ = 20_000
 DELIVERIES_PER_OBJECT = 1000
 

@@ -1,4 +1,4 @@
-"""Asks PostgreSQL for a lane's owner: which lanes are free, and which deliveries are due. It writes that too."""
+"""Runs the statements of a lane's owner: it takes and leaves lanes, and reads due deliveries."""
 
 from collections.abc import Collection, Iterable
 from datetime import datetime
