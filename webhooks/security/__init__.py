@@ -1,1 +1,1 @@
-"""Stores, masks and uses secrets. Knows nothing of webhooks."""
+"""Encrypts, masks and uses secrets: for columns, pages, answers and signatures. Knows nothing of webhooks."""

@@ -1,4 +1,7 @@
-"""Some endpoints send back the request. A malicious endpoint can evade it."""
+"""Masks secrets in answers: some endpoints send back the request.
+
+A malicious endpoint can evade it, by a spelling of its own.
+"""
 
 import base64
 import binascii
@@ -13,15 +16,17 @@ from urllib.parse import quote, unquote, unquote_plus, urlsplit
 
 from .masking import MASK
 
-# Every answer contains shorter texts.
-SHORTEST = 4
-# Words such as Bearer are shorter.
-SHORTEST_PART = 8
-PARTS = re.compile(r'[\s,;:=&"]+')
-STRETCHES = re.compile(r'[^A-Za-z0-9]+')
+# Shorter texts occur in every answer by chance. If they were masked, no answer could be read.
+MIN_SECRET_CHARS = 4
+# Parts of a header's value or a path. Words such as Bearer are shorter, and not secret.
+MIN_PART_CHARS = 8
+# Between the parts of a header's value.
+PART_SEPARATORS = re.compile(r'[\s,;:=&"]+')
+NOT_ALPHANUMERIC = re.compile(r'[^A-Za-z0-9]+')
+# Characters that requests does not quote in a URL.
 SAFE_IN_URL = "!#$%&'()*+,/:;=?@[]~"
-# Words of JSON and of Python: no secrets, and JSON without them is none.
-WORDS = frozenset({'true', 'false', 'null', 'True', 'False', 'None'})
+# Words of JSON and of Python. They are no secrets, and with a mask in place of `true` nothing could parse the JSON.
+LITERALS = frozenset({'true', 'false', 'null', 'True', 'False', 'None'})
 # One character as JSON, a URL or HTML escapes it.
 ESCAPE = re.compile(
     r'(\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}|\\u[0-9a-f]{4}|\\[^u]'
@@ -29,33 +34,41 @@ ESCAPE = re.compile(
     r'|&(?:#[0-9]{1,7}|#x[0-9a-f]{1,6}|[a-z]{2,8});)',
     re.IGNORECASE | re.DOTALL,
 )
-# Characters of the longest escape.
-LONGEST_ESCAPE = 12
-# Characters: as many of a longer secret are enough to know it.
-ENOUGH = 128
-# Characters of an answer, times texts to look for in it: some hundredths of a second.
-MOST_COMPARISONS = 16_000_000
-# Characters that take as long as a call.
-CALL = 50
-# Keeps the length of a text until it is cut.
-HIDDEN = '\ue000'
-RUN = re.compile(f'{HIDDEN}+')
+# The longest escape is a surrogate pair of JSON.
+MAX_ESCAPE_CHARS = 12
+# So many characters from the beginning of a longer secret are enough to know it, and are masked.
+PREFIX_CHARS = 128
+# Characters of an answer, times texts to look for in it. They take some hundredths of a second of the processor. If an
+# endpoint answers with very many headers, no thread is held up longer than that.
+MAX_COMPARED_CHARS = 16_000_000
+# A look for a text takes as long as so many characters, even in a short answer.
+CALL_COST_CHARS = 50
+# Stands for a hidden character, so that a text keeps its length until it is cut.
+HIDDEN_CHAR = '\ue000'
+HIDDEN_RUN = re.compile(f'{HIDDEN_CHAR}+')
 
 
 def of_headers(values: Iterable[str]) -> Iterator[str]:
+    """Yield the texts to mask in the answer to a request with these header values.
+
+    They are each value, its longer parts, and user and password of a basic login.
+    """
     for value in values:
         yield value
-        yield from (part for part in PARTS.split(value) if len(part) >= SHORTEST_PART)
+        yield from (part for part in PART_SEPARATORS.split(value) if len(part) >= MIN_PART_CHARS)
         yield from _login(value)
 
 
 def of_signature(value: str) -> list[str]:
-    """Return the stretches that look the same in each spelling."""
-    return [stretch for stretch in STRETCHES.split(value) if len(stretch) >= SHORTEST]
+    """Return the stretches of letters and digits in a signature, as texts to mask.
+
+    URLs and JSON may spell base64's `+`, `/` and `=` in several ways, but never these stretches.
+    """
+    return [stretch for stretch in NOT_ALPHANUMERIC.split(value) if len(stretch) >= MIN_SECRET_CHARS]
 
 
 def _login(value: str) -> Iterator[str]:
-    """RFC 7617."""
+    """Yield user and password, together and each, if the value is a basic login (RFC 7617)."""
     scheme, _space, token = value.partition(' ')
     if scheme.lower() != 'basic':
         return
@@ -68,7 +81,11 @@ def _login(value: str) -> Iterator[str]:
 
 
 def of_url(url: str, hides_path: bool = False) -> Iterator[str]:
-    """Yield the parts that `mask_url` masks."""
+    """Yield the secret texts of a URL, raw and unquoted: the same that `mask_url` masks.
+
+    They are user, password and the values of the query, and with `hides_path` the path and its longer parts. Raises
+    ValueError for a URL that urlsplit() refuses.
+    """
     parts = urlsplit(url)
     for text in (parts.username, parts.password):
         if text:
@@ -76,7 +93,7 @@ def of_url(url: str, hides_path: bool = False) -> Iterator[str]:
             yield unquote(text)
     if hides_path:
         path = parts.path.strip('/')
-        for text in (path, *(part for part in path.split('/') if len(part) >= SHORTEST_PART)):
+        for text in (path, *(part for part in path.split('/') if len(part) >= MIN_PART_CHARS)):
             yield from (text, unquote(text))
     for parameter in parts.query.split('&'):
         name, equals, value = parameter.partition('=')
@@ -85,26 +102,29 @@ def of_url(url: str, hides_path: bool = False) -> Iterator[str]:
 
 
 class Echoes:
-    """Masks `texts` in one answer, however JSON, HTML, URLs or a wrong charset spell them."""
+    """Masks `texts` in one answer, however JSON, HTML, URLs or a wrong charset spell them.
+
+    Make one for each answer: it also counts the time that the endpoint may take up with its answer.
+    """
 
     def __init__(self, texts: Iterable[str]):
-        self._texts = {text for text in texts if len(text) >= SHORTEST and text not in WORDS}
-        self._room = MOST_COMPARISONS
+        self._texts = {text for text in texts if len(text) >= MIN_SECRET_CHARS and text not in LITERALS}
+        self._room = MAX_COMPARED_CHARS
 
     @cached_property
     def _wanted(self) -> list[str]:
-        """Return what to look for in a plain text, the longest first."""
+        """Return the forms of all texts to look for in a plain text, the longest first."""
         return sorted({form for text in self._texts for form in _plain_forms(text)}, key=len, reverse=True)
 
     def beginning(self, text: str, limit: int) -> str:
-        """Return the first `limit` characters, masked. A secret is masked even at the cut.
+        """Return the first `limit` characters of `text`, with a mask for each secret, even for one at the cut.
 
-        When too much was looked for in an answer, the rest is masked as a whole.
+        Once MAX_COMPARED_CHARS are used up in this answer, each further text is masked as a whole.
         """
-        if len(text) < SHORTEST or not self._texts:
+        if len(text) < MIN_SECRET_CHARS or not self._texts:
             return text[:limit]
-        kept = text[: limit + LONGEST_ESCAPE * ENOUGH]
-        self._room -= (len(kept) + CALL) * len(self._texts)
+        kept = text[: limit + MAX_ESCAPE_CHARS * PREFIX_CHARS]
+        self._room -= (len(kept) + CALL_COST_CHARS) * len(self._texts)
         if self._room < 0:
             return MASK[:limit]
         parts = ESCAPE.split(kept)
@@ -115,19 +135,22 @@ class Echoes:
 
 
 def _hide(wanted: str, text: str) -> str:
-    """Hide it in the text: of a long one also a beginning, for endpoints shorten what they repeat."""
-    if len(wanted) <= ENOUGH:
-        return text.replace(wanted, HIDDEN * len(wanted))
+    """Return the text with HIDDEN_CHAR in place of each character of `wanted`.
+
+    Some endpoints shorten their answer. So the beginning of a long secret is hidden too, from PREFIX_CHARS on.
+    """
+    if len(wanted) <= PREFIX_CHARS:
+        return text.replace(wanted, HIDDEN_CHAR * len(wanted))
     start = -1
-    while (start := text.find(wanted[:ENOUGH], start + 1)) >= 0:
+    while (start := text.find(wanted[:PREFIX_CHARS], start + 1)) >= 0:
         length = _agreement(wanted, text, start)
-        text = text[:start] + HIDDEN * length + text[start + length :]
+        text = text[:start] + HIDDEN_CHAR * length + text[start + length :]
     return text
 
 
 def _agreement(wanted: str, text: str, start: int) -> int:
-    """Return how many characters agree from `start` on. ENOUGH do."""
-    fewest, most = ENOUGH, len(wanted)
+    """Return how many characters of `wanted` stand in the text from `start` on. The first PREFIX_CHARS do."""
+    fewest, most = PREFIX_CHARS, len(wanted)
     while fewest < most:
         middle = (fewest + most + 1) // 2
         fewest, most = (middle, most) if text.startswith(wanted[:middle], start) else (fewest, middle - 1)
@@ -138,20 +161,23 @@ def _masked(parts: Sequence[str], hidden: str, limit: int) -> str:
     """Return the first `limit` characters of the parts, with a mask for each run of hidden ones."""
     spelled = [one for index, part in enumerate(parts) for one in ([part] if index % 2 else part)]
     end, at, shown = bisect_right(list(accumulate(map(len, spelled))), limit), 0, []
-    for run in RUN.finditer(hidden, 0, end):
+    for run in HIDDEN_RUN.finditer(hidden, 0, end):
         shown += [*spelled[at : run.start()], MASK]
         at = run.end()
     return ''.join([*shown, *spelled[at:end]])[:limit]
 
 
 def _plain(parts: Sequence[str]) -> str:
-    """Return what the parts mean: every other one is an escape, of one character. A plus may be a space in a URL."""
+    """Return the meaning of the parts, one character for each escape. Every other part is an escape.
+
+    A plus becomes a space, as it may mean one in a URL.
+    """
     return ''.join([_unescaped(part) if index % 2 else part for index, part in enumerate(parts)]).replace('+', ' ')
 
 
 @lru_cache(1024)
 def _unescaped(escape: str) -> str:
-    """Return the one character."""
+    """Return the character that the escape means, or a replacement character if it means no single one."""
     match escape[0]:
         case '%':
             meant = unquote(escape)
@@ -171,7 +197,10 @@ def _of_json(escape: str) -> str:
 
 @lru_cache(1024)
 def _plain_forms(text: str) -> frozenset[str]:
-    """Return what the text's spellings mean: mostly itself, but a spelling may leave escapes in it as they are."""
+    """Return the meanings of all spellings of the text. Mostly there is a single one, the text itself.
+
+    Some spellings leave an escape in the text unchanged. Then reading that escape gives another text.
+    """
     if text.isascii() and not ESCAPE.search(text):
         return frozenset({text.replace('+', ' ')})
     spellings = [text, json.dumps(text, ensure_ascii=False)[1:-1], html.escape(text), quote(text, safe=SAFE_IN_URL)]
@@ -180,4 +209,4 @@ def _plain_forms(text: str) -> frozenset[str]:
         text.encode('utf-8', 'replace').decode('latin-1'),
     ]
     forms = {text.replace('+', ' '), *(_plain(ESCAPE.split(spelling)) for spelling in (*spellings, *mistaken))}
-    return frozenset(form for form in forms if len(form) >= SHORTEST)
+    return frozenset(form for form in forms if len(form) >= MIN_SECRET_CHARS)

@@ -1,4 +1,7 @@
-"""With `encryption_keys`, or with a key derived from SECRET_KEY."""
+"""Encrypts and decrypts secrets for columns and sessions.
+
+The keys are the setting `encryption_keys`, or one key that is derived from SECRET_KEY.
+"""
 
 import base64
 import hashlib
@@ -10,16 +13,17 @@ from django.utils.translation import gettext as _
 from .. import conf
 from ..exceptions import DecryptionError
 
+# Part of each key, so it must never change: with another purpose no stored secret could be decrypted.
 PURPOSE = b'netbox-webhooks secrets at rest v1'
 
 
 def encrypt(text: str) -> str:
-    """Return a Fernet token, made with the first key."""
+    """Return `text` as a Fernet token, encrypted with the first key."""
     return _box().encrypt(text.encode()).decode()
 
 
 def decrypt(token: str) -> str:
-    """Raises DecryptionError if no key fits."""
+    """Return the text of a Fernet token. Tries each key, and raises DecryptionError if none fits."""
     try:
         return _box().decrypt(token.encode()).decode()
     except InvalidToken:

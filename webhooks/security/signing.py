@@ -1,4 +1,4 @@
-"""Signs requests by Standard Webhooks 1.0.0, "Signature scheme".
+"""Makes secrets, and signs requests by Standard Webhooks 1.0.0, "Signature scheme".
 
 v1 is HMAC-SHA256; v1a is ed25519 with a `whsk_` key. `X-Hook-Signature` is NetBox's own.
 """
@@ -13,18 +13,27 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from django.utils.translation import gettext as _
 
-SYMMETRIC, PRIVATE, PUBLIC = 'whsec_', 'whsk_', 'whpk_'
-MIN_KEY, MAX_KEY = 24, 64
-SEED = 32
+# Prefixes of a shared secret, of a private and of a public key.
+SYMMETRIC = 'whsec_'
+PRIVATE = 'whsk_'
+PUBLIC = 'whpk_'
+# Standard Webhooks bounds the key of a shared secret.
+MIN_KEY_BYTES = 24
+MAX_KEY_BYTES = 64
+# An ed25519 private key. A public key is as long.
+SEED_BYTES = 32
 
 
 def generate(prefix: str = SYMMETRIC) -> str:
-    """Return a random `whsec_…`, or `whsk_…` for asymmetric signatures."""
-    return prefix + base64.b64encode(token_bytes(SEED)).decode()
+    """Return a new random secret: `whsec_…`, or with the prefix PRIVATE `whsk_…` for asymmetric signatures."""
+    return prefix + base64.b64encode(token_bytes(SEED_BYTES)).decode()
 
 
 def check(secret: str) -> None:
-    """Raises ValueError."""
+    """Raise ValueError, with the reason, if the secret cannot sign.
+
+    That is a `whsec_` or `whsk_` key that is not base64 or has a wrong length. Any other text can sign.
+    """
     if is_asymmetric(secret):
         _private_key(secret)
     else:
@@ -32,28 +41,38 @@ def check(secret: str) -> None:
 
 
 def is_asymmetric(secret: str) -> bool:
+    """Return whether the secret is an ed25519 key, `whsk_…`: receivers then verify with its public key."""
     return secret.startswith(PRIVATE)
 
 
 def public_key(secret: str) -> str:
-    """Return `whpk_<base64>`. Raises ValueError."""
+    """Return `whpk_<base64>`, the public key of a `whsk_` secret. Raises ValueError for a wrong key."""
     key = _private_key(secret).public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     return PUBLIC + base64.b64encode(key).decode()
 
 
 def standard(secrets: Iterable[str], delivery_id: str, timestamp: int, body: bytes) -> str:
-    """Return `webhook-signature`: signatures separated by spaces. `timestamp` is in Unix seconds. Raises ValueError."""
+    """Return the value of `webhook-signature`: one signature for each secret, separated by spaces.
+
+    Each signs "delivery_id.timestamp.body". `timestamp` is in Unix seconds. Raises ValueError for a wrong key.
+    """
     signed = b'%s.%d.%s' % (delivery_id.encode(), timestamp, body)
     return ' '.join(_signature(secret, signed) for secret in secrets)
 
 
 def netbox(secret: str, body: bytes) -> str:
-    """Return `X-Hook-Signature`: hex HMAC-SHA512 under the whole secret."""
+    """Return the value of `X-Hook-Signature`, as NetBox's own webhooks have it: the hex HMAC-SHA512 of the body.
+
+    The key is the whole secret, prefix included.
+    """
     return hmac.new(secret.encode(), body, hashlib.sha512).hexdigest()
 
 
 def plain(secret: str, signed: bytes, algorithm: str, encoding: str) -> str:
-    """In hex or base64, under the whole secret."""
+    """Return the HMAC of `signed` as hex or base64, for hmac() in a header's template.
+
+    The key is the whole secret, prefix included. `algorithm` is a name of hashlib, such as sha256.
+    """
     digest = hmac.digest(secret.encode(), signed, algorithm)
     return digest.hex() if encoding == 'hex' else base64.b64encode(digest).decode()
 
@@ -66,23 +85,29 @@ def _signature(secret: str, signed: bytes) -> str:
 
 
 def _symmetric_key(secret: str) -> bytes:
-    """Secrets other than `whsec_<base64>` are used as UTF-8."""
+    """Return the bytes that `whsec_<base64>` encodes, or any other secret as UTF-8.
+
+    Raises ValueError for a wrong key.
+    """
     if not secret.startswith(SYMMETRIC):
         return secret.encode()
     key = _decode(secret, SYMMETRIC)
-    if not MIN_KEY <= len(key) <= MAX_KEY:
+    if not MIN_KEY_BYTES <= len(key) <= MAX_KEY_BYTES:
         reason = _('the key after {prefix} must have {least} to {most} bytes, but has {length}')
-        raise ValueError(reason.format(prefix=SYMMETRIC, least=MIN_KEY, most=MAX_KEY, length=len(key)))
+        raise ValueError(reason.format(prefix=SYMMETRIC, least=MIN_KEY_BYTES, most=MAX_KEY_BYTES, length=len(key)))
     return key
 
 
 def _private_key(secret: str) -> Ed25519PrivateKey:
-    """The seed, or the seed and the public key."""
+    """Return the key of `whsk_<base64>`: the base64 of a seed, or of a seed and its public key.
+
+    Raises ValueError for a wrong key.
+    """
     key = _decode(secret, PRIVATE)
-    if len(key) not in (SEED, 2 * SEED):
+    if len(key) not in (SEED_BYTES, 2 * SEED_BYTES):
         reason = _('the key after {prefix} must have {seed} or {pair} bytes, but has {length}')
-        raise ValueError(reason.format(prefix=PRIVATE, seed=SEED, pair=2 * SEED, length=len(key)))
-    return Ed25519PrivateKey.from_private_bytes(key[:SEED])
+        raise ValueError(reason.format(prefix=PRIVATE, seed=SEED_BYTES, pair=2 * SEED_BYTES, length=len(key)))
+    return Ed25519PrivateKey.from_private_bytes(key[:SEED_BYTES])
 
 
 def _decode(secret: str, prefix: str) -> bytes:
