@@ -1,1 +1,4 @@
-"""Message brokers, beside HTTP: takes a Message, and returns what the broker confirmed. Knows no models."""
+"""Publishes messages to brokers, beside HTTP: a driver takes a Message, and returns the broker's confirmation.
+
+Knows no models.
+"""

@@ -1,4 +1,4 @@
-"""AMQP 0.9.1 (RabbitMQ): the address is exchange/routing key, and the confirmation the broker's ack."""
+"""Publishes to AMQP 0.9.1 (RabbitMQ). The address is exchange/routing key; the broker's ack confirms a message."""
 
 import asyncio
 import ssl
@@ -8,11 +8,14 @@ from typing import Any
 from .background import Background
 from .driver import Away, Driver, Lost, Message, Refused
 
-PERSISTENT = 2
+# A durable queue keeps the message over a restart of the broker.
+PERSISTENT_DELIVERY_MODE = 2
 
 
 class Amqp(Driver):
-    """Options are those of pika.ConnectionParameters or a `url`, and `username`, `password`, `tls` (an
+    """A RabbitMQ broker, with one connection, and one channel for each exchange.
+
+    Options are the arguments of pika.ConnectionParameters or a `url`, and `username`, `password`, `tls` (an
     ssl.SSLContext or True).
     """
 
@@ -21,18 +24,25 @@ class Amqp(Driver):
     def __init__(self, options: Mapping[str, Any]) -> None:
         self._parameters = _parameters(dict(options))
         self._connection: Any = None
-        # A broker closes the channel of a wrong message: no other exchange's messages go with it.
+        # By exchange. A broker closes the channel of a wrong message, with all messages under way on it. So only
+        # messages of the same exchange have to be sent again.
         self._channels: dict[str, _Channel] = {}
         self._opening = asyncio.Lock()
         self._background = Background('webhooks-amqp')
 
     @classmethod
     def check_address(cls, address: str) -> None:
+        """Raise ValueError unless the address is exchange/routing key, of 255 bytes each, or /queue."""
         exchange, slash, key = address.partition('/')
         if not slash or not (exchange or key) or max(len(exchange.encode()), len(key.encode())) > 255:
             raise ValueError('write exchange/routing key, of 255 bytes each, or /queue')
 
     def publish(self, message: Message, timeout: float) -> Mapping[str, object]:
+        """Publish a persistent message, and return exchange, routing key and delivery tag once it is acknowledged.
+
+        Raises Away after `timeout` seconds or if a queue is full, and Lost if the connection ends. Raises Refused if no
+        queue takes the message, or the exchange is missing or forbidden.
+        """
         return self._background.run(self._publish(message), timeout)
 
     async def _publish(self, message: Message) -> Mapping[str, object]:
@@ -73,6 +83,7 @@ class Amqp(Driver):
             channel.lose(Lost(f'the connection was lost: {_words(error)}'))
 
     def close(self) -> None:
+        """Close the connection, and end the thread. Takes some seconds if the broker does not answer."""
         self._background.close(self._goodbye())
 
     async def _goodbye(self) -> None:
@@ -88,7 +99,7 @@ class _Channel:
     def __init__(self, connection: Any) -> None:
         self._last = 0
         self._waiting: dict[int, asyncio.Future] = {}
-        # Ids of messages that no queue takes. The broker tells of it before it acknowledges.
+        # Reasons by message id. If no queue takes a message, the broker returns it, and then acknowledges it too.
         self._returned: dict[str, str] = {}
         self._is_ready = asyncio.get_running_loop().create_future()
         self._channel = connection.channel(on_open_callback=self._confirm)
@@ -96,6 +107,7 @@ class _Channel:
 
     @classmethod
     async def open(cls, connection: Any) -> '_Channel':
+        """Return a channel after the broker has agreed to confirm. Raises Refused or Lost if it closes the channel."""
         channel = cls(connection)
         await channel._is_ready
         return channel
@@ -105,7 +117,10 @@ class _Channel:
         return self._channel.is_open
 
     async def publish(self, exchange: str, key: str, message: Message) -> int:
-        """Return the message's number, after the broker has confirmed it."""
+        """Return the message's number on the channel, after the broker has acknowledged it.
+
+        Raises Refused if the broker returned it unrouted, Away if it was rejected, and the error that `lose` got.
+        """
         self._last += 1
         tag, answer = self._last, asyncio.get_running_loop().create_future()
         self._waiting[tag] = answer
@@ -120,6 +135,7 @@ class _Channel:
         return tag
 
     def lose(self, error: Exception) -> None:
+        """End all waits for acknowledgements on this channel with `error`."""
         for answer in self._waiting.values():
             _settle(answer, error)
 
@@ -128,7 +144,10 @@ class _Channel:
         channel.confirm_delivery(self._note, callback=lambda _frame: _settle(self._is_ready, True))
 
     def _lose(self, _channel: Any, error: Any) -> None:
-        """The reply says what is wrong: no such exchange, or no right."""
+        """Called when the broker closes the channel. Its reply tells a wrong message from a lost channel.
+
+        Wrong is a message for an exchange that is missing (404), or forbidden (403), or that does not fit it (406).
+        """
         is_refused = getattr(error, 'reply_code', 0) in (403, 404, 406)
         reason = Refused(_words(error)) if is_refused else Lost(f'the channel was closed: {_words(error)}')
         _settle(self._is_ready, reason)
@@ -148,6 +167,7 @@ class _Channel:
 
 
 def _settle(future: asyncio.Future, result: Any) -> None:
+    """Give the future its result or its exception, unless it has one."""
     if future.done():
         return
     if isinstance(result, Exception):
@@ -157,6 +177,7 @@ def _settle(future: asyncio.Future, result: Any) -> None:
 
 
 def _unopened(error: Any) -> Exception:
+    """Return the error of a connection that did not open: Refused for a wrong login, else Away."""
     from pika.exceptions import AuthenticationError, ProbableAccessDeniedError, ProbableAuthenticationError
 
     refusals = (AuthenticationError, ProbableAuthenticationError, ProbableAccessDeniedError)
@@ -164,6 +185,7 @@ def _unopened(error: Any) -> Exception:
 
 
 def _words(error: Any) -> str:
+    """Return the broker's words for an error. pika wraps some errors in others: then the inner one has them."""
     code, text = getattr(error, 'reply_code', None), getattr(error, 'reply_text', None)
     if code is not None:
         return f'{code} {text}'
@@ -198,5 +220,5 @@ def _properties(message: Message) -> Any:
         content_type=message.headers.get('content-type'),
         headers={**message.headers, 'key': message.key},
         message_id=message.id,
-        delivery_mode=PERSISTENT,
+        delivery_mode=PERSISTENT_DELIVERY_MODE,
     )

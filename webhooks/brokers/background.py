@@ -1,4 +1,4 @@
-"""An asyncio loop in a thread: drivers of libraries that need one."""
+"""Runs an asyncio loop in a thread, for drivers whose library needs one."""
 
 import asyncio
 import threading
@@ -8,34 +8,39 @@ from typing import Any
 
 from .driver import Away
 
-# Seconds, in case that the loop itself hangs.
-MARGIN = 1.0
-# Seconds to say goodbye.
-LAST = 2.0
+# If the loop itself hangs, its own timeout never comes. Then the caller gives up so much later.
+HANG_MARGIN_SECONDS = 1.0
+# A broker that does not answer holds up the end of a process so long: once with its goodbye, once with the thread.
+GOODBYE_SECONDS = 2.0
 
 
 class Background:
+    """A daemon thread with an asyncio loop. Begins at once, and runs until `close`."""
+
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
     def run[T](self, work: Coroutine[Any, Any, T], timeout: float) -> T:
-        """Return the result, for any thread. Raises Away after `timeout` seconds."""
+        """Run the coroutine in the loop, and return its result. Any thread may call it, and waits.
+
+        Raises Away after `timeout` seconds, and any error of the coroutine.
+        """
         waiting = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, timeout), self._loop)
         try:
-            return waiting.result(timeout + MARGIN)
+            return waiting.result(timeout + HANG_MARGIN_SECONDS)
         except TimeoutError as error:
             waiting.cancel()
             raise Away(str(error) or f'no confirmation within {timeout:g} seconds') from error
 
     def close(self, goodbye: Coroutine[Any, Any, object] | None = None) -> None:
-        """Run `goodbye`, whatever comes of it, and end the thread."""
+        """Run `goodbye`, ignoring its errors, and end the thread. Takes some seconds at most."""
         if goodbye is not None:
             with suppress(Exception):
-                self.run(goodbye, LAST)
+                self.run(goodbye, GOODBYE_SECONDS)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(LAST)
+        self._thread.join(GOODBYE_SECONDS)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)

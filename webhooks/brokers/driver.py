@@ -1,4 +1,7 @@
-"""What a driver is. docs/extending.md shows one of another package."""
+"""The contract of drivers: Driver, its Message, and the errors that say whether a message is sent again.
+
+docs/extending.md shows a driver of another package.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -8,10 +11,10 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Message:
-    """What a driver publishes.
+    """One message for a driver to publish.
 
-    `key` names the object, such as dcim.site:1: messages of one key have to stay in order. `id` is the same in each
-    attempt. Names of headers are in lower case.
+    `key` names the object, such as dcim.site:1: messages with the same key have to stay in order. `id` is the same in
+    each attempt. Names of headers are in lower case.
     """
 
     address: str
@@ -22,24 +25,27 @@ class Message:
 
 
 class Away(Exception):
-    """The broker is away, confirmed nothing in time, or is full. str() says what happened."""
+    """The broker is away, confirmed nothing in time, or is full: the message is sent again later.
+
+    str() is the reason.
+    """
 
 
 class Lost(Away):
-    """The connection was lost before the confirmation. With a new one the message is published once more."""
+    """The connection was lost before the confirmation: the message is published once more, over a new connection."""
 
 
 class Refused(Exception):
-    """The broker does not want this message. str() has its words."""
+    """The broker does not want this message. str() has the broker's words."""
 
 
 class Driver(ABC):
-    """One broker, for one process. Threads share it.
+    """A client for one broker and one process. Threads share it.
 
     It connects at the first message, and anew after the connection is lost.
     """
 
-    # What is imported, and what pip installs for it.
+    # The library that the driver imports, and the requirement that pip installs for it. '' needs none.
     module = ''
     package = ''
 
@@ -52,17 +58,17 @@ class Driver(ABC):
 
     @classmethod
     def check_address(cls, address: str) -> None:
-        """Raise ValueError, with the reason, if the broker has no such address."""
+        """Raise ValueError, with the reason, if the broker cannot have such an address. Connects nowhere."""
         if not address:
             raise ValueError('it is empty')
 
     @abstractmethod
     def publish(self, message: Message, timeout: float) -> Mapping[str, object]:
-        """Publish the message, and return what the broker says of it, after it has confirmed.
+        """Publish the message, wait for the broker's confirmation, and return its details for the attempt's page.
 
-        Ends within `timeout` seconds. Raises Away if the message is to be sent again later, as do TimeoutError and
-        ConnectionError, and anything else if the broker refused it.
+        Ends within `timeout` seconds. Raises Away if the message is to be sent again later, or an OSError, but for
+        a file that is missing or cannot be read. Any other error means that the broker refused the message.
         """
 
     def close(self) -> None:  # noqa: B027  (most have something to end)
-        """End connections and threads. Nothing is published any more."""
+        """End connections and threads. Its owner calls it at the end: nothing is published any more."""

@@ -1,4 +1,4 @@
-"""Kafka: the address is the topic, the key the message's key, and the confirmation partition and offset."""
+"""Publishes to Kafka. The address is the topic, the key the message's key; partition and offset confirm a message."""
 
 import logging
 import re
@@ -11,30 +11,39 @@ from .driver import Away, Driver, Lost, Message, Refused
 logger = logging.getLogger('webhooks.kafka')
 
 TOPIC = re.compile(r'[A-Za-z0-9._-]{1,249}')
-# Only these confirm that all replicas have a message, once and in order.
-SAFE = {'enable.idempotence': True, 'acks': 'all'}
-# Milliseconds that the client tries by itself, and waits for more messages.
-DEFAULTS = {'delivery.timeout.ms': 30_000, 'linger.ms': 0, 'client.id': 'netbox-webhooks'}
-# Seconds.
-POLL, LAST = 0.2, 2.0
+# These win over the operator's options: with any others a confirmation does not mean that all in-sync replicas have
+# the message, once and in order.
+SAFE_OPTIONS = {'enable.idempotence': True, 'acks': 'all'}
+# Milliseconds: the client tries a message by itself for half a minute, and does not wait for more to send together.
+DEFAULT_OPTIONS = {'delivery.timeout.ms': 30_000, 'linger.ms': 0, 'client.id': 'netbox-webhooks'}
+# The longest wait for callbacks: a producer that died is noticed after so long.
+POLL_SECONDS = 0.2
+# A cluster that does not answer holds up the end of a process so long: once with its messages, once with the thread.
+CLOSE_SECONDS = 2.0
 
 
 class Kafka(Driver):
-    """Options are those of librdkafka's producer."""
+    """A Kafka cluster, with one idempotent producer at a time. Options are the settings of librdkafka's producer."""
 
     module, package = 'confluent_kafka', 'netbox-webhooks[kafka]'
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self._options = {**DEFAULTS, **options, **SAFE}
+        self._options = {**DEFAULT_OPTIONS, **options, **SAFE_OPTIONS}
         self._opening = threading.Lock()
         self._line: _Line | None = None
 
     @classmethod
     def check_address(cls, address: str) -> None:
+        """Raise ValueError unless the address is a topic's name."""
         if not TOPIC.fullmatch(address):
             raise ValueError('a topic has up to 249 letters, digits, ".", "_" and "-"')
 
     def publish(self, message: Message, timeout: float) -> Mapping[str, object]:
+        """Publish the message, and return topic, partition and offset once all in-sync replicas have it.
+
+        Raises Away after `timeout` seconds or if the cluster cannot take it now, and Lost if the producer died. Raises
+        Refused if the message is wrong, or the login wrong or without the right.
+        """
         line = self._open()
         answer = line.produce(message)
         try:
@@ -53,12 +62,13 @@ class Kafka(Driver):
             return self._line
 
     def close(self) -> None:
+        """Drop all messages that are not confirmed, and end the producer with its thread."""
         if self._line is not None:
             self._line.close()
 
 
 class _Answer:
-    """The broker's answer to one message."""
+    """The broker's answer to one message, awaited by the thread that publishes it."""
 
     def __init__(self) -> None:
         self.has_come = threading.Event()
@@ -66,12 +76,14 @@ class _Answer:
         self.partition = self.offset = -1
 
     def take(self, error: Any, message: Any) -> None:
+        """Note the answer: an error, or partition and offset. The producer's thread calls it."""
         self.error = error
         if error is None:
             self.partition, self.offset = message.partition(), message.offset()
         self.has_come.set()
 
     def lose(self) -> None:
+        """End the wait, as no answer will come any more."""
         self.error = self.error or Lost('the client cannot go on, and is started anew')
         self.has_come.set()
 
@@ -84,7 +96,7 @@ class _Line:
 
         self.is_dead = False
         self.waiting: set[_Answer] = set()
-        # What the client said last of its connections.
+        # The client's last error of a connection.
         self._trouble: Any = None
         self._patience = options['delivery.timeout.ms'] / 1000
         self._producer = Producer({**options, 'error_cb': self._note}, logger=logger)
@@ -92,7 +104,7 @@ class _Line:
         self._thread.start()
 
     def produce(self, message: Message) -> _Answer:
-        """Raises Away and Refused."""
+        """Hand the message to the producer, and return the answer to wait for. Raises Away, Lost and Refused."""
         from confluent_kafka import KafkaException
 
         answer = _Answer()
@@ -113,7 +125,7 @@ class _Line:
 
         try:
             while not self.is_dead:
-                self._producer.poll(POLL)
+                self._producer.poll(POLL_SECONDS)
         except KafkaException:
             logger.exception('producer=fatal error')
         self.is_dead = True
@@ -124,6 +136,7 @@ class _Line:
         self._trouble = error
 
     def late(self, timeout: float) -> Exception:
+        """Return the error for a message without an answer in time: Refused after a failed login, else Away."""
         from confluent_kafka import KafkaError
 
         trouble = self._trouble
@@ -135,7 +148,7 @@ class _Line:
         return Away(f'no confirmation within {timeout:g} seconds' + (f': {trouble.str()}' if trouble else ''))
 
     def judged(self, error: Any) -> Exception:
-        """Return what the client's error means."""
+        """Return the exception for the client's error. After some errors this producer is dead."""
         from confluent_kafka import KafkaError
 
         if isinstance(error, Exception):
@@ -144,17 +157,19 @@ class _Line:
             self.is_dead = True
             return Lost(error.str())
         if error.code() == KafkaError._MSG_TIMED_OUT:
-            # It may know a cluster that is no more, and would go on with its numbers for ever.
+            # The cluster may have been replaced. Then this producer would count on from the old cluster's numbers for
+            # ever. So a new one begins.
             self.is_dead = True
             return self.late(self._patience)
         return (Away if error.retriable() or error.code() in _away() else Refused)(error.str())
 
     def close(self) -> None:
+        """Drop all messages that are not confirmed, and end the thread."""
         if not self.is_dead:
             self._producer.purge()
-            self._producer.flush(LAST)
+            self._producer.flush(CLOSE_SECONDS)
         self.is_dead = True
-        self._thread.join(LAST)
+        self._thread.join(CLOSE_SECONDS)
 
 
 def _away() -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""MQTT 5: the address is the topic, and the confirmation the broker's reason code, by QoS 1 or 2."""
+"""Publishes to MQTT 5. The address is the topic; the broker's reason code confirms a message, by QoS 1 or 2."""
 
 import ssl
 import threading
@@ -8,23 +8,29 @@ from typing import Any
 
 from .driver import Away, Driver, Lost, Message, Refused
 
-PORT, PORT_OF_TLS = 1883, 8883
-# MQTT 5.0, 2.4: the broker is busy, shuts down, or has reached a limit.
-BUSY = frozenset({0x88, 0x89, 0x8B, 0x93, 0x96, 0x97})
-# Bytes: of any message, and of its beginning.
-LARGEST, MARGIN = 268_435_455, 16
-NAMES = frozenset({'host', 'port', 'username', 'password', 'tls', 'qos', 'keepalive', 'transport'})
+# Without the option `port`.
+PLAIN_PORT = 1883
+TLS_PORT = 8883
+# With these (MQTT 5.0, 2.4) the broker is busy, shuts down, or has reached a limit. So the message comes again later.
+BUSY_REASON_CODES = frozenset({0x88, 0x89, 0x8B, 0x93, 0x96, 0x97})
+# The protocol's own limit. A broker may name a lower one.
+MAX_MESSAGE_BYTES = 268_435_455
+# Room for a packet's header, lengths and number, which this driver does not count exactly.
+HEADER_MARGIN_BYTES = 16
+OPTION_NAMES = frozenset({'host', 'port', 'username', 'password', 'tls', 'qos', 'keepalive', 'transport'})
 
 
 class Mqtt(Driver):
-    """Options: `host`, `port`, `username`, `password`, `keepalive`, `transport`, `tls` (an ssl.SSLContext or True), and
-    `qos` (1 or 2).
+    """An MQTT broker, with one connection.
+
+    Options: `host`, `port`, `username`, `password`, `keepalive` (seconds), `transport`, `tls` (an ssl.SSLContext or
+    True), and `qos` (1 or 2).
     """
 
     module, package = 'paho.mqtt', 'netbox-webhooks[mqtt]'
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        if unknown := sorted(set(options) - NAMES):
+        if unknown := sorted(set(options) - OPTION_NAMES):
             raise ValueError(f'there is no option {unknown[0]}')
         if 'host' not in options:
             raise ValueError('host is missing')
@@ -37,11 +43,17 @@ class Mqtt(Driver):
 
     @classmethod
     def check_address(cls, address: str) -> None:
+        """Raise ValueError unless the address is a topic that one can publish to."""
         super().check_address(address)
         if any(letter in address for letter in '+#\x00') or address.startswith('$') or len(address.encode()) > 65_535:
             raise ValueError('a topic has no + and #, and does not begin with $')
 
     def publish(self, message: Message, timeout: float) -> Mapping[str, object]:
+        """Publish the message, and return topic, QoS and the broker's reason code once it has confirmed.
+
+        Raises Away after `timeout` seconds or if the broker is busy, Lost if the connection ends, and Refused
+        otherwise.
+        """
         end = time.monotonic() + timeout
         link = self._open(end)
         reason = link.publish(message, self._qos, end - time.monotonic(), timeout)
@@ -61,6 +73,7 @@ class Mqtt(Driver):
             self._opening.release()
 
     def close(self) -> None:
+        """Disconnect, and end the client's thread."""
         if self._link:
             self._link.close()
 
@@ -75,9 +88,9 @@ class _Link:
         self.is_lost = threading.Event()
         self._changed = threading.Condition()
         self._code: Any = None
-        # Bytes. A broker ends the connection of a larger message.
-        self._largest = LARGEST
-        # By the client's number of a message. Nobody waits any more for those that were given up.
+        # Bytes. If a message is larger, the broker ends the connection, with all other messages under way.
+        self._largest = MAX_MESSAGE_BYTES
+        # Reason codes, by the client's number of a message. An answer to a message that was given up is dropped.
         self._answers: dict[int, Any] = {}
         self._given_up: set[int] = set()
         self._client = client = Client(
@@ -94,12 +107,13 @@ class _Link:
         client.on_connect, client.on_disconnect, client.on_publish = self._connected, self._disconnected, self._taken
         client.connect_timeout = max(timeout, 0.1)
         try:
-            self._connect(options, PORT_OF_TLS if tls else PORT, timeout)
+            self._connect(options, TLS_PORT if tls else PLAIN_PORT, timeout)
         except BaseException:
             self.close()
             raise
 
     def _connect(self, options: Mapping[str, Any], port: int, timeout: float) -> None:
+        """Wait for the broker's welcome. Raises Away, or Refused for a wrong login."""
         end = time.monotonic() + timeout
         self._client.connect(options['host'], options.get('port', port), options.get('keepalive', 60))
         self._client.loop_start()
@@ -108,16 +122,19 @@ class _Link:
         if self._code is None:
             raise Away('the broker does not answer')
         if self._code.is_failure:
-            raise (Away if self._code.value in BUSY else Refused)(f'no connection: {self._code}')
+            raise (Away if self._code.value in BUSY_REASON_CODES else Refused)(f'no connection: {self._code}')
 
     def publish(self, message: Message, qos: int, patience: float, timeout: float) -> Any:
-        """Return the broker's reason code. `patience` is in seconds."""
+        """Publish the message, and return the broker's reason code. Raises Away, Lost and Refused.
+
+        `patience` is the seconds that are left. `timeout` is all of them, for the error's text.
+        """
         from paho.mqtt.client import MQTT_ERR_SUCCESS
 
         properties = _properties(message)
-        if len(message.body) + len(message.address) + len(properties.pack()) + MARGIN > self._largest:
+        if len(message.body) + len(message.address) + len(properties.pack()) + HEADER_MARGIN_BYTES > self._largest:
             raise Refused(f'the message is larger than {self._largest} bytes')
-        # Without the lock, which the client's thread takes inside locks of its own.
+        # The client's thread takes our lock inside locks of its own. If this call held ours, both could wait for ever.
         info = self._client.publish(message.address, message.body, qos, properties=properties)
         if info.rc != MQTT_ERR_SUCCESS:
             self.is_lost.set()
@@ -132,19 +149,20 @@ class _Link:
         if answer is None:
             raise Away(f'no confirmation within {timeout:g} seconds')
         if answer.is_failure:
-            raise (Away if answer.value in BUSY else Refused)(str(answer))
+            raise (Away if answer.value in BUSY_REASON_CODES else Refused)(str(answer))
         return answer
 
     def close(self) -> None:
+        """Disconnect, and end the client's thread. Waits for an answer end with Lost."""
         self.is_lost.set()
         self._client.disconnect()
         self._client.loop_stop()
 
-    # The client's thread calls these.
+    # The client's thread calls the rest.
 
     def _connected(self, _client: Any, _data: Any, _flags: Any, code: Any, properties: Any) -> None:
         with self._changed:
-            self._largest = getattr(properties, 'MaximumPacketSize', LARGEST)
+            self._largest = getattr(properties, 'MaximumPacketSize', MAX_MESSAGE_BYTES)
             self._code = code
             self._changed.notify_all()
 

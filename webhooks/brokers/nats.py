@@ -1,4 +1,4 @@
-"""NATS JetStream: the address is the subject, and the confirmation the stream's acknowledgement."""
+"""Publishes to NATS JetStream. The address is the subject; the stream's acknowledgement confirms a message."""
 
 import asyncio
 import re
@@ -11,13 +11,14 @@ from .driver import Away, Driver, Lost, Message, Refused
 
 # Spaces separate NATS's arguments, wildcards are for readers, and $ begins NATS's own subjects.
 SUBJECT = re.compile(r'(?!\$)[^\s*>.]+(\.[^\s*>.]+)*')
-# Answers 503, and streams that drop nothing old and are full.
-FULL = re.compile('maximum (messages|bytes)|insufficient|resource limits|no space', re.IGNORECASE)
-OF_PUBLISH = re.compile('permissions violation for publish to "(.+)"', re.IGNORECASE)
+# JetStream's errors of a stream that is full, and drops nothing old: there may be room later.
+FULL_STREAM = re.compile('maximum (messages|bytes)|insufficient|resource limits|no space', re.IGNORECASE)
+# NATS's error for the whole connection. It names the subject that the login may not publish to.
+PUBLISH_VIOLATION = re.compile('permissions violation for publish to "(.+)"', re.IGNORECASE)
 
 
 class Nats(Driver):
-    """Options are those of nats.connect()."""
+    """A NATS server or cluster, with one connection. Options are the arguments of nats.connect()."""
 
     module, package = 'nats', 'netbox-webhooks[nats]'
 
@@ -25,16 +26,23 @@ class Nats(Driver):
         self._options = dict(options)
         self._connection: Any = None
         self._connecting = asyncio.Lock()
-        # What ends the wait for an answer, by subject.
+        # By subject: futures that end the wait for an acknowledgement, once they get an exception.
         self._waiting: defaultdict[str, set[asyncio.Future]] = defaultdict(set)
         self._background = Background('webhooks-nats')
 
     @classmethod
     def check_address(cls, address: str) -> None:
+        """Raise ValueError unless the address is a subject that one can publish to."""
         if not SUBJECT.fullmatch(address):
             raise ValueError('a subject has names between dots, without spaces, * and >, and does not begin with $')
 
     def publish(self, message: Message, timeout: float) -> Mapping[str, object]:
+        """Publish the message, and return stream and sequence once the stream has acknowledged it.
+
+        The message's id is its Nats-Msg-Id: a stream drops a repetition, and `duplicate` says so. Raises Away after
+        `timeout` seconds or if the stream is full, Lost if the connection ends, and Refused if no stream takes the
+        subject.
+        """
         return self._background.run(self._publish(message, timeout), timeout)
 
     async def _publish(self, message: Message, timeout: float) -> Mapping[str, object]:
@@ -49,12 +57,15 @@ class Nats(Driver):
             raise Refused(f'no stream takes the subject {message.address}') from error
         except APIError as error:
             words = error.description or str(error)
-            raise (Away if error.code == 503 or FULL.search(words) else Refused)(words) from error
+            raise (Away if error.code == 503 or FULL_STREAM.search(words) else Refused)(words) from error
         shown = {'stream': answer.stream, 'sequence': answer.seq}
         return shown | ({'duplicate': True} if answer.duplicate else {})
 
     async def _unless_trouble(self, subject: str, work: Any) -> Any:
-        """NATS tells only the connection that it may not publish, and a lost one tells nobody."""
+        """Return the result of `work`, or raise the error that `_tell` gets for the subject meanwhile.
+
+        NATS tells only the connection that it may not publish, and a lost one tells nobody.
+        """
         trouble, answer = asyncio.get_running_loop().create_future(), asyncio.ensure_future(work)
         self._waiting[subject].add(trouble)
         try:
@@ -79,23 +90,27 @@ class Nats(Driver):
 
         callbacks = {'error_cb': self._note, 'disconnected_cb': self._lose, 'closed_cb': self._lose}
         try:
-            # A lost connection is made anew for the next message.
+            # The client does not reconnect by itself: `_connected` makes a new connection for the next message.
             return await nats.connect(**{'name': 'netbox-webhooks'} | self._options | callbacks, allow_reconnect=False)
         except (NoServersError, OSError) as error:
             raise Away(f'no connection: {error}') from error
 
     async def _note(self, error: Exception) -> None:
-        if found := OF_PUBLISH.search(str(error)):
+        """Called with the connection's errors: a missing permission ends the waits of its subject."""
+        if found := PUBLISH_VIOLATION.search(str(error)):
             self._tell(found[1], Refused(str(error)))
 
     async def _lose(self) -> None:
+        """Called when the connection ends: all waits end."""
         for subject in list(self._waiting):
             self._tell(subject, Lost('the connection was lost'))
 
     def _tell(self, subject: str, error: Exception) -> None:
+        """End all waits of the subject with `error`."""
         for trouble in self._waiting.get(subject, ()):
             if not trouble.done():
                 trouble.set_exception(error)
 
     def close(self) -> None:
+        """Close the connection, and end the thread."""
         self._background.close(self._connection.close() if self._connection else None)

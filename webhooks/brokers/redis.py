@@ -1,4 +1,4 @@
-"""Redis Streams: the address is the stream, and the confirmation the entry's id."""
+"""Publishes to Redis Streams. The address is the stream; the entry's id confirms a message."""
 
 import json
 from collections.abc import Mapping
@@ -7,14 +7,17 @@ from typing import Any
 from .background import Background
 from .driver import Away, Driver, Message
 
-# Connections, for messages that are under way at once.
+# Messages that may be under way at once.
 MAX_CONNECTIONS = 16
-# Redis takes no entry now: it starts, fails over, or has no memory, disk or replicas.
-BUSY = ('CLUSTERDOWN', 'MASTERDOWN', 'MISCONF', 'NOREPLICAS', 'TRYAGAIN')
+# With these Redis takes no entry now: it starts, fails over, or has no memory, disk or replicas. It may take one later.
+BUSY_ERRORS = ('CLUSTERDOWN', 'MASTERDOWN', 'MISCONF', 'NOREPLICAS', 'TRYAGAIN')
 
 
 class Redis(Driver):
-    """Options are those of redis.Redis or a `url`, and `maxlen`: about so many entries stay in a stream."""
+    """A Redis server, with a pool of connections.
+
+    Options are the arguments of redis.Redis or a `url`, and `maxlen`: about so many entries stay in a stream.
+    """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         from redis.asyncio import Redis as Client
@@ -32,6 +35,10 @@ class Redis(Driver):
         self._background = Background('webhooks-redis')
 
     def publish(self, message: Message, timeout: float) -> Mapping[str, object]:
+        """Add an entry to the stream, and return the stream and the entry's id.
+
+        Raises Away after `timeout` seconds or if Redis takes no entry now. Any other error of redis is a refusal.
+        """
         return self._background.run(self._add(message), timeout)
 
     async def _add(self, message: Message) -> Mapping[str, object]:
@@ -52,10 +59,11 @@ class Redis(Driver):
         except (exceptions.OutOfMemoryError, exceptions.ReadOnlyError, exceptions.ClusterError) as error:
             raise Away(str(error)) from error
         except exceptions.ResponseError as error:
-            if not str(error).startswith(BUSY):
+            if not str(error).startswith(BUSY_ERRORS):
                 raise
             raise Away(str(error)) from error
         return {'stream': message.address, 'id': added.decode() if isinstance(added, bytes) else added}
 
     def close(self) -> None:
+        """Close the connections, and end the thread."""
         self._background.close(self._client.aclose())

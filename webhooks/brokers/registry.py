@@ -1,4 +1,4 @@
-"""The brokers of PLUGINS_CONFIG, and their drivers."""
+"""Finds the brokers of PLUGINS_CONFIG, and loads their drivers."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -16,17 +16,24 @@ from ..constants import BROKER_DRIVERS, DRIVER_ENTRY_POINTS
 from ..security import echoes
 from .driver import Driver
 
-# The rest goes to the driver.
-OURS = ('driver', 'addresses')
-SECRET = re.compile('pass|secret|token|key|seed|jwt|cred|auth|sasl', re.IGNORECASE)
+# These options are for the plugin. The rest goes to the driver.
+OUR_OPTIONS = ('driver', 'addresses')
+# In the name of an option: its value, or all that is below it, is secret.
+SECRET_OPTION = re.compile('pass|secret|token|key|seed|jwt|cred|auth|sasl', re.IGNORECASE)
 
 
 class Unusable(Exception):
-    """str() says why a broker cannot be used."""
+    """A broker cannot be used until the operator mends the settings. str() says why."""
 
 
 @dataclass(frozen=True)
 class Broker:
+    """A broker of the settings. `driver` is also the scheme of its URLs.
+
+    `options` go to the driver, and may hold secrets. `addresses` are patterns, such as netbox.*: webhooks may use no
+    other address.
+    """
+
     name: str
     driver: str
     options: Mapping[str, Any] = field(repr=False)
@@ -34,15 +41,20 @@ class Broker:
 
     @property
     def driver_class(self) -> type[Driver]:
+        """Return the driver's class. It is imported when it is first asked for."""
         return _load(self.driver)
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """Texts that no error may show."""
+        """Return the texts in the options that no error may show.
+
+        They are the values under names such as `password`, and the secret parts of URLs. Raises ValueError for an
+        invalid URL with a login.
+        """
         return tuple(_secrets(self.options))
 
     def open(self) -> Driver:
-        """Return a new driver. Raises Unusable."""
+        """Return a new driver, which connects later. Raises Unusable for a missing library or a wrong option."""
         self.check_library()
         try:
             return self.driver_class(self.options)
@@ -50,7 +62,7 @@ class Broker:
             raise Unusable(f'the options of the broker {self.name} are wrong: {error}') from error
 
     def check_library(self) -> None:
-        """Raises Unusable, with the line for pip."""
+        """Raise Unusable, with the line for pip, if the library of the driver is not installed."""
         driver = self.driver_class
         if driver.module and find_spec(driver.module) is None:
             raise Unusable(
@@ -60,7 +72,7 @@ class Broker:
             )
 
     def check_address(self, address: str) -> None:
-        """Raises Unusable."""
+        """Raise Unusable if the driver has no such address, or the settings do not allow it to webhooks."""
         try:
             self.driver_class.check_address(address)
         except ValueError as error:
@@ -70,12 +82,12 @@ class Broker:
 
 
 def names() -> frozenset[str]:
-    """Return the drivers' names, which are the schemes of URLs."""
+    """Return the names of all drivers, built in or from other packages. They are the schemes of brokers' URLs."""
     return frozenset({*BROKER_DRIVERS, *_added()})
 
 
 def find(driver: str, name: str) -> Broker:
-    """Return the broker of the settings. Raises Unusable if there is none of this name and driver."""
+    """Return the broker of this name. Raises Unusable if the settings have none, or one of another driver."""
     options = conf.get().brokers.get(name)
     if options is None:
         raise Unusable(_('There is no broker {name} in the settings.').format(name=name))
@@ -87,11 +99,12 @@ def find(driver: str, name: str) -> Broker:
 
 
 def configured() -> list[Broker]:
+    """Return all brokers of the settings, for the system checks."""
     return [_broker(name, options) for name, options in conf.get().brokers.items()]
 
 
 def _broker(name: str, options: Mapping[str, Any]) -> Broker:
-    own = {key: value for key, value in options.items() if key not in OURS}
+    own = {key: value for key, value in options.items() if key not in OUR_OPTIONS}
     return Broker(name, options['driver'], own, tuple(options.get('addresses') or ('*',)))
 
 
@@ -108,9 +121,10 @@ def _load(name: str) -> type[Driver]:
 
 
 def _secrets(value: Any, is_secret: bool = False) -> Iterator[str]:
+    """Yield the texts that `Broker.secrets` returns, from a value at any depth."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _secrets(inner, is_secret or bool(SECRET.search(str(key))))
+            yield from _secrets(inner, is_secret or bool(SECRET_OPTION.search(str(key))))
     elif isinstance(value, list | tuple | set | frozenset):
         for inner in value:
             yield from _secrets(inner, is_secret)
