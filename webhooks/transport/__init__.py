@@ -1,1 +1,1 @@
-"""Turns a Request into an Outcome. Knows no models."""
+"""Sends a Request over HTTP or to a broker, and returns its Outcome. Knows no models."""

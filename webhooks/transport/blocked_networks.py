@@ -1,4 +1,7 @@
-"""Refuses hosts at connect time (SSRF): names may change."""
+"""Refuses addresses in the blocked networks (SSRF).
+
+A name may get another address at any time. So this is asked anew for each connection.
+"""
 
 import ipaddress
 import re
@@ -12,19 +15,22 @@ from .. import conf
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# A number as the last label makes it an IPv4 address (WHATWG URL, 3.5).
-NUMBER = re.compile(r'(.+\.)?([0-9]+|0x[0-9a-f]*)\.*', re.IGNORECASE | re.ASCII)
+# If the last label is a number, browsers and proxies read the host as an IPv4 address (WHATWG URL, 3.5).
+NUMERIC_HOST = re.compile(r'(.+\.)?([0-9]+|0x[0-9a-f]*)\.*', re.IGNORECASE | re.ASCII)
 
-# A look-up has so many descriptors open at once: a file, and a socket to the service that knows names.
+# So many are open at once in a look-up: a file, and a socket to the service that knows names.
 LOOK_UP_DESCRIPTORS = 2
 
 
 class Blocked(Exception):
-    pass
+    """The host is in a blocked network. str() names host and address."""
 
 
 def allowed(host: str, port: int) -> list[tuple]:
-    """Return getaddrinfo's results that are allowed. Raises Blocked if none is."""
+    """Look a host up, and return getaddrinfo's results that may be called.
+
+    Raises Blocked if all are blocked, and OSError if the name is unknown or cannot be looked up now.
+    """
     found = _look_up(host, port, allowed_gai_family())
     kept = [info for info in found if not is_blocked(info[4][0])]
     if not kept:
@@ -33,16 +39,22 @@ def allowed(host: str, port: int) -> list[tuple]:
 
 
 def check_all(host: str) -> None:
-    """Raises Blocked if any address is blocked, OSError for an unknown name, ValueError for an invalid address."""
+    """Check a host that a proxy is to call. The proxy may take any of its addresses.
+
+    Raises Blocked if an address is blocked, OSError for an unknown name, ValueError for an invalid address.
+    """
     for address in _addresses(host):
         if is_blocked(address):
             raise Blocked(f'{host} is at {address}, which is in blocked_networks')
 
 
 def _addresses(host: str) -> list[str]:
-    """A proxy may have an address family that this machine lacks."""
+    """Return the addresses of a host, as texts.
+
+    They are of any family: a proxy may have one that this machine lacks.
+    """
     if ':' in host:
-        # A look-up fails on machines without IPv6.
+        # Without IPv6 a look-up would fail on this machine, although the proxy may have IPv6.
         return [str(ipaddress.IPv6Address(host))]
     return [info[4][0] for info in _look_up(host, 0, socket.AF_UNSPEC)]
 
@@ -50,7 +62,8 @@ def _addresses(host: str) -> list[str]:
 def _look_up(host: str, port: int, family: int) -> list[tuple]:
     """Return getaddrinfo's results. Raises gaierror for an unknown name, OSError if this machine is short of something.
 
-    What a look-up without descriptors raises depends on the machine's services for names. So it is asked for here.
+    Without free descriptors a look-up may fail as if the name were unknown: that depends on the machine's services for
+    names. So after a failure this tries to open some, which raises the right error.
     """
     asked = host.rstrip('.') if is_number(host) else host
     try:
@@ -63,33 +76,39 @@ def _look_up(host: str, port: int, family: int) -> list[tuple]:
 
 
 def is_number(host: str) -> bool:
-    return NUMBER.fullmatch(host) is not None
+    """Return whether the host ends with a number, such as 127.1: many programs read that as an IPv4 address."""
+    return NUMERIC_HOST.fullmatch(host) is not None
 
 
 def is_blocked(address: str) -> bool:
-    """Also an IPv4 address inside it."""
+    """Return whether the settings block the address, or an IPv4 address inside it.
+
+    `address` is a text, and may end with a zone (`%eth0`). An unspecified address counts as loopback too.
+    """
     ip = ipaddress.ip_address(address.partition('%')[0])
     settings = conf.get()
     networks = (*settings.blocked_networks, *settings.additional_blocked_networks)
     return any(one in network for one in _forms(ip) for network in networks if one.version == network.version)
 
 
-# NAT64 (RFC 6052), SIIT (RFC 2765), IPv4-compatible (RFC 4291).
-EMBEDDING = tuple(map(ipaddress.ip_network, ('64:ff9b::/96', '::ffff:0:0:0/96', '::/96')))
-# RFC 8215. The IPv4 address moves with the local prefix's length.
+# Their last four bytes are an IPv4 address: NAT64 (RFC 6052), SIIT (RFC 2765), IPv4-compatible (RFC 4291).
+EMBEDDING_NETWORKS = tuple(map(ipaddress.ip_network, ('64:ff9b::/96', '::ffff:0:0:0/96', '::/96')))
+# NAT64 with a prefix of the network's own (RFC 8215). Its length decides where the IPv4 address stands.
 LOCAL_NAT64 = ipaddress.IPv6Network('64:ff9b:1::/48')
-# Its bytes, by that length in bits (RFC 6052, 2.2).
-POSITIONS = {48: (6, 7, 9, 10), 56: (7, 9, 10, 11), 64: (9, 10, 11, 12), 96: (12, 13, 14, 15)}
+# By the prefix's length in bits: which bytes are the IPv4 address (RFC 6052, 2.2).
+LOCAL_NAT64_POSITIONS = {48: (6, 7, 9, 10), 56: (7, 9, 10, 11), 64: (9, 10, 11, 12), 96: (12, 13, 14, 15)}
+# No host has an address in it.
 THIS_NETWORK = ipaddress.IPv4Network('0.0.0.0/8')
-# RFC 5214: these bits precede an IPv4 address.
-ISATAP = (0x00005EFE, 0x02005EFE)
+# ISATAP (RFC 5214): after these 32 bits the last 32 are an IPv4 address.
+ISATAP_MARKS = (0x00005EFE, 0x02005EFE)
 
 
-# The kernel connects here for an unspecified address.
+# By version. If 0.0.0.0 or :: is called, the kernel connects here.
 LOOPBACK = {4: ipaddress.IPv4Address('127.0.0.1'), 6: ipaddress.IPv6Address('::1')}
 
 
 def _forms(ip: Address) -> Iterator[Address]:
+    """Yield the address, the IPv4 addresses inside it, and loopback for an unspecified one."""
     for one in (ip, *(_inside(ip) if ip.version == 6 else ())):
         yield one
         if one.is_unspecified:
@@ -97,6 +116,7 @@ def _forms(ip: Address) -> Iterator[Address]:
 
 
 def _inside(ip: ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:
+    """Yield the IPv4 addresses that routers or tunnels may take out of this IPv6 address."""
     last = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
     if ip.ipv4_mapped:
         yield ip.ipv4_mapped
@@ -104,18 +124,18 @@ def _inside(ip: ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:
         yield ip.sixtofour
     if ip.teredo:
         yield from ip.teredo  # the server, and the client behind it
-    if int(ip) >> 32 & 0xFFFFFFFF in ISATAP:
+    if int(ip) >> 32 & 0xFFFFFFFF in ISATAP_MARKS:
         yield last
-    if any(ip in network for network in EMBEDDING) and not (ip.is_loopback or ip.is_unspecified):
+    if any(ip in network for network in EMBEDDING_NETWORKS) and not (ip.is_loopback or ip.is_unspecified):
         yield last
     if ip in LOCAL_NAT64:
         yield from _behind_local_nat64(ip)
 
 
 def _behind_local_nat64(ip: ipaddress.IPv6Address) -> Iterator[ipaddress.IPv4Address]:
-    """Yield all readings: the prefix's length is unknown."""
-    for length, positions in POSITIONS.items():
+    """Yield the IPv4 address of each possible length of the prefix: only the network's own routers know it."""
+    for length, positions in LOCAL_NAT64_POSITIONS.items():
         found = ipaddress.IPv4Address(bytes(ip.packed[position] for position in positions))
-        # Zeros of a longer prefix are no address.
+        # If the prefix is longer in fact, this reads its zeros, and finds no host's address.
         if length == 96 or found not in THIS_NETWORK:
             yield found

@@ -1,4 +1,7 @@
-"""Connections that go only to allowed addresses, end at the deadline, and need whole answers."""
+"""Opens the connections of HTTP requests: to allowed addresses only, cut at the deadline, and for whole answers only.
+
+The classes are put below requests and urllib3.
+"""
 
 import http.client
 import socket
@@ -17,28 +20,34 @@ from urllib3.poolmanager import PoolManager, ProxyManager
 from ..constants import MAX_RESPONSE_READ
 from . import blocked_networks, deadline
 
-# A final answer follows these.
-INTERIM = frozenset(range(100, 200)) - {http.HTTPStatus.SWITCHING_PROTOCOLS}
+# Statuses that announce another answer. 101 is final: another protocol would follow.
+INTERIM_STATUSES = frozenset(range(100, 200)) - {http.HTTPStatus.SWITCHING_PROTOCOLS}
 
 
-# Bytes: enough for a body with one-byte chunks.
-MAX_CHUNK_LINES = 8 * MAX_RESPONSE_READ
-# Bytes.
-MAX_TOGETHER = 64 * 1024
-# Seconds: some receivers close after five.
-IDLE = 4.0
+# Enough for the longest body in chunks of a byte. Without a bound the lines between chunks could go on for ever.
+MAX_CHUNK_LINE_BYTES = 8 * MAX_RESPONSE_READ
+# If headers and body are longer together, the headers leave first.
+MAX_TOGETHER_BYTES = 64 * 1024
+# Some receivers close a connection after five seconds. A request that is sent just then has to be sent again.
+MAX_IDLE_SECONDS = 4.0
 
 
 class Unanswered(Exception):
-    """Resending is safe: the endpoint read nothing, or knows the `webhook-id`."""
+    """A kept connection ended without an answer: the client sends the request again, over a new connection.
+
+    That is safe: the endpoint has read nothing, or knows the `webhook-id`.
+    """
 
 
 class _NoAnswer(ConnectionError):
-    pass
+    """The connection ended before the first byte of an answer."""
 
 
 class _Lines:
-    """`what` names the limited lines in the error."""
+    """A stream whose lines may have `room` bytes together. A longer answer raises HTTPException.
+
+    `what` names the lines in the error.
+    """
 
     def __init__(self, stream: BinaryIO, what: str, room: int):
         self.stream = stream
@@ -48,6 +57,7 @@ class _Lines:
 
     @property
     def have_come(self) -> bool:
+        """Return whether any byte has come."""
         return self._room < self._limit
 
     def readline(self, limit: int = -1) -> bytes:
@@ -62,14 +72,21 @@ class _Lines:
 
 
 class _Response(http.client.HTTPResponse):
-    """http.client takes some interim answers for final, and a cut connection for the headers' end."""
+    """Reads an answer's headers until the final ones.
+
+    http.client alone takes some interim answers for final, and a cut connection for the headers' end.
+    """
 
     def begin(self) -> None:
+        """Read the headers. http.client calls it.
+
+        Raises _NoAnswer if nothing came, and HTTPException for headers that are cut or too long.
+        """
         lines = self.fp = _Lines(self.fp, 'headers', MAX_RESPONSE_READ)
         try:
             super().begin()
-            while self.status in INTERIM:
-                self.headers = None  # else begin() does nothing
+            while self.status in INTERIM_STATUSES:
+                self.headers = None  # with headers begin() does nothing
                 super().begin()
         except ConnectionError as error:
             if not lines.have_come:
@@ -82,13 +99,16 @@ class _Response(http.client.HTTPResponse):
             raise http.client.HTTPException('the connection was cut inside the headers')
         if self.chunked and self.fp is not None:
             # Lines between and after chunks may have any length.
-            self.fp = _Lines(self.fp, 'lines of the chunks', MAX_CHUNK_LINES)
+            self.fp = _Lines(self.fp, 'lines of the chunks', MAX_CHUNK_LINE_BYTES)
         if self.status == http.HTTPStatus.SWITCHING_PROTOCOLS:
             self.will_close = True  # no HTTP follows
 
 
 class _Watched:
-    """Short headers and body go out together."""
+    """A connection of urllib3 that tells the watchdog its socket, and when it was last answered.
+
+    It also sends short headers and body together: then they leave in one packet.
+    """
 
     response_class = _Response
     _unsent: bytes | None = None
@@ -109,6 +129,7 @@ class _Watched:
         return super()._new_conn()
 
     def request(self, *args: Any, **kwargs: Any) -> None:
+        """Send the request. urllib3 calls it."""
         if self.sock is not None:
             deadline.watch(self.sock)
         self._unsent = b''
@@ -120,6 +141,7 @@ class _Watched:
         self.send(unsent)
 
     def getresponse(self) -> BaseHTTPResponse:
+        """Return the answer, its headers read. Raises Unanswered if the connection answered before, and ended now."""
         try:
             response = super().getresponse()
         except _NoAnswer as error:
@@ -131,9 +153,10 @@ class _Watched:
         return response
 
     def send(self, data: bytes) -> None:
+        """Send the bytes, or keep them while they may go together with the next. http.client calls it."""
         if self._unsent is None:
             super().send(data)
-        elif len(self._unsent) + len(data) <= MAX_TOGETHER:
+        elif len(self._unsent) + len(data) <= MAX_TOGETHER_BYTES:
             self._unsent += data
         else:
             super().send(self._unsent)
@@ -142,14 +165,20 @@ class _Watched:
 
 
 class _Guarded(_Watched):
+    """A connection to an endpoint. It goes only to addresses outside the blocked networks."""
+
     def _connect(self) -> socket.socket:
+        """Return a socket that is connected to the first address that answers.
+
+        Raises Blocked, NewConnectionError, and ConnectTimeoutError at the request's deadline.
+        """
         problem: OSError | None = None
         try:
             found = blocked_networks.allowed(self._dns_host, self.port)
         except OSError as error:
             raise NewConnectionError(self, f'{self.host} cannot be resolved: {error.strerror}') from error
         for family, kind, protocol, _name, address in found:
-            # Else each address could take a whole timeout.
+            # A host may have many addresses. If each had the whole timeout, the request would outlast its deadline.
             timeout = min(self.timeout, deadline.time_left())
             if timeout <= 0:
                 raise ConnectTimeoutError(self, 'the time is up')
@@ -167,16 +196,19 @@ class _Guarded(_Watched):
 
 
 class _ProxyManagers(dict[str, ProxyManager]):
-    """No thread finds one that is incomplete."""
+    """Managers of proxies' connections, by proxy. No thread finds one whose pools are not changed yet."""
 
     def __setitem__(self, proxy: str, manager: ProxyManager) -> None:
-        # Not guarded: the operator chose the proxy.
+        # Not guarded: the operator chose the proxy, which may be in a blocked network.
         _connect_by(_Watched, manager)
         super().__setitem__(proxy, manager)
 
 
 class GuardedAdapter(HTTPAdapter):
+    """An adapter of requests whose connections are guarded, and cut at the deadline."""
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        """Make the pools open connections of this module. requests calls it when the adapter is made."""
         super().init_poolmanager(*args, **kwargs)
         _connect_by(_Guarded, self.poolmanager)
         self.proxy_manager = _ProxyManagers()
@@ -190,7 +222,11 @@ class GuardedAdapter(HTTPAdapter):
         certificate: str | tuple[str, str] | None,
         proxies: dict[str, str],
     ) -> BaseHTTPResponse:
-        """Return the answer, its body unread. Raises urllib3.exceptions.HTTPError, OSError and Unanswered."""
+        """Send a request, and return the answer, its body unread. Follows no redirect.
+
+        `proxies` are by scheme; `verify` may be a CA file, `certificate` a path or a pair with the key's path. Raises
+        urllib3.exceptions.HTTPError, OSError, Blocked and Unanswered.
+        """
         pool = self.get_connection_with_tls_context(request, verify, proxies=proxies, cert=certificate)
         self.cert_verify(pool, request.url, verify, certificate)
         return pool.urlopen(
@@ -207,14 +243,15 @@ class GuardedAdapter(HTTPAdapter):
         )
 
     def close_idle(self) -> None:
+        """Close the connections that were unused for MAX_IDLE_SECONDS. The watchdog calls it."""
         for manager in (self.poolmanager, *list(self.proxy_manager.values())):
             for pool in filter(None, map(manager.pools.get, manager.pools.keys())):
                 _close_idle(pool.pool)
 
 
 def _close_idle(kept: LifoQueue) -> None:
-    latest = time.monotonic() - IDLE
-    with kept.mutex:  # nobody takes one meanwhile
+    latest = time.monotonic() - MAX_IDLE_SECONDS
+    with kept.mutex:  # meanwhile no thread takes a connection out
         for connection in kept.queue:
             if connection and connection.answered_at <= latest:
                 with suppress(OSError):
@@ -222,10 +259,12 @@ def _close_idle(kept: LifoQueue) -> None:
 
 
 def _connect_by(kind: type[_Watched], manager: PoolManager) -> None:
+    """Make the manager's pools open connections of this kind."""
     pools = manager.pool_classes_by_scheme
     manager.pool_classes_by_scheme = {scheme: _pool(kind, pool) for scheme, pool in pools.items()}
 
 
 def _pool(kind: type[_Watched], pool: type[HTTPConnectionPool]) -> type[HTTPConnectionPool]:
+    """Return a class of pools whose connections are of this kind."""
     connection = type(pool.ConnectionCls.__name__, (kind, pool.ConnectionCls), {})
     return type(pool.__name__, (pool,), {'ConnectionCls': connection})

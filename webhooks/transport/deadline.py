@@ -1,4 +1,7 @@
-"""Ends overdue requests. A socket's timeout restarts with each byte."""
+"""Ends requests at their deadline, by a thread that shuts their sockets down.
+
+A socket's own timeout restarts with each byte. So an endpoint that drips bytes could hold a request for ever.
+"""
 
 import logging
 import math
@@ -12,13 +15,13 @@ from dataclasses import dataclass
 
 logger = logging.getLogger('webhooks.sender')
 
-# Seconds between calls of `tidy`.
-INTERVAL = 1.0
+# Between two calls of a watchdog's `tidy`.
+TIDY_SECONDS = 1.0
 
 
 @dataclass
 class Watched:
-    """A request under way. `deadline` is in monotonic seconds.
+    """A request under way. `deadline` is in monotonic seconds; `is_overdue` tells afterwards that it was cut.
 
     The socket is a duplicate: http.client may close its own early.
     """
@@ -28,6 +31,7 @@ class Watched:
     is_overdue: bool = False
 
     def carry(self, sock: socket.socket) -> None:
+        """Keep a duplicate of the request's socket, to cut it later. Cuts at once if the request is overdue already."""
         if self.sock is not None:
             return  # a request has one connection
         # TLS sockets cannot duplicate themselves.
@@ -36,11 +40,12 @@ class Watched:
             self.cut()
 
     def close(self) -> None:
+        """Close the duplicate. The connection itself stays open."""
         if self.sock is not None:
             self.sock.close()
 
     def cut(self) -> None:
-        """Its reader gets an error. Never raises."""
+        """Shut the connection down, so that its reader gets an error. Never raises."""
         self.is_overdue = True
         if self.sock is not None:
             with suppress(OSError):
@@ -51,18 +56,24 @@ _under_way = threading.local()
 
 
 def watch(sock: socket.socket) -> None:
+    """Tell the watchdog the socket of this thread's request. Does nothing outside a request."""
     watched = getattr(_under_way, 'watched', None)
     if watched is not None:
         watched.carry(sock)
 
 
 def time_left() -> float:
-    """Infinite without a request."""
+    """Return the seconds until the deadline of this thread's request: negative after it, infinite outside a request."""
     watched = getattr(_under_way, 'watched', None)
     return math.inf if watched is None else watched.deadline - time.monotonic()
 
 
 class Watchdog:
+    """A thread that cuts overdue requests, and calls `tidy` every TIDY_SECONDS. Begins at once.
+
+    An error of `tidy` is logged.
+    """
+
     def __init__(self, tidy: Callable[[], None]) -> None:
         self._tidy = tidy
         self._active: dict[int, Watched] = {}
@@ -74,7 +85,10 @@ class Watchdog:
 
     @contextmanager
     def watch(self, timeout: float) -> Iterator[Watched]:
-        """`timeout` is in seconds."""
+        """Cut the request that this thread makes inside the block, if it takes longer than `timeout` seconds.
+
+        Yields the request's Watched.
+        """
         watched = _under_way.watched = Watched(time.monotonic() + timeout)
         with self._changed:
             self._active[id(watched)] = watched
@@ -83,20 +97,22 @@ class Watchdog:
         try:
             yield watched
         finally:
-            # Else the cut could hit the connection's next request.
+            # The connection is kept for another request. If this one stayed in the list, its cut could hit that.
             with self._changed:
                 self._active.pop(id(watched), None)
             _under_way.watched = None
             watched.close()
 
     def stop(self) -> None:
+        """End the thread, and wait for its end. No request is cut any more."""
         with self._changed:
             self._stopped = True
             self._changed.notify()
         self._thread.join()
 
     def _run(self) -> None:
-        tidies_at = time.monotonic() + INTERVAL
+        """Sleep until the next deadline or tidying, and do it."""
+        tidies_at = time.monotonic() + TIDY_SECONDS
         while True:
             with self._changed:
                 if self._stopped:
@@ -107,13 +123,13 @@ class Watchdog:
                 self._changed.wait(max(min(self._wakes_at, tidies_at) - time.monotonic(), 0))
             if time.monotonic() >= tidies_at:
                 self._tidy_up()
-                tidies_at = time.monotonic() + INTERVAL
+                tidies_at = time.monotonic() + TIDY_SECONDS
 
     def _tidy_up(self) -> None:
         try:
             self._tidy()
         except Exception:
-            # Without this thread no request has a deadline.
+            # If this thread ended, no request would have a deadline.
             logger.exception('connections=not tidied')
 
     def _cut_overdue(self, now: float) -> None:

@@ -1,4 +1,4 @@
-"""Publishes to message brokers: what a driver returns or raises becomes an Outcome."""
+"""Publishes requests to message brokers: the driver's confirmation or error becomes an Outcome."""
 
 import threading
 import time
@@ -12,27 +12,31 @@ from ..brokers.driver import Away, Driver, Lost, Message, Refused
 from ..brokers.registry import Broker, Unusable
 from ..security.echoes import Echoes
 from ..storable import printable
-from .exchange import MAX_ERROR, MAX_HEADER, SHORTAGES, Outcome, Request, check_headers
+from .exchange import MAX_ERROR_CHARS, MAX_HEADER_CHARS, SHORTAGE_ERRNOS, Outcome, Request, check_headers
 
-# A wrong file in the broker's options.
-WRONG_FILES = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
+# OSErrors of a wrong file in the broker's options. They do not mean that the broker is away.
+WRONG_FILE_ERRORS = (FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
 class Publisher:
-    """Keeps one driver for each broker, until it is closed. Threads may share it."""
+    """Publishes messages to brokers, for one worker. Keeps a driver for each broker. Threads may share it."""
 
     def __init__(self) -> None:
         self._drivers: dict[str, Driver] = {}
         self._opening = threading.Lock()
 
     def close(self) -> None:
+        """Close all drivers, ignoring their errors."""
         for driver in self._drivers.values():
-            # One that fails must not keep the others.
+            # If one driver fails, the next must be closed all the same.
             with suppress(Exception):
                 driver.close()
 
     def send(self, request: Request, place: Place) -> Outcome:
-        """Publish the request at this place. Never raises for the broker or the network."""
+        """Publish the request at this place, and return the outcome. Takes up to `request.timeout` seconds.
+
+        Each error of the settings, the driver, the broker or the network becomes an outcome.
+        """
         started_at, start = time.time(), time.monotonic()
         secrets = list(request.secrets)
         try:
@@ -40,18 +44,19 @@ class Publisher:
             secrets += broker.secrets
             result = self._publish(broker, request, place, secrets)
         except Exception as error:
-            # One message must never stop others, whatever its driver raises.
+            # A driver may raise anything. If it were raised here, one message would stop all others of the worker.
             result = _failure(error, request)
-            result['error'] = Echoes(secrets).beginning(result['error'], MAX_ERROR)
+            result['error'] = Echoes(secrets).beginning(result['error'], MAX_ERROR_CHARS)
         return Outcome(started_at=started_at, duration=time.monotonic() - start, **result)
 
     def _publish(self, broker: Broker, request: Request, place: Place, secrets: Iterable[str]) -> dict[str, Any]:
+        """Publish, and return the outcome's fields: the confirmation as headers, masked."""
         check_headers(request.headers)
         message = Message(
             address=place.address,
             key=request.key,
             id=request.id,
-            # So a broker's client takes none for its own, such as CC or Nats-Rollup.
+            # Some clients act on certain headers, such as CC or Nats-Rollup. In lower case they act on none.
             headers={name.lower(): value for name, value in request.headers.items()},
             body=request.body,
         )
@@ -59,7 +64,7 @@ class Publisher:
         echoes = Echoes(secrets)
         return {
             'headers': {
-                name: printable(echoes.beginning(str(value), MAX_HEADER))[:MAX_HEADER]
+                name: printable(echoes.beginning(str(value), MAX_HEADER_CHARS))[:MAX_HEADER_CHARS]
                 for name, value in confirmation.items()
             }
         }
@@ -72,7 +77,10 @@ class Publisher:
 
 
 def _published(driver: Driver, message: Message, timeout: float) -> Mapping[str, object]:
-    """A connection may end while nothing is under way, or by another's message."""
+    """Publish the message, and return the confirmation. After a lost connection it is published once more.
+
+    A connection may end while nothing is under way, or by another's message.
+    """
     end = time.monotonic() + timeout
     try:
         return driver.publish(message, timeout)
@@ -84,15 +92,22 @@ def _published(driver: Driver, message: Message, timeout: float) -> Mapping[str,
 
 
 def _failure(error: Exception, request: Request) -> dict[str, Any]:
-    if isinstance(error, OSError) and error.errno in SHORTAGES:
+    """Return the outcome's fields for an error.
+
+    `starved`: this machine is short of something. `unreachable`: the broker is away, or cannot be used now.
+    """
+    if isinstance(error, OSError) and error.errno in SHORTAGE_ERRNOS:
         return {'error': _reason(error), 'starved': True}
     if isinstance(error, TimeoutError):
         return {'error': f'no confirmation within {request.timeout:g} seconds', 'unreachable': True}
-    # The operator may mend the settings: until then deliveries wait.
-    is_away = isinstance(error, Away | Unusable) or (isinstance(error, OSError) and not isinstance(error, WRONG_FILES))
+    # If a broker cannot be used, the operator may mend the settings. Until then deliveries wait.
+    is_away = isinstance(error, Away | Unusable) or (
+        isinstance(error, OSError) and not isinstance(error, WRONG_FILE_ERRORS)
+    )
     return {'error': _reason(error), 'unreachable': is_away}
 
 
 def _reason(error: Exception) -> str:
+    """Return the error's words, with its type if a library raised it."""
     words = str(error).strip()
     return words if isinstance(error, Away | Refused | Unusable) and words else f'{type(error).__name__}: {words}'

@@ -13,7 +13,7 @@ from tenancy.models import Tenant
 
 from devstack.receiver import Receiver
 from webhooks.models import Delivery, Webhook
-from webhooks.transport.exchange import MAX_ERROR
+from webhooks.transport.exchange import MAX_ERROR_CHARS
 
 SAVES = """
 from dcim.models import Site
@@ -215,7 +215,7 @@ class TestNotRendered:
         work()
         reason = Delivery.objects.get().error
         assert reason.startswith('not sent: RuntimeError: a \ufffd, and so on')
-        assert len(reason) == MAX_ERROR
+        assert len(reason) == MAX_ERROR_CHARS
 
     def test_an_event_that_cannot_be_rendered_holds_up_no_other(self):
         good, broken, better = site(), site(), site()

@@ -415,7 +415,7 @@ class TestDeadline:
     @pytest.mark.parametrize(('connect', 'timeout'), [(LONG, SHORT), (SHORT, LONG)])
     def test_an_endpoint_that_takes_no_connection_is_given_up(self, send, monkeypatch, connect, timeout):
         """Its backlog is full, so the kernel does not answer."""
-        monkeypatch.setattr('webhooks.transport.client.CONNECT_TIMEOUT', connect)
+        monkeypatch.setattr('webhooks.transport.client.CONNECT_SECONDS', connect)
         with socket.create_server(('127.0.0.1', 0), backlog=0) as full:
             fillers = [socket.socket() for _ in range(8)]
             for filler in fillers:
@@ -462,7 +462,7 @@ class TestDeadline:
         assert given[2] < LONG
 
     def test_an_error_while_it_tidies_lifts_no_deadline(self, monkeypatch, caplog):
-        monkeypatch.setattr(deadline, 'INTERVAL', 0.05)
+        monkeypatch.setattr(deadline, 'TIDY_SECONDS', 0.05)
         tidied: list[None] = []
 
         def fail() -> None:

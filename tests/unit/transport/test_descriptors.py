@@ -37,8 +37,8 @@ def send(client: Client) -> Callable[..., Outcome]:
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     def kept(seconds: float) -> None:
-        monkeypatch.setattr(connections, 'IDLE', seconds)
-        monkeypatch.setattr(deadline, 'INTERVAL', SHORT)
+        monkeypatch.setattr(connections, 'MAX_IDLE_SECONDS', seconds)
+        monkeypatch.setattr(deadline, 'TIDY_SECONDS', SHORT)
 
     return kept
 

@@ -12,7 +12,7 @@ from ...models import Delivery
 from ...payload.access import TokenPending, TokenRequest
 from ...payload.http_request import Builder
 from ...storable import storable
-from ...transport.exchange import MAX_ERROR, Outcome, Request
+from ...transport.exchange import MAX_ERROR_CHARS, Outcome, Request
 from .. import sql, transactions
 from . import change_sets
 from .lane import Lane
@@ -103,5 +103,5 @@ class Sent:
             # A plugin's callback may raise anything. So any error fails the deliveries of this request only.
             logger.exception('delivery=%s cannot be built', self.delivery.uuid)
             reason = f'not sent: {type(error).__name__}: {error}'
-        self.outcome = Outcome(started_at=now, duration=0, error=storable(reason)[:MAX_ERROR], unsendable=True)
+        self.outcome = Outcome(started_at=now, duration=0, error=storable(reason)[:MAX_ERROR_CHARS], unsendable=True)
         return None

@@ -13,7 +13,7 @@ from ...interruptions import INTERRUPTIONS
 from ...models import Delivery
 from ...payload import http_request, kept
 from ...storable import storable
-from ...transport.exchange import MAX_ERROR, Outcome
+from ...transport.exchange import MAX_ERROR_CHARS, Outcome
 from .. import sql
 from . import order
 from .build import Sent
@@ -70,7 +70,7 @@ def conclude(sents: Sequence[Sent], now: datetime) -> list[Entry]:
 
 def _give_up(sent: Sent, error: Exception) -> None:
     logger.exception('delivery=%s its outcome cannot be recorded', sent.delivery.uuid)
-    reason = storable(f'its outcome cannot be recorded: {type(error).__name__}: {error}')[:MAX_ERROR]
+    reason = storable(f'its outcome cannot be recorded: {type(error).__name__}: {error}')[:MAX_ERROR_CHARS]
     before, sent.request = sent.outcome, None
     sent.outcome = Outcome(started_at=before.started_at, duration=before.duration, error=reason, unsendable=True)
 
