@@ -22,19 +22,19 @@ from ..security import echoes
 from ..security.masking import MASK
 from ..storable import storable
 from ..transport.exchange import Answer, Outcome, Request
-from ..validation.body import FORM, is_form
+from ..validation.body import FORM_TYPE, is_form
 from ..validation.secret import reveal
 from ..version import VERSION
 
 # Seconds of the request, and time until another worker may try.
-TIMEOUT, FETCH = 10, timedelta(seconds=15)
+TOKEN_REQUEST_SECONDS, TOKEN_CLAIM = 10, timedelta(seconds=15)
 # Renew so long before the end; do not use the last seconds.
-EARLY, LAST = timedelta(minutes=1), timedelta(seconds=5)
-NEW = timedelta(minutes=1)
+TOKEN_RENEWAL_LEAD, TOKEN_SAFETY_MARGIN = timedelta(minutes=1), timedelta(seconds=5)
+NEW_TOKEN_PERIOD = timedelta(minutes=1)
 # Seconds of validity: default, minimum and maximum.
-DEFAULT_VALIDITY, MIN_VALIDITY, MAX_VALIDITY = 300, 10, 86400
+DEFAULT_TOKEN_SECONDS, MIN_TOKEN_SECONDS, MAX_TOKEN_SECONDS = 300, 10, 86400
 # Characters.
-MAX_TOKEN = 16 * 1024
+MAX_TOKEN_CHARS = 16 * 1024
 
 USER_AGENT = f'netbox-webhooks/{VERSION}'
 
@@ -85,7 +85,7 @@ class Authorizer:
         row, now = self._row, timezone.now()
         if row is None or row.fetched_at is None or _readable(row) not in request.secrets:
             return True  # another request has told already
-        if row.fetched_at <= now < row.fetched_at + NEW:
+        if row.fetched_at <= now < row.fetched_at + NEW_TOKEN_PERIOD:
             return False
         self._row = None
         return row.end(now)
@@ -96,12 +96,12 @@ class Authorizer:
         if row is None or now > _renewed_at(row):
             row, _created = AccessToken.objects.get_or_create(credential=credential)
             self._row = row
-        token, until = _readable(row), now + FETCH
+        token, until = _readable(row), now + TOKEN_CLAIM
         if now <= _renewed_at(row):
             return token, None
         if row.claim(now, until):
             return '', until
-        if token and row.expires_at and now < row.expires_at - LAST:
+        if token and row.expires_at and now < row.expires_at - TOKEN_SAFETY_MARGIN:
             return token, None
         raise TokenPending
 
@@ -118,9 +118,9 @@ class Authorizer:
             method='POST',
             url=credential.token_url,
             shown_url=credential.token_url,
-            headers={'Content-Type': FORM, 'Accept': 'application/json', 'User-Agent': USER_AGENT, **login},
+            headers={'Content-Type': FORM_TYPE, 'Accept': 'application/json', 'User-Agent': USER_AGENT, **login},
             body=urlencode({name: value for name, value in wanted.items() if value}).encode(),
-            timeout=TIMEOUT,
+            timeout=TOKEN_REQUEST_SECONDS,
             verify=credential.ca_file_path or True,
             proxies=proxies_for(self._webhook, credential.token_url),
             judge=grant.judge,
@@ -139,8 +139,8 @@ def _readable(row: AccessToken) -> str:
 
 def _renewed_at(row: AccessToken) -> datetime:
     if row.expires_at is None or row.fetched_at is None or not _readable(row):
-        return timezone.now() - EARLY
-    return row.expires_at - min(EARLY, (row.expires_at - row.fetched_at) / 2)
+        return timezone.now() - TOKEN_RENEWAL_LEAD
+    return row.expires_at - min(TOKEN_RENEWAL_LEAD, (row.expires_at - row.fetched_at) / 2)
 
 
 def _access(credential: Credential, secret: str) -> Access:
@@ -179,7 +179,9 @@ class Grant:
         try:
             answer = json.loads(said.whole)
             token, kind = answer['access_token'], answer.get('token_type', 'bearer')
-            is_sound = 0 < len(token) <= MAX_TOKEN and token.isascii() and token.isprintable() and ' ' not in token
+            is_sound = (
+                0 < len(token) <= MAX_TOKEN_CHARS and token.isascii() and token.isprintable() and ' ' not in token
+            )
             if not is_sound or kind.lower() != 'bearer':
                 raise ValueError
             self.token, self.seconds = token, _seconds(answer)
@@ -213,9 +215,9 @@ def _refusal(text: str) -> Iterator[str]:
 def _seconds(answer: Mapping[str, Any]) -> int:
     """A token that ended at once would be fetched again and again."""
     try:
-        return min(max(int(answer.get('expires_in') or DEFAULT_VALIDITY), MIN_VALIDITY), MAX_VALIDITY)
+        return min(max(int(answer.get('expires_in') or DEFAULT_TOKEN_SECONDS), MIN_TOKEN_SECONDS), MAX_TOKEN_SECONDS)
     except (ValueError, TypeError, OverflowError):
-        return DEFAULT_VALIDITY
+        return DEFAULT_TOKEN_SECONDS
 
 
 @dataclass(frozen=True, kw_only=True)

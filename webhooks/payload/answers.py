@@ -13,7 +13,7 @@ from ..transport.exchange import Answer
 # Returns the reason of a failure, or ''.
 Judge = Callable[[Answer], str]
 # A text of JSON, or another value. Each character is read once.
-VALUE = re.compile(r'"(?:\\.|[^"\\])*+"?|[^\s"{}\[\]:,]++', re.DOTALL)
+JSON_VALUE = re.compile(r'"(?:\\.|[^"\\])*+"?|[^\s"{}\[\]:,]++', re.DOTALL)
 
 
 def judge_by(conditions: dict[str, Any] | None) -> Judge:
@@ -45,4 +45,4 @@ def _parsed(text: str) -> Any:
 
 def _with_texts(text: str) -> str:
     """Make texts of masked numbers: JSON has no masks."""
-    return VALUE.sub(lambda found: f'"{found[0]}"' if found[0][0] != '"' and MASK in found[0] else found[0], text)
+    return JSON_VALUE.sub(lambda found: f'"{found[0]}"' if found[0][0] != '"' and MASK in found[0] else found[0], text)

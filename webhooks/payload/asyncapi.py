@@ -20,7 +20,7 @@ from .change_set import Part
 Document = dict[str, Any]
 
 # Names of components.
-UNFIT = re.compile(r'[^\w.-]')
+UNFIT_IN_NAMES = re.compile(r'[^\w.-]')
 EXPRESSION = re.compile(r'\{\{(.*?)\}\}', re.DOTALL)
 TEXT: Document = {'type': 'string'}
 
@@ -66,10 +66,10 @@ class _Channel:
 
     @property
     def server(self) -> str:
-        return UNFIT.sub('-', f'{self._protocol}-{self._host}')
+        return UNFIT_IN_NAMES.sub('-', f'{self._protocol}-{self._host}')
 
     def server_object(self) -> Document:
-        shown: Document = {'host': UNFIT.sub('-', self._host) if '{' in self._host else self._host}
+        shown: Document = {'host': UNFIT_IN_NAMES.sub('-', self._host) if '{' in self._host else self._host}
         shown['protocol'] = self._protocol
         if self.place:
             shown['description'] = _('The broker {name} of the settings.').format(name=self.place.name)
@@ -81,7 +81,9 @@ class _Channel:
         for object_type in self.webhook.object_types.order_by('app_label', 'model'):
             name = f'{self.name}.{".".join(object_type.natural_key())}'
             components['messages'][name] = self._message(object_type, name, components['schemas'])
-            messages[UNFIT.sub('-', '.'.join(object_type.natural_key()))] = {'$ref': f'#/components/messages/{name}'}
+            messages[UNFIT_IN_NAMES.sub('-', '.'.join(object_type.natural_key()))] = {
+                '$ref': f'#/components/messages/{name}'
+            }
         shown: Document = {
             'title': self.webhook.name,
             'address': shown_address,
@@ -123,9 +125,11 @@ class _Channel:
         schema = json_schema.payload(model, webhook.payload_format, **together, expand=webhook.expand)
         definitions = schema.pop('$defs')
         schema.pop('$schema')
-        names = {f'{json_schema.DEFINITIONS}{key}': f'{name}.{UNFIT.sub("-", key)}' for key in definitions}
+        names = {
+            f'{json_schema.DEFINITIONS_PREFIX}{key}': f'{name}.{UNFIT_IN_NAMES.sub("-", key)}' for key in definitions
+        }
         for key, definition in definitions.items():
-            schemas[names[f'{json_schema.DEFINITIONS}{key}']] = _moved(definition, names)
+            schemas[names[f'{json_schema.DEFINITIONS_PREFIX}{key}']] = _moved(definition, names)
         return _moved(schema, names)
 
 

@@ -35,11 +35,11 @@ from .change_set import Part
 logger = logging.getLogger('webhooks.formats')
 
 JSON = 'application/json'
-CLOUDEVENT, CLOUDEVENT_BATCH = 'application/cloudevents+json', 'application/cloudevents-batch+json'
+CLOUDEVENT_TYPE, CLOUDEVENT_BATCH_TYPE = 'application/cloudevents+json', 'application/cloudevents-batch+json'
 Keys = Sequence[str]
 # Of PostgreSQL's bigint. With as many each, sequences sort as text.
 SEQUENCE_DIGITS = 19
-OBJECT_EVENTS = {'created': 'object_created', 'updated': 'object_updated', 'deleted': 'object_deleted'}
+NETBOX_EVENT_TYPES = {'created': 'object_created', 'updated': 'object_updated', 'deleted': 'object_deleted'}
 
 ENCODER = JSONEncoder(ensure_ascii=False)
 
@@ -88,7 +88,7 @@ def content_type(webhook: Webhook, events: Sequence[Event], part: Part | None = 
     """CloudEvents replace the default."""
     if webhook.payload_format != FormatChoices.CLOUDEVENTS or webhook.http_content_type != JSON:
         return webhook.http_content_type
-    return CLOUDEVENT_BATCH if part or _is_batch(webhook, events) else CLOUDEVENT
+    return CLOUDEVENT_BATCH_TYPE if part or _is_batch(webhook, events) else CLOUDEVENT_TYPE
 
 
 def dumps(value: Any) -> str:
@@ -293,7 +293,7 @@ def _callbacks(event: Event) -> dict[str, Any]:
     context: dict[str, Any] = {}
     for callback in registry['webhook_callbacks']:
         try:
-            event_type = OBJECT_EVENTS.get(event.kind, event.kind)
+            event_type = NETBOX_EVENT_TYPES.get(event.kind, event.kind)
             context.update(callback(_type(event), event_type, event.payload_data, _request(event)) or {})
         except BaseTimeoutException:
             # RQ ends the job.

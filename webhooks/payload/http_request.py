@@ -23,10 +23,10 @@ from . import answers, formats
 from .access import USER_AGENT, Access, Authorizer, TokenRequest, basic_login, encoded, proxies_for
 from .change_set import part_of
 
-AUTHORIZATION = 'authorization'
+AUTHORIZATION_HEADER = 'authorization'
 # Stands for the method of a request to a broker.
-PUBLISH = 'PUBLISH'
-SIGNATURES = ('webhook-signature', 'x-hook-signature')
+PUBLISH_METHOD = 'PUBLISH'
+SIGNATURE_HEADERS = ('webhook-signature', 'x-hook-signature')
 
 # Returns the templates' context as JSON.
 Context = Callable[[], str]
@@ -58,7 +58,7 @@ class Builder:
             target, body = self._plain_target, formats.body(webhook, events, expand, part)
         signatures = _signatures(self._secrets, str(delivery.uuid), int(now), body) if webhook.standard_headers else {}
         return Request(
-            method=PUBLISH if self.is_to_broker else webhook.http_method,
+            method=PUBLISH_METHOD if self.is_to_broker else webhook.http_method,
             url=target.url,
             shown_url=shown_url,
             shown_body=shown_body,
@@ -167,7 +167,7 @@ class Builder:
     def _secret_names(self) -> set[str]:
         lines = parse_headers(self.webhook.additional_headers.reveal())
         header = self.webhook.credential.header.lower() if self.webhook.credential else ''
-        return {AUTHORIZATION, header, *(name.lower() for name, _value in lines)}
+        return {AUTHORIZATION_HEADER, header, *(name.lower() for name, _value in lines)}
 
     @property
     def _secrets(self) -> list[str]:
@@ -206,7 +206,7 @@ class _Target:
 
 def mask_signatures(headers: Mapping[str, str]) -> dict[str, str]:
     """A typed secret could be guessed offline with a part."""
-    return {name: MASK if name.lower() in SIGNATURES else value for name, value in headers.items()}
+    return {name: MASK if name.lower() in SIGNATURE_HEADERS else value for name, value in headers.items()}
 
 
 def _check_rendered(events: Sequence[Event]) -> None:
@@ -232,7 +232,7 @@ def _url(webhook: Webhook, context: Context) -> str:
 def _headers(lines: Sequence[tuple[str, str]], context: Context, url: str) -> dict[str, str]:
     """One by one: an object's data cannot add a header."""
     own = {name: _header_value(name, value, context) for name, value in lines}
-    return own if AUTHORIZATION in map(str.lower, own) else {**_login(url), **own}
+    return own if AUTHORIZATION_HEADER in map(str.lower, own) else {**_login(url), **own}
 
 
 def _merged(*headers: Mapping[str, str]) -> dict[str, str]:
@@ -264,7 +264,7 @@ def _render(field: str, template: str, context: Context, render: Callable[[str, 
 
 def _of_signatures(signatures: Mapping[str, str]) -> Iterator[str]:
     for name, value in signatures.items():
-        if name.lower() in SIGNATURES:
+        if name.lower() in SIGNATURE_HEADERS:
             yield from echoes.of_signature(value)
 
 

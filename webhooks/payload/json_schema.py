@@ -30,12 +30,12 @@ from ..rendering.keys import targets
 
 DIALECT = 'https://json-schema.org/draft/2020-12/schema'
 # This version uses JSON Schema 2020-12.
-OPENAPI = {'OAS_VERSION': '3.1.1'}
-COMPONENTS, DEFINITIONS = '#/components/schemas/', '#/$defs/'
+OPENAPI_SETTINGS = {'OAS_VERSION': '3.1.1'}
+COMPONENTS_PREFIX, DEFINITIONS_PREFIX = '#/components/schemas/', '#/$defs/'
 # For requests or client generators.
-DROPPED = ('readOnly', 'writeOnly', 'x-spec-enum-id', 'description')
+DROPPED_KEYWORDS = ('readOnly', 'writeOnly', 'x-spec-enum-id', 'description')
 
-SUMS = re.compile('allocated_.*')
+SUM_NAMES = re.compile('allocated_.*')
 
 Schema = dict[str, Any]
 
@@ -80,9 +80,9 @@ def payload(
 # The formats: $defs holds `data` and nested objects
 #
 
-DATA: Schema = {'$ref': f'{DEFINITIONS}data'}
-SNAPSHOTS: Schema = {'$ref': f'{DEFINITIONS}snapshots'}
-DIFFERENCES: Schema = {'$ref': f'{DEFINITIONS}differences'}
+DATA: Schema = {'$ref': f'{DEFINITIONS_PREFIX}data'}
+SNAPSHOTS: Schema = {'$ref': f'{DEFINITIONS_PREFIX}snapshots'}
+DIFFERENCES: Schema = {'$ref': f'{DEFINITIONS_PREFIX}differences'}
 
 
 def _default(model: type[Model], label: str, batch: bool) -> Schema:
@@ -209,7 +209,7 @@ def _definitions(model: type[Model]) -> Schema:
     (response,) = described['paths'].values()
     reference = response['get']['responses']['200']['content']['application/json']['schema']['$ref']
     components = {name: _translate(schema) for name, schema in described['components']['schemas'].items()}
-    data = components.pop(reference.removeprefix(COMPONENTS))
+    data = components.pop(reference.removeprefix(COMPONENTS_PREFIX))
     for name in _never_shown(model):
         data['properties'].pop(name, None)
     state, fields = {'type': ['object', 'null']}, {'type': 'object'}
@@ -223,7 +223,7 @@ def _definitions(model: type[Model]) -> Schema:
             'type': ['object', 'null'],
         },
         'gone': GONE,
-        **{name: {'anyOf': [schema, {'$ref': f'{DEFINITIONS}gone'}]} for name, schema in components.items()},
+        **{name: {'anyOf': [schema, {'$ref': f'{DEFINITIONS_PREFIX}gone'}]} for name, schema in components.items()},
     }
 
 
@@ -237,7 +237,7 @@ def _expand(definitions: Schema, data: Schema, model: type[Model], tree: Tree, p
         whole = described.pop('data')
         definitions |= {key: schema for key, schema in described.items() if key not in definitions}
         definitions[f'{path}{name}'] = whole
-        data['properties'][name] = _or_whole(data['properties'][name], {'$ref': f'{DEFINITIONS}{path}{name}'})
+        data['properties'][name] = _or_whole(data['properties'][name], {'$ref': f'{DEFINITIONS_PREFIX}{path}{name}'})
         _expand(definitions, whole, target, below, f'{path}{name}.')
 
 
@@ -271,7 +271,7 @@ def _view(model: type[Model]) -> type:
 def _describe(view: type) -> Schema:
     """One GET only: all of NetBox takes half a minute."""
     patterns = [path('object/<int:pk>/', view.as_view({'get': 'retrieve'}))]
-    with patched_settings(OPENAPI), GENERATOR_STATS.silence():
+    with patched_settings(OPENAPI_SETTINGS), GENERATOR_STATS.silence():
         return SchemaGenerator(patterns=patterns).get_schema(request=None, public=True)
 
 
@@ -284,13 +284,13 @@ def _translate(node: Any) -> Any:
         return str(node) if _is_lazy(node) else node
     if isinstance(node.get('properties'), dict):
         return _translate_object(node)
-    translated = {key: _translate(value) for key, value in node.items() if key not in DROPPED}
+    translated = {key: _translate(value) for key, value in node.items() if key not in DROPPED_KEYWORDS}
     if 'oneOf' in translated:
         translated['anyOf'] = _distinct(translated.pop('oneOf'))
     if translated.get('format') == 'uri':
         translated['format'] = 'uri-reference'
     if '$ref' in translated:
-        translated['$ref'] = translated['$ref'].replace(COMPONENTS, DEFINITIONS)
+        translated['$ref'] = translated['$ref'].replace(COMPONENTS_PREFIX, DEFINITIONS_PREFIX)
     return translated
 
 
@@ -298,7 +298,7 @@ def _translate_object(node: Schema) -> Schema:
     """Property names are not keywords."""
     rest = {key: value for key, value in node.items() if key != 'properties'}
     properties = {name: _translate(value) for name, value in node['properties'].items()}
-    for name in filter(SUMS.fullmatch, properties):
+    for name in filter(SUM_NAMES.fullmatch, properties):
         properties[name]['type'] = [properties[name]['type'], 'null']
     translated = {**_translate(rest), 'properties': properties}
     if properties.keys() == {'value', 'label'} and '' in properties['value'].get('enum', ()):

@@ -26,7 +26,7 @@ MAX_KEPT_BYTES = 64 * 1024
 COMPRESSION_LEVEL = 1
 
 # The fields that decide over a body that is made again, beside `expand`.
-FIELDS = ('payload_format', 'http_content_type', 'include_snapshots')
+RECIPE_FIELDS = ('payload_format', 'http_content_type', 'include_snapshots')
 
 
 class Origin(Enum):
@@ -90,14 +90,14 @@ def _can_be_made_again(webhook: Webhook, deliveries: Sequence[Delivery]) -> bool
 
 def _recipe(webhook: Webhook, delivery: Delivery, body: bytes) -> dict[str, Any]:
     """Return the fields without those that have their default."""
-    chosen = {name: getattr(webhook, name) for name in FIELDS if getattr(webhook, name) != _default(name)}
+    chosen = {name: getattr(webhook, name) for name in RECIPE_FIELDS if getattr(webhook, name) != _default(name)}
     expand = {'expand': list(webhook.expand)} if delivery.expanded and webhook.expand else {}
     return {'crc32': zlib.crc32(body), **chosen, **expand}
 
 
 def _made_again(delivery: Delivery, recipe: Mapping[str, Any]) -> bytes:
     webhook = copy.copy(delivery.webhook)
-    for name in FIELDS:
+    for name in RECIPE_FIELDS:
         setattr(webhook, name, recipe.get(name, _default(name)))
     webhook.batch = webhook.change_set = False
     return formats.body(webhook, [delivery.told], recipe.get('expand', ()))

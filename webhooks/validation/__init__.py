@@ -1,9 +1,10 @@
-"""Checks a webhook's definition. Knows nothing of the database."""
+"""Checks a webhook's definition before it is saved or sent. Knows nothing of the database."""
 
 from ..templating import renderer
 from . import body, broker, conditions, credential, expand, headers, only_if_changed, secret, timeout, tls, url
 from .definition import Definition, errors_of
 
+# In this order. A field shows only its first error.
 CHECKS = (
     conditions.check_kinds,
     conditions.check_components,
@@ -28,6 +29,10 @@ CHECKS = (
 
 
 def errors(definition: Definition) -> dict[str, str]:
-    """Return {field: error}, empty if all is well."""
+    """Check a webhook's definition, and return {field: reason}, empty if all is well.
+
+    `Webhook.clean` and previews call it. Templates and patterns are tried in a process of their own, one for all
+    checks.
+    """
     with renderer.shared():
         return errors_of(definition, CHECKS)

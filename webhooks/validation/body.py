@@ -1,3 +1,5 @@
+"""Checks the fields of a body: content type, format, change set and template."""
+
 import re
 
 from django.utils.translation import gettext as _
@@ -7,22 +9,25 @@ from ..exceptions import DefinitionError
 from .definition import Definition
 from .templates import check_template
 
-# No line breaks: some servers read a folded header as two headers.
+# Without line breaks: some servers would read a folded header as two headers.
 CONTENT_TYPE = re.compile(r'[\w!#$&^.+-]+/[\w!#$&^.+-]+([ \t]*;[ \t]*[\w.-]+=("[^"\x00-\x1f]*"|[\w.+-]+))*', re.ASCII)
-FORM = 'application/x-www-form-urlencoded'
+# The content type of HTML forms.
+FORM_TYPE = 'application/x-www-form-urlencoded'
 
 
 def is_form(content_type: str) -> bool:
-    return content_type.partition(';')[0].strip().lower() == FORM
+    """Return whether this is the content type of an HTML form. Parameters such as charset do not matter."""
+    return content_type.partition(';')[0].strip().lower() == FORM_TYPE
 
 
 def check_content_type(definition: Definition) -> None:
-    """A media type (RFC 9110, 8.3.1)."""
+    """Raise DefinitionError unless the content type is a media type (RFC 9110, 8.3.1)."""
     if not CONTENT_TYPE.fullmatch(definition.http_content_type):
         raise DefinitionError('http_content_type', _('Enter a content type such as application/json.'))
 
 
 def check_format(definition: Definition) -> None:
+    """Raise DefinitionError if format, content type, method and body template do not fit each other."""
     if definition.payload_format == FormatChoices.CLOUDEVENTS and is_form(definition.http_content_type):
         raise DefinitionError(
             'http_content_type', _('CloudEvents are JSON. Choose a JSON content type, such as application/json.')
@@ -42,6 +47,7 @@ def check_format(definition: Definition) -> None:
 
 
 def check_change_set(definition: Definition) -> None:
+    """Raise DefinitionError if the webhook sends change sets, and also batches or only the latest changes."""
     if definition.change_set and definition.batch:
         raise DefinitionError('change_set', _('A change set holds all that a batch would: choose one of the two.'))
     if definition.change_set and definition.latest_only:
@@ -49,4 +55,5 @@ def check_change_set(definition: Definition) -> None:
 
 
 def check_body_template(definition: Definition) -> None:
+    """Raise DefinitionError if the body template has a syntax error or is too long."""
     check_template('body_template', definition.body_template)

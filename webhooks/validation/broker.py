@@ -1,4 +1,4 @@
-"""Checks URLs of brokers, and what a webhook cannot have with one."""
+"""Checks the URLs of brokers, and that their webhooks have no fields of HTTP."""
 
 from django.utils.translation import gettext as _
 from utilities.jinja2 import JINJA2_TEMPLATE_RE
@@ -10,12 +10,15 @@ from ..security.masking import whole_url
 from ..storable import UNPRINTABLE
 from .definition import Definition
 
-# The operator sets logins and certificates, and a broker's confirmation is no answer.
-OF_HTTP = ('credential', 'success_conditions', 'ca_file_path', 'client_cert_path', 'client_key_path')
+# With a broker the operator sets logins and certificates, and there is no answer to judge.
+HTTP_ONLY_FIELDS = ('credential', 'success_conditions', 'ca_file_path', 'client_cert_path', 'client_key_path')
 
 
 def check_url(url: str) -> None:
-    """Raises DefinitionError. Of a template the rest is checked when it is rendered."""
+    """Raise DefinitionError unless the URL names a broker of the settings, with its library and a valid address.
+
+    If the address has a template, it is checked when it is rendered.
+    """
     place = address.split(url)
     if place is None:
         raise DefinitionError('payload_url', _("Write the broker's name itself, no template: nats://name/address."))
@@ -29,9 +32,9 @@ def check_url(url: str) -> None:
 
 
 def check_address(place: Place, url: str) -> None:
-    """Check a whole address. Raises DefinitionError.
+    """Raise DefinitionError unless the broker has this address and allows it. `url` is the whole URL, rendered.
 
-    A broker that is missing now is none of its faults: its deliveries wait.
+    If the settings lack the broker now, this raises nothing: the webhook's deliveries wait.
     """
     if UNPRINTABLE.search(place.address):
         raise DefinitionError('payload_url', _('Enter an address without control characters.'))
@@ -48,8 +51,9 @@ def check_address(place: Place, url: str) -> None:
 
 
 def check(definition: Definition) -> None:
+    """Raise DefinitionError if a webhook for a broker has a field that works only with HTTP."""
     if not address.is_broker(whole_url(definition.payload_url)):
         return
-    for name in OF_HTTP:
+    for name in HTTP_ONLY_FIELDS:
         if getattr(definition, name):
             raise DefinitionError(name, _('A broker has none: remove it, or enter a URL of an HTTP endpoint.'))

@@ -1,3 +1,5 @@
+"""Checks the kinds of change, and the conditions of changes and of answers."""
+
 import json
 import math
 import re
@@ -14,15 +16,18 @@ from ..storable import UNSTORABLE, is_flat, nodes
 from ..templating import renderer
 from .definition import Definition
 
-OF_ANSWER = re.compile(r'status|text|headers\.[^.A-Z]+|body(\..+)?', re.DOTALL)
+# Names in `success_conditions`, as payload/answers.py gives them.
+ANSWER_ATTRIBUTE = re.compile(r'status|text|headers\.[^.A-Z]+|body(\..+)?', re.DOTALL)
 
 
 def check_kinds(definition: Definition) -> None:
+    """Raise DefinitionError if no kind of change is chosen."""
     if not definition.kinds:
         raise DefinitionError('type_create', _('Choose at least one of creations, updates and deletions.'))
 
 
 def check_components(definition: Definition) -> None:
+    """Raise DefinitionError if components are included, but updates are not chosen."""
     if definition.include_components and KindChoices.UPDATED not in definition.kinds:
         raise DefinitionError(
             'include_components', _('Changes of components are sent as updates. Choose updates as well.')
@@ -30,14 +35,17 @@ def check_components(definition: Definition) -> None:
 
 
 def check_conditions(definition: Definition) -> None:
+    """Raise DefinitionError unless `conditions` can be stored, and evaluated for every change."""
     _check('conditions', definition.conditions)
 
 
 def check_success_conditions(definition: Definition) -> None:
+    """Raise DefinitionError unless `success_conditions` can be stored, and evaluated for every answer."""
     _check('success_conditions', definition.success_conditions, _check_of_answer)
 
 
 def _check(field: str, conditions: Any, check_one: Callable[[Any], None] = lambda node: None) -> None:
+    """Raise DefinitionError for conditions that NetBox, PostgreSQL or the evaluation refuses. `check_one` gets each."""
     if conditions in (None, {}, ''):
         return
     if not is_flat(conditions):
@@ -60,15 +68,19 @@ def _check(field: str, conditions: Any, check_one: Callable[[Any], None] = lambd
 
 
 def _check_of_answer(node: Any) -> None:
-    if not OF_ANSWER.fullmatch(node['attr']):
+    """Raise ValueError unless the condition reads a part of an answer, by a quick operator."""
+    if not ANSWER_ATTRIBUTE.fullmatch(node['attr']):
         raise ValueError(_('attr must be status, text, headers.<name in lower case> or body.<key>'))
-    # They could take for ever where answers are awaited, and nothing was changed.
+    # A regular expression could take for ever, in the thread that waits for answers. And an answer has no snapshots.
     if node.get('op') in (Condition.REGEX, *Condition.SNAPSHOT_OPERATORS):
         raise ValueError(_('{op} cannot be used here').format(op=node['op']))
 
 
 def _check_node(node: Any) -> None:
-    """ConditionSet accepts values that PostgreSQL or the evaluation does not."""
+    """Raise ValueError for a value at any depth that PostgreSQL or the evaluation refuses.
+
+    ConditionSet accepts it.
+    """
     if isinstance(node, str) and UNSTORABLE.search(node):
         raise ValueError(_('a text contains a character that cannot be stored'))
     if isinstance(node, float) and not math.isfinite(node):

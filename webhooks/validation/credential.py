@@ -1,4 +1,4 @@
-"""Checks credentials, and whether they may go to a host."""
+"""Checks credentials, and whether they may go to a webhook's host."""
 
 import re
 from typing import Any, Protocol
@@ -17,12 +17,15 @@ from .secret import reveal
 from .tls import check_file
 from .url import AUTHORITY, check_plain_url, origin_of
 
-# Characters: a token may be long.
-MAX_HOSTS, MAX_SECRET = 50, 8192
-HOST = re.compile(r'https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?')
-NAMED = re.compile(r'\{[{%][^{}]*\bcredential\.(token|username|password)\b')
+MAX_HOSTS = 50
+# A signed token may be long.
+MAX_SECRET_CHARS = 8192
+ORIGIN = re.compile(r'https?://([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?')
+# A template that uses a credential.
+CREDENTIAL_IN_TEMPLATE = re.compile(r'\{[{%][^{}]*\bcredential\.(token|username|password)\b')
 ELSEWHERE = gettext_lazy('Enter the secret again: it would go to a new place.')
-NEEDED = {
+# By type of credential.
+NEEDED_FIELDS = {
     CredentialTypeChoices.BASIC: ('username', 'secret'),
     CredentialTypeChoices.BEARER: ('secret',),
     CredentialTypeChoices.HEADER: ('header', 'secret'),
@@ -33,6 +36,8 @@ NEEDED = {
 
 
 class Bound(Protocol):
+    """A credential's fields. `hosts` are origins, such as https://awx.example.com; `secret` has `reveal()`."""
+
     type: str
     hosts: list[str]
     username: str
@@ -43,12 +48,12 @@ class Bound(Protocol):
 
 
 def errors(credential: Bound) -> dict[str, str]:
-    """Return {field: error}."""
+    """Check a credential, and return {field: reason}, empty if all is well. `Credential.clean` calls it."""
     return errors_of(credential, (_check_needed, _check_hosts, _check_header, _check_secret, _check_token_url))
 
 
 def _check_needed(credential: Bound) -> None:
-    for name in NEEDED.get(credential.type, ()):
+    for name in NEEDED_FIELDS.get(credential.type, ()):
         if not getattr(credential, name):
             raise DefinitionError(name, _('A credential of this type needs it.'))
     if credential.type == CredentialTypeChoices.BASIC and ':' in credential.username:
@@ -61,7 +66,7 @@ def _check_hosts(credential: Bound) -> None:
     if len(credential.hosts) > MAX_HOSTS:
         raise DefinitionError('hosts', _('There are {limit} hosts at most.').format(limit=MAX_HOSTS))
     for host in credential.hosts:
-        if not HOST.fullmatch(host) or origin_of(host) is None:
+        if not ORIGIN.fullmatch(host) or origin_of(host) is None:
             raise DefinitionError('hosts', _('{host} is no host such as awx.example.com.').format(host=host))
 
 
@@ -78,9 +83,10 @@ def _check_header(credential: Bound) -> None:
 
 
 def _check_secret(credential: Bound) -> None:
+    """Raise DefinitionError unless the secret can be sent. Only a bearer token or a header sends it unencoded."""
     secret = reveal('secret', credential.secret)
-    if len(secret) > MAX_SECRET:
-        raise DefinitionError('secret', _('A secret has {number} characters at most.').format(number=MAX_SECRET))
+    if len(secret) > MAX_SECRET_CHARS:
+        raise DefinitionError('secret', _('A secret has {number} characters at most.').format(number=MAX_SECRET_CHARS))
     if secret == MASK:
         raise DefinitionError('secret', _('Enter the secret itself, or leave it out to keep it.'))
     goes_raw = credential.type in (CredentialTypeChoices.BEARER, CredentialTypeChoices.HEADER)
@@ -98,36 +104,53 @@ def _check_token_url(credential: Bound) -> None:
 
 
 def normalized(host: str) -> str:
-    """Return the host as an origin: https://, but for http://."""
+    """Return the host as an origin, in lower case: https:// is added, and a default port left out.
+
+    A text that is no host comes back in lower case, for `errors` to refuse.
+    """
     text = host.strip().rstrip('/').lower()
     text = text if '://' in text else f'https://{text}'
-    return (origin_of(text) if HOST.fullmatch(text) else None) or text
+    return (origin_of(text) if ORIGIN.fullmatch(text) else None) or text
 
 
 def goes_elsewhere(before: Bound, after: Bound) -> bool:
+    """Return whether a changed credential would send its secret to another place: its editor has to enter it again.
+
+    `before` is the stored credential, `after` the changed one, with the same secret.
+    """
     if not set(after.hosts) <= set(before.hosts):
         return True
     kinds = {before.type, after.type}
     if kinds.isdisjoint(CredentialTypeChoices.OAUTH2):
         return False
-    # Either the token's server gets a secret of the hosts, or the hosts get one of the token's server.
+    # If these change, the token's server may get a secret of the hosts, or the hosts a secret of the token's server.
     return any(getattr(before, name) != getattr(after, name) for name in ('type', 'token_url', 'ca_file_path'))
 
 
 def check(definition: Definition) -> None:
+    """Raise DefinitionError if the credential is not for the webhook's host, or is missing though a template needs it.
+
+    If a template makes the host, it is checked when it is rendered.
+    """
     if not definition.credential:
         headers = reveal('additional_headers', definition.additional_headers)
-        if any(map(NAMED.search, (whole_url(definition.payload_url), definition.body_template, headers))):
+        if any(
+            map(CREDENTIAL_IN_TEMPLATE.search, (whole_url(definition.payload_url), definition.body_template, headers))
+        ):
             raise DefinitionError('credential', _('Choose one: a template needs it.'))
         return
     url = whole_url(definition.payload_url)
     fixed, template, _rest = url.partition('{')
-    # Where a template makes the host, each request is checked.
+    # If a template makes the host, each request is checked.
     if not template or AUTHORITY.match(fixed):
         check_host(definition.credential, fixed, verified=definition.ssl_verification)
 
 
 def check_host(credential: Bound, url: str, *, verified: bool) -> None:
+    """Raise DefinitionError unless the credential may go to the URL's host.
+
+    If TLS is not `verified`, only a host that was entered with http:// gets it.
+    """
     if origin_of(url, verified=verified) not in credential.hosts:
         raise DefinitionError(
             'credential', _('The credential is not for this host. Add the host to its hosts, or verify TLS.')

@@ -1,3 +1,5 @@
+"""The contract of the checks: the fields that they read, and how their errors are collected."""
+
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -5,7 +7,7 @@ from ..exceptions import DefinitionError
 
 
 class Definition(Protocol):
-    """A webhook's fields. `timeout` is in seconds; `kinds` are of KindChoices."""
+    """A webhook's fields, as checks read them. `timeout` is in seconds; `kinds` are values of KindChoices."""
 
     payload_url: str
     http_method: str
@@ -33,7 +35,10 @@ class Definition(Protocol):
 
 
 def errors_of[T](checked: T, checks: Iterable[Callable[[T], None]]) -> dict[str, str]:
-    """Return {field: error}. Each check raises DefinitionError for its first finding."""
+    """Run the checks, and return {field: reason}. Each check raises DefinitionError for its first finding.
+
+    A field shows only its first error.
+    """
     found: dict[str, str] = {}
     for check in checks:
         try:

@@ -1,4 +1,7 @@
-"""Bounds only: valid keys depend on object types."""
+"""Checks how many keys `expand` has, and how deep they are.
+
+services/expandable.py checks the keys themselves: the object types decide which there are.
+"""
 
 from collections.abc import Collection
 
@@ -10,10 +13,12 @@ from .definition import Definition
 
 
 def check(definition: Definition) -> None:
+    """Raise DefinitionError if the webhook expands too many keys, or too many levels."""
     check_bounds(definition.expand)
 
 
 def check_bounds(keys: Collection[str]) -> None:
+    """Raise DefinitionError if these are too many keys, or one has too many levels."""
     if len(keys) > MAX_EXPAND_KEYS:
         raise DefinitionError('expand', _('No more than {limit} keys are allowed.').format(limit=MAX_EXPAND_KEYS))
     for key in keys:

@@ -1,3 +1,5 @@
+"""Parses, checks, masks and unmasks additional headers: lines of `Name: value`, whose values may be templates."""
+
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -29,7 +31,7 @@ TRUSTED_BY_NETBOX = (
     'REMOTE_AUTH_USER_FIRST_NAME',
     'REMOTE_AUTH_USER_LAST_NAME',
 )
-# Presets contain it: users must replace it.
+# Presets have it in place of a token. A webhook cannot be saved before a user has put a token there.
 PLACEHOLDER = '<token>'
 MOVED = _(
     'You changed the host or the TLS settings. Enter the values of the headers again: stored values are not sent to '
@@ -38,6 +40,7 @@ MOVED = _(
 
 
 def check(definition: Definition) -> None:
+    """Raise DefinitionError unless all additional headers can be sent. Templates are checked by trial."""
     text = reveal('additional_headers', definition.additional_headers)
     if len(text) > MAX_TEMPLATE:
         reason = _('Headers can have no more than {limit} characters together.')
@@ -53,7 +56,10 @@ def check(definition: Definition) -> None:
 
 
 def check_sizes(headers: Iterable[tuple[str, str]]) -> None:
-    """Refuse headers that no web server takes: all that is in them is looked for in each answer."""
+    """Raise DefinitionError if headers, without templates, are longer than web servers take.
+
+    All that is in them is looked for in each answer, which costs time.
+    """
     total = 0
     for name, value in headers:
         total += len(name) + len(value)
@@ -68,16 +74,20 @@ def check_sizes(headers: Iterable[tuple[str, str]]) -> None:
 
 
 def parse_headers(text: str) -> Iterator[tuple[str, str]]:
-    """Yield (name, value) of each line. Raises DefinitionError (RFC 9110, 5.1)."""
+    """Yield (name, value) of each line that is not blank, stripped.
+
+    Raises DefinitionError for a wrong name or value (RFC 9110, 5.1), and for a header that only the plugin sets.
+    """
     for number, line in enumerate(text.replace('\r\n', '\n').split('\n'), 1):
         if line.strip():
             yield _parse_header(number, line)
 
 
 def _parse_header(number: int, line: str) -> tuple[str, str]:
+    """Return (name, value) of the line. Its number stands in errors, as the line itself may be a secret."""
     name, colon, value = line.partition(':')
     name, value = name.strip(), value.strip()
-    # The line may be a secret.
+    # The line may be a secret, so errors name its number.
     if not colon:
         raise DefinitionError(
             'additional_headers',
@@ -96,7 +106,10 @@ def _parse_header(number: int, line: str) -> tuple[str, str]:
 
 
 def check_header_name(name: str) -> None:
-    """A request to NetBox's own port could act as anyone with it."""
+    """Raise DefinitionError if NetBox, or a proxy before it, would trust the header.
+
+    A request to NetBox's own port could act as anyone with it.
+    """
     plain = _plain(name)
     trusted = {*FORWARDED_HEADERS, *map(_plain, _trusted_by_netbox())}
     if plain in trusted or plain.startswith(FORWARDED_PREFIX):
@@ -105,18 +118,25 @@ def check_header_name(name: str) -> None:
 
 
 def _trusted_by_netbox() -> Iterator[str]:
+    """Yield the names of headers that NetBox's settings trust."""
     yield from filter(None, (getattr(settings, name, None) for name in TRUSTED_BY_NETBOX))
     yield from getattr(settings, 'HTTP_CLIENT_IP_HEADERS', ())
     yield from (getattr(settings, 'SECURE_PROXY_SSL_HEADER', None) or ())[:1]
 
 
 def _plain(name: str) -> str:
-    """Web servers turn header names into variables."""
+    """Return the name as web servers compare it.
+
+    They turn names into variables, such as HTTP_X_REAL_IP: then `-` and `_` are the same.
+    """
     return name.lower().replace('_', '-').removeprefix('http-')
 
 
 def check_header_value(name: str, value: str, field: str = 'additional_headers') -> None:
-    """RFC 9110, 5.5; http.client sends Latin-1."""
+    """Raise DefinitionError for a character that a header cannot have (RFC 9110, 5.5). `name` is shown in the error.
+
+    http.client sends Latin-1.
+    """
     if HTTP_HEADER_INVALID_CHARS_RE.search(value):
         raise DefinitionError(
             field, _('The value of {name} contains a control character or a line break.').format(name=name)
@@ -130,9 +150,9 @@ def check_header_value(name: str, value: str, field: str = 'additional_headers')
 
 
 def merge_headers(text: str, stored: Any, moved: bool = False) -> str:
-    """Return `text` with stored values in place of masks.
+    """Return `text` with the stored values in place of masks: forms and API show masks only.
 
-    Raises DefinitionError for an unknown mask, or if the webhook has `moved`.
+    Raises DefinitionError for a mask of an unknown header, or any mask if the webhook has `moved` to another endpoint.
     """
     if MASK not in text:
         return text
@@ -151,7 +171,7 @@ def _unmask(name: str, value: str, known: dict[str, str]) -> str:
 
 
 def mask_headers(sealed: Any) -> str:
-    """Mask everything if it cannot be decrypted."""
+    """Return the names of stored headers with masks for values, or one mask if they cannot be decrypted."""
     try:
         return '\n'.join(f'{name}: {MASK}' for name, _value in parse_headers(sealed.reveal()))
     except (DecryptionError, DefinitionError):

@@ -1,4 +1,7 @@
-"""Stored header values must not follow a webhook to another endpoint."""
+"""Finds out whether a webhook moves to another endpoint.
+
+Stored header values must not follow it there: an editor could read them.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +9,15 @@ from typing import Any
 from .definition import Definition
 from .url import leads_elsewhere
 
+# With another CA file another host may pass for the endpoint. With another certificate the webhook is another client.
 IDENTIFYING = ('ca_file_path', 'client_cert_path', 'client_key_path')
 
 
 def is_moved(before: Definition, changes: Mapping[str, Any]) -> bool:
-    """To another host, less verified, or with other files."""
+    """Return whether `changes` lead the webhook to another host, to one that is less verified, or change its files.
+
+    `changes` are values by field; other fields keep the values of `before`.
+    """
     if before.ssl_verification and not changes.get('ssl_verification', True):
         return True
     if any(changes.get(name, getattr(before, name)) != getattr(before, name) for name in IDENTIFYING):

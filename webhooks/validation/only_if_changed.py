@@ -1,4 +1,7 @@
-"""Bounds only: valid keys depend on object types."""
+"""Checks how many keys `only_if_changed` has, and that it fits the webhook.
+
+services/comparable.py checks the keys themselves: the object types decide which there are.
+"""
 
 from collections.abc import Collection
 
@@ -12,6 +15,7 @@ FIELD = 'only_if_changed'
 
 
 def check(definition: Definition) -> None:
+    """Raise DefinitionError if the webhook names too many keys, or includes changes of components."""
     check_bounds(definition.only_if_changed)
     if definition.only_if_changed and definition.include_components:
         raise DefinitionError(
@@ -24,5 +28,6 @@ def check(definition: Definition) -> None:
 
 
 def check_bounds(keys: Collection[str]) -> None:
+    """Raise DefinitionError if these are too many keys."""
     if len(keys) > MAX_CHANGED_KEYS:
         raise DefinitionError(FIELD, _('No more than {limit} keys are allowed.').format(limit=MAX_CHANGED_KEYS))

@@ -1,3 +1,5 @@
+"""Checks a webhook's secret, and decrypts stored values for other checks."""
+
 import re
 from typing import Any
 
@@ -9,14 +11,16 @@ from ..security import signing
 from ..security.masking import MASK
 from .definition import Definition
 
-HMAC = re.compile(r'\{[{%][^{}]*\bhmac *\(')
+# A template that calls hmac().
+HMAC_CALL = re.compile(r'\{[{%][^{}]*\bhmac *\(')
 
 
 def check(definition: Definition) -> None:
+    """Raise DefinitionError unless the secret can sign as the webhook asks."""
     secret = reveal('secret', definition.secret)
     if definition.has_new_secret:
         _check_new(secret)
-    if HMAC.search(reveal('additional_headers', definition.additional_headers)):
+    if HMAC_CALL.search(reveal('additional_headers', definition.additional_headers)):
         check_signs(secret)
     try:
         signing.check(secret)
@@ -25,6 +29,7 @@ def check(definition: Definition) -> None:
 
 
 def _check_new(secret: str) -> None:
+    """Raise DefinitionError if the secret that was entered is a mask or too long. A stored one may be longer."""
     if secret == MASK:
         raise DefinitionError('secret', _('Enter the secret itself, or leave it blank to keep the stored one.'))
     if len(secret) > MAX_SECRET:
@@ -34,13 +39,13 @@ def _check_new(secret: str) -> None:
 
 
 def check_signs(secret: str) -> None:
-    """For hmac() in a header's template."""
+    """Raise DefinitionError unless hmac() in a header's template can use the secret."""
     if not secret or signing.is_asymmetric(secret):
         raise DefinitionError('secret', _('Enter a secret without whsk_: hmac() in a header needs it.'))
 
 
 def reveal(field: str, sealed: Any) -> str:
-    """Raises DefinitionError if it cannot be decrypted."""
+    """Return the text of a sealed value. Raises DefinitionError for `field` if it cannot be decrypted."""
     try:
         return sealed.reveal()
     except DecryptionError as error:

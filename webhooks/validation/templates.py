@@ -1,3 +1,5 @@
+"""Checks templates by trial, in the renderer's process."""
+
 from django.utils.translation import gettext as _
 from utilities.jinja2 import JINJA2_TEMPLATE_RE
 
@@ -9,6 +11,10 @@ from ..templating.errors import RenderError
 
 
 def check_template(field: str, text: str) -> None:
+    """Raise DefinitionError for `field` if the template is too long, or has a syntax error or an unknown filter.
+
+    A renderer that cannot be started is an error too. A text without template tags passes.
+    """
     if len(text) > MAX_TEMPLATE:
         raise DefinitionError(
             field, _('A template can have no more than {limit} characters.').format(limit=MAX_TEMPLATE)

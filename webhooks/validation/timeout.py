@@ -1,3 +1,5 @@
+"""Checks a webhook's timeout against the timeout of jobs."""
+
 from django.conf import settings
 from django.utils.translation import gettext as _
 from netbox.settings_utils import parse_job_timeout
@@ -7,7 +9,10 @@ from .definition import Definition
 
 
 def check(definition: Definition) -> None:
-    """Below RQ_DEFAULT_TIMEOUT (seconds): a job must outlive it."""
+    """Raise DefinitionError unless the timeout is below RQ_DEFAULT_TIMEOUT, in seconds.
+
+    A job must outlive its request.
+    """
     limit = parse_job_timeout(settings.RQ_DEFAULT_TIMEOUT)
     if definition.timeout and limit is not None and definition.timeout >= limit:
         raise DefinitionError(

@@ -1,3 +1,5 @@
+"""Checks the files for TLS: CA, client certificate and key."""
+
 from os.path import isfile
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from .definition import Definition
 
 
 def check_ca_file(definition: Definition) -> None:
+    """Raise DefinitionError if the CA file may not be used, or has no effect."""
     if definition.ca_file_path and not definition.ssl_verification:
         raise DefinitionError(
             'ca_file_path', _('A CA file has no effect while TLS verification is off. Turn it on, or remove the file.')
@@ -17,6 +20,7 @@ def check_ca_file(definition: Definition) -> None:
 
 
 def check_client_certificate(definition: Definition) -> None:
+    """Raise DefinitionError if a certificate or key file may not be used, or a key has no certificate."""
     if definition.client_key_path and not definition.client_cert_path:
         raise DefinitionError(
             'client_key_path', _('A client key file needs a client certificate file. Enter that one as well.')
@@ -26,7 +30,10 @@ def check_client_certificate(definition: Definition) -> None:
 
 
 def check_file(field: str, path: str) -> None:
-    """Editors must not be able to probe the host's files."""
+    """Raise DefinitionError for `field` unless the file exists in the folder of the setting `certificate_root`.
+
+    Editors must not be able to probe the host's files. So a file elsewhere gets the same error, existing or not.
+    """
     if not path:
         return
     root = conf.get().certificate_root
@@ -34,6 +41,6 @@ def check_file(field: str, path: str) -> None:
         raise DefinitionError(field, _('Files cannot be used before the setting certificate_root names their folder.'))
     if '\x00' in path or not Path(path).resolve().is_relative_to(root):
         raise DefinitionError(field, _('The file must be in the folder {root}.').format(root=root))
-    # Path.is_file() raises for a too long name or an unreadable folder.
+    # Path.is_file() would raise for a name that is too long, or a folder that cannot be read.
     if not isfile(path):
         raise DefinitionError(field, _('This file does not exist.'))

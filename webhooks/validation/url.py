@@ -1,3 +1,5 @@
+"""Checks URLs, compares their hosts, and puts stored URLs in place of masked ones."""
+
 import re
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,22 +17,24 @@ from . import broker
 from .definition import Definition
 from .templates import check_template
 
-PORTS = {'http': 80, 'https': 443}
-SCHEMES = tuple(PORTS)
-# Complete scheme, host and port.
+DEFAULT_PORTS = {'http': 80, 'https': 443}
+SCHEMES = tuple(DEFAULT_PORTS)
+# A beginning with scheme, host and port. The character after them tells that they are complete.
 AUTHORITY = re.compile(r'[a-z]+://[^/?#]+[/?#]', re.IGNORECASE)
 
-# What requests and urlsplit() read alike, and a page shows as it is called.
-HOST = re.compile(r'[\w.-]+|[0-9a-f:.]+(%[\w.-]+)?', re.IGNORECASE)
+# requests and urlsplit() read such a host alike, and pages show it unchanged.
+HOST_NAME = re.compile(r'[\w.-]+|[0-9a-f:.]+(%[\w.-]+)?', re.IGNORECASE)
 
 UNMASKED = gettext_lazy('Enter the whole URL again: its path was hidden so far, and will be shown from now on.')
 
 
 def check(definition: Definition) -> None:
+    """Raise DefinitionError unless the URL can be called, or published to. A feed has none."""
     check_text(whole_url(definition.payload_url))
 
 
 def check_feed(definition: Definition) -> None:
+    """Raise DefinitionError if a webhook without URL, which is a feed, has a field that needs requests."""
     if definition.payload_url:
         return
     for name in ('batch', 'change_set'):
@@ -41,7 +45,7 @@ def check_feed(definition: Definition) -> None:
 
 
 def check_text(url: str) -> None:
-    """Raises DefinitionError for a URL, or a template of one, that no request can go to. A feed has none."""
+    """Raise DefinitionError for a wrong URL. If it is a template, only its fixed beginning is checked. A feed has none."""
     if not url:
         return
     if MASK in url:
@@ -65,7 +69,7 @@ def check_text(url: str) -> None:
 
 
 def check_plain_url(url: str, field: str = 'payload_url') -> None:
-    """An http(s) URL fit for a request line."""
+    """Raise DefinitionError for `field` unless this is an http(s) URL, without templates, that can be sent."""
     if len(url) > MAX_SENT_URL:
         reason = _('The URL has {length} characters, but no more than {limit} are possible.')
         raise DefinitionError(field, reason.format(length=len(url), limit=MAX_SENT_URL))
@@ -73,18 +77,21 @@ def check_plain_url(url: str, field: str = 'payload_url') -> None:
         parts = urlsplit(url)
         port_is_valid = parts.port is None or parts.port > 0
     except ValueError:
-        # urllib's message may hold user and password.
+        # urllib's own message may hold user and password.
         raise DefinitionError(field, _('Enter a valid URL: its host or its port is not valid.')) from None
     if parts.scheme not in SCHEMES or not parts.hostname:
         raise DefinitionError(field, _('Enter a URL that begins with http:// or https:// and has a host.'))
-    if '\\' in parts.netloc or not HOST.fullmatch(parts.hostname):
+    if '\\' in parts.netloc or not HOST_NAME.fullmatch(parts.hostname):
         raise DefinitionError(field, _('Enter a valid URL: its host contains a character that is not allowed.'))
     if not port_is_valid or re.search(r'[\s\x00-\x1f\x7f]', url) or UNSTORABLE.search(url):
         raise DefinitionError(field, _('Enter a valid URL, without spaces, control characters or port 0.'))
 
 
 def check_rendered_url(url: str, template: str) -> None:
-    """Raises DefinitionError. Only the `template` itself may name a broker, never an object's data."""
+    """Raise DefinitionError unless the rendered URL can be called, or published to.
+
+    Only the `template` itself may name a broker: an object's data must not lead to one.
+    """
     named = address.split(template)
     if named and (place := address.split(url)) and place.origin == named.origin:
         broker.check_address(place, url)
@@ -93,17 +100,20 @@ def check_rendered_url(url: str, template: str) -> None:
 
 
 def merge_url(url: str, stored: str) -> str:
-    """Return the stored URL if `url` is its masked form."""
+    """Return the stored URL if `url` is its masked form, else `url`. Forms and API show masked URLs."""
     return stored if MASK in url and url == shown_url(stored) else url
 
 
 def leads_elsewhere(before: Any, after: Any) -> bool:
-    """Whether requests may go to another scheme, host or port."""
+    """Return whether requests to these two URLs may go to different schemes, hosts or ports."""
     return _origin(whole_url(before)) != _origin(whole_url(after))
 
 
 def _origin(url: str) -> str:
-    """A template may make scheme, host or port."""
+    """Return a text that is the same for URLs with the same scheme, host and port.
+
+    A template may make scheme, host or port: then it is the whole URL.
+    """
     fixed, template, _rest = url.partition('{')
     if place := address.split(url):
         return place.origin
@@ -113,15 +123,18 @@ def _origin(url: str) -> str:
 
 
 def origin_of(url: str, *, verified: bool = True) -> str | None:
-    """Return scheme, host and port, None of an invalid URL. HTTPS that is not verified counts as HTTP."""
+    """Return scheme, host and port of a URL, such as https://awx.example.com, without a default port.
+
+    None if the URL is invalid. HTTPS that is not `verified` counts as HTTP.
+    """
     try:
         parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or PORTS[parts.scheme]
+        host, port = parts.hostname, parts.port or DEFAULT_PORTS[parts.scheme]
     except (ValueError, KeyError):
         return None
-    # Only some parsers end the host at a backslash.
+    # Some parsers end the host at a backslash, others do not: it is not clear which host would be called.
     if not host or '\\' in parts.netloc:
         return None
     scheme = 'http' if parts.scheme == 'https' and not verified else parts.scheme
     shown = f'[{host}]' if ':' in host else host
-    return f'{scheme}://{shown}' if port == PORTS[scheme] else f'{scheme}://{shown}:{port}'
+    return f'{scheme}://{shown}' if port == DEFAULT_PORTS[scheme] else f'{scheme}://{shown}:{port}'

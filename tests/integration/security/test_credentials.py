@@ -420,7 +420,7 @@ class TestOAuth2:
         assert not AccessToken.objects.get().token
 
     def test_a_token_server_that_hangs_stops_nobody_else(self, receiver: Receiver, monkeypatch):
-        monkeypatch.setattr(access, 'TIMEOUT', 1)
+        monkeypatch.setattr(access, 'TOKEN_REQUEST_SECONDS', 1)
         with serving(None) as silent:
             subscribe(receiver.url('/a'), Site, name='a', credential=client(receiver, silent))
             subscribe(receiver.url('/b'), Site, name='b')
